@@ -1,0 +1,60 @@
+package torrent
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+var (
+	// ErrClosed is returned by what was called after Close.
+	ErrClosed = errors.New("torrent: closed")
+	// ErrTooLarge is returned for content that does not fit within Options.MaxMemory.
+	ErrTooLarge = errors.New("torrent: larger than the memory allowed")
+	// ErrUnsupported is returned for what is well formed but of a kind that this package does not
+	// handle, such as a torrent or a magnet link of version 2 alone (BEP 52).
+	ErrUnsupported = errors.New("torrent: unsupported")
+	// ErrStalled ends a download that made no progress for Options.StallTimeout.
+	ErrStalled = errors.New("torrent: no progress")
+	// ErrInUse is returned by Start where another download already writes the same content to the
+	// same directory, or the same Client already has a download of the same info hash.
+	ErrInUse = errors.New("torrent: already in use by another download")
+)
+
+// MetainfoError says which field of a torrent is malformed, and how.
+type MetainfoError struct {
+	Field  string // the keys that lead to it, such as "info.piece length" or "info.files[3].path"; "" is the whole file
+	Reason string
+	Err    error // the cause, or nil
+}
+
+func (e *MetainfoError) Error() string {
+	s := "torrent: metainfo"
+	if e.Field != "" {
+		s += ": " + e.Field
+	}
+	return s + ": " + e.Reason
+}
+
+func (e *MetainfoError) Unwrap() error { return e.Err }
+
+// TrackerError is the last word of a tracker that did not give what it was asked for.
+type TrackerError struct {
+	URL    string
+	Reason string // what the tracker said, or what went wrong on the way to it
+	Err    error  // the cause, or nil
+}
+
+func (e *TrackerError) Error() string { return fmt.Sprintf("tracker %s: %s", e.URL, e.Reason) }
+
+func (e *TrackerError) Unwrap() error { return e.Err }
+
+// PeerError says why a connection to a peer could not be had, or ended.
+type PeerError struct {
+	Addr netip.AddrPort
+	Err  error
+}
+
+func (e *PeerError) Error() string { return fmt.Sprintf("peer %s: %v", e.Addr, e.Err) }
+
+func (e *PeerError) Unwrap() error { return e.Err }

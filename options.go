@@ -1,0 +1,72 @@
+package torrent
+
+import (
+	"net/netip"
+	"path"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	// blockSize is what one request asks for, in bytes; only the last block of a piece is shorter.
+	blockSize = 16 << 10
+
+	defaultMaxMemory = 1 << 30
+	defaultMaxPeers  = 80
+)
+
+// Options say how one download is made. A nil *Options and the zero value both mean the defaults.
+// Start copies what it needs: changing the struct later changes nothing.
+type Options struct {
+	// Dir is the directory that the content is written to, made if it is not there. What it already
+	// holds of the content is verified and used. Empty keeps the content in memory.
+	Dir string
+	// Select chooses what to download, by file. Nil is Normal for all.
+	Select func(File) Priority
+	// Peers are tried beside those that trackers name, and are never given up.
+	Peers []netip.AddrPort
+	// MaxPeers bounds the connections of this download; 0 is 80.
+	MaxPeers int
+	// Seed goes on sharing after completion, until the context ends or Close is called.
+	Seed bool
+	// DownloadLimit and UploadLimit bound this download's payload in bytes a second, on top of the
+	// client's. Nil is no limit. They may be shared with other downloads, and changed while in use.
+	DownloadLimit *rate.Limiter
+	UploadLimit   *rate.Limiter
+	// Storage opens the place where the content lives. Nil is memory, or files under Dir.
+	Storage func(*Torrent) (Storage, error)
+	// MaxMemory is how many bytes of content a download without Dir and Storage may keep in memory;
+	// 0 is 1 GiB. A larger torrent is refused with ErrTooLarge before anything is allocated.
+	MaxMemory int64
+	// StallTimeout ends the download with ErrStalled after so long without a verified piece or a
+	// received block. 0 is never.
+	StallTimeout time.Duration
+	// Client is what this download shares with others. Nil is one of its own, closed with it.
+	Client *Client
+}
+
+// Priority tells how much a file is wanted.
+type Priority int8
+
+const (
+	Skip   Priority = -1 // not wanted
+	Normal Priority = 0  // wanted
+	High   Priority = 1  // wanted before what is Normal
+)
+
+// Glob chooses the files for which any of the patterns (as in path.Match) matches the path or the
+// base name: Normal for these, Skip for the rest. A pattern that is malformed matches nothing.
+func Glob(patterns ...string) func(File) Priority {
+	return func(f File) Priority {
+		for _, p := range patterns {
+			if ok, _ := path.Match(p, f.Path); ok {
+				return Normal
+			}
+			if ok, _ := path.Match(p, path.Base(f.Path)); ok {
+				return Normal
+			}
+		}
+		return Skip
+	}
+}

@@ -1,0 +1,118 @@
+// Package torrent downloads and shares files over BitTorrent.
+package torrent
+
+import (
+	"encoding/hex"
+	"iter"
+	"time"
+)
+
+// Hash is a SHA-1 sum: an info hash.
+type Hash [20]byte
+
+// String is the lower-case hex form, 40 characters.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// Torrent is what a .torrent file says (BEP 3). It does not change and may be used from any goroutine.
+type Torrent struct {
+	raw      []byte // the whole file, as it was read
+	info     []byte // the info dictionary, a part of raw
+	infoHash Hash   // SHA-1 of info
+
+	name         string // sanitised: the file, or the directory that holds the files
+	length       int64  // bytes of content, padding left out
+	total        int64  // bytes of all pieces, padding included
+	pieceLength  int64
+	pieces       []byte // 20 bytes a piece
+	private      bool
+	trackers     [][]string
+	webSeeds     []string
+	nodes        []string // host:port, BEP 5
+	comment      string
+	createdBy    string
+	creationDate time.Time
+
+	files []File // all of them, in torrent order, padding included
+	multi bool   // has a files list, so name is a directory
+}
+
+// File is one file of a torrent.
+type File struct {
+	// Path is slash-separated and safe to join to a directory: "name", or "name/sub/file".
+	Path string
+	// Length is in bytes.
+	Length int64
+
+	index  int   // place in Torrent.files
+	offset int64 // of its first byte in the content, padding included
+	pad    bool  // a padding file (BEP 47): zeros that no one stores
+}
+
+// Name is the suggested name of the file, or of the directory that holds the files.
+func (t *Torrent) Name() string { return t.name }
+
+// InfoHash identifies the torrent: SHA-1 over the info dictionary as it was written.
+func (t *Torrent) InfoHash() Hash { return t.infoHash }
+
+// Length is the content's size in bytes, padding files left out.
+func (t *Torrent) Length() int64 { return t.length }
+
+// PieceLength is the size in bytes of every piece but the last.
+func (t *Torrent) PieceLength() int64 { return t.pieceLength }
+
+// NumPieces is how many pieces there are, at least one.
+func (t *Torrent) NumPieces() int { return len(t.pieces) / 20 }
+
+// Private tells whether peers may come from the torrent's trackers alone (BEP 27).
+func (t *Torrent) Private() bool { return t.private }
+
+// Trackers are the announce URLs in tiers (BEP 12). The result is the caller's own.
+func (t *Torrent) Trackers() [][]string {
+	tiers := make([][]string, len(t.trackers))
+	for i, tier := range t.trackers {
+		tiers[i] = append([]string(nil), tier...)
+	}
+	return tiers
+}
+
+// WebSeeds are the URLs of url-list (BEP 19).
+func (t *Torrent) WebSeeds() []string { return append([]string(nil), t.webSeeds...) }
+
+// Comment is the author's free text, or empty.
+func (t *Torrent) Comment() string { return t.comment }
+
+// CreatedBy names the program that made the torrent, or is empty.
+func (t *Torrent) CreatedBy() string { return t.createdBy }
+
+// CreationDate is when the torrent was made; zero if it does not say.
+func (t *Torrent) CreationDate() time.Time { return t.creationDate }
+
+// Files yields the files in torrent order, padding files left out.
+func (t *Torrent) Files() iter.Seq[File] {
+	return func(yield func(File) bool) {
+		for _, f := range t.files {
+			if !f.pad && !yield(f) {
+				return
+			}
+		}
+	}
+}
+
+// pieceSize is the length in bytes of piece i.
+func (t *Torrent) pieceSize(i int) int64 {
+	return min(t.pieceLength, t.total-int64(i)*t.pieceLength)
+}
+
+// pieceHash is the SHA-1 that piece i must have.
+func (t *Torrent) pieceHash(i int) (h Hash) {
+	copy(h[:], t.pieces[20*i:])
+	return h
+}
+
+// piecesOf is the range of pieces, first to before end, that overlap file f. It is empty for an empty file.
+func (t *Torrent) piecesOf(f *File) (first, end int) {
+	if f.Length == 0 {
+		return 0, 0
+	}
+	return int(f.offset / t.pieceLength), int((f.offset+f.Length-1)/t.pieceLength) + 1
+}

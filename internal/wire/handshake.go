@@ -1,0 +1,50 @@
+package wire
+
+// HandshakeSize is the length of a handshake in bytes (BEP 3).
+const HandshakeSize = 1 + len(protocol) + 8 + 20 + 20
+
+const protocol = "BitTorrent protocol"
+
+// Handshake is what each side says first (BEP 3).
+type Handshake struct {
+	Reserved         [8]byte // flags: what the sender can do
+	InfoHash, PeerID [20]byte
+}
+
+// Append appends the handshake's bytes to b.
+func (h *Handshake) Append(b []byte) []byte {
+	b = append(b, byte(len(protocol)))
+	b = append(b, protocol...)
+	b = append(b, h.Reserved[:]...)
+	b = append(b, h.InfoHash[:]...)
+	return append(b, h.PeerID[:]...)
+}
+
+// ParseHandshake reads a handshake, which must be all of p. Another length or another protocol is a
+// *ProtocolError; what the fields hold is not judged.
+func ParseHandshake(p []byte) (Handshake, error) {
+	var h Handshake
+	if len(p) != HandshakeSize {
+		return h, violation("handshake of %d bytes", len(p))
+	}
+	if int(p[0]) != len(protocol) || string(p[1:1+len(protocol)]) != protocol {
+		return h, violation("handshake of another protocol: %q", p[:1+len(protocol)])
+	}
+	p = p[1+len(protocol):]
+	copy(h.Reserved[:], p)
+	copy(h.InfoHash[:], p[8:])
+	copy(h.PeerID[:], p[28:])
+	return h, nil
+}
+
+// Fast tells whether the sender speaks the Fast extension (BEP 6).
+func (h *Handshake) Fast() bool { return h.Reserved[7]&0x04 != 0 }
+
+// SetFast says that we speak the Fast extension (BEP 6).
+func (h *Handshake) SetFast() { h.Reserved[7] |= 0x04 }
+
+// Extended tells whether the sender speaks the extension protocol (BEP 10).
+func (h *Handshake) Extended() bool { return h.Reserved[5]&0x10 != 0 }
+
+// SetExtended says that we speak the extension protocol (BEP 10).
+func (h *Handshake) SetExtended() { h.Reserved[5] |= 0x10 }

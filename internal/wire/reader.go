@@ -1,0 +1,208 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"slices"
+)
+
+// bufferSize is how much a Reader reads ahead, in bytes. It is small because there may be hundreds
+// of peers, and because what it holds of a block has to be copied once more.
+const bufferSize = 4 << 10
+
+// Reader reads messages from a stream. It belongs to one goroutine.
+//
+// A piece message's payload does not pass through the Reader's buffer, but for what had come together
+// with its header: ReadBlock moves it from the stream to where it is wanted.
+type Reader struct {
+	src        io.Reader
+	buf        []byte // buf[start:end] is read and not yet used
+	start, end int
+	left       uint32 // bytes of the current piece message that are not yet taken
+	maxPayload int
+}
+
+// NewReader returns a Reader of the messages that follow the handshake on r. maxPayload bounds what
+// a bitfield and an extended message may carry, in bytes.
+func NewReader(r io.Reader, maxPayload int) *Reader {
+	return &Reader{src: r, buf: make([]byte, bufferSize), maxPayload: maxPayload}
+}
+
+// Next reads one message. For a Piece message it stops in front of the payload, which is then taken
+// by ReadBlock or SkipBlock; what nobody takes is skipped by the next call of Next. A message of
+// unknown id is skipped, unless it is longer than 1 MiB, and only its ID is returned.
+//
+// The error is a *ProtocolError for a message that the protocol does not allow, io.EOF if the stream
+// ended between two messages, io.ErrUnexpectedEOF if it ended within one, else what the stream gave.
+func (r *Reader) Next() (Message, error) {
+	if err := r.SkipBlock(); err != nil {
+		return Message{}, err
+	}
+	if err := r.fill(4); err != nil {
+		return Message{}, err
+	}
+	size := binary.BigEndian.Uint32(r.buf[r.start:])
+	if size == 0 {
+		r.start += 4
+		return Message{ID: KeepAlive}, nil
+	}
+	if err := r.fill(5); err != nil {
+		return Message{}, err
+	}
+	m := Message{ID: ID(r.buf[r.start+4])}
+	fixed, err := r.check(m.ID, size)
+	if err != nil {
+		return Message{}, err
+	}
+	if err := r.fill(4 + fixed); err != nil {
+		return Message{}, err
+	}
+	p := r.buf[r.start+5 : r.start+4+fixed]
+	r.start += 4 + fixed
+	rest := size - uint32(fixed)
+	switch m.ID {
+	case Have, Suggest, AllowedFast:
+		m.Index = binary.BigEndian.Uint32(p)
+	case Request, Cancel, Reject:
+		m.Index = binary.BigEndian.Uint32(p)
+		m.Begin = binary.BigEndian.Uint32(p[4:])
+		m.Length = binary.BigEndian.Uint32(p[8:])
+	case Piece:
+		m.Index = binary.BigEndian.Uint32(p)
+		m.Begin = binary.BigEndian.Uint32(p[4:])
+		m.Length = rest
+		r.left = rest
+	case Port:
+		m.Index = uint32(binary.BigEndian.Uint16(p))
+	case Bitfield:
+		m.Payload, err = r.payload(int(rest))
+	case Extended:
+		m.ExtID = p[0]
+		m.Payload, err = r.payload(int(rest))
+	default:
+		err = r.discard(rest)
+	}
+	if err != nil {
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// check tells whether a message of this id may have size bytes, its id included, and how many of
+// them are there always.
+func (r *Reader) check(id ID, size uint32) (fixed int, err error) {
+	atMost := uint64(0) // beyond the fixed ones
+	switch id {
+	case Choke, Unchoke, Interested, NotInterested, HaveAll, HaveNone:
+		fixed = 1
+	case Have, Suggest, AllowedFast:
+		fixed = 5
+	case Request, Cancel, Reject:
+		fixed = 13
+	case Port:
+		fixed = 3
+	case Piece:
+		fixed, atMost = 9, MaxBlock
+	case Bitfield:
+		fixed, atMost = 1, uint64(r.maxPayload)
+	case Extended:
+		fixed, atMost = 2, uint64(r.maxPayload)
+	default:
+		fixed, atMost = 1, maxUnknown-1
+	}
+	if s := uint64(size); s < uint64(fixed) || s > uint64(fixed)+atMost {
+		return 0, violation("%v of %d bytes", id, size)
+	}
+	return fixed, nil
+}
+
+// ReadBlock reads the next len(dst) bytes of the current Piece message's payload. It may be called
+// again until all of the payload is taken; to ask for more than is left is an error.
+func (r *Reader) ReadBlock(dst []byte) error {
+	if uint64(len(dst)) > uint64(r.left) {
+		return errors.New("wire: read beyond the block")
+	}
+	r.left -= uint32(len(dst))
+	n := copy(dst, r.buf[r.start:r.end])
+	r.start += n
+	_, err := io.ReadFull(r.src, dst[n:])
+	return unexpected(err)
+}
+
+// SkipBlock discards what is left of the current Piece message's payload, if anything.
+func (r *Reader) SkipBlock() error {
+	n := r.left
+	r.left = 0
+	return r.discard(n)
+}
+
+// Buffered is how many bytes can be read without waiting for the stream.
+func (r *Reader) Buffered() int { return r.end - r.start }
+
+// fill makes at least n bytes of the current message stand in the buffer, which must have room for
+// so many.
+func (r *Reader) fill(n int) error {
+	have := r.end - r.start
+	if have >= n {
+		return nil
+	}
+	copy(r.buf, r.buf[r.start:r.end])
+	r.start, r.end = 0, have
+	got, err := io.ReadAtLeast(r.src, r.buf[have:], n-have)
+	r.end += got
+	if have > 0 {
+		return unexpected(err)
+	}
+	return err
+}
+
+// payload returns the next n bytes: in the buffer if they fit, else in a slice of their own that
+// grows with what really comes, so that a peer cannot make us allocate more than it sends, twice over.
+func (r *Reader) payload(n int) ([]byte, error) {
+	if n <= len(r.buf) {
+		if err := r.fill(n); err != nil {
+			return nil, unexpected(err)
+		}
+		p := r.buf[r.start : r.start+n : r.start+n]
+		r.start += n
+		return p, nil
+	}
+	p := make([]byte, 0, min(n, 8*len(r.buf)))
+	p = append(p, r.buf[r.start:r.end]...)
+	r.start = r.end
+	for {
+		had := len(p)
+		p = p[:min(cap(p), n)]
+		if _, err := io.ReadFull(r.src, p[had:]); err != nil {
+			return nil, unexpected(err)
+		}
+		if len(p) == n {
+			return p, nil
+		}
+		p = slices.Grow(p, min(len(p), n-len(p)))
+	}
+}
+
+// discard drops the next n bytes.
+func (r *Reader) discard(n uint32) error {
+	for n > 0 {
+		if r.start == r.end {
+			if err := r.fill(1); err != nil {
+				return unexpected(err)
+			}
+		}
+		k := min(n, uint32(r.end-r.start))
+		r.start += int(k)
+		n -= k
+	}
+	return nil
+}
+
+// unexpected turns the end of the stream into an error that says that it came within a message.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,353 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
+)
+
+const testPayload = 64 << 10
+
+// sample is every message there is, and what Next is to make of it.
+// The long ones carry n bytes.
+func sample(n int) (stream []byte, want []Message) {
+	big := bytes.Repeat([]byte("0123456789"), n/10)
+	b := AppendKeepAlive(nil)
+	for _, id := range []ID{Choke, Unchoke, Interested, NotInterested, HaveAll, HaveNone} {
+		b = AppendSimple(b, id)
+	}
+	b = AppendHave(b, 1<<31)
+	b = AppendSuggest(b, 2)
+	b = AppendAllowedFast(b, 3)
+	b = AppendBitfield(b, []byte{0xF0, 0x0F})
+	b = AppendBitfield(b, big)
+	b = AppendRequest(b, 4, 5, 6)
+	b = AppendPieceHeader(b, 7, 8, uint32(len(big)))
+	b = append(b, big...)
+	b = AppendPieceHeader(b, 9, 0, 3)
+	b = append(b, "abc"...)
+	b = AppendCancel(b, 10, 11, 12)
+	b = AppendReject(b, 13, 14, 15)
+	b = AppendPort(b, 6881)
+	b = AppendExtended(b, 0, []byte("de"))
+	b = AppendExtended(b, 255, nil)
+	b = AppendExtended(b, 3, big)
+	b = append(b, 0, 0, 0, 3, 99, 1, 2)
+	return append(b, 0, 0, 0, 1, 100), []Message{
+		{ID: KeepAlive},
+		{ID: Choke}, {ID: Unchoke}, {ID: Interested}, {ID: NotInterested}, {ID: HaveAll}, {ID: HaveNone},
+		{ID: Have, Index: 1 << 31},
+		{ID: Suggest, Index: 2},
+		{ID: AllowedFast, Index: 3},
+		{ID: Bitfield, Payload: []byte{0xF0, 0x0F}},
+		{ID: Bitfield, Payload: big},
+		{ID: Request, Index: 4, Begin: 5, Length: 6},
+		{ID: Piece, Index: 7, Begin: 8, Length: uint32(len(big))},
+		{ID: Piece, Index: 9, Begin: 0, Length: 3},
+		{ID: Cancel, Index: 10, Begin: 11, Length: 12},
+		{ID: Reject, Index: 13, Begin: 14, Length: 15},
+		{ID: Port, Index: 6881},
+		{ID: Extended, ExtID: 0, Payload: []byte("de")},
+		{ID: Extended, ExtID: 255, Payload: []byte{}},
+		{ID: Extended, ExtID: 3, Payload: big},
+		{ID: 99},
+		{ID: 100},
+	}
+}
+
+// appendMessage is the inverse of Next, with block as the payload of a Piece.
+func appendMessage(b []byte, m Message, block []byte) []byte {
+	switch m.ID {
+	case KeepAlive:
+		return AppendKeepAlive(b)
+	case Have:
+		return AppendHave(b, m.Index)
+	case Suggest:
+		return AppendSuggest(b, m.Index)
+	case AllowedFast:
+		return AppendAllowedFast(b, m.Index)
+	case Bitfield:
+		return AppendBitfield(b, m.Payload)
+	case Request:
+		return AppendRequest(b, m.Index, m.Begin, m.Length)
+	case Cancel:
+		return AppendCancel(b, m.Index, m.Begin, m.Length)
+	case Reject:
+		return AppendReject(b, m.Index, m.Begin, m.Length)
+	case Piece:
+		return append(AppendPieceHeader(b, m.Index, m.Begin, m.Length), block...)
+	case Port:
+		return AppendPort(b, uint16(m.Index))
+	case Extended:
+		return AppendExtended(b, m.ExtID, m.Payload)
+	}
+	return AppendSimple(b, m.ID)
+}
+
+func TestReaderReadsWhatWasAppended(t *testing.T) {
+	stream, want := sample(30_000)
+	sources := map[string]func(io.Reader) io.Reader{
+		"whole":        func(r io.Reader) io.Reader { return r },
+		"byte by byte": iotest.OneByteReader,
+		"halves":       iotest.HalfReader,
+		"data and EOF": iotest.DataErrReader,
+	}
+	for name, source := range sources {
+		t.Run(name, func(t *testing.T) {
+			r := NewReader(source(bytes.NewReader(stream)), testPayload)
+			var again []byte
+			for i, w := range want {
+				m, err := r.Next()
+				require.NoError(t, err, "message %d", i)
+				require.Equal(t, w, m, "message %d", i)
+				if m.ID >= 99 && m.ID != KeepAlive {
+					continue // an unknown one: only its id is reported
+				}
+				block := make([]byte, m.Length)
+				if m.ID == Piece {
+					half := m.Length / 2
+					require.NoError(t, r.ReadBlock(block[:half]))
+					require.Error(t, r.ReadBlock(make([]byte, m.Length)), "more than is left")
+					require.NoError(t, r.ReadBlock(block[half:]))
+				}
+				again = appendMessage(again, m, block)
+			}
+			_, err := r.Next()
+			require.Equal(t, io.EOF, err)
+			require.Equal(t, stream[:len(again)], again)
+		})
+	}
+}
+
+func TestReaderSkipsBlocks(t *testing.T) {
+	stream, want := sample(30_000)
+	r := NewReader(bytes.NewReader(stream), testPayload)
+	for i, w := range want {
+		m, err := r.Next()
+		require.NoError(t, err)
+		require.Equal(t, w, m)
+		if m.ID == Piece && i%2 == 0 { // else it is left for Next to skip
+			require.NoError(t, r.ReadBlock(make([]byte, 1)))
+			require.NoError(t, r.SkipBlock())
+		}
+	}
+}
+
+func TestReaderStreamEndsWithinAMessage(t *testing.T) {
+	stream := AppendHave(nil, 1)
+	stream = append(AppendPieceHeader(stream, 1, 2, 5), "block"...)
+	stream = AppendBitfield(stream, make([]byte, 3*bufferSize))
+	boundary := map[int]bool{0: true, 9: true, 27: true, len(stream): true}
+	for n := range len(stream) {
+		r := NewReader(bytes.NewReader(stream[:n]), testPayload)
+		var err error
+		for err == nil {
+			var m Message
+			if m, err = r.Next(); m.ID == Piece && err == nil {
+				err = r.ReadBlock(make([]byte, m.Length))
+			}
+		}
+		if boundary[n] {
+			require.Equal(t, io.EOF, err, "after %d bytes", n)
+		} else {
+			require.Equal(t, io.ErrUnexpectedEOF, err, "after %d bytes", n)
+		}
+	}
+}
+
+func TestReaderRefuses(t *testing.T) {
+	tests := map[string][]byte{
+		"choke with a payload":     {0, 0, 0, 2, 0, 0},
+		"short have":               {0, 0, 0, 4, 4, 0, 0, 0},
+		"long have":                {0, 0, 0, 6, 4, 0, 0, 0, 0, 0},
+		"short request":            {0, 0, 0, 12, 6},
+		"long request":             {0, 0, 0, 14, 6},
+		"long cancel":              {0, 0, 0, 14, 8},
+		"long reject":              {0, 0, 0, 14, 16},
+		"long port":                {0, 0, 0, 5, 9},
+		"piece without a begin":    {0, 0, 0, 8, 7},
+		"piece over 128 KiB":       {0, 2, 0, 10, 7},
+		"bitfield over the bound":  {0, 1, 0, 2, 5},
+		"extended without an id":   {0, 0, 0, 1, 20},
+		"extended over the bound":  {0, 1, 0, 3, 20},
+		"have all with a payload":  {0, 0, 0, 2, 14, 0},
+		"have none with a payload": {0, 0, 0, 2, 15, 0},
+		"short suggest":            {0, 0, 0, 1, 13},
+		"short allowed fast":       {0, 0, 0, 1, 17},
+		"unknown over 1 MiB":       {0, 0x10, 0, 1, 99},
+		"everything":               {0xFF, 0xFF, 0xFF, 0xFF, 0xFF},
+	}
+	for name, stream := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := NewReader(bytes.NewReader(stream), testPayload).Next()
+			var violated *ProtocolError
+			require.ErrorAs(t, err, &violated)
+		})
+	}
+}
+
+func TestReaderTakesTheLongest(t *testing.T) {
+	stream := append(AppendPieceHeader(nil, 0, 0, MaxBlock), make([]byte, MaxBlock)...)
+	stream = AppendBitfield(stream, make([]byte, testPayload))
+	stream = AppendExtended(stream, 1, make([]byte, testPayload))
+	stream = append(append(stream, 0, 0x10, 0, 0, 99), make([]byte, maxUnknown-1)...)
+	r := NewReader(bytes.NewReader(stream), testPayload)
+	for _, id := range []ID{Piece, Bitfield, Extended, 99} {
+		m, err := r.Next()
+		require.NoError(t, err)
+		require.Equal(t, id, m.ID)
+	}
+	_, err := r.Next()
+	require.Equal(t, io.EOF, err)
+}
+
+// greedy notes the longest read that was asked of it.
+type greedy struct {
+	io.Reader
+	longest int
+}
+
+func (g *greedy) Read(p []byte) (int, error) {
+	g.longest = max(g.longest, len(p))
+	return g.Reader.Read(p)
+}
+
+// A peer that announces a megabyte and sends a little must not make us hold a megabyte.
+func TestReaderMakesRoomOnlyForWhatComes(t *testing.T) {
+	const claimed = 1 << 20
+	for _, sent := range []int{0, 100, 10_000, 100_000, claimed - 1} {
+		stream := AppendBitfield(nil, make([]byte, claimed))[:5+sent]
+		src := &greedy{Reader: bytes.NewReader(stream)}
+		_, err := NewReader(src, claimed).Next()
+		require.Equal(t, io.ErrUnexpectedEOF, err)
+		require.LessOrEqual(t, src.longest, 8*bufferSize+2*sent)
+	}
+}
+
+func TestReaderPassesErrorsOn(t *testing.T) {
+	broken := errors.New("broken")
+	stream := AppendPieceHeader(nil, 0, 0, 100)
+	for n := range len(stream) + 1 {
+		r := NewReader(io.MultiReader(bytes.NewReader(stream[:n]), iotest.ErrReader(broken)), testPayload)
+		_, err := r.Next()
+		if n == len(stream) {
+			require.NoError(t, err)
+			err = r.ReadBlock(make([]byte, 100))
+		}
+		require.ErrorIs(t, err, broken)
+	}
+}
+
+// pieces is an endless stream of piece messages of 16 KiB.
+type pieces struct {
+	message []byte
+	at      int
+}
+
+func newPieces() *pieces {
+	return &pieces{message: append(AppendPieceHeader(nil, 1, 16<<10, 16<<10), make([]byte, 16<<10)...)}
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	n := copy(b, p.message[p.at:])
+	p.at = (p.at + n) % len(p.message)
+	return n, nil
+}
+
+func TestReaderDoesNotAllocate(t *testing.T) {
+	r := NewReader(newPieces(), testPayload)
+	block := make([]byte, 16<<10)
+	allocs := testing.AllocsPerRun(1000, func() {
+		m, err := r.Next()
+		if err != nil || m.ID != Piece || r.ReadBlock(block) != nil {
+			t.Fatal(m, err)
+		}
+	})
+	require.Zero(t, allocs)
+}
+
+func FuzzReader(f *testing.F) {
+	stream, _ := sample(20)
+	f.Add(stream, uint8(0))
+	f.Add(stream, uint8(1))
+	f.Add(stream[:70], uint8(5))
+	stream, _ = sample(2 * bufferSize)
+	f.Add(stream, uint8(3))
+	f.Add([]byte{0xFF, 0xFF, 0xFF, 0xFF, 0xFF}, uint8(0))
+	f.Fuzz(func(t *testing.T, stream []byte, how uint8) {
+		var src io.Reader = bytes.NewReader(stream)
+		switch how % 3 {
+		case 1:
+			src = iotest.OneByteReader(src)
+		case 2:
+			src = iotest.HalfReader(src)
+		}
+		r := NewReader(src, testPayload)
+		var again []byte
+		at := 0 // in the stream, behind the messages read so far
+		for {
+			m, err := r.Next()
+			if err != nil {
+				var violated *ProtocolError
+				if !errors.As(err, &violated) && err != io.EOF && err != io.ErrUnexpectedEOF {
+					t.Fatalf("error %v", err)
+				}
+				if err == io.EOF && at != len(stream) {
+					t.Fatalf("end after %d bytes of %d", at, len(stream))
+				}
+				return
+			}
+			size := 4 + int(stream[at])<<24 + int(stream[at+1])<<16 + int(stream[at+2])<<8 + int(stream[at+3])
+			raw := stream[at:min(at+size, len(stream))]
+			at += size
+			var block []byte
+			if m.ID == Piece {
+				block = make([]byte, m.Length)
+				part := min(int(how), len(block))
+				if r.ReadBlock(block[:part]) != nil || r.ReadBlock(block[part:]) != nil {
+					if at <= len(stream) {
+						t.Fatal("a whole block could not be read")
+					}
+					return
+				}
+			}
+			switch m.ID {
+			case KeepAlive, Choke, Unchoke, Interested, NotInterested, Have, Bitfield, Request, Piece, Cancel,
+				Port, Suggest, HaveAll, HaveNone, Reject, AllowedFast, Extended:
+				again = appendMessage(again[:0], m, block)
+				if (m.ID != KeepAlive || size == 4) && !bytes.Equal(raw, again) {
+					t.Fatalf("%x read as %v appends as %x", raw, m, again)
+				}
+			}
+		}
+	})
+}
+
+func BenchmarkReader(b *testing.B) {
+	r := NewReader(newPieces(), testPayload)
+	block := make([]byte, 16<<10)
+	b.ReportAllocs()
+	b.SetBytes(16 << 10)
+	for b.Loop() {
+		if m, err := r.Next(); err != nil || m.ID != Piece {
+			b.Fatal(m, err)
+		}
+		if err := r.ReadBlock(block); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkReaderHaves(b *testing.B) {
+	r := NewReader(&pieces{message: AppendHave(nil, 12345)}, testPayload)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Next(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package torrent
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// PrintTree writes the directories and files as a tree for people to read: a size and a name a line,
+// directories with the total of what they hold, and at the end how many files there are and the
+// total of all. Names are sorted as people count (2 before 10), and a directory that holds nothing
+// but one other directory shares its line. Padding files are left out. The error is w's.
+//
+// Whatever is in a name, it takes one line and moves no other column.
+func (t *Torrent) PrintTree(w io.Writer) error {
+	files := slices.Collect(t.Files())
+	slices.SortFunc(files, func(a, b File) int { return comparePaths(a.Path, b.Path) })
+
+	p := treePrinter{w: bufio.NewWriter(w)}
+	if t.multi {
+		p.line(t.length, "", t.name+"/")
+		p.list(files, len(t.name)+1)
+	} else {
+		p.line(t.length, "", t.name)
+	}
+	noun := "files"
+	if len(files) == 1 {
+		noun = "file"
+	}
+	fmt.Fprintf(p.w, "\n%d %s, %s\n", len(files), noun, strings.TrimSpace(formatSize(t.length)))
+	return p.w.Flush()
+}
+
+// treePrinter draws a tree from sorted paths alone: what shares a directory stands together.
+type treePrinter struct {
+	w     *bufio.Writer
+	lines []byte // of the directories around the one being listed
+}
+
+// list prints what is in one directory. The paths of files agree up to at, where the names in the
+// directory begin.
+func (p *treePrinter) list(files []File, at int) {
+	for len(files) > 0 {
+		path := files[0].Path
+		end := nameEnd(path, at)
+		n, size := 1, files[0].Length
+		for path[end-1] == '/' && n < len(files) && strings.HasPrefix(files[n].Path, path[:end]) {
+			size += files[n].Length
+			n++
+		}
+		entry := files[:n]
+		files = files[n:]
+
+		// Sharing a line keeps what is printed in proportion to the metainfo: directories nested a
+		// million deep would else be drawn with a million branches on each line.
+		for path[end-1] == '/' {
+			next := nameEnd(path, end)
+			if path[next-1] != '/' || !strings.HasPrefix(entry[n-1].Path, path[:next]) {
+				break
+			}
+			end = next
+		}
+
+		fork, line := "├── ", "│   "
+		if len(files) == 0 {
+			fork, line = "└── ", "    "
+		}
+		p.line(size, fork, path[at:end])
+		if path[end-1] == '/' {
+			outer := len(p.lines)
+			p.lines = append(p.lines, line...)
+			p.list(entry, end)
+			p.lines = p.lines[:outer]
+		}
+	}
+}
+
+// nameEnd is where the name that begins at path[at] ends. The slash after a directory's is part of it.
+func nameEnd(path string, at int) int {
+	if i := strings.IndexByte(path[at:], '/'); i >= 0 {
+		return at + i + 1
+	}
+	return len(path)
+}
+
+// line prints one line. The size comes first because only its width is known for certain, whatever
+// terminal and font make of the name, and because the letters of its unit make the line run from
+// left to right where the name does not.
+func (p *treePrinter) line(size int64, fork, name string) {
+	p.w.WriteString(formatSize(size))
+	p.w.WriteString("  ")
+	p.w.Write(p.lines)
+	p.w.WriteString(fork)
+	p.w.WriteString(strings.Map(visible, name))
+	p.w.WriteByte('\n')
+}
+
+// visible replaces what a terminal would obey instead of show: controls, line separators, marks that
+// change direction, bytes that are no UTF-8. Sanitised names have few of these left.
+func visible(r rune) rune {
+	if unicode.IsPrint(r) || unicode.Is(unicode.Zs, r) {
+		return r
+	}
+	return unicode.ReplacementChar
+}
+
+// formatSize gives a number of bytes three digits and a unit, always eight columns wide.
+func formatSize(n int64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%4d B  ", n)
+	}
+	v, units := float64(n)/1024, "KMGTPE"
+	for v >= 999.5 {
+		v, units = v/1024, units[1:]
+	}
+	digits := 2
+	switch {
+	case v >= 99.95:
+		digits = 0
+	case v >= 9.995:
+		digits = 1
+	}
+	return fmt.Sprintf("%4.*f %ciB", digits, v, units[0])
+}
+
+// comparePaths orders paths by name after name, so that what shares a directory stands together.
+func comparePaths(a, b string) int {
+	for {
+		x, restA, moreA := strings.Cut(a, "/")
+		y, restB, moreB := strings.Cut(b, "/")
+		if c := compareNames(x, y); c != 0 || !moreA || !moreB {
+			return cmp.Or(c, len(restA)-len(restB))
+		}
+		a, b = restA, restB
+	}
+}
+
+// compareNames orders names as people do: digits by the number that they make, letters with little
+// regard to their case. Only equal names compare equal.
+func compareNames(a, b string) int {
+	if a == b {
+		return 0
+	}
+	i, j := 0, 0
+	for i < len(a) && j < len(b) {
+		c := cmp.Compare(lower(a[i]), lower(b[j]))
+		if x, y := leadingDigits(a[i:]), leadingDigits(b[j:]); x != "" && y != "" {
+			i, j = i+len(x), j+len(y)
+			x, y = strings.TrimLeft(x, "0"), strings.TrimLeft(y, "0")
+			c = cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y))
+		} else {
+			i, j = i+1, j+1
+		}
+		if c != 0 {
+			return c
+		}
+	}
+	return cmp.Or(cmp.Compare(len(a)-i, len(b)-j), cmp.Compare(a, b))
+}
+
+func leadingDigits(s string) string {
+	n := 0
+	for n < len(s) && '0' <= s[n] && s[n] <= '9' {
+		n++
+	}
+	return s[:n]
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}

@@ -1,0 +1,111 @@
+package bencode
+
+import "iter"
+
+// What follows walks values in place. It trusts its argument to be one whole value that Scan has
+// passed, or a part that was yielded from one, and may panic on anything else.
+
+// Keys yields the entries of a dictionary in the order in which they stand: the key's own bytes and
+// the encoded value. It yields nothing if p is no dictionary.
+func Keys(p []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		if p[0] != 'd' {
+			return
+		}
+		for at := 1; p[at] != 'e'; {
+			key := stringAt(p, int32(at))
+			at = skip(p, at)
+			value := at
+			at = skip(p, at)
+			if !yield(key, p[value:at:at]) {
+				return
+			}
+		}
+	}
+}
+
+// Elems yields the encoded elements of a list. It yields nothing if p is no list.
+func Elems(p []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		if p[0] != 'l' {
+			return
+		}
+		for at := 1; p[at] != 'e'; {
+			start := at
+			at = skip(p, at)
+			if !yield(p[start:at:at]) {
+				return
+			}
+		}
+	}
+}
+
+// IsDict tells whether p is a dictionary.
+func IsDict(p []byte) bool { return p[0] == 'd' }
+
+// IsList tells whether p is a list.
+func IsList(p []byte) bool { return p[0] == 'l' }
+
+// Int is the value of an integer, and whether p is one.
+func Int(p []byte) (v int64, ok bool) {
+	if p[0] != 'i' {
+		return 0, false
+	}
+	// Counting downward reaches the smallest integer without overflow.
+	digits, negative := p[1:len(p)-1], p[1] == '-'
+	if negative {
+		digits = digits[1:]
+	}
+	for _, c := range digits {
+		v = 10*v - int64(c-'0')
+	}
+	if !negative {
+		v = -v
+	}
+	return v, true
+}
+
+// String is the bytes of a string, a part of p, and whether p is one.
+func String(p []byte) (s []byte, ok bool) {
+	if p[0] < '0' || p[0] > '9' {
+		return nil, false
+	}
+	return stringAt(p, 0), true
+}
+
+// stringAt is the content of the string that starts at p[at].
+func stringAt(p []byte, at int32) []byte {
+	i, n := int(at), 0
+	for ; p[i] != ':'; i++ {
+		n = 10*n + int(p[i]-'0')
+	}
+	return p[i+1 : i+1+n : i+1+n]
+}
+
+// skip is the offset behind the value that starts at p[at].
+func skip(p []byte, at int) int {
+	depth := 0
+	for {
+		switch c := p[at]; c {
+		case 'l', 'd':
+			depth++
+			at++
+		case 'e':
+			depth--
+			at++
+		case 'i':
+			for at++; p[at] != 'e'; at++ {
+			}
+			at++
+		default:
+			n := 0
+			for ; p[at] != ':'; at++ {
+				n = 10*n + int(p[at]-'0')
+			}
+			at += 1 + n
+		}
+		if depth == 0 {
+			return at
+		}
+	}
+}

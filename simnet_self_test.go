@@ -1,0 +1,368 @@
+package torrent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The simulated network is tested as carefully as what it tests.
+
+// simulate runs f in a bubble with a network, and ends the network's connections after it.
+func simulate(t *testing.T, f func(t *testing.T, n *simNet)) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newSimNet()
+		defer n.close()
+		f(t, n)
+	})
+}
+
+// simPair is a connection from a to a listener on b.
+func simPair(t *testing.T, a, b *simHost) (dialled, accepted *simConn) {
+	l, err := b.listen("tcp", ":0")
+	require.NoError(t, err)
+	defer l.Close()
+	d, err := a.dial(t.Context(), "tcp", l.Addr().String())
+	require.NoError(t, err)
+	c, err := l.Accept()
+	require.NoError(t, err)
+	return d.(*simConn), c.(*simConn)
+}
+
+func randomBytes(seed uint64, n int) []byte {
+	var key [32]byte
+	key[0], key[1], key[2], key[3] = byte(seed), byte(seed>>8), byte(seed>>16), byte(seed>>24)
+	b := make([]byte, n)
+	rand.NewChaCha8(key).Read(b)
+	return b
+}
+
+// within asks that a duration is what was expected, but for a tolerance given in parts of it.
+func within(t *testing.T, want, got time.Duration, tolerance float64) {
+	t.Helper()
+	require.InDelta(t, want.Seconds(), got.Seconds(), want.Seconds()*tolerance)
+}
+
+func TestSimAddresses(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		a, b := n.host("10.0.0.1", 0, 0, 0), n.host("10.0.0.7", 0, 0, 0)
+		l, err := b.listen("tcp", ":6881")
+		require.NoError(t, err)
+		_, err = b.listen("tcp4", "0.0.0.0:6881")
+		require.ErrorIs(t, err, syscall.EADDRINUSE)
+		_, err = b.listen("tcp6", "[::]:6881")
+		require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
+		d, err := a.dial(t.Context(), "tcp", "10.0.0.7:6881")
+		require.NoError(t, err)
+		c, err := l.Accept()
+		require.NoError(t, err)
+		require.Equal(t, "10.0.0.7:6881", d.RemoteAddr().String())
+		require.Equal(t, d.LocalAddr().String(), c.RemoteAddr().String())
+		require.True(t, c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Is4In6())
+		conns, listeners := b.open()
+		require.Equal(t, []int{1, 1}, []int{conns, listeners})
+		require.NoError(t, c.Close())
+		require.NoError(t, l.Close())
+		require.ErrorIs(t, c.Close(), net.ErrClosed)
+		conns, listeners = b.open()
+		require.Zero(t, conns+listeners)
+	})
+}
+
+func TestSimDial(t *testing.T) {
+	for name, c := range map[string]struct {
+		addr  string
+		takes time.Duration
+		err   error
+	}{
+		"a listener":                      {"10.0.0.2:1", 100 * time.Millisecond, nil},
+		"a port that nobody listens on":   {"10.0.0.2:2", 60 * time.Millisecond, syscall.ECONNREFUSED},
+		"an address that nobody has":      {"10.0.0.3:1", 5 * time.Second, context.DeadlineExceeded},
+		"a host that was unplugged":       {"10.0.0.4:1", 5 * time.Second, context.DeadlineExceeded},
+		"its own, where nobody listens":   {"10.0.0.1:1", 60 * time.Millisecond, syscall.ECONNREFUSED},
+		"a host whose listener is closed": {"10.0.0.2:5", 60 * time.Millisecond, syscall.ECONNREFUSED},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(t *testing.T, n *simNet) {
+				a := n.host("10.0.0.1", 0, 0, 30*time.Millisecond)
+				b := n.host("10.0.0.2", 0, 0, 20*time.Millisecond)
+				gone := n.host("10.0.0.4", 0, 0, 0)
+				for _, addr := range []string{":1", ":5"} {
+					l, err := b.listen("tcp", addr)
+					require.NoError(t, err)
+					if addr == ":5" {
+						l.Close()
+					}
+				}
+				gone.listen("tcp", ":1")
+				gone.unplug()
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				start := time.Now()
+				_, err := a.dial(ctx, "tcp", c.addr)
+				require.ErrorIs(t, err, c.err)
+				require.Equal(t, c.takes, time.Since(start))
+			})
+		})
+	}
+}
+
+// TestSimThroughput asks that bytes arrive in order, unharmed, and as fast as the slowest link lets them.
+func TestSimThroughput(t *testing.T) {
+	const MB = 1e6
+	for name, c := range map[string]struct {
+		up, path, down float64
+		delay          time.Duration
+		readAtMost     int
+		size           int
+		want           time.Duration
+	}{
+		"bound by the uplink":     {up: 2 * MB, down: 9 * MB, delay: 10 * time.Millisecond, size: 20 * MB, want: 10 * time.Second},
+		"bound by the downlink":   {up: 9 * MB, down: 2 * MB, delay: 10 * time.Millisecond, size: 20 * MB, want: 10 * time.Second},
+		"bound by the path":       {path: 2 * MB, delay: 10 * time.Millisecond, size: 20 * MB, want: 10 * time.Second},
+		"a long path":             {up: 2 * MB, delay: 300 * time.Millisecond, size: 20 * MB, want: 10*time.Second + 300*time.Millisecond},
+		"a modem":                 {up: 5000, delay: 50 * time.Millisecond, size: 50_000, want: 10 * time.Second},
+		"tiny reads":              {up: 5000, delay: 50 * time.Millisecond, size: 50_000, readAtMost: 7, want: 10 * time.Second},
+		"nothing but the latency": {delay: 250 * time.Millisecond, size: 2 * MB, want: 250 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(t *testing.T, n *simNet) {
+				a, b := n.host("10.0.0.1", c.up, 0, 0), n.host("10.0.0.2", 0, c.down, 0)
+				b.plan = func() fault { return fault{readAtMost: c.readAtMost} }
+				n.path(a, b, c.delay, c.path)
+				from, to := simPair(t, a, b)
+				data := randomBytes(1, c.size)
+				start := time.Now()
+				go func() {
+					for p := data; len(p) > 0; { // in pieces of odd sizes
+						k := min(len(p), 16397)
+						from.Write(p[:k])
+						p = p[k:]
+					}
+					from.Close()
+				}()
+				got, err := io.ReadAll(to)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(data, got))
+				within(t, c.want, time.Since(start), 0.02)
+				require.Equal(t, int64(c.size), a.sent())
+				require.Equal(t, int64(c.size), b.received())
+			})
+		})
+	}
+}
+
+// TestSimFairness asks that connections share a link equally, whatever they write at a time, and that a
+// short message is not held up by another connection's bulk.
+func TestSimFairness(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		seed := n.host("10.0.0.1", 1e6, 0, 5*time.Millisecond)
+		var took [4]time.Duration
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range took {
+			leech := n.host("10.0.1."+string(rune('1'+i)), 0, []float64{0, 0, 0, 100e3}[i], 5*time.Millisecond)
+			from, to := simPair(t, seed, leech)
+			wg.Go(func() {
+				b := make([]byte, []int{2e6, 300, 16 << 10, 16 << 10}[i])
+				for left := 2_000_000; left > 0; left -= len(b) {
+					from.Write(b[:min(left, len(b))])
+				}
+				from.Close()
+			})
+			wg.Go(func() {
+				io.Copy(io.Discard, to)
+				took[i] = time.Since(start)
+			})
+		}
+		from, to := simPair(t, seed, n.host("10.0.2.1", 0, 0, 5*time.Millisecond))
+		wg.Go(func() {
+			time.Sleep(2 * time.Second)
+			sent := time.Now()
+			from.Write([]byte("short"))
+			io.ReadFull(to, make([]byte, 5))
+			require.Less(t, time.Since(sent), 100*time.Millisecond)
+		})
+		wg.Wait()
+		// The one behind a slow line takes 20 s; the others share what it leaves.
+		for _, d := range took[:3] {
+			within(t, 6670*time.Millisecond, d, 0.05)
+		}
+		within(t, 20*time.Second, took[3], 0.02)
+	})
+}
+
+func TestSimBackPressure(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		a, b := n.host("10.0.0.1", 1e6, 0, 0), n.host("10.0.0.2", 0, 0, 0)
+		a.buffer = 100_000
+		from, to := simPair(t, a, b)
+		require.NoError(t, from.SetWriteDeadline(time.Now().Add(time.Minute)))
+		k, err := from.Write(make([]byte, 1e6))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, 100_000, k)
+		// What is read makes room.
+		require.NoError(t, from.SetWriteDeadline(time.Time{}))
+		go io.ReadFull(to, make([]byte, 200_000))
+		k, err = from.Write(make([]byte, 150_000))
+		require.NoError(t, err)
+		require.Equal(t, 150_000, k)
+	})
+}
+
+func TestSimDeadlines(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		a, b := n.host("10.0.0.1", 0, 0, 0), n.host("10.0.0.2", 0, 0, 0)
+		from, to := simPair(t, a, b)
+		start := time.Now()
+		b1 := make([]byte, 1)
+		for range 3 { // put off again and again, it comes when it was said last
+			require.NoError(t, to.SetReadDeadline(start.Add(time.Second)))
+			require.NoError(t, to.SetReadDeadline(start.Add(time.Minute)))
+		}
+		_, err := to.Read(b1)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		var timeout net.Error
+		require.True(t, errors.As(err, &timeout) && timeout.Timeout())
+		require.Equal(t, time.Minute, time.Since(start))
+		// One brought forward ends a wait that is under way; one that passed can be taken back.
+		require.NoError(t, to.SetReadDeadline(time.Now().Add(time.Hour)))
+		time.AfterFunc(time.Second, func() { to.SetReadDeadline(time.Now()) })
+		_, err = to.Read(b1)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, time.Minute+time.Second, time.Since(start))
+		require.NoError(t, to.SetDeadline(time.Time{}))
+		from.Write(b1)
+		_, err = to.Read(b1)
+		require.NoError(t, err)
+	})
+}
+
+func TestSimEnds(t *testing.T) {
+	type pair struct{ from, to *simConn }
+	read := func(c *simConn) error { _, err := io.Copy(io.Discard, c); return err }
+	for name, c := range map[string]struct {
+		plan fault // of the sender
+		end  func(pair)
+		got  int64 // bytes of 10,000 that arrive
+		err  error
+	}{
+		"closed":              {end: func(p pair) { p.from.Close() }, got: 10_000},
+		"half-closed":         {end: func(p pair) { p.from.CloseWrite() }, got: 10_000},
+		"reset":               {end: func(p pair) { p.from.Reset() }, got: 0, err: syscall.ECONNRESET},
+		"reset on plan":       {plan: fault{resetAfter: 3000}, got: 3000, err: syscall.ECONNRESET},
+		"half-closed on plan": {plan: fault{finAfter: 3000}, got: 3000},
+		"stalled": {plan: fault{stallAfter: 3000}, end: func(p pair) {
+			time.AfterFunc(time.Hour, func() { p.to.SetReadDeadline(time.Now()) })
+		}, got: 3000, err: os.ErrDeadlineExceeded},
+		"unplugged": {end: func(p pair) {
+			p.from.host.unplug()
+			time.AfterFunc(time.Hour, func() { p.to.SetReadDeadline(time.Now()) })
+		}, got: 0, err: os.ErrDeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(t *testing.T, n *simNet) {
+				a, b := n.host("10.0.0.1", 100e3, 0, 10*time.Millisecond), n.host("10.0.0.2", 0, 0, 10*time.Millisecond)
+				a.plan = func() fault { return c.plan }
+				from, to := simPair(t, a, b)
+				_, err := from.Write(make([]byte, 10_000))
+				require.NoError(t, err)
+				if c.end != nil {
+					c.end(pair{from, to})
+				}
+				require.ErrorIs(t, read(to), c.err)
+				require.Equal(t, c.got, to.in.sent)
+				from.Close()
+				to.Close()
+			})
+		})
+	}
+
+	t.Run("a half-closed connection still carries the other way", func(t *testing.T) {
+		simulate(t, func(t *testing.T, n *simNet) {
+			from, to := simPair(t, n.host("10.0.0.1", 0, 0, 0), n.host("10.0.0.2", 0, 0, 0))
+			from.CloseWrite()
+			require.NoError(t, read(to))
+			to.Write([]byte("still here"))
+			to.Close()
+			got, err := io.ReadAll(from)
+			require.NoError(t, err)
+			require.Equal(t, "still here", string(got))
+			_, err = from.Write([]byte{0})
+			require.ErrorIs(t, err, net.ErrClosed)
+		})
+	})
+	t.Run("writing to one who closed fails after the latency", func(t *testing.T) {
+		simulate(t, func(t *testing.T, n *simNet) {
+			from, to := simPair(t, n.host("10.0.0.1", 0, 0, time.Second), n.host("10.0.0.2", 0, 0, time.Second))
+			to.Close()
+			_, err := from.Write([]byte{0})
+			require.NoError(t, err)
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			_, err = from.Write([]byte{0})
+			require.ErrorIs(t, err, syscall.EPIPE)
+			require.ErrorIs(t, read(from), nil)
+			_, err = to.Read(make([]byte, 1))
+			require.ErrorIs(t, err, net.ErrClosed)
+		})
+	})
+}
+
+func TestSimDatagrams(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		a, b := n.host("10.0.0.1", 0, 0, time.Second), n.host("10.0.0.2", 0, 0, time.Second)
+		from, err := a.listenPacket("udp", ":0")
+		require.NoError(t, err)
+		to, err := b.listenPacket("udp4", "10.0.0.2:6969")
+		require.NoError(t, err)
+		start := time.Now()
+		_, err = from.WriteTo([]byte("connect"), to.LocalAddr())
+		require.NoError(t, err)
+		_, err = from.WriteTo([]byte("lost"), net.UDPAddrFromAddrPort(b.addr(1)))
+		require.NoError(t, err)
+		p := make([]byte, 100)
+		k, addr, err := to.ReadFrom(p)
+		require.NoError(t, err)
+		require.Equal(t, "connect", string(p[:k]))
+		require.Equal(t, from.LocalAddr().String(), addr.String())
+		require.Equal(t, 2*time.Second, time.Since(start))
+		to.SetReadDeadline(time.Now().Add(time.Minute))
+		_, _, err = to.ReadFrom(p)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		time.AfterFunc(time.Second, func() { from.Close() })
+		_, _, err = from.ReadFrom(p)
+		require.ErrorIs(t, err, net.ErrClosed)
+	})
+}
+
+// BenchmarkSimTransfer says what it costs to simulate a download.
+func BenchmarkSimTransfer(b *testing.B) {
+	const size = 300e6
+	b.SetBytes(size)
+	for b.Loop() {
+		n := newSimNet()
+		h, k := n.host("10.0.0.1", 0, 0, 0), n.host("10.0.0.2", 0, 0, 0)
+		from, to := n.connect(h, k, h.addr(1), k.addr(2))
+		go func() {
+			p := make([]byte, 16397)
+			for left := int(size); left > 0; left -= len(p) {
+				from.Write(p[:min(left, len(p))])
+			}
+			from.Close()
+		}()
+		io.CopyBuffer(io.Discard, struct{ io.Reader }{to}, make([]byte, 64<<10))
+		n.close()
+	}
+}

@@ -1,0 +1,122 @@
+package torrent
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// simPacketConn is a UDP socket of a simHost. Datagrams take the latency of the path; bandwidth is
+// not counted, for they are few and small. What nobody receives is lost without a word.
+type simPacketConn struct {
+	host    *simHost
+	addr    netip.AddrPort
+	arrived []simDatagram
+	ready   *sync.Cond
+	readBy  simDeadline
+	closed  bool
+}
+
+type simDatagram struct {
+	b    []byte
+	from netip.AddrPort
+}
+
+// listenPacket has the signature of net.ListenPacket.
+func (h *simHost) listenPacket(network, addr string) (net.PacketConn, error) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	at, err := h.local(network, addr)
+	if err == nil && h.net.packets[at] != nil {
+		err = os.NewSyscallError("bind", syscall.EADDRINUSE)
+	}
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
+	}
+	c := &simPacketConn{host: h, addr: at, ready: sync.NewCond(&h.net.mu)}
+	c.readBy.net, c.readBy.cond = h.net, c.ready
+	h.net.packets[at] = c
+	return c, nil
+}
+
+func (c *simPacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	c.host.net.mu.Lock()
+	defer c.host.net.mu.Unlock()
+	for {
+		switch {
+		case c.closed:
+			return 0, nil, c.opError("read", net.ErrClosed)
+		case c.readBy.expired():
+			return 0, nil, c.opError("read", os.ErrDeadlineExceeded)
+		case len(c.arrived) > 0:
+			d := c.arrived[0]
+			c.arrived = c.arrived[1:]
+			return copy(b, d.b), net.UDPAddrFromAddrPort(d.from), nil
+		}
+		c.ready.Wait()
+	}
+}
+
+func (c *simPacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	c.host.net.mu.Lock()
+	defer c.host.net.mu.Unlock()
+	addr, ok := to.(*net.UDPAddr)
+	switch {
+	case c.closed:
+		return 0, c.opError("write", net.ErrClosed)
+	case !ok:
+		return 0, c.opError("write", syscall.EINVAL)
+	}
+	at := addr.AddrPort()
+	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	d := simDatagram{b: append([]byte(nil), b...), from: c.addr}
+	if peer := c.host.net.packets[at]; peer != nil && !c.host.cut {
+		c.host.net.after(c.host.net.between(c.host, peer.host).delay, func() {
+			if !peer.closed && !peer.host.cut {
+				peer.arrived = append(peer.arrived, d)
+				peer.ready.Broadcast()
+			}
+		})
+	}
+	return len(b), nil
+}
+
+func (c *simPacketConn) Close() error {
+	c.host.net.mu.Lock()
+	defer c.host.net.mu.Unlock()
+	if c.closed {
+		return c.opError("close", net.ErrClosed)
+	}
+	c.shut()
+	return nil
+}
+
+func (c *simPacketConn) shut() {
+	c.closed = true
+	delete(c.host.net.packets, c.addr)
+	c.ready.Broadcast()
+}
+
+func (c *simPacketConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.addr) }
+
+func (c *simPacketConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+
+func (c *simPacketConn) SetReadDeadline(t time.Time) error {
+	c.host.net.mu.Lock()
+	defer c.host.net.mu.Unlock()
+	if c.closed {
+		return c.opError("set", net.ErrClosed)
+	}
+	c.readBy.set(t)
+	return nil
+}
+
+// SetWriteDeadline does nothing: a write never waits.
+func (c *simPacketConn) SetWriteDeadline(time.Time) error { return nil }
+
+func (c *simPacketConn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "udp", Addr: c.LocalAddr(), Err: err}
+}

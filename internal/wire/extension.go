@@ -1,0 +1,163 @@
+package wire
+
+import (
+	"encoding/binary"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/shoal-go/torrent/internal/bencode"
+)
+
+// dictionary bounds what the extensions' dictionaries may be.
+var dictionary = bencode.Limits{Bytes: 1 << 20, Depth: 32, Values: 1 << 14}
+
+const (
+	maxExtensions = 256 // there are no more numbers to name
+	maxClientName = 128 // bytes
+)
+
+// ExtHandshake is the extension protocol's own handshake (BEP 10), extended message 0. It may come
+// again at any time, and then speaks only of what has changed. Zero fields are unsaid.
+type ExtHandshake struct {
+	// M gives each extension that the sender speaks the number that it wants its messages to carry.
+	// A number of 0 means that it speaks the extension no longer; a name that is not here, that
+	// nothing has changed about it.
+	M            map[string]int
+	V            string // client and version, at most 128 bytes of it, as the peer wrote them
+	ReqQ         int    // how many requests the sender is ready to queue
+	P            int    // port that the sender listens on
+	YourIP       []byte // the receiver's address as the sender sees it, 4 or 16 bytes
+	IPv4, IPv6   []byte // the sender's other addresses, 4 and 16 bytes
+	MetadataSize int64  // of the info dictionary in bytes (BEP 9); any positive number may be claimed
+	UploadOnly   int    // 1 if the sender wants nothing (BEP 21)
+}
+
+// ParseExtHandshake reads the payload of an extended message 0. An entry of the wrong type, or with
+// a value that cannot be, is taken to be unsaid; what is no bounded dictionary is a *ProtocolError.
+// Nothing that is returned refers to p.
+func ParseExtHandshake(p []byte) (ExtHandshake, error) {
+	var h ExtHandshake
+	n, err := scanDictionary(p)
+	if err != nil {
+		return h, err
+	}
+	for key, value := range bencode.Keys(p[:n]) {
+		switch string(key) {
+		case "m":
+			h.M = parseNumbers(value)
+		case "v":
+			s, _ := bencode.String(value)
+			h.V = string(s[:min(len(s), maxClientName)])
+		case "reqq":
+			h.ReqQ = int(natural(value, math.MaxInt32))
+		case "p":
+			h.P = int(natural(value, math.MaxUint16))
+		case "yourip":
+			if s, _ := bencode.String(value); len(s) == 4 || len(s) == 16 {
+				h.YourIP = slices.Clone(s)
+			}
+		case "ipv4":
+			if s, _ := bencode.String(value); len(s) == 4 {
+				h.IPv4 = slices.Clone(s)
+			}
+		case "ipv6":
+			if s, _ := bencode.String(value); len(s) == 16 {
+				h.IPv6 = slices.Clone(s)
+			}
+		case "metadata_size":
+			h.MetadataSize = natural(value, math.MaxInt64)
+		case "upload_only":
+			h.UploadOnly = int(natural(value, 1))
+		}
+	}
+	return h, nil
+}
+
+// parseNumbers reads the dictionary m of the handshake.
+func parseNumbers(p []byte) map[string]int {
+	m := make(map[string]int)
+	for name, value := range bencode.Keys(p) {
+		if id, ok := bencode.Int(value); ok && id >= 0 && id <= math.MaxUint8 && len(m) < maxExtensions {
+			m[string(name)] = int(id)
+		}
+	}
+	return m
+}
+
+// Append appends the handshake's dictionary to b, without what is zero.
+func (h *ExtHandshake) Append(b []byte) []byte {
+	b = append(b, 'd')
+	b = appendStringEntry(b, "ipv4", h.IPv4)
+	b = appendStringEntry(b, "ipv6", h.IPv6)
+	b = append(b, "1:md"...)
+	for _, name := range slices.Sorted(maps.Keys(h.M)) {
+		b = appendIntEntry(b, name, int64(h.M[name]))
+	}
+	b = append(b, 'e')
+	for _, n := range []struct {
+		key   string
+		value int64
+	}{{"metadata_size", h.MetadataSize}, {"p", int64(h.P)}, {"reqq", int64(h.ReqQ)}, {"upload_only", int64(h.UploadOnly)}} {
+		if n.value != 0 {
+			b = appendIntEntry(b, n.key, n.value)
+		}
+	}
+	b = appendStringEntry(b, "v", h.V)
+	b = appendStringEntry(b, "yourip", h.YourIP)
+	return append(b, 'e')
+}
+
+// AppendDontHave appends a whole lt_donthave message (BEP 54): the sender has lost the piece. extID
+// is the receiver's number for it.
+func AppendDontHave(b []byte, extID byte, index uint32) []byte {
+	b = append(header(b, Extended, 1+4), extID)
+	return binary.BigEndian.AppendUint32(b, index)
+}
+
+// ParseDontHave reads the payload of an lt_donthave message (BEP 54): the index of a piece.
+func ParseDontHave(p []byte) (index uint32, err error) {
+	if len(p) != 4 {
+		return 0, violation("lt_donthave of %d bytes", len(p))
+	}
+	return binary.BigEndian.Uint32(p), nil
+}
+
+// scanDictionary is the length of the dictionary at the start of p.
+func scanDictionary(p []byte) (n int, err error) {
+	n, err = bencode.Scan(p, dictionary)
+	if err != nil {
+		return 0, violation("extended message: %v", err)
+	}
+	if !bencode.IsDict(p) {
+		return 0, violation("extended message without a dictionary")
+	}
+	return n, nil
+}
+
+// natural is the integer that value holds if it is one from 0 to most, else 0.
+func natural(value []byte, most int64) int64 {
+	if n, ok := bencode.Int(value); ok && n >= 0 && n <= most {
+		return n
+	}
+	return 0
+}
+
+func appendString[S string | []byte](b []byte, s S) []byte {
+	b = strconv.AppendInt(b, int64(len(s)), 10)
+	return append(append(b, ':'), s...)
+}
+
+func appendIntEntry(b []byte, key string, v int64) []byte {
+	b = strconv.AppendInt(append(appendString(b, key), 'i'), v, 10)
+	return append(b, 'e')
+}
+
+// appendStringEntry appends a dictionary's entry, unless its value is empty.
+func appendStringEntry[S string | []byte](b []byte, key string, value S) []byte {
+	if len(value) == 0 {
+		return b
+	}
+	return appendString(appendString(b, key), value)
+}

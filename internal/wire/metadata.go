@@ -1,0 +1,64 @@
+package wire
+
+import (
+	"math"
+
+	"github.com/shoal-go/torrent/internal/bencode"
+)
+
+// MetadataBlock is the length in bytes of all pieces of the metadata but the last (BEP 9).
+const MetadataBlock = 16 << 10
+
+// What a MetadataMessage is. Other types are to be ignored (BEP 9).
+const (
+	MetadataRequest = 0
+	MetadataData    = 1
+	MetadataReject  = 2
+)
+
+// MetadataMessage is a message of ut_metadata (BEP 9).
+type MetadataMessage struct {
+	Type      int
+	Piece     int
+	TotalSize int64  // of the metadata in bytes, 0 if unsaid
+	Data      []byte // of a MetadataData: what stands behind the dictionary
+}
+
+// ParseMetadataMessage reads the payload of a ut_metadata message. Data is a part of p, and as long
+// as the peer made it. What is no bounded dictionary, or lacks its type or its piece, is a
+// *ProtocolError.
+func ParseMetadataMessage(p []byte) (MetadataMessage, error) {
+	n, err := scanDictionary(p)
+	if err != nil {
+		return MetadataMessage{}, err
+	}
+	m := MetadataMessage{Type: -1, Piece: -1}
+	for key, value := range bencode.Keys(p[:n]) {
+		switch v, ok := bencode.Int(value); {
+		case !ok || v < 0:
+		case string(key) == "msg_type" && v <= math.MaxInt32:
+			m.Type = int(v)
+		case string(key) == "piece" && v <= math.MaxInt32:
+			m.Piece = int(v)
+		case string(key) == "total_size":
+			m.TotalSize = v
+		}
+	}
+	if m.Type < 0 || m.Piece < 0 {
+		return MetadataMessage{}, violation("ut_metadata without a type or a piece")
+	}
+	if m.Type == MetadataData {
+		m.Data = p[n:]
+	}
+	return m, nil
+}
+
+// Append appends the message's dictionary, and its data behind it, to b.
+func (m *MetadataMessage) Append(b []byte) []byte {
+	b = appendIntEntry(append(b, 'd'), "msg_type", int64(m.Type))
+	b = appendIntEntry(b, "piece", int64(m.Piece))
+	if m.Type == MetadataData {
+		b = appendIntEntry(b, "total_size", m.TotalSize)
+	}
+	return append(append(b, 'e'), m.Data...)
+}

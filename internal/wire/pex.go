@@ -1,0 +1,101 @@
+package wire
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/shoal-go/torrent/internal/bencode"
+)
+
+// maxPEX is how many peers are taken from each list of a PEX message; what is beyond is cut.
+const maxPEX = 100
+
+// What the flags of a peer in a PEX message say (BEP 11).
+const (
+	PEXEncrypts  = 0x01 // prefers encryption
+	PEXSeed      = 0x02 // wants nothing
+	PEXReachable = 0x10 // the sender had connected to it
+)
+
+// PEX is a message of ut_pex (BEP 11): who came to the sender and who left it. Nothing is known of
+// the addresses but their form: they may be anybody's, and their ports 0.
+type PEX struct {
+	Added, Added6           []netip.AddrPort // of IPv4, of IPv6
+	AddedFlags, Added6Flags []byte           // one for each of Added and of Added6
+	Dropped, Dropped6       []netip.AddrPort // of IPv4, of IPv6
+}
+
+// ParsePEX reads the payload of a ut_pex message, up to 100 peers of each list. A list of the wrong
+// type is taken to be empty, flags that are missing to be 0; what is no bounded dictionary is a
+// *ProtocolError. Nothing that is returned refers to p.
+func ParsePEX(p []byte) (PEX, error) {
+	var x PEX
+	n, err := scanDictionary(p)
+	if err != nil {
+		return x, err
+	}
+	var flags, flags6 []byte
+	for key, value := range bencode.Keys(p[:n]) {
+		s, _ := bencode.String(value)
+		switch string(key) {
+		case "added":
+			x.Added = parseCompact(s, 4)
+		case "added.f":
+			flags = s
+		case "added6":
+			x.Added6 = parseCompact(s, 16)
+		case "added6.f":
+			flags6 = s
+		case "dropped":
+			x.Dropped = parseCompact(s, 4)
+		case "dropped6":
+			x.Dropped6 = parseCompact(s, 16)
+		}
+	}
+	x.AddedFlags = fitFlags(flags, len(x.Added))
+	x.Added6Flags = fitFlags(flags6, len(x.Added6))
+	return x, nil
+}
+
+// Append appends the message's dictionary to b. Flags may be left out.
+func (x *PEX) Append(b []byte) []byte {
+	b = appendString(append(b, 'd'), "added") // at least one list must be there
+	b = appendString(b, appendCompact(nil, x.Added))
+	b = appendStringEntry(b, "added.f", fitFlags(x.AddedFlags, len(x.Added)))
+	b = appendStringEntry(b, "added6", appendCompact(nil, x.Added6))
+	b = appendStringEntry(b, "added6.f", fitFlags(x.Added6Flags, len(x.Added6)))
+	b = appendStringEntry(b, "dropped", appendCompact(nil, x.Dropped))
+	b = appendStringEntry(b, "dropped6", appendCompact(nil, x.Dropped6))
+	return append(b, 'e')
+}
+
+// parseCompact reads addresses of size bytes, each with its port behind it. What is left over at the
+// end is ignored.
+func parseCompact(p []byte, size int) []netip.AddrPort {
+	n := min(len(p)/(size+2), maxPEX)
+	if n == 0 {
+		return nil
+	}
+	peers := make([]netip.AddrPort, n)
+	for i := range peers {
+		addr, _ := netip.AddrFromSlice(p[:size]) // 4 and 16 bytes are always an address
+		peers[i] = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(p[size:]))
+		p = p[size+2:]
+	}
+	return peers
+}
+
+func appendCompact(b []byte, peers []netip.AddrPort) []byte {
+	for _, p := range peers {
+		b = append(b, p.Addr().AsSlice()...)
+		b = binary.BigEndian.AppendUint16(b, p.Port())
+	}
+	return b
+}
+
+// fitFlags returns n flags: those given, and zeros after them.
+func fitFlags(flags []byte, n int) []byte {
+	fit := make([]byte, n)
+	copy(fit, flags)
+	return fit
+}

@@ -1,0 +1,262 @@
+package torrent
+
+import (
+	"cmp"
+	"encoding/base32"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Bounds on a magnet link. The first is more than all the others together can come to in a link
+// that String writes, so that what ParseMagnet took it takes again.
+const (
+	maxMagnet      = 2 << 20 // bytes of the link
+	maxMagnetName  = 255     // bytes of dn
+	maxMagnetURL   = 1 << 10 // bytes of one tracker, web seed or peer
+	maxMagnetURLs  = 100     // trackers, and as many web seeds, and as many peers
+	maxMagnetFiles = 1 << 17 // files that so lists
+	maxFileIndex   = 1<<22 - 1
+)
+
+// Magnet is what a magnet link says: which torrent (BEP 9), and hints where it may be had. It names
+// no content by itself; Resolve fetches what a .torrent file would say from the swarm.
+type Magnet struct {
+	InfoHash Hash
+	// Name is what to call the torrent until its own name is known; it may be empty. It is whatever
+	// the link says, so not fit to be a file name.
+	Name string
+	// Trackers are announce URLs: http, https or udp.
+	Trackers []string
+	// WebSeeds are http or https URLs (BEP 19).
+	WebSeeds []string
+	// Peers are addresses as host:port, the host a name or an IP address.
+	Peers []string
+	// Select are the files that the link is about, by their index in the torrent, ascending
+	// (BEP 53). Empty is all of them.
+	Select []int
+}
+
+// Magnet is the link to the torrent, with its trackers and web seeds.
+func (t *Torrent) Magnet() *Magnet {
+	m := &Magnet{InfoHash: t.infoHash, Name: t.name}
+	for _, tier := range t.trackers {
+		for _, tracker := range tier {
+			m.Trackers = appendHint(m.Trackers, tracker, isTracker)
+		}
+	}
+	for _, seed := range t.webSeeds {
+		m.WebSeeds = appendHint(m.WebSeeds, seed, isWebSeed)
+	}
+	return m
+}
+
+// ParseMagnet reads a magnet link.
+//
+// What decides on the content must be right: the info hash (xt, as hex or base32) and the choice of
+// files (so). The rest are hints: a tracker, web seed or peer that is malformed, too long, or of a
+// scheme that nothing here speaks is left out, as are those after the hundredth of each. A link that
+// has only a version 2 info hash (BEP 52) is refused with an error that matches ErrUnsupported.
+func ParseMagnet(uri string) (*Magnet, error) {
+	m, err := parseMagnet(strings.TrimSpace(uri))
+	if err != nil {
+		return nil, fmt.Errorf("torrent: magnet link: %w", err)
+	}
+	return m, nil
+}
+
+func parseMagnet(uri string) (*Magnet, error) {
+	if len(uri) > maxMagnet {
+		return nil, fmt.Errorf("%d bytes long, more than %d", len(uri), maxMagnet)
+	}
+	const scheme = "magnet:?"
+	if len(uri) < len(scheme) || !strings.EqualFold(uri[:len(scheme)], scheme) {
+		return nil, fmt.Errorf("does not begin with %s", scheme)
+	}
+
+	m := &Magnet{}
+	var found, newer bool
+	for parameter := range strings.SplitSeq(uri[len(scheme):], "&") {
+		key, value, _ := strings.Cut(parameter, "=")
+		// Links number their parameters, tr.1=…&tr.2=…, where a program could not repeat them.
+		if name, number, ok := strings.Cut(key, "."); ok && isNumber(number) {
+			key = name
+		}
+		if key == "dn" {
+			value = strings.ReplaceAll(value, "+", " ")
+		}
+		// A per cent sign that nobody escaped stands for itself.
+		if plain, err := url.PathUnescape(value); err == nil {
+			value = plain
+		}
+		switch key {
+		case "xt":
+			hash, ok := cutPrefixFold(value, "urn:btih:")
+			if _, v2 := cutPrefixFold(value, "urn:btmh:"); v2 {
+				newer = true
+			}
+			if !ok || found {
+				continue
+			}
+			var err error
+			if m.InfoHash, err = parseHash(hash); err != nil {
+				return nil, fmt.Errorf("xt: %w", err)
+			}
+			found = true
+		case "dn":
+			m.Name = cmp.Or(m.Name, cut(strings.ToValidUTF8(value, "\ufffd"), maxMagnetName))
+		case "tr":
+			m.Trackers = appendHint(m.Trackers, value, isTracker)
+		case "ws":
+			m.WebSeeds = appendHint(m.WebSeeds, value, isWebSeed)
+		case "x.pe":
+			m.Peers = appendHint(m.Peers, value, isPeer)
+		case "so":
+			var err error
+			if m.Select, err = appendRanges(m.Select, value); err != nil {
+				return nil, fmt.Errorf("so: %w", err)
+			}
+		}
+	}
+	slices.Sort(m.Select)
+	m.Select = slices.Compact(m.Select)
+
+	switch {
+	case found:
+		return m, nil
+	case newer:
+		return nil, fmt.Errorf("the info hash is of version 2 alone (urn:btmh): %w", ErrUnsupported)
+	default:
+		return nil, errors.New("no info hash (xt=urn:btih:…)")
+	}
+}
+
+// String is the link, as ParseMagnet and other clients read it.
+func (m *Magnet) String() string {
+	s := []byte("magnet:?xt=urn:btih:")
+	s = hex.AppendEncode(s, m.InfoHash[:])
+	if m.Name != "" {
+		s = append(s, "&dn="+escape(m.Name)...)
+	}
+	for _, tracker := range m.Trackers {
+		s = append(s, "&tr="+escape(tracker)...)
+	}
+	for _, seed := range m.WebSeeds {
+		s = append(s, "&ws="+escape(seed)...)
+	}
+	for _, peer := range m.Peers {
+		s = append(s, "&x.pe="+addressMarks.Replace(escape(peer))...)
+	}
+	separator := "&so="
+	for i := 0; i < len(m.Select); {
+		first, last := m.Select[i], m.Select[i]
+		for i++; i < len(m.Select) && m.Select[i] == last+1; i++ {
+			last++
+		}
+		s = append(s, separator...)
+		s = strconv.AppendInt(s, int64(first), 10)
+		if last > first {
+			s = append(s, '-')
+			s = strconv.AppendInt(s, int64(last), 10)
+		}
+		separator = ","
+	}
+	return string(s)
+}
+
+// escape writes a space as %20, because not every client reads a plus as one.
+func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+
+// addressMarks undoes the escapes in an address: libtorrent takes x.pe only without any.
+var addressMarks = strings.NewReplacer("%3A", ":", "%5B", "[", "%5D", "]")
+
+func parseHash(s string) (h Hash, err error) {
+	var p []byte
+	switch len(s) {
+	case 2 * len(h):
+		p, err = hex.DecodeString(s)
+	case 32:
+		p, err = base32.StdEncoding.DecodeString(strings.ToUpper(s))
+	default:
+		return h, fmt.Errorf("an info hash of %d characters, not 40 (hex) or 32 (base32)", len(s))
+	}
+	if err != nil || len(p) != len(h) {
+		return h, fmt.Errorf("%q is no info hash: neither hex nor base32", s)
+	}
+	return Hash(p), nil
+}
+
+// appendRanges appends the numbers that a list such as 0,2,4,6-8 holds.
+func appendRanges(files []int, list string) ([]int, error) {
+	for item := range strings.SplitSeq(list, ",") {
+		from, to, isRange := strings.Cut(item, "-")
+		first, err := strconv.ParseUint(from, 10, 32)
+		last := first
+		if err == nil && isRange {
+			last, err = strconv.ParseUint(to, 10, 32)
+		}
+		switch {
+		case err != nil || last < first:
+			return nil, fmt.Errorf("%q is neither the index of a file nor a range of them", cut(item, 30))
+		case last > maxFileIndex:
+			return nil, fmt.Errorf("index %d is over %d", last, maxFileIndex)
+		case last-first >= uint64(maxMagnetFiles-len(files)):
+			return nil, fmt.Errorf("more than %d files", maxMagnetFiles)
+		}
+		for i := int(first); i <= int(last); i++ {
+			files = append(files, i)
+		}
+	}
+	return files, nil
+}
+
+// appendHint appends a tracker, web seed or peer that is valid, new and within bounds.
+func appendHint(list []string, s string, valid func(string) bool) []string {
+	if len(list) == maxMagnetURLs || len(s) > maxMagnetURL || slices.Contains(list, s) || !valid(s) {
+		return list
+	}
+	return append(list, s)
+}
+
+func isTracker(s string) bool { return hasScheme(s, "http", "https", "udp") }
+
+func isWebSeed(s string) bool { return hasScheme(s, "http", "https") }
+
+func hasScheme(s string, schemes ...string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Hostname() != "" && slices.Contains(schemes, u.Scheme)
+}
+
+func isPeer(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || host == "" || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || strings.ContainsRune("/?#@", r) }) {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
+}
+
+func cutPrefixFold(s, prefix string) (string, bool) {
+	if len(s) < len(prefix) || !strings.EqualFold(s[:len(prefix)], prefix) {
+		return s, false
+	}
+	return s[len(prefix):], true
+}
+
+// cut shortens s to at most n bytes of whole runes.
+func cut(s string, n int) string {
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "")
+	}
+	return s
+}

@@ -1,0 +1,159 @@
+package torrent
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	testHash       = "c9e15763f722f23e98a29decdfae341b98d53056"
+	testHashBase32 = "ZHQVOY7XELZD5GFCTXWN7LRUDOMNKMCW"
+)
+
+func TestParseMagnet(t *testing.T) {
+	hash, err := parseHash(testHash)
+	require.NoError(t, err)
+
+	for _, test := range []struct {
+		what, uri string
+		want      Magnet
+	}{
+		{"a bare hash", "magnet:?xt=urn:btih:" + testHash, Magnet{}},
+		{"in upper case", "MAGNET:?xt=URN:BTIH:" + strings.ToUpper(testHash), Magnet{}},
+		{"in base32", "magnet:?xt=urn:btih:" + testHashBase32, Magnet{}},
+		{"in base32, lower case", "magnet:?xt=urn:btih:" + strings.ToLower(testHashBase32), Magnet{}},
+		{"escaped, with space around", " magnet:?xt=urn%3Abtih%3A" + testHash + "\n", Magnet{}},
+		{"numbered, behind another network's", "magnet:?xt.1=urn:sha1:ABC&xt.2=urn:btih:" + testHash, Magnet{}},
+		{"of both versions", "magnet:?xt=urn:btmh:1220caf1&xt=urn:btih:" + testHash, Magnet{}},
+		{"the first of two", "magnet:?xt=urn:btih:" + testHash + "&xt=urn:btih:" + strings.Repeat("0", 40), Magnet{}},
+		{"empty and unknown parameters", "magnet:?&&xl=5&dn=&x.foo&xt=urn:btih:" + testHash + "&", Magnet{}},
+		{"a name", "magnet:?dn=Cosmos+Laundromat%20%2B%C3%A9&xt=urn:btih:" + testHash, Magnet{Name: "Cosmos Laundromat +é"}},
+		{"a name with a bare per cent sign", "magnet:?dn=100%&xt=urn:btih:" + testHash, Magnet{Name: "100%"}},
+		{"a name that is no UTF-8", "magnet:?dn=a%FF&xt=urn:btih:" + testHash, Magnet{Name: "a\ufffd"}},
+		{"a name cut between runes", "magnet:?dn=" + strings.Repeat("é", 200) + "&xt=urn:btih:" + testHash, Magnet{Name: strings.Repeat("é", 127)}},
+		{
+			"trackers: repeated, numbered, named twice, with a plus, of other schemes, malformed",
+			"magnet:?xt=urn:btih:" + testHash + "&tr=http%3A%2F%2Fa%2Fannounce%3Fkey%3D1%26b%3D2&tr=udp://b:80" +
+				"&tr.1=https://c/+&tr.2=udp://b:80&tr=wss://d&tr=ftp://e&tr=http://&tr=%3A&tr=&tr=http://f%0A/",
+			Magnet{Trackers: []string{"http://a/announce?key=1&b=2", "udp://b:80", "https://c/+"}},
+		},
+		{"web seeds", "magnet:?xt=urn:btih:" + testHash + "&ws=http://a/b%20c&ws=udp://b&ws=https://c", Magnet{WebSeeds: []string{"http://a/b c", "https://c"}}},
+		{
+			"peers",
+			"magnet:?xt=urn:btih:" + testHash + "&x.pe=1.2.3.4:5&x.pe=%5B2001:db8::1%5D:6&x.pe=host.example:65535&x.pe=1.2.3.4&x.pe=:1&x.pe=a:0&x.pe=a:65536&x.pe=a%20b:1",
+			Magnet{Peers: []string{"1.2.3.4:5", "[2001:db8::1]:6", "host.example:65535"}},
+		},
+		{"chosen files", "magnet:?xt=urn:btih:" + testHash + "&so=7,0,2,4,6-8&so=1", Magnet{Select: []int{0, 1, 2, 4, 6, 7, 8}}},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			test.want.InfoHash = hash
+			m, err := ParseMagnet(test.uri)
+			require.NoError(t, err)
+			require.Equal(t, &test.want, m)
+
+			again, err := ParseMagnet(m.String())
+			require.NoError(t, err)
+			require.Equal(t, m, again)
+		})
+	}
+}
+
+func TestParseMagnetErrors(t *testing.T) {
+	good := "magnet:?xt=urn:btih:" + testHash
+	for _, test := range []struct{ what, uri, want string }{
+		{"nothing", "", "does not begin with magnet:?"},
+		{"another scheme", "http://example.com/", "does not begin with magnet:?"},
+		{"no parameters", "magnet:?", "no info hash"},
+		{"another network", "magnet:?xt=urn:sha1:" + testHash, "no info hash"},
+		{"a short hash", "magnet:?xt=urn:btih:" + testHash[1:], "xt: an info hash of 39 characters"},
+		{"no hex", "magnet:?xt=urn:btih:x" + testHash[1:], "is no info hash"},
+		{"no base32", "magnet:?xt=urn:btih:" + strings.Repeat("1", 32), "is no info hash"},
+		{"base32 with line breaks", "magnet:?xt=urn:btih:%0A" + testHashBase32[1:], "is no info hash"},
+		{"version 2", "magnet:?xt=urn:btmh:1220" + testHash, "version 2"},
+		{"files that are no numbers", good + "&so=1,x", `so: "x" is neither`},
+		{"no files", good + "&so=", `so: "" is neither`},
+		{"a negative file", good + "&so=-1", `so: "-1" is neither`},
+		{"a range backwards", good + "&so=5-2", `so: "5-2" is neither`},
+		{"a file out of all bounds", good + "&so=99999999", "so: index 99999999"},
+		{"too many files", good + "&so=0-999999", "so: more than"},
+		{"too many files in small pieces", good + "&so=" + strings.Repeat("0-999,", 200) + "0", "so: more than"},
+		{"too long", good + "&dn=" + strings.Repeat("a", maxMagnet), "bytes long"},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			_, err := ParseMagnet(test.uri)
+			require.ErrorContains(t, err, test.want)
+			require.Less(t, len(err.Error()), 200)
+			if test.what == "version 2" {
+				require.ErrorIs(t, err, ErrUnsupported)
+			}
+		})
+	}
+}
+
+func TestMagnetString(t *testing.T) {
+	m := Magnet{
+		Name:     "a b&c+d/é",
+		Trackers: []string{"udp://t.example:80/announce"},
+		WebSeeds: []string{"http://w.example/?a=b c"},
+		Peers:    []string{"[::1]:6881"},
+		Select:   []int{0, 2, 4, 6, 7, 8, 10},
+	}
+	require.Equal(t, "magnet:?xt=urn:btih:0000000000000000000000000000000000000000"+
+		"&dn=a%20b%26c%2Bd%2F%C3%A9"+
+		"&tr=udp%3A%2F%2Ft.example%3A80%2Fannounce"+
+		"&ws=http%3A%2F%2Fw.example%2F%3Fa%3Db%20c"+
+		"&x.pe=[::1]:6881"+
+		"&so=0,2,4,6-8,10", m.String())
+}
+
+func TestTorrentMagnet(t *testing.T) {
+	tor := &Torrent{
+		name:     "name",
+		infoHash: Hash{1, 2, 3},
+		trackers: [][]string{{"http://a/", "wss://b/"}, {"udp://c:1", "http://a/"}},
+		webSeeds: []string{"http://w/", "ftp://w/"},
+	}
+	for i := range 2 * maxMagnetURLs {
+		tor.trackers = append(tor.trackers, []string{fmt.Sprintf("http://t%d/", i)})
+	}
+	m := tor.Magnet()
+	require.Equal(t, Hash{1, 2, 3}, m.InfoHash)
+	require.Equal(t, "name", m.Name)
+	require.Equal(t, []string{"http://a/", "udp://c:1", "http://t0/"}, m.Trackers[:3])
+	require.Len(t, m.Trackers, maxMagnetURLs)
+	require.Equal(t, []string{"http://w/"}, m.WebSeeds)
+
+	again, err := ParseMagnet(m.String())
+	require.NoError(t, err)
+	require.Equal(t, m, again)
+}
+
+func FuzzParseMagnet(f *testing.F) {
+	for _, uri := range []string{
+		"magnet:?xt=urn:btih:" + testHash,
+		"magnet:?xt=urn:btih:" + testHashBase32 + "&dn=a+b%20c&tr=http%3A%2F%2Fa%2F&tr.1=udp://b:1&ws=http://c/&x.pe=[::1]:2&so=0,2-4",
+		"magnet:?xt.1=urn:btmh:1220caf1&xt.2=urn:btih:" + testHash + "&dn=%FF%&so=1,1",
+		"magnet:?xt=urn:btmh:1220" + testHash,
+		"magnet:?xt=urn:btih:&so=4-2&tr=://&x.pe=:",
+	} {
+		f.Add(uri)
+	}
+	f.Fuzz(func(t *testing.T, uri string) {
+		m, err := ParseMagnet(uri)
+		if err != nil {
+			require.Nil(t, m)
+			return
+		}
+		require.LessOrEqual(t, len(m.Name), maxMagnetName)
+		for _, list := range [][]string{m.Trackers, m.WebSeeds, m.Peers} {
+			require.LessOrEqual(t, len(list), maxMagnetURLs)
+		}
+		require.LessOrEqual(t, len(m.Select), maxMagnetFiles)
+		again, err := ParseMagnet(m.String())
+		require.NoError(t, err)
+		require.Equal(t, m, again)
+	})
+}

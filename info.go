@@ -1,0 +1,306 @@
+package torrent
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/shoal-go/torrent/internal/bencode"
+)
+
+const (
+	maxPieceLength = 512 << 20 // bytes
+	maxPathDepth   = 128       // elements of a file's path
+	maxPaths       = 64 << 20  // bytes of all paths together, the torrent's name being part of each
+)
+
+// parseInfo reads t.info, which is known to be a sound dictionary, and fills in what it says.
+func (t *Torrent) parseInfo(goos string) error {
+	var name, nameUTF8, pieceLength, pieces, private, length, files []byte
+	var v2 bool
+	for key, value := range bencode.Keys(t.info) {
+		switch string(key) {
+		case "name":
+			name = value
+		case "name.utf-8":
+			if isText(value) {
+				nameUTF8 = value
+			}
+		case "piece length":
+			pieceLength = value
+		case "pieces":
+			pieces = value
+		case "private":
+			private = value
+		case "length":
+			length = value
+		case "files":
+			files = value
+		case "meta version", "file tree":
+			v2 = true
+		}
+	}
+	// Of a hybrid (BEP 52) the keys of version 1 are enough; without them, it is not ours to judge.
+	if v2 && pieces == nil {
+		return &MetainfoError{"info.pieces", "missing: a torrent of version 2 alone", ErrUnsupported}
+	}
+
+	if nameUTF8 != nil {
+		name = nameUTF8
+	}
+	s, err := stringField("info.name", name)
+	if err != nil {
+		return err
+	}
+	t.name = string(appendSafeName(nil, s, goos))
+
+	if t.pieceLength, err = intField("info.piece length", pieceLength); err != nil {
+		return err
+	}
+	if t.pieceLength < 1 || t.pieceLength > maxPieceLength {
+		return &MetainfoError{Field: "info.piece length", Reason: fmt.Sprintf("%d bytes, not within 1 and %d", t.pieceLength, maxPieceLength)}
+	}
+	if t.pieces, err = stringField("info.pieces", pieces); err != nil {
+		return err
+	}
+	if private != nil {
+		n, err := intField("info.private", private)
+		if err != nil {
+			return err // a torrent that may mean to be private is not shared in public
+		}
+		t.private = n != 0
+	}
+
+	switch {
+	case length != nil && files != nil:
+		return &MetainfoError{Field: "info", Reason: "both length and files"}
+	case files != nil:
+		err = t.parseFiles(files, goos)
+	default:
+		err = t.parseSingle(length)
+	}
+	if err != nil {
+		return err
+	}
+	if t.length == 0 {
+		return &MetainfoError{Field: "info", Reason: "no content: all files are empty"}
+	}
+	// The number of pieces is compared, not computed with: it may be beyond all that fits in memory.
+	want := (t.total-1)/t.pieceLength + 1
+	if len(t.pieces)%20 != 0 || int64(len(t.pieces)/20) != want {
+		return &MetainfoError{Field: "info.pieces", Reason: fmt.Sprintf("%d bytes, not 20 for each of %d pieces", len(t.pieces), want)}
+	}
+	return nil
+}
+
+func (t *Torrent) parseSingle(length []byte) error {
+	n, err := intField("info.length", length)
+	if err != nil {
+		return err
+	}
+	if n < 0 {
+		return &MetainfoError{Field: "info.length", Reason: "negative"}
+	}
+	t.files = []File{{Path: t.name, Length: n}}
+	t.length, t.total = n, n
+	return nil
+}
+
+// parseFiles reads the list of a torrent of many files.
+func (t *Torrent) parseFiles(list []byte, goos string) error {
+	if !bencode.IsList(list) {
+		return &MetainfoError{Field: "info.files", Reason: "not a list"}
+	}
+	count := 0
+	for range bencode.Elems(list) {
+		count++
+	}
+	if count == 0 {
+		return &MetainfoError{Field: "info.files", Reason: "no files"}
+	}
+	t.multi = true
+	t.files = make([]File, 0, count)
+	var paths []byte // of all files: they become parts of one string
+	ends := make([]int, 0, count)
+	for value := range bencode.Elems(list) {
+		i := len(t.files)
+		if !bencode.IsDict(value) {
+			return fileError(i, "", "not a dictionary")
+		}
+		f := readFileEntry(value)
+		length, err := f.size(i)
+		if err != nil {
+			return err
+		}
+		if length > math.MaxInt64-t.total {
+			return fileError(i, ".length", "sum of all lengths over 64 bits")
+		}
+		if paths, err = f.appendPath(append(paths, t.name...), i, goos); err != nil {
+			return err
+		}
+		if len(paths) > maxPaths {
+			return fileError(i, ".path", fmt.Sprintf("all paths together over %d MiB", maxPaths>>20))
+		}
+		ends = append(ends, len(paths))
+		t.files = append(t.files, File{Length: length, index: i, offset: t.total, pad: f.padding(length) || f.symlink()})
+		t.total += length
+		if !t.files[i].pad {
+			t.length += length
+		}
+	}
+	all, start := string(paths), 0
+	for i, end := range ends {
+		t.files[i].Path, start = all[start:end], end
+	}
+	tellApart(t.files)
+	return nil
+}
+
+// fileEntry is one element of the files list, with its values as they stand there or nil.
+type fileEntry struct {
+	length, path []byte
+	attr         []byte // what the string holds
+}
+
+func readFileEntry(dict []byte) (f fileEntry) {
+	var plain []byte
+	for key, value := range bencode.Keys(dict) {
+		switch string(key) {
+		case "length":
+			f.length = value
+		case "path":
+			plain = value
+		case "path.utf-8":
+			if isPathText(value) {
+				f.path = value
+			}
+		case "attr":
+			f.attr, _ = bencode.String(value)
+		}
+	}
+	if f.path == nil {
+		f.path = plain
+	}
+	return f
+}
+
+// symlink is true of a symbolic link (BEP 47). It is never made, nor is anything in its place.
+func (f *fileEntry) symlink() bool { return bytes.IndexByte(f.attr, 'l') >= 0 }
+
+// padding is true of a file of zeros that only fills a piece up (BEP 47). Some programs write it
+// without the attribute, under the name that the BEP gives it: .pad/ and its length.
+func (f *fileEntry) padding(length int64) bool {
+	if bytes.IndexByte(f.attr, 'p') >= 0 {
+		return true
+	}
+	if f.path == nil {
+		return false
+	}
+	depth, named := 0, true
+	for element := range bencode.Elems(f.path) {
+		s, _ := bencode.String(element)
+		switch depth {
+		case 0:
+			named = string(s) == ".pad"
+		case 1:
+			named = string(s) == strconv.FormatInt(length, 10)
+		}
+		if depth++; !named || depth > 2 {
+			return false
+		}
+	}
+	return depth == 2
+}
+
+// size is the number of bytes that file i takes of the content. A symbolic link takes none.
+func (f *fileEntry) size(i int) (int64, error) {
+	if f.symlink() {
+		return 0, nil
+	}
+	if f.length == nil {
+		return 0, fileError(i, ".length", "missing")
+	}
+	n, ok := bencode.Int(f.length)
+	if !ok {
+		return 0, fileError(i, ".length", "not an integer")
+	}
+	if n < 0 {
+		return 0, fileError(i, ".length", "negative")
+	}
+	return n, nil
+}
+
+// appendPath appends the elements of file i's path, a slash before each. A path that nobody will see
+// may be missing.
+func (f *fileEntry) appendPath(dst []byte, i int, goos string) ([]byte, error) {
+	if f.path == nil {
+		if f.symlink() || bytes.IndexByte(f.attr, 'p') >= 0 {
+			return dst, nil
+		}
+		return nil, fileError(i, ".path", "missing")
+	}
+	if !bencode.IsList(f.path) {
+		return nil, fileError(i, ".path", "not a list")
+	}
+	depth := 0
+	for element := range bencode.Elems(f.path) {
+		s, ok := bencode.String(element)
+		if !ok {
+			return nil, fileError(i, ".path", "holds what is no string")
+		}
+		if depth++; depth > maxPathDepth {
+			return nil, fileError(i, ".path", fmt.Sprintf("more than %d elements", maxPathDepth))
+		}
+		dst = appendSafeName(append(dst, '/'), s, goos)
+	}
+	if depth == 0 {
+		return nil, fileError(i, ".path", "empty")
+	}
+	return dst, nil
+}
+
+func fileError(i int, key, reason string) *MetainfoError {
+	return &MetainfoError{Field: "info.files[" + strconv.Itoa(i) + "]" + key, Reason: reason}
+}
+
+func intField(field string, value []byte) (int64, error) {
+	if value == nil {
+		return 0, &MetainfoError{Field: field, Reason: "missing"}
+	}
+	n, ok := bencode.Int(value)
+	if !ok {
+		return 0, &MetainfoError{Field: field, Reason: "not an integer"}
+	}
+	return n, nil
+}
+
+func stringField(field string, value []byte) ([]byte, error) {
+	if value == nil {
+		return nil, &MetainfoError{Field: field, Reason: "missing"}
+	}
+	s, ok := bencode.String(value)
+	if !ok {
+		return nil, &MetainfoError{Field: field, Reason: "not a string"}
+	}
+	return s, nil
+}
+
+// isText is true of a string in valid UTF-8.
+func isText(value []byte) bool {
+	s, ok := bencode.String(value)
+	return ok && utf8.Valid(s)
+}
+
+// isPathText is true of a list that may stand for a path: not empty, of strings in valid UTF-8.
+func isPathText(value []byte) bool {
+	n := 0
+	for element := range bencode.Elems(value) {
+		if !isText(element) {
+			return false
+		}
+		n++
+	}
+	return n > 0
+}

@@ -1,0 +1,303 @@
+package torrent
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/shoal-go/torrent/internal/bencode"
+)
+
+const (
+	maxMetainfo       = 32 << 20 // bytes of a .torrent file
+	maxMetainfoDepth  = 64
+	maxMetainfoValues = 4 << 20
+	maxURLs           = 1000 // trackers, web seeds or nodes that are looked at; others are left out
+	maxURL            = 4096 // bytes
+)
+
+// Read reads the .torrent file at path. Its errors are those of opening and reading the file, and
+// those of Parse.
+func Read(path string) (*Torrent, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// A size that is too large is known before anything is read. What is no plain file says 0.
+	if st, err := f.Stat(); err == nil && st.Size() > maxMetainfo {
+		return nil, fmt.Errorf("%s: %w", path, errMetainfoSize())
+	}
+	t, err := Parse(f)
+	if _, ok := errors.AsType[*MetainfoError](err); ok {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return t, err
+}
+
+// Parse reads a .torrent file (BEP 3) from r up to its end. A file that is malformed, or larger than
+// the bounds of this package, is refused with a *MetainfoError; one of version 2 alone (BEP 52) with
+// one that matches ErrUnsupported. A hybrid is read as what it is in version 1.
+//
+// Names of files are changed where they would be unsafe. URLs of trackers and web seeds that this
+// package cannot use are left out, and so are other optional fields where they are malformed.
+func Parse(r io.Reader) (*Torrent, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, maxMetainfo+1))
+	if err != nil {
+		return nil, fmt.Errorf("read torrent: %w", err)
+	}
+	return parseMetainfo(raw, runtime.GOOS)
+}
+
+// WriteTo writes the .torrent file byte for byte as it was read.
+func (t *Torrent) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(t.raw)
+	return int64(n), err
+}
+
+// outer is what a .torrent file says beside its info dictionary, all of it optional.
+type outer struct {
+	trackers           [][]string
+	webSeeds           []string
+	nodes              []string // host:port
+	comment, createdBy string
+	creationDate       time.Time
+}
+
+// newTorrent makes the torrent that a .torrent file with the given encoded info dictionary and outer
+// fields describes, under the rules of Parse. It keeps no reference to its arguments.
+func newTorrent(info []byte, o outer) (*Torrent, error) {
+	// An info dictionary that ended early would let what follows pass for outer fields.
+	if n, err := bencode.Scan(info, metainfoLimits()); err != nil {
+		return nil, malformed("info", err)
+	} else if n < len(info) {
+		return nil, malformed("info", &bencode.SyntaxError{Offset: n, Reason: "bytes behind the value"})
+	}
+
+	file := struct {
+		Announce     string      `bencode:"announce,omitempty"`
+		AnnounceList [][]string  `bencode:"announce-list,omitempty"`
+		Comment      string      `bencode:"comment,omitempty"`
+		CreatedBy    string      `bencode:"created by,omitempty"`
+		CreationDate int64       `bencode:"creation date,omitempty"`
+		Info         bencode.Raw `bencode:"info"`
+		Nodes        [][]any     `bencode:"nodes,omitempty"`
+		URLList      []string    `bencode:"url-list,omitempty"`
+	}{Comment: o.comment, CreatedBy: o.createdBy, Info: info, URLList: o.webSeeds}
+	for _, tier := range o.trackers {
+		if len(tier) > 0 {
+			file.AnnounceList = append(file.AnnounceList, tier)
+		}
+	}
+	if len(file.AnnounceList) > 0 {
+		file.Announce = file.AnnounceList[0][0]
+		if len(file.AnnounceList) == 1 && len(file.AnnounceList[0]) == 1 {
+			file.AnnounceList = nil
+		}
+	}
+	for _, node := range o.nodes {
+		host, port, err := net.SplitHostPort(node)
+		if err != nil {
+			return nil, malformed("nodes", err)
+		}
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			return nil, malformed("nodes", err)
+		}
+		file.Nodes = append(file.Nodes, []any{host, n})
+	}
+	if !o.creationDate.IsZero() {
+		file.CreationDate = o.creationDate.Unix()
+	}
+	raw, err := bencode.Marshal(file)
+	if err != nil {
+		return nil, fmt.Errorf("make torrent: %w", err)
+	}
+	return parseMetainfo(raw, runtime.GOOS)
+}
+
+// parseMetainfo reads a whole .torrent file, which the result keeps. Names are made safe for goos.
+func parseMetainfo(raw []byte, goos string) (*Torrent, error) {
+	if len(raw) > maxMetainfo {
+		return nil, errMetainfoSize()
+	}
+	n, err := bencode.Scan(raw, metainfoLimits())
+	switch {
+	case err != nil:
+		return nil, malformed("", err)
+	case n < len(raw):
+		return nil, malformed("", &bencode.SyntaxError{Offset: n, Reason: "bytes behind the value"})
+	case !bencode.IsDict(raw):
+		return nil, &MetainfoError{Reason: "not a dictionary"}
+	}
+
+	t := &Torrent{raw: raw}
+	var announce, announceList []byte
+	for key, value := range bencode.Keys(raw) {
+		switch string(key) {
+		case "info":
+			t.info = value
+		case "announce":
+			announce = value
+		case "announce-list":
+			announceList = value
+		case "url-list":
+			t.webSeeds = parseURLs(value, "http", "https")
+		case "nodes":
+			t.nodes = parseNodes(value)
+		case "comment":
+			t.comment = text(value)
+		case "created by":
+			t.createdBy = text(value)
+		case "creation date":
+			t.creationDate = parseDate(value)
+		}
+	}
+	// announce-list takes the place of announce (BEP 12), if there is anything in it.
+	if t.trackers = parseTiers(announceList); t.trackers == nil {
+		if urls := parseURLs(announce, "http", "https", "udp"); urls != nil {
+			t.trackers = [][]string{urls}
+		}
+	}
+	switch {
+	case t.info == nil:
+		return nil, &MetainfoError{Field: "info", Reason: "missing"}
+	case !bencode.IsDict(t.info):
+		return nil, &MetainfoError{Field: "info", Reason: "not a dictionary"}
+	}
+	t.infoHash = sha1.Sum(t.info)
+	if err := t.parseInfo(goos); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func metainfoLimits() bencode.Limits {
+	return bencode.Limits{Bytes: maxMetainfo, Depth: maxMetainfoDepth, Values: maxMetainfoValues}
+}
+
+func errMetainfoSize() *MetainfoError {
+	return &MetainfoError{Reason: fmt.Sprintf("larger than %d MiB", maxMetainfo>>20)}
+}
+
+func malformed(field string, err error) *MetainfoError {
+	return &MetainfoError{Field: field, Reason: err.Error(), Err: err}
+}
+
+// text is a string for people, in valid UTF-8. What is no string is empty.
+func text(value []byte) string {
+	s, _ := bencode.String(value)
+	return string(bytes.ToValidUTF8(s, []byte("\uFFFD")))
+}
+
+// parseTiers reads announce-list. Tiers that nothing usable is in are dropped, and so is a tracker
+// that is named again. A tracker that stands where a tier should is a tier of its own.
+func parseTiers(list []byte) [][]string {
+	if list == nil {
+		return nil
+	}
+	var tiers [][]string
+	known := make(map[string]bool)
+	looked := 0
+	for element := range bencode.Elems(list) {
+		if looked >= maxURLs {
+			break
+		}
+		urls := parseURLs(element, "http", "https", "udp")
+		looked += 1 + len(urls)
+		urls = slices.DeleteFunc(urls, func(u string) bool {
+			again := known[u]
+			known[u] = true
+			return again
+		})
+		if len(urls) > 0 {
+			tiers = append(tiers, urls)
+		}
+	}
+	return tiers
+}
+
+// parseURLs reads a URL or a list of URLs, and gives those that are absolute and of one of the schemes.
+func parseURLs(value []byte, schemes ...string) []string {
+	if value == nil {
+		return nil
+	}
+	var urls []string
+	add := func(value []byte) {
+		b, _ := bencode.String(value)
+		if b = bytes.TrimSpace(b); len(b) == 0 || len(b) > maxURL {
+			return
+		}
+		u, err := url.Parse(string(b))
+		if err != nil || u.Hostname() == "" || !slices.Contains(schemes, u.Scheme) {
+			return
+		}
+		if port := u.Port(); port != "" {
+			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+				return
+			}
+		}
+		urls = append(urls, string(b))
+	}
+	add(value)
+	looked := 0
+	for element := range bencode.Elems(value) {
+		if looked++; looked > maxURLs {
+			break
+		}
+		add(element)
+	}
+	return urls
+}
+
+// parseNodes reads a list of pairs of host and port (BEP 5).
+func parseNodes(list []byte) []string {
+	var nodes []string
+	looked := 0
+	for pair := range bencode.Elems(list) {
+		if looked++; looked > maxURLs {
+			break
+		}
+		var host string
+		var port int64
+		for element := range bencode.Elems(pair) {
+			if s, ok := bencode.String(element); ok && len(s) <= 255 {
+				host = string(s)
+			}
+			if n, ok := bencode.Int(element); ok {
+				port = n
+			}
+		}
+		odd := func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }
+		if host != "" && !strings.ContainsFunc(host, odd) && 0 < port && port < 1<<16 {
+			nodes = append(nodes, net.JoinHostPort(host, strconv.FormatInt(port, 10)))
+		}
+	}
+	return nodes
+}
+
+// parseDate reads seconds since 1970. A date that would lie beyond the year 9999 is one in
+// milliseconds, as some programs write it.
+func parseDate(value []byte) time.Time {
+	const year10000 = 253402300800 // seconds
+	switch n, _ := bencode.Int(value); {
+	case n <= 0:
+		return time.Time{}
+	case n < year10000:
+		return time.Unix(n, 0).UTC()
+	case n < 1000*year10000:
+		return time.UnixMilli(n).UTC()
+	}
+	return time.Time{}
+}

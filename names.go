@@ -1,0 +1,195 @@
+package torrent
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxName = 240 // bytes; most file systems allow 255, and a number or a suffix may still be added
+	maxExt  = 16  // bytes, with its dot; a longer one is not kept when a name is cut
+)
+
+// appendSafeName appends name to dst as one element of a path, changed only where it would be unsafe:
+// it never is empty, "." or "..", holds no separator of any system, no control character, nothing
+// that makes it look like another name, and only valid UTF-8. What Windows alone forbids is changed
+// where goos says so.
+func appendSafeName(dst, name []byte, goos string) []byte {
+	if len(name) > 1<<12 { // far more than is kept; do not copy megabytes to see that
+		name = slices.Concat(name[:1<<11], name[len(name)-1<<11:])
+	}
+	start := len(dst)
+	for len(name) > 0 {
+		r, n := utf8.DecodeRune(name)
+		switch {
+		case r == '/' || r == '\\' || r == 0 || invisible(r):
+		case r == utf8.RuneError && n == 1, unicode.IsControl(r):
+			dst = append(dst, '_')
+		default:
+			dst = append(dst, name[:n]...)
+		}
+		name = name[n:]
+	}
+	if safe := dst[start:]; len(safe) > maxName {
+		stem, ext := splitExt(safe)
+		stem = cutName(stem, maxName-len(ext))
+		dst = append(dst[:start+len(stem)], ext...)
+	}
+	switch string(dst[start:]) {
+	case "", ".", "..":
+		dst = append(dst[:start], '_')
+	}
+	if goos == "windows" {
+		dst = slices.Concat(dst[:start], windowsName(dst[start:]))
+	}
+	return dst
+}
+
+// invisible is true of the marks that have no width or that turn the direction of writing.
+func invisible(r rune) bool {
+	return r == 0x061C || r == 0x180E || r == 0xFEFF ||
+		0x200B <= r && r <= 0x200F || 0x202A <= r && r <= 0x202E || 0x2060 <= r && r <= 0x206F
+}
+
+// splitExt splits a name before its last dot, if what follows is short enough to be an extension.
+func splitExt[T []byte | string](name T) (stem, ext T) {
+	for i := len(name) - 1; i > 0 && len(name)-i <= maxExt; i-- {
+		if name[i] == '.' {
+			return name[:i], name[i:]
+		}
+	}
+	return name, name[len(name):]
+}
+
+// cutName is name without what goes beyond n bytes, and without half a character at its end.
+func cutName[T []byte | string](name T, n int) T {
+	if len(name) <= n {
+		return name
+	}
+	for n > 0 && !utf8.RuneStart(name[n]) {
+		n--
+	}
+	return name[:n]
+}
+
+// windowsName maps what Windows forbids: characters, names of devices with or without an extension,
+// and dots and spaces at the end, which it would drop.
+func windowsName(name []byte) []byte {
+	name = bytes.Map(func(r rune) rune {
+		if strings.ContainsRune(`<>:"|?*`, r) {
+			return '_'
+		}
+		return r
+	}, name)
+	for i := len(name); i > 0 && (name[i-1] == '.' || name[i-1] == ' '); i-- {
+		name[i-1] = '_'
+	}
+	device, _, _ := bytes.Cut(name, []byte{'.'})
+	device = bytes.ToUpper(bytes.TrimRight(device, " "))
+	switch string(device) {
+	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
+		return slices.Insert(name, 0, '_')
+	}
+	if port, ok := bytes.CutPrefix(device, []byte("COM")); ok && isPort(port) {
+		return slices.Insert(name, 0, '_')
+	}
+	if port, ok := bytes.CutPrefix(device, []byte("LPT")); ok && isPort(port) {
+		return slices.Insert(name, 0, '_')
+	}
+	return name
+}
+
+// isPort is true of what makes COM and LPT a device: a digit, also a superscript one.
+func isPort(p []byte) bool {
+	r, n := utf8.DecodeRune(p)
+	return n > 0 && n == len(p) && ('1' <= r && r <= '9' || r == '¹' || r == '²' || r == '³')
+}
+
+// place is a name in a directory, as a file system sees it that does not tell upper from lower case.
+// Directories whose paths differ only in case are one.
+type place struct {
+	dir  int // 0 is the root
+	name string
+}
+
+// tellApart renames files whose paths differ only in case, or not at all, or where one is a directory
+// of another, by a number: "bar.1.txt". A directory keeps its name, then whoever came first. Files
+// that are not stored are left alone.
+func tellApart(files []File) {
+	dirs := make(map[place]int)
+	places := make([]place, len(files))
+	for i, f := range files {
+		if f.pad {
+			continue
+		}
+		rest := f.Path
+		for {
+			name, below, ok := strings.Cut(rest, "/")
+			places[i].name = foldCase(name)
+			if !ok {
+				break
+			}
+			dir, known := dirs[places[i]]
+			if !known {
+				dir = len(dirs) + 1
+				dirs[places[i]] = dir
+			}
+			places[i].dir, rest = dir, below
+		}
+	}
+
+	taken := make(map[place]bool, len(files))
+	free := func(p place) bool { return dirs[p] == 0 && !taken[p] }
+	var late []int // files that found their place taken
+	for i, p := range places {
+		switch {
+		case files[i].pad:
+		case free(p):
+			taken[p] = true
+		default:
+			late = append(late, i)
+		}
+	}
+
+	// Every name that may stay as it is has its place by now. The number to go on from is kept by
+	// stem, so that a million equal names do not each try all the numbers before theirs.
+	numbers := make(map[place]int)
+	for _, i := range late {
+		slash := strings.LastIndexByte(files[i].Path, '/') + 1
+		stem, ext := splitExt(files[i].Path[slash:])
+		stem = cutName(stem, maxName-len(ext)-len(".1234567"))
+		series := place{places[i].dir, foldCase(stem + "/" + ext)}
+		for {
+			numbers[series]++
+			name := stem + "." + strconv.Itoa(numbers[series]) + ext
+			p := place{places[i].dir, foldCase(name)}
+			if free(p) {
+				taken[p] = true
+				files[i].Path = files[i].Path[:slash] + name
+				break
+			}
+		}
+	}
+}
+
+// foldCase maps names that differ only in case to the same string.
+func foldCase(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf {
+			if 'A' <= r && r <= 'Z' {
+				r += 'a' - 'A'
+			}
+			return r
+		}
+		// The smallest of all that are equal under folding, in lower case if that is ASCII.
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		return unicode.ToLower(least)
+	}, s)
+}

@@ -1,0 +1,162 @@
+package torrent
+
+import (
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"runtime"
+	"sort"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	sumBuffer = 256 << 10 // bytes that a core reads before it hashes them, so still in its cache
+	sumRun    = 4 << 20   // bytes, about, that a core takes on at once, so that disks read in sequence
+)
+
+// sumPieces fills sums with the SHA-1 sums of the pieces, 20 bytes each. Each core reads its own pieces
+// through a buffer of its own and with at most one file open, so memory and handles do not grow with
+// the pieces or the files. report is told how many bytes were read since it was last called.
+func sumPieces(ctx context.Context, sums []byte, files []contentFile, total, pieceLength int64, report func(n int)) error {
+	pieces := len(sums) / sha1.Size
+	run := int(max(1, sumRun/pieceLength))
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64 // the first piece that no core has taken
+	var cores sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), (pieces-1)/run+1) {
+		cores.Go(func() {
+			r := contentReader{files: files, buf: make([]byte, min(sumBuffer, total)), report: report}
+			defer r.close()
+			h := sha1.New()
+			for {
+				end := int(next.Add(int64(run)))
+				for i := end - run; i < min(end, pieces); i++ {
+					off := int64(i) * pieceLength
+					if err := r.sum(ctx, h, off, min(pieceLength, total-off)); err != nil {
+						cancel(err)
+						return
+					}
+					h.Sum(sums[:i*sha1.Size])
+					h.Reset()
+				}
+				if end >= pieces {
+					return
+				}
+			}
+		})
+	}
+	cores.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	// What changed after it was read, or in a way that reading did not show, has another time now.
+	for i := range files {
+		if f := &files[i]; f.path != "" {
+			info, err := os.Lstat(f.path)
+			if err != nil {
+				return err
+			}
+			if err := f.check(info); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// contentReader reads the content of many files as one, forward only.
+type contentReader struct {
+	files  []contentFile
+	buf    []byte
+	report func(n int)
+
+	file *os.File // of files[0], if it is open
+}
+
+// sum writes n bytes of the content from off on to h.
+func (r *contentReader) sum(ctx context.Context, h hash.Hash, off, n int64) error {
+	for n > 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if skip := sort.Search(len(r.files), func(i int) bool { return r.files[i].offset+r.files[i].length > off }); skip > 0 {
+			r.close()
+			r.files = r.files[skip:]
+		}
+		f := &r.files[0]
+		b := r.buf[:min(int64(len(r.buf)), n, f.offset+f.length-off)]
+		if f.path == "" {
+			clear(b)
+		} else {
+			if err := r.read(f, b, off-f.offset); err != nil {
+				return err
+			}
+			r.report(len(b))
+		}
+		h.Write(b)
+		off, n = off+int64(len(b)), n-int64(len(b))
+	}
+	return nil
+}
+
+func (r *contentReader) read(f *contentFile, b []byte, off int64) error {
+	if r.file == nil {
+		var err error
+		if r.file, err = os.Open(f.path); err != nil {
+			return err
+		}
+		info, err := r.file.Stat()
+		if err != nil {
+			return err
+		}
+		if err := f.check(info); err != nil {
+			return err
+		}
+	}
+	if n, err := r.file.ReadAt(b, off); n < len(b) {
+		if errors.Is(err, io.EOF) {
+			return f.changed()
+		}
+		return err
+	}
+	return nil
+}
+
+func (r *contentReader) close() {
+	if r.file != nil {
+		r.file.Close()
+		r.file = nil
+	}
+}
+
+// check tells whether the file is still as it was when it was found.
+func (f *contentFile) check(info os.FileInfo) error {
+	if !info.Mode().IsRegular() || info.Size() != f.length || !info.ModTime().Equal(f.modTime) {
+		return f.changed()
+	}
+	return nil
+}
+
+func (f *contentFile) changed() error { return fmt.Errorf("%s changed while it was read", f.path) }
+
+// progressOf makes of progress a function that is told each step alone, from any goroutine.
+func progressOf(total int64, progress func(done, total int64)) func(n int) {
+	if progress == nil {
+		return func(int) {}
+	}
+	var mu sync.Mutex
+	var done int64
+	return func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		done += int64(n)
+		progress(done, total)
+	}
+}

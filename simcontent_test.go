@@ -1,0 +1,141 @@
+package torrent
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+)
+
+// simContent is what a simulated swarm shares: a torrent, and all of its bytes.
+type simContent struct {
+	*Torrent
+	data []byte // repeats where it is shorter than the content, which stands for much in little memory
+}
+
+// newSimContent makes content from a seed number, cut into files of the given lengths.
+func newSimContent(seed uint64, pieceLength int64, files ...int64) *simContent {
+	c := &simContent{Torrent: &Torrent{name: fmt.Sprintf("content-%d", seed), pieceLength: pieceLength, multi: len(files) > 1}}
+	for i, n := range files {
+		path := c.name
+		if c.multi {
+			path = fmt.Sprintf("%s/dir-%d/file-%d", c.name, i%3, i)
+		}
+		c.files = append(c.files, File{Path: path, Length: n, index: i, offset: c.total})
+		c.total += n
+	}
+	c.length = c.total
+	binary.BigEndian.PutUint64(c.infoHash[:], seed)
+	c.infoHash[19] = 1
+	c.data = randomBytes(seed, int(c.total))
+	for i := range int((c.total + pieceLength - 1) / pieceLength) {
+		sum := sha1.Sum(c.run(int64(i)*pieceLength, c.pieceSize(i)))
+		c.pieces = append(c.pieces, sum[:]...)
+	}
+	return c
+}
+
+// newSimRepeating makes one file of any size whose pieces are all alike.
+func newSimRepeating(seed uint64, pieceLength, length int64) *simContent {
+	c := newSimContent(seed, pieceLength, pieceLength)
+	c.total, c.length = length, length
+	c.files[0].Length = length
+	for len(c.pieces) < 20*int(length/pieceLength) {
+		c.pieces = append(c.pieces, c.pieces[:20]...)
+	}
+	if length%pieceLength > 0 {
+		sum := sha1.Sum(c.data[:length%pieceLength])
+		c.pieces = append(c.pieces, sum[:]...)
+	}
+	return c
+}
+
+// run is the n bytes at an offset, which lie within a piece. It must not be written to.
+func (c *simContent) run(offset, n int64) []byte {
+	offset %= int64(len(c.data))
+	return c.data[offset : offset+n]
+}
+
+// block is the content of a block, or nil where there is none such.
+func (c *simContent) block(piece, begin, length uint32) []byte {
+	if int64(piece) >= int64(c.NumPieces()) || int64(begin)+int64(length) > c.pieceSize(int(piece)) {
+		return nil
+	}
+	return c.run(int64(piece)*c.pieceLength+int64(begin), int64(length))
+}
+
+// simStorage holds any part of a simContent without holding its bytes: what is written must be
+// the truth, so that it is enough to remember which blocks came.
+type simStorage struct {
+	content *simContent
+	mu      sync.Mutex
+	written Bitfield // by block, counted through the whole content
+	wrong   []int64  // offsets at which something else than the truth was written
+}
+
+func newSimStorage(c *simContent) *simStorage {
+	return &simStorage{content: c, written: newBitfield(c.NumPieces() * c.blocksAPiece())}
+}
+
+func (c *simContent) blocksAPiece() int { return int((c.pieceLength + blockSize - 1) / blockSize) }
+
+// fill makes the storage hold everything.
+func (s *simStorage) fill() *simStorage {
+	s.written = fullBitfield(s.written.Len())
+	return s
+}
+
+// open has the signature of Options.Storage.
+func (s *simStorage) open(*Torrent) (Storage, error) { return s, nil }
+
+func (s *simStorage) WriteAt(p []byte, off int64) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.each(p, off, func(b []byte, at int64, block int, whole bool) error {
+		if !bytes.Equal(b, s.content.run(at, int64(len(b)))) {
+			s.wrong = append(s.wrong, at)
+		} else if whole {
+			s.written.set(block)
+		}
+		return nil
+	})
+}
+
+func (s *simStorage) ReadAt(p []byte, off int64) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.each(p, off, func(b []byte, at int64, block int, _ bool) error {
+		if !s.written.Has(block) {
+			return fs.ErrNotExist
+		}
+		copy(b, s.content.run(at, int64(len(b))))
+		return nil
+	})
+}
+
+// each calls do for the part of p in each block, and says whether that is the whole block.
+func (s *simStorage) each(p []byte, off int64, do func(b []byte, at int64, block int, whole bool) error) (int, error) {
+	c, n := s.content, 0
+	for n < len(p) {
+		at := off + int64(n)
+		if at >= c.total {
+			return n, io.EOF
+		}
+		piece := int(at / c.pieceLength)
+		begin := at % c.pieceLength
+		left := min(blockSize-begin%blockSize, c.pieceSize(piece)-begin)
+		b := p[n:min(len(p), n+int(left))]
+		whole := begin%blockSize == 0 && len(b) == int(left)
+		if err := do(b, at, piece*c.blocksAPiece()+int(begin/blockSize), whole); err != nil {
+			return n, err
+		}
+		n += len(b)
+	}
+	return n, nil
+}
+
+func (s *simStorage) Sync() error  { return nil }
+func (s *simStorage) Close() error { return nil }

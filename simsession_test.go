@@ -1,0 +1,198 @@
+package torrent
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// maxAsked is how many blocks a peer that says nothing about it may be asked for at once.
+const maxAsked = 250
+
+// read acts on what the other end sends until the connection is over.
+func (s *simSession) read() error {
+	p := s.peer
+	r := wire.NewReader(s.conn, 1<<20)
+	block := make([]byte, wire.MaxBlock)
+	for {
+		m, err := r.Next()
+		if err != nil {
+			return err
+		}
+		if m.ID == wire.Piece {
+			if err := r.ReadBlock(block[:m.Length]); err != nil {
+				return err
+			}
+		}
+		p.mu.Lock()
+		s.hear(m, block)
+		s.heard++
+		s.ask()
+		p.mu.Unlock()
+	}
+}
+
+// hear acts on one message. The caller holds mu.
+func (s *simSession) hear(m wire.Message, block []byte) {
+	p := s.peer
+	switch m.ID {
+	case wire.Interested, wire.NotInterested:
+		if s.interested == (m.ID == wire.Interested) {
+			p.blameLocked("said twice: %v", m.ID)
+		}
+		s.interested = m.ID == wire.Interested
+		if s.interested && s.choking && p.flap == 0 && p.never&unchokes == 0 {
+			s.choking = false
+			s.say(wire.AppendSimple(nil, wire.Unchoke))
+		}
+	case wire.Request:
+		s.request(simRequest{m.Index, m.Begin, m.Length})
+	case wire.Cancel:
+		q := simRequest{m.Index, m.Begin, m.Length}
+		if i := slices.Index(s.queue, q); i >= 0 {
+			s.queue = slices.Delete(s.queue, i, i+1)
+			s.late = max(0, s.late-1)
+			if s.fast && !p.dropsSilently {
+				s.say(wire.AppendReject(nil, m.Index, m.Begin, m.Length))
+			}
+		}
+	case wire.Have:
+		if int64(m.Index) >= int64(p.content.NumPieces()) {
+			p.blameLocked("have of piece %d of %d", m.Index, p.content.NumPieces())
+			return
+		}
+		s.theirs.set(int(m.Index))
+	case wire.Bitfield:
+		if s.heard > 0 {
+			p.blameLocked("a bitfield as message %d", s.heard)
+		}
+		has, err := parseBitfield(m.Payload, p.content.NumPieces())
+		if err != nil {
+			p.blameLocked("%v", err)
+			return
+		}
+		s.theirs = has
+	case wire.HaveAll:
+		s.theirs = fullBitfield(p.content.NumPieces())
+		if !s.fast || s.heard > 0 {
+			p.blameLocked("have all as message %d, fast is %t", s.heard, s.fast)
+		}
+	case wire.HaveNone, wire.Suggest, wire.AllowedFast, wire.Reject:
+		if !s.fast {
+			p.blameLocked("%v without BEP 6", m.ID)
+		}
+		if m.ID == wire.Reject && !s.choked && slices.Contains(s.asked, simRequest{m.Index, m.Begin, m.Length}) {
+			s.say(wire.AppendRequest(nil, m.Index, m.Begin, m.Length)) // once more
+		}
+	case wire.Choke:
+		s.choked, s.asked, s.remaining = true, nil, nil
+	case wire.Unchoke:
+		s.choked = false
+	case wire.Piece:
+		s.take(m, block[:m.Length])
+	}
+}
+
+// request queues a block that was asked for. The caller holds mu.
+func (s *simSession) request(q simRequest) {
+	p := s.peer
+	c := p.content
+	if c.block(q.index, q.begin, q.length) == nil || q.begin%blockSize != 0 ||
+		int64(q.length) != min(blockSize, c.pieceSize(int(q.index))-int64(q.begin)) {
+		p.blameLocked("request of %d bytes at %d of piece %d", q.length, q.begin, q.index)
+		return
+	}
+	if !p.claimsAll && p.opening == nil && len(p.noise) == 0 && !p.have.Has(int(q.index)) {
+		p.blameLocked("request of piece %d, which we never said to have", q.index)
+	}
+	switch {
+	case p.never&answers != 0:
+	case s.choking:
+		// It may not have heard of the choke. Nothing is owed but with BEP 6 an answer.
+		if s.fast && !p.dropsSilently {
+			s.say(wire.AppendReject(nil, q.index, q.begin, q.length))
+		}
+	case p.rejects > 0 && s.fast && p.rng.IntN(p.rejects) == 0:
+		s.say(wire.AppendReject(nil, q.index, q.begin, q.length))
+	default:
+		if slices.Contains(s.queue, q) && s.peer.flap == 0 {
+			p.blameLocked("asked twice for %v", q)
+		}
+		if len(s.queue) >= maxAsked {
+			p.blameLocked("more than %d blocks asked for at once", maxAsked)
+		}
+		s.queue = append(s.queue, q)
+		s.wake.Broadcast()
+	}
+}
+
+// ask keeps requests under way where the script takes of others. The caller holds mu.
+func (s *simSession) ask() {
+	p := s.peer
+	if !p.takes {
+		return
+	}
+	if !s.wanting && s.theirs.Count() > 0 {
+		s.wanting = true
+		s.say(wire.AppendSimple(nil, wire.Interested))
+	}
+	for !s.choked && len(s.asked) < 16 {
+		if len(s.remaining) == 0 {
+			for i := range s.theirs.All() {
+				if !p.have.Has(i) && !s.taking(i) {
+					s.remaining = append(s.remaining, i)
+				}
+			}
+			if len(s.remaining) == 0 {
+				return
+			}
+			p.rng.Shuffle(len(s.remaining), func(i, j int) {
+				s.remaining[i], s.remaining[j] = s.remaining[j], s.remaining[i]
+			})
+		}
+		last := len(s.remaining) - 1
+		piece := s.remaining[last]
+		s.remaining = s.remaining[:last]
+		for begin, size := int64(0), p.content.pieceSize(piece); begin < size; begin += blockSize {
+			q := simRequest{uint32(piece), uint32(begin), uint32(min(blockSize, size-begin))}
+			s.asked = append(s.asked, q)
+			s.say(wire.AppendRequest(nil, q.index, q.begin, q.length))
+		}
+	}
+}
+
+// taking tells whether blocks of a piece are under way to us. The caller holds mu.
+func (s *simSession) taking(piece int) bool {
+	return slices.ContainsFunc(s.asked, func(q simRequest) bool { return int(q.index) == piece })
+}
+
+// take checks a block that the other end sent. The caller holds mu.
+func (s *simSession) take(m wire.Message, b []byte) {
+	p := s.peer
+	q := simRequest{m.Index, m.Begin, m.Length}
+	i := slices.Index(s.asked, q)
+	switch {
+	case !bytes.Equal(b, p.content.block(m.Index, m.Begin, m.Length)):
+		p.blameLocked("a false block of piece %d at %d", m.Index, m.Begin)
+	case i < 0 && (s.choked || p.floods):
+	case i < 0:
+		p.blameLocked("a block of piece %d at %d that nobody asked for", m.Index, m.Begin)
+	default:
+		p.taken += int64(len(b))
+		s.asked = slices.Delete(s.asked, i, i+1)
+		if !s.taking(int(m.Index)) {
+			p.gain(int(m.Index))
+		}
+	}
+}
+
+// gain notes that the peer has one piece more and tells everybody. The caller holds mu.
+func (p *simPeer) gain(piece int) {
+	if !p.have.set(piece) {
+		return
+	}
+	for s := range p.sessions {
+		s.say(wire.AppendHave(nil, uint32(piece)))
+	}
+}

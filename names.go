@@ -44,7 +44,7 @@ func appendSafeName(dst, name []byte, goos string) []byte {
 		dst = append(dst[:start], '_')
 	}
 	if goos == "windows" {
-		dst = slices.Concat(dst[:start], windowsName(dst[start:]))
+		dst = append(dst[:start], windowsName(dst[start:])...)
 	}
 	return dst
 }
@@ -77,7 +77,7 @@ func cutName[T []byte | string](name T, n int) T {
 }
 
 // windowsName maps what Windows forbids: characters, names of devices with or without an extension,
-// and dots and spaces at the end, which it would drop.
+// and dots and spaces at the end, which it would drop. The result is a copy.
 func windowsName(name []byte) []byte {
 	name = bytes.Map(func(r rune) rune {
 		if strings.ContainsRune(`<>:"|?*`, r) {

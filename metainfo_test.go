@@ -1,0 +1,652 @@
+package torrent
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bencode"
+)
+
+type dict = map[string]any
+
+// encode is the bencoded form of v, with sorted keys.
+func encode(t testing.TB, v any) []byte {
+	t.Helper()
+	p, err := bencode.Marshal(v)
+	require.NoError(t, err)
+	return p
+}
+
+// with is d with some entries replaced, or left out where the value is nil.
+func with(d dict, entries dict) dict {
+	d = maps.Clone(d)
+	maps.Copy(d, entries)
+	maps.DeleteFunc(d, func(_ string, v any) bool { return v == nil })
+	return d
+}
+
+// singleInfo describes one file of 40,000 bytes in three pieces.
+func singleInfo() dict {
+	return dict{"name": "file.bin", "length": 40_000, "piece length": 16 << 10, "pieces": strings.Repeat("h", 60)}
+}
+
+// multiInfo describes files of the given paths, of ten bytes each, in one piece.
+func multiInfo(paths ...string) dict {
+	files := []any{}
+	for _, p := range paths {
+		files = append(files, dict{"length": 10, "path": strings.Split(p, "/")})
+	}
+	return dict{"name": "dir", "files": files, "piece length": 1 << 20, "pieces": strings.Repeat("h", 20)}
+}
+
+func parseDict(t testing.TB, d dict) (*Torrent, error) { return Parse(bytes.NewReader(encode(t, d))) }
+
+func TestParseSingle(t *testing.T) {
+	info := singleInfo()
+	tor, err := parseDict(t, dict{
+		"announce":      "http://tracker.example/announce",
+		"comment":       "free text",
+		"created by":    "a program",
+		"creation date": 1700000000,
+		"nodes":         []any{[]any{"router.example", 6881}, []any{"::1", 1}},
+		"url-list":      "http://seed.example/file.bin",
+		"info":          info,
+		"unknown":       []any{dict{"x": 1}},
+	})
+	require.NoError(t, err)
+	require.Equal(t, "file.bin", tor.Name())
+	require.Equal(t, Hash(sha1.Sum(encode(t, info))), tor.InfoHash())
+	require.EqualValues(t, 40_000, tor.Length())
+	require.EqualValues(t, 16<<10, tor.PieceLength())
+	require.Equal(t, 3, tor.NumPieces())
+	require.False(t, tor.Private())
+	require.Equal(t, [][]string{{"http://tracker.example/announce"}}, tor.Trackers())
+	require.Equal(t, []string{"http://seed.example/file.bin"}, tor.WebSeeds())
+	require.Equal(t, []string{"router.example:6881", "[::1]:1"}, tor.nodes)
+	require.Equal(t, "free text", tor.Comment())
+	require.Equal(t, "a program", tor.CreatedBy())
+	require.Equal(t, time.Unix(1700000000, 0).UTC(), tor.CreationDate())
+	require.Equal(t, []File{{Path: "file.bin", Length: 40_000}}, slices.Collect(tor.Files()))
+	require.False(t, tor.multi)
+
+	require.EqualValues(t, 16<<10, tor.pieceSize(1))
+	require.EqualValues(t, 40_000-2*16<<10, tor.pieceSize(2))
+	require.Equal(t, strings.Repeat("68", 20), tor.pieceHash(2).String())
+}
+
+func TestParseMinimal(t *testing.T) {
+	tor, err := parseDict(t, dict{"info": singleInfo()})
+	require.NoError(t, err)
+	require.Empty(t, tor.Trackers())
+	require.Empty(t, tor.WebSeeds())
+	require.Empty(t, tor.Comment())
+	require.Empty(t, tor.CreatedBy())
+	require.True(t, tor.CreationDate().IsZero())
+}
+
+func TestParseMulti(t *testing.T) {
+	tor, err := parseDict(t, dict{"info": dict{
+		"name": "dir",
+		"files": []any{
+			dict{"length": 100, "path": []string{"a.txt"}},
+			dict{"length": 0, "path": []string{"empty"}},
+			dict{"length": 30, "path": []string{"sub", "b.txt"}},
+		},
+		"piece length": 64,
+		"pieces":       strings.Repeat("h", 60),
+		"private":      1,
+	}})
+	require.NoError(t, err)
+	require.True(t, tor.multi)
+	require.True(t, tor.Private())
+	require.EqualValues(t, 130, tor.Length())
+	require.Equal(t, []File{
+		{Path: "dir/a.txt", Length: 100},
+		{Path: "dir/empty", Length: 0, index: 1, offset: 100},
+		{Path: "dir/sub/b.txt", Length: 30, index: 2, offset: 100},
+	}, slices.Collect(tor.Files()))
+
+	for i, want := range [][2]int{{0, 2}, {0, 0}, {1, 3}} {
+		first, end := tor.piecesOf(&tor.files[i])
+		require.Equal(t, want, [2]int{first, end}, i)
+	}
+}
+
+func TestParsePadding(t *testing.T) {
+	pieces := strings.Repeat("h", 60)
+	tor, err := parseDict(t, dict{"info": dict{
+		"name": "dir",
+		"files": []any{
+			dict{"length": 60, "path": []string{"a"}},
+			dict{"length": 4, "attr": "p", "path": []string{".pad", "4"}},
+			dict{"length": 60, "attr": "xh", "path": []string{"b"}},
+			dict{"length": 4, "path": []string{".pad", "4"}},
+			dict{"length": 10, "path": []string{"c"}},
+			dict{"length": 1, "attr": "xp"},
+			dict{"length": 0, "attr": "l", "path": []string{"link"}, "symlink path": []string{"a"}},
+			dict{"attr": "l", "path": []string{"a"}},
+			dict{"length": 2, "path": []string{".pad", "3"}},
+			dict{"length": 3, "path": []string{".pad", "3", "x"}},
+		},
+		"piece length": 64,
+		"pieces":       pieces,
+	}})
+	require.NoError(t, err)
+	require.Equal(t, []File{
+		{Path: "dir/a", Length: 60},
+		{Path: "dir/b", Length: 60, index: 2, offset: 64},
+		{Path: "dir/c", Length: 10, index: 4, offset: 128},
+		// Not the names of padding: another length, another depth.
+		{Path: "dir/.pad/3.1", Length: 2, index: 8, offset: 139},
+		{Path: "dir/.pad/3/x", Length: 3, index: 9, offset: 141},
+	}, slices.Collect(tor.Files()))
+	require.EqualValues(t, 135, tor.Length())
+	require.EqualValues(t, 144, tor.total)
+	require.Len(t, tor.files, 10)
+}
+
+func TestParseUTF8Names(t *testing.T) {
+	for _, c := range []struct {
+		info dict
+		name string
+		path string
+	}{
+		{dict{"name.utf-8": "Verzeichnis ß"}, "Verzeichnis ß", "a"},
+		{dict{"name.utf-8": "bad \xff"}, "dir", "a"},
+		{dict{"name.utf-8": 7}, "dir", "a"},
+		{dict{"name": nil, "name.utf-8": "only"}, "only", "a"},
+		{dict{"files": []any{dict{"length": 10, "path": []string{"\xdf"}, "path.utf-8": []string{"ß"}}}}, "dir", "ß"},
+		{dict{"files": []any{dict{"length": 10, "path.utf-8": []string{"ß"}}}}, "dir", "ß"},
+		{dict{"files": []any{dict{"length": 10, "path": []string{"a"}, "path.utf-8": []string{"\xff"}}}}, "dir", "a"},
+		{dict{"files": []any{dict{"length": 10, "path": []string{"a"}, "path.utf-8": []string{}}}}, "dir", "a"},
+		{dict{"files": []any{dict{"length": 10, "path": []string{"a"}, "path.utf-8": "a"}}}, "dir", "a"},
+		{dict{"name": "bad \xff"}, "bad _", "a"},
+	} {
+		tor, err := parseDict(t, dict{"info": with(multiInfo("a"), c.info)})
+		require.NoError(t, err)
+		require.Equal(t, c.name, tor.Name())
+		require.Equal(t, c.name+"/"+c.path, tor.files[0].Path)
+	}
+}
+
+func TestParseHostileNames(t *testing.T) {
+	tor, err := parseDict(t, dict{"info": with(multiInfo("../../etc/passwd", "a//b", "./x", "X", "x", "x/y", "aux.c", "q?"), dict{"name": "../../.."})})
+	require.NoError(t, err)
+	require.Equal(t, "......", tor.Name())
+	require.Equal(t, []string{"....../_/_/etc/passwd", "....../a/_/b", "....../_/x", "....../X.1", "....../x.2", "....../x/y",
+		"....../aux.c", "....../q?"}, paths(tor.files))
+
+	tor, err = parseMetainfo(tor.raw, "windows")
+	require.NoError(t, err)
+	require.Equal(t, "______/_aux.c", tor.files[6].Path)
+	require.Equal(t, "______/q_", tor.files[7].Path)
+
+	for _, name := range []string{"", ".", "..", "/", "\u200B"} {
+		tor, err := parseDict(t, dict{"info": with(singleInfo(), dict{"name": name})})
+		require.NoError(t, err)
+		require.Equal(t, "_", tor.files[0].Path)
+	}
+}
+
+// The hash is over the bytes as they stand, not over what an encoder would make of them.
+func TestInfoHashOverOriginalBytes(t *testing.T) {
+	info := "d6:pieces20:hhhhhhhhhhhhhhhhhhhh4:name1:x12:piece lengthi16e6:zzzzzzi1e6:lengthi5ee"
+	raw := "d3:zzzi1e4:info" + info + "8:announce10:http://t/ae"
+	tor, err := Parse(strings.NewReader(raw))
+	require.NoError(t, err)
+	require.Equal(t, Hash(sha1.Sum([]byte(info))), tor.InfoHash())
+	require.Equal(t, "x", tor.Name())
+
+	var out bytes.Buffer
+	n, err := tor.WriteTo(&out)
+	require.NoError(t, err)
+	require.EqualValues(t, len(raw), n)
+	require.Equal(t, raw, out.String())
+}
+
+func TestParseVersion2(t *testing.T) {
+	tree := dict{"file.bin": dict{"": dict{"length": 40_000, "pieces root": strings.Repeat("r", 32)}}}
+	v2 := dict{"name": "file.bin", "meta version": 2, "file tree": tree, "piece length": 16 << 10}
+
+	_, err := parseDict(t, dict{"info": v2, "piece layers": dict{}})
+	require.ErrorIs(t, err, ErrUnsupported)
+	var metainfo *MetainfoError
+	require.ErrorAs(t, err, &metainfo)
+
+	hybrid := with(singleInfo(), v2)
+	tor, err := parseDict(t, dict{"info": hybrid, "piece layers": dict{strings.Repeat("r", 32): strings.Repeat("l", 96)}})
+	require.NoError(t, err)
+	require.EqualValues(t, 40_000, tor.Length())
+	require.Equal(t, Hash(sha1.Sum(encode(t, hybrid))), tor.InfoHash())
+}
+
+func TestParseTrackers(t *testing.T) {
+	const a, b, c = "http://a.example/announce", "udp://b.example:6969", "https://c.example:443/x?key=1"
+	many := []any{}
+	for i := range 2 * maxURLs {
+		many = append(many, []string{fmt.Sprintf("http://%d.example/", i)})
+	}
+	for name, test := range map[string]struct {
+		outer dict
+		want  [][]string
+	}{
+		"announce":               {dict{"announce": a}, [][]string{{a}}},
+		"announce-list wins":     {dict{"announce": a, "announce-list": []any{[]string{b}, []string{c}}}, [][]string{{b}, {c}}},
+		"tiers":                  {dict{"announce-list": []any{[]string{a, b}, []string{c}}}, [][]string{{a, b}, {c}}},
+		"empty announce-list":    {dict{"announce": a, "announce-list": []any{}}, [][]string{{a}}},
+		"empty tiers":            {dict{"announce": a, "announce-list": []any{[]string{}, []string{""}}}, [][]string{{a}}},
+		"unusable announce-list": {dict{"announce": a, "announce-list": []any{[]string{"wss://w.example/"}}}, [][]string{{a}}},
+		"not a list":             {dict{"announce": a, "announce-list": 7}, [][]string{{a}}},
+		"flat list":              {dict{"announce-list": []string{a, b}}, [][]string{{a}, {b}}},
+		"named twice":            {dict{"announce-list": []any{[]string{a, a, b}, []string{a}, []string{c, b}}}, [][]string{{a, b}, {c}}},
+		"spaces around":          {dict{"announce": " " + a + "\n"}, [][]string{{a}}},
+		"scheme in capitals":     {dict{"announce": "HTTP://a.example/"}, [][]string{{"HTTP://a.example/"}}},
+		"IPv6":                   {dict{"announce": "udp://[2001:db8::1]:80"}, [][]string{{"udp://[2001:db8::1]:80"}}},
+		"mixed":                  {dict{"announce-list": []any{[]any{"ftp://x/", a, 7, "dht://", []any{b}}}}, [][]string{{a}}},
+		"other schemes": {dict{"announce-list": []any{[]string{"ftp://a.example/", "wss://a.example/", "file:///etc/passwd",
+			"javascript:alert(1)", "a.example", "//a.example/", "unix:///run/x"}}}, nil},
+		"malformed": {dict{"announce-list": []any{[]string{"http://", "http:///x", "http://a.example:99999/", "udp://a.example:0",
+			"http://a b/", "http://a.example/\x00", "http://[::1/", "http://:80/", "http://a.example/" + strings.Repeat("x", maxURL)}}}, nil},
+		"not a string": {dict{"announce": 7}, nil},
+		"dictionary":   {dict{"announce": dict{"x": a}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tor, err := parseDict(t, with(test.outer, dict{"info": singleInfo()}))
+			require.NoError(t, err)
+			if test.want == nil {
+				require.Empty(t, tor.Trackers())
+				return
+			}
+			require.Equal(t, test.want, tor.Trackers())
+		})
+	}
+
+	tor, err := parseDict(t, dict{"announce-list": many, "info": singleInfo()})
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(tor.Trackers()), maxURLs)
+	require.Equal(t, []string{"http://0.example/"}, tor.Trackers()[0])
+
+	tor.Trackers()[0][0] = "changed"
+	require.Equal(t, []string{"http://0.example/"}, tor.Trackers()[0], "the result is the caller's own")
+}
+
+func TestParseOptionalFields(t *testing.T) {
+	parse := func(key string, value any) *Torrent {
+		tor, err := parseDict(t, dict{key: value, "info": singleInfo()})
+		require.NoError(t, err)
+		return tor
+	}
+	const seed = "https://seed.example/"
+	require.Equal(t, []string{seed}, parse("url-list", seed).WebSeeds())
+	require.Equal(t, []string{seed, seed + "2"}, parse("url-list", []string{seed, "ftp://x.example/", "udp://x.example:1", seed + "2"}).WebSeeds())
+	require.Empty(t, parse("url-list", "").WebSeeds())
+	require.Empty(t, parse("url-list", dict{}).WebSeeds())
+
+	require.Equal(t, []string{"h:1"}, parse("nodes", []any{
+		[]any{"h", 1}, []any{"h", 0}, []any{"h", 65536}, []any{"h", -1}, []any{"", 1}, []any{"h h", 1}, []any{1, "h", dict{}}, []any{}, "h:1", 7,
+		[]any{strings.Repeat("h", 256), 1},
+	}).nodes[:1])
+	require.Empty(t, parse("nodes", "h:1").nodes)
+
+	date := func(v any) time.Time { return parse("creation date", v).CreationDate() }
+	require.Equal(t, time.Date(2023, 11, 14, 22, 13, 20, 0, time.UTC), date(1700000000))
+	require.Equal(t, time.Date(2023, 11, 14, 22, 13, 20, 5e6, time.UTC), date(1700000000005), "milliseconds")
+	for _, v := range []any{0, -1, int64(math.MaxInt64), int64(math.MinInt64), "today", []any{}} {
+		require.True(t, date(v).IsZero(), v)
+	}
+
+	require.Equal(t, "bad \uFFFD", parse("comment", "bad \xff").Comment())
+	require.Empty(t, parse("comment", 7).Comment())
+	require.Empty(t, parse("created by", []any{}).CreatedBy())
+}
+
+func TestParseMalformed(t *testing.T) {
+	file := func(d dict) dict {
+		return with(multiInfo(), dict{"files": []any{dict{"length": 5, "path": []string{"a"}}, d}})
+	}
+	files := func(v any) dict { return with(multiInfo(), dict{"files": v}) }
+	deep := slices.Repeat([]string{"d"}, maxPathDepth+1)
+	for _, c := range []struct {
+		field  string
+		reason string
+		info   any
+	}{
+		{"info", "missing", nil},
+		{"info", "not a dictionary", "string"},
+		{"info", "not a dictionary", []any{}},
+		{"info.name", "missing", with(singleInfo(), dict{"name": nil})},
+		{"info.name", "not a string", with(singleInfo(), dict{"name": 7})},
+		{"info.piece length", "missing", with(singleInfo(), dict{"piece length": nil})},
+		{"info.piece length", "not an integer", with(singleInfo(), dict{"piece length": "16384"})},
+		{"info.piece length", "0 bytes", with(singleInfo(), dict{"piece length": 0})},
+		{"info.piece length", "-1 bytes", with(singleInfo(), dict{"piece length": -1})},
+		{"info.piece length", "536870913 bytes", with(singleInfo(), dict{"piece length": 512<<20 + 1})},
+		{"info.piece length", "not within", with(singleInfo(), dict{"piece length": int64(math.MaxInt64)})},
+		{"info.pieces", "missing", with(singleInfo(), dict{"pieces": nil})},
+		{"info.pieces", "not a string", with(singleInfo(), dict{"pieces": []any{}})},
+		{"info.pieces", "0 bytes", with(singleInfo(), dict{"pieces": ""})},
+		{"info.pieces", "40 bytes", with(singleInfo(), dict{"pieces": strings.Repeat("h", 40)})},
+		{"info.pieces", "59 bytes", with(singleInfo(), dict{"pieces": strings.Repeat("h", 59)})},
+		{"info.pieces", "61 bytes", with(singleInfo(), dict{"pieces": strings.Repeat("h", 61)})},
+		{"info.pieces", "80 bytes", with(singleInfo(), dict{"pieces": strings.Repeat("h", 80)})},
+		{"info.pieces", "1099511627776 pieces", with(singleInfo(), dict{"piece length": 1, "length": 1 << 40})},
+		{"info.pieces", "9223372036854775807 pieces", with(singleInfo(), dict{"piece length": 1, "length": int64(math.MaxInt64)})},
+		{"info.private", "not an integer", with(singleInfo(), dict{"private": "1"})},
+		{"info.length", "missing", with(singleInfo(), dict{"length": nil})},
+		{"info.length", "not an integer", with(singleInfo(), dict{"length": "5"})},
+		{"info.length", "negative", with(singleInfo(), dict{"length": -1})},
+		{"info", "no content", with(singleInfo(), dict{"length": 0, "pieces": ""})},
+		{"info", "both length and files", with(multiInfo("a"), dict{"length": 10})},
+		{"info.files", "not a list", files(dict{})},
+		{"info.files", "no files", files([]any{})},
+		{"info", "no content", files([]any{dict{"length": 0, "path": []string{"a"}}})},
+		{"info", "no content", files([]any{dict{"length": 5, "attr": "p"}})},
+		{"info", "no content", files([]any{dict{"length": 5, "attr": "l"}})},
+		{"info.files[0]", "not a dictionary", files([]any{"a"})},
+		{"info.files[1].length", "missing", file(dict{"path": []string{"a"}})},
+		{"info.files[1].length", "not an integer", file(dict{"length": "5", "path": []string{"a"}})},
+		{"info.files[1].length", "negative", file(dict{"length": -5, "path": []string{"a"}})},
+		{"info.files[1].length", "over 64 bits", file(dict{"length": int64(math.MaxInt64) - 4, "path": []string{"a"}})},
+		{"info.files[1].length", "over 64 bits", file(dict{"length": int64(math.MaxInt64), "attr": "p"})},
+		{"info.files[1].path", "missing", file(dict{"length": 5})},
+		{"info.files[1].path", "not a list", file(dict{"length": 5, "path": "a"})},
+		{"info.files[1].path", "empty", file(dict{"length": 5, "path": []any{}})},
+		{"info.files[1].path", "no string", file(dict{"length": 5, "path": []any{"a", 7}})},
+		{"info.files[1].path", "more than 128 elements", file(dict{"length": 5, "path": deep})},
+		{"info.files[1].path", "missing", file(dict{"length": 5, "attr": 7})},
+	} {
+		tor, err := parseDict(t, with(dict{"announce": "http://t.example/"}, dict{"info": c.info}))
+		require.Nil(t, tor, c.field)
+		metainfo, ok := err.(*MetainfoError)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, c.field, metainfo.Field, "%v", err)
+		require.Contains(t, metainfo.Reason, c.reason)
+	}
+}
+
+func TestParseMalformedFile(t *testing.T) {
+	sound := string(encode(t, dict{"info": singleInfo()}))
+	for _, c := range []struct{ raw, reason string }{
+		{"", "unexpected end"},
+		{"<html>", "not a value"},
+		{"i1e", "not a dictionary"},
+		{"le", "not a dictionary"},
+		{sound + "x", "bytes behind the value"},
+		{sound[:len(sound)-1], "unexpected end"},
+		{"d4:infod6:lengthi-0eee", "negative zero"},
+		{"d4:infod6:lengthi05eee", "leading zero"},
+		{"d4:infod6:lengthi9223372036854775808eee", "over 64 bits"},
+		{"d4:infode4:infodee", `duplicate key "info"`},
+		{"d4:infod4:name1:a4:name1:bee", `duplicate key "name"`},
+		{"d1:x" + strings.Repeat("l", 64) + strings.Repeat("e", 64) + "e", "nested too deep"},
+		{"d1:xl" + strings.Repeat("le", maxMetainfoValues) + "ee", "more values than allowed"},
+	} {
+		_, err := Parse(strings.NewReader(c.raw))
+		var metainfo *MetainfoError
+		require.ErrorAs(t, err, &metainfo, "%.40q", c.raw)
+		require.Empty(t, metainfo.Field)
+		require.Contains(t, metainfo.Reason, c.reason)
+		if c.reason != "not a dictionary" {
+			var syntax *bencode.SyntaxError
+			require.ErrorAs(t, err, &syntax)
+		}
+	}
+}
+
+func TestParseReaderFails(t *testing.T) {
+	broken := errors.New("broken")
+	_, err := Parse(iotest.ErrReader(broken))
+	require.ErrorIs(t, err, broken)
+	require.NotErrorAs(t, err, new(*MetainfoError))
+}
+
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x.torrent")
+	require.NoError(t, os.WriteFile(path, encode(t, dict{"info": singleInfo()}), 0o666))
+	tor, err := Read(path)
+	require.NoError(t, err)
+	require.Equal(t, "file.bin", tor.Name())
+
+	_, err = Read(filepath.Join(dir, "none"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = Read(dir)
+	require.Error(t, err)
+
+	require.NoError(t, os.WriteFile(path, []byte("500000000:ab"), 0o666))
+	_, err = Read(path)
+	require.ErrorAs(t, err, new(*MetainfoError))
+	require.ErrorContains(t, err, path)
+}
+
+// A torrent of 32 MiB is the largest; of a file that is larger, nothing is read.
+func TestMetainfoSize(t *testing.T) {
+	fill := maxMetainfo - len(encode(t, dict{"info": singleInfo()})) - len("7:comment12345678:")
+	raw := encode(t, dict{"comment": strings.Repeat("x", fill), "info": singleInfo()})
+	require.Equal(t, maxMetainfo, len(raw))
+	_, err := Parse(bytes.NewReader(raw))
+	require.NoError(t, err)
+
+	_, err = Parse(io.MultiReader(bytes.NewReader(raw), strings.NewReader("e")))
+	require.ErrorContains(t, err, "larger than 32 MiB")
+
+	path := filepath.Join(t.TempDir(), "large.torrent")
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	require.NoError(t, f.Truncate(maxMetainfo+1))
+	require.NoError(t, f.Close())
+	require.Less(t, allocated(func() { _, err = Read(path) }), uint64(1<<20))
+	require.ErrorContains(t, err, "larger than 32 MiB")
+	require.ErrorAs(t, err, new(*MetainfoError))
+}
+
+// allocated is how many bytes f has allocated in all.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// Hostile metainfo costs no more than its own size justifies, whatever it claims.
+func TestHostileMetainfo(t *testing.T) {
+	single := func(entries dict) []byte { return encode(t, dict{"info": with(singleInfo(), entries)}) }
+	million := strings.Repeat("l", 1e6)
+	overflow := with(multiInfo(), dict{"files": []any{
+		dict{"length": int64(math.MaxInt64), "path": []string{"a"}}, dict{"length": int64(math.MaxInt64), "path": []string{"b"}}}})
+	for _, c := range []struct {
+		name string
+		raw  []byte
+		safe string // the one path that it is made safe to; "" is refused
+	}{
+		{"claimed length", []byte("500000000:ab"), ""},
+		{"claimed length in info", []byte("d4:info500000000:ab"), ""},
+		{"claimed pieces", []byte("d4:infod6:pieces21990232555520:ab"), ""},
+		{"nested lists", []byte(million), ""},
+		{"nested lists, closed", []byte(million + strings.Repeat("e", 1e6)), ""},
+		{"nested lists in info", []byte("d4:info" + million), ""},
+		{"nested dictionaries", []byte(strings.Repeat("d1:a", 1e6)), ""},
+		{"name leads outside", single(dict{"name": "../../etc/passwd"}), "....etcpasswd"},
+		{"path leads outside", encode(t, dict{"info": multiInfo("../../etc/passwd")}), "dir/_/_/etc/passwd"},
+		{"absolute path", encode(t, dict{"info": multiInfo("/etc/passwd")}), "dir/_/etc/passwd"},
+		{"dots", single(dict{"name": ".."}), "_"},
+		{"many dots", single(dict{"name": strings.Repeat(".", 1000)}), strings.Repeat(".", maxName)},
+		{"sum overflows", encode(t, dict{"info": overflow}), ""},
+		{"2^40 pieces", single(dict{"length": 1 << 40, "piece length": 1}), ""},
+		{"largest length", single(dict{"length": int64(math.MaxInt64), "piece length": 1}), ""},
+		{"long name", single(dict{"name": strings.Repeat("n", 8<<20) + ".mkv"}), strings.Repeat("n", 236) + ".mkv"},
+		{"deep path", encode(t, dict{"info": multiInfo(strings.Repeat("d/", 1e6) + "d")}), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var tor *Torrent
+			var err error
+			require.Less(t, allocated(func() { tor, err = Parse(bytes.NewReader(c.raw)) }), uint64(64<<20))
+			if c.safe == "" {
+				require.ErrorAs(t, err, new(*MetainfoError))
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, []string{c.safe}, paths(tor.files))
+		})
+	}
+}
+
+// A long name of the directory is a part of every path; the sum of all is bounded.
+func TestParsePathsTogether(t *testing.T) {
+	files := slices.Repeat([]any{dict{"length": 1, "path": []string{"a"}}}, maxPaths/maxName)
+	_, err := parseDict(t, dict{"info": with(multiInfo(), dict{"name": strings.Repeat("n", maxName), "files": files})})
+	require.ErrorContains(t, err, "all paths together over 64 MiB")
+}
+
+func TestNewTorrent(t *testing.T) {
+	info := encode(t, with(singleInfo(), dict{"zzz": 1}))
+	full := outer{
+		trackers:     [][]string{{"http://a.example/", "udp://b.example:1"}, {}, {"http://c.example/"}},
+		webSeeds:     []string{"http://seed.example/"},
+		nodes:        []string{"[::1]:6881", "node.example:1"},
+		comment:      "why",
+		createdBy:    "who",
+		creationDate: time.Unix(1700000000, 0).UTC(),
+	}
+	tor, err := newTorrent(info, full)
+	require.NoError(t, err)
+	var out bytes.Buffer
+	_, err = tor.WriteTo(&out)
+	require.NoError(t, err)
+	again, err := Parse(&out)
+	require.NoError(t, err)
+	require.Equal(t, tor, again)
+	require.Equal(t, Hash(sha1.Sum(info)), again.InfoHash())
+	require.Equal(t, [][]string{full.trackers[0], full.trackers[2]}, again.Trackers())
+	require.Equal(t, full.webSeeds, again.WebSeeds())
+	require.Equal(t, full.nodes, again.nodes)
+	require.Equal(t, "why", again.Comment())
+	require.Equal(t, "who", again.CreatedBy())
+	require.Equal(t, full.creationDate, again.CreationDate())
+
+	bare, err := newTorrent(info, outer{})
+	require.NoError(t, err)
+	require.Equal(t, "d4:info"+string(info)+"e", string(bare.raw))
+	one, err := newTorrent(info, outer{trackers: [][]string{{"http://a.example/"}}})
+	require.NoError(t, err)
+	require.Equal(t, "d8:announce17:http://a.example/4:info"+string(info)+"e", string(one.raw))
+
+	info[len(info)-5] = '!'
+	require.Equal(t, Hash(sha1.Sum(bare.info)), bare.InfoHash(), "the argument is not kept")
+}
+
+func TestNewTorrentRefuses(t *testing.T) {
+	info := string(encode(t, singleInfo()))
+	for _, c := range []struct {
+		info  string
+		outer outer
+		field string
+	}{
+		{info: "", field: "info"},
+		{info: "le", field: "info"},
+		{info: info[:len(info)-1], field: "info"},
+		{info: info + "e", field: "info"},
+		{info: info + "8:url-list9:http://x/", field: "info"}, // must not become an outer field
+		{info: "d4:name1:ae", field: "info.piece length"},
+		{info: info, outer: outer{nodes: []string{"no port"}}, field: "nodes"},
+		{info: info, outer: outer{nodes: []string{"h:65536"}}, field: "nodes"},
+	} {
+		_, err := newTorrent([]byte(c.info), c.outer)
+		var metainfo *MetainfoError
+		require.ErrorAs(t, err, &metainfo, "%q", c.info)
+		require.Equal(t, c.field, metainfo.Field)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(encode(f, dict{"announce": "http://t.example/", "info": singleInfo()}))
+	f.Add(encode(f, dict{"announce-list": []any{[]string{"udp://t.example:1"}}, "url-list": []string{"http://s.example/"},
+		"nodes": []any{[]any{"h", 1}}, "creation date": 1, "info": multiInfo("a", "A", "a/b", "../c")}))
+	f.Add(encode(f, dict{"info": with(multiInfo("x"), dict{"private": 1, "name.utf-8": "n", "files": []any{
+		dict{"length": 9, "attr": "p"}, dict{"length": 1, "path": []string{"y"}, "path.utf-8": []string{"z"}}, dict{"attr": "l"}}})}))
+	f.Add([]byte("500000000:ab"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		for _, goos := range []string{"linux", "windows"} {
+			tor, err := parseMetainfo(raw, goos)
+			if err != nil {
+				require.ErrorAs(t, err, new(*MetainfoError))
+				continue
+			}
+			require.Equal(t, Hash(sha1.Sum(tor.info)), tor.InfoHash())
+			require.Contains(t, string(raw), string(tor.info))
+			require.Positive(t, tor.Length())
+			last := tor.pieceSize(tor.NumPieces() - 1)
+			require.True(t, 0 < last && last <= tor.pieceLength)
+
+			offset, known := int64(0), map[string]bool{}
+			for i := range tor.files {
+				file := &tor.files[i]
+				require.Equal(t, offset, file.offset)
+				require.Equal(t, i, file.index)
+				offset += file.Length
+				first, end := tor.piecesOf(file)
+				require.True(t, 0 <= first && first <= end && end <= tor.NumPieces())
+				require.True(t, filepath.IsLocal(file.Path), "%q", file.Path)
+				if !file.pad {
+					require.False(t, known[foldCase(file.Path)], "%q", file.Path)
+					known[foldCase(file.Path)] = true
+				}
+			}
+			for path := range known {
+				for dir := range known {
+					require.False(t, strings.HasPrefix(path, dir+"/"), "%q is a file and a directory", dir)
+				}
+			}
+			require.Equal(t, offset, tor.total)
+
+			again, err := newTorrent(tor.info, outer{tor.trackers, tor.webSeeds, tor.nodes, tor.comment, tor.createdBy, tor.creationDate})
+			require.NoError(t, err)
+			require.Equal(t, tor.infoHash, again.infoHash)
+		}
+	})
+}
+
+func BenchmarkParseFiles100k(b *testing.B) {
+	files := make([]any, 100_000)
+	for i := range files {
+		files[i] = dict{"length": 1 << 20, "path": []string{fmt.Sprintf("Folder %d", i/100), "sub", fmt.Sprintf("file-%06d.bin", i)}}
+	}
+	hashes := make([]byte, 20*100_000)
+	benchmarkParse(b, dict{"name": "many", "files": files, "piece length": 1 << 20, "pieces": string(hashes)})
+}
+
+func BenchmarkParsePieces1M(b *testing.B) {
+	hashes := make([]byte, 20*1_000_000)
+	for i := 0; i < len(hashes); i += 20 {
+		binary.BigEndian.PutUint64(hashes[i:], uint64(i))
+	}
+	benchmarkParse(b, dict{"name": "large", "length": 1_000_000 << 14, "piece length": 1 << 14, "pieces": string(hashes)})
+}
+
+func benchmarkParse(b *testing.B, info dict) {
+	raw := encode(b, dict{"announce": "http://t.example/", "info": info})
+	b.SetBytes(int64(len(raw)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Parse(bytes.NewReader(raw)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -229,7 +229,11 @@ func isWebSeed(s string) bool { return hasScheme(s, "http", "https") }
 
 func hasScheme(s string, schemes ...string) bool {
 	u, err := url.Parse(s)
-	return err == nil && u.Hostname() != "" && slices.Contains(schemes, u.Scheme)
+	if err != nil || u.Hostname() == "" || !slices.Contains(schemes, u.Scheme) {
+		return false
+	}
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), "1"), 10, 16)
+	return err == nil && port > 0
 }
 
 func isPeer(s string) bool {

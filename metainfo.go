@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"runtime"
 	"slices"
@@ -153,7 +152,8 @@ func parseMetainfo(raw []byte, goos string) (*Torrent, error) {
 		case "announce-list":
 			announceList = value
 		case "url-list":
-			t.webSeeds = parseURLs(value, "http", "https")
+			left := maxURLs
+			t.webSeeds = parseURLs(value, &left, isWebSeed)
 		case "nodes":
 			t.nodes = parseNodes(value)
 		case "comment":
@@ -166,7 +166,8 @@ func parseMetainfo(raw []byte, goos string) (*Torrent, error) {
 	}
 	// announce-list takes the place of announce (BEP 12), if there is anything in it.
 	if t.trackers = parseTiers(announceList); t.trackers == nil {
-		if urls := parseURLs(announce, "http", "https", "udp"); urls != nil {
+		left := maxURLs
+		if urls := parseURLs(announce, &left, isTracker); urls != nil {
 			t.trackers = [][]string{urls}
 		}
 	}
@@ -209,14 +210,12 @@ func parseTiers(list []byte) [][]string {
 	}
 	var tiers [][]string
 	known := make(map[string]bool)
-	looked := 0
-	for element := range bencode.Elems(list) {
-		if looked >= maxURLs {
+	left := maxURLs
+	for tier := range bencode.Elems(list) {
+		if left--; left < 0 {
 			break
 		}
-		urls := parseURLs(element, "http", "https", "udp")
-		looked += 1 + len(urls)
-		urls = slices.DeleteFunc(urls, func(u string) bool {
+		urls := slices.DeleteFunc(parseURLs(tier, &left, isTracker), func(u string) bool {
 			again := known[u]
 			known[u] = true
 			return again
@@ -228,32 +227,25 @@ func parseTiers(list []byte) [][]string {
 	return tiers
 }
 
-// parseURLs reads a URL or a list of URLs, and gives those that are absolute and of one of the schemes.
-func parseURLs(value []byte, schemes ...string) []string {
+// parseURLs reads a URL or a list of URLs, and gives those that are usable. It looks at no more than
+// *left, and counts them off.
+func parseURLs(value []byte, left *int, usable func(string) bool) []string {
 	if value == nil {
 		return nil
 	}
 	var urls []string
 	add := func(value []byte) {
 		b, _ := bencode.String(value)
-		if b = bytes.TrimSpace(b); len(b) == 0 || len(b) > maxURL {
+		if b = bytes.TrimSpace(b); len(b) > maxURL {
 			return
 		}
-		u, err := url.Parse(string(b))
-		if err != nil || u.Hostname() == "" || !slices.Contains(schemes, u.Scheme) {
-			return
+		if s := string(b); usable(s) {
+			urls = append(urls, s)
 		}
-		if port := u.Port(); port != "" {
-			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-				return
-			}
-		}
-		urls = append(urls, string(b))
 	}
 	add(value)
-	looked := 0
 	for element := range bencode.Elems(value) {
-		if looked++; looked > maxURLs {
+		if *left--; *left < 0 {
 			break
 		}
 		add(element)

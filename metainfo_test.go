@@ -306,7 +306,7 @@ func TestParseOptionalFields(t *testing.T) {
 
 	date := func(v any) time.Time { return parse("creation date", v).CreationDate() }
 	require.Equal(t, time.Date(2023, 11, 14, 22, 13, 20, 0, time.UTC), date(1700000000))
-	require.Equal(t, time.Date(2023, 11, 14, 22, 13, 20, 5e6, time.UTC), date(1700000000005), "milliseconds")
+	require.Equal(t, time.Date(2023, 11, 14, 22, 13, 20, 5e6, time.UTC), date(int64(1700000000005)), "milliseconds")
 	for _, v := range []any{0, -1, int64(math.MaxInt64), int64(math.MinInt64), "today", []any{}} {
 		require.True(t, date(v).IsZero(), v)
 	}
@@ -345,7 +345,7 @@ func TestParseMalformed(t *testing.T) {
 		{"info.pieces", "59 bytes", with(singleInfo(), dict{"pieces": strings.Repeat("h", 59)})},
 		{"info.pieces", "61 bytes", with(singleInfo(), dict{"pieces": strings.Repeat("h", 61)})},
 		{"info.pieces", "80 bytes", with(singleInfo(), dict{"pieces": strings.Repeat("h", 80)})},
-		{"info.pieces", "1099511627776 pieces", with(singleInfo(), dict{"piece length": 1, "length": 1 << 40})},
+		{"info.pieces", "1099511627776 pieces", with(singleInfo(), dict{"piece length": 1, "length": int64(1 << 40)})},
 		{"info.pieces", "9223372036854775807 pieces", with(singleInfo(), dict{"piece length": 1, "length": int64(math.MaxInt64)})},
 		{"info.private", "not an integer", with(singleInfo(), dict{"private": "1"})},
 		{"info.length", "missing", with(singleInfo(), dict{"length": nil})},
@@ -489,7 +489,7 @@ func TestHostileMetainfo(t *testing.T) {
 		{"dots", single(dict{"name": ".."}), "_"},
 		{"many dots", single(dict{"name": strings.Repeat(".", 1000)}), strings.Repeat(".", maxName)},
 		{"sum overflows", encode(t, dict{"info": overflow}), ""},
-		{"2^40 pieces", single(dict{"length": 1 << 40, "piece length": 1}), ""},
+		{"2^40 pieces", single(dict{"length": int64(1 << 40), "piece length": 1}), ""},
 		{"largest length", single(dict{"length": int64(math.MaxInt64), "piece length": 1}), ""},
 		{"long name", single(dict{"name": strings.Repeat("n", 8<<20) + ".mkv"}), strings.Repeat("n", 236) + ".mkv"},
 		{"deep path", encode(t, dict{"info": multiInfo(strings.Repeat("d/", 1e6) + "d")}), ""},
@@ -637,7 +637,7 @@ func BenchmarkParsePieces1M(b *testing.B) {
 	for i := 0; i < len(hashes); i += 20 {
 		binary.BigEndian.PutUint64(hashes[i:], uint64(i))
 	}
-	benchmarkParse(b, dict{"name": "large", "length": 1_000_000 << 14, "piece length": 1 << 14, "pieces": string(hashes)})
+	benchmarkParse(b, dict{"name": "large", "length": int64(1_000_000 << 14), "piece length": 1 << 14, "pieces": string(hashes)})
 }
 
 func benchmarkParse(b *testing.B, info dict) {

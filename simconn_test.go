@@ -209,6 +209,7 @@ type simConn struct {
 	host          *simHost
 	local, remote netip.AddrPort
 	in, out       *simPipe
+	tap           simTap // nil if nobody listens in
 	accepted      bool
 	closed        bool
 	readAtMost    int
@@ -229,6 +230,9 @@ func (n *simNet) connect(a, b *simHost, from, to netip.AddrPort) (dialled, accep
 			c.readAtMost = c.out.fault.readAtMost
 		}
 		c.out.reset = c.reset
+		if c.host.tap != nil {
+			c.tap = c.host.tap(c)
+		}
 		n.conns[c] = true
 	}
 	return dialled, accepted
@@ -248,7 +252,11 @@ func (c *simConn) Read(b []byte) (int, error) {
 		case c.readBy.expired():
 			return 0, c.opError("read", os.ErrDeadlineExceeded)
 		case len(p.arrived) > 0 || len(b) == 0:
-			return p.pull(b), nil
+			n := p.pull(b)
+			if c.tap != nil {
+				c.tap.read(b[:n])
+			}
+			return n, nil
 		case p.readErr != nil:
 			return 0, c.opError("read", p.readErr)
 		case p.eof:
@@ -272,7 +280,11 @@ func (c *simConn) Write(b []byte) (int, error) {
 		case p.writeErr != nil:
 			return written, c.opError("write", p.writeErr)
 		}
-		written += p.push(b[written:])
+		n := p.push(b[written:])
+		if c.tap != nil {
+			c.tap.wrote(b[written : written+n])
+		}
+		written += n
 		if written == len(b) {
 			return written, nil
 		}
@@ -319,6 +331,9 @@ func (c *simConn) finish() {
 // shut makes the end useless for its own host. The caller holds mu.
 func (c *simConn) shut() {
 	c.closed = true
+	if c.tap != nil {
+		c.tap.ended()
+	}
 	delete(c.host.net.conns, c)
 	c.in.canRead.Broadcast()
 	c.out.canWrite.Broadcast()

@@ -131,10 +131,11 @@ type simHost struct {
 	ip       netip.Addr
 	delay    time.Duration // one way, between this host and the middle of the network
 	up, down *simLink
-	port     uint16       // ephemeral port given out last
-	cut      bool         // nothing reaches it or leaves it any more; nobody is told
-	plan     func() fault // what befalls each new connection of this host, nil for nothing
-	buffer   int          // bytes under way in a connection that this host sends on; 0 chooses as TCP would
+	port     uint16                // ephemeral port given out last
+	cut      bool                  // nothing reaches it or leaves it any more; nobody is told
+	plan     func() fault          // what befalls each new connection of this host, nil for nothing
+	tap      func(*simConn) simTap // listens in on each new connection of this host, nil for nobody
+	buffer   int                   // bytes under way in a connection that this host sends on; 0 chooses as TCP would
 }
 
 // host adds a machine. Rates are in bytes a second, 0 for no limit; delay is one way.

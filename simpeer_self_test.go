@@ -11,10 +11,11 @@ import (
 )
 
 // simMeet has an honest scripted leech download from a seed with the given script, for at most an hour.
-func simMeet(t *testing.T, n *simNet, c *simContent, up float64, script simScript) (seed, leech *simPeer, took time.Duration) {
+func simMeet(t *testing.T, n *simNet, c *simContent, up float64, script simScript) (seed, leech *simPeer, ledger *simLedger, took time.Duration) {
 	seed = newSimPeer("seed", n.host("80.0.0.1", up, 0, 10*time.Millisecond), 6881, c, script)
 	leech = newSimPeer("leech", n.host("80.0.0.2", 0, 0, 10*time.Millisecond), 6882, c, simScript{takes: true, fast: true})
 	leech.have = newBitfield(c.NumPieces())
+	ledger = leech.host.watch(c)
 	require.NoError(t, seed.arrive())
 	start := time.Now()
 	leech.calls(1, seed.addr(), time.Second)
@@ -34,7 +35,7 @@ func simMeet(t *testing.T, n *simNet, c *simContent, up float64, script simScrip
 		conns, listeners := h.open()
 		require.Zero(t, conns+listeners)
 	}
-	return seed, leech, took
+	return seed, leech, ledger, took
 }
 
 func TestSimPeers(t *testing.T) {
@@ -67,16 +68,26 @@ func TestSimPeers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(t *testing.T, n *simNet) {
 				content := newSimContent(1, 64<<10, size)
-				seed, leech, took := simMeet(t, n, content, 100e3, c.script)
+				seed, leech, ledger, took := simMeet(t, n, content, 100e3, c.script)
 				require.Equal(t, !c.fails, leech.have.full())
 				require.Equal(t, c.faults, len(leech.faults) > 0, "%v", leech.faults)
 				require.Empty(t, seed.faults)
+				if c.script.flap == 0 { // the scripted leech may ask in the instant in which it hears of a choke
+					require.Empty(t, ledger.faults)
+				}
+				require.Empty(t, ledger.under)
+				require.Equal(t, len(seed.lies) > 0, len(ledger.lies) > 0)
 				if c.script.corrupt > 0 {
 					require.NotEmpty(t, seed.lies)
+					require.True(t, ledger.proven[seed.addr()]) // it sent whole pieces alone
 				}
 				if !c.fails && c.script.flap == 0 && !c.script.twice {
 					require.Less(t, took, 20*time.Second)
 					require.GreaterOrEqual(t, leech.taken, int64(size))
+					require.GreaterOrEqual(t, ledger.first, int64(size))
+					for _, p := range ledger.pieces {
+						require.True(t, p.whole || p.unsure)
+					}
 				}
 			})
 		})

@@ -1,0 +1,362 @@
+package torrent
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// simLedger listens in on every connection of one client, at the client's own end, and keeps
+// account of what it asked for and what it received. It knows the truth of the content, so it can tell who
+// lied, and which lies a client had the means to prove. The network's mutex guards it.
+type simLedger struct {
+	content *simContent
+	host    *simHost
+	watches map[*simWatch]bool
+
+	under  map[simRequest]int // copies under way of each block
+	pieces []simAssembly
+
+	asked, received int64 // requests sent; payload bytes that came
+	first           int64 // of these, true blocks that had not come before
+	again           int64 // true blocks that had come before
+	unasked         int64 // bytes that had not been asked for on that connection
+	broken          int64 // bytes of blocks of which the end never came
+	lies            map[netip.AddrPort]int64
+	lieBytes        int64
+	proven          map[netip.AddrPort]bool // liars whom a failed piece and its true content name
+	faults          []string                // what the client did wrong
+	trace           func(format string, args ...any)
+}
+
+// simAssembly is how far a piece has come, as seen from outside.
+type simAssembly struct {
+	blocks  map[uint32]simCopy // by begin
+	suspect []netip.AddrPort   // whose false block was in it when it failed
+	failed  bool               // it was whole once, and false
+	whole   bool               // it was whole, and true
+	unsure  bool               // its blocks cannot be told from outside
+}
+
+type simCopy struct {
+	from netip.AddrPort
+	lie  bool
+}
+
+// watch begins to listen in on a host's connections.
+func (h *simHost) watch(c *simContent) *simLedger {
+	l := &simLedger{
+		content: c, host: h, watches: map[*simWatch]bool{}, under: map[simRequest]int{},
+		pieces: make([]simAssembly, c.NumPieces()), lies: map[netip.AddrPort]int64{}, proven: map[netip.AddrPort]bool{},
+	}
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	h.tap = func(c *simConn) simTap {
+		w := &simWatch{ledger: l, peer: c.remote, asked: map[simRequest]bool{}}
+		w.in.hear, w.in.data, w.in.end = w.incoming, w.payload, w.arrived
+		w.out.hear = w.outgoing
+		l.watches[w] = true
+		return w
+	}
+	return l
+}
+
+// look gives what read returns, read under the network's mutex.
+func look[T any](l *simLedger, read func(*simLedger) T) T {
+	l.host.net.mu.Lock()
+	defer l.host.net.mu.Unlock()
+	return read(l)
+}
+
+func (l *simLedger) fault(format string, args ...any) {
+	if len(l.faults) < 20 {
+		l.faults = append(l.faults, fmt.Sprintf("%v: ", l.host.net.now())+fmt.Sprintf(format, args...))
+	}
+}
+
+// simWatch listens in on one connection.
+type simWatch struct {
+	ledger  *simLedger
+	peer    netip.AddrPort
+	in, out simFrames
+	asked   map[simRequest]bool // and neither answered nor cancelled
+
+	block simRequest // that is arriving
+	lie   bool       // it differs from the truth so far
+	at    int        // bytes of it that came
+
+	choked     bool
+	interested bool
+	unchokedAt time.Duration
+}
+
+func (w *simWatch) wrote(b []byte) { w.out.feed(b) }
+func (w *simWatch) read(b []byte)  { w.in.feed(b) }
+
+func (w *simWatch) ended() {
+	for q := range w.asked {
+		w.settle(q)
+	}
+	w.ledger.broken += int64(w.at)
+	delete(w.ledger.watches, w)
+}
+
+// settle ends the time in which a copy of a block is under way here.
+func (w *simWatch) settle(q simRequest) bool {
+	if !w.asked[q] {
+		return false
+	}
+	delete(w.asked, q)
+	l := w.ledger
+	if l.under[q]--; l.under[q] == 0 {
+		delete(l.under, q)
+	}
+	return true
+}
+
+func (w *simWatch) outgoing(m simHead) {
+	l := w.ledger
+	if l.trace != nil {
+		l.trace("to %v: %v", w.peer, m)
+	}
+	q := simRequest{m.index, m.begin, m.length}
+	switch m.id {
+	case wire.Request:
+		l.asked++
+		if w.asked[q] {
+			l.fault("asked %v twice for %v", w.peer, q)
+			return
+		}
+		w.asked[q] = true
+		if l.under[q]++; l.under[q] > 2 {
+			l.fault("asked %v for %v, the copy number %d", w.peer, q, l.under[q])
+		}
+		if int64(q.index) < int64(len(l.pieces)) {
+			p := &l.pieces[q.index]
+			if p.whole {
+				l.fault("asked %v for %v, of a piece that is whole", w.peer, q)
+			} else if _, here := p.blocks[q.begin]; here {
+				// It gave the piece up, or asked in the instant in which another brought the block.
+				delete(p.blocks, q.begin)
+				p.unsure = true
+			}
+		}
+	case wire.Cancel:
+		w.settle(q)
+	case wire.Interested, wire.NotInterested:
+		w.interested = m.id == wire.Interested
+	}
+}
+
+func (w *simWatch) incoming(m simHead) {
+	l := w.ledger
+	if l.trace != nil {
+		l.trace("from %v: %v", w.peer, m)
+	}
+	switch m.id {
+	case wire.Choke:
+		for q := range w.asked {
+			w.settle(q)
+		}
+	case wire.Reject:
+		w.settle(simRequest{m.index, m.begin, m.length})
+	case wire.Piece:
+		w.block = simRequest{m.index, m.begin, m.length}
+		w.lie, w.at = l.content.block(m.index, m.begin, m.length) == nil, 0
+	}
+}
+
+// payload compares a part of a block with the truth.
+func (w *simWatch) payload(b []byte) {
+	w.ledger.received += int64(len(b))
+	if !w.lie {
+		truth := w.ledger.content.block(w.block.index, w.block.begin, w.block.length)
+		w.lie = !bytes.Equal(b, truth[w.at:w.at+len(b)])
+	}
+	w.at += len(b)
+}
+
+// arrived takes note of a block that came whole.
+func (w *simWatch) arrived() {
+	l, q := w.ledger, w.block
+	w.at = 0
+	asked := w.settle(q)
+	if w.lie {
+		l.lies[w.peer]++
+		l.lieBytes += int64(q.length)
+	}
+	if int64(q.index) >= int64(len(l.pieces)) {
+		l.unasked += int64(q.length)
+		return
+	}
+	p := &l.pieces[q.index]
+	_, here := p.blocks[q.begin]
+	switch {
+	case !asked:
+		// What was asked for once is welcome late; from outside it cannot be told.
+		p.unsure = p.unsure || !p.whole && !here
+		l.unasked += int64(q.length)
+		return
+	case p.whole || here:
+		l.again += int64(q.length)
+		return
+	case !w.lie:
+		l.first += int64(q.length)
+	}
+	if p.failed {
+		p.unsure = true // from now on it comes from one peer at a time
+	}
+	if p.blocks == nil {
+		p.blocks = map[uint32]simCopy{}
+	}
+	p.blocks[q.begin] = simCopy{w.peer, w.lie}
+	p.assemble(l, int(q.index))
+}
+
+// assemble judges a piece once all of its blocks are here.
+func (p *simAssembly) assemble(l *simLedger, piece int) {
+	if int64(len(p.blocks)) < (l.content.pieceSize(piece)+blockSize-1)/blockSize {
+		return
+	}
+	var liars []netip.AddrPort
+	alone := true
+	var last netip.AddrPort
+	for _, b := range p.blocks {
+		alone = alone && (!last.IsValid() || b.from == last)
+		last = b.from
+		if b.lie && !slices.Contains(liars, b.from) {
+			liars = append(liars, b.from)
+		}
+	}
+	p.blocks = nil
+	switch {
+	case len(liars) == 0:
+		p.whole = !p.unsure
+		for _, a := range p.suspect {
+			l.proven[a] = true
+		}
+		p.suspect = nil
+	case p.unsure:
+		p.failed = true
+	case alone:
+		l.proven[last] = true
+		p.failed = true
+	default:
+		p.suspect, p.failed = liars, true
+	}
+}
+
+// simTap hears what one end of a connection writes and reads. The network's mutex is held.
+type simTap interface {
+	wrote(b []byte)
+	read(b []byte)
+	ended()
+}
+
+// simHead is the head of a message.
+type simHead struct {
+	id                   wire.ID
+	index, begin, length uint32 // as far as the message has them; length of a piece is its payload's
+}
+
+func (m simHead) String() string {
+	switch m.id {
+	case wire.Request, wire.Cancel, wire.Reject, wire.Piece:
+		return fmt.Sprintf("%v of %d+%d of piece %d", m.id, m.begin, m.length, m.index)
+	case wire.Have, wire.Suggest, wire.AllowedFast:
+		return fmt.Sprintf("%v %d", m.id, m.index)
+	}
+	return m.id.String()
+}
+
+// simFrames cuts one way of a connection into messages. It is a parser of its own, so that the library's
+// does not judge itself.
+type simFrames struct {
+	hear func(simHead)  // a message, or the head of a piece
+	data func(b []byte) // payload of a piece
+	end  func()         // of a piece
+	head [4 + 13]byte   // of the current message
+	have int            // bytes of head
+	skip int            // bytes of the current message beyond its head
+	came int            // bytes of the handshake that came
+	mute bool           // this is no plain peer connection
+	this wire.ID        // of the current message
+}
+
+func (f *simFrames) feed(b []byte) {
+	for len(b) > 0 && !f.mute {
+		switch {
+		case f.came < wire.HandshakeSize:
+			f.mute = f.came == 0 && b[0] != 19
+			n := min(len(b), wire.HandshakeSize-f.came)
+			f.came, b = f.came+n, b[n:]
+		case f.skip > 0:
+			n := min(len(b), f.skip)
+			if f.this == wire.Piece && f.data != nil {
+				f.data(b[:n])
+			}
+			f.skip, b = f.skip-n, b[n:]
+			f.finish()
+		default:
+			size := 0
+			if f.have >= 4 {
+				size = int(binary.BigEndian.Uint32(f.head[:]))
+			}
+			want := 4 + min(size, 13)
+			if f.have >= 5 && f.head[4] == byte(wire.Piece) {
+				want = 4 + min(size, 9)
+			}
+			if f.have == 4 && size > 0 {
+				want = 5
+			}
+			n := copy(f.head[f.have:want], b)
+			f.have, b = f.have+n, b[n:]
+			if f.have == want {
+				f.heard(want)
+			}
+		}
+	}
+}
+
+// heard acts when as much of the head has come as was asked for.
+func (f *simFrames) heard(have int) {
+	size := int(binary.BigEndian.Uint32(f.head[:]))
+	switch {
+	case have == 4 && size > 0, have == 5 && size > 1:
+		return // more to come
+	case size == 0:
+		f.have = 0
+		return
+	}
+	m := simHead{id: wire.ID(f.head[4])}
+	f.this = m.id
+	number := func(at int) uint32 {
+		if have < at+4 {
+			return 0
+		}
+		return binary.BigEndian.Uint32(f.head[at:])
+	}
+	m.index, m.begin, m.length = number(5), number(9), number(13)
+	if m.id == wire.Piece {
+		m.length = uint32(max(0, size-9))
+	}
+	f.skip = size + 4 - have
+	f.hear(m)
+	f.finish()
+}
+
+// finish ends a message of which nothing is to come.
+func (f *simFrames) finish() {
+	if f.skip > 0 {
+		return
+	}
+	f.have = 0
+	if f.this == wire.Piece && f.end != nil {
+		f.end()
+	}
+}

@@ -3,7 +3,6 @@ package torrent
 import (
 	"context"
 	"math"
-	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -14,80 +13,84 @@ const (
 	// finds the limiter still in debt, so no tokens spill over the rim of a small bucket.
 	limitSlack = 20 * time.Millisecond
 	// limitRecheck bounds how long a change of a limit may stay unnoticed.
-	limitRecheck = 500 * time.Millisecond
+	limitRecheck = 250 * time.Millisecond
+	// maxUnused bounds the burst that requests given back to a gate may cause.
+	maxUnused = 64
 )
 
 // limits are the rate limits that apply to the same bytes, such as a download's and its client's,
-// in bytes a second. They may be shared with others, and changed while in use. A bucket smaller than what
-// passes at once is no obstacle: tokens are taken in slices.
+// in bytes a second. They may be shared with others, and changed while in use. A bucket smaller than
+// what passes at once is no obstacle: tokens are taken in slices.
 type limits []*rate.Limiter
 
-// newLimits leaves out nil, and the second mention of the same limiter.
-func newLimits(l ...*rate.Limiter) limits {
-	var all limits
-	for _, lim := range l {
-		if lim != nil && !slices.Contains(all, lim) {
-			all = append(all, lim)
-		}
+// newLimits joins a download's limit and its client's. Nil is none, and one limiter that serves as
+// both is asked once.
+func newLimits(download, client *rate.Limiter) (l limits) {
+	if download != nil {
+		l = append(l, download)
 	}
-	return all
+	if client != nil && client != download {
+		l = append(l, client)
+	}
+	return l
 }
 
-// claim is a place in the queue of one limiter.
+// reservation is a place in the queue of each limiter: bytes that will pass once all of them agree.
+// The zero value may pass at once.
+type reservation [2]claim
+
+// claim is a place in the queue of one limiter, or of none.
 type claim struct {
 	limiter *rate.Limiter
 	ahead   float64    // tokens that the limiter must still earn before it is this one's turn
-	limit   rate.Limit // how fast it earned them at at
-	at      time.Time
+	limit   rate.Limit // how fast it earned them when last asked
+	at      time.Time  // when that was
 }
 
-// reservation is a place in the queues of several limiters: bytes that will pass once all of them
-// agree. The zero value may pass at once.
-type reservation []claim
-
-// reserve takes n tokens from each limiter. It is not ok, and nothing is taken, while one of them lets nothing
-// through (a limit or a burst of 0); to be asked again after limitRecheck. now should be fresh: a limiter that is told
-// a time before the one it knows earns the difference twice.
+// reserve takes n tokens from each limiter. It is not ok, and nothing is taken, while one of them
+// lets nothing pass (a limit or a burst of 0); it is to be asked again after limitRecheck. now must be
+// fresh: a limiter that hears of an earlier time than it knows earns the time between twice.
 func (l limits) reserve(now time.Time, n int) (r reservation, ok bool) {
 	for _, lim := range l {
 		if limit := lim.Limit(); limit != rate.Inf && (limit <= 0 || lim.Burst() <= 0) {
-			return nil, false
+			return r, false
 		}
 	}
-	for _, lim := range l {
+	for i, lim := range l {
 		if limit := lim.Limit(); limit != rate.Inf {
-			delay := take(lim, now, n)
-			r = append(r, claim{lim, delay.Seconds() * float64(limit), limit, now})
+			r[i] = claim{lim, take(lim, now, n), limit, now}
 		}
 	}
 	return r, true
 }
 
-// take draws n tokens in slices of at most the bucket, and returns when the last of them is earned.
-func take(lim *rate.Limiter, now time.Time, n int) (delay time.Duration) {
+// take draws n tokens in slices of at most the bucket, and returns how many the limiter then owes.
+func take(lim *rate.Limiter, now time.Time, n int) float64 {
 	for n > 0 {
 		slice := min(n, max(lim.Burst(), 1))
-		r := lim.ReserveN(now, slice)
-		if !r.OK() {
-			break // changed under our hands: the rest passes unpaid
-		}
-		delay = r.DelayFrom(now)
+		lim.ReserveN(now, slice) // fails only if the bucket shrank just now, and then one slice passes free
 		n -= slice
 	}
-	return delay
+	return max(0, -lim.TokensAt(now))
 }
 
 // delay is how long until the bytes may pass, at the limits as they are now.
-func (r reservation) delay(now time.Time) (delay time.Duration) {
+func (r *reservation) delay(now time.Time) (delay time.Duration) {
 	for i := range r {
-		delay = max(delay, r[i].delay(now))
+		if r[i].limiter != nil {
+			delay = max(delay, r[i].delay(now))
+		}
 	}
 	return delay
 }
 
 func (c *claim) delay(now time.Time) time.Duration {
-	c.ahead -= now.Sub(c.at).Seconds() * float64(c.limit)
-	c.limit, c.at = c.limiter.Limit(), now
+	limit := c.limiter.Limit()
+	// Nobody tells when the limit changed. The safe side is to take the lower one for all the time
+	// since; but more than the limiter owes now cannot be ahead.
+	c.ahead -= now.Sub(c.at).Seconds() * float64(min(c.limit, limit))
+	c.ahead = min(c.ahead, -c.limiter.TokensAt(now))
+	c.limit, c.at = limit, now
 	if c.ahead <= 0 || c.limit == rate.Inf {
 		c.ahead = 0
 		return 0
@@ -123,7 +126,7 @@ func (l limits) wait(ctx context.Context, n int) error {
 }
 
 // gate paces the requests of one download, so that what peers send in answer stays within its
-// limits. The owner's lock guards it.
+// limits. Requests are held back rather than reads, so that TCP never stalls. The owner's lock guards it.
 type gate struct {
 	limits limits
 	block  int // bytes that one request asks for
@@ -165,12 +168,9 @@ func (g *gate) admit(now time.Time, most int) (n int) {
 // again is how long after the last admit to ask once more; 0 if that admitted all it was asked for.
 func (g *gate) again() time.Duration { return g.pause }
 
-// giveBack returns requests that were admitted and not sent, or not answered. They are admitted first next time.
+// giveBack returns requests that were admitted and not sent, or not answered. They pass first next time.
 func (g *gate) giveBack(n int) {
 	if len(g.limits) > 0 {
 		g.unused = min(g.unused+n, maxUnused)
 	}
 }
-
-// maxUnused bounds the burst that requests given back may cause.
-const maxUnused = 64

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 	"unicode"
 )
@@ -105,25 +106,24 @@ func (t *trackers) ask(ctx context.Context, tr *tracker, now time.Time) {
 	// An address family that has not answered since the last announce is asked afresh.
 	previous := tr.done
 	if tr.cancel != nil {
-		tr.cancel()
+		tr.cancel(nil)
 	}
 	done := make(chan struct{})
-	run := ctx
-	if t.c.private && t.usable() > 1 {
-		ctx, tr.cancel = context.WithTimeoutCause(ctx, privatePatience, errSilent)
-	} else {
-		ctx, tr.cancel = context.WithCancel(ctx)
-	}
-	tr.asking, tr.askedAt, tr.done = true, now, done
-	cancel := tr.cancel
+	announce, cancel := context.WithCancelCause(ctx)
+	tr.asking, tr.askedAt, tr.done, tr.cancel = true, now, done, cancel
+	alone := !t.c.private || t.usable() == 1
 	t.asked.Go(func() {
 		defer close(done)
-		defer cancel()
+		defer cancel(nil)
 		if previous != nil {
 			<-previous
 		}
-		if err := t.announce(ctx, cancel, tr); err != nil {
-			t.failed(run, tr, err)
+		if !alone {
+			patience := time.AfterFunc(privatePatience, func() { cancel(errSilent) })
+			defer patience.Stop()
+		}
+		if err := t.announce(announce, cancel, tr); err != nil {
+			t.failed(ctx, tr, err)
 		}
 	})
 }
@@ -140,7 +140,7 @@ func (t *trackers) usable() (n int) {
 
 // announce tells tr over each of its routes, and records each answer as it comes. The error is why
 // there was none.
-func (t *trackers) announce(ctx context.Context, cancel context.CancelFunc, tr *tracker) error {
+func (t *trackers) announce(ctx context.Context, cancel context.CancelCauseFunc, tr *tracker) error {
 	routes, err := t.routes(ctx, tr)
 	if err != nil {
 		return err
@@ -182,11 +182,11 @@ func (t *trackers) announce(ctx context.Context, cancel context.CancelFunc, tr *
 }
 
 // giveUp ends the announce to tr unless it has been answered.
-func (t *trackers) giveUp(tr *tracker, cancel context.CancelFunc) {
+func (t *trackers) giveUp(tr *tracker, cancel context.CancelCauseFunc) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if tr.asking {
-		cancel()
+		cancel(errSilent)
 	}
 }
 
@@ -206,6 +206,13 @@ func (t *trackers) routes(ctx context.Context, tr *tracker) ([]route, error) {
 			i, routes = len(routes), append(routes, route{family: familyOf(a.Addr())})
 		}
 		routes[i].addrs = append(routes[i].addrs, a)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range routes {
+		if i := slices.Index(r.addrs, tr.joined[r.family].addr); i > 0 {
+			r.addrs[0], r.addrs[i] = r.addrs[i], r.addrs[0]
+		}
 	}
 	return routes, nil
 }
@@ -250,11 +257,15 @@ func (t *trackers) answered(tr *tracker, f addrFamily, event announceEvent, a an
 	t.mu.Lock()
 	now := time.Now()
 	if tr.asking {
-		tr.asking, tr.peers = false, 0
+		tr.asking, tr.peers, tr.swarm = false, 0, Scrape{}
 	}
 	tr.answeredAt, tr.err, tr.failures, tr.warning = now, nil, 0, a.warning
 	tr.peers += len(a.peers)
-	tr.swarm = a.swarm
+	tr.swarm = Scrape{
+		Seeds:     max(tr.swarm.Seeds, a.swarm.Seeds),
+		Leechers:  max(tr.swarm.Leechers, a.swarm.Leechers),
+		Completed: max(tr.swarm.Completed, a.swarm.Completed),
+	}
 
 	interval := min(max(a.interval, minInterval), maxInterval)
 	if a.interval == 0 {
@@ -301,10 +312,15 @@ func (t *trackers) answered(tr *tracker, f addrFamily, event announceEvent, a an
 
 // failed records that an announce to tr was in vain. The end of run says nothing about the tracker.
 func (t *trackers) failed(run context.Context, tr *tracker, err error) {
+	ended := run.Err() != nil
+	reason := reasonOf(err)
+	if !ended {
+		t.c.log.Info("announce failed", "tracker", tr.url, "reason", reason)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tr.asking = false
-	if run.Err() != nil {
+	if ended {
 		return
 	}
 	wait := min(firstRetry<<min(tr.failures, 16), lastRetry)
@@ -315,9 +331,8 @@ func (t *trackers) failed(run context.Context, tr *tracker, err error) {
 			wait = min(max(r.retry, minInterval), maxInterval)
 		}
 	}
-	tr.err = &TrackerError{URL: tr.url, Reason: reasonOf(err), Err: err}
+	tr.err = &TrackerError{URL: tr.url, Reason: reason, Err: err}
 	tr.next = time.Now().Add(wait)
-	t.c.log.Info("announce failed", "tracker", tr.url, "reason", tr.err.Reason, "final", tr.final)
 	t.wake()
 }
 
@@ -364,8 +379,7 @@ func isUnreachable(err error) bool {
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return true
 	}
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op != "read" && !op.Timeout()
+	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
 // printable makes what a stranger says fit for a log or a terminal: one line, of bounded length.

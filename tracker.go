@@ -120,8 +120,8 @@ type tracker struct {
 	swarm      Scrape
 
 	joined [families]registration
-	cancel context.CancelFunc // ends what is left of the last announce
-	done   chan struct{}      // closed when nothing is left of it
+	cancel context.CancelCauseFunc // ends what is left of the last announce
+	done   chan struct{}           // closed when nothing is left of it
 }
 
 // registration is what a tracker was told and has acknowledged by one address family.
@@ -230,7 +230,9 @@ func (t *trackers) due(now time.Time, hungry bool) (ask []*tracker, again time.T
 				continue
 			}
 			heldUntil := tr.askedAt.Add(patience)
-			if !tr.asking && !slices.Contains(ask, tr) {
+			if slices.Contains(ask, tr) {
+				heldUntil = now.Add(patience)
+			} else if !tr.asking {
 				at := tr.next
 				if hungry && tr.working() {
 					at = tr.soonest
@@ -240,10 +242,12 @@ func (t *trackers) due(now time.Time, hungry bool) (ask []*tracker, again time.T
 					if !tr.working() {
 						continue
 					}
-					if !hungry {
+					if !hungry || t.c.private {
 						break
 					}
-					heldUntil = tr.answeredAt.Add(patience)
+					if tr.peers == 0 {
+						continue
+					}
 				} else {
 					if waitedFor == askedAtOnce {
 						break

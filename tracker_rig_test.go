@@ -1,0 +1,253 @@
+package torrent
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// trackerRig is a machine in a simulated network with the trackers that it announces to. It is to be used
+// within a bubble.
+type trackerRig struct {
+	t      *testing.T
+	net    *simNet
+	me     *simHost
+	me6    *simHost
+	names  map[string][]netip.Addr // a name that is not there is looked up for ever
+	config trackerConfig
+
+	mu      sync.Mutex
+	hungry  bool // until peers are found
+	fed     bool
+	found   map[string][]netip.AddrPort
+	foundAt time.Duration // first peers
+	dropped []string
+}
+
+var (
+	rigHash  = Hash([]byte("\x00 %+&=\xff~info.hash--/"))
+	rigPeer  = netip.MustParseAddrPort("10.9.9.9:6881")
+	rigPeer6 = netip.MustParseAddrPort("[fd00::99]:6881")
+)
+
+func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
+	n := newSimNet()
+	t.Cleanup(n.close)
+	r := &trackerRig{
+		t: t, net: n, names: map[string][]netip.Addr{}, found: map[string][]netip.AddrPort{},
+		me:  n.host("10.0.0.1", 0, 0, 10*time.Millisecond),
+		me6: n.host("fd00::1", 0, 0, 10*time.Millisecond),
+	}
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		host, port, _ := net.SplitHostPort(addr)
+		ips, err := r.lookup(ctx, host)
+		if err != nil {
+			return nil, err
+		}
+		for _, ip := range ips {
+			if network == "tcp" || (network == "tcp4") == ip.Is4() {
+				return r.host(ip).dial(ctx, network, net.JoinHostPort(ip.String(), port))
+			}
+		}
+		return nil, &net.AddrError{Err: "no suitable address", Addr: host}
+	}
+	client := newTrackerHTTP()
+	for f, network := range [families]string{anyFamily: "tcp", ipv4: "tcp4", ipv6: "tcp6"} {
+		transport := client.Transport.(*dualTransport)[f]
+		transport.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+		transport.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return dial(ctx, network, addr) }
+	}
+	t.Cleanup(client.CloseIdleConnections)
+	r.config = trackerConfig{
+		tiers: tiers, infoHash: rigHash, peerID: [20]byte([]byte("-SH0001-abcdefghijkl")), key: 0xabc123,
+		http: client,
+		udp: newUDPTransport(func(network, addr string) (net.PacketConn, error) {
+			if network == "udp6" {
+				return r.me6.listenPacket(network, addr)
+			}
+			return r.me.listenPacket(network, addr)
+		}, r.lookup),
+		port:     func() uint16 { return 6881 },
+		progress: func() announceProgress { return announceProgress{uploaded: 1, downloaded: 2, left: 3} },
+		hungry: func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.hungry && !r.fed
+		},
+		found: func(url string, peers []netip.AddrPort) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if !r.fed {
+				r.foundAt = r.net.now()
+			}
+			r.fed = true
+			r.found[url] = append(r.found[url], peers...)
+		},
+		dropped: func(url string) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.dropped = append(r.dropped, url)
+		},
+		rng: rand.New(rand.NewPCG(1, 2)),
+		log: slog.New(slog.DiscardHandler),
+	}
+	t.Cleanup(r.config.udp.Close)
+	return r
+}
+
+func (r *trackerRig) host(ip netip.Addr) *simHost {
+	if ip.Is4() {
+		return r.me
+	}
+	return r.me6
+}
+
+func (r *trackerRig) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{ip}, nil
+	}
+	r.mu.Lock()
+	ips, ok := r.names[host]
+	r.mu.Unlock()
+	switch {
+	case !ok:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case len(ips) == 0:
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}
+	return ips, nil
+}
+
+// start runs the announces until the test ends, or the returned function is called.
+func (r *trackerRig) start() (t *trackers, end func()) {
+	t = newTrackers(r.config)
+	ctx, cancel := context.WithCancel(r.t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { t.run(ctx) })
+	end = func() { cancel(); running.Wait() }
+	r.t.Cleanup(end)
+	return t, end
+}
+
+// after lets time pass, until everything due by then has happened.
+func after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// serve has an HTTP server at port 80 of ip.
+func (r *trackerRig) serve(ip string, answer http.HandlerFunc) {
+	l, err := r.net.host(ip, 0, 0, 40*time.Millisecond).listen("tcp", ":80")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	s := &http.Server{Handler: answer}
+	go s.Serve(l)
+	r.t.Cleanup(func() { s.Close() })
+}
+
+// serveUDP has a socket at port 80 of ip. The function gets each datagram, and what sends an answer back.
+func (r *trackerRig) serveUDP(ip string, receive func(p []byte, reply func([]byte))) *simHost {
+	h := r.net.host(ip, 0, 0, 40*time.Millisecond)
+	c, err := h.listenPacket("udp", ":80")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Close() })
+	go func() {
+		p := make([]byte, 4096)
+		for {
+			n, from, err := c.ReadFrom(p)
+			if err != nil {
+				return
+			}
+			receive(slices.Clone(p[:n]), func(p []byte) { c.WriteTo(p, from) })
+		}
+	}()
+	return h
+}
+
+// said collects the events that a tracker was told, "" among them.
+type said struct {
+	mu     sync.Mutex
+	events []string
+	at     []time.Time
+}
+
+func (s *said) add(event string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, event)
+	s.at = append(s.at, time.Now())
+}
+
+// take returns what came since it was last called: `started` and the like, `-` for none.
+func (s *said) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	events := slices.Clone(s.events)
+	for i, e := range events {
+		if e == "" {
+			events[i] = "-"
+		}
+	}
+	s.events, s.at = nil, nil
+	return strings.Join(events, " ")
+}
+
+// honest answers announces over HTTP with one peer.
+func honest(s *said, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s.add(r.URL.Query().Get("event"))
+		fmt.Fprint(w, body)
+	}
+}
+
+// onePeer is an answer that names rigPeer.
+const onePeer = "d8:completei5e10:incompletei7e8:intervali1800e5:peers6:\x0a\x09\x09\x09\x1a\xe1e"
+
+// honestUDP answers connects and announces as BEP 15 has it, checking the connection id.
+func honestUDP(s *said, peers []byte) func([]byte, func([]byte)) {
+	return func(p []byte, reply func([]byte)) {
+		be := binary.BigEndian
+		if len(p) < 16 {
+			return
+		}
+		action, transaction := be.Uint32(p[8:]), be.Uint32(p[12:])
+		head := be.AppendUint32(be.AppendUint32(nil, action), transaction)
+		switch {
+		case action == 0 && be.Uint64(p) == 0x41727101980:
+			s.add("connect")
+			reply(be.AppendUint64(head, 0xc0ffee))
+		case be.Uint64(p) != 0xc0ffee:
+			reply(append(be.AppendUint32(be.AppendUint32(nil, 3), transaction), "unknown connection"...))
+		case action == 1 && len(p) >= 98:
+			s.add(announceEvent(be.Uint32(p[80:])).String())
+			for _, n := range []uint32{1800, 7, 5} {
+				head = be.AppendUint32(head, n)
+			}
+			reply(append(head, peers...))
+		case action == 2:
+			s.add("scrape")
+			for _, n := range []uint32{5, 70, 7} {
+				head = be.AppendUint32(head, n)
+			}
+			reply(head)
+		}
+	}
+}
+
+var compactPeer = []byte("\x0a\x09\x09\x09\x1a\xe1")

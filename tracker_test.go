@@ -1,0 +1,275 @@
+package torrent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTrackerEvents(t *testing.T) {
+	for _, scheme := range []string{"http", "udp"} {
+		t.Run(scheme, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t, []string{scheme + "://10.0.1.1:80/announce"})
+				var s said
+				if scheme == "http" {
+					r.serve("10.0.1.1", honest(&s, onePeer))
+				} else {
+					r.serveUDP("10.0.1.1", honestUDP(&s, compactPeer))
+				}
+				events := func() string { return strings.ReplaceAll(s.take(), "connect ", "") }
+				trackers, end := r.start()
+
+				after(time.Second)
+				require.Equal(t, "started", events())
+				require.Equal(t, []netip.AddrPort{rigPeer}, r.found[scheme+"://10.0.1.1:80/announce"])
+				stats := trackers.stats()[0]
+				require.Equal(t, TrackerStats{
+					URL: scheme + "://10.0.1.1:80/announce", LastAnnounce: stats.LastAnnounce, NextAnnounce: stats.NextAnnounce,
+					Peers: 1, Seeds: 5, Leechers: 7,
+				}, stats)
+				require.WithinDuration(t, stats.LastAnnounce.Add(30*time.Minute), stats.NextAnnounce, time.Second)
+				require.Empty(t, trackers.lastWords())
+
+				after(time.Hour)
+				require.Equal(t, "- -", events(), "each interval of half an hour")
+				trackers.complete()
+				after(time.Second)
+				require.Equal(t, "completed", events(), "at once, and but once")
+				after(time.Hour)
+				require.Equal(t, "- -", events())
+
+				end()
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				trackers.stop(ctx)
+				require.Equal(t, "stopped", events())
+				require.Less(t, time.Since(began), time.Second, "an answer is not waited for longer than it takes")
+			})
+		})
+	}
+}
+
+func TestTrackerThatNeverAnsweredIsNotToldThatWeStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"}, []string{"udp://10.0.1.2:80"})
+		var s said
+		r.serve("10.0.1.1", honest(&s, "d14:failure reason7:full upe"))
+		r.serveUDP("10.0.1.2", func([]byte, func([]byte)) { s.add("asked") })
+		trackers, end := r.start()
+		after(time.Second)
+		end()
+		require.ElementsMatch(t, []string{"started", "asked"}, strings.Fields(s.take()))
+		trackers.stop(t.Context())
+		require.Empty(t, s.take())
+		require.ElementsMatch(t, []string{
+			"tracker http://10.0.1.1/announce: full up", "tracker udp://10.0.1.2:80: no answer yet",
+		}, []string{trackers.lastWords()[0].Error(), trackers.lastWords()[1].Error()})
+	})
+}
+
+func TestTrackerStopEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"}, []string{"udp://10.0.1.2:80"})
+		var s said
+		stopped := func(event string) bool { return event == "stopped" }
+		r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
+			if stopped(req.URL.Query().Get("event")) {
+				<-req.Context().Done()
+			}
+			honest(&s, onePeer)(w, req)
+		})
+		h := r.serveUDP("10.0.1.2", honestUDP(&s, compactPeer))
+		trackers, end := r.start()
+		after(time.Second)
+		end()
+		h.unplug()
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		trackers.stop(ctx)
+		require.Equal(t, 5*time.Second, time.Since(began))
+	})
+}
+
+func TestTrackerRetry(t *testing.T) {
+	again := []time.Duration{0, 15 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 16 * time.Minute, 30 * time.Minute, 30 * time.Minute}
+	for _, c := range []struct {
+		name, answer string
+		status       int
+		gaps         []time.Duration // between announces
+	}{
+		{"doubles up to half an hour", "<html>", 200, again},
+		{"a failure reason too", "d14:failure reason4:busye", 200, again},
+		{"retry in minutes", "d14:failure reason4:busy8:retry ini7ee", 200, []time.Duration{0, 7 * time.Minute, 7 * time.Minute}},
+		{"retry in a century", "d14:failure reason4:busy8:retry ini99999999999ee", 200, []time.Duration{0, 24 * time.Hour}},
+		{"retry in never", "d14:failure reason4:gone8:retry in5:nevere", 200, []time.Duration{0}},
+		{"410", "d14:failure reason4:gonee", 410, []time.Duration{0}},
+		{"410 without a reason", "Gone", 410, []time.Duration{0}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
+				var s said
+				r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
+					w.WriteHeader(c.status)
+					honest(&s, c.answer)(w, req)
+				})
+				trackers, _ := r.start()
+				last := time.Now()
+				var gaps []time.Duration
+				for range c.gaps {
+					for s.take() == "" {
+						after(time.Second)
+					}
+					gaps = append(gaps, time.Since(last).Round(10*time.Second))
+					last = time.Now()
+				}
+				for i, gap := range c.gaps {
+					require.InDelta(t, gap.Seconds(), gaps[i].Seconds(), 10)
+				}
+				if c.gaps[len(c.gaps)-1] == 0 {
+					after(48 * time.Hour)
+					require.Empty(t, s.take(), "a final word is believed")
+					require.Zero(t, trackers.stats()[0].NextAnnounce)
+				}
+				require.Error(t, trackers.stats()[0].Err)
+			})
+		})
+	}
+}
+
+func TestTrackerInterval(t *testing.T) {
+	for _, c := range []struct {
+		answer         string
+		fed, hungryFor time.Duration
+	}{
+		{"8:intervali1800e", 30 * time.Minute, 5 * time.Minute},
+		{"8:intervali0e", time.Minute, time.Minute},
+		{"8:intervali-5e", time.Minute, time.Minute},
+		{"8:intervali9223372036854775807e", 24 * time.Hour, 5 * time.Minute},
+		{"8:interval4:soon", 30 * time.Minute, 5 * time.Minute},
+		{"", 30 * time.Minute, 5 * time.Minute},
+		{"8:intervali120e12:min intervali600e", 10 * time.Minute, 10 * time.Minute},
+		{"8:intervali1800e12:min intervali120e", 30 * time.Minute, 2 * time.Minute},
+		{"8:intervali1800e12:min intervali1e", 30 * time.Minute, time.Minute},
+	} {
+		t.Run(c.answer, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
+				var s said
+				r.serve("10.0.1.1", honest(&s, "d"+c.answer+"e"))
+				trackers, _ := r.start()
+				for _, hungry := range []bool{false, true} {
+					gap := c.fed
+					if hungry {
+						gap = c.hungryFor
+					}
+					after(time.Second)
+					s.take()
+					r.mu.Lock()
+					r.hungry = hungry
+					r.mu.Unlock()
+					trackers.wake()
+					after(gap - 10*time.Second)
+					require.Empty(t, s.take())
+					after(10 * time.Second)
+					require.Equal(t, "-", s.take())
+				}
+			})
+		})
+	}
+}
+
+// Tiers are told as who is asked, second by second.
+func TestTrackerTiers(t *testing.T) {
+	const silent, dead, good, empty = "silent", "dead", "good", "empty"
+	for _, c := range []struct {
+		name    string
+		tiers   [][]string
+		hungry  bool
+		private bool
+		want    map[int]string // second: who has been asked by then, in order
+	}{
+		{"one good", [][]string{{good}}, true, false, map[int]string{60: "good"}},
+		{"the dead one gives way at once", [][]string{{dead}, {good}}, true, false, map[int]string{1: "dead good"}},
+		{"each tier by itself", [][]string{{good}, {good}, {silent}}, false, false, map[int]string{1: "good good silent"}},
+		{"a hungry download waits a second", [][]string{{silent, silent, good, good}}, true, false, map[int]string{0: "silent", 1: "silent silent", 2: "silent silent good", 60: "silent silent good"}},
+		{"one that is fed waits fifteen", [][]string{{silent, good}}, false, false, map[int]string{14: "silent", 15: "silent good"}},
+		{"an answer without peers is not waited for either", [][]string{{empty, empty, good, good}}, true, false, map[int]string{0: "empty empty good", 60: "empty empty good"}},
+		{"unless peers are not needed", [][]string{{empty, good}}, false, false, map[int]string{60: "empty"}},
+		{"private: one at a time, for a minute", [][]string{{silent, empty}, {good}}, true, true, map[int]string{29: "silent", 31: "silent empty", 120: "silent empty"}},
+		{"private: the next tier when all of the first failed", [][]string{{dead, dead}, {good}, {good}}, true, true, map[int]string{10: "dead dead good"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t)
+				r.hungry, r.config.private = c.hungry, c.private
+				var asked said
+				var urls [][]string
+				for i, tier := range c.tiers {
+					urls = append(urls, nil)
+					for j := range tier {
+						ip := fmt.Sprintf("10.1.%d.%d", i, j)
+						urls[i] = append(urls[i], "http://"+ip+"/announce")
+					}
+				}
+				r.config.tiers = urls
+				trackers := newTrackers(r.config)
+				// After the shuffle, so that the order is the table's.
+				for i, tier := range trackers.tiers {
+					for j, tr := range tier {
+						kind := c.tiers[i][j]
+						r.serve(tr.u.Host, func(w http.ResponseWriter, req *http.Request) {
+							asked.add(kind)
+							switch kind {
+							case silent:
+								<-req.Context().Done()
+							case dead:
+								http.NotFound(w, req)
+							case good:
+								fmt.Fprint(w, onePeer)
+							case empty:
+								fmt.Fprint(w, "de")
+							}
+						})
+					}
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer func() { cancel(); synctest.Wait() }()
+				go trackers.run(ctx)
+				began := time.Now()
+				for at := range 121 {
+					if want, ok := c.want[at]; ok {
+						after(time.Until(began.Add(time.Duration(at)*time.Second + 500*time.Millisecond)))
+						asked.mu.Lock()
+						got := append([]string(nil), asked.events...)
+						asked.mu.Unlock()
+						if c.name == "each tier by itself" {
+							require.ElementsMatch(t, strings.Fields(want), got)
+						} else {
+							require.Equal(t, want, strings.Join(got[:min(len(got), len(strings.Fields(want)))], " "), "after %d s", at)
+							require.LessOrEqual(t, len(distinct(got)), len(strings.Fields(want)))
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func distinct(s []string) map[string]bool {
+	m := make(map[string]bool)
+	for _, v := range s {
+		m[v] = true
+	}
+	return m
+}

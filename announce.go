@@ -259,7 +259,7 @@ func (t *trackers) answered(tr *tracker, f addrFamily, event announceEvent, a an
 	if tr.asking {
 		tr.asking, tr.peers, tr.swarm = false, 0, Scrape{}
 	}
-	tr.answeredAt, tr.err, tr.failures, tr.warning = now, nil, 0, a.warning
+	tr.answered, tr.err, tr.failures, tr.warning = true, nil, 0, a.warning
 	tr.peers += len(a.peers)
 	tr.swarm = Scrape{
 		Seeds:     max(tr.swarm.Seeds, a.swarm.Seeds),

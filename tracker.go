@@ -113,11 +113,11 @@ type tracker struct {
 	final    bool      // it is not to be asked again
 
 	// Last announce
-	answeredAt time.Time // zero if it never gave a good answer
-	err        *TrackerError
-	warning    string
-	peers      int
-	swarm      Scrape
+	answered bool // it gave a good answer, ever
+	err      *TrackerError
+	warning  string
+	peers    int
+	swarm    Scrape
 
 	joined [families]registration
 	cancel context.CancelCauseFunc // ends what is left of the last announce
@@ -133,7 +133,7 @@ type registration struct {
 }
 
 // working tells whether the last announce was answered well.
-func (tr *tracker) working() bool { return tr.err == nil && !tr.answeredAt.IsZero() }
+func (tr *tracker) working() bool { return tr.err == nil && tr.answered }
 
 // hasNews tells whether an event is due to a tracker that works.
 func (tr *tracker) hasNews(completed bool) bool {
@@ -343,7 +343,7 @@ func (t *trackers) lastWords() []error {
 	for tr := range t.all() {
 		if tr.err != nil {
 			errs = append(errs, tr.err)
-		} else if tr.answeredAt.IsZero() && !tr.askedAt.IsZero() {
+		} else if !tr.answered && !tr.askedAt.IsZero() {
 			errs = append(errs, tr.silence())
 		}
 	}

@@ -48,7 +48,8 @@ func newTrackerHTTP() *http.Client {
 		Timeout: 10 * time.Second,
 		ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
 			if g, ok := ctx.Value(guardKey{}).(*redirectGuard); ok {
-				return g.check(address)
+				host, _, _ := net.SplitHostPort(address)
+				return g.check(host)
 			}
 			return nil
 		},
@@ -103,13 +104,9 @@ type redirectGuard struct {
 
 var errInward = errors.New("redirected from a public address to a private one")
 
-// check refuses to follow a redirect to address, which is host:port, if that is private. A host that is a
-// name passes: its addresses are checked when they are known.
-func (g *redirectGuard) check(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
+// check refuses to follow a redirect to a host that is private. A name passes: its addresses are checked
+// when they are known.
+func (g *redirectGuard) check(host string) error {
 	if g.redirected.Load() && g.public.Load() && isInward(host) {
 		return errInward
 	}
@@ -139,12 +136,15 @@ func getHTTP(ctx context.Context, client *http.Client, u string, f addrFamily) (
 	ctx = context.WithValue(ctx, guardKey{}, guard)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(c httptrace.GotConnInfo) {
-			remote := c.Conn.RemoteAddr().String()
-			if host, _, err := net.SplitHostPort(remote); err == nil && !guard.redirected.Load() {
+			host, _, err := net.SplitHostPort(c.Conn.RemoteAddr().String())
+			if err != nil {
+				return
+			}
+			if !guard.redirected.Load() {
 				guard.public.Store(!isInward(host))
 			}
 			// For the sake of transports whose dialer does not check.
-			if err := guard.check(remote); err != nil {
+			if err := guard.check(host); err != nil {
 				cancel(err)
 			}
 		},
@@ -162,7 +162,7 @@ func getHTTP(ctx context.Context, client *http.Client, u string, f addrFamily) (
 			return fmt.Errorf("more than %d redirects", trackerRedirects)
 		}
 		guard.redirected.Store(true)
-		if err := guard.check(req.URL.Host); err != nil {
+		if err := guard.check(req.URL.Hostname()); err != nil {
 			return err
 		}
 		req.Header.Del("Referer") // an announce URL may hold a secret

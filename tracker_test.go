@@ -200,11 +200,11 @@ func TestTrackerTiers(t *testing.T) {
 		want    map[int]string // second: who has been asked by then, in order
 	}{
 		{"one good", [][]string{{good}}, true, false, map[int]string{60: "good"}},
-		{"the dead one gives way at once", [][]string{{dead}, {good}}, true, false, map[int]string{1: "dead good"}},
+		{"the dead one gives way at once", [][]string{{dead, good}}, true, false, map[int]string{1: "dead good"}},
 		{"each tier by itself", [][]string{{good}, {good}, {silent}}, false, false, map[int]string{1: "good good silent"}},
 		{"a hungry download waits a second", [][]string{{silent, silent, good, good}}, true, false, map[int]string{0: "silent", 1: "silent silent", 2: "silent silent good", 60: "silent silent good"}},
 		{"one that is fed waits fifteen", [][]string{{silent, good}}, false, false, map[int]string{14: "silent", 15: "silent good"}},
-		{"an answer without peers is not waited for either", [][]string{{empty, empty, good, good}}, true, false, map[int]string{0: "empty empty good", 60: "empty empty good"}},
+		{"an answer without peers is not waited for either", [][]string{{empty, empty, good, good}}, true, false, map[int]string{1: "empty empty good", 60: "empty empty good"}},
 		{"unless peers are not needed", [][]string{{empty, good}}, false, false, map[int]string{60: "empty"}},
 		{"private: one at a time, for a minute", [][]string{{silent, empty}, {good}}, true, true, map[int]string{29: "silent", 31: "silent empty", 120: "silent empty"}},
 		{"private: the next tier when all of the first failed", [][]string{{dead, dead}, {good}, {good}}, true, true, map[int]string{10: "dead dead good"}},

@@ -1,0 +1,344 @@
+package torrent
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAnnounceURL(t *testing.T) {
+	r := announceRequest{
+		infoHash: rigHash, peerID: [20]byte([]byte("-SH0001-a b+c&d/e~f.")), key: 0xbeef, port: 6881,
+		announceProgress: announceProgress{uploaded: 1 << 40, downloaded: 2, left: 3}, numWant: 200,
+	}
+	const said = "info_hash=%00%20%25%2B%26%3D%FF~info.hash--%2F&peer_id=-SH0001-a%20b%2Bc%26d%2Fe~f.&port=6881" +
+		"&uploaded=1099511627776&downloaded=2&left=3&compact=1&no_peer_id=1&numwant=200&key=0000BEEF"
+	for _, c := range []struct {
+		url  string
+		edit func(*announceRequest)
+		want string
+	}{
+		{"http://t.example/announce", nil, "http://t.example/announce?" + said},
+		{"https://u:p@t.example:1/a%2Fb/announce.php?passkey=a+b%20c#top", nil, "https://u:p@t.example:1/a%2Fb/announce.php?passkey=a+b%20c&" + said},
+		{"http://[::1]:80/announce?", func(r *announceRequest) { r.event = eventStarted }, "http://[::1]:80/announce?" + said + "&event=started"},
+		{"http://t.example/x", func(r *announceRequest) { r.event, r.trackerID = eventStopped, "a b\x01" }, "http://t.example/x?" + said + "&event=stopped&trackerid=a%20b%01"},
+	} {
+		u, err := parseTrackerURL(c.url)
+		require.NoError(t, err)
+		req := r
+		if c.edit != nil {
+			c.edit(&req)
+		}
+		got := announceURL(u, req)
+		require.Equal(t, c.want, got)
+		parsed, err := url.Parse(got)
+		require.NoError(t, err)
+		require.Equal(t, string(rigHash[:]), parsed.Query().Get("info_hash"))
+	}
+}
+
+func TestTrackerURLs(t *testing.T) {
+	for _, c := range []struct{ url, reason string }{
+		{"wss://t.example/announce", `scheme "wss" is not supported`},
+		{"//t.example/announce", `scheme "" is not supported`},
+		{"http:///announce", "URL without a host"},
+		{"http://[::1/announce", "malformed URL"},
+		{"udp://t.example/announce", "URL without a port"},
+		{"udp://t.example:0/announce", "URL without a valid port"},
+		{"udp://t.example:66000/announce", "URL without a valid port"},
+	} {
+		t.Run(c.url, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t, []string{c.url, "", c.url})
+				trackers, _ := r.start()
+				after(time.Hour)
+				require.Len(t, trackers.stats(), 1)
+				require.EqualError(t, trackers.stats()[0].Err, "tracker "+c.url+": "+c.reason)
+				require.Zero(t, trackers.stats()[0].NextAnnounce, "it is not tried again")
+			})
+		})
+	}
+}
+
+func TestParseHTTPAnswer(t *testing.T) {
+	peer := func(s ...string) (peers []netip.AddrPort) {
+		for _, s := range s {
+			peers = append(peers, netip.MustParseAddrPort(s))
+		}
+		return peers
+	}
+	for _, c := range []struct {
+		name, body string
+		want       announceAnswer
+		err        string
+	}{
+		{"all", "d8:completei1e10:downloadedi2e10:incompletei3e8:intervali900e12:min intervali60e5:peers0:10:tracker id2:xy15:warning message4:slowe",
+			announceAnswer{interval: 15 * time.Minute, minInterval: time.Minute, swarm: Scrape{1, 3, 2}, trackerID: "xy", warning: "slow"}, ""},
+		{"nothing", "de", announceAnswer{}, ""},
+		{"a line's end behind it", "de\r\n", announceAnswer{}, ""},
+		{"compact", "d5:peers12:\x01\x02\x03\x04\x00\x50\x05\x06\x07\x08\x1a\xe1e", announceAnswer{peers: peer("1.2.3.4:80", "5.6.7.8:6881")}, ""},
+		{"compact with a rest", "d5:peers9:\x01\x02\x03\x04\x00\x50\x05\x06\x07e", announceAnswer{peers: peer("1.2.3.4:80")}, ""},
+		{"compact IPv6", "d6:peers618:\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x50e", announceAnswer{peers: peer("[2001:db8::1]:80")}, ""},
+		{"IPv4 in IPv6", "d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", announceAnswer{peers: peer("1.2.3.4:80")}, ""},
+		{"no such peers", "d5:peers24:\x01\x02\x03\x04\x00\x00\x00\x00\x00\x00\x00\x50\xe0\x00\x00\x01\x00\x50\xff\xff\xff\xff\x00\x50e", announceAnswer{}, ""},
+		{"dictionaries", "d5:peersld2:ip7:1.2.3.47:peer id1:x4:porti80eed2:ip3:::14:porti81eed2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti65616eed4:porti1eeled2:ip7:1.2.3.44:port2:80ei7eee",
+			announceAnswer{peers: peer("1.2.3.4:80", "[::1]:81")}, ""},
+		{"wrong types", "d8:complete1:a10:incompletele8:intervalde5:peersi7e6:peers6le10:tracker idi1ee", announceAnswer{}, ""},
+		{"absurd numbers", "d8:completei-4e10:incompletei9223372036854775807e8:intervali-9223372036854775808e12:min intervali9223372036854775807ee",
+			announceAnswer{swarm: Scrape{Leechers: 1<<31 - 1}, interval: time.Second, minInterval: 24 * time.Hour}, ""},
+		{"2^63 seconds", "d8:intervali9223372036854775808ee", announceAnswer{}, "bencode: "},
+		{"refused", "d14:failure reason9:no\x1b[2J\nok5:peers6:\x01\x02\x03\x04\x00\x50e", announceAnswer{}, "no [2J ok"},
+		{"HTML", "<html>", announceAnswer{}, "bencode: "},
+		{"nothing at all", "", announceAnswer{}, "bencode: "},
+		{"a list", "le", announceAnswer{}, "not a dictionary"},
+		{"a lie about a length", "d5:peers500000000:ab", announceAnswer{}, "bencode: "},
+		{"depth", strings.Repeat("l", 1<<20), announceAnswer{}, "bencode: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, err := parseHTTPAnswer([]byte(c.body))
+			if c.err == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, c.err)
+			}
+			require.Equal(t, c.want, a)
+		})
+	}
+}
+
+func TestParseHTTPAnswerBoundsPeers(t *testing.T) {
+	compact := bytes.Repeat([]byte("\x01\x02\x03\x04\x00\x50"), 10_000)
+	a, err := parseHTTPAnswer(fmt.Appendf(nil, "d5:peers%d:%se", len(compact), compact))
+	require.NoError(t, err)
+	require.Len(t, a.peers, maxPeersSaid)
+	a, err = parseHTTPAnswer([]byte("d5:peersl" + strings.Repeat("d2:ip7:1.2.3.44:porti80ee", 10_000) + "ee"))
+	require.NoError(t, err)
+	require.Len(t, a.peers, maxPeersSaid)
+}
+
+// What one announce says to a tracker in the header, and what it takes back.
+func TestHTTPAnnounce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
+		var got []*http.Request
+		r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
+			got = append(got, req)
+			// A gzip header that the transport did not ask for would look the same.
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			fmt.Fprint(z, "d10:tracker id2:id15:warning message3:hum5:peers6:\x0a\x09\x09\x09\x1a\xe1e")
+			z.Close()
+		})
+		r.config.progress = func() announceProgress { return announceProgress{left: -1} }
+		r.config.port = func() uint16 { return 0 }
+		trackers, _ := r.start()
+		after(61 * time.Minute)
+		require.Len(t, got, 3)
+		q := got[0].URL.Query()
+		require.Equal(t, "shoal-go/torrent", got[0].Header.Get("User-Agent"))
+		require.Equal(t, "1", q.Get("port"), "trackers refuse 0")
+		require.Equal(t, "16384", q.Get("left"), "unknown, but not none")
+		require.False(t, q.Has("ip"))
+		require.False(t, q.Has("trackerid"))
+		require.Equal(t, "id", got[1].URL.Query().Get("trackerid"))
+		require.Equal(t, q.Get("key"), got[1].URL.Query().Get("key"))
+		require.Equal(t, "hum", trackers.stats()[0].Warning)
+		require.NotEmpty(t, r.found)
+	})
+}
+
+func TestHTTPAnnouncesOverBothFamilies(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		addrs      []string
+		v4, v6     string // answer; "silent" for none
+		found      int
+		reason     string
+		withinSecs int
+	}{
+		{"both", []string{"10.0.1.1", "fd00::1:1"}, onePeer, onePeer, 2, "", 1},
+		{"IPv6 is a black hole", []string{"10.0.1.1", "fd00::1:1"}, onePeer, "silent", 1, "", 1},
+		{"IPv4 only", []string{"10.0.1.1"}, onePeer, "", 1, "", 1},
+		{"IPv6 only", []string{"fd00::1:1"}, "", onePeer, 1, "", 1},
+		{"refused over one, silent over the other", []string{"10.0.1.1", "fd00::1:1"}, "d14:failure reason2:noe", "silent", 0, "no", 16},
+		{"no such name", nil, "", "", 0, "no such host", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t, []string{"http://t.example/announce"})
+				r.names["t.example"] = nil
+				for _, a := range c.addrs {
+					ip := netip.MustParseAddr(a)
+					r.names["t.example"] = append(r.names["t.example"], ip)
+					answer := c.v6
+					if ip.Is4() {
+						answer = c.v4
+					}
+					r.serve(a, func(w http.ResponseWriter, req *http.Request) {
+						if answer == "silent" {
+							<-req.Context().Done()
+							return
+						}
+						fmt.Fprint(w, answer)
+					})
+				}
+				trackers, end := r.start()
+				after(time.Duration(c.withinSecs) * time.Second)
+				require.Len(t, r.found["http://t.example/announce"], c.found)
+				if c.reason != "" {
+					require.ErrorContains(t, trackers.stats()[0].Err, c.reason)
+				} else {
+					require.NoError(t, trackers.stats()[0].Err)
+				}
+				end()
+				began := time.Now()
+				trackers.stop(t.Context())
+				require.Less(t, time.Since(began), time.Second, "only where `started` was answered")
+			})
+		})
+	}
+}
+
+func TestHTTPRedirects(t *testing.T) {
+	for _, c := range []struct{ name, from, to, reason string }{
+		{"public to public", "http://1.1.1.1/announce", "http://2.2.2.2/good", ""},
+		{"private to private", "http://10.0.1.1/announce", "http://10.0.1.2/good", ""},
+		{"private to public", "http://10.0.1.1/announce", "http://2.2.2.2/good", ""},
+		{"public to private", "http://1.1.1.1/announce", "http://10.0.1.2/good", "redirected from a public address to a private one"},
+		{"public to loopback", "http://1.1.1.1/announce", "http://127.0.0.1/good", "redirected from a public address to a private one"},
+		{"public to loopback in IPv6 dress", "http://1.1.1.1/announce", "http://[::ffff:127.0.0.1]/good", "redirected from a public address to a private one"},
+		{"public to localhost", "http://1.1.1.1/announce", "http://LocalHost./good", "redirected from a public address to a private one"},
+		{"public to a name within", "http://1.1.1.1/announce", "http://within.example/good", "redirected from a public address to a private one"},
+		{"by name, public to a name within", "http://public.example/announce", "http://within.example/good", "redirected from a public address to a private one"},
+		{"by name, private to private", "http://within.example/announce", "http://10.0.1.1/good", ""},
+		{"five times", "http://10.0.1.1/5", "", ""},
+		{"six times", "http://10.0.1.1/6", "", "more than 5 redirects"},
+		{"in a circle", "http://10.0.1.1/circle", "http://10.0.1.1/circle", "more than 5 redirects"},
+		{"to no http", "http://10.0.1.1/announce", "file:///etc/passwd", `unsupported protocol scheme "file"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t, []string{c.from})
+				r.names["within.example"] = []netip.Addr{netip.MustParseAddr("10.0.1.2")}
+				r.names["public.example"] = []netip.Addr{netip.MustParseAddr("1.1.1.1")}
+				for _, ip := range []string{"1.1.1.1", "2.2.2.2", "10.0.1.1", "10.0.1.2", "127.0.0.1"} {
+					r.serve(ip, func(w http.ResponseWriter, req *http.Request) {
+						require.Empty(t, req.Header.Get("Referer"))
+						var n int
+						if _, err := fmt.Sscanf(req.URL.Path, "/%d", &n); err == nil && n > 0 {
+							http.Redirect(w, req, fmt.Sprintf("/%d", n-1), http.StatusFound)
+						} else if req.URL.Path == "/good" || err == nil {
+							fmt.Fprint(w, onePeer)
+						} else {
+							http.Redirect(w, req, c.to, http.StatusFound)
+						}
+					})
+				}
+				trackers, _ := r.start()
+				after(3 * time.Second)
+				if c.reason == "" {
+					require.NoError(t, trackers.stats()[0].Err)
+					require.NotEmpty(t, r.found)
+				} else {
+					require.ErrorContains(t, trackers.stats()[0].Err, c.reason)
+					require.Empty(t, r.found)
+				}
+			})
+		})
+	}
+}
+
+// The dialer of our own client knows the addresses of a name before it connects to one.
+func TestRedirectGuard(t *testing.T) {
+	g := new(redirectGuard)
+	g.public.Store(true)
+	require.NoError(t, g.check("127.0.0.1"), "the tracker itself may be anywhere")
+	g.redirected.Store(true)
+	require.NoError(t, g.check("1.1.1.1"))
+	for _, a := range []string{"127.0.0.1", "10.1.2.3", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1", "::ffff:10.1.2.3", "fe80::1%eth0", "fd00::1", "::", "localhost"} {
+		require.ErrorIs(t, g.check(a), errInward, a)
+	}
+	ctx := context.WithValue(t.Context(), guardKey{}, g)
+	client := newTrackerHTTP().Transport.(*dualTransport)
+	for f, addr := range [families]string{anyFamily: "127.0.0.1:9", ipv4: "127.0.0.1:9", ipv6: "[::1]:9"} {
+		_, err := client[f].DialContext(ctx, "tcp", addr)
+		require.ErrorIs(t, err, errInward)
+	}
+}
+
+// A client of the user's own is used as it is, and its own rule for redirects holds too.
+func TestOwnHTTPClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"http://t.example/announce"})
+		asked := 0
+		r.config.http = &http.Client{
+			Transport: roundTripper(func(req *http.Request) (*http.Response, error) {
+				asked++
+				return &http.Response{
+					StatusCode: http.StatusFound, Header: http.Header{"Location": {"/elsewhere"}},
+					Body: io.NopCloser(strings.NewReader("")), Request: req,
+				}, nil
+			}),
+			CheckRedirect: func(*http.Request, []*http.Request) error { return fmt.Errorf("no further") },
+		}
+		trackers, _ := r.start()
+		after(time.Second)
+		require.Equal(t, 1, asked)
+		require.ErrorContains(t, trackers.stats()[0].Err, "no further")
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func FuzzHTTPAnswer(f *testing.F) {
+	f.Add([]byte(onePeer))
+	f.Add([]byte("d5:peersld2:ip3:::14:porti81eee6:peers60:8:retry in5:nevere"))
+	f.Add([]byte("d14:failure reason4:busy8:retry ini7ee"))
+	f.Add([]byte("d5:filesd20:aaaaaaaaaaaaaaaaaaaad8:completei1eeee"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		a, err := parseHTTPAnswer(body)
+		if err != nil {
+			require.Zero(t, a)
+		}
+		requireSane(t, a)
+		s, _ := parseHTTPScrape(body, Hash([]byte("aaaaaaaaaaaaaaaaaaaa")))
+		require.True(t, s.Seeds >= 0 && s.Leechers >= 0 && s.Completed >= 0)
+	})
+}
+
+func FuzzCompactPeers(f *testing.F) {
+	f.Add(compactPeer, true)
+	f.Add([]byte("\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x50"), false)
+	f.Fuzz(func(t *testing.T, p []byte, v4 bool) {
+		size := 16
+		if v4 {
+			size = 4
+		}
+		peers := compactPeers(nil, p, size)
+		require.LessOrEqual(t, len(peers), len(p)/(size+2))
+		requireSane(t, announceAnswer{peers: peers})
+	})
+}
+
+func requireSane(t *testing.T, a announceAnswer) {
+	require.LessOrEqual(t, len(a.peers), maxPeersSaid)
+	for _, p := range a.peers {
+		require.True(t, dialable(p), p)
+		require.Equal(t, unmap(p), p)
+	}
+	require.True(t, a.interval >= 0 && a.minInterval >= 0)
+	require.True(t, a.swarm.Seeds >= 0 && a.swarm.Leechers >= 0 && a.swarm.Completed >= 0)
+}

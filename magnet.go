@@ -42,6 +42,15 @@ type Magnet struct {
 	Select []int
 }
 
+// Priority is Normal for the files that the link is about and Skip for the rest; as Options.Select it
+// downloads what the link means.
+func (m *Magnet) Priority(f File) Priority {
+	if _, found := slices.BinarySearch(m.Select, f.index); found || len(m.Select) == 0 {
+		return Normal
+	}
+	return Skip
+}
+
 // Magnet is the link to the torrent, with its trackers and web seeds.
 func (t *Torrent) Magnet() *Magnet {
 	m := &Magnet{InfoHash: t.infoHash, Name: t.name}

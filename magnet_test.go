@@ -131,6 +131,25 @@ func TestTorrentMagnet(t *testing.T) {
 	require.Equal(t, m, again)
 }
 
+// Files count with their padding, as the author of the link sees them in the torrent.
+func TestMagnetPriority(t *testing.T) {
+	tor, err := Create(writeContent(t, map[string]int{"a": 1, "b": 1, "c": 1}), &CreateOptions{Pad: true})
+	require.NoError(t, err)
+	for _, test := range []struct {
+		files []int
+		want  string
+	}{{nil, "abc"}, {[]int{0}, "a"}, {[]int{1, 3}, ""}, {[]int{0, 4}, "ac"}, {[]int{2, 100}, "b"}} {
+		m := Magnet{Select: test.files}
+		var chosen string
+		for f := range tor.Files() {
+			if m.Priority(f) == Normal {
+				chosen += strings.TrimPrefix(f.Path, "content/")
+			}
+		}
+		require.Equal(t, test.want, chosen, "%v", test.files)
+	}
+}
+
 func FuzzParseMagnet(f *testing.F) {
 	for _, uri := range []string{
 		"magnet:?xt=urn:btih:" + testHash,

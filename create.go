@@ -296,11 +296,11 @@ func encodeInfo(name string, files []contentFile, multi bool, pieceLength int64,
 // checkNames makes sure that the content is found again under the names that the torrent has for it.
 func checkNames(t *Torrent, name string, files []contentFile) error {
 	if t.name != name {
-		return fmt.Errorf("the name %q would be read as %q: %w", name, t.name, ErrUnsupported)
+		return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", name, t.name, ErrUnsupported)
 	}
 	for i, f := range t.files {
 		if files[i].path != "" && t.multi && f.Path != name+"/"+files[i].name {
-			return fmt.Errorf("%q would be read as %q: %w", files[i].path, f.Path, ErrUnsupported)
+			return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", files[i].name, f.Path, ErrUnsupported)
 		}
 	}
 	return nil

@@ -1,0 +1,81 @@
+// Command create makes a .torrent file of a file or a directory, and prints what is in it and its
+// magnet link.
+//
+//	go run ./examples/create -tracker https://tracker.example/announce PATH
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
+	"github.com/shoal-go/torrent"
+)
+
+func main() {
+	log.SetFlags(0)
+	o := torrent.CreateOptions{CreatedBy: "shoal-go/torrent"}
+	output := flag.String("o", "", "the `file` to write; NAME.torrent if not given")
+	flag.StringVar(&o.Name, "name", "", "what to call it; the last element of PATH if not given")
+	flag.StringVar(&o.Comment, "comment", "", "free `text`")
+	flag.BoolVar(&o.Private, "private", false, "peers come from the trackers alone")
+	flag.BoolVar(&o.Pad, "pad", false, "begin each file with a piece of its own")
+	piece := flag.Int64("piece", 0, "length of a piece in `KiB`; chosen by the size if not given")
+	flag.Func("tracker", "announce `URL`; each further one is asked if those before it fail", func(url string) error {
+		o.Trackers = append(o.Trackers, []string{url})
+		return nil
+	})
+	flag.Func("webseed", "`URL` where the content is to be had as well", func(url string) error {
+		o.WebSeeds = append(o.WebSeeds, url)
+		return nil
+	})
+	flag.Parse()
+	if flag.NArg() != 1 {
+		log.Fatal("usage: create [flags] PATH; -h lists the flags")
+	}
+	o.PieceLength = *piece << 10
+
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		bar := progressbar.DefaultBytes(-1, "hashing")
+		o.Progress = func(done, total int64) {
+			bar.ChangeMax64(total)
+			bar.Set64(done)
+		}
+	}
+
+	// Ctrl-C ends the hashing.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	t, err := torrent.CreateContext(ctx, flag.Arg(0), &o)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if *output == "" {
+		*output = t.Name() + ".torrent"
+	}
+	if err := write(*output, t); err != nil {
+		log.Fatal(err)
+	}
+
+	t.PrintTree(os.Stdout)
+	fmt.Printf("%d pieces of %d KiB\n\n%s\n%s\n", t.NumPieces(), t.PieceLength()>>10, *output, t.Magnet())
+}
+
+// write makes a new file; one that is there already is left alone.
+func write(path string, t *torrent.Torrent) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	if _, err := t.WriteTo(f); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}

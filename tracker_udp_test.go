@@ -1,0 +1,357 @@
+package torrent
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestUDPAnnounceRequest(t *testing.T) {
+	r := announceRequest{
+		infoHash: rigHash, peerID: [20]byte([]byte("-SH0001-abcdefghijkl")), key: 0xbeef, port: 6881,
+		announceProgress: announceProgress{uploaded: 1 << 40, downloaded: 2, left: 3},
+		event:            eventStarted, numWant: 200,
+	}
+	head := string(rigHash[:]) + "-SH0001-abcdefghijkl" +
+		"\x00\x00\x00\x00\x00\x00\x00\x02" + "\x00\x00\x00\x00\x00\x00\x00\x03" + "\x00\x00\x01\x00\x00\x00\x00\x00" +
+		"\x00\x00\x00\x02" + "\x00\x00\x00\x00" + "\x00\x00\xbe\xef" + "\x00\x00\x00\xc8" + "\x1a\xe1"
+	long := strings.Repeat("x", 300)
+	for _, c := range []struct{ url, options string }{
+		{"udp://t.example:80", ""},
+		{"udp://t.example:80/announce", "\x02\x09/announce"},
+		{"udp://t.example:80/a%20b?pass=1", "\x02\x0d/a%20b?pass=1"},
+		{"udp://t.example:80/" + long, "\x02\xff/" + long[:254] + "\x02\x2e" + long[:46]},
+	} {
+		u, err := parseTrackerURL(c.url)
+		require.NoError(t, err)
+		require.Equal(t, head+c.options, string(appendUDPAnnounce(nil, u, r)))
+	}
+}
+
+// The datagrams that a silent tracker gets, by the second, are those of the examples of BEP 15.
+func TestUDPSilence(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		connects bool
+		want     string
+	}{
+		{"connect times out", false, "0:connect 15:connect 45:connect 105:connect 225:connect 465:connect 945:connect 1905:connect 3825:connect"},
+		{"announce times out", true, "0:connect 0:announce 15:announce 45:announce 105:connect 105:announce 225:connect 225:announce 465:connect 465:announce " +
+			"945:connect 945:announce 1905:connect 1905:announce 3825:connect 3825:announce"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
+				var got []string
+				transactions := map[string]bool{}
+				began := time.Now()
+				r.serveUDP("10.0.1.1", func(p []byte, reply func([]byte)) {
+					action := binary.BigEndian.Uint32(p[8:])
+					got = append(got, fmt.Sprintf("%d:%s", int(time.Since(began).Seconds()), []string{"connect", "announce"}[action]))
+					transactions[string(p[8:16])] = true
+					if c.connects && action == 0 {
+						reply(append(p[8:16:16], 1, 2, 3, 4, 5, 6, 7, 8))
+					}
+				})
+				trackers, _ := r.start()
+				after(2 * time.Second)
+				require.ErrorContains(t, trackers.stats()[0].Err, "no answer yet")
+				require.True(t, trackers.stats()[0].Announcing)
+				after(7664 * time.Second)
+				require.Equal(t, c.want, strings.Join(got, " "))
+				require.LessOrEqual(t, len(transactions), 2, "a repetition has the number of what it repeats")
+				require.ErrorContains(t, trackers.stats()[0].Err, "no answer")
+				require.False(t, trackers.stats()[0].Announcing)
+			})
+		})
+	}
+}
+
+func TestUDPConnectionIsKeptForAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
+		var s said
+		r.serveUDP("10.0.1.1", honestUDP(&s, nil))
+		trackers, _ := r.start()
+		after(time.Second)
+		require.Equal(t, "connect started", s.take())
+		trackers.complete()
+		after(time.Second)
+		require.Equal(t, "completed", s.take())
+		sc, err := trackers.scrape(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, Scrape{Seeds: 5, Leechers: 7, Completed: 70}, sc)
+		require.Equal(t, "scrape", s.take())
+		after(time.Minute)
+		_, err = trackers.scrape(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "connect scrape", s.take())
+	})
+}
+
+func TestUDPTrackerThatForgotTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
+		var s said
+		r.serveUDP("10.0.1.1", honestUDP(&s, compactPeer))
+		r.config.udp.connect(netip.MustParseAddrPort("10.0.1.1:80"), 0xdead)
+		r.start()
+		after(time.Second)
+		require.Equal(t, "connect started", s.take())
+		require.NotEmpty(t, r.found)
+	})
+}
+
+func TestUDPNextAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"udp://t.example:80"})
+		var s said
+		for _, a := range []string{"10.0.1.1", "10.0.1.2", "10.0.1.3"} {
+			r.names["t.example"] = append(r.names["t.example"], netip.MustParseAddr(a))
+		}
+		r.serveUDP("10.0.1.3", honestUDP(&s, compactPeer))
+		trackers, end := r.start()
+		after(46 * time.Second)
+		require.Equal(t, "connect started", s.take(), "the third after 15 and 30 seconds of silence")
+		after(30 * time.Minute)
+		require.Equal(t, "connect -", s.take(), "next time it is the first to be asked")
+		end()
+		trackers.stop(t.Context())
+		require.Equal(t, "stopped", s.take())
+	})
+}
+
+func TestUDPOverBothFamilies(t *testing.T) {
+	for _, silent6 := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newTrackerRig(t, []string{"udp://t.example:80"})
+			r.names["t.example"] = []netip.Addr{netip.MustParseAddr("fd00::1:1"), netip.MustParseAddr("10.0.1.1")}
+			var s, s6 said
+			r.serveUDP("10.0.1.1", honestUDP(&s, compactPeer))
+			h := r.serveUDP("fd00::1:1", honestUDP(&s6, binary.BigEndian.AppendUint16(rigPeer6.Addr().AsSlice(), rigPeer6.Port())))
+			if silent6 {
+				h.unplug()
+			}
+			trackers, end := r.start()
+			after(time.Second)
+			require.Equal(t, "connect started", s.take())
+			found := r.found["udp://t.example:80"]
+			if silent6 {
+				require.Equal(t, []netip.AddrPort{rigPeer}, found)
+			} else {
+				require.ElementsMatch(t, []netip.AddrPort{rigPeer, rigPeer6}, found)
+				require.Equal(t, "connect started", s6.take())
+			}
+			require.Equal(t, len(found), trackers.stats()[0].Peers)
+			require.NoError(t, trackers.stats()[0].Err)
+			after(30 * time.Minute)
+			require.Equal(t, "connect -", s.take())
+			end()
+			began := time.Now()
+			trackers.stop(t.Context())
+			require.Less(t, time.Since(began), time.Second)
+		})
+	}
+}
+
+// Whatever a stranger sends, the true answer is still heard.
+func TestUDPForgery(t *testing.T) {
+	be := binary.BigEndian
+	for _, c := range []struct {
+		name string
+		lie  func(true []byte) []byte // from the tracker's address, before the true answer
+	}{
+		{"wrong transaction", func(p []byte) []byte { p[7]++; return p }},
+		{"wrong action", func(p []byte) []byte { p[3] = 2; return p }},
+		{"unknown action", func(p []byte) []byte { p[0] = 0x80; return p }},
+		{"short", func(p []byte) []byte { return p[:15] }},
+		{"shorter", func(p []byte) []byte { return p[:7] }},
+		{"empty", func(p []byte) []byte { return nil }},
+		{"error with another transaction", func(p []byte) []byte { return append(be.AppendUint32(nil, 3), "xxxxno"...) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
+				var s said
+				r.serveUDP("10.0.1.1", func(p []byte, reply func([]byte)) {
+					honestUDP(&s, compactPeer)(p, func(true []byte) {
+						reply(c.lie(bytes.Clone(true)))
+						reply(true)
+						reply(true) // once more
+					})
+				})
+				trackers, _ := r.start()
+				after(5 * time.Second)
+				require.Equal(t, "connect started", s.take())
+				require.NoError(t, trackers.stats()[0].Err)
+				require.Equal(t, []netip.AddrPort{rigPeer}, r.found["udp://10.0.1.1:80"])
+			})
+		})
+	}
+}
+
+// A datagram from elsewhere is not the tracker's, even with the right transaction.
+func TestUDPForgeryFromAnotherAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
+		liar, err := r.net.host("10.0.1.66", 0, 0, 0).listenPacket("udp", ":80")
+		require.NoError(t, err)
+		var s said
+		h := r.net.host("10.0.1.1", 0, 0, 40*time.Millisecond)
+		c, err := h.listenPacket("udp", ":80")
+		require.NoError(t, err)
+		go func() {
+			p := make([]byte, 4096)
+			for {
+				n, from, err := c.ReadFrom(p)
+				if err != nil {
+					return
+				}
+				honestUDP(&s, compactPeer)(bytes.Clone(p[:n]), func(true []byte) {
+					lie := bytes.Clone(true)
+					if len(lie) > 20 {
+						lie = append(lie[:20], 6, 6, 6, 6, 6, 6)
+					}
+					liar.WriteTo(lie, from)
+					c.WriteTo(true, from)
+				})
+			}
+		}()
+		r.start()
+		after(5 * time.Second)
+		require.Equal(t, []netip.AddrPort{rigPeer}, r.found["udp://10.0.1.1:80"])
+	})
+}
+
+func TestUDPError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
+		asked := 0
+		r.serveUDP("10.0.1.1", func(p []byte, reply func([]byte)) {
+			asked++
+			reply(append(append([]byte{0, 0, 0, 3}, p[12:16]...), "go \x07away"...))
+		})
+		trackers, _ := r.start()
+		after(5 * time.Second)
+		require.EqualError(t, trackers.stats()[0].Err, "tracker udp://10.0.1.1:80: go  away")
+		require.Equal(t, 1, asked)
+		_, err := trackers.scrape(t.Context())
+		require.ErrorContains(t, err, "go  away")
+	})
+}
+
+func TestUDPSocketThatBreaksIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
+		var s said
+		r.serveUDP("10.0.1.1", honestUDP(&s, compactPeer))
+		trackers, _ := r.start()
+		after(time.Second)
+		r.config.udp.mu.Lock()
+		r.config.udp.sockets[ipv4].Close()
+		r.config.udp.mu.Unlock()
+		synctest.Wait()
+		_, err := trackers.scrape(t.Context())
+		require.NoError(t, err)
+	})
+}
+
+func TestUDPAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
+		r.config.udp.Close()
+		_, _, err := r.config.udp.exchange(t.Context(), []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:80")}, udpScrape, nil)
+		require.ErrorIs(t, err, ErrClosed)
+		conns, listeners := r.me.open()
+		require.Zero(t, conns+listeners)
+	})
+}
+
+func TestScrape(t *testing.T) {
+	hash := string(rigHash[:])
+	for _, c := range []struct {
+		name, path, body string
+		want             Scrape
+		err              string
+	}{
+		{"good", "/announce", "d5:filesd20:" + hash + "d8:completei5e10:downloadedi50e10:incompletei10eeee", Scrape{5, 10, 50}, ""},
+		{"with a key", "/x/announce.php?key=1", "d5:filesd20:" + hash + "deee", Scrape{}, ""},
+		{"not where it says announce", "/announce/x", "de", Scrape{}, "cannot be scraped"},
+		{"another torrent", "/announce", "d5:filesd20:aaaaaaaaaaaaaaaaaaaad8:completei5eeee", Scrape{}, "the torrent is not in the answer"},
+		{"refused", "/announce", "d14:failure reason2:noe", Scrape{}, "no"},
+		{"garbage", "/announce", "<html>", Scrape{}, `malformed answer "<html>"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t, []string{"http://10.0.1.1" + c.path})
+				r.serveHTTPScrape("10.0.1.1", c.body)
+				s, err := newTrackers(r.config).scrape(t.Context())
+				if c.err == "" {
+					require.NoError(t, err)
+				} else {
+					require.ErrorContains(t, err, c.err)
+				}
+				require.Equal(t, c.want, s)
+			})
+		})
+	}
+}
+
+func TestScrapeDoesNotWaitForTheSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"}, []string{"http://10.0.1.2/announce"})
+		r.serveHTTPScrape("10.0.1.2", "d5:filesd20:"+string(rigHash[:])+"d8:completei5eeee")
+		trackers := newTrackers(r.config)
+		began := time.Now()
+		s, err := trackers.scrape(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 5, s.Seeds)
+		require.Less(t, time.Since(began), 2*time.Second)
+		synctest.Wait()
+
+		r.config.private = true
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err = newTrackers(r.config).scrape(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded, "a private torrent asks one")
+	})
+}
+
+func FuzzUDPAnswer(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x01\x00\x00\x00\x09\x00\x00\x07\x08\x00\x00\x00\x07\x00\x00\x00\x05\x0a\x09\x09\x09\x1a\xe1"), true)
+	f.Add([]byte("\x00\x00\x00\x03\x00\x00\x00\x09no"), true)
+	f.Add(bytes.Repeat([]byte{0xff}, 100), false)
+	f.Fuzz(func(t *testing.T, p []byte, v4 bool) {
+		// One question of each kind is open; what is taken for its answer must be fit to be read as one.
+		u := newUDPTransport(nil, nil)
+		from := netip.MustParseAddrPort("10.0.1.1:80")
+		for action := udpConnect; action <= udpScrape; action++ {
+			answers := make(chan []byte, 1)
+			u.asked[udpQuestion{from, 9}] = udpWaiter{action, answers}
+			u.receive(from, p)
+			select {
+			case got := <-answers:
+				require.Equal(t, p, got)
+				require.Empty(t, u.asked)
+				switch binary.BigEndian.Uint32(got) {
+				case 0:
+					require.GreaterOrEqual(t, len(got), 16)
+				case 1:
+					requireSane(t, parseUDPAnswer(got, v4))
+				case 2:
+					require.GreaterOrEqual(t, len(got), 20)
+				}
+			default:
+				require.Len(t, u.asked, 1)
+			}
+		}
+	})
+}

@@ -1,0 +1,80 @@
+package torrent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+)
+
+// userStorage is a Storage from outside, of which nothing more is known than its four methods: it
+// stores padding, is hashed at every start, and cannot tell whether someone else changed it.
+type userStorage struct {
+	Storage
+	t *Torrent
+}
+
+func wrapStorage(t *Torrent, st Storage) contents { return &userStorage{Storage: st, t: t} }
+
+func (s *userStorage) writeBlocks(blocks [][]byte, off int64) error {
+	for _, b := range blocks {
+		n, err := s.WriteAt(b, off)
+		if err == nil && n < len(b) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
+}
+
+func (s *userStorage) setWanted([]bool) error { return nil }
+
+func (s *userStorage) loadResume() (Bitfield, map[int]Bitfield, bool) {
+	return newBitfield(s.t.NumPieces()), nil, false
+}
+
+func (s *userStorage) present() Bitfield { return fullBitfield(s.t.NumPieces()) }
+
+func (s *userStorage) saveResume(Bitfield, map[int]Bitfield) error { return s.Sync() }
+
+func (s *userStorage) finished() error { return nil }
+
+func (s *userStorage) changed(int) error { return nil }
+
+func (s *userStorage) changedFile(int) error { return nil }
+
+func (s *userStorage) renew(piece int) (Bitfield, error) {
+	doubt := newBitfield(s.t.NumPieces())
+	doubt.set(piece)
+	return doubt, nil
+}
+
+func (s *userStorage) file(i int) ([]byte, func() error, error) {
+	f := &s.t.files[i]
+	if f.Length > math.MaxInt {
+		return nil, nil, fmt.Errorf("%s: %d bytes in one slice: %w", f.Path, f.Length, ErrTooLarge)
+	}
+	b := make([]byte, f.Length)
+	if err := readFull(s, b, f.offset); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	return b, func() error { return nil }, nil
+}
+
+// readFull reads all of p; what ends before that is io.ErrUnexpectedEOF.
+func readFull(r io.ReaderAt, p []byte, off int64) error {
+	if len(p) == 0 {
+		return nil
+	}
+	n, err := r.ReadAt(p, off)
+	switch {
+	case n == len(p):
+		return nil
+	case err == nil || errors.Is(err, io.EOF):
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,163 @@
+package torrent
+
+import (
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"log/slog"
+	"runtime"
+	"sync"
+)
+
+// verifyBuffer is what one core reads at a time, in bytes: large enough that system calls cost
+// nothing beside the hash, small enough that the bytes are still in the core's cache when hashed.
+const verifyBuffer = 256 << 10
+
+// Verify hashes what dir holds of the content and returns the pieces that are right. Nothing is
+// written, and no claim of an earlier run is believed. A dir that is not there is an error, a file
+// that is missing or short is not. The context ends it between reads of at most 256 KiB.
+func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
+	disk, err := openRoot(dir)
+	if err != nil {
+		return Bitfield{}, err
+	}
+	s, err := openFilesOn(t, disk, dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return Bitfield{}, errors.Join(err, disk.close())
+	}
+	defer s.Close()
+	have := newBitfield(t.NumPieces())
+	err = hashPieces(ctx, t, s, s.present(), func(piece int, ok bool) {
+		if ok {
+			have.set(piece)
+		}
+	})
+	if err != nil {
+		return Bitfield{}, err
+	}
+	return have, nil
+}
+
+// hashPieces hashes the pieces of which, on all cores, and tells for each whether it is as the torrent
+// says; result is called by one goroutine at a time, in no certain order. A piece whose bytes are
+// not there is not ok; any other error of r ends it all, as does the context, at once even within a
+// piece. All calls of result have returned when it returns.
+func hashPieces(ctx context.Context, t *Torrent, r io.ReaderAt, which Bitfield, result func(piece int, ok bool)) error {
+	v := &verification{t: t, r: r, which: which, result: result, run: int(max(1, verifyBuffer/t.pieceLength))}
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(outer)
+	defer cancel(nil)
+	var cores sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), which.Count()) {
+		cores.Go(func() {
+			if err := v.work(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	cores.Wait()
+	if err := outer.Err(); err != nil && context.Cause(outer) != err {
+		return fmt.Errorf("%w: %w", err, context.Cause(outer))
+	}
+	return context.Cause(ctx)
+}
+
+// verification is the state of one hashPieces, shared by all cores.
+type verification struct {
+	t      *Torrent
+	r      io.ReaderAt
+	which  Bitfield
+	run    int // pieces taken at once: several if they are small, so that one read fetches them all
+	result func(piece int, ok bool)
+
+	mu   sync.Mutex // also serialises result
+	next int        // the first piece that no core has taken
+}
+
+// take returns the next pieces, first to before end, all of them to be hashed and consecutive.
+func (v *verification) take() (first, end int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for v.next < v.which.Len() && !v.which.Has(v.next) {
+		v.next++
+	}
+	first = v.next
+	for v.next < first+v.run && v.which.Has(v.next) {
+		v.next++
+	}
+	return first, v.next
+}
+
+func (v *verification) tell(piece int, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.result(piece, ok)
+}
+
+func (v *verification) work(ctx context.Context) error {
+	buf := make([]byte, verifyBuffer)
+	h := sha1.New()
+	for ctx.Err() == nil {
+		first, end := v.take()
+		if first == end {
+			return nil
+		}
+		if end-first > 1 && v.together(first, end, buf, h) {
+			continue
+		}
+		for piece := first; piece < end; piece++ {
+			ok, err := v.alone(ctx, piece, buf, h)
+			if err != nil {
+				return err
+			}
+			v.tell(piece, ok)
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// together hashes consecutive pieces that fit in buf after a single read. It is false, and nothing
+// was told, if not all of them could be read.
+func (v *verification) together(first, end int, buf []byte, h hash.Hash) bool {
+	off := int64(first) * v.t.pieceLength
+	b := buf[:min(int64(end)*v.t.pieceLength, v.t.total)-off]
+	if readFull(v.r, b, off) != nil {
+		return false
+	}
+	for piece := first; piece < end; piece++ {
+		n := v.t.pieceSize(piece)
+		h.Reset()
+		h.Write(b[:n])
+		b = b[n:]
+		v.tell(piece, v.matches(h, piece))
+	}
+	return true
+}
+
+func (v *verification) alone(ctx context.Context, piece int, buf []byte, h hash.Hash) (bool, error) {
+	h.Reset()
+	off := int64(piece) * v.t.pieceLength
+	for left := v.t.pieceSize(piece); left > 0; {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		b := buf[:min(int64(len(buf)), left)]
+		if err := readFull(v.r, b, off); unwritten(err) {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+		h.Write(b)
+		off, left = off+int64(len(b)), left-int64(len(b))
+	}
+	return v.matches(h, piece), nil
+}
+
+func (v *verification) matches(h hash.Hash, piece int) bool {
+	var sum Hash
+	h.Sum(sum[:0])
+	return sum == v.t.pieceHash(piece)
+}

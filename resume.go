@@ -1,0 +1,277 @@
+package torrent
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+)
+
+// resume is what the sidecar says: the pieces that were verified, the blocks of others that were
+// written, and how the files stood when that was so.
+//
+// As bytes, all integers big-endian: the magic, a version (2 bytes), the info hash (20), the piece
+// length (8), the length of all pieces (8), the number of files (4), for each file its size (8, all
+// ones if it was not there) and modification time (8, ns), the pieces as a bitfield, the number of
+// partial pieces (4), for each its index (4) and its blocks as a bitfield, and the SHA-1 of all that.
+type resume struct {
+	files   []fileClaim // by index in Torrent.files, and one more for the edges
+	have    Bitfield
+	partial map[int]Bitfield
+}
+
+type fileClaim struct{ size, mtime int64 }
+
+const (
+	resumeMagic   = "\x89resume\n"
+	resumeVersion = 1
+	noFile        = -1 // the size of one that was not there
+)
+
+// blocks is how many blocks piece has.
+func (t *Torrent) blocks(piece int) int {
+	return int((t.pieceSize(piece) + blockSize - 1) / blockSize)
+}
+
+func (r *resume) append(b []byte, t *Torrent) []byte {
+	start := len(b)
+	b = append(b, resumeMagic...)
+	b = binary.BigEndian.AppendUint16(b, resumeVersion)
+	b = append(b, t.infoHash[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(t.pieceLength))
+	b = binary.BigEndian.AppendUint64(b, uint64(t.total))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(r.files)))
+	for _, f := range r.files {
+		b = binary.BigEndian.AppendUint64(b, uint64(f.size))
+		b = binary.BigEndian.AppendUint64(b, uint64(f.mtime))
+	}
+	b = r.have.appendTo(b)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(r.partial)))
+	for _, piece := range slices.Sorted(maps.Keys(r.partial)) {
+		blocks := r.partial[piece]
+		b = binary.BigEndian.AppendUint32(b, uint32(piece))
+		b = blocks.appendTo(b)
+	}
+	sum := sha1.Sum(b[start:])
+	return append(b, sum[:]...)
+}
+
+// maxResumeSize bounds the sidecar of t: all of its pieces partial.
+func maxResumeSize(t *Torrent) int64 {
+	pieces := int64(t.NumPieces())
+	return 128 + 16*int64(len(t.files)+1) + pieces/8 + pieces*(4+1) + t.total/blockSize/8
+}
+
+// parseResume reads what append wrote for the same torrent. The error says why p is not that.
+func parseResume(p []byte, t *Torrent) (*resume, error) {
+	if !bytes.HasPrefix(p, []byte(resumeMagic)) {
+		return nil, errors.New("not a resume sidecar")
+	}
+	if len(p) < len(resumeMagic)+2+sha1.Size {
+		return nil, errors.New("damaged: too short")
+	}
+	if v := binary.BigEndian.Uint16(p[len(resumeMagic):]); v != resumeVersion {
+		return nil, fmt.Errorf("of version %d, while this is version %d", v, resumeVersion)
+	}
+	body, sum := p[:len(p)-sha1.Size], p[len(p)-sha1.Size:]
+	if sha1.Sum(body) != Hash(sum) {
+		return nil, errors.New("damaged: its checksum is wrong")
+	}
+	in := fields{p: body[len(resumeMagic)+2:]}
+	if !bytes.Equal(in.take(len(t.infoHash)), t.infoHash[:]) {
+		return nil, errors.New("of another torrent")
+	}
+	if in.int64() != t.pieceLength || in.int64() != t.total || in.int() != len(t.files)+1 {
+		return nil, errors.New("of a torrent of another shape")
+	}
+	r := &resume{files: make([]fileClaim, len(t.files)+1)}
+	for i := range r.files {
+		r.files[i] = fileClaim{in.int64(), in.int64()}
+	}
+	var err error
+	if r.have, err = parseBitfield(in.take((t.NumPieces()+7)/8), t.NumPieces()); err != nil {
+		return nil, err
+	}
+	n := in.int()
+	if n > t.NumPieces() {
+		return nil, fmt.Errorf("%d partial pieces of %d", n, t.NumPieces())
+	}
+	r.partial = make(map[int]Bitfield)
+	for range n {
+		piece := in.int()
+		if piece >= t.NumPieces() {
+			return nil, fmt.Errorf("piece %d of %d", piece, t.NumPieces())
+		}
+		blocks, err := parseBitfield(in.take((t.blocks(piece)+7)/8), t.blocks(piece))
+		if err != nil {
+			return nil, fmt.Errorf("piece %d: %w", piece, err)
+		}
+		r.partial[piece] = blocks
+	}
+	if len(in.p) > 0 || in.short {
+		return nil, errors.New("of the wrong length")
+	}
+	return r, nil
+}
+
+// fields takes integers off the front of p. What is not there is zero, and short.
+type fields struct {
+	p     []byte
+	short bool
+}
+
+func (f *fields) take(n int) []byte {
+	if n > len(f.p) {
+		f.short = true
+		return make([]byte, n)
+	}
+	b := f.p[:n]
+	f.p = f.p[n:]
+	return b
+}
+
+func (f *fields) int64() int64 { return int64(binary.BigEndian.Uint64(f.take(8))) }
+
+// int is a 32-bit count or index, or a number too large for either.
+func (f *fields) int() int { return int(min(binary.BigEndian.Uint32(f.take(4)), 1<<31-1)) }
+
+// readResume reads the sidecar, if there is one, and keeps of its claims what still holds. One that is
+// of no use is set aside, since it may be of use to whoever wrote it.
+func (s *fileStorage) readResume() {
+	name := s.sidecar(".resume")
+	p, err := s.readSidecar(name)
+	if absent(err) {
+		return
+	}
+	var r *resume
+	if err == nil {
+		r, err = parseResume(p, s.t)
+	}
+	if err != nil {
+		s.log.Warn("resume sidecar set aside, files will be hashed", "file", name, "reason", err)
+		if err := s.disk.rename(name, name+".bad"); err != nil {
+			s.log.Debug("resume sidecar stays", "file", name, "err", err)
+		}
+		return
+	}
+	s.confirm(r)
+	s.claims = r
+}
+
+func (s *fileStorage) readSidecar(name string) ([]byte, error) {
+	f, err := s.disk.open(name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.stat()
+	if err != nil {
+		return nil, err
+	}
+	if limit := maxResumeSize(s.t); info.size > limit {
+		return nil, fmt.Errorf("%d bytes, while none has more than %d", info.size, limit)
+	}
+	p := make([]byte, info.size)
+	return p, readFull(f, p, 0)
+}
+
+// confirm takes out of r the pieces under which a file is not as r says.
+func (s *fileStorage) confirm(r *resume) {
+	held := make([]bool, len(s.files))
+	for i := range s.files {
+		held[i] = s.claim(i) == r.files[i]
+		if !held[i] {
+			s.log.Debug("file is not as the resume sidecar says, will be hashed", "file", s.path(i))
+		}
+	}
+	holds := func(piece int) bool {
+		for i := range s.t.filesOf(piece) {
+			if _, slot := s.slots[piece]; !held[i] || !s.files[i].here && !(slot && held[s.edgesFile()]) {
+				return false
+			}
+		}
+		return true
+	}
+	for piece := range r.have.All() {
+		if !holds(piece) {
+			r.have.clear(piece)
+		}
+	}
+	maps.DeleteFunc(r.partial, func(piece int, _ Bitfield) bool { return r.have.Has(piece) || !holds(piece) })
+}
+
+// claim is how file i was left.
+func (s *fileStorage) claim(i int) fileClaim {
+	f := &s.files[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.meddled.Load():
+		return fileClaim{} // which is true of no file
+	case f.left == stamp{}:
+		return fileClaim{size: noFile}
+	}
+	return fileClaim{f.left.size, f.left.mtime}
+}
+
+func (s *fileStorage) loadResume() (Bitfield, map[int]Bitfield, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.claims
+	if r == nil {
+		return newBitfield(s.t.NumPieces()), nil, false
+	}
+	s.claims = nil
+	return r.have, r.partial, true
+}
+
+// saveResume replaces the sidecar. Nothing is claimed before it was synced: how the files stand is
+// taken first, so that what is written while the Sync runs makes the claim void, and not wrong.
+func (s *fileStorage) saveResume(have Bitfield, partial map[int]Bitfield) error {
+	if !s.locked.Load() || have.full() {
+		return nil
+	}
+	s.resumeMu.Lock()
+	defer s.resumeMu.Unlock()
+	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial}
+	for i := range s.files {
+		r.files[i] = s.claim(i)
+	}
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	name := s.sidecar(".resume")
+	if err := s.replace(name, r.append(nil, s.t)); err != nil {
+		return fmt.Errorf("save %s: %w", name, err)
+	}
+	return nil
+}
+
+// replace puts p in the place of name, so that after a loss of power there is one or the other.
+func (s *fileStorage) replace(name string, p []byte) error {
+	f, err := s.disk.open(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(p, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = s.disk.rename(name+".tmp", name)
+	}
+	if err != nil {
+		return errors.Join(err, s.disk.remove(name+".tmp"))
+	}
+	return s.disk.syncDir(".")
+}

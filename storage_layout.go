@@ -1,0 +1,285 @@
+package torrent
+
+import (
+	"crypto/sha1"
+	"errors"
+	"fmt"
+)
+
+// setWanted gives the wanted files their place. They come into being with their first bytes, so
+// that an empty one is made here.
+//
+// Where all of them are there in full length nothing is made, and the directory may be read-only.
+func (s *fileStorage) setWanted(wanted []bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.wanted = append([]bool(nil), wanted...)
+	var missing []int
+	short := false
+	for i := range s.t.files {
+		f, state := &s.t.files[i], &s.files[i]
+		if !wanted[i] || f.pad {
+			continue
+		}
+		if state.left == (stamp{}) {
+			missing = append(missing, i)
+		}
+		short = short || state.left.size < f.Length
+	}
+	if len(missing) == 0 && !short {
+		return nil
+	}
+	if err := s.lock(); err != nil {
+		return err
+	}
+	for _, i := range missing {
+		if s.files[i].here {
+			continue // wanted before, and nothing written yet
+		}
+		if s.t.files[i].Length == 0 {
+			if err := s.writeFile(i, nil, 0); err != nil {
+				return err
+			}
+			s.files[i].here = true
+		} else if err := s.adopt(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// present leaves out the pieces that cannot be right: those with bytes in a missing file or past the
+// end of a short one, and those that are nothing but holes, unless zeros are what they should hold.
+func (s *fileStorage) present() Bitfield {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	t := s.t
+	lacking := newBitfield(t.NumPieces()) // some of it is not there
+	data := newBitfield(t.NumPieces())    // some of it is more than a hole
+	if s.closed {
+		return data
+	}
+	mark := func(b *Bitfield, from, to int64) {
+		if from < to {
+			for piece := from / t.pieceLength; piece*t.pieceLength < to; piece++ {
+				b.set(int(piece))
+			}
+		}
+	}
+	for i := range t.files {
+		f, state := &t.files[i], &s.files[i]
+		if f.pad || f.Length == 0 {
+			continue
+		}
+		if !state.here {
+			s.presentEdges(f, &lacking, &data)
+			continue
+		}
+		size := min(f.Length, state.left.size)
+		mark(&lacking, f.offset+size, f.offset+f.Length)
+		err := s.eachData(i, size, func(from, to int64) { mark(&data, f.offset+from, f.offset+to) })
+		if err != nil {
+			s.log.Warn("cannot look for holes", "file", s.path(i), "err", err)
+			mark(&data, f.offset, f.offset+size)
+		}
+	}
+	zeros := zeroHash(t.pieceLength)
+	for piece := range t.NumPieces() {
+		switch {
+		case lacking.Has(piece):
+			data.clear(piece)
+		case data.Has(piece):
+		case t.pieceSize(piece) < t.pieceLength || t.pieceHash(piece) == zeros():
+			data.set(piece)
+		}
+	}
+	return data
+}
+
+// presentEdges marks the pieces of f, which is not here, as having data where there is a slot, and
+// else as lacking.
+func (s *fileStorage) presentEdges(f *File, lacking, data *Bitfield) {
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	for piece, end := s.t.piecesOf(f); piece < end; piece++ {
+		if _, ok := s.slots[piece]; ok {
+			data.set(piece)
+		} else {
+			lacking.set(piece)
+		}
+	}
+}
+
+// eachData calls mark for the runs of the first size bytes of file i that are not holes.
+func (s *fileStorage) eachData(i int, size int64, mark func(from, to int64)) error {
+	if size == 0 {
+		return nil
+	}
+	info, err := s.disk.stat(s.files[i].name)
+	if err != nil {
+		return err
+	}
+	if info.dense {
+		mark(0, size)
+		return nil
+	}
+	h, err := s.handles.get(i, false, false)
+	if err != nil {
+		return err
+	}
+	defer s.handles.put(h)
+	for off := int64(0); off < size; {
+		from, to, err := h.f.nextData(off, size)
+		if err != nil {
+			return err
+		}
+		mark(from, min(to, size))
+		off = max(to, off+1)
+	}
+	return nil
+}
+
+// zeroHash returns what computes, once, the hash of a piece of zeros.
+func zeroHash(length int64) func() Hash {
+	var sum Hash
+	known := false
+	return func() Hash {
+		if !known {
+			known = true
+			h, zeros := sha1.New(), make([]byte, min(length, verifyBuffer))
+			for left := length; left > 0; left -= min(left, verifyBuffer) {
+				h.Write(zeros[:min(left, verifyBuffer)])
+			}
+			h.Sum(sum[:0])
+		}
+		return sum
+	}
+}
+
+// finished cuts wanted files that are too long, removes what was there for the next run, and gives
+// the lock back, unless the edges hold what a wider selection will want. It does not sync: without
+// a sidecar nothing is claimed, and so nothing can be claimed wrongly.
+func (s *fileStorage) finished() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	for i := range s.t.files {
+		if length := s.t.files[i].Length; len(s.wanted) > 0 && s.wanted[i] && s.files[i].left.size > length {
+			if err := s.cut(i, length); err != nil {
+				return err
+			}
+		}
+	}
+	if s.edgesNeeded() {
+		return nil
+	}
+	for _, suffix := range [...]string{".resume", ".resume.tmp", ".resume.bad", ".edges.resume", ".lock"} {
+		name := s.sidecar(suffix)
+		if _, err := s.disk.stat(name); absent(err) {
+			continue
+		}
+		if err := s.lock(); err != nil {
+			// Complete, but not ours to tidy: read-only, or in use by someone just now.
+			s.log.Debug("sidecar stays", "file", name, "err", err)
+			return nil
+		}
+		if suffix != ".lock" { // which goes when it is released
+			if err := s.disk.remove(name); err != nil && !absent(err) {
+				return err
+			}
+		}
+	}
+	edges := s.edgesFile()
+	s.handles.drop(edges)
+	s.files[edges].left = stamp{}
+	clear(s.slots)
+	return s.release()
+}
+
+// cut makes file i as short as it should be.
+func (s *fileStorage) cut(i int, length int64) error {
+	if err := s.lock(); err != nil {
+		s.log.Warn("file is too long", "file", s.path(i), "err", err)
+		return nil
+	}
+	f := &s.files[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := s.handles.get(i, true, false)
+	if err != nil {
+		return err
+	}
+	defer s.handles.put(h)
+	if err := h.f.Truncate(length); err != nil {
+		return fmt.Errorf("%s: %w", s.path(i), err)
+	}
+	info, err := h.f.stat()
+	f.left = info.stamp
+	return err
+}
+
+// manyFiles is how many written files are more work to sync one by one than all at once.
+const manyFiles = 64
+
+// Sync syncs the files written since the last time, and the directories they are named in.
+func (s *fileStorage) Sync() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.dirtyMu.Lock()
+	files, dirs, failed := s.dirtyFiles, s.dirtyDirs, s.syncFailed
+	s.dirtyFiles, s.dirtyDirs = nil, make(map[string]struct{})
+	s.dirtyMu.Unlock()
+	if failed != nil {
+		return failed
+	}
+	err := s.sync(files, dirs)
+	if err = errors.Join(err, s.handles.takeError()); err != nil {
+		s.dirtyMu.Lock()
+		s.syncFailed = err
+		s.dirtyMu.Unlock()
+	}
+	return err
+}
+
+func (s *fileStorage) sync(files []int, dirs map[string]struct{}) error {
+	for _, i := range files {
+		// Before it is synced: a write from here on makes it dirty again.
+		f := &s.files[i]
+		f.mu.Lock()
+		f.dirty = false
+		f.mu.Unlock()
+	}
+	if len(files) > manyFiles {
+		if done, err := s.disk.syncAll(); done || err != nil {
+			return err
+		}
+	}
+	for _, i := range files {
+		if err := s.syncFile(i); err != nil && !absent(err) {
+			return err
+		}
+	}
+	for dir := range dirs {
+		if err := s.disk.syncDir(dir); err != nil && !absent(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *fileStorage) syncFile(i int) error {
+	h, err := s.handles.get(i, true, false)
+	if err != nil {
+		return err
+	}
+	defer s.handles.put(h)
+	return h.f.Sync()
+}

@@ -1,0 +1,159 @@
+package torrent
+
+import (
+	"errors"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// Downloaded is what a download has brought: its chosen files, verified. It is an fs.FS (and
+// fs.ReadFileFS, fs.StatFS, fs.ReadDirFS) of them under their paths, and may be used from any
+// goroutine. Close it when done.
+type Downloaded struct {
+	t        *Torrent
+	contents contents
+	stop     func() error // ends sharing
+
+	closing sync.Once
+	failed  error // of closing
+
+	mu     sync.RWMutex // held for reading by every read, for writing by Close
+	closed bool
+	chosen []int // by index in t.files, in torrent order
+
+	mapsMu sync.Mutex
+	maps   map[int]mapped // by index in t.files
+	tree   map[string]*entry
+}
+
+// mapped is what contents.file gave for one file.
+type mapped struct {
+	bytes   []byte
+	release func() error
+}
+
+// newDownloaded has no files chosen yet. Close calls stop, if it is not nil, before it closes c.
+func newDownloaded(t *Torrent, c contents, stop func() error) *Downloaded {
+	return &Downloaded{t: t, contents: c, stop: stop, maps: make(map[int]mapped)}
+}
+
+// choose says which files, by index in Torrent.files, d holds.
+func (d *Downloaded) choose(files []int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.chosen = slices.Sorted(slices.Values(files))
+	d.chosen = slices.DeleteFunc(d.chosen, func(i int) bool { return d.t.files[i].pad })
+	d.tree = nil
+}
+
+// file is one file, chosen or not.
+func (d *Downloaded) file(i int) *DownloadedFile { return &DownloadedFile{d: d, index: i} }
+
+// Files yields the files in torrent order, padding files left out.
+func (d *Downloaded) Files() iter.Seq[*DownloadedFile] {
+	return func(yield func(*DownloadedFile) bool) {
+		d.mu.RLock()
+		chosen := d.chosen
+		d.mu.RUnlock()
+		for _, i := range chosen {
+			if !yield(d.file(i)) {
+				return
+			}
+		}
+	}
+}
+
+// Close ends sharing, if the download still shares, and releases all maps and memory. Byte slices
+// that Bytes returned must not be touched after it: those of maps are no longer there, and reading
+// them crashes the program. All else returns ErrClosed from then on. Files in a directory stay.
+func (d *Downloaded) Close() error {
+	d.closing.Do(func() {
+		if d.stop != nil {
+			d.failed = d.stop()
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.closed = true
+		errs := []error{d.failed}
+		for m := range maps.Values(d.maps) {
+			errs = append(errs, m.release())
+		}
+		d.maps = nil
+		d.failed = errors.Join(append(errs, d.contents.Close())...)
+	})
+	return d.failed
+}
+
+// readAt reads from file i, and never past its end.
+func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.closed {
+		return 0, ErrClosed
+	}
+	f := &d.t.files[i]
+	if off >= f.Length {
+		return 0, io.EOF
+	}
+	want := p[:min(int64(len(p)), f.Length-off)]
+	if err := d.contents.changedFile(i); err != nil {
+		return 0, err
+	}
+	n, err := d.contents.ReadAt(want, f.offset+off)
+	switch {
+	case n < len(want) && (err == nil || errors.Is(err, io.EOF)):
+		return n, io.ErrUnexpectedEOF
+	case n < len(want):
+		return n, err
+	case n < len(p):
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// DownloadedFile is one verified file of a Downloaded.
+type DownloadedFile struct {
+	d     *Downloaded
+	index int
+}
+
+// Path is slash-separated, as in File.
+func (f *DownloadedFile) Path() string { return f.d.t.files[f.index].Path }
+
+// Length is in bytes.
+func (f *DownloadedFile) Length() int64 { return f.d.t.files[f.index].Length }
+
+// Bytes is the content without a copy, to be read only: a slice of the memory that holds it, or a
+// map of the file that is made at the first call and lives until Close. An empty file is an empty
+// slice. A Storage of the user's own is read into memory.
+//
+// A file that is no longer as it was verified, by its size and modification time, is an error, as is
+// one longer than a slice can be. But a map shows the file as it is: what another program writes
+// into it later appears in the slice, and if it is made shorter, reading the slice beyond its new
+// end crashes the program (SIGBUS), which Go cannot recover from. Where others may write to the
+// files, use Open or ReadFile on the Downloaded: they return an error then.
+func (f *DownloadedFile) Bytes() ([]byte, error) {
+	d := f.d
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	d.mapsMu.Lock()
+	defer d.mapsMu.Unlock()
+	if m, ok := d.maps[f.index]; ok {
+		if err := d.contents.changedFile(f.index); err != nil {
+			return nil, err
+		}
+		return m.bytes, nil
+	}
+	b, release, err := d.contents.file(f.index)
+	if err != nil {
+		return nil, err
+	}
+	d.maps[f.index] = mapped{b, release}
+	return b, nil
+}

@@ -1,0 +1,63 @@
+package torrent
+
+import "slices"
+
+// A suspicion is kept of a piece that failed its hash, until it passes: who sent which block, and
+// what the block was. From then on the piece is fetched from one peer at a time (on parole), so
+// that a failure proves a liar, and a success shows by comparison who lied before.
+type suspicion struct {
+	attempts []attempt
+}
+
+type attempt struct {
+	senders []int32  // by block
+	digests []uint64 // by block
+}
+
+// maxAttempts bounds the memory of a suspicion: what failed before that is forgotten.
+const maxAttempts = 8
+
+// spoil notes that piece i, whole, did not have its hash. digests are of its blocks. It returns the
+// senders proven to have lied: the one that sent all of it, if it was one. The piece begins anew.
+func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
+	p := s.started[int32(i)]
+	a := attempt{digests: digests}
+	for _, b := range p.blocks {
+		a.senders = append(a.senders, b.sender)
+	}
+	u := s.spoiled[p.piece]
+	if u == nil {
+		u = new(suspicion)
+		s.spoiled[p.piece] = u
+	}
+	first := a.senders[0]
+	alone := !slices.ContainsFunc(a.senders, func(n int32) bool { return n != first })
+	if alone && first >= 0 {
+		liars = []int32{first}
+	} else {
+		if len(u.attempts) == maxAttempts {
+			u.attempts = u.attempts[1:]
+		}
+		u.attempts = append(u.attempts, a)
+	}
+	s.failed(i)
+	return liars
+}
+
+// clear notes that piece i passed its hash after it had failed. digests are of its true blocks; who
+// sent another is returned.
+func (s *scheduler) clear(i int, digests []uint64) (liars []int32) {
+	u := s.spoiled[int32(i)]
+	if u == nil {
+		return nil
+	}
+	delete(s.spoiled, int32(i))
+	for _, a := range u.attempts {
+		for k, sender := range a.senders {
+			if sender >= 0 && a.digests[k] != digests[k] && !slices.Contains(liars, sender) {
+				liars = append(liars, sender)
+			}
+		}
+	}
+	return liars
+}

@@ -1,0 +1,221 @@
+package torrent
+
+import (
+	"crypto/sha1"
+	"fmt"
+	"hash/maphash"
+	"time"
+)
+
+const (
+	// maxHeldPiece is the longest piece that is put together in memory. A longer one goes to
+	// storage block by block.
+	maxHeldPiece = 4 << 20
+	// idleAssembly is how long blocks wait in memory for the rest of their piece.
+	idleAssembly = 30 * time.Second
+	// hashRun is how much of a piece is read back at a time to be hashed.
+	hashRun = 256 << 10
+)
+
+// An assembly is the data of a started piece: blocks in memory until the piece is whole, or, where
+// the piece is too long or memory too short for that, blocks that are on storage already.
+//
+// It belongs to the download's mutex, but for blocks that were taken out of it to be written.
+type assembly struct {
+	seq     uint64   // of the startedPiece that it belongs to
+	blocks  [][]byte // by block; nil is not here, or on storage
+	direct  bool     // blocks go to storage as they come
+	writing int      // blocks on their way to storage
+	touched time.Time
+}
+
+// A batch is blocks of one piece that are to be written outside of the mutex.
+type batch struct {
+	a      *assembly
+	piece  int32
+	blocks []heldBlock
+}
+
+type heldBlock struct {
+	index int32
+	b     []byte
+}
+
+// hold takes the data of a block that the scheduler accepted. What the batch that it returns names is
+// to be written by the caller, without the mutex, who then calls written.
+func (d *Download) hold(p *startedPiece, id blockID, b []byte, now time.Time) (out batch) {
+	a := d.assemblies[id.piece]
+	if a == nil || a.seq != p.seq {
+		d.discard(id.piece)
+		a = &assembly{seq: p.seq, direct: d.sched.pieceSize(int(id.piece)) > maxHeldPiece}
+		d.assemblies[id.piece] = a
+	}
+	a.touched = now
+	if !a.direct && d.client.memory.keep() {
+		if a.blocks == nil {
+			a.blocks = make([][]byte, len(p.blocks))
+		}
+		a.blocks[id.index] = b
+		return batch{}
+	}
+	out = d.spill(id.piece, a)
+	out.blocks = append(out.blocks, heldBlock{id.index, b})
+	a.writing++
+	return out
+}
+
+// spill takes all blocks of a out of memory, to be written.
+func (d *Download) spill(piece int32, a *assembly) batch {
+	out := batch{a: a, piece: piece}
+	a.direct = true
+	for k, b := range a.blocks {
+		if b != nil {
+			out.blocks = append(out.blocks, heldBlock{int32(k), b})
+			d.client.memory.kept.Add(-blockSize)
+		}
+	}
+	a.writing += len(out.blocks)
+	a.blocks = nil
+	return out
+}
+
+// write brings a batch to storage and gives its buffers back. The mutex is not held.
+func (d *Download) write(r batch) {
+	var err error
+	base := int64(r.piece) * d.t.pieceLength
+	for _, h := range r.blocks {
+		if err == nil {
+			_, err = d.store.WriteAt(h.b, base+int64(h.index)*blockSize)
+		}
+		d.client.memory.put(h.b)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r.a.writing -= len(r.blocks)
+	if err != nil {
+		d.fail(fmt.Errorf("write piece %d: %w", r.piece, err))
+		return
+	}
+	d.finishPiece(r.piece)
+}
+
+// discard forgets what was put together of a piece.
+func (d *Download) discard(piece int32) {
+	a := d.assemblies[piece]
+	if a == nil {
+		return
+	}
+	for _, b := range a.blocks {
+		if b != nil {
+			d.client.memory.drop(b)
+		}
+	}
+	delete(d.assemblies, piece)
+}
+
+// sweep drops what belongs to pieces that were begun anew, and spills what has waited long.
+func (d *Download) sweep(now time.Time) (out []batch) {
+	for i, a := range d.assemblies {
+		p := d.sched.started[i]
+		switch {
+		case p == nil || p.seq != a.seq:
+			if a.writing == 0 {
+				d.discard(i)
+			}
+		case p.left > 0 && a.blocks != nil && now.Sub(a.touched) > idleAssembly:
+			out = append(out, d.spill(i, a))
+		}
+	}
+	return out
+}
+
+// finishPiece has a piece hashed if all of its blocks are here.
+func (d *Download) finishPiece(piece int32) {
+	p, a := d.sched.started[piece], d.assemblies[piece]
+	if p == nil || p.left > 0 || a == nil || a.seq != p.seq || a.writing > 0 || d.ended() {
+		return
+	}
+	delete(d.assemblies, piece) // it is the hashing goroutine's now
+	d.tasks.Go(func() { d.check(piece, a) })
+}
+
+// check hashes a whole piece, stores it if it is right, and tells the scheduler.
+func (d *Download) check(piece int32, a *assembly) {
+	d.client.hashing <- struct{}{}
+	ok, err := d.hash(piece, a)
+	if ok && err == nil && !a.direct {
+		if err = d.store.writeBlocks(a.blocks, int64(piece)*d.t.pieceLength); err != nil {
+			err = fmt.Errorf("write piece %d: %w", piece, err)
+		}
+	}
+	var digests []uint64
+	if err == nil && (!ok || d.suspects(piece)) {
+		digests, err = d.digest(piece, a)
+	}
+	<-d.client.hashing
+	for _, b := range a.blocks {
+		d.client.memory.drop(b)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case err != nil:
+		d.fail(err)
+	case ok:
+		d.pieceVerified(int(piece), digests)
+	default:
+		d.pieceSpoiled(int(piece), digests)
+	}
+}
+
+// hash tells whether the piece has the hash that the torrent says.
+func (d *Download) hash(piece int32, a *assembly) (bool, error) {
+	h := sha1.New()
+	err := d.eachRun(piece, a, func(b []byte) { h.Write(b) })
+	var sum Hash
+	h.Sum(sum[:0])
+	return sum == d.t.pieceHash(int(piece)), err
+}
+
+// digest returns a digest of each block, to be compared with those of another attempt.
+func (d *Download) digest(piece int32, a *assembly) ([]uint64, error) {
+	var digests []uint64
+	err := d.eachRun(piece, a, func(b []byte) {
+		for len(b) > 0 {
+			n := min(blockSize, len(b))
+			digests = append(digests, maphash.Bytes(d.digestSeed, b[:n]))
+			b = b[n:]
+		}
+	})
+	return digests, err
+}
+
+// eachRun yields the bytes of a whole piece in order, from memory or read back from storage, in
+// runs that begin where a block begins.
+func (d *Download) eachRun(piece int32, a *assembly, yield func([]byte)) error {
+	if !a.direct {
+		for _, b := range a.blocks {
+			yield(b)
+		}
+		return nil
+	}
+	left, off := d.t.pieceSize(int(piece)), int64(piece)*d.t.pieceLength
+	buf := make([]byte, min(hashRun, left))
+	for left > 0 {
+		b := buf[:min(int64(len(buf)), left)]
+		if _, err := d.store.ReadAt(b, off); err != nil {
+			return fmt.Errorf("read piece %d back: %w", piece, err)
+		}
+		yield(b)
+		left -= int64(len(b))
+		off += int64(len(b))
+	}
+	return nil
+}
+
+// suspects tells whether a piece failed its hash before.
+func (d *Download) suspects(piece int32) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sched.spoiled[piece] != nil
+}

@@ -2,21 +2,48 @@ package torrent
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/shoal-go/torrent/internal/mse"
 )
 
-// EncryptionPolicy says what to do about Message Stream Encryption.
+// EncryptionPolicy says what to do about Message Stream Encryption, which hides from onlookers that
+// a connection is BitTorrent's. It is no protection against somebody who means it.
 type EncryptionPolicy uint8
 
 const (
-	PreferEncryption  EncryptionPolicy = iota // try it first, take plain connections too
-	RequireEncryption                         // encrypted connections only, both ways
-	DisableEncryption                         // plain connections only, both ways
+	// PreferEncryption hides the handshake wherever the peer can, and connects in plain where it
+	// cannot. What follows the handshake is encrypted if the peer insists.
+	PreferEncryption EncryptionPolicy = iota
+	// RequireEncryption encrypts everything (RC4), and connects to nobody who does not.
+	RequireEncryption
+	// DisableEncryption connects in plain, and to nobody who insists on more.
+	DisableEncryption
 )
+
+// methods are what may follow an encrypted handshake, the preferred one first. Where all that is
+// wanted is not to be recognised, plain text after it costs nothing.
+func (p EncryptionPolicy) methods() mse.Options {
+	if p == RequireEncryption {
+		return mse.Options{Methods: []mse.Method{mse.RC4}}
+	}
+	return mse.Options{Methods: []mse.Method{mse.Plaintext, mse.RC4}}
+}
 
 // Client is what downloads share: one listener, limits and a budget of connections and memory. The
 // zero value is ready to use. Its fields are fixed by the first Start that names it.
@@ -41,4 +68,329 @@ type Client struct {
 	HTTPClient *http.Client
 	// Logger is told what goes on; nil is silent.
 	Logger *slog.Logger
+
+	// Seams for tests: how to listen, and the seed of all that is drawn by lot but for keys.
+	listen       func(network, addr string) (net.Listener, error)
+	listenPacket func(network, addr string) (net.PacketConn, error)
+	seed         uint64
+
+	once    sync.Once
+	openErr error
+
+	// Fixed by open.
+	id       [20]byte
+	key      uint32 // that trackers know us by (BEP 7)
+	log      *slog.Logger
+	http     *http.Client
+	ownHTTP  bool
+	udp      *udpTransport
+	listener net.Listener // nil if we do not listen
+	memory   blockMemory
+	hashing  chan struct{}   // a token for each goroutine that hashes pieces
+	ctx      context.Context // ended by Close
+	cancel   context.CancelFunc
+	tasks    sync.WaitGroup
+
+	mu        sync.Mutex
+	rng       *mathrand.Rand
+	closed    bool
+	downloads map[Hash]*Download
+	serving   map[Hash]*Download // those that take incoming connections
+	streams   map[[20]byte]Hash  // their info hashes by what encrypted handshakes show of them
+	dials     dialBudget
+	peers     int                // connections of all downloads
+	greeting  map[netip.Addr]int // incoming connections in their handshake
+	nGreeting int
+}
+
+const (
+	maxGreeting           = 100 // incoming connections in their handshake
+	maxGreetingPerAddress = 3
+	maxPerAddress         = 3 // connections of one download to one public address
+)
+
+// open makes the client ready, once.
+func (c *Client) open() error {
+	c.once.Do(func() { c.openErr = c.openOnce() })
+	if c.openErr != nil {
+		return c.openErr
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+func (c *Client) openOnce() error {
+	seed := [2]uint64{c.seed, c.seed}
+	copy(c.id[:], peerIDPrefix)
+	if c.seed == 0 {
+		seed = [2]uint64{mathrand.Uint64(), mathrand.Uint64()}
+		rand.Read(c.id[len(peerIDPrefix):])
+	}
+	c.rng = mathrand.New(mathrand.NewPCG(seed[0], seed[1]))
+	if c.seed != 0 {
+		for k := len(peerIDPrefix); k < len(c.id); k++ {
+			c.id[k] = byte(c.rng.Uint32())
+		}
+	}
+	c.key = c.rng.Uint32()
+	c.log = c.Logger
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.http = c.HTTPClient
+	if c.http == nil {
+		c.http, c.ownHTTP = newTrackerHTTP(), true
+	}
+	listenPacket := c.listenPacket
+	if listenPacket == nil {
+		listenPacket = net.ListenPacket
+	}
+	c.udp = newUDPTransport(listenPacket, func(ctx context.Context, host string) ([]netip.Addr, error) {
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	})
+	c.hashing = make(chan struct{}, runtime.GOMAXPROCS(0))
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.downloads = make(map[Hash]*Download)
+	c.serving = make(map[Hash]*Download)
+	c.streams = make(map[[20]byte]Hash)
+	c.greeting = make(map[netip.Addr]int)
+	if c.NoListen {
+		return nil
+	}
+	listen := c.listen
+	if listen == nil {
+		listen = net.Listen
+	}
+	addr := c.Listen
+	if addr == "" {
+		addr = ":0"
+	}
+	l, err := listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen for peers: %w", err)
+	}
+	c.listener = l
+	c.tasks.Go(c.accept)
+	return nil
+}
+
+// peerIDPrefix names the client and its version in peer ids (BEP 20).
+const peerIDPrefix = "-SL0100-"
+
+// newRand returns a source of its own, for a download.
+func (c *Client) newRand() *mathrand.Rand {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return mathrand.New(mathrand.NewPCG(c.rng.Uint64(), c.rng.Uint64()))
+}
+
+// port is where we accept peers, or 0.
+func (c *Client) port() uint16 {
+	if c.listener == nil {
+		return 0
+	}
+	if a, err := netip.ParseAddrPort(c.listener.Addr().String()); err == nil {
+		return a.Port()
+	}
+	return 0
+}
+
+// Addr is where the client accepts peers, or nil: before the first Start, and with NoListen.
+func (c *Client) Addr() net.Addr {
+	if c.listener == nil {
+		return nil
+	}
+	return c.listener.Addr()
+}
+
+// Downloads yields the downloads under way, sharing ones included, in no order.
+func (c *Client) Downloads() iter.Seq[*Download] {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.downloads))
+	c.mu.Unlock()
+	return slices.Values(all)
+}
+
+// Close stops every download and returns once nothing of the client runs any more.
+func (c *Client) Close() error {
+	c.once.Do(func() { c.openErr = ErrClosed })
+	if c.openErr != nil {
+		return nil
+	}
+	c.mu.Lock()
+	first := !c.closed
+	c.closed = true
+	c.mu.Unlock()
+	var stopped sync.WaitGroup
+	for d := range c.Downloads() {
+		stopped.Go(func() { d.Close() })
+	}
+	stopped.Wait()
+	if first {
+		c.cancel()
+		if c.listener != nil {
+			c.listener.Close()
+		}
+		c.udp.Close()
+	}
+	c.tasks.Wait()
+	if c.ownHTTP {
+		c.http.CloseIdleConnections()
+	}
+	return nil
+}
+
+// add notes a download that begins.
+func (c *Client) add(d *Download) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	if c.downloads[d.t.infoHash] != nil {
+		return fmt.Errorf("%w: %s by this client", ErrInUse, d.t.name)
+	}
+	c.downloads[d.t.infoHash] = d
+	return nil
+}
+
+// serve has incoming connections handed to d from now on.
+func (c *Client) serve(d *Download) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.serving[d.t.infoHash] = d
+	c.streams[mse.StreamID(d.t.infoHash)] = d.t.infoHash
+}
+
+// remove forgets a download that ends.
+func (c *Client) remove(d *Download) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := d.t.infoHash
+	if c.downloads[h] == d {
+		delete(c.downloads, h)
+		delete(c.serving, h)
+		delete(c.streams, mse.StreamID(h))
+	}
+}
+
+// mayDial tells whether d may make one more connection now, and counts it if so.
+func (c *Client) mayDial(d *Download, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n, _ := c.dials.allowance(now); n == 0 || !c.room(len(d.peers)) {
+		return false
+	}
+	c.dials.begin(now)
+	return true
+}
+
+// room tells whether a download that has so many peers may have one more. Of what is left of the
+// client's budget nobody takes more than a fair share.
+func (c *Client) room(has int) bool {
+	if c.MaxPeers <= 0 {
+		return true
+	}
+	left := c.MaxPeers - c.peers - c.dials.halfOpen
+	share := max(1, c.MaxPeers/max(1, len(c.serving)))
+	return left > 0 && (has < share || left > c.MaxPeers/10)
+}
+
+func (c *Client) endDial() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dials.end()
+}
+
+// dialWait is how long the dials of the last second forbid another.
+func (c *Client) dialWait(now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, wait := c.dials.allowance(now)
+	if n == 0 && wait == 0 {
+		return tick // too many are half open
+	}
+	return wait
+}
+
+// joinedPeer and leftPeer count the connections of all downloads.
+func (c *Client) joinedPeer() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.peers++
+}
+
+func (c *Client) leftPeer() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.peers--
+}
+
+// accept takes connections until the listener is closed.
+func (c *Client) accept() {
+	for {
+		conn, err := c.listener.Accept()
+		if err == nil {
+			c.welcome(conn)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		c.log.Warn("accept", "err", err)
+		select { // out of file handles, most likely: let some go first
+		case <-time.After(tick):
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// welcome shakes hands with a peer that connected, if not too many others are at it.
+func (c *Client) welcome(conn net.Conn) {
+	addr, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	addr = unmap(addr)
+	ip := addr.Addr()
+	c.mu.Lock()
+	ok := err == nil && !c.closed && c.nGreeting < maxGreeting &&
+		(isLocal(ip) || c.greeting[ip] < maxGreetingPerAddress)
+	if ok {
+		c.nGreeting++
+		c.greeting[ip]++
+		c.tasks.Go(func() {
+			c.receive(conn, addr)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.nGreeting--
+			if c.greeting[ip]--; c.greeting[ip] == 0 {
+				delete(c.greeting, ip)
+			}
+		})
+	}
+	c.mu.Unlock()
+	if !ok {
+		conn.Close()
+	}
+}
+
+// receive hands a connection to the download that the peer asks for.
+func (c *Client) receive(conn net.Conn, addr netip.AddrPort) {
+	k, d, err := c.answer(c.ctx, conn, addr)
+	if err != nil {
+		c.log.Debug("incoming", "peer", addr, "err", err)
+		return
+	}
+	if !d.addPeer(k, sourceIncoming) {
+		k.Close()
+	}
+}
+
+func (c *Client) servingDownload(h Hash) *Download {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.serving[h]
 }

@@ -4,6 +4,7 @@ package torrent
 import (
 	"encoding/hex"
 	"iter"
+	"net/netip"
 	"time"
 )
 
@@ -31,6 +32,8 @@ type Torrent struct {
 	comment      string
 	createdBy    string
 	creationDate time.Time
+
+	peers []netip.AddrPort // that a magnet link named, to be tried beside others
 
 	files []File // all of them, in torrent order, padding included
 	multi bool   // has a files list, so name is a directory

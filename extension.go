@@ -1,0 +1,180 @@
+package torrent
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// clientName is what peers and trackers are told that we are.
+const clientName = "shoal/0.1"
+
+// An extension of the protocol by BEP 10: its name, and what to do with a message of it.
+type extension struct {
+	name    string
+	offered func(d *Download) bool // to the peers of d
+	receive func(p *peer, payload []byte, now time.Time) error
+}
+
+// extensionTable is all that we speak; the number by which peers name an extension to us is its
+// place here. Number 0 is the handshake.
+var extensionTable = [numExtensions]extension{
+	extPEX:      {"ut_pex", (*Download).gossips, (*peer).receivePEX},
+	extMetadata: {"ut_metadata", always, (*peer).receiveMetadata},
+	extDontHave: {"lt_donthave", always, (*peer).receiveDontHave},
+}
+
+const (
+	extPEX = 1 + iota
+	extMetadata
+	extDontHave
+	numExtensions
+)
+
+func always(*Download) bool { return true }
+
+// extensions is what a peer said of itself in its extension handshakes.
+type extensions struct {
+	number     [numExtensions]byte // by which it wants to be told; 0 if it does not speak it
+	client     string
+	uploadOnly bool           // it wants nothing (BEP 21)
+	listens    netip.AddrPort // where it accepts connections, if known
+	pex        pexState
+
+	metadataServed int64 // bytes of the info dictionary that it was sent
+}
+
+// extHandshake is what we say of ourselves to a peer.
+func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
+	h := wire.ExtHandshake{
+		M:            make(map[string]int),
+		V:            clientName,
+		ReqQ:         maxQueuedRequests,
+		P:            int(d.client.port()),
+		YourIP:       to.Addr().AsSlice(),
+		MetadataSize: int64(len(d.t.info)),
+	}
+	for n, e := range extensionTable {
+		if n > 0 && e.offered(d) {
+			h.M[e.name] = n
+		}
+	}
+	if d.sched.need.Count() == 0 {
+		h.UploadOnly = 1
+	}
+	return h
+}
+
+func (p *peer) sendExtHandshake() {
+	h := p.d.extHandshake(p.conn.addr)
+	p.sendExtended(0, h.Append(nil))
+}
+
+// sendExtended queues an extended message by the number that the peer gave it.
+func (p *peer) sendExtended(number byte, payload []byte) {
+	p.send(func(b []byte) []byte { return wire.AppendExtended(b, number, payload) })
+}
+
+// actExtended deals with a message of BEP 10.
+func (p *peer) actExtended(m wire.Message, now time.Time) error {
+	if !p.extended {
+		return errors.New("extended message without the extension protocol")
+	}
+	if m.ExtID == 0 {
+		return p.receiveExtHandshake(m.Payload, now)
+	}
+	if int(m.ExtID) < len(extensionTable) {
+		if e := extensionTable[m.ExtID]; e.offered(p.d) {
+			return e.receive(p, m.Payload, now)
+		}
+	}
+	return nil // unknown ones are ignored
+}
+
+func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
+	h, err := wire.ParseExtHandshake(payload)
+	if err != nil {
+		return err
+	}
+	d := p.d
+	d.mu.Lock()
+	defer d.unlock(now)
+	for n, e := range extensionTable {
+		if id, said := h.M[e.name]; said && n > 0 {
+			p.ext.number[n] = byte(id)
+		}
+	}
+	if h.V != "" {
+		p.ext.client = printable(h.V)
+	}
+	if h.ReqQ > 0 {
+		p.pipe.setLimit(h.ReqQ)
+	}
+	if h.UploadOnly != 0 {
+		p.ext.uploadOnly = true
+		if d.sharing() && d.sched.need.Count() == 0 {
+			return errBothSeeds
+		}
+	}
+	if p.conn.incoming && h.P != 0 {
+		p.ext.listens = netip.AddrPortFrom(p.conn.addr.Addr(), uint16(h.P))
+		if d.cand.add(p.ext.listens, sourceIncoming, "", now); !d.cand.banned(p.ext.listens) {
+			d.cand.connected(p.ext.listens)
+		}
+	}
+	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !isLocal(ip.Unmap()) {
+		d.cand.setExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
+	}
+	d.refill(p, now)
+	return nil
+}
+
+// receiveMetadata answers a request for a part of the info dictionary (BEP 9).
+func (p *peer) receiveMetadata(payload []byte, _ time.Time) error {
+	m, err := wire.ParseMetadataMessage(payload)
+	if err != nil || m.Type != wire.MetadataRequest {
+		return err
+	}
+	d := p.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	number := p.ext.number[extMetadata]
+	if number == 0 {
+		return nil
+	}
+	answer := wire.MetadataMessage{Type: wire.MetadataReject, Piece: m.Piece}
+	begin := int64(m.Piece) * wire.MetadataBlock
+	if size := int64(len(d.t.info)); begin < size && p.ext.metadataServed < maxMetadataServed(size) {
+		answer.Type = wire.MetadataData
+		answer.TotalSize = size
+		answer.Data = d.t.info[begin:min(begin+wire.MetadataBlock, size)]
+		p.ext.metadataServed += int64(len(answer.Data))
+	}
+	p.sendExtended(number, answer.Append(nil))
+	return nil
+}
+
+// receiveDontHave takes note that the peer lost a piece (BEP 54).
+func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
+	i, err := wire.ParseDontHave(payload)
+	if err != nil {
+		return err
+	}
+	d := p.d
+	if uint64(i) >= uint64(d.t.NumPieces()) {
+		return errors.New("lost a piece that there is not")
+	}
+	d.mu.Lock()
+	defer d.unlock(now)
+	d.sched.lose(&p.remote, int(i))
+	d.sched.giveBack(&p.remote, func(a ask) bool { return a.piece == int32(i) })
+	d.freed = true
+	d.updateInterest(p)
+	return nil
+}
+
+// maxMetadataServed is how much of an info dictionary of the given size one peer is sent: all of it
+// a few times over.
+func maxMetadataServed(size int64) int64 { return 4*size + 64<<10 }

@@ -1,0 +1,179 @@
+package torrent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/mse"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+const (
+	dialTimeout      = 5 * time.Second
+	handshakeTimeout = 10 * time.Second
+)
+
+var errSelf = errors.New("it is ourselves")
+
+// A connection is a TCP connection to a peer after the handshake of BEP 3.
+type connection struct {
+	net.Conn
+	addr      netip.AddrPort // of the other end
+	incoming  bool
+	encrypted bool
+	theirs    wire.Handshake
+}
+
+func (c *Client) handshake(infoHash Hash) wire.Handshake {
+	h := wire.Handshake{InfoHash: infoHash, PeerID: c.id}
+	h.SetFast()
+	h.SetExtended()
+	return h
+}
+
+// connect dials a peer and shakes hands with it.
+func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash) (*connection, error) {
+	k, err := c.tryConnect(ctx, addr, infoHash, c.Encryption != DisableEncryption)
+	if errors.Is(err, errHungUp) && c.Encryption == PreferEncryption && ctx.Err() == nil {
+		// Who knows nothing of encryption hangs up on it: greet it in plain.
+		k, err = c.tryConnect(ctx, addr, infoHash, false)
+	}
+	if err != nil {
+		return nil, &PeerError{addr, err}
+	}
+	return k, nil
+}
+
+// errHungUp marks the failure of an encrypted handshake that a plain one may survive.
+var errHungUp = errors.New("hung up on an encrypted handshake")
+
+func (c *Client) tryConnect(ctx context.Context, addr netip.AddrPort, infoHash Hash, encrypt bool) (_ *connection, err error) {
+	conn, err := c.dialPeer(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer closeUnless(&err, conn)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	defer interrupt(ctx, conn)(&err)
+	ours := c.handshake(infoHash)
+	k := &connection{Conn: conn, addr: addr}
+	if encrypt {
+		made, err := mse.Initiate(ctx, conn, infoHash, c.Encryption.methods(), ours.Append(nil))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errHungUp, err)
+		}
+		k.Conn, k.encrypted = made, true
+	} else if _, err := conn.Write(ours.Append(nil)); err != nil {
+		return nil, fmt.Errorf("handshake: %w", err)
+	}
+	return k, c.readHandshake(k, infoHash)
+}
+
+func (c *Client) dialPeer(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if c.Dial != nil {
+		return c.Dial(ctx, "tcp", addr.String())
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", addr.String())
+}
+
+// answer makes the handshake on a connection that a peer made, encrypted if the peer begins so, and
+// finds the download that it is for. It closes conn on failure.
+func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort) (_ *connection, d *Download, err error) {
+	defer closeUnless(&err, conn)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	defer interrupt(ctx, conn)(&err)
+	k := &connection{Conn: conn, addr: addr, incoming: true}
+	var p [wire.HandshakeSize]byte
+	first := p[:mse.PlainSize]
+	if _, err := io.ReadFull(conn, first); err != nil {
+		return nil, nil, fmt.Errorf("handshake: %w", err)
+	}
+	switch plain := mse.IsPlain(first); {
+	case plain && c.Encryption == RequireEncryption:
+		return nil, nil, errors.New("handshake: not encrypted")
+	case !plain && c.Encryption == DisableEncryption:
+		return nil, nil, errors.New("handshake: encrypted, or no BitTorrent")
+	case !plain:
+		k.Conn, _, err = mse.Accept(ctx, conn, bytes.Clone(first), c.stream, c.Encryption.methods())
+		if err != nil {
+			return nil, nil, fmt.Errorf("handshake: %w", err)
+		}
+		k.encrypted = true
+		if _, err := io.ReadFull(k, first); err != nil {
+			return nil, nil, fmt.Errorf("handshake: %w", err)
+		}
+	}
+	if _, err := io.ReadFull(k, p[len(first):]); err != nil {
+		return nil, nil, fmt.Errorf("handshake: %w", err)
+	}
+	if k.theirs, err = wire.ParseHandshake(p[:]); err != nil {
+		return nil, nil, fmt.Errorf("handshake: %w", err)
+	}
+	if k.theirs.PeerID == c.id {
+		return nil, nil, errSelf
+	}
+	if d = c.servingDownload(k.theirs.InfoHash); d == nil {
+		return nil, nil, fmt.Errorf("handshake: no download of info hash %s", Hash(k.theirs.InfoHash))
+	}
+	ours := c.handshake(d.t.infoHash)
+	if _, err := k.Write(ours.Append(nil)); err != nil {
+		return nil, nil, fmt.Errorf("handshake: %w", err)
+	}
+	return k, d, nil
+}
+
+// stream tells the info hash that an encrypted handshake is for.
+func (c *Client) stream(id [20]byte) (infoHash [20]byte, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h, ok := c.streams[id]
+	return h, ok
+}
+
+// readHandshake reads and checks the answer to our own handshake.
+func (c *Client) readHandshake(k *connection, infoHash Hash) error {
+	var p [wire.HandshakeSize]byte
+	if _, err := io.ReadFull(k, p[:]); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	theirs, err := wire.ParseHandshake(p[:])
+	switch {
+	case err != nil:
+		return fmt.Errorf("handshake: %w", err)
+	case theirs.InfoHash != infoHash:
+		return fmt.Errorf("handshake: info hash %s, want %s", Hash(theirs.InfoHash), infoHash)
+	case theirs.PeerID == c.id:
+		return errSelf
+	}
+	k.theirs = theirs
+	return nil
+}
+
+// interrupt has reads and writes of conn fail once ctx ends. The function that it returns ends
+// that, and names ctx's error where it was the reason.
+func interrupt(ctx context.Context, conn net.Conn) func(*error) {
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	return func(err *error) {
+		if !stop() && *err != nil {
+			*err = fmt.Errorf("%w (%w)", *err, ctx.Err())
+		} else if *err == nil {
+			*err = ctx.Err()
+		}
+	}
+}
+
+func closeUnless(err *error, conn net.Conn) {
+	if *err != nil {
+		conn.Close()
+	}
+}

@@ -1,0 +1,144 @@
+package torrent
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+const (
+	// maxQueuedRequests is how many requests a peer may have waiting here; said as reqq (BEP 10).
+	maxQueuedRequests = 500
+	// maxOutbox bounds the messages that wait for a peer that does not read.
+	maxOutbox = 4 << 20
+)
+
+// An outbox is what is to be written to one peer: encoded messages, and the requests of the peer
+// that are still to be answered. Anybody may add to it without waiting; the peer's writer takes
+// from it. Payload is not kept here: it is read when it is about to go out.
+type outbox struct {
+	mu       sync.Mutex
+	messages []byte
+	uploads  []upload // oldest first
+	closed   bool
+	wake     chan struct{} // holds one token while there is something to take
+	room     chan struct{} // closed when uploads fell below its bound; nil unless the reader waits
+}
+
+// upload is a block that the peer asked for.
+type upload struct {
+	piece, begin, length uint32
+}
+
+func newOutbox() outbox { return outbox{wake: make(chan struct{}, 1)} }
+
+func (o *outbox) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// add appends messages, as encode makes them, and wakes the writer. It returns false once too much
+// is waiting.
+func (o *outbox) add(encode func([]byte) []byte) bool {
+	ok := o.addLazily(encode)
+	o.signal()
+	return ok
+}
+
+// addLazily is add for messages that may wait for company.
+func (o *outbox) addLazily(encode func([]byte) []byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.messages = encode(o.messages)
+	return len(o.messages) <= maxOutbox
+}
+
+// queue adds a request of the peer. It returns false if too many wait.
+func (o *outbox) queue(u upload) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.uploads) >= maxQueuedRequests {
+		return false
+	}
+	if !slices.Contains(o.uploads, u) {
+		o.uploads = append(o.uploads, u)
+	}
+	o.signal()
+	return true
+}
+
+// whenRoom returns a channel that is closed once another request can be queued.
+func (o *outbox) whenRoom() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.room == nil {
+		o.room = make(chan struct{})
+	}
+	if len(o.uploads) < maxQueuedRequests {
+		o.makeRoom()
+		c := make(chan struct{})
+		close(c)
+		return c
+	}
+	return o.room
+}
+
+func (o *outbox) makeRoom() {
+	if o.room != nil && len(o.uploads) < maxQueuedRequests {
+		close(o.room)
+		o.room = nil
+	}
+}
+
+// cancel takes out a request of the peer, because it was taken back or is being answered, and tells
+// whether it was still waiting.
+func (o *outbox) cancel(u upload) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k := slices.Index(o.uploads, u)
+	if k < 0 {
+		return false
+	}
+	o.uploads = slices.Delete(o.uploads, k, k+1)
+	o.makeRoom()
+	return true
+}
+
+// refuse takes all requests of the peer back for which stay does not hold, rejecting them where
+// the peer understands that (BEP 6).
+func (o *outbox) refuse(reject bool, stay func(upload) bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	kept := o.uploads[:0]
+	for _, u := range o.uploads {
+		switch {
+		case stay(u):
+			kept = append(kept, u)
+		case reject:
+			o.messages = wire.AppendReject(o.messages, u.piece, u.begin, u.length)
+		}
+	}
+	o.uploads = kept
+	o.makeRoom()
+	o.signal()
+}
+
+// take returns the messages that wait, in exchange for an empty buffer, and the next requests to
+// answer: at most n, none of which is taken out yet.
+func (o *outbox) take(empty []byte, n int, uploads []upload) ([]byte, []upload) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	messages := o.messages
+	o.messages = empty[:0]
+	return messages, append(uploads[:0], o.uploads[:min(n, len(o.uploads))]...)
+}
+
+// waiting is how many requests of the peer wait to be answered.
+func (o *outbox) waiting() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.uploads)
+}

@@ -1,0 +1,456 @@
+package torrent
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+const (
+	silenceTimeout = 180 * time.Second // without a message the connection is dropped
+	keepAliveAfter = 90 * time.Second
+	writeTimeout   = 120 * time.Second // for the other end to make room
+	uselessTimeout = 600 * time.Second // neither side is interested
+	snubTimeout    = 20 * time.Second  // nothing of what was asked for, while block times are unknown
+	minSnubTimeout = 10 * time.Second
+	// maxUnasked is how many blocks that nobody asked for are forgiven.
+	maxUnasked = 16
+)
+
+// A peer is one connection to another client of the swarm: its framed TCP connection and the state
+// machine of BEP 3. One goroutine reads and acts, one writes; when either ends, so does the other.
+// Unless said otherwise, fields are guarded by the download's mutex.
+type peer struct {
+	d      *Download
+	conn   *connection // read by the reader, written by the writer, closed by anybody
+	rd     *wire.Reader
+	out    outbox // has its own mutex
+	number int    // of the connection within the download
+	from   source
+	joined time.Time
+
+	fast     bool // both sides speak BEP 6; fixed
+	extended bool // both sides speak BEP 10; fixed
+	ext      extensions
+
+	// Download state
+	remote        remote // what the scheduler knows of it; choking: it chokes us
+	saidWhat      bool   // its bitfield, have-all or have-none has come
+	amInterested  bool
+	pipe          pipeline
+	down          meter
+	blockTime     deviation // between blocks while some are outstanding
+	unaskedBlocks int
+	refused       int32     // the piece of which it last rejected a block
+	useful        bool      // it sent a block that was wanted
+	idleSince     time.Time // neither side was interested since; zero if one is
+
+	// Upload state
+	peerInterested bool
+	amChoking      bool
+	unchokedAt     time.Time
+	allowed        map[uint32]struct{} // pieces it may ask for in spite of a choke (BEP 6)
+	up             meter
+
+	closing error         // why it ends, once it does
+	ended   chan struct{} // closed when it is to end
+}
+
+// run lives as long as the connection.
+func (p *peer) run() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.stop(p.write())
+	}()
+	p.stop(p.read())
+	p.conn.Close()
+	<-done
+	p.d.removePeer(p)
+}
+
+// stop has the connection end, for the given reason unless there was one before.
+func (p *peer) stop(why error) {
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	p.stopLocked(why)
+}
+
+func (p *peer) stopLocked(why error) {
+	if p.closing == nil {
+		p.closing = why
+		close(p.ended)
+		p.conn.Close()
+	}
+}
+
+// read acts on what comes until the connection ends, and returns why it did.
+func (p *peer) read() error {
+	var deadline time.Time
+	for {
+		now := time.Now()
+		if left := deadline.Sub(now); left < silenceTimeout-5*time.Second {
+			deadline = now.Add(silenceTimeout)
+			p.conn.SetReadDeadline(deadline)
+		}
+		m, err := p.rd.Next()
+		if err != nil {
+			return err
+		}
+		if m.ID == wire.Piece {
+			err = p.receive(m)
+		} else {
+			err = p.act(m, time.Now())
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// receive reads the payload of a block and deals with it.
+func (p *peer) receive(m wire.Message) error {
+	d := p.d
+	id, ok := d.blockAt(m)
+	if !ok {
+		// Nothing that we ask for looks like that.
+		if err := p.countUnasked(int(m.Length)); err != nil {
+			return err
+		}
+		return p.rd.SkipBlock()
+	}
+	b := d.client.memory.get()[:m.Length]
+	if err := p.rd.ReadBlock(b); err != nil {
+		d.client.memory.put(b)
+		return err
+	}
+	now := time.Now()
+	d.mu.Lock()
+	out, err := p.accept(id, b, now)
+	d.unlock(now)
+	if out.a != nil {
+		d.write(out)
+	}
+	return err
+}
+
+// blockAt is the block that a piece message carries, if it is one as we would ask for it.
+func (d *Download) blockAt(m wire.Message) (blockID, bool) {
+	if uint64(m.Index) >= uint64(d.t.NumPieces()) || m.Begin%blockSize != 0 ||
+		int64(m.Begin) >= d.t.pieceSize(int(m.Index)) {
+		return blockID{}, false
+	}
+	id := blockID{int32(m.Index), int32(m.Begin / blockSize)}
+	return id, int(m.Length) == d.sched.blockLen(id)
+}
+
+// countUnasked forgives a few blocks that nobody asked for.
+func (p *peer) countUnasked(n int) error {
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	return p.unaskedLocked(n)
+}
+
+func (p *peer) unaskedLocked(n int) error {
+	p.d.wasted += int64(n)
+	p.d.downloaded += int64(n)
+	p.unaskedBlocks++
+	if p.fast || p.unaskedBlocks > maxUnasked {
+		return errors.New("sends blocks that nobody asked for")
+	}
+	return nil
+}
+
+// accept hands a block that was received to the scheduler and to its piece.
+func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error) {
+	d := p.d
+	n := len(b)
+	asked := p.askedAt(id)
+	heard := p.remote.heard
+	v, piece, cancel := d.sched.received(&p.remote, id, now)
+	switch v {
+	case unasked:
+		d.client.memory.put(b)
+		return batch{}, p.unaskedLocked(n)
+	case wasted:
+		d.client.memory.put(b)
+		d.wasted += int64(n)
+	case accepted:
+		out = d.hold(piece, id, b, now)
+		p.useful = true
+		d.lastProgress = now
+		if cancel != nil {
+			d.cancel(cancel, id)
+		}
+		if out.a == nil {
+			d.finishPiece(id.piece)
+		}
+	}
+	d.downloaded += int64(n)
+	d.down.add(int64(n), now)
+	p.down.add(int64(n), now)
+	if !asked.IsZero() {
+		p.remote.rate = p.down.rate(now)
+		p.pipe.got(n, asked, now, p.remote.rate)
+		p.remote.rtt = p.pipe.rtt
+		p.blockTime.add(now.Sub(heard))
+	}
+	d.refill(p, now)
+	return out, nil
+}
+
+// askedAt is when the peer was asked for a block that is still outstanding, or zero.
+func (p *peer) askedAt(id blockID) time.Time {
+	for _, a := range p.remote.queue {
+		if a.blockID == id {
+			return a.at
+		}
+	}
+	return time.Time{}
+}
+
+// act deals with every message but a block.
+func (p *peer) act(m wire.Message, now time.Time) error {
+	switch m.ID {
+	case wire.KeepAlive, wire.Port:
+		return nil
+	case wire.Request:
+		return p.requested(upload{m.Index, m.Begin, m.Length})
+	case wire.Cancel:
+		if u := (upload{m.Index, m.Begin, m.Length}); p.out.cancel(u) && p.fast {
+			p.reject(u)
+		}
+		return nil
+	case wire.Extended:
+		return p.actExtended(m, now)
+	}
+	d := p.d
+	d.mu.Lock()
+	defer d.unlock(now)
+	switch m.ID {
+	case wire.Choke:
+		p.remote.choking = true
+		d.sched.giveBack(&p.remote, func(a ask) bool { return !p.remote.allows(a.piece) })
+		d.freed = true
+	case wire.Unchoke:
+		p.remote.choking = false
+		d.refill(p, now)
+	case wire.Interested, wire.NotInterested:
+		p.peerInterested = m.ID == wire.Interested
+		d.rechoke = true
+	case wire.Have:
+		if uint64(m.Index) >= uint64(d.t.NumPieces()) {
+			return fmt.Errorf("has piece %d of %d", m.Index, d.t.NumPieces())
+		}
+		if d.sched.gain(&p.remote, int(m.Index)) {
+			d.gained(p, now)
+		}
+	case wire.Bitfield:
+		has, err := parseBitfield(m.Payload, d.t.NumPieces())
+		if err != nil {
+			return err
+		}
+		return p.says(has, now)
+	case wire.HaveAll:
+		return p.says(fullBitfield(d.t.NumPieces()), now)
+	case wire.HaveNone:
+		return p.says(newBitfield(d.t.NumPieces()), now)
+	case wire.Reject:
+		return p.rejected(m, now)
+	case wire.AllowedFast:
+		if p.fast && uint64(m.Index) < uint64(d.t.NumPieces()) && len(p.remote.allowed) < maxAllowedFast {
+			if p.remote.allowed == nil {
+				p.remote.allowed = make(map[int32]struct{})
+			}
+			p.remote.allowed[int32(m.Index)] = struct{}{}
+			d.refill(p, now)
+		}
+	case wire.Suggest:
+		if p.fast && uint64(m.Index) < uint64(d.t.NumPieces()) {
+			p.remote.suggest(int32(m.Index))
+		}
+	}
+	return nil
+}
+
+// says takes note of all that the peer has. It may say so once.
+func (p *peer) says(has Bitfield, now time.Time) error {
+	if p.saidWhat {
+		return errors.New("says twice what it has")
+	}
+	p.saidWhat = true
+	p.d.sched.replace(&p.remote, has)
+	p.d.gained(p, now)
+	return nil
+}
+
+// gained follows on news of what the peer has.
+func (d *Download) gained(p *peer, now time.Time) {
+	d.updateInterest(p)
+	d.refill(p, now)
+	if d.sharing() && p.isSeed() {
+		p.stopLocked(errBothSeeds)
+	}
+}
+
+var errBothSeeds = errors.New("both sides have everything")
+
+// isSeed tells whether the peer has everything.
+func (p *peer) isSeed() bool { return p.remote.all || p.remote.has.full() }
+
+// rejected takes a block back that the peer will not send (BEP 6).
+func (p *peer) rejected(m wire.Message, now time.Time) error {
+	if !p.fast {
+		return errors.New("rejects without the Fast extension")
+	}
+	id, ok := p.d.blockAt(wire.Message{Index: m.Index, Begin: m.Begin, Length: m.Length})
+	if !ok {
+		return errors.New("rejects what was never asked")
+	}
+	if _, late := p.remote.late[id]; late {
+		delete(p.remote.late, id)
+		return nil
+	}
+	if p.askedAt(id).IsZero() {
+		return errors.New("rejects what was never asked")
+	}
+	p.d.sched.giveBack(&p.remote, func(a ask) bool { return a.blockID == id })
+	delete(p.remote.late, id)
+	// It has the piece no more, or only lets others ask for it: not to be asked again for now.
+	delete(p.remote.allowed, id.piece)
+	if !p.remote.choking {
+		// Too much was asked at once, or it has the piece no more.
+		p.pipe.setLimit(max(startDepth, len(p.remote.queue)))
+		if p.refused == id.piece {
+			p.d.sched.lose(&p.remote, int(id.piece))
+			p.d.updateInterest(p)
+		}
+		p.refused = id.piece
+	}
+	p.d.freed = true
+	return nil
+}
+
+// requested queues a block that the peer asks for, if it may.
+func (p *peer) requested(u upload) error {
+	for {
+		d := p.d
+		d.mu.Lock()
+		n := d.t.NumPieces()
+		if uint64(u.piece) >= uint64(n) || u.length == 0 || u.length > wire.MaxBlock ||
+			int64(u.begin)+int64(u.length) > d.t.pieceSize(int(u.piece)) {
+			d.mu.Unlock()
+			return fmt.Errorf("asks for %d bytes at %d of piece %d", u.length, u.begin, u.piece)
+		}
+		p.endAllowedFast()
+		_, allowed := p.allowed[u.piece]
+		may := d.sched.have.Has(int(u.piece)) && (!p.amChoking || allowed)
+		d.mu.Unlock()
+		switch {
+		case !may && p.fast:
+			return p.reject(u)
+		case !may:
+			return nil
+		case p.out.queue(u):
+			return nil
+		case p.fast:
+			return p.reject(u)
+		}
+		select { // without the Fast extension it is left unread until there is room
+		case <-p.out.whenRoom():
+		case <-p.ended:
+			return p.closing
+		}
+	}
+}
+
+func (p *peer) reject(u upload) error {
+	if !p.out.add(func(b []byte) []byte { return wire.AppendReject(b, u.piece, u.begin, u.length) }) {
+		return errNotReading
+	}
+	return nil
+}
+
+var errNotReading = errors.New("does not read what it is sent")
+
+// send queues a message; a peer that lets too much wait is dropped. The mutex is held.
+func (p *peer) send(encode func([]byte) []byte) {
+	if !p.out.add(encode) {
+		p.stopLocked(errNotReading)
+	}
+}
+
+func (p *peer) sendSimple(id wire.ID) {
+	p.send(func(b []byte) []byte { return wire.AppendSimple(b, id) })
+}
+
+// greet queues what is said first on a new connection: what we have, and what we can do.
+func (p *peer) greet() {
+	have := &p.d.sched.have
+	p.send(func(b []byte) []byte {
+		switch {
+		case p.fast && have.full():
+			return wire.AppendSimple(b, wire.HaveAll)
+		case p.fast && have.Count() == 0:
+			return wire.AppendSimple(b, wire.HaveNone)
+		case have.Count() == 0:
+			return b
+		}
+		return wire.AppendBitfield(b, have.appendTo(nil))
+	})
+	if p.extended {
+		p.sendExtHandshake()
+	}
+	if p.fast {
+		p.sendAllowedFast()
+	}
+}
+
+// choke and unchoke tell the peer whether it may ask.
+func (p *peer) choke() {
+	p.amChoking = true
+	p.sendSimple(wire.Choke)
+	p.out.refuse(p.fast, func(u upload) bool {
+		_, stays := p.allowed[u.piece]
+		return stays
+	})
+}
+
+func (p *peer) unchoke(now time.Time) {
+	p.amChoking = false
+	p.unchokedAt = now
+	p.sendSimple(wire.Unchoke)
+}
+
+// snubbing tells whether the peer has let requests wait for too long.
+func (p *peer) snubbing(now time.Time) bool {
+	if len(p.remote.queue) == 0 {
+		return false
+	}
+	patience := snubTimeout
+	if mean, dev, ok := p.blockTime.get(); ok {
+		patience = max(minSnubTimeout, mean+4*dev)
+	}
+	return now.Sub(p.remote.heard) > min(patience, silenceTimeout)
+}
+
+// deviation is a smoothed mean of durations and of how far they stray from it, as RFC 6298 has it.
+type deviation struct {
+	n         int
+	mean, dev time.Duration
+}
+
+func (v *deviation) add(d time.Duration) {
+	if v.n == 0 {
+		v.mean, v.dev = d, d/2
+	} else {
+		v.dev += ((d - v.mean).Abs() - v.dev) / 4
+		v.mean += (d - v.mean) / 8
+	}
+	v.n++
+}
+
+// get returns mean and deviation once they rest on enough to be believed.
+func (v *deviation) get() (mean, dev time.Duration, ok bool) { return v.mean, v.dev, v.n >= 8 }

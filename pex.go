@@ -1,0 +1,116 @@
+package torrent
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+const (
+	pexEvery      = time.Minute // a message to each peer (BEP 11)
+	pexLeast      = 10 * time.Second
+	maxPEXOffence = 10
+	maxPEXSent    = 50 // added and dropped, each
+)
+
+// pexState is what one peer was told of others, and how often it tells us.
+type pexState struct {
+	told     map[netip.AddrPort]struct{} // peers that it knows by us
+	sentAt   time.Time
+	gotAt    time.Time
+	offences int
+}
+
+// gossips tells whether peers may be told of each other.
+func (d *Download) gossips() bool { return !d.t.private }
+
+// receivePEX takes the peers that a peer knows (BEP 11).
+func (p *peer) receivePEX(payload []byte, now time.Time) error {
+	d := p.d
+	d.mu.Lock()
+	defer d.unlock(now)
+	s := &p.ext.pex
+	if !s.gotAt.IsZero() && now.Sub(s.gotAt) < pexLeast {
+		if s.offences++; s.offences > maxPEXOffence {
+			return errors.New("floods peer exchange")
+		}
+		return nil
+	}
+	s.gotAt = now
+	x, err := wire.ParsePEX(payload)
+	if err != nil {
+		return err
+	}
+	for k, a := range x.Added {
+		d.hearOf(a, x.AddedFlags[k], now)
+	}
+	for k, a := range x.Added6 {
+		d.hearOf(a, x.Added6Flags[k], now)
+	}
+	return nil
+}
+
+func (d *Download) hearOf(a netip.AddrPort, flags byte, now time.Time) {
+	if flags&wire.PEXSeed != 0 && d.sched.need.Count() == 0 {
+		return // seeds are of no use to each other
+	}
+	d.cand.add(a, sourcePEX, "", now)
+}
+
+// sendPEX tells a peer who came and who left since the last time. It is due once a minute.
+func (d *Download) sendPEX(p *peer, now time.Time) {
+	s := &p.ext.pex
+	number := p.ext.number[extPEX]
+	if number == 0 || !d.gossips() || !s.sentAt.IsZero() && now.Sub(s.sentAt) < pexEvery {
+		return
+	}
+	var x wire.PEX
+	here := make(map[netip.AddrPort]bool)
+	for _, q := range d.peers {
+		if !q.ext.listens.IsValid() || q == p {
+			continue
+		}
+		a := q.ext.listens
+		here[a] = true
+		if _, known := s.told[a]; known || len(x.Added)+len(x.Added6) == maxPEXSent {
+			continue
+		}
+		var flags byte
+		if q.isSeed() || q.ext.uploadOnly {
+			flags |= wire.PEXSeed
+		}
+		if q.conn.encrypted {
+			flags |= wire.PEXEncrypts
+		}
+		if !q.conn.incoming {
+			flags |= wire.PEXReachable
+		}
+		if a.Addr().Is4() {
+			x.Added, x.AddedFlags = append(x.Added, a), append(x.AddedFlags, flags)
+		} else {
+			x.Added6, x.Added6Flags = append(x.Added6, a), append(x.Added6Flags, flags)
+		}
+		if s.told == nil {
+			s.told = make(map[netip.AddrPort]struct{})
+		}
+		s.told[a] = struct{}{}
+	}
+	for a := range maps.Keys(s.told) {
+		if here[a] || len(x.Dropped)+len(x.Dropped6) == maxPEXSent {
+			continue
+		}
+		delete(s.told, a)
+		if a.Addr().Is4() {
+			x.Dropped = append(x.Dropped, a)
+		} else {
+			x.Dropped6 = append(x.Dropped6, a)
+		}
+	}
+	if len(x.Added)+len(x.Added6)+len(x.Dropped)+len(x.Dropped6) > 0 {
+		s.sentAt = now
+		p.sendExtended(number, x.Append(nil))
+	}
+}

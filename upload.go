@@ -1,0 +1,146 @@
+package torrent
+
+import (
+	"time"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// maxUploadRun is how many blocks are read and written in one go to a peer that takes them fast.
+const maxUploadRun = 8
+
+// write sends what is in the outbox until the connection ends, and returns why it did. Messages go
+// first; payload is read from storage only when it is about to go out, and while a limit holds it
+// back, messages still pass.
+func (p *peer) write() error {
+	var (
+		messages []byte
+		uploads  []upload
+		payload  []byte
+		deadline time.Time
+		paid     bool        // limits have taken uploads[0] into account
+		pass     reservation // when it may go out
+	)
+	limits := p.d.uploadLimits
+	timer := time.NewTimer(keepAliveAfter)
+	defer timer.Stop()
+	lastSent := time.Now()
+	for {
+		messages, uploads = p.out.take(messages, p.uploadRun(), uploads)
+		now := time.Now()
+		if left := deadline.Sub(now); left < writeTimeout-5*time.Second {
+			deadline = now.Add(writeTimeout)
+			p.conn.SetWriteDeadline(deadline)
+		}
+		if len(messages) > 0 {
+			if _, err := p.conn.Write(messages); err != nil {
+				return err
+			}
+			lastSent = now
+		}
+		wait := keepAliveAfter - now.Sub(lastSent)
+		if len(uploads) > 0 {
+			if len(limits) > 0 {
+				uploads = uploads[:1]
+				if !paid {
+					pass, paid = limits.reserve(now, int(uploads[0].length))
+				}
+				if delay := pass.delay(now); !paid {
+					wait = limitRecheck
+				} else if delay > limitSlack {
+					wait = min(delay-limitSlack/2, limitRecheck)
+				} else {
+					wait = 0
+				}
+			} else {
+				wait = 0
+			}
+			if wait == 0 {
+				paid = false
+				var err error
+				if payload, err = p.answer(uploads, payload); err != nil {
+					return err
+				}
+				lastSent = now
+				continue
+			}
+		}
+		if wait <= 0 {
+			p.out.add(wire.AppendKeepAlive)
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-p.out.wake:
+		case <-timer.C:
+		case <-p.ended:
+			return nil
+		}
+	}
+}
+
+// uploadRun is how many blocks go out in one write: few to a slow peer, so that it can still cancel.
+func (p *peer) uploadRun() int {
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	return min(max(1, int(p.up.rate(time.Now())/(blockSize*50))), maxUploadRun)
+}
+
+// answer reads blocks from storage and writes them to the peer. buf is scratch.
+func (p *peer) answer(uploads []upload, buf []byte) ([]byte, error) {
+	d := p.d
+	buf = buf[:0]
+	sent := 0
+	for _, u := range uploads {
+		if !p.out.cancel(u) {
+			continue // taken back meanwhile
+		}
+		at := len(buf)
+		buf = wire.AppendPieceHeader(buf, u.piece, u.begin, u.length)
+		start := len(buf)
+		buf = append(buf, make([]byte, u.length)...)
+		if !d.readForUpload(u, buf[start:]) {
+			buf = buf[:at]
+			if p.fast {
+				if err := p.reject(u); err != nil {
+					return buf, err
+				}
+			}
+			continue
+		}
+		sent += int(u.length)
+	}
+	if len(buf) == 0 {
+		return buf, nil
+	}
+	if _, err := p.conn.Write(buf); err != nil {
+		return buf, err
+	}
+	now := time.Now()
+	d.mu.Lock()
+	p.up.add(int64(sent), now)
+	d.up.add(int64(sent), now)
+	d.uploaded += int64(sent)
+	d.mu.Unlock()
+	return buf, nil
+}
+
+// readForUpload reads a block that a peer may have. Where the disk fails, or holds other than what
+// was verified, the piece is held no longer.
+func (d *Download) readForUpload(u upload, b []byte) bool {
+	d.mu.Lock()
+	have := d.sched.have.Has(int(u.piece))
+	d.mu.Unlock()
+	if !have {
+		return false
+	}
+	err := d.store.changed(int(u.piece))
+	if err == nil {
+		_, err = d.store.ReadAt(b, int64(u.piece)*d.t.pieceLength+int64(u.begin))
+	}
+	if err != nil {
+		d.doubt(int(u.piece), err)
+		return false
+	}
+	return true
+}

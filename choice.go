@@ -1,0 +1,272 @@
+package torrent
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Priorities of pieces, as the heap orders them: those of files, and above them those that a reader
+// waits for, the sooner the higher.
+const (
+	pieceSkip   = 0
+	pieceNormal = 1
+	pieceHigh   = 2
+	pieceUrgent = 3 // and all above
+	pieceNow    = 255
+)
+
+// A choice is which files of a download are wanted, and how far each of them is. The download's
+// mutex guards it.
+type choice struct {
+	t        *Torrent
+	priority []Priority // by file
+	missing  []int32    // by file: its pieces that are not verified
+	done     []int      // chosen files that are whole, in the order in which they became so
+	isDone   []bool     // by file: is in done
+	wanted   int64      // bytes of the chosen files
+	verified int64      // bytes of the chosen files that are verified
+}
+
+func newChoice(t *Torrent) choice {
+	c := choice{
+		t:       t,
+		missing: make([]int32, len(t.files)),
+		isDone:  make([]bool, len(t.files)),
+	}
+	for i := range t.files {
+		first, end := t.piecesOf(&t.files[i])
+		c.missing[i] = int32(end - first)
+	}
+	return c
+}
+
+// choosePriorities asks sel about each file; nil is Normal for all. Padding is wanted as much as the
+// file before it, so that who wants everything also ends up with every piece.
+func choosePriorities(t *Torrent, sel func(File) Priority) []Priority {
+	chosen := make([]Priority, len(t.files))
+	for i, f := range t.files {
+		switch {
+		case sel == nil:
+			chosen[i] = Normal
+		case !f.pad:
+			chosen[i] = min(max(sel(f), Skip), High)
+		case i > 0:
+			chosen[i] = chosen[i-1]
+		}
+	}
+	return chosen
+}
+
+// set chooses anew, while have is what is verified.
+func (c *choice) set(priority []Priority, have *Bitfield) {
+	c.priority = priority
+	c.wanted, c.verified = 0, 0
+	for i, f := range c.t.files {
+		c.note(i)
+		if c.priority[i] == Skip || f.pad {
+			continue
+		}
+		c.wanted += f.Length
+		first, end := c.t.piecesOf(&f)
+		for k := first; k < end; k++ {
+			if have.Has(k) {
+				c.verified += c.overlap(i, k)
+			}
+		}
+	}
+}
+
+// overlap is how many bytes of file i are in piece k.
+func (c *choice) overlap(i, k int) int64 {
+	f := &c.t.files[i]
+	begin := int64(k) * c.t.pieceLength
+	return min(f.offset+f.Length, begin+c.t.pieceSize(k)) - max(f.offset, begin)
+}
+
+// note puts file i among those that are done, if it is chosen and whole.
+func (c *choice) note(i int) {
+	if c.missing[i] == 0 && c.priority[i] != Skip && !c.t.files[i].pad && !c.isDone[i] {
+		c.isDone[i] = true
+		c.done = append(c.done, i)
+	}
+}
+
+// files are the chosen ones, padding left out.
+func (c *choice) files() (chosen []int) {
+	for i, p := range c.priority {
+		if p != Skip && !c.t.files[i].pad {
+			chosen = append(chosen, i)
+		}
+	}
+	return chosen
+}
+
+// pieces are the priorities that the choice gives to the pieces.
+func (c *choice) pieces() []uint8 {
+	all := make([]uint8, c.t.NumPieces())
+	for i := range c.t.files {
+		if c.priority[i] == Skip {
+			continue
+		}
+		first, end := c.t.piecesOf(&c.t.files[i])
+		for k := first; k < end; k++ {
+			all[k] = max(all[k], uint8(pieceNormal+c.priority[i]))
+		}
+	}
+	return all
+}
+
+// piece notes that piece i was verified, or is not any more.
+func (c *choice) piece(i int, verified bool) {
+	for f := range c.t.filesOf(i) {
+		n := c.overlap(f, i)
+		if c.priority[f] == Skip {
+			n = 0
+		}
+		if verified {
+			c.verified += n
+			c.missing[f]--
+			c.note(f)
+		} else {
+			c.verified -= n
+			c.missing[f]++
+			if c.isDone[f] {
+				c.isDone[f] = false
+				c.done = slices.DeleteFunc(c.done, func(k int) bool { return k == f })
+			}
+		}
+	}
+}
+
+// Select chooses anew which files to download, while the download runs. What is already there stays;
+// a download that is complete and ended cannot be widened. Nil is Normal for all.
+func (d *Download) Select(sel func(File) Priority) {
+	if err := d.choose(sel); err != nil {
+		d.fail(err)
+	}
+	d.signal()
+}
+
+// choose follows a choice of files.
+func (d *Download) choose(sel func(File) Priority) error {
+	d.choosing.Lock() // one at a time, though storage is told without the mutex
+	defer d.choosing.Unlock()
+	priority := choosePriorities(d.t, sel)
+	wanted := make([]bool, len(priority))
+	for i, p := range priority {
+		wanted[i] = p != Skip
+	}
+	if err := d.store.setWanted(wanted); err != nil {
+		return fmt.Errorf("choose files: %w", err)
+	}
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	d.choice.set(priority, &d.sched.have)
+	d.files.choose(d.choice.files())
+	d.reprioritise()
+	d.announceNews()
+	return nil
+}
+
+// reprioritise brings the choice, and what readers wait for, to the scheduler.
+func (d *Download) reprioritise() {
+	d.base = d.choice.pieces()
+	for i, priority := range d.base {
+		d.prioritise(i, priority)
+	}
+	d.followReaders()
+	for _, p := range d.peers {
+		d.updateInterest(p)
+	}
+	d.complete = d.complete && d.sched.need.Count() == 0
+	d.freed = true
+}
+
+func (d *Download) prioritise(i int, priority uint8) {
+	for _, c := range d.sched.prioritise(i, priority) {
+		d.cancel(c.remote, c.block)
+	}
+}
+
+// gotPiece notes that piece i is verified and on storage.
+func (d *Download) gotPiece(i int) {
+	if d.sched.have.Has(i) {
+		return
+	}
+	for _, c := range d.sched.verified(i) {
+		d.cancel(c.remote, c.block)
+	}
+	d.choice.piece(i, true)
+	d.announceNews()
+}
+
+// announceNews wakes whoever waits for pieces or files.
+func (d *Download) announceNews() {
+	if d.waiting > 0 || d.isDone() {
+		close(d.news)
+		d.news = make(chan struct{})
+	}
+}
+
+// doubt takes a piece for not held any more, because storage failed or holds something else, until
+// it has been hashed anew. Others under the same files are doubted with it.
+func (d *Download) doubt(piece int, why error) {
+	d.log.Warn("storage", "piece", piece, "err", why)
+	now := time.Now()
+	d.mu.Lock()
+	d.diskErrors++
+	d.diskError = why
+	had := d.sched.have.Has(piece)
+	d.mu.Unlock()
+	if !had {
+		return // somebody was faster
+	}
+	which, err := d.store.renew(piece)
+	if err != nil {
+		which = newBitfield(d.t.NumPieces())
+		which.set(piece)
+	}
+	recheck := newBitfield(d.t.NumPieces())
+	d.mu.Lock()
+	defer d.unlock(now)
+	for i := range which.All() {
+		if d.sched.doubt(i) {
+			recheck.set(i)
+			d.choice.piece(i, false)
+			for _, p := range d.peers {
+				p.tellDontHave(i)
+			}
+		}
+	}
+	if recheck.Count() > 0 && !d.ended() {
+		d.tasks.Go(func() { d.recheck(recheck) })
+	}
+}
+
+// recheck hashes pieces in doubt anew.
+func (d *Download) recheck(which Bitfield) {
+	err := hashPieces(d.ctx, d.t, d.store, which, func(i int, ok bool) {
+		now := time.Now()
+		d.mu.Lock()
+		defer d.unlock(now)
+		if ok {
+			d.gotPiece(i)
+			for _, p := range d.peers {
+				p.tellHave(i)
+			}
+			return
+		}
+		d.sched.lost(i)
+		d.complete = d.complete && d.sched.need.Count() == 0
+		for _, p := range d.peers {
+			d.updateInterest(p)
+		}
+		d.freed = true
+		d.signal()
+	})
+	if err != nil && !d.ended() {
+		d.fail(fmt.Errorf("check anew: %w", err))
+	}
+}

@@ -1,0 +1,666 @@
+package torrent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+const (
+	tick            = time.Second
+	resumeEvery     = 30 * time.Second
+	stopAnnounce    = 5 * time.Second        // for the last announces, at Close
+	stopAtOnce      = 700 * time.Millisecond // for everything, once the context has ended
+	maxTrackersSaid = 5                      // whose last words an error repeats
+)
+
+// A Download is one torrent under way: being checked, downloaded, shared. All methods may be called
+// from any goroutine.
+//
+// One goroutine, run, drives it; each peer has two more, and hashing and dialling borrow some. One
+// mutex guards what they share. It is held for a look-up or an update, never across I/O.
+type Download struct {
+	t            *Torrent
+	o            Options
+	client       *Client
+	log          *slog.Logger
+	trackers     *trackers
+	uploadLimits limits
+	digestSeed   maphash.Seed
+
+	parent context.Context // the caller's
+	ctx    context.Context // ended by the caller, a failure, Close, or completion without Seed
+	stop   context.CancelCauseFunc
+	wake   chan struct{}  // holds one token while run is to look again
+	tasks  sync.WaitGroup // peers, dials, hashing, announcing
+	done   chan struct{}  // closed once complete, or failed for good
+	gone   chan struct{}  // closed once nothing of it runs any more
+	result error          // why it failed; fixed when done is closed
+
+	store contents
+	files *Downloaded
+
+	choosing sync.Mutex // held while files are chosen; taken before mu
+
+	mu         sync.Mutex
+	rng        *rand.Rand
+	sched      *scheduler
+	assemblies map[int32]*assembly
+	choice     choice
+	base       []uint8 // priorities of pieces that the choice gives, before readers add theirs
+	cand       *candidates
+	choker     *choker
+	gate       gate
+	peers      []*peer
+	byRemote   map[*remote]*peer
+	numbered   int           // connections so far
+	handedOut  bool          // Wait returned the files: they are closed by whoever has them
+	released   bool          // Close closed the files
+	news       chan struct{} // closed and replaced when a piece or a file is finished
+	waiting    int           // who would like to know
+	readers    map[*reader]struct{}
+	urgent     map[int]uint8 // pieces ahead of readers, and the priority that gives them
+
+	// Follow-ups of what was done under the mutex, seen to by settle before it is released.
+	freed   bool // blocks have become free: idle peers may take them
+	rechoke bool
+	scratch []blockID
+
+	checking                     bool
+	checked                      int64
+	resumable                    bool // something was verified since the sidecar was last written
+	saving                       bool
+	complete                     bool // all that is wanted is verified
+	fetched                      bool // at least one piece came from a peer
+	lastProgress                 time.Time
+	nextTick, nextSave           time.Time
+	nextTurnover                 time.Time
+	throttled, turning           bool // a limit held requests back; turn is at it
+	downloaded, uploaded, wasted int64
+	down, up                     meter
+	tried                        int // addresses dialled so far
+	lastPeerError                error
+	diskErrors                   int
+	diskError                    error
+}
+
+// DownloadAll downloads what o chooses, all by default, and returns it once it is complete: Start, then
+// Wait. It ends early with ctx, whose error and cause the error matches.
+func (t *Torrent) DownloadAll(ctx context.Context, o *Options) (*Downloaded, error) {
+	d, err := t.Start(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	files, err := d.Wait()
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return files, nil
+}
+
+// Start begins a download and returns at once; what the directory already holds is then verified,
+// and the rest fetched. ctx spans the whole download, sharing included. An error here means that
+// nothing was begun: a directory that cannot be written, content too large for memory, a client
+// that is closed.
+func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
+	d := &Download{
+		t:          t,
+		parent:     ctx,
+		wake:       make(chan struct{}, 1),
+		done:       make(chan struct{}),
+		gone:       make(chan struct{}),
+		news:       make(chan struct{}),
+		assemblies: make(map[int32]*assembly),
+		byRemote:   make(map[*remote]*peer),
+		readers:    make(map[*reader]struct{}),
+		digestSeed: maphash.MakeSeed(),
+	}
+	if o != nil {
+		d.o = *o
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, contextError(ctx)
+	}
+	d.client = d.o.Client
+	if d.client == nil {
+		d.client = new(Client)
+	}
+	if err := d.client.open(); err != nil {
+		return nil, err
+	}
+	if err := d.open(); err != nil {
+		if d.o.Client == nil {
+			d.client.Close()
+		}
+		return nil, err
+	}
+	go d.run()
+	return d, nil
+}
+
+// open makes all that can fail at once.
+func (d *Download) open() (err error) {
+	d.log = d.client.log.With("torrent", d.t.name)
+	d.rng = d.client.newRand()
+	d.sched = newScheduler(geometry{d.t.NumPieces(), d.t.pieceLength, d.t.total}, d.rng.Uint64())
+	d.cand = newCandidates(d.rng, d.t.private)
+	d.choker = newChoker(d.rng)
+	d.choice = newChoice(d.t)
+	d.gate = newGate(newLimits(d.o.DownloadLimit, d.client.DownloadLimit), blockSize)
+	d.uploadLimits = newLimits(d.o.UploadLimit, d.client.UploadLimit)
+	if err := d.client.add(d); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			d.client.remove(d)
+		}
+	}()
+	if d.store, err = d.openStore(); err != nil {
+		return err
+	}
+	d.files = newDownloaded(d.t, d.store, d.endSharing)
+	if err = d.choose(d.o.Select); err != nil {
+		d.store.Close()
+		return err
+	}
+	now := time.Now()
+	for _, a := range d.o.Peers {
+		d.cand.add(a, sourceUser, "", now)
+	}
+	for _, a := range d.t.peers {
+		d.cand.add(a, sourceMagnet, "", now)
+	}
+	d.trackers = newTrackers(trackerConfig{
+		tiers:    d.t.trackers,
+		infoHash: d.t.infoHash,
+		peerID:   d.client.id,
+		key:      d.client.key,
+		private:  d.t.private,
+		http:     d.client.http,
+		udp:      d.client.udp,
+		port:     d.client.port,
+		progress: d.announceProgress,
+		found:    d.foundPeers,
+		hungry:   d.hungry,
+		dropped:  d.droppedTracker,
+		rng:      d.client.newRand(),
+		log:      d.log,
+	})
+	d.ctx, d.stop = context.WithCancelCause(d.parent)
+	return nil
+}
+
+func (d *Download) openStore() (contents, error) {
+	switch {
+	case d.o.Storage != nil:
+		st, err := d.o.Storage(d.t)
+		if err != nil {
+			return nil, fmt.Errorf("open storage: %w", err)
+		}
+		return wrapStorage(d.t, st), nil
+	case d.o.Dir != "":
+		return openFiles(d.t, d.o.Dir, d.log)
+	}
+	most := d.o.MaxMemory
+	if most <= 0 {
+		most = defaultMaxMemory
+	}
+	return openMemory(d.t, most)
+}
+
+// run drives the download from its start until nothing is left of it.
+func (d *Download) run() {
+	defer close(d.gone)
+	if d.examine() {
+		d.share()
+	}
+	d.finish()
+}
+
+// examine verifies what storage already holds. It returns false if the download ended meanwhile.
+func (d *Download) examine() bool {
+	d.mu.Lock()
+	d.checking = true
+	d.mu.Unlock()
+	have, partial, _ := d.store.loadResume()
+	todo := d.store.present()
+	d.mu.Lock()
+	for i := range have.All() {
+		todo.clear(i)
+		d.gotPiece(i)
+	}
+	d.mu.Unlock()
+	err := hashPieces(d.ctx, d.t, d.store, todo, func(i int, ok bool) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.checked += d.t.pieceSize(i)
+		if ok {
+			d.gotPiece(i)
+			d.resumable = true
+		}
+	})
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	if err != nil {
+		d.fail(err)
+		return false
+	}
+	for i, blocks := range partial {
+		if !d.sched.have.Has(i) && blocks.Count() > 0 {
+			p := d.sched.restore(i, &blocks)
+			d.assemblies[int32(i)] = &assembly{seq: p.seq, direct: true, touched: now}
+			d.finishPiece(int32(i))
+		}
+	}
+	d.checking = false
+	d.lastProgress = now
+	d.nextSave = now.Add(resumeEvery)
+	d.log.Info("examined", "have", d.sched.have.Count(), "pieces", d.t.NumPieces())
+	return true
+}
+
+// share runs the download's place in the swarm until it ends.
+func (d *Download) share() {
+	d.noteComplete()
+	if d.ctx.Err() != nil {
+		return
+	}
+	announcing, stopAnnouncing := context.WithCancel(context.WithoutCancel(d.ctx))
+	defer stopAnnouncing()
+	d.client.serve(d)
+	var announced sync.WaitGroup
+	announced.Go(func() { d.trackers.run(announcing) })
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for d.ctx.Err() == nil {
+		select {
+		case <-d.ctx.Done():
+		case <-d.wake:
+		case <-timer.C:
+		}
+		d.noteComplete()
+		if next := d.turn(time.Now()); !next.IsZero() {
+			timer.Reset(max(time.Until(next), 0))
+		} else {
+			timer.Stop()
+		}
+	}
+	d.closePeers()
+	stopAnnouncing()
+	announced.Wait()
+	// Even the last announces end soon: at once with a context that was cancelled, in a few seconds else.
+	patience := stopAnnounce
+	if d.parent.Err() != nil {
+		patience = stopAtOnce
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), patience)
+	defer cancel()
+	d.trackers.stop(ctx)
+}
+
+// turn does all that is due and returns when the next turn is; zero if only a wake brings it.
+func (d *Download) turn(now time.Time) (next time.Time) {
+	d.mu.Lock()
+	var spilled []batch
+	if !now.Before(d.nextTick) {
+		d.nextTick = now.Add(tick)
+		spilled = d.everySecond(now)
+	}
+	if len(d.peers) > 0 && !now.Before(d.choker.next()) {
+		d.rechoke = true
+	}
+	d.turning = true
+	d.freed = d.freed || d.throttled // what a limit held back may pass now
+	d.throttled = false
+	d.dialDue(now)
+	if !d.nextSave.After(now) {
+		d.nextSave = now.Add(resumeEvery)
+		if d.resumable && !d.saving {
+			d.saving = true
+			d.tasks.Go(d.save)
+		}
+	}
+	d.settle(now)
+	d.turning = false
+	next = d.due(now)
+	d.mu.Unlock()
+	for _, r := range spilled {
+		d.tasks.Go(func() { d.write(r) })
+	}
+	return next
+}
+
+// due is when the next turn is to be taken.
+func (d *Download) due(now time.Time) (next time.Time) {
+	sooner := func(t time.Time) {
+		if next.IsZero() || t.Before(next) {
+			next = t
+		}
+	}
+	if len(d.peers) > 0 {
+		sooner(d.nextTick)
+		sooner(d.choker.next())
+	}
+	if d.throttled {
+		sooner(now.Add(d.gate.again()))
+	}
+	if d.resumable {
+		sooner(d.nextSave)
+	}
+	if t, ok := d.dialAt(now); ok {
+		sooner(t)
+	}
+	if d.o.StallTimeout > 0 && !d.complete {
+		sooner(d.lastProgress.Add(d.o.StallTimeout))
+	}
+	return next
+}
+
+// everySecond looks after what time changes: rates, snubs, useless peers, peer exchange, a stall.
+func (d *Download) everySecond(now time.Time) (spilled []batch) {
+	if d.o.StallTimeout > 0 && !d.complete && now.Sub(d.lastProgress) >= d.o.StallTimeout {
+		d.fail(fmt.Errorf("%w for %v", ErrStalled, d.o.StallTimeout))
+	}
+	for _, p := range d.peers {
+		d.snub(p, now)
+		d.sendPEX(p, now)
+		if p.amInterested || p.peerInterested {
+			p.idleSince = time.Time{}
+		} else if p.idleSince.IsZero() {
+			p.idleSince = now
+		} else if now.Sub(p.idleSince) > uselessTimeout {
+			p.stopLocked(errors.New("neither side is interested"))
+		}
+	}
+	d.turnOver(now)
+	d.freed = true // what could not be stolen a second ago may be worth it now
+	return d.sweep(now)
+}
+
+// snub takes the blocks back that a peer has let wait for too long.
+func (d *Download) snub(p *peer, now time.Time) {
+	if !p.snubbing(now) {
+		return
+	}
+	d.log.Debug("snubbed", "peer", p.conn.addr)
+	p.remote.snubbed = true
+	d.sched.giveBack(&p.remote, func(ask) bool { return true })
+	d.freed, d.rechoke = true, true
+}
+
+// settle sees to the follow-ups of what was done under the mutex.
+func (d *Download) settle(now time.Time) {
+	for rounds := 0; d.freed && rounds < 4; rounds++ {
+		d.freed = false
+		if len(d.peers) == 0 {
+			break
+		}
+		for k, first := 0, d.rng.IntN(len(d.peers)); k < len(d.peers); k++ {
+			d.refill(d.peers[(first+k)%len(d.peers)], now)
+		}
+	}
+	if d.rechoke {
+		d.rechoke = false
+		d.chokeRound(now)
+	}
+}
+
+// unlock releases the mutex after what was done under it has been followed up.
+func (d *Download) unlock(now time.Time) {
+	d.settle(now)
+	d.mu.Unlock()
+}
+
+// signal has run look again.
+func (d *Download) signal() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ended tells whether the download is to stop.
+func (d *Download) ended() bool { return d.ctx.Err() != nil }
+
+// sharing tells whether all that is wanted is there, and only others want something.
+func (d *Download) sharing() bool { return d.complete }
+
+// fail ends the download with an error of its own.
+func (d *Download) fail(err error) {
+	if d.ctx.Err() == nil {
+		d.log.Warn("failed", "err", err)
+	}
+	d.stop(err)
+}
+
+// noteComplete acts on all that is wanted being there, once that is so.
+func (d *Download) noteComplete() {
+	d.mu.Lock()
+	if d.sched.need.Count() > 0 || d.ctx.Err() != nil {
+		d.complete = d.sched.need.Count() == 0
+		d.mu.Unlock()
+		return
+	}
+	if d.complete {
+		d.mu.Unlock()
+		return
+	}
+	d.complete = true
+	whole := d.sched.have.full() && d.fetched
+	d.files.choose(d.choice.files())
+	for _, p := range d.peers {
+		if p.isSeed() || p.ext.uploadOnly {
+			p.stopLocked(errBothSeeds)
+		} else if p.extended && d.o.Seed {
+			p.sendExtHandshake() // we want nothing any more (BEP 21)
+		}
+	}
+	d.mu.Unlock()
+	if err := d.store.finished(); err != nil {
+		d.mu.Lock()
+		d.fail(fmt.Errorf("finish: %w", err))
+		d.mu.Unlock()
+		return
+	}
+	d.mu.Lock()
+	d.resumable = false
+	d.mu.Unlock()
+	if whole {
+		d.trackers.complete()
+	}
+	d.log.Info("complete")
+	d.settleResult(nil)
+	if !d.o.Seed {
+		d.stop(errDone)
+	}
+}
+
+var errDone = errors.New("complete")
+
+// settleResult fixes how the download came out, the first time that it is called.
+func (d *Download) settleResult(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-d.done:
+	default:
+		d.result = err
+		close(d.done)
+		d.announceNews()
+	}
+}
+
+// finish takes down what is left once the download has ended.
+func (d *Download) finish() {
+	d.closePeers()
+	d.client.remove(d)
+	d.tasks.Wait()
+	if !d.isDone() {
+		d.saveAtEnd()
+		d.store.Close()
+		d.settleResult(d.failure())
+	} else if d.resumable {
+		d.save()
+	}
+	if d.o.Client == nil {
+		d.client.Close()
+	}
+}
+
+// isDone tells whether the download is complete, or failed for good.
+func (d *Download) isDone() bool {
+	select {
+	case <-d.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// saveAtEnd writes what memory still holds of unfinished pieces to storage, and the sidecar. Whoever cancelled a context does not wait for a slow disk: the
+// sidecar before stays good then, and what it does not claim is hashed next time.
+func (d *Download) saveAtEnd() {
+	d.mu.Lock()
+	var spilled []batch
+	for i, a := range d.assemblies {
+		if p := d.sched.started[i]; p != nil && p.seq == a.seq && !a.direct {
+			spilled = append(spilled, d.spill(i, a))
+		}
+	}
+	d.mu.Unlock()
+	for _, r := range spilled {
+		d.write(r)
+	}
+	if d.parent.Err() == nil {
+		d.save()
+		return
+	}
+	saved := make(chan struct{})
+	go func() {
+		defer close(saved)
+		d.save()
+	}()
+	select {
+	case <-saved:
+	case <-time.After(stopAtOnce):
+	}
+}
+
+// save claims in the sidecar what was verified so far.
+func (d *Download) save() {
+	d.mu.Lock()
+	if d.checking {
+		d.mu.Unlock()
+		return // what the last run claimed says more
+	}
+	have := d.sched.have.clone()
+	partial := d.partial()
+	d.resumable = false
+	d.mu.Unlock()
+	err := d.store.saveResume(have, partial)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.saving = false
+	if err != nil {
+		d.fail(fmt.Errorf("save what was verified: %w", err))
+	}
+}
+
+// failure is why the download ended before it was complete.
+func (d *Download) failure() error {
+	cause := context.Cause(d.ctx)
+	if d.parent.Err() == nil {
+		return cause // its own: Close, a full disk, a stall
+	}
+	err := contextError(d.parent)
+	d.mu.Lock()
+	peers := fmt.Sprintf("%d of %d bytes verified, %d peers tried", d.choice.verified, d.choice.wanted, d.tried)
+	if d.lastPeerError != nil {
+		peers += ", the last: " + d.lastPeerError.Error()
+	}
+	d.mu.Unlock()
+	words := d.trackers.lastWords()
+	words = words[:min(len(words), maxTrackersSaid)]
+	return fmt.Errorf("download %s: %w (%s)", d.t.name, errors.Join(append([]error{err}, words...)...), peers)
+}
+
+// contextError is the error of a context that ended, and its cause where that is another.
+func contextError(ctx context.Context) error {
+	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
+		return fmt.Errorf("%w: %w", ctx.Err(), cause)
+	} else {
+		return cause
+	}
+}
+
+// Torrent is what is being downloaded.
+func (d *Download) Torrent() *Torrent { return d.t }
+
+// Done is closed when the download is complete or has failed; Wait then says which at once.
+func (d *Download) Done() <-chan struct{} { return d.done }
+
+// Wait returns what was downloaded once it is complete and verified, or why it is not. What is
+// returned stays readable after the download was closed, until its own Close.
+func (d *Download) Wait() (*Downloaded, error) {
+	<-d.done
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.result != nil {
+		return nil, d.result
+	}
+	if d.released {
+		return nil, ErrClosed
+	}
+	d.handedOut = true
+	return d.files, nil
+}
+
+// Close stops the download, or the sharing that follows it, and returns once nothing of it runs any
+// more. What Dir holds stays for a later Start to go on from. A download that is complete and was
+// never waited for is released.
+func (d *Download) Close() error {
+	d.stop(ErrClosed)
+	<-d.gone
+	d.mu.Lock()
+	release := !d.handedOut && !d.released
+	d.released = d.released || release
+	d.mu.Unlock()
+	if release {
+		return d.files.Close()
+	}
+	return nil
+}
+
+// endSharing stops what still runs of a complete download: its files are being closed.
+func (d *Download) endSharing() error {
+	d.stop(ErrClosed)
+	<-d.gone
+	return nil
+}
+
+// partial is the blocks on storage of pieces that are not whole.
+func (d *Download) partial() map[int]Bitfield {
+	partial := make(map[int]Bitfield)
+	for i, a := range d.assemblies {
+		p := d.sched.started[i]
+		if p == nil || p.seq != a.seq || p.parole || a.writing > 0 || !a.direct {
+			continue
+		}
+		blocks := newBitfield(len(p.blocks))
+		for k := range p.blocks {
+			if p.blocks[k].here() {
+				blocks.set(k)
+			}
+		}
+		partial[int(i)] = blocks
+	}
+	return partial
+}

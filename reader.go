@@ -1,0 +1,257 @@
+package torrent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// readAheadTime is how much of the download's rate an open reader has fetched ahead of itself.
+	readAheadTime = 5 * time.Second
+	minReadAhead  = 2 << 20
+	maxReadAhead  = 64 << 20
+)
+
+// A reader reads a file of a download while it runs, and has what it will need next fetched first.
+type reader struct {
+	d   *Download
+	ctx context.Context
+	f   *File
+
+	mu  sync.Mutex // held by Read and Seek
+	off int64      // of the next Read, within the file
+
+	// Guarded by the download's mutex.
+	at     int64 // where it reads, or waits, within the file
+	waits  int   // the piece that it waits for, or -1
+	closed bool
+}
+
+// Open opens a chosen file for reading while the download runs: reads wait for the bytes they need, and the
+// pieces just ahead of the reader are fetched before others. The result is also an io.ReaderAt, and
+// fit for http.ServeContent. ctx ends every wait. Once the Downloaded is closed, reads fail with ErrClosed.
+func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, error) {
+	i := slices.IndexFunc(d.t.files, func(f File) bool { return f.Path == path && !f.pad })
+	if i < 0 {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	r := &reader{d: d, ctx: ctx, f: &d.t.files[i], waits: -1}
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	if d.choice.priority[i] == Skip {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("file is not chosen")}
+	}
+	d.readers[r] = struct{}{}
+	d.waiting++
+	d.followReaders()
+	return r, nil
+}
+
+// Close ends the reader's claim to be served first.
+func (r *reader) Close() error {
+	d := r.d
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	if r.closed {
+		return fs.ErrClosed
+	}
+	r.closed = true
+	delete(d.readers, r)
+	d.waiting--
+	d.followReaders()
+	d.announceNews()
+	return nil
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.off >= r.f.Length {
+		return 0, io.EOF
+	}
+	n, err := r.read(p, r.off)
+	r.off += int64(n)
+	return n, err
+}
+
+func (r *reader) Seek(offset int64, whence int) (int64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch whence {
+	case io.SeekStart:
+	case io.SeekCurrent:
+		offset += r.off
+	case io.SeekEnd:
+		offset += r.f.Length
+	default:
+		return 0, errors.New("seek: invalid whence")
+	}
+	if offset < 0 {
+		return 0, errors.New("seek: before the start of the file")
+	}
+	r.off = offset
+	return offset, nil
+}
+
+// ReadAt fills p from off on, as io.ReaderAt says. It may be called from many goroutines.
+func (r *reader) ReadAt(p []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, errors.New("read at a negative offset")
+	}
+	for n < len(p) && off+int64(n) < r.f.Length {
+		k, err := r.read(p[n:], off+int64(n))
+		n += k
+		if err != nil {
+			return n, err
+		}
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// read waits for the piece at off, which is before the file's end, and reads at most to its end.
+func (r *reader) read(p []byte, off int64) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	d := r.d
+	begin := r.f.offset + off
+	piece := int(begin / d.t.pieceLength)
+	left := min(r.f.Length-off, int64(piece)*d.t.pieceLength+d.t.pieceSize(piece)-begin)
+	p = p[:min(int64(len(p)), left)]
+	for {
+		if err := r.await(piece, off); err != nil {
+			return 0, fmt.Errorf("read %s: %w", r.f.Path, err)
+		}
+		err := d.store.changed(piece)
+		if err == nil {
+			var n int
+			if n, err = d.store.ReadAt(p, begin); n == len(p) {
+				return n, nil
+			}
+		}
+		if d.isGone() {
+			return 0, fmt.Errorf("read %s: %w", r.f.Path, err)
+		}
+		d.doubt(piece, err) // then it is fetched again, and waited for
+	}
+}
+
+// isGone tells whether nothing fetches pieces any more.
+func (d *Download) isGone() bool {
+	select {
+	case <-d.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// await returns once piece is verified.
+func (r *reader) await(piece int, off int64) error {
+	d := r.d
+	for {
+		now := time.Now()
+		d.mu.Lock()
+		have, news := d.sched.have.Has(piece), d.news
+		closed, result := r.closed, d.result
+		moved := r.at/d.t.pieceLength != off/d.t.pieceLength
+		r.at, r.waits = off, -1
+		if !have {
+			moved = moved || r.waits != piece
+			r.waits = piece
+		}
+		if moved && !closed {
+			d.followReaders()
+			if !have {
+				d.hurry(piece, now)
+			}
+		}
+		d.unlock(now)
+		switch {
+		case closed:
+			return fs.ErrClosed
+		case have:
+			return nil
+		case d.isDone() && result != nil:
+			return result
+		}
+		select {
+		case <-news:
+		case <-r.ctx.Done():
+			return contextError(r.ctx)
+		case <-d.gone:
+			d.mu.Lock()
+			have, result := d.sched.have.Has(piece), d.result
+			d.mu.Unlock()
+			if have {
+				return nil
+			}
+			return cmp.Or(result, ErrClosed)
+		}
+	}
+}
+
+// followReaders gives the pieces just ahead of each reader precedence: the nearer, the higher.
+func (d *Download) followReaders() {
+	ahead := time.Duration(d.down.rate(time.Now()) * readAheadTime.Seconds())
+	window := min(max(int64(ahead), minReadAhead), maxReadAhead)
+	urgent := make(map[int]uint8)
+	for r := range d.readers {
+		begin := r.f.offset + r.at
+		end := min(begin+window, r.f.offset+r.f.Length)
+		if begin >= end {
+			continue
+		}
+		first, last := int(begin/d.t.pieceLength), int((end-1)/d.t.pieceLength)
+		for k := first; k <= last; k++ {
+			urgent[k] = max(urgent[k], uint8(max(pieceNow-(k-first), pieceUrgent)))
+		}
+	}
+	for k := range d.urgent {
+		if urgent[k] == 0 {
+			d.prioritise(k, d.base[k])
+		}
+	}
+	for k, priority := range urgent {
+		d.prioritise(k, max(priority, d.base[k]))
+	}
+	d.urgent = urgent
+	d.freed = true
+}
+
+// hurry makes room for a piece that a reader waits for: peers give up what is less urgent, the
+// fastest first, and each is asked for its share of the piece.
+func (d *Download) hurry(piece int, now time.Time) {
+	if p := d.sched.started[int32(piece)]; p != nil && p.free == 0 {
+		return // all of it is on its way
+	}
+	var able []*peer
+	var total float64
+	for _, p := range d.peers {
+		if p.amInterested && !p.remote.choking && !p.remote.snubbed && p.remote.holds(piece) {
+			able = append(able, p)
+			total += max(p.remote.rate, 1)
+		}
+	}
+	slices.SortFunc(able, func(a, b *peer) int { return cmp.Compare(b.remote.rate, a.remote.rate) })
+	blocks := float64(d.sched.blocks(piece))
+	for _, p := range able {
+		for _, id := range d.sched.yield(&p.remote, d.sched.heap.priority[piece]) {
+			d.cancel(&p.remote, id)
+		}
+		share := int(blocks*max(p.remote.rate, 1)/total) + 1
+		d.ask(p, min(share, p.pipe.depth), now)
+	}
+}

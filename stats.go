@@ -1,0 +1,168 @@
+package torrent
+
+import (
+	"context"
+	"iter"
+	"math"
+	"net/netip"
+	"time"
+)
+
+// Stats is a snapshot of a download.
+type Stats struct {
+	Length, Wanted, Verified int64 // bytes: of everything, of what is chosen, of what is chosen and verified
+
+	Downloaded, Uploaded int64   // payload bytes received and sent
+	Wasted               int64   // payload bytes that came twice, came late, were not asked for, or failed their hash
+	DownloadRate         float64 // bytes of payload a second, over the last seconds
+	UploadRate           float64
+	ETA                  time.Duration // until what is chosen is complete; negative if unknown
+
+	Checking bool  // hashing what storage holds
+	Checked  int64 // bytes hashed so far
+
+	Peers                   []PeerStats // the connected ones
+	Known, Dialling, Banned int         // addresses: heard of, being dialled, banned
+	Trackers                []TrackerStats
+	Pieces, PiecesVerified  int   // all, and those verified, chosen or not
+	PiecesStarted           int   // of which blocks are here or on their way
+	Steals                  int64 // blocks that were asked of a second peer
+	StorageErrors           int   // times that storage failed or held other than what was verified
+	StorageError            error // the last of these, or nil
+	Complete                bool  // all that is chosen is verified
+}
+
+// PeerStats is what is known of a connected peer.
+type PeerStats struct {
+	Addr      netip.AddrPort
+	Client    string // name and version as the peer gives them (BEP 10), or the start of its peer id
+	Source    string // where its address came from: user, tracker, pex, lsd, magnet, incoming
+	Incoming  bool   // it connected to us
+	Encrypted bool
+
+	DownloadRate, UploadRate float64 // bytes of payload a second
+	Downloaded, Uploaded     int64   // bytes of payload
+
+	AmChoking, AmInterested     bool // our side of BEP 3
+	PeerChoking, PeerInterested bool // the peer's
+	Snubbed                     bool // it let requests time out
+	Pieces                      int  // that it has
+	Requests                    int  // outstanding to it
+	Queued                      int  // of its requests that wait here
+}
+
+// Stats returns a snapshot of the download. It is cheap: no I/O, and nothing waits for it.
+func (d *Download) Stats() Stats {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := Stats{
+		Length:         d.t.length,
+		Wanted:         d.choice.wanted,
+		Verified:       d.choice.verified,
+		Downloaded:     d.downloaded,
+		Uploaded:       d.uploaded,
+		Wasted:         d.wasted,
+		DownloadRate:   d.down.rate(now),
+		UploadRate:     d.up.rate(now),
+		ETA:            -1,
+		Checking:       d.checking,
+		Checked:        d.checked,
+		Known:          d.cand.known(),
+		Dialling:       d.cand.dialling(),
+		Banned:         d.cand.bannedCount(),
+		Trackers:       d.trackers.stats(),
+		Pieces:         d.t.NumPieces(),
+		PiecesVerified: d.sched.have.Count(),
+		PiecesStarted:  len(d.sched.started),
+		Steals:         d.sched.steals,
+		StorageErrors:  d.diskErrors,
+		StorageError:   d.diskError,
+		Complete:       d.complete,
+	}
+	if left := s.Wanted - s.Verified; left == 0 {
+		s.ETA = 0
+	} else if s.DownloadRate > 0 {
+		s.ETA = time.Duration(min(float64(left)/s.DownloadRate*float64(time.Second), math.MaxInt64/2))
+	}
+	for _, p := range d.peers {
+		s.Peers = append(s.Peers, p.stats(now))
+	}
+	return s
+}
+
+func (p *peer) stats(now time.Time) PeerStats {
+	pieces := p.remote.has.Count()
+	if p.remote.all {
+		pieces = p.d.t.NumPieces()
+	}
+	client := p.ext.client
+	if client == "" {
+		client = printable(string(p.conn.theirs.PeerID[:8]))
+	}
+	return PeerStats{
+		Addr: p.conn.addr, Client: client, Source: p.from.String(), Incoming: p.conn.incoming, Encrypted: p.conn.encrypted,
+		DownloadRate: p.down.rate(now), UploadRate: p.up.rate(now),
+		Downloaded: p.down.total(), Uploaded: p.up.total(),
+		AmChoking: p.amChoking, AmInterested: p.amInterested,
+		PeerChoking: p.remote.choking, PeerInterested: p.peerInterested,
+		Snubbed: p.remote.snubbed, Pieces: pieces, Requests: len(p.remote.queue), Queued: p.out.waiting(),
+	}
+}
+
+// Scrape asks the trackers, until one answers, how large the swarm is (BEP 48).
+func (d *Download) Scrape(ctx context.Context) (Scrape, error) { return d.trackers.scrape(ctx) }
+
+// Completed yields each chosen file once it is whole and verified, those already whole first, and
+// returns after the last of them. If the download ends before that, the last pair holds the error.
+// Breaking out of the loop leaves the download running.
+func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
+	return func(yield func(*DownloadedFile, error) bool) {
+		d.wait(1)
+		defer d.wait(-1)
+		given := make(map[int]bool)
+		for {
+			d.mu.Lock()
+			var fresh []int
+			for _, i := range d.choice.done {
+				if !given[i] {
+					fresh = append(fresh, i)
+				}
+			}
+			rest := len(d.choice.files()) - len(given) - len(fresh)
+			news, done, result := d.news, d.isDone(), d.result
+			examined := !d.checking
+			d.mu.Unlock()
+			for _, i := range fresh {
+				if err := d.store.changedFile(i); err != nil {
+					first, _ := d.t.piecesOf(&d.t.files[i])
+					d.doubt(first, err)
+					continue
+				}
+				given[i] = true
+				if !yield(d.files.file(i), nil) {
+					return
+				}
+			}
+			switch {
+			case done && result != nil:
+				yield(nil, result)
+				return
+			case done || rest <= 0 && examined && len(fresh) == 0:
+				return
+			case len(fresh) == 0:
+				select {
+				case <-news:
+				case <-d.done:
+				}
+			}
+		}
+	}
+}
+
+// wait counts who wants to be told of news.
+func (d *Download) wait(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting += n
+}

@@ -1,0 +1,391 @@
+package torrent
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// foundPeers takes the addresses that a tracker named.
+func (d *Download) foundPeers(url string, peers []netip.AddrPort) {
+	now := time.Now()
+	d.mu.Lock()
+	for _, a := range peers {
+		d.cand.add(a, sourceTracker, url, now)
+	}
+	d.mu.Unlock()
+	d.signal()
+}
+
+// hungry tells whether the download wants peers and has none.
+func (d *Download) hungry() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.peers) == 0 && d.sched.need.Count() > 0
+}
+
+// droppedTracker ends the connections to peers that only a tracker named which a private torrent
+// has moved away from (BEP 27).
+func (d *Download) droppedTracker(url string) {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	gone := d.cand.forget(url)
+	for _, p := range d.peers {
+		if slices.Contains(gone, p.ext.listens) {
+			p.stopLocked(fmt.Errorf("tracker %s is not used any more", url))
+		}
+	}
+}
+
+// announceProgress is what trackers are told.
+func (d *Download) announceProgress() announceProgress {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return announceProgress{uploaded: d.uploaded, downloaded: d.downloaded, left: d.choice.wanted - d.choice.verified}
+}
+
+func (d *Download) maxPeers() int {
+	if d.o.MaxPeers > 0 {
+		return d.o.MaxPeers
+	}
+	return defaultMaxPeers
+}
+
+// dialDue dials who is due, within the bounds of this download and of the client.
+func (d *Download) dialDue(now time.Time) {
+	for d.wantsPeers() && d.client.mayDial(d, now) {
+		addr, from, ok := d.cand.next(now)
+		if !ok {
+			d.client.endDial()
+			return
+		}
+		d.tried++
+		d.tasks.Go(func() { d.dial(addr, from) })
+	}
+}
+
+// dialAt is when somebody is to be dialled next, if that is known.
+func (d *Download) dialAt(now time.Time) (at time.Time, ok bool) {
+	if !d.wantsPeers() {
+		return at, false
+	}
+	at, ok = d.cand.due()
+	if at.Before(now) {
+		at = now
+	}
+	if wait := d.client.dialWait(now); wait > 0 && at.Before(now.Add(wait)) {
+		at = now.Add(wait)
+	}
+	return at, ok
+}
+
+// wantsPeers tells whether there is room, and use, for another connection.
+func (d *Download) wantsPeers() bool {
+	return !d.ended() && len(d.peers)+d.cand.dialling() < d.maxPeers()
+}
+
+// dial connects to a candidate.
+func (d *Download) dial(addr netip.AddrPort, from source) {
+	k, err := d.client.connect(d.ctx, addr, d.t.infoHash)
+	d.client.endDial()
+	now := time.Now()
+	d.mu.Lock()
+	wanted := d.cand.dialled(addr, err == nil, now)
+	if errors.Is(err, errSelf) {
+		d.cand.noteSelf(addr)
+	}
+	if err != nil && d.ctx.Err() == nil {
+		d.lastPeerError = err
+	}
+	d.mu.Unlock()
+	if err != nil {
+		d.log.Debug("dial", "peer", addr, "err", err)
+	} else if !wanted || !d.addPeer(k, from) {
+		k.Close()
+	}
+	d.signal()
+}
+
+// addPeer makes a peer of a connection. It returns false if the connection is not wanted.
+func (d *Download) addPeer(k *connection, from source) bool {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	if d.ended() || d.checking || d.cand.banned(k.addr) || !d.admits(k) {
+		if !k.incoming {
+			d.cand.left(k.addr, true, now)
+		}
+		return false
+	}
+	d.numbered++
+	p := &peer{
+		d: d, conn: k, number: d.numbered, from: from, joined: now,
+		rd:        wire.NewReader(k, max(1<<20, (d.t.NumPieces()+7)/8)),
+		out:       newOutbox(),
+		fast:      k.theirs.Fast(),
+		extended:  k.theirs.Extended(),
+		pipe:      newPipeline(),
+		amChoking: true,
+		ended:     make(chan struct{}),
+	}
+	p.remote.choking = true
+	p.remote.has = newBitfield(d.t.NumPieces())
+	if !k.incoming {
+		p.ext.listens = k.addr
+	}
+	d.sched.join(&p.remote, k.addr)
+	d.byRemote[&p.remote] = p
+	d.peers = append(d.peers, p)
+	p.greet()
+	d.client.joinedPeer()
+	d.tasks.Go(p.run)
+	d.log.Debug("connected", "peer", k.addr, "incoming", k.incoming, "encrypted", k.encrypted)
+	d.signal()
+	return true
+}
+
+// admits tells whether there is room for the connection, and no other to the same peer. Where both
+// ends dialled each other at once, both keep the connection made by the lower peer id.
+func (d *Download) admits(k *connection) bool {
+	if len(d.peers) >= d.maxPeers() {
+		return false
+	}
+	same := 0
+	for _, p := range d.peers {
+		if p.conn.addr.Addr() != k.addr.Addr() {
+			continue
+		}
+		same++
+		if p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.incoming != k.incoming && p.closing == nil {
+			oursIsLower := string(d.client.id[:]) < string(k.theirs.PeerID[:])
+			if k.incoming == oursIsLower {
+				return false
+			}
+			p.stopLocked(errTwice)
+		}
+	}
+	return same < maxPerAddress || isLocal(k.addr.Addr())
+}
+
+var errTwice = errors.New("connected twice")
+
+// removePeer forgets a peer whose connection has ended.
+func (d *Download) removePeer(p *peer) {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	d.sched.leave(&p.remote)
+	delete(d.byRemote, &p.remote)
+	d.peers = slices.DeleteFunc(d.peers, func(q *peer) bool { return q == p })
+	if p.ext.listens.IsValid() {
+		d.cand.left(p.ext.listens, p.useful || p.up.total() > 0, now)
+	}
+	d.client.leftPeer()
+	d.freed, d.rechoke = true, true
+	if len(d.peers) == 0 {
+		d.trackers.wake()
+	}
+	d.log.Debug("disconnected", "peer", p.conn.addr, "why", p.closing)
+	d.signal()
+}
+
+// closePeers ends all connections.
+func (d *Download) closePeers() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.peers {
+		p.stopLocked(ErrClosed)
+	}
+}
+
+// refill asks a peer for as much as its pipeline takes.
+func (d *Download) refill(p *peer, now time.Time) {
+	r := &p.remote
+	if !p.amInterested || p.closing != nil || r.choking && len(r.allowed) == 0 {
+		return
+	}
+	if room := p.pipe.room(len(r.queue)); room > 0 {
+		d.ask(p, room, now)
+	}
+}
+
+// ask asks a peer for up to room blocks more, as far as limits admit them.
+func (d *Download) ask(p *peer, room int, now time.Time) {
+	r := &p.remote
+	n := d.gate.admit(now, room)
+	if n < room && !d.throttled {
+		d.throttled = true
+		if !d.turning {
+			d.signal() // turn comes back when the limit lets more pass
+		}
+	}
+	if n == 0 {
+		return
+	}
+	if len(r.queue) == 0 {
+		p.pipe.asked(now)
+	}
+	ids, cancels := d.sched.next(r, n, now, d.scratch[:0])
+	d.scratch = ids
+	d.gate.giveBack(n - len(ids))
+	for _, c := range cancels {
+		d.cancel(c.remote, c.block)
+	}
+	if len(ids) > 0 {
+		p.send(func(b []byte) []byte {
+			for _, id := range ids {
+				b = wire.AppendRequest(b, uint32(id.piece), uint32(id.index)*blockSize, uint32(d.sched.blockLen(id)))
+			}
+			return b
+		})
+	}
+}
+
+// cancel tells a remote that a block is not wanted of it any more.
+func (d *Download) cancel(r *remote, id blockID) {
+	p := d.byRemote[r]
+	p.send(func(b []byte) []byte {
+		return wire.AppendCancel(b, uint32(id.piece), uint32(id.index)*blockSize, uint32(d.sched.blockLen(id)))
+	})
+	d.gate.giveBack(1)
+	d.freed = true
+}
+
+// updateInterest keeps what we told a peer in step with whether it has something that is needed.
+func (d *Download) updateInterest(p *peer) {
+	if is := d.sched.interesting(&p.remote); is != p.amInterested {
+		p.amInterested = is
+		if is {
+			p.sendSimple(wire.Interested)
+		} else {
+			p.sendSimple(wire.NotInterested)
+		}
+	}
+}
+
+// chokeRound has the choker decide anew, and tells the peers what changed.
+func (d *Download) chokeRound(now time.Time) {
+	states := make([]chokeState, len(d.peers))
+	for k, p := range d.peers {
+		states[k] = chokeState{
+			id:         p.number,
+			interested: p.peerInterested,
+			unchoked:   !p.amChoking,
+			snubbing:   p.remote.snubbed,
+			down:       p.down.rate(now),
+			up:         p.up.rate(now),
+			joined:     p.joined,
+			unchokedAt: p.unchokedAt,
+		}
+	}
+	chosen := d.choker.decide(now, d.sharing(), d.up.rate(now), states)
+	for _, p := range d.peers {
+		switch may := slices.Contains(chosen, p.number); {
+		case may && p.amChoking:
+			p.unchoke(now)
+		case !may && !p.amChoking:
+			p.choke()
+		}
+	}
+}
+
+// turnOver makes room for others where the download is crowded.
+func (d *Download) turnOver(now time.Time) {
+	if now.Before(d.nextTurnover) {
+		return
+	}
+	d.nextTurnover = now.Add(turnoverRound)
+	n := turnover(len(d.peers), d.maxPeers())
+	if _, waiting := d.cand.due(); n == 0 || !waiting {
+		return
+	}
+	worths := make([]peerWorth, len(d.peers))
+	for k, p := range d.peers {
+		worths[k] = peerWorth{
+			id:       p.number,
+			keep:     p.from == sourceUser,
+			joined:   p.joined,
+			mutual:   p.amInterested || p.peerInterested,
+			rate:     p.down.rate(now) + p.up.rate(now),
+			priority: d.cand.priority(p.conn.addr),
+		}
+	}
+	out := worst(now, worths, n)
+	for _, p := range d.peers {
+		if slices.Contains(out, p.number) {
+			p.stopLocked(errTurnover)
+		}
+	}
+}
+
+var errTurnover = errors.New("makes room for another")
+
+// pieceVerified takes a piece that has its hash and is on storage.
+func (d *Download) pieceVerified(i int, digests []uint64) {
+	now := time.Now()
+	d.fetched = true
+	d.resumable = true
+	d.lastProgress = now
+	d.ban(d.sched.clear(i, digests))
+	d.gotPiece(i)
+	for _, p := range d.peers {
+		p.tellHave(i)
+		if p.remote.holds(i) {
+			d.updateInterest(p)
+		}
+	}
+	if d.sched.need.Count() == 0 {
+		d.signal()
+	}
+	d.settle(now)
+}
+
+// tellHave tells the peer of a piece that we have now. Who has it already can be told later.
+func (p *peer) tellHave(i int) {
+	encode := func(b []byte) []byte { return wire.AppendHave(b, uint32(i)) }
+	if !p.remote.holds(i) {
+		p.send(encode)
+	} else if !p.out.addLazily(encode) {
+		p.stopLocked(errNotReading)
+	}
+}
+
+// pieceSpoiled takes a whole piece that does not have its hash.
+func (d *Download) pieceSpoiled(i int, digests []uint64) {
+	d.wasted += d.t.pieceSize(i)
+	d.log.Info("piece failed its hash", "piece", i)
+	d.ban(d.sched.spoil(i, digests))
+	d.freed = true
+	d.settle(time.Now())
+}
+
+// ban ends all dealings with the addresses that sent spoiled blocks.
+func (d *Download) ban(senders []int32) {
+	for _, s := range senders {
+		addr := d.sched.senders[s]
+		d.log.Warn("banned", "peer", addr)
+		d.cand.ban(addr)
+		for _, p := range d.peers {
+			if d.cand.banned(p.conn.addr) {
+				if p.ext.listens.IsValid() {
+					d.cand.ban(p.ext.listens)
+				}
+				p.stopLocked(errBanned)
+			}
+		}
+	}
+}
+
+var errBanned = errors.New("sent a block that was not what it should be")
+
+// tellDontHave tells the peer of a piece that we have no more, if it understands that (BEP 54).
+func (p *peer) tellDontHave(i int) {
+	if number := p.ext.number[extDontHave]; number != 0 {
+		p.send(func(b []byte) []byte { return wire.AppendDontHave(b, number, uint32(i)) })
+	}
+}

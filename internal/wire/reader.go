@@ -7,18 +7,23 @@ import (
 	"slices"
 )
 
-// bufferSize is how much a Reader reads ahead, in bytes. It is small because there may be hundreds
-// of peers, and because what it holds of a block has to be copied once more.
-const bufferSize = 4 << 10
+// A Reader reads ahead by a buffer between these sizes, in bytes. There may be hundreds of peers, most
+// of them slow, and for these a small buffer does. Where a peer sends faster than we read, a system
+// call for several blocks costs less than the copy that it takes: 64 KiB saves a fifth of the time
+// that receiving takes, and more would save little.
+const (
+	minBuffer = 4 << 10
+	maxBuffer = 64 << 10
+	// maxQuiet is how many times in a row reads may bring little before the buffer shrinks again.
+	maxQuiet = 64
+)
 
 // Reader reads messages from a stream. It belongs to one goroutine.
-//
-// A piece message's payload does not pass through the Reader's buffer, but for what had come together
-// with its header: ReadBlock moves it from the stream to where it is wanted.
 type Reader struct {
 	src        io.Reader
 	buf        []byte // buf[start:end] is read and not yet used
 	start, end int
+	quiet      int    // times in a row that it was filled by reads that each brought little for its size
 	left       uint32 // bytes of the current piece message that are not yet taken
 	maxPayload int
 }
@@ -26,7 +31,7 @@ type Reader struct {
 // NewReader returns a Reader of the messages that follow the handshake on r. maxPayload bounds what
 // a bitfield and an extended message may carry, in bytes.
 func NewReader(r io.Reader, maxPayload int) *Reader {
-	return &Reader{src: r, buf: make([]byte, bufferSize), maxPayload: maxPayload}
+	return &Reader{src: r, buf: make([]byte, minBuffer), maxPayload: maxPayload}
 }
 
 // Next reads one message. For a Piece message it stops in front of the payload, which is then taken
@@ -38,6 +43,9 @@ func NewReader(r io.Reader, maxPayload int) *Reader {
 func (r *Reader) Next() (Message, error) {
 	if err := r.SkipBlock(); err != nil {
 		return Message{}, err
+	}
+	if r.quiet > maxQuiet && len(r.buf) > minBuffer && r.Buffered() <= minBuffer {
+		r.rebuffer(minBuffer)
 	}
 	if err := r.fill(4); err != nil {
 		return Message{}, err
@@ -118,16 +126,32 @@ func (r *Reader) check(id ID, size uint32) (fixed int, err error) {
 }
 
 // ReadBlock reads the next len(dst) bytes of the current Piece message's payload. It may be called
-// again until all of the payload is taken; to ask for more than is left is an error.
+// again until all of the payload is taken; to ask for more than is left is an error. What is not yet
+// in the buffer, and longer than it, goes straight from the stream to dst.
 func (r *Reader) ReadBlock(dst []byte) error {
 	if uint64(len(dst)) > uint64(r.left) {
 		return errors.New("wire: read beyond the block")
 	}
 	r.left -= uint32(len(dst))
-	n := copy(dst, r.buf[r.start:r.end])
-	r.start += n
-	_, err := io.ReadFull(r.src, dst[n:])
-	return unexpected(err)
+	for {
+		n := copy(dst, r.buf[r.start:r.end])
+		r.start += n
+		dst = dst[n:]
+		switch {
+		case len(dst) == 0:
+			return nil
+		case len(dst) < len(r.buf):
+			if err := r.fill(len(dst)); err != nil {
+				return unexpected(err)
+			}
+		default:
+			n, err := io.ReadAtLeast(r.src, dst, len(dst)-len(r.buf)+1)
+			if err != nil {
+				return unexpected(err)
+			}
+			dst = dst[n:]
+		}
+	}
 }
 
 // SkipBlock discards what is left of the current Piece message's payload, if anything.
@@ -149,12 +173,37 @@ func (r *Reader) fill(n int) error {
 	}
 	copy(r.buf, r.buf[r.start:r.end])
 	r.start, r.end = 0, have
-	got, err := io.ReadAtLeast(r.src, r.buf[have:], n-have)
-	r.end += got
-	if have > 0 {
+	most := 0
+	var err error
+	for r.end < n && err == nil {
+		var got int
+		got, err = r.src.Read(r.buf[r.end:])
+		r.end += got
+		most = max(most, got)
+	}
+	switch {
+	case r.end == len(r.buf) && most > len(r.buf)/2 && len(r.buf) < maxBuffer:
+		r.quiet = 0
+		r.rebuffer(4 * len(r.buf))
+	case most > len(r.buf)/8:
+		r.quiet = 0
+	default:
+		r.quiet++
+	}
+	switch {
+	case r.end >= n:
+		return nil // an error that came with the last bytes will come again
+	case r.end > 0:
 		return unexpected(err)
 	}
 	return err
+}
+
+// rebuffer makes the buffer another size, in which what it holds must fit.
+func (r *Reader) rebuffer(size int) {
+	buf := make([]byte, size)
+	r.end = copy(buf, r.buf[r.start:r.end])
+	r.start, r.buf = 0, buf
 }
 
 // payload returns the next n bytes: in the buffer if they fit, else in a slice of their own that
@@ -168,7 +217,7 @@ func (r *Reader) payload(n int) ([]byte, error) {
 		r.start += n
 		return p, nil
 	}
-	p := make([]byte, 0, min(n, 8*len(r.buf)))
+	p := make([]byte, 0, min(n, 8*minBuffer))
 	p = append(p, r.buf[r.start:r.end]...)
 	r.start = r.end
 	for {

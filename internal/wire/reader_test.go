@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
+	"slices"
 	"testing"
 	"testing/iotest"
 
@@ -140,7 +142,7 @@ func TestReaderSkipsBlocks(t *testing.T) {
 func TestReaderStreamEndsWithinAMessage(t *testing.T) {
 	stream := AppendHave(nil, 1)
 	stream = append(AppendPieceHeader(stream, 1, 2, 5), "block"...)
-	stream = AppendBitfield(stream, make([]byte, 3*bufferSize))
+	stream = AppendBitfield(stream, make([]byte, 3*minBuffer))
 	boundary := map[int]bool{0: true, 9: true, 27: true, len(stream): true}
 	for n := range len(stream) {
 		r := NewReader(bytes.NewReader(stream[:n]), testPayload)
@@ -224,7 +226,7 @@ func TestReaderMakesRoomOnlyForWhatComes(t *testing.T) {
 		src := &greedy{Reader: bytes.NewReader(stream)}
 		_, err := NewReader(src, claimed).Next()
 		require.Equal(t, io.ErrUnexpectedEOF, err)
-		require.LessOrEqual(t, src.longest, 8*bufferSize+2*sent)
+		require.LessOrEqual(t, src.longest, 8*minBuffer+2*sent)
 	}
 }
 
@@ -253,9 +255,12 @@ func newPieces() *pieces {
 }
 
 func (p *pieces) Read(b []byte) (int, error) {
-	n := copy(b, p.message[p.at:])
-	p.at = (p.at + n) % len(p.message)
-	return n, nil
+	for n := 0; n < len(b); {
+		k := copy(b[n:], p.message[p.at:])
+		p.at = (p.at + k) % len(p.message)
+		n += k
+	}
+	return len(b), nil
 }
 
 func TestReaderDoesNotAllocate(t *testing.T) {
@@ -270,12 +275,68 @@ func TestReaderDoesNotAllocate(t *testing.T) {
 	require.Zero(t, allocs)
 }
 
+// in gives its bytes n at a time.
+type in struct {
+	src io.Reader
+	n   int
+}
+
+func (r *in) Read(p []byte) (int, error) { return r.src.Read(p[:min(len(p), r.n)]) }
+
+func TestReaderFitsItsBufferToThePeer(t *testing.T) {
+	src := &in{newPieces(), maxBuffer}
+	r := NewReader(src, testPayload)
+	block := make([]byte, 16<<10)
+	read := func(blocks int) {
+		for range blocks {
+			m, err := r.Next()
+			require.NoError(t, err)
+			require.Equal(t, Message{ID: Piece, Index: 1, Begin: 16 << 10, Length: 16 << 10}, m)
+			require.NoError(t, r.ReadBlock(block))
+		}
+	}
+	require.Equal(t, minBuffer, len(r.buf))
+	read(8)
+	require.Equal(t, maxBuffer, len(r.buf), "much comes at once")
+	src.n = 1000
+	read(4)
+	require.Equal(t, maxBuffer, len(r.buf), "it may be a moment's lull")
+	read(100)
+	require.Equal(t, minBuffer, len(r.buf), "little comes at once")
+	src.n = maxBuffer
+	read(8)
+	require.Equal(t, maxBuffer, len(r.buf))
+}
+
+// Where much comes at once, one system call serves several blocks.
+func TestReaderReadsSeldom(t *testing.T) {
+	src := &counting{Reader: newPieces()}
+	r := NewReader(src, testPayload)
+	block := make([]byte, 16<<10)
+	for range 1000 {
+		_, err := r.Next()
+		require.NoError(t, err)
+		require.NoError(t, r.ReadBlock(block))
+	}
+	require.Less(t, src.reads, 300)
+}
+
+type counting struct {
+	io.Reader
+	reads int
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	c.reads++
+	return c.Reader.Read(p)
+}
+
 func FuzzReader(f *testing.F) {
 	stream, _ := sample(20)
 	f.Add(stream, uint8(0))
 	f.Add(stream, uint8(1))
 	f.Add(stream[:70], uint8(5))
-	stream, _ = sample(2 * bufferSize)
+	stream, _ = sample(2 * minBuffer)
 	f.Add(stream, uint8(3))
 	f.Add([]byte{0xFF, 0xFF, 0xFF, 0xFF, 0xFF}, uint8(0))
 	f.Fuzz(func(t *testing.T, stream []byte, how uint8) {
@@ -340,6 +401,42 @@ func BenchmarkReader(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func BenchmarkReaderLoopback(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	defer l.Close()
+	go func() {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			l.Close() // Accept fails, too
+			return
+		}
+		defer c.Close()
+		messages := slices.Repeat(newPieces().message, 16)
+		for err == nil {
+			_, err = c.Write(messages)
+		}
+	}()
+	c, err := l.Accept()
+	require.NoError(b, err)
+	defer c.Close()
+
+	src := &counting{Reader: c}
+	r := NewReader(src, testPayload)
+	block := make([]byte, 16<<10)
+	b.ReportAllocs()
+	b.SetBytes(16 << 10)
+	for b.Loop() {
+		if _, err := r.Next(); err != nil {
+			b.Fatal(err)
+		}
+		if err := r.ReadBlock(block); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(src.reads)/float64(b.N), "reads/op")
 }
 
 func BenchmarkReaderHaves(b *testing.B) {

@@ -206,16 +206,14 @@ func (s *fileStorage) confirm(r *resume) {
 
 // claim is how file i was left.
 func (s *fileStorage) claim(i int) fileClaim {
-	f := &s.files[i]
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	left := s.leftAs(i)
 	switch {
-	case f.meddled.Load():
+	case s.files[i].meddled.Load():
 		return fileClaim{} // which is true of no file
-	case f.left == stamp{}:
+	case left == stamp{}:
 		return fileClaim{size: noFile}
 	}
-	return fileClaim{f.left.size, f.left.mtime}
+	return fileClaim{left.size, left.mtime}
 }
 
 func (s *fileStorage) loadResume() (Bitfield, map[int]Bitfield, bool) {

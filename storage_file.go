@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -321,12 +322,11 @@ func (s *fileStorage) writeFile(i int, bufs [][]byte, off int64) error {
 		f.meddled.Store(true)
 	}
 	s.markDirty(i)
-	if err := h.f.writev(bufs, off); err != nil {
-		return err
-	}
-	after, err := h.f.stat()
+	err = h.f.writev(bufs, off)
+	// A write that failed may have changed the file as well.
+	after, statErr := h.f.stat()
 	f.left = after.stamp
-	return err
+	return cmp.Or(err, statErr)
 }
 
 // markDirty has file i synced with the next Sync. Its mutex is held.
@@ -337,6 +337,14 @@ func (s *fileStorage) markDirty(i int) {
 		s.dirtyFiles = append(s.dirtyFiles, i)
 		s.dirtyMu.Unlock()
 	}
+}
+
+// leftAs is how file i was left.
+func (s *fileStorage) leftAs(i int) stamp {
+	f := &s.files[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.left
 }
 
 // file maps file i. What it is not, is a promise that the file will not shrink under the map.

@@ -78,7 +78,7 @@ func (s *fileStorage) present() Bitfield {
 			s.presentEdges(f, &lacking, &data)
 			continue
 		}
-		size := min(f.Length, state.left.size)
+		size := min(f.Length, s.leftAs(i).size)
 		mark(&lacking, f.offset+size, f.offset+f.Length)
 		err := s.eachData(i, size, func(from, to int64) { mark(&data, f.offset+from, f.offset+to) })
 		if err != nil {
@@ -250,14 +250,20 @@ func (s *fileStorage) Sync() error {
 }
 
 func (s *fileStorage) sync(files []int, dirs map[string]struct{}) error {
+	root, err := s.disk.stat(".")
+	if err != nil {
+		return err
+	}
+	elsewhere := false // something is mounted below the directory
 	for _, i := range files {
 		// Before it is synced: a write from here on makes it dirty again.
 		f := &s.files[i]
 		f.mu.Lock()
 		f.dirty = false
+		elsewhere = elsewhere || f.left.dev != root.dev
 		f.mu.Unlock()
 	}
-	if len(files) > manyFiles {
+	if len(files) > manyFiles && !elsewhere {
 		if done, err := s.disk.syncAll(); done || err != nil {
 			return err
 		}

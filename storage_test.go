@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha1"
 	"errors"
@@ -213,19 +212,3 @@ func TestHashPiecesReadErrors(t *testing.T) {
 type readerAt func(p []byte, off int64) (int, error)
 
 func (f readerAt) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
-
-func TestWriteAllocatesNothing(t *testing.T) {
-	tor, content := testContent(1<<20, 3<<19, 3<<19)
-	c := openDirectory(t, tor, t.TempDir())
-	require.NoError(t, c.setWanted(all(tor)))
-	blocks := slices.Collect(slices.Chunk(pieceOf(tor, content, 1), blockSize))
-	write := func() { require.NoError(t, c.writeBlocks(blocks, 1<<20)) }
-	write()
-	require.Zero(t, testing.AllocsPerRun(20, write))
-	require.Zero(t, testing.AllocsPerRun(20, func() { c.WriteAt(content[:blockSize], 0) }))
-	require.True(t, bytes.Equal(content[1<<20:2<<20], func() []byte {
-		b := make([]byte, 1<<20)
-		require.NoError(t, readFull(c, b, 1<<20))
-		return b
-	}()))
-}

@@ -67,13 +67,10 @@ func CreateContext(ctx context.Context, path string, o *CreateOptions) (*Torrent
 		o = &CreateOptions{}
 	}
 	t, err := create(ctx, path, o)
-	if err != nil && ctx.Err() != nil {
-		err = ctx.Err()
-		if cause := context.Cause(ctx); !errors.Is(cause, err) {
-			err = fmt.Errorf("%w: %w", err, cause)
-		}
-	}
 	if err != nil {
+		if ctx.Err() != nil {
+			err = contextError(ctx)
+		}
 		return nil, fmt.Errorf("create torrent of %s: %w", path, err)
 	}
 	return t, nil

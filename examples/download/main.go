@@ -1,0 +1,79 @@
+// Command download downloads torrents, into a directory. It
+// ends with 0 when all are complete. Ctrl-C keeps what is verified, and the next run goes on from it.
+//
+//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] TORRENT…
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+
+	"github.com/shoal-go/torrent"
+)
+
+func main() {
+	log.SetFlags(0)
+	client := &torrent.Client{}
+	o := torrent.Options{Client: client}
+	flag.StringVar(&o.Dir, "dir", ".", "the `directory` to download into")
+	flag.Func("peers", "`addresses` to try beside those that trackers name, with commas between", func(list string) error {
+		for address := range strings.SplitSeq(list, ",") {
+			peer, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return err
+			}
+			o.Peers = append(o.Peers, peer)
+		}
+		return nil
+	})
+	var only []string
+	flag.Func("only", "`pattern` of the files to download, such as '*.srt'; may be given again", func(glob string) error {
+		only = append(only, glob)
+		o.Select = torrent.Glob(only...)
+		return nil
+	})
+	flag.Parse()
+	if flag.NArg() == 0 {
+		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] TORRENT…")
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, &o, flag.Args())
+	stop()
+	if err := errors.Join(err, client.Close()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// run downloads all torrents at once, with one client.
+func run(ctx context.Context, o *torrent.Options, torrents []string) error {
+	var downloads []*torrent.Download
+	for _, name := range torrents {
+		t, err := torrent.Read(name)
+		if err != nil {
+			return err
+		}
+		d, err := t.Start(ctx, o)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		defer d.Close()
+		downloads = append(downloads, d)
+	}
+
+	defer show(downloads)()
+	var errs []error
+	for _, d := range downloads {
+		if _, err := d.Wait(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,67 @@
+// Command seed shares the content of a torrent that a directory holds, until Ctrl-C. What is missing
+// or damaged it fetches first.
+//
+//	go run ./examples/seed -dir DIR [-listen ADDR] TORRENT
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/shoal-go/torrent"
+)
+
+func main() {
+	log.SetFlags(0)
+	dir := flag.String("dir", ".", "the `directory` that holds the file, or the directory of the files")
+	listen := flag.String("listen", "", "TCP `address` to accept peers on; any free port if not given")
+	flag.Parse()
+	if flag.NArg() != 1 {
+		log.Fatal("usage: seed -dir DIR [-listen ADDR] TORRENT")
+	}
+	if err := run(flag.Arg(0), *dir, *listen); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(path, dir, listen string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+
+	t, err := torrent.Read(path)
+	if err != nil {
+		return err
+	}
+	client := &torrent.Client{Listen: listen}
+	defer client.Close()
+	d, err := t.Start(ctx, &torrent.Options{Dir: dir, Seed: true, Client: client})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+
+	fmt.Printf("accepting peers on %s\n", client.Addr())
+	whole := d.Done()
+	tick := time.Tick(10 * time.Second)
+	for {
+		select {
+		case <-whole:
+			if _, err := d.Wait(); err != nil {
+				return err
+			}
+			fmt.Printf("%s is whole, and shared until Ctrl-C\n", t.Name())
+			whole = nil
+		case <-tick:
+			s := d.Stats()
+			fmt.Printf("%d of %d bytes here; %d bytes shared, %.0f kB/s, %d peers\n",
+				s.Verified, s.Wanted, s.Uploaded, s.UploadRate/1e3, len(s.Peers))
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -17,6 +17,12 @@ const (
 	// newcomer is how long after it connected a peer is three times as likely to be drawn.
 	newcomer = time.Minute
 
+	// A peer may have been sent so many bytes at first, so many more a second, and so many times
+	// what it gave, before it owes us.
+	creditAtFirst = 2 << 20
+	creditRate    = 4 << 10
+	creditFactor  = 4
+
 	minUploadSlots = 4
 	maxUploadSlots = 32
 	// uploadSlotRate is the upload rate, in bytes a second, that opens one slot more than the
@@ -27,18 +33,28 @@ const (
 
 // chokeState is what the choker knows of one connected peer.
 type chokeState struct {
-	id         int
-	interested bool      // it wants something from us
-	unchoked   bool      // we let it ask
-	snubbing   bool      // it lets us ask, and does not answer
-	down, up   float64   // bytes a second of payload, from it and to it
-	joined     time.Time // when it connected
-	unchokedAt time.Time // when it was last unchoked; zero if never
+	id             int
+	interested     bool      // it wants something from us
+	unchoked       bool      // we let it ask
+	withholding    bool      // it has what we want, and does not let us ask
+	snubbing       bool      // it lets us ask, and does not answer
+	down, up       float64   // bytes a second of payload, from it and to it
+	received, sent int64     // payload bytes since it connected, from it and to it
+	joined         time.Time // when it connected
+	unchokedAt     time.Time // when it was last unchoked; zero if never
+}
+
+// owes tells whether a peer took much, gave little, and withholds what it could give: a free rider.
+// Without this, a swarm that waits for its one seed would spend all the upload it has to spare on
+// such peers, who would finish as early as the rest. One that has nothing for us never owes.
+func (p *chokeState) owes(now time.Time) bool {
+	credit := creditAtFirst + creditRate*now.Sub(p.joined).Seconds() + creditFactor*float64(p.received)
+	return p.withholding && p.down == 0 && float64(p.sent) > credit
 }
 
 // choker decides whom to upload to (BEP 3). While we leech, slots go to those who give most in
-// return; while we seed, and where too few give, to all by turns. One more is drawn by lot, so that a
-// newcomer can show what it gives. Its owner's lock guards it.
+// return; while we seed, and where too few give, to all by turns, free riders left out. One more is
+// drawn by lot, so that a newcomer can show what it gives. Its owner's lock guards it.
 type choker struct {
 	rng        *rand.Rand
 	roundAt    time.Time // when everybody is judged anew
@@ -57,19 +73,18 @@ func (c *choker) next() time.Time { return c.roundAt }
 // second. When a round is due everybody is judged anew. Before that, because a peer came or left or
 // its interest changed, free slots are dealt out and nobody who uses one loses it.
 func (c *choker) decide(now time.Time, seeding bool, uploadRate float64, peers []chokeState) (unchoke []int) {
-	var wanting []chokeState
-	for _, p := range peers {
-		if p.interested {
-			wanting = append(wanting, p)
-		}
-	}
-	c.rng.Shuffle(len(wanting), func(i, j int) { wanting[i], wanting[j] = wanting[j], wanting[i] })
-
 	round := !now.Before(c.roundAt)
 	if round {
 		c.roundAt = now.Add(chokeRound)
 		c.slots = uploadSlots(uploadRate)
 	}
+	var wanting []chokeState
+	for _, p := range peers {
+		if kept := p.unchoked && !round; p.interested && (seeding || kept || !p.owes(now)) {
+			wanting = append(wanting, p)
+		}
+	}
+	c.rng.Shuffle(len(wanting), func(i, j int) { wanting[i], wanting[j] = wanting[j], wanting[i] })
 	last := -1
 	if c.drawn {
 		last = c.optimistic
@@ -85,7 +100,9 @@ func (c *choker) decide(now time.Time, seeding bool, uploadRate float64, peers [
 		unchoke = append(unchoke, p.id)
 	}
 	if !c.drawn {
-		c.draw(now, last, slices.DeleteFunc(wanting, func(p chokeState) bool { return slices.Contains(unchoke, p.id) }))
+		c.draw(now, last, slices.DeleteFunc(wanting, func(p chokeState) bool {
+			return slices.Contains(unchoke, p.id)
+		}))
 	}
 	if c.drawn {
 		unchoke = append(unchoke, c.optimistic)
@@ -93,7 +110,8 @@ func (c *choker) decide(now time.Time, seeding bool, uploadRate float64, peers [
 	return unchoke
 }
 
-// uploadSlots is how many peers are unchoked beside the optimistic one at an upload rate in bytes a second.
+// uploadSlots is how many peers are unchoked beside the optimistic one, at an upload rate in bytes a
+// second.
 func uploadSlots(rate float64) int {
 	return minUploadSlots + int(min(math.Sqrt(max(0, rate)/uploadSlotRate), maxUploadSlots-minUploadSlots))
 }
@@ -143,10 +161,14 @@ func (c *choker) rank(now time.Time, round, seeding bool, wanting []chokeState) 
 		}
 		ranked = append(ranked, k)
 	}
-	// Of those in their turn the longest served make room, a quarter of the slots in a round, so that the rest
-	// is not disturbed.
+	// Who has had its turn makes room; while seeding, the longest served quarter at a time, so that
+	// the rest goes on undisturbed.
+	yield := len(ranked)
+	if seeding {
+		yield = max(1, c.slots/4)
+	}
 	slices.SortStableFunc(ranked, func(a, b contender) int { return a.unchokedAt.Compare(b.unchokedAt) })
-	for i, yield := 0, max(1, c.slots/4); i < len(ranked) && yield > 0; i++ {
+	for i := 0; i < len(ranked) && yield > 0; i++ {
 		if k := &ranked[i]; k.claim == claimInTurn && now.Sub(k.unchokedAt) >= chokeTurn {
 			k.claim = claimTurnOver
 			yield--
@@ -158,7 +180,8 @@ func (c *choker) rank(now time.Time, round, seeding bool, wanting []chokeState) 
 	return ranked
 }
 
-// draw chooses the optimistic peer among those left without a slot, another than the last if there is one.
+// draw chooses the optimistic peer among those left without a slot: another than the last, if there
+// is one.
 func (c *choker) draw(now time.Time, last int, left []chokeState) {
 	weight := func(p chokeState) int {
 		switch {

@@ -64,7 +64,11 @@ func (t *trackers) scrape(ctx context.Context) (Scrape, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return Scrape{}, errors.Join(append(errs, context.Cause(ctx))...)
+			errs = append(errs, ctx.Err())
+			if cause := context.Cause(ctx); cause != ctx.Err() {
+				errs = append(errs, cause)
+			}
+			return Scrape{}, errors.Join(errs...)
 		case r := <-results:
 			if r.err == nil {
 				return r.scrape, nil

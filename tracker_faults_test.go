@@ -1,0 +1,303 @@
+package torrent
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// faultyTracker is a tracker with one fault. It is set up at an address, and gives its URL.
+type faultyTracker struct {
+	name   string
+	setUp  func(r *trackerRig, ip string) (url string)
+	reason string // what Stats says of it within 35 s; "" for an answer that counts as good
+	found  int    // peers that come of it
+}
+
+// inHTTP is a fault in how an HTTP tracker answers.
+func inHTTP(answer http.HandlerFunc) func(*trackerRig, string) string {
+	return func(r *trackerRig, ip string) string {
+		r.serve(ip, answer)
+		return "http://" + ip + "/announce"
+	}
+}
+
+func inUDP(answer func(p []byte, reply func([]byte))) func(*trackerRig, string) string {
+	return func(r *trackerRig, ip string) string {
+		r.serveUDP(ip, answer)
+		return "udp://" + ip + ":80/announce"
+	}
+}
+
+func says(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }
+}
+
+var trackerFaults = []faultyTracker{
+	{"refuses the connection", func(r *trackerRig, ip string) string {
+		r.net.host(ip, 0, 0, 40*time.Millisecond)
+		return "http://" + ip + "/announce"
+	}, "connection refused", 0},
+	{"no such host answers", func(_ *trackerRig, ip string) string { return "http://" + ip + "/announce" }, "no answer", 0},
+	{"accepts and says nothing", inHTTP(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), "no answer", 0},
+	{"hangs up", inHTTP(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), "EOF", 0},
+	{"a name that is never resolved", func(_ *trackerRig, ip string) string { return "http://slow-" + ip + ".example/announce" }, "no answer", 0},
+	{"a name that does not exist", func(r *trackerRig, ip string) string {
+		r.names["no-"+ip] = nil
+		return "udp://no-" + ip + ":80"
+	}, "no such host", 0},
+	{"HTML", inHTTP(says("<!DOCTYPE html><title>parked</title>")), `malformed answer "<!DOCTYPE html>`, 0},
+	{"garbage", inHTTP(says("\x00\xff\x1b[2J")), "malformed answer", 0},
+	{"half an answer", inHTTP(says(onePeer[:40])), "malformed answer", 0},
+	{"status 500", inHTTP(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "oops", 500) }), "HTTP status 500 Internal Server Error", 0},
+	{"a reason under status 403", inHTTP(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(403)
+		io.WriteString(w, "d14:failure reason12:unregisterede")
+	}), "unregistered", 0},
+	{"redirects in a circle", inHTTP(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"x", 302) }), "more than 5 redirects", 0},
+	{"redirects inward", func(r *trackerRig, ip string) string {
+		public := "9" + strings.TrimPrefix(ip, "10")
+		r.serve(public, func(w http.ResponseWriter, req *http.Request) { http.Redirect(w, req, "http://"+ip+"/announce", 302) })
+		r.serve(ip, says(onePeer))
+		return "http://" + public + "/announce"
+	}, "redirected from a public address to a private one", 0},
+	{"a body without end", inHTTP(func(w http.ResponseWriter, r *http.Request) {
+		for block := bytes.Repeat([]byte("x"), 1<<14); r.Context().Err() == nil; {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	}), "answer over 1048576 bytes", 0},
+	{"a body of a byte a second", inHTTP(func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			io.WriteString(w, "d")
+			w.(http.Flusher).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}), "no answer", 0},
+	{"gzip that inflates to 16 MiB", inHTTP(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		z.Write(make([]byte, 16<<20))
+		z.Close()
+	}), "answer over 1048576 bytes", 0},
+	{"gzip that is none", inHTTP(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		io.WriteString(w, "de")
+	}), "EOF", 0},
+	{"headers without end", inHTTP(func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 1000 {
+			w.Header().Set(fmt.Sprint("X-", i), strings.Repeat("x", 1000))
+		}
+		io.WriteString(w, onePeer)
+	}), "server response headers exceeded", 0},
+	{"a million lists", inHTTP(says(strings.Repeat("l", 1<<20))), "malformed answer", 0},
+	{"interval 0", inHTTP(says("d8:intervali0ee")), "", 0},
+	{"interval 2^63", inHTTP(says("d8:intervali9223372036854775808ee")), "malformed answer", 0},
+	{"interval 2^63-1", inHTTP(says("d8:intervali9223372036854775807ee")), "", 0},
+	{"ten thousand peers", inHTTP(says("d5:peers60000:" + strings.Repeat("\x0a\x08\x08\x08\x1a\xe1", 10_000) + "e")), "", 1000},
+	{"peers at port 0", inHTTP(says("d5:peers12:\x0a\x08\x08\x08\x00\x00\x00\x00\x00\x00\x00\x50e")), "", 0},
+	{"our own address", inHTTP(says("d5:peers6:\x0a\x00\x00\x01\x1a\xe1e")), "", 1},
+	{"UDP silence", inUDP(func([]byte, func([]byte)) {}), "no answer yet", 0},
+	{"UDP that connects and says no more", inUDP(func(p []byte, reply func([]byte)) {
+		if p[11] == 0 {
+			reply(append(p[8:16:16], "connect!"...))
+		}
+	}), "no answer yet", 0},
+	{"UDP with the wrong transaction", inUDP(func(p []byte, reply func([]byte)) { reply(append(p[8:12:12], "wrongand long enough"...)) }), "no answer yet", 0},
+	{"UDP too short", inUDP(func(p []byte, reply func([]byte)) { reply(p[8:16]) }), "no answer yet", 0},
+	{"UDP that echoes", inUDP(func(p []byte, reply func([]byte)) { reply(p) }), "no answer yet", 0},
+	{"UDP error", inUDP(func(p []byte, reply func([]byte)) { reply(append(append([]byte{0, 0, 0, 3}, p[12:16]...), "banned"...)) }), "banned", 0},
+}
+
+// Every fault is bounded, named and harmless: another tracker of the next tier is not held up by it.
+func TestTrackerFaults(t *testing.T) {
+	for _, c := range trackerFaults {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t)
+				r.hungry = true
+				url := c.setUp(r, "10.0.1.1")
+				r.config.tiers = [][]string{{url}, {"http://10.0.2.2/announce"}}
+				var s said
+				r.serve("10.0.2.2", honest(&s, onePeer))
+				trackers, end := r.start()
+				after(time.Second)
+				require.Contains(t, r.found, "http://10.0.2.2/announce")
+				after(34 * time.Second)
+				stats := trackers.stats()[0]
+				require.Equal(t, url, stats.URL)
+				if c.reason == "" {
+					require.NoError(t, stats.Err)
+				} else {
+					require.ErrorContains(t, stats.Err, c.reason)
+					require.LessOrEqual(t, len(stats.Err.Error()), 400)
+					require.ErrorContains(t, trackers.lastWords()[0], c.reason)
+				}
+				require.Equal(t, c.found, stats.Peers)
+				require.Len(t, r.found[url], c.found)
+				began := time.Now()
+				end()
+				require.Less(t, time.Since(began), time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				trackers.stop(ctx)
+				require.LessOrEqual(t, time.Since(began), 6*time.Second)
+			})
+		})
+	}
+}
+
+// Ten trackers, nine of them dead in nine ways: the one that lives is found within ten seconds,
+// wherever it stands.
+func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
+	ways := []string{
+		"refuses the connection", "no such host answers", "accepts and says nothing", "a name that is never resolved", "HTML",
+		"redirects in a circle", "a body of a byte a second", "UDP silence", "UDP with the wrong transaction",
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	worst := map[string]time.Duration{}
+	table := new(strings.Builder)
+	columns := tabwriter.NewWriter(table, 0, 0, 2, ' ', 0)
+	for _, layout := range []string{"one tier", "ten tiers"} {
+		for _, scheme := range []string{"http", "udp"} {
+			for order := range 30 {
+				synctest.Test(t, func(t *testing.T) {
+					r := newTrackerRig(t)
+					r.hungry = true
+					var s said
+					var urls []string
+					names := map[string]string{}
+					for i, way := range ways {
+						at := slices.IndexFunc(trackerFaults, func(f faultyTracker) bool { return f.name == way })
+						url := trackerFaults[at].setUp(r, fmt.Sprintf("10.0.1.%d", i+1))
+						urls, names[url] = append(urls, url), way
+					}
+					rng.Shuffle(len(urls), func(i, j int) { urls[i], urls[j] = urls[j], urls[i] })
+					alive := scheme + "://10.0.2.2:80/announce"
+					names[alive] = "alive"
+					if scheme == "udp" {
+						r.serveUDP("10.0.2.2", honestUDP(&s, compactPeer))
+					} else {
+						r.serve("10.0.2.2", honest(&s, onePeer))
+					}
+					urls = slices.Insert(urls, order%(len(urls)+1), alive) // each place in turn
+					if layout == "ten tiers" {
+						for _, url := range urls {
+							r.config.tiers = append(r.config.tiers, []string{url})
+						}
+					} else {
+						r.config.tiers = [][]string{urls}
+					}
+					trackers := newTrackers(r.config)
+					for i, tr := range trackers.tiers[0] {
+						if len(trackers.tiers[0]) > 1 { // the order meant, not the shuffled one
+							at := slices.IndexFunc(trackers.tiers[0], func(tr *tracker) bool { return tr.url == urls[i] })
+							trackers.tiers[0][i], trackers.tiers[0][at] = trackers.tiers[0][at], tr
+						}
+					}
+					ctx, cancel := context.WithCancel(t.Context())
+					go trackers.run(ctx)
+					after(10 * time.Second)
+					require.Equal(t, []netip.AddrPort{rigPeer}, r.found[alive], "order %v", urls)
+					key := layout + ", " + scheme
+					worst[key] = max(worst[key], r.foundAt)
+					if order == 9 && layout == "one tier" && scheme == "http" { // the living one last
+						fmt.Fprintf(columns, "tracker\tasked after\tsaid within 10 s\n")
+						for _, st := range trackers.stats() {
+							word := "peers"
+							if st.Err != nil {
+								word = strings.TrimPrefix(st.Err.Error(), "tracker "+st.URL+": ")
+							}
+							fmt.Fprintf(columns, "%s\t%v\t%s\n", names[st.URL], st.LastAnnounce.Sub(r.net.began).Truncate(100*time.Millisecond), word)
+						}
+					}
+					cancel()
+					synctest.Wait()
+				})
+			}
+		}
+	}
+	columns.Flush()
+	t.Log("\n" + table.String())
+	for _, key := range slices.Sorted(maps.Keys(worst)) {
+		t.Logf("time to first peer, %s, worst of 30 orders: %v", key, worst[key].Round(time.Millisecond))
+		require.Less(t, worst[key], 10*time.Second)
+	}
+}
+
+// BEP 27: the peers of the tracker that failed go when another one answers, and not before.
+func TestPrivateTrackerSwitch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const first, second = "http://10.0.1.1/announce", "http://10.0.1.2/announce"
+		r := newTrackerRig(t, []string{first}, []string{second})
+		r.config.private = true
+		broken := false
+		var one, two said
+		r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
+			if one.add(req.URL.Query().Get("event")); broken {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			io.WriteString(w, onePeer)
+		})
+		r.serve("10.0.1.2", honest(&two, onePeer))
+		trackers, _ := r.start()
+		after(10 * time.Minute)
+		require.Equal(t, "started", one.take())
+		require.Empty(t, two.take())
+		broken = true
+		after(10 * time.Minute)
+		require.Empty(t, r.dropped)
+		after(11 * time.Minute)
+		require.Equal(t, "-", one.take())
+		require.Equal(t, "started", two.take())
+		require.Equal(t, []string{first}, r.dropped)
+		require.NotEmpty(t, r.found[second])
+		broken = false
+		after(3 * time.Hour)
+		require.Empty(t, one.take(), "what works is kept to")
+		require.Equal(t, []string{first}, r.dropped)
+		require.ErrorContains(t, trackers.stats()[0].Err, "HTTP status 502 Bad Gateway")
+	})
+}
+
+// A list of a thousand silent trackers makes no storm.
+func TestTrackersAskedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t)
+		for i := range 1000 {
+			r.config.tiers = append(r.config.tiers, []string{fmt.Sprintf("udp://10.2.%d.%d:80", i/200, i%200)})
+		}
+		r.hungry = true
+		trackers, _ := r.start()
+		for second := range 25 {
+			after(500 * time.Millisecond)
+			asked := 0
+			for _, st := range trackers.stats() {
+				if st.Announcing {
+					asked++
+				}
+			}
+			require.Equal(t, min((second+1)*askedAtOnce, maxTrackers), asked)
+			after(500 * time.Millisecond)
+		}
+	})
+}

@@ -27,6 +27,7 @@ type swarmPeer struct {
 	has       []bool
 	fetching  []bool
 	count     int
+	lacks     map[*swarmPeer]int // how many pieces the other has and this one has not
 	choker    *choker
 	up        meter
 	links     map[int]*swarmLink // to the peers that it may upload to
@@ -54,13 +55,12 @@ func newChokeSwarm(seed uint64, pieces int, piece, upRate float64, leechers, fre
 			has: make([]bool, pieces), fetching: make([]bool, pieces),
 			choker: newChoker(rand.New(rand.NewPCG(seed, uint64(id)))),
 			links:  make(map[int]*swarmLink),
-		}
-		if id == 0 {
-			for i := range pieces {
-				s.gain(p, i)
-			}
+			lacks:  make(map[*swarmPeer]int),
 		}
 		s.peers = append(s.peers, p)
+	}
+	for i := range pieces {
+		s.gain(s.peers[0], i)
 	}
 	for _, p := range s.peers {
 		for _, q := range s.peers {
@@ -75,22 +75,20 @@ func newChokeSwarm(seed uint64, pieces int, piece, upRate float64, leechers, fre
 func (s *chokeSwarm) gain(p *swarmPeer, i int) {
 	p.has[i] = true
 	s.avail[i]++
+	for _, q := range s.peers {
+		if q.has[i] {
+			p.lacks[q]--
+		} else {
+			q.lacks[p]++
+		}
+	}
+	p.lacks[p] = 0
 	if p.count++; p.count == s.pieces {
 		p.finished = s.now
 	}
 }
 
-func (p *swarmPeer) wantsFrom(q *swarmPeer) bool {
-	if !p.finished.IsZero() {
-		return false
-	}
-	for i, has := range q.has {
-		if has && !p.has[i] {
-			return true
-		}
-	}
-	return false
-}
+func (p *swarmPeer) wantsFrom(q *swarmPeer) bool { return p.lacks[q] > 0 }
 
 // decide asks p's choker, and does what it says.
 func (s *chokeSwarm) decide(p *swarmPeer) {

@@ -59,8 +59,8 @@ type candidate struct {
 	place    int       // in its queue
 }
 
-// candidates are the peers that we could dial, from all sources, each address once. What it returns and
-// takes are addresses of an IPv4 host in their 4-byte form. Its owner's lock guards it.
+// candidates are the peers that we could dial, from all sources, each address once. It takes the
+// address of an IPv4 host in either form, and returns it in 4 bytes. Its owner's lock guards it.
 type candidates struct {
 	rng     *rand.Rand
 	private bool
@@ -75,8 +75,8 @@ type candidates struct {
 	external [2]netip.AddrPort           // how the world sees us, over IPv4 and IPv6; invalid if unknown
 }
 
-// newCandidates returns an empty list. For a private torrent (BEP 27) it takes peers from its trackers
-// and the user alone.
+// newCandidates returns an empty list. For a private torrent (BEP 27) it takes peers from trackers and
+// the user alone.
 func newCandidates(rng *rand.Rand, private bool) *candidates {
 	return &candidates{
 		rng:     rng,
@@ -89,8 +89,8 @@ func newCandidates(rng *rand.Rand, private bool) *candidates {
 	}
 }
 
-// add names a candidate. tracker is the URL of the tracker that did, or empty. It tells whether the address was
-// news: not known before, or given up before.
+// add names a candidate. tracker is the URL of the tracker that did, or empty. It tells whether the
+// address is news: not known before, or given up.
 func (c *candidates) add(addr netip.AddrPort, from source, tracker string, now time.Time) bool {
 	addr = unmap(addr)
 	if !dialable(addr) || c.banned(addr) || c.private && from != sourceUser && from != sourceTracker {
@@ -149,8 +149,8 @@ func (c *candidates) due() (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// dialled tells how dialling went; ok means up to and with the handshake. It returns whether the connection is
-// still wanted: in the meantime the address may have been banned, forgotten, or found to be our own.
+// dialled tells how dialling went; ok means up to and with the handshake. It returns whether the
+// candidate is still wanted: meanwhile it may have been banned, forgotten, or found to be ourselves.
 func (c *candidates) dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
 	k := c.all[unmap(addr)]
 	if k == nil || k.standing != isDialling {
@@ -196,8 +196,8 @@ func (c *candidates) failed(k *candidate, now time.Time) {
 	c.queue(k, now)
 }
 
-// ban refuses an address for good: every port of a public one, since its host is then known to be one
-// peer; only the port given of a loopback or private one, behind which there may be many.
+// ban refuses an address for good: every port of a public one, only the one port of a loopback or
+// private one, which many peers may share.
 func (c *candidates) ban(addr netip.AddrPort) {
 	addr = unmap(addr)
 	c.bans[banKey(addr)] = struct{}{}
@@ -255,7 +255,7 @@ func (c *candidates) priority(addr netip.AddrPort) uint32 {
 }
 
 // forget drops the candidates that tracker was the last to name, but for the user's own, and returns
-// them: on a private torrent their connections must end when another tracker takes over (BEP 27).
+// them: on a private torrent their connections end when another tracker takes over (BEP 27).
 func (c *candidates) forget(tracker string) (dropped []netip.AddrPort) {
 	for addr, k := range c.all {
 		if k.tracker == tracker && k.from != sourceUser {

@@ -20,8 +20,8 @@ const (
 	turnoverGrace = time.Minute
 )
 
-// dialBudget bounds how many connections are half open, and how many dials begin in a second. The zero value
-// is ready; its owner's lock guards it.
+// dialBudget bounds how many connections are half open, and how many dials begin in any second. The
+// zero value is ready; its owner's lock guards it.
 type dialBudget struct {
 	halfOpen int
 	began    [maxDialsPerSecond]time.Time // the last dials, from oldest on around
@@ -75,8 +75,8 @@ func isLocal(ip netip.Addr) bool {
 	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || cgnat.Contains(ip)
 }
 
-// peerPriority is the canonical priority of the connection between two peers (BEP 40), the same at both ends.
-// The higher, the rather it should be made and kept.
+// peerPriority is the canonical priority of the connection between two peers (BEP 40), the same at
+// both ends. The higher, the rather should it be made and kept.
 func peerPriority(a, b netip.AddrPort) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	a, b = unmap(a), unmap(b)
@@ -89,7 +89,8 @@ func peerPriority(a, b netip.AddrPort) uint32 {
 		v, w := a.Addr().As16(), b.Addr().As16()
 		p, q, whole = v[:], w[:], 6
 	}
-	// The prefix counts in full, and one byte more than both have in common; of the rest every other bit.
+	// The first bytes count in full, at least one more than both have in common; of the rest every
+	// other bit does.
 	same := 0
 	for same < len(p) && p[same] == q[same] {
 		same++
@@ -122,8 +123,8 @@ func turnover(connected, maxPeers int) int {
 	return max(1, connected*4/100)
 }
 
-// worst returns the ids of the n peers that are missed least, worst first; fewer if the rest is new
-// or to be kept.
+// worst returns the ids of the n peers that would be missed least, worst first; fewer where the rest
+// is new, or the user's own.
 func worst(now time.Time, peers []peerWorth, n int) (ids []int) {
 	peers = slices.DeleteFunc(slices.Clone(peers), func(p peerWorth) bool {
 		return p.keep || now.Sub(p.joined) < turnoverGrace

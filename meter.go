@@ -7,9 +7,8 @@ const (
 	meterSlot  = time.Second
 )
 
-// meter counts bytes and tells their rate over the last five seconds, or since the first of them
-// after a silence of as long. The zero value is ready. It holds no clock, does not allocate, and its owner's lock
-// guards it.
+// meter counts bytes, and tells their rate over the last five seconds, or since the first of them
+// after a silence of as long. The zero value is ready. Its owner's lock guards it.
 type meter struct {
 	sum   int64             // all that was ever added
 	slots [meterSlots]int64 // bytes by second; second k is in slot k%meterSlots

@@ -1,0 +1,476 @@
+package torrent
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func newTestCandidates(private bool) *candidates {
+	return newCandidates(rand.New(rand.NewPCG(1, 5)), private)
+}
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+// What a candidate list is told, and whom it hands out.
+func TestCandidates(t *testing.T) {
+	const (
+		a = "1.0.0.1:1000"
+		b = "2.0.0.2:2000"
+		v = "[2001:db8::1]:6000"
+	)
+	type scene struct {
+		*candidates
+		now  time.Time
+		news bool // what the last add said
+	}
+	type event = func(s *scene)
+	named := func(addr string, from source) event {
+		return func(s *scene) { s.news = s.add(addrPort(addr), from, "", s.now) }
+	}
+	failed := func(addr string) event { return func(s *scene) { s.dialled(addrPort(addr), false, s.now) } }
+	made := func(addr string) event { return func(s *scene) { s.dialled(addrPort(addr), true, s.now) } }
+	comes := func(addr string) event { return func(s *scene) { s.connected(addrPort(addr)) } }
+	leaves := func(addr string, useful bool) event {
+		return func(s *scene) { s.left(addrPort(addr), useful, s.now) }
+	}
+	banned := func(addr string) event { return func(s *scene) { s.ban(addrPort(addr)) } }
+	isSelf := func(addr string) event { return func(s *scene) { s.noteSelf(addrPort(addr)) } }
+
+	type step struct {
+		at   int // seconds
+		what []event
+		next string // whom next hands out; empty if nobody
+		why  string
+	}
+	for _, tc := range []struct {
+		name  string
+		steps []step
+	}{
+		{"from best to worst", []step{
+			{0, []event{named(a, sourcePEX), named(b, sourceUser), named(v, sourceTracker)}, b, "the user knows best"},
+			{0, nil, v, "then trackers"},
+			{0, nil, a, "then what peers tell"},
+			{0, nil, "", "each once"},
+		}},
+		{"a second source", []step{
+			{0, []event{named(a, sourcePEX), named(b, sourceTracker), named(a, sourceUser)}, a, "counts if it is the better one"},
+			{0, []event{named(b, sourceIncoming)}, b, "and adds no second candidate"},
+			{0, nil, "", ""},
+		}},
+		{"back-off", []step{
+			{0, []event{named(a, sourceTracker)}, a, ""},
+			{5, []event{failed(a)}, "", "not at once after a failure"},
+			{64, nil, "", ""},
+			{65, nil, a, "a minute after the first"},
+			{70, []event{failed(a)}, "", ""},
+			{189, nil, "", ""},
+			{190, nil, a, "two minutes after the second"},
+			{195, []event{failed(a)}, "", ""},
+			{9999, nil, "", "and after the third no more"},
+			{9999, []event{named(a, sourceTracker)}, a, "unless it is named anew"},
+			{10000, []event{failed(a)}, "", "which gives it one more chance"},
+			{10001, []event{named(a, sourceTracker)}, "", "but not at once"},
+			{10239, nil, "", ""},
+			{10240, nil, a, "the fourth failure is four minutes ago"},
+		}},
+		{"the user's own", []step{
+			{0, []event{named(a, sourceUser)}, a, ""},
+			{0, []event{failed(a)}, "", ""},
+			{60, nil, a, ""},
+			{60, []event{failed(a)}, "", ""},
+			{180, nil, a, ""},
+			{180, []event{failed(a)}, "", ""},
+			{360, nil, a, "is never given up"},
+		}},
+		{"a promise kept", []step{
+			{0, []event{named(a, sourceTracker)}, a, ""},
+			{0, []event{failed(a)}, "", ""},
+			{60, nil, a, ""},
+			{61, []event{made(a)}, "", "connected"},
+			{100, []event{leaves(a, true)}, "", ""},
+			{105, nil, a, "a peer that was of use is worth an early visit"},
+			{106, []event{made(a), leaves(a, false)}, "", ""},
+			{165, nil, "", ""},
+			{166, nil, a, "and its failures count from one again"},
+		}},
+		{"who failed, and who has been of use", []step{
+			{0, []event{named(a, sourceTracker), comes(a), leaves(a, true), named(v, sourcePEX)}, v, ""},
+			{1, []event{failed(v)}, "", ""},
+			{61, []event{named(b, sourceUser)}, a, "who was of use goes before the user's word"},
+			{61, nil, b, "and both before one that failed"},
+			{61, nil, v, ""},
+		}},
+		{"an incoming connection", []step{
+			{0, []event{named(a, sourceTracker), comes(a)}, "", "need not be dialled"},
+			{1, []event{comes(b)}, "", "who is not known is nothing to us"},
+			{2, []event{leaves(a, false), leaves(b, true), failed(b)}, "", ""},
+			{62, nil, a, "until it is gone"},
+			{63, []event{comes(a), failed(a)}, "", "and a dial that failed meanwhile does not matter"},
+		}},
+		{"a ban", []step{
+			{0, []event{named(a, sourceUser), banned("1.0.0.1:9"), named(a, sourceUser), named("1.0.0.1:80", sourcePEX)}, "", "is for every port of a public address"},
+			{0, []event{named("10.0.0.1:1", sourcePEX), named("10.0.0.1:2", sourcePEX), banned("10.0.0.1:1")}, "10.0.0.1:2", "and for one of a private one"},
+			{0, nil, "", ""},
+			{0, []event{named(b, sourceUser)}, b, ""},
+			{0, []event{banned(b), failed(b)}, "", "a peer banned while it is dialled is gone"},
+		}},
+		{"ourselves", []step{
+			{0, []event{named(a, sourceTracker)}, a, ""},
+			{0, []event{isSelf(a), isSelf(b), named(a, sourceUser), named(b, sourceUser)}, "", "are not worth a dial"},
+		}},
+		{"an IPv4 address in IPv6 clothes", []step{
+			{0, []event{named("[::ffff:1.0.0.1]:1000", sourcePEX), named(a, sourcePEX)}, a, "is the same as without"},
+			{0, []event{failed("[::ffff:1.0.0.1]:1000")}, "", ""},
+			{60, []event{comes("[::ffff:1.0.0.1]:1000")}, "", ""},
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := &scene{candidates: newTestCandidates(false)}
+			for _, step := range tc.steps {
+				s.now = epoch.Add(time.Duration(step.at) * time.Second)
+				for _, happens := range step.what {
+					happens(s)
+				}
+				at, ok := s.due()
+				addr, _, found := s.next(s.now)
+				require.Equal(t, found, ok && !at.After(s.now), "next has somebody when due says so")
+				require.Equal(t, step.next != "", found, "%s at %d s: %s", addr, step.at, step.why)
+				if found {
+					require.Equal(t, addrPort(step.next), addr, "at %d s: %s", step.at, step.why)
+				}
+			}
+		})
+	}
+}
+
+func TestAdd(t *testing.T) {
+	for addr, want := range map[string]bool{
+		"1.2.3.4:5":          true,
+		"[2001:db8::1]:5":    true,
+		"127.0.0.1:5":        true,
+		"[fe80::1%eth0]:5":   true,
+		"1.2.3.4:0":          false,
+		"0.0.0.0:5":          false,
+		"[::]:5":             false,
+		"[::ffff:0.0.0.0]:5": false,
+		"224.0.0.1:5":        false,
+		"[ff02::1]:5":        false,
+		"255.255.255.255:5":  false,
+	} {
+		c := newTestCandidates(false)
+		require.Equal(t, want, c.add(addrPort(addr), sourceTracker, "", epoch), addr)
+		require.Equal(t, want, c.known() == 1, addr)
+		require.False(t, c.add(addrPort(addr), sourceTracker, "", epoch), "%s is no news", addr)
+	}
+	require.False(t, newTestCandidates(false).add(netip.AddrPort{}, sourceTracker, "", epoch))
+}
+
+// BEP 27: a private torrent has peers from its trackers, and from its user.
+func TestPrivateCandidates(t *testing.T) {
+	a, b, u := addrPort("1.0.0.1:1"), addrPort("1.0.0.2:1"), addrPort("1.0.0.3:1")
+	for from, name := range sourceNames {
+		from := source(from)
+		require.Equal(t, name, from.String())
+		require.Equal(t, name == "user" || name == "tracker", newTestCandidates(true).add(a, from, "", epoch), name)
+		require.True(t, newTestCandidates(false).add(a, from, "", epoch), name)
+	}
+
+	c := newTestCandidates(true)
+	c.add(a, sourceTracker, "http://one/", epoch)
+	c.add(b, sourceTracker, "http://one/", epoch)
+	c.add(u, sourceTracker, "http://one/", epoch)
+	c.add(u, sourceUser, "", epoch)
+	c.add(b, sourceTracker, "http://two/", epoch)
+	for range 3 {
+		c.next(epoch)
+	}
+	require.Equal(t, []netip.AddrPort{a}, c.forget("http://one/"), "those that no other tracker named since")
+	require.False(t, c.dialled(a, true, epoch), "a connection made meanwhile is not wanted")
+	require.True(t, c.dialled(u, true, epoch))
+	require.Equal(t, 2, c.known())
+	require.Equal(t, 1, c.dialling())
+}
+
+func TestBan(t *testing.T) {
+	for _, tc := range []struct {
+		ban, addr string
+		want      bool
+	}{
+		{"1.2.3.4:5", "1.2.3.4:6", true},
+		{"1.2.3.4:5", "[::ffff:1.2.3.4]:6", true},
+		{"1.2.3.4:5", "1.2.3.5:5", false},
+		{"[2001:db8::1]:5", "[2001:db8::1]:6", true},
+		{"[2001:db8::1]:5", "[2001:db8::2]:5", false},
+		{"127.0.0.1:5", "127.0.0.1:5", true},
+		{"127.0.0.1:5", "127.0.0.1:6", false},
+		{"[::ffff:127.0.0.1]:5", "127.0.0.1:5", true},
+		{"[::1]:5", "[::1]:6", false},
+		{"10.1.1.1:5", "10.1.1.1:6", false},
+		{"192.168.1.1:5", "192.168.1.1:6", false},
+		{"169.254.1.1:5", "169.254.1.1:6", false},
+		{"100.64.1.1:5", "100.64.1.1:6", false},
+		{"100.128.1.1:5", "100.128.1.1:6", true},
+		{"[fe80::1]:5", "[fe80::1]:6", false},
+		{"[fd00::1]:5", "[fd00::1]:6", false},
+	} {
+		c := newTestCandidates(false)
+		c.ban(addrPort(tc.ban))
+		require.Equal(t, tc.want, c.banned(addrPort(tc.addr)), "%s after a ban of %s", tc.addr, tc.ban)
+		require.Equal(t, !tc.want, c.add(addrPort(tc.addr), sourceUser, "", epoch))
+		c.ban(addrPort(tc.ban))
+		require.Equal(t, 1, c.bannedCount())
+	}
+}
+
+// Among equals the canonical priority decides, once we know how the world sees us.
+func TestCandidatePriority(t *testing.T) {
+	c := newTestCandidates(false)
+	c.setExternal(addrPort("123.213.32.10:6881"))
+	order := func() (addrs []netip.AddrPort) {
+		for {
+			addr, _, ok := c.next(epoch)
+			if !ok {
+				return addrs
+			}
+			addrs = append(addrs, addr)
+		}
+	}
+	var all []netip.AddrPort
+	for i := range 50 {
+		all = append(all, netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(i + 1), 2, 3, 4}), 80))
+		c.add(all[i], sourceTracker, "", epoch)
+	}
+	by := func(us string) []netip.AddrPort {
+		return slices.SortedFunc(slices.Values(all), func(a, b netip.AddrPort) int {
+			return cmp.Compare(peerPriority(addrPort(us), b), peerPriority(addrPort(us), a))
+		})
+	}
+	require.Equal(t, by("123.213.32.10:6881"), order())
+
+	for _, a := range all {
+		c.dialled(a, true, epoch)
+		c.left(a, true, epoch.Add(-time.Hour))
+	}
+	c.setExternal(addrPort("[2001:db8::5]:6881"))
+	c.setExternal(addrPort("9.8.7.6:6881"))
+	require.Equal(t, by("9.8.7.6:6881"), order(), "and again when that changes")
+}
+
+// slowCandidates is the list as its comments tell it: one map, searched from end to end.
+type slowCandidates struct {
+	all    map[netip.AddrPort]*slowCandidate
+	banned []netip.AddrPort
+	self   []netip.AddrPort
+	us     netip.AddrPort
+}
+
+type slowCandidate struct {
+	addr     netip.AddrPort
+	from     source
+	failures int
+	useful   bool
+	doing    string // "waits", "dialling", "connected" or "given up"
+	due      time.Time
+}
+
+func (m *slowCandidates) refuses(addr netip.AddrPort) bool {
+	return slices.Contains(m.self, addr) || slices.ContainsFunc(m.banned, func(b netip.AddrPort) bool {
+		return b == addr || b.Addr() == addr.Addr() && !addr.Addr().IsPrivate()
+	})
+}
+
+// worse tells whether less is to be hoped of k than of l.
+func (m *slowCandidates) worse(k, l *slowCandidate) bool {
+	switch {
+	case (k.doing == "given up") != (l.doing == "given up"):
+		return k.doing == "given up"
+	case k.failures != l.failures:
+		return k.failures > l.failures
+	case k.useful != l.useful:
+		return l.useful
+	case k.from != l.from:
+		return k.from > l.from
+	}
+	p, q := peerPriority(m.us, k.addr), peerPriority(m.us, l.addr)
+	return p < q || p == q && k.addr.Compare(l.addr) < 0
+}
+
+func (m *slowCandidates) add(addr netip.AddrPort, from source, now time.Time) bool {
+	if m.refuses(addr) {
+		return false
+	}
+	if k, ok := m.all[addr]; ok {
+		k.from = min(k.from, from)
+		if k.doing != "given up" {
+			return false
+		}
+		k.doing = "waits"
+		return true
+	}
+	m.all[addr] = &slowCandidate{addr: addr, from: from, doing: "waits", due: now}
+	if len(m.all) > maxCandidates {
+		for range maxCandidates / 16 {
+			var worst *slowCandidate
+			for _, k := range m.all {
+				idle := k.from != sourceUser && (k.doing == "waits" || k.doing == "given up")
+				if idle && (worst == nil || m.worse(k, worst)) {
+					worst = k
+				}
+			}
+			delete(m.all, worst.addr)
+		}
+	}
+	return m.all[addr] != nil
+}
+
+func (m *slowCandidates) next(now time.Time) (best *slowCandidate) {
+	for _, k := range m.all {
+		if k.doing == "waits" && !k.due.After(now) && (best == nil || m.worse(best, k)) {
+			best = k
+		}
+	}
+	if best != nil {
+		best.doing = "dialling"
+	}
+	return best
+}
+
+func (m *slowCandidates) failed(k *slowCandidate, now time.Time) {
+	k.failures++
+	k.due = now.Add(min(time.Duration(k.failures)*time.Minute, 10*time.Minute))
+	if k.doing = "waits"; k.failures >= 3 && k.from != sourceUser {
+		k.doing = "given up"
+	}
+}
+
+func (m *slowCandidates) drop() {
+	maps.DeleteFunc(m.all, func(addr netip.AddrPort, _ *slowCandidate) bool { return m.refuses(addr) })
+}
+
+func (m *slowCandidates) dialling() (n int) {
+	for _, k := range m.all {
+		if k.doing == "dialling" {
+			n++
+		}
+	}
+	return n
+}
+
+func TestCandidatesAgreeWithModel(t *testing.T) {
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 6))
+		us := addrPort("5.6.7.8:9")
+		c := newCandidates(rng, false)
+		c.setExternal(us)
+		m := &slowCandidates{all: make(map[netip.AddrPort]*slowCandidate), us: us}
+		now := epoch
+		hosts := 10 + rng.IntN(60)
+		anyone := func() netip.AddrPort {
+			ip := [4]byte{10, 0, 0, byte(rng.IntN(hosts))}
+			if rng.IntN(3) > 0 {
+				ip[0] = 11
+			}
+			return netip.AddrPortFrom(netip.AddrFrom4(ip), uint16(1+rng.IntN(3)))
+		}
+		for i := range 2000 {
+			now = now.Add(time.Duration(rng.IntN(4000)) * time.Millisecond)
+			addr := anyone()
+			k := m.all[addr]
+			where := fmt.Sprintf("seed %d step %d", seed, i)
+			switch op := rng.IntN(20); {
+			case op < 6:
+				from := source(rng.IntN(len(sourceNames)))
+				require.Equal(t, m.add(addr, from, now), c.add(addr, from, "", now), where)
+			case op < 12:
+				want := m.next(now)
+				got, from, ok := c.next(now)
+				require.Equal(t, want != nil, ok, where)
+				if ok {
+					require.Equal(t, want.addr, got, where)
+					require.Equal(t, want.from, from, where)
+				}
+			case op < 15:
+				ok := rng.IntN(2) == 0
+				require.Equal(t, k != nil, c.dialled(addr, ok, now), where)
+				if k != nil && k.doing == "dialling" {
+					if k.doing = "connected"; !ok {
+						m.failed(k, now)
+					}
+				}
+			case op < 16:
+				c.connected(addr)
+				if k != nil {
+					k.doing = "connected"
+				}
+			case op < 19:
+				useful := rng.IntN(2) == 0
+				c.left(addr, useful, now)
+				if k != nil && k.doing == "connected" {
+					if !useful {
+						m.failed(k, now)
+					} else {
+						k.doing, k.useful, k.failures, k.due = "waits", true, 0, now.Add(5*time.Second)
+					}
+				}
+			case rng.IntN(10) == 0:
+				c.ban(addr)
+				m.banned = append(m.banned, addr)
+				m.drop()
+			case rng.IntN(10) == 0:
+				c.noteSelf(addr)
+				m.self = append(m.self, addr)
+				m.drop()
+			}
+			require.Equal(t, len(m.all), c.known(), where)
+			require.Equal(t, m.dialling(), c.dialling(), where)
+			require.Equal(t, m.refuses(addr), c.banned(addr) || slices.Contains(m.self, addr), where)
+		}
+	}
+}
+
+// When there are too many the least promising go, and never those that are in use or the user's.
+func TestCandidatesAreBounded(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	us := addrPort("5.6.7.8:9")
+	c := newCandidates(rng, false)
+	c.setExternal(us)
+	m := &slowCandidates{all: make(map[netip.AddrPort]*slowCandidate), us: us}
+	for i := range 2 * maxCandidates {
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{20, byte(rng.IntN(256)), byte(i >> 8), byte(i)}), 1)
+		from := source(rng.IntN(len(sourceNames)))
+		require.Equal(t, m.add(addr, from, epoch), c.add(addr, from, "", epoch))
+		if rng.IntN(8) == 0 {
+			want := m.next(epoch)
+			got, _, _ := c.next(epoch)
+			require.Equal(t, want.addr, got)
+			if rng.IntN(2) == 0 {
+				c.dialled(got, false, epoch)
+				m.failed(want, epoch)
+			}
+		}
+		require.LessOrEqual(t, c.known(), maxCandidates)
+	}
+	require.ElementsMatch(t, slices.Collect(maps.Keys(m.all)), slices.Collect(maps.Keys(c.all)))
+}
+
+func BenchmarkCandidates(b *testing.B) {
+	c := newTestCandidates(false)
+	now, i := epoch, uint32(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		i++
+		now = now.Add(time.Millisecond)
+		c.add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), 1), sourcePEX, "", now)
+		if addr, _, ok := c.next(now); ok {
+			c.dialled(addr, false, now)
+		}
+	}
+}

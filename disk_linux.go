@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"cmp"
 	"io/fs"
 	"syscall"
 	"unsafe"
@@ -65,8 +66,14 @@ func (f *rootFile) pwritev(iov []unix.Iovec, off int64) (total int64, errno sysc
 
 // syncAll syncs the whole file system, which is far less work than thousands of files one by one.
 func (d *rootDisk) syncAll() (bool, error) {
-	if err := unix.Syncfs(int(d.self.Fd())); err != nil {
-		return true, &fs.PathError{Op: "sync", Path: d.root.Name(), Err: err}
+	conn, err := d.self.SyscallConn()
+	if err != nil {
+		return true, err
 	}
-	return true, nil
+	// Within Control the descriptor stays what it is, even if the directory is closed meanwhile.
+	closed := conn.Control(func(fd uintptr) { err = unix.Syncfs(int(fd)) })
+	if err != nil {
+		err = &fs.PathError{Op: "sync", Path: d.root.Name(), Err: err}
+	}
+	return true, cmp.Or(closed, err)
 }

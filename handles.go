@@ -17,7 +17,8 @@ type handles struct {
 	mu     sync.Mutex
 	files  map[int]*handle
 	uses   uint64 // counts the calls of get
-	failed error  // the first error of closing a file that had been written, until it was told
+	closed bool
+	failed error // the first error of closing a file that had been written, until it was told
 }
 
 // handle is an open file. Its owner is handles, whose mutex guards all but f.
@@ -53,6 +54,9 @@ func (p *handles) get(file int, write, create bool) (*handle, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return nil, errors.Join(ErrClosed, f.Close())
+	}
 	p.uses++
 	h := &handle{f: f, file: file, writable: write, users: 1, used: p.uses}
 	// Another one may have opened the same file meanwhile. Both are good; the later one stays.
@@ -139,14 +143,13 @@ func (p *handles) takeError() error {
 	return err
 }
 
-// closeAll closes every file. None may be in use.
+// closeAll closes every file, those in use as soon as they are not, and opens none from then on.
 func (p *handles) closeAll() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var errs []error
-	for _, h := range p.files {
-		errs = append(errs, h.f.Close())
+	p.closed = true
+	for file := range p.files {
+		p.retire(file)
 	}
-	clear(p.files)
-	return errors.Join(append(errs, p.failed)...)
+	return p.failed
 }

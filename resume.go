@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 )
 
@@ -242,21 +243,17 @@ func (s *fileStorage) saveResume(have Bitfield, partial map[int]Bitfield) error 
 	if err := s.Sync(); err != nil {
 		return err
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
-		return ErrClosed
-	}
 	name := s.sidecar(".resume")
 	if err := s.replace(name, r.append(nil, s.t)); err != nil {
-		return fmt.Errorf("save %s: %w", name, err)
+		return fmt.Errorf("save %s: %w", filepath.Join(s.dir, name), err)
 	}
 	return nil
 }
 
 // replace puts p in the place of name, so that after a loss of power there is one or the other.
 func (s *fileStorage) replace(name string, p []byte) error {
-	f, err := s.disk.open(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	tmp := name + ".tmp"
+	f, err := s.disk.open(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -266,10 +263,20 @@ func (s *fileStorage) replace(name string, p []byte) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = s.disk.rename(name+".tmp", name)
+		err = s.renameOpen(tmp, name)
 	}
 	if err != nil {
-		return errors.Join(err, s.disk.remove(name+".tmp"))
+		return errors.Join(err, s.disk.remove(tmp))
 	}
 	return s.disk.syncDir(".")
+}
+
+// renameOpen renames, unless the storage was closed meanwhile and the place may be another's.
+func (s *fileStorage) renameOpen(from, to string) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	return s.disk.rename(from, to)
 }

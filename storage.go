@@ -62,6 +62,10 @@ type contents interface {
 	changed(piece int) error
 	changedFile(file int) error
 
+	// anyChanged is the first piece of have for which changed is not nil, and what that is; -1 if there
+	// is none. It looks at each file once: asked before the content is handed over as complete.
+	anyChanged(have Bitfield) (piece int, err error)
+
 	// renew takes the files under piece as they are now, and returns the pieces that this puts in
 	// doubt: neither have nor partial holds for them until they are hashed anew.
 	renew(piece int) (Bitfield, error)

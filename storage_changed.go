@@ -42,6 +42,37 @@ func (s *fileStorage) changedFile(i int) error {
 	return s.compare(i)
 }
 
+func (s *fileStorage) anyChanged(have Bitfield) (int, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return -1, ErrClosed
+	}
+	for i := range s.t.files {
+		f := &s.t.files[i]
+		if f.pad || f.Length == 0 || !s.files[i].here {
+			continue
+		}
+		for piece, end := s.t.piecesOf(f); piece < end; piece++ {
+			if have.Has(piece) {
+				if err := s.compare(i); err != nil {
+					return piece, err
+				}
+				break
+			}
+		}
+	}
+	for piece := range s.slots {
+		if have.Has(piece) && s.usesEdges(piece) {
+			if err := s.compare(s.edgesFile()); err != nil {
+				return piece, err
+			}
+			break
+		}
+	}
+	return -1, nil
+}
+
 // compare is errChanged if file i is not as it was left.
 func (s *fileStorage) compare(i int) error {
 	f := &s.files[i]

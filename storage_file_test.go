@@ -312,7 +312,10 @@ func TestWhatOthersDoIsNoticed(t *testing.T) {
 				require.ErrorIs(t, s.changed(i), errChanged)
 			}
 			require.ErrorIs(t, s.changedFile(1), errChanged)
-			_, _, err := s.file(1)
+			piece, err := s.anyChanged(set(5, 2, 4))
+			require.Equal(t, 2, piece)
+			require.ErrorIs(t, err, errChanged)
+			_, _, err = s.file(1)
 			require.ErrorIs(t, err, errChanged)
 			require.ErrorContains(t, err, dir+"/d/1")
 
@@ -332,6 +335,9 @@ func TestWhatOthersDoIsNoticed(t *testing.T) {
 				}
 			}
 			require.Equal(t, 5, verified(t, tor, s).Count())
+			piece, err = s.anyChanged(fullBitfield(5))
+			require.Equal(t, -1, piece)
+			require.NoError(t, err)
 			again, err := tor.Verify(t.Context(), dir)
 			require.NoError(t, err)
 			require.True(t, again.full(), "what was fetched again is under the file's name")

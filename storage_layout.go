@@ -226,22 +226,15 @@ func (s *fileStorage) cut(i int, length int64) error {
 // manyFiles is how many written files are more work to sync one by one than all at once.
 const manyFiles = 64
 
-// Sync syncs the files written since the last time, and the directories they are named in.
+// Sync syncs the files written since the last time, and the directories they are named in. Close does
+// not wait for it: a slow disk would hold up whoever cancelled a context.
 func (s *fileStorage) Sync() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
-		return ErrClosed
+	files, dirs, together, err := s.takeDirty()
+	if err != nil {
+		return err
 	}
-	s.dirtyMu.Lock()
-	files, dirs, failed := s.dirtyFiles, s.dirtyDirs, s.syncFailed
-	s.dirtyFiles, s.dirtyDirs = nil, make(map[string]struct{})
-	s.dirtyMu.Unlock()
-	if failed != nil {
-		return failed
-	}
-	err := s.sync(files, dirs)
-	if err = errors.Join(err, s.handles.takeError()); err != nil {
+	err = errors.Join(s.sync(files, dirs, together), s.handles.takeError())
+	if err != nil && !errors.Is(err, ErrClosed) {
 		s.dirtyMu.Lock()
 		s.syncFailed = err
 		s.dirtyMu.Unlock()
@@ -249,21 +242,38 @@ func (s *fileStorage) Sync() error {
 	return err
 }
 
-func (s *fileStorage) sync(files []int, dirs map[string]struct{}) error {
+// takeDirty is what a Sync has to do, and whether all of it lies in one file system.
+func (s *fileStorage) takeDirty() (files []int, dirs map[string]struct{}, together bool, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, nil, false, ErrClosed
+	}
+	s.dirtyMu.Lock()
+	files, dirs, err = s.dirtyFiles, s.dirtyDirs, s.syncFailed
+	s.dirtyFiles, s.dirtyDirs = nil, make(map[string]struct{})
+	s.dirtyMu.Unlock()
+	if err != nil || len(files) == 0 && len(dirs) == 0 {
+		return nil, nil, false, err
+	}
 	root, err := s.disk.stat(".")
 	if err != nil {
-		return err
+		return nil, nil, false, err
 	}
-	elsewhere := false // something is mounted below the directory
+	together = true
 	for _, i := range files {
 		// Before it is synced: a write from here on makes it dirty again.
 		f := &s.files[i]
 		f.mu.Lock()
 		f.dirty = false
-		elsewhere = elsewhere || f.left.dev != root.dev
+		together = together && f.left.dev == root.dev
 		f.mu.Unlock()
 	}
-	if len(files) > manyFiles && !elsewhere {
+	return files, dirs, together, nil
+}
+
+func (s *fileStorage) sync(files []int, dirs map[string]struct{}, together bool) error {
+	if len(files) > manyFiles && together {
 		if done, err := s.disk.syncAll(); done || err != nil {
 			return err
 		}

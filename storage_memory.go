@@ -200,6 +200,8 @@ func (m *memory) changed(int) error { return nil }
 
 func (m *memory) changedFile(int) error { return nil }
 
+func (m *memory) anyChanged(Bitfield) (int, error) { return -1, nil }
+
 func (m *memory) renew(int) (Bitfield, error) { return newBitfield(m.t.NumPieces()), nil }
 
 func (m *memory) file(i int) ([]byte, func() error, error) {

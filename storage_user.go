@@ -46,6 +46,8 @@ func (s *userStorage) changed(int) error { return nil }
 
 func (s *userStorage) changedFile(int) error { return nil }
 
+func (s *userStorage) anyChanged(Bitfield) (int, error) { return -1, nil }
+
 func (s *userStorage) renew(piece int) (Bitfield, error) {
 	doubt := newBitfield(s.t.NumPieces())
 	doubt.set(piece)

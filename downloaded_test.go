@@ -1,0 +1,241 @@
+package torrent
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+	"testing/fstest"
+	"text/template"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// downloaded is all the content of tor in c, as if downloaded.
+func downloaded(t *testing.T, tor *Torrent, c contents, content []byte) *Downloaded {
+	t.Helper()
+	require.NoError(t, c.setWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, c, content, i)
+	}
+	d := newDownloaded(tor, c, nil)
+	var files []int
+	for i := range tor.files {
+		files = append(files, i)
+	}
+	d.choose(files)
+	return d
+}
+
+func TestDownloadedIsAFileSystem(t *testing.T) {
+	tor, content := testContent(50, 10, 0, 130, -20, 1, 77)
+	tor.files[2].Path = "d/sub/a b.txt"
+	tor.files[5].Path = "d/sub/deep/er"
+	tor.creationDate = time.Unix(1e9, 0)
+	for name, open := range builtIn {
+		t.Run(name, func(t *testing.T) {
+			d := downloaded(t, tor, open(t, tor), content)
+			defer d.Close()
+			require.NoError(t, fstest.TestFS(d, "d/0", "d/1", "d/sub/a b.txt", "d/4", "d/sub/deep/er"))
+			_, err := d.Open("d/3")
+			require.ErrorIs(t, err, fs.ErrNotExist, "which is padding")
+			var paths []string
+			for f := range d.Files() {
+				paths = append(paths, f.Path())
+				b, err := f.Bytes()
+				require.NoError(t, err)
+				require.NotNil(t, b)
+				require.EqualValues(t, f.Length(), len(b))
+				copied, err := d.ReadFile(f.Path())
+				require.NoError(t, err)
+				require.Equal(t, b, copied)
+				again, err := f.Bytes()
+				require.NoError(t, err)
+				if len(b) > 0 {
+					require.Same(t, &b[0], &again[0], "one map is enough")
+				}
+			}
+			require.Equal(t, []string{"d/0", "d/1", "d/sub/a b.txt", "d/4", "d/sub/deep/er"}, paths)
+		})
+	}
+}
+
+func TestDownloadedOfOneFile(t *testing.T) {
+	tor, content := testContent(50, 100)
+	tor.files[0].Path = "alone"
+	c, err := openMemory(tor, defaultMaxMemory)
+	require.NoError(t, err)
+	d := downloaded(t, tor, c, content)
+	defer d.Close()
+	require.NoError(t, fstest.TestFS(d, "alone"))
+}
+
+func TestDownloadedServesRanges(t *testing.T) {
+	tor, content := testContent(50, 10, 500)
+	tor.files[1].Path = "d/film.bin"
+	d := downloaded(t, tor, openDirectory(t, tor, t.TempDir()), content)
+	defer d.Close()
+	server := httptest.NewServer(http.FileServerFS(d))
+	defer server.Close()
+	for _, c := range []struct {
+		rng    string
+		status int
+		want   []byte
+	}{
+		{"", http.StatusOK, content[10:]},
+		{"bytes=100-199", http.StatusPartialContent, content[110:210]},
+		{"bytes=-1", http.StatusPartialContent, content[509:]},
+		{"bytes=500-", http.StatusRequestedRangeNotSatisfiable, nil},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", server.URL+"/d/film.bin", nil)
+		require.NoError(t, err)
+		if c.rng != "" {
+			req.Header.Set("Range", c.rng)
+		}
+		res, err := server.Client().Do(req)
+		require.NoError(t, err)
+		got, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		require.Equal(t, c.status, res.StatusCode)
+		if c.want != nil {
+			require.Equal(t, c.want, got)
+		}
+	}
+}
+
+func TestDownloadedHoldsTemplates(t *testing.T) {
+	tor, _ := testContent(50, 16, 17)
+	tor.files[0].Path, tor.files[1].Path = "t/a.tmpl", "t/b.tmpl"
+	d := downloaded(t, tor, openDirectory(t, tor, t.TempDir()), []byte("hello, {{.Name}}bye, {{.Name}}...."))
+	defer d.Close()
+	set, err := template.ParseFS(d, "t/*.tmpl")
+	require.NoError(t, err)
+	require.NotNil(t, set.Lookup("b.tmpl"))
+}
+
+func TestDownloadedHoldsTheChosen(t *testing.T) {
+	tor, content := testContent(50, 60, 60, 60)
+	c, err := openMemory(tor, defaultMaxMemory)
+	require.NoError(t, err)
+	d := downloaded(t, tor, c, content)
+	defer d.Close()
+	d.choose([]int{2, 0})
+	paths := func() (p []string) {
+		for f := range d.Files() {
+			p = append(p, f.Path())
+		}
+		return p
+	}
+	require.Equal(t, []string{"d/0", "d/2"}, paths())
+	require.NoError(t, fstest.TestFS(d, "d/0", "d/2"))
+	_, err = d.Stat("d/1")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	d.choose([]int{1})
+	require.Equal(t, []string{"d/1"}, paths())
+	require.NoError(t, fstest.TestFS(d, "d/1"))
+	d.choose(nil)
+	require.Empty(t, paths())
+	entries, err := d.ReadDir(".")
+	require.NoError(t, err)
+	require.Empty(t, entries)
+	b, err := d.file(2).Bytes()
+	require.NoError(t, err, "a file is whole before all is chosen and done")
+	require.Equal(t, content[120:], b)
+}
+
+func TestDownloadedAfterClose(t *testing.T) {
+	for name, open := range builtIn {
+		t.Run(name, func(t *testing.T) {
+			tor, content := testContent(50, 100, 0)
+			c := open(t, tor)
+			d := downloaded(t, tor, c, content)
+			stopped := 0
+			stopErr := errors.New("stop")
+			d.stop = func() error {
+				stopped++
+				_, err := c.ReadAt(make([]byte, 1), 0)
+				require.NoError(t, err, "sharing ends before its storage does")
+				return stopErr
+			}
+			files := slices.Collect(d.Files())
+			opened, err := d.Open("d/0")
+			require.NoError(t, err)
+			_, err = files[0].Bytes()
+			require.NoError(t, err)
+			require.ErrorIs(t, d.Close(), stopErr)
+			require.ErrorIs(t, d.Close(), stopErr)
+			require.Equal(t, 1, stopped)
+
+			for _, f := range files {
+				_, err = f.Bytes()
+				require.ErrorIs(t, err, ErrClosed)
+			}
+			_, err = opened.Read(make([]byte, 10))
+			require.ErrorIs(t, err, ErrClosed)
+			require.NoError(t, opened.Close())
+			_, err = d.Open("d/0")
+			require.ErrorIs(t, err, ErrClosed)
+			_, err = d.ReadFile("d/0")
+			require.ErrorIs(t, err, ErrClosed)
+			_, err = d.ReadDir(".")
+			require.ErrorIs(t, err, ErrClosed)
+			_, err = d.Stat("d/0")
+			require.ErrorIs(t, err, ErrClosed)
+		})
+	}
+}
+
+func TestDownloadedNoticesWhatOthersDo(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a mapped file cannot be cut here")
+	}
+	tor, content := testContent(50, 100, 5000)
+	dir := t.TempDir()
+	d := downloaded(t, tor, openDirectory(t, tor, dir), content)
+	defer d.Close()
+	opened, err := d.Open("d/1")
+	require.NoError(t, err)
+	buf := make([]byte, 10)
+	_, err = opened.Read(buf)
+	require.NoError(t, err)
+	files := slices.Collect(d.Files())
+	_, err = files[1].Bytes()
+	require.NoError(t, err)
+
+	require.NoError(t, os.Truncate(dir+"/d/1", 100))
+	_, err = opened.(io.ReaderAt).ReadAt(buf, 4000)
+	require.ErrorIs(t, err, errChanged)
+	_, err = opened.Read(buf)
+	require.ErrorContains(t, err, dir+"/d/1")
+	_, err = d.ReadFile("d/1")
+	require.ErrorIs(t, err, errChanged)
+	_, err = files[1].Bytes()
+	require.ErrorIs(t, err, errChanged)
+	_, err = d.ReadFile("d/0")
+	require.NoError(t, err)
+}
+
+// A storage that shrank without being able to tell of it must not end a file early in silence.
+func TestDownloadedIsNotCutShort(t *testing.T) {
+	tor, content := testContent(50, 100)
+	f, err := os.Create(t.TempDir() + "/flat")
+	require.NoError(t, err)
+	d := downloaded(t, tor, wrapStorage(tor, f), content)
+	defer d.Close()
+	require.NoError(t, f.Truncate(60))
+	_, err = d.ReadFile("d/0")
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	opened, err := d.Open("d/0")
+	require.NoError(t, err)
+	_, err = io.ReadAll(opened)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	_, err = slices.Collect(d.Files())[0].Bytes()
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}

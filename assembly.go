@@ -71,9 +71,9 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 	for k, b := range a.blocks {
 		if b != nil {
 			out.blocks = append(out.blocks, heldBlock{int32(k), b})
-			d.client.memory.kept.Add(-blockSize)
 		}
 	}
+	d.client.memory.release(len(out.blocks))
 	a.writing += len(out.blocks)
 	a.blocks = nil
 	return out
@@ -136,13 +136,14 @@ func (d *Download) finishPiece(piece int32) {
 		return
 	}
 	delete(d.assemblies, piece) // it is the hashing goroutine's now
+	d.client.memory.flush(1)
 	d.tasks.Go(func() { d.check(piece, a) })
 }
 
 // check hashes a whole piece, stores it if it is right, and tells the scheduler.
 func (d *Download) check(piece int32, a *assembly) {
-	d.client.hashing <- struct{}{}
-	ok, err := d.hash(piece, a)
+	scratch := <-d.client.hashing
+	ok, err := d.hash(piece, a, &scratch)
 	if ok && err == nil && !a.direct {
 		if err = d.store.writeBlocks(a.blocks, int64(piece)*d.t.pieceLength); err != nil {
 			err = fmt.Errorf("write piece %d: %w", piece, err)
@@ -150,12 +151,13 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 	var digests []uint64
 	if err == nil && (!ok || d.suspects(piece)) {
-		digests, err = d.digest(piece, a)
+		digests, err = d.digest(piece, a, &scratch)
 	}
-	<-d.client.hashing
+	d.client.hashing <- scratch
 	for _, b := range a.blocks {
 		d.client.memory.drop(b)
 	}
+	d.client.memory.flush(-1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -169,18 +171,18 @@ func (d *Download) check(piece int32, a *assembly) {
 }
 
 // hash tells whether the piece has the hash that the torrent says.
-func (d *Download) hash(piece int32, a *assembly) (bool, error) {
+func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error) {
 	h := sha1.New()
-	err := d.eachRun(piece, a, func(b []byte) { h.Write(b) })
+	err := d.eachRun(piece, a, scratch, func(b []byte) { h.Write(b) })
 	var sum Hash
 	h.Sum(sum[:0])
 	return sum == d.t.pieceHash(int(piece)), err
 }
 
 // digest returns a digest of each block, to be compared with those of another attempt.
-func (d *Download) digest(piece int32, a *assembly) ([]uint64, error) {
+func (d *Download) digest(piece int32, a *assembly, scratch *[]byte) ([]uint64, error) {
 	var digests []uint64
-	err := d.eachRun(piece, a, func(b []byte) {
+	err := d.eachRun(piece, a, scratch, func(b []byte) {
 		for len(b) > 0 {
 			n := min(blockSize, len(b))
 			digests = append(digests, maphash.Bytes(d.digestSeed, b[:n]))
@@ -191,8 +193,8 @@ func (d *Download) digest(piece int32, a *assembly) ([]uint64, error) {
 }
 
 // eachRun yields the bytes of a whole piece in order, from memory or read back from storage, in
-// runs that begin where a block begins.
-func (d *Download) eachRun(piece int32, a *assembly, yield func([]byte)) error {
+// runs that begin where a block begins. scratch is a buffer of hashRun bytes, made when it is needed.
+func (d *Download) eachRun(piece int32, a *assembly, scratch *[]byte, yield func([]byte)) error {
 	if !a.direct {
 		for _, b := range a.blocks {
 			yield(b)
@@ -200,9 +202,11 @@ func (d *Download) eachRun(piece int32, a *assembly, yield func([]byte)) error {
 		return nil
 	}
 	left, off := d.t.pieceSize(int(piece)), int64(piece)*d.t.pieceLength
-	buf := make([]byte, min(hashRun, left))
+	if *scratch == nil {
+		*scratch = make([]byte, hashRun)
+	}
 	for left > 0 {
-		b := buf[:min(int64(len(buf)), left)]
+		b := (*scratch)[:min(hashRun, left)]
 		if _, err := d.store.ReadAt(b, off); err != nil {
 			return fmt.Errorf("read piece %d back: %w", piece, err)
 		}

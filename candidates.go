@@ -13,6 +13,7 @@ const (
 	maxCandidates = 3000
 	redialAfter   = 60 * time.Second // times the failures
 	redialAtMost  = 10 * time.Minute
+	redialUser    = 2 * time.Second // a peer that the user named, doubling to redialAfter: it may just be starting
 	redialUseful  = 5 * time.Second // after a connection that was of use
 	maxFailures   = 3               // then only when named anew
 )
@@ -189,6 +190,9 @@ func (c *candidates) left(addr netip.AddrPort, useful bool, now time.Time) {
 func (c *candidates) failed(k *candidate, now time.Time) {
 	k.failures++
 	k.due = now.Add(min(time.Duration(k.failures)*redialAfter, redialAtMost))
+	if k.from == sourceUser {
+		k.due = now.Add(min(redialUser<<min(k.failures-1, 16), redialAfter))
+	}
 	if k.failures >= maxFailures && k.from != sourceUser {
 		c.move(k, isGivenUp)
 		return

@@ -86,7 +86,7 @@ type Client struct {
 	udp      *udpTransport
 	listener net.Listener // nil if we do not listen
 	memory   blockMemory
-	hashing  chan struct{}   // a token for each goroutine that hashes pieces
+	hashing  chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
 	ctx      context.Context // ended by Close
 	cancel   context.CancelFunc
 	tasks    sync.WaitGroup
@@ -152,7 +152,11 @@ func (c *Client) openOnce() error {
 	c.udp = newUDPTransport(listenPacket, func(ctx context.Context, host string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	})
-	c.hashing = make(chan struct{}, runtime.GOMAXPROCS(0))
+	c.memory.init()
+	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
+	for range cap(c.hashing) {
+		c.hashing <- nil
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.downloads = make(map[Hash]*Download)
 	c.serving = make(map[Hash]*Download)
@@ -270,6 +274,7 @@ func (c *Client) serve(d *Download) {
 func (c *Client) remove(d *Download) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.memory.trim()
 	h := d.t.infoHash
 	if c.downloads[h] == d {
 		delete(c.downloads, h)

@@ -381,6 +381,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 		}
 	}
 	d.turnOver(now)
+	d.client.memory.trim()
 	d.freed = true // what could not be stolen a second ago may be worth it now
 	return d.sweep(now)
 }

@@ -1,43 +1,100 @@
 package torrent
 
-import (
-	"sync"
-	"sync/atomic"
+import "sync"
+
+const (
+	// maxStartedMemory bounds the blocks of started pieces that are held in memory, client-wide.
+	maxStartedMemory = 32 << 20
+	// trimShare is the part of the spare buffers, one in so many, that trim gives up.
+	trimShare = 16
 )
 
-// maxStartedMemory bounds the blocks of started pieces that are held in memory, client-wide.
-const maxStartedMemory = 32 << 20
-
-// blockMemory lends buffers of one block and counts those that started pieces keep.
+// blockMemory lends buffers of one block and counts those that started pieces keep. Buffers that come back
+// are lent again rather than left to the garbage collector, which would let twice as much memory
+// pile up before it looks.
 type blockMemory struct {
-	pool sync.Pool
-	kept atomic.Int64 // bytes in started pieces, never more than maxStartedMemory
+	mu       sync.Mutex
+	room     sync.Cond // kept or flushing became less
+	free     [][]byte
+	low      int   // the least that free held since the last trim
+	kept     int64 // bytes in started pieces, never more than maxStartedMemory
+	flushing int   // whole pieces on their way to storage, which will give their blocks back
 }
+
+func (m *blockMemory) init() { m.room.L = &m.mu }
 
 // get returns a buffer of blockSize bytes.
 func (m *blockMemory) get() []byte {
-	if b, ok := m.pool.Get().(*[blockSize]byte); ok {
-		return b[:]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := len(m.free) - 1
+	if last < 0 {
+		return make([]byte, blockSize)
 	}
-	return make([]byte, blockSize)
+	b := m.free[last]
+	m.free[last] = nil
+	m.free = m.free[:last]
+	m.low = min(m.low, last)
+	return b
 }
 
 // put takes a buffer back, whatever its length has become.
 func (m *blockMemory) put(b []byte) {
-	m.pool.Put((*[blockSize]byte)(b[:blockSize]))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.free = append(m.free, b[:blockSize])
+}
+
+// trim gives up some of the buffers that nobody needed since the last trim, about a second ago. It
+// takes its time: what is needed again soon had better not become garbage.
+func (m *blockMemory) trim() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	keep := len(m.free) - (m.low+trimShare-1)/trimShare
+	clear(m.free[keep:])
+	m.free = m.free[:keep]
+	m.low = keep
 }
 
 // keep counts one more block as kept in a started piece, if there is room for it.
 func (m *blockMemory) keep() bool {
-	if m.kept.Add(blockSize) > maxStartedMemory {
-		m.kept.Add(-blockSize)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.kept+blockSize > maxStartedMemory {
 		return false
 	}
+	m.kept += blockSize
 	return true
+}
+
+// release counts n blocks as kept no more.
+func (m *blockMemory) release(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.kept -= int64(n) * blockSize
+	m.room.Broadcast()
 }
 
 // drop takes a block back that was kept.
 func (m *blockMemory) drop(b []byte) {
-	m.kept.Add(-blockSize)
+	m.release(1)
 	m.put(b)
+}
+
+// flush counts whole pieces that are about to be stored; a negative n, that they were.
+func (m *blockMemory) flush(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.flushing += n
+	m.room.Broadcast()
+}
+
+// await returns once there is room for a block, or nothing on its way to storage that would make
+// some: a disk that is slower than the peers slows them down, instead of being given more to do.
+func (m *blockMemory) await() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.kept+blockSize > maxStartedMemory && m.flushing > 0 {
+		m.room.Wait()
+	}
 }

@@ -52,13 +52,14 @@ type blockID struct{ piece, index int32 }
 // A remote is what the scheduler knows of one connected peer. The scheduler writes the first group
 // of fields; the peer that it stands for keeps the second up to date.
 type remote struct {
-	sender int32 // index into scheduler.senders
-	all    bool  // it has every piece; has is not used then
-	has    Bitfield
-	want   int                  // pieces it has that are needed, where it has not all
-	fresh  int                  // pieces it has that are in the heap, where it has not all
-	queue  []ask                // outstanding requests, oldest first
-	late   map[blockID]struct{} // asked once, then given back: no offence if they come
+	sender  int32 // index into scheduler.senders
+	all     bool  // it has every piece; has is not used then
+	has     Bitfield
+	want    int                  // pieces it has that are needed, where it has not all
+	fresh   int                  // pieces it has that are in the heap, where it has not all
+	queue   []ask                // outstanding requests, oldest first
+	backing []ask                // what queue is a part of, empty
+	late    map[blockID]struct{} // asked once, then given back: no offence if they come
 
 	choking   bool               // it chokes us
 	allowed   map[int32]struct{} // allowed-fast pieces (BEP 6), which a choke does not stop
@@ -329,6 +330,17 @@ func (s *scheduler) unask(r *remote, id blockID) {
 			return
 		}
 	}
+}
+
+// enqueue adds a request to the queue. The room that answered ones leave at its start is used again.
+func (r *remote) enqueue(a ask) {
+	if n := len(r.queue); n == cap(r.queue) {
+		if 2*n > cap(r.backing) {
+			r.backing = make([]ask, 0, max(4*n, startDepth))
+		}
+		r.queue = append(r.backing, r.queue...)
+	}
+	r.queue = append(r.queue, a)
 }
 
 // dequeue takes the k-th request out of the queue.
@@ -628,7 +640,7 @@ func (s *scheduler) claim(b *block, r *remote, id blockID, now time.Time) {
 	}
 	b.owner[k] = r
 	s.single += one(b.copies() == 1) - one(before == 1)
-	r.queue = append(r.queue, ask{id, now})
+	r.enqueue(ask{id, now})
 }
 
 // victim finds the request that r had best take over: of all owners, the one whose last block is

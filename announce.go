@@ -3,7 +3,6 @@ package torrent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -83,22 +82,6 @@ func familyOf(a netip.Addr) addrFamily {
 type route struct {
 	family addrFamily
 	addrs  []netip.AddrPort // UDP: its addresses of that family, to be tried in turn
-}
-
-func parseTrackerURL(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	if err != nil {
-		return nil, errors.New("malformed URL")
-	}
-	switch {
-	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "udp":
-		return nil, fmt.Errorf("scheme %q is not supported", printable(u.Scheme))
-	case u.Hostname() == "":
-		return nil, errors.New("URL without a host")
-	case u.Scheme == "udp" && u.Port() == "":
-		return nil, errors.New("URL without a port")
-	}
-	return u, nil
 }
 
 // ask begins an announce to tr. The caller holds t.mu.

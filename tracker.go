@@ -2,6 +2,8 @@ package torrent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"math/rand/v2"
@@ -167,6 +169,22 @@ func newTrackers(c trackerConfig) *trackers {
 		}
 	}
 	return t
+}
+
+func parseTrackerURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, errors.New("malformed URL")
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "udp":
+		return nil, fmt.Errorf("scheme %q is not supported", printable(u.Scheme))
+	case u.Hostname() == "":
+		return nil, errors.New("URL without a host")
+	case u.Scheme == "udp" && u.Port() == "":
+		return nil, errors.New("URL without a port")
+	}
+	return u, nil
 }
 
 // run announces until ctx ends, and returns when nothing is under way any more.

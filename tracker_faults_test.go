@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"text/tabwriter"
@@ -124,7 +125,9 @@ var trackerFaults = []faultyTracker{
 	{"UDP with the wrong transaction", inUDP(func(p []byte, reply func([]byte)) { reply(append(p[8:12:12], "wrongand long enough"...)) }), "no answer yet", 0},
 	{"UDP too short", inUDP(func(p []byte, reply func([]byte)) { reply(p[8:16]) }), "no answer yet", 0},
 	{"UDP that echoes", inUDP(func(p []byte, reply func([]byte)) { reply(p) }), "no answer yet", 0},
-	{"UDP error", inUDP(func(p []byte, reply func([]byte)) { reply(append(append([]byte{0, 0, 0, 3}, p[12:16]...), "banned"...)) }), "banned", 0},
+	{"UDP error", inUDP(func(p []byte, reply func([]byte)) {
+		reply(append(append([]byte{0, 0, 0, 3}, p[12:16]...), "banned"...))
+	}), "banned", 0},
 }
 
 // Every fault is bounded, named and harmless: another tracker of the next tier is not held up by it.
@@ -140,7 +143,7 @@ func TestTrackerFaults(t *testing.T) {
 				r.serve("10.0.2.2", honest(&s, onePeer))
 				trackers, end := r.start()
 				after(time.Second)
-				require.Contains(t, r.found, "http://10.0.2.2/announce")
+				require.Contains(t, r.foundBy(), "http://10.0.2.2/announce")
 				after(34 * time.Second)
 				stats := trackers.stats()[0]
 				require.Equal(t, url, stats.URL)
@@ -152,7 +155,7 @@ func TestTrackerFaults(t *testing.T) {
 					require.ErrorContains(t, trackers.lastWords()[0], c.reason)
 				}
 				require.Equal(t, c.found, stats.Peers)
-				require.Len(t, r.found[url], c.found)
+				require.Len(t, r.foundBy()[url], c.found)
 				began := time.Now()
 				end()
 				require.Less(t, time.Since(began), time.Second)
@@ -216,7 +219,7 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 					ctx, cancel := context.WithCancel(t.Context())
 					go trackers.run(ctx)
 					after(10 * time.Second)
-					require.Equal(t, []netip.AddrPort{rigPeer}, r.found[alive], "order %v", urls)
+					require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()[alive], "order %v", urls)
 					key := layout + ", " + scheme
 					worst[key] = max(worst[key], r.foundAt)
 					if order == 9 && layout == "one tier" && scheme == "http" { // the living one last
@@ -249,10 +252,10 @@ func TestPrivateTrackerSwitch(t *testing.T) {
 		const first, second = "http://10.0.1.1/announce", "http://10.0.1.2/announce"
 		r := newTrackerRig(t, []string{first}, []string{second})
 		r.config.private = true
-		broken := false
+		var broken atomic.Bool
 		var one, two said
 		r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
-			if one.add(req.URL.Query().Get("event")); broken {
+			if one.add(req.URL.Query().Get("event")); broken.Load() {
 				w.WriteHeader(http.StatusBadGateway)
 				return
 			}
@@ -263,18 +266,18 @@ func TestPrivateTrackerSwitch(t *testing.T) {
 		after(10 * time.Minute)
 		require.Equal(t, "started", one.take())
 		require.Empty(t, two.take())
-		broken = true
+		broken.Store(true)
 		after(10 * time.Minute)
-		require.Empty(t, r.dropped)
+		require.Empty(t, r.droppedURLs())
 		after(11 * time.Minute)
 		require.Equal(t, "-", one.take())
 		require.Equal(t, "started", two.take())
-		require.Equal(t, []string{first}, r.dropped)
-		require.NotEmpty(t, r.found[second])
-		broken = false
+		require.Equal(t, []string{first}, r.droppedURLs())
+		require.NotEmpty(t, r.foundBy()[second])
+		broken.Store(false)
 		after(3 * time.Hour)
 		require.Empty(t, one.take(), "what works is kept to")
-		require.Equal(t, []string{first}, r.dropped)
+		require.Equal(t, []string{first}, r.droppedURLs())
 		require.ErrorContains(t, trackers.stats()[0].Err, "HTTP status 502 Bad Gateway")
 	})
 }

@@ -154,7 +154,7 @@ func TestHTTPAnnounce(t *testing.T) {
 		require.Equal(t, "id", got[1].URL.Query().Get("trackerid"))
 		require.Equal(t, q.Get("key"), got[1].URL.Query().Get("key"))
 		require.Equal(t, "hum", trackers.stats()[0].Warning)
-		require.NotEmpty(t, r.found)
+		require.NotEmpty(t, r.foundBy())
 	})
 }
 
@@ -195,7 +195,7 @@ func TestHTTPAnnouncesOverBothFamilies(t *testing.T) {
 				}
 				trackers, end := r.start()
 				after(time.Duration(c.withinSecs) * time.Second)
-				require.Len(t, r.found["http://t.example/announce"], c.found)
+				require.Len(t, r.foundBy()["http://t.example/announce"], c.found)
 				if c.reason != "" {
 					require.ErrorContains(t, trackers.stats()[0].Err, c.reason)
 				} else {
@@ -249,10 +249,10 @@ func TestHTTPRedirects(t *testing.T) {
 				after(3 * time.Second)
 				if c.reason == "" {
 					require.NoError(t, trackers.stats()[0].Err)
-					require.NotEmpty(t, r.found)
+					require.NotEmpty(t, r.foundBy())
 				} else {
 					require.ErrorContains(t, trackers.stats()[0].Err, c.reason)
-					require.Empty(t, r.found)
+					require.Empty(t, r.foundBy())
 				}
 			})
 		})

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -129,6 +130,19 @@ func (r *trackerRig) lookup(ctx context.Context, host string) ([]netip.Addr, err
 		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}
 	return ips, nil
+}
+
+// foundBy is what each tracker has named so far.
+func (r *trackerRig) foundBy() map[string][]netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.found)
+}
+
+func (r *trackerRig) droppedURLs() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.dropped)
 }
 
 // start runs the announces until the test ends, or the returned function is called.

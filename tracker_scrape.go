@@ -19,7 +19,8 @@ type Scrape struct {
 }
 
 // scrape asks the first tracker that can be scraped and answers. While one is silent the next is asked
-// beside it, but for a private torrent, where only one is asked.
+// beside it, but for a private torrent, where only one is asked. None is waited for longer than
+// trackerTimeout.
 func (t *trackers) scrape(ctx context.Context) (Scrape, error) {
 	t.mu.Lock()
 	order := slices.DeleteFunc(t.oneByOne(), func(tr *tracker) bool { return tr.final })
@@ -51,6 +52,8 @@ func (t *trackers) scrape(ctx context.Context) (Scrape, error) {
 			tr := order[asked]
 			asked++
 			go func() {
+				ctx, cancel := context.WithTimeoutCause(ctx, trackerTimeout, errSilent)
+				defer cancel()
 				s, err := t.scrapeOne(ctx, tr)
 				if err != nil {
 					err = &TrackerError{URL: tr.url, Reason: reasonOf(err), Err: err}

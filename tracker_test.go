@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +30,7 @@ func TestTrackerEvents(t *testing.T) {
 
 				after(time.Second)
 				require.Equal(t, "started", events())
-				require.Equal(t, []netip.AddrPort{rigPeer}, r.found[scheme+"://10.0.1.1:80/announce"])
+				require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()[scheme+"://10.0.1.1:80/announce"])
 				stats := trackers.stats()[0]
 				require.Equal(t, TrackerStats{
 					URL: scheme + "://10.0.1.1:80/announce", LastAnnounce: stats.LastAnnounce, NextAnnounce: stats.NextAnnounce,
@@ -73,6 +74,31 @@ func TestTrackerThatNeverAnsweredIsNotToldThatWeStop(t *testing.T) {
 		require.ElementsMatch(t, []string{
 			"tracker http://10.0.1.1/announce: full up", "tracker udp://10.0.1.2:80: no answer yet",
 		}, []string{trackers.lastWords()[0].Error(), trackers.lastWords()[1].Error()})
+	})
+}
+
+// The download was over before the tracker could be reached; it completed here all the same.
+func TestTrackerThatAnswersAfterCompletion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
+		var s said
+		var up atomic.Bool
+		r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
+			if !up.Load() {
+				http.NotFound(w, req)
+				return
+			}
+			honest(&s, onePeer)(w, req)
+		})
+		trackers, _ := r.start()
+		after(time.Second)
+		trackers.complete()
+		after(time.Second)
+		up.Store(true)
+		after(time.Minute)
+		require.Equal(t, "started completed", s.take())
+		after(time.Hour)
+		require.Equal(t, "- -", s.take())
 	})
 }
 

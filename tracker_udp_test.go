@@ -106,7 +106,7 @@ func TestUDPTrackerThatForgotTheConnection(t *testing.T) {
 		r.start()
 		after(time.Second)
 		require.Equal(t, "connect started", s.take())
-		require.NotEmpty(t, r.found)
+		require.NotEmpty(t, r.foundBy())
 	})
 }
 
@@ -143,7 +143,7 @@ func TestUDPOverBothFamilies(t *testing.T) {
 			trackers, end := r.start()
 			after(time.Second)
 			require.Equal(t, "connect started", s.take())
-			found := r.found["udp://t.example:80"]
+			found := r.foundBy()["udp://t.example:80"]
 			if silent6 {
 				require.Equal(t, []netip.AddrPort{rigPeer}, found)
 			} else {
@@ -192,7 +192,7 @@ func TestUDPForgery(t *testing.T) {
 				after(5 * time.Second)
 				require.Equal(t, "connect started", s.take())
 				require.NoError(t, trackers.stats()[0].Err)
-				require.Equal(t, []netip.AddrPort{rigPeer}, r.found["udp://10.0.1.1:80"])
+				require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()["udp://10.0.1.1:80"])
 			})
 		})
 	}
@@ -227,7 +227,7 @@ func TestUDPForgeryFromAnotherAddress(t *testing.T) {
 		}()
 		r.start()
 		after(5 * time.Second)
-		require.Equal(t, []netip.AddrPort{rigPeer}, r.found["udp://10.0.1.1:80"])
+		require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()["udp://10.0.1.1:80"])
 	})
 }
 
@@ -322,6 +322,8 @@ func TestScrapeDoesNotWaitForTheSilent(t *testing.T) {
 		defer cancel()
 		_, err = newTrackers(r.config).scrape(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded, "a private torrent asks one")
+		_, err = newTrackers(r.config).scrape(t.Context())
+		require.ErrorContains(t, err, "tracker udp://10.0.1.1:80: no answer")
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -84,11 +85,18 @@ func TestCandidates(t *testing.T) {
 		{"the user's own", []step{
 			{0, []event{named(a, sourceUser)}, a, ""},
 			{0, []event{failed(a)}, "", ""},
-			{60, nil, a, ""},
-			{60, []event{failed(a)}, "", ""},
-			{180, nil, a, ""},
-			{180, []event{failed(a)}, "", ""},
-			{360, nil, a, "is never given up"},
+			{2, nil, a, "is tried soon again, for it may just be starting"},
+			{2, []event{failed(a)}, "", ""},
+			{6, nil, a, ""},
+			{6, []event{failed(a)}, "", ""},
+			{14, nil, a, "and is never given up"},
+			{14, []event{failed(a)}, "", ""},
+			{30, nil, a, ""},
+			{30, []event{failed(a)}, "", ""},
+			{62, nil, a, ""},
+			{62, []event{failed(a)}, "", ""},
+			{121, nil, "", ""},
+			{122, nil, a, "nor kept waiting for more than a minute"},
 		}},
 		{"a promise kept", []step{
 			{0, []event{named(a, sourceTracker)}, a, ""},
@@ -346,6 +354,9 @@ func (m *slowCandidates) next(now time.Time) (best *slowCandidate) {
 func (m *slowCandidates) failed(k *slowCandidate, now time.Time) {
 	k.failures++
 	k.due = now.Add(min(time.Duration(k.failures)*time.Minute, 10*time.Minute))
+	if k.from == sourceUser {
+		k.due = now.Add(time.Duration(min(math.Pow(2, float64(k.failures)), 60)) * time.Second)
+	}
 	if k.doing = "waits"; k.failures >= 3 && k.from != sourceUser {
 		k.doing = "given up"
 	}

@@ -273,14 +273,17 @@ func (d *Download) chokeRound(now time.Time) {
 	states := make([]chokeState, len(d.peers))
 	for k, p := range d.peers {
 		states[k] = chokeState{
-			id:         p.number,
-			interested: p.peerInterested,
-			unchoked:   !p.amChoking,
-			snubbing:   p.remote.snubbed,
-			down:       p.down.rate(now),
-			up:         p.up.rate(now),
-			joined:     p.joined,
-			unchokedAt: p.unchokedAt,
+			id:          p.number,
+			interested:  p.peerInterested,
+			unchoked:    !p.amChoking,
+			withholding: p.amInterested && p.remote.choking,
+			snubbing:    p.remote.snubbed,
+			down:        p.down.rate(now),
+			up:          p.up.rate(now),
+			received:    p.down.total(),
+			sent:        p.up.total(),
+			joined:      p.joined,
+			unchokedAt:  p.unchokedAt,
 		}
 	}
 	chosen := d.choker.decide(now, d.sharing(), d.up.rate(now), states)

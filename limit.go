@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"context"
 	"math"
 	"time"
 
@@ -95,34 +94,8 @@ func (c *claim) delay(now time.Time) time.Duration {
 		c.ahead = 0
 		return 0
 	}
-	return time.Duration(min(c.ahead/max(float64(c.limit), math.SmallestNonzeroFloat64), 3600) * float64(time.Second))
-}
-
-// wait returns when n bytes may be sent, or the error of ctx.
-func (l limits) wait(ctx context.Context, n int) error {
-	if len(l) == 0 {
-		return ctx.Err()
-	}
-	var r reservation
-	var ok bool
-	for tolerated := limitSlack; ; tolerated = limitSlack / 2 {
-		pause := limitRecheck
-		if !ok {
-			r, ok = l.reserve(time.Now(), n)
-		}
-		if ok {
-			delay := r.delay(time.Now())
-			if delay <= tolerated {
-				return ctx.Err()
-			}
-			pause = min(pause, delay-limitSlack/2)
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	seconds := c.ahead / max(float64(c.limit), math.SmallestNonzeroFloat64)
+	return time.Duration(min(seconds, 3600) * float64(time.Second))
 }
 
 // gate paces the requests of one download, so that what peers send in answer stays within its

@@ -1,4 +1,3 @@
-// Package torrent downloads and shares files over BitTorrent.
 package torrent
 
 import (

@@ -1,0 +1,286 @@
+package torrent_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/shoal-go/torrent"
+)
+
+// tide is a directory that has content, its torrent, and a peer that shares it.
+type tide struct {
+	dir, torrent string // the directory; the path of the .torrent file
+	peer         netip.AddrPort
+	client       *torrent.Client
+}
+
+func newTide() *tide {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"tide/ebb.txt":       strings.Repeat("out ", 10_000),
+		"tide/flood.txt":     strings.Repeat("in ", 20_000),
+		"tide/moon/full.txt": "spring tide",
+		"tide/moon/half.txt": "neap tide",
+	} {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			log.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+			log.Fatal(err)
+		}
+	}
+	t, err := torrent.Create(filepath.Join(dir, "tide"), &torrent.CreateOptions{PieceLength: 16 << 10})
+	if err != nil {
+		log.Fatal(err)
+	}
+	var file bytes.Buffer
+	t.WriteTo(&file)
+	s := &tide{dir: dir, torrent: filepath.Join(dir, "tide.torrent"), client: &torrent.Client{Listen: "127.0.0.1:0"}}
+	if err := os.WriteFile(s.torrent, file.Bytes(), 0o666); err != nil {
+		log.Fatal(err)
+	}
+	d, err := t.Start(context.Background(), &torrent.Options{Dir: dir, Seed: true, Client: s.client})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := d.Wait(); err != nil {
+		log.Fatal(err)
+	}
+	s.peer = netip.MustParseAddrPort(s.client.Addr().String())
+	return s
+}
+
+func (s *tide) close() {
+	s.client.Close()
+	os.RemoveAll(s.dir)
+}
+
+// The whole of a program that downloads a torrent and uses its files.
+func Example() {
+	source := newTide() // a peer that has the content, since this example knows no other
+	defer source.close()
+	ctx := context.Background()
+
+	t, err := torrent.Read(source.torrent)
+	if err != nil {
+		log.Fatal(err)
+	}
+	t.PrintTree(os.Stdout)
+	files, err := t.DownloadAll(ctx, &torrent.Options{Peers: []netip.AddrPort{source.peer}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer files.Close()
+	for f := range files.Files() {
+		b, err := f.Bytes()
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s: %d bytes, %.9q\n", f.Path(), len(b), b)
+	}
+	// Output:
+	// 97.7 KiB  tide/
+	// 39.1 KiB  ├── ebb.txt
+	// 58.6 KiB  ├── flood.txt
+	//   20 B    └── moon/
+	//   11 B        ├── full.txt
+	//    9 B        └── half.txt
+	//
+	// 4 files, 97.7 KiB
+	// tide/ebb.txt: 40000 bytes, "out out o"
+	// tide/flood.txt: 60000 bytes, "in in in "
+	// tide/moon/full.txt: 11 bytes, "spring ti"
+	// tide/moon/half.txt: 9 bytes, "neap tide"
+}
+
+// Downloading into a directory, only some of the files, and using each as soon as it is whole.
+func ExampleDownload_Completed() {
+	source := newTide()
+	defer source.close()
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	t, err := torrent.Read(source.torrent)
+	if err != nil {
+		log.Fatal(err)
+	}
+	d, err := t.Start(context.Background(), &torrent.Options{
+		Dir:    dir,
+		Select: torrent.Glob("f*.txt"),
+		Peers:  []netip.AddrPort{source.peer},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer d.Close()
+	for f, err := range d.Completed() {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(f.Path(), f.Length())
+	}
+	// Unordered output:
+	// tide/flood.txt 60000
+	// tide/moon/full.txt 11
+}
+
+// Reading the end of a file while the rest of it is still to come.
+func ExampleDownload_Open() {
+	source := newTide()
+	defer source.close()
+	ctx := context.Background()
+
+	t, err := torrent.Read(source.torrent)
+	if err != nil {
+		log.Fatal(err)
+	}
+	d, err := t.Start(ctx, &torrent.Options{Peers: []netip.AddrPort{source.peer}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer d.Close()
+	r, err := d.Open(ctx, "tide/flood.txt")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Seek(-6, io.SeekEnd); err != nil {
+		log.Fatal(err)
+	}
+	b, err := io.ReadAll(r) // waits for the pieces that it needs, which come first
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%q\n", b)
+	// Output:
+	// "in in "
+}
+
+// What was downloaded is a file system.
+func ExampleDownloaded() {
+	source := newTide()
+	defer source.close()
+
+	t, err := torrent.Read(source.torrent)
+	if err != nil {
+		log.Fatal(err)
+	}
+	files, err := t.DownloadAll(context.Background(), &torrent.Options{Peers: []netip.AddrPort{source.peer}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer files.Close()
+	// http.FileServerFS(files) would serve it.
+	names, err := fs.Glob(files, "tide/*/f*")
+	fmt.Println(names, err)
+	// Output:
+	// [tide/moon/full.txt] <nil>
+}
+
+// A service shares one listener and one set of limits among its downloads.
+func ExampleClient() {
+	source := newTide()
+	defer source.close()
+
+	client := &torrent.Client{
+		Listen:        "127.0.0.1:0",
+		MaxPeers:      200,
+		DownloadLimit: rate.NewLimiter(10e6, 1<<20), // bytes a second, all downloads together
+		UploadLimit:   rate.NewLimiter(1e6, 1<<20),
+	}
+	defer client.Close()
+
+	t, err := torrent.Read(source.torrent)
+	if err != nil {
+		log.Fatal(err)
+	}
+	files, err := t.DownloadAll(context.Background(), &torrent.Options{
+		Client:       client,
+		Peers:        []netip.AddrPort{source.peer},
+		StallTimeout: time.Minute,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer files.Close()
+	b, err := files.ReadFile("tide/moon/half.txt")
+	fmt.Printf("%s %v\n", b, err)
+	// Output:
+	// neap tide <nil>
+}
+
+// Which pieces a directory holds.
+func ExampleTorrent_Verify() {
+	source := newTide()
+	defer source.close()
+
+	t, err := torrent.Read(source.torrent)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(source.dir, "tide", "ebb.txt"), 20_000); err != nil {
+		log.Fatal(err)
+	}
+	have, err := t.Verify(context.Background(), source.dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d of %d pieces\n", have.Count(), have.Len())
+	for i := range have.All() {
+		fmt.Print(i, " ")
+	}
+	// Output:
+	// 5 of 7 pieces
+	// 0 3 4 5 6
+}
+
+// A malformed torrent is an error that says what is wrong with it.
+func ExampleMetainfoError() {
+	_, err := torrent.Parse(strings.NewReader("d4:infod6:lengthi-1e4:name1:x12:piece lengthi16384e6:pieces0:ee"))
+	if malformed, ok := errors.AsType[*torrent.MetainfoError](err); ok {
+		fmt.Println(malformed.Field)
+		fmt.Println(malformed.Reason)
+	}
+	// Output:
+	// info.length
+	// negative
+}
+
+// The link that other clients take.
+func ExampleTorrent_Magnet() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "tide.txt")
+	if err := os.WriteFile(path, []byte("spring tide"), 0o666); err != nil {
+		log.Fatal(err)
+	}
+	t, err := torrent.Create(path, &torrent.CreateOptions{Trackers: [][]string{{"udp://tracker.example:6969"}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(t.Magnet())
+	// Output:
+	// magnet:?xt=urn:btih:e098eff25acbf5b8e32f828975c30953622dbe6f&dn=tide.txt&tr=udp%3A%2F%2Ftracker.example%3A6969
+}

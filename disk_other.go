@@ -33,10 +33,6 @@ func infoOf(info fs.FileInfo) fileInfo {
 // syncDir does nothing: a directory cannot be synced here, and a new name needs no such care.
 func (d *rootDisk) syncDir(string) error { return nil }
 
-func (f *rootFile) nextData(off, size int64) (start, end int64, err error) {
-	return off, max(off, size), nil
-}
-
 // notDirectory tells whether a part of a path that should be a directory is not one; here that is
 // fs.ErrNotExist.
 func notDirectory(error) bool { return false }

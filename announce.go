@@ -320,7 +320,8 @@ func (t *trackers) failed(run context.Context, tr *tracker, err error) {
 }
 
 // stop says goodbye to every tracker that knows of us, to all at once, until they have answered or
-// ctx ends. It is to be called after run has returned.
+// ctx ends; those that do not know yet that the download completed are told so before. It is to be
+// called after run has returned.
 func (t *trackers) stop(ctx context.Context) {
 	var told sync.WaitGroup
 	defer told.Wait()
@@ -331,9 +332,16 @@ func (t *trackers) stop(ctx context.Context) {
 			if joined := tr.joined[f]; joined.started {
 				told.Go(func() {
 					req := t.request(tr, f)
-					req.event, req.numWant = eventStopped, 0
-					_, err := t.exchange(ctx, tr, route{f, []netip.AddrPort{joined.addr}}, req)
-					t.c.log.Debug("announced", "tracker", tr.url, "event", req.event, "error", err)
+					req.numWant = 0
+					say := func(event announceEvent) {
+						req.event = event
+						_, err := t.exchange(ctx, tr, route{f, []netip.AddrPort{joined.addr}}, req)
+						t.c.log.Debug("announced", "tracker", tr.url, "event", event, "error", err)
+					}
+					if req.event == eventCompleted {
+						say(eventCompleted)
+					}
+					say(eventStopped)
 				})
 			}
 		}

@@ -296,6 +296,9 @@ func (d *Download) share() {
 	d.closePeers()
 	stopAnnouncing()
 	announced.Wait()
+	if d.completedHere() {
+		d.trackers.complete()
+	}
 	// Even the last announces end soon: at once with a context that was cancelled, in a few seconds else.
 	patience := stopAnnounce
 	if d.parent.Err() != nil {
@@ -455,7 +458,6 @@ func (d *Download) noteComplete() {
 		return
 	}
 	d.complete = true
-	whole := d.sched.have.full() && d.fetched
 	d.files.choose(d.choice.files())
 	for _, p := range d.peers {
 		if p.isSeed() || p.ext.uploadOnly {
@@ -474,7 +476,7 @@ func (d *Download) noteComplete() {
 	d.mu.Lock()
 	d.resumable = false
 	d.mu.Unlock()
-	if whole {
+	if d.o.Seed && d.completedHere() {
 		d.trackers.complete()
 	}
 	d.log.Info("complete")
@@ -485,6 +487,13 @@ func (d *Download) noteComplete() {
 }
 
 var errDone = errors.New("complete")
+
+// completedHere tells whether this download fetched what made the content whole.
+func (d *Download) completedHere() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sched.have.full() && d.fetched
+}
 
 // settleResult fixes how the download came out, the first time that it is called.
 func (d *Download) settleResult(err error) {

@@ -1,0 +1,42 @@
+package torrent
+
+import (
+	"log/slog"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// simClient is a Client on a simulated host, whose lots are drawn from its address. It lives until
+// the test ends, or its Close.
+func simClient(t *testing.T, h *simHost, tracker *simTracker) *Client {
+	c := &Client{
+		Listen: ":6881", Encryption: DisableEncryption,
+		Dial: h.dial, listen: h.listen, listenPacket: h.listenPacket,
+		seed: uint64(h.ip.As16()[15])<<8 | uint64(h.ip.As16()[14]) + 1,
+	}
+	if testing.Verbose() {
+		c.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("host", h)
+	}
+	if tracker != nil {
+		c.HTTPClient = tracker.client(h)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// simSeed has a client share content, all of which it has.
+func simSeed(t *testing.T, c *Client, content *simContent, peers ...netip.AddrPort) *Download {
+	d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Peers: peers, Storage: newSimStorage(content).fill().open})
+	require.NoError(t, err)
+	<-d.Done()
+	return d
+}
+
+// simLeech has a client fetch content, and share it until the test ends.
+func simLeech(t *testing.T, c *Client, content *simContent, peers ...netip.AddrPort) *Download {
+	d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Peers: peers, Storage: newSimStorage(content).open})
+	require.NoError(t, err)
+	return d
+}

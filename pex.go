@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"errors"
+	"iter"
 	"maps"
 	"net/netip"
 	"time"
@@ -19,7 +20,7 @@ const (
 // pexState is what one peer was told of others, and how often it tells us.
 type pexState struct {
 	told     map[netip.AddrPort]struct{} // peers that it knows by us
-	sentAt   time.Time
+	sentAt   time.Time                   // or found that there was nothing to tell
 	gotAt    time.Time
 	offences int
 }
@@ -32,32 +33,48 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 	d := p.d
 	d.mu.Lock()
 	defer d.unlock(now)
-	s := &p.ext.pex
-	if !s.gotAt.IsZero() && now.Sub(s.gotAt) < pexLeast {
-		if s.offences++; s.offences > maxPEXOffence {
-			return errors.New("floods peer exchange")
+	x, err := p.ext.pex.receive(payload, now)
+	for a, flags := range named(&x) {
+		if flags&wire.PEXSeed != 0 && d.sched.need.Count() == 0 {
+			continue // seeds are of no use to each other
 		}
-		return nil
+		d.cand.add(a, sourcePEX, "", now)
 	}
-	s.gotAt = now
-	x, err := wire.ParsePEX(payload)
-	if err != nil {
-		return err
-	}
-	for k, a := range x.Added {
-		d.hearOf(a, x.AddedFlags[k], now)
-	}
-	for k, a := range x.Added6 {
-		d.hearOf(a, x.Added6Flags[k], now)
-	}
-	return nil
+	return err
 }
 
-func (d *Download) hearOf(a netip.AddrPort, flags byte, now time.Time) {
-	if flags&wire.PEXSeed != 0 && d.sched.need.Count() == 0 {
-		return // seeds are of no use to each other
+// receive reads a message. One that comes too soon after the one before is empty, and many are an error.
+func (s *pexState) receive(payload []byte, now time.Time) (wire.PEX, error) {
+	if !s.gotAt.IsZero() && now.Sub(s.gotAt) < pexLeast {
+		if s.offences++; s.offences > maxPEXOffence {
+			return wire.PEX{}, errors.New("floods peer exchange")
+		}
+		return wire.PEX{}, nil
 	}
-	d.cand.add(a, sourcePEX, "", now)
+	s.gotAt = now
+	return wire.ParsePEX(payload)
+}
+
+// named yields the peers that a message adds. Of those that share a public address only the first
+// counts, so that one message cannot have us knock at many ports of a host (BEP 11).
+func named(x *wire.PEX) iter.Seq2[netip.AddrPort, byte] {
+	return func(yield func(netip.AddrPort, byte) bool) {
+		seen := make(map[netip.Addr]bool)
+		each := func(addrs []netip.AddrPort, flags []byte) bool {
+			for k, a := range addrs {
+				ip := a.Addr().Unmap()
+				if !dialable(unmap(a)) || seen[ip] && !isLocal(ip) {
+					continue
+				}
+				seen[ip] = true
+				if !yield(a, flags[k]) {
+					return false
+				}
+			}
+			return true
+		}
+		_ = each(x.Added, x.AddedFlags) && each(x.Added6, x.Added6Flags)
+	}
 }
 
 // sendPEX tells a peer who came and who left since the last time. It is due once a minute.
@@ -109,8 +126,11 @@ func (d *Download) sendPEX(p *peer, now time.Time) {
 			x.Dropped6 = append(x.Dropped6, a)
 		}
 	}
+	if s.told == nil {
+		return // there is nobody else yet
+	}
+	s.sentAt = now
 	if len(x.Added)+len(x.Added6)+len(x.Dropped)+len(x.Dropped6) > 0 {
-		s.sentAt = now
 		p.sendExtended(number, x.Append(nil))
 	}
 }

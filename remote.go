@@ -1,0 +1,94 @@
+package torrent
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// A remote is what the scheduler knows of one connected peer. The scheduler writes the first group
+// of fields; the peer that it stands for keeps the second up to date.
+type remote struct {
+	addr    netip.AddrPort
+	sender  int32 // index into scheduler.senders; noSender until it has sent a block
+	all     bool  // it has every piece; has is not used then
+	has     Bitfield
+	want    int                  // pieces it has that are needed, where it has not all
+	fresh   int                  // pieces it has that are in the heap, where it has not all
+	queue   []ask                // outstanding requests, oldest first
+	backing []ask                // what queue is a part of, empty
+	late    map[blockID]struct{} // asked once, then given back: no offence if they come
+
+	choking   bool               // it chokes us
+	allowed   map[int32]struct{} // allowed-fast pieces (BEP 6), which a choke does not stop
+	suggested []int32            // pieces it would rather send than others (BEP 6), the latest last
+	snubbed   bool               // it let requests time out and has sent nothing since
+	rate      float64            // bytes a second, 0 while unknown
+	heard     time.Time          // when the last block came, or when it was first asked after silence
+	rtt       time.Duration
+}
+
+// ask is an outstanding request.
+type ask struct {
+	blockID
+	at time.Time
+}
+
+// maxLate bounds remote.late: a block older than so many later ones is not expected any more.
+const maxLate = 4096
+
+// guessedRate is what a peer of unknown rate is taken to send, bytes a second.
+const guessedRate = 64 << 10
+
+func (r *remote) holds(piece int) bool { return r.all || r.has.Has(piece) }
+
+// allows tells whether a choke does not stop requests for piece (BEP 6).
+func (r *remote) allows(piece int32) bool {
+	_, ok := r.allowed[piece]
+	return ok
+}
+
+// maxSuggested is how many of the latest suggestions of a peer are remembered.
+const maxSuggested = 8
+
+// suggest takes note that the peer would rather send piece than another (BEP 6).
+func (r *remote) suggest(piece int32) {
+	if len(r.suggested) == maxSuggested {
+		r.suggested = r.suggested[1:]
+	}
+	r.suggested = append(r.suggested, piece)
+}
+
+// eta is when the k-th outstanding block (from 0) may be expected, from now on. It grows while
+// the peer is silent, so that one that stopped in the middle is noticed before it is snubbed.
+func (r *remote) eta(k int, now time.Time) time.Duration {
+	rate := r.rate
+	if rate <= 0 {
+		rate = guessedRate
+	}
+	d := time.Duration(float64(k+1) * blockSize / rate * float64(time.Second))
+	if len(r.queue) > 0 {
+		d = max(d, now.Sub(r.heard)-r.rtt)
+	}
+	return d + r.rtt
+}
+
+// enqueue adds a request to the queue. The room that answered ones leave at its start is used again.
+func (r *remote) enqueue(a ask) {
+	if n := len(r.queue); n == cap(r.queue) {
+		if 2*n > cap(r.backing) {
+			r.backing = make([]ask, 0, max(4*n, startDepth))
+		}
+		r.queue = append(r.backing, r.queue...)
+	}
+	r.queue = append(r.queue, a)
+}
+
+// dequeue takes the k-th request out of the queue.
+func (r *remote) dequeue(k int) {
+	if k == 0 {
+		r.queue = r.queue[1:]
+		return
+	}
+	r.queue = slices.Delete(r.queue, k, k+1)
+}

@@ -1,0 +1,312 @@
+package torrent
+
+import (
+	"slices"
+	"time"
+)
+
+// cancelled is a request that is no longer wanted of a remote.
+type cancelled struct {
+	remote *remote
+	block  blockID
+}
+
+// disown gives back every request under way for p.
+func (s *scheduler) disown(p *startedPiece) (cancel []cancelled) {
+	for k := range p.blocks {
+		for _, o := range p.blocks[k].owner {
+			if o != nil {
+				id := blockID{p.piece, int32(k)}
+				cancel = append(cancel, cancelled{o, id})
+				s.unask(o, id)
+			}
+		}
+	}
+	return cancel
+}
+
+// unask takes the request for id from r's queue and gives the block back.
+func (s *scheduler) unask(r *remote, id blockID) {
+	for k := range r.queue {
+		if r.queue[k].blockID == id {
+			r.dequeue(k)
+			s.release(r, id)
+			return
+		}
+	}
+}
+
+// release ends r's ownership of a block that it was asked for and has not sent.
+func (s *scheduler) release(r *remote, id blockID) {
+	if len(r.late) >= maxLate {
+		clear(r.late)
+	}
+	r.late[id] = struct{}{}
+	p := s.started[id.piece]
+	b := &p.blocks[id.index]
+	s.disclaim(b, r)
+	if b.free() {
+		p.free++
+		p.cursor = min(p.cursor, int(id.index))
+		s.reopen(p)
+	}
+}
+
+// disclaim takes r off the block's owners.
+func (s *scheduler) disclaim(b *block, r *remote) {
+	before := b.copies()
+	for k, o := range b.owner {
+		if o == r {
+			b.owner[k] = nil
+		}
+	}
+	s.single += one(b.copies() == 1) - one(before == 1)
+}
+
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// giveBack frees the blocks under way from r that which holds for: after a choke, a reject, a
+// time-out, a loss. They are no offence if they come all the same.
+func (s *scheduler) giveBack(r *remote, which func(ask) bool) {
+	kept := r.queue[:0:0]
+	var back []ask
+	for _, a := range r.queue {
+		if which(a) {
+			back = append(back, a)
+		} else {
+			kept = append(kept, a)
+		}
+	}
+	r.queue = kept
+	for _, a := range back {
+		s.release(r, a.blockID)
+		s.retire(s.started[a.piece])
+	}
+}
+
+// next appends to out up to n blocks that r is to be asked for now, and takes note of the requests.
+// First come started pieces, the most wanted and then the oldest first, so that they get finished;
+// then the next piece in heap order that r has; then, when no block is free, what is stolen.
+// A request that a theft makes pointless is returned to be cancelled.
+func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]blockID, []cancelled) {
+	if len(r.queue) == 0 {
+		r.heard = now
+	}
+	if r.snubbed {
+		n = min(n, 1-len(r.queue))
+	}
+	end := len(out) + n
+	if n <= 0 {
+		return out, nil
+	}
+	var cancel []cancelled
+	for k := 0; k < len(s.open) && len(out) < end; {
+		p := s.open[k]
+		if top := s.better(r, p.priority); top >= 0 {
+			out = s.take(s.start(top), r, end, now, out)
+			k = 0
+			continue
+		}
+		if s.may(r, p) {
+			if p.sole != nil && p.sole != r {
+				p, cancel = s.wrest(p, cancel)
+				k = 0
+			}
+			out = s.take(p, r, end, now, out)
+			if !p.open {
+				continue // it gave its place in s.open to the next
+			}
+		}
+		k++
+	}
+	for len(out) < end {
+		top := s.better(r, 0)
+		if top < 0 {
+			break
+		}
+		out = s.take(s.start(top), r, end, now, out)
+	}
+	for len(out) < end {
+		victim, at := s.victim(r, now)
+		if victim == nil {
+			break
+		}
+		id := victim.queue[at].blockID
+		p := s.started[id.piece]
+		if p.parole {
+			p, cancel = s.wrest(p, cancel)
+			out = s.take(p, r, end, now, out)
+			continue
+		}
+		s.claim(&p.blocks[id.index], r, id, now)
+		s.steals++
+		out = append(out, id)
+	}
+	return out, cancel
+}
+
+// better is the first piece in heap order that r may start and whose priority is above floor, or -1.
+func (s *scheduler) better(r *remote, floor uint8) int {
+	top := s.heap.top()
+	if top < 0 || s.heap.priority[top] <= floor || !r.all && r.fresh == 0 {
+		return -1
+	}
+	switch {
+	case r.choking:
+		top = -1
+		for i := range r.allowed {
+			if s.heap.holds(int(i)) && r.holds(int(i)) && (top < 0 || s.heap.key(i) < s.heap.key(int32(top))) {
+				top = int(i)
+			}
+		}
+	case !r.all:
+		top = s.heap.first(&r.has)
+	}
+	if top < 0 || s.heap.priority[top] <= floor {
+		return -1
+	}
+	for _, i := range r.suggested {
+		if s.heap.holds(int(i)) && r.holds(int(i)) && !r.choking && s.heap.priority[i] == s.heap.priority[top] {
+			return int(i)
+		}
+	}
+	return top
+}
+
+// may tells whether r can be asked for blocks of p.
+func (s *scheduler) may(r *remote, p *startedPiece) bool {
+	if !r.holds(int(p.piece)) {
+		return false
+	}
+	if p.sole != nil && p.sole != r && !p.sole.choking && !p.sole.snubbed {
+		return false // on parole with somebody who goes on with it
+	}
+	return !r.choking || r.allows(p.piece)
+}
+
+// take asks r for free blocks of p until out is as long as end.
+func (s *scheduler) take(p *startedPiece, r *remote, end int, now time.Time, out []blockID) []blockID {
+	if p.parole {
+		p.sole = r
+	}
+	for ; p.free > 0 && len(out) < end; p.cursor++ {
+		if b := &p.blocks[p.cursor]; b.free() {
+			id := blockID{p.piece, int32(p.cursor)}
+			s.claim(b, r, id, now)
+			p.free--
+			out = append(out, id)
+		}
+	}
+	if p.free == 0 {
+		s.close(p)
+	}
+	return out
+}
+
+// wrest takes a piece on parole from its sole sender and begins it anew, for another.
+func (s *scheduler) wrest(p *startedPiece, cancel []cancelled) (*startedPiece, []cancelled) {
+	i := int(p.piece)
+	cancel = append(cancel, s.disown(p)...)
+	s.restart(p)
+	return s.start(i), cancel
+}
+
+// claim makes r an owner of the block.
+func (s *scheduler) claim(b *block, r *remote, id blockID, now time.Time) {
+	before := b.copies()
+	k := 0
+	if b.owner[0] != nil {
+		k = 1
+	}
+	b.owner[k] = r
+	s.single += one(b.copies() == 1) - one(before == 1)
+	r.enqueue(ask{id, now})
+}
+
+// verdict is what became of a block that was received.
+type verdict uint8
+
+const (
+	accepted verdict = iota // it was wanted: keep it
+	wasted                  // it was asked for once, and is not wanted any more
+	unasked                 // nobody asked for it
+)
+
+// received takes note that r sent a block whole. Where it is accepted, p is its piece, and a request
+// to somebody else for the same block is returned to be cancelled.
+func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p *startedPiece, cancel *remote) {
+	asked := false
+	for k := range r.queue {
+		if r.queue[k].blockID == id {
+			r.dequeue(k)
+			asked = true
+			break
+		}
+	}
+	if _, ok := r.late[id]; !asked && ok {
+		delete(r.late, id)
+	} else if !asked {
+		return unasked, nil, nil
+	}
+	r.heard = now
+	r.snubbed = false
+	p = s.started[id.piece]
+	if p == nil && s.heap.holds(int(id.piece)) {
+		p = s.start(int(id.piece)) // it comes late, and is welcome
+	}
+	if p == nil {
+		return wasted, nil, nil
+	}
+	b := &p.blocks[id.index]
+	if b.here() || p.parole && p.sole != nil && p.sole != r {
+		return wasted, nil, nil
+	}
+	if p.parole {
+		p.sole = r
+	}
+	if b.free() {
+		p.free--
+	}
+	b.sender = s.senderOf(r)
+	p.left--
+	s.disclaim(b, r)
+	for _, o := range b.owner {
+		if o != nil {
+			s.unask(o, id)
+			cancel = o
+		}
+	}
+	if p.free == 0 {
+		s.close(p)
+	}
+	return accepted, p, cancel
+}
+
+// senderOf is r's index into senders. Only who sends something has one.
+func (s *scheduler) senderOf(r *remote) int32 {
+	if r.sender == noSender {
+		if r.sender = int32(slices.Index(s.senders, r.addr)); r.sender < 0 {
+			r.sender = int32(len(s.senders))
+			s.senders = append(s.senders, r.addr)
+		}
+	}
+	return r.sender
+}
+
+// yield gives back what r was asked for of pieces less wanted than priority, to make room, and
+// returns the blocks, which are to be cancelled.
+func (s *scheduler) yield(r *remote, priority uint8) (back []blockID) {
+	s.giveBack(r, func(a ask) bool {
+		less := s.started[a.piece].priority < priority
+		if less {
+			back = append(back, a.blockID)
+		}
+		return less
+	})
+	return back
+}

@@ -1,0 +1,105 @@
+package torrent
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// benchScheduler has all of so many pieces wanted, and remotes that each hold a random share of them.
+func benchScheduler(pieces, remotes int, share float64) (*scheduler, []*remote) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	g := geometry{pieces: pieces, pieceLength: 256 << 10, total: int64(pieces) * 256 << 10}
+	s := newScheduler(g, 7)
+	for i := range pieces {
+		s.prioritise(i, pieceNormal)
+	}
+	var all []*remote
+	for k := range remotes {
+		r := &remote{has: newBitfield(pieces), rate: 1e6}
+		for i := range pieces {
+			if rng.Float64() < share {
+				r.has.set(i)
+			}
+		}
+		s.join(r, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(k >> 8), byte(k)}), 6881))
+		all = append(all, r)
+	}
+	return s, all
+}
+
+// BenchmarkNext is the whole of a block's scheduling: asked for, received, its piece verified and,
+// so that there is always more to do, lost again some pieces later.
+func BenchmarkNext(b *testing.B) {
+	for _, share := range []float64{1, 0.5, 0.01} {
+		for _, remotes := range []int{1, 50, 500} {
+			for _, pieces := range []int{1e3, 1e4, 1e5, 1e6} {
+				if pieces*remotes > 5e7 {
+					continue
+				}
+				b.Run(fmt.Sprintf("share=%v/peers=%d/pieces=%d", share, remotes, pieces), func(b *testing.B) {
+					s, all := benchScheduler(pieces, remotes, share)
+					now := time.Unix(1, 0)
+					var ids []blockID
+					b.ReportAllocs()
+					var done []int
+					n := 0
+					for b.Loop() {
+						r := all[n%len(all)]
+						n++
+						ids, _ = s.next(r, 16, now, ids[:0])
+						for _, id := range ids {
+							s.received(r, id, now)
+							if p := s.started[id.piece]; p != nil && p.left == 0 {
+								s.verified(int(id.piece))
+								done = append(done, int(id.piece))
+							}
+						}
+						if len(done) > pieces/4 {
+							s.doubt(done[0])
+							s.lost(done[0])
+							done = done[1:]
+						}
+					}
+					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/16, "ns/block")
+				})
+			}
+		}
+	}
+}
+
+func BenchmarkHave(b *testing.B) {
+	for _, pieces := range []int{1e3, 1e6} {
+		b.Run(fmt.Sprintf("pieces=%d", pieces), func(b *testing.B) {
+			s, all := benchScheduler(pieces, 20, 0.5)
+			r := &remote{has: newBitfield(pieces)}
+			s.join(r, netip.MustParseAddrPort("10.9.9.9:1"))
+			_ = all
+			n := 0
+			for b.Loop() {
+				if i := n * 7919 % pieces; !s.gain(r, i) {
+					s.lose(r, i)
+				}
+				n++
+			}
+		})
+	}
+}
+
+func BenchmarkJoin(b *testing.B) {
+	for _, pieces := range []int{1e3, 1e6} {
+		for _, share := range []float64{0.01, 0.5, 1} {
+			b.Run(fmt.Sprintf("pieces=%d/share=%v", pieces, share), func(b *testing.B) {
+				s, _ := benchScheduler(pieces, 5, 0.5)
+				_, some := benchScheduler(pieces, 1, share)
+				r := some[0]
+				for b.Loop() {
+					s.join(r, netip.MustParseAddrPort("10.9.9.9:1"))
+					s.leave(r)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package torrent
+
+import (
+	"cmp"
+	"slices"
+)
+
+// startedPiece is a piece of which blocks were asked for.
+type startedPiece struct {
+	piece    int32
+	priority uint8
+	seq      uint64
+	blocks   []block
+	free     int  // blocks neither here nor under way
+	left     int  // blocks not here
+	cursor   int  // no block before it is free
+	open     bool // is in scheduler.open
+	parole   bool // failed its hash before: all blocks are to come from sole
+	sole     *remote
+}
+
+type block struct {
+	owner  [2]*remote // who was asked for it and has not answered
+	sender int32      // who sent it; noSender while it is not here
+}
+
+// What block.sender is beside an index into scheduler.senders.
+const (
+	noSender    = -1 // the block is not here
+	fromStorage = -2 // an earlier run left it
+)
+
+func (b *block) here() bool { return b.sender != noSender }
+
+func (b *block) free() bool { return b.owner[0] == nil && b.owner[1] == nil && !b.here() }
+
+func (b *block) copies() int {
+	n := 0
+	for _, o := range b.owner {
+		if o != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// forsake ends r's time as the sole sender of pieces on parole: what it sent of them proves nothing
+// beside another's blocks, so they begin anew with somebody else.
+func (s *scheduler) forsake(r *remote) {
+	for _, p := range s.started {
+		if p.sole == r {
+			s.restart(p)
+		}
+	}
+}
+
+// restart begins a piece on parole anew, for another sole sender: it goes back to the heap. Whoever
+// holds the blocks that were here sees by startedPiece.seq that they are of no use any more.
+func (s *scheduler) restart(p *startedPiece) {
+	if p.left > 0 { // else it is complete, and on its way to be hashed
+		p.reset()
+		s.retire(p)
+	}
+}
+
+func (p *startedPiece) reset() {
+	for k := range p.blocks {
+		p.blocks[k] = block{sender: noSender}
+	}
+	p.free, p.left, p.cursor = len(p.blocks), len(p.blocks), 0
+}
+
+// retire returns a started piece of which nothing is here or under way to the heap.
+func (s *scheduler) retire(p *startedPiece) {
+	if p == nil || p.free < len(p.blocks) {
+		return
+	}
+	s.drop(p)
+	if i := int(p.piece); s.need.Has(i) {
+		s.heap.push(i)
+		s.freshen(i, 1)
+	}
+}
+
+// drop forgets a started piece.
+func (s *scheduler) drop(p *startedPiece) {
+	s.close(p)
+	delete(s.started, p.piece)
+	p.sole, p.parole = nil, false
+	if len(s.spare) < 64 {
+		s.spare = append(s.spare, p)
+	}
+}
+
+// freshen adds delta to the count of fresh pieces of each remote that has piece i.
+func (s *scheduler) freshen(i, delta int) {
+	for _, r := range s.remotes {
+		if !r.all && r.has.Has(i) {
+			r.fresh += delta
+		}
+	}
+}
+
+// start takes piece i from the heap, or from among the unwanted, and begins it.
+func (s *scheduler) start(i int) *startedPiece {
+	if s.heap.holds(i) {
+		s.heap.remove(i)
+		s.freshen(i, -1)
+	}
+	var p *startedPiece
+	if k := len(s.spare) - 1; k >= 0 {
+		p, s.spare = s.spare[k], s.spare[:k]
+	} else {
+		p = new(startedPiece)
+	}
+	n := s.geometry.blocks(i)
+	p.blocks = slices.Grow(p.blocks[:0], n)[:n]
+	p.piece, p.priority, p.seq = int32(i), s.heap.priority[i], s.seq
+	p.parole = s.spoiled[p.piece] != nil
+	p.reset()
+	s.seq++
+	s.started[p.piece] = p
+	s.reopen(p)
+	return p
+}
+
+// reopen puts p among the open pieces if it belongs there and is not.
+func (s *scheduler) reopen(p *startedPiece) {
+	if p.open || p.free == 0 || p.priority == 0 {
+		return
+	}
+	at, _ := slices.BinarySearchFunc(s.open, p, func(a, b *startedPiece) int {
+		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.seq, b.seq))
+	})
+	s.open = slices.Insert(s.open, at, p)
+	p.open = true
+}
+
+func (s *scheduler) close(p *startedPiece) {
+	if p.open {
+		s.open = slices.Delete(s.open, slices.Index(s.open, p), slices.Index(s.open, p)+1)
+		p.open = false
+	}
+}
+
+// restore marks the blocks of piece i that storage already holds, as a clean stop leaves them, as
+// received from nobody known.
+func (s *scheduler) restore(i int, blocks *Bitfield) *startedPiece {
+	p := s.start(i)
+	for k := range blocks.All() {
+		p.blocks[k].sender = fromStorage
+		p.free--
+		p.left--
+	}
+	if p.free == 0 {
+		s.close(p)
+	}
+	return p
+}
+
+// failed notes that piece i, whole, did not have its hash: it begins anew.
+func (s *scheduler) failed(i int) {
+	p := s.started[int32(i)]
+	p.reset()
+	s.retire(p)
+}

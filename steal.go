@@ -1,0 +1,50 @@
+package torrent
+
+import (
+	"time"
+)
+
+// victim finds the request that r had best take over: of all owners, the one whose last block is
+// expected latest, if r is expected in under half that time. It returns the owner and the place in
+// its queue, or nil.
+func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
+	if s.single == 0 {
+		return nil, 0
+	}
+	mine := r.eta(len(r.queue), now)
+	var victim *remote
+	var latest time.Duration
+	at := 0
+	for _, o := range s.remotes {
+		if o == r || len(o.queue) == 0 {
+			continue
+		}
+		if !o.snubbed && o.eta(len(o.queue)-1, now) <= max(latest, 2*mine) {
+			continue // not even its last block is worth it
+		}
+		for k := len(o.queue) - 1; k >= 0; k-- {
+			eta := o.eta(k, now)
+			if !o.snubbed && eta <= max(latest, 2*mine) {
+				break
+			}
+			if s.mayStealFrom(r, o.queue[k].blockID) {
+				victim, at, latest = o, k, eta
+				if o.snubbed {
+					return victim, at
+				}
+				break
+			}
+		}
+	}
+	return victim, at
+}
+
+// mayStealFrom tells whether r could be the second to be asked for a block that is under way.
+func (s *scheduler) mayStealFrom(r *remote, id blockID) bool {
+	p := s.started[id.piece]
+	b := &p.blocks[id.index]
+	if b.copies() != 1 || b.owner[0] == r || b.owner[1] == r || !r.holds(int(id.piece)) {
+		return false
+	}
+	return !r.choking || r.allows(id.piece)
+}

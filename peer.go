@@ -43,7 +43,7 @@ type peer struct {
 	down          meter
 	blockTime     deviation // between blocks while some are outstanding
 	unaskedBlocks int
-	refused       int32     // the piece of which it last rejected a block
+	refused       int32     // the piece of which it last rejected a block, or -1
 	useful        bool      // it sent a block that was wanted
 	idleSince     time.Time // neither side was interested since; zero if one is
 

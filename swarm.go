@@ -58,12 +58,12 @@ func (d *Download) maxPeers() int {
 
 // dialDue dials who is due, within the bounds of this download and of the client.
 func (d *Download) dialDue(now time.Time) {
-	for d.wantsPeers() && d.client.mayDial(d, now) {
-		addr, from, ok := d.cand.next(now)
-		if !ok {
-			d.client.endDial()
+	for d.wantsPeers() {
+		// Asked first, because whoever may dial has used up a part of what the client may.
+		if at, ok := d.cand.due(); !ok || at.After(now) || !d.client.mayDial(d, now) {
 			return
 		}
+		addr, from, _ := d.cand.next(now)
 		d.tried++
 		d.tasks.Go(func() { d.dial(addr, from) })
 	}
@@ -131,6 +131,7 @@ func (d *Download) addPeer(k *connection, from source) bool {
 		extended:  k.theirs.Extended(),
 		pipe:      newPipeline(),
 		amChoking: true,
+		refused:   -1,
 		ended:     make(chan struct{}),
 	}
 	p.remote.choking = true

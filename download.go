@@ -535,8 +535,9 @@ func (d *Download) isDone() bool {
 	}
 }
 
-// saveAtEnd writes what memory still holds of unfinished pieces to storage, and the sidecar. Whoever cancelled a context does not wait for a slow disk: the
-// sidecar before stays good then, and what it does not claim is hashed next time.
+// saveAtEnd writes what memory still holds of unfinished pieces to storage, and the sidecar. Whoever
+// cancelled a context does not wait for a slow sync: the sidecar before stays good then, and what it
+// does not claim is hashed next time.
 func (d *Download) saveAtEnd() {
 	d.mu.Lock()
 	var spilled []batch

@@ -134,6 +134,7 @@ type simHost struct {
 	port     uint16                // ephemeral port given out last
 	cut      bool                  // nothing reaches it or leaves it any more; nobody is told
 	plan     func() fault          // what befalls each new connection of this host, nil for nothing
+	ledger   *simLedger            // of what is listened in on, if anything is
 	tap      func(*simConn) simTap // listens in on each new connection of this host, nil for nobody
 	buffer   int                   // bytes under way in a connection that this host sends on; 0 chooses as TCP would
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/wire"
@@ -48,16 +49,20 @@ type simCopy struct {
 	lie  bool
 }
 
-// watch begins to listen in on a host's connections.
+// watch begins to listen in on a host's connections, if that has not begun.
 func (h *simHost) watch(c *simContent) *simLedger {
+	if h.ledger != nil {
+		return h.ledger
+	}
 	l := &simLedger{
 		content: c, host: h, watches: map[*simWatch]bool{}, under: map[simRequest]int{},
 		pieces: make([]simAssembly, c.NumPieces()), lies: map[netip.AddrPort]int64{}, proven: map[netip.AddrPort]bool{},
 	}
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
+	h.ledger = l
 	h.tap = func(c *simConn) simTap {
-		w := &simWatch{ledger: l, peer: c.remote, asked: map[simRequest]bool{}}
+		w := &simWatch{ledger: l, peer: c.remote, asked: map[simRequest]bool{}, allowed: map[uint32]bool{}}
 		w.in.hear, w.in.data, w.in.end = w.incoming, w.payload, w.arrived
 		w.out.hear = w.outgoing
 		l.watches[w] = true
@@ -90,9 +95,9 @@ type simWatch struct {
 	lie   bool       // it differs from the truth so far
 	at    int        // bytes of it that came
 
-	choked     bool
-	interested bool
-	unchokedAt time.Duration
+	unchoked bool // they let us ask
+	chokedAt time.Duration
+	allowed  map[uint32]bool // pieces that may be asked for in spite of a choke (BEP 6)
 }
 
 func (w *simWatch) wrote(b []byte) { w.out.feed(b) }
@@ -122,19 +127,30 @@ func (w *simWatch) settle(q simRequest) bool {
 func (w *simWatch) outgoing(m simHead) {
 	l := w.ledger
 	if l.trace != nil {
-		l.trace("to %v: %v", w.peer, m)
+		l.trace("%v %v to %v: %v", l.host.net.now(), l.host, w.peer, m)
 	}
 	q := simRequest{m.index, m.begin, m.length}
 	switch m.id {
 	case wire.Request:
 		l.asked++
+		if !w.unchoked && !w.allowed[q.index] {
+			if l.host.net.now() > w.chokedAt {
+				l.fault("asked %v for %v, who chokes us", w.peer, q)
+			}
+			return // it crossed the choke, which has ended it
+		}
 		if w.asked[q] {
 			l.fault("asked %v twice for %v", w.peer, q)
 			return
 		}
 		w.asked[q] = true
 		if l.under[q]++; l.under[q] > 2 {
-			l.fault("asked %v for %v, the copy number %d", w.peer, q, l.under[q])
+			// The cancel that makes it two may be written in the same instant by another goroutine.
+			l.host.net.after(time.Millisecond, func() {
+				if l.under[q] > 2 {
+					l.fault("asked %v for %v, the copy number %d", w.peer, q, l.under[q])
+				}
+			})
 		}
 		if int64(q.index) < int64(len(l.pieces)) {
 			p := &l.pieces[q.index]
@@ -148,18 +164,21 @@ func (w *simWatch) outgoing(m simHead) {
 		}
 	case wire.Cancel:
 		w.settle(q)
-	case wire.Interested, wire.NotInterested:
-		w.interested = m.id == wire.Interested
 	}
 }
 
 func (w *simWatch) incoming(m simHead) {
 	l := w.ledger
 	if l.trace != nil {
-		l.trace("from %v: %v", w.peer, m)
+		l.trace("%v %v from %v: %v", l.host.net.now(), l.host, w.peer, m)
 	}
 	switch m.id {
+	case wire.Unchoke:
+		w.unchoked = true
+	case wire.AllowedFast:
+		w.allowed[m.index] = true
 	case wire.Choke:
+		w.unchoked, w.chokedAt = false, l.host.net.now()
 		for q := range w.asked {
 			w.settle(q)
 		}
@@ -288,12 +307,17 @@ type simFrames struct {
 	this wire.ID        // of the current message
 }
 
+// simProtocol is what a connection that is not encrypted begins with.
+const simProtocol = "\x13BitTorrent protocol"
+
 func (f *simFrames) feed(b []byte) {
 	for len(b) > 0 && !f.mute {
 		switch {
 		case f.came < wire.HandshakeSize:
-			f.mute = f.came == 0 && b[0] != 19
 			n := min(len(b), wire.HandshakeSize-f.came)
+			if k := min(f.came, len(simProtocol)); k < len(simProtocol) {
+				f.mute = !strings.HasPrefix(simProtocol[k:], string(b[:min(n, len(simProtocol)-k)]))
+			}
 			f.came, b = f.came+n, b[n:]
 		case f.skip > 0:
 			n := min(len(b), f.skip)

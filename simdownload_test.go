@@ -1,0 +1,228 @@
+package torrent
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// simDownload is the library under test on a host of a simulated network, with one download.
+type simDownload struct {
+	*Download
+	client  *Client
+	host    *simHost
+	content *simContent
+	ledger  *simLedger
+	began   time.Time
+	took    time.Duration // until it was done
+
+	kept    int64              // the most that started pieces held in memory, as sampled
+	starved map[*remote]string // peers with nothing to do at the last sample, though they could have had
+	faults  []string
+}
+
+// simStart starts a download of content on a host. Tracker, options and client may be nil.
+func simStart(ctx context.Context, t *testing.T, h *simHost, content *simContent, tracker *simTracker, o *Options, c *Client) *simDownload {
+	if o == nil {
+		o = &Options{}
+	}
+	if c == nil {
+		c = &Client{Encryption: DisableEncryption}
+	}
+	c.Dial, c.listen, c.listenPacket = h.dial, h.listen, h.listenPacket
+	c.Listen = cmp.Or(c.Listen, ":6881")
+	c.seed = cmp.Or(c.seed, 1)
+	to := content.Torrent
+	if tracker != nil {
+		c.HTTPClient = tracker.client(h)
+		if len(to.trackers) == 0 {
+			to.trackers = [][]string{{"http://tracker.sim/announce"}}
+		}
+	}
+	o.Client = c
+	s := &simDownload{client: c, host: h, content: content, began: time.Now(), starved: map[*remote]string{}}
+	s.ledger = h.watch(content)
+	var err error
+	s.Download, err = to.Start(ctx, o)
+	require.NoError(t, err)
+	go func() {
+		<-s.Done()
+		s.took = time.Since(s.began)
+	}()
+	return s
+}
+
+// done tells whether the download is complete or has failed.
+func (s *simDownload) done() bool {
+	select {
+	case <-s.Done():
+		synctest.Wait()
+		return true
+	default:
+		return false
+	}
+}
+
+// simWait samples the state of downloads until all are done, or for so long at most.
+func simWait(atMost time.Duration, all ...*simDownload) {
+	end := time.Now().Add(atMost)
+	for _, s := range all {
+		for !s.done() && time.Now().Before(end) {
+			select {
+			case <-s.Done():
+			case <-time.After(500 * time.Millisecond):
+				synctest.Wait()
+				for _, s := range all {
+					s.sample()
+				}
+			}
+		}
+	}
+}
+
+// describe says how far a download is.
+func (s *simDownload) describe() string { return fmt.Sprintf("%+v", s.Stats()) }
+
+// end closes everything, and asks that nothing is left of it.
+func (s *simDownload) end(t *testing.T) {
+	start := time.Now()
+	assert.NoError(t, s.Close())
+	assert.NoError(t, s.client.Close())
+	assert.Less(t, time.Since(start), 10*time.Second, "to close")
+	conns, listeners := s.host.open()
+	assert.Zero(t, conns, "connections left open")
+	assert.Zero(t, listeners, "listeners left open")
+	assert.Zero(t, s.memory(), "bytes still kept for started pieces")
+}
+
+// memory is how many bytes started pieces keep.
+func (s *simDownload) memory() int64 {
+	m := &s.client.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.kept
+}
+
+func (s *simDownload) fault(format string, args ...any) {
+	if len(s.faults) < 10 {
+		s.faults = append(s.faults, fmt.Sprintf("%v at %v: ", s.host, time.Since(s.began))+fmt.Sprintf(format, args...))
+	}
+}
+
+// sample checks, while nothing moves, what must hold at every moment of a download.
+func (s *simDownload) sample() {
+	s.kept = max(s.kept, s.memory())
+	if s.kept > maxStartedMemory {
+		s.fault("started pieces keep %d bytes", s.kept)
+	}
+	d := s.Download
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.checking || d.ctx.Err() != nil {
+		return
+	}
+	starved := map[*remote]string{}
+	for _, p := range d.peers {
+		r := &p.remote
+		if p.closing != nil {
+			continue
+		}
+		wanted := -1
+		for i := range d.sched.need.All() {
+			if r.holds(i) {
+				wanted = i
+				break
+			}
+		}
+		if p.amInterested != (wanted >= 0) {
+			s.fault("interested in %v is %t, it has the wanted piece %d", p.conn.addr, p.amInterested, wanted)
+		}
+		if r.choking || r.snubbed || len(r.queue) > 0 || len(d.gate.limits) > 0 {
+			continue
+		}
+		if i := s.couldAsk(r); i >= 0 {
+			starved[r] = fmt.Sprintf("%v is asked for nothing, though piece %d is wanted and free", p.conn.addr, i)
+			if s.starved[r] != "" {
+				s.fault("%s", starved[r])
+			}
+		}
+	}
+	s.starved = starved
+}
+
+// couldAsk finds a piece of which a peer could be asked for a block that nobody was asked for, in
+// the slow and plain way; -1 if there is none. The download's mutex is held.
+func (s *simDownload) couldAsk(r *remote) int {
+	for i := range s.sched.need.All() {
+		if !r.holds(i) {
+			continue
+		}
+		p := s.sched.started[int32(i)]
+		if p == nil {
+			return i
+		}
+		if p.parole && p.sole != nil && p.sole != r {
+			continue
+		}
+		for k := range p.blocks {
+			if p.blocks[k].free() {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// banned tells whether the client deals no more with an address.
+func (s *simDownload) banned(a netip.AddrPort) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cand.banned(a)
+}
+
+// compare asks that the files of a complete download hold the content, and that it has no others.
+func (s *simDownload) compare(sel func(File) Priority) error {
+	files, err := s.Wait()
+	if err != nil {
+		return err
+	}
+	defer files.Close()
+	got := map[string]*DownloadedFile{}
+	for f := range files.Files() {
+		got[f.Path()] = f
+	}
+	for f := range s.content.Files() {
+		d, chosen := got[f.Path], sel == nil || sel(f) != Skip
+		if chosen != (d != nil) {
+			return fmt.Errorf("%s is there: %t, was chosen: %t", f.Path, d != nil, chosen)
+		}
+		if !chosen {
+			continue
+		}
+		if b, err := d.Bytes(); err != nil || !bytes.Equal(s.content.data[f.offset:f.offset+f.Length], b) {
+			return fmt.Errorf("%s is not what it should be, %w", f.Path, err)
+		}
+	}
+	return nil
+}
+
+// account lists what the ledger, the samples and the watchful peers found wrong.
+func (s *simDownload) account(peers ...*simPeer) []string {
+	all := slices.Clone(s.faults)
+	all = append(all, look(s.ledger, func(l *simLedger) []string { return slices.Clone(l.faults) })...)
+	for _, p := range peers {
+		p.mu.Lock()
+		all = append(all, p.faults...)
+		p.mu.Unlock()
+	}
+	return all
+}

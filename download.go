@@ -396,6 +396,9 @@ func (d *Download) snub(p *peer, now time.Time) {
 	}
 	d.log.Debug("snubbed", "peer", p.conn.addr)
 	p.remote.snubbed = true
+	for _, a := range p.remote.queue {
+		d.cancel(&p.remote, a.blockID) // else a third copy would be under way when it wakes up
+	}
 	d.sched.giveBack(&p.remote, func(ask) bool { return true })
 	d.freed, d.rechoke = true, true
 }

@@ -1,0 +1,73 @@
+package torrent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Each test here is a fault that a random history found, told again as simply as it can be.
+
+// simMeeting is one client under test among scripted peers that its Options name.
+type simMeeting struct {
+	net     *simNet
+	content *simContent
+	peers   []*simPeer
+	client  *simDownload
+}
+
+// meet adds a peer; the k-th has the address 80.0.0.k and a latency of 20 ms to the client.
+func (m *simMeeting) meet(t *testing.T, rate float64, script simScript) *simPeer {
+	k := len(m.peers) + 1
+	p := newSimPeer(fmt.Sprintf("peer %d", k), m.net.host(fmt.Sprintf("80.0.0.%d", k), rate, 0, 10*time.Millisecond), 6881, m.content, script)
+	require.NoError(t, p.arrive())
+	m.peers = append(m.peers, p)
+	return p
+}
+
+// start has the client download from the peers, for so long at most.
+func (m *simMeeting) run(t *testing.T, atMost time.Duration) {
+	o := &Options{}
+	for _, p := range m.peers {
+		o.Peers = append(o.Peers, p.addr())
+	}
+	host := m.net.host("81.0.0.1", 0, 0, 10*time.Millisecond)
+	m.client = simStart(t.Context(), t, host, m.content, nil, o, nil)
+	simWait(atMost, m.client)
+	require.True(t, m.client.done(), "%s", m.client.describe())
+	require.NoError(t, m.client.compare(nil))
+	require.Empty(t, m.client.account(m.peers...))
+}
+
+func (m *simMeeting) end(t *testing.T) {
+	if m.client != nil {
+		m.client.end(t)
+	}
+	for _, p := range m.peers {
+		p.stop()
+	}
+}
+
+// found tells one story.
+func found(t *testing.T, content *simContent, f func(t *testing.T, m *simMeeting)) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		m := &simMeeting{net: n, content: content}
+		defer m.end(t)
+		f(t, m)
+	})
+}
+
+// A snubbed peer is told that what it was asked for is not wanted any more. It used to be left in
+// the belief that it was, while the blocks were handed to others and stolen from these: a third copy was
+// under way, and when the snubbed peer was tried again it was asked twice for the same.
+func TestFoundSnubbedIsNotCancelled(t *testing.T) {
+	found(t, newSimContent(1, 256<<10, 1<<20), func(t *testing.T, m *simMeeting) {
+		for range 3 {
+			m.meet(t, 1e6, simScript{never: answers})
+		}
+		m.meet(t, 30e3, simScript{})
+		m.run(t, 5*time.Minute)
+	})
+}

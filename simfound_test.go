@@ -71,3 +71,17 @@ func TestFoundSnubbedIsNotCancelled(t *testing.T) {
 		m.run(t, 5*time.Minute)
 	})
 }
+
+// A piece on parole stays with its sole sender until somebody else would have the whole of it in half the
+// time. Two idle peers of unknown rate used to take it from each other without end, each
+// sooner with its first block than the other with its last, in an endless stream of requests and cancels.
+func TestFoundParoleIsFoughtOver(t *testing.T) {
+	found(t, newSimContent(1, 128<<10, 128<<10), func(t *testing.T, m *simMeeting) {
+		m.meet(t, 1e6, simScript{corrupt: 1, eager: true})
+		for range 4 {
+			m.meet(t, 100e3, simScript{fast: true})
+		}
+		m.run(t, time.Minute)
+		require.Less(t, m.client.ledger.asked, int64(4*8))
+	})
+}

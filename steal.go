@@ -8,7 +8,7 @@ import (
 // expected latest, if r is expected in under half that time. It returns the owner and the place in
 // its queue, or nil.
 func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
-	if s.single == 0 {
+	if s.single == 0 || r.snubbed {
 		return nil, 0
 	}
 	mine := r.eta(len(r.queue), now)
@@ -27,7 +27,7 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 			if !o.snubbed && eta <= max(latest, 2*mine) {
 				break
 			}
-			if s.mayStealFrom(r, o.queue[k].blockID) {
+			if s.mayStealFrom(r, o.queue[k].blockID) && s.mayWrest(r, o, k, now) {
 				victim, at, latest = o, k, eta
 				if o.snubbed {
 					return victim, at
@@ -37,6 +37,14 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 		}
 	}
 	return victim, at
+}
+
+// mayWrest tells whether r may take over o's k-th request with what that takes with it: a piece on
+// parole begins anew with its thief. That pays only if the thief has the whole of it sooner by the
+// same margin; else two that know nothing of each other's rate would take it in turns for ever.
+func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
+	p := s.started[o.queue[k].piece]
+	return !p.parole || o.snubbed || o.eta(k+p.free, now) > 2*r.eta(len(r.queue)+len(p.blocks)-1, now)
 }
 
 // mayStealFrom tells whether r could be the second to be asked for a block that is under way.

@@ -47,6 +47,9 @@ func (f *rootFile) pwritev(iov []unix.Iovec, off int64) (total int64, errno sysc
 		if errno == unix.EINTR {
 			continue
 		}
+		if errno == 0 && r == 0 {
+			errno = syscall.EIO // which no file system should do, and would have us turn for ever
+		}
 		if errno != 0 {
 			return total, errno
 		}

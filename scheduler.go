@@ -9,12 +9,14 @@ import (
 // calls next, and what it receives it reports. The scheduler owns the piece heap, the started pieces
 // and every outstanding request; it is plain data under its download's mutex.
 //
-// A piece is in exactly one place: unwanted, in the heap (wanted, not started), started, or had.
+// A piece is in exactly one place: unwanted, in the heap (wanted, not started), started, had, or in
+// doubt.
 type scheduler struct {
 	geometry
 	heap    *pieceHeap
-	have    Bitfield // verified
-	need    Bitfield // wanted and not verified
+	have    Bitfield         // verified
+	need    Bitfield         // wanted and not verified
+	doubted map[int]struct{} // verified once, and to be verified anew
 	started map[int32]*startedPiece
 	open    []*startedPiece // started and wanted with a free block, by priority, then oldest first
 	remotes []*remote
@@ -53,6 +55,7 @@ func newScheduler(g geometry, seed uint64) *scheduler {
 		heap:     newPieceHeap(g.pieces, seed),
 		have:     newBitfield(g.pieces),
 		need:     newBitfield(g.pieces),
+		doubted:  make(map[int]struct{}),
 		started:  make(map[int32]*startedPiece),
 		spoiled:  make(map[int32]*suspicion),
 	}
@@ -162,7 +165,8 @@ func (s *scheduler) interesting(r *remote) bool {
 // prioritise sets the priority of piece i; 0 is not wanted. Requests under way for a piece that is
 // no longer wanted are returned to be cancelled.
 func (s *scheduler) prioritise(i int, priority uint8) (cancel []cancelled) {
-	if !s.heap.prioritise(i, priority) || s.have.Has(i) {
+	_, doubted := s.doubted[i]
+	if !s.heap.prioritise(i, priority) || doubted || s.have.Has(i) {
 		return nil
 	}
 	p := s.started[int32(i)]
@@ -203,16 +207,24 @@ func (s *scheduler) verified(i int) (cancel []cancelled) {
 		s.freshen(i, -1)
 	}
 	s.have.set(i)
+	delete(s.doubted, i)
 	s.setNeed(i, false)
 	return cancel
 }
 
 // doubt notes that piece i, once verified, may not be what it was. It is neither had nor needed
 // until verified or lost says which.
-func (s *scheduler) doubt(i int) bool { return s.have.clear(i) }
+func (s *scheduler) doubt(i int) bool {
+	had := s.have.clear(i)
+	if had {
+		s.doubted[i] = struct{}{}
+	}
+	return had
+}
 
 // lost notes that piece i, in doubt, is not there any more.
 func (s *scheduler) lost(i int) {
+	delete(s.doubted, i)
 	if s.heap.priority[i] > 0 {
 		s.setNeed(i, true)
 		s.heap.push(i)

@@ -182,8 +182,10 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 		out = d.hold(piece, id, b, now)
 		p.useful = true
 		d.lastProgress = now
-		if cancel != nil {
-			d.cancel(cancel, id)
+		for _, r := range cancel {
+			if r != nil {
+				d.cancel(r, id)
+			}
 		}
 		if out.a == nil {
 			d.finishPiece(id.piece)

@@ -239,7 +239,7 @@ const (
 
 // received takes note that r sent a block whole. Where it is accepted, p is its piece, and a request
 // to somebody else for the same block is returned to be cancelled.
-func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p *startedPiece, cancel *remote) {
+func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p *startedPiece, cancel [2]*remote) {
 	asked := false
 	for k := range r.queue {
 		if r.queue[k].blockID == id {
@@ -251,7 +251,7 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p
 	if _, ok := r.late[id]; !asked && ok {
 		delete(r.late, id)
 	} else if !asked {
-		return unasked, nil, nil
+		return unasked, nil, cancel
 	}
 	r.heard = now
 	r.snubbed = false
@@ -260,11 +260,11 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p
 		p = s.start(int(id.piece)) // it comes late, and is welcome
 	}
 	if p == nil {
-		return wasted, nil, nil
+		return wasted, nil, cancel
 	}
 	b := &p.blocks[id.index]
 	if b.here() || p.parole && p.sole != nil && p.sole != r {
-		return wasted, nil, nil
+		return wasted, nil, cancel
 	}
 	if p.parole {
 		p.sole = r
@@ -275,10 +275,10 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p
 	b.sender = s.senderOf(r)
 	p.left--
 	s.disclaim(b, r)
-	for _, o := range b.owner {
+	cancel = b.owner
+	for _, o := range cancel {
 		if o != nil {
 			s.unask(o, id)
-			cancel = o
 		}
 	}
 	if p.free == 0 {

@@ -1,0 +1,690 @@
+package torrent
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// modelScheduler is the scheduler told the plain, slow way: nothing is counted ahead, nothing is
+// ordered, every question is answered by looking at everything.
+type modelScheduler struct {
+	geometry
+	pieces  []*modelPiece
+	remotes []*modelRemote
+	starts  int
+}
+
+type modelPiece struct {
+	index    int
+	tie      uint32 // drawn once, orders pieces that are equal otherwise
+	priority uint8
+	had      bool // verified
+	doubted  bool // verified once, to be checked anew
+	spoiled  bool // failed its hash, and has not passed since
+	started  int  // when, in starts; 0 is not started
+	parole   bool
+	sole     *modelRemote
+	blocks   []modelBlock
+}
+
+type modelBlock struct {
+	owners []*modelRemote
+	sender *modelRemote // nil while it is not here
+}
+
+// storedEarlier is the sender of blocks that an earlier run left.
+var storedEarlier = &modelRemote{}
+
+type modelRemote struct {
+	real     *remote
+	all      bool // it had every piece when it told of them all at once, and lost none since
+	has      []bool
+	queue    []blockID
+	late     map[blockID]bool
+	choking  bool
+	snubbed  bool
+	allowed  map[int]bool
+	suggests []int
+	rate     float64
+	rtt      time.Duration
+	heard    time.Time
+}
+
+func (p *modelPiece) wanted() bool  { return p.priority > 0 && !p.had && !p.doubted }
+func (p *modelPiece) waiting() bool { return p.wanted() && p.started == 0 }
+
+func (b *modelBlock) free() bool { return len(b.owners) == 0 && b.sender == nil }
+
+func (m *modelScheduler) avail(p *modelPiece) (n int) {
+	for _, r := range m.remotes {
+		if r.has[p.index] && !r.all {
+			n++
+		}
+	}
+	return n
+}
+
+// before tells whether p is to be started before q.
+func (m *modelScheduler) before(p, q *modelPiece) bool {
+	return cmp.Or(cmp.Compare(q.priority, p.priority), cmp.Compare(m.avail(p), m.avail(q)), cmp.Compare(p.tie, q.tie)) < 0
+}
+
+func (m *modelScheduler) start(p *modelPiece) {
+	m.starts++
+	p.started, p.parole, p.sole = m.starts, p.spoiled, nil
+	p.blocks = make([]modelBlock, m.blocks(p.index))
+}
+
+// retire lets go of a started piece of which nothing is here or under way.
+func (p *modelPiece) retire() {
+	if p.started > 0 && !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return !b.free() }) {
+		p.started, p.sole = 0, nil
+	}
+}
+
+// complete tells whether all blocks of a started piece are here.
+func (p *modelPiece) complete() bool {
+	return p.started > 0 && !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender == nil })
+}
+
+func (m *modelScheduler) block(id blockID) *modelBlock { return &m.pieces[id.piece].blocks[id.index] }
+
+// unask ends a request that was not answered.
+func (m *modelScheduler) unask(r *modelRemote, id blockID) {
+	b := m.block(id)
+	b.owners = slices.DeleteFunc(slices.Clone(b.owners), func(o *modelRemote) bool { return o == r })
+	r.queue = slices.DeleteFunc(slices.Clone(r.queue), func(k blockID) bool { return k == id })
+	r.late[id] = true
+}
+
+// unaskAll ends all requests for a piece, and tells whom of what.
+func (m *modelScheduler) unaskAll(p *modelPiece) (cancel []string) {
+	for k := range p.blocks {
+		id := blockID{int32(p.index), int32(k)}
+		for _, o := range p.blocks[k].owners {
+			cancel = append(cancel, fmt.Sprint(o.real.addr, id))
+			m.unask(o, id)
+		}
+	}
+	return cancel
+}
+
+// begin anew with another sole sender.
+func (m *modelScheduler) wrest(p *modelPiece) (cancel []string) {
+	cancel = m.unaskAll(p)
+	m.start(p)
+	return cancel
+}
+
+func (m *modelScheduler) ask(r *modelRemote, id blockID) {
+	b := m.block(id)
+	b.owners = append(slices.Clone(b.owners), r)
+	r.queue = append(r.queue, id)
+}
+
+func (r *modelRemote) may(p *modelPiece) bool {
+	return r.has[p.index] && (!r.choking || r.allowed[p.index])
+}
+
+// choose is the piece of which r is asked for free blocks next: of the most wanted ones that it may
+// be asked for a started one, the oldest; else the first to be started, which a suggestion overrules.
+func (m *modelScheduler) choose(r *modelRemote) (best *modelPiece) {
+	var first *modelPiece // of those not started
+	for _, p := range m.pieces {
+		switch {
+		case !r.may(p) || !p.wanted():
+		case p.started == 0:
+			if first == nil || m.before(p, first) {
+				first = p
+			}
+		case p.sole != nil && p.sole != r && !p.sole.choking && !p.sole.snubbed:
+		case !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }):
+		case best == nil || p.priority > best.priority || p.priority == best.priority && p.started < best.started:
+			best = p
+		}
+	}
+	if first == nil || best != nil && best.priority >= first.priority {
+		return best
+	}
+	for _, i := range r.suggests {
+		if p := m.pieces[i]; !r.choking && p.waiting() && r.has[i] && p.priority == first.priority {
+			return p
+		}
+	}
+	return first
+}
+
+// eta is when r is expected to have sent n blocks.
+func (r *modelRemote) eta(n int, now time.Time) time.Duration {
+	rate := cmp.Or(r.rate, guessedRate)
+	sending := time.Duration(float64(n) * blockSize / rate * float64(time.Second))
+	if len(r.queue) > 0 {
+		sending = max(sending, now.Sub(r.heard)-r.rtt)
+	}
+	return sending + r.rtt
+}
+
+// victim is the request that r takes over when nothing is free.
+func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRemote, at blockID) {
+	var latest time.Duration
+	for _, o := range m.remotes {
+		for k, id := range o.queue {
+			if o == r || !r.may(m.pieces[id.piece]) || len(m.block(id).owners) != 1 {
+				continue
+			}
+			eta := o.eta(k+1, now)
+			if o.snubbed {
+				eta = time.Hour
+			}
+			worth := eta > 2*r.eta(len(r.queue)+1, now) || o.snubbed
+			if worth && (eta > latest || eta == latest && o == victim) {
+				victim, at, latest = o, id, eta
+			}
+		}
+	}
+	return victim, at
+}
+
+func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blockID, cancel []string) {
+	if len(r.queue) == 0 {
+		r.heard = now
+	}
+	if r.snubbed {
+		n = min(n, 1-len(r.queue))
+	}
+	take := func(p *modelPiece) {
+		if p.parole {
+			p.sole = r
+		}
+		for k := range p.blocks {
+			if id := (blockID{int32(p.index), int32(k)}); len(asked) < n && p.blocks[k].free() {
+				m.ask(r, id)
+				asked = append(asked, id)
+			}
+		}
+	}
+	for len(asked) < n {
+		if p := m.choose(r); p != nil {
+			switch {
+			case p.started == 0:
+				m.start(p)
+			case p.sole != nil && p.sole != r:
+				cancel = append(cancel, m.wrest(p)...)
+			}
+			take(p)
+			continue
+		}
+		victim, id := m.victim(r, now)
+		if victim == nil {
+			break
+		}
+		if p := m.pieces[id.piece]; p.parole {
+			cancel = append(cancel, m.wrest(p)...)
+			take(p)
+			continue
+		}
+		m.ask(r, id)
+		asked = append(asked, id)
+	}
+	return asked, cancel
+}
+
+func (m *modelScheduler) received(r *modelRemote, id blockID, now time.Time) (v verdict, cancel []*remote) {
+	asked := slices.Contains(r.queue, id)
+	switch {
+	case asked:
+		r.queue = slices.DeleteFunc(slices.Clone(r.queue), func(k blockID) bool { return k == id })
+	case r.late[id]:
+		delete(r.late, id)
+	default:
+		return unasked, nil
+	}
+	r.heard, r.snubbed = now, false
+	p := m.pieces[id.piece]
+	if p.waiting() {
+		m.start(p)
+	}
+	if p.started == 0 {
+		return wasted, nil
+	}
+	b := m.block(id)
+	if b.sender != nil || p.parole && p.sole != nil && p.sole != r {
+		return wasted, nil
+	}
+	if p.parole {
+		p.sole = r
+	}
+	b.sender = r
+	for _, o := range b.owners {
+		if o != r {
+			m.unask(o, id)
+			cancel = append(cancel, o.real)
+		}
+	}
+	b.owners = nil
+	return accepted, cancel
+}
+
+func (m *modelScheduler) giveBack(r *modelRemote, which func(blockID) bool) (back []blockID) {
+	for _, id := range slices.Clone(r.queue) {
+		if which(id) {
+			m.unask(r, id)
+			back = append(back, id)
+		}
+	}
+	for _, id := range back {
+		m.pieces[id.piece].retire()
+	}
+	return back
+}
+
+func (m *modelScheduler) leave(r *modelRemote) {
+	m.giveBack(r, func(blockID) bool { return true })
+	for _, p := range m.pieces {
+		if p.sole == r && !p.complete() {
+			for k := range p.blocks {
+				p.blocks[k] = modelBlock{}
+			}
+			p.retire()
+		}
+	}
+	m.remotes = slices.DeleteFunc(m.remotes, func(o *modelRemote) bool { return o == r })
+}
+
+func (m *modelScheduler) prioritise(i int, priority uint8) (cancel []string) {
+	p := m.pieces[i]
+	if p.priority == priority {
+		return nil
+	}
+	if p.priority = priority; !p.had && priority == 0 && p.started > 0 {
+		cancel = m.unaskAll(p)
+	}
+	p.retire()
+	return cancel
+}
+
+// begin anew after a hash that was not right.
+func (p *modelPiece) failed() {
+	p.spoiled, p.started, p.sole, p.parole = true, 0, nil, false
+}
+
+// history drives a scheduler and its model through the same random events.
+type history struct {
+	t    *testing.T
+	rng  *rand.Rand
+	seed uint64
+	step int
+	now  time.Time
+	s    *scheduler
+	m    *modelScheduler
+	went string // the last event
+}
+
+func (h *history) fail(format string, args ...any) {
+	h.t.Helper()
+	h.t.Fatalf("seed %d, step %d, %s: %s", h.seed, h.step, h.went, fmt.Sprintf(format, args...))
+}
+
+func newHistory(t *testing.T, seed uint64) *history {
+	rng := rand.New(rand.NewPCG(seed, 9))
+	n := 1 + rng.IntN(12)
+	length := int64(1+rng.IntN(5)) * blockSize
+	if rng.IntN(3) == 0 {
+		length -= rng.Int64N(blockSize)
+	}
+	g := geometry{pieces: n, pieceLength: length, total: length*int64(n) - rng.Int64N(length)}
+	h := &history{t: t, rng: rng, seed: seed, now: epoch, s: newScheduler(g, rng.Uint64()), m: &modelScheduler{geometry: g}}
+	for i := range n {
+		h.m.pieces = append(h.m.pieces, &modelPiece{index: i, tie: uint32(h.s.heap.key(int32(i)))})
+	}
+	return h
+}
+
+// anyone is a connected remote, or nil.
+func (h *history) anyone() *modelRemote {
+	if len(h.m.remotes) == 0 {
+		return nil
+	}
+	return h.m.remotes[h.rng.IntN(len(h.m.remotes))]
+}
+
+// someHave draws what a remote has.
+func (h *history) someHave() (has []bool, b Bitfield) {
+	n := len(h.m.pieces)
+	has, b = make([]bool, n), newBitfield(n)
+	share := []float64{0, 0.3, 0.7, 1}[h.rng.IntN(4)]
+	for i := range has {
+		if has[i] = h.rng.Float64() < share; has[i] {
+			b.set(i)
+		}
+	}
+	return has, b
+}
+
+func (h *history) sameCancels(want []string, got []cancelled) {
+	var is []string
+	for _, c := range got {
+		is = append(is, fmt.Sprint(c.remote.addr, c.block))
+	}
+	slices.Sort(is)
+	slices.Sort(want)
+	if !slices.Equal(want, is) {
+		h.fail("cancels %v, want %v", is, want)
+	}
+}
+
+// event has one random thing happen to both, and compares what they answer.
+func (h *history) event() {
+	h.step++
+	h.now = h.now.Add(time.Duration(h.rng.IntN(2000)) * time.Millisecond)
+	r := h.anyone()
+	i := h.rng.IntN(len(h.m.pieces))
+	p := h.m.pieces[i]
+	switch op := h.rng.IntN(100); {
+	case op < 4 && len(h.m.remotes) < 6 || r == nil:
+		h.went = "join"
+		has, bits := h.someHave()
+		r := &modelRemote{real: new(remote), has: has, all: !slices.Contains(has, false), late: make(map[blockID]bool), allowed: make(map[int]bool)}
+		r.real.has = bits
+		h.s.join(r.real, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(h.step)))
+		h.m.remotes = append(h.m.remotes, r)
+	case op < 6:
+		h.went = fmt.Sprint(r.real.addr, " leaves")
+		h.s.leave(r.real)
+		h.m.leave(r)
+	case op < 12:
+		h.went = fmt.Sprint(r.real.addr, " has ", i)
+		if got := h.s.gain(r.real, i); got == r.has[i] {
+			h.fail("news %v", got)
+		}
+		r.has[i] = true
+	case op < 14:
+		h.went = fmt.Sprint(r.real.addr, " does not have ", i)
+		h.s.giveBack(r.real, func(a ask) bool { return int(a.piece) == i })
+		h.s.lose(r.real, i)
+		h.m.giveBack(r, func(id blockID) bool { return int(id.piece) == i })
+		r.has[i], r.all = false, false
+	case op < 15 && len(r.queue) == 0:
+		h.went = fmt.Sprint(r.real.addr, " sends a bitfield")
+		has, bits := h.someHave()
+		h.s.replace(r.real, bits)
+		r.has, r.all = has, !slices.Contains(has, false)
+	case op < 24:
+		priority := uint8(h.rng.IntN(3))
+		h.went = fmt.Sprint("priority ", priority, " for ", i)
+		h.sameCancels(h.m.prioritise(i, priority), h.s.prioritise(i, priority))
+	case op < 44:
+		n := 1 + h.rng.IntN(8)
+		h.went = fmt.Sprint(r.real.addr, " asks for ", n)
+		want, cancel := h.m.next(r, n, h.now)
+		got, cancelled := h.s.next(r.real, n, h.now, nil)
+		if !slices.Equal(want, got) {
+			h.fail("got %v, want %v", got, want)
+		}
+		h.sameCancels(cancel, cancelled)
+	case op < 74:
+		id := blockID{int32(i), int32(h.rng.IntN(h.m.blocks(i)))}
+		if n := len(r.queue); n > 0 && h.rng.IntN(10) > 0 {
+			id = r.queue[h.rng.IntN(n)]
+		} else if len(r.late) > 0 && h.rng.IntN(2) == 0 {
+			id = slices.MinFunc(slices.Collect(maps.Keys(r.late)), func(a, b blockID) int {
+				return cmp.Or(cmp.Compare(a.piece, b.piece), cmp.Compare(a.index, b.index))
+			})
+		}
+		h.went = fmt.Sprint(r.real.addr, " sends ", id)
+		v, cancel := h.m.received(r, id, h.now)
+		gotV, piece, gotCancel := h.s.received(r.real, id, h.now)
+		if v != gotV || (v == accepted) != (piece != nil && piece.piece == id.piece) {
+			h.fail("verdict %v for piece %v, want %v", gotV, piece, v)
+		}
+		for _, o := range h.m.remotes {
+			if slices.Contains(gotCancel[:], o.real) != slices.Contains(cancel, o.real) {
+				h.fail("cancels %v, want %v", gotCancel, cancel)
+			}
+		}
+	case op < 80:
+		some := h.rng.IntN(3)
+		h.went = fmt.Sprint(r.real.addr, " gives back")
+		h.s.giveBack(r.real, func(a ask) bool { return (int(a.index)+int(a.piece))%3 >= some })
+		h.m.giveBack(r, func(id blockID) bool { return (int(id.index)+int(id.piece))%3 >= some })
+	case op < 82:
+		h.went = fmt.Sprint(r.real.addr, " yields")
+		priority := uint8(1 + h.rng.IntN(2))
+		want := h.m.giveBack(r, func(id blockID) bool { return h.m.pieces[id.piece].priority < priority })
+		if got := h.s.yield(r.real, priority); !slices.Equal(want, got) {
+			h.fail("back %v, want %v", got, want)
+		}
+	case op < 90:
+		h.character(r, i)
+	case op < 92 && p.waiting() && !p.spoiled:
+		h.went = fmt.Sprint("storage holds some of ", i)
+		h.m.start(p)
+		blocks := newBitfield(len(p.blocks))
+		for k := range p.blocks {
+			if k == 0 || h.rng.IntN(2) == 0 {
+				blocks.set(k)
+				p.blocks[k].sender = storedEarlier
+			}
+		}
+		h.s.restore(i, &blocks)
+	case op < 93 && p.had:
+		h.went = fmt.Sprint(i, " is in doubt")
+		h.s.doubt(i)
+		p.had, p.doubted = false, true
+	case op < 95 && p.doubted:
+		h.went = fmt.Sprint(i, " is lost")
+		h.s.lost(i)
+		p.doubted = false
+	default:
+		h.finish(p)
+	}
+}
+
+// character changes what a remote is like.
+func (h *history) character(r *modelRemote, i int) {
+	switch h.rng.IntN(5) {
+	case 0:
+		r.choking = !r.choking
+		h.went = fmt.Sprint(r.real.addr, " chokes: ", r.choking)
+	case 1:
+		h.went = fmt.Sprint(r.real.addr, " allows fast: ", i)
+		r.allowed[i] = true
+	case 2:
+		h.went = fmt.Sprint(r.real.addr, " suggests ", i)
+		r.real.suggest(int32(i))
+		r.suggests = append(r.suggests, i)
+		r.suggests = r.suggests[max(0, len(r.suggests)-maxSuggested):]
+	case 3:
+		r.snubbed = len(r.queue) > 0
+		h.went = fmt.Sprint(r.real.addr, " snubs: ", r.snubbed)
+	default:
+		r.rate = []float64{0, 1e4, 1e5, 1e7}[h.rng.IntN(4)]
+		r.rtt = time.Duration(h.rng.IntN(200)) * time.Millisecond
+		h.went = fmt.Sprint(r.real.addr, " is at ", r.rate)
+	}
+	r.real.choking, r.real.snubbed, r.real.rate, r.real.rtt = r.choking, r.snubbed, r.rate, r.rtt
+	r.real.allowed = make(map[int32]struct{})
+	for i := range r.allowed {
+		r.real.allowed[int32(i)] = struct{}{}
+	}
+}
+
+// finish has the hash of a piece be right or wrong, if it is complete, or in doubt, or found on disk.
+func (h *history) finish(p *modelPiece) {
+	switch {
+	case p.complete() && h.rng.IntN(3) == 0:
+		h.went = fmt.Sprint(p.index, " failed its hash")
+		digests := make([]uint64, len(p.blocks))
+		h.s.spoil(p.index, digests)
+		p.failed()
+	case p.complete(), p.doubted, p.waiting() && h.rng.IntN(4) == 0:
+		h.went = fmt.Sprint(p.index, " is verified")
+		h.s.clear(p.index, make([]uint64, len(p.blocks)))
+		cancel := h.m.unaskAll(p)
+		p.had, p.doubted, p.spoiled, p.started, p.sole = true, false, false, 0, nil
+		h.sameCancels(cancel, h.s.verified(p.index))
+	}
+}
+
+// compare looks at everything.
+func (h *history) compare() {
+	seeds := 0
+	for k, r := range h.m.remotes {
+		real := r.real
+		if h.s.remotes[k] != real {
+			h.fail("remote %d is another", k)
+		}
+		want, fresh := 0, 0
+		for i, p := range h.m.pieces {
+			if r.has[i] != real.holds(i) {
+				h.fail("remote %v: piece %d held %v", real.addr, i, real.holds(i))
+			}
+			want += one(r.has[i] && p.wanted())
+			fresh += one(r.has[i] && p.waiting())
+		}
+		seeds += one(r.all)
+		if real.all != r.all {
+			h.fail("remote %v has all: %v", real.addr, real.all)
+		}
+		if !r.all && (real.want != want || real.fresh != fresh) {
+			h.fail("remote %v: want %d, fresh %d, should be %d and %d", real.addr, real.want, real.fresh, want, fresh)
+		}
+		if h.s.interesting(real) != (want > 0) {
+			h.fail("remote %v: interesting %v, though it has %d wanted pieces", real.addr, h.s.interesting(real), want)
+		}
+		if !slices.EqualFunc(r.queue, real.queue, func(id blockID, a ask) bool { return a.blockID == id }) {
+			h.fail("remote %v: queue %v, want %v", real.addr, real.queue, r.queue)
+		}
+		if len(r.late) != len(real.late) || r.heard != real.heard || r.snubbed != real.snubbed {
+			h.fail("remote %v: %d late, heard %v, snubbed %v", real.addr, len(real.late), real.heard, real.snubbed)
+		}
+	}
+	if h.s.seeds != seeds || len(h.s.remotes) != len(h.m.remotes) {
+		h.fail("%d seeds among %d", h.s.seeds, len(h.s.remotes))
+	}
+	single, started, waiting := 0, 0, 0
+	var first *modelPiece
+	for i, p := range h.m.pieces {
+		if got, want := int(h.s.heap.avail[i]), h.m.avail(p); got != want {
+			h.fail("piece %d: availability %d, want %d", i, got, want)
+		}
+		if h.s.have.Has(i) != p.had || h.s.need.Has(i) != p.wanted() || h.s.heap.holds(i) != p.waiting() {
+			h.fail("piece %d: had %v, needed %v, in the heap %v; %+v", i, h.s.have.Has(i), h.s.need.Has(i), h.s.heap.holds(i), p)
+		}
+		if p.waiting() {
+			waiting++
+			if first == nil || h.m.before(p, first) {
+				first = p
+			}
+		}
+		real := h.s.started[int32(i)]
+		if (real != nil) != (p.started > 0) {
+			h.fail("piece %d: started %v", i, real != nil)
+		}
+		if real == nil {
+			continue
+		}
+		started++
+		single += h.compareStarted(p, real)
+	}
+	if h.s.single != single || len(h.s.started) != started || h.s.heap.len() != waiting {
+		h.fail("%d single, %d started, %d in the heap; want %d, %d, %d", h.s.single, len(h.s.started), h.s.heap.len(), single, started, waiting)
+	}
+	if top := h.s.heap.top(); (first == nil) != (top < 0) || first != nil && top != first.index {
+		h.fail("top of the heap is %d, want %+v", top, first)
+	}
+	h.compareFirst()
+	for _, p := range h.s.open {
+		if !p.open || h.s.started[p.piece] != p {
+			h.fail("piece %d is open, and should not be", p.piece)
+		}
+	}
+	if !slices.IsSortedFunc(h.s.open, func(a, b *startedPiece) int {
+		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.seq, b.seq))
+	}) {
+		h.fail("open pieces are out of order")
+	}
+}
+
+// compareFirst compares which piece each remote would start.
+func (h *history) compareFirst() {
+	for _, r := range h.m.remotes {
+		var first *modelPiece
+		for i, p := range h.m.pieces {
+			if r.has[i] && p.waiting() && (first == nil || h.m.before(p, first)) {
+				first = p
+			}
+		}
+		if r.real.all {
+			continue // it starts what is at the top
+		}
+		if got := h.s.heap.first(&r.real.has); (first == nil) != (got < 0) || first != nil && got != first.index {
+			h.fail("remote %v would start %d, want %+v", r.real.addr, got, first)
+		}
+	}
+}
+
+// compareStarted compares a started piece, and returns how many of its blocks one remote owns.
+func (h *history) compareStarted(p *modelPiece, real *startedPiece) (single int) {
+	free, left := 0, 0
+	for k := range p.blocks {
+		b, rb := &p.blocks[k], &real.blocks[k]
+		id := blockID{int32(p.index), int32(k)}
+		for _, o := range b.owners {
+			if rb.owner[0] != o.real && rb.owner[1] != o.real {
+				h.fail("block %v: %v is no owner", id, o.real.addr)
+			}
+		}
+		if rb.copies() != len(b.owners) {
+			h.fail("block %v: %d copies, want %d", id, rb.copies(), len(b.owners))
+		}
+		switch {
+		case b.sender == nil && !rb.here():
+		case b.sender == storedEarlier && rb.sender == fromStorage:
+		case b.sender != nil && b.sender != storedEarlier && rb.sender == b.sender.real.sender:
+		default:
+			h.fail("block %v: sender %d", id, rb.sender)
+		}
+		if rb.here() && rb.copies() > 0 {
+			h.fail("block %v is here and under way", id)
+		}
+		if b.free() && k < real.cursor {
+			h.fail("block %v is free and before the cursor %d", id, real.cursor)
+		}
+		free += one(b.free())
+		left += one(b.sender == nil)
+		single += one(len(b.owners) == 1)
+	}
+	if real.free != free || real.left != left || real.priority != p.priority || real.parole != p.parole {
+		h.fail("piece %d: %d free, %d left, priority %d, parole %v; want %d, %d, %d, %v", p.index,
+			real.free, real.left, real.priority, real.parole, free, left, p.priority, p.parole)
+	}
+	if (real.sole == nil) != (p.sole == nil) || p.sole != nil && real.sole != p.sole.real {
+		h.fail("piece %d: another sole sender", p.index)
+	}
+	if real.open != (free > 0 && p.priority > 0) {
+		h.fail("piece %d: open %v with %d free blocks and priority %d", p.index, real.open, free, p.priority)
+	}
+	return single
+}
+
+// A million random events, after each of which the scheduler agrees with its model in everything.
+func TestSchedulerAgreesWithModel(t *testing.T) {
+	histories := 1000
+	if testing.Short() {
+		histories = 50
+	}
+	for seed := range uint64(histories) {
+		h := newHistory(t, seed)
+		for range 1000 {
+			h.event()
+			h.compare()
+		}
+	}
+}

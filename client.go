@@ -94,7 +94,7 @@ type Client struct {
 	mu        sync.Mutex
 	rng       *mathrand.Rand
 	closed    bool
-	downloads map[Hash]*Download
+	downloads map[Hash]*Download // nil while Start is about to begin it
 	serving   map[Hash]*Download // those that take incoming connections
 	streams   map[[20]byte]Hash  // their info hashes by what encrypted handshakes show of them
 	dials     dialBudget
@@ -216,6 +216,7 @@ func (c *Client) Downloads() iter.Seq[*Download] {
 	c.mu.Lock()
 	all := slices.Collect(maps.Values(c.downloads))
 	c.mu.Unlock()
+	all = slices.DeleteFunc(all, func(d *Download) bool { return d == nil })
 	return slices.Values(all)
 }
 
@@ -248,15 +249,26 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// add notes a download that begins.
+// add reserves the place of a download that is about to begin; begin or remove follows.
 func (c *Client) add(d *Download) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return ErrClosed
 	}
-	if c.downloads[d.t.infoHash] != nil {
+	if _, taken := c.downloads[d.t.infoHash]; taken {
 		return fmt.Errorf("%w: %s by this client", ErrInUse, d.t.name)
+	}
+	c.downloads[d.t.infoHash] = nil
+	return nil
+}
+
+// begin has others see a download that was added, unless the client was closed since.
+func (c *Client) begin(d *Download) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
 	}
 	c.downloads[d.t.infoHash] = d
 	return nil
@@ -270,17 +282,15 @@ func (c *Client) serve(d *Download) {
 	c.streams[mse.StreamID(d.t.infoHash)] = d.t.infoHash
 }
 
-// remove forgets a download that ends.
+// remove forgets a download that was added, once.
 func (c *Client) remove(d *Download) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.memory.trim()
 	h := d.t.infoHash
-	if c.downloads[h] == d {
-		delete(c.downloads, h)
-		delete(c.serving, h)
-		delete(c.streams, mse.StreamID(h))
-	}
+	delete(c.downloads, h)
+	delete(c.serving, h)
+	delete(c.streams, mse.StreamID(h))
 }
 
 // mayDial tells whether d may make one more connection now, and counts it if so.

@@ -194,7 +194,11 @@ func (d *Download) open() (err error) {
 		log:      d.log,
 	})
 	d.ctx, d.stop = context.WithCancelCause(d.parent)
-	return nil
+	if err = d.client.begin(d); err != nil {
+		d.stop(err)
+		d.store.Close()
+	}
+	return err
 }
 
 func (d *Download) openStore() (contents, error) {

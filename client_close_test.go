@@ -1,0 +1,24 @@
+package torrent
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A client may be closed, and asked for its downloads, while another goroutine is about to start one.
+func TestClientClosedDuringStart(t *testing.T) {
+	tor, _ := testContent(blockSize, 3*blockSize)
+	c := &Client{NoListen: true}
+	closed := make(chan error)
+	_, err := tor.Start(t.Context(), &Options{Client: c, Storage: func(t *Torrent) (Storage, error) {
+		for d := range c.Downloads() {
+			d.Stats()
+		}
+		go func() { closed <- c.Close() }()
+		<-closed
+		return openMemory(t, 1<<20)
+	}})
+	require.ErrorIs(t, err, ErrClosed)
+	require.Empty(t, c.downloads)
+}

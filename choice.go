@@ -165,13 +165,13 @@ func (d *Download) choose(sel func(File) Priority) error {
 	defer d.unlock(now)
 	d.choice.set(priority, &d.sched.have)
 	d.files.choose(d.choice.files())
-	d.reprioritise()
+	d.reprioritise(now)
 	d.announceNews()
 	return nil
 }
 
 // reprioritise brings the choice, and what readers wait for, to the scheduler.
-func (d *Download) reprioritise() {
+func (d *Download) reprioritise(now time.Time) {
 	d.base = d.choice.pieces()
 	for i, priority := range d.base {
 		d.prioritise(i, priority)
@@ -180,8 +180,16 @@ func (d *Download) reprioritise() {
 	for _, p := range d.peers {
 		d.updateInterest(p)
 	}
-	d.complete = d.complete && d.sched.need.Count() == 0
+	d.noteMissing(now)
 	d.freed = true
+}
+
+// noteMissing acts on something being wanted again after all that was wanted had been there.
+func (d *Download) noteMissing(now time.Time) {
+	if d.complete && d.sched.need.Count() > 0 {
+		d.complete = false
+		d.lastProgress = now // nothing was to be waited for until now
+	}
 }
 
 func (d *Download) prioritise(i int, priority uint8) {
@@ -259,7 +267,7 @@ func (d *Download) recheck(which Bitfield) {
 			return
 		}
 		d.sched.lost(i)
-		d.complete = d.complete && d.sched.need.Count() == 0
+		d.noteMissing(now)
 		for _, p := range d.peers {
 			d.updateInterest(p)
 		}

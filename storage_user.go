@@ -5,16 +5,58 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync"
 )
 
 // userStorage is a Storage from outside, of which nothing more is known than its four methods: it
 // stores padding, is hashed at every start, and cannot tell whether someone else changed it.
 type userStorage struct {
-	Storage
 	t *Torrent
+
+	mu     sync.RWMutex // for writing by Close, for reading by the rest
+	st     Storage
+	closed bool
 }
 
-func wrapStorage(t *Torrent, st Storage) contents { return &userStorage{Storage: st, t: t} }
+func wrapStorage(t *Torrent, st Storage) contents { return &userStorage{t: t, st: st} }
+
+func (s *userStorage) ReadAt(p []byte, off int64) (int, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return 0, ErrClosed
+	}
+	return s.st.ReadAt(p, off)
+}
+
+func (s *userStorage) WriteAt(p []byte, off int64) (int, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return 0, ErrClosed
+	}
+	return s.st.WriteAt(p, off)
+}
+
+func (s *userStorage) Sync() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	return s.st.Sync()
+}
+
+// Close waits for the calls that are under way: nothing is called after it.
+func (s *userStorage) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.closed = true
+	return s.st.Close()
+}
 
 func (s *userStorage) writeBlocks(blocks [][]byte, off int64) error {
 	for _, b := range blocks {

@@ -522,7 +522,7 @@ func (d *Download) finish() {
 	d.tasks.Wait()
 	if !d.isDone() {
 		d.saveAtEnd()
-		d.store.Close()
+		d.files.closeContents() // Close reports what came of it
 		d.settleResult(d.failure())
 	} else if d.resumable {
 		d.save()

@@ -17,6 +17,10 @@ type Downloaded struct {
 	contents contents
 	stop     func() error // ends sharing
 
+	// closeContents closes contents the first time. A download that fails calls it before Close does:
+	// slices that Completed led to outlive that, as maps do.
+	closeContents func() error
+
 	closing sync.Once
 	failed  error // of closing
 
@@ -37,7 +41,7 @@ type mapped struct {
 
 // newDownloaded has no files chosen yet. Close calls stop, if it is not nil, before it closes c.
 func newDownloaded(t *Torrent, c contents, stop func() error) *Downloaded {
-	return &Downloaded{t: t, contents: c, stop: stop, maps: make(map[int]mapped)}
+	return &Downloaded{t: t, contents: c, stop: stop, closeContents: sync.OnceValue(c.Close), maps: make(map[int]mapped)}
 }
 
 // choose says which files, by index in Torrent.files, d holds.
@@ -82,7 +86,7 @@ func (d *Downloaded) Close() error {
 			errs = append(errs, m.release())
 		}
 		d.maps = nil
-		d.failed = errors.Join(append(errs, d.contents.Close())...)
+		d.failed = errors.Join(append(errs, d.closeContents())...)
 	})
 	return d.failed
 }

@@ -1,0 +1,550 @@
+package torrent_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent"
+)
+
+// patience is how long anything may take that is not itself about time.
+const patience = 20 * time.Second
+
+// share is content on disk, and the torrent of it.
+type share struct {
+	*torrent.Torrent
+	dir  string            // that holds what the torrent names
+	want map[string][]byte // by path
+	raw  []byte            // all of it in torrent order; without padding
+}
+
+// part is one file of a share: a path below the torrent's name, or "" for a torrent of one file.
+type part struct {
+	path string
+	size int
+}
+
+// mixed is files that share pieces, files that span pieces, empty ones and a directory.
+var mixed = []part{{"a.bin", 100_000}, {"b/c.txt", 17}, {"b/d.bin", 150_003}, {"b/empty", 0}, {"z.bin", 65_536}, {"zz", 0}}
+
+func makeShare(t *testing.T, o torrent.CreateOptions, parts ...part) *share {
+	t.Helper()
+	s := &share{dir: t.TempDir(), want: make(map[string][]byte)}
+	rng := rand.NewChaCha8([32]byte{byte(len(parts)), 1})
+	root := filepath.Join(s.dir, "share")
+	for _, p := range parts {
+		name := filepath.Join(root, filepath.FromSlash(p.path))
+		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		b := make([]byte, p.size)
+		rng.Read(b)
+		require.NoError(t, os.WriteFile(name, b, 0o644))
+		s.want[strings.TrimSuffix("share/"+p.path, "/")] = b
+	}
+	if o.PieceLength == 0 {
+		o.PieceLength = 32 << 10
+	}
+	var err error
+	s.Torrent, err = torrent.Create(root, &o)
+	require.NoError(t, err)
+	for f := range s.Files() {
+		require.Contains(t, s.want, f.Path)
+		s.raw = append(s.raw, s.want[f.Path]...)
+	}
+	return s
+}
+
+// seed shares s from its directory, with a client of the library.
+func (s *share) seed(t *testing.T, o torrent.Options) netip.AddrPort {
+	t.Helper()
+	if o.Client == nil {
+		o.Client = local()
+	}
+	if o.Dir == "" {
+		o.Dir = s.dir
+	}
+	o.Seed = true
+	d, err := s.Start(t.Context(), &o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()); require.NoError(t, o.Client.Close()) })
+	_, err = d.Wait()
+	require.NoError(t, err)
+	return addrOf(o.Client)
+}
+
+// start begins a download and has it closed with the test.
+func (s *share) start(t *testing.T, o torrent.Options) *torrent.Download {
+	t.Helper()
+	if o.Client == nil {
+		o.Client = local()
+		t.Cleanup(func() { require.NoError(t, o.Client.Close()) })
+	}
+	d, err := s.Start(t.Context(), &o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	return d
+}
+
+// same requires that files is the parts of s that keep names, or all.
+func (s *share) same(t *testing.T, files *torrent.Downloaded, keep ...string) {
+	t.Helper()
+	var got []string
+	for f := range files.Files() {
+		b, err := f.Bytes()
+		require.NoError(t, err, f.Path())
+		require.True(t, bytes.Equal(s.want[f.Path()], b), f.Path())
+		require.EqualValues(t, len(b), f.Length(), f.Path())
+		got = append(got, f.Path())
+	}
+	var want []string
+	for f := range s.Files() {
+		if len(keep) == 0 || slices.Contains(keep, f.Path) {
+			want = append(want, f.Path)
+		}
+	}
+	require.Equal(t, want, got)
+}
+
+func (s *share) pieceSize(i int) int {
+	return int(min(s.PieceLength(), int64(len(s.raw))-int64(i)*s.PieceLength()))
+}
+
+// piecesOf is the pieces that a file overlaps.
+func (s *share) piecesOf(path string) (pieces []int) {
+	off := int64(0)
+	for f := range s.Files() {
+		if f.Path == path && f.Length > 0 {
+			for i := off / s.PieceLength(); i*s.PieceLength() < off+f.Length; i++ {
+				pieces = append(pieces, int(i))
+			}
+		}
+		off += f.Length
+	}
+	return pieces
+}
+
+// local is a client on loopback, on a port of its own.
+func local() *torrent.Client { return &torrent.Client{Listen: "127.0.0.1:0"} }
+
+func addrOf(c *torrent.Client) netip.AddrPort { return netip.MustParseAddrPort(c.Addr().String()) }
+
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// wait is Wait that fails the test instead of hanging.
+func wait(t *testing.T, d *torrent.Download) (*torrent.Downloaded, error) {
+	t.Helper()
+	select {
+	case <-d.Done():
+	case <-time.After(patience):
+		require.FailNow(t, "not done", "%+v", d.Stats())
+	}
+	return d.Wait()
+}
+
+// complete waits for a download that is to succeed.
+func complete(t *testing.T, d *torrent.Download) *torrent.Downloaded {
+	t.Helper()
+	files, err := wait(t, d)
+	require.NoError(t, err)
+	return files
+}
+
+// until polls.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	require.Eventually(t, ok, patience, 2*time.Millisecond, what)
+}
+
+// settled requires that no more goroutines run than before did.
+func settled(t *testing.T, before int) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for runtime.NumGoroutine() > before {
+		if time.Now().After(deadline) {
+			b := make([]byte, 1<<20)
+			require.FailNow(t, "goroutines left", "%d before\n%s", before, b[:runtime.Stack(b, true)])
+		}
+		runtime.Gosched()
+	}
+}
+
+// finally takes a value that a goroutine sends.
+func finally[T any](t *testing.T, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(patience):
+		require.FailNow(t, "nothing came")
+	}
+	return v
+}
+
+// What follows is peers that speak raw BEP 3.
+
+const (
+	msgChoke, msgUnchoke, msgInterested, msgNotInterested, msgHave, msgBitfield, msgRequest, msgPiece, msgCancel = 0, 1, 2, 3, 4, 5, 6, 7, 8
+)
+
+// remote is a scripted peer that others dial.
+type remote struct {
+	s      *share
+	addr   netip.AddrPort
+	conns  atomic.Int32 // that shook hands, over time
+	open   atomic.Int32 // of these, at the moment
+	most   atomic.Int32 // open at once
+	sent   atomic.Int64 // bytes of payload
+	mu     sync.Mutex
+	asked  map[int]bool // pieces
+	allow  map[int]bool // pieces that a gated peer gives
+	opened chan struct{}
+}
+
+// line is one connection of a remote.
+type line struct {
+	net.Conn
+	*remote
+	r *bufio.Reader
+	w sync.Mutex
+}
+
+// script starts a remote; each connection that begins with a plain handshake for the share runs play.
+func (s *share) script(t *testing.T, play func(l *line)) *remote {
+	return s.listen(t, func(l *line) {
+		theirs := make([]byte, 68)
+		if _, err := io.ReadFull(l.r, theirs); err != nil || string(theirs[:20]) != "\x13BitTorrent protocol" {
+			return // an encrypted handshake: hang up, so that plain is tried
+		}
+		l.conns.Add(1)
+		n := l.open.Add(1)
+		for m := l.most.Load(); n > m && !l.most.CompareAndSwap(m, n); m = l.most.Load() {
+		}
+		defer l.open.Add(-1)
+		l.greet(s.InfoHash())
+		play(l)
+	})
+}
+
+// listen starts a remote that runs play on each connection.
+func (s *share) listen(t *testing.T, play func(l *line)) *remote {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &remote{s: s, addr: netip.MustParseAddrPort(ln.Addr().String()), asked: make(map[int]bool), allow: make(map[int]bool), opened: make(chan struct{})}
+	var lines sync.WaitGroup
+	ctx := t.Context()
+	lines.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			lines.Go(func() {
+				defer c.Close()
+				defer context.AfterFunc(ctx, func() { c.Close() })()
+				play(&line{Conn: c, remote: p, r: bufio.NewReader(c)})
+			})
+		}
+	})
+	t.Cleanup(func() { ln.Close(); lines.Wait() })
+	return p
+}
+
+// call connects to addr as a peer does, runs play and returns once that has begun.
+func (s *share) call(t *testing.T, addr netip.AddrPort, play func(l *line)) *remote {
+	t.Helper()
+	c, err := net.Dial("tcp", addr.String())
+	require.NoError(t, err)
+	p := &remote{s: s, addr: addr, asked: make(map[int]bool), opened: make(chan struct{})}
+	l := &line{Conn: c, remote: p, r: bufio.NewReader(c)}
+	l.greet(s.InfoHash())
+	_, err = io.ReadFull(l.r, make([]byte, 68))
+	require.NoError(t, err)
+	var playing sync.WaitGroup
+	playing.Go(func() { defer c.Close(); play(l) })
+	t.Cleanup(func() { c.Close(); playing.Wait() })
+	return p
+}
+
+func (l *line) greet(h torrent.Hash) {
+	b := append([]byte("\x13BitTorrent protocol\x00\x00\x00\x00\x00\x00\x00\x00"), h[:]...)
+	l.Write(append(b, fmt.Sprintf("-XX0000-%012d", l.addr.Port())...))
+}
+
+func (l *line) say(id byte, numbers ...int) { l.sayBytes(id, nil, numbers...) }
+
+func (l *line) sayBytes(id byte, payload []byte, numbers ...int) error {
+	b := binary.BigEndian.AppendUint32(nil, uint32(1+4*len(numbers)+len(payload)))
+	b = append(b, id)
+	for _, n := range numbers {
+		b = binary.BigEndian.AppendUint32(b, uint32(n))
+	}
+	l.w.Lock()
+	defer l.w.Unlock()
+	_, err := l.Write(append(b, payload...))
+	return err
+}
+
+// hear reads one message that is not a keep-alive.
+func (l *line) hear() (id byte, payload []byte, err error) {
+	for {
+		var n uint32
+		if err := binary.Read(l.r, binary.BigEndian, &n); err != nil {
+			return 0, nil, err
+		}
+		if n == 0 {
+			continue
+		}
+		b := make([]byte, n)
+		_, err = io.ReadFull(l.r, b)
+		return b[0], b[1:], err
+	}
+}
+
+// offer says which pieces the peer has, all if none is named, and unchokes.
+func (l *line) offer(pieces ...int) {
+	bits := make([]byte, (l.s.NumPieces()+7)/8)
+	for i := range l.s.NumPieces() {
+		if len(pieces) == 0 || slices.Contains(pieces, i) {
+			bits[i/8] |= 0x80 >> (i % 8)
+		}
+	}
+	l.sayBytes(msgBitfield, bits)
+	l.say(msgUnchoke)
+}
+
+// request is the next request.
+func (l *line) request() (piece, begin, length int, err error) {
+	for {
+		id, b, err := l.hear()
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		if id == msgRequest && len(b) == 12 {
+			be := binary.BigEndian
+			piece, begin, length = int(be.Uint32(b)), int(be.Uint32(b[4:])), int(be.Uint32(b[8:]))
+			l.mu.Lock()
+			l.asked[piece] = true
+			l.mu.Unlock()
+			return piece, begin, length, nil
+		}
+	}
+}
+
+func (l *line) block(piece, begin, length int) []byte {
+	off := piece*int(l.s.PieceLength()) + begin
+	return l.s.raw[off : off+length]
+}
+
+// answer sends a block as it is.
+func (l *line) answer(piece, begin, length int) error {
+	l.sent.Add(int64(length))
+	return l.sayBytes(msgPiece, l.block(piece, begin, length), piece, begin)
+}
+
+// serve answers all requests until the other end hangs up.
+func (l *line) serve() {
+	for {
+		piece, begin, length, err := l.request()
+		if err != nil || l.answer(piece, begin, length) != nil {
+			return
+		}
+	}
+}
+
+// gated is a remote that has everything and gives only the pieces that give allows. It answers late
+// rather than never: what was asked before is sent as soon as it may be.
+func (s *share) gated(t *testing.T) *remote {
+	return s.script(t, func(l *line) {
+		l.offer()
+		var sending sync.WaitGroup
+		defer sending.Wait()
+		stop := make(chan struct{})
+		defer close(stop)
+		for {
+			piece, begin, length, err := l.request()
+			if err != nil {
+				return
+			}
+			sending.Go(func() {
+				for {
+					l.mu.Lock()
+					ok, opened := l.allow[piece], l.opened
+					l.mu.Unlock()
+					if ok {
+						l.answer(piece, begin, length)
+						return
+					}
+					select {
+					case <-opened:
+					case <-stop:
+						return
+					}
+				}
+			})
+		}
+	})
+}
+
+// give has a gated remote send these pieces, all if none is named.
+func (p *remote) give(pieces ...int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.s.NumPieces() {
+		if len(pieces) == 0 || slices.Contains(pieces, i) {
+			p.allow[i] = true
+		}
+	}
+	close(p.opened)
+	p.opened = make(chan struct{})
+}
+
+func (p *remote) wasAsked(piece int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked[piece]
+}
+
+func (p *remote) askedPieces() (pieces []int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.asked {
+		pieces = append(pieces, i)
+	}
+	slices.Sort(pieces)
+	return pieces
+}
+
+// announces is an HTTP tracker that names the given peers and notes what it was told.
+type announces struct {
+	url   string
+	mu    sync.Mutex
+	peers []netip.AddrPort
+	said  []url.Values
+}
+
+func tracker(t *testing.T, peers ...netip.AddrPort) *announces {
+	tr := &announces{peers: peers}
+	server := httptest.NewServer(tr)
+	t.Cleanup(server.Close)
+	tr.url = server.URL + "/announce"
+	return tr
+}
+
+// name has the tracker name these peers from now on.
+func (tr *announces) name(peers ...netip.AddrPort) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.peers = peers
+}
+
+func (tr *announces) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.said = append(tr.said, r.URL.Query())
+	var compact []byte
+	for _, p := range tr.peers {
+		ip := p.Addr().As4()
+		compact = binary.BigEndian.AppendUint16(append(compact, ip[:]...), p.Port())
+	}
+	fmt.Fprintf(w, "d8:completei3e10:incompletei4e8:intervali1800e5:peers%d:%se", len(compact), compact)
+}
+
+func (tr *announces) events() (all []string) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, q := range tr.said {
+		all = append(all, q.Get("event"))
+	}
+	return all
+}
+
+func (tr *announces) heard(i int) url.Values {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.said[i]
+}
+
+// mapStorage is a Storage as small as can be, that can be told to fail.
+type mapStorage struct {
+	mu                    sync.Mutex
+	b                     []byte
+	failWrite, failRead   error
+	failSync, failClose   error
+	closes, writes, syncs int
+	failAfter             int // writes that succeed
+}
+
+func (m *mapStorage) ReadAt(p []byte, off int64) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.failRead != nil {
+		return 0, m.failRead
+	}
+	if m.closes > 0 {
+		return 0, errors.New("read after Close")
+	}
+	if off >= int64(len(m.b)) {
+		return 0, io.EOF
+	}
+	n := copy(p, m.b[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (m *mapStorage) WriteAt(p []byte, off int64) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.writes++
+	if m.failWrite != nil && m.writes > m.failAfter {
+		return 0, m.failWrite
+	}
+	if grow := off + int64(len(p)) - int64(len(m.b)); grow > 0 {
+		m.b = append(m.b, make([]byte, grow)...)
+	}
+	return copy(m.b[off:], p), nil
+}
+
+func (m *mapStorage) Sync() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.syncs++
+	return m.failSync
+}
+
+func (m *mapStorage) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closes++
+	return m.failClose
+}
+
+func (m *mapStorage) open(*torrent.Torrent) (torrent.Storage, error) { return m, nil }
+
+// count is how many goroutines run.
+func count() int { return runtime.NumGoroutine() }

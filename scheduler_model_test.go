@@ -172,6 +172,9 @@ func (r *modelRemote) eta(n int, now time.Time) time.Duration {
 
 // victim is the request that r takes over when nothing is free.
 func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRemote, at blockID) {
+	if r.snubbed {
+		return nil, at
+	}
 	var latest time.Duration
 	for _, o := range m.remotes {
 		for k, id := range o.queue {
@@ -182,7 +185,15 @@ func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRem
 			if o.snubbed {
 				eta = time.Hour
 			}
-			worth := eta > 2*r.eta(len(r.queue)+1, now) || o.snubbed
+			worth := o.snubbed || eta > 2*r.eta(len(r.queue)+1, now)
+			if p := m.pieces[id.piece]; p.parole && !o.snubbed {
+				// It begins anew with r, whole.
+				free := 0
+				for _, b := range p.blocks {
+					free += one(b.free())
+				}
+				worth = worth && o.eta(k+1+free, now) > 2*r.eta(len(r.queue)+len(p.blocks), now)
+			}
 			if worth && (eta > latest || eta == latest && o == victim) {
 				victim, at, latest = o, id, eta
 			}

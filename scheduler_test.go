@@ -1,0 +1,441 @@
+package torrent
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// swarmScene is a scheduler of some pieces of four blocks each, all wanted, among peers called a, b, c….
+type swarmScene struct {
+	t     *testing.T
+	s     *scheduler
+	now   time.Time
+	peers map[string]*remote
+}
+
+func newSwarmScene(t *testing.T, pieces int) *swarmScene {
+	length := int64(4 * blockSize)
+	sc := &swarmScene{
+		t:     t,
+		s:     newScheduler(geometry{pieces: pieces, pieceLength: length, total: int64(pieces) * length}, 1),
+		now:   epoch,
+		peers: make(map[string]*remote),
+	}
+	for i := range pieces {
+		sc.s.prioritise(i, pieceNormal)
+	}
+	return sc
+}
+
+// join connects a peer that has the pieces given, or everything, and sends 1 MiB/s.
+func (sc *swarmScene) join(name string, has ...int) *remote {
+	r := &remote{all: len(has) == 0, has: newBitfield(sc.s.pieces), rate: 1 << 20}
+	for _, i := range has {
+		r.has.set(i)
+	}
+	sc.s.join(r, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(name[0])))
+	sc.peers[name] = r
+	return r
+}
+
+func ids(blocks []blockID) string {
+	var s []string
+	for _, b := range blocks {
+		s = append(s, fmt.Sprintf("%d.%d", b.piece, b.index))
+	}
+	return strings.Join(s, " ")
+}
+
+// asks has a peer ask for n blocks, and returns them, and whose requests for what are cancelled.
+func (sc *swarmScene) asks(name string, n int) string {
+	blocks, cancel := sc.s.next(sc.peers[name], n, sc.now, nil)
+	s := ids(blocks)
+	for _, c := range cancel {
+		for name, r := range sc.peers {
+			if c.remote == r {
+				s += fmt.Sprintf(" -%s:%d.%d", name, c.block.piece, c.block.index)
+			}
+		}
+	}
+	return s
+}
+
+// sends has a peer send a block, and returns whose requests for it are cancelled.
+func (sc *swarmScene) sends(name string, piece, index int32, want verdict) (cancelled string) {
+	sc.t.Helper()
+	v, _, cancel := sc.s.received(sc.peers[name], blockID{piece, index}, sc.now)
+	require.Equal(sc.t, want, v)
+	for name, r := range sc.peers {
+		if slices.Contains(cancel[:], r) {
+			cancelled += name
+		}
+	}
+	return cancelled
+}
+
+func everything(ask) bool { return true }
+
+func TestRarestFirst(t *testing.T) {
+	sc := newSwarmScene(t, 3)
+	sc.join("s")
+	sc.join("a", 0, 1)
+	sc.join("b", 1, 2)
+	sc.join("c", 1, 2)
+	require.Equal(t, "0.0 0.1", sc.asks("a", 2), "piece 0 is only with a, and with the seed, which does not count")
+	require.Equal(t, "2.0 2.1", sc.asks("b", 2), "b has not got 0; 2 is rarer than 1")
+	require.Equal(t, "0.2 0.3 2.2 2.3", sc.asks("s", 4), "started pieces come before new ones, the oldest first")
+	sc.s.leave(sc.peers["c"])
+	require.Equal(t, "1.0", sc.asks("s", 1))
+}
+
+func TestTwoClientsDoNotChooseAlike(t *testing.T) {
+	order := func(seed uint64) (order []int) {
+		h := newPieceHeap(50, seed)
+		for i := range 50 {
+			h.prioritise(i, 1)
+			h.push(i)
+		}
+		for h.len() > 0 {
+			i := h.top()
+			h.remove(i)
+			order = append(order, i)
+		}
+		return order
+	}
+	require.Equal(t, order(1), order(1))
+	require.NotEqual(t, order(1), order(2))
+	require.False(t, slices.IsSorted(order(1)), "nor in order")
+}
+
+func TestPriority(t *testing.T) {
+	sc := newSwarmScene(t, 3)
+	sc.join("s")
+	first := sc.s.heap.top()
+	other := (first + 1) % 3
+	require.Equal(t, fmt.Sprintf("%d.0", first), sc.asks("s", 1))
+	sc.s.prioritise(other, pieceHigh)
+	require.Equal(t, fmt.Sprintf("%d.0 %d.1 %d.2 %d.3 %d.1", other, other, other, other, first), sc.asks("s", 5),
+		"what is more wanted comes before what is begun")
+	require.Equal(t, fmt.Sprintf("%d.0 %d.1", first, first), ids(sc.s.yield(sc.peers["s"], pieceHigh)), "and may take its place")
+
+	cancel := sc.s.prioritise(other, pieceSkip)
+	require.Len(t, cancel, 4, "what is not wanted any more is cancelled")
+	require.False(t, sc.s.need.Has(other))
+	sc.sends("s", int32(other), 0, wasted)
+	sc.s.prioritise(first, pieceSkip)
+	sc.s.prioritise(3-first-other, pieceSkip)
+	require.Empty(t, sc.asks("s", 1))
+	require.False(t, sc.s.interesting(sc.peers["s"]), "and interest ends with what is wanted")
+}
+
+func TestInterest(t *testing.T) {
+	sc := newSwarmScene(t, 2)
+	a := sc.join("a", 0)
+	require.True(t, sc.s.interesting(a))
+	sc.s.verified(0)
+	require.False(t, sc.s.interesting(a), "we have what it has")
+	require.True(t, sc.s.gain(a, 1))
+	require.False(t, sc.s.gain(a, 1), "no news")
+	require.True(t, sc.s.interesting(a))
+	sc.s.lose(a, 1)
+	require.False(t, sc.s.interesting(a))
+}
+
+func TestBlocksComeBack(t *testing.T) {
+	sc := newSwarmScene(t, 1)
+	a, b := sc.join("a"), sc.join("b")
+	require.Equal(t, "0.0 0.1 0.2", sc.asks("a", 3))
+	sc.s.giveBack(a, everything)
+	a.choking = true
+	require.Empty(t, sc.asks("a", 3), "it chokes us")
+	require.Equal(t, "0.0 0.1", sc.asks("b", 2), "what it was asked for is free at once")
+	require.Equal(t, "b", sc.sends("a", 0, 0, accepted), "a block that comes after the choke is taken, and nobody else need send it")
+	sc.sends("b", 0, 1, accepted)
+	sc.sends("a", 0, 1, wasted)
+	sc.sends("a", 0, 3, unasked)
+	sc.sends("a", 0, 0, unasked)
+	require.Equal(t, "0.2 0.3", sc.asks("b", 9))
+	sc.s.leave(b)
+	a.choking = false
+	require.Equal(t, "0.2 0.3", sc.asks("a", 9), "a lost connection frees what is not here")
+}
+
+func TestStartedPieceWithoutHolders(t *testing.T) {
+	sc := newSwarmScene(t, 2)
+	a := sc.join("a", 0)
+	sc.join("b", 1)
+	require.Equal(t, "0.0", sc.asks("a", 1))
+	sc.s.leave(a)
+	require.Empty(t, sc.s.started, "a piece of which nothing is here or under way begins anew")
+	require.True(t, sc.s.heap.holds(0))
+	require.Equal(t, "1.0 1.1 1.2 1.3", sc.asks("b", 9), "and it is in nobody's way")
+}
+
+func TestSteal(t *testing.T) {
+	// a has all four blocks of the only piece under way; t comes when nothing is left.
+	for _, tc := range []struct {
+		name         string
+		owner, thief float64 // bytes a second
+		snubbed      bool
+		want         string
+	}{
+		{"as fast", 1 << 20, 1 << 20, false, "0.3"}, // the fourth block is expected in four times t's time
+		{"far faster", 1 << 14, 1 << 20, false, "0.3 0.2 0.1 0.0"},
+		{"a little slower", 1 << 20, 1<<20*6/10, false, "0.3"},
+		{"half as fast", 1 << 20, 1 << 19, false, ""},
+		{"slow, from one that snubs us", 1 << 20, 1 << 14, true, "0.3 0.2 0.1 0.0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := newSwarmScene(t, 1)
+			sc.join("a").rate = tc.owner
+			require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+			sc.peers["a"].snubbed = tc.snubbed
+			sc.join("t").rate = tc.thief
+			require.Equal(t, tc.want, sc.asks("t", 9))
+		})
+	}
+}
+
+func TestEndgame(t *testing.T) {
+	sc := newSwarmScene(t, 1)
+	slow := sc.join("a")
+	slow.rate = 1 << 10
+	sc.asks("a", 4)
+	sc.join("b").rate = 1 << 16
+	require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 9), "the one expected last is taken over first")
+	sc.join("c")
+	require.Empty(t, sc.asks("c", 9), "two copies of a block are enough")
+	require.Equal(t, "a", sc.sends("b", 0, 3, accepted), "the first copy wins, the other is cancelled")
+	sc.sends("a", 0, 3, wasted)
+	require.Equal(t, "b", sc.sends("a", 0, 2, accepted))
+	sc.s.giveBack(slow, everything)
+	require.Equal(t, "0.0", sc.asks("c", 1), "a block that one gave back may be stolen again")
+	sc.peers["c"].rtt = time.Minute
+	require.Empty(t, sc.asks("c", 1), "but not from afar")
+}
+
+func TestSilentPeerIsExpectedLater(t *testing.T) {
+	sc := newSwarmScene(t, 1)
+	sc.join("a")
+	sc.asks("a", 4)
+	sc.join("b").rate = 1 << 17
+	require.Empty(t, sc.asks("b", 1), "a block takes b an eighth of a second, and a sends all in half of that")
+	sc.now = sc.now.Add(time.Second)
+	require.Equal(t, "0.3", sc.asks("b", 1), "but a has been silent for a second")
+}
+
+func TestSnubbedPeerIsTriedWithOne(t *testing.T) {
+	sc := newSwarmScene(t, 3)
+	a := sc.join("a")
+	sc.asks("a", 2)
+	a.snubbed = true
+	require.Empty(t, sc.asks("a", 9))
+	sc.s.giveBack(a, everything)
+	require.Len(t, strings.Fields(sc.asks("a", 9)), 1, "one block, to see whether it is back")
+	sc.sends("a", a.queue[0].piece, a.queue[0].index, accepted)
+	require.Len(t, strings.Fields(sc.asks("a", 5)), 5, "it is")
+}
+
+func TestFastPieces(t *testing.T) {
+	sc := newSwarmScene(t, 4)
+	a := sc.join("a", 1, 3)
+	sc.join("b", 0, 1, 2)
+	a.choking = true
+	a.allowed = map[int32]struct{}{2: {}, 3: {}}
+	require.Equal(t, "3.0 3.1 3.2 3.3", sc.asks("a", 9), "what it has of what a choke does not stop (BEP 6)")
+	b := sc.peers["b"]
+	top := sc.s.better(b, 0)
+	other := (top + 1) % 3
+	b.suggest(int32(other))
+	require.Equal(t, other, sc.s.better(b, 0), "a suggestion overrules rarity")
+	sc.s.prioritise(top, pieceHigh)
+	require.Equal(t, top, sc.s.better(b, 0), "but not what is wanted more")
+	for i := range maxSuggested + 3 {
+		b.suggest(int32(i))
+	}
+	require.Equal(t, []int32{3, 4, 5, 6, 7, 8, 9, 10}, b.suggested)
+}
+
+// fetch has each of four blocks of piece 0 sent by the peer that is named in its place.
+func (sc *swarmScene) fetch(names string) {
+	sc.t.Helper()
+	for k, name := range names {
+		for range 4 { // others may have to take turns until this one is asked for block k
+			if slices.ContainsFunc(sc.peers[string(name)].queue, func(a ask) bool { return int(a.index) == k }) {
+				break
+			}
+			sc.s.giveBack(sc.peers[string(name)], everything)
+			sc.asks(string(name), 1)
+		}
+		sc.sends(string(name), 0, int32(k), accepted)
+	}
+}
+
+func (sc *swarmScene) named(senders []int32) (names string) {
+	for _, n := range senders {
+		for name, r := range sc.peers {
+			if r.addr == sc.s.senders[n] {
+				names += name
+			}
+		}
+	}
+	return names
+}
+
+func TestWhoSpoiledThePiece(t *testing.T) {
+	truth := []uint64{10, 11, 12, 13}
+
+	t.Run("who alone sent a bad piece", func(t *testing.T) {
+		sc := newSwarmScene(t, 1)
+		sc.join("l")
+		sc.fetch("llll")
+		require.Equal(t, "l", sc.named(sc.s.spoil(0, []uint64{10, 11, 12, 99})))
+	})
+
+	t.Run("one of several", func(t *testing.T) {
+		sc := newSwarmScene(t, 1)
+		sc.join("a")
+		sc.join("l")
+		sc.fetch("alal")
+		require.Empty(t, sc.s.spoil(0, []uint64{10, 99, 12, 13}), "nobody knows yet")
+
+		require.Equal(t, "0.0 0.1", sc.asks("a", 2))
+		require.Empty(t, sc.asks("l", 2), "it is on parole with a alone")
+		for k := range int32(4) {
+			sc.asks("a", 1)
+			sc.sends("a", 0, k, accepted)
+		}
+		require.Equal(t, "l", sc.named(sc.s.clear(0, truth)), "the block that differs was l's")
+		require.Empty(t, sc.s.clear(0, truth), "and that is the end of it")
+	})
+
+	t.Run("the liar has it on parole", func(t *testing.T) {
+		sc := newSwarmScene(t, 1)
+		sc.join("a")
+		sc.join("l")
+		sc.fetch("alal")
+		sc.s.spoil(0, []uint64{10, 99, 12, 13})
+		sc.fetch("llll")
+		require.Equal(t, "l", sc.named(sc.s.spoil(0, []uint64{10, 98, 12, 13})))
+	})
+
+	t.Run("a parole that is not served", func(t *testing.T) {
+		sc := newSwarmScene(t, 1)
+		sc.join("a")
+		sc.join("b")
+		sc.fetch("abab")
+		sc.s.spoil(0, truth)
+		sc.asks("a", 4)
+		sc.sends("a", 0, 0, accepted)
+		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
+		sc.peers["a"].choking = true
+		sc.s.giveBack(sc.peers["a"], everything)
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4), "a chokes us: b begins anew, for its blocks alone prove something")
+		sc.sends("a", 0, 1, wasted)
+		sc.peers["b"].snubbed = true
+		sc.peers["a"].choking = false
+		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4))
+		sc.s.leave(sc.peers["a"])
+		require.True(t, sc.s.heap.holds(0), "and so it does when a leaves")
+	})
+
+	t.Run("a slow one has it on parole", func(t *testing.T) {
+		sc := newSwarmScene(t, 1)
+		sc.join("a").rate = 1 << 12
+		sc.join("b")
+		sc.fetch("abab")
+		sc.s.spoil(0, truth)
+		sc.asks("a", 4)
+		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "all of it is stolen, or none")
+	})
+
+	t.Run("what an earlier run left is nobody's lie", func(t *testing.T) {
+		sc := newSwarmScene(t, 1)
+		sc.join("a")
+		left := fullBitfield(4)
+		sc.s.restore(0, &left)
+		require.Empty(t, sc.s.spoil(0, []uint64{99, 11, 12, 13}))
+		sc.fetch("aaaa")
+		require.Empty(t, sc.s.clear(0, truth))
+	})
+
+	t.Run("many attempts", func(t *testing.T) {
+		sc := newSwarmScene(t, 1)
+		sc.join("a")
+		sc.join("b")
+		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts)}
+		sc.fetch("aaaa")
+		for k, sender := range []string{"a", "b", "a", "a"} {
+			sc.s.started[0].blocks[k].sender = sc.s.senderOf(sc.peers[sender])
+		}
+		sc.s.spoil(0, truth)
+		require.Len(t, sc.s.spoiled[0].attempts, maxAttempts, "are not all remembered")
+	})
+}
+
+func TestPieceInDoubt(t *testing.T) {
+	sc := newSwarmScene(t, 2)
+	sc.join("s")
+	sc.s.verified(0)
+	sc.s.verified(1)
+	require.False(t, sc.s.interesting(sc.peers["s"]))
+	require.True(t, sc.s.doubt(0))
+	require.False(t, sc.s.doubt(0), "it is already")
+	sc.s.prioritise(0, pieceHigh)
+	require.Empty(t, sc.asks("s", 1), "nobody asks for it before it is known to be lost")
+	sc.s.lost(0)
+	require.Equal(t, "0.0", sc.asks("s", 1))
+}
+
+// A peer that has few of many pieces, none of them near the top, costs one pass over its bitfield.
+func TestSparsePeer(t *testing.T) {
+	const n = 20_000
+	h := newPieceHeap(n, 7)
+	rng := rand.New(rand.NewPCG(7, 7))
+	all := fullBitfield(n)
+	for i := range n {
+		h.prioritise(i, uint8(1+rng.IntN(2)))
+		h.push(i)
+	}
+	h.count(&all, 1)
+	for range 200 {
+		sparse := newBitfield(n)
+		for range 1 + rng.IntN(20) {
+			sparse.set(rng.IntN(n))
+		}
+		best := -1
+		for i := range sparse.All() {
+			if best < 0 || h.key(int32(i)) < h.key(int32(best)) {
+				best = i
+			}
+		}
+		require.Equal(t, best, h.first(&sparse))
+	}
+	none := newBitfield(n)
+	require.Equal(t, -1, h.first(&none))
+}
+
+func TestGeometry(t *testing.T) {
+	g := geometry{pieces: 2, pieceLength: 3*blockSize - 1, total: 3*blockSize + 10}
+	require.Equal(t, 3, g.blocks(0))
+	require.Equal(t, 1, g.blocks(1))
+	require.Equal(t, blockSize-1, g.blockLen(blockID{0, 2}))
+	require.Equal(t, 11, g.blockLen(blockID{1, 0}))
+}
+
+func TestLateBlocksAreBounded(t *testing.T) {
+	sc := newSwarmScene(t, maxLate/4+1)
+	a := sc.join("a")
+	for range 2 {
+		sc.asks("a", maxLate+4)
+		sc.s.giveBack(a, everything)
+		require.LessOrEqual(t, len(a.late), maxLate)
+	}
+}

@@ -1,6 +1,8 @@
 package torrent
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,4 +42,26 @@ func TestStallAfterWiderChoice(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		require.Error(t, d.ctx.Err(), "nobody has the second file")
 	})
+}
+
+// A file that another program changed once all was complete is not passed over in silence.
+func TestCompletedTellsOfAChangedFile(t *testing.T) {
+	tor, content := testContent(blockSize, blockSize, blockSize)
+	dir := t.TempDir()
+	fill(t, tor, dir, content)
+	d, err := tor.Start(t.Context(), &Options{Dir: dir, Client: &Client{NoListen: true}})
+	require.NoError(t, err)
+	defer d.Close()
+	_, err = d.Wait()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "1"), []byte("short"), 0o666))
+	var whole []string
+	err = nil
+	for f, e := range d.Completed() {
+		if err = e; err == nil {
+			whole = append(whole, f.Path())
+		}
+	}
+	require.Equal(t, []string{"d/0"}, whole)
+	require.ErrorIs(t, err, errChanged)
 }

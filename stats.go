@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"math"
@@ -114,14 +115,17 @@ func (p *peer) stats(now time.Time) PeerStats {
 func (d *Download) Scrape(ctx context.Context) (Scrape, error) { return d.trackers.scrape(ctx) }
 
 // Completed yields each chosen file once it is whole and verified, those already whole first, and
-// returns after the last of them. If the download ends before that, the last pair holds the error.
+// returns after the last of them. If the download ends before that, or one of them was changed by
+// another program after it had ended, the last pair holds the error.
 // Breaking out of the loop leaves the download running.
 func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 	return func(yield func(*DownloadedFile, error) bool) {
 		d.wait(1)
 		defer d.wait(-1)
 		given := make(map[int]bool)
+		var changed error
 		for {
+			gone := d.isGone()
 			d.mu.Lock()
 			var fresh []int
 			for _, i := range d.choice.done {
@@ -135,8 +139,9 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 			d.mu.Unlock()
 			for _, i := range fresh {
 				if err := d.store.changedFile(i); err != nil {
+					changed = err
 					first, _ := d.t.piecesOf(&d.t.files[i])
-					d.doubt(first, err)
+					d.doubt(first, err) // then it is fetched again, unless the download has ended
 					continue
 				}
 				given[i] = true
@@ -148,12 +153,16 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 			case done && result != nil:
 				yield(nil, result)
 				return
-			case done || rest <= 0 && examined && len(fresh) == 0:
+			case len(fresh) > 0:
+			case rest <= 0 && examined:
 				return
-			case len(fresh) == 0:
+			case gone:
+				yield(nil, cmp.Or(changed, ErrClosed))
+				return
+			default:
 				select {
 				case <-news:
-				case <-d.done:
+				case <-d.gone:
 				}
 			}
 		}

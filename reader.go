@@ -30,7 +30,6 @@ type reader struct {
 
 	// Guarded by the download's mutex.
 	at     int64 // where it reads, or waits, within the file
-	waits  int   // the piece that it waits for, or -1
 	closed bool
 }
 
@@ -42,7 +41,7 @@ func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, er
 	if i < 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
-	r := &reader{d: d, ctx: ctx, f: &d.t.files[i], waits: -1}
+	r := &reader{d: d, ctx: ctx, f: &d.t.files[i]}
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
@@ -167,12 +166,8 @@ func (r *reader) await(piece int, off int64) error {
 		have, news := d.sched.have.Has(piece), d.news
 		closed, result := r.closed, d.result
 		moved := r.at/d.t.pieceLength != off/d.t.pieceLength
-		r.at, r.waits = off, -1
-		if !have {
-			moved = moved || r.waits != piece
-			r.waits = piece
-		}
-		if moved && !closed {
+		r.at = off
+		if (moved || !have) && !closed {
 			d.followReaders()
 			if !have {
 				d.hurry(piece, now)

@@ -33,14 +33,15 @@ type Download struct {
 	uploadLimits limits
 	digestSeed   maphash.Seed
 
-	parent context.Context // the caller's
-	ctx    context.Context // ended by the caller, a failure, Close, or completion without Seed
-	stop   context.CancelCauseFunc
-	wake   chan struct{}  // holds one token while run is to look again
-	tasks  sync.WaitGroup // peers, dials, hashing, announcing
-	done   chan struct{}  // closed once complete, or failed for good
-	gone   chan struct{}  // closed once nothing of it runs any more
-	result error          // why it failed; fixed when done is closed
+	parent   context.Context // the caller's
+	ctx      context.Context // ended by the caller, a failure, Close, or completion without Seed
+	stop     context.CancelCauseFunc
+	wake     chan struct{}  // holds one token while run is to look again
+	tasks    sync.WaitGroup // peers, dials, hashing, writing
+	farewell sync.WaitGroup // the last announces, made while the rest is taken down
+	done     chan struct{}  // closed once complete, or failed for good
+	gone     chan struct{}  // closed once nothing of it runs any more
+	result   error          // why it failed; fixed when done is closed
 
 	store contents
 	files *Downloaded
@@ -308,9 +309,11 @@ func (d *Download) share() {
 	if d.parent.Err() != nil {
 		patience = stopAtOnce
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), patience)
-	defer cancel()
-	d.trackers.stop(ctx)
+	d.farewell.Go(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), patience)
+		defer cancel()
+		d.trackers.stop(ctx)
+	})
 }
 
 // turn does all that is due and returns when the next turn is; zero if only a wake brings it.
@@ -527,6 +530,7 @@ func (d *Download) finish() {
 	} else if d.resumable {
 		d.save()
 	}
+	d.farewell.Wait()
 	if d.o.Client == nil {
 		d.client.Close()
 	}
@@ -543,7 +547,7 @@ func (d *Download) isDone() bool {
 }
 
 // saveAtEnd writes what memory still holds of unfinished pieces to storage, and the sidecar. Whoever
-// cancelled a context does not wait for a slow sync: the sidecar before stays good then, and what it
+// cancelled a context does not wait for a slow disk: the sidecar before stays good then, and what it
 // does not claim is hashed next time.
 func (d *Download) saveAtEnd() {
 	d.mu.Lock()
@@ -554,18 +558,18 @@ func (d *Download) saveAtEnd() {
 		}
 	}
 	d.mu.Unlock()
-	for _, r := range spilled {
-		d.write(r)
-	}
-	if d.parent.Err() == nil {
-		d.save()
-		return
-	}
 	saved := make(chan struct{})
 	go func() {
 		defer close(saved)
+		for _, r := range spilled {
+			d.write(r)
+		}
 		d.save()
 	}()
+	if d.parent.Err() == nil {
+		<-saved
+		return
+	}
 	select {
 	case <-saved:
 	case <-time.After(stopAtOnce):

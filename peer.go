@@ -255,11 +255,17 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		return p.says(has, now)
+		p.says(has, now)
 	case wire.HaveAll:
-		return p.says(fullBitfield(d.t.NumPieces()), now)
+		if p.remote.all {
+			return nil
+		}
+		p.says(fullBitfield(d.t.NumPieces()), now)
 	case wire.HaveNone:
-		return p.says(newBitfield(d.t.NumPieces()), now)
+		if p.saidWhat {
+			return errors.New("takes back what it has")
+		}
+		p.says(newBitfield(d.t.NumPieces()), now)
 	case wire.Reject:
 		return p.rejected(m, now)
 	case wire.AllowedFast:
@@ -278,15 +284,22 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	return nil
 }
 
-// says takes note of all that the peer has. It may say so once.
-func (p *peer) says(has Bitfield, now time.Time) error {
-	if p.saidWhat {
-		return errors.New("says twice what it has")
+// says takes note of all that the peer has. What it says later only adds to that: aria2 sends a whole
+// bitfield where that is shorter than many haves.
+func (p *peer) says(has Bitfield, now time.Time) {
+	if !p.saidWhat {
+		p.saidWhat = true
+		p.d.sched.replace(&p.remote, has)
+		p.d.gained(p, now)
+		return
 	}
-	p.saidWhat = true
-	p.d.sched.replace(&p.remote, has)
-	p.d.gained(p, now)
-	return nil
+	news := false
+	for i := range has.All() {
+		news = p.d.sched.gain(&p.remote, i) || news
+	}
+	if news {
+		p.d.gained(p, now)
+	}
 }
 
 // gained follows on news of what the peer has.

@@ -16,39 +16,6 @@ import (
 	"github.com/shoal-go/torrent"
 )
 
-// creator finds a program that these tests need, or ends the test.
-func creator(t *testing.T, names ...string) string {
-	t.Helper()
-	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	missing(t, names[0])
-	return ""
-}
-
-// libtorrentPython finds a Python that has libtorrent. Debian's module belongs to Debian's
-// interpreter, which need not be the first in PATH.
-func libtorrentPython(t *testing.T) string {
-	t.Helper()
-	for _, path := range []string{"python3", "/usr/bin/python3"} {
-		if exec.Command(path, "-c", "import libtorrent").Run() == nil {
-			return path
-		}
-	}
-	missing(t, "python3-libtorrent")
-	return ""
-}
-
-func missing(t *testing.T, program string) {
-	t.Helper()
-	if os.Getenv("REQUIRE_INTEROP") == "1" {
-		t.Fatalf("REQUIRE_INTEROP is set, but %s is not installed", program)
-	}
-	t.Skipf("%s is not installed", program)
-}
-
 func printed(t *testing.T, path string, args ...string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
@@ -82,7 +49,7 @@ var plain = map[string]int{"a.txt": 40_000, "a-b": 1, "a/b/c": 100_000, "a/b.txt
 
 // For the same content, name, piece length and private flag, the info hash is mktorrent's.
 func TestCreateAsMktorrent(t *testing.T) {
-	mktorrent := creator(t, "mktorrent")
+	mktorrent := program(t, "mktorrent")
 	dir := writeFiles(t, nested)
 	for _, path := range []string{dir, filepath.Join(dir, "a", "b", "c")} {
 		for _, exponent := range []int{15, 18} {
@@ -104,7 +71,7 @@ func TestCreateAsMktorrent(t *testing.T) {
 // Transmission 3 writes private=0 into a torrent that is not private, which makes for another info
 // hash; so the private ones are compared.
 func TestCreateAsTransmission(t *testing.T) {
-	transmission := creator(t, "transmission-create")
+	transmission := program(t, "transmission-create")
 	dir := writeFiles(t, plain)
 	for _, path := range []string{dir, filepath.Join(dir, "a", "b", "c")} {
 		for _, kib := range []int{32, 1024} {
@@ -153,7 +120,7 @@ print(lt.torrent_info(t.generate()).info_hash())
 
 // Given the order of the files, the info hash is libtorrent's.
 func TestCreateAsLibtorrent(t *testing.T) {
-	python := libtorrentPython(t)
+	python := program(t, pythonLibtorrent)
 	// Of padded files, libtorrent takes its own order: names of directories as such, not paths.
 	padded := writeFiles(t, map[string]int{"a/b/c": 100_000, "a/d": 32 << 10, "a/e": 0, "a/f": 1, "b": 5, "c": 0})
 	dir := writeFiles(t, nested)
@@ -190,18 +157,18 @@ func TestCreateIsReadByOthers(t *testing.T) {
 		writeTorrent(t, path, made)
 
 		t.Run(name+"/transmission", func(t *testing.T) {
-			out := printed(t, creator(t, "transmission-show"), path)
+			out := printed(t, program(t, "transmission-show"), path)
 			require.Regexp(t, regexp.MustCompile(`Hash: `+made.InfoHash().String()), out)
 			for _, tier := range made.Trackers() {
 				require.Contains(t, out, tier[0])
 			}
 		})
 		t.Run(name+"/aria2", func(t *testing.T) {
-			out := printed(t, creator(t, "aria2c"), "--no-conf", "-S", path)
+			out := printed(t, program(t, "aria2c"), "--no-conf", "-S", path)
 			require.Contains(t, out, "Info Hash: "+made.InfoHash().String())
 		})
 		t.Run(name+"/libtorrent", func(t *testing.T) {
-			out := printed(t, libtorrentPython(t), "-c", "import sys, libtorrent as lt; t = lt.torrent_info(sys.argv[1]); print(t.info_hash(), t.priv())", path)
+			out := printed(t, program(t, pythonLibtorrent), "-c", "import sys, libtorrent as lt; t = lt.torrent_info(sys.argv[1]); print(t.info_hash(), t.priv())", path)
 			want := made.InfoHash().String() + map[bool]string{false: " False", true: " True"}[made.Private()]
 			require.Equal(t, want, strings.TrimSpace(out))
 		})

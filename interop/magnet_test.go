@@ -19,7 +19,7 @@ func TestMagnetIsReadByLibtorrent(t *testing.T) {
 		WebSeeds: []string{"http://w.example/a b"},
 		Peers:    []string{"10.1.2.3:6881", "[2001:db8::1]:6882"},
 	}
-	out := printed(t, libtorrentPython(t), "-c", `
+	out := printed(t, program(t, pythonLibtorrent), "-c", `
 import sys, libtorrent as lt
 p = lt.parse_magnet_uri(sys.argv[1])
 for line in [str(p.info_hashes.v1), p.name, *p.trackers, *p.url_seeds, *(str(peer) for peer in p.peers)]:
@@ -47,11 +47,11 @@ func TestMagnetOfOthers(t *testing.T) {
 		link    func(t *testing.T) string
 	}{
 		{"libtorrent", func(t *testing.T) string {
-			return printed(t, libtorrentPython(t), "-c", "import sys, libtorrent as lt; print(lt.make_magnet_uri(lt.torrent_info(sys.argv[1])))", path)
+			return printed(t, program(t, pythonLibtorrent), "-c", "import sys, libtorrent as lt; print(lt.make_magnet_uri(lt.torrent_info(sys.argv[1])))", path)
 		}},
-		{"transmission", func(t *testing.T) string { return printed(t, creator(t, "transmission-show"), "-m", path) }},
+		{"transmission", func(t *testing.T) string { return printed(t, program(t, "transmission-show"), "-m", path) }},
 		{"aria2", func(t *testing.T) string {
-			_, link, _ := strings.Cut(printed(t, creator(t, "aria2c"), "--no-conf", "-S", path), "Magnet URI: ")
+			_, link, _ := strings.Cut(printed(t, program(t, "aria2c"), "--no-conf", "-S", path), "Magnet URI: ")
 			link, _, _ = strings.Cut(link, "\n")
 			return link
 		}},

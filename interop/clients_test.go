@@ -1,0 +1,217 @@
+//go:build linux
+
+package interop
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// role is what one peer is to do.
+type role struct {
+	what    string // path of the torrent, or a magnet link
+	dir     string // where the content is, or goes
+	seed    bool   // dir holds the content already
+	setting string // of encryption, one of the client's; "" is its default
+}
+
+// peer is a client at work.
+type peer interface {
+	fmt.Stringer
+	addr() netip.Addr
+	ended() <-chan struct{} // closed when it ended by itself or was stopped
+	awaitComplete(t *testing.T)
+	stop()
+}
+
+// client is a kind of peer. It accepts peers on port 6881 of an address of its own, speaks to the
+// torrent's tracker alone (no DHT, no local discovery, no uTP), and seeds what it has until stopped.
+type client struct {
+	name     string
+	programs []string
+	version  func(t *testing.T) string
+	settings []setting // of encryption; the first is the default
+	start    func(t *testing.T, r role) peer
+}
+
+// setting is one of a client's settings of encryption, by the name that the client has for it, and the
+// ways in which it then speaks to others.
+type setting struct {
+	name  string
+	dials ways // what it tries when it calls
+	takes ways // what it takes when it is called
+}
+
+// ways are the kinds of connections of Message Stream Encryption.
+type ways uint8
+
+const (
+	plainly  ways = 1 << iota // without it
+	obscured                  // its handshake, then plaintext
+	rc4                       // its handshake, then RC4
+)
+
+const peerPort = 6881
+
+var libtorrent = client{
+	name:     "libtorrent",
+	programs: []string{pythonLibtorrent},
+	version: func(t *testing.T) string {
+		return versionIn(output(t, pythonLibtorrent, "-c", "import libtorrent; print(libtorrent.__version__)"))
+	},
+	settings: []setting{{"enabled", plainly | obscured | rc4, plainly | obscured | rc4}, {"forced", rc4, rc4}, {"forced-plaintext", obscured, obscured}, {"disabled", plainly, plainly}},
+	start:    func(t *testing.T, r role) peer { return startLibtorrent(t, r) },
+}
+
+// clients are those that the tables have a row for.
+var clients = []client{
+	libtorrent,
+	{
+		name:     "aria2",
+		programs: []string{"aria2c"},
+		version:  func(t *testing.T) string { return versionIn(output(t, "aria2c", "--version")) },
+		settings: []setting{{"default", plainly | obscured | rc4, plainly | obscured | rc4}, {"required", obscured | rc4, obscured | rc4}, {"required-arc4", rc4, rc4}},
+		start:    startAria2,
+	},
+	{
+		name:     "Transmission",
+		programs: []string{"transmission-cli"},
+		version:  func(t *testing.T) string { return versionIn(output(t, "transmission-create", "--version")) },
+		settings: []setting{{"preferred", plainly | rc4, plainly | rc4}, {"tolerated", plainly, plainly | rc4}, {"required", rc4, rc4}},
+		start:    startTransmission,
+	},
+	{
+		name:     "rtorrent",
+		programs: []string{"rtorrent"},
+		version:  func(t *testing.T) string { return versionIn(output(t, "rtorrent", "-h")) },
+		settings: []setting{{"allowed", plainly | obscured | rc4, plainly | obscured | rc4}, {"required", obscured | rc4, obscured | rc4}, {"required-rc4", rc4, rc4}, {"none", plainly, plainly}},
+		start:    startRtorrent,
+	},
+}
+
+// versionIn is the first thing in s that looks like a version.
+func versionIn(s string) string { return regexp.MustCompile(`\d+(\.\d+)+`).FindString(s) }
+
+// lastHost counts the addresses given out; 10.77.0.1 is the trackers'.
+var lastHost atomic.Int32
+
+var trackerAddr = netip.MustParseAddr("10.77.0.1")
+
+// newAddr is an address that no other peer of this run has.
+func newAddr() netip.Addr {
+	n := (lastHost.Add(1)-1)%(hosts-1) + 2
+	return netip.AddrFrom4([4]byte{10, 77, 0, byte(n)})
+}
+
+// programPeer is a peer that is a program.
+type programPeer struct {
+	*process
+	host     netip.Addr
+	complete string // printed when a download is complete
+}
+
+func (p programPeer) addr() netip.Addr           { return p.host }
+func (p programPeer) ended() <-chan struct{}     { return p.done }
+func (p programPeer) awaitComplete(t *testing.T) { t.Helper(); p.awaitText(t, p.complete) }
+func (p programPeer) String() string             { return p.name }
+
+// startLibtorrent starts a libtorrent peer. extra are further arguments of the script.
+func startLibtorrent(t *testing.T, r role, extra ...string) programPeer {
+	t.Helper()
+	host := newAddr()
+	args := []string{scratch(t, "peer.py", libtorrentScript), r.what, r.dir, host.String()}
+	if r.setting != "" {
+		args = append(args, "--enc", r.setting)
+	}
+	if r.seed {
+		args = append(args, "--seed")
+	}
+	return programPeer{run(t, pythonLibtorrent, append(args, extra...)...), host, "seeding"}
+}
+
+func startAria2(t *testing.T, r role) peer {
+	t.Helper()
+	host := newAddr()
+	args := []string{
+		"--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false", "--disable-ipv6",
+		"--interface=" + host.String(), fmt.Sprintf("--listen-port=%d", peerPort),
+		"--file-allocation=none", "--disk-cache=0", "--seed-ratio=0", "--summary-interval=0", "--console-log-level=notice",
+		"--check-integrity=true", "--dir=" + r.dir, "--on-bt-download-complete=" + finishedHook(t),
+	}
+	switch r.setting {
+	case "required":
+		args = append(args, "--bt-require-crypto=true", "--bt-min-crypto-level=plain")
+	case "required-arc4":
+		args = append(args, "--bt-force-encryption=true")
+	}
+	return programPeer{run(t, "aria2c", append(args, r.what)...), host, "finished"}
+}
+
+// finishedHook is a script for a program that starts one when a download is complete, but does not say
+// so itself in time. It prints "finished" where the program prints.
+func finishedHook(t *testing.T) string {
+	t.Helper()
+	path := scratch(t, "finished.sh", []byte("#!/bin/sh\necho finished >/proc/$PPID/fd/1\n"))
+	require.NoError(t, os.Chmod(path, 0o755))
+	return path
+}
+
+func startTransmission(t *testing.T, r role) peer {
+	t.Helper()
+	host := newAddr()
+	settings, err := json.Marshal(map[string]any{
+		"bind-address-ipv4": host.String(), "peer-port": peerPort, "port-forwarding-enabled": false,
+		"dht-enabled": false, "lpd-enabled": false, "utp-enabled": false, "pex-enabled": true,
+		"ratio-limit-enabled": false, "speed-limit-up-enabled": false, "speed-limit-down-enabled": false,
+	})
+	require.NoError(t, err)
+	config := scratch(t, "settings.json", settings)
+	args := []string{"--config-dir", filepath.Dir(config), "--download-dir", r.dir, "--port", fmt.Sprint(peerPort), "--no-portmap"}
+	switch r.setting {
+	case "tolerated":
+		args = append(args, "--encryption-tolerated")
+	case "required":
+		args = append(args, "--encryption-required")
+	default:
+		args = append(args, "--encryption-preferred")
+	}
+	if r.seed {
+		args = append(args, "--verify")
+	}
+	return programPeer{run(t, "transmission-cli", append(args, r.what)...), host, `State changed from "Incomplete" to "Complete"`}
+}
+
+func startRtorrent(t *testing.T, r role) peer {
+	t.Helper()
+	host := newAddr()
+	encryption := map[string]string{
+		"":             "allow_incoming,try_outgoing,enable_retry",
+		"allowed":      "allow_incoming,try_outgoing,enable_retry",
+		"required":     "allow_incoming,try_outgoing,require",
+		"required-rc4": "allow_incoming,try_outgoing,require,require_RC4",
+		"none":         "none",
+	}[r.setting]
+	config := scratch(t, "rtorrent.rc", fmt.Appendf(nil, `
+system.daemon.set = true
+network.bind_address.set = %s
+network.port_range.set = %d-%[2]d
+network.port_random.set = no
+directory.default.set = %s
+session.path.set = %s
+dht.mode.set = disable
+trackers.use_udp.set = yes
+protocol.pex.set = yes
+protocol.encryption.set = %s
+method.set_key = event.download.finished, said, "execute.nothrow=%s"
+load.start = "%s"
+`, host, peerPort, r.dir, t.TempDir(), encryption, finishedHook(t), r.what))
+	return programPeer{run(t, "rtorrent", "-n", "-o", "import="+config), host, "finished"}
+}

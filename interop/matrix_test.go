@@ -1,0 +1,103 @@
+//go:build linux
+
+package interop
+
+import (
+	"flag"
+	"testing"
+)
+
+// baseline puts libtorrent in this library's place, which tells a fault of the tests from a fault of ours.
+var baseline = flag.Bool("baseline", false, "test libtorrent in place of this library, where that is possible")
+
+// subject is the client under test.
+func subject() client {
+	if *baseline {
+		return libtorrent
+	}
+	return library
+}
+
+// TestClients moves a torrent between this library and each client, both ways.
+func TestClients(t *testing.T) {
+	from, to := "we download from it", "it downloads from us"
+	tb := newTable(t, "client", from, to)
+	for _, c := range clients {
+		t.Run(c.name, func(t *testing.T) {
+			need(t, append(c.programs, "mktorrent")...)
+			row := tb.row(c.name + " " + c.version(t))
+			t.Parallel() // from here on, so that the rows are in order
+			t.Run("from", func(t *testing.T) {
+				t.Parallel()
+				defer row.record(t, from)
+				transfer(t, mktorrent, c, "", subject(), "")
+			})
+			t.Run("to", func(t *testing.T) {
+				t.Parallel()
+				defer row.record(t, to)
+				transfer(t, mktorrent, subject(), "", c, "")
+			})
+		})
+	}
+}
+
+// TestMakers moves torrents that other programs made, both ways between this library and libtorrent.
+func TestMakers(t *testing.T) {
+	from, to := "we download it from libtorrent", "libtorrent downloads it from us"
+	tb := newTable(t, "torrent made by", from, to)
+	for _, m := range makers {
+		t.Run(m.name, func(t *testing.T) {
+			need(t, append(libtorrent.programs, m.programs...)...)
+			row := tb.row(m.name)
+			t.Parallel()
+			t.Run("from", func(t *testing.T) {
+				t.Parallel()
+				defer row.record(t, from)
+				transfer(t, m, libtorrent, "", subject(), "")
+			})
+			t.Run("to", func(t *testing.T) {
+				t.Parallel()
+				defer row.record(t, to)
+				transfer(t, m, subject(), "", libtorrent, "")
+			})
+		})
+	}
+}
+
+// TestEncryption moves a torrent at each setting of encryption of each client and at each policy of this
+// library, both ways, wherever the two have a way to speak in common. The one that downloads is the one
+// that calls: the seed was told of nobody.
+func TestEncryption(t *testing.T) {
+	columns := map[string][2]string{} // by policy
+	var titles []string
+	for _, ours := range library.settings {
+		columns[ours.name] = [2]string{ours.name + ": from it", ours.name + ": to it"}
+		titles = append(titles, columns[ours.name][0], columns[ours.name][1])
+	}
+	tb := newTable(t, "client: its setting", titles...)
+	for _, c := range clients {
+		for _, theirs := range c.settings {
+			t.Run(c.name+"/"+theirs.name, func(t *testing.T) {
+				need(t, append(c.programs, "mktorrent")...)
+				row := tb.row(c.name + ": " + theirs.name)
+				t.Parallel()
+				for _, ours := range library.settings {
+					if ours.dials&theirs.takes != 0 {
+						t.Run(ours.name+"/from", func(t *testing.T) {
+							t.Parallel()
+							defer row.record(t, columns[ours.name][0])
+							transfer(t, mktorrent, c, theirs.name, library, ours.name)
+						})
+					}
+					if theirs.dials&ours.takes != 0 {
+						t.Run(ours.name+"/to", func(t *testing.T) {
+							t.Parallel()
+							defer row.record(t, columns[ours.name][1])
+							transfer(t, mktorrent, library, ours.name, c, theirs.name)
+						})
+					}
+				}
+			})
+		}
+	}
+}

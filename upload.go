@@ -91,6 +91,7 @@ func (p *peer) answer(uploads []upload, buf []byte) ([]byte, error) {
 	d := p.d
 	buf = buf[:0]
 	sent := 0
+	fresh := -1 // the piece that storage was just seen to hold as we left it
 	for _, u := range uploads {
 		if !p.out.cancel(u) {
 			continue // taken back meanwhile
@@ -99,7 +100,7 @@ func (p *peer) answer(uploads []upload, buf []byte) ([]byte, error) {
 		buf = wire.AppendPieceHeader(buf, u.piece, u.begin, u.length)
 		start := len(buf)
 		buf = append(buf, make([]byte, u.length)...)
-		if !d.readForUpload(u, buf[start:]) {
+		if !d.readForUpload(u, buf[start:], fresh != int(u.piece)) {
 			buf = buf[:at]
 			if p.fast {
 				if err := p.reject(u); err != nil {
@@ -108,6 +109,7 @@ func (p *peer) answer(uploads []upload, buf []byte) ([]byte, error) {
 			}
 			continue
 		}
+		fresh = int(u.piece)
 		sent += int(u.length)
 	}
 	if len(buf) == 0 {
@@ -126,15 +128,18 @@ func (p *peer) answer(uploads []upload, buf []byte) ([]byte, error) {
 }
 
 // readForUpload reads a block that a peer may have. Where the disk fails, or holds other than what
-// was verified, the piece is held no longer.
-func (d *Download) readForUpload(u upload, b []byte) bool {
+// was verified, the piece is held no longer. look has it looked at whether the files are as they were.
+func (d *Download) readForUpload(u upload, b []byte, look bool) bool {
 	d.mu.Lock()
 	have := d.sched.have.Has(int(u.piece))
 	d.mu.Unlock()
 	if !have {
 		return false
 	}
-	err := d.store.changed(int(u.piece))
+	var err error
+	if look {
+		err = d.store.changed(int(u.piece))
+	}
 	if err == nil {
 		_, err = d.store.ReadAt(b, int64(u.piece)*d.t.pieceLength+int64(u.begin))
 	}

@@ -260,6 +260,7 @@ func (c *Client) add(d *Download) error {
 		return fmt.Errorf("%w: %s by this client", ErrInUse, d.t.name)
 	}
 	c.downloads[d.t.infoHash] = nil
+	d.added = true
 	return nil
 }
 
@@ -271,6 +272,9 @@ func (c *Client) begin(d *Download) error {
 		return ErrClosed
 	}
 	c.downloads[d.t.infoHash] = d
+	if !d.ownClient() {
+		c.tasks.Add(1) // until run ends
+	}
 	return nil
 }
 
@@ -282,10 +286,14 @@ func (c *Client) serve(d *Download) {
 	c.streams[mse.StreamID(d.t.infoHash)] = d.t.infoHash
 }
 
-// remove forgets a download that was added, once.
+// remove forgets a download that was added, the first time that it is called.
 func (c *Client) remove(d *Download) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !d.added {
+		return
+	}
+	d.added = false
 	c.memory.trim()
 	h := d.t.infoHash
 	delete(c.downloads, h)

@@ -28,6 +28,7 @@ type Download struct {
 	t            *Torrent
 	o            Options
 	client       *Client
+	added        bool // is among the client's downloads; guarded by its mutex
 	log          *slog.Logger
 	trackers     *trackers
 	uploadLimits limits
@@ -136,7 +137,7 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 		return nil, err
 	}
 	if err := d.open(); err != nil {
-		if d.o.Client == nil {
+		if d.ownClient() {
 			d.client.Close()
 		}
 		return nil, err
@@ -144,6 +145,9 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 	go d.run()
 	return d, nil
 }
+
+// ownClient tells whether the client is this download's alone, and closed with it.
+func (d *Download) ownClient() bool { return d.o.Client == nil }
 
 // open makes all that can fail at once.
 func (d *Download) open() (err error) {
@@ -223,6 +227,9 @@ func (d *Download) openStore() (contents, error) {
 // run drives the download from its start until nothing is left of it.
 func (d *Download) run() {
 	defer close(d.gone)
+	if !d.ownClient() {
+		defer d.client.tasks.Done()
+	}
 	if d.examine() {
 		d.share()
 	}
@@ -490,10 +497,11 @@ func (d *Download) noteComplete() {
 		d.trackers.complete()
 	}
 	d.log.Info("complete")
-	d.settleResult(nil)
 	if !d.o.Seed {
-		d.stop(errDone)
+		d.client.remove(d) // the same torrent may be started again at once
+		defer d.stop(errDone)
 	}
+	d.settleResult(nil)
 }
 
 var errDone = errors.New("complete")
@@ -531,7 +539,12 @@ func (d *Download) finish() {
 		d.save()
 	}
 	d.farewell.Wait()
-	if d.o.Client == nil {
+	d.mu.Lock()
+	for i := range d.assemblies {
+		d.discard(i)
+	}
+	d.mu.Unlock()
+	if d.ownClient() {
 		d.client.Close()
 	}
 }

@@ -200,8 +200,8 @@ func (r *reader) await(piece int, off int64) error {
 
 // followReaders gives the pieces just ahead of each reader precedence: the nearer, the higher.
 func (d *Download) followReaders() {
-	ahead := time.Duration(d.down.rate(time.Now()) * readAheadTime.Seconds())
-	window := min(max(int64(ahead), minReadAhead), maxReadAhead)
+	ahead := int64(d.down.rate(time.Now()) * readAheadTime.Seconds())
+	window := min(max(ahead, minReadAhead), maxReadAhead)
 	urgent := make(map[int]uint8)
 	for r := range d.readers {
 		begin := r.f.offset + r.at

@@ -130,7 +130,11 @@ func worst(now time.Time, peers []peerWorth, n int) (ids []int) {
 		return p.keep || now.Sub(p.joined) < turnoverGrace
 	})
 	slices.SortFunc(peers, func(p, q peerWorth) int {
-		return cmp.Or(compareBool(p.mutual, q.mutual), cmp.Compare(p.rate, q.rate), cmp.Compare(p.priority, q.priority))
+		return cmp.Or(
+			compareBool(p.mutual, q.mutual),
+			cmp.Compare(p.rate, q.rate),
+			cmp.Compare(p.priority, q.priority),
+		)
 	})
 	for _, p := range peers[:min(n, len(peers))] {
 		ids = append(ids, p.id)

@@ -188,7 +188,7 @@ func TestSteal(t *testing.T) {
 	}{
 		{"as fast", 1 << 20, 1 << 20, false, "0.3"}, // the fourth block is expected in four times t's time
 		{"far faster", 1 << 14, 1 << 20, false, "0.3 0.2 0.1 0.0"},
-		{"a little slower", 1 << 20, 1<<20*6/10, false, "0.3"},
+		{"a little slower", 1 << 20, 1 << 20 * 6 / 10, false, "0.3"},
 		{"half as fast", 1 << 20, 1 << 19, false, ""},
 		{"slow, from one that snubs us", 1 << 20, 1 << 14, true, "0.3 0.2 0.1 0.0"},
 	} {

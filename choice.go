@@ -240,6 +240,13 @@ func (d *Download) doubt(piece int, why error) {
 	d.mu.Lock()
 	defer d.unlock(now)
 	for i := range which.All() {
+		if a := d.assemblies[int32(i)]; a != nil && a.direct {
+			// What is there of a piece that was begun is no better. Whoever sent it is not to blame.
+			for _, c := range d.sched.abandon(i) {
+				d.cancel(c.remote, c.block)
+			}
+			d.freed = true
+		}
 		if d.sched.doubt(i) {
 			recheck.set(i)
 			d.choice.piece(i, false)
@@ -249,6 +256,7 @@ func (d *Download) doubt(piece int, why error) {
 		}
 	}
 	if recheck.Count() > 0 && !d.ended() {
+		d.rechecks++
 		d.tasks.Go(func() { d.recheck(recheck) })
 	}
 }
@@ -277,4 +285,8 @@ func (d *Download) recheck(which Bitfield) {
 	if err != nil && !d.ended() {
 		d.fail(fmt.Errorf("check anew: %w", err))
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rechecks--
+	d.signal()
 }

@@ -77,6 +77,7 @@ type Download struct {
 	checked                      int64
 	resumable                    bool // something was verified since the sidecar was last written
 	saving                       bool
+	rechecks                     int  // under way, of pieces in doubt
 	complete                     bool // all that is wanted is verified
 	fetched                      bool // at least one piece came from a peer
 	lastProgress                 time.Time
@@ -470,10 +471,24 @@ func (d *Download) noteComplete() {
 		d.mu.Unlock()
 		return
 	}
-	if d.complete {
+	if d.complete || d.rechecks > 0 {
 		d.mu.Unlock()
 		return
 	}
+	have, partial := d.sched.have.clone(), d.partial()
+	d.mu.Unlock()
+	if piece, err := d.store.anyChanged(have); piece >= 0 {
+		d.doubt(piece, err) // somebody else wrote to the files meanwhile: what is spoiled is fetched again
+		d.signal()
+		return
+	}
+	if !have.full() { // bytes of files that are not chosen stay for a wider choice
+		if err := d.store.saveResume(have, partial); err != nil {
+			d.fail(fmt.Errorf("save what was verified: %w", err))
+			return
+		}
+	}
+	d.mu.Lock()
 	d.complete = true
 	d.files.choose(d.choice.files())
 	for _, p := range d.peers {
@@ -485,9 +500,7 @@ func (d *Download) noteComplete() {
 	}
 	d.mu.Unlock()
 	if err := d.store.finished(); err != nil {
-		d.mu.Lock()
 		d.fail(fmt.Errorf("finish: %w", err))
-		d.mu.Unlock()
 		return
 	}
 	d.mu.Lock()

@@ -164,3 +164,16 @@ func (s *scheduler) failed(i int) {
 	p.reset()
 	s.retire(p)
 }
+
+// abandon begins piece i anew, if it was started and is not on its way to be hashed. What was under way
+// of it is returned to be cancelled.
+func (s *scheduler) abandon(i int) (cancel []cancelled) {
+	p := s.started[int32(i)]
+	if p == nil || p.left == 0 {
+		return nil
+	}
+	cancel = s.disown(p)
+	p.reset()
+	s.retire(p)
+	return cancel
+}

@@ -83,12 +83,18 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 func (d *Download) write(r batch) {
 	var err error
 	base := int64(r.piece) * d.t.pieceLength
+	turn := d.writing[int(r.piece)%len(d.writing)]
+	turn <- struct{}{}
+	d.mu.Lock()
+	wanted := d.assemblies[r.piece] == r.a // else the piece was begun anew meanwhile
+	d.mu.Unlock()
 	for _, h := range r.blocks {
-		if err == nil {
+		if err == nil && wanted {
 			_, err = d.store.WriteAt(h.b, base+int64(h.index)*blockSize)
 		}
 		d.client.memory.put(h.b)
 	}
+	<-turn
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r.a.writing -= len(r.blocks)
@@ -145,9 +151,12 @@ func (d *Download) check(piece int32, a *assembly) {
 	scratch := <-d.client.hashing
 	ok, err := d.hash(piece, a, &scratch)
 	if ok && err == nil && !a.direct {
+		turn := d.writing[int(piece)%len(d.writing)]
+		turn <- struct{}{}
 		if err = d.store.writeBlocks(a.blocks, int64(piece)*d.t.pieceLength); err != nil {
 			err = fmt.Errorf("write piece %d: %w", piece, err)
 		}
+		<-turn
 	}
 	var digests []uint64
 	if err == nil && (!ok || d.suspects(piece)) {

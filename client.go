@@ -177,8 +177,10 @@ func (c *Client) openOnce() error {
 	if err != nil {
 		return fmt.Errorf("listen for peers: %w", err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.listener = l
-	c.tasks.Go(c.accept)
+	c.tasks.Go(func() { c.accept(l) })
 	return nil
 }
 
@@ -194,17 +196,18 @@ func (c *Client) newRand() *mathrand.Rand {
 
 // port is where we accept peers, or 0.
 func (c *Client) port() uint16 {
-	if c.listener == nil {
-		return 0
-	}
-	if a, err := netip.ParseAddrPort(c.listener.Addr().String()); err == nil {
-		return a.Port()
+	if a := c.Addr(); a != nil {
+		if a, err := netip.ParseAddrPort(a.String()); err == nil {
+			return a.Port()
+		}
 	}
 	return 0
 }
 
 // Addr is where the client accepts peers, or nil: before the first Start, and with NoListen.
 func (c *Client) Addr() net.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.listener == nil {
 		return nil
 	}
@@ -294,7 +297,6 @@ func (c *Client) remove(d *Download) {
 		return
 	}
 	d.added = false
-	c.memory.trim()
 	h := d.t.infoHash
 	delete(c.downloads, h)
 	delete(c.serving, h)
@@ -354,9 +356,9 @@ func (c *Client) leftPeer() {
 }
 
 // accept takes connections until the listener is closed.
-func (c *Client) accept() {
+func (c *Client) accept(l net.Listener) {
 	for {
-		conn, err := c.listener.Accept()
+		conn, err := l.Accept()
 		if err == nil {
 			c.welcome(conn)
 			continue

@@ -44,8 +44,9 @@ type Download struct {
 	gone     chan struct{}  // closed once nothing of it runs any more
 	result   error          // why it failed; fixed when done is closed
 
-	store contents
-	files *Downloaded
+	store   contents
+	writing [16]chan struct{} // held while a piece is written, by piece: two writes of one never overlap
+	files   *Downloaded
 
 	choosing sync.Mutex // held while files are chosen; taken before mu
 
@@ -158,7 +159,10 @@ func (d *Download) open() (err error) {
 	d.cand = newCandidates(d.rng, d.t.private)
 	d.choker = newChoker(d.rng)
 	d.choice = newChoice(d.t)
-	d.gate = newGate(newLimits(d.o.DownloadLimit, d.client.DownloadLimit), blockSize)
+	for k := range d.writing {
+		d.writing[k] = make(chan struct{}, 1)
+	}
+	d.gate = newGate(newLimits(d.o.DownloadLimit, d.client.DownloadLimit), int(min(blockSize, d.t.pieceLength)))
 	d.uploadLimits = newLimits(d.o.UploadLimit, d.client.UploadLimit)
 	if err := d.client.add(d); err != nil {
 		return err
@@ -364,8 +368,10 @@ func (d *Download) due(now time.Time) (next time.Time) {
 		}
 	}
 	if len(d.peers) > 0 {
-		sooner(d.nextTick)
 		sooner(d.choker.next())
+	}
+	if len(d.peers) > 0 || len(d.assemblies) > 0 {
+		sooner(d.nextTick)
 	}
 	if d.throttled {
 		sooner(now.Add(d.gate.again()))
@@ -399,7 +405,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 		}
 	}
 	d.turnOver(now)
-	d.client.memory.trim()
+	d.client.memory.trim(now)
 	d.freed = true // what could not be stolen a second ago may be worth it now
 	return d.sweep(now)
 }

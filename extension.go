@@ -169,8 +169,7 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	d.mu.Lock()
 	defer d.unlock(now)
 	d.sched.lose(&p.remote, int(i))
-	d.sched.giveBack(&p.remote, func(a ask) bool { return a.piece == int32(i) })
-	d.freed = true
+	p.giveBack(func(a ask) bool { return a.piece == int32(i) })
 	d.updateInterest(p)
 	return nil
 }

@@ -1,6 +1,9 @@
 package torrent
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 const (
 	// maxStartedMemory bounds the blocks of started pieces that are held in memory, client-wide.
@@ -16,7 +19,8 @@ type blockMemory struct {
 	mu       sync.Mutex
 	room     sync.Cond // kept or flushing became less
 	free     [][]byte
-	low      int   // the least that free held since the last trim
+	low      int // the least that free held since the last trim
+	trimmed  time.Time
 	kept     int64 // bytes in started pieces, never more than maxStartedMemory
 	flushing int   // whole pieces on their way to storage, which will give their blocks back
 }
@@ -45,11 +49,15 @@ func (m *blockMemory) put(b []byte) {
 	m.free = append(m.free, b[:blockSize])
 }
 
-// trim gives up some of the buffers that nobody needed since the last trim, about a second ago. It
+// trim gives up, at most once a second, some of the buffers that nobody needed since it did so last. It
 // takes its time: what is needed again soon had better not become garbage.
-func (m *blockMemory) trim() {
+func (m *blockMemory) trim(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if now.Sub(m.trimmed) < time.Second {
+		return
+	}
+	m.trimmed = now
 	keep := len(m.free) - (m.low+trimShare-1)/trimShare
 	clear(m.free[keep:])
 	m.free = m.free[:keep]

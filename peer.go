@@ -235,8 +235,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	switch m.ID {
 	case wire.Choke:
 		p.remote.choking = true
-		d.sched.giveBack(&p.remote, func(a ask) bool { return !p.remote.allows(a.piece) })
-		d.freed = true
+		p.giveBack(func(a ask) bool { return !p.remote.allows(a.piece) })
 	case wire.Unchoke:
 		p.remote.choking = false
 		d.refill(p, now)
@@ -316,6 +315,12 @@ var errBothSeeds = errors.New("both sides have everything")
 // isSeed tells whether the peer has everything.
 func (p *peer) isSeed() bool { return p.remote.all || p.remote.has.full() }
 
+// giveBack frees the blocks outstanding to the peer that which holds for: others may be asked.
+func (p *peer) giveBack(which func(ask) bool) {
+	p.d.gate.giveBack(p.d.sched.giveBack(&p.remote, which))
+	p.d.freed = true
+}
+
 // rejected takes a block back that the peer will not send (BEP 6).
 func (p *peer) rejected(m wire.Message, now time.Time) error {
 	if !p.fast {
@@ -325,15 +330,14 @@ func (p *peer) rejected(m wire.Message, now time.Time) error {
 	if !ok {
 		return errors.New("rejects what was never asked")
 	}
-	if _, late := p.remote.late[id]; late {
-		delete(p.remote.late, id)
+	if p.remote.late.take(id) {
 		return nil
 	}
 	if p.askedAt(id).IsZero() {
 		return errors.New("rejects what was never asked")
 	}
-	p.d.sched.giveBack(&p.remote, func(a ask) bool { return a.blockID == id })
-	delete(p.remote.late, id)
+	p.giveBack(func(a ask) bool { return a.blockID == id })
+	p.remote.late.take(id)
 	// It has the piece no more, or only lets others ask for it: not to be asked again for now.
 	delete(p.remote.allowed, id.piece)
 	if !p.remote.choking {

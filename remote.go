@@ -13,11 +13,11 @@ type remote struct {
 	sender  int32 // index into scheduler.senders; noSender until it has sent a block
 	all     bool  // it has every piece; has is not used then
 	has     Bitfield
-	want    int                  // pieces it has that are needed, where it has not all
-	fresh   int                  // pieces it has that are in the heap, where it has not all
-	queue   []ask                // outstanding requests, oldest first
-	backing []ask                // what queue is a part of, empty
-	late    map[blockID]struct{} // asked once, then given back: no offence if they come
+	want    int        // pieces it has that are needed, where it has not all
+	fresh   int        // pieces it has that are in the heap, where it has not all
+	queue   []ask      // outstanding requests, oldest first
+	backing []ask      // what queue is a part of, empty
+	late    lateBlocks // asked for once, then given back: no offence if they come
 
 	choking   bool               // it chokes us
 	allowed   map[int32]struct{} // allowed-fast pieces (BEP 6), which a choke does not stop
@@ -34,8 +34,32 @@ type ask struct {
 	at time.Time
 }
 
-// maxLate bounds remote.late: a block older than so many later ones is not expected any more.
+// lateBlocks remembers the latest blocks that were asked for and given back: at least maxLate of them,
+// at most twice as many.
+type lateBlocks struct{ fresh, old map[blockID]struct{} }
+
+// maxLate is so many blocks that what was given back before them is not expected any more.
 const maxLate = 4096
+
+func (l *lateBlocks) add(id blockID) {
+	if len(l.fresh) >= maxLate {
+		l.old, l.fresh = l.fresh, nil
+	}
+	if l.fresh == nil {
+		l.fresh = make(map[blockID]struct{})
+	}
+	delete(l.old, id)
+	l.fresh[id] = struct{}{}
+}
+
+// take forgets id and tells whether it was remembered.
+func (l *lateBlocks) take(id blockID) bool {
+	_, fresh := l.fresh[id]
+	_, old := l.old[id]
+	delete(l.fresh, id)
+	delete(l.old, id)
+	return fresh || old
+}
 
 // guessedRate is what a peer of unknown rate is taken to send, bytes a second.
 const guessedRate = 64 << 10
@@ -92,3 +116,5 @@ func (r *remote) dequeue(k int) {
 	}
 	r.queue = slices.Delete(r.queue, k, k+1)
 }
+
+func (l *lateBlocks) len() int { return len(l.fresh) + len(l.old) }

@@ -38,10 +38,7 @@ func (s *scheduler) unask(r *remote, id blockID) {
 
 // release ends r's ownership of a block that it was asked for and has not sent.
 func (s *scheduler) release(r *remote, id blockID) {
-	if len(r.late) >= maxLate {
-		clear(r.late)
-	}
-	r.late[id] = struct{}{}
+	r.late.add(id)
 	p := s.started[id.piece]
 	b := &p.blocks[id.index]
 	s.disclaim(b, r)
@@ -71,8 +68,8 @@ func one(b bool) int {
 }
 
 // giveBack frees the blocks under way from r that which holds for: after a choke, a reject, a
-// time-out, a loss. They are no offence if they come all the same.
-func (s *scheduler) giveBack(r *remote, which func(ask) bool) {
+// time-out, a loss. They are no offence if they come all the same. It returns how many they were.
+func (s *scheduler) giveBack(r *remote, which func(ask) bool) int {
 	kept := r.queue[:0:0]
 	var back []ask
 	for _, a := range r.queue {
@@ -87,6 +84,7 @@ func (s *scheduler) giveBack(r *remote, which func(ask) bool) {
 		s.release(r, a.blockID)
 		s.retire(s.started[a.piece])
 	}
+	return len(back)
 }
 
 // next appends to out up to n blocks that r is to be asked for now, and takes note of the requests.
@@ -248,9 +246,7 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p
 			break
 		}
 	}
-	if _, ok := r.late[id]; !asked && ok {
-		delete(r.late, id)
-	} else if !asked {
+	if !asked && !r.late.take(id) {
 		return unasked, nil, cancel
 	}
 	r.heard = now

@@ -64,7 +64,6 @@ func newScheduler(g geometry, seed uint64) *scheduler {
 // join adds a remote that has what its fields say. A peer that has nothing yet joins as such.
 func (s *scheduler) join(r *remote, addr netip.AddrPort) {
 	r.addr, r.sender = addr, noSender
-	r.late = make(map[blockID]struct{})
 	s.remotes = append(s.remotes, r)
 	s.count(r)
 }

@@ -572,8 +572,8 @@ func (h *history) compare() {
 		if !slices.EqualFunc(r.queue, real.queue, func(id blockID, a ask) bool { return a.blockID == id }) {
 			h.fail("remote %v: queue %v, want %v", real.addr, real.queue, r.queue)
 		}
-		if len(r.late) != len(real.late) || r.heard != real.heard || r.snubbed != real.snubbed {
-			h.fail("remote %v: %d late, heard %v, snubbed %v", real.addr, len(real.late), real.heard, real.snubbed)
+		if len(r.late) != real.late.len() || r.heard != real.heard || r.snubbed != real.snubbed {
+			h.fail("remote %v: %d late, heard %v, snubbed %v", real.addr, real.late.len(), real.heard, real.snubbed)
 		}
 	}
 	if h.s.seeds != seeds || len(h.s.remotes) != len(h.m.remotes) {

@@ -180,11 +180,12 @@ func (d *Download) removePeer(p *peer) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
+	p.giveBack(func(ask) bool { return true })
 	d.sched.leave(&p.remote)
 	delete(d.byRemote, &p.remote)
 	d.peers = slices.DeleteFunc(d.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() {
-		d.cand.left(p.ext.listens, p.useful || p.up.total() > 0, now)
+		d.cand.left(p.ext.listens, (p.useful || p.up.total() > 0) && p.closing != errBothSeeds, now)
 	}
 	d.client.leftPeer()
 	d.freed, d.rechoke = true, true

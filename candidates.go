@@ -34,6 +34,12 @@ var sourceNames = [...]string{"user", "tracker", "lsd", "magnet", "incoming", "p
 
 func (s source) String() string { return sourceNames[s] }
 
+// allowedInPrivate tells whether peers of a private torrent may come from there: from its trackers,
+// as BEP 27 says, and from its user, who may have named some in a magnet link.
+func (s source) allowedInPrivate() bool {
+	return s == sourceUser || s == sourceTracker || s == sourceMagnet
+}
+
 // standing is what a candidate is doing.
 type standing uint8
 
@@ -94,7 +100,7 @@ func newCandidates(rng *rand.Rand, private bool) *candidates {
 // address is news: not known before, or given up.
 func (c *candidates) add(addr netip.AddrPort, from source, tracker string, now time.Time) bool {
 	addr = unmap(addr)
-	if !dialable(addr) || c.banned(addr) || c.private && from != sourceUser && from != sourceTracker {
+	if !dialable(addr) || c.banned(addr) || c.private && !from.allowedInPrivate() {
 		return false
 	}
 	if _, ours := c.self[addr]; ours {

@@ -69,9 +69,10 @@ type Client struct {
 	// Logger is told what goes on; nil is silent.
 	Logger *slog.Logger
 
-	// Seams for tests: how to listen, and the seed of all that is drawn by lot but for keys.
+	// Seams for tests: how to listen, how to look names up, and the seed of all that is drawn by lot but for keys.
 	listen       func(network, addr string) (net.Listener, error)
 	listenPacket func(network, addr string) (net.PacketConn, error)
+	lookup       func(ctx context.Context, host string) ([]netip.Addr, error)
 	seed         uint64
 
 	once    sync.Once
@@ -149,9 +150,12 @@ func (c *Client) openOnce() error {
 	if listenPacket == nil {
 		listenPacket = net.ListenPacket
 	}
-	c.udp = newUDPTransport(listenPacket, func(ctx context.Context, host string) ([]netip.Addr, error) {
-		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	})
+	if c.lookup == nil {
+		c.lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	c.udp = newUDPTransport(listenPacket, c.lookup)
 	c.memory.init()
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {
@@ -303,18 +307,29 @@ func (c *Client) remove(d *Download) {
 	delete(c.streams, mse.StreamID(h))
 }
 
-// mayDial tells whether d may make one more connection now, and counts it if so.
-func (c *Client) mayDial(d *Download, now time.Time) bool {
+// borrow has Close wait until release is called.
+func (c *Client) borrow() (release func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n, _ := c.dials.allowance(now); n == 0 || !c.room(len(d.peers)) {
+	if c.closed {
+		return nil, ErrClosed
+	}
+	c.tasks.Add(1)
+	return c.tasks.Done, nil
+}
+
+// mayDial tells whether who has so many connections may make one more now, and counts it if so.
+func (c *Client) mayDial(has int, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n, _ := c.dials.allowance(now); n == 0 || !c.room(has) {
 		return false
 	}
 	c.dials.begin(now)
 	return true
 }
 
-// room tells whether a download that has so many peers may have one more. Of what is left of the
+// room tells whether who has so many connections may have one more. Of what is left of the
 // client's budget nobody takes more than a fair share.
 func (c *Client) room(has int) bool {
 	if c.MaxPeers <= 0 {
@@ -331,15 +346,22 @@ func (c *Client) endDial() {
 	c.dials.end()
 }
 
-// dialWait is how long the dials of the last second forbid another.
-func (c *Client) dialWait(now time.Time) time.Duration {
+// dialAt is when the next of cand is to be dialled by who has so many connections, if that is known.
+func (c *Client) dialAt(cand *candidates, has int, now time.Time) (at time.Time, ok bool) {
+	at, ok = cand.due()
+	if at.Before(now) {
+		at = now
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n, wait := c.dials.allowance(now)
-	if n == 0 && wait == 0 {
-		return tick // too many are half open
+	if n == 0 && wait == 0 || !c.room(has) {
+		wait = tick // too many are half open, or connected
 	}
-	return wait
+	if again := now.Add(wait); at.Before(again) {
+		at = again
+	}
+	return at, ok
 }
 
 // joinedPeer and leftPeer count the connections of all downloads.

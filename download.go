@@ -634,16 +634,22 @@ func (d *Download) failure() error {
 	if d.parent.Err() == nil {
 		return cause // its own: Close, a full disk, a stall
 	}
-	err := contextError(d.parent)
 	d.mu.Lock()
-	peers := fmt.Sprintf("%d of %d bytes verified, %d peers tried", d.choice.verified, d.choice.wanted, d.tried)
-	if d.lastPeerError != nil {
-		peers += ", the last: " + d.lastPeerError.Error()
-	}
+	progress := fmt.Sprintf("%d of %d bytes verified, %d peers tried", d.choice.verified, d.choice.wanted, d.tried)
+	last := d.lastPeerError
 	d.mu.Unlock()
-	words := d.trackers.lastWords()
+	return fmt.Errorf("download %s: %w", d.t.name, inVain(contextError(d.parent), d.trackers, progress, last))
+}
+
+// inVain is err, which ended a search for peers and what they have, joined with the last words of the
+// trackers. In words it says as well how far it came, and what the last peer did wrong.
+func inVain(err error, t *trackers, progress string, lastPeer error) error {
+	words := t.lastWords()
 	words = words[:min(len(words), maxTrackersSaid)]
-	return fmt.Errorf("download %s: %w (%s)", d.t.name, errors.Join(append([]error{err}, words...)...), peers)
+	if lastPeer != nil {
+		progress += ", the last: " + lastPeer.Error()
+	}
+	return fmt.Errorf("%w (%s)", errors.Join(append([]error{err}, words...)...), progress)
 }
 
 // contextError is the error of a context that ended, and its cause where that is another.

@@ -46,6 +46,13 @@ type Options struct {
 	Client *Client
 }
 
+func (o *Options) maxPeers() int {
+	if o.MaxPeers > 0 {
+		return o.MaxPeers
+	}
+	return defaultMaxPeers
+}
+
 // Priority tells how much a file is wanted.
 type Priority int8
 

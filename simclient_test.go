@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"hash/crc64"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -14,7 +15,7 @@ func simClient(t *testing.T, h *simHost, tracker *simTracker) *Client {
 	c := &Client{
 		Listen: ":6881", Encryption: DisableEncryption,
 		Dial: h.dial, listen: h.listen, listenPacket: h.listenPacket,
-		seed: uint64(h.ip.As16()[15])<<8 | uint64(h.ip.As16()[14]) + 1,
+		seed: 1 + crc64.Checksum(h.ip.AsSlice(), crc64.MakeTable(crc64.ISO)),
 	}
 	if testing.Verbose() {
 		c.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("host", h)

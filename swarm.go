@@ -49,18 +49,13 @@ func (d *Download) announceProgress() announceProgress {
 	return announceProgress{uploaded: d.uploaded, downloaded: d.downloaded, left: d.choice.wanted - d.choice.verified}
 }
 
-func (d *Download) maxPeers() int {
-	if d.o.MaxPeers > 0 {
-		return d.o.MaxPeers
-	}
-	return defaultMaxPeers
-}
+func (d *Download) maxPeers() int { return d.o.maxPeers() }
 
 // dialDue dials who is due, within the bounds of this download and of the client.
 func (d *Download) dialDue(now time.Time) {
 	for d.wantsPeers() {
 		// Asked first, because whoever may dial has used up a part of what the client may.
-		if at, ok := d.cand.due(); !ok || at.After(now) || !d.client.mayDial(d, now) {
+		if at, ok := d.cand.due(); !ok || at.After(now) || !d.client.mayDial(len(d.peers), now) {
 			return
 		}
 		addr, from, _ := d.cand.next(now)
@@ -74,14 +69,7 @@ func (d *Download) dialAt(now time.Time) (at time.Time, ok bool) {
 	if !d.wantsPeers() {
 		return at, false
 	}
-	at, ok = d.cand.due()
-	if at.Before(now) {
-		at = now
-	}
-	if wait := d.client.dialWait(now); wait > 0 && at.Before(now.Add(wait)) {
-		at = now.Add(wait)
-	}
-	return at, ok
+	return d.client.dialAt(d.cand, len(d.peers), now)
 }
 
 // wantsPeers tells whether there is room, and use, for another connection.

@@ -1,0 +1,328 @@
+package torrent
+
+import (
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Resolve fetches what a .torrent file would say from the swarm (BEP 9), and checks it against the
+// info hash. Peers come from the link and its trackers, from o.Peers, from other peers, and from the
+// local network if the client looks there. Of o it takes Client, Peers, MaxPeers and StallTimeout.
+//
+// The torrent has the trackers and web seeds of the link, and its Start finds the peers that it was had
+// from. To download just the files that the link is about, use m.Priority:
+//
+//	t, err := m.Resolve(ctx, o)
+//	…
+//	o.Select = m.Priority
+//	files, err := t.DownloadAll(ctx, o)
+//
+// It goes on until ctx ends. The error then matches ctx.Err() and its cause, and holds a *TrackerError for
+// each of the trackers that failed last; with StallTimeout it may be ErrStalled. What has the info hash and is no torrent that this
+// package takes is refused as by Parse. A link without trackers and peers is refused with
+// ErrUnsupported, unless o names peers or the client looks in the local network.
+func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
+	if ctx.Err() != nil {
+		return nil, contextError(ctx)
+	}
+	r := &resolver{m: m, parent: ctx, wake: make(chan struct{}, 1), peers: make(map[*metadataConn]struct{})}
+	if o != nil {
+		r.o = *o
+	}
+	r.client = r.o.Client
+	if r.client == nil {
+		r.client = &Client{NoListen: true}
+		defer r.client.Close()
+	}
+	if err := r.client.open(); err != nil {
+		return nil, err
+	}
+	release, err := r.client.borrow()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	t, err := r.run()
+	if err != nil {
+		return nil, fmt.Errorf("resolve %s: %w", m.InfoHash, err)
+	}
+	return t, nil
+}
+
+// A resolver fetches the metadata of one magnet link. The goroutine of Resolve drives it; each
+// connection has two more.
+type resolver struct {
+	m        *Magnet
+	o        Options
+	client   *Client
+	log      *slog.Logger
+	trackers *trackers
+
+	parent context.Context // the caller's
+	ctx    context.Context // ended by the caller, the client, a stall, or success
+	stop   context.CancelCauseFunc
+	wake   chan struct{} // holds one token while run is to look again
+	tasks  sync.WaitGroup
+
+	mu            sync.Mutex
+	cand          *candidates
+	metadata      *metadata
+	peers         map[*metadataConn]struct{}
+	named         []netip.AddrPort // by the link
+	served        []netip.AddrPort // connections that were of use and are over
+	info          []byte           // once it has its hash
+	tried         int
+	lastPeerError error
+	lastProgress  time.Time
+}
+
+func (r *resolver) run() (*Torrent, error) {
+	if len(r.m.Trackers)+len(r.m.Peers)+len(r.o.Peers) == 0 {
+		return nil, fmt.Errorf("nobody to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)
+	}
+	r.ctx, r.stop = context.WithCancelCause(r.parent)
+	defer r.stop(nil)
+	defer context.AfterFunc(r.client.ctx, func() { r.stop(ErrClosed) })()
+	r.log = r.client.log.With("magnet", r.m.InfoHash)
+	r.cand = newCandidates(r.client.newRand(), false)
+	r.metadata = newMetadata()
+	var tiers [][]string
+	for _, url := range r.m.Trackers {
+		tiers = append(tiers, []string{url})
+	}
+	r.trackers = newTrackers(trackerConfig{
+		tiers:    tiers,
+		infoHash: r.m.InfoHash,
+		peerID:   r.client.id,
+		key:      r.client.key,
+		http:     r.client.http,
+		udp:      r.client.udp,
+		port:     r.client.port,
+		progress: func() announceProgress { return announceProgress{left: -1} },
+		found:    func(_ string, peers []netip.AddrPort) { r.found(sourceTracker, peers...) },
+		hungry:   r.hungry,
+		rng:      r.client.newRand(),
+		log:      r.log,
+	})
+
+	r.found(sourceUser, r.o.Peers...)
+	for _, peer := range r.m.Peers[:min(len(r.m.Peers), maxMagnetURLs)] {
+		r.tasks.Go(func() { r.lookUp(peer) })
+	}
+	r.tasks.Go(func() { r.trackers.run(r.ctx) })
+	r.search()
+	r.tasks.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), stopAtOnce)
+	defer cancel()
+	r.trackers.stop(ctx)
+	if r.info == nil {
+		return nil, r.failure()
+	}
+	return r.torrent(tiers)
+}
+
+// search dials peers and looks after those connected until it is over.
+func (r *resolver) search() {
+	r.lastProgress = time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for r.ctx.Err() == nil {
+		select {
+		case <-r.ctx.Done():
+		case <-r.wake:
+		case <-timer.C:
+		}
+		if next := r.turn(time.Now()); !next.IsZero() {
+			timer.Reset(max(time.Until(next), 0))
+		} else {
+			timer.Stop()
+		}
+	}
+}
+
+// turn does all that is due, and returns when the next turn is; zero if only a wake brings it.
+func (r *resolver) turn(now time.Time) (next time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p := range r.peers {
+		if err := p.source.overdue(now); err != nil {
+			p.end(err)
+		}
+		p.signal() // what it may be asked for changes with time
+	}
+	if len(r.peers) > 0 {
+		next = now.Add(tick)
+	}
+	if patience := r.o.StallTimeout; patience > 0 {
+		until := r.lastProgress.Add(patience)
+		if !now.Before(until) {
+			r.stop(fmt.Errorf("%w for %v", ErrStalled, patience))
+		}
+		if next.IsZero() || until.Before(next) {
+			next = until
+		}
+	}
+	for r.ctx.Err() == nil && r.hasRoom() {
+		if at, ok := r.cand.due(); !ok || at.After(now) || !r.client.mayDial(len(r.peers), now) {
+			break
+		}
+		addr, _, _ := r.cand.next(now)
+		r.tried++
+		r.tasks.Go(func() { r.dial(addr) })
+	}
+	if at, ok := r.client.dialAt(r.cand, len(r.peers), now); ok && r.hasRoom() && (next.IsZero() || at.Before(next)) {
+		next = at
+	}
+	return next
+}
+
+func (r *resolver) hasRoom() bool { return len(r.peers)+r.cand.dialling() < r.o.maxPeers() }
+
+func (r *resolver) hungry() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.peers) == 0
+}
+
+func (r *resolver) signal() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// found takes addresses of peers, and tells whether there was news among them.
+func (r *resolver) found(from source, addrs ...netip.AddrPort) (news bool) {
+	now := time.Now()
+	r.mu.Lock()
+	for _, a := range addrs {
+		news = r.cand.add(a, from, "", now) || news
+	}
+	r.mu.Unlock()
+	r.signal()
+	return news
+}
+
+// lookUp finds a peer of the link by its host's name. As the user gave the link, it is never given up.
+func (r *resolver) lookUp(peer string) {
+	host, p, err := net.SplitHostPort(peer)
+	port, errPort := strconv.ParseUint(p, 10, 16)
+	if err = errors.Join(err, errPort); err != nil {
+		r.note(fmt.Errorf("peer %s: %w", peer, err))
+		return
+	}
+	ip, err := netip.ParseAddr(host)
+	ips := []netip.Addr{ip}
+	if err != nil {
+		ctx, cancel := context.WithTimeout(r.ctx, lookupTimeout)
+		defer cancel()
+		if ips, err = r.client.lookup(ctx, host); err != nil {
+			r.note(fmt.Errorf("peer %s: %w", peer, err))
+			return
+		}
+	}
+	for _, ip := range ips[:min(len(ips), maxPerAddress)] {
+		addr := netip.AddrPortFrom(ip.Unmap(), uint16(port))
+		r.mu.Lock()
+		r.named = append(r.named, addr)
+		r.mu.Unlock()
+		r.found(sourceUser, addr)
+	}
+}
+
+// note keeps what a peer did wrong, in case that it was the last to do so.
+func (r *resolver) note(err error) {
+	r.log.Debug("in vain", "err", err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx.Err() == nil {
+		r.lastPeerError = err
+	}
+}
+
+// dial connects to a candidate, and speaks with it until it has no more to say.
+func (r *resolver) dial(addr netip.AddrPort) {
+	defer r.signal()
+	k, err := r.client.connect(r.ctx, addr, r.m.InfoHash)
+	r.client.endDial()
+	r.mu.Lock()
+	wanted := r.cand.dialled(addr, err == nil, time.Now())
+	if errors.Is(err, errSelf) {
+		r.cand.noteSelf(addr)
+	}
+	r.mu.Unlock()
+	switch {
+	case err != nil:
+		r.note(err)
+	case !wanted:
+		k.Close()
+	default:
+		err = r.speak(k)
+		r.note(&PeerError{addr, err})
+	}
+}
+
+// ban ends all dealings with a liar.
+func (r *resolver) ban(addr netip.AddrPort) {
+	r.log.Warn("banned", "peer", addr)
+	r.cand.ban(addr)
+	for p := range r.peers {
+		if r.cand.banned(p.conn.addr) {
+			p.end(errLied)
+		}
+	}
+}
+
+// judge takes a whole draft of the metadata.
+func (r *resolver) judge(d *draft, text []byte) {
+	ok := Hash(sha1.Sum(text)) == r.m.InfoHash
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ok {
+		r.info = text
+		r.stop(errDone)
+		for _, liar := range r.metadata.liars(text) {
+			r.ban(liar)
+		}
+		return
+	}
+	if liar, ok := r.metadata.refute(d); ok {
+		r.ban(liar)
+	}
+	for p := range r.peers {
+		p.signal()
+	}
+}
+
+// failure is why there is no metadata.
+func (r *resolver) failure() error {
+	err := context.Cause(r.ctx)
+	if r.parent.Err() != nil {
+		err = contextError(r.parent)
+	}
+	return inVain(err, r.trackers, fmt.Sprintf("%d peers tried", r.tried), r.lastPeerError)
+}
+
+// torrent is the result. Of a private torrent (BEP 27) it leaves out the peers that others named.
+func (r *resolver) torrent(tiers [][]string) (*Torrent, error) {
+	t, err := newTorrent(r.info, outer{trackers: tiers, webSeeds: r.m.WebSeeds})
+	if err != nil {
+		return nil, err
+	}
+	t.peers = r.named
+	if !t.private {
+		t.peers = append(t.peers, r.served...)
+	}
+	slices.SortFunc(t.peers, netip.AddrPort.Compare)
+	t.peers = slices.DeleteFunc(slices.Compact(t.peers), r.cand.banned)
+	return t, nil
+}

@@ -1,0 +1,249 @@
+package torrent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// metadataConn is a connection to a peer that may have the metadata of a magnet link. One goroutine
+// reads and one writes. The resolver's mutex guards what changes.
+type metadataConn struct {
+	r     *resolver
+	conn  *connection
+	wake  chan struct{} // holds one token while there may be something to write
+	ended chan struct{} // closed once nothing more is read
+
+	source  *metadataPeer
+	number  byte // by which the peer wants to be told of ut_metadata; 0 until it said so
+	pex     pexState
+	refused []int // pieces that it asks us for
+	closing error // why it ends, once it does
+}
+
+// maxRefused is how many requests of a peer may wait for their reject; those beyond get none.
+const maxRefused = 64
+
+// speak asks a peer for metadata until the connection ends, and returns why it did.
+func (r *resolver) speak(k *connection) error {
+	defer k.Close()
+	p := &metadataConn{r: r, conn: k, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	defer context.AfterFunc(r.ctx, func() { k.Close() })()
+	if !k.theirs.Extended() {
+		p.closing = errors.New("speaks no extensions")
+	}
+	r.mu.Lock()
+	p.source = r.metadata.join(k.addr, time.Now())
+	r.peers[p] = struct{}{}
+	r.mu.Unlock()
+	r.client.joinedPeer()
+	r.log.Debug("connected", "peer", k.addr, "encrypted", k.encrypted)
+	r.signal()
+
+	err := p.closing
+	if err == nil {
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			p.stop(p.write())
+		}()
+		p.stop(p.read())
+		close(p.ended)
+		<-written
+		err = p.closing
+	}
+
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.peers, p)
+	r.client.leftPeer()
+	r.metadata.leave(p.source)
+	if errors.Is(err, errLied) {
+		r.ban(k.addr)
+	}
+	if p.source.useful {
+		r.served = append(r.served, k.addr)
+	}
+	r.cand.left(k.addr, p.source.useful && p.source.overdue(now) == nil, now)
+	for q := range r.peers {
+		q.signal() // what it was asked for is free for others
+	}
+	if len(r.peers) == 0 {
+		r.trackers.wake()
+	}
+	return err
+}
+
+// stop has the connection end, for the given reason unless there was one before.
+func (p *metadataConn) stop(why error) {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	p.end(why)
+}
+
+// end is stop with the mutex held.
+func (p *metadataConn) end(why error) {
+	if p.closing == nil {
+		p.closing = why
+		p.conn.Close()
+	}
+}
+
+func (p *metadataConn) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write greets the peer and asks it for whatever it is to be asked for, until the connection ends.
+func (p *metadataConn) write() error {
+	r := p.r
+	var b []byte
+	if p.conn.theirs.Fast() {
+		b = wire.AppendSimple(b, wire.HaveNone) // BEP 6 wants one of its kind first
+	}
+	hello := wire.ExtHandshake{
+		M:      map[string]int{extensionTable[extPEX].name: extPEX, extensionTable[extMetadata].name: extMetadata},
+		V:      clientName,
+		P:      int(r.client.port()),
+		YourIP: p.conn.addr.Addr().AsSlice(),
+	}
+	b = wire.AppendExtended(b, 0, hello.Append(nil))
+	keepAlive := time.NewTimer(keepAliveAfter)
+	defer keepAlive.Stop()
+	for {
+		if len(b) > 0 {
+			p.conn.SetWriteDeadline(time.Now().Add(metadataTimeout))
+			if _, err := p.conn.Write(b); err != nil {
+				return err
+			}
+			keepAlive.Reset(keepAliveAfter)
+		}
+		b = b[:0]
+		select {
+		case <-p.ended:
+			return nil
+		case <-keepAlive.C:
+			b = wire.AppendKeepAlive(b)
+		case <-p.wake:
+			b = p.asks(b, time.Now())
+		}
+	}
+}
+
+// asks appends the messages that are due.
+func (p *metadataConn) asks(b []byte, now time.Time) []byte {
+	r := p.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.number == 0 {
+		return b
+	}
+	for _, piece := range p.refused {
+		m := wire.MetadataMessage{Type: wire.MetadataReject, Piece: piece}
+		b = wire.AppendExtended(b, p.number, m.Append(nil))
+	}
+	p.refused = p.refused[:0]
+	for _, piece := range r.metadata.next(p.source, now) {
+		m := wire.MetadataMessage{Type: wire.MetadataRequest, Piece: piece}
+		b = wire.AppendExtended(b, p.number, m.Append(nil))
+	}
+	return b
+}
+
+// read acts on what comes until the connection ends, and returns why it did. All but extensions is for
+// those who know the torrent.
+func (p *metadataConn) read() error {
+	rd := wire.NewReader(p.conn, 1<<20)
+	for {
+		p.conn.SetReadDeadline(time.Now().Add(silenceTimeout))
+		m, err := rd.Next()
+		switch {
+		case err != nil:
+			return err
+		case m.ID == wire.Piece:
+			return errors.New("sends blocks that nobody asked for")
+		case m.ID != wire.Extended:
+			continue
+		}
+		now := time.Now()
+		switch m.ExtID {
+		case 0:
+			err = p.receiveHandshake(m.Payload)
+		case extPEX:
+			err = p.receivePEX(m.Payload, now)
+		case extMetadata:
+			err = p.receiveMetadata(m.Payload, now)
+		}
+		if err != nil {
+			return err
+		}
+		p.signal()
+	}
+}
+
+func (p *metadataConn) receiveHandshake(payload []byte) error {
+	h, err := wire.ParseExtHandshake(payload)
+	if err != nil {
+		return err
+	}
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	if id, said := h.M[extensionTable[extMetadata].name]; said {
+		p.number = byte(id)
+	}
+	if p.number == 0 {
+		return errors.New("has no metadata to give")
+	}
+	if h.MetadataSize == 0 {
+		return nil // it does not have it either, and may say so once it does
+	}
+	return p.r.metadata.offer(p.source, h.MetadataSize)
+}
+
+func (p *metadataConn) receivePEX(payload []byte, now time.Time) error {
+	r := p.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x, err := p.pex.receive(payload, now)
+	for a := range named(&x) {
+		r.cand.add(a, sourcePEX, "", now)
+	}
+	r.signal()
+	return err
+}
+
+func (p *metadataConn) receiveMetadata(payload []byte, now time.Time) error {
+	m, err := wire.ParseMetadataMessage(payload)
+	if err != nil {
+		return err
+	}
+	r := p.r
+	r.mu.Lock()
+	var whole *draft
+	var text []byte
+	switch m.Type {
+	case wire.MetadataRequest:
+		if len(p.refused) < maxRefused {
+			p.refused = append(p.refused, m.Piece)
+		}
+	case wire.MetadataReject:
+		err = r.metadata.rejected(p.source, m.Piece, now)
+	case wire.MetadataData:
+		if whole, err = r.metadata.received(p.source, m, now); err == nil {
+			r.lastProgress = now
+		}
+		if whole != nil {
+			text = whole.text()
+		}
+	}
+	r.mu.Unlock()
+	if whole != nil {
+		r.judge(whole, text)
+	}
+	return err
+}

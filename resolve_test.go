@@ -1,0 +1,333 @@
+package torrent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// newSimResolvable makes content with an info dictionary of so many pieces, 20 bytes each.
+func newSimResolvable(t *testing.T, pieces int, private bool) *simContent {
+	c := newSimRepeating(1, 16<<10, int64(pieces)*16<<10)
+	info := map[string]any{"length": c.length, "name": "content", "piece length": c.pieceLength, "pieces": string(c.pieces)}
+	if private {
+		info["private"] = 1
+	}
+	b, err := bencode.Marshal(info)
+	require.NoError(t, err)
+	c.Torrent, err = newTorrent(b, outer{})
+	require.NoError(t, err)
+	return c
+}
+
+// metadataScript is how a metadataSpeaker goes about its metadata. The zero value is honest.
+type metadataScript struct {
+	none      bool                             // speaks no ut_metadata
+	plain     bool                             // speaks no extensions
+	size      func(int64) int64                // it claims
+	sizeAfter time.Duration                    // it says so
+	answer    func(piece int, b []byte) []byte // in place of b
+	rejects   int                              // so many requests
+	silent    func(piece int) bool             // what it does not answer
+	delay     time.Duration                    // of each answer
+}
+
+// metadataSpeaker is a peer at port 6881 that has metadata, and counts what it is asked for.
+type metadataSpeaker struct {
+	metadataScript
+	content *simContent
+	host    *simHost
+
+	mu               sync.Mutex
+	connected, asked int
+}
+
+func (h *simHost) speakMetadata(t *testing.T, content *simContent, script metadataScript) *metadataSpeaker {
+	s := &metadataSpeaker{metadataScript: script, content: content, host: h}
+	l, err := h.listen("tcp", ":6881")
+	require.NoError(t, err)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go s.speak(conn)
+		}
+	}()
+	return s
+}
+
+func (s *metadataSpeaker) addr() netip.AddrPort { return s.host.addr(6881) }
+
+func (s *metadataSpeaker) speak(conn net.Conn) {
+	defer conn.Close()
+	s.mu.Lock()
+	s.connected++
+	s.mu.Unlock()
+	if _, err := io.ReadFull(conn, make([]byte, wire.HandshakeSize)); err != nil {
+		return
+	}
+	hello := wire.Handshake{InfoHash: s.content.infoHash, PeerID: [20]byte(fmt.Appendf(nil, "%20v", s.host))}
+	if !s.plain {
+		hello.SetExtended()
+	}
+	b := hello.Append(nil)
+	size := int64(len(s.content.info))
+	if s.size != nil {
+		size = s.size(size)
+	}
+	ours := wire.ExtHandshake{M: map[string]int{"ut_metadata": 9, "ut_pex": 7}}
+	if s.none {
+		delete(ours.M, "ut_metadata")
+	}
+	if s.sizeAfter > 0 {
+		b = wire.AppendExtended(b, 0, ours.Append(nil))
+		ours.MetadataSize = size
+		time.AfterFunc(s.sizeAfter, func() { conn.Write(wire.AppendExtended(nil, 0, ours.Append(nil))) })
+	} else if !s.plain {
+		ours.MetadataSize = size
+		b = wire.AppendExtended(b, 0, ours.Append(nil))
+	}
+	conn.Write(b)
+	for r := wire.NewReader(conn, 1<<20); ; {
+		m, err := r.Next()
+		if err != nil {
+			return
+		}
+		if m.ID != wire.Extended || m.ExtID != 9 {
+			continue
+		}
+		x, err := wire.ParseMetadataMessage(m.Payload)
+		if err != nil || x.Type != wire.MetadataRequest {
+			continue
+		}
+		s.mu.Lock()
+		s.asked++
+		reject := s.rejects > 0
+		if reject {
+			s.rejects--
+		}
+		s.mu.Unlock()
+		time.Sleep(s.delay)
+		answer := wire.MetadataMessage{Type: wire.MetadataData, Piece: x.Piece, TotalSize: size}
+		begin := min(int64(x.Piece)*wire.MetadataBlock, int64(len(s.content.info)))
+		answer.Data = s.content.info[begin:min(begin+wire.MetadataBlock, int64(len(s.content.info)))]
+		if s.answer != nil {
+			answer.Data = s.answer(x.Piece, slices.Clone(answer.Data))
+		}
+		if reject {
+			answer = wire.MetadataMessage{Type: wire.MetadataReject, Piece: x.Piece}
+		}
+		if s.silent != nil && s.silent(x.Piece) {
+			continue
+		}
+		conn.Write(wire.AppendExtended(nil, extMetadata, answer.Append(nil)))
+	}
+}
+
+func flipped(_ int, b []byte) []byte {
+	b[len(b)/2]++
+	return b
+}
+
+func TestResolve(t *testing.T) {
+	longer := func(n int64) int64 { return n + 1 }
+	for _, c := range []struct {
+		name    string
+		scripts []metadataScript
+		within  time.Duration
+		once    []int // that are connected to but once
+		unasked []int
+	}{
+		{name: "one peer", scripts: make([]metadataScript, 1), within: 3 * time.Second},
+		{name: "five peers", scripts: make([]metadataScript, 5), within: time.Second},
+		{name: "a liar about the content", scripts: []metadataScript{{}, {answer: flipped}}, within: 3 * time.Second, once: []int{1}},
+		{name: "a liar about one piece among many", scripts: []metadataScript{{}, {}, {}, {}, {}, {answer: func(i int, b []byte) []byte {
+			if i%5 == 3 {
+				return flipped(i, b)
+			}
+			return b
+		}}}, within: 4 * time.Second, once: []int{5}},
+		{name: "liars in the majority", scripts: []metadataScript{{answer: flipped}, {answer: flipped}, {delay: 20 * time.Millisecond}, {answer: flipped}},
+			within: 10 * time.Second, once: []int{0, 1, 3}},
+		{name: "liars about the size", scripts: []metadataScript{{size: longer}, {}, {size: func(int64) int64 { return 32 << 20 }}, {size: func(int64) int64 { return 1 }}},
+			within: 10 * time.Second, once: []int{0, 2, 3}},
+		{name: "sizes that cannot be", scripts: []metadataScript{{size: func(int64) int64 { return 32<<20 + 1 }}, {size: func(int64) int64 { return 1 << 62 }}, {}},
+			within: 3 * time.Second, once: []int{0, 1}, unasked: []int{0, 1}},
+		{name: "pieces of the wrong length", scripts: []metadataScript{{answer: func(_ int, b []byte) []byte { return b[1:] }}, {}}, within: 3 * time.Second, once: []int{0}},
+		{name: "one rejects for a while", scripts: []metadataScript{{rejects: 6}}, within: 15 * time.Second},
+		{name: "one rejects for ever", scripts: []metadataScript{{rejects: 1e9}, {}}, within: 3 * time.Second},
+		{name: "one is silent", scripts: []metadataScript{{silent: func(int) bool { return true }}, {}}, within: 10 * time.Second},
+		{name: "most are silent", scripts: []metadataScript{{silent: func(int) bool { return true }}, {silent: func(int) bool { return true }}, {silent: func(int) bool { return true }}, {}}, within: 20 * time.Second},
+		{name: "one keeps a piece back", scripts: []metadataScript{{silent: func(i int) bool { return i == 3 }}, {delay: 20 * time.Millisecond}}, within: 10 * time.Second},
+		{name: "one has no metadata to give, one no extensions", scripts: []metadataScript{{none: true}, {plain: true}, {}}, within: 3 * time.Second, unasked: []int{0, 1}},
+		{name: "it gets the metadata later", scripts: []metadataScript{{sizeAfter: 30 * time.Second}}, within: 33 * time.Second},
+		{name: "one gets it too late", scripts: []metadataScript{{sizeAfter: 2 * metadataPatience}, {sizeAfter: 50 * time.Second}}, within: 60 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			simulate(t, func(t *testing.T, n *simNet) {
+				content := newSimResolvable(t, 40_000, false)
+				var speakers []*metadataSpeaker
+				m := &Magnet{InfoHash: content.infoHash}
+				for k, script := range c.scripts {
+					s := n.host(fmt.Sprintf("80.0.%d.1", k), 0, 0, 20*time.Millisecond).speakMetadata(t, content, script)
+					speakers = append(speakers, s)
+					m.Peers = append(m.Peers, s.addr().String())
+				}
+				client := simClient(t, n.host("81.0.0.1", 0, 0, 10*time.Millisecond), nil)
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+				defer cancel()
+				got, err := m.Resolve(ctx, &Options{Client: client})
+				require.NoError(t, err)
+				require.Less(t, n.now(), c.within)
+				require.Equal(t, content.info, got.info)
+				for _, k := range c.once {
+					require.Equal(t, 1, speakers[k].connected, "peer %d", k)
+					require.NotContains(t, got.peers, speakers[k].addr())
+				}
+				for _, k := range c.unasked {
+					require.Zero(t, speakers[k].asked, "peer %d", k)
+				}
+			})
+		})
+	}
+}
+
+func TestResolveThenDownload(t *testing.T) {
+	for _, private := range []bool{false, true} {
+		t.Run(fmt.Sprintf("private %t", private), func(t *testing.T) {
+			simulate(t, func(t *testing.T, n *simNet) {
+				content := newSimResolvable(t, 1000, private)
+				seed, us := n.host("80.0.0.1", 0, 0, 20*time.Millisecond), n.host("81.0.0.1", 0, 0, 10*time.Millisecond)
+				simSeed(t, simClient(t, seed, nil), content)
+				m := &Magnet{InfoHash: content.infoHash, Peers: []string{"seed.example:6881"}, WebSeeds: []string{"http://10.0.0.9/"}}
+				client := simClient(t, us, nil)
+				client.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
+					require.Equal(t, "seed.example", host)
+					return []netip.Addr{seed.ip}, nil
+				}
+				o := &Options{Client: client, Storage: newSimStorage(content).open}
+				got, err := m.Resolve(t.Context(), o)
+				require.NoError(t, err)
+				require.Equal(t, private, got.Private())
+				require.Equal(t, m.WebSeeds, got.WebSeeds())
+				conns, _ := us.open()
+				require.Zero(t, conns)
+				_, err = got.DownloadAll(t.Context(), o)
+				require.NoError(t, err)
+				require.Less(t, n.now(), 10*time.Second)
+			})
+		})
+	}
+}
+
+func TestResolveByTrackerAlone(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		content := newSimResolvable(t, 1000, false)
+		tracker := newSimTracker(1)
+		seed := simClient(t, n.host("80.0.0.1", 0, 0, 20*time.Millisecond), tracker)
+		content.trackers = [][]string{{"http://10.0.9.9/announce"}}
+		simSeed(t, seed, content)
+		after(time.Second)
+		m := &Magnet{InfoHash: content.infoHash, Trackers: []string{"http://10.0.9.8/announce", "http://10.0.9.9/announce"}}
+		got, err := m.Resolve(t.Context(), &Options{Client: simClient(t, n.host("81.0.0.1", 0, 0, 0), tracker)})
+		require.NoError(t, err)
+		require.Equal(t, [][]string{{"http://10.0.9.8/announce"}, {"http://10.0.9.9/announce"}}, got.Trackers())
+		require.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("80.0.0.1:6881")}, got.peers)
+		require.Less(t, n.now(), 3*time.Second)
+		last := tracker.said()[len(tracker.said())-1]
+		require.Equal(t, "stopped", last.event)
+		require.NotZero(t, last.left, "who knows no length is no seed")
+	})
+}
+
+// A peer that only another peer knows of.
+func TestResolveByPEX(t *testing.T) {
+	for _, private := range []bool{false, true} {
+		simulate(t, func(t *testing.T, n *simNet) {
+			content := newSimResolvable(t, 1000, private)
+			known, s := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.1.1", 0, 0, 0).speakMetadata(t, content, metadataScript{})
+			l, err := known.listen("tcp", ":6881")
+			require.NoError(t, err)
+			go func() {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				hello := wire.Handshake{InfoHash: content.infoHash}
+				hello.SetExtended()
+				ours, x := wire.ExtHandshake{M: map[string]int{"ut_metadata": 1}}, wire.PEX{Added: []netip.AddrPort{s.addr()}}
+				b := wire.AppendExtended(hello.Append(nil), 0, ours.Append(nil))
+				conn.Write(wire.AppendExtended(b, extPEX, x.Append(nil)))
+				io.Copy(io.Discard, conn)
+			}()
+			m := &Magnet{InfoHash: content.infoHash, Peers: []string{known.addr(6881).String()}}
+			got, err := m.Resolve(t.Context(), &Options{Client: simClient(t, n.host("81.0.0.1", 0, 0, 0), nil)})
+			require.NoError(t, err)
+			require.Contains(t, got.peers, known.addr(6881))
+			require.Equal(t, !private, slices.Contains(got.peers, s.addr()), "BEP 27")
+		})
+	}
+}
+
+func TestResolveInVain(t *testing.T) {
+	why := errors.New("enough")
+	for _, c := range []struct {
+		name  string
+		m     *Magnet
+		o     Options
+		end   func(client *Client, cancel context.CancelCauseFunc)
+		is    []error
+		words []string
+	}{
+		{name: "cancelled", m: &Magnet{Peers: []string{"80.0.0.1:6881", "no.example:1", "[::1"}, Trackers: []string{"http://10.0.9.9/announce"}},
+			end: func(_ *Client, cancel context.CancelCauseFunc) { cancel(why) },
+			is:  []error{context.Canceled, why}, words: []string{"enough", "tracker http://10.0.9.9/announce: no answer", "5 peers tried", "80.0.0.1:6881"}},
+		{name: "closed", m: &Magnet{Peers: []string{"80.0.0.1:6881"}},
+			end: func(client *Client, _ context.CancelCauseFunc) { client.Close() }, is: []error{ErrClosed}},
+		{name: "stalled", m: &Magnet{Peers: []string{"80.0.0.1:6881"}}, o: Options{StallTimeout: 2 * time.Minute}, is: []error{ErrStalled}},
+		{name: "nobody to ask", m: &Magnet{}, is: []error{ErrUnsupported}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			simulate(t, func(t *testing.T, n *simNet) {
+				us := n.host("81.0.0.1", 0, 0, 0)
+				tracker := newSimTracker(1)
+				tracker.answer = func(req *http.Request) (*http.Response, error) {
+					<-req.Context().Done()
+					return nil, req.Context().Err()
+				}
+				c.o.Client = simClient(t, us, tracker)
+				c.o.Client.lookup = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				if c.end != nil {
+					time.AfterFunc(time.Minute, func() { c.end(c.o.Client, cancel) })
+				}
+				_, err := c.m.Resolve(ctx, &c.o)
+				for _, is := range c.is {
+					require.ErrorIs(t, err, is)
+				}
+				for _, word := range c.words {
+					require.ErrorContains(t, err, word)
+				}
+				conns, _ := us.open()
+				require.Zero(t, conns)
+				require.Less(t, n.now(), 3*time.Minute)
+			})
+		})
+	}
+}

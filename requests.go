@@ -209,6 +209,7 @@ func (s *scheduler) take(p *startedPiece, r *remote, end int, now time.Time, out
 // wrest takes a piece on parole from its sole sender and begins it anew, for another.
 func (s *scheduler) wrest(p *startedPiece, cancel []cancelled) (*startedPiece, []cancelled) {
 	i := int(p.piece)
+	s.spoiled[p.piece].moves++
 	cancel = append(cancel, s.disown(p)...)
 	s.restart(p)
 	return s.start(i), cancel

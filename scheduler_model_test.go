@@ -29,6 +29,7 @@ type modelPiece struct {
 	spoiled  bool // failed its hash, and has not passed since
 	started  int  // when, in starts; 0 is not started
 	parole   bool
+	moves    int // how often it was begun anew with another sole sender
 	sole     *modelRemote
 	blocks   []modelBlock
 }
@@ -119,6 +120,7 @@ func (m *modelScheduler) unaskAll(p *modelPiece) (cancel []string) {
 func (m *modelScheduler) wrest(p *modelPiece) (cancel []string) {
 	cancel = m.unaskAll(p)
 	m.start(p)
+	p.moves++
 	return cancel
 }
 
@@ -192,7 +194,8 @@ func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRem
 				for _, b := range p.blocks {
 					free += one(b.free())
 				}
-				worth = worth && o.eta(k+1+free, now) > 2*r.eta(len(r.queue)+len(p.blocks), now)
+				margin := time.Duration(2) << min(p.moves, 10)
+				worth = worth && o.eta(k+1+free, now) > margin*r.eta(len(r.queue)+len(p.blocks), now)
 			}
 			if worth && (eta > latest || eta == latest && o == victim) {
 				victim, at, latest = o, id, eta
@@ -538,7 +541,7 @@ func (h *history) finish(p *modelPiece) {
 		h.went = fmt.Sprint(p.index, " is verified")
 		h.s.clear(p.index, make([]uint64, len(p.blocks)))
 		cancel := h.m.unaskAll(p)
-		p.had, p.doubted, p.spoiled, p.started, p.sole = true, false, false, 0, nil
+		p.had, p.doubted, p.spoiled, p.moves, p.started, p.sole = true, false, false, 0, 0, nil
 		h.sameCancels(cancel, h.s.verified(p.index))
 	}
 }

@@ -85,3 +85,16 @@ func TestFoundParoleIsFoughtOver(t *testing.T) {
 		require.Less(t, m.client.ledger.asked, int64(4*8))
 	})
 }
+
+// One that is fast but chokes all the time used to take a piece on parole from a slow one whenever it
+// unchoked, and lose it with the next choke: the piece was begun anew for ever.
+func TestFoundParoleIsTakenByFlapper(t *testing.T) {
+	found(t, newSimContent(1, 1<<20, 1<<20), func(t *testing.T, m *simMeeting) {
+		m.meet(t, 5e6, simScript{corrupt: 1, eager: true})
+		m.meet(t, 20e3, simScript{})
+		for range 3 {
+			m.meet(t, 1e6, simScript{flap: 700 * time.Millisecond})
+		}
+		m.run(t, 100*time.Second) // the slow one alone takes 53 s
+	})
+}

@@ -7,6 +7,7 @@ import "slices"
 // that a failure proves a liar, and a success shows by comparison who lied before.
 type suspicion struct {
 	attempts []attempt
+	moves    int // how often the piece was taken from its sole sender and begun anew
 }
 
 type attempt struct {

@@ -41,10 +41,16 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 
 // mayWrest tells whether r may take over o's k-th request with what that takes with it: a piece on
 // parole begins anew with its thief. That pays only if the thief has the whole of it sooner by the
-// same margin; else two that know nothing of each other's rate would take it in turns for ever.
+// same margin; else two that know nothing of each other's rate would take it in turns for ever. Each
+// time it has changed hands the margin doubles, so that one who is fast but chokes all the time
+// cannot keep a slow one from ever finishing it.
 func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 	p := s.started[o.queue[k].piece]
-	return !p.parole || o.snubbed || o.eta(k+p.free, now) > 2*r.eta(len(r.queue)+len(p.blocks)-1, now)
+	if !p.parole || o.snubbed {
+		return true
+	}
+	margin := time.Duration(2) << min(s.spoiled[p.piece].moves, 10)
+	return o.eta(k+p.free, now) > margin*r.eta(len(r.queue)+len(p.blocks)-1, now)
 }
 
 // mayStealFrom tells whether r could be the second to be asked for a block that is under way.

@@ -60,6 +60,7 @@ type simSession struct {
 	sent       int          // blocks
 	interested bool         // they are interested in us
 	heard      int          // messages they sent
+	cancelled  map[simRequest]bool
 
 	theirs    Bitfield     // what they have
 	choked    bool         // they choke us
@@ -162,6 +163,7 @@ func (p *simPeer) speak(conn net.Conn, dialled bool) {
 	s := &simSession{
 		peer: p, conn: conn, wake: sync.NewCond(&p.mu), done: make(chan struct{}),
 		choking: true, choked: true, theirs: newBitfield(p.content.NumPieces()),
+		cancelled: map[simRequest]bool{},
 	}
 	p.mu.Lock()
 	if p.ctx.Err() != nil || p.listener == nil && !dialled {

@@ -62,7 +62,7 @@ func (h *simHost) watch(c *simContent) *simLedger {
 	defer h.net.mu.Unlock()
 	h.ledger = l
 	h.tap = func(c *simConn) simTap {
-		w := &simWatch{ledger: l, peer: c.remote, asked: map[simRequest]bool{}, allowed: map[uint32]bool{}}
+		w := &simWatch{ledger: l, peer: c.remote, asked: map[simRequest]bool{}, allowed: map[uint32]bool{}, crossed: map[simRequest]bool{}}
 		w.in.hear, w.in.data, w.in.end = w.incoming, w.payload, w.arrived
 		w.out.hear = w.outgoing
 		l.watches[w] = true
@@ -95,7 +95,8 @@ type simWatch struct {
 	lie   bool       // it differs from the truth so far
 	at    int        // bytes of it that came
 
-	unchoked bool // they let us ask
+	crossed  map[simRequest]bool // asked in the instant of a choke
+	unchoked bool                // they let us ask
 	chokedAt time.Duration
 	allowed  map[uint32]bool // pieces that may be asked for in spite of a choke (BEP 6)
 }
@@ -133,11 +134,15 @@ func (w *simWatch) outgoing(m simHead) {
 	switch m.id {
 	case wire.Request:
 		l.asked++
+		if l.host.net.now() == w.chokedAt {
+			// A choke of this instant has ended it, or will once the client has looked at what it
+			// read, or has not: it may be answered, and asked for again.
+			w.crossed[q] = true
+			return
+		}
 		if !w.unchoked && !w.allowed[q.index] {
-			if l.host.net.now() > w.chokedAt {
-				l.fault("asked %v for %v, who chokes us", w.peer, q)
-			}
-			return // it crossed the choke, which has ended it
+			l.fault("asked %v for %v, who chokes us", w.peer, q)
+			return
 		}
 		if w.asked[q] {
 			l.fault("asked %v twice for %v", w.peer, q)
@@ -204,7 +209,7 @@ func (w *simWatch) payload(b []byte) {
 func (w *simWatch) arrived() {
 	l, q := w.ledger, w.block
 	w.at = 0
-	asked := w.settle(q)
+	asked := w.settle(q) || w.crossed[q]
 	if w.lie {
 		l.lies[w.peer]++
 		l.lieBytes += int64(q.length)

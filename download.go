@@ -73,6 +73,7 @@ type Download struct {
 	freed   bool // blocks have become free: idle peers may take them
 	rechoke bool
 	scratch []blockID
+	asks    []upload // scratch, too
 
 	checking                     bool
 	checked                      int64

@@ -12,21 +12,26 @@ const (
 	maxQueuedRequests = 500
 	// maxOutbox bounds the messages that wait for a peer that does not read.
 	maxOutbox = 4 << 20
+	// requestSize is the length of a request on the wire.
+	requestSize = 17
 )
 
-// An outbox is what is to be written to one peer: encoded messages, and the requests of the peer
-// that are still to be answered. Anybody may add to it without waiting; the peer's writer takes
-// from it. Payload is not kept here: it is read when it is about to go out.
+// An outbox is what is to be written to one peer: encoded messages, what the peer is to be asked
+// for, and the requests of the peer that are still to be answered. Anybody may add to it without
+// waiting; the peer's writer takes from it. Payload is not kept here: it is read when it is about
+// to go out. Our own requests are encoded then, too: while the writer is busy with an upload, what
+// they ask for may have come from elsewhere, or the peer may have choked us.
 type outbox struct {
 	mu       sync.Mutex
 	messages []byte
+	asks     []upload // what the peer is to be asked for, behind the messages; oldest first
 	uploads  []upload // oldest first
 	closed   bool
 	wake     chan struct{} // holds one token while there is something to take
 	room     chan struct{} // closed when uploads fell below its bound; nil unless the reader waits
 }
 
-// upload is a block that the peer asked for.
+// upload is a block that the peer asked for, or is to be asked for.
 type upload struct {
 	piece, begin, length uint32
 }
@@ -53,7 +58,29 @@ func (o *outbox) addLazily(encode func([]byte) []byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.messages = encode(o.messages)
-	return len(o.messages) <= maxOutbox
+	return o.fits()
+}
+
+// fits tells whether no more waits than may.
+func (o *outbox) fits() bool { return len(o.messages)+requestSize*len(o.asks) <= maxOutbox }
+
+// ask adds requests of ours and wakes the writer. It returns false once too much is waiting.
+func (o *outbox) ask(requests []upload) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asks = append(o.asks, requests...)
+	o.signal()
+	return o.fits()
+}
+
+// unask takes out the requests of ours that which holds for, and tells whether there were any. The
+// peer will not have heard of them.
+func (o *outbox) unask(which func(upload) bool) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := len(o.asks)
+	o.asks = slices.DeleteFunc(o.asks, which)
+	return len(o.asks) < n
 }
 
 // queue adds a request of the peer. It returns false if too many wait.
@@ -132,7 +159,10 @@ func (o *outbox) take(empty []byte, n int, uploads []upload) ([]byte, []upload) 
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	messages := o.messages
-	o.messages = empty[:0]
+	for _, u := range o.asks {
+		messages = wire.AppendRequest(messages, u.piece, u.begin, u.length)
+	}
+	o.messages, o.asks = empty[:0], o.asks[:0]
 	return messages, append(uploads[:0], o.uploads[:min(n, len(o.uploads))]...)
 }
 

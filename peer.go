@@ -236,6 +236,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	case wire.Choke:
 		p.remote.choking = true
 		p.giveBack(func(a ask) bool { return !p.remote.allows(a.piece) })
+		p.out.unask(func(u upload) bool { return !p.remote.allows(int32(u.piece)) })
 	case wire.Unchoke:
 		p.remote.choking = false
 		d.refill(p, now)

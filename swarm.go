@@ -226,22 +226,29 @@ func (d *Download) ask(p *peer, room int, now time.Time) {
 	for _, c := range cancels {
 		d.cancel(c.remote, c.block)
 	}
-	if len(ids) > 0 {
-		p.send(func(b []byte) []byte {
-			for _, id := range ids {
-				b = wire.AppendRequest(b, uint32(id.piece), uint32(id.index)*blockSize, uint32(d.sched.blockLen(id)))
-			}
-			return b
-		})
+	if len(ids) == 0 {
+		return
 	}
+	d.asks = d.asks[:0]
+	for _, id := range ids {
+		d.asks = append(d.asks, d.onWire(id))
+	}
+	if !p.out.ask(d.asks) {
+		p.stopLocked(errNotReading)
+	}
+}
+
+// onWire names a block as messages do.
+func (d *Download) onWire(id blockID) upload {
+	return upload{uint32(id.piece), uint32(id.index) * blockSize, uint32(d.sched.blockLen(id))}
 }
 
 // cancel tells a remote that a block is not wanted of it any more.
 func (d *Download) cancel(r *remote, id blockID) {
-	p := d.byRemote[r]
-	p.send(func(b []byte) []byte {
-		return wire.AppendCancel(b, uint32(id.piece), uint32(id.index)*blockSize, uint32(d.sched.blockLen(id)))
-	})
+	p, u := d.byRemote[r], d.onWire(id)
+	if !p.out.unask(func(v upload) bool { return v == u }) {
+		p.send(func(b []byte) []byte { return wire.AppendCancel(b, u.piece, u.begin, u.length) })
+	}
 	d.gate.giveBack(1)
 	d.freed = true
 }

@@ -60,7 +60,8 @@ type Client struct {
 	UploadLimit   *rate.Limiter
 	// Encryption says whether connections are encrypted.
 	Encryption EncryptionPolicy
-	// LocalDiscovery looks for peers in the local network (BEP 14).
+	// LocalDiscovery looks for peers in the local network, by multicast (BEP 14). It never does so for
+	// private torrents, and whether a magnet link is of one is known once it is resolved.
 	LocalDiscovery bool
 	// Dial connects to peers; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -70,10 +71,11 @@ type Client struct {
 	Logger *slog.Logger
 
 	// Seams for tests: how to listen, how to look names up, and the seed of all that is drawn by lot but for keys.
-	listen       func(network, addr string) (net.Listener, error)
-	listenPacket func(network, addr string) (net.PacketConn, error)
-	lookup       func(ctx context.Context, host string) ([]netip.Addr, error)
-	seed         uint64
+	listen          func(network, addr string) (net.Listener, error)
+	listenPacket    func(network, addr string) (net.PacketConn, error)
+	listenMulticast func(network string, group netip.AddrPort) (net.PacketConn, error)
+	lookup          func(ctx context.Context, host string) ([]netip.Addr, error)
+	seed            uint64
 
 	once    sync.Once
 	openErr error
@@ -85,7 +87,8 @@ type Client struct {
 	http     *http.Client
 	ownHTTP  bool
 	udp      *udpTransport
-	listener net.Listener // nil if we do not listen
+	local    *localDiscovery // nil if it is not wanted, or cannot be had
+	listener net.Listener    // nil if we do not listen
 	memory   blockMemory
 	hashing  chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
 	ctx      context.Context // ended by Close
@@ -166,9 +169,18 @@ func (c *Client) openOnce() error {
 	c.serving = make(map[Hash]*Download)
 	c.streams = make(map[[20]byte]Hash)
 	c.greeting = make(map[netip.Addr]int)
-	if c.NoListen {
-		return nil
+	if !c.NoListen {
+		if err := c.openListener(); err != nil {
+			return err
+		}
 	}
+	if c.LocalDiscovery {
+		c.openLocal()
+	}
+	return nil
+}
+
+func (c *Client) openListener() error {
 	listen := c.listen
 	if listen == nil {
 		listen = net.Listen
@@ -186,6 +198,25 @@ func (c *Client) openOnce() error {
 	c.listener = l
 	c.tasks.Go(func() { c.accept(l) })
 	return nil
+}
+
+func (c *Client) openLocal() {
+	listen := c.listenMulticast
+	if listen == nil {
+		listen = listenMulticast
+	}
+	if c.local = newLocalDiscovery(listen, c.port, c.rng.Uint64(), c.log); c.local != nil {
+		c.tasks.Go(func() { c.local.run(c.ctx) })
+	}
+}
+
+// lookLocally looks for peers of a torrent in the local network, if the client does that at all, until
+// stop is called.
+func (c *Client) lookLocally(hash Hash, found func(netip.AddrPort) bool) (stop func()) {
+	if c.local == nil {
+		return func() {}
+	}
+	return c.local.join(hash, found)
 }
 
 // peerIDPrefix names the client and its version in peer ids (BEP 20).

@@ -296,6 +296,9 @@ func (d *Download) share() {
 	d.client.serve(d)
 	var announced sync.WaitGroup
 	announced.Go(func() { d.trackers.run(announcing) })
+	if !d.t.private {
+		defer d.client.lookLocally(d.t.infoHash, d.foundLocally)()
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for d.ctx.Err() == nil {

@@ -86,7 +86,7 @@ type resolver struct {
 }
 
 func (r *resolver) run() (*Torrent, error) {
-	if len(r.m.Trackers)+len(r.m.Peers)+len(r.o.Peers) == 0 {
+	if len(r.m.Trackers)+len(r.m.Peers)+len(r.o.Peers) == 0 && r.client.local == nil {
 		return nil, fmt.Errorf("nobody to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)
 	}
 	r.ctx, r.stop = context.WithCancelCause(r.parent)
@@ -119,7 +119,9 @@ func (r *resolver) run() (*Torrent, error) {
 		r.tasks.Go(func() { r.lookUp(peer) })
 	}
 	r.tasks.Go(func() { r.trackers.run(r.ctx) })
+	stopLooking := r.client.lookLocally(r.m.InfoHash, func(a netip.AddrPort) bool { return r.found(sourceLSD, a) })
 	r.search()
+	stopLooking()
 	r.tasks.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), stopAtOnce)
 	defer cancel()

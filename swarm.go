@@ -21,6 +21,15 @@ func (d *Download) foundPeers(url string, peers []netip.AddrPort) {
 	d.signal()
 }
 
+// foundLocally takes the address of a peer in the local network, and tells whether it is news.
+func (d *Download) foundLocally(a netip.AddrPort) bool {
+	d.mu.Lock()
+	news := d.cand.add(a, sourceLSD, "", time.Now())
+	d.mu.Unlock()
+	d.signal()
+	return news
+}
+
 // hungry tells whether the download wants peers and has none.
 func (d *Download) hungry() bool {
 	d.mu.Lock()

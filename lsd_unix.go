@@ -1,0 +1,13 @@
+//go:build unix
+
+package torrent
+
+import "syscall"
+
+// setMulticastLoop has what is sent to a group heard on this machine as well, which the net package forbids.
+func setMulticastLoop(fd uintptr, six bool) error {
+	if six {
+		return syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_MULTICAST_LOOP, 1)
+	}
+	return syscall.SetsockoptByte(int(fd), syscall.IPPROTO_IP, syscall.IP_MULTICAST_LOOP, 1) // an int is refused by some
+}

@@ -1,0 +1,12 @@
+package torrent
+
+import "syscall"
+
+// setMulticastLoop has what is sent to a group heard on this machine as well, which the net package forbids.
+func setMulticastLoop(fd uintptr, six bool) error {
+	if six {
+		const loop6 = 11 // IPV6_MULTICAST_LOOP
+		return syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IPV6, loop6, 1)
+	}
+	return syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IP, syscall.IP_MULTICAST_LOOP, 1)
+}

@@ -1,0 +1,71 @@
+// Command ours downloads a torrent with this library, or seeds some.
+//
+//	ours [-memory] [-seed] [-listen ADDR] -dir DIR TORRENT...
+//
+// It ends once the torrent is complete; with -seed it prints "ready" once all are, and shares on.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/shoal-go/torrent"
+	"golang.org/x/time/rate"
+)
+
+func main() {
+	dir := flag.String("dir", ".", "directory of the content")
+	memory := flag.Bool("memory", false, "keep the content in memory")
+	seed := flag.Bool("seed", false, "share on once complete")
+	listen := flag.String("listen", "", "address to accept peers on")
+	upload := flag.Int("upload", 0, "bytes a second to send at most")
+	flag.Parse()
+	if *memory {
+		*dir = ""
+	}
+	if err := run(*dir, *seed, *listen, *upload, flag.Args()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(dir string, seed bool, listen string, upload int, torrents []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	client := &torrent.Client{Listen: listen}
+	defer client.Close()
+	if upload > 0 {
+		client.UploadLimit = rate.NewLimiter(rate.Limit(upload), 256<<10)
+	}
+	o := &torrent.Options{Dir: dir, Seed: seed, Client: client, MaxMemory: 1 << 40}
+	var downloads []*torrent.Download
+	for _, path := range torrents {
+		t, err := torrent.Read(path)
+		if err != nil {
+			return err
+		}
+		d, err := t.Start(ctx, o)
+		if err != nil {
+			return err
+		}
+		downloads = append(downloads, d)
+	}
+	for _, d := range downloads {
+		files, err := d.Wait()
+		if err != nil {
+			return err
+		}
+		defer files.Close()
+	}
+	if seed {
+		fmt.Println("ready")
+		fmt.Println("goroutines", runtime.NumGoroutine())
+		<-ctx.Done()
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"os/exec"
+	"strconv"
+)
+
+// racer is a client under test. What it cannot do is nil.
+type racer struct {
+	name   string
+	usable func(b *bench) bool // nil is always
+	// leech downloads the arena's torrent to a directory, and ends.
+	leech func(b *bench, a *arena, out string) *exec.Cmd
+	// seed shares the arena's torrent at an address, prints "ready" once it does, and never ends.
+	seed func(b *bench, a *arena, n int) *exec.Cmd
+	// idle shares many torrents of what lies in the arena's content, and is otherwise as seed.
+	idle func(b *bench, a *arena, n int, torrents []string) *exec.Cmd
+}
+
+// Hosts of the arena: the tracker has 1, seeds are from 2 on.
+const (
+	aria2Host      = 200
+	libtorrentHost = 201
+)
+
+var ours = racer{
+	name: "ours",
+	leech: func(b *bench, a *arena, out string) *exec.Cmd {
+		return exec.Command(b.bin+"/ours", "-dir", out, a.torrent)
+	},
+	seed: func(b *bench, a *arena, n int) *exec.Cmd {
+		return exec.Command(b.bin+"/ours", "-seed", "-listen", peerAddr(n), "-dir", a.content, a.bare)
+	},
+	idle: func(b *bench, a *arena, n int, torrents []string) *exec.Cmd {
+		return exec.Command(b.bin+"/ours", append([]string{"-seed", "-listen", peerAddr(n), "-dir", a.content}, torrents...)...)
+	},
+}
+
+var oursInMemory = racer{
+	name: "ours",
+	leech: func(b *bench, a *arena, out string) *exec.Cmd {
+		return exec.Command(b.bin+"/ours", "-memory", a.torrent)
+	},
+}
+
+// floor keeps so many requests in flight a seed.
+func floor(requests int, flags ...string) racer {
+	return racer{
+		name: "floor",
+		leech: func(b *bench, a *arena, out string) *exec.Cmd {
+			args := append([]string{"-dir", out, "-requests", strconv.Itoa(requests)}, flags...)
+			return exec.Command(b.bin+"/floor", append(append(args, a.torrent), a.peers...)...)
+		},
+	}
+}
+
+var anacrolix = racer{
+	name: "anacrolix",
+	leech: func(b *bench, a *arena, out string) *exec.Cmd {
+		return exec.Command(b.bin+"/anacrolix", "-dir", out, a.torrent)
+	},
+	seed: func(b *bench, a *arena, n int) *exec.Cmd {
+		return exec.Command(b.bin+"/anacrolix", "-seed", "-listen", peerAddr(n), "-dir", a.content, a.bare)
+	},
+	idle: func(b *bench, a *arena, n int, torrents []string) *exec.Cmd {
+		return exec.Command(b.bin+"/anacrolix", append([]string{"-seed", "-listen", peerAddr(n), "-dir", a.content}, torrents...)...)
+	},
+}
+
+var aria2 = racer{
+	name:   "aria2",
+	usable: func(b *bench) bool { _, err := exec.LookPath("aria2c"); return err == nil },
+	leech: func(b *bench, a *arena, out string) *exec.Cmd {
+		return exec.Command("aria2c", "--no-conf", "-q", "--seed-time=0", "--enable-dht=false", "--enable-dht6=false",
+			"--bt-enable-lpd=false", "--file-allocation=none", "--interface="+host(aria2Host), "-d", out, a.torrent)
+	},
+}
+
+var libtorrent = racer{
+	name:   "libtorrent",
+	usable: func(b *bench) bool { return b.python != "" },
+	leech: func(b *bench, a *arena, out string) *exec.Cmd {
+		return exec.Command(b.python, b.script(), "leech", a.torrent, out, host(libtorrentHost))
+	},
+	seed: func(b *bench, a *arena, n int) *exec.Cmd {
+		return exec.Command(b.python, b.script(), "seed", a.bare, a.content, "0", host(n))
+	},
+	idle: func(b *bench, a *arena, n int, torrents []string) *exec.Cmd {
+		return exec.Command(b.python, append([]string{b.script(), "idle", a.content, host(n)}, torrents...)...)
+	},
+}

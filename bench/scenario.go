@@ -1,0 +1,168 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// scenario is a swarm, and what is measured of the clients in it.
+type scenario struct {
+	name    string
+	title   string
+	racers  []racer
+	columns []column
+	prepare func(b *bench) (*arena, error)
+	measure func(b *bench, a *arena, r racer) result
+}
+
+const (
+	mebibyte  = 1 << 20
+	fullSpeed = 25_000_000 // bytes a second of a limited seed
+	roundTrip = 100 * time.Millisecond
+)
+
+var scenarios = []scenario{
+	{"fat", "One seed without a limit, 2 GiB, pieces of 1 MiB", all(256), raceColumns("floor"), fatSeed(mebibyte), measureLeech},
+	{"small-pieces", "The same with pieces of 256 KiB", all(256), raceColumns("floor"), fatSeed(mebibyte / 4), measureLeech},
+	// The floor hashes a piece once it is whole, which is not the least for pieces that no cache holds.
+	{"big-pieces", "The same with pieces of 16 MiB", others, raceColumns("libtorrent"), fatSeed(16 * mebibyte), measureLeech},
+	{"memory", "The same with pieces of 1 MiB, kept in memory (the floor writes nothing)",
+		[]racer{floor(256, "-nowrite"), oursInMemory}, raceColumns("floor"), fatSeed(mebibyte), measureInMemory},
+	{"four", "Four seeds of 25 MB/s, 1 GiB", all(256), limitColumns, limitedSeeds(4, fullSpeed, 1024*mebibyte, mebibyte), measureLeech},
+	{"far", "Four seeds of 25 MB/s behind 100 ms of round trip, 1 GiB", all(256), limitColumns, farSeeds, measureLeech},
+	{"thirty", "Thirty seeds of 1 MB/s, 300 MB, pieces of 256 KiB", all(16), limitColumns, limitedSeeds(30, 1_000_000, 300_000_000, mebibyte/4), measureLeech},
+	{"files", "One seed without a limit, 4,000 small files, some of them empty", all(256), raceColumns("floor"), manyFiles, measureLeech},
+	{"seed", "Seeding to one libtorrent without a limit, 2 GiB (CPU and memory of the seed)",
+		[]racer{ours, anacrolix, libtorrent}, raceColumns("libtorrent"), seedless, measureSeed},
+	{"idle", "A thousand idle torrents, seeded by one process", []racer{ours, anacrolix, libtorrent}, idleColumns, manyTorrents, measureIdle},
+}
+
+var others = []racer{ours, anacrolix, aria2, libtorrent}
+
+// all are the clients and the floor, which keeps so many requests in flight a seed.
+func all(requests int) []racer { return append([]racer{floor(requests)}, others...) }
+
+// single is an arena for one file, with a tracker and without seeds.
+func (b *bench) single(size, pieceLength int64) (*arena, error) {
+	size = int64(float64(size)*b.scale)/1000*1000 + 777 // the last piece is odd
+	name := fmt.Sprintf("file-%d.bin", size)
+	path := filepath.Join(b.dir, "single", name)
+	if _, err := os.Stat(path); err != nil {
+		if err := makeFile(path, size); err != nil {
+			return nil, err
+		}
+	}
+	return b.arena(path, pieceLength)
+}
+
+// arena is one for what lies at root, with a tracker and without seeds.
+func (b *bench) arena(root string, pieceLength int64) (*arena, error) {
+	base := filepath.Join(b.dir, filepath.Base(root))
+	a := &arena{content: filepath.Dir(root), torrent: base + ".torrent", bare: base + ".bare.torrent"}
+	announce, err := a.track()
+	if err != nil {
+		return nil, err
+	}
+	return a, makeTorrents(a.torrent, a.bare, root, announce, pieceLength)
+}
+
+func fatSeed(pieceLength int64) func(b *bench) (*arena, error) {
+	return func(b *bench) (*arena, error) {
+		a, err := b.single(2048*mebibyte, pieceLength)
+		if err != nil {
+			return nil, err
+		}
+		a.peers = []string{peerAddr(2)}
+		return a, b.seed(a, 2, 1, 0)
+	}
+}
+
+func limitedSeeds(n, rate int, size, pieceLength int64) func(b *bench) (*arena, error) {
+	return func(b *bench) (*arena, error) {
+		a, err := b.single(size, pieceLength)
+		if err != nil {
+			return nil, err
+		}
+		for i := range n {
+			a.peers = append(a.peers, peerAddr(2+i))
+		}
+		a.setIdeal(float64(size)*b.scale/float64(n*rate), 0)
+		return a, b.seed(a, 2, n, rate)
+	}
+}
+
+// farSeeds puts a relay in front of each of four seeds.
+func farSeeds(b *bench) (*arena, error) {
+	const n, size = 4, 1024 * mebibyte
+	a, err := b.single(size, mebibyte)
+	if err != nil {
+		return nil, err
+	}
+	for i := range n {
+		r := relay{to: peerAddr(2 + i), delay: roundTrip / 2, rate: fullSpeed}
+		l, err := r.listen(peerAddr(12 + i))
+		if err != nil {
+			return nil, err
+		}
+		a.closers = append(a.closers, func() { l.Close() })
+		a.peers = append(a.peers, peerAddr(12+i))
+	}
+	a.setIdeal(size*b.scale/(n*fullSpeed), roundTrip)
+	return a, b.seed(a, 2, n, 0)
+}
+
+func (a *arena) setIdeal(seconds float64, more time.Duration) {
+	a.ideal = time.Duration(seconds*float64(time.Second)) + more
+	a.note += fmt.Sprintf("; %.2f s is ideal", a.ideal.Seconds())
+}
+
+func manyFiles(b *bench) (*arena, error) {
+	root := filepath.Join(b.dir, "many", "files")
+	if err := makeFiles(root, max(10, int(4000*b.scale))); err != nil {
+		return nil, err
+	}
+	a, err := b.arena(root, 64<<10)
+	if err != nil {
+		return nil, err
+	}
+	a.peers = []string{peerAddr(2)}
+	return a, b.seed(a, 2, 1, 0)
+}
+
+// seedless is for clients that are the seed themselves.
+func seedless(b *bench) (*arena, error) {
+	a, err := b.single(2048*mebibyte, mebibyte)
+	if err == nil {
+		a.peers = []string{peerAddr(2)}
+	}
+	return a, err
+}
+
+// manyTorrents is a thousand torrents of a small file each; they lie where idleTorrents says.
+func manyTorrents(b *bench) (*arena, error) {
+	a := &arena{content: filepath.Join(b.dir, "idle")}
+	announce, err := a.track()
+	if err != nil {
+		return nil, err
+	}
+	for i, path := range b.idleTorrents() {
+		root := filepath.Join(a.content, fmt.Sprintf("%d.bin", i))
+		if err := makeFile(root, 100_000); err != nil {
+			return nil, err
+		}
+		if err := makeTorrents(path, path+".bare", root, announce, 32<<10); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+func (b *bench) idleTorrents() []string {
+	paths := make([]string, max(2, int(1000*b.scale)))
+	for i := range paths {
+		paths[i] = filepath.Join(b.dir, fmt.Sprintf("idle-%d.torrent", i))
+	}
+	return paths
+}

@@ -4,11 +4,13 @@ package interop
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -87,8 +89,17 @@ func startLibrary(t *testing.T, r role, peers ...netip.AddrPort) *libraryPeer {
 
 	var tor *torrent.Torrent
 	var err error
-	tor, err = torrent.Read(r.what)
-	require.NoError(t, err)
+	if strings.HasPrefix(r.what, "magnet:") {
+		m, err := torrent.ParseMagnet(r.what)
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		tor, err = m.Resolve(ctx, o)
+		require.NoError(t, err)
+	} else {
+		tor, err = torrent.Read(r.what)
+		require.NoError(t, err)
+	}
 	p.Download, err = tor.Start(t.Context(), o)
 	require.NoError(t, err)
 	t.Cleanup(p.stop)

@@ -102,6 +102,11 @@ func (c *choice) files() (chosen []int) {
 	return chosen
 }
 
+// whole are the chosen files of which every piece is verified.
+func (c *choice) whole() []int {
+	return slices.DeleteFunc(c.files(), func(i int) bool { return c.missing[i] > 0 })
+}
+
 // pieces are the priorities that the choice gives to the pieces.
 func (c *choice) pieces() []uint8 {
 	all := make([]uint8, c.t.NumPieces())
@@ -142,17 +147,20 @@ func (c *choice) piece(i int, verified bool) {
 // Select chooses anew which files to download, while the download runs. What is already there stays;
 // a download that is complete and ended cannot be widened. Nil is Normal for all.
 func (d *Download) Select(sel func(File) Priority) {
-	if err := d.choose(sel); err != nil {
+	priority := choosePriorities(d.t, sel)
+	d.choosing.Lock() // one at a time, though storage is told without the mutex
+	defer d.choosing.Unlock()
+	if d.ended() {
+		return
+	}
+	if err := d.choose(priority); err != nil {
 		d.fail(err)
 	}
 	d.signal()
 }
 
 // choose follows a choice of files.
-func (d *Download) choose(sel func(File) Priority) error {
-	d.choosing.Lock() // one at a time, though storage is told without the mutex
-	defer d.choosing.Unlock()
-	priority := choosePriorities(d.t, sel)
+func (d *Download) choose(priority []Priority) error {
 	wanted := make([]bool, len(priority))
 	for i, p := range priority {
 		wanted[i] = p != Skip
@@ -164,7 +172,9 @@ func (d *Download) choose(sel func(File) Priority) error {
 	d.mu.Lock()
 	defer d.unlock(now)
 	d.choice.set(priority, &d.sched.have)
-	d.files.choose(d.choice.files())
+	if d.isDone() {
+		d.files.choose(d.choice.whole()) // what is not yet there is added once all is
+	}
 	d.reprioritise(now)
 	d.announceNews()
 	return nil

@@ -48,7 +48,7 @@ type Download struct {
 	writing [16]chan struct{} // held while a piece is written, by piece: two writes of one never overlap
 	files   *Downloaded
 
-	choosing sync.Mutex // held while files are chosen; taken before mu
+	choosing sync.Mutex // held while files are chosen, and while what is chosen becomes complete; taken before mu
 
 	mu         sync.Mutex
 	rng        *rand.Rand
@@ -177,7 +177,7 @@ func (d *Download) open() (err error) {
 		return err
 	}
 	d.files = newDownloaded(d.t, d.store, d.endSharing)
-	if err = d.choose(d.o.Select); err != nil {
+	if err = d.choose(choosePriorities(d.t, d.o.Select)); err != nil {
 		d.store.Close()
 		return err
 	}
@@ -481,7 +481,16 @@ func (d *Download) noteComplete() {
 		d.mu.Unlock()
 		return
 	}
-	if d.complete || d.rechecks > 0 {
+	settled := d.complete || d.rechecks > 0
+	d.mu.Unlock()
+	if settled {
+		return
+	}
+	// A Select comes wholly before, and there may be more to do, or after, and is too late without Seed.
+	d.choosing.Lock()
+	defer d.choosing.Unlock()
+	d.mu.Lock()
+	if d.sched.need.Count() > 0 || d.rechecks > 0 {
 		d.mu.Unlock()
 		return
 	}

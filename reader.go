@@ -46,13 +46,15 @@ func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, er
 	d.mu.Lock()
 	defer d.unlock(now)
 	if d.choice.priority[i] == Skip {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("file is not chosen")}
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errNotChosen}
 	}
 	d.readers[r] = struct{}{}
 	d.waiting++
 	d.followReaders()
 	return r, nil
 }
+
+var errNotChosen = errors.New("file is not chosen")
 
 // Close ends the reader's claim to be served first.
 func (r *reader) Close() error {
@@ -75,11 +77,20 @@ func (r *reader) Read(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.off >= r.f.Length {
+		if r.isClosed() {
+			return 0, fs.ErrClosed
+		}
 		return 0, io.EOF
 	}
 	n, err := r.read(p, r.off)
 	r.off += int64(n)
 	return n, err
+}
+
+func (r *reader) isClosed() bool {
+	r.d.mu.Lock()
+	defer r.d.mu.Unlock()
+	return r.closed
 }
 
 func (r *reader) Seek(offset int64, whence int) (int64, error) {
@@ -165,11 +176,12 @@ func (r *reader) await(piece int, off int64) error {
 		d.mu.Lock()
 		have, news := d.sched.have.Has(piece), d.news
 		closed, result := r.closed, d.result
+		chosen := d.choice.priority[r.f.index] != Skip
 		moved := r.at/d.t.pieceLength != off/d.t.pieceLength
 		r.at = off
 		if (moved || !have) && !closed {
 			d.followReaders()
-			if !have {
+			if !have && chosen {
 				d.hurry(piece, now)
 			}
 		}
@@ -179,6 +191,8 @@ func (r *reader) await(piece int, off int64) error {
 			return fs.ErrClosed
 		case have:
 			return nil
+		case !chosen:
+			return errNotChosen // any more: nothing would come
 		case d.isDone() && result != nil:
 			return result
 		}
@@ -206,7 +220,7 @@ func (d *Download) followReaders() {
 	for r := range d.readers {
 		begin := r.f.offset + r.at
 		end := min(begin+window, r.f.offset+r.f.Length)
-		if begin >= end {
+		if begin >= end || d.choice.priority[r.f.index] == Skip {
 			continue
 		}
 		first, last := int(begin/d.t.pieceLength), int((end-1)/d.t.pieceLength)

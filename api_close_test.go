@@ -27,8 +27,8 @@ func openFiles(dir string) (names []string) {
 	return names
 }
 
-// maps is how many maps this process has of files below dir, where the system tells.
-func maps(dir string) int {
+// mapsOf is how many maps this process has of files below dir, where the system tells.
+func mapsOf(dir string) int {
 	b, _ := os.ReadFile("/proc/self/maps")
 	return bytes.Count(b, []byte(dir))
 }
@@ -98,7 +98,7 @@ func TestAPICloseEarly(t *testing.T) {
 				settled(t, before)
 				if dir != "" {
 					require.Empty(t, openFiles(dir))
-					require.Zero(t, maps(dir))
+					require.Zero(t, mapsOf(dir))
 				}
 			})
 		}
@@ -130,7 +130,7 @@ func TestAPIBytesOutliveFailure(t *testing.T) {
 		require.NoError(t, d.Close())
 		require.NoError(t, client.Close())
 		if dir != "" {
-			require.Zero(t, maps(dir))
+			require.Zero(t, mapsOf(dir))
 		}
 	}
 }
@@ -196,7 +196,7 @@ func TestAPICloseComplete(t *testing.T) {
 			settled(t, before)
 			if o.Dir != "" {
 				require.Empty(t, openFiles(o.Dir))
-				require.Zero(t, maps(o.Dir))
+				require.Zero(t, mapsOf(o.Dir))
 			}
 		})
 	}

@@ -60,6 +60,7 @@ type candidate struct {
 	tracker  string // the last to name it
 	failures int    // dials that failed and connections that were of no use, in a row
 	useful   bool   // a connection to it was of use once
+	sated    bool   // the last connection ended because both sides have all that they want
 	priority uint32 // BEP 40; higher is better
 	standing standing
 	due      time.Time // when it may be dialled
@@ -188,8 +189,27 @@ func (c *candidates) left(addr netip.AddrPort, useful bool, now time.Time) {
 		c.failed(k, now)
 		return
 	}
-	k.useful, k.failures, k.due = true, 0, now.Add(redialUseful)
+	k.useful, k.sated, k.failures, k.due = true, false, 0, now.Add(redialUseful)
 	c.queue(k, now)
+}
+
+// sated tells that the connection to addr ended because both sides have all that they want. Until
+// recall that counts as a failure.
+func (c *candidates) sated(addr netip.AddrPort, now time.Time) {
+	if k := c.all[unmap(addr)]; k != nil && k.standing == isConnected {
+		k.sated = true
+		c.failed(k, now)
+	}
+}
+
+// recall has those dialled at once that were left because nothing was wanted: something is.
+func (c *candidates) recall(now time.Time) {
+	for _, k := range c.all {
+		if k.sated && (k.standing == isDelayed || k.standing == isGivenUp) {
+			k.sated, k.failures, k.due = false, 0, now
+			c.queue(k, now)
+		}
+	}
 }
 
 // failed counts a failure, and gives the candidate up after too many.

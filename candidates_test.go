@@ -42,6 +42,8 @@ func TestCandidates(t *testing.T) {
 	leaves := func(addr string, useful bool) event {
 		return func(s *scene) { s.left(addrPort(addr), useful, s.now) }
 	}
+	sated := func(addr string) event { return func(s *scene) { s.candidates.sated(addrPort(addr), s.now) } }
+	recalled := func(s *scene) { s.recall(s.now) }
 	banned := func(addr string) event { return func(s *scene) { s.ban(addrPort(addr)) } }
 	isSelf := func(addr string) event { return func(s *scene) { s.noteSelf(addrPort(addr)) } }
 
@@ -108,6 +110,23 @@ func TestCandidates(t *testing.T) {
 			{106, []event{made(a), leaves(a, false)}, "", ""},
 			{165, nil, "", ""},
 			{166, nil, a, "and its failures count from one again"},
+		}},
+		{"something is wanted again", []step{
+			{0, []event{named(a, sourceTracker), named(b, sourceTracker), comes(a), comes(b)}, "", ""},
+			{9, []event{sated(a), leaves(b, false)}, "", ""},
+			{10, []event{recalled}, a, "and a had it before"},
+			{10, []event{recalled, failed(a)}, "", "which is said once"},
+			{69, nil, b, ""},
+			{69, []event{failed(b)}, "", ""},
+			{70, nil, a, ""},
+			{70, []event{made(a), sated(a)}, "", ""},
+			{189, nil, b, ""},
+			{189, []event{failed(b)}, "", "b is given up"},
+			{190, nil, a, ""},
+			{190, []event{made(a), sated(a)}, "", "and a"},
+			{9999, nil, "", ""},
+			{9999, []event{recalled}, a, "but not for good"},
+			{9999, nil, "", ""},
 		}},
 		{"who failed, and who has been of use", []step{
 			{0, []event{named(a, sourceTracker), comes(a), leaves(a, true), named(v, sourcePEX)}, v, ""},

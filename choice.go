@@ -199,6 +199,8 @@ func (d *Download) noteMissing(now time.Time) {
 	if d.complete && d.sched.need.Count() > 0 {
 		d.complete = false
 		d.lastProgress = now // nothing was to be waited for until now
+		d.cand.recall(now)
+		d.signal()
 	}
 }
 

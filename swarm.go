@@ -182,7 +182,14 @@ func (d *Download) removePeer(p *peer) {
 	delete(d.byRemote, &p.remote)
 	d.peers = slices.DeleteFunc(d.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() {
-		d.cand.left(p.ext.listens, (p.useful || p.up.total() > 0) && p.closing != errBothSeeds, now)
+		if p.closing == errBothSeeds {
+			d.cand.sated(p.ext.listens, now)
+			if !d.complete {
+				d.cand.recall(now) // we have come to want something meanwhile
+			}
+		} else {
+			d.cand.left(p.ext.listens, p.useful || p.up.total() > 0, now)
+		}
 	}
 	d.client.leftPeer()
 	d.freed, d.rechoke = true, true

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -113,7 +114,7 @@ func TestAPIBytesOutliveFailure(t *testing.T) {
 	seed.give(s.piecesOf("share/b/c.txt")...)
 	for _, dir := range []string{"", t.TempDir()} {
 		client := local()
-		d, err := s.Start(t.Context(), &torrent.Options{Dir: dir, Client: client, Peers: []netip.AddrPort{seed.addr}, StallTimeout: 1e9})
+		d, err := s.Start(t.Context(), &torrent.Options{Dir: dir, Client: client, Peers: []netip.AddrPort{seed.addr}, StallTimeout: 200 * time.Millisecond})
 		require.NoError(t, err)
 		var early []byte
 		for f, err := range d.Completed() {

@@ -24,7 +24,8 @@ import (
 
 func TestAPIFileSystem(t *testing.T) {
 	t.Parallel()
-	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	// Small, for TestFS reads it byte by byte.
+	s := makeShare(t, torrent.CreateOptions{PieceLength: 256}, part{"a.bin", 700}, part{"b/c.txt", 17}, part{"b/d.bin", 1500}, part{"b/empty", 0}, part{"z.bin", 256})
 	addr := s.seed(t, torrent.Options{})
 	for name, o := range map[string]torrent.Options{
 		"memory":    {},

@@ -220,6 +220,7 @@ type remote struct {
 	sent   atomic.Int64 // bytes of payload
 	mu     sync.Mutex
 	asked  map[int]bool // pieces
+	order  []int        // the piece of each request
 	allow  map[int]bool // pieces that a gated peer gives
 	opened chan struct{}
 }
@@ -348,6 +349,7 @@ func (l *line) request() (piece, begin, length int, err error) {
 			piece, begin, length = int(be.Uint32(b)), int(be.Uint32(b[4:])), int(be.Uint32(b[8:]))
 			l.mu.Lock()
 			l.asked[piece] = true
+			l.order = append(l.order, piece)
 			l.mu.Unlock()
 			return piece, begin, length, nil
 		}

@@ -53,14 +53,17 @@ func makeShare(t *testing.T, o torrent.CreateOptions, parts ...part) *share {
 	t.Helper()
 	s := &share{dir: t.TempDir(), want: make(map[string][]byte)}
 	rng := rand.NewChaCha8([32]byte{byte(len(parts)), 1})
-	root := filepath.Join(s.dir, "share")
+	if o.Name == "" {
+		o.Name = "share"
+	}
+	root := filepath.Join(s.dir, o.Name)
 	for _, p := range parts {
 		name := filepath.Join(root, filepath.FromSlash(p.path))
 		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o755))
 		b := make([]byte, p.size)
 		rng.Read(b)
 		require.NoError(t, os.WriteFile(name, b, 0o644))
-		s.want[strings.TrimSuffix("share/"+p.path, "/")] = b
+		s.want[strings.TrimSuffix(o.Name+"/"+p.path, "/")] = b
 	}
 	if o.PieceLength == 0 {
 		o.PieceLength = 32 << 10

@@ -82,8 +82,14 @@ func (b *logBuffer) String() string {
 // startLibrary starts a download, which seeds once it is complete. A magnet link is resolved first.
 func startLibrary(t *testing.T, r role, peers ...netip.AddrPort) *libraryPeer {
 	t.Helper()
-	p := &libraryPeer{host: newAddr(), failed: make(chan struct{})}
-	p.client = newClient(t, p.host, r.setting)
+	p := &libraryPeer{host: newAddr()}
+	p.start(t, newClient(t, p.host, r.setting), r, peers...)
+	return p
+}
+
+func (p *libraryPeer) start(t *testing.T, c *torrent.Client, r role, peers ...netip.AddrPort) {
+	t.Helper()
+	p.client, p.failed = c, make(chan struct{})
 	t.Cleanup(func() { p.client.Close() })
 	o := &torrent.Options{Dir: r.dir, Seed: true, Peers: peers, Client: p.client}
 
@@ -108,7 +114,6 @@ func startLibrary(t *testing.T, r role, peers ...netip.AddrPort) *libraryPeer {
 			close(p.failed)
 		}
 	}()
-	return p
 }
 
 func (p *libraryPeer) addr() netip.Addr       { return p.host }

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A libtorrent peer for the tests: downloads, then seeds until it is ended.
 
-usage: peer.py WHAT DIR IP [--enc enabled|forced|forced-plaintext|disabled] [--seed] [--peer IP:PORT]... [--no-pex]
+usage: peer.py WHAT DIR IP [--enc enabled|forced|forced-plaintext|disabled] [--seed] [--peer IP:PORT]... [--no-pex] [--lsd]
        peer.py --create DIR/NAME OUT ANNOUNCE PIECE_LENGTH
 
 WHAT is a .torrent file or a magnet link. Prints "ready" once it has started, "seeding" once it has everything."""
@@ -34,7 +34,7 @@ def share(o):
     listen = '[%s]:6881' % o.ip if ':' in o.ip else '%s:6881' % o.ip
     session = lt.session(dict(
         ENCRYPTION[o.enc], listen_interfaces=listen, alert_mask=0,
-        enable_dht=False, enable_lsd=False, enable_upnp=False, enable_natpmp=False,
+        enable_dht=False, enable_lsd=o.lsd, enable_upnp=False, enable_natpmp=False,
         enable_incoming_utp=False, enable_outgoing_utp=False, allow_multiple_connections_per_ip=True,
         min_reconnect_time=1))  # in another way, encrypted or not, if the first did not work
     if not o.no_pex:
@@ -73,4 +73,5 @@ else:
     p.add_argument('--seed', action='store_true')
     p.add_argument('--peer', action='append', default=[])
     p.add_argument('--no-pex', action='store_true')
+    p.add_argument('--lsd', action='store_true')
     share(p.parse_args())

@@ -228,6 +228,10 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		return nil
 	case wire.Extended:
 		return p.actExtended(m, now)
+	case wire.Suggest, wire.HaveAll, wire.HaveNone, wire.Reject, wire.AllowedFast:
+		if !p.fast {
+			return fmt.Errorf("%v without the Fast extension", m.ID)
+		}
 	}
 	d := p.d
 	d.mu.Lock()
@@ -269,7 +273,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	case wire.Reject:
 		return p.rejected(m, now)
 	case wire.AllowedFast:
-		if p.fast && uint64(m.Index) < uint64(d.t.NumPieces()) && len(p.remote.allowed) < maxAllowedFast {
+		if uint64(m.Index) < uint64(d.t.NumPieces()) && len(p.remote.allowed) < maxAllowedFast {
 			if p.remote.allowed == nil {
 				p.remote.allowed = make(map[int32]struct{})
 			}
@@ -277,7 +281,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 			d.refill(p, now)
 		}
 	case wire.Suggest:
-		if p.fast && uint64(m.Index) < uint64(d.t.NumPieces()) {
+		if uint64(m.Index) < uint64(d.t.NumPieces()) {
 			p.remote.suggest(int32(m.Index))
 		}
 	}
@@ -324,9 +328,6 @@ func (p *peer) giveBack(which func(ask) bool) {
 
 // rejected takes a block back that the peer will not send (BEP 6).
 func (p *peer) rejected(m wire.Message, now time.Time) error {
-	if !p.fast {
-		return errors.New("rejects without the Fast extension")
-	}
 	id, ok := p.d.blockAt(wire.Message{Index: m.Index, Begin: m.Begin, Length: m.Length})
 	if !ok {
 		return errors.New("rejects what was never asked")

@@ -1,0 +1,141 @@
+package torrent
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// The examples of BEP 6.
+func TestAllowedFastSet(t *testing.T) {
+	h := Hash(bytes.Repeat([]byte{0xaa}, 20))
+	ip := netip.MustParseAddr("80.4.4.200")
+	require.Equal(t, []uint32{1059, 431, 808, 1217, 287, 376, 1188}, allowedFast(ip, h, 1313, 7))
+	require.Equal(t, []uint32{1059, 431, 808, 1217, 287, 376, 1188, 353, 508}, allowedFast(ip, h, 1313, 9))
+	require.Equal(t, allowedFast(ip, h, 1313, 9), allowedFast(netip.MustParseAddr("80.4.4.1"), h, 1313, 9), "one set for all of a network")
+	require.ElementsMatch(t, []uint32{0, 1, 2}, allowedFast(ip, h, 3, 5), "there are no more pieces")
+	require.Empty(t, allowedFast(netip.MustParseAddr("2001:db8::1"), h, 1313, 9), "it is not defined")
+}
+
+// fastRig is a client that shares 64 pieces of two blocks, a host to speak to it from, and the pieces
+// that the client lets that host ask for in spite of a choke.
+type fastRig struct {
+	content *simContent
+	us      netip.AddrPort
+	seed    *Download
+	them    *simHost
+	set     []uint32
+	others  []uint32 // the rest of the pieces
+}
+
+func newFastRig(t *testing.T, n *simNet) *fastRig {
+	r := &fastRig{content: newSimContent(1, 2*blockSize, 64*2*blockSize), them: n.host("80.4.4.200", 0, 0, 0)}
+	us := n.host("80.0.0.1", 0, 0, 0)
+	r.us = us.addr(6881)
+	r.seed = simSeed(t, simClient(t, us, nil), r.content)
+	r.set = allowedFast(r.them.ip, r.content.infoHash, 64, fastSetSize)
+	for i := range uint32(64) {
+		if !slices.Contains(r.set, i) {
+			r.others = append(r.others, i)
+		}
+	}
+	after(time.Second)
+	return r
+}
+
+// several is one word for each number.
+func several(format string, numbers ...uint32) (words []string) {
+	for _, i := range numbers {
+		words = append(words, fmt.Sprintf(format, i))
+	}
+	return words
+}
+
+func TestAllowedFastWhileChoked(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		r := newFastRig(t, n)
+		s := speak(t, r.them, r.content, r.us, speech{fast: true})
+		s.sayID(wire.HaveNone)
+		after(time.Second)
+		require.Equal(t, append([]string{"have all"}, several("allowed fast %d", r.set...)...), s.take())
+
+		s.ask(r.set[0], r.others[0], r.set[1])
+		after(time.Second)
+		require.ElementsMatch(t, append(several("piece %d/0", r.set[:2]...), several("reject %d/0", r.others[0])...), s.take(),
+			"a choke stops only what is not in the set")
+
+		for i := range uint32(fastSetBelow + 1) {
+			s.say(wire.AppendHave(nil, i))
+		}
+		s.ask(r.set[2])
+		after(time.Second)
+		require.Equal(t, several("reject %d/0", r.set[2]), s.take(), "it has enough to trade with")
+	})
+}
+
+// Each request has one answer: the block, or a reject.
+func TestChokeRejects(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		r := newFastRig(t, n)
+		r.seed.uploadLimits = limits{drained(1, blockSize)} // what is asked for waits
+		s := speak(t, r.them, r.content, r.us, speech{fast: true})
+		s.say(wire.AppendSimple(wire.AppendSimple(nil, wire.HaveNone), wire.Interested))
+		after(time.Second)
+		require.Contains(t, s.take(), "unchoke")
+
+		s.ask(r.others[0], r.set[0], r.others[1], r.others[2])
+		s.say(wire.AppendCancel(nil, r.others[1], 0, blockSize))
+		after(time.Second)
+		require.Equal(t, several("reject %d/0", r.others[1]), s.take(), "a cancel is answered")
+
+		s.sayID(wire.NotInterested)
+		after(time.Second)
+		require.Equal(t, append([]string{"choke"}, several("reject %d/0", r.others[0], r.others[2])...), s.take(),
+			"first the choke, so that it does not ask again; then a reject for each but what is allowed fast")
+	})
+}
+
+// What BEP 6 adds may only be said where both ends speak it.
+func TestFastMessagesWithoutFast(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"have all":     wire.AppendSimple(nil, wire.HaveAll),
+		"have none":    wire.AppendSimple(nil, wire.HaveNone),
+		"suggest":      wire.AppendSuggest(nil, 1),
+		"allowed fast": wire.AppendAllowedFast(nil, 1),
+		"reject":       wire.AppendReject(nil, 1, 0, blockSize),
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(t *testing.T, n *simNet) {
+				r := newFastRig(t, n)
+				s := speak(t, r.them, r.content, r.us, speech{})
+				s.say(b)
+				after(time.Second)
+				require.True(t, s.hungUp())
+			})
+		})
+	}
+}
+
+// Without BEP 6 a request that is not granted has no answer.
+func TestRequestsWithoutFast(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		r := newFastRig(t, n)
+		s := speak(t, r.them, r.content, r.us, speech{})
+		s.ask(r.set[0], r.others[0])
+		after(time.Second)
+		require.Equal(t, []string{"bitfield"}, s.take())
+		s.sayID(wire.Interested)
+		after(time.Second)
+		require.Equal(t, []string{"unchoke"}, s.take())
+		s.ask(r.others[0])
+		after(time.Second)
+		require.Equal(t, several("piece %d/0", r.others[0]), s.take())
+	})
+}

@@ -196,12 +196,18 @@ func (d *Download) reprioritise(now time.Time) {
 
 // noteMissing acts on something being wanted again after all that was wanted had been there.
 func (d *Download) noteMissing(now time.Time) {
-	if d.complete && d.sched.need.Count() > 0 {
-		d.complete = false
-		d.lastProgress = now // nothing was to be waited for until now
-		d.cand.recall(now)
-		d.signal()
+	if !d.complete || d.sched.need.Count() == 0 {
+		return
 	}
+	d.complete = false
+	d.lastProgress = now // nothing was to be waited for until now
+	d.cand.recall(now)
+	for _, p := range d.peers {
+		if p.extended {
+			p.sendExtHandshake() // we are no longer upload only (BEP 21)
+		}
+	}
+	d.signal()
 }
 
 func (d *Download) prioritise(i int, priority uint8) {

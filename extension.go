@@ -55,14 +55,12 @@ func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 		P:            int(d.client.port()),
 		YourIP:       to.Addr().AsSlice(),
 		MetadataSize: int64(len(d.t.info)),
+		UploadOnly:   new(d.sched.need.Count() == 0),
 	}
 	for n, e := range extensionTable {
 		if n > 0 && e.offered(d) {
 			h.M[e.name] = n
 		}
-	}
-	if d.sched.need.Count() == 0 {
-		h.UploadOnly = 1
 	}
 	return h
 }
@@ -112,9 +110,9 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	if h.ReqQ > 0 {
 		p.pipe.setLimit(h.ReqQ)
 	}
-	if h.UploadOnly != 0 {
-		p.ext.uploadOnly = true
-		if d.sharing() && d.sched.need.Count() == 0 {
+	if h.UploadOnly != nil {
+		p.ext.uploadOnly = *h.UploadOnly
+		if p.ext.uploadOnly && d.sharing() {
 			return errBothSeeds
 		}
 	}

@@ -61,6 +61,13 @@ func (tr *simTracker) said() []simAnnounce {
 	return slices.Clone(tr.announces)
 }
 
+// forget empties what said returns.
+func (tr *simTracker) forget() {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.announces = nil
+}
+
 // client is what a host speaks to the tracker with.
 func (tr *simTracker) client(h *simHost) *http.Client {
 	return &http.Client{Transport: simTransport{tr, h}}

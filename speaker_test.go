@@ -22,6 +22,9 @@ type speaker struct {
 	said  []string // by the client, since take
 	over  bool     // the connection has ended
 	bytes int64    // payload of blocks that came
+
+	hello   wire.ExtHandshake // the last that came
+	helloed bool              // since lastHello
 }
 
 // speech is what a speaker claims to understand, and whether it reads what it is sent.
@@ -90,6 +93,11 @@ func (s *speaker) listen() {
 		s.mu.Lock()
 		if m.ID == wire.Piece {
 			s.bytes += int64(m.Length)
+		}
+		if m.ID == wire.Extended && m.ExtID == 0 {
+			s.hello, err = wire.ParseExtHandshake(m.Payload)
+			s.helloed = true
+			require.NoError(s.t, err)
 		}
 		s.said = append(s.said, s.words(m))
 		s.mu.Unlock()

@@ -55,7 +55,12 @@ func (d *Download) droppedTracker(url string) {
 func (d *Download) announceProgress() announceProgress {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return announceProgress{uploaded: d.uploaded, downloaded: d.downloaded, left: d.choice.wanted - d.choice.verified}
+	return announceProgress{
+		uploaded:    d.uploaded,
+		downloaded:  d.downloaded,
+		left:        d.choice.wanted - d.choice.verified,
+		partialSeed: d.complete && !d.sched.have.full(),
+	}
 }
 
 func (d *Download) maxPeers() int { return d.o.maxPeers() }

@@ -80,6 +80,7 @@ type trackerConfig struct {
 type announceProgress struct {
 	uploaded, downloaded int64
 	left                 int64 // not yet verified; -1 while the length is unknown
+	partialSeed          bool  // some of the content is missing, and not wanted (BEP 21)
 }
 
 // trackers announces one download to its trackers (BEP 3, 12, 15) for as long as run lives.

@@ -248,6 +248,8 @@ func announceURL(u *url.URL, r announceRequest) string {
 	add("key", fmt.Sprintf("%08X", r.key))
 	if r.event != eventNone {
 		add("event", r.event.String())
+	} else if r.partialSeed {
+		add("event", "paused") // as BEP 21 has it
 	}
 	if r.trackerID != "" {
 		add("trackerid", r.trackerID)

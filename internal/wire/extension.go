@@ -31,7 +31,7 @@ type ExtHandshake struct {
 	YourIP       []byte // the receiver's address as the sender sees it, 4 or 16 bytes
 	IPv4, IPv6   []byte // the sender's other addresses, 4 and 16 bytes
 	MetadataSize int64  // of the info dictionary in bytes (BEP 9); any positive number may be claimed
-	UploadOnly   int    // 1 if the sender wants nothing (BEP 21)
+	UploadOnly   *bool  // whether the sender wants nothing (BEP 21); nil is unsaid
 }
 
 // ParseExtHandshake reads the payload of an extended message 0. An entry of the wrong type, or with
@@ -69,7 +69,9 @@ func ParseExtHandshake(p []byte) (ExtHandshake, error) {
 		case "metadata_size":
 			h.MetadataSize = natural(value, math.MaxInt64)
 		case "upload_only":
-			h.UploadOnly = int(natural(value, 1))
+			if n, ok := bencode.Int(value); ok && (n == 0 || n == 1) {
+				h.UploadOnly = new(n != 0)
+			}
 		}
 	}
 	return h, nil
@@ -86,7 +88,7 @@ func parseNumbers(p []byte) map[string]int {
 	return m
 }
 
-// Append appends the handshake's dictionary to b, without what is zero.
+// Append appends the handshake's dictionary to b, without what is unsaid.
 func (h *ExtHandshake) Append(b []byte) []byte {
 	b = append(b, 'd')
 	b = appendStringEntry(b, "ipv4", h.IPv4)
@@ -99,10 +101,17 @@ func (h *ExtHandshake) Append(b []byte) []byte {
 	for _, n := range []struct {
 		key   string
 		value int64
-	}{{"metadata_size", h.MetadataSize}, {"p", int64(h.P)}, {"reqq", int64(h.ReqQ)}, {"upload_only", int64(h.UploadOnly)}} {
+	}{{"metadata_size", h.MetadataSize}, {"p", int64(h.P)}, {"reqq", int64(h.ReqQ)}} {
 		if n.value != 0 {
 			b = appendIntEntry(b, n.key, n.value)
 		}
+	}
+	if h.UploadOnly != nil {
+		only := int64(0)
+		if *h.UploadOnly {
+			only = 1
+		}
+		b = appendIntEntry(b, "upload_only", only)
 	}
 	b = appendStringEntry(b, "v", h.V)
 	b = appendStringEntry(b, "yourip", h.YourIP)

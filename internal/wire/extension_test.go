@@ -22,8 +22,12 @@ func TestExtHandshake(t *testing.T) {
 				"13:metadata_sizei31235e1:pi6881e4:reqqi250e11:upload_onlyi1e1:v5:X 1.06:yourip4:\x7f\x00\x00\x01e",
 			want: ExtHandshake{
 				M: map[string]int{"lt_donthave": 7, "ut_metadata": 0, "ut_pex": 1}, V: "X 1.0", ReqQ: 250, P: 6881,
-				YourIP: []byte{127, 0, 0, 1}, IPv4: []byte{1, 2, 3, 4}, IPv6: ip6, MetadataSize: 31235, UploadOnly: 1,
+				YourIP: []byte{127, 0, 0, 1}, IPv4: []byte{1, 2, 3, 4}, IPv6: ip6, MetadataSize: 31235, UploadOnly: new(true),
 			},
+		},
+		"not upload only": {
+			payload: "d1:mde11:upload_onlyi0ee",
+			want:    ExtHandshake{M: map[string]int{}, UploadOnly: new(false)},
 		},
 		"nothing":       {payload: "de", append: "d1:mdee"},
 		"no extensions": {payload: "d1:mdee", want: ExtHandshake{M: map[string]int{}}},

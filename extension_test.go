@@ -1,0 +1,174 @@
+package torrent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// lastHello is the last extension handshake that was heard since the last time.
+func (s *speaker) lastHello() (h wire.ExtHandshake, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, ok = s.hello, s.helloed
+	s.helloed = false
+	return h, ok
+}
+
+func TestExtensionHandshake(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		content := newSimContent(1, blockSize, 600*blockSize)
+		us, them := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+		d := simLeech(t, simClient(t, us, nil), content)
+		after(time.Second)
+		s := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		s.sayID(wire.HaveAll)
+		after(time.Second)
+		h, ok := s.lastHello()
+		require.True(t, ok)
+		require.Equal(t, clientName, h.V)
+		require.Equal(t, maxQueuedRequests, h.ReqQ)
+		require.Equal(t, 6881, h.P)
+		require.Equal(t, them.ip.AsSlice(), h.YourIP)
+		require.False(t, *h.UploadOnly)
+		require.Equal(t, map[string]int{"ut_pex": extPEX, "ut_metadata": extMetadata, "lt_donthave": extDontHave}, h.M)
+
+		s.sayHello(wire.ExtHandshake{V: "X \x1b[1m1", ReqQ: 3, P: 77, YourIP: []byte{80, 0, 0, 9}})
+		s.sayID(wire.Unchoke)
+		after(time.Second)
+		require.Len(t, s.requests(), 3, "as many as it takes")
+		p := d.Stats().Peers[0]
+		require.Equal(t, "X  [1m1", p.Client, "fit for a terminal")
+		require.Equal(t, 1, d.Stats().Known, "where it listens")
+		d.mu.Lock()
+		require.True(t, d.cand.all[them.addr(77)] != nil)
+		require.Equal(t, "80.0.0.9:6881", d.cand.external[0].String())
+		d.mu.Unlock()
+	})
+}
+
+// A peer may say that it lost a piece, and is told of those that we lose (BEP 54).
+func TestDontHave(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		content := newSimContent(1, blockSize, 2*blockSize)
+		us, them := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+		d := simLeech(t, simClient(t, us, nil), content)
+		after(time.Second)
+		s := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		s.say(wire.AppendAllowedFast(wire.AppendSimple(nil, wire.HaveAll), 1))
+		after(time.Second)
+		require.Equal(t, []string{"request 1/0"}, s.requests())
+		s.say(wire.AppendDontHave(nil, extDontHave, 1))
+		after(time.Second)
+		require.Equal(t, 1, d.Stats().Peers[0].Pieces)
+		require.Zero(t, d.Stats().Peers[0].Requests, "what was asked of it may be asked of others")
+		s.take()
+		s.say(wire.AppendDontHave(nil, extDontHave, 0))
+		after(time.Second)
+		require.Equal(t, []string{"not interested"}, s.take())
+		s.say(wire.AppendHave(nil, 1))
+		after(time.Second)
+		require.Equal(t, []string{"interested", "request 1/0"}, s.take(), "it has it again")
+		s.say(wire.AppendDontHave(nil, extDontHave, 2))
+		after(time.Second)
+		require.True(t, s.hungUp(), "there is no such piece")
+	})
+}
+
+// Who has all that it wants, and not everything, is a partial seed (BEP 21).
+func TestPartialSeed(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		const half = 8 * blockSize
+		content := newSimContent(1, blockSize, half, half)
+		content.trackers = [][]string{{"http://tracker.sim/announce"}}
+		tracker := newSimTracker(1)
+		tracker.interval = 5 * time.Minute
+		us, them, other := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0), n.host("80.0.0.3", blockSize, 0, 0)
+		simSeed(t, simClient(t, other, nil), content)
+		first := func(f File) Priority {
+			if f.index == 0 {
+				return Normal
+			}
+			return Skip
+		}
+		tracker.add(other.addr(6881))
+		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, tracker), Seed: true, Select: first, Storage: newSimStorage(content).open})
+		require.NoError(t, err)
+		after(time.Second)
+		s := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		s.sayID(wire.HaveNone)
+		after(time.Second)
+		h, ok := s.lastHello()
+		require.True(t, ok && !*h.UploadOnly)
+		after(time.Minute)
+		require.True(t, d.Stats().Complete)
+		h, ok = s.lastHello()
+		require.True(t, ok && *h.UploadOnly, "it is said once it is so")
+		late := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		after(time.Second)
+		h, ok = late.lastHello()
+		require.True(t, ok && *h.UploadOnly, "and at once to who comes later")
+		require.Len(t, d.Stats().Peers, 2, "the seed has nothing more for us")
+		late.sayHello(wire.ExtHandshake{UploadOnly: new(true)})
+		after(time.Second)
+		require.True(t, late.hungUp(), "neither side wants anything")
+
+		tracker.forget()
+		after(20 * time.Minute)
+		for _, a := range tracker.said() {
+			require.Equal(t, "paused", a.event)
+		}
+		require.NotEmpty(t, tracker.said())
+
+		tracker.remove(other.addr(6881)) // the tracker is of no help
+		s = speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		after(time.Second)
+		d.Select(nil)
+		after(time.Second)
+		h, ok = s.lastHello()
+		require.True(t, ok && !*h.UploadOnly, "now we want something")
+		after(15 * time.Second)
+		require.True(t, d.Stats().Complete, "of the seed that had nothing more for us")
+		require.EqualValues(t, 2*half, d.Stats().Verified)
+	})
+}
+
+// Who wants nothing is worth nothing to a partial seed, until it says otherwise.
+func TestUploadOnlyTakenBack(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		content := newSimContent(1, blockSize, 4*blockSize)
+		us, them, other := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0), n.host("80.0.0.3", 0, 0, 0)
+		d := simLeech(t, simClient(t, us, nil), content)
+		after(time.Second)
+		var fickle, firm *speaker
+		for _, s := range []**speaker{&fickle, &firm} {
+			*s = speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+			(*s).sayID(wire.HaveNone)
+			(*s).sayHello(wire.ExtHandshake{UploadOnly: new(true)})
+		}
+		after(time.Second)
+		fickle.sayHello(wire.ExtHandshake{UploadOnly: new(false)})
+		firm.sayHello(wire.ExtHandshake{V: "X"})
+		after(time.Second)
+		simSeed(t, simClient(t, other, nil), content, us.addr(6881))
+		after(10 * time.Second)
+		require.True(t, d.Stats().Complete)
+		require.False(t, fickle.hungUp())
+		require.True(t, firm.hungUp())
+	})
+}
+
+// requests are those among what was heard since the last time.
+func (s *speaker) requests() (asked []string) {
+	for _, w := range s.take() {
+		var piece, block int
+		if n, _ := fmt.Sscanf(w, "request %d/%d", &piece, &block); n == 2 {
+			asked = append(asked, w)
+		}
+	}
+	return asked
+}

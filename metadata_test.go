@@ -1,0 +1,155 @@
+package torrent
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// TestMetadataHistories lets honest and lying peers come, answer, dawdle, reject and leave in any order.
+// However they do, no honest one is called a liar, memory stays bounded, and once an honest one stays
+// the truth is found.
+func TestMetadataHistories(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		size := 1 + rng.IntN(12*wire.MetadataBlock)
+		truth := randomBytes(seed, size)
+		m, now := newMetadata(), epoch
+		type fellow struct {
+			*metadataPeer
+			addr   netip.AddrPort
+			claims int64
+			lies   bool
+			banned bool
+		}
+		fellows := make([]*fellow, 8)
+		for k := range fellows {
+			f := &fellow{addr: addrPort(fmt.Sprintf("80.0.0.%d:1", k)), claims: int64(size), lies: k > 0 && rng.IntN(2) == 0}
+			if f.lies && rng.IntN(3) == 0 {
+				f.claims = 1 + rng.Int64N(maxMetadata)
+			}
+			fellows[k] = f
+		}
+		found := false
+		judge := func(f *fellow, d *draft, err error) {
+			if err != nil {
+				require.ErrorIs(t, err, errLied)
+				require.True(t, f.lies, "seed %d: %v", seed, err)
+				f.banned = true
+			}
+			switch {
+			case d == nil:
+			case bytes.Equal(d.text(), truth):
+				found = true
+				for _, liar := range m.liars(truth) {
+					require.True(t, fellows[liar.Addr().As4()[3]].lies)
+				}
+			default:
+				if liar, ok := m.refute(d); ok {
+					f := fellows[liar.Addr().As4()[3]]
+					require.True(t, f.lies, "seed %d: %v is honest", seed, liar)
+					f.banned = true
+				}
+			}
+		}
+		for step := 0; !found; step++ {
+			require.Less(t, step, 20_000, "seed %d", seed)
+			now = now.Add(time.Duration(rng.IntN(1000)) * time.Millisecond)
+			f := fellows[rng.IntN(len(fellows))]
+			switch {
+			case f.banned:
+				if f.metadataPeer != nil {
+					m.leave(f.metadataPeer)
+					f.metadataPeer = nil
+				}
+			case f.metadataPeer == nil:
+				f.metadataPeer = m.join(f.addr, now)
+				judge(f, nil, m.offer(f.metadataPeer, f.claims))
+			case len(f.asked) == 0:
+				asked := m.next(f.metadataPeer, now)
+				require.LessOrEqual(t, len(asked), metadataAtOnce)
+			case step < 5000 && rng.IntN(50) == 0:
+				m.leave(f.metadataPeer)
+				f.metadataPeer = nil
+			case rng.IntN(50) == 0:
+				if m.rejected(f.metadataPeer, f.asked[0].piece, now) != nil {
+					m.leave(f.metadataPeer)
+					f.metadataPeer = nil
+				}
+			default:
+				i := f.asked[rng.IntN(len(f.asked))].piece
+				begin := int64(i) * wire.MetadataBlock
+				b := make([]byte, min(wire.MetadataBlock, f.claims-begin))
+				if begin < int64(size) {
+					copy(b, truth[begin:])
+				}
+				if f.lies && rng.IntN(3) == 0 {
+					b[rng.IntN(len(b))]++
+				}
+				d, err := m.received(f.metadataPeer, wire.MetadataMessage{Type: wire.MetadataData, Piece: i, TotalSize: f.claims, Data: b}, now)
+				judge(f, d, err)
+			}
+			held := int64(0)
+			for _, d := range m.drafts {
+				if d.pieces != nil {
+					held += d.size
+				}
+			}
+			require.LessOrEqual(t, held, int64(maxDrafts))
+		}
+	}
+}
+
+func TestMetadataRations(t *testing.T) {
+	m := newMetadata()
+	var long []*metadataPeer
+	for k := range 5 {
+		p := m.join(addrPort(fmt.Sprintf("80.0.0.%d:1", k)), epoch)
+		require.NoError(t, m.offer(p, maxMetadata-int64(k)))
+		long = append(long, p)
+	}
+	asked := func(p *metadataPeer) int { return len(m.next(p, epoch)) }
+	require.Zero(t, asked(long[0]), "the longest waits")
+	require.Equal(t, metadataAtOnce, asked(long[4]))
+	require.Equal(t, metadataAtOnce, asked(long[3]))
+
+	short := m.join(addrPort("80.0.1.1:1"), epoch)
+	require.NoError(t, m.offer(short, 100_000))
+	require.Equal(t, metadataAtOnce, asked(short), "it comes before them")
+	d, err := m.received(long[3], wire.MetadataMessage{Type: wire.MetadataData, Data: make([]byte, wire.MetadataBlock)}, epoch)
+	require.NoError(t, err, "an answer for a draft that lost its memory")
+	require.Nil(t, d)
+	m.leave(short)
+	m.leave(long[4])
+	require.Equal(t, 1, asked(long[3]))
+	require.Equal(t, metadataAtOnce, asked(long[2]))
+	for p := range m.peers {
+		m.leave(p)
+	}
+	require.Empty(t, m.drafts)
+}
+
+func TestMetadataAsksAnotherAfterAWhile(t *testing.T) {
+	m := newMetadata()
+	a, b, c := m.join(addrPort("80.0.0.1:1"), epoch), m.join(addrPort("80.0.0.2:1"), epoch), m.join(addrPort("80.0.0.3:1"), epoch)
+	for _, p := range []*metadataPeer{a, b, c} {
+		require.NoError(t, m.offer(p, 3*wire.MetadataBlock))
+	}
+	require.Equal(t, []int{0, 1, 2}, m.next(a, epoch))
+	require.Empty(t, m.next(b, epoch.Add(metadataAgain-1)))
+	require.Equal(t, []int{0, 1, 2}, m.next(b, epoch.Add(metadataAgain)))
+	require.Empty(t, m.next(c, epoch.Add(time.Hour)), "two are enough")
+	require.NoError(t, b.overdue(epoch.Add(metadataTimeout)))
+	require.Error(t, a.overdue(epoch.Add(metadataTimeout)))
+	require.Error(t, b.overdue(epoch.Add(metadataAgain+metadataTimeout)))
+	m.leave(a)
+	require.Empty(t, m.next(c, epoch.Add(metadataAgain)))
+	require.Equal(t, []int{0, 1, 2}, m.next(c, epoch.Add(2*metadataAgain)))
+}

@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """A libtorrent peer for the tests: downloads, then seeds until it is ended.
 
-usage: peer.py WHAT DIR IP [--enc enabled|forced|forced-plaintext|disabled] [--seed] [--peer IP:PORT]... [--no-pex] [--lsd]
+usage: peer.py WHAT DIR IP [--enc enabled|forced|forced-plaintext|disabled] [--seed] [--up BYTES] [--peer IP:PORT]... [--no-pex] [--lsd]
        peer.py --create DIR/NAME OUT ANNOUNCE PIECE_LENGTH
 
-WHAT is a .torrent file or a magnet link. Prints "ready" once it has started, "seeding" once it has everything."""
+WHAT is a .torrent file or a magnet link. Prints "ready" once it has started, "seeding" once it has everything,
+and when it is ended "uploaded" and the bytes of payload that it sent."""
 import argparse
 import signal
 import sys
@@ -50,15 +51,20 @@ def share(o):
     if o.seed:
         params.flags |= lt.torrent_flags.seed_mode
     torrent = session.add_torrent(params)
+    if o.up:
+        torrent.set_upload_limit(o.up)
     for peer in o.peer:
         host, port = peer.rsplit(':', 1)
         torrent.connect_peer((host.strip('[]'), int(port)))
     print('ready', flush=True)
-    while not torrent.status().is_seeding:
-        time.sleep(.05)
-    print('seeding', flush=True)
-    while True:
-        time.sleep(1)
+    try:
+        while not torrent.status().is_seeding:
+            time.sleep(.05)
+        print('seeding', flush=True)
+        while True:
+            time.sleep(1)
+    finally:
+        print('uploaded', torrent.status().total_payload_upload, flush=True)
 
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # rather than die, so that the session writes what it holds
@@ -71,6 +77,7 @@ else:
     p.add_argument('ip')
     p.add_argument('--enc', choices=ENCRYPTION, default='enabled')
     p.add_argument('--seed', action='store_true')
+    p.add_argument('--up', type=int, help='bytes a second')
     p.add_argument('--peer', action='append', default=[])
     p.add_argument('--no-pex', action='store_true')
     p.add_argument('--lsd', action='store_true')

@@ -1,0 +1,286 @@
+//go:build linux
+
+package interop
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
+
+	"github.com/shoal-go/torrent"
+)
+
+var (
+	kills    = flag.Int("kills", 5, "how often TestKill kills a download")
+	killSeed = flag.Uint64("killseed", 1, "chooses TestKill's moments, and the content")
+)
+
+const (
+	// leechEnv marks the start of the test binary that is a leecher, and says what it is to do.
+	leechEnv    = "TORRENT_INTEROP_LEECH"
+	killsARun   = 20       // kills before other content is begun with
+	bytesAKill  = 15 << 20 // of content, for each of them
+	seedRate    = 40 << 20 // bytes a second, so that most kills come in the midst of a transfer
+	hashingTime = 100 * time.Millisecond
+)
+
+// leech is what the process that is killed does: download a torrent from one peer into a directory.
+// It prints "complete" if that is what it came to, and stops in good order on SIGTERM.
+func leech() error {
+	what := strings.Split(os.Getenv(leechEnv), "\n")
+	t, err := torrent.Read(what[0])
+	if err != nil {
+		return err
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer cancel()
+	c := &torrent.Client{NoListen: true, Encryption: torrent.DisableEncryption}
+	d, err := t.Start(context.Background(), &torrent.Options{
+		Dir: what[1], Peers: []netip.AddrPort{netip.MustParseAddrPort(what[2])}, Client: c,
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-d.Done():
+		if _, err = d.Wait(); err == nil {
+			fmt.Println("complete")
+		}
+	}
+	return errors.Join(err, d.Close(), c.Close())
+}
+
+// killRun is one content that is downloaded to its end, however often the download is killed.
+type killRun struct {
+	t       *torrent.Torrent
+	path    string // of the .torrent
+	content string // the directory that holds it
+	dir     string // where it is downloaded to
+	relay   *relay
+	seed    killSeeder
+
+	kills, stops int
+	asked        int64 // bytes that had been asked for when it was killed
+}
+
+// killSeeder is a peer that tells how much it uploaded. It is to be stopped first.
+type killSeeder interface {
+	addrPort() netip.AddrPort
+	stop()
+	uploaded(t *testing.T) int64
+}
+
+// A download that is killed again and again goes on each time from all that it had verified and
+// written, and what the seed sends stays within a twentieth more than the content and what was asked for
+// at the kills. -v prints the figures.
+func TestKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	rng := rand.New(rand.NewPCG(*killSeed, 1))
+	var all killFigures
+	for all.kills < *kills {
+		all.add(killOften(t, rng, min(*kills-all.kills, killsARun), int64(256<<10)<<rng.IntN(2)))
+	}
+	t.Log(all)
+	require.Zero(t, all.again, "bytes of verified pieces were asked for again")
+	require.LessOrEqual(t, float64(all.sent), 1.05*float64(all.content)+float64(all.asked))
+}
+
+// killFigures is what came of it, in bytes but for the first line.
+type killFigures struct {
+	kills, stops, runs int
+	content            int64
+	sent               int64 // by the seed, as it counts
+	asked              int64 // for at the kills, and not yet sent
+	twice              int64 // passed the relay beyond the content
+	again              int64 // of verified pieces that was asked for
+	seed               string
+}
+
+func (f *killFigures) add(g killFigures) {
+	f.kills += g.kills
+	f.stops += g.stops
+	f.runs++
+	f.content += g.content
+	f.sent += g.sent
+	f.twice += g.twice
+	f.asked += g.asked
+	f.again += g.again
+	f.seed = g.seed
+}
+
+func (f killFigures) String() string {
+	return fmt.Sprintf("%d kills, %d stops, %d resumes; %d contents, %d bytes in all, each equal in the end\n"+
+		"%s sent %d bytes, %.4f of the content; %d bytes came twice, %d had been asked for at the kills\n"+
+		"%d bytes of verified pieces were asked for again",
+		f.kills, f.stops, f.kills+f.stops, f.runs, f.content,
+		f.seed, f.sent, float64(f.sent)/float64(f.content), f.twice, f.asked, f.again)
+}
+
+// killOften downloads one content, killing the download so often on the way.
+func killOften(t *testing.T, rng *rand.Rand, kills int, pieceLength int64) killFigures {
+	t.Helper()
+	r := &killRun{content: t.TempDir(), dir: t.TempDir()}
+	length := r.makeContent(t, rng, int64(kills)*bytesAKill, pieceLength)
+	host := netip.MustParseAddr("127.0.0.1")
+	name := "libtorrent"
+	if outside == "" && hasLibtorrent() {
+		p := startLibtorrent(t, role{what: r.path, dir: r.content, seed: true, setting: "disabled"}, "--up", strconv.Itoa(seedRate))
+		p.awaitText(t, "seeding")
+		r.seed, host = killLibtorrent{p}, trackerAddr
+	} else {
+		r.seed, name = startKillLibrary(t, r.path, r.content), "this library"
+	}
+	r.relay = startRelay(t, host, r.seed.addrPort())
+
+	for !r.live(t, rng, r.kills < kills, length) {
+	}
+	requireSame(t, r.content, r.dir)
+	r.seed.stop()
+	f := killFigures{
+		kills: r.kills, stops: r.stops, runs: 1, content: length,
+		sent: r.seed.uploaded(t), asked: r.asked, twice: r.relay.payload - length, again: r.relay.again, seed: name,
+	}
+	t.Logf("pieces of %d: %v", pieceLength, f)
+	return f
+}
+
+// makeContent makes about length bytes in files of all sizes, and the torrent.
+func (r *killRun) makeContent(t *testing.T, rng *rand.Rand, length, pieceLength int64) int64 {
+	t.Helper()
+	random := rand.NewChaCha8([32]byte{byte(rng.Uint32())})
+	for i := 0; length > 0; i++ {
+		n := min(length, 1+rng.Int64N(1<<(10+rng.IntN(18))))
+		b := make([]byte, n)
+		random.Read(b)
+		path := filepath.Join(r.content, contentName, strconv.Itoa(i%7), strconv.Itoa(i))
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, b, 0o644))
+		length -= n
+	}
+	var err error
+	r.t, err = torrent.Create(filepath.Join(r.content, contentName), &torrent.CreateOptions{PieceLength: pieceLength})
+	require.NoError(t, err)
+	r.path = filepath.Join(t.TempDir(), "kill.torrent")
+	writeTorrent(t, r.path, r.t)
+	return r.t.Length()
+}
+
+// live starts the download and lets it live for a random while, at the end of which it is killed, or
+// sometimes asked to stop. It tells whether the download was complete before that.
+func (r *killRun) live(t *testing.T, rng *rand.Rand, kill bool, length int64) (complete bool) {
+	t.Helper()
+	before, _ := r.relay.passed()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), leechEnv+"="+strings.Join([]string{r.path, r.dir, r.relay.addr.String()}, "\n"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var out logBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Start())
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	t.Cleanup(func() { cmd.Process.Kill(); <-ended })
+
+	// Most ends come when so many bytes have passed, some soon after the start, while files are hashed.
+	soon := make(<-chan time.Time)
+	until := before + rng.Int64N(bytesAKill)
+	switch {
+	case !kill:
+		until = before + 2*length
+	case rng.IntN(5) == 0:
+		soon = time.After(time.Duration(rng.Int64N(int64(hashingTime))))
+	}
+	deadline := time.After(patience)
+	for passed, more := r.relay.passed(); passed < until; passed, more = r.relay.passed() {
+		select {
+		case <-more:
+			continue
+		case <-soon:
+		case <-ended:
+		case <-deadline:
+			t.Fatalf("nothing came of it within %v: %v\n%s", patience, r.relay, out.String())
+		}
+		break
+	}
+	stop := kill && rng.IntN(8) == 0
+	if stop {
+		cmd.Process.Signal(syscall.SIGTERM)
+	} else if kill {
+		cmd.Process.Kill()
+	}
+	<-ended
+	switch status := cmd.ProcessState.Sys().(syscall.WaitStatus); {
+	case out.String() == "complete\n":
+		return true
+	case status.Signaled() && status.Signal() == syscall.SIGKILL:
+		r.kills++
+	case stop && cmd.ProcessState.Success() || status.Signaled() && status.Signal() == syscall.SIGTERM:
+		r.stops++
+	default:
+		t.Fatalf("it ended with %v: %s", cmd.ProcessState, out.String())
+	}
+	have, err := r.t.Verify(t.Context(), r.dir)
+	require.NoError(t, err)
+	r.asked += r.relay.killed(have)
+	return false
+}
+
+func hasLibtorrent() bool {
+	_, err := findProgram(pythonLibtorrent)
+	return err == nil
+}
+
+// killLibtorrent is a libtorrent that seeds.
+type killLibtorrent struct{ programPeer }
+
+func (k killLibtorrent) addrPort() netip.AddrPort { return netip.AddrPortFrom(k.host, peerPort) }
+
+func (k killLibtorrent) uploaded(t *testing.T) int64 {
+	t.Helper()
+	k.awaitText(t, "uploaded ")
+	n, err := strconv.ParseInt(regexp.MustCompile(`uploaded (\d+)`).FindStringSubmatch(k.text())[1], 10, 64)
+	require.NoError(t, err)
+	return n
+}
+
+// killLibrary is this library, seeding in the test's own process.
+type killLibrary struct {
+	*torrent.Download
+	client *torrent.Client
+}
+
+func startKillLibrary(t *testing.T, path, dir string) killLibrary {
+	t.Helper()
+	tor, err := torrent.Read(path)
+	require.NoError(t, err)
+	c := &torrent.Client{Listen: "127.0.0.1:0", UploadLimit: rate.NewLimiter(seedRate, 256<<10)}
+	d, err := tor.Start(t.Context(), &torrent.Options{Dir: dir, Seed: true, Client: c})
+	require.NoError(t, err)
+	t.Cleanup(func() { d.Close(); c.Close() })
+	<-d.Done()
+	return killLibrary{d, c}
+}
+
+func (k killLibrary) addrPort() netip.AddrPort {
+	return netip.MustParseAddrPort(k.client.Addr().String())
+}
+func (k killLibrary) stop()                       { k.Close() }
+func (k killLibrary) uploaded(t *testing.T) int64 { return k.Stats().Uploaded }

@@ -26,10 +26,10 @@ import (
 //	o.Select = m.Priority
 //	files, err := t.DownloadAll(ctx, o)
 //
-// It goes on until ctx ends. The error then matches ctx.Err() and its cause, and holds a *TrackerError for
-// each of the trackers that failed last; with StallTimeout it may be ErrStalled. What has the info hash and is no torrent that this
-// package takes is refused as by Parse. A link without trackers and peers is refused with
-// ErrUnsupported, unless o names peers or the client looks in the local network.
+// It goes on until ctx ends. The error then matches ctx.Err() and its cause, and holds a *TrackerError
+// for each of the trackers that failed last; with StallTimeout it may be ErrStalled. What has the info
+// hash but is no torrent that this package takes is refused as by Parse. A link without trackers and
+// peers is refused with ErrUnsupported, unless o names peers or the client looks in the local network.
 func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 	if ctx.Err() != nil {
 		return nil, contextError(ctx)

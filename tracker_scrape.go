@@ -139,7 +139,7 @@ func parseHTTPScrape(body []byte, h Hash) (s Scrape, err error) {
 			return Scrape{}, &refusal{reason: printable(string(text))}
 		case "files":
 			for hash, file := range bencode.Keys(files) {
-				if string(hash) != string(h[:]) {
+				if string(hash) != string(h[:]) && string(hash) != asText(h) {
 					continue
 				}
 				err = nil
@@ -157,4 +157,14 @@ func parseHTTPScrape(body []byte, h Hash) (s Scrape, err error) {
 		}
 	}
 	return s, err
+}
+
+// asText is a hash as the npm package bittorrent-tracker writes it in a scrape: taken for text whose
+// characters have the numbers of its bytes, and encoded as UTF-8.
+func asText(h Hash) string {
+	text := make([]rune, len(h))
+	for i, b := range h {
+		text[i] = rune(b)
+	}
+	return string(text)
 }

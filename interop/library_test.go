@@ -138,11 +138,15 @@ func (p *libraryPeer) awaitComplete(t *testing.T) {
 	}
 }
 
-// makeWithLibrary makes a torrent with Create.
+// makeWithLibrary makes a torrent with Create; without a tracker, if announce is empty.
 func makeWithLibrary(t *testing.T, dir, announce string) string {
 	t.Helper()
+	var tiers [][]string
+	if announce != "" {
+		tiers = [][]string{{announce}}
+	}
 	tor, err := torrent.Create(filepath.Join(dir, contentName), &torrent.CreateOptions{
-		PieceLength: pieceLength, Trackers: [][]string{{announce}},
+		PieceLength: pieceLength, Trackers: tiers,
 	})
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "created.torrent")

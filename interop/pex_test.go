@@ -4,35 +4,40 @@ package interop
 
 import (
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/time/rate"
-
-	"github.com/shoal-go/torrent"
 )
 
-// TestPeerExchange has two leechers meet that know nobody but a seed, a libtorrent (BEP 11).
+// rumour is how long it may take until peer exchange has passed on a peer: two rounds of a minute.
+const rumour = 150 * time.Second
+
+// TestPeerExchange lets two leechers that know only a third find each other (BEP 11).
 func TestPeerExchange(t *testing.T) {
-	need(t, append(libtorrent.programs, "mktorrent")...)
-	from := t.TempDir()
-	makeContent(t, from)
-	tor := mktorrent.make(t, from, "http://127.0.0.1:1/announce")
-	third := startLibtorrent(t, role{what: tor, dir: from, seed: true})
-	third.awaitComplete(t)
-	leech := func() *libraryPeer {
-		p := &libraryPeer{host: newAddr()}
-		c := newClient(t, p.host, "")
-		c.DownloadLimit = rate.NewLimiter(20<<10, 32<<10) // so that the download outlasts what it is about
-		p.start(t, c, role{what: tor, dir: t.TempDir()}, netip.AddrPortFrom(third.host, peerPort))
-		return p
+	for _, third := range []client{libtorrent, library} {
+		t.Run(third.name, func(t *testing.T) {
+			need(t, third.programs...)
+			t.Parallel()
+			content := t.TempDir()
+			makeContent(t, content)
+			what := makeWithLibrary(t, content, "") // no tracker
+
+			middle := third.start(t, role{what: what, dir: t.TempDir()})
+			known := netip.AddrPortFrom(middle.addr(), peerPort)
+			a := startLibrary(t, role{what: what, dir: t.TempDir()}, known)
+			b := startLibrary(t, role{what: what, dir: t.TempDir()}, known)
+			require.Eventually(t, func() bool { return a.foundByExchange(b) || b.foundByExchange(a) }, rumour, time.Second/4)
+		})
 	}
-	first, second := leech(), leech()
-	for _, pair := range [][2]*libraryPeer{{first, second}, {second, first}} {
-		require.Eventually(t, func() bool {
-			return slices.ContainsFunc(pair[0].Stats().Peers, func(s torrent.PeerStats) bool { return s.Addr.Addr() == pair[1].host })
-		}, patience, 50*time.Millisecond)
+}
+
+// foundByExchange tells whether p is connected to q because a peer named it.
+func (p *libraryPeer) foundByExchange(q *libraryPeer) bool {
+	for _, s := range p.Stats().Peers {
+		if s.Addr.Addr() == q.host && s.Source == "pex" {
+			return true
+		}
 	}
+	return false
 }

@@ -25,7 +25,7 @@ func failure(err error) result {
 
 const (
 	patience = 90 * time.Second // for a download, beside six times the ideal
-	idling   = 10 * time.Second  // how long idle torrents are watched
+	idling   = 10 * time.Second // how long idle torrents are watched
 )
 
 // measureLeech lets a client download, and compares what it wrote.

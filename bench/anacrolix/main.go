@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"log"
@@ -59,7 +60,9 @@ func run(dir string, seed bool, listen string, torrents []string) error {
 			return err
 		}
 		if seed {
-			t.VerifyData()
+			if err := t.VerifyDataContext(context.Background()); err != nil {
+				return err
+			}
 		}
 		t.DownloadAll()
 		defer t.Drop()

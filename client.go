@@ -102,9 +102,8 @@ type Client struct {
 	serving   map[Hash]*Download // those that take incoming connections
 	streams   map[[20]byte]Hash  // their info hashes by what encrypted handshakes show of them
 	dials     dialBudget
-	peers     int                // connections of all downloads
-	greeting  map[netip.Addr]int // incoming connections in their handshake
-	nGreeting int
+	peers     int         // connections of all downloads
+	greeting  []*greeting // incoming connections in their handshake, oldest first
 }
 
 const (
@@ -168,7 +167,6 @@ func (c *Client) openOnce() error {
 	c.downloads = make(map[Hash]*Download)
 	c.serving = make(map[Hash]*Download)
 	c.streams = make(map[[20]byte]Hash)
-	c.greeting = make(map[netip.Addr]int)
 	if !c.NoListen {
 		if err := c.openListener(); err != nil {
 			return err
@@ -428,36 +426,50 @@ func (c *Client) accept(l net.Listener) {
 	}
 }
 
-// welcome shakes hands with a peer that connected, if not too many others are at it.
+// A greeting is an incoming connection in its handshake.
+type greeting struct {
+	from netip.Addr
+	conn net.Conn
+}
+
+// welcome shakes hands with a peer that connected. Where too many are at it, the one that has taken
+// longest makes room: a handshake that is meant takes no longer than a few round trips.
 func (c *Client) welcome(conn net.Conn) {
 	addr, err := netip.ParseAddrPort(conn.RemoteAddr().String())
 	addr = unmap(addr)
-	ip := addr.Addr()
+	g := &greeting{addr.Addr(), conn}
 	c.mu.Lock()
-	ok := err == nil && !c.closed && c.nGreeting < maxGreeting &&
-		(isLocal(ip) || c.greeting[ip] < maxGreetingPerAddress)
-	if ok {
-		c.nGreeting++
-		c.greeting[ip]++
-		c.tasks.Go(func() {
-			c.receive(conn, addr)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.nGreeting--
-			if c.greeting[ip]--; c.greeting[ip] == 0 {
-				delete(c.greeting, ip)
-			}
-		})
-	}
-	c.mu.Unlock()
-	if !ok {
+	defer c.mu.Unlock()
+	if err != nil || c.closed || !isLocal(g.from) && c.greetings(g.from) >= maxGreetingPerAddress {
 		conn.Close()
+		return
 	}
+	if len(c.greeting) >= maxGreeting {
+		c.greeting[0].conn.Close()
+		c.greeting = c.greeting[1:]
+	}
+	c.greeting = append(c.greeting, g)
+	c.tasks.Go(func() { c.receive(g, addr) })
+}
+
+// greetings is how many of those in their handshake come from an address.
+func (c *Client) greetings(from netip.Addr) (n int) {
+	for _, g := range c.greeting {
+		if g.from == from {
+			n++
+		}
+	}
+	return n
 }
 
 // receive hands a connection to the download that the peer asks for.
-func (c *Client) receive(conn net.Conn, addr netip.AddrPort) {
-	k, d, err := c.answer(c.ctx, conn, addr)
+func (c *Client) receive(g *greeting, addr netip.AddrPort) {
+	k, d, err := c.answer(c.ctx, g.conn, addr)
+	c.mu.Lock()
+	if i := slices.Index(c.greeting, g); i >= 0 {
+		c.greeting = slices.Delete(c.greeting, i, i+1)
+	}
+	c.mu.Unlock()
 	if err != nil {
 		c.log.Debug("incoming", "peer", addr, "err", err)
 		return

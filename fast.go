@@ -12,6 +12,8 @@ import (
 const (
 	// fastSetSize is how many pieces a peer may ask for in spite of a choke (BEP 6).
 	fastSetSize = 5
+	// allowedTimes is how often each byte of them may be asked for: some may have been cancelled.
+	allowedTimes = 2
 	// maxAllowedFast bounds how many such pieces of a peer's own saying are kept.
 	maxAllowedFast = 64
 	// fastSetBelow is how many pieces a peer may have to still be offered some.
@@ -53,16 +55,22 @@ func (p *peer) sendAllowedFast() {
 			continue
 		}
 		if p.allowed == nil {
-			p.allowed = make(map[uint32]struct{})
+			p.allowed = make(map[uint32]int64)
 		}
-		p.allowed[i] = struct{}{}
+		p.allowed[i] = allowedTimes * d.t.pieceSize(int(i))
 		p.send(func(b []byte) []byte { return wire.AppendAllowedFast(b, i) })
 	}
 }
 
-// endAllowedFast takes that back once the peer has enough of its own to trade with.
-func (p *peer) endAllowedFast() {
+// takeAllowedFast tells whether a choke does not stop a request of the peer. That ends once the peer
+// has enough of its own to trade with, and for each piece once it could have all of it.
+func (p *peer) takeAllowedFast(u upload) bool {
 	if p.remote.all || p.remote.has.Count() > fastSetBelow {
 		p.allowed = nil
 	}
+	if p.allowed[u.piece] < int64(u.length) {
+		return false
+	}
+	p.allowed[u.piece] -= int64(u.length)
+	return true
 }

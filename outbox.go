@@ -83,18 +83,28 @@ func (o *outbox) unask(which func(upload) bool) bool {
 	return len(o.asks) < n
 }
 
-// queue adds a request of the peer. It returns false if too many wait.
-func (o *outbox) queue(u upload) bool {
+// What became of a request that was to be queued.
+type queueing uint8
+
+const (
+	queued       queueing = iota
+	queuedBefore          // it waits already
+	queueFull             // too many wait
+)
+
+// queue adds a request of the peer.
+func (o *outbox) queue(u upload) queueing {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.uploads) >= maxQueuedRequests {
-		return false
+	switch {
+	case slices.Contains(o.uploads, u):
+		return queuedBefore
+	case len(o.uploads) >= maxQueuedRequests:
+		return queueFull
 	}
-	if !slices.Contains(o.uploads, u) {
-		o.uploads = append(o.uploads, u)
-	}
+	o.uploads = append(o.uploads, u)
 	o.signal()
-	return true
+	return queued
 }
 
 // whenRoom returns a channel that is closed once another request can be queued.

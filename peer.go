@@ -51,7 +51,8 @@ type peer struct {
 	peerInterested bool
 	amChoking      bool
 	unchokedAt     time.Time
-	allowed        map[uint32]struct{} // pieces it may ask for in spite of a choke (BEP 6)
+	allowed        map[uint32]int64 // pieces it may ask for in spite of a choke (BEP 6), and how many bytes of each
+	denied         int              // requests that it had no right to make, less those answered since
 	up             meter
 
 	closing error         // why it ends, once it does
@@ -355,46 +356,6 @@ func (p *peer) rejected(m wire.Message, now time.Time) error {
 	return nil
 }
 
-// requested queues a block that the peer asks for, if it may.
-func (p *peer) requested(u upload) error {
-	for {
-		d := p.d
-		d.mu.Lock()
-		n := d.t.NumPieces()
-		if uint64(u.piece) >= uint64(n) || u.length == 0 || u.length > wire.MaxBlock ||
-			int64(u.begin)+int64(u.length) > d.t.pieceSize(int(u.piece)) {
-			d.mu.Unlock()
-			return fmt.Errorf("asks for %d bytes at %d of piece %d", u.length, u.begin, u.piece)
-		}
-		p.endAllowedFast()
-		_, allowed := p.allowed[u.piece]
-		may := d.sched.have.Has(int(u.piece)) && (!p.amChoking || allowed)
-		d.mu.Unlock()
-		switch {
-		case !may && p.fast:
-			return p.reject(u)
-		case !may:
-			return nil
-		case p.out.queue(u):
-			return nil
-		case p.fast:
-			return p.reject(u)
-		}
-		select { // without the Fast extension it is left unread until there is room
-		case <-p.out.whenRoom():
-		case <-p.ended:
-			return p.closing
-		}
-	}
-}
-
-func (p *peer) reject(u upload) error {
-	if !p.out.add(func(b []byte) []byte { return wire.AppendReject(b, u.piece, u.begin, u.length) }) {
-		return errNotReading
-	}
-	return nil
-}
-
 var errNotReading = errors.New("does not read what it is sent")
 
 // send queues a message; a peer that lets too much wait is dropped. The mutex is held.
@@ -442,6 +403,7 @@ func (p *peer) choke() {
 
 func (p *peer) unchoke(now time.Time) {
 	p.amChoking = false
+	p.denied = 0
 	p.unchokedAt = now
 	p.sendSimple(wire.Unchoke)
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -70,11 +71,7 @@ func (s *speaker) ask(pieces ...uint32) {
 func (s *speaker) sayHello(h wire.ExtHandshake) { s.say(wire.AppendExtended(nil, 0, h.Append(nil))) }
 
 func (s *speaker) listen() {
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.over = true
-	}()
+	defer s.end()
 	if _, err := io.ReadFull(s, make([]byte, wire.HandshakeSize)); err != nil {
 		return
 	}
@@ -102,6 +99,23 @@ func (s *speaker) listen() {
 		s.said = append(s.said, s.words(m))
 		s.mu.Unlock()
 	}
+}
+
+// pause waits, and tells whether the test still goes on.
+func (s *speaker) pause(d time.Duration) bool {
+	select {
+	case <-s.t.Context().Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// end notes that the connection is over.
+func (s *speaker) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
 }
 
 // words is a message as a test writes it.

@@ -1,13 +1,87 @@
 package torrent
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// maxUploadRun is how many blocks are read and written in one go to a peer that takes them fast.
-const maxUploadRun = 8
+const (
+	// maxUploadRun is how many blocks are read and written in one go to a peer that takes them fast.
+	maxUploadRun = 8
+	// maxDenied is how many requests without a right to them a peer may make: so many as it may have
+	// under way when we choke it or lose a piece, a few times over.
+	maxDenied = 4 * maxQueuedRequests
+)
+
+// requested queues a block that the peer asks for, if it may.
+func (p *peer) requested(u upload) error {
+	for {
+		may, err := p.mayAsk(u)
+		if err != nil {
+			return err
+		}
+		if !may {
+			return p.deny(u)
+		}
+		switch p.out.queue(u) {
+		case queued:
+			return nil
+		case queuedBefore:
+			return p.countDenied()
+		}
+		if p.fast {
+			return p.deny(u)
+		}
+		select { // without the Fast extension it is left unread until there is room
+		case <-p.out.whenRoom():
+		case <-p.ended:
+			return p.closing
+		}
+	}
+}
+
+// mayAsk tells whether the peer may ask for u now. An error means that nobody ever may.
+func (p *peer) mayAsk(u upload) (bool, error) {
+	d := p.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.t.NumPieces()
+	if uint64(u.piece) >= uint64(n) || u.length == 0 || u.length > wire.MaxBlock ||
+		int64(u.begin)+int64(u.length) > d.t.pieceSize(int(u.piece)) {
+		return false, fmt.Errorf("asks for %d bytes at %d of piece %d", u.length, u.begin, u.piece)
+	}
+	if !d.sched.have.Has(int(u.piece)) || p.amChoking && !p.takeAllowedFast(u) {
+		return false, nil
+	}
+	return true, nil
+}
+
+// deny refuses a request. The error is that there have been too many of them.
+func (p *peer) deny(u upload) error {
+	if err := p.countDenied(); err != nil || !p.fast {
+		return err
+	}
+	return p.reject(u)
+}
+
+func (p *peer) countDenied() error {
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	if p.denied++; p.denied > maxDenied {
+		return errors.New("asks again and again for what it may not have")
+	}
+	return nil
+}
+
+func (p *peer) reject(u upload) error {
+	if !p.out.add(func(b []byte) []byte { return wire.AppendReject(b, u.piece, u.begin, u.length) }) {
+		return errNotReading
+	}
+	return nil
+}
 
 // write sends what is in the outbox until the connection ends, and returns why it did. Messages go
 // first; payload is read from storage only when it is about to go out, and while a limit holds it
@@ -123,6 +197,7 @@ func (p *peer) answer(uploads []upload, buf []byte) ([]byte, error) {
 	p.up.add(int64(sent), now)
 	d.up.add(int64(sent), now)
 	d.uploaded += int64(sent)
+	p.denied = max(0, p.denied-len(uploads))
 	d.mu.Unlock()
 	return buf, nil
 }

@@ -1,0 +1,258 @@
+package torrent
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// faultRig is a client with an uplink of 1 MiB/s that shares 8 MiB, which a peer of good faith fetches
+// in eight seconds.
+type faultRig struct {
+	t       *testing.T
+	net     *simNet
+	content *simContent
+	us      netip.AddrPort
+	seed    *Download
+	hosts   int
+}
+
+func newFaultRig(t *testing.T, n *simNet, encrypt bool) *faultRig {
+	r := &faultRig{t: t, net: n, content: newSimContent(1, 64<<10, 8<<20)}
+	us := n.host("80.0.0.1", 1<<20, 0, time.Millisecond)
+	r.us = us.addr(6881)
+	c := simClient(t, us, nil)
+	if encrypt {
+		c.Encryption = PreferEncryption
+	}
+	r.seed = simSeed(t, c, r.content)
+	after(time.Second)
+	return r
+}
+
+// host is another machine somewhere.
+func (r *faultRig) host() *simHost {
+	r.hosts++
+	return r.net.host(fmt.Sprintf("81.%d.%d.1", r.hosts/250, r.hosts%250), 0, 0, 0)
+}
+
+// speak is a connection from a host of its own, or another of the same host.
+func (r *faultRig) speak(h *simHost, can speech) *speaker { return speak(r.t, h, r.content, r.us, can) }
+
+// honest lets a peer of good faith fetch everything, and returns how long it takes.
+func (r *faultRig) honest() time.Duration {
+	began := time.Now()
+	d := simLeech(r.t, simClient(r.t, r.host(), nil), r.content, r.us)
+	select {
+	case <-d.Done():
+	case <-time.After(time.Hour):
+	}
+	return time.Since(began)
+}
+
+// mute is a connection from a host of its own that sends the given bytes, and none of the protocol.
+func (r *faultRig) mute(b []byte) *speaker {
+	conn, err := r.host().dial(r.t.Context(), "tcp", r.us.String())
+	require.NoError(r.t, err)
+	s := &speaker{simConn: conn.(*simConn), t: r.t, content: r.content}
+	s.say(b)
+	go func() {
+		io.Copy(io.Discard, s)
+		s.end()
+	}()
+	return s
+}
+
+// flood asks for blocks without end, 2,000 times a second.
+func (s *speaker) flood() {
+	go func() {
+		for {
+			var b []byte
+			for i := range uint32(200) {
+				b = wire.AppendRequest(b, i%uint32(s.content.NumPieces()), i/uint32(s.content.NumPieces())*blockSize, blockSize)
+			}
+			if _, err := s.Write(b); err != nil {
+				s.end()
+				return
+			}
+			if !s.pause(100 * time.Millisecond) {
+				return
+			}
+		}
+	}()
+}
+
+// What a peer may do, and how much it may cost one who does no such thing. The link is shared with
+// who takes what it asked for; nobody else may cost anything to speak of.
+func TestAnHonestPeerBesideFaults(t *testing.T) {
+	const alone = 8 * time.Second
+	for name, tt := range map[string]struct {
+		encrypt bool
+		attack  func(r *faultRig) []*speaker
+		most    time.Duration // for the honest peer
+		gone    time.Duration // after which nothing is left of the attack; 0 if it may stay
+	}{
+		"nothing": {most: alone + time.Second},
+		"floods requests": {
+			attack: func(r *faultRig) []*speaker {
+				s := r.speak(r.host(), speech{fast: true})
+				s.sayID(wire.Interested)
+				s.flood()
+				return []*speaker{s}
+			},
+			most: alone + 3*time.Second, gone: 5 * time.Second,
+		},
+		"floods requests without the Fast extension": {
+			attack: func(r *faultRig) []*speaker {
+				s := r.speak(r.host(), speech{})
+				s.sayID(wire.Interested)
+				s.flood()
+				return []*speaker{s}
+			},
+			most: 2*alone + 2*time.Second,
+		},
+		"floods requests while choked": {
+			attack: func(r *faultRig) []*speaker {
+				s := r.speak(r.host(), speech{fast: true})
+				s.flood()
+				return []*speaker{s}
+			},
+			most: alone + 2*time.Second, gone: 5 * time.Second,
+		},
+		"floods requests while choked, without the Fast extension": {
+			attack: func(r *faultRig) []*speaker {
+				s := r.speak(r.host(), speech{})
+				s.flood()
+				return []*speaker{s}
+			},
+			most: alone + 2*time.Second, gone: 5 * time.Second,
+		},
+		"never reads": {
+			attack: func(r *faultRig) []*speaker {
+				s := r.speak(r.host(), speech{fast: true, deaf: true})
+				s.sayID(wire.Interested)
+				s.flood()
+				return []*speaker{s}
+			},
+			most: alone + 2*time.Second, gone: writeTimeout + time.Minute,
+		},
+		"is interested and never asks": {
+			attack: func(r *faultRig) (all []*speaker) {
+				for range 20 {
+					s := r.speak(r.host(), speech{fast: true})
+					s.sayID(wire.Interested)
+					all = append(all, s)
+				}
+				return all
+			},
+			most: alone + 6*chokeRound, // until it is its turn
+			gone: silenceTimeout + time.Second,
+		},
+		"a hundred connections": {
+			attack: func(r *faultRig) (all []*speaker) {
+				h := r.host()
+				for range 100 {
+					s := r.speak(h, speech{fast: true})
+					s.sayID(wire.Interested)
+					all = append(all, s)
+					after(50 * time.Millisecond)
+				}
+				after(time.Second)
+				open := 0
+				for _, s := range all {
+					if !s.hungUp() {
+						open++
+					}
+				}
+				require.Equal(r.t, maxPerAddress, open)
+				return all
+			},
+			most: alone + 2*time.Second, gone: silenceTimeout + time.Second,
+		},
+		"no handshakes": {
+			attack: func(r *faultRig) (all []*speaker) {
+				for range 3 * maxGreeting {
+					all = append(all, r.mute(nil))
+				}
+				return all
+			},
+			most: alone + 2*time.Second, gone: handshakeTimeout + time.Second,
+		},
+		"handshakes that drip": {
+			attack: func(r *faultRig) (all []*speaker) {
+				hello := wire.Handshake{InfoHash: r.content.infoHash}
+				for range 3 * maxGreeting {
+					s := r.mute(nil)
+					all = append(all, s)
+					go func() {
+						for _, b := range hello.Append(nil) {
+							if _, err := s.Write([]byte{b}); err != nil || !s.pause(time.Second) {
+								return
+							}
+						}
+					}()
+				}
+				return all
+			},
+			most: alone + 2*time.Second, gone: handshakeTimeout + time.Second,
+		},
+		"garbage for a handshake": {
+			attack: func(r *faultRig) (all []*speaker) {
+				for k := range 3 * maxGreeting {
+					all = append(all, r.mute(randomBytes(uint64(k), 2000)))
+				}
+				return all
+			},
+			most: alone + 2*time.Second, gone: time.Second,
+		},
+		"garbage for a key exchange": {
+			encrypt: true,
+			attack: func(r *faultRig) (all []*speaker) {
+				for k := range 3 * maxGreeting {
+					all = append(all, r.mute(randomBytes(uint64(k), 2000)))
+				}
+				return all
+			},
+			most: alone + 2*time.Second, gone: handshakeTimeout + time.Second,
+		},
+		"half a key exchange": {
+			encrypt: true,
+			attack: func(r *faultRig) (all []*speaker) {
+				for k := range 3 * maxGreeting {
+					all = append(all, r.mute(randomBytes(uint64(k), 96)))
+				}
+				return all
+			},
+			most: alone + 2*time.Second, gone: handshakeTimeout + time.Second,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(t *testing.T, n *simNet) {
+				r := newFaultRig(t, n, tt.encrypt)
+				var all []*speaker
+				if tt.attack != nil {
+					all = tt.attack(r)
+				}
+				began := time.Now()
+				took := r.honest()
+				t.Logf("%v", took)
+				require.LessOrEqual(t, took, tt.most)
+				if tt.gone > 0 {
+					after(time.Until(began.Add(tt.gone)))
+					for _, s := range all {
+						require.True(t, s.hungUp())
+					}
+				}
+				for _, p := range r.seed.Stats().Peers {
+					require.LessOrEqual(t, p.Queued, maxQueuedRequests)
+				}
+			})
+		})
+	}
+}

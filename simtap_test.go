@@ -23,9 +23,11 @@ type simLedger struct {
 	under  map[simRequest]int // copies under way of each block
 	pieces []simAssembly
 
+	deaf            bool  // some of it is encrypted
 	asked, received int64 // requests sent; payload bytes that came
 	first           int64 // of these, true blocks that had not come before
 	again           int64 // true blocks that had come before
+	dropped         int64 // bytes that came and were asked for again, with reason
 	unasked         int64 // bytes that had not been asked for on that connection
 	broken          int64 // bytes of blocks of which the end never came
 	lies            map[netip.AddrPort]int64
@@ -41,12 +43,14 @@ type simAssembly struct {
 	suspect []netip.AddrPort   // whose false block was in it when it failed
 	failed  bool               // it was whole once, and false
 	whole   bool               // it was whole, and true
+	at      time.Duration      // when it was whole
 	unsure  bool               // its blocks cannot be told from outside
 }
 
 type simCopy struct {
 	from netip.AddrPort
 	lie  bool
+	at   time.Duration
 }
 
 // watch begins to listen in on a host's connections, if that has not begun.
@@ -62,9 +66,10 @@ func (h *simHost) watch(c *simContent) *simLedger {
 	defer h.net.mu.Unlock()
 	h.ledger = l
 	h.tap = func(c *simConn) simTap {
-		w := &simWatch{ledger: l, peer: c.remote, asked: map[simRequest]bool{}, allowed: map[uint32]bool{}, crossed: map[simRequest]bool{}}
+		w := &simWatch{ledger: l, conn: c, peer: c.remote, asked: map[simRequest]bool{}, allowed: map[uint32]bool{}, crossed: map[simRequest]bool{}}
 		w.in.hear, w.in.data, w.in.end = w.incoming, w.payload, w.arrived
 		w.out.hear = w.outgoing
+		w.in.deaf = func() { l.deaf = true }
 		l.watches[w] = true
 		return w
 	}
@@ -87,6 +92,7 @@ func (l *simLedger) fault(format string, args ...any) {
 // simWatch listens in on one connection.
 type simWatch struct {
 	ledger  *simLedger
+	conn    *simConn
 	peer    netip.AddrPort
 	in, out simFrames
 	asked   map[simRequest]bool // and neither answered nor cancelled
@@ -94,6 +100,9 @@ type simWatch struct {
 	block simRequest // that is arriving
 	lie   bool       // it differs from the truth so far
 	at    int        // bytes of it that came
+
+	came   []simRequest // blocks that came whole at cameAt
+	cameAt time.Duration
 
 	crossed  map[simRequest]bool // asked in the instant of a choke
 	unchoked bool                // they let us ask
@@ -109,6 +118,16 @@ func (w *simWatch) ended() {
 		w.settle(q)
 	}
 	w.ledger.broken += int64(w.at)
+	if w.cameAt == w.ledger.host.net.now() {
+		// The client read these, and may have ended the connection before it looked at them.
+		for _, q := range w.came {
+			p := &w.ledger.pieces[q.index]
+			p.unsure = true
+			p.whole = p.whole && p.at != w.cameAt
+			delete(p.blocks, q.begin)
+			w.ledger.dropped += int64(q.length)
+		}
+	}
 	delete(w.ledger.watches, w)
 }
 
@@ -123,6 +142,16 @@ func (w *simWatch) settle(q simRequest) bool {
 		delete(l.under, q)
 	}
 	return true
+}
+
+// delayed tells whether the cancel of a block may be waiting behind what else is being written.
+func (l *simLedger) delayed(q simRequest) bool {
+	for w := range l.watches {
+		if w.asked[q] && w.conn.out.under > w.conn.out.window/2 {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *simWatch) outgoing(m simHead) {
@@ -152,20 +181,13 @@ func (w *simWatch) outgoing(m simHead) {
 		if l.under[q]++; l.under[q] > 2 {
 			// The cancel that makes it two may be written in the same instant by another goroutine.
 			l.host.net.after(time.Millisecond, func() {
-				if l.under[q] > 2 {
+				if l.under[q] > 2 && !l.delayed(q) {
 					l.fault("asked %v for %v, the copy number %d", w.peer, q, l.under[q])
 				}
 			})
 		}
 		if int64(q.index) < int64(len(l.pieces)) {
-			p := &l.pieces[q.index]
-			if p.whole {
-				l.fault("asked %v for %v, of a piece that is whole", w.peer, q)
-			} else if _, here := p.blocks[q.begin]; here {
-				// It gave the piece up, or asked in the instant in which another brought the block.
-				delete(p.blocks, q.begin)
-				p.unsure = true
-			}
+			l.pieces[q.index].askedAgain(l, w.peer, q)
 		}
 	case wire.Cancel:
 		w.settle(q)
@@ -209,7 +231,11 @@ func (w *simWatch) payload(b []byte) {
 func (w *simWatch) arrived() {
 	l, q := w.ledger, w.block
 	w.at = 0
-	asked := w.settle(q) || w.crossed[q]
+	asked := w.settle(q)
+	if !asked && w.crossed[q] {
+		asked = true
+		l.dropped += int64(q.length) // somebody else may have been asked for it, too
+	}
 	if w.lie {
 		l.lies[w.peer]++
 		l.lieBytes += int64(q.length)
@@ -238,8 +264,37 @@ func (w *simWatch) arrived() {
 	if p.blocks == nil {
 		p.blocks = map[uint32]simCopy{}
 	}
-	p.blocks[q.begin] = simCopy{w.peer, w.lie}
+	now := l.host.net.now()
+	p.blocks[q.begin] = simCopy{w.peer, w.lie, now}
+	if w.cameAt != now {
+		w.came, w.cameAt = w.came[:0], now
+	}
+	w.came = append(w.came, q)
 	p.assemble(l, int(q.index))
+}
+
+// askedAgain takes note that a block is asked for. It had better not be here.
+func (p *simAssembly) askedAgain(l *simLedger, peer netip.AddrPort, q simRequest) {
+	b, here := p.blocks[q.begin]
+	now := l.host.net.now()
+	switch {
+	case p.whole && p.at == now, here && b.at == now:
+		// It was read in this very instant, and may have been lost with its connection, or another
+		// was asked for it before that was known.
+		p.unsure, p.whole = true, false
+	case l.deaf:
+		p.unsure, p.whole = true, false
+	case p.whole:
+		l.fault("asked %v for %v, of a piece that is whole", peer, q)
+		return
+	case here && !p.failed && !p.unsure:
+		l.fault("asked %v for %v, which is here", peer, q)
+		return
+	case !here:
+		return
+	}
+	delete(p.blocks, q.begin)
+	l.dropped += int64(q.length)
 }
 
 // assemble judges a piece once all of its blocks are here.
@@ -260,7 +315,7 @@ func (p *simAssembly) assemble(l *simLedger, piece int) {
 	p.blocks = nil
 	switch {
 	case len(liars) == 0:
-		p.whole = !p.unsure
+		p.whole, p.at = !p.unsure, l.host.net.now()
 		for _, a := range p.suspect {
 			l.proven[a] = true
 		}
@@ -303,6 +358,7 @@ func (m simHead) String() string {
 type simFrames struct {
 	hear func(simHead)  // a message, or the head of a piece
 	data func(b []byte) // payload of a piece
+	deaf func()         // this is no plain peer connection
 	end  func()         // of a piece
 	head [4 + 13]byte   // of the current message
 	have int            // bytes of head
@@ -321,7 +377,10 @@ func (f *simFrames) feed(b []byte) {
 		case f.came < wire.HandshakeSize:
 			n := min(len(b), wire.HandshakeSize-f.came)
 			if k := min(f.came, len(simProtocol)); k < len(simProtocol) {
-				f.mute = !strings.HasPrefix(simProtocol[k:], string(b[:min(n, len(simProtocol)-k)]))
+				f.mute = f.mute || !strings.HasPrefix(simProtocol[k:], string(b[:min(n, len(simProtocol)-k)]))
+				if f.mute && f.deaf != nil {
+					f.deaf()
+				}
 			}
 			f.came, b = f.came+n, b[n:]
 		case f.skip > 0:

@@ -1,0 +1,495 @@
+package torrent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// simHistory is a swarm drawn from a seed number: its content, who is in it, how each behaves, and when
+// they come and go.
+type simHistory struct {
+	seed    uint64
+	rng     *rand.Rand
+	net     *simNet
+	tracker *simTracker
+	content *simContent
+	choice  func(File) Priority
+	wanted  []int // pieces
+
+	anchors []*simPeer // honest, and between them they have all there is to get
+	peers   []*simPeer // all scripted ones
+	liars   map[netip.Addr]bool
+	clients []*simDownload
+	options []simSetup
+
+	ready    time.Duration  // when the last honest content has come within reach
+	hopeless bool           // some of what is wanted nobody has
+	patience time.Duration  // what misbehaviour may cost, beside the bytes
+	kinds    map[string]int // faults drawn
+	notes    []string
+	trace    func(format string, args ...any) // nil, or where every message is shown
+}
+
+// simSetup is how one client under test is set up.
+type simSetup struct {
+	host    *simHost
+	client  *Client
+	options *Options
+}
+
+func (h *simHistory) note(format string, args ...any) {
+	h.notes = append(h.notes, fmt.Sprintf(format, args...))
+}
+
+func (h *simHistory) String() string { return strings.Join(h.notes, "\n") }
+
+// chance is true once in n.
+func (h *simHistory) chance(n int) bool { return h.rng.IntN(n) == 0 }
+
+// between draws a number, every order of magnitude as likely as another.
+func (h *simHistory) between(low, high float64) float64 {
+	return low * math.Pow(high/low, h.rng.Float64())
+}
+
+func (h *simHistory) seconds(low, high float64) time.Duration {
+	return time.Duration(h.between(low, high) * float64(time.Second)).Round(time.Millisecond)
+}
+
+// drawHistory makes the swarm of a seed number. Nothing runs yet.
+func drawHistory(n *simNet, seed uint64) *simHistory {
+	h := &simHistory{
+		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: n, tracker: newSimTracker(seed),
+		liars: map[netip.Addr]bool{}, kinds: map[string]int{}, patience: 15 * time.Second,
+	}
+	h.drawContent()
+	for range 1 + h.rng.IntN(2)*h.rng.IntN(3) {
+		h.drawClient()
+	}
+	h.drawAnchors()
+	for range h.rng.IntN(4) {
+		h.drawHonest()
+	}
+	for range h.rng.IntN(8) {
+		kind := simKinds[h.rng.IntN(len(simKinds))]
+		h.kinds[kind.name]++
+		kind.draw(h, kind.name)
+	}
+	return h
+}
+
+func (h *simHistory) drawContent() {
+	lengths := []int64{16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 1 << 20, 50_000, 100_001, 8 << 20}
+	pieceLength := lengths[h.rng.IntN(len(lengths)-h.rng.IntN(2))]
+	total := int64(h.between(200e3, 10e6))
+	if h.chance(6) {
+		total = int64(h.between(1, 200e3))
+	}
+	if pieceLength == 8<<20 {
+		total = 12 << 20
+	}
+	var files []int64
+	for left := total; left > 0; {
+		n := left
+		if h.chance(2) {
+			n = 1 + h.rng.Int64N(left)
+		}
+		files = append(files, n)
+		left -= n
+		if h.chance(5) {
+			files = append(files, 0)
+		}
+	}
+	h.content = newSimContent(h.seed+1, pieceLength, files...)
+	for i := range h.content.NumPieces() {
+		h.wanted = append(h.wanted, i)
+	}
+	if len(files) > 2 && h.chance(3) {
+		pick := h.rng.IntN(3)
+		h.choice = func(f File) Priority { return []Priority{Normal, High, Skip}[(f.index+pick)%3] }
+		want := map[int]bool{}
+		for _, f := range h.content.files {
+			first, end := h.content.piecesOf(&f)
+			for i := first; i < end && h.choice(f) != Skip; i++ {
+				want[i] = true
+			}
+		}
+		h.wanted = slices.DeleteFunc(h.wanted, func(i int) bool { return !want[i] })
+	}
+	h.note("%d bytes in %d files, %d pieces of %d bytes, %d wanted", total, len(files), h.content.NumPieces(), pieceLength, len(h.wanted))
+}
+
+// newHost makes a host with an address of its own, public or private, with a rate of so many bytes a second.
+func (h *simHistory) newHost(up, down float64) *simHost {
+	k := len(h.net.known) + 1
+	ip := fmt.Sprintf("80.1.%d.%d", k/200, k%200+1)
+	switch h.rng.IntN(5) {
+	case 0:
+		ip = fmt.Sprintf("10.1.%d.%d", k/200, k%200+1)
+	case 1:
+		ip = fmt.Sprintf("2a01:4f8::%x", k)
+	}
+	return h.net.host(ip, up, down, time.Duration(h.rng.IntN(100))*time.Millisecond)
+}
+
+func (h *simHistory) drawClient() {
+	down, up := h.between(200e3, 20e6), h.between(50e3, 5e6)
+	host := h.newHost(up, down)
+	o := &Options{Select: h.choice, Seed: h.chance(3)}
+	c := &Client{Encryption: DisableEncryption, seed: h.seed<<8 + uint64(len(h.options)) + 1}
+	if h.chance(4) {
+		c.Encryption = PreferEncryption
+	}
+	if h.chance(6) {
+		down = min(down, h.between(200e3, 2e6))
+		o.DownloadLimit = rate.NewLimiter(rate.Limit(down), 1<<20)
+	}
+	if h.chance(6) {
+		o.UploadLimit = rate.NewLimiter(rate.Limit(h.between(20e3, 1e6)), 1<<16)
+	}
+	if h.chance(6) {
+		o.MaxPeers = 20
+	}
+	h.options = append(h.options, simSetup{host, c, o})
+	h.note("client %v, up %.0f, down %.0f%s, encryption %d", host, up, down, spoken(*o), c.Encryption)
+}
+
+// newPeer makes a scripted peer that everybody hears of from the tracker.
+func (h *simHistory) newPeer(name string, rate float64, script simScript) *simPeer {
+	script.fast = script.fast || h.chance(2)
+	p := newSimPeer(name, h.newHost(rate, 0), uint16(1024+h.rng.IntN(60000)), h.content, script)
+	p.tracker = h.tracker
+	h.peers = append(h.peers, p)
+	h.note("%s at %v, %.0f bytes a second%s", name, p.addr(), rate, spoken(script))
+	return p
+}
+
+// spoken lists the fields of a struct that are not zero.
+func spoken(v any) string {
+	var b strings.Builder
+	s := reflect.ValueOf(v)
+	for i := range s.NumField() {
+		if f := s.Field(i); !f.IsZero() && f.Kind() == reflect.Func {
+			fmt.Fprintf(&b, ", %s", s.Type().Field(i).Name)
+		} else if !f.IsZero() {
+			fmt.Fprintf(&b, ", %s %v", s.Type().Field(i).Name, f)
+		}
+	}
+	return b.String()
+}
+
+// drawAnchors makes the honest peers that between them have the content, in one of several ways.
+func (h *simHistory) drawAnchors() {
+	n := 1 + h.rng.IntN(3)
+	kind := h.rng.IntN(8)
+	pieces := h.content.NumPieces()
+	switch {
+	case kind == 0 && pieces > 1: // partial seeds, each piece with one of them
+		h.kinds["partial seeds"]++
+		n++
+	case kind == 1 && pieces > 1: // the piece that is missing arrives late
+		h.kinds["last piece late"]++
+		n = 2
+	case kind == 2 && pieces > 1 && len(h.wanted) > 1: // nobody has one of the wanted pieces
+		h.kinds["piece missing"]++
+		h.hopeless = true
+	}
+	for k := range n {
+		p := h.newPeer("honest", h.between(20e3, 8e6), simScript{eager: h.chance(4)})
+		h.anchors = append(h.anchors, p)
+		arrival := time.Duration(0)
+		switch {
+		case kind == 0 && pieces > 1:
+			p.have = newBitfield(pieces)
+			for i := range pieces {
+				if i%n == k {
+					p.have.set(i)
+				}
+			}
+		case kind == 1 && pieces > 1:
+			last := h.wanted[len(h.wanted)/2]
+			if k == 0 {
+				p.have.clear(last)
+			} else {
+				p.have = newBitfield(pieces)
+				p.have.set(last)
+				arrival = h.seconds(1, 300)
+			}
+		case h.hopeless:
+			p.have.clear(h.wanted[0])
+		case kind == 3: // haves one by one
+			h.kinds["piece by piece"]++
+			every := h.seconds(0.01, 60/float64(pieces)+0.02)
+			p.gains(every)
+			h.ready = max(h.ready, every*time.Duration(pieces))
+		case kind == 4 && k == 0: // comes and goes, each time at another port
+			h.kinds["comes and goes"]++
+			stays, away := h.seconds(20, 60), h.seconds(1, 20)
+			p.comes(0, stays, away)
+			for _, s := range h.options {
+				p.calls(1, s.host.addr(6881), stays/3)
+			}
+			h.patience += 2 * (stays + away)
+			h.anchors = h.anchors[:len(h.anchors)-1] // not to be counted on
+			h.anchors = append(h.anchors, h.newPeer("honest", h.between(20e3, 8e6), simScript{}))
+			p = h.anchors[len(h.anchors)-1]
+		}
+		if h.chance(4) {
+			arrival = max(arrival, h.seconds(0.5, 60))
+		}
+		p.comes(arrival, 0, 0)
+		if arrival > 0 {
+			h.note("%v arrives after %v", p.addr(), arrival)
+			for _, s := range h.options {
+				h.callsLater(p, arrival+time.Second, s.host.addr(6881))
+			}
+		}
+		h.ready = max(h.ready, arrival+2*time.Second)
+	}
+}
+
+// callsLater has a peer dial a client once it has arrived, as one does that the tracker told of it.
+func (h *simHistory) callsLater(p *simPeer, after time.Duration, to netip.AddrPort) {
+	p.running.Go(func() {
+		if p.wait(after) {
+			p.calls(1, to, 90*time.Second)
+		}
+	})
+}
+
+// drawHonest makes one more honest peer, on which nothing depends.
+func (h *simHistory) drawHonest() {
+	p := h.newPeer("honest", h.between(2e3, 4e6), simScript{takes: h.chance(2)})
+	for i := range h.content.NumPieces() {
+		if h.chance(3) {
+			p.have.clear(i)
+		}
+	}
+	if h.hopeless {
+		p.have.clear(h.wanted[0])
+	}
+	if h.chance(4) {
+		h.kinds["connections lost"]++
+		p.host.plan = func() fault { return fault{resetAfter: int64(h.between(1000, 1e6))} }
+	} else if h.chance(4) {
+		h.kinds["tiny reads"]++
+		p.host.plan = func() fault { return fault{readAtMost: 7} }
+	}
+	if h.chance(3) {
+		p.host.unplugLater(h.seconds(1, 60), p)
+		h.kinds["power lost"]++
+		h.patience += 30 * time.Second
+	}
+	p.comes(h.seconds(0.001, 60), 0, 0)
+	if h.chance(2) {
+		for _, s := range h.options {
+			p.calls(1, s.host.addr(6881), 30*time.Second)
+		}
+	}
+}
+
+// unplugLater cuts a host off.
+func (h *simHost) unplugLater(after time.Duration, p *simPeer) {
+	p.running.Go(func() {
+		if p.wait(after) {
+			h.unplug()
+		}
+	})
+}
+
+// ideal is the least time in which the anchors could send everything that is wanted to every client,
+// and the clients' links take it: each piece goes to who is done with it first.
+func (h *simHistory) ideal() time.Duration {
+	busy := map[*simPeer]float64{}
+	most, total := 0.0, 0.0
+	for range h.options {
+		for _, i := range h.wanted {
+			size := float64(h.content.pieceSize(i))
+			var best *simPeer
+			for _, p := range h.anchors {
+				holds := p.have.Has(i) || p.have.Count() == 0 // that one gains them
+				if holds && (best == nil || busy[p]+size/p.host.up.rate < busy[best]+size/best.host.up.rate) {
+					best = p
+				}
+			}
+			if best == nil {
+				continue // nobody will ever have it
+			}
+			busy[best] += size / best.host.up.rate
+			most = max(most, busy[best])
+			total += size
+		}
+	}
+	for _, s := range h.options {
+		down := s.host.down.rate
+		if l := s.options.DownloadLimit; l != nil {
+			down = min(down, float64(l.Limit()))
+		}
+		most = max(most, total/float64(len(h.options))/down)
+	}
+	return time.Duration(most * float64(time.Second))
+}
+
+// start sets the clients going.
+func (h *simHistory) start(t *testing.T) {
+	for _, s := range h.options {
+		ctx := t.Context()
+		if h.hopeless {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, h.bound(0))
+			t.Cleanup(cancel)
+		}
+		s.host.watch(h.content).trace = h.trace
+		h.clients = append(h.clients, simStart(ctx, t, s.host, h.content, h.tracker, s.options, s.client))
+	}
+}
+
+// bound is how long a download may take in which so many bytes of pieces were spoiled.
+func (h *simHistory) bound(spoiled int64) time.Duration {
+	ideal := h.ideal()
+	wanted := int64(0)
+	for _, i := range h.wanted {
+		wanted += h.content.pieceSize(i)
+	}
+	again := time.Duration(float64(ideal) * float64(spoiled) / float64(max(wanted, 1)))
+	slowest := math.Inf(1)
+	for _, p := range h.anchors {
+		slowest = min(slowest, p.host.up.rate)
+	}
+	piece := time.Duration(float64(min(h.content.pieceLength, h.content.total)) / slowest * float64(time.Second))
+	return h.ready + ideal*3/2 + 2*again + piece + h.patience
+}
+
+// check asks everything of a history that has run.
+func (h *simHistory) check(t *testing.T, sum *simFigures) {
+	var faults []string
+	for _, s := range h.clients {
+		faults = append(faults, s.account()...)
+		if !s.done() {
+			faults = append(faults, fmt.Sprintf("%v: not done after %v: %v", s.host, time.Since(s.began), s.describe()))
+			continue
+		}
+		if h.hopeless {
+			if _, err := s.Wait(); !errors.Is(err, context.DeadlineExceeded) {
+				faults = append(faults, fmt.Sprintf("%v: ended with %v", s.host, err))
+			}
+			continue
+		}
+		if err := s.compare(h.choice); err != nil {
+			faults = append(faults, fmt.Sprintf("%v: %v", s.host, err))
+		}
+		spoiled := look(s.ledger, func(l *simLedger) int64 { return l.lieBytes / blockSize * h.content.pieceLength })
+		bound := h.bound(spoiled)
+		if s.took > bound {
+			faults = append(faults, fmt.Sprintf("%v: took %v, bound is %v", s.host, s.took, bound))
+		}
+		sum.download(h.seed, s.took, bound)
+		faults = append(faults, h.checkBans(s, sum)...)
+		faults = append(faults, h.checkBytes(s, sum)...)
+	}
+	for _, p := range h.peers {
+		p.mu.Lock()
+		faults = append(faults, p.faults...)
+		p.mu.Unlock()
+	}
+	sum.history(h)
+	if len(faults) > 0 {
+		t.Errorf("%s\nThe history of seed %d:\n%v", strings.Join(faults, "\n"), h.seed, h)
+	}
+}
+
+// checkBans asks that whoever was proven to lie is banned, and nobody honest.
+func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string) {
+	var proven, lied []netip.AddrPort
+	h.net.mu.Lock()
+	proven = slices.Collect(maps.Keys(s.ledger.proven))
+	lied = slices.Collect(maps.Keys(s.ledger.lies))
+	h.net.mu.Unlock()
+	for _, a := range proven {
+		if !s.banned(a) {
+			faults = append(faults, fmt.Sprintf("%v: %v lied, provably, and is not banned", s.host, a))
+		}
+	}
+	liars := map[netip.Addr]bool{} // and whether they are banned
+	for _, a := range lied {
+		liars[a.Addr()] = liars[a.Addr()] || s.banned(a)
+	}
+	sum.mu.Lock()
+	defer sum.mu.Unlock()
+	for _, p := range h.peers {
+		if _, lied := liars[p.host.ip]; lied || h.liars[p.host.ip] {
+			continue
+		}
+		sum.honest++
+		if s.banned(p.addr()) {
+			faults = append(faults, fmt.Sprintf("%v: %s at %v never lied, and is banned", s.host, p.name, p.addr()))
+			sum.honestBanned++
+		}
+	}
+	sum.proven += len(proven)
+	sum.liars += len(liars)
+	for _, banned := range liars {
+		if banned {
+			sum.liarsBanned++
+		}
+	}
+	return faults
+}
+
+// checkBytes asks that what came beyond the content is accounted for.
+func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []string) {
+	if s.client.Encryption != DisableEncryption {
+		return nil // the ledger does not understand all that it hears
+	}
+	s.mu.Lock()
+	steals := s.sched.steals
+	s.mu.Unlock()
+	l := s.ledger
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	spoiled := int64(0)
+	for _, n := range l.lies {
+		spoiled += n * min(h.content.pieceLength, h.content.total)
+	}
+	if more := l.again + l.first - h.content.total; more > steals*blockSize+2*spoiled+l.dropped {
+		faults = append(faults, fmt.Sprintf("%v: %d bytes came again, %d blocks were stolen, %d bytes spoiled",
+			s.host, more, steals, spoiled))
+	}
+	sum.mu.Lock()
+	defer sum.mu.Unlock()
+	sum.received += l.received
+	sum.wasted += l.received - l.first + max(0, l.first-h.content.total)
+	sum.steals += steals
+	return faults
+}
+
+// run lets a history take place.
+func (h *simHistory) run(t *testing.T, sum *simFigures) {
+	defer synctest.Wait()
+	defer h.end(t)
+	h.start(t)
+	simWait(12*time.Hour, h.clients...)
+	h.check(t, sum)
+}
+
+// end closes what a history began, and asks that nothing is left of it.
+func (h *simHistory) end(t *testing.T) {
+	for _, s := range h.clients {
+		s.end(t)
+	}
+	for _, p := range h.peers {
+		p.stop()
+	}
+}

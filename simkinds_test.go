@@ -1,0 +1,139 @@
+package torrent
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// simKind is a way to misbehave that a history may draw.
+type simKind struct {
+	name string
+	draw func(h *simHistory, name string)
+}
+
+// simple is a kind of one peer with a script, that may be dialled and often dials as well.
+func simple(name string, script func(h *simHistory) simScript) simKind {
+	return simKind{name, func(h *simHistory, name string) {
+		h.misbehaves(h.newPeer(name, h.between(10e3, 8e6), script(h)))
+	}}
+}
+
+// misbehaves sets a peer going that is not to be counted on.
+func (h *simHistory) misbehaves(p *simPeer) {
+	h.patience += 25 * time.Second // until it is known for what it is
+	if p.corrupt > 0 || p.name == "garbage" {
+		h.liars[p.host.ip] = true
+	}
+	if h.hopeless && !p.claimsAll {
+		p.have.clear(h.wanted[0])
+	}
+	p.comes(h.seconds(0.001, 30), 0, 0)
+	if h.chance(3) {
+		for _, s := range h.options {
+			p.calls(1, s.host.addr(6881), h.seconds(1, 100))
+		}
+	}
+}
+
+// simKinds are the ways to misbehave.
+var simKinds = []simKind{
+	simple("lies now and then", func(h *simHistory) simScript { return simScript{corrupt: 2 + h.rng.IntN(30)} }),
+	simple("lies always", func(h *simHistory) simScript { return simScript{corrupt: 1} }),
+	simple("lies, and drops the connection", func(h *simHistory) simScript {
+		return simScript{corrupt: 3, resetAfter: 1 + h.rng.IntN(20)}
+	}),
+	simple("lies, and flaps", func(h *simHistory) simScript {
+		return simScript{corrupt: 3, flap: h.seconds(0.1, 2)}
+	}),
+	simple("never answers", func(h *simHistory) simScript { return simScript{never: answers, eager: true} }),
+	simple("never unchokes", func(h *simHistory) simScript { return simScript{never: unchokes} }),
+	simple("never shakes hands", func(h *simHistory) simScript { return simScript{never: shakesHands} }),
+	simple("reads nothing", func(h *simHistory) simScript { return simScript{never: readsNothing} }),
+	simple("flaps", func(h *simHistory) simScript { return simScript{flap: h.seconds(0.1, 2)} }),
+	simple("flaps, without a reject", func(h *simHistory) simScript {
+		return simScript{flap: h.seconds(0.1, 2), dropsSilently: true, fast: true}
+	}),
+	simple("sends after a choke", func(h *simHistory) simScript {
+		return simScript{flap: h.seconds(0.1, 5), sendsLate: true}
+	}),
+	simple("resets after some blocks", func(h *simHistory) simScript { return simScript{resetAfter: 1 + h.rng.IntN(50)} }),
+	simple("leaves and is found again", func(h *simHistory) simScript { return simScript{leaveAfter: h.seconds(0.1, 20)} }),
+	simple("stops in mid-block", func(h *simHistory) simScript { return simScript{stallAfter: h.rng.IntN(20) + 1} }),
+	simple("drips", func(h *simHistory) simScript { return simScript{drip: time.Second} }),
+	simple("sends everything twice", func(h *simHistory) simScript { return simScript{twice: true} }),
+	simple("sends wrong lengths", func(h *simHistory) simScript { return simScript{shortens: 1 + h.rng.IntN(20)} }),
+	simple("rejects", func(h *simHistory) simScript { return simScript{rejects: 1 + h.rng.IntN(5), fast: true} }),
+	simple("floods", func(h *simHistory) simScript { return simScript{floods: true} }),
+	simple("makes noise", func(h *simHistory) simScript {
+		s := simScript{noiseEvery: h.seconds(0.01, 5)}
+		for range 1 + h.rng.IntN(4) {
+			s.noise = append(s.noise, simNoises[h.rng.IntN(len(simNoises))])
+		}
+		return s
+	}),
+	simple("sets spare bits", func(h *simHistory) simScript { return simScript{opening: spareBits} }),
+	simple("bitfield of the wrong size", func(h *simHistory) simScript {
+		return simScript{opening: func(s *simSession) []byte { return wire.AppendBitfield(nil, make([]byte, 3)) }}
+	}),
+	simple("another torrent", func(h *simHistory) simScript {
+		return simScript{handshake: func(b []byte) []byte { b[28]++; return b }}
+	}),
+	simple("another protocol", func(h *simHistory) simScript {
+		return simScript{handshake: func([]byte) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n") }}
+	}),
+	simple("half a handshake", func(h *simHistory) simScript {
+		return simScript{handshake: func(b []byte) []byte { return b[:30] }}
+	}),
+	{"claims everything", func(h *simHistory, name string) {
+		p := h.newPeer(name, h.between(10e3, 8e6), simScript{claimsAll: true})
+		for i := range h.content.NumPieces() {
+			if h.chance(2) {
+				p.have.clear(i)
+			}
+		}
+		if h.hopeless {
+			p.have.clear(h.wanted[0])
+		}
+		h.misbehaves(p)
+	}},
+	{"comes back with another port", func(h *simHistory, name string) {
+		p := h.newPeer(name, h.between(10e3, 8e6), simScript{})
+		if h.hopeless {
+			p.have.clear(h.wanted[0])
+		}
+		h.patience += 25 * time.Second
+		p.comes(0, h.seconds(1, 20), h.seconds(1, 20))
+		for _, s := range h.options {
+			p.calls(1, s.host.addr(6881), h.seconds(1, 20))
+		}
+	}},
+	{"many from one address", func(h *simHistory, name string) {
+		p := h.newPeer(name, h.between(10e3, 8e6), simScript{})
+		h.misbehaves(p)
+		for _, s := range h.options {
+			p.calls(5+h.rng.IntN(30), s.host.addr(6881), h.seconds(1, 20))
+		}
+	}},
+	{"we ourselves", func(h *simHistory, name string) {
+		for _, s := range h.options {
+			h.tracker.add(s.host.addr(6881))
+			s.options.Peers = append(s.options.Peers, s.host.addr(6881))
+		}
+	}},
+	{"addresses of nobody", func(h *simHistory, name string) {
+		for i := range 1 + h.rng.IntN(50) {
+			h.tracker.add(h.net.host(fmt.Sprintf("99.1.1.%d", i+1), 0, 0, 0).addr(uint16(1 + h.rng.IntN(2)*i)))
+		}
+		h.patience += 20 * time.Second
+	}},
+	{"a liar behind the same address", func(h *simHistory, name string) {
+		honest := h.newPeer(name, h.between(10e3, 8e6), simScript{})
+		liar := newSimPeer(name, honest.host, honest.port+1, h.content, simScript{corrupt: 4})
+		liar.tracker = h.tracker
+		h.peers = append(h.peers, liar)
+		h.misbehaves(honest)
+		h.misbehaves(liar)
+	}},
+}

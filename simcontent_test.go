@@ -59,6 +59,18 @@ func (c *simContent) run(offset, n int64) []byte {
 	return c.data[offset : offset+n]
 }
 
+// equal tells whether b is what the content has at an offset.
+func (c *simContent) equal(offset int64, b []byte) bool {
+	for len(b) > 0 {
+		n := min(int64(len(b)), c.pieceLength-offset%c.pieceLength)
+		if !bytes.Equal(b[:n], c.run(offset, n)) {
+			return false
+		}
+		b, offset = b[n:], offset+n
+	}
+	return true
+}
+
 // block is the content of a block, or nil where there is none such.
 func (c *simContent) block(piece, begin, length uint32) []byte {
 	if int64(piece) >= int64(c.NumPieces()) || int64(begin)+int64(length) > c.pieceSize(int(piece)) {

@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -208,7 +207,7 @@ func (s *simDownload) compare(sel func(File) Priority) error {
 		if !chosen {
 			continue
 		}
-		if b, err := d.Bytes(); err != nil || !bytes.Equal(s.content.data[f.offset:f.offset+f.Length], b) {
+		if b, err := d.Bytes(); err != nil || int64(len(b)) != f.Length || !s.content.equal(f.offset, b) {
 			return fmt.Errorf("%s is not what it should be, %w", f.Path, err)
 		}
 	}

@@ -1,0 +1,92 @@
+package torrent
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// One honest seed among seven of other kinds: they cost no more than a tenth of the time that it would
+// have taken alone, and the time after which a peer counts as snubbed.
+func TestOneHonestAmongSeven(t *testing.T) {
+	const rate, size = 1e6, 60e6
+	for name, kinds := range map[string][7]simScript{
+		"liars and idlers": {
+			{corrupt: 3}, {corrupt: 20, fast: true}, {never: answers}, {never: answers, fast: true},
+			{flap: 300 * time.Millisecond}, {resetAfter: 10}, {drip: time.Second},
+		},
+		"noise and stalls": {
+			{noise: simNoises, noiseEvery: time.Second}, {twice: true}, {stallAfter: 5}, {sendsLate: true, flap: time.Second},
+			{floods: true}, {shortens: 4}, {never: readsNothing},
+		},
+		"liars all":     {{corrupt: 1}, {corrupt: 2}, {corrupt: 3}, {corrupt: 5}, {corrupt: 10}, {corrupt: 30}, {corrupt: 100}},
+		"idlers all":    {{never: answers}, {never: answers}, {never: answers}, {never: answers}, {never: answers}, {never: answers}, {never: answers}},
+		"drippers all":  {{drip: time.Second}, {drip: time.Second}, {drip: time.Second}, {drip: time.Second}, {drip: time.Second}, {drip: time.Second}, {drip: time.Second}},
+		"stallers all":  {{stallAfter: 1}, {stallAfter: 10}, {stallAfter: 20}, {stallAfter: 40}, {stallAfter: 80}, {stallAfter: 160}, {stallAfter: 320}},
+		"flappers all":  {{flap: 1e8}, {flap: 2e8}, {flap: 5e8}, {flap: 1e9, sendsLate: true}, {flap: 2e9}, {flap: 5e9}, {flap: 1e10, dropsSilently: true, fast: true}},
+		"claimants all": {{claimsAll: true}, {claimsAll: true}, {claimsAll: true}, {claimsAll: true}, {claimsAll: true}, {claimsAll: true}, {claimsAll: true}},
+	} {
+		for _, pieceLength := range []int64{64 << 10, 256 << 10, 1 << 20, 8 << 20} {
+			t.Run(fmt.Sprintf("%s, pieces of %d KiB", name, pieceLength>>10), func(t *testing.T) {
+				t.Parallel()
+				found(t, newSimContent(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
+					m.meet(t, rate, simScript{})
+					for _, k := range kinds {
+						p := m.meet(t, rate, k)
+						if k.claimsAll {
+							p.have = newBitfield(p.have.Len())
+						}
+					}
+					m.run(t, time.Hour)
+					alone := size / rate
+					require.LessOrEqual(t, m.client.took.Seconds(), 1.1*alone+snubTimeout.Seconds())
+					t.Logf("took %v, alone %v s", m.client.took, alone)
+				})
+			})
+		}
+	}
+}
+
+// Seeds that differ much, or are many and slow, are together as fast as the sum of what they send,
+// also where one of them, the slow one, had a head start and so chose where to begin.
+func TestIdealTime(t *testing.T) {
+	const size = 300e6
+	for name, c := range map[string]struct {
+		rates []float64
+		head  time.Duration // before all but the first are there
+	}{
+		"one slow and three fast":             {rates: []float64{40e3, 20e6, 20e6, 20e6}},
+		"one slow, and later three fast ones": {rates: []float64{40e3, 20e6, 20e6, 20e6}, head: 20 * time.Second},
+		"thirty alike":                        {rates: slices.Repeat([]float64{1e6}, 30)},
+	} {
+		for _, pieceLength := range []int64{256 << 10, 1 << 20, 4 << 20, 16 << 20} {
+			t.Run(fmt.Sprintf("%s, pieces of %d KiB", name, pieceLength>>10), func(t *testing.T) {
+				found(t, newSimRepeating(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
+					sum := 0.0
+					for k, rate := range c.rates {
+						sum += rate
+						p := m.meet(t, rate, simScript{})
+						if k > 0 && c.head > 0 {
+							p.depart()
+							p.comes(c.head, 0, 0)
+							p.running.Go(func() {
+								if p.wait(c.head) {
+									p.dial(netip.MustParseAddrPort("81.0.0.1:6881"))
+								}
+							})
+						}
+					}
+					m.run(t, time.Hour)
+					ideal := size / sum
+					took := (m.client.took - c.head).Seconds()
+					t.Logf("took %.3f s, ideal %.3f s: %.3f times", took, ideal, took/ideal)
+					require.LessOrEqual(t, took, 1.05*ideal)
+				})
+			})
+		}
+	}
+}

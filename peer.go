@@ -239,9 +239,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	defer d.unlock(now)
 	switch m.ID {
 	case wire.Choke:
-		p.remote.choking = true
-		p.giveBack(func(a ask) bool { return !p.remote.allows(a.piece) })
-		p.out.unask(func(u upload) bool { return !p.remote.allows(int32(u.piece)) })
+		p.choked()
 	case wire.Unchoke:
 		p.remote.choking = false
 		d.refill(p, now)
@@ -320,6 +318,22 @@ var errBothSeeds = errors.New("both sides have everything")
 
 // isSeed tells whether the peer has everything.
 func (p *peer) isSeed() bool { return p.remote.all || p.remote.has.full() }
+
+// choked takes back what the peer was asked for and will not send now. With the Fast extension that is
+// only what it has not heard of yet: a choke rejects nothing by itself then (BEP 6), though others may
+// take over what is outstanding.
+func (p *peer) choked() {
+	p.remote.choking = true
+	unsent := make(map[blockID]bool)
+	p.out.unask(func(u upload) bool {
+		stays := p.remote.allows(int32(u.piece))
+		if !stays {
+			unsent[blockID{int32(u.piece), int32(u.begin / blockSize)}] = true
+		}
+		return !stays
+	})
+	p.giveBack(func(a ask) bool { return !p.fast || unsent[a.blockID] })
+}
 
 // giveBack frees the blocks outstanding to the peer that which holds for: others may be asked.
 func (p *peer) giveBack(which func(ask) bool) {

@@ -72,6 +72,9 @@ func (r *remote) allows(piece int32) bool {
 	return ok
 }
 
+// idle tells that nothing may come of what the remote was asked for.
+func (r *remote) idle() bool { return r.snubbed || r.choking }
+
 // maxSuggested is how many of the latest suggestions of a peer are remembered.
 const maxSuggested = 8
 

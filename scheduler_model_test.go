@@ -184,11 +184,11 @@ func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRem
 				continue
 			}
 			eta := o.eta(k+1, now)
-			if o.snubbed {
+			if o.snubbed || o.choking {
 				eta = time.Hour
 			}
-			worth := o.snubbed || eta > 2*r.eta(len(r.queue)+1, now)
-			if p := m.pieces[id.piece]; p.parole && !o.snubbed {
+			worth := (o.snubbed || o.choking) || eta > 2*r.eta(len(r.queue)+1, now)
+			if p := m.pieces[id.piece]; p.parole && !(o.snubbed || o.choking) {
 				// It begins anew with r, whole.
 				free := 0
 				for _, b := range p.blocks {

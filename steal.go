@@ -19,17 +19,17 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 		if o == r || len(o.queue) == 0 {
 			continue
 		}
-		if !o.snubbed && o.eta(len(o.queue)-1, now) <= max(latest, 2*mine) {
+		if !o.idle() && o.eta(len(o.queue)-1, now) <= max(latest, 2*mine) {
 			continue // not even its last block is worth it
 		}
 		for k := len(o.queue) - 1; k >= 0; k-- {
 			eta := o.eta(k, now)
-			if !o.snubbed && eta <= max(latest, 2*mine) {
+			if !o.idle() && eta <= max(latest, 2*mine) {
 				break
 			}
 			if s.mayStealFrom(r, o.queue[k].blockID) && s.mayWrest(r, o, k, now) {
 				victim, at, latest = o, k, eta
-				if o.snubbed {
+				if o.idle() {
 					return victim, at
 				}
 				break
@@ -46,7 +46,7 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 // cannot keep a slow one from ever finishing it.
 func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 	p := s.started[o.queue[k].piece]
-	if !p.parole || o.snubbed {
+	if !p.parole || o.idle() {
 		return true
 	}
 	margin := time.Duration(2) << min(s.spoiled[p.piece].moves, 10)

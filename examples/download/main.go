@@ -1,7 +1,7 @@
-// Command download downloads torrents, into a directory. It
+// Command download downloads torrents, given as .torrent files or magnet links, into a directory. It
 // ends with 0 when all are complete. Ctrl-C keeps what is verified, and the next run goes on from it.
 //
-//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] TORRENT…
+//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] TORRENT|MAGNET…
 package main
 
 import (
@@ -41,7 +41,7 @@ func main() {
 	})
 	flag.Parse()
 	if flag.NArg() == 0 {
-		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] TORRENT…")
+		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] TORRENT|MAGNET…")
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -56,11 +56,7 @@ func main() {
 func run(ctx context.Context, o *torrent.Options, torrents []string) error {
 	var downloads []*torrent.Download
 	for _, name := range torrents {
-		t, err := torrent.Read(name)
-		if err != nil {
-			return err
-		}
-		d, err := t.Start(ctx, o)
+		d, err := start(ctx, name, *o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -76,4 +72,28 @@ func run(ctx context.Context, o *torrent.Options, torrents []string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// start begins one download, of a .torrent file or a magnet link.
+func start(ctx context.Context, name string, o torrent.Options) (*torrent.Download, error) {
+	if !strings.HasPrefix(name, "magnet:") {
+		t, err := torrent.Read(name)
+		if err != nil {
+			return nil, err
+		}
+		return t.Start(ctx, &o)
+	}
+	m, err := torrent.ParseMagnet(name)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintln(os.Stderr, "asking peers what is in", m.InfoHash)
+	t, err := m.Resolve(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Select == nil {
+		o.Select = m.Priority // a link may be about some of the files alone
+	}
+	return t.Start(ctx, &o)
 }

@@ -92,6 +92,7 @@ type Download struct {
 	lastPeerError                error
 	diskErrors                   int
 	diskError                    error
+	unreadable                   map[int]struct{} // pieces that storage could not read back once
 }
 
 // DownloadAll downloads what o chooses, all by default, and returns it once it is complete: Start, then

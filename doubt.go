@@ -1,0 +1,112 @@
+package torrent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// doubt takes a piece for not held any more, because storage failed or holds something else, until
+// it has been hashed anew. Others under the same files are doubted with it.
+func (d *Download) doubt(piece int, why error) {
+	d.log.Warn("storage", "piece", piece, "err", why)
+	now := time.Now()
+	d.mu.Lock()
+	d.diskErrors++
+	d.diskError = why
+	had := d.sched.have.Has(piece)
+	_, again := d.unreadable[piece]
+	d.mu.Unlock()
+	switch {
+	case !had:
+		return // somebody was faster
+	case again && !errors.Is(why, errChanged):
+		d.fail(fmt.Errorf("read piece %d, which was written anew: %w", piece, why))
+		return
+	}
+	which, err := d.store.renew(piece)
+	if err != nil {
+		which = newBitfield(d.t.NumPieces())
+		which.set(piece)
+	}
+	recheck := newBitfield(d.t.NumPieces())
+	d.mu.Lock()
+	defer d.unlock(now)
+	for i := range which.All() {
+		if a := d.assemblies[int32(i)]; a != nil && a.direct {
+			// What is there of a piece that was begun is no better. Whoever sent it is not to blame.
+			for _, c := range d.sched.abandon(i) {
+				d.cancel(c.remote, c.block)
+			}
+			d.freed = true
+		}
+		if d.sched.doubt(i) {
+			recheck.set(i)
+			d.choice.piece(i, false)
+			for _, p := range d.peers {
+				p.tellDontHave(i)
+			}
+		}
+	}
+	if recheck.Count() > 0 && !d.ended() {
+		d.rechecks++
+		d.tasks.Go(func() { d.recheck(recheck) })
+	}
+}
+
+// recheck hashes pieces in doubt anew. One that cannot be read is lost, and fetched and written anew:
+// that mends a bad sector, or fails and says why.
+func (d *Download) recheck(which Bitfield) {
+	r := recheckReader{d.store, func(off int64, err error) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.diskErrors++
+		d.diskError = err
+		if d.unreadable == nil {
+			d.unreadable = make(map[int]struct{})
+		}
+		d.unreadable[int(off/d.t.pieceLength)] = struct{}{}
+	}}
+	err := hashPieces(d.ctx, d.t, r, which, func(i int, ok bool) {
+		now := time.Now()
+		d.mu.Lock()
+		defer d.unlock(now)
+		if ok {
+			d.gotPiece(i)
+			for _, p := range d.peers {
+				p.tellHave(i)
+			}
+			return
+		}
+		d.sched.lost(i)
+		d.noteMissing(now)
+		for _, p := range d.peers {
+			d.updateInterest(p)
+		}
+		d.freed = true
+		d.signal()
+	})
+	if err != nil && !d.ended() {
+		d.fail(fmt.Errorf("check anew: %w", err))
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rechecks--
+	d.signal()
+}
+
+// recheckReader takes what cannot be read for not there, and tells of it.
+type recheckReader struct {
+	io.ReaderAt
+	failed func(off int64, err error)
+}
+
+func (r recheckReader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.ReaderAt.ReadAt(p, off)
+	if err == nil || n == len(p) || unwritten(err) || errors.Is(err, ErrClosed) {
+		return n, err
+	}
+	r.failed(off+int64(n), err)
+	return n, io.ErrUnexpectedEOF
+}

@@ -1,0 +1,157 @@
+package torrent
+
+import (
+	"io/fs"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// badStorage fails to read one piece so many times. It is mended by writing the piece anew, unless it
+// is beyond that.
+type badStorage struct {
+	*simStorage
+	mu     sync.Mutex
+	piece  int64
+	fails  int // reads that are still to fail; -1 is all until it is written
+	beyond bool
+}
+
+func (s *badStorage) open(*Torrent) (Storage, error) { return s, nil }
+
+func (s *badStorage) ReadAt(p []byte, off int64) (int, error) {
+	s.mu.Lock()
+	bad := off/s.content.pieceLength == s.piece && s.fails != 0
+	if bad && s.fails > 0 {
+		s.fails--
+	}
+	s.mu.Unlock()
+	if bad {
+		return 0, &fs.PathError{Op: "read", Path: "disk", Err: syscall.EIO}
+	}
+	return s.simStorage.ReadAt(p, off)
+}
+
+func (s *badStorage) WriteAt(p []byte, off int64) (int, error) {
+	s.mu.Lock()
+	if off/s.content.pieceLength == s.piece && !s.beyond {
+		s.fails = 0
+	}
+	s.mu.Unlock()
+	return s.simStorage.WriteAt(p, off)
+}
+
+// fail has the next n reads of the piece fail.
+func (s *badStorage) fail(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fails = n
+}
+
+// badRig is a client that shares 8 pieces of 2 blocks from a disk whose piece 3 is bad, and two that it
+// speaks to: one by BEP 6 and 54, one by neither.
+type badRig struct {
+	content  *simContent
+	store    *badStorage
+	us       *simHost
+	seed     *Download
+	new, old *speaker
+}
+
+func newBadRig(t *testing.T, n *simNet) *badRig {
+	content := newSimContent(1, 2*blockSize, 16*blockSize)
+	r := &badRig{
+		content: content, us: n.host("80.0.0.1", 0, 0, 0),
+		store: &badStorage{simStorage: newSimStorage(content).fill(), piece: 3},
+	}
+	var err error
+	r.seed, err = content.Start(t.Context(), &Options{Client: simClient(t, r.us, nil), Seed: true, Storage: r.store.open})
+	require.NoError(t, err)
+	<-r.seed.Done()
+	after(time.Second)
+	r.new = speak(t, n.host("80.0.0.2", 0, 0, 0), content, r.us.addr(6881), speech{fast: true, extended: true})
+	r.new.sayHello(wire.ExtHandshake{M: map[string]int{"lt_donthave": 9}})
+	r.old = speak(t, n.host("80.0.0.3", 0, 0, 0), content, r.us.addr(6881), speech{})
+	for _, s := range []*speaker{r.new, r.old} {
+		s.sayID(wire.Interested)
+	}
+	after(time.Second)
+	r.new.take()
+	r.old.take()
+	return r
+}
+
+func TestDiskThatFailsUnderAnUpload(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		r := newBadRig(t, n)
+		r.store.fail(1)
+		r.new.ask(2, 3, 4)
+		after(time.Second)
+		require.ElementsMatch(t, []string{
+			"piece 2/0",
+			`extended 9 "\x00\x00\x00\x03"`, // it is not held any more
+			"reject 3/0",
+			"have 3", // but it was hashed anew, and is
+			"piece 4/0",
+		}, r.new.take())
+		st := r.seed.Stats()
+		require.Equal(t, 1, st.StorageErrors)
+		require.ErrorIs(t, st.StorageError, syscall.EIO)
+		require.Equal(t, 8, st.PiecesVerified)
+
+		r.old.ask(3)
+		after(time.Second)
+		require.Equal(t, []string{"have 3", "piece 3/0"}, r.old.take())
+	})
+}
+
+// What cannot be read even when it is hashed anew is fetched anew from somebody who has it.
+func TestDiskWithABadSector(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		r := newBadRig(t, n)
+		r.store.fail(-1)
+		r.new.ask(3)
+		after(time.Second)
+		said := r.new.take()
+		require.Len(t, said, 3)
+		require.Subset(t, said, []string{`extended 9 "\x00\x00\x00\x03"`, "reject 3/0"}, "and that we are not upload only")
+		st := r.seed.Stats()
+		require.Equal(t, 7, st.PiecesVerified)
+		require.False(t, st.Complete)
+		r.old.ask(3, 4)
+		after(time.Second)
+		require.Equal(t, []string{"piece 4/0"}, r.old.take(), "without BEP 6 it is not told")
+
+		other := n.host("80.0.0.4", 0, 0, 0)
+		simSeed(t, simClient(t, other, nil), r.content, r.us.addr(6881))
+		after(5 * time.Second)
+		require.True(t, r.seed.Stats().Complete)
+		require.Contains(t, r.new.take(), "have 3")
+		r.new.ask(3)
+		after(time.Second)
+		require.Equal(t, []string{"piece 3/0"}, r.new.take())
+	})
+}
+
+// A disk that cannot be read even after it was written ends the download, rather than that a piece is
+// fetched for ever.
+func TestDiskBeyondRepair(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		r := newBadRig(t, n)
+		r.store.fail(-1)
+		r.store.beyond = true
+		simSeed(t, simClient(t, n.host("80.0.0.4", 0, 0, 0), nil), r.content, r.us.addr(6881))
+		r.new.ask(3)
+		after(5 * time.Second)
+		require.Contains(t, r.new.take(), "have 3")
+		r.new.ask(3)
+		after(5 * time.Second)
+		require.True(t, r.new.hungUp())
+		require.True(t, r.seed.ended())
+	})
+}

@@ -82,7 +82,7 @@ func TestAPIOpen(t *testing.T) {
 		require.Error(t, err)
 		pos, err := r.Seek(1<<40, io.SeekStart)
 		require.NoError(t, err)
-		require.EqualValues(t, 1<<40, pos)
+		require.Equal(t, int64(1)<<40, pos)
 		_, err = r.Read(make([]byte, 1))
 		require.Equal(t, io.EOF, err)
 

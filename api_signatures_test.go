@@ -51,8 +51,9 @@ var (
 	_ func(torrent.Bitfield) int           = torrent.Bitfield.Count
 	_ func(torrent.Bitfield) iter.Seq[int] = torrent.Bitfield.All
 
-	_ func(*torrent.Magnet) string = (*torrent.Magnet).String
-	_                              = torrent.Magnet{InfoHash: torrent.Hash{}, Name: "", Trackers: []string{}, WebSeeds: []string{}, Peers: []string{}}
+	_ func(*torrent.Magnet) string                                                       = (*torrent.Magnet).String
+	_ func(*torrent.Magnet, context.Context, *torrent.Options) (*torrent.Torrent, error) = (*torrent.Magnet).Resolve
+	_                                                                                    = torrent.Magnet{InfoHash: torrent.Hash{}, Name: "", Trackers: []string{}, WebSeeds: []string{}, Peers: []string{}}
 
 	_ = torrent.Options{
 		Dir: "", Select: func(torrent.File) torrent.Priority { return torrent.Normal }, Peers: []netip.AddrPort{}, MaxPeers: int(0), Seed: false,

@@ -186,7 +186,7 @@ func (d *Download) reprioritise(now time.Time) {
 	for i, priority := range d.base {
 		d.prioritise(i, priority)
 	}
-	d.followReaders()
+	d.followReaders(now)
 	for _, p := range d.peers {
 		d.updateInterest(p)
 	}

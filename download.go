@@ -68,6 +68,7 @@ type Download struct {
 	waiting    int           // who would like to know
 	readers    map[*reader]struct{}
 	urgent     map[int]uint8 // pieces ahead of readers, and the priority that gives them
+	awaited    map[int]int   // pieces that reads wait for, and how many do
 
 	// Follow-ups of what was done under the mutex, seen to by settle before it is released.
 	freed   bool // blocks have become free: idle peers may take them
@@ -125,6 +126,7 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 		assemblies: make(map[int32]*assembly),
 		byRemote:   make(map[*remote]*peer),
 		readers:    make(map[*reader]struct{}),
+		awaited:    make(map[int]int),
 		digestSeed: maphash.MakeSeed(),
 	}
 	if o != nil {
@@ -410,6 +412,9 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 		}
 	}
 	d.turnOver(now)
+	if len(d.readers) > 0 {
+		d.followReaders(now) // by the rate of now
+	}
 	d.client.memory.trim(now)
 	d.freed = true // what could not be stolen a second ago may be worth it now
 	return d.sweep(now)
@@ -435,6 +440,9 @@ func (d *Download) settle(now time.Time) {
 		d.freed = false
 		if len(d.peers) == 0 {
 			break
+		}
+		for piece := range d.awaited {
+			d.hurry(piece, now)
 		}
 		for k, first := 0, d.rng.IntN(len(d.peers)); k < len(d.peers); k++ {
 			d.refill(d.peers[(first+k)%len(d.peers)], now)

@@ -191,6 +191,9 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 		if out.a == nil {
 			d.finishPiece(id.piece)
 		}
+		if d.awaited[int(id.piece)] > 0 && !p.remote.isAsked(id.piece) {
+			d.hurry(int(id.piece), now) // it has done its share, and may help others with theirs
+		}
 	}
 	d.downloaded += int64(n)
 	d.down.add(int64(n), now)

@@ -50,7 +50,7 @@ func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, er
 	}
 	d.readers[r] = struct{}{}
 	d.waiting++
-	d.followReaders()
+	d.followReaders(now)
 	return r, nil
 }
 
@@ -68,7 +68,7 @@ func (r *reader) Close() error {
 	r.closed = true
 	delete(d.readers, r)
 	d.waiting--
-	d.followReaders()
+	d.followReaders(now)
 	d.announceNews()
 	return nil
 }
@@ -171,17 +171,30 @@ func (d *Download) isGone() bool {
 // await returns once piece is verified.
 func (r *reader) await(piece int, off int64) error {
 	d := r.d
+	waits := false
+	defer func() {
+		if waits {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if d.awaited[piece]--; d.awaited[piece] == 0 {
+				delete(d.awaited, piece)
+			}
+		}
+	}()
 	for {
 		now := time.Now()
 		d.mu.Lock()
 		have, news := d.sched.have.Has(piece), d.news
 		closed, result := r.closed, d.result
 		chosen := d.choice.priority[r.f.index] != Skip
-		moved := r.at/d.t.pieceLength != off/d.t.pieceLength
-		r.at = off
-		if (moved || !have) && !closed {
-			d.followReaders()
-			if !have && chosen {
+		if !closed {
+			moved := r.at/d.t.pieceLength != off/d.t.pieceLength
+			if r.at = off; moved {
+				d.followReaders(now)
+			}
+			if !have && chosen && !waits {
+				waits = true
+				d.awaited[piece]++
 				d.hurry(piece, now)
 			}
 		}
@@ -213,8 +226,8 @@ func (r *reader) await(piece int, off int64) error {
 }
 
 // followReaders gives the pieces just ahead of each reader precedence: the nearer, the higher.
-func (d *Download) followReaders() {
-	ahead := int64(d.down.rate(time.Now()) * readAheadTime.Seconds())
+func (d *Download) followReaders(now time.Time) {
+	ahead := int64(d.down.rate(now) * readAheadTime.Seconds())
 	window := min(max(ahead, minReadAhead), maxReadAhead)
 	urgent := make(map[int]uint8)
 	for r := range d.readers {
@@ -240,27 +253,33 @@ func (d *Download) followReaders() {
 	d.freed = true
 }
 
-// hurry makes room for a piece that a reader waits for: peers give up what is less urgent, the
-// fastest first, and each is asked for its share of the piece.
+// hurry has a piece that a reader waits for fetched by all who can help, before what is less wanted.
 func (d *Download) hurry(piece int, now time.Time) {
-	if p := d.sched.started[int32(piece)]; p != nil && p.free == 0 {
-		return // all of it is on its way
+	plan := d.sched.hurry(piece, func(r *remote) int {
+		if p := d.byRemote[r]; p.amInterested && p.closing == nil {
+			return p.pipe.depth
+		}
+		return 0
+	}, now)
+	p := d.sched.started[int32(piece)]
+	if p == nil {
+		return
 	}
-	var able []*peer
-	var total float64
-	for _, p := range d.peers {
-		if p.amInterested && !p.remote.choking && !p.remote.snubbed && p.remote.holds(piece) {
-			able = append(able, p)
-			total += max(p.remote.rate, 1)
+	for _, r := range d.sched.remotes {
+		runs := slices.ContainsFunc(plan, func(e errand) bool { return e.remote == r })
+		if runs || r.isAsked(p.piece) {
+			for _, id := range d.sched.yield(r, p.priority, runs) {
+				d.cancel(r, id)
+			}
 		}
 	}
-	slices.SortFunc(able, func(a, b *peer) int { return cmp.Compare(b.remote.rate, a.remote.rate) })
-	blocks := float64(d.sched.blocks(piece))
-	for _, p := range able {
-		for _, id := range d.sched.yield(&p.remote, d.sched.heap.priority[piece]) {
-			d.cancel(&p.remote, id)
+	for _, e := range plan[:d.admit(len(plan), now)] {
+		p := d.byRemote[e.remote]
+		if len(e.remote.queue) == 0 {
+			p.pipe.asked(now)
 		}
-		share := int(blocks*max(p.remote.rate, 1)/total) + 1
-		d.ask(p, min(share, p.pipe.depth), now)
+		d.sched.run(e, now)
+		d.request(p, e.block)
 	}
+	d.sched.retire(p)
 }

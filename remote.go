@@ -100,6 +100,11 @@ func (r *remote) eta(k int, now time.Time) time.Duration {
 	return d + r.rtt
 }
 
+// isAsked tells whether a block of piece is outstanding.
+func (r *remote) isAsked(piece int32) bool {
+	return slices.ContainsFunc(r.queue, func(a ask) bool { return a.piece == piece })
+}
+
 // enqueue adds a request to the queue. The room that answered ones leave at its start is used again.
 func (r *remote) enqueue(a ask) {
 	if n := len(r.queue); n == cap(r.queue) {

@@ -294,16 +294,3 @@ func (s *scheduler) senderOf(r *remote) int32 {
 	}
 	return r.sender
 }
-
-// yield gives back what r was asked for of pieces less wanted than priority, to make room, and
-// returns the blocks, which are to be cancelled.
-func (s *scheduler) yield(r *remote, priority uint8) (back []blockID) {
-	s.giveBack(r, func(a ask) bool {
-		less := s.started[a.piece].priority < priority
-		if less {
-			back = append(back, a.blockID)
-		}
-		return less
-	})
-	return back
-}

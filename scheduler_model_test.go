@@ -467,13 +467,21 @@ func (h *history) event() {
 		h.went = fmt.Sprint(r.real.addr, " gives back")
 		h.s.giveBack(r.real, func(a ask) bool { return (int(a.index)+int(a.piece))%3 >= some })
 		h.m.giveBack(r, func(id blockID) bool { return (int(id.index)+int(id.piece))%3 >= some })
-	case op < 82:
+	case op < 81:
 		h.went = fmt.Sprint(r.real.addr, " yields")
-		priority := uint8(1 + h.rng.IntN(2))
-		want := h.m.giveBack(r, func(id blockID) bool { return h.m.pieces[id.piece].priority < priority })
-		if got := h.s.yield(r.real, priority); !slices.Equal(want, got) {
+		priority, end := uint8(1+h.rng.IntN(2)), len(r.queue)
+		less := func(id blockID) bool { return h.m.pieces[id.piece].priority < priority }
+		all := h.rng.IntN(2) == 0
+		for !all && end > 0 && less(r.queue[end-1]) {
+			end--
+		}
+		keeps := slices.Clone(r.queue[end:])
+		want := h.m.giveBack(r, func(id blockID) bool { return less(id) && !slices.Contains(keeps, id) })
+		if got := h.s.yield(r.real, priority, all); !slices.Equal(want, got) {
 			h.fail("back %v, want %v", got, want)
 		}
+	case op < 82:
+		h.hurry(p)
 	case op < 90:
 		h.character(r, i)
 	case op < 92 && p.waiting() && !p.spoiled:
@@ -497,6 +505,59 @@ func (h *history) event() {
 		p.doubted = false
 	default:
 		h.finish(p)
+	}
+}
+
+// hurry has a piece fetched soonest, and asks that the plan is a good one.
+func (h *history) hurry(p *modelPiece) {
+	h.went = fmt.Sprint("hurry ", p.index)
+	room := make(map[*remote]int)
+	for _, r := range h.m.remotes {
+		room[r.real] = h.rng.IntN(12)
+	}
+	plan := h.s.hurry(p.index, func(r *remote) int { return room[r] }, h.now)
+	if p.waiting() && h.s.started[int32(p.index)] != nil {
+		h.m.start(p)
+	}
+	for _, e := range plan {
+		k := slices.IndexFunc(h.m.remotes, func(r *modelRemote) bool { return r.real == e.remote })
+		r, b := h.m.remotes[k], h.m.block(e.block)
+		switch {
+		case int(e.block.piece) != p.index || !p.wanted() || b.sender != nil || slices.Contains(b.owners, r):
+			h.fail("%v is sent for %v", r.real.addr, e.block)
+		case !r.may(p) || r.snubbed:
+			h.fail("%v cannot be sent for %v", r.real.addr, e.block)
+		case p.parole && (len(b.owners) > 0 || p.sole != nil && p.sole != r):
+			h.fail("%v is sent for %v, which is on parole", r.real.addr, e.block)
+		case len(b.owners) > 1:
+			h.fail("%v is sent for %v as the third", r.real.addr, e.block)
+		}
+		if p.parole {
+			p.sole = r
+		}
+		if len(r.queue) == 0 {
+			r.heard = h.now
+		}
+		h.s.run(e, h.now)
+		h.m.ask(r, e.block)
+		room[e.remote]--
+		if room[e.remote] < 0 {
+			h.fail("%v is sent for too many", r.real.addr)
+		}
+	}
+	if !p.wanted() || p.started == 0 || p.parole {
+		p.retire()
+		h.s.retire(h.s.started[int32(p.index)])
+		return
+	}
+	for _, r := range h.m.remotes {
+		stays := 0
+		for _, id := range r.queue {
+			stays += one(h.m.pieces[id.piece].priority >= p.priority && !slices.ContainsFunc(plan, func(e errand) bool { return e.remote == r.real && e.block == id }))
+		}
+		if r.may(p) && !r.snubbed && room[r.real] > stays && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }) {
+			h.fail("%v could be sent for what is free", r.real.addr)
+		}
 	}
 }
 

@@ -123,7 +123,7 @@ func TestPriority(t *testing.T) {
 	sc.s.prioritise(other, pieceHigh)
 	require.Equal(t, fmt.Sprintf("%d.0 %d.1 %d.2 %d.3 %d.1", other, other, other, other, first), sc.asks("s", 5),
 		"what is more wanted comes before what is begun")
-	require.Equal(t, fmt.Sprintf("%d.0 %d.1", first, first), ids(sc.s.yield(sc.peers["s"], pieceHigh)), "and may take its place")
+	require.Equal(t, fmt.Sprintf("%d.0 %d.1", first, first), ids(sc.s.yield(sc.peers["s"], pieceHigh, true)), "and may take its place")
 
 	cancel := sc.s.prioritise(other, pieceSkip)
 	require.Len(t, cancel, 4, "what is not wanted any more is cancelled")

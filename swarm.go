@@ -228,13 +228,7 @@ func (d *Download) refill(p *peer, now time.Time) {
 // ask asks a peer for up to room blocks more, as far as limits admit them.
 func (d *Download) ask(p *peer, room int, now time.Time) {
 	r := &p.remote
-	n := d.gate.admit(now, room)
-	if n < room && !d.throttled {
-		d.throttled = true
-		if !d.turning {
-			d.signal() // turn comes back when the limit lets more pass
-		}
-	}
+	n := d.admit(room, now)
 	if n == 0 {
 		return
 	}
@@ -247,9 +241,25 @@ func (d *Download) ask(p *peer, room int, now time.Time) {
 	for _, c := range cancels {
 		d.cancel(c.remote, c.block)
 	}
-	if len(ids) == 0 {
-		return
+	if len(ids) > 0 {
+		d.request(p, ids...)
 	}
+}
+
+// admit is how many of up to room requests limits let pass now.
+func (d *Download) admit(room int, now time.Time) int {
+	n := d.gate.admit(now, room)
+	if n < room && !d.throttled {
+		d.throttled = true
+		if !d.turning {
+			d.signal() // turn comes back when the limit lets more pass
+		}
+	}
+	return n
+}
+
+// request asks a peer for blocks.
+func (d *Download) request(p *peer, ids ...blockID) {
 	d.asks = d.asks[:0]
 	for _, id := range ids {
 		d.asks = append(d.asks, d.onWire(id))

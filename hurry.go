@@ -1,0 +1,154 @@
+package torrent
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// An errand is a block that a remote had best be asked for now, before anything less wanted.
+type errand struct {
+	remote *remote
+	block  blockID
+}
+
+// hurry plans how to have piece i soonest. Each free block of it goes to the remote from which it may be
+// expected first, once that remote has put off what is less wanted. A block under way is asked of a second
+// one where that has it in under half the time. Nothing is changed yet, but that the piece is started.
+//
+// room is how many requests a remote takes. A remote that holds less wanted requests and is named in
+// the plan, or has blocks of the piece behind such requests, is to be made to yield first.
+func (s *scheduler) hurry(i int, room func(*remote) int, now time.Time) (plan []errand) {
+	if !s.need.Has(i) {
+		return nil
+	}
+	p := s.started[int32(i)]
+	priority := s.heap.priority[i]
+	var able []*runner
+	var late []*lateBlock
+	for _, r := range s.remotes {
+		n := 0 // requests of r that stay
+		for _, a := range r.queue {
+			if s.started[a.piece].priority < priority {
+				continue
+			}
+			if p != nil && a.piece == p.piece && !p.parole && p.blocks[a.index].copies() == 1 {
+				late = append(late, &lateBlock{r, a.blockID, r.eta(n, now)})
+			}
+			n++
+		}
+		if r.holds(i) && !r.snubbed && (!r.choking || r.allows(int32(i))) && n < room(r) {
+			able = append(able, &runner{r, n, room(r), r.eta(n, now)})
+		}
+	}
+	if len(able) == 0 {
+		return nil
+	}
+	if p == nil {
+		p = s.start(i)
+	}
+	if p.parole {
+		able = soleRunner(p, able, now)
+	}
+	for k := p.cursor; k < len(p.blocks) && p.free > len(plan); k++ {
+		if !p.blocks[k].free() {
+			continue
+		}
+		first := soonest(able, nil)
+		if first == nil {
+			return plan
+		}
+		plan = append(plan, first.send(blockID{p.piece, int32(k)}, now))
+	}
+	slices.SortFunc(late, func(a, b *lateBlock) int { return cmp.Compare(b.eta, a.eta) })
+	for _, l := range late {
+		thief := soonest(able, l.owner)
+		if thief != nil && (l.owner.snubbed || 2*thief.eta < l.eta) {
+			plan = append(plan, thief.send(l.blockID, now))
+		}
+	}
+	return plan
+}
+
+// soleRunner is who is to send all that lacks of a piece on parole: who began, or who would have it first.
+func soleRunner(p *startedPiece, able []*runner, now time.Time) []*runner {
+	able = slices.DeleteFunc(able, func(r *runner) bool { return p.sole != nil && p.sole != r.remote })
+	if len(able) == 0 {
+		return nil
+	}
+	return []*runner{slices.MinFunc(able, func(a, b *runner) int {
+		return cmp.Compare(a.remote.eta(a.queued+p.free, now), b.remote.eta(b.queued+p.free, now))
+	})}
+}
+
+// A runner is a remote that can be sent for blocks.
+type runner struct {
+	remote *remote
+	queued int           // requests before the next one
+	room   int           // for so many
+	eta    time.Duration // of the next one
+}
+
+func (r *runner) send(id blockID, now time.Time) errand {
+	r.queued++
+	r.eta = r.remote.eta(r.queued, now)
+	return errand{r.remote, id}
+}
+
+// soonest is the runner other than one remote with the least eta, or nil.
+func soonest(able []*runner, other *remote) (best *runner) {
+	for _, r := range able {
+		if r.remote != other && r.queued < r.room && (best == nil || r.eta < best.eta) {
+			best = r
+		}
+	}
+	return best
+}
+
+// lateBlock is a block that one remote alone was asked for.
+type lateBlock struct {
+	owner *remote
+	blockID
+	eta time.Duration
+}
+
+// run takes note that a remote is asked for a block as hurry planned.
+func (s *scheduler) run(e errand, now time.Time) {
+	if len(e.remote.queue) == 0 {
+		e.remote.heard = now
+	}
+	p := s.started[e.block.piece]
+	b := &p.blocks[e.block.index]
+	if b.free() {
+		p.free--
+		if p.parole {
+			p.sole = e.remote
+		}
+	} else {
+		s.steals++
+	}
+	s.claim(b, e.remote, e.block, now)
+	if p.free == 0 {
+		s.close(p)
+	}
+}
+
+// yield gives back what r was asked for of pieces less wanted than priority: all of it, or only what
+// stands before the last request that is not less wanted. It returns the blocks, which are to be
+// cancelled.
+func (s *scheduler) yield(r *remote, priority uint8, all bool) (back []blockID) {
+	end := len(r.queue)
+	for !all && end > 0 && s.started[r.queue[end-1].piece].priority < priority {
+		end--
+	}
+	k := 0
+	s.giveBack(r, func(a ask) bool {
+		k++
+		less := k <= end && s.started[a.piece].priority < priority
+		if less {
+			back = append(back, a.blockID)
+		}
+		return less
+	})
+	return back
+}

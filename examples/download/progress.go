@@ -64,6 +64,7 @@ func sum(downloads []*torrent.Download) (all torrent.Stats) {
 		all.DownloadRate += s.DownloadRate
 		all.Checking = all.Checking || s.Checking
 		all.Peers = append(all.Peers, s.Peers...)
+		all.Trackers = append(all.Trackers, s.Trackers...)
 		// The last to be done decides, and none is known to be if one is not.
 		if all.ETA >= 0 && (s.ETA < 0 || s.ETA > all.ETA) {
 			all.ETA = s.ETA
@@ -73,7 +74,14 @@ func sum(downloads []*torrent.Download) (all torrent.Stats) {
 }
 
 func printLine(s torrent.Stats) {
-	fmt.Fprintf(os.Stderr, "%5.1f %%  %s\n", 100*float64(s.Verified)/float64(max(1, s.Wanted)), describe(s))
+	line := fmt.Sprintf("%5.1f %%  %s", 100*float64(s.Verified)/float64(max(1, s.Wanted)), describe(s))
+	for _, t := range s.Trackers {
+		if len(s.Peers) == 0 && t.Err != nil {
+			line += "  " + t.Err.Error() // why nobody is there
+			break
+		}
+	}
+	fmt.Fprintln(os.Stderr, line)
 }
 
 func describe(s torrent.Stats) string {

@@ -72,7 +72,9 @@ var trackerFaults = []faultyTracker{
 	{"redirects in a circle", inHTTP(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"x", http.StatusFound) }), "more than 5 redirects", 0},
 	{"redirects inward", func(r *trackerRig, ip string) string {
 		public := "9" + strings.TrimPrefix(ip, "10")
-		r.serve(public, func(w http.ResponseWriter, req *http.Request) { http.Redirect(w, req, "http://"+ip+"/announce", http.StatusFound) })
+		r.serve(public, func(w http.ResponseWriter, req *http.Request) {
+			http.Redirect(w, req, "http://"+ip+"/announce", http.StatusFound)
+		})
 		r.serve(ip, says(onePeer))
 		return "http://" + public + "/announce"
 	}, "redirected from a public address to a private one", 0},

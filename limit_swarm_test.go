@@ -1,0 +1,264 @@
+package torrent
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// limitRow is a transfer under a limit: of one client from so many others, or to them.
+type limitRow struct {
+	upload bool
+	limit  rate.Limit // bytes a second
+	burst  int
+	peers  int
+}
+
+func (r limitRow) String() string {
+	direction := "download"
+	if r.upload {
+		direction = "upload"
+	}
+	return fmt.Sprintf("| %s | %.0f | %d | %d |", direction, float64(r.limit), r.burst, r.peers)
+}
+
+const limitTableHead = "| direction | limit, bytes/s | burst | peers | measured | off by |\n|---|---|---|---|---|---|"
+
+// result is the row with what was measured.
+func (r limitRow) result(measured float64) string {
+	return fmt.Sprintf("%v %.0f | %+.2f %% |", r, measured, 100*(measured/float64(r.limit)-1))
+}
+
+// drain is how long the first burst takes, and finding each other before it.
+func (r limitRow) drain() time.Duration {
+	return 3*time.Second + time.Duration(float64(r.burst)/float64(r.limit)*float64(time.Second))
+}
+
+// window is over what the average is taken: ten seconds, or a hundred blocks if they take longer.
+func (r limitRow) window() time.Duration {
+	return max(10*time.Second, time.Duration(100*blockSize/float64(r.limit)*float64(time.Second)))
+}
+
+// content is enough for that, in a file for each peer.
+func (r limitRow) content() *simContent {
+	const piece = 256 << 10
+	n := 1.2*float64(r.limit)*(r.drain()+r.window()).Seconds() + float64(r.burst) + 1<<20
+	size := max(1, int64(n)/piece/int64(r.peers)) * piece
+	content := newSimRepeating(1, piece, size*int64(r.peers))
+	content.private = true // so that the others do not find each other
+	content.multi, content.files = true, nil
+	for k := range r.peers {
+		path := fmt.Sprintf("%s/%d", content.name, k)
+		content.files = append(content.files, File{Path: path, Length: size, index: k, offset: int64(k) * size})
+	}
+	return content
+}
+
+// measure runs the transfer, and returns its rate in bytes a second once the first burst is drained.
+// client makes the k-th client, number 0 being the one under the limit, and tells where it listens
+// once that is known.
+func (r limitRow) measure(tb testing.TB, client func(k int) (c *Client, addr func() netip.AddrPort)) float64 {
+	content := r.content()
+	start := func(c *Client, sel func(File) Priority, st *simStorage, peers []netip.AddrPort) *Download {
+		d, err := content.Start(tb.Context(), &Options{Client: c, Seed: true, Select: sel, Peers: peers, Storage: st.open})
+		require.NoError(tb, err)
+		return d
+	}
+	us, addr := client(0)
+	lim := rate.NewLimiter(r.limit, r.burst)
+	var d *Download
+	if r.upload {
+		us.UploadLimit = lim
+		d = start(us, nil, newSimStorage(content).fill(), nil)
+		<-d.Done()
+		for k := range r.peers {
+			c, _ := client(1 + k)
+			start(c, nil, newSimStorage(content), []netip.AddrPort{addr()})
+		}
+	} else {
+		us.DownloadLimit = lim
+		var from []netip.AddrPort
+		for k := range r.peers {
+			// Each of the others is a partial seed of one file: to hash everything for each takes long.
+			c, addr := client(1 + k)
+			st := newSimStorage(content)
+			for i := range st.written.Len() / r.peers {
+				st.written.set(k*st.written.Len()/r.peers + i)
+			}
+			own := func(f File) Priority {
+				if f.index == k {
+					return Normal
+				}
+				return Skip
+			}
+			<-start(c, own, st, nil).Done()
+			from = append(from, addr())
+		}
+		d = start(us, nil, newSimStorage(content), from)
+	}
+	count := func() int64 {
+		s := d.Stats()
+		return s.Downloaded + s.Uploaded
+	}
+	time.Sleep(r.drain())
+	before, began := count(), time.Now()
+	time.Sleep(r.window())
+	return float64(count()-before) / time.Since(began).Seconds()
+}
+
+// Every limit is kept to within five percent, whatever the bucket holds and whoever is at the other end.
+func TestLimitTable(t *testing.T) {
+	var rows []limitRow
+	for _, upload := range []bool{false, true} {
+		for _, limit := range []rate.Limit{16 << 10, 256 << 10, 4 << 20, 100e6} {
+			for _, peers := range []int{1, 40} {
+				rows = append(rows, limitRow{upload, limit, 1 << 10, peers})
+				if limit < 100e6 {
+					rows = append(rows, limitRow{upload, limit, int(limit), peers})
+				}
+			}
+		}
+	}
+	table := make([]string, len(rows))
+	t.Run("rows", func(t *testing.T) {
+		for k, row := range rows {
+			t.Run(row.String(), func(t *testing.T) {
+				if testing.Short() && row.limit == 100e6 {
+					t.Skip("takes some seconds")
+				}
+				t.Parallel()
+				simulate(t, func(t *testing.T, n *simNet) {
+					got := row.measure(t, func(k int) (*Client, func() netip.AddrPort) {
+						h := n.host(fmt.Sprintf("80.0.%d.1", k), 0, 0, 5*time.Millisecond)
+						return simClient(t, h, nil), func() netip.AddrPort { return h.addr(6881) }
+					})
+					table[k] = row.result(got)
+					require.InEpsilon(t, float64(row.limit), got, 0.05)
+				})
+			})
+		}
+	})
+	t.Logf("under the virtual clock:\n%s\n%s", limitTableHead, strings.Join(table, "\n"))
+}
+
+// BenchmarkLimit measures the same over loopback, by the clock on the wall.
+func BenchmarkLimit(b *testing.B) {
+	for _, upload := range []bool{false, true} {
+		for _, limit := range []rate.Limit{16 << 10, 1 << 20, 100e6} {
+			for _, peers := range []int{1, 40} {
+				row := limitRow{upload, limit, 64 << 10, peers}
+				b.Run(row.String(), func(b *testing.B) {
+					for b.Loop() {
+						var all []*Client
+						got := row.measure(b, func(int) (*Client, func() netip.AddrPort) {
+							c := &Client{Listen: "127.0.0.1:0"}
+							all = append(all, c)
+							return c, func() netip.AddrPort { return netip.MustParseAddrPort(c.Addr().String()) }
+						})
+						for _, c := range all {
+							require.NoError(b, c.Close())
+						}
+						b.ReportMetric(got, "B/s")
+						b.Logf("\n%s\n%s", limitTableHead, row.result(got))
+					}
+				})
+			}
+		}
+	}
+}
+
+// rates measures how fast downloads are together, and each, over ten seconds.
+func rates(all ...*Download) (sum float64, each []float64) {
+	var before []int64
+	for _, d := range all {
+		before = append(before, d.Stats().Downloaded)
+	}
+	time.Sleep(10 * time.Second)
+	for k, d := range all {
+		each = append(each, float64(d.Stats().Downloaded-before[k])/10)
+		sum += each[k]
+	}
+	return sum, each
+}
+
+// A limit may be shared by downloads of one client and of several, be set for one of them alone, and
+// change at any time.
+func TestLimitShared(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		lim := rate.NewLimiter(1<<20, 4<<10)
+		own := rate.NewLimiter(128<<10, 4<<10)
+		first, second := n.host("80.0.0.1", 0, 0, 5*time.Millisecond), n.host("80.0.0.2", 0, 0, 5*time.Millisecond)
+		a, b := simClient(t, first, nil), simClient(t, second, nil)
+		a.DownloadLimit, b.DownloadLimit = lim, lim
+		var all []*Download
+		for k, c := range []*Client{a, a, b, b} {
+			content := newSimRepeating(uint64(k+1), 256<<10, 256<<20)
+			h := n.host(fmt.Sprintf("81.0.%d.1", k), 0, 0, 5*time.Millisecond)
+			simSeed(t, simClient(t, h, nil), content)
+			o := &Options{Client: c, Peers: []netip.AddrPort{h.addr(6881)}, Storage: newSimStorage(content).open}
+			if k == 3 {
+				o.DownloadLimit = own
+			}
+			d, err := content.Start(t.Context(), o)
+			require.NoError(t, err)
+			all = append(all, d)
+		}
+		after(3 * time.Second)
+		sum, each := rates(all...)
+		require.InEpsilon(t, 1<<20, sum, 0.05)
+		require.InEpsilon(t, 128<<10, each[3], 0.05)
+		for _, rate := range each[:3] {
+			require.InEpsilon(t, (1<<20-128<<10)/3, rate, 0.1, "%v", each)
+		}
+
+		for _, limit := range []rate.Limit{4 << 20, 64 << 10, 0, 512 << 10} {
+			lim.SetLimit(limit)
+			own.SetLimit(rate.Inf)
+			time.Sleep(2 * time.Second)
+			sum, each := rates(all...)
+			require.InDelta(t, float64(limit), sum, 0.05*float64(limit)+1, "%v", each)
+		}
+		lim.SetLimit(rate.Inf)
+		sum, _ = rates(all...)
+		require.Greater(t, sum, 20e6)
+	})
+}
+
+// A limit that is used up starves neither handshakes nor messages.
+func TestLimitLeavesMessagesAlone(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		content := newSimContent(1, blockSize, 64*blockSize)
+		us := n.host("80.0.0.1", 0, 0, 0)
+		c := simClient(t, us, nil)
+		c.UploadLimit, c.DownloadLimit = drained(1000, 1000), drained(1000, 1000)
+		store := newSimStorage(content)
+		for i := range 32 {
+			store.written.set(i)
+		}
+		d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Storage: store.open})
+		require.NoError(t, err)
+		after(time.Second)
+		for k := range 4 {
+			s := speak(t, n.host(fmt.Sprintf("80.0.1.%d", k), 0, 0, 0), content, us.addr(6881), speech{fast: true})
+			s.sayID(wire.HaveAll)
+			s.sayID(wire.Interested)
+			s.sayID(wire.Unchoke)
+			after(100 * time.Millisecond)
+			require.Subset(t, s.take(), []string{"bitfield", "interested", "unchoke"})
+			s.ask(0, 1, 2, 63)
+			after(100 * time.Millisecond)
+			require.Equal(t, []string{"reject 63/0"}, s.take())
+			s.say(wire.AppendCancel(nil, 2, 0, blockSize))
+			after(100 * time.Millisecond)
+			require.Equal(t, []string{"reject 2/0"}, s.take())
+		}
+		require.Less(t, d.Stats().Uploaded, int64(2*blockSize))
+	})
+}

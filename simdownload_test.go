@@ -37,7 +37,10 @@ func simStart(ctx context.Context, t *testing.T, h *simHost, content *simContent
 	if c == nil {
 		c = &Client{Encryption: DisableEncryption}
 	}
-	c.Dial, c.listen, c.listenPacket = h.dial, h.listen, h.listenPacket
+	c.listen, c.listenPacket = h.listen, h.listenPacket
+	if c.Dial == nil {
+		c.Dial = h.dial
+	}
 	c.Listen = cmp.Or(c.Listen, ":6881")
 	c.seed = cmp.Or(c.seed, 1)
 	to := content.Torrent

@@ -70,12 +70,14 @@ type Client struct {
 	// Logger is told what goes on; nil is silent.
 	Logger *slog.Logger
 
-	// Seams for tests: how to listen, how to look names up, and the seed of all that is drawn by lot but for keys.
+	// Seams for tests: how to listen, how to look names up, the seed of all that is drawn by lot but for
+	// keys, and what a directory is.
 	listen          func(network, addr string) (net.Listener, error)
 	listenPacket    func(network, addr string) (net.PacketConn, error)
 	listenMulticast func(network string, group netip.AddrPort) (net.PacketConn, error)
 	lookup          func(ctx context.Context, host string) ([]netip.Addr, error)
 	seed            uint64
+	openFiles       func(*Torrent, string, *slog.Logger) (contents, error)
 
 	once    sync.Once
 	openErr error

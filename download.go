@@ -223,6 +223,8 @@ func (d *Download) openStore() (contents, error) {
 			return nil, fmt.Errorf("open storage: %w", err)
 		}
 		return wrapStorage(d.t, st), nil
+	case d.o.Dir != "" && d.client.openFiles != nil:
+		return d.client.openFiles(d.t, d.o.Dir, d.log)
 	case d.o.Dir != "":
 		return openFiles(d.t, d.o.Dir, d.log)
 	}

@@ -21,13 +21,6 @@ func (h *simHost) underWay() (n int64) {
 	return n
 }
 
-// holds tells whether a piece is verified.
-func (s *simDownload) holds(piece int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sched.have.Has(piece)
-}
-
 // A reader that seeks into the middle of a file of 2 GB has its first bytes from peers that unchoked us
 // long ago within two round trips, what was already on the wire, and one piece at their rate. On the wire
 // is as well the block that a peer was about to send; and where several share a piece, one may have a
@@ -70,7 +63,7 @@ func TestSeekIsServedFirst(t *testing.T) {
 				require.NoError(t, err)
 				defer file.Close()
 				for _, at := range []int64{1e9, 1_900_000_000, 300_000_000} {
-					for m.client.holds(int(at / tt.pieceLength)) {
+					for m.client.verified().Has(int(at / tt.pieceLength)) {
 						at += tt.pieceLength
 					}
 					_, err = file.Seek(at, io.SeekStart)

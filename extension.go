@@ -167,7 +167,9 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	d.mu.Lock()
 	defer d.unlock(now)
 	d.sched.lose(&p.remote, int(i))
-	p.giveBack(func(a ask) bool { return a.piece == int32(i) })
+	if !p.fast { // else it will say of each block whether it comes all the same
+		p.giveBack(func(a ask) bool { return a.piece == int32(i) })
+	}
 	d.updateInterest(p)
 	return nil
 }

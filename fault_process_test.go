@@ -1,0 +1,125 @@
+//go:build linux
+
+package torrent
+
+import (
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// shareFiles has a client share what a directory holds, on loopback, and dial these peers.
+func shareFiles(t *testing.T, tor *Torrent, dir string, peers ...netip.AddrPort) (*Download, netip.AddrPort) {
+	t.Helper()
+	c := &Client{Listen: "127.0.0.1:0"}
+	d, err := tor.Start(t.Context(), &Options{Dir: dir, Seed: true, Client: c, Peers: peers})
+	require.NoError(t, err)
+	t.Cleanup(func() { d.Close(); c.Close() })
+	return d, netip.MustParseAddrPort(c.Addr().String())
+}
+
+// outcome is how a download ends, which it is to do soon.
+func outcome(t *testing.T, d *Download) error {
+	t.Helper()
+	select {
+	case <-d.Done():
+	case <-time.After(30 * time.Second):
+		require.FailNow(t, "not done", "%+v", d.Stats())
+	}
+	_, err := d.Wait()
+	return err
+}
+
+// A download that fills its disk ends with that error. Once there is room it goes on from there.
+func TestDownloadFillsTheDisk(t *testing.T) {
+	tor, content := testContent(64<<10, 1<<20, 1<<20)
+	dir, ok := inChild()
+	if !ok {
+		alone(t, t.TempDir(), 0, syscall.CLONE_NEWNS)
+		return
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1500k"); err != nil {
+		t.Skip("cannot mount:", err)
+	}
+	full := t.TempDir()
+	fill(t, tor, full, content)
+	_, addr := shareFiles(t, tor, full)
+
+	d, err := tor.Start(t.Context(), &Options{Dir: dir, Peers: []netip.AddrPort{addr}})
+	require.NoError(t, err)
+	err = outcome(t, d)
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.ErrorContains(t, err, dir)
+	require.NoError(t, d.Close())
+	have, err := tor.Verify(t.Context(), dir)
+	require.NoError(t, err)
+	require.Greater(t, have.Count(), 16)
+
+	require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=4m"))
+	d, err = tor.Start(t.Context(), &Options{Dir: dir, Peers: []netip.AddrPort{addr}})
+	require.NoError(t, err)
+	require.NoError(t, outcome(t, d))
+	require.EqualValues(t, (tor.NumPieces()-have.Count())<<16, d.Stats().Downloaded, "nothing is fetched twice")
+	require.NoError(t, d.files.Close())
+	have, err = tor.Verify(t.Context(), dir)
+	require.NoError(t, err)
+	require.True(t, have.full())
+	require.NoError(t, syscall.Unmount(dir, 0))
+}
+
+// Permission lost on the way ends the download with that error; a seed says so in its Stats, and serves
+// nothing. With the permission back the next run goes on.
+func TestDownloadLosesPermission(t *testing.T) {
+	tor, content := testContent(16<<10, 200_000, 200_000)
+	root, ok := inChild()
+	if !ok {
+		root = t.TempDir()
+		for _, name := range []string{"leech", "half", "whole"} {
+			require.NoError(t, os.Mkdir(filepath.Join(root, name), 0o755))
+		}
+		fill(t, tor, filepath.Join(root, "half"), content)
+		require.NoError(t, os.Remove(filepath.Join(root, "half", "d", "1")))
+		fill(t, tor, filepath.Join(root, "whole"), content)
+		t.Cleanup(func() {
+			os.Chmod(filepath.Join(root, "leech", "d"), 0o755)
+			os.Chmod(filepath.Join(root, "whole", "d"), 0o755)
+		})
+		alone(t, root, 1000, 0) // the owner, but without root's powers
+		return
+	}
+	dir := filepath.Join(root, "leech")
+	_, half := shareFiles(t, tor, filepath.Join(root, "half"))
+	d, addr := shareFiles(t, tor, dir, half)
+	const there = 200_000 / (16 << 10) // pieces of the first file alone
+	require.Eventually(t, func() bool { return d.Stats().PiecesVerified == there }, 30*time.Second, time.Millisecond)
+
+	require.NoError(t, os.Chmod(filepath.Join(dir, "d"), 0))
+	whole, wholeAddr := shareFiles(t, tor, filepath.Join(root, "whole"), addr)
+	err := outcome(t, d)
+	require.ErrorIs(t, err, fs.ErrPermission)
+	require.ErrorContains(t, err, dir)
+	require.NoError(t, d.Close())
+
+	require.NoError(t, os.Chmod(filepath.Join(dir, "d"), 0o755))
+	d, err = tor.Start(t.Context(), &Options{Dir: dir, Peers: []netip.AddrPort{wholeAddr}})
+	require.NoError(t, err)
+	require.NoError(t, outcome(t, d))
+	require.LessOrEqual(t, d.Stats().Downloaded, int64(len(content)-there<<14))
+	require.NoError(t, d.files.Close())
+
+	require.NoError(t, os.Chmod(filepath.Join(root, "whole", "d"), 0))
+	last := t.TempDir()
+	d, err = tor.Start(t.Context(), &Options{Dir: last, Peers: []netip.AddrPort{wholeAddr}})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return whole.Stats().StorageError != nil }, 30*time.Second, time.Millisecond)
+	require.ErrorIs(t, whole.Stats().StorageError, fs.ErrPermission)
+	require.Zero(t, d.Stats().Verified)
+	require.Zero(t, d.Stats().Wasted, "nothing that was not looked at")
+	require.NoError(t, d.Close())
+}

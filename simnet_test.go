@@ -298,11 +298,4 @@ func (l *simLink) serve() {
 	}
 }
 
-// setRate changes the bandwidth from the next segment on.
-func (l *simLink) setRate(rate float64) {
-	l.net.mu.Lock()
-	defer l.net.mu.Unlock()
-	l.rate = rate
-}
-
 func (h *simHost) String() string { return fmt.Sprint(h.ip) }

@@ -147,9 +147,3 @@ func (s *speaker) hungUp() bool {
 	return s.over
 }
 
-// got is how many bytes of payload came so far.
-func (s *speaker) got() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.bytes
-}

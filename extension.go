@@ -167,9 +167,13 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	d.mu.Lock()
 	defer d.unlock(now)
 	d.sched.lose(&p.remote, int(i))
-	if !p.fast { // else it will say of each block whether it comes all the same
-		p.giveBack(func(a ask) bool { return a.piece == int32(i) })
+	for _, a := range p.remote.queue {
+		if a.piece == int32(i) {
+			d.cancel(&p.remote, a.blockID) // else it sends it twice, if it soon has the piece again
+		}
 	}
+	d.sched.giveBack(&p.remote, func(a ask) bool { return a.piece == int32(i) })
+	d.freed = true
 	d.updateInterest(p)
 	return nil
 }

@@ -24,9 +24,8 @@ const (
 type outbox struct {
 	mu       sync.Mutex
 	messages []byte
-	asks     []upload // what the peer is to be asked for, behind the messages; oldest first
-	uploads  []upload // oldest first
-	closed   bool
+	asks     []upload      // what the peer is to be asked for, behind the messages; oldest first
+	uploads  []upload      // oldest first
 	wake     chan struct{} // holds one token while there is something to take
 	room     chan struct{} // closed when uploads fell below its bound; nil unless the reader waits
 }

@@ -124,5 +124,3 @@ func (r *remote) dequeue(k int) {
 	}
 	r.queue = slices.Delete(r.queue, k, k+1)
 }
-
-func (l *lateBlocks) len() int { return len(l.fresh) + len(l.old) }

@@ -440,3 +440,5 @@ func TestLateBlocksAreBounded(t *testing.T) {
 		require.GreaterOrEqual(t, a.late.len(), maxLate)
 	}
 }
+
+func (l *lateBlocks) len() int { return len(l.fresh) + len(l.old) }

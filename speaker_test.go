@@ -19,10 +19,9 @@ type speaker struct {
 	t       *testing.T
 	content *simContent
 
-	mu    sync.Mutex
-	said  []string // by the client, since take
-	over  bool     // the connection has ended
-	bytes int64    // payload of blocks that came
+	mu   sync.Mutex
+	said []string // by the client, since take
+	over bool     // the connection has ended
 
 	hello   wire.ExtHandshake // the last that came
 	helloed bool              // since lastHello
@@ -88,9 +87,6 @@ func (s *speaker) listen() {
 			require.Equal(s.t, s.content.block(m.Index, m.Begin, m.Length), block[:m.Length])
 		}
 		s.mu.Lock()
-		if m.ID == wire.Piece {
-			s.bytes += int64(m.Length)
-		}
 		if m.ID == wire.Extended && m.ExtID == 0 {
 			s.hello, err = wire.ParseExtHandshake(m.Payload)
 			s.helloed = true
@@ -146,4 +142,3 @@ func (s *speaker) hungUp() bool {
 	defer s.mu.Unlock()
 	return s.over
 }
-

@@ -1,6 +1,6 @@
-// Package bencode reads and writes bencoded values (BEP 3) that strangers may have made. A scan
-// that allocates next to nothing decides whether a value is sound and within bounds; only then is it
-// walked in place, or given to zeebo/bencode, which alone would believe any length it is told.
+// Package bencode reads bencoded values (BEP 3) that strangers may have made, and writes our own. A
+// scan that allocates next to nothing decides whether a value is sound and within bounds; only then is
+// it walked in place. A decoder would believe any length it is told.
 package bencode
 
 import (

@@ -289,7 +289,7 @@ func TestLossOfPower(t *testing.T) {
 		d := newForgetfulDisk()
 		for life := range 4 {
 			s := openForgetful(t, tor, d)
-			have, partial, _ := s.loadResume()
+			have, partial := s.loadResume()
 			check := newBitfield(tor.NumPieces())
 			require.NoError(t, hashPieces(t.Context(), tor, s, have, func(piece int, ok bool) {
 				require.True(t, ok, "seed %d: piece %d is claimed, but not there", seed, piece)
@@ -381,7 +381,7 @@ func TestAFullDiskIsAnError(t *testing.T) {
 	require.NoError(t, s.Close())
 
 	s = openForgetful(t, tor, d)
-	have, _, _ := s.loadResume()
+	have, _ := s.loadResume()
 	require.Equal(t, []int{0}, pieces(have))
 }
 

@@ -252,7 +252,7 @@ func (d *Download) examine() bool {
 	d.mu.Lock()
 	d.checking = true
 	d.mu.Unlock()
-	have, partial, _ := d.store.loadResume()
+	have, partial := d.store.loadResume()
 	todo := d.store.present()
 	d.mu.Lock()
 	for i := range have.All() {

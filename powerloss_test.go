@@ -76,7 +76,7 @@ func TestDownloadLosesPower(t *testing.T) {
 func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) Bitfield {
 	s, err := disk.openFiles(content.Torrent, "", nil)
 	require.NoError(t, err)
-	have, partial, _ := s.loadResume()
+	have, partial := s.loadResume()
 	for i := range have.All() {
 		require.Truef(t, holdsPiece(t, disk, content, i), "piece %d is claimed", i)
 	}

@@ -217,15 +217,15 @@ func (s *fileStorage) claim(i int) fileClaim {
 	return fileClaim{left.size, left.mtime}
 }
 
-func (s *fileStorage) loadResume() (Bitfield, map[int]Bitfield, bool) {
+func (s *fileStorage) loadResume() (Bitfield, map[int]Bitfield) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.claims
 	if r == nil {
-		return newBitfield(s.t.NumPieces()), nil, false
+		return newBitfield(s.t.NumPieces()), nil
 	}
 	s.claims = nil
-	return r.have, r.partial, true
+	return r.have, r.partial
 }
 
 // saveResume replaces the sidecar. Nothing is claimed before it was synced: how the files stand is

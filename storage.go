@@ -41,10 +41,9 @@ type contents interface {
 	setWanted(wanted []bool) error
 
 	// loadResume is what the last run claimed and what is still so by size and modification time:
-	// the pieces that were verified, and of others the blocks that were written. If it is not
-	// trusted there was no claim to go by. Either way the pieces in present() that are not in have
-	// are worth hashing; only those that fail are as partial says.
-	loadResume() (have Bitfield, partial map[int]Bitfield, trusted bool)
+	// the pieces that were verified, and of others the blocks that were written. The pieces in
+	// present() that are not in have are worth hashing; only those that fail are as partial says.
+	loadResume() (have Bitfield, partial map[int]Bitfield)
 
 	// present is the pieces whose bytes could all be there, and so are worth hashing.
 	present() Bitfield

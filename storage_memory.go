@@ -188,7 +188,7 @@ func (m *memory) Close() error {
 	return nil
 }
 
-func (m *memory) loadResume() (Bitfield, map[int]Bitfield, bool) { return m.present(), nil, true }
+func (m *memory) loadResume() (Bitfield, map[int]Bitfield) { return m.present(), nil }
 
 func (m *memory) present() Bitfield { return newBitfield(m.t.NumPieces()) }
 

@@ -74,8 +74,8 @@ func (s *userStorage) writeBlocks(blocks [][]byte, off int64) error {
 
 func (s *userStorage) setWanted([]bool) error { return nil }
 
-func (s *userStorage) loadResume() (Bitfield, map[int]Bitfield, bool) {
-	return newBitfield(s.t.NumPieces()), nil, false
+func (s *userStorage) loadResume() (Bitfield, map[int]Bitfield) {
+	return newBitfield(s.t.NumPieces()), nil
 }
 
 func (s *userStorage) present() Bitfield { return fullBitfield(s.t.NumPieces()) }

@@ -318,7 +318,7 @@ func TestLossOfPower(t *testing.T) {
 				if rng.IntN(4) == 0 {
 					b := content[int64(piece)*tor.pieceLength:][:min(blockSize, tor.pieceSize(piece))]
 					require.NoError(t, s.writeBlocks([][]byte{b}, int64(piece)*tor.pieceLength))
-					partial[piece] = set(tor.blocks(piece), 0)
+					partial[piece] = set(tor.geometry().blocks(piece), 0)
 				} else {
 					writePiece(t, tor, s, content, piece)
 					have.set(piece)

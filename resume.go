@@ -33,11 +33,6 @@ const (
 	noFile        = -1 // the size of one that was not there
 )
 
-// blocks is how many blocks piece has.
-func (t *Torrent) blocks(piece int) int {
-	return int((t.pieceSize(piece) + blockSize - 1) / blockSize)
-}
-
 func (r *resume) append(b []byte, t *Torrent) []byte {
 	start := len(b)
 	b = append(b, resumeMagic...)
@@ -107,7 +102,8 @@ func parseResume(p []byte, t *Torrent) (*resume, error) {
 		if piece >= t.NumPieces() {
 			return nil, fmt.Errorf("piece %d of %d", piece, t.NumPieces())
 		}
-		blocks, err := parseBitfield(in.take((t.blocks(piece)+7)/8), t.blocks(piece))
+		n := t.geometry().blocks(piece)
+		blocks, err := parseBitfield(in.take((n+7)/8), n)
 		if err != nil {
 			return nil, fmt.Errorf("piece %d: %w", piece, err)
 		}

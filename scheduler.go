@@ -29,19 +29,7 @@ type scheduler struct {
 	steals  int64                // blocks handed out a second time
 }
 
-// geometry is how the content is cut.
-type geometry struct {
-	pieces      int
-	pieceLength int64
-	total       int64
-}
-
-func (g geometry) pieceSize(i int) int64 {
-	return min(g.pieceLength, g.total-int64(i)*g.pieceLength)
-}
-
-func (g geometry) blocks(i int) int { return int((g.pieceSize(i) + blockSize - 1) / blockSize) }
-
+// blockLen is the length of block b in bytes.
 func (g geometry) blockLen(b blockID) int {
 	return int(min(blockSize, g.pieceSize(int(b.piece))-int64(b.index)*blockSize))
 }

@@ -100,10 +100,24 @@ func (t *Torrent) Files() iter.Seq[File] {
 	}
 }
 
-// pieceSize is the length in bytes of piece i.
-func (t *Torrent) pieceSize(i int) int64 {
-	return min(t.pieceLength, t.total-int64(i)*t.pieceLength)
+// geometry is how content is cut into pieces and blocks.
+type geometry struct {
+	pieces      int
+	pieceLength int64
+	total       int64 // bytes of all pieces
 }
+
+// pieceSize is the length of piece i in bytes.
+func (g geometry) pieceSize(i int) int64 {
+	return min(g.pieceLength, g.total-int64(i)*g.pieceLength)
+}
+
+// blocks is how many blocks piece i has.
+func (g geometry) blocks(i int) int { return int((g.pieceSize(i) + blockSize - 1) / blockSize) }
+
+func (t *Torrent) geometry() geometry { return geometry{t.NumPieces(), t.pieceLength, t.total} }
+
+func (t *Torrent) pieceSize(i int) int64 { return t.geometry().pieceSize(i) }
 
 // pieceHash is the SHA-1 that piece i must have.
 func (t *Torrent) pieceHash(i int) (h Hash) {

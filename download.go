@@ -37,7 +37,7 @@ type Download struct {
 	parent   context.Context // the caller's
 	ctx      context.Context // ended by the caller, a failure, Close, or completion without Seed
 	stop     context.CancelCauseFunc
-	wake     chan struct{}  // holds one token while run is to look again
+	waker                   // of run
 	tasks    sync.WaitGroup // peers, dials, hashing, writing
 	farewell sync.WaitGroup // the last announces, made while the rest is taken down
 	done     chan struct{}  // closed once complete, or failed for good
@@ -119,7 +119,7 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 	d := &Download{
 		t:          t,
 		parent:     ctx,
-		wake:       make(chan struct{}, 1),
+		waker:      newWaker(),
 		done:       make(chan struct{}),
 		gone:       make(chan struct{}),
 		news:       make(chan struct{}),
@@ -159,7 +159,7 @@ func (d *Download) ownClient() bool { return d.o.Client == nil }
 func (d *Download) open() (err error) {
 	d.log = d.client.log.With("torrent", d.t.name)
 	d.rng = d.client.newRand()
-	d.sched = newScheduler(geometry{d.t.NumPieces(), d.t.pieceLength, d.t.total}, d.rng.Uint64())
+	d.sched = newScheduler(d.t.geometry(), d.rng.Uint64())
 	d.cand = newCandidates(d.rng, d.t.private)
 	d.choker = newChoker(d.rng)
 	d.choice = newChoice(d.t)
@@ -460,14 +460,6 @@ func (d *Download) settle(now time.Time) {
 func (d *Download) unlock(now time.Time) {
 	d.settle(now)
 	d.mu.Unlock()
-}
-
-// signal has run look again.
-func (d *Download) signal() {
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
 }
 
 // ended tells whether the download is to stop.

@@ -46,7 +46,7 @@ type localDiscovery struct {
 	cookie  string // tells our own announces, which come back to us
 	log     *slog.Logger
 	sockets []lsdSocket
-	wake    chan struct{} // holds one token while the schedule is to be thought over
+	waker   // of run, to think the schedule over
 	heard   *rate.Limiter
 	said    *rate.Limiter
 
@@ -72,7 +72,7 @@ func newLocalDiscovery(listen func(network string, group netip.AddrPort) (net.Pa
 		port:   port,
 		cookie: strconv.FormatUint(cookie, 16),
 		log:    log,
-		wake:   make(chan struct{}, 1),
+		waker:  newWaker(),
 		heard:  rate.NewLimiter(lsdHeard, lsdHeard),
 		said:   rate.NewLimiter(rate.Every(lsdLeast), lsdBurst),
 		swarms: make(map[Hash]*localSwarm),
@@ -137,13 +137,6 @@ func (l *localDiscovery) join(hash Hash, found func(netip.AddrPort) bool) (leave
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		s.found = slices.DeleteFunc(s.found, func(f *func(netip.AddrPort) bool) bool { return f == &found })
-	}
-}
-
-func (l *localDiscovery) signal() {
-	select {
-	case l.wake <- struct{}{}:
-	default:
 	}
 }
 

@@ -22,11 +22,12 @@ const (
 // to go out. Our own requests are encoded then, too: while the writer is busy with an upload, what
 // they ask for may have come from elsewhere, or the peer may have choked us.
 type outbox struct {
+	waker // of the writer
+
 	mu       sync.Mutex
 	messages []byte
 	asks     []upload      // what the peer is to be asked for, behind the messages; oldest first
 	uploads  []upload      // oldest first
-	wake     chan struct{} // holds one token while there is something to take
 	room     chan struct{} // closed when uploads fell below its bound; nil unless the reader waits
 }
 
@@ -35,14 +36,7 @@ type upload struct {
 	piece, begin, length uint32
 }
 
-func newOutbox() outbox { return outbox{wake: make(chan struct{}, 1)} }
-
-func (o *outbox) signal() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
-}
+func newOutbox() outbox { return outbox{waker: newWaker()} }
 
 // add appends messages, as encode makes them, and wakes the writer. It returns false once too much
 // is waiting.

@@ -34,7 +34,7 @@ func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 	if ctx.Err() != nil {
 		return nil, contextError(ctx)
 	}
-	r := &resolver{m: m, parent: ctx, wake: make(chan struct{}, 1), peers: make(map[*metadataConn]struct{})}
+	r := &resolver{m: m, parent: ctx, waker: newWaker(), peers: make(map[*metadataConn]struct{})}
 	if o != nil {
 		r.o = *o
 	}
@@ -70,7 +70,7 @@ type resolver struct {
 	parent context.Context // the caller's
 	ctx    context.Context // ended by the caller, the client, a stall, or success
 	stop   context.CancelCauseFunc
-	wake   chan struct{} // holds one token while run is to look again
+	waker  // of search
 	tasks  sync.WaitGroup
 
 	mu            sync.Mutex
@@ -195,13 +195,6 @@ func (r *resolver) hungry() bool {
 	return len(r.peers) == 0
 }
 
-func (r *resolver) signal() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
 // found takes addresses of peers, and tells whether there was news among them.
 func (r *resolver) found(from source, addrs ...netip.AddrPort) (news bool) {
 	now := time.Now()
@@ -285,7 +278,8 @@ func (r *resolver) ban(addr netip.AddrPort) {
 }
 
 // judge takes a whole draft of the metadata.
-func (r *resolver) judge(d *draft, text []byte) {
+func (r *resolver) judge(d *draft) {
+	text := d.text() // nothing writes to it any more
 	ok := Hash(sha1.Sum(text)) == r.m.InfoHash
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 type metadataConn struct {
 	r     *resolver
 	conn  *connection
-	wake  chan struct{} // holds one token while there may be something to write
+	waker               // of write
 	ended chan struct{} // closed once nothing more is read
 
 	source  *metadataPeer
@@ -29,7 +29,7 @@ const maxRefused = 64
 // speak asks a peer for metadata until the connection ends, and returns why it did.
 func (r *resolver) speak(k *connection) error {
 	defer k.Close()
-	p := &metadataConn{r: r, conn: k, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	p := &metadataConn{r: r, conn: k, waker: newWaker(), ended: make(chan struct{})}
 	defer context.AfterFunc(r.ctx, func() { k.Close() })()
 	if !k.theirs.Extended() {
 		p.closing = errors.New("speaks no extensions")
@@ -89,13 +89,6 @@ func (p *metadataConn) end(why error) {
 	if p.closing == nil {
 		p.closing = why
 		p.conn.Close()
-	}
-}
-
-func (p *metadataConn) signal() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
 	}
 }
 
@@ -225,7 +218,6 @@ func (p *metadataConn) receiveMetadata(payload []byte, now time.Time) error {
 	r := p.r
 	r.mu.Lock()
 	var whole *draft
-	var text []byte
 	switch m.Type {
 	case wire.MetadataRequest:
 		if len(p.refused) < maxRefused {
@@ -237,13 +229,10 @@ func (p *metadataConn) receiveMetadata(payload []byte, now time.Time) error {
 		if whole, err = r.metadata.received(p.source, m, now); err == nil {
 			r.lastProgress = now
 		}
-		if whole != nil {
-			text = whole.text()
-		}
 	}
 	r.mu.Unlock()
 	if whole != nil {
-		r.judge(whole, text)
+		r.judge(whole)
 	}
 	return err
 }

@@ -92,7 +92,7 @@ type announceProgress struct {
 // later. A private torrent is at one tracker at a time (BEP 27).
 type trackers struct {
 	c      trackerConfig
-	kicked chan struct{}  // holds one token while the schedule is to be thought over
+	kicked waker          // of run, to think the schedule over
 	asked  sync.WaitGroup // announces under way
 
 	mu        sync.Mutex
@@ -146,7 +146,7 @@ func (tr *tracker) hasNews(completed bool) bool {
 }
 
 func newTrackers(c trackerConfig) *trackers {
-	t := &trackers{c: c, kicked: make(chan struct{}, 1)}
+	t := &trackers{c: c, kicked: newWaker()}
 	seen := make(map[string]bool)
 	for _, urls := range c.tiers {
 		var tier []*tracker
@@ -211,7 +211,7 @@ func (t *trackers) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-		case <-t.kicked:
+		case <-t.kicked.wake:
 		}
 	}
 }
@@ -321,12 +321,7 @@ func (t *trackers) complete() {
 }
 
 // wake has the schedule thought over, because what the callbacks say has changed.
-func (t *trackers) wake() {
-	select {
-	case t.kicked <- struct{}{}:
-	default:
-	}
-}
+func (t *trackers) wake() { t.kicked.signal() }
 
 // stats is a snapshot of every tracker, tier by tier in the order in which they are tried.
 func (t *trackers) stats() []TrackerStats {

@@ -118,7 +118,7 @@ func parseMagnet(uri string) (*Magnet, error) {
 			}
 			found = true
 		case "dn":
-			m.Name = cmp.Or(m.Name, cut(strings.ToValidUTF8(value, "\ufffd"), maxMagnetName))
+			m.Name = cmp.Or(m.Name, cutName(strings.ToValidUTF8(value, "\ufffd"), maxMagnetName))
 		case "tr":
 			m.Trackers = appendHint(m.Trackers, value, isTracker)
 		case "ws":
@@ -211,7 +211,7 @@ func appendRanges(files []int, list string) ([]int, error) {
 		}
 		switch {
 		case err != nil || last < first:
-			return nil, fmt.Errorf("%q is neither the index of a file nor a range of them", cut(item, 30))
+			return nil, fmt.Errorf("%q is neither the index of a file nor a range of them", cutName(item, 30))
 		case last > maxFileIndex:
 			return nil, fmt.Errorf("index %d is over %d", last, maxFileIndex)
 		case last-first >= uint64(maxMagnetFiles-len(files)):
@@ -264,12 +264,4 @@ func cutPrefixFold(s, prefix string) (string, bool) {
 		return s, false
 	}
 	return s[len(prefix):], true
-}
-
-// cut shortens s to at most n bytes of whole runes.
-func cut(s string, n int) string {
-	if len(s) > n {
-		s = strings.ToValidUTF8(s[:n], "")
-	}
-	return s
 }

@@ -24,15 +24,7 @@ type Scrape struct {
 func (t *trackers) scrape(ctx context.Context) (Scrape, error) {
 	t.mu.Lock()
 	order := slices.DeleteFunc(t.oneByOne(), func(tr *tracker) bool { return tr.final })
-	slices.SortStableFunc(order, func(a, b *tracker) int {
-		switch {
-		case a.working() == b.working():
-			return 0
-		case a.working():
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(order, func(a, b *tracker) int { return compareBool(b.working(), a.working()) })
 	t.mu.Unlock()
 	if t.c.private {
 		order = order[:min(len(order), 1)]
@@ -67,11 +59,7 @@ func (t *trackers) scrape(ctx context.Context) (Scrape, error) {
 		}
 		select {
 		case <-ctx.Done():
-			errs = append(errs, ctx.Err())
-			if cause := context.Cause(ctx); cause != ctx.Err() {
-				errs = append(errs, cause)
-			}
-			return Scrape{}, errors.Join(errs...)
+			return Scrape{}, errors.Join(append(errs, contextError(ctx))...)
 		case r := <-results:
 			if r.err == nil {
 				return r.scrape, nil

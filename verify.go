@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha1"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 	"log/slog"
@@ -59,8 +58,8 @@ func hashPieces(ctx context.Context, t *Torrent, r io.ReaderAt, which Bitfield, 
 		})
 	}
 	cores.Wait()
-	if err := outer.Err(); err != nil && context.Cause(outer) != err {
-		return fmt.Errorf("%w: %w", err, context.Cause(outer))
+	if outer.Err() != nil {
+		return contextError(outer)
 	}
 	return context.Cause(ctx)
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+
+	"github.com/shoal-go/torrent/internal/wire"
 )
 
 // announceEvent is what an announce is made for, numbered as BEP 15 does.
@@ -385,11 +387,10 @@ func printable(s string) string {
 }
 
 // compactPeers appends the peers of a compact list (BEP 23, BEP 7) to peers: addresses of size bytes,
-// 4 or 16, with two of port behind each. What is left over at the end is cut.
+// 4 or 16, with their ports.
 func compactPeers(peers []netip.AddrPort, p []byte, size int) []netip.AddrPort {
-	for ; len(p) >= size+2 && len(peers) < maxPeersSaid; p = p[size+2:] {
-		ip, _ := netip.AddrFromSlice(p[:size])
-		if a := netip.AddrPortFrom(ip.Unmap(), uint16(p[size])<<8|uint16(p[size+1])); dialable(a) {
+	for a := range wire.Compact(p, size) {
+		if a = unmap(a); dialable(a) && len(peers) < maxPeersSaid {
 			peers = append(peers, a)
 		}
 	}

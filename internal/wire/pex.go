@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"iter"
 	"net/netip"
 
 	"github.com/shoal-go/torrent/internal/bencode"
@@ -69,20 +70,25 @@ func (x *PEX) Append(b []byte) []byte {
 	return append(b, 'e')
 }
 
-// parseCompact reads addresses of size bytes, each with its port behind it. What is left over at the
-// end is ignored.
-func parseCompact(p []byte, size int) []netip.AddrPort {
-	n := min(len(p)/(size+2), maxPEX)
-	if n == 0 {
-		return nil
-	}
-	peers := make([]netip.AddrPort, n)
-	for i := range peers {
-		addr, _ := netip.AddrFromSlice(p[:size]) // 4 and 16 bytes are always an address
-		peers[i] = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(p[size:]))
-		p = p[size+2:]
+// parseCompact is the first peers of a compact list.
+func parseCompact(p []byte, size int) (peers []netip.AddrPort) {
+	for a := range Compact(p[:min(len(p), maxPEX*(size+2))], size) {
+		peers = append(peers, a)
 	}
 	return peers
+}
+
+// Compact yields the peers of a compact list (BEP 23): addresses of size bytes, 4 or 16, each with its
+// port behind it. What is left over at the end is ignored.
+func Compact(p []byte, size int) iter.Seq[netip.AddrPort] {
+	return func(yield func(netip.AddrPort) bool) {
+		for ; len(p) >= size+2; p = p[size+2:] {
+			addr, _ := netip.AddrFromSlice(p[:size]) // 4 and 16 bytes are always an address
+			if !yield(netip.AddrPortFrom(addr, binary.BigEndian.Uint16(p[size:]))) {
+				return
+			}
+		}
+	}
 }
 
 func appendCompact(b []byte, peers []netip.AddrPort) []byte {

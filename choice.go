@@ -1,10 +1,6 @@
 package torrent
 
-import (
-	"fmt"
-	"slices"
-	"time"
-)
+import "slices"
 
 // Priorities of pieces, as the heap orders them: those of files, and above them those that a reader
 // waits for, the sooner the higher.
@@ -141,97 +137,5 @@ func (c *choice) piece(i int, verified bool) {
 				c.done = slices.DeleteFunc(c.done, func(k int) bool { return k == f })
 			}
 		}
-	}
-}
-
-// Select chooses anew which files to download, while the download runs. What is already there stays;
-// a download that is complete and ended cannot be widened. Nil is Normal for all.
-func (d *Download) Select(sel func(File) Priority) {
-	priority := choosePriorities(d.t, sel)
-	d.choosing.Lock() // one at a time, though storage is told without the mutex
-	defer d.choosing.Unlock()
-	if d.ended() {
-		return
-	}
-	if err := d.choose(priority); err != nil {
-		d.fail(err)
-	}
-	d.signal()
-}
-
-// choose follows a choice of files.
-func (d *Download) choose(priority []Priority) error {
-	wanted := make([]bool, len(priority))
-	for i, p := range priority {
-		wanted[i] = p != Skip
-	}
-	if err := d.store.setWanted(wanted); err != nil {
-		return fmt.Errorf("choose files: %w", err)
-	}
-	now := time.Now()
-	d.mu.Lock()
-	defer d.unlock(now)
-	d.choice.set(priority, &d.sched.have)
-	if d.isDone() {
-		d.files.choose(d.choice.whole()) // what is not yet there is added once all is
-	}
-	d.reprioritise(now)
-	d.announceNews()
-	return nil
-}
-
-// reprioritise brings the choice, and what readers wait for, to the scheduler.
-func (d *Download) reprioritise(now time.Time) {
-	d.base = d.choice.pieces()
-	for i, priority := range d.base {
-		d.prioritise(i, priority)
-	}
-	d.followReaders(now)
-	for _, p := range d.peers {
-		d.updateInterest(p)
-	}
-	d.noteMissing(now)
-	d.freed = true
-}
-
-// noteMissing acts on something being wanted again after all that was wanted had been there.
-func (d *Download) noteMissing(now time.Time) {
-	if !d.complete || d.sched.need.Count() == 0 {
-		return
-	}
-	d.complete = false
-	d.lastProgress = now // nothing was to be waited for until now
-	d.cand.recall(now)
-	for _, p := range d.peers {
-		if p.extended {
-			p.sendExtHandshake() // we are no longer upload only (BEP 21)
-		}
-	}
-	d.signal()
-}
-
-func (d *Download) prioritise(i int, priority uint8) {
-	for _, c := range d.sched.prioritise(i, priority) {
-		d.cancel(c.remote, c.block)
-	}
-}
-
-// gotPiece notes that piece i is verified and on storage.
-func (d *Download) gotPiece(i int) {
-	if d.sched.have.Has(i) {
-		return
-	}
-	for _, c := range d.sched.verified(i) {
-		d.cancel(c.remote, c.block)
-	}
-	d.choice.piece(i, true)
-	d.announceNews()
-}
-
-// announceNews wakes whoever waits for pieces or files.
-func (d *Download) announceNews() {
-	if d.waiting > 0 || d.isDone() {
-		close(d.news)
-		d.news = make(chan struct{})
 	}
 }

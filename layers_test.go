@@ -1,0 +1,123 @@
+package torrent
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// policyFiles hold plain data: their tests can drive a million histories through them.
+var policyFiles = []string{
+	"candidates.go", "choice.go", "choke.go", "connect.go", "hurry.go", "metadata.go", "meter.go", "piece.go",
+	"pipeline.go", "remote.go", "requests.go", "scheduler.go", "spoiled.go", "started.go", "steal.go",
+}
+
+const modulePath = "github.com/shoal-go/torrent"
+
+// sources are the files of the packages in dir that are no tests.
+func sources(t *testing.T, dir string) map[string]*ast.File {
+	names, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	require.NoError(t, err)
+	files := make(map[string]*ast.File)
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		files[filepath.ToSlash(name)] = f
+	}
+	require.NotEmpty(t, files)
+	return files
+}
+
+func imports(f *ast.File) (paths []string) {
+	for _, i := range f.Imports {
+		path, _ := strconv.Unquote(i.Path.Value)
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+func TestPolicyHasNoGoroutineClockOrIO(t *testing.T) {
+	files := sources(t, ".")
+	allowed := []string{
+		"bytes", "cmp", "container/heap", "encoding/binary", "errors", "fmt", "hash/crc32", "math", "math/rand/v2",
+		"net/netip", "slices", "time", modulePath + "/internal/wire",
+	}
+	for _, name := range policyFiles {
+		require.Contains(t, files, name)
+		for _, path := range imports(files[name]) {
+			require.Contains(t, allowed, path, name)
+		}
+		ast.Inspect(files[name], func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt, *ast.SelectStmt, *ast.SendStmt, *ast.ChanType:
+				t.Errorf("%s: a goroutine or a channel", name)
+			case *ast.SelectorExpr:
+				pkg, ok := n.X.(*ast.Ident)
+				if !ok {
+					break
+				}
+				clock := []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick"}
+				if pkg.Name == "time" && slices.Contains(clock, n.Sel.Name) {
+					t.Errorf("%s: time.%s", name, n.Sel.Name)
+				}
+				if pkg.Name == "rand" && !slices.Contains([]string{"Rand", "New", "NewPCG"}, n.Sel.Name) {
+					t.Errorf("%s: rand.%s draws from what is everybody's", name, n.Sel.Name)
+				}
+			case *ast.FuncDecl:
+				if n.Recv != nil && slices.Contains([]string{"Download", "Client", "peer", "resolver"}, receiver(n)) {
+					t.Errorf("%s: a method of %s", name, receiver(n))
+				}
+			}
+			return true
+		})
+	}
+}
+
+func receiver(f *ast.FuncDecl) string {
+	kind := f.Recv.List[0].Type
+	if star, ok := kind.(*ast.StarExpr); ok {
+		kind = star.X
+	}
+	name, _ := kind.(*ast.Ident)
+	return name.String()
+}
+
+func TestInternalPackagesKnowNothingOfADownload(t *testing.T) {
+	below := map[string][]string{"wire": {"bencode"}} // what of each other they may use
+	dirs, err := os.ReadDir("internal")
+	require.NoError(t, err)
+	for _, dir := range dirs {
+		for name, f := range sources(t, filepath.Join("internal", dir.Name())) {
+			for _, path := range imports(f) {
+				if other, ok := strings.CutPrefix(path, modulePath); ok {
+					require.Contains(t, below[dir.Name()], strings.TrimPrefix(other, "/internal/"), name)
+				}
+			}
+		}
+	}
+}
+
+// A reader finds every file of the package in ARCHITECTURE.md, and no other there.
+func TestArchitectureNamesEveryFile(t *testing.T) {
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	require.NoError(t, err)
+	said := make(map[string]bool)
+	for _, m := range regexp.MustCompile("`([a-z_]+\\.go)`").FindAllStringSubmatch(string(text), -1) {
+		said[m[1]] = true
+	}
+	there := slices.Sorted(maps.Keys(sources(t, ".")))
+	require.Equal(t, there, slices.Sorted(maps.Keys(said)))
+}

@@ -185,20 +185,22 @@ func (s *fileStorage) confirm(r *resume) {
 			s.log.Debug("file is not as the resume sidecar says, will be hashed", "file", s.path(i))
 		}
 	}
-	holds := func(piece int) bool {
+	// A piece of which only some was written may reach into a file, or a slot, that nobody began.
+	holds := func(piece int, whole bool) bool {
+		_, slot := s.slots[piece]
 		for i := range s.t.filesOf(piece) {
-			if _, slot := s.slots[piece]; !held[i] || !s.files[i].here && !(slot && held[s.edgesFile()]) {
+			if !held[i] || !s.files[i].here && (whole && !slot || !held[s.edgesFile()]) {
 				return false
 			}
 		}
 		return true
 	}
 	for piece := range r.have.All() {
-		if !holds(piece) {
+		if !holds(piece, true) {
 			r.have.clear(piece)
 		}
 	}
-	maps.DeleteFunc(r.partial, func(piece int, _ Bitfield) bool { return r.have.Has(piece) || !holds(piece) })
+	maps.DeleteFunc(r.partial, func(piece int, _ Bitfield) bool { return r.have.Has(piece) || !holds(piece, false) })
 }
 
 // claim is how file i was left.

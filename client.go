@@ -105,6 +105,7 @@ type Client struct {
 	streams   map[[20]byte]Hash  // their info hashes by what encrypted handshakes show of them
 	dials     dialBudget
 	peers     int         // connections of all downloads
+	refused   time.Time   // when a download with less than its share of them was last refused one
 	greeting  []*greeting // incoming connections in their handshake, oldest first
 }
 
@@ -347,65 +348,6 @@ func (c *Client) borrow() (release func(), err error) {
 	}
 	c.tasks.Add(1)
 	return c.tasks.Done, nil
-}
-
-// mayDial tells whether who has so many connections may make one more now, and counts it if so.
-func (c *Client) mayDial(has int, now time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if n, _ := c.dials.allowance(now); n == 0 || !c.room(has) {
-		return false
-	}
-	c.dials.begin(now)
-	return true
-}
-
-// room tells whether who has so many connections may have one more. Of what is left of the
-// client's budget nobody takes more than a fair share.
-func (c *Client) room(has int) bool {
-	if c.MaxPeers <= 0 {
-		return true
-	}
-	left := c.MaxPeers - c.peers - c.dials.halfOpen
-	share := max(1, c.MaxPeers/max(1, len(c.serving)))
-	return left > 0 && (has < share || left > c.MaxPeers/10)
-}
-
-func (c *Client) endDial() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dials.end()
-}
-
-// dialAt is when the next of cand is to be dialled by who has so many connections, if that is known.
-func (c *Client) dialAt(cand *candidates, has int, now time.Time) (at time.Time, ok bool) {
-	at, ok = cand.due()
-	if at.Before(now) {
-		at = now
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n, wait := c.dials.allowance(now)
-	if n == 0 && wait == 0 || !c.room(has) {
-		wait = tick // too many are half open, or connected
-	}
-	if again := now.Add(wait); at.Before(again) {
-		at = again
-	}
-	return at, ok
-}
-
-// joinedPeer and leftPeer count the connections of all downloads.
-func (c *Client) joinedPeer() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.peers++
-}
-
-func (c *Client) leftPeer() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.peers--
 }
 
 // accept takes connections until the listener is closed.

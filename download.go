@@ -60,6 +60,7 @@ type Download struct {
 	choker     *choker
 	gate       gate
 	peers      []*peer
+	live       int // of these, how many are not closing
 	byRemote   map[*remote]*peer
 	numbered   int           // connections so far
 	handedOut  bool          // Wait returned the files: they are closed by whoever has them
@@ -414,6 +415,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 		}
 	}
 	d.turnOver(now)
+	d.shareOut(now)
 	if len(d.readers) > 0 {
 		d.followReaders(now) // by the rate of now
 	}

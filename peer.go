@@ -84,6 +84,8 @@ func (p *peer) stopLocked(why error) {
 		p.closing = why
 		close(p.ended)
 		p.conn.Close()
+		p.d.live--
+		p.d.client.leftPeer()
 	}
 }
 

@@ -248,6 +248,10 @@ func (r *resolver) note(err error) {
 func (r *resolver) dial(addr netip.AddrPort) {
 	defer r.signal()
 	k, err := r.client.connect(r.ctx, addr, r.m.InfoHash)
+	if err == nil {
+		r.client.joinedPeer()
+		defer r.client.leftPeer()
+	}
 	r.client.endDial()
 	r.mu.Lock()
 	wanted := r.cand.dialled(addr, err == nil, time.Now())

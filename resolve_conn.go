@@ -38,7 +38,6 @@ func (r *resolver) speak(k *connection) error {
 	p.source = r.metadata.join(k.addr, time.Now())
 	r.peers[p] = struct{}{}
 	r.mu.Unlock()
-	r.client.joinedPeer()
 	r.log.Debug("connected", "peer", k.addr, "encrypted", k.encrypted)
 	r.signal()
 
@@ -59,7 +58,6 @@ func (r *resolver) speak(k *connection) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.peers, p)
-	r.client.leftPeer()
 	r.metadata.leave(p.source)
 	if errors.Is(err, errLied) {
 		r.ban(k.addr)

@@ -87,7 +87,9 @@ func (d *Download) Stats() Stats {
 		s.ETA = time.Duration(min(float64(left)/s.DownloadRate*float64(time.Second), math.MaxInt64/2))
 	}
 	for _, p := range d.peers {
-		s.Peers = append(s.Peers, p.stats(now))
+		if p.closing == nil {
+			s.Peers = append(s.Peers, p.stats(now))
+		}
 	}
 	return s
 }

@@ -69,7 +69,7 @@ func (d *Download) maxPeers() int { return d.o.maxPeers() }
 func (d *Download) dialDue(now time.Time) {
 	for d.wantsPeers() {
 		// Asked first, because whoever may dial has used up a part of what the client may.
-		if at, ok := d.cand.due(); !ok || at.After(now) || !d.client.mayDial(len(d.peers), now) {
+		if at, ok := d.cand.due(); !ok || at.After(now) || !d.client.mayDial(d.live, now) {
 			return
 		}
 		addr, from, _ := d.cand.next(now)
@@ -83,18 +83,17 @@ func (d *Download) dialAt(now time.Time) (at time.Time, ok bool) {
 	if !d.wantsPeers() {
 		return at, false
 	}
-	return d.client.dialAt(d.cand, len(d.peers), now)
+	return d.client.dialAt(d.cand, d.live, now)
 }
 
 // wantsPeers tells whether there is room, and use, for another connection.
 func (d *Download) wantsPeers() bool {
-	return !d.ended() && len(d.peers)+d.cand.dialling() < d.maxPeers()
+	return !d.ended() && d.live+d.cand.dialling() < d.maxPeers()
 }
 
 // dial connects to a candidate.
 func (d *Download) dial(addr netip.AddrPort, from source) {
 	k, err := d.client.connect(d.ctx, addr, d.t.infoHash)
-	d.client.endDial()
 	now := time.Now()
 	d.mu.Lock()
 	wanted := d.cand.dialled(addr, err == nil, now)
@@ -110,6 +109,7 @@ func (d *Download) dial(addr netip.AddrPort, from source) {
 	} else if !wanted || !d.addPeer(k, from) {
 		k.Close()
 	}
+	d.client.endDial()
 	d.signal()
 }
 
@@ -118,7 +118,7 @@ func (d *Download) addPeer(k *connection, from source) bool {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	if d.ended() || d.checking || d.cand.banned(k.addr) || !d.admits(k) {
+	if d.ended() || d.checking || d.cand.banned(k.addr) || !d.admits(k, now) {
 		if !k.incoming {
 			d.cand.left(k.addr, true, now)
 		}
@@ -144,38 +144,13 @@ func (d *Download) addPeer(k *connection, from source) bool {
 	d.sched.join(&p.remote, k.addr)
 	d.byRemote[&p.remote] = p
 	d.peers = append(d.peers, p)
+	d.live++
 	p.greet()
-	d.client.joinedPeer()
 	d.tasks.Go(p.run)
 	d.log.Debug("connected", "peer", k.addr, "incoming", k.incoming, "encrypted", k.encrypted)
 	d.signal()
 	return true
 }
-
-// admits tells whether there is room for the connection, and no other to the same peer. Where both
-// ends dialled each other at once, both keep the connection made by the lower peer id.
-func (d *Download) admits(k *connection) bool {
-	if len(d.peers) >= d.maxPeers() {
-		return false
-	}
-	same := 0
-	for _, p := range d.peers {
-		if p.conn.addr.Addr() != k.addr.Addr() {
-			continue
-		}
-		same++
-		if p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.incoming != k.incoming && p.closing == nil {
-			oursIsLower := string(d.client.id[:]) < string(k.theirs.PeerID[:])
-			if k.incoming == oursIsLower {
-				return false
-			}
-			p.stopLocked(errTwice)
-		}
-	}
-	return same < maxPerAddress || isLocal(k.addr.Addr())
-}
-
-var errTwice = errors.New("connected twice")
 
 // removePeer forgets a peer whose connection has ended.
 func (d *Download) removePeer(p *peer) {
@@ -196,7 +171,6 @@ func (d *Download) removePeer(p *peer) {
 			d.cand.left(p.ext.listens, p.useful || p.up.total() > 0, now)
 		}
 	}
-	d.client.leftPeer()
 	d.freed, d.rechoke = true, true
 	if len(d.peers) == 0 {
 		d.trackers.wake()
@@ -324,37 +298,6 @@ func (d *Download) chokeRound(now time.Time) {
 		}
 	}
 }
-
-// turnOver makes room for others where the download is crowded.
-func (d *Download) turnOver(now time.Time) {
-	if now.Before(d.nextTurnover) {
-		return
-	}
-	d.nextTurnover = now.Add(turnoverRound)
-	n := turnover(len(d.peers), d.maxPeers())
-	if _, waiting := d.cand.due(); n == 0 || !waiting {
-		return
-	}
-	worths := make([]peerWorth, len(d.peers))
-	for k, p := range d.peers {
-		worths[k] = peerWorth{
-			id:       p.number,
-			keep:     p.from == sourceUser,
-			joined:   p.joined,
-			mutual:   p.amInterested || p.peerInterested,
-			rate:     p.down.rate(now) + p.up.rate(now),
-			priority: d.cand.priority(p.conn.addr),
-		}
-	}
-	out := worst(now, worths, n)
-	for _, p := range d.peers {
-		if slices.Contains(out, p.number) {
-			p.stopLocked(errTurnover)
-		}
-	}
-}
-
-var errTurnover = errors.New("makes room for another")
 
 // pieceVerified takes a piece that has its hash and is on storage.
 func (d *Download) pieceVerified(i int, digests []uint64) {

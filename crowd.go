@@ -1,0 +1,111 @@
+package torrent
+
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
+// admits tells whether there is a place for the connection, and no other to the same peer, and counts
+// it if so. Where both ends dialled each other at once, both keep the connection made by the lower
+// peer id.
+func (d *Download) admits(k *connection, now time.Time) bool {
+	same := 0
+	var twice *peer
+	for _, p := range d.peers {
+		if p.closing != nil || p.conn.addr.Addr() != k.addr.Addr() {
+			continue
+		}
+		same++
+		if p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.incoming != k.incoming {
+			oursIsLower := string(d.client.id[:]) < string(k.theirs.PeerID[:])
+			if k.incoming == oursIsLower {
+				return false
+			}
+			twice = p
+		}
+	}
+	if same >= maxPerAddress && !isLocal(k.addr.Addr()) {
+		return false
+	}
+	if twice != nil {
+		twice.stopLocked(errTwice)
+	}
+	return d.takePlace(k, now) || d.dropUseless(now) && d.takePlace(k, now)
+}
+
+// takePlace counts a connection, if there is a place for it here and in the client's budget.
+func (d *Download) takePlace(k *connection, now time.Time) bool {
+	if d.live >= d.maxPeers() {
+		return false
+	}
+	if k.incoming {
+		return d.client.mayJoin(d.live, now)
+	}
+	d.client.joinedPeer() // it was reckoned with when it was dialled
+	return true
+}
+
+// dropUseless drops a peer of which neither side wants anything, if there is one.
+func (d *Download) dropUseless(now time.Time) bool {
+	out := worst(now, slices.DeleteFunc(d.worths(now), func(p peerWorth) bool { return p.mutual }), 1)
+	d.drop(out, errTurnover)
+	return len(out) > 0
+}
+
+// turnOver makes room for others where the download is crowded.
+func (d *Download) turnOver(now time.Time) {
+	if now.Before(d.nextTurnover) {
+		return
+	}
+	d.nextTurnover = now.Add(turnoverRound)
+	n := turnover(d.live, d.maxPeers())
+	if _, waiting := d.cand.due(); n > 0 && waiting {
+		d.drop(worst(now, d.worths(now), n), errTurnover)
+	}
+}
+
+// shareOut gives up connections that other downloads of the client have a better claim to.
+func (d *Download) shareOut(now time.Time) {
+	n := d.client.excess(d.live, now)
+	if n == 0 {
+		return
+	}
+	worths := d.worths(now)
+	for k := range worths {
+		worths[k].keep, worths[k].joined = false, time.Time{} // nobody is spared
+	}
+	d.drop(worst(now, worths, n), errShared)
+}
+
+// worths is what each peer is worth to us.
+func (d *Download) worths(now time.Time) (worths []peerWorth) {
+	for _, p := range d.peers {
+		if p.closing == nil {
+			worths = append(worths, peerWorth{
+				id:       p.number,
+				keep:     p.from == sourceUser,
+				joined:   p.joined,
+				mutual:   p.amInterested || p.peerInterested,
+				rate:     p.down.rate(now) + p.up.rate(now),
+				priority: d.cand.priority(p.conn.addr),
+			})
+		}
+	}
+	return worths
+}
+
+// drop ends the connections of those numbers.
+func (d *Download) drop(numbers []int, why error) {
+	for _, p := range d.peers {
+		if slices.Contains(numbers, p.number) {
+			p.stopLocked(why)
+		}
+	}
+}
+
+var (
+	errTwice    = errors.New("connected twice")
+	errTurnover = errors.New("makes room for another")
+	errShared   = errors.New("makes room for another download")
+)

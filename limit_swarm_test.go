@@ -50,7 +50,7 @@ func (r limitRow) window() time.Duration {
 func (r limitRow) content() *simContent {
 	const piece = 256 << 10
 	n := 1.2*float64(r.limit)*(r.drain()+r.window()).Seconds() + float64(r.burst) + 1<<20
-	size := max(1, int64(n)/piece/int64(r.peers)) * piece
+	size := (int64(n)/piece/int64(r.peers) + 1) * piece
 	content := newSimRepeating(1, piece, size*int64(r.peers))
 	content.private = true // so that the others do not find each other
 	content.multi, content.files = true, nil

@@ -3,9 +3,12 @@ package torrent
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
@@ -111,4 +114,50 @@ func TestUselessPeersMakeRoom(t *testing.T) {
 		}
 		require.Equal(t, 1, hungUp)
 	})
+}
+
+// Torrents are added, stopped and removed at any time, and do not disturb the others.
+func TestManyTorrentsComeAndGo(t *testing.T) {
+	seeds, leeches := &Client{Listen: "127.0.0.1:0", MaxPeers: 30}, &Client{Listen: "127.0.0.1:0", MaxPeers: 20}
+	seeds.UploadLimit = rate.NewLimiter(rate.Inf, 0)
+	leeches.DownloadLimit = rate.NewLimiter(64<<20, blockSize/2)
+	defer seeds.Close()
+	defer leeches.Close()
+	start := func(c *Client, content *simContent, st *simStorage, peers ...netip.AddrPort) *Download {
+		d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Storage: st.open, Peers: peers})
+		require.NoError(t, err)
+		return d
+	}
+	var group sync.WaitGroup
+	for k := range 24 {
+		content := newSimContent(uint64(k), 32<<10, 300<<10)
+		group.Go(func() {
+			seed := start(seeds, content, newSimStorage(content).fill())
+			<-seed.Done()
+			addr := netip.MustParseAddrPort(seeds.Addr().String())
+			for round := range 3 {
+				d := start(leeches, content, newSimStorage(content), addr)
+				if round == 0 {
+					d.Close() // at once, while it may be shaking hands
+					continue
+				}
+				files, err := d.Wait()
+				if assert.NoError(t, err) {
+					assert.EqualValues(t, content.length, d.Stats().Verified)
+					assert.NoError(t, files.Close())
+				}
+			}
+			if k%2 == 0 {
+				seed.Close()
+			}
+		})
+	}
+	group.Wait()
+	require.Len(t, slices.Collect(seeds.Downloads()), 12)
+	require.Empty(t, slices.Collect(leeches.Downloads()))
+	require.Eventually(t, func() bool {
+		leeches.mu.Lock()
+		defer leeches.mu.Unlock()
+		return leeches.peers == 0 && leeches.dials.halfOpen == 0 && len(leeches.greeting) == 0
+	}, time.Minute, time.Millisecond, "nothing is left counted")
 }

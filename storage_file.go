@@ -111,9 +111,15 @@ func openFilesOn(t *Torrent, disk disk, dir string, log *slog.Logger) (*fileStor
 		} else if t.files[i].pad {
 			continue
 		} else {
-			f.name = filepath.FromSlash(t.files[i].Path)
+			f.name = s.ownName(i)
 		}
 		info, err := disk.stat(f.name)
+		if absent(err) && i < s.edgesFile() {
+			if part, err := disk.stat(f.name + partSuffix); err == nil && part.regular && part.size <= t.files[i].Length {
+				f.name, f.left, f.here = f.name+partSuffix, part.stamp, true
+				continue
+			}
+		}
 		switch {
 		case absent(err):
 		case err != nil:
@@ -127,9 +133,16 @@ func openFilesOn(t *Torrent, disk disk, dir string, log *slog.Logger) (*fileStor
 	return s, s.findSlots()
 }
 
+// partSuffix is behind the name of a file that Transmission did not complete. Such a file is read under
+// that name, and gets its own before anything is written.
+const partSuffix = ".part"
+
 // absent tells whether err says that a file is not there. A directory on the way that is a file
 // means the same, until something is to be written.
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || notDirectory(err) }
+
+// ownName is the name of file i of the torrent under the directory.
+func (s *fileStorage) ownName(i int) string { return filepath.FromSlash(s.t.files[i].Path) }
 
 // sidecar is the name of a file beside the content.
 func (s *fileStorage) sidecar(suffix string) string { return "." + s.t.infoHash.String() + suffix }

@@ -99,6 +99,35 @@ func TestPresent(t *testing.T) {
 	}
 }
 
+// Transmission leaves ".part" behind the names of files that it did not complete.
+func TestPartFilesAreTakenOver(t *testing.T) {
+	tor, content := testContent(50, 200, 100, 70)
+	dir := t.TempDir()
+	fill(t, tor, dir, content)
+	require.NoError(t, os.Rename(dir+"/d/0", dir+"/d/0.part"))
+	require.NoError(t, os.Truncate(dir+"/d/0.part", 120))
+	require.NoError(t, os.Rename(dir+"/d/1", dir+"/d/1.part"))
+	require.NoError(t, os.WriteFile(dir+"/d/2.part", content[:70], 0o644)) // of something else
+	have, err := tor.Verify(t.Context(), dir)
+	require.NoError(t, err)
+	require.Equal(t, []int{0, 1, 4, 5, 6, 7}, pieces(have))
+
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.setWanted(all(tor)))
+	require.Equal(t, []int{0, 1, 4, 5, 6, 7}, pieces(verified(t, tor, s)))
+	writePiece(t, tor, s, content, 2)
+	writePiece(t, tor, s, content, 3)
+	require.NoError(t, s.finished())
+	require.Equal(t, fullBitfield(8), verified(t, tor, s))
+	require.NoError(t, s.Close())
+	require.Equal(t, []string{"d/0", "d/1", "d/2", "d/2.part"}, listing(t, dir))
+
+	require.NoError(t, os.Rename(dir+"/d/0", dir+"/d/0.part"))
+	require.NoError(t, os.WriteFile(dir+"/d/0.part", make([]byte, 201), 0o644))
+	s = openDirectory(t, tor, dir)
+	require.NotContains(t, pieces(s.present()), 0, "too long to be a part")
+}
+
 func TestTooLongIsCutWhenFinished(t *testing.T) {
 	tor, content := testContent(50, 120, 30)
 	dir := t.TempDir()

@@ -27,12 +27,15 @@ func (s *fileStorage) setWanted(wanted []bool) error {
 		if state.left == (stamp{}) {
 			missing = append(missing, i)
 		}
-		short = short || state.left.size < f.Length
+		short = short || state.left.size < f.Length || state.name != s.ownName(i)
 	}
 	if len(missing) == 0 && !short {
 		return nil
 	}
 	if err := s.lock(); err != nil {
+		return err
+	}
+	if err := s.unpart(); err != nil {
 		return err
 	}
 	for _, i := range missing {
@@ -47,6 +50,23 @@ func (s *fileStorage) setWanted(wanted []bool) error {
 		} else if err := s.adopt(i); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// unpart gives files that are still under a name with partSuffix their own.
+func (s *fileStorage) unpart() error {
+	for i := range s.t.files {
+		f, name := &s.files[i], s.ownName(i)
+		if f.name == "" || f.name == name {
+			continue
+		}
+		if err := s.disk.rename(f.name, name); err != nil {
+			return err
+		}
+		s.handles.drop(i)
+		f.name = name
+		s.madeName(name)
 	}
 	return nil
 }

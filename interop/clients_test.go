@@ -170,7 +170,7 @@ func startTransmission(t *testing.T, r role) peer {
 	settings, err := json.Marshal(map[string]any{
 		"bind-address-ipv4": host.String(), "peer-port": peerPort, "port-forwarding-enabled": false,
 		"dht-enabled": false, "lpd-enabled": false, "utp-enabled": false, "pex-enabled": true,
-		"ratio-limit-enabled": false, "speed-limit-up-enabled": false, "speed-limit-down-enabled": false,
+		"cache-size-mb": 0, "ratio-limit-enabled": false, "speed-limit-up-enabled": false, "speed-limit-down-enabled": false,
 	})
 	require.NoError(t, err)
 	config := scratch(t, "settings.json", settings)

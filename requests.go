@@ -41,7 +41,7 @@ func (s *scheduler) release(r *remote, id blockID) {
 	r.late.add(id)
 	p := s.started[id.piece]
 	b := &p.blocks[id.index]
-	s.disclaim(b, r)
+	b.disclaim(r)
 	if b.free() {
 		p.free++
 		p.cursor = min(p.cursor, int(id.index))
@@ -50,21 +50,12 @@ func (s *scheduler) release(r *remote, id blockID) {
 }
 
 // disclaim takes r off the block's owners.
-func (s *scheduler) disclaim(b *block, r *remote) {
-	before := b.copies()
+func (b *block) disclaim(r *remote) {
 	for k, o := range b.owner {
 		if o == r {
 			b.owner[k] = nil
 		}
 	}
-	s.single += one(b.copies() == 1) - one(before == 1)
-}
-
-func one(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // giveBack frees the blocks under way from r that which holds for: after a choke, a reject, a
@@ -141,7 +132,12 @@ func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]bloc
 			out = s.take(p, r, end, now, out)
 			continue
 		}
-		s.claim(&p.blocks[id.index], r, id, now)
+		b := &p.blocks[id.index]
+		if b.copies() == len(b.owner) {
+			s.unask(victim, id) // it makes room
+			cancel = append(cancel, cancelled{victim, id})
+		}
+		s.claim(b, r, id, now)
 		s.steals++
 		out = append(out, id)
 	}
@@ -217,13 +213,11 @@ func (s *scheduler) wrest(p *startedPiece, cancel []cancelled) (*startedPiece, [
 
 // claim makes r an owner of the block.
 func (s *scheduler) claim(b *block, r *remote, id blockID, now time.Time) {
-	before := b.copies()
 	k := 0
 	if b.owner[0] != nil {
 		k = 1
 	}
 	b.owner[k] = r
-	s.single += one(b.copies() == 1) - one(before == 1)
 	r.enqueue(ask{id, now})
 }
 
@@ -271,7 +265,7 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p
 	}
 	b.sender = s.senderOf(r)
 	p.left--
-	s.disclaim(b, r)
+	b.disclaim(r)
 	cancel = b.owner
 	for _, o := range cancel {
 		if o != nil {

@@ -22,7 +22,6 @@ type scheduler struct {
 	remotes []*remote
 	seeds   int                  // remotes that have everything
 	seq     uint64               // of the next started piece
-	single  int                  // blocks under way from exactly one remote: what can be stolen
 	spoiled map[int32]*suspicion // pieces that failed their hash, until they pass
 	senders []netip.AddrPort     // who sent a block, by remote.sender
 	spare   []*startedPiece      // for reuse

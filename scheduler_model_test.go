@@ -57,6 +57,13 @@ type modelRemote struct {
 	heard    time.Time
 }
 
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 func (p *modelPiece) wanted() bool  { return p.priority > 0 && !p.had && !p.doubted }
 func (p *modelPiece) waiting() bool { return p.wanted() && p.started == 0 }
 
@@ -172,6 +179,14 @@ func (r *modelRemote) eta(n int, now time.Time) time.Duration {
 	return sending + r.rtt
 }
 
+// expected is when r's k-th request from 0 may be answered, perhaps never.
+func (r *modelRemote) expected(k int, now time.Time) time.Duration {
+	if r.snubbed || r.choking {
+		return 1 << 62
+	}
+	return r.eta(k+1, now)
+}
+
 // victim is the request that r takes over when nothing is free.
 func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRemote, at blockID) {
 	if r.snubbed {
@@ -180,14 +195,16 @@ func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRem
 	var latest time.Duration
 	for _, o := range m.remotes {
 		for k, id := range o.queue {
-			if o == r || !r.may(m.pieces[id.piece]) || len(m.block(id).owners) != 1 {
+			owners := m.block(id).owners
+			if !r.may(m.pieces[id.piece]) || slices.Contains(owners, r) {
 				continue
 			}
-			eta := o.eta(k+1, now)
-			if o.snubbed || o.choking {
-				eta = time.Hour
+			eta := o.expected(k, now)
+			worth := true
+			for _, other := range owners { // sooner than all, in the place of the last
+				theirs := other.expected(slices.Index(other.queue, id), now)
+				worth = worth && theirs > 2*r.eta(len(r.queue)+1, now) && (theirs <= eta || len(owners) == 1)
 			}
-			worth := (o.snubbed || o.choking) || eta > 2*r.eta(len(r.queue)+1, now)
 			if p := m.pieces[id.piece]; p.parole && !(o.snubbed || o.choking) {
 				// It begins anew with r, whole.
 				free := 0
@@ -242,6 +259,10 @@ func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blo
 			cancel = append(cancel, m.wrest(p)...)
 			take(p)
 			continue
+		}
+		if b := m.block(id); len(b.owners) == 2 {
+			cancel = append(cancel, fmt.Sprint(victim.real.addr, id))
+			m.unask(victim, id)
 		}
 		m.ask(r, id)
 		asked = append(asked, id)
@@ -643,7 +664,7 @@ func (h *history) compare() {
 	if h.s.seeds != seeds || len(h.s.remotes) != len(h.m.remotes) {
 		h.fail("%d seeds among %d", h.s.seeds, len(h.s.remotes))
 	}
-	single, started, waiting := 0, 0, 0
+	started, waiting := 0, 0
 	var first *modelPiece
 	for i, p := range h.m.pieces {
 		if got, want := int(h.s.heap.avail[i]), h.m.avail(p); got != want {
@@ -666,10 +687,10 @@ func (h *history) compare() {
 			continue
 		}
 		started++
-		single += h.compareStarted(p, real)
+		h.compareStarted(p, real)
 	}
-	if h.s.single != single || len(h.s.started) != started || h.s.heap.len() != waiting {
-		h.fail("%d single, %d started, %d in the heap; want %d, %d, %d", h.s.single, len(h.s.started), h.s.heap.len(), single, started, waiting)
+	if len(h.s.started) != started || h.s.heap.len() != waiting {
+		h.fail("%d started, %d in the heap; want %d, %d", len(h.s.started), h.s.heap.len(), started, waiting)
 	}
 	if top := h.s.heap.top(); (first == nil) != (top < 0) || first != nil && top != first.index {
 		h.fail("top of the heap is %d, want %+v", top, first)
@@ -705,8 +726,8 @@ func (h *history) compareFirst() {
 	}
 }
 
-// compareStarted compares a started piece, and returns how many of its blocks one remote owns.
-func (h *history) compareStarted(p *modelPiece, real *startedPiece) (single int) {
+// compareStarted compares a started piece.
+func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 	free, left := 0, 0
 	for k := range p.blocks {
 		b, rb := &p.blocks[k], &real.blocks[k]
@@ -734,7 +755,6 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) (single int)
 		}
 		free += one(b.free())
 		left += one(b.sender == nil)
-		single += one(len(b.owners) == 1)
 	}
 	if real.free != free || real.left != left || real.priority != p.priority || real.parole != p.parole {
 		h.fail("piece %d: %d free, %d left, priority %d, parole %v; want %d, %d, %d, %v", p.index,
@@ -746,7 +766,6 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) (single int)
 	if real.open != (free > 0 && p.priority > 0) {
 		h.fail("piece %d: open %v with %d free blocks and priority %d", p.index, real.open, free, p.priority)
 	}
-	return single
 }
 
 // A million random events, after each of which the scheduler agrees with its model in everything.

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -96,5 +97,22 @@ func TestFoundParoleIsTakenByFlapper(t *testing.T) {
 			m.meet(t, 1e6, simScript{flap: 700 * time.Millisecond})
 		}
 		m.run(t, 100*time.Second) // the slow one alone takes 53 s
+	})
+}
+
+// Where two slow peers were asked for the same blocks, a fast one takes the place of the slower. It
+// used to have nothing to do, since no third copy may be under way.
+func TestFoundTwoSlowOnesHoldBlocks(t *testing.T) {
+	found(t, newSimContent(1, 64<<10, 384<<10), func(t *testing.T, m *simMeeting) {
+		m.meet(t, 2500, simScript{})
+		m.meet(t, 2000, simScript{})
+		fast := m.meet(t, 1e6, simScript{})
+		fast.depart()
+		fast.running.Go(func() {
+			if fast.wait(10 * time.Second) {
+				fast.dial(netip.MustParseAddrPort("81.0.0.1:6881"))
+			}
+		})
+		m.run(t, 15*time.Second)
 	})
 }

@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"slices"
 	"time"
 )
 
@@ -8,7 +9,7 @@ import (
 // expected latest, if r is expected in under half that time. It returns the owner and the place in
 // its queue, or nil.
 func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
-	if s.single == 0 || r.snubbed {
+	if r.snubbed {
 		return nil, 0
 	}
 	mine := r.eta(len(r.queue), now)
@@ -27,7 +28,7 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 			if !o.idle() && eta <= max(latest, 2*mine) {
 				break
 			}
-			if s.mayStealFrom(r, o.queue[k].blockID) && s.mayWrest(r, o, k, now) {
+			if s.mayStealFrom(r, o, k, now) && s.mayWrest(r, o, k, now) {
 				victim, at, latest = o, k, eta
 				if o.idle() {
 					return victim, at
@@ -53,12 +54,26 @@ func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 	return o.eta(k+p.free, now) > margin*r.eta(len(r.queue)+len(p.blocks)-1, now)
 }
 
-// mayStealFrom tells whether r could be the second to be asked for a block that is under way.
-func (s *scheduler) mayStealFrom(r *remote, id blockID) bool {
-	p := s.started[id.piece]
-	b := &p.blocks[id.index]
-	if b.copies() != 1 || b.owner[0] == r || b.owner[1] == r || !r.holds(int(id.piece)) {
+// mayStealFrom tells whether r may be asked for what o's k-th request asks for. Where somebody else
+// is asked for it, too, r takes the place of the slower of the two, and only if it is sooner than
+// both by the margin: else two slow ones could keep a block from a fast one that has nothing to do.
+func (s *scheduler) mayStealFrom(r, o *remote, k int, now time.Time) bool {
+	id := o.queue[k].blockID
+	b := &s.started[id.piece].blocks[id.index]
+	if b.owner[0] == r || b.owner[1] == r || !r.holds(int(id.piece)) || r.choking && !r.allows(id.piece) {
 		return false
 	}
-	return !r.choking || r.allows(id.piece)
+	other := b.owner[0]
+	if other == o {
+		other = b.owner[1]
+	}
+	if other == nil {
+		return true
+	}
+	at := slices.IndexFunc(other.queue, func(a ask) bool { return a.blockID == id })
+	eta := other.eta(at, now)
+	if !other.idle() && eta <= 2*r.eta(len(r.queue), now) {
+		return false // it comes soon enough from there
+	}
+	return o.idle() || !other.idle() && eta <= o.eta(k, now)
 }

@@ -177,7 +177,7 @@ func (s *scheduler) may(r *remote, p *startedPiece) bool {
 	if !r.holds(int(p.piece)) {
 		return false
 	}
-	if p.sole != nil && p.sole != r && !p.sole.choking && !p.sole.snubbed {
+	if o := p.sole; o != nil && o != r && !o.idle() && o.holds(int(p.piece)) {
 		return false // on parole with somebody who goes on with it
 	}
 	return !r.choking || r.allows(p.piece)

@@ -152,7 +152,7 @@ func (m *modelScheduler) choose(r *modelRemote) (best *modelPiece) {
 			if first == nil || m.before(p, first) {
 				first = p
 			}
-		case p.sole != nil && p.sole != r && !p.sole.choking && !p.sole.snubbed:
+		case p.sole != nil && p.sole != r && !p.sole.choking && !p.sole.snubbed && p.sole.has[p.index]:
 		case !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }):
 		case best == nil || p.priority > best.priority || p.priority == best.priority && p.started < best.started:
 			best = p

@@ -172,8 +172,8 @@ func (s *simDownload) couldAsk(r *remote) int {
 		if p == nil {
 			return i
 		}
-		if p.parole && p.sole != nil && p.sole != r {
-			continue
+		if p.sole != nil && p.sole != r && slices.ContainsFunc(p.sole.queue, func(a ask) bool { return a.piece == p.piece }) {
+			continue // on parole, and going on
 		}
 		for k := range p.blocks {
 			if p.blocks[k].free() {

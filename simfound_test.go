@@ -28,6 +28,16 @@ func (m *simMeeting) meet(t *testing.T, rate float64, script simScript) *simPeer
 	return p
 }
 
+// later has a peer arrive only after a while, and dial the client then.
+func (p *simPeer) later(after time.Duration) {
+	p.depart()
+	p.running.Go(func() {
+		if p.wait(after) {
+			p.dial(netip.MustParseAddrPort("81.0.0.1:6881"))
+		}
+	})
+}
+
 // start has the client download from the peers, for so long at most.
 func (m *simMeeting) run(t *testing.T, atMost time.Duration) {
 	o := &Options{}
@@ -106,13 +116,18 @@ func TestFoundTwoSlowOnesHoldBlocks(t *testing.T) {
 	found(t, newSimContent(1, 64<<10, 384<<10), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 2500, simScript{})
 		m.meet(t, 2000, simScript{})
-		fast := m.meet(t, 1e6, simScript{})
-		fast.depart()
-		fast.running.Go(func() {
-			if fast.wait(10 * time.Second) {
-				fast.dial(netip.MustParseAddrPort("81.0.0.1:6881"))
-			}
-		})
+		m.meet(t, 1e6, simScript{}).later(10 * time.Second)
 		m.run(t, 15*time.Second)
+	})
+}
+
+// A sole sender of a piece on parole that rejects a block is taken not to have the piece any more. Then
+// somebody else has to begin it anew: it used to wait for the connection to end.
+func TestFoundParoleWithOneWhoRejects(t *testing.T) {
+	found(t, newSimContent(1, 512<<10, 512<<10), func(t *testing.T, m *simMeeting) {
+		m.meet(t, 10e6, simScript{corrupt: 1, eager: true})
+		m.meet(t, 1e6, simScript{fast: true, rejects: 10})
+		m.meet(t, 1e6, simScript{}).later(5 * time.Second)
+		m.run(t, 10*time.Second)
 	})
 }

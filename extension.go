@@ -116,7 +116,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 			return errBothSeeds
 		}
 	}
-	if p.conn.incoming && h.P != 0 {
+	if p.conn.incoming && h.P != 0 && !p.ext.listens.IsValid() {
 		p.ext.listens = netip.AddrPortFrom(p.conn.addr.Addr(), uint16(h.P))
 		if d.cand.add(p.ext.listens, sourceIncoming, "", now); !d.cand.banned(p.ext.listens) {
 			d.cand.connected(p.ext.listens)

@@ -51,6 +51,23 @@ func TestExtensionHandshake(t *testing.T) {
 	})
 }
 
+// A peer that names one port after another fills the list with none but itself.
+func TestListeningPortIsTakenOnce(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		content := newSimContent(1, blockSize, 4*blockSize)
+		us, them := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+		d := simLeech(t, simClient(t, us, nil), content)
+		after(time.Second)
+		s := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		s.sayID(wire.HaveNone)
+		for port := range 5000 {
+			s.sayHello(wire.ExtHandshake{P: port + 1})
+		}
+		after(10 * time.Second)
+		require.Equal(t, 1, d.Stats().Known)
+	})
+}
+
 // A peer may say that it lost a piece, and is told of those that we lose (BEP 54).
 func TestDontHave(t *testing.T) {
 	simulate(t, func(t *testing.T, n *simNet) {

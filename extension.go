@@ -144,7 +144,7 @@ func (p *peer) receiveMetadata(payload []byte, _ time.Time) error {
 	}
 	answer := wire.MetadataMessage{Type: wire.MetadataReject, Piece: m.Piece}
 	begin := int64(m.Piece) * wire.MetadataBlock
-	if size := int64(len(d.t.info)); begin < size && p.ext.metadataServed < maxMetadataServed(size) {
+	if size := int64(len(d.t.info)); begin < size && p.ext.metadataServed < maxMetadataServed(size) && p.out.backlog() < maxMetadataWaiting {
 		answer.Type = wire.MetadataData
 		answer.TotalSize = size
 		answer.Data = d.t.info[begin:min(begin+wire.MetadataBlock, size)]
@@ -177,6 +177,10 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	d.updateInterest(p)
 	return nil
 }
+
+// maxMetadataWaiting is how many bytes may wait for a peer before its requests for metadata are
+// rejected. It may ask again; to ask for all of a long dictionary at once is no offence.
+const maxMetadataWaiting = 1 << 20
 
 // maxMetadataServed is how much of an info dictionary of the given size one peer is sent: all of it
 // a few times over.

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,6 +66,38 @@ func TestListeningPortIsTakenOnce(t *testing.T) {
 		}
 		after(10 * time.Second)
 		require.Equal(t, 1, d.Stats().Known)
+	})
+}
+
+// Who asks for all of a long info dictionary at once gets what there is room for, the rest when it asks again.
+func TestMetadataAskedForAtOnce(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		content := newSimResolvable(t, 250_000, false)
+		us, them := n.host("80.0.0.1", 1e6, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+		simLeech(t, simClient(t, us, nil), content) // which has it as well, and no content to check
+		after(time.Second)
+		s := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		s.sayID(wire.HaveNone)
+		s.sayHello(wire.ExtHandshake{M: map[string]int{"ut_metadata": 9}})
+		var missing []int
+		for i := range (len(content.info) + wire.MetadataBlock - 1) / wire.MetadataBlock {
+			missing = append(missing, i)
+		}
+		for rounds := 0; len(missing) > 0; rounds++ {
+			require.Less(t, rounds, 20, "%d missing", len(missing))
+			for _, i := range missing {
+				m := wire.MetadataMessage{Type: wire.MetadataRequest, Piece: i}
+				s.say(wire.AppendExtended(nil, extMetadata, m.Append(nil)))
+			}
+			after(5 * time.Second)
+			require.False(t, s.hungUp())
+			for _, w := range s.take() {
+				var i int
+				if n, _ := fmt.Sscanf(w, `extended 9 "d8:msg_typei1e5:piecei%d`, &i); n == 1 {
+					missing = slices.DeleteFunc(missing, func(k int) bool { return k == i })
+				}
+			}
+		}
 	})
 }
 

@@ -175,3 +175,10 @@ func (o *outbox) waiting() int {
 	defer o.mu.Unlock()
 	return len(o.uploads)
 }
+
+// backlog is how many bytes of messages wait to be written.
+func (o *outbox) backlog() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.messages)
+}

@@ -122,7 +122,7 @@ func (s *speaker) words(m wire.Message) string {
 	case wire.Have, wire.Suggest, wire.AllowedFast:
 		return fmt.Sprintf("%v %d", m.ID, m.Index)
 	case wire.Extended:
-		return fmt.Sprintf("%v %d %q", m.ID, m.ExtID, m.Payload)
+		return fmt.Sprintf("%v %d %.200q", m.ID, m.ExtID, m.Payload)
 	}
 	return m.ID.String()
 }

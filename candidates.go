@@ -284,18 +284,18 @@ func (c *candidates) priority(addr netip.AddrPort) uint32 {
 	return c.rng.Uint32()
 }
 
-// forget drops the candidates that tracker was the last to name, but for the user's own, and returns
-// them: on a private torrent their connections end when another tracker takes over (BEP 27).
-func (c *candidates) forget(tracker string) (dropped []netip.AddrPort) {
-	for addr, k := range c.all {
+// forget drops the candidates that tracker was the last to name, but for the user's own: another
+// tracker of a private torrent has taken over (BEP 27).
+func (c *candidates) forget(tracker string) {
+	for _, k := range c.all {
 		if k.tracker == tracker && k.from != sourceUser {
 			c.drop(k)
-			dropped = append(dropped, addr)
 		}
 	}
-	slices.SortFunc(dropped, netip.AddrPort.Compare)
-	return dropped
 }
+
+// has tells whether addr is a candidate.
+func (c *candidates) has(addr netip.AddrPort) bool { return c.all[unmap(addr)] != nil }
 
 // known is how many candidates there are, whatever they are doing.
 func (c *candidates) known() int { return len(c.all) }

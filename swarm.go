@@ -37,15 +37,15 @@ func (d *Download) hungry() bool {
 	return len(d.peers) == 0 && d.sched.need.Count() > 0
 }
 
-// droppedTracker ends the connections to peers that only a tracker named which a private torrent
-// has moved away from (BEP 27).
+// droppedTracker ends the connections of a private torrent that has moved to another tracker, but to
+// peers that the user named (BEP 27). Who connected to us was sent by the old one, too.
 func (d *Download) droppedTracker(url string) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	gone := d.cand.forget(url)
+	d.cand.forget(url)
 	for _, p := range d.peers {
-		if slices.Contains(gone, p.ext.listens) {
+		if !d.cand.has(p.ext.listens) {
 			p.stopLocked(fmt.Errorf("tracker %s is not used any more", url))
 		}
 	}

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/wire"
 )
 
 // faultyTracker is a tracker with one fault. It is set up at an address, and gives its URL.
@@ -281,6 +283,44 @@ func TestPrivateTrackerSwitch(t *testing.T) {
 		require.Empty(t, one.take(), "what works is kept to")
 		require.Equal(t, []string{first}, r.droppedURLs())
 		require.ErrorContains(t, trackers.stats()[0].Err, "HTTP status 502 Bad Gateway")
+	})
+}
+
+// BEP 27: with another tracker, all peers go but the user's, and it is no matter who made the connection.
+func TestPrivateTrackerSwitchDropsPeers(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		content := newSimContent(1, blockSize, 4*blockSize)
+		content.private = true
+		content.trackers = [][]string{{"http://old.sim/announce"}, {"http://new.sim/announce"}}
+		us := n.host("80.0.0.1", 0, 0, 0)
+		listen := func(ip string) *metadataSpeaker {
+			return n.host(ip, 0, 0, 0).speakMetadata(t, content, metadataScript{})
+		}
+		named, user := listen("80.0.0.2"), listen("80.0.0.3")
+		tracker := newSimTracker(1)
+		var broken atomic.Bool
+		tracker.answer = func(req *http.Request) (*http.Response, error) {
+			if req.URL.Host == "new.sim" {
+				return simAnswer(req, 200, []byte("d8:intervali300ee")), nil
+			} else if broken.Load() {
+				return simAnswer(req, 500, nil), nil
+			}
+			return simAnswer(req, 200, []byte("d8:intervali120e5:peers6:\x50\x00\x00\x02\x1a\xe1e")), nil
+		}
+		d := simLeech(t, simClient(t, us, tracker), content, user.addr())
+		after(time.Second)
+		s := speak(t, n.host("80.0.0.4", 0, 0, 0), content, us.addr(6881), speech{extended: true})
+		s.sayHello(wire.ExtHandshake{P: 77})
+		silent := speak(t, n.host("80.0.0.5", 0, 0, 0), content, us.addr(6881), speech{})
+		after(time.Second)
+		require.Len(t, d.Stats().Peers, 4)
+		broken.Store(true)
+		after(2 * time.Minute)
+		require.True(t, s.hungUp())
+		require.True(t, silent.hungUp())
+		require.False(t, connectedTo(d, named.addr()))
+		require.True(t, connectedTo(d, user.addr()))
+		require.Equal(t, 1, d.Stats().Known)
 	})
 }
 

@@ -187,6 +187,39 @@ func TestPartialSeed(t *testing.T) {
 	})
 }
 
+// A partial seed that nobody is connected to does not wait for its next announce to find peers for more.
+func TestWiderChoiceAsksTrackers(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		const half = 8 * blockSize
+		content := newSimContent(1, blockSize, half, half)
+		content.trackers = [][]string{{"http://tracker.sim/announce"}}
+		tracker := newSimTracker(1)
+		us, early, late := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0), n.host("80.0.0.3", 0, 0, 0)
+		seed := simClient(t, early, nil)
+		simSeed(t, seed, content)
+		tracker.add(early.addr(6881))
+		first := func(f File) Priority {
+			if f.index == 0 {
+				return Normal
+			}
+			return Skip
+		}
+		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, tracker), Seed: true, Select: first, Storage: newSimStorage(content).open})
+		require.NoError(t, err)
+		after(10 * time.Second)
+		require.True(t, d.Stats().Complete)
+
+		seed.Close()
+		simSeed(t, simClient(t, late, nil), content)
+		tracker.remove(early.addr(6881))
+		tracker.add(late.addr(6881))
+		after(hungryInterval)
+		d.Select(nil)
+		after(10 * time.Second)
+		require.True(t, d.Stats().Complete)
+	})
+}
+
 // Who wants nothing is worth nothing to a partial seed, until it says otherwise.
 func TestUploadOnlyTakenBack(t *testing.T) {
 	simulate(t, func(t *testing.T, n *simNet) {

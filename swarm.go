@@ -120,7 +120,7 @@ func (d *Download) addPeer(k *connection, from source) bool {
 	defer d.unlock(now)
 	if d.ended() || d.checking || d.cand.banned(k.addr) || !d.admits(k, now) {
 		if !k.incoming {
-			d.cand.left(k.addr, true, now)
+			d.refused(k, now)
 		}
 		return false
 	}
@@ -152,6 +152,28 @@ func (d *Download) addPeer(k *connection, from source) bool {
 	return true
 }
 
+// refused notes that a connection we made is not wanted. If that is because the peer is connected to us,
+// we have learnt where it listens.
+func (d *Download) refused(k *connection, now time.Time) {
+	for _, p := range d.peers {
+		if p.closing == nil && p.conn.incoming && p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.addr.Addr() == k.addr.Addr() {
+			if !p.ext.listens.IsValid() {
+				p.ext.listens = k.addr
+			}
+			if p.ext.listens != k.addr {
+				d.cand.left(k.addr, false, now)
+			}
+			return
+		}
+	}
+	d.cand.left(k.addr, true, now)
+}
+
+// listensAt tells whether a connected peer is known to listen at an address.
+func (d *Download) listensAt(a netip.AddrPort) bool {
+	return slices.ContainsFunc(d.peers, func(p *peer) bool { return p.ext.listens == a })
+}
+
 // removePeer forgets a peer whose connection has ended.
 func (d *Download) removePeer(p *peer) {
 	now := time.Now()
@@ -161,7 +183,7 @@ func (d *Download) removePeer(p *peer) {
 	d.sched.leave(&p.remote)
 	delete(d.byRemote, &p.remote)
 	d.peers = slices.DeleteFunc(d.peers, func(q *peer) bool { return q == p })
-	if p.ext.listens.IsValid() {
+	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {
 		if p.closing == errBothSeeds {
 			d.cand.sated(p.ext.listens, now)
 			if !d.complete {

@@ -138,7 +138,7 @@ func TestPartialSeed(t *testing.T) {
 		tracker := newSimTracker(1)
 		tracker.interval = 5 * time.Minute
 		us, them, other := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0), n.host("80.0.0.3", blockSize, 0, 0)
-		simSeed(t, simClient(t, other, nil), content)
+		simSeed(t, simClient(t, other, newSimTracker(2)), content)
 		first := func(f File) Priority {
 			if f.index == 0 {
 				return Normal
@@ -195,7 +195,7 @@ func TestWiderChoiceAsksTrackers(t *testing.T) {
 		content.trackers = [][]string{{"http://tracker.sim/announce"}}
 		tracker := newSimTracker(1)
 		us, early, late := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0), n.host("80.0.0.3", 0, 0, 0)
-		seed := simClient(t, early, nil)
+		seed := simClient(t, early, newSimTracker(2))
 		simSeed(t, seed, content)
 		tracker.add(early.addr(6881))
 		first := func(f File) Priority {
@@ -210,7 +210,7 @@ func TestWiderChoiceAsksTrackers(t *testing.T) {
 		require.True(t, d.Stats().Complete)
 
 		seed.Close()
-		simSeed(t, simClient(t, late, nil), content)
+		simSeed(t, simClient(t, late, newSimTracker(2)), content)
 		tracker.remove(early.addr(6881))
 		tracker.add(late.addr(6881))
 		after(hungryInterval)

@@ -19,7 +19,7 @@ import (
 // ends with the content.
 func TestDownloadLosesPower(t *testing.T) {
 	losses, claims, stops, failures := 0, 0, 0, 0
-	for seed := range uint64(40) {
+	for seed := range uint64(20) {
 		simulate(t, func(t *testing.T, n *simNet) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			content := newSimContent(seed, 3*blockSize/2<<rng.IntN(3), 10_000, 700_000, 100, 100_000, 300_001, 60_000)

@@ -293,6 +293,9 @@ func (d *Download) examine() bool {
 
 // share runs the download's place in the swarm until it ends.
 func (d *Download) share() {
+	if d.o.Seed { // before anybody is told that it is complete
+		d.client.serve(d)
+	}
 	d.noteComplete()
 	if d.ctx.Err() != nil {
 		return

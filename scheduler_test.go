@@ -210,12 +210,13 @@ func TestEndgame(t *testing.T) {
 	sc.asks("a", 4)
 	sc.join("b").rate = 1 << 16
 	require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 9), "the one expected last is taken over first")
-	sc.join("c")
+	sc.join("c").rate = 1 << 14
 	require.Empty(t, sc.asks("c", 9), "two copies of a block are enough")
 	require.Equal(t, "a", sc.sends("b", 0, 3, accepted), "the first copy wins, the other is cancelled")
 	sc.sends("a", 0, 3, wasted)
 	require.Equal(t, "b", sc.sends("a", 0, 2, accepted))
 	sc.s.giveBack(slow, everything)
+	sc.peers["c"].rate = 1 << 20
 	require.Equal(t, "0.0", sc.asks("c", 1), "a block that one gave back may be stolen again")
 	sc.peers["c"].rtt = time.Minute
 	require.Empty(t, sc.asks("c", 1), "but not from afar")

@@ -130,8 +130,8 @@ func TestLimitTable(t *testing.T) {
 	t.Run("rows", func(t *testing.T) {
 		for k, row := range rows {
 			t.Run(row.String(), func(t *testing.T) {
-				if testing.Short() && row.limit == 100e6 {
-					t.Skip("takes some seconds")
+				if (testing.Short() || raceEnabled) && row.limit == 100e6 {
+					t.Skip("takes some seconds, and minutes under the race detector")
 				}
 				t.Parallel()
 				simulate(t, func(t *testing.T, n *simNet) {

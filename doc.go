@@ -25,7 +25,8 @@
 // be watched ([Download.Stats]), told what to fetch ([Download.Select]), iterated over file by file as
 // they become whole ([Download.Completed]) and read before it is complete ([Download.Open]).
 // [Downloaded] is an [io/fs.FS], so that [net/http.FileServerFS] serves it and [io/fs.WalkDir] walks it.
-// [Create] makes a torrent of a file or a directory.
+// [Create] makes a torrent of a file or a directory. [ParseMagnet] reads a magnet link, and
+// [Magnet.Resolve] has the swarm tell what its .torrent file would say.
 //
 // # What is left behind
 //

@@ -168,7 +168,7 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 	d.client.memory.flush(-1)
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	defer d.unlock(time.Now())
 	switch {
 	case err != nil:
 		d.fail(err)

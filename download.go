@@ -76,6 +76,7 @@ type Download struct {
 	rechoke bool
 	scratch []blockID
 	asks    []upload // scratch, too
+	notes   []func() // what is to be logged
 
 	checking                     bool
 	checked                      int64
@@ -287,7 +288,8 @@ func (d *Download) examine() bool {
 	d.checking = false
 	d.lastProgress = now
 	d.nextSave = now.Add(resumeEvery)
-	d.log.Info("examined", "have", d.sched.have.Count(), "pieces", d.t.NumPieces())
+	n := d.sched.have.Count()
+	d.note(func() { d.log.Info("examined", "have", n, "pieces", d.t.NumPieces()) })
 	return true
 }
 
@@ -366,7 +368,7 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 	d.settle(now)
 	d.turning = false
 	next = d.due(now)
-	d.mu.Unlock()
+	d.unlock(now)
 	for _, r := range spilled {
 		d.tasks.Go(func() { d.write(r) })
 	}
@@ -432,7 +434,7 @@ func (d *Download) snub(p *peer, now time.Time) {
 	if !p.snubbing(now) {
 		return
 	}
-	d.log.Debug("snubbed", "peer", p.conn.addr)
+	d.note(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
 	p.remote.snubbed = true
 	for _, a := range p.remote.queue {
 		d.cancel(&p.remote, a.blockID) // else a third copy would be under way when it wakes up
@@ -464,8 +466,16 @@ func (d *Download) settle(now time.Time) {
 // unlock releases the mutex after what was done under it has been followed up.
 func (d *Download) unlock(now time.Time) {
 	d.settle(now)
+	notes := d.notes
+	d.notes = nil
 	d.mu.Unlock()
+	for _, say := range notes {
+		say()
+	}
 }
+
+// note has say write to the log once the mutex is released: a handler may take its time, or ask for Stats.
+func (d *Download) note(say func()) { d.notes = append(d.notes, say) }
 
 // ended tells whether the download is to stop.
 func (d *Download) ended() bool { return d.ctx.Err() != nil }
@@ -474,12 +484,7 @@ func (d *Download) ended() bool { return d.ctx.Err() != nil }
 func (d *Download) sharing() bool { return d.complete }
 
 // fail ends the download with an error of its own.
-func (d *Download) fail(err error) {
-	if d.ctx.Err() == nil {
-		d.log.Warn("failed", "err", err)
-	}
-	d.stop(err)
-}
+func (d *Download) fail(err error) { d.stop(err) }
 
 // noteComplete acts on all that is wanted being there, once that is so.
 func (d *Download) noteComplete() {
@@ -571,6 +576,9 @@ func (d *Download) finish() {
 	d.closePeers()
 	d.client.remove(d)
 	d.tasks.Wait()
+	if cause := context.Cause(d.ctx); d.parent.Err() == nil && cause != errDone && cause != ErrClosed {
+		d.log.Warn("failed", "err", cause)
+	}
 	if !d.isDone() {
 		d.saveAtEnd()
 		d.files.closeContents() // Close reports what came of it

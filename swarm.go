@@ -147,7 +147,9 @@ func (d *Download) addPeer(k *connection, from source) bool {
 	d.live++
 	p.greet()
 	d.tasks.Go(p.run)
-	d.log.Debug("connected", "peer", k.addr, "incoming", k.incoming, "encrypted", k.encrypted)
+	d.note(func() {
+		d.log.Debug("connected", "peer", k.addr, "incoming", k.incoming, "encrypted", k.encrypted)
+	})
 	d.signal()
 	return true
 }
@@ -197,7 +199,7 @@ func (d *Download) removePeer(p *peer) {
 	if len(d.peers) == 0 {
 		d.trackers.wake()
 	}
-	d.log.Debug("disconnected", "peer", p.conn.addr, "why", p.closing)
+	d.note(func() { d.log.Debug("disconnected", "peer", p.conn.addr, "why", p.closing) })
 	d.signal()
 }
 
@@ -338,7 +340,6 @@ func (d *Download) pieceVerified(i int, digests []uint64) {
 	if d.sched.need.Count() == 0 {
 		d.signal()
 	}
-	d.settle(now)
 }
 
 // tellHave tells the peer of a piece that we have now. Who has it already can be told later.
@@ -354,17 +355,16 @@ func (p *peer) tellHave(i int) {
 // pieceSpoiled takes a whole piece that does not have its hash.
 func (d *Download) pieceSpoiled(i int, digests []uint64) {
 	d.wasted += d.t.pieceSize(i)
-	d.log.Info("piece failed its hash", "piece", i)
+	d.note(func() { d.log.Info("piece failed its hash", "piece", i) })
 	d.ban(d.sched.spoil(i, digests))
 	d.freed = true
-	d.settle(time.Now())
 }
 
 // ban ends all dealings with the addresses that sent spoiled blocks.
 func (d *Download) ban(senders []int32) {
 	for _, s := range senders {
 		addr := d.sched.senders[s]
-		d.log.Warn("banned", "peer", addr)
+		d.note(func() { d.log.Warn("banned", "peer", addr) })
 		d.cand.ban(addr)
 		for _, p := range d.peers {
 			if d.cand.banned(p.conn.addr) {

@@ -102,8 +102,8 @@ func TestSharingSwarm(t *testing.T) {
 				} else {
 					late := took(freeRiders)
 					t.Logf("free riders took %v", late)
-					require.Greater(t, late[0], times[19], "the first of them after the last of the others")
-					require.Greater(t, late[2].Seconds(), 1.02*times[10].Seconds(), "and by more than chance")
+					require.Greater(t, late[2].Seconds(), 1.02*times[10].Seconds(), "half of them later than half of the others, by more than chance")
+					require.Greater(t, late[4], times[19], "and the last of them last of all")
 				}
 			})
 		})

@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -58,6 +59,8 @@ type Download struct {
 	base       []uint8 // priorities of pieces that the choice gives, before readers add theirs
 	cand       *candidates
 	choker     *choker
+	suggester  suggester
+	fastSets   map[netip.Prefix]map[uint32]int64 // what a choke does not stop each /24 from, in bytes by piece (BEP 6)
 	gate       gate
 	peers      []*peer
 	live       int // of these, how many are not closing

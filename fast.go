@@ -3,6 +3,7 @@ package torrent
 import (
 	"crypto/sha1"
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -12,8 +13,11 @@ import (
 const (
 	// fastSetSize is how many pieces a peer may ask for in spite of a choke (BEP 6).
 	fastSetSize = 5
-	// allowedTimes is how often each byte of them may be asked for: some may have been cancelled.
+	// allowedTimes is how often each byte of them may be asked for from one network: some may have
+	// been cancelled.
 	allowedTimes = 2
+	// maxFastSets is of how many networks it is remembered what they took.
+	maxFastSets = 1000
 	// maxAllowedFast bounds how many such pieces of a peer's own saying are kept.
 	maxAllowedFast = 64
 	// fastSetBelow is how many pieces a peer may have to still be offered some.
@@ -44,26 +48,34 @@ func allowedFast(ip netip.Addr, infoHash Hash, pieces, k int) []uint32 {
 }
 
 // sendAllowedFast lets a peer that has next to nothing ask for a few pieces that we have, so that it
-// soon has something to give.
+// soon has something to give. What it may take of them it shares with all of its /24, and with those
+// who come after it: who calls again and again, from one address or many, gets no more.
 func (p *peer) sendAllowedFast() {
 	d := p.d
-	if d.sched.have.Count() == 0 {
+	ip := p.conn.addr.Addr()
+	if d.sched.have.Count() == 0 || !ip.Is4() {
 		return
 	}
-	for _, i := range allowedFast(p.conn.addr.Addr(), d.t.infoHash, d.t.NumPieces(), fastSetSize) {
-		if !d.sched.have.Has(int(i)) {
-			continue
+	network, _ := ip.Prefix(24)
+	if _, known := d.fastSets[network]; !known {
+		if d.fastSets == nil || len(d.fastSets) >= maxFastSets {
+			d.fastSets = make(map[netip.Prefix]map[uint32]int64)
 		}
-		if p.allowed == nil {
-			p.allowed = make(map[uint32]int64)
+		d.fastSets[network] = make(map[uint32]int64)
+		for _, i := range allowedFast(ip, d.t.infoHash, d.t.NumPieces(), fastSetSize) {
+			d.fastSets[network][i] = allowedTimes * d.t.pieceSize(int(i))
 		}
-		p.allowed[i] = allowedTimes * d.t.pieceSize(int(i))
-		p.send(func(b []byte) []byte { return wire.AppendAllowedFast(b, i) })
+	}
+	p.allowed = d.fastSets[network]
+	for _, i := range slices.Sorted(maps.Keys(p.allowed)) {
+		if d.sched.have.Has(int(i)) && p.allowed[i] >= d.t.pieceSize(int(i)) {
+			p.send(func(b []byte) []byte { return wire.AppendAllowedFast(b, i) })
+		}
 	}
 }
 
 // takeAllowedFast tells whether a choke does not stop a request of the peer. That ends once the peer
-// has enough of its own to trade with, and for each piece once it could have all of it.
+// has enough of its own to trade with, and for each piece once all of it was sent often enough.
 func (p *peer) takeAllowedFast(u upload) bool {
 	if p.remote.all || p.remote.has.Count() > fastSetBelow {
 		p.allowed = nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,7 +65,7 @@ func TestAllowedFastWhileChoked(t *testing.T) {
 		s := speak(t, r.them, r.content, r.us, speech{fast: true})
 		s.sayID(wire.HaveNone)
 		after(time.Second)
-		require.Equal(t, append([]string{"have all"}, several("allowed fast %d", r.set...)...), s.take())
+		require.Equal(t, append([]string{"have all"}, several("allowed fast %d", slices.Sorted(slices.Values(r.set))...)...), s.take())
 
 		s.ask(r.set[0], r.others[0], r.set[1])
 		after(time.Second)
@@ -77,6 +78,70 @@ func TestAllowedFastWhileChoked(t *testing.T) {
 		s.ask(r.set[2])
 		after(time.Second)
 		require.Equal(t, several("reject %d/0", r.set[2]), s.take(), "it has enough to trade with")
+	})
+}
+
+// All peers of one network share one allowance, so that to call again brings no more.
+func TestAllowedFastOfANetwork(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		r := newFastRig(t, n)
+		hosts := []*simHost{r.them, n.host("80.4.4.7", 0, 0, 0), r.them}
+		for k, h := range hosts {
+			s := speak(t, h, r.content, r.us, speech{fast: true})
+			s.sayID(wire.HaveNone)
+			after(time.Second)
+			require.Equal(t, k < allowedTimes, slices.Contains(s.take(), fmt.Sprintf("allowed fast %d", r.set[0])))
+			s.say(wire.AppendRequest(wire.AppendRequest(nil, r.set[0], 0, blockSize), r.set[0], blockSize, blockSize))
+			after(time.Second)
+			require.Equal(t, k < allowedTimes, slices.Contains(s.take(), fmt.Sprintf("piece %d/0", r.set[0])))
+		}
+		s := speak(t, n.host("80.4.5.200", 0, 0, 0), r.content, r.us, speech{fast: true})
+		after(time.Second)
+		require.Len(t, s.take(), 1+fastSetSize, "the next network has its own")
+	})
+}
+
+// A seed has each of its peers ask for something else, and for what nobody has yet.
+func TestSuggest(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		r := newFastRig(t, n)
+		var all []*speaker
+		var suggested []string
+		for k := range 3 {
+			s := speak(t, n.host(fmt.Sprintf("90.0.%d.1", k), 0, 0, 0), r.content, r.us, speech{fast: true})
+			s.sayID(wire.HaveNone)
+			all = append(all, s)
+		}
+		after(time.Second)
+		for _, s := range all {
+			s.take()
+			s.ask(60) // by whom does not matter: it will be had
+			s.sayID(wire.Interested)
+			after(time.Second)
+			said := s.take()
+			require.Equal(t, "unchoke", said[len(said)-1], "the suggestions come before, so that it asks for these")
+			for _, w := range said {
+				if strings.HasPrefix(w, "suggest") {
+					suggested = append(suggested, w)
+				}
+			}
+		}
+		require.Equal(t, several("suggest %d", 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11), suggested)
+
+		all[0].ask(12, 13)
+		after(time.Second)
+		require.Equal(t, several("piece %d/0", 12, 13), all[0].take())
+		all[0].say(wire.AppendHave(nil, 1))
+		after(time.Second)
+		require.Equal(t, []string{"suggest 14"}, all[0].take(), "what somebody asked for is not suggested to others")
+		all[1].say(wire.AppendHave(nil, 1))
+		after(time.Second)
+		require.Empty(t, all[1].take(), "it has got what was not suggested to it")
+		all[2].say(wire.AppendHave(nil, 15))
+		after(time.Second)
+		all[0].say(wire.AppendHave(nil, 0))
+		after(time.Second)
+		require.Equal(t, []string{"suggest 16"}, all[0].take(), "somebody has 15 now")
 	})
 }
 

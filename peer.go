@@ -51,9 +51,10 @@ type peer struct {
 	peerInterested bool
 	amChoking      bool
 	unchokedAt     time.Time
-	allowed        map[uint32]int64 // pieces it may ask for in spite of a choke (BEP 6), and how many bytes of each
+	allowed        map[uint32]int64 // pieces it may ask for in spite of a choke (BEP 6), and how many bytes of each; its /24's
 	denied         int              // requests that it had no right to make, less those answered since
 	up             meter
+	suggested      []int // pieces that it was suggested and has not got (BEP 6)
 
 	closing error         // why it ends, once it does
 	ended   chan struct{} // closed when it is to end
@@ -257,6 +258,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		}
 		if d.sched.gain(&p.remote, int(m.Index)) {
 			d.gained(p, now)
+			d.tookSuggestion(p, int(m.Index), now)
 		}
 	case wire.Bitfield:
 		has, err := parseBitfield(m.Payload, d.t.NumPieces())
@@ -424,6 +426,7 @@ func (p *peer) unchoke(now time.Time) {
 	p.amChoking = false
 	p.denied = 0
 	p.unchokedAt = now
+	p.d.suggest(p, now) // before the unchoke, which has it ask
 	p.sendSimple(wire.Unchoke)
 }
 

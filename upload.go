@@ -56,6 +56,7 @@ func (p *peer) mayAsk(u upload) (bool, error) {
 	if !d.sched.have.Has(int(u.piece)) || p.amChoking && !p.takeAllowedFast(u) {
 		return false, nil
 	}
+	d.suggester.give(int(u.piece), n)
 	return true, nil
 }
 

@@ -1,0 +1,75 @@
+package torrent
+
+import (
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+const (
+	// suggestAtOnce is how many pieces a peer has been suggested and has not got.
+	suggestAtOnce = 4
+	// suggestPause is how long nothing is looked for after nothing was found.
+	suggestPause = 30 * time.Second
+)
+
+// A suggester tells each peer of a seed which pieces to ask for: such as nobody else has, and to each
+// its own (BEP 6). Left to themselves peers draw lots among what is equally rare, and what two of them
+// draw the seed sends twice, while the swarm waits for the rest. The download's mutex guards it.
+type suggester struct {
+	given Bitfield  // pieces that somebody asked us for or was suggested
+	next  int       // where to look on
+	idle  time.Time // nothing is to be found until then
+}
+
+// give notes that a peer asks for piece i.
+func (s *suggester) give(i, pieces int) {
+	if s.given.Len() == 0 {
+		s.given = newBitfield(pieces)
+	}
+	s.given.set(i)
+}
+
+// pick is a piece to suggest, or -1. avail is how many peers have each piece.
+func (s *suggester) pick(avail []uint16, now time.Time) int {
+	if now.Before(s.idle) {
+		return -1
+	}
+	for range avail {
+		i := s.next
+		s.next = (i + 1) % len(avail)
+		if avail[i] == 0 && !s.given.Has(i) {
+			s.give(i, len(avail))
+			return i
+		}
+	}
+	s.given = Bitfield{} // what somebody was given and did not get is worth suggesting again
+	s.idle = now.Add(suggestPause)
+	return -1
+}
+
+// suggest has a peer that may ask ask for what is worth sending.
+func (d *Download) suggest(p *peer, now time.Time) {
+	if !p.fast || !d.sched.have.full() || len(d.peers) < 2 {
+		return
+	}
+	for len(p.suggested) < suggestAtOnce {
+		i := d.suggester.pick(d.sched.heap.avail, now)
+		if i < 0 {
+			return
+		}
+		p.suggested = append(p.suggested, i)
+		p.send(func(b []byte) []byte { return wire.AppendSuggest(b, uint32(i)) })
+	}
+}
+
+// tookSuggestion follows on a peer that says that it has piece i.
+func (d *Download) tookSuggestion(p *peer, i int, now time.Time) {
+	if k := slices.Index(p.suggested, i); k >= 0 {
+		p.suggested = slices.Delete(p.suggested, k, k+1)
+		if !p.amChoking {
+			d.suggest(p, now)
+		}
+	}
+}

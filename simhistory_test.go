@@ -29,8 +29,9 @@ type simHistory struct {
 	choice  func(File) Priority
 	wanted  []int // pieces
 
-	anchors []*simPeer // honest, and between them they have all there is to get
-	peers   []*simPeer // all scripted ones
+	stash   map[*simPeer]Bitfield // what those will have who gain it piece by piece
+	anchors []*simPeer            // honest, and between them they have all there is to get
+	peers   []*simPeer            // all scripted ones
 	liars   map[netip.Addr]bool
 	clients []*simDownload
 	options []simSetup
@@ -72,7 +73,7 @@ func (h *simHistory) seconds(low, high float64) time.Duration {
 func drawHistory(n *simNet, seed uint64) *simHistory {
 	h := &simHistory{
 		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: n, tracker: newSimTracker(seed),
-		liars: map[netip.Addr]bool{}, kinds: map[string]int{}, patience: 15 * time.Second,
+		liars: map[netip.Addr]bool{}, stash: map[*simPeer]Bitfield{}, kinds: map[string]int{}, patience: 15 * time.Second,
 	}
 	h.drawContent()
 	for range 1 + h.rng.IntN(2)*h.rng.IntN(3) {
@@ -232,6 +233,7 @@ func (h *simHistory) drawAnchors() {
 		case kind == 3: // haves one by one
 			h.kinds["piece by piece"]++
 			every := h.seconds(0.01, 60/float64(pieces)+0.02)
+			h.stash[p] = p.have.clone()
 			p.gains(every)
 			h.ready = max(h.ready, every*time.Duration(pieces))
 		case kind == 4 && k == 0: // comes and goes, each time at another port
@@ -319,8 +321,7 @@ func (h *simHistory) ideal() time.Duration {
 			size := float64(h.content.pieceSize(i))
 			var best *simPeer
 			for _, p := range h.anchors {
-				holds := p.have.Has(i) || p.have.Count() == 0 // that one gains them
-				if holds && (best == nil || busy[p]+size/p.host.up.rate < busy[best]+size/best.host.up.rate) {
+				if (p.have.Has(i) || h.stash[p].Has(i)) && (best == nil || busy[p]+size/p.host.up.rate < busy[best]+size/best.host.up.rate) {
 					best = p
 				}
 			}

@@ -90,3 +90,23 @@ func TestIdealTime(t *testing.T) {
 		}
 	}
 }
+
+// However many slow peers there are, and however long the pieces, started pieces share one budget of
+// memory, and that costs no time: what does not fit goes to storage block by block.
+func TestStartedMemory(t *testing.T) {
+	const size, peers, rate = 400e6, 70, 200e3
+	for _, pieceLength := range []int64{1 << 20, 4 << 20, 16 << 20} {
+		t.Run(fmt.Sprintf("pieces of %d KiB", pieceLength>>10), func(t *testing.T) {
+			t.Parallel()
+			found(t, newSimRepeating(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
+				for range peers {
+					m.meet(t, rate, simScript{})
+				}
+				m.run(t, time.Hour)
+				t.Logf("took %v, kept %d bytes at most", m.client.took, m.client.kept)
+				require.LessOrEqual(t, m.client.kept, int64(maxStartedMemory))
+				require.Less(t, m.client.took.Seconds(), 1.1*size/(peers*rate))
+			})
+		})
+	}
+}

@@ -20,6 +20,8 @@ type simDownload struct {
 	client  *Client
 	host    *simHost
 	content *simContent
+	options Options
+	steals  int64 // of earlier starts
 	ledger  *simLedger
 	began   time.Time
 	took    time.Duration // until it was done
@@ -50,17 +52,37 @@ func simStart(ctx context.Context, t *testing.T, h *simHost, content *simContent
 			to.trackers = [][]string{{"http://tracker.sim/announce"}}
 		}
 	}
-	o.Client = c
-	s := &simDownload{client: c, host: h, content: content, began: time.Now(), starved: map[*remote]string{}}
+	s := &simDownload{client: c, host: h, content: content, options: *o, began: time.Now(), starved: map[*remote]string{}}
 	s.ledger = h.watch(content)
-	var err error
-	s.Download, err = to.Start(ctx, o)
+	s.start(ctx, t)
+	return s
+}
+
+func (s *simDownload) start(ctx context.Context, t *testing.T) {
+	s.options.Client = s.client
+	d, err := s.content.Start(ctx, &s.options)
 	require.NoError(t, err)
+	s.Download = d
 	go func() {
-		<-s.Done()
+		<-d.Done()
 		s.took = time.Since(s.began)
 	}()
-	return s
+}
+
+// restart closes the download with its client, and starts it again with another.
+func (s *simDownload) restart(ctx context.Context, t *testing.T) {
+	s.end(t)
+	synctest.Wait()
+	s.mu.Lock()
+	s.steals += s.sched.steals
+	s.mu.Unlock()
+	look(s.ledger, (*simLedger).forget)
+	old := s.client
+	s.client = &Client{
+		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial, listen: old.listen, listenPacket: old.listenPacket,
+		HTTPClient: old.HTTPClient, Logger: old.Logger, seed: old.seed + 1,
+	}
+	s.start(ctx, t)
 }
 
 // done tells whether the download is complete or has failed.

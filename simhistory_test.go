@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,12 +30,13 @@ type simHistory struct {
 	choice  func(File) Priority
 	wanted  []int // pieces
 
-	stash   map[*simPeer]Bitfield // what those will have who gain it piece by piece
-	anchors []*simPeer            // honest, and between them they have all there is to get
-	peers   []*simPeer            // all scripted ones
-	liars   map[netip.Addr]bool
-	clients []*simDownload
-	options []simSetup
+	stash    map[*simPeer]Bitfield // what each anchor has, or will have
+	anchors  []*simPeer            // honest, and between them they have all there is to get
+	peers    []*simPeer            // all scripted ones
+	liars    map[netip.Addr]bool
+	clients  []*simDownload
+	options  []simSetup
+	restarts []simRestart
 
 	ready    time.Duration  // when the last honest content has come within reach
 	hopeless bool           // some of what is wanted nobody has
@@ -49,6 +51,8 @@ type simSetup struct {
 	host    *simHost
 	client  *Client
 	options *Options
+	onDisk  bool          // in a directory
+	stops   time.Duration // closed after so long, and started again from its directory; 0 is never
 }
 
 func (h *simHistory) note(format string, args ...any) {
@@ -163,8 +167,14 @@ func (h *simHistory) drawClient() {
 	if h.chance(6) {
 		o.MaxPeers = 20
 	}
-	h.options = append(h.options, simSetup{host, c, o})
-	h.note("client %v, up %.0f, down %.0f%s, encryption %d", host, up, down, spoken(*o), c.Encryption)
+	s := simSetup{host: host, client: c, options: o, onDisk: h.chance(8)}
+	if s.onDisk && h.chance(2) {
+		h.kinds["stopped and started again"]++
+		s.stops = h.seconds(0.5, 60)
+		h.patience += 30 * time.Second
+	}
+	h.options = append(h.options, s)
+	h.note("client %v, up %.0f, down %.0f%s, encryption %d%s", host, up, down, spoken(*o), c.Encryption, spoken(s))
 }
 
 // newPeer makes a scripted peer that everybody hears of from the tracker.
@@ -248,6 +258,9 @@ func (h *simHistory) drawAnchors() {
 			h.anchors = append(h.anchors, h.newPeer("honest", h.between(20e3, 8e6), simScript{}))
 			p = h.anchors[len(h.anchors)-1]
 		}
+		if h.stash[p].Len() == 0 {
+			h.stash[p] = p.have.clone()
+		}
 		if h.chance(4) {
 			arrival = max(arrival, h.seconds(0.5, 60))
 		}
@@ -321,7 +334,7 @@ func (h *simHistory) ideal() time.Duration {
 			size := float64(h.content.pieceSize(i))
 			var best *simPeer
 			for _, p := range h.anchors {
-				if (p.have.Has(i) || h.stash[p].Has(i)) && (best == nil || busy[p]+size/p.host.up.rate < busy[best]+size/best.host.up.rate) {
+				if h.stash[p].Has(i) && (best == nil || busy[p]+size/p.host.up.rate < busy[best]+size/best.host.up.rate) {
 					best = p
 				}
 			}
@@ -347,14 +360,32 @@ func (h *simHistory) ideal() time.Duration {
 func (h *simHistory) start(t *testing.T) {
 	for _, s := range h.options {
 		ctx := t.Context()
+		if s.onDisk {
+			s.options.Dir = t.TempDir()
+		}
 		if h.hopeless {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, h.bound(0))
 			t.Cleanup(cancel)
 		}
 		s.host.watch(h.content).trace = h.trace
-		h.clients = append(h.clients, simStart(ctx, t, s.host, h.content, h.tracker, s.options, s.client))
+		d := simStart(ctx, t, s.host, h.content, h.tracker, s.options, s.client)
+		h.clients = append(h.clients, d)
+		if s.stops > 0 {
+			h.restarts = append(h.restarts, simRestart{s.stops, func() {
+				if !d.done() {
+					d.restart(ctx, t)
+				}
+			}})
+		}
 	}
+	slices.SortFunc(h.restarts, func(a, b simRestart) int { return cmp.Compare(a.after, b.after) })
+}
+
+// simRestart is a client that is to be closed and started again.
+type simRestart struct {
+	after time.Duration
+	do    func()
 }
 
 // bound is how long a download may take in which so many bytes of pieces were spoiled.
@@ -455,7 +486,7 @@ func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []strin
 		return nil // the ledger does not understand all that it hears
 	}
 	s.mu.Lock()
-	steals := s.sched.steals
+	steals := s.steals + s.sched.steals
 	s.mu.Unlock()
 	l := s.ledger
 	h.net.mu.Lock()
@@ -481,6 +512,11 @@ func (h *simHistory) run(t *testing.T, sum *simFigures) {
 	defer synctest.Wait()
 	defer h.end(t)
 	h.start(t)
+	began := time.Now()
+	for _, r := range h.restarts {
+		simWait(r.after-time.Since(began), h.clients...)
+		r.do()
+	}
 	simWait(12*time.Hour, h.clients...)
 	h.check(t, sum)
 }

@@ -83,6 +83,17 @@ func look[T any](l *simLedger, read func(*simLedger) T) T {
 	return read(l)
 }
 
+// forget takes note that the client starts anew: whom it suspected it does not know any more.
+func (l *simLedger) forget() bool {
+	clear(l.proven)
+	for i := range l.pieces {
+		p := &l.pieces[i]
+		p.unsure = p.unsure || p.failed
+		p.failed, p.suspect = false, nil
+	}
+	return true
+}
+
 func (l *simLedger) fault(format string, args ...any) {
 	if len(l.faults) < 20 {
 		l.faults = append(l.faults, fmt.Sprintf("%v: ", l.host.net.now())+fmt.Sprintf(format, args...))

@@ -235,7 +235,8 @@ func (t *trackers) due(now time.Time, hungry bool) (ask []*tracker, again time.T
 	}
 	waitedFor := 0
 	for tr := range t.all() {
-		if tr.asking && now.Before(tr.askedAt.Add(patience)) {
+		if until := tr.askedAt.Add(patience); tr.asking && now.Before(until) {
+			look(until)
 			waitedFor++
 		} else if !tr.asking && !tr.final && tr.hasNews(t.completed) {
 			ask = append(ask, tr)
@@ -268,7 +269,7 @@ func (t *trackers) due(now time.Time, hungry bool) (ask []*tracker, again time.T
 						continue
 					}
 				} else {
-					if waitedFor == askedAtOnce {
+					if waitedFor >= askedAtOnce {
 						break
 					}
 					ask = append(ask, tr)

@@ -346,3 +346,33 @@ func TestTrackersAskedAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// Nor does it when peers are found while many are being waited for, and those behind get their turn.
+func TestTrackersAskedAtOnceOncePeersAreThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t)
+		for i := range 100 {
+			r.config.tiers = append(r.config.tiers, []string{fmt.Sprintf("udp://10.2.0.%d:80", i)})
+		}
+		r.hungry = true
+		trackers, _ := r.start()
+		asked := func() (n int) {
+			for _, st := range trackers.stats() {
+				if st.Announcing {
+					n++
+				}
+			}
+			return n
+		}
+		after(2500 * time.Millisecond)
+		require.Equal(t, 3*askedAtOnce, asked())
+		r.mu.Lock()
+		r.hungry = false
+		r.mu.Unlock()
+		trackers.wake()
+		after(10 * time.Second)
+		require.Equal(t, 3*askedAtOnce, asked())
+		after(tierPatience)
+		require.Equal(t, 4*askedAtOnce, asked(), "ten each fifteen seconds")
+	})
+}

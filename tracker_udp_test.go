@@ -5,8 +5,11 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,6 +163,24 @@ func TestUDPOverBothFamilies(t *testing.T) {
 			require.Less(t, time.Since(began), time.Second)
 		})
 	}
+}
+
+// That a machine has no IPv6 is no news of a tracker that does not answer.
+func TestUDPWithoutIPv6(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"udp://t.example:80"})
+		r.names["t.example"] = []netip.Addr{netip.MustParseAddr("fd00::1:1"), netip.MustParseAddr("10.0.1.1")}
+		listen := r.config.udp.listen
+		r.config.udp.listen = func(network, addr string) (net.PacketConn, error) {
+			if network == "udp6" {
+				return nil, &net.OpError{Op: "listen", Net: network, Err: os.NewSyscallError("socket", syscall.EAFNOSUPPORT)}
+			}
+			return listen(network, addr)
+		}
+		trackers, _ := r.start()
+		after(20 * time.Second)
+		require.EqualError(t, trackers.stats()[0].Err, "tracker udp://t.example:80: no answer")
+	})
 }
 
 // Whatever a stranger sends, the true answer is still heard.

@@ -41,6 +41,7 @@ type extensions struct {
 	client     string
 	uploadOnly bool           // it wants nothing (BEP 21)
 	listens    netip.AddrPort // where it accepts connections, if known
+	saidYourIP bool           // it told us our address
 	pex        pexState
 
 	metadataServed int64 // bytes of the info dictionary that it was sent
@@ -122,7 +123,8 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 			d.cand.connected(p.ext.listens)
 		}
 	}
-	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !isLocal(ip.Unmap()) {
+	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !isLocal(ip.Unmap()) && !p.ext.saidYourIP {
+		p.ext.saidYourIP = true // to reckon all priorities anew takes a while
 		d.cand.setExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
 	}
 	d.refill(p, now)

@@ -49,6 +49,12 @@ func TestExtensionHandshake(t *testing.T) {
 		require.True(t, d.cand.all[them.addr(77)] != nil)
 		require.Equal(t, "80.0.0.9:6881", d.cand.external[0].String())
 		d.mu.Unlock()
+		s.sayHello(wire.ExtHandshake{YourIP: []byte{80, 0, 0, 10}})
+		after(time.Second)
+		d.mu.Lock()
+		external := d.cand.external[0].String()
+		d.mu.Unlock()
+		require.Equal(t, "80.0.0.9:6881", external, "it is believed once")
 	})
 }
 

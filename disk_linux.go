@@ -80,12 +80,3 @@ func (d *rootDisk) syncAll() (bool, error) {
 	}
 	return true, cmp.Or(closed, err)
 }
-
-// hugePages has the kernel back large memory with large pages, which takes far fewer page faults to fill.
-func hugePages(b []byte) {
-	const page = 2 << 20
-	if skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % page); len(b)-skip >= page {
-		b = b[skip:]
-		unix.Madvise(b[:len(b)/page*page], unix.MADV_HUGEPAGE) // a kernel that will not is no worse than before
-	}
-}

@@ -86,7 +86,6 @@ func (m *memory) setWanted(wanted []bool) error {
 		switch {
 		case p.whole && have.whole == nil:
 			whole := make([]byte, f.Length)
-			hugePages(whole)
 			copy(whole, have.head)
 			copy(whole[f.Length-int64(len(have.tail)):], have.tail)
 			*have = memoryFile{whole: whole}

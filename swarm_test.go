@@ -16,7 +16,7 @@ import (
 
 var (
 	swarmSeed  = flag.Int64("seed", -1, "of the one history that TestSwarm is to replay, with all that is said in it if -v is given")
-	swarmSeeds = flag.Int("seeds", 200, "how many histories TestSwarm draws")
+	swarmSeeds = flag.Int("seeds", 20, "how many histories TestSwarm draws")
 )
 
 // TestSwarm runs downloads in swarms that are drawn from a seed number, under the virtual clock. What a

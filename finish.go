@@ -1,0 +1,159 @@
+package torrent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// settleResult fixes how the download came out, the first time that it is called.
+func (d *Download) settleResult(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-d.done:
+	default:
+		d.result = err
+		close(d.done)
+		d.announceNews()
+	}
+}
+
+// finish takes down what is left once the download has ended.
+func (d *Download) finish() {
+	d.closePeers()
+	d.client.remove(d)
+	d.tasks.Wait()
+	if cause := context.Cause(d.ctx); d.parent.Err() == nil && cause != errDone && cause != ErrClosed {
+		d.log.Warn("failed", "err", cause)
+	}
+	if !d.isDone() {
+		d.saveAtEnd()
+		d.files.closeContents() // Close reports what came of it
+		d.settleResult(d.failure())
+	} else if d.resumable {
+		d.save()
+	}
+	d.farewell.Wait()
+	d.mu.Lock()
+	for i := range d.assemblies {
+		d.discard(i)
+	}
+	d.mu.Unlock()
+	if d.ownClient() {
+		d.client.Close()
+	}
+}
+
+// isDone tells whether the download is complete, or failed for good.
+func (d *Download) isDone() bool {
+	select {
+	case <-d.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// saveAtEnd writes what memory still holds of unfinished pieces to storage, and the sidecar. Whoever
+// cancelled a context does not wait for a slow disk: the sidecar before stays good then, and what it
+// does not claim is hashed next time.
+func (d *Download) saveAtEnd() {
+	d.mu.Lock()
+	var spilled []batch
+	for i, a := range d.assemblies {
+		if p := d.sched.started[i]; p != nil && p.seq == a.seq && !a.direct {
+			spilled = append(spilled, d.spill(i, a))
+		}
+	}
+	d.mu.Unlock()
+	saved := make(chan struct{})
+	go func() {
+		defer close(saved)
+		for _, r := range spilled {
+			d.write(r)
+		}
+		d.save()
+	}()
+	if d.parent.Err() == nil {
+		<-saved
+		return
+	}
+	select {
+	case <-saved:
+	case <-time.After(stopAtOnce):
+	}
+}
+
+// save claims in the sidecar what was verified so far.
+func (d *Download) save() {
+	d.mu.Lock()
+	if d.checking {
+		d.mu.Unlock()
+		return // what the last run claimed says more
+	}
+	have := d.sched.have.clone()
+	partial := d.partial()
+	d.resumable = false
+	d.mu.Unlock()
+	err := d.store.saveResume(have, partial)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.saving = false
+	if err != nil {
+		d.fail(fmt.Errorf("save what was verified: %w", err))
+	}
+}
+
+// failure is why the download ended before it was complete.
+func (d *Download) failure() error {
+	cause := context.Cause(d.ctx)
+	if d.parent.Err() == nil {
+		return cause // its own: Close, a full disk, a stall
+	}
+	d.mu.Lock()
+	progress := fmt.Sprintf("%d of %d bytes verified, %d peers tried", d.choice.verified, d.choice.wanted, d.tried)
+	last := d.lastPeerError
+	d.mu.Unlock()
+	return fmt.Errorf("download %s: %w", d.t.name, inVain(contextError(d.parent), d.trackers, progress, last))
+}
+
+// inVain is err, which ended a search for peers and what they have, joined with the last words of the
+// trackers. In words it says as well how far it came, and what the last peer did wrong.
+func inVain(err error, t *trackers, progress string, lastPeer error) error {
+	words := t.lastWords()
+	words = words[:min(len(words), maxTrackersSaid)]
+	if lastPeer != nil {
+		progress += ", the last: " + lastPeer.Error()
+	}
+	return fmt.Errorf("%w (%s)", errors.Join(append([]error{err}, words...)...), progress)
+}
+
+// contextError is the error of a context that ended, and its cause where that is another.
+func contextError(ctx context.Context) error {
+	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
+		return fmt.Errorf("%w: %w", ctx.Err(), cause)
+	} else {
+		return cause
+	}
+}
+
+// partial is the blocks on storage of pieces that are not whole.
+func (d *Download) partial() map[int]Bitfield {
+	partial := make(map[int]Bitfield)
+	for i, a := range d.assemblies {
+		p := d.sched.started[i]
+		if p == nil || p.seq != a.seq || p.parole || a.writing > 0 || !a.direct {
+			continue
+		}
+		blocks := newBitfield(len(p.blocks))
+		for k := range p.blocks {
+			if p.blocks[k].here() {
+				blocks.set(k)
+			}
+		}
+		partial[int(i)] = blocks
+	}
+	return partial
+}

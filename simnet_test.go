@@ -11,7 +11,7 @@ import (
 // simNet is a network in memory for a testing/synctest bubble: hosts with an uplink and a downlink
 // of some bandwidth, paths with latency between them, and TCP-like connections and datagrams.
 //
-// All that happens later is an event in one heap, run in order by one timer of the bubble, so that
+// All that happens later is an event in one heap, run in order by one goroutine with one timer, so that
 // a history depends on the virtual clock and not on which goroutine came first. One mutex guards
 // everything; nothing blocks under it but the waits of sync.Cond, which let the clock go on.
 type simNet struct {
@@ -26,21 +26,34 @@ type simNet struct {
 	known     map[netip.Addr]bool // addresses that some host has
 	paths     map[[2]*simHost]*simPath
 	conns     map[*simConn]bool // ends that are not closed
-	closed    bool
+	closed    chan struct{}
 }
 
 const simNever = time.Duration(1<<63 - 1)
 
 func newSimNet() *simNet {
-	return &simNet{
+	n := &simNet{
 		began:     time.Now(),
+		timer:     time.NewTimer(simNever),
 		wake:      simNever,
 		listeners: map[netip.AddrPort]*simListener{},
 		packets:   map[netip.AddrPort]*simPacketConn{},
 		known:     map[netip.Addr]bool{},
 		paths:     map[[2]*simHost]*simPath{},
 		conns:     map[*simConn]bool{},
+		closed:    make(chan struct{}),
 	}
+	go func() {
+		for {
+			select {
+			case <-n.timer.C:
+				n.run()
+			case <-n.closed:
+				return
+			}
+		}
+	}()
+	return n
 }
 
 // now is the virtual time since the network began.
@@ -50,10 +63,7 @@ func (n *simNet) now() time.Duration { return time.Since(n.began) }
 func (n *simNet) close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.closed = true
-	if n.timer != nil {
-		n.timer.Stop()
-	}
+	close(n.closed)
 	for c := range n.conns {
 		c.shut()
 	}
@@ -76,18 +86,11 @@ func (n *simNet) after(d time.Duration, do func()) {
 }
 
 func (n *simNet) setTimer(at, d time.Duration) {
-	if n.closed {
-		return
-	}
 	n.wake = at
-	if n.timer == nil {
-		n.timer = time.AfterFunc(d, n.run)
-	} else {
-		n.timer.Reset(d)
-	}
+	n.timer.Reset(d)
 }
 
-// run is what the timer calls: everything that is due, in order.
+// run does everything that is due, in order.
 func (n *simNet) run() {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -42,7 +42,7 @@ func (r *faultRig) host() *simHost {
 	return r.net.host(fmt.Sprintf("81.%d.%d.1", r.hosts/250, r.hosts%250), 0, 0, 0)
 }
 
-// speak is a connection from a host of its own, or another of the same host.
+// speak is a connection that makes a handshake.
 func (r *faultRig) speak(h *simHost, can speech) *speaker { return speak(r.t, h, r.content, r.us, can) }
 
 // honest lets a peer of good faith fetch everything, and returns how long it takes.
@@ -56,9 +56,9 @@ func (r *faultRig) honest() time.Duration {
 	return time.Since(began)
 }
 
-// mute is a connection from a host of its own that sends the given bytes, and none of the protocol.
-func (r *faultRig) mute(b []byte) *speaker {
-	conn, err := r.host().dial(r.t.Context(), "tcp", r.us.String())
+// mute is a connection that sends the given bytes, and none of the protocol.
+func (r *faultRig) mute(h *simHost, b []byte) *speaker {
+	conn, err := h.dial(r.t.Context(), "tcp", r.us.String())
 	require.NoError(r.t, err)
 	s := &speaker{simConn: conn.(*simConn), t: r.t, content: r.content}
 	s.say(b)
@@ -164,13 +164,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 					after(50 * time.Millisecond)
 				}
 				after(time.Second)
-				open := 0
-				for _, s := range all {
-					if !s.hungUp() {
-						open++
-					}
-				}
-				require.Equal(r.t, maxPerAddress, open)
+				require.Equal(r.t, maxPerAddress, stillOpen(all))
 				return all
 			},
 			most: alone + 2*time.Second, gone: silenceTimeout + time.Second,
@@ -178,7 +172,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		"no handshakes": {
 			attack: func(r *faultRig) (all []*speaker) {
 				for range 3 * maxGreeting {
-					all = append(all, r.mute(nil))
+					all = append(all, r.mute(r.host(), nil))
 				}
 				return all
 			},
@@ -188,7 +182,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 			attack: func(r *faultRig) (all []*speaker) {
 				hello := wire.Handshake{InfoHash: r.content.infoHash}
 				for range 3 * maxGreeting {
-					s := r.mute(nil)
+					s := r.mute(r.host(), nil)
 					all = append(all, s)
 					go func() {
 						for _, b := range hello.Append(nil) {
@@ -205,7 +199,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		"garbage for a handshake": {
 			attack: func(r *faultRig) (all []*speaker) {
 				for k := range 3 * maxGreeting {
-					all = append(all, r.mute(randomBytes(uint64(k), 2000)))
+					all = append(all, r.mute(r.host(), randomBytes(uint64(k), 2000)))
 				}
 				return all
 			},
@@ -215,7 +209,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 			encrypt: true,
 			attack: func(r *faultRig) (all []*speaker) {
 				for k := range 3 * maxGreeting {
-					all = append(all, r.mute(randomBytes(uint64(k), 2000)))
+					all = append(all, r.mute(r.host(), randomBytes(uint64(k), 2000)))
 				}
 				return all
 			},
@@ -225,7 +219,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 			encrypt: true,
 			attack: func(r *faultRig) (all []*speaker) {
 				for k := range 3 * maxGreeting {
-					all = append(all, r.mute(randomBytes(uint64(k), 96)))
+					all = append(all, r.mute(r.host(), randomBytes(uint64(k), 96)))
 				}
 				return all
 			},
@@ -252,6 +246,48 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 				for _, p := range r.seed.Stats().Peers {
 					require.LessOrEqual(t, p.Queued, maxQueuedRequests)
 				}
+			})
+		})
+	}
+}
+
+func stillOpen(all []*speaker) (open int) {
+	for _, s := range all {
+		if !s.hungUp() {
+			open++
+		}
+	}
+	return open
+}
+
+// How many connections one address may have depends on whether one machine is behind it, or many may be.
+func TestConnectionsFromOneAddress(t *testing.T) {
+	for ip, want := range map[string]struct{ greeting, peers int }{
+		"81.0.0.1":    {maxGreetingPerAddress, maxPerAddress},
+		"2001:db8::1": {maxGreetingPerAddress, maxPerAddress},
+		"127.0.0.2":   {maxGreeting, defaultMaxPeers},
+		"10.0.0.2":    {maxGreeting, defaultMaxPeers},
+		"fd00::2":     {maxGreeting, defaultMaxPeers},
+	} {
+		t.Run(ip, func(t *testing.T) {
+			simulate(t, func(t *testing.T, n *simNet) {
+				r := newFaultRig(t, n, false)
+				h := n.host(ip, 0, 0, 0)
+				var mute, all []*speaker
+				for range maxGreeting + 10 {
+					mute = append(mute, r.mute(h, nil))
+				}
+				after(time.Second)
+				require.Equal(t, want.greeting, stillOpen(mute))
+				after(handshakeTimeout)
+				require.Zero(t, stillOpen(mute))
+				for range defaultMaxPeers + 10 {
+					all = append(all, r.speak(h, speech{fast: true}))
+					after(10 * time.Millisecond)
+				}
+				after(time.Second)
+				require.Equal(t, want.peers, stillOpen(all))
+				require.Len(t, r.seed.Stats().Peers, want.peers)
 			})
 		})
 	}

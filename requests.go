@@ -79,8 +79,10 @@ func (s *scheduler) giveBack(r *remote, which func(ask) bool) int {
 }
 
 // next appends to out up to n blocks that r is to be asked for now, and takes note of the requests.
-// First come started pieces, the most wanted and then the oldest first, so that they get finished;
-// then the next piece in heap order that r has; then, when no block is free, what is stolen.
+// Of what is most wanted, the pieces that r suggests come first: a seed suggests what nobody has, and a
+// block of anything else that it sends is one that others could have sent. Then come started pieces, the
+// oldest first, so that they get finished; then the next piece in heap order that r has; then, when no
+// block is free, what is stolen.
 // A request that a theft makes pointless is returned to be cancelled.
 func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]blockID, []cancelled) {
 	if len(r.queue) == 0 {
@@ -100,6 +102,9 @@ func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]bloc
 			out = s.take(s.start(top), r, end, now, out)
 			k = 0
 			continue
+		}
+		if q := s.suggested(r, p.priority); q != nil {
+			p, k = q, 0
 		}
 		if s.may(r, p) {
 			if p.sole != nil && p.sole != r {
@@ -170,6 +175,23 @@ func (s *scheduler) better(r *remote, floor uint8) int {
 		}
 	}
 	return top
+}
+
+// suggested is a piece of some priority that r suggests and of which it can be asked for a free block; nil
+// if there is none.
+func (s *scheduler) suggested(r *remote, priority uint8) *startedPiece {
+	for _, i := range r.suggested {
+		if r.choking || s.heap.priority[i] != priority || !r.holds(int(i)) {
+			continue
+		}
+		if s.heap.holds(int(i)) {
+			return s.start(int(i))
+		}
+		if p := s.started[i]; p != nil && p.open && s.may(r, p) {
+			return p
+		}
+	}
+	return nil
 }
 
 // may tells whether r can be asked for blocks of p.

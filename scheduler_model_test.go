@@ -142,31 +142,33 @@ func (r *modelRemote) may(p *modelPiece) bool {
 }
 
 // choose is the piece of which r is asked for free blocks next: of the most wanted ones that it may
-// be asked for a started one, the oldest; else the first to be started, which a suggestion overrules.
-func (m *modelScheduler) choose(r *modelRemote) (best *modelPiece) {
-	var first *modelPiece // of those not started
+// be asked for one that it suggests; else a started one, the oldest; else the first to be started.
+func (m *modelScheduler) choose(r *modelRemote) *modelPiece {
+	could := func(p *modelPiece) bool {
+		held := p.sole != nil && p.sole != r && !p.sole.choking && !p.sole.snubbed && p.sole.has[p.index]
+		return p.wanted() && r.may(p) && (p.started == 0 ||
+			!held && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }))
+	}
+	var best *modelPiece
 	for _, p := range m.pieces {
-		switch {
-		case !r.may(p) || !p.wanted():
-		case p.started == 0:
-			if first == nil || m.before(p, first) {
-				first = p
-			}
-		case p.sole != nil && p.sole != r && !p.sole.choking && !p.sole.snubbed && p.sole.has[p.index]:
-		case !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }):
-		case best == nil || p.priority > best.priority || p.priority == best.priority && p.started < best.started:
+		if could(p) && (best == nil || p.priority > best.priority || p.priority == best.priority && m.sooner(p, best)) {
 			best = p
 		}
 	}
-	if first == nil || best != nil && best.priority >= first.priority {
-		return best
-	}
 	for _, i := range r.suggests {
-		if p := m.pieces[i]; !r.choking && p.waiting() && r.has[i] && p.priority == first.priority {
+		if p := m.pieces[i]; !r.choking && could(p) && p.priority == best.priority {
 			return p
 		}
 	}
-	return first
+	return best
+}
+
+// sooner tells whether p comes before q, which is wanted as much.
+func (m *modelScheduler) sooner(p, q *modelPiece) bool {
+	if p.started == 0 && q.started == 0 {
+		return m.before(p, q)
+	}
+	return p.started > 0 && (q.started == 0 || p.started < q.started)
 }
 
 // eta is when r is expected to have sent n blocks.

@@ -264,6 +264,26 @@ func TestFastPieces(t *testing.T) {
 	require.Equal(t, []int32{3, 4, 5, 6, 7, 8, 9, 10}, b.suggested)
 }
 
+func TestSuggestedPieces(t *testing.T) {
+	sc := newSwarmScene(t, 4)
+	sc.join("a", 0, 1, 2, 3)
+	b := sc.join("b", 0, 1, 2, 3)
+	sc.asks("a", 1)
+	started := int(sc.peers["a"].queue[0].piece)
+	b.suggest(int32((started + 1) % 4))
+	blocks := func(piece int, from, to int) (ids []string) {
+		for k := from; k < to; k++ {
+			ids = append(ids, fmt.Sprintf("%d.%d", piece%4, k))
+		}
+		return ids
+	}
+	require.Equal(t, blocks(started+1, 0, 2), strings.Fields(sc.asks("b", 2)), "what is suggested comes before what is started")
+	require.Equal(t, slices.Concat(blocks(started+1, 2, 4), blocks(started, 1, 2)), strings.Fields(sc.asks("b", 3)), "to its end")
+	b.suggest(int32((started + 2) % 4))
+	sc.s.prioritise(started, pieceHigh)
+	require.Equal(t, slices.Concat(blocks(started, 2, 4), blocks(started+2, 0, 1)), strings.Fields(sc.asks("b", 3)), "but not before what is wanted more")
+}
+
 // fetch has each of four blocks of piece 0 sent by the peer that is named in its place.
 func (sc *swarmScene) fetch(names string) {
 	sc.t.Helper()

@@ -36,25 +36,28 @@ type chokeState struct {
 	id             int
 	interested     bool      // it wants something from us
 	unchoked       bool      // we let it ask
-	withholding    bool      // it has what we want, and does not let us ask
+	withheld       bool      // it was seen to have what we want, and not to let us ask
 	snubbing       bool      // it lets us ask, and does not answer
+	hoarding       bool      // it keeps to itself what it was given
 	down, up       float64   // bytes a second of payload, from it and to it
 	received, sent int64     // payload bytes since it connected, from it and to it
 	joined         time.Time // when it connected
 	unchokedAt     time.Time // when it was last unchoked; zero if never
 }
 
-// owes tells whether a peer took much, gave little, and withholds what it could give: a free rider.
+// owes tells whether a peer took much, gave little, and withheld what it could give: a free rider.
 // Without this, a swarm that waits for its one seed would spend all the upload it has to spare on
-// such peers, who would finish as early as the rest. One that has nothing for us never owes.
+// such peers, who would finish as early as the rest. One that never had anything for us never owes. That
+// it has nothing now is no excuse: a rider that we feed soon has little but what we have.
 func (p *chokeState) owes(now time.Time) bool {
 	credit := creditAtFirst + creditRate*now.Sub(p.joined).Seconds() + creditFactor*float64(p.received)
-	return p.withholding && p.down == 0 && float64(p.sent) > credit
+	return p.withheld && p.down == 0 && float64(p.sent) > credit
 }
 
 // choker decides whom to upload to (BEP 3). While we leech, slots go to those who give most in
-// return; while we seed, and where too few give, to all by turns, free riders left out. One more is
-// drawn by lot, so that a newcomer can show what it gives. Its owner's lock guards it.
+// return; where too few give, to all by turns, free riders left out. While we seed, slots go by turns to
+// those who pass on what they get, and to the others what these leave. One more is drawn by lot, so that
+// a newcomer can show what it gives. Its owner's lock guards it.
 type choker struct {
 	rng        *rand.Rand
 	roundAt    time.Time // when everybody is judged anew
@@ -132,6 +135,7 @@ const (
 	claimInTurn          // has it, and has not had its turn
 	claimWaiting         // for its turn
 	claimTurnOver        // has it, and has had its turn
+	claimHoarding        // any of the above, but while we seed it keeps what it gets
 )
 
 // rank orders those who may have a slot, best first. The optimistic peer is among them only if it
@@ -172,6 +176,11 @@ func (c *choker) rank(now time.Time, round, seeding bool, wanting []chokeState) 
 		if k := &ranked[i]; k.claim == claimInTurn && now.Sub(k.unchokedAt) >= chokeTurn {
 			k.claim = claimTurnOver
 			yield--
+		}
+	}
+	for i := range ranked {
+		if k := &ranked[i]; seeding && k.hoarding && k.claim != claimHolding {
+			k.claim += claimHoarding
 		}
 	}
 	slices.SortStableFunc(ranked, func(a, b contender) int {

@@ -71,9 +71,10 @@ func TestChoker(t *testing.T) {
 	takes := func(names string, rate float64) scene { return on(names, func(p *chokeState) { p.up = rate }) }
 	wants := func(names string, is bool) scene { return on(names, func(p *chokeState) { p.interested = is }) }
 	snubs := func(names string) scene { return on(names, func(p *chokeState) { p.snubbing = true }) }
-	rides := func(names string, sent, received int64, withholding bool) scene {
-		return on(names, func(p *chokeState) { p.sent, p.received, p.withholding = sent, received, withholding })
+	rides := func(names string, sent, received int64, withheld bool) scene {
+		return on(names, func(p *chokeState) { p.sent, p.received, p.withheld = sent, received, withheld })
 	}
+	hoards := func(names string, is bool) scene { return on(names, func(p *chokeState) { p.hoarding = is }) }
 	leaves := func(name rune) scene {
 		return func(s *chokeScene) {
 			s.peers = slices.DeleteFunc(s.peers, func(p chokeState) bool { return p.id == int(name) })
@@ -139,6 +140,13 @@ func TestChoker(t *testing.T) {
 			{1, []scene{wants("f", true)}, "abcd+e", ""},
 			{10, []scene{takes("b", 0)}, "acdf+e", "b asked for nothing in ten seconds, and f is waiting"},
 		}},
+		{"while seeding, those who pass on what they get come first", "abcdefg", []step{
+			{0, []scene{seeds, takes("abcdefg", 9), hoards("abc", true), wants("g", false)}, "?def+?", "a hoarder has only what the others leave"},
+			{9, []scene{wants("g", true)}, "?def+?", "though not before the round"},
+			{10, nil, "defg+?", "and the lot"},
+			{20, []scene{hoards("abc", false), hoards("def", true)}, "???g+?", "until it passes something on"},
+			{30, []scene{hoards("abcg", true)}, "????+?", "if all hoard, they are served as if none did"},
+		}},
 		{"those who give nothing take turns while leeching", "abcdef", []step{
 			{0, []scene{gives("abc", 5), takes("abcd", 5), on("e", func(p *chokeState) { p.joined = epoch }), wants("f", false)}, "abcd+e", ""},
 			{20, []scene{wants("f", true)}, "abcd+e", "d has time to answer in kind"},
@@ -150,7 +158,7 @@ func TestChoker(t *testing.T) {
 			{15, []scene{rides("b", 1<<30, 0, true)}, "acde+b", ""},
 			{20, nil, "acde", "gets nothing once it took much and gave nothing"},
 			{30, []scene{rides("b", 1<<30, 1<<28, true)}, "acde+b", "until it gives"},
-			{40, []scene{rides("b", 1<<30, 0, false)}, "acde+b", "or has nothing to give"},
+			{40, []scene{rides("b", 1<<30, 0, false)}, "acde+b", "or never had anything to give"},
 			{50, []scene{rides("b", 1<<30, 0, true), seeds}, "acde+b", "and from a seed all the same, who wants nothing"},
 		}},
 	} {
@@ -258,7 +266,8 @@ func TestChokerRules(t *testing.T) {
 					p.up = float64(rng.IntN(2)) * rng.Float64()
 					p.interested = rng.IntN(5) > 0
 					p.snubbing = rng.IntN(6) == 0
-					p.withholding = rng.IntN(3) == 0
+					p.withheld = rng.IntN(3) == 0
+					p.hoarding = rng.IntN(3) == 0
 					p.sent += rng.Int64N(1 << 20)
 					p.received += rng.Int64N(1 << 18)
 				}
@@ -307,7 +316,13 @@ func checkChoice(t *testing.T, s *chokeScene, before []chokeState, round bool) {
 		require.Len(t, regular, c.slots, "no slot is free while somebody could use it")
 		require.True(t, c.drawn, "and one is drawn by lot")
 	}
-	if !round || s.seeding {
+	if !round {
+		return
+	}
+	if s.seeding {
+		if slices.ContainsFunc(left, func(p chokeState) bool { return !p.hoarding }) {
+			require.False(t, slices.ContainsFunc(regular, func(p chokeState) bool { return p.hoarding }), "a hoarder gets what others leave")
+		}
 		return
 	}
 	for _, p := range left {

@@ -145,6 +145,35 @@ func TestSuggest(t *testing.T) {
 	})
 }
 
+func TestSuggestAgain(t *testing.T) {
+	var s suggester
+	var sp spread
+	avail := make([]uint16, 10)
+	picks := func(now time.Time) (all []int) {
+		for {
+			i := s.pick(avail, &sp, 1<<20, now)
+			if i < 0 {
+				return all
+			}
+			all = append(all, i)
+		}
+	}
+	for i := range hoardPieces + 1 { // a free rider asks for the first five
+		sp.give(1, i, len(avail), avail[i])
+		s.give(i, len(avail))
+		avail[i] = 1
+	}
+	require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, picks(epoch), "what only a hoarder has is suggested to another")
+	avail[9] = 1
+	require.Empty(t, picks(epoch.Add(time.Second)))
+	s.give(5, len(avail))
+	s.give(6, len(avail))
+	s.giveUp([]int{6})
+	require.Equal(t, []int{6, 7, 8}, picks(epoch.Add(2*time.Second)), "who was choked will not get it")
+	require.Equal(t, []int{5, 6, 7, 8}, picks(epoch.Add(3*suggestPause)), "nor did these come to anybody")
+	require.Empty(t, picks(epoch.Add(3*suggestPause)))
+}
+
 // Each request has one answer: the block, or a reject.
 func TestChokeRejects(t *testing.T) {
 	simulate(t, func(t *testing.T, n *simNet) {

@@ -51,6 +51,7 @@ type peer struct {
 	peerInterested bool
 	amChoking      bool
 	unchokedAt     time.Time
+	withheld       bool             // it was seen to have what we want, and not to let us ask
 	allowed        map[uint32]int64 // pieces it may ask for in spite of a choke (BEP 6), and how many bytes of each; its /24's
 	denied         int              // requests that it had no right to make, less those answered since
 	up             meter
@@ -258,6 +259,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		}
 		if d.sched.gain(&p.remote, int(m.Index)) {
 			d.gained(p, now)
+			d.spread.seen(p.number, int(m.Index))
 			d.tookSuggestion(p, int(m.Index), now)
 		}
 	case wire.Bitfield:
@@ -415,6 +417,8 @@ func (p *peer) greet() {
 // choke and unchoke tell the peer whether it may ask.
 func (p *peer) choke() {
 	p.amChoking = true
+	p.d.suggester.giveUp(p.suggested)
+	p.suggested = p.suggested[:0]
 	p.sendSimple(wire.Choke)
 	p.out.refuse(p.fast, func(u upload) bool {
 		_, stays := p.allowed[u.piece]

@@ -14,8 +14,8 @@ const (
 	suggestPause = 30 * time.Second
 )
 
-// A suggester tells each peer of a seed which pieces to ask for: such as nobody else has, and to each
-// its own (BEP 6). Left to themselves peers draw lots among what is equally rare, and what two of them
+// A suggester tells each peer of a seed which pieces to ask for: such as nobody else has, or only a
+// hoarder, and to each its own (BEP 6). Left to themselves peers draw lots among what is equally rare, and what two of them
 // draw the seed sends twice, while the swarm waits for the rest. The download's mutex guards it.
 type suggester struct {
 	given Bitfield  // pieces that somebody asked us for or was suggested
@@ -31,15 +31,15 @@ func (s *suggester) give(i, pieces int) {
 	s.given.set(i)
 }
 
-// pick is a piece to suggest, or -1. avail is how many peers have each piece.
-func (s *suggester) pick(avail []uint16, now time.Time) int {
+// pick is a piece to suggest, or -1. avail is how many peers have each piece, and sp knows who keeps them.
+func (s *suggester) pick(avail []uint16, sp *spread, pieceLength int64, now time.Time) int {
 	if now.Before(s.idle) {
 		return -1
 	}
 	for range avail {
 		i := s.next
 		s.next = (i + 1) % len(avail)
-		if avail[i] == 0 && !s.given.Has(i) {
+		if avail[i] == 0 && !s.given.Has(i) || avail[i] == 1 && sp.takeBack(i, pieceLength) {
 			s.give(i, len(avail))
 			return i
 		}
@@ -49,13 +49,23 @@ func (s *suggester) pick(avail []uint16, now time.Time) int {
 	return -1
 }
 
+// giveUp notes that pieces are not to be had by whom they were suggested to.
+func (s *suggester) giveUp(pieces []int) {
+	for _, i := range pieces {
+		if s.given.Has(i) {
+			s.given.clear(i)
+			s.idle = time.Time{}
+		}
+	}
+}
+
 // suggest has a peer that may ask ask for what is worth sending.
 func (d *Download) suggest(p *peer, now time.Time) {
 	if !p.fast || !d.sched.have.full() || len(d.peers) < 2 {
 		return
 	}
 	for len(p.suggested) < suggestAtOnce {
-		i := d.suggester.pick(d.sched.heap.avail, now)
+		i := d.suggester.pick(d.sched.heap.avail, &d.spread, d.t.pieceLength, now)
 		if i < 0 {
 			return
 		}

@@ -184,6 +184,8 @@ func (d *Download) removePeer(p *peer) {
 	p.giveBack(func(ask) bool { return true })
 	d.sched.leave(&p.remote)
 	delete(d.byRemote, &p.remote)
+	d.suggester.giveUp(p.suggested)
+	d.spread.forget(p.number)
 	d.peers = slices.DeleteFunc(d.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {
 		if p.closing == errBothSeeds {
@@ -298,18 +300,20 @@ func (d *Download) updateInterest(p *peer) {
 func (d *Download) chokeRound(now time.Time) {
 	states := make([]chokeState, len(d.peers))
 	for k, p := range d.peers {
+		p.withheld = p.withheld || p.amInterested && p.remote.choking
 		states[k] = chokeState{
-			id:          p.number,
-			interested:  p.peerInterested,
-			unchoked:    !p.amChoking,
-			withholding: p.amInterested && p.remote.choking,
-			snubbing:    p.remote.snubbed,
-			down:        p.down.rate(now),
-			up:          p.up.rate(now),
-			received:    p.down.total(),
-			sent:        p.up.total(),
-			joined:      p.joined,
-			unchokedAt:  p.unchokedAt,
+			id:         p.number,
+			interested: p.peerInterested,
+			unchoked:   !p.amChoking,
+			withheld:   p.withheld,
+			hoarding:   d.spread.hoards(p.number, d.t.pieceLength),
+			snubbing:   p.remote.snubbed,
+			down:       p.down.rate(now),
+			up:         p.up.rate(now),
+			received:   p.down.total(),
+			sent:       p.up.total(),
+			joined:     p.joined,
+			unchokedAt: p.unchokedAt,
 		}
 	}
 	chosen := d.choker.decide(now, d.sharing(), d.up.rate(now), states)

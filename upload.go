@@ -57,6 +57,9 @@ func (p *peer) mayAsk(u upload) (bool, error) {
 		return false, nil
 	}
 	d.suggester.give(int(u.piece), n)
+	if d.sharing() {
+		d.spread.give(p.number, int(u.piece), n, d.sched.heap.avail[u.piece])
+	}
 	return true, nil
 }
 

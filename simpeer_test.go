@@ -398,7 +398,7 @@ func (s *simSession) answer(r simRequest) bool {
 	}
 	short := 0
 	if p.shortens > 0 && p.blocks%p.shortens == 0 {
-		short = 1 + p.rng.IntN(len(b)-1)
+		short = 1 + p.rng.IntN(max(len(b)-1, 1))
 	}
 	p.mu.Unlock()
 	defer p.mu.Lock()

@@ -103,10 +103,10 @@ func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]bloc
 			k = 0
 			continue
 		}
-		if q := s.suggested(r, p.priority); q != nil {
+		if q := s.suggested(r, p.priority, now); q != nil {
 			p, k = q, 0
 		}
-		if s.may(r, p) {
+		if s.may(r, p, now) {
 			if p.sole != nil && p.sole != r {
 				p, cancel = s.wrest(p, cancel)
 				k = 0
@@ -179,7 +179,7 @@ func (s *scheduler) better(r *remote, floor uint8) int {
 
 // suggested is a piece of some priority that r suggests and of which it can be asked for a free block; nil
 // if there is none.
-func (s *scheduler) suggested(r *remote, priority uint8) *startedPiece {
+func (s *scheduler) suggested(r *remote, priority uint8, now time.Time) *startedPiece {
 	for _, i := range r.suggested {
 		if r.choking || s.heap.priority[i] != priority || !r.holds(int(i)) {
 			continue
@@ -187,7 +187,7 @@ func (s *scheduler) suggested(r *remote, priority uint8) *startedPiece {
 		if s.heap.holds(int(i)) {
 			return s.start(int(i))
 		}
-		if p := s.started[i]; p != nil && p.open && s.may(r, p) {
+		if p := s.started[i]; p != nil && p.open && s.may(r, p, now) {
 			return p
 		}
 	}
@@ -195,11 +195,11 @@ func (s *scheduler) suggested(r *remote, priority uint8) *startedPiece {
 }
 
 // may tells whether r can be asked for blocks of p.
-func (s *scheduler) may(r *remote, p *startedPiece) bool {
+func (s *scheduler) may(r *remote, p *startedPiece, now time.Time) bool {
 	if !r.holds(int(p.piece)) {
 		return false
 	}
-	if o := p.sole; o != nil && o != r && !o.idle() && o.holds(int(p.piece)) {
+	if o := p.sole; o != nil && o != r && !o.idle() && o.holds(int(p.piece)) && !s.neglects(o, r, p, now) {
 		return false // on parole with somebody who goes on with it
 	}
 	return !r.choking || r.allows(p.piece)

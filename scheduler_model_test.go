@@ -143,9 +143,9 @@ func (r *modelRemote) may(p *modelPiece) bool {
 
 // choose is the piece of which r is asked for free blocks next: of the most wanted ones that it may
 // be asked for one that it suggests; else a started one, the oldest; else the first to be started.
-func (m *modelScheduler) choose(r *modelRemote) *modelPiece {
+func (m *modelScheduler) choose(r *modelRemote, now time.Time) *modelPiece {
 	could := func(p *modelPiece) bool {
-		held := p.sole != nil && p.sole != r && !p.sole.choking && !p.sole.snubbed && p.sole.has[p.index]
+		held := p.sole != nil && p.sole != r && !p.sole.choking && !p.sole.snubbed && p.sole.has[p.index] && !m.neglects(p, r, now)
 		return p.wanted() && r.may(p) && (p.started == 0 ||
 			!held && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }))
 	}
@@ -181,6 +181,23 @@ func (r *modelRemote) eta(n int, now time.Time) time.Duration {
 	return sending + r.rtt
 }
 
+// outdoes tells whether r has the whole of a piece on parole by half the time in which o has sent n blocks
+// and those of the piece that are free, less often each time that the piece was begun anew.
+func (m *modelScheduler) outdoes(p *modelPiece, r, o *modelRemote, n int, now time.Time) bool {
+	for _, b := range p.blocks {
+		n += one(b.free())
+	}
+	margin := time.Duration(2) << min(p.moves, 10)
+	return o.eta(n, now) > margin*r.eta(len(r.queue)+len(p.blocks), now)
+}
+
+// neglects tells whether the sole sender of a piece is asked for none of it, and slower than r.
+func (m *modelScheduler) neglects(p *modelPiece, r *modelRemote, now time.Time) bool {
+	o := p.sole
+	asked := slices.ContainsFunc(o.queue, func(id blockID) bool { return int(id.piece) == p.index })
+	return !asked && m.outdoes(p, r, o, len(o.queue), now)
+}
+
 // expected is when r's k-th request from 0 may be answered, perhaps never.
 func (r *modelRemote) expected(k int, now time.Time) time.Duration {
 	if r.snubbed || r.choking {
@@ -202,19 +219,13 @@ func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRem
 				continue
 			}
 			eta := o.expected(k, now)
-			worth := true
+			worth := len(owners) == 1 || r.rate > 0 || o.rate > 0 || o.snubbed || o.choking
 			for _, other := range owners { // sooner than all, in the place of the last
 				theirs := other.expected(slices.Index(other.queue, id), now)
 				worth = worth && theirs > 2*r.eta(len(r.queue)+1, now) && (theirs <= eta || len(owners) == 1)
 			}
-			if p := m.pieces[id.piece]; p.parole && !(o.snubbed || o.choking) {
-				// It begins anew with r, whole.
-				free := 0
-				for _, b := range p.blocks {
-					free += one(b.free())
-				}
-				margin := time.Duration(2) << min(p.moves, 10)
-				worth = worth && o.eta(k+1+free, now) > margin*r.eta(len(r.queue)+len(p.blocks), now)
+			if p := m.pieces[id.piece]; p.parole && !o.snubbed && !o.choking {
+				worth = worth && m.outdoes(p, r, o, k+1, now) // it begins anew with r, whole
 			}
 			if worth && (eta > latest || eta == latest && o == victim) {
 				victim, at, latest = o, id, eta
@@ -243,7 +254,7 @@ func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blo
 		}
 	}
 	for len(asked) < n {
-		if p := m.choose(r); p != nil {
+		if p := m.choose(r, now); p != nil {
 			switch {
 			case p.started == 0:
 				m.start(p)

@@ -232,6 +232,42 @@ func TestSilentPeerIsExpectedLater(t *testing.T) {
 	require.Equal(t, "0.3", sc.asks("b", 1), "but a has been silent for a second")
 }
 
+// Two were asked for each block, and nothing has come for five seconds. A third takes the place of one
+// of them if it is known to be sooner than both.
+func TestThirdTakesAPlace(t *testing.T) {
+	const unknown, slow, fast = 0, 1 << 10, 1 << 20
+	for _, tc := range []struct {
+		name          string
+		first, second float64 // bytes a second
+		third         float64
+		choking       bool // the first two do
+		want          string
+	}{
+		{"the first is slower", slow, 2 * slow, fast, false, "0.3 -a:0.3"},
+		{"the second is slower", 2 * slow, slow, fast, false, "0.3 -b:0.3"},
+		{"the third has shown nothing yet", slow, 2 * slow, unknown, false, "0.3 -a:0.3"},
+		{"none has shown anything", unknown, unknown, unknown, false, ""},
+		{"none has shown anything, and nothing will come of two", unknown, unknown, unknown, true, "0.3 -a:0.3"},
+		{"the third is fast, and the others may be", unknown, unknown, fast, false, "0.3 -a:0.3"},
+		{"the third is slower still", slow, slow, slow / 8, false, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := newSwarmScene(t, 1)
+			a := sc.join("a")
+			a.rate = slow
+			sc.asks("a", 4)
+			b := sc.join("b")
+			require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 4))
+			slices.Reverse(b.queue)
+			a.rate, b.rate = tc.first, tc.second
+			a.choking, b.choking = tc.choking, tc.choking
+			sc.now = sc.now.Add(5 * time.Second)
+			sc.join("c").rate = tc.third
+			require.Equal(t, tc.want, sc.asks("c", 1))
+		})
+	}
+}
+
 func TestSnubbedPeerIsTriedWithOne(t *testing.T) {
 	sc := newSwarmScene(t, 3)
 	a := sc.join("a")
@@ -375,6 +411,22 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.s.spoil(0, truth)
 		sc.asks("a", 4)
 		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "all of it is stolen, or none")
+	})
+
+	t.Run("who has it on parole is busy with others", func(t *testing.T) {
+		sc := newSwarmScene(t, 2)
+		sc.s.prioritise(1, 0)
+		sc.join("a").rate = 1 << 12
+		sc.join("b", 0).rate = 1 << 10
+		sc.join("c", 0)
+		sc.fetch("abab")
+		sc.s.spoil(0, truth)
+		require.Equal(t, "0.0", sc.asks("a", 1))
+		sc.sends("a", 0, 0, accepted)
+		sc.s.prioritise(1, pieceHigh)
+		require.Equal(t, "1.0 1.1 1.2 1.3", sc.asks("a", 4))
+		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4), "c would, and begins anew")
 	})
 
 	t.Run("what an earlier run left is nobody's lie", func(t *testing.T) {

@@ -175,6 +175,10 @@ func (s *simDownload) sample() {
 		}
 		if i := s.couldAsk(r); i >= 0 {
 			starved[r] = fmt.Sprintf("%v is asked for nothing, though piece %d is wanted and free", p.conn.addr, i)
+			if st := d.sched.started[int32(i)]; st != nil && st.sole != nil {
+				o := st.sole
+				starved[r] += fmt.Sprintf("; on parole with %v, choking %t, snubbed %t, of whom %d are asked", o.addr, o.choking, o.snubbed, len(o.queue))
+			}
 			if s.starved[r] != "" {
 				s.fault("%s", starved[r])
 			}
@@ -194,8 +198,8 @@ func (s *simDownload) couldAsk(r *remote) int {
 		if p == nil {
 			return i
 		}
-		if p.sole != nil && p.sole != r && slices.ContainsFunc(p.sole.queue, func(a ask) bool { return a.piece == p.piece }) {
-			continue // on parole, and going on
+		if p.sole != nil && p.sole != r && len(p.sole.queue) > 0 {
+			continue // on parole with somebody who is at work
 		}
 		for k := range p.blocks {
 			if p.blocks[k].free() {

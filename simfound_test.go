@@ -131,3 +131,16 @@ func TestFoundParoleWithOneWhoRejects(t *testing.T) {
 		m.run(t, 10*time.Second)
 	})
 }
+
+// A crowd that has sent nothing yet takes no blocks from each other: each was believed to be sooner
+// than the others, who had been silent for a moment, and none was left a block for as long as it
+// takes to send one, while the one fast seed found them all in what seemed to be good hands.
+func TestFoundCrowdTakesBlocksInTurns(t *testing.T) {
+	found(t, newSimContent(1, 256<<10, 2<<20), func(t *testing.T, m *simMeeting) {
+		m.meet(t, 200e3, simScript{})
+		for range 40 {
+			m.meet(t, 300, simScript{})
+		}
+		m.run(t, 30*time.Second)
+	})
+}

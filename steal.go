@@ -47,16 +47,28 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 // cannot keep a slow one from ever finishing it.
 func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 	p := s.started[o.queue[k].piece]
-	if !p.parole || o.idle() {
-		return true
-	}
+	return !p.parole || o.idle() || s.outdoes(r, o, p, k, now)
+}
+
+// outdoes tells whether r would have all of p sooner, by the margin, than o who has still to send k+1
+// blocks beside those of p that it was not asked for.
+func (s *scheduler) outdoes(r, o *remote, p *startedPiece, k int, now time.Time) bool {
 	margin := time.Duration(2) << min(s.spoiled[p.piece].moves, 10)
 	return o.eta(k+p.free, now) > margin*r.eta(len(r.queue)+len(p.blocks)-1, now)
+}
+
+// neglects tells whether o, the sole sender of p, is so busy with other pieces that r had better take
+// p over.
+func (s *scheduler) neglects(o, r *remote, p *startedPiece, now time.Time) bool {
+	asked := slices.ContainsFunc(o.queue, func(a ask) bool { return a.piece == p.piece })
+	return !asked && s.outdoes(r, o, p, len(o.queue)-1, now)
 }
 
 // mayStealFrom tells whether r may be asked for what o's k-th request asks for. Where somebody else
 // is asked for it, too, r takes the place of the slower of the two, and only if it is sooner than
 // both by the margin: else two slow ones could keep a block from a fast one that has nothing to do.
+// Of two that have not shown how fast they are, none is sooner: a crowd of such would take the block
+// from each other before any could send it.
 func (s *scheduler) mayStealFrom(r, o *remote, k int, now time.Time) bool {
 	id := o.queue[k].blockID
 	b := &s.started[id.piece].blocks[id.index]
@@ -69,6 +81,9 @@ func (s *scheduler) mayStealFrom(r, o *remote, k int, now time.Time) bool {
 	}
 	if other == nil {
 		return true
+	}
+	if r.rate <= 0 && o.rate <= 0 && !o.idle() {
+		return false
 	}
 	at := slices.IndexFunc(other.queue, func(a ask) bool { return a.blockID == id })
 	eta := other.eta(at, now)

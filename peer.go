@@ -175,6 +175,9 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 	n := len(b)
 	asked := p.askedAt(id)
 	heard := p.remote.heard
+	if !asked.IsZero() && p.remote.late.has(id) {
+		p.withdraw(id) // this may answer an earlier request
+	}
 	v, piece, cancel := d.sched.received(&p.remote, id, now)
 	switch v {
 	case unasked:
@@ -220,6 +223,14 @@ func (p *peer) askedAt(id blockID) time.Time {
 		}
 	}
 	return time.Time{}
+}
+
+// withdraw tells the peer that it need not send a block, if it has heard of the request at all.
+func (p *peer) withdraw(id blockID) {
+	u := p.d.onWire(id)
+	if !p.out.unask(func(v upload) bool { return v == u }) {
+		p.send(func(b []byte) []byte { return wire.AppendCancel(b, u.piece, u.begin, u.length) })
+	}
 }
 
 // act deals with every message but a block.

@@ -54,10 +54,15 @@ func (l *lateBlocks) add(id blockID) {
 
 // take forgets id and tells whether it was remembered.
 func (l *lateBlocks) take(id blockID) bool {
-	_, fresh := l.fresh[id]
-	_, old := l.old[id]
+	was := l.has(id)
 	delete(l.fresh, id)
 	delete(l.old, id)
+	return was
+}
+
+func (l *lateBlocks) has(id blockID) bool {
+	_, fresh := l.fresh[id]
+	_, old := l.old[id]
 	return fresh || old
 }
 

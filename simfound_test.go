@@ -16,6 +16,7 @@ type simMeeting struct {
 	net     *simNet
 	content *simContent
 	peers   []*simPeer
+	host    *simHost // of the client; by default one without limits
 	client  *simDownload
 }
 
@@ -44,8 +45,10 @@ func (m *simMeeting) run(t *testing.T, atMost time.Duration) {
 	for _, p := range m.peers {
 		o.Peers = append(o.Peers, p.addr())
 	}
-	host := m.net.host("81.0.0.1", 0, 0, 10*time.Millisecond)
-	m.client = simStart(t.Context(), t, host, m.content, nil, o, nil)
+	if m.host == nil {
+		m.host = m.net.host("81.0.0.1", 0, 0, 10*time.Millisecond)
+	}
+	m.client = simStart(t.Context(), t, m.host, m.content, nil, o, nil)
 	simWait(atMost, m.client)
 	require.True(t, m.client.done(), "%s", m.client.describe())
 	require.NoError(t, m.client.compare(nil))
@@ -142,5 +145,21 @@ func TestFoundCrowdTakesBlocksInTurns(t *testing.T) {
 			m.meet(t, 300, simScript{})
 		}
 		m.run(t, 30*time.Second)
+	})
+}
+
+// What a peer is asked for a second time, having been snubbed, and sends meanwhile in answer to the first
+// request, it is not asked for any more. The second request used to go out once there was room for
+// it: a block that is being uploaded had held it up.
+func TestFoundRequestHeldUp(t *testing.T) {
+	found(t, newSimContent(1, blockSize, 3*blockSize), func(t *testing.T, m *simMeeting) {
+		m.meet(t, 1e6, simScript{}).have = set(3, 0)
+		m.meet(t, 200, simScript{}).have = set(3, 2) // that the download lasts
+		slow := m.meet(t, 400, simScript{takes: true})
+		slow.have = set(3, 1)
+		slow.later(5 * time.Second) // and asks for piece 0 at once
+		m.host = m.net.host("81.0.0.1", 300, 0, 10*time.Millisecond)
+		m.host.buffer = 1000
+		m.run(t, 5*time.Minute)
 	})
 }

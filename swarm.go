@@ -276,10 +276,7 @@ func (d *Download) onWire(id blockID) upload {
 
 // cancel tells a remote that a block is not wanted of it any more.
 func (d *Download) cancel(r *remote, id blockID) {
-	p, u := d.byRemote[r], d.onWire(id)
-	if !p.out.unask(func(v upload) bool { return v == u }) {
-		p.send(func(b []byte) []byte { return wire.AppendCancel(b, u.piece, u.begin, u.length) })
-	}
+	d.byRemote[r].withdraw(id)
 	d.gate.giveBack(1)
 	d.freed = true
 }

@@ -105,6 +105,16 @@ func (r *remote) eta(k int, now time.Time) time.Duration {
 	return d + r.rtt
 }
 
+// shows takes note of the rate of the last seconds, the latest n bytes of which came after a silence
+// in which they were waited for. One that sends less than a block in the time that a meter spans would
+// else look, with each block, as if that had taken a second.
+func (r *remote) shows(rate float64, n int, silence time.Duration) {
+	if silence > meterSlots*meterSlot {
+		rate = min(rate, float64(n)/silence.Seconds())
+	}
+	r.rate = rate
+}
+
 // isAsked tells whether a block of piece is outstanding.
 func (r *remote) isAsked(piece int32) bool {
 	return slices.ContainsFunc(r.queue, func(a ask) bool { return a.piece == piece })

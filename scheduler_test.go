@@ -268,6 +268,27 @@ func TestThirdTakesAPlace(t *testing.T) {
 	}
 }
 
+// A block that comes after a silence longer than a meter's memory is all that came in that time.
+func TestRateAfterSilence(t *testing.T) {
+	for _, c := range []struct {
+		silence time.Duration
+		want    float64
+	}{
+		{0, blockSize},
+		{time.Second, blockSize},
+		{5 * time.Second, blockSize}, // the meter knows what came before that, and has it in its rate
+		{8 * time.Second, blockSize / 8},
+		{time.Minute, blockSize / 60.},
+	} {
+		var r remote
+		r.shows(blockSize, blockSize, c.silence)
+		require.Equal(t, c.want, r.rate, c.silence)
+	}
+	var r remote
+	r.shows(10, blockSize, 10*time.Second)
+	require.Equal(t, 10., r.rate, "the block only ended then")
+}
+
 func TestSnubbedPeerIsTriedWithOne(t *testing.T) {
 	sc := newSwarmScene(t, 3)
 	a := sc.join("a")

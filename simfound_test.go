@@ -163,3 +163,25 @@ func TestFoundRequestHeldUp(t *testing.T) {
 		m.run(t, 5*time.Minute)
 	})
 }
+
+// One that sends a block in ten seconds is not taken for one that sends a block in one. It used to look
+// as fast as that with every block, so that a piece on parole stayed with it for minutes, though
+// others would have had the whole of it sooner.
+func TestFoundSlowOneLooksFast(t *testing.T) {
+	found(t, newSimContent(1, 40*blockSize, 80*blockSize), func(t *testing.T, m *simMeeting) {
+		m.meet(t, 5e6, simScript{corrupt: 1, eager: true}).have = set(2, 1)
+		slow := m.meet(t, 1600, simScript{}) // takes 410 s for a piece
+		slow.have = set(2, 1)
+		slow.later(3 * time.Second)
+		other := m.meet(t, 25e3, simScript{}) // takes 26 s
+		other.have = set(2, 0)
+		other.running.Go(func() {
+			if other.wait(40 * time.Second) {
+				other.mu.Lock()
+				defer other.mu.Unlock()
+				other.gain(1)
+			}
+		})
+		m.run(t, 70*time.Second)
+	})
+}

@@ -269,6 +269,10 @@ func (c *simConn) Read(b []byte) (int, error) {
 func (c *simConn) Write(b []byte) (int, error) {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
+	if c.tap != nil {
+		c.tap.writing(true)
+		defer c.tap.writing(false)
+	}
 	p := c.out
 	written := 0
 	for {

@@ -34,7 +34,6 @@ type simLedger struct {
 	lieBytes        int64
 	proven          map[netip.AddrPort]bool // liars whom a failed piece and its true content name
 	faults          []string                // what the client did wrong
-	crossings       int                     // requests for what came while they were on their way
 	trace           func(format string, args ...any)
 }
 
@@ -84,13 +83,18 @@ func look[T any](l *simLedger, read func(*simLedger) T) T {
 	return read(l)
 }
 
-// forget takes note that the client starts anew: whom it suspected it does not know any more.
+// forget takes note that the client starts anew: whom it suspected it does not know any more, nor who
+// sent the blocks that it finds on storage.
 func (l *simLedger) forget() bool {
 	clear(l.proven)
 	for i := range l.pieces {
 		p := &l.pieces[i]
 		p.unsure = p.unsure || p.failed
 		p.failed, p.suspect = false, nil
+		for begin, b := range p.blocks {
+			b.from = netip.AddrPort{}
+			p.blocks[begin] = b
+		}
 	}
 	return true
 }
@@ -109,6 +113,9 @@ type simWatch struct {
 	in, out simFrames
 	asked   map[simRequest]bool // and neither answered nor cancelled
 
+	busy  bool          // a Write is going on, or waits for room
+	began time.Duration // when it did: what is written was decided on before that
+
 	block simRequest // that is arriving
 	lie   bool       // it differs from the truth so far
 	at    int        // bytes of it that came
@@ -120,6 +127,12 @@ type simWatch struct {
 	unchoked bool                // they let us ask
 	chokedAt time.Duration
 	allowed  map[uint32]bool // pieces that may be asked for in spite of a choke (BEP 6)
+}
+
+func (w *simWatch) writing(is bool) {
+	if w.busy = is; is {
+		w.began = w.ledger.host.net.now()
+	}
 }
 
 func (w *simWatch) wrote(b []byte) { w.out.feed(b) }
@@ -156,10 +169,10 @@ func (w *simWatch) settle(q simRequest) bool {
 	return true
 }
 
-// delayed tells whether the cancel of a block may be waiting behind what else is being written.
+// delayed tells whether the cancel of a block may be waiting behind what is being written.
 func (l *simLedger) delayed(q simRequest) bool {
 	for w := range l.watches {
-		if w.asked[q] && w.conn.out.under > w.conn.out.window/2 {
+		if w.asked[q] && w.busy {
 			return true
 		}
 	}
@@ -175,9 +188,9 @@ func (w *simWatch) outgoing(m simHead) {
 	switch m.id {
 	case wire.Request:
 		l.asked++
-		if l.host.net.now() == w.chokedAt {
-			// A choke of this instant has ended it, or will once the client has looked at what it
-			// read, or has not: it may be answered, and asked for again.
+		if w.chokedAt >= w.began {
+			// A choke that came meanwhile has ended it, or will once the client has looked at what
+			// it read, or has not: it may be answered, and asked for again.
 			w.crossed[q] = true
 			return
 		}
@@ -199,7 +212,7 @@ func (w *simWatch) outgoing(m simHead) {
 			})
 		}
 		if int64(q.index) < int64(len(l.pieces)) {
-			l.pieces[q.index].askedAgain(l, w.peer, q)
+			l.pieces[q.index].askedAgain(w, q)
 		}
 	case wire.Cancel:
 		w.settle(q)
@@ -286,7 +299,8 @@ func (w *simWatch) arrived() {
 }
 
 // askedAgain takes note that a block is asked for. It had better not be here.
-func (p *simAssembly) askedAgain(l *simLedger, peer netip.AddrPort, q simRequest) {
+func (p *simAssembly) askedAgain(w *simWatch, q simRequest) {
+	l := w.ledger
 	b, here := p.blocks[q.begin]
 	now := l.host.net.now()
 	switch {
@@ -296,11 +310,14 @@ func (p *simAssembly) askedAgain(l *simLedger, peer netip.AddrPort, q simRequest
 		p.unsure, p.whole = true, false
 	case l.deaf:
 		p.unsure, p.whole = true, false
+	case p.whole && p.at >= w.began, here && b.at >= w.began:
+		l.dropped += int64(q.length) // it came while a full link held the request up
+		return
 	case p.whole:
-		l.crossed("asked %v for %v, of a piece that is whole", peer, q)
+		l.fault("asked %v for %v, of a piece that is whole", w.peer, q)
 		return
 	case here && !p.failed && !p.unsure:
-		l.crossed("asked %v for %v, which is here", peer, q)
+		l.fault("asked %v for %v, which is here", w.peer, q)
 		return
 	case !here:
 		return
@@ -309,28 +326,16 @@ func (p *simAssembly) askedAgain(l *simLedger, peer netip.AddrPort, q simRequest
 	l.dropped += int64(q.length)
 }
 
-// maxCrossed is how many requests may go out too late: what one write holds that a full link has held
-// up, while others sent the blocks.
-const maxCrossed = 2 * startDepth
-
-// crossed notes a request for what came while the request was on its way.
-func (l *simLedger) crossed(format string, args ...any) {
-	if l.crossings++; l.crossings > maxCrossed {
-		l.fault(format, args...)
-	}
-}
-
 // assemble judges a piece once all of its blocks are here.
 func (p *simAssembly) assemble(l *simLedger, piece int) {
 	if int64(len(p.blocks)) < (l.content.pieceSize(piece)+blockSize-1)/blockSize {
 		return
 	}
-	var liars []netip.AddrPort
-	alone := true
-	var last netip.AddrPort
+	var liars []netip.AddrPort // the one who is nobody known may be among them
+	first := p.blocks[0].from
+	alone := first.IsValid()
 	for _, b := range p.blocks {
-		alone = alone && (!last.IsValid() || b.from == last)
-		last = b.from
+		alone = alone && b.from == first
 		if b.lie && !slices.Contains(liars, b.from) {
 			liars = append(liars, b.from)
 		}
@@ -340,21 +345,29 @@ func (p *simAssembly) assemble(l *simLedger, piece int) {
 	case len(liars) == 0:
 		p.whole, p.at = !p.unsure, l.host.net.now()
 		for _, a := range p.suspect {
-			l.proven[a] = true
+			l.prove(a)
 		}
 		p.suspect = nil
 	case p.unsure:
 		p.failed = true
 	case alone:
-		l.proven[last] = true
+		l.prove(first)
 		p.failed = true
 	default:
 		p.suspect, p.failed = liars, true
 	}
 }
 
+// prove notes that a client has the means to prove that somebody lied.
+func (l *simLedger) prove(a netip.AddrPort) {
+	if a.IsValid() {
+		l.proven[a] = true
+	}
+}
+
 // simTap hears what one end of a connection writes and reads. The network's mutex is held.
 type simTap interface {
+	writing(is bool) // a Write begins, or ends
 	wrote(b []byte)
 	read(b []byte)
 	ended()

@@ -23,13 +23,13 @@ type simLedger struct {
 	under  map[simRequest]int // copies under way of each block
 	pieces []simAssembly
 
-	deaf            bool  // some of it is encrypted
-	asked, received int64 // requests sent; payload bytes that came
-	first           int64 // of these, true blocks that had not come before
-	again           int64 // true blocks that had come before
-	dropped         int64 // bytes that came and were asked for again, with reason
-	unasked         int64 // bytes that had not been asked for on that connection
-	broken          int64 // bytes of blocks of which the end never came
+	deaf            bool             // some of it is encrypted
+	asked, received int64            // requests sent; payload bytes that came
+	first           int64            // of these, true blocks that had not come before
+	again           int64            // true blocks that had come before
+	dropped         int64            // bytes that came and were asked for again, with reason
+	unasked         int64            // bytes that had not been asked for on that connection
+	waste           map[string]int64 // bytes that brought the content no further, by kind
 	lies            map[netip.AddrPort]int64
 	lieBytes        int64
 	proven          map[netip.AddrPort]bool // liars whom a failed piece and its true content name
@@ -40,6 +40,8 @@ type simLedger struct {
 // simAssembly is how far a piece has come, as seen from outside.
 type simAssembly struct {
 	blocks  map[uint32]simCopy // by begin
+	came    map[uint32]bool    // true ones, that came at any time
+	lied    bool               // a false one came at any time
 	suspect []netip.AddrPort   // whose false block was in it when it failed
 	failed  bool               // it was whole once, and false
 	whole   bool               // it was whole, and true
@@ -60,13 +62,13 @@ func (h *simHost) watch(c *simContent) *simLedger {
 	}
 	l := &simLedger{
 		content: c, host: h, watches: map[*simWatch]bool{}, under: map[simRequest]int{},
-		pieces: make([]simAssembly, c.NumPieces()), lies: map[netip.AddrPort]int64{}, proven: map[netip.AddrPort]bool{},
+		pieces: make([]simAssembly, c.NumPieces()), waste: map[string]int64{}, lies: map[netip.AddrPort]int64{}, proven: map[netip.AddrPort]bool{},
 	}
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	h.ledger = l
 	h.tap = func(c *simConn) simTap {
-		w := &simWatch{ledger: l, conn: c, peer: c.remote, asked: map[simRequest]bool{}, allowed: map[uint32]bool{}, crossed: map[simRequest]bool{}}
+		w := &simWatch{ledger: l, conn: c, peer: c.remote, asked: map[simRequest]bool{}, once: map[simRequest]bool{}, allowed: map[uint32]bool{}, crossed: map[simRequest]bool{}}
 		w.in.hear, w.in.data, w.in.end = w.incoming, w.payload, w.arrived
 		w.out.hear = w.outgoing
 		w.in.deaf = func() { l.deaf = true }
@@ -112,6 +114,7 @@ type simWatch struct {
 	peer    netip.AddrPort
 	in, out simFrames
 	asked   map[simRequest]bool // and neither answered nor cancelled
+	once    map[simRequest]bool // asked for at any time
 
 	busy  bool          // a Write is going on, or waits for room
 	began time.Duration // when it did: what is written was decided on before that
@@ -142,7 +145,7 @@ func (w *simWatch) ended() {
 	for q := range w.asked {
 		w.settle(q)
 	}
-	w.ledger.broken += int64(w.at)
+	w.ledger.waste["broken off"] += int64(w.at)
 	if w.cameAt == w.ledger.host.net.now() {
 		// The client read these, and may have ended the connection before it looked at them.
 		for _, q := range w.came {
@@ -188,6 +191,7 @@ func (w *simWatch) outgoing(m simHead) {
 	switch m.id {
 	case wire.Request:
 		l.asked++
+		w.once[q] = true
 		if w.chokedAt >= w.began {
 			// A choke that came meanwhile has ended it, or will once the client has looked at what
 			// it read, or has not: it may be answered, and asked for again.
@@ -261,6 +265,9 @@ func (w *simWatch) arrived() {
 		asked = true
 		l.dropped += int64(q.length) // somebody else may have been asked for it, too
 	}
+	if kind := w.wasted(q); kind != "" {
+		l.waste[kind] += int64(q.length)
+	}
 	if w.lie {
 		l.lies[w.peer]++
 		l.lieBytes += int64(q.length)
@@ -296,6 +303,32 @@ func (w *simWatch) arrived() {
 	}
 	w.came = append(w.came, q)
 	p.assemble(l, int(q.index))
+}
+
+// wasted tells what kind of waste a block is that came, "" if it brings the content further.
+func (w *simWatch) wasted(q simRequest) string {
+	if !w.once[q] {
+		return "never asked for"
+	}
+	p := &w.ledger.pieces[q.index]
+	if w.lie {
+		p.lied = true
+		return "false"
+	}
+	_, here := p.blocks[q.begin]
+	switch {
+	case !p.came[q.begin]:
+		if p.came == nil {
+			p.came = map[uint32]bool{}
+		}
+		p.came[q.begin] = true
+		return ""
+	case p.whole || here:
+		return "a second copy"
+	case p.lied:
+		return "again, after a false block in the piece"
+	}
+	return "again, after it was lost"
 }
 
 // askedAgain takes note that a block is asked for. It had better not be here.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -16,25 +17,29 @@ import (
 
 var (
 	swarmSeed  = flag.Int64("seed", -1, "of the one history that TestSwarm is to replay, with all that is said in it if -v is given")
-	swarmSeeds = flag.Int("seeds", 20, "how many histories TestSwarm draws")
+	swarmFirst = flag.Int64("first", 0, "seed of the first history that TestSwarm draws")
+	swarmSeeds = flag.Int("seeds", 200, "how many histories TestSwarm draws")
 )
 
 // TestSwarm runs downloads in swarms that are drawn from a seed number, under the virtual clock. What a
-// history has to show is in simHistory.check; its seed is part of the test's name, and -seed replays it.
+// history has to show is in simHistory.check; one that fails names its seed, and -seed replays it. They
+// are no subtests, of which thousands would be listed behind the figures.
 func TestSwarm(t *testing.T) {
-	sum := &simFigures{kinds: map[string]int{}}
-	first, n := int64(0), *swarmSeeds
+	sum := &simFigures{kinds: map[string]int{}, wasted: map[string]int64{}}
+	first, n := *swarmFirst, *swarmSeeds
 	if *swarmSeed >= 0 {
 		first, n = *swarmSeed, 1
 	}
-	t.Run("seed", func(t *testing.T) {
-		for seed := first; seed < first+int64(n); seed++ {
-			t.Run(fmt.Sprint(seed), func(t *testing.T) {
-				t.Parallel()
-				synctest.Test(t, func(t *testing.T) { runHistory(t, uint64(seed), sum) })
-			})
-		}
-	})
+	var running sync.WaitGroup
+	turns := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for seed := first; seed < first+int64(n); seed++ {
+		turns <- struct{}{}
+		running.Go(func() {
+			defer func() { <-turns }()
+			synctest.Test(t, func(t *testing.T) { runHistory(t, uint64(seed), sum) })
+		})
+	}
+	running.Wait()
 	t.Log(sum)
 }
 
@@ -49,6 +54,11 @@ func runHistory(t *testing.T, seed uint64, sum *simFigures) {
 		}
 		h.trace = t.Logf
 	}
+	defer func() {
+		if t.Failed() {
+			t.Logf("The history of seed %d:\n%v", seed, h)
+		}
+	}()
 	h.run(t, sum)
 }
 
@@ -61,7 +71,8 @@ type simFigures struct {
 	liars, liarsBanned   int // addresses that sent at least one false block
 	proven               int // of these, such as can be told from who sent what
 	honest, honestBanned int
-	received, wasted     int64
+	received             int64
+	wasted               map[string]int64 // by kind
 	steals               int64
 	slowest              float64 // time taken over its bound
 	slowestSeed          uint64
@@ -93,16 +104,27 @@ func (f *simFigures) String() string {
 	defer f.mu.Unlock()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d seeds, %d downloads completed, %.1f virtual hours\n", f.histories, f.downloads, f.virtual.Hours())
-	kinds := slices.SortedFunc(maps.Keys(f.kinds), func(a, b string) int {
-		return cmp.Or(cmp.Compare(f.kinds[b], f.kinds[a]), cmp.Compare(a, b))
-	})
-	for _, k := range kinds {
+	for _, k := range mostFirst(f.kinds) {
 		fmt.Fprintf(&b, "%6d  %s\n", f.kinds[k], k)
 	}
 	fmt.Fprintf(&b, "liars banned: %d of %d, %d of them proven; honest banned: %d of %d\n",
 		f.liarsBanned, f.liars, f.proven, f.honestBanned, f.honest)
-	fmt.Fprintf(&b, "received: %d bytes, of which wasted %d (%.2f %%), %d blocks stolen\n",
-		f.received, f.wasted, 100*float64(f.wasted)/float64(max(f.received, 1)), f.steals)
+	wasted := int64(0)
+	for _, n := range f.wasted {
+		wasted += n
+	}
+	fmt.Fprintf(&b, "received: %d bytes, %d blocks stolen; wasted: %d bytes (%.2f %%)\n", f.received, f.steals, wasted, f.percent(wasted))
+	for _, k := range mostFirst(f.wasted) {
+		fmt.Fprintf(&b, "%5.2f %%  %s\n", f.percent(f.wasted[k]), k)
+	}
 	fmt.Fprintf(&b, "slowest against its bound: %.2f of it (seed %d)\n", f.slowest, f.slowestSeed)
 	return b.String()
+}
+
+func (f *simFigures) percent(n int64) float64 { return 100 * float64(n) / float64(max(f.received, 1)) }
+
+func mostFirst[N int | int64](m map[string]N) []string {
+	return slices.SortedFunc(maps.Keys(m), func(a, b string) int {
+		return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b))
+	})
 }

@@ -51,7 +51,7 @@ func (d *Download) hold(p *startedPiece, id blockID, b []byte, now time.Time) (o
 		d.assemblies[id.piece] = a
 	}
 	a.touched = now
-	if !a.direct && d.client.memory.keep() {
+	if !a.direct && d.client.memory.keep(&d.keeps) {
 		if a.blocks == nil {
 			a.blocks = make([][]byte, len(p.blocks))
 		}
@@ -73,7 +73,7 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 			out.blocks = append(out.blocks, heldBlock{int32(k), b})
 		}
 	}
-	d.client.memory.release(len(out.blocks))
+	d.client.memory.release(&d.keeps, len(out.blocks))
 	a.writing += len(out.blocks)
 	a.blocks = nil
 	return out
@@ -113,7 +113,7 @@ func (d *Download) discard(piece int32) {
 	}
 	for _, b := range a.blocks {
 		if b != nil {
-			d.client.memory.drop(b)
+			d.client.memory.drop(&d.keeps, b)
 		}
 	}
 	delete(d.assemblies, piece)
@@ -142,7 +142,7 @@ func (d *Download) finishPiece(piece int32) {
 		return
 	}
 	delete(d.assemblies, piece) // it is the hashing goroutine's now
-	d.client.memory.flush(1)
+	d.client.memory.flush(&d.keeps, 1)
 	d.tasks.Go(func() { d.check(piece, a) })
 }
 
@@ -164,9 +164,9 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 	d.client.hashing <- scratch
 	for _, b := range a.blocks {
-		d.client.memory.drop(b)
+		d.client.memory.drop(&d.keeps, b)
 	}
-	d.client.memory.flush(-1)
+	d.client.memory.flush(&d.keeps, -1)
 	d.mu.Lock()
 	defer d.unlock(time.Now())
 	switch {

@@ -51,6 +51,8 @@ type Download struct {
 
 	choosing sync.Mutex // held while files are chosen, and while what is chosen becomes complete; taken before mu
 
+	keeps keeper // its part of the client's memory
+
 	mu         sync.Mutex
 	rng        *rand.Rand
 	sched      *scheduler

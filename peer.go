@@ -126,7 +126,7 @@ func (p *peer) receive(m wire.Message) error {
 		}
 		return p.rd.SkipBlock()
 	}
-	d.client.memory.await()
+	d.client.memory.await(&d.keeps)
 	b := d.client.memory.get()[:m.Length]
 	if err := p.rd.ReadBlock(b); err != nil {
 		d.client.memory.put(b)

@@ -528,6 +528,7 @@ func (d *Download) noteComplete() {
 	}
 	d.mu.Lock()
 	d.complete = true
+	d.gate.leave(time.Now())
 	d.files.choose(d.choice.files())
 	for _, p := range d.peers {
 		if p.isSeed() || p.ext.uploadOnly {

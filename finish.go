@@ -40,6 +40,7 @@ func (d *Download) finish() {
 	for i := range d.assemblies {
 		d.discard(i)
 	}
+	d.gate.leave(time.Now())
 	d.mu.Unlock()
 	if d.ownClient() {
 		d.client.Close()

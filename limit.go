@@ -73,6 +73,23 @@ func take(lim *rate.Limiter, now time.Time, n int) float64 {
 	return max(0, -lim.TokensAt(now))
 }
 
+// giveBack returns n of the tokens that were taken for bytes that do not pass after all. Who waits behind
+// them waits for so much less.
+func (r *reservation) giveBack(now time.Time, n int) {
+	for _, c := range r {
+		if c.limiter != nil {
+			putBack(c.limiter, now, n)
+		}
+	}
+}
+
+// putBack undoes take. A rate.Reservation's own Cancel would keep back what others have taken since.
+func putBack(lim *rate.Limiter, now time.Time, n int) {
+	if n > 0 {
+		lim.ReserveN(now, -n)
+	}
+}
+
 // delay is how long until the bytes may pass, at the limits as they are now.
 func (r *reservation) delay(now time.Time) (delay time.Duration) {
 	for i := range r {
@@ -146,4 +163,15 @@ func (g *gate) giveBack(n int) {
 	if len(g.limits) > 0 {
 		g.unused = min(g.unused+n, maxUnused)
 	}
+}
+
+// leave gives the limits back what was admitted or reserved and will not be used: others may share them.
+func (g *gate) leave(now time.Time) {
+	for _, lim := range g.limits {
+		putBack(lim, now, g.unused*g.block)
+	}
+	if g.queued {
+		g.next.giveBack(now, g.block)
+	}
+	g.unused, g.queued = 0, false
 }

@@ -137,7 +137,7 @@ func TestLimitTable(t *testing.T) {
 				t.Parallel()
 				simulate(t, func(t *testing.T, n *simNet) {
 					got := row.measure(t, func(k int) (*Client, func() netip.AddrPort) {
-						h := n.host(fmt.Sprintf("80.0.%d.1", k), 0, 0, 5*time.Millisecond)
+						h := n.host(fmt.Sprintf("80.0.0.%d", k+1), 0, 0, 5*time.Millisecond) // one /24, so that a choke stops them
 						return simClient(t, h, nil), func() netip.AddrPort { return h.addr(6881) }
 					})
 					table[k] = row.result(got)

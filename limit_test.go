@@ -158,6 +158,21 @@ func TestReserve(t *testing.T) {
 }
 
 // A change of a limit reaches those who wait already, each within limitRecheck.
+func TestReservationGivenBack(t *testing.T) {
+	lim, other := rate.NewLimiter(1000, 500), rate.NewLimiter(rate.Inf, 0)
+	l := newLimits(lim, other)
+	first, _ := l.reserve(epoch, 1500)
+	second, _ := l.reserve(epoch, 1000)
+	require.InDelta(t, 2*time.Second, second.delay(epoch), float64(time.Millisecond))
+	first.giveBack(epoch, 1500)
+	require.InDelta(t, 500*time.Millisecond, second.delay(epoch), float64(time.Millisecond), "it moves up")
+	second.giveBack(epoch, 1000)
+	second.giveBack(epoch, -1)
+	require.InDelta(t, 500, lim.TokensAt(epoch), 1e-6)
+	first.giveBack(epoch, 100)
+	require.InDelta(t, 500, lim.TokensAt(epoch.Add(time.Hour)), 1e-6, "the bucket holds no more than before")
+}
+
 func TestWaitFollowsTheLimit(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -262,6 +277,18 @@ func TestGate(t *testing.T) {
 		require.NotZero(t, g.again())
 		g.giveBack(1 << 20)
 		require.Equal(t, maxUnused, g.admit(epoch, 1<<20), "but no burst without bound")
+	})
+
+	t.Run("who leaves gives back what it did not use", func(t *testing.T) {
+		lim := rate.NewLimiter(1, 4*blockSize)
+		g := newGate(limits{lim}, blockSize)
+		require.Equal(t, 4, g.admit(epoch, 10))
+		require.InDelta(t, -blockSize, lim.TokensAt(epoch), 1e-6, "the next has its place in the queue")
+		g.giveBack(3)
+		g.leave(epoch)
+		require.InDelta(t, 3*blockSize, lim.TokensAt(epoch), 1e-6)
+		g.leave(epoch)
+		require.InDelta(t, 3*blockSize, lim.TokensAt(epoch), 1e-6, "once")
 	})
 
 	t.Run("a limit of nothing", func(t *testing.T) {

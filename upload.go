@@ -96,10 +96,11 @@ func (p *peer) write() error {
 		uploads  []upload
 		payload  []byte
 		deadline time.Time
-		paid     bool        // limits have taken uploads[0] into account
-		pass     reservation // when it may go out
+		paid     int         // bytes that limits have taken into account
+		pass     reservation // when they may go out
 	)
 	limits := p.d.uploadLimits
+	defer func() { pass.giveBack(time.Now(), paid) }()
 	timer := time.NewTimer(keepAliveAfter)
 	defer timer.Stop()
 	lastSent := time.Now()
@@ -117,13 +118,20 @@ func (p *peer) write() error {
 			lastSent = now
 		}
 		wait := keepAliveAfter - now.Sub(lastSent)
+		if paid > 0 && (len(uploads) == 0 || paid != int(uploads[0].length)) {
+			pass.giveBack(now, paid) // what they were for was taken back
+			paid = 0
+		}
 		if len(uploads) > 0 {
 			if len(limits) > 0 {
 				uploads = uploads[:1]
-				if !paid {
-					pass, paid = limits.reserve(now, int(uploads[0].length))
+				if paid == 0 {
+					var ok bool
+					if pass, ok = limits.reserve(now, int(uploads[0].length)); ok {
+						paid = int(uploads[0].length)
+					}
 				}
-				if delay := pass.delay(now); !paid {
+				if delay := pass.delay(now); paid == 0 {
 					wait = limitRecheck
 				} else if delay > limitSlack {
 					wait = min(delay-limitSlack/2, limitRecheck)
@@ -134,11 +142,13 @@ func (p *peer) write() error {
 				wait = 0
 			}
 			if wait == 0 {
-				paid = false
+				var sent int
 				var err error
-				if payload, err = p.answer(uploads, payload); err != nil {
+				if payload, sent, err = p.answer(uploads, payload); err != nil {
 					return err
 				}
+				pass.giveBack(now, paid-sent)
+				paid = 0
 				lastSent = now
 				continue
 			}
@@ -164,11 +174,11 @@ func (p *peer) uploadRun() int {
 	return min(max(1, int(p.up.rate(time.Now())/(blockSize*50))), maxUploadRun)
 }
 
-// answer reads blocks from storage and writes them to the peer. buf is scratch.
-func (p *peer) answer(uploads []upload, buf []byte) ([]byte, error) {
+// answer reads blocks from storage and writes them to the peer, and returns how many bytes of payload they
+// were. buf is scratch.
+func (p *peer) answer(uploads []upload, buf []byte) (_ []byte, sent int, _ error) {
 	d := p.d
 	buf = buf[:0]
-	sent := 0
 	fresh := -1 // the piece that storage was just seen to hold as we left it
 	for _, u := range uploads {
 		if !p.out.cancel(u) {
@@ -182,7 +192,7 @@ func (p *peer) answer(uploads []upload, buf []byte) ([]byte, error) {
 			buf = buf[:at]
 			if p.fast {
 				if err := p.reject(u); err != nil {
-					return buf, err
+					return buf, 0, err
 				}
 			}
 			continue
@@ -191,10 +201,10 @@ func (p *peer) answer(uploads []upload, buf []byte) ([]byte, error) {
 		sent += int(u.length)
 	}
 	if len(buf) == 0 {
-		return buf, nil
+		return buf, 0, nil
 	}
 	if _, err := p.conn.Write(buf); err != nil {
-		return buf, err
+		return buf, 0, err
 	}
 	now := time.Now()
 	d.mu.Lock()
@@ -203,7 +213,7 @@ func (p *peer) answer(uploads []upload, buf []byte) ([]byte, error) {
 	d.uploaded += int64(sent)
 	p.denied = max(0, p.denied-len(uploads))
 	d.mu.Unlock()
-	return buf, nil
+	return buf, sent, nil
 }
 
 // readForUpload reads a block that a peer may have. Where the disk fails, or holds other than what

@@ -12,20 +12,28 @@ import (
 // maxVectors is how many buffers the kernel takes at once (UIO_MAXIOV).
 const maxVectors = 1024
 
+// maxWrite is how many bytes are written at once, unless one buffer alone is longer. For more the page
+// cache would take larger folios, of a size that the kernel's lists of memory that was in use a moment
+// ago do not have. Others have gone cold, and where a hypervisor has taken them back meanwhile, the write
+// waits for each to be filled in again: 1 MiB at a time then costs eight times as much as this.
+const maxWrite = 32 << 10
+
 // vectors is room for the buffers of one writev, kept so that writing allocates nothing.
 type vectors struct{ iov []unix.Iovec }
 
 func (f *rootFile) writev(bufs [][]byte, off int64) error {
 	for len(bufs) > 0 {
 		f.iov = f.iov[:0]
-		for _, b := range bufs[:min(len(bufs), maxVectors)] {
-			if len(b) > 0 {
+		size := 0
+		for len(bufs) > 0 && len(f.iov) < maxVectors && (size == 0 || size+len(bufs[0]) <= maxWrite) {
+			if b := bufs[0]; len(b) > 0 {
 				v := unix.Iovec{Base: &b[0]}
 				v.SetLen(len(b))
 				f.iov = append(f.iov, v)
+				size += len(b)
 			}
+			bufs = bufs[1:]
 		}
-		bufs = bufs[min(len(bufs), maxVectors):]
 		n, errno := f.pwritev(f.iov, off)
 		clear(f.iov) // keeps no one's buffers alive
 		if errno != 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"os/exec"
 	"strconv"
+	"strings"
 )
 
 // racer is a client under test. What it cannot do is nil.
@@ -46,7 +47,7 @@ var oursInMemory = racer{
 // floor keeps so many requests in flight a seed.
 func floor(requests int, flags ...string) racer {
 	return racer{
-		name: "floor",
+		name: strings.TrimSpace("floor " + strings.Join(flags, " ")),
 		leech: func(b *bench, a *arena, out string) *exec.Cmd {
 			args := append([]string{"-dir", out, "-requests", strconv.Itoa(requests)}, flags...)
 			return exec.Command(b.bin+"/floor", append(append(args, a.torrent), a.peers...)...)

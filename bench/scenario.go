@@ -28,8 +28,8 @@ var scenarios = []scenario{
 	{"small-pieces", "The same with pieces of 256 KiB", all(256), raceColumns("floor"), fatSeed(mebibyte / 4), measureLeech},
 	// The floor hashes a piece once it is whole, which is not the least for pieces that no cache holds.
 	{"big-pieces", "The same with pieces of 16 MiB", others, raceColumns("libtorrent"), fatSeed(16 * mebibyte), measureLeech},
-	{"memory", "The same with pieces of 1 MiB, kept in memory (the floor writes nothing)",
-		[]racer{floor(256, "-nowrite"), oursInMemory}, raceColumns("floor"), fatSeed(mebibyte), measureInMemory},
+	{"memory", "The same with pieces of 1 MiB, kept in memory (the floor writes nothing, and keeps all or nothing)",
+		[]racer{floor(256, "-nowrite"), floor(256, "-keep"), oursInMemory}, raceColumns("floor -nowrite"), fatSeed(mebibyte), measureInMemory},
 	{"four", "Four seeds of 25 MB/s, 1 GiB", all(256), limitColumns, limitedSeeds(4, fullSpeed, 1024*mebibyte, mebibyte), measureLeech},
 	{"far", "Four seeds of 25 MB/s behind 100 ms of round trip, 1 GiB", all(256), limitColumns, farSeeds, measureLeech},
 	{"thirty", "Thirty seeds of 1 MB/s, 300 MB, pieces of 256 KiB", all(16), limitColumns, limitedSeeds(30, 1_000_000, 300_000_000, mebibyte/4), measureLeech},

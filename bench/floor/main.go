@@ -1,8 +1,8 @@
 // Command floor does the least that any Go program can do to download a torrent: over one connection a
 // seed it keeps so many requests in flight, receives into the buffer of a piece, takes its SHA-1, and writes
-// it with one call on another goroutine. It trusts the seed and knows no errors but fatal ones.
+// it on another goroutine. It trusts the seed and knows no errors but fatal ones.
 //
-//	floor [-nowrite] [-requests N] -dir DIR TORRENT SEED...
+//	floor [-nowrite | -keep] [-requests N] [-write BYTES] -dir DIR TORRENT SEED...
 package main
 
 import (
@@ -29,9 +29,15 @@ const blockSize = 16 << 10
 func main() {
 	dir := flag.String("dir", ".", "directory to write to")
 	nowrite := flag.Bool("nowrite", false, "write nothing")
+	keep := flag.Bool("keep", false, "write nothing, but keep all of it in memory")
+	most := flag.Int64("write", 32<<10, "bytes to write with one call at most")
 	requests := flag.Int("requests", 256, "how many to keep in flight, a connection")
 	flag.Parse()
-	if err := run(*dir, !*nowrite, *requests, flag.Arg(0), flag.Args()[1:]); err != nil {
+	c := &content{keep: *keep, inFlight: *requests}
+	if !*nowrite && !*keep {
+		c.out = &files{dir: *dir, most: *most}
+	}
+	if err := c.run(flag.Arg(0), flag.Args()[1:]); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -41,7 +47,10 @@ type content struct {
 	info     metainfo.Info
 	infoHash metainfo.Hash
 	length   int64
-	inFlight int          // requests a connection
+	inFlight int  // requests a connection
+	keep     bool // no buffer is used again: all are in kept
+	kept     [][]byte
+	out      *files       // nil if nothing is written
 	next     atomic.Int64 // piece to ask for
 	free     chan []byte  // buffers of a piece, to be used again
 	whole    chan piece   // received, to be checked and written
@@ -52,12 +61,12 @@ type piece struct {
 	data  []byte
 }
 
-func run(dir string, write bool, requests int, torrent string, seeds []string) error {
+func (c *content) run(torrent string, seeds []string) error {
 	m, err := metainfo.LoadFromFile(torrent)
 	if err != nil {
 		return err
 	}
-	c := &content{infoHash: m.HashInfoBytes(), inFlight: requests}
+	c.infoHash = m.HashInfoBytes()
 	if c.info, err = m.UnmarshalInfo(); err != nil {
 		return err
 	}
@@ -66,7 +75,7 @@ func run(dir string, write bool, requests int, torrent string, seeds []string) e
 	c.length = c.info.TotalLength()
 	var receiving, storing sync.WaitGroup
 	storing.Go(func() {
-		if err := c.store(dir, write); err != nil {
+		if err := c.store(); err != nil {
 			log.Fatal(err)
 		}
 	})
@@ -193,11 +202,10 @@ func (c *content) receive(seed string) error {
 }
 
 // store checks pieces, and writes them if it is told to.
-func (c *content) store(dir string, write bool) error {
-	out := files{dir: dir}
-	defer out.close()
-	if write {
-		if err := out.make(&c.info); err != nil {
+func (c *content) store() error {
+	if c.out != nil {
+		defer c.out.close()
+		if err := c.out.make(&c.info); err != nil {
 			return err
 		}
 	}
@@ -205,10 +213,14 @@ func (c *content) store(dir string, write bool) error {
 		if sum := sha1.Sum(p.data); !bytes.Equal(sum[:], c.info.Pieces[20*p.index:20*p.index+20]) {
 			return fmt.Errorf("piece %d is bad", p.index)
 		}
-		if write {
-			if err := out.writeAt(p.data, int64(p.index)*c.info.PieceLength); err != nil {
+		if c.out != nil {
+			if err := c.out.writeAt(p.data, int64(p.index)*c.info.PieceLength); err != nil {
 				return err
 			}
+		}
+		if c.keep {
+			c.kept = append(c.kept, p.data)
+			continue
 		}
 		select {
 		case c.free <- p.data[:c.info.PieceLength]:
@@ -221,6 +233,7 @@ func (c *content) store(dir string, write bool) error {
 // files are where the content goes; the one written to last is open.
 type files struct {
 	dir     string
+	most    int64 // bytes of one call
 	paths   []string
 	offsets []int64 // of each file, and the end of the last
 	open    *os.File
@@ -265,8 +278,10 @@ func (f *files) writeAt(p []byte, off int64) error {
 			}
 			f.at = i
 		}
-		if _, err := f.open.WriteAt(p[from-off:to-off], from-f.offsets[i]); err != nil {
-			return err
+		for ; from < to; from += f.most {
+			if _, err := f.open.WriteAt(p[from-off:min(to, from+f.most)-off], from-f.offsets[i]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

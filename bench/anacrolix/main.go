@@ -13,12 +13,17 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/anacrolix/torrent"
 	"github.com/anacrolix/torrent/storage"
 )
+
+// settling is how long after all torrents are complete what they set off is over.
+const settling = 5 * time.Second
 
 func main() {
 	dir := flag.String("dir", ".", "directory of the content")
@@ -74,7 +79,12 @@ func run(dir string, seed bool, listen string, torrents []string) error {
 		fmt.Println("ready")
 		end := make(chan os.Signal, 1)
 		signal.Notify(end, os.Interrupt, syscall.SIGTERM)
-		<-end
+		select {
+		case <-time.After(settling):
+			debug.FreeOSMemory()
+			<-end
+		case <-end:
+		}
 	}
 	return nil
 }

@@ -13,11 +13,16 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/shoal-go/torrent"
 	"golang.org/x/time/rate"
 )
+
+// settling is how long after all torrents are complete what they set off, such as announces, is over.
+const settling = 5 * time.Second
 
 func main() {
 	dir := flag.String("dir", ".", "directory of the content")
@@ -64,8 +69,13 @@ func run(dir string, seed bool, listen string, upload int, torrents []string) er
 	}
 	if seed {
 		fmt.Println("ready")
-		fmt.Println("goroutines", runtime.NumGoroutine())
-		<-ctx.Done()
+		select {
+		case <-time.After(settling):
+			debug.FreeOSMemory() // what starting took is not what sharing takes
+			fmt.Println("goroutines", runtime.NumGoroutine())
+			<-ctx.Done()
+		case <-ctx.Done():
+		}
 	}
 	return nil
 }

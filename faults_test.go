@@ -251,6 +251,44 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 	}
 }
 
+// Who asks for pieces that we lack hears so as often as an honest mistake may need, and is dropped.
+func TestAskingForWhatWeLack(t *testing.T) {
+	for _, fast := range []bool{true, false} {
+		t.Run(fmt.Sprintf("fast=%t", fast), func(t *testing.T) {
+			simulate(t, func(t *testing.T, n *simNet) {
+				content := newSimContent(1, blockSize, 8*blockSize)
+				us := n.host("80.0.0.1", 0, 0, 0)
+				store := newSimStorage(content)
+				store.written.set(0)
+				d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, nil), Storage: store.open})
+				require.NoError(t, err)
+				after(time.Second)
+				s := speak(t, n.host("80.0.1.1", 0, 0, 0), content, us.addr(6881), speech{fast: fast})
+				s.sayID(wire.Interested)
+				after(time.Second)
+				s.take()
+				for k := range maxDenied {
+					s.ask(1 + uint32(k%7))
+					if k%100 == 0 {
+						after(time.Second)
+						s.ask(0)
+						after(time.Second)
+						require.Contains(t, s.take(), "piece 0/0", "what we have it gets")
+					}
+				}
+				after(time.Second)
+				require.False(t, s.hungUp())
+				for range 50 {
+					s.ask(1)
+				}
+				after(time.Second)
+				require.True(t, s.hungUp())
+				require.Empty(t, d.Stats().Peers)
+			})
+		})
+	}
+}
+
 func stillOpen(all []*speaker) (open int) {
 	for _, s := range all {
 		if !s.hungUp() {

@@ -60,8 +60,7 @@ func (s *scheduler) outdoes(r, o *remote, p *startedPiece, k int, now time.Time)
 // neglects tells whether o, the sole sender of p, is so busy with other pieces that r had better take
 // p over.
 func (s *scheduler) neglects(o, r *remote, p *startedPiece, now time.Time) bool {
-	asked := slices.ContainsFunc(o.queue, func(a ask) bool { return a.piece == p.piece })
-	return !asked && s.outdoes(r, o, p, len(o.queue)-1, now)
+	return !o.isAsked(p.piece) && s.outdoes(r, o, p, len(o.queue)-1, now)
 }
 
 // mayStealFrom tells whether r may be asked for what o's k-th request asks for. Where somebody else

@@ -1,14 +1,103 @@
 package torrent
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
+
+// TestChoiceAgreesWithModel chooses files, verifies pieces and doubts them again in any order, and asks
+// after each step what the files and the pieces themselves tell.
+func TestChoiceAgreesWithModel(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		lengths := make([]int64, 1+rng.IntN(8))
+		for i := range lengths {
+			lengths[i] = rng.Int64N(3 * blockSize) // some are empty
+			if i > 0 && lengths[i-1] > 0 && rng.IntN(4) == 0 {
+				lengths[i] = -1 - rng.Int64N(blockSize) // padding
+			}
+		}
+		lengths = append(lengths, 1)
+		tor, _ := testContent(blockSize, lengths...)
+		c, have := newChoice(tor), newBitfield(tor.NumPieces())
+		var priority []Priority
+		sel := func(f File) Priority { return Priority(-2 + rng.IntN(5)) }
+		for step := range 60 {
+			switch i := rng.IntN(tor.NumPieces()); {
+			case step == 0:
+				priority = choosePriorities(tor, nil)
+				c.set(priority, &have)
+			case rng.IntN(10) == 0:
+				priority = choosePriorities(tor, sel)
+				c.set(priority, &have)
+			case have.Has(i):
+				have.clear(i)
+				c.piece(i, false)
+			default:
+				have.set(i)
+				c.piece(i, true)
+			}
+
+			var files, whole []int
+			wanted, verified := int64(0), int64(0)
+			pieces := make([]uint8, tor.NumPieces())
+			for i, f := range tor.files {
+				require.True(t, Skip <= priority[i] && priority[i] <= High)
+				if f.pad {
+					require.Equal(t, priority[i-1], priority[i], "padding goes with the file before it")
+				}
+				missing := int32(0)
+				for k := range tor.NumPieces() {
+					begin, end := int64(k)*blockSize, int64(k)*blockSize+tor.pieceSize(k)
+					n := min(end, f.offset+f.Length) - max(begin, f.offset)
+					if n <= 0 {
+						continue
+					}
+					if !have.Has(k) {
+						missing++
+					}
+					if priority[i] == Skip {
+						continue
+					}
+					pieces[k] = max(pieces[k], map[Priority]uint8{Normal: pieceNormal, High: pieceHigh}[priority[i]])
+					if !f.pad {
+						wanted += n
+					}
+					if !f.pad && have.Has(k) {
+						verified += n
+					}
+				}
+				if f.pad {
+					continue
+				}
+				require.Equal(t, missing, c.missing[i])
+				if priority[i] == Skip {
+					continue
+				}
+				files = append(files, i)
+				if missing == 0 {
+					whole = append(whole, i)
+					require.Contains(t, c.done, i)
+				}
+			}
+			require.Equal(t, files, c.files(), "seed %d", seed)
+			require.Equal(t, pieces, c.pieces(), "seed %d", seed)
+			require.ElementsMatch(t, whole, c.whole(), "seed %d", seed)
+			require.Equal(t, wanted, c.wanted, "seed %d", seed)
+			require.Equal(t, verified, c.verified, "seed %d", seed)
+			for i := range tor.files {
+				require.Equal(t, slices.Contains(c.done, i), c.isDone[i])
+			}
+		}
+	}
+}
 
 // A download that was complete for long has not stalled for as long when more is chosen.
 func TestStallAfterWiderChoice(t *testing.T) {

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -152,4 +153,99 @@ func TestMetadataAsksAnotherAfterAWhile(t *testing.T) {
 	m.leave(a)
 	require.Empty(t, m.next(c, epoch.Add(metadataAgain)))
 	require.Equal(t, []int{0, 1, 2}, m.next(c, epoch.Add(2*metadataAgain)))
+}
+
+// What a peer is told off for, by what it says of metadata that has two pieces.
+func TestMetadataRules(t *testing.T) {
+	const size = wire.MetadataBlock + 100
+	piece := func(i int, n int) wire.MetadataMessage {
+		return wire.MetadataMessage{Type: wire.MetadataData, Piece: i, TotalSize: size, Data: make([]byte, n)}
+	}
+	for _, c := range []struct {
+		name string
+		does func(m *metadata, p *metadataPeer) error
+		lie  bool // else it is only of no use
+	}{
+		{"changes its mind about the length", func(m *metadata, p *metadataPeer) error { return m.offer(p, size+1) }, true},
+		{"claims a length below 0", func(m *metadata, p *metadataPeer) error { return m.offer(m.join(p.addr, epoch), -1) }, true},
+		{"claims 33 MiB", func(m *metadata, p *metadataPeer) error { return m.offer(m.join(p.addr, epoch), maxMetadata+1) }, true},
+		{"says another length with a piece", func(m *metadata, p *metadataPeer) error {
+			x := piece(0, wire.MetadataBlock)
+			x.TotalSize++
+			_, err := m.received(p, x, epoch)
+			return err
+		}, true},
+		{"sends a short piece", func(m *metadata, p *metadataPeer) error {
+			_, err := m.received(p, piece(0, 100), epoch)
+			return err
+		}, true},
+		{"sends a last piece that is too long", func(m *metadata, p *metadataPeer) error {
+			_, err := m.received(p, piece(1, 101), epoch)
+			return err
+		}, true},
+		{"sends what nobody asked for, again and again", func(m *metadata, p *metadataPeer) (err error) {
+			for range maxUnaskedMetadata + 1 {
+				require.NoError(t, err)
+				_, err = m.received(p, piece(7, 100), epoch)
+			}
+			return err
+		}, false},
+		{"rejects what nobody asked for, again and again", func(m *metadata, p *metadataPeer) (err error) {
+			for range maxUnaskedMetadata + 1 {
+				require.NoError(t, err)
+				err = m.rejected(p, 7, epoch)
+			}
+			return err
+		}, false},
+		{"rejects all, after every pause", func(m *metadata, p *metadataPeer) (err error) {
+			now := epoch
+			for range maxRejectPauses + 1 {
+				require.NoError(t, err)
+				if err = m.rejected(p, 1, now); err == nil {
+					require.NoError(t, m.rejected(p, 0, now), "two at a time count as one")
+					require.Empty(t, m.next(p, now.Add(rejectPause-1)))
+				}
+				now = now.Add(rejectPause)
+				m.next(p, now)
+			}
+			return err
+		}, false},
+		{"never says how long it is", func(m *metadata, p *metadataPeer) error {
+			q := m.join(p.addr, epoch)
+			require.Empty(t, m.next(q, epoch))
+			require.NoError(t, q.overdue(epoch.Add(metadataPatience-1)))
+			return q.overdue(epoch.Add(metadataPatience))
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMetadata()
+			p := m.join(addrPort("80.0.0.1:1"), epoch)
+			require.NoError(t, m.offer(p, size))
+			require.NoError(t, m.offer(p, size), "it may say so again")
+			require.Equal(t, []int{0, 1}, m.next(p, epoch))
+			err := c.does(m, p)
+			require.Error(t, err)
+			require.Equal(t, c.lie, errors.Is(err, errLied), err)
+		})
+	}
+}
+
+// Whoever claims another length than that of the truth lied, and whoever wrote other bytes of it.
+func TestMetadataLiars(t *testing.T) {
+	m := newMetadata()
+	truth := make([]byte, 2*wire.MetadataBlock)
+	honest, flips, longer := m.join(addrPort("80.0.0.1:1"), epoch), m.join(addrPort("80.0.0.2:1"), epoch), m.join(addrPort("80.0.0.3:1"), epoch)
+	m.join(addrPort("80.0.0.4:1"), epoch) // has said nothing
+	require.NoError(t, m.offer(honest, int64(len(truth))))
+	require.NoError(t, m.offer(flips, int64(len(truth))))
+	require.NoError(t, m.offer(longer, int64(len(truth))+1))
+	require.Equal(t, []int{0, 1}, m.next(honest, epoch))
+	require.Equal(t, []int{0, 1}, m.next(flips, epoch.Add(metadataAgain)))
+	for i, p := range []*metadataPeer{honest, flips} {
+		b := make([]byte, wire.MetadataBlock)
+		b[9] = byte(i)
+		_, err := m.received(p, wire.MetadataMessage{Type: wire.MetadataData, Piece: i, Data: b}, epoch)
+		require.NoError(t, err)
+	}
+	require.ElementsMatch(t, []netip.AddrPort{flips.addr, longer.addr}, m.liars(truth))
 }

@@ -474,6 +474,20 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 	})
 }
 
+// A started piece of which storage may hold something else begins anew, whoever is to blame for that.
+func TestAbandon(t *testing.T) {
+	sc := newSwarmScene(t, 1)
+	require.Empty(t, sc.s.abandon(0), "it was not begun")
+	a := sc.join("a")
+	require.Equal(t, "0.0 0.1 0.2", sc.asks("a", 3))
+	sc.sends("a", 0, 0, accepted)
+	require.Equal(t, []cancelled{{a, blockID{0, 1}}, {a, blockID{0, 2}}}, sc.s.abandon(0))
+	require.True(t, sc.s.heap.holds(0))
+	require.Empty(t, a.queue)
+	sc.fetch("aaaa")
+	require.Empty(t, sc.s.abandon(0), "it is on its way to be hashed")
+}
+
 func TestPieceInDoubt(t *testing.T) {
 	sc := newSwarmScene(t, 2)
 	sc.join("s")

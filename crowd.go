@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -31,7 +32,7 @@ func (d *Download) admits(k *connection, now time.Time) bool {
 	if twice != nil {
 		twice.stopLocked(errTwice)
 	}
-	return d.takePlace(k, now) || d.dropUseless(now) && d.takePlace(k, now)
+	return d.takePlace(k, now) || (d.dropUseless(now) || d.dropCrowding(k, now)) && d.takePlace(k, now)
 }
 
 // takePlace counts a connection, if there is a place for it here and in the client's budget.
@@ -49,6 +50,27 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 // dropUseless drops a peer of which neither side wants anything, if there is one.
 func (d *Download) dropUseless(now time.Time) bool {
 	out := worst(now, slices.DeleteFunc(d.worths(now), func(p peerWorth) bool { return p.mutual }), 1)
+	d.drop(out, errTurnover)
+	return len(out) > 0
+}
+
+// dropCrowding drops a peer for k, if there is one whose address has more places than a public one may
+// have, and that of k has not.
+func (d *Download) dropCrowding(k *connection, now time.Time) bool {
+	places := make(map[netip.Addr]int)
+	crowding := make(map[int]bool)
+	for _, p := range d.peers {
+		if p.closing == nil {
+			places[p.conn.addr.Addr()]++
+		}
+	}
+	for _, p := range d.peers {
+		crowding[p.number] = places[p.conn.addr.Addr()] > maxPerAddress
+	}
+	if places[k.addr.Addr()] >= maxPerAddress {
+		return false
+	}
+	out := worst(now, slices.DeleteFunc(d.worths(now), func(p peerWorth) bool { return !crowding[p.id] }), 1)
 	d.drop(out, errTurnover)
 	return len(out) > 0
 }

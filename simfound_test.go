@@ -17,6 +17,7 @@ type simMeeting struct {
 	content *simContent
 	peers   []*simPeer
 	host    *simHost // of the client; by default one without limits
+	options Options  // its Peers are added
 	client  *simDownload
 }
 
@@ -41,14 +42,13 @@ func (p *simPeer) later(after time.Duration) {
 
 // start has the client download from the peers, for so long at most.
 func (m *simMeeting) run(t *testing.T, atMost time.Duration) {
-	o := &Options{}
 	for _, p := range m.peers {
-		o.Peers = append(o.Peers, p.addr())
+		m.options.Peers = append(m.options.Peers, p.addr())
 	}
 	if m.host == nil {
 		m.host = m.net.host("81.0.0.1", 0, 0, 10*time.Millisecond)
 	}
-	m.client = simStart(t.Context(), t, m.host, m.content, nil, o, nil)
+	m.client = simStart(t.Context(), t, m.host, m.content, nil, &m.options, nil)
 	simWait(atMost, m.client)
 	require.True(t, m.client.done(), "%s", m.client.describe())
 	require.NoError(t, m.client.compare(nil))
@@ -183,5 +183,19 @@ func TestFoundSlowOneLooksFast(t *testing.T) {
 			}
 		})
 		m.run(t, 70*time.Second)
+	})
+}
+
+// The many connections that one private address may have leave places to others. They used to keep all,
+// and out a seed that is faster than all of them.
+func TestFoundManyOfOneAddress(t *testing.T) {
+	found(t, newSimContent(1, 128<<10, 2<<20), func(t *testing.T, m *simMeeting) {
+		many := newSimPeer("many", m.net.host("10.0.0.1", 2000, 0, 10*time.Millisecond), 6881, m.content, simScript{})
+		require.NoError(t, many.arrive())
+		defer many.stop()
+		many.calls(10, netip.MustParseAddrPort("81.0.0.1:6881"), time.Second)
+		m.meet(t, 1e6, simScript{}).later(70 * time.Second)
+		m.options.MaxPeers = 5
+		m.run(t, 100*time.Second)
 	})
 }

@@ -1,13 +1,17 @@
 package torrent
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/wire"
 )
 
 // chokeScene is a choker among peers called a, b, c…, who do as it says.
@@ -330,4 +334,64 @@ func checkChoice(t *testing.T, s *chokeScene, before []chokeState, round bool) {
 			require.GreaterOrEqual(t, q.down, p.down, "who gives more goes first")
 		}
 	}
+}
+
+func TestDebts(t *testing.T) {
+	var all debts
+	ip := func(k int) netip.Addr { return netip.AddrFrom4([4]byte{81, 0, byte(k >> 8), byte(k)}) }
+	rider := chokeState{withheld: true, sent: 1 << 30, received: 1 << 20, down: 5, joined: epoch}
+	all.left(ip(1), rider, epoch)
+	require.Equal(t, debts{ip(1): {1 << 30, 1 << 20}}, all)
+	for name, change := range map[string]func(p *chokeState){
+		"gave enough":             func(p *chokeState) { p.received = 1 << 29 },
+		"took little":             func(p *chokeState) { p.sent = creditAtFirst },
+		"never had anything":      func(p *chokeState) { p.withheld = false },
+		"has credit by its years": func(p *chokeState) { p.joined = epoch.Add(-10000 * time.Hour) },
+	} {
+		p := rider
+		change(&p)
+		all.left(ip(2), p, epoch)
+		require.Len(t, all, 1, name)
+	}
+	all.left(netip.MustParseAddr("10.0.0.1"), rider, epoch)
+	require.Len(t, all, 1, "many may be behind a private address")
+	rider.received = 1 << 30
+	all.left(ip(1), rider, epoch)
+	require.Empty(t, all, "it has made up for it")
+
+	rider.received = 0
+	for k := range maxDebtors + 1 {
+		all.left(ip(k), rider, epoch)
+		require.LessOrEqual(t, len(all), maxDebtors)
+	}
+}
+
+// A free rider that calls again is known, though not at another address.
+func TestFreeRiderCallsAgain(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		content := newSimContent(1, blockSize, 512*blockSize)
+		us := n.host("80.0.0.1", 0, 0, 0)
+		store := newSimStorage(content)
+		for i := range uint32(256) {
+			store.written.set(int(i))
+		}
+		_, err := content.Start(t.Context(), &Options{Client: simClient(t, us, nil), Storage: store.open})
+		require.NoError(t, err)
+		after(time.Second)
+		for k, want := range []bool{true, false, false, true} {
+			s := speak(t, n.host(fmt.Sprintf("81.0.0.%d", k/3), 0, 0, 0), content, us.addr(6881), speech{fast: true})
+			s.sayID(wire.HaveNone)
+			s.say(wire.AppendHave(nil, 300)) // which we lack, and will not get
+			s.sayID(wire.Interested)
+			after(2 * chokeRound)
+			require.Equal(t, want, slices.Contains(s.take(), "unchoke"), "call %d", k)
+			for i := range uint32(200) {
+				s.ask(i)
+			}
+			after(2 * chokeRound)
+			require.Equal(t, want, slices.Contains(s.take(), "choke"), "call %d", k)
+			s.Close()
+			after(time.Second)
+		}
+	})
 }

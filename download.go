@@ -63,6 +63,7 @@ type Download struct {
 	choker     *choker
 	suggester  suggester
 	spread     spread
+	debts      debts
 	fastSets   map[netip.Prefix]map[uint32]int64 // what a choke does not stop each /24 from, in bytes by piece (BEP 6)
 	gate       gate
 	peers      []*peer

@@ -51,6 +51,7 @@ type peer struct {
 	peerInterested bool
 	amChoking      bool
 	unchokedAt     time.Time
+	before         debt             // from earlier connections
 	withheld       bool             // it was seen to have what we want, and not to let us ask
 	allowed        map[uint32]int64 // pieces it may ask for in spite of a choke (BEP 6), and how many bytes of each; its /24's
 	denied         int              // requests that it had no right to make, less those answered since

@@ -136,6 +136,7 @@ func (d *Download) addPeer(k *connection, from source) bool {
 		refused:   -1,
 		ended:     make(chan struct{}),
 	}
+	p.before, p.withheld = d.debts[k.addr.Addr()]
 	p.remote.choking = true
 	p.remote.has = newBitfield(d.t.NumPieces())
 	if !k.incoming {
@@ -186,6 +187,7 @@ func (d *Download) removePeer(p *peer) {
 	delete(d.byRemote, &p.remote)
 	d.suggester.giveUp(p.suggested)
 	d.spread.forget(p.number)
+	d.debts.left(p.conn.addr.Addr(), d.chokeState(p, now), now)
 	d.peers = slices.DeleteFunc(d.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {
 		if p.closing == errBothSeeds {
@@ -293,25 +295,30 @@ func (d *Download) updateInterest(p *peer) {
 	}
 }
 
+// chokeState is what the choker is told of a peer.
+func (d *Download) chokeState(p *peer, now time.Time) chokeState {
+	return chokeState{
+		id:         p.number,
+		interested: p.peerInterested,
+		unchoked:   !p.amChoking,
+		withheld:   p.withheld,
+		hoarding:   d.spread.hoards(p.number, d.t.pieceLength),
+		snubbing:   p.remote.snubbed,
+		down:       p.down.rate(now),
+		up:         p.up.rate(now),
+		received:   p.before.received + p.down.total(),
+		sent:       p.before.sent + p.up.total(),
+		joined:     p.joined,
+		unchokedAt: p.unchokedAt,
+	}
+}
+
 // chokeRound has the choker decide anew, and tells the peers what changed.
 func (d *Download) chokeRound(now time.Time) {
 	states := make([]chokeState, len(d.peers))
 	for k, p := range d.peers {
 		p.withheld = p.withheld || p.amInterested && p.remote.choking
-		states[k] = chokeState{
-			id:         p.number,
-			interested: p.peerInterested,
-			unchoked:   !p.amChoking,
-			withheld:   p.withheld,
-			hoarding:   d.spread.hoards(p.number, d.t.pieceLength),
-			snubbing:   p.remote.snubbed,
-			down:       p.down.rate(now),
-			up:         p.up.rate(now),
-			received:   p.down.total(),
-			sent:       p.up.total(),
-			joined:     p.joined,
-			unchokedAt: p.unchokedAt,
-		}
+		states[k] = d.chokeState(p, now)
 	}
 	chosen := d.choker.decide(now, d.sharing(), d.up.rate(now), states)
 	for _, p := range d.peers {

@@ -46,11 +46,6 @@ func (p *pipeline) got(n int, asked, now time.Time, rate float64) {
 	}
 	p.received += n
 	round := max(2*p.rtt, 50*time.Millisecond)
-	if !p.opening {
-		// Who is limited sends in bursts. What a seed is asked for beyond what it sends is asked of it by
-		// its other peers as well, before any of them hears that another has it.
-		round = max(round, pipelineTime)
-	}
 	elapsed := now.Sub(p.since)
 	if elapsed < round {
 		return

@@ -81,22 +81,6 @@ func TestPipelineLimit(t *testing.T) {
 	require.Zero(t, p.room(31), "not one by one")
 }
 
-// A peer under a limit sends what a while allows in one burst: what counts is what it sends in a second.
-func TestPipelineOfBursts(t *testing.T) {
-	const blocks = 150 // a second, all within a tenth of it
-	p := newPipeline()
-	p.setLimit(maxDepth)
-	now := pipe(&p, blocks*blockSize, time.Millisecond, 2*time.Second, epoch)
-	for range 5 {
-		for k := range blocks {
-			at := now.Add(time.Duration(k) * 100 * time.Millisecond / blocks)
-			p.got(blockSize, at.Add(-time.Millisecond), at, blocks*blockSize)
-			require.InDelta(t, blocks, p.depth, blocks/5)
-		}
-		now = now.Add(time.Second)
-	}
-}
-
 // Time in which nothing was asked for is no measure of the rate.
 func TestPipelineIdle(t *testing.T) {
 	p := newPipeline()

@@ -135,15 +135,23 @@ func (c *candidates) add(addr netip.AddrPort, from source, tracker string, now t
 
 // next hands out the best candidate that is due. It counts as dialling until dialled says how it went.
 func (c *candidates) next(now time.Time) (addr netip.AddrPort, from source, ok bool) {
+	if addr, ok = c.first(now); ok {
+		k := c.all[addr]
+		c.move(k, isDialling)
+		from = k.from
+	}
+	return addr, from, ok
+}
+
+// first is the address that next would hand out.
+func (c *candidates) first(now time.Time) (addr netip.AddrPort, ok bool) {
 	for len(c.delayed.list) > 0 && !c.delayed.list[0].due.After(now) {
 		c.move(c.delayed.list[0], isReady)
 	}
 	if len(c.ready.list) == 0 {
-		return netip.AddrPort{}, 0, false
+		return addr, false
 	}
-	k := c.ready.list[0]
-	c.move(k, isDialling)
-	return k.addr, k.from, true
+	return c.ready.list[0].addr, true
 }
 
 // due is when next has a candidate; the zero time is now. It is not ok if none is waiting.

@@ -26,13 +26,17 @@ func (d *Download) admits(k *connection, now time.Time) bool {
 			twice = p
 		}
 	}
-	if same >= maxPerAddress && !isLocal(k.addr.Addr()) {
-		return false
+	if same >= maxPerAddress {
+		// Any number of peers may stand behind a local address, but they take no place from others, nor
+		// one that others are just dialled for.
+		if !isLocal(k.addr.Addr()) || k.incoming && d.live+d.cand.dialling() >= d.maxPeers() {
+			return false
+		}
 	}
 	if twice != nil {
 		twice.stopLocked(errTwice)
 	}
-	return d.takePlace(k, now) || (d.dropUseless(now) || d.dropCrowding(k, now)) && d.takePlace(k, now)
+	return d.takePlace(k, now) || (d.dropUseless(now) || d.dropCrowding(k.addr.Addr(), now)) && d.takePlace(k, now)
 }
 
 // takePlace counts a connection, if there is a place for it here and in the client's budget.
@@ -54,9 +58,9 @@ func (d *Download) dropUseless(now time.Time) bool {
 	return len(out) > 0
 }
 
-// dropCrowding drops a peer for k, if there is one whose address has more places than a public one may
-// have, and that of k has not.
-func (d *Download) dropCrowding(k *connection, now time.Time) bool {
+// dropCrowding drops a peer for one at another address, if there is one whose address has more places than
+// a public one may have, and that other has not.
+func (d *Download) dropCrowding(other netip.Addr, now time.Time) bool {
 	places := make(map[netip.Addr]int)
 	crowding := make(map[int]bool)
 	for _, p := range d.peers {
@@ -67,7 +71,7 @@ func (d *Download) dropCrowding(k *connection, now time.Time) bool {
 	for _, p := range d.peers {
 		crowding[p.number] = places[p.conn.addr.Addr()] > maxPerAddress
 	}
-	if places[k.addr.Addr()] >= maxPerAddress {
+	if places[other] >= maxPerAddress {
 		return false
 	}
 	out := worst(now, slices.DeleteFunc(d.worths(now), func(p peerWorth) bool { return !crowding[p.id] }), 1)
@@ -77,6 +81,9 @@ func (d *Download) dropCrowding(k *connection, now time.Time) bool {
 
 // turnOver makes room for others where the download is crowded.
 func (d *Download) turnOver(now time.Time) {
+	if addr, waiting := d.cand.first(now); waiting && d.live >= d.maxPeers() {
+		d.dropCrowding(addr.Addr(), now)
+	}
 	if now.Before(d.nextTurnover) {
 		return
 	}

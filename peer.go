@@ -86,7 +86,7 @@ func (p *peer) stopLocked(why error) {
 	if p.closing == nil {
 		p.closing = why
 		close(p.ended)
-		p.conn.Close()
+		go p.conn.Close() // which a connection of the user's own may take its time for
 		p.d.live--
 		p.d.client.leftPeer()
 	}

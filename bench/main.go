@@ -13,6 +13,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -64,6 +65,14 @@ type bench struct {
 }
 
 func (b *bench) run(dir string, names []string) (err error) {
+	if b.rounds < 1 || b.scale <= 0 {
+		return errors.New("-rounds and -size are to be more than zero")
+	}
+	for _, name := range b.only {
+		if !slices.ContainsFunc(scenarios, func(s scenario) bool { return slices.ContainsFunc(s.racers, func(r racer) bool { return r.is(name) }) }) {
+			return fmt.Errorf("no client %q", name)
+		}
+	}
 	chosen := scenarios
 	if len(names) > 0 {
 		chosen = nil
@@ -99,7 +108,12 @@ func (b *bench) run(dir string, names []string) (err error) {
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-interrupted
-		os.RemoveAll(b.dir)
+		endAll()
+		for range 100 {
+			if os.RemoveAll(b.dir) == nil { // else something was being made there
+				break
+			}
+		}
 		os.Exit(1)
 	}()
 	fmt.Printf("%s; medians of %d rounds", machine(), b.rounds)
@@ -120,7 +134,7 @@ func (b *bench) script() string { return filepath.Join(b.dir, "peer.py") }
 // racers are the clients that take part in a scenario and can run here.
 func (b *bench) racers(s scenario) (rs []racer) {
 	for _, r := range s.racers {
-		if len(b.only) > 0 && !slices.Contains(b.only, r.name) {
+		if len(b.only) > 0 && !slices.ContainsFunc(b.only, r.is) {
 			continue
 		}
 		if r.usable == nil || r.usable(b) {
@@ -132,13 +146,19 @@ func (b *bench) racers(s scenario) (rs []racer) {
 
 // race lets the clients take turns at a scenario, and prints its table.
 func (b *bench) race(s scenario) error {
+	racers := b.racers(s)
+	if len(racers) == 0 {
+		log.Printf("%s: none of its clients was asked for, or can run here", s.name)
+		return nil
+	}
 	arena, err := s.prepare(b)
+	if arena != nil {
+		defer arena.close()
+	}
 	if err != nil {
 		return err
 	}
-	defer arena.close()
 	results := map[string][]result{}
-	racers := b.racers(s)
 	for round := range b.rounds {
 		for _, r := range racers {
 			if rs := results[r.name]; len(rs) > 0 && rs[len(rs)-1].failed != "" {

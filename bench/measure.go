@@ -66,6 +66,9 @@ func (a *arena) compare(out string) error {
 
 // measureSeed lets libtorrent download from a client.
 func measureSeed(b *bench, a *arena, r racer) result {
+	if !libtorrent.usable(b) {
+		return failure(errors.New("libtorrent is not installed"))
+	}
 	seed, err := start(r.seed(b, a, 2))
 	if err != nil {
 		return failure(err)

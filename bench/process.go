@@ -31,7 +31,15 @@ type process struct {
 
 const sampling = 20 * time.Millisecond
 
+// running are the programs that were started and have not ended, which not every system ends with us.
+var running struct {
+	sync.Mutex
+	all map[*process]bool
+}
+
 func start(cmd *exec.Cmd) (*process, error) {
+	running.Lock()
+	defer running.Unlock()
 	p := &process{cmd: cmd, ready: make(chan struct{}), done: make(chan struct{})}
 	inGroup(cmd)
 	r, w, err := os.Pipe()
@@ -46,14 +54,31 @@ func start(cmd *exec.Cmd) (*process, error) {
 		r.Close()
 		return nil, err
 	}
+	if running.all == nil {
+		running.all = make(map[*process]bool)
+	}
+	running.all[p] = true
 	go p.read(r)
 	go func() {
 		p.err = cmd.Wait()
 		p.wall = time.Since(p.began)
 		close(p.done)
+		running.Lock()
+		defer running.Unlock()
+		delete(running.all, p)
 	}()
 	go p.sample()
 	return p, nil
+}
+
+// endAll ends all programs, and has none be started any more.
+func endAll() {
+	running.Lock()
+	for p := range running.all {
+		p.cmd.Process.Kill()
+		signalGroup(p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+	}
 }
 
 func (p *process) read(r io.ReadCloser) {

@@ -278,3 +278,42 @@ func TestLimitLeavesMessagesAlone(t *testing.T) {
 		require.Less(t, d.Stats().Uploaded, int64(2*blockSize))
 	})
 }
+
+// Time that a writer spends waiting for its peer to read earns a limit nothing twice.
+func TestLimitWithPeersThatReadSlowly(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		const limit, window = 16 << 10, 100 * time.Second
+		content := newSimContent(1, blockSize, 512*blockSize)
+		us := n.host("80.0.0.1", 0, 0, 0)
+		us.buffer = 1 << 10
+		c := simClient(t, us, nil)
+		c.UploadLimit = rate.NewLimiter(limit, 1<<20)
+		store := newSimStorage(content)
+		for i := 1; i < content.NumPieces(); i++ {
+			store.written.set(i)
+		}
+		d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Storage: store.open})
+		require.NoError(t, err)
+		after(time.Second)
+		join := func(k int, down float64) *speaker {
+			s := speak(t, n.host(fmt.Sprintf("80.0.1.%d", k), 0, down, 0), content, us.addr(6881), speech{fast: true})
+			s.sayID(wire.HaveNone)
+			s.sayID(wire.Interested)
+			return s
+		}
+		fast := join(1, 0)
+		slow := []*speaker{join(2, 400), join(3, 400), join(4, 400)}
+		after(15 * time.Second)
+		require.True(t, c.UploadLimit.AllowN(time.Now(), 1<<20))
+		for i := range uint32(400) {
+			fast.ask(1 + i)
+		}
+		for k, s := range slow {
+			s.ask(make([]uint32, 1000)...) // what we lack, for which there are as many rejects
+			s.ask(uint32(500 + k))
+		}
+		before := d.Stats().Uploaded
+		after(window)
+		require.InEpsilon(t, limit, float64(d.Stats().Uploaded-before)/window.Seconds(), 0.05)
+	})
+}

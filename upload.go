@@ -115,6 +115,7 @@ func (p *peer) write() error {
 			if _, err := p.conn.Write(messages); err != nil {
 				return err
 			}
+			now = time.Now() // it may have waited for the peer to read
 			lastSent = now
 		}
 		wait := keepAliveAfter - now.Sub(lastSent)
@@ -147,6 +148,7 @@ func (p *peer) write() error {
 				if payload, sent, err = p.answer(uploads, payload); err != nil {
 					return err
 				}
+				now = time.Now()
 				pass.giveBack(now, paid-sent)
 				paid = 0
 				lastSent = now

@@ -99,7 +99,7 @@ func (d *Download) write(r batch) {
 	defer d.mu.Unlock()
 	r.a.writing -= len(r.blocks)
 	if err != nil {
-		d.fail(fmt.Errorf("write piece %d: %w", r.piece, err))
+		d.failStorage(fmt.Errorf("write piece %d: %w", r.piece, err))
 		return
 	}
 	d.finishPiece(r.piece)
@@ -171,7 +171,7 @@ func (d *Download) check(piece int32, a *assembly) {
 	defer d.unlock(time.Now())
 	switch {
 	case err != nil:
-		d.fail(err)
+		d.failStorage(err)
 	case ok:
 		d.pieceVerified(int(piece), digests)
 	default:

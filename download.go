@@ -493,6 +493,14 @@ func (d *Download) sharing() bool { return d.complete }
 // fail ends the download with an error of its own.
 func (d *Download) fail(err error) { d.stop(err) }
 
+// failStorage is fail where storage is the reason: once Wait has returned, Stats is who tells of it. The
+// mutex is held.
+func (d *Download) failStorage(err error) {
+	d.diskErrors++
+	d.diskError = err
+	d.fail(err)
+}
+
 // noteComplete acts on all that is wanted being there, once that is so.
 func (d *Download) noteComplete() {
 	d.mu.Lock()

@@ -133,3 +133,26 @@ func TestDirectoryVanishes(t *testing.T) {
 	require.NoError(t, d.Close())
 	s.same(t, complete(t, s.start(t, torrent.Options{Dir: dir, Peers: []netip.AddrPort{peer.addr}})))
 }
+
+// Where it vanishes while we seed, Wait has long returned: Stats says what ended it.
+func TestDirectoryVanishesWhileSeeding(t *testing.T) {
+	s := meddled(t)
+	peer := s.gated(t)
+	peer.give()
+	dir := filepath.Join(t.TempDir(), "dir")
+	c := local()
+	t.Cleanup(func() { c.Close() })
+	d := s.start(t, torrent.Options{Dir: dir, Peers: []netip.AddrPort{peer.addr}, Client: c, Seed: true})
+	complete(t, d)
+	require.NoError(t, os.RemoveAll(dir))
+	s.start(t, torrent.Options{Peers: []netip.AddrPort{addrOf(c)}, MaxPeers: 1})
+	until(t, "it has ended", func() bool {
+		for range c.Downloads() {
+			return false
+		}
+		return true
+	})
+	require.NoError(t, d.Close())
+	require.ErrorIs(t, d.Stats().StorageError, fs.ErrNotExist)
+	require.ErrorContains(t, d.Stats().StorageError, "write piece")
+}

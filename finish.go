@@ -103,7 +103,7 @@ func (d *Download) save() {
 	defer d.mu.Unlock()
 	d.saving = false
 	if err != nil {
-		d.fail(fmt.Errorf("save what was verified: %w", err))
+		d.failStorage(fmt.Errorf("save what was verified: %w", err))
 	}
 }
 

@@ -1,7 +1,11 @@
 package torrent
 
 import (
+	"context"
 	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -9,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/wire"
 )
 
 // benchContent is a file of n random bytes and its torrent.
@@ -25,35 +31,116 @@ func benchContent(b *testing.B, n, pieceLength int64) (dir string, t *Torrent) {
 }
 
 // BenchmarkBlock is a block's whole way over loopback, sender and receiver in one process: read from
-// a file, sent, received, put together, hashed, and stored in memory or in a file.
+// a file, sent, received, put together, hashed, and stored in memory or in a file. Allocations are those
+// of the last three quarters of a download, when all that it starts with is there.
 func BenchmarkBlock(b *testing.B) {
 	const size = 256 << 20
 	for _, to := range []string{"memory", "files"} {
-		b.Run(to, func(b *testing.B) {
-			dir, t := benchContent(b, size, 1<<20)
-			client := &Client{Listen: "127.0.0.1:0", Encryption: DisableEncryption}
-			seed, err := t.Start(b.Context(), &Options{Dir: dir, Seed: true, Client: client})
-			require.NoError(b, err)
-			defer client.Close()
-			<-seed.Done()
-			o := &Options{Peers: []netip.AddrPort{netip.MustParseAddrPort(client.Addr().String())}}
-			b.SetBytes(size)
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			for b.Loop() {
-				if to == "files" {
-					o.Dir = b.TempDir()
+		for _, pieceLength := range []int64{256 << 10, 1 << 20, 16 << 20} {
+			b.Run(fmt.Sprintf("%s/%dKiB", to, pieceLength>>10), func(b *testing.B) {
+				dir, t := benchContent(b, size, pieceLength)
+				var before, after runtime.MemStats
+				client := &Client{NoListen: true, Encryption: DisableEncryption}
+				client.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+					return &milestone{conn, size / 4, func() { runtime.ReadMemStats(&before) }}, err
 				}
-				o.Client = &Client{NoListen: true, Encryption: DisableEncryption}
-				files, err := t.DownloadAll(b.Context(), o)
-				require.NoError(b, err)
-				require.NoError(b, files.Close())
-				require.NoError(b, o.Client.Close())
+				defer client.Close()
+				o := &Options{Peers: []netip.AddrPort{benchSeed(b, t, dir)}, Client: client}
+				b.SetBytes(size)
+				var allocs uint64
+				for b.Loop() {
+					if to == "files" {
+						o.Dir = b.TempDir()
+					}
+					d, err := t.Start(b.Context(), o)
+					require.NoError(b, err)
+					files, err := d.Wait()
+					require.NoError(b, err)
+					runtime.ReadMemStats(&after)
+					allocs += after.Mallocs - before.Mallocs
+					require.NoError(b, files.Close())
+				}
+				blocks := float64(b.N) * size / blockSize
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/blocks, "ns/block")
+				b.ReportMetric(float64(allocs)/(blocks*3/4), "allocs/block")
+			})
+		}
+	}
+}
+
+// benchSeed shares what dir holds, and returns where.
+func benchSeed(b *testing.B, t *Torrent, dir string) netip.AddrPort {
+	client := &Client{Listen: "127.0.0.1:0", Encryption: DisableEncryption}
+	b.Cleanup(func() { client.Close() })
+	seed, err := t.Start(b.Context(), &Options{Dir: dir, Seed: true, Client: client})
+	require.NoError(b, err)
+	<-seed.Done()
+	return netip.MustParseAddrPort(client.Addr().String())
+}
+
+// milestone is a connection that tells once so many bytes have been read.
+type milestone struct {
+	net.Conn
+	left int
+	tell func()
+}
+
+func (c *milestone) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if had := c.left; had > 0 {
+		if c.left -= n; c.left <= 0 {
+			c.tell()
+		}
+	}
+	return n, err
+}
+
+// BenchmarkUpload is the sender's half of that: one block, to a peer that does nothing but ask and read.
+func BenchmarkUpload(b *testing.B) {
+	const (
+		size        = 256 << 20
+		pieceLength = 1 << 20
+		inFlight    = 256
+	)
+	dir, t := benchContent(b, size, pieceLength)
+	conn, err := net.Dial("tcp", benchSeed(b, t, dir).String())
+	require.NoError(b, err)
+	defer conn.Close()
+	hello := wire.Handshake{InfoHash: t.infoHash}
+	_, err = conn.Write(wire.AppendSimple(hello.Append(nil), wire.Interested))
+	require.NoError(b, err)
+	_, err = io.ReadFull(conn, make([]byte, wire.HandshakeSize))
+	require.NoError(b, err)
+	r := wire.NewReader(conn, 1<<20)
+	for m := (wire.Message{}); m.ID != wire.Unchoke; {
+		m, err = r.Next()
+		require.NoError(b, err)
+	}
+	b.SetBytes(blockSize)
+	b.ReportAllocs()
+	block := make([]byte, blockSize)
+	var requests []byte
+	var asked, waiting int64
+	for b.Loop() {
+		if waiting <= inFlight*3/4 {
+			for requests = requests[:0]; waiting < inFlight; waiting++ {
+				at := asked * blockSize % size
+				requests = wire.AppendRequest(requests, uint32(at/pieceLength), uint32(at%pieceLength), blockSize)
+				asked++
 			}
-			runtime.ReadMemStats(&after)
-			blocks := float64(b.N) * size / blockSize
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/blocks, "ns/block")
-			b.ReportMetric(float64(after.Mallocs-before.Mallocs)/blocks, "allocs/block")
-		})
+			if _, err := conn.Write(requests); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for m := (wire.Message{}); m.ID != wire.Piece; {
+			if m, err = r.Next(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := r.ReadBlock(block); err != nil {
+			b.Fatal(err)
+		}
+		waiting--
 	}
 }

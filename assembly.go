@@ -4,6 +4,7 @@ import (
 	"crypto/sha1"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"time"
 )
 
@@ -33,7 +34,8 @@ type assembly struct {
 type batch struct {
 	a      *assembly
 	piece  int32
-	blocks []heldBlock
+	blocks []heldBlock // that were in memory
+	last   heldBlock   // that came just now, if any did
 }
 
 type heldBlock struct {
@@ -47,19 +49,20 @@ func (d *Download) hold(p *startedPiece, id blockID, b []byte, now time.Time) (o
 	a := d.assemblies[id.piece]
 	if a == nil || a.seq != p.seq {
 		d.discard(id.piece)
-		a = &assembly{seq: p.seq, direct: d.sched.pieceSize(int(id.piece)) > maxHeldPiece}
+		a = d.newAssembly()
+		a.seq, a.direct = p.seq, d.sched.pieceSize(int(id.piece)) > maxHeldPiece
 		d.assemblies[id.piece] = a
 	}
 	a.touched = now
 	if !a.direct && d.client.memory.keep(&d.keeps) {
-		if a.blocks == nil {
-			a.blocks = make([][]byte, len(p.blocks))
+		if len(a.blocks) == 0 {
+			a.blocks = slices.Grow(a.blocks, len(p.blocks))[:len(p.blocks)]
 		}
 		a.blocks[id.index] = b
 		return batch{}
 	}
 	out = d.spill(id.piece, a)
-	out.blocks = append(out.blocks, heldBlock{id.index, b})
+	out.last = heldBlock{id.index, b}
 	a.writing++
 	return out
 }
@@ -88,7 +91,11 @@ func (d *Download) write(r batch) {
 	d.mu.Lock()
 	wanted := d.assemblies[r.piece] == r.a // else the piece was begun anew meanwhile
 	d.mu.Unlock()
-	for _, h := range r.blocks {
+	blocks := r.blocks
+	if r.last.b != nil {
+		blocks = append(blocks, r.last)
+	}
+	for _, h := range blocks {
 		if err == nil && wanted {
 			_, err = d.store.WriteAt(h.b, base+int64(h.index)*blockSize)
 		}
@@ -97,7 +104,7 @@ func (d *Download) write(r batch) {
 	<-turn
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r.a.writing -= len(r.blocks)
+	r.a.writing -= len(blocks)
 	if err != nil {
 		d.failStorage(fmt.Errorf("write piece %d: %w", r.piece, err))
 		return
@@ -117,6 +124,30 @@ func (d *Download) discard(piece int32) {
 		}
 	}
 	delete(d.assemblies, piece)
+	if a.writing == 0 {
+		d.reuse(a)
+	}
+}
+
+// maxSpent is how many assemblies are kept for reuse.
+const maxSpent = 64
+
+func (d *Download) newAssembly() *assembly {
+	if last := len(d.spent) - 1; last >= 0 {
+		a := d.spent[last]
+		d.spent = d.spent[:last]
+		return a
+	}
+	return new(assembly)
+}
+
+// reuse keeps a, which nobody uses any more, for another piece.
+func (d *Download) reuse(a *assembly) {
+	clear(a.blocks)
+	*a = assembly{blocks: a.blocks[:0]}
+	if len(d.spent) < maxSpent {
+		d.spent = append(d.spent, a)
+	}
 }
 
 // sweep drops what belongs to pieces that were begun anew, and spills what has waited long.
@@ -128,7 +159,7 @@ func (d *Download) sweep(now time.Time) (out []batch) {
 			if a.writing == 0 {
 				d.discard(i)
 			}
-		case p.left > 0 && a.blocks != nil && now.Sub(a.touched) > idleAssembly:
+		case p.left > 0 && len(a.blocks) > 0 && now.Sub(a.touched) > idleAssembly:
 			out = append(out, d.spill(i, a))
 		}
 	}
@@ -143,11 +174,13 @@ func (d *Download) finishPiece(piece int32) {
 	}
 	delete(d.assemblies, piece) // it is the hashing goroutine's now
 	d.client.memory.flush(&d.keeps, 1)
-	d.tasks.Go(func() { d.check(piece, a) })
+	d.tasks.Add(1) // tasks.Go would allocate twice as much for each piece
+	go d.check(piece, a)
 }
 
 // check hashes a whole piece, stores it if it is right, and tells the scheduler.
 func (d *Download) check(piece int32, a *assembly) {
+	defer d.tasks.Done()
 	scratch := <-d.client.hashing
 	ok, err := d.hash(piece, a, &scratch)
 	if ok && err == nil && !a.direct {
@@ -169,6 +202,7 @@ func (d *Download) check(piece int32, a *assembly) {
 	d.client.memory.flush(&d.keeps, -1)
 	d.mu.Lock()
 	defer d.unlock(time.Now())
+	d.reuse(a)
 	switch {
 	case err != nil:
 		d.failStorage(err)

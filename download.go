@@ -57,6 +57,7 @@ type Download struct {
 	rng        *rand.Rand
 	sched      *scheduler
 	assemblies map[int32]*assembly
+	spent      []*assembly // for reuse
 	choice     choice
 	base       []uint8 // priorities of pieces that the choice gives, before readers add theirs
 	cand       *candidates

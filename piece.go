@@ -168,6 +168,14 @@ func (h *pieceHeap) top() int {
 	return int(h.seen[0])
 }
 
+// topPriority is the priority of the first piece in order, 0 if there is none.
+func (h *pieceHeap) topPriority() uint8 {
+	if i := h.top(); i >= 0 {
+		return h.priority[i]
+	}
+	return 0
+}
+
 // maxWalk is how many places of the heap first visits before a pass over the bitfield is cheaper.
 const maxWalk = 1024
 

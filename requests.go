@@ -96,20 +96,24 @@ func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]bloc
 		return out, nil
 	}
 	var cancel []cancelled
+	top := unknown
 	for k := 0; k < len(s.open) && len(out) < end; {
 		p := s.open[k]
-		if top := s.better(r, p.priority); top >= 0 {
+		if top == unknown && s.heap.topPriority() > p.priority {
+			top = s.first(r) // once for all of s.open: it is the costly part
+		}
+		if top >= 0 && s.heap.priority[top] > p.priority {
 			out = s.take(s.start(top), r, end, now, out)
-			k = 0
+			top, k = unknown, 0
 			continue
 		}
 		if q := s.suggested(r, p.priority, now); q != nil {
-			p, k = q, 0
+			p, top, k = q, unknown, 0
 		}
 		if s.may(r, p, now) {
 			if p.sole != nil && p.sole != r {
 				p, cancel = s.wrest(p, cancel)
-				k = 0
+				top, k = unknown, 0
 			}
 			out = s.take(p, r, end, now, out)
 			if !p.open {
@@ -119,7 +123,7 @@ func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]bloc
 		k++
 	}
 	for len(out) < end {
-		top := s.better(r, 0)
+		top := s.first(r)
 		if top < 0 {
 			break
 		}
@@ -149,10 +153,13 @@ func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]bloc
 	return out, cancel
 }
 
-// better is the first piece in heap order that r may start and whose priority is above floor, or -1.
-func (s *scheduler) better(r *remote, floor uint8) int {
+// unknown is in the place of what first returns while nobody has asked.
+const unknown = -2
+
+// first is the first piece in heap order that r may start, or -1. That can take a pass over all that r has.
+func (s *scheduler) first(r *remote) int {
 	top := s.heap.top()
-	if top < 0 || s.heap.priority[top] <= floor || !r.all && r.fresh == 0 {
+	if top < 0 || !r.all && r.fresh == 0 {
 		return -1
 	}
 	switch {
@@ -166,7 +173,7 @@ func (s *scheduler) better(r *remote, floor uint8) int {
 	case !r.all:
 		top = s.heap.first(&r.has)
 	}
-	if top < 0 || s.heap.priority[top] <= floor {
+	if top < 0 {
 		return -1
 	}
 	for _, i := range r.suggested {

@@ -309,12 +309,12 @@ func TestFastPieces(t *testing.T) {
 	a.allowed = map[int32]struct{}{2: {}, 3: {}}
 	require.Equal(t, "3.0 3.1 3.2 3.3", sc.asks("a", 9), "what it has of what a choke does not stop (BEP 6)")
 	b := sc.peers["b"]
-	top := sc.s.better(b, 0)
+	top := sc.s.first(b)
 	other := (top + 1) % 3
 	b.suggest(int32(other))
-	require.Equal(t, other, sc.s.better(b, 0), "a suggestion overrules rarity")
+	require.Equal(t, other, sc.s.first(b), "a suggestion overrules rarity")
 	sc.s.prioritise(top, pieceHigh)
-	require.Equal(t, top, sc.s.better(b, 0), "but not what is wanted more")
+	require.Equal(t, top, sc.s.first(b), "but not what is wanted more")
 	for i := range maxSuggested + 3 {
 		b.suggest(int32(i))
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -44,6 +45,12 @@ func BenchmarkNext(b *testing.B) {
 					now := time.Unix(1, 0)
 					var ids []blockID
 					b.ReportAllocs()
+					some := 0 // pieces that anybody has
+					for i := range pieces {
+						if slices.ContainsFunc(all, func(r *remote) bool { return r.holds(i) }) {
+							some++
+						}
+					}
 					var done []int
 					n := 0
 					for b.Loop() {
@@ -57,7 +64,7 @@ func BenchmarkNext(b *testing.B) {
 								done = append(done, int(id.piece))
 							}
 						}
-						if len(done) > pieces/4 {
+						if len(done) > some/4 {
 							s.doubt(done[0])
 							s.lost(done[0])
 							done = done[1:]
@@ -66,6 +73,36 @@ func BenchmarkNext(b *testing.B) {
 					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/16, "ns/block")
 				})
 			}
+		}
+	}
+}
+
+// BenchmarkNextOfUrgent is the same for one block where many pieces are started that the peer has not, and
+// what is wanted most is a piece that it has not either.
+func BenchmarkNextOfUrgent(b *testing.B) {
+	for _, started := range []int{1, 100} {
+		for _, pieces := range []int{1e5, 1e6} {
+			b.Run(fmt.Sprintf("started=%d/pieces=%d", started, pieces), func(b *testing.B) {
+				s, all := benchScheduler(pieces, 50, 0.01)
+				now := time.Unix(1, 0)
+				r, urgent := all[0], false
+				for i := 0; len(s.open) < started; i++ {
+					if !s.heap.holds(i) || s.heap.avail[i] == 0 || r.has.Has(i) {
+						continue
+					}
+					if !urgent {
+						s.prioritise(i, pieceNormal+1)
+						urgent = true
+						continue
+					}
+					s.start(i)
+				}
+				var ids []blockID
+				for b.Loop() {
+					ids, _ = s.next(r, 1, now, ids[:0])
+					s.giveBack(r, func(ask) bool { return true })
+				}
+			})
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -36,11 +37,20 @@ func TestSwarm(t *testing.T) {
 		turns <- struct{}{}
 		running.Go(func() {
 			defer func() { <-turns }()
+			defer nameSeed(seed)
 			synctest.Test(t, func(t *testing.T) { runHistory(t, uint64(seed), sum) })
 		})
 	}
 	running.Wait()
 	t.Log(sum)
+}
+
+// nameSeed says which history it was that panicked, as one does that leaves a goroutine behind.
+func nameSeed(seed int64) {
+	if why := recover(); why != nil {
+		fmt.Fprintf(os.Stderr, "The history of seed %d:\n", seed)
+		panic(why)
+	}
 }
 
 func runHistory(t *testing.T, seed uint64, sum *simFigures) {

@@ -42,8 +42,7 @@ func accept(conn net.Conn, first []byte, find func([20]byte) ([20]byte, bool), o
 	if err := readFull(conn, theirs[copy(theirs[:], first):]); err != nil {
 		return nil, infoHash, err
 	}
-	private := newPrivateKey()
-	secret, err := private.secret(theirs)
+	private, secret, err := answerKey(theirs)
 	if err != nil {
 		return nil, infoHash, err
 	}

@@ -48,6 +48,17 @@ func (k privateKey) secret(theirs [keySize]byte) (s [keySize]byte, err error) {
 	return s, nil
 }
 
+// answerKey is a private key for whoever already knows the other side's public key, and the secret that
+// the two make. It is one whose secret does not begin with a zero byte: rtorrent drops such a byte, and
+// the two would not understand each other, once in 256 times.
+func answerKey(theirs [keySize]byte) (k privateKey, s [keySize]byte, err error) {
+	for err == nil && s[0] == 0 {
+		k = newPrivateKey()
+		s, err = k.secret(theirs)
+	}
+	return k, s, err
+}
+
 func hash(label string, parts ...[]byte) (sum [sha1.Size]byte) {
 	h := sha1.New()
 	h.Write([]byte(label))

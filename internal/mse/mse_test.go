@@ -508,3 +508,18 @@ func BenchmarkEncryptedRead(b *testing.B) {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// A secret that begins with a zero byte is as good as any, but rtorrent gets it wrong.
+func TestAnswerKeyMakesALongSecret(t *testing.T) {
+	theirs := newPrivateKey()
+	for range 2000 {
+		k, s, err := answerKey(theirs.public())
+		require.NoError(t, err)
+		require.NotZero(t, s[0])
+		same, err := theirs.secret(k.public())
+		require.NoError(t, err)
+		require.Equal(t, s, same)
+	}
+	_, _, err := answerKey([keySize]byte{keySize - 1: 1})
+	require.Error(t, err)
+}

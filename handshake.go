@@ -119,15 +119,16 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort)
 	if k.theirs, err = wire.ParseHandshake(p[:]); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
-	if k.theirs.PeerID == c.id {
-		return nil, nil, errSelf
-	}
-	if d = c.servingDownload(k.theirs.InfoHash); d == nil {
+	self := k.theirs.PeerID == c.id // which the end that dialled learns from our answer
+	if d = c.servingDownload(k.theirs.InfoHash); d == nil && !self {
 		return nil, nil, fmt.Errorf("handshake: no download of info hash %s", Hash(k.theirs.InfoHash))
 	}
-	ours := c.handshake(d.t.infoHash)
+	ours := c.handshake(k.theirs.InfoHash)
 	if _, err := k.Write(ours.Append(nil)); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
+	}
+	if self {
+		return nil, nil, errSelf
 	}
 	return k, d, nil
 }

@@ -80,8 +80,10 @@ type Download struct {
 	awaited    map[int]int   // pieces that reads wait for, and how many do
 
 	// Follow-ups of what was done under the mutex, seen to by settle before it is released.
-	freed   bool // blocks have become free: idle peers may take them
+	freed   bool    // blocks have become free: idle peers may take them
+	roomy   []*peer // of these, something was cancelled: they have room for more
 	rechoke bool
+	spare   []*peer // scratch, for roomy
 	scratch []blockID
 	asks    []upload // scratch, too
 	notes   []func() // what is to be logged
@@ -453,8 +455,15 @@ func (d *Download) snub(p *peer, now time.Time) {
 
 // settle sees to the follow-ups of what was done under the mutex.
 func (d *Download) settle(now time.Time) {
-	for rounds := 0; d.freed && rounds < 4; rounds++ {
+	for rounds := 0; (d.freed || len(d.roomy) > 0) && rounds < 4; rounds++ {
+		if !d.freed {
+			for _, p := range d.takeRoomy() {
+				d.refill(p, now)
+			}
+			continue
+		}
 		d.freed = false
+		d.takeRoomy()
 		if len(d.peers) == 0 {
 			break
 		}
@@ -469,6 +478,14 @@ func (d *Download) settle(now time.Time) {
 		d.rechoke = false
 		d.chokeRound(now)
 	}
+}
+
+// takeRoomy returns those that have room, of whom nobody else is told.
+func (d *Download) takeRoomy() []*peer {
+	taken := d.roomy
+	d.roomy = d.spare[:0]
+	d.spare = taken
+	return taken
 }
 
 // unlock releases the mutex after what was done under it has been followed up.

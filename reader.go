@@ -270,6 +270,7 @@ func (d *Download) hurry(piece int, now time.Time) {
 		if runs || r.isAsked(p.piece) {
 			for _, id := range d.sched.yield(r, p.priority, runs) {
 				d.cancel(r, id)
+				d.freed = true
 			}
 		}
 	}

@@ -21,10 +21,10 @@ type simMeeting struct {
 	client  *simDownload
 }
 
-// meet adds a peer; the k-th has the address 80.0.0.k and a latency of 20 ms to the client.
+// meet adds a peer; the k-th has the address 80.0.0.k, up to 249, and a latency of 20 ms to the client.
 func (m *simMeeting) meet(t *testing.T, rate float64, script simScript) *simPeer {
 	k := len(m.peers) + 1
-	p := newSimPeer(fmt.Sprintf("peer %d", k), m.net.host(fmt.Sprintf("80.0.0.%d", k), rate, 0, 10*time.Millisecond), 6881, m.content, script)
+	p := newSimPeer(fmt.Sprintf("peer %d", k), m.net.host(fmt.Sprintf("80.0.%d.%d", k/250, k%250), rate, 0, 10*time.Millisecond), 6881, m.content, script)
 	require.NoError(t, p.arrive())
 	m.peers = append(m.peers, p)
 	return p

@@ -276,11 +276,12 @@ func (d *Download) onWire(id blockID) upload {
 	return upload{uint32(id.piece), uint32(id.index) * blockSize, uint32(d.sched.blockLen(id))}
 }
 
-// cancel tells a remote that a block is not wanted of it any more.
+// cancel tells a remote that a block is not wanted of it any more, and has it asked for another in its place.
 func (d *Download) cancel(r *remote, id blockID) {
-	d.byRemote[r].withdraw(id)
+	p := d.byRemote[r]
+	p.withdraw(id)
 	d.gate.giveBack(1)
-	d.freed = true
+	d.roomy = append(d.roomy, p)
 }
 
 // updateInterest keeps what we told a peer in step with whether it has something that is needed.

@@ -117,8 +117,9 @@ func (s *simSession) request(q simRequest) {
 	case p.rejects > 0 && s.fast && p.rng.IntN(p.rejects) == 0:
 		s.say(wire.AppendReject(nil, q.index, q.begin, q.length))
 	default:
-		// Where a cancel crossed its block, the block may have been taken for the answer to another request.
-		if slices.Contains(s.queue, q) && !s.cancelled[q] && p.flap == 0 {
+		// Where a cancel crossed its block, or a block is sent unasked, the block may have been taken for the
+		// answer to another request.
+		if slices.Contains(s.queue, q) && !s.cancelled[q] && p.flap == 0 && len(p.noise) == 0 {
 			p.blameLocked("asked twice for %v", q)
 		}
 		if len(s.queue) >= maxAsked && p.flap == 0 {

@@ -207,6 +207,7 @@ func rates(all ...*Download) (sum float64, each []float64) {
 // A limit may be shared by downloads of one client and of several, be set for one of them alone, and
 // change at any time.
 func TestLimitShared(t *testing.T) {
+	t.Parallel()
 	simulate(t, func(t *testing.T, n *simNet) {
 		lim := rate.NewLimiter(1<<20, 4<<10)
 		own := rate.NewLimiter(128<<10, 4<<10)

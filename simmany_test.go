@@ -10,6 +10,7 @@ import (
 // Five hundred peers that have half of the pieces each are as fast as our downlink, and take few blocks
 // from each other on the way.
 func TestFiveHundredPeers(t *testing.T) {
+	t.Parallel()
 	const size, peers, rate, downlink = 128 << 20, 500, 100e3, 40e6
 	found(t, newSimRepeating(1, 64<<10, size), func(t *testing.T, m *simMeeting) {
 		for k := range peers {

@@ -33,6 +33,7 @@ func TestOneHonestAmongSeven(t *testing.T) {
 		for _, pieceLength := range []int64{64 << 10, 256 << 10, 1 << 20, 8 << 20} {
 			t.Run(fmt.Sprintf("%s, pieces of %d KiB", name, pieceLength>>10), func(t *testing.T) {
 				t.Parallel()
+				t.Parallel()
 				found(t, newSimContent(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
 					m.meet(t, rate, simScript{})
 					for _, k := range kinds {

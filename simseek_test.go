@@ -27,6 +27,7 @@ func (h *simHost) clearing() (d time.Duration) {
 // time that what was on the wire takes, and that of one piece at the peers' rate: what others were asked for
 // is cancelled to make room.
 func TestSeekDelay(t *testing.T) {
+	t.Parallel()
 	const rtt = 100 * time.Millisecond
 	for _, pieceLength := range []int64{64 << 10, 256 << 10, 1 << 20, 4 << 20} {
 		for name, rates := range map[string][]float64{

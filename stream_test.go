@@ -26,6 +26,7 @@ func (h *simHost) underWay() (n int64) {
 // is as well the block that a peer was about to send; and where several share a piece, one may have a
 // block more to send than another.
 func TestSeekIsServedFirst(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name        string
 		rates       []float64 // of the peers, bytes a second

@@ -33,7 +33,6 @@ func TestOneHonestAmongSeven(t *testing.T) {
 		for _, pieceLength := range []int64{64 << 10, 256 << 10, 1 << 20, 8 << 20} {
 			t.Run(fmt.Sprintf("%s, pieces of %d KiB", name, pieceLength>>10), func(t *testing.T) {
 				t.Parallel()
-				t.Parallel()
 				found(t, newSimContent(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
 					m.meet(t, rate, simScript{})
 					for _, k := range kinds {
@@ -66,6 +65,7 @@ func TestIdealTime(t *testing.T) {
 	} {
 		for _, pieceLength := range []int64{256 << 10, 1 << 20, 4 << 20, 16 << 20} {
 			t.Run(fmt.Sprintf("%s, pieces of %d KiB", name, pieceLength>>10), func(t *testing.T) {
+				t.Parallel()
 				found(t, newSimRepeating(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
 					sum := 0.0
 					for k, rate := range c.rates {

@@ -80,10 +80,9 @@ type Download struct {
 	awaited    map[int]int   // pieces that reads wait for, and how many do
 
 	// Follow-ups of what was done under the mutex, seen to by settle before it is released.
-	freed   bool    // blocks have become free: idle peers may take them
-	roomy   []*peer // of these, something was cancelled: they have room for more
+	freed   bool // blocks have become free: idle peers may take them
+	roomy   bool // some peer is
 	rechoke bool
-	spare   []*peer // scratch, for roomy
 	scratch []blockID
 	asks    []upload // scratch, too
 	notes   []func() // what is to be logged
@@ -455,37 +454,30 @@ func (d *Download) snub(p *peer, now time.Time) {
 
 // settle sees to the follow-ups of what was done under the mutex.
 func (d *Download) settle(now time.Time) {
-	for rounds := 0; (d.freed || len(d.roomy) > 0) && rounds < 4; rounds++ {
-		if !d.freed {
-			for _, p := range d.takeRoomy() {
-				d.refill(p, now)
-			}
-			continue
-		}
-		d.freed = false
-		d.takeRoomy()
+	for rounds := 0; (d.freed || d.roomy) && rounds < 4; rounds++ {
+		all := d.freed
+		d.freed, d.roomy = false, false
 		if len(d.peers) == 0 {
 			break
 		}
-		for piece := range d.awaited {
-			d.hurry(piece, now)
+		first := 0
+		if all {
+			for piece := range d.awaited {
+				d.hurry(piece, now)
+			}
+			first = d.rng.IntN(len(d.peers))
 		}
-		for k, first := 0, d.rng.IntN(len(d.peers)); k < len(d.peers); k++ {
-			d.refill(d.peers[(first+k)%len(d.peers)], now)
+		for k := range d.peers {
+			if p := d.peers[(first+k)%len(d.peers)]; all || p.roomy {
+				p.roomy = false
+				d.refill(p, now)
+			}
 		}
 	}
 	if d.rechoke {
 		d.rechoke = false
 		d.chokeRound(now)
 	}
-}
-
-// takeRoomy returns those that have room, of whom nobody else is told.
-func (d *Download) takeRoomy() []*peer {
-	taken := d.roomy
-	d.roomy = d.spare[:0]
-	d.spare = taken
-	return taken
 }
 
 // unlock releases the mutex after what was done under it has been followed up.

@@ -45,6 +45,7 @@ type peer struct {
 	unaskedBlocks int
 	refused       int32     // the piece of which it last rejected a block, or -1
 	useful        bool      // it sent a block that was wanted
+	roomy         bool      // something was cancelled: it is to be asked for another in its place
 	idleSince     time.Time // neither side was interested since; zero if one is
 
 	// Upload state

@@ -281,7 +281,7 @@ func (d *Download) cancel(r *remote, id blockID) {
 	p := d.byRemote[r]
 	p.withdraw(id)
 	d.gate.giveBack(1)
-	d.roomy = append(d.roomy, p)
+	p.roomy, d.roomy = true, true
 }
 
 // updateInterest keeps what we told a peer in step with whether it has something that is needed.

@@ -20,6 +20,15 @@ func simple(name string, script func(h *simHistory) simScript) simKind {
 	}}
 }
 
+// cut is a kind of one peer whose connections break in one way, each after some bytes.
+func cut(name string, at func(bytes int64) fault) simKind {
+	return simKind{name, func(h *simHistory, name string) {
+		p := h.newPeer(name, h.between(10e3, 8e6), simScript{})
+		p.host.plan = func() fault { return at(int64(h.between(100, 1e6))) }
+		h.misbehaves(p)
+	}}
+}
+
 // misbehaves sets a peer going that is not to be counted on.
 func (h *simHistory) misbehaves(p *simPeer) {
 	h.patience += 25 * time.Second // until it is known for what it is
@@ -75,7 +84,10 @@ var simKinds = []simKind{
 	}),
 	simple("sets spare bits", func(h *simHistory) simScript { return simScript{opening: spareBits} }),
 	simple("bitfield of the wrong size", func(h *simHistory) simScript {
-		return simScript{opening: func(s *simSession) []byte { return wire.AppendBitfield(nil, make([]byte, 3)) }}
+		off := 2*h.rng.IntN(2) - 1
+		return simScript{opening: func(s *simSession) []byte {
+			return wire.AppendBitfield(nil, make([]byte, (s.peer.content.NumPieces()+7)/8+off))
+		}}
 	}),
 	simple("another torrent", func(h *simHistory) simScript {
 		return simScript{handshake: func(b []byte) []byte { b[28]++; return b }}
@@ -86,6 +98,8 @@ var simKinds = []simKind{
 	simple("half a handshake", func(h *simHistory) simScript {
 		return simScript{handshake: func(b []byte) []byte { return b[:30] }}
 	}),
+	cut("half-closes", func(at int64) fault { return fault{finAfter: at} }),
+	cut("falls silent anywhere", func(at int64) fault { return fault{stallAfter: at} }),
 	{"claims everything", func(h *simHistory, name string) {
 		p := h.newPeer(name, h.between(10e3, 8e6), simScript{claimsAll: true})
 		for i := range h.content.NumPieces() {

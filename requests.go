@@ -215,7 +215,7 @@ func (s *scheduler) may(r *remote, p *startedPiece, now time.Time) bool {
 // take asks r for free blocks of p until out is as long as end.
 func (s *scheduler) take(p *startedPiece, r *remote, end int, now time.Time, out []blockID) []blockID {
 	if p.parole {
-		p.sole = r
+		s.entrust(p, r)
 	}
 	for ; p.free > 0 && len(out) < end; p.cursor++ {
 		if b := &p.blocks[p.cursor]; b.free() {
@@ -234,7 +234,6 @@ func (s *scheduler) take(p *startedPiece, r *remote, end int, now time.Time, out
 // wrest takes a piece on parole from its sole sender and begins it anew, for another.
 func (s *scheduler) wrest(p *startedPiece, cancel []cancelled) (*startedPiece, []cancelled) {
 	i := int(p.piece)
-	s.spoiled[p.piece].moves++
 	cancel = append(cancel, s.disown(p)...)
 	s.restart(p)
 	return s.start(i), cancel
@@ -287,7 +286,7 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p
 		return wasted, nil, cancel
 	}
 	if p.parole {
-		p.sole = r
+		s.entrust(p, r)
 	}
 	if b.free() {
 		p.free--

@@ -29,7 +29,7 @@ type modelPiece struct {
 	spoiled  bool // failed its hash, and has not passed since
 	started  int  // when, in starts; 0 is not started
 	parole   bool
-	moves    int // how often it was begun anew with another sole sender
+	turns    map[*modelRemote]int // how often each was its sole sender
 	sole     *modelRemote
 	blocks   []modelBlock
 }
@@ -123,11 +123,18 @@ func (m *modelScheduler) unaskAll(p *modelPiece) (cancel []string) {
 	return cancel
 }
 
+// entrust makes r the sole sender.
+func (p *modelPiece) entrust(r *modelRemote) {
+	if p.sole != r {
+		p.sole = r
+		p.turns[r]++
+	}
+}
+
 // begin anew with another sole sender.
 func (m *modelScheduler) wrest(p *modelPiece) (cancel []string) {
 	cancel = m.unaskAll(p)
 	m.start(p)
-	p.moves++
 	return cancel
 }
 
@@ -182,12 +189,15 @@ func (r *modelRemote) eta(n int, now time.Time) time.Duration {
 }
 
 // outdoes tells whether r has the whole of a piece on parole by half the time in which o has sent n blocks
-// and those of the piece that are free, less often each time that the piece was begun anew.
+// and those of the piece that are free, less often with each turn that r has had, and if its rate is unknown.
 func (m *modelScheduler) outdoes(p *modelPiece, r, o *modelRemote, n int, now time.Time) bool {
 	for _, b := range p.blocks {
 		n += one(b.free())
 	}
-	margin := time.Duration(2) << min(p.moves, 10)
+	margin := time.Duration(2) << min(p.turns[r], 10)
+	if r.rate == 0 {
+		margin *= 4
+	}
 	return o.eta(n, now) > margin*r.eta(len(r.queue)+len(p.blocks), now)
 }
 
@@ -244,7 +254,7 @@ func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blo
 	}
 	take := func(p *modelPiece) {
 		if p.parole {
-			p.sole = r
+			p.entrust(r)
 		}
 		for k := range p.blocks {
 			if id := (blockID{int32(p.index), int32(k)}); len(asked) < n && p.blocks[k].free() {
@@ -306,7 +316,7 @@ func (m *modelScheduler) received(r *modelRemote, id blockID, now time.Time) (v 
 		return wasted, nil
 	}
 	if p.parole {
-		p.sole = r
+		p.entrust(r)
 	}
 	b.sender = r
 	for _, o := range b.owners {
@@ -343,6 +353,9 @@ func (m *modelScheduler) leave(r *modelRemote) {
 		}
 	}
 	m.remotes = slices.DeleteFunc(m.remotes, func(o *modelRemote) bool { return o == r })
+	for _, p := range m.pieces {
+		delete(p.turns, r)
+	}
 }
 
 func (m *modelScheduler) prioritise(i int, priority uint8) (cancel []string) {
@@ -360,6 +373,9 @@ func (m *modelScheduler) prioritise(i int, priority uint8) (cancel []string) {
 // begin anew after a hash that was not right.
 func (p *modelPiece) failed() {
 	p.spoiled, p.started, p.sole, p.parole = true, 0, nil, false
+	if p.turns == nil {
+		p.turns = map[*modelRemote]int{}
+	}
 }
 
 // history drives a scheduler and its model through the same random events.
@@ -567,7 +583,7 @@ func (h *history) hurry(p *modelPiece) {
 			h.fail("%v is sent for %v as the third", r.real.addr, e.block)
 		}
 		if p.parole {
-			p.sole = r
+			p.entrust(r)
 		}
 		if len(r.queue) == 0 {
 			r.heard = h.now
@@ -636,7 +652,7 @@ func (h *history) finish(p *modelPiece) {
 		h.went = fmt.Sprint(p.index, " is verified")
 		h.s.clear(p.index, make([]uint64, len(p.blocks)))
 		cancel := h.m.unaskAll(p)
-		p.had, p.doubted, p.spoiled, p.moves, p.started, p.sole = true, false, false, 0, 0, nil
+		p.had, p.doubted, p.spoiled, p.turns, p.started, p.sole = true, false, false, nil, 0, nil
 		h.sameCancels(cancel, h.s.verified(p.index))
 	}
 }

@@ -450,6 +450,33 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4), "c would, and begins anew")
 	})
 
+	t.Run("a crowd passes it around", func(t *testing.T) {
+		sc := newSwarmScene(t, 1)
+		sc.join("a").rate = 70e3
+		for _, name := range []string{"c", "d", "e", "f", "g"} {
+			sc.join(name).rate = 0
+		}
+		sc.fetch("acac")
+		sc.s.spoil(0, truth)
+		sc.asks("c", 4)
+		require.Empty(t, sc.asks("d", 4), "who has shown nothing yet takes nothing")
+		for k, name := range []string{"d", "e", "f", "g"} {
+			sc.peers[[]string{"c", "d", "e", "f"}[k]].snubbed = true
+			require.Contains(t, sc.asks(name, 4), "0.0 0.1 0.2 0.3", "but from one who lets it wait for too long")
+		}
+		sc.now = sc.now.Add(2 * time.Second)
+		require.Equal(t, "0.0 0.1 0.2 0.3 -g:0.0 -g:0.1 -g:0.2 -g:0.3", sc.asks("a", 4), "however many have let it wait")
+		sc.peers["a"].choking = true
+		sc.s.giveBack(sc.peers["a"], everything)
+		sc.peers["c"].snubbed = false
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4))
+		sc.peers["a"].choking = false
+		sc.now = sc.now.Add(2 * time.Second)
+		require.Empty(t, sc.asks("a", 4), "who let it wait itself has to be so much sooner")
+		sc.now = sc.now.Add(2 * time.Second)
+		require.Contains(t, sc.asks("a", 4), "0.0 0.1 0.2 0.3")
+	})
+
 	t.Run("what an earlier run left is nobody's lie", func(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("a")
@@ -464,7 +491,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("a")
 		sc.join("b")
-		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts)}
+		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), turns: make(map[*remote]int)}
 		sc.fetch("aaaa")
 		for k, sender := range []string{"a", "b", "a", "a"} {
 			sc.s.started[0].blocks[k].sender = sc.s.senderOf(sc.peers[sender])

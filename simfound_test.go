@@ -148,6 +148,20 @@ func TestFoundCrowdTakesBlocksInTurns(t *testing.T) {
 	})
 }
 
+// A crowd that has sent nothing yet does not pass a piece on parole around among itself, while one that
+// has shown to be fast has nothing to do. Whoever took the piece used to make it harder for all others to
+// take it, and whoever let it wait until it was snubbed left it to any other of the crowd.
+func TestFoundCrowdPassesSpoiledPieceAround(t *testing.T) {
+	found(t, newSimContent(1, 64<<10, 4<<20), func(t *testing.T, m *simMeeting) {
+		m.meet(t, 200e3, simScript{corrupt: 20, eager: true})
+		m.meet(t, 70e3, simScript{eager: true})
+		for range 40 {
+			m.meet(t, 300, simScript{eager: true})
+		}
+		m.run(t, 90*time.Second)
+	})
+}
+
 // What a peer is asked for a second time, having been snubbed, and sends meanwhile in answer to the first
 // request, it is not asked for any more. The second request used to go out once there was room for
 // it: a block that is being uploaded had held it up.
@@ -197,7 +211,7 @@ func TestFoundManyOfOneAddress(t *testing.T) {
 				defer many.stop()
 				many.calls(10, netip.MustParseAddrPort("81.0.0.1:6881"), time.Second)
 				if seed := m.meet(t, 1e6, simScript{}); calls {
-					seed.later(70 * time.Second)
+					seed.later(90 * time.Second) // none of the many is new any more
 				} else {
 					seed.depart()
 					seed.comes(50*time.Second, 0, 0)

@@ -7,7 +7,7 @@ import "slices"
 // that a failure proves a liar, and a success shows by comparison who lied before.
 type suspicion struct {
 	attempts []attempt
-	moves    int // how often the piece was taken from its sole sender and begun anew
+	turns    map[*remote]int // how often each of those connected has been its sole sender
 }
 
 type attempt struct {
@@ -28,7 +28,7 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
 	}
 	u := s.spoiled[p.piece]
 	if u == nil {
-		u = new(suspicion)
+		u = &suspicion{turns: make(map[*remote]int)}
 		s.spoiled[p.piece] = u
 	}
 	first := a.senders[0]
@@ -43,6 +43,14 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
 	}
 	s.failed(i)
 	return liars
+}
+
+// entrust makes r the sole sender of p, which is on parole.
+func (s *scheduler) entrust(p *startedPiece, r *remote) {
+	if p.sole != r {
+		p.sole = r
+		s.spoiled[p.piece].turns[r]++
+	}
 }
 
 // clear notes that piece i passed its hash after it had failed. digests are of its true blocks; who

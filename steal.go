@@ -42,18 +42,21 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 
 // mayWrest tells whether r may take over o's k-th request with what that takes with it: a piece on
 // parole begins anew with its thief. That pays only if the thief has the whole of it sooner by the
-// same margin; else two that know nothing of each other's rate would take it in turns for ever. Each
-// time it has changed hands the margin doubles, so that one who is fast but chokes all the time
-// cannot keep a slow one from ever finishing it.
+// same margin.
 func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 	p := s.started[o.queue[k].piece]
 	return !p.parole || o.idle() || s.outdoes(r, o, p, k, now)
 }
 
 // outdoes tells whether r would have all of p sooner, by the margin, than o who has still to send k+1
-// blocks beside those of p that it was not asked for.
+// blocks beside those of p that it was not asked for. With each turn that r has had the margin doubles,
+// so that one who is fast but chokes all the time cannot keep a slow one from ever finishing p. One of
+// unknown rate is not expected as soon as one that has shown it: a crowd of such would pass p around.
 func (s *scheduler) outdoes(r, o *remote, p *startedPiece, k int, now time.Time) bool {
-	margin := time.Duration(2) << min(s.spoiled[p.piece].moves, 10)
+	margin := time.Duration(2) << min(s.spoiled[p.piece].turns[r], 10)
+	if r.rate <= 0 {
+		margin *= 4
+	}
 	return o.eta(k+p.free, now) > margin*r.eta(len(r.queue)+len(p.blocks)-1, now)
 }
 

@@ -184,10 +184,15 @@ func startTransmission(t *testing.T, r role) peer {
 		args = append(args, "--encryption-preferred")
 	}
 	// It verifies what is there of a torrent that is new to it, and ends if it looks at itself between
-	// that and its start, when it takes itself for stopped. Then it is started once more.
+	// that and its start, when it takes itself for stopped. Then it is started once more. It may have told
+	// the tracker of itself all the same: only once it says that it seeds does it stay.
 	program(t, "transmission-cli")
-	args = append([]string{"-c", `while "$@"; do :; done`, "sh", "transmission-cli"}, append(args, r.what)...)
-	return programPeer{run(t, "sh", args...), host, `State changed from "Incomplete" to "Complete"`}
+	args = append([]string{"-c", `while stdbuf -o0 "$@"; do :; done`, "sh", "transmission-cli"}, append(args, r.what)...)
+	p := run(t, "sh", args...)
+	if r.seed {
+		p.awaitText(t, "Seeding")
+	}
+	return programPeer{p, host, `State changed from "Incomplete" to "Complete"`}
 }
 
 func startRtorrent(t *testing.T, r role) peer {

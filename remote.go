@@ -34,37 +34,39 @@ type ask struct {
 	at time.Time
 }
 
-// lateBlocks remembers the latest blocks that were asked for and given back: at least maxLate of them,
-// at most twice as many.
-type lateBlocks struct{ fresh, old map[blockID]struct{} }
+// lateBlocks remembers the latest blocks that were asked for and given back, and how often: at least maxLate
+// of them, at most twice as many.
+type lateBlocks struct{ fresh, old map[blockID]int }
 
 // maxLate is so many blocks that what was given back before them is not expected any more.
 const maxLate = 4096
 
 func (l *lateBlocks) add(id blockID) {
-	if len(l.fresh) >= maxLate {
+	if _, known := l.fresh[id]; !known && len(l.fresh) >= maxLate {
 		l.old, l.fresh = l.fresh, nil
 	}
 	if l.fresh == nil {
-		l.fresh = make(map[blockID]struct{})
+		l.fresh = make(map[blockID]int)
 	}
+	l.fresh[id] += l.old[id] + 1
 	delete(l.old, id)
-	l.fresh[id] = struct{}{}
 }
 
-// take forgets id and tells whether it was remembered.
+// take forgets id once and tells whether it was remembered.
 func (l *lateBlocks) take(id blockID) bool {
-	was := l.has(id)
-	delete(l.fresh, id)
-	delete(l.old, id)
-	return was
+	for _, m := range []map[blockID]int{l.fresh, l.old} {
+		if n := m[id]; n > 1 {
+			m[id] = n - 1
+			return true
+		} else if n == 1 {
+			delete(m, id)
+			return true
+		}
+	}
+	return false
 }
 
-func (l *lateBlocks) has(id blockID) bool {
-	_, fresh := l.fresh[id]
-	_, old := l.old[id]
-	return fresh || old
-}
+func (l *lateBlocks) has(id blockID) bool { return l.fresh[id]+l.old[id] > 0 }
 
 // guessedRate is what a peer of unknown rate is taken to send, bytes a second.
 const guessedRate = 64 << 10

@@ -47,7 +47,7 @@ type modelRemote struct {
 	all      bool // it had every piece when it told of them all at once, and lost none since
 	has      []bool
 	queue    []blockID
-	late     map[blockID]bool
+	late     map[blockID]int
 	choking  bool
 	snubbed  bool
 	allowed  map[int]bool
@@ -108,7 +108,7 @@ func (m *modelScheduler) unask(r *modelRemote, id blockID) {
 	b := m.block(id)
 	b.owners = slices.DeleteFunc(slices.Clone(b.owners), func(o *modelRemote) bool { return o == r })
 	r.queue = slices.DeleteFunc(slices.Clone(r.queue), func(k blockID) bool { return k == id })
-	r.late[id] = true
+	r.late[id]++
 }
 
 // unaskAll ends all requests for a piece, and tells whom of what.
@@ -298,8 +298,10 @@ func (m *modelScheduler) received(r *modelRemote, id blockID, now time.Time) (v 
 	switch {
 	case asked:
 		r.queue = slices.DeleteFunc(slices.Clone(r.queue), func(k blockID) bool { return k == id })
-	case r.late[id]:
-		delete(r.late, id)
+	case r.late[id] > 0:
+		if r.late[id]--; r.late[id] == 0 {
+			delete(r.late, id)
+		}
 	default:
 		return unasked, nil
 	}
@@ -454,7 +456,7 @@ func (h *history) event() {
 	case op < 4 && len(h.m.remotes) < 6 || r == nil:
 		h.went = "join"
 		has, bits := h.someHave()
-		r := &modelRemote{real: new(remote), has: has, all: !slices.Contains(has, false), late: make(map[blockID]bool), allowed: make(map[int]bool)}
+		r := &modelRemote{real: new(remote), has: has, all: !slices.Contains(has, false), late: make(map[blockID]int), allowed: make(map[int]bool)}
 		r.real.has = bits
 		h.s.join(r.real, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(h.step)))
 		h.m.remotes = append(h.m.remotes, r)

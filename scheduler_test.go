@@ -576,4 +576,19 @@ func TestLateBlocksAreBounded(t *testing.T) {
 	}
 }
 
+// Who is asked twice for a block, and told both times that it is not wanted any more, may answer twice.
+func TestLateBlocksAreCounted(t *testing.T) {
+	sc := newSwarmScene(t, 1)
+	a := sc.join("a")
+	for range 2 {
+		require.Equal(t, "0.0", sc.asks("a", 1))
+		sc.s.giveBack(a, everything)
+	}
+	sc.asks("a", 1)
+	sc.sends("a", 0, 0, accepted)
+	sc.sends("a", 0, 0, wasted)
+	sc.sends("a", 0, 0, wasted)
+	sc.sends("a", 0, 0, unasked)
+}
+
 func (l *lateBlocks) len() int { return len(l.fresh) + len(l.old) }

@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"cmp"
 	"sync"
 	"time"
 )
@@ -23,7 +24,8 @@ type blockMemory struct {
 	free    [][]byte
 	low     int // the least that free held since the last trim
 	trimmed time.Time
-	kept    int64 // bytes in started pieces, never more than maxStartedMemory
+	most    int64 // bytes in started pieces, maxStartedMemory unless it was set before init
+	kept    int64 // bytes in them, never more than most
 	keepers int   // downloads that keep some
 }
 
@@ -33,7 +35,10 @@ type keeper struct {
 	flushing int   // its whole pieces on their way to storage, which will give their blocks back
 }
 
-func (m *blockMemory) init() { m.room.L = &m.mu }
+func (m *blockMemory) init() {
+	m.room.L = &m.mu
+	m.most = cmp.Or(m.most, maxStartedMemory)
+}
 
 // get returns a buffer of blockSize bytes.
 func (m *blockMemory) get() []byte {
@@ -79,9 +84,9 @@ func (m *blockMemory) fits(k *keeper) bool {
 	if k.kept > 0 {
 		others--
 	}
-	below := k.kept+blockSize <= maxStartedMemory/int64(others+1)
-	left := maxStartedMemory - m.kept
-	return left >= blockSize && (below || left > maxStartedMemory/reservedMemory)
+	below := k.kept+blockSize <= m.most/int64(others+1)
+	left := m.most - m.kept
+	return left >= blockSize && (below || left > m.most/reservedMemory)
 }
 
 // keep counts one more block as kept in a started piece of k, if there is room for it.

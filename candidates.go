@@ -342,7 +342,9 @@ func (k *candidate) promise(l *candidate) int {
 
 func (k *candidate) better(l *candidate) bool { return k.promise(l) > 0 }
 
-func (k *candidate) sooner(l *candidate) bool { return k.due.Before(l.due) }
+func (k *candidate) sooner(l *candidate) bool {
+	return cmp.Or(k.due.Compare(l.due), k.addr.Compare(l.addr)) < 0
+}
 
 // queue puts k where it is dialled from when it is due.
 func (c *candidates) queue(k *candidate, now time.Time) {

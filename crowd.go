@@ -58,8 +58,8 @@ func (d *Download) dropUseless(now time.Time) bool {
 	return len(out) > 0
 }
 
-// dropCrowding drops a peer for one at another address, if there is one whose address has more places than
-// a public one may have, and that other has not.
+// dropCrowding drops a peer for one at another address, however new it is, if there is one whose address has
+// more places than a public one may have, and that other has not.
 func (d *Download) dropCrowding(other netip.Addr, now time.Time) bool {
 	places := make(map[netip.Addr]int)
 	crowding := make(map[int]bool)
@@ -74,7 +74,11 @@ func (d *Download) dropCrowding(other netip.Addr, now time.Time) bool {
 	if places[other] >= maxPerAddress {
 		return false
 	}
-	out := worst(now, slices.DeleteFunc(d.worths(now), func(p peerWorth) bool { return !crowding[p.id] }), 1)
+	worths := slices.DeleteFunc(d.worths(now), func(p peerWorth) bool { return !crowding[p.id] })
+	for k := range worths {
+		worths[k].joined = time.Time{}
+	}
+	out := worst(now, worths, 1)
 	d.drop(out, errTurnover)
 	return len(out) > 0
 }
@@ -135,6 +139,7 @@ func (d *Download) drop(numbers []int, why error) {
 
 var (
 	errTwice    = errors.New("connected twice")
+	errUseless  = errors.New("neither side is interested")
 	errTurnover = errors.New("makes room for another")
 	errShared   = errors.New("makes room for another download")
 )

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -287,8 +289,8 @@ func (d *Download) examine() bool {
 		d.fail(err)
 		return false
 	}
-	for i, blocks := range partial {
-		if !d.sched.have.Has(i) && blocks.Count() > 0 {
+	for _, i := range slices.Sorted(maps.Keys(partial)) {
+		if blocks := partial[i]; !d.sched.have.Has(i) && blocks.Count() > 0 {
 			p := d.sched.restore(i, &blocks)
 			d.assemblies[int32(i)] = &assembly{seq: p.seq, direct: true, touched: now}
 			d.finishPiece(int32(i))
@@ -425,7 +427,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 		} else if p.idleSince.IsZero() {
 			p.idleSince = now
 		} else if now.Sub(p.idleSince) > uselessTimeout {
-			p.stopLocked(errors.New("neither side is interested"))
+			p.stopLocked(errUseless)
 		}
 	}
 	d.turnOver(now)

@@ -569,9 +569,9 @@ func (h *simHost) roundTrip(ctx context.Context, to netip.AddrPort) error {
 		answers = answers && !l.host.cut
 	}
 	h.net.mu.Unlock()
-	var answered <-chan time.Time
+	var answered <-chan struct{}
 	if answers {
-		answered = time.After(rtt)
+		answered = h.net.pause(rtt)
 	}
 	select {
 	case <-ctx.Done():

@@ -82,6 +82,7 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial, listen: old.listen, listenPacket: old.listenPacket,
 		HTTPClient: old.HTTPClient, Logger: old.Logger, seed: old.seed + 1,
 	}
+	s.client.memory.most = old.memory.most
 	s.start(ctx, t)
 }
 
@@ -103,7 +104,7 @@ func simWait(atMost time.Duration, all ...*simDownload) {
 		for !s.done() && time.Now().Before(end) {
 			select {
 			case <-s.Done():
-			case <-time.After(500 * time.Millisecond):
+			case <-time.After(500*time.Millisecond + 1): // not when the clients look after things
 				synctest.Wait()
 				for _, s := range all {
 					s.sample()
@@ -145,7 +146,7 @@ func (s *simDownload) fault(format string, args ...any) {
 // sample checks, while nothing moves, what must hold at every moment of a download.
 func (s *simDownload) sample() {
 	s.kept = max(s.kept, s.memory())
-	if s.kept > maxStartedMemory {
+	if s.kept > s.client.memory.most {
 		s.fault("started pieces keep %d bytes", s.kept)
 	}
 	d := s.Download

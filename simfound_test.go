@@ -211,13 +211,13 @@ func TestFoundManyOfOneAddress(t *testing.T) {
 				defer many.stop()
 				many.calls(10, netip.MustParseAddrPort("81.0.0.1:6881"), time.Second)
 				if seed := m.meet(t, 1e6, simScript{}); calls {
-					seed.later(90 * time.Second) // none of the many is new any more
+					seed.later(20 * time.Second)
 				} else {
 					seed.depart()
-					seed.comes(50*time.Second, 0, 0)
+					seed.comes(20*time.Second, 0, 0)
 				}
 				m.options.MaxPeers = 5
-				m.run(t, 150*time.Second)
+				m.run(t, 90*time.Second)
 			})
 		})
 	}

@@ -40,8 +40,10 @@ type simHistory struct {
 
 	ready    time.Duration  // when the last honest content has come within reach
 	hopeless bool           // some of what is wanted nobody has
-	patience time.Duration  // what misbehaviour may cost, beside the bytes
+	patience time.Duration  // what absence may cost, beside the bytes
+	silence  bool           // somebody may let a block wait until he is snubbed, however many do
 	kinds    map[string]int // faults drawn
+	accused  []string       // blameless peers whom a client has dropped for an offence; net.mu guards it
 	notes    []string
 	trace    func(format string, args ...any) // nil, or where every message is shown
 }
@@ -77,7 +79,7 @@ func (h *simHistory) seconds(low, high float64) time.Duration {
 func drawHistory(n *simNet, seed uint64) *simHistory {
 	h := &simHistory{
 		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: n, tracker: newSimTracker(seed),
-		liars: map[netip.Addr]bool{}, stash: map[*simPeer]Bitfield{}, kinds: map[string]int{}, patience: 15 * time.Second,
+		liars: map[netip.Addr]bool{}, stash: map[*simPeer]Bitfield{}, kinds: map[string]int{}, patience: 10 * time.Second,
 	}
 	h.drawContent()
 	for range 1 + h.rng.IntN(2)*h.rng.IntN(3) {
@@ -167,6 +169,10 @@ func (h *simHistory) drawClient() {
 	if h.chance(6) {
 		o.MaxPeers = 20
 	}
+	if h.chance(6) {
+		h.kinds["little memory"]++
+		c.memory.most = int64(h.between(blockSize/2, 1<<20))
+	}
 	s := simSetup{host: host, client: c, options: o, onDisk: h.chance(8)}
 	if s.onDisk && h.chance(2) {
 		h.kinds["stopped and started again"]++
@@ -253,7 +259,7 @@ func (h *simHistory) drawAnchors() {
 			for _, s := range h.options {
 				p.calls(1, s.host.addr(6881), stays/3)
 			}
-			h.patience += 2 * (stays + away)
+			h.silence = true
 			h.anchors = h.anchors[:len(h.anchors)-1] // not to be counted on
 			h.anchors = append(h.anchors, h.newPeer("honest", h.between(20e3, 8e6), simScript{}))
 			p = h.anchors[len(h.anchors)-1]
@@ -305,7 +311,7 @@ func (h *simHistory) drawHonest() {
 	if h.chance(3) {
 		p.host.unplugLater(h.seconds(1, 60), p)
 		h.kinds["power lost"]++
-		h.patience += 30 * time.Second
+		h.silence = true
 	}
 	p.comes(h.seconds(0.001, 60), 0, 0)
 	if h.chance(2) {
@@ -356,9 +362,10 @@ func (h *simHistory) ideal() time.Duration {
 	return time.Duration(most * float64(time.Second))
 }
 
-// start sets the clients going.
+// start sets the clients going, no two in the same instant: what they do by the clock then has an order.
 func (h *simHistory) start(t *testing.T) {
 	for _, s := range h.options {
+		<-h.net.pause(time.Microsecond)
 		ctx := t.Context()
 		if s.onDisk {
 			s.options.Dir = t.TempDir()
@@ -369,6 +376,7 @@ func (h *simHistory) start(t *testing.T) {
 			t.Cleanup(cancel)
 		}
 		s.host.watch(h.content).trace = h.trace
+		s.client.Logger = h.witness(s)
 		d := simStart(ctx, t, s.host, h.content, h.tracker, s.options, s.client)
 		h.clients = append(h.clients, d)
 		if s.stops > 0 {
@@ -401,7 +409,11 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 		slowest = min(slowest, p.host.up.rate)
 	}
 	piece := time.Duration(float64(min(h.content.pieceLength, h.content.total)) / slowest * float64(time.Second))
-	return h.ready + ideal*3/2 + 2*again + piece + h.patience
+	bound := h.ready + ideal*3/2 + 2*again + piece + h.patience
+	if h.silence {
+		bound += snubTimeout + 5*time.Second
+	}
+	return bound
 }
 
 // check asks everything of a history that has run.
@@ -431,6 +443,9 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 		faults = append(faults, h.checkBans(s, sum)...)
 		faults = append(faults, h.checkBytes(s, sum)...)
 	}
+	h.net.mu.Lock()
+	faults = append(faults, h.accused...)
+	h.net.mu.Unlock()
 	for _, p := range h.peers {
 		p.mu.Lock()
 		faults = append(faults, p.faults...)
@@ -482,9 +497,6 @@ func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string
 
 // checkBytes asks that what came beyond the content is accounted for.
 func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []string) {
-	if s.client.Encryption != DisableEncryption {
-		return nil // the ledger does not understand all that it hears
-	}
 	s.mu.Lock()
 	steals := s.steals + s.sched.steals
 	s.mu.Unlock()

@@ -31,7 +31,7 @@ func cut(name string, at func(bytes int64) fault) simKind {
 
 // misbehaves sets a peer going that is not to be counted on.
 func (h *simHistory) misbehaves(p *simPeer) {
-	h.patience += 25 * time.Second // until it is known for what it is
+	h.silence = true
 	if p.corrupt > 0 || p.name == "garbage" {
 		h.liars[p.host.ip] = true
 	}
@@ -117,7 +117,7 @@ var simKinds = []simKind{
 		if h.hopeless {
 			p.have.clear(h.wanted[0])
 		}
-		h.patience += 25 * time.Second
+		h.silence = true
 		p.comes(0, h.seconds(1, 20), h.seconds(1, 20))
 		for _, s := range h.options {
 			p.calls(1, s.host.addr(6881), h.seconds(1, 20))

@@ -85,6 +85,16 @@ func (n *simNet) after(d time.Duration, do func()) {
 	}
 }
 
+// pause returns a channel that is closed in d. Timers of one instant fire in an order drawn by lot; pauses
+// end in the order they began.
+func (n *simNet) pause(d time.Duration) <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	over := make(chan struct{})
+	n.after(d, func() { close(over) })
+	return over
+}
+
 func (n *simNet) setTimer(at, d time.Duration) {
 	n.wake = at
 	n.timer.Reset(d)

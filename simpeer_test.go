@@ -32,7 +32,7 @@ type simPeer struct {
 	port     uint16
 	have     Bitfield // what it can give
 	listener net.Listener
-	sessions map[*simSession]bool
+	sessions []*simSession
 	running  sync.WaitGroup
 
 	blocks int                 // sent, in all
@@ -75,10 +75,9 @@ func newSimPeer(name string, host *simHost, port uint16, content *simContent, sc
 	return &simPeer{
 		ctx: ctx, leave: leave,
 		name: name, host: host, port: port, content: content, simScript: script,
-		rng:      rand.New(rand.NewPCG(uint64(port), uint64(host.ip.As16()[15]))),
-		have:     fullBitfield(content.NumPieces()),
-		sessions: map[*simSession]bool{},
-		lies:     map[simRequest]bool{},
+		rng:  rand.New(rand.NewPCG(uint64(port), uint64(host.ip.As16()[15]))),
+		have: fullBitfield(content.NumPieces()),
+		lies: map[simRequest]bool{},
 	}
 }
 
@@ -123,7 +122,7 @@ func (p *simPeer) depart() {
 			p.tracker.remove(p.host.addr(p.port))
 		}
 	}
-	for s := range p.sessions {
+	for _, s := range p.sessions {
 		s.conn.Close()
 	}
 }
@@ -152,7 +151,7 @@ func (p *simPeer) wait(d time.Duration) bool {
 	select {
 	case <-p.ctx.Done():
 		return false
-	case <-time.After(d):
+	case <-p.host.net.pause(d):
 		return true
 	}
 }
@@ -170,11 +169,11 @@ func (p *simPeer) speak(conn net.Conn, dialled bool) {
 		p.mu.Unlock()
 		return
 	}
-	p.sessions[s] = true
+	p.sessions = append(p.sessions, s)
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
-		delete(p.sessions, s)
+		p.sessions = slices.DeleteFunc(p.sessions, func(o *simSession) bool { return o == s })
 		s.over = true
 		close(s.done)
 		s.wake.Broadcast()
@@ -301,7 +300,7 @@ func (s *simSession) open() {
 		p.running.Go(func() {
 			select {
 			case <-s.done:
-			case <-time.After(p.leaveAfter):
+			case <-p.host.net.pause(p.leaveAfter):
 				s.conn.Close()
 			}
 		})
@@ -321,7 +320,7 @@ func (s *simSession) every(d time.Duration, do func()) {
 			select {
 			case <-s.done:
 				return
-			case <-time.After(d):
+			case <-s.peer.host.net.pause(d):
 			}
 			s.peer.mu.Lock()
 			do()
@@ -437,7 +436,7 @@ func (s *simSession) payload(b []byte) error {
 		select {
 		case <-s.done:
 			return io.ErrClosedPipe
-		case <-time.After(p.drip):
+		case <-p.host.net.pause(p.drip):
 		}
 	}
 	_, err := s.conn.Write(b)

@@ -195,7 +195,7 @@ func (p *simPeer) gain(piece int) {
 	if !p.have.set(piece) {
 		return
 	}
-	for s := range p.sessions {
+	for _, s := range p.sessions {
 		s.say(wire.AppendHave(nil, uint32(piece)))
 	}
 }

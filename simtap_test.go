@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -427,14 +428,17 @@ func (m simHead) String() string {
 type simFrames struct {
 	hear func(simHead)  // a message, or the head of a piece
 	data func(b []byte) // payload of a piece
-	deaf func()         // this is no plain peer connection
+	deaf func()         // this is no peer connection that can be understood
 	end  func()         // of a piece
 	head [4 + 13]byte   // of the current message
 	have int            // bytes of head
 	skip int            // bytes of the current message beyond its head
 	came int            // bytes of the handshake that came
-	mute bool           // this is no plain peer connection
+	mute bool           // this is no peer connection that can be understood
 	this wire.ID        // of the current message
+
+	hidden bool   // the handshake is
+	before []byte // what came of it
 }
 
 // simProtocol is what a connection that is not encrypted begins with.
@@ -443,12 +447,17 @@ const simProtocol = "\x13BitTorrent protocol"
 func (f *simFrames) feed(b []byte) {
 	for len(b) > 0 && !f.mute {
 		switch {
+		case f.hidden:
+			f.before = append(f.before, b...)
+			b = f.reveal()
 		case f.came < wire.HandshakeSize:
 			n := min(len(b), wire.HandshakeSize-f.came)
 			if k := min(f.came, len(simProtocol)); k < len(simProtocol) {
-				f.mute = f.mute || !strings.HasPrefix(simProtocol[k:], string(b[:min(n, len(simProtocol)-k)]))
-				if f.mute && f.deaf != nil {
-					f.deaf()
+				f.hidden = !strings.HasPrefix(simProtocol[k:], string(b[:min(n, len(simProtocol)-k)]))
+				if f.hidden {
+					f.before = append([]byte(simProtocol[:k]), b...)
+					b = f.reveal()
+					continue
 				}
 			}
 			f.came, b = f.came+n, b[n:]
@@ -479,6 +488,28 @@ func (f *simFrames) feed(b []byte) {
 		}
 	}
 }
+
+// reveal finds where a hidden handshake is over and plain text begins: with the other handshake of whoever
+// was called, with the extended one of whoever called. It returns what came of that. Two that only prefer
+// to be encrypted hide no more.
+func (f *simFrames) reveal() []byte {
+	rest := f.before
+	if at := bytes.Index(rest, []byte(simProtocol)); at >= 0 {
+		rest = rest[at:]
+	} else if at := simExtended.FindIndex(rest); at != nil {
+		rest, f.came = rest[at[0]:], wire.HandshakeSize
+	} else {
+		if f.mute = len(rest) > 4<<10; f.mute && f.deaf != nil {
+			f.deaf()
+		}
+		return nil
+	}
+	f.hidden, f.before = false, nil
+	return rest
+}
+
+// simExtended is an extended handshake.
+var simExtended = regexp.MustCompile(`(?s)\x00\x00..\x14\x00d1:`)
 
 // heard acts when as much of the head has come as was asked for.
 func (f *simFrames) heard(have int) {

@@ -82,7 +82,7 @@ func (s simTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	select {
 	case <-req.Context().Done():
 		return nil, req.Context().Err()
-	case <-time.After(s.tracker.delay):
+	case <-s.host.net.pause(s.tracker.delay):
 	}
 	if s.tracker.answer != nil {
 		return s.tracker.answer(req)

@@ -8,12 +8,16 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 var (
@@ -26,31 +30,66 @@ var (
 // history has to show is in simHistory.check; one that fails names its seed, and -seed replays it. They
 // are no subtests, of which thousands would be listed behind the figures.
 func TestSwarm(t *testing.T) {
-	sum := &simFigures{kinds: map[string]int{}, wasted: map[string]int64{}}
+	oneCourse(t)
+	sum := newSimFigures()
 	first, n := *swarmFirst, *swarmSeeds
 	if *swarmSeed >= 0 {
 		first, n = *swarmSeed, 1
 	}
-	var running sync.WaitGroup
-	turns := make(chan struct{}, runtime.GOMAXPROCS(0))
 	for seed := first; seed < first+int64(n); seed++ {
-		turns <- struct{}{}
-		running.Go(func() {
-			defer func() { <-turns }()
-			defer nameSeed(seed)
-			synctest.Test(t, func(t *testing.T) { runHistory(t, uint64(seed), sum) })
-		})
+		runSeed(t, uint64(seed), sum)
 	}
-	running.Wait()
 	t.Log(sum)
 }
 
-// nameSeed says which history it was that panicked, as one does that leaves a goroutine behind.
-func nameSeed(seed int64) {
-	if why := recover(); why != nil {
-		fmt.Fprintf(os.Stderr, "The history of seed %d:\n", seed)
-		panic(why)
+// A history takes the same course whenever it is drawn.
+func TestHistoryRepeats(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector draws the order of goroutines by lot")
 	}
+	oneCourse(t)
+	const seeds = 40
+	same := 0
+	for seed := range uint64(seeds) {
+		one, other := newSimFigures(), newSimFigures()
+		runSeed(t, seed, one)
+		runSeed(t, seed, other)
+		if one.String() == other.String() && slices.Equal(one.took, other.took) {
+			same++
+		}
+	}
+	t.Logf("%d of %d", same, seeds)
+	require.Greater(t, same, seeds*3/4, "the runtime draws a little by lot, too")
+}
+
+// oneCourse has histories take the same course each time: one processor runs them, no garbage is collected
+// meanwhile, and every random source has a seed, but for those of the Go runtime, which draws the order of
+// the keys of a map and of the timers of one instant, and takes one of the cases of a select that are ready.
+func oneCourse(t *testing.T) {
+	procs, percent := runtime.GOMAXPROCS(1), debug.SetGCPercent(-1)
+	t.Cleanup(func() {
+		runtime.GOMAXPROCS(procs)
+		debug.SetGCPercent(percent)
+	})
+}
+
+// runSeed runs one history in a goroutine of its own, the end of which a failure is. It says which history
+// it was that panics, as one does that leaves a goroutine behind.
+func runSeed(t *testing.T, seed uint64, sum *simFigures) {
+	runtime.GC()
+	cryptotest.SetGlobalRandom(t, seed)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if why := recover(); why != nil {
+				fmt.Fprintf(os.Stderr, "The history of seed %d:\n", seed)
+				panic(why)
+			}
+		}()
+		synctest.Test(t, func(t *testing.T) { runHistory(t, seed, sum) })
+	}()
+	<-done
 }
 
 func runHistory(t *testing.T, seed uint64, sum *simFigures) {
@@ -84,8 +123,13 @@ type simFigures struct {
 	received             int64
 	wasted               map[string]int64 // by kind
 	steals               int64
-	slowest              float64 // time taken over its bound
+	took                 []time.Duration // by the downloads, in the order they were looked at
+	slowest              float64         // of these, over its bound
 	slowestSeed          uint64
+}
+
+func newSimFigures() *simFigures {
+	return &simFigures{kinds: map[string]int{}, wasted: map[string]int64{}}
 }
 
 // history takes a history into account.
@@ -104,6 +148,7 @@ func (f *simFigures) download(seed uint64, took, bound time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.downloads++
+	f.took = append(f.took, took)
 	if r := float64(took) / float64(bound); r > f.slowest {
 		f.slowest, f.slowestSeed = r, seed
 	}

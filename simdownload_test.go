@@ -143,7 +143,8 @@ func (s *simDownload) fault(format string, args ...any) {
 	}
 }
 
-// sample checks, while nothing moves, what must hold at every moment of a download.
+// sample checks, while nothing moves, what must hold at every moment of a download: of what is needed by the
+// download's own account, and of what passed between it and its peers by the ledger's.
 func (s *simDownload) sample() {
 	s.kept = max(s.kept, s.memory())
 	if s.kept > s.client.memory.most {
@@ -152,6 +153,8 @@ func (s *simDownload) sample() {
 	d := s.Download
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	s.host.net.mu.Lock()
+	defer s.host.net.mu.Unlock()
 	if d.checking || d.ctx.Err() != nil {
 		return
 	}
@@ -161,20 +164,25 @@ func (s *simDownload) sample() {
 		if p.closing != nil {
 			continue
 		}
-		wanted := -1
+		w := s.ledger.watchOf(p.conn.addr)
+		if w == nil || w.busy {
+			continue // what was said may not have been written yet
+		}
+		wanted, perhaps := -1, -1
 		for i := range d.sched.need.All() {
-			if r.holds(i) {
+			if has, doubt := w.offers(i); has && doubt {
+				perhaps = i
+			} else if has {
 				wanted = i
-				break
 			}
 		}
-		if p.amInterested != (wanted >= 0) {
-			s.fault("interested in %v is %t, it has the wanted piece %d", p.conn.addr, p.amInterested, wanted)
+		if wanted >= 0 && !w.wanting || wanted < 0 && perhaps < 0 && w.wanting {
+			s.fault("said to %v that we are interested: %t, it has the wanted piece %d", p.conn.addr, w.wanting, wanted)
 		}
-		if r.choking || r.snubbed || len(r.queue) > 0 || len(d.gate.limits) > 0 {
+		if !w.unchoked || r.snubbed || len(r.queue) > 0 || len(d.gate.limits) > 0 {
 			continue
 		}
-		if i := s.couldAsk(r); i >= 0 {
+		if i := s.couldAsk(r, w); i >= 0 {
 			starved[r] = fmt.Sprintf("%v is asked for nothing, though piece %d is wanted and free", p.conn.addr, i)
 			if st := d.sched.started[int32(i)]; st != nil && st.sole != nil {
 				o := st.sole
@@ -190,9 +198,9 @@ func (s *simDownload) sample() {
 
 // couldAsk finds a piece of which a peer could be asked for a block that nobody was asked for, in
 // the slow and plain way; -1 if there is none. The download's mutex is held.
-func (s *simDownload) couldAsk(r *remote) int {
+func (s *simDownload) couldAsk(r *remote, w *simWatch) int {
 	for i := range s.sched.need.All() {
-		if !r.holds(i) {
+		if has, doubt := w.offers(i); !has || doubt {
 			continue
 		}
 		p := s.sched.started[int32(i)]

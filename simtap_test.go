@@ -68,15 +68,31 @@ func (h *simHost) watch(c *simContent) *simLedger {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	h.ledger = l
-	h.tap = func(c *simConn) simTap {
-		w := &simWatch{ledger: l, conn: c, peer: c.remote, asked: map[simRequest]bool{}, once: map[simRequest]bool{}, allowed: map[uint32]bool{}, crossed: map[simRequest]bool{}}
-		w.in.hear, w.in.data, w.in.end = w.incoming, w.payload, w.arrived
+	h.tap = func(conn *simConn) simTap {
+		w := &simWatch{
+			ledger: l, conn: conn, peer: conn.remote, theirs: newBitfield(c.NumPieces()), refused: map[uint32]bool{}, allowed: map[uint32]bool{},
+			asked: map[simRequest]bool{}, once: map[simRequest]bool{}, crossed: map[simRequest]bool{},
+		}
+		w.in.hear, w.in.data, w.in.bits, w.in.end = w.incoming, w.payload, w.bitfield, w.arrived
 		w.out.hear = w.outgoing
 		w.in.deaf = func() { l.deaf = true }
 		l.watches[w] = true
 		return w
 	}
 	return l
+}
+
+// watchOf is who listens in on the connection to an address, nil if that is not one. The caller holds the
+// network's mutex.
+func (l *simLedger) watchOf(peer netip.AddrPort) (watch *simWatch) {
+	for w := range l.watches {
+		if w.peer == peer && watch != nil {
+			return nil
+		} else if w.peer == peer {
+			watch = w
+		}
+	}
+	return watch
 }
 
 // look gives what read returns, read under the network's mutex.
@@ -129,6 +145,9 @@ type simWatch struct {
 
 	crossed  map[simRequest]bool // asked in the instant of a choke
 	unchoked bool                // they let us ask
+	theirs   Bitfield            // what they say they have
+	refused  map[uint32]bool     // of these, what they rejected: they may have it no more
+	wanting  bool                // we said that we are interested
 	chokedAt time.Duration
 	allowed  map[uint32]bool // pieces that may be asked for in spite of a choke (BEP 6)
 }
@@ -158,6 +177,11 @@ func (w *simWatch) ended() {
 		}
 	}
 	delete(w.ledger.watches, w)
+}
+
+// offers tells whether they say that they have a piece, and whether that is in doubt.
+func (w *simWatch) offers(piece int) (has, doubt bool) {
+	return w.theirs.Has(piece), w.refused[uint32(piece)]
 }
 
 // settle ends the time in which a copy of a block is under way here.
@@ -221,6 +245,8 @@ func (w *simWatch) outgoing(m simHead) {
 		}
 	case wire.Cancel:
 		w.settle(q)
+	case wire.Interested, wire.NotInterested:
+		w.wanting = m.id == wire.Interested
 	}
 }
 
@@ -232,6 +258,12 @@ func (w *simWatch) incoming(m simHead) {
 	switch m.id {
 	case wire.Unchoke:
 		w.unchoked = true
+	case wire.Have:
+		if int64(m.index) < int64(w.theirs.Len()) {
+			w.theirs.set(int(m.index))
+		}
+	case wire.HaveAll:
+		w.theirs = fullBitfield(w.theirs.Len())
 	case wire.AllowedFast:
 		w.allowed[m.index] = true
 	case wire.Choke:
@@ -240,10 +272,22 @@ func (w *simWatch) incoming(m simHead) {
 			w.settle(q)
 		}
 	case wire.Reject:
+		w.refused[m.index] = true
 		w.settle(simRequest{m.index, m.begin, m.length})
 	case wire.Piece:
 		w.block = simRequest{m.index, m.begin, m.length}
 		w.lie, w.at = l.content.block(m.index, m.begin, m.length) == nil, 0
+	}
+}
+
+// bitfield takes note of a part of one, from the so-many-th byte on.
+func (w *simWatch) bitfield(at int, b []byte) {
+	for k, v := range b {
+		for bit := range 8 {
+			if i := 8*(at+k) + bit; v&(0x80>>bit) != 0 && i < w.theirs.Len() {
+				w.theirs.set(i)
+			}
+		}
 	}
 }
 
@@ -426,16 +470,18 @@ func (m simHead) String() string {
 // simFrames cuts one way of a connection into messages. It is a parser of its own, so that the library's
 // does not judge itself.
 type simFrames struct {
-	hear func(simHead)  // a message, or the head of a piece
-	data func(b []byte) // payload of a piece
-	deaf func()         // this is no peer connection that can be understood
-	end  func()         // of a piece
-	head [4 + 13]byte   // of the current message
-	have int            // bytes of head
-	skip int            // bytes of the current message beyond its head
-	came int            // bytes of the handshake that came
-	mute bool           // this is no peer connection that can be understood
-	this wire.ID        // of the current message
+	hear func(simHead)          // a message, or the head of a piece
+	data func(b []byte)         // payload of a piece
+	bits func(at int, b []byte) // payload of a bitfield, nil if nobody cares
+	deaf func()                 // this is no peer connection that can be understood
+	end  func()                 // of a piece
+	head [4 + 13]byte           // of the current message
+	have int                    // bytes of head
+	skip int                    // bytes of the current message that are to come
+	size int                    // of its payload
+	came int                    // bytes of the handshake that came
+	mute bool                   // this is no peer connection that can be understood
+	this wire.ID                // of the current message
 
 	hidden bool   // the handshake is
 	before []byte // what came of it
@@ -465,6 +511,8 @@ func (f *simFrames) feed(b []byte) {
 			n := min(len(b), f.skip)
 			if f.this == wire.Piece && f.data != nil {
 				f.data(b[:n])
+			} else if f.this == wire.Bitfield && f.bits != nil {
+				f.bits(f.size-f.skip, b[:n])
 			}
 			f.skip, b = f.skip-n, b[n:]
 			f.finish()
@@ -490,14 +538,22 @@ func (f *simFrames) feed(b []byte) {
 }
 
 // reveal finds where a hidden handshake is over and plain text begins: with the other handshake of whoever
-// was called, with the extended one of whoever called. It returns what came of that. Two that only prefer
-// to be encrypted hide no more.
+// was called, with the extended one of whoever called, and the bitfield before that. It returns what came of
+// that. Two that only prefer to be encrypted hide no more.
 func (f *simFrames) reveal() []byte {
 	rest := f.before
 	if at := bytes.Index(rest, []byte(simProtocol)); at >= 0 {
 		rest = rest[at:]
 	} else if at := simExtended.FindIndex(rest); at != nil {
-		rest, f.came = rest[at[0]:], wire.HandshakeSize
+		begin := at[0]
+		for k := range min(begin-4, 1<<10) { // bytes of a bitfield; have all has none
+			head := rest[begin-k-5:]
+			if size := binary.BigEndian.Uint32(head); size == uint32(k+1) && (head[4] == byte(wire.Bitfield) || k == 0 && head[4] == byte(wire.HaveAll)) {
+				begin -= k + 5
+				break
+			}
+		}
+		rest, f.came = rest[begin:], wire.HandshakeSize
 	} else {
 		if f.mute = len(rest) > 4<<10; f.mute && f.deaf != nil {
 			f.deaf()
@@ -533,7 +589,10 @@ func (f *simFrames) heard(have int) {
 	if m.id == wire.Piece {
 		m.length = uint32(max(0, size-9))
 	}
-	f.skip = size + 4 - have
+	f.skip, f.size = size+4-have, size-1
+	if f.this == wire.Bitfield && f.bits != nil {
+		f.bits(0, f.head[5:have])
+	}
 	f.hear(m)
 	f.finish()
 }

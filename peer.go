@@ -208,7 +208,7 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 	d.down.add(int64(n), now)
 	p.down.add(int64(n), now)
 	if !asked.IsZero() {
-		p.remote.shows(p.down.rate(now), n, now.Sub(heard))
+		p.remote.shows(n, now.Sub(heard), now)
 		p.pipe.got(n, asked, now, p.remote.rate)
 		p.remote.rtt = p.pipe.rtt
 		p.blockTime.add(now.Sub(heard))

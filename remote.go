@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -23,7 +24,10 @@ type remote struct {
 	allowed   map[int32]struct{} // allowed-fast pieces (BEP 6), which a choke does not stop
 	suggested []int32            // pieces it would rather send than others (BEP 6), the latest last
 	snubbed   bool               // it let requests time out and has sent nothing since
-	rate      float64            // bytes a second, 0 while unknown
+	rate      float64            // bytes a second while it is asked for some, 0 while unknown
+	shown     time.Time          // when it was last measured
+	sent      float64            // bytes that it is measured by, the latest counting most
+	waited    float64            // seconds in which they were waited for
 	heard     time.Time          // when the last block came, or when it was first asked after silence
 	rtt       time.Duration
 }
@@ -93,6 +97,13 @@ func (r *remote) suggest(piece int32) {
 	r.suggested = append(r.suggested, piece)
 }
 
+// What a peer showed long ago, perhaps while our own link was full, is doubted the more, the longer it has
+// not been asked: after doubtAfter it is believed to be twice as fast, after that again three times.
+const (
+	doubtAfter = 10 * time.Second
+	maxDoubt   = 60 * time.Second
+)
+
 // eta is when the k-th outstanding block (from 0) may be expected, from now on. It grows while
 // the peer is silent, so that one that stopped in the middle is noticed before it is snubbed.
 func (r *remote) eta(k int, now time.Time) time.Duration {
@@ -101,21 +112,30 @@ func (r *remote) eta(k int, now time.Time) time.Duration {
 		rate = guessedRate
 	}
 	d := time.Duration(float64(k+1) * blockSize / rate * float64(time.Second))
-	if len(r.queue) > 0 {
-		d = max(d, now.Sub(r.heard)-r.rtt)
+	switch {
+	case len(r.queue) > 0:
+		d = max(d, now.Sub(r.heard)-r.rtt) + r.rtt
+	case r.shown.IsZero():
+		d += r.rtt
+	default:
+		doubt := 1 + min(now.Sub(r.shown), maxDoubt).Seconds()/doubtAfter.Seconds()
+		d = time.Duration(float64(d+r.rtt) / doubt)
 	}
-	return d + r.rtt
+	return d
 }
 
-// shows takes note of the rate of the last seconds, the latest n bytes of which came after a silence
-// in which they were waited for. One that sends less than a block in the time that a meter spans would
-// else look, with each block, as if that had taken a second.
-func (r *remote) shows(rate float64, n int, silence time.Duration) {
-	if silence > meterSlots*meterSlot {
-		rate = min(rate, float64(n)/silence.Seconds())
-	}
-	r.rate = rate
+// shows takes note of n bytes that came after a silence in which they were waited for. What came and what
+// was waited before that counts half as much after each paceHalfLife of waiting. A fast peer shows that it is
+// one only after a second: a single block might have lain in a buffer.
+func (r *remote) shows(n int, silence time.Duration, now time.Time) {
+	keep := math.Exp2(-silence.Seconds() / paceHalfLife.Seconds())
+	r.sent = r.sent*keep + float64(n)
+	r.waited = r.waited*keep + silence.Seconds()
+	r.rate = r.sent / max(r.waited, 1)
+	r.shown = now
 }
+
+const paceHalfLife = 3 * time.Second
 
 // isAsked tells whether a block of piece is outstanding.
 func (r *remote) isAsked(piece int32) bool {

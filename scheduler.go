@@ -106,9 +106,6 @@ func (s *scheduler) leave(r *remote) {
 	s.forsake(r)
 	s.uncount(r)
 	s.remotes = slices.DeleteFunc(s.remotes, func(o *remote) bool { return o == r })
-	for _, u := range s.spoiled {
-		delete(u.turns, r)
-	}
 }
 
 // gain notes that r now has piece i, and tells whether that is news.

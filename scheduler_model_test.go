@@ -29,7 +29,7 @@ type modelPiece struct {
 	spoiled  bool // failed its hash, and has not passed since
 	started  int  // when, in starts; 0 is not started
 	parole   bool
-	turns    map[*modelRemote]int // how often each was its sole sender
+	turns    map[netip.Addr]int // how often its sole sender was at each address
 	sole     *modelRemote
 	blocks   []modelBlock
 }
@@ -53,6 +53,7 @@ type modelRemote struct {
 	allowed  map[int]bool
 	suggests []int
 	rate     float64
+	shown    time.Time
 	rtt      time.Duration
 	heard    time.Time
 }
@@ -127,7 +128,7 @@ func (m *modelScheduler) unaskAll(p *modelPiece) (cancel []string) {
 func (p *modelPiece) entrust(r *modelRemote) {
 	if p.sole != r {
 		p.sole = r
-		p.turns[r]++
+		p.turns[r.real.addr.Addr()]++
 	}
 }
 
@@ -183,9 +184,13 @@ func (r *modelRemote) eta(n int, now time.Time) time.Duration {
 	rate := cmp.Or(r.rate, guessedRate)
 	sending := time.Duration(float64(n) * blockSize / rate * float64(time.Second))
 	if len(r.queue) > 0 {
-		sending = max(sending, now.Sub(r.heard)-r.rtt)
+		return max(sending, now.Sub(r.heard)-r.rtt) + r.rtt
 	}
-	return sending + r.rtt
+	doubt := 1.
+	if r.shown != (time.Time{}) { // twice as fast as it was ten seconds ago, seven times after a minute
+		doubt += min(now.Sub(r.shown).Seconds(), 60) / 10
+	}
+	return time.Duration(float64(sending+r.rtt) / doubt)
 }
 
 // outdoes tells whether r has the whole of a piece on parole by half the time in which o has sent n blocks
@@ -194,7 +199,7 @@ func (m *modelScheduler) outdoes(p *modelPiece, r, o *modelRemote, n int, now ti
 	for _, b := range p.blocks {
 		n += one(b.free())
 	}
-	margin := time.Duration(2) << min(p.turns[r], 10)
+	margin := time.Duration(2) << min(p.turns[r.real.addr.Addr()], 10)
 	if r.rate == 0 {
 		margin *= 4
 	}
@@ -355,9 +360,6 @@ func (m *modelScheduler) leave(r *modelRemote) {
 		}
 	}
 	m.remotes = slices.DeleteFunc(m.remotes, func(o *modelRemote) bool { return o == r })
-	for _, p := range m.pieces {
-		delete(p.turns, r)
-	}
 }
 
 func (m *modelScheduler) prioritise(i int, priority uint8) (cancel []string) {
@@ -376,7 +378,7 @@ func (m *modelScheduler) prioritise(i int, priority uint8) (cancel []string) {
 func (p *modelPiece) failed() {
 	p.spoiled, p.started, p.sole, p.parole = true, 0, nil, false
 	if p.turns == nil {
-		p.turns = map[*modelRemote]int{}
+		p.turns = map[netip.Addr]int{}
 	}
 }
 
@@ -458,7 +460,7 @@ func (h *history) event() {
 		has, bits := h.someHave()
 		r := &modelRemote{real: new(remote), has: has, all: !slices.Contains(has, false), late: make(map[blockID]int), allowed: make(map[int]bool)}
 		r.real.has = bits
-		h.s.join(r.real, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(h.step)))
+		h.s.join(r.real, netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, 0, 0, byte(h.step % 7)}), uint16(h.step)))
 		h.m.remotes = append(h.m.remotes, r)
 	case op < 6:
 		h.went = fmt.Sprint(r.real.addr, " leaves")
@@ -633,9 +635,10 @@ func (h *history) character(r *modelRemote, i int) {
 	default:
 		r.rate = []float64{0, 1e4, 1e5, 1e7}[h.rng.IntN(4)]
 		r.rtt = time.Duration(h.rng.IntN(200)) * time.Millisecond
+		r.shown = h.now
 		h.went = fmt.Sprint(r.real.addr, " is at ", r.rate)
 	}
-	r.real.choking, r.real.snubbed, r.real.rate, r.real.rtt = r.choking, r.snubbed, r.rate, r.rtt
+	r.real.choking, r.real.snubbed, r.real.rate, r.real.rtt, r.real.shown = r.choking, r.snubbed, r.rate, r.rtt, r.shown
 	r.real.allowed = make(map[int32]struct{})
 	for i := range r.allowed {
 		r.real.allowed[int32(i)] = struct{}{}

@@ -40,7 +40,7 @@ func (sc *swarmScene) join(name string, has ...int) *remote {
 	for _, i := range has {
 		r.has.set(i)
 	}
-	sc.s.join(r, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(name[0])))
+	sc.s.join(r, netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, 0, 0, name[0]}), 6881))
 	sc.peers[name] = r
 	return r
 }
@@ -268,25 +268,42 @@ func TestThirdTakesAPlace(t *testing.T) {
 	}
 }
 
-// A block that comes after a silence longer than a meter's memory is all that came in that time.
-func TestRateAfterSilence(t *testing.T) {
-	for _, c := range []struct {
-		silence time.Duration
-		want    float64
-	}{
-		{0, blockSize},
-		{time.Second, blockSize},
-		{5 * time.Second, blockSize}, // the meter knows what came before that, and has it in its rate
-		{8 * time.Second, blockSize / 8},
-		{time.Minute, blockSize / 60.},
+// The rate of a peer is that of the last seconds in which it was asked for something.
+func TestRateOfAnswers(t *testing.T) {
+	for silence, want := range map[time.Duration]float64{
+		0:               blockSize, // that may have been ready
+		time.Second:     blockSize,
+		5 * time.Second: blockSize / 5.,
+		time.Minute:     blockSize / 60.,
 	} {
 		var r remote
-		r.shows(blockSize, blockSize, c.silence)
-		require.Equal(t, c.want, r.rate, c.silence)
+		r.shows(blockSize, silence, epoch)
+		require.InEpsilon(t, want, r.rate, 1e-9, silence)
 	}
 	var r remote
-	r.shows(10, blockSize, 10*time.Second)
-	require.Equal(t, 10., r.rate, "the block only ended then")
+	for range 50 {
+		r.shows(blockSize, 100*time.Millisecond, epoch)
+	}
+	require.InEpsilon(t, 10*blockSize, r.rate, 1e-9)
+	for range 10 {
+		r.shows(blockSize, time.Second, epoch)
+	}
+	require.InEpsilon(t, 2*blockSize, r.rate, 0.3, "it has become slower")
+	r.shows(blockSize, time.Minute, epoch)
+	require.InEpsilon(t, blockSize/60., r.rate, 0.01, "and slower")
+}
+
+// What is not asked is believed to be slow less and less, and believed again once it is.
+func TestOldRateIsDoubted(t *testing.T) {
+	var r remote
+	r.shows(blockSize, 4*time.Second, epoch)
+	r.shows(blockSize, 4*time.Second, epoch)
+	took := r.eta(0, epoch)
+	require.Equal(t, took/2, r.eta(0, epoch.Add(10*time.Second)))
+	require.Equal(t, took/7, r.eta(0, epoch.Add(time.Hour)))
+	r.heard = epoch.Add(time.Hour)
+	r.enqueue(ask{at: r.heard})
+	require.Equal(t, took, r.eta(0, r.heard))
 }
 
 func TestSnubbedPeerIsTriedWithOne(t *testing.T) {
@@ -491,7 +508,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("a")
 		sc.join("b")
-		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), turns: make(map[*remote]int)}
+		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), turns: make(map[netip.Addr]int)}
 		sc.fetch("aaaa")
 		for k, sender := range []string{"a", "b", "a", "a"} {
 			sc.s.started[0].blocks[k].sender = sc.s.senderOf(sc.peers[sender])

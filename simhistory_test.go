@@ -413,6 +413,9 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 	if h.silence {
 		bound += snubTimeout + 5*time.Second
 	}
+	if h.silence && spoiled > 0 { // and then again with a piece that is asked of one peer alone
+		bound += snubTimeout + 5*time.Second
+	}
 	return bound
 }
 

@@ -1,13 +1,16 @@
 package torrent
 
-import "slices"
+import (
+	"net/netip"
+	"slices"
+)
 
 // A suspicion is kept of a piece that failed its hash, until it passes: who sent which block, and
 // what the block was. From then on the piece is fetched from one peer at a time (on parole), so
 // that a failure proves a liar, and a success shows by comparison who lied before.
 type suspicion struct {
 	attempts []attempt
-	turns    map[*remote]int // how often each of those connected has been its sole sender
+	turns    map[netip.Addr]int // how often its sole sender was at each address
 }
 
 type attempt struct {
@@ -28,7 +31,7 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
 	}
 	u := s.spoiled[p.piece]
 	if u == nil {
-		u = &suspicion{turns: make(map[*remote]int)}
+		u = &suspicion{turns: make(map[netip.Addr]int)}
 		s.spoiled[p.piece] = u
 	}
 	first := a.senders[0]
@@ -49,7 +52,7 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
 func (s *scheduler) entrust(p *startedPiece, r *remote) {
 	if p.sole != r {
 		p.sole = r
-		s.spoiled[p.piece].turns[r]++
+		s.spoiled[p.piece].turns[r.addr.Addr()]++
 	}
 }
 

@@ -49,11 +49,12 @@ func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 }
 
 // outdoes tells whether r would have all of p sooner, by the margin, than o who has still to send k+1
-// blocks beside those of p that it was not asked for. With each turn that r has had the margin doubles,
-// so that one who is fast but chokes all the time cannot keep a slow one from ever finishing p. One of
-// unknown rate is not expected as soon as one that has shown it: a crowd of such would pass p around.
+// blocks beside those of p that it was not asked for. With each turn that somebody at r's address has had
+// the margin doubles, so that one who is fast but chokes all the time cannot keep a slow one from ever
+// finishing p. One of unknown rate is not expected as soon as one that has shown it: a crowd of such would
+// pass p around.
 func (s *scheduler) outdoes(r, o *remote, p *startedPiece, k int, now time.Time) bool {
-	margin := time.Duration(2) << min(s.spoiled[p.piece].turns[r], 10)
+	margin := time.Duration(2) << min(s.spoiled[p.piece].turns[r.addr.Addr()], 10)
 	if r.rate <= 0 {
 		margin *= 4
 	}

@@ -83,6 +83,11 @@ func (r *remote) allows(piece int32) bool {
 	return ok
 }
 
+// may tells whether the remote can be asked for blocks of piece.
+func (r *remote) may(piece int32) bool {
+	return r.holds(int(piece)) && (!r.choking || r.allows(piece))
+}
+
 // idle tells that nothing may come of what the remote was asked for.
 func (r *remote) idle() bool { return r.snubbed || r.choking }
 

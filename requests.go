@@ -96,6 +96,11 @@ func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]bloc
 		return out, nil
 	}
 	var cancel []cancelled
+	for p := s.entrusted(r); p != nil && !r.snubbed && len(out) < end; p = s.entrusted(r) {
+		p.sole = nil
+		p, cancel = s.wrest(p, cancel)
+		out = s.take(p, r, end, now, out)
+	}
 	top := unknown
 	for k := 0; k < len(s.open) && len(out) < end; {
 		p := s.open[k]
@@ -203,19 +208,17 @@ func (s *scheduler) suggested(r *remote, priority uint8, now time.Time) *started
 
 // may tells whether r can be asked for blocks of p.
 func (s *scheduler) may(r *remote, p *startedPiece, now time.Time) bool {
-	if !r.holds(int(p.piece)) {
+	if !r.may(p.piece) {
 		return false
 	}
-	if o := p.sole; o != nil && o != r && !o.idle() && o.holds(int(p.piece)) && !s.neglects(o, r, p, now) {
-		return false // on parole with somebody who goes on with it
-	}
-	return !r.choking || r.allows(p.piece)
+	o := p.sole // whom nobody disturbs who goes on with it
+	return o == nil || o == r || o.idle() || !o.holds(int(p.piece)) || s.neglects(o, r, p, now)
 }
 
 // take asks r for free blocks of p until out is as long as end.
 func (s *scheduler) take(p *startedPiece, r *remote, end int, now time.Time, out []blockID) []blockID {
 	if p.parole {
-		s.entrust(p, r)
+		p.sole = r
 	}
 	for ; p.free > 0 && len(out) < end; p.cursor++ {
 		if b := &p.blocks[p.cursor]; b.free() {
@@ -234,6 +237,7 @@ func (s *scheduler) take(p *startedPiece, r *remote, end int, now time.Time, out
 // wrest takes a piece on parole from its sole sender and begins it anew, for another.
 func (s *scheduler) wrest(p *startedPiece, cancel []cancelled) (*startedPiece, []cancelled) {
 	i := int(p.piece)
+	s.lapse(p)
 	cancel = append(cancel, s.disown(p)...)
 	s.restart(p)
 	return s.start(i), cancel
@@ -286,7 +290,7 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p
 		return wasted, nil, cancel
 	}
 	if p.parole {
-		s.entrust(p, r)
+		p.sole = r
 	}
 	if b.free() {
 		p.free--

@@ -29,7 +29,7 @@ type modelPiece struct {
 	spoiled  bool // failed its hash, and has not passed since
 	started  int  // when, in starts; 0 is not started
 	parole   bool
-	turns    map[netip.Addr]int // how often its sole sender was at each address
+	lapses   map[netip.Addr]int // how often a sole sender at each address let it wait, or sent nothing of it
 	sole     *modelRemote
 	blocks   []modelBlock
 }
@@ -93,7 +93,8 @@ func (m *modelScheduler) start(p *modelPiece) {
 // retire lets go of a started piece of which nothing is here or under way.
 func (p *modelPiece) retire() {
 	if p.started > 0 && !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return !b.free() }) {
-		p.started, p.sole = 0, nil
+		p.lapse()
+		p.started = 0
 	}
 }
 
@@ -124,19 +125,31 @@ func (m *modelScheduler) unaskAll(p *modelPiece) (cancel []string) {
 	return cancel
 }
 
-// entrust makes r the sole sender.
-func (p *modelPiece) entrust(r *modelRemote) {
-	if p.sole != r {
-		p.sole = r
-		p.turns[r.real.addr.Addr()]++
+// lapse ends the time of the sole sender, and counts it if that came to nothing.
+func (p *modelPiece) lapse() {
+	if o := p.sole; o != nil && (o.snubbed || o.choking || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil })) {
+		p.lapses[o.real.addr.Addr()]++
 	}
+	p.sole = nil
 }
 
 // begin anew with another sole sender.
 func (m *modelScheduler) wrest(p *modelPiece) (cancel []string) {
+	p.lapse()
 	cancel = m.unaskAll(p)
 	m.start(p)
 	return cancel
+}
+
+// entrusted is the first piece that r gets at once from one who has lapsed more often, and sent nothing yet.
+func (m *modelScheduler) entrusted(r *modelRemote) *modelPiece {
+	for _, p := range m.pieces {
+		if p.started > 0 && p.sole != nil && p.sole != r && r.may(p) && p.lapses[p.sole.real.addr.Addr()] > p.lapses[r.real.addr.Addr()] &&
+			!slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil }) {
+			return p
+		}
+	}
+	return nil
 }
 
 func (m *modelScheduler) ask(r *modelRemote, id blockID) {
@@ -194,12 +207,12 @@ func (r *modelRemote) eta(n int, now time.Time) time.Duration {
 }
 
 // outdoes tells whether r has the whole of a piece on parole by half the time in which o has sent n blocks
-// and those of the piece that are free, less often with each turn that r has had, and if its rate is unknown.
+// and those of the piece that are free, less often with each lapse of r's, and if its rate is unknown.
 func (m *modelScheduler) outdoes(p *modelPiece, r, o *modelRemote, n int, now time.Time) bool {
 	for _, b := range p.blocks {
 		n += one(b.free())
 	}
-	margin := time.Duration(2) << min(p.turns[r.real.addr.Addr()], 10)
+	margin := time.Duration(2) << min(p.lapses[r.real.addr.Addr()], 10)
 	if r.rate == 0 {
 		margin *= 4
 	}
@@ -259,7 +272,7 @@ func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blo
 	}
 	take := func(p *modelPiece) {
 		if p.parole {
-			p.entrust(r)
+			p.sole = r
 		}
 		for k := range p.blocks {
 			if id := (blockID{int32(p.index), int32(k)}); len(asked) < n && p.blocks[k].free() {
@@ -267,6 +280,11 @@ func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blo
 				asked = append(asked, id)
 			}
 		}
+	}
+	for p := m.entrusted(r); p != nil && !r.snubbed && len(asked) < n; p = m.entrusted(r) {
+		p.sole = nil
+		cancel = append(cancel, m.wrest(p)...)
+		take(p)
 	}
 	for len(asked) < n {
 		if p := m.choose(r, now); p != nil {
@@ -323,7 +341,7 @@ func (m *modelScheduler) received(r *modelRemote, id blockID, now time.Time) (v 
 		return wasted, nil
 	}
 	if p.parole {
-		p.entrust(r)
+		p.sole = r
 	}
 	b.sender = r
 	for _, o := range b.owners {
@@ -376,9 +394,12 @@ func (m *modelScheduler) prioritise(i int, priority uint8) (cancel []string) {
 
 // begin anew after a hash that was not right.
 func (p *modelPiece) failed() {
+	if p.sole != nil {
+		p.lapses[p.sole.real.addr.Addr()]++
+	}
 	p.spoiled, p.started, p.sole, p.parole = true, 0, nil, false
-	if p.turns == nil {
-		p.turns = map[netip.Addr]int{}
+	if p.lapses == nil {
+		p.lapses = map[netip.Addr]int{}
 	}
 }
 
@@ -587,7 +608,7 @@ func (h *history) hurry(p *modelPiece) {
 			h.fail("%v is sent for %v as the third", r.real.addr, e.block)
 		}
 		if p.parole {
-			p.entrust(r)
+			p.sole = r
 		}
 		if len(r.queue) == 0 {
 			r.heard = h.now
@@ -657,7 +678,7 @@ func (h *history) finish(p *modelPiece) {
 		h.went = fmt.Sprint(p.index, " is verified")
 		h.s.clear(p.index, make([]uint64, len(p.blocks)))
 		cancel := h.m.unaskAll(p)
-		p.had, p.doubted, p.spoiled, p.turns, p.started, p.sole = true, false, false, nil, 0, nil
+		p.had, p.doubted, p.spoiled, p.lapses, p.started, p.sole = true, false, false, nil, 0, nil
 		h.sameCancels(cancel, h.s.verified(p.index))
 	}
 }

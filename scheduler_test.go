@@ -494,6 +494,25 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		require.Contains(t, sc.asks("a", 4), "0.0 0.1 0.2 0.3")
 	})
 
+	t.Run("who has let it wait before", func(t *testing.T) {
+		sc := newSwarmScene(t, 1)
+		sc.join("a").rate = 500e3
+		sc.join("b")
+		sc.fetch("abab")
+		sc.s.spoil(0, truth)
+		sc.asks("b", 4)
+		sc.peers["b"].snubbed = true
+		sc.s.giveBack(sc.peers["b"], everything)
+		sc.peers["b"].snubbed = false
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4), "b may be the first to ask again, and is fast")
+		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4), "but it is a's turn")
+		require.Empty(t, sc.asks("b", 4), "even if that takes longer")
+		sc.now = sc.now.Add(time.Second)
+		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "unless that takes too long")
+		sc.sends("b", 0, 0, accepted)
+		require.Empty(t, sc.asks("a", 4), "and who sends is not disturbed")
+	})
+
 	t.Run("what an earlier run left is nobody's lie", func(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("a")
@@ -508,7 +527,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("a")
 		sc.join("b")
-		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), turns: make(map[netip.Addr]int)}
+		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), lapses: make(map[netip.Addr]int)}
 		sc.fetch("aaaa")
 		for k, sender := range []string{"a", "b", "a", "a"} {
 			sc.s.started[0].blocks[k].sender = sc.s.senderOf(sc.peers[sender])

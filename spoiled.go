@@ -10,7 +10,7 @@ import (
 // that a failure proves a liar, and a success shows by comparison who lied before.
 type suspicion struct {
 	attempts []attempt
-	turns    map[netip.Addr]int // how often its sole sender was at each address
+	lapses   map[netip.Addr]int // how often a sole sender at each address let it wait, or sent nothing of it
 }
 
 type attempt struct {
@@ -31,7 +31,7 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
 	}
 	u := s.spoiled[p.piece]
 	if u == nil {
-		u = &suspicion{turns: make(map[netip.Addr]int)}
+		u = &suspicion{lapses: make(map[netip.Addr]int)}
 		s.spoiled[p.piece] = u
 	}
 	first := a.senders[0]
@@ -48,12 +48,12 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
 	return liars
 }
 
-// entrust makes r the sole sender of p, which is on parole.
-func (s *scheduler) entrust(p *startedPiece, r *remote) {
-	if p.sole != r {
-		p.sole = r
-		s.spoiled[p.piece].turns[r.addr.Addr()]++
+// lapse ends the time of p's sole sender, and counts it if that came to nothing.
+func (s *scheduler) lapse(p *startedPiece) {
+	if o := p.sole; o != nil && (o.idle() || p.left == len(p.blocks)) {
+		s.spoiled[p.piece].lapses[o.addr.Addr()]++
 	}
+	p.sole = nil
 }
 
 // clear notes that piece i passed its hash after it had failed. digests are of its true blocks; who

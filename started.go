@@ -75,6 +75,7 @@ func (s *scheduler) retire(p *startedPiece) {
 	if p == nil || p.free < len(p.blocks) {
 		return
 	}
+	s.lapse(p)
 	s.drop(p)
 	if i := int(p.piece); s.need.Has(i) {
 		s.heap.push(i)

@@ -49,16 +49,30 @@ func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 }
 
 // outdoes tells whether r would have all of p sooner, by the margin, than o who has still to send k+1
-// blocks beside those of p that it was not asked for. With each turn that somebody at r's address has had
-// the margin doubles, so that one who is fast but chokes all the time cannot keep a slow one from ever
-// finishing p. One of unknown rate is not expected as soon as one that has shown it: a crowd of such would
-// pass p around.
+// blocks beside those of p that it was not asked for. With each lapse of somebody at r's address the margin
+// doubles, so that one who is fast but chokes all the time cannot keep a slow one from ever finishing p. One
+// of unknown rate is not expected as soon as one that has shown it: a crowd of such would pass p around.
 func (s *scheduler) outdoes(r, o *remote, p *startedPiece, k int, now time.Time) bool {
-	margin := time.Duration(2) << min(s.spoiled[p.piece].turns[r.addr.Addr()], 10)
+	margin := time.Duration(2) << min(s.spoiled[p.piece].lapses[r.addr.Addr()], 10)
 	if r.rate <= 0 {
 		margin *= 4
 	}
 	return o.eta(k+p.free, now) > margin*r.eta(len(r.queue)+len(p.blocks)-1, now)
+}
+
+// entrusted finds a piece on parole that somebody was given who has lapsed more often than r, and has sent
+// nothing of it yet: r is tried first.
+func (s *scheduler) entrusted(r *remote) (first *startedPiece) {
+	for i, u := range s.spoiled {
+		p := s.started[i]
+		if p == nil || p.sole == nil || p.sole == r || p.left < len(p.blocks) || first != nil && first.piece < i {
+			continue
+		}
+		if r.may(i) && u.lapses[p.sole.addr.Addr()] > u.lapses[r.addr.Addr()] {
+			first = p
+		}
+	}
+	return first
 }
 
 // neglects tells whether o, the sole sender of p, is so busy with other pieces that r had better take
@@ -75,7 +89,7 @@ func (s *scheduler) neglects(o, r *remote, p *startedPiece, now time.Time) bool 
 func (s *scheduler) mayStealFrom(r, o *remote, k int, now time.Time) bool {
 	id := o.queue[k].blockID
 	b := &s.started[id.piece].blocks[id.index]
-	if b.owner[0] == r || b.owner[1] == r || !r.holds(int(id.piece)) || r.choking && !r.allows(id.piece) {
+	if b.owner[0] == r || b.owner[1] == r || !r.may(id.piece) {
 		return false
 	}
 	other := b.owner[0]

@@ -122,7 +122,7 @@ func (s *scheduler) run(e errand, now time.Time) {
 	if b.free() {
 		p.free--
 		if p.parole {
-			p.sole = e.remote
+			s.entrust(p, e.remote)
 		}
 	} else {
 		s.steals++

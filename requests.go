@@ -218,7 +218,7 @@ func (s *scheduler) may(r *remote, p *startedPiece, now time.Time) bool {
 // take asks r for free blocks of p until out is as long as end.
 func (s *scheduler) take(p *startedPiece, r *remote, end int, now time.Time, out []blockID) []blockID {
 	if p.parole {
-		p.sole = r
+		s.entrust(p, r)
 	}
 	for ; p.free > 0 && len(out) < end; p.cursor++ {
 		if b := &p.blocks[p.cursor]; b.free() {
@@ -290,7 +290,7 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p
 		return wasted, nil, cancel
 	}
 	if p.parole {
-		p.sole = r
+		s.entrust(p, r)
 	}
 	if b.free() {
 		p.free--

@@ -29,7 +29,8 @@ type modelPiece struct {
 	spoiled  bool // failed its hash, and has not passed since
 	started  int  // when, in starts; 0 is not started
 	parole   bool
-	lapses   map[netip.Addr]int // how often a sole sender at each address let it wait, or sent nothing of it
+	turns    map[netip.Addr]int // how often a sole sender at each address began it
+	lapses   map[netip.Addr]int // how often one let it wait, or sent nothing of it
 	sole     *modelRemote
 	blocks   []modelBlock
 }
@@ -125,6 +126,14 @@ func (m *modelScheduler) unaskAll(p *modelPiece) (cancel []string) {
 	return cancel
 }
 
+// entrust makes r the sole sender.
+func (p *modelPiece) entrust(r *modelRemote) {
+	if p.sole != r {
+		p.sole = r
+		p.turns[r.real.addr.Addr()]++
+	}
+}
+
 // lapse ends the time of the sole sender, and counts it if that came to nothing.
 func (p *modelPiece) lapse() {
 	if o := p.sole; o != nil && (o.snubbed || o.choking || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil })) {
@@ -207,12 +216,12 @@ func (r *modelRemote) eta(n int, now time.Time) time.Duration {
 }
 
 // outdoes tells whether r has the whole of a piece on parole by half the time in which o has sent n blocks
-// and those of the piece that are free, less often with each lapse of r's, and if its rate is unknown.
+// and those of the piece that are free, less often with each turn of r's, and if its rate is unknown.
 func (m *modelScheduler) outdoes(p *modelPiece, r, o *modelRemote, n int, now time.Time) bool {
 	for _, b := range p.blocks {
 		n += one(b.free())
 	}
-	margin := time.Duration(2) << min(p.lapses[r.real.addr.Addr()], 10)
+	margin := time.Duration(2) << min(p.turns[r.real.addr.Addr()], 10)
 	if r.rate == 0 {
 		margin *= 4
 	}
@@ -272,7 +281,7 @@ func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blo
 	}
 	take := func(p *modelPiece) {
 		if p.parole {
-			p.sole = r
+			p.entrust(r)
 		}
 		for k := range p.blocks {
 			if id := (blockID{int32(p.index), int32(k)}); len(asked) < n && p.blocks[k].free() {
@@ -341,7 +350,7 @@ func (m *modelScheduler) received(r *modelRemote, id blockID, now time.Time) (v 
 		return wasted, nil
 	}
 	if p.parole {
-		p.sole = r
+		p.entrust(r)
 	}
 	b.sender = r
 	for _, o := range b.owners {
@@ -399,7 +408,7 @@ func (p *modelPiece) failed() {
 	}
 	p.spoiled, p.started, p.sole, p.parole = true, 0, nil, false
 	if p.lapses == nil {
-		p.lapses = map[netip.Addr]int{}
+		p.turns, p.lapses = map[netip.Addr]int{}, map[netip.Addr]int{}
 	}
 }
 
@@ -608,7 +617,7 @@ func (h *history) hurry(p *modelPiece) {
 			h.fail("%v is sent for %v as the third", r.real.addr, e.block)
 		}
 		if p.parole {
-			p.sole = r
+			p.entrust(r)
 		}
 		if len(r.queue) == 0 {
 			r.heard = h.now
@@ -678,7 +687,7 @@ func (h *history) finish(p *modelPiece) {
 		h.went = fmt.Sprint(p.index, " is verified")
 		h.s.clear(p.index, make([]uint64, len(p.blocks)))
 		cancel := h.m.unaskAll(p)
-		p.had, p.doubted, p.spoiled, p.lapses, p.started, p.sole = true, false, false, nil, 0, nil
+		p.had, p.doubted, p.spoiled, p.turns, p.lapses, p.started, p.sole = true, false, false, nil, nil, 0, nil
 		h.sameCancels(cancel, h.s.verified(p.index))
 	}
 }

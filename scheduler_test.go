@@ -527,7 +527,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("a")
 		sc.join("b")
-		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), lapses: make(map[netip.Addr]int)}
+		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), tried: make(map[netip.Addr]trial)}
 		sc.fetch("aaaa")
 		for k, sender := range []string{"a", "b", "a", "a"} {
 			sc.s.started[0].blocks[k].sender = sc.s.senderOf(sc.peers[sender])

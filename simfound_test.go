@@ -162,6 +162,18 @@ func TestFoundCrowdPassesSpoiledPieceAround(t *testing.T) {
 	})
 }
 
+// What has been idle for long is not believed to be as slow as it was, but a piece on parole is begun anew
+// for that a few times only, not for ever, each time that another has become idle in turn.
+func TestFoundIdleOnesTakePieceInTurns(t *testing.T) {
+	found(t, newSimContent(1, 4<<20, 4<<20), func(t *testing.T, m *simMeeting) {
+		m.meet(t, 5e6, simScript{corrupt: 100, eager: true})
+		for range 3 {
+			m.meet(t, 30e3, simScript{eager: true})
+		}
+		m.run(t, 20*time.Minute) // one alone takes 140 s
+	})
+}
+
 // What a peer is asked for a second time, having been snubbed, and sends meanwhile in answer to the first
 // request, it is not asked for any more. The second request used to go out once there was room for
 // it: a block that is being uploaded had held it up.

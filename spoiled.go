@@ -10,7 +10,13 @@ import (
 // that a failure proves a liar, and a success shows by comparison who lied before.
 type suspicion struct {
 	attempts []attempt
-	lapses   map[netip.Addr]int // how often a sole sender at each address let it wait, or sent nothing of it
+	tried    map[netip.Addr]trial // sole senders
+}
+
+// trial is what has become of the sole senders at an address.
+type trial struct {
+	turns  int // how often they began the piece
+	lapses int // how often they let it wait, or had sent nothing of it when somebody else took over
 }
 
 type attempt struct {
@@ -31,7 +37,7 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
 	}
 	u := s.spoiled[p.piece]
 	if u == nil {
-		u = &suspicion{lapses: make(map[netip.Addr]int)}
+		u = &suspicion{tried: make(map[netip.Addr]trial)}
 		s.spoiled[p.piece] = u
 	}
 	first := a.senders[0]
@@ -48,10 +54,20 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
 	return liars
 }
 
+// entrust makes r the sole sender of p, which is on parole.
+func (s *scheduler) entrust(p *startedPiece, r *remote) {
+	if p.sole != r {
+		p.sole = r
+		tried, at := s.spoiled[p.piece].tried, r.addr.Addr()
+		tried[at] = trial{tried[at].turns + 1, tried[at].lapses}
+	}
+}
+
 // lapse ends the time of p's sole sender, and counts it if that came to nothing.
 func (s *scheduler) lapse(p *startedPiece) {
 	if o := p.sole; o != nil && (o.idle() || p.left == len(p.blocks)) {
-		s.spoiled[p.piece].lapses[o.addr.Addr()]++
+		tried, at := s.spoiled[p.piece].tried, o.addr.Addr()
+		tried[at] = trial{tried[at].turns, tried[at].lapses + 1}
 	}
 	p.sole = nil
 }

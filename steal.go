@@ -49,11 +49,11 @@ func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 }
 
 // outdoes tells whether r would have all of p sooner, by the margin, than o who has still to send k+1
-// blocks beside those of p that it was not asked for. With each lapse of somebody at r's address the margin
+// blocks beside those of p that it was not asked for. With each turn of somebody at r's address the margin
 // doubles, so that one who is fast but chokes all the time cannot keep a slow one from ever finishing p. One
 // of unknown rate is not expected as soon as one that has shown it: a crowd of such would pass p around.
 func (s *scheduler) outdoes(r, o *remote, p *startedPiece, k int, now time.Time) bool {
-	margin := time.Duration(2) << min(s.spoiled[p.piece].lapses[r.addr.Addr()], 10)
+	margin := time.Duration(2) << min(s.spoiled[p.piece].tried[r.addr.Addr()].turns, 10)
 	if r.rate <= 0 {
 		margin *= 4
 	}
@@ -68,7 +68,7 @@ func (s *scheduler) entrusted(r *remote) (first *startedPiece) {
 		if p == nil || p.sole == nil || p.sole == r || p.left < len(p.blocks) || first != nil && first.piece < i {
 			continue
 		}
-		if r.may(i) && u.lapses[p.sole.addr.Addr()] > u.lapses[r.addr.Addr()] {
+		if r.may(i) && u.tried[p.sole.addr.Addr()].lapses > u.tried[r.addr.Addr()].lapses {
 			first = p
 		}
 	}

@@ -221,11 +221,14 @@ func (m *modelScheduler) outdoes(p *modelPiece, r, o *modelRemote, n int, now ti
 	for _, b := range p.blocks {
 		n += one(b.free())
 	}
-	margin := time.Duration(2) << min(p.turns[r.real.addr.Addr()], 10)
+	margin := 2.
+	for range p.turns[r.real.addr.Addr()] {
+		margin *= 2
+	}
 	if r.rate == 0 {
 		margin *= 4
 	}
-	return o.eta(n, now) > margin*r.eta(len(r.queue)+len(p.blocks), now)
+	return float64(o.eta(n, now)) > margin*float64(r.eta(len(r.queue)+len(p.blocks), now))
 }
 
 // neglects tells whether the sole sender of a piece is asked for none of it, and slower than r.

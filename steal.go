@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -53,11 +54,11 @@ func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 // doubles, so that one who is fast but chokes all the time cannot keep a slow one from ever finishing p. One
 // of unknown rate is not expected as soon as one that has shown it: a crowd of such would pass p around.
 func (s *scheduler) outdoes(r, o *remote, p *startedPiece, k int, now time.Time) bool {
-	margin := time.Duration(2) << min(s.spoiled[p.piece].tried[r.addr.Addr()].turns, 10)
+	margin := 2 * math.Exp2(float64(s.spoiled[p.piece].tried[r.addr.Addr()].turns))
 	if r.rate <= 0 {
 		margin *= 4
 	}
-	return o.eta(k+p.free, now) > margin*r.eta(len(r.queue)+len(p.blocks)-1, now)
+	return float64(o.eta(k+p.free, now)) > margin*float64(r.eta(len(r.queue)+len(p.blocks)-1, now))
 }
 
 // entrusted finds a piece on parole that somebody was given who has lapsed more often than r, and has sent

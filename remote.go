@@ -88,8 +88,8 @@ func (r *remote) may(piece int32) bool {
 	return r.holds(int(piece)) && (!r.choking || r.allows(piece))
 }
 
-// idle tells that nothing may come of what the remote was asked for.
-func (r *remote) idle() bool { return r.snubbed || r.choking }
+// stuck tells that nothing may come of what the remote was asked for of piece.
+func (r *remote) stuck(piece int32) bool { return r.snubbed || r.choking && !r.allows(piece) }
 
 // maxSuggested is how many of the latest suggestions of a peer are remembered.
 const maxSuggested = 8
@@ -102,8 +102,8 @@ func (r *remote) suggest(piece int32) {
 	r.suggested = append(r.suggested, piece)
 }
 
-// What a peer showed long ago, perhaps while our own link was full, is doubted the more, the longer it has
-// not been asked: after doubtAfter it is believed to be twice as fast, after that again three times.
+// What a peer showed long ago, perhaps while our own link was full, is doubted the more, the longer ago that
+// was: after doubtAfter it is believed to be twice as fast, after that again three times.
 const (
 	doubtAfter = 10 * time.Second
 	maxDoubt   = 60 * time.Second
@@ -116,15 +116,12 @@ func (r *remote) eta(k int, now time.Time) time.Duration {
 	if rate <= 0 {
 		rate = guessedRate
 	}
-	d := time.Duration(float64(k+1) * blockSize / rate * float64(time.Second))
-	switch {
-	case len(r.queue) > 0:
-		d = max(d, now.Sub(r.heard)-r.rtt) + r.rtt
-	case r.shown.IsZero():
-		d += r.rtt
-	default:
-		doubt := 1 + min(now.Sub(r.shown), maxDoubt).Seconds()/doubtAfter.Seconds()
-		d = time.Duration(float64(d+r.rtt) / doubt)
+	d := time.Duration(float64(k+1)*blockSize/rate*float64(time.Second)) + r.rtt
+	if !r.shown.IsZero() {
+		d = time.Duration(float64(d) / (1 + min(now.Sub(r.shown), maxDoubt).Seconds()/doubtAfter.Seconds()))
+	}
+	if len(r.queue) > 0 {
+		d = max(d, now.Sub(r.heard))
 	}
 	return d
 }

@@ -211,8 +211,14 @@ func (s *scheduler) may(r *remote, p *startedPiece, now time.Time) bool {
 	if !r.may(p.piece) {
 		return false
 	}
-	o := p.sole // whom nobody disturbs who goes on with it
-	return o == nil || o == r || o.idle() || !o.holds(int(p.piece)) || s.neglects(o, r, p, now)
+	switch o := p.sole; {
+	case o == nil, o == r, !o.holds(int(p.piece)):
+		return true
+	case o.stuck(p.piece):
+		return !r.snubbed || !o.isAsked(p.piece) // else two that are snubbed would take it in turns
+	default:
+		return s.neglects(o, r, p, now)
+	}
 }
 
 // take asks r for free blocks of p until out is as long as end.

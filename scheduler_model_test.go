@@ -136,7 +136,7 @@ func (p *modelPiece) entrust(r *modelRemote) {
 
 // lapse ends the time of the sole sender, and counts it if that came to nothing.
 func (p *modelPiece) lapse() {
-	if o := p.sole; o != nil && (o.snubbed || o.choking || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil })) {
+	if o := p.sole; o != nil && (o.stuck(p) || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil })) {
 		p.lapses[o.real.addr.Addr()]++
 	}
 	p.sole = nil
@@ -167,6 +167,11 @@ func (m *modelScheduler) ask(r *modelRemote, id blockID) {
 	r.queue = append(r.queue, id)
 }
 
+// stuck tells whether nothing may come of requests for p.
+func (r *modelRemote) stuck(p *modelPiece) bool {
+	return r.snubbed || r.choking && !r.allowed[p.index]
+}
+
 func (r *modelRemote) may(p *modelPiece) bool {
 	return r.has[p.index] && (!r.choking || r.allowed[p.index])
 }
@@ -175,7 +180,10 @@ func (r *modelRemote) may(p *modelPiece) bool {
 // be asked for one that it suggests; else a started one, the oldest; else the first to be started.
 func (m *modelScheduler) choose(r *modelRemote, now time.Time) *modelPiece {
 	could := func(p *modelPiece) bool {
-		held := p.sole != nil && p.sole != r && !p.sole.choking && !p.sole.snubbed && p.sole.has[p.index] && !m.neglects(p, r, now)
+		held := p.sole != nil && p.sole != r && p.sole.has[p.index] && !m.neglects(p, r, now)
+		if held && p.sole.stuck(p) { // two that are snubbed do not take it in turns
+			held = r.snubbed && slices.ContainsFunc(p.sole.queue, func(id blockID) bool { return int(id.piece) == p.index })
+		}
 		return p.wanted() && r.may(p) && (p.started == 0 ||
 			!held && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }))
 	}
@@ -205,14 +213,15 @@ func (m *modelScheduler) sooner(p, q *modelPiece) bool {
 func (r *modelRemote) eta(n int, now time.Time) time.Duration {
 	rate := cmp.Or(r.rate, guessedRate)
 	sending := time.Duration(float64(n) * blockSize / rate * float64(time.Second))
-	if len(r.queue) > 0 {
-		return max(sending, now.Sub(r.heard)-r.rtt) + r.rtt
-	}
 	doubt := 1.
 	if r.shown != (time.Time{}) { // twice as fast as it was ten seconds ago, seven times after a minute
 		doubt += min(now.Sub(r.shown).Seconds(), 60) / 10
 	}
-	return time.Duration(float64(sending+r.rtt) / doubt)
+	eta := time.Duration(float64(sending+r.rtt) / doubt)
+	if len(r.queue) > 0 {
+		eta = max(eta, now.Sub(r.heard))
+	}
+	return eta
 }
 
 // outdoes tells whether r has the whole of a piece on parole by half the time in which o has sent n blocks
@@ -239,8 +248,8 @@ func (m *modelScheduler) neglects(p *modelPiece, r *modelRemote, now time.Time) 
 }
 
 // expected is when r's k-th request from 0 may be answered, perhaps never.
-func (r *modelRemote) expected(k int, now time.Time) time.Duration {
-	if r.snubbed || r.choking {
+func (m *modelScheduler) expected(r *modelRemote, k int, now time.Time) time.Duration {
+	if r.stuck(m.pieces[r.queue[k].piece]) {
 		return 1 << 62
 	}
 	return r.eta(k+1, now)
@@ -258,13 +267,13 @@ func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRem
 			if !r.may(m.pieces[id.piece]) || slices.Contains(owners, r) {
 				continue
 			}
-			eta := o.expected(k, now)
-			worth := len(owners) == 1 || r.rate > 0 || o.rate > 0 || o.snubbed || o.choking
+			eta := m.expected(o, k, now)
+			worth := len(owners) == 1 || r.rate > 0 || o.rate > 0 || o.stuck(m.pieces[id.piece])
 			for _, other := range owners { // sooner than all, in the place of the last
-				theirs := other.expected(slices.Index(other.queue, id), now)
+				theirs := m.expected(other, slices.Index(other.queue, id), now)
 				worth = worth && theirs > 2*r.eta(len(r.queue)+1, now) && (theirs <= eta || len(owners) == 1)
 			}
-			if p := m.pieces[id.piece]; p.parole && !o.snubbed && !o.choking {
+			if p := m.pieces[id.piece]; p.parole && !o.stuck(p) {
 				worth = worth && m.outdoes(p, r, o, k+1, now) // it begins anew with r, whole
 			}
 			if worth && (eta > latest || eta == latest && o == victim) {
@@ -846,6 +855,35 @@ func TestSchedulerAgreesWithModel(t *testing.T) {
 		for range 1000 {
 			h.event()
 			h.compare()
+		}
+	}
+}
+
+// However often all ask at one moment, they come to rest: nobody takes blocks from another who takes them
+// back at once.
+func TestSchedulerComesToRest(t *testing.T) {
+	for seed := range uint64(300) {
+		h := newHistory(t, seed)
+		for range 40 {
+			for range 10 {
+				h.event()
+			}
+			moves := 0
+			for moved := true; moved; {
+				moved = false
+				for _, r := range h.m.remotes {
+					got, _ := h.s.next(r.real, 6-len(r.real.queue), h.now, nil)
+					want, _ := h.m.next(r, 6-len(r.queue), h.now)
+					if !slices.Equal(got, want) {
+						h.fail("got %v, want %v", got, want)
+					}
+					moved = moved || len(got) > 0
+					moves += len(got)
+				}
+				if moves > 2000 {
+					h.fail("no rest")
+				}
+			}
 		}
 	}
 }

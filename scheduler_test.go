@@ -293,7 +293,7 @@ func TestRateOfAnswers(t *testing.T) {
 	require.InEpsilon(t, blockSize/60., r.rate, 0.01, "and slower")
 }
 
-// What is not asked is believed to be slow less and less, and believed again once it is.
+// That a peer is slow is believed less and less until it shows it again.
 func TestOldRateIsDoubted(t *testing.T) {
 	var r remote
 	r.shows(blockSize, 4*time.Second, epoch)
@@ -303,7 +303,10 @@ func TestOldRateIsDoubted(t *testing.T) {
 	require.Equal(t, took/7, r.eta(0, epoch.Add(time.Hour)))
 	r.heard = epoch.Add(time.Hour)
 	r.enqueue(ask{at: r.heard})
-	require.Equal(t, took, r.eta(0, r.heard))
+	require.Equal(t, took/7, r.eta(0, r.heard), "to be asked changes nothing yet")
+	require.Equal(t, took, r.eta(0, r.heard.Add(took)), "silence does")
+	r.shows(blockSize, 4*time.Second, epoch.Add(time.Hour))
+	require.Equal(t, took, r.eta(0, epoch.Add(time.Hour)))
 }
 
 func TestSnubbedPeerIsTriedWithOne(t *testing.T) {

@@ -65,7 +65,7 @@ func (s *scheduler) entrust(p *startedPiece, r *remote) {
 
 // lapse ends the time of p's sole sender, and counts it if that came to nothing.
 func (s *scheduler) lapse(p *startedPiece) {
-	if o := p.sole; o != nil && (o.idle() || p.left == len(p.blocks)) {
+	if o := p.sole; o != nil && (o.stuck(p.piece) || p.left == len(p.blocks)) {
 		tried, at := s.spoiled[p.piece].tried, o.addr.Addr()
 		tried[at] = trial{tried[at].turns, tried[at].lapses + 1}
 	}

@@ -21,19 +21,17 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 		if o == r || len(o.queue) == 0 {
 			continue
 		}
-		if !o.idle() && o.eta(len(o.queue)-1, now) <= max(latest, 2*mine) {
-			continue // not even its last block is worth it
-		}
 		for k := len(o.queue) - 1; k >= 0; k-- {
-			eta := o.eta(k, now)
-			if !o.idle() && eta <= max(latest, 2*mine) {
-				break
-			}
-			if s.mayStealFrom(r, o, k, now) && s.mayWrest(r, o, k, now) {
+			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].piece)
+			worth := stuck || eta > max(latest, 2*mine)
+			if worth && s.mayStealFrom(r, o, k, now) && s.mayWrest(r, o, k, now) {
 				victim, at, latest = o, k, eta
-				if o.idle() {
+				if stuck {
 					return victim, at
 				}
+				worth = false // nothing before it is
+			}
+			if !worth && !o.choking { // else what it will not send may be among what it will
 				break
 			}
 		}
@@ -46,7 +44,7 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 // same margin.
 func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 	p := s.started[o.queue[k].piece]
-	return !p.parole || o.idle() || s.outdoes(r, o, p, k, now)
+	return !p.parole || o.stuck(p.piece) || s.outdoes(r, o, p, k, now)
 }
 
 // outdoes tells whether r would have all of p sooner, by the margin, than o who has still to send k+1
@@ -100,13 +98,13 @@ func (s *scheduler) mayStealFrom(r, o *remote, k int, now time.Time) bool {
 	if other == nil {
 		return true
 	}
-	if r.rate <= 0 && o.rate <= 0 && !o.idle() {
+	if r.rate <= 0 && o.rate <= 0 && !o.stuck(id.piece) {
 		return false
 	}
 	at := slices.IndexFunc(other.queue, func(a ask) bool { return a.blockID == id })
 	eta := other.eta(at, now)
-	if !other.idle() && eta <= 2*r.eta(len(r.queue), now) {
+	if !other.stuck(id.piece) && eta <= 2*r.eta(len(r.queue), now) {
 		return false // it comes soon enough from there
 	}
-	return o.idle() || !other.idle() && eta <= o.eta(k, now)
+	return o.stuck(id.piece) || !other.stuck(id.piece) && eta <= o.eta(k, now)
 }

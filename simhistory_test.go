@@ -411,10 +411,10 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 	piece := time.Duration(float64(min(h.content.pieceLength, h.content.total)) / slowest * float64(time.Second))
 	bound := h.ready + ideal*3/2 + 2*again + piece + h.patience
 	if h.silence {
-		bound += snubTimeout + 10*time.Second
+		bound += snubTimeout + 5*time.Second
 	}
-	if h.silence && spoiled > 0 { // and then again with a piece that is asked of one peer alone
-		bound += snubTimeout + 10*time.Second
+	if h.silence && spoiled > 0 { // and then a piece that is asked of one peer alone is left with two of them
+		bound += 2 * (snubTimeout + 5*time.Second)
 	}
 	return bound
 }

@@ -17,6 +17,7 @@ type remote struct {
 	want    int        // pieces it has that are needed, where it has not all
 	fresh   int        // pieces it has that are in the heap, where it has not all
 	queue   []ask      // outstanding requests, oldest first
+	asked   bool       // it was ever asked for anything
 	backing []ask      // what queue is a part of, empty
 	late    lateBlocks // asked for once, then given back: no offence if they come
 
@@ -152,7 +153,7 @@ func (r *remote) enqueue(a ask) {
 		}
 		r.queue = append(r.backing, r.queue...)
 	}
-	r.queue = append(r.queue, a)
+	r.queue, r.asked = append(r.queue, a), true
 }
 
 // dequeue takes the k-th request out of the queue.

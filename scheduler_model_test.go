@@ -55,6 +55,7 @@ type modelRemote struct {
 	suggests []int
 	rate     float64
 	shown    time.Time
+	asked    bool // ever
 	rtt      time.Duration
 	heard    time.Time
 }
@@ -165,6 +166,7 @@ func (m *modelScheduler) ask(r *modelRemote, id blockID) {
 	b := m.block(id)
 	b.owners = append(slices.Clone(b.owners), r)
 	r.queue = append(r.queue, id)
+	r.asked = true
 }
 
 // stuck tells whether nothing may come of requests for p.
@@ -268,7 +270,7 @@ func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRem
 				continue
 			}
 			eta := m.expected(o, k, now)
-			worth := len(owners) == 1 || r.rate > 0 || o.rate > 0 || o.stuck(m.pieces[id.piece])
+			worth := len(owners) == 1 || r.rate > 0 || o.rate > 0 || !r.asked || o.stuck(m.pieces[id.piece])
 			for _, other := range owners { // sooner than all, in the place of the last
 				theirs := m.expected(other, slices.Index(other.queue, id), now)
 				worth = worth && theirs > 2*r.eta(len(r.queue)+1, now) && (theirs <= eta || len(owners) == 1)

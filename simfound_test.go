@@ -174,6 +174,18 @@ func TestFoundIdleOnesTakePieceInTurns(t *testing.T) {
 	})
 }
 
+// One that has never been asked takes blocks from a crowd that has sent nothing either. It used to wait until
+// the crowd was snubbed.
+func TestFoundCrowdKeepsBlocksFromNewcomer(t *testing.T) {
+	found(t, newSimContent(1, 256<<10, 512<<10), func(t *testing.T, m *simMeeting) {
+		for range 40 {
+			m.meet(t, 300, simScript{eager: true})
+		}
+		m.meet(t, 1e6, simScript{eager: true}).later(2 * time.Second)
+		m.run(t, 10*time.Second)
+	})
+}
+
 // What a peer is asked for a second time, having been snubbed, and sends meanwhile in answer to the first
 // request, it is not asked for any more. The second request used to go out once there was room for
 // it: a block that is being uploaded had held it up.

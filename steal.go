@@ -84,7 +84,7 @@ func (s *scheduler) neglects(o, r *remote, p *startedPiece, now time.Time) bool 
 // is asked for it, too, r takes the place of the slower of the two, and only if it is sooner than
 // both by the margin: else two slow ones could keep a block from a fast one that has nothing to do.
 // Of two that have not shown how fast they are, none is sooner: a crowd of such would take the block
-// from each other before any could send it.
+// from each other before any could send it. But who has never been asked is given a chance.
 func (s *scheduler) mayStealFrom(r, o *remote, k int, now time.Time) bool {
 	id := o.queue[k].blockID
 	b := &s.started[id.piece].blocks[id.index]
@@ -98,7 +98,7 @@ func (s *scheduler) mayStealFrom(r, o *remote, k int, now time.Time) bool {
 	if other == nil {
 		return true
 	}
-	if r.rate <= 0 && o.rate <= 0 && !o.stuck(id.piece) {
+	if r.rate <= 0 && o.rate <= 0 && !o.stuck(id.piece) && r.asked {
 		return false
 	}
 	at := slices.IndexFunc(other.queue, func(a ask) bool { return a.blockID == id })

@@ -241,15 +241,17 @@ func TestThirdTakesAPlace(t *testing.T) {
 		first, second float64 // bytes a second
 		third         float64
 		choking       bool // the first two do
+		asked         bool // the third was, before
 		want          string
 	}{
-		{"the first is slower", slow, 2 * slow, fast, false, "0.3 -a:0.3"},
-		{"the second is slower", 2 * slow, slow, fast, false, "0.3 -b:0.3"},
-		{"the third has shown nothing yet", slow, 2 * slow, unknown, false, "0.3 -a:0.3"},
-		{"none has shown anything", unknown, unknown, unknown, false, ""},
-		{"none has shown anything, and nothing will come of two", unknown, unknown, unknown, true, "0.3 -a:0.3"},
-		{"the third is fast, and the others may be", unknown, unknown, fast, false, "0.3 -a:0.3"},
-		{"the third is slower still", slow, slow, slow / 8, false, ""},
+		{"the first is slower", slow, 2 * slow, fast, false, true, "0.3 -a:0.3"},
+		{"the second is slower", 2 * slow, slow, fast, false, true, "0.3 -b:0.3"},
+		{"the third has shown nothing yet", slow, 2 * slow, unknown, false, true, "0.3 -a:0.3"},
+		{"none has shown anything", unknown, unknown, unknown, false, true, ""},
+		{"none has shown anything, and the third was never asked", unknown, unknown, unknown, false, false, "0.3 -a:0.3"},
+		{"none has shown anything, and nothing will come of two", unknown, unknown, unknown, true, true, "0.3 -a:0.3"},
+		{"the third is fast, and the others may be", unknown, unknown, fast, false, true, "0.3 -a:0.3"},
+		{"the third is slower still", slow, slow, slow / 8, false, true, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			sc := newSwarmScene(t, 1)
@@ -262,7 +264,8 @@ func TestThirdTakesAPlace(t *testing.T) {
 			a.rate, b.rate = tc.first, tc.second
 			a.choking, b.choking = tc.choking, tc.choking
 			sc.now = sc.now.Add(5 * time.Second)
-			sc.join("c").rate = tc.third
+			c := sc.join("c")
+			c.rate, c.asked = tc.third, tc.asked
 			require.Equal(t, tc.want, sc.asks("c", 1))
 		})
 	}

@@ -31,8 +31,9 @@ func cut(name string, at func(bytes int64) fault) simKind {
 
 // misbehaves sets a peer going that is not to be counted on.
 func (h *simHistory) misbehaves(p *simPeer) {
+	h.drawBuffer(p.host)
 	h.silence = true
-	if p.corrupt > 0 || p.name == "garbage" {
+	if p.lying() {
 		h.liars[p.host.ip] = true
 	}
 	if h.hopeless && !p.claimsAll {

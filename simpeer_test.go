@@ -2,8 +2,10 @@ package torrent
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -198,6 +200,9 @@ func (p *simPeer) speak(conn net.Conn, dialled bool) {
 	}
 }
 
+// lying tells whether the peer sends what is not true.
+func (p *simPeer) lying() bool { return p.corrupt > 0 || p.name == "garbage" }
+
 // blame takes note that the other end did something wrong.
 func (p *simPeer) blame(format string, args ...any) {
 	p.mu.Lock()
@@ -215,7 +220,9 @@ func (s *simSession) shakeHands(dialled bool) bool {
 	p := s.peer
 	ours := wire.Handshake{InfoHash: p.content.infoHash}
 	copy(ours.PeerID[:], "-SIM001-")
-	copy(ours.PeerID[8:], fmt.Sprint(p.host.ip, p.port))
+	copy(ours.PeerID[8:], fmt.Sprintf("%05d", p.port))
+	sum := crc32.ChecksumIEEE(p.host.ip.AsSlice())
+	binary.BigEndian.PutUint32(ours.PeerID[16:], sum)
 	if p.fast {
 		ours.SetFast()
 	}
@@ -398,14 +405,17 @@ func (s *simSession) answer(r simRequest) bool {
 	short := 0
 	if p.shortens > 0 && p.blocks%p.shortens == 0 {
 		short = 1 + p.rng.IntN(max(len(b)-1, 1))
+		if p.blocks%2 == 0 { // or long
+			short, b = -short, append(slices.Clone(b), make([]byte, short)...)
+		}
 	}
 	p.mu.Unlock()
 	defer p.mu.Lock()
 	for range times {
-		if _, err := s.conn.Write(wire.AppendPieceHeader(nil, r.index, r.begin, r.length-uint32(short))); err != nil {
+		if _, err := s.conn.Write(wire.AppendPieceHeader(nil, r.index, r.begin, uint32(int(r.length)-short))); err != nil {
 			return false
 		}
-		if err := s.payload(b[:len(b)-short]); err != nil {
+		if err := s.payload(b[:min(len(b), int(r.length)-short)]); err != nil {
 			return false
 		}
 	}

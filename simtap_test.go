@@ -26,6 +26,7 @@ type simLedger struct {
 
 	deaf            bool             // some of it is encrypted
 	asked, received int64            // requests sent; payload bytes that came
+	seconds         int64            // requests for what somebody else was asked for already
 	first           int64            // of these, true blocks that had not come before
 	again           int64            // true blocks that had come before
 	dropped         int64            // bytes that came and were asked for again, with reason
@@ -232,7 +233,10 @@ func (w *simWatch) outgoing(m simHead) {
 			return
 		}
 		w.asked[q] = true
-		if l.under[q]++; l.under[q] > 2 {
+		if l.under[q]++; l.under[q] > 1 {
+			l.seconds++
+		}
+		if l.under[q] > 2 {
 			// The cancel that makes it two may be written in the same instant by another goroutine.
 			l.host.net.after(time.Millisecond, func() {
 				if l.under[q] > 2 && !l.delayed(q) {

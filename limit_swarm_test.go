@@ -318,3 +318,19 @@ func TestLimitWithPeersThatReadSlowly(t *testing.T) {
 		require.InEpsilon(t, limit, float64(d.Stats().Uploaded-before)/window.Seconds(), 0.05)
 	})
 }
+
+// What a choke takes back costs a download limit nothing: others are asked for as much.
+func TestLimitForgetsWhatIsChoked(t *testing.T) {
+	simulate(t, func(t *testing.T, n *simNet) {
+		const limit = 200e3
+		m := &simMeeting{net: n, content: newSimContent(1, 64<<10, 4<<20)}
+		defer m.end(t)
+		for range 3 {
+			m.meet(t, 10e3, simScript{flap: 500 * time.Millisecond})
+		}
+		m.meet(t, 1e6, simScript{})
+		m.options.DownloadLimit = rate.NewLimiter(limit, 64<<10)
+		m.run(t, time.Minute)
+		require.InEpsilon(t, 4<<20/limit, m.client.took.Seconds(), 0.1)
+	})
+}

@@ -1,0 +1,35 @@
+package torrent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A peer is snubbed once it has been silent for longer than its blocks have ever taken to come, within bounds.
+func TestSnubPatience(t *testing.T) {
+	for _, c := range []struct {
+		blocks int
+		every  time.Duration
+		want   time.Duration
+	}{
+		{0, 0, snubTimeout},
+		{7, time.Second, snubTimeout}, // too few to know
+		{8, time.Second, minSnubTimeout},
+		{8, 10 * time.Second, 12670 * time.Millisecond}, // the mean, and four times the 0.67 s that they seem to stray
+		{100, 30 * time.Second, 30 * time.Second},
+		{100, 500 * time.Second, silenceTimeout},
+	} {
+		p := &peer{}
+		p.remote.enqueue(ask{})
+		p.remote.heard = epoch
+		for range c.blocks {
+			p.blockTime.add(c.every)
+		}
+		require.False(t, p.snubbing(epoch.Add(c.want-10*time.Millisecond)), "%+v", c)
+		require.True(t, p.snubbing(epoch.Add(c.want+10*time.Millisecond)), "%+v", c)
+		p.remote.queue = nil
+		require.False(t, p.snubbing(epoch.Add(time.Hour)), "who is asked for nothing keeps nobody waiting")
+	}
+}

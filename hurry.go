@@ -37,7 +37,7 @@ func (s *scheduler) hurry(i int, room func(*remote) int, now time.Time) (plan []
 			}
 			n++
 		}
-		if r.holds(i) && !r.snubbed && (!r.choking || r.allows(int32(i))) && n < room(r) {
+		if r.may(int32(i)) && !r.snubbed && n < room(r) {
 			able = append(able, &runner{r, n, room(r), r.eta(n, now)})
 		}
 	}

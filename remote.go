@@ -60,13 +60,13 @@ func (l *lateBlocks) add(id blockID) {
 // take forgets id once and tells whether it was remembered.
 func (l *lateBlocks) take(id blockID) bool {
 	for _, m := range []map[blockID]int{l.fresh, l.old} {
-		if n := m[id]; n > 1 {
-			m[id] = n - 1
-			return true
-		} else if n == 1 {
-			delete(m, id)
-			return true
+		if m[id] == 0 {
+			continue
 		}
+		if m[id]--; m[id] == 0 {
+			delete(m, id)
+		}
+		return true
 	}
 	return false
 }

@@ -96,7 +96,7 @@ func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]bloc
 		return out, nil
 	}
 	var cancel []cancelled
-	for p := s.entrusted(r); p != nil && !r.snubbed && len(out) < end; p = s.entrusted(r) {
+	for p := s.entrusted(r); p != nil && len(out) < end; p = s.entrusted(r) {
 		p.sole = nil
 		p, cancel = s.wrest(p, cancel)
 		out = s.take(p, r, end, now, out)

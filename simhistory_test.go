@@ -492,8 +492,6 @@ func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string
 	for _, a := range lied {
 		liars[a.Addr()] = liars[a.Addr()] || s.banned(a)
 	}
-	sum.mu.Lock()
-	defer sum.mu.Unlock()
 	for _, p := range h.peers {
 		_, lied := liars[p.host.ip]
 		if p.lying() || (lied || h.liars[p.host.ip]) && !isLocal(p.host.ip) {
@@ -535,8 +533,6 @@ func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []strin
 		faults = append(faults, fmt.Sprintf("%v: %d bytes came again, %d blocks were asked of a second peer, %d bytes spoiled",
 			s.host, more, l.seconds, spoiled))
 	}
-	sum.mu.Lock()
-	defer sum.mu.Unlock()
 	sum.received += l.received
 	for kind, n := range l.waste {
 		sum.wasted[kind] += n

@@ -59,7 +59,9 @@ func (s *scheduler) entrust(p *startedPiece, r *remote) {
 	if p.sole != r {
 		p.sole = r
 		tried, at := s.spoiled[p.piece].tried, r.addr.Addr()
-		tried[at] = trial{tried[at].turns + 1, tried[at].lapses}
+		t := tried[at]
+		t.turns++
+		tried[at] = t
 	}
 }
 
@@ -67,7 +69,9 @@ func (s *scheduler) entrust(p *startedPiece, r *remote) {
 func (s *scheduler) lapse(p *startedPiece) {
 	if o := p.sole; o != nil && (o.stuck(p.piece) || p.left == len(p.blocks)) {
 		tried, at := s.spoiled[p.piece].tried, o.addr.Addr()
-		tried[at] = trial{tried[at].turns, tried[at].lapses + 1}
+		t := tried[at]
+		t.lapses++
+		tried[at] = t
 	}
 	p.sole = nil
 }

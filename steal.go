@@ -62,6 +62,9 @@ func (s *scheduler) outdoes(r, o *remote, p *startedPiece, k int, now time.Time)
 // entrusted finds a piece on parole that somebody was given who has lapsed more often than r, and has sent
 // nothing of it yet: r is tried first.
 func (s *scheduler) entrusted(r *remote) (first *startedPiece) {
+	if r.snubbed {
+		return nil
+	}
 	for i, u := range s.spoiled {
 		p := s.started[i]
 		if p == nil || p.sole == nil || p.sole == r || p.left < len(p.blocks) || first != nil && first.piece < i {

@@ -11,7 +11,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
@@ -113,7 +112,6 @@ func runHistory(t *testing.T, seed uint64, sum *simFigures) {
 
 // simFigures sum up what many histories showed.
 type simFigures struct {
-	mu                   sync.Mutex
 	histories, downloads int
 	virtual              time.Duration
 	kinds                map[string]int
@@ -134,8 +132,6 @@ func newSimFigures() *simFigures {
 
 // history takes a history into account.
 func (f *simFigures) history(h *simHistory) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.histories++
 	f.virtual += h.net.now()
 	for kind, n := range h.kinds {
@@ -145,8 +141,6 @@ func (f *simFigures) history(h *simHistory) {
 
 // download takes one that was completed into account.
 func (f *simFigures) download(seed uint64, took, bound time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.downloads++
 	f.took = append(f.took, took)
 	if r := float64(took) / float64(bound); r > f.slowest {
@@ -155,8 +149,6 @@ func (f *simFigures) download(seed uint64, took, bound time.Duration) {
 }
 
 func (f *simFigures) String() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d seeds, %d downloads completed, %.1f virtual hours\n", f.histories, f.downloads, f.virtual.Hours())
 	for _, k := range mostFirst(f.kinds) {

@@ -2,7 +2,6 @@ package torrent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
@@ -454,48 +453,6 @@ func (d *Download) snub(p *peer, now time.Time) {
 	d.freed, d.rechoke = true, true
 }
 
-// settle sees to the follow-ups of what was done under the mutex.
-func (d *Download) settle(now time.Time) {
-	for rounds := 0; (d.freed || d.roomy) && rounds < 4; rounds++ {
-		all := d.freed
-		d.freed, d.roomy = false, false
-		if len(d.peers) == 0 {
-			break
-		}
-		first := 0
-		if all {
-			for piece := range d.awaited {
-				d.hurry(piece, now)
-			}
-			first = d.rng.IntN(len(d.peers))
-		}
-		for k := range d.peers {
-			if p := d.peers[(first+k)%len(d.peers)]; all || p.roomy {
-				p.roomy = false
-				d.refill(p, now)
-			}
-		}
-	}
-	if d.rechoke {
-		d.rechoke = false
-		d.chokeRound(now)
-	}
-}
-
-// unlock releases the mutex after what was done under it has been followed up.
-func (d *Download) unlock(now time.Time) {
-	d.settle(now)
-	notes := d.notes
-	d.notes = nil
-	d.mu.Unlock()
-	for _, say := range notes {
-		say()
-	}
-}
-
-// note has say write to the log once the mutex is released: a handler may take its time, or ask for Stats.
-func (d *Download) note(say func()) { d.notes = append(d.notes, say) }
-
 // ended tells whether the download is to stop.
 func (d *Download) ended() bool { return d.ctx.Err() != nil }
 
@@ -511,79 +468,6 @@ func (d *Download) failStorage(err error) {
 	d.diskErrors++
 	d.diskError = err
 	d.fail(err)
-}
-
-// noteComplete acts on all that is wanted being there, once that is so.
-func (d *Download) noteComplete() {
-	d.mu.Lock()
-	if d.sched.need.Count() > 0 || d.ctx.Err() != nil {
-		d.complete = d.sched.need.Count() == 0
-		d.mu.Unlock()
-		return
-	}
-	settled := d.complete || d.rechecks > 0
-	d.mu.Unlock()
-	if settled {
-		return
-	}
-	// A Select comes wholly before, and there may be more to do, or after, and is too late without Seed.
-	d.choosing.Lock()
-	defer d.choosing.Unlock()
-	d.mu.Lock()
-	if d.sched.need.Count() > 0 || d.rechecks > 0 {
-		d.mu.Unlock()
-		return
-	}
-	have, partial := d.sched.have.clone(), d.partial()
-	d.mu.Unlock()
-	if piece, err := d.store.anyChanged(have); piece >= 0 {
-		d.doubt(piece, err) // somebody else wrote to the files meanwhile: what is spoiled is fetched again
-		d.signal()
-		return
-	}
-	if !have.full() { // bytes of files that are not chosen stay for a wider choice
-		if err := d.store.saveResume(have, partial); err != nil {
-			d.fail(fmt.Errorf("save what was verified: %w", err))
-			return
-		}
-	}
-	d.mu.Lock()
-	d.complete = true
-	d.gate.leave(time.Now())
-	d.files.choose(d.choice.files())
-	for _, p := range d.peers {
-		if p.isSeed() || p.ext.uploadOnly {
-			p.stopLocked(errBothSeeds)
-		} else if p.extended && d.o.Seed {
-			p.sendExtHandshake() // we want nothing any more (BEP 21)
-		}
-	}
-	d.mu.Unlock()
-	if err := d.store.finished(); err != nil {
-		d.fail(fmt.Errorf("finish: %w", err))
-		return
-	}
-	d.mu.Lock()
-	d.resumable = false
-	d.mu.Unlock()
-	if d.o.Seed && d.completedHere() {
-		d.trackers.complete()
-	}
-	d.log.Info("complete")
-	if !d.o.Seed {
-		d.client.remove(d) // the same torrent may be started again at once
-		defer d.stop(errDone)
-	}
-	d.settleResult(nil)
-}
-
-var errDone = errors.New("complete")
-
-// completedHere tells whether this download fetched what made the content whole.
-func (d *Download) completedHere() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.sched.have.full() && d.fetched
 }
 
 // Torrent is what is being downloaded.

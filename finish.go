@@ -158,3 +158,76 @@ func (d *Download) partial() map[int]Bitfield {
 	}
 	return partial
 }
+
+// noteComplete acts on all that is wanted being there, once that is so.
+func (d *Download) noteComplete() {
+	d.mu.Lock()
+	if d.sched.need.Count() > 0 || d.ctx.Err() != nil {
+		d.complete = d.sched.need.Count() == 0
+		d.mu.Unlock()
+		return
+	}
+	settled := d.complete || d.rechecks > 0
+	d.mu.Unlock()
+	if settled {
+		return
+	}
+	// A Select comes wholly before, and there may be more to do, or after, and is too late without Seed.
+	d.choosing.Lock()
+	defer d.choosing.Unlock()
+	d.mu.Lock()
+	if d.sched.need.Count() > 0 || d.rechecks > 0 {
+		d.mu.Unlock()
+		return
+	}
+	have, partial := d.sched.have.clone(), d.partial()
+	d.mu.Unlock()
+	if piece, err := d.store.anyChanged(have); piece >= 0 {
+		d.doubt(piece, err) // somebody else wrote to the files meanwhile: what is spoiled is fetched again
+		d.signal()
+		return
+	}
+	if !have.full() { // bytes of files that are not chosen stay for a wider choice
+		if err := d.store.saveResume(have, partial); err != nil {
+			d.fail(fmt.Errorf("save what was verified: %w", err))
+			return
+		}
+	}
+	d.mu.Lock()
+	d.complete = true
+	d.gate.leave(time.Now())
+	d.files.choose(d.choice.files())
+	for _, p := range d.peers {
+		if p.isSeed() || p.ext.uploadOnly {
+			p.stopLocked(errBothSeeds)
+		} else if p.extended && d.o.Seed {
+			p.sendExtHandshake() // we want nothing any more (BEP 21)
+		}
+	}
+	d.mu.Unlock()
+	if err := d.store.finished(); err != nil {
+		d.fail(fmt.Errorf("finish: %w", err))
+		return
+	}
+	d.mu.Lock()
+	d.resumable = false
+	d.mu.Unlock()
+	if d.o.Seed && d.completedHere() {
+		d.trackers.complete()
+	}
+	d.log.Info("complete")
+	if !d.o.Seed {
+		d.client.remove(d) // the same torrent may be started again at once
+		defer d.stop(errDone)
+	}
+	d.settleResult(nil)
+}
+
+var errDone = errors.New("complete")
+
+// completedHere tells whether this download fetched what made the content whole.
+func (d *Download) completedHere() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sched.have.full() && d.fetched
+}

@@ -1,0 +1,45 @@
+package torrent
+
+import "time"
+
+// settle sees to the follow-ups of what was done under the mutex.
+func (d *Download) settle(now time.Time) {
+	for rounds := 0; (d.freed || d.roomy) && rounds < 4; rounds++ {
+		all := d.freed
+		d.freed, d.roomy = false, false
+		if len(d.peers) == 0 {
+			break
+		}
+		first := 0
+		if all {
+			for piece := range d.awaited {
+				d.hurry(piece, now)
+			}
+			first = d.rng.IntN(len(d.peers))
+		}
+		for k := range d.peers {
+			if p := d.peers[(first+k)%len(d.peers)]; all || p.roomy {
+				p.roomy = false
+				d.refill(p, now)
+			}
+		}
+	}
+	if d.rechoke {
+		d.rechoke = false
+		d.chokeRound(now)
+	}
+}
+
+// unlock releases the mutex after what was done under it has been followed up.
+func (d *Download) unlock(now time.Time) {
+	d.settle(now)
+	notes := d.notes
+	d.notes = nil
+	d.mu.Unlock()
+	for _, say := range notes {
+		say()
+	}
+}
+
+// note has say write to the log once the mutex is released: a handler may take its time, or ask for Stats.
+func (d *Download) note(say func()) { d.notes = append(d.notes, say) }

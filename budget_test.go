@@ -158,6 +158,6 @@ func TestManyTorrentsComeAndGo(t *testing.T) {
 	require.Eventually(t, func() bool {
 		leeches.mu.Lock()
 		defer leeches.mu.Unlock()
-		return leeches.peers == 0 && leeches.dials.halfOpen == 0 && len(leeches.greeting) == 0
+		return leeches.budget.peers == 0 && leeches.budget.dials.halfOpen == 0 && len(leeches.greetings) == 0
 	}, time.Minute, time.Millisecond, "nothing is left counted")
 }

@@ -20,5 +20,5 @@ func TestClientClosedDuringStart(t *testing.T) {
 		return openMemory(t, 1<<20)
 	}})
 	require.ErrorIs(t, err, ErrClosed)
-	require.Empty(t, c.downloads)
+	require.Empty(t, c.registry.downloads)
 }

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// maxPerAddress is how many connections of one download may be to one public address.
+const maxPerAddress = 3
+
 // admits tells whether there is a place for the connection, and no other to the same peer, and counts
 // it if so. Where both ends dialled each other at once, both keep the connection made by the lower
 // peer id.
@@ -19,7 +22,7 @@ func (d *Download) admits(k *connection, now time.Time) bool {
 		}
 		same++
 		if p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.incoming != k.incoming {
-			oursIsLower := string(d.client.id[:]) < string(k.theirs.PeerID[:])
+			oursIsLower := string(d.client.identity.id[:]) < string(k.theirs.PeerID[:])
 			if k.incoming == oursIsLower {
 				return false
 			}

@@ -206,8 +206,8 @@ func (d *Download) open() (err error) {
 	d.trackers = newTrackers(trackerConfig{
 		tiers:    d.t.trackers,
 		infoHash: d.t.infoHash,
-		peerID:   d.client.id,
-		key:      d.client.key,
+		peerID:   d.client.identity.id,
+		key:      d.client.identity.key,
 		private:  d.t.private,
 		http:     d.client.http,
 		udp:      d.client.udp,
@@ -235,10 +235,8 @@ func (d *Download) openStore() (contents, error) {
 			return nil, fmt.Errorf("open storage: %w", err)
 		}
 		return wrapStorage(d.t, st), nil
-	case d.o.Dir != "" && d.client.openFiles != nil:
-		return d.client.openFiles(d.t, d.o.Dir, d.log)
 	case d.o.Dir != "":
-		return openFiles(d.t, d.o.Dir, d.log)
+		return d.client.hooks.openFiles(d.t, d.o.Dir, d.log)
 	}
 	most := d.o.MaxMemory
 	if most <= 0 {

@@ -171,7 +171,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		},
 		"no handshakes": {
 			attack: func(r *faultRig) (all []*speaker) {
-				for range 3 * maxGreeting {
+				for range 3 * maxGreetings {
 					all = append(all, r.mute(r.host(), nil))
 				}
 				return all
@@ -181,7 +181,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		"handshakes that drip": {
 			attack: func(r *faultRig) (all []*speaker) {
 				hello := wire.Handshake{InfoHash: r.content.infoHash}
-				for range 3 * maxGreeting {
+				for range 3 * maxGreetings {
 					s := r.mute(r.host(), nil)
 					all = append(all, s)
 					go func() {
@@ -198,7 +198,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		},
 		"garbage for a handshake": {
 			attack: func(r *faultRig) (all []*speaker) {
-				for k := range 3 * maxGreeting {
+				for k := range 3 * maxGreetings {
 					all = append(all, r.mute(r.host(), randomBytes(uint64(k), 2000)))
 				}
 				return all
@@ -208,7 +208,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		"garbage for a key exchange": {
 			encrypt: true,
 			attack: func(r *faultRig) (all []*speaker) {
-				for k := range 3 * maxGreeting {
+				for k := range 3 * maxGreetings {
 					all = append(all, r.mute(r.host(), randomBytes(uint64(k), 2000)))
 				}
 				return all
@@ -218,7 +218,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		"half a key exchange": {
 			encrypt: true,
 			attack: func(r *faultRig) (all []*speaker) {
-				for k := range 3 * maxGreeting {
+				for k := range 3 * maxGreetings {
 					all = append(all, r.mute(r.host(), randomBytes(uint64(k), 96)))
 				}
 				return all
@@ -303,16 +303,16 @@ func TestConnectionsFromOneAddress(t *testing.T) {
 	for ip, want := range map[string]struct{ greeting, peers int }{
 		"81.0.0.1":    {maxGreetingPerAddress, maxPerAddress},
 		"2001:db8::1": {maxGreetingPerAddress, maxPerAddress},
-		"127.0.0.2":   {maxGreeting, defaultMaxPeers},
-		"10.0.0.2":    {maxGreeting, defaultMaxPeers},
-		"fd00::2":     {maxGreeting, defaultMaxPeers},
+		"127.0.0.2":   {maxGreetings, defaultMaxPeers},
+		"10.0.0.2":    {maxGreetings, defaultMaxPeers},
+		"fd00::2":     {maxGreetings, defaultMaxPeers},
 	} {
 		t.Run(ip, func(t *testing.T) {
 			simulate(t, func(t *testing.T, n *simNet) {
 				r := newFaultRig(t, n, false)
 				h := n.host(ip, 0, 0, 0)
 				var mute, all []*speaker
-				for range maxGreeting + 10 {
+				for range maxGreetings + 10 {
 					mute = append(mute, r.mute(h, nil))
 				}
 				after(time.Second)

@@ -14,14 +14,12 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-const (
-	dialTimeout      = 5 * time.Second
-	handshakeTimeout = 10 * time.Second
-)
+// handshakeTimeout bounds a handshake, encryption included.
+const handshakeTimeout = 10 * time.Second
 
 var errSelf = errors.New("it is ourselves")
 
-// A connection is a TCP connection to a peer after the handshake of BEP 3.
+// A connection is a connection to a peer after the handshake of BEP 3.
 type connection struct {
 	net.Conn
 	addr      netip.AddrPort // of the other end
@@ -31,7 +29,7 @@ type connection struct {
 }
 
 func (c *Client) handshake(infoHash Hash) wire.Handshake {
-	h := wire.Handshake{InfoHash: infoHash, PeerID: c.id}
+	h := wire.Handshake{InfoHash: infoHash, PeerID: c.identity.id}
 	h.SetFast()
 	h.SetExtended()
 	return h
@@ -54,7 +52,7 @@ func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash
 var errHungUp = errors.New("hung up on an encrypted handshake")
 
 func (c *Client) tryConnect(ctx context.Context, addr netip.AddrPort, infoHash Hash, encrypt bool) (_ *connection, err error) {
-	conn, err := c.dialPeer(ctx, addr)
+	conn, err := c.transport.dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -74,15 +72,6 @@ func (c *Client) tryConnect(ctx context.Context, addr netip.AddrPort, infoHash H
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
 	return k, c.readHandshake(k, infoHash)
-}
-
-func (c *Client) dialPeer(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	if c.Dial != nil {
-		return c.Dial(ctx, "tcp", addr.String())
-	}
-	return new(net.Dialer).DialContext(ctx, "tcp", addr.String())
 }
 
 // answer makes the handshake on a connection that a peer made, encrypted if the peer begins so, and
@@ -119,7 +108,7 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort)
 	if k.theirs, err = wire.ParseHandshake(p[:]); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
-	self := k.theirs.PeerID == c.id // which the end that dialled learns from our answer
+	self := k.theirs.PeerID == c.identity.id // which the end that dialled learns from our answer
 	if d = c.servingDownload(k.theirs.InfoHash); d == nil && !self {
 		return nil, nil, fmt.Errorf("handshake: no download of info hash %s", Hash(k.theirs.InfoHash))
 	}
@@ -131,14 +120,6 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort)
 		return nil, nil, errSelf
 	}
 	return k, d, nil
-}
-
-// stream tells the info hash that an encrypted handshake is for.
-func (c *Client) stream(id [20]byte) (infoHash [20]byte, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	h, ok := c.streams[id]
-	return h, ok
 }
 
 // readHandshake reads and checks the answer to our own handshake.
@@ -153,7 +134,7 @@ func (c *Client) readHandshake(k *connection, infoHash Hash) error {
 		return fmt.Errorf("handshake: %w", err)
 	case theirs.InfoHash != infoHash:
 		return fmt.Errorf("handshake: info hash %s, want %s", Hash(theirs.InfoHash), infoHash)
-	case theirs.PeerID == c.id:
+	case theirs.PeerID == c.identity.id:
 		return errSelf
 	}
 	k.theirs = theirs

@@ -72,7 +72,7 @@ func (l *simLAN) take() []string {
 
 func (l *simLAN) client(t *testing.T, h *simHost) *Client {
 	c := simClient(t, h, nil)
-	c.LocalDiscovery, c.listenMulticast = true, l.listener(h)
+	c.LocalDiscovery, c.hooks.listenMulticast = true, l.listener(h)
 	return c
 }
 
@@ -197,7 +197,7 @@ func TestLSDWithoutGroupOrListener(t *testing.T) {
 		lan, content := new(simLAN), newSimContent(1, 64<<10, 1<<20)
 		none := simClient(t, n.host("192.168.0.3", 0, 0, 0), nil)
 		none.LocalDiscovery = true
-		none.listenMulticast = func(string, netip.AddrPort) (net.PacketConn, error) { return nil, errors.New("no multicast here") }
+		none.hooks.listenMulticast = func(string, netip.AddrPort) (net.PacketConn, error) { return nil, errors.New("no multicast here") }
 		simSeed(t, none, content)
 		_, err := new(Magnet).Resolve(t.Context(), &Options{Client: none})
 		require.ErrorIs(t, err, ErrUnsupported)

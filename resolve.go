@@ -102,8 +102,8 @@ func (r *resolver) run() (*Torrent, error) {
 	r.trackers = newTrackers(trackerConfig{
 		tiers:    tiers,
 		infoHash: r.m.InfoHash,
-		peerID:   r.client.id,
-		key:      r.client.key,
+		peerID:   r.client.identity.id,
+		key:      r.client.identity.key,
 		http:     r.client.http,
 		udp:      r.client.udp,
 		port:     r.client.port,
@@ -220,7 +220,7 @@ func (r *resolver) lookUp(peer string) {
 	if err != nil {
 		ctx, cancel := context.WithTimeout(r.ctx, lookupTimeout)
 		defer cancel()
-		if ips, err = r.client.lookup(ctx, host); err != nil {
+		if ips, err = r.client.hooks.lookup(ctx, host); err != nil {
 			r.note(fmt.Errorf("peer %s: %w", peer, err))
 			return
 		}

@@ -224,7 +224,7 @@ func TestResolveThenDownload(t *testing.T) {
 				simSeed(t, simClient(t, seed, nil), content)
 				m := &Magnet{InfoHash: content.infoHash, Peers: []string{"seed.example:6881"}, WebSeeds: []string{"http://10.0.0.9/"}}
 				client := simClient(t, us, nil)
-				client.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
+				client.hooks.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
 					require.Equal(t, "seed.example", host)
 					return []netip.Addr{seed.ip}, nil
 				}
@@ -319,7 +319,7 @@ func TestResolveInVain(t *testing.T) {
 					return nil, req.Context().Err()
 				}
 				c.o.Client = simClient(t, us, tracker)
-				c.o.Client.lookup = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
+				c.o.Client.hooks.lookup = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
 				if c.end != nil {

@@ -14,8 +14,11 @@ import (
 func simClient(t *testing.T, h *simHost, tracker *simTracker) *Client {
 	c := &Client{
 		Listen: ":6881", Encryption: DisableEncryption,
-		Dial: h.dial, listen: h.listen, listenPacket: h.listenPacket,
-		seed: 1 + crc64.Checksum(h.ip.AsSlice(), crc64.MakeTable(crc64.ISO)),
+		Dial: h.dial,
+		hooks: hooks{
+			listen: h.listen, listenPacket: h.listenPacket,
+			seed: 1 + crc64.Checksum(h.ip.AsSlice(), crc64.MakeTable(crc64.ISO)),
+		},
 	}
 	if testing.Verbose() {
 		c.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("host", h)

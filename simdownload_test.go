@@ -39,12 +39,12 @@ func simStart(ctx context.Context, t *testing.T, h *simHost, content *simContent
 	if c == nil {
 		c = &Client{Encryption: DisableEncryption}
 	}
-	c.listen, c.listenPacket = h.listen, h.listenPacket
+	c.hooks.listen, c.hooks.listenPacket = h.listen, h.listenPacket
 	if c.Dial == nil {
 		c.Dial = h.dial
 	}
 	c.Listen = cmp.Or(c.Listen, ":6881")
-	c.seed = cmp.Or(c.seed, 1)
+	c.hooks.seed = cmp.Or(c.hooks.seed, 1)
 	to := content.Torrent
 	if tracker != nil {
 		c.HTTPClient = tracker.client(h)
@@ -79,9 +79,10 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 	look(s.ledger, (*simLedger).forget)
 	old := s.client
 	s.client = &Client{
-		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial, listen: old.listen, listenPacket: old.listenPacket,
-		HTTPClient: old.HTTPClient, Logger: old.Logger, seed: old.seed + 1,
+		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial,
+		HTTPClient: old.HTTPClient, Logger: old.Logger, hooks: old.hooks,
 	}
+	s.client.hooks.seed++
 	s.client.memory.most = old.memory.most
 	s.start(ctx, t)
 }

@@ -6,8 +6,15 @@ import "time"
 // the others leave of theirs. Who has more gives it back when somebody with less asks. The connections
 // of a download that has begun to dial count from then on.
 
+// A budget is what of a client's connections is in use. The client's mutex guards it.
+type budget struct {
+	dials   dialBudget
+	peers   int       // connections of all downloads
+	refused time.Time // when a download with less than its share of them was last refused one
+}
+
 // share is what of the budget every download may have. The caller holds mu.
-func (c *Client) share() int { return max(1, c.MaxPeers/max(1, len(c.serving))) }
+func (c *Client) share() int { return max(1, c.MaxPeers/max(1, len(c.registry.serving))) }
 
 // room tells whether who has so many connections may have one more. The last tenth of the budget is
 // for those below their share. The caller holds mu.
@@ -15,9 +22,9 @@ func (c *Client) room(has int, now time.Time) bool {
 	if c.MaxPeers <= 0 {
 		return true
 	}
-	left, below := c.MaxPeers-c.peers-c.dials.halfOpen, has < c.share()
+	left, below := c.MaxPeers-c.budget.peers-c.budget.dials.halfOpen, has < c.share()
 	if left <= 0 && below {
-		c.refused = now
+		c.budget.refused = now
 	}
 	return left > 0 && (below || left > c.MaxPeers/10)
 }
@@ -26,7 +33,7 @@ func (c *Client) room(has int, now time.Time) bool {
 func (c *Client) excess(has int, now time.Time) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.MaxPeers <= 0 || has <= c.share() || now.Sub(c.refused) > tick {
+	if c.MaxPeers <= 0 || has <= c.share() || now.Sub(c.budget.refused) > tick {
 		return 0
 	}
 	return max(1, (has-c.share())/4)
@@ -36,10 +43,10 @@ func (c *Client) excess(has int, now time.Time) int {
 func (c *Client) mayDial(has int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n, _ := c.dials.allowance(now); n == 0 || !c.room(has, now) {
+	if n, _ := c.budget.dials.allowance(now); n == 0 || !c.room(has, now) {
 		return false
 	}
-	c.dials.begin(now)
+	c.budget.dials.begin(now)
 	return true
 }
 
@@ -47,7 +54,7 @@ func (c *Client) mayDial(has int, now time.Time) bool {
 func (c *Client) endDial() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.dials.end()
+	c.budget.dials.end()
 }
 
 // dialAt is when the next of cand is to be dialled by who has so many connections, if that is known.
@@ -58,7 +65,7 @@ func (c *Client) dialAt(cand *candidates, has int, now time.Time) (at time.Time,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, wait := c.dials.allowance(now)
+	n, wait := c.budget.dials.allowance(now)
 	if n == 0 && wait == 0 || !c.room(has, now) {
 		wait = tick // too many are half open, or connected
 	}
@@ -75,7 +82,7 @@ func (c *Client) mayJoin(has int, now time.Time) bool {
 	if !c.room(has, now) {
 		return false
 	}
-	c.peers++
+	c.budget.peers++
 	return true
 }
 
@@ -83,11 +90,11 @@ func (c *Client) mayJoin(has int, now time.Time) bool {
 func (c *Client) joinedPeer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.peers++
+	c.budget.peers++
 }
 
 func (c *Client) leftPeer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.peers--
+	c.budget.peers--
 }

@@ -1,0 +1,156 @@
+package torrent
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"net/netip"
+	"runtime"
+)
+
+// hooks are the seams that tests of this package use in place of the system and of chance. Their zero
+// value is the real thing.
+type hooks struct {
+	listen          func(network, addr string) (net.Listener, error)
+	listenPacket    func(network, addr string) (net.PacketConn, error)
+	listenMulticast func(network string, group netip.AddrPort) (net.PacketConn, error)
+	lookup          func(ctx context.Context, host string) ([]netip.Addr, error)
+	openFiles       func(*Torrent, string, *slog.Logger) (contents, error) // what a directory is
+	seed            uint64                                                 // of all that is drawn by lot but for keys; 0 is none
+}
+
+// orSystem returns the hooks with the system in place of those that are not set.
+func (h hooks) orSystem() hooks {
+	if h.listen == nil {
+		h.listen = net.Listen
+	}
+	if h.listenPacket == nil {
+		h.listenPacket = net.ListenPacket
+	}
+	if h.listenMulticast == nil {
+		h.listenMulticast = listenMulticast
+	}
+	if h.lookup == nil {
+		h.lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	if h.openFiles == nil {
+		h.openFiles = openFiles
+	}
+	return h
+}
+
+// identity is what others know the client by. It is fixed by open.
+type identity struct {
+	id  [20]byte
+	key uint32 // that trackers know us by (BEP 7)
+}
+
+// peerIDPrefix names the client and its version in peer ids (BEP 20).
+const peerIDPrefix = "-SL0100-"
+
+// open makes the client ready, once.
+func (c *Client) open() error {
+	c.once.Do(func() { c.openErr = c.openOnce() })
+	if c.openErr != nil {
+		return c.openErr
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+func (c *Client) openOnce() error {
+	c.hooks = c.hooks.orSystem()
+	c.drawIdentity()
+	c.log = c.Logger
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.http = c.HTTPClient
+	if c.http == nil {
+		c.http, c.ownHTTP = newTrackerHTTP(), true
+	}
+	c.udp = newUDPTransport(c.hooks.listenPacket, c.hooks.lookup)
+	c.memory.init()
+	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
+	for range cap(c.hashing) {
+		c.hashing <- nil
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.registry.init()
+	c.transport.dialTCP = c.Dial
+	if c.Dial == nil {
+		c.transport.dialTCP = new(net.Dialer).DialContext
+	}
+	if !c.NoListen {
+		if err := c.openListener(); err != nil {
+			return err
+		}
+	}
+	if c.LocalDiscovery {
+		c.openLocal()
+	}
+	return nil
+}
+
+// drawIdentity draws what others know the client by, and the client's source of chance.
+func (c *Client) drawIdentity() {
+	seed := [2]uint64{c.hooks.seed, c.hooks.seed}
+	copy(c.identity.id[:], peerIDPrefix)
+	random := c.identity.id[len(peerIDPrefix):]
+	if c.hooks.seed == 0 {
+		seed = [2]uint64{mathrand.Uint64(), mathrand.Uint64()}
+		rand.Read(random)
+	}
+	c.rng = mathrand.New(mathrand.NewPCG(seed[0], seed[1]))
+	if c.hooks.seed != 0 {
+		for k := range random {
+			random[k] = byte(c.rng.Uint32())
+		}
+	}
+	c.identity.key = c.rng.Uint32()
+}
+
+// newRand returns a source of chance of its own, for a download.
+func (c *Client) newRand() *mathrand.Rand {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return mathrand.New(mathrand.NewPCG(c.rng.Uint64(), c.rng.Uint64()))
+}
+
+func (c *Client) openListener() error {
+	addr := c.Listen
+	if addr == "" {
+		addr = ":0"
+	}
+	l, err := c.hooks.listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen for peers: %w", err)
+	}
+	c.transport.add(l)
+	c.tasks.Go(func() { c.accept(l) })
+	return nil
+}
+
+func (c *Client) openLocal() {
+	if c.local = newLocalDiscovery(c.hooks.listenMulticast, c.port, c.rng.Uint64(), c.log); c.local != nil {
+		c.tasks.Go(func() { c.local.run(c.ctx) })
+	}
+}
+
+// lookLocally looks for peers of a torrent in the local network, if the client does that at all, until
+// stop is called.
+func (c *Client) lookLocally(hash Hash, found func(netip.AddrPort) bool) (stop func()) {
+	if c.local == nil {
+		return func() {}
+	}
+	return c.local.join(hash, found)
+}

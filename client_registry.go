@@ -1,0 +1,98 @@
+package torrent
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/shoal-go/torrent/internal/mse"
+)
+
+// A registry holds the downloads of a client by info hash. The client's mutex guards it.
+type registry struct {
+	downloads map[Hash]*Download // nil while Start is about to begin it
+	serving   map[Hash]*Download // those that take incoming connections
+	streams   map[[20]byte]Hash  // the info hashes of serving, by what encrypted handshakes show of them
+}
+
+func (r *registry) init() {
+	r.downloads = make(map[Hash]*Download)
+	r.serving = make(map[Hash]*Download)
+	r.streams = make(map[[20]byte]Hash)
+}
+
+// Downloads yields the downloads under way, sharing ones included, in no order.
+func (c *Client) Downloads() iter.Seq[*Download] {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.registry.downloads))
+	c.mu.Unlock()
+	all = slices.DeleteFunc(all, func(d *Download) bool { return d == nil })
+	return slices.Values(all)
+}
+
+// add reserves the place of a download that is about to begin; begin or remove follows.
+func (c *Client) add(d *Download) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	if _, taken := c.registry.downloads[d.t.infoHash]; taken {
+		return fmt.Errorf("%w: %s by this client", ErrInUse, d.t.name)
+	}
+	c.registry.downloads[d.t.infoHash] = nil
+	d.added = true
+	return nil
+}
+
+// begin shows a download that was added to others, unless the client was closed since.
+func (c *Client) begin(d *Download) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	c.registry.downloads[d.t.infoHash] = d
+	if !d.ownClient() {
+		c.tasks.Add(1) // until run ends
+	}
+	return nil
+}
+
+// serve hands incoming connections to d from now on.
+func (c *Client) serve(d *Download) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.registry.serving[d.t.infoHash] = d
+	c.registry.streams[mse.StreamID(d.t.infoHash)] = d.t.infoHash
+}
+
+// remove forgets a download that was added, the first time that it is called.
+func (c *Client) remove(d *Download) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !d.added {
+		return
+	}
+	d.added = false
+	h := d.t.infoHash
+	delete(c.registry.downloads, h)
+	delete(c.registry.serving, h)
+	delete(c.registry.streams, mse.StreamID(h))
+}
+
+// servingDownload is the download that takes incoming connections for an info hash, or nil.
+func (c *Client) servingDownload(h Hash) *Download {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.registry.serving[h]
+}
+
+// stream is the info hash that an encrypted handshake is for.
+func (c *Client) stream(id [20]byte) (infoHash [20]byte, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h, ok := c.registry.streams[id]
+	return h, ok
+}

@@ -68,16 +68,16 @@ type Client struct {
 	openErr error
 
 	// Fixed by open.
-	identity identity
-	log      *slog.Logger
-	http     *http.Client
-	ownHTTP  bool
-	udp      *udpTransport
-	local    *localDiscovery // nil if it is not wanted, or not available
-	memory   blockMemory
-	hashing  chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
-	ctx      context.Context // ended by Close
-	cancel   context.CancelFunc
+	secret  [16]byte // that identities are drawn from
+	log     *slog.Logger
+	http    *http.Client
+	ownHTTP bool
+	udp     *udpTransport
+	local   *localDiscovery // nil if it is not wanted, or not available
+	memory  blockMemory
+	hashing chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
+	ctx     context.Context // ended by Close
+	cancel  context.CancelFunc
 
 	transport transport      // has its own mutex
 	tasks     sync.WaitGroup // all goroutines of the client

@@ -3,6 +3,8 @@ package torrent
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -44,10 +46,20 @@ func (h hooks) orSystem() hooks {
 	return h
 }
 
-// identity is what others know the client by. It is fixed by open.
+// identity is what others know the client by, in the swarm of one torrent. It is another one in each swarm and
+// each run, so that no one can tell which torrents a client has from meeting it.
 type identity struct {
 	id  [20]byte
 	key uint32 // that trackers know us by (BEP 7)
+}
+
+// identity is the client's in the swarm of h. It stays the same as long as the client lives, for private
+// trackers count those that they know.
+func (c *Client) identity(h Hash) (who identity) {
+	drawn := sha256.Sum256(append(c.secret[:], h[:]...))
+	copy(who.id[copy(who.id[:], peerIDPrefix):], drawn[:])
+	who.key = binary.BigEndian.Uint32(drawn[len(who.id):])
+	return who
 }
 
 // peerIDPrefix names the client and its version in peer ids (BEP 20).
@@ -69,7 +81,7 @@ func (c *Client) open() error {
 
 func (c *Client) openOnce() error {
 	c.hooks = c.hooks.orSystem()
-	c.drawIdentity()
+	c.drawSecret()
 	c.log = c.Logger
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -101,22 +113,16 @@ func (c *Client) openOnce() error {
 	return nil
 }
 
-// drawIdentity draws what others know the client by, and the client's source of chance.
-func (c *Client) drawIdentity() {
-	seed := [2]uint64{c.hooks.seed, c.hooks.seed}
-	copy(c.identity.id[:], peerIDPrefix)
-	random := c.identity.id[len(peerIDPrefix):]
-	if c.hooks.seed == 0 {
-		seed = [2]uint64{mathrand.Uint64(), mathrand.Uint64()}
-		rand.Read(random)
+// drawSecret draws the client's secret, and seeds its source of chance.
+func (c *Client) drawSecret() {
+	rand.Read(c.secret[:])
+	seed := [2]uint64{mathrand.Uint64(), mathrand.Uint64()}
+	if c.hooks.seed != 0 {
+		seed = [2]uint64{c.hooks.seed, c.hooks.seed}
+		c.secret = [16]byte{}
+		binary.BigEndian.PutUint64(c.secret[:], c.hooks.seed)
 	}
 	c.rng = mathrand.New(mathrand.NewPCG(seed[0], seed[1]))
-	if c.hooks.seed != 0 {
-		for k := range random {
-			random[k] = byte(c.rng.Uint32())
-		}
-	}
-	c.identity.key = c.rng.Uint32()
 }
 
 // newRand returns a source of chance of its own, for a download.

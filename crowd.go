@@ -22,7 +22,7 @@ func (d *Download) admits(k *connection, now time.Time) bool {
 		}
 		same++
 		if p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.incoming != k.incoming {
-			oursIsLower := string(d.client.identity.id[:]) < string(k.theirs.PeerID[:])
+			oursIsLower := string(d.identity.id[:]) < string(k.theirs.PeerID[:])
 			if k.incoming == oursIsLower {
 				return false
 			}

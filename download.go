@@ -30,6 +30,7 @@ type Download struct {
 	t            *Torrent
 	o            Options
 	client       *Client
+	identity     identity
 	added        bool // is among the client's downloads; guarded by its mutex
 	log          *slog.Logger
 	trackers     *trackers
@@ -170,6 +171,7 @@ func (d *Download) ownClient() bool { return d.o.Client == nil }
 // open makes all that can fail at once.
 func (d *Download) open() (err error) {
 	d.log = d.client.log.With("torrent", d.t.name)
+	d.identity = d.client.identity(d.t.infoHash)
 	d.rng = d.client.newRand()
 	d.sched = newScheduler(d.t.geometry(), d.rng.Uint64())
 	d.cand = newCandidates(d.rng, d.t.private)
@@ -206,8 +208,8 @@ func (d *Download) open() (err error) {
 	d.trackers = newTrackers(trackerConfig{
 		tiers:    d.t.trackers,
 		infoHash: d.t.infoHash,
-		peerID:   d.client.identity.id,
-		key:      d.client.identity.key,
+		peerID:   d.identity.id,
+		key:      d.identity.key,
 		private:  d.t.private,
 		http:     d.client.http,
 		udp:      d.client.udp,

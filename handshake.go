@@ -29,7 +29,7 @@ type connection struct {
 }
 
 func (c *Client) handshake(infoHash Hash) wire.Handshake {
-	h := wire.Handshake{InfoHash: infoHash, PeerID: c.identity.id}
+	h := wire.Handshake{InfoHash: infoHash, PeerID: c.identity(infoHash).id}
 	h.SetFast()
 	h.SetExtended()
 	return h
@@ -108,16 +108,15 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort)
 	if k.theirs, err = wire.ParseHandshake(p[:]); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
-	self := k.theirs.PeerID == c.identity.id // which the end that dialled learns from our answer
-	if d = c.servingDownload(k.theirs.InfoHash); d == nil && !self {
+	if d = c.servingDownload(k.theirs.InfoHash); d == nil {
 		return nil, nil, fmt.Errorf("handshake: no download of info hash %s", Hash(k.theirs.InfoHash))
 	}
 	ours := c.handshake(k.theirs.InfoHash)
 	if _, err := k.Write(ours.Append(nil)); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
-	if self {
-		return nil, nil, errSelf
+	if k.theirs.PeerID == ours.PeerID {
+		return nil, nil, errSelf // which the end that dialled learns from our answer
 	}
 	return k, d, nil
 }
@@ -134,7 +133,7 @@ func (c *Client) readHandshake(k *connection, infoHash Hash) error {
 		return fmt.Errorf("handshake: %w", err)
 	case theirs.InfoHash != infoHash:
 		return fmt.Errorf("handshake: info hash %s, want %s", Hash(theirs.InfoHash), infoHash)
-	case theirs.PeerID == c.identity.id:
+	case theirs.PeerID == c.identity(infoHash).id:
 		return errSelf
 	}
 	k.theirs = theirs

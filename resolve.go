@@ -99,11 +99,12 @@ func (r *resolver) run() (*Torrent, error) {
 	for _, url := range r.m.Trackers {
 		tiers = append(tiers, []string{url})
 	}
+	identity := r.client.identity(r.m.InfoHash)
 	r.trackers = newTrackers(trackerConfig{
 		tiers:    tiers,
 		infoHash: r.m.InfoHash,
-		peerID:   r.client.identity.id,
-		key:      r.client.identity.key,
+		peerID:   identity.id,
+		key:      identity.key,
 		http:     r.client.http,
 		udp:      r.client.udp,
 		port:     r.client.port,

@@ -13,7 +13,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/shoal-go/torrent/internal/wire"
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // announceEvent is what an announce is made for, numbered as BEP 15 does.
@@ -62,27 +62,10 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.reason }
 
-// addrFamily is the kind of address that a tracker is spoken to over: it sees, and names, only peers of
-// that kind, so that a tracker that has both is announced to over both (BEP 7).
-type addrFamily uint8
-
-const (
-	anyFamily addrFamily = iota
-	ipv4
-	ipv6
-	families
-)
-
-func familyOf(a netip.Addr) addrFamily {
-	if a.Unmap().Is4() {
-		return ipv4
-	}
-	return ipv6
-}
-
-// route is one way to a tracker.
+// route is one way to a tracker. Over a family of addresses it sees, and names, only peers of that
+// family, so a tracker that has both is announced to over both (BEP 7).
 type route struct {
-	family addrFamily
+	family netaddr.Family
 	addrs  []netip.AddrPort // UDP: its addresses of that family, to be tried in turn
 }
 
@@ -186,9 +169,9 @@ func (t *trackers) routes(ctx context.Context, tr *tracker) ([]route, error) {
 	}
 	var routes []route
 	for _, a := range addrs {
-		i := slices.IndexFunc(routes, func(r route) bool { return r.family == familyOf(a.Addr()) })
+		i := slices.IndexFunc(routes, func(r route) bool { return r.family == netaddr.FamilyOf(a.Addr()) })
 		if i < 0 {
-			i, routes = len(routes), append(routes, route{family: familyOf(a.Addr())})
+			i, routes = len(routes), append(routes, route{family: netaddr.FamilyOf(a.Addr())})
 		}
 		routes[i].addrs = append(routes[i].addrs, a)
 	}
@@ -203,7 +186,7 @@ func (t *trackers) routes(ctx context.Context, tr *tracker) ([]route, error) {
 }
 
 // request is what tr is to be told over a family of addresses, as things stand.
-func (t *trackers) request(tr *tracker, f addrFamily) announceRequest {
+func (t *trackers) request(tr *tracker, f netaddr.Family) announceRequest {
 	r := announceRequest{
 		infoHash: t.c.infoHash, peerID: t.c.peerID, key: t.c.key,
 		port: t.c.port(), announceProgress: t.c.progress(), numWant: 200,
@@ -236,7 +219,7 @@ func (t *trackers) exchange(ctx context.Context, tr *tracker, r route, req annou
 }
 
 // answered records what tr said to an announce over one family of addresses.
-func (t *trackers) answered(tr *tracker, f addrFamily, event announceEvent, a announceAnswer) {
+func (t *trackers) answered(tr *tracker, f netaddr.Family, event announceEvent, a announceAnswer) {
 	t.c.log.Debug("announced", "tracker", tr.url, "event", event, "peers", len(a.peers), "interval", a.interval)
 	oldURL := ""
 	t.mu.Lock()
@@ -330,7 +313,7 @@ func (t *trackers) stop(ctx context.Context) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for tr := range t.all() {
-		for f := range families {
+		for f := range netaddr.Families {
 			if joined := tr.joined[f]; joined.started {
 				told.Go(func() {
 					req := t.request(tr, f)
@@ -389,8 +372,8 @@ func printable(s string) string {
 // compactPeers appends the peers of a compact list (BEP 23, BEP 7) to peers: addresses of size bytes,
 // 4 or 16, with their ports.
 func compactPeers(peers []netip.AddrPort, p []byte, size int) []netip.AddrPort {
-	for a := range wire.Compact(p, size) {
-		if a = unmap(a); dialable(a) && len(peers) < maxPeersSaid {
+	for a := range netaddr.Compact(p, size) {
+		if a = netaddr.Unmap(a); netaddr.Dialable(a) && len(peers) < maxPeersSaid {
 			peers = append(peers, a)
 		}
 	}

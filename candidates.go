@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 const (
@@ -78,9 +80,9 @@ type candidates struct {
 	delayed queue // soonest first
 	nDials  int   // candidates that are dialling
 
-	bans     map[netip.AddrPort]struct{} // port 0 is every port
-	self     map[netip.AddrPort]struct{} // addresses that turned out to be our own
-	external [2]netip.AddrPort           // how the world sees us, over IPv4 and IPv6; invalid if unknown
+	bans     map[netip.AddrPort]struct{}      // port 0 is every port
+	self     map[netip.AddrPort]struct{}      // addresses that turned out to be our own
+	external [netaddr.Families]netip.AddrPort // how the world sees us, over IPv4 and IPv6; invalid if unknown
 }
 
 // newCandidates returns an empty list. For a private torrent (BEP 27) it takes peers from trackers and
@@ -100,8 +102,8 @@ func newCandidates(rng *rand.Rand, private bool) *candidates {
 // add names a candidate. tracker is the URL of the tracker that did, or empty. It tells whether the
 // address is news: not known before, or given up.
 func (c *candidates) add(addr netip.AddrPort, from source, tracker string, now time.Time) bool {
-	addr = unmap(addr)
-	if !dialable(addr) || c.banned(addr) || c.private && !from.allowedInPrivate() {
+	addr = netaddr.Unmap(addr)
+	if !netaddr.Dialable(addr) || c.banned(addr) || c.private && !from.allowedInPrivate() {
 		return false
 	}
 	if _, ours := c.self[addr]; ours {
@@ -168,7 +170,7 @@ func (c *candidates) due() (at time.Time, ok bool) {
 // dialled tells how dialling went; ok means up to and with the handshake. It returns whether the
 // candidate is still wanted: meanwhile it may have been banned, forgotten, or found to be ourselves.
 func (c *candidates) dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
-	k := c.all[unmap(addr)]
+	k := c.all[netaddr.Unmap(addr)]
 	if k == nil || k.standing != isDialling {
 		return k != nil
 	}
@@ -182,14 +184,14 @@ func (c *candidates) dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
 
 // connected tells that the peer which listens at addr has connected to us: it need not be dialled.
 func (c *candidates) connected(addr netip.AddrPort) {
-	if k := c.all[unmap(addr)]; k != nil {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil {
 		c.move(k, isConnected)
 	}
 }
 
 // left tells that the connection to addr ended, and whether it was of use.
 func (c *candidates) left(addr netip.AddrPort, useful bool, now time.Time) {
-	k := c.all[unmap(addr)]
+	k := c.all[netaddr.Unmap(addr)]
 	if k == nil || k.standing != isConnected {
 		return
 	}
@@ -204,7 +206,7 @@ func (c *candidates) left(addr netip.AddrPort, useful bool, now time.Time) {
 // sated tells that the connection to addr ended because both sides have all that they want. Until
 // recall that counts as a failure.
 func (c *candidates) sated(addr netip.AddrPort, now time.Time) {
-	if k := c.all[unmap(addr)]; k != nil && k.standing == isConnected {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isConnected {
 		k.sated = true
 		c.failed(k, now)
 	}
@@ -237,7 +239,7 @@ func (c *candidates) failed(k *candidate, now time.Time) {
 // ban refuses an address for good: every port of a public one, only the one port of a loopback or
 // private one, which many peers may share.
 func (c *candidates) ban(addr netip.AddrPort) {
-	addr = unmap(addr)
+	addr = netaddr.Unmap(addr)
 	c.bans[banKey(addr)] = struct{}{}
 	for a, k := range c.all {
 		if c.banned(a) {
@@ -248,13 +250,13 @@ func (c *candidates) ban(addr netip.AddrPort) {
 
 // banned tells whether addr may neither be dialled nor accepted.
 func (c *candidates) banned(addr netip.AddrPort) bool {
-	_, ok := c.bans[banKey(unmap(addr))]
+	_, ok := c.bans[banKey(netaddr.Unmap(addr))]
 	return ok
 }
 
 // banKey is what a ban of an unmapped address rests on.
 func banKey(addr netip.AddrPort) netip.AddrPort {
-	if isLocal(addr.Addr()) {
+	if netaddr.IsLocal(addr.Addr()) {
 		return addr
 	}
 	return netip.AddrPortFrom(addr.Addr(), 0)
@@ -262,7 +264,7 @@ func banKey(addr netip.AddrPort) netip.AddrPort {
 
 // noteSelf tells that whoever answers at addr is us, as the peer id showed.
 func (c *candidates) noteSelf(addr netip.AddrPort) {
-	addr = unmap(addr)
+	addr = netaddr.Unmap(addr)
 	c.self[addr] = struct{}{}
 	if k := c.all[addr]; k != nil {
 		c.drop(k)
@@ -272,11 +274,11 @@ func (c *candidates) noteSelf(addr netip.AddrPort) {
 // setExternal tells how the world sees us: our address, with the port that we listen at. It decides the
 // canonical priority of all candidates of that address family.
 func (c *candidates) setExternal(addr netip.AddrPort) {
-	addr = unmap(addr)
-	if e := &c.external[family(addr)]; *e != addr {
+	addr = netaddr.Unmap(addr)
+	if e := &c.external[netaddr.FamilyOf(addr.Addr())]; *e != addr {
 		*e = addr
 		for _, k := range c.all {
-			if family(k.addr) == family(addr) {
+			if netaddr.FamilyOf(k.addr.Addr()) == netaddr.FamilyOf(addr.Addr()) {
 				k.priority = c.priority(k.addr)
 			}
 		}
@@ -286,8 +288,8 @@ func (c *candidates) setExternal(addr netip.AddrPort) {
 
 // priority is the canonical one where we know how the peer would see us, else drawn by lot.
 func (c *candidates) priority(addr netip.AddrPort) uint32 {
-	if e := c.external[family(addr)]; e.IsValid() {
-		return peerPriority(e, addr)
+	if e := c.external[netaddr.FamilyOf(addr.Addr())]; e.IsValid() {
+		return netaddr.Priority(e, addr)
 	}
 	return c.rng.Uint32()
 }
@@ -303,7 +305,7 @@ func (c *candidates) forget(tracker string) {
 }
 
 // has tells whether addr is a candidate.
-func (c *candidates) has(addr netip.AddrPort) bool { return c.all[unmap(addr)] != nil }
+func (c *candidates) has(addr netip.AddrPort) bool { return c.all[netaddr.Unmap(addr)] != nil }
 
 // known is how many candidates there are, whatever they are doing.
 func (c *candidates) known() int { return len(c.all) }

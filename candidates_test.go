@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 func newTestCandidates(private bool) *candidates {
@@ -280,7 +282,7 @@ func TestCandidatePriority(t *testing.T) {
 	}
 	by := func(us string) []netip.AddrPort {
 		return slices.SortedFunc(slices.Values(all), func(a, b netip.AddrPort) int {
-			return cmp.Compare(peerPriority(addrPort(us), b), peerPriority(addrPort(us), a))
+			return cmp.Compare(netaddr.Priority(addrPort(us), b), netaddr.Priority(addrPort(us), a))
 		})
 	}
 	require.Equal(t, by("123.213.32.10:6881"), order())
@@ -329,7 +331,7 @@ func (m *slowCandidates) worse(k, l *slowCandidate) bool {
 	case k.from != l.from:
 		return k.from > l.from
 	}
-	p, q := peerPriority(m.us, k.addr), peerPriority(m.us, l.addr)
+	p, q := netaddr.Priority(m.us, k.addr), netaddr.Priority(m.us, l.addr)
 	return p < q || p == q && k.addr.Compare(l.addr) < 0
 }
 

@@ -6,12 +6,12 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
-	"net/netip"
 	"sync"
 
 	"golang.org/x/time/rate"
 
 	"github.com/shoal-go/torrent/internal/mse"
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // EncryptionPolicy says what to do about Message Stream Encryption, which hides from onlookers that
@@ -96,9 +96,7 @@ func (c *Client) Addr() net.Addr { return c.transport.addr() }
 // port is where we accept peers, or 0.
 func (c *Client) port() uint16 {
 	if a := c.Addr(); a != nil {
-		if a, err := netip.ParseAddrPort(a.String()); err == nil {
-			return a.Port()
-		}
+		return netaddr.Of(a).Port()
 	}
 	return 0
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 const (
@@ -42,12 +44,11 @@ func (c *Client) accept(l net.Listener) {
 // welcome shakes hands with a peer that connected. Where too many do so at once, the one that has taken
 // longest makes room: an honest handshake takes no longer than a few round trips.
 func (c *Client) welcome(conn net.Conn) {
-	addr, err := netip.ParseAddrPort(conn.RemoteAddr().String())
-	addr = unmap(addr)
+	addr := netaddr.Of(conn.RemoteAddr())
 	g := &greeting{addr.Addr(), conn}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil || c.closed || !isLocal(g.from) && c.greetingsFrom(g.from) >= maxGreetingPerAddress {
+	if !addr.IsValid() || c.closed || !netaddr.IsLocal(g.from) && c.greetingsFrom(g.from) >= maxGreetingPerAddress {
 		conn.Close()
 		return
 	}

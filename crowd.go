@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // maxPerAddress is how many connections of one download may be to one public address.
@@ -32,7 +34,7 @@ func (d *Download) admits(k *connection, now time.Time) bool {
 	if same >= maxPerAddress {
 		// Any number of peers may stand behind a local address, but they take no place from others, nor
 		// one that others are just dialled for.
-		if !isLocal(k.addr.Addr()) || k.incoming && d.live+d.cand.dialling() >= d.maxPeers() {
+		if !netaddr.IsLocal(k.addr.Addr()) || k.incoming && d.live+d.cand.dialling() >= d.maxPeers() {
 			return false
 		}
 	}

@@ -3,6 +3,8 @@ package torrent
 import (
 	"net/netip"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // maxDebtors is of how many addresses it is remembered that a peer left owing us.
@@ -17,7 +19,7 @@ type debt struct{ sent, received int64 }
 
 // left notes what there was between us and a peer that has gone.
 func (all *debts) left(ip netip.Addr, p chokeState, now time.Time) {
-	if isLocal(ip) {
+	if netaddr.IsLocal(ip) {
 		return
 	}
 	if p.down = 0; !p.owes(now) { // what it sends now, it will send no more

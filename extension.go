@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -123,7 +124,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 			d.cand.connected(p.ext.listens)
 		}
 	}
-	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !isLocal(ip.Unmap()) && !p.ext.saidYourIP {
+	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
 		p.ext.saidYourIP = true // to reckon all priorities anew takes a while
 		d.cand.setExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
 	}

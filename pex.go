@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -63,7 +64,7 @@ func named(x *wire.PEX) iter.Seq2[netip.AddrPort, byte] {
 		each := func(addrs []netip.AddrPort, flags []byte) bool {
 			for k, a := range addrs {
 				ip := a.Addr().Unmap()
-				if !dialable(unmap(a)) || seen[ip] && !isLocal(ip) {
+				if !netaddr.Dialable(netaddr.Unmap(a)) || seen[ip] && !netaddr.IsLocal(ip) {
 					continue
 				}
 				seen[ip] = true

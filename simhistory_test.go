@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // simHistory is a swarm drawn from a seed number: its content, who is in it, how each behaves, and when
@@ -494,7 +496,7 @@ func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string
 	}
 	for _, p := range h.peers {
 		_, lied := liars[p.host.ip]
-		if p.lying() || (lied || h.liars[p.host.ip]) && !isLocal(p.host.ip) {
+		if p.lying() || (lied || h.liars[p.host.ip]) && !netaddr.IsLocal(p.host.ip) {
 			continue
 		}
 		sum.honest++

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 const (
@@ -122,7 +124,7 @@ type tracker struct {
 	peers    int
 	swarm    Scrape
 
-	joined [families]registration
+	joined [netaddr.Families]registration
 	cancel context.CancelCauseFunc // ends what is left of the last announce
 	done   chan struct{}           // closed when nothing is left of it
 }

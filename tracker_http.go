@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 const (
@@ -38,7 +39,7 @@ type guardKey struct{}
 
 // dualTransport makes each request over the family of addresses that its context names. Connections
 // of different families are kept apart, which one http.Transport alone could not do.
-type dualTransport [families]*http.Transport
+type dualTransport [netaddr.Families]*http.Transport
 
 // newTrackerHTTP is a client for HTTP trackers that announces over IPv4 and IPv6 alike (BEP 7) and checks
 // the addresses that redirects lead to when it dials them. A client of the user's own announces
@@ -55,11 +56,11 @@ func newTrackerHTTP() *http.Client {
 		},
 	}
 	d := new(dualTransport)
-	for f, network := range [families]string{anyFamily: "tcp", ipv4: "tcp4", ipv6: "tcp6"} {
+	for f := range netaddr.Families {
 		d[f] = &http.Transport{
 			Proxy: http.ProxyFromEnvironment,
 			DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-				return dialer.DialContext(ctx, network, addr)
+				return dialer.DialContext(ctx, f.Network("tcp"), addr)
 			},
 			ForceAttemptHTTP2:      true,
 			TLSHandshakeTimeout:    10 * time.Second,
@@ -72,7 +73,7 @@ func newTrackerHTTP() *http.Client {
 }
 
 func (d *dualTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	f, _ := r.Context().Value(familyKey{}).(addrFamily)
+	f, _ := r.Context().Value(familyKey{}).(netaddr.Family)
 	return d[f].RoundTrip(r)
 }
 
@@ -89,10 +90,10 @@ func httpRoutes(client *http.Client, u *url.URL) []route {
 	if _, err := netip.ParseAddr(u.Hostname()); !ok || err == nil {
 		return []route{{}}
 	}
-	if proxy, err := d[anyFamily].Proxy(&http.Request{URL: u}); proxy != nil || err != nil {
+	if proxy, err := d[netaddr.AnyFamily].Proxy(&http.Request{URL: u}); proxy != nil || err != nil {
 		return []route{{}} // the tracker sees the proxy's address in any case
 	}
-	return []route{{family: ipv4}, {family: ipv6}}
+	return []route{{family: netaddr.IPv4}, {family: netaddr.IPv6}}
 }
 
 // redirectGuard keeps a tracker on the open internet from having requests made inside our network. A tracker that
@@ -121,11 +122,11 @@ func isInward(host string) bool {
 		return host == "localhost" || strings.HasSuffix(host, ".localhost")
 	}
 	ip = ip.Unmap()
-	return isLocal(ip) || ip.IsUnspecified()
+	return netaddr.IsLocal(ip) || ip.IsUnspecified()
 }
 
 // getHTTP fetches u over a family of addresses: at most trackerAnswer bytes of body, and the status.
-func getHTTP(ctx context.Context, client *http.Client, u string, f addrFamily) (body []byte, status int, err error) {
+func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Family) (body []byte, status int, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, trackerTimeout, errSilent)
@@ -196,7 +197,7 @@ func getHTTP(ctx context.Context, client *http.Client, u string, f addrFamily) (
 	return body, resp.StatusCode, err
 }
 
-func announceHTTP(ctx context.Context, client *http.Client, u *url.URL, f addrFamily, r announceRequest) (announceAnswer, error) {
+func announceHTTP(ctx context.Context, client *http.Client, u *url.URL, f netaddr.Family, r announceRequest) (announceAnswer, error) {
 	body, status, err := getHTTP(ctx, client, announceURL(u, r), f)
 	if err != nil {
 		return announceAnswer{}, err
@@ -357,7 +358,7 @@ func listedPeers(peers []netip.AddrPort, list []byte) []netip.AddrPort {
 			}
 		}
 		a := netip.AddrPortFrom(ip.Unmap().WithZone(""), uint16(port))
-		if int64(a.Port()) == port && dialable(a) && len(peers) < maxPeersSaid {
+		if int64(a.Port()) == port && netaddr.Dialable(a) && len(peers) < maxPeersSaid {
 			peers = append(peers, a)
 		}
 	}

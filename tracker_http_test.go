@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 func TestAnnounceURL(t *testing.T) {
@@ -271,7 +273,7 @@ func TestRedirectGuard(t *testing.T) {
 	}
 	ctx := context.WithValue(t.Context(), guardKey{}, g)
 	client := newTrackerHTTP().Transport.(*dualTransport)
-	for f, addr := range [families]string{anyFamily: "127.0.0.1:9", ipv4: "127.0.0.1:9", ipv6: "[::1]:9"} {
+	for f, addr := range [netaddr.Families]string{netaddr.AnyFamily: "127.0.0.1:9", netaddr.IPv4: "127.0.0.1:9", netaddr.IPv6: "[::1]:9"} {
 		_, err := client[f].DialContext(ctx, "tcp", addr)
 		require.ErrorIs(t, err, errInward)
 	}
@@ -336,8 +338,8 @@ func FuzzCompactPeers(f *testing.F) {
 func requireSane(t *testing.T, a announceAnswer) {
 	require.LessOrEqual(t, len(a.peers), maxPeersSaid)
 	for _, p := range a.peers {
-		require.True(t, dialable(p), p)
-		require.Equal(t, unmap(p), p)
+		require.True(t, netaddr.Dialable(p), p)
+		require.Equal(t, netaddr.Unmap(p), p)
 	}
 	require.True(t, a.interval >= 0 && a.minInterval >= 0)
 	require.True(t, a.swarm.Seeds >= 0 && a.swarm.Leechers >= 0 && a.swarm.Completed >= 0)

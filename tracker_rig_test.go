@@ -17,6 +17,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // trackerRig is a machine in a simulated network with the trackers that it announces to. It is to be used
@@ -65,10 +67,10 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 		return nil, &net.AddrError{Err: "no suitable address", Addr: host}
 	}
 	client := newTrackerHTTP()
-	for f, network := range [families]string{anyFamily: "tcp", ipv4: "tcp4", ipv6: "tcp6"} {
+	for f := range netaddr.Families {
 		transport := client.Transport.(*dualTransport)[f]
 		transport.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
-		transport.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return dial(ctx, network, addr) }
+		transport.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return dial(ctx, f.Network("tcp"), addr) }
 	}
 	t.Cleanup(client.CloseIdleConnections)
 	r.config = trackerConfig{

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // Scrape is what a tracker knows of a swarm (BEP 48).
@@ -82,7 +83,7 @@ func (t *trackers) scrapeOne(ctx context.Context, tr *tracker) (Scrape, error) {
 	if !ok {
 		return Scrape{}, errors.New("cannot be scraped")
 	}
-	body, status, err := getHTTP(ctx, t.c.http, u, anyFamily)
+	body, status, err := getHTTP(ctx, t.c.http, u, netaddr.AnyFamily)
 	if err != nil {
 		return Scrape{}, err
 	}

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 const (
@@ -44,7 +46,7 @@ type udpTransport struct {
 
 	mu          sync.Mutex
 	closed      bool
-	sockets     [families]net.PacketConn
+	sockets     [netaddr.Families]net.PacketConn
 	asked       map[udpQuestion]udpWaiter
 	connections map[netip.AddrPort]udpConnection
 }
@@ -218,7 +220,7 @@ func (u *udpTransport) ask(ctx context.Context, addr netip.AddrPort, p []byte, a
 
 // send writes through the socket of addr's family. The error is a *net.OpError or ErrClosed.
 func (u *udpTransport) send(addr netip.AddrPort, p []byte) error {
-	socket, err := u.socket(familyOf(addr.Addr()))
+	socket, err := u.socket(netaddr.FamilyOf(addr.Addr()))
 	if err == nil {
 		_, err = socket.WriteTo(p, net.UDPAddrFromAddrPort(addr))
 	}
@@ -226,15 +228,14 @@ func (u *udpTransport) send(addr netip.AddrPort, p []byte) error {
 }
 
 // socket is the one for a family of addresses, opened if there is none.
-func (u *udpTransport) socket(f addrFamily) (net.PacketConn, error) {
+func (u *udpTransport) socket(f netaddr.Family) (net.PacketConn, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.closed {
 		return nil, ErrClosed
 	}
 	if u.sockets[f] == nil {
-		network := [families]string{ipv4: "udp4", ipv6: "udp6"}[f]
-		s, err := u.listen(network, ":0")
+		s, err := u.listen(f.Network("udp"), ":0")
 		if err != nil {
 			return nil, err
 		}
@@ -246,7 +247,7 @@ func (u *udpTransport) socket(f addrFamily) (net.PacketConn, error) {
 
 // read hands out the answers that come through s until it is closed, or broken, in which case the
 // next to send opens another.
-func (u *udpTransport) read(f addrFamily, s net.PacketConn) {
+func (u *udpTransport) read(f netaddr.Family, s net.PacketConn) {
 	defer s.Close()
 	p := make([]byte, 1<<16)
 	// Some systems report here that an earlier datagram could not be delivered.
@@ -260,7 +261,7 @@ func (u *udpTransport) read(f addrFamily, s net.PacketConn) {
 			continue
 		}
 		failures = 0
-		u.receive(addrPortOf(from), p[:n])
+		u.receive(netaddr.Of(from), p[:n])
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -378,15 +379,4 @@ func parseUDPAnswer(p []byte, v4 bool) announceAnswer {
 // udpCount is a number of four bytes, and at most the largest int32.
 func udpCount(p []byte) int {
 	return int(min(binary.BigEndian.Uint32(p), math.MaxInt32))
-}
-
-// addrPortOf is the address of a datagram's sender in the form in which we keep addresses.
-func addrPortOf(a net.Addr) netip.AddrPort {
-	var addr netip.AddrPort
-	if u, ok := a.(*net.UDPAddr); ok {
-		addr = u.AddrPort()
-	} else {
-		addr, _ = netip.ParseAddrPort(a.String())
-	}
-	return unmap(addr)
 }

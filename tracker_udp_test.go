@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 func TestUDPAnnounceRequest(t *testing.T) {
@@ -277,7 +279,7 @@ func TestUDPSocketThatBreaksIsReplaced(t *testing.T) {
 		trackers, _ := r.start()
 		after(time.Second)
 		r.config.udp.mu.Lock()
-		r.config.udp.sockets[ipv4].Close()
+		r.config.udp.sockets[netaddr.IPv4].Close()
 		r.config.udp.mu.Unlock()
 		synctest.Wait()
 		_, err := trackers.scrape(t.Context())

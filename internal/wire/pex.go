@@ -1,11 +1,10 @@
 package wire
 
 import (
-	"encoding/binary"
-	"iter"
 	"net/netip"
 
 	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // maxPEX is how many peers are taken from each list of a PEX message; what is beyond is cut.
@@ -61,42 +60,21 @@ func ParsePEX(p []byte) (PEX, error) {
 // Append appends the message's dictionary to b. Flags may be left out.
 func (x *PEX) Append(b []byte) []byte {
 	b = appendString(append(b, 'd'), "added") // at least one list must be there
-	b = appendString(b, appendCompact(nil, x.Added))
+	b = appendString(b, netaddr.AppendCompact(nil, x.Added))
 	b = appendStringEntry(b, "added.f", fitFlags(x.AddedFlags, len(x.Added)))
-	b = appendStringEntry(b, "added6", appendCompact(nil, x.Added6))
+	b = appendStringEntry(b, "added6", netaddr.AppendCompact(nil, x.Added6))
 	b = appendStringEntry(b, "added6.f", fitFlags(x.Added6Flags, len(x.Added6)))
-	b = appendStringEntry(b, "dropped", appendCompact(nil, x.Dropped))
-	b = appendStringEntry(b, "dropped6", appendCompact(nil, x.Dropped6))
+	b = appendStringEntry(b, "dropped", netaddr.AppendCompact(nil, x.Dropped))
+	b = appendStringEntry(b, "dropped6", netaddr.AppendCompact(nil, x.Dropped6))
 	return append(b, 'e')
 }
 
 // parseCompact is the first peers of a compact list.
 func parseCompact(p []byte, size int) (peers []netip.AddrPort) {
-	for a := range Compact(p[:min(len(p), maxPEX*(size+2))], size) {
+	for a := range netaddr.Compact(p[:min(len(p), maxPEX*(size+2))], size) {
 		peers = append(peers, a)
 	}
 	return peers
-}
-
-// Compact yields the peers of a compact list (BEP 23): addresses of size bytes, 4 or 16, each with its
-// port behind it. What is left over at the end is ignored.
-func Compact(p []byte, size int) iter.Seq[netip.AddrPort] {
-	return func(yield func(netip.AddrPort) bool) {
-		for ; len(p) >= size+2; p = p[size+2:] {
-			addr, _ := netip.AddrFromSlice(p[:size]) // 4 and 16 bytes are always an address
-			if !yield(netip.AddrPortFrom(addr, binary.BigEndian.Uint16(p[size:]))) {
-				return
-			}
-		}
-	}
-}
-
-func appendCompact(b []byte, peers []netip.AddrPort) []byte {
-	for _, p := range peers {
-		b = append(b, p.Addr().AsSlice()...)
-		b = binary.BigEndian.AppendUint16(b, p.Port())
-	}
-	return b
 }
 
 // fitFlags returns n flags: those given, and zeros after them.

@@ -1,0 +1,41 @@
+package torrent
+
+import "time"
+
+const (
+	maxHalfOpen       = 20
+	maxDialsPerSecond = 30
+)
+
+// dialBudget bounds how many connections are half open, and how many dials begin in any second. The
+// zero value is ready; its owner's lock guards it.
+type dialBudget struct {
+	halfOpen int
+	began    [maxDialsPerSecond]time.Time // the last dials, from oldest on around
+	oldest   int
+}
+
+// allowance is how many dials may begin now. If the rate alone forbids one, wait is until it does not.
+func (b *dialBudget) allowance(now time.Time) (n int, wait time.Duration) {
+	room := maxHalfOpen - b.halfOpen
+	for n < room && n < len(b.began) {
+		age := now.Sub(b.began[(b.oldest+n)%len(b.began)])
+		if age < time.Second {
+			if n == 0 {
+				wait = time.Second - age
+			}
+			break
+		}
+		n++
+	}
+	return n, wait
+}
+
+// begin counts a dial that begins, end one that is over, whether it led to a connection or not.
+func (b *dialBudget) begin(now time.Time) {
+	b.halfOpen++
+	b.began[b.oldest] = now
+	b.oldest = (b.oldest + 1) % len(b.began)
+}
+
+func (b *dialBudget) end() { b.halfOpen-- }

@@ -1,0 +1,66 @@
+// Package netaddr says what the protocol wants to know of an address: its one form, its family,
+// whether a peer can be dialled there and whether it is a local one, how it is written in a compact
+// list, and how two of them rank a connection (BEP 40).
+//
+// It holds no state. Any package may call it, from any goroutine.
+package netaddr
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Unmap writes the address of an IPv4 host in its 4-byte form, so that each host has one address.
+func Unmap(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// Of returns the unmapped address and port of a net.Addr, or the zero AddrPort if it has none.
+func Of(a fmt.Stringer) netip.AddrPort {
+	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok { // of TCP or UDP
+		return Unmap(a.AddrPort())
+	}
+	addr, _ := netip.ParseAddrPort(a.String())
+	return Unmap(addr)
+}
+
+var (
+	broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	cgnat     = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
+)
+
+// Dialable reports whether there can be a peer at an unmapped address.
+func Dialable(a netip.AddrPort) bool {
+	ip := a.Addr()
+	return ip.IsValid() && a.Port() != 0 && !ip.IsUnspecified() && !ip.IsMulticast() && ip != broadcast
+}
+
+// IsLocal reports whether an unmapped address is loopback or private, so that several peers, on one
+// host or on many, may share it.
+func IsLocal(ip netip.Addr) bool {
+	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || cgnat.Contains(ip)
+}
+
+// Family is a kind of address. A host has an address of each, peers of different families do not
+// meet, and a socket is of one of them or of any.
+type Family uint8
+
+const (
+	AnyFamily Family = iota
+	IPv4
+	IPv6
+	Families // how many values a Family has
+)
+
+// FamilyOf returns the family of an address, mapped or not.
+func FamilyOf(ip netip.Addr) Family {
+	if ip.Unmap().Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// Network returns the network of package net for a protocol over the family, such as "udp4".
+func (f Family) Network(protocol string) string {
+	return protocol + [Families]string{AnyFamily: "", IPv4: "4", IPv6: "6"}[f]
+}

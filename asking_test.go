@@ -14,7 +14,7 @@ import (
 func TestAsking(t *testing.T) {
 	bitfield := func(pieces ...int) []byte {
 		has := set(3, pieces...)
-		return wire.AppendBitfield(nil, has.appendTo(nil))
+		return wire.AppendBitfield(nil, has.AppendTo(nil))
 	}
 	reject := func(piece, block uint32) []byte {
 		return wire.AppendReject(nil, piece, block*blockSize, blockSize)
@@ -145,9 +145,9 @@ func TestAskingAnother(t *testing.T) {
 					defer both[k].Close()
 					has := set(2, k)
 					if k == 1 {
-						has.set(0)
+						has.Add(0)
 					}
-					both[k].say(wire.AppendBitfield(nil, has.appendTo(nil)))
+					both[k].say(wire.AppendBitfield(nil, has.AppendTo(nil)))
 					both[k].sayID(wire.Unchoke)
 					after(time.Millisecond)
 				}

@@ -24,7 +24,7 @@ func TestUploadingNeverBlocksReceiving(t *testing.T) {
 					c.Encryption = policy
 					st := newSimStorage(content)
 					for i := range st.written.Len() / 2 {
-						st.written.set(k*st.written.Len()/2 + i)
+						st.written.Add(k*st.written.Len()/2 + i)
 					}
 					d, err := content.Start(t.Context(), &Options{
 						Client: c, Seed: true, Storage: st.open, Peers: []netip.AddrPort{one.addr(6881), two.addr(6881)},
@@ -52,8 +52,8 @@ func TestSlowTakerDoesNotSlowReceiving(t *testing.T) {
 		us, them := n.host("80.0.0.1", 0, 0, 5*time.Millisecond), n.host("80.0.0.2", 2<<20, 64<<10, 5*time.Millisecond)
 		st, other := newSimStorage(content), newSimStorage(content)
 		for i := range st.written.Len() / 2 {
-			st.written.set(i)
-			other.written.set(st.written.Len()/2 + i)
+			st.written.Add(i)
+			other.written.Add(st.written.Len()/2 + i)
 		}
 		_, err := content.Start(t.Context(), &Options{Client: simClient(t, them, nil), Seed: true, Storage: other.open})
 		require.NoError(t, err)

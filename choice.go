@@ -1,6 +1,10 @@
 package torrent
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
 
 // Priorities of pieces, as the heap orders them: those of files, and above them those that a reader
 // waits for, the sooner the higher.
@@ -55,7 +59,7 @@ func choosePriorities(t *Torrent, sel func(File) Priority) []Priority {
 }
 
 // set chooses anew, while have is what is verified.
-func (c *choice) set(priority []Priority, have *Bitfield) {
+func (c *choice) set(priority []Priority, have *bits.Set) {
 	c.priority = priority
 	c.wanted, c.verified = 0, 0
 	for i, f := range c.t.files {

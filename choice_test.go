@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // TestChoiceAgreesWithModel chooses files, verifies pieces and doubts them again in any order, and asks
@@ -26,7 +28,7 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 		}
 		lengths = append(lengths, 1)
 		tor, _ := testContent(blockSize, lengths...)
-		c, have := newChoice(tor), newBitfield(tor.NumPieces())
+		c, have := newChoice(tor), bits.New(tor.NumPieces())
 		var priority []Priority
 		sel := func(f File) Priority { return Priority(-2 + rng.IntN(5)) }
 		for step := range 60 {
@@ -38,10 +40,10 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 				priority = choosePriorities(tor, sel)
 				c.set(priority, &have)
 			case have.Has(i):
-				have.clear(i)
+				have.Remove(i)
 				c.piece(i, false)
 			default:
-				have.set(i)
+				have.Add(i)
 				c.piece(i, true)
 			}
 

@@ -373,7 +373,7 @@ func TestFreeRiderCallsAgain(t *testing.T) {
 		us := n.host("80.0.0.1", 0, 0, 0)
 		store := newSimStorage(content)
 		for i := range uint32(256) {
-			store.written.set(int(i))
+			store.written.Add(int(i))
 		}
 		_, err := content.Start(t.Context(), &Options{Client: simClient(t, us, nil), Storage: store.open})
 		require.NoError(t, err)

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // forgetfulDisk is a disk in memory that a loss of power can be tried on: what was not synced is then
@@ -290,10 +292,10 @@ func TestLossOfPower(t *testing.T) {
 		for life := range 4 {
 			s := openForgetful(t, tor, d)
 			have, partial := s.loadResume()
-			check := newBitfield(tor.NumPieces())
+			check := bits.New(tor.NumPieces())
 			require.NoError(t, hashPieces(t.Context(), tor, s, have, func(piece int, ok bool) {
 				require.True(t, ok, "seed %d: piece %d is claimed, but not there", seed, piece)
-				check.set(piece)
+				check.Add(piece)
 			}))
 			claimed += check.Count()
 			for piece, blocks := range partial {
@@ -310,7 +312,7 @@ func TestLossOfPower(t *testing.T) {
 			}
 			require.NoError(t, s.setWanted(wanted))
 			have = verified(t, tor, s)
-			partial = make(map[int]Bitfield)
+			partial = make(map[int]bits.Set)
 			for _, piece := range rng.Perm(tor.NumPieces()) {
 				if have.Has(piece) {
 					continue
@@ -321,7 +323,7 @@ func TestLossOfPower(t *testing.T) {
 					partial[piece] = set(tor.geometry().blocks(piece), 0)
 				} else {
 					writePiece(t, tor, s, content, piece)
-					have.set(piece)
+					have.Add(piece)
 				}
 				if rng.IntN(6) == 0 {
 					if rng.IntN(10) == 0 {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // doubt takes a piece for not held any more, because storage failed or holds something else, until
@@ -27,10 +29,10 @@ func (d *Download) doubt(piece int, why error) {
 	}
 	which, err := d.store.renew(piece)
 	if err != nil {
-		which = newBitfield(d.t.NumPieces())
-		which.set(piece)
+		which = bits.New(d.t.NumPieces())
+		which.Add(piece)
 	}
-	recheck := newBitfield(d.t.NumPieces())
+	recheck := bits.New(d.t.NumPieces())
 	d.mu.Lock()
 	defer d.unlock(now)
 	for i := range which.All() {
@@ -42,7 +44,7 @@ func (d *Download) doubt(piece int, why error) {
 			d.freed = true
 		}
 		if d.sched.doubt(i) {
-			recheck.set(i)
+			recheck.Add(i)
 			d.choice.piece(i, false)
 			for _, p := range d.peers {
 				p.tellDontHave(i)
@@ -57,7 +59,7 @@ func (d *Download) doubt(piece int, why error) {
 
 // recheck hashes pieces in doubt anew. One that cannot be read is lost, and fetched and written anew:
 // that mends a bad sector, or fails and says why.
-func (d *Download) recheck(which Bitfield) {
+func (d *Download) recheck(which bits.Set) {
 	r := recheckReader{d.store, func(off int64, err error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()

@@ -268,7 +268,7 @@ func (d *Download) examine() bool {
 	todo := d.store.present()
 	d.mu.Lock()
 	for i := range have.All() {
-		todo.clear(i)
+		todo.Remove(i)
 		d.gotPiece(i)
 	}
 	d.mu.Unlock()

@@ -69,7 +69,7 @@ func TestDownloadFillsTheDisk(t *testing.T) {
 	require.NoError(t, d.files.Close())
 	have, err = tor.Verify(t.Context(), dir)
 	require.NoError(t, err)
-	require.True(t, have.full())
+	require.Equal(t, have.Len(), have.Count())
 	require.NoError(t, syscall.Unmount(dir, 0))
 }
 

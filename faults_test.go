@@ -259,7 +259,7 @@ func TestAskingForWhatWeLack(t *testing.T) {
 				content := newSimContent(1, blockSize, 8*blockSize)
 				us := n.host("80.0.0.1", 0, 0, 0)
 				store := newSimStorage(content)
-				store.written.set(0)
+				store.written.Add(0)
 				d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, nil), Storage: store.open})
 				require.NoError(t, err)
 				after(time.Second)

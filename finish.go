@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // settleResult fixes how the download came out, the first time that it is called.
@@ -94,7 +96,7 @@ func (d *Download) save() {
 		d.mu.Unlock()
 		return // what the last run claimed says more
 	}
-	have := d.sched.have.clone()
+	have := d.sched.have.Clone()
 	partial := d.partial()
 	d.resumable = false
 	d.mu.Unlock()
@@ -141,17 +143,17 @@ func contextError(ctx context.Context) error {
 }
 
 // partial is the blocks on storage of pieces that are not whole.
-func (d *Download) partial() map[int]Bitfield {
-	partial := make(map[int]Bitfield)
+func (d *Download) partial() map[int]bits.Set {
+	partial := make(map[int]bits.Set)
 	for i, a := range d.assemblies {
 		p := d.sched.started[i]
 		if p == nil || p.seq != a.seq || p.parole || a.writing > 0 || !a.direct {
 			continue
 		}
-		blocks := newBitfield(len(p.blocks))
+		blocks := bits.New(len(p.blocks))
 		for k := range p.blocks {
 			if p.blocks[k].here() {
-				blocks.set(k)
+				blocks.Add(k)
 			}
 		}
 		partial[int(i)] = blocks
@@ -180,14 +182,14 @@ func (d *Download) noteComplete() {
 		d.mu.Unlock()
 		return
 	}
-	have, partial := d.sched.have.clone(), d.partial()
+	have, partial := d.sched.have.Clone(), d.partial()
 	d.mu.Unlock()
 	if piece, err := d.store.anyChanged(have); piece >= 0 {
 		d.doubt(piece, err) // somebody else wrote to the files meanwhile: what is spoiled is fetched again
 		d.signal()
 		return
 	}
-	if !have.full() { // bytes of files that are not chosen stay for a wider choice
+	if !have.Full() { // bytes of files that are not chosen stay for a wider choice
 		if err := d.store.saveResume(have, partial); err != nil {
 			d.fail(fmt.Errorf("save what was verified: %w", err))
 			return
@@ -229,5 +231,5 @@ var errDone = errors.New("complete")
 func (d *Download) completedHere() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.sched.have.full() && d.fetched
+	return d.sched.have.Full() && d.fetched
 }

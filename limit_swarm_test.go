@@ -91,7 +91,7 @@ func (r limitRow) measure(tb testing.TB, client func(k int) (c *Client, addr fun
 			c, addr := client(1 + k)
 			st := newSimStorage(content)
 			for i := range st.written.Len() / r.peers {
-				st.written.set(k*st.written.Len()/r.peers + i)
+				st.written.Add(k*st.written.Len()/r.peers + i)
 			}
 			own := func(f File) Priority {
 				if f.index == k {
@@ -257,7 +257,7 @@ func TestLimitLeavesMessagesAlone(t *testing.T) {
 		c.UploadLimit, c.DownloadLimit = drained(1000, 1000), drained(1000, 1000)
 		store := newSimStorage(content)
 		for i := range 32 {
-			store.written.set(i)
+			store.written.Add(i)
 		}
 		d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Storage: store.open})
 		require.NoError(t, err)
@@ -291,7 +291,7 @@ func TestLimitWithPeersThatReadSlowly(t *testing.T) {
 		c.UploadLimit = rate.NewLimiter(limit, 1<<20)
 		store := newSimStorage(content)
 		for i := 1; i < content.NumPieces(); i++ {
-			store.written.set(i)
+			store.written.Add(i)
 		}
 		d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Storage: store.open})
 		require.NoError(t, err)

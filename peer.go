@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -276,7 +277,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 			d.tookSuggestion(p, int(m.Index), now)
 		}
 	case wire.Bitfield:
-		has, err := parseBitfield(m.Payload, d.t.NumPieces())
+		has, err := bits.Parse(m.Payload, d.t.NumPieces())
 		if err != nil {
 			return err
 		}
@@ -285,12 +286,12 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		if p.remote.all {
 			return nil
 		}
-		p.says(fullBitfield(d.t.NumPieces()), now)
+		p.says(bits.Full(d.t.NumPieces()), now)
 	case wire.HaveNone:
 		if p.saidWhat {
 			return errors.New("takes back what it has")
 		}
-		p.says(newBitfield(d.t.NumPieces()), now)
+		p.says(bits.New(d.t.NumPieces()), now)
 	case wire.Reject:
 		return p.rejected(m, now)
 	case wire.AllowedFast:
@@ -311,7 +312,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 
 // says takes note of all that the peer has. What it says later only adds to that: aria2 sends a whole
 // bitfield where that is shorter than many haves.
-func (p *peer) says(has Bitfield, now time.Time) {
+func (p *peer) says(has bits.Set, now time.Time) {
 	if !p.saidWhat {
 		p.saidWhat = true
 		p.d.sched.replace(&p.remote, has)
@@ -339,7 +340,7 @@ func (d *Download) gained(p *peer, now time.Time) {
 var errBothSeeds = errors.New("both sides have everything")
 
 // isSeed tells whether the peer has everything.
-func (p *peer) isSeed() bool { return p.remote.all || p.remote.has.full() }
+func (p *peer) isSeed() bool { return p.remote.all || p.remote.has.Full() }
 
 // choked takes back what the peer was asked for and will not send now. With the Fast extension that is
 // only what it has not heard of yet: a choke rejects nothing by itself then (BEP 6), though others may
@@ -410,14 +411,14 @@ func (p *peer) greet() {
 	have := &p.d.sched.have
 	p.send(func(b []byte) []byte {
 		switch {
-		case p.fast && have.full():
+		case p.fast && have.Full():
 			return wire.AppendSimple(b, wire.HaveAll)
 		case p.fast && have.Count() == 0:
 			return wire.AppendSimple(b, wire.HaveNone)
 		case have.Count() == 0:
 			return b
 		}
-		return wire.AppendBitfield(b, have.appendTo(nil))
+		return wire.AppendBitfield(b, have.AppendTo(nil))
 	})
 	if p.extended {
 		p.sendExtHandshake()

@@ -1,5 +1,7 @@
 package torrent
 
+import "github.com/shoal-go/torrent/internal/bits"
+
 // pieceHeap holds every piece that is wanted and not yet started, in the order in which to start
 // them: highest priority first, then the one that the fewest peers have, then by a tie-break drawn
 // once, so that two clients in one swarm do not choose alike.
@@ -133,7 +135,7 @@ func (h *pieceHeap) countOne(i, delta int) {
 
 // count adds delta to the availability of each piece in has: O(log n) for each, or one pass over
 // everything where that is less.
-func (h *pieceHeap) count(has *Bitfield, delta int) {
+func (h *pieceHeap) count(has *bits.Set, delta int) {
 	if has.Count() <= h.len()/16 {
 		for i := range has.All() {
 			h.countOne(i, delta)
@@ -182,7 +184,7 @@ const maxWalk = 1024
 // first returns the first piece in order that has holds, or -1. It walks the heap best-first
 // without changing it; for a peer so sparse that the walk gets long, it makes one pass over has.
 // Each piece of has must have been counted.
-func (h *pieceHeap) first(has *Bitfield) int {
+func (h *pieceHeap) first(has *bits.Set) int {
 	if len(h.seen) == 0 {
 		return -1
 	}

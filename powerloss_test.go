@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // A whole download on a disk that forgets what was not synced, cut off from power again and again:
@@ -54,7 +56,7 @@ func TestDownloadLosesPower(t *testing.T) {
 					require.ErrorIs(t, d.result, syscall.EIO)
 					failures++
 				}
-				whole = d.verified().full()
+				whole = d.verified().Full()
 				d.Close()
 				d.client.Close()
 				look(d.ledger, func(l *simLedger) any {
@@ -73,7 +75,7 @@ func TestDownloadLosesPower(t *testing.T) {
 }
 
 // claimedOn is the pieces that the sidecar on a disk claims, all of which are there.
-func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) Bitfield {
+func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) bits.Set {
 	s, err := disk.openFiles(content.Torrent, "", nil)
 	require.NoError(t, err)
 	have, partial := s.loadResume()
@@ -117,9 +119,9 @@ func (d *forgetfulDisk) failSyncs(err error) {
 }
 
 // verified is the pieces that the download takes for verified.
-func (s *simDownload) verified() *Bitfield {
+func (s *simDownload) verified() *bits.Set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	have := s.sched.have.clone()
+	have := s.sched.have.Clone()
 	return &have
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // A remote is what the scheduler knows of one connected peer. The scheduler writes the first group
@@ -13,7 +15,7 @@ type remote struct {
 	addr    netip.AddrPort
 	sender  int32 // index into scheduler.senders; noSender until it has sent a block
 	all     bool  // it has every piece; has is not used then
-	has     Bitfield
+	has     bits.Set
 	want    int        // pieces it has that are needed, where it has not all
 	fresh   int        // pieces it has that are in the heap, where it has not all
 	queue   []ask      // outstanding requests, oldest first

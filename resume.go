@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // resume is what the sidecar says: the pieces that were verified, the blocks of others that were
@@ -21,8 +23,8 @@ import (
 // partial pieces (4), for each its index (4) and its blocks as a bitfield, and the SHA-1 of all that.
 type resume struct {
 	files   []fileClaim // by index in Torrent.files, and one more for the edges
-	have    Bitfield
-	partial map[int]Bitfield
+	have    bits.Set
+	partial map[int]bits.Set
 }
 
 type fileClaim struct{ size, mtime int64 }
@@ -45,12 +47,12 @@ func (r *resume) append(b []byte, t *Torrent) []byte {
 		b = binary.BigEndian.AppendUint64(b, uint64(f.size))
 		b = binary.BigEndian.AppendUint64(b, uint64(f.mtime))
 	}
-	b = r.have.appendTo(b)
+	b = r.have.AppendTo(b)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(r.partial)))
 	for _, piece := range slices.Sorted(maps.Keys(r.partial)) {
 		blocks := r.partial[piece]
 		b = binary.BigEndian.AppendUint32(b, uint32(piece))
-		b = blocks.appendTo(b)
+		b = blocks.AppendTo(b)
 	}
 	sum := sha1.Sum(b[start:])
 	return append(b, sum[:]...)
@@ -89,21 +91,21 @@ func parseResume(p []byte, t *Torrent) (*resume, error) {
 		r.files[i] = fileClaim{in.int64(), in.int64()}
 	}
 	var err error
-	if r.have, err = parseBitfield(in.take((t.NumPieces()+7)/8), t.NumPieces()); err != nil {
+	if r.have, err = bits.Parse(in.take((t.NumPieces()+7)/8), t.NumPieces()); err != nil {
 		return nil, err
 	}
 	n := in.int()
 	if n > t.NumPieces() {
 		return nil, fmt.Errorf("%d partial pieces of %d", n, t.NumPieces())
 	}
-	r.partial = make(map[int]Bitfield)
+	r.partial = make(map[int]bits.Set)
 	for range n {
 		piece := in.int()
 		if piece >= t.NumPieces() {
 			return nil, fmt.Errorf("piece %d of %d", piece, t.NumPieces())
 		}
 		n := t.geometry().blocks(piece)
-		blocks, err := parseBitfield(in.take((n+7)/8), n)
+		blocks, err := bits.Parse(in.take((n+7)/8), n)
 		if err != nil {
 			return nil, fmt.Errorf("piece %d: %w", piece, err)
 		}
@@ -197,10 +199,10 @@ func (s *fileStorage) confirm(r *resume) {
 	}
 	for piece := range r.have.All() {
 		if !holds(piece, true) {
-			r.have.clear(piece)
+			r.have.Remove(piece)
 		}
 	}
-	maps.DeleteFunc(r.partial, func(piece int, _ Bitfield) bool { return r.have.Has(piece) || !holds(piece, false) })
+	maps.DeleteFunc(r.partial, func(piece int, _ bits.Set) bool { return r.have.Has(piece) || !holds(piece, false) })
 }
 
 // claim is how file i was left.
@@ -215,12 +217,12 @@ func (s *fileStorage) claim(i int) fileClaim {
 	return fileClaim{left.size, left.mtime}
 }
 
-func (s *fileStorage) loadResume() (Bitfield, map[int]Bitfield) {
+func (s *fileStorage) loadResume() (bits.Set, map[int]bits.Set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.claims
 	if r == nil {
-		return newBitfield(s.t.NumPieces()), nil
+		return bits.New(s.t.NumPieces()), nil
 	}
 	s.claims = nil
 	return r.have, r.partial
@@ -228,8 +230,8 @@ func (s *fileStorage) loadResume() (Bitfield, map[int]Bitfield) {
 
 // saveResume replaces the sidecar. Nothing is claimed before it was synced: how the files stand is
 // taken first, so that what is written while the Sync runs makes the claim void, and not wrong.
-func (s *fileStorage) saveResume(have Bitfield, partial map[int]Bitfield) error {
-	if !s.locked.Load() || have.full() {
+func (s *fileStorage) saveResume(have bits.Set, partial map[int]bits.Set) error {
+	if !s.locked.Load() || have.Full() {
 		return nil
 	}
 	s.resumeMu.Lock()

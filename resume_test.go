@@ -13,18 +13,20 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // set is a bitfield of n pieces with some of them set.
-func set(n int, pieces ...int) Bitfield {
-	b := newBitfield(n)
+func set(n int, pieces ...int) bits.Set {
+	b := bits.New(n)
 	for _, i := range pieces {
-		b.set(i)
+		b.Add(i)
 	}
 	return b
 }
 
-func pieces(b Bitfield) []int { return slices.Collect(b.All()) }
+func pieces(b bits.Set) []int { return slices.Collect(b.All()) }
 
 const sidecarName = ".0102030000000000000000000000000000000000.resume"
 
@@ -42,7 +44,7 @@ func TestResumeSidecar(t *testing.T) {
 	}
 	block := content[4*pieceLength+blockSize : 4*pieceLength+2*blockSize]
 	require.NoError(t, s.writeBlocks([][]byte{block}, 4*pieceLength+blockSize))
-	require.NoError(t, s.saveResume(set(5, 0, 2, 3), map[int]Bitfield{4: set(4, 1)}))
+	require.NoError(t, s.saveResume(set(5, 0, 2, 3), map[int]bits.Set{4: set(4, 1)}))
 	require.Equal(t, []string{".0102030000000000000000000000000000000000.lock", sidecarName, "d/0", "d/1", "d/2"}, listing(t, dir))
 	require.NoError(t, s.Close())
 	require.Equal(t, []string{sidecarName, "d/0", "d/1", "d/2"}, listing(t, dir))
@@ -52,7 +54,7 @@ func TestResumeSidecar(t *testing.T) {
 		defer s.Close()
 		have, partial := s.loadResume()
 		require.Equal(t, []int{0, 2, 3}, pieces(have))
-		require.Equal(t, map[int]Bitfield{4: set(4, 1)}, partial)
+		require.Equal(t, map[int]bits.Set{4: set(4, 1)}, partial)
 		require.NoError(t, s.setWanted(all(tor)))
 		require.Subset(t, pieces(s.present()), []int{0, 2, 3})
 	})
@@ -90,7 +92,7 @@ func TestResumeSidecar(t *testing.T) {
 		for i := range 5 {
 			writePiece(t, tor, s, content, i)
 		}
-		require.NoError(t, s.saveResume(fullBitfield(5), nil))
+		require.NoError(t, s.saveResume(bits.Full(5), nil))
 		require.NoError(t, s.finished())
 		require.NoError(t, s.saveResume(set(5, 1), nil))
 		require.Equal(t, []string{"d/0", "d/1", "d/2"}, listing(t, dir))
@@ -149,7 +151,7 @@ func TestResumeSidecarIsSetAside(t *testing.T) {
 
 func FuzzParseResume(f *testing.F) {
 	tor, _ := testContent(4*blockSize, 3*blockSize, 7*blockSize, 0, 1)
-	r := &resume{files: make([]fileClaim, 5), have: set(3, 1), partial: map[int]Bitfield{0: set(4, 2), 2: set(3, 0)}}
+	r := &resume{files: make([]fileClaim, 5), have: set(3, 1), partial: map[int]bits.Set{0: set(4, 2), 2: set(3, 0)}}
 	b := r.append(nil, tor)
 	f.Add(b[:len(b)-sha1.Size])
 	f.Add([]byte(resumeMagic))
@@ -174,7 +176,7 @@ func FuzzParseResume(f *testing.F) {
 
 func TestResumeSidecarOfManyFilesAndPieces(t *testing.T) {
 	tor, _ := testContent(1, slices.Repeat([]int64{1}, 2000)...)
-	r := &resume{files: make([]fileClaim, 2001), have: newBitfield(2000), partial: make(map[int]Bitfield)}
+	r := &resume{files: make([]fileClaim, 2001), have: bits.New(2000), partial: make(map[int]bits.Set)}
 	for i := range 2000 {
 		r.partial[i] = set(1, 0)
 	}
@@ -234,7 +236,7 @@ func TestSelectionMakesNoNeighbours(t *testing.T) {
 	require.Equal(t, []int{0, 1, 2}, pieces(verified(t, tor, s)))
 	writePiece(t, tor, s, content, 3)
 	writePiece(t, tor, s, content, 4)
-	require.True(t, func() bool { b := verified(t, tor, s); return b.full() }())
+	require.True(t, func() bool { b := verified(t, tor, s); return b.Full() }())
 	require.NoError(t, s.finished())
 	require.Equal(t, []string{"d/0", "d/1", "d/2", "d/3", "d/4", "d/5"}, listing(t, dir))
 }
@@ -256,7 +258,7 @@ func TestSelectionWidensWhileBlocksOfAPieceAreMissing(t *testing.T) {
 			for _, block := range []int{0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15} {
 				write(block)
 			}
-			require.True(t, func() bool { b := verified(t, tor, s); return b.full() }())
+			require.True(t, func() bool { b := verified(t, tor, s); return b.Full() }())
 		})
 	}
 }
@@ -318,7 +320,7 @@ func TestTwoIntoTheSamePlaceAreRefused(t *testing.T) {
 	require.NoError(t, first.finished())
 	second := openDirectory(t, tor, dir)
 	require.NoError(t, second.setWanted(all(tor)), "what is complete may be shared")
-	require.True(t, func() bool { b := verified(t, tor, second); return b.full() }())
+	require.True(t, func() bool { b := verified(t, tor, second); return b.Full() }())
 	writePiece(t, tor, first, content, 2)
 	require.ErrorIs(t, second.writeBlocks([][]byte{content[:50]}, 0), ErrInUse)
 	require.NoError(t, first.Close())

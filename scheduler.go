@@ -3,6 +3,8 @@ package torrent
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // A scheduler decides who is asked for which block. Peers pull: a peer with room in its pipeline
@@ -14,8 +16,8 @@ import (
 type scheduler struct {
 	geometry
 	heap    *pieceHeap
-	have    Bitfield         // verified
-	need    Bitfield         // wanted and not verified
+	have    bits.Set         // verified
+	need    bits.Set         // wanted and not verified
 	doubted map[int]struct{} // verified once, and to be verified anew
 	started map[int32]*startedPiece
 	open    []*startedPiece // started and wanted with a free block, by priority, then oldest first
@@ -40,8 +42,8 @@ func newScheduler(g geometry, seed uint64) *scheduler {
 	return &scheduler{
 		geometry: g,
 		heap:     newPieceHeap(g.pieces, seed),
-		have:     newBitfield(g.pieces),
-		need:     newBitfield(g.pieces),
+		have:     bits.New(g.pieces),
+		need:     bits.New(g.pieces),
 		doubted:  make(map[int]struct{}),
 		started:  make(map[int32]*startedPiece),
 		spoiled:  make(map[int32]*suspicion),
@@ -57,8 +59,8 @@ func (s *scheduler) join(r *remote, addr netip.AddrPort) {
 
 // count takes note of what r has.
 func (s *scheduler) count(r *remote) {
-	if r.has.full() && r.has.Len() > 0 {
-		r.all, r.has = true, Bitfield{}
+	if r.has.Full() && r.has.Len() > 0 {
+		r.all, r.has = true, bits.Set{}
 	}
 	if r.all {
 		s.seeds++
@@ -81,7 +83,7 @@ func (s *scheduler) recount(r *remote) {
 	if r.all {
 		return
 	}
-	r.want = r.has.countAnd(&s.need)
+	r.want = r.has.CountAnd(&s.need)
 	r.fresh = 0
 	if r.want > 0 {
 		r.fresh = r.want
@@ -94,7 +96,7 @@ func (s *scheduler) recount(r *remote) {
 }
 
 // replace exchanges what r has for has, as a bitfield does that comes late.
-func (s *scheduler) replace(r *remote, has Bitfield) {
+func (s *scheduler) replace(r *remote, has bits.Set) {
 	s.uncount(r)
 	r.all, r.has = false, has
 	s.count(r)
@@ -110,7 +112,7 @@ func (s *scheduler) leave(r *remote) {
 
 // gain notes that r now has piece i, and tells whether that is news.
 func (s *scheduler) gain(r *remote, i int) bool {
-	if r.all || !r.has.set(i) {
+	if r.all || !r.has.Add(i) {
 		return false
 	}
 	s.heap.countOne(i, 1)
@@ -126,12 +128,12 @@ func (s *scheduler) gain(r *remote, i int) bool {
 // lose notes that r no longer has piece i (BEP 54).
 func (s *scheduler) lose(r *remote, i int) {
 	if r.all {
-		has := fullBitfield(s.pieces)
-		has.clear(i)
+		has := bits.Full(s.pieces)
+		has.Remove(i)
 		s.replace(r, has)
 		return
 	}
-	if !r.has.clear(i) {
+	if !r.has.Remove(i) {
 		return
 	}
 	s.heap.countOne(i, -1)
@@ -192,7 +194,7 @@ func (s *scheduler) verified(i int) (cancel []cancelled) {
 		s.heap.remove(i)
 		s.freshen(i, -1)
 	}
-	s.have.set(i)
+	s.have.Add(i)
 	delete(s.doubted, i)
 	s.setNeed(i, false)
 	return cancel
@@ -201,7 +203,7 @@ func (s *scheduler) verified(i int) (cancel []cancelled) {
 // doubt notes that piece i, once verified, may not be what it was. It is neither had nor needed
 // until verified or lost says which.
 func (s *scheduler) doubt(i int) bool {
-	had := s.have.clear(i)
+	had := s.have.Remove(i)
 	if had {
 		s.doubted[i] = struct{}{}
 	}
@@ -224,10 +226,10 @@ func (s *scheduler) setNeed(i int, need bool) {
 	if need == s.need.Has(i) {
 		return
 	} else if need {
-		s.need.set(i)
+		s.need.Add(i)
 	} else {
 		delta = -1
-		s.need.clear(i)
+		s.need.Remove(i)
 	}
 	for _, r := range s.remotes {
 		if !r.all && r.has.Has(i) {

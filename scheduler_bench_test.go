@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // benchScheduler has all of so many pieces wanted, and remotes that each hold a random share of them.
@@ -19,10 +21,10 @@ func benchScheduler(pieces, remotes int, share float64) (*scheduler, []*remote) 
 	}
 	var all []*remote
 	for k := range remotes {
-		r := &remote{has: newBitfield(pieces), rate: 1e6}
+		r := &remote{has: bits.New(pieces), rate: 1e6}
 		for i := range pieces {
 			if rng.Float64() < share {
-				r.has.set(i)
+				r.has.Add(i)
 			}
 		}
 		s.join(r, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(k >> 8), byte(k)}), 6881))
@@ -111,7 +113,7 @@ func BenchmarkHave(b *testing.B) {
 	for _, pieces := range []int{1e3, 1e6} {
 		b.Run(fmt.Sprintf("pieces=%d", pieces), func(b *testing.B) {
 			s, all := benchScheduler(pieces, 20, 0.5)
-			r := &remote{has: newBitfield(pieces)}
+			r := &remote{has: bits.New(pieces)}
 			s.join(r, netip.MustParseAddrPort("10.9.9.9:1"))
 			_ = all
 			n := 0

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // modelScheduler is the scheduler told the plain, slow way: nothing is counted ahead, nothing is
@@ -467,13 +469,13 @@ func (h *history) anyone() *modelRemote {
 }
 
 // someHave draws what a remote has.
-func (h *history) someHave() (has []bool, b Bitfield) {
+func (h *history) someHave() (has []bool, b bits.Set) {
 	n := len(h.m.pieces)
-	has, b = make([]bool, n), newBitfield(n)
+	has, b = make([]bool, n), bits.New(n)
 	share := []float64{0, 0.3, 0.7, 1}[h.rng.IntN(4)]
 	for i := range has {
 		if has[i] = h.rng.Float64() < share; has[i] {
-			b.set(i)
+			b.Add(i)
 		}
 	}
 	return has, b
@@ -585,10 +587,10 @@ func (h *history) event() {
 	case op < 92 && p.waiting() && !p.spoiled:
 		h.went = fmt.Sprint("storage holds some of ", i)
 		h.m.start(p)
-		blocks := newBitfield(len(p.blocks))
+		blocks := bits.New(len(p.blocks))
 		for k := range p.blocks {
 			if k == 0 || h.rng.IntN(2) == 0 {
-				blocks.set(k)
+				blocks.Add(k)
 				p.blocks[k].sender = storedEarlier
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // swarmScene is a scheduler of some pieces of four blocks each, all wanted, among peers called a, b, c….
@@ -36,9 +38,9 @@ func newSwarmScene(t *testing.T, pieces int) *swarmScene {
 
 // join connects a peer that has the pieces given, or everything, and sends 1 MiB/s.
 func (sc *swarmScene) join(name string, has ...int) *remote {
-	r := &remote{all: len(has) == 0, has: newBitfield(sc.s.pieces), rate: 1 << 20}
+	r := &remote{all: len(has) == 0, has: bits.New(sc.s.pieces), rate: 1 << 20}
 	for _, i := range has {
-		r.has.set(i)
+		r.has.Add(i)
 	}
 	sc.s.join(r, netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, 0, 0, name[0]}), 6881))
 	sc.peers[name] = r
@@ -522,7 +524,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 	t.Run("what an earlier run left is nobody's lie", func(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("a")
-		left := fullBitfield(4)
+		left := bits.Full(4)
 		sc.s.restore(0, &left)
 		require.Empty(t, sc.s.spoil(0, []uint64{99, 11, 12, 13}))
 		sc.fetch("aaaa")
@@ -576,16 +578,16 @@ func TestSparsePeer(t *testing.T) {
 	const n = 20_000
 	h := newPieceHeap(n, 7)
 	rng := rand.New(rand.NewPCG(7, 7))
-	all := fullBitfield(n)
+	all := bits.Full(n)
 	for i := range n {
 		h.prioritise(i, uint8(1+rng.IntN(2)))
 		h.push(i)
 	}
 	h.count(&all, 1)
 	for range 200 {
-		sparse := newBitfield(n)
+		sparse := bits.New(n)
 		for range 1 + rng.IntN(20) {
-			sparse.set(rng.IntN(n))
+			sparse.Add(rng.IntN(n))
 		}
 		best := -1
 		for i := range sparse.All() {
@@ -595,7 +597,7 @@ func TestSparsePeer(t *testing.T) {
 		}
 		require.Equal(t, best, h.first(&sparse))
 	}
-	none := newBitfield(n)
+	none := bits.New(n)
 	require.Equal(t, -1, h.first(&none))
 }
 

@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"sync"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // simContent is what a simulated swarm shares: a torrent, and all of its bytes.
@@ -84,19 +86,19 @@ func (c *simContent) block(piece, begin, length uint32) []byte {
 type simStorage struct {
 	content *simContent
 	mu      sync.Mutex
-	written Bitfield // by block, counted through the whole content
+	written bits.Set // by block, counted through the whole content
 	wrong   []int64  // offsets at which something else than the truth was written
 }
 
 func newSimStorage(c *simContent) *simStorage {
-	return &simStorage{content: c, written: newBitfield(c.NumPieces() * c.blocksAPiece())}
+	return &simStorage{content: c, written: bits.New(c.NumPieces() * c.blocksAPiece())}
 }
 
 func (c *simContent) blocksAPiece() int { return int((c.pieceLength + blockSize - 1) / blockSize) }
 
 // fill makes the storage hold everything.
 func (s *simStorage) fill() *simStorage {
-	s.written = fullBitfield(s.written.Len())
+	s.written = bits.Full(s.written.Len())
 	return s
 }
 
@@ -110,7 +112,7 @@ func (s *simStorage) WriteAt(p []byte, off int64) (int, error) {
 		if !bytes.Equal(b, s.content.run(at, int64(len(b)))) {
 			s.wrong = append(s.wrong, at)
 		} else if whole {
-			s.written.set(block)
+			s.written.Add(block)
 		}
 		return nil
 	})

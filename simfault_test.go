@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -87,7 +88,7 @@ var simNoises = []simNoise{
 	{"a port", false, func(s *simSession) []byte { return wire.AppendPort(nil, 6881) }},
 	{"keep-alives", false, func(s *simSession) []byte { return make([]byte, 400) }},
 	{"a late bitfield", false, func(s *simSession) []byte {
-		return wire.AppendBitfield(nil, s.peer.have.appendTo(nil))
+		return wire.AppendBitfield(nil, s.peer.have.AppendTo(nil))
 	}},
 	{"a have again", false, func(s *simSession) []byte {
 		for i := range s.peer.have.All() {
@@ -124,7 +125,7 @@ func spareBits(s *simSession) []byte {
 func (p *simPeer) gains(every time.Duration) {
 	p.mu.Lock()
 	stash := p.have
-	p.have = newBitfield(stash.Len())
+	p.have = bits.New(stash.Len())
 	p.mu.Unlock()
 	p.running.Go(func() {
 		for i := range stash.All() {

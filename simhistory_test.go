@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
@@ -32,7 +33,7 @@ type simHistory struct {
 	choice  func(File) Priority
 	wanted  []int // pieces
 
-	stash    map[*simPeer]Bitfield // what each anchor has, or will have
+	stash    map[*simPeer]bits.Set // what each anchor has, or will have
 	anchors  []*simPeer            // honest, and between them they have all there is to get
 	peers    []*simPeer            // all scripted ones
 	liars    map[netip.Addr]bool
@@ -81,7 +82,7 @@ func (h *simHistory) seconds(low, high float64) time.Duration {
 func drawHistory(n *simNet, seed uint64) *simHistory {
 	h := &simHistory{
 		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: n, tracker: newSimTracker(seed),
-		liars: map[netip.Addr]bool{}, stash: map[*simPeer]Bitfield{}, kinds: map[string]int{}, patience: 10 * time.Second,
+		liars: map[netip.Addr]bool{}, stash: map[*simPeer]bits.Set{}, kinds: map[string]int{}, patience: 10 * time.Second,
 	}
 	h.drawContent()
 	for range 1 + h.rng.IntN(2)*h.rng.IntN(3) {
@@ -245,27 +246,27 @@ func (h *simHistory) drawAnchors() {
 		arrival := time.Duration(0)
 		switch {
 		case kind == 0 && pieces > 1:
-			p.have = newBitfield(pieces)
+			p.have = bits.New(pieces)
 			for i := range pieces {
 				if i%n == k {
-					p.have.set(i)
+					p.have.Add(i)
 				}
 			}
 		case kind == 1 && pieces > 1:
 			last := h.wanted[len(h.wanted)/2]
 			if k == 0 {
-				p.have.clear(last)
+				p.have.Remove(last)
 			} else {
-				p.have = newBitfield(pieces)
-				p.have.set(last)
+				p.have = bits.New(pieces)
+				p.have.Add(last)
 				arrival = h.seconds(1, 300)
 			}
 		case h.hopeless:
-			p.have.clear(h.wanted[0])
+			p.have.Remove(h.wanted[0])
 		case kind == 3: // haves one by one
 			h.kinds["piece by piece"]++
 			every := h.seconds(0.01, 60/float64(pieces)+0.02)
-			h.stash[p] = p.have.clone()
+			h.stash[p] = p.have.Clone()
 			p.gains(every)
 			h.ready = max(h.ready, every*time.Duration(pieces))
 		case kind == 4 && k == 0: // comes and goes, each time at another port
@@ -281,7 +282,7 @@ func (h *simHistory) drawAnchors() {
 			p = h.anchors[len(h.anchors)-1]
 		}
 		if h.stash[p].Len() == 0 {
-			h.stash[p] = p.have.clone()
+			h.stash[p] = p.have.Clone()
 		}
 		if h.chance(4) {
 			arrival = max(arrival, h.seconds(0.5, 60))
@@ -312,11 +313,11 @@ func (h *simHistory) drawHonest() {
 	h.drawBuffer(p.host)
 	for i := range h.content.NumPieces() {
 		if h.chance(3) {
-			p.have.clear(i)
+			p.have.Remove(i)
 		}
 	}
 	if h.hopeless {
-		p.have.clear(h.wanted[0])
+		p.have.Remove(h.wanted[0])
 	}
 	if h.chance(4) {
 		h.kinds["connections lost"]++

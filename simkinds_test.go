@@ -37,7 +37,7 @@ func (h *simHistory) misbehaves(p *simPeer) {
 		h.liars[p.host.ip] = true
 	}
 	if h.hopeless && !p.claimsAll {
-		p.have.clear(h.wanted[0])
+		p.have.Remove(h.wanted[0])
 	}
 	p.comes(h.seconds(0.001, 30), 0, 0)
 	if h.chance(3) {
@@ -105,18 +105,18 @@ var simKinds = []simKind{
 		p := h.newPeer(name, h.between(10e3, 8e6), simScript{claimsAll: true})
 		for i := range h.content.NumPieces() {
 			if h.chance(2) {
-				p.have.clear(i)
+				p.have.Remove(i)
 			}
 		}
 		if h.hopeless {
-			p.have.clear(h.wanted[0])
+			p.have.Remove(h.wanted[0])
 		}
 		h.misbehaves(p)
 	}},
 	{"comes back with another port", func(h *simHistory, name string) {
 		p := h.newPeer(name, h.between(10e3, 8e6), simScript{})
 		if h.hopeless {
-			p.have.clear(h.wanted[0])
+			p.have.Remove(h.wanted[0])
 		}
 		h.silence = true
 		p.comes(0, h.seconds(1, 20), h.seconds(1, 20))

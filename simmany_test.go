@@ -17,7 +17,7 @@ func TestFiveHundredPeers(t *testing.T) {
 			p := m.meet(t, rate, simScript{})
 			for i := range m.content.NumPieces() {
 				if (i*31+k*17)%7 < 3 {
-					p.have.clear(i)
+					p.have.Remove(i)
 				}
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -14,14 +15,14 @@ import (
 func simMeet(t *testing.T, n *simNet, c *simContent, up float64, script simScript) (seed, leech *simPeer, ledger *simLedger, took time.Duration) {
 	seed = newSimPeer("seed", n.host("80.0.0.1", up, 0, 10*time.Millisecond), 6881, c, script)
 	leech = newSimPeer("leech", n.host("80.0.0.2", 0, 0, 10*time.Millisecond), 6882, c, simScript{takes: true, fast: true})
-	leech.have = newBitfield(c.NumPieces())
+	leech.have = bits.New(c.NumPieces())
 	ledger = leech.host.watch(c)
 	require.NoError(t, seed.arrive())
 	start := time.Now()
 	leech.calls(1, seed.addr(), time.Second)
 	for leech.wait(100 * time.Millisecond) {
 		leech.mu.Lock()
-		whole := leech.have.full()
+		whole := leech.have.Full()
 		leech.mu.Unlock()
 		if whole || time.Since(start) > time.Hour {
 			break
@@ -69,7 +70,7 @@ func TestSimPeers(t *testing.T) {
 			simulate(t, func(t *testing.T, n *simNet) {
 				content := newSimContent(1, 64<<10, size)
 				seed, leech, ledger, took := simMeet(t, n, content, 100e3, c.script)
-				require.Equal(t, !c.fails, leech.have.full())
+				require.Equal(t, !c.fails, leech.have.Full())
 				require.Equal(t, c.faults, len(leech.faults) > 0, "%v", leech.faults)
 				require.Empty(t, seed.faults)
 				// The scripted leech may ask in the instant in which it hears of a choke, and forgets

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -32,7 +33,7 @@ type simPeer struct {
 	mu       sync.Mutex // guards what follows, and the sessions
 	rng      *rand.Rand
 	port     uint16
-	have     Bitfield // what it can give
+	have     bits.Set // what it can give
 	listener net.Listener
 	sessions []*simSession
 	running  sync.WaitGroup
@@ -64,7 +65,7 @@ type simSession struct {
 	heard      int          // messages they sent
 	cancelled  map[simRequest]bool
 
-	theirs    Bitfield     // what they have
+	theirs    bits.Set     // what they have
 	choked    bool         // they choke us
 	wanting   bool         // we are interested in them
 	asked     []simRequest // of them, in order
@@ -78,7 +79,7 @@ func newSimPeer(name string, host *simHost, port uint16, content *simContent, sc
 		ctx: ctx, leave: leave,
 		name: name, host: host, port: port, content: content, simScript: script,
 		rng:  rand.New(rand.NewPCG(uint64(port), uint64(host.ip.As16()[15]))),
-		have: fullBitfield(content.NumPieces()),
+		have: bits.Full(content.NumPieces()),
 		lies: map[simRequest]bool{},
 	}
 }
@@ -163,7 +164,7 @@ func (p *simPeer) speak(conn net.Conn, dialled bool) {
 	defer conn.Close()
 	s := &simSession{
 		peer: p, conn: conn, wake: sync.NewCond(&p.mu), done: make(chan struct{}),
-		choking: true, choked: true, theirs: newBitfield(p.content.NumPieces()),
+		choking: true, choked: true, theirs: bits.New(p.content.NumPieces()),
 		cancelled: map[simRequest]bool{},
 	}
 	p.mu.Lock()
@@ -257,19 +258,19 @@ func (s *simSession) shakeHands(dialled bool) bool {
 // open says what the peer has, and starts what its script does by the clock. The caller holds mu.
 func (s *simSession) open() {
 	p := s.peer
-	has := p.have.clone()
+	has := p.have.Clone()
 	if p.claimsAll {
-		has = fullBitfield(p.content.NumPieces())
+		has = bits.Full(p.content.NumPieces())
 	}
 	switch {
 	case p.opening != nil:
 		s.say(p.opening(s))
-	case s.fast && has.full():
+	case s.fast && has.Full():
 		s.say(wire.AppendSimple(nil, wire.HaveAll))
 	case s.fast && has.Count() == 0:
 		s.say(wire.AppendSimple(nil, wire.HaveNone))
 	case has.Count() > 0:
-		s.say(wire.AppendBitfield(nil, has.appendTo(nil)))
+		s.say(wire.AppendBitfield(nil, has.AppendTo(nil)))
 	}
 	if p.eager {
 		s.choking = false

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // One honest seed among seven of other kinds: they cost no more than a tenth of the time that it would
@@ -38,7 +40,7 @@ func TestOneHonestAmongSeven(t *testing.T) {
 					for _, k := range kinds {
 						p := m.meet(t, rate, k)
 						if k.claimsAll {
-							p.have = newBitfield(p.have.Len())
+							p.have = bits.New(p.have.Len())
 						}
 					}
 					m.run(t, time.Hour)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -63,19 +64,19 @@ func (s *simSession) hear(m wire.Message, block []byte) {
 			p.blameLocked("have of piece %d of %d", m.Index, p.content.NumPieces())
 			return
 		}
-		s.theirs.set(int(m.Index))
+		s.theirs.Add(int(m.Index))
 	case wire.Bitfield:
 		if s.heard > 0 {
 			p.blameLocked("a bitfield as message %d", s.heard)
 		}
-		has, err := parseBitfield(m.Payload, p.content.NumPieces())
+		has, err := bits.Parse(m.Payload, p.content.NumPieces())
 		if err != nil {
 			p.blameLocked("%v", err)
 			return
 		}
 		s.theirs = has
 	case wire.HaveAll:
-		s.theirs = fullBitfield(p.content.NumPieces())
+		s.theirs = bits.Full(p.content.NumPieces())
 		if !s.fast || s.heard > 0 {
 			p.blameLocked("have all as message %d, fast is %t", s.heard, s.fast)
 		}
@@ -192,7 +193,7 @@ func (s *simSession) take(m wire.Message, b []byte) {
 
 // gain notes that the peer has one piece more and tells everybody. The caller holds mu.
 func (p *simPeer) gain(piece int) {
-	if !p.have.set(piece) {
+	if !p.have.Add(piece) {
 		return
 	}
 	for _, s := range p.sessions {

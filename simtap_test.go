@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -71,7 +72,7 @@ func (h *simHost) watch(c *simContent) *simLedger {
 	h.ledger = l
 	h.tap = func(conn *simConn) simTap {
 		w := &simWatch{
-			ledger: l, conn: conn, peer: conn.remote, theirs: newBitfield(c.NumPieces()), refused: map[uint32]bool{}, allowed: map[uint32]bool{},
+			ledger: l, conn: conn, peer: conn.remote, theirs: bits.New(c.NumPieces()), refused: map[uint32]bool{}, allowed: map[uint32]bool{},
 			asked: map[simRequest]bool{}, once: map[simRequest]bool{}, crossed: map[simRequest]bool{},
 		}
 		w.in.hear, w.in.data, w.in.bits, w.in.end = w.incoming, w.payload, w.bitfield, w.arrived
@@ -146,7 +147,7 @@ type simWatch struct {
 
 	crossed  map[simRequest]bool // asked in the instant of a choke
 	unchoked bool                // they let us ask
-	theirs   Bitfield            // what they say they have
+	theirs   bits.Set            // what they say they have
 	refused  map[uint32]bool     // of these, what they rejected: they may have it no more
 	wanting  bool                // we said that we are interested
 	chokedAt time.Duration
@@ -264,10 +265,10 @@ func (w *simWatch) incoming(m simHead) {
 		w.unchoked = true
 	case wire.Have:
 		if int64(m.index) < int64(w.theirs.Len()) {
-			w.theirs.set(int(m.index))
+			w.theirs.Add(int(m.index))
 		}
 	case wire.HaveAll:
-		w.theirs = fullBitfield(w.theirs.Len())
+		w.theirs = bits.Full(w.theirs.Len())
 	case wire.AllowedFast:
 		w.allowed[m.index] = true
 	case wire.Choke:
@@ -289,7 +290,7 @@ func (w *simWatch) bitfield(at int, b []byte) {
 	for k, v := range b {
 		for bit := range 8 {
 			if i := 8*(at+k) + bit; v&(0x80>>bit) != 0 && i < w.theirs.Len() {
-				w.theirs.set(i)
+				w.theirs.Add(i)
 			}
 		}
 	}

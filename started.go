@@ -3,6 +3,8 @@ package torrent
 import (
 	"cmp"
 	"slices"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // startedPiece is a piece of which blocks were asked for.
@@ -146,7 +148,7 @@ func (s *scheduler) close(p *startedPiece) {
 
 // restore marks the blocks of piece i that storage already holds, as a clean stop leaves them, as
 // received from nobody known.
-func (s *scheduler) restore(i int, blocks *Bitfield) *startedPiece {
+func (s *scheduler) restore(i int, blocks *bits.Set) *startedPiece {
 	p := s.start(i)
 	for k := range blocks.All() {
 		p.blocks[k].sender = fromStorage

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"iter"
 	"sort"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // Storage is where the content of one torrent lives. Offsets count through the whole torrent in
@@ -43,14 +45,14 @@ type contents interface {
 	// loadResume is what the last run claimed and what is still so by size and modification time:
 	// the pieces that were verified, and of others the blocks that were written. The pieces in
 	// present() that are not in have are worth hashing; only those that fail are as partial says.
-	loadResume() (have Bitfield, partial map[int]Bitfield)
+	loadResume() (have bits.Set, partial map[int]bits.Set)
 
 	// present is the pieces whose bytes could all be there, and so are worth hashing.
-	present() Bitfield
+	present() bits.Set
 
 	// saveResume records have and partial for the next run, after a Sync: both must have been taken
 	// before the call. It does nothing when have is full or nothing was ever written.
-	saveResume(have Bitfield, partial map[int]Bitfield) error
+	saveResume(have bits.Set, partial map[int]bits.Set) error
 
 	// finished is called when all that is wanted is verified. Files that were too long are cut, and
 	// what was only there for the next run goes, unless it holds bytes of files not wanted yet.
@@ -63,11 +65,11 @@ type contents interface {
 
 	// anyChanged is the first piece of have for which changed is not nil, and what that is; -1 if there
 	// is none. It looks at each file once: asked before the content is handed over as complete.
-	anyChanged(have Bitfield) (piece int, err error)
+	anyChanged(have bits.Set) (piece int, err error)
 
 	// renew takes the files under piece as they are now, and returns the pieces that this puts in
 	// doubt: neither have nor partial holds for them until they are hashed anew.
-	renew(piece int) (Bitfield, error)
+	renew(piece int) (bits.Set, error)
 
 	// file is the whole of a file, unchanged since it was verified, as a slice of memory, a read-only
 	// map or a copy, good until release is called.

@@ -3,6 +3,8 @@ package torrent
 import (
 	"errors"
 	"fmt"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // errChanged is in what changed returns where the file itself, and not the asking, is the reason.
@@ -42,7 +44,7 @@ func (s *fileStorage) changedFile(i int) error {
 	return s.compare(i)
 }
 
-func (s *fileStorage) anyChanged(have Bitfield) (int, error) {
+func (s *fileStorage) anyChanged(have bits.Set) (int, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
@@ -100,14 +102,14 @@ func (s *fileStorage) compare(i int) error {
 	return fmt.Errorf("%s: %w", s.path(i), errChanged)
 }
 
-func (s *fileStorage) renew(piece int) (Bitfield, error) {
+func (s *fileStorage) renew(piece int) (bits.Set, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	doubt := newBitfield(s.t.NumPieces())
+	doubt := bits.New(s.t.NumPieces())
 	if s.closed {
 		return doubt, ErrClosed
 	}
-	doubt.set(piece)
+	doubt.Add(piece)
 	for i := range s.t.filesOf(piece) {
 		if !s.files[i].here || s.compare(i) == nil {
 			continue
@@ -116,12 +118,12 @@ func (s *fileStorage) renew(piece int) (Bitfield, error) {
 			return doubt, err
 		}
 		for first, end := s.t.piecesOf(&s.t.files[i]); first < end; first++ {
-			doubt.set(first)
+			doubt.Add(first)
 		}
 	}
 	if edges := s.edgesFile(); s.usesEdges(piece) && s.compare(edges) != nil {
 		for piece := range s.slots {
-			doubt.set(piece)
+			doubt.Add(piece)
 		}
 		clear(s.slots)
 		if err := s.look(edges); err != nil {

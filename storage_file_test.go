@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // fill writes the pieces to a fresh fileStorage of dir that wants all files, and closes it.
@@ -110,7 +112,7 @@ func TestPartFilesAreTakenOver(t *testing.T) {
 	require.NoError(t, os.WriteFile(dir+"/d/2.part", content[:70], 0o644)) // of something else
 	have, err := tor.Verify(t.Context(), dir)
 	require.NoError(t, err)
-	require.Equal(t, []int{0, 1, 4, 5, 6, 7}, pieces(have))
+	require.Equal(t, []int{0, 1, 4, 5, 6, 7}, slices.Collect(have.All()))
 
 	s := openDirectory(t, tor, dir)
 	require.NoError(t, s.setWanted(all(tor)))
@@ -118,7 +120,7 @@ func TestPartFilesAreTakenOver(t *testing.T) {
 	writePiece(t, tor, s, content, 2)
 	writePiece(t, tor, s, content, 3)
 	require.NoError(t, s.finished())
-	require.Equal(t, fullBitfield(8), verified(t, tor, s))
+	require.Equal(t, bits.Full(8), verified(t, tor, s))
 	require.NoError(t, s.Close())
 	require.Equal(t, []string{"d/0", "d/1", "d/2", "d/2.part"}, listing(t, dir))
 
@@ -136,7 +138,7 @@ func TestTooLongIsCutWhenFinished(t *testing.T) {
 	require.NoError(t, os.WriteFile(dir+"/d/1", content[120:], 0o666))
 	have, err := tor.Verify(t.Context(), dir)
 	require.NoError(t, err)
-	require.True(t, have.full())
+	require.Equal(t, have.Len(), have.Count())
 	s := openDirectory(t, tor, dir)
 	require.NoError(t, s.setWanted(all(tor)))
 	require.Equal(t, 3, verified(t, tor, s).Count())
@@ -271,7 +273,7 @@ func TestLongPath(t *testing.T) {
 	fill(t, tor, dir, content)
 	have, err := tor.Verify(t.Context(), dir)
 	require.NoError(t, err)
-	require.True(t, have.full())
+	require.Equal(t, have.Len(), have.Count())
 	s := openDirectory(t, tor, dir)
 	require.NoError(t, s.setWanted(all(tor)))
 	require.NoError(t, s.changed(1))
@@ -364,12 +366,12 @@ func TestWhatOthersDoIsNoticed(t *testing.T) {
 				}
 			}
 			require.Equal(t, 5, verified(t, tor, s).Count())
-			piece, err = s.anyChanged(fullBitfield(5))
+			piece, err = s.anyChanged(bits.Full(5))
 			require.Equal(t, -1, piece)
 			require.NoError(t, err)
 			again, err := tor.Verify(t.Context(), dir)
 			require.NoError(t, err)
-			require.True(t, again.full(), "what was fetched again is under the file's name")
+			require.Equal(t, again.Len(), again.Count(), "what was fetched again is under the file's name")
 		})
 	}
 }
@@ -400,9 +402,9 @@ func TestWhatOthersDidIsNoticedAfterOurNextWrite(t *testing.T) {
 			writePiece(t, tor, s, content, 3)
 			require.ErrorIs(t, s.changed(0), errChanged)
 
-			have := newBitfield(4)
-			have.set(0)
-			have.set(3)
+			have := bits.New(4)
+			have.Add(0)
+			have.Add(3)
 			require.NoError(t, s.saveResume(have, nil))
 			require.NoError(t, s.Close())
 			s = openDirectory(t, tor, dir)
@@ -498,7 +500,7 @@ func BenchmarkVerify(b *testing.B) {
 			b.SetBytes(size)
 			for b.Loop() {
 				have, err := tor.Verify(b.Context(), dir)
-				if err != nil || !have.full() {
+				if err != nil || have.Count() < have.Len() {
 					b.Fatal(have.Count(), err)
 				}
 			}

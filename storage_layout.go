@@ -4,6 +4,8 @@ import (
 	"crypto/sha1"
 	"errors"
 	"fmt"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // setWanted gives the wanted files their place. They come into being with their first bytes, so
@@ -73,19 +75,19 @@ func (s *fileStorage) unpart() error {
 
 // present leaves out the pieces that cannot be right: those with bytes in a missing file or past the
 // end of a short one, and those that are nothing but holes, unless zeros are what they should hold.
-func (s *fileStorage) present() Bitfield {
+func (s *fileStorage) present() bits.Set {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	t := s.t
-	lacking := newBitfield(t.NumPieces()) // some of it is not there
-	data := newBitfield(t.NumPieces())    // some of it is more than a hole
+	lacking := bits.New(t.NumPieces()) // some of it is not there
+	data := bits.New(t.NumPieces())    // some of it is more than a hole
 	if s.closed {
 		return data
 	}
-	mark := func(b *Bitfield, from, to int64) {
+	mark := func(b *bits.Set, from, to int64) {
 		if from < to {
 			for piece := from / t.pieceLength; piece*t.pieceLength < to; piece++ {
-				b.set(int(piece))
+				b.Add(int(piece))
 			}
 		}
 	}
@@ -110,10 +112,10 @@ func (s *fileStorage) present() Bitfield {
 	for piece := range t.NumPieces() {
 		switch {
 		case lacking.Has(piece):
-			data.clear(piece)
+			data.Remove(piece)
 		case data.Has(piece):
 		case t.pieceSize(piece) < t.pieceLength || t.pieceHash(piece) == zeros():
-			data.set(piece)
+			data.Add(piece)
 		}
 	}
 	return data
@@ -121,14 +123,14 @@ func (s *fileStorage) present() Bitfield {
 
 // presentEdges marks the pieces of f, which is not here, as having data where there is a slot, and
 // else as lacking.
-func (s *fileStorage) presentEdges(f *File, lacking, data *Bitfield) {
+func (s *fileStorage) presentEdges(f *File, lacking, data *bits.Set) {
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
 	for piece, end := s.t.piecesOf(f); piece < end; piece++ {
 		if _, ok := s.slots[piece]; ok {
-			data.set(piece)
+			data.Add(piece)
 		} else {
-			lacking.set(piece)
+			lacking.Add(piece)
 		}
 	}
 }

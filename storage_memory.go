@@ -5,6 +5,8 @@ import (
 	"io"
 	"math"
 	"sync"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // memory keeps the content in memory: wanted files whole, and of the others only the bytes that
@@ -44,11 +46,11 @@ func (m *memory) setWanted(wanted []bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.t
-	pieces := newBitfield(t.NumPieces())
+	pieces := bits.New(t.NumPieces())
 	for i := range t.files {
 		if f := &t.files[i]; wanted[i] && !f.pad {
 			for first, end := t.piecesOf(f); first < end; first++ {
-				pieces.set(first)
+				pieces.Add(first)
 			}
 		}
 	}
@@ -188,11 +190,11 @@ func (m *memory) Close() error {
 	return nil
 }
 
-func (m *memory) loadResume() (Bitfield, map[int]Bitfield) { return m.present(), nil }
+func (m *memory) loadResume() (bits.Set, map[int]bits.Set) { return m.present(), nil }
 
-func (m *memory) present() Bitfield { return newBitfield(m.t.NumPieces()) }
+func (m *memory) present() bits.Set { return bits.New(m.t.NumPieces()) }
 
-func (m *memory) saveResume(Bitfield, map[int]Bitfield) error { return nil }
+func (m *memory) saveResume(bits.Set, map[int]bits.Set) error { return nil }
 
 func (m *memory) finished() error { return nil }
 
@@ -200,9 +202,9 @@ func (m *memory) changed(int) error { return nil }
 
 func (m *memory) changedFile(int) error { return nil }
 
-func (m *memory) anyChanged(Bitfield) (int, error) { return -1, nil }
+func (m *memory) anyChanged(bits.Set) (int, error) { return -1, nil }
 
-func (m *memory) renew(int) (Bitfield, error) { return newBitfield(m.t.NumPieces()), nil }
+func (m *memory) renew(int) (bits.Set, error) { return bits.New(m.t.NumPieces()), nil }
 
 func (m *memory) file(i int) ([]byte, func() error, error) {
 	m.mu.RLock()

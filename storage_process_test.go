@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // child runs the test that calls it a second time, in a process of its own for which dir is given.
@@ -90,13 +92,13 @@ func TestAFullFileSystem(t *testing.T) {
 	}
 	s := openDirectory(t, tor, dir)
 	require.NoError(t, s.setWanted(all(tor)))
-	have := newBitfield(tor.NumPieces())
+	have := bits.New(tor.NumPieces())
 	var err error
 	for i := range tor.NumPieces() {
 		if err = s.writeBlocks([][]byte{pieceOf(tor, content, i)}, int64(i)*tor.pieceLength); err != nil {
 			break
 		}
-		have.set(i)
+		have.Add(i)
 	}
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.ErrorContains(t, err, filepath.Join(dir, "d", "1"))
@@ -113,7 +115,7 @@ func TestAFullFileSystem(t *testing.T) {
 			writePiece(t, tor, s, content, i)
 		}
 	}
-	require.Equal(t, fullBitfield(tor.NumPieces()), verified(t, tor, s))
+	require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, s))
 	require.NoError(t, s.finished())
 	require.NoError(t, s.Close())
 	require.NoError(t, syscall.Unmount(dir, 0))

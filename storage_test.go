@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // testContent makes a torrent of files with the given lengths, and its content. Files are called
@@ -63,16 +65,16 @@ func openDirectory(t *testing.T, tor *Torrent, dir string) *fileStorage {
 }
 
 // verified hashes what is present.
-func verified(t *testing.T, tor *Torrent, c contents) Bitfield {
+func verified(t *testing.T, tor *Torrent, c contents) bits.Set {
 	t.Helper()
-	have := newBitfield(tor.NumPieces())
+	have := bits.New(tor.NumPieces())
 	which := c.present()
 	if _, ok := c.(*memory); ok {
-		which = fullBitfield(tor.NumPieces()) // present is about an earlier run, and memory has none
+		which = bits.Full(tor.NumPieces()) // present is about an earlier run, and memory has none
 	}
 	require.NoError(t, hashPieces(t.Context(), tor, c, which, func(piece int, ok bool) {
 		if ok {
-			have.set(piece)
+			have.Add(piece)
 		}
 	}))
 	return have
@@ -178,8 +180,8 @@ func TestHashPiecesEndsWithItsContext(t *testing.T) {
 			}
 			return copy(p, content[off:]), nil
 		})
-		which := newBitfield(tor.NumPieces())
-		which.set(i)
+		which := bits.New(tor.NumPieces())
+		which.Add(i)
 		err := hashPieces(ctx, tor, r, which, func(int, bool) {})
 		require.ErrorIs(t, err, cause)
 		require.ErrorIs(t, err, context.Canceled)
@@ -197,16 +199,16 @@ func TestHashPiecesReadErrors(t *testing.T) {
 		}
 		return copy(p, content[off:]), nil
 	})
-	got := newBitfield(10)
+	got := bits.New(10)
 	count := func(piece int, ok bool) {
 		if ok {
-			got.set(piece)
+			got.Add(piece)
 		}
 	}
-	require.NoError(t, hashPieces(t.Context(), tor, r, fullBitfield(10), count))
+	require.NoError(t, hashPieces(t.Context(), tor, r, bits.Full(10), count))
 	require.Equal(t, []int{0, 1, 2, 4, 5, 6, 7, 8, 9}, slices.Collect(got.All()))
 	fail = bad
-	require.ErrorIs(t, hashPieces(t.Context(), tor, r, fullBitfield(10), count), bad)
+	require.ErrorIs(t, hashPieces(t.Context(), tor, r, bits.Full(10), count), bad)
 }
 
 type readerAt func(p []byte, off int64) (int, error)

@@ -6,6 +6,8 @@ import (
 	"io"
 	"math"
 	"sync"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // userStorage is a Storage from outside, of which nothing more is known than its four methods: it
@@ -74,13 +76,13 @@ func (s *userStorage) writeBlocks(blocks [][]byte, off int64) error {
 
 func (s *userStorage) setWanted([]bool) error { return nil }
 
-func (s *userStorage) loadResume() (Bitfield, map[int]Bitfield) {
-	return newBitfield(s.t.NumPieces()), nil
+func (s *userStorage) loadResume() (bits.Set, map[int]bits.Set) {
+	return bits.New(s.t.NumPieces()), nil
 }
 
-func (s *userStorage) present() Bitfield { return fullBitfield(s.t.NumPieces()) }
+func (s *userStorage) present() bits.Set { return bits.Full(s.t.NumPieces()) }
 
-func (s *userStorage) saveResume(Bitfield, map[int]Bitfield) error { return s.Sync() }
+func (s *userStorage) saveResume(bits.Set, map[int]bits.Set) error { return s.Sync() }
 
 func (s *userStorage) finished() error { return nil }
 
@@ -88,11 +90,11 @@ func (s *userStorage) changed(int) error { return nil }
 
 func (s *userStorage) changedFile(int) error { return nil }
 
-func (s *userStorage) anyChanged(Bitfield) (int, error) { return -1, nil }
+func (s *userStorage) anyChanged(bits.Set) (int, error) { return -1, nil }
 
-func (s *userStorage) renew(piece int) (Bitfield, error) {
-	doubt := newBitfield(s.t.NumPieces())
-	doubt.set(piece)
+func (s *userStorage) renew(piece int) (bits.Set, error) {
+	doubt := bits.New(s.t.NumPieces())
+	doubt.Add(piece)
 	return doubt, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -18,7 +19,7 @@ const (
 // hoarder, and to each its own (BEP 6). Left to themselves peers draw lots among what is equally rare, and what two of them
 // draw the seed sends twice, while the swarm waits for the rest. The download's mutex guards it.
 type suggester struct {
-	given Bitfield  // pieces that somebody asked us for or was suggested
+	given bits.Set  // pieces that somebody asked us for or was suggested
 	next  int       // where to look on
 	idle  time.Time // nothing is to be found until then
 }
@@ -26,9 +27,9 @@ type suggester struct {
 // give notes that a peer asks for piece i.
 func (s *suggester) give(i, pieces int) {
 	if s.given.Len() == 0 {
-		s.given = newBitfield(pieces)
+		s.given = bits.New(pieces)
 	}
-	s.given.set(i)
+	s.given.Add(i)
 }
 
 // pick is a piece to suggest, or -1. avail is how many peers have each piece, and sp knows who keeps them.
@@ -44,7 +45,7 @@ func (s *suggester) pick(avail []uint16, sp *spread, pieceLength int64, now time
 			return i
 		}
 	}
-	s.given = Bitfield{} // what somebody was given and did not get is worth suggesting again
+	s.given = bits.Set{} // what somebody was given and did not get is worth suggesting again
 	s.idle = now.Add(suggestPause)
 	return -1
 }
@@ -53,7 +54,7 @@ func (s *suggester) pick(avail []uint16, sp *spread, pieceLength int64, now time
 func (s *suggester) giveUp(pieces []int) {
 	for _, i := range pieces {
 		if s.given.Has(i) {
-			s.given.clear(i)
+			s.given.Remove(i)
 			s.idle = time.Time{}
 		}
 	}
@@ -61,7 +62,7 @@ func (s *suggester) giveUp(pieces []int) {
 
 // suggest has a peer that may ask ask for what is worth sending.
 func (d *Download) suggest(p *peer, now time.Time) {
-	if !p.fast || !d.sched.have.full() || len(d.peers) < 2 {
+	if !p.fast || !d.sched.have.Full() || len(d.peers) < 2 {
 		return
 	}
 	for len(p.suggested) < suggestAtOnce {

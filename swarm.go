@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -59,7 +60,7 @@ func (d *Download) announceProgress() announceProgress {
 		uploaded:    d.uploaded,
 		downloaded:  d.downloaded,
 		left:        d.choice.wanted - d.choice.verified,
-		partialSeed: d.complete && !d.sched.have.full(),
+		partialSeed: d.complete && !d.sched.have.Full(),
 	}
 }
 
@@ -138,7 +139,7 @@ func (d *Download) addPeer(k *connection, from source) bool {
 	}
 	p.before, p.withheld = d.debts[k.addr.Addr()]
 	p.remote.choking = true
-	p.remote.has = newBitfield(d.t.NumPieces())
+	p.remote.has = bits.New(d.t.NumPieces())
 	if !k.incoming {
 		p.ext.listens = k.addr
 	}

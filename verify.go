@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // verifyBuffer is what one core reads at a time, in bytes: large enough that system calls cost
@@ -28,23 +30,23 @@ func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
 		return Bitfield{}, errors.Join(err, disk.close())
 	}
 	defer s.Close()
-	have := newBitfield(t.NumPieces())
+	have := bits.New(t.NumPieces())
 	err = hashPieces(ctx, t, s, s.present(), func(piece int, ok bool) {
 		if ok {
-			have.set(piece)
+			have.Add(piece)
 		}
 	})
 	if err != nil {
 		return Bitfield{}, err
 	}
-	return have, nil
+	return Bitfield{have}, nil
 }
 
 // hashPieces hashes the pieces of which, on all cores, and tells for each whether it is as the torrent
 // says; result is called by one goroutine at a time, in no certain order. A piece whose bytes are
 // not there is not ok; any other error of r ends it all, as does the context, at once even within a
 // piece. All calls of result have returned when it returns.
-func hashPieces(ctx context.Context, t *Torrent, r io.ReaderAt, which Bitfield, result func(piece int, ok bool)) error {
+func hashPieces(ctx context.Context, t *Torrent, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
 	v := &verification{t: t, r: r, which: which, result: result, run: int(max(1, verifyBuffer/t.pieceLength))}
 	outer := ctx
 	ctx, cancel := context.WithCancelCause(outer)
@@ -68,7 +70,7 @@ func hashPieces(ctx context.Context, t *Torrent, r io.ReaderAt, which Bitfield, 
 type verification struct {
 	t      *Torrent
 	r      io.ReaderAt
-	which  Bitfield
+	which  bits.Set
 	run    int // pieces taken at once: several if they are small, so that one read fetches them all
 	result func(piece int, ok bool)
 

@@ -74,6 +74,10 @@ var (
 
 	_ func(*torrent.Client) iter.Seq[*torrent.Download] = (*torrent.Client).Downloads
 	_ func(*torrent.Client) error                       = (*torrent.Client).Close
+	_ func(*torrent.Client) error                       = (*torrent.Client).Open
+	_ func(*torrent.Client, net.Listener) error         = (*torrent.Client).Serve
+
+	_ func(*torrent.Client, torrent.Hash) (*torrent.Download, bool) = (*torrent.Client).Download
 
 	_ func(*torrent.Download) *torrent.Torrent                                    = (*torrent.Download).Torrent
 	_ func(*torrent.Download) <-chan struct{}                                     = (*torrent.Download).Done

@@ -38,7 +38,7 @@ func (p EncryptionPolicy) methods() mse.Options {
 }
 
 // Client is what downloads share: one listener, limits and a budget of connections and memory. The
-// zero value is ready to use. Its fields are fixed by the first Start that names it.
+// zero value is ready to use. Its fields are fixed by Open, or the first Start that names it.
 type Client struct {
 	// Listen is the TCP address to accept peers on. Empty is any free port on all addresses.
 	Listen string
@@ -64,10 +64,10 @@ type Client struct {
 
 	hooks hooks
 
-	once    sync.Once
-	openErr error
+	opening sync.Mutex // held by Open, taken before mu
+	opened  bool       // guarded by opening
 
-	// Fixed by open.
+	// Fixed by Open.
 	secret  [16]byte // that identities are drawn from
 	log     *slog.Logger
 	http    *http.Client
@@ -90,7 +90,7 @@ type Client struct {
 	greetings []*greeting // incoming connections in their handshake, oldest first
 }
 
-// Addr is where the client accepts peers, or nil: before the first Start, and with NoListen.
+// Addr is where the client accepts peers, or nil: before Open or the first Start, and with NoListen.
 func (c *Client) Addr() net.Addr { return c.transport.addr() }
 
 // port is where we accept peers, or 0.
@@ -103,14 +103,13 @@ func (c *Client) port() uint16 {
 
 // Close stops every download and returns once nothing of the client runs any more.
 func (c *Client) Close() error {
-	c.once.Do(func() { c.openErr = ErrClosed })
-	if c.openErr != nil {
-		return nil
-	}
 	c.mu.Lock()
 	first := !c.closed
 	c.closed = true
 	c.mu.Unlock()
+	if !c.isOpen() {
+		return nil
+	}
 	var stopped sync.WaitGroup
 	for d := range c.Downloads() {
 		stopped.Go(func() { d.Close() })
@@ -126,6 +125,13 @@ func (c *Client) Close() error {
 		c.http.CloseIdleConnections()
 	}
 	return nil
+}
+
+// isOpen reports whether the client was opened, and waits for an Open under way.
+func (c *Client) isOpen() bool {
+	c.opening.Lock()
+	defer c.opening.Unlock()
+	return c.opened
 }
 
 // borrow delays Close until release is called.

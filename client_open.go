@@ -65,22 +65,43 @@ func (c *Client) identity(h Hash) (who identity) {
 // peerIDPrefix names the client and its version in peer ids (BEP 20).
 const peerIDPrefix = "-SL0100-"
 
-// open makes the client ready, once.
-func (c *Client) open() error {
-	c.once.Do(func() { c.openErr = c.openOnce() })
-	if c.openErr != nil {
-		return c.openErr
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
+// Open makes the client ready and listens for peers, as the first Start that names it does otherwise. An error
+// leaves the client as it was, to be opened again. Open of a client that is open does nothing; once it was closed
+// it returns ErrClosed.
+func (c *Client) Open() error {
+	c.opening.Lock()
+	defer c.opening.Unlock()
+	if c.isClosed() {
 		return ErrClosed
+	}
+	if c.opened {
+		return nil
+	}
+	h := c.hooks.orSystem()
+	var l net.Listener
+	if !c.NoListen {
+		addr := c.Listen
+		if addr == "" {
+			addr = ":0"
+		}
+		var err error
+		if l, err = h.listen("tcp", addr); err != nil {
+			return fmt.Errorf("listen for peers: %w", err)
+		}
+	}
+	c.opened, c.hooks = true, h
+	c.prepare()
+	if l != nil {
+		c.takeFrom(l)
+	}
+	if c.LocalDiscovery {
+		c.openLocal()
 	}
 	return nil
 }
 
-func (c *Client) openOnce() error {
-	c.hooks = c.hooks.orSystem()
+// prepare sets what is fixed by Open.
+func (c *Client) prepare() {
 	c.drawSecret()
 	c.log = c.Logger
 	if c.log == nil {
@@ -97,20 +118,42 @@ func (c *Client) openOnce() error {
 		c.hashing <- nil
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.registry.init()
 	c.transport.dialTCP = c.Dial
 	if c.Dial == nil {
 		c.transport.dialTCP = new(net.Dialer).DialContext
 	}
-	if !c.NoListen {
-		if err := c.openListener(); err != nil {
-			return err
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.registry.init()
+}
+
+func (c *Client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// takeFrom accepts peers from a listener until the client is closed.
+func (c *Client) takeFrom(l net.Listener) {
+	c.transport.add(l)
+	c.tasks.Go(func() { c.accept(l) })
+}
+
+// Serve accepts peers from l, beside what Listen says, and returns at once. The client closes l when it is closed,
+// or at once if that is an error. With NoListen, what trackers are told is the port of the first such listener.
+func (c *Client) Serve(l net.Listener) error {
+	err := c.Open()
+	if err == nil {
+		var release func()
+		if release, err = c.borrow(); err == nil {
+			defer release()
+			c.takeFrom(l)
 		}
 	}
-	if c.LocalDiscovery {
-		c.openLocal()
+	if err != nil {
+		l.Close()
 	}
-	return nil
+	return err
 }
 
 // drawSecret draws the client's secret, and seeds its source of chance.
@@ -130,20 +173,6 @@ func (c *Client) newRand() *mathrand.Rand {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return mathrand.New(mathrand.NewPCG(c.rng.Uint64(), c.rng.Uint64()))
-}
-
-func (c *Client) openListener() error {
-	addr := c.Listen
-	if addr == "" {
-		addr = ":0"
-	}
-	l, err := c.hooks.listen("tcp", addr)
-	if err != nil {
-		return fmt.Errorf("listen for peers: %w", err)
-	}
-	c.transport.add(l)
-	c.tasks.Go(func() { c.accept(l) })
-	return nil
 }
 
 func (c *Client) openLocal() {

@@ -31,6 +31,14 @@ func (c *Client) Downloads() iter.Seq[*Download] {
 	return slices.Values(all)
 }
 
+// Download returns the download of an info hash that is under way, if there is one.
+func (c *Client) Download(h Hash) (*Download, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.registry.downloads[h]
+	return d, d != nil
+}
+
 // add reserves the place of a download that is about to begin; begin or remove follows.
 func (c *Client) add(d *Download) error {
 	c.mu.Lock()

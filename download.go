@@ -152,7 +152,7 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 	if d.client == nil {
 		d.client = new(Client)
 	}
-	if err := d.client.open(); err != nil {
+	if err := d.client.Open(); err != nil {
 		return nil, err
 	}
 	if err := d.open(); err != nil {

@@ -43,7 +43,7 @@ func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 		r.client = &Client{NoListen: true}
 		defer r.client.Close()
 	}
-	if err := r.client.open(); err != nil {
+	if err := r.client.Open(); err != nil {
 		return nil, err
 	}
 	release, err := r.client.borrow()

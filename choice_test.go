@@ -156,3 +156,21 @@ func TestCompletedTellsOfAChangedFile(t *testing.T) {
 	require.Equal(t, []string{"d/0"}, whole)
 	require.ErrorIs(t, err, errChanged)
 }
+
+// Once the files are closed, Completed ends with an error, also for files without content.
+func TestCompletedEndsAfterClose(t *testing.T) {
+	tor, content := testContent(blockSize, blockSize, 0)
+	dir := t.TempDir()
+	fill(t, tor, dir, content)
+	d, err := tor.Start(t.Context(), &Options{Dir: dir, Client: &Client{NoListen: true}})
+	require.NoError(t, err)
+	defer d.Close()
+	files, err := d.Wait()
+	require.NoError(t, err)
+	require.NoError(t, files.Close())
+	for f, e := range d.Completed() {
+		require.Nil(t, f)
+		err = e
+	}
+	require.ErrorIs(t, err, ErrClosed)
+}

@@ -67,9 +67,9 @@ func (r *reader) Close() error {
 	}
 	r.closed = true
 	delete(d.readers, r)
-	d.waiting--
 	d.followReaders(now)
-	d.announceNews()
+	d.announceNews() // to its own Read, too, which may be the only one that waits
+	d.waiting--
 	return nil
 }
 

@@ -135,15 +135,19 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 					fresh = append(fresh, i)
 				}
 			}
-			rest := len(d.choice.files()) - len(given) - len(fresh)
+			chosen := len(d.choice.files())
 			news, done, result := d.news, d.isDone(), d.result
 			examined := !d.checking
 			d.mu.Unlock()
+			doubted := false
 			for _, i := range fresh {
 				if err := d.store.changedFile(i); err != nil {
 					changed = err
-					first, _ := d.t.piecesOf(&d.t.files[i])
-					d.doubt(first, err) // then it is fetched again, unless the download has ended
+					if d.t.files[i].Length > 0 && !gone {
+						first, _ := d.t.piecesOf(&d.t.files[i])
+						d.doubt(first, err) // then it is fetched again
+						doubted = true
+					}
 					continue
 				}
 				given[i] = true
@@ -155,8 +159,8 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 			case done && result != nil:
 				yield(nil, result)
 				return
-			case len(fresh) > 0:
-			case rest <= 0 && examined:
+			case doubted:
+			case chosen <= len(given) && examined:
 				return
 			case gone:
 				yield(nil, cmp.Or(changed, ErrClosed))

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/ratelimit"
 )
 
 // chokeSwarm is a swarm in which only the chokers are real: whoever is unchoked and finds a piece that
@@ -31,7 +33,7 @@ type swarmPeer struct {
 	lacks     map[*swarmPeer]int // how many pieces the other has and this one has not
 	choker    *choker
 	spread    spread
-	up        meter
+	up        ratelimit.Meter
 	links     map[int]*swarmLink // to the peers that it may upload to
 	unchoked  []int              // whom it uploads to
 	finished  time.Time
@@ -39,7 +41,7 @@ type swarmPeer struct {
 
 // swarmLink is what one peer sends to another.
 type swarmLink struct {
-	sent       meter
+	sent       ratelimit.Meter
 	piece      int // that is under way, or -1
 	got        float64
 	unchoked   bool
@@ -111,16 +113,16 @@ func (s *chokeSwarm) decide(p *swarmPeer) {
 				unchoked:   l.unchoked,
 				withheld:   l.withheld,
 				hoarding:   p.spread.hoards(q.number(), int64(s.piece)),
-				down:       back.sent.rate(s.now),
-				up:         l.sent.rate(s.now),
-				received:   back.sent.total(),
-				sent:       l.sent.total(),
+				down:       back.sent.Rate(s.now),
+				up:         l.sent.Rate(s.now),
+				received:   back.sent.Total(),
+				sent:       l.sent.Total(),
 				joined:     epoch,
 				unchokedAt: l.unchokedAt,
 			})
 		}
 	}
-	p.unchoked = p.choker.decide(s.now, !p.finished.IsZero(), p.up.rate(s.now), states)
+	p.unchoked = p.choker.decide(s.now, !p.finished.IsZero(), p.up.Rate(s.now), states)
 	if p.freeRider {
 		p.unchoked = nil
 	}
@@ -186,8 +188,8 @@ func (s *chokeSwarm) step(tick time.Duration) {
 		}
 		for _, id := range active {
 			l, n := p.links[id], s.upRate*tick.Seconds()/float64(len(active))
-			l.sent.add(int64(n), s.now)
-			p.up.add(int64(n), s.now)
+			l.sent.Add(int64(n), s.now)
+			p.up.Add(int64(n), s.now)
 			if l.got += n; l.got >= s.piece {
 				q := s.peers[id]
 				q.fetching[l.piece] = false

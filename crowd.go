@@ -125,7 +125,7 @@ func (d *Download) worths(now time.Time) (worths []peerWorth) {
 				keep:     p.from == sourceUser,
 				joined:   p.joined,
 				mutual:   p.amInterested || p.peerInterested,
-				rate:     p.down.rate(now) + p.up.rate(now),
+				rate:     p.down.Rate(now) + p.up.Rate(now),
 				priority: d.cand.priority(p.conn.addr),
 			})
 		}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/ratelimit"
 )
 
 const (
@@ -34,7 +36,7 @@ type Download struct {
 	added        bool // is among the client's downloads; guarded by its mutex
 	log          *slog.Logger
 	trackers     *trackers
-	uploadLimits limits
+	uploadLimits ratelimit.Limits
 	digestSeed   maphash.Seed
 
 	parent   context.Context // the caller's
@@ -68,7 +70,7 @@ type Download struct {
 	spread     spread
 	debts      debts
 	fastSets   map[netip.Prefix]map[uint32]int64 // what a choke does not stop each /24 from, in bytes by piece (BEP 6)
-	gate       gate
+	gate       ratelimit.Gate
 	peers      []*peer
 	live       int // of these, how many are not closing
 	byRemote   map[*remote]*peer
@@ -101,7 +103,7 @@ type Download struct {
 	nextTurnover                 time.Time
 	throttled, turning           bool // a limit held requests back; turn is at it
 	downloaded, uploaded, wasted int64
-	down, up                     meter
+	down, up                     ratelimit.Meter
 	tried                        int // addresses dialled so far
 	lastPeerError                error
 	diskErrors                   int
@@ -180,8 +182,8 @@ func (d *Download) open() (err error) {
 	for k := range d.writing {
 		d.writing[k] = make(chan struct{}, 1)
 	}
-	d.gate = newGate(newLimits(d.o.DownloadLimit, d.client.DownloadLimit), int(min(blockSize, d.t.pieceLength)))
-	d.uploadLimits = newLimits(d.o.UploadLimit, d.client.UploadLimit)
+	d.gate = ratelimit.NewGate(ratelimit.Join(d.o.DownloadLimit, d.client.DownloadLimit), int(min(blockSize, d.t.pieceLength)))
+	d.uploadLimits = ratelimit.Join(d.o.UploadLimit, d.client.UploadLimit)
 	if err := d.client.add(d); err != nil {
 		return err
 	}
@@ -399,7 +401,7 @@ func (d *Download) due(now time.Time) (next time.Time) {
 		sooner(d.nextTick)
 	}
 	if d.throttled {
-		sooner(now.Add(d.gate.again()))
+		sooner(now.Add(d.gate.Pause()))
 	}
 	if d.resumable {
 		sooner(d.nextSave)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -178,7 +179,7 @@ func TestSuggestAgain(t *testing.T) {
 func TestChokeRejects(t *testing.T) {
 	simulate(t, func(t *testing.T, n *simNet) {
 		r := newFastRig(t, n)
-		r.seed.uploadLimits = limits{drained(1, blockSize)} // what is asked for waits
+		r.seed.uploadLimits = ratelimit.Limits{drained(1, blockSize)} // what is asked for waits
 		s := speak(t, r.them, r.content, r.us, speech{fast: true})
 		s.say(wire.AppendSimple(wire.AppendSimple(nil, wire.HaveNone), wire.Interested))
 		after(time.Second)

@@ -42,7 +42,7 @@ func (d *Download) finish() {
 	for i := range d.assemblies {
 		d.discard(i)
 	}
-	d.gate.leave(time.Now())
+	d.gate.Release(time.Now())
 	d.mu.Unlock()
 	if d.ownClient() {
 		d.client.Close()
@@ -197,7 +197,7 @@ func (d *Download) noteComplete() {
 	}
 	d.mu.Lock()
 	d.complete = true
-	d.gate.leave(time.Now())
+	d.gate.Release(time.Now())
 	d.files.choose(d.choice.files())
 	for _, p := range d.peers {
 		if p.isSeed() || p.ext.uploadOnly {

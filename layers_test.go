@@ -18,7 +18,7 @@ import (
 
 // policyFiles hold plain data: their tests can drive a million histories through them.
 var policyFiles = []string{
-	"candidates.go", "choice.go", "choke.go", "dials.go", "hurry.go", "metadata.go", "meter.go", "piece.go",
+	"candidates.go", "choice.go", "choke.go", "dials.go", "hurry.go", "metadata.go", "piece.go",
 	"pipeline.go", "remote.go", "requests.go", "scheduler.go", "spoiled.go", "started.go", "steal.go", "turnover.go",
 }
 

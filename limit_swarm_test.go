@@ -14,6 +14,13 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
+// drained returns a limiter whose first burst is spent.
+func drained(limit rate.Limit, burst int) *rate.Limiter {
+	lim := rate.NewLimiter(limit, burst)
+	lim.AllowN(time.Now(), burst)
+	return lim
+}
+
 // limitRow is a transfer under a limit: of one client from so many others, or to them.
 type limitRow struct {
 	upload bool

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -41,7 +42,7 @@ type peer struct {
 	saidWhat      bool   // its bitfield, have-all or have-none has come
 	amInterested  bool
 	pipe          pipeline
-	down          meter
+	down          ratelimit.Meter
 	blockTime     deviation // between blocks while some are outstanding
 	unaskedBlocks int
 	refused       int32     // the piece of which it last rejected a block, or -1
@@ -57,7 +58,7 @@ type peer struct {
 	withheld       bool             // it was seen to have what we want, and not to let us ask
 	allowed        map[uint32]int64 // pieces it may ask for in spite of a choke (BEP 6), and how many bytes of each; its /24's
 	denied         int              // requests that it had no right to make, less those answered since
-	up             meter
+	up             ratelimit.Meter
 	suggested      []int // pieces that it was suggested and has not got (BEP 6)
 
 	closing error         // why it ends, once it does
@@ -206,8 +207,8 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 		}
 	}
 	d.downloaded += int64(n)
-	d.down.add(int64(n), now)
-	p.down.add(int64(n), now)
+	d.down.Add(int64(n), now)
+	p.down.Add(int64(n), now)
 	if !asked.IsZero() {
 		p.remote.shows(n, now.Sub(heard), now)
 		p.pipe.got(n, asked, now, p.remote.rate)
@@ -360,7 +361,7 @@ func (p *peer) choked() {
 
 // giveBack frees the blocks outstanding to the peer that which holds for: others may be asked.
 func (p *peer) giveBack(which func(ask) bool) {
-	p.d.gate.giveBack(p.d.sched.giveBack(&p.remote, which))
+	p.d.gate.Refund(p.d.sched.giveBack(&p.remote, which))
 	p.d.freed = true
 }
 

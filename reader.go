@@ -227,7 +227,7 @@ func (r *reader) await(piece int, off int64) error {
 
 // followReaders gives the pieces just ahead of each reader precedence: the nearer, the higher.
 func (d *Download) followReaders(now time.Time) {
-	ahead := int64(d.down.rate(now) * readAheadTime.Seconds())
+	ahead := int64(d.down.Rate(now) * readAheadTime.Seconds())
 	window := min(max(ahead, minReadAhead), maxReadAhead)
 	urgent := make(map[int]uint8)
 	for r := range d.readers {

@@ -180,7 +180,7 @@ func (s *simDownload) sample() {
 		if wanted >= 0 && !w.wanting || wanted < 0 && perhaps < 0 && w.wanting {
 			s.fault("said to %v that we are interested: %t, it has the wanted piece %d", p.conn.addr, w.wanting, wanted)
 		}
-		if !w.unchoked || r.snubbed || len(r.queue) > 0 || len(d.gate.limits) > 0 {
+		if !w.unchoked || r.snubbed || len(r.queue) > 0 || d.o.DownloadLimit != nil || d.client.DownloadLimit != nil {
 			continue
 		}
 		if i := s.couldAsk(r, w); i >= 0 {

@@ -7,6 +7,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// epoch is where the clocks of tests without a bubble start.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // A peer is snubbed once it has been silent for longer than its blocks have ever taken to come, within bounds.
 func TestSnubPatience(t *testing.T) {
 	for _, c := range []struct {

@@ -64,8 +64,8 @@ func (d *Download) Stats() Stats {
 		Downloaded:     d.downloaded,
 		Uploaded:       d.uploaded,
 		Wasted:         d.wasted,
-		DownloadRate:   d.down.rate(now),
-		UploadRate:     d.up.rate(now),
+		DownloadRate:   d.down.Rate(now),
+		UploadRate:     d.up.Rate(now),
 		ETA:            -1,
 		Checking:       d.checking,
 		Checked:        d.checked,
@@ -105,8 +105,8 @@ func (p *peer) stats(now time.Time) PeerStats {
 	}
 	return PeerStats{
 		Addr: p.conn.addr, Client: client, Source: p.from.String(), Incoming: p.conn.incoming, Encrypted: p.conn.encrypted,
-		DownloadRate: p.down.rate(now), UploadRate: p.up.rate(now),
-		Downloaded: p.down.total(), Uploaded: p.up.total(),
+		DownloadRate: p.down.Rate(now), UploadRate: p.up.Rate(now),
+		Downloaded: p.down.Total(), Uploaded: p.up.Total(),
 		AmChoking: p.amChoking, AmInterested: p.amInterested,
 		PeerChoking: p.remote.choking, PeerInterested: p.peerInterested,
 		Snubbed: p.remote.snubbed, Pieces: pieces, Requests: len(p.remote.queue), Queued: p.out.waiting(),

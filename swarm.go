@@ -197,7 +197,7 @@ func (d *Download) removePeer(p *peer) {
 				d.cand.recall(now) // we have come to want something meanwhile
 			}
 		} else {
-			d.cand.left(p.ext.listens, p.useful || p.up.total() > 0, now)
+			d.cand.left(p.ext.listens, p.useful || p.up.Total() > 0, now)
 		}
 	}
 	d.freed, d.rechoke = true, true
@@ -240,7 +240,7 @@ func (d *Download) ask(p *peer, room int, now time.Time) {
 	}
 	ids, cancels := d.sched.next(r, n, now, d.scratch[:0])
 	d.scratch = ids
-	d.gate.giveBack(n - len(ids))
+	d.gate.Refund(n - len(ids))
 	for _, c := range cancels {
 		d.cancel(c.remote, c.block)
 	}
@@ -251,7 +251,7 @@ func (d *Download) ask(p *peer, room int, now time.Time) {
 
 // admit is how many of up to room requests limits let pass now.
 func (d *Download) admit(room int, now time.Time) int {
-	n := d.gate.admit(now, room)
+	n := d.gate.Admit(now, room)
 	if n < room && !d.throttled {
 		d.throttled = true
 		if !d.turning {
@@ -281,7 +281,7 @@ func (d *Download) onWire(id blockID) upload {
 func (d *Download) cancel(r *remote, id blockID) {
 	p := d.byRemote[r]
 	p.withdraw(id)
-	d.gate.giveBack(1)
+	d.gate.Refund(1)
 	p.roomy, d.roomy = true, true
 }
 
@@ -306,10 +306,10 @@ func (d *Download) chokeState(p *peer, now time.Time) chokeState {
 		withheld:   p.withheld,
 		hoarding:   d.spread.hoards(p.number, d.t.pieceLength),
 		snubbing:   p.remote.snubbed,
-		down:       p.down.rate(now),
-		up:         p.up.rate(now),
-		received:   p.before.received + p.down.total(),
-		sent:       p.before.sent + p.up.total(),
+		down:       p.down.Rate(now),
+		up:         p.up.Rate(now),
+		received:   p.before.received + p.down.Total(),
+		sent:       p.before.sent + p.up.Total(),
 		joined:     p.joined,
 		unchokedAt: p.unchokedAt,
 	}
@@ -322,7 +322,7 @@ func (d *Download) chokeRound(now time.Time) {
 		p.withheld = p.withheld || p.amInterested && p.remote.choking
 		states[k] = d.chokeState(p, now)
 	}
-	chosen := d.choker.decide(now, d.sharing(), d.up.rate(now), states)
+	chosen := d.choker.decide(now, d.sharing(), d.up.Rate(now), states)
 	for _, p := range d.peers {
 		switch may := slices.Contains(chosen, p.number); {
 		case may && p.amChoking:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -96,11 +97,10 @@ func (p *peer) write() error {
 		uploads  []upload
 		payload  []byte
 		deadline time.Time
-		paid     int         // bytes that limits have taken into account
-		pass     reservation // when they may go out
 	)
 	limits := p.d.uploadLimits
-	defer func() { pass.giveBack(time.Now(), paid) }()
+	turn := ratelimit.NewTurn(limits)
+	defer func() { turn.Leave(time.Now()) }()
 	timer := time.NewTimer(keepAliveAfter)
 	defer timer.Stop()
 	lastSent := time.Now()
@@ -119,38 +119,20 @@ func (p *peer) write() error {
 			lastSent = now
 		}
 		wait := keepAliveAfter - now.Sub(lastSent)
-		if paid > 0 && (len(uploads) == 0 || paid != int(uploads[0].length)) {
-			pass.giveBack(now, paid) // what they were for was taken back
-			paid = 0
-		}
-		if len(uploads) > 0 {
+		if len(uploads) == 0 {
+			turn.Leave(now) // what it was for may have been cancelled
+		} else {
 			if len(limits) > 0 {
 				uploads = uploads[:1]
-				if paid == 0 {
-					var ok bool
-					if pass, ok = limits.reserve(now, int(uploads[0].length)); ok {
-						paid = int(uploads[0].length)
-					}
-				}
-				if delay := pass.delay(now); paid == 0 {
-					wait = limitRecheck
-				} else if delay > limitSlack {
-					wait = min(delay-limitSlack/2, limitRecheck)
-				} else {
-					wait = 0
-				}
-			} else {
-				wait = 0
 			}
-			if wait == 0 {
+			if wait = turn.Delay(now, int(uploads[0].length)); wait == 0 {
 				var sent int
 				var err error
 				if payload, sent, err = p.answer(uploads, payload); err != nil {
 					return err
 				}
 				now = time.Now()
-				pass.giveBack(now, paid-sent)
-				paid = 0
+				turn.Sent(now, sent)
 				lastSent = now
 				continue
 			}
@@ -173,7 +155,7 @@ func (p *peer) write() error {
 func (p *peer) uploadRun() int {
 	p.d.mu.Lock()
 	defer p.d.mu.Unlock()
-	return min(max(1, int(p.up.rate(time.Now())/(blockSize*50))), maxUploadRun)
+	return min(max(1, int(p.up.Rate(time.Now())/(blockSize*50))), maxUploadRun)
 }
 
 // answer reads blocks from storage and writes them to the peer, and returns how many bytes of payload they
@@ -210,8 +192,8 @@ func (p *peer) answer(uploads []upload, buf []byte) (_ []byte, sent int, _ error
 	}
 	now := time.Now()
 	d.mu.Lock()
-	p.up.add(int64(sent), now)
-	d.up.add(int64(sent), now)
+	p.up.Add(int64(sent), now)
+	d.up.Add(int64(sent), now)
 	d.uploaded += int64(sent)
 	p.denied = max(0, p.denied-len(uploads))
 	d.mu.Unlock()

@@ -1,4 +1,11 @@
-package torrent
+// Package ratelimit paces traffic by limits that others may share and change while they are in use: a
+// Gate holds back requests, so that what comes in answer stays within them, and a Turn holds back what
+// is sent. A Meter measures the rate that comes of it.
+//
+// The limiters of golang.org/x/time/rate have locks of their own and may be used by any number of
+// downloads. A Gate, a Turn and a Meter have none: each belongs to one owner, whose lock guards it.
+// None of them waits or looks at a clock; the time is an argument.
+package ratelimit
 
 import (
 	"math"
@@ -8,23 +15,21 @@ import (
 )
 
 const (
-	// limitSlack is how far ahead of its limit traffic may run. A timer that fires late by less
+	// slack is how far ahead of its limit traffic may run. A timer that fires late by less
 	// finds the limiter still in debt, so no tokens spill over the rim of a small bucket.
-	limitSlack = 20 * time.Millisecond
-	// limitRecheck bounds how long a change of a limit may stay unnoticed.
-	limitRecheck = 250 * time.Millisecond
-	// maxUnused bounds the burst that requests given back to a gate may cause.
-	maxUnused = 64
+	slack = 20 * time.Millisecond
+	// recheck bounds how long a change of a limit may stay unnoticed.
+	recheck = 250 * time.Millisecond
 )
 
-// limits are the rate limits that apply to the same bytes, such as a download's and its client's,
+// Limits are the rate limits that apply to the same bytes, such as a download's and its client's,
 // in bytes a second. They may be shared with others, and changed while in use. A bucket smaller than
 // what passes at once is no obstacle: tokens are taken in slices.
-type limits []*rate.Limiter
+type Limits []*rate.Limiter
 
-// newLimits joins a download's limit and its client's. Nil is none, and one limiter that serves as
-// both is asked once.
-func newLimits(download, client *rate.Limiter) (l limits) {
+// Join joins a download's limit and its client's. Nil is none, and one limiter that serves as both is
+// asked once.
+func Join(download, client *rate.Limiter) (l Limits) {
 	if download != nil {
 		l = append(l, download)
 	}
@@ -47,9 +52,9 @@ type claim struct {
 }
 
 // reserve takes n tokens from each limiter. It is not ok, and nothing is taken, while one of them
-// lets nothing pass (a limit or a burst of 0); it is to be asked again after limitRecheck. now must be
+// lets nothing pass (a limit or a burst of 0); it is to be asked again after recheck. now must be
 // fresh: a limiter that hears of an earlier time than it knows earns the time between twice.
-func (l limits) reserve(now time.Time, n int) (r reservation, ok bool) {
+func (l Limits) reserve(now time.Time, n int) (r reservation, ok bool) {
 	for _, lim := range l {
 		if limit := lim.Limit(); limit != rate.Inf && (limit <= 0 || lim.Burst() <= 0) {
 			return r, false
@@ -73,9 +78,9 @@ func take(lim *rate.Limiter, now time.Time, n int) float64 {
 	return max(0, -lim.TokensAt(now))
 }
 
-// giveBack returns n of the tokens that were taken for bytes that do not pass after all. Who waits behind
-// them waits for so much less.
-func (r *reservation) giveBack(now time.Time, n int) {
+// refund returns n of the tokens that were taken, for bytes that do not pass after all. Those that wait
+// behind them wait for that much less.
+func (r *reservation) refund(now time.Time, n int) {
 	for _, c := range r {
 		if c.limiter != nil {
 			putBack(c.limiter, now, n)
@@ -113,65 +118,4 @@ func (c *claim) delay(now time.Time) time.Duration {
 	}
 	seconds := c.ahead / max(float64(c.limit), math.SmallestNonzeroFloat64)
 	return time.Duration(min(seconds, 3600) * float64(time.Second))
-}
-
-// gate paces the requests of one download, so that what peers send in answer stays within its
-// limits. Requests are held back rather than reads, so that TCP never stalls. The owner's lock guards it.
-type gate struct {
-	limits limits
-	block  int // bytes that one request asks for
-
-	unused int         // requests that were admitted and came to nothing
-	queued bool        // whether next holds a place
-	next   reservation // the place in the queue of the request after those admitted
-	pause  time.Duration
-}
-
-// newGate makes a gate for requests of block bytes each.
-func newGate(l limits, block int) gate { return gate{limits: l, block: block} }
-
-// admit returns how many requests may be sent now, at most most.
-func (g *gate) admit(now time.Time, most int) (n int) {
-	g.pause = 0
-	if len(g.limits) == 0 {
-		return most
-	}
-	n = min(g.unused, most)
-	g.unused -= n
-	for n < most {
-		if !g.queued {
-			if g.next, g.queued = g.limits.reserve(now, g.block); !g.queued {
-				g.pause = limitRecheck
-				return n
-			}
-		}
-		if delay := g.next.delay(now); delay > limitSlack {
-			g.pause = min(delay-limitSlack/2, limitRecheck)
-			return n
-		}
-		g.queued = false
-		n++
-	}
-	return n
-}
-
-// again is how long after the last admit to ask once more; 0 if that admitted all it was asked for.
-func (g *gate) again() time.Duration { return g.pause }
-
-// giveBack returns requests that were admitted and not sent, or not answered. They pass first next time.
-func (g *gate) giveBack(n int) {
-	if len(g.limits) > 0 {
-		g.unused = min(g.unused+n, maxUnused)
-	}
-}
-
-// leave gives the limits back what was admitted or reserved and will not be used: others may share them.
-func (g *gate) leave(now time.Time) {
-	for _, lim := range g.limits {
-		putBack(lim, now, g.unused*g.block)
-	}
-	if g.queued {
-		g.next.giveBack(now, g.block)
-	}
-	g.unused, g.queued = 0, false
 }

@@ -1,4 +1,4 @@
-package torrent
+package ratelimit
 
 import "time"
 
@@ -7,17 +7,17 @@ const (
 	meterSlot  = time.Second
 )
 
-// meter counts bytes, and tells their rate over the last five seconds, or since the first of them
+// A Meter counts bytes, and measures their rate over the last five seconds, or since the first of them
 // after a silence of as long. The zero value is ready. Its owner's lock guards it.
-type meter struct {
+type Meter struct {
 	sum   int64             // all that was ever added
 	slots [meterSlots]int64 // bytes by second; second k is in slot k%meterSlots
 	last  int64             // the second of the newest slot, counted from start
 	start time.Time         // when the first byte came after a silence; zero before any
 }
 
-// add counts n bytes that came or went at now.
-func (m *meter) add(n int64, now time.Time) {
+// Add counts n bytes that came or went at now.
+func (m *Meter) Add(n int64, now time.Time) {
 	m.advance(now)
 	if m.recent() == 0 {
 		m.start, m.last = now, 0
@@ -26,9 +26,9 @@ func (m *meter) add(n int64, now time.Time) {
 	m.sum += n
 }
 
-// rate is in bytes a second. Until a whole second has passed it is what that second holds so far,
+// Rate is in bytes a second. Until a whole second has passed it is what that second holds so far,
 // so a single block does not look like a fast peer.
-func (m *meter) rate(now time.Time) float64 {
+func (m *Meter) Rate(now time.Time) float64 {
 	m.advance(now)
 	n := m.recent()
 	if n == 0 {
@@ -38,11 +38,11 @@ func (m *meter) rate(now time.Time) float64 {
 	return float64(n) / max(now.Sub(m.start)-oldest, meterSlot).Seconds()
 }
 
-// total is all that was ever added.
-func (m *meter) total() int64 { return m.sum }
+// Total is all that was ever added.
+func (m *Meter) Total() int64 { return m.sum }
 
 // recent is the sum of the slots.
-func (m *meter) recent() (n int64) {
+func (m *Meter) recent() (n int64) {
 	for _, s := range m.slots {
 		n += s
 	}
@@ -51,7 +51,7 @@ func (m *meter) recent() (n int64) {
 
 // advance empties the slots of the seconds that began since the last call. A clock that goes
 // backward stands still here.
-func (m *meter) advance(now time.Time) {
+func (m *Meter) advance(now time.Time) {
 	second := int64(now.Sub(m.start) / meterSlot) // saturates for a zero start, whose slots are empty anyway
 	if second-m.last >= meterSlots {
 		clear(m.slots[:])

@@ -1,4 +1,4 @@
-package torrent
+package ratelimit_test
 
 import (
 	"math/rand/v2"
@@ -7,9 +7,11 @@ import (
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/ratelimit"
 )
 
-// epoch is where the clocks of the policy tests start.
+// epoch is where the clocks of these tests start.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func TestMeter(t *testing.T) {
@@ -58,22 +60,22 @@ func TestMeter(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			var m meter
+			var m ratelimit.Meter
 			sum := int64(0)
 			for _, s := range tc.steps {
 				now := epoch.Add(time.Duration(s.at * float64(time.Second)))
 				if s.add > 0 {
-					m.add(s.add, now)
+					m.Add(s.add, now)
 					sum += s.add
 				}
-				require.InDelta(t, s.want, m.rate(now), 1e-6, "at %v s: %s", s.at, s.why)
-				require.Equal(t, sum, m.total())
+				require.InDelta(t, s.want, m.Rate(now), 1e-6, "at %v s: %s", s.at, s.why)
+				require.Equal(t, sum, m.Total())
 			}
 		})
 	}
 }
 
-// slowMeter is the meter as its comment tells it: it keeps all that ever came.
+// slowMeter is the Meter as its comment tells it: it keeps all that ever came.
 type slowMeter struct {
 	came []struct {
 		at time.Time
@@ -115,7 +117,7 @@ func (m *slowMeter) rate(now time.Time) float64 {
 func TestMeterAgreesWithModel(t *testing.T) {
 	for seed := range uint64(100) {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		var m meter
+		var m ratelimit.Meter
 		var slow slowMeter
 		now := epoch
 		for range 300 {
@@ -123,21 +125,21 @@ func TestMeterAgreesWithModel(t *testing.T) {
 			now = now.Add(time.Duration(rng.Float64() * float64(pause)))
 			if rng.IntN(3) > 0 {
 				n := rng.Int64N(128<<10) + 1
-				m.add(n, now)
+				m.Add(n, now)
 				slow.add(n, now)
 			}
-			require.InDelta(t, slow.rate(now), m.rate(now), 1e-3, "seed %d", seed)
+			require.InDelta(t, slow.rate(now), m.Rate(now), 1e-3, "seed %d", seed)
 		}
 	}
 }
 
 func TestMeterIsSmall(t *testing.T) {
-	require.LessOrEqual(t, unsafe.Sizeof(meter{}), uintptr(96))
-	var m meter
+	require.LessOrEqual(t, unsafe.Sizeof(ratelimit.Meter{}), uintptr(96))
+	var m ratelimit.Meter
 	now := epoch
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		now = now.Add(time.Second)
-		m.add(1, now)
-		m.rate(now)
+		m.Add(1, now)
+		m.Rate(now)
 	}))
 }

@@ -1,0 +1,6 @@
+package ratelimit
+
+const (
+	Recheck   = recheck
+	MaxUnused = maxUnused
+)

@@ -6,6 +6,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 
 	"golang.org/x/time/rate"
@@ -27,6 +28,19 @@ const (
 	// DisableEncryption connects in plain, and to nobody who insists on more.
 	DisableEncryption
 )
+
+// String is prefer, require, disable, or the number of another policy.
+func (p EncryptionPolicy) String() string {
+	switch p {
+	case PreferEncryption:
+		return "prefer"
+	case RequireEncryption:
+		return "require"
+	case DisableEncryption:
+		return "disable"
+	}
+	return strconv.Itoa(int(p))
+}
 
 // methods are what may follow an encrypted handshake, the preferred one first. Where all that is
 // wanted is not to be recognised, plain text after it costs nothing.

@@ -2,7 +2,6 @@ package torrent
 
 import (
 	"cmp"
-	"encoding/base32"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -113,7 +112,7 @@ func parseMagnet(uri string) (*Magnet, error) {
 				continue
 			}
 			var err error
-			if m.InfoHash, err = parseHash(hash); err != nil {
+			if m.InfoHash, err = ParseHash(hash); err != nil {
 				return nil, fmt.Errorf("xt: %w", err)
 			}
 			found = true
@@ -183,22 +182,6 @@ func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+"
 
 // addressMarks undoes the escapes in an address: libtorrent takes x.pe only without any.
 var addressMarks = strings.NewReplacer("%3A", ":", "%5B", "[", "%5D", "]")
-
-func parseHash(s string) (h Hash, err error) {
-	var p []byte
-	switch len(s) {
-	case 2 * len(h):
-		p, err = hex.DecodeString(s)
-	case 32:
-		p, err = base32.StdEncoding.DecodeString(strings.ToUpper(s))
-	default:
-		return h, fmt.Errorf("an info hash of %d characters, not 40 (hex) or 32 (base32)", len(s))
-	}
-	if err != nil || len(p) != len(h) {
-		return h, fmt.Errorf("%q is no info hash: neither hex nor base32", s)
-	}
-	return Hash(p), nil
-}
 
 // appendRanges appends the numbers that a list such as 0,2,4,6-8 holds.
 func appendRanges(files []int, list string) ([]int, error) {

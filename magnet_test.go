@@ -14,7 +14,7 @@ const (
 )
 
 func TestParseMagnet(t *testing.T) {
-	hash, err := parseHash(testHash)
+	hash, err := ParseHash(testHash)
 	require.NoError(t, err)
 
 	for _, test := range []struct {

@@ -3,6 +3,7 @@ package torrent
 import (
 	"net/netip"
 	"path"
+	"strconv"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -61,6 +62,19 @@ const (
 	Normal Priority = 0  // wanted
 	High   Priority = 1  // wanted before what is Normal
 )
+
+// String is skip, normal, high, or the number of another priority.
+func (p Priority) String() string {
+	switch p {
+	case Skip:
+		return "skip"
+	case Normal:
+		return "normal"
+	case High:
+		return "high"
+	}
+	return strconv.Itoa(int(p))
+}
 
 // Glob chooses the files for which any of the patterns (as in path.Match) matches the path or the
 // base name: Normal for these, Skip for the rest. A pattern that is malformed matches nothing.

@@ -1,17 +1,12 @@
 package torrent
 
 import (
-	"encoding/hex"
+	"bytes"
+	"fmt"
 	"iter"
 	"net/netip"
 	"time"
 )
-
-// Hash is a SHA-1 sum: an info hash.
-type Hash [20]byte
-
-// String is the lower-case hex form, 40 characters.
-func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
 // Torrent is what a .torrent file says (BEP 3). It does not change and may be used from any goroutine.
 type Torrent struct {
@@ -58,6 +53,15 @@ func (t *Torrent) InfoHash() Hash { return t.infoHash }
 
 // Length is the content's size in bytes, padding files left out.
 func (t *Torrent) Length() int64 { return t.length }
+
+// Size is the bytes of all pieces, padding files included: what a Storage spans.
+func (t *Torrent) Size() int64 { return t.total }
+
+// Bytes is the .torrent file as it was read. The result is the caller's own.
+func (t *Torrent) Bytes() []byte { return bytes.Clone(t.raw) }
+
+// String is the name and the info hash, for logs.
+func (t *Torrent) String() string { return fmt.Sprintf("%s (%s)", t.name, t.infoHash) }
 
 // PieceLength is the size in bytes of every piece but the last.
 func (t *Torrent) PieceLength() int64 { return t.pieceLength }

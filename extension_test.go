@@ -34,7 +34,7 @@ func TestExtensionHandshake(t *testing.T) {
 		require.Equal(t, clientName, h.V)
 		require.Equal(t, maxQueuedRequests, h.ReqQ)
 		require.Equal(t, 6881, h.P)
-		require.Equal(t, them.ip.AsSlice(), h.YourIP)
+		require.Equal(t, them.IP().AsSlice(), h.YourIP)
 		require.False(t, *h.UploadOnly)
 		require.Equal(t, map[string]int{"ut_pex": extPEX, "ut_metadata": extMetadata, "lt_donthave": extDontHave}, h.M)
 

@@ -42,7 +42,7 @@ func newFastRig(t *testing.T, n *simNet) *fastRig {
 	us := n.host("80.0.0.1", 0, 0, 0)
 	r.us = us.addr(6881)
 	r.seed = simSeed(t, simClient(t, us, nil), r.content)
-	r.set = allowedFast(r.them.ip, r.content.infoHash, 64, fastSetSize)
+	r.set = allowedFast(r.them.IP(), r.content.infoHash, 64, fastSetSize)
 	for i := range uint32(64) {
 		if !slices.Contains(r.set, i) {
 			r.others = append(r.others, i)

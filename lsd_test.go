@@ -31,7 +31,7 @@ type simMember struct {
 
 func (l *simLAN) listener(h *simHost) func(string, netip.AddrPort) (net.PacketConn, error) {
 	return func(network string, group netip.AddrPort) (net.PacketConn, error) {
-		if group.Addr().Is4() != h.ip.Is4() {
+		if group.Addr().Is4() != h.IP().Is4() {
 			return nil, errors.New("no such family here")
 		}
 		conn, err := h.listenPacket(network, fmt.Sprintf(":%d", group.Port()))

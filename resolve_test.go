@@ -226,7 +226,7 @@ func TestResolveThenDownload(t *testing.T) {
 				client := simClient(t, us, nil)
 				client.hooks.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
 					require.Equal(t, "seed.example", host)
-					return []netip.Addr{seed.ip}, nil
+					return []netip.Addr{seed.IP()}, nil
 				}
 				o := &Options{Client: client, Storage: newSimStorage(content).open}
 				got, err := m.Resolve(t.Context(), o)

@@ -17,7 +17,7 @@ func simClient(t *testing.T, h *simHost, tracker *simTracker) *Client {
 		Dial: h.dial,
 		hooks: hooks{
 			listen: h.listen, listenPacket: h.listenPacket,
-			seed: 1 + crc64.Checksum(h.ip.AsSlice(), crc64.MakeTable(crc64.ISO)),
+			seed: 1 + crc64.Checksum(h.IP().AsSlice(), crc64.MakeTable(crc64.ISO)),
 		},
 	}
 	if testing.Verbose() {

@@ -204,6 +204,19 @@ func (p *simPipe) failWrite(err error) {
 	p.canWrite.Broadcast()
 }
 
+// simTapper listens in on the connections of a host. The network's mutex is held.
+type simTapper interface {
+	tap(*simConn) simTap
+}
+
+// simTap hears what one end of a connection writes and reads. The network's mutex is held.
+type simTap interface {
+	writing(is bool) // a Write begins, or ends
+	wrote(b []byte)
+	read(b []byte)
+	ended()
+}
+
 // simConn is one end of a connection.
 type simConn struct {
 	host          *simHost
@@ -231,7 +244,7 @@ func (n *simNet) connect(a, b *simHost, from, to netip.AddrPort) (dialled, accep
 		}
 		c.out.reset = c.reset
 		if c.host.tap != nil {
-			c.tap = c.host.tap(c)
+			c.tap = c.host.tap.tap(c)
 		}
 		n.conns[c] = true
 	}
@@ -365,6 +378,9 @@ func (c *simConn) reset() {
 		}
 	})
 }
+
+// Remote is the address of the other end.
+func (c *simConn) Remote() netip.AddrPort { return c.remote }
 
 func (c *simConn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.local) }
 

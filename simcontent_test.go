@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"sync"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -153,3 +154,11 @@ func (s *simStorage) each(p []byte, off int64, do func(b []byte, at int64, block
 
 func (s *simStorage) Sync() error  { return nil }
 func (s *simStorage) Close() error { return nil }
+
+func randomBytes(seed uint64, n int) []byte {
+	var key [32]byte
+	key[0], key[1], key[2], key[3] = byte(seed), byte(seed>>8), byte(seed>>16), byte(seed>>24)
+	b := make([]byte, n)
+	rand.NewChaCha8(key).Read(b)
+	return b
+}

@@ -154,8 +154,8 @@ func (s *simDownload) sample() {
 	d := s.Download
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s.host.net.mu.Lock()
-	defer s.host.net.mu.Unlock()
+	s.host.Network().Lock()
+	defer s.host.Network().Unlock()
 	if d.checking || d.ctx.Err() != nil {
 		return
 	}

@@ -46,7 +46,7 @@ type simHistory struct {
 	patience time.Duration  // what absence may cost, beside the bytes
 	silence  bool           // somebody may let a block wait until he is snubbed, however many do
 	kinds    map[string]int // faults drawn
-	accused  []string       // blameless peers whom a client has dropped for an offence; net.mu guards it
+	accused  []string       // blameless peers whom a client has dropped for an offence; net guards it
 	notes    []string
 	trace    func(format string, args ...any) // nil, or where every message is shown
 }
@@ -143,7 +143,7 @@ func (h *simHistory) drawContent() {
 
 // newHost makes a host with an address of its own, public or private, with a rate of so many bytes a second.
 func (h *simHistory) newHost(up, down float64) *simHost {
-	k := len(h.net.known) + 1
+	k := h.net.addresses() + 1
 	ip := fmt.Sprintf("80.1.%d.%d", k/200, k%200+1)
 	switch h.rng.IntN(5) {
 	case 0:
@@ -358,20 +358,20 @@ func (h *simHistory) ideal() time.Duration {
 			size := float64(h.content.pieceSize(i))
 			var best *simPeer
 			for _, p := range h.anchors {
-				if h.stash[p].Has(i) && (best == nil || busy[p]+size/p.host.up.rate < busy[best]+size/best.host.up.rate) {
+				if h.stash[p].Has(i) && (best == nil || busy[p]+size/p.host.uplink() < busy[best]+size/best.host.uplink()) {
 					best = p
 				}
 			}
 			if best == nil {
 				continue // nobody will ever have it
 			}
-			busy[best] += size / best.host.up.rate
+			busy[best] += size / best.host.uplink()
 			most = max(most, busy[best])
 			total += size
 		}
 	}
 	for _, s := range h.options {
-		down := s.host.down.rate
+		down := s.host.downlink()
 		if l := s.options.DownloadLimit; l != nil {
 			down = min(down, float64(l.Limit()))
 		}
@@ -424,7 +424,7 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 	again := time.Duration(float64(ideal) * float64(spoiled) / float64(max(wanted, 1)))
 	slowest := math.Inf(1)
 	for _, p := range h.anchors {
-		slowest = min(slowest, p.host.up.rate)
+		slowest = min(slowest, p.host.uplink())
 	}
 	piece := time.Duration(float64(min(h.content.pieceLength, h.content.total)) / slowest * float64(time.Second))
 	bound := h.ready + ideal*3/2 + 2*again + piece + h.patience
@@ -465,9 +465,9 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 		faults = append(faults, h.checkBans(s, sum)...)
 		faults = append(faults, h.checkBytes(s, sum)...)
 	}
-	h.net.mu.Lock()
+	h.net.Lock()
 	faults = append(faults, h.accused...)
-	h.net.mu.Unlock()
+	h.net.Unlock()
 	for _, p := range h.peers {
 		p.mu.Lock()
 		faults = append(faults, p.faults...)
@@ -482,10 +482,10 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 // checkBans asks that whoever was proven to lie is banned, and nobody honest.
 func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string) {
 	var proven, lied []netip.AddrPort
-	h.net.mu.Lock()
+	h.net.Lock()
 	proven = slices.Collect(maps.Keys(s.ledger.proven))
 	lied = slices.Collect(maps.Keys(s.ledger.lies))
-	h.net.mu.Unlock()
+	h.net.Unlock()
 	for _, a := range proven {
 		if !s.banned(a) {
 			faults = append(faults, fmt.Sprintf("%v: %v lied, provably, and is not banned", s.host, a))
@@ -496,8 +496,8 @@ func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string
 		liars[a.Addr()] = liars[a.Addr()] || s.banned(a)
 	}
 	for _, p := range h.peers {
-		_, lied := liars[p.host.ip]
-		if p.lying() || (lied || h.liars[p.host.ip]) && !netaddr.IsLocal(p.host.ip) {
+		_, lied := liars[p.host.IP()]
+		if p.lying() || (lied || h.liars[p.host.IP()]) && !netaddr.IsLocal(p.host.IP()) {
 			continue
 		}
 		sum.honest++
@@ -522,8 +522,8 @@ func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []strin
 	steals := s.steals + s.sched.steals
 	s.mu.Unlock()
 	l := s.ledger
-	h.net.mu.Lock()
-	defer h.net.mu.Unlock()
+	h.net.Lock()
+	defer h.net.Unlock()
 	spoiled := int64(0)
 	for _, n := range l.lies {
 		spoiled += n * min(h.content.pieceLength, h.content.total)

@@ -34,7 +34,7 @@ func (h *simHistory) misbehaves(p *simPeer) {
 	h.drawBuffer(p.host)
 	h.silence = true
 	if p.lying() {
-		h.liars[p.host.ip] = true
+		h.liars[p.host.IP()] = true
 	}
 	if h.hopeless && !p.claimsAll {
 		p.have.Remove(h.wanted[0])

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -30,6 +32,21 @@ type simNet struct {
 }
 
 const simNever = time.Duration(1<<63 - 1)
+
+// simulate runs f in a bubble with a network, and ends the network's connections after it.
+func simulate(t *testing.T, f func(t *testing.T, n *simNet)) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newSimNet()
+		defer n.close()
+		f(t, n)
+	})
+}
+
+// after lets time pass, until everything due by then has happened.
+func after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
 
 func newSimNet() *simNet {
 	n := &simNet{
@@ -58,6 +75,19 @@ func newSimNet() *simNet {
 
 // now is the virtual time since the network began.
 func (n *simNet) now() time.Duration { return time.Since(n.began) }
+
+// Lock takes the mutex that guards the network, and under which a tap is called: nothing moves meanwhile.
+func (n *simNet) Lock() { n.mu.Lock() }
+
+// Unlock gives the mutex back.
+func (n *simNet) Unlock() { n.mu.Unlock() }
+
+// addresses is how many addresses the hosts have.
+func (n *simNet) addresses() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.known)
+}
 
 // close ends every connection and listener, so that whoever still waits on one is told.
 func (n *simNet) close() {
@@ -144,12 +174,11 @@ type simHost struct {
 	ip       netip.Addr
 	delay    time.Duration // one way, between this host and the middle of the network
 	up, down *simLink
-	port     uint16                // ephemeral port given out last
-	cut      bool                  // nothing reaches it or leaves it any more; nobody is told
-	plan     func() fault          // what befalls each new connection of this host, nil for nothing
-	ledger   *simLedger            // of what is listened in on, if anything is
-	tap      func(*simConn) simTap // listens in on each new connection of this host, nil for nobody
-	buffer   int                   // bytes under way in a connection that this host sends on; 0 chooses as TCP would
+	port     uint16       // ephemeral port given out last
+	cut      bool         // nothing reaches it or leaves it any more; nobody is told
+	plan     func() fault // what befalls each new connection of this host, nil for nothing
+	tap      simTapper    // listens in on each new connection of this host, nil for nobody
+	buffer   int          // bytes under way in a connection that this host sends on; 0 chooses as TCP would
 }
 
 // host adds a machine. Rates are in bytes a second, 0 for no limit; delay is one way.
@@ -161,6 +190,12 @@ func (n *simNet) host(ip string, up, down float64, delay time.Duration) *simHost
 	n.known[h.ip] = true
 	return h
 }
+
+// Network is the network that the host is on.
+func (h *simHost) Network() *simNet { return h.net }
+
+// IP is the host's address.
+func (h *simHost) IP() netip.Addr { return h.ip }
 
 // addr is the host's address with a port.
 func (h *simHost) addr(port uint16) netip.AddrPort { return netip.AddrPortFrom(h.ip, port) }
@@ -197,6 +232,35 @@ func (h *simHost) open() (conns, listeners int) {
 // sent and received are the bytes that passed the host's links.
 func (h *simHost) sent() int64     { return h.up.passed() }
 func (h *simHost) received() int64 { return h.down.passed() }
+
+// uplink and downlink are the rates of the host's links in bytes a second, 0 for no limit.
+func (h *simHost) uplink() float64   { return h.up.rate }
+func (h *simHost) downlink() float64 { return h.down.rate }
+
+// underWay is what other hosts have sent to the host and the host has not read, in bytes.
+func (h *simHost) underWay() (n int64) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	for c := range h.net.conns {
+		if c.host == h {
+			n += int64(c.in.under)
+		}
+	}
+	return n
+}
+
+// clearing is how long it takes until what other hosts have sent to the host, and so many bytes more of each,
+// has passed their uplinks.
+func (h *simHost) clearing(more int) (d time.Duration) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	for c := range h.net.conns {
+		if c.host == h {
+			d = max(d, time.Duration(float64(c.in.under+more)/c.in.from.up.rate*float64(time.Second)))
+		}
+	}
+	return d
+}
 
 // ephemeral is a port that nothing on the address uses. The caller holds mu.
 func (h *simHost) ephemeral() uint16 {

@@ -78,7 +78,7 @@ func newSimPeer(name string, host *simHost, port uint16, content *simContent, sc
 	return &simPeer{
 		ctx: ctx, leave: leave,
 		name: name, host: host, port: port, content: content, simScript: script,
-		rng:  rand.New(rand.NewPCG(uint64(port), uint64(host.ip.As16()[15]))),
+		rng:  rand.New(rand.NewPCG(uint64(port), uint64(host.IP().As16()[15]))),
 		have: bits.Full(content.NumPieces()),
 		lies: map[simRequest]bool{},
 	}
@@ -154,7 +154,7 @@ func (p *simPeer) wait(d time.Duration) bool {
 	select {
 	case <-p.ctx.Done():
 		return false
-	case <-p.host.net.pause(d):
+	case <-p.host.Network().pause(d):
 		return true
 	}
 }
@@ -222,7 +222,7 @@ func (s *simSession) shakeHands(dialled bool) bool {
 	ours := wire.Handshake{InfoHash: p.content.infoHash}
 	copy(ours.PeerID[:], "-SIM001-")
 	copy(ours.PeerID[8:], fmt.Sprintf("%05d", p.port))
-	sum := crc32.ChecksumIEEE(p.host.ip.AsSlice())
+	sum := crc32.ChecksumIEEE(p.host.IP().AsSlice())
 	binary.BigEndian.PutUint32(ours.PeerID[16:], sum)
 	if p.fast {
 		ours.SetFast()
@@ -308,7 +308,7 @@ func (s *simSession) open() {
 		p.running.Go(func() {
 			select {
 			case <-s.done:
-			case <-p.host.net.pause(p.leaveAfter):
+			case <-p.host.Network().pause(p.leaveAfter):
 				s.conn.Close()
 			}
 		})
@@ -328,7 +328,7 @@ func (s *simSession) every(d time.Duration, do func()) {
 			select {
 			case <-s.done:
 				return
-			case <-s.peer.host.net.pause(d):
+			case <-s.peer.host.Network().pause(d):
 			}
 			s.peer.mu.Lock()
 			do()
@@ -447,7 +447,7 @@ func (s *simSession) payload(b []byte) error {
 		select {
 		case <-s.done:
 			return io.ErrClosedPipe
-		case <-p.host.net.pause(p.drip):
+		case <-p.host.Network().pause(p.drip):
 		}
 	}
 	_, err := s.conn.Write(b)

@@ -10,19 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// clearing is how long it takes until what others have sent to a host, or are about to in a block
-// that they have begun, has arrived.
-func (h *simHost) clearing() (d time.Duration) {
-	h.net.mu.Lock()
-	defer h.net.mu.Unlock()
-	for c := range h.net.conns {
-		if c.host == h {
-			d = max(d, time.Duration(float64(c.in.under+blockSize)/c.in.from.up.rate*float64(time.Second)))
-		}
-	}
-	return d
-}
-
 // A reader that seeks to the middle of a large file gets its first bytes within two round trips, the
 // time that what was on the wire takes, and that of one piece at the peers' rate: what others were asked for
 // is cancelled to make room.
@@ -56,7 +43,7 @@ func TestSeekDelay(t *testing.T) {
 					for _, where := range []int64{1 << 30, 1<<29 + 12345, 3<<29 + 1} {
 						_, err = r.Seek(where, io.SeekStart)
 						require.NoError(t, err)
-						wire := host.clearing()
+						wire := host.clearing(blockSize) // with a block that each has begun
 						start := time.Now()
 						_, err = io.ReadFull(r, make([]byte, 1))
 						require.NoError(t, err)

@@ -60,28 +60,29 @@ type simCopy struct {
 
 // watch begins to listen in on a host's connections, if that has not begun.
 func (h *simHost) watch(c *simContent) *simLedger {
-	if h.ledger != nil {
-		return h.ledger
+	h.Network().Lock()
+	defer h.Network().Unlock()
+	if l, ok := h.tap.(*simLedger); ok {
+		return l
 	}
 	l := &simLedger{
 		content: c, host: h, watches: map[*simWatch]bool{}, under: map[simRequest]int{},
 		pieces: make([]simAssembly, c.NumPieces()), waste: map[string]int64{}, lies: map[netip.AddrPort]int64{}, proven: map[netip.AddrPort]bool{},
 	}
-	h.net.mu.Lock()
-	defer h.net.mu.Unlock()
-	h.ledger = l
-	h.tap = func(conn *simConn) simTap {
-		w := &simWatch{
-			ledger: l, conn: conn, peer: conn.remote, theirs: bits.New(c.NumPieces()), refused: map[uint32]bool{}, allowed: map[uint32]bool{},
-			asked: map[simRequest]bool{}, once: map[simRequest]bool{}, crossed: map[simRequest]bool{},
-		}
-		w.in.hear, w.in.data, w.in.bits, w.in.end = w.incoming, w.payload, w.bitfield, w.arrived
-		w.out.hear = w.outgoing
-		w.in.deaf = func() { l.deaf = true }
-		l.watches[w] = true
-		return w
-	}
+	h.tap = l
 	return l
+}
+
+func (l *simLedger) tap(conn *simConn) simTap {
+	w := &simWatch{
+		ledger: l, peer: conn.Remote(), theirs: bits.New(l.content.NumPieces()), refused: map[uint32]bool{}, allowed: map[uint32]bool{},
+		asked: map[simRequest]bool{}, once: map[simRequest]bool{}, crossed: map[simRequest]bool{},
+	}
+	w.in.hear, w.in.data, w.in.bits, w.in.end = w.incoming, w.payload, w.bitfield, w.arrived
+	w.out.hear = w.outgoing
+	w.in.deaf = func() { l.deaf = true }
+	l.watches[w] = true
+	return w
 }
 
 // watchOf is who listens in on the connection to an address, nil if that is not one. The caller holds the
@@ -99,8 +100,8 @@ func (l *simLedger) watchOf(peer netip.AddrPort) (watch *simWatch) {
 
 // look gives what read returns, read under the network's mutex.
 func look[T any](l *simLedger, read func(*simLedger) T) T {
-	l.host.net.mu.Lock()
-	defer l.host.net.mu.Unlock()
+	l.host.Network().Lock()
+	defer l.host.Network().Unlock()
 	return read(l)
 }
 
@@ -122,14 +123,13 @@ func (l *simLedger) forget() bool {
 
 func (l *simLedger) fault(format string, args ...any) {
 	if len(l.faults) < 20 {
-		l.faults = append(l.faults, fmt.Sprintf("%v: ", l.host.net.now())+fmt.Sprintf(format, args...))
+		l.faults = append(l.faults, fmt.Sprintf("%v: ", l.host.Network().now())+fmt.Sprintf(format, args...))
 	}
 }
 
 // simWatch listens in on one connection.
 type simWatch struct {
 	ledger  *simLedger
-	conn    *simConn
 	peer    netip.AddrPort
 	in, out simFrames
 	asked   map[simRequest]bool // and neither answered nor cancelled
@@ -156,7 +156,7 @@ type simWatch struct {
 
 func (w *simWatch) writing(is bool) {
 	if w.busy = is; is {
-		w.began = w.ledger.host.net.now()
+		w.began = w.ledger.host.Network().now()
 	}
 }
 
@@ -168,7 +168,7 @@ func (w *simWatch) ended() {
 		w.settle(q)
 	}
 	w.ledger.waste["broken off"] += int64(w.at)
-	if w.cameAt == w.ledger.host.net.now() {
+	if w.cameAt == w.ledger.host.Network().now() {
 		// The client read these, and may have ended the connection before it looked at them.
 		for _, q := range w.came {
 			p := &w.ledger.pieces[q.index]
@@ -212,7 +212,7 @@ func (l *simLedger) delayed(q simRequest) bool {
 func (w *simWatch) outgoing(m simHead) {
 	l := w.ledger
 	if l.trace != nil {
-		l.trace("%v %v to %v: %v", l.host.net.now(), l.host, w.peer, m)
+		l.trace("%v %v to %v: %v", l.host.Network().now(), l.host, w.peer, m)
 	}
 	q := simRequest{m.index, m.begin, m.length}
 	switch m.id {
@@ -239,7 +239,7 @@ func (w *simWatch) outgoing(m simHead) {
 		}
 		if l.under[q] > 2 {
 			// The cancel that makes it two may be written in the same instant by another goroutine.
-			l.host.net.after(time.Millisecond, func() {
+			l.host.Network().after(time.Millisecond, func() {
 				if l.under[q] > 2 && !l.delayed(q) {
 					l.fault("asked %v for %v, the copy number %d", w.peer, q, l.under[q])
 				}
@@ -258,7 +258,7 @@ func (w *simWatch) outgoing(m simHead) {
 func (w *simWatch) incoming(m simHead) {
 	l := w.ledger
 	if l.trace != nil {
-		l.trace("%v %v from %v: %v", l.host.net.now(), l.host, w.peer, m)
+		l.trace("%v %v from %v: %v", l.host.Network().now(), l.host, w.peer, m)
 	}
 	switch m.id {
 	case wire.Unchoke:
@@ -272,7 +272,7 @@ func (w *simWatch) incoming(m simHead) {
 	case wire.AllowedFast:
 		w.allowed[m.index] = true
 	case wire.Choke:
-		w.unchoked, w.chokedAt = false, l.host.net.now()
+		w.unchoked, w.chokedAt = false, l.host.Network().now()
 		for q := range w.asked {
 			w.settle(q)
 		}
@@ -346,7 +346,7 @@ func (w *simWatch) arrived() {
 	if p.blocks == nil {
 		p.blocks = map[uint32]simCopy{}
 	}
-	now := l.host.net.now()
+	now := l.host.Network().now()
 	p.blocks[q.begin] = simCopy{w.peer, w.lie, now}
 	if w.cameAt != now {
 		w.came, w.cameAt = w.came[:0], now
@@ -385,7 +385,7 @@ func (w *simWatch) wasted(q simRequest) string {
 func (p *simAssembly) askedAgain(w *simWatch, q simRequest) {
 	l := w.ledger
 	b, here := p.blocks[q.begin]
-	now := l.host.net.now()
+	now := l.host.Network().now()
 	switch {
 	case p.whole && p.at == now, here && b.at == now:
 		// It was read in this very instant, and may have been lost with its connection, or another
@@ -426,7 +426,7 @@ func (p *simAssembly) assemble(l *simLedger, piece int) {
 	p.blocks = nil
 	switch {
 	case len(liars) == 0:
-		p.whole, p.at = !p.unsure, l.host.net.now()
+		p.whole, p.at = !p.unsure, l.host.Network().now()
 		for _, a := range p.suspect {
 			l.prove(a)
 		}
@@ -446,14 +446,6 @@ func (l *simLedger) prove(a netip.AddrPort) {
 	if a.IsValid() {
 		l.proven[a] = true
 	}
-}
-
-// simTap hears what one end of a connection writes and reads. The network's mutex is held.
-type simTap interface {
-	writing(is bool) // a Write begins, or ends
-	wrote(b []byte)
-	read(b []byte)
-	ended()
 }
 
 // simHead is the head of a message.

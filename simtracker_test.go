@@ -82,12 +82,12 @@ func (s simTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	select {
 	case <-req.Context().Done():
 		return nil, req.Context().Err()
-	case <-s.host.net.pause(s.tracker.delay):
+	case <-s.host.Network().pause(s.tracker.delay):
 	}
 	if s.tracker.answer != nil {
 		return s.tracker.answer(req)
 	}
-	return simAnswer(req, http.StatusOK, s.tracker.announce(s.host.ip, req)), nil
+	return simAnswer(req, http.StatusOK, s.tracker.announce(s.host.IP(), req)), nil
 }
 
 // simAnswer makes an HTTP response.

@@ -45,9 +45,9 @@ func (w simWitness) Handle(ctx context.Context, r slog.Record) error {
 		})
 		peer, why := said["peer"].(netip.AddrPort), said["why"].(error)
 		if !noOffence(why) && w.history.blameless(peer.Addr()) {
-			w.history.net.mu.Lock()
+			w.history.net.Lock()
 			w.history.accused = append(w.history.accused, fmt.Sprintf("%v dropped %v: %v", w.client, peer, why))
-			w.history.net.mu.Unlock()
+			w.history.net.Unlock()
 		}
 	}
 	if !w.Handler.Enabled(ctx, r.Level) {
@@ -70,7 +70,7 @@ func (h *simHistory) blameless(ip netip.Addr) bool {
 		script := p.simScript
 		script.fast, script.eager, script.takes = false, false, false
 		script.flap, script.rejects, script.drip, script.stallAfter, script.resetAfter, script.leaveAfter = 0, 0, 0, 0, 0, 0
-		if p.host.ip == ip && !reflect.ValueOf(script).IsZero() {
+		if p.host.IP() == ip && !reflect.ValueOf(script).IsZero() {
 			return false
 		}
 	}

@@ -38,7 +38,7 @@ func speak(t *testing.T, h *simHost, content *simContent, to netip.AddrPort, can
 	conn, err := h.dial(t.Context(), "tcp", to.String())
 	require.NoError(t, err)
 	s := &speaker{simConn: conn.(*simConn), t: t, content: content}
-	hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte(fmt.Appendf(nil, "%20v", s.local))}
+	hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte(fmt.Appendf(nil, "%20v", s.LocalAddr()))}
 	if can.fast {
 		hello.SetFast()
 	}

@@ -9,18 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// underWay is what every peer has sent to the host and the host has not read, in bytes.
-func (h *simHost) underWay() (n int64) {
-	h.net.mu.Lock()
-	defer h.net.mu.Unlock()
-	for c := range h.net.conns {
-		if c.host == h {
-			n += int64(c.in.under)
-		}
-	}
-	return n
-}
-
 // A reader that seeks into the middle of a file of 2 GB has its first bytes from peers that unchoked us
 // long ago within two round trips, what was already on the wire, and one piece at their rate. On the wire
 // is as well the block that a peer was about to send; and where several share a piece, one may have a

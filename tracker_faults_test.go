@@ -233,7 +233,7 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 							if st.Err != nil {
 								word = strings.TrimPrefix(st.Err.Error(), "tracker "+st.URL+": ")
 							}
-							fmt.Fprintf(columns, "%s\t%v\t%s\n", names[st.URL], st.LastAnnounce.Sub(r.net.began).Truncate(100*time.Millisecond), word)
+							fmt.Fprintf(columns, "%s\t%v\t%s\n", names[st.URL], (r.net.now() - time.Since(st.LastAnnounce)).Truncate(100*time.Millisecond), word)
 						}
 					}
 					cancel()

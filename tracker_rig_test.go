@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
@@ -156,12 +155,6 @@ func (r *trackerRig) start() (t *trackers, end func()) {
 	end = func() { cancel(); running.Wait() }
 	r.t.Cleanup(end)
 	return t, end
-}
-
-// after lets time pass, until everything due by then has happened.
-func after(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
 }
 
 // serve has an HTTP server at port 80 of ip.

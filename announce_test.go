@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -17,19 +18,19 @@ func TestTrackersHearOfCompletionBeforeTheStop(t *testing.T) {
 		{"a download that goes on sharing", true, []string{"started", "completed"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimContent(1, 64<<10, 1<<20)
 				content.trackers = [][]string{{"http://10.0.9.9/announce"}}
 				tracker := newSimTracker(1)
-				seed := newSimPeer("seed", n.host("80.0.0.1", 0, 0, 10*time.Millisecond), 6881, content, simScript{})
+				seed := newSimPeer("seed", n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), 6881, content, simScript{})
 				require.NoError(t, seed.arrive())
 				defer seed.stop()
 				tracker.add(seed.addr())
-				client := simClient(t, n.host("80.0.0.2", 0, 0, 10*time.Millisecond), tracker)
+				client := simClient(t, n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond), tracker)
 				d, err := content.Start(t.Context(), &Options{Client: client, Seed: c.seed, Storage: newSimStorage(content).open})
 				require.NoError(t, err)
 				<-d.Done()
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				var events []string
 				for _, a := range tracker.said() {
 					events = append(events, a.event)

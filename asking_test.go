@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -106,16 +107,16 @@ func TestAsking(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
-				us := n.host("80.0.0.1", 0, 0, 0)
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				us := n.NewHost("80.0.0.1", 0, 0, 0)
 				d := simStart(t.Context(), t, us, content, nil, nil, nil)
 				defer d.end(t)
-				after(time.Second)
-				s := speak(t, n.host("80.0.0.2", 0, 0, 0), content, us.addr(6881), speech{fast: c.fast})
+				simnet.Sleep(time.Second)
+				s := speak(t, n.NewHost("80.0.0.2", 0, 0, 0), content, us.Addr(6881), speech{fast: c.fast})
 				defer s.Close()
 				for k, turn := range c.turns {
 					s.say(turn.say)
-					after(turn.wait + time.Millisecond)
+					simnet.Sleep(turn.wait + time.Millisecond)
 					require.Equal(t, turn.hear, s.take(), "turn %d", k)
 					require.Equal(t, turn.over, s.hungUp(), "turn %d", k)
 				}
@@ -134,14 +135,14 @@ func TestAskingAnother(t *testing.T) {
 		"no message":    {0, 0, 0, 2, byte(wire.Choke), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
-				us := n.host("80.0.0.1", 0, 0, 0)
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				us := n.NewHost("80.0.0.1", 0, 0, 0)
 				d := simStart(t.Context(), t, us, content, nil, nil, nil)
 				defer d.end(t)
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				var both [2]*speaker
 				for k := range both {
-					both[k] = speak(t, n.host(fmt.Sprintf("80.0.0.%d", k+2), 0, 0, 0), content, us.addr(6881), speech{})
+					both[k] = speak(t, n.NewHost(fmt.Sprintf("80.0.0.%d", k+2), 0, 0, 0), content, us.Addr(6881), speech{})
 					defer both[k].Close()
 					has := set(2, k)
 					if k == 1 {
@@ -149,12 +150,12 @@ func TestAskingAnother(t *testing.T) {
 					}
 					both[k].say(wire.AppendBitfield(nil, has.AppendTo(nil)))
 					both[k].sayID(wire.Unchoke)
-					after(time.Millisecond)
+					simnet.Sleep(time.Millisecond)
 				}
 				require.Equal(t, []string{"interested", "request 0/0"}, both[0].take())
 				require.Equal(t, []string{"interested", "request 1/0"}, both[1].take())
 				both[0].say(say)
-				after(time.Millisecond)
+				simnet.Sleep(time.Millisecond)
 				require.Equal(t, []string{"request 0/0"}, both[1].take())
 			})
 		})
@@ -164,19 +165,19 @@ func TestAskingAnother(t *testing.T) {
 // Who was banned is not dealt with when it calls again, from whatever port.
 func TestBannedCallsAgain(t *testing.T) {
 	content := newSimContent(1, blockSize, 2*blockSize)
-	simulate(t, func(t *testing.T, n *simNet) {
-		us, them := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
 		d := simStart(t.Context(), t, us, content, nil, nil, nil)
 		defer d.end(t)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		for call := range 3 {
-			s := speak(t, them, content, us.addr(6881), speech{})
+			s := speak(t, them, content, us.Addr(6881), speech{})
 			defer s.Close()
-			after(time.Second)
+			simnet.Sleep(time.Second)
 			require.Equal(t, call > 0, s.hungUp())
 			s.say(wire.AppendBitfield(nil, []byte{0xc0}))
 			s.say(append(wire.AppendPieceHeader(wire.AppendSimple(nil, wire.Unchoke), 0, 0, blockSize), make([]byte, blockSize)...))
-			after(time.Second)
+			simnet.Sleep(time.Second)
 			require.True(t, s.hungUp())
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -14,12 +15,12 @@ import (
 func TestUploadingNeverBlocksReceiving(t *testing.T) {
 	for _, policy := range []EncryptionPolicy{DisableEncryption, RequireEncryption} {
 		t.Run(fmt.Sprintf("encryption %d", policy), func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimContent(1, 64<<10, 16<<20)
-				one, two := n.host("80.0.0.1", 1<<20, 0, 5*time.Millisecond), n.host("80.0.0.2", 1<<20, 0, 5*time.Millisecond)
+				one, two := n.NewHost("80.0.0.1", 1<<20, 0, 5*time.Millisecond), n.NewHost("80.0.0.2", 1<<20, 0, 5*time.Millisecond)
 				var all []*Download
-				for k, h := range []*simHost{one, two} {
-					h.buffer = 32 << 10
+				for k, h := range []*simnet.Host{one, two} {
+					h.Buffer = 32 << 10
 					c := simClient(t, h, nil)
 					c.Encryption = policy
 					st := newSimStorage(content)
@@ -27,7 +28,7 @@ func TestUploadingNeverBlocksReceiving(t *testing.T) {
 						st.written.Add(k*st.written.Len()/2 + i)
 					}
 					d, err := content.Start(t.Context(), &Options{
-						Client: c, Seed: true, Storage: st.open, Peers: []netip.AddrPort{one.addr(6881), two.addr(6881)},
+						Client: c, Seed: true, Storage: st.open, Peers: []netip.AddrPort{one.Addr(6881), two.Addr(6881)},
 					})
 					require.NoError(t, err)
 					all = append(all, d)
@@ -47,9 +48,9 @@ func TestUploadingNeverBlocksReceiving(t *testing.T) {
 
 // A peer that takes slowly what we send does not slow what it sends to us.
 func TestSlowTakerDoesNotSlowReceiving(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 16<<20)
-		us, them := n.host("80.0.0.1", 0, 0, 5*time.Millisecond), n.host("80.0.0.2", 2<<20, 64<<10, 5*time.Millisecond)
+		us, them := n.NewHost("80.0.0.1", 0, 0, 5*time.Millisecond), n.NewHost("80.0.0.2", 2<<20, 64<<10, 5*time.Millisecond)
 		st, other := newSimStorage(content), newSimStorage(content)
 		for i := range st.written.Len() / 2 {
 			st.written.Add(i)
@@ -57,7 +58,7 @@ func TestSlowTakerDoesNotSlowReceiving(t *testing.T) {
 		}
 		_, err := content.Start(t.Context(), &Options{Client: simClient(t, them, nil), Seed: true, Storage: other.open})
 		require.NoError(t, err)
-		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, nil), Seed: true, Storage: st.open, Peers: []netip.AddrPort{them.addr(6881)}})
+		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, nil), Seed: true, Storage: st.open, Peers: []netip.AddrPort{them.Addr(6881)}})
 		require.NoError(t, err)
 		began := time.Now()
 		<-d.Done()

@@ -12,14 +12,15 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
 // slowSeeds are n scripted peers that have everything and send a byte now and then, so that a download
 // keeps as many of them as it may.
-func slowSeeds(t *testing.T, n *simNet, net byte, count int, content *simContent) (addrs []netip.AddrPort) {
+func slowSeeds(t *testing.T, n *simnet.Network, net byte, count int, content *simContent) (addrs []netip.AddrPort) {
 	for k := range count {
-		p := newSimPeer("slow", n.host(fmt.Sprintf("81.%d.%d.1", net, k), 1000, 0, 0), 6881, content, simScript{fast: true})
+		p := newSimPeer("slow", n.NewHost(fmt.Sprintf("81.%d.%d.1", net, k), 1000, 0, 0), 6881, content, simScript{fast: true})
 		require.NoError(t, p.arrive())
 		t.Cleanup(p.stop)
 		addrs = append(addrs, p.addr())
@@ -36,33 +37,33 @@ func connected(all ...*Download) (each []int) {
 
 // Connections that others make count as well.
 func TestBudgetHoldsForIncoming(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
-		us := n.host("80.0.0.1", 0, 0, 0)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
 		c := simClient(t, us, nil)
 		c.MaxPeers = 10
 		d := simSeed(t, c, content)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		for k := range 20 {
-			s := speak(t, n.host(fmt.Sprintf("81.0.0.%d", k), 0, 0, 0), content, us.addr(6881), speech{fast: true})
+			s := speak(t, n.NewHost(fmt.Sprintf("81.0.0.%d", k), 0, 0, 0), content, us.Addr(6881), speech{fast: true})
 			s.sayID(wire.Interested)
 		}
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, []int{10}, connected(d))
 	})
 }
 
 // Who came first has no right to stay ahead: a download below its share gets it from those above theirs.
 func TestBudgetIsDealtFairly(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
-		c := simClient(t, n.host("80.0.0.1", 0, 0, 0), nil)
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), nil)
 		c.MaxPeers = 60
 		var all []*Download
 		for k := range byte(3) {
 			content := newSimContent(uint64(k+1), 64<<10, 16<<20)
 			all = append(all, simLeech(t, c, content, slowSeeds(t, n, k, 100, content)...))
 			for range 60 {
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				sum := 0
 				for _, k := range connected(all...) {
 					sum += k
@@ -74,7 +75,7 @@ func TestBudgetIsDealtFairly(t *testing.T) {
 			}
 		}
 		require.NoError(t, all[0].Close())
-		after(time.Minute)
+		simnet.Sleep(time.Minute)
 		require.Zero(t, connected(all[0])[0])
 		for _, n := range connected(all[1:]...) {
 			require.InDelta(t, 30, n, 8, "what it had goes to the others")
@@ -84,26 +85,26 @@ func TestBudgetIsDealtFairly(t *testing.T) {
 
 // A peer that neither side wants anything of makes room for another.
 func TestUselessPeersMakeRoom(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
-		us := n.host("80.0.0.1", 0, 0, 0)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
 		c := simClient(t, us, nil)
 		c.UploadLimit = rate.NewLimiter(blockSize, blockSize)
 		d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 5, Seed: true, Storage: newSimStorage(content).fill().open})
 		require.NoError(t, err)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		var useless []*speaker
 		for k := range 5 {
-			useless = append(useless, speak(t, n.host(fmt.Sprintf("81.0.0.%d", k), 0, 0, 0), content, us.addr(6881), speech{fast: true}))
+			useless = append(useless, speak(t, n.NewHost(fmt.Sprintf("81.0.0.%d", k), 0, 0, 0), content, us.Addr(6881), speech{fast: true}))
 		}
-		after(time.Second)
-		first := simLeech(t, simClient(t, n.host("82.0.0.1", 0, 0, 0), nil), content, us.addr(6881))
-		after(time.Second)
+		simnet.Sleep(time.Second)
+		first := simLeech(t, simClient(t, n.NewHost("82.0.0.1", 0, 0, 0), nil), content, us.Addr(6881))
+		simnet.Sleep(time.Second)
 		require.Empty(t, first.Stats().Peers, "each is given a minute to show what it wants")
 		require.NoError(t, first.Close())
-		after(time.Minute)
-		second := simLeech(t, simClient(t, n.host("82.0.0.2", 0, 0, 0), nil), content, us.addr(6881))
-		after(10 * time.Second)
+		simnet.Sleep(time.Minute)
+		second := simLeech(t, simClient(t, n.NewHost("82.0.0.2", 0, 0, 0), nil), content, us.Addr(6881))
+		simnet.Sleep(10 * time.Second)
 		require.True(t, second.Stats().Complete)
 		require.LessOrEqual(t, len(d.Stats().Peers), 5)
 		hungUp := 0

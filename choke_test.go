@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -368,30 +369,30 @@ func TestDebts(t *testing.T) {
 
 // A free rider that calls again is known, though not at another address.
 func TestFreeRiderCallsAgain(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 512*blockSize)
-		us := n.host("80.0.0.1", 0, 0, 0)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
 		store := newSimStorage(content)
 		for i := range uint32(256) {
 			store.written.Add(int(i))
 		}
 		_, err := content.Start(t.Context(), &Options{Client: simClient(t, us, nil), Storage: store.open})
 		require.NoError(t, err)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		for k, want := range []bool{true, false, false, true} {
-			s := speak(t, n.host(fmt.Sprintf("81.0.0.%d", k/3), 0, 0, 0), content, us.addr(6881), speech{fast: true})
+			s := speak(t, n.NewHost(fmt.Sprintf("81.0.0.%d", k/3), 0, 0, 0), content, us.Addr(6881), speech{fast: true})
 			s.sayID(wire.HaveNone)
 			s.say(wire.AppendHave(nil, 300)) // which we lack, and will not get
 			s.sayID(wire.Interested)
-			after(2 * chokeRound)
+			simnet.Sleep(2 * chokeRound)
 			require.Equal(t, want, slices.Contains(s.take(), "unchoke"), "call %d", k)
 			for i := range uint32(200) {
 				s.ask(i)
 			}
-			after(2 * chokeRound)
+			simnet.Sleep(2 * chokeRound)
 			require.Equal(t, want, slices.Contains(s.take(), "choke"), "call %d", k)
 			s.Close()
-			after(time.Second)
+			simnet.Sleep(time.Second)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -15,18 +16,18 @@ import (
 // A client that is told of its own address calls it once, and never again.
 func TestOwnAddressIsCalledOnce(t *testing.T) {
 	for _, policy := range []EncryptionPolicy{PreferEncryption, RequireEncryption, DisableEncryption} {
-		simulate(t, func(t *testing.T, n *simNet) {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			content := newSimContent(1, 16<<10, 256<<10)
-			us := n.host("80.0.0.1", 0, 0, 0)
+			us := n.NewHost("80.0.0.1", 0, 0, 0)
 			c := simClient(t, us, nil)
 			c.Encryption = policy
 			calls := 0
 			c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 				calls++
-				return us.dial(ctx, network, addr)
+				return us.Dial(ctx, network, addr)
 			}
 			simLeech(t, c, content, netip.MustParseAddrPort("80.0.0.1:6881"))
-			after(10 * time.Minute)
+			simnet.Sleep(10 * time.Minute)
 			require.Equal(t, 1, calls, policy)
 		})
 	}
@@ -35,8 +36,8 @@ func TestOwnAddressIsCalledOnce(t *testing.T) {
 // What a client shows of itself in one swarm says nothing of the others that it is in, and it stays silent on torrents
 // that it does not have.
 func TestIdentityIsOfOneTorrent(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
-		us, other := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		us, other := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
 		one, two, none := newSimContent(1, 16<<10, 64<<10), newSimContent(2, 16<<10, 64<<10), newSimContent(3, 16<<10, 64<<10)
 		c := simClient(t, us, nil)
 		first := simSeed(t, c, one)
@@ -44,7 +45,7 @@ func TestIdentityIsOfOneTorrent(t *testing.T) {
 
 		// answer is what the client says to a handshake for an info hash.
 		answer := func(h Hash, id [20]byte) []byte {
-			conn, err := other.dial(t.Context(), "tcp", "80.0.0.1:6881")
+			conn, err := other.Dial(t.Context(), "tcp", "80.0.0.1:6881")
 			require.NoError(t, err)
 			defer conn.Close()
 			conn.Write((&wire.Handshake{InfoHash: h, PeerID: id}).Append(nil))

@@ -6,33 +6,34 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
 // A client that has all the peers it may have looks for another once a second: here the clock would stand
 // still if it looked all the time.
 func TestClientMaxPeers(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20)
 		var peers []*simPeer
 		var addrs []netip.AddrPort
 		for k := range 5 {
-			p := newSimPeer("silent", n.host(fmt.Sprintf("80.0.%d.1", k), 0, 0, 0), 6881, content, simScript{never: unchokes})
+			p := newSimPeer("silent", n.NewHost(fmt.Sprintf("80.0.%d.1", k), 0, 0, 0), 6881, content, simScript{never: unchokes})
 			require.NoError(t, p.arrive())
 			defer p.stop()
 			peers, addrs = append(peers, p), append(addrs, p.addr())
 		}
-		client := simClient(t, n.host("81.0.0.1", 0, 0, 0), nil)
+		client := simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil)
 		client.MaxPeers = 2
 		d := simLeech(t, client, content, addrs...)
-		after(10 * time.Second)
+		simnet.Sleep(10 * time.Second)
 		require.Len(t, d.Stats().Peers, 2)
 		for _, p := range peers {
 			if connectedTo(d, p.addr()) {
 				p.depart()
 			}
 		}
-		after(3 * time.Second)
+		simnet.Sleep(3 * time.Second)
 		require.Len(t, d.Stats().Peers, 2, "others take their place")
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -27,11 +28,11 @@ func TestPeerNamedWhileItIsConnected(t *testing.T) {
 		{"lower, says elsewhere", "-AA", 77}, {"higher, says elsewhere", "-ZZ", 77},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimContent(1, blockSize, 4*blockSize)
-				us, them := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+				us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
 				d := simLeech(t, simClient(t, us, nil), content)
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte(fmt.Appendf(nil, "%-20s", c.id))}
 				hello.SetExtended()
 				ours := wire.ExtHandshake{P: c.port}
@@ -47,7 +48,7 @@ func TestPeerNamedWhileItIsConnected(t *testing.T) {
 					io.Copy(io.Discard, conn)
 					conn.Close()
 				}
-				l, err := them.listen("tcp", ":6881")
+				l, err := them.Listen("tcp", ":6881")
 				require.NoError(t, err)
 				go func() {
 					for {
@@ -58,12 +59,12 @@ func TestPeerNamedWhileItIsConnected(t *testing.T) {
 						time.AfterFunc(time.Second, func() { talk(conn) }) // meanwhile the one that they made arrives
 					}
 				}()
-				d.foundPeers("http://tracker.sim/", []netip.AddrPort{them.addr(6881)})
-				conn, err := them.dial(t.Context(), "tcp", us.addr(6881).String())
+				d.foundPeers("http://tracker.sim/", []netip.AddrPort{them.Addr(6881)})
+				conn, err := them.Dial(t.Context(), "tcp", us.Addr(6881).String())
 				require.NoError(t, err)
 				go talk(conn)
 				for range 9 { // later it is of no use
-					after(time.Minute)
+					simnet.Sleep(time.Minute)
 					mu.Lock()
 					for _, conn := range conns {
 						conn.Write(wire.AppendKeepAlive(nil))

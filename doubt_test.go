@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -58,40 +59,40 @@ func (s *badStorage) fail(n int) {
 type badRig struct {
 	content  *simContent
 	store    *badStorage
-	us       *simHost
+	us       *simnet.Host
 	seed     *Download
 	new, old *speaker
 }
 
-func newBadRig(t *testing.T, n *simNet) *badRig {
+func newBadRig(t *testing.T, n *simnet.Network) *badRig {
 	content := newSimContent(1, 2*blockSize, 16*blockSize)
 	r := &badRig{
-		content: content, us: n.host("80.0.0.1", 0, 0, 0),
+		content: content, us: n.NewHost("80.0.0.1", 0, 0, 0),
 		store: &badStorage{simStorage: newSimStorage(content).fill(), piece: 3},
 	}
 	var err error
 	r.seed, err = content.Start(t.Context(), &Options{Client: simClient(t, r.us, nil), Seed: true, Storage: r.store.open})
 	require.NoError(t, err)
 	<-r.seed.Done()
-	after(time.Second)
-	r.new = speak(t, n.host("80.0.0.2", 0, 0, 0), content, r.us.addr(6881), speech{fast: true, extended: true})
+	simnet.Sleep(time.Second)
+	r.new = speak(t, n.NewHost("80.0.0.2", 0, 0, 0), content, r.us.Addr(6881), speech{fast: true, extended: true})
 	r.new.sayHello(wire.ExtHandshake{M: map[string]int{"lt_donthave": 9}})
-	r.old = speak(t, n.host("80.0.0.3", 0, 0, 0), content, r.us.addr(6881), speech{})
+	r.old = speak(t, n.NewHost("80.0.0.3", 0, 0, 0), content, r.us.Addr(6881), speech{})
 	for _, s := range []*speaker{r.new, r.old} {
 		s.sayID(wire.Interested)
 	}
-	after(time.Second)
+	simnet.Sleep(time.Second)
 	r.new.take()
 	r.old.take()
 	return r
 }
 
 func TestDiskThatFailsUnderAnUpload(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		r := newBadRig(t, n)
 		r.store.fail(1)
 		r.new.ask(2, 3, 4)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.ElementsMatch(t, []string{
 			"piece 2/0",
 			`extended 9 "\x00\x00\x00\x03"`, // it is not held any more
@@ -105,18 +106,18 @@ func TestDiskThatFailsUnderAnUpload(t *testing.T) {
 		require.Equal(t, 8, st.PiecesVerified)
 
 		r.old.ask(3)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, []string{"have 3", "piece 3/0"}, r.old.take())
 	})
 }
 
 // What cannot be read even when it is hashed anew is fetched anew from somebody who has it.
 func TestDiskWithABadSector(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		r := newBadRig(t, n)
 		r.store.fail(-1)
 		r.new.ask(3)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		said := r.new.take()
 		require.Len(t, said, 3)
 		require.Subset(t, said, []string{`extended 9 "\x00\x00\x00\x03"`, "reject 3/0"}, "and that we are not upload only")
@@ -124,16 +125,16 @@ func TestDiskWithABadSector(t *testing.T) {
 		require.Equal(t, 7, st.PiecesVerified)
 		require.False(t, st.Complete)
 		r.old.ask(3, 4)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, []string{"piece 4/0"}, r.old.take(), "without BEP 6 it is not told")
 
-		other := n.host("80.0.0.4", 0, 0, 0)
-		simSeed(t, simClient(t, other, nil), r.content, r.us.addr(6881))
-		after(5 * time.Second)
+		other := n.NewHost("80.0.0.4", 0, 0, 0)
+		simSeed(t, simClient(t, other, nil), r.content, r.us.Addr(6881))
+		simnet.Sleep(5 * time.Second)
 		require.True(t, r.seed.Stats().Complete)
 		require.Contains(t, r.new.take(), "have 3")
 		r.new.ask(3)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, []string{"piece 3/0"}, r.new.take())
 	})
 }
@@ -141,16 +142,16 @@ func TestDiskWithABadSector(t *testing.T) {
 // A disk that cannot be read even after it was written ends the download, rather than that a piece is
 // fetched for ever.
 func TestDiskBeyondRepair(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		r := newBadRig(t, n)
 		r.store.fail(-1)
 		r.store.beyond = true
-		simSeed(t, simClient(t, n.host("80.0.0.4", 0, 0, 0), nil), r.content, r.us.addr(6881))
+		simSeed(t, simClient(t, n.NewHost("80.0.0.4", 0, 0, 0), nil), r.content, r.us.Addr(6881))
 		r.new.ask(3)
-		after(5 * time.Second)
+		simnet.Sleep(5 * time.Second)
 		require.Contains(t, r.new.take(), "have 3")
 		r.new.ask(3)
-		after(5 * time.Second)
+		simnet.Sleep(5 * time.Second)
 		require.True(t, r.new.hungUp())
 		require.True(t, r.seed.ended())
 	})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -21,14 +22,14 @@ func (s *speaker) lastHello() (h wire.ExtHandshake, ok bool) {
 }
 
 func TestExtensionHandshake(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 600*blockSize)
-		us, them := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+		us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
 		d := simLeech(t, simClient(t, us, nil), content)
-		after(time.Second)
-		s := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		simnet.Sleep(time.Second)
+		s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
 		s.sayID(wire.HaveAll)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		h, ok := s.lastHello()
 		require.True(t, ok)
 		require.Equal(t, clientName, h.V)
@@ -40,17 +41,17 @@ func TestExtensionHandshake(t *testing.T) {
 
 		s.sayHello(wire.ExtHandshake{V: "X \x1b[1m1", ReqQ: 3, P: 77, YourIP: []byte{80, 0, 0, 9}})
 		s.sayID(wire.Unchoke)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Len(t, s.requests(), 3, "as many as it takes")
 		p := d.Stats().Peers[0]
 		require.Equal(t, "X  [1m1", p.Client, "fit for a terminal")
 		require.Equal(t, 1, d.Stats().Known, "where it listens")
 		d.mu.Lock()
-		require.True(t, d.cand.all[them.addr(77)] != nil)
+		require.True(t, d.cand.all[them.Addr(77)] != nil)
 		require.Equal(t, "80.0.0.9:6881", d.cand.external[0].String())
 		d.mu.Unlock()
 		s.sayHello(wire.ExtHandshake{YourIP: []byte{80, 0, 0, 10}})
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		d.mu.Lock()
 		external := d.cand.external[0].String()
 		d.mu.Unlock()
@@ -60,29 +61,29 @@ func TestExtensionHandshake(t *testing.T) {
 
 // A peer that names one port after another fills the list with none but itself.
 func TestListeningPortIsTakenOnce(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
-		us, them := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+		us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
 		d := simLeech(t, simClient(t, us, nil), content)
-		after(time.Second)
-		s := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		simnet.Sleep(time.Second)
+		s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
 		s.sayID(wire.HaveNone)
 		for port := range 5000 {
 			s.sayHello(wire.ExtHandshake{P: port + 1})
 		}
-		after(10 * time.Second)
+		simnet.Sleep(10 * time.Second)
 		require.Equal(t, 1, d.Stats().Known)
 	})
 }
 
 // Who asks for all of a long info dictionary at once gets what there is room for, the rest when it asks again.
 func TestMetadataAskedForAtOnce(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimResolvable(t, 250_000, false)
-		us, them := n.host("80.0.0.1", 1e6, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+		us, them := n.NewHost("80.0.0.1", 1e6, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
 		simLeech(t, simClient(t, us, nil), content) // which has it as well, and no content to check
-		after(time.Second)
-		s := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		simnet.Sleep(time.Second)
+		s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
 		s.sayID(wire.HaveNone)
 		s.sayHello(wire.ExtHandshake{M: map[string]int{"ut_metadata": 9}})
 		var missing []int
@@ -95,7 +96,7 @@ func TestMetadataAskedForAtOnce(t *testing.T) {
 				m := wire.MetadataMessage{Type: wire.MetadataRequest, Piece: i}
 				s.say(wire.AppendExtended(nil, extMetadata, m.Append(nil)))
 			}
-			after(5 * time.Second)
+			simnet.Sleep(5 * time.Second)
 			require.False(t, s.hungUp())
 			for _, w := range s.take() {
 				var i int
@@ -109,41 +110,41 @@ func TestMetadataAskedForAtOnce(t *testing.T) {
 
 // A peer may say that it lost a piece, and is told of those that we lose (BEP 54).
 func TestDontHave(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 2*blockSize)
-		us, them := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0)
+		us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
 		d := simLeech(t, simClient(t, us, nil), content)
-		after(time.Second)
-		s := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		simnet.Sleep(time.Second)
+		s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
 		s.say(wire.AppendAllowedFast(wire.AppendSimple(nil, wire.HaveAll), 1))
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, []string{"request 1/0"}, s.requests())
 		s.say(wire.AppendDontHave(nil, extDontHave, 1))
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, 1, d.Stats().Peers[0].Pieces)
 		require.Zero(t, d.Stats().Peers[0].Requests, "what was asked of it may be asked of others")
 		s.take()
 		s.say(wire.AppendDontHave(nil, extDontHave, 0))
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, []string{"not interested"}, s.take())
 		s.say(wire.AppendHave(nil, 1))
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, []string{"interested", "request 1/0"}, s.take(), "it has it again")
 		s.say(wire.AppendDontHave(nil, extDontHave, 2))
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.True(t, s.hungUp(), "there is no such piece")
 	})
 }
 
 // Who has all that it wants, and not everything, is a partial seed (BEP 21).
 func TestPartialSeed(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		const half = 8 * blockSize
 		content := newSimContent(1, blockSize, half, half)
 		content.trackers = [][]string{{"http://tracker.sim/announce"}}
 		tracker := newSimTracker(1)
 		tracker.interval = 5 * time.Minute
-		us, them, other := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0), n.host("80.0.0.3", blockSize, 0, 0)
+		us, them, other := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0), n.NewHost("80.0.0.3", blockSize, 0, 0)
 		simSeed(t, simClient(t, other, newSimTracker(2)), content)
 		first := func(f File) Priority {
 			if f.index == 0 {
@@ -151,43 +152,43 @@ func TestPartialSeed(t *testing.T) {
 			}
 			return Skip
 		}
-		tracker.add(other.addr(6881))
+		tracker.add(other.Addr(6881))
 		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, tracker), Seed: true, Select: first, Storage: newSimStorage(content).open})
 		require.NoError(t, err)
-		after(time.Second)
-		s := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+		simnet.Sleep(time.Second)
+		s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
 		s.sayID(wire.HaveNone)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		h, ok := s.lastHello()
 		require.True(t, ok && !*h.UploadOnly)
-		after(time.Minute)
+		simnet.Sleep(time.Minute)
 		require.True(t, d.Stats().Complete)
 		h, ok = s.lastHello()
 		require.True(t, ok && *h.UploadOnly, "it is said once it is so")
-		late := speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
-		after(time.Second)
+		late := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
+		simnet.Sleep(time.Second)
 		h, ok = late.lastHello()
 		require.True(t, ok && *h.UploadOnly, "and at once to who comes later")
 		require.Len(t, d.Stats().Peers, 2, "the seed has nothing more for us")
 		late.sayHello(wire.ExtHandshake{UploadOnly: new(true)})
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.True(t, late.hungUp(), "neither side wants anything")
 
 		tracker.forget()
-		after(20 * time.Minute)
+		simnet.Sleep(20 * time.Minute)
 		for _, a := range tracker.said() {
 			require.Equal(t, "paused", a.event)
 		}
 		require.NotEmpty(t, tracker.said())
 
-		tracker.remove(other.addr(6881)) // the tracker is of no help
-		s = speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
-		after(time.Second)
+		tracker.remove(other.Addr(6881)) // the tracker is of no help
+		s = speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
+		simnet.Sleep(time.Second)
 		d.Select(nil)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		h, ok = s.lastHello()
 		require.True(t, ok && !*h.UploadOnly, "now we want something")
-		after(15 * time.Second)
+		simnet.Sleep(15 * time.Second)
 		require.True(t, d.Stats().Complete, "of the seed that had nothing more for us")
 		require.EqualValues(t, 2*half, d.Stats().Verified)
 	})
@@ -195,15 +196,15 @@ func TestPartialSeed(t *testing.T) {
 
 // A partial seed that nobody is connected to does not wait for its next announce to find peers for more.
 func TestWiderChoiceAsksTrackers(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		const half = 8 * blockSize
 		content := newSimContent(1, blockSize, half, half)
 		content.trackers = [][]string{{"http://tracker.sim/announce"}}
 		tracker := newSimTracker(1)
-		us, early, late := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0), n.host("80.0.0.3", 0, 0, 0)
+		us, early, late := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0), n.NewHost("80.0.0.3", 0, 0, 0)
 		seed := simClient(t, early, newSimTracker(2))
 		simSeed(t, seed, content)
-		tracker.add(early.addr(6881))
+		tracker.add(early.Addr(6881))
 		first := func(f File) Priority {
 			if f.index == 0 {
 				return Normal
@@ -212,39 +213,39 @@ func TestWiderChoiceAsksTrackers(t *testing.T) {
 		}
 		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, tracker), Seed: true, Select: first, Storage: newSimStorage(content).open})
 		require.NoError(t, err)
-		after(10 * time.Second)
+		simnet.Sleep(10 * time.Second)
 		require.True(t, d.Stats().Complete)
 
 		seed.Close()
 		simSeed(t, simClient(t, late, newSimTracker(2)), content)
-		tracker.remove(early.addr(6881))
-		tracker.add(late.addr(6881))
-		after(hungryInterval)
+		tracker.remove(early.Addr(6881))
+		tracker.add(late.Addr(6881))
+		simnet.Sleep(hungryInterval)
 		d.Select(nil)
-		after(10 * time.Second)
+		simnet.Sleep(10 * time.Second)
 		require.True(t, d.Stats().Complete)
 	})
 }
 
 // Who wants nothing is worth nothing to a partial seed, until it says otherwise.
 func TestUploadOnlyTakenBack(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
-		us, them, other := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0), n.host("80.0.0.3", 0, 0, 0)
+		us, them, other := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0), n.NewHost("80.0.0.3", 0, 0, 0)
 		d := simLeech(t, simClient(t, us, nil), content)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		var fickle, firm *speaker
 		for _, s := range []**speaker{&fickle, &firm} {
-			*s = speak(t, them, content, us.addr(6881), speech{fast: true, extended: true})
+			*s = speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
 			(*s).sayID(wire.HaveNone)
 			(*s).sayHello(wire.ExtHandshake{UploadOnly: new(true)})
 		}
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		fickle.sayHello(wire.ExtHandshake{UploadOnly: new(false)})
 		firm.sayHello(wire.ExtHandshake{V: "X"})
-		after(time.Second)
-		simSeed(t, simClient(t, other, nil), content, us.addr(6881))
-		after(10 * time.Second)
+		simnet.Sleep(time.Second)
+		simSeed(t, simClient(t, other, nil), content, us.Addr(6881))
+		simnet.Sleep(10 * time.Second)
 		require.True(t, d.Stats().Complete)
 		require.False(t, fickle.hungUp())
 		require.True(t, firm.hungUp())

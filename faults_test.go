@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -16,34 +17,36 @@ import (
 // in eight seconds.
 type faultRig struct {
 	t       *testing.T
-	net     *simNet
+	net     *simnet.Network
 	content *simContent
 	us      netip.AddrPort
 	seed    *Download
 	hosts   int
 }
 
-func newFaultRig(t *testing.T, n *simNet, encrypt bool) *faultRig {
+func newFaultRig(t *testing.T, n *simnet.Network, encrypt bool) *faultRig {
 	r := &faultRig{t: t, net: n, content: newSimContent(1, 64<<10, 8<<20)}
-	us := n.host("80.0.0.1", 1<<20, 0, time.Millisecond)
-	r.us = us.addr(6881)
+	us := n.NewHost("80.0.0.1", 1<<20, 0, time.Millisecond)
+	r.us = us.Addr(6881)
 	c := simClient(t, us, nil)
 	if encrypt {
 		c.Encryption = PreferEncryption
 	}
 	r.seed = simSeed(t, c, r.content)
-	after(time.Second)
+	simnet.Sleep(time.Second)
 	return r
 }
 
 // host is another machine somewhere.
-func (r *faultRig) host() *simHost {
+func (r *faultRig) host() *simnet.Host {
 	r.hosts++
-	return r.net.host(fmt.Sprintf("81.%d.%d.1", r.hosts/250, r.hosts%250), 0, 0, 0)
+	return r.net.NewHost(fmt.Sprintf("81.%d.%d.1", r.hosts/250, r.hosts%250), 0, 0, 0)
 }
 
 // speak is a connection that makes a handshake.
-func (r *faultRig) speak(h *simHost, can speech) *speaker { return speak(r.t, h, r.content, r.us, can) }
+func (r *faultRig) speak(h *simnet.Host, can speech) *speaker {
+	return speak(r.t, h, r.content, r.us, can)
+}
 
 // honest lets a peer of good faith fetch everything, and returns how long it takes.
 func (r *faultRig) honest() time.Duration {
@@ -57,10 +60,10 @@ func (r *faultRig) honest() time.Duration {
 }
 
 // mute is a connection that sends the given bytes, and none of the protocol.
-func (r *faultRig) mute(h *simHost, b []byte) *speaker {
-	conn, err := h.dial(r.t.Context(), "tcp", r.us.String())
+func (r *faultRig) mute(h *simnet.Host, b []byte) *speaker {
+	conn, err := h.Dial(r.t.Context(), "tcp", r.us.String())
 	require.NoError(r.t, err)
-	s := &speaker{simConn: conn.(*simConn), t: r.t, content: r.content}
+	s := &speaker{Conn: conn.(*simnet.Conn), t: r.t, content: r.content}
 	s.say(b)
 	go func() {
 		io.Copy(io.Discard, s)
@@ -161,9 +164,9 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 					s := r.speak(h, speech{fast: true})
 					s.sayID(wire.Interested)
 					all = append(all, s)
-					after(50 * time.Millisecond)
+					simnet.Sleep(50 * time.Millisecond)
 				}
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				require.Equal(r.t, maxPerAddress, stillOpen(all))
 				return all
 			},
@@ -227,7 +230,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				r := newFaultRig(t, n, tt.encrypt)
 				var all []*speaker
 				if tt.attack != nil {
@@ -238,7 +241,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 				t.Logf("%v", took)
 				require.LessOrEqual(t, took, tt.most)
 				if tt.gone > 0 {
-					after(time.Until(began.Add(tt.gone)))
+					simnet.Sleep(time.Until(began.Add(tt.gone)))
 					for _, s := range all {
 						require.True(t, s.hungUp())
 					}
@@ -255,33 +258,33 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 func TestAskingForWhatWeLack(t *testing.T) {
 	for _, fast := range []bool{true, false} {
 		t.Run(fmt.Sprintf("fast=%t", fast), func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimContent(1, blockSize, 8*blockSize)
-				us := n.host("80.0.0.1", 0, 0, 0)
+				us := n.NewHost("80.0.0.1", 0, 0, 0)
 				store := newSimStorage(content)
 				store.written.Add(0)
 				d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, nil), Storage: store.open})
 				require.NoError(t, err)
-				after(time.Second)
-				s := speak(t, n.host("80.0.1.1", 0, 0, 0), content, us.addr(6881), speech{fast: fast})
+				simnet.Sleep(time.Second)
+				s := speak(t, n.NewHost("80.0.1.1", 0, 0, 0), content, us.Addr(6881), speech{fast: fast})
 				s.sayID(wire.Interested)
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				s.take()
 				for k := range maxDenied {
 					s.ask(1 + uint32(k%7))
 					if k%100 == 0 {
-						after(time.Second)
+						simnet.Sleep(time.Second)
 						s.ask(0)
-						after(time.Second)
+						simnet.Sleep(time.Second)
 						require.Contains(t, s.take(), "piece 0/0", "what we have it gets")
 					}
 				}
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				require.False(t, s.hungUp())
 				for range 50 {
 					s.ask(1)
 				}
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				require.True(t, s.hungUp())
 				require.Empty(t, d.Stats().Peers)
 			})
@@ -308,22 +311,22 @@ func TestConnectionsFromOneAddress(t *testing.T) {
 		"fd00::2":     {maxGreetings, defaultMaxPeers},
 	} {
 		t.Run(ip, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				r := newFaultRig(t, n, false)
-				h := n.host(ip, 0, 0, 0)
+				h := n.NewHost(ip, 0, 0, 0)
 				var mute, all []*speaker
 				for range maxGreetings + 10 {
 					mute = append(mute, r.mute(h, nil))
 				}
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				require.Equal(t, want.greeting, stillOpen(mute))
-				after(handshakeTimeout)
+				simnet.Sleep(handshakeTimeout)
 				require.Zero(t, stillOpen(mute))
 				for range defaultMaxPeers + 10 {
 					all = append(all, r.speak(h, speech{fast: true}))
-					after(10 * time.Millisecond)
+					simnet.Sleep(10 * time.Millisecond)
 				}
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				require.Equal(t, want.peers, stillOpen(all))
 				require.Len(t, r.seed.Stats().Peers, want.peers)
 			})

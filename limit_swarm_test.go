@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -142,10 +143,10 @@ func TestLimitTable(t *testing.T) {
 					t.Skip("takes some seconds, and minutes under the race detector")
 				}
 				t.Parallel()
-				simulate(t, func(t *testing.T, n *simNet) {
+				simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 					got := row.measure(t, func(k int) (*Client, func() netip.AddrPort) {
-						h := n.host(fmt.Sprintf("80.0.0.%d", k+1), 0, 0, 5*time.Millisecond) // one /24, so that a choke stops them
-						return simClient(t, h, nil), func() netip.AddrPort { return h.addr(6881) }
+						h := n.NewHost(fmt.Sprintf("80.0.0.%d", k+1), 0, 0, 5*time.Millisecond) // one /24, so that a choke stops them
+						return simClient(t, h, nil), func() netip.AddrPort { return h.Addr(6881) }
 					})
 					table[k] = row.result(got)
 					require.InEpsilon(t, float64(row.limit), got, 0.05)
@@ -215,18 +216,18 @@ func rates(all ...*Download) (sum float64, each []float64) {
 // change at any time.
 func TestLimitShared(t *testing.T) {
 	t.Parallel()
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		lim := rate.NewLimiter(1<<20, 4<<10)
 		own := rate.NewLimiter(128<<10, 4<<10)
-		first, second := n.host("80.0.0.1", 0, 0, 5*time.Millisecond), n.host("80.0.0.2", 0, 0, 5*time.Millisecond)
+		first, second := n.NewHost("80.0.0.1", 0, 0, 5*time.Millisecond), n.NewHost("80.0.0.2", 0, 0, 5*time.Millisecond)
 		a, b := simClient(t, first, nil), simClient(t, second, nil)
 		a.DownloadLimit, b.DownloadLimit = lim, lim
 		var all []*Download
 		for k, c := range []*Client{a, a, b, b} {
 			content := newSimRepeating(uint64(k+1), 256<<10, 256<<20)
-			h := n.host(fmt.Sprintf("81.0.%d.1", k), 0, 0, 5*time.Millisecond)
+			h := n.NewHost(fmt.Sprintf("81.0.%d.1", k), 0, 0, 5*time.Millisecond)
 			simSeed(t, simClient(t, h, nil), content)
-			o := &Options{Client: c, Peers: []netip.AddrPort{h.addr(6881)}, Storage: newSimStorage(content).open}
+			o := &Options{Client: c, Peers: []netip.AddrPort{h.Addr(6881)}, Storage: newSimStorage(content).open}
 			if k == 3 {
 				o.DownloadLimit = own
 			}
@@ -234,7 +235,7 @@ func TestLimitShared(t *testing.T) {
 			require.NoError(t, err)
 			all = append(all, d)
 		}
-		after(3 * time.Second)
+		simnet.Sleep(3 * time.Second)
 		sum, each := rates(all...)
 		require.InEpsilon(t, 1<<20, sum, 0.05)
 		require.InEpsilon(t, 128<<10, each[3], 0.05)
@@ -257,9 +258,9 @@ func TestLimitShared(t *testing.T) {
 
 // A limit that is used up starves neither handshakes nor messages.
 func TestLimitLeavesMessagesAlone(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 64*blockSize)
-		us := n.host("80.0.0.1", 0, 0, 0)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
 		c := simClient(t, us, nil)
 		c.UploadLimit, c.DownloadLimit = drained(1000, 1000), drained(1000, 1000)
 		store := newSimStorage(content)
@@ -268,19 +269,19 @@ func TestLimitLeavesMessagesAlone(t *testing.T) {
 		}
 		d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Storage: store.open})
 		require.NoError(t, err)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		for k := range 4 {
-			s := speak(t, n.host(fmt.Sprintf("80.0.1.%d", k), 0, 0, 0), content, us.addr(6881), speech{fast: true})
+			s := speak(t, n.NewHost(fmt.Sprintf("80.0.1.%d", k), 0, 0, 0), content, us.Addr(6881), speech{fast: true})
 			s.sayID(wire.HaveAll)
 			s.sayID(wire.Interested)
 			s.sayID(wire.Unchoke)
-			after(100 * time.Millisecond)
+			simnet.Sleep(100 * time.Millisecond)
 			require.Subset(t, s.take(), []string{"bitfield", "interested", "unchoke"})
 			s.ask(0, 1, 2, 63)
-			after(100 * time.Millisecond)
+			simnet.Sleep(100 * time.Millisecond)
 			require.Equal(t, []string{"reject 63/0"}, s.take())
 			s.say(wire.AppendCancel(nil, 2, 0, blockSize))
-			after(100 * time.Millisecond)
+			simnet.Sleep(100 * time.Millisecond)
 			require.Equal(t, []string{"reject 2/0"}, s.take())
 		}
 		require.Less(t, d.Stats().Uploaded, int64(2*blockSize))
@@ -289,11 +290,11 @@ func TestLimitLeavesMessagesAlone(t *testing.T) {
 
 // Time that a writer spends waiting for its peer to read earns a limit nothing twice.
 func TestLimitWithPeersThatReadSlowly(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		const limit, window = 16 << 10, 100 * time.Second
 		content := newSimContent(1, blockSize, 512*blockSize)
-		us := n.host("80.0.0.1", 0, 0, 0)
-		us.buffer = 1 << 10
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		us.Buffer = 1 << 10
 		c := simClient(t, us, nil)
 		c.UploadLimit = rate.NewLimiter(limit, 1<<20)
 		store := newSimStorage(content)
@@ -302,16 +303,16 @@ func TestLimitWithPeersThatReadSlowly(t *testing.T) {
 		}
 		d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Storage: store.open})
 		require.NoError(t, err)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		join := func(k int, down float64) *speaker {
-			s := speak(t, n.host(fmt.Sprintf("80.0.1.%d", k), 0, down, 0), content, us.addr(6881), speech{fast: true})
+			s := speak(t, n.NewHost(fmt.Sprintf("80.0.1.%d", k), 0, down, 0), content, us.Addr(6881), speech{fast: true})
 			s.sayID(wire.HaveNone)
 			s.sayID(wire.Interested)
 			return s
 		}
 		fast := join(1, 0)
 		slow := []*speaker{join(2, 400), join(3, 400), join(4, 400)}
-		after(15 * time.Second)
+		simnet.Sleep(15 * time.Second)
 		require.True(t, c.UploadLimit.AllowN(time.Now(), 1<<20))
 		for i := range uint32(400) {
 			fast.ask(1 + i)
@@ -321,14 +322,14 @@ func TestLimitWithPeersThatReadSlowly(t *testing.T) {
 			s.ask(uint32(500 + k))
 		}
 		before := d.Stats().Uploaded
-		after(window)
+		simnet.Sleep(window)
 		require.InEpsilon(t, limit, float64(d.Stats().Uploaded-before)/window.Seconds(), 0.05)
 	})
 }
 
 // What a choke takes back costs a download limit nothing: others are asked for as much.
 func TestLimitForgetsWhatIsChoked(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		const limit = 200e3
 		m := &simMeeting{net: n, content: newSimContent(1, 64<<10, 4<<20)}
 		defer m.end(t)

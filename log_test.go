@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -30,22 +31,22 @@ func (h *askingHandler) Handle(_ context.Context, r slog.Record) error {
 }
 
 func TestLoggerMayAskForStats(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 10*blockSize)
-		us, them, liar := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.0.2", 0, 0, 0), n.host("80.0.0.3", 0, 0, 0)
+		us, them, liar := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0), n.NewHost("80.0.0.3", 0, 0, 0)
 		client := simClient(t, us, nil)
 		asks := &askingHandler{client, make(chan string, 1000)}
 		client.Logger = slog.New(asks)
 		d := simLeech(t, client, content)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 
-		s := speak(t, liar, content, us.addr(6881), speech{})
+		s := speak(t, liar, content, us.Addr(6881), speech{})
 		s.say(wire.AppendBitfield(nil, []byte{0xFF, 0xC0}))
 		s.sayID(wire.Unchoke)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		s.say(append(wire.AppendPieceHeader(nil, 0, 0, blockSize), make([]byte, blockSize)...))
-		after(time.Second)
-		simSeed(t, simClient(t, them, nil), content, us.addr(6881))
+		simnet.Sleep(time.Second)
+		simSeed(t, simClient(t, them, nil), content, us.Addr(6881))
 		<-d.Done()
 		require.NoError(t, client.Close())
 		close(asks.said)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -29,12 +30,12 @@ type simMember struct {
 	lan *simLAN
 }
 
-func (l *simLAN) listener(h *simHost) func(string, netip.AddrPort) (net.PacketConn, error) {
+func (l *simLAN) listener(h *simnet.Host) func(string, netip.AddrPort) (net.PacketConn, error) {
 	return func(network string, group netip.AddrPort) (net.PacketConn, error) {
 		if group.Addr().Is4() != h.IP().Is4() {
 			return nil, errors.New("no such family here")
 		}
-		conn, err := h.listenPacket(network, fmt.Sprintf(":%d", group.Port()))
+		conn, err := h.ListenPacket(network, fmt.Sprintf(":%d", group.Port()))
 		if err != nil {
 			return nil, err
 		}
@@ -70,7 +71,7 @@ func (l *simLAN) take() []string {
 	return said
 }
 
-func (l *simLAN) client(t *testing.T, h *simHost) *Client {
+func (l *simLAN) client(t *testing.T, h *simnet.Host) *Client {
 	c := simClient(t, h, nil)
 	c.LocalDiscovery, c.hooks.listenMulticast = true, l.listener(h)
 	return c
@@ -79,56 +80,56 @@ func (l *simLAN) client(t *testing.T, h *simHost) *Client {
 func TestLSDBringsPeersTogether(t *testing.T) {
 	for _, six := range []bool{false, true} {
 		t.Run(fmt.Sprintf("IPv6 %t", six), func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				lan := new(simLAN)
 				ips := []string{"192.168.0.1", "192.168.0.2"}
 				if six {
 					ips = []string{"fd00::1", "fd00::2"}
 				}
 				content := newSimContent(1, 64<<10, 1<<20)
-				simSeed(t, lan.client(t, n.host(ips[0], 0, 0, time.Millisecond)), content)
-				after(2 * time.Minute)
-				us := lan.client(t, n.host(ips[1], 0, 0, time.Millisecond))
+				simSeed(t, lan.client(t, n.NewHost(ips[0], 0, 0, time.Millisecond)), content)
+				simnet.Sleep(2 * time.Minute)
+				us := lan.client(t, n.NewHost(ips[1], 0, 0, time.Millisecond))
 				files, err := content.DownloadAll(t.Context(), &Options{Client: us, Storage: newSimStorage(content).open})
 				require.NoError(t, err)
 				files.Close()
-				require.Less(t, n.now(), 2*time.Minute+5*time.Second, "who is new is heard, and answered")
+				require.Less(t, n.Now(), 2*time.Minute+5*time.Second, "who is new is heard, and answered")
 			})
 		})
 	}
 }
 
 func TestLSDResolves(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		lan, content := new(simLAN), newSimResolvable(t, 1000, false)
-		simSeed(t, lan.client(t, n.host("192.168.0.1", 0, 0, time.Millisecond)), content)
-		after(2 * time.Minute)
+		simSeed(t, lan.client(t, n.NewHost("192.168.0.1", 0, 0, time.Millisecond)), content)
+		simnet.Sleep(2 * time.Minute)
 		m := &Magnet{InfoHash: content.infoHash}
-		got, err := m.Resolve(t.Context(), &Options{Client: lan.client(t, n.host("192.168.0.2", 0, 0, time.Millisecond))})
+		got, err := m.Resolve(t.Context(), &Options{Client: lan.client(t, n.NewHost("192.168.0.2", 0, 0, time.Millisecond))})
 		require.NoError(t, err)
 		require.Equal(t, content.info, got.info)
-		require.Less(t, n.now(), 2*time.Minute+5*time.Second)
+		require.Less(t, n.Now(), 2*time.Minute+5*time.Second)
 	})
 }
 
 func TestLSDAnnounces(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		lan := new(simLAN)
-		us, other := n.host("192.168.0.1", 0, 0, 0), n.host("192.168.0.2", 0, 0, 0)
+		us, other := n.NewHost("192.168.0.1", 0, 0, 0), n.NewHost("192.168.0.2", 0, 0, 0)
 		client := lan.client(t, us)
 		first, private := newSimContent(1, 64<<10, 1<<20), newSimContent(2, 64<<10, 1<<20)
 		private.private = true
 		d := simLeech(t, client, first)
 		simLeech(t, client, private)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		cookie := client.local.cookie
 		want := "BT-SEARCH * HTTP/1.1\r\nHost: 239.192.152.143:6771\r\nPort: 6881\r\n" +
 			"Infohash: 0000000000000001000000000000000000000001\r\ncookie: " + cookie + "\r\n\r\n\r\n"
 		require.Equal(t, []string{want}, lan.take())
 		require.Zero(t, d.Stats().Known, "we hear ourselves")
-		after(4*time.Minute + 58*time.Second)
+		simnet.Sleep(4*time.Minute + 58*time.Second)
 		require.Empty(t, lan.take())
-		after(2 * time.Second)
+		simnet.Sleep(2 * time.Second)
 		require.Len(t, lan.take(), 1, "every five minutes")
 
 		s, err := lan.listener(other)("udp4", lsdGroups()[0].addr)
@@ -138,42 +139,42 @@ func TestLSDAnnounces(t *testing.T) {
 			_, err := s.WriteTo(appendLSD(nil, lsdGroups()[0].addr, port, of, cookie), net.UDPAddrFromAddrPort(lsdGroups()[0].addr))
 			require.NoError(t, err)
 			lan.take()
-			after(time.Second)
+			simnet.Sleep(time.Second)
 		}
 		say(1, "x", Hash{1}, private.infoHash)
 		require.Empty(t, lan.take(), "it speaks of nothing that concerns others")
 		say(1, "", first.infoHash)
 		require.Equal(t, 1, d.Stats().Known)
 		require.Empty(t, lan.take(), "not within a minute")
-		after(time.Minute)
+		simnet.Sleep(time.Minute)
 		require.Len(t, lan.take(), 1, "somebody new is answered")
 		say(1, "", first.infoHash)
-		after(2 * time.Minute)
+		simnet.Sleep(2 * time.Minute)
 		require.Empty(t, lan.take(), "but once")
 
 		for k := range 1000 {
 			s.WriteTo(appendLSD(nil, lsdGroups()[0].addr, uint16(k+1), []Hash{first.infoHash}, ""), net.UDPAddrFromAddrPort(lsdGroups()[0].addr))
 		}
 		lan.take()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Less(t, d.Stats().Known, 2*lsdHeard+10, "a flood is cut")
-		after(time.Minute)
+		simnet.Sleep(time.Minute)
 		lan.take()
 
 		require.NoError(t, d.Close())
-		after(10 * time.Minute)
+		simnet.Sleep(10 * time.Minute)
 		require.Empty(t, lan.take())
 	})
 }
 
 func TestLSDGathersTorrents(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		lan := new(simLAN)
-		client := lan.client(t, n.host("192.168.0.1", 0, 0, 0))
+		client := lan.client(t, n.NewHost("192.168.0.1", 0, 0, 0))
 		for k := range 45 {
 			simLeech(t, client, newSimContent(uint64(k+1), 64<<10, 1<<10))
 		}
-		after(30 * time.Minute)
+		simnet.Sleep(30 * time.Minute)
 		said := map[string]int{}
 		packets := lan.take()
 		for _, p := range packets {
@@ -193,22 +194,22 @@ func TestLSDGathersTorrents(t *testing.T) {
 }
 
 func TestLSDWithoutGroupOrListener(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		lan, content := new(simLAN), newSimContent(1, 64<<10, 1<<20)
-		none := simClient(t, n.host("192.168.0.3", 0, 0, 0), nil)
+		none := simClient(t, n.NewHost("192.168.0.3", 0, 0, 0), nil)
 		none.LocalDiscovery = true
 		none.hooks.listenMulticast = func(string, netip.AddrPort) (net.PacketConn, error) { return nil, errors.New("no multicast here") }
 		simSeed(t, none, content)
 		_, err := new(Magnet).Resolve(t.Context(), &Options{Client: none})
 		require.ErrorIs(t, err, ErrUnsupported)
 
-		deaf := lan.client(t, n.host("192.168.0.1", 0, 0, 0))
+		deaf := lan.client(t, n.NewHost("192.168.0.1", 0, 0, 0))
 		deaf.NoListen = true
 		simLeech(t, deaf, content)
-		after(time.Minute)
+		simnet.Sleep(time.Minute)
 		require.Empty(t, lan.take(), "nobody could connect")
-		simSeed(t, lan.client(t, n.host("192.168.0.2", 0, 0, 0)), content)
-		after(10 * time.Second)
+		simSeed(t, lan.client(t, n.NewHost("192.168.0.2", 0, 0, 0)), content)
+		simnet.Sleep(10 * time.Second)
 		for d := range deaf.Downloads() {
 			require.True(t, d.Stats().Complete)
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -20,22 +21,22 @@ func (c slowToClose) Close() error {
 
 // A connection of the user's own that is slow to close holds up no other.
 func TestSlowClose(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20)
-		us := n.host("80.0.0.1", 0, 0, 0)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
 		c := simClient(t, us, nil)
 		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := us.dial(ctx, network, addr)
+			conn, err := us.Dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
 			return slowToClose{conn}, nil
 		}
-		leaving := simSeed(t, simClient(t, n.host("80.0.0.2", 64<<10, 0, 0), nil), content)
-		simSeed(t, simClient(t, n.host("80.0.0.3", 256<<10, 0, 0), nil), content)
+		leaving := simSeed(t, simClient(t, n.NewHost("80.0.0.2", 64<<10, 0, 0), nil), content)
+		simSeed(t, simClient(t, n.NewHost("80.0.0.3", 256<<10, 0, 0), nil), content)
 		d := simLeech(t, c, content, netip.MustParseAddrPort("80.0.0.2:6881"), netip.MustParseAddrPort("80.0.0.3:6881"))
 		began := time.Now()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.NoError(t, leaving.Close())
 		<-d.Done()
 		require.Less(t, time.Since(began), 10*time.Second)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -25,17 +26,17 @@ func connectedTo(d *Download, a netip.AddrPort) bool {
 func TestPEXBringsLeechersTogether(t *testing.T) {
 	for _, private := range []bool{false, true} {
 		t.Run(fmt.Sprintf("private %t", private), func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimContent(1, 64<<10, 4<<20)
 				content.private = private
-				third := n.host("80.0.0.1", 50e3, 0, 10*time.Millisecond)
-				first, second := n.host("80.0.1.2", 0, 0, 10*time.Millisecond), n.host("80.0.2.3", 0, 0, 10*time.Millisecond)
+				third := n.NewHost("80.0.0.1", 50e3, 0, 10*time.Millisecond)
+				first, second := n.NewHost("80.0.1.2", 0, 0, 10*time.Millisecond), n.NewHost("80.0.2.3", 0, 0, 10*time.Millisecond)
 				simSeed(t, simClient(t, third, nil), content)
-				a := simLeech(t, simClient(t, first, nil), content, third.addr(6881))
-				b := simLeech(t, simClient(t, second, nil), content, third.addr(6881))
-				after(10 * time.Second)
-				require.Equal(t, !private, connectedTo(a, second.addr(6881)))
-				require.Equal(t, !private, connectedTo(b, first.addr(6881)))
+				a := simLeech(t, simClient(t, first, nil), content, third.Addr(6881))
+				b := simLeech(t, simClient(t, second, nil), content, third.Addr(6881))
+				simnet.Sleep(10 * time.Second)
+				require.Equal(t, !private, connectedTo(a, second.Addr(6881)))
+				require.Equal(t, !private, connectedTo(b, first.Addr(6881)))
 			})
 		})
 	}
@@ -47,8 +48,8 @@ type pexSpeaker struct {
 	heard chan wire.PEX
 }
 
-func newPEXSpeaker(t *testing.T, h *simHost, content *simContent, to netip.AddrPort) *pexSpeaker {
-	conn, err := h.dial(t.Context(), "tcp", to.String())
+func newPEXSpeaker(t *testing.T, h *simnet.Host, content *simContent, to netip.AddrPort) *pexSpeaker {
+	conn, err := h.Dial(t.Context(), "tcp", to.String())
 	require.NoError(t, err)
 	s := &pexSpeaker{conn, make(chan wire.PEX, 100)}
 	hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte(fmt.Appendf(nil, "%20v", h))}
@@ -88,45 +89,45 @@ func (s *pexSpeaker) take() (said []string) {
 }
 
 func TestPEXTellsWhoCameAndWhoLeft(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20)
-		us := n.host("80.0.0.1", 0, 0, 0)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
 		simSeed(t, simClient(t, us, nil), content)
-		listener := newPEXSpeaker(t, n.host("80.0.0.2", 0, 0, 0), content, us.addr(6881))
-		after(time.Second)
+		listener := newPEXSpeaker(t, n.NewHost("80.0.0.2", 0, 0, 0), content, us.Addr(6881))
+		simnet.Sleep(time.Second)
 		require.Empty(t, listener.take(), "there is nobody to tell of")
 
 		var crowd []*pexSpeaker
 		for k := range 60 {
-			crowd = append(crowd, newPEXSpeaker(t, n.host(fmt.Sprintf("80.0.1.%d", k+1), 0, 0, 0), content, us.addr(6881)))
+			crowd = append(crowd, newPEXSpeaker(t, n.NewHost(fmt.Sprintf("80.0.1.%d", k+1), 0, 0, 0), content, us.Addr(6881)))
 		}
-		after(2 * time.Second)
+		simnet.Sleep(2 * time.Second)
 		require.Equal(t, []string{"+50 -0"}, listener.take())
-		after(50 * time.Second)
+		simnet.Sleep(50 * time.Second)
 		require.Empty(t, listener.take(), "once a minute")
-		after(10 * time.Second)
+		simnet.Sleep(10 * time.Second)
 		require.Equal(t, []string{"+10 -0"}, listener.take())
 
 		for _, s := range crowd {
 			s.Close()
 		}
 		listener.Write(wire.AppendKeepAlive(nil))
-		after(2*time.Minute + 2*time.Second)
+		simnet.Sleep(2*time.Minute + 2*time.Second)
 		require.Equal(t, []string{"+0 -50", "+0 -10"}, listener.take())
 		listener.Write(wire.AppendKeepAlive(nil))
-		after(2 * time.Minute)
+		simnet.Sleep(2 * time.Minute)
 		require.Empty(t, listener.take(), "no news")
 	})
 }
 
 func TestPEXReceived(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20)
-		us := n.host("80.0.0.1", 0, 0, 0)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
 		d := simLeech(t, simClient(t, us, nil), content)
-		after(time.Second)
-		s := newPEXSpeaker(t, n.host("80.0.0.2", 0, 0, 0), content, us.addr(6881))
-		after(time.Second)
+		simnet.Sleep(time.Second)
+		s := newPEXSpeaker(t, n.NewHost("80.0.0.2", 0, 0, 0), content, us.Addr(6881))
+		simnet.Sleep(time.Second)
 		require.Equal(t, 1, d.Stats().Known)
 		several := func(n byte, port uint16) (addrs []netip.AddrPort) {
 			for k := range n {
@@ -135,20 +136,20 @@ func TestPEXReceived(t *testing.T) {
 			return addrs
 		}
 		s.say(t, several(150, 1)...)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, 101, d.Stats().Known, "what is over a hundred is cut")
 		s.say(t, several(10, 2)...)
-		after(10 * time.Second)
+		simnet.Sleep(10 * time.Second)
 		require.Equal(t, 101, d.Stats().Known, "too soon")
 		s.say(t, netip.MustParseAddrPort("82.0.0.1:0"), netip.MustParseAddrPort("224.0.0.1:1"), netip.MustParseAddrPort("82.0.0.1:1"),
 			netip.MustParseAddrPort("82.0.0.1:2"), netip.MustParseAddrPort("82.0.0.2:2"))
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, 103, d.Stats().Known, "a public address counts once")
 		require.Len(t, d.Stats().Peers, 1)
 		for range maxPEXOffence + 1 {
 			s.say(t)
 		}
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Empty(t, d.Stats().Peers, "a flood ends the connection")
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -22,10 +23,10 @@ import (
 func TestDownloadLosesPower(t *testing.T) {
 	losses, claims, stops, failures := 0, 0, 0, 0
 	for seed := range uint64(20) {
-		simulate(t, func(t *testing.T, n *simNet) {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			content := newSimContent(seed, 3*blockSize/2<<rng.IntN(3), 10_000, 700_000, 100, 100_000, 300_001, 60_000)
-			peer := newSimPeer("seed", n.host("80.0.0.1", 20e3, 0, 20*time.Millisecond), 6881, content, simScript{fast: rng.IntN(2) == 0})
+			peer := newSimPeer("seed", n.NewHost("80.0.0.1", 20e3, 0, 20*time.Millisecond), 6881, content, simScript{fast: rng.IntN(2) == 0})
 			require.NoError(t, peer.arrive())
 			defer peer.stop()
 			disk := newForgetfulDisk()
@@ -36,7 +37,7 @@ func TestDownloadLosesPower(t *testing.T) {
 				if life < 4 {
 					o.Select = func(File) Priority { return Priority(rng.IntN(3) - 1) }
 				}
-				host := n.host(fmt.Sprintf("81.0.0.%d", life), 0, 0, 0)
+				host := n.NewHost(fmt.Sprintf("81.0.0.%d", life), 0, 0, 0)
 				d := simStart(t.Context(), t, host, content, nil, o, &Client{Encryption: DisableEncryption, hooks: hooks{openFiles: disk.openFiles}})
 				synctest.Wait()
 				for i := range d.verified().All() {

@@ -6,13 +6,15 @@ import (
 	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 // Close of a reader ends its Read that waits, though no other reader is open.
 func TestCloseEndsTheOnlyRead(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 16<<10, 64<<10)
-		d := simLeech(t, simClient(t, n.host("80.0.0.1", 0, 0, 0), nil), content)
+		d := simLeech(t, simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), nil), content)
 		var path string
 		for f := range content.Files() {
 			path = f.Path

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -49,15 +50,15 @@ type metadataScript struct {
 type metadataSpeaker struct {
 	metadataScript
 	content *simContent
-	host    *simHost
+	host    *simnet.Host
 
 	mu               sync.Mutex
 	connected, asked int
 }
 
-func (h *simHost) speakMetadata(t *testing.T, content *simContent, script metadataScript) *metadataSpeaker {
+func speakMetadata(t *testing.T, h *simnet.Host, content *simContent, script metadataScript) *metadataSpeaker {
 	s := &metadataSpeaker{metadataScript: script, content: content, host: h}
-	l, err := h.listen("tcp", ":6881")
+	l, err := h.Listen("tcp", ":6881")
 	require.NoError(t, err)
 	go func() {
 		for {
@@ -71,7 +72,7 @@ func (h *simHost) speakMetadata(t *testing.T, content *simContent, script metada
 	return s
 }
 
-func (s *metadataSpeaker) addr() netip.AddrPort { return s.host.addr(6881) }
+func (s *metadataSpeaker) addr() netip.AddrPort { return s.host.Addr(6881) }
 
 func (s *metadataSpeaker) speak(conn net.Conn) {
 	defer conn.Close()
@@ -187,21 +188,21 @@ func TestResolve(t *testing.T) {
 		{name: "one gets it too late", scripts: []metadataScript{{sizeAfter: 2 * metadataPatience}, {sizeAfter: 50 * time.Second}}, within: 60 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimResolvable(t, 40_000, false)
 				var speakers []*metadataSpeaker
 				m := &Magnet{InfoHash: content.infoHash}
 				for k, script := range c.scripts {
-					s := n.host(fmt.Sprintf("80.0.%d.1", k), 0, 0, 20*time.Millisecond).speakMetadata(t, content, script)
+					s := speakMetadata(t, n.NewHost(fmt.Sprintf("80.0.%d.1", k), 0, 0, 20*time.Millisecond), content, script)
 					speakers = append(speakers, s)
 					m.Peers = append(m.Peers, s.addr().String())
 				}
-				client := simClient(t, n.host("81.0.0.1", 0, 0, 10*time.Millisecond), nil)
+				client := simClient(t, n.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond), nil)
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 				defer cancel()
 				got, err := m.Resolve(ctx, &Options{Client: client})
 				require.NoError(t, err)
-				require.Less(t, n.now(), c.within)
+				require.Less(t, n.Now(), c.within)
 				require.Equal(t, content.info, got.info)
 				for _, k := range c.once {
 					require.Equal(t, 1, speakers[k].connected, "peer %d", k)
@@ -218,9 +219,9 @@ func TestResolve(t *testing.T) {
 func TestResolveThenDownload(t *testing.T) {
 	for _, private := range []bool{false, true} {
 		t.Run(fmt.Sprintf("private %t", private), func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimResolvable(t, 1000, private)
-				seed, us := n.host("80.0.0.1", 0, 0, 20*time.Millisecond), n.host("81.0.0.1", 0, 0, 10*time.Millisecond)
+				seed, us := n.NewHost("80.0.0.1", 0, 0, 20*time.Millisecond), n.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond)
 				simSeed(t, simClient(t, seed, nil), content)
 				m := &Magnet{InfoHash: content.infoHash, Peers: []string{"seed.example:6881"}, WebSeeds: []string{"http://10.0.0.9/"}}
 				client := simClient(t, us, nil)
@@ -233,30 +234,30 @@ func TestResolveThenDownload(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, private, got.Private())
 				require.Equal(t, m.WebSeeds, got.WebSeeds())
-				conns, _ := us.open()
+				conns, _ := us.Open()
 				require.Zero(t, conns)
 				_, err = got.DownloadAll(t.Context(), o)
 				require.NoError(t, err)
-				require.Less(t, n.now(), 10*time.Second)
+				require.Less(t, n.Now(), 10*time.Second)
 			})
 		})
 	}
 }
 
 func TestResolveByTrackerAlone(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimResolvable(t, 1000, false)
 		tracker := newSimTracker(1)
-		seed := simClient(t, n.host("80.0.0.1", 0, 0, 20*time.Millisecond), tracker)
+		seed := simClient(t, n.NewHost("80.0.0.1", 0, 0, 20*time.Millisecond), tracker)
 		content.trackers = [][]string{{"http://10.0.9.9/announce"}}
 		simSeed(t, seed, content)
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		m := &Magnet{InfoHash: content.infoHash, Trackers: []string{"http://10.0.9.8/announce", "http://10.0.9.9/announce"}}
-		got, err := m.Resolve(t.Context(), &Options{Client: simClient(t, n.host("81.0.0.1", 0, 0, 0), tracker)})
+		got, err := m.Resolve(t.Context(), &Options{Client: simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), tracker)})
 		require.NoError(t, err)
 		require.Equal(t, [][]string{{"http://10.0.9.8/announce"}, {"http://10.0.9.9/announce"}}, got.Trackers())
 		require.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("80.0.0.1:6881")}, got.peers)
-		require.Less(t, n.now(), 3*time.Second)
+		require.Less(t, n.Now(), 3*time.Second)
 		last := tracker.said()[len(tracker.said())-1]
 		require.Equal(t, "stopped", last.event)
 		require.NotZero(t, last.left, "who knows no length is no seed")
@@ -266,10 +267,10 @@ func TestResolveByTrackerAlone(t *testing.T) {
 // A peer that only another peer knows of.
 func TestResolveByPEX(t *testing.T) {
 	for _, private := range []bool{false, true} {
-		simulate(t, func(t *testing.T, n *simNet) {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			content := newSimResolvable(t, 1000, private)
-			known, s := n.host("80.0.0.1", 0, 0, 0), n.host("80.0.1.1", 0, 0, 0).speakMetadata(t, content, metadataScript{})
-			l, err := known.listen("tcp", ":6881")
+			known, s := n.NewHost("80.0.0.1", 0, 0, 0), speakMetadata(t, n.NewHost("80.0.1.1", 0, 0, 0), content, metadataScript{})
+			l, err := known.Listen("tcp", ":6881")
 			require.NoError(t, err)
 			go func() {
 				conn, err := l.Accept()
@@ -283,10 +284,10 @@ func TestResolveByPEX(t *testing.T) {
 				conn.Write(wire.AppendExtended(b, extPEX, x.Append(nil)))
 				io.Copy(io.Discard, conn)
 			}()
-			m := &Magnet{InfoHash: content.infoHash, Peers: []string{known.addr(6881).String()}}
-			got, err := m.Resolve(t.Context(), &Options{Client: simClient(t, n.host("81.0.0.1", 0, 0, 0), nil)})
+			m := &Magnet{InfoHash: content.infoHash, Peers: []string{known.Addr(6881).String()}}
+			got, err := m.Resolve(t.Context(), &Options{Client: simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil)})
 			require.NoError(t, err)
-			require.Contains(t, got.peers, known.addr(6881))
+			require.Contains(t, got.peers, known.Addr(6881))
 			require.Equal(t, !private, slices.Contains(got.peers, s.addr()), "BEP 27")
 		})
 	}
@@ -311,8 +312,8 @@ func TestResolveInVain(t *testing.T) {
 		{name: "nobody to ask", m: &Magnet{}, is: []error{ErrUnsupported}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
-				us := n.host("81.0.0.1", 0, 0, 0)
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				us := n.NewHost("81.0.0.1", 0, 0, 0)
 				tracker := newSimTracker(1)
 				tracker.answer = func(req *http.Request) (*http.Response, error) {
 					<-req.Context().Done()
@@ -332,9 +333,9 @@ func TestResolveInVain(t *testing.T) {
 				for _, word := range c.words {
 					require.ErrorContains(t, err, word)
 				}
-				conns, _ := us.open()
+				conns, _ := us.Open()
 				require.Zero(t, conns)
-				require.Less(t, n.now(), 3*time.Minute)
+				require.Less(t, n.Now(), 3*time.Minute)
 			})
 		})
 	}

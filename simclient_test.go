@@ -6,17 +6,18 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
 // simClient is a Client on a simulated host, whose lots are drawn from its address. It lives until
 // the test ends, or its Close.
-func simClient(t *testing.T, h *simHost, tracker *simTracker) *Client {
+func simClient(t *testing.T, h *simnet.Host, tracker *simTracker) *Client {
 	c := &Client{
 		Listen: ":6881", Encryption: DisableEncryption,
-		Dial: h.dial,
+		Dial: h.Dial,
 		hooks: hooks{
-			listen: h.listen, listenPacket: h.listenPacket,
+			listen: h.Listen, listenPacket: h.ListenPacket,
 			seed: 1 + crc64.Checksum(h.IP().AsSlice(), crc64.MakeTable(crc64.ISO)),
 		},
 	}

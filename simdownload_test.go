@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -18,7 +19,7 @@ import (
 type simDownload struct {
 	*Download
 	client  *Client
-	host    *simHost
+	host    *simnet.Host
 	content *simContent
 	options Options
 	steals  int64 // of earlier starts
@@ -32,16 +33,16 @@ type simDownload struct {
 }
 
 // simStart starts a download of content on a host. Tracker, options and client may be nil.
-func simStart(ctx context.Context, t *testing.T, h *simHost, content *simContent, tracker *simTracker, o *Options, c *Client) *simDownload {
+func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simContent, tracker *simTracker, o *Options, c *Client) *simDownload {
 	if o == nil {
 		o = &Options{}
 	}
 	if c == nil {
 		c = &Client{Encryption: DisableEncryption}
 	}
-	c.hooks.listen, c.hooks.listenPacket = h.listen, h.listenPacket
+	c.hooks.listen, c.hooks.listenPacket = h.Listen, h.ListenPacket
 	if c.Dial == nil {
-		c.Dial = h.dial
+		c.Dial = h.Dial
 	}
 	c.Listen = cmp.Or(c.Listen, ":6881")
 	c.hooks.seed = cmp.Or(c.hooks.seed, 1)
@@ -53,7 +54,7 @@ func simStart(ctx context.Context, t *testing.T, h *simHost, content *simContent
 		}
 	}
 	s := &simDownload{client: c, host: h, content: content, options: *o, began: time.Now(), starved: map[*remote]string{}}
-	s.ledger = h.watch(content)
+	s.ledger = watch(h, content)
 	s.start(ctx, t)
 	return s
 }
@@ -124,7 +125,7 @@ func (s *simDownload) end(t *testing.T) {
 	assert.NoError(t, s.Close())
 	assert.NoError(t, s.client.Close())
 	assert.Less(t, time.Since(start), 10*time.Second, "to close")
-	conns, listeners := s.host.open()
+	conns, listeners := s.host.Open()
 	assert.Zero(t, conns, "connections left open")
 	assert.Zero(t, listeners, "listeners left open")
 	assert.Zero(t, s.memory(), "bytes still kept for started pieces")

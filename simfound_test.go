@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -13,18 +14,18 @@ import (
 
 // simMeeting is one client under test among scripted peers that its Options name.
 type simMeeting struct {
-	net     *simNet
+	net     *simnet.Network
 	content *simContent
 	peers   []*simPeer
-	host    *simHost // of the client; by default one without limits
-	options Options  // its Peers are added
+	host    *simnet.Host // of the client; by default one without limits
+	options Options      // its Peers are added
 	client  *simDownload
 }
 
 // meet adds a peer; the k-th has the address 80.0.0.k, up to 249, and a latency of 20 ms to the client.
 func (m *simMeeting) meet(t *testing.T, rate float64, script simScript) *simPeer {
 	k := len(m.peers) + 1
-	p := newSimPeer(fmt.Sprintf("peer %d", k), m.net.host(fmt.Sprintf("80.0.%d.%d", k/250, k%250), rate, 0, 10*time.Millisecond), 6881, m.content, script)
+	p := newSimPeer(fmt.Sprintf("peer %d", k), m.net.NewHost(fmt.Sprintf("80.0.%d.%d", k/250, k%250), rate, 0, 10*time.Millisecond), 6881, m.content, script)
 	require.NoError(t, p.arrive())
 	m.peers = append(m.peers, p)
 	return p
@@ -46,7 +47,7 @@ func (m *simMeeting) run(t *testing.T, atMost time.Duration) {
 		m.options.Peers = append(m.options.Peers, p.addr())
 	}
 	if m.host == nil {
-		m.host = m.net.host("81.0.0.1", 0, 0, 10*time.Millisecond)
+		m.host = m.net.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond)
 	}
 	m.client = simStart(t.Context(), t, m.host, m.content, nil, &m.options, nil)
 	simWait(atMost, m.client)
@@ -66,7 +67,7 @@ func (m *simMeeting) end(t *testing.T) {
 
 // found tells one story.
 func found(t *testing.T, content *simContent, f func(t *testing.T, m *simMeeting)) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		m := &simMeeting{net: n, content: content}
 		defer m.end(t)
 		f(t, m)
@@ -196,8 +197,8 @@ func TestFoundRequestHeldUp(t *testing.T) {
 		slow := m.meet(t, 400, simScript{takes: true})
 		slow.have = set(3, 1)
 		slow.later(5 * time.Second) // and asks for piece 0 at once
-		m.host = m.net.host("81.0.0.1", 300, 0, 10*time.Millisecond)
-		m.host.buffer = 1000
+		m.host = m.net.NewHost("81.0.0.1", 300, 0, 10*time.Millisecond)
+		m.host.Buffer = 1000
 		m.run(t, 5*time.Minute)
 	})
 }
@@ -230,7 +231,7 @@ func TestFoundManyOfOneAddress(t *testing.T) {
 	for name, calls := range map[string]bool{"the seed calls": true, "the seed is called": false} {
 		t.Run(name, func(t *testing.T) {
 			found(t, newSimContent(1, 128<<10, 2<<20), func(t *testing.T, m *simMeeting) {
-				many := newSimPeer("many", m.net.host("10.0.0.1", 2000, 0, 10*time.Millisecond), 6881, m.content, simScript{})
+				many := newSimPeer("many", m.net.NewHost("10.0.0.1", 2000, 0, 10*time.Millisecond), 6881, m.content, simScript{})
 				require.NoError(t, many.arrive())
 				defer many.stop()
 				many.calls(10, netip.MustParseAddrPort("81.0.0.1:6881"), time.Second)

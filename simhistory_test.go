@@ -20,6 +20,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 // simHistory is a swarm drawn from a seed number: its content, who is in it, how each behaves, and when
@@ -27,7 +28,7 @@ import (
 type simHistory struct {
 	seed    uint64
 	rng     *rand.Rand
-	net     *simNet
+	net     *simnet.Network
 	tracker *simTracker
 	content *simContent
 	choice  func(File) Priority
@@ -53,7 +54,7 @@ type simHistory struct {
 
 // simSetup is how one client under test is set up.
 type simSetup struct {
-	host    *simHost
+	host    *simnet.Host
 	client  *Client
 	options *Options
 	onDisk  bool          // in a directory
@@ -79,7 +80,7 @@ func (h *simHistory) seconds(low, high float64) time.Duration {
 }
 
 // drawHistory makes the swarm of a seed number. Nothing runs yet.
-func drawHistory(n *simNet, seed uint64) *simHistory {
+func drawHistory(n *simnet.Network, seed uint64) *simHistory {
 	h := &simHistory{
 		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: n, tracker: newSimTracker(seed),
 		liars: map[netip.Addr]bool{}, stash: map[*simPeer]bits.Set{}, kinds: map[string]int{}, patience: 10 * time.Second,
@@ -142,8 +143,8 @@ func (h *simHistory) drawContent() {
 }
 
 // newHost makes a host with an address of its own, public or private, with a rate of so many bytes a second.
-func (h *simHistory) newHost(up, down float64) *simHost {
-	k := h.net.addresses() + 1
+func (h *simHistory) newHost(up, down float64) *simnet.Host {
+	k := h.net.Addresses() + 1
 	ip := fmt.Sprintf("80.1.%d.%d", k/200, k%200+1)
 	switch h.rng.IntN(5) {
 	case 0:
@@ -151,7 +152,7 @@ func (h *simHistory) newHost(up, down float64) *simHost {
 	case 1:
 		ip = fmt.Sprintf("2a01:4f8::%x", k)
 	}
-	return h.net.host(ip, up, down, time.Duration(h.rng.IntN(100))*time.Millisecond)
+	return h.net.NewHost(ip, up, down, time.Duration(h.rng.IntN(100))*time.Millisecond)
 }
 
 func (h *simHistory) drawClient() {
@@ -176,7 +177,7 @@ func (h *simHistory) drawClient() {
 	if h.chance(8) {
 		h.kinds["tiny reads"]++
 		most := int(h.between(100, 5000))
-		host.plan = func() fault { return fault{readAtMost: most} }
+		host.Plan = func() simnet.Fault { return simnet.Fault{ReadAtMost: most} }
 	}
 	if h.chance(6) {
 		h.kinds["little memory"]++
@@ -193,10 +194,10 @@ func (h *simHistory) drawClient() {
 }
 
 // drawBuffer has some hosts keep little under way, so that what they send is late or waits.
-func (h *simHistory) drawBuffer(host *simHost) {
+func (h *simHistory) drawBuffer(host *simnet.Host) {
 	if h.chance(6) {
 		h.kinds["small buffer"]++
-		host.buffer = int(h.between(2e3, 100e3))
+		host.Buffer = int(h.between(2e3, 100e3))
 	}
 }
 
@@ -274,7 +275,7 @@ func (h *simHistory) drawAnchors() {
 			stays, away := h.seconds(20, 60), h.seconds(1, 20)
 			p.comes(0, stays, away)
 			for _, s := range h.options {
-				p.calls(1, s.host.addr(6881), stays/3)
+				p.calls(1, s.host.Addr(6881), stays/3)
 			}
 			h.silence = true
 			h.anchors = h.anchors[:len(h.anchors)-1] // not to be counted on
@@ -291,7 +292,7 @@ func (h *simHistory) drawAnchors() {
 		if arrival > 0 {
 			h.note("%v arrives after %v", p.addr(), arrival)
 			for _, s := range h.options {
-				h.callsLater(p, arrival+time.Second, s.host.addr(6881))
+				h.callsLater(p, arrival+time.Second, s.host.Addr(6881))
 			}
 		}
 		h.ready = max(h.ready, arrival+2*time.Second)
@@ -321,29 +322,29 @@ func (h *simHistory) drawHonest() {
 	}
 	if h.chance(4) {
 		h.kinds["connections lost"]++
-		p.host.plan = func() fault { return fault{resetAfter: int64(h.between(1000, 1e6))} }
+		p.host.Plan = func() simnet.Fault { return simnet.Fault{ResetAfter: int64(h.between(1000, 1e6))} }
 	} else if h.chance(4) {
 		h.kinds["tiny reads"]++
-		p.host.plan = func() fault { return fault{readAtMost: 7} }
+		p.host.Plan = func() simnet.Fault { return simnet.Fault{ReadAtMost: 7} }
 	}
 	if h.chance(3) {
-		p.host.unplugLater(h.seconds(1, 60), p)
+		p.losesPower(h.seconds(1, 60))
 		h.kinds["power lost"]++
 		h.silence = true
 	}
 	p.comes(h.seconds(0.001, 60), 0, 0)
 	if h.chance(2) {
 		for _, s := range h.options {
-			p.calls(1, s.host.addr(6881), 30*time.Second)
+			p.calls(1, s.host.Addr(6881), 30*time.Second)
 		}
 	}
 }
 
-// unplugLater cuts a host off.
-func (h *simHost) unplugLater(after time.Duration, p *simPeer) {
+// losesPower has a peer lose its power after a while.
+func (p *simPeer) losesPower(after time.Duration) {
 	p.running.Go(func() {
 		if p.wait(after) {
-			h.unplug()
+			p.host.Unplug()
 		}
 	})
 }
@@ -358,20 +359,20 @@ func (h *simHistory) ideal() time.Duration {
 			size := float64(h.content.pieceSize(i))
 			var best *simPeer
 			for _, p := range h.anchors {
-				if h.stash[p].Has(i) && (best == nil || busy[p]+size/p.host.uplink() < busy[best]+size/best.host.uplink()) {
+				if h.stash[p].Has(i) && (best == nil || busy[p]+size/p.host.Uplink() < busy[best]+size/best.host.Uplink()) {
 					best = p
 				}
 			}
 			if best == nil {
 				continue // nobody will ever have it
 			}
-			busy[best] += size / best.host.uplink()
+			busy[best] += size / best.host.Uplink()
 			most = max(most, busy[best])
 			total += size
 		}
 	}
 	for _, s := range h.options {
-		down := s.host.downlink()
+		down := s.host.Downlink()
 		if l := s.options.DownloadLimit; l != nil {
 			down = min(down, float64(l.Limit()))
 		}
@@ -383,7 +384,7 @@ func (h *simHistory) ideal() time.Duration {
 // start sets the clients going, no two in the same instant: what they do by the clock then has an order.
 func (h *simHistory) start(t *testing.T) {
 	for _, s := range h.options {
-		<-h.net.pause(time.Microsecond)
+		<-h.net.Pause(time.Microsecond)
 		ctx := t.Context()
 		if s.onDisk {
 			s.options.Dir = t.TempDir()
@@ -393,7 +394,7 @@ func (h *simHistory) start(t *testing.T) {
 			ctx, cancel = context.WithTimeout(ctx, h.bound(0))
 			t.Cleanup(cancel)
 		}
-		s.host.watch(h.content).trace = h.trace
+		watch(s.host, h.content).trace = h.trace
 		s.client.Logger = h.witness(s)
 		d := simStart(ctx, t, s.host, h.content, h.tracker, s.options, s.client)
 		h.clients = append(h.clients, d)
@@ -424,7 +425,7 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 	again := time.Duration(float64(ideal) * float64(spoiled) / float64(max(wanted, 1)))
 	slowest := math.Inf(1)
 	for _, p := range h.anchors {
-		slowest = min(slowest, p.host.uplink())
+		slowest = min(slowest, p.host.Uplink())
 	}
 	piece := time.Duration(float64(min(h.content.pieceLength, h.content.total)) / slowest * float64(time.Second))
 	bound := h.ready + ideal*3/2 + 2*again + piece + h.patience

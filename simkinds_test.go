@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -21,10 +22,10 @@ func simple(name string, script func(h *simHistory) simScript) simKind {
 }
 
 // cut is a kind of one peer whose connections break in one way, each after some bytes.
-func cut(name string, at func(bytes int64) fault) simKind {
+func cut(name string, at func(bytes int64) simnet.Fault) simKind {
 	return simKind{name, func(h *simHistory, name string) {
 		p := h.newPeer(name, h.between(10e3, 8e6), simScript{})
-		p.host.plan = func() fault { return at(int64(h.between(100, 1e6))) }
+		p.host.Plan = func() simnet.Fault { return at(int64(h.between(100, 1e6))) }
 		h.misbehaves(p)
 	}}
 }
@@ -42,7 +43,7 @@ func (h *simHistory) misbehaves(p *simPeer) {
 	p.comes(h.seconds(0.001, 30), 0, 0)
 	if h.chance(3) {
 		for _, s := range h.options {
-			p.calls(1, s.host.addr(6881), h.seconds(1, 100))
+			p.calls(1, s.host.Addr(6881), h.seconds(1, 100))
 		}
 	}
 }
@@ -99,8 +100,8 @@ var simKinds = []simKind{
 	simple("half a handshake", func(h *simHistory) simScript {
 		return simScript{handshake: func(b []byte) []byte { return b[:30] }}
 	}),
-	cut("half-closes", func(at int64) fault { return fault{finAfter: at} }),
-	cut("falls silent anywhere", func(at int64) fault { return fault{stallAfter: at} }),
+	cut("half-closes", func(at int64) simnet.Fault { return simnet.Fault{FinAfter: at} }),
+	cut("falls silent anywhere", func(at int64) simnet.Fault { return simnet.Fault{StallAfter: at} }),
 	{"claims everything", func(h *simHistory, name string) {
 		p := h.newPeer(name, h.between(10e3, 8e6), simScript{claimsAll: true})
 		for i := range h.content.NumPieces() {
@@ -121,25 +122,25 @@ var simKinds = []simKind{
 		h.silence = true
 		p.comes(0, h.seconds(1, 20), h.seconds(1, 20))
 		for _, s := range h.options {
-			p.calls(1, s.host.addr(6881), h.seconds(1, 20))
+			p.calls(1, s.host.Addr(6881), h.seconds(1, 20))
 		}
 	}},
 	{"many from one address", func(h *simHistory, name string) {
 		p := h.newPeer(name, h.between(10e3, 8e6), simScript{})
 		h.misbehaves(p)
 		for _, s := range h.options {
-			p.calls(5+h.rng.IntN(30), s.host.addr(6881), h.seconds(1, 20))
+			p.calls(5+h.rng.IntN(30), s.host.Addr(6881), h.seconds(1, 20))
 		}
 	}},
 	{"we ourselves", func(h *simHistory, name string) {
 		for _, s := range h.options {
-			h.tracker.add(s.host.addr(6881))
-			s.options.Peers = append(s.options.Peers, s.host.addr(6881))
+			h.tracker.add(s.host.Addr(6881))
+			s.options.Peers = append(s.options.Peers, s.host.Addr(6881))
 		}
 	}},
 	{"addresses of nobody", func(h *simHistory, name string) {
 		for i := range 1 + h.rng.IntN(50) {
-			h.tracker.add(h.net.host(fmt.Sprintf("99.1.1.%d", i+1), 0, 0, 0).addr(uint16(1 + h.rng.IntN(2)*i)))
+			h.tracker.add(h.net.NewHost(fmt.Sprintf("99.1.1.%d", i+1), 0, 0, 0).Addr(uint16(1 + h.rng.IntN(2)*i)))
 		}
 		h.patience += 20 * time.Second
 	}},

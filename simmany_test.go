@@ -21,7 +21,7 @@ func TestFiveHundredPeers(t *testing.T) {
 				}
 			}
 		}
-		m.host = m.net.host("81.0.0.1", 0, downlink, 10*time.Millisecond)
+		m.host = m.net.NewHost("81.0.0.1", 0, downlink, 10*time.Millisecond)
 		m.options.MaxPeers = peers
 		m.run(t, time.Hour)
 		s := m.client.Stats()

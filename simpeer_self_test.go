@@ -7,16 +7,17 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
 // simMeet has an honest scripted leech download from a seed with the given script, for at most an hour.
-func simMeet(t *testing.T, n *simNet, c *simContent, up float64, script simScript) (seed, leech *simPeer, ledger *simLedger, took time.Duration) {
-	seed = newSimPeer("seed", n.host("80.0.0.1", up, 0, 10*time.Millisecond), 6881, c, script)
-	leech = newSimPeer("leech", n.host("80.0.0.2", 0, 0, 10*time.Millisecond), 6882, c, simScript{takes: true, fast: true})
+func simMeet(t *testing.T, n *simnet.Network, c *simContent, up float64, script simScript) (seed, leech *simPeer, ledger *simLedger, took time.Duration) {
+	seed = newSimPeer("seed", n.NewHost("80.0.0.1", up, 0, 10*time.Millisecond), 6881, c, script)
+	leech = newSimPeer("leech", n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond), 6882, c, simScript{takes: true, fast: true})
 	leech.have = bits.New(c.NumPieces())
-	ledger = leech.host.watch(c)
+	ledger = watch(leech.host, c)
 	require.NoError(t, seed.arrive())
 	start := time.Now()
 	leech.calls(1, seed.addr(), time.Second)
@@ -32,8 +33,8 @@ func simMeet(t *testing.T, n *simNet, c *simContent, up float64, script simScrip
 	leech.stop()
 	seed.stop()
 	synctest.Wait()
-	for _, h := range []*simHost{seed.host, leech.host} {
-		conns, listeners := h.open()
+	for _, h := range []*simnet.Host{seed.host, leech.host} {
+		conns, listeners := h.Open()
 		require.Zero(t, conns+listeners)
 	}
 	return seed, leech, ledger, took
@@ -67,7 +68,7 @@ func TestSimPeers(t *testing.T) {
 			fails: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimContent(1, 64<<10, size)
 				seed, leech, ledger, took := simMeet(t, n, content, 100e3, c.script)
 				require.Equal(t, !c.fails, leech.have.Full())
@@ -102,12 +103,12 @@ func TestSimPeers(t *testing.T) {
 func TestSimNoises(t *testing.T) {
 	for _, noise := range simNoises {
 		t.Run(noise.name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimContent(1, 64<<10, 1_000_000)
-				seed := newSimPeer("noisy", n.host("80.0.0.1", 0, 0, 0), 6881, content,
+				seed := newSimPeer("noisy", n.NewHost("80.0.0.1", 0, 0, 0), 6881, content,
 					simScript{noise: []simNoise{noise}, noiseEvery: time.Second})
 				require.NoError(t, seed.arrive())
-				conn, err := n.host("80.0.0.2", 0, 0, 0).dial(t.Context(), "tcp", seed.addr().String())
+				conn, err := n.NewHost("80.0.0.2", 0, 0, 0).Dial(t.Context(), "tcp", seed.addr().String())
 				require.NoError(t, err)
 				conn.Write((&wire.Handshake{InfoHash: content.infoHash}).Append(nil))
 				_, err = io.ReadFull(conn, make([]byte, wire.HandshakeSize))

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -24,7 +25,7 @@ import (
 type simPeer struct {
 	simScript
 	name    string
-	host    *simHost
+	host    *simnet.Host
 	content *simContent
 	tracker *simTracker // told where the peer is, if not nil
 	ctx     context.Context
@@ -73,7 +74,7 @@ type simSession struct {
 }
 
 // newSimPeer makes a peer that has all of the content and starts nothing.
-func newSimPeer(name string, host *simHost, port uint16, content *simContent, script simScript) *simPeer {
+func newSimPeer(name string, host *simnet.Host, port uint16, content *simContent, script simScript) *simPeer {
 	ctx, leave := context.WithCancel(context.Background())
 	return &simPeer{
 		ctx: ctx, leave: leave,
@@ -87,12 +88,12 @@ func newSimPeer(name string, host *simHost, port uint16, content *simContent, sc
 func (p *simPeer) addr() netip.AddrPort {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.host.addr(p.port)
+	return p.host.Addr(p.port)
 }
 
 // arrive begins to listen, and says so to the tracker.
 func (p *simPeer) arrive() error {
-	l, err := p.host.listen("tcp", fmt.Sprintf(":%d", p.port))
+	l, err := p.host.Listen("tcp", fmt.Sprintf(":%d", p.port))
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func (p *simPeer) arrive() error {
 	p.listener = l
 	p.mu.Unlock()
 	if p.tracker != nil {
-		p.tracker.add(p.host.addr(p.port))
+		p.tracker.add(p.host.Addr(p.port))
 	}
 	p.running.Go(func() {
 		for {
@@ -122,7 +123,7 @@ func (p *simPeer) depart() {
 		p.listener.Close()
 		p.listener = nil
 		if p.tracker != nil {
-			p.tracker.remove(p.host.addr(p.port))
+			p.tracker.remove(p.host.Addr(p.port))
 		}
 	}
 	for _, s := range p.sessions {
@@ -141,7 +142,7 @@ func (p *simPeer) stop() {
 func (p *simPeer) dial(to netip.AddrPort) error {
 	ctx, cancel := context.WithTimeout(p.ctx, 10*time.Second)
 	defer cancel()
-	conn, err := p.host.dial(ctx, "tcp", to.String())
+	conn, err := p.host.Dial(ctx, "tcp", to.String())
 	if err != nil {
 		return err
 	}
@@ -154,7 +155,7 @@ func (p *simPeer) wait(d time.Duration) bool {
 	select {
 	case <-p.ctx.Done():
 		return false
-	case <-p.host.Network().pause(d):
+	case <-p.host.Network().Pause(d):
 		return true
 	}
 }
@@ -308,7 +309,7 @@ func (s *simSession) open() {
 		p.running.Go(func() {
 			select {
 			case <-s.done:
-			case <-p.host.Network().pause(p.leaveAfter):
+			case <-p.host.Network().Pause(p.leaveAfter):
 				s.conn.Close()
 			}
 		})
@@ -328,7 +329,7 @@ func (s *simSession) every(d time.Duration, do func()) {
 			select {
 			case <-s.done:
 				return
-			case <-s.peer.host.Network().pause(d):
+			case <-s.peer.host.Network().Pause(d):
 			}
 			s.peer.mu.Lock()
 			do()
@@ -426,7 +427,7 @@ func (s *simSession) answer(r simRequest) bool {
 		p.mu.Unlock()
 	}
 	if last {
-		s.conn.(*simConn).Reset()
+		s.conn.(*simnet.Conn).Reset()
 	}
 	return !last
 }
@@ -447,7 +448,7 @@ func (s *simSession) payload(b []byte) error {
 		select {
 		case <-s.done:
 			return io.ErrClosedPipe
-		case <-p.host.Network().pause(p.drip):
+		case <-p.host.Network().Pause(p.drip):
 		}
 	}
 	_, err := s.conn.Write(b)

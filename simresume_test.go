@@ -8,13 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
 // One small file of a large torrent costs its own pieces, and makes no other file.
 func TestOneFileOfFiveGigabytes(t *testing.T) {
 	dir := t.TempDir()
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimRepeating(1, 1<<20, 5e9)
 		content.multi = true
 		content.files = []File{{Path: "d/a", Length: 2_100_000_001}, {Path: "d/b/wanted", Length: 1e6}, {Path: "d/c"}}
@@ -26,7 +27,7 @@ func TestOneFileOfFiveGigabytes(t *testing.T) {
 		defer m.end(t)
 		peer := m.meet(t, 1e6, simScript{fast: true})
 		o := &Options{Dir: dir, Select: Glob("wanted"), Peers: []netip.AddrPort{peer.addr()}}
-		m.client = simStart(t.Context(), t, n.host("81.0.0.1", 0, 0, 0), content, nil, o, nil)
+		m.client = simStart(t.Context(), t, n.NewHost("81.0.0.1", 0, 0, 0), content, nil, o, nil)
 		simWait(time.Minute, m.client)
 		require.NoError(t, m.client.compare(o.Select))
 		require.Empty(t, m.client.account(peer))
@@ -51,19 +52,19 @@ func TestOneFileOfFiveGigabytes(t *testing.T) {
 // Closing in the midst of pieces of 16 MiB costs no more than the block that was just coming.
 func TestCloseInMidPiece(t *testing.T) {
 	dir := t.TempDir()
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		rng := rand.New(rand.NewPCG(1, 1))
 		content := newSimContent(1, 16<<20, 20<<20, 9<<20, 10<<20+77)
-		peer := newSimPeer("seed", n.host("80.0.0.1", 1e6, 0, 10*time.Millisecond), 6881, content, simScript{fast: true})
+		peer := newSimPeer("seed", n.NewHost("80.0.0.1", 1e6, 0, 10*time.Millisecond), 6881, content, simScript{fast: true})
 		require.NoError(t, peer.arrive())
 		defer peer.stop()
 		var received, wire int64
 		closes := int64(0)
 		for whole := false; !whole; closes++ {
-			host := n.host(fmt.Sprintf("81.0.0.%d", closes+1), 0, 0, 0)
+			host := n.NewHost(fmt.Sprintf("81.0.0.%d", closes+1), 0, 0, 0)
 			d := simStart(t.Context(), t, host, content, nil, &Options{Dir: dir, Peers: []netip.AddrPort{peer.addr()}}, nil)
 			simWait(time.Duration(rng.IntN(8000))*time.Millisecond, d)
-			wire += host.underWay()
+			wire += host.UnderWay()
 			whole = d.done()
 			d.end(t)
 			received += look(d.ledger, func(l *simLedger) int64 { return l.received })

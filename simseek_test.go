@@ -30,10 +30,10 @@ func TestSeekDelay(t *testing.T) {
 					for _, rate := range rates {
 						sum += rate
 						p := m.meet(t, rate, simScript{})
-						p.host.delay = rtt / 4
+						p.host.Delay = rtt / 4
 						o.Peers = append(o.Peers, p.addr())
 					}
-					host := m.net.host("81.0.0.1", 0, 0, rtt/4)
+					host := m.net.NewHost("81.0.0.1", 0, 0, rtt/4)
 					m.client = simStart(t.Context(), t, host, m.content, nil, o, nil)
 					time.Sleep(10 * time.Second)
 
@@ -43,7 +43,7 @@ func TestSeekDelay(t *testing.T) {
 					for _, where := range []int64{1 << 30, 1<<29 + 12345, 3<<29 + 1} {
 						_, err = r.Seek(where, io.SeekStart)
 						require.NoError(t, err)
-						wire := host.clearing(blockSize) // with a block that each has begun
+						wire := host.Clearing(blockSize) // with a block that each has begun
 						start := time.Now()
 						_, err = io.ReadFull(r, make([]byte, 1))
 						require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -59,7 +60,7 @@ func TestSharingSwarm(t *testing.T) {
 		for seed := range uint64(*sharingSwarms) {
 			t.Run(fmt.Sprintf("%d free riders, seed %d", riders, seed+1), func(t *testing.T) {
 				t.Parallel()
-				simulate(t, func(t *testing.T, n *simNet) {
+				simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 					times, late := shareSwarm(t, n, seed+1, size, up, 20, riders)
 					t.Logf("leechers took %v, %.2f times the seed's own time", times, times[19].Seconds()/(size/up))
 					require.Less(t, times[19].Seconds(), 1.35*size/up)
@@ -75,16 +76,16 @@ func TestSharingSwarm(t *testing.T) {
 
 // shareSwarm has leechers and free riders share what one seed has, over links with so many bytes a second
 // up and eight times as many down, and returns how long each took, in order.
-func shareSwarm(t *testing.T, n *simNet, random uint64, size int64, up float64, leechers, riders int) (times, late []time.Duration) {
+func shareSwarm(t *testing.T, n *simnet.Network, random uint64, size int64, up float64, leechers, riders int) (times, late []time.Duration) {
 	content := newSimContent(random, 256<<10, size)
 	tracker := newSimTracker(random)
 	start := func(k int, o *Options, rides bool) *simDownload {
-		h := n.host(fmt.Sprintf("80.0.0.%d", k+1), up, 8*up, 10*time.Millisecond)
+		h := n.NewHost(fmt.Sprintf("80.0.0.%d", k+1), up, 8*up, 10*time.Millisecond)
 		c := &Client{Encryption: DisableEncryption, hooks: hooks{seed: random<<32 + uint64(k) + 1}}
 		if rides {
 			c.NoListen = true
 			c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				conn, err := h.dial(ctx, network, addr)
+				conn, err := h.Dial(ctx, network, addr)
 				if err != nil {
 					return nil, err
 				}
@@ -97,7 +98,7 @@ func shareSwarm(t *testing.T, n *simNet, random uint64, size int64, up float64, 
 	}
 	seed := start(0, &Options{Seed: true, Storage: newSimStorage(content).fill().open}, false)
 	<-seed.Done()
-	after(time.Second) // the tracker knows it before the first of the others asks
+	simnet.Sleep(time.Second) // the tracker knows it before the first of the others asks
 	var all []*simDownload
 	for k := range leechers + riders {
 		all = append(all, start(k+1, &Options{Seed: true, Storage: newSimStorage(content).open}, k >= leechers))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -19,7 +20,7 @@ import (
 // lied, and which lies a client had the means to prove. The network's mutex guards it.
 type simLedger struct {
 	content *simContent
-	host    *simHost
+	host    *simnet.Host
 	watches map[*simWatch]bool
 
 	under  map[simRequest]int // copies under way of each block
@@ -59,21 +60,21 @@ type simCopy struct {
 }
 
 // watch begins to listen in on a host's connections, if that has not begun.
-func (h *simHost) watch(c *simContent) *simLedger {
+func watch(h *simnet.Host, c *simContent) *simLedger {
 	h.Network().Lock()
 	defer h.Network().Unlock()
-	if l, ok := h.tap.(*simLedger); ok {
+	if l, ok := h.Tap.(*simLedger); ok {
 		return l
 	}
 	l := &simLedger{
 		content: c, host: h, watches: map[*simWatch]bool{}, under: map[simRequest]int{},
 		pieces: make([]simAssembly, c.NumPieces()), waste: map[string]int64{}, lies: map[netip.AddrPort]int64{}, proven: map[netip.AddrPort]bool{},
 	}
-	h.tap = l
+	h.Tap = l
 	return l
 }
 
-func (l *simLedger) tap(conn *simConn) simTap {
+func (l *simLedger) Tap(conn *simnet.Conn) simnet.Tap {
 	w := &simWatch{
 		ledger: l, peer: conn.Remote(), theirs: bits.New(l.content.NumPieces()), refused: map[uint32]bool{}, allowed: map[uint32]bool{},
 		asked: map[simRequest]bool{}, once: map[simRequest]bool{}, crossed: map[simRequest]bool{},
@@ -123,7 +124,7 @@ func (l *simLedger) forget() bool {
 
 func (l *simLedger) fault(format string, args ...any) {
 	if len(l.faults) < 20 {
-		l.faults = append(l.faults, fmt.Sprintf("%v: ", l.host.Network().now())+fmt.Sprintf(format, args...))
+		l.faults = append(l.faults, fmt.Sprintf("%v: ", l.host.Network().Now())+fmt.Sprintf(format, args...))
 	}
 }
 
@@ -154,21 +155,21 @@ type simWatch struct {
 	allowed  map[uint32]bool // pieces that may be asked for in spite of a choke (BEP 6)
 }
 
-func (w *simWatch) writing(is bool) {
+func (w *simWatch) Writing(is bool) {
 	if w.busy = is; is {
-		w.began = w.ledger.host.Network().now()
+		w.began = w.ledger.host.Network().Now()
 	}
 }
 
-func (w *simWatch) wrote(b []byte) { w.out.feed(b) }
-func (w *simWatch) read(b []byte)  { w.in.feed(b) }
+func (w *simWatch) Wrote(b []byte) { w.out.feed(b) }
+func (w *simWatch) Read(b []byte)  { w.in.feed(b) }
 
-func (w *simWatch) ended() {
+func (w *simWatch) Ended() {
 	for q := range w.asked {
 		w.settle(q)
 	}
 	w.ledger.waste["broken off"] += int64(w.at)
-	if w.cameAt == w.ledger.host.Network().now() {
+	if w.cameAt == w.ledger.host.Network().Now() {
 		// The client read these, and may have ended the connection before it looked at them.
 		for _, q := range w.came {
 			p := &w.ledger.pieces[q.index]
@@ -212,7 +213,7 @@ func (l *simLedger) delayed(q simRequest) bool {
 func (w *simWatch) outgoing(m simHead) {
 	l := w.ledger
 	if l.trace != nil {
-		l.trace("%v %v to %v: %v", l.host.Network().now(), l.host, w.peer, m)
+		l.trace("%v %v to %v: %v", l.host.Network().Now(), l.host, w.peer, m)
 	}
 	q := simRequest{m.index, m.begin, m.length}
 	switch m.id {
@@ -239,7 +240,7 @@ func (w *simWatch) outgoing(m simHead) {
 		}
 		if l.under[q] > 2 {
 			// The cancel that makes it two may be written in the same instant by another goroutine.
-			l.host.Network().after(time.Millisecond, func() {
+			l.host.Network().After(time.Millisecond, func() {
 				if l.under[q] > 2 && !l.delayed(q) {
 					l.fault("asked %v for %v, the copy number %d", w.peer, q, l.under[q])
 				}
@@ -258,7 +259,7 @@ func (w *simWatch) outgoing(m simHead) {
 func (w *simWatch) incoming(m simHead) {
 	l := w.ledger
 	if l.trace != nil {
-		l.trace("%v %v from %v: %v", l.host.Network().now(), l.host, w.peer, m)
+		l.trace("%v %v from %v: %v", l.host.Network().Now(), l.host, w.peer, m)
 	}
 	switch m.id {
 	case wire.Unchoke:
@@ -272,7 +273,7 @@ func (w *simWatch) incoming(m simHead) {
 	case wire.AllowedFast:
 		w.allowed[m.index] = true
 	case wire.Choke:
-		w.unchoked, w.chokedAt = false, l.host.Network().now()
+		w.unchoked, w.chokedAt = false, l.host.Network().Now()
 		for q := range w.asked {
 			w.settle(q)
 		}
@@ -346,7 +347,7 @@ func (w *simWatch) arrived() {
 	if p.blocks == nil {
 		p.blocks = map[uint32]simCopy{}
 	}
-	now := l.host.Network().now()
+	now := l.host.Network().Now()
 	p.blocks[q.begin] = simCopy{w.peer, w.lie, now}
 	if w.cameAt != now {
 		w.came, w.cameAt = w.came[:0], now
@@ -385,7 +386,7 @@ func (w *simWatch) wasted(q simRequest) string {
 func (p *simAssembly) askedAgain(w *simWatch, q simRequest) {
 	l := w.ledger
 	b, here := p.blocks[q.begin]
-	now := l.host.Network().now()
+	now := l.host.Network().Now()
 	switch {
 	case p.whole && p.at == now, here && b.at == now:
 		// It was read in this very instant, and may have been lost with its connection, or another
@@ -426,7 +427,7 @@ func (p *simAssembly) assemble(l *simLedger, piece int) {
 	p.blocks = nil
 	switch {
 	case len(liars) == 0:
-		p.whole, p.at = !p.unsure, l.host.Network().now()
+		p.whole, p.at = !p.unsure, l.host.Network().Now()
 		for _, a := range p.suspect {
 			l.prove(a)
 		}

@@ -3,6 +3,7 @@ package torrent
 import (
 	"bytes"
 	"fmt"
+	"github.com/shoal-go/torrent/internal/simnet"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -69,20 +70,20 @@ func (tr *simTracker) forget() {
 }
 
 // client is what a host speaks to the tracker with.
-func (tr *simTracker) client(h *simHost) *http.Client {
+func (tr *simTracker) client(h *simnet.Host) *http.Client {
 	return &http.Client{Transport: simTransport{tr, h}}
 }
 
 type simTransport struct {
 	tracker *simTracker
-	host    *simHost
+	host    *simnet.Host
 }
 
 func (s simTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	select {
 	case <-req.Context().Done():
 		return nil, req.Context().Err()
-	case <-s.host.Network().pause(s.tracker.delay):
+	case <-s.host.Network().Pause(s.tracker.delay):
 	}
 	if s.tracker.answer != nil {
 		return s.tracker.answer(req)

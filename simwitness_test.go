@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/shoal-go/torrent/internal/simnet"
 	"io"
 	"log/slog"
 	"net"
@@ -17,7 +18,7 @@ import (
 type simWitness struct {
 	slog.Handler
 	history *simHistory
-	client  *simHost
+	client  *simnet.Host
 }
 
 // witness returns a log for a client that goes to where the client's own went.

@@ -10,12 +10,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
 // speaker is a connection to a client whose every word a test says itself, and hears one by one.
 type speaker struct {
-	*simConn
+	*simnet.Conn
 	t       *testing.T
 	content *simContent
 
@@ -34,10 +35,10 @@ type speech struct {
 }
 
 // speak connects to a client and shakes hands.
-func speak(t *testing.T, h *simHost, content *simContent, to netip.AddrPort, can speech) *speaker {
-	conn, err := h.dial(t.Context(), "tcp", to.String())
+func speak(t *testing.T, h *simnet.Host, content *simContent, to netip.AddrPort, can speech) *speaker {
+	conn, err := h.Dial(t.Context(), "tcp", to.String())
 	require.NoError(t, err)
-	s := &speaker{simConn: conn.(*simConn), t: t, content: content}
+	s := &speaker{Conn: conn.(*simnet.Conn), t: t, content: content}
 	hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte(fmt.Appendf(nil, "%20v", s.LocalAddr()))}
 	if can.fast {
 		hello.SetFast()

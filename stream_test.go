@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -31,7 +32,7 @@ func TestSeekIsServedFirst(t *testing.T) {
 		{name: "many slow peers", rates: slices.Repeat([]float64{100e3}, 30), delay: 50 * time.Millisecond, pieceLength: 2 << 20},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimRepeating(1, tt.pieceLength, 2e9)
 				m := &simMeeting{net: n, content: content}
 				defer m.end(t)
@@ -39,11 +40,11 @@ func TestSeekIsServedFirst(t *testing.T) {
 				total := 0.0
 				for _, rate := range tt.rates {
 					p := m.meet(t, rate, simScript{fast: tt.fast})
-					p.host.delay = tt.delay
+					p.host.Delay = tt.delay
 					o.Peers = append(o.Peers, p.addr())
 					total += rate
 				}
-				host := n.host("81.0.0.1", 0, 0, 0)
+				host := n.NewHost("81.0.0.1", 0, 0, 0)
 				m.client = simStart(t.Context(), t, host, content, nil, o, nil)
 				time.Sleep(30 * time.Second) // of the bubble's: rates are known, pipelines full
 				require.Len(t, m.client.Stats().Peers, len(tt.rates))
@@ -57,7 +58,7 @@ func TestSeekIsServedFirst(t *testing.T) {
 					}
 					_, err = file.Seek(at, io.SeekStart)
 					require.NoError(t, err)
-					wire, began := host.underWay()+int64(2*blockSize*len(tt.rates)), time.Now()
+					wire, began := host.UnderWay()+int64(2*blockSize*len(tt.rates)), time.Now()
 					b := make([]byte, 4096)
 					_, err = io.ReadFull(file, b)
 					require.NoError(t, err)

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -92,8 +93,8 @@ func runSeed(t *testing.T, seed uint64, sum *simFigures) {
 }
 
 func runHistory(t *testing.T, seed uint64, sum *simFigures) {
-	n := newSimNet()
-	defer n.close()
+	n := simnet.New()
+	defer n.Close()
 	h := drawHistory(n, seed)
 	if *swarmSeed >= 0 && testing.Verbose() {
 		t.Log(h)
@@ -133,7 +134,7 @@ func newSimFigures() *simFigures {
 // history takes a history into account.
 func (f *simFigures) history(h *simHistory) {
 	f.histories++
-	f.virtual += h.net.now()
+	f.virtual += h.net.Now()
 	for kind, n := range h.kinds {
 		f.kinds[kind] += n
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -52,7 +53,7 @@ func says(body string) http.HandlerFunc {
 
 var trackerFaults = []faultyTracker{
 	{"refuses the connection", func(r *trackerRig, ip string) string {
-		r.net.host(ip, 0, 0, 40*time.Millisecond)
+		r.net.NewHost(ip, 0, 0, 40*time.Millisecond)
 		return "http://" + ip + "/announce"
 	}, "connection refused", 0},
 	{"no such host answers", func(_ *trackerRig, ip string) string { return "http://" + ip + "/announce" }, "no answer", 0},
@@ -146,9 +147,9 @@ func TestTrackerFaults(t *testing.T) {
 				var s said
 				r.serve("10.0.2.2", honest(&s, onePeer))
 				trackers, end := r.start()
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				require.Contains(t, r.foundBy(), "http://10.0.2.2/announce")
-				after(34 * time.Second)
+				simnet.Sleep(34 * time.Second)
 				stats := trackers.stats()[0]
 				require.Equal(t, url, stats.URL)
 				if c.reason == "" {
@@ -222,7 +223,7 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 					}
 					ctx, cancel := context.WithCancel(t.Context())
 					go trackers.run(ctx)
-					after(10 * time.Second)
+					simnet.Sleep(10 * time.Second)
 					require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()[alive], "order %v", urls)
 					key := layout + ", " + scheme
 					worst[key] = max(worst[key], r.foundAt)
@@ -233,7 +234,7 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 							if st.Err != nil {
 								word = strings.TrimPrefix(st.Err.Error(), "tracker "+st.URL+": ")
 							}
-							fmt.Fprintf(columns, "%s\t%v\t%s\n", names[st.URL], (r.net.now() - time.Since(st.LastAnnounce)).Truncate(100*time.Millisecond), word)
+							fmt.Fprintf(columns, "%s\t%v\t%s\n", names[st.URL], (r.net.Now() - time.Since(st.LastAnnounce)).Truncate(100*time.Millisecond), word)
 						}
 					}
 					cancel()
@@ -267,19 +268,19 @@ func TestPrivateTrackerSwitch(t *testing.T) {
 		})
 		r.serve("10.0.1.2", honest(&two, onePeer))
 		trackers, _ := r.start()
-		after(10 * time.Minute)
+		simnet.Sleep(10 * time.Minute)
 		require.Equal(t, "started", one.take())
 		require.Empty(t, two.take())
 		broken.Store(true)
-		after(10 * time.Minute)
+		simnet.Sleep(10 * time.Minute)
 		require.Empty(t, r.droppedURLs())
-		after(11 * time.Minute)
+		simnet.Sleep(11 * time.Minute)
 		require.Equal(t, "-", one.take())
 		require.Equal(t, "started", two.take())
 		require.Equal(t, []string{first}, r.droppedURLs())
 		require.NotEmpty(t, r.foundBy()[second])
 		broken.Store(false)
-		after(3 * time.Hour)
+		simnet.Sleep(3 * time.Hour)
 		require.Empty(t, one.take(), "what works is kept to")
 		require.Equal(t, []string{first}, r.droppedURLs())
 		require.ErrorContains(t, trackers.stats()[0].Err, "HTTP status 502 Bad Gateway")
@@ -288,13 +289,13 @@ func TestPrivateTrackerSwitch(t *testing.T) {
 
 // BEP 27: with another tracker, all peers go but the user's, and it is no matter who made the connection.
 func TestPrivateTrackerSwitchDropsPeers(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
 		content.private = true
 		content.trackers = [][]string{{"http://old.sim/announce"}, {"http://new.sim/announce"}}
-		us := n.host("80.0.0.1", 0, 0, 0)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
 		listen := func(ip string) *metadataSpeaker {
-			return n.host(ip, 0, 0, 0).speakMetadata(t, content, metadataScript{})
+			return speakMetadata(t, n.NewHost(ip, 0, 0, 0), content, metadataScript{})
 		}
 		named, user := listen("80.0.0.2"), listen("80.0.0.3")
 		tracker := newSimTracker(1)
@@ -308,14 +309,14 @@ func TestPrivateTrackerSwitchDropsPeers(t *testing.T) {
 			return simAnswer(req, 200, []byte("d8:intervali120e5:peers6:\x50\x00\x00\x02\x1a\xe1e")), nil
 		}
 		d := simLeech(t, simClient(t, us, tracker), content, user.addr())
-		after(time.Second)
-		s := speak(t, n.host("80.0.0.4", 0, 0, 0), content, us.addr(6881), speech{extended: true})
+		simnet.Sleep(time.Second)
+		s := speak(t, n.NewHost("80.0.0.4", 0, 0, 0), content, us.Addr(6881), speech{extended: true})
 		s.sayHello(wire.ExtHandshake{P: 77})
-		silent := speak(t, n.host("80.0.0.5", 0, 0, 0), content, us.addr(6881), speech{})
-		after(time.Second)
+		silent := speak(t, n.NewHost("80.0.0.5", 0, 0, 0), content, us.Addr(6881), speech{})
+		simnet.Sleep(time.Second)
 		require.Len(t, d.Stats().Peers, 4)
 		broken.Store(true)
-		after(2 * time.Minute)
+		simnet.Sleep(2 * time.Minute)
 		require.True(t, s.hungUp())
 		require.True(t, silent.hungUp())
 		require.False(t, connectedTo(d, named.addr()))
@@ -334,7 +335,7 @@ func TestTrackersAskedAtOnce(t *testing.T) {
 		r.hungry = true
 		trackers, _ := r.start()
 		for second := range 25 {
-			after(500 * time.Millisecond)
+			simnet.Sleep(500 * time.Millisecond)
 			asked := 0
 			for _, st := range trackers.stats() {
 				if st.Announcing {
@@ -342,7 +343,7 @@ func TestTrackersAskedAtOnce(t *testing.T) {
 				}
 			}
 			require.Equal(t, min((second+1)*askedAtOnce, maxTrackers), asked)
-			after(500 * time.Millisecond)
+			simnet.Sleep(500 * time.Millisecond)
 		}
 	})
 }
@@ -364,15 +365,15 @@ func TestTrackersAskedAtOnceOncePeersAreThere(t *testing.T) {
 			}
 			return n
 		}
-		after(2500 * time.Millisecond)
+		simnet.Sleep(2500 * time.Millisecond)
 		require.Equal(t, 3*askedAtOnce, asked())
 		r.mu.Lock()
 		r.hungry = false
 		r.mu.Unlock()
 		trackers.wake()
-		after(10 * time.Second)
+		simnet.Sleep(10 * time.Second)
 		require.Equal(t, 3*askedAtOnce, asked())
-		after(tierPatience)
+		simnet.Sleep(tierPatience)
 		require.Equal(t, 4*askedAtOnce, asked(), "ten each fifteen seconds")
 	})
 }

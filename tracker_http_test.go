@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 func TestAnnounceURL(t *testing.T) {
@@ -64,7 +65,7 @@ func TestTrackerURLs(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newTrackerRig(t, []string{c.url, "", c.url})
 				trackers, _ := r.start()
-				after(time.Hour)
+				simnet.Sleep(time.Hour)
 				require.Len(t, trackers.stats(), 1)
 				require.EqualError(t, trackers.stats()[0].Err, "tracker "+c.url+": "+c.reason)
 				require.Zero(t, trackers.stats()[0].NextAnnounce, "it is not tried again")
@@ -145,7 +146,7 @@ func TestHTTPAnnounce(t *testing.T) {
 		r.config.progress = func() announceProgress { return announceProgress{left: -1} }
 		r.config.port = func() uint16 { return 0 }
 		trackers, _ := r.start()
-		after(61 * time.Minute)
+		simnet.Sleep(61 * time.Minute)
 		require.Len(t, got, 3)
 		q := got[0].URL.Query()
 		require.Equal(t, "shoal-go/torrent", got[0].Header.Get("User-Agent"))
@@ -196,7 +197,7 @@ func TestHTTPAnnouncesOverBothFamilies(t *testing.T) {
 					})
 				}
 				trackers, end := r.start()
-				after(time.Duration(c.withinSecs) * time.Second)
+				simnet.Sleep(time.Duration(c.withinSecs) * time.Second)
 				require.Len(t, r.foundBy()["http://t.example/announce"], c.found)
 				if c.reason != "" {
 					require.ErrorContains(t, trackers.stats()[0].Err, c.reason)
@@ -248,7 +249,7 @@ func TestHTTPRedirects(t *testing.T) {
 					})
 				}
 				trackers, _ := r.start()
-				after(3 * time.Second)
+				simnet.Sleep(3 * time.Second)
 				if c.reason == "" {
 					require.NoError(t, trackers.stats()[0].Err)
 					require.NotEmpty(t, r.foundBy())
@@ -295,7 +296,7 @@ func TestOwnHTTPClient(t *testing.T) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return fmt.Errorf("no further") },
 		}
 		trackers, _ := r.start()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, 1, asked)
 		require.ErrorContains(t, trackers.stats()[0].Err, "no further")
 	})

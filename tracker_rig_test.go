@@ -18,15 +18,16 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 // trackerRig is a machine in a simulated network with the trackers that it announces to. It is to be used
 // within a bubble.
 type trackerRig struct {
 	t      *testing.T
-	net    *simNet
-	me     *simHost
-	me6    *simHost
+	net    *simnet.Network
+	me     *simnet.Host
+	me6    *simnet.Host
 	names  map[string][]netip.Addr // a name that is not there is looked up for ever
 	config trackerConfig
 
@@ -45,12 +46,12 @@ var (
 )
 
 func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
-	n := newSimNet()
-	t.Cleanup(n.close)
+	n := simnet.New()
+	t.Cleanup(n.Close)
 	r := &trackerRig{
 		t: t, net: n, names: map[string][]netip.Addr{}, found: map[string][]netip.AddrPort{},
-		me:  n.host("10.0.0.1", 0, 0, 10*time.Millisecond),
-		me6: n.host("fd00::1", 0, 0, 10*time.Millisecond),
+		me:  n.NewHost("10.0.0.1", 0, 0, 10*time.Millisecond),
+		me6: n.NewHost("fd00::1", 0, 0, 10*time.Millisecond),
 	}
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		host, port, _ := net.SplitHostPort(addr)
@@ -60,7 +61,7 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 		}
 		for _, ip := range ips {
 			if network == "tcp" || (network == "tcp4") == ip.Is4() {
-				return r.host(ip).dial(ctx, network, net.JoinHostPort(ip.String(), port))
+				return r.host(ip).Dial(ctx, network, net.JoinHostPort(ip.String(), port))
 			}
 		}
 		return nil, &net.AddrError{Err: "no suitable address", Addr: host}
@@ -77,9 +78,9 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 		http: client,
 		udp: newUDPTransport(func(network, addr string) (net.PacketConn, error) {
 			if network == "udp6" {
-				return r.me6.listenPacket(network, addr)
+				return r.me6.ListenPacket(network, addr)
 			}
-			return r.me.listenPacket(network, addr)
+			return r.me.ListenPacket(network, addr)
 		}, r.lookup),
 		port:     func() uint16 { return 6881 },
 		progress: func() announceProgress { return announceProgress{uploaded: 1, downloaded: 2, left: 3} },
@@ -92,7 +93,7 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			if !r.fed {
-				r.foundAt = r.net.now()
+				r.foundAt = r.net.Now()
 			}
 			r.fed = true
 			r.found[url] = append(r.found[url], peers...)
@@ -109,7 +110,7 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 	return r
 }
 
-func (r *trackerRig) host(ip netip.Addr) *simHost {
+func (r *trackerRig) host(ip netip.Addr) *simnet.Host {
 	if ip.Is4() {
 		return r.me
 	}
@@ -159,7 +160,7 @@ func (r *trackerRig) start() (t *trackers, end func()) {
 
 // serve has an HTTP server at port 80 of ip.
 func (r *trackerRig) serve(ip string, answer http.HandlerFunc) {
-	l, err := r.net.host(ip, 0, 0, 40*time.Millisecond).listen("tcp", ":80")
+	l, err := r.net.NewHost(ip, 0, 0, 40*time.Millisecond).Listen("tcp", ":80")
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -169,9 +170,9 @@ func (r *trackerRig) serve(ip string, answer http.HandlerFunc) {
 }
 
 // serveUDP has a socket at port 80 of ip. The function gets each datagram, and what sends an answer back.
-func (r *trackerRig) serveUDP(ip string, receive func(p []byte, reply func([]byte))) *simHost {
-	h := r.net.host(ip, 0, 0, 40*time.Millisecond)
-	c, err := h.listenPacket("udp", ":80")
+func (r *trackerRig) serveUDP(ip string, receive func(p []byte, reply func([]byte))) *simnet.Host {
+	h := r.net.NewHost(ip, 0, 0, 40*time.Millisecond)
+	c, err := h.ListenPacket("udp", ":80")
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -28,7 +29,7 @@ func TestTrackerEvents(t *testing.T) {
 				events := func() string { return strings.ReplaceAll(s.take(), "connect ", "") }
 				trackers, end := r.start()
 
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				require.Equal(t, "started", events())
 				require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()[scheme+"://10.0.1.1:80/announce"])
 				stats := trackers.stats()[0]
@@ -39,12 +40,12 @@ func TestTrackerEvents(t *testing.T) {
 				require.WithinDuration(t, stats.LastAnnounce.Add(30*time.Minute), stats.NextAnnounce, time.Second)
 				require.Empty(t, trackers.lastWords())
 
-				after(time.Hour)
+				simnet.Sleep(time.Hour)
 				require.Equal(t, "- -", events(), "each interval of half an hour")
 				trackers.complete()
-				after(time.Second)
+				simnet.Sleep(time.Second)
 				require.Equal(t, "completed", events(), "at once, and but once")
-				after(time.Hour)
+				simnet.Sleep(time.Hour)
 				require.Equal(t, "- -", events())
 
 				end()
@@ -66,7 +67,7 @@ func TestTrackerThatNeverAnsweredIsNotToldThatWeStop(t *testing.T) {
 		r.serve("10.0.1.1", honest(&s, "d14:failure reason7:full upe"))
 		r.serveUDP("10.0.1.2", func([]byte, func([]byte)) { s.add("asked") })
 		trackers, end := r.start()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		end()
 		require.ElementsMatch(t, []string{"started", "asked"}, strings.Fields(s.take()))
 		trackers.stop(t.Context())
@@ -91,13 +92,13 @@ func TestTrackerThatAnswersAfterCompletion(t *testing.T) {
 			honest(&s, onePeer)(w, req)
 		})
 		trackers, _ := r.start()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		trackers.complete()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		up.Store(true)
-		after(time.Minute)
+		simnet.Sleep(time.Minute)
 		require.Equal(t, "started completed", s.take())
-		after(time.Hour)
+		simnet.Sleep(time.Hour)
 		require.Equal(t, "- -", s.take())
 	})
 }
@@ -115,9 +116,9 @@ func TestTrackerStopEndsWithItsContext(t *testing.T) {
 		})
 		h := r.serveUDP("10.0.1.2", honestUDP(&s, compactPeer))
 		trackers, end := r.start()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		end()
-		h.unplug()
+		h.Unplug()
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
@@ -154,7 +155,7 @@ func TestTrackerRetry(t *testing.T) {
 				var gaps []time.Duration
 				for range c.gaps {
 					for s.take() == "" {
-						after(time.Second)
+						simnet.Sleep(time.Second)
 					}
 					gaps = append(gaps, time.Since(last).Round(10*time.Second))
 					last = time.Now()
@@ -163,7 +164,7 @@ func TestTrackerRetry(t *testing.T) {
 					require.InDelta(t, gap.Seconds(), gaps[i].Seconds(), 10)
 				}
 				if c.gaps[len(c.gaps)-1] == 0 {
-					after(48 * time.Hour)
+					simnet.Sleep(48 * time.Hour)
 					require.Empty(t, s.take(), "a final word is believed")
 					require.Zero(t, trackers.stats()[0].NextAnnounce)
 				}
@@ -199,15 +200,15 @@ func TestTrackerInterval(t *testing.T) {
 					if hungry {
 						gap = c.hungryFor
 					}
-					after(time.Second)
+					simnet.Sleep(time.Second)
 					s.take()
 					r.mu.Lock()
 					r.hungry = hungry
 					r.mu.Unlock()
 					trackers.wake()
-					after(gap - 10*time.Second)
+					simnet.Sleep(gap - 10*time.Second)
 					require.Empty(t, s.take())
-					after(10 * time.Second)
+					simnet.Sleep(10 * time.Second)
 					require.Equal(t, "-", s.take())
 				}
 			})
@@ -275,7 +276,7 @@ func TestTrackerTiers(t *testing.T) {
 				began := time.Now()
 				for at := range 121 {
 					if want, ok := c.want[at]; ok {
-						after(time.Until(began.Add(time.Duration(at)*time.Second + 500*time.Millisecond)))
+						simnet.Sleep(time.Until(began.Add(time.Duration(at)*time.Second + 500*time.Millisecond)))
 						asked.mu.Lock()
 						got := append([]string(nil), asked.events...)
 						asked.mu.Unlock()

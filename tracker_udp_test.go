@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 func TestUDPAnnounceRequest(t *testing.T) {
@@ -67,10 +68,10 @@ func TestUDPSilence(t *testing.T) {
 					}
 				})
 				trackers, _ := r.start()
-				after(2 * time.Second)
+				simnet.Sleep(2 * time.Second)
 				require.ErrorContains(t, trackers.stats()[0].Err, "no answer yet")
 				require.True(t, trackers.stats()[0].Announcing)
-				after(7664 * time.Second)
+				simnet.Sleep(7664 * time.Second)
 				require.Equal(t, c.want, strings.Join(got, " "))
 				require.LessOrEqual(t, len(transactions), 2, "a repetition has the number of what it repeats")
 				require.ErrorContains(t, trackers.stats()[0].Err, "no answer")
@@ -86,16 +87,16 @@ func TestUDPConnectionIsKeptForAMinute(t *testing.T) {
 		var s said
 		r.serveUDP("10.0.1.1", honestUDP(&s, nil))
 		trackers, _ := r.start()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, "connect started", s.take())
 		trackers.complete()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, "completed", s.take())
 		sc, err := trackers.scrape(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, Scrape{Seeds: 5, Leechers: 7, Completed: 70}, sc)
 		require.Equal(t, "scrape", s.take())
-		after(time.Minute)
+		simnet.Sleep(time.Minute)
 		_, err = trackers.scrape(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, "connect scrape", s.take())
@@ -109,7 +110,7 @@ func TestUDPTrackerThatForgotTheConnection(t *testing.T) {
 		r.serveUDP("10.0.1.1", honestUDP(&s, compactPeer))
 		r.config.udp.connect(netip.MustParseAddrPort("10.0.1.1:80"), 0xdead)
 		r.start()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		require.Equal(t, "connect started", s.take())
 		require.NotEmpty(t, r.foundBy())
 	})
@@ -124,9 +125,9 @@ func TestUDPNextAddress(t *testing.T) {
 		}
 		r.serveUDP("10.0.1.3", honestUDP(&s, compactPeer))
 		trackers, end := r.start()
-		after(46 * time.Second)
+		simnet.Sleep(46 * time.Second)
 		require.Equal(t, "connect started", s.take(), "the third after 15 and 30 seconds of silence")
-		after(30 * time.Minute)
+		simnet.Sleep(30 * time.Minute)
 		require.Equal(t, "connect -", s.take(), "next time it is the first to be asked")
 		end()
 		trackers.stop(t.Context())
@@ -143,10 +144,10 @@ func TestUDPOverBothFamilies(t *testing.T) {
 			r.serveUDP("10.0.1.1", honestUDP(&s, compactPeer))
 			h := r.serveUDP("fd00::1:1", honestUDP(&s6, binary.BigEndian.AppendUint16(rigPeer6.Addr().AsSlice(), rigPeer6.Port())))
 			if silent6 {
-				h.unplug()
+				h.Unplug()
 			}
 			trackers, end := r.start()
-			after(time.Second)
+			simnet.Sleep(time.Second)
 			require.Equal(t, "connect started", s.take())
 			found := r.foundBy()["udp://t.example:80"]
 			if silent6 {
@@ -157,7 +158,7 @@ func TestUDPOverBothFamilies(t *testing.T) {
 			}
 			require.Equal(t, len(found), trackers.stats()[0].Peers)
 			require.NoError(t, trackers.stats()[0].Err)
-			after(30 * time.Minute)
+			simnet.Sleep(30 * time.Minute)
 			require.Equal(t, "connect -", s.take())
 			end()
 			began := time.Now()
@@ -180,7 +181,7 @@ func TestUDPWithoutIPv6(t *testing.T) {
 			return listen(network, addr)
 		}
 		trackers, _ := r.start()
-		after(20 * time.Second)
+		simnet.Sleep(20 * time.Second)
 		require.EqualError(t, trackers.stats()[0].Err, "tracker udp://t.example:80: no answer")
 	})
 }
@@ -212,7 +213,7 @@ func TestUDPForgery(t *testing.T) {
 					})
 				})
 				trackers, _ := r.start()
-				after(5 * time.Second)
+				simnet.Sleep(5 * time.Second)
 				require.Equal(t, "connect started", s.take())
 				require.NoError(t, trackers.stats()[0].Err)
 				require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()["udp://10.0.1.1:80"])
@@ -225,11 +226,11 @@ func TestUDPForgery(t *testing.T) {
 func TestUDPForgeryFromAnotherAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
-		liar, err := r.net.host("10.0.1.66", 0, 0, 0).listenPacket("udp", ":80")
+		liar, err := r.net.NewHost("10.0.1.66", 0, 0, 0).ListenPacket("udp", ":80")
 		require.NoError(t, err)
 		var s said
-		h := r.net.host("10.0.1.1", 0, 0, 40*time.Millisecond)
-		c, err := h.listenPacket("udp", ":80")
+		h := r.net.NewHost("10.0.1.1", 0, 0, 40*time.Millisecond)
+		c, err := h.ListenPacket("udp", ":80")
 		require.NoError(t, err)
 		go func() {
 			p := make([]byte, 4096)
@@ -249,7 +250,7 @@ func TestUDPForgeryFromAnotherAddress(t *testing.T) {
 			}
 		}()
 		r.start()
-		after(5 * time.Second)
+		simnet.Sleep(5 * time.Second)
 		require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()["udp://10.0.1.1:80"])
 	})
 }
@@ -263,7 +264,7 @@ func TestUDPError(t *testing.T) {
 			reply(append(append([]byte{0, 0, 0, 3}, p[12:16]...), "go \x07away"...))
 		})
 		trackers, _ := r.start()
-		after(5 * time.Second)
+		simnet.Sleep(5 * time.Second)
 		require.EqualError(t, trackers.stats()[0].Err, "tracker udp://10.0.1.1:80: go  away")
 		require.Equal(t, 1, asked)
 		_, err := trackers.scrape(t.Context())
@@ -277,7 +278,7 @@ func TestUDPSocketThatBreaksIsReplaced(t *testing.T) {
 		var s said
 		r.serveUDP("10.0.1.1", honestUDP(&s, compactPeer))
 		trackers, _ := r.start()
-		after(time.Second)
+		simnet.Sleep(time.Second)
 		r.config.udp.mu.Lock()
 		r.config.udp.sockets[netaddr.IPv4].Close()
 		r.config.udp.mu.Unlock()
@@ -293,7 +294,7 @@ func TestUDPAfterClose(t *testing.T) {
 		r.config.udp.Close()
 		_, _, err := r.config.udp.exchange(t.Context(), []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:80")}, udpScrape, nil)
 		require.ErrorIs(t, err, ErrClosed)
-		conns, listeners := r.me.open()
+		conns, listeners := r.me.Open()
 		require.Zero(t, conns+listeners)
 	})
 }

@@ -1,4 +1,4 @@
-package torrent
+package simnet
 
 import (
 	"net"
@@ -9,24 +9,24 @@ import (
 	"time"
 )
 
-// simPacketConn is a UDP socket of a simHost. Datagrams take the latency of the path; bandwidth is
+// packetConn is a UDP socket of a simHost. Datagrams take the latency of the path; bandwidth is
 // not counted, for they are few and small. What nobody receives is lost without a word.
-type simPacketConn struct {
-	host    *simHost
+type packetConn struct {
+	host    *Host
 	addr    netip.AddrPort
-	arrived []simDatagram
+	arrived []datagram
 	ready   *sync.Cond
-	readBy  simDeadline
+	readBy  deadline
 	closed  bool
 }
 
-type simDatagram struct {
+type datagram struct {
 	b    []byte
 	from netip.AddrPort
 }
 
-// listenPacket has the signature of net.ListenPacket.
-func (h *simHost) listenPacket(network, addr string) (net.PacketConn, error) {
+// ListenPacket has the signature of net.ListenPacket.
+func (h *Host) ListenPacket(network, addr string) (net.PacketConn, error) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	at, err := h.local(network, addr)
@@ -36,13 +36,13 @@ func (h *simHost) listenPacket(network, addr string) (net.PacketConn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
 	}
-	c := &simPacketConn{host: h, addr: at, ready: sync.NewCond(&h.net.mu)}
+	c := &packetConn{host: h, addr: at, ready: sync.NewCond(&h.net.mu)}
 	c.readBy.net, c.readBy.cond = h.net, c.ready
 	h.net.packets[at] = c
 	return c, nil
 }
 
-func (c *simPacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
+func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	for {
@@ -60,7 +60,7 @@ func (c *simPacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-func (c *simPacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
+func (c *packetConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	addr, ok := to.(*net.UDPAddr)
@@ -72,9 +72,9 @@ func (c *simPacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	}
 	at := addr.AddrPort()
 	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
-	d := simDatagram{b: append([]byte(nil), b...), from: c.addr}
+	d := datagram{b: append([]byte(nil), b...), from: c.addr}
 	if peer := c.host.net.packets[at]; peer != nil && !c.host.cut {
-		c.host.net.after(c.host.net.between(c.host, peer.host).delay, func() {
+		c.host.net.After(c.host.net.between(c.host, peer.host).delay, func() {
 			if !peer.closed && !peer.host.cut {
 				peer.arrived = append(peer.arrived, d)
 				peer.ready.Broadcast()
@@ -84,7 +84,7 @@ func (c *simPacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	return len(b), nil
 }
 
-func (c *simPacketConn) Close() error {
+func (c *packetConn) Close() error {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	if c.closed {
@@ -94,17 +94,17 @@ func (c *simPacketConn) Close() error {
 	return nil
 }
 
-func (c *simPacketConn) shut() {
+func (c *packetConn) shut() {
 	c.closed = true
 	delete(c.host.net.packets, c.addr)
 	c.ready.Broadcast()
 }
 
-func (c *simPacketConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.addr) }
+func (c *packetConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.addr) }
 
-func (c *simPacketConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+func (c *packetConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
 
-func (c *simPacketConn) SetReadDeadline(t time.Time) error {
+func (c *packetConn) SetReadDeadline(t time.Time) error {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	if c.closed {
@@ -115,8 +115,8 @@ func (c *simPacketConn) SetReadDeadline(t time.Time) error {
 }
 
 // SetWriteDeadline does nothing: a write never waits.
-func (c *simPacketConn) SetWriteDeadline(time.Time) error { return nil }
+func (c *packetConn) SetWriteDeadline(time.Time) error { return nil }
 
-func (c *simPacketConn) opError(op string, err error) error {
+func (c *packetConn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "udp", Addr: c.LocalAddr(), Err: err}
 }

@@ -1,4 +1,4 @@
-package torrent
+package simnet_test
 
 import (
 	"bytes"
@@ -14,21 +14,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
 // The simulated network is tested as carefully as what it tests.
 
-// simPair is a connection from a to a listener on b.
-func simPair(t testing.TB, a, b *simHost) (dialled, accepted *simConn) {
-	l, err := b.listen("tcp", ":0")
+// connect is a connection from a to a listener on b.
+func connect(t testing.TB, a, b *simnet.Host) (dialled, accepted *simnet.Conn) {
+	l, err := b.Listen("tcp", ":0")
 	require.NoError(t, err)
 	defer l.Close()
-	d, err := a.dial(t.Context(), "tcp", l.Addr().String())
+	d, err := a.Dial(t.Context(), "tcp", l.Addr().String())
 	require.NoError(t, err)
 	c, err := l.Accept()
 	require.NoError(t, err)
-	return d.(*simConn), c.(*simConn)
+	return d.(*simnet.Conn), c.(*simnet.Conn)
 }
 
 // noise is n bytes, the same ones each time.
@@ -44,33 +45,33 @@ func within(t *testing.T, want, got time.Duration, tolerance float64) {
 	require.InDelta(t, want.Seconds(), got.Seconds(), want.Seconds()*tolerance)
 }
 
-func TestSimAddresses(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
-		a, b := n.host("10.0.0.1", 0, 0, 0), n.host("10.0.0.7", 0, 0, 0)
-		l, err := b.listen("tcp", ":6881")
+func TestAddresses(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		a, b := n.NewHost("10.0.0.1", 0, 0, 0), n.NewHost("10.0.0.7", 0, 0, 0)
+		l, err := b.Listen("tcp", ":6881")
 		require.NoError(t, err)
-		_, err = b.listen("tcp4", "0.0.0.0:6881")
+		_, err = b.Listen("tcp4", "0.0.0.0:6881")
 		require.ErrorIs(t, err, syscall.EADDRINUSE)
-		_, err = b.listen("tcp6", "[::]:6881")
+		_, err = b.Listen("tcp6", "[::]:6881")
 		require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
-		d, err := a.dial(t.Context(), "tcp", "10.0.0.7:6881")
+		d, err := a.Dial(t.Context(), "tcp", "10.0.0.7:6881")
 		require.NoError(t, err)
 		c, err := l.Accept()
 		require.NoError(t, err)
 		require.Equal(t, "10.0.0.7:6881", d.RemoteAddr().String())
 		require.Equal(t, d.LocalAddr().String(), c.RemoteAddr().String())
 		require.True(t, c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Is4In6())
-		conns, listeners := b.open()
+		conns, listeners := b.Open()
 		require.Equal(t, []int{1, 1}, []int{conns, listeners})
 		require.NoError(t, c.Close())
 		require.NoError(t, l.Close())
 		require.ErrorIs(t, c.Close(), net.ErrClosed)
-		conns, listeners = b.open()
+		conns, listeners = b.Open()
 		require.Zero(t, conns+listeners)
 	})
 }
 
-func TestSimDial(t *testing.T) {
+func TestDial(t *testing.T) {
 	for name, c := range map[string]struct {
 		addr  string
 		takes time.Duration
@@ -84,23 +85,23 @@ func TestSimDial(t *testing.T) {
 		"a host whose listener is closed": {"10.0.0.2:5", 60 * time.Millisecond, syscall.ECONNREFUSED},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
-				a := n.host("10.0.0.1", 0, 0, 30*time.Millisecond)
-				b := n.host("10.0.0.2", 0, 0, 20*time.Millisecond)
-				gone := n.host("10.0.0.4", 0, 0, 0)
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				a := n.NewHost("10.0.0.1", 0, 0, 30*time.Millisecond)
+				b := n.NewHost("10.0.0.2", 0, 0, 20*time.Millisecond)
+				gone := n.NewHost("10.0.0.4", 0, 0, 0)
 				for _, addr := range []string{":1", ":5"} {
-					l, err := b.listen("tcp", addr)
+					l, err := b.Listen("tcp", addr)
 					require.NoError(t, err)
 					if addr == ":5" {
 						l.Close()
 					}
 				}
-				gone.listen("tcp", ":1")
-				gone.unplug()
+				gone.Listen("tcp", ":1")
+				gone.Unplug()
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
 				start := time.Now()
-				_, err := a.dial(ctx, "tcp", c.addr)
+				_, err := a.Dial(ctx, "tcp", c.addr)
 				require.ErrorIs(t, err, c.err)
 				require.Equal(t, c.takes, time.Since(start))
 			})
@@ -108,8 +109,8 @@ func TestSimDial(t *testing.T) {
 	}
 }
 
-// TestSimThroughput asks that bytes arrive in order, unharmed, and as fast as the slowest link lets them.
-func TestSimThroughput(t *testing.T) {
+// TestThroughput asks that bytes arrive in order, unharmed, and as fast as the slowest link lets them.
+func TestThroughput(t *testing.T) {
 	const MB = 1e6
 	for name, c := range map[string]struct {
 		up, path, down float64
@@ -127,11 +128,11 @@ func TestSimThroughput(t *testing.T) {
 		"nothing but the latency": {delay: 250 * time.Millisecond, size: 2 * MB, want: 250 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
-				a, b := n.host("10.0.0.1", c.up, 0, 0), n.host("10.0.0.2", 0, c.down, 0)
-				b.plan = func() fault { return fault{readAtMost: c.readAtMost} }
-				n.path(a, b, c.delay, c.path)
-				from, to := simPair(t, a, b)
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				a, b := n.NewHost("10.0.0.1", c.up, 0, 0), n.NewHost("10.0.0.2", 0, c.down, 0)
+				b.Plan = func() simnet.Fault { return simnet.Fault{ReadAtMost: c.readAtMost} }
+				n.SetPath(a, b, c.delay, c.path)
+				from, to := connect(t, a, b)
 				data := noise(c.size)
 				start := time.Now()
 				go func() {
@@ -146,24 +147,24 @@ func TestSimThroughput(t *testing.T) {
 				require.NoError(t, err)
 				require.True(t, bytes.Equal(data, got))
 				within(t, c.want, time.Since(start), 0.02)
-				require.Equal(t, int64(c.size), a.sent())
-				require.Equal(t, int64(c.size), b.received())
+				require.Equal(t, int64(c.size), a.Sent())
+				require.Equal(t, int64(c.size), b.Received())
 			})
 		})
 	}
 }
 
-// TestSimFairness asks that connections share a link equally, whatever they write at a time, and that a
+// TestFairness asks that connections share a link equally, whatever they write at a time, and that a
 // short message is not held up by another connection's bulk.
-func TestSimFairness(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
-		seed := n.host("10.0.0.1", 1e6, 0, 5*time.Millisecond)
+func TestFairness(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		seed := n.NewHost("10.0.0.1", 1e6, 0, 5*time.Millisecond)
 		var took [4]time.Duration
 		start := time.Now()
 		var wg sync.WaitGroup
 		for i := range took {
-			leech := n.host("10.0.1."+string(rune('1'+i)), 0, []float64{0, 0, 0, 100e3}[i], 5*time.Millisecond)
-			from, to := simPair(t, seed, leech)
+			leech := n.NewHost("10.0.1."+string(rune('1'+i)), 0, []float64{0, 0, 0, 100e3}[i], 5*time.Millisecond)
+			from, to := connect(t, seed, leech)
 			wg.Go(func() {
 				b := make([]byte, []int{2e6, 300, 16 << 10, 16 << 10}[i])
 				for left := 2_000_000; left > 0; left -= len(b) {
@@ -176,7 +177,7 @@ func TestSimFairness(t *testing.T) {
 				took[i] = time.Since(start)
 			})
 		}
-		from, to := simPair(t, seed, n.host("10.0.2.1", 0, 0, 5*time.Millisecond))
+		from, to := connect(t, seed, n.NewHost("10.0.2.1", 0, 0, 5*time.Millisecond))
 		wg.Go(func() {
 			time.Sleep(2 * time.Second)
 			sent := time.Now()
@@ -193,11 +194,11 @@ func TestSimFairness(t *testing.T) {
 	})
 }
 
-func TestSimBackPressure(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
-		a, b := n.host("10.0.0.1", 1e6, 0, 0), n.host("10.0.0.2", 0, 0, 0)
-		a.buffer = 100_000
-		from, to := simPair(t, a, b)
+func TestBackPressure(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		a, b := n.NewHost("10.0.0.1", 1e6, 0, 0), n.NewHost("10.0.0.2", 0, 0, 0)
+		a.Buffer = 100_000
+		from, to := connect(t, a, b)
 		require.NoError(t, from.SetWriteDeadline(time.Now().Add(time.Minute)))
 		k, err := from.Write(make([]byte, 1e6))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -211,10 +212,10 @@ func TestSimBackPressure(t *testing.T) {
 	})
 }
 
-func TestSimDeadlines(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
-		a, b := n.host("10.0.0.1", 0, 0, 0), n.host("10.0.0.2", 0, 0, 0)
-		from, to := simPair(t, a, b)
+func TestDeadlines(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		a, b := n.NewHost("10.0.0.1", 0, 0, 0), n.NewHost("10.0.0.2", 0, 0, 0)
+		from, to := connect(t, a, b)
 		start := time.Now()
 		b1 := make([]byte, 1)
 		for range 3 { // put off again and again, it comes when it was said last
@@ -239,14 +240,14 @@ func TestSimDeadlines(t *testing.T) {
 	})
 }
 
-func TestSimEnds(t *testing.T) {
+func TestEnds(t *testing.T) {
 	type pair struct {
-		from, to *simConn
-		sender   *simHost
+		from, to *simnet.Conn
+		sender   *simnet.Host
 	}
-	read := func(c *simConn) (int64, error) { return io.Copy(io.Discard, c) }
+	read := func(c *simnet.Conn) (int64, error) { return io.Copy(io.Discard, c) }
 	for name, c := range map[string]struct {
-		plan fault // of the sender
+		plan simnet.Fault // of the sender
 		end  func(pair)
 		got  int64 // bytes of 10,000 that arrive
 		err  error
@@ -254,21 +255,21 @@ func TestSimEnds(t *testing.T) {
 		"closed":              {end: func(p pair) { p.from.Close() }, got: 10_000},
 		"half-closed":         {end: func(p pair) { p.from.CloseWrite() }, got: 10_000},
 		"reset":               {end: func(p pair) { p.from.Reset() }, got: 0, err: syscall.ECONNRESET},
-		"reset on plan":       {plan: fault{resetAfter: 3000}, got: 3000, err: syscall.ECONNRESET},
-		"half-closed on plan": {plan: fault{finAfter: 3000}, got: 3000},
-		"stalled": {plan: fault{stallAfter: 3000}, end: func(p pair) {
+		"reset on plan":       {plan: simnet.Fault{ResetAfter: 3000}, got: 3000, err: syscall.ECONNRESET},
+		"half-closed on plan": {plan: simnet.Fault{FinAfter: 3000}, got: 3000},
+		"stalled": {plan: simnet.Fault{StallAfter: 3000}, end: func(p pair) {
 			time.AfterFunc(time.Hour, func() { p.to.SetReadDeadline(time.Now()) })
 		}, got: 3000, err: os.ErrDeadlineExceeded},
 		"unplugged": {end: func(p pair) {
-			p.sender.unplug()
+			p.sender.Unplug()
 			time.AfterFunc(time.Hour, func() { p.to.SetReadDeadline(time.Now()) })
 		}, got: 0, err: os.ErrDeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulate(t, func(t *testing.T, n *simNet) {
-				a, b := n.host("10.0.0.1", 100e3, 0, 10*time.Millisecond), n.host("10.0.0.2", 0, 0, 10*time.Millisecond)
-				a.plan = func() fault { return c.plan }
-				from, to := simPair(t, a, b)
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				a, b := n.NewHost("10.0.0.1", 100e3, 0, 10*time.Millisecond), n.NewHost("10.0.0.2", 0, 0, 10*time.Millisecond)
+				a.Plan = func() simnet.Fault { return c.plan }
+				from, to := connect(t, a, b)
 				_, err := from.Write(make([]byte, 10_000))
 				require.NoError(t, err)
 				if c.end != nil {
@@ -284,8 +285,8 @@ func TestSimEnds(t *testing.T) {
 	}
 
 	t.Run("a half-closed connection still carries the other way", func(t *testing.T) {
-		simulate(t, func(t *testing.T, n *simNet) {
-			from, to := simPair(t, n.host("10.0.0.1", 0, 0, 0), n.host("10.0.0.2", 0, 0, 0))
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			from, to := connect(t, n.NewHost("10.0.0.1", 0, 0, 0), n.NewHost("10.0.0.2", 0, 0, 0))
 			from.CloseWrite()
 			_, err := read(to)
 			require.NoError(t, err)
@@ -299,8 +300,8 @@ func TestSimEnds(t *testing.T) {
 		})
 	})
 	t.Run("writing to one who closed fails after the latency", func(t *testing.T) {
-		simulate(t, func(t *testing.T, n *simNet) {
-			from, to := simPair(t, n.host("10.0.0.1", 0, 0, time.Second), n.host("10.0.0.2", 0, 0, time.Second))
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			from, to := connect(t, n.NewHost("10.0.0.1", 0, 0, time.Second), n.NewHost("10.0.0.2", 0, 0, time.Second))
 			to.Close()
 			_, err := from.Write([]byte{0})
 			require.NoError(t, err)
@@ -316,17 +317,17 @@ func TestSimEnds(t *testing.T) {
 	})
 }
 
-func TestSimDatagrams(t *testing.T) {
-	simulate(t, func(t *testing.T, n *simNet) {
-		a, b := n.host("10.0.0.1", 0, 0, time.Second), n.host("10.0.0.2", 0, 0, time.Second)
-		from, err := a.listenPacket("udp", ":0")
+func TestDatagrams(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		a, b := n.NewHost("10.0.0.1", 0, 0, time.Second), n.NewHost("10.0.0.2", 0, 0, time.Second)
+		from, err := a.ListenPacket("udp", ":0")
 		require.NoError(t, err)
-		to, err := b.listenPacket("udp4", "10.0.0.2:6969")
+		to, err := b.ListenPacket("udp4", "10.0.0.2:6969")
 		require.NoError(t, err)
 		start := time.Now()
 		_, err = from.WriteTo([]byte("connect"), to.LocalAddr())
 		require.NoError(t, err)
-		_, err = from.WriteTo([]byte("lost"), net.UDPAddrFromAddrPort(b.addr(1)))
+		_, err = from.WriteTo([]byte("lost"), net.UDPAddrFromAddrPort(b.Addr(1)))
 		require.NoError(t, err)
 		p := make([]byte, 100)
 		k, addr, err := to.ReadFrom(p)
@@ -343,14 +344,14 @@ func TestSimDatagrams(t *testing.T) {
 	})
 }
 
-// BenchmarkSimTransfer says what it costs to simulate a download.
-func BenchmarkSimTransfer(b *testing.B) {
+// BenchmarkTransfer says what it costs to simulate a download.
+func BenchmarkTransfer(b *testing.B) {
 	const size = 300e6
 	b.SetBytes(size)
 	for b.Loop() {
-		n := newSimNet()
-		h, k := n.host("10.0.0.1", 0, 0, 0), n.host("10.0.0.2", 0, 0, 0)
-		from, to := simPair(b, h, k)
+		n := simnet.New()
+		h, k := n.NewHost("10.0.0.1", 0, 0, 0), n.NewHost("10.0.0.2", 0, 0, 0)
+		from, to := connect(b, h, k)
 		go func() {
 			p := make([]byte, 16397)
 			for left := int(size); left > 0; left -= len(p) {
@@ -359,6 +360,6 @@ func BenchmarkSimTransfer(b *testing.B) {
 			from.Close()
 		}()
 		io.CopyBuffer(io.Discard, struct{ io.Reader }{to}, make([]byte, 64<<10))
-		n.close()
+		n.Close()
 	}
 }

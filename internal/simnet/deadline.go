@@ -1,0 +1,42 @@
+package simnet
+
+import (
+	"sync"
+	"time"
+)
+
+// deadline wakes those who wait on cond when it passes. However often it is put off, there is
+// one event under way for it.
+type deadline struct {
+	net   *Network
+	cond  *sync.Cond
+	at    time.Time     // zero is never
+	event time.Duration // of the earliest event under way, 0 for none
+}
+
+func (d *deadline) expired() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
+
+// set changes the deadline. The caller holds mu.
+func (d *deadline) set(t time.Time) {
+	d.at = t
+	d.arm()
+	d.cond.Broadcast()
+}
+
+func (d *deadline) arm() {
+	if d.at.IsZero() || d.expired() {
+		return
+	}
+	at := d.at.Sub(d.net.began)
+	if d.event != 0 && d.event <= at {
+		return
+	}
+	d.event = at
+	d.net.After(time.Until(d.at), func() {
+		if d.event == at {
+			d.event = 0
+			d.arm()
+		}
+		d.cond.Broadcast()
+	})
+}

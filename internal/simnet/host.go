@@ -1,0 +1,113 @@
+package simnet
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Host is a machine with one address. Several may share an address, as behind a router.
+type Host struct {
+	net      *Network
+	ip       netip.Addr
+	Delay    time.Duration // one way, between this host and the middle of the network
+	up, down *link
+	port     uint16       // ephemeral port given out last
+	cut      bool         // nothing reaches it or leaves it any more; nobody is told
+	Plan     func() Fault // what befalls each new connection of this host, nil for nothing
+	Tap      Tapper       // listens in on each new connection of this host, nil for nobody
+	Buffer   int          // bytes under way in a connection that this host sends on; 0 chooses as TCP would
+}
+
+// NewHost adds a machine. Rates are in bytes a second, 0 for no limit; delay is one way.
+func (n *Network) NewHost(ip string, up, down float64, delay time.Duration) *Host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := &Host{net: n, ip: netip.MustParseAddr(ip), Delay: delay, port: 32767}
+	h.up, h.down = &link{net: n, rate: up}, &link{net: n, rate: down}
+	n.known[h.ip] = true
+	return h
+}
+
+// Network is the network that the host is on.
+func (h *Host) Network() *Network { return h.net }
+
+// IP is the host's address.
+func (h *Host) IP() netip.Addr { return h.ip }
+
+// Addr is the host's address with a port.
+func (h *Host) Addr(port uint16) netip.AddrPort { return netip.AddrPortFrom(h.ip, port) }
+
+// Unplug takes the host off the network without a word to anyone.
+func (h *Host) Unplug() {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	h.cut = true
+}
+
+// Open is how many connection ends and listeners the host still has.
+func (h *Host) Open() (conns, listeners int) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	for c := range h.net.conns {
+		if c.host == h {
+			conns++
+		}
+	}
+	for _, l := range h.net.listeners {
+		if l.host == h {
+			listeners++
+		}
+	}
+	for _, p := range h.net.packets {
+		if p.host == h {
+			listeners++
+		}
+	}
+	return conns, listeners
+}
+
+// Sent and received are the bytes that passed the host's links.
+func (h *Host) Sent() int64     { return h.up.passed() }
+func (h *Host) Received() int64 { return h.down.passed() }
+
+// Uplink and downlink are the rates of the host's links in bytes a second, 0 for no limit.
+func (h *Host) Uplink() float64   { return h.up.rate }
+func (h *Host) Downlink() float64 { return h.down.rate }
+
+// UnderWay is what other hosts have sent to the host and the host has not read, in bytes.
+func (h *Host) UnderWay() (n int64) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	for c := range h.net.conns {
+		if c.host == h {
+			n += int64(c.in.under)
+		}
+	}
+	return n
+}
+
+// Clearing is how long it takes until what other hosts have sent to the host, and so many bytes more of each,
+// has passed their uplinks.
+func (h *Host) Clearing(more int) (d time.Duration) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	for c := range h.net.conns {
+		if c.host == h {
+			d = max(d, time.Duration(float64(c.in.under+more)/c.in.from.up.rate*float64(time.Second)))
+		}
+	}
+	return d
+}
+
+// ephemeral is a port that nothing on the address uses. The caller holds mu.
+func (h *Host) ephemeral() uint16 {
+	for {
+		h.port = max(h.port+1, 32768)
+		if h.net.listeners[h.Addr(h.port)] == nil && h.net.packets[h.Addr(h.port)] == nil {
+			return h.port
+		}
+	}
+}
+
+func (h *Host) String() string { return fmt.Sprint(h.ip) }

@@ -1,0 +1,184 @@
+// Package simnet simulates a network in memory, for the tests of any package: hosts with links of some
+// bandwidth, paths with latency, connections that behave as TCP's do, datagrams, and their faults. It is
+// made for testing/synctest bubbles, in which an hour of traffic takes a moment and takes the same course
+// each time.
+//
+//	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+//		a := n.NewHost("80.0.0.1", 1e6, 0, 10*time.Millisecond) // 1 MB/s up, 10 ms to the middle of the network
+//		b := n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond)
+//		l, err := b.Listen("tcp", ":6881") // as net.Listen
+//		conn, err := a.Dial(t.Context(), "tcp", "80.0.0.2:6881") // as net.Dialer.DialContext
+//		…
+//	})
+//
+// Everything may be called from any goroutine of the bubble. Fields of a Host are set before its first
+// connection. The package knows nothing of BitTorrent and imports nothing of this module.
+package simnet
+
+import (
+	"container/heap"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Network is a network in memory for a testing/synctest bubble: hosts with an uplink and a downlink
+// of some bandwidth, paths with latency between them, and TCP-like connections and datagrams.
+//
+// All that happens later is an event in one heap, run in order by one goroutine with one timer, so that
+// a history depends on the virtual clock and not on which goroutine came first. One mutex guards
+// everything; nothing blocks under it but the waits of sync.Cond, which let the clock go on.
+type Network struct {
+	mu        sync.Mutex
+	began     time.Time
+	timer     *time.Timer   // set for the earliest event
+	wake      time.Duration // what timer is set for; never if it is not set
+	events    events
+	seq       uint64 // of the event made last
+	listeners map[netip.AddrPort]*listener
+	packets   map[netip.AddrPort]*packetConn
+	known     map[netip.Addr]bool // addresses that some host has
+	paths     map[[2]*Host]*path
+	conns     map[*Conn]bool // ends that are not closed
+	closed    chan struct{}
+}
+
+const never = time.Duration(1<<63 - 1)
+
+// Run runs f in a bubble with a network, and ends the network's connections after it.
+func Run(t *testing.T, f func(t *testing.T, n *Network)) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New()
+		defer n.Close()
+		f(t, n)
+	})
+}
+
+// Sleep lets time pass, until everything due by then has happened.
+func Sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// New returns a network without hosts. Close ends its goroutine.
+func New() *Network {
+	n := &Network{
+		began:     time.Now(),
+		timer:     time.NewTimer(never),
+		wake:      never,
+		listeners: map[netip.AddrPort]*listener{},
+		packets:   map[netip.AddrPort]*packetConn{},
+		known:     map[netip.Addr]bool{},
+		paths:     map[[2]*Host]*path{},
+		conns:     map[*Conn]bool{},
+		closed:    make(chan struct{}),
+	}
+	go func() {
+		for {
+			select {
+			case <-n.timer.C:
+				n.run()
+			case <-n.closed:
+				return
+			}
+		}
+	}()
+	return n
+}
+
+// Now is the virtual time since the network began.
+func (n *Network) Now() time.Duration { return time.Since(n.began) }
+
+// Lock takes the mutex that guards the network, and under which a tap is called: nothing moves meanwhile.
+func (n *Network) Lock() { n.mu.Lock() }
+
+// Unlock gives the mutex back.
+func (n *Network) Unlock() { n.mu.Unlock() }
+
+// Addresses is how many addresses the hosts have.
+func (n *Network) Addresses() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.known)
+}
+
+// Close ends every connection and listener, so that whoever still waits on one is told.
+func (n *Network) Close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.closed)
+	for c := range n.conns {
+		c.shut()
+	}
+	for _, l := range n.listeners {
+		l.shut()
+	}
+	for _, p := range n.packets {
+		p.shut()
+	}
+}
+
+// After runs do in d, with mu held. The caller holds mu.
+func (n *Network) After(d time.Duration, do func()) {
+	n.seq++
+	at := n.Now() + d
+	heap.Push(&n.events, event{at: at, seq: n.seq, do: do})
+	if at < n.wake {
+		n.setTimer(at, d)
+	}
+}
+
+// Pause returns a channel that is closed in d. Timers of one instant fire in an order drawn by lot; pauses
+// end in the order they began.
+func (n *Network) Pause(d time.Duration) <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	over := make(chan struct{})
+	n.After(d, func() { close(over) })
+	return over
+}
+
+func (n *Network) setTimer(at, d time.Duration) {
+	n.wake = at
+	n.timer.Reset(d)
+}
+
+// run does everything that is due, in order.
+func (n *Network) run() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := n.Now()
+	n.wake = 0 // events made meanwhile leave the timer alone
+	for len(n.events) > 0 && n.events[0].at <= now {
+		heap.Pop(&n.events).(event).do()
+	}
+	n.wake = never
+	if len(n.events) > 0 {
+		n.setTimer(n.events[0].at, n.events[0].at-now)
+	}
+}
+
+type event struct {
+	at  time.Duration
+	seq uint64
+	do  func()
+}
+
+// events is a heap by time; events of one instant run in the order they were made.
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	last := len(*e) - 1
+	x := (*e)[last]
+	(*e)[last] = event{}
+	*e = (*e)[:last]
+	return x
+}

@@ -38,7 +38,7 @@ func Scan(p []byte, l Limits) (n int, err error) {
 	s := scanner{p: p, open: make([]container, 0, 16), keys: make([]int32, 0, 32)}
 	if err := s.scan(l); err != nil {
 		if s.short && len(p) < whole {
-			err.Reason = fmt.Sprintf("value longer than %d bytes", len(p))
+			err.Reason = tooLong(len(p))
 		}
 		return 0, err
 	}
@@ -135,7 +135,7 @@ func (s *scanner) key(d *container) *SyntaxError {
 	if len(s.keys) > d.first {
 		switch bytes.Compare(stringAt(s.p, s.keys[len(s.keys)-1]), key) {
 		case 0:
-			return &SyntaxError{start, fmt.Sprintf("duplicate key %.40q", key)}
+			return duplicateKey(start, key)
 		case 1:
 			d.unsorted = true
 		}
@@ -148,7 +148,7 @@ func (s *scanner) key(d *container) *SyntaxError {
 func (s *scanner) close(d *container) *SyntaxError {
 	if d.unsorted {
 		if at, ok := duplicate(s.p, s.keys[d.first:]); ok {
-			return &SyntaxError{at, fmt.Sprintf("duplicate key %.40q", stringAt(s.p, int32(at)))}
+			return duplicateKey(at, stringAt(s.p, int32(at)))
 		}
 	}
 	s.keys = s.keys[:d.first]
@@ -251,6 +251,12 @@ func (s *scanner) str() ([]byte, *SyntaxError) {
 	}
 	s.at = i + int(n)
 	return s.p[i:s.at], nil
+}
+
+func tooLong(n int) string { return fmt.Sprintf("value longer than %d bytes", n) }
+
+func duplicateKey(at int, key []byte) *SyntaxError {
+	return &SyntaxError{at, fmt.Sprintf("duplicate key %.40q", key)}
 }
 
 func (s *scanner) wrong(reason string) *SyntaxError { return &SyntaxError{s.at, reason} }

@@ -3,7 +3,7 @@ package bencode
 import "iter"
 
 // What follows walks values in place. It trusts its argument to be one whole value that Scan has
-// passed, or a part that was yielded from one, and may panic on anything else.
+// passed or Salvage has returned, or a part that was yielded from one, and may panic on anything else.
 
 // Keys yields the entries of a dictionary in the order in which they stand: the key's own bytes and
 // the encoded value. It yields nothing if p is no dictionary.
@@ -40,10 +40,10 @@ func Elems(p []byte) iter.Seq[[]byte] {
 	}
 }
 
-// IsDict tells whether p is a dictionary.
+// IsDict reports whether p is a dictionary.
 func IsDict(p []byte) bool { return p[0] == 'd' }
 
-// IsList tells whether p is a list.
+// IsList reports whether p is a list.
 func IsList(p []byte) bool { return p[0] == 'l' }
 
 // Int is the value of an integer, and whether p is one.
@@ -67,11 +67,13 @@ func Int(p []byte) (v int64, ok bool) {
 
 // String is the bytes of a string, a part of p, and whether p is one.
 func String(p []byte) (s []byte, ok bool) {
-	if p[0] < '0' || p[0] > '9' {
+	if !isString(p) {
 		return nil, false
 	}
 	return stringAt(p, 0), true
 }
+
+func isString(p []byte) bool { return '0' <= p[0] && p[0] <= '9' }
 
 // stringAt is the content of the string that starts at p[at].
 func stringAt(p []byte, at int32) []byte {

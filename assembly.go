@@ -54,7 +54,7 @@ func (d *Download) hold(p *startedPiece, id blockID, b []byte, now time.Time) (o
 		d.assemblies[id.piece] = a
 	}
 	a.touched = now
-	if !a.direct && d.client.memory.keep(&d.keeps) {
+	if !a.direct && d.blocks.Hold() {
 		if len(a.blocks) == 0 {
 			a.blocks = slices.Grow(a.blocks, len(p.blocks))[:len(p.blocks)]
 		}
@@ -76,7 +76,7 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 			out.blocks = append(out.blocks, heldBlock{int32(k), b})
 		}
 	}
-	d.client.memory.release(&d.keeps, len(out.blocks))
+	d.blocks.Release(len(out.blocks))
 	a.writing += len(out.blocks)
 	a.blocks = nil
 	return out
@@ -99,7 +99,7 @@ func (d *Download) write(r batch) {
 		if err == nil && wanted {
 			_, err = d.store.WriteAt(h.b, base+int64(h.index)*blockSize)
 		}
-		d.client.memory.put(h.b)
+		d.client.blocks.Put(h.b)
 	}
 	<-turn
 	d.mu.Lock()
@@ -120,7 +120,7 @@ func (d *Download) discard(piece int32) {
 	}
 	for _, b := range a.blocks {
 		if b != nil {
-			d.client.memory.drop(&d.keeps, b)
+			d.blocks.Drop(b)
 		}
 	}
 	delete(d.assemblies, piece)
@@ -173,7 +173,7 @@ func (d *Download) finishPiece(piece int32) {
 		return
 	}
 	delete(d.assemblies, piece) // it is the hashing goroutine's now
-	d.client.memory.flush(&d.keeps, 1)
+	d.blocks.BeginFlush()
 	d.tasks.Add(1) // tasks.Go would allocate twice as much for each piece
 	go d.check(piece, a)
 }
@@ -197,9 +197,9 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 	d.client.hashing <- scratch
 	for _, b := range a.blocks {
-		d.client.memory.drop(&d.keeps, b)
+		d.blocks.Drop(b)
 	}
-	d.client.memory.flush(&d.keeps, -1)
+	d.blocks.EndFlush()
 	d.mu.Lock()
 	defer d.unlock(time.Now())
 	d.reuse(a)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
@@ -88,7 +89,7 @@ type Client struct {
 	ownHTTP bool
 	udp     *udpTransport
 	local   *localDiscovery // nil if it is not wanted, or not available
-	memory  blockMemory
+	blocks  *blockpool.Pool
 	hashing chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
 	ctx     context.Context // ended by Close
 	cancel  context.CancelFunc

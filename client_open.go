@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+
+	"github.com/shoal-go/torrent/internal/blockpool"
 )
 
 // hooks are the seams that tests of this package use in place of the system and of chance. Their zero
@@ -22,6 +24,7 @@ type hooks struct {
 	lookup          func(ctx context.Context, host string) ([]netip.Addr, error)
 	openFiles       func(*Torrent, string, *slog.Logger) (contents, error) // what a directory is
 	seed            uint64                                                 // of all that is drawn by lot but for keys; 0 is none
+	blockMemory     int64                                                  // bytes of blocks of started pieces; 0 is blockpool.Limit
 }
 
 // orSystem returns the hooks with the system in place of those that are not set.
@@ -112,7 +115,7 @@ func (c *Client) prepare() {
 		c.http, c.ownHTTP = newTrackerHTTP(), true
 	}
 	c.udp = newUDPTransport(c.hooks.listenPacket, c.hooks.lookup)
-	c.memory.init()
+	c.blocks = blockpool.New(blockSize, c.hooks.blockMemory)
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {
 		c.hashing <- nil

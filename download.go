@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 )
 
@@ -55,7 +56,7 @@ type Download struct {
 
 	choosing sync.Mutex // held while files are chosen, and while what is chosen becomes complete; taken before mu
 
-	keeps keeper // its part of the client's memory
+	blocks *blockpool.Share // of the client's pool
 
 	mu         sync.Mutex
 	rng        *rand.Rand
@@ -179,6 +180,7 @@ func (d *Download) open() (err error) {
 	d.cand = newCandidates(d.rng, d.t.private)
 	d.choker = newChoker(d.rng)
 	d.choice = newChoice(d.t)
+	d.blocks = d.client.blocks.NewShare()
 	for k := range d.writing {
 		d.writing[k] = make(chan struct{}, 1)
 	}
@@ -436,7 +438,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	if len(d.readers) > 0 {
 		d.followReaders(now) // by the rate of now
 	}
-	d.client.memory.trim(now)
+	d.client.blocks.Trim(now)
 	d.freed = true // what could not be stolen a second ago may be worth it now
 	return d.sweep(now)
 }

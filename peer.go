@@ -130,10 +130,10 @@ func (p *peer) receive(m wire.Message) error {
 		}
 		return p.rd.SkipBlock()
 	}
-	d.client.memory.await(&d.keeps)
-	b := d.client.memory.get()[:m.Length]
+	d.blocks.Await()
+	b := d.client.blocks.Get()[:m.Length]
 	if err := p.rd.ReadBlock(b); err != nil {
-		d.client.memory.put(b)
+		d.client.blocks.Put(b)
 		return err
 	}
 	now := time.Now()
@@ -185,10 +185,10 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 	v, piece, cancel := d.sched.received(&p.remote, id, now)
 	switch v {
 	case unasked:
-		d.client.memory.put(b)
+		d.client.blocks.Put(b)
 		return batch{}, p.unaskedLocked(n)
 	case wasted:
-		d.client.memory.put(b)
+		d.client.blocks.Put(b)
 		d.wasted += int64(n)
 	case accepted:
 		out = d.hold(piece, id, b, now)

@@ -84,7 +84,6 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 		HTTPClient: old.HTTPClient, Logger: old.Logger, hooks: old.hooks,
 	}
 	s.client.hooks.seed++
-	s.client.memory.most = old.memory.most
 	s.start(ctx, t)
 }
 
@@ -133,10 +132,8 @@ func (s *simDownload) end(t *testing.T) {
 
 // memory is how many bytes started pieces keep.
 func (s *simDownload) memory() int64 {
-	m := &s.client.memory
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.kept
+	held, _ := s.client.blocks.Held()
+	return held
 }
 
 func (s *simDownload) fault(format string, args ...any) {
@@ -149,7 +146,7 @@ func (s *simDownload) fault(format string, args ...any) {
 // download's own account, and of what passed between it and its peers by the ledger's.
 func (s *simDownload) sample() {
 	s.kept = max(s.kept, s.memory())
-	if s.kept > s.client.memory.most {
+	if _, limit := s.client.blocks.Held(); s.kept > limit {
 		s.fault("started pieces keep %d bytes", s.kept)
 	}
 	d := s.Download

@@ -181,7 +181,7 @@ func (h *simHistory) drawClient() {
 	}
 	if h.chance(6) {
 		h.kinds["little memory"]++
-		c.memory.most = int64(h.between(blockSize/2, 1<<20))
+		c.hooks.blockMemory = int64(h.between(blockSize/2, 1<<20))
 	}
 	s := simSetup{host: host, client: c, options: o, onDisk: h.chance(8)}
 	if s.onDisk && h.chance(2) {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/blockpool"
 )
 
 // One honest seed among seven of other kinds: they cost no more than a tenth of the time that it would
@@ -107,7 +108,7 @@ func TestStartedMemory(t *testing.T) {
 				}
 				m.run(t, time.Hour)
 				t.Logf("took %v, kept %d bytes at most", m.client.took, m.client.kept)
-				require.LessOrEqual(t, m.client.kept, int64(maxStartedMemory))
+				require.LessOrEqual(t, m.client.kept, int64(blockpool.Limit))
 				require.Less(t, m.client.took.Seconds(), 1.1*size/(peers*rate))
 			})
 		})

@@ -1,0 +1,5 @@
+//go:build race
+
+package udpmux_test
+
+const raceEnabled = true

@@ -57,6 +57,7 @@ var (
 
 	_ = torrent.Options{
 		Dir: "", Select: func(torrent.File) torrent.Priority { return torrent.Normal }, Peers: []netip.AddrPort{}, MaxPeers: int(0), Seed: false,
+		SeedUntil: func(torrent.Stats) bool { return true }, Uploaded: int64(0), Downloaded: int64(0),
 		DownloadLimit: (*rate.Limiter)(nil), UploadLimit: (*rate.Limiter)(nil),
 		Storage:   func(*torrent.Torrent) (torrent.Storage, error) { return nil, nil },
 		MaxMemory: int64(0), StallTimeout: time.Duration(0), Client: (*torrent.Client)(nil),
@@ -88,6 +89,12 @@ var (
 	_ func(*torrent.Download, context.Context) (torrent.Scrape, error)            = (*torrent.Download).Scrape
 	_ func(*torrent.Download) torrent.Stats                                       = (*torrent.Download).Stats
 	_ func(*torrent.Download) error                                               = (*torrent.Download).Close
+
+	_ func(*torrent.Download, ...netip.AddrPort)             = (*torrent.Download).AddPeers
+	_ func(*torrent.Download) torrent.Bitfield               = (*torrent.Download).Verified
+	_ func(*torrent.Download) iter.Seq2[torrent.File, int64] = (*torrent.Download).Files
+
+	_ = [...]torrent.State{torrent.Checking, torrent.Downloading, torrent.Seeding, torrent.Paused, torrent.Stopped}
 
 	_ = torrent.Stats{
 		Length: int64(0), Wanted: int64(0), Verified: int64(0), Downloaded: int64(0), Uploaded: int64(0), Wasted: int64(0),

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
@@ -143,10 +144,14 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 		byRemote:   make(map[*remote]*peer),
 		readers:    make(map[*reader]struct{}),
 		awaited:    make(map[int]int),
+		checking:   true,
 		digestSeed: maphash.MakeSeed(),
 	}
 	if o != nil {
 		d.o = *o
+	}
+	if len(t.pieces) == 0 {
+		return nil, errNoTorrent
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, contextError(ctx)
@@ -265,9 +270,6 @@ func (d *Download) run() {
 
 // examine verifies what storage already holds. It returns false if the download ended meanwhile.
 func (d *Download) examine() bool {
-	d.mu.Lock()
-	d.checking = true
-	d.mu.Unlock()
 	have, partial := d.store.loadResume()
 	todo := d.store.present()
 	d.mu.Lock()
@@ -333,6 +335,7 @@ func (d *Download) share() {
 		case <-timer.C:
 		}
 		d.noteComplete()
+		d.seedUntil()
 		if next := d.turn(time.Now()); !next.IsZero() {
 			timer.Reset(max(time.Until(next), 0))
 		} else {
@@ -411,6 +414,9 @@ func (d *Download) due(now time.Time) (next time.Time) {
 	if t, ok := d.dialAt(now); ok {
 		sooner(t)
 	}
+	if d.complete && d.o.SeedUntil != nil {
+		sooner(d.nextTick)
+	}
 	if d.o.StallTimeout > 0 && !d.complete {
 		sooner(d.lastProgress.Add(d.o.StallTimeout))
 	}
@@ -455,6 +461,22 @@ func (d *Download) snub(p *peer, now time.Time) {
 	}
 	d.sched.giveBack(&p.remote, func(ask) bool { return true })
 	d.freed, d.rechoke = true, true
+}
+
+// errNoTorrent is what the zero Torrent gets.
+var errNoTorrent = errors.New("torrent: not read from anything: use Read, Parse, Create or Magnet.Resolve")
+
+// seedUntil ends sharing if the user's function says so, which it is asked once a second.
+func (d *Download) seedUntil() {
+	if d.o.SeedUntil == nil {
+		return
+	}
+	d.mu.Lock()
+	due := d.complete && !time.Now().Before(d.nextTick)
+	d.mu.Unlock()
+	if due && d.o.SeedUntil(d.Stats()) {
+		d.stop(errDone)
+	}
 }
 
 // ended tells whether the download is to stop.

@@ -31,6 +31,11 @@ type Options struct {
 	MaxPeers int
 	// Seed goes on sharing after completion, until the context ends or Close is called.
 	Seed bool
+	// SeedUntil, with Seed, is asked about once a second while the download shares. Sharing ends when it returns
+	// true, as by Close. Nil goes on sharing.
+	SeedUntil func(Stats) bool
+	// Uploaded and Downloaded are bytes of payload of earlier runs. Stats and trackers count on from them.
+	Uploaded, Downloaded int64
 	// DownloadLimit and UploadLimit bound this download's payload in bytes a second, on top of the
 	// client's. Nil is no limit. They may be shared with other downloads, and changed while in use.
 	DownloadLimit *rate.Limiter

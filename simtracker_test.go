@@ -3,7 +3,6 @@ package torrent
 import (
 	"bytes"
 	"fmt"
-	"github.com/shoal-go/torrent/internal/simnet"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -12,6 +11,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 // simTracker is an HTTP tracker in a simulated network. It answers whatever URL it is asked at.

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/shoal-go/torrent/internal/simnet"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"reflect"
 	"slices"
+
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 // simWitness reads a client's log for why it drops its peers: those that do nothing wrong are dropped for

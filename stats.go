@@ -11,9 +11,11 @@ import (
 
 // Stats is a snapshot of a download.
 type Stats struct {
+	State State
+
 	Length, Wanted, Verified int64 // bytes: of everything, of what is chosen, of what is chosen and verified
 
-	Downloaded, Uploaded int64   // payload bytes received and sent
+	Downloaded, Uploaded int64   // payload bytes received and sent, those of Options included
 	Wasted               int64   // payload bytes that came twice, came late, were not asked for, or failed their hash
 	DownloadRate         float64 // bytes of payload a second, over the last seconds
 	UploadRate           float64
@@ -58,11 +60,12 @@ func (d *Download) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := Stats{
+		State:          d.state(),
 		Length:         d.t.length,
 		Wanted:         d.choice.wanted,
 		Verified:       d.choice.verified,
-		Downloaded:     d.downloaded,
-		Uploaded:       d.uploaded,
+		Downloaded:     d.o.Downloaded + d.downloaded,
+		Uploaded:       d.o.Uploaded + d.uploaded,
 		Wasted:         d.wasted,
 		DownloadRate:   d.down.Rate(now),
 		UploadRate:     d.up.Rate(now),

@@ -31,6 +31,17 @@ func (d *Download) foundLocally(a netip.AddrPort) bool {
 	return news
 }
 
+// AddPeers names peers to be tried beside those that are known. Like Options.Peers, they are never given up.
+func (d *Download) AddPeers(peers ...netip.AddrPort) {
+	now := time.Now()
+	d.mu.Lock()
+	for _, a := range peers {
+		d.cand.add(a, sourceUser, "", now)
+	}
+	d.mu.Unlock()
+	d.signal()
+}
+
 // hungry tells whether the download wants peers and has none.
 func (d *Download) hungry() bool {
 	d.mu.Lock()
@@ -57,8 +68,8 @@ func (d *Download) announceProgress() announceProgress {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return announceProgress{
-		uploaded:    d.uploaded,
-		downloaded:  d.downloaded,
+		uploaded:    d.o.Uploaded + d.uploaded,
+		downloaded:  d.o.Downloaded + d.downloaded,
 		left:        d.choice.wanted - d.choice.verified,
 		partialSeed: d.complete && !d.sched.have.Full(),
 	}

@@ -50,7 +50,7 @@ func (d *Download) hold(p *startedPiece, id blockID, b []byte, now time.Time) (o
 	if a == nil || a.seq != p.seq {
 		d.discard(id.piece)
 		a = d.newAssembly()
-		a.seq, a.direct = p.seq, d.sched.pieceSize(int(id.piece)) > maxHeldPiece
+		a.seq, a.direct = p.seq, d.t.layout.PieceSize(int(id.piece)) > maxHeldPiece
 		d.assemblies[id.piece] = a
 	}
 	a.touched = now
@@ -85,7 +85,7 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 // write brings a batch to storage and gives its buffers back. The mutex is not held.
 func (d *Download) write(r batch) {
 	var err error
-	base := int64(r.piece) * d.t.pieceLength
+	base := d.t.layout.PieceOffset(int(r.piece))
 	turn := d.writing[int(r.piece)%len(d.writing)]
 	turn <- struct{}{}
 	d.mu.Lock()
@@ -186,7 +186,7 @@ func (d *Download) check(piece int32, a *assembly) {
 	if ok && err == nil && !a.direct {
 		turn := d.writing[int(piece)%len(d.writing)]
 		turn <- struct{}{}
-		if err = d.store.writeBlocks(a.blocks, int64(piece)*d.t.pieceLength); err != nil {
+		if err = d.store.writeBlocks(a.blocks, d.t.layout.PieceOffset(int(piece))); err != nil {
 			err = fmt.Errorf("write piece %d: %w", piece, err)
 		}
 		<-turn
@@ -244,7 +244,7 @@ func (d *Download) eachRun(piece int32, a *assembly, scratch *[]byte, yield func
 		}
 		return nil
 	}
-	left, off := d.t.pieceSize(int(piece)), int64(piece)*d.t.pieceLength
+	left, off := d.t.layout.PieceSize(int(piece)), d.t.layout.PieceOffset(int(piece))
 	if *scratch == nil {
 		*scratch = make([]byte, hashRun)
 	}

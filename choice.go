@@ -31,11 +31,11 @@ type choice struct {
 func newChoice(t *Torrent) choice {
 	c := choice{
 		t:       t,
-		missing: make([]int32, len(t.files)),
-		isDone:  make([]bool, len(t.files)),
+		missing: make([]int32, t.layout.NumFiles()),
+		isDone:  make([]bool, t.layout.NumFiles()),
 	}
-	for i := range t.files {
-		first, end := t.piecesOf(&t.files[i])
+	for i := range t.layout.NumFiles() {
+		first, end := t.layout.PiecesOf(i)
 		c.missing[i] = int32(end - first)
 	}
 	return c
@@ -44,13 +44,13 @@ func newChoice(t *Torrent) choice {
 // choosePriorities asks sel about each file; nil is Normal for all. Padding is wanted as much as the
 // file before it, so that who wants everything also ends up with every piece.
 func choosePriorities(t *Torrent, sel func(File) Priority) []Priority {
-	chosen := make([]Priority, len(t.files))
-	for i, f := range t.files {
+	chosen := make([]Priority, t.layout.NumFiles())
+	for i, f := range t.layout.Files() {
 		switch {
 		case sel == nil:
 			chosen[i] = Normal
-		case !f.pad:
-			chosen[i] = min(max(sel(f), Skip), High)
+		case !f.Pad:
+			chosen[i] = min(max(sel(t.file(i)), Skip), High)
 		case i > 0:
 			chosen[i] = chosen[i-1]
 		}
@@ -62,31 +62,24 @@ func choosePriorities(t *Torrent, sel func(File) Priority) []Priority {
 func (c *choice) set(priority []Priority, have *bits.Set) {
 	c.priority = priority
 	c.wanted, c.verified = 0, 0
-	for i, f := range c.t.files {
+	for i, f := range c.t.layout.Files() {
 		c.note(i)
-		if c.priority[i] == Skip || f.pad {
+		if c.priority[i] == Skip || f.Pad {
 			continue
 		}
 		c.wanted += f.Length
-		first, end := c.t.piecesOf(&f)
+		first, end := c.t.layout.PiecesOf(i)
 		for k := first; k < end; k++ {
 			if have.Has(k) {
-				c.verified += c.overlap(i, k)
+				c.verified += c.t.layout.Overlap(i, k)
 			}
 		}
 	}
 }
 
-// overlap is how many bytes of file i are in piece k.
-func (c *choice) overlap(i, k int) int64 {
-	f := &c.t.files[i]
-	begin := int64(k) * c.t.pieceLength
-	return min(f.offset+f.Length, begin+c.t.pieceSize(k)) - max(f.offset, begin)
-}
-
 // note puts file i among those that are done, if it is chosen and whole.
 func (c *choice) note(i int) {
-	if c.missing[i] == 0 && c.priority[i] != Skip && !c.t.files[i].pad && !c.isDone[i] {
+	if c.missing[i] == 0 && c.priority[i] != Skip && !c.t.layout.File(i).Pad && !c.isDone[i] {
 		c.isDone[i] = true
 		c.done = append(c.done, i)
 	}
@@ -95,7 +88,7 @@ func (c *choice) note(i int) {
 // files are the chosen ones, padding left out.
 func (c *choice) files() (chosen []int) {
 	for i, p := range c.priority {
-		if p != Skip && !c.t.files[i].pad {
+		if p != Skip && !c.t.layout.File(i).Pad {
 			chosen = append(chosen, i)
 		}
 	}
@@ -110,11 +103,11 @@ func (c *choice) whole() []int {
 // pieces are the priorities that the choice gives to the pieces.
 func (c *choice) pieces() []uint8 {
 	all := make([]uint8, c.t.NumPieces())
-	for i := range c.t.files {
+	for i := range c.t.layout.NumFiles() {
 		if c.priority[i] == Skip {
 			continue
 		}
-		first, end := c.t.piecesOf(&c.t.files[i])
+		first, end := c.t.layout.PiecesOf(i)
 		for k := first; k < end; k++ {
 			all[k] = max(all[k], uint8(pieceNormal+c.priority[i]))
 		}
@@ -124,8 +117,8 @@ func (c *choice) pieces() []uint8 {
 
 // piece notes that piece i was verified, or is not any more.
 func (c *choice) piece(i int, verified bool) {
-	for f := range c.t.filesOf(i) {
-		n := c.overlap(f, i)
+	for f := range c.t.layout.FilesOf(i) {
+		n := c.t.layout.Overlap(f, i)
 		if c.priority[f] == Skip {
 			n = 0
 		}

@@ -50,15 +50,15 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 			var files, whole []int
 			wanted, verified := int64(0), int64(0)
 			pieces := make([]uint8, tor.NumPieces())
-			for i, f := range tor.files {
+			for i, f := range tor.layout.Files() {
 				require.True(t, Skip <= priority[i] && priority[i] <= High)
-				if f.pad {
+				if f.Pad {
 					require.Equal(t, priority[i-1], priority[i], "padding goes with the file before it")
 				}
 				missing := int32(0)
 				for k := range tor.NumPieces() {
-					begin, end := int64(k)*blockSize, int64(k)*blockSize+tor.pieceSize(k)
-					n := min(end, f.offset+f.Length) - max(begin, f.offset)
+					begin, end := int64(k)*blockSize, int64(k)*blockSize+tor.layout.PieceSize(k)
+					n := min(end, f.End()) - max(begin, f.Offset)
 					if n <= 0 {
 						continue
 					}
@@ -69,14 +69,14 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 						continue
 					}
 					pieces[k] = max(pieces[k], map[Priority]uint8{Normal: pieceNormal, High: pieceHigh}[priority[i]])
-					if !f.pad {
+					if !f.Pad {
 						wanted += n
 					}
-					if !f.pad && have.Has(k) {
+					if !f.Pad && have.Has(k) {
 						verified += n
 					}
 				}
-				if f.pad {
+				if f.Pad {
 					continue
 				}
 				require.Equal(t, missing, c.missing[i])
@@ -94,7 +94,7 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 			require.ElementsMatch(t, whole, c.whole(), "seed %d", seed)
 			require.Equal(t, wanted, c.wanted, "seed %d", seed)
 			require.Equal(t, verified, c.verified, "seed %d", seed)
-			for i := range tor.files {
+			for i := range tor.layout.NumFiles() {
 				require.Equal(t, slices.Contains(c.done, i), c.isDone[i])
 			}
 		}
@@ -106,12 +106,12 @@ func TestStallAfterWiderChoice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tor, content := testContent(blockSize, blockSize, blockSize)
 		first := func(f File) Priority {
-			if f.Path == tor.files[0].Path {
+			if f.Path == tor.layout.File(0).Path {
 				return Normal
 			}
 			return Skip
 		}
-		st := &memory{t: tor, max: 1 << 20, files: make([]memoryFile, len(tor.files))}
+		st := &memory{t: tor, max: 1 << 20, files: make([]memoryFile, tor.layout.NumFiles())}
 		require.NoError(t, st.setWanted([]bool{true, true}))
 		_, err := st.WriteAt(content[:blockSize], 0)
 		require.NoError(t, err)

@@ -295,7 +295,7 @@ func checkNames(t *Torrent, name string, files []contentFile) error {
 	if t.name != name {
 		return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", name, t.name, ErrUnsupported)
 	}
-	for i, f := range t.files {
+	for i, f := range t.layout.Files() {
 		if files[i].path != "" && t.multi && f.Path != name+"/"+files[i].name {
 			return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", files[i].name, f.Path, ErrUnsupported)
 		}

@@ -46,9 +46,9 @@ func seedOf(s string) (seed [32]byte) {
 func requirePieces(t *testing.T, tor *Torrent, dir string) {
 	t.Helper()
 	var content []byte
-	for _, f := range tor.files {
-		require.EqualValues(t, len(content), f.offset)
-		if f.pad {
+	for _, f := range tor.layout.Files() {
+		require.EqualValues(t, len(content), f.Offset)
+		if f.Pad {
 			content = append(content, make([]byte, f.Length)...)
 			continue
 		}
@@ -171,10 +171,10 @@ func TestCreatePads(t *testing.T) {
 	tor, err := Create(dir, &CreateOptions{PieceLength: 16 << 10, Pad: true, Progress: func(n, _ int64) { done = n }})
 	require.NoError(t, err)
 	var layout []string
-	for _, f := range tor.files {
-		layout = append(layout, fmt.Sprintf("%s %d %d", f.Path, f.offset, f.Length))
-		require.True(t, f.pad || f.Length == 0 || f.offset%tor.PieceLength() == 0, "%s at %d", f.Path, f.offset)
-		require.Equal(t, strings.HasPrefix(f.Path, "content/.pad/"), f.pad)
+	for _, f := range tor.layout.Files() {
+		layout = append(layout, fmt.Sprintf("%s %d %d", f.Path, f.Offset, f.Length))
+		require.True(t, f.Pad || f.Length == 0 || f.Offset%tor.PieceLength() == 0, "%s at %d", f.Path, f.Offset)
+		require.Equal(t, strings.HasPrefix(f.Path, "content/.pad/"), f.Pad)
 	}
 	require.Len(t, layout, 6+2, "nothing behind d, which ends with a piece, and nothing at the end: %v", layout)
 	require.EqualValues(t, 92_868, tor.Length())

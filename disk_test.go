@@ -300,8 +300,8 @@ func TestLossOfPower(t *testing.T) {
 			claimed += check.Count()
 			for piece, blocks := range partial {
 				for block := range blocks.All() {
-					off := int64(piece)*tor.pieceLength + int64(block)*blockSize
-					b := make([]byte, min(blockSize, tor.pieceSize(piece)-int64(block)*blockSize))
+					off := tor.layout.PieceOffset(piece) + int64(block)*blockSize
+					b := make([]byte, min(blockSize, tor.layout.PieceSize(piece)-int64(block)*blockSize))
 					require.NoError(t, readFull(s, b, off), "seed %d", seed)
 					require.Equal(t, content[off:off+int64(len(b))], b, "seed %d", seed)
 					claimed++
@@ -318,9 +318,9 @@ func TestLossOfPower(t *testing.T) {
 					continue
 				}
 				if rng.IntN(4) == 0 {
-					b := content[int64(piece)*tor.pieceLength:][:min(blockSize, tor.pieceSize(piece))]
-					require.NoError(t, s.writeBlocks([][]byte{b}, int64(piece)*tor.pieceLength))
-					partial[piece] = set(tor.geometry().blocks(piece), 0)
+					b := content[tor.layout.PieceOffset(piece):][:min(blockSize, tor.layout.PieceSize(piece))]
+					require.NoError(t, s.writeBlocks([][]byte{b}, tor.layout.PieceOffset(piece)))
+					partial[piece] = set(tor.layout.NumBlocks(piece), 0)
 				} else {
 					writePiece(t, tor, s, content, piece)
 					have.Add(piece)
@@ -352,11 +352,11 @@ func TestLossOfPower(t *testing.T) {
 			}
 		}
 		require.NoError(t, s.finished())
-		for i, f := range tor.files {
-			if !f.pad {
+		for i, f := range tor.layout.Files() {
+			if !f.Pad {
 				b, release, err := s.file(i)
 				require.NoError(t, err)
-				require.Equal(t, content[f.offset:f.offset+f.Length], b)
+				require.Equal(t, content[f.Offset:f.End()], b)
 				require.NoError(t, release())
 			}
 		}

@@ -68,7 +68,7 @@ func (d *Download) recheck(which bits.Set) {
 		if d.unreadable == nil {
 			d.unreadable = make(map[int]struct{})
 		}
-		d.unreadable[int(off/d.t.pieceLength)] = struct{}{}
+		d.unreadable[d.t.layout.PieceAt(off)] = struct{}{}
 	}}
 	err := hashPieces(d.ctx, d.t, r, which, func(i int, ok bool) {
 		now := time.Now()

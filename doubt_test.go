@@ -27,7 +27,7 @@ func (s *badStorage) open(*Torrent) (Storage, error) { return s, nil }
 
 func (s *badStorage) ReadAt(p []byte, off int64) (int, error) {
 	s.mu.Lock()
-	bad := off/s.content.pieceLength == s.piece && s.fails != 0
+	bad := off/s.content.layout.PieceLength() == s.piece && s.fails != 0
 	if bad && s.fails > 0 {
 		s.fails--
 	}
@@ -40,7 +40,7 @@ func (s *badStorage) ReadAt(p []byte, off int64) (int, error) {
 
 func (s *badStorage) WriteAt(p []byte, off int64) (int, error) {
 	s.mu.Lock()
-	if off/s.content.pieceLength == s.piece && !s.beyond {
+	if off/s.content.layout.PieceLength() == s.piece && !s.beyond {
 		s.fails = 0
 	}
 	s.mu.Unlock()

@@ -181,7 +181,7 @@ func (d *Download) open() (err error) {
 	d.log = d.client.log.With("torrent", d.t.name)
 	d.identity = d.client.identity(d.t.infoHash)
 	d.rng = d.client.newRand()
-	d.sched = newScheduler(d.t.geometry(), d.rng.Uint64())
+	d.sched = newScheduler(d.t.layout, d.rng.Uint64())
 	d.cand = newCandidates(d.rng, d.t.private)
 	d.choker = newChoker(d.rng)
 	d.choice = newChoice(d.t)
@@ -189,7 +189,7 @@ func (d *Download) open() (err error) {
 	for k := range d.writing {
 		d.writing[k] = make(chan struct{}, 1)
 	}
-	d.gate = ratelimit.NewGate(ratelimit.Join(d.o.DownloadLimit, d.client.DownloadLimit), int(min(blockSize, d.t.pieceLength)))
+	d.gate = ratelimit.NewGate(ratelimit.Join(d.o.DownloadLimit, d.client.DownloadLimit), int(min(blockSize, d.t.layout.PieceLength())))
 	d.uploadLimits = ratelimit.Join(d.o.UploadLimit, d.client.UploadLimit)
 	if err := d.client.add(d); err != nil {
 		return err
@@ -281,7 +281,7 @@ func (d *Download) examine() bool {
 	err := hashPieces(d.ctx, d.t, d.store, todo, func(i int, ok bool) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.checked += d.t.pieceSize(i)
+		d.checked += d.t.layout.PieceSize(i)
 		if ok {
 			d.gotPiece(i)
 			d.resumable = true

@@ -26,10 +26,10 @@ type Downloaded struct {
 
 	mu     sync.RWMutex // held for reading by every read, for writing by Close
 	closed bool
-	chosen []int // by index in t.files, in torrent order
+	chosen []int // by index in the layout, in torrent order
 
 	mapsMu sync.Mutex
-	maps   map[int]mapped // by index in t.files
+	maps   map[int]mapped // by index in the layout
 	tree   map[string]*entry
 }
 
@@ -44,12 +44,12 @@ func newDownloaded(t *Torrent, c contents, stop func() error) *Downloaded {
 	return &Downloaded{t: t, contents: c, stop: stop, closeContents: sync.OnceValue(c.Close), maps: make(map[int]mapped)}
 }
 
-// choose says which files, by index in Torrent.files, d holds.
+// choose says which files, by index in the layout, d holds.
 func (d *Downloaded) choose(files []int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.chosen = slices.Sorted(slices.Values(files))
-	d.chosen = slices.DeleteFunc(d.chosen, func(i int) bool { return d.t.files[i].pad })
+	d.chosen = slices.DeleteFunc(d.chosen, func(i int) bool { return d.t.layout.File(i).Pad })
 	d.tree = nil
 }
 
@@ -98,7 +98,7 @@ func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
 	if d.closed {
 		return 0, ErrClosed
 	}
-	f := &d.t.files[i]
+	f := d.t.layout.File(i)
 	if off >= f.Length {
 		return 0, io.EOF
 	}
@@ -106,7 +106,7 @@ func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
 	if err := d.contents.changedFile(i); err != nil {
 		return 0, err
 	}
-	n, err := d.contents.ReadAt(want, f.offset+off)
+	n, err := d.contents.ReadAt(want, f.Offset+off)
 	switch {
 	case n < len(want) && (err == nil || errors.Is(err, io.EOF)):
 		return n, io.ErrUnexpectedEOF
@@ -125,10 +125,10 @@ type DownloadedFile struct {
 }
 
 // Path is slash-separated, as in File.
-func (f *DownloadedFile) Path() string { return f.d.t.files[f.index].Path }
+func (f *DownloadedFile) Path() string { return f.d.t.layout.File(f.index).Path }
 
 // Length is in bytes.
-func (f *DownloadedFile) Length() int64 { return f.d.t.files[f.index].Length }
+func (f *DownloadedFile) Length() int64 { return f.d.t.layout.File(f.index).Length }
 
 // Bytes is the content without a copy, to be read only: a slice of the memory that holds it, or a
 // map of the file that is made at the first call and lives until Close. An empty file is an empty

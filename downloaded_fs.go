@@ -25,7 +25,7 @@ var (
 // entry is a file or a directory of the tree. It is its own fs.FileInfo and fs.DirEntry.
 type entry struct {
 	name    string // the last element of its path
-	file    int    // index in Torrent.files, or -1 for a directory
+	file    int    // index in the layout, or -1 for a directory
 	length  int64
 	modTime time.Time
 	entries []*entry // of a directory, by name
@@ -75,7 +75,7 @@ func (t *Torrent) grow(files []int) map[string]*entry {
 	dir := func(name string) *entry { return &entry{name: path.Base(name), file: -1, modTime: t.creationDate} }
 	tree := map[string]*entry{".": dir(".")}
 	for _, i := range files {
-		f := &t.files[i]
+		f := t.layout.File(i)
 		e := &entry{name: path.Base(f.Path), file: i, length: f.Length, modTime: t.creationDate}
 		tree[f.Path] = e
 		for name := path.Dir(f.Path); ; name = path.Dir(name) {

@@ -26,7 +26,7 @@ func downloaded(t *testing.T, tor *Torrent, c contents, content []byte) *Downloa
 	}
 	d := newDownloaded(tor, c, nil)
 	var files []int
-	for i := range tor.files {
+	for i := range tor.layout.NumFiles() {
 		files = append(files, i)
 	}
 	d.choose(files)
@@ -35,8 +35,8 @@ func downloaded(t *testing.T, tor *Torrent, c contents, content []byte) *Downloa
 
 func TestDownloadedIsAFileSystem(t *testing.T) {
 	tor, content := testContent(50, 10, 0, 130, -20, 1, 77)
-	tor.files[2].Path = "d/sub/a b.txt"
-	tor.files[5].Path = "d/sub/deep/er"
+	tor.layout.File(2).Path = "d/sub/a b.txt"
+	tor.layout.File(5).Path = "d/sub/deep/er"
 	tor.creationDate = time.Unix(1e9, 0)
 	for name, open := range builtIn {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestDownloadedIsAFileSystem(t *testing.T) {
 
 func TestDownloadedOfOneFile(t *testing.T) {
 	tor, content := testContent(50, 100)
-	tor.files[0].Path = "alone"
+	tor.layout.File(0).Path = "alone"
 	c, err := openMemory(tor, defaultMaxMemory)
 	require.NoError(t, err)
 	d := downloaded(t, tor, c, content)
@@ -78,7 +78,7 @@ func TestDownloadedOfOneFile(t *testing.T) {
 
 func TestDownloadedServesRanges(t *testing.T) {
 	tor, content := testContent(50, 10, 500)
-	tor.files[1].Path = "d/film.bin"
+	tor.layout.File(1).Path = "d/film.bin"
 	d := downloaded(t, tor, openDirectory(t, tor, t.TempDir()), content)
 	defer d.Close()
 	server := httptest.NewServer(http.FileServerFS(d))
@@ -112,7 +112,7 @@ func TestDownloadedServesRanges(t *testing.T) {
 
 func TestDownloadedHoldsTemplates(t *testing.T) {
 	tor, _ := testContent(50, 16, 17)
-	tor.files[0].Path, tor.files[1].Path = "t/a.tmpl", "t/b.tmpl"
+	tor.layout.File(0).Path, tor.layout.File(1).Path = "t/a.tmpl", "t/b.tmpl"
 	d := downloaded(t, tor, openDirectory(t, tor, t.TempDir()), []byte("hello, {{.Name}}bye, {{.Name}}...."))
 	defer d.Close()
 	set, err := template.ParseFS(d, "t/*.tmpl")

@@ -63,12 +63,12 @@ func (p *peer) sendAllowedFast() {
 		}
 		d.fastSets[network] = make(map[uint32]int64)
 		for _, i := range allowedFast(ip, d.t.infoHash, d.t.NumPieces(), fastSetSize) {
-			d.fastSets[network][i] = allowedTimes * d.t.pieceSize(int(i))
+			d.fastSets[network][i] = allowedTimes * d.t.layout.PieceSize(int(i))
 		}
 	}
 	p.allowed = d.fastSets[network]
 	for _, i := range slices.Sorted(maps.Keys(p.allowed)) {
-		if d.sched.have.Has(int(i)) && p.allowed[i] >= d.t.pieceSize(int(i)) {
+		if d.sched.have.Has(int(i)) && p.allowed[i] >= d.t.layout.PieceSize(int(i)) {
 			p.send(func(b []byte) []byte { return wire.AppendAllowedFast(b, i) })
 		}
 	}

@@ -5,13 +5,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // A piece that is waited for and already under way, but from somebody slow, is taken over for the
 // greater part by whoever is faster, past all that is less wanted.
 func TestHurryTakesOver(t *testing.T) {
 	const blocks = 64
-	s := newScheduler(geometry{pieces: 4, pieceLength: blocks * blockSize, total: 4 * blocks * blockSize}, 1)
+	s := newScheduler(layout.New(blocks*blockSize, layout.File{Length: 4 * blocks * blockSize}), 1)
 	for i := range 4 {
 		s.prioritise(i, pieceNormal)
 	}
@@ -45,7 +47,7 @@ func TestHurryTakesOver(t *testing.T) {
 // Free blocks of a piece that is waited for are shared out so that the last of them comes soonest.
 func TestHurrySharesOut(t *testing.T) {
 	const blocks = 60
-	s := newScheduler(geometry{pieces: 1, pieceLength: blocks * blockSize, total: blocks * blockSize}, 1)
+	s := newScheduler(layout.New(blocks*blockSize, layout.File{Length: blocks * blockSize}), 1)
 	s.prioritise(0, pieceNow)
 	now := epoch
 	shares := make(map[*remote]int)

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 const (
@@ -56,11 +57,12 @@ func (t *Torrent) parseInfo(goos string) error {
 	}
 	t.name = string(appendSafeName(nil, s, goos))
 
-	if t.pieceLength, err = intField("info.piece length", pieceLength); err != nil {
+	each, err := intField("info.piece length", pieceLength)
+	if err != nil {
 		return err
 	}
-	if t.pieceLength < 1 || t.pieceLength > maxPieceLength {
-		return &MetainfoError{Field: "info.piece length", Reason: fmt.Sprintf("%d bytes, not within 1 and %d", t.pieceLength, maxPieceLength)}
+	if each < 1 || each > maxPieceLength {
+		return &MetainfoError{Field: "info.piece length", Reason: fmt.Sprintf("%d bytes, not within 1 and %d", each, maxPieceLength)}
 	}
 	if t.pieces, err = stringField("info.pieces", pieces); err != nil {
 		return err
@@ -73,89 +75,94 @@ func (t *Torrent) parseInfo(goos string) error {
 		t.private = n != 0
 	}
 
+	var list []layout.File
 	switch {
 	case length != nil && files != nil:
 		return &MetainfoError{Field: "info", Reason: "both length and files"}
 	case files != nil:
-		err = t.parseFiles(files, goos)
+		t.multi = true
+		list, err = parseFiles(t.name, files, goos)
 	default:
-		err = t.parseSingle(length)
+		list, err = parseSingle(t.name, length)
 	}
 	if err != nil {
 		return err
+	}
+	total := int64(0)
+	for i := range list {
+		total += list[i].Length
+		if !list[i].Pad {
+			t.length += list[i].Length
+		}
 	}
 	if t.length == 0 {
 		return &MetainfoError{Field: "info", Reason: "no content: all files are empty"}
 	}
 	// The number of pieces is compared, not computed with: it may be beyond all that fits in memory.
-	want := (t.total-1)/t.pieceLength + 1
+	want := (total-1)/each + 1
 	if len(t.pieces)%20 != 0 || int64(len(t.pieces)/20) != want {
 		return &MetainfoError{Field: "info.pieces", Reason: fmt.Sprintf("%d bytes, not 20 for each of %d pieces", len(t.pieces), want)}
 	}
+	t.layout = layout.New(each, list...)
 	return nil
 }
 
-func (t *Torrent) parseSingle(length []byte) error {
+func parseSingle(name string, length []byte) ([]layout.File, error) {
 	n, err := intField("info.length", length)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if n < 0 {
-		return &MetainfoError{Field: "info.length", Reason: "negative"}
+		return nil, &MetainfoError{Field: "info.length", Reason: "negative"}
 	}
-	t.files = []File{{Path: t.name, Length: n}}
-	t.length, t.total = n, n
-	return nil
+	return []layout.File{{Path: name, Length: n}}, nil
 }
 
-// parseFiles reads the list of a torrent of many files.
-func (t *Torrent) parseFiles(list []byte, goos string) error {
+// parseFiles reads the list of a torrent of many files, which all lie in the directory name.
+func parseFiles(name string, list []byte, goos string) ([]layout.File, error) {
 	if !bencode.IsList(list) {
-		return &MetainfoError{Field: "info.files", Reason: "not a list"}
+		return nil, &MetainfoError{Field: "info.files", Reason: "not a list"}
 	}
 	count := 0
 	for range bencode.Elems(list) {
 		count++
 	}
 	if count == 0 {
-		return &MetainfoError{Field: "info.files", Reason: "no files"}
+		return nil, &MetainfoError{Field: "info.files", Reason: "no files"}
 	}
-	t.multi = true
-	t.files = make([]File, 0, count)
+	files := make([]layout.File, 0, count)
+	total := int64(0)
 	var paths []byte // of all files: they become parts of one string
 	ends := make([]int, 0, count)
 	for value := range bencode.Elems(list) {
-		i := len(t.files)
+		i := len(files)
 		if !bencode.IsDict(value) {
-			return fileError(i, "", "not a dictionary")
+			return nil, fileError(i, "", "not a dictionary")
 		}
 		f := readFileEntry(value)
 		length, err := f.size(i)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if length > math.MaxInt64-t.total {
-			return fileError(i, ".length", "sum of all lengths over 64 bits")
+		if length > math.MaxInt64-total {
+			return nil, fileError(i, ".length", "sum of all lengths over 64 bits")
 		}
-		if paths, err = f.appendPath(append(paths, t.name...), i, goos); err != nil {
-			return err
+		total += length
+		if paths, err = f.appendPath(append(paths, name...), i, goos); err != nil {
+			return nil, err
 		}
 		if len(paths) > maxPaths {
-			return fileError(i, ".path", fmt.Sprintf("all paths together over %d MiB", maxPaths>>20))
+			return nil, fileError(i, ".path", fmt.Sprintf("all paths together over %d MiB", maxPaths>>20))
 		}
 		ends = append(ends, len(paths))
-		t.files = append(t.files, File{Length: length, index: i, offset: t.total, pad: f.padding(length) || f.symlink()})
-		t.total += length
-		if !t.files[i].pad {
-			t.length += length
-		}
+		files = append(files, layout.File{Length: length, Pad: f.padding(length) || f.symlink()})
 	}
 	all, start := string(paths), 0
 	for i, end := range ends {
-		t.files[i].Path, start = all[start:end], end
+		files[i].Path, start = all[start:end], end
 	}
-	tellApart(t.files)
-	return nil
+	tellApart(files)
+	return files, nil
 }
 
 // fileEntry is one element of the files list, with its values as they stand there or nil.

@@ -53,7 +53,7 @@ func TestPolicyHasNoGoroutineClockOrIO(t *testing.T) {
 	files := sources(t, ".")
 	allowed := []string{
 		"bytes", "cmp", "container/heap", "encoding/binary", "errors", "fmt", "hash/crc32", "math", "math/rand/v2",
-		"net/netip", "slices", "time", modulePath + "/internal/bits", modulePath + "/internal/netaddr", modulePath + "/internal/wire",
+		"net/netip", "slices", "time", modulePath + "/internal/bits", modulePath + "/internal/layout", modulePath + "/internal/netaddr", modulePath + "/internal/wire",
 	}
 	for _, name := range policyFiles {
 		require.Contains(t, files, name)

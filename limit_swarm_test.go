@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
+	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -62,11 +63,12 @@ func (r limitRow) content() *simContent {
 	size := (int64(n)/piece/int64(r.peers) + 1) * piece
 	content := newSimRepeating(1, piece, size*int64(r.peers))
 	content.private = true // so that the others do not find each other
-	content.multi, content.files = true, nil
+	content.multi = true
+	files := make([]layout.File, r.peers)
 	for k := range r.peers {
-		path := fmt.Sprintf("%s/%d", content.name, k)
-		content.files = append(content.files, File{Path: path, Length: size, index: k, offset: int64(k) * size})
+		files[k] = layout.File{Path: fmt.Sprintf("%s/%d", content.name, k), Length: size}
 	}
+	content.layout = layout.New(piece, files...)
 	return content
 }
 

@@ -85,8 +85,8 @@ func TestParseSingle(t *testing.T) {
 	require.Equal(t, []File{{Path: "file.bin", Length: 40_000}}, slices.Collect(tor.Files()))
 	require.False(t, tor.multi)
 
-	require.EqualValues(t, 16<<10, tor.pieceSize(1))
-	require.EqualValues(t, 40_000-2*16<<10, tor.pieceSize(2))
+	require.EqualValues(t, 16<<10, tor.layout.PieceSize(1))
+	require.EqualValues(t, 40_000-2*16<<10, tor.layout.PieceSize(2))
 	require.Equal(t, strings.Repeat("68", 20), tor.pieceHash(2).String())
 }
 
@@ -118,12 +118,13 @@ func TestParseMulti(t *testing.T) {
 	require.EqualValues(t, 130, tor.Length())
 	require.Equal(t, []File{
 		{Path: "dir/a.txt", Length: 100},
-		{Path: "dir/empty", Length: 0, index: 1, offset: 100},
-		{Path: "dir/sub/b.txt", Length: 30, index: 2, offset: 100},
+		{Path: "dir/empty", Length: 0, index: 1},
+		{Path: "dir/sub/b.txt", Length: 30, index: 2},
 	}, slices.Collect(tor.Files()))
 
+	require.Equal(t, []int64{0, 100, 100}, offsets(tor))
 	for i, want := range [][2]int{{0, 2}, {0, 0}, {1, 3}} {
-		first, end := tor.piecesOf(&tor.files[i])
+		first, end := tor.layout.PiecesOf(i)
 		require.Equal(t, want, [2]int{first, end}, i)
 	}
 }
@@ -150,15 +151,24 @@ func TestParsePadding(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []File{
 		{Path: "dir/a", Length: 60},
-		{Path: "dir/b", Length: 60, index: 2, offset: 64},
-		{Path: "dir/c", Length: 10, index: 4, offset: 128},
+		{Path: "dir/b", Length: 60, index: 2},
+		{Path: "dir/c", Length: 10, index: 4},
 		// Not the names of padding: another length, another depth.
-		{Path: "dir/.pad/3.1", Length: 2, index: 8, offset: 139},
-		{Path: "dir/.pad/3/x", Length: 3, index: 9, offset: 141},
+		{Path: "dir/.pad/3.1", Length: 2, index: 8},
+		{Path: "dir/.pad/3/x", Length: 3, index: 9},
 	}, slices.Collect(tor.Files()))
 	require.EqualValues(t, 135, tor.Length())
-	require.EqualValues(t, 144, tor.total)
-	require.Len(t, tor.files, 10)
+	require.Equal(t, []int64{0, 64, 128, 139, 141}, offsets(tor))
+	require.EqualValues(t, 144, tor.layout.Size())
+	require.Len(t, tor.layout.Files(), 10)
+}
+
+// offsets are those of the files, padding left out.
+func offsets(t *Torrent) (offsets []int64) {
+	for f := range t.Files() {
+		offsets = append(offsets, t.layout.File(f.index).Offset)
+	}
+	return offsets
 }
 
 func TestParseUTF8Names(t *testing.T) {
@@ -181,7 +191,7 @@ func TestParseUTF8Names(t *testing.T) {
 		tor, err := parseDict(t, dict{"info": with(multiInfo("a"), c.info)})
 		require.NoError(t, err)
 		require.Equal(t, c.name, tor.Name())
-		require.Equal(t, c.name+"/"+c.path, tor.files[0].Path)
+		require.Equal(t, c.name+"/"+c.path, tor.layout.File(0).Path)
 	}
 }
 
@@ -190,17 +200,17 @@ func TestParseHostileNames(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "......", tor.Name())
 	require.Equal(t, []string{"....../_/_/etc/passwd", "....../a/_/b", "....../_/x", "....../X.1", "....../x.2", "....../x/y",
-		"....../aux.c", "....../q?"}, paths(tor.files))
+		"....../aux.c", "....../q?"}, paths(tor.layout.Files()))
 
 	tor, err = parseMetainfo(tor.raw, "windows")
 	require.NoError(t, err)
-	require.Equal(t, "______/_aux.c", tor.files[6].Path)
-	require.Equal(t, "______/q_", tor.files[7].Path)
+	require.Equal(t, "______/_aux.c", tor.layout.File(6).Path)
+	require.Equal(t, "______/q_", tor.layout.File(7).Path)
 
 	for _, name := range []string{"", ".", "..", "/", "\u200B"} {
 		tor, err := parseDict(t, dict{"info": with(singleInfo(), dict{"name": name})})
 		require.NoError(t, err)
-		require.Equal(t, "_", tor.files[0].Path)
+		require.Equal(t, "_", tor.layout.File(0).Path)
 	}
 }
 
@@ -503,7 +513,7 @@ func TestHostileMetainfo(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			require.Equal(t, []string{c.safe}, paths(tor.files))
+			require.Equal(t, []string{c.safe}, paths(tor.layout.Files()))
 		})
 	}
 }
@@ -592,19 +602,18 @@ func FuzzParse(f *testing.F) {
 			require.Equal(t, Hash(sha1.Sum(tor.info)), tor.InfoHash())
 			require.Contains(t, string(raw), string(tor.info))
 			require.Positive(t, tor.Length())
-			last := tor.pieceSize(tor.NumPieces() - 1)
-			require.True(t, 0 < last && last <= tor.pieceLength)
+			last := tor.layout.PieceSize(tor.NumPieces() - 1)
+			require.True(t, 0 < last && last <= tor.layout.PieceLength())
 
 			offset, known := int64(0), map[string]bool{}
-			for i := range tor.files {
-				file := &tor.files[i]
-				require.Equal(t, offset, file.offset)
-				require.Equal(t, i, file.index)
+			for i := range tor.layout.NumFiles() {
+				file := tor.layout.File(i)
+				require.Equal(t, offset, file.Offset)
 				offset += file.Length
-				first, end := tor.piecesOf(file)
+				first, end := tor.layout.PiecesOf(i)
 				require.True(t, 0 <= first && first <= end && end <= tor.NumPieces())
 				require.True(t, filepath.IsLocal(file.Path), "%q", file.Path)
-				if !file.pad {
+				if !file.Pad {
 					require.False(t, known[foldCase(file.Path)], "%q", file.Path)
 					known[foldCase(file.Path)] = true
 				}
@@ -614,7 +623,7 @@ func FuzzParse(f *testing.F) {
 					require.False(t, strings.HasPrefix(path, dir+"/"), "%q is a file and a directory", dir)
 				}
 			}
-			require.Equal(t, offset, tor.total)
+			require.Equal(t, offset, tor.layout.Size())
 
 			again, err := newTorrent(tor.info, outer{tor.trackers, tor.webSeeds, tor.nodes, tor.comment, tor.createdBy, tor.creationDate})
 			require.NoError(t, err)

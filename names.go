@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 const (
@@ -119,11 +121,11 @@ type place struct {
 // tellApart renames files whose paths differ only in case, or not at all, or where one is a directory
 // of another, by a number: "bar.1.txt". A directory keeps its name, then whoever came first. Files
 // that are not stored are left alone.
-func tellApart(files []File) {
+func tellApart(files []layout.File) {
 	dirs := make(map[place]int)
 	places := make([]place, len(files))
 	for i, f := range files {
-		if f.pad {
+		if f.Pad {
 			continue
 		}
 		rest := f.Path
@@ -147,7 +149,7 @@ func tellApart(files []File) {
 	var late []int // files that found their place taken
 	for i, p := range places {
 		switch {
-		case files[i].pad:
+		case files[i].Pad:
 		case free(p):
 			taken[p] = true
 		default:

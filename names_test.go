@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 func TestSafeName(t *testing.T) {
@@ -118,7 +120,7 @@ func TestTellApart(t *testing.T) {
 		{"a number that is a directory", []string{"t/a", "t/a", "t/a.1/x"}, []string{"t/a", "t/a.2", "t/a.1/x"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			files := make([]File, len(c.in))
+			files := make([]layout.File, len(c.in))
 			for i, p := range c.in {
 				files[i].Path = p
 			}
@@ -130,7 +132,7 @@ func TestTellApart(t *testing.T) {
 
 // Files that are not stored neither give way nor need others to.
 func TestTellApartPadding(t *testing.T) {
-	files := []File{{Path: "t/.pad/5", pad: true}, {Path: "t/a"}, {Path: "t/.pad/5", pad: true}, {Path: "t/.pad"}}
+	files := []layout.File{{Path: "t/.pad/5", Pad: true}, {Path: "t/a"}, {Path: "t/.pad/5", Pad: true}, {Path: "t/.pad"}}
 	tellApart(files)
 	require.Equal(t, []string{"t/.pad/5", "t/a", "t/.pad/5", "t/.pad"}, paths(files))
 }
@@ -143,7 +145,7 @@ func TestTellApartMany(t *testing.T) {
 		func(i int) string { return "t/same.txt" },
 		func(i int) string { return "t/" + strings.Repeat("a", 230) + fmt.Sprintf("%06d.txt", i/2) },
 	} {
-		files := make([]File, n)
+		files := make([]layout.File, n)
 		for i := range files {
 			files[i].Path = name(i)
 		}
@@ -157,7 +159,7 @@ func TestTellApartMany(t *testing.T) {
 	}
 }
 
-func paths(files []File) []string {
+func paths(files []layout.File) []string {
 	s := make([]string, len(files))
 	for i, f := range files {
 		s[i] = f.Path

@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 const (
-	// blockSize is what one request asks for, in bytes; only the last block of a piece is shorter.
-	blockSize = 16 << 10
+	blockSize = layout.BlockSize
 
 	defaultMaxMemory = 1 << 30
 	defaultMaxPeers  = 80

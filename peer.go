@@ -149,7 +149,7 @@ func (p *peer) receive(m wire.Message) error {
 // blockAt is the block that a piece message carries, if it is one as we would ask for it.
 func (d *Download) blockAt(m wire.Message) (blockID, bool) {
 	if uint64(m.Index) >= uint64(d.t.NumPieces()) || m.Begin%blockSize != 0 ||
-		int64(m.Begin) >= d.t.pieceSize(int(m.Index)) {
+		int64(m.Begin) >= d.t.layout.PieceSize(int(m.Index)) {
 		return blockID{}, false
 	}
 	id := blockID{int32(m.Index), int32(m.Begin / blockSize)}

@@ -85,8 +85,8 @@ func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) bits.Set 
 	}
 	for i, blocks := range partial {
 		for k := range blocks.All() {
-			at := int64(i)*content.pieceLength + int64(k)*blockSize
-			b := make([]byte, min(blockSize, content.pieceSize(i)-int64(k)*blockSize))
+			at := content.layout.PieceOffset(i) + int64(k)*blockSize
+			b := make([]byte, min(blockSize, content.layout.PieceSize(i)-int64(k)*blockSize))
 			require.NoError(t, readFull(s, b, at))
 			require.Truef(t, bytes.Equal(content.run(at, int64(len(b))), b), "block %d of piece %d is claimed", k, i)
 		}
@@ -98,8 +98,8 @@ func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) bits.Set 
 func holdsPiece(t *testing.T, disk *forgetfulDisk, content *simContent, i int) bool {
 	s, err := openFilesOn(content.Torrent, disk, "", nil)
 	require.NoError(t, err)
-	b := make([]byte, content.pieceSize(i))
-	at := int64(i) * content.pieceLength
+	b := make([]byte, content.layout.PieceSize(i))
+	at := content.layout.PieceOffset(i)
 	return readFull(s, b, at) == nil && bytes.Equal(content.run(at, int64(len(b))), b)
 }
 

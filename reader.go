@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 const (
@@ -21,9 +23,10 @@ const (
 
 // A reader reads a file of a download while it runs, and has what it will need next fetched first.
 type reader struct {
-	d   *Download
-	ctx context.Context
-	f   *File
+	d    *Download
+	ctx  context.Context
+	file int // its index in the layout
+	f    *layout.File
 
 	mu  sync.Mutex // held by Read and Seek
 	off int64      // of the next Read, within the file
@@ -37,11 +40,11 @@ type reader struct {
 // pieces just ahead of the reader are fetched before others. The result is also an io.ReaderAt, and
 // fit for http.ServeContent. ctx ends every wait. Once the Downloaded is closed, reads fail with ErrClosed.
 func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, error) {
-	i := slices.IndexFunc(d.t.files, func(f File) bool { return f.Path == path && !f.pad })
+	i := slices.IndexFunc(d.t.layout.Files(), func(f layout.File) bool { return f.Path == path && !f.Pad })
 	if i < 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
-	r := &reader{d: d, ctx: ctx, f: &d.t.files[i]}
+	r := &reader{d: d, ctx: ctx, file: i, f: d.t.layout.File(i)}
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
@@ -136,9 +139,9 @@ func (r *reader) read(p []byte, off int64) (int, error) {
 		return 0, nil
 	}
 	d := r.d
-	begin := r.f.offset + off
-	piece := int(begin / d.t.pieceLength)
-	left := min(r.f.Length-off, int64(piece)*d.t.pieceLength+d.t.pieceSize(piece)-begin)
+	begin := r.f.Offset + off
+	piece := d.t.layout.PieceAt(begin)
+	left := min(r.f.Length-off, d.t.layout.PieceEnd(piece)-begin)
 	p = p[:min(int64(len(p)), left)]
 	for {
 		if err := r.await(piece, off); err != nil {
@@ -186,9 +189,9 @@ func (r *reader) await(piece int, off int64) error {
 		d.mu.Lock()
 		have, news := d.sched.have.Has(piece), d.news
 		closed, result := r.closed, d.result
-		chosen := d.choice.priority[r.f.index] != Skip
+		chosen := d.choice.priority[r.file] != Skip
 		if !closed {
-			moved := r.at/d.t.pieceLength != off/d.t.pieceLength
+			moved := r.at/d.t.layout.PieceLength() != off/d.t.layout.PieceLength()
 			if r.at = off; moved {
 				d.followReaders(now)
 			}
@@ -231,12 +234,12 @@ func (d *Download) followReaders(now time.Time) {
 	window := min(max(ahead, minReadAhead), maxReadAhead)
 	urgent := make(map[int]uint8)
 	for r := range d.readers {
-		begin := r.f.offset + r.at
-		end := min(begin+window, r.f.offset+r.f.Length)
-		if begin >= end || d.choice.priority[r.f.index] == Skip {
+		begin := r.f.Offset + r.at
+		end := min(begin+window, r.f.End())
+		if begin >= end || d.choice.priority[r.file] == Skip {
 			continue
 		}
-		first, last := int(begin/d.t.pieceLength), int((end-1)/d.t.pieceLength)
+		first, last := d.t.layout.PieceAt(begin), d.t.layout.PieceAt(end-1)
 		for k := first; k <= last; k++ {
 			urgent[k] = max(urgent[k], uint8(max(pieceNow-(k-first), pieceUrgent)))
 		}

@@ -23,7 +23,7 @@ import (
 // newSimResolvable makes content with an info dictionary of so many pieces, 20 bytes each.
 func newSimResolvable(t *testing.T, pieces int, private bool) *simContent {
 	c := newSimRepeating(1, 16<<10, int64(pieces)*16<<10)
-	info := map[string]any{"length": c.length, "name": "content", "piece length": c.pieceLength, "pieces": string(c.pieces)}
+	info := map[string]any{"length": c.length, "name": "content", "piece length": c.layout.PieceLength(), "pieces": string(c.pieces)}
 	if private {
 		info["private"] = 1
 	}

@@ -22,7 +22,7 @@ import (
 // ones if it was not there) and modification time (8, ns), the pieces as a bitfield, the number of
 // partial pieces (4), for each its index (4) and its blocks as a bitfield, and the SHA-1 of all that.
 type resume struct {
-	files   []fileClaim // by index in Torrent.files, and one more for the edges
+	files   []fileClaim // by index in the layout, and one more for the edges
 	have    bits.Set
 	partial map[int]bits.Set
 }
@@ -40,8 +40,8 @@ func (r *resume) append(b []byte, t *Torrent) []byte {
 	b = append(b, resumeMagic...)
 	b = binary.BigEndian.AppendUint16(b, resumeVersion)
 	b = append(b, t.infoHash[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(t.pieceLength))
-	b = binary.BigEndian.AppendUint64(b, uint64(t.total))
+	b = binary.BigEndian.AppendUint64(b, uint64(t.layout.PieceLength()))
+	b = binary.BigEndian.AppendUint64(b, uint64(t.layout.Size()))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(r.files)))
 	for _, f := range r.files {
 		b = binary.BigEndian.AppendUint64(b, uint64(f.size))
@@ -61,7 +61,7 @@ func (r *resume) append(b []byte, t *Torrent) []byte {
 // maxResumeSize bounds the sidecar of t: all of its pieces partial.
 func maxResumeSize(t *Torrent) int64 {
 	pieces := int64(t.NumPieces())
-	return 128 + 16*int64(len(t.files)+1) + pieces/8 + pieces*(4+1) + t.total/blockSize/8
+	return 128 + 16*int64(t.layout.NumFiles()+1) + pieces/8 + pieces*(4+1) + t.layout.Size()/blockSize/8
 }
 
 // parseResume reads what append wrote for the same torrent. The error says why p is not that.
@@ -83,10 +83,10 @@ func parseResume(p []byte, t *Torrent) (*resume, error) {
 	if !bytes.Equal(in.take(len(t.infoHash)), t.infoHash[:]) {
 		return nil, errors.New("of another torrent")
 	}
-	if in.int64() != t.pieceLength || in.int64() != t.total || in.int() != len(t.files)+1 {
+	if in.int64() != t.layout.PieceLength() || in.int64() != t.layout.Size() || in.int() != t.layout.NumFiles()+1 {
 		return nil, errors.New("of a torrent of another shape")
 	}
-	r := &resume{files: make([]fileClaim, len(t.files)+1)}
+	r := &resume{files: make([]fileClaim, t.layout.NumFiles()+1)}
 	for i := range r.files {
 		r.files[i] = fileClaim{in.int64(), in.int64()}
 	}
@@ -104,7 +104,7 @@ func parseResume(p []byte, t *Torrent) (*resume, error) {
 		if piece >= t.NumPieces() {
 			return nil, fmt.Errorf("piece %d of %d", piece, t.NumPieces())
 		}
-		n := t.geometry().blocks(piece)
+		n := t.layout.NumBlocks(piece)
 		blocks, err := bits.Parse(in.take((n+7)/8), n)
 		if err != nil {
 			return nil, fmt.Errorf("piece %d: %w", piece, err)
@@ -190,7 +190,7 @@ func (s *fileStorage) confirm(r *resume) {
 	// A piece of which only some was written may reach into a file, or a slot, that nobody began.
 	holds := func(piece int, whole bool) bool {
 		_, slot := s.slots[piece]
-		for i := range s.t.filesOf(piece) {
+		for i := range s.t.layout.FilesOf(piece) {
 			if !held[i] || !s.files[i].here && (whole && !slot || !held[s.edgesFile()]) {
 				return false
 			}

@@ -166,7 +166,7 @@ func FuzzParseResume(f *testing.F) {
 		require.Equal(t, tor.NumPieces(), r.have.Len())
 		for piece, blocks := range r.partial {
 			require.Less(t, piece, tor.NumPieces())
-			require.Equal(t, tor.geometry().blocks(piece), blocks.Len())
+			require.Equal(t, tor.layout.NumBlocks(piece), blocks.Len())
 		}
 		again, err := parseResume(r.append(nil, tor), tor)
 		require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // A scheduler decides who is asked for which block. Peers pull: a peer with room in its pipeline
@@ -14,7 +15,7 @@ import (
 // A piece is in exactly one place: unwanted, in the heap (wanted, not started), started, had, or in
 // doubt.
 type scheduler struct {
-	geometry
+	layout  layout.Layout
 	heap    *pieceHeap
 	have    bits.Set         // verified
 	need    bits.Set         // wanted and not verified
@@ -31,22 +32,20 @@ type scheduler struct {
 }
 
 // blockLen is the length of block b in bytes.
-func (g geometry) blockLen(b blockID) int {
-	return int(min(blockSize, g.pieceSize(int(b.piece))-int64(b.index)*blockSize))
-}
+func (s *scheduler) blockLen(b blockID) int { return s.layout.BlockLen(int(b.piece), int(b.index)) }
 
 // blockID names a block: the index-th run of 16 KiB in piece.
 type blockID struct{ piece, index int32 }
 
-func newScheduler(g geometry, seed uint64) *scheduler {
+func newScheduler(l layout.Layout, seed uint64) *scheduler {
 	return &scheduler{
-		geometry: g,
-		heap:     newPieceHeap(g.pieces, seed),
-		have:     bits.New(g.pieces),
-		need:     bits.New(g.pieces),
-		doubted:  make(map[int]struct{}),
-		started:  make(map[int32]*startedPiece),
-		spoiled:  make(map[int32]*suspicion),
+		layout:  l,
+		heap:    newPieceHeap(l.NumPieces(), seed),
+		have:    bits.New(l.NumPieces()),
+		need:    bits.New(l.NumPieces()),
+		doubted: make(map[int]struct{}),
+		started: make(map[int32]*startedPiece),
+		spoiled: make(map[int32]*suspicion),
 	}
 }
 
@@ -128,7 +127,7 @@ func (s *scheduler) gain(r *remote, i int) bool {
 // lose notes that r no longer has piece i (BEP 54).
 func (s *scheduler) lose(r *remote, i int) {
 	if r.all {
-		has := bits.Full(s.pieces)
+		has := bits.Full(s.layout.NumPieces())
 		has.Remove(i)
 		s.replace(r, has)
 		return

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // benchScheduler has all of so many pieces wanted, and remotes that each hold a random share of them.
 func benchScheduler(pieces, remotes int, share float64) (*scheduler, []*remote) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	g := geometry{pieces: pieces, pieceLength: 256 << 10, total: int64(pieces) * 256 << 10}
-	s := newScheduler(g, 7)
+	l := layout.New(256<<10, layout.File{Length: int64(pieces) * 256 << 10})
+	s := newScheduler(l, 7)
 	for i := range pieces {
 		s.prioritise(i, pieceNormal)
 	}

@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // modelScheduler is the scheduler told the plain, slow way: nothing is counted ahead, nothing is
 // ordered, every question is answered by looking at everything.
 type modelScheduler struct {
-	geometry
+	layout  layout.Layout
 	pieces  []*modelPiece
 	remotes []*modelRemote
 	starts  int
@@ -91,7 +92,7 @@ func (m *modelScheduler) before(p, q *modelPiece) bool {
 func (m *modelScheduler) start(p *modelPiece) {
 	m.starts++
 	p.started, p.parole, p.sole = m.starts, p.spoiled, nil
-	p.blocks = make([]modelBlock, m.blocks(p.index))
+	p.blocks = make([]modelBlock, m.layout.NumBlocks(p.index))
 }
 
 // retire lets go of a started piece of which nothing is here or under way.
@@ -452,8 +453,8 @@ func newHistory(t *testing.T, seed uint64) *history {
 	if rng.IntN(3) == 0 {
 		length -= rng.Int64N(blockSize)
 	}
-	g := geometry{pieces: n, pieceLength: length, total: length*int64(n) - rng.Int64N(length)}
-	h := &history{t: t, rng: rng, seed: seed, now: epoch, s: newScheduler(g, rng.Uint64()), m: &modelScheduler{geometry: g}}
+	l := layout.New(length, layout.File{Length: length*int64(n) - rng.Int64N(length)})
+	h := &history{t: t, rng: rng, seed: seed, now: epoch, s: newScheduler(l, rng.Uint64()), m: &modelScheduler{layout: l}}
 	for i := range n {
 		h.m.pieces = append(h.m.pieces, &modelPiece{index: i, tie: uint32(h.s.heap.key(int32(i)))})
 	}
@@ -543,7 +544,7 @@ func (h *history) event() {
 		}
 		h.sameCancels(cancel, cancelled)
 	case op < 74:
-		id := blockID{int32(i), int32(h.rng.IntN(h.m.blocks(i)))}
+		id := blockID{int32(i), int32(h.rng.IntN(h.m.layout.NumBlocks(i)))}
 		if n := len(r.queue); n > 0 && h.rng.IntN(10) > 0 {
 			id = r.queue[h.rng.IntN(n)]
 		} else if len(r.late) > 0 && h.rng.IntN(2) == 0 {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // swarmScene is a scheduler of some pieces of four blocks each, all wanted, among peers called a, b, c….
@@ -26,7 +27,7 @@ func newSwarmScene(t *testing.T, pieces int) *swarmScene {
 	length := int64(4 * blockSize)
 	sc := &swarmScene{
 		t:     t,
-		s:     newScheduler(geometry{pieces: pieces, pieceLength: length, total: int64(pieces) * length}, 1),
+		s:     newScheduler(layout.New(length, layout.File{Length: int64(pieces) * length}), 1),
 		now:   epoch,
 		peers: make(map[string]*remote),
 	}
@@ -38,7 +39,7 @@ func newSwarmScene(t *testing.T, pieces int) *swarmScene {
 
 // join connects a peer that has the pieces given, or everything, and sends 1 MiB/s.
 func (sc *swarmScene) join(name string, has ...int) *remote {
-	r := &remote{all: len(has) == 0, has: bits.New(sc.s.pieces), rate: 1 << 20}
+	r := &remote{all: len(has) == 0, has: bits.New(sc.s.layout.NumPieces()), rate: 1 << 20}
 	for _, i := range has {
 		r.has.Add(i)
 	}
@@ -599,14 +600,6 @@ func TestSparsePeer(t *testing.T) {
 	}
 	none := bits.New(n)
 	require.Equal(t, -1, h.first(&none))
-}
-
-func TestGeometry(t *testing.T) {
-	g := geometry{pieces: 2, pieceLength: 3*blockSize - 1, total: 3*blockSize + 10}
-	require.Equal(t, 3, g.blocks(0))
-	require.Equal(t, 1, g.blocks(1))
-	require.Equal(t, blockSize-1, g.blockLen(blockID{0, 2}))
-	require.Equal(t, 11, g.blockLen(blockID{1, 0}))
 }
 
 func TestLateBlocksAreBounded(t *testing.T) {

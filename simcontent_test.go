@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // simContent is what a simulated swarm shares: a torrent, and all of its bytes.
@@ -21,21 +22,22 @@ type simContent struct {
 
 // newSimContent makes content from a seed number, cut into files of the given lengths.
 func newSimContent(seed uint64, pieceLength int64, files ...int64) *simContent {
-	c := &simContent{Torrent: &Torrent{name: fmt.Sprintf("content-%d", seed), pieceLength: pieceLength, multi: len(files) > 1}}
+	c := &simContent{Torrent: &Torrent{name: fmt.Sprintf("content-%d", seed), multi: len(files) > 1}}
+	list := make([]layout.File, len(files))
 	for i, n := range files {
 		path := c.name
 		if c.multi {
 			path = fmt.Sprintf("%s/dir-%d/file-%d", c.name, i%3, i)
 		}
-		c.files = append(c.files, File{Path: path, Length: n, index: i, offset: c.total})
-		c.total += n
+		list[i] = layout.File{Path: path, Length: n}
 	}
-	c.length = c.total
+	c.layout = layout.New(pieceLength, list...)
+	c.length = c.layout.Size()
 	binary.BigEndian.PutUint64(c.infoHash[:], seed)
 	c.infoHash[19] = 1
-	c.data = randomBytes(seed, int(c.total))
-	for i := range int((c.total + pieceLength - 1) / pieceLength) {
-		sum := sha1.Sum(c.run(int64(i)*pieceLength, c.pieceSize(i)))
+	c.data = randomBytes(seed, int(c.layout.Size()))
+	for i := range c.NumPieces() {
+		sum := sha1.Sum(c.run(c.layout.PieceOffset(i), c.layout.PieceSize(i)))
 		c.pieces = append(c.pieces, sum[:]...)
 	}
 	return c
@@ -44,8 +46,8 @@ func newSimContent(seed uint64, pieceLength int64, files ...int64) *simContent {
 // newSimRepeating makes one file of any size whose pieces are all alike.
 func newSimRepeating(seed uint64, pieceLength, length int64) *simContent {
 	c := newSimContent(seed, pieceLength, pieceLength)
-	c.total, c.length = length, length
-	c.files[0].Length = length
+	c.layout = layout.New(pieceLength, layout.File{Path: c.name, Length: length})
+	c.length = length
 	for len(c.pieces) < 20*int(length/pieceLength) {
 		c.pieces = append(c.pieces, c.pieces[:20]...)
 	}
@@ -65,7 +67,7 @@ func (c *simContent) run(offset, n int64) []byte {
 // equal tells whether b is what the content has at an offset.
 func (c *simContent) equal(offset int64, b []byte) bool {
 	for len(b) > 0 {
-		n := min(int64(len(b)), c.pieceLength-offset%c.pieceLength)
+		n := min(int64(len(b)), c.layout.PieceLength()-offset%c.layout.PieceLength())
 		if !bytes.Equal(b[:n], c.run(offset, n)) {
 			return false
 		}
@@ -76,10 +78,10 @@ func (c *simContent) equal(offset int64, b []byte) bool {
 
 // block is the content of a block, or nil where there is none such.
 func (c *simContent) block(piece, begin, length uint32) []byte {
-	if int64(piece) >= int64(c.NumPieces()) || int64(begin)+int64(length) > c.pieceSize(int(piece)) {
+	if int64(piece) >= int64(c.NumPieces()) || int64(begin)+int64(length) > c.layout.PieceSize(int(piece)) {
 		return nil
 	}
-	return c.run(int64(piece)*c.pieceLength+int64(begin), int64(length))
+	return c.run(c.layout.PieceOffset(int(piece))+int64(begin), int64(length))
 }
 
 // simStorage holds any part of a simContent without holding its bytes: what is written must be
@@ -95,7 +97,9 @@ func newSimStorage(c *simContent) *simStorage {
 	return &simStorage{content: c, written: bits.New(c.NumPieces() * c.blocksAPiece())}
 }
 
-func (c *simContent) blocksAPiece() int { return int((c.pieceLength + blockSize - 1) / blockSize) }
+func (c *simContent) blocksAPiece() int {
+	return int((c.layout.PieceLength() + blockSize - 1) / blockSize)
+}
 
 // fill makes the storage hold everything.
 func (s *simStorage) fill() *simStorage {
@@ -136,12 +140,12 @@ func (s *simStorage) each(p []byte, off int64, do func(b []byte, at int64, block
 	c, n := s.content, 0
 	for n < len(p) {
 		at := off + int64(n)
-		if at >= c.total {
+		if at >= c.layout.Size() {
 			return n, io.EOF
 		}
-		piece := int(at / c.pieceLength)
-		begin := at % c.pieceLength
-		left := min(blockSize-begin%blockSize, c.pieceSize(piece)-begin)
+		piece := int(at / c.layout.PieceLength())
+		begin := at % c.layout.PieceLength()
+		left := min(blockSize-begin%blockSize, c.layout.PieceSize(piece)-begin)
 		b := p[n:min(len(p), n+int(left))]
 		whole := begin%blockSize == 0 && len(b) == int(left)
 		if err := do(b, at, piece*c.blocksAPiece()+int(begin/blockSize), whole); err != nil {

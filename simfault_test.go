@@ -106,7 +106,7 @@ var simNoises = []simNoise{
 	}},
 	{"an unasked true block", false, func(s *simSession) []byte {
 		piece := s.peer.rng.IntN(s.peer.content.NumPieces())
-		b := s.peer.content.block(uint32(piece), 0, uint32(min(blockSize, s.peer.content.pieceSize(piece))))
+		b := s.peer.content.block(uint32(piece), 0, uint32(min(blockSize, s.peer.content.layout.PieceSize(piece))))
 		return append(wire.AppendPieceHeader(nil, uint32(piece), 0, uint32(len(b))), b...)
 	}},
 }

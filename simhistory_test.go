@@ -131,8 +131,8 @@ func (h *simHistory) drawContent() {
 		pick := h.rng.IntN(3)
 		h.choice = func(f File) Priority { return []Priority{Normal, High, Skip}[(f.index+pick)%3] }
 		want := map[int]bool{}
-		for _, f := range h.content.files {
-			first, end := h.content.piecesOf(&f)
+		for f := range h.content.Files() {
+			first, end := h.content.layout.PiecesOf(f.index)
 			for i := first; i < end && h.choice(f) != Skip; i++ {
 				want[i] = true
 			}
@@ -356,7 +356,7 @@ func (h *simHistory) ideal() time.Duration {
 	most, total := 0.0, 0.0
 	for range h.options {
 		for _, i := range h.wanted {
-			size := float64(h.content.pieceSize(i))
+			size := float64(h.content.layout.PieceSize(i))
 			var best *simPeer
 			for _, p := range h.anchors {
 				if h.stash[p].Has(i) && (best == nil || busy[p]+size/p.host.Uplink() < busy[best]+size/best.host.Uplink()) {
@@ -420,14 +420,14 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 	ideal := h.ideal()
 	wanted := int64(0)
 	for _, i := range h.wanted {
-		wanted += h.content.pieceSize(i)
+		wanted += h.content.layout.PieceSize(i)
 	}
 	again := time.Duration(float64(ideal) * float64(spoiled) / float64(max(wanted, 1)))
 	slowest := math.Inf(1)
 	for _, p := range h.anchors {
 		slowest = min(slowest, p.host.Uplink())
 	}
-	piece := time.Duration(float64(min(h.content.pieceLength, h.content.total)) / slowest * float64(time.Second))
+	piece := time.Duration(float64(min(h.content.layout.PieceLength(), h.content.layout.Size())) / slowest * float64(time.Second))
 	bound := h.ready + ideal*3/2 + 2*again + piece + h.patience
 	if h.silence {
 		bound += snubTimeout + 5*time.Second
@@ -457,7 +457,7 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 		if err := s.compare(h.choice); err != nil {
 			faults = append(faults, fmt.Sprintf("%v: %v", s.host, err))
 		}
-		spoiled := look(s.ledger, func(l *simLedger) int64 { return l.lieBytes / blockSize * h.content.pieceLength })
+		spoiled := look(s.ledger, func(l *simLedger) int64 { return l.lieBytes / blockSize * h.content.layout.PieceLength() })
 		bound := h.bound(spoiled)
 		if s.took > bound {
 			faults = append(faults, fmt.Sprintf("%v: took %v, bound is %v", s.host, s.took, bound))
@@ -527,11 +527,11 @@ func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []strin
 	defer h.net.Unlock()
 	spoiled := int64(0)
 	for _, n := range l.lies {
-		spoiled += n * min(h.content.pieceLength, h.content.total)
+		spoiled += n * min(h.content.layout.PieceLength(), h.content.layout.Size())
 	}
 	wanted := int64(0)
 	for _, i := range h.wanted {
-		wanted += h.content.pieceSize(i)
+		wanted += h.content.layout.PieceSize(i)
 	}
 	if more := l.again + l.first - wanted; more > l.seconds*blockSize+2*spoiled+l.dropped {
 		faults = append(faults, fmt.Sprintf("%v: %d bytes came again, %d blocks were asked of a second peer, %d bytes spoiled",

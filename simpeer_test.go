@@ -300,7 +300,7 @@ func (s *simSession) open() {
 			}
 			for range 200 {
 				piece := p.rng.IntN(p.content.NumPieces())
-				s.out = wire.AppendRequest(s.out, uint32(piece), 0, uint32(min(blockSize, p.content.pieceSize(piece))))
+				s.out = wire.AppendRequest(s.out, uint32(piece), 0, uint32(min(blockSize, p.content.layout.PieceSize(piece))))
 			}
 			s.wake.Broadcast()
 		})

@@ -10,6 +10,8 @@ import (
 
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // One small file of a large torrent costs its own pieces, and makes no other file.
@@ -18,11 +20,8 @@ func TestOneFileOfFiveGigabytes(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimRepeating(1, 1<<20, 5e9)
 		content.multi = true
-		content.files = []File{{Path: "d/a", Length: 2_100_000_001}, {Path: "d/b/wanted", Length: 1e6}, {Path: "d/c"}}
-		content.files[2].Length = content.total - content.files[0].Length - 1e6
-		for i := range content.files[1:] {
-			content.files[i+1].index, content.files[i+1].offset = i+1, content.files[i].offset+content.files[i].Length
-		}
+		content.layout = layout.New(1<<20, layout.File{Path: "d/a", Length: 2_100_000_001},
+			layout.File{Path: "d/b/wanted", Length: 1e6}, layout.File{Path: "d/c", Length: 5e9 - 2_100_000_001 - 1e6})
 		m := &simMeeting{net: n, content: content}
 		defer m.end(t)
 		peer := m.meet(t, 1e6, simScript{fast: true})
@@ -32,7 +31,7 @@ func TestOneFileOfFiveGigabytes(t *testing.T) {
 		require.NoError(t, m.client.compare(o.Select))
 		require.Empty(t, m.client.account(peer))
 
-		first, end := content.piecesOf(&content.files[1])
+		first, end := content.layout.PiecesOf(1)
 		got := look(m.client.ledger, func(l *simLedger) int64 { return l.received })
 		require.EqualValues(t, (end-first)<<20, got)
 		for i := range end - first {
@@ -70,7 +69,7 @@ func TestCloseInMidPiece(t *testing.T) {
 			received += look(d.ledger, func(l *simLedger) int64 { return l.received })
 			require.Empty(t, d.account(peer))
 		}
-		again := received - content.total
+		again := received - content.layout.Size()
 		t.Logf("%d closes: %d bytes were on the wire, %d of content came twice", closes-1, wire, again)
 		require.LessOrEqual(t, again, (closes-1)*blockSize)
 	})

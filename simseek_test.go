@@ -37,7 +37,7 @@ func TestSeekDelay(t *testing.T) {
 					m.client = simStart(t.Context(), t, host, m.content, nil, o, nil)
 					time.Sleep(10 * time.Second)
 
-					r, err := m.client.Open(t.Context(), m.content.files[0].Path)
+					r, err := m.client.Open(t.Context(), m.content.layout.File(0).Path)
 					require.NoError(t, err)
 					defer r.Close()
 					for _, where := range []int64{1 << 30, 1<<29 + 12345, 3<<29 + 1} {

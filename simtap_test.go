@@ -412,7 +412,7 @@ func (p *simAssembly) askedAgain(w *simWatch, q simRequest) {
 
 // assemble judges a piece once all of its blocks are here.
 func (p *simAssembly) assemble(l *simLedger, piece int) {
-	if int64(len(p.blocks)) < (l.content.pieceSize(piece)+blockSize-1)/blockSize {
+	if int64(len(p.blocks)) < (l.content.layout.PieceSize(piece)+blockSize-1)/blockSize {
 		return
 	}
 	var liars []netip.AddrPort // the one who is nobody known may be among them

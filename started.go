@@ -116,7 +116,7 @@ func (s *scheduler) start(i int) *startedPiece {
 	} else {
 		p = new(startedPiece)
 	}
-	n := s.geometry.blocks(i)
+	n := s.layout.NumBlocks(i)
 	p.blocks = slices.Grow(p.blocks[:0], n)[:n]
 	p.piece, p.priority, p.seq = int32(i), s.heap.priority[i], s.seq
 	p.parole = s.spoiled[p.piece] != nil

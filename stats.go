@@ -146,8 +146,8 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 			for _, i := range fresh {
 				if err := d.store.changedFile(i); err != nil {
 					changed = err
-					if d.t.files[i].Length > 0 && !gone {
-						first, _ := d.t.piecesOf(&d.t.files[i])
+					if d.t.layout.File(i).Length > 0 && !gone {
+						first, _ := d.t.layout.PiecesOf(i)
 						d.doubt(first, err) // then it is fetched again
 						doubted = true
 					}

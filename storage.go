@@ -4,8 +4,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"iter"
-	"sort"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
@@ -37,7 +35,7 @@ type contents interface {
 	// writeBlocks writes consecutive buffers as one run that starts at off, and may span files.
 	writeBlocks(blocks [][]byte, off int64) error
 
-	// setWanted says which of Torrent.files are wanted: at the start, before the first write, and
+	// setWanted says which of the layout are wanted: at the start, before the first write, and
 	// whenever the choice changes. Directories and empty files are made, and bytes that were kept
 	// aside for a file that was not wanted are moved into it. What was wanted before stays.
 	setWanted(wanted []bool) error
@@ -74,24 +72,6 @@ type contents interface {
 	// file is the whole of a file, unchanged since it was verified, as a slice of memory, a read-only
 	// map or a copy, good until release is called.
 	file(i int) (b []byte, release func() error, err error)
-}
-
-// fileAt is the index of the file that holds byte off of the content, or len(t.files).
-func (t *Torrent) fileAt(off int64) int {
-	return sort.Search(len(t.files), func(i int) bool { return t.files[i].offset+t.files[i].Length > off })
-}
-
-// filesOf yields the indices of the files that have bytes in piece, padding left out.
-func (t *Torrent) filesOf(piece int) iter.Seq[int] {
-	return func(yield func(int) bool) {
-		start := int64(piece) * t.pieceLength
-		end := start + t.pieceSize(piece)
-		for i := t.fileAt(start); i < len(t.files) && t.files[i].offset < end; i++ {
-			if f := &t.files[i]; f.Length > 0 && !f.pad && !yield(i) {
-				return
-			}
-		}
-	}
 }
 
 // unwritten tells whether a read failed only because the bytes are not there.

@@ -19,7 +19,7 @@ func (s *fileStorage) changed(piece int) error {
 		return ErrClosed
 	}
 	edges := false
-	for i := range s.t.filesOf(piece) {
+	for i := range s.t.layout.FilesOf(piece) {
 		if !s.files[i].here {
 			edges = true
 		} else if err := s.compare(i); err != nil {
@@ -38,7 +38,7 @@ func (s *fileStorage) changedFile(i int) error {
 	if s.closed {
 		return ErrClosed
 	}
-	if s.t.files[i].Length == 0 || !s.files[i].here {
+	if s.t.layout.File(i).Length == 0 || !s.files[i].here {
 		return nil
 	}
 	return s.compare(i)
@@ -50,12 +50,12 @@ func (s *fileStorage) anyChanged(have bits.Set) (int, error) {
 	if s.closed {
 		return -1, ErrClosed
 	}
-	for i := range s.t.files {
-		f := &s.t.files[i]
-		if f.pad || f.Length == 0 || !s.files[i].here {
+	for i := range s.t.layout.NumFiles() {
+		f := s.t.layout.File(i)
+		if f.Pad || f.Length == 0 || !s.files[i].here {
 			continue
 		}
-		for piece, end := s.t.piecesOf(f); piece < end; piece++ {
+		for piece, end := s.t.layout.PiecesOf(i); piece < end; piece++ {
 			if have.Has(piece) {
 				if err := s.compare(i); err != nil {
 					return piece, err
@@ -110,14 +110,14 @@ func (s *fileStorage) renew(piece int) (bits.Set, error) {
 		return doubt, ErrClosed
 	}
 	doubt.Add(piece)
-	for i := range s.t.filesOf(piece) {
+	for i := range s.t.layout.FilesOf(piece) {
 		if !s.files[i].here || s.compare(i) == nil {
 			continue
 		}
 		if err := s.look(i); err != nil {
 			return doubt, err
 		}
-		for first, end := s.t.piecesOf(&s.t.files[i]); first < end; first++ {
+		for first, end := s.t.layout.PiecesOf(i); first < end; first++ {
 			doubt.Add(first)
 		}
 	}

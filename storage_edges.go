@@ -17,13 +17,13 @@ const edgeHeader = 16
 
 // slotAt is where the bytes of a slot begin in the edges.
 func (s *fileStorage) slotAt(slot int) int64 {
-	return int64(slot)*(edgeHeader+s.t.pieceLength) + edgeHeader
+	return int64(slot)*(edgeHeader+s.t.layout.PieceLength()) + edgeHeader
 }
 
 func (s *fileStorage) appendEdgeHeader(b []byte, piece int) []byte {
 	b = append(b, "edge"...)
 	b = binary.BigEndian.AppendUint32(b, uint32(piece))
-	b = binary.BigEndian.AppendUint32(b, uint32(s.t.pieceLength))
+	b = binary.BigEndian.AppendUint32(b, uint32(s.t.layout.PieceLength()))
 	sum := crc32.Update(crc32.ChecksumIEEE(b), crc32.IEEETable, s.t.infoHash[:])
 	return binary.BigEndian.AppendUint32(b, sum)
 }
@@ -78,9 +78,9 @@ func (s *fileStorage) slot(piece int, create bool) (int, error) {
 // readEdges reads all of p from the slots of the pieces that it spans.
 func (s *fileStorage) readEdges(p []byte, off int64) error {
 	for len(p) > 0 {
-		piece := int(off / s.t.pieceLength)
-		within := off - int64(piece)*s.t.pieceLength
-		n := min(int64(len(p)), s.t.pieceLength-within)
+		piece := s.t.layout.PieceAt(off)
+		within := off - s.t.layout.PieceOffset(piece)
+		n := min(int64(len(p)), s.t.layout.PieceEnd(piece)-off)
 		slot, err := s.slot(piece, false)
 		if err != nil {
 			return err
@@ -97,9 +97,9 @@ func (s *fileStorage) readEdges(p []byte, off int64) error {
 func (s *fileStorage) writeEdges(bufs [][]byte, off, n int64) error {
 	r := run{blocks: bufs}
 	for n > 0 {
-		piece := int(off / s.t.pieceLength)
-		within := off - int64(piece)*s.t.pieceLength
-		k := min(n, s.t.pieceLength-within)
+		piece := s.t.layout.PieceAt(off)
+		within := off - s.t.layout.PieceOffset(piece)
+		k := min(n, s.t.layout.PieceEnd(piece)-off)
 		slot, err := s.slot(piece, true)
 		if err != nil {
 			return err
@@ -115,16 +115,16 @@ func (s *fileStorage) writeEdges(bufs [][]byte, off, n int64) error {
 // adopt moves what the edges have of file i into the file, which is not here yet. The layout is
 // locked for writing.
 func (s *fileStorage) adopt(i int) error {
-	f := &s.t.files[i]
-	first, end := s.t.piecesOf(f)
+	f := s.t.layout.File(i)
+	first, end := s.t.layout.PiecesOf(i)
 	buf := make([]byte, min(f.Length, 64<<10))
 	for _, piece := range [...]int{first, end - 1} {
 		slot, ok := s.slots[piece]
 		if !ok {
 			continue
 		}
-		start := int64(piece) * s.t.pieceLength
-		from, to := max(f.offset, start), min(f.offset+f.Length, start+s.t.pieceSize(piece))
+		start := s.t.layout.PieceOffset(piece)
+		from, to := max(f.Offset, start), min(f.End(), start+s.t.layout.PieceSize(piece))
 		for from < to {
 			b := buf[:min(int64(len(buf)), to-from)]
 			n, err := s.readSlot(slot, b, from-start)
@@ -132,7 +132,7 @@ func (s *fileStorage) adopt(i int) error {
 				return err
 			}
 			if n > 0 {
-				err = s.writeFile(i, [][]byte{b[:n]}, from-f.offset)
+				err = s.writeFile(i, [][]byte{b[:n]}, from-f.Offset)
 			}
 			if err != nil {
 				return err
@@ -176,7 +176,7 @@ func (s *fileStorage) edgesNeeded() bool {
 
 // usesEdges tells whether part of piece belongs into the edges.
 func (s *fileStorage) usesEdges(piece int) bool {
-	for i := range s.t.filesOf(piece) {
+	for i := range s.t.layout.FilesOf(piece) {
 		if !s.files[i].here {
 			return true
 		}

@@ -30,7 +30,7 @@ type fileStorage struct {
 	// read and write of bytes.
 	mu     sync.RWMutex
 	closed bool
-	files  []fileState // by index in t.files; one more at the end is the edges
+	files  []fileState // by index in the layout; one more at the end is the edges
 	wanted []bool      // as setWanted said last
 
 	handles *handles
@@ -98,7 +98,7 @@ func openFilesOn(t *Torrent, disk disk, dir string, log *slog.Logger) (*fileStor
 	}
 	s := &fileStorage{
 		t: t, dir: dir, disk: disk, log: log,
-		files:     make([]fileState, len(t.files)+1),
+		files:     make([]fileState, t.layout.NumFiles()+1),
 		slots:     make(map[int]int),
 		dirtyDirs: make(map[string]struct{}),
 		scratch:   sync.Pool{New: func() any { return new([][]byte) }},
@@ -108,14 +108,14 @@ func openFilesOn(t *Torrent, disk disk, dir string, log *slog.Logger) (*fileStor
 		f := &s.files[i]
 		if i == s.edgesFile() {
 			f.name = s.sidecar(".edges.resume")
-		} else if t.files[i].pad {
+		} else if t.layout.File(i).Pad {
 			continue
 		} else {
 			f.name = s.ownName(i)
 		}
 		info, err := disk.stat(f.name)
 		if absent(err) && i < s.edgesFile() {
-			if part, err := disk.stat(f.name + partSuffix); err == nil && part.regular && part.size <= t.files[i].Length {
+			if part, err := disk.stat(f.name + partSuffix); err == nil && part.regular && part.size <= t.layout.File(i).Length {
 				f.name, f.left, f.here = f.name+partSuffix, part.stamp, true
 				continue
 			}
@@ -142,7 +142,7 @@ const partSuffix = ".part"
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || notDirectory(err) }
 
 // ownName is the name of file i of the torrent under the directory.
-func (s *fileStorage) ownName(i int) string { return filepath.FromSlash(s.t.files[i].Path) }
+func (s *fileStorage) ownName(i int) string { return filepath.FromSlash(s.t.layout.File(i).Path) }
 
 // sidecar is the name of a file beside the content.
 func (s *fileStorage) sidecar(suffix string) string { return "." + s.t.infoHash.String() + suffix }
@@ -192,14 +192,14 @@ func (s *fileStorage) ReadAt(p []byte, off int64) (n int, err error) {
 	if err := checkRead(s.t, s.closed, off); err != nil {
 		return 0, err
 	}
-	for i := s.t.fileAt(off); n < len(p) && i < len(s.t.files); i++ {
-		f := &s.t.files[i]
-		part := p[n : n+int(min(int64(len(p)-n), f.offset+f.Length-off))]
+	for i := s.t.layout.FileAt(off); n < len(p) && i < s.t.layout.NumFiles(); i++ {
+		f := s.t.layout.File(i)
+		part := p[n : n+int(min(int64(len(p)-n), f.End()-off))]
 		switch {
-		case f.pad:
+		case f.Pad:
 			clear(part)
 		case s.files[i].here:
-			err = s.readFile(i, part, off-f.offset)
+			err = s.readFile(i, part, off-f.Offset)
 		default:
 			err = s.readEdges(part, off)
 		}
@@ -260,18 +260,18 @@ func (s *fileStorage) writeBlocks(blocks [][]byte, off int64) error {
 	part := s.scratch.Get().(*[][]byte)
 	defer s.scratch.Put(part)
 	r := run{blocks: blocks}
-	for i := s.t.fileAt(off); total > 0; i++ {
-		f := &s.t.files[i]
-		n := min(total, f.offset+f.Length-off)
+	for i := s.t.layout.FileAt(off); total > 0; i++ {
+		f := s.t.layout.File(i)
+		n := min(total, f.End()-off)
 		if n == 0 {
 			continue
 		}
 		*part = r.take((*part)[:0], n)
 		var err error
 		switch {
-		case f.pad:
+		case f.Pad:
 		case s.files[i].here:
-			err = s.writeFile(i, *part, off-f.offset)
+			err = s.writeFile(i, *part, off-f.Offset)
 		default:
 			err = s.writeEdges(*part, off, n)
 		}
@@ -362,7 +362,7 @@ func (s *fileStorage) leftAs(i int) stamp {
 
 // file maps file i. What it is not, is a promise that the file will not shrink under the map.
 func (s *fileStorage) file(i int) ([]byte, func() error, error) {
-	length := s.t.files[i].Length
+	length := s.t.layout.File(i).Length
 	if err := s.changedFile(i); err != nil {
 		return nil, nil, err
 	}

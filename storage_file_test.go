@@ -37,11 +37,11 @@ func TestFilesHoldExactlyTheContent(t *testing.T) {
 	fill(t, tor, dir, content)
 	require.Equal(t, []string{"d/0", "d/1", "d/2", "d/4", "d/5", "d/6"}, listing(t, dir),
 		"padding is not stored, empty files are, and no sidecar stays")
-	for _, f := range tor.files {
-		if !f.pad {
+	for _, f := range tor.layout.Files() {
+		if !f.Pad {
 			b, err := os.ReadFile(filepath.Join(dir, f.Path))
 			require.NoError(t, err)
-			require.Equal(t, content[f.offset:f.offset+f.Length], b)
+			require.Equal(t, content[f.Offset:f.End()], b)
 		}
 	}
 }
@@ -250,10 +250,10 @@ func TestAFileWhereADirectoryShouldBe(t *testing.T) {
 
 func TestNamesThatDifferInCase(t *testing.T) {
 	tor, content := testContent(50, 60, 60)
-	tor.files[0].Path, tor.files[1].Path = "d/README", "d/readme.1"
+	tor.layout.File(0).Path, tor.layout.File(1).Path = "d/README", "d/readme.1"
 	dir := t.TempDir()
 	fill(t, tor, dir, content)
-	tor.files[0].Path, tor.files[1].Path = "d/README", "d/Readme"
+	tor.layout.File(0).Path, tor.layout.File(1).Path = "d/README", "d/Readme"
 	if _, err := os.Stat(dir + "/D"); err == nil {
 		t.Skip("names do not differ in case here")
 	}
@@ -268,7 +268,7 @@ func TestLongPath(t *testing.T) {
 	}
 	tor, content := testContent(50, 60, 60)
 	deep := strings.Repeat(strings.Repeat("x", 200)+"/", 30) // longer than PATH_MAX
-	tor.files[1].Path = "d/" + deep + "file"
+	tor.layout.File(1).Path = "d/" + deep + "file"
 	dir := t.TempDir()
 	fill(t, tor, dir, content)
 	have, err := tor.Verify(t.Context(), dir)
@@ -453,7 +453,7 @@ func TestReadsOfWhatIsNotThereFail(t *testing.T) {
 
 func BenchmarkChanged(b *testing.B) {
 	tor, content := testContent(1<<20, 4<<20)
-	tor.files[0].Path = "some directory/with a longer name/and then a file.iso"
+	tor.layout.File(0).Path = "some directory/with a longer name/and then a file.iso"
 	c, err := openFiles(tor, b.TempDir(), nil)
 	require.NoError(b, err)
 	defer c.Close()

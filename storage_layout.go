@@ -21,9 +21,9 @@ func (s *fileStorage) setWanted(wanted []bool) error {
 	s.wanted = append([]bool(nil), wanted...)
 	var missing []int
 	short := false
-	for i := range s.t.files {
-		f, state := &s.t.files[i], &s.files[i]
-		if !wanted[i] || f.pad {
+	for i := range s.t.layout.NumFiles() {
+		f, state := s.t.layout.File(i), &s.files[i]
+		if !wanted[i] || f.Pad {
 			continue
 		}
 		if state.left == (stamp{}) {
@@ -44,7 +44,7 @@ func (s *fileStorage) setWanted(wanted []bool) error {
 		if s.files[i].here {
 			continue // wanted before, and nothing written yet
 		}
-		if s.t.files[i].Length == 0 {
+		if s.t.layout.File(i).Length == 0 {
 			if err := s.writeFile(i, nil, 0); err != nil {
 				return err
 			}
@@ -58,7 +58,7 @@ func (s *fileStorage) setWanted(wanted []bool) error {
 
 // unpart gives files that are still under a name with partSuffix their own.
 func (s *fileStorage) unpart() error {
-	for i := range s.t.files {
+	for i := range s.t.layout.NumFiles() {
 		f, name := &s.files[i], s.ownName(i)
 		if f.name == "" || f.name == name {
 			continue
@@ -86,47 +86,47 @@ func (s *fileStorage) present() bits.Set {
 	}
 	mark := func(b *bits.Set, from, to int64) {
 		if from < to {
-			for piece := from / t.pieceLength; piece*t.pieceLength < to; piece++ {
-				b.Add(int(piece))
+			for piece := t.layout.PieceAt(from); t.layout.PieceOffset(piece) < to; piece++ {
+				b.Add(piece)
 			}
 		}
 	}
-	for i := range t.files {
-		f, state := &t.files[i], &s.files[i]
-		if f.pad || f.Length == 0 {
+	for i := range t.layout.NumFiles() {
+		f, state := t.layout.File(i), &s.files[i]
+		if f.Pad || f.Length == 0 {
 			continue
 		}
 		if !state.here {
-			s.presentEdges(f, &lacking, &data)
+			s.presentEdges(i, &lacking, &data)
 			continue
 		}
 		size := min(f.Length, s.leftAs(i).size)
-		mark(&lacking, f.offset+size, f.offset+f.Length)
-		err := s.eachData(i, size, func(from, to int64) { mark(&data, f.offset+from, f.offset+to) })
+		mark(&lacking, f.Offset+size, f.End())
+		err := s.eachData(i, size, func(from, to int64) { mark(&data, f.Offset+from, f.Offset+to) })
 		if err != nil {
 			s.log.Warn("cannot look for holes", "file", s.path(i), "err", err)
-			mark(&data, f.offset, f.offset+size)
+			mark(&data, f.Offset, f.Offset+size)
 		}
 	}
-	zeros := zeroHash(t.pieceLength)
+	zeros := zeroHash(t.layout.PieceLength())
 	for piece := range t.NumPieces() {
 		switch {
 		case lacking.Has(piece):
 			data.Remove(piece)
 		case data.Has(piece):
-		case t.pieceSize(piece) < t.pieceLength || t.pieceHash(piece) == zeros():
+		case t.layout.PieceSize(piece) < t.layout.PieceLength() || t.pieceHash(piece) == zeros():
 			data.Add(piece)
 		}
 	}
 	return data
 }
 
-// presentEdges marks the pieces of f, which is not here, as having data where there is a slot, and
+// presentEdges marks the pieces of file i, which is not here, as having data where there is a slot, and
 // else as lacking.
-func (s *fileStorage) presentEdges(f *File, lacking, data *bits.Set) {
+func (s *fileStorage) presentEdges(i int, lacking, data *bits.Set) {
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
-	for piece, end := s.t.piecesOf(f); piece < end; piece++ {
+	for piece, end := s.t.layout.PiecesOf(i); piece < end; piece++ {
 		if _, ok := s.slots[piece]; ok {
 			data.Add(piece)
 		} else {
@@ -190,8 +190,8 @@ func (s *fileStorage) finished() error {
 	if s.closed {
 		return ErrClosed
 	}
-	for i := range s.t.files {
-		if length := s.t.files[i].Length; len(s.wanted) > 0 && s.wanted[i] && s.files[i].left.size > length {
+	for i := range s.t.layout.NumFiles() {
+		if length := s.t.layout.File(i).Length; len(s.wanted) > 0 && s.wanted[i] && s.files[i].left.size > length {
 			if err := s.cut(i, length); err != nil {
 				return err
 			}

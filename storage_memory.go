@@ -17,7 +17,7 @@ type memory struct {
 
 	mu     sync.RWMutex // for writing where files changes; reads and writes of bytes hold it for reading
 	closed bool
-	files  []memoryFile // by index in t.files
+	files  []memoryFile // by index in the layout
 }
 
 // memoryFile holds a file whole, or the parts of it in its first and its last piece, which are all
@@ -30,16 +30,16 @@ type memoryFile struct {
 // openMemory returns storage without any room. setWanted makes it, or returns ErrTooLarge if what is
 // wanted takes more than limit bytes.
 func openMemory(t *Torrent, limit int64) (contents, error) {
-	return &memory{t: t, max: limit, files: make([]memoryFile, len(t.files))}, nil
+	return &memory{t: t, max: limit, files: make([]memoryFile, t.layout.NumFiles())}, nil
 }
 
-// edges are the lengths of what f has in its first piece and in its last, if that is another.
-func (t *Torrent) edges(f *File) (head, tail int64) {
-	first, end := t.piecesOf(f)
+// edges are the lengths of what file i has in its first piece and in its last, if that is another.
+func (m *memory) edges(i int) (head, tail int64) {
+	first, end := m.t.layout.PiecesOf(i)
 	if end-first <= 1 {
-		return f.Length, 0
+		return m.t.layout.File(i).Length, 0
 	}
-	return int64(first+1)*t.pieceLength - f.offset, f.offset + f.Length - int64(end-1)*t.pieceLength
+	return m.t.layout.Overlap(i, first), m.t.layout.Overlap(i, end-1)
 }
 
 func (m *memory) setWanted(wanted []bool) error {
@@ -47,24 +47,24 @@ func (m *memory) setWanted(wanted []bool) error {
 	defer m.mu.Unlock()
 	t := m.t
 	pieces := bits.New(t.NumPieces())
-	for i := range t.files {
-		if f := &t.files[i]; wanted[i] && !f.pad {
-			for first, end := t.piecesOf(f); first < end; first++ {
+	for i := range t.layout.NumFiles() {
+		if f := t.layout.File(i); wanted[i] && !f.Pad {
+			for first, end := t.layout.PiecesOf(i); first < end; first++ {
 				pieces.Add(first)
 			}
 		}
 	}
 
 	// What there will be: first counted, and only then allocated.
-	plan := make([]struct{ whole, head, tail bool }, len(t.files))
+	plan := make([]struct{ whole, head, tail bool }, t.layout.NumFiles())
 	need := int64(0)
-	for i := range t.files {
-		f, have, p := &t.files[i], &m.files[i], &plan[i]
-		if f.pad || f.Length == 0 {
+	for i := range t.layout.NumFiles() {
+		f, have, p := t.layout.File(i), &m.files[i], &plan[i]
+		if f.Pad || f.Length == 0 {
 			continue
 		}
-		first, end := t.piecesOf(f)
-		head, tail := t.edges(f)
+		first, end := t.layout.PiecesOf(i)
+		head, tail := m.edges(i)
 		p.whole = have.whole != nil || wanted[i]
 		p.head = !p.whole && (have.head != nil || pieces.Has(first))
 		p.tail = !p.whole && tail > 0 && (have.tail != nil || pieces.Has(end-1))
@@ -83,8 +83,8 @@ func (m *memory) setWanted(wanted []bool) error {
 	}
 
 	for i, p := range plan {
-		f, have := &t.files[i], &m.files[i]
-		head, tail := t.edges(f)
+		f, have := t.layout.File(i), &m.files[i]
+		head, tail := m.edges(i)
 		switch {
 		case p.whole && have.whole == nil:
 			whole := make([]byte, f.Length)
@@ -105,7 +105,7 @@ func (m *memory) setWanted(wanted []bool) error {
 
 // room is where the bytes of file i from off on live, at most n of them; nil if nowhere.
 func (m *memory) room(i int, off, n int64) []byte {
-	f, length := &m.files[i], m.t.files[i].Length
+	f, length := &m.files[i], m.t.layout.File(i).Length
 	var b []byte
 	tail := length - int64(len(f.tail))
 	switch {
@@ -125,12 +125,12 @@ func (m *memory) ReadAt(p []byte, off int64) (n int, err error) {
 	if err := checkRead(m.t, m.closed, off); err != nil {
 		return 0, err
 	}
-	for i := m.t.fileAt(off); n < len(p) && i < len(m.t.files); i++ {
-		f := &m.t.files[i]
-		for n < len(p) && off < f.offset+f.Length {
-			at := off - f.offset
+	for i := m.t.layout.FileAt(off); n < len(p) && i < m.t.layout.NumFiles(); i++ {
+		f := m.t.layout.File(i)
+		for n < len(p) && off < f.End() {
+			at := off - f.Offset
 			k := min(int64(len(p)-n), f.Length-at)
-			if f.pad {
+			if f.Pad {
 				clear(p[n : n+int(k)])
 			} else if b := m.room(i, at, k); len(b) > 0 {
 				k = int64(copy(p[n:], b))
@@ -152,12 +152,12 @@ func (m *memory) WriteAt(p []byte, off int64) (n int, err error) {
 	if err := checkWrite(m.t, m.closed, off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	for i := m.t.fileAt(off); n < len(p); i++ {
-		f := &m.t.files[i]
-		for n < len(p) && off < f.offset+f.Length {
-			at := off - f.offset
+	for i := m.t.layout.FileAt(off); n < len(p); i++ {
+		f := m.t.layout.File(i)
+		for n < len(p) && off < f.End() {
+			at := off - f.Offset
 			k := min(int64(len(p)-n), f.Length-at)
-			if !f.pad {
+			if !f.Pad {
 				b := m.room(i, at, k)
 				if len(b) == 0 {
 					return n, fmt.Errorf("write %s: not a wanted file", f.Path)
@@ -210,7 +210,7 @@ func (m *memory) file(i int) ([]byte, func() error, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	release := func() error { return nil }
-	switch f := &m.t.files[i]; {
+	switch f := m.t.layout.File(i); {
 	case m.closed:
 		return nil, nil, ErrClosed
 	case f.Length == 0:
@@ -230,7 +230,7 @@ func checkRead(t *Torrent, closed bool, off int64) error {
 		return ErrClosed
 	case off < 0:
 		return fmt.Errorf("read at %d: negative offset", off)
-	case off >= t.total:
+	case off >= t.layout.Size():
 		return io.EOF
 	}
 	return nil
@@ -241,8 +241,8 @@ func checkWrite(t *Torrent, closed bool, off, n int64) error {
 	switch {
 	case closed:
 		return ErrClosed
-	case off < 0 || n > t.total-off:
-		return fmt.Errorf("write of %d bytes at %d: outside the %d bytes of content", n, off, t.total)
+	case off < 0 || n > t.layout.Size()-off:
+		return fmt.Errorf("write of %d bytes at %d: outside the %d bytes of content", n, off, t.layout.Size())
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ func TestAFullFileSystem(t *testing.T) {
 	have := bits.New(tor.NumPieces())
 	var err error
 	for i := range tor.NumPieces() {
-		if err = s.writeBlocks([][]byte{pieceOf(tor, content, i)}, int64(i)*tor.pieceLength); err != nil {
+		if err = s.writeBlocks([][]byte{pieceOf(tor, content, i)}, tor.layout.PieceOffset(i)); err != nil {
 			break
 		}
 		have.Add(i)

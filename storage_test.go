@@ -16,25 +16,24 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // testContent makes a torrent of files with the given lengths, and its content. Files are called
 // "d/0", "d/1"…; a negative length is a padding file.
 func testContent(pieceLength int64, lengths ...int64) (*Torrent, []byte) {
-	t := &Torrent{name: "d", pieceLength: pieceLength, multi: true, infoHash: Hash{1, 2, 3}}
+	t := &Torrent{name: "d", multi: true, infoHash: Hash{1, 2, 3}}
+	var files []layout.File
 	for i, n := range lengths {
-		f := File{Path: "d/" + strconv.Itoa(i), Length: max(n, -n), index: i, offset: t.total, pad: n < 0}
-		t.files = append(t.files, f)
-		t.total += f.Length
-		if !f.pad {
-			t.length += n
-		}
+		files = append(files, layout.File{Path: "d/" + strconv.Itoa(i), Length: max(n, -n), Pad: n < 0})
+		t.length += max(n, 0)
 	}
-	content := make([]byte, t.total)
+	t.layout = layout.New(pieceLength, files...)
+	content := make([]byte, t.layout.Size())
 	rng := rand.NewChaCha8([32]byte{7})
-	for _, f := range t.files {
-		if !f.pad {
-			rng.Read(content[f.offset : f.offset+f.Length])
+	for _, f := range t.layout.Files() {
+		if !f.Pad {
+			rng.Read(content[f.Offset:f.End()])
 		}
 	}
 	for b := range slices.Chunk(content, int(pieceLength)) {
@@ -49,7 +48,7 @@ func all(t *Torrent) []bool { return only(t, func(int) bool { return true }) }
 
 // only wants the files that want is true for.
 func only(t *Torrent, want func(i int) bool) []bool {
-	w := make([]bool, len(t.files))
+	w := make([]bool, t.layout.NumFiles())
 	for i := range w {
 		w[i] = want(i)
 	}
@@ -95,14 +94,14 @@ func listing(t *testing.T, dir string) []string {
 }
 
 func pieceOf(t *Torrent, content []byte, i int) []byte {
-	start := int64(i) * t.pieceLength
-	return content[start : start+t.pieceSize(i)]
+	start := t.layout.PieceOffset(i)
+	return content[start : start+t.layout.PieceSize(i)]
 }
 
 func writePiece(t *testing.T, tor *Torrent, c contents, content []byte, i int) {
 	t.Helper()
 	blocks := slices.Collect(slices.Chunk(pieceOf(tor, content, i), 7))
-	require.NoError(t, c.writeBlocks(blocks, int64(i)*tor.pieceLength))
+	require.NoError(t, c.writeBlocks(blocks, tor.layout.PieceOffset(i)))
 }
 
 // builtIn are the storages of this package, each for an empty place.
@@ -139,19 +138,19 @@ func TestContentsRoundTrip(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, content[off:off+n], got)
 			}
-			n, err := c.ReadAt(make([]byte, 10), tor.total-4)
+			n, err := c.ReadAt(make([]byte, 10), tor.layout.Size()-4)
 			require.Equal(t, 4, n)
 			require.Equal(t, io.EOF, err)
-			for i := range tor.files {
-				f := &tor.files[i]
-				if f.pad {
+			for i := range tor.layout.NumFiles() {
+				f := tor.layout.File(i)
+				if f.Pad {
 					continue
 				}
 				require.NoError(t, c.changedFile(i))
 				b, release, err := c.file(i)
 				require.NoError(t, err)
 				require.NotNil(t, b)
-				require.Equal(t, content[f.offset:f.offset+f.Length], b)
+				require.Equal(t, content[f.Offset:f.End()], b)
 				require.NoError(t, release())
 			}
 			require.NoError(t, c.Sync())
@@ -161,8 +160,7 @@ func TestContentsRoundTrip(t *testing.T) {
 }
 
 func TestMemoryIsRefusedBeforeAllocation(t *testing.T) {
-	tor := &Torrent{name: "huge", pieceLength: 1 << 40, total: 1 << 50, pieces: make([]byte, 20<<10),
-		files: []File{{Path: "huge", Length: 1 << 50}}}
+	tor := &Torrent{name: "huge", layout: layout.New(1<<40, layout.File{Path: "huge", Length: 1 << 50})}
 	c, err := openMemory(tor, defaultMaxMemory)
 	require.NoError(t, err)
 	require.ErrorIs(t, c.setWanted([]bool{true}), ErrTooLarge)

@@ -99,12 +99,12 @@ func (s *userStorage) renew(piece int) (bits.Set, error) {
 }
 
 func (s *userStorage) file(i int) ([]byte, func() error, error) {
-	f := &s.t.files[i]
+	f := s.t.layout.File(i)
 	if f.Length > math.MaxInt {
 		return nil, nil, fmt.Errorf("%s: %d bytes in one slice: %w", f.Path, f.Length, ErrTooLarge)
 	}
 	b := make([]byte, f.Length)
-	if err := readFull(s, b, f.offset); err != nil {
+	if err := readFull(s, b, f.Offset); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return b, func() error { return nil }, nil

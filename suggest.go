@@ -66,7 +66,7 @@ func (d *Download) suggest(p *peer, now time.Time) {
 		return
 	}
 	for len(p.suggested) < suggestAtOnce {
-		i := d.suggester.pick(d.sched.heap.avail, &d.spread, d.t.pieceLength, now)
+		i := d.suggester.pick(d.sched.heap.avail, &d.spread, d.t.layout.PieceLength(), now)
 		if i < 0 {
 			return
 		}

@@ -315,7 +315,7 @@ func (d *Download) chokeState(p *peer, now time.Time) chokeState {
 		interested: p.peerInterested,
 		unchoked:   !p.amChoking,
 		withheld:   p.withheld,
-		hoarding:   d.spread.hoards(p.number, d.t.pieceLength),
+		hoarding:   d.spread.hoards(p.number, d.t.layout.PieceLength()),
 		snubbing:   p.remote.snubbed,
 		down:       p.down.Rate(now),
 		up:         p.up.Rate(now),
@@ -375,7 +375,7 @@ func (p *peer) tellHave(i int) {
 
 // pieceSpoiled takes a whole piece that does not have its hash.
 func (d *Download) pieceSpoiled(i int, digests []uint64) {
-	d.wasted += d.t.pieceSize(i)
+	d.wasted += d.t.layout.PieceSize(i)
 	d.note(func() { d.log.Info("piece failed its hash", "piece", i) })
 	d.ban(d.sched.spoil(i, digests))
 	d.freed = true

@@ -6,6 +6,8 @@ import (
 	"iter"
 	"net/netip"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // Torrent is what a .torrent file says (BEP 3). It does not change and may be used from any goroutine.
@@ -16,8 +18,7 @@ type Torrent struct {
 
 	name         string // sanitised: the file, or the directory that holds the files
 	length       int64  // bytes of content, padding left out
-	total        int64  // bytes of all pieces, padding included
-	pieceLength  int64
+	layout       layout.Layout
 	pieces       []byte // 20 bytes a piece
 	private      bool
 	trackers     [][]string
@@ -29,8 +30,7 @@ type Torrent struct {
 
 	peers []netip.AddrPort // that a magnet link named, to be tried beside others
 
-	files []File // all of them, in torrent order, padding included
-	multi bool   // has a files list, so name is a directory
+	multi bool // has a files list, so name is a directory
 }
 
 // File is one file of a torrent.
@@ -40,9 +40,7 @@ type File struct {
 	// Length is in bytes.
 	Length int64
 
-	index  int   // place in Torrent.files
-	offset int64 // of its first byte in the content, padding included
-	pad    bool  // a padding file (BEP 47): zeros that no one stores
+	index int // in the torrent, padding included
 }
 
 // Name is the suggested name of the file, or of the directory that holds the files.
@@ -55,7 +53,7 @@ func (t *Torrent) InfoHash() Hash { return t.infoHash }
 func (t *Torrent) Length() int64 { return t.length }
 
 // Size is the bytes of all pieces, padding files included: what a Storage spans.
-func (t *Torrent) Size() int64 { return t.total }
+func (t *Torrent) Size() int64 { return t.layout.Size() }
 
 // Bytes is the .torrent file as it was read. The result is the caller's own.
 func (t *Torrent) Bytes() []byte { return bytes.Clone(t.raw) }
@@ -64,10 +62,10 @@ func (t *Torrent) Bytes() []byte { return bytes.Clone(t.raw) }
 func (t *Torrent) String() string { return fmt.Sprintf("%s (%s)", t.name, t.infoHash) }
 
 // PieceLength is the size in bytes of every piece but the last.
-func (t *Torrent) PieceLength() int64 { return t.pieceLength }
+func (t *Torrent) PieceLength() int64 { return t.layout.PieceLength() }
 
 // NumPieces is how many pieces there are, at least one.
-func (t *Torrent) NumPieces() int { return len(t.pieces) / 20 }
+func (t *Torrent) NumPieces() int { return t.layout.NumPieces() }
 
 // Private tells whether peers may come from the torrent's trackers alone (BEP 27).
 func (t *Torrent) Private() bool { return t.private }
@@ -96,43 +94,22 @@ func (t *Torrent) CreationDate() time.Time { return t.creationDate }
 // Files yields the files in torrent order, padding files left out.
 func (t *Torrent) Files() iter.Seq[File] {
 	return func(yield func(File) bool) {
-		for _, f := range t.files {
-			if !f.pad && !yield(f) {
+		for i, f := range t.layout.Files() {
+			if !f.Pad && !yield(t.file(i)) {
 				return
 			}
 		}
 	}
 }
 
-// geometry is how content is cut into pieces and blocks.
-type geometry struct {
-	pieces      int
-	pieceLength int64
-	total       int64 // bytes of all pieces
+// file is the file with index i.
+func (t *Torrent) file(i int) File {
+	f := t.layout.File(i)
+	return File{Path: f.Path, Length: f.Length, index: i}
 }
-
-// pieceSize is the length of piece i in bytes.
-func (g geometry) pieceSize(i int) int64 {
-	return min(g.pieceLength, g.total-int64(i)*g.pieceLength)
-}
-
-// blocks is how many blocks piece i has.
-func (g geometry) blocks(i int) int { return int((g.pieceSize(i) + blockSize - 1) / blockSize) }
-
-func (t *Torrent) geometry() geometry { return geometry{t.NumPieces(), t.pieceLength, t.total} }
-
-func (t *Torrent) pieceSize(i int) int64 { return t.geometry().pieceSize(i) }
 
 // pieceHash is the SHA-1 that piece i must have.
 func (t *Torrent) pieceHash(i int) (h Hash) {
 	copy(h[:], t.pieces[20*i:])
 	return h
-}
-
-// piecesOf is the range of pieces, first to before end, that overlap file f. It is empty for an empty file.
-func (t *Torrent) piecesOf(f *File) (first, end int) {
-	if f.Length == 0 {
-		return 0, 0
-	}
-	return int(f.offset / t.pieceLength), int((f.offset+f.Length-1)/t.pieceLength) + 1
 }

@@ -12,13 +12,15 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // treeOf is a torrent of the files given, by their paths and lengths, with no content to it.
-func treeOf(name string, files ...File) *Torrent {
-	t := &Torrent{name: name, files: files, multi: len(files) != 1 || files[0].Path != name}
+func treeOf(name string, files ...layout.File) *Torrent {
+	t := &Torrent{name: name, layout: layout.New(1<<20, files...), multi: len(files) != 1 || files[0].Path != name}
 	for i := range files {
-		if !files[i].pad {
+		if !files[i].Pad {
 			t.length += files[i].Length
 		}
 	}
@@ -39,7 +41,7 @@ func TestPrintTree(t *testing.T) {
 		want    string
 	}{{
 		"one file",
-		treeOf("debian.iso", File{Path: "debian.iso", Length: 1 << 30}),
+		treeOf("debian.iso", layout.File{Path: "debian.iso", Length: 1 << 30}),
 		`
 1.00 GiB  debian.iso
 
@@ -48,12 +50,12 @@ func TestPrintTree(t *testing.T) {
 	}, {
 		"directories with their totals, whatever the order of the torrent, padding left out",
 		treeOf("film",
-			File{Path: "film/subs/10.srt", Length: 10},
-			File{Path: "film/film.mp4", Length: 129302391},
-			File{Path: "film/.pad/7", Length: 7, pad: true},
-			File{Path: "film/subs/old/1.srt", Length: 2000},
-			File{Path: "film/Poster.jpg", Length: 46115},
-			File{Path: "film/subs/2.srt", Length: 0},
+			layout.File{Path: "film/subs/10.srt", Length: 10},
+			layout.File{Path: "film/film.mp4", Length: 129302391},
+			layout.File{Path: "film/.pad/7", Length: 7, Pad: true},
+			layout.File{Path: "film/subs/old/1.srt", Length: 2000},
+			layout.File{Path: "film/Poster.jpg", Length: 46115},
+			layout.File{Path: "film/subs/2.srt", Length: 0},
 		),
 		`
  123 MiB  film/
@@ -70,10 +72,10 @@ func TestPrintTree(t *testing.T) {
 	}, {
 		"a branch goes on beside what lies deeper",
 		treeOf("n",
-			File{Path: "n/a/b/1", Length: 1},
-			File{Path: "n/a/b/2", Length: 2},
-			File{Path: "n/a/c", Length: 3},
-			File{Path: "n/d", Length: 4},
+			layout.File{Path: "n/a/b/1", Length: 1},
+			layout.File{Path: "n/a/b/2", Length: 2},
+			layout.File{Path: "n/a/c", Length: 3},
+			layout.File{Path: "n/d", Length: 4},
 		),
 		`
   10 B    n/
@@ -89,10 +91,10 @@ func TestPrintTree(t *testing.T) {
 	}, {
 		"directories that hold one directory alone share its line",
 		treeOf("n",
-			File{Path: "n/a/b/c/1", Length: 1},
-			File{Path: "n/a/b/c/2", Length: 1},
-			File{Path: "n/x/y/1", Length: 1},
-			File{Path: "n/x/z", Length: 1},
+			layout.File{Path: "n/a/b/c/1", Length: 1},
+			layout.File{Path: "n/a/b/c/2", Length: 1},
+			layout.File{Path: "n/x/y/1", Length: 1},
+			layout.File{Path: "n/x/z", Length: 1},
 		),
 		`
    4 B    n/
@@ -109,10 +111,10 @@ func TestPrintTree(t *testing.T) {
 	}, {
 		"wide, combining and right-to-left names move nothing",
 		treeOf("日本語",
-			File{Path: "日本語/映画.mkv", Length: 5},
-			File{Path: "日本語/e\u0301te\u0301", Length: 5},
-			File{Path: "日本語/שלום", Length: 5},
-			File{Path: "日本語/全角\u3000空白", Length: 5},
+			layout.File{Path: "日本語/映画.mkv", Length: 5},
+			layout.File{Path: "日本語/e\u0301te\u0301", Length: 5},
+			layout.File{Path: "日本語/שלום", Length: 5},
+			layout.File{Path: "日本語/全角\u3000空白", Length: 5},
 		),
 		`
   20 B    日本語/
@@ -126,10 +128,10 @@ func TestPrintTree(t *testing.T) {
 	}, {
 		"nothing in a name is obeyed",
 		treeOf("n\x1b[31m",
-			File{Path: "n\x1b[31m/a\nb\tc\r", Length: 1},
-			File{Path: "n\x1b[31m/b\u202egpj.exe", Length: 1},
-			File{Path: "n\x1b[31m/c\xff\xc3", Length: 1},
-			File{Path: "n\x1b[31m/d\u2028\u0085\x7f\u200b", Length: 1},
+			layout.File{Path: "n\x1b[31m/a\nb\tc\r", Length: 1},
+			layout.File{Path: "n\x1b[31m/b\u202egpj.exe", Length: 1},
+			layout.File{Path: "n\x1b[31m/c\xff\xc3", Length: 1},
+			layout.File{Path: "n\x1b[31m/d\u2028\u0085\x7f\u200b", Length: 1},
 		),
 		`
    4 B    n�[31m/
@@ -194,11 +196,11 @@ func TestPrintTreeKeepsDirectoriesTogether(t *testing.T) {
 			}
 			files[dir.String()+"file"] = true
 		}
-		var list []File
+		var list []layout.File
 		for path := range files {
-			list = append(list, File{Path: path, Length: 1})
+			list = append(list, layout.File{Path: path, Length: 1})
 		}
-		slices.SortFunc(list, func(a, b File) int { return comparePaths(a.Path, b.Path) })
+		slices.SortFunc(list, func(a, b layout.File) int { return comparePaths(a.Path, b.Path) })
 		seen := map[string]bool{}
 		var last string
 		for _, f := range list {
@@ -215,12 +217,12 @@ func TestPrintTreeKeepsDirectoriesTogether(t *testing.T) {
 
 func TestPrintTreeDeep(t *testing.T) {
 	// A file 200,000 directories deep, and a file in each of 1,000 directories within each other.
-	deep := treeOf("n", File{Path: "n/" + strings.Repeat("d/", 200_000) + "f", Length: 1})
+	deep := treeOf("n", layout.File{Path: "n/" + strings.Repeat("d/", 200_000) + "f", Length: 1})
 	require.Less(t, len(printTree(t, deep)), 1_000_000)
 
-	var files []File
+	var files []layout.File
 	for i := range 1000 {
-		files = append(files, File{Path: "n/" + strings.Repeat("d/", i) + "f", Length: 1})
+		files = append(files, layout.File{Path: "n/" + strings.Repeat("d/", i) + "f", Length: 1})
 	}
 	out := printTree(t, treeOf("n", files...))
 	require.Equal(t, 1000+1000+2, strings.Count(out, "\n"))
@@ -244,7 +246,7 @@ func (w *brokenWriter) Write(p []byte) (int, error) {
 }
 
 func TestPrintTreeReturnsTheWritersError(t *testing.T) {
-	tor := treeOf("n", File{Path: "n/a", Length: 1}, File{Path: "n/b", Length: 1})
+	tor := treeOf("n", layout.File{Path: "n/a", Length: 1}, layout.File{Path: "n/b", Length: 1})
 	full := errors.New("disk full")
 	for n := range len(printTree(t, tor)) {
 		require.ErrorIs(t, tor.PrintTree(&brokenWriter{n, full}), full)
@@ -252,9 +254,9 @@ func TestPrintTreeReturnsTheWritersError(t *testing.T) {
 }
 
 func BenchmarkPrintTree(b *testing.B) {
-	var files []File
+	var files []layout.File
 	for i := range 100_000 {
-		files = append(files, File{Path: fmt.Sprintf("n/%d/%d/%d.txt", i%7, i%100, i), Length: int64(i)})
+		files = append(files, layout.File{Path: fmt.Sprintf("n/%d/%d/%d.txt", i%7, i%100, i), Length: int64(i)})
 	}
 	tor := treeOf("n", files...)
 	for b.Loop() {

@@ -51,7 +51,7 @@ func (p *peer) mayAsk(u upload) (bool, error) {
 	defer d.mu.Unlock()
 	n := d.t.NumPieces()
 	if uint64(u.piece) >= uint64(n) || u.length == 0 || u.length > wire.MaxBlock ||
-		int64(u.begin)+int64(u.length) > d.t.pieceSize(int(u.piece)) {
+		int64(u.begin)+int64(u.length) > d.t.layout.PieceSize(int(u.piece)) {
 		return false, fmt.Errorf("asks for %d bytes at %d of piece %d", u.length, u.begin, u.piece)
 	}
 	if !d.sched.have.Has(int(u.piece)) || p.amChoking && !p.takeAllowedFast(u) {
@@ -214,7 +214,7 @@ func (d *Download) readForUpload(u upload, b []byte, look bool) bool {
 		err = d.store.changed(int(u.piece))
 	}
 	if err == nil {
-		_, err = d.store.ReadAt(b, int64(u.piece)*d.t.pieceLength+int64(u.begin))
+		_, err = d.store.ReadAt(b, d.t.layout.PieceOffset(int(u.piece))+int64(u.begin))
 	}
 	if err != nil {
 		d.doubt(int(u.piece), err)

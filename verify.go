@@ -47,7 +47,7 @@ func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
 // not there is not ok; any other error of r ends it all, as does the context, at once even within a
 // piece. All calls of result have returned when it returns.
 func hashPieces(ctx context.Context, t *Torrent, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
-	v := &verification{t: t, r: r, which: which, result: result, run: int(max(1, verifyBuffer/t.pieceLength))}
+	v := &verification{t: t, r: r, which: which, result: result, run: int(max(1, verifyBuffer/t.layout.PieceLength()))}
 	outer := ctx
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
@@ -123,13 +123,13 @@ func (v *verification) work(ctx context.Context) error {
 // together hashes consecutive pieces that fit in buf after a single read. It is false, and nothing
 // was told, if not all of them could be read.
 func (v *verification) together(first, end int, buf []byte, h hash.Hash) bool {
-	off := int64(first) * v.t.pieceLength
-	b := buf[:min(int64(end)*v.t.pieceLength, v.t.total)-off]
+	off := v.t.layout.PieceOffset(first)
+	b := buf[:min(v.t.layout.PieceOffset(end), v.t.layout.Size())-off]
 	if readFull(v.r, b, off) != nil {
 		return false
 	}
 	for piece := first; piece < end; piece++ {
-		n := v.t.pieceSize(piece)
+		n := v.t.layout.PieceSize(piece)
 		h.Reset()
 		h.Write(b[:n])
 		b = b[n:]
@@ -140,8 +140,8 @@ func (v *verification) together(first, end int, buf []byte, h hash.Hash) bool {
 
 func (v *verification) alone(ctx context.Context, piece int, buf []byte, h hash.Hash) (bool, error) {
 	h.Reset()
-	off := int64(piece) * v.t.pieceLength
-	for left := v.t.pieceSize(piece); left > 0; {
+	off := v.t.layout.PieceOffset(piece)
+	for left := v.t.layout.PieceSize(piece); left > 0; {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bencode"
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/safename"
 )
 
 const (
@@ -55,7 +57,7 @@ func (t *Torrent) parseInfo(goos string) error {
 	if err != nil {
 		return err
 	}
-	t.name = string(appendSafeName(nil, s, goos))
+	t.name = string(safename.Append(nil, s, goos))
 
 	each, err := intField("info.piece length", pieceLength)
 	if err != nil {
@@ -158,10 +160,17 @@ func parseFiles(name string, list []byte, goos string) ([]layout.File, error) {
 		files = append(files, layout.File{Length: length, Pad: f.padding(length) || f.symlink()})
 	}
 	all, start := string(paths), 0
+	stored := make([]string, count) // paths; those of padding and links take no place
 	for i, end := range ends {
 		files[i].Path, start = all[start:end], end
+		if !files[i].Pad {
+			stored[i] = files[i].Path
+		}
 	}
-	tellApart(files)
+	safename.TellApart(stored)
+	for i := range files {
+		files[i].Path = cmp.Or(stored[i], files[i].Path)
+	}
 	return files, nil
 }
 
@@ -260,7 +269,7 @@ func (f *fileEntry) appendPath(dst []byte, i int, goos string) ([]byte, error) {
 		if depth++; depth > maxPathDepth {
 			return nil, fileError(i, ".path", fmt.Sprintf("more than %d elements", maxPathDepth))
 		}
-		dst = appendSafeName(append(dst, '/'), s, goos)
+		dst = safename.Append(append(dst, '/'), s, goos)
 	}
 	if depth == 0 {
 		return nil, fileError(i, ".path", "empty")

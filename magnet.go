@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/shoal-go/torrent/internal/safename"
 )
 
 // Bounds on a magnet link. The first is more than all the others together can come to in a link
@@ -117,7 +119,7 @@ func parseMagnet(uri string) (*Magnet, error) {
 			}
 			found = true
 		case "dn":
-			m.Name = cmp.Or(m.Name, cutName(strings.ToValidUTF8(value, "\ufffd"), maxMagnetName))
+			m.Name = cmp.Or(m.Name, safename.Cut(strings.ToValidUTF8(value, "\ufffd"), maxMagnetName))
 		case "tr":
 			m.Trackers = appendHint(m.Trackers, value, isTracker)
 		case "ws":
@@ -194,7 +196,7 @@ func appendRanges(files []int, list string) ([]int, error) {
 		}
 		switch {
 		case err != nil || last < first:
-			return nil, fmt.Errorf("%q is neither the index of a file nor a range of them", cutName(item, 30))
+			return nil, fmt.Errorf("%q is neither the index of a file nor a range of them", safename.Cut(item, 30))
 		case last > maxFileIndex:
 			return nil, fmt.Errorf("index %d is over %d", last, maxFileIndex)
 		case last-first >= uint64(maxMagnetFiles-len(files)):

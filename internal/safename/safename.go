@@ -1,4 +1,6 @@
-package torrent
+// Package safename makes the names of files, which strangers choose, safe to create on disk: each name by
+// itself, and all of them together. It keeps no state and may be used from any goroutine.
+package safename
 
 import (
 	"bytes"
@@ -7,8 +9,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/shoal-go/torrent/internal/layout"
 )
 
 const (
@@ -16,11 +16,10 @@ const (
 	maxExt  = 16  // bytes, with its dot; a longer one is not kept when a name is cut
 )
 
-// appendSafeName appends name to dst as one element of a path, changed only where it would be unsafe:
-// it never is empty, "." or "..", holds no separator of any system, no control character, nothing
-// that makes it look like another name, and only valid UTF-8. What Windows alone forbids is changed
-// where goos says so.
-func appendSafeName(dst, name []byte, goos string) []byte {
+// Append appends name to dst as one element of a path, changed only where it would be unsafe: it is never
+// empty, "." or "..", holds no separator of any system, no control character, nothing that makes it
+// look like another name, and only valid UTF-8. What Windows alone forbids is changed if goos says so.
+func Append(dst, name []byte, goos string) []byte {
 	if len(name) > 1<<12 { // far more than is kept; do not copy megabytes to see that
 		name = slices.Concat(name[:1<<11], name[len(name)-1<<11:])
 	}
@@ -38,7 +37,7 @@ func appendSafeName(dst, name []byte, goos string) []byte {
 	}
 	if safe := dst[start:]; len(safe) > maxName {
 		stem, ext := splitExt(safe)
-		stem = cutName(stem, maxName-len(ext))
+		stem = Cut(stem, maxName-len(ext))
 		dst = append(dst[:start+len(stem)], ext...)
 	}
 	switch string(dst[start:]) {
@@ -51,13 +50,13 @@ func appendSafeName(dst, name []byte, goos string) []byte {
 	return dst
 }
 
-// invisible is true of the marks that have no width or that turn the direction of writing.
+// invisible reports whether r is a mark that has no width or that turns the direction of writing.
 func invisible(r rune) bool {
 	return r == 0x061C || r == 0x180E || r == 0xFEFF ||
 		0x200B <= r && r <= 0x200F || 0x202A <= r && r <= 0x202E || 0x2060 <= r && r <= 0x206F
 }
 
-// splitExt splits a name before its last dot, if what follows is short enough to be an extension.
+// splitExt splits a name before its last dot, if the rest is short enough to be an extension.
 func splitExt[T []byte | string](name T) (stem, ext T) {
 	for i := len(name) - 1; i > 0 && len(name)-i <= maxExt; i-- {
 		if name[i] == '.' {
@@ -67,8 +66,8 @@ func splitExt[T []byte | string](name T) (stem, ext T) {
 	return name, name[len(name):]
 }
 
-// cutName is name without what goes beyond n bytes, and without half a character at its end.
-func cutName[T []byte | string](name T, n int) T {
+// Cut cuts name to at most n bytes, without half a character at its end.
+func Cut[T []byte | string](name T, n int) T {
 	if len(name) <= n {
 		return name
 	}
@@ -105,31 +104,28 @@ func windowsName(name []byte) []byte {
 	return name
 }
 
-// isPort is true of what makes COM and LPT a device: a digit, also a superscript one.
+// isPort reports whether p makes a device of COM or LPT: it is a digit, or a superscript one.
 func isPort(p []byte) bool {
 	r, n := utf8.DecodeRune(p)
 	return n > 0 && n == len(p) && ('1' <= r && r <= '9' || r == '¹' || r == '²' || r == '³')
 }
 
-// place is a name in a directory, as a file system sees it that does not tell upper from lower case.
+// place is a name in a directory, as a file system that ignores case sees it.
 // Directories whose paths differ only in case are one.
 type place struct {
 	dir  int // 0 is the root
 	name string
 }
 
-// tellApart renames files whose paths differ only in case, or not at all, or where one is a directory
-// of another, by a number: "bar.1.txt". A directory keeps its name, then whoever came first. Files
-// that are not stored are left alone.
-func tellApart(files []layout.File) {
+// TellApart renames the files that would take the place of another: those whose paths differ only in
+// case, or not at all, or where one is a directory of another. They get a number: "bar.1.txt". A directory
+// keeps its name, then the file that comes first. A path is slash-separated; an empty one is of a file
+// that is not stored, and stays empty.
+func TellApart(paths []string) {
 	dirs := make(map[place]int)
-	places := make([]place, len(files))
-	for i, f := range files {
-		if f.Pad {
-			continue
-		}
-		rest := f.Path
-		for {
+	places := make([]place, len(paths))
+	for i, rest := range paths {
+		for rest != "" {
 			name, below, ok := strings.Cut(rest, "/")
 			places[i].name = foldCase(name)
 			if !ok {
@@ -144,12 +140,12 @@ func tellApart(files []layout.File) {
 		}
 	}
 
-	taken := make(map[place]bool, len(files))
+	taken := make(map[place]bool, len(paths))
 	free := func(p place) bool { return dirs[p] == 0 && !taken[p] }
-	var late []int // files that found their place taken
+	var late []int // files whose place is taken
 	for i, p := range places {
 		switch {
-		case files[i].Pad:
+		case paths[i] == "":
 		case free(p):
 			taken[p] = true
 		default:
@@ -161,9 +157,9 @@ func tellApart(files []layout.File) {
 	// stem, so that a million equal names do not each try all the numbers before theirs.
 	numbers := make(map[place]int)
 	for _, i := range late {
-		slash := strings.LastIndexByte(files[i].Path, '/') + 1
-		stem, ext := splitExt(files[i].Path[slash:])
-		stem = cutName(stem, maxName-len(ext)-len(".1234567"))
+		slash := strings.LastIndexByte(paths[i], '/') + 1
+		stem, ext := splitExt(paths[i][slash:])
+		stem = Cut(stem, maxName-len(ext)-len(".1234567"))
 		series := place{places[i].dir, foldCase(stem + "/" + ext)}
 		for {
 			numbers[series]++
@@ -171,7 +167,7 @@ func tellApart(files []layout.File) {
 			p := place{places[i].dir, foldCase(name)}
 			if free(p) {
 				taken[p] = true
-				files[i].Path = files[i].Path[:slash] + name
+				paths[i] = paths[i][:slash] + name
 				break
 			}
 		}

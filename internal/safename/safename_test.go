@@ -1,4 +1,4 @@
-package torrent
+package safename_test
 
 import (
 	"fmt"
@@ -11,8 +11,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/safename"
 )
+
+const maxName = 240 // bytes, as limits go
 
 func TestSafeName(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
@@ -46,10 +48,10 @@ func TestSafeName(t *testing.T) {
 		{"\u200E\u200F\u061C\u202A\u202B\u202C\u202D\u2066\u2067\u2068\u2069x", "x"},
 		{"\uFEFFzero\u200Bwidth\u200C\u200D", "zerowidth"},
 	} {
-		require.Equal(t, c.want, string(appendSafeName(nil, []byte(c.in), "linux")), "%q", c.in)
+		require.Equal(t, c.want, string(safename.Append(nil, []byte(c.in), "linux")), "%q", c.in)
 	}
-	require.Equal(t, "kept/x", string(appendSafeName([]byte("kept/"), []byte("x"), "linux")))
-	require.Equal(t, "kept/_x_", string(appendSafeName([]byte("kept/"), []byte("\x01x."), "windows")))
+	require.Equal(t, "kept/x", string(safename.Append([]byte("kept/"), []byte("x"), "linux")))
+	require.Equal(t, "kept/_x_", string(safename.Append([]byte("kept/"), []byte("\x01x."), "windows")))
 }
 
 func TestSafeNameLength(t *testing.T) {
@@ -67,7 +69,7 @@ func TestSafeNameLength(t *testing.T) {
 		{strings.Repeat("é", 200) + ".tx", strings.Repeat("é", 118) + ".tx"},
 		{a(10e6) + ".mkv", a(236) + ".mkv"},
 	} {
-		require.Equal(t, c.want, string(appendSafeName(nil, []byte(c.in), "linux")))
+		require.Equal(t, c.want, string(safename.Append(nil, []byte(c.in), "linux")))
 	}
 }
 
@@ -94,7 +96,7 @@ func TestSafeNameWindows(t *testing.T) {
 		{"console", "console"},
 		{"lpt1a", "lpt1a"},
 	} {
-		require.Equal(t, c.want, string(appendSafeName(nil, []byte(c.in), "windows")), "%q", c.in)
+		require.Equal(t, c.want, string(safename.Append(nil, []byte(c.in), "windows")), "%q", c.in)
 	}
 }
 
@@ -120,21 +122,17 @@ func TestTellApart(t *testing.T) {
 		{"a number that is a directory", []string{"t/a", "t/a", "t/a.1/x"}, []string{"t/a", "t/a.2", "t/a.1/x"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			files := make([]layout.File, len(c.in))
-			for i, p := range c.in {
-				files[i].Path = p
-			}
-			tellApart(files)
-			require.Equal(t, c.want, paths(files))
+			safename.TellApart(c.in)
+			require.Equal(t, c.want, c.in)
 		})
 	}
 }
 
-// Files that are not stored neither give way nor need others to.
-func TestTellApartPadding(t *testing.T) {
-	files := []layout.File{{Path: "t/.pad/5", Pad: true}, {Path: "t/a"}, {Path: "t/.pad/5", Pad: true}, {Path: "t/.pad"}}
-	tellApart(files)
-	require.Equal(t, []string{"t/.pad/5", "t/a", "t/.pad/5", "t/.pad"}, paths(files))
+// Files that are not stored take no place.
+func TestTellApartFilesThatAreNotStored(t *testing.T) {
+	paths := []string{"", "t/a", "", "t/A"}
+	safename.TellApart(paths)
+	require.Equal(t, []string{"", "t/a", "", "t/A.1"}, paths)
 }
 
 // Very many names that all collide are told apart without trying every number for each of them, also
@@ -145,12 +143,11 @@ func TestTellApartMany(t *testing.T) {
 		func(i int) string { return "t/same.txt" },
 		func(i int) string { return "t/" + strings.Repeat("a", 230) + fmt.Sprintf("%06d.txt", i/2) },
 	} {
-		files := make([]layout.File, n)
-		for i := range files {
-			files[i].Path = name(i)
+		all := make([]string, n)
+		for i := range all {
+			all[i] = name(i)
 		}
-		tellApart(files)
-		all := paths(files)
+		safename.TellApart(all)
 		slices.Sort(all)
 		require.Len(t, slices.Compact(all), n)
 		for _, p := range all {
@@ -159,21 +156,13 @@ func TestTellApartMany(t *testing.T) {
 	}
 }
 
-func paths(files []layout.File) []string {
-	s := make([]string, len(files))
-	for i, f := range files {
-		s[i] = f.Path
-	}
-	return s
-}
-
 func FuzzSafeName(f *testing.F) {
 	for _, s := range []string{"a.txt", "..", "con.txt", "../..", "\u202Egpj.exe", "\xff", strings.Repeat("é", 200)} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, name []byte) {
 		for _, goos := range []string{"linux", "windows"} {
-			safe := appendSafeName(nil, name, goos)
+			safe := safename.Append(nil, name, goos)
 			require.NotEmpty(t, safe)
 			require.True(t, utf8.Valid(safe))
 			require.LessOrEqual(t, len(safe), maxName+1)
@@ -181,7 +170,7 @@ func FuzzSafeName(f *testing.F) {
 			require.NotContains(t, string(safe), "/")
 			require.NotContains(t, string(safe), `\`)
 			require.True(t, filepath.IsLocal(string(safe)))
-			if again := appendSafeName(nil, safe, goos); len(safe) <= maxName {
+			if again := safename.Append(nil, safe, goos); len(safe) <= maxName {
 				require.Equal(t, string(safe), string(again), "safe names stay")
 			}
 		}

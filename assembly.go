@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"crypto/sha1"
 	"fmt"
 	"hash/maphash"
 	"slices"
@@ -215,11 +214,9 @@ func (d *Download) check(piece int32, a *assembly) {
 
 // hash tells whether the piece has the hash that the torrent says.
 func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error) {
-	h := sha1.New()
+	h := d.t.newCheck()
 	err := d.eachRun(piece, a, scratch, func(b []byte) { h.Write(b) })
-	var sum Hash
-	h.Sum(sum[:0])
-	return sum == d.t.pieceHash(int(piece)), err
+	return h.Matches(int(piece)), err
 }
 
 // digest returns a digest of each block, to be compared with those of another attempt.

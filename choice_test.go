@@ -111,7 +111,7 @@ func TestStallAfterWiderChoice(t *testing.T) {
 			}
 			return Skip
 		}
-		st := &memory{t: tor, max: 1 << 20, files: make([]memoryFile, tor.layout.NumFiles())}
+		st := &memory{content: tor.content(), max: 1 << 20, files: make([]memoryFile, tor.layout.NumFiles())}
 		require.NoError(t, st.setWanted([]bool{true, true}))
 		_, err := st.WriteAt(content[:blockSize], 0)
 		require.NoError(t, err)

@@ -17,7 +17,7 @@ func TestClientClosedDuringStart(t *testing.T) {
 		}
 		go func() { closed <- c.Close() }()
 		<-closed
-		return openMemory(t, 1<<20)
+		return openMemory(t.content(), 1<<20)
 	}})
 	require.ErrorIs(t, err, ErrClosed)
 	require.Empty(t, c.registry.downloads)

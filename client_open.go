@@ -22,9 +22,9 @@ type hooks struct {
 	listenPacket    func(network, addr string) (net.PacketConn, error)
 	listenMulticast func(network string, group netip.AddrPort) (net.PacketConn, error)
 	lookup          func(ctx context.Context, host string) ([]netip.Addr, error)
-	openFiles       func(*Torrent, string, *slog.Logger) (contents, error) // what a directory is
-	seed            uint64                                                 // of all that is drawn by lot but for keys; 0 is none
-	blockMemory     int64                                                  // bytes of blocks of started pieces; 0 is blockpool.Limit
+	openFiles       func(content, string, *slog.Logger) (contents, error) // what a directory is
+	seed            uint64                                                // of all that is drawn by lot but for keys; 0 is none
+	blockMemory     int64                                                 // bytes of blocks of started pieces; 0 is blockpool.Limit
 }
 
 // orSystem returns the hooks with the system in place of those that are not set.

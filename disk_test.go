@@ -273,7 +273,7 @@ func (f *inode) Close() error { return nil }
 // openForgetful is openFiles on a disk in memory.
 func openForgetful(t *testing.T, tor *Torrent, d *forgetfulDisk) *fileStorage {
 	t.Helper()
-	s, err := openFilesOn(tor, d, "disk", nil)
+	s, err := openFilesOn(tor.content(), d, "disk", nil)
 	require.NoError(t, err)
 	require.NoError(t, s.probe())
 	s.readResume()
@@ -293,7 +293,7 @@ func TestLossOfPower(t *testing.T) {
 			s := openForgetful(t, tor, d)
 			have, partial := s.loadResume()
 			check := bits.New(tor.NumPieces())
-			require.NoError(t, hashPieces(t.Context(), tor, s, have, func(piece int, ok bool) {
+			require.NoError(t, hashPieces(t.Context(), tor.content(), s, have, func(piece int, ok bool) {
 				require.True(t, ok, "seed %d: piece %d is claimed, but not there", seed, piece)
 				check.Add(piece)
 			}))
@@ -400,7 +400,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 	require.NoError(t, s.Close())
 
 	open := func() *fileStorage {
-		s, err := openFilesOn(tor, readOnlyDisk{d}, "disk", nil)
+		s, err := openFilesOn(tor.content(), readOnlyDisk{d}, "disk", nil)
 		require.NoError(t, err)
 		require.NoError(t, s.probe())
 		s.readResume()

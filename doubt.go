@@ -70,7 +70,7 @@ func (d *Download) recheck(which bits.Set) {
 		}
 		d.unreadable[d.t.layout.PieceAt(off)] = struct{}{}
 	}}
-	err := hashPieces(d.ctx, d.t, r, which, func(i int, ok bool) {
+	err := hashPieces(d.ctx, d.t.content(), r, which, func(i int, ok bool) {
 		now := time.Now()
 		d.mu.Lock()
 		defer d.unlock(now)

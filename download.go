@@ -245,15 +245,15 @@ func (d *Download) openStore() (contents, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open storage: %w", err)
 		}
-		return wrapStorage(d.t, st), nil
+		return wrapStorage(d.t.content(), st), nil
 	case d.o.Dir != "":
-		return d.client.hooks.openFiles(d.t, d.o.Dir, d.log)
+		return d.client.hooks.openFiles(d.t.content(), d.o.Dir, d.log)
 	}
 	most := d.o.MaxMemory
 	if most <= 0 {
 		most = defaultMaxMemory
 	}
-	return openMemory(d.t, most)
+	return openMemory(d.t.content(), most)
 }
 
 // run drives the download from its start until nothing is left of it.
@@ -278,7 +278,7 @@ func (d *Download) examine() bool {
 		d.gotPiece(i)
 	}
 	d.mu.Unlock()
-	err := hashPieces(d.ctx, d.t, d.store, todo, func(i int, ok bool) {
+	err := hashPieces(d.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.checked += d.t.layout.PieceSize(i)

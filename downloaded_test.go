@@ -69,7 +69,7 @@ func TestDownloadedIsAFileSystem(t *testing.T) {
 func TestDownloadedOfOneFile(t *testing.T) {
 	tor, content := testContent(50, 100)
 	tor.layout.File(0).Path = "alone"
-	c, err := openMemory(tor, defaultMaxMemory)
+	c, err := openMemory(tor.content(), defaultMaxMemory)
 	require.NoError(t, err)
 	d := downloaded(t, tor, c, content)
 	defer d.Close()
@@ -122,7 +122,7 @@ func TestDownloadedHoldsTemplates(t *testing.T) {
 
 func TestDownloadedHoldsTheChosen(t *testing.T) {
 	tor, content := testContent(50, 60, 60, 60)
-	c, err := openMemory(tor, defaultMaxMemory)
+	c, err := openMemory(tor.content(), defaultMaxMemory)
 	require.NoError(t, err)
 	d := downloaded(t, tor, c, content)
 	defer d.Close()
@@ -227,7 +227,7 @@ func TestDownloadedIsNotCutShort(t *testing.T) {
 	tor, content := testContent(50, 100)
 	f, err := os.Create(t.TempDir() + "/flat")
 	require.NoError(t, err)
-	d := downloaded(t, tor, wrapStorage(tor, f), content)
+	d := downloaded(t, tor, wrapStorage(tor.content(), f), content)
 	defer d.Close()
 	require.NoError(t, f.Truncate(60))
 	_, err = d.ReadFile("d/0")

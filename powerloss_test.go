@@ -77,7 +77,7 @@ func TestDownloadLosesPower(t *testing.T) {
 
 // claimedOn is the pieces that the sidecar on a disk claims, all of which are there.
 func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) bits.Set {
-	s, err := disk.openFiles(content.Torrent, "", nil)
+	s, err := disk.openFiles(content.content(), "", nil)
 	require.NoError(t, err)
 	have, partial := s.loadResume()
 	for i := range have.All() {
@@ -96,7 +96,7 @@ func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) bits.Set 
 
 // holdsPiece tells whether a piece is on a disk as it should be.
 func holdsPiece(t *testing.T, disk *forgetfulDisk, content *simContent, i int) bool {
-	s, err := openFilesOn(content.Torrent, disk, "", nil)
+	s, err := openFilesOn(content.content(), disk, "", nil)
 	require.NoError(t, err)
 	b := make([]byte, content.layout.PieceSize(i))
 	at := content.layout.PieceOffset(i)
@@ -104,8 +104,8 @@ func holdsPiece(t *testing.T, disk *forgetfulDisk, content *simContent, i int) b
 }
 
 // openFiles is a directory on the disk, for a client.
-func (d *forgetfulDisk) openFiles(t *Torrent, dir string, log *slog.Logger) (contents, error) {
-	s, err := openFilesOn(t, d, dir, log)
+func (d *forgetfulDisk) openFiles(c content, dir string, log *slog.Logger) (contents, error) {
+	s, err := openFilesOn(c, d, dir, log)
 	if err == nil {
 		s.readResume()
 	}

@@ -35,13 +35,13 @@ const (
 	noFile        = -1 // the size of one that was not there
 )
 
-func (r *resume) append(b []byte, t *Torrent) []byte {
+func (r *resume) append(b []byte, c *content) []byte {
 	start := len(b)
 	b = append(b, resumeMagic...)
 	b = binary.BigEndian.AppendUint16(b, resumeVersion)
-	b = append(b, t.infoHash[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(t.layout.PieceLength()))
-	b = binary.BigEndian.AppendUint64(b, uint64(t.layout.Size()))
+	b = append(b, c.InfoHash[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(c.PieceLength()))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Size()))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(r.files)))
 	for _, f := range r.files {
 		b = binary.BigEndian.AppendUint64(b, uint64(f.size))
@@ -58,14 +58,14 @@ func (r *resume) append(b []byte, t *Torrent) []byte {
 	return append(b, sum[:]...)
 }
 
-// maxResumeSize bounds the sidecar of t: all of its pieces partial.
-func maxResumeSize(t *Torrent) int64 {
-	pieces := int64(t.NumPieces())
-	return 128 + 16*int64(t.layout.NumFiles()+1) + pieces/8 + pieces*(4+1) + t.layout.Size()/blockSize/8
+// maxResumeSize bounds the sidecar of c: all of its pieces partial.
+func maxResumeSize(c *content) int64 {
+	pieces := int64(c.NumPieces())
+	return 128 + 16*int64(c.NumFiles()+1) + pieces/8 + pieces*(4+1) + c.Size()/blockSize/8
 }
 
 // parseResume reads what append wrote for the same torrent. The error says why p is not that.
-func parseResume(p []byte, t *Torrent) (*resume, error) {
+func parseResume(p []byte, c *content) (*resume, error) {
 	if !bytes.HasPrefix(p, []byte(resumeMagic)) {
 		return nil, errors.New("not a resume sidecar")
 	}
@@ -76,35 +76,35 @@ func parseResume(p []byte, t *Torrent) (*resume, error) {
 		return nil, fmt.Errorf("of version %d, while this is version %d", v, resumeVersion)
 	}
 	body, sum := p[:len(p)-sha1.Size], p[len(p)-sha1.Size:]
-	if sha1.Sum(body) != Hash(sum) {
+	if sha1.Sum(body) != [sha1.Size]byte(sum) {
 		return nil, errors.New("damaged: its checksum is wrong")
 	}
 	in := fields{p: body[len(resumeMagic)+2:]}
-	if !bytes.Equal(in.take(len(t.infoHash)), t.infoHash[:]) {
+	if !bytes.Equal(in.take(len(c.InfoHash)), c.InfoHash[:]) {
 		return nil, errors.New("of another torrent")
 	}
-	if in.int64() != t.layout.PieceLength() || in.int64() != t.layout.Size() || in.int() != t.layout.NumFiles()+1 {
+	if in.int64() != c.PieceLength() || in.int64() != c.Size() || in.int() != c.NumFiles()+1 {
 		return nil, errors.New("of a torrent of another shape")
 	}
-	r := &resume{files: make([]fileClaim, t.layout.NumFiles()+1)}
+	r := &resume{files: make([]fileClaim, c.NumFiles()+1)}
 	for i := range r.files {
 		r.files[i] = fileClaim{in.int64(), in.int64()}
 	}
 	var err error
-	if r.have, err = bits.Parse(in.take((t.NumPieces()+7)/8), t.NumPieces()); err != nil {
+	if r.have, err = bits.Parse(in.take((c.NumPieces()+7)/8), c.NumPieces()); err != nil {
 		return nil, err
 	}
 	n := in.int()
-	if n > t.NumPieces() {
-		return nil, fmt.Errorf("%d partial pieces of %d", n, t.NumPieces())
+	if n > c.NumPieces() {
+		return nil, fmt.Errorf("%d partial pieces of %d", n, c.NumPieces())
 	}
 	r.partial = make(map[int]bits.Set)
 	for range n {
 		piece := in.int()
-		if piece >= t.NumPieces() {
-			return nil, fmt.Errorf("piece %d of %d", piece, t.NumPieces())
+		if piece >= c.NumPieces() {
+			return nil, fmt.Errorf("piece %d of %d", piece, c.NumPieces())
 		}
-		n := t.layout.NumBlocks(piece)
+		n := c.NumBlocks(piece)
 		blocks, err := bits.Parse(in.take((n+7)/8), n)
 		if err != nil {
 			return nil, fmt.Errorf("piece %d: %w", piece, err)
@@ -148,7 +148,7 @@ func (s *fileStorage) readResume() {
 	}
 	var r *resume
 	if err == nil {
-		r, err = parseResume(p, s.t)
+		r, err = parseResume(p, &s.content)
 	}
 	if err != nil {
 		s.log.Warn("resume sidecar set aside, files will be hashed", "file", name, "reason", err)
@@ -171,7 +171,7 @@ func (s *fileStorage) readSidecar(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if limit := maxResumeSize(s.t); info.size > limit {
+	if limit := maxResumeSize(&s.content); info.size > limit {
 		return nil, fmt.Errorf("%d bytes, while none has more than %d", info.size, limit)
 	}
 	p := make([]byte, info.size)
@@ -190,7 +190,7 @@ func (s *fileStorage) confirm(r *resume) {
 	// A piece of which only some was written may reach into a file, or a slot, that nobody began.
 	holds := func(piece int, whole bool) bool {
 		_, slot := s.slots[piece]
-		for i := range s.t.layout.FilesOf(piece) {
+		for i := range s.content.FilesOf(piece) {
 			if !held[i] || !s.files[i].here && (whole && !slot || !held[s.edgesFile()]) {
 				return false
 			}
@@ -222,7 +222,7 @@ func (s *fileStorage) loadResume() (bits.Set, map[int]bits.Set) {
 	defer s.mu.Unlock()
 	r := s.claims
 	if r == nil {
-		return bits.New(s.t.NumPieces()), nil
+		return bits.New(s.content.NumPieces()), nil
 	}
 	s.claims = nil
 	return r.have, r.partial
@@ -244,7 +244,7 @@ func (s *fileStorage) saveResume(have bits.Set, partial map[int]bits.Set) error 
 		return err
 	}
 	name := s.sidecar(".resume")
-	if err := s.replace(name, r.append(nil, s.t)); err != nil {
+	if err := s.replace(name, r.append(nil, &s.content)); err != nil {
 		return fmt.Errorf("save %s: %w", filepath.Join(s.dir, name), err)
 	}
 	return nil

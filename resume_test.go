@@ -132,7 +132,7 @@ func TestResumeSidecarIsSetAside(t *testing.T) {
 			require.NoError(t, os.WriteFile(dir+"/d/0", content, 0o666))
 			require.NoError(t, os.WriteFile(filepath.Join(dir, sidecarName), c.bytes, 0o666))
 			var log bytes.Buffer
-			s, err := openFiles(tor, dir, slog.New(slog.NewTextHandler(&log, nil)))
+			s, err := openFiles(tor.content(), dir, slog.New(slog.NewTextHandler(&log, nil)))
 			require.NoError(t, err)
 			defer s.Close()
 			require.Contains(t, log.String(), c.reason)
@@ -151,15 +151,16 @@ func TestResumeSidecarIsSetAside(t *testing.T) {
 
 func FuzzParseResume(f *testing.F) {
 	tor, _ := testContent(4*blockSize, 3*blockSize, 7*blockSize, 0, 1)
+	c := tor.content()
 	r := &resume{files: make([]fileClaim, 5), have: set(3, 1), partial: map[int]bits.Set{0: set(4, 2), 2: set(3, 0)}}
-	b := r.append(nil, tor)
+	b := r.append(nil, &c)
 	f.Add(b[:len(b)-sha1.Size])
 	f.Add([]byte(resumeMagic))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		// With the right checksum, or nothing else would ever be reached.
 		sum := sha1.Sum(p)
 		p = append(p, sum[:]...)
-		r, err := parseResume(p, tor)
+		r, err := parseResume(p, &c)
 		if err != nil {
 			return
 		}
@@ -168,7 +169,7 @@ func FuzzParseResume(f *testing.F) {
 			require.Less(t, piece, tor.NumPieces())
 			require.Equal(t, tor.layout.NumBlocks(piece), blocks.Len())
 		}
-		again, err := parseResume(r.append(nil, tor), tor)
+		again, err := parseResume(r.append(nil, &c), &c)
 		require.NoError(t, err)
 		require.Equal(t, r, again)
 	})
@@ -176,13 +177,14 @@ func FuzzParseResume(f *testing.F) {
 
 func TestResumeSidecarOfManyFilesAndPieces(t *testing.T) {
 	tor, _ := testContent(1, slices.Repeat([]int64{1}, 2000)...)
+	c := tor.content()
 	r := &resume{files: make([]fileClaim, 2001), have: bits.New(2000), partial: make(map[int]bits.Set)}
 	for i := range 2000 {
 		r.partial[i] = set(1, 0)
 	}
-	b := r.append(nil, tor)
-	require.LessOrEqual(t, int64(len(b)), maxResumeSize(tor))
-	got, err := parseResume(b, tor)
+	b := r.append(nil, &c)
+	require.LessOrEqual(t, int64(len(b)), maxResumeSize(&c))
+	got, err := parseResume(b, &c)
 	require.NoError(t, err)
 	require.Equal(t, r, got)
 	require.Len(t, maps.Clone(got.partial), 2000)
@@ -306,7 +308,7 @@ func TestTwoIntoTheSamePlaceAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	first := openDirectory(t, tor, dir)
 	require.NoError(t, first.setWanted(all(tor)))
-	_, err := openFiles(tor, dir, nil)
+	_, err := openFiles(tor.content(), dir, nil)
 	require.ErrorIs(t, err, ErrInUse)
 	require.ErrorContains(t, err, dir)
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // Storage is where the content of one torrent lives. Offsets count through the whole torrent in
@@ -25,6 +26,24 @@ type Storage interface {
 	Sync() error
 	// Close releases what the storage holds. Nothing is called after it.
 	Close() error
+}
+
+// content is what storage needs to know of a torrent.
+type content struct {
+	layout.Layout
+	Name     string       // for errors
+	InfoHash Hash         // names what lies beside the files
+	NewCheck func() check // returns one for a goroutine of its own
+}
+
+// check compares pieces with what the torrent says of them. The bytes of a piece are written to it in
+// order; then it knows which piece they are.
+type check interface {
+	io.Writer
+	// Matches reports whether all that was written since the last Reset is piece i.
+	Matches(i int) bool
+	// Reset begins another piece.
+	Reset()
 }
 
 // contents is a Storage and what a download asks of it beyond that. Memory and files implement it;

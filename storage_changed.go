@@ -19,7 +19,7 @@ func (s *fileStorage) changed(piece int) error {
 		return ErrClosed
 	}
 	edges := false
-	for i := range s.t.layout.FilesOf(piece) {
+	for i := range s.content.FilesOf(piece) {
 		if !s.files[i].here {
 			edges = true
 		} else if err := s.compare(i); err != nil {
@@ -38,7 +38,7 @@ func (s *fileStorage) changedFile(i int) error {
 	if s.closed {
 		return ErrClosed
 	}
-	if s.t.layout.File(i).Length == 0 || !s.files[i].here {
+	if s.content.File(i).Length == 0 || !s.files[i].here {
 		return nil
 	}
 	return s.compare(i)
@@ -50,12 +50,12 @@ func (s *fileStorage) anyChanged(have bits.Set) (int, error) {
 	if s.closed {
 		return -1, ErrClosed
 	}
-	for i := range s.t.layout.NumFiles() {
-		f := s.t.layout.File(i)
+	for i := range s.content.NumFiles() {
+		f := s.content.File(i)
 		if f.Pad || f.Length == 0 || !s.files[i].here {
 			continue
 		}
-		for piece, end := s.t.layout.PiecesOf(i); piece < end; piece++ {
+		for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
 			if have.Has(piece) {
 				if err := s.compare(i); err != nil {
 					return piece, err
@@ -105,19 +105,19 @@ func (s *fileStorage) compare(i int) error {
 func (s *fileStorage) renew(piece int) (bits.Set, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	doubt := bits.New(s.t.NumPieces())
+	doubt := bits.New(s.content.NumPieces())
 	if s.closed {
 		return doubt, ErrClosed
 	}
 	doubt.Add(piece)
-	for i := range s.t.layout.FilesOf(piece) {
+	for i := range s.content.FilesOf(piece) {
 		if !s.files[i].here || s.compare(i) == nil {
 			continue
 		}
 		if err := s.look(i); err != nil {
 			return doubt, err
 		}
-		for first, end := s.t.layout.PiecesOf(i); first < end; first++ {
+		for first, end := s.content.PiecesOf(i); first < end; first++ {
 			doubt.Add(first)
 		}
 	}

@@ -17,14 +17,14 @@ const edgeHeader = 16
 
 // slotAt is where the bytes of a slot begin in the edges.
 func (s *fileStorage) slotAt(slot int) int64 {
-	return int64(slot)*(edgeHeader+s.t.layout.PieceLength()) + edgeHeader
+	return int64(slot)*(edgeHeader+s.content.PieceLength()) + edgeHeader
 }
 
 func (s *fileStorage) appendEdgeHeader(b []byte, piece int) []byte {
 	b = append(b, "edge"...)
 	b = binary.BigEndian.AppendUint32(b, uint32(piece))
-	b = binary.BigEndian.AppendUint32(b, uint32(s.t.layout.PieceLength()))
-	sum := crc32.Update(crc32.ChecksumIEEE(b), crc32.IEEETable, s.t.infoHash[:])
+	b = binary.BigEndian.AppendUint32(b, uint32(s.content.PieceLength()))
+	sum := crc32.Update(crc32.ChecksumIEEE(b), crc32.IEEETable, s.content.InfoHash[:])
 	return binary.BigEndian.AppendUint32(b, sum)
 }
 
@@ -46,7 +46,7 @@ func (s *fileStorage) findSlots() error {
 		}
 		piece := int(binary.BigEndian.Uint32(header[4:]))
 		_, twice := s.slots[piece]
-		if twice || piece >= s.t.NumPieces() || string(s.appendEdgeHeader(want[:0], piece)) != string(header[:]) {
+		if twice || piece >= s.content.NumPieces() || string(s.appendEdgeHeader(want[:0], piece)) != string(header[:]) {
 			// Not written by us, or not to the end. Later slots take the places from here on.
 			s.log.Warn("edges end in what is no slot", "file", s.path(edges), "slot", slot)
 			return nil
@@ -78,9 +78,9 @@ func (s *fileStorage) slot(piece int, create bool) (int, error) {
 // readEdges reads all of p from the slots of the pieces that it spans.
 func (s *fileStorage) readEdges(p []byte, off int64) error {
 	for len(p) > 0 {
-		piece := s.t.layout.PieceAt(off)
-		within := off - s.t.layout.PieceOffset(piece)
-		n := min(int64(len(p)), s.t.layout.PieceEnd(piece)-off)
+		piece := s.content.PieceAt(off)
+		within := off - s.content.PieceOffset(piece)
+		n := min(int64(len(p)), s.content.PieceEnd(piece)-off)
 		slot, err := s.slot(piece, false)
 		if err != nil {
 			return err
@@ -97,9 +97,9 @@ func (s *fileStorage) readEdges(p []byte, off int64) error {
 func (s *fileStorage) writeEdges(bufs [][]byte, off, n int64) error {
 	r := run{blocks: bufs}
 	for n > 0 {
-		piece := s.t.layout.PieceAt(off)
-		within := off - s.t.layout.PieceOffset(piece)
-		k := min(n, s.t.layout.PieceEnd(piece)-off)
+		piece := s.content.PieceAt(off)
+		within := off - s.content.PieceOffset(piece)
+		k := min(n, s.content.PieceEnd(piece)-off)
 		slot, err := s.slot(piece, true)
 		if err != nil {
 			return err
@@ -115,16 +115,16 @@ func (s *fileStorage) writeEdges(bufs [][]byte, off, n int64) error {
 // adopt moves what the edges have of file i into the file, which is not here yet. The layout is
 // locked for writing.
 func (s *fileStorage) adopt(i int) error {
-	f := s.t.layout.File(i)
-	first, end := s.t.layout.PiecesOf(i)
+	f := s.content.File(i)
+	first, end := s.content.PiecesOf(i)
 	buf := make([]byte, min(f.Length, 64<<10))
 	for _, piece := range [...]int{first, end - 1} {
 		slot, ok := s.slots[piece]
 		if !ok {
 			continue
 		}
-		start := s.t.layout.PieceOffset(piece)
-		from, to := max(f.Offset, start), min(f.End(), start+s.t.layout.PieceSize(piece))
+		start := s.content.PieceOffset(piece)
+		from, to := max(f.Offset, start), min(f.End(), start+s.content.PieceSize(piece))
 		for from < to {
 			b := buf[:min(int64(len(buf)), to-from)]
 			n, err := s.readSlot(slot, b, from-start)
@@ -176,7 +176,7 @@ func (s *fileStorage) edgesNeeded() bool {
 
 // usesEdges tells whether part of piece belongs into the edges.
 func (s *fileStorage) usesEdges(piece int) bool {
-	for i := range s.t.layout.FilesOf(piece) {
+	for i := range s.content.FilesOf(piece) {
 		if !s.files[i].here {
 			return true
 		}

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"cmp"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -21,10 +22,10 @@ import (
 // Beside the content there is, while it is not complete, the resume sidecar, and while a download is
 // writing a lock. All three are named for the info hash.
 type fileStorage struct {
-	t    *Torrent
-	dir  string
-	disk disk
-	log  *slog.Logger
+	content content
+	dir     string
+	disk    disk
+	log     *slog.Logger
 
 	// mu is held for writing by what changes which file a byte lives in, and for reading by every
 	// read and write of bytes.
@@ -68,11 +69,11 @@ type fileState struct {
 	meddled atomic.Bool
 }
 
-// openFiles opens dir, made if it is not there, for the content of t.
+// openFiles opens dir, made if it is not there, for the content.
 //
 // Nothing is locked yet, so any number may share what is complete; but where another download is
 // writing the same content, here or in another process, it is ErrInUse.
-func openFiles(t *Torrent, dir string, log *slog.Logger) (contents, error) {
+func openFiles(c content, dir string, log *slog.Logger) (contents, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
@@ -80,7 +81,7 @@ func openFiles(t *Torrent, dir string, log *slog.Logger) (contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := openFilesOn(t, disk, dir, log)
+	s, err := openFilesOn(c, disk, dir, log)
 	if err != nil {
 		return nil, errors.Join(err, disk.close())
 	}
@@ -92,13 +93,13 @@ func openFiles(t *Torrent, dir string, log *slog.Logger) (contents, error) {
 }
 
 // openFilesOn looks at what there is, and changes nothing.
-func openFilesOn(t *Torrent, disk disk, dir string, log *slog.Logger) (*fileStorage, error) {
+func openFilesOn(c content, disk disk, dir string, log *slog.Logger) (*fileStorage, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &fileStorage{
-		t: t, dir: dir, disk: disk, log: log,
-		files:     make([]fileState, t.layout.NumFiles()+1),
+		content: c, dir: dir, disk: disk, log: log,
+		files:     make([]fileState, c.NumFiles()+1),
 		slots:     make(map[int]int),
 		dirtyDirs: make(map[string]struct{}),
 		scratch:   sync.Pool{New: func() any { return new([][]byte) }},
@@ -108,14 +109,14 @@ func openFilesOn(t *Torrent, disk disk, dir string, log *slog.Logger) (*fileStor
 		f := &s.files[i]
 		if i == s.edgesFile() {
 			f.name = s.sidecar(".edges.resume")
-		} else if t.layout.File(i).Pad {
+		} else if c.File(i).Pad {
 			continue
 		} else {
 			f.name = s.ownName(i)
 		}
 		info, err := disk.stat(f.name)
 		if absent(err) && i < s.edgesFile() {
-			if part, err := disk.stat(f.name + partSuffix); err == nil && part.regular && part.size <= t.layout.File(i).Length {
+			if part, err := disk.stat(f.name + partSuffix); err == nil && part.regular && part.size <= c.File(i).Length {
 				f.name, f.left, f.here = f.name+partSuffix, part.stamp, true
 				continue
 			}
@@ -142,10 +143,12 @@ const partSuffix = ".part"
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || notDirectory(err) }
 
 // ownName is the name of file i of the torrent under the directory.
-func (s *fileStorage) ownName(i int) string { return filepath.FromSlash(s.t.layout.File(i).Path) }
+func (s *fileStorage) ownName(i int) string { return filepath.FromSlash(s.content.File(i).Path) }
 
 // sidecar is the name of a file beside the content.
-func (s *fileStorage) sidecar(suffix string) string { return "." + s.t.infoHash.String() + suffix }
+func (s *fileStorage) sidecar(suffix string) string {
+	return "." + hex.EncodeToString(s.content.InfoHash[:]) + suffix
+}
 
 // edgesFile is the index of the edges in files.
 func (s *fileStorage) edgesFile() int { return len(s.files) - 1 }
@@ -189,11 +192,11 @@ func (s *fileStorage) madeName(name string) {
 func (s *fileStorage) ReadAt(p []byte, off int64) (n int, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if err := checkRead(s.t, s.closed, off); err != nil {
+	if err := checkRead(&s.content, s.closed, off); err != nil {
 		return 0, err
 	}
-	for i := s.t.layout.FileAt(off); n < len(p) && i < s.t.layout.NumFiles(); i++ {
-		f := s.t.layout.File(i)
+	for i := s.content.FileAt(off); n < len(p) && i < s.content.NumFiles(); i++ {
+		f := s.content.File(i)
 		part := p[n : n+int(min(int64(len(p)-n), f.End()-off))]
 		switch {
 		case f.Pad:
@@ -251,7 +254,7 @@ func (s *fileStorage) writeBlocks(blocks [][]byte, off int64) error {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if err := checkWrite(s.t, s.closed, off, total); err != nil {
+	if err := checkWrite(&s.content, s.closed, off, total); err != nil {
 		return err
 	}
 	if err := s.lock(); err != nil {
@@ -260,8 +263,8 @@ func (s *fileStorage) writeBlocks(blocks [][]byte, off int64) error {
 	part := s.scratch.Get().(*[][]byte)
 	defer s.scratch.Put(part)
 	r := run{blocks: blocks}
-	for i := s.t.layout.FileAt(off); total > 0; i++ {
-		f := s.t.layout.File(i)
+	for i := s.content.FileAt(off); total > 0; i++ {
+		f := s.content.File(i)
 		n := min(total, f.End()-off)
 		if n == 0 {
 			continue
@@ -362,7 +365,7 @@ func (s *fileStorage) leftAs(i int) stamp {
 
 // file maps file i. What it is not, is a promise that the file will not shrink under the map.
 func (s *fileStorage) file(i int) ([]byte, func() error, error) {
-	length := s.t.layout.File(i).Length
+	length := s.content.File(i).Length
 	if err := s.changedFile(i); err != nil {
 		return nil, nil, err
 	}

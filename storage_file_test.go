@@ -64,7 +64,7 @@ func TestPresent(t *testing.T) {
 	const pieceLength = 64 << 10
 	tor, content := testContent(pieceLength, 3*pieceLength, 3*pieceLength)
 	clear(content[pieceLength : 2*pieceLength]) // a piece that is meant to hold zeros
-	zero := zeroHash(pieceLength)()
+	zero := sha1.Sum(make([]byte, pieceLength))
 	copy(tor.pieces[20:], zero[:])
 
 	for _, c := range []struct {
@@ -234,7 +234,7 @@ func TestWhatIsNoFileIsRefused(t *testing.T) {
 	tor, _ := testContent(50, 120, 30)
 	dir := t.TempDir()
 	require.NoError(t, os.MkdirAll(dir+"/d/1", 0o777))
-	_, err := openFiles(tor, dir, nil)
+	_, err := openFiles(tor.content(), dir, nil)
 	require.ErrorContains(t, err, filepath.Join(dir, "d", "1"))
 }
 
@@ -454,7 +454,7 @@ func TestReadsOfWhatIsNotThereFail(t *testing.T) {
 func BenchmarkChanged(b *testing.B) {
 	tor, content := testContent(1<<20, 4<<20)
 	tor.layout.File(0).Path = "some directory/with a longer name/and then a file.iso"
-	c, err := openFiles(tor, b.TempDir(), nil)
+	c, err := openFiles(tor.content(), b.TempDir(), nil)
 	require.NoError(b, err)
 	defer c.Close()
 	require.NoError(b, c.setWanted(all(tor)))
@@ -469,7 +469,7 @@ func BenchmarkChanged(b *testing.B) {
 
 func BenchmarkWriteBlocks(b *testing.B) {
 	tor, content := testContent(1<<20, 64<<20)
-	c, err := openFiles(tor, b.TempDir(), nil)
+	c, err := openFiles(tor.content(), b.TempDir(), nil)
 	require.NoError(b, err)
 	defer c.Close()
 	require.NoError(b, c.setWanted(all(tor)))
@@ -491,7 +491,7 @@ func BenchmarkVerify(b *testing.B) {
 	for _, pieceLength := range []int64{16 << 10, 256 << 10, 4 << 20} {
 		tor, content := testContent(pieceLength, size)
 		dir := b.TempDir()
-		c, err := openFiles(tor, dir, nil)
+		c, err := openFiles(tor.content(), dir, nil)
 		require.NoError(b, err)
 		require.NoError(b, c.setWanted(all(tor)))
 		require.NoError(b, c.writeBlocks([][]byte{content}, 0))

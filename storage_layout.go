@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"crypto/sha1"
 	"errors"
 	"fmt"
 
@@ -21,8 +20,8 @@ func (s *fileStorage) setWanted(wanted []bool) error {
 	s.wanted = append([]bool(nil), wanted...)
 	var missing []int
 	short := false
-	for i := range s.t.layout.NumFiles() {
-		f, state := s.t.layout.File(i), &s.files[i]
+	for i := range s.content.NumFiles() {
+		f, state := s.content.File(i), &s.files[i]
 		if !wanted[i] || f.Pad {
 			continue
 		}
@@ -44,7 +43,7 @@ func (s *fileStorage) setWanted(wanted []bool) error {
 		if s.files[i].here {
 			continue // wanted before, and nothing written yet
 		}
-		if s.t.layout.File(i).Length == 0 {
+		if s.content.File(i).Length == 0 {
 			if err := s.writeFile(i, nil, 0); err != nil {
 				return err
 			}
@@ -58,7 +57,7 @@ func (s *fileStorage) setWanted(wanted []bool) error {
 
 // unpart gives files that are still under a name with partSuffix their own.
 func (s *fileStorage) unpart() error {
-	for i := range s.t.layout.NumFiles() {
+	for i := range s.content.NumFiles() {
 		f, name := &s.files[i], s.ownName(i)
 		if f.name == "" || f.name == name {
 			continue
@@ -78,21 +77,21 @@ func (s *fileStorage) unpart() error {
 func (s *fileStorage) present() bits.Set {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	t := s.t
-	lacking := bits.New(t.NumPieces()) // some of it is not there
-	data := bits.New(t.NumPieces())    // some of it is more than a hole
+	c := &s.content
+	lacking := bits.New(c.NumPieces()) // some of it is not there
+	data := bits.New(c.NumPieces())    // some of it is more than a hole
 	if s.closed {
 		return data
 	}
 	mark := func(b *bits.Set, from, to int64) {
 		if from < to {
-			for piece := t.layout.PieceAt(from); t.layout.PieceOffset(piece) < to; piece++ {
+			for piece := c.PieceAt(from); c.PieceOffset(piece) < to; piece++ {
 				b.Add(piece)
 			}
 		}
 	}
-	for i := range t.layout.NumFiles() {
-		f, state := t.layout.File(i), &s.files[i]
+	for i := range c.NumFiles() {
+		f, state := c.File(i), &s.files[i]
 		if f.Pad || f.Length == 0 {
 			continue
 		}
@@ -108,13 +107,13 @@ func (s *fileStorage) present() bits.Set {
 			mark(&data, f.Offset, f.Offset+size)
 		}
 	}
-	zeros := zeroHash(t.layout.PieceLength())
-	for piece := range t.NumPieces() {
+	zeros := zeroPiece(c)
+	for piece := range c.NumPieces() {
 		switch {
 		case lacking.Has(piece):
 			data.Remove(piece)
 		case data.Has(piece):
-		case t.layout.PieceSize(piece) < t.layout.PieceLength() || t.pieceHash(piece) == zeros():
+		case c.PieceSize(piece) < c.PieceLength() || zeros(piece):
 			data.Add(piece)
 		}
 	}
@@ -126,7 +125,7 @@ func (s *fileStorage) present() bits.Set {
 func (s *fileStorage) presentEdges(i int, lacking, data *bits.Set) {
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
-	for piece, end := s.t.layout.PiecesOf(i); piece < end; piece++ {
+	for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
 		if _, ok := s.slots[piece]; ok {
 			data.Add(piece)
 		} else {
@@ -164,20 +163,19 @@ func (s *fileStorage) eachData(i int, size int64, mark func(from, to int64)) err
 	return nil
 }
 
-// zeroHash returns what computes, once, the hash of a piece of zeros.
-func zeroHash(length int64) func() Hash {
-	var sum Hash
-	known := false
-	return func() Hash {
-		if !known {
-			known = true
-			h, zeros := sha1.New(), make([]byte, min(length, verifyBuffer))
-			for left := length; left > 0; left -= min(left, verifyBuffer) {
+// zeroPiece returns what reports whether a piece of full length should hold nothing but zeros. They are
+// hashed once, and not before it is called.
+func zeroPiece(c *content) func(piece int) bool {
+	var h check
+	return func(piece int) bool {
+		if h == nil {
+			h = c.NewCheck()
+			zeros := make([]byte, min(c.PieceLength(), verifyBuffer))
+			for left := c.PieceLength(); left > 0; left -= min(left, verifyBuffer) {
 				h.Write(zeros[:min(left, verifyBuffer)])
 			}
-			h.Sum(sum[:0])
 		}
-		return sum
+		return h.Matches(piece)
 	}
 }
 
@@ -190,8 +188,8 @@ func (s *fileStorage) finished() error {
 	if s.closed {
 		return ErrClosed
 	}
-	for i := range s.t.layout.NumFiles() {
-		if length := s.t.layout.File(i).Length; len(s.wanted) > 0 && s.wanted[i] && s.files[i].left.size > length {
+	for i := range s.content.NumFiles() {
+		if length := s.content.File(i).Length; len(s.wanted) > 0 && s.wanted[i] && s.files[i].left.size > length {
 			if err := s.cut(i, length); err != nil {
 				return err
 			}

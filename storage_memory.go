@@ -12,8 +12,8 @@ import (
 // memory keeps the content in memory: wanted files whole, and of the others only the bytes that
 // share a piece with one that is wanted.
 type memory struct {
-	t   *Torrent
-	max int64
+	content content
+	max     int64
 
 	mu     sync.RWMutex // for writing where files changes; reads and writes of bytes hold it for reading
 	closed bool
@@ -29,41 +29,41 @@ type memoryFile struct {
 
 // openMemory returns storage without any room. setWanted makes it, or returns ErrTooLarge if what is
 // wanted takes more than limit bytes.
-func openMemory(t *Torrent, limit int64) (contents, error) {
-	return &memory{t: t, max: limit, files: make([]memoryFile, t.layout.NumFiles())}, nil
+func openMemory(c content, limit int64) (contents, error) {
+	return &memory{content: c, max: limit, files: make([]memoryFile, c.NumFiles())}, nil
 }
 
 // edges are the lengths of what file i has in its first piece and in its last, if that is another.
 func (m *memory) edges(i int) (head, tail int64) {
-	first, end := m.t.layout.PiecesOf(i)
+	first, end := m.content.PiecesOf(i)
 	if end-first <= 1 {
-		return m.t.layout.File(i).Length, 0
+		return m.content.File(i).Length, 0
 	}
-	return m.t.layout.Overlap(i, first), m.t.layout.Overlap(i, end-1)
+	return m.content.Overlap(i, first), m.content.Overlap(i, end-1)
 }
 
 func (m *memory) setWanted(wanted []bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t := m.t
-	pieces := bits.New(t.NumPieces())
-	for i := range t.layout.NumFiles() {
-		if f := t.layout.File(i); wanted[i] && !f.Pad {
-			for first, end := t.layout.PiecesOf(i); first < end; first++ {
+	c := &m.content
+	pieces := bits.New(c.NumPieces())
+	for i := range c.NumFiles() {
+		if f := c.File(i); wanted[i] && !f.Pad {
+			for first, end := c.PiecesOf(i); first < end; first++ {
 				pieces.Add(first)
 			}
 		}
 	}
 
 	// What there will be: first counted, and only then allocated.
-	plan := make([]struct{ whole, head, tail bool }, t.layout.NumFiles())
+	plan := make([]struct{ whole, head, tail bool }, c.NumFiles())
 	need := int64(0)
-	for i := range t.layout.NumFiles() {
-		f, have, p := t.layout.File(i), &m.files[i], &plan[i]
+	for i := range c.NumFiles() {
+		f, have, p := c.File(i), &m.files[i], &plan[i]
 		if f.Pad || f.Length == 0 {
 			continue
 		}
-		first, end := t.layout.PiecesOf(i)
+		first, end := c.PiecesOf(i)
 		head, tail := m.edges(i)
 		p.whole = have.whole != nil || wanted[i]
 		p.head = !p.whole && (have.head != nil || pieces.Has(first))
@@ -79,11 +79,11 @@ func (m *memory) setWanted(wanted []bool) error {
 		}
 	}
 	if limit := min(m.max, math.MaxInt); need > limit {
-		return fmt.Errorf("%s: %d bytes to keep in memory, %d allowed: %w", t.name, need, limit, ErrTooLarge)
+		return fmt.Errorf("%s: %d bytes to keep in memory, %d allowed: %w", c.Name, need, limit, ErrTooLarge)
 	}
 
 	for i, p := range plan {
-		f, have := t.layout.File(i), &m.files[i]
+		f, have := c.File(i), &m.files[i]
 		head, tail := m.edges(i)
 		switch {
 		case p.whole && have.whole == nil:
@@ -105,7 +105,7 @@ func (m *memory) setWanted(wanted []bool) error {
 
 // room is where the bytes of file i from off on live, at most n of them; nil if nowhere.
 func (m *memory) room(i int, off, n int64) []byte {
-	f, length := &m.files[i], m.t.layout.File(i).Length
+	f, length := &m.files[i], m.content.File(i).Length
 	var b []byte
 	tail := length - int64(len(f.tail))
 	switch {
@@ -122,11 +122,11 @@ func (m *memory) room(i int, off, n int64) []byte {
 func (m *memory) ReadAt(p []byte, off int64) (n int, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if err := checkRead(m.t, m.closed, off); err != nil {
+	if err := checkRead(&m.content, m.closed, off); err != nil {
 		return 0, err
 	}
-	for i := m.t.layout.FileAt(off); n < len(p) && i < m.t.layout.NumFiles(); i++ {
-		f := m.t.layout.File(i)
+	for i := m.content.FileAt(off); n < len(p) && i < m.content.NumFiles(); i++ {
+		f := m.content.File(i)
 		for n < len(p) && off < f.End() {
 			at := off - f.Offset
 			k := min(int64(len(p)-n), f.Length-at)
@@ -149,11 +149,11 @@ func (m *memory) ReadAt(p []byte, off int64) (n int, err error) {
 func (m *memory) WriteAt(p []byte, off int64) (n int, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if err := checkWrite(m.t, m.closed, off, int64(len(p))); err != nil {
+	if err := checkWrite(&m.content, m.closed, off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	for i := m.t.layout.FileAt(off); n < len(p); i++ {
-		f := m.t.layout.File(i)
+	for i := m.content.FileAt(off); n < len(p); i++ {
+		f := m.content.File(i)
 		for n < len(p) && off < f.End() {
 			at := off - f.Offset
 			k := min(int64(len(p)-n), f.Length-at)
@@ -192,7 +192,7 @@ func (m *memory) Close() error {
 
 func (m *memory) loadResume() (bits.Set, map[int]bits.Set) { return m.present(), nil }
 
-func (m *memory) present() bits.Set { return bits.New(m.t.NumPieces()) }
+func (m *memory) present() bits.Set { return bits.New(m.content.NumPieces()) }
 
 func (m *memory) saveResume(bits.Set, map[int]bits.Set) error { return nil }
 
@@ -204,13 +204,13 @@ func (m *memory) changedFile(int) error { return nil }
 
 func (m *memory) anyChanged(bits.Set) (int, error) { return -1, nil }
 
-func (m *memory) renew(int) (bits.Set, error) { return bits.New(m.t.NumPieces()), nil }
+func (m *memory) renew(int) (bits.Set, error) { return bits.New(m.content.NumPieces()), nil }
 
 func (m *memory) file(i int) ([]byte, func() error, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	release := func() error { return nil }
-	switch f := m.t.layout.File(i); {
+	switch f := m.content.File(i); {
 	case m.closed:
 		return nil, nil, ErrClosed
 	case f.Length == 0:
@@ -224,25 +224,25 @@ func (m *memory) file(i int) ([]byte, func() error, error) {
 }
 
 // checkRead refuses a read that cannot give a single byte.
-func checkRead(t *Torrent, closed bool, off int64) error {
+func checkRead(c *content, closed bool, off int64) error {
 	switch {
 	case closed:
 		return ErrClosed
 	case off < 0:
 		return fmt.Errorf("read at %d: negative offset", off)
-	case off >= t.layout.Size():
+	case off >= c.Size():
 		return io.EOF
 	}
 	return nil
 }
 
 // checkWrite refuses a write that is not wholly within the content.
-func checkWrite(t *Torrent, closed bool, off, n int64) error {
+func checkWrite(c *content, closed bool, off, n int64) error {
 	switch {
 	case closed:
 		return ErrClosed
-	case off < 0 || n > t.layout.Size()-off:
-		return fmt.Errorf("write of %d bytes at %d: outside the %d bytes of content", n, off, t.layout.Size())
+	case off < 0 || n > c.Size()-off:
+		return fmt.Errorf("write of %d bytes at %d: outside the %d bytes of content", n, off, c.Size())
 	}
 	return nil
 }

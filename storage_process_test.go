@@ -70,7 +70,7 @@ func TestALockEndsWithItsProcess(t *testing.T) {
 	lines := bufio.NewScanner(stdout)
 	for lines.Scan() && lines.Text() != "locked" {
 	}
-	_, err = openFiles(tor, dir, nil)
+	_, err = openFiles(tor.content(), dir, nil)
 	require.ErrorIs(t, err, ErrInUse)
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
@@ -164,6 +164,6 @@ func TestPermissions(t *testing.T) {
 	require.ErrorIs(t, s.changed(0), fs.ErrPermission)
 	require.NoError(t, s.Close())
 
-	_, err = openFiles(tor, filepath.Join(dir, "d", "below"), nil)
+	_, err = openFiles(tor.content(), filepath.Join(dir, "d", "below"), nil)
 	require.ErrorIs(t, err, fs.ErrPermission)
 }

@@ -57,7 +57,7 @@ func only(t *Torrent, want func(i int) bool) []bool {
 
 func openDirectory(t *testing.T, tor *Torrent, dir string) *fileStorage {
 	t.Helper()
-	c, err := openFiles(tor, dir, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	c, err := openFiles(tor.content(), dir, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
 	return c.(*fileStorage)
@@ -71,7 +71,7 @@ func verified(t *testing.T, tor *Torrent, c contents) bits.Set {
 	if _, ok := c.(*memory); ok {
 		which = bits.Full(tor.NumPieces()) // present is about an earlier run, and memory has none
 	}
-	require.NoError(t, hashPieces(t.Context(), tor, c, which, func(piece int, ok bool) {
+	require.NoError(t, hashPieces(t.Context(), tor.content(), c, which, func(piece int, ok bool) {
 		if ok {
 			have.Add(piece)
 		}
@@ -107,7 +107,7 @@ func writePiece(t *testing.T, tor *Torrent, c contents, content []byte, i int) {
 // builtIn are the storages of this package, each for an empty place.
 var builtIn = map[string]func(*testing.T, *Torrent) contents{
 	"memory": func(t *testing.T, tor *Torrent) contents {
-		c, err := openMemory(tor, defaultMaxMemory)
+		c, err := openMemory(tor.content(), defaultMaxMemory)
 		require.NoError(t, err)
 		return c
 	},
@@ -115,7 +115,7 @@ var builtIn = map[string]func(*testing.T, *Torrent) contents{
 	"user": func(t *testing.T, tor *Torrent) contents {
 		f, err := os.Create(filepath.Join(t.TempDir(), "flat"))
 		require.NoError(t, err)
-		return wrapStorage(tor, f)
+		return wrapStorage(tor.content(), f)
 	},
 }
 
@@ -161,7 +161,7 @@ func TestContentsRoundTrip(t *testing.T) {
 
 func TestMemoryIsRefusedBeforeAllocation(t *testing.T) {
 	tor := &Torrent{name: "huge", layout: layout.New(1<<40, layout.File{Path: "huge", Length: 1 << 50})}
-	c, err := openMemory(tor, defaultMaxMemory)
+	c, err := openMemory(tor.content(), defaultMaxMemory)
 	require.NoError(t, err)
 	require.ErrorIs(t, c.setWanted([]bool{true}), ErrTooLarge)
 }
@@ -180,7 +180,7 @@ func TestHashPiecesEndsWithItsContext(t *testing.T) {
 		})
 		which := bits.New(tor.NumPieces())
 		which.Add(i)
-		err := hashPieces(ctx, tor, r, which, func(int, bool) {})
+		err := hashPieces(ctx, tor.content(), r, which, func(int, bool) {})
 		require.ErrorIs(t, err, cause)
 		require.ErrorIs(t, err, context.Canceled)
 		require.Equal(t, i+1, reads)
@@ -203,10 +203,10 @@ func TestHashPiecesReadErrors(t *testing.T) {
 			got.Add(piece)
 		}
 	}
-	require.NoError(t, hashPieces(t.Context(), tor, r, bits.Full(10), count))
+	require.NoError(t, hashPieces(t.Context(), tor.content(), r, bits.Full(10), count))
 	require.Equal(t, []int{0, 1, 2, 4, 5, 6, 7, 8, 9}, slices.Collect(got.All()))
 	fail = bad
-	require.ErrorIs(t, hashPieces(t.Context(), tor, r, bits.Full(10), count), bad)
+	require.ErrorIs(t, hashPieces(t.Context(), tor.content(), r, bits.Full(10), count), bad)
 }
 
 type readerAt func(p []byte, off int64) (int, error)

@@ -13,14 +13,14 @@ import (
 // userStorage is a Storage from outside, of which nothing more is known than its four methods: it
 // stores padding, is hashed at every start, and cannot tell whether someone else changed it.
 type userStorage struct {
-	t *Torrent
+	content content
 
 	mu     sync.RWMutex // for writing by Close, for reading by the rest
 	st     Storage
 	closed bool
 }
 
-func wrapStorage(t *Torrent, st Storage) contents { return &userStorage{t: t, st: st} }
+func wrapStorage(c content, st Storage) contents { return &userStorage{content: c, st: st} }
 
 func (s *userStorage) ReadAt(p []byte, off int64) (int, error) {
 	s.mu.RLock()
@@ -77,10 +77,10 @@ func (s *userStorage) writeBlocks(blocks [][]byte, off int64) error {
 func (s *userStorage) setWanted([]bool) error { return nil }
 
 func (s *userStorage) loadResume() (bits.Set, map[int]bits.Set) {
-	return bits.New(s.t.NumPieces()), nil
+	return bits.New(s.content.NumPieces()), nil
 }
 
-func (s *userStorage) present() bits.Set { return bits.Full(s.t.NumPieces()) }
+func (s *userStorage) present() bits.Set { return bits.Full(s.content.NumPieces()) }
 
 func (s *userStorage) saveResume(bits.Set, map[int]bits.Set) error { return s.Sync() }
 
@@ -93,13 +93,13 @@ func (s *userStorage) changedFile(int) error { return nil }
 func (s *userStorage) anyChanged(bits.Set) (int, error) { return -1, nil }
 
 func (s *userStorage) renew(piece int) (bits.Set, error) {
-	doubt := bits.New(s.t.NumPieces())
+	doubt := bits.New(s.content.NumPieces())
 	doubt.Add(piece)
 	return doubt, nil
 }
 
 func (s *userStorage) file(i int) ([]byte, func() error, error) {
-	f := s.t.layout.File(i)
+	f := s.content.File(i)
 	if f.Length > math.MaxInt {
 		return nil, nil, fmt.Errorf("%s: %d bytes in one slice: %w", f.Path, f.Length, ErrTooLarge)
 	}

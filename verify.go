@@ -2,9 +2,7 @@ package torrent
 
 import (
 	"context"
-	"crypto/sha1"
 	"errors"
-	"hash"
 	"io"
 	"log/slog"
 	"runtime"
@@ -25,13 +23,13 @@ func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
 	if err != nil {
 		return Bitfield{}, err
 	}
-	s, err := openFilesOn(t, disk, dir, slog.New(slog.DiscardHandler))
+	s, err := openFilesOn(t.content(), disk, dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return Bitfield{}, errors.Join(err, disk.close())
 	}
 	defer s.Close()
 	have := bits.New(t.NumPieces())
-	err = hashPieces(ctx, t, s, s.present(), func(piece int, ok bool) {
+	err = hashPieces(ctx, t.content(), s, s.present(), func(piece int, ok bool) {
 		if ok {
 			have.Add(piece)
 		}
@@ -46,8 +44,8 @@ func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
 // says; result is called by one goroutine at a time, in no certain order. A piece whose bytes are
 // not there is not ok; any other error of r ends it all, as does the context, at once even within a
 // piece. All calls of result have returned when it returns.
-func hashPieces(ctx context.Context, t *Torrent, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
-	v := &verification{t: t, r: r, which: which, result: result, run: int(max(1, verifyBuffer/t.layout.PieceLength()))}
+func hashPieces(ctx context.Context, c content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
+	v := &verification{content: c, r: r, which: which, result: result, run: int(max(1, verifyBuffer/c.PieceLength()))}
 	outer := ctx
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
@@ -68,11 +66,11 @@ func hashPieces(ctx context.Context, t *Torrent, r io.ReaderAt, which bits.Set, 
 
 // verification is the state of one hashPieces, shared by all cores.
 type verification struct {
-	t      *Torrent
-	r      io.ReaderAt
-	which  bits.Set
-	run    int // pieces taken at once: several if they are small, so that one read fetches them all
-	result func(piece int, ok bool)
+	content content
+	r       io.ReaderAt
+	which   bits.Set
+	run     int // pieces taken at once: several if they are small, so that one read fetches them all
+	result  func(piece int, ok bool)
 
 	mu   sync.Mutex // also serialises result
 	next int        // the first piece that no core has taken
@@ -100,7 +98,7 @@ func (v *verification) tell(piece int, ok bool) {
 
 func (v *verification) work(ctx context.Context) error {
 	buf := make([]byte, verifyBuffer)
-	h := sha1.New()
+	h := v.content.NewCheck()
 	for ctx.Err() == nil {
 		first, end := v.take()
 		if first == end {
@@ -122,26 +120,26 @@ func (v *verification) work(ctx context.Context) error {
 
 // together hashes consecutive pieces that fit in buf after a single read. It is false, and nothing
 // was told, if not all of them could be read.
-func (v *verification) together(first, end int, buf []byte, h hash.Hash) bool {
-	off := v.t.layout.PieceOffset(first)
-	b := buf[:min(v.t.layout.PieceOffset(end), v.t.layout.Size())-off]
+func (v *verification) together(first, end int, buf []byte, h check) bool {
+	off := v.content.PieceOffset(first)
+	b := buf[:min(v.content.PieceOffset(end), v.content.Size())-off]
 	if readFull(v.r, b, off) != nil {
 		return false
 	}
 	for piece := first; piece < end; piece++ {
-		n := v.t.layout.PieceSize(piece)
+		n := v.content.PieceSize(piece)
 		h.Reset()
 		h.Write(b[:n])
 		b = b[n:]
-		v.tell(piece, v.matches(h, piece))
+		v.tell(piece, h.Matches(piece))
 	}
 	return true
 }
 
-func (v *verification) alone(ctx context.Context, piece int, buf []byte, h hash.Hash) (bool, error) {
+func (v *verification) alone(ctx context.Context, piece int, buf []byte, h check) (bool, error) {
 	h.Reset()
-	off := v.t.layout.PieceOffset(piece)
-	for left := v.t.layout.PieceSize(piece); left > 0; {
+	off := v.content.PieceOffset(piece)
+	for left := v.content.PieceSize(piece); left > 0; {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
@@ -154,11 +152,5 @@ func (v *verification) alone(ctx context.Context, piece int, buf []byte, h hash.
 		h.Write(b)
 		off, left = off+int64(len(b)), left-int64(len(b))
 	}
-	return v.matches(h, piece), nil
-}
-
-func (v *verification) matches(h hash.Hash, piece int) bool {
-	var sum Hash
-	h.Sum(sum[:0])
-	return sum == v.t.pieceHash(piece)
+	return h.Matches(piece), nil
 }

@@ -1,11 +1,15 @@
 package torrent
 
 import (
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/wire"
 )
 
 func TestTrackersHearOfCompletionBeforeTheStop(t *testing.T) {
@@ -40,4 +44,42 @@ func TestTrackersHearOfCompletionBeforeTheStop(t *testing.T) {
 			})
 		})
 	}
+}
+
+// BEP 27: with another tracker, all peers go but the user's, and it is no matter who made the connection.
+func TestPrivateTrackerSwitchDropsPeers(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 4*blockSize)
+		content.private = true
+		content.trackers = [][]string{{"http://old.sim/announce"}, {"http://new.sim/announce"}}
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		listen := func(ip string) *metadataSpeaker {
+			return speakMetadata(t, n.NewHost(ip, 0, 0, 0), content, metadataScript{})
+		}
+		named, user := listen("80.0.0.2"), listen("80.0.0.3")
+		tracker := newSimTracker(1)
+		var broken atomic.Bool
+		tracker.answer = func(req *http.Request) (*http.Response, error) {
+			if req.URL.Host == "new.sim" {
+				return simAnswer(req, 200, []byte("d8:intervali300ee")), nil
+			} else if broken.Load() {
+				return simAnswer(req, 500, nil), nil
+			}
+			return simAnswer(req, 200, []byte("d8:intervali120e5:peers6:\x50\x00\x00\x02\x1a\xe1e")), nil
+		}
+		d := simLeech(t, simClient(t, us, tracker), content, user.addr())
+		simnet.Sleep(time.Second)
+		s := speak(t, n.NewHost("80.0.0.4", 0, 0, 0), content, us.Addr(6881), speech{extended: true})
+		s.sayHello(wire.ExtHandshake{P: 77})
+		silent := speak(t, n.NewHost("80.0.0.5", 0, 0, 0), content, us.Addr(6881), speech{})
+		simnet.Sleep(time.Second)
+		require.Len(t, d.Stats().Peers, 4)
+		broken.Store(true)
+		simnet.Sleep(2 * time.Minute)
+		require.True(t, s.hungUp())
+		require.True(t, silent.hungUp())
+		require.False(t, connectedTo(d, named.addr()))
+		require.True(t, connectedTo(d, user.addr()))
+		require.Equal(t, 1, d.Stats().Known)
+	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/tracker"
 )
 
 // EncryptionPolicy says what to do about Message Stream Encryption, which hides from onlookers that
@@ -87,7 +88,7 @@ type Client struct {
 	log     *slog.Logger
 	http    *http.Client
 	ownHTTP bool
-	udp     *udpTransport
+	udp     *tracker.UDP
 	local   *localDiscovery // nil if it is not wanted, or not available
 	blocks  *blockpool.Pool
 	hashing chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces

@@ -13,6 +13,7 @@ import (
 	"runtime"
 
 	"github.com/shoal-go/torrent/internal/blockpool"
+	"github.com/shoal-go/torrent/internal/tracker"
 )
 
 // hooks are the seams that tests of this package use in place of the system and of chance. Their zero
@@ -112,9 +113,9 @@ func (c *Client) prepare() {
 	}
 	c.http = c.HTTPClient
 	if c.http == nil {
-		c.http, c.ownHTTP = newTrackerHTTP(), true
+		c.http, c.ownHTTP = tracker.NewHTTPClient(), true
 	}
-	c.udp = newUDPTransport(c.hooks.listenPacket, c.hooks.lookup)
+	c.udp = tracker.NewUDP(c.listenUDP, c.hooks.lookup)
 	c.blocks = blockpool.New(blockSize, c.hooks.blockMemory)
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {
@@ -128,6 +129,11 @@ func (c *Client) prepare() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.registry.init()
+}
+
+// listenUDP opens a socket on a port that is free.
+func (c *Client) listenUDP(network string) (net.PacketConn, error) {
+	return c.hooks.listenPacket(network, ":0")
 }
 
 func (c *Client) isClosed() bool {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/ratelimit"
+	"github.com/shoal-go/torrent/internal/tracker"
 )
 
 const (
@@ -37,7 +38,7 @@ type Download struct {
 	identity     identity
 	added        bool // is among the client's downloads; guarded by its mutex
 	log          *slog.Logger
-	trackers     *trackers
+	trackers     *tracker.Announcer
 	uploadLimits ratelimit.Limits
 	digestSeed   maphash.Seed
 
@@ -214,21 +215,21 @@ func (d *Download) open() (err error) {
 	for _, a := range d.t.peers {
 		d.cand.add(a, sourceMagnet, "", now)
 	}
-	d.trackers = newTrackers(trackerConfig{
-		tiers:    d.t.trackers,
-		infoHash: d.t.infoHash,
-		peerID:   d.identity.id,
-		key:      d.identity.key,
-		private:  d.t.private,
-		http:     d.client.http,
-		udp:      d.client.udp,
-		port:     d.client.port,
-		progress: d.announceProgress,
-		found:    d.foundPeers,
-		hungry:   d.hungry,
-		dropped:  d.droppedTracker,
-		rng:      d.client.newRand(),
-		log:      d.log,
+	d.trackers = tracker.New(tracker.Config{
+		Tiers:    d.t.trackers,
+		InfoHash: d.t.infoHash,
+		PeerID:   d.identity.id,
+		Key:      d.identity.key,
+		Private:  d.t.private,
+		HTTP:     d.client.http,
+		UDP:      d.client.udp,
+		Port:     d.client.port,
+		Progress: d.announceProgress,
+		Found:    d.foundPeers,
+		Hungry:   d.hungry,
+		Dropped:  d.droppedTracker,
+		Rand:     d.client.newRand(),
+		Log:      d.log,
 	})
 	d.ctx, d.stop = context.WithCancelCause(d.parent)
 	if err = d.client.begin(d); err != nil {
@@ -322,7 +323,7 @@ func (d *Download) share() {
 	defer stopAnnouncing()
 	d.client.serve(d)
 	var announced sync.WaitGroup
-	announced.Go(func() { d.trackers.run(announcing) })
+	announced.Go(func() { d.trackers.Run(announcing) })
 	if !d.t.private {
 		defer d.client.lookLocally(d.t.infoHash, d.foundLocally)()
 	}
@@ -346,7 +347,7 @@ func (d *Download) share() {
 	stopAnnouncing()
 	announced.Wait()
 	if d.completedHere() {
-		d.trackers.complete()
+		d.trackers.Complete()
 	}
 	// Even the last announces end soon: at once with a context that was cancelled, in a few seconds else.
 	patience := stopAnnounce
@@ -356,7 +357,7 @@ func (d *Download) share() {
 	d.farewell.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), patience)
 		defer cancel()
-		d.trackers.stop(ctx)
+		d.trackers.Stop(ctx)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -107,7 +108,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 		}
 	}
 	if h.V != "" {
-		p.ext.client = printable(h.V)
+		p.ext.client = printable.Line(h.V)
 	}
 	if h.ReqQ > 0 {
 		p.pipe.setLimit(h.ReqQ)

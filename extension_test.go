@@ -220,7 +220,7 @@ func TestWiderChoiceAsksTrackers(t *testing.T) {
 		simSeed(t, simClient(t, late, newSimTracker(2)), content)
 		tracker.remove(early.Addr(6881))
 		tracker.add(late.Addr(6881))
-		simnet.Sleep(hungryInterval)
+		simnet.Sleep(5 * time.Minute)
 		d.Select(nil)
 		simnet.Sleep(10 * time.Second)
 		require.True(t, d.Stats().Complete)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/tracker"
 )
 
 // settleResult fixes how the download came out, the first time that it is called.
@@ -124,8 +125,8 @@ func (d *Download) failure() error {
 
 // inVain is err, which ended a search for peers and what they have, joined with the last words of the
 // trackers. In words it says as well how far it came, and what the last peer did wrong.
-func inVain(err error, t *trackers, progress string, lastPeer error) error {
-	words := t.lastWords()
+func inVain(err error, t *tracker.Announcer, progress string, lastPeer error) error {
+	words := trackerErrors(t.Errors())
 	words = words[:min(len(words), maxTrackersSaid)]
 	if lastPeer != nil {
 		progress += ", the last: " + lastPeer.Error()
@@ -215,7 +216,7 @@ func (d *Download) noteComplete() {
 	d.resumable = false
 	d.mu.Unlock()
 	if d.o.Seed && d.completedHere() {
-		d.trackers.complete()
+		d.trackers.Complete()
 	}
 	d.log.Info("complete")
 	if !d.o.Seed {

@@ -12,7 +12,12 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/tracker"
 )
+
+// lookupTimeout bounds the search for the addresses of a peer that a link names.
+const lookupTimeout = 30 * time.Second
 
 // Resolve fetches what a .torrent file would say from the swarm (BEP 9), and checks it against the
 // info hash. Peers come from the link and its trackers, from o.Peers, from other peers, and from the
@@ -65,7 +70,7 @@ type resolver struct {
 	o        Options
 	client   *Client
 	log      *slog.Logger
-	trackers *trackers
+	trackers *tracker.Announcer
 
 	parent context.Context // the caller's
 	ctx    context.Context // ended by the caller, the client, a stall, or success
@@ -100,33 +105,33 @@ func (r *resolver) run() (*Torrent, error) {
 		tiers = append(tiers, []string{url})
 	}
 	identity := r.client.identity(r.m.InfoHash)
-	r.trackers = newTrackers(trackerConfig{
-		tiers:    tiers,
-		infoHash: r.m.InfoHash,
-		peerID:   identity.id,
-		key:      identity.key,
-		http:     r.client.http,
-		udp:      r.client.udp,
-		port:     r.client.port,
-		progress: func() announceProgress { return announceProgress{left: -1} },
-		found:    func(_ string, peers []netip.AddrPort) { r.found(sourceTracker, peers...) },
-		hungry:   r.hungry,
-		rng:      r.client.newRand(),
-		log:      r.log,
+	r.trackers = tracker.New(tracker.Config{
+		Tiers:    tiers,
+		InfoHash: r.m.InfoHash,
+		PeerID:   identity.id,
+		Key:      identity.key,
+		HTTP:     r.client.http,
+		UDP:      r.client.udp,
+		Port:     r.client.port,
+		Progress: func() tracker.Progress { return tracker.Progress{Left: -1} },
+		Found:    func(_ string, peers []netip.AddrPort) { r.found(sourceTracker, peers...) },
+		Hungry:   r.hungry,
+		Rand:     r.client.newRand(),
+		Log:      r.log,
 	})
 
 	r.found(sourceUser, r.o.Peers...)
 	for _, peer := range r.m.Peers[:min(len(r.m.Peers), maxMagnetURLs)] {
 		r.tasks.Go(func() { r.lookUp(peer) })
 	}
-	r.tasks.Go(func() { r.trackers.run(r.ctx) })
+	r.tasks.Go(func() { r.trackers.Run(r.ctx) })
 	stopLooking := r.client.lookLocally(r.m.InfoHash, func(a netip.AddrPort) bool { return r.found(sourceLSD, a) })
 	r.search()
 	stopLooking()
 	r.tasks.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), stopAtOnce)
 	defer cancel()
-	r.trackers.stop(ctx)
+	r.trackers.Stop(ctx)
 	if r.info == nil {
 		return nil, r.failure()
 	}

@@ -2,11 +2,12 @@ package torrent
 
 import (
 	"cmp"
-	"context"
 	"iter"
 	"math"
 	"net/netip"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/printable"
 )
 
 // Stats is a snapshot of a download.
@@ -75,7 +76,7 @@ func (d *Download) Stats() Stats {
 		Known:          d.cand.known(),
 		Dialling:       d.cand.dialling(),
 		Banned:         d.cand.bannedCount(),
-		Trackers:       d.trackers.stats(),
+		Trackers:       trackerStats(d.trackers),
 		Pieces:         d.t.NumPieces(),
 		PiecesVerified: d.sched.have.Count(),
 		PiecesStarted:  len(d.sched.started),
@@ -104,7 +105,7 @@ func (p *peer) stats(now time.Time) PeerStats {
 	}
 	client := p.ext.client
 	if client == "" {
-		client = printable(string(p.conn.theirs.PeerID[:8]))
+		client = printable.Line(string(p.conn.theirs.PeerID[:8]))
 	}
 	return PeerStats{
 		Addr: p.conn.addr, Client: client, Source: p.from.String(), Incoming: p.conn.incoming, Encrypted: p.conn.encrypted,
@@ -115,9 +116,6 @@ func (p *peer) stats(now time.Time) PeerStats {
 		Snubbed: p.remote.snubbed, Pieces: pieces, Requests: len(p.remote.queue), Queued: p.out.waiting(),
 	}
 }
-
-// Scrape asks the trackers, until one answers, how large the swarm is (BEP 48).
-func (d *Download) Scrape(ctx context.Context) (Scrape, error) { return d.trackers.scrape(ctx) }
 
 // Completed yields each chosen file once it is whole and verified, those already whole first, and
 // returns after the last of them. If the download ends before that, or one of them was changed by

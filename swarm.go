@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -64,14 +65,14 @@ func (d *Download) droppedTracker(url string) {
 }
 
 // announceProgress is what trackers are told.
-func (d *Download) announceProgress() announceProgress {
+func (d *Download) announceProgress() tracker.Progress {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return announceProgress{
-		uploaded:    d.o.Uploaded + d.uploaded,
-		downloaded:  d.o.Downloaded + d.downloaded,
-		left:        d.choice.wanted - d.choice.verified,
-		partialSeed: d.complete && !d.sched.have.Full(),
+	return tracker.Progress{
+		Uploaded:    d.o.Uploaded + d.uploaded,
+		Downloaded:  d.o.Downloaded + d.downloaded,
+		Left:        d.choice.wanted - d.choice.verified,
+		PartialSeed: d.complete && !d.sched.have.Full(),
 	}
 }
 
@@ -213,7 +214,7 @@ func (d *Download) removePeer(p *peer) {
 	}
 	d.freed, d.rechoke = true, true
 	if len(d.peers) == 0 {
-		d.trackers.wake()
+		d.trackers.Wake()
 	}
 	d.note(func() { d.log.Debug("disconnected", "peer", p.conn.addr, "why", p.closing) })
 	d.signal()

@@ -1,4 +1,4 @@
-package torrent
+package tracker
 
 import (
 	"bytes"
@@ -21,7 +21,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/simnet"
-	"github.com/shoal-go/torrent/internal/wire"
 )
 
 // faultyTracker is a tracker with one fault. It is set up at an address, and gives its URL.
@@ -143,21 +142,21 @@ func TestTrackerFaults(t *testing.T) {
 				r := newTrackerRig(t)
 				r.hungry = true
 				url := c.setUp(r, "10.0.1.1")
-				r.config.tiers = [][]string{{url}, {"http://10.0.2.2/announce"}}
+				r.config.Tiers = [][]string{{url}, {"http://10.0.2.2/announce"}}
 				var s said
 				r.serve("10.0.2.2", honest(&s, onePeer))
 				trackers, end := r.start()
 				simnet.Sleep(time.Second)
 				require.Contains(t, r.foundBy(), "http://10.0.2.2/announce")
 				simnet.Sleep(34 * time.Second)
-				stats := trackers.stats()[0]
+				stats := trackers.Status()[0]
 				require.Equal(t, url, stats.URL)
 				if c.reason == "" {
-					require.NoError(t, stats.Err)
+					require.Nil(t, stats.Err)
 				} else {
 					require.ErrorContains(t, stats.Err, c.reason)
 					require.LessOrEqual(t, len(stats.Err.Error()), 400)
-					require.ErrorContains(t, trackers.lastWords()[0], c.reason)
+					require.ErrorContains(t, trackers.Errors()[0], c.reason)
 				}
 				require.Equal(t, c.found, stats.Peers)
 				require.Len(t, r.foundBy()[url], c.found)
@@ -166,7 +165,7 @@ func TestTrackerFaults(t *testing.T) {
 				require.Less(t, time.Since(began), time.Second)
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
-				trackers.stop(ctx)
+				trackers.Stop(ctx)
 				require.LessOrEqual(t, time.Since(began), 6*time.Second)
 			})
 		})
@@ -209,12 +208,12 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 					urls = slices.Insert(urls, order%(len(urls)+1), alive) // each place in turn
 					if layout == "ten tiers" {
 						for _, url := range urls {
-							r.config.tiers = append(r.config.tiers, []string{url})
+							r.config.Tiers = append(r.config.Tiers, []string{url})
 						}
 					} else {
-						r.config.tiers = [][]string{urls}
+						r.config.Tiers = [][]string{urls}
 					}
-					trackers := newTrackers(r.config)
+					trackers := New(r.config)
 					for i, tr := range trackers.tiers[0] {
 						if len(trackers.tiers[0]) > 1 { // the order meant, not the shuffled one
 							at := slices.IndexFunc(trackers.tiers[0], func(tr *tracker) bool { return tr.url == urls[i] })
@@ -222,14 +221,14 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 						}
 					}
 					ctx, cancel := context.WithCancel(t.Context())
-					go trackers.run(ctx)
+					go trackers.Run(ctx)
 					simnet.Sleep(10 * time.Second)
 					require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()[alive], "order %v", urls)
 					key := layout + ", " + scheme
 					worst[key] = max(worst[key], r.foundAt)
 					if order == 9 && layout == "one tier" && scheme == "http" { // the living one last
 						fmt.Fprintf(columns, "tracker\tasked after\tsaid within 10 s\n")
-						for _, st := range trackers.stats() {
+						for _, st := range trackers.Status() {
 							word := "peers"
 							if st.Err != nil {
 								word = strings.TrimPrefix(st.Err.Error(), "tracker "+st.URL+": ")
@@ -256,7 +255,7 @@ func TestPrivateTrackerSwitch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const first, second = "http://10.0.1.1/announce", "http://10.0.1.2/announce"
 		r := newTrackerRig(t, []string{first}, []string{second})
-		r.config.private = true
+		r.config.Private = true
 		var broken atomic.Bool
 		var one, two said
 		r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
@@ -283,45 +282,7 @@ func TestPrivateTrackerSwitch(t *testing.T) {
 		simnet.Sleep(3 * time.Hour)
 		require.Empty(t, one.take(), "what works is kept to")
 		require.Equal(t, []string{first}, r.droppedURLs())
-		require.ErrorContains(t, trackers.stats()[0].Err, "HTTP status 502 Bad Gateway")
-	})
-}
-
-// BEP 27: with another tracker, all peers go but the user's, and it is no matter who made the connection.
-func TestPrivateTrackerSwitchDropsPeers(t *testing.T) {
-	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-		content := newSimContent(1, blockSize, 4*blockSize)
-		content.private = true
-		content.trackers = [][]string{{"http://old.sim/announce"}, {"http://new.sim/announce"}}
-		us := n.NewHost("80.0.0.1", 0, 0, 0)
-		listen := func(ip string) *metadataSpeaker {
-			return speakMetadata(t, n.NewHost(ip, 0, 0, 0), content, metadataScript{})
-		}
-		named, user := listen("80.0.0.2"), listen("80.0.0.3")
-		tracker := newSimTracker(1)
-		var broken atomic.Bool
-		tracker.answer = func(req *http.Request) (*http.Response, error) {
-			if req.URL.Host == "new.sim" {
-				return simAnswer(req, 200, []byte("d8:intervali300ee")), nil
-			} else if broken.Load() {
-				return simAnswer(req, 500, nil), nil
-			}
-			return simAnswer(req, 200, []byte("d8:intervali120e5:peers6:\x50\x00\x00\x02\x1a\xe1e")), nil
-		}
-		d := simLeech(t, simClient(t, us, tracker), content, user.addr())
-		simnet.Sleep(time.Second)
-		s := speak(t, n.NewHost("80.0.0.4", 0, 0, 0), content, us.Addr(6881), speech{extended: true})
-		s.sayHello(wire.ExtHandshake{P: 77})
-		silent := speak(t, n.NewHost("80.0.0.5", 0, 0, 0), content, us.Addr(6881), speech{})
-		simnet.Sleep(time.Second)
-		require.Len(t, d.Stats().Peers, 4)
-		broken.Store(true)
-		simnet.Sleep(2 * time.Minute)
-		require.True(t, s.hungUp())
-		require.True(t, silent.hungUp())
-		require.False(t, connectedTo(d, named.addr()))
-		require.True(t, connectedTo(d, user.addr()))
-		require.Equal(t, 1, d.Stats().Known)
+		require.ErrorContains(t, trackers.Status()[0].Err, "HTTP status 502 Bad Gateway")
 	})
 }
 
@@ -330,14 +291,14 @@ func TestTrackersAskedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t)
 		for i := range 1000 {
-			r.config.tiers = append(r.config.tiers, []string{fmt.Sprintf("udp://10.2.%d.%d:80", i/200, i%200)})
+			r.config.Tiers = append(r.config.Tiers, []string{fmt.Sprintf("udp://10.2.%d.%d:80", i/200, i%200)})
 		}
 		r.hungry = true
 		trackers, _ := r.start()
 		for second := range 25 {
 			simnet.Sleep(500 * time.Millisecond)
 			asked := 0
-			for _, st := range trackers.stats() {
+			for _, st := range trackers.Status() {
 				if st.Announcing {
 					asked++
 				}
@@ -353,12 +314,12 @@ func TestTrackersAskedAtOnceOncePeersAreThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t)
 		for i := range 100 {
-			r.config.tiers = append(r.config.tiers, []string{fmt.Sprintf("udp://10.2.0.%d:80", i)})
+			r.config.Tiers = append(r.config.Tiers, []string{fmt.Sprintf("udp://10.2.0.%d:80", i)})
 		}
 		r.hungry = true
 		trackers, _ := r.start()
 		asked := func() (n int) {
-			for _, st := range trackers.stats() {
+			for _, st := range trackers.Status() {
 				if st.Announcing {
 					n++
 				}
@@ -370,7 +331,7 @@ func TestTrackersAskedAtOnceOncePeersAreThere(t *testing.T) {
 		r.mu.Lock()
 		r.hungry = false
 		r.mu.Unlock()
-		trackers.wake()
+		trackers.Wake()
 		simnet.Sleep(10 * time.Second)
 		require.Equal(t, 3*askedAtOnce, asked())
 		simnet.Sleep(tierPatience)

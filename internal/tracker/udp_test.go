@@ -1,4 +1,4 @@
-package torrent
+package tracker
 
 import (
 	"bytes"
@@ -21,10 +21,10 @@ import (
 )
 
 func TestUDPAnnounceRequest(t *testing.T) {
-	r := announceRequest{
+	r := request{
 		infoHash: rigHash, peerID: [20]byte([]byte("-SH0001-abcdefghijkl")), key: 0xbeef, port: 6881,
-		announceProgress: announceProgress{uploaded: 1 << 40, downloaded: 2, left: 3},
-		event:            eventStarted, numWant: 200,
+		Progress: Progress{Uploaded: 1 << 40, Downloaded: 2, Left: 3},
+		event:    eventStarted, numWant: 200,
 	}
 	head := string(rigHash[:]) + "-SH0001-abcdefghijkl" +
 		"\x00\x00\x00\x00\x00\x00\x00\x02" + "\x00\x00\x00\x00\x00\x00\x00\x03" + "\x00\x00\x01\x00\x00\x00\x00\x00" +
@@ -36,7 +36,7 @@ func TestUDPAnnounceRequest(t *testing.T) {
 		{"udp://t.example:80/a%20b?pass=1", "\x02\x0d/a%20b?pass=1"},
 		{"udp://t.example:80/" + long, "\x02\xff/" + long[:254] + "\x02\x2e" + long[:46]},
 	} {
-		u, err := parseTrackerURL(c.url)
+		u, err := parseURL(c.url)
 		require.NoError(t, err)
 		require.Equal(t, head+c.options, string(appendUDPAnnounce(nil, u, r)))
 	}
@@ -69,13 +69,13 @@ func TestUDPSilence(t *testing.T) {
 				})
 				trackers, _ := r.start()
 				simnet.Sleep(2 * time.Second)
-				require.ErrorContains(t, trackers.stats()[0].Err, "no answer yet")
-				require.True(t, trackers.stats()[0].Announcing)
+				require.ErrorContains(t, trackers.Status()[0].Err, "no answer yet")
+				require.True(t, trackers.Status()[0].Announcing)
 				simnet.Sleep(7664 * time.Second)
 				require.Equal(t, c.want, strings.Join(got, " "))
 				require.LessOrEqual(t, len(transactions), 2, "a repetition has the number of what it repeats")
-				require.ErrorContains(t, trackers.stats()[0].Err, "no answer")
-				require.False(t, trackers.stats()[0].Announcing)
+				require.ErrorContains(t, trackers.Status()[0].Err, "no answer")
+				require.False(t, trackers.Status()[0].Announcing)
 			})
 		})
 	}
@@ -89,15 +89,15 @@ func TestUDPConnectionIsKeptForAMinute(t *testing.T) {
 		trackers, _ := r.start()
 		simnet.Sleep(time.Second)
 		require.Equal(t, "connect started", s.take())
-		trackers.complete()
+		trackers.Complete()
 		simnet.Sleep(time.Second)
 		require.Equal(t, "completed", s.take())
-		sc, err := trackers.scrape(t.Context())
+		sc, err := scrape(t.Context(), trackers)
 		require.NoError(t, err)
 		require.Equal(t, Scrape{Seeds: 5, Leechers: 7, Completed: 70}, sc)
 		require.Equal(t, "scrape", s.take())
 		simnet.Sleep(time.Minute)
-		_, err = trackers.scrape(t.Context())
+		_, err = scrape(t.Context(), trackers)
 		require.NoError(t, err)
 		require.Equal(t, "connect scrape", s.take())
 	})
@@ -108,7 +108,7 @@ func TestUDPTrackerThatForgotTheConnection(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
 		var s said
 		r.serveUDP("10.0.1.1", honestUDP(&s, compactPeer))
-		r.config.udp.connect(netip.MustParseAddrPort("10.0.1.1:80"), 0xdead)
+		r.config.UDP.connect(netip.MustParseAddrPort("10.0.1.1:80"), 0xdead)
 		r.start()
 		simnet.Sleep(time.Second)
 		require.Equal(t, "connect started", s.take())
@@ -130,7 +130,7 @@ func TestUDPNextAddress(t *testing.T) {
 		simnet.Sleep(30 * time.Minute)
 		require.Equal(t, "connect -", s.take(), "next time it is the first to be asked")
 		end()
-		trackers.stop(t.Context())
+		trackers.Stop(t.Context())
 		require.Equal(t, "stopped", s.take())
 	})
 }
@@ -156,13 +156,13 @@ func TestUDPOverBothFamilies(t *testing.T) {
 				require.ElementsMatch(t, []netip.AddrPort{rigPeer, rigPeer6}, found)
 				require.Equal(t, "connect started", s6.take())
 			}
-			require.Equal(t, len(found), trackers.stats()[0].Peers)
-			require.NoError(t, trackers.stats()[0].Err)
+			require.Equal(t, len(found), trackers.Status()[0].Peers)
+			require.Nil(t, trackers.Status()[0].Err)
 			simnet.Sleep(30 * time.Minute)
 			require.Equal(t, "connect -", s.take())
 			end()
 			began := time.Now()
-			trackers.stop(t.Context())
+			trackers.Stop(t.Context())
 			require.Less(t, time.Since(began), time.Second)
 		})
 	}
@@ -173,16 +173,16 @@ func TestUDPWithoutIPv6(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://t.example:80"})
 		r.names["t.example"] = []netip.Addr{netip.MustParseAddr("fd00::1:1"), netip.MustParseAddr("10.0.1.1")}
-		listen := r.config.udp.listen
-		r.config.udp.listen = func(network, addr string) (net.PacketConn, error) {
+		listen := r.config.UDP.sockets.listen
+		r.config.UDP.sockets.listen = func(network string) (net.PacketConn, error) {
 			if network == "udp6" {
 				return nil, &net.OpError{Op: "listen", Net: network, Err: os.NewSyscallError("socket", syscall.EAFNOSUPPORT)}
 			}
-			return listen(network, addr)
+			return listen(network)
 		}
 		trackers, _ := r.start()
 		simnet.Sleep(20 * time.Second)
-		require.EqualError(t, trackers.stats()[0].Err, "tracker udp://t.example:80: no answer")
+		require.EqualError(t, trackers.Status()[0].Err, "tracker udp://t.example:80: no answer")
 	})
 }
 
@@ -215,7 +215,7 @@ func TestUDPForgery(t *testing.T) {
 				trackers, _ := r.start()
 				simnet.Sleep(5 * time.Second)
 				require.Equal(t, "connect started", s.take())
-				require.NoError(t, trackers.stats()[0].Err)
+				require.Nil(t, trackers.Status()[0].Err)
 				require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()["udp://10.0.1.1:80"])
 			})
 		})
@@ -265,9 +265,9 @@ func TestUDPError(t *testing.T) {
 		})
 		trackers, _ := r.start()
 		simnet.Sleep(5 * time.Second)
-		require.EqualError(t, trackers.stats()[0].Err, "tracker udp://10.0.1.1:80: go  away")
+		require.EqualError(t, trackers.Status()[0].Err, "tracker udp://10.0.1.1:80: go  away")
 		require.Equal(t, 1, asked)
-		_, err := trackers.scrape(t.Context())
+		_, err := scrape(t.Context(), trackers)
 		require.ErrorContains(t, err, "go  away")
 	})
 }
@@ -279,11 +279,12 @@ func TestUDPSocketThatBreaksIsReplaced(t *testing.T) {
 		r.serveUDP("10.0.1.1", honestUDP(&s, compactPeer))
 		trackers, _ := r.start()
 		simnet.Sleep(time.Second)
-		r.config.udp.mu.Lock()
-		r.config.udp.sockets[netaddr.IPv4].Close()
-		r.config.udp.mu.Unlock()
+		own := r.config.UDP.sockets
+		own.mu.Lock()
+		own.open[netaddr.IPv4].Close()
+		own.mu.Unlock()
 		synctest.Wait()
-		_, err := trackers.scrape(t.Context())
+		_, err := scrape(t.Context(), trackers)
 		require.NoError(t, err)
 	})
 }
@@ -291,9 +292,9 @@ func TestUDPSocketThatBreaksIsReplaced(t *testing.T) {
 func TestUDPAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
-		r.config.udp.Close()
-		_, _, err := r.config.udp.exchange(t.Context(), []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:80")}, udpScrape, nil)
-		require.ErrorIs(t, err, ErrClosed)
+		r.config.UDP.Close()
+		_, _, err := r.config.UDP.exchange(t.Context(), []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:80")}, udpScrape, nil)
+		require.ErrorIs(t, err, net.ErrClosed)
 		conns, listeners := r.me.Open()
 		require.Zero(t, conns+listeners)
 	})
@@ -317,7 +318,7 @@ func TestScrape(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newTrackerRig(t, []string{"http://10.0.1.1" + c.path})
 				r.serveHTTPScrape("10.0.1.1", c.body)
-				s, err := newTrackers(r.config).scrape(t.Context())
+				s, err := scrape(t.Context(), New(r.config))
 				if c.err == "" {
 					require.NoError(t, err)
 				} else {
@@ -333,20 +334,20 @@ func TestScrapeDoesNotWaitForTheSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"}, []string{"http://10.0.1.2/announce"})
 		r.serveHTTPScrape("10.0.1.2", "d5:filesd20:"+string(rigHash[:])+"d8:completei5eeee")
-		trackers := newTrackers(r.config)
+		trackers := New(r.config)
 		began := time.Now()
-		s, err := trackers.scrape(t.Context())
+		s, err := scrape(t.Context(), trackers)
 		require.NoError(t, err)
 		require.Equal(t, 5, s.Seeds)
 		require.Less(t, time.Since(began), 2*time.Second)
 		synctest.Wait()
 
-		r.config.private = true
+		r.config.Private = true
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		_, err = newTrackers(r.config).scrape(ctx)
+		_, err = scrape(ctx, New(r.config))
 		require.ErrorIs(t, err, context.DeadlineExceeded, "a private torrent asks one")
-		_, err = newTrackers(r.config).scrape(t.Context())
+		_, err = scrape(t.Context(), New(r.config))
 		require.ErrorContains(t, err, "tracker udp://10.0.1.1:80: no answer")
 	})
 }
@@ -357,12 +358,12 @@ func FuzzUDPAnswer(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0xff}, 100), false)
 	f.Fuzz(func(t *testing.T, p []byte, v4 bool) {
 		// One question of each kind is open; what is taken for its answer must be fit to be read as one.
-		u := newUDPTransport(nil, nil)
+		u := NewUDP(nil, nil)
 		from := netip.MustParseAddrPort("10.0.1.1:80")
 		for action := udpConnect; action <= udpScrape; action++ {
 			answers := make(chan []byte, 1)
 			u.asked[udpQuestion{from, 9}] = udpWaiter{action, answers}
-			u.receive(from, p)
+			u.receive(p, from)
 			select {
 			case got := <-answers:
 				require.Equal(t, p, got)

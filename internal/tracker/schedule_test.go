@@ -1,4 +1,4 @@
-package torrent
+package tracker
 
 import (
 	"context"
@@ -11,8 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 func TestTrackerEvents(t *testing.T) {
@@ -32,17 +33,17 @@ func TestTrackerEvents(t *testing.T) {
 				simnet.Sleep(time.Second)
 				require.Equal(t, "started", events())
 				require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()[scheme+"://10.0.1.1:80/announce"])
-				stats := trackers.stats()[0]
-				require.Equal(t, TrackerStats{
+				stats := trackers.Status()[0]
+				require.Equal(t, Status{
 					URL: scheme + "://10.0.1.1:80/announce", LastAnnounce: stats.LastAnnounce, NextAnnounce: stats.NextAnnounce,
-					Peers: 1, Seeds: 5, Leechers: 7,
+					Peers: 1, Swarm: Scrape{Seeds: 5, Leechers: 7},
 				}, stats)
 				require.WithinDuration(t, stats.LastAnnounce.Add(30*time.Minute), stats.NextAnnounce, time.Second)
-				require.Empty(t, trackers.lastWords())
+				require.Empty(t, trackers.Errors())
 
 				simnet.Sleep(time.Hour)
 				require.Equal(t, "- -", events(), "each interval of half an hour")
-				trackers.complete()
+				trackers.Complete()
 				simnet.Sleep(time.Second)
 				require.Equal(t, "completed", events(), "at once, and but once")
 				simnet.Sleep(time.Hour)
@@ -52,7 +53,7 @@ func TestTrackerEvents(t *testing.T) {
 				began := time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
-				trackers.stop(ctx)
+				trackers.Stop(ctx)
 				require.Equal(t, "stopped", events())
 				require.Less(t, time.Since(began), time.Second, "an answer is not waited for longer than it takes")
 			})
@@ -70,11 +71,11 @@ func TestTrackerThatNeverAnsweredIsNotToldThatWeStop(t *testing.T) {
 		simnet.Sleep(time.Second)
 		end()
 		require.ElementsMatch(t, []string{"started", "asked"}, strings.Fields(s.take()))
-		trackers.stop(t.Context())
+		trackers.Stop(t.Context())
 		require.Empty(t, s.take())
 		require.ElementsMatch(t, []string{
 			"tracker http://10.0.1.1/announce: full up", "tracker udp://10.0.1.2:80: no answer yet",
-		}, []string{trackers.lastWords()[0].Error(), trackers.lastWords()[1].Error()})
+		}, []string{trackers.Errors()[0].Error(), trackers.Errors()[1].Error()})
 	})
 }
 
@@ -93,7 +94,7 @@ func TestTrackerThatAnswersAfterCompletion(t *testing.T) {
 		})
 		trackers, _ := r.start()
 		simnet.Sleep(time.Second)
-		trackers.complete()
+		trackers.Complete()
 		simnet.Sleep(time.Second)
 		up.Store(true)
 		simnet.Sleep(time.Minute)
@@ -122,7 +123,7 @@ func TestTrackerStopEndsWithItsContext(t *testing.T) {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		trackers.stop(ctx)
+		trackers.Stop(ctx)
 		require.Equal(t, 5*time.Second, time.Since(began))
 	})
 }
@@ -166,9 +167,9 @@ func TestTrackerRetry(t *testing.T) {
 				if c.gaps[len(c.gaps)-1] == 0 {
 					simnet.Sleep(48 * time.Hour)
 					require.Empty(t, s.take(), "a final word is believed")
-					require.Zero(t, trackers.stats()[0].NextAnnounce)
+					require.Zero(t, trackers.Status()[0].NextAnnounce)
 				}
-				require.Error(t, trackers.stats()[0].Err)
+				require.Error(t, trackers.Status()[0].Err)
 			})
 		})
 	}
@@ -205,7 +206,7 @@ func TestTrackerInterval(t *testing.T) {
 					r.mu.Lock()
 					r.hungry = hungry
 					r.mu.Unlock()
-					trackers.wake()
+					trackers.Wake()
 					simnet.Sleep(gap - 10*time.Second)
 					require.Empty(t, s.take())
 					simnet.Sleep(10 * time.Second)
@@ -239,7 +240,7 @@ func TestTrackerTiers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newTrackerRig(t)
-				r.hungry, r.config.private = c.hungry, c.private
+				r.hungry, r.config.Private = c.hungry, c.private
 				var asked said
 				var urls [][]string
 				for i, tier := range c.tiers {
@@ -249,8 +250,8 @@ func TestTrackerTiers(t *testing.T) {
 						urls[i] = append(urls[i], "http://"+ip+"/announce")
 					}
 				}
-				r.config.tiers = urls
-				trackers := newTrackers(r.config)
+				r.config.Tiers = urls
+				trackers := New(r.config)
 				// After the shuffle, so that the order is the table's.
 				for i, tier := range trackers.tiers {
 					for j, tr := range tier {
@@ -272,7 +273,7 @@ func TestTrackerTiers(t *testing.T) {
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer func() { cancel(); synctest.Wait() }()
-				go trackers.run(ctx)
+				go trackers.Run(ctx)
 				began := time.Now()
 				for at := range 121 {
 					if want, ok := c.want[at]; ok {

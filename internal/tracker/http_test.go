@@ -1,4 +1,4 @@
-package torrent
+package tracker
 
 import (
 	"bytes"
@@ -21,23 +21,23 @@ import (
 )
 
 func TestAnnounceURL(t *testing.T) {
-	r := announceRequest{
+	r := request{
 		infoHash: rigHash, peerID: [20]byte([]byte("-SH0001-a b+c&d/e~f.")), key: 0xbeef, port: 6881,
-		announceProgress: announceProgress{uploaded: 1 << 40, downloaded: 2, left: 3}, numWant: 200,
+		Progress: Progress{Uploaded: 1 << 40, Downloaded: 2, Left: 3}, numWant: 200,
 	}
 	const said = "info_hash=%00%20%25%2B%26%3D%FF~info.hash--%2F&peer_id=-SH0001-a%20b%2Bc%26d%2Fe~f.&port=6881" +
 		"&uploaded=1099511627776&downloaded=2&left=3&compact=1&no_peer_id=1&numwant=200&key=0000BEEF"
 	for _, c := range []struct {
 		url  string
-		edit func(*announceRequest)
+		edit func(*request)
 		want string
 	}{
 		{"http://t.example/announce", nil, "http://t.example/announce?" + said},
 		{"https://u:p@t.example:1/a%2Fb/announce.php?passkey=a+b%20c#top", nil, "https://u:p@t.example:1/a%2Fb/announce.php?passkey=a+b%20c&" + said},
-		{"http://[::1]:80/announce?", func(r *announceRequest) { r.event = eventStarted }, "http://[::1]:80/announce?" + said + "&event=started"},
-		{"http://t.example/x", func(r *announceRequest) { r.event, r.trackerID = eventStopped, "a b\x01" }, "http://t.example/x?" + said + "&event=stopped&trackerid=a%20b%01"},
+		{"http://[::1]:80/announce?", func(r *request) { r.event = eventStarted }, "http://[::1]:80/announce?" + said + "&event=started"},
+		{"http://t.example/x", func(r *request) { r.event, r.trackerID = eventStopped, "a b\x01" }, "http://t.example/x?" + said + "&event=stopped&trackerid=a%20b%01"},
 	} {
-		u, err := parseTrackerURL(c.url)
+		u, err := parseURL(c.url)
 		require.NoError(t, err)
 		req := r
 		if c.edit != nil {
@@ -66,9 +66,9 @@ func TestTrackerURLs(t *testing.T) {
 				r := newTrackerRig(t, []string{c.url, "", c.url})
 				trackers, _ := r.start()
 				simnet.Sleep(time.Hour)
-				require.Len(t, trackers.stats(), 1)
-				require.EqualError(t, trackers.stats()[0].Err, "tracker "+c.url+": "+c.reason)
-				require.Zero(t, trackers.stats()[0].NextAnnounce, "it is not tried again")
+				require.Len(t, trackers.Status(), 1)
+				require.EqualError(t, trackers.Status()[0].Err, "tracker "+c.url+": "+c.reason)
+				require.Zero(t, trackers.Status()[0].NextAnnounce, "it is not tried again")
 			})
 		})
 	}
@@ -83,30 +83,30 @@ func TestParseHTTPAnswer(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, body string
-		want       announceAnswer
+		want       answer
 		err        string
 	}{
 		{"all", "d8:completei1e10:downloadedi2e10:incompletei3e8:intervali900e12:min intervali60e5:peers0:10:tracker id2:xy15:warning message4:slowe",
-			announceAnswer{interval: 15 * time.Minute, minInterval: time.Minute, swarm: Scrape{1, 3, 2}, trackerID: "xy", warning: "slow"}, ""},
-		{"nothing", "de", announceAnswer{}, ""},
-		{"a line's end behind it", "de\r\n", announceAnswer{}, ""},
-		{"compact", "d5:peers12:\x01\x02\x03\x04\x00\x50\x05\x06\x07\x08\x1a\xe1e", announceAnswer{peers: peer("1.2.3.4:80", "5.6.7.8:6881")}, ""},
-		{"compact with a rest", "d5:peers9:\x01\x02\x03\x04\x00\x50\x05\x06\x07e", announceAnswer{peers: peer("1.2.3.4:80")}, ""},
-		{"compact IPv6", "d6:peers618:\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x50e", announceAnswer{peers: peer("[2001:db8::1]:80")}, ""},
-		{"IPv4 in IPv6", "d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", announceAnswer{peers: peer("1.2.3.4:80")}, ""},
-		{"no such peers", "d5:peers24:\x01\x02\x03\x04\x00\x00\x00\x00\x00\x00\x00\x50\xe0\x00\x00\x01\x00\x50\xff\xff\xff\xff\x00\x50e", announceAnswer{}, ""},
+			answer{interval: 15 * time.Minute, minInterval: time.Minute, swarm: Scrape{1, 3, 2}, trackerID: "xy", warning: "slow"}, ""},
+		{"nothing", "de", answer{}, ""},
+		{"a line's end behind it", "de\r\n", answer{}, ""},
+		{"compact", "d5:peers12:\x01\x02\x03\x04\x00\x50\x05\x06\x07\x08\x1a\xe1e", answer{peers: peer("1.2.3.4:80", "5.6.7.8:6881")}, ""},
+		{"compact with a rest", "d5:peers9:\x01\x02\x03\x04\x00\x50\x05\x06\x07e", answer{peers: peer("1.2.3.4:80")}, ""},
+		{"compact IPv6", "d6:peers618:\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x50e", answer{peers: peer("[2001:db8::1]:80")}, ""},
+		{"IPv4 in IPv6", "d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", answer{peers: peer("1.2.3.4:80")}, ""},
+		{"no such peers", "d5:peers24:\x01\x02\x03\x04\x00\x00\x00\x00\x00\x00\x00\x50\xe0\x00\x00\x01\x00\x50\xff\xff\xff\xff\x00\x50e", answer{}, ""},
 		{"dictionaries", "d5:peersld2:ip7:1.2.3.47:peer id1:x4:porti80eed2:ip3:::14:porti81eed2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti65616eed4:porti1eeled2:ip7:1.2.3.44:port2:80ei7eee",
-			announceAnswer{peers: peer("1.2.3.4:80", "[::1]:81")}, ""},
-		{"wrong types", "d8:complete1:a10:incompletele8:intervalde5:peersi7e6:peers6le10:tracker idi1ee", announceAnswer{}, ""},
+			answer{peers: peer("1.2.3.4:80", "[::1]:81")}, ""},
+		{"wrong types", "d8:complete1:a10:incompletele8:intervalde5:peersi7e6:peers6le10:tracker idi1ee", answer{}, ""},
 		{"absurd numbers", "d8:completei-4e10:incompletei9223372036854775807e8:intervali-9223372036854775808e12:min intervali9223372036854775807ee",
-			announceAnswer{swarm: Scrape{Leechers: 1<<31 - 1}, interval: time.Second, minInterval: 24 * time.Hour}, ""},
-		{"2^63 seconds", "d8:intervali9223372036854775808ee", announceAnswer{}, "bencode: "},
-		{"refused", "d14:failure reason9:no\x1b[2J\nok5:peers6:\x01\x02\x03\x04\x00\x50e", announceAnswer{}, "no [2J ok"},
-		{"HTML", "<html>", announceAnswer{}, "bencode: "},
-		{"nothing at all", "", announceAnswer{}, "bencode: "},
-		{"a list", "le", announceAnswer{}, "not a dictionary"},
-		{"a lie about a length", "d5:peers500000000:ab", announceAnswer{}, "bencode: "},
-		{"depth", strings.Repeat("l", 1<<20), announceAnswer{}, "bencode: "},
+			answer{swarm: Scrape{Leechers: 1<<31 - 1}, interval: time.Second, minInterval: 24 * time.Hour}, ""},
+		{"2^63 seconds", "d8:intervali9223372036854775808ee", answer{}, "bencode: "},
+		{"refused", "d14:failure reason9:no\x1b[2J\nok5:peers6:\x01\x02\x03\x04\x00\x50e", answer{}, "no [2J ok"},
+		{"HTML", "<html>", answer{}, "bencode: "},
+		{"nothing at all", "", answer{}, "bencode: "},
+		{"a list", "le", answer{}, "not a dictionary"},
+		{"a lie about a length", "d5:peers500000000:ab", answer{}, "bencode: "},
+		{"depth", strings.Repeat("l", 1<<20), answer{}, "bencode: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, err := parseHTTPAnswer([]byte(c.body))
@@ -143,8 +143,8 @@ func TestHTTPAnnounce(t *testing.T) {
 			fmt.Fprint(z, "d10:tracker id2:id15:warning message3:hum5:peers6:\x0a\x09\x09\x09\x1a\xe1e")
 			z.Close()
 		})
-		r.config.progress = func() announceProgress { return announceProgress{left: -1} }
-		r.config.port = func() uint16 { return 0 }
+		r.config.Progress = func() Progress { return Progress{Left: -1} }
+		r.config.Port = func() uint16 { return 0 }
 		trackers, _ := r.start()
 		simnet.Sleep(61 * time.Minute)
 		require.Len(t, got, 3)
@@ -156,7 +156,7 @@ func TestHTTPAnnounce(t *testing.T) {
 		require.False(t, q.Has("trackerid"))
 		require.Equal(t, "id", got[1].URL.Query().Get("trackerid"))
 		require.Equal(t, q.Get("key"), got[1].URL.Query().Get("key"))
-		require.Equal(t, "hum", trackers.stats()[0].Warning)
+		require.Equal(t, "hum", trackers.Status()[0].Warning)
 		require.NotEmpty(t, r.foundBy())
 	})
 }
@@ -200,13 +200,13 @@ func TestHTTPAnnouncesOverBothFamilies(t *testing.T) {
 				simnet.Sleep(time.Duration(c.withinSecs) * time.Second)
 				require.Len(t, r.foundBy()["http://t.example/announce"], c.found)
 				if c.reason != "" {
-					require.ErrorContains(t, trackers.stats()[0].Err, c.reason)
+					require.ErrorContains(t, trackers.Status()[0].Err, c.reason)
 				} else {
-					require.NoError(t, trackers.stats()[0].Err)
+					require.Nil(t, trackers.Status()[0].Err)
 				}
 				end()
 				began := time.Now()
-				trackers.stop(t.Context())
+				trackers.Stop(t.Context())
 				require.Less(t, time.Since(began), time.Second, "only where `started` was answered")
 			})
 		})
@@ -251,10 +251,10 @@ func TestHTTPRedirects(t *testing.T) {
 				trackers, _ := r.start()
 				simnet.Sleep(3 * time.Second)
 				if c.reason == "" {
-					require.NoError(t, trackers.stats()[0].Err)
+					require.Nil(t, trackers.Status()[0].Err)
 					require.NotEmpty(t, r.foundBy())
 				} else {
-					require.ErrorContains(t, trackers.stats()[0].Err, c.reason)
+					require.ErrorContains(t, trackers.Status()[0].Err, c.reason)
 					require.Empty(t, r.foundBy())
 				}
 			})
@@ -273,7 +273,7 @@ func TestRedirectGuard(t *testing.T) {
 		require.ErrorIs(t, g.check(a), errInward, a)
 	}
 	ctx := context.WithValue(t.Context(), guardKey{}, g)
-	client := newTrackerHTTP().Transport.(*dualTransport)
+	client := NewHTTPClient().Transport.(*dualTransport)
 	for f, addr := range [netaddr.Families]string{netaddr.AnyFamily: "127.0.0.1:9", netaddr.IPv4: "127.0.0.1:9", netaddr.IPv6: "[::1]:9"} {
 		_, err := client[f].DialContext(ctx, "tcp", addr)
 		require.ErrorIs(t, err, errInward)
@@ -285,7 +285,7 @@ func TestOwnHTTPClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://t.example/announce"})
 		asked := 0
-		r.config.http = &http.Client{
+		r.config.HTTP = &http.Client{
 			Transport: roundTripper(func(req *http.Request) (*http.Response, error) {
 				asked++
 				return &http.Response{
@@ -298,7 +298,7 @@ func TestOwnHTTPClient(t *testing.T) {
 		trackers, _ := r.start()
 		simnet.Sleep(time.Second)
 		require.Equal(t, 1, asked)
-		require.ErrorContains(t, trackers.stats()[0].Err, "no further")
+		require.ErrorContains(t, trackers.Status()[0].Err, "no further")
 	})
 }
 
@@ -317,7 +317,7 @@ func FuzzHTTPAnswer(f *testing.F) {
 			require.Zero(t, a)
 		}
 		requireSane(t, a)
-		s, _ := parseHTTPScrape(body, Hash([]byte("aaaaaaaaaaaaaaaaaaaa")))
+		s, _ := parseHTTPScrape(body, [20]byte([]byte("aaaaaaaaaaaaaaaaaaaa")))
 		require.True(t, s.Seeds >= 0 && s.Leechers >= 0 && s.Completed >= 0)
 	})
 }
@@ -332,11 +332,11 @@ func FuzzCompactPeers(f *testing.F) {
 		}
 		peers := compactPeers(nil, p, size)
 		require.LessOrEqual(t, len(peers), len(p)/(size+2))
-		requireSane(t, announceAnswer{peers: peers})
+		requireSane(t, answer{peers: peers})
 	})
 }
 
-func requireSane(t *testing.T, a announceAnswer) {
+func requireSane(t *testing.T, a answer) {
 	require.LessOrEqual(t, len(a.peers), maxPeersSaid)
 	for _, p := range a.peers {
 		require.True(t, netaddr.Dialable(p), p)

@@ -1,15 +1,15 @@
-package torrent
+package tracker
 
 import (
 	"context"
 	"errors"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bencode"
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/printable"
 )
 
 // Scrape is what a tracker knows of a swarm (BEP 48).
@@ -19,75 +19,96 @@ type Scrape struct {
 	Completed int // downloads that were ever completed
 }
 
-// scrape asks the first tracker that can be scraped and answers. While one is silent the next is asked
+// Scrape asks the first tracker that can be scraped and answers. While one is silent the next is asked
 // beside it, but for a private torrent, where only one is asked. None is waited for longer than
-// trackerTimeout.
-func (t *trackers) scrape(ctx context.Context) (Scrape, error) {
-	t.mu.Lock()
-	order := slices.DeleteFunc(t.oneByOne(), func(tr *tracker) bool { return tr.final })
-	slices.SortStableFunc(order, func(a, b *tracker) int { return compareBool(b.working(), a.working()) })
-	t.mu.Unlock()
-	if t.c.private {
-		order = order[:min(len(order), 1)]
-	}
-
+// httpTimeout. It is not ok if none answered before ctx ended; errs are of those that were asked in vain.
+func (t *Announcer) Scrape(ctx context.Context) (s Scrape, errs []*Error, ok bool) {
+	order := t.scrapeOrder()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
 		scrape Scrape
-		err    error
+		err    *Error
 	}
 	results := make(chan result, len(order))
-	errs := []error{}
-	for asked := 0; ; {
+	for asked := 0; len(errs) < len(order); {
 		var patience <-chan time.Time
 		if asked < len(order) {
 			tr := order[asked]
 			asked++
 			go func() {
-				ctx, cancel := context.WithTimeoutCause(ctx, trackerTimeout, errSilent)
-				defer cancel()
 				s, err := t.scrapeOne(ctx, tr)
-				if err != nil {
-					err = &TrackerError{URL: tr.url, Reason: reasonOf(err), Err: err}
-				}
 				results <- result{s, err}
 			}()
 			patience = time.After(hungryPatience)
 		}
-		if len(errs) == len(order) {
-			return Scrape{}, errors.Join(append(errs, errors.New("torrent: no tracker could be scraped"))...)
-		}
 		select {
 		case <-ctx.Done():
-			return Scrape{}, errors.Join(append(errs, contextError(ctx))...)
+			return Scrape{}, errs, false
 		case r := <-results:
 			if r.err == nil {
-				return r.scrape, nil
+				return r.scrape, nil, true
 			}
 			errs = append(errs, r.err)
 		case <-patience:
 		}
 	}
+	return Scrape{}, errs, false
 }
 
-func (t *trackers) scrapeOne(ctx context.Context, tr *tracker) (Scrape, error) {
-	if tr.u.Scheme == "udp" {
-		addrs, err := t.c.udp.resolve(ctx, tr.u)
-		if err != nil {
-			return Scrape{}, err
+// scrapeOrder is the trackers to scrape: those that work before the others.
+func (t *Announcer) scrapeOrder() []*tracker {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var working, others []*tracker
+	for _, tr := range t.oneByOne() {
+		switch {
+		case tr.final:
+		case tr.working():
+			working = append(working, tr)
+		default:
+			others = append(others, tr)
 		}
-		return t.c.udp.scrape(ctx, addrs, t.c.infoHash)
 	}
-	u, ok := scrapeURL(tr.u, t.c.infoHash)
-	if !ok {
-		return Scrape{}, errors.New("cannot be scraped")
+	order := append(working, others...)
+	if t.c.Private {
+		order = order[:min(len(order), 1)]
 	}
-	body, status, err := getHTTP(ctx, t.c.http, u, netaddr.AnyFamily)
+	return order
+}
+
+func (t *Announcer) scrapeOne(ctx context.Context, tr *tracker) (Scrape, *Error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, httpTimeout, errSilent)
+	defer cancel()
+	scrape := t.scrapeHTTP
+	if tr.u.Scheme == "udp" {
+		scrape = t.scrapeUDP
+	}
+	s, err := scrape(ctx, tr.u)
+	if err != nil {
+		return Scrape{}, newError(tr.url, err)
+	}
+	return s, nil
+}
+
+func (t *Announcer) scrapeUDP(ctx context.Context, u *url.URL) (Scrape, error) {
+	addrs, err := t.c.UDP.resolve(ctx, u)
 	if err != nil {
 		return Scrape{}, err
 	}
-	s, err := parseHTTPScrape(body, t.c.infoHash)
+	return t.c.UDP.scrape(ctx, addrs, t.c.InfoHash)
+}
+
+func (t *Announcer) scrapeHTTP(ctx context.Context, u *url.URL) (Scrape, error) {
+	at, ok := scrapeURL(u, t.c.InfoHash)
+	if !ok {
+		return Scrape{}, errors.New("cannot be scraped")
+	}
+	body, status, err := getHTTP(ctx, t.c.HTTP, at, netaddr.AnyFamily)
+	if err != nil {
+		return Scrape{}, err
+	}
+	s, err := parseHTTPScrape(body, t.c.InfoHash)
 	if err = judge(status, body, err); err != nil {
 		return Scrape{}, err
 	}
@@ -96,7 +117,7 @@ func (t *trackers) scrapeOne(ctx context.Context, tr *tracker) (Scrape, error) {
 
 // scrapeURL is where a tracker is scraped: what its announce URL says, with `announce` at the start of the
 // last part of the path made `scrape`. Where it does not stand there, there is no scrape.
-func scrapeURL(u *url.URL, h Hash) (string, bool) {
+func scrapeURL(u *url.URL, h [20]byte) (string, bool) {
 	dir, last := "", u.EscapedPath()
 	if i := strings.LastIndexByte(last, '/'); i >= 0 {
 		dir, last = last[:i+1], last[i+1:]
@@ -115,7 +136,7 @@ func scrapeURL(u *url.URL, h Hash) (string, bool) {
 	return withQuery(&s, string(appendEscaped(append(query, "info_hash="...), string(h[:])))), true
 }
 
-func parseHTTPScrape(body []byte, h Hash) (s Scrape, err error) {
+func parseHTTPScrape(body []byte, h [20]byte) (s Scrape, err error) {
 	dict, err := scanAnswer(body)
 	if err != nil {
 		return s, err
@@ -125,7 +146,7 @@ func parseHTTPScrape(body []byte, h Hash) (s Scrape, err error) {
 		switch string(key) {
 		case "failure reason", "failure_reason":
 			text, _ := bencode.String(files)
-			return Scrape{}, &refusal{reason: printable(string(text))}
+			return Scrape{}, &refusal{reason: printable.Line(string(text))}
 		case "files":
 			for hash, file := range bencode.Keys(files) {
 				if string(hash) != string(h[:]) && string(hash) != asText(h) {
@@ -150,7 +171,7 @@ func parseHTTPScrape(body []byte, h Hash) (s Scrape, err error) {
 
 // asText is a hash as the npm package bittorrent-tracker writes it in a scrape: taken for text whose
 // characters have the numbers of its bytes, and encoded as UTF-8.
-func asText(h Hash) string {
+func asText(h [20]byte) string {
 	text := make([]rune, len(h))
 	for i, b := range h {
 		text[i] = rune(b)

@@ -1,8 +1,9 @@
-package torrent
+package tracker
 
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -29,7 +30,7 @@ type trackerRig struct {
 	me     *simnet.Host
 	me6    *simnet.Host
 	names  map[string][]netip.Addr // a name that is not there is looked up for ever
-	config trackerConfig
+	config Config
 
 	mu      sync.Mutex
 	hungry  bool // until peers are found
@@ -40,7 +41,7 @@ type trackerRig struct {
 }
 
 var (
-	rigHash  = Hash([]byte("\x00 %+&=\xff~info.hash--/"))
+	rigHash  = [20]byte([]byte("\x00 %+&=\xff~info.hash--/"))
 	rigPeer  = netip.MustParseAddrPort("10.9.9.9:6881")
 	rigPeer6 = netip.MustParseAddrPort("[fd00::99]:6881")
 )
@@ -66,30 +67,30 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 		}
 		return nil, &net.AddrError{Err: "no suitable address", Addr: host}
 	}
-	client := newTrackerHTTP()
+	client := NewHTTPClient()
 	for f := range netaddr.Families {
 		transport := client.Transport.(*dualTransport)[f]
 		transport.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 		transport.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return dial(ctx, f.Network("tcp"), addr) }
 	}
 	t.Cleanup(client.CloseIdleConnections)
-	r.config = trackerConfig{
-		tiers: tiers, infoHash: rigHash, peerID: [20]byte([]byte("-SH0001-abcdefghijkl")), key: 0xabc123,
-		http: client,
-		udp: newUDPTransport(func(network, addr string) (net.PacketConn, error) {
+	r.config = Config{
+		Tiers: tiers, InfoHash: rigHash, PeerID: [20]byte([]byte("-SH0001-abcdefghijkl")), Key: 0xabc123,
+		HTTP: client,
+		UDP: NewUDP(func(network string) (net.PacketConn, error) {
 			if network == "udp6" {
-				return r.me6.ListenPacket(network, addr)
+				return r.me6.ListenPacket(network, ":0")
 			}
-			return r.me.ListenPacket(network, addr)
+			return r.me.ListenPacket(network, ":0")
 		}, r.lookup),
-		port:     func() uint16 { return 6881 },
-		progress: func() announceProgress { return announceProgress{uploaded: 1, downloaded: 2, left: 3} },
-		hungry: func() bool {
+		Port:     func() uint16 { return 6881 },
+		Progress: func() Progress { return Progress{Uploaded: 1, Downloaded: 2, Left: 3} },
+		Hungry: func() bool {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return r.hungry && !r.fed
 		},
-		found: func(url string, peers []netip.AddrPort) {
+		Found: func(url string, peers []netip.AddrPort) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			if !r.fed {
@@ -98,15 +99,15 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 			r.fed = true
 			r.found[url] = append(r.found[url], peers...)
 		},
-		dropped: func(url string) {
+		Dropped: func(url string) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.dropped = append(r.dropped, url)
 		},
-		rng: rand.New(rand.NewPCG(1, 2)),
-		log: slog.New(slog.DiscardHandler),
+		Rand: rand.New(rand.NewPCG(1, 2)),
+		Log:  slog.New(slog.DiscardHandler),
 	}
-	t.Cleanup(r.config.udp.Close)
+	t.Cleanup(r.config.UDP.Close)
 	return r
 }
 
@@ -148,11 +149,11 @@ func (r *trackerRig) droppedURLs() []string {
 }
 
 // start runs the announces until the test ends, or the returned function is called.
-func (r *trackerRig) start() (t *trackers, end func()) {
-	t = newTrackers(r.config)
+func (r *trackerRig) start() (t *Announcer, end func()) {
+	t = New(r.config)
 	ctx, cancel := context.WithCancel(r.t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { t.run(ctx) })
+	running.Go(func() { t.Run(ctx) })
 	end = func() { cancel(); running.Wait() }
 	r.t.Cleanup(end)
 	return t, end
@@ -245,7 +246,7 @@ func honestUDP(s *said, peers []byte) func([]byte, func([]byte)) {
 		case be.Uint64(p) != 0xc0ffee:
 			reply(append(be.AppendUint32(be.AppendUint32(nil, 3), transaction), "unknown connection"...))
 		case action == 1 && len(p) >= 98:
-			s.add(announceEvent(be.Uint32(p[80:])).String())
+			s.add(event(be.Uint32(p[80:])).String())
 			for _, n := range []uint32{1800, 7, 5} {
 				head = be.AppendUint32(head, n)
 			}
@@ -271,4 +272,17 @@ func (r *trackerRig) serveHTTPScrape(ip, body string) {
 		}
 		fmt.Fprint(w, body)
 	})
+}
+
+// scrape is Scrape with the errors joined, as a user is told them.
+func scrape(ctx context.Context, t *Announcer) (Scrape, error) {
+	s, errs, ok := t.Scrape(ctx)
+	if ok {
+		return s, nil
+	}
+	all := []error{errors.New("none answered"), ctx.Err()}
+	for _, err := range errs {
+		all = append(all, err)
+	}
+	return s, errors.Join(all...)
 }

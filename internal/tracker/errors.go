@@ -1,0 +1,81 @@
+package tracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/printable"
+)
+
+// Error is why a tracker did not give what it was asked for.
+type Error struct {
+	URL    string
+	Reason string // what the tracker said, or what went wrong on the way to it, for a person
+	Err    error  // the cause, or nil
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("tracker %s: %s", e.URL, e.Reason) }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// newError puts err in words, without what the Error around it says anyway.
+func newError(tracker string, err error) *Error {
+	e := &Error{URL: tracker, Err: err}
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errSilent
+	}
+	e.Reason = printable.Line(err.Error())
+	return e
+}
+
+// errSilent is the error of a tracker that was given all the time there is.
+var errSilent = errors.New("no answer")
+
+// A refusal is a failure that the tracker itself declares.
+type refusal struct {
+	reason string
+	retry  time.Duration // when it may be asked again (BEP 31); 0 if unsaid
+	final  bool          // it need not be asked again
+}
+
+func (r *refusal) Error() string { return r.reason }
+
+// mostTelling is nil if one of the routes to a tracker succeeded, and else the error that tells most
+// about the tracker.
+func mostTelling(errs []error) error {
+	if slices.Contains(errs, nil) {
+		return nil
+	}
+	for _, err := range errs {
+		if _, ok := errors.AsType[*refusal](err); ok {
+			return err
+		}
+	}
+	for _, err := range errs {
+		if !isUnreachable(err) {
+			return err
+		}
+	}
+	return errs[0]
+}
+
+// isUnreachable reports whether an error comes from the lack of an address family, here or there, so that
+// it says nothing about the tracker.
+func isUnreachable(err error) bool {
+	if _, ok := errors.AsType[*net.AddrError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return true
+	}
+	return errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL)
+}

@@ -1,0 +1,130 @@
+package tracker
+
+import (
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+)
+
+const (
+	httpTimeout = 30 * time.Second // of one request, redirects and body included
+	httpAnswer  = 1 << 20          // bytes of an answer, once inflated
+	userAgent   = "shoal-go/torrent"
+)
+
+// familyKey is the context key of the netaddr.Family that a request is to be made over.
+type familyKey struct{}
+
+// dualTransport makes each request over the family of addresses that its context names. Connections
+// of different families are kept apart, which one http.Transport alone could not do.
+type dualTransport [netaddr.Families]*http.Transport
+
+// NewHTTPClient returns a client for HTTP trackers that announces over IPv4 and IPv6 alike (BEP 7) and
+// checks the addresses that redirects lead to when it dials them. A client of the user's own announces
+// once, over whatever its transport chooses.
+func NewHTTPClient() *http.Client {
+	dialer := &net.Dialer{
+		Timeout: 10 * time.Second,
+		ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
+			if g, ok := ctx.Value(guardKey{}).(*redirectGuard); ok {
+				host, _, _ := net.SplitHostPort(address)
+				return g.check(host)
+			}
+			return nil
+		},
+	}
+	d := new(dualTransport)
+	for f := range netaddr.Families {
+		d[f] = &http.Transport{
+			Proxy: http.ProxyFromEnvironment,
+			DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+				return dialer.DialContext(ctx, f.Network("tcp"), addr)
+			},
+			ForceAttemptHTTP2:      true,
+			TLSHandshakeTimeout:    10 * time.Second,
+			MaxIdleConnsPerHost:    1,
+			IdleConnTimeout:        10 * time.Second, // announces are minutes apart
+			MaxResponseHeaderBytes: 64 << 10,
+		}
+	}
+	return &http.Client{Transport: d}
+}
+
+func (d *dualTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	f, _ := r.Context().Value(familyKey{}).(netaddr.Family)
+	return d[f].RoundTrip(r)
+}
+
+// CloseIdleConnections is what http.Client.CloseIdleConnections calls.
+func (d *dualTransport) CloseIdleConnections() {
+	for _, t := range d {
+		t.CloseIdleConnections()
+	}
+}
+
+// httpRoutes are both families where client can tell them apart and u names a host that may have both.
+func httpRoutes(client *http.Client, u *url.URL) []route {
+	d, ok := client.Transport.(*dualTransport)
+	if _, err := netip.ParseAddr(u.Hostname()); !ok || err == nil {
+		return []route{{}}
+	}
+	if proxy, err := d[netaddr.AnyFamily].Proxy(&http.Request{URL: u}); proxy != nil || err != nil {
+		return []route{{}} // the tracker sees the proxy's address in any case
+	}
+	return []route{{family: netaddr.IPv4}, {family: netaddr.IPv6}}
+}
+
+// getHTTP fetches u over a family of addresses: at most httpAnswer bytes of body, and the status.
+func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Family) (body []byte, status int, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ctx, stop := context.WithTimeoutCause(ctx, httpTimeout, errSilent)
+	defer stop()
+	guard := new(redirectGuard)
+	ctx = context.WithValue(ctx, familyKey{}, f)
+	ctx = guard.watch(ctx, cancel)
+
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	req.Header.Set("User-Agent", userAgent)
+	guard.public.Store(!isInward(req.URL.Hostname()))
+	resp, err := guard.client(client).Do(req)
+	if err == nil {
+		defer resp.Body.Close()
+		status = resp.StatusCode
+		body, err = readBody(resp)
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return body, status, err
+}
+
+// readBody reads at most httpAnswer bytes; more are an error.
+func readBody(resp *http.Response) ([]byte, error) {
+	plain := io.Reader(resp.Body)
+	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
+		// A transport that did not ask for it leaves it to us.
+		var err error
+		if plain, err = gzip.NewReader(io.LimitReader(resp.Body, httpAnswer)); err != nil {
+			return nil, fmt.Errorf("gzip: %w", err)
+		}
+	}
+	body, err := io.ReadAll(io.LimitReader(plain, httpAnswer+1))
+	if err == nil && len(body) > httpAnswer {
+		err = fmt.Errorf("answer over %d bytes", httpAnswer)
+	}
+	return body, err
+}

@@ -1,0 +1,202 @@
+package tracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/printable"
+)
+
+var answerLimits = bencode.Limits{Bytes: httpAnswer, Depth: 32, Values: 1 << 18}
+
+func announceHTTP(ctx context.Context, client *http.Client, u *url.URL, f netaddr.Family, r request) (answer, error) {
+	body, status, err := getHTTP(ctx, client, announceURL(u, r), f)
+	if err != nil {
+		return answer{}, err
+	}
+	a, err := parseHTTPAnswer(body)
+	return a, judge(status, body, err)
+}
+
+// judge is the error of an answer, in the light of its HTTP status: a tracker that gives a reason is
+// believed whatever the status, and 410 is final (BEP 31 has no other way to say so).
+func judge(status int, body []byte, err error) error {
+	r, declared := errors.AsType[*refusal](err)
+	switch {
+	case status == http.StatusGone && declared:
+		return &refusal{reason: r.reason, final: true}
+	case status == http.StatusGone:
+		return &refusal{reason: "HTTP status 410 Gone", final: true}
+	case declared:
+		return err
+	case status != http.StatusOK:
+		return fmt.Errorf("HTTP status %d %s", status, http.StatusText(status))
+	case err != nil:
+		return fmt.Errorf("malformed answer %q: %w", printable.Line(string(body[:min(len(body), 40)])), err)
+	}
+	return nil
+}
+
+// announceURL is u with the parameters of BEP 3 behind those that it has. `ip` is never among them: the
+// tracker sees a better one than we could guess.
+func announceURL(u *url.URL, r request) string {
+	q := []byte(u.RawQuery)
+	add := func(key, value string) {
+		if len(q) > 0 {
+			q = append(q, '&')
+		}
+		q = append(q, key...)
+		q = append(q, '=')
+		q = appendEscaped(q, value)
+	}
+	add("info_hash", string(r.infoHash[:]))
+	add("peer_id", string(r.peerID[:]))
+	add("port", strconv.Itoa(int(r.port)))
+	add("uploaded", strconv.FormatInt(r.Uploaded, 10))
+	add("downloaded", strconv.FormatInt(r.Downloaded, 10))
+	add("left", strconv.FormatInt(r.Left, 10))
+	add("compact", "1")
+	add("no_peer_id", "1")
+	add("numwant", strconv.Itoa(r.numWant))
+	add("key", fmt.Sprintf("%08X", r.key))
+	if r.event != eventNone {
+		add("event", r.event.String())
+	} else if r.PartialSeed {
+		add("event", "paused") // as BEP 21 has it
+	}
+	if r.trackerID != "" {
+		add("trackerid", r.trackerID)
+	}
+	return withQuery(u, string(q))
+}
+
+func withQuery(u *url.URL, query string) string {
+	full := *u
+	full.RawQuery, full.ForceQuery, full.Fragment, full.RawFragment = query, false, "", ""
+	return full.String()
+}
+
+// appendEscaped percent-encodes all but the unreserved characters of RFC 3986. url.QueryEscape makes `+` of
+// a space, which trackers that take a hash apart by hand do not undo.
+func appendEscaped(b []byte, s string) []byte {
+	for i := range len(s) {
+		c := s[i]
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0 {
+			b = append(b, c)
+		} else {
+			b = fmt.Appendf(b, "%%%02X", c)
+		}
+	}
+	return b
+}
+
+// parseHTTPAnswer reads the answer to an announce (BEP 3, 7, 23, 24, 31). A field of the wrong type counts as
+// unsaid. The error is a *refusal or a *bencode.SyntaxError.
+func parseHTTPAnswer(body []byte) (answer, error) {
+	var a answer
+	dict, err := scanAnswer(body)
+	if err != nil {
+		return a, err
+	}
+	var no *refusal
+	var retry []byte
+	for key, value := range bencode.Keys(dict) {
+		text, _ := bencode.String(value)
+		switch string(key) {
+		case "failure reason":
+			no = &refusal{reason: printable.Line(string(text))}
+		case "retry in":
+			retry = value
+		case "warning message":
+			a.warning = printable.Line(string(text))
+		case "tracker id":
+			a.trackerID = string(text[:min(len(text), 1024)])
+		case "interval":
+			a.interval = seconds(value)
+		case "min interval":
+			a.minInterval = seconds(value)
+		case "complete":
+			a.swarm.Seeds = count(value)
+		case "incomplete":
+			a.swarm.Leechers = count(value)
+		case "downloaded":
+			a.swarm.Completed = count(value)
+		case "peers":
+			a.peers = compactPeers(a.peers, text, 4)
+			if bencode.IsList(value) {
+				a.peers = listedPeers(a.peers, value)
+			}
+		case "peers6":
+			a.peers = compactPeers(a.peers, text, 16)
+		}
+	}
+	if no == nil {
+		return a, nil
+	}
+	if retry != nil {
+		minutes, _ := bencode.Int(retry)
+		text, _ := bencode.String(retry)
+		no.final = string(text) == "never"
+		no.retry = time.Duration(min(max(minutes, 0), 24*60)) * time.Minute
+	}
+	return answer{}, no
+}
+
+// scanAnswer is the dictionary that body begins with. Some trackers have a line's end behind it.
+func scanAnswer(body []byte) ([]byte, error) {
+	n, err := bencode.Scan(body, answerLimits)
+	if err != nil {
+		return nil, err
+	}
+	if !bencode.IsDict(body) {
+		return nil, errors.New("not a dictionary")
+	}
+	return body[:n], nil
+}
+
+// listedPeers appends those of a list of dictionaries. Peers that are named by a host name are left out:
+// a tracker is not to have us look up names for it.
+func listedPeers(peers []netip.AddrPort, list []byte) []netip.AddrPort {
+	for peer := range bencode.Elems(list) {
+		var ip netip.Addr
+		var port int64
+		for key, value := range bencode.Keys(peer) {
+			switch string(key) {
+			case "ip":
+				text, _ := bencode.String(value)
+				ip, _ = netip.ParseAddr(string(text[:min(len(text), 64)]))
+			case "port":
+				port, _ = bencode.Int(value)
+			}
+		}
+		a := netip.AddrPortFrom(ip.Unmap().WithZone(""), uint16(port))
+		if int64(a.Port()) == port && netaddr.Dialable(a) && len(peers) < maxPeersSaid {
+			peers = append(peers, a)
+		}
+	}
+	return peers
+}
+
+// seconds is an interval as a tracker says it; at least one, so that 0 is for what is unsaid.
+func seconds(value []byte) time.Duration {
+	n, ok := bencode.Int(value)
+	if !ok {
+		return 0
+	}
+	return time.Duration(min(max(n, 1), int64(greatestInterval/time.Second))) * time.Second
+}
+
+func count(value []byte) int {
+	n, _ := bencode.Int(value)
+	return int(min(max(n, 0), math.MaxInt32))
+}

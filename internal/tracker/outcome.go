@@ -1,0 +1,133 @@
+package tracker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+)
+
+const (
+	// An interval is obeyed as a tracker says it, within these bounds.
+	leastInterval    = time.Minute
+	greatestInterval = 24 * time.Hour
+	defaultInterval  = 30 * time.Minute
+	// hungryInterval stands in for a `min interval` that was not said, where the interval is longer.
+	hungryInterval = 5 * time.Minute
+
+	firstRetry = 15 * time.Second
+	lastRetry  = 30 * time.Minute
+)
+
+// answered records what tr said to an announce over one family of addresses.
+func (t *Announcer) answered(tr *tracker, f netaddr.Family, e event, a answer) {
+	t.c.Log.Debug("announced", "tracker", tr.url, "event", e, "peers", len(a.peers), "interval", a.interval)
+	t.mu.Lock()
+	tr.heard(a, time.Now())
+	tr.joined[f].acknowledge(e, a)
+	t.promote(tr)
+	left := t.moveTo(tr)
+	t.mu.Unlock()
+
+	if left != nil {
+		t.c.Dropped(left.url)
+	}
+	if len(a.peers) > 0 {
+		t.c.Found(tr.url, a.peers)
+	}
+	t.Wake()
+}
+
+// heard records an answer, the first to an announce or that of another address family.
+func (tr *tracker) heard(a answer, now time.Time) {
+	if tr.asking {
+		tr.asking, tr.peers, tr.swarm = false, 0, Scrape{}
+	}
+	tr.answered, tr.err, tr.failures, tr.warning = true, nil, 0, a.warning
+	tr.peers += len(a.peers)
+	tr.swarm = Scrape{
+		Seeds:     max(tr.swarm.Seeds, a.swarm.Seeds),
+		Leechers:  max(tr.swarm.Leechers, a.swarm.Leechers),
+		Completed: max(tr.swarm.Completed, a.swarm.Completed),
+	}
+	soonest, next := a.schedule()
+	tr.soonest, tr.next = now.Add(soonest), now.Add(next)
+}
+
+// schedule is how long after an answer the tracker may be announced to again, as its `min interval` says,
+// and how long after it is, as its interval says.
+func (a *answer) schedule() (soonest, next time.Duration) {
+	next = defaultInterval
+	if a.interval > 0 {
+		next = clampInterval(a.interval)
+	}
+	soonest = min(next, hungryInterval)
+	if a.minInterval > 0 {
+		soonest = clampInterval(a.minInterval)
+	}
+	return soonest, max(soonest, next)
+}
+
+func clampInterval(d time.Duration) time.Duration {
+	return min(max(d, leastInterval), greatestInterval)
+}
+
+// acknowledge records that the tracker answered an announce of e.
+func (r *registration) acknowledge(e event, a answer) {
+	r.addr = a.addr
+	if a.trackerID != "" {
+		r.id = a.trackerID
+	}
+	switch e {
+	case eventStarted:
+		r.started = true
+	case eventCompleted:
+		r.completed = true
+	}
+}
+
+// promote moves a tracker that answered to the front of its tier (BEP 12). The caller holds t.mu.
+func (t *Announcer) promote(tr *tracker) {
+	tier := t.tiers[tr.tier]
+	if i := slices.Index(tier, tr); i > 0 {
+		t.tiers[tr.tier] = slices.Insert(slices.Delete(tier, i, i+1), 0, tr)
+	}
+}
+
+// moveTo makes tr the one tracker of a private torrent, and returns the one that it takes over from, if any.
+// The caller holds t.mu.
+func (t *Announcer) moveTo(tr *tracker) (left *tracker) {
+	if !t.c.Private || t.current == tr {
+		return nil
+	}
+	left, t.current = t.current, tr
+	return left
+}
+
+// failed records that an announce to tr was in vain. The end of run says nothing about the tracker.
+func (t *Announcer) failed(run context.Context, tr *tracker, err error) {
+	ended := run.Err() != nil
+	failure := newError(tr.url, err)
+	if !ended {
+		t.c.Log.Info("announce failed", "tracker", tr.url, "reason", failure.Reason)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	tr.asking = false
+	if ended {
+		return
+	}
+	wait := min(firstRetry<<min(tr.failures, 16), lastRetry)
+	tr.failures++
+	if r, ok := errors.AsType[*refusal](err); ok {
+		tr.final = r.final
+		if r.retry > 0 {
+			wait = clampInterval(r.retry)
+		}
+	}
+	tr.err = failure
+	tr.next = time.Now().Add(wait)
+	t.Wake()
+}

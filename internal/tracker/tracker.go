@@ -1,0 +1,203 @@
+// Package tracker announces downloads to trackers over HTTP and UDP (BEP 3, 7, 12, 15, 27, 48).
+//
+// An Announcer serves one download. It owns what is known of the download's trackers and the schedule of
+// its announces. Run is its one long-lived goroutine; every other method may be called from any
+// goroutine, but Stop only after Run has returned. A UDP serves all announcers of a client, which share
+// its sockets. Time is that of package time, so all of it runs in a testing/synctest bubble.
+package tracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/printable"
+)
+
+const (
+	maxTrackers  = 200 // of one download; a list may hold any number
+	maxPeersSaid = 1000
+)
+
+// Config is what the announces of one download need. No callback is called with a lock held, and none
+// may block for long.
+type Config struct {
+	Tiers    [][]string
+	InfoHash [20]byte
+	PeerID   [20]byte
+	Key      uint32 // says to a tracker that two announces from different addresses are one client's (BEP 7)
+	Private  bool
+	HTTP     *http.Client // never nil; NewHTTPClient makes one that announces over IPv4 and IPv6
+	UDP      *UDP         // the client's, for all UDP trackers
+
+	Port     func() uint16                            // where we listen; 0 if nowhere
+	Progress func() Progress                          // at the moment of an announce
+	Found    func(url string, peers []netip.AddrPort) // a good answer; each of the peers could be dialled
+	Hungry   func() bool                              // the download wants peers and has none connected
+	Dropped  func(oldURL string)                      // private: another tracker took over; the peers of the old one are to go
+	Rand     *rand.Rand
+	Log      *slog.Logger // never nil
+}
+
+// Progress is what a tracker is told of a download, in bytes.
+type Progress struct {
+	Uploaded, Downloaded int64
+	Left                 int64 // not yet verified; -1 while the length is unknown
+	PartialSeed          bool  // some of the content is missing, and not wanted (BEP 21)
+}
+
+// An Announcer announces one download to its trackers for as long as Run lives.
+//
+// Each tier is served on its own, by the first of its trackers that answers: in real lists the tiers are
+// unrelated trackers, each of which knows another part of the swarm, so that leaving out all but
+// the first tier would leave out peers. While the download is hungry, it waits neither for a silent
+// tracker nor for one that names no peers: the next tracker of the tier is asked beside it a second
+// later. A private torrent is at one tracker at a time (BEP 27).
+type Announcer struct {
+	c      Config
+	woken  chan struct{}  // of capacity 1; full when Run is to look at the schedule again
+	asking sync.WaitGroup // announces under way
+
+	mu        sync.Mutex
+	tiers     [][]*tracker // each in the order in which it is tried
+	current   *tracker     // private: the one that we are at, once one has answered
+	completed bool         // the download completed here
+}
+
+// tracker is the state of one tracker; Announcer.mu guards all but the first three fields.
+type tracker struct {
+	url  string
+	u    *url.URL // nil if final for being malformed
+	tier int
+
+	// Schedule
+	asking   bool      // an announce is under way and no address family has answered it
+	askedAt  time.Time // zero if never
+	next     time.Time // not before, in the normal run of things
+	soonest  time.Time // not before, even if hungry
+	failures int       // since the last answer
+	final    bool      // it is not to be asked again
+
+	// Last announce
+	answered bool // it gave a good answer, ever
+	err      *Error
+	warning  string
+	peers    int
+	swarm    Scrape
+
+	joined [netaddr.Families]registration
+	cancel context.CancelCauseFunc // ends what is left of the last announce
+	done   chan struct{}           // closed when nothing is left of it
+}
+
+// registration is what a tracker was told and has acknowledged by one address family.
+type registration struct {
+	started   bool
+	completed bool
+	id        string         // its `tracker id`, to be said back
+	addr      netip.AddrPort // UDP: where the answer came from
+}
+
+// working reports whether the last announce was answered well.
+func (tr *tracker) working() bool { return tr.err == nil && tr.answered }
+
+// hasNews reports whether an event is due to a tracker that works.
+func (tr *tracker) hasNews(completed bool) bool {
+	return completed && tr.working() && slices.ContainsFunc(tr.joined[:], func(r registration) bool {
+		return r.started && !r.completed
+	})
+}
+
+// New returns an announcer that has not announced anything yet.
+func New(c Config) *Announcer {
+	t := &Announcer{c: c, woken: make(chan struct{}, 1)}
+	seen := make(map[string]bool)
+	for _, urls := range c.Tiers {
+		var tier []*tracker
+		for _, s := range urls {
+			if s == "" || seen[s] || len(seen) == maxTrackers {
+				continue
+			}
+			seen[s] = true
+			tr := &tracker{url: s, tier: len(t.tiers)}
+			u, err := parseURL(s)
+			if err != nil {
+				tr.err, tr.final = &Error{URL: s, Reason: err.Error(), Err: err}, true
+			} else {
+				tr.u = u
+			}
+			tier = append(tier, tr)
+		}
+		if tier != nil {
+			c.Rand.Shuffle(len(tier), func(i, j int) { tier[i], tier[j] = tier[j], tier[i] })
+			t.tiers = append(t.tiers, tier)
+		}
+	}
+	return t
+}
+
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, errors.New("malformed URL")
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "udp":
+		return nil, fmt.Errorf("scheme %q is not supported", printable.Line(u.Scheme))
+	case u.Hostname() == "":
+		return nil, errors.New("URL without a host")
+	case u.Scheme == "udp" && u.Port() == "":
+		return nil, errors.New("URL without a port")
+	}
+	return u, nil
+}
+
+// all yields every tracker, tier by tier.
+func (t *Announcer) all() iter.Seq[*tracker] {
+	return func(yield func(*tracker) bool) {
+		for _, tier := range t.tiers {
+			for _, tr := range tier {
+				if !yield(tr) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// oneByOne is every tracker in the order in which a private torrent tries them: a tracker that works is
+// kept to, whatever its tier.
+func (t *Announcer) oneByOne() []*tracker {
+	order := slices.Concat(t.tiers...)
+	if i := slices.Index(order, t.current); i > 0 && t.current.working() {
+		order = slices.Insert(slices.Delete(order, i, i+1), 0, t.current)
+	}
+	return order
+}
+
+// Complete has `completed` announced, once to each tracker that knows of us. Call it only if the
+// download completed here.
+func (t *Announcer) Complete() {
+	t.mu.Lock()
+	t.completed = true
+	t.mu.Unlock()
+	t.Wake()
+}
+
+// Wake has the schedule looked at again, because what the callbacks say has changed. It never waits.
+func (t *Announcer) Wake() {
+	select {
+	case t.woken <- struct{}{}:
+	default:
+	}
+}

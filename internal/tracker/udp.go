@@ -1,0 +1,242 @@
+package tracker
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/printable"
+)
+
+const (
+	udpSilence      = 15 * time.Second
+	udpRepeats      = 8
+	udpConnectionID = time.Minute // how long one is good for
+	lookupTimeout   = 30 * time.Second
+)
+
+// UDP speaks to all UDP trackers of all downloads of a client (BEP 15). It may be used from any goroutine.
+type UDP struct {
+	sockets *sockets
+	lookup  func(ctx context.Context, host string) ([]netip.Addr, error)
+
+	mu          sync.Mutex
+	asked       map[udpQuestion]udpWaiter
+	connections map[netip.AddrPort]udpConnection
+}
+
+// udpQuestion is what makes an answer ours: the address that was asked, and the number that only it was told.
+type udpQuestion struct {
+	addr        netip.AddrPort
+	transaction uint32
+}
+
+type udpWaiter struct {
+	action udpAction
+	answer chan<- []byte // of capacity 1; whoever takes the question out of the map sends
+}
+
+type udpConnection struct {
+	id    uint64
+	until time.Time
+}
+
+// NewUDP returns a transport that has listen open a socket for a family of addresses, "udp4" or "udp6",
+// when it first needs one, and asks lookup for the addresses of a host.
+func NewUDP(
+	listen func(network string) (net.PacketConn, error),
+	lookup func(ctx context.Context, host string) ([]netip.Addr, error),
+) *UDP {
+	u := &UDP{
+		lookup:      lookup,
+		asked:       make(map[udpQuestion]udpWaiter),
+		connections: make(map[netip.AddrPort]udpConnection),
+	}
+	u.sockets = &sockets{listen: listen, receive: u.receive}
+	return u
+}
+
+// Close closes the sockets. What is under way gets no answer any more, so contexts should end first.
+func (u *UDP) Close() { u.sockets.close() }
+
+// resolve gives the addresses of a tracker's host.
+func (u *UDP) resolve(ctx context.Context, tracker *url.URL) ([]netip.AddrPort, error) {
+	port, err := strconv.ParseUint(tracker.Port(), 10, 16)
+	if err != nil || port == 0 {
+		return nil, &refusal{reason: "URL without a valid port", final: true}
+	}
+	host := tracker.Hostname()
+	ips := []netip.Addr{}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		ips = append(ips, ip)
+	} else {
+		ctx, cancel := context.WithTimeoutCause(ctx, lookupTimeout, fmt.Errorf("lookup of %s: %w", host, errSilent))
+		defer cancel()
+		if ips, err = u.lookup(ctx, host); err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
+			return nil, err
+		}
+	}
+	addrs := make([]netip.AddrPort, 0, len(ips))
+	for _, ip := range ips {
+		addrs = append(addrs, netip.AddrPortFrom(ip.Unmap(), uint16(port)))
+	}
+	if len(addrs) == 0 {
+		return nil, &net.DNSError{Err: "no addresses", Name: host, IsNotFound: true}
+	}
+	return addrs, nil
+}
+
+// announce tells a tracker over one route.
+func (u *UDP) announce(ctx context.Context, tracker *url.URL, to route, r request) (answer, error) {
+	p, from, err := u.exchange(ctx, to.addrs, udpAnnounce, appendUDPAnnounce(nil, tracker, r))
+	if err != nil {
+		return answer{}, err
+	}
+	a := parseUDPAnswer(p, from.Addr().Is4())
+	a.addr = from
+	return a, nil
+}
+
+func (u *UDP) scrape(ctx context.Context, addrs []netip.AddrPort, h [20]byte) (Scrape, error) {
+	p, _, err := u.exchange(ctx, addrs, udpScrape, h[:])
+	if err != nil {
+		return Scrape{}, err
+	}
+	return Scrape{
+		Seeds:     udpCount(p[8:]),
+		Completed: udpCount(p[12:]),
+		Leechers:  udpCount(p[16:]),
+	}, nil
+}
+
+// exchange asks the addresses in turn until one answers, each time waiting twice as long, and connecting
+// first where that is needed. The answer is of the action asked for and at least as long as
+// that action's fixed part. The error is a *refusal if a tracker sent one.
+func (u *UDP) exchange(ctx context.Context, addrs []netip.AddrPort, action udpAction, request []byte) (answer []byte, from netip.AddrPort, err error) {
+	var (
+		// One number for all repetitions, so that a late answer to an earlier one counts too.
+		connecting, asking = newTransaction(), newTransaction()
+		connectedHere      = false // on a connection that was made in this exchange
+		unsent             = 0     // addresses in a row that could not be sent to
+	)
+	for n, turn := 0, 0; n <= udpRepeats; {
+		addr := addrs[turn%len(addrs)]
+		silence := udpSilence << n
+		id, connected := u.connection(addr)
+		if connected {
+			answer, err = u.ask(ctx, addr, udpHeader(id, action, asking, request), action, asking, silence)
+		} else {
+			answer, err = u.ask(ctx, addr, udpHeader(udpProtocolID, udpConnect, connecting, nil), udpConnect, connecting, silence)
+		}
+		_, unreachable := errors.AsType[*net.OpError](err)
+		_, refused := errors.AsType[*refusal](err)
+		switch {
+		case ctx.Err() != nil:
+			return nil, addr, context.Cause(ctx)
+		case err == nil && connected:
+			return answer, addr, nil
+		case err == nil:
+			connectedHere, unsent = true, 0
+			u.connect(addr, binary.BigEndian.Uint64(answer[8:]))
+		case refused && connected && !connectedHere:
+			// The tracker may have forgotten the connection before its time.
+			u.disconnect(addr)
+			connectedHere = true
+		case err == errSilent:
+			n, turn, unsent = n+1, turn+1, 0
+		case unreachable && unsent+1 < len(addrs):
+			turn, unsent = turn+1, unsent+1
+		default:
+			return nil, addr, err
+		}
+	}
+	return nil, netip.AddrPort{}, errSilent
+}
+
+// ask sends one datagram and waits for its answer. The error is errSilent after silence.
+func (u *UDP) ask(ctx context.Context, addr netip.AddrPort, p []byte, action udpAction, transaction uint32, silence time.Duration) ([]byte, error) {
+	answers := make(chan []byte, 1)
+	question := udpQuestion{addr, transaction}
+	u.mu.Lock()
+	u.asked[question] = udpWaiter{action, answers}
+	u.mu.Unlock()
+	defer func() {
+		u.mu.Lock()
+		delete(u.asked, question)
+		u.mu.Unlock()
+	}()
+	if err := u.sockets.send(addr, p); err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(silence)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-timer.C:
+		return nil, errSilent
+	case p := <-answers:
+		if udpAction(binary.BigEndian.Uint32(p)) == udpError {
+			return nil, &refusal{reason: printable.Line(string(p[8:]))}
+		}
+		return p, nil
+	}
+}
+
+// receive gives a datagram to whoever asked for it. What answers no question, comes from another
+// than was asked, is of another action or too short for it is dropped, and the question stays open.
+func (u *UDP) receive(p []byte, from netip.AddrPort) {
+	if len(p) < 8 {
+		return
+	}
+	action := udpAction(binary.BigEndian.Uint32(p))
+	question := udpQuestion{from, binary.BigEndian.Uint32(p[4:])}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	w, ok := u.asked[question]
+	if !ok || action > udpError || action != w.action && action != udpError {
+		return
+	}
+	if len(p) < [...]int{udpConnect: 16, udpAnnounce: 20, udpScrape: 20, udpError: 8}[action] {
+		return
+	}
+	delete(u.asked, question)
+	w.answer <- slices.Clone(p)
+}
+
+// connection is the id to use with addr, if there is one that is still good.
+func (u *UDP) connection(addr netip.AddrPort) (id uint64, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	c, ok := u.connections[addr]
+	return c.id, ok && time.Now().Before(c.until)
+}
+
+func (u *UDP) connect(addr netip.AddrPort, id uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	now := time.Now()
+	for a, c := range u.connections {
+		if !now.Before(c.until) {
+			delete(u.connections, a)
+		}
+	}
+	u.connections[addr] = udpConnection{id, now.Add(udpConnectionID)}
+}
+
+func (u *UDP) disconnect(addr netip.AddrPort) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.connections, addr)
+}

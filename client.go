@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/shoal-go/torrent/internal/blockpool"
+	"github.com/shoal-go/torrent/internal/lsd"
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/tracker"
@@ -89,7 +90,7 @@ type Client struct {
 	http    *http.Client
 	ownHTTP bool
 	udp     *tracker.UDP
-	local   *localDiscovery // nil if it is not wanted, or not available
+	local   *lsd.Discovery // nil if it is not wanted, or not available
 	blocks  *blockpool.Pool
 	hashing chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
 	ctx     context.Context // ended by Close

@@ -13,6 +13,7 @@ import (
 	"runtime"
 
 	"github.com/shoal-go/torrent/internal/blockpool"
+	"github.com/shoal-go/torrent/internal/lsd"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
@@ -37,7 +38,7 @@ func (h hooks) orSystem() hooks {
 		h.listenPacket = net.ListenPacket
 	}
 	if h.listenMulticast == nil {
-		h.listenMulticast = listenMulticast
+		h.listenMulticast = lsd.ListenMulticast
 	}
 	if h.lookup == nil {
 		h.lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -185,8 +186,9 @@ func (c *Client) newRand() *mathrand.Rand {
 }
 
 func (c *Client) openLocal() {
-	if c.local = newLocalDiscovery(c.hooks.listenMulticast, c.port, c.rng.Uint64(), c.log); c.local != nil {
-		c.tasks.Go(func() { c.local.run(c.ctx) })
+	c.local = lsd.New(lsd.Config{Listen: c.hooks.listenMulticast, Port: c.port, Cookie: c.rng.Uint64(), Log: c.log})
+	if c.local != nil {
+		c.tasks.Go(func() { c.local.Run(c.ctx) })
 	}
 }
 
@@ -196,5 +198,5 @@ func (c *Client) lookLocally(hash Hash, found func(netip.AddrPort) bool) (stop f
 	if c.local == nil {
 		return func() {}
 	}
-	return c.local.join(hash, found)
+	return c.local.Join(hash, found)
 }

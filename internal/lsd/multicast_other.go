@@ -1,6 +1,6 @@
 //go:build !unix && !windows
 
-package torrent
+package lsd
 
 // setMulticastLoop leaves it to the system whether what is sent to a group is heard on this machine.
 func setMulticastLoop(uintptr, bool) error { return nil }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package torrent
+package lsd
 
 import "syscall"
 

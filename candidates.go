@@ -29,17 +29,18 @@ const (
 	sourceLSD                    // BEP 14
 	sourceMagnet                 // x.pe
 	sourceIncoming               // it connected to us, and said where it listens
+	sourceFinder                 // Options.FindPeers
 	sourcePEX                    // BEP 11
 )
 
-var sourceNames = [...]string{"user", "tracker", "lsd", "magnet", "incoming", "pex"}
+var sourceNames = [...]string{"user", "tracker", "lsd", "magnet", "incoming", "finder", "pex"}
 
 func (s source) String() string { return sourceNames[s] }
 
 // allowedInPrivate tells whether peers of a private torrent may come from there: from its trackers,
-// as BEP 27 says, and from its user, who may have named some in a magnet link.
+// as BEP 27 says, and from its user, who may have named some in a magnet link or by a function.
 func (s source) allowedInPrivate() bool {
-	return s == sourceUser || s == sourceTracker || s == sourceMagnet
+	return s == sourceUser || s == sourceTracker || s == sourceMagnet || s == sourceFinder
 }
 
 // standing is what a candidate is doing.

@@ -208,7 +208,7 @@ func TestPrivateCandidates(t *testing.T) {
 	for from, name := range sourceNames {
 		from := source(from)
 		require.Equal(t, name, from.String())
-		require.Equal(t, name == "user" || name == "tracker" || name == "magnet", newTestCandidates(true).add(a, from, "", epoch), name)
+		require.Equal(t, name == "user" || name == "tracker" || name == "magnet" || name == "finder", newTestCandidates(true).add(a, from, "", epoch), name)
 		require.True(t, newTestCandidates(false).add(a, from, "", epoch), name)
 	}
 

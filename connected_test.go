@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -59,7 +58,7 @@ func TestPeerNamedWhileItIsConnected(t *testing.T) {
 						time.AfterFunc(time.Second, func() { talk(conn) }) // meanwhile the one that they made arrives
 					}
 				}()
-				d.foundPeers("http://tracker.sim/", []netip.AddrPort{them.Addr(6881)})
+				d.found(sourceTracker, "http://tracker.sim/", them.Addr(6881))
 				conn, err := them.Dial(t.Context(), "tcp", us.Addr(6881).String())
 				require.NoError(t, err)
 				go talk(conn)

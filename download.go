@@ -15,7 +15,6 @@ import (
 
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/ratelimit"
-	"github.com/shoal-go/torrent/internal/tracker"
 )
 
 const (
@@ -32,13 +31,13 @@ const (
 // One goroutine, run, drives it; each peer has two more, and hashing and dialling borrow some. One
 // mutex guards what they share. It is held for a look-up or an update, never across I/O.
 type Download struct {
-	t            *Torrent
-	o            Options
-	client       *Client
-	identity     identity
-	added        bool // is among the client's downloads; guarded by its mutex
-	log          *slog.Logger
-	trackers     *tracker.Announcer
+	t        *Torrent
+	o        Options
+	client   *Client
+	identity identity
+	added    bool // is among the client's downloads; guarded by its mutex
+	log      *slog.Logger
+	*discovery
 	uploadLimits ratelimit.Limits
 	digestSeed   maphash.Seed
 
@@ -67,7 +66,6 @@ type Download struct {
 	spent      []*assembly // for reuse
 	choice     choice
 	base       []uint8 // priorities of pieces that the choice gives, before readers add theirs
-	cand       *candidates
 	choker     *choker
 	suggester  suggester
 	spread     spread
@@ -107,8 +105,6 @@ type Download struct {
 	throttled, turning           bool // a limit held requests back; turn is at it
 	downloaded, uploaded, wasted int64
 	down, up                     ratelimit.Meter
-	tried                        int // addresses dialled so far
-	lastPeerError                error
 	diskErrors                   int
 	diskError                    error
 	unreadable                   map[int]struct{} // pieces that storage could not read back once
@@ -183,7 +179,6 @@ func (d *Download) open() (err error) {
 	d.identity = d.client.identity(d.t.infoHash)
 	d.rng = d.client.newRand()
 	d.sched = newScheduler(d.t.layout, d.rng.Uint64())
-	d.cand = newCandidates(d.rng, d.t.private)
 	d.choker = newChoker(d.rng)
 	d.choice = newChoice(d.t)
 	d.blocks = d.client.blocks.NewShare()
@@ -208,30 +203,25 @@ func (d *Download) open() (err error) {
 		d.store.Close()
 		return err
 	}
-	now := time.Now()
-	for _, a := range d.o.Peers {
-		d.cand.add(a, sourceUser, "", now)
-	}
-	for _, a := range d.t.peers {
-		d.cand.add(a, sourceMagnet, "", now)
-	}
-	d.trackers = tracker.New(tracker.Config{
-		Tiers:    d.t.trackers,
-		InfoHash: d.t.infoHash,
-		PeerID:   d.identity.id,
-		Key:      d.identity.key,
-		Private:  d.t.private,
-		HTTP:     d.client.http,
-		UDP:      d.client.udp,
-		Port:     d.client.port,
-		Progress: d.announceProgress,
-		Found:    d.foundPeers,
-		Hungry:   d.hungry,
-		Dropped:  d.droppedTracker,
-		Rand:     d.client.newRand(),
-		Log:      d.log,
-	})
 	d.ctx, d.stop = context.WithCancelCause(d.parent)
+	d.discovery = newDiscovery(discoveryConfig{
+		client:   d.client,
+		infoHash: d.t.infoHash,
+		private:  d.t.private,
+		tiers:    d.t.trackers,
+		find:     d.o.FindPeers,
+		log:      d.log,
+		ctx:      d.ctx,
+		tasks:    &d.tasks,
+		mu:       &d.mu,
+		progress: d.announceProgress,
+		hungry:   d.hungry,
+		dropped:  d.droppedTracker,
+		take:     d.addPeer,
+		changed:  d.signal,
+	}, d.rng)
+	d.found(sourceUser, "", d.o.Peers...)
+	d.found(sourceMagnet, "", d.t.peers...)
 	if err = d.client.begin(d); err != nil {
 		d.stop(err)
 		d.store.Close()
@@ -323,10 +313,7 @@ func (d *Download) share() {
 	defer stopAnnouncing()
 	d.client.serve(d)
 	var announced sync.WaitGroup
-	announced.Go(func() { d.trackers.Run(announcing) })
-	if !d.t.private {
-		defer d.client.lookLocally(d.t.infoHash, d.foundLocally)()
-	}
+	announced.Go(func() { d.discovery.run(announcing) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for d.ctx.Err() == nil {
@@ -375,7 +362,9 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 	d.turning = true
 	d.freed = d.freed || d.throttled // what a limit held back may pass now
 	d.throttled = false
-	d.dialDue(now)
+	if !d.ended() {
+		d.dialDue(d.live, d.o.maxPeers(), now)
+	}
 	if !d.nextSave.After(now) {
 		d.nextSave = now.Add(resumeEvery)
 		if d.resumable && !d.saving {
@@ -412,7 +401,7 @@ func (d *Download) due(now time.Time) (next time.Time) {
 	if d.resumable {
 		sooner(d.nextSave)
 	}
-	if t, ok := d.dialAt(now); ok {
+	if t, ok := d.dialAt(d.live, d.o.maxPeers(), now); ok {
 		sooner(t)
 	}
 	if d.complete && d.o.SeedUntil != nil {

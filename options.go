@@ -1,6 +1,8 @@
 package torrent
 
 import (
+	"context"
+	"iter"
 	"net/netip"
 	"path"
 	"strconv"
@@ -28,6 +30,10 @@ type Options struct {
 	Select func(File) Priority
 	// Peers are tried beside those that trackers name, and are never given up.
 	Peers []netip.AddrPort
+	// FindPeers is a source of peers beside the others, which is asked at the start, every 15 minutes, and after a
+	// minute while no peer is connected. Its sequence is taken as it comes, and is to end when ctx does. It is asked for
+	// private torrents, too.
+	FindPeers func(ctx context.Context, h Hash) iter.Seq[netip.AddrPort]
 	// MaxPeers bounds the connections of this download; 0 is 80.
 	MaxPeers int
 	// Seed goes on sharing after completion, until the context ends or Close is called.

@@ -66,11 +66,11 @@ func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 // A resolver fetches the metadata of one magnet link. The goroutine of Resolve drives it; each
 // connection has two more.
 type resolver struct {
-	m        *Magnet
-	o        Options
-	client   *Client
-	log      *slog.Logger
-	trackers *tracker.Announcer
+	m      *Magnet
+	o      Options
+	client *Client
+	log    *slog.Logger
+	*discovery
 
 	parent context.Context // the caller's
 	ctx    context.Context // ended by the caller, the client, a stall, or success
@@ -78,56 +78,48 @@ type resolver struct {
 	waker  // of search
 	tasks  sync.WaitGroup
 
-	mu            sync.Mutex
-	cand          *candidates
-	metadata      *metadata
-	peers         map[*metadataConn]struct{}
-	named         []netip.AddrPort // by the link
-	served        []netip.AddrPort // connections that were of use and are over
-	info          []byte           // once it has its hash
-	tried         int
-	lastPeerError error
-	lastProgress  time.Time
+	mu           sync.Mutex
+	metadata     *metadata
+	peers        map[*metadataConn]struct{}
+	named        []netip.AddrPort // by the link
+	served       []netip.AddrPort // connections that were of use and are over
+	info         []byte           // once it has its hash
+	lastProgress time.Time
 }
 
 func (r *resolver) run() (*Torrent, error) {
-	if len(r.m.Trackers)+len(r.m.Peers)+len(r.o.Peers) == 0 && r.client.local == nil {
-		return nil, fmt.Errorf("nobody to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)
-	}
 	r.ctx, r.stop = context.WithCancelCause(r.parent)
 	defer r.stop(nil)
 	defer context.AfterFunc(r.client.ctx, func() { r.stop(ErrClosed) })()
 	r.log = r.client.log.With("magnet", r.m.InfoHash)
-	r.cand = newCandidates(r.client.newRand(), false)
 	r.metadata = newMetadata()
 	var tiers [][]string
 	for _, url := range r.m.Trackers {
 		tiers = append(tiers, []string{url})
 	}
-	identity := r.client.identity(r.m.InfoHash)
-	r.trackers = tracker.New(tracker.Config{
-		Tiers:    tiers,
-		InfoHash: r.m.InfoHash,
-		PeerID:   identity.id,
-		Key:      identity.key,
-		HTTP:     r.client.http,
-		UDP:      r.client.udp,
-		Port:     r.client.port,
-		Progress: func() tracker.Progress { return tracker.Progress{Left: -1} },
-		Found:    func(_ string, peers []netip.AddrPort) { r.found(sourceTracker, peers...) },
-		Hungry:   r.hungry,
-		Rand:     r.client.newRand(),
-		Log:      r.log,
-	})
-
-	r.found(sourceUser, r.o.Peers...)
+	r.discovery = newDiscovery(discoveryConfig{
+		client:   r.client,
+		infoHash: r.m.InfoHash,
+		tiers:    tiers,
+		find:     r.o.FindPeers,
+		log:      r.log,
+		ctx:      r.ctx,
+		tasks:    &r.tasks,
+		mu:       &r.mu,
+		progress: func() tracker.Progress { return tracker.Progress{Left: -1} },
+		hungry:   r.hungry,
+		take:     r.take,
+		changed:  r.signal,
+	}, r.client.newRand())
+	if len(r.m.Peers)+len(r.o.Peers) == 0 && !r.sources() {
+		return nil, fmt.Errorf("no peer to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)
+	}
+	r.found(sourceUser, "", r.o.Peers...)
 	for _, peer := range r.m.Peers[:min(len(r.m.Peers), maxMagnetURLs)] {
 		r.tasks.Go(func() { r.lookUp(peer) })
 	}
-	r.tasks.Go(func() { r.trackers.Run(r.ctx) })
-	stopLooking := r.client.lookLocally(r.m.InfoHash, func(a netip.AddrPort) bool { return r.found(sourceLSD, a) })
+	r.tasks.Go(func() { r.discovery.run(r.ctx) })
 	r.search()
-	stopLooking()
 	r.tasks.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), stopAtOnce)
 	defer cancel()
@@ -179,38 +171,19 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 			next = until
 		}
 	}
-	for r.ctx.Err() == nil && r.hasRoom() {
-		if at, ok := r.cand.due(); !ok || at.After(now) || !r.client.mayDial(len(r.peers), now) {
-			break
-		}
-		addr, _, _ := r.cand.next(now)
-		r.tried++
-		r.tasks.Go(func() { r.dial(addr) })
+	if r.ctx.Err() == nil {
+		r.dialDue(len(r.peers), r.o.maxPeers(), now)
 	}
-	if at, ok := r.client.dialAt(r.cand, len(r.peers), now); ok && r.hasRoom() && (next.IsZero() || at.Before(next)) {
+	if at, ok := r.dialAt(len(r.peers), r.o.maxPeers(), now); ok && (next.IsZero() || at.Before(next)) {
 		next = at
 	}
 	return next
 }
 
-func (r *resolver) hasRoom() bool { return len(r.peers)+r.cand.dialling() < r.o.maxPeers() }
-
 func (r *resolver) hungry() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.peers) == 0
-}
-
-// found takes addresses of peers, and tells whether there was news among them.
-func (r *resolver) found(from source, addrs ...netip.AddrPort) (news bool) {
-	now := time.Now()
-	r.mu.Lock()
-	for _, a := range addrs {
-		news = r.cand.add(a, from, "", now) || news
-	}
-	r.mu.Unlock()
-	r.signal()
-	return news
 }
 
 // lookUp finds a peer of the link by its host's name. As the user gave the link, it is never given up.
@@ -236,7 +209,7 @@ func (r *resolver) lookUp(peer string) {
 		r.mu.Lock()
 		r.named = append(r.named, addr)
 		r.mu.Unlock()
-		r.found(sourceUser, addr)
+		r.found(sourceUser, "", addr)
 	}
 }
 
@@ -250,30 +223,15 @@ func (r *resolver) note(err error) {
 	}
 }
 
-// dial connects to a candidate, and speaks with it until it has no more to say.
-func (r *resolver) dial(addr netip.AddrPort) {
-	defer r.signal()
-	k, err := r.client.connect(r.ctx, addr, r.m.InfoHash)
-	if err == nil {
-		r.client.joinedPeer()
+// take speaks with a peer that was connected to, until it has no more to say.
+func (r *resolver) take(k *connection, _ source) bool {
+	r.client.joinedPeer()
+	r.tasks.Go(func() {
+		defer r.signal()
 		defer r.client.leftPeer()
-	}
-	r.client.endDial()
-	r.mu.Lock()
-	wanted := r.cand.dialled(addr, err == nil, time.Now())
-	if errors.Is(err, errSelf) {
-		r.cand.noteSelf(addr)
-	}
-	r.mu.Unlock()
-	switch {
-	case err != nil:
-		r.note(err)
-	case !wanted:
-		k.Close()
-	default:
-		err = r.speak(k)
-		r.note(&PeerError{addr, err})
-	}
+		r.note(&PeerError{k.addr, r.speak(k)})
+	})
+	return true
 }
 
 // ban ends all dealings with a liar.

@@ -70,7 +70,7 @@ func (r *resolver) speak(k *connection) error {
 		q.signal() // what it was asked for is free for others
 	}
 	if len(r.peers) == 0 {
-		r.trackers.Wake()
+		r.wakeSources()
 	}
 	return err
 }

@@ -63,7 +63,7 @@ func (d *Download) noteMissing(now time.Time) {
 	d.complete = false
 	d.lastProgress = now // nothing was to be waited for until now
 	d.cand.recall(now)
-	d.trackers.Wake()
+	d.wakeSources()
 	for _, p := range d.peers {
 		if p.extended {
 			p.sendExtHandshake() // we are no longer upload only (BEP 21)

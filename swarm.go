@@ -12,36 +12,8 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// foundPeers takes the addresses that a tracker named.
-func (d *Download) foundPeers(url string, peers []netip.AddrPort) {
-	now := time.Now()
-	d.mu.Lock()
-	for _, a := range peers {
-		d.cand.add(a, sourceTracker, url, now)
-	}
-	d.mu.Unlock()
-	d.signal()
-}
-
-// foundLocally takes the address of a peer in the local network, and tells whether it is news.
-func (d *Download) foundLocally(a netip.AddrPort) bool {
-	d.mu.Lock()
-	news := d.cand.add(a, sourceLSD, "", time.Now())
-	d.mu.Unlock()
-	d.signal()
-	return news
-}
-
 // AddPeers names peers to be tried beside those that are known. Like Options.Peers, they are never given up.
-func (d *Download) AddPeers(peers ...netip.AddrPort) {
-	now := time.Now()
-	d.mu.Lock()
-	for _, a := range peers {
-		d.cand.add(a, sourceUser, "", now)
-	}
-	d.mu.Unlock()
-	d.signal()
-}
+func (d *Download) AddPeers(peers ...netip.AddrPort) { d.found(sourceUser, "", peers...) }
 
 // hungry tells whether the download wants peers and has none.
 func (d *Download) hungry() bool {
@@ -77,54 +49,6 @@ func (d *Download) announceProgress() tracker.Progress {
 }
 
 func (d *Download) maxPeers() int { return d.o.maxPeers() }
-
-// dialDue dials who is due, within the bounds of this download and of the client.
-func (d *Download) dialDue(now time.Time) {
-	for d.wantsPeers() {
-		// Asked first, because whoever may dial has used up a part of what the client may.
-		if at, ok := d.cand.due(); !ok || at.After(now) || !d.client.mayDial(d.live, now) {
-			return
-		}
-		addr, from, _ := d.cand.next(now)
-		d.tried++
-		d.tasks.Go(func() { d.dial(addr, from) })
-	}
-}
-
-// dialAt is when somebody is to be dialled next, if that is known.
-func (d *Download) dialAt(now time.Time) (at time.Time, ok bool) {
-	if !d.wantsPeers() {
-		return at, false
-	}
-	return d.client.dialAt(d.cand, d.live, now)
-}
-
-// wantsPeers tells whether there is room, and use, for another connection.
-func (d *Download) wantsPeers() bool {
-	return !d.ended() && d.live+d.cand.dialling() < d.maxPeers()
-}
-
-// dial connects to a candidate.
-func (d *Download) dial(addr netip.AddrPort, from source) {
-	k, err := d.client.connect(d.ctx, addr, d.t.infoHash)
-	now := time.Now()
-	d.mu.Lock()
-	wanted := d.cand.dialled(addr, err == nil, now)
-	if errors.Is(err, errSelf) {
-		d.cand.noteSelf(addr)
-	}
-	if err != nil && d.ctx.Err() == nil {
-		d.lastPeerError = err
-	}
-	d.mu.Unlock()
-	if err != nil {
-		d.log.Debug("dial", "peer", addr, "err", err)
-	} else if !wanted || !d.addPeer(k, from) {
-		k.Close()
-	}
-	d.client.endDial()
-	d.signal()
-}
 
 // addPeer makes a peer of a connection. It returns false if the connection is not wanted.
 func (d *Download) addPeer(k *connection, from source) bool {
@@ -214,7 +138,7 @@ func (d *Download) removePeer(p *peer) {
 	}
 	d.freed, d.rechoke = true, true
 	if len(d.peers) == 0 {
-		d.trackers.Wake()
+		d.wakeSources()
 	}
 	d.note(func() { d.log.Debug("disconnected", "peer", p.conn.addr, "why", p.closing) })
 	d.signal()

@@ -1,0 +1,186 @@
+package torrent
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/tracker"
+)
+
+// A discovery finds the peers of one info hash, and dials them. It owns the candidates and every source that names
+// some: trackers, local discovery, a user's own function; peer exchange hands it what it hears. A Download has one and so has
+// Magnet.Resolve, so a new source is added here and nowhere else.
+type discovery struct {
+	discoveryConfig
+	trackers *tracker.Announcer
+	hunger   waker // of the user's own function
+
+	// Guarded by the owner's mutex.
+	cand          *candidates
+	tried         int // addresses dialled so far
+	lastPeerError error
+}
+
+// discoveryConfig is what the owner of a discovery gives it. No callback is called with the mutex held.
+type discoveryConfig struct {
+	client   *Client
+	infoHash Hash
+	private  bool // only trackers and the user name peers (BEP 27)
+	tiers    [][]string
+	find     func(context.Context, Hash) iter.Seq[netip.AddrPort] // the user's own; may be nil
+	log      *slog.Logger
+
+	ctx   context.Context // ends with the owner
+	tasks *sync.WaitGroup // of the owner
+	mu    *sync.Mutex     // the owner's
+
+	progress func() tracker.Progress
+	hungry   func() bool                    // no peer is connected, though some are wanted
+	dropped  func(tracker string)           // another tracker of a private torrent took over (BEP 27)
+	take     func(*connection, source) bool // a connection was made; false has it closed
+	changed  func()                         // there may be more to dial
+}
+
+const (
+	// findEvery is when a user's own function is asked again, and findHungry when no peer is connected.
+	findEvery  = 15 * time.Minute
+	findHungry = time.Minute
+)
+
+// newDiscovery returns a discovery that asks no source before run.
+func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
+	f := &discovery{discoveryConfig: c, cand: newCandidates(rng, c.private), hunger: newWaker()}
+	identity := c.client.identity(c.infoHash)
+	f.trackers = tracker.New(tracker.Config{
+		Tiers:    c.tiers,
+		InfoHash: c.infoHash,
+		PeerID:   identity.id,
+		Key:      identity.key,
+		Private:  c.private,
+		HTTP:     c.client.http,
+		UDP:      c.client.udp,
+		Port:     c.client.port,
+		Progress: c.progress,
+		Found:    func(url string, peers []netip.AddrPort) { f.found(sourceTracker, url, peers...) },
+		Hungry:   c.hungry,
+		Dropped:  c.dropped,
+		Rand:     c.client.newRand(),
+		Log:      c.log,
+	})
+	return f
+}
+
+// sources reports whether there is any source to ask.
+func (f *discovery) sources() bool {
+	return len(f.tiers) > 0 || f.find != nil || !f.private && f.client.local != nil
+}
+
+// run asks all sources until ctx ends, and returns when nothing is under way any more.
+func (f *discovery) run(ctx context.Context) {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	if !f.private {
+		defer f.client.lookLocally(f.infoHash, func(a netip.AddrPort) bool { return f.found(sourceLSD, "", a) })()
+	}
+	if f.find != nil {
+		asking.Go(func() { f.runFind(ctx) })
+	}
+	f.trackers.Run(ctx)
+}
+
+// runFind asks the user's own function until ctx ends.
+func (f *discovery) runFind(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for asked := (time.Time{}); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-f.hunger.wake:
+		}
+		due := asked.Add(findEvery)
+		if f.hungry() {
+			due = asked.Add(findHungry)
+		}
+		if wait := time.Until(due); !asked.IsZero() && wait > 0 {
+			timer.Reset(wait)
+			continue
+		}
+		asked = time.Now()
+		for a := range f.find(ctx, f.infoHash) {
+			f.found(sourceFinder, "", a)
+			if ctx.Err() != nil {
+				return
+			}
+		}
+		f.hunger.signal() // to compute when it is asked again
+	}
+}
+
+// wakeSources has sources asked sooner because what hungry says has changed. It never waits.
+func (f *discovery) wakeSources() {
+	f.trackers.Wake()
+	f.hunger.signal()
+}
+
+// found takes addresses that a source names, for trackers with the URL, and reports whether there was news among them.
+func (f *discovery) found(from source, tracker string, addrs ...netip.AddrPort) (news bool) {
+	now := time.Now()
+	f.mu.Lock()
+	for _, a := range addrs {
+		news = f.cand.add(a, from, tracker, now) || news
+	}
+	f.mu.Unlock()
+	f.changed()
+	return news
+}
+
+// dialDue dials the candidates that are due, within the bounds of the client and those of the owner, which has live
+// connections and may have most. The caller holds mu.
+func (f *discovery) dialDue(live, most int, now time.Time) {
+	for live+f.cand.dialling() < most {
+		// The client is asked last, because it counts a dial that it allows.
+		if at, ok := f.cand.due(); !ok || at.After(now) || !f.client.mayDial(live, now) {
+			return
+		}
+		addr, from, _ := f.cand.next(now)
+		f.tried++
+		f.tasks.Go(func() { f.dial(addr, from) })
+	}
+}
+
+// dialAt is when the next candidate is to be dialled, if that is known. The caller holds mu.
+func (f *discovery) dialAt(live, most int, now time.Time) (at time.Time, ok bool) {
+	if live+f.cand.dialling() >= most {
+		return at, false
+	}
+	return f.client.dialAt(f.cand, live, now)
+}
+
+// dial connects to a candidate, and hands the connection to the owner.
+func (f *discovery) dial(addr netip.AddrPort, from source) {
+	k, err := f.client.connect(f.ctx, addr, f.infoHash)
+	f.mu.Lock()
+	wanted := f.cand.dialled(addr, err == nil, time.Now())
+	if errors.Is(err, errSelf) {
+		f.cand.noteSelf(addr)
+	}
+	if err != nil && f.ctx.Err() == nil {
+		f.lastPeerError = err
+	}
+	f.mu.Unlock()
+	if err != nil {
+		f.log.Debug("dial", "peer", addr, "err", err)
+	} else if !wanted || !f.take(k, from) {
+		k.Close()
+	}
+	f.client.endDial()
+	f.changed()
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -25,22 +26,22 @@ func TestTrackersHearOfCompletionBeforeTheStop(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimContent(1, 64<<10, 1<<20)
 				content.trackers = [][]string{{"http://10.0.9.9/announce"}}
-				tracker := newSimTracker(1)
+				tracker := simtracker.New(1)
 				seed := newSimPeer("seed", n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), 6881, content, simScript{})
 				require.NoError(t, seed.arrive())
 				defer seed.stop()
-				tracker.add(seed.addr())
+				tracker.Add(seed.addr())
 				client := simClient(t, n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond), tracker)
 				d, err := content.Start(t.Context(), &Options{Client: client, Seed: c.seed, Storage: newSimStorage(content).open})
 				require.NoError(t, err)
 				<-d.Done()
 				simnet.Sleep(time.Second)
 				var events []string
-				for _, a := range tracker.said() {
-					events = append(events, a.event)
+				for _, a := range tracker.Announces() {
+					events = append(events, a.Event)
 				}
 				require.Equal(t, c.want, events)
-				require.Zero(t, tracker.said()[1].left)
+				require.Zero(t, tracker.Announces()[1].Left)
 			})
 		})
 	}
@@ -57,15 +58,15 @@ func TestPrivateTrackerSwitchDropsPeers(t *testing.T) {
 			return speakMetadata(t, n.NewHost(ip, 0, 0, 0), content, metadataScript{})
 		}
 		named, user := listen("80.0.0.2"), listen("80.0.0.3")
-		tracker := newSimTracker(1)
+		tracker := simtracker.New(1)
 		var broken atomic.Bool
-		tracker.answer = func(req *http.Request) (*http.Response, error) {
+		tracker.Answer = func(req *http.Request) (*http.Response, error) {
 			if req.URL.Host == "new.sim" {
-				return simAnswer(req, 200, []byte("d8:intervali300ee")), nil
+				return simtracker.Response(req, 200, []byte("d8:intervali300ee")), nil
 			} else if broken.Load() {
-				return simAnswer(req, 500, nil), nil
+				return simtracker.Response(req, 500, nil), nil
 			}
-			return simAnswer(req, 200, []byte("d8:intervali120e5:peers6:\x50\x00\x00\x02\x1a\xe1e")), nil
+			return simtracker.Response(req, 200, []byte("d8:intervali120e5:peers6:\x50\x00\x00\x02\x1a\xe1e")), nil
 		}
 		d := simLeech(t, simClient(t, us, tracker), content, user.addr())
 		simnet.Sleep(time.Second)

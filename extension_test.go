@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -142,17 +143,17 @@ func TestPartialSeed(t *testing.T) {
 		const half = 8 * blockSize
 		content := newSimContent(1, blockSize, half, half)
 		content.trackers = [][]string{{"http://tracker.sim/announce"}}
-		tracker := newSimTracker(1)
-		tracker.interval = 5 * time.Minute
+		tracker := simtracker.New(1)
+		tracker.Interval = 5 * time.Minute
 		us, them, other := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0), n.NewHost("80.0.0.3", blockSize, 0, 0)
-		simSeed(t, simClient(t, other, newSimTracker(2)), content)
+		simSeed(t, simClient(t, other, simtracker.New(2)), content)
 		first := func(f File) Priority {
 			if f.index == 0 {
 				return Normal
 			}
 			return Skip
 		}
-		tracker.add(other.Addr(6881))
+		tracker.Add(other.Addr(6881))
 		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, tracker), Seed: true, Select: first, Storage: newSimStorage(content).open})
 		require.NoError(t, err)
 		simnet.Sleep(time.Second)
@@ -174,14 +175,14 @@ func TestPartialSeed(t *testing.T) {
 		simnet.Sleep(time.Second)
 		require.True(t, late.hungUp(), "neither side wants anything")
 
-		tracker.forget()
+		tracker.Forget()
 		simnet.Sleep(20 * time.Minute)
-		for _, a := range tracker.said() {
-			require.Equal(t, "paused", a.event)
+		for _, a := range tracker.Announces() {
+			require.Equal(t, "paused", a.Event)
 		}
-		require.NotEmpty(t, tracker.said())
+		require.NotEmpty(t, tracker.Announces())
 
-		tracker.remove(other.Addr(6881)) // the tracker is of no help
+		tracker.Remove(other.Addr(6881)) // the tracker is of no help
 		s = speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
 		simnet.Sleep(time.Second)
 		d.Select(nil)
@@ -200,11 +201,11 @@ func TestWiderChoiceAsksTrackers(t *testing.T) {
 		const half = 8 * blockSize
 		content := newSimContent(1, blockSize, half, half)
 		content.trackers = [][]string{{"http://tracker.sim/announce"}}
-		tracker := newSimTracker(1)
+		tracker := simtracker.New(1)
 		us, early, late := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0), n.NewHost("80.0.0.3", 0, 0, 0)
-		seed := simClient(t, early, newSimTracker(2))
+		seed := simClient(t, early, simtracker.New(2))
 		simSeed(t, seed, content)
-		tracker.add(early.Addr(6881))
+		tracker.Add(early.Addr(6881))
 		first := func(f File) Priority {
 			if f.index == 0 {
 				return Normal
@@ -217,9 +218,9 @@ func TestWiderChoiceAsksTrackers(t *testing.T) {
 		require.True(t, d.Stats().Complete)
 
 		seed.Close()
-		simSeed(t, simClient(t, late, newSimTracker(2)), content)
-		tracker.remove(early.Addr(6881))
-		tracker.add(late.Addr(6881))
+		simSeed(t, simClient(t, late, simtracker.New(2)), content)
+		tracker.Remove(early.Addr(6881))
+		tracker.Add(late.Addr(6881))
 		simnet.Sleep(5 * time.Minute)
 		d.Select(nil)
 		simnet.Sleep(10 * time.Second)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bencode"
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -247,7 +248,7 @@ func TestResolveThenDownload(t *testing.T) {
 func TestResolveByTrackerAlone(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimResolvable(t, 1000, false)
-		tracker := newSimTracker(1)
+		tracker := simtracker.New(1)
 		seed := simClient(t, n.NewHost("80.0.0.1", 0, 0, 20*time.Millisecond), tracker)
 		content.trackers = [][]string{{"http://10.0.9.9/announce"}}
 		simSeed(t, seed, content)
@@ -258,9 +259,9 @@ func TestResolveByTrackerAlone(t *testing.T) {
 		require.Equal(t, [][]string{{"http://10.0.9.8/announce"}, {"http://10.0.9.9/announce"}}, got.Trackers())
 		require.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("80.0.0.1:6881")}, got.peers)
 		require.Less(t, n.Now(), 3*time.Second)
-		last := tracker.said()[len(tracker.said())-1]
-		require.Equal(t, "stopped", last.event)
-		require.NotZero(t, last.left, "who knows no length is no seed")
+		last := tracker.Announces()[len(tracker.Announces())-1]
+		require.Equal(t, "stopped", last.Event)
+		require.NotZero(t, last.Left, "who knows no length is no seed")
 	})
 }
 
@@ -314,8 +315,8 @@ func TestResolveInVain(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				us := n.NewHost("81.0.0.1", 0, 0, 0)
-				tracker := newSimTracker(1)
-				tracker.answer = func(req *http.Request) (*http.Response, error) {
+				tracker := simtracker.New(1)
+				tracker.Answer = func(req *http.Request) (*http.Response, error) {
 					<-req.Context().Done()
 					return nil, req.Context().Err()
 				}

@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/stretchr/testify/require"
 )
 
 // simClient is a Client on a simulated host, whose lots are drawn from its address. It lives until
 // the test ends, or its Close.
-func simClient(t *testing.T, h *simnet.Host, tracker *simTracker) *Client {
+func simClient(t *testing.T, h *simnet.Host, tracker *simtracker.Tracker) *Client {
 	c := &Client{
 		Listen: ":6881", Encryption: DisableEncryption,
 		Dial: h.Dial,
@@ -25,7 +26,7 @@ func simClient(t *testing.T, h *simnet.Host, tracker *simTracker) *Client {
 		c.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("host", h)
 	}
 	if tracker != nil {
-		c.HTTPClient = tracker.client(h)
+		c.HTTPClient = tracker.Client(h)
 	}
 	t.Cleanup(func() { c.Close() })
 	return c

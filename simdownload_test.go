@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -33,7 +34,7 @@ type simDownload struct {
 }
 
 // simStart starts a download of content on a host. Tracker, options and client may be nil.
-func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simContent, tracker *simTracker, o *Options, c *Client) *simDownload {
+func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simContent, tracker *simtracker.Tracker, o *Options, c *Client) *simDownload {
 	if o == nil {
 		o = &Options{}
 	}
@@ -48,7 +49,7 @@ func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simCon
 	c.hooks.seed = cmp.Or(c.hooks.seed, 1)
 	to := content.Torrent
 	if tracker != nil {
-		c.HTTPClient = tracker.client(h)
+		c.HTTPClient = tracker.Client(h)
 		if len(to.trackers) == 0 {
 			to.trackers = [][]string{{"http://tracker.sim/announce"}}
 		}

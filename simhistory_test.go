@@ -21,6 +21,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 )
 
 // simHistory is a swarm drawn from a seed number: its content, who is in it, how each behaves, and when
@@ -29,7 +30,7 @@ type simHistory struct {
 	seed    uint64
 	rng     *rand.Rand
 	net     *simnet.Network
-	tracker *simTracker
+	tracker *simtracker.Tracker
 	content *simContent
 	choice  func(File) Priority
 	wanted  []int // pieces
@@ -82,7 +83,7 @@ func (h *simHistory) seconds(low, high float64) time.Duration {
 // drawHistory makes the swarm of a seed number. Nothing runs yet.
 func drawHistory(n *simnet.Network, seed uint64) *simHistory {
 	h := &simHistory{
-		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: n, tracker: newSimTracker(seed),
+		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: n, tracker: simtracker.New(seed),
 		liars: map[netip.Addr]bool{}, stash: map[*simPeer]bits.Set{}, kinds: map[string]int{}, patience: 10 * time.Second,
 	}
 	h.drawContent()

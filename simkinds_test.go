@@ -134,13 +134,13 @@ var simKinds = []simKind{
 	}},
 	{"we ourselves", func(h *simHistory, name string) {
 		for _, s := range h.options {
-			h.tracker.add(s.host.Addr(6881))
+			h.tracker.Add(s.host.Addr(6881))
 			s.options.Peers = append(s.options.Peers, s.host.Addr(6881))
 		}
 	}},
 	{"addresses of nobody", func(h *simHistory, name string) {
 		for i := range 1 + h.rng.IntN(50) {
-			h.tracker.add(h.net.NewHost(fmt.Sprintf("99.1.1.%d", i+1), 0, 0, 0).Addr(uint16(1 + h.rng.IntN(2)*i)))
+			h.tracker.Add(h.net.NewHost(fmt.Sprintf("99.1.1.%d", i+1), 0, 0, 0).Addr(uint16(1 + h.rng.IntN(2)*i)))
 		}
 		h.patience += 20 * time.Second
 	}},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -27,7 +28,7 @@ type simPeer struct {
 	name    string
 	host    *simnet.Host
 	content *simContent
-	tracker *simTracker // told where the peer is, if not nil
+	tracker *simtracker.Tracker // told where the peer is, if not nil
 	ctx     context.Context
 	leave   context.CancelFunc // for good
 
@@ -101,7 +102,7 @@ func (p *simPeer) arrive() error {
 	p.listener = l
 	p.mu.Unlock()
 	if p.tracker != nil {
-		p.tracker.add(p.host.Addr(p.port))
+		p.tracker.Add(p.host.Addr(p.port))
 	}
 	p.running.Go(func() {
 		for {
@@ -123,7 +124,7 @@ func (p *simPeer) depart() {
 		p.listener.Close()
 		p.listener = nil
 		if p.tracker != nil {
-			p.tracker.remove(p.host.Addr(p.port))
+			p.tracker.Remove(p.host.Addr(p.port))
 		}
 	}
 	for _, s := range p.sessions {

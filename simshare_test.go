@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/shoal-go/torrent/internal/wire"
 	"github.com/stretchr/testify/require"
 )
@@ -78,7 +79,7 @@ func TestSharingSwarm(t *testing.T) {
 // up and eight times as many down, and returns how long each took, in order.
 func shareSwarm(t *testing.T, n *simnet.Network, random uint64, size int64, up float64, leechers, riders int) (times, late []time.Duration) {
 	content := newSimContent(random, 256<<10, size)
-	tracker := newSimTracker(random)
+	tracker := simtracker.New(random)
 	start := func(k int, o *Options, rides bool) *simDownload {
 		h := n.NewHost(fmt.Sprintf("80.0.0.%d", k+1), up, 8*up, 10*time.Millisecond)
 		c := &Client{Encryption: DisableEncryption, hooks: hooks{seed: random<<32 + uint64(k) + 1}}

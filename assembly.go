@@ -191,7 +191,7 @@ func (d *Download) check(piece int32, a *assembly) {
 		<-turn
 	}
 	var digests []uint64
-	if err == nil && (!ok || d.suspects(piece)) {
+	if err == nil && (!ok || d.suspect(piece)) {
 		digests, err = d.digest(piece, a, &scratch)
 	}
 	d.client.hashing <- scratch
@@ -257,9 +257,9 @@ func (d *Download) eachRun(piece int32, a *assembly, scratch *[]byte, yield func
 	return nil
 }
 
-// suspects tells whether a piece failed its hash before.
-func (d *Download) suspects(piece int32) bool {
+// suspect tells whether a piece failed its hash before.
+func (d *Download) suspect(piece int32) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.sched.spoiled[piece] != nil
+	return d.sched.Suspect(int(piece))
 }

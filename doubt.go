@@ -17,7 +17,7 @@ func (d *Download) doubt(piece int, why error) {
 	d.mu.Lock()
 	d.diskErrors++
 	d.diskError = why
-	had := d.sched.have.Has(piece)
+	had := d.sched.Verified().Has(piece)
 	_, again := d.unreadable[piece]
 	d.mu.Unlock()
 	switch {

@@ -286,7 +286,7 @@ func (d *Download) examine() bool {
 		return false
 	}
 	for _, i := range slices.Sorted(maps.Keys(partial)) {
-		if blocks := partial[i]; !d.sched.have.Has(i) && blocks.Count() > 0 {
+		if blocks := partial[i]; !d.sched.Verified().Has(i) && blocks.Count() > 0 {
 			p := d.sched.restore(i, &blocks)
 			d.assemblies[int32(i)] = &assembly{seq: p.seq, direct: true, touched: now}
 			d.finishPiece(int32(i))
@@ -295,7 +295,7 @@ func (d *Download) examine() bool {
 	d.checking = false
 	d.lastProgress = now
 	d.nextSave = now.Add(resumeEvery)
-	n := d.sched.have.Count()
+	n := d.sched.Verified().Count()
 	d.note(func() { d.log.Info("examined", "have", n, "pieces", d.t.NumPieces()) })
 	return true
 }

@@ -58,7 +58,7 @@ func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 		P:            int(d.client.port()),
 		YourIP:       to.Addr().AsSlice(),
 		MetadataSize: int64(len(d.t.info)),
-		UploadOnly:   new(d.sched.need.Count() == 0),
+		UploadOnly:   new(d.sched.Needed().Count() == 0),
 	}
 	for n, e := range extensionTable {
 		if n > 0 && e.offered(d) {

@@ -53,7 +53,7 @@ func allowedFast(ip netip.Addr, infoHash Hash, pieces, k int) []uint32 {
 func (p *peer) sendAllowedFast() {
 	d := p.d
 	ip := p.conn.addr.Addr()
-	if d.sched.have.Count() == 0 || !ip.Is4() {
+	if d.sched.Verified().Count() == 0 || !ip.Is4() {
 		return
 	}
 	network, _ := ip.Prefix(24)
@@ -68,7 +68,7 @@ func (p *peer) sendAllowedFast() {
 	}
 	p.allowed = d.fastSets[network]
 	for _, i := range slices.Sorted(maps.Keys(p.allowed)) {
-		if d.sched.have.Has(int(i)) && p.allowed[i] >= d.t.layout.PieceSize(int(i)) {
+		if d.sched.Verified().Has(int(i)) && p.allowed[i] >= d.t.layout.PieceSize(int(i)) {
 			p.send(func(b []byte) []byte { return wire.AppendAllowedFast(b, i) })
 		}
 	}

@@ -153,7 +153,7 @@ func TestSuggestAgain(t *testing.T) {
 	avail := make([]uint16, 10)
 	picks := func(now time.Time) (all []int) {
 		for {
-			i := s.pick(avail, &sp, 1<<20, now)
+			i := s.pick(len(avail), func(i int) uint16 { return avail[i] }, &sp, 1<<20, now)
 			if i < 0 {
 				return all
 			}

@@ -97,7 +97,7 @@ func (d *Download) save() {
 		d.mu.Unlock()
 		return // what the last run claimed says more
 	}
-	have := d.sched.have.Clone()
+	have := d.sched.Verified().Clone()
 	partial := d.partial()
 	d.resumable = false
 	d.mu.Unlock()
@@ -165,8 +165,8 @@ func (d *Download) partial() map[int]bits.Set {
 // noteComplete acts on all that is wanted being there, once that is so.
 func (d *Download) noteComplete() {
 	d.mu.Lock()
-	if d.sched.need.Count() > 0 || d.ctx.Err() != nil {
-		d.complete = d.sched.need.Count() == 0
+	if d.sched.Needed().Count() > 0 || d.ctx.Err() != nil {
+		d.complete = d.sched.Needed().Count() == 0
 		d.mu.Unlock()
 		return
 	}
@@ -179,11 +179,11 @@ func (d *Download) noteComplete() {
 	d.choosing.Lock()
 	defer d.choosing.Unlock()
 	d.mu.Lock()
-	if d.sched.need.Count() > 0 || d.rechecks > 0 {
+	if d.sched.Needed().Count() > 0 || d.rechecks > 0 {
 		d.mu.Unlock()
 		return
 	}
-	have, partial := d.sched.have.Clone(), d.partial()
+	have, partial := d.sched.Verified().Clone(), d.partial()
 	d.mu.Unlock()
 	if piece, err := d.store.anyChanged(have); piece >= 0 {
 		d.doubt(piece, err) // somebody else wrote to the files meanwhile: what is spoiled is fetched again
@@ -232,5 +232,5 @@ var errDone = errors.New("complete")
 func (d *Download) completedHere() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.sched.have.Full() && d.fetched
+	return d.sched.Verified().Full() && d.fetched
 }

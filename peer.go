@@ -409,7 +409,7 @@ func (p *peer) sendSimple(id wire.ID) {
 
 // greet queues what is said first on a new connection: what we have, and what we can do.
 func (p *peer) greet() {
-	have := &p.d.sched.have
+	have := p.d.sched.Verified()
 	p.send(func(b []byte) []byte {
 		switch {
 		case p.fast && have.Full():

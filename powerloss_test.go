@@ -123,6 +123,6 @@ func (d *forgetfulDisk) failSyncs(err error) {
 func (s *simDownload) verified() *bits.Set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	have := s.sched.have.Clone()
+	have := s.sched.Verified().Clone()
 	return &have
 }

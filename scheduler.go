@@ -49,6 +49,18 @@ func newScheduler(l layout.Layout, seed uint64) *scheduler {
 	}
 }
 
+// Verified is the set of pieces that are verified, to be looked at under the mutex and not to be changed.
+func (s *scheduler) Verified() *bits.Set { return &s.have }
+
+// Needed is the set of pieces that are wanted and not verified, likewise.
+func (s *scheduler) Needed() *bits.Set { return &s.need }
+
+// Availability is how many remotes have piece i, those that have everything left out.
+func (s *scheduler) Availability(i int) uint16 { return s.heap.avail[i] }
+
+// Steals is how many blocks were handed out a second time.
+func (s *scheduler) Steals() int64 { return s.steals }
+
 // join adds a remote that has what its fields say. A peer that has nothing yet joins as such.
 func (s *scheduler) join(r *remote, addr netip.AddrPort) {
 	r.addr, r.sender = addr, noSender

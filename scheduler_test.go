@@ -382,10 +382,10 @@ func (sc *swarmScene) fetch(names string) {
 	}
 }
 
-func (sc *swarmScene) named(senders []int32) (names string) {
-	for _, n := range senders {
+func (sc *swarmScene) named(liars []netip.AddrPort) (names string) {
+	for _, addr := range liars {
 		for name, r := range sc.peers {
-			if r.addr == sc.s.senders[n] {
+			if r.addr == addr {
 				names += name
 			}
 		}

@@ -32,7 +32,7 @@ func (d *Download) choose(priority []Priority) error {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	d.choice.set(priority, &d.sched.have)
+	d.choice.set(priority, d.sched.Verified())
 	if d.isDone() {
 		d.files.choose(d.choice.whole()) // what is not yet there is added once all is
 	}
@@ -57,7 +57,7 @@ func (d *Download) reprioritise(now time.Time) {
 
 // noteMissing acts on something being wanted again after all that was wanted had been there.
 func (d *Download) noteMissing(now time.Time) {
-	if !d.complete || d.sched.need.Count() == 0 {
+	if !d.complete || d.sched.Needed().Count() == 0 {
 		return
 	}
 	d.complete = false
@@ -80,7 +80,7 @@ func (d *Download) prioritise(i int, priority uint8) {
 
 // gotPiece notes that piece i is verified and on storage.
 func (d *Download) gotPiece(i int) {
-	if d.sched.have.Has(i) {
+	if d.sched.Verified().Has(i) {
 		return
 	}
 	for _, c := range d.sched.verified(i) {

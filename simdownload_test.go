@@ -76,7 +76,7 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 	s.end(t)
 	synctest.Wait()
 	s.mu.Lock()
-	s.steals += s.sched.steals
+	s.steals += s.sched.Steals()
 	s.mu.Unlock()
 	look(s.ledger, (*simLedger).forget)
 	old := s.client
@@ -169,7 +169,7 @@ func (s *simDownload) sample() {
 			continue // what was said may not have been written yet
 		}
 		wanted, perhaps := -1, -1
-		for i := range d.sched.need.All() {
+		for i := range d.sched.Needed().All() {
 			if has, doubt := w.offers(i); has && doubt {
 				perhaps = i
 			} else if has {
@@ -199,7 +199,7 @@ func (s *simDownload) sample() {
 // couldAsk finds a piece of which a peer could be asked for a block that nobody was asked for, in
 // the slow and plain way; -1 if there is none. The download's mutex is held.
 func (s *simDownload) couldAsk(r *remote, w *simWatch) int {
-	for i := range s.sched.need.All() {
+	for i := range s.sched.Needed().All() {
 		if has, doubt := w.offers(i); !has || doubt {
 			continue
 		}

@@ -521,7 +521,7 @@ func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string
 // checkBytes asks that what came beyond the content is accounted for.
 func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []string) {
 	s.mu.Lock()
-	steals := s.steals + s.sched.steals
+	steals := s.steals + s.sched.Steals()
 	s.mu.Unlock()
 	l := s.ledger
 	h.net.Lock()

@@ -28,8 +28,8 @@ type attempt struct {
 const maxAttempts = 8
 
 // spoil notes that piece i, whole, did not have its hash. digests are of its blocks. It returns the
-// senders proven to have lied: the one that sent all of it, if it was one. The piece begins anew.
-func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
+// addresses proven to have lied: the one that sent all of it, if it was one. The piece begins anew.
+func (s *scheduler) spoil(i int, digests []uint64) (liars []netip.AddrPort) {
 	p := s.started[int32(i)]
 	a := attempt{digests: digests}
 	for _, b := range p.blocks {
@@ -43,7 +43,7 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
 	first := a.senders[0]
 	alone := !slices.ContainsFunc(a.senders, func(n int32) bool { return n != first })
 	if alone && first >= 0 {
-		liars = []int32{first}
+		liars = []netip.AddrPort{s.senders[first]}
 	} else {
 		if len(u.attempts) == maxAttempts {
 			u.attempts = u.attempts[1:]
@@ -53,6 +53,9 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []int32) {
 	s.failed(i)
 	return liars
 }
+
+// Suspect tells whether piece i failed its hash, and has not passed since.
+func (s *scheduler) Suspect(i int) bool { return s.spoiled[int32(i)] != nil }
 
 // entrust makes r the sole sender of p, which is on parole.
 func (s *scheduler) entrust(p *startedPiece, r *remote) {
@@ -78,7 +81,7 @@ func (s *scheduler) lapse(p *startedPiece) {
 
 // clear notes that piece i passed its hash after it had failed. digests are of its true blocks; who
 // sent another is returned.
-func (s *scheduler) clear(i int, digests []uint64) (liars []int32) {
+func (s *scheduler) clear(i int, digests []uint64) (liars []netip.AddrPort) {
 	u := s.spoiled[int32(i)]
 	if u == nil {
 		return nil
@@ -86,8 +89,8 @@ func (s *scheduler) clear(i int, digests []uint64) (liars []int32) {
 	delete(s.spoiled, int32(i))
 	for _, a := range u.attempts {
 		for k, sender := range a.senders {
-			if sender >= 0 && a.digests[k] != digests[k] && !slices.Contains(liars, sender) {
-				liars = append(liars, sender)
+			if sender >= 0 && a.digests[k] != digests[k] && !slices.Contains(liars, s.senders[sender]) {
+				liars = append(liars, s.senders[sender])
 			}
 		}
 	}

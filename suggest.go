@@ -32,16 +32,16 @@ func (s *suggester) give(i, pieces int) {
 	s.given.Add(i)
 }
 
-// pick is a piece to suggest, or -1. avail is how many peers have each piece, and sp knows who keeps them.
-func (s *suggester) pick(avail []uint16, sp *spread, pieceLength int64, now time.Time) int {
+// pick is one of so many pieces to suggest, or -1. avail is how many peers have a piece, and sp knows who keeps it.
+func (s *suggester) pick(pieces int, avail func(int) uint16, sp *spread, pieceLength int64, now time.Time) int {
 	if now.Before(s.idle) {
 		return -1
 	}
-	for range avail {
+	for range pieces {
 		i := s.next
-		s.next = (i + 1) % len(avail)
-		if avail[i] == 0 && !s.given.Has(i) || avail[i] == 1 && sp.takeBack(i, pieceLength) {
-			s.give(i, len(avail))
+		s.next = (i + 1) % pieces
+		if n := avail(i); n == 0 && !s.given.Has(i) || n == 1 && sp.takeBack(i, pieceLength) {
+			s.give(i, pieces)
 			return i
 		}
 	}
@@ -62,11 +62,11 @@ func (s *suggester) giveUp(pieces []int) {
 
 // suggest has a peer that may ask ask for what is worth sending.
 func (d *Download) suggest(p *peer, now time.Time) {
-	if !p.fast || !d.sched.have.Full() || len(d.peers) < 2 {
+	if !p.fast || !d.sched.Verified().Full() || len(d.peers) < 2 {
 		return
 	}
 	for len(p.suggested) < suggestAtOnce {
-		i := d.suggester.pick(d.sched.heap.avail, &d.spread, d.t.layout.PieceLength(), now)
+		i := d.suggester.pick(d.t.NumPieces(), d.sched.Availability, &d.spread, d.t.layout.PieceLength(), now)
 		if i < 0 {
 			return
 		}

@@ -19,7 +19,7 @@ func (d *Download) AddPeers(peers ...netip.AddrPort) { d.found(sourceUser, "", p
 func (d *Download) hungry() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.peers) == 0 && d.sched.need.Count() > 0
+	return len(d.peers) == 0 && d.sched.Needed().Count() > 0
 }
 
 // droppedTracker ends the connections of a private torrent that has moved to another tracker, but to
@@ -44,7 +44,7 @@ func (d *Download) announceProgress() tracker.Progress {
 		Uploaded:    d.o.Uploaded + d.uploaded,
 		Downloaded:  d.o.Downloaded + d.downloaded,
 		Left:        d.choice.wanted - d.choice.verified,
-		PartialSeed: d.complete && !d.sched.have.Full(),
+		PartialSeed: d.complete && !d.sched.Verified().Full(),
 	}
 }
 
@@ -283,7 +283,7 @@ func (d *Download) pieceVerified(i int, digests []uint64) {
 			d.updateInterest(p)
 		}
 	}
-	if d.sched.need.Count() == 0 {
+	if d.sched.Needed().Count() == 0 {
 		d.signal()
 	}
 }
@@ -307,9 +307,8 @@ func (d *Download) pieceSpoiled(i int, digests []uint64) {
 }
 
 // ban ends all dealings with the addresses that sent spoiled blocks.
-func (d *Download) ban(senders []int32) {
-	for _, s := range senders {
-		addr := d.sched.senders[s]
+func (d *Download) ban(liars []netip.AddrPort) {
+	for _, addr := range liars {
 		d.note(func() { d.log.Warn("banned", "peer", addr) })
 		d.cand.ban(addr)
 		for _, p := range d.peers {

@@ -54,12 +54,12 @@ func (p *peer) mayAsk(u upload) (bool, error) {
 		int64(u.begin)+int64(u.length) > d.t.layout.PieceSize(int(u.piece)) {
 		return false, fmt.Errorf("asks for %d bytes at %d of piece %d", u.length, u.begin, u.piece)
 	}
-	if !d.sched.have.Has(int(u.piece)) || p.amChoking && !p.takeAllowedFast(u) {
+	if !d.sched.Verified().Has(int(u.piece)) || p.amChoking && !p.takeAllowedFast(u) {
 		return false, nil
 	}
 	d.suggester.give(int(u.piece), n)
 	if d.sharing() {
-		d.spread.give(p.number, int(u.piece), n, d.sched.heap.avail[u.piece])
+		d.spread.give(p.number, int(u.piece), n, d.sched.Availability(int(u.piece)))
 	}
 	return true, nil
 }
@@ -204,7 +204,7 @@ func (p *peer) answer(uploads []upload, buf []byte) (_ []byte, sent int, _ error
 // was verified, the piece is held no longer. look has it looked at whether the files are as they were.
 func (d *Download) readForUpload(u upload, b []byte, look bool) bool {
 	d.mu.Lock()
-	have := d.sched.have.Has(int(u.piece))
+	have := d.sched.Verified().Has(int(u.piece))
 	d.mu.Unlock()
 	if !have {
 		return false

@@ -441,7 +441,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 
 // snub takes the blocks back that a peer has let wait for too long.
 func (d *Download) snub(p *peer, now time.Time) {
-	if !p.snubbing(now) {
+	if !p.remote.overdue(now) {
 		return
 	}
 	d.note(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })

@@ -111,7 +111,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 		p.ext.client = printable.Line(h.V)
 	}
 	if h.ReqQ > 0 {
-		p.pipe.setLimit(h.ReqQ)
+		p.remote.pipe.setLimit(h.ReqQ)
 	}
 	if h.UploadOnly != nil {
 		p.ext.uploadOnly = *h.UploadOnly

@@ -114,9 +114,7 @@ type lateBlock struct {
 
 // run takes note that a remote is asked for a block as hurry planned.
 func (s *scheduler) run(e errand, now time.Time) {
-	if len(e.remote.queue) == 0 {
-		e.remote.heard = now
-	}
+	e.remote.expect(now)
 	p := s.started[e.block.piece]
 	b := &p.blocks[e.block.index]
 	if b.free() {

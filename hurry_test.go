@@ -18,7 +18,7 @@ func TestHurryTakesOver(t *testing.T) {
 		s.prioritise(i, pieceNormal)
 	}
 	now := epoch
-	slow, fast := &remote{all: true, rate: 100e3}, &remote{all: true, rate: 900e3}
+	slow, fast := &remote{all: true, pace: pace{rate: 100e3}}, &remote{all: true, pace: pace{rate: 900e3}}
 	s.join(slow, addrPort("10.0.0.1:1"))
 	s.join(fast, addrPort("10.0.0.2:1"))
 	asked, _ := s.next(slow, blocks, now, nil)
@@ -52,7 +52,7 @@ func TestHurrySharesOut(t *testing.T) {
 	now := epoch
 	shares := make(map[*remote]int)
 	for k, rate := range []float64{300e3, 200e3, 100e3, 1e3} {
-		s.join(&remote{all: true, rate: rate}, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(k)))
+		s.join(&remote{all: true, pace: pace{rate: rate}}, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(k)))
 	}
 	for _, e := range s.hurry(0, func(*remote) int { return 100 }, now) {
 		s.run(e, now)

@@ -20,7 +20,7 @@ import (
 // policyFiles hold plain data: their tests can drive a million histories through them.
 var policyFiles = []string{
 	"candidates.go", "choice.go", "choke.go", "dials.go", "hurry.go", "metadata.go", "piece.go",
-	"pipeline.go", "remote.go", "requests.go", "scheduler.go", "spoiled.go", "started.go", "steal.go", "turnover.go",
+	"pace.go", "pipeline.go", "remote.go", "requests.go", "scheduler.go", "spoiled.go", "started.go", "steal.go", "turnover.go",
 }
 
 const modulePath = "github.com/shoal-go/torrent"

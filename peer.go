@@ -15,8 +15,6 @@ const (
 	keepAliveAfter = 90 * time.Second
 	writeTimeout   = 120 * time.Second // for the other end to make room
 	uselessTimeout = 600 * time.Second // neither side is interested
-	snubTimeout    = 20 * time.Second  // nothing of what was asked for, while block times are unknown
-	minSnubTimeout = 10 * time.Second
 	// maxUnasked is how many blocks that nobody asked for are forgiven.
 	maxUnasked = 16
 )
@@ -41,9 +39,7 @@ type peer struct {
 	remote        remote // what the scheduler knows of it; choking: it chokes us
 	saidWhat      bool   // its bitfield, have-all or have-none has come
 	amInterested  bool
-	pipe          pipeline
 	down          ratelimit.Meter
-	blockTime     deviation // between blocks while some are outstanding
 	unaskedBlocks int
 	refused       int32     // the piece of which it last rejected a block, or -1
 	useful        bool      // it sent a block that was wanted
@@ -177,13 +173,11 @@ func (p *peer) unaskedLocked(n int) error {
 func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error) {
 	d := p.d
 	n := len(b)
-	asked := p.askedAt(id)
-	heard := p.remote.heard
-	if !asked.IsZero() && p.remote.late.has(id) {
-		p.withdraw(id) // this may answer an earlier request
+	got := d.sched.received(&p.remote, id, now)
+	if got.again {
+		p.withdraw(id)
 	}
-	v, piece, cancel := d.sched.received(&p.remote, id, now)
-	switch v {
+	switch got.verdict {
 	case unasked:
 		d.client.blocks.Put(b)
 		return batch{}, p.unaskedLocked(n)
@@ -191,10 +185,10 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 		d.client.blocks.Put(b)
 		d.wasted += int64(n)
 	case accepted:
-		out = d.hold(piece, id, b, now)
+		out = d.hold(got.piece, id, b, now)
 		p.useful = true
 		d.lastProgress = now
-		for _, r := range cancel {
+		for _, r := range got.cancel {
 			if r != nil {
 				d.cancel(r, id)
 			}
@@ -209,12 +203,6 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 	d.downloaded += int64(n)
 	d.down.Add(int64(n), now)
 	p.down.Add(int64(n), now)
-	if !asked.IsZero() {
-		p.remote.shows(n, now.Sub(heard), now)
-		p.pipe.got(n, asked, now, p.remote.rate)
-		p.remote.rtt = p.pipe.rtt
-		p.blockTime.add(now.Sub(heard))
-	}
 	d.refill(p, now)
 	return out, nil
 }
@@ -383,7 +371,7 @@ func (p *peer) rejected(m wire.Message, now time.Time) error {
 	delete(p.remote.allowed, id.piece)
 	if !p.remote.choking {
 		// Too much was asked at once, or it has the piece no more.
-		p.pipe.setLimit(max(startDepth, len(p.remote.queue)))
+		p.remote.pipe.setLimit(max(startDepth, len(p.remote.queue)))
 		if p.refused == id.piece {
 			p.d.sched.lose(&p.remote, int(id.piece))
 			p.d.updateInterest(p)
@@ -448,34 +436,3 @@ func (p *peer) unchoke(now time.Time) {
 	p.d.suggest(p, now) // before the unchoke, which has it ask
 	p.sendSimple(wire.Unchoke)
 }
-
-// snubbing tells whether the peer has let requests wait for too long.
-func (p *peer) snubbing(now time.Time) bool {
-	if len(p.remote.queue) == 0 {
-		return false
-	}
-	patience := snubTimeout
-	if mean, dev, ok := p.blockTime.get(); ok {
-		patience = max(minSnubTimeout, mean+4*dev)
-	}
-	return now.Sub(p.remote.heard) > min(patience, silenceTimeout)
-}
-
-// deviation is a smoothed mean of durations and of how far they stray from it, as RFC 6298 has it.
-type deviation struct {
-	n         int
-	mean, dev time.Duration
-}
-
-func (v *deviation) add(d time.Duration) {
-	if v.n == 0 {
-		v.mean, v.dev = d, d/2
-	} else {
-		v.dev += ((d - v.mean).Abs() - v.dev) / 4
-		v.mean += (d - v.mean) / 8
-	}
-	v.n++
-}
-
-// get returns mean and deviation once they rest on enough to be believed.
-func (v *deviation) get() (mean, dev time.Duration, ok bool) { return v.mean, v.dev, v.n >= 8 }

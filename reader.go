@@ -260,7 +260,7 @@ func (d *Download) followReaders(now time.Time) {
 func (d *Download) hurry(piece int, now time.Time) {
 	plan := d.sched.hurry(piece, func(r *remote) int {
 		if p := d.byRemote[r]; p.amInterested && p.closing == nil {
-			return p.pipe.depth
+			return p.remote.pipe.depth
 		}
 		return 0
 	}, now)
@@ -279,9 +279,6 @@ func (d *Download) hurry(piece int, now time.Time) {
 	}
 	for _, e := range plan[:d.admit(len(plan), now)] {
 		p := d.byRemote[e.remote]
-		if len(e.remote.queue) == 0 {
-			p.pipe.asked(now)
-		}
 		d.sched.run(e, now)
 		d.request(p, e.block)
 	}

@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -27,12 +26,11 @@ type remote struct {
 	allowed   map[int32]struct{} // allowed-fast pieces (BEP 6), which a choke does not stop
 	suggested []int32            // pieces it would rather send than others (BEP 6), the latest last
 	snubbed   bool               // it let requests time out and has sent nothing since
-	rate      float64            // bytes a second while it is asked for some, 0 while unknown
-	shown     time.Time          // when it was last measured
-	sent      float64            // bytes that it is measured by, the latest counting most
-	waited    float64            // seconds in which they were waited for
-	heard     time.Time          // when the last block came, or when it was first asked after silence
-	rtt       time.Duration
+
+	heard     time.Time // when the last block came, or when it was first asked after silence
+	blockTime deviation // between blocks while some are outstanding
+	pace
+	pipe pipeline
 }
 
 // ask is an outstanding request.
@@ -75,9 +73,6 @@ func (l *lateBlocks) take(id blockID) bool {
 
 func (l *lateBlocks) has(id blockID) bool { return l.fresh[id]+l.old[id] > 0 }
 
-// guessedRate is what a peer of unknown rate is taken to send, bytes a second.
-const guessedRate = 64 << 10
-
 func (r *remote) holds(piece int) bool { return r.all || r.has.Has(piece) }
 
 // allows tells whether a choke does not stop requests for piece (BEP 6).
@@ -105,42 +100,35 @@ func (r *remote) suggest(piece int32) {
 	r.suggested = append(r.suggested, piece)
 }
 
-// What a peer showed long ago, perhaps while our own link was full, is doubted the more, the longer ago that
-// was: after doubtAfter it is believed to be twice as fast, after that again three times.
-const (
-	doubtAfter = 10 * time.Second
-	maxDoubt   = 60 * time.Second
-)
-
 // eta is when the k-th outstanding block (from 0) may be expected, from now on. It grows while
 // the peer is silent, so that one that stopped in the middle is noticed before it is snubbed.
 func (r *remote) eta(k int, now time.Time) time.Duration {
-	rate := r.rate
-	if rate <= 0 {
-		rate = guessedRate
-	}
-	d := time.Duration(float64(k+1)*blockSize/rate*float64(time.Second)) + r.rtt
-	if !r.shown.IsZero() {
-		d = time.Duration(float64(d) / (1 + min(now.Sub(r.shown), maxDoubt).Seconds()/doubtAfter.Seconds()))
-	}
+	d := r.pace.takes(float64(k+1)*blockSize, r.pipe.rtt, now)
 	if len(r.queue) > 0 {
 		d = max(d, now.Sub(r.heard))
 	}
 	return d
 }
 
-// shows takes note of n bytes that came after a silence in which they were waited for. What came and what
-// was waited before that counts half as much after each paceHalfLife of waiting. A fast peer shows that it is
-// one only after a second: a single block might have lain in a buffer.
-func (r *remote) shows(n int, silence time.Duration, now time.Time) {
-	keep := math.Exp2(-silence.Seconds() / paceHalfLife.Seconds())
-	r.sent = r.sent*keep + float64(n)
-	r.waited = r.waited*keep + silence.Seconds()
-	r.rate = r.sent / max(r.waited, 1)
-	r.shown = now
+// overdue tells whether the peer has let requests wait for too long.
+func (r *remote) overdue(now time.Time) bool {
+	return len(r.queue) > 0 && now.Sub(r.heard) > r.blockTime.patience()
 }
 
-const paceHalfLife = 3 * time.Second
+// answered takes a request out of the queue whose block of n bytes has come, and tells whether there was one.
+func (r *remote) answered(id blockID, n int, now time.Time) bool {
+	for k := range r.queue {
+		if a := r.queue[k]; a.blockID == id {
+			r.dequeue(k)
+			silence := now.Sub(r.heard)
+			r.pace.add(n, silence, now)
+			r.pipe.got(n, a.at, now, r.pace.rate)
+			r.blockTime.add(silence)
+			return true
+		}
+	}
+	return false
+}
 
 // isAsked tells whether a block of piece is outstanding.
 func (r *remote) isAsked(piece int32) bool {
@@ -156,6 +144,14 @@ func (r *remote) enqueue(a ask) {
 		r.queue = append(r.backing, r.queue...)
 	}
 	r.queue, r.asked = append(r.queue, a), true
+}
+
+// expect begins to wait for the remote, if nothing was outstanding: the time before that is no measure of it.
+func (r *remote) expect(now time.Time) {
+	if len(r.queue) == 0 {
+		r.heard = now
+		r.pipe.asked(now)
+	}
 }
 
 // dequeue takes the k-th request out of the queue.

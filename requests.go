@@ -85,9 +85,7 @@ func (s *scheduler) giveBack(r *remote, which func(ask) bool) int {
 // block is free, what is stolen.
 // A request that a theft makes pointless is returned to be cancelled.
 func (s *scheduler) next(r *remote, n int, now time.Time, out []blockID) ([]blockID, []cancelled) {
-	if len(r.queue) == 0 {
-		r.heard = now
-	}
+	r.expect(now)
 	if r.snubbed {
 		n = min(n, 1-len(r.queue))
 	}
@@ -268,33 +266,37 @@ const (
 	unasked                 // nobody asked for it
 )
 
-// received takes note that r sent a block whole. Where it is accepted, p is its piece, and a request
-// to somebody else for the same block is returned to be cancelled.
-func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p *startedPiece, cancel [2]*remote) {
-	asked := false
-	for k := range r.queue {
-		if r.queue[k].blockID == id {
-			r.dequeue(k)
-			asked = true
-			break
-		}
-	}
-	if !asked && !r.late.take(id) {
-		return unasked, nil, cancel
+// A receipt says what a block that was received sets off.
+type receipt struct {
+	verdict verdict
+	piece   *startedPiece // of which it is, where it is accepted
+	cancel  [2]*remote    // others that were asked for it, and need not send it
+	again   bool          // it was asked for twice, and may answer the first request: the second is to be cancelled
+}
+
+// received takes note that r sent a block whole.
+func (s *scheduler) received(r *remote, id blockID, now time.Time) (got receipt) {
+	if r.answered(id, s.blockLen(id), now) {
+		got.again = r.late.has(id)
+	} else if !r.late.take(id) {
+		got.verdict = unasked
+		return got
 	}
 	r.heard = now
 	r.snubbed = false
-	p = s.started[id.piece]
+	got.verdict = wasted
+	p := s.started[id.piece]
 	if p == nil && s.heap.holds(int(id.piece)) {
 		p = s.start(int(id.piece)) // it comes late, and is welcome
 	}
 	if p == nil {
-		return wasted, nil, cancel
+		return got
 	}
 	b := &p.blocks[id.index]
 	if b.here() || p.parole && p.sole != nil && p.sole != r {
-		return wasted, nil, cancel
+		return got
 	}
+	got.verdict, got.piece = accepted, p
 	if p.parole {
 		s.entrust(p, r)
 	}
@@ -304,8 +306,8 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p
 	b.sender = s.senderOf(r)
 	p.left--
 	b.disclaim(r)
-	cancel = b.owner
-	for _, o := range cancel {
+	got.cancel = b.owner
+	for _, o := range got.cancel {
 		if o != nil {
 			s.unask(o, id)
 		}
@@ -313,7 +315,7 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (v verdict, p
 	if p.free == 0 {
 		s.close(p)
 	}
-	return accepted, p, cancel
+	return got
 }
 
 // senderOf is r's index into senders. Only who sends something has one.

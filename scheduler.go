@@ -64,6 +64,9 @@ func (s *scheduler) Steals() int64 { return s.steals }
 // join adds a remote that has what its fields say. A peer that has nothing yet joins as such.
 func (s *scheduler) join(r *remote, addr netip.AddrPort) {
 	r.addr, r.sender = addr, noSender
+	if r.pipe.depth == 0 {
+		r.pipe = newPipeline()
+	}
 	s.remotes = append(s.remotes, r)
 	s.count(r)
 }

@@ -22,7 +22,7 @@ func benchScheduler(pieces, remotes int, share float64) (*scheduler, []*remote) 
 	}
 	var all []*remote
 	for k := range remotes {
-		r := &remote{has: bits.New(pieces), rate: 1e6}
+		r := &remote{has: bits.New(pieces), pace: pace{rate: 1e6}}
 		for i := range pieces {
 			if rng.Float64() < share {
 				r.has.Add(i)

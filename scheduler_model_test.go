@@ -554,13 +554,13 @@ func (h *history) event() {
 		}
 		h.went = fmt.Sprint(r.real.addr, " sends ", id)
 		v, cancel := h.m.received(r, id, h.now)
-		gotV, piece, gotCancel := h.s.received(r.real, id, h.now)
-		if v != gotV || (v == accepted) != (piece != nil && piece.piece == id.piece) {
-			h.fail("verdict %v for piece %v, want %v", gotV, piece, v)
+		got := received(h.s, r.real, id, h.now)
+		if v != got.verdict || (v == accepted) != (got.piece != nil && got.piece.piece == id.piece) {
+			h.fail("%+v, want verdict %v", got, v)
 		}
 		for _, o := range h.m.remotes {
-			if slices.Contains(gotCancel[:], o.real) != slices.Contains(cancel, o.real) {
-				h.fail("cancels %v, want %v", gotCancel, cancel)
+			if slices.Contains(got.cancel[:], o.real) != slices.Contains(cancel, o.real) {
+				h.fail("cancels %v, want %v", got.cancel, cancel)
 			}
 		}
 	case op < 80:
@@ -685,7 +685,7 @@ func (h *history) character(r *modelRemote, i int) {
 		r.shown = h.now
 		h.went = fmt.Sprint(r.real.addr, " is at ", r.rate)
 	}
-	r.real.choking, r.real.snubbed, r.real.rate, r.real.rtt, r.real.shown = r.choking, r.snubbed, r.rate, r.rtt, r.shown
+	r.real.choking, r.real.snubbed, r.real.rate, r.real.pipe.rtt, r.real.shown = r.choking, r.snubbed, r.rate, r.rtt, r.shown
 	r.real.allowed = make(map[int32]struct{})
 	for i := range r.allowed {
 		r.real.allowed[int32(i)] = struct{}{}

@@ -39,7 +39,7 @@ func newSwarmScene(t *testing.T, pieces int) *swarmScene {
 
 // join connects a peer that has the pieces given, or everything, and sends 1 MiB/s.
 func (sc *swarmScene) join(name string, has ...int) *remote {
-	r := &remote{all: len(has) == 0, has: bits.New(sc.s.layout.NumPieces()), rate: 1 << 20}
+	r := &remote{all: len(has) == 0, has: bits.New(sc.s.layout.NumPieces()), pace: pace{rate: 1 << 20}}
 	for _, i := range has {
 		r.has.Add(i)
 	}
@@ -73,14 +73,21 @@ func (sc *swarmScene) asks(name string, n int) string {
 // sends has a peer send a block, and returns whose requests for it are cancelled.
 func (sc *swarmScene) sends(name string, piece, index int32, want verdict) (cancelled string) {
 	sc.t.Helper()
-	v, _, cancel := sc.s.received(sc.peers[name], blockID{piece, index}, sc.now)
-	require.Equal(sc.t, want, v)
+	got := received(sc.s, sc.peers[name], blockID{piece, index}, sc.now)
+	require.Equal(sc.t, want, got.verdict)
 	for name, r := range sc.peers {
-		if slices.Contains(cancel[:], r) {
+		if slices.Contains(got.cancel[:], r) {
 			cancelled += name
 		}
 	}
 	return cancelled
+}
+
+// received has a block come from a peer that stays as fast as the test says.
+func received(s *scheduler, r *remote, id blockID, now time.Time) receipt {
+	pace, pipe := r.pace, r.pipe
+	defer func() { r.pace, r.pipe = pace, pipe }()
+	return s.received(r, id, now)
 }
 
 func everything(ask) bool { return true }
@@ -221,7 +228,7 @@ func TestEndgame(t *testing.T) {
 	sc.s.giveBack(slow, everything)
 	sc.peers["c"].rate = 1 << 20
 	require.Equal(t, "0.0", sc.asks("c", 1), "a block that one gave back may be stolen again")
-	sc.peers["c"].rtt = time.Minute
+	sc.peers["c"].pipe.rtt = time.Minute
 	require.Empty(t, sc.asks("c", 1), "but not from afar")
 }
 
@@ -282,28 +289,28 @@ func TestRateOfAnswers(t *testing.T) {
 		5 * time.Second: blockSize / 5.,
 		time.Minute:     blockSize / 60.,
 	} {
-		var r remote
-		r.shows(blockSize, silence, epoch)
+		var r pace
+		r.add(blockSize, silence, epoch)
 		require.InEpsilon(t, want, r.rate, 1e-9, silence)
 	}
-	var r remote
+	var r pace
 	for range 50 {
-		r.shows(blockSize, 100*time.Millisecond, epoch)
+		r.add(blockSize, 100*time.Millisecond, epoch)
 	}
 	require.InEpsilon(t, 10*blockSize, r.rate, 1e-9)
 	for range 10 {
-		r.shows(blockSize, time.Second, epoch)
+		r.add(blockSize, time.Second, epoch)
 	}
 	require.InEpsilon(t, 2*blockSize, r.rate, 0.3, "it has become slower")
-	r.shows(blockSize, time.Minute, epoch)
+	r.add(blockSize, time.Minute, epoch)
 	require.InEpsilon(t, blockSize/60., r.rate, 0.01, "and slower")
 }
 
 // That a peer is slow is believed less and less until it shows it again.
 func TestOldRateIsDoubted(t *testing.T) {
 	var r remote
-	r.shows(blockSize, 4*time.Second, epoch)
-	r.shows(blockSize, 4*time.Second, epoch)
+	r.pace.add(blockSize, 4*time.Second, epoch)
+	r.pace.add(blockSize, 4*time.Second, epoch)
 	took := r.eta(0, epoch)
 	require.Equal(t, took/2, r.eta(0, epoch.Add(10*time.Second)))
 	require.Equal(t, took/7, r.eta(0, epoch.Add(time.Hour)))
@@ -311,7 +318,7 @@ func TestOldRateIsDoubted(t *testing.T) {
 	r.enqueue(ask{at: r.heard})
 	require.Equal(t, took/7, r.eta(0, r.heard), "to be asked changes nothing yet")
 	require.Equal(t, took, r.eta(0, r.heard.Add(took)), "silence does")
-	r.shows(blockSize, 4*time.Second, epoch.Add(time.Hour))
+	r.pace.add(blockSize, 4*time.Second, epoch.Add(time.Hour))
 	require.Equal(t, took, r.eta(0, epoch.Add(time.Hour)))
 }
 

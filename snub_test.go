@@ -22,17 +22,17 @@ func TestSnubPatience(t *testing.T) {
 		{8, time.Second, minSnubTimeout},
 		{8, 10 * time.Second, 12670 * time.Millisecond}, // the mean, and four times the 0.67 s that they seem to stray
 		{100, 30 * time.Second, 30 * time.Second},
-		{100, 500 * time.Second, silenceTimeout},
+		{100, 500 * time.Second, maxSnubTimeout},
 	} {
-		p := &peer{}
-		p.remote.enqueue(ask{})
-		p.remote.heard = epoch
+		r := &remote{}
+		r.enqueue(ask{})
+		r.heard = epoch
 		for range c.blocks {
-			p.blockTime.add(c.every)
+			r.blockTime.add(c.every)
 		}
-		require.False(t, p.snubbing(epoch.Add(c.want-10*time.Millisecond)), "%+v", c)
-		require.True(t, p.snubbing(epoch.Add(c.want+10*time.Millisecond)), "%+v", c)
-		p.remote.queue = nil
-		require.False(t, p.snubbing(epoch.Add(time.Hour)), "who is asked for nothing keeps nobody waiting")
+		require.False(t, r.overdue(epoch.Add(c.want-10*time.Millisecond)), "%+v", c)
+		require.True(t, r.overdue(epoch.Add(c.want+10*time.Millisecond)), "%+v", c)
+		r.queue = nil
+		require.False(t, r.overdue(epoch.Add(time.Hour)), "who is asked for nothing keeps nobody waiting")
 	}
 }

@@ -68,7 +68,6 @@ func (d *Download) addPeer(k *connection, from source) bool {
 		out:       newOutbox(),
 		fast:      k.theirs.Fast(),
 		extended:  k.theirs.Extended(),
-		pipe:      newPipeline(),
 		amChoking: true,
 		refused:   -1,
 		ended:     make(chan struct{}),
@@ -159,7 +158,7 @@ func (d *Download) refill(p *peer, now time.Time) {
 	if !p.amInterested || p.closing != nil || r.choking && len(r.allowed) == 0 {
 		return
 	}
-	if room := p.pipe.room(len(r.queue)); room > 0 {
+	if room := p.remote.pipe.room(len(r.queue)); room > 0 {
 		d.ask(p, room, now)
 	}
 }
@@ -170,9 +169,6 @@ func (d *Download) ask(p *peer, room int, now time.Time) {
 	n := d.admit(room, now)
 	if n == 0 {
 		return
-	}
-	if len(r.queue) == 0 {
-		p.pipe.asked(now)
 	}
 	ids, cancels := d.sched.next(r, n, now, d.scratch[:0])
 	d.scratch = ids

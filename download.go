@@ -441,15 +441,14 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 
 // snub takes the blocks back that a peer has let wait for too long.
 func (d *Download) snub(p *peer, now time.Time) {
-	if !p.remote.overdue(now) {
+	late := d.sched.Snub(&p.remote, now)
+	if len(late) == 0 {
 		return
 	}
 	d.note(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
-	p.remote.snubbed = true
-	for _, a := range p.remote.queue {
-		d.cancel(&p.remote, a.blockID) // else a third copy would be under way when it wakes up
+	for _, id := range late {
+		d.cancel(&p.remote, id)
 	}
-	d.sched.giveBack(&p.remote, func(ask) bool { return true })
 	d.freed, d.rechoke = true, true
 }
 

@@ -170,13 +170,9 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	}
 	d.mu.Lock()
 	defer d.unlock(now)
-	d.sched.lose(&p.remote, int(i))
-	for _, a := range p.remote.queue {
-		if a.piece == int32(i) {
-			d.cancel(&p.remote, a.blockID) // else it sends it twice, if it soon has the piece again
-		}
+	for _, id := range d.sched.DontHave(&p.remote, int(i)) {
+		d.cancel(&p.remote, id)
 	}
-	d.sched.giveBack(&p.remote, func(a ask) bool { return a.piece == int32(i) })
 	d.freed = true
 	d.updateInterest(p)
 	return nil

@@ -18,8 +18,6 @@ const (
 	allowedTimes = 2
 	// maxFastSets is of how many networks it is remembered what they took.
 	maxFastSets = 1000
-	// maxAllowedFast bounds how many such pieces of a peer's own saying are kept.
-	maxAllowedFast = 64
 	// fastSetBelow is how many pieces a peer may have to still be offered some.
 	fastSetBelow = fastSetSize
 )

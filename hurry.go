@@ -134,19 +134,14 @@ func (s *scheduler) run(e errand, now time.Time) {
 // yield gives back what r was asked for of pieces less wanted than priority: all of it, or only what
 // stands before the last request that is not less wanted. It returns the blocks, which are to be
 // cancelled.
-func (s *scheduler) yield(r *remote, priority uint8, all bool) (back []blockID) {
+func (s *scheduler) yield(r *remote, priority uint8, all bool) []blockID {
 	end := len(r.queue)
 	for !all && end > 0 && s.started[r.queue[end-1].piece].priority < priority {
 		end--
 	}
 	k := 0
-	s.giveBack(r, func(a ask) bool {
+	return s.Release(r, func(id blockID) bool {
 		k++
-		less := k <= end && s.started[a.piece].priority < priority
-		if less {
-			back = append(back, a.blockID)
-		}
-		return less
+		return k <= end && s.started[id.piece].priority < priority
 	})
-	return back
 }

@@ -41,7 +41,6 @@ type peer struct {
 	amInterested  bool
 	down          ratelimit.Meter
 	unaskedBlocks int
-	refused       int32     // the piece of which it last rejected a block, or -1
 	useful        bool      // it sent a block that was wanted
 	roomy         bool      // something was cancelled: it is to be asked for another in its place
 	idleSince     time.Time // neither side was interested since; zero if one is
@@ -207,16 +206,6 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 	return out, nil
 }
 
-// askedAt is when the peer was asked for a block that is still outstanding, or zero.
-func (p *peer) askedAt(id blockID) time.Time {
-	for _, a := range p.remote.queue {
-		if a.blockID == id {
-			return a.at
-		}
-	}
-	return time.Time{}
-}
-
 // withdraw tells the peer that it need not send a block, if it has heard of the request at all.
 func (p *peer) withdraw(id blockID) {
 	u := p.d.onWire(id)
@@ -260,7 +249,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		if uint64(m.Index) >= uint64(d.t.NumPieces()) {
 			return fmt.Errorf("has piece %d of %d", m.Index, d.t.NumPieces())
 		}
-		if d.sched.gain(&p.remote, int(m.Index)) {
+		if d.sched.Have(&p.remote, int(m.Index)) {
 			d.gained(p, now)
 			d.spread.seen(p.number, int(m.Index))
 			d.tookSuggestion(p, int(m.Index), now)
@@ -282,18 +271,15 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		}
 		p.says(bits.New(d.t.NumPieces()), now)
 	case wire.Reject:
-		return p.rejected(m, now)
+		return p.rejected(m)
 	case wire.AllowedFast:
-		if uint64(m.Index) < uint64(d.t.NumPieces()) && len(p.remote.allowed) < maxAllowedFast {
-			if p.remote.allowed == nil {
-				p.remote.allowed = make(map[int32]struct{})
-			}
-			p.remote.allowed[int32(m.Index)] = struct{}{}
+		if uint64(m.Index) < uint64(d.t.NumPieces()) {
+			p.remote.Allow(int(m.Index))
 			d.refill(p, now)
 		}
 	case wire.Suggest:
 		if uint64(m.Index) < uint64(d.t.NumPieces()) {
-			p.remote.suggest(int32(m.Index))
+			p.remote.Suggest(int(m.Index))
 		}
 	}
 	return nil
@@ -310,7 +296,7 @@ func (p *peer) says(has bits.Set, now time.Time) {
 	}
 	news := false
 	for i := range has.All() {
-		news = p.d.sched.gain(&p.remote, i) || news
+		news = p.d.sched.Have(&p.remote, i) || news
 	}
 	if news {
 		p.d.gained(p, now)
@@ -344,41 +330,26 @@ func (p *peer) choked() {
 		}
 		return !stays
 	})
-	p.giveBack(func(a ask) bool { return !p.fast || unsent[a.blockID] })
-}
-
-// giveBack frees the blocks outstanding to the peer that which holds for: others may be asked.
-func (p *peer) giveBack(which func(ask) bool) {
-	p.d.gate.Refund(p.d.sched.giveBack(&p.remote, which))
+	freed := p.d.sched.Release(&p.remote, func(id blockID) bool { return !p.fast || unsent[id] })
+	p.d.gate.Refund(len(freed))
 	p.d.freed = true
 }
 
 // rejected takes a block back that the peer will not send (BEP 6).
-func (p *peer) rejected(m wire.Message, now time.Time) error {
+func (p *peer) rejected(m wire.Message) error {
 	id, ok := p.d.blockAt(wire.Message{Index: m.Index, Begin: m.Begin, Length: m.Length})
 	if !ok {
 		return errors.New("rejects what was never asked")
 	}
-	if p.remote.late.take(id) {
-		return nil
-	}
-	if p.askedAt(id).IsZero() {
+	freed, asked := p.d.sched.Rejected(&p.remote, id)
+	if !asked {
 		return errors.New("rejects what was never asked")
 	}
-	p.giveBack(func(a ask) bool { return a.blockID == id })
-	p.remote.late.take(id)
-	// It has the piece no more, or only lets others ask for it: not to be asked again for now.
-	delete(p.remote.allowed, id.piece)
-	if !p.remote.choking {
-		// Too much was asked at once, or it has the piece no more.
-		p.remote.pipe.setLimit(max(startDepth, len(p.remote.queue)))
-		if p.refused == id.piece {
-			p.d.sched.lose(&p.remote, int(id.piece))
-			p.d.updateInterest(p)
-		}
-		p.refused = id.piece
+	if freed {
+		p.d.gate.Refund(1)
+		p.d.freed = true
+		p.d.updateInterest(p)
 	}
-	p.d.freed = true
 	return nil
 }
 

@@ -20,7 +20,8 @@ type remote struct {
 	queue   []ask      // outstanding requests, oldest first
 	asked   bool       // it was ever asked for anything
 	backing []ask      // what queue is a part of, empty
-	late    lateBlocks // asked for once, then given back: no offence if they come
+	late    lateBlocks // asked for once, then released: no offence if they come
+	refused int32      // the piece of which it last rejected a block, or -1
 
 	choking   bool               // it chokes us
 	allowed   map[int32]struct{} // allowed-fast pieces (BEP 6), which a choke does not stop
@@ -39,11 +40,11 @@ type ask struct {
 	at time.Time
 }
 
-// lateBlocks remembers the latest blocks that were asked for and given back, and how often: at least maxLate
-// of them, at most twice as many.
+// lateBlocks remembers the latest blocks that were asked for and released, and how often: at least maxLate of
+// them, at most twice as many.
 type lateBlocks struct{ fresh, old map[blockID]int }
 
-// maxLate is so many blocks that what was given back before them is not expected any more.
+// maxLate is so many blocks that what was released before them is not expected any more.
 const maxLate = 4096
 
 func (l *lateBlocks) add(id blockID) {
@@ -89,15 +90,28 @@ func (r *remote) may(piece int32) bool {
 // stuck tells that nothing may come of what the remote was asked for of piece.
 func (r *remote) stuck(piece int32) bool { return r.snubbed || r.choking && !r.allows(piece) }
 
+// maxAllowed bounds how many pieces are remembered that a choke does not stop.
+const maxAllowed = 64
+
+// Allow takes note that a choke does not stop requests for piece (BEP 6).
+func (r *remote) Allow(piece int) {
+	if len(r.allowed) < maxAllowed {
+		if r.allowed == nil {
+			r.allowed = make(map[int32]struct{})
+		}
+		r.allowed[int32(piece)] = struct{}{}
+	}
+}
+
 // maxSuggested is how many of the latest suggestions of a peer are remembered.
 const maxSuggested = 8
 
-// suggest takes note that the peer would rather send piece than another (BEP 6).
-func (r *remote) suggest(piece int32) {
+// Suggest takes note that the peer would rather send piece than another (BEP 6).
+func (r *remote) Suggest(piece int) {
 	if len(r.suggested) == maxSuggested {
 		r.suggested = r.suggested[1:]
 	}
-	r.suggested = append(r.suggested, piece)
+	r.suggested = append(r.suggested, int32(piece))
 }
 
 // eta is when the k-th outstanding block (from 0) may be expected, from now on. It grows while

@@ -58,24 +58,57 @@ func (b *block) disclaim(r *remote) {
 	}
 }
 
-// giveBack frees the blocks under way from r that which holds for: after a choke, a reject, a
-// time-out, a loss. They are no offence if they come all the same. It returns how many they were.
-func (s *scheduler) giveBack(r *remote, which func(ask) bool) int {
+// Release frees the blocks that r was asked for and that which holds for, and returns them: others may be
+// asked for them. They are no offence if they come all the same.
+func (s *scheduler) Release(r *remote, which func(blockID) bool) (freed []blockID) {
 	kept := r.queue[:0:0]
-	var back []ask
 	for _, a := range r.queue {
-		if which(a) {
-			back = append(back, a)
+		if which(a.blockID) {
+			freed = append(freed, a.blockID)
 		} else {
 			kept = append(kept, a)
 		}
 	}
 	r.queue = kept
-	for _, a := range back {
-		s.release(r, a.blockID)
-		s.retire(s.started[a.piece])
+	for _, id := range freed {
+		s.release(r, id)
+		s.retire(s.started[id.piece])
 	}
-	return len(back)
+	return freed
+}
+
+// Snub releases all that r was asked for if it has been silent for too long, and has it asked for no more
+// than one block until it sends one. What it returns is to be cancelled, or a third copy of it might be under
+// way when r wakes up.
+func (s *scheduler) Snub(r *remote, now time.Time) (cancel []blockID) {
+	if !r.overdue(now) {
+		return nil
+	}
+	r.snubbed = true
+	return s.Release(r, func(blockID) bool { return true })
+}
+
+// Rejected frees a block that r says that it will not send (BEP 6), unless that was released before. It tells
+// whether a block was freed, and whether r was ever asked for it.
+func (s *scheduler) Rejected(r *remote, id blockID) (freed, asked bool) {
+	if r.late.take(id) {
+		return false, true
+	}
+	if len(s.Release(r, func(b blockID) bool { return b == id })) == 0 {
+		return false, false
+	}
+	r.late.take(id)
+	// It has the piece no more, or only lets others ask for it: not to be asked again for now.
+	delete(r.allowed, id.piece)
+	if !r.choking {
+		// Too much was asked at once, or it has the piece no more.
+		r.pipe.setLimit(max(startDepth, len(r.queue)))
+		if r.refused == id.piece {
+			s.lose(r, int(id.piece))
+		}
+		r.refused = id.piece
+	}
+	return true, true
 }
 
 // next appends to out up to n blocks that r is to be asked for now, and takes note of the requests.

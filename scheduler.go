@@ -63,7 +63,7 @@ func (s *scheduler) Steals() int64 { return s.steals }
 
 // join adds a remote that has what its fields say. A peer that has nothing yet joins as such.
 func (s *scheduler) join(r *remote, addr netip.AddrPort) {
-	r.addr, r.sender = addr, noSender
+	r.addr, r.sender, r.refused = addr, noSender, -1
 	if r.pipe.depth == 0 {
 		r.pipe = newPipeline()
 	}
@@ -116,16 +116,17 @@ func (s *scheduler) replace(r *remote, has bits.Set) {
 	s.count(r)
 }
 
-// leave takes r out; its blocks are free again.
-func (s *scheduler) leave(r *remote) {
-	s.giveBack(r, func(ask) bool { return true })
+// Leave takes r out, and returns how many blocks that frees.
+func (s *scheduler) Leave(r *remote) int {
+	freed := s.Release(r, func(blockID) bool { return true })
 	s.forsake(r)
 	s.uncount(r)
 	s.remotes = slices.DeleteFunc(s.remotes, func(o *remote) bool { return o == r })
+	return len(freed)
 }
 
-// gain notes that r now has piece i, and tells whether that is news.
-func (s *scheduler) gain(r *remote, i int) bool {
+// Have notes that r now has piece i, and tells whether that is news.
+func (s *scheduler) Have(r *remote, i int) bool {
 	if r.all || !r.has.Add(i) {
 		return false
 	}
@@ -139,7 +140,13 @@ func (s *scheduler) gain(r *remote, i int) bool {
 	return true
 }
 
-// lose notes that r no longer has piece i (BEP 54).
+// DontHave notes that r no longer has piece i (BEP 54), and releases what it was asked for of it. That is to be
+// cancelled, or r might send it twice if it soon has the piece again.
+func (s *scheduler) DontHave(r *remote, i int) (cancel []blockID) {
+	s.lose(r, i)
+	return s.Release(r, func(id blockID) bool { return int(id.piece) == i })
+}
+
 func (s *scheduler) lose(r *remote, i int) {
 	if r.all {
 		has := bits.Full(s.layout.NumPieces())

@@ -103,7 +103,7 @@ func BenchmarkNextOfUrgent(b *testing.B) {
 				var ids []blockID
 				for b.Loop() {
 					ids, _ = s.next(r, 1, now, ids[:0])
-					s.giveBack(r, func(ask) bool { return true })
+					s.Release(r, func(blockID) bool { return true })
 				}
 			})
 		}
@@ -119,7 +119,7 @@ func BenchmarkHave(b *testing.B) {
 			_ = all
 			n := 0
 			for b.Loop() {
-				if i := n * 7919 % pieces; !s.gain(r, i) {
+				if i := n * 7919 % pieces; !s.Have(r, i) {
 					s.lose(r, i)
 				}
 				n++
@@ -137,7 +137,7 @@ func BenchmarkJoin(b *testing.B) {
 				r := some[0]
 				for b.Loop() {
 					s.join(r, netip.MustParseAddrPort("10.9.9.9:1"))
-					s.leave(r)
+					s.Leave(r)
 				}
 			})
 		}

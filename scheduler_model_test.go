@@ -511,18 +511,17 @@ func (h *history) event() {
 		h.m.remotes = append(h.m.remotes, r)
 	case op < 6:
 		h.went = fmt.Sprint(r.real.addr, " leaves")
-		h.s.leave(r.real)
+		h.s.Leave(r.real)
 		h.m.leave(r)
 	case op < 12:
 		h.went = fmt.Sprint(r.real.addr, " has ", i)
-		if got := h.s.gain(r.real, i); got == r.has[i] {
+		if got := h.s.Have(r.real, i); got == r.has[i] {
 			h.fail("news %v", got)
 		}
 		r.has[i] = true
 	case op < 14:
 		h.went = fmt.Sprint(r.real.addr, " does not have ", i)
-		h.s.giveBack(r.real, func(a ask) bool { return int(a.piece) == i })
-		h.s.lose(r.real, i)
+		h.s.DontHave(r.real, i)
 		h.m.giveBack(r, func(id blockID) bool { return int(id.piece) == i })
 		r.has[i], r.all = false, false
 	case op < 15 && len(r.queue) == 0:
@@ -566,7 +565,7 @@ func (h *history) event() {
 	case op < 80:
 		some := h.rng.IntN(3)
 		h.went = fmt.Sprint(r.real.addr, " gives back")
-		h.s.giveBack(r.real, func(a ask) bool { return (int(a.index)+int(a.piece))%3 >= some })
+		h.s.Release(r.real, func(id blockID) bool { return (int(id.index)+int(id.piece))%3 >= some })
 		h.m.giveBack(r, func(id blockID) bool { return (int(id.index)+int(id.piece))%3 >= some })
 	case op < 81:
 		h.went = fmt.Sprint(r.real.addr, " yields")
@@ -673,7 +672,7 @@ func (h *history) character(r *modelRemote, i int) {
 		r.allowed[i] = true
 	case 2:
 		h.went = fmt.Sprint(r.real.addr, " suggests ", i)
-		r.real.suggest(int32(i))
+		r.real.Suggest(i)
 		r.suggests = append(r.suggests, i)
 		r.suggests = r.suggests[max(0, len(r.suggests)-maxSuggested):]
 	case 3:

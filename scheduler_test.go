@@ -90,7 +90,7 @@ func received(s *scheduler, r *remote, id blockID, now time.Time) receipt {
 	return s.received(r, id, now)
 }
 
-func everything(ask) bool { return true }
+func everything(blockID) bool { return true }
 
 func TestRarestFirst(t *testing.T) {
 	sc := newSwarmScene(t, 3)
@@ -101,7 +101,7 @@ func TestRarestFirst(t *testing.T) {
 	require.Equal(t, "0.0 0.1", sc.asks("a", 2), "piece 0 is only with a, and with the seed, which does not count")
 	require.Equal(t, "2.0 2.1", sc.asks("b", 2), "b has not got 0; 2 is rarer than 1")
 	require.Equal(t, "0.2 0.3 2.2 2.3", sc.asks("s", 4), "started pieces come before new ones, the oldest first")
-	sc.s.leave(sc.peers["c"])
+	sc.s.Leave(sc.peers["c"])
 	require.Equal(t, "1.0", sc.asks("s", 1))
 }
 
@@ -151,8 +151,8 @@ func TestInterest(t *testing.T) {
 	require.True(t, sc.s.interesting(a))
 	sc.s.verified(0)
 	require.False(t, sc.s.interesting(a), "we have what it has")
-	require.True(t, sc.s.gain(a, 1))
-	require.False(t, sc.s.gain(a, 1), "no news")
+	require.True(t, sc.s.Have(a, 1))
+	require.False(t, sc.s.Have(a, 1), "no news")
 	require.True(t, sc.s.interesting(a))
 	sc.s.lose(a, 1)
 	require.False(t, sc.s.interesting(a))
@@ -162,7 +162,7 @@ func TestBlocksComeBack(t *testing.T) {
 	sc := newSwarmScene(t, 1)
 	a, b := sc.join("a"), sc.join("b")
 	require.Equal(t, "0.0 0.1 0.2", sc.asks("a", 3))
-	sc.s.giveBack(a, everything)
+	sc.s.Release(a, everything)
 	a.choking = true
 	require.Empty(t, sc.asks("a", 3), "it chokes us")
 	require.Equal(t, "0.0 0.1", sc.asks("b", 2), "what it was asked for is free at once")
@@ -172,7 +172,7 @@ func TestBlocksComeBack(t *testing.T) {
 	sc.sends("a", 0, 3, unasked)
 	sc.sends("a", 0, 0, unasked)
 	require.Equal(t, "0.2 0.3", sc.asks("b", 9))
-	sc.s.leave(b)
+	sc.s.Leave(b)
 	a.choking = false
 	require.Equal(t, "0.2 0.3", sc.asks("a", 9), "a lost connection frees what is not here")
 }
@@ -182,7 +182,7 @@ func TestStartedPieceWithoutHolders(t *testing.T) {
 	a := sc.join("a", 0)
 	sc.join("b", 1)
 	require.Equal(t, "0.0", sc.asks("a", 1))
-	sc.s.leave(a)
+	sc.s.Leave(a)
 	require.Empty(t, sc.s.started, "a piece of which nothing is here or under way begins anew")
 	require.True(t, sc.s.heap.holds(0))
 	require.Equal(t, "1.0 1.1 1.2 1.3", sc.asks("b", 9), "and it is in nobody's way")
@@ -225,7 +225,7 @@ func TestEndgame(t *testing.T) {
 	require.Equal(t, "a", sc.sends("b", 0, 3, accepted), "the first copy wins, the other is cancelled")
 	sc.sends("a", 0, 3, wasted)
 	require.Equal(t, "b", sc.sends("a", 0, 2, accepted))
-	sc.s.giveBack(slow, everything)
+	sc.s.Release(slow, everything)
 	sc.peers["c"].rate = 1 << 20
 	require.Equal(t, "0.0", sc.asks("c", 1), "a block that one gave back may be stolen again")
 	sc.peers["c"].pipe.rtt = time.Minute
@@ -328,7 +328,7 @@ func TestSnubbedPeerIsTriedWithOne(t *testing.T) {
 	sc.asks("a", 2)
 	a.snubbed = true
 	require.Empty(t, sc.asks("a", 9))
-	sc.s.giveBack(a, everything)
+	sc.s.Release(a, everything)
 	require.Len(t, strings.Fields(sc.asks("a", 9)), 1, "one block, to see whether it is back")
 	sc.sends("a", a.queue[0].piece, a.queue[0].index, accepted)
 	require.Len(t, strings.Fields(sc.asks("a", 5)), 5, "it is")
@@ -344,12 +344,12 @@ func TestFastPieces(t *testing.T) {
 	b := sc.peers["b"]
 	top := sc.s.first(b)
 	other := (top + 1) % 3
-	b.suggest(int32(other))
+	b.Suggest(other)
 	require.Equal(t, other, sc.s.first(b), "a suggestion overrules rarity")
 	sc.s.prioritise(top, pieceHigh)
 	require.Equal(t, top, sc.s.first(b), "but not what is wanted more")
 	for i := range maxSuggested + 3 {
-		b.suggest(int32(i))
+		b.Suggest(i)
 	}
 	require.Equal(t, []int32{3, 4, 5, 6, 7, 8, 9, 10}, b.suggested)
 }
@@ -360,7 +360,7 @@ func TestSuggestedPieces(t *testing.T) {
 	b := sc.join("b", 0, 1, 2, 3)
 	sc.asks("a", 1)
 	started := int(sc.peers["a"].queue[0].piece)
-	b.suggest(int32((started + 1) % 4))
+	b.Suggest((started + 1) % 4)
 	blocks := func(piece int, from, to int) (ids []string) {
 		for k := from; k < to; k++ {
 			ids = append(ids, fmt.Sprintf("%d.%d", piece%4, k))
@@ -369,7 +369,7 @@ func TestSuggestedPieces(t *testing.T) {
 	}
 	require.Equal(t, blocks(started+1, 0, 2), strings.Fields(sc.asks("b", 2)), "what is suggested comes before what is started")
 	require.Equal(t, slices.Concat(blocks(started+1, 2, 4), blocks(started, 1, 2)), strings.Fields(sc.asks("b", 3)), "to its end")
-	b.suggest(int32((started + 2) % 4))
+	b.Suggest((started + 2) % 4)
 	sc.s.prioritise(started, pieceHigh)
 	require.Equal(t, slices.Concat(blocks(started, 2, 4), blocks(started+2, 0, 1)), strings.Fields(sc.asks("b", 3)), "but not before what is wanted more")
 }
@@ -382,7 +382,7 @@ func (sc *swarmScene) fetch(names string) {
 			if slices.ContainsFunc(sc.peers[string(name)].queue, func(a ask) bool { return int(a.index) == k }) {
 				break
 			}
-			sc.s.giveBack(sc.peers[string(name)], everything)
+			sc.s.Release(sc.peers[string(name)], everything)
 			sc.asks(string(name), 1)
 		}
 		sc.sends(string(name), 0, int32(k), accepted)
@@ -447,13 +447,13 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.sends("a", 0, 0, accepted)
 		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
 		sc.peers["a"].choking = true
-		sc.s.giveBack(sc.peers["a"], everything)
+		sc.s.Release(sc.peers["a"], everything)
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4), "a chokes us: b begins anew, for its blocks alone prove something")
 		sc.sends("a", 0, 1, wasted)
 		sc.peers["b"].snubbed = true
 		sc.peers["a"].choking = false
 		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4))
-		sc.s.leave(sc.peers["a"])
+		sc.s.Leave(sc.peers["a"])
 		require.True(t, sc.s.heap.holds(0), "and so it does when a leaves")
 	})
 
@@ -500,7 +500,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.now = sc.now.Add(2 * time.Second)
 		require.Equal(t, "0.0 0.1 0.2 0.3 -g:0.0 -g:0.1 -g:0.2 -g:0.3", sc.asks("a", 4), "however many have let it wait")
 		sc.peers["a"].choking = true
-		sc.s.giveBack(sc.peers["a"], everything)
+		sc.s.Release(sc.peers["a"], everything)
 		sc.peers["c"].snubbed = false
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4))
 		sc.peers["a"].choking = false
@@ -518,7 +518,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.s.spoil(0, truth)
 		sc.asks("b", 4)
 		sc.peers["b"].snubbed = true
-		sc.s.giveBack(sc.peers["b"], everything)
+		sc.s.Release(sc.peers["b"], everything)
 		sc.peers["b"].snubbed = false
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4), "b may be the first to ask again, and is fast")
 		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4), "but it is a's turn")
@@ -614,7 +614,7 @@ func TestLateBlocksAreBounded(t *testing.T) {
 	a := sc.join("a")
 	for range 2 {
 		sc.asks("a", maxLate+4)
-		sc.s.giveBack(a, everything)
+		sc.s.Release(a, everything)
 		require.LessOrEqual(t, a.late.len(), 2*maxLate)
 		require.GreaterOrEqual(t, a.late.len(), maxLate)
 	}
@@ -626,7 +626,7 @@ func TestLateBlocksAreCounted(t *testing.T) {
 	a := sc.join("a")
 	for range 2 {
 		require.Equal(t, "0.0", sc.asks("a", 1))
-		sc.s.giveBack(a, everything)
+		sc.s.Release(a, everything)
 	}
 	sc.asks("a", 1)
 	sc.sends("a", 0, 0, accepted)

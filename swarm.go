@@ -69,7 +69,6 @@ func (d *Download) addPeer(k *connection, from source) bool {
 		fast:      k.theirs.Fast(),
 		extended:  k.theirs.Extended(),
 		amChoking: true,
-		refused:   -1,
 		ended:     make(chan struct{}),
 	}
 	p.before, p.withheld = d.debts[k.addr.Addr()]
@@ -118,8 +117,7 @@ func (d *Download) removePeer(p *peer) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	p.giveBack(func(ask) bool { return true })
-	d.sched.leave(&p.remote)
+	d.gate.Refund(d.sched.Leave(&p.remote))
 	delete(d.byRemote, &p.remote)
 	d.suggester.giveUp(p.suggested)
 	d.spread.forget(p.number)

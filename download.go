@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/blockpool"
+	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 )
 
@@ -66,10 +67,10 @@ type Download struct {
 	spent      []*assembly // for reuse
 	choice     choice
 	base       []uint8 // priorities of pieces that the choice gives, before readers add theirs
-	choker     *choker
+	choker     *choker.Choker
 	suggester  suggester
-	spread     spread
-	debts      debts
+	spread     choker.Spread
+	debts      choker.Debts
 	fastSets   map[netip.Prefix]map[uint32]int64 // what a choke does not stop each /24 from, in bytes by piece (BEP 6)
 	gate       ratelimit.Gate
 	peers      []*peer
@@ -179,7 +180,7 @@ func (d *Download) open() (err error) {
 	d.identity = d.client.identity(d.t.infoHash)
 	d.rng = d.client.newRand()
 	d.sched = newScheduler(d.t.layout, d.rng.Uint64())
-	d.choker = newChoker(d.rng)
+	d.choker = choker.New(d.rng)
 	d.choice = newChoice(d.t)
 	d.blocks = d.client.blocks.NewShare()
 	for k := range d.writing {
@@ -356,7 +357,7 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 		d.nextTick = now.Add(tick)
 		spilled = d.everySecond(now)
 	}
-	if len(d.peers) > 0 && !now.Before(d.choker.next()) {
+	if len(d.peers) > 0 && !now.Before(d.choker.Next()) {
 		d.rechoke = true
 	}
 	d.turning = true
@@ -390,7 +391,7 @@ func (d *Download) due(now time.Time) (next time.Time) {
 		}
 	}
 	if len(d.peers) > 0 {
-		sooner(d.choker.next())
+		sooner(d.choker.Next())
 	}
 	if len(d.peers) > 0 || len(d.assemblies) > 0 {
 		sooner(d.nextTick)

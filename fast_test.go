@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -149,7 +150,7 @@ func TestSuggest(t *testing.T) {
 
 func TestSuggestAgain(t *testing.T) {
 	var s suggester
-	var sp spread
+	var sp choker.Spread
 	avail := make([]uint16, 10)
 	picks := func(now time.Time) (all []int) {
 		for {
@@ -160,8 +161,8 @@ func TestSuggestAgain(t *testing.T) {
 			all = append(all, i)
 		}
 	}
-	for i := range hoardPieces + 1 { // a free rider asks for the first five
-		sp.give(1, i, len(avail), avail[i])
+	for i := range 5 { // a free rider asks for one piece more than it may have for itself
+		sp.Give(1, i, len(avail), avail[i])
 		s.give(i, len(avail))
 		avail[i] = 1
 	}

@@ -17,9 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// policyFiles hold plain data: their tests can drive a million histories through them.
+// policyPackages hold plain data: their tests can drive a million histories through them. Of the root's
+// files policyFiles do.
+var policyPackages = []string{"internal/choker"}
+
 var policyFiles = []string{
-	"candidates.go", "choice.go", "choke.go", "dials.go", "hurry.go", "metadata.go", "piece.go",
+	"candidates.go", "choice.go", "dials.go", "hurry.go", "metadata.go", "piece.go",
 	"pace.go", "pipeline.go", "remote.go", "requests.go", "scheduler.go", "spoiled.go", "started.go", "steal.go", "turnover.go",
 }
 
@@ -50,7 +53,30 @@ func imports(f *ast.File) (paths []string) {
 	return paths
 }
 
+// Policy packages, and those of ours that they are built on, do without the system and locks.
 func TestPolicyHasNoGoroutineClockOrIO(t *testing.T) {
+	for _, dir := range policyPackages {
+		for name, f := range sources(t, dir) {
+			requirePlain(t, name, f)
+		}
+	}
+	below := slices.Clone(policyPackages)
+	for k := 0; k < len(below); k++ {
+		for name, f := range sources(t, below[k]) {
+			for _, path := range imports(f) {
+				first, _, _ := strings.Cut(path, "/")
+				if path != "net/netip" {
+					require.NotContains(t, []string{"context", "net", "os", "sync", "syscall"}, first, name)
+				}
+				if dir, ours := strings.CutPrefix(path, modulePath+"/"); ours && !slices.Contains(below, dir) {
+					below = append(below, dir)
+				}
+			}
+		}
+	}
+}
+
+func TestPolicyFilesHaveNoGoroutineClockOrIO(t *testing.T) {
 	files := sources(t, ".")
 	allowed := []string{
 		"bytes", "cmp", "container/heap", "encoding/binary", "errors", "fmt", "hash/crc32", "math", "math/rand/v2",
@@ -61,30 +87,36 @@ func TestPolicyHasNoGoroutineClockOrIO(t *testing.T) {
 		for _, path := range imports(files[name]) {
 			require.Contains(t, allowed, path, name)
 		}
-		ast.Inspect(files[name], func(n ast.Node) bool {
-			switch n := n.(type) {
-			case *ast.GoStmt, *ast.SelectStmt, *ast.SendStmt, *ast.ChanType:
-				t.Errorf("%s: a goroutine or a channel", name)
-			case *ast.SelectorExpr:
-				pkg, ok := n.X.(*ast.Ident)
-				if !ok {
-					break
-				}
-				clock := []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick"}
-				if pkg.Name == "time" && slices.Contains(clock, n.Sel.Name) {
-					t.Errorf("%s: time.%s", name, n.Sel.Name)
-				}
-				if pkg.Name == "rand" && !slices.Contains([]string{"Rand", "New", "NewPCG"}, n.Sel.Name) {
-					t.Errorf("%s: rand.%s draws from what is everybody's", name, n.Sel.Name)
-				}
-			case *ast.FuncDecl:
-				if n.Recv != nil && slices.Contains([]string{"Download", "Client", "peer", "resolver"}, receiver(n)) {
-					t.Errorf("%s: a method of %s", name, receiver(n))
-				}
-			}
-			return true
-		})
+		requirePlain(t, name, files[name])
 	}
+}
+
+// requirePlain fails the test where f starts a goroutine, uses a channel or a clock, or draws by lot from
+// anything but a source that it was given.
+func requirePlain(t *testing.T, name string, f *ast.File) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt, *ast.SelectStmt, *ast.SendStmt, *ast.ChanType:
+			t.Errorf("%s: a goroutine or a channel", name)
+		case *ast.SelectorExpr:
+			pkg, ok := n.X.(*ast.Ident)
+			if !ok {
+				break
+			}
+			clock := []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick"}
+			if pkg.Name == "time" && slices.Contains(clock, n.Sel.Name) {
+				t.Errorf("%s: time.%s", name, n.Sel.Name)
+			}
+			if pkg.Name == "rand" && !slices.Contains([]string{"Rand", "New", "NewPCG"}, n.Sel.Name) {
+				t.Errorf("%s: rand.%s draws from a source that all share", name, n.Sel.Name)
+			}
+		case *ast.FuncDecl:
+			if n.Recv != nil && slices.Contains([]string{"Download", "Client", "peer", "resolver"}, receiver(n)) {
+				t.Errorf("%s: a method of %s", name, receiver(n))
+			}
+		}
+		return true
+	})
 }
 
 func receiver(f *ast.FuncDecl) string {

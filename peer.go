@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -49,7 +50,7 @@ type peer struct {
 	peerInterested bool
 	amChoking      bool
 	unchokedAt     time.Time
-	before         debt             // from earlier connections
+	before         choker.Debt      // from earlier connections
 	withheld       bool             // it was seen to have what we want, and not to let us ask
 	allowed        map[uint32]int64 // pieces it may ask for in spite of a choke (BEP 6), and how many bytes of each; its /24's
 	denied         int              // requests that it had no right to make, less those answered since
@@ -251,7 +252,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		}
 		if d.sched.Have(&p.remote, int(m.Index)) {
 			d.gained(p, now)
-			d.spread.seen(p.number, int(m.Index))
+			d.spread.Seen(p.number, int(m.Index))
 			d.tookSuggestion(p, int(m.Index), now)
 		}
 	case wire.Bitfield:

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -33,14 +34,14 @@ func (s *suggester) give(i, pieces int) {
 }
 
 // pick is one of so many pieces to suggest, or -1. avail is how many peers have a piece, and sp knows who keeps it.
-func (s *suggester) pick(pieces int, avail func(int) uint16, sp *spread, pieceLength int64, now time.Time) int {
+func (s *suggester) pick(pieces int, avail func(int) uint16, sp *choker.Spread, pieceLength int64, now time.Time) int {
 	if now.Before(s.idle) {
 		return -1
 	}
 	for range pieces {
 		i := s.next
 		s.next = (i + 1) % pieces
-		if n := avail(i); n == 0 && !s.given.Has(i) || n == 1 && sp.takeBack(i, pieceLength) {
+		if n := avail(i); n == 0 && !s.given.Has(i) || n == 1 && sp.Reclaim(i, pieceLength) {
 			s.give(i, pieces)
 			return i
 		}

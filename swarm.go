@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -71,7 +72,7 @@ func (d *Download) addPeer(k *connection, from source) bool {
 		amChoking: true,
 		ended:     make(chan struct{}),
 	}
-	p.before, p.withheld = d.debts[k.addr.Addr()]
+	p.before, p.withheld = d.debts.Of(k.addr.Addr())
 	p.remote.choking = true
 	p.remote.has = bits.New(d.t.NumPieces())
 	if !k.incoming {
@@ -120,8 +121,8 @@ func (d *Download) removePeer(p *peer) {
 	d.gate.Refund(d.sched.Leave(&p.remote))
 	delete(d.byRemote, &p.remote)
 	d.suggester.giveUp(p.suggested)
-	d.spread.forget(p.number)
-	d.debts.left(p.conn.addr.Addr(), d.chokeState(p, now), now)
+	d.spread.Forget(p.number)
+	d.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
 	d.peers = slices.DeleteFunc(d.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {
 		if p.closing == errBothSeeds {
@@ -228,31 +229,31 @@ func (d *Download) updateInterest(p *peer) {
 }
 
 // chokeState is what the choker is told of a peer.
-func (d *Download) chokeState(p *peer, now time.Time) chokeState {
-	return chokeState{
-		id:         p.number,
-		interested: p.peerInterested,
-		unchoked:   !p.amChoking,
-		withheld:   p.withheld,
-		hoarding:   d.spread.hoards(p.number, d.t.layout.PieceLength()),
-		snubbing:   p.remote.snubbed,
-		down:       p.down.Rate(now),
-		up:         p.up.Rate(now),
-		received:   p.before.received + p.down.Total(),
-		sent:       p.before.sent + p.up.Total(),
-		joined:     p.joined,
-		unchokedAt: p.unchokedAt,
+func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
+	return choker.Peer{
+		ID:         p.number,
+		Interested: p.peerInterested,
+		Unchoked:   !p.amChoking,
+		Withheld:   p.withheld,
+		Hoarding:   d.spread.Hoards(p.number, d.t.layout.PieceLength()),
+		Snubbing:   p.remote.snubbed,
+		Down:       p.down.Rate(now),
+		Up:         p.up.Rate(now),
+		Received:   p.before.Received + p.down.Total(),
+		Sent:       p.before.Sent + p.up.Total(),
+		Joined:     p.joined,
+		UnchokedAt: p.unchokedAt,
 	}
 }
 
 // chokeRound has the choker decide anew, and tells the peers what changed.
 func (d *Download) chokeRound(now time.Time) {
-	states := make([]chokeState, len(d.peers))
+	states := make([]choker.Peer, len(d.peers))
 	for k, p := range d.peers {
 		p.withheld = p.withheld || p.amInterested && p.remote.choking
 		states[k] = d.chokeState(p, now)
 	}
-	chosen := d.choker.decide(now, d.sharing(), d.up.Rate(now), states)
+	chosen := d.choker.Decide(now, d.sharing(), d.up.Rate(now), states)
 	for _, p := range d.peers {
 		switch may := slices.Contains(chosen, p.number); {
 		case may && p.amChoking:

@@ -59,7 +59,7 @@ func (p *peer) mayAsk(u upload) (bool, error) {
 	}
 	d.suggester.give(int(u.piece), n)
 	if d.sharing() {
-		d.spread.give(p.number, int(u.piece), n, d.sched.Availability(int(u.piece)))
+		d.spread.Give(p.number, int(u.piece), n, d.sched.Availability(int(u.piece)))
 	}
 	return true, nil
 }

@@ -1,4 +1,9 @@
-package torrent
+// Package choker decides whom to upload to (BEP 3): which peers are unchoked, what seeds give to whom
+// first, and which free riders are still owing.
+//
+// It is plain data: it knows no connection and no clock, and draws from the random source that it is
+// given. Each download has its own Choker, Spread and Debts, which its lock guards.
+package choker
 
 import (
 	"cmp"
@@ -9,8 +14,8 @@ import (
 )
 
 const (
-	chokeRound      = 10 * time.Second
-	optimisticRound = 30 * time.Second
+	roundEvery      = 10 * time.Second
+	optimisticEvery = 30 * time.Second
 	// chokeTurn is how long a peer that gives nothing in return keeps a slot that others wait for:
 	// long enough for it to notice, and to answer in kind.
 	chokeTurn = 30 * time.Second
@@ -31,34 +36,34 @@ const (
 	uploadSlotRate = 64 << 10
 )
 
-// chokeState is what the choker knows of one connected peer.
-type chokeState struct {
-	id             int
-	interested     bool      // it wants something from us
-	unchoked       bool      // we let it ask
-	withheld       bool      // it was seen to have what we want, and not to let us ask
-	snubbing       bool      // it lets us ask, and does not answer
-	hoarding       bool      // it keeps to itself what it was given
-	down, up       float64   // bytes a second of payload, from it and to it
-	received, sent int64     // payload bytes since it connected, from it and to it
-	joined         time.Time // when it connected
-	unchokedAt     time.Time // when it was last unchoked; zero if never
+// Peer is what the choker knows of one connected peer.
+type Peer struct {
+	ID             int
+	Interested     bool      // it wants something from us
+	Unchoked       bool      // we let it ask
+	Withheld       bool      // it was seen to have what we want, and not to let us ask
+	Snubbing       bool      // it lets us ask, and does not answer
+	Hoarding       bool      // it keeps to itself what it was given
+	Down, Up       float64   // bytes a second of payload, from it and to it
+	Received, Sent int64     // payload bytes since it connected, from it and to it
+	Joined         time.Time // when it connected
+	UnchokedAt     time.Time // when it was last unchoked; zero if never
 }
 
 // owes tells whether a peer took much, gave little, and withheld what it could give: a free rider.
 // Without this, a swarm that waits for its one seed would spend all the upload it has to spare on
 // such peers, who would finish as early as the rest. One that never had anything for us never owes. That
 // it has nothing now is no excuse: a rider that we feed soon has little but what we have.
-func (p *chokeState) owes(now time.Time) bool {
-	credit := creditAtFirst + creditRate*now.Sub(p.joined).Seconds() + creditFactor*float64(p.received)
-	return p.withheld && p.down == 0 && float64(p.sent) > credit
+func (p *Peer) owes(now time.Time) bool {
+	credit := creditAtFirst + creditRate*now.Sub(p.Joined).Seconds() + creditFactor*float64(p.Received)
+	return p.Withheld && p.Down == 0 && float64(p.Sent) > credit
 }
 
-// choker decides whom to upload to (BEP 3). While we leech, slots go to those who give most in
+// A Choker decides whom to upload to (BEP 3). While we leech, slots go to those who give most in
 // return; where too few give, to all by turns, free riders left out. While we seed, slots go by turns to
 // those who pass on what they get, and to the others what these leave. One more is drawn by lot, so that
 // a newcomer can show what it gives. Its owner's lock guards it.
-type choker struct {
+type Choker struct {
 	rng        *rand.Rand
 	roundAt    time.Time // when everybody is judged anew
 	slots      int       // as of the last round, the optimistic one not counted
@@ -67,23 +72,24 @@ type choker struct {
 	drawAt     time.Time // when another is drawn
 }
 
-func newChoker(rng *rand.Rand) *choker { return &choker{rng: rng, slots: minUploadSlots} }
+// New returns a choker whose first round is due at once. It draws by lot from rng.
+func New(rng *rand.Rand) *Choker { return &Choker{rng: rng, slots: minUploadSlots} }
 
-// next is when the next round is due.
-func (c *choker) next() time.Time { return c.roundAt }
+// Next is when the next round is due.
+func (c *Choker) Next() time.Time { return c.roundAt }
 
-// decide returns the ids of all peers that are to be unchoked now, given our upload rate in bytes a
-// second. When a round is due everybody is judged anew. Before that, because a peer came or left or
-// its interest changed, free slots are dealt out and nobody who uses one loses it.
-func (c *choker) decide(now time.Time, seeding bool, uploadRate float64, peers []chokeState) (unchoke []int) {
+// Decide returns the ids of all peers that are to be unchoked now, given our upload rate in bytes a
+// second. When a round is due every peer is judged again. Before that, because a peer came or left or
+// its interest changed, free slots are dealt out and no peer that uses one loses it.
+func (c *Choker) Decide(now time.Time, seeding bool, uploadRate float64, peers []Peer) (unchoke []int) {
 	round := !now.Before(c.roundAt)
 	if round {
-		c.roundAt = now.Add(chokeRound)
+		c.roundAt = now.Add(roundEvery)
 		c.slots = uploadSlots(uploadRate)
 	}
-	var wanting []chokeState
+	var wanting []Peer
 	for _, p := range peers {
-		if kept := p.unchoked && !round; p.interested && (seeding || kept || !p.owes(now)) {
+		if kept := p.Unchoked && !round; p.Interested && (seeding || kept || !p.owes(now)) {
 			wanting = append(wanting, p)
 		}
 	}
@@ -97,14 +103,14 @@ func (c *choker) decide(now time.Time, seeding bool, uploadRate float64, peers [
 		if len(unchoke) == c.slots {
 			break
 		}
-		if c.isOptimistic(p.chokeState) {
+		if c.isOptimistic(p.Peer) {
 			c.drawn = false // it has earned a slot of its own
 		}
-		unchoke = append(unchoke, p.id)
+		unchoke = append(unchoke, p.ID)
 	}
 	if !c.drawn {
-		c.draw(now, last, slices.DeleteFunc(wanting, func(p chokeState) bool {
-			return slices.Contains(unchoke, p.id)
+		c.draw(now, last, slices.DeleteFunc(wanting, func(p Peer) bool {
+			return slices.Contains(unchoke, p.ID)
 		}))
 	}
 	if c.drawn {
@@ -119,11 +125,11 @@ func uploadSlots(rate float64) int {
 	return minUploadSlots + int(min(math.Sqrt(max(0, rate)/uploadSlotRate), maxUploadSlots-minUploadSlots))
 }
 
-func (c *choker) isOptimistic(p chokeState) bool { return c.drawn && p.id == c.optimistic }
+func (c *Choker) isOptimistic(p Peer) bool { return c.drawn && p.ID == c.optimistic }
 
 // contender is a peer that may have a slot.
 type contender struct {
-	chokeState
+	Peer
 	claim int     // the lower the better
 	worth float64 // among equal claims, the higher the better
 }
@@ -140,28 +146,28 @@ const (
 
 // rank orders those who may have a slot, best first. The optimistic peer is among them only if it
 // gives, and those who snub us only if there is nothing we want from them.
-func (c *choker) rank(now time.Time, round, seeding bool, wanting []chokeState) []contender {
+func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []contender {
 	ranked := make([]contender, 0, len(wanting))
 	for _, p := range wanting {
-		k := contender{chokeState: p}
-		gives := p.down > 0 && !seeding
+		k := contender{Peer: p}
+		gives := p.Down > 0 && !seeding
 		switch {
-		case p.snubbing && !seeding, c.isOptimistic(p) && !(round && gives):
+		case p.Snubbing && !seeding, c.isOptimistic(p) && !(round && gives):
 			continue
-		case !round && p.unchoked:
+		case !round && p.Unchoked:
 			k.claim = claimHolding
 		case gives:
-			k.claim, k.worth = claimGiving, p.down
-		case !p.unchoked:
-			since := p.joined
-			if p.unchokedAt.After(since) {
-				since = p.unchokedAt
+			k.claim, k.worth = claimGiving, p.Down
+		case !p.Unchoked:
+			since := p.Joined
+			if p.UnchokedAt.After(since) {
+				since = p.UnchokedAt
 			}
 			k.claim, k.worth = claimWaiting, now.Sub(since).Seconds()
-		case p.up == 0 && now.Sub(p.unchokedAt) >= chokeRound:
+		case p.Up == 0 && now.Sub(p.UnchokedAt) >= roundEvery:
 			k.claim = claimTurnOver // it asks for nothing
 		default:
-			k.claim, k.worth = claimInTurn, p.up
+			k.claim, k.worth = claimInTurn, p.Up
 		}
 		ranked = append(ranked, k)
 	}
@@ -171,15 +177,15 @@ func (c *choker) rank(now time.Time, round, seeding bool, wanting []chokeState) 
 	if seeding {
 		yield = max(1, c.slots/4)
 	}
-	slices.SortStableFunc(ranked, func(a, b contender) int { return a.unchokedAt.Compare(b.unchokedAt) })
+	slices.SortStableFunc(ranked, func(a, b contender) int { return a.UnchokedAt.Compare(b.UnchokedAt) })
 	for i := 0; i < len(ranked) && yield > 0; i++ {
-		if k := &ranked[i]; k.claim == claimInTurn && now.Sub(k.unchokedAt) >= chokeTurn {
+		if k := &ranked[i]; k.claim == claimInTurn && now.Sub(k.UnchokedAt) >= chokeTurn {
 			k.claim = claimTurnOver
 			yield--
 		}
 	}
 	for i := range ranked {
-		if k := &ranked[i]; seeding && k.hoarding && k.claim != claimHolding {
+		if k := &ranked[i]; seeding && k.Hoarding && k.claim != claimHolding {
 			k.claim += claimHoarding
 		}
 	}
@@ -191,12 +197,12 @@ func (c *choker) rank(now time.Time, round, seeding bool, wanting []chokeState) 
 
 // draw chooses the optimistic peer among those left without a slot: another than the last, if there
 // is one.
-func (c *choker) draw(now time.Time, last int, left []chokeState) {
-	weight := func(p chokeState) int {
+func (c *Choker) draw(now time.Time, last int, left []Peer) {
+	weight := func(p Peer) int {
 		switch {
-		case p.id == last && len(left) > 1:
+		case p.ID == last && len(left) > 1:
 			return 0
-		case now.Sub(p.joined) < newcomer:
+		case now.Sub(p.Joined) < newcomer:
 			return 3
 		}
 		return 1
@@ -211,7 +217,7 @@ func (c *choker) draw(now time.Time, last int, left []chokeState) {
 	lot := c.rng.IntN(sum)
 	for _, p := range left {
 		if lot -= weight(p); lot < 0 {
-			c.optimistic, c.drawn, c.drawAt = p.id, true, now.Add(optimisticRound)
+			c.optimistic, c.drawn, c.drawAt = p.ID, true, now.Add(optimisticEvery)
 			return
 		}
 	}

@@ -1,4 +1,4 @@
-package torrent
+package choker
 
 import (
 	"math/rand/v2"
@@ -31,8 +31,8 @@ type swarmPeer struct {
 	fetching  []bool
 	count     int
 	lacks     map[*swarmPeer]int // how many pieces the other has and this one has not
-	choker    *choker
-	spread    spread
+	choker    *Choker
+	spread    Spread
 	up        ratelimit.Meter
 	links     map[int]*swarmLink // to the peers that it may upload to
 	unchoked  []int              // whom it uploads to
@@ -58,7 +58,7 @@ func newChokeSwarm(seed uint64, pieces int, piece, upRate float64, leechers, fre
 		p := &swarmPeer{
 			id: id, freeRider: id > leechers,
 			has: make([]bool, pieces), fetching: make([]bool, pieces),
-			choker: newChoker(rand.New(rand.NewPCG(seed, uint64(id)))),
+			choker: New(rand.New(rand.NewPCG(seed, uint64(id)))),
 			links:  make(map[int]*swarmLink),
 			lacks:  make(map[*swarmPeer]int),
 		}
@@ -81,7 +81,7 @@ func (s *chokeSwarm) gain(p *swarmPeer, i int) {
 	p.has[i] = true
 	s.avail[i]++
 	for _, q := range s.peers {
-		q.spread.seen(p.number(), i)
+		q.spread.Seen(p.number(), i)
 		if q.has[i] {
 			p.lacks[q]--
 		} else {
@@ -101,28 +101,28 @@ func (p *swarmPeer) wantsFrom(q *swarmPeer) bool { return p.lacks[q] > 0 }
 
 // decide asks p's choker, and does what it says.
 func (s *chokeSwarm) decide(p *swarmPeer) {
-	var states []chokeState
+	var states []Peer
 	for _, q := range s.peers {
 		if q != p {
 			l := p.links[q.id]
 			back := q.links[p.id]
 			l.withheld = l.withheld || p.wantsFrom(q) && !back.unchoked
-			states = append(states, chokeState{
-				id:         q.id,
-				interested: q.wantsFrom(p),
-				unchoked:   l.unchoked,
-				withheld:   l.withheld,
-				hoarding:   p.spread.hoards(q.number(), int64(s.piece)),
-				down:       back.sent.Rate(s.now),
-				up:         l.sent.Rate(s.now),
-				received:   back.sent.Total(),
-				sent:       l.sent.Total(),
-				joined:     epoch,
-				unchokedAt: l.unchokedAt,
+			states = append(states, Peer{
+				ID:         q.id,
+				Interested: q.wantsFrom(p),
+				Unchoked:   l.unchoked,
+				Withheld:   l.withheld,
+				Hoarding:   p.spread.Hoards(q.number(), int64(s.piece)),
+				Down:       back.sent.Rate(s.now),
+				Up:         l.sent.Rate(s.now),
+				Received:   back.sent.Total(),
+				Sent:       l.sent.Total(),
+				Joined:     epoch,
+				UnchokedAt: l.unchokedAt,
 			})
 		}
 	}
-	p.unchoked = p.choker.decide(s.now, !p.finished.IsZero(), p.up.Rate(s.now), states)
+	p.unchoked = p.choker.Decide(s.now, !p.finished.IsZero(), p.up.Rate(s.now), states)
 	if p.freeRider {
 		p.unchoked = nil
 	}
@@ -166,7 +166,7 @@ func (s *chokeSwarm) step(tick time.Duration) {
 		idle := len(p.unchoked) <= minUploadSlots || slices.ContainsFunc(p.unchoked, func(id int) bool {
 			return p.links[id].piece < 0 && !s.peers[id].wantsFrom(p)
 		})
-		if !s.now.Before(p.choker.next()) || idle {
+		if !s.now.Before(p.choker.Next()) || idle {
 			s.decide(p)
 		}
 	}
@@ -178,7 +178,7 @@ func (s *chokeSwarm) step(tick time.Duration) {
 				if l.piece = s.pick(p, q); l.piece >= 0 {
 					q.fetching[l.piece] = true
 					if !p.finished.IsZero() {
-						p.spread.give(q.number(), l.piece, s.pieces, uint16(s.avail[l.piece]-s.seeds))
+						p.spread.Give(q.number(), l.piece, s.pieces, uint16(s.avail[l.piece]-s.seeds))
 					}
 				}
 			}

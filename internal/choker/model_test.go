@@ -1,4 +1,4 @@
-package torrent
+package choker
 
 import (
 	"cmp"
@@ -39,24 +39,24 @@ func (f *fairness) check(t *testing.T, what string) {
 }
 
 // rides tells whether p took more than it may without giving. All in whole bytes, which the times allow.
-func (m *modelChoker) rides(p chokeState, now time.Time) bool {
-	free := int64(creditAtFirst) + int64(now.Sub(p.joined))*creditRate/int64(time.Second)
-	return p.withheld && p.down == 0 && p.sent-creditFactor*p.received > free
+func (m *modelChoker) rides(p Peer, now time.Time) bool {
+	free := int64(creditAtFirst) + int64(now.Sub(p.Joined))*creditRate/int64(time.Second)
+	return p.Withheld && p.Down == 0 && p.Sent-creditFactor*p.Received > free
 }
 
 // queuer is a peer in a queue, where more is better.
 type queuer struct {
-	chokeState
+	Peer
 	more float64
 }
 
 // decide returns who has a slot of its own, and those of whom one must be drawn; or who was drawn already.
 func (m *modelChoker) decide(
-	now time.Time, seeding bool, rate float64, peers []chokeState, chosen []int,
-) (own []int, lots []chokeState) {
+	now time.Time, seeding bool, rate float64, peers []Peer, chosen []int,
+) (own []int, lots []Peer) {
 	round := !now.Before(m.roundAt)
 	if round {
-		m.roundAt = now.Add(chokeRound)
+		m.roundAt = now.Add(roundEvery)
 		m.slots = minUploadSlots
 		for more := 1; minUploadSlots+more <= maxUploadSlots && float64(more*more*uploadSlotRate) <= rate; more++ {
 			m.slots++
@@ -64,37 +64,37 @@ func (m *modelChoker) decide(
 	}
 
 	// Who does not want anything is out, and so is a free rider, unless we seed or it may finish its round.
-	var wanting []chokeState
+	var wanting []Peer
 	for _, p := range peers {
-		out := m.rides(p, now) && !seeding && (round || !p.unchoked)
-		if p.interested && !out {
+		out := m.rides(p, now) && !seeding && (round || !p.Unchoked)
+		if p.Interested && !out {
 			wanting = append(wanting, p)
 		}
 	}
 	last := m.lucky
-	if round && !now.Before(m.until) || !slices.ContainsFunc(wanting, func(p chokeState) bool { return p.id == last }) {
+	if round && !now.Before(m.until) || !slices.ContainsFunc(wanting, func(p Peer) bool { return p.ID == last }) {
 		m.lucky = 0
 	}
 
 	// Everybody queues once.
 	var holding, giving, inTurn, waiting, over []queuer
 	for _, p := range wanting {
-		gives := p.down > 0 && !seeding
-		served := now.Sub(p.unchokedAt)
-		waits := min(served, now.Sub(p.joined))
+		gives := p.Down > 0 && !seeding
+		served := now.Sub(p.UnchokedAt)
+		waits := min(served, now.Sub(p.Joined))
 		switch {
-		case p.snubbing && !seeding: // it has no slot of its own
-		case p.id == m.lucky && (!round || !gives): // it needs none, and has not earned one
-		case p.unchoked && !round:
+		case p.Snubbing && !seeding: // it has no slot of its own
+		case p.ID == m.lucky && (!round || !gives): // it needs none, and has not earned one
+		case p.Unchoked && !round:
 			holding = append(holding, queuer{p, 0})
 		case gives:
-			giving = append(giving, queuer{p, p.down})
-		case !p.unchoked:
+			giving = append(giving, queuer{p, p.Down})
+		case !p.Unchoked:
 			waiting = append(waiting, queuer{p, float64(waits)})
-		case p.up == 0 && served >= chokeRound:
+		case p.Up == 0 && served >= roundEvery:
 			over = append(over, queuer{p, 0})
 		default:
-			inTurn = append(inTurn, queuer{p, p.up})
+			inTurn = append(inTurn, queuer{p, p.Up})
 		}
 	}
 
@@ -105,10 +105,10 @@ func (m *modelChoker) decide(
 		var first *queuer
 		for i := range inTurn {
 			p := &inTurn[i]
-			if now.Sub(p.unchokedAt) >= chokeTurn && (first == nil || cmp.Or(
-				p.unchokedAt.Compare(first.unchokedAt),
-				one(slices.Contains(chosen, p.id))-one(slices.Contains(chosen, first.id)),
-				one(p.hoarding)-one(first.hoarding),
+			if now.Sub(p.UnchokedAt) >= chokeTurn && (first == nil || cmp.Or(
+				p.UnchokedAt.Compare(first.UnchokedAt),
+				one(slices.Contains(chosen, p.ID))-one(slices.Contains(chosen, first.ID)),
+				one(p.Hoarding)-one(first.Hoarding),
 				cmp.Compare(first.more, p.more)) < 0) {
 				first = p
 			}
@@ -118,11 +118,11 @@ func (m *modelChoker) decide(
 		}
 		stepsBack := *first
 		over = append(over, stepsBack)
-		inTurn = slices.DeleteFunc(inTurn, func(p queuer) bool { return p.id == stepsBack.id })
+		inTurn = slices.DeleteFunc(inTurn, func(p queuer) bool { return p.ID == stepsBack.ID })
 	}
 
 	own = m.admit(own, holding, chosen)
-	hoards := func(p queuer) bool { return seeding && p.hoarding }
+	hoards := func(p queuer) bool { return seeding && p.Hoarding }
 	for _, hoarders := range []bool{false, true} {
 		for _, queue := range [][]queuer{giving, inTurn, waiting, over} {
 			queue = slices.DeleteFunc(slices.Clone(queue), func(p queuer) bool { return hoards(p) != hoarders })
@@ -135,14 +135,14 @@ func (m *modelChoker) decide(
 
 	for _, p := range wanting {
 		switch {
-		case p.id == m.lucky:
-			return own, []chokeState{p}
-		case m.lucky == 0 && !slices.Contains(own, p.id):
+		case p.ID == m.lucky:
+			return own, []Peer{p}
+		case m.lucky == 0 && !slices.Contains(own, p.ID):
 			lots = append(lots, p)
 		}
 	}
 	if len(lots) > 1 { // nobody is drawn twice in a row while there are others
-		lots = slices.DeleteFunc(lots, func(p chokeState) bool { return p.id == last })
+		lots = slices.DeleteFunc(lots, func(p Peer) bool { return p.ID == last })
 	}
 	return own, lots
 }
@@ -156,16 +156,16 @@ func (m *modelChoker) admit(own []int, queue []queuer, chosen []int) []int {
 		same, room := true, m.slots-len(own)
 		for _, p := range queue {
 			if p.more == best {
-				if slices.Contains(chosen, p.id) {
+				if slices.Contains(chosen, p.ID) {
 					lucky = append(lucky, p)
 					places += float64(len(equals))
 				}
 				equals = append(equals, p)
-				same = same && p.unchokedAt.Equal(equals[0].unchokedAt) && !p.unchoked
+				same = same && p.UnchokedAt.Equal(equals[0].UnchokedAt) && !p.Unchoked
 			}
 		}
 		for _, p := range equals {
-			if !slices.Contains(chosen, p.id) {
+			if !slices.Contains(chosen, p.ID) {
 				lucky = append(lucky, p)
 			}
 		}
@@ -174,7 +174,7 @@ func (m *modelChoker) admit(own []int, queue []queuer, chosen []int) []int {
 			m.ties.add(places, k*float64(n-1)/2, k*float64(n-room)*float64(n+1)/12)
 		}
 		for _, p := range lucky[:min(len(lucky), room)] {
-			own = append(own, p.id)
+			own = append(own, p.ID)
 		}
 		queue = slices.DeleteFunc(slices.Clone(queue), func(p queuer) bool { return p.more == best })
 	}
@@ -189,7 +189,7 @@ type chokeHistory struct {
 	rate    float64
 	most    int // peers
 	ids     int
-	peers   []chokeState
+	peers   []Peer
 }
 
 // pass lets some time pass, often until just when something is due.
@@ -217,33 +217,33 @@ func (h *chokeHistory) happen() {
 		n := float64(h.rng.IntN(6))
 		h.rate = []float64{-1, 0, n * n * uploadSlotRate, n*n*uploadSlotRate - 1, 1e6, 1e8}[h.rng.IntN(6)]
 	}
-	h.peers = slices.DeleteFunc(h.peers, func(chokeState) bool { return chance(40) })
+	h.peers = slices.DeleteFunc(h.peers, func(Peer) bool { return chance(40) })
 	for len(h.peers) < h.most && !chance(3) {
 		h.ids++
 		joined := h.now.Add(-newcomer * time.Duration(h.rng.IntN(3)) / 2)
-		p := chokeState{id: h.ids, interested: !chance(5), joined: joined}
+		p := Peer{ID: h.ids, Interested: !chance(5), Joined: joined}
 		h.peers = slices.Insert(h.peers, h.rng.IntN(len(h.peers)+1), p)
 	}
 	for i := range h.peers {
 		p := &h.peers[i]
 		if chance(6) {
-			p.interested = !chance(6)
+			p.Interested = !chance(6)
 		}
 		if chance(8) {
-			p.down = float64(max(0, h.rng.IntN(8)-3))
+			p.Down = float64(max(0, h.rng.IntN(8)-3))
 		}
 		if chance(4) {
-			p.up = float64(h.rng.IntN(4))
+			p.Up = float64(h.rng.IntN(4))
 		}
 		if chance(15) {
-			p.snubbing = chance(3)
-			p.withheld = chance(2)
-			p.hoarding = chance(2)
+			p.Snubbing = chance(3)
+			p.Withheld = chance(2)
+			p.Hoarding = chance(2)
 		}
 		if chance(4) {
-			p.received = h.rng.Int64N(1 << 20)
-			credit := creditAtFirst + creditRate*h.now.Sub(p.joined).Seconds() + creditFactor*float64(p.received)
-			p.sent = max(0, int64(credit)+[]int64{-1 << 20, 0, 1, 1 << 20}[h.rng.IntN(4)])
+			p.Received = h.rng.Int64N(1 << 20)
+			credit := creditAtFirst + creditRate*h.now.Sub(p.Joined).Seconds() + creditFactor*float64(p.Received)
+			p.Sent = max(0, int64(credit)+[]int64{-1 << 20, 0, 1, 1 << 20}[h.rng.IntN(4)])
 		}
 	}
 }
@@ -252,9 +252,9 @@ func (h *chokeHistory) happen() {
 func (h *chokeHistory) obey(chosen []int) {
 	for i := range h.peers {
 		p := &h.peers[i]
-		was := p.unchoked
-		if p.unchoked = slices.Contains(chosen, p.id); p.unchoked && !was {
-			p.unchokedAt = h.now
+		was := p.Unchoked
+		if p.Unchoked = slices.Contains(chosen, p.ID); p.Unchoked && !was {
+			p.UnchokedAt = h.now
 		}
 	}
 }
@@ -264,18 +264,18 @@ func TestChokerAgreesWithModel(t *testing.T) {
 	var ties, newcomers, places fairness
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 8))
-		c := newChoker(rand.New(rand.NewPCG(seed, 9)))
+		c := New(rand.New(rand.NewPCG(seed, 9)))
 		h := &chokeHistory{rng: rng, now: epoch, seeding: rng.IntN(2) == 0, most: []int{3, 7, 14, 45}[rng.IntN(4)]}
 		m := &modelChoker{}
 		for rounds := 0; rounds < 50; {
-			h.pass(c.next(), m.until)
+			h.pass(c.Next(), m.until)
 			h.happen()
 			where := fmt.Sprintf("seed %d, round %d, at %v", seed, rounds, h.now.Sub(epoch))
 			if !h.now.Before(m.roundAt) {
 				rounds++
 			}
 
-			got := c.decide(h.now, h.seeding, h.rate, slices.Clone(h.peers))
+			got := c.Decide(h.now, h.seeding, h.rate, slices.Clone(h.peers))
 			chosen := slices.Sorted(slices.Values(got))
 			before := m.lucky
 			var gotOwn []int
@@ -289,15 +289,15 @@ func TestChokerAgreesWithModel(t *testing.T) {
 			if !slices.Equal(own, gotOwn) {
 				require.Equal(t, own, gotOwn, where)
 			}
-			if c.next() != m.roundAt || c.drawn != (len(lots) > 0) || len(chosen) != len(own)+one(c.drawn) {
+			if c.Next() != m.roundAt || c.drawn != (len(lots) > 0) || len(chosen) != len(own)+one(c.drawn) {
 				require.Fail(t, "not as in the model", "%s: next %v, want %v; chosen %v, own %v, lots %v",
-					where, c.next(), m.roundAt, chosen, own, lots)
+					where, c.Next(), m.roundAt, chosen, own, lots)
 			}
 			if kept := m.lucky != 0; c.drawn {
-				i := slices.IndexFunc(lots, func(p chokeState) bool { return p.id == c.optimistic })
+				i := slices.IndexFunc(lots, func(p Peer) bool { return p.ID == c.optimistic })
 				require.GreaterOrEqual(t, i, 0, "%s: %d is drawn after %d, not of %v", where, c.optimistic, before, lots)
 				if !kept {
-					m.lucky, m.until = c.optimistic, h.now.Add(optimisticRound)
+					m.lucky, m.until = c.optimistic, h.now.Add(optimisticEvery)
 					h.judge(lots, i, &newcomers, &places)
 				}
 			}
@@ -311,11 +311,11 @@ func TestChokerAgreesWithModel(t *testing.T) {
 }
 
 // judge notes who was drawn of all who could be.
-func (h *chokeHistory) judge(lots []chokeState, drawn int, newcomers, places *fairness) {
+func (h *chokeHistory) judge(lots []Peer, drawn int, newcomers, places *fairness) {
 	var sum, fresh, mean, square float64
 	for i, p := range lots {
 		weight := 1.
-		if h.now.Sub(p.joined) < newcomer {
+		if h.now.Sub(p.Joined) < newcomer {
 			weight = 3
 			fresh += weight
 		}
@@ -324,7 +324,14 @@ func (h *chokeHistory) judge(lots []chokeState, drawn int, newcomers, places *fa
 		square += weight * float64(i*i)
 	}
 	share := fresh / sum
-	newcomers.add(float64(one(h.now.Sub(lots[drawn].joined) < newcomer)), share, share*(1-share))
+	newcomers.add(float64(one(h.now.Sub(lots[drawn].Joined) < newcomer)), share, share*(1-share))
 	mean /= sum
 	places.add(float64(drawn), mean, square/sum-mean*mean)
+}
+
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

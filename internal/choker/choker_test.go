@@ -1,7 +1,6 @@
-package torrent
+package choker
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -10,25 +9,24 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/shoal-go/torrent/internal/simnet"
-	"github.com/shoal-go/torrent/internal/wire"
 )
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // chokeScene is a choker among peers called a, b, c…, who do as it says.
 type chokeScene struct {
-	choker  *choker
+	choker  *Choker
 	now     time.Time
 	seeding bool
 	upRate  float64
-	peers   []chokeState
+	peers   []Peer
 }
 
 // newChokeScene has peers who all connected long ago, are interested, and send and take nothing.
 func newChokeScene(seed uint64, names string) *chokeScene {
-	s := &chokeScene{choker: newChoker(rand.New(rand.NewPCG(seed, 3))), now: epoch}
+	s := &chokeScene{choker: New(rand.New(rand.NewPCG(seed, 3))), now: epoch}
 	for _, name := range names {
-		s.peers = append(s.peers, chokeState{id: int(name), interested: true, joined: epoch.Add(-time.Hour)})
+		s.peers = append(s.peers, Peer{ID: int(name), Interested: true, Joined: epoch.Add(-time.Hour)})
 	}
 	return s
 }
@@ -36,12 +34,12 @@ func newChokeScene(seed uint64, names string) *chokeScene {
 // decide asks the choker, obeys, and returns who is unchoked: in order of their names, and after a
 // plus the optimistic one.
 func (s *chokeScene) decide() string {
-	unchoke := s.choker.decide(s.now, s.seeding, s.upRate, s.peers)
+	unchoke := s.choker.Decide(s.now, s.seeding, s.upRate, s.peers)
 	for i := range s.peers {
 		p := &s.peers[i]
-		was := p.unchoked
-		if p.unchoked = slices.Contains(unchoke, p.id); p.unchoked && !was {
-			p.unchokedAt = s.now
+		was := p.Unchoked
+		if p.Unchoked = slices.Contains(unchoke, p.ID); p.Unchoked && !was {
+			p.UnchokedAt = s.now
 		}
 	}
 	regular, lot := "", ""
@@ -57,10 +55,10 @@ func (s *chokeScene) decide() string {
 
 func TestChoker(t *testing.T) {
 	type scene = func(s *chokeScene)
-	on := func(names string, change func(p *chokeState)) scene {
+	on := func(names string, change func(p *Peer)) scene {
 		return func(s *chokeScene) {
 			for i := range s.peers {
-				if strings.ContainsRune(names, rune(s.peers[i].id)) {
+				if strings.ContainsRune(names, rune(s.peers[i].ID)) {
 					change(&s.peers[i])
 				}
 			}
@@ -69,20 +67,20 @@ func TestChoker(t *testing.T) {
 	gives := func(names string, rates ...float64) scene {
 		return func(s *chokeScene) {
 			for i, name := range names {
-				on(string(name), func(p *chokeState) { p.down = rates[min(i, len(rates)-1)] })(s)
+				on(string(name), func(p *Peer) { p.Down = rates[min(i, len(rates)-1)] })(s)
 			}
 		}
 	}
-	takes := func(names string, rate float64) scene { return on(names, func(p *chokeState) { p.up = rate }) }
-	wants := func(names string, is bool) scene { return on(names, func(p *chokeState) { p.interested = is }) }
-	snubs := func(names string) scene { return on(names, func(p *chokeState) { p.snubbing = true }) }
+	takes := func(names string, rate float64) scene { return on(names, func(p *Peer) { p.Up = rate }) }
+	wants := func(names string, is bool) scene { return on(names, func(p *Peer) { p.Interested = is }) }
+	snubs := func(names string) scene { return on(names, func(p *Peer) { p.Snubbing = true }) }
 	rides := func(names string, sent, received int64, withheld bool) scene {
-		return on(names, func(p *chokeState) { p.sent, p.received, p.withheld = sent, received, withheld })
+		return on(names, func(p *Peer) { p.Sent, p.Received, p.Withheld = sent, received, withheld })
 	}
-	hoards := func(names string, is bool) scene { return on(names, func(p *chokeState) { p.hoarding = is }) }
+	hoards := func(names string, is bool) scene { return on(names, func(p *Peer) { p.Hoarding = is }) }
 	leaves := func(name rune) scene {
 		return func(s *chokeScene) {
-			s.peers = slices.DeleteFunc(s.peers, func(p chokeState) bool { return p.id == int(name) })
+			s.peers = slices.DeleteFunc(s.peers, func(p Peer) bool { return p.ID == int(name) })
 		}
 	}
 	uploads := func(rate float64) scene { return func(s *chokeScene) { s.upRate = rate } }
@@ -135,13 +133,13 @@ func TestChoker(t *testing.T) {
 			{10, nil, "abcd+g", "and lost when the rate is"},
 		}},
 		{"turns while seeding", "abcdef", []step{
-			{0, []scene{seeds, takes("abcde", 9), wants("f", false), on("e", func(p *chokeState) { p.joined = epoch })}, "abcd+e", "who has waited longest comes first"},
+			{0, []scene{seeds, takes("abcde", 9), wants("f", false), on("e", func(p *Peer) { p.Joined = epoch })}, "abcd+e", "who has waited longest comes first"},
 			{1, []scene{wants("f", true)}, "abcd+e", "slots are in use"},
-			{20, []scene{on("a", func(p *chokeState) { p.unchokedAt = epoch.Add(-time.Second) })}, "abcd+e", "for half a minute at least"},
+			{20, []scene{on("a", func(p *Peer) { p.UnchokedAt = epoch.Add(-time.Second) })}, "abcd+e", "for half a minute at least"},
 			{30, nil, "bcde+?", "then who was served longest makes room for the optimistic peer, who takes as fast as the rest"},
 		}},
 		{"while seeding, slots are for those who use them", "abcdef", []step{
-			{0, []scene{seeds, takes("abcd", 9), wants("f", false), on("e", func(p *chokeState) { p.joined = epoch })}, "abcd+e", ""},
+			{0, []scene{seeds, takes("abcd", 9), wants("f", false), on("e", func(p *Peer) { p.Joined = epoch })}, "abcd+e", ""},
 			{1, []scene{wants("f", true)}, "abcd+e", ""},
 			{10, []scene{takes("b", 0)}, "acdf+e", "b asked for nothing in ten seconds, and f is waiting"},
 		}},
@@ -153,7 +151,7 @@ func TestChoker(t *testing.T) {
 			{30, []scene{hoards("abcg", true)}, "????+?", "if all hoard, they are served as if none did"},
 		}},
 		{"those who give nothing take turns while leeching", "abcdef", []step{
-			{0, []scene{gives("abc", 5), takes("abcd", 5), on("e", func(p *chokeState) { p.joined = epoch }), wants("f", false)}, "abcd+e", ""},
+			{0, []scene{gives("abc", 5), takes("abcd", 5), on("e", func(p *Peer) { p.Joined = epoch }), wants("f", false)}, "abcd+e", ""},
 			{20, []scene{wants("f", true)}, "abcd+e", "d has time to answer in kind"},
 			{30, nil, "abcf+d", "but then makes room, as e does, whom the lot has left"},
 		}},
@@ -188,12 +186,12 @@ func TestChoker(t *testing.T) {
 
 func TestChokerRounds(t *testing.T) {
 	s := newChokeScene(1, "abc")
-	require.False(t, s.choker.next().After(epoch), "the first round is due at once")
+	require.False(t, s.choker.Next().After(epoch), "the first round is due at once")
 	s.decide()
-	require.Equal(t, epoch.Add(chokeRound), s.choker.next())
+	require.Equal(t, epoch.Add(roundEvery), s.choker.Next())
 	s.now = epoch.Add(3 * time.Second)
 	s.decide()
-	require.Equal(t, epoch.Add(chokeRound), s.choker.next(), "what happens between rounds does not move them")
+	require.Equal(t, epoch.Add(roundEvery), s.choker.Next(), "what happens between rounds does not move them")
 }
 
 func TestUploadSlots(t *testing.T) {
@@ -208,12 +206,12 @@ func TestNewcomersAreLucky(t *testing.T) {
 	for seed := range uint64(2000) {
 		s := newChokeScene(seed, "abcdefgh")
 		for i := range s.peers {
-			if s.peers[i].down = 5; i >= 4 {
-				s.peers[i].down = 0
+			if s.peers[i].Down = 5; i >= 4 {
+				s.peers[i].Down = 0
 			}
 		}
-		s.peers[4].joined = epoch.Add(-newcomer / 2)
-		s.peers[4].snubbing, s.peers[5].snubbing, s.peers[6].snubbing, s.peers[7].snubbing = true, true, true, true
+		s.peers[4].Joined = epoch.Add(-newcomer / 2)
+		s.peers[4].Snubbing, s.peers[5].Snubbing, s.peers[6].Snubbing, s.peers[7].Snubbing = true, true, true, true
 		if strings.HasSuffix(s.decide(), "+e") {
 			drawn++
 		}
@@ -231,12 +229,12 @@ func TestSeedIsFair(t *testing.T) {
 		s.decide()
 		for i := range s.peers {
 			p := &s.peers[i]
-			if p.up = 0; p.unchoked {
-				served[p.id]++
-				p.up = float64(p.id)
+			if p.Up = 0; p.Unchoked {
+				served[p.ID]++
+				p.Up = float64(p.ID)
 			}
 		}
-		s.now = s.now.Add(chokeRound)
+		s.now = s.now.Add(roundEvery)
 	}
 	for id, n := range served {
 		require.InDelta(t, 180*5/20, n, 20, "peer %c", id)
@@ -255,7 +253,7 @@ func TestChokerRules(t *testing.T) {
 			switch rng.IntN(8) {
 			case 0, 1:
 				nextID++
-				s.peers = append(s.peers, chokeState{id: nextID, joined: s.now, interested: rng.IntN(3) > 0})
+				s.peers = append(s.peers, Peer{ID: nextID, Joined: s.now, Interested: rng.IntN(3) > 0})
 			case 2:
 				if n := len(s.peers); n > 0 {
 					i := rng.IntN(n)
@@ -267,53 +265,53 @@ func TestChokerRules(t *testing.T) {
 			default:
 				for i := range s.peers {
 					p := &s.peers[i]
-					p.down = float64(rng.IntN(4)) * rng.Float64()
-					p.up = float64(rng.IntN(2)) * rng.Float64()
-					p.interested = rng.IntN(5) > 0
-					p.snubbing = rng.IntN(6) == 0
-					p.withheld = rng.IntN(3) == 0
-					p.hoarding = rng.IntN(3) == 0
-					p.sent += rng.Int64N(1 << 20)
-					p.received += rng.Int64N(1 << 18)
+					p.Down = float64(rng.IntN(4)) * rng.Float64()
+					p.Up = float64(rng.IntN(2)) * rng.Float64()
+					p.Interested = rng.IntN(5) > 0
+					p.Snubbing = rng.IntN(6) == 0
+					p.Withheld = rng.IntN(3) == 0
+					p.Hoarding = rng.IntN(3) == 0
+					p.Sent += rng.Int64N(1 << 20)
+					p.Received += rng.Int64N(1 << 18)
 				}
 			}
 			before := slices.Clone(s.peers)
-			round := !s.now.Before(s.choker.next())
+			round := !s.now.Before(s.choker.Next())
 			lot, drawn, drawAt := s.choker.optimistic, s.choker.drawn, s.choker.drawAt
 			s.decide()
 			checkChoice(t, s, before, round)
 			if drawn && s.choker.drawn && s.choker.optimistic != lot && s.now.Before(drawAt) {
-				i := slices.IndexFunc(s.peers, func(p chokeState) bool { return p.id == lot })
-				require.True(t, i < 0 || !s.peers[i].interested || s.peers[i].unchoked || s.peers[i].owes(s.now),
+				i := slices.IndexFunc(s.peers, func(p Peer) bool { return p.ID == lot })
+				require.True(t, i < 0 || !s.peers[i].Interested || s.peers[i].Unchoked || s.peers[i].owes(s.now),
 					"the optimistic peer keeps its place for its time")
 			}
 		}
 	}
 }
 
-func checkChoice(t *testing.T, s *chokeScene, before []chokeState, round bool) {
+func checkChoice(t *testing.T, s *chokeScene, before []Peer, round bool) {
 	c := s.choker
-	var regular, left []chokeState // those with a slot of their own, and those who could use one
+	var regular, left []Peer // those with a slot of their own, and those who could use one
 	for i, p := range s.peers {
-		was := before[i].unchoked
-		entitled := p.interested && (s.seeding || !p.owes(s.now) || was && !round)
-		if p.unchoked {
+		was := before[i].Unchoked
+		entitled := p.Interested && (s.seeding || !p.owes(s.now) || was && !round)
+		if p.Unchoked {
 			require.True(t, entitled, "who is not interested, or a free rider, has no slot")
 		}
-		optimistic := c.drawn && c.optimistic == p.id
-		require.True(t, !optimistic || p.unchoked)
+		optimistic := c.drawn && c.optimistic == p.ID
+		require.True(t, !optimistic || p.Unchoked)
 		switch {
 		case !entitled || optimistic:
-		case p.unchoked:
-			require.True(t, s.seeding || !p.snubbing, "who snubs us has no slot of its own")
+		case p.Unchoked:
+			require.True(t, s.seeding || !p.Snubbing, "who snubs us has no slot of its own")
 			regular = append(regular, p)
-		case s.seeding || !p.snubbing:
+		case s.seeding || !p.Snubbing:
 			left = append(left, p)
 		default:
 			require.True(t, c.drawn, "who is left could be drawn")
 		}
-		if was && !round && entitled && (s.seeding || !p.snubbing) {
-			require.True(t, p.unchoked, "who uses a slot keeps it between rounds")
+		if was && !round && entitled && (s.seeding || !p.Snubbing) {
+			require.True(t, p.Unchoked, "who uses a slot keeps it between rounds")
 		}
 	}
 	require.LessOrEqual(t, len(regular), c.slots)
@@ -325,74 +323,49 @@ func checkChoice(t *testing.T, s *chokeScene, before []chokeState, round bool) {
 		return
 	}
 	if s.seeding {
-		if slices.ContainsFunc(left, func(p chokeState) bool { return !p.hoarding }) {
-			require.False(t, slices.ContainsFunc(regular, func(p chokeState) bool { return p.hoarding }), "a hoarder gets what others leave")
+		if slices.ContainsFunc(left, func(p Peer) bool { return !p.Hoarding }) {
+			require.False(t, slices.ContainsFunc(regular, func(p Peer) bool { return p.Hoarding }), "a hoarder gets what others leave")
 		}
 		return
 	}
 	for _, p := range left {
 		for _, q := range regular {
-			require.GreaterOrEqual(t, q.down, p.down, "who gives more goes first")
+			require.GreaterOrEqual(t, q.Down, p.Down, "who gives more goes first")
 		}
 	}
 }
 
 func TestDebts(t *testing.T) {
-	var all debts
+	var all Debts
 	ip := func(k int) netip.Addr { return netip.AddrFrom4([4]byte{81, 0, byte(k >> 8), byte(k)}) }
-	rider := chokeState{withheld: true, sent: 1 << 30, received: 1 << 20, down: 5, joined: epoch}
-	all.left(ip(1), rider, epoch)
-	require.Equal(t, debts{ip(1): {1 << 30, 1 << 20}}, all)
-	for name, change := range map[string]func(p *chokeState){
-		"gave enough":             func(p *chokeState) { p.received = 1 << 29 },
-		"took little":             func(p *chokeState) { p.sent = creditAtFirst },
-		"never had anything":      func(p *chokeState) { p.withheld = false },
-		"has credit by its years": func(p *chokeState) { p.joined = epoch.Add(-10000 * time.Hour) },
+	rider := Peer{Withheld: true, Sent: 1 << 30, Received: 1 << 20, Down: 5, Joined: epoch}
+	all.Left(ip(1), rider, epoch)
+	require.Equal(t, Debts{ip(1): {1 << 30, 1 << 20}}, all)
+	debt, owes := all.Of(ip(1))
+	require.True(t, owes)
+	require.Equal(t, Debt{Sent: 1 << 30, Received: 1 << 20}, debt)
+	_, owes = all.Of(ip(2))
+	require.False(t, owes)
+	for name, change := range map[string]func(p *Peer){
+		"gave enough":             func(p *Peer) { p.Received = 1 << 29 },
+		"took little":             func(p *Peer) { p.Sent = creditAtFirst },
+		"never had anything":      func(p *Peer) { p.Withheld = false },
+		"has credit by its years": func(p *Peer) { p.Joined = epoch.Add(-10000 * time.Hour) },
 	} {
 		p := rider
 		change(&p)
-		all.left(ip(2), p, epoch)
+		all.Left(ip(2), p, epoch)
 		require.Len(t, all, 1, name)
 	}
-	all.left(netip.MustParseAddr("10.0.0.1"), rider, epoch)
+	all.Left(netip.MustParseAddr("10.0.0.1"), rider, epoch)
 	require.Len(t, all, 1, "many may be behind a private address")
-	rider.received = 1 << 30
-	all.left(ip(1), rider, epoch)
+	rider.Received = 1 << 30
+	all.Left(ip(1), rider, epoch)
 	require.Empty(t, all, "it has made up for it")
 
-	rider.received = 0
+	rider.Received = 0
 	for k := range maxDebtors + 1 {
-		all.left(ip(k), rider, epoch)
+		all.Left(ip(k), rider, epoch)
 		require.LessOrEqual(t, len(all), maxDebtors)
 	}
-}
-
-// A free rider that calls again is known, though not at another address.
-func TestFreeRiderCallsAgain(t *testing.T) {
-	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-		content := newSimContent(1, blockSize, 512*blockSize)
-		us := n.NewHost("80.0.0.1", 0, 0, 0)
-		store := newSimStorage(content)
-		for i := range uint32(256) {
-			store.written.Add(int(i))
-		}
-		_, err := content.Start(t.Context(), &Options{Client: simClient(t, us, nil), Storage: store.open})
-		require.NoError(t, err)
-		simnet.Sleep(time.Second)
-		for k, want := range []bool{true, false, false, true} {
-			s := speak(t, n.NewHost(fmt.Sprintf("81.0.0.%d", k/3), 0, 0, 0), content, us.Addr(6881), speech{fast: true})
-			s.sayID(wire.HaveNone)
-			s.say(wire.AppendHave(nil, 300)) // which we lack, and will not get
-			s.sayID(wire.Interested)
-			simnet.Sleep(2 * chokeRound)
-			require.Equal(t, want, slices.Contains(s.take(), "unchoke"), "call %d", k)
-			for i := range uint32(200) {
-				s.ask(i)
-			}
-			simnet.Sleep(2 * chokeRound)
-			require.Equal(t, want, slices.Contains(s.take(), "choke"), "call %d", k)
-			s.Close()
-			simnet.Sleep(time.Second)
-		}
-	})
 }

@@ -1,0 +1,39 @@
+package choker
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+)
+
+// maxDebtors is how many addresses of peers that left owing us are remembered.
+const maxDebtors = 1000
+
+// Debts remember what free riders took, so that none is forgiven by connecting again. Addresses of one's
+// own network, which many peers may share, are exempt. The zero value is ready.
+type Debts map[netip.Addr]Debt
+
+// Debt is what a peer was sent and gave over all connections so far, in bytes.
+type Debt struct{ Sent, Received int64 }
+
+// Of returns the debt of the peers at an address, if there is one.
+func (all Debts) Of(ip netip.Addr) (debt Debt, owes bool) {
+	debt, owes = all[ip]
+	return debt, owes
+}
+
+// Left records what a peer that has left owes us.
+func (all *Debts) Left(ip netip.Addr, p Peer, now time.Time) {
+	if netaddr.IsLocal(ip) {
+		return
+	}
+	if p.Down = 0; !p.owes(now) { // what it sends now, it will send no more
+		delete(*all, ip)
+		return
+	}
+	if *all == nil || len(*all) >= maxDebtors {
+		*all = make(Debts)
+	}
+	(*all)[ip] = Debt{p.Sent, p.Received}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -49,12 +50,12 @@ func TestExtensionHandshake(t *testing.T) {
 		require.Equal(t, 1, d.Stats().Known, "where it listens")
 		d.mu.Lock()
 		require.True(t, d.cand.all[them.Addr(77)] != nil)
-		require.Equal(t, "80.0.0.9:6881", d.cand.external[0].String())
+		require.Equal(t, "80.0.0.9:6881", d.cand.external[netaddr.IPv4].String())
 		d.mu.Unlock()
 		s.sayHello(wire.ExtHandshake{YourIP: []byte{80, 0, 0, 10}})
 		simnet.Sleep(time.Second)
 		d.mu.Lock()
-		external := d.cand.external[0].String()
+		external := d.cand.external[netaddr.IPv4].String()
 		d.mu.Unlock()
 		require.Equal(t, "80.0.0.9:6881", external, "it is believed once")
 	})

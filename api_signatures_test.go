@@ -91,6 +91,10 @@ var (
 	_ func(*torrent.Download) error                                               = (*torrent.Download).Close
 
 	_ func(*torrent.Download, ...netip.AddrPort)             = (*torrent.Download).AddPeers
+	_ func(*torrent.Download, ...string)                     = (*torrent.Download).AddTrackers
+	_ func(*torrent.Download)                                = (*torrent.Download).Announce
+	_ func(*torrent.Download)                                = (*torrent.Download).Pause
+	_ func(*torrent.Download)                                = (*torrent.Download).Resume
 	_ func(*torrent.Download) torrent.Bitfield               = (*torrent.Download).Verified
 	_ func(*torrent.Download) iter.Seq2[torrent.File, int64] = (*torrent.Download).Files
 

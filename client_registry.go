@@ -76,6 +76,16 @@ func (c *Client) serve(d *Download) {
 	c.registry.streams[mse.StreamID(d.t.infoHash)] = d.t.infoHash
 }
 
+// unserve hands no more incoming connections to d.
+func (c *Client) unserve(d *Download) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.registry.serving[d.t.infoHash] == d {
+		delete(c.registry.serving, d.t.infoHash)
+		delete(c.registry.streams, mse.StreamID(d.t.infoHash))
+	}
+}
+
 // remove forgets a download that was added, the first time that it is called.
 func (c *Client) remove(d *Download) {
 	c.mu.Lock()

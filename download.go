@@ -93,6 +93,7 @@ type Download struct {
 	asks    []upload // scratch, too
 	notes   []func() // what is to be logged
 
+	paused                       bool
 	checking                     bool
 	checked                      int64
 	resumable                    bool // something was verified since the sidecar was last written
@@ -209,7 +210,7 @@ func (d *Download) open() (err error) {
 		client:   d.client,
 		infoHash: d.t.infoHash,
 		private:  d.t.private,
-		tiers:    d.t.trackers,
+		tiers:    slices.Concat(d.t.trackers, d.o.Trackers),
 		find:     d.o.FindPeers,
 		log:      d.log,
 		ctx:      d.ctx,
@@ -303,21 +304,21 @@ func (d *Download) examine() bool {
 
 // share runs the download's place in the swarm until it ends.
 func (d *Download) share() {
-	if d.o.Seed { // before anybody is told that it is complete
+	if d.o.Seed && !d.isPaused() { // before others learn that it is complete
 		d.client.serve(d)
 	}
 	d.noteComplete()
-	if d.ctx.Err() != nil {
-		return
-	}
-	announcing, stopAnnouncing := context.WithCancel(context.WithoutCancel(d.ctx))
-	defer stopAnnouncing()
-	d.client.serve(d)
-	var announced sync.WaitGroup
-	announced.Go(func() { d.discovery.run(announcing) })
+	leave := func() {}
+	defer func() { leave() }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for d.ctx.Err() == nil {
+	for joined := false; d.ctx.Err() == nil; {
+		if paused := d.isPaused(); paused && joined {
+			leave()
+			leave, joined = func() {}, false
+		} else if !paused && !joined {
+			leave, joined = d.joinSwarm(), true
+		}
 		select {
 		case <-d.ctx.Done():
 		case <-d.wake:
@@ -331,22 +332,34 @@ func (d *Download) share() {
 			timer.Stop()
 		}
 	}
-	d.closePeers()
-	stopAnnouncing()
-	announced.Wait()
-	if d.completedHere() {
-		d.trackers.Complete()
+}
+
+// joinSwarm has peers connect, and sources asked for more of them, until leave is called.
+func (d *Download) joinSwarm() (leave func()) {
+	d.farewell.Wait() // of an earlier time: a tracker hears of an end before the next start
+	announcing, stopAnnouncing := context.WithCancel(context.WithoutCancel(d.ctx))
+	d.client.serve(d)
+	var announced sync.WaitGroup
+	announced.Go(func() { d.discovery.run(announcing) })
+	return func() {
+		d.client.unserve(d)
+		d.closePeers()
+		stopAnnouncing()
+		announced.Wait()
+		if d.completedHere() {
+			d.trackers.Complete()
+		}
+		// Even the last announces end soon: at once with a context that was cancelled, in a few seconds else.
+		patience := stopAnnounce
+		if d.parent.Err() != nil {
+			patience = stopAtOnce
+		}
+		d.farewell.Go(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), patience)
+			defer cancel()
+			d.trackers.Stop(ctx)
+		})
 	}
-	// Even the last announces end soon: at once with a context that was cancelled, in a few seconds else.
-	patience := stopAnnounce
-	if d.parent.Err() != nil {
-		patience = stopAtOnce
-	}
-	d.farewell.Go(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), patience)
-		defer cancel()
-		d.trackers.Stop(ctx)
-	})
 }
 
 // turn does all that is due and returns when the next turn is; zero if only a wake brings it.
@@ -363,7 +376,7 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 	d.turning = true
 	d.freed = d.freed || d.throttled // what a limit held back may pass now
 	d.throttled = false
-	if !d.ended() {
+	if !d.ended() && !d.paused {
 		d.dialDue(d.live, d.o.maxPeers(), now)
 	}
 	if !d.nextSave.After(now) {
@@ -402,13 +415,13 @@ func (d *Download) due(now time.Time) (next time.Time) {
 	if d.resumable {
 		sooner(d.nextSave)
 	}
-	if t, ok := d.dialAt(d.live, d.o.maxPeers(), now); ok {
+	if t, ok := d.dialAt(d.live, d.o.maxPeers(), now); ok && !d.paused {
 		sooner(t)
 	}
 	if d.complete && d.o.SeedUntil != nil {
 		sooner(d.nextTick)
 	}
-	if d.o.StallTimeout > 0 && !d.complete {
+	if d.o.StallTimeout > 0 && !d.complete && !d.paused {
 		sooner(d.lastProgress.Add(d.o.StallTimeout))
 	}
 	return next
@@ -416,7 +429,7 @@ func (d *Download) due(now time.Time) (next time.Time) {
 
 // everySecond looks after what time changes: rates, snubs, useless peers, peer exchange, a stall.
 func (d *Download) everySecond(now time.Time) (spilled []batch) {
-	if d.o.StallTimeout > 0 && !d.complete && now.Sub(d.lastProgress) >= d.o.StallTimeout {
+	if d.o.StallTimeout > 0 && !d.complete && !d.paused && now.Sub(d.lastProgress) >= d.o.StallTimeout {
 		d.fail(fmt.Errorf("%w for %v", ErrStalled, d.o.StallTimeout))
 	}
 	for _, p := range d.peers {

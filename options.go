@@ -30,6 +30,8 @@ type Options struct {
 	Select func(File) Priority
 	// Peers are tried beside those that trackers name, and are never given up.
 	Peers []netip.AddrPort
+	// Trackers are announced to beside the torrent's own, in tiers (BEP 12).
+	Trackers [][]string
 	// FindPeers is a source of peers beside the others, which is asked at the start, every 15 minutes, and after a
 	// minute while no peer is connected. Its sequence is taken as it comes, and is to end when ctx does. It is asked for
 	// private torrents, too.

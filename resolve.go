@@ -21,7 +21,8 @@ const lookupTimeout = 30 * time.Second
 
 // Resolve fetches what a .torrent file would say from the swarm (BEP 9), and checks it against the
 // info hash. Peers come from the link and its trackers, from o.Peers, from other peers, and from the
-// local network if the client looks there. Of o it takes Client, Peers, MaxPeers and StallTimeout.
+// local network if the client looks there. Of o it takes Client, Peers,
+// Trackers, FindPeers, MaxPeers and StallTimeout.
 //
 // The torrent has the trackers and web seeds of the link, and its Start finds the peers that it was had
 // from. To download just the files that the link is about, use m.Priority:
@@ -100,7 +101,7 @@ func (r *resolver) run() (*Torrent, error) {
 	r.discovery = newDiscovery(discoveryConfig{
 		client:   r.client,
 		infoHash: r.m.InfoHash,
-		tiers:    tiers,
+		tiers:    slices.Concat(tiers, r.o.Trackers),
 		find:     r.o.FindPeers,
 		log:      r.log,
 		ctx:      r.ctx,

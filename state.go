@@ -33,6 +33,8 @@ func (d *Download) state() State {
 		return Stopped
 	case d.checking:
 		return Checking
+	case d.paused:
+		return Paused
 	case d.complete:
 		return Seeding
 	}

@@ -16,6 +16,13 @@ import (
 // AddPeers names peers to be tried beside those that are known. Like Options.Peers, they are never given up.
 func (d *Download) AddPeers(peers ...netip.AddrPort) { d.found(sourceUser, "", peers...) }
 
+// AddTrackers has the download announced to more trackers, each in a tier of its own. Those that it knows are left as
+// they are.
+func (d *Download) AddTrackers(urls ...string) { d.trackers.Add(urls...) }
+
+// Announce has all sources of peers asked now, as far as they allow: a tracker no sooner than its `min interval`.
+func (d *Download) Announce() { d.trackers.Announce() }
+
 // hungry tells whether the download wants peers and has none.
 func (d *Download) hungry() bool {
 	d.mu.Lock()
@@ -56,7 +63,7 @@ func (d *Download) addPeer(k *connection, from source) bool {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	if d.ended() || d.checking || d.cand.banned(k.addr) || !d.admits(k, now) {
+	if d.ended() || d.checking || d.paused || d.cand.banned(k.addr) || !d.admits(k, now) {
 		if !k.incoming {
 			d.refused(k, now)
 		}
@@ -131,7 +138,7 @@ func (d *Download) removePeer(p *peer) {
 				d.cand.recall(now) // we have come to want something meanwhile
 			}
 		} else {
-			d.cand.left(p.ext.listens, p.useful || p.up.Total() > 0, now)
+			d.cand.left(p.ext.listens, p.useful || p.up.Total() > 0 || d.paused, now)
 		}
 	}
 	d.freed, d.rechoke = true, true

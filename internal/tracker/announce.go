@@ -196,17 +196,26 @@ func (t *Announcer) exchange(ctx context.Context, tr *tracker, r route, req requ
 
 // Stop announces `stopped` to every tracker that knows of us, to all at once, until they have answered or
 // ctx ends; those that do not know yet that the download completed are told so before. Call it after Run
-// has returned.
+// has returned. A later Run begins with `started` again.
 func (t *Announcer) Stop(ctx context.Context) {
 	var told sync.WaitGroup
-	defer told.Wait()
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	for tr := range t.all() {
 		for f := range netaddr.Families {
 			if joined := tr.joined[f]; joined.started {
 				told.Go(func() { t.stop(ctx, tr, route{f, []netip.AddrPort{joined.addr}}) })
 			}
+		}
+	}
+	t.mu.Unlock()
+	told.Wait()
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for tr := range t.all() {
+		tr.next = time.Time{}
+		for f := range tr.joined {
+			tr.joined[f].started = false
 		}
 	}
 }

@@ -21,6 +21,20 @@ const (
 	lastRetry  = 30 * time.Minute
 )
 
+// hungryRetries come before the others while no peer is connected: a tracker that is just starting is up in a moment.
+var hungryRetries = [...]time.Duration{time.Second, 3 * time.Second, 7 * time.Second}
+
+// retryAfter is how long a tracker that cannot be reached is left alone after so many failures before this one.
+func retryAfter(failures int, hungry bool) time.Duration {
+	if hungry {
+		if failures < len(hungryRetries) {
+			return hungryRetries[failures]
+		}
+		failures -= len(hungryRetries)
+	}
+	return min(firstRetry<<min(failures, 16), lastRetry)
+}
+
 // answered records what tr said to an announce over one family of addresses.
 func (t *Announcer) answered(tr *tracker, f netaddr.Family, e event, a answer) {
 	t.c.Log.Debug("announced", "tracker", tr.url, "event", e, "peers", len(a.peers), "interval", a.interval)
@@ -113,15 +127,17 @@ func (t *Announcer) failed(run context.Context, tr *tracker, err error) {
 	if !ended {
 		t.c.Log.Info("announce failed", "tracker", tr.url, "reason", failure.Reason)
 	}
+	hungry := t.c.Hungry()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tr.asking = false
 	if ended {
 		return
 	}
-	wait := min(firstRetry<<min(tr.failures, 16), lastRetry)
+	r, refused := errors.AsType[*refusal](err)
+	wait := retryAfter(tr.failures, hungry && !refused)
 	tr.failures++
-	if r, ok := errors.AsType[*refusal](err); ok {
+	if refused {
 		tr.final = r.final
 		if r.retry > 0 {
 			wait = clampInterval(r.retry)

@@ -149,8 +149,10 @@ func (r *trackerRig) droppedURLs() []string {
 }
 
 // start runs the announces until the test ends, or the returned function is called.
-func (r *trackerRig) start() (t *Announcer, end func()) {
-	t = New(r.config)
+func (r *trackerRig) start() (t *Announcer, end func()) { return r.run(New(r.config)) }
+
+// run is start for an announcer that there is.
+func (r *trackerRig) run(t *Announcer) (_ *Announcer, end func()) {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { t.Run(ctx) })

@@ -69,9 +69,10 @@ type Announcer struct {
 	asking sync.WaitGroup // announces under way
 
 	mu        sync.Mutex
-	tiers     [][]*tracker // each in the order in which it is tried
-	current   *tracker     // private: the one that we are at, once one has answered
-	completed bool         // the download completed here
+	tiers     [][]*tracker    // each in the order in which it is tried
+	known     map[string]bool // the URLs of them all
+	current   *tracker        // private: the one that we are at, once one has answered
+	completed bool            // the download completed here
 }
 
 // tracker is the state of one tracker; Announcer.mu guards all but the first three fields.
@@ -120,30 +121,60 @@ func (tr *tracker) hasNews(completed bool) bool {
 
 // New returns an announcer that has not announced anything yet.
 func New(c Config) *Announcer {
-	t := &Announcer{c: c, woken: make(chan struct{}, 1)}
-	seen := make(map[string]bool)
+	t := &Announcer{c: c, woken: make(chan struct{}, 1), known: make(map[string]bool)}
 	for _, urls := range c.Tiers {
-		var tier []*tracker
-		for _, s := range urls {
-			if s == "" || seen[s] || len(seen) == maxTrackers {
-				continue
-			}
-			seen[s] = true
-			tr := &tracker{url: s, tier: len(t.tiers)}
-			u, err := parseURL(s)
-			if err != nil {
-				tr.err, tr.final = &Error{URL: s, Reason: err.Error(), Err: err}, true
-			} else {
-				tr.u = u
-			}
-			tier = append(tier, tr)
-		}
-		if tier != nil {
-			c.Rand.Shuffle(len(tier), func(i, j int) { tier[i], tier[j] = tier[j], tier[i] })
-			t.tiers = append(t.tiers, tier)
-		}
+		t.addTier(urls)
 	}
 	return t
+}
+
+// addTier adds the trackers of a tier that are not known yet, in an order drawn by lot (BEP 12). The caller holds t.mu.
+func (t *Announcer) addTier(urls []string) {
+	var tier []*tracker
+	for _, s := range urls {
+		if s == "" || t.known[s] || len(t.known) == maxTrackers {
+			continue
+		}
+		t.known[s] = true
+		tr := &tracker{url: s, tier: len(t.tiers)}
+		u, err := parseURL(s)
+		if err != nil {
+			tr.err, tr.final = &Error{URL: s, Reason: err.Error(), Err: err}, true
+		} else {
+			tr.u = u
+		}
+		tier = append(tier, tr)
+	}
+	if tier != nil {
+		t.c.Rand.Shuffle(len(tier), func(i, j int) { tier[i], tier[j] = tier[j], tier[i] })
+		t.tiers = append(t.tiers, tier)
+	}
+}
+
+// Add adds trackers, each in a tier of its own. Those that are known are left as they are, and so are all once there
+// are 200.
+func (t *Announcer) Add(urls ...string) {
+	t.mu.Lock()
+	for _, s := range urls {
+		t.addTier([]string{s})
+	}
+	t.mu.Unlock()
+	t.Wake()
+}
+
+// Announce has the trackers announced to as soon as they allow: one that answered after its `min interval`, one that
+// failed after the first retry.
+func (t *Announcer) Announce() {
+	t.mu.Lock()
+	for tr := range t.all() {
+		if soonest := tr.soonest; tr.working() && soonest.Before(tr.next) {
+			tr.next = soonest
+		} else if soonest := tr.askedAt.Add(firstRetry); !tr.working() && soonest.Before(tr.next) {
+			tr.next = soonest
+		}
+	}
+	t.mu.Unlock()
+	t.Wake()
 }
 
 func parseURL(s string) (*url.URL, error) {

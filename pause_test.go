@@ -8,14 +8,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 )
 
-// events is what was announced, in order, since it was last called.
-func (tr *simTracker) events() (events []string) {
-	for _, a := range tr.said() {
-		events = append(events, a.event)
+// eventsAt is what was announced to a tracker, in order, since it was last called.
+func eventsAt(tr *simtracker.Tracker) (events []string) {
+	for _, a := range tr.Announces() {
+		events = append(events, a.Event)
 	}
-	tr.forget()
+	tr.Forget()
 	return events
 }
 
@@ -24,15 +25,15 @@ func TestPause(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 4<<20)
 		content.trackers = [][]string{{"http://tracker.sim/announce"}}
-		tracker, theirs := newSimTracker(1), newSimTracker(2)
+		tracker, theirs := simtracker.New(1), simtracker.New(2)
 		us, them := n.NewHost("80.0.0.1", 0, 200<<10, 0), n.NewHost("80.0.0.2", 0, 0, 0)
-		tracker.add(them.Addr(6881))
+		tracker.Add(them.Addr(6881))
 		seed := simSeed(t, simClient(t, them, theirs), content)
 		c := simClient(t, us, tracker)
 		d := simLeech(t, c, content)
 		simnet.Sleep(5 * time.Second)
 		require.Equal(t, Downloading, d.Stats().State)
-		require.Equal(t, []string{"started"}, tracker.events())
+		require.Equal(t, []string{"started"}, eventsAt(tracker))
 
 		d.Pause()
 		simnet.Sleep(2 * time.Second)
@@ -40,7 +41,7 @@ func TestPause(t *testing.T) {
 		require.Equal(t, Paused, st.State)
 		require.Empty(t, st.Peers)
 		require.Empty(t, seed.Stats().Peers)
-		require.Equal(t, []string{"stopped"}, tracker.events())
+		require.Equal(t, []string{"stopped"}, eventsAt(tracker))
 		verified := d.Verified()
 		require.NotZero(t, verified.Count())
 		_, err := c.connect(t.Context(), us.Addr(6881), content.infoHash)
@@ -49,7 +50,7 @@ func TestPause(t *testing.T) {
 		d.AddTrackers("http://tracker.sim/other")
 		d.Announce()
 		simnet.Sleep(time.Hour)
-		require.Empty(t, tracker.events())
+		require.Empty(t, eventsAt(tracker))
 		require.Empty(t, d.Stats().Peers)
 		require.Equal(t, verified, d.Verified())
 
@@ -57,17 +58,17 @@ func TestPause(t *testing.T) {
 		d.Resume()
 		simnet.Sleep(5 * time.Second)
 		require.Equal(t, Downloading, d.Stats().State)
-		require.Equal(t, []string{"started", "started"}, tracker.events(), "to both trackers that it knows now")
+		require.Equal(t, []string{"started", "started"}, eventsAt(tracker), "to both trackers that it knows now")
 		<-d.Done()
 		require.EqualValues(t, content.length, d.Stats().Downloaded+d.Stats().Wasted-before+before, "nothing is fetched twice")
 		simnet.Sleep(time.Second)
-		require.Equal(t, []string{"completed", "completed"}, tracker.events())
+		require.Equal(t, []string{"completed", "completed"}, eventsAt(tracker))
 
 		d.Pause()
 		simnet.Sleep(time.Second)
 		d.Resume()
 		simnet.Sleep(time.Minute)
-		require.Equal(t, []string{"stopped", "stopped", "started", "started"}, tracker.events(), "and no completed again")
+		require.Equal(t, []string{"stopped", "stopped", "started", "started"}, eventsAt(tracker), "and no completed again")
 	})
 }
 
@@ -76,16 +77,16 @@ func TestPauseAtOnce(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 4<<20)
 		content.trackers = [][]string{{"http://tracker.sim/announce"}}
-		tracker := newSimTracker(1)
+		tracker := simtracker.New(1)
 		d := simLeech(t, simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), tracker), content)
 		d.Pause()
 		simnet.Sleep(time.Minute)
-		require.Empty(t, tracker.events())
+		require.Empty(t, eventsAt(tracker))
 		require.NoError(t, d.Close())
 		d.Resume()
 		simnet.Sleep(time.Minute)
 		require.Equal(t, Stopped, d.Stats().State)
-		require.Empty(t, tracker.events())
+		require.Empty(t, eventsAt(tracker))
 	})
 }
 
@@ -94,7 +95,7 @@ func TestOptionsTrackers(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20)
 		content.trackers = [][]string{{"http://one.sim/announce"}}
-		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), newSimTracker(1))
+		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), simtracker.New(1))
 		o := &Options{Client: c, Storage: newSimStorage(content).open, Trackers: [][]string{{"http://two.sim/announce"}, {"http://one.sim/announce"}}}
 		d, err := content.Start(t.Context(), o)
 		require.NoError(t, err)

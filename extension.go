@@ -95,10 +95,7 @@ func (p *peer) actExtended(m wire.Message, now time.Time) error {
 }
 
 func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
-	h, err := wire.ParseExtHandshake(payload)
-	if err != nil {
-		return err
-	}
+	h := wire.ParseExtHandshake(payload)
 	d := p.d
 	d.mu.Lock()
 	defer d.unlock(now)
@@ -135,9 +132,9 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 
 // receiveMetadata answers a request for a part of the info dictionary (BEP 9).
 func (p *peer) receiveMetadata(payload []byte, _ time.Time) error {
-	m, err := wire.ParseMetadataMessage(payload)
-	if err != nil || m.Type != wire.MetadataRequest {
-		return err
+	m := wire.ParseMetadataMessage(payload)
+	if m.Type != wire.MetadataRequest {
+		return nil
 	}
 	d := p.d
 	d.mu.Lock()

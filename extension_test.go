@@ -3,6 +3,7 @@ package torrent
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,37 @@ func TestExtensionHandshake(t *testing.T) {
 		d.mu.Unlock()
 		require.Equal(t, "80.0.0.9:6881", external, "it is believed once")
 	})
+}
+
+// A seed whose extension handshake, or whose other extended messages, cannot be read is a seed all the same.
+func TestMalformedExtensionMessages(t *testing.T) {
+	for _, payload := range []string{
+		"", "d", "le", "garbage", "d1:md11:ut_metadatai3e6:ut_p", "d1:pi077e1:v1:x4:reqqi3ee", "d1:v1:a1:v1:x4:reqqi3ee",
+		"d13:metadata_sizei99999999999999999999e4:reqqi3e1:v1:xe",
+	} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, blockSize, 600*blockSize)
+			us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
+			d := simLeech(t, simClient(t, us, nil), content)
+			simnet.Sleep(time.Second)
+			s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
+			s.sayID(wire.HaveAll)
+			for ext := range byte(numExtensions) {
+				if ext != extDontHave { // whose payload is no dictionary
+					s.say(wire.AppendExtended(nil, ext, []byte(payload)))
+				}
+			}
+			s.sayID(wire.Unchoke)
+			simnet.Sleep(time.Second)
+			require.False(t, s.hungUp(), "%q", payload)
+			if strings.Contains(payload, "reqqi3e") {
+				require.Len(t, s.requests(), 3, "%q: as many as it takes", payload)
+				require.Equal(t, "x", d.Stats().Peers[0].Client, "%q", payload)
+			} else {
+				require.NotEmpty(t, s.requests(), "%q", payload)
+			}
+		})
+	}
 }
 
 // A peer that names one port after another fills the list with none but itself.

@@ -53,7 +53,7 @@ func (s *pexState) receive(payload []byte, now time.Time) (wire.PEX, error) {
 		return wire.PEX{}, nil
 	}
 	s.gotAt = now
-	return wire.ParsePEX(payload)
+	return wire.ParsePEX(payload), nil
 }
 
 // named yields the peers that a message adds. Of those that share a public address only the first

@@ -65,8 +65,8 @@ func newPEXSpeaker(t *testing.T, h *simnet.Host, content *simContent, to netip.A
 			if err != nil {
 				return
 			}
-			if x, err := wire.ParsePEX(m.Payload); m.ID == wire.Extended && m.ExtID == 7 && err == nil {
-				s.heard <- x
+			if m.ID == wire.Extended && m.ExtID == 7 {
+				s.heard <- wire.ParsePEX(m.Payload)
 			}
 		}
 	}()

@@ -178,9 +178,9 @@ func (p *metadataConn) read() error {
 }
 
 func (p *metadataConn) receiveHandshake(payload []byte) error {
-	h, err := wire.ParseExtHandshake(payload)
-	if err != nil {
-		return err
+	h := wire.ParseExtHandshake(payload)
+	if h.M == nil {
+		return nil // none of what it speaks could be read; it may say so again
 	}
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
@@ -209,13 +209,11 @@ func (p *metadataConn) receivePEX(payload []byte, now time.Time) error {
 }
 
 func (p *metadataConn) receiveMetadata(payload []byte, now time.Time) error {
-	m, err := wire.ParseMetadataMessage(payload)
-	if err != nil {
-		return err
-	}
+	m := wire.ParseMetadataMessage(payload)
 	r := p.r
 	r.mu.Lock()
 	var whole *draft
+	var err error
 	switch m.Type {
 	case wire.MetadataRequest:
 		if len(p.refused) < maxRefused {

@@ -39,6 +39,7 @@ func newSimResolvable(t *testing.T, pieces int, private bool) *simContent {
 type metadataScript struct {
 	none      bool                             // speaks no ut_metadata
 	plain     bool                             // speaks no extensions
+	first     string                           // it says of itself, before what is honest
 	size      func(int64) int64                // it claims
 	sizeAfter time.Duration                    // it says so
 	answer    func(piece int, b []byte) []byte // in place of b
@@ -88,6 +89,9 @@ func (s *metadataSpeaker) speak(conn net.Conn) {
 		hello.SetExtended()
 	}
 	b := hello.Append(nil)
+	if s.first != "" {
+		b = wire.AppendExtended(b, 0, []byte(s.first))
+	}
 	size := int64(len(s.content.info))
 	if s.size != nil {
 		size = s.size(size)
@@ -113,8 +117,8 @@ func (s *metadataSpeaker) speak(conn net.Conn) {
 		if m.ID != wire.Extended || m.ExtID != 9 {
 			continue
 		}
-		x, err := wire.ParseMetadataMessage(m.Payload)
-		if err != nil || x.Type != wire.MetadataRequest {
+		x := wire.ParseMetadataMessage(m.Payload)
+		if x.Type != wire.MetadataRequest {
 			continue
 		}
 		s.mu.Lock()
@@ -185,6 +189,8 @@ func TestResolve(t *testing.T) {
 		{name: "most are silent", scripts: []metadataScript{{silent: func(int) bool { return true }}, {silent: func(int) bool { return true }}, {silent: func(int) bool { return true }}, {}}, within: 20 * time.Second},
 		{name: "one keeps a piece back", scripts: []metadataScript{{silent: func(i int) bool { return i == 3 }}, {delay: 20 * time.Millisecond}}, within: 10 * time.Second},
 		{name: "one has no metadata to give, one no extensions", scripts: []metadataScript{{none: true}, {plain: true}, {}}, within: 3 * time.Second, unasked: []int{0, 1}},
+		{name: "what it says of itself cannot be read at first", scripts: []metadataScript{{first: "d1:mx"}}, within: 3 * time.Second},
+		{name: "it slips in what it says", scripts: []metadataScript{{first: "d1:md11:ut_metadatai9ee13:metadata_sizei099e1:v1:x1:v1:xe"}}, within: 3 * time.Second},
 		{name: "it gets the metadata later", scripts: []metadataScript{{sizeAfter: 30 * time.Second}}, within: 33 * time.Second},
 		{name: "one gets it too late", scripts: []metadataScript{{sizeAfter: 2 * metadataPatience}, {sizeAfter: 50 * time.Second}}, within: 60 * time.Second},
 	} {

@@ -181,18 +181,22 @@ func TestKeys(t *testing.T) {
 	for range Elems([]byte("li1ei2ee")) {
 		break
 	}
-	for _, other := range []string{"i1e", "1:a", "le"} {
+	for _, other := range []string{"i1e", "1:a", "le", ""} {
 		require.False(t, IsDict([]byte(other)))
 		require.Empty(t, maps.Collect(stringKeys([]byte(other))))
 	}
-	for _, other := range []string{"i1e", "1:a", "de"} {
+	for _, other := range []string{"i1e", "1:a", "de", ""} {
 		require.False(t, IsList([]byte(other)))
 		require.Empty(t, slices.Collect(Elems([]byte(other))))
 	}
-	_, ok := Int([]byte("1:a"))
-	require.False(t, ok)
-	_, ok = String([]byte("i1e"))
-	require.False(t, ok)
+	for _, other := range []string{"1:a", ""} {
+		_, ok := Int([]byte(other))
+		require.False(t, ok)
+	}
+	for _, other := range []string{"i1e", ""} {
+		_, ok := String([]byte(other))
+		require.False(t, ok)
+	}
 }
 
 // A value that is yielded may be appended to without harm to what stands behind it.

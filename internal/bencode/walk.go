@@ -2,14 +2,14 @@ package bencode
 
 import "iter"
 
-// What follows walks values in place. It trusts its argument to be one whole value that Scan has
+// What follows walks values in place. It trusts its argument to be nil, one whole value that Scan has
 // passed or Salvage has returned, or a part that was yielded from one, and may panic on anything else.
 
 // Keys yields the entries of a dictionary in the order in which they stand: the key's own bytes and
 // the encoded value. It yields nothing if p is no dictionary.
 func Keys(p []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
-		if p[0] != 'd' {
+		if !IsDict(p) {
 			return
 		}
 		for at := 1; p[at] != 'e'; {
@@ -27,7 +27,7 @@ func Keys(p []byte) iter.Seq2[[]byte, []byte] {
 // Elems yields the encoded elements of a list. It yields nothing if p is no list.
 func Elems(p []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		if p[0] != 'l' {
+		if !IsList(p) {
 			return
 		}
 		for at := 1; p[at] != 'e'; {
@@ -41,14 +41,14 @@ func Elems(p []byte) iter.Seq[[]byte] {
 }
 
 // IsDict reports whether p is a dictionary.
-func IsDict(p []byte) bool { return p[0] == 'd' }
+func IsDict(p []byte) bool { return len(p) > 0 && p[0] == 'd' }
 
 // IsList reports whether p is a list.
-func IsList(p []byte) bool { return p[0] == 'l' }
+func IsList(p []byte) bool { return len(p) > 0 && p[0] == 'l' }
 
 // Int is the value of an integer, and whether p is one.
 func Int(p []byte) (v int64, ok bool) {
-	if p[0] != 'i' {
+	if len(p) == 0 || p[0] != 'i' {
 		return 0, false
 	}
 	// Counting downward reaches the smallest integer without overflow.
@@ -73,7 +73,7 @@ func String(p []byte) (s []byte, ok bool) {
 	return stringAt(p, 0), true
 }
 
-func isString(p []byte) bool { return '0' <= p[0] && p[0] <= '9' }
+func isString(p []byte) bool { return len(p) > 0 && '0' <= p[0] && p[0] <= '9' }
 
 // stringAt is the content of the string that starts at p[at].
 func stringAt(p []byte, at int32) []byte {

@@ -34,16 +34,14 @@ type ExtHandshake struct {
 	UploadOnly   *bool  // whether the sender wants nothing (BEP 21); nil is unsaid
 }
 
-// ParseExtHandshake reads the payload of an extended message 0. An entry of the wrong type, or with
-// a value that cannot be, is taken to be unsaid; what is no bounded dictionary is a *ProtocolError.
-// Nothing that is returned refers to p.
-func ParseExtHandshake(p []byte) (ExtHandshake, error) {
+// ParseExtHandshake reads the payload of an extended message 0. What is malformed, of the wrong type, has
+// a value that cannot be, or comes after the end of a payload that was cut short, is taken to be unsaid:
+// some clients slip there, and all that they have to give is behind it. Nothing that is returned
+// refers to p.
+func ParseExtHandshake(p []byte) ExtHandshake {
 	var h ExtHandshake
-	n, err := scanDictionary(p)
-	if err != nil {
-		return h, err
-	}
-	for key, value := range bencode.Keys(p[:n]) {
+	dict, _ := salvage(p)
+	for key, value := range bencode.Keys(dict) {
 		switch string(key) {
 		case "m":
 			h.M = parseNumbers(value)
@@ -74,7 +72,7 @@ func ParseExtHandshake(p []byte) (ExtHandshake, error) {
 			}
 		}
 	}
-	return h, nil
+	return h
 }
 
 // parseNumbers reads the dictionary m of the handshake.
@@ -133,16 +131,11 @@ func ParseDontHave(p []byte) (index uint32, err error) {
 	return binary.BigEndian.Uint32(p), nil
 }
 
-// scanDictionary is the length of the dictionary at the start of p.
-func scanDictionary(p []byte) (n int, err error) {
-	n, err = bencode.Scan(p, dictionary)
-	if err != nil {
-		return 0, violation("extended message: %v", err)
-	}
-	if !bencode.IsDict(p) {
-		return 0, violation("extended message without a dictionary")
-	}
-	return n, nil
+// salvage is what can be read of the dictionary at the start of p, and its length in p, 0 if it does not
+// end there.
+func salvage(p []byte) (dict []byte, n int) {
+	dict, n, _ = bencode.Salvage(p, dictionary)
+	return dict, n
 }
 
 // natural is the integer that value holds if it is one from 0 to most, else 0.

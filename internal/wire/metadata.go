@@ -14,6 +14,8 @@ const (
 	MetadataRequest = 0
 	MetadataData    = 1
 	MetadataReject  = 2
+
+	metadataUnknown = -1
 )
 
 // MetadataMessage is a message of ut_metadata (BEP 9).
@@ -25,15 +27,11 @@ type MetadataMessage struct {
 }
 
 // ParseMetadataMessage reads the payload of a ut_metadata message. Data is a part of p, and as long
-// as the peer made it. What is no bounded dictionary, or lacks its type or its piece, is a
-// *ProtocolError.
-func ParseMetadataMessage(p []byte) (MetadataMessage, error) {
-	n, err := scanDictionary(p)
-	if err != nil {
-		return MetadataMessage{}, err
-	}
-	m := MetadataMessage{Type: -1, Piece: -1}
-	for key, value := range bencode.Keys(p[:n]) {
+// as the peer made it. What cannot be read, or lacks its type or its piece, has type -1.
+func ParseMetadataMessage(p []byte) MetadataMessage {
+	m := MetadataMessage{Type: metadataUnknown, Piece: -1}
+	dict, n := salvage(p)
+	for key, value := range bencode.Keys(dict) {
 		switch v, ok := bencode.Int(value); {
 		case !ok || v < 0:
 		case string(key) == "msg_type" && v <= math.MaxInt32:
@@ -44,13 +42,13 @@ func ParseMetadataMessage(p []byte) (MetadataMessage, error) {
 			m.TotalSize = v
 		}
 	}
-	if m.Type < 0 || m.Piece < 0 {
-		return MetadataMessage{}, violation("ut_metadata without a type or a piece")
-	}
-	if m.Type == MetadataData {
+	switch {
+	case m.Piece < 0, m.Type == MetadataData && n == 0: // or where the data begins is unknown
+		return MetadataMessage{Type: metadataUnknown}
+	case m.Type == MetadataData:
 		m.Data = p[n:]
 	}
-	return m, nil
+	return m
 }
 
 // Append appends the message's dictionary, and its data behind it, to b.

@@ -25,17 +25,13 @@ type PEX struct {
 	Dropped, Dropped6       []netip.AddrPort // of IPv4, of IPv6
 }
 
-// ParsePEX reads the payload of a ut_pex message, up to 100 peers of each list. A list of the wrong
-// type is taken to be empty, flags that are missing to be 0; what is no bounded dictionary is a
-// *ProtocolError. Nothing that is returned refers to p.
-func ParsePEX(p []byte) (PEX, error) {
+// ParsePEX reads the payload of a ut_pex message, up to 100 peers of each list. A list that cannot be
+// read is taken to be empty, flags that are missing to be 0. Nothing that is returned refers to p.
+func ParsePEX(p []byte) PEX {
 	var x PEX
-	n, err := scanDictionary(p)
-	if err != nil {
-		return x, err
-	}
 	var flags, flags6 []byte
-	for key, value := range bencode.Keys(p[:n]) {
+	dict, _ := salvage(p)
+	for key, value := range bencode.Keys(dict) {
 		s, _ := bencode.String(value)
 		switch string(key) {
 		case "added":
@@ -54,7 +50,7 @@ func ParsePEX(p []byte) (PEX, error) {
 	}
 	x.AddedFlags = fitFlags(flags, len(x.Added))
 	x.Added6Flags = fitFlags(flags6, len(x.Added6))
-	return x, nil
+	return x
 }
 
 // Append appends the message's dictionary to b. Flags may be left out.

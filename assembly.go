@@ -22,7 +22,7 @@ const (
 //
 // It belongs to the download's mutex, but for blocks that were taken out of it to be written.
 type assembly struct {
-	seq     uint64   // of the startedPiece that it belongs to
+	attempt uint64   // at the piece, as the scheduler counts them
 	blocks  [][]byte // by block; nil is not here, or on storage
 	direct  bool     // blocks go to storage as they come
 	writing int      // blocks on their way to storage
@@ -42,20 +42,31 @@ type heldBlock struct {
 	b     []byte
 }
 
+// assembly is what is put together of a piece in its present attempt, nil if there is nothing yet, and what the
+// scheduler knows of the piece. Anything older waits to be discarded.
+func (d *Download) assembly(piece int32) (*assembly, Started) {
+	a, p := d.assemblies[piece], d.sched.Started(int(piece))
+	if a == nil || a.attempt != p.Attempt {
+		return nil, p
+	}
+	return a, p
+}
+
 // hold takes the data of a block that the scheduler accepted. What the batch that it returns names is
 // to be written by the caller, without the mutex, who then calls written.
-func (d *Download) hold(p *startedPiece, id blockID, b []byte, now time.Time) (out batch) {
-	a := d.assemblies[id.piece]
-	if a == nil || a.seq != p.seq {
+func (d *Download) hold(id blockID, b []byte, now time.Time) (out batch) {
+	a, p := d.assembly(id.piece)
+	if a == nil {
 		d.discard(id.piece)
 		a = d.newAssembly()
-		a.seq, a.direct = p.seq, d.t.layout.PieceSize(int(id.piece)) > maxHeldPiece
+		a.attempt, a.direct = p.Attempt, d.t.layout.PieceSize(int(id.piece)) > maxHeldPiece
 		d.assemblies[id.piece] = a
 	}
 	a.touched = now
 	if !a.direct && d.blocks.Hold() {
 		if len(a.blocks) == 0 {
-			a.blocks = slices.Grow(a.blocks, len(p.blocks))[:len(p.blocks)]
+			n := d.t.layout.NumBlocks(int(id.piece))
+			a.blocks = slices.Grow(a.blocks, n)[:n]
 		}
 		a.blocks[id.index] = b
 		return batch{}
@@ -152,13 +163,13 @@ func (d *Download) reuse(a *assembly) {
 // sweep drops what belongs to pieces that were begun anew, and spills what has waited long.
 func (d *Download) sweep(now time.Time) (out []batch) {
 	for i, a := range d.assemblies {
-		p := d.sched.started[i]
+		current, p := d.assembly(i)
 		switch {
-		case p == nil || p.seq != a.seq:
+		case current == nil:
 			if a.writing == 0 {
 				d.discard(i)
 			}
-		case p.left > 0 && len(a.blocks) > 0 && now.Sub(a.touched) > idleAssembly:
+		case p.Left > 0 && len(a.blocks) > 0 && now.Sub(a.touched) > idleAssembly:
 			out = append(out, d.spill(i, a))
 		}
 	}
@@ -167,8 +178,8 @@ func (d *Download) sweep(now time.Time) (out []batch) {
 
 // finishPiece has a piece hashed if all of its blocks are here.
 func (d *Download) finishPiece(piece int32) {
-	p, a := d.sched.started[piece], d.assemblies[piece]
-	if p == nil || p.left > 0 || a == nil || a.seq != p.seq || a.writing > 0 || d.ended() {
+	a, p := d.assembly(piece)
+	if a == nil || p.Left > 0 || a.writing > 0 || d.ended() {
 		return
 	}
 	delete(d.assemblies, piece) // it is the hashing goroutine's now

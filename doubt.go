@@ -38,12 +38,12 @@ func (d *Download) doubt(piece int, why error) {
 	for i := range which.All() {
 		if a := d.assemblies[int32(i)]; a != nil && a.direct {
 			// What is there of a piece that was begun is no better. Whoever sent it is not to blame.
-			for _, c := range d.sched.abandon(i) {
+			for _, c := range d.sched.Abandon(i) {
 				d.cancel(c.remote, c.block)
 			}
 			d.freed = true
 		}
-		if d.sched.doubt(i) {
+		if d.sched.Doubt(i) {
 			recheck.Add(i)
 			d.choice.piece(i, false)
 			for _, p := range d.peers {
@@ -75,13 +75,13 @@ func (d *Download) recheck(which bits.Set) {
 		d.mu.Lock()
 		defer d.unlock(now)
 		if ok {
-			d.gotPiece(i)
+			d.gotPiece(i, nil)
 			for _, p := range d.peers {
 				p.tellHave(i)
 			}
 			return
 		}
-		d.sched.lost(i)
+		d.sched.Lost(i)
 		d.noteMissing(now)
 		for _, p := range d.peers {
 			d.updateInterest(p)

@@ -268,7 +268,7 @@ func (d *Download) examine() bool {
 	d.mu.Lock()
 	for i := range have.All() {
 		todo.Remove(i)
-		d.gotPiece(i)
+		d.gotPiece(i, nil)
 	}
 	d.mu.Unlock()
 	err := hashPieces(d.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
@@ -276,7 +276,7 @@ func (d *Download) examine() bool {
 		defer d.mu.Unlock()
 		d.checked += d.t.layout.PieceSize(i)
 		if ok {
-			d.gotPiece(i)
+			d.gotPiece(i, nil)
 			d.resumable = true
 		}
 	})
@@ -289,8 +289,8 @@ func (d *Download) examine() bool {
 	}
 	for _, i := range slices.Sorted(maps.Keys(partial)) {
 		if blocks := partial[i]; !d.sched.Verified().Has(i) && blocks.Count() > 0 {
-			p := d.sched.restore(i, &blocks)
-			d.assemblies[int32(i)] = &assembly{seq: p.seq, direct: true, touched: now}
+			d.sched.Restore(i, &blocks)
+			d.assemblies[int32(i)] = &assembly{attempt: d.sched.Started(i).Attempt, direct: true, touched: now}
 			d.finishPiece(int32(i))
 		}
 	}

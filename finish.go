@@ -66,8 +66,8 @@ func (d *Download) isDone() bool {
 func (d *Download) saveAtEnd() {
 	d.mu.Lock()
 	var spilled []batch
-	for i, a := range d.assemblies {
-		if p := d.sched.started[i]; p != nil && p.seq == a.seq && !a.direct {
+	for i := range d.assemblies {
+		if a, _ := d.assembly(i); a != nil && !a.direct {
 			spilled = append(spilled, d.spill(i, a))
 		}
 	}
@@ -146,18 +146,10 @@ func contextError(ctx context.Context) error {
 // partial is the blocks on storage of pieces that are not whole.
 func (d *Download) partial() map[int]bits.Set {
 	partial := make(map[int]bits.Set)
-	for i, a := range d.assemblies {
-		p := d.sched.started[i]
-		if p == nil || p.seq != a.seq || p.parole || a.writing > 0 || !a.direct {
-			continue
+	for i := range d.assemblies {
+		if a, p := d.assembly(i); a != nil && a.direct && a.writing == 0 && !p.Parole {
+			partial[int(i)] = d.sched.Here(int(i))
 		}
-		blocks := bits.New(len(p.blocks))
-		for k := range p.blocks {
-			if p.blocks[k].here() {
-				blocks.Add(k)
-			}
-		}
-		partial[int(i)] = blocks
 	}
 	return partial
 }

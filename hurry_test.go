@@ -15,7 +15,7 @@ func TestHurryTakesOver(t *testing.T) {
 	const blocks = 64
 	s := newScheduler(layout.New(blocks*blockSize, layout.File{Length: 4 * blocks * blockSize}), 1)
 	for i := range 4 {
-		s.prioritise(i, pieceNormal)
+		s.Prioritise(i, pieceNormal)
 	}
 	now := epoch
 	slow, fast := &remote{all: true, pace: pace{rate: 100e3}}, &remote{all: true, pace: pace{rate: 900e3}}
@@ -25,7 +25,7 @@ func TestHurryTakesOver(t *testing.T) {
 	i := int(asked[0].piece)
 	s.next(fast, 100, now, nil)
 	require.Len(t, fast.queue, 100)
-	s.prioritise(i, pieceNow)
+	s.Prioritise(i, pieceNow)
 
 	plan := s.hurry(i, func(*remote) int { return 200 }, now)
 	for _, e := range plan {
@@ -48,7 +48,7 @@ func TestHurryTakesOver(t *testing.T) {
 func TestHurrySharesOut(t *testing.T) {
 	const blocks = 60
 	s := newScheduler(layout.New(blocks*blockSize, layout.File{Length: blocks * blockSize}), 1)
-	s.prioritise(0, pieceNow)
+	s.Prioritise(0, pieceNow)
 	now := epoch
 	shares := make(map[*remote]int)
 	for k, rate := range []float64{300e3, 200e3, 100e3, 1e3} {

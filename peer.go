@@ -185,7 +185,7 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 		d.client.blocks.Put(b)
 		d.wasted += int64(n)
 	case accepted:
-		out = d.hold(got.piece, id, b, now)
+		out = d.hold(id, b, now)
 		p.useful = true
 		d.lastProgress = now
 		for _, r := range got.cancel {
@@ -291,7 +291,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 func (p *peer) says(has bits.Set, now time.Time) {
 	if !p.saidWhat {
 		p.saidWhat = true
-		p.d.sched.replace(&p.remote, has)
+		p.d.sched.Bitfield(&p.remote, has)
 		p.d.gained(p, now)
 		return
 	}

@@ -302,9 +302,8 @@ const (
 // A receipt says what a block that was received sets off.
 type receipt struct {
 	verdict verdict
-	piece   *startedPiece // of which it is, where it is accepted
-	cancel  [2]*remote    // others that were asked for it, and need not send it
-	again   bool          // it was asked for twice, and may answer the first request: the second is to be cancelled
+	cancel  [2]*remote // others that were asked for it, and need not send it
+	again   bool       // it was asked for twice, and may answer the first request: the second is to be cancelled
 }
 
 // received takes note that r sent a block whole.
@@ -329,7 +328,7 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (got receipt)
 	if b.here() || p.parole && p.sole != nil && p.sole != r {
 		return got
 	}
-	got.verdict, got.piece = accepted, p
+	got.verdict = accepted
 	if p.parole {
 		s.entrust(p, r)
 	}

@@ -15,20 +15,20 @@ import (
 // A piece is in exactly one place: unwanted, in the heap (wanted, not started), started, had, or in
 // doubt.
 type scheduler struct {
-	layout  layout.Layout
-	heap    *pieceHeap
-	have    bits.Set         // verified
-	need    bits.Set         // wanted and not verified
-	doubted map[int]struct{} // verified once, and to be verified anew
-	started map[int32]*startedPiece
-	open    []*startedPiece // started and wanted with a free block, by priority, then oldest first
-	remotes []*remote
-	seeds   int                  // remotes that have everything
-	seq     uint64               // of the next started piece
-	spoiled map[int32]*suspicion // pieces that failed their hash, until they pass
-	senders []netip.AddrPort     // who sent a block, by remote.sender
-	spare   []*startedPiece      // for reuse
-	steals  int64                // blocks handed out a second time
+	layout   layout.Layout
+	heap     *pieceHeap
+	have     bits.Set         // verified
+	need     bits.Set         // wanted and not verified
+	doubted  map[int]struct{} // verified once, and to be verified anew
+	started  map[int32]*startedPiece
+	open     []*startedPiece // started and wanted with a free block, by priority, then oldest first
+	remotes  []*remote
+	seeds    int                  // remotes that have everything
+	attempts uint64               // so many times a piece was begun
+	spoiled  map[int32]*suspicion // pieces that failed their hash, until they pass
+	senders  []netip.AddrPort     // who sent a block, by remote.sender
+	spare    []*startedPiece      // for reuse
+	steals   int64                // blocks handed out a second time
 }
 
 // blockLen is the length of block b in bytes.
@@ -57,6 +57,9 @@ func (s *scheduler) Needed() *bits.Set { return &s.need }
 
 // Availability is how many remotes have piece i, those that have everything left out.
 func (s *scheduler) Availability(i int) uint16 { return s.heap.avail[i] }
+
+// NumStarted is how many pieces are started.
+func (s *scheduler) NumStarted() int { return len(s.started) }
 
 // Steals is how many blocks were handed out a second time.
 func (s *scheduler) Steals() int64 { return s.steals }
@@ -109,8 +112,8 @@ func (s *scheduler) recount(r *remote) {
 	}
 }
 
-// replace exchanges what r has for has, as a bitfield does that comes late.
-func (s *scheduler) replace(r *remote, has bits.Set) {
+// Bitfield exchanges what r has for has, which may come late.
+func (s *scheduler) Bitfield(r *remote, has bits.Set) {
 	s.uncount(r)
 	r.all, r.has = false, has
 	s.count(r)
@@ -151,7 +154,7 @@ func (s *scheduler) lose(r *remote, i int) {
 	if r.all {
 		has := bits.Full(s.layout.NumPieces())
 		has.Remove(i)
-		s.replace(r, has)
+		s.Bitfield(r, has)
 		return
 	}
 	if !r.has.Remove(i) {
@@ -166,14 +169,14 @@ func (s *scheduler) lose(r *remote, i int) {
 	}
 }
 
-// interesting tells whether r has a piece that is needed: exactly then we are interested.
-func (s *scheduler) interesting(r *remote) bool {
+// Interesting tells whether r has a piece that is needed: exactly then we are interested.
+func (s *scheduler) Interesting(r *remote) bool {
 	return r.all && s.need.Count() > 0 || !r.all && r.want > 0
 }
 
-// prioritise sets the priority of piece i; 0 is not wanted. Requests under way for a piece that is
+// Prioritise sets the priority of piece i; 0 is not wanted. Requests under way for a piece that is
 // no longer wanted are returned to be cancelled.
-func (s *scheduler) prioritise(i int, priority uint8) (cancel []cancelled) {
+func (s *scheduler) Prioritise(i int, priority uint8) (cancel []cancelled) {
 	_, doubted := s.doubted[i]
 	if !s.heap.prioritise(i, priority) || doubted || s.have.Has(i) {
 		return nil
@@ -204,9 +207,10 @@ func (s *scheduler) prioritise(i int, priority uint8) (cancel []cancelled) {
 	return cancel
 }
 
-// verified notes that piece i is whole, hashed and stored. What was still under way of it is
-// returned to be cancelled.
-func (s *scheduler) verified(i int) (cancel []cancelled) {
+// Passed notes that piece i is whole, hashed and stored. What was still under way of it is returned to be
+// cancelled. digests are of its blocks, where it is suspect; the addresses that sent others are returned, too.
+func (s *scheduler) Passed(i int, digests []uint64) (cancel []cancelled, liars []netip.AddrPort) {
+	liars = s.clear(i, digests)
 	if p := s.started[int32(i)]; p != nil {
 		cancel = s.disown(p)
 		s.drop(p)
@@ -218,12 +222,12 @@ func (s *scheduler) verified(i int) (cancel []cancelled) {
 	s.have.Add(i)
 	delete(s.doubted, i)
 	s.setNeed(i, false)
-	return cancel
+	return cancel, liars
 }
 
-// doubt notes that piece i, once verified, may not be what it was. It is neither had nor needed
-// until verified or lost says which.
-func (s *scheduler) doubt(i int) bool {
+// Doubt notes that piece i, once verified, may not be what it was. It is neither had nor needed
+// until Passed or Lost says which.
+func (s *scheduler) Doubt(i int) bool {
 	had := s.have.Remove(i)
 	if had {
 		s.doubted[i] = struct{}{}
@@ -231,8 +235,8 @@ func (s *scheduler) doubt(i int) bool {
 	return had
 }
 
-// lost notes that piece i, in doubt, is not there any more.
-func (s *scheduler) lost(i int) {
+// Lost notes that piece i, in doubt, is not there any more.
+func (s *scheduler) Lost(i int) {
 	delete(s.doubted, i)
 	if s.heap.priority[i] > 0 {
 		s.setNeed(i, true)

@@ -18,7 +18,7 @@ func benchScheduler(pieces, remotes int, share float64) (*scheduler, []*remote) 
 	l := layout.New(256<<10, layout.File{Length: int64(pieces) * 256 << 10})
 	s := newScheduler(l, 7)
 	for i := range pieces {
-		s.prioritise(i, pieceNormal)
+		s.Prioritise(i, pieceNormal)
 	}
 	var all []*remote
 	for k := range remotes {
@@ -63,13 +63,13 @@ func BenchmarkNext(b *testing.B) {
 						for _, id := range ids {
 							s.received(r, id, now)
 							if p := s.started[id.piece]; p != nil && p.left == 0 {
-								s.verified(int(id.piece))
+								s.Passed(int(id.piece), nil)
 								done = append(done, int(id.piece))
 							}
 						}
 						if len(done) > some/4 {
-							s.doubt(done[0])
-							s.lost(done[0])
+							s.Doubt(done[0])
+							s.Lost(done[0])
 							done = done[1:]
 						}
 					}
@@ -94,7 +94,7 @@ func BenchmarkNextOfUrgent(b *testing.B) {
 						continue
 					}
 					if !urgent {
-						s.prioritise(i, pieceNormal+1)
+						s.Prioritise(i, pieceNormal+1)
 						urgent = true
 						continue
 					}

@@ -527,12 +527,12 @@ func (h *history) event() {
 	case op < 15 && len(r.queue) == 0:
 		h.went = fmt.Sprint(r.real.addr, " sends a bitfield")
 		has, bits := h.someHave()
-		h.s.replace(r.real, bits)
+		h.s.Bitfield(r.real, bits)
 		r.has, r.all = has, !slices.Contains(has, false)
 	case op < 24:
 		priority := uint8(h.rng.IntN(3))
 		h.went = fmt.Sprint("priority ", priority, " for ", i)
-		h.sameCancels(h.m.prioritise(i, priority), h.s.prioritise(i, priority))
+		h.sameCancels(h.m.prioritise(i, priority), h.s.Prioritise(i, priority))
 	case op < 44:
 		n := 1 + h.rng.IntN(8)
 		h.went = fmt.Sprint(r.real.addr, " asks for ", n)
@@ -554,7 +554,7 @@ func (h *history) event() {
 		h.went = fmt.Sprint(r.real.addr, " sends ", id)
 		v, cancel := h.m.received(r, id, h.now)
 		got := received(h.s, r.real, id, h.now)
-		if v != got.verdict || (v == accepted) != (got.piece != nil && got.piece.piece == id.piece) {
+		if v != got.verdict || v == accepted && !h.s.Here(int(id.piece)).Has(int(id.index)) {
 			h.fail("%+v, want verdict %v", got, v)
 		}
 		for _, o := range h.m.remotes {
@@ -594,14 +594,14 @@ func (h *history) event() {
 				p.blocks[k].sender = storedEarlier
 			}
 		}
-		h.s.restore(i, &blocks)
+		h.s.Restore(i, &blocks)
 	case op < 93 && p.had:
 		h.went = fmt.Sprint(i, " is in doubt")
-		h.s.doubt(i)
+		h.s.Doubt(i)
 		p.had, p.doubted = false, true
 	case op < 95 && p.doubted:
 		h.went = fmt.Sprint(i, " is lost")
-		h.s.lost(i)
+		h.s.Lost(i)
 		p.doubted = false
 	default:
 		h.finish(p)
@@ -697,14 +697,14 @@ func (h *history) finish(p *modelPiece) {
 	case p.complete() && h.rng.IntN(3) == 0:
 		h.went = fmt.Sprint(p.index, " failed its hash")
 		digests := make([]uint64, len(p.blocks))
-		h.s.spoil(p.index, digests)
+		h.s.Failed(p.index, digests)
 		p.failed()
 	case p.complete(), p.doubted, p.waiting() && h.rng.IntN(4) == 0:
 		h.went = fmt.Sprint(p.index, " is verified")
-		h.s.clear(p.index, make([]uint64, len(p.blocks)))
-		cancel := h.m.unaskAll(p)
+		cancel, digests := h.m.unaskAll(p), make([]uint64, len(p.blocks))
 		p.had, p.doubted, p.spoiled, p.turns, p.lapses, p.started, p.sole = true, false, false, nil, nil, 0, nil
-		h.sameCancels(cancel, h.s.verified(p.index))
+		got, _ := h.s.Passed(p.index, digests)
+		h.sameCancels(cancel, got)
 	}
 }
 
@@ -731,8 +731,8 @@ func (h *history) compare() {
 		if !r.all && (real.want != want || real.fresh != fresh) {
 			h.fail("remote %v: want %d, fresh %d, should be %d and %d", real.addr, real.want, real.fresh, want, fresh)
 		}
-		if h.s.interesting(real) != (want > 0) {
-			h.fail("remote %v: interesting %v, though it has %d wanted pieces", real.addr, h.s.interesting(real), want)
+		if h.s.Interesting(real) != (want > 0) {
+			h.fail("remote %v: interesting %v, though it has %d wanted pieces", real.addr, h.s.Interesting(real), want)
 		}
 		if !slices.EqualFunc(r.queue, real.queue, func(id blockID, a ask) bool { return a.blockID == id }) {
 			h.fail("remote %v: queue %v, want %v", real.addr, real.queue, r.queue)
@@ -782,7 +782,7 @@ func (h *history) compare() {
 		}
 	}
 	if !slices.IsSortedFunc(h.s.open, func(a, b *startedPiece) int {
-		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.seq, b.seq))
+		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.attempt, b.attempt))
 	}) {
 		h.fail("open pieces are out of order")
 	}

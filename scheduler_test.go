@@ -32,7 +32,7 @@ func newSwarmScene(t *testing.T, pieces int) *swarmScene {
 		peers: make(map[string]*remote),
 	}
 	for i := range pieces {
-		sc.s.prioritise(i, pieceNormal)
+		sc.s.Prioritise(i, pieceNormal)
 	}
 	return sc
 }
@@ -130,32 +130,32 @@ func TestPriority(t *testing.T) {
 	first := sc.s.heap.top()
 	other := (first + 1) % 3
 	require.Equal(t, fmt.Sprintf("%d.0", first), sc.asks("s", 1))
-	sc.s.prioritise(other, pieceHigh)
+	sc.s.Prioritise(other, pieceHigh)
 	require.Equal(t, fmt.Sprintf("%d.0 %d.1 %d.2 %d.3 %d.1", other, other, other, other, first), sc.asks("s", 5),
 		"what is more wanted comes before what is begun")
 	require.Equal(t, fmt.Sprintf("%d.0 %d.1", first, first), ids(sc.s.yield(sc.peers["s"], pieceHigh, true)), "and may take its place")
 
-	cancel := sc.s.prioritise(other, pieceSkip)
+	cancel := sc.s.Prioritise(other, pieceSkip)
 	require.Len(t, cancel, 4, "what is not wanted any more is cancelled")
 	require.False(t, sc.s.need.Has(other))
 	sc.sends("s", int32(other), 0, wasted)
-	sc.s.prioritise(first, pieceSkip)
-	sc.s.prioritise(3-first-other, pieceSkip)
+	sc.s.Prioritise(first, pieceSkip)
+	sc.s.Prioritise(3-first-other, pieceSkip)
 	require.Empty(t, sc.asks("s", 1))
-	require.False(t, sc.s.interesting(sc.peers["s"]), "and interest ends with what is wanted")
+	require.False(t, sc.s.Interesting(sc.peers["s"]), "and interest ends with what is wanted")
 }
 
 func TestInterest(t *testing.T) {
 	sc := newSwarmScene(t, 2)
 	a := sc.join("a", 0)
-	require.True(t, sc.s.interesting(a))
-	sc.s.verified(0)
-	require.False(t, sc.s.interesting(a), "we have what it has")
+	require.True(t, sc.s.Interesting(a))
+	sc.s.Passed(0, nil)
+	require.False(t, sc.s.Interesting(a), "we have what it has")
 	require.True(t, sc.s.Have(a, 1))
 	require.False(t, sc.s.Have(a, 1), "no news")
-	require.True(t, sc.s.interesting(a))
+	require.True(t, sc.s.Interesting(a))
 	sc.s.lose(a, 1)
-	require.False(t, sc.s.interesting(a))
+	require.False(t, sc.s.Interesting(a))
 }
 
 func TestBlocksComeBack(t *testing.T) {
@@ -346,7 +346,7 @@ func TestFastPieces(t *testing.T) {
 	other := (top + 1) % 3
 	b.Suggest(other)
 	require.Equal(t, other, sc.s.first(b), "a suggestion overrules rarity")
-	sc.s.prioritise(top, pieceHigh)
+	sc.s.Prioritise(top, pieceHigh)
 	require.Equal(t, top, sc.s.first(b), "but not what is wanted more")
 	for i := range maxSuggested + 3 {
 		b.Suggest(i)
@@ -370,7 +370,7 @@ func TestSuggestedPieces(t *testing.T) {
 	require.Equal(t, blocks(started+1, 0, 2), strings.Fields(sc.asks("b", 2)), "what is suggested comes before what is started")
 	require.Equal(t, slices.Concat(blocks(started+1, 2, 4), blocks(started, 1, 2)), strings.Fields(sc.asks("b", 3)), "to its end")
 	b.Suggest((started + 2) % 4)
-	sc.s.prioritise(started, pieceHigh)
+	sc.s.Prioritise(started, pieceHigh)
 	require.Equal(t, slices.Concat(blocks(started, 2, 4), blocks(started+2, 0, 1)), strings.Fields(sc.asks("b", 3)), "but not before what is wanted more")
 }
 
@@ -400,6 +400,12 @@ func (sc *swarmScene) named(liars []netip.AddrPort) (names string) {
 	return names
 }
 
+// passed has piece 0 pass its hash, and returns who is shown to have lied.
+func (sc *swarmScene) passed(truth []uint64) string {
+	_, liars := sc.s.Passed(0, truth)
+	return sc.named(liars)
+}
+
 func TestWhoSpoiledThePiece(t *testing.T) {
 	truth := []uint64{10, 11, 12, 13}
 
@@ -407,7 +413,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("l")
 		sc.fetch("llll")
-		require.Equal(t, "l", sc.named(sc.s.spoil(0, []uint64{10, 11, 12, 99})))
+		require.Equal(t, "l", sc.named(sc.s.Failed(0, []uint64{10, 11, 12, 99})))
 	})
 
 	t.Run("one of several", func(t *testing.T) {
@@ -415,7 +421,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("a")
 		sc.join("l")
 		sc.fetch("alal")
-		require.Empty(t, sc.s.spoil(0, []uint64{10, 99, 12, 13}), "nobody knows yet")
+		require.Empty(t, sc.s.Failed(0, []uint64{10, 99, 12, 13}), "nobody knows yet")
 
 		require.Equal(t, "0.0 0.1", sc.asks("a", 2))
 		require.Empty(t, sc.asks("l", 2), "it is on parole with a alone")
@@ -423,8 +429,8 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 			sc.asks("a", 1)
 			sc.sends("a", 0, k, accepted)
 		}
-		require.Equal(t, "l", sc.named(sc.s.clear(0, truth)), "the block that differs was l's")
-		require.Empty(t, sc.s.clear(0, truth), "and that is the end of it")
+		require.Equal(t, "l", sc.passed(truth), "the block that differs was l's")
+		require.Empty(t, sc.passed(truth), "and that is the end of it")
 	})
 
 	t.Run("the liar has it on parole", func(t *testing.T) {
@@ -432,9 +438,9 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("a")
 		sc.join("l")
 		sc.fetch("alal")
-		sc.s.spoil(0, []uint64{10, 99, 12, 13})
+		sc.s.Failed(0, []uint64{10, 99, 12, 13})
 		sc.fetch("llll")
-		require.Equal(t, "l", sc.named(sc.s.spoil(0, []uint64{10, 98, 12, 13})))
+		require.Equal(t, "l", sc.named(sc.s.Failed(0, []uint64{10, 98, 12, 13})))
 	})
 
 	t.Run("a parole that is not served", func(t *testing.T) {
@@ -442,7 +448,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("a")
 		sc.join("b")
 		sc.fetch("abab")
-		sc.s.spoil(0, truth)
+		sc.s.Failed(0, truth)
 		sc.asks("a", 4)
 		sc.sends("a", 0, 0, accepted)
 		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
@@ -462,22 +468,22 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("a").rate = 1 << 12
 		sc.join("b")
 		sc.fetch("abab")
-		sc.s.spoil(0, truth)
+		sc.s.Failed(0, truth)
 		sc.asks("a", 4)
 		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "all of it is stolen, or none")
 	})
 
 	t.Run("who has it on parole is busy with others", func(t *testing.T) {
 		sc := newSwarmScene(t, 2)
-		sc.s.prioritise(1, 0)
+		sc.s.Prioritise(1, 0)
 		sc.join("a").rate = 1 << 12
 		sc.join("b", 0).rate = 1 << 10
 		sc.join("c", 0)
 		sc.fetch("abab")
-		sc.s.spoil(0, truth)
+		sc.s.Failed(0, truth)
 		require.Equal(t, "0.0", sc.asks("a", 1))
 		sc.sends("a", 0, 0, accepted)
-		sc.s.prioritise(1, pieceHigh)
+		sc.s.Prioritise(1, pieceHigh)
 		require.Equal(t, "1.0 1.1 1.2 1.3", sc.asks("a", 4))
 		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4), "c would, and begins anew")
@@ -490,7 +496,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 			sc.join(name).rate = 0
 		}
 		sc.fetch("acac")
-		sc.s.spoil(0, truth)
+		sc.s.Failed(0, truth)
 		sc.asks("c", 4)
 		require.Empty(t, sc.asks("d", 4), "who has shown nothing yet takes nothing")
 		for k, name := range []string{"d", "e", "f", "g"} {
@@ -515,7 +521,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("a").rate = 500e3
 		sc.join("b")
 		sc.fetch("abab")
-		sc.s.spoil(0, truth)
+		sc.s.Failed(0, truth)
 		sc.asks("b", 4)
 		sc.peers["b"].snubbed = true
 		sc.s.Release(sc.peers["b"], everything)
@@ -533,10 +539,10 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("a")
 		left := bits.Full(4)
-		sc.s.restore(0, &left)
-		require.Empty(t, sc.s.spoil(0, []uint64{99, 11, 12, 13}))
+		sc.s.Restore(0, &left)
+		require.Empty(t, sc.s.Failed(0, []uint64{99, 11, 12, 13}))
 		sc.fetch("aaaa")
-		require.Empty(t, sc.s.clear(0, truth))
+		require.Empty(t, sc.passed(truth))
 	})
 
 	t.Run("many attempts", func(t *testing.T) {
@@ -548,7 +554,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		for k, sender := range []string{"a", "b", "a", "a"} {
 			sc.s.started[0].blocks[k].sender = sc.s.senderOf(sc.peers[sender])
 		}
-		sc.s.spoil(0, truth)
+		sc.s.Failed(0, truth)
 		require.Len(t, sc.s.spoiled[0].attempts, maxAttempts, "are not all remembered")
 	})
 }
@@ -556,28 +562,28 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 // A started piece of which storage may hold something else begins anew, whoever is to blame for that.
 func TestAbandon(t *testing.T) {
 	sc := newSwarmScene(t, 1)
-	require.Empty(t, sc.s.abandon(0), "it was not begun")
+	require.Empty(t, sc.s.Abandon(0), "it was not begun")
 	a := sc.join("a")
 	require.Equal(t, "0.0 0.1 0.2", sc.asks("a", 3))
 	sc.sends("a", 0, 0, accepted)
-	require.Equal(t, []cancelled{{a, blockID{0, 1}}, {a, blockID{0, 2}}}, sc.s.abandon(0))
+	require.Equal(t, []cancelled{{a, blockID{0, 1}}, {a, blockID{0, 2}}}, sc.s.Abandon(0))
 	require.True(t, sc.s.heap.holds(0))
 	require.Empty(t, a.queue)
 	sc.fetch("aaaa")
-	require.Empty(t, sc.s.abandon(0), "it is on its way to be hashed")
+	require.Empty(t, sc.s.Abandon(0), "it is on its way to be hashed")
 }
 
 func TestPieceInDoubt(t *testing.T) {
 	sc := newSwarmScene(t, 2)
 	sc.join("s")
-	sc.s.verified(0)
-	sc.s.verified(1)
-	require.False(t, sc.s.interesting(sc.peers["s"]))
-	require.True(t, sc.s.doubt(0))
-	require.False(t, sc.s.doubt(0), "it is already")
-	sc.s.prioritise(0, pieceHigh)
+	sc.s.Passed(0, nil)
+	sc.s.Passed(1, nil)
+	require.False(t, sc.s.Interesting(sc.peers["s"]))
+	require.True(t, sc.s.Doubt(0))
+	require.False(t, sc.s.Doubt(0), "it is already")
+	sc.s.Prioritise(0, pieceHigh)
 	require.Empty(t, sc.asks("s", 1), "nobody asks for it before it is known to be lost")
-	sc.s.lost(0)
+	sc.s.Lost(0)
 	require.Equal(t, "0.0", sc.asks("s", 1))
 }
 

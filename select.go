@@ -73,19 +73,21 @@ func (d *Download) noteMissing(now time.Time) {
 }
 
 func (d *Download) prioritise(i int, priority uint8) {
-	for _, c := range d.sched.prioritise(i, priority) {
+	for _, c := range d.sched.Prioritise(i, priority) {
 		d.cancel(c.remote, c.block)
 	}
 }
 
-// gotPiece notes that piece i is verified and on storage.
-func (d *Download) gotPiece(i int) {
+// gotPiece notes that piece i is verified and on storage. digests are of its blocks, where it is suspect.
+func (d *Download) gotPiece(i int, digests []uint64) {
 	if d.sched.Verified().Has(i) {
 		return
 	}
-	for _, c := range d.sched.verified(i) {
+	cancel, liars := d.sched.Passed(i, digests)
+	for _, c := range cancel {
 		d.cancel(c.remote, c.block)
 	}
+	d.ban(liars)
 	d.choice.piece(i, true)
 	d.announceNews()
 }

@@ -27,9 +27,9 @@ type attempt struct {
 // maxAttempts bounds the memory of a suspicion: what failed before that is forgotten.
 const maxAttempts = 8
 
-// spoil notes that piece i, whole, did not have its hash. digests are of its blocks. It returns the
+// Failed notes that piece i, whole, did not have its hash. digests are of its blocks. It returns the
 // addresses proven to have lied: the one that sent all of it, if it was one. The piece begins anew.
-func (s *scheduler) spoil(i int, digests []uint64) (liars []netip.AddrPort) {
+func (s *scheduler) Failed(i int, digests []uint64) (liars []netip.AddrPort) {
 	p := s.started[int32(i)]
 	a := attempt{digests: digests}
 	for _, b := range p.blocks {
@@ -50,7 +50,8 @@ func (s *scheduler) spoil(i int, digests []uint64) (liars []netip.AddrPort) {
 		}
 		u.attempts = append(u.attempts, a)
 	}
-	s.failed(i)
+	p.reset()
+	s.retire(p)
 	return liars
 }
 
@@ -79,8 +80,8 @@ func (s *scheduler) lapse(p *startedPiece) {
 	p.sole = nil
 }
 
-// clear notes that piece i passed its hash after it had failed. digests are of its true blocks; who
-// sent another is returned.
+// clear ends the suspicion that piece i is under, now that it passed its hash. digests are of its true blocks;
+// who sent another is returned.
 func (s *scheduler) clear(i int, digests []uint64) (liars []netip.AddrPort) {
 	u := s.spoiled[int32(i)]
 	if u == nil {

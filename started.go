@@ -11,7 +11,7 @@ import (
 type startedPiece struct {
 	piece    int32
 	priority uint8
-	seq      uint64
+	attempt  uint64
 	blocks   []block
 	free     int  // blocks neither here nor under way
 	left     int  // blocks not here
@@ -19,6 +19,36 @@ type startedPiece struct {
 	open     bool // is in scheduler.open
 	parole   bool // failed its hash before: all blocks are to come from sole
 	sole     *remote
+}
+
+// Started is what others may know of a piece of which blocks were asked for.
+type Started struct {
+	Attempt uint64  // the piece is begun anew under another; 0 if it is not started
+	Left    int     // blocks not here
+	Free    int     // blocks neither here nor under way
+	Parole  bool    // all blocks are to come from one remote
+	Sole    *remote // that remote, once there is one
+}
+
+// Started tells of piece i. Blocks of it that were accepted under another attempt are of no use any more.
+func (s *scheduler) Started(i int) Started {
+	p := s.started[int32(i)]
+	if p == nil {
+		return Started{}
+	}
+	return Started{p.attempt, p.left, p.free, p.parole, p.sole}
+}
+
+// Here is the blocks of the started piece i that are here.
+func (s *scheduler) Here(i int) bits.Set {
+	p := s.started[int32(i)]
+	here := bits.New(len(p.blocks))
+	for k := range p.blocks {
+		if p.blocks[k].here() {
+			here.Add(k)
+		}
+	}
+	return here
 }
 
 type block struct {
@@ -56,8 +86,7 @@ func (s *scheduler) forsake(r *remote) {
 	}
 }
 
-// restart begins a piece on parole anew, for another sole sender: it goes back to the heap. Whoever
-// holds the blocks that were here sees by startedPiece.seq that they are of no use any more.
+// restart begins a piece on parole anew, for another sole sender: it goes back to the heap.
 func (s *scheduler) restart(p *startedPiece) {
 	if p.left > 0 { // else it is complete, and on its way to be hashed
 		p.reset()
@@ -117,11 +146,11 @@ func (s *scheduler) start(i int) *startedPiece {
 		p = new(startedPiece)
 	}
 	n := s.layout.NumBlocks(i)
+	s.attempts++
 	p.blocks = slices.Grow(p.blocks[:0], n)[:n]
-	p.piece, p.priority, p.seq = int32(i), s.heap.priority[i], s.seq
+	p.piece, p.priority, p.attempt = int32(i), s.heap.priority[i], s.attempts
 	p.parole = s.spoiled[p.piece] != nil
 	p.reset()
-	s.seq++
 	s.started[p.piece] = p
 	s.reopen(p)
 	return p
@@ -133,7 +162,7 @@ func (s *scheduler) reopen(p *startedPiece) {
 		return
 	}
 	at, _ := slices.BinarySearchFunc(s.open, p, func(a, b *startedPiece) int {
-		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.seq, b.seq))
+		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.attempt, b.attempt))
 	})
 	s.open = slices.Insert(s.open, at, p)
 	p.open = true
@@ -146,9 +175,8 @@ func (s *scheduler) close(p *startedPiece) {
 	}
 }
 
-// restore marks the blocks of piece i that storage already holds, as a clean stop leaves them, as
-// received from nobody known.
-func (s *scheduler) restore(i int, blocks *bits.Set) *startedPiece {
+// Restore starts piece i with the blocks that storage already holds, as a clean stop leaves them.
+func (s *scheduler) Restore(i int, blocks *bits.Set) {
 	p := s.start(i)
 	for k := range blocks.All() {
 		p.blocks[k].sender = fromStorage
@@ -158,19 +186,11 @@ func (s *scheduler) restore(i int, blocks *bits.Set) *startedPiece {
 	if p.free == 0 {
 		s.close(p)
 	}
-	return p
 }
 
-// failed notes that piece i, whole, did not have its hash: it begins anew.
-func (s *scheduler) failed(i int) {
-	p := s.started[int32(i)]
-	p.reset()
-	s.retire(p)
-}
-
-// abandon begins piece i anew, if it was started and is not on its way to be hashed. What was under way
+// Abandon begins piece i anew, if it was started and is not on its way to be hashed. What was under way
 // of it is returned to be cancelled.
-func (s *scheduler) abandon(i int) (cancel []cancelled) {
+func (s *scheduler) Abandon(i int) (cancel []cancelled) {
 	p := s.started[int32(i)]
 	if p == nil || p.left == 0 {
 		return nil

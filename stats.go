@@ -79,7 +79,7 @@ func (d *Download) Stats() Stats {
 		Trackers:       trackerStats(d.trackers),
 		Pieces:         d.t.NumPieces(),
 		PiecesVerified: d.sched.Verified().Count(),
-		PiecesStarted:  len(d.sched.started),
+		PiecesStarted:  d.sched.NumStarted(),
 		Steals:         d.sched.Steals(),
 		StorageErrors:  d.diskErrors,
 		StorageError:   d.diskError,

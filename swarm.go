@@ -225,7 +225,7 @@ func (d *Download) cancel(r *remote, id blockID) {
 
 // updateInterest keeps what we told a peer in step with whether it has something that is needed.
 func (d *Download) updateInterest(p *peer) {
-	if is := d.sched.interesting(&p.remote); is != p.amInterested {
+	if is := d.sched.Interesting(&p.remote); is != p.amInterested {
 		p.amInterested = is
 		if is {
 			p.sendSimple(wire.Interested)
@@ -277,8 +277,7 @@ func (d *Download) pieceVerified(i int, digests []uint64) {
 	d.fetched = true
 	d.resumable = true
 	d.lastProgress = now
-	d.ban(d.sched.clear(i, digests))
-	d.gotPiece(i)
+	d.gotPiece(i, digests)
 	for _, p := range d.peers {
 		p.tellHave(i)
 		if p.remote.holds(i) {
@@ -304,7 +303,7 @@ func (p *peer) tellHave(i int) {
 func (d *Download) pieceSpoiled(i int, digests []uint64) {
 	d.wasted += d.t.layout.PieceSize(i)
 	d.note(func() { d.log.Info("piece failed its hash", "piece", i) })
-	d.ban(d.sched.spoil(i, digests))
+	d.ban(d.sched.Failed(i, digests))
 	d.freed = true
 }
 

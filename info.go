@@ -69,19 +69,12 @@ func (t *Torrent) parseInfo(goos string) error {
 	if t.pieces, err = stringField("info.pieces", pieces); err != nil {
 		return err
 	}
-	if private != nil {
-		n, err := intField("info.private", private)
-		if err != nil {
-			return err // a torrent that may mean to be private is not shared in public
-		}
-		t.private = n != 0
-	}
+	t.private = isPrivate(private)
 
 	var list []layout.File
 	switch {
-	case length != nil && files != nil:
-		return &MetainfoError{Field: "info", Reason: "both length and files"}
 	case files != nil:
+		// BEP 3 allows no length beside it. Authors who write one mean the sum; libtorrent, too, goes by files.
 		t.multi = true
 		list, err = parseFiles(t.name, files, goos)
 	default:
@@ -107,6 +100,17 @@ func (t *Torrent) parseInfo(goos string) error {
 	}
 	t.layout = layout.New(each, list...)
 	return nil
+}
+
+// isPrivate reports whether a torrent with this value of private, or nil, is private (BEP 27). A value of
+// another type than an integer comes from an author who wanted to say something: unless it reads as no,
+// the torrent is not shared in public. Other clients take any such value for no.
+func isPrivate(value []byte) bool {
+	if n, ok := bencode.Int(value); ok {
+		return n != 0
+	}
+	s, ok := bencode.String(value)
+	return value != nil && !(ok && (len(s) == 0 || string(s) == "0"))
 }
 
 func parseSingle(name string, length []byte) ([]layout.File, error) {

@@ -45,12 +45,15 @@ func Read(path string) (*Torrent, error) {
 	return t, err
 }
 
-// Parse reads a .torrent file (BEP 3) from r up to its end. A file that is malformed, or larger than
-// the bounds of this package, is refused with a *MetainfoError; one of version 2 alone (BEP 52) with
-// one that matches ErrUnsupported. A hybrid is read as what it is in version 1.
+// Parse reads a .torrent file (BEP 3) from r up to its end. A file whose info dictionary is malformed,
+// that ends early, or that is larger than the bounds of this package is refused with a *MetainfoError;
+// one of version 2 alone (BEP 52) with one that matches ErrUnsupported. A hybrid is read as what it is
+// in version 1.
 //
-// Names of files are changed where they would be unsafe. URLs of trackers and web seeds that this
-// package cannot use are left out, and so are other optional fields where they are malformed.
+// Beside the info dictionary, whatever is malformed is left out, and what stands behind the end of the
+// file's dictionary is ignored. Of what stands there twice, the last counts. URLs of trackers and web
+// seeds that this package cannot use are left out as well. Names of files are changed where they would
+// be unsafe.
 func Parse(r io.Reader) (*Torrent, error) {
 	raw, err := io.ReadAll(io.LimitReader(r, maxMetainfo+1))
 	if err != nil {
@@ -131,19 +134,21 @@ func parseMetainfo(raw []byte, goos string) (*Torrent, error) {
 	if len(raw) > maxMetainfo {
 		return nil, errMetainfoSize()
 	}
-	n, err := bencode.Scan(raw, metainfoLimits())
+	// The info hash vouches for the info dictionary alone, and only its bytes as they stand: it is sound or it
+	// is nothing. No slip in the rest is worth a torrent. A file that was cut short is refused even if
+	// the info dictionary is whole: web seeds stand behind it, and there is a whole file to be had. Bytes
+	// behind the end take nothing away; newlines and what a web server appended are common there.
+	dict, _, err := bencode.Salvage(raw, metainfoLimits(), "info")
 	switch {
 	case err != nil:
 		return nil, malformed("", err)
-	case n < len(raw):
-		return nil, malformed("", &bencode.SyntaxError{Offset: n, Reason: "bytes behind the value"})
-	case !bencode.IsDict(raw):
+	case !bencode.IsDict(dict):
 		return nil, &MetainfoError{Reason: "not a dictionary"}
 	}
 
 	t := &Torrent{raw: raw}
 	var announce, announceList []byte
-	for key, value := range bencode.Keys(raw) {
+	for key, value := range bencode.Keys(dict) {
 		switch string(key) {
 		case "info":
 			t.info = value

@@ -366,12 +366,10 @@ func TestParseMalformed(t *testing.T) {
 		{"info.pieces", "80 bytes", with(singleInfo(), dict{"pieces": strings.Repeat("h", 80)})},
 		{"info.pieces", "1099511627776 pieces", with(singleInfo(), dict{"piece length": 1, "length": int64(1 << 40)})},
 		{"info.pieces", "9223372036854775807 pieces", with(singleInfo(), dict{"piece length": 1, "length": int64(math.MaxInt64)})},
-		{"info.private", "not an integer", with(singleInfo(), dict{"private": "1"})},
 		{"info.length", "missing", with(singleInfo(), dict{"length": nil})},
 		{"info.length", "not an integer", with(singleInfo(), dict{"length": "5"})},
 		{"info.length", "negative", with(singleInfo(), dict{"length": -1})},
 		{"info", "no content", with(singleInfo(), dict{"length": 0, "pieces": ""})},
-		{"info", "both length and files", with(multiInfo("a"), dict{"length": 10})},
 		{"info.files", "not a list", files(dict{})},
 		{"info.files", "no files", files([]any{})},
 		{"info", "no content", files([]any{dict{"length": 0, "path": []string{"a"}}})},
@@ -406,8 +404,9 @@ func TestParseMalformedFile(t *testing.T) {
 		{"<html>", "not a value"},
 		{"i1e", "not a dictionary"},
 		{"le", "not a dictionary"},
-		{sound + "x", "bytes behind the value"},
 		{sound[:len(sound)-1], "unexpected end"},
+		{sound[:len(sound)-1] + "7:comment99:cut short", "longer than what is left"},
+		{sound[:len(sound)-1] + "7:commentxe", "not a value"},
 		{"d4:infod6:lengthi-0eee", "negative zero"},
 		{"d4:infod6:lengthi05eee", "leading zero"},
 		{"d4:infod6:lengthi9223372036854775808eee", "over 64 bits"},
@@ -425,6 +424,75 @@ func TestParseMalformedFile(t *testing.T) {
 			var syntax *bencode.SyntaxError
 			require.ErrorAs(t, err, &syntax)
 		}
+	}
+}
+
+// A slip beside the info dictionary costs no more than the entry that it is in.
+func TestParseSlips(t *testing.T) {
+	info := string(encode(t, singleInfo()))
+	for _, c := range []struct {
+		name, before, after, behind string // the info dictionary, and the end of the file's
+		check                       func(*Torrent)
+	}{
+		{name: "newline", behind: "\n"},
+		{name: "white space", behind: "\r\n \t\x00"},
+		{name: "page", behind: "<!-- 0.1 s -->"},
+		{name: "another", behind: "d4:info" + info + "e"},
+		{name: "comment twice", before: "7:comment1:a7:comment1:b", check: func(tor *Torrent) { require.Equal(t, "b", tor.Comment()) }},
+		{name: "comment twice, apart", before: "7:comment1:a", after: "7:comment1:b", check: func(tor *Torrent) { require.Equal(t, "b", tor.Comment()) }},
+		{name: "negative zero for a date", before: "13:creation datei-0e", check: func(tor *Torrent) { require.Zero(t, tor.CreationDate()) }},
+		{name: "leading zero in a date", before: "13:creation datei01e", check: func(tor *Torrent) { require.Zero(t, tor.CreationDate()) }},
+		{name: "date over 64 bits", before: "13:creation datei99999999999999999999e", check: func(tor *Torrent) { require.Zero(t, tor.CreationDate()) }},
+		{name: "no date at all", before: "13:creation dateie"},
+		{name: "a second date that cannot be read", before: "13:creation datei1e13:creation datei-0e", check: func(tor *Torrent) { require.EqualValues(t, 1, tor.CreationDate().Unix()) }},
+		{name: "string length with a zero", before: "7:comment03:abc10:created by1:x", check: func(tor *Torrent) {
+			require.Empty(t, tor.Comment())
+			require.Equal(t, "x", tor.CreatedBy())
+		}},
+		{name: "key that is no string", before: "i1e1:x"},
+		{name: "in a list", before: "13:announce-listll11:http://a/bci-0eee", after: "5:nodesll1:hi01eel1:gi7eee", check: func(tor *Torrent) {
+			require.Equal(t, [][]string{{"http://a/bc"}}, tor.Trackers())
+			require.Equal(t, []string{"g:7"}, tor.nodes)
+		}},
+		{name: "in a dictionary twice", after: "1:xd1:ai1e1:ai1ee"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			raw := "d8:announce10:http://t/x" + c.before + "4:info" + info + c.after + "8:url-list9:http://s/e" + c.behind
+			tor, err := Parse(strings.NewReader(raw))
+			require.NoError(t, err)
+			require.Equal(t, Hash(sha1.Sum([]byte(info))), tor.InfoHash())
+			require.Equal(t, []string{"http://s/"}, tor.WebSeeds())
+			require.NotEmpty(t, tor.Trackers())
+			require.Equal(t, raw, string(tor.Bytes()), "as it was read")
+			if c.check != nil {
+				c.check(tor)
+			}
+
+			again, err := newTorrent(tor.info, outer{trackers: tor.trackers, webSeeds: tor.webSeeds})
+			require.NoError(t, err)
+			require.Equal(t, tor.InfoHash(), again.InfoHash())
+		})
+	}
+}
+
+// BEP 3 has either length or files, and BEP 27 an integer for private. Authors have done otherwise.
+func TestParseInfoSlips(t *testing.T) {
+	for _, length := range []any{10, 7, -1, "10"} {
+		tor, err := parseDict(t, dict{"info": with(multiInfo("a"), dict{"length": length})})
+		require.NoError(t, err)
+		require.Equal(t, []File{{Path: "dir/a", Length: 10}}, slices.Collect(tor.Files()))
+		require.EqualValues(t, 10, tor.Length())
+	}
+	_, err := parseDict(t, dict{"info": with(singleInfo(), dict{"files": "x"})})
+	require.ErrorContains(t, err, "not a list")
+
+	for _, c := range []struct {
+		value   any
+		private bool
+	}{{1, true}, {2, true}, {-1, true}, {0, false}, {"1", true}, {"true", true}, {"0", false}, {"", false}, {[]any{}, true}, {dict{}, true}} {
+		tor, err := parseDict(t, dict{"info": with(singleInfo(), dict{"private": c.value})})
+		require.NoError(t, err)
+		require.Equal(t, c.private, tor.Private(), "%v", c.value)
 	}
 }
 
@@ -601,6 +669,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(encode(f, dict{"info": with(multiInfo("x"), dict{"private": 1, "name.utf-8": "n", "files": []any{
 		dict{"length": 9, "attr": "p"}, dict{"length": 1, "path": []string{"y"}, "path.utf-8": []string{"z"}}, dict{"attr": "l"}}})}))
 	f.Add([]byte("500000000:ab"))
+	f.Add([]byte("d7:comment1:a7:comment01:b13:creation datei-0e4:info" + string(encode(f, singleInfo())) + "i1ei2e8:url-listli01e9:http://s/ee\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, goos := range []string{"linux", "windows"} {
 			tor, err := parseMetainfo(raw, goos)

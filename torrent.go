@@ -15,7 +15,7 @@ import (
 // Torrent is what a .torrent file says (BEP 3). It does not change and may be used from any goroutine.
 type Torrent struct {
 	raw      []byte // the whole file, as it was read
-	info     []byte // the info dictionary, a part of raw
+	info     []byte // the info dictionary, as it stands in raw
 	infoHash Hash   // SHA-1 of info
 
 	name         string // sanitised: the file, or the directory that holds the files

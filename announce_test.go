@@ -27,7 +27,7 @@ func TestTrackersHearOfCompletionBeforeTheStop(t *testing.T) {
 				content := newSimContent(1, 64<<10, 1<<20)
 				content.trackers = [][]string{{"http://10.0.9.9/announce"}}
 				tracker := simtracker.New(1)
-				seed := newSimPeer("seed", n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), 6881, content, simScript{})
+				seed := newSimPeer("seed", n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), 6881, content.truth, simScript{})
 				require.NoError(t, seed.arrive())
 				defer seed.stop()
 				tracker.Add(seed.addr())

@@ -20,7 +20,7 @@ import (
 // keeps as many of them as it may.
 func slowSeeds(t *testing.T, n *simnet.Network, net byte, count int, content *simContent) (addrs []netip.AddrPort) {
 	for k := range count {
-		p := newSimPeer("slow", n.NewHost(fmt.Sprintf("81.%d.%d.1", net, k), 1000, 0, 0), 6881, content, simScript{fast: true})
+		p := newSimPeer("slow", n.NewHost(fmt.Sprintf("81.%d.%d.1", net, k), 1000, 0, 0), 6881, content.truth, simScript{fast: true})
 		require.NoError(t, p.arrive())
 		t.Cleanup(p.stop)
 		addrs = append(addrs, p.addr())

@@ -18,7 +18,7 @@ func TestClientMaxPeers(t *testing.T) {
 		var peers []*simPeer
 		var addrs []netip.AddrPort
 		for k := range 5 {
-			p := newSimPeer("silent", n.NewHost(fmt.Sprintf("80.0.%d.1", k), 0, 0, 0), 6881, content, simScript{never: unchokes})
+			p := newSimPeer("silent", n.NewHost(fmt.Sprintf("80.0.%d.1", k), 0, 0, 0), 6881, content.truth, simScript{never: unchokes})
 			require.NoError(t, p.arrive())
 			defer p.stop()
 			peers, addrs = append(peers, p), append(addrs, p.addr())

@@ -3,7 +3,6 @@ package torrent
 import (
 	"bytes"
 	"crypto/sha1"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,74 +13,51 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// simContent is what a simulated swarm shares: a torrent, and all of its bytes.
+// simContent is a torrent, and the content that it describes.
 type simContent struct {
 	*Torrent
-	data []byte // repeats where it is shorter than the content, which stands for much in little memory
+	truth *simTruth
 }
 
 // newSimContent makes content from a seed number, cut into files of the given lengths.
 func newSimContent(seed uint64, pieceLength int64, files ...int64) *simContent {
-	c := &simContent{Torrent: &Torrent{name: fmt.Sprintf("content-%d", seed), multi: len(files) > 1}}
+	name := fmt.Sprintf("content-%d", seed)
 	list := make([]layout.File, len(files))
+	total := int64(0)
 	for i, n := range files {
-		path := c.name
-		if c.multi {
-			path = fmt.Sprintf("%s/dir-%d/file-%d", c.name, i%3, i)
+		path := name
+		if len(files) > 1 {
+			path = fmt.Sprintf("%s/dir-%d/file-%d", name, i%3, i)
 		}
 		list[i] = layout.File{Path: path, Length: n}
+		total += n
 	}
-	c.layout = layout.New(pieceLength, list...)
-	c.length = c.layout.Size()
-	binary.BigEndian.PutUint64(c.infoHash[:], seed)
-	c.infoHash[19] = 1
-	c.data = randomBytes(seed, int(c.layout.Size()))
-	for i := range c.NumPieces() {
-		sum := sha1.Sum(c.run(c.layout.PieceOffset(i), c.layout.PieceSize(i)))
-		c.pieces = append(c.pieces, sum[:]...)
-	}
-	return c
+	return describe(name, newSimTruth(seed, pieceLength, total), list...)
 }
 
 // newSimRepeating makes one file of any size whose pieces are all alike.
 func newSimRepeating(seed uint64, pieceLength, length int64) *simContent {
-	c := newSimContent(seed, pieceLength, pieceLength)
-	c.layout = layout.New(pieceLength, layout.File{Path: c.name, Length: length})
-	c.length = length
-	for len(c.pieces) < 20*int(length/pieceLength) {
-		c.pieces = append(c.pieces, c.pieces[:20]...)
-	}
-	if length%pieceLength > 0 {
-		sum := sha1.Sum(c.data[:length%pieceLength])
-		c.pieces = append(c.pieces, sum[:]...)
-	}
-	return c
+	name := fmt.Sprintf("content-%d", seed)
+	return describe(name, newSimRepeatingTruth(seed, pieceLength, length), layout.File{Path: name, Length: length})
 }
 
-// run is the n bytes at an offset, which lie within a piece. It must not be written to.
-func (c *simContent) run(offset, n int64) []byte {
-	offset %= int64(len(c.data))
-	return c.data[offset : offset+n]
-}
-
-// equal tells whether b is what the content has at an offset.
-func (c *simContent) equal(offset int64, b []byte) bool {
-	for len(b) > 0 {
-		n := min(int64(len(b)), c.layout.PieceLength()-offset%c.layout.PieceLength())
-		if !bytes.Equal(b[:n], c.run(offset, n)) {
-			return false
+// describe makes the torrent of some content.
+func describe(name string, truth *simTruth, files ...layout.File) *simContent {
+	t := &Torrent{
+		name: name, multi: len(files) > 1, length: truth.Size(),
+		layout: layout.New(truth.PieceLength(), files...), infoHash: truth.infoHash,
+	}
+	sums := map[*byte][sha1.Size]byte{} // of pieces that are alike, but for the last
+	for i := range t.NumPieces() {
+		p := truth.piece(i)
+		sum, known := sums[&p[0]]
+		if !known || int64(len(p)) < truth.PieceLength() {
+			sum = sha1.Sum(p)
+			sums[&p[0]] = sum
 		}
-		b, offset = b[n:], offset+n
+		t.pieces = append(t.pieces, sum[:]...)
 	}
-	return true
-}
-
-// block is the content of a block, or nil where there is none such.
-func (c *simContent) block(piece, begin, length uint32) []byte {
-	if int64(piece) >= int64(c.NumPieces()) || int64(begin)+int64(length) > c.layout.PieceSize(int(piece)) {
-		return nil
-	}
-	return c.run(c.layout.PieceOffset(int(piece))+int64(begin), int64(length))
+	return &simContent{Torrent: t, truth: truth}
 }
 
 // simStorage holds any part of a simContent without holding its bytes: what is written must be
@@ -114,7 +90,7 @@ func (s *simStorage) WriteAt(p []byte, off int64) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.each(p, off, func(b []byte, at int64, block int, whole bool) error {
-		if !bytes.Equal(b, s.content.run(at, int64(len(b)))) {
+		if !bytes.Equal(b, s.content.truth.run(at, int64(len(b)))) {
 			s.wrong = append(s.wrong, at)
 		} else if whole {
 			s.written.Add(block)
@@ -130,25 +106,25 @@ func (s *simStorage) ReadAt(p []byte, off int64) (int, error) {
 		if !s.written.Has(block) {
 			return fs.ErrNotExist
 		}
-		copy(b, s.content.run(at, int64(len(b))))
+		copy(b, s.content.truth.run(at, int64(len(b))))
 		return nil
 	})
 }
 
 // each calls do for the part of p in each block, and says whether that is the whole block.
 func (s *simStorage) each(p []byte, off int64, do func(b []byte, at int64, block int, whole bool) error) (int, error) {
-	c, n := s.content, 0
+	c, n := s.content.truth, 0
 	for n < len(p) {
 		at := off + int64(n)
-		if at >= c.layout.Size() {
+		if at >= c.Size() {
 			return n, io.EOF
 		}
-		piece := int(at / c.layout.PieceLength())
-		begin := at % c.layout.PieceLength()
-		left := min(blockSize-begin%blockSize, c.layout.PieceSize(piece)-begin)
+		piece := int(at / c.PieceLength())
+		begin := at % c.PieceLength()
+		left := min(blockSize-begin%blockSize, c.PieceSize(piece)-begin)
 		b := p[n:min(len(p), n+int(left))]
 		whole := begin%blockSize == 0 && len(b) == int(left)
-		if err := do(b, at, piece*c.blocksAPiece()+int(begin/blockSize), whole); err != nil {
+		if err := do(b, at, piece*s.content.blocksAPiece()+int(begin/blockSize), whole); err != nil {
 			return n, err
 		}
 		n += len(b)

@@ -55,7 +55,7 @@ func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simCon
 		}
 	}
 	s := &simDownload{client: c, host: h, content: content, options: *o, began: time.Now(), starved: map[*remote]string{}}
-	s.ledger = watch(h, content)
+	s.ledger = watch(h, content.truth)
 	s.start(ctx, t)
 	return s
 }
@@ -78,7 +78,7 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 	s.mu.Lock()
 	s.steals += s.sched.Steals()
 	s.mu.Unlock()
-	look(s.ledger, (*simLedger).forget)
+	s.ledger.forget()
 	old := s.client
 	s.client = &Client{
 		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial,
@@ -153,8 +153,6 @@ func (s *simDownload) sample() {
 	d := s.Download
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s.host.Network().Lock()
-	defer s.host.Network().Unlock()
 	if d.checking || d.ctx.Err() != nil {
 		return
 	}
@@ -164,8 +162,8 @@ func (s *simDownload) sample() {
 		if p.closing != nil {
 			continue
 		}
-		w := s.ledger.watchOf(p.conn.addr)
-		if w == nil || w.busy {
+		w, ok := s.ledger.with(p.conn.addr)
+		if !ok || w.busy {
 			continue // what was said may not have been written yet
 		}
 		wanted, perhaps := -1, -1
@@ -198,7 +196,7 @@ func (s *simDownload) sample() {
 
 // couldAsk finds a piece of which a peer could be asked for a block that nobody was asked for, in
 // the slow and plain way; -1 if there is none. The download's mutex is held.
-func (s *simDownload) couldAsk(r *remote, w *simWatch) int {
+func (s *simDownload) couldAsk(r *remote, w simTerms) int {
 	for i := range s.sched.Needed().All() {
 		if has, doubt := w.offers(i); !has || doubt {
 			continue
@@ -245,7 +243,7 @@ func (s *simDownload) compare(sel func(File) Priority) error {
 		if !chosen {
 			continue
 		}
-		if b, err := d.Bytes(); err != nil || int64(len(b)) != f.Length || !s.content.equal(s.content.layout.File(f.index).Offset, b) {
+		if b, err := d.Bytes(); err != nil || int64(len(b)) != f.Length || !s.content.truth.equal(s.content.layout.File(f.index).Offset, b) {
 			return fmt.Errorf("%s is not what it should be, %w", f.Path, err)
 		}
 	}
@@ -255,11 +253,9 @@ func (s *simDownload) compare(sel func(File) Priority) error {
 // account lists what the ledger, the samples and the watchful peers found wrong.
 func (s *simDownload) account(peers ...*simPeer) []string {
 	all := slices.Clone(s.faults)
-	all = append(all, look(s.ledger, func(l *simLedger) []string { return slices.Clone(l.faults) })...)
+	all = append(all, s.ledger.said().faults...)
 	for _, p := range peers {
-		p.mu.Lock()
-		all = append(all, p.faults...)
-		p.mu.Unlock()
+		all = append(all, p.found()...)
 	}
 	return all
 }

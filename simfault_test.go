@@ -35,9 +35,9 @@ type simScript struct {
 	leaveAfter    time.Duration // closes each connection so long after it began
 
 	// Bytes that should not be.
-	handshake  func(hello []byte) []byte  // what it sends instead
-	opening    func(s *simSession) []byte // what it sends instead of its bitfield
-	noise      []simNoise                 // sent in turn
+	handshake  func(hello []byte) []byte // what it sends instead
+	opening    func(*simTruth) []byte  // what it sends instead of its bitfield
+	noise      []simNoise                // sent in turn
 	noiseEvery time.Duration
 	floods     bool // asks for blocks without end
 }
@@ -106,14 +106,14 @@ var simNoises = []simNoise{
 	}},
 	{"an unasked true block", false, func(s *simSession) []byte {
 		piece := s.peer.rng.IntN(s.peer.content.NumPieces())
-		b := s.peer.content.block(uint32(piece), 0, uint32(min(blockSize, s.peer.content.layout.PieceSize(piece))))
+		b := s.peer.content.block(uint32(piece), 0, uint32(min(blockSize, s.peer.content.PieceSize(piece))))
 		return append(wire.AppendPieceHeader(nil, uint32(piece), 0, uint32(len(b))), b...)
 	}},
 }
 
 // spareBits is a bitfield that speaks of more pieces than there are, where it has room for them.
-func spareBits(s *simSession) []byte {
-	n := (s.peer.content.NumPieces() + 7) / 8
+func spareBits(c *simTruth) []byte {
+	n := (c.NumPieces() + 7) / 8
 	b := make([]byte, n)
 	for i := range b {
 		b[i] = 0xff
@@ -121,8 +121,8 @@ func spareBits(s *simSession) []byte {
 	return wire.AppendBitfield(nil, b)
 }
 
-// gains makes the peer begin with nothing and come to have what it has piece by piece.
-func (p *simPeer) gains(every time.Duration) {
+// gainsEach makes the peer begin with nothing and come to have what it has piece by piece.
+func (p *simPeer) gainsEach(every time.Duration) {
 	p.mu.Lock()
 	stash := p.have
 	p.have = bits.New(stash.Len())
@@ -132,9 +132,7 @@ func (p *simPeer) gains(every time.Duration) {
 			if !p.wait(every) {
 				return
 			}
-			p.mu.Lock()
-			p.gain(i)
-			p.mu.Unlock()
+			p.gains(i)
 		}
 	})
 }

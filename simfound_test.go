@@ -25,16 +25,16 @@ type simMeeting struct {
 // meet adds a peer; the k-th has the address 80.0.0.k, up to 249, and a latency of 20 ms to the client.
 func (m *simMeeting) meet(t *testing.T, rate float64, script simScript) *simPeer {
 	k := len(m.peers) + 1
-	p := newSimPeer(fmt.Sprintf("peer %d", k), m.net.NewHost(fmt.Sprintf("80.0.%d.%d", k/250, k%250), rate, 0, 10*time.Millisecond), 6881, m.content, script)
+	p := newSimPeer(fmt.Sprintf("peer %d", k), m.net.NewHost(fmt.Sprintf("80.0.%d.%d", k/250, k%250), rate, 0, 10*time.Millisecond), 6881, m.content.truth, script)
 	require.NoError(t, p.arrive())
 	m.peers = append(m.peers, p)
 	return p
 }
 
-// later has a peer arrive only after a while, and dial the client then.
-func (p *simPeer) later(after time.Duration) {
+// later has a peer leave, and dial the client after a while.
+func later(p *simPeer, after time.Duration) {
 	p.depart()
-	p.running.Go(func() {
+	p.start(func() {
 		if p.wait(after) {
 			p.dial(netip.MustParseAddrPort("81.0.0.1:6881"))
 		}
@@ -97,7 +97,7 @@ func TestFoundParoleIsFoughtOver(t *testing.T) {
 			m.meet(t, 100e3, simScript{fast: true})
 		}
 		m.run(t, time.Minute)
-		require.Less(t, m.client.ledger.asked, int64(4*8))
+		require.Less(t, m.client.ledger.said().asked, int64(4*8))
 	})
 }
 
@@ -120,7 +120,7 @@ func TestFoundTwoSlowOnesHoldBlocks(t *testing.T) {
 	found(t, newSimContent(1, 64<<10, 384<<10), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 2500, simScript{})
 		m.meet(t, 2000, simScript{})
-		m.meet(t, 1e6, simScript{}).later(10 * time.Second)
+		later(m.meet(t, 1e6, simScript{}), 10*time.Second)
 		m.run(t, 15*time.Second)
 	})
 }
@@ -131,7 +131,7 @@ func TestFoundParoleWithOneWhoRejects(t *testing.T) {
 	found(t, newSimContent(1, 512<<10, 512<<10), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 10e6, simScript{corrupt: 1, eager: true})
 		m.meet(t, 1e6, simScript{fast: true, rejects: 10})
-		m.meet(t, 1e6, simScript{}).later(5 * time.Second)
+		later(m.meet(t, 1e6, simScript{}), 5*time.Second)
 		m.run(t, 10*time.Second)
 	})
 }
@@ -182,7 +182,7 @@ func TestFoundCrowdKeepsBlocksFromNewcomer(t *testing.T) {
 		for range 40 {
 			m.meet(t, 300, simScript{eager: true})
 		}
-		m.meet(t, 1e6, simScript{eager: true}).later(2 * time.Second)
+		later(m.meet(t, 1e6, simScript{eager: true}), 2*time.Second)
 		m.run(t, 10*time.Second)
 	})
 }
@@ -196,7 +196,7 @@ func TestFoundRequestHeldUp(t *testing.T) {
 		m.meet(t, 200, simScript{}).have = set(3, 2) // that the download lasts
 		slow := m.meet(t, 400, simScript{takes: true})
 		slow.have = set(3, 1)
-		slow.later(5 * time.Second) // and asks for piece 0 at once
+		later(slow, 5*time.Second) // and asks for piece 0 at once
 		m.host = m.net.NewHost("81.0.0.1", 300, 0, 10*time.Millisecond)
 		m.host.Buffer = 1000
 		m.run(t, 5*time.Minute)
@@ -211,14 +211,12 @@ func TestFoundSlowOneLooksFast(t *testing.T) {
 		m.meet(t, 5e6, simScript{corrupt: 1, eager: true}).have = set(2, 1)
 		slow := m.meet(t, 1600, simScript{}) // takes 410 s for a piece
 		slow.have = set(2, 1)
-		slow.later(3 * time.Second)
+		later(slow, 3*time.Second)
 		other := m.meet(t, 25e3, simScript{}) // takes 26 s
 		other.have = set(2, 0)
-		other.running.Go(func() {
+		other.start(func() {
 			if other.wait(40 * time.Second) {
-				other.mu.Lock()
-				defer other.mu.Unlock()
-				other.gain(1)
+				other.gains(1)
 			}
 		})
 		m.run(t, 70*time.Second)
@@ -231,12 +229,12 @@ func TestFoundManyOfOneAddress(t *testing.T) {
 	for name, calls := range map[string]bool{"the seed calls": true, "the seed is called": false} {
 		t.Run(name, func(t *testing.T) {
 			found(t, newSimContent(1, 128<<10, 2<<20), func(t *testing.T, m *simMeeting) {
-				many := newSimPeer("many", m.net.NewHost("10.0.0.1", 2000, 0, 10*time.Millisecond), 6881, m.content, simScript{})
+				many := newSimPeer("many", m.net.NewHost("10.0.0.1", 2000, 0, 10*time.Millisecond), 6881, m.content.truth, simScript{})
 				require.NoError(t, many.arrive())
 				defer many.stop()
 				many.calls(10, netip.MustParseAddrPort("81.0.0.1:6881"), time.Second)
 				if seed := m.meet(t, 1e6, simScript{}); calls {
-					seed.later(20 * time.Second)
+					later(seed, 20*time.Second)
 				} else {
 					seed.depart()
 					seed.comes(20*time.Second, 0, 0)

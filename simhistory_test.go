@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,7 +49,8 @@ type simHistory struct {
 	patience time.Duration  // what absence may cost, beside the bytes
 	silence  bool           // somebody may let a block wait until he is snubbed, however many do
 	kinds    map[string]int // faults drawn
-	accused  []string       // blameless peers whom a client has dropped for an offence; net guards it
+	mu       sync.Mutex
+	accused  []string // blameless peers whom a client has dropped for an offence; mu guards it
 	notes    []string
 	trace    func(format string, args ...any) // nil, or where every message is shown
 }
@@ -205,7 +207,7 @@ func (h *simHistory) drawBuffer(host *simnet.Host) {
 // newPeer makes a scripted peer that everybody hears of from the tracker.
 func (h *simHistory) newPeer(name string, rate float64, script simScript) *simPeer {
 	script.fast = script.fast || h.chance(2)
-	p := newSimPeer(name, h.newHost(rate, 0), uint16(1024+h.rng.IntN(60000)), h.content, script)
+	p := newSimPeer(name, h.newHost(rate, 0), uint16(1024+h.rng.IntN(60000)), h.content.truth, script)
 	p.tracker = h.tracker
 	h.peers = append(h.peers, p)
 	h.note("%s at %v, %.0f bytes a second%s", name, p.addr(), rate, spoken(script))
@@ -269,7 +271,7 @@ func (h *simHistory) drawAnchors() {
 			h.kinds["piece by piece"]++
 			every := h.seconds(0.01, 60/float64(pieces)+0.02)
 			h.stash[p] = p.have.Clone()
-			p.gains(every)
+			p.gainsEach(every)
 			h.ready = max(h.ready, every*time.Duration(pieces))
 		case kind == 4 && k == 0: // comes and goes, each time at another port
 			h.kinds["comes and goes"]++
@@ -302,7 +304,7 @@ func (h *simHistory) drawAnchors() {
 
 // callsLater has a peer dial a client once it has arrived, as one does that the tracker told of it.
 func (h *simHistory) callsLater(p *simPeer, after time.Duration, to netip.AddrPort) {
-	p.running.Go(func() {
+	p.start(func() {
 		if p.wait(after) {
 			p.calls(1, to, 90*time.Second)
 		}
@@ -329,7 +331,7 @@ func (h *simHistory) drawHonest() {
 		p.host.Plan = func() simnet.Fault { return simnet.Fault{ReadAtMost: 7} }
 	}
 	if h.chance(3) {
-		p.losesPower(h.seconds(1, 60))
+		losesPower(p, h.seconds(1, 60))
 		h.kinds["power lost"]++
 		h.silence = true
 	}
@@ -342,8 +344,8 @@ func (h *simHistory) drawHonest() {
 }
 
 // losesPower has a peer lose its power after a while.
-func (p *simPeer) losesPower(after time.Duration) {
-	p.running.Go(func() {
+func losesPower(p *simPeer, after time.Duration) {
+	p.start(func() {
 		if p.wait(after) {
 			p.host.Unplug()
 		}
@@ -395,7 +397,7 @@ func (h *simHistory) start(t *testing.T) {
 			ctx, cancel = context.WithTimeout(ctx, h.bound(0))
 			t.Cleanup(cancel)
 		}
-		watch(s.host, h.content).trace = h.trace
+		watch(s.host, h.content.truth).trace = h.trace
 		s.client.Logger = h.witness(s)
 		d := simStart(ctx, t, s.host, h.content, h.tracker, s.options, s.client)
 		h.clients = append(h.clients, d)
@@ -458,7 +460,7 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 		if err := s.compare(h.choice); err != nil {
 			faults = append(faults, fmt.Sprintf("%v: %v", s.host, err))
 		}
-		spoiled := look(s.ledger, func(l *simLedger) int64 { return l.lieBytes / blockSize * h.content.layout.PieceLength() })
+		spoiled := s.ledger.said().lieBytes / blockSize * h.content.layout.PieceLength()
 		bound := h.bound(spoiled)
 		if s.took > bound {
 			faults = append(faults, fmt.Sprintf("%v: took %v, bound is %v", s.host, s.took, bound))
@@ -467,13 +469,11 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 		faults = append(faults, h.checkBans(s, sum)...)
 		faults = append(faults, h.checkBytes(s, sum)...)
 	}
-	h.net.Lock()
+	h.mu.Lock()
 	faults = append(faults, h.accused...)
-	h.net.Unlock()
+	h.mu.Unlock()
 	for _, p := range h.peers {
-		p.mu.Lock()
-		faults = append(faults, p.faults...)
-		p.mu.Unlock()
+		faults = append(faults, p.found()...)
 	}
 	sum.history(h)
 	if len(faults) > 0 {
@@ -484,10 +484,9 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 // checkBans asks that whoever was proven to lie is banned, and nobody honest.
 func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string) {
 	var proven, lied []netip.AddrPort
-	h.net.Lock()
-	proven = slices.Collect(maps.Keys(s.ledger.proven))
-	lied = slices.Collect(maps.Keys(s.ledger.lies))
-	h.net.Unlock()
+	l := s.ledger.said()
+	proven = slices.Collect(maps.Keys(l.proven))
+	lied = slices.Collect(maps.Keys(l.lies))
 	for _, a := range proven {
 		if !s.banned(a) {
 			faults = append(faults, fmt.Sprintf("%v: %v lied, provably, and is not banned", s.host, a))
@@ -523,9 +522,7 @@ func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []strin
 	s.mu.Lock()
 	steals := s.steals + s.sched.Steals()
 	s.mu.Unlock()
-	l := s.ledger
-	h.net.Lock()
-	defer h.net.Unlock()
+	l := s.ledger.said()
 	spoiled := int64(0)
 	for _, n := range l.lies {
 		spoiled += n * min(h.content.layout.PieceLength(), h.content.layout.Size())

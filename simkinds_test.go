@@ -87,8 +87,8 @@ var simKinds = []simKind{
 	simple("sets spare bits", func(h *simHistory) simScript { return simScript{opening: spareBits} }),
 	simple("bitfield of the wrong size", func(h *simHistory) simScript {
 		off := 2*h.rng.IntN(2) - 1
-		return simScript{opening: func(s *simSession) []byte {
-			return wire.AppendBitfield(nil, make([]byte, (s.peer.content.NumPieces()+7)/8+off))
+		return simScript{opening: func(c *simTruth) []byte {
+			return wire.AppendBitfield(nil, make([]byte, (c.NumPieces()+7)/8+off))
 		}}
 	}),
 	simple("another torrent", func(h *simHistory) simScript {
@@ -146,7 +146,7 @@ var simKinds = []simKind{
 	}},
 	{"a liar behind the same address", func(h *simHistory, name string) {
 		honest := h.newPeer(name, h.between(10e3, 8e6), simScript{})
-		liar := newSimPeer(name, honest.host, honest.port+1, h.content, simScript{corrupt: 4})
+		liar := newSimPeer(name, honest.host, honest.addr().Port()+1, h.content.truth, simScript{corrupt: 4})
 		liar.tracker = h.tracker
 		h.peers = append(h.peers, liar)
 		h.misbehaves(honest)

@@ -13,7 +13,7 @@ import (
 )
 
 // simMeet has an honest scripted leech download from a seed with the given script, for at most an hour.
-func simMeet(t *testing.T, n *simnet.Network, c *simContent, up float64, script simScript) (seed, leech *simPeer, ledger *simLedger, took time.Duration) {
+func simMeet(t *testing.T, n *simnet.Network, c *simTruth, up float64, script simScript) (seed, leech *simPeer, ledger *simLedger, took time.Duration) {
 	seed = newSimPeer("seed", n.NewHost("80.0.0.1", up, 0, 10*time.Millisecond), 6881, c, script)
 	leech = newSimPeer("leech", n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond), 6882, c, simScript{takes: true, fast: true})
 	leech.have = bits.New(c.NumPieces())
@@ -69,7 +69,7 @@ func TestSimPeers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-				content := newSimContent(1, 64<<10, size)
+				content := newSimTruth(1, 64<<10, size)
 				seed, leech, ledger, took := simMeet(t, n, content, 100e3, c.script)
 				require.Equal(t, !c.fails, leech.have.Full())
 				require.Equal(t, c.faults, len(leech.faults) > 0, "%v", leech.faults)
@@ -77,18 +77,18 @@ func TestSimPeers(t *testing.T) {
 				// The scripted leech may ask in the instant in which it hears of a choke, and forgets
 				// what it has of a piece with its connection.
 				if c.script.flap == 0 && c.script.leaveAfter == 0 && c.script.resetAfter == 0 {
-					require.Empty(t, ledger.faults)
+					require.Empty(t, ledger.account.faults)
 				}
 				require.Empty(t, ledger.under)
-				require.Equal(t, len(seed.lies) > 0, len(ledger.lies) > 0)
+				require.Equal(t, len(seed.lies) > 0, len(ledger.account.lies) > 0)
 				if c.script.corrupt > 0 {
 					require.NotEmpty(t, seed.lies)
-					require.True(t, ledger.proven[seed.addr()]) // it sent whole pieces alone
+					require.True(t, ledger.account.proven[seed.addr()]) // it sent whole pieces alone
 				}
 				if !c.fails && c.script.flap == 0 && !c.script.twice {
 					require.Less(t, took, 20*time.Second)
 					require.GreaterOrEqual(t, leech.taken, int64(size))
-					require.GreaterOrEqual(t, ledger.first, int64(size))
+					require.GreaterOrEqual(t, ledger.account.first, int64(size))
 					for _, p := range ledger.pieces {
 						require.True(t, p.whole || p.unsure)
 					}
@@ -104,7 +104,7 @@ func TestSimNoises(t *testing.T) {
 	for _, noise := range simNoises {
 		t.Run(noise.name, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-				content := newSimContent(1, 64<<10, 1_000_000)
+				content := newSimTruth(1, 64<<10, 1_000_000)
 				seed := newSimPeer("noisy", n.NewHost("80.0.0.1", 0, 0, 0), 6881, content,
 					simScript{noise: []simNoise{noise}, noiseEvery: time.Second})
 				require.NoError(t, seed.arrive())

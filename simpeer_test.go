@@ -27,7 +27,7 @@ type simPeer struct {
 	simScript
 	name    string
 	host    *simnet.Host
-	content *simContent
+	content *simTruth
 	tracker *simtracker.Tracker // told where the peer is, if not nil
 	ctx     context.Context
 	leave   context.CancelFunc // for good
@@ -75,7 +75,7 @@ type simSession struct {
 }
 
 // newSimPeer makes a peer that has all of the content and starts nothing.
-func newSimPeer(name string, host *simnet.Host, port uint16, content *simContent, script simScript) *simPeer {
+func newSimPeer(name string, host *simnet.Host, port uint16, content *simTruth, script simScript) *simPeer {
 	ctx, leave := context.WithCancel(context.Background())
 	return &simPeer{
 		ctx: ctx, leave: leave,
@@ -204,7 +204,17 @@ func (p *simPeer) speak(conn net.Conn, dialled bool) {
 }
 
 // lying tells whether the peer sends what is not true.
-func (p *simPeer) lying() bool { return p.corrupt > 0 || p.name == "garbage" }
+func (p *simPeer) lying() bool { return p.corrupt > 0 }
+
+// found returns what others did wrong, as far as the peer has seen.
+func (p *simPeer) found() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.faults)
+}
+
+// start runs f in a goroutine that stop waits for.
+func (p *simPeer) start(f func()) { p.running.Go(f) }
 
 // blame takes note that the other end did something wrong.
 func (p *simPeer) blame(format string, args ...any) {
@@ -266,7 +276,7 @@ func (s *simSession) open() {
 	}
 	switch {
 	case p.opening != nil:
-		s.say(p.opening(s))
+		s.say(p.opening(p.content))
 	case s.fast && has.Full():
 		s.say(wire.AppendSimple(nil, wire.HaveAll))
 	case s.fast && has.Count() == 0:
@@ -301,7 +311,7 @@ func (s *simSession) open() {
 			}
 			for range 200 {
 				piece := p.rng.IntN(p.content.NumPieces())
-				s.out = wire.AppendRequest(s.out, uint32(piece), 0, uint32(min(blockSize, p.content.layout.PieceSize(piece))))
+				s.out = wire.AppendRequest(s.out, uint32(piece), 0, uint32(min(blockSize, p.content.PieceSize(piece))))
 			}
 			s.wake.Broadcast()
 		})

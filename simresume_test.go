@@ -32,7 +32,7 @@ func TestOneFileOfFiveGigabytes(t *testing.T) {
 		require.Empty(t, m.client.account(peer))
 
 		first, end := content.layout.PiecesOf(1)
-		got := look(m.client.ledger, func(l *simLedger) int64 { return l.received })
+		got := m.client.ledger.said().received
 		require.EqualValues(t, (end-first)<<20, got)
 		for i := range end - first {
 			require.True(t, m.client.verified().Has(first+i))
@@ -54,7 +54,7 @@ func TestCloseInMidPiece(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		rng := rand.New(rand.NewPCG(1, 1))
 		content := newSimContent(1, 16<<20, 20<<20, 9<<20, 10<<20+77)
-		peer := newSimPeer("seed", n.NewHost("80.0.0.1", 1e6, 0, 10*time.Millisecond), 6881, content, simScript{fast: true})
+		peer := newSimPeer("seed", n.NewHost("80.0.0.1", 1e6, 0, 10*time.Millisecond), 6881, content.truth, simScript{fast: true})
 		require.NoError(t, peer.arrive())
 		defer peer.stop()
 		var received, wire int64
@@ -66,7 +66,7 @@ func TestCloseInMidPiece(t *testing.T) {
 			wire += host.UnderWay()
 			whole = d.done()
 			d.end(t)
-			received += look(d.ledger, func(l *simLedger) int64 { return l.received })
+			received += d.ledger.said().received
 			require.Empty(t, d.account(peer))
 		}
 		again := received - content.layout.Size()

@@ -77,7 +77,7 @@ func TestIdealTime(t *testing.T) {
 						if k > 0 && c.head > 0 {
 							p.depart()
 							p.comes(c.head, 0, 0)
-							p.running.Go(func() {
+							p.start(func() {
 								if p.wait(c.head) {
 									p.dial(netip.MustParseAddrPort("81.0.0.1:6881"))
 								}

@@ -101,7 +101,7 @@ func (s *simSession) request(q simRequest) {
 	p := s.peer
 	c := p.content
 	if c.block(q.index, q.begin, q.length) == nil || q.begin%blockSize != 0 ||
-		int64(q.length) != min(blockSize, c.layout.PieceSize(int(q.index))-int64(q.begin)) {
+		int64(q.length) != min(blockSize, c.PieceSize(int(q.index))-int64(q.begin)) {
 		p.blameLocked("request of %d bytes at %d of piece %d", q.length, q.begin, q.index)
 		return
 	}
@@ -158,7 +158,7 @@ func (s *simSession) ask() {
 		last := len(s.remaining) - 1
 		piece := s.remaining[last]
 		s.remaining = s.remaining[:last]
-		for begin, size := int64(0), p.content.layout.PieceSize(piece); begin < size; begin += blockSize {
+		for begin, size := int64(0), p.content.PieceSize(piece); begin < size; begin += blockSize {
 			q := simRequest{uint32(piece), uint32(begin), uint32(min(blockSize, size-begin))}
 			s.asked = append(s.asked, q)
 			s.say(wire.AppendRequest(nil, q.index, q.begin, q.length))
@@ -189,6 +189,13 @@ func (s *simSession) take(m wire.Message, b []byte) {
 			p.gain(int(m.Index))
 		}
 	}
+}
+
+// gains is gain for others than the peer itself.
+func (p *simPeer) gains(piece int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gain(piece)
 }
 
 // gain notes that the peer has one piece more and tells everybody. The caller holds mu.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -19,14 +20,20 @@ import (
 // account of what it asked for and what it received. It knows the truth of the content, so it can tell who
 // lied, and which lies a client had the means to prove. The network's mutex guards it.
 type simLedger struct {
-	content *simContent
+	content *simTruth
 	host    *simnet.Host
 	watches map[*simWatch]bool
 
 	under  map[simRequest]int // copies under way of each block
 	pieces []simAssembly
 
-	deaf            bool             // some of it is encrypted
+	account simAccount
+	deaf    bool // some of it is encrypted
+	trace   func(format string, args ...any)
+}
+
+// simAccount is what a client asked for and received, and what it did wrong.
+type simAccount struct {
 	asked, received int64            // requests sent; payload bytes that came
 	seconds         int64            // requests for what somebody else was asked for already
 	first           int64            // of these, true blocks that had not come before
@@ -38,7 +45,6 @@ type simLedger struct {
 	lieBytes        int64
 	proven          map[netip.AddrPort]bool // liars whom a failed piece and its true content name
 	faults          []string                // what the client did wrong
-	trace           func(format string, args ...any)
 }
 
 // simAssembly is how far a piece has come, as seen from outside.
@@ -60,7 +66,7 @@ type simCopy struct {
 }
 
 // watch begins to listen in on a host's connections, if that has not begun.
-func watch(h *simnet.Host, c *simContent) *simLedger {
+func watch(h *simnet.Host, c *simTruth) *simLedger {
 	h.Network().Lock()
 	defer h.Network().Unlock()
 	if l, ok := h.Tap.(*simLedger); ok {
@@ -68,7 +74,8 @@ func watch(h *simnet.Host, c *simContent) *simLedger {
 	}
 	l := &simLedger{
 		content: c, host: h, watches: map[*simWatch]bool{}, under: map[simRequest]int{},
-		pieces: make([]simAssembly, c.NumPieces()), waste: map[string]int64{}, lies: map[netip.AddrPort]int64{}, proven: map[netip.AddrPort]bool{},
+		pieces:  make([]simAssembly, c.NumPieces()),
+		account: simAccount{waste: map[string]int64{}, lies: map[netip.AddrPort]int64{}, proven: map[netip.AddrPort]bool{}},
 	}
 	h.Tap = l
 	return l
@@ -76,7 +83,7 @@ func watch(h *simnet.Host, c *simContent) *simLedger {
 
 func (l *simLedger) Tap(conn *simnet.Conn) simnet.Tap {
 	w := &simWatch{
-		ledger: l, peer: conn.Remote(), theirs: bits.New(l.content.NumPieces()), refused: map[uint32]bool{}, allowed: map[uint32]bool{},
+		ledger: l, peer: conn.Remote(), simTerms: simTerms{theirs: bits.New(l.content.NumPieces()), refused: map[uint32]bool{}}, allowed: map[uint32]bool{},
 		asked: map[simRequest]bool{}, once: map[simRequest]bool{}, crossed: map[simRequest]bool{},
 	}
 	w.in.hear, w.in.data, w.in.bits, w.in.end = w.incoming, w.payload, w.bitfield, w.arrived
@@ -86,30 +93,48 @@ func (l *simLedger) Tap(conn *simnet.Conn) simnet.Tap {
 	return w
 }
 
-// watchOf is who listens in on the connection to an address, nil if that is not one. The caller holds the
-// network's mutex.
-func (l *simLedger) watchOf(peer netip.AddrPort) (watch *simWatch) {
+// said returns the account so far.
+func (l *simLedger) said() simAccount {
+	l.host.Network().Lock()
+	defer l.host.Network().Unlock()
+	a := l.account
+	a.waste, a.lies, a.proven, a.faults = maps.Clone(a.waste), maps.Clone(a.lies), maps.Clone(a.proven), slices.Clone(a.faults)
+	return a
+}
+
+// came tells whether anything of a piece has come that the client has kept.
+func (l *simLedger) came(piece int) bool {
+	l.host.Network().Lock()
+	defer l.host.Network().Unlock()
+	return l.pieces[piece].whole || len(l.pieces[piece].blocks) > 0
+}
+
+// with gives how things stand between the client and an address, if there is one connection to it.
+func (l *simLedger) with(peer netip.AddrPort) (terms simTerms, ok bool) {
+	l.host.Network().Lock()
+	defer l.host.Network().Unlock()
+	var watch *simWatch
 	for w := range l.watches {
 		if w.peer == peer && watch != nil {
-			return nil
+			return simTerms{}, false
 		} else if w.peer == peer {
 			watch = w
 		}
 	}
-	return watch
-}
-
-// look gives what read returns, read under the network's mutex.
-func look[T any](l *simLedger, read func(*simLedger) T) T {
-	l.host.Network().Lock()
-	defer l.host.Network().Unlock()
-	return read(l)
+	if watch == nil {
+		return simTerms{}, false
+	}
+	terms = watch.simTerms
+	terms.theirs, terms.refused = terms.theirs.Clone(), maps.Clone(terms.refused)
+	return terms, true
 }
 
 // forget takes note that the client starts anew: whom it suspected it does not know any more, nor who
 // sent the blocks that it finds on storage.
-func (l *simLedger) forget() bool {
-	clear(l.proven)
+func (l *simLedger) forget() {
+	l.host.Network().Lock()
+	defer l.host.Network().Unlock()
+	clear(l.account.proven)
 	for i := range l.pieces {
 		p := &l.pieces[i]
 		p.unsure = p.unsure || p.failed
@@ -119,25 +144,38 @@ func (l *simLedger) forget() bool {
 			p.blocks[begin] = b
 		}
 	}
-	return true
 }
 
 func (l *simLedger) fault(format string, args ...any) {
-	if len(l.faults) < 20 {
-		l.faults = append(l.faults, fmt.Sprintf("%v: ", l.host.Network().Now())+fmt.Sprintf(format, args...))
+	if len(l.account.faults) < 20 {
+		l.account.faults = append(l.account.faults, fmt.Sprintf("%v: ", l.host.Network().Now())+fmt.Sprintf(format, args...))
 	}
+}
+
+// simTerms is how things stand between a client and a peer, as far as was said.
+type simTerms struct {
+	busy     bool            // the client writes, or waits for room to
+	unchoked bool            // they let us ask
+	wanting  bool            // we said that we are interested
+	theirs   bits.Set        // what they say they have
+	refused  map[uint32]bool // of these, what they rejected: they may have it no more
+}
+
+// offers tells whether they say that they have a piece, and whether that is in doubt.
+func (t simTerms) offers(piece int) (has, doubt bool) {
+	return t.theirs.Has(piece), t.refused[uint32(piece)]
 }
 
 // simWatch listens in on one connection.
 type simWatch struct {
+	simTerms
 	ledger  *simLedger
 	peer    netip.AddrPort
 	in, out simFrames
 	asked   map[simRequest]bool // and neither answered nor cancelled
 	once    map[simRequest]bool // asked for at any time
 
-	busy  bool          // a Write is going on, or waits for room
-	began time.Duration // when it did: what is written was decided on before that
+	began time.Duration // when a Write did: what is written was decided on before that
 
 	block simRequest // that is arriving
 	lie   bool       // it differs from the truth so far
@@ -147,10 +185,6 @@ type simWatch struct {
 	cameAt time.Duration
 
 	crossed  map[simRequest]bool // asked in the instant of a choke
-	unchoked bool                // they let us ask
-	theirs   bits.Set            // what they say they have
-	refused  map[uint32]bool     // of these, what they rejected: they may have it no more
-	wanting  bool                // we said that we are interested
 	chokedAt time.Duration
 	allowed  map[uint32]bool // pieces that may be asked for in spite of a choke (BEP 6)
 }
@@ -168,7 +202,7 @@ func (w *simWatch) Ended() {
 	for q := range w.asked {
 		w.settle(q)
 	}
-	w.ledger.waste["broken off"] += int64(w.at)
+	w.ledger.account.waste["broken off"] += int64(w.at)
 	if w.cameAt == w.ledger.host.Network().Now() {
 		// The client read these, and may have ended the connection before it looked at them.
 		for _, q := range w.came {
@@ -176,15 +210,10 @@ func (w *simWatch) Ended() {
 			p.unsure = true
 			p.whole = p.whole && p.at != w.cameAt
 			delete(p.blocks, q.begin)
-			w.ledger.dropped += int64(q.length)
+			w.ledger.account.dropped += int64(q.length)
 		}
 	}
 	delete(w.ledger.watches, w)
-}
-
-// offers tells whether they say that they have a piece, and whether that is in doubt.
-func (w *simWatch) offers(piece int) (has, doubt bool) {
-	return w.theirs.Has(piece), w.refused[uint32(piece)]
 }
 
 // settle ends the time in which a copy of a block is under way here.
@@ -218,7 +247,7 @@ func (w *simWatch) outgoing(m simHead) {
 	q := simRequest{m.index, m.begin, m.length}
 	switch m.id {
 	case wire.Request:
-		l.asked++
+		l.account.asked++
 		w.once[q] = true
 		if w.chokedAt >= w.began {
 			// A choke that came meanwhile has ended it, or will once the client has looked at what
@@ -236,7 +265,7 @@ func (w *simWatch) outgoing(m simHead) {
 		}
 		w.asked[q] = true
 		if l.under[q]++; l.under[q] > 1 {
-			l.seconds++
+			l.account.seconds++
 		}
 		if l.under[q] > 2 {
 			// The cancel that makes it two may be written in the same instant by another goroutine.
@@ -299,7 +328,7 @@ func (w *simWatch) bitfield(at int, b []byte) {
 
 // payload compares a part of a block with the truth.
 func (w *simWatch) payload(b []byte) {
-	w.ledger.received += int64(len(b))
+	w.ledger.account.received += int64(len(b))
 	if !w.lie {
 		truth := w.ledger.content.block(w.block.index, w.block.begin, w.block.length)
 		w.lie = !bytes.Equal(b, truth[w.at:w.at+len(b)])
@@ -314,17 +343,17 @@ func (w *simWatch) arrived() {
 	asked := w.settle(q)
 	if !asked && w.crossed[q] {
 		asked = true
-		l.dropped += int64(q.length) // somebody else may have been asked for it, too
+		l.account.dropped += int64(q.length) // somebody else may have been asked for it, too
 	}
 	if kind := w.wasted(q); kind != "" {
-		l.waste[kind] += int64(q.length)
+		l.account.waste[kind] += int64(q.length)
 	}
 	if w.lie {
-		l.lies[w.peer]++
-		l.lieBytes += int64(q.length)
+		l.account.lies[w.peer]++
+		l.account.lieBytes += int64(q.length)
 	}
 	if int64(q.index) >= int64(len(l.pieces)) {
-		l.unasked += int64(q.length)
+		l.account.unasked += int64(q.length)
 		return
 	}
 	p := &l.pieces[q.index]
@@ -333,13 +362,13 @@ func (w *simWatch) arrived() {
 	case !asked:
 		// What was asked for once is welcome late; from outside it cannot be told.
 		p.unsure = p.unsure || !p.whole && !here
-		l.unasked += int64(q.length)
+		l.account.unasked += int64(q.length)
 		return
 	case p.whole || here:
-		l.again += int64(q.length)
+		l.account.again += int64(q.length)
 		return
 	case !w.lie:
-		l.first += int64(q.length)
+		l.account.first += int64(q.length)
 	}
 	if p.failed {
 		p.unsure = true // from now on it comes from one peer at a time
@@ -395,7 +424,7 @@ func (p *simAssembly) askedAgain(w *simWatch, q simRequest) {
 	case l.deaf:
 		p.unsure, p.whole = true, false
 	case p.whole && p.at >= w.began, here && b.at >= w.began:
-		l.dropped += int64(q.length) // it came while a full link held the request up
+		l.account.dropped += int64(q.length) // it came while a full link held the request up
 		return
 	case p.whole:
 		l.fault("asked %v for %v, of a piece that is whole", w.peer, q)
@@ -407,12 +436,12 @@ func (p *simAssembly) askedAgain(w *simWatch, q simRequest) {
 		return
 	}
 	delete(p.blocks, q.begin)
-	l.dropped += int64(q.length)
+	l.account.dropped += int64(q.length)
 }
 
 // assemble judges a piece once all of its blocks are here.
 func (p *simAssembly) assemble(l *simLedger, piece int) {
-	if int64(len(p.blocks)) < (l.content.layout.PieceSize(piece)+blockSize-1)/blockSize {
+	if int64(len(p.blocks)) < (l.content.PieceSize(piece)+blockSize-1)/blockSize {
 		return
 	}
 	var liars []netip.AddrPort // the one who is nobody known may be among them
@@ -445,7 +474,7 @@ func (p *simAssembly) assemble(l *simLedger, piece int) {
 // prove notes that a client has the means to prove that somebody lied.
 func (l *simLedger) prove(a netip.AddrPort) {
 	if a.IsValid() {
-		l.proven[a] = true
+		l.account.proven[a] = true
 	}
 }
 

@@ -47,9 +47,9 @@ func (w simWitness) Handle(ctx context.Context, r slog.Record) error {
 		})
 		peer, why := said["peer"].(netip.AddrPort), said["why"].(error)
 		if !noOffence(why) && w.history.blameless(peer.Addr()) {
-			w.history.net.Lock()
+			w.history.mu.Lock()
 			w.history.accused = append(w.history.accused, fmt.Sprintf("%v dropped %v: %v", w.client, peer, why))
-			w.history.net.Unlock()
+			w.history.mu.Unlock()
 		}
 	}
 	if !w.Handler.Enabled(ctx, r.Level) {

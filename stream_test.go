@@ -62,7 +62,7 @@ func TestSeekIsServedFirst(t *testing.T) {
 					b := make([]byte, 4096)
 					_, err = io.ReadFull(file, b)
 					require.NoError(t, err)
-					require.Equal(t, content.run(at/tt.pieceLength*tt.pieceLength, tt.pieceLength)[at%tt.pieceLength:][:len(b)], b)
+					require.Equal(t, content.truth.run(at/tt.pieceLength*tt.pieceLength, tt.pieceLength)[at%tt.pieceLength:][:len(b)], b)
 					took := time.Since(began)
 					most := 4*tt.delay + time.Duration((float64(wire)+float64(tt.pieceLength))/total*float64(time.Second))
 					t.Logf("first bytes at %d after %v; bound %v, with %d bytes on the wire", at, took, most, wire)

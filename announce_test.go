@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -27,10 +28,10 @@ func TestTrackersHearOfCompletionBeforeTheStop(t *testing.T) {
 				content := newSimContent(1, 64<<10, 1<<20)
 				content.trackers = [][]string{{"http://10.0.9.9/announce"}}
 				tracker := simtracker.New(1)
-				seed := newSimPeer("seed", n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), 6881, content.truth, simScript{})
-				require.NoError(t, seed.arrive())
-				defer seed.stop()
-				tracker.Add(seed.addr())
+				seed := simpeer.New("seed", n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), 6881, content.truth, simpeer.Script{})
+				require.NoError(t, seed.Arrive())
+				defer seed.Stop()
+				tracker.Add(seed.Addr())
 				client := simClient(t, n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond), tracker)
 				d, err := content.Start(t.Context(), &Options{Client: client, Seed: c.seed, Storage: newSimStorage(content).open})
 				require.NoError(t, err)

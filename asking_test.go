@@ -26,7 +26,7 @@ func TestAsking(t *testing.T) {
 		return append(wire.AppendPieceHeader(nil, index, block*blockSize, uint32(len(b))), b...)
 	}
 	truth := func(index, block uint32) []byte {
-		return piece(index, block, content.truth.block(index, block*blockSize, blockSize))
+		return piece(index, block, content.truth.Block(index, block*blockSize, blockSize))
 	}
 	lie := func(index, block uint32) []byte { return piece(index, block, make([]byte, blockSize)) }
 	of := func(index uint32, words ...string) []string {

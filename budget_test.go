@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -20,10 +21,10 @@ import (
 // keeps as many of them as it may.
 func slowSeeds(t *testing.T, n *simnet.Network, net byte, count int, content *simContent) (addrs []netip.AddrPort) {
 	for k := range count {
-		p := newSimPeer("slow", n.NewHost(fmt.Sprintf("81.%d.%d.1", net, k), 1000, 0, 0), 6881, content.truth, simScript{fast: true})
-		require.NoError(t, p.arrive())
-		t.Cleanup(p.stop)
-		addrs = append(addrs, p.addr())
+		p := simpeer.New("slow", n.NewHost(fmt.Sprintf("81.%d.%d.1", net, k), 1000, 0, 0), 6881, content.truth, simpeer.Script{Fast: true})
+		require.NoError(t, p.Arrive())
+		t.Cleanup(p.Stop)
+		addrs = append(addrs, p.Addr())
 	}
 	return addrs
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/stretchr/testify/require"
 )
 
@@ -15,13 +16,13 @@ import (
 func TestClientMaxPeers(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20)
-		var peers []*simPeer
+		var peers []*simpeer.Peer
 		var addrs []netip.AddrPort
 		for k := range 5 {
-			p := newSimPeer("silent", n.NewHost(fmt.Sprintf("80.0.%d.1", k), 0, 0, 0), 6881, content.truth, simScript{never: unchokes})
-			require.NoError(t, p.arrive())
-			defer p.stop()
-			peers, addrs = append(peers, p), append(addrs, p.addr())
+			p := simpeer.New("silent", n.NewHost(fmt.Sprintf("80.0.%d.1", k), 0, 0, 0), 6881, content.truth, simpeer.Script{Never: simpeer.Unchokes})
+			require.NoError(t, p.Arrive())
+			defer p.Stop()
+			peers, addrs = append(peers, p), append(addrs, p.Addr())
 		}
 		client := simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil)
 		client.MaxPeers = 2
@@ -29,8 +30,8 @@ func TestClientMaxPeers(t *testing.T) {
 		simnet.Sleep(10 * time.Second)
 		require.Len(t, d.Stats().Peers, 2)
 		for _, p := range peers {
-			if connectedTo(d, p.addr()) {
-				p.depart()
+			if connectedTo(d, p.Addr()) {
+				p.Depart()
 			}
 		}
 		simnet.Sleep(3 * time.Second)

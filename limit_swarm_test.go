@@ -13,6 +13,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -336,9 +337,9 @@ func TestLimitForgetsWhatIsChoked(t *testing.T) {
 		m := &simMeeting{net: n, content: newSimContent(1, 64<<10, 4<<20)}
 		defer m.end(t)
 		for range 3 {
-			m.meet(t, 10e3, simScript{flap: 500 * time.Millisecond})
+			m.meet(t, 10e3, simpeer.Script{Flap: 500 * time.Millisecond})
 		}
-		m.meet(t, 1e6, simScript{})
+		m.meet(t, 1e6, simpeer.Script{})
 		m.options.DownloadLimit = rate.NewLimiter(limit, 64<<10)
 		m.run(t, time.Minute)
 		require.InEpsilon(t, 4<<20/limit, m.client.took.Seconds(), 0.1)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -26,14 +27,14 @@ func TestDownloadLosesPower(t *testing.T) {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			content := newSimContent(seed, 3*blockSize/2<<rng.IntN(3), 10_000, 700_000, 100, 100_000, 300_001, 60_000)
-			peer := newSimPeer("seed", n.NewHost("80.0.0.1", 20e3, 0, 20*time.Millisecond), 6881, content.truth, simScript{fast: rng.IntN(2) == 0})
-			require.NoError(t, peer.arrive())
-			defer peer.stop()
+			peer := simpeer.New("seed", n.NewHost("80.0.0.1", 20e3, 0, 20*time.Millisecond), 6881, content.truth, simpeer.Script{Fast: rng.IntN(2) == 0})
+			require.NoError(t, peer.Arrive())
+			defer peer.Stop()
 			disk := newForgetfulDisk()
 			for life, whole := 1, false; !whole; life++ {
 				claimed := claimedOn(t, content, disk.crash(rng))
 				claims += claimed.Count()
-				o := &Options{Dir: "disk", Peers: []netip.AddrPort{peer.addr()}}
+				o := &Options{Dir: "disk", Peers: []netip.AddrPort{peer.Addr()}}
 				if life < 4 {
 					o.Select = func(File) Priority { return Priority(rng.IntN(3) - 1) }
 				}
@@ -61,7 +62,7 @@ func TestDownloadLosesPower(t *testing.T) {
 				d.Close()
 				d.client.Close()
 				for i := range claimed.All() {
-					require.Falsef(t, d.ledger.came(i), "seed %d, life %d: piece %d was claimed, and came again", seed, life, i)
+					require.Falsef(t, d.ledger.Came(i), "seed %d, life %d: piece %d was claimed, and came again", seed, life, i)
 				}
 				require.Empty(t, d.account(peer))
 				disk = after
@@ -85,7 +86,7 @@ func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) bits.Set 
 			at := content.layout.PieceOffset(i) + int64(k)*blockSize
 			b := make([]byte, min(blockSize, content.layout.PieceSize(i)-int64(k)*blockSize))
 			require.NoError(t, readFull(s, b, at))
-			require.Truef(t, bytes.Equal(content.truth.run(at, int64(len(b))), b), "block %d of piece %d is claimed", k, i)
+			require.Truef(t, bytes.Equal(content.truth.Run(at, int64(len(b))), b), "block %d of piece %d is claimed", k, i)
 		}
 	}
 	return have
@@ -97,7 +98,7 @@ func holdsPiece(t *testing.T, disk *forgetfulDisk, content *simContent, i int) b
 	require.NoError(t, err)
 	b := make([]byte, content.layout.PieceSize(i))
 	at := content.layout.PieceOffset(i)
-	return readFull(s, b, at) == nil && bytes.Equal(content.truth.run(at, int64(len(b))), b)
+	return readFull(s, b, at) == nil && bytes.Equal(content.truth.Run(at, int64(len(b))), b)
 }
 
 // openFiles is a directory on the disk, for a client.

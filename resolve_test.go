@@ -32,7 +32,7 @@ func newSimResolvable(t *testing.T, pieces int, private bool) *simContent {
 	require.NoError(t, err)
 	c.Torrent, err = newTorrent(b, outer{})
 	require.NoError(t, err)
-	c.truth.infoHash = c.infoHash
+	c.truth.InfoHash = c.infoHash
 	return c
 }
 

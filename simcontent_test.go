@@ -11,12 +11,13 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 )
 
 // simContent is a torrent, and the content that it describes.
 type simContent struct {
 	*Torrent
-	truth *simTruth
+	truth *simpeer.Content
 }
 
 // newSimContent makes content from a seed number, cut into files of the given lengths.
@@ -32,24 +33,24 @@ func newSimContent(seed uint64, pieceLength int64, files ...int64) *simContent {
 		list[i] = layout.File{Path: path, Length: n}
 		total += n
 	}
-	return describe(name, newSimTruth(seed, pieceLength, total), list...)
+	return describe(name, simpeer.NewContent(seed, pieceLength, total), list...)
 }
 
 // newSimRepeating makes one file of any size whose pieces are all alike.
 func newSimRepeating(seed uint64, pieceLength, length int64) *simContent {
 	name := fmt.Sprintf("content-%d", seed)
-	return describe(name, newSimRepeatingTruth(seed, pieceLength, length), layout.File{Path: name, Length: length})
+	return describe(name, simpeer.NewRepeating(seed, pieceLength, length), layout.File{Path: name, Length: length})
 }
 
 // describe makes the torrent of some content.
-func describe(name string, truth *simTruth, files ...layout.File) *simContent {
+func describe(name string, truth *simpeer.Content, files ...layout.File) *simContent {
 	t := &Torrent{
 		name: name, multi: len(files) > 1, length: truth.Size(),
-		layout: layout.New(truth.PieceLength(), files...), infoHash: truth.infoHash,
+		layout: layout.New(truth.PieceLength(), files...), infoHash: truth.InfoHash,
 	}
 	sums := map[*byte][sha1.Size]byte{} // of pieces that are alike, but for the last
 	for i := range t.NumPieces() {
-		p := truth.piece(i)
+		p := truth.Piece(i)
 		sum, known := sums[&p[0]]
 		if !known || int64(len(p)) < truth.PieceLength() {
 			sum = sha1.Sum(p)
@@ -90,7 +91,7 @@ func (s *simStorage) WriteAt(p []byte, off int64) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.each(p, off, func(b []byte, at int64, block int, whole bool) error {
-		if !bytes.Equal(b, s.content.truth.run(at, int64(len(b)))) {
+		if !bytes.Equal(b, s.content.truth.Run(at, int64(len(b)))) {
 			s.wrong = append(s.wrong, at)
 		} else if whole {
 			s.written.Add(block)
@@ -106,7 +107,7 @@ func (s *simStorage) ReadAt(p []byte, off int64) (int, error) {
 		if !s.written.Has(block) {
 			return fs.ErrNotExist
 		}
-		copy(b, s.content.truth.run(at, int64(len(b))))
+		copy(b, s.content.truth.Run(at, int64(len(b))))
 		return nil
 	})
 }

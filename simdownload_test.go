@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -24,7 +25,7 @@ type simDownload struct {
 	content *simContent
 	options Options
 	steals  int64 // of earlier starts
-	ledger  *simLedger
+	ledger  *simpeer.Ledger
 	began   time.Time
 	took    time.Duration // until it was done
 
@@ -55,7 +56,7 @@ func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simCon
 		}
 	}
 	s := &simDownload{client: c, host: h, content: content, options: *o, began: time.Now(), starved: map[*remote]string{}}
-	s.ledger = watch(h, content.truth)
+	s.ledger = simpeer.Watch(h, content.truth)
 	s.start(ctx, t)
 	return s
 }
@@ -78,7 +79,7 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 	s.mu.Lock()
 	s.steals += s.sched.Steals()
 	s.mu.Unlock()
-	s.ledger.forget()
+	s.ledger.Forget()
 	old := s.client
 	s.client = &Client{
 		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial,
@@ -162,22 +163,22 @@ func (s *simDownload) sample() {
 		if p.closing != nil {
 			continue
 		}
-		w, ok := s.ledger.with(p.conn.addr)
-		if !ok || w.busy {
+		w, ok := s.ledger.Terms(p.conn.addr)
+		if !ok || w.Busy {
 			continue // what was said may not have been written yet
 		}
 		wanted, perhaps := -1, -1
 		for i := range d.sched.Needed().All() {
-			if has, doubt := w.offers(i); has && doubt {
+			if has, doubt := w.Offers(i); has && doubt {
 				perhaps = i
 			} else if has {
 				wanted = i
 			}
 		}
-		if wanted >= 0 && !w.wanting || wanted < 0 && perhaps < 0 && w.wanting {
-			s.fault("said to %v that we are interested: %t, it has the wanted piece %d", p.conn.addr, w.wanting, wanted)
+		if wanted >= 0 && !w.Wanting || wanted < 0 && perhaps < 0 && w.Wanting {
+			s.fault("said to %v that we are interested: %t, it has the wanted piece %d", p.conn.addr, w.Wanting, wanted)
 		}
-		if !w.unchoked || r.snubbed || len(r.queue) > 0 || d.o.DownloadLimit != nil || d.client.DownloadLimit != nil {
+		if !w.Unchoked || r.snubbed || len(r.queue) > 0 || d.o.DownloadLimit != nil || d.client.DownloadLimit != nil {
 			continue
 		}
 		if i := s.couldAsk(r, w); i >= 0 {
@@ -196,9 +197,9 @@ func (s *simDownload) sample() {
 
 // couldAsk finds a piece of which a peer could be asked for a block that nobody was asked for, in
 // the slow and plain way; -1 if there is none. The download's mutex is held.
-func (s *simDownload) couldAsk(r *remote, w simTerms) int {
+func (s *simDownload) couldAsk(r *remote, w simpeer.Terms) int {
 	for i := range s.sched.Needed().All() {
-		if has, doubt := w.offers(i); !has || doubt {
+		if has, doubt := w.Offers(i); !has || doubt {
 			continue
 		}
 		p := s.sched.started[int32(i)]
@@ -243,7 +244,7 @@ func (s *simDownload) compare(sel func(File) Priority) error {
 		if !chosen {
 			continue
 		}
-		if b, err := d.Bytes(); err != nil || int64(len(b)) != f.Length || !s.content.truth.equal(s.content.layout.File(f.index).Offset, b) {
+		if b, err := d.Bytes(); err != nil || int64(len(b)) != f.Length || !s.content.truth.Equal(s.content.layout.File(f.index).Offset, b) {
 			return fmt.Errorf("%s is not what it should be, %w", f.Path, err)
 		}
 	}
@@ -251,11 +252,11 @@ func (s *simDownload) compare(sel func(File) Priority) error {
 }
 
 // account lists what the ledger, the samples and the watchful peers found wrong.
-func (s *simDownload) account(peers ...*simPeer) []string {
+func (s *simDownload) account(peers ...*simpeer.Peer) []string {
 	all := slices.Clone(s.faults)
-	all = append(all, s.ledger.said().faults...)
+	all = append(all, s.ledger.Account().Faults...)
 	for _, p := range peers {
-		all = append(all, p.found()...)
+		all = append(all, p.Faults()...)
 	}
 	return all
 }

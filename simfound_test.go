@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/stretchr/testify/require"
 )
 
@@ -16,27 +17,27 @@ import (
 type simMeeting struct {
 	net     *simnet.Network
 	content *simContent
-	peers   []*simPeer
+	peers   []*simpeer.Peer
 	host    *simnet.Host // of the client; by default one without limits
 	options Options      // its Peers are added
 	client  *simDownload
 }
 
 // meet adds a peer; the k-th has the address 80.0.0.k, up to 249, and a latency of 20 ms to the client.
-func (m *simMeeting) meet(t *testing.T, rate float64, script simScript) *simPeer {
+func (m *simMeeting) meet(t *testing.T, rate float64, script simpeer.Script) *simpeer.Peer {
 	k := len(m.peers) + 1
-	p := newSimPeer(fmt.Sprintf("peer %d", k), m.net.NewHost(fmt.Sprintf("80.0.%d.%d", k/250, k%250), rate, 0, 10*time.Millisecond), 6881, m.content.truth, script)
-	require.NoError(t, p.arrive())
+	p := simpeer.New(fmt.Sprintf("peer %d", k), m.net.NewHost(fmt.Sprintf("80.0.%d.%d", k/250, k%250), rate, 0, 10*time.Millisecond), 6881, m.content.truth, script)
+	require.NoError(t, p.Arrive())
 	m.peers = append(m.peers, p)
 	return p
 }
 
 // later has a peer leave, and dial the client after a while.
-func later(p *simPeer, after time.Duration) {
-	p.depart()
-	p.start(func() {
-		if p.wait(after) {
-			p.dial(netip.MustParseAddrPort("81.0.0.1:6881"))
+func later(p *simpeer.Peer, after time.Duration) {
+	p.Depart()
+	p.Go(func() {
+		if p.Wait(after) {
+			p.Dial(netip.MustParseAddrPort("81.0.0.1:6881"))
 		}
 	})
 }
@@ -44,7 +45,7 @@ func later(p *simPeer, after time.Duration) {
 // start has the client download from the peers, for so long at most.
 func (m *simMeeting) run(t *testing.T, atMost time.Duration) {
 	for _, p := range m.peers {
-		m.options.Peers = append(m.options.Peers, p.addr())
+		m.options.Peers = append(m.options.Peers, p.Addr())
 	}
 	if m.host == nil {
 		m.host = m.net.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond)
@@ -61,7 +62,7 @@ func (m *simMeeting) end(t *testing.T) {
 		m.client.end(t)
 	}
 	for _, p := range m.peers {
-		p.stop()
+		p.Stop()
 	}
 }
 
@@ -80,9 +81,9 @@ func found(t *testing.T, content *simContent, f func(t *testing.T, m *simMeeting
 func TestFoundSnubbedIsNotCancelled(t *testing.T) {
 	found(t, newSimContent(1, 256<<10, 1<<20), func(t *testing.T, m *simMeeting) {
 		for range 3 {
-			m.meet(t, 1e6, simScript{never: answers})
+			m.meet(t, 1e6, simpeer.Script{Never: simpeer.Answers})
 		}
-		m.meet(t, 30e3, simScript{})
+		m.meet(t, 30e3, simpeer.Script{})
 		m.run(t, 5*time.Minute)
 	})
 }
@@ -92,12 +93,12 @@ func TestFoundSnubbedIsNotCancelled(t *testing.T) {
 // sooner with its first block than the other with its last, in an endless stream of requests and cancels.
 func TestFoundParoleIsFoughtOver(t *testing.T) {
 	found(t, newSimContent(1, 128<<10, 128<<10), func(t *testing.T, m *simMeeting) {
-		m.meet(t, 1e6, simScript{corrupt: 1, eager: true})
+		m.meet(t, 1e6, simpeer.Script{Corrupt: 1, Eager: true})
 		for range 4 {
-			m.meet(t, 100e3, simScript{fast: true})
+			m.meet(t, 100e3, simpeer.Script{Fast: true})
 		}
 		m.run(t, time.Minute)
-		require.Less(t, m.client.ledger.said().asked, int64(4*8))
+		require.Less(t, m.client.ledger.Account().Asked, int64(4*8))
 	})
 }
 
@@ -105,10 +106,10 @@ func TestFoundParoleIsFoughtOver(t *testing.T) {
 // unchoked, and lose it with the next choke: the piece was begun anew for ever.
 func TestFoundParoleIsTakenByFlapper(t *testing.T) {
 	found(t, newSimContent(1, 1<<20, 1<<20), func(t *testing.T, m *simMeeting) {
-		m.meet(t, 5e6, simScript{corrupt: 1, eager: true})
-		m.meet(t, 20e3, simScript{})
+		m.meet(t, 5e6, simpeer.Script{Corrupt: 1, Eager: true})
+		m.meet(t, 20e3, simpeer.Script{})
 		for range 3 {
-			m.meet(t, 1e6, simScript{flap: 700 * time.Millisecond})
+			m.meet(t, 1e6, simpeer.Script{Flap: 700 * time.Millisecond})
 		}
 		m.run(t, 100*time.Second) // the slow one alone takes 53 s
 	})
@@ -118,9 +119,9 @@ func TestFoundParoleIsTakenByFlapper(t *testing.T) {
 // used to have nothing to do, since no third copy may be under way.
 func TestFoundTwoSlowOnesHoldBlocks(t *testing.T) {
 	found(t, newSimContent(1, 64<<10, 384<<10), func(t *testing.T, m *simMeeting) {
-		m.meet(t, 2500, simScript{})
-		m.meet(t, 2000, simScript{})
-		later(m.meet(t, 1e6, simScript{}), 10*time.Second)
+		m.meet(t, 2500, simpeer.Script{})
+		m.meet(t, 2000, simpeer.Script{})
+		later(m.meet(t, 1e6, simpeer.Script{}), 10*time.Second)
 		m.run(t, 15*time.Second)
 	})
 }
@@ -129,9 +130,9 @@ func TestFoundTwoSlowOnesHoldBlocks(t *testing.T) {
 // somebody else has to begin it anew: it used to wait for the connection to end.
 func TestFoundParoleWithOneWhoRejects(t *testing.T) {
 	found(t, newSimContent(1, 512<<10, 512<<10), func(t *testing.T, m *simMeeting) {
-		m.meet(t, 10e6, simScript{corrupt: 1, eager: true})
-		m.meet(t, 1e6, simScript{fast: true, rejects: 10})
-		later(m.meet(t, 1e6, simScript{}), 5*time.Second)
+		m.meet(t, 10e6, simpeer.Script{Corrupt: 1, Eager: true})
+		m.meet(t, 1e6, simpeer.Script{Fast: true, Rejects: 10})
+		later(m.meet(t, 1e6, simpeer.Script{}), 5*time.Second)
 		m.run(t, 10*time.Second)
 	})
 }
@@ -141,9 +142,9 @@ func TestFoundParoleWithOneWhoRejects(t *testing.T) {
 // takes to send one, while the one fast seed found them all in what seemed to be good hands.
 func TestFoundCrowdTakesBlocksInTurns(t *testing.T) {
 	found(t, newSimContent(1, 256<<10, 2<<20), func(t *testing.T, m *simMeeting) {
-		m.meet(t, 200e3, simScript{})
+		m.meet(t, 200e3, simpeer.Script{})
 		for range 40 {
-			m.meet(t, 300, simScript{})
+			m.meet(t, 300, simpeer.Script{})
 		}
 		m.run(t, 30*time.Second)
 	})
@@ -154,10 +155,10 @@ func TestFoundCrowdTakesBlocksInTurns(t *testing.T) {
 // take it, and whoever let it wait until it was snubbed left it to any other of the crowd.
 func TestFoundCrowdPassesSpoiledPieceAround(t *testing.T) {
 	found(t, newSimContent(1, 64<<10, 4<<20), func(t *testing.T, m *simMeeting) {
-		m.meet(t, 200e3, simScript{corrupt: 20, eager: true})
-		m.meet(t, 70e3, simScript{eager: true})
+		m.meet(t, 200e3, simpeer.Script{Corrupt: 20, Eager: true})
+		m.meet(t, 70e3, simpeer.Script{Eager: true})
 		for range 40 {
-			m.meet(t, 300, simScript{eager: true})
+			m.meet(t, 300, simpeer.Script{Eager: true})
 		}
 		m.run(t, 90*time.Second)
 	})
@@ -167,9 +168,9 @@ func TestFoundCrowdPassesSpoiledPieceAround(t *testing.T) {
 // for that a few times only, not for ever, each time that another has become idle in turn.
 func TestFoundIdleOnesTakePieceInTurns(t *testing.T) {
 	found(t, newSimContent(1, 4<<20, 4<<20), func(t *testing.T, m *simMeeting) {
-		m.meet(t, 5e6, simScript{corrupt: 100, eager: true})
+		m.meet(t, 5e6, simpeer.Script{Corrupt: 100, Eager: true})
 		for range 3 {
-			m.meet(t, 30e3, simScript{eager: true})
+			m.meet(t, 30e3, simpeer.Script{Eager: true})
 		}
 		m.run(t, 20*time.Minute) // one alone takes 140 s
 	})
@@ -180,9 +181,9 @@ func TestFoundIdleOnesTakePieceInTurns(t *testing.T) {
 func TestFoundCrowdKeepsBlocksFromNewcomer(t *testing.T) {
 	found(t, newSimContent(1, 256<<10, 512<<10), func(t *testing.T, m *simMeeting) {
 		for range 40 {
-			m.meet(t, 300, simScript{eager: true})
+			m.meet(t, 300, simpeer.Script{Eager: true})
 		}
-		later(m.meet(t, 1e6, simScript{eager: true}), 2*time.Second)
+		later(m.meet(t, 1e6, simpeer.Script{Eager: true}), 2*time.Second)
 		m.run(t, 10*time.Second)
 	})
 }
@@ -192,10 +193,10 @@ func TestFoundCrowdKeepsBlocksFromNewcomer(t *testing.T) {
 // it: a block that is being uploaded had held it up.
 func TestFoundRequestHeldUp(t *testing.T) {
 	found(t, newSimContent(1, blockSize, 3*blockSize), func(t *testing.T, m *simMeeting) {
-		m.meet(t, 1e6, simScript{}).have = set(3, 0)
-		m.meet(t, 200, simScript{}).have = set(3, 2) // that the download lasts
-		slow := m.meet(t, 400, simScript{takes: true})
-		slow.have = set(3, 1)
+		m.meet(t, 1e6, simpeer.Script{}).Have = set(3, 0)
+		m.meet(t, 200, simpeer.Script{}).Have = set(3, 2) // that the download lasts
+		slow := m.meet(t, 400, simpeer.Script{Takes: true})
+		slow.Have = set(3, 1)
 		later(slow, 5*time.Second) // and asks for piece 0 at once
 		m.host = m.net.NewHost("81.0.0.1", 300, 0, 10*time.Millisecond)
 		m.host.Buffer = 1000
@@ -208,15 +209,15 @@ func TestFoundRequestHeldUp(t *testing.T) {
 // others would have had the whole of it sooner.
 func TestFoundSlowOneLooksFast(t *testing.T) {
 	found(t, newSimContent(1, 40*blockSize, 80*blockSize), func(t *testing.T, m *simMeeting) {
-		m.meet(t, 5e6, simScript{corrupt: 1, eager: true}).have = set(2, 1)
-		slow := m.meet(t, 1600, simScript{}) // takes 410 s for a piece
-		slow.have = set(2, 1)
+		m.meet(t, 5e6, simpeer.Script{Corrupt: 1, Eager: true}).Have = set(2, 1)
+		slow := m.meet(t, 1600, simpeer.Script{}) // takes 410 s for a piece
+		slow.Have = set(2, 1)
 		later(slow, 3*time.Second)
-		other := m.meet(t, 25e3, simScript{}) // takes 26 s
-		other.have = set(2, 0)
-		other.start(func() {
-			if other.wait(40 * time.Second) {
-				other.gains(1)
+		other := m.meet(t, 25e3, simpeer.Script{}) // takes 26 s
+		other.Have = set(2, 0)
+		other.Go(func() {
+			if other.Wait(40 * time.Second) {
+				other.Gain(1)
 			}
 		})
 		m.run(t, 70*time.Second)
@@ -229,15 +230,15 @@ func TestFoundManyOfOneAddress(t *testing.T) {
 	for name, calls := range map[string]bool{"the seed calls": true, "the seed is called": false} {
 		t.Run(name, func(t *testing.T) {
 			found(t, newSimContent(1, 128<<10, 2<<20), func(t *testing.T, m *simMeeting) {
-				many := newSimPeer("many", m.net.NewHost("10.0.0.1", 2000, 0, 10*time.Millisecond), 6881, m.content.truth, simScript{})
-				require.NoError(t, many.arrive())
-				defer many.stop()
-				many.calls(10, netip.MustParseAddrPort("81.0.0.1:6881"), time.Second)
-				if seed := m.meet(t, 1e6, simScript{}); calls {
+				many := simpeer.New("many", m.net.NewHost("10.0.0.1", 2000, 0, 10*time.Millisecond), 6881, m.content.truth, simpeer.Script{})
+				require.NoError(t, many.Arrive())
+				defer many.Stop()
+				many.Call(10, netip.MustParseAddrPort("81.0.0.1:6881"), time.Second)
+				if seed := m.meet(t, 1e6, simpeer.Script{}); calls {
 					later(seed, 20*time.Second)
 				} else {
-					seed.depart()
-					seed.comes(20*time.Second, 0, 0)
+					seed.Depart()
+					seed.Come(20*time.Second, 0, 0)
 				}
 				m.options.MaxPeers = 5
 				m.run(t, 90*time.Second)

@@ -22,6 +22,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 )
 
@@ -36,9 +37,9 @@ type simHistory struct {
 	choice  func(File) Priority
 	wanted  []int // pieces
 
-	stash    map[*simPeer]bits.Set // what each anchor has, or will have
-	anchors  []*simPeer            // honest, and between them they have all there is to get
-	peers    []*simPeer            // all scripted ones
+	stash    map[*simpeer.Peer]bits.Set // what each anchor has, or will have
+	anchors  []*simpeer.Peer            // honest, and between them they have all there is to get
+	peers    []*simpeer.Peer            // all scripted ones
 	liars    map[netip.Addr]bool
 	clients  []*simDownload
 	options  []simSetup
@@ -86,7 +87,7 @@ func (h *simHistory) seconds(low, high float64) time.Duration {
 func drawHistory(n *simnet.Network, seed uint64) *simHistory {
 	h := &simHistory{
 		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: n, tracker: simtracker.New(seed),
-		liars: map[netip.Addr]bool{}, stash: map[*simPeer]bits.Set{}, kinds: map[string]int{}, patience: 10 * time.Second,
+		liars: map[netip.Addr]bool{}, stash: map[*simpeer.Peer]bits.Set{}, kinds: map[string]int{}, patience: 10 * time.Second,
 	}
 	h.drawContent()
 	for range 1 + h.rng.IntN(2)*h.rng.IntN(3) {
@@ -205,12 +206,12 @@ func (h *simHistory) drawBuffer(host *simnet.Host) {
 }
 
 // newPeer makes a scripted peer that everybody hears of from the tracker.
-func (h *simHistory) newPeer(name string, rate float64, script simScript) *simPeer {
-	script.fast = script.fast || h.chance(2)
-	p := newSimPeer(name, h.newHost(rate, 0), uint16(1024+h.rng.IntN(60000)), h.content.truth, script)
-	p.tracker = h.tracker
+func (h *simHistory) newPeer(name string, rate float64, script simpeer.Script) *simpeer.Peer {
+	script.Fast = script.Fast || h.chance(2)
+	p := simpeer.New(name, h.newHost(rate, 0), uint16(1024+h.rng.IntN(60000)), h.content.truth, script)
+	p.Tracker = h.tracker
 	h.peers = append(h.peers, p)
-	h.note("%s at %v, %.0f bytes a second%s", name, p.addr(), rate, spoken(script))
+	h.note("%s at %v, %.0f bytes a second%s", name, p.Addr(), rate, spoken(script))
 	return p
 }
 
@@ -245,55 +246,55 @@ func (h *simHistory) drawAnchors() {
 		h.hopeless = true
 	}
 	for k := range n {
-		p := h.newPeer("honest", h.between(20e3, 8e6), simScript{eager: h.chance(4)})
+		p := h.newPeer("honest", h.between(20e3, 8e6), simpeer.Script{Eager: h.chance(4)})
 		h.anchors = append(h.anchors, p)
 		arrival := time.Duration(0)
 		switch {
 		case kind == 0 && pieces > 1:
-			p.have = bits.New(pieces)
+			p.Have = bits.New(pieces)
 			for i := range pieces {
 				if i%n == k {
-					p.have.Add(i)
+					p.Have.Add(i)
 				}
 			}
 		case kind == 1 && pieces > 1:
 			last := h.wanted[len(h.wanted)/2]
 			if k == 0 {
-				p.have.Remove(last)
+				p.Have.Remove(last)
 			} else {
-				p.have = bits.New(pieces)
-				p.have.Add(last)
+				p.Have = bits.New(pieces)
+				p.Have.Add(last)
 				arrival = h.seconds(1, 300)
 			}
 		case h.hopeless:
-			p.have.Remove(h.wanted[0])
+			p.Have.Remove(h.wanted[0])
 		case kind == 3: // haves one by one
 			h.kinds["piece by piece"]++
 			every := h.seconds(0.01, 60/float64(pieces)+0.02)
-			h.stash[p] = p.have.Clone()
-			p.gainsEach(every)
+			h.stash[p] = p.Have.Clone()
+			p.GainEach(every)
 			h.ready = max(h.ready, every*time.Duration(pieces))
 		case kind == 4 && k == 0: // comes and goes, each time at another port
 			h.kinds["comes and goes"]++
 			stays, away := h.seconds(20, 60), h.seconds(1, 20)
-			p.comes(0, stays, away)
+			p.Come(0, stays, away)
 			for _, s := range h.options {
-				p.calls(1, s.host.Addr(6881), stays/3)
+				p.Call(1, s.host.Addr(6881), stays/3)
 			}
 			h.silence = true
 			h.anchors = h.anchors[:len(h.anchors)-1] // not to be counted on
-			h.anchors = append(h.anchors, h.newPeer("honest", h.between(20e3, 8e6), simScript{}))
+			h.anchors = append(h.anchors, h.newPeer("honest", h.between(20e3, 8e6), simpeer.Script{}))
 			p = h.anchors[len(h.anchors)-1]
 		}
 		if h.stash[p].Len() == 0 {
-			h.stash[p] = p.have.Clone()
+			h.stash[p] = p.Have.Clone()
 		}
 		if h.chance(4) {
 			arrival = max(arrival, h.seconds(0.5, 60))
 		}
-		p.comes(arrival, 0, 0)
+		p.Come(arrival, 0, 0)
 		if arrival > 0 {
-			h.note("%v arrives after %v", p.addr(), arrival)
+			h.note("%v arrives after %v", p.Addr(), arrival)
 			for _, s := range h.options {
 				h.callsLater(p, arrival+time.Second, s.host.Addr(6881))
 			}
@@ -303,51 +304,51 @@ func (h *simHistory) drawAnchors() {
 }
 
 // callsLater has a peer dial a client once it has arrived, as one does that the tracker told of it.
-func (h *simHistory) callsLater(p *simPeer, after time.Duration, to netip.AddrPort) {
-	p.start(func() {
-		if p.wait(after) {
-			p.calls(1, to, 90*time.Second)
+func (h *simHistory) callsLater(p *simpeer.Peer, after time.Duration, to netip.AddrPort) {
+	p.Go(func() {
+		if p.Wait(after) {
+			p.Call(1, to, 90*time.Second)
 		}
 	})
 }
 
 // drawHonest makes one more honest peer, on which nothing depends.
 func (h *simHistory) drawHonest() {
-	p := h.newPeer("honest", h.between(2e3, 4e6), simScript{takes: h.chance(2)})
-	h.drawBuffer(p.host)
+	p := h.newPeer("honest", h.between(2e3, 4e6), simpeer.Script{Takes: h.chance(2)})
+	h.drawBuffer(p.Host)
 	for i := range h.content.NumPieces() {
 		if h.chance(3) {
-			p.have.Remove(i)
+			p.Have.Remove(i)
 		}
 	}
 	if h.hopeless {
-		p.have.Remove(h.wanted[0])
+		p.Have.Remove(h.wanted[0])
 	}
 	if h.chance(4) {
 		h.kinds["connections lost"]++
-		p.host.Plan = func() simnet.Fault { return simnet.Fault{ResetAfter: int64(h.between(1000, 1e6))} }
+		p.Host.Plan = func() simnet.Fault { return simnet.Fault{ResetAfter: int64(h.between(1000, 1e6))} }
 	} else if h.chance(4) {
 		h.kinds["tiny reads"]++
-		p.host.Plan = func() simnet.Fault { return simnet.Fault{ReadAtMost: 7} }
+		p.Host.Plan = func() simnet.Fault { return simnet.Fault{ReadAtMost: 7} }
 	}
 	if h.chance(3) {
 		losesPower(p, h.seconds(1, 60))
 		h.kinds["power lost"]++
 		h.silence = true
 	}
-	p.comes(h.seconds(0.001, 60), 0, 0)
+	p.Come(h.seconds(0.001, 60), 0, 0)
 	if h.chance(2) {
 		for _, s := range h.options {
-			p.calls(1, s.host.Addr(6881), 30*time.Second)
+			p.Call(1, s.host.Addr(6881), 30*time.Second)
 		}
 	}
 }
 
 // losesPower has a peer lose its power after a while.
-func losesPower(p *simPeer, after time.Duration) {
-	p.start(func() {
-		if p.wait(after) {
-			p.host.Unplug()
+func losesPower(p *simpeer.Peer, after time.Duration) {
+	p.Go(func() {
+		if p.Wait(after) {
+			p.Host.Unplug()
 		}
 	})
 }
@@ -355,21 +356,21 @@ func losesPower(p *simPeer, after time.Duration) {
 // ideal is the least time in which the anchors could send everything that is wanted to every client,
 // and the clients' links take it: each piece goes to who is done with it first.
 func (h *simHistory) ideal() time.Duration {
-	busy := map[*simPeer]float64{}
+	busy := map[*simpeer.Peer]float64{}
 	most, total := 0.0, 0.0
 	for range h.options {
 		for _, i := range h.wanted {
 			size := float64(h.content.layout.PieceSize(i))
-			var best *simPeer
+			var best *simpeer.Peer
 			for _, p := range h.anchors {
-				if h.stash[p].Has(i) && (best == nil || busy[p]+size/p.host.Uplink() < busy[best]+size/best.host.Uplink()) {
+				if h.stash[p].Has(i) && (best == nil || busy[p]+size/p.Host.Uplink() < busy[best]+size/best.Host.Uplink()) {
 					best = p
 				}
 			}
 			if best == nil {
 				continue // nobody will ever have it
 			}
-			busy[best] += size / best.host.Uplink()
+			busy[best] += size / best.Host.Uplink()
 			most = max(most, busy[best])
 			total += size
 		}
@@ -397,7 +398,7 @@ func (h *simHistory) start(t *testing.T) {
 			ctx, cancel = context.WithTimeout(ctx, h.bound(0))
 			t.Cleanup(cancel)
 		}
-		watch(s.host, h.content.truth).trace = h.trace
+		simpeer.Watch(s.host, h.content.truth).Trace = h.trace
 		s.client.Logger = h.witness(s)
 		d := simStart(ctx, t, s.host, h.content, h.tracker, s.options, s.client)
 		h.clients = append(h.clients, d)
@@ -428,7 +429,7 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 	again := time.Duration(float64(ideal) * float64(spoiled) / float64(max(wanted, 1)))
 	slowest := math.Inf(1)
 	for _, p := range h.anchors {
-		slowest = min(slowest, p.host.Uplink())
+		slowest = min(slowest, p.Host.Uplink())
 	}
 	piece := time.Duration(float64(min(h.content.layout.PieceLength(), h.content.layout.Size())) / slowest * float64(time.Second))
 	bound := h.ready + ideal*3/2 + 2*again + piece + h.patience
@@ -460,7 +461,7 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 		if err := s.compare(h.choice); err != nil {
 			faults = append(faults, fmt.Sprintf("%v: %v", s.host, err))
 		}
-		spoiled := s.ledger.said().lieBytes / blockSize * h.content.layout.PieceLength()
+		spoiled := s.ledger.Account().LieBytes / blockSize * h.content.layout.PieceLength()
 		bound := h.bound(spoiled)
 		if s.took > bound {
 			faults = append(faults, fmt.Sprintf("%v: took %v, bound is %v", s.host, s.took, bound))
@@ -473,7 +474,7 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 	faults = append(faults, h.accused...)
 	h.mu.Unlock()
 	for _, p := range h.peers {
-		faults = append(faults, p.found()...)
+		faults = append(faults, p.Faults()...)
 	}
 	sum.history(h)
 	if len(faults) > 0 {
@@ -484,9 +485,9 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 // checkBans asks that whoever was proven to lie is banned, and nobody honest.
 func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string) {
 	var proven, lied []netip.AddrPort
-	l := s.ledger.said()
-	proven = slices.Collect(maps.Keys(l.proven))
-	lied = slices.Collect(maps.Keys(l.lies))
+	l := s.ledger.Account()
+	proven = slices.Collect(maps.Keys(l.Proven))
+	lied = slices.Collect(maps.Keys(l.Lies))
 	for _, a := range proven {
 		if !s.banned(a) {
 			faults = append(faults, fmt.Sprintf("%v: %v lied, provably, and is not banned", s.host, a))
@@ -497,13 +498,13 @@ func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string
 		liars[a.Addr()] = liars[a.Addr()] || s.banned(a)
 	}
 	for _, p := range h.peers {
-		_, lied := liars[p.host.IP()]
-		if p.lying() || (lied || h.liars[p.host.IP()]) && !netaddr.IsLocal(p.host.IP()) {
+		_, lied := liars[p.Host.IP()]
+		if p.Lies() || (lied || h.liars[p.Host.IP()]) && !netaddr.IsLocal(p.Host.IP()) {
 			continue
 		}
 		sum.honest++
-		if s.banned(p.addr()) {
-			faults = append(faults, fmt.Sprintf("%v: %s at %v never lied, and is banned", s.host, p.name, p.addr()))
+		if s.banned(p.Addr()) {
+			faults = append(faults, fmt.Sprintf("%v: %s at %v never lied, and is banned", s.host, p.Name, p.Addr()))
 			sum.honestBanned++
 		}
 	}
@@ -522,21 +523,21 @@ func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []strin
 	s.mu.Lock()
 	steals := s.steals + s.sched.Steals()
 	s.mu.Unlock()
-	l := s.ledger.said()
+	l := s.ledger.Account()
 	spoiled := int64(0)
-	for _, n := range l.lies {
+	for _, n := range l.Lies {
 		spoiled += n * min(h.content.layout.PieceLength(), h.content.layout.Size())
 	}
 	wanted := int64(0)
 	for _, i := range h.wanted {
 		wanted += h.content.layout.PieceSize(i)
 	}
-	if more := l.again + l.first - wanted; more > l.seconds*blockSize+2*spoiled+l.dropped {
+	if more := l.Again + l.First - wanted; more > l.Seconds*blockSize+2*spoiled+l.Dropped {
 		faults = append(faults, fmt.Sprintf("%v: %d bytes came again, %d blocks were asked of a second peer, %d bytes spoiled",
-			s.host, more, l.seconds, spoiled))
+			s.host, more, l.Seconds, spoiled))
 	}
-	sum.received += l.received
-	for kind, n := range l.waste {
+	sum.received += l.Received
+	for kind, n := range l.Waste {
 		sum.wasted[kind] += n
 	}
 	sum.steals += steals
@@ -563,6 +564,6 @@ func (h *simHistory) end(t *testing.T) {
 		s.end(t)
 	}
 	for _, p := range h.peers {
-		p.stop()
+		p.Stop()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -15,7 +16,7 @@ type simKind struct {
 }
 
 // simple is a kind of one peer with a script, that may be dialled and often dials as well.
-func simple(name string, script func(h *simHistory) simScript) simKind {
+func simple(name string, script func(h *simHistory) simpeer.Script) simKind {
 	return simKind{name, func(h *simHistory, name string) {
 		h.misbehaves(h.newPeer(name, h.between(10e3, 8e6), script(h)))
 	}}
@@ -24,112 +25,112 @@ func simple(name string, script func(h *simHistory) simScript) simKind {
 // cut is a kind of one peer whose connections break in one way, each after some bytes.
 func cut(name string, at func(bytes int64) simnet.Fault) simKind {
 	return simKind{name, func(h *simHistory, name string) {
-		p := h.newPeer(name, h.between(10e3, 8e6), simScript{})
-		p.host.Plan = func() simnet.Fault { return at(int64(h.between(100, 1e6))) }
+		p := h.newPeer(name, h.between(10e3, 8e6), simpeer.Script{})
+		p.Host.Plan = func() simnet.Fault { return at(int64(h.between(100, 1e6))) }
 		h.misbehaves(p)
 	}}
 }
 
 // misbehaves sets a peer going that is not to be counted on.
-func (h *simHistory) misbehaves(p *simPeer) {
-	h.drawBuffer(p.host)
+func (h *simHistory) misbehaves(p *simpeer.Peer) {
+	h.drawBuffer(p.Host)
 	h.silence = true
-	if p.lying() {
-		h.liars[p.host.IP()] = true
+	if p.Lies() {
+		h.liars[p.Host.IP()] = true
 	}
-	if h.hopeless && !p.claimsAll {
-		p.have.Remove(h.wanted[0])
+	if h.hopeless && !p.ClaimsAll {
+		p.Have.Remove(h.wanted[0])
 	}
-	p.comes(h.seconds(0.001, 30), 0, 0)
+	p.Come(h.seconds(0.001, 30), 0, 0)
 	if h.chance(3) {
 		for _, s := range h.options {
-			p.calls(1, s.host.Addr(6881), h.seconds(1, 100))
+			p.Call(1, s.host.Addr(6881), h.seconds(1, 100))
 		}
 	}
 }
 
 // simKinds are the ways to misbehave.
 var simKinds = []simKind{
-	simple("lies now and then", func(h *simHistory) simScript { return simScript{corrupt: 2 + h.rng.IntN(30)} }),
-	simple("lies always", func(h *simHistory) simScript { return simScript{corrupt: 1} }),
-	simple("lies, and drops the connection", func(h *simHistory) simScript {
-		return simScript{corrupt: 3, resetAfter: 1 + h.rng.IntN(20)}
+	simple("lies now and then", func(h *simHistory) simpeer.Script { return simpeer.Script{Corrupt: 2 + h.rng.IntN(30)} }),
+	simple("lies always", func(h *simHistory) simpeer.Script { return simpeer.Script{Corrupt: 1} }),
+	simple("lies, and drops the connection", func(h *simHistory) simpeer.Script {
+		return simpeer.Script{Corrupt: 3, ResetAfter: 1 + h.rng.IntN(20)}
 	}),
-	simple("lies, and flaps", func(h *simHistory) simScript {
-		return simScript{corrupt: 3, flap: h.seconds(0.1, 2)}
+	simple("lies, and flaps", func(h *simHistory) simpeer.Script {
+		return simpeer.Script{Corrupt: 3, Flap: h.seconds(0.1, 2)}
 	}),
-	simple("never answers", func(h *simHistory) simScript { return simScript{never: answers, eager: true} }),
-	simple("never unchokes", func(h *simHistory) simScript { return simScript{never: unchokes} }),
-	simple("never shakes hands", func(h *simHistory) simScript { return simScript{never: shakesHands} }),
-	simple("reads nothing", func(h *simHistory) simScript { return simScript{never: readsNothing} }),
-	simple("flaps", func(h *simHistory) simScript { return simScript{flap: h.seconds(0.1, 2)} }),
-	simple("flaps, without a reject", func(h *simHistory) simScript {
-		return simScript{flap: h.seconds(0.1, 2), dropsSilently: true, fast: true}
+	simple("never answers", func(h *simHistory) simpeer.Script { return simpeer.Script{Never: simpeer.Answers, Eager: true} }),
+	simple("never unchokes", func(h *simHistory) simpeer.Script { return simpeer.Script{Never: simpeer.Unchokes} }),
+	simple("never shakes hands", func(h *simHistory) simpeer.Script { return simpeer.Script{Never: simpeer.ShakesHands} }),
+	simple("reads nothing", func(h *simHistory) simpeer.Script { return simpeer.Script{Never: simpeer.Reads} }),
+	simple("flaps", func(h *simHistory) simpeer.Script { return simpeer.Script{Flap: h.seconds(0.1, 2)} }),
+	simple("flaps, without a reject", func(h *simHistory) simpeer.Script {
+		return simpeer.Script{Flap: h.seconds(0.1, 2), DropsSilently: true, Fast: true}
 	}),
-	simple("sends after a choke", func(h *simHistory) simScript {
-		return simScript{flap: h.seconds(0.1, 5), sendsLate: true}
+	simple("sends after a choke", func(h *simHistory) simpeer.Script {
+		return simpeer.Script{Flap: h.seconds(0.1, 5), SendsLate: true}
 	}),
-	simple("resets after some blocks", func(h *simHistory) simScript { return simScript{resetAfter: 1 + h.rng.IntN(50)} }),
-	simple("leaves and is found again", func(h *simHistory) simScript { return simScript{leaveAfter: h.seconds(0.1, 20)} }),
-	simple("stops in mid-block", func(h *simHistory) simScript { return simScript{stallAfter: h.rng.IntN(20) + 1} }),
-	simple("drips", func(h *simHistory) simScript { return simScript{drip: time.Second} }),
-	simple("sends everything twice", func(h *simHistory) simScript { return simScript{twice: true} }),
-	simple("sends wrong lengths", func(h *simHistory) simScript { return simScript{shortens: 1 + h.rng.IntN(20)} }),
-	simple("rejects", func(h *simHistory) simScript { return simScript{rejects: 1 + h.rng.IntN(5), fast: true} }),
-	simple("floods", func(h *simHistory) simScript { return simScript{floods: true} }),
-	simple("makes noise", func(h *simHistory) simScript {
-		s := simScript{noiseEvery: h.seconds(0.01, 5)}
+	simple("resets after some blocks", func(h *simHistory) simpeer.Script { return simpeer.Script{ResetAfter: 1 + h.rng.IntN(50)} }),
+	simple("leaves and is found again", func(h *simHistory) simpeer.Script { return simpeer.Script{LeaveAfter: h.seconds(0.1, 20)} }),
+	simple("stops in mid-block", func(h *simHistory) simpeer.Script { return simpeer.Script{StallAfter: h.rng.IntN(20) + 1} }),
+	simple("drips", func(h *simHistory) simpeer.Script { return simpeer.Script{Drip: time.Second} }),
+	simple("sends everything twice", func(h *simHistory) simpeer.Script { return simpeer.Script{Twice: true} }),
+	simple("sends wrong lengths", func(h *simHistory) simpeer.Script { return simpeer.Script{Shortens: 1 + h.rng.IntN(20)} }),
+	simple("rejects", func(h *simHistory) simpeer.Script { return simpeer.Script{Rejects: 1 + h.rng.IntN(5), Fast: true} }),
+	simple("floods", func(h *simHistory) simpeer.Script { return simpeer.Script{Floods: true} }),
+	simple("makes noise", func(h *simHistory) simpeer.Script {
+		noises, s := simpeer.Noises(), simpeer.Script{NoiseEvery: h.seconds(0.01, 5)}
 		for range 1 + h.rng.IntN(4) {
-			s.noise = append(s.noise, simNoises[h.rng.IntN(len(simNoises))])
+			s.Noise = append(s.Noise, noises[h.rng.IntN(len(noises))])
 		}
 		return s
 	}),
-	simple("sets spare bits", func(h *simHistory) simScript { return simScript{opening: spareBits} }),
-	simple("bitfield of the wrong size", func(h *simHistory) simScript {
+	simple("sets spare bits", func(h *simHistory) simpeer.Script { return simpeer.Script{Opening: simpeer.SpareBits} }),
+	simple("bitfield of the wrong size", func(h *simHistory) simpeer.Script {
 		off := 2*h.rng.IntN(2) - 1
-		return simScript{opening: func(c *simTruth) []byte {
+		return simpeer.Script{Opening: func(c *simpeer.Content) []byte {
 			return wire.AppendBitfield(nil, make([]byte, (c.NumPieces()+7)/8+off))
 		}}
 	}),
-	simple("another torrent", func(h *simHistory) simScript {
-		return simScript{handshake: func(b []byte) []byte { b[28]++; return b }}
+	simple("another torrent", func(h *simHistory) simpeer.Script {
+		return simpeer.Script{Handshake: func(b []byte) []byte { b[28]++; return b }}
 	}),
-	simple("another protocol", func(h *simHistory) simScript {
-		return simScript{handshake: func([]byte) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n") }}
+	simple("another protocol", func(h *simHistory) simpeer.Script {
+		return simpeer.Script{Handshake: func([]byte) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n") }}
 	}),
-	simple("half a handshake", func(h *simHistory) simScript {
-		return simScript{handshake: func(b []byte) []byte { return b[:30] }}
+	simple("half a handshake", func(h *simHistory) simpeer.Script {
+		return simpeer.Script{Handshake: func(b []byte) []byte { return b[:30] }}
 	}),
 	cut("half-closes", func(at int64) simnet.Fault { return simnet.Fault{FinAfter: at} }),
 	cut("falls silent anywhere", func(at int64) simnet.Fault { return simnet.Fault{StallAfter: at} }),
 	{"claims everything", func(h *simHistory, name string) {
-		p := h.newPeer(name, h.between(10e3, 8e6), simScript{claimsAll: true})
+		p := h.newPeer(name, h.between(10e3, 8e6), simpeer.Script{ClaimsAll: true})
 		for i := range h.content.NumPieces() {
 			if h.chance(2) {
-				p.have.Remove(i)
+				p.Have.Remove(i)
 			}
 		}
 		if h.hopeless {
-			p.have.Remove(h.wanted[0])
+			p.Have.Remove(h.wanted[0])
 		}
 		h.misbehaves(p)
 	}},
 	{"comes back with another port", func(h *simHistory, name string) {
-		p := h.newPeer(name, h.between(10e3, 8e6), simScript{})
+		p := h.newPeer(name, h.between(10e3, 8e6), simpeer.Script{})
 		if h.hopeless {
-			p.have.Remove(h.wanted[0])
+			p.Have.Remove(h.wanted[0])
 		}
 		h.silence = true
-		p.comes(0, h.seconds(1, 20), h.seconds(1, 20))
+		p.Come(0, h.seconds(1, 20), h.seconds(1, 20))
 		for _, s := range h.options {
-			p.calls(1, s.host.Addr(6881), h.seconds(1, 20))
+			p.Call(1, s.host.Addr(6881), h.seconds(1, 20))
 		}
 	}},
 	{"many from one address", func(h *simHistory, name string) {
-		p := h.newPeer(name, h.between(10e3, 8e6), simScript{})
+		p := h.newPeer(name, h.between(10e3, 8e6), simpeer.Script{})
 		h.misbehaves(p)
 		for _, s := range h.options {
-			p.calls(5+h.rng.IntN(30), s.host.Addr(6881), h.seconds(1, 20))
+			p.Call(5+h.rng.IntN(30), s.host.Addr(6881), h.seconds(1, 20))
 		}
 	}},
 	{"we ourselves", func(h *simHistory, name string) {
@@ -145,9 +146,9 @@ var simKinds = []simKind{
 		h.patience += 20 * time.Second
 	}},
 	{"a liar behind the same address", func(h *simHistory, name string) {
-		honest := h.newPeer(name, h.between(10e3, 8e6), simScript{})
-		liar := newSimPeer(name, honest.host, honest.addr().Port()+1, h.content.truth, simScript{corrupt: 4})
-		liar.tracker = h.tracker
+		honest := h.newPeer(name, h.between(10e3, 8e6), simpeer.Script{})
+		liar := simpeer.New(name, honest.Host, honest.Addr().Port()+1, h.content.truth, simpeer.Script{Corrupt: 4})
+		liar.Tracker = h.tracker
 		h.peers = append(h.peers, liar)
 		h.misbehaves(honest)
 		h.misbehaves(liar)

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/stretchr/testify/require"
 )
 
@@ -14,10 +15,10 @@ func TestFiveHundredPeers(t *testing.T) {
 	const size, peers, rate, downlink = 128 << 20, 500, 100e3, 40e6
 	found(t, newSimRepeating(1, 64<<10, size), func(t *testing.T, m *simMeeting) {
 		for k := range peers {
-			p := m.meet(t, rate, simScript{})
+			p := m.meet(t, rate, simpeer.Script{})
 			for i := range m.content.NumPieces() {
 				if (i*31+k*17)%7 < 3 {
-					p.have.Remove(i)
+					p.Have.Remove(i)
 				}
 			}
 		}

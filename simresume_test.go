@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/layout"
@@ -24,15 +25,15 @@ func TestOneFileOfFiveGigabytes(t *testing.T) {
 			layout.File{Path: "d/b/wanted", Length: 1e6}, layout.File{Path: "d/c", Length: 5e9 - 2_100_000_001 - 1e6})
 		m := &simMeeting{net: n, content: content}
 		defer m.end(t)
-		peer := m.meet(t, 1e6, simScript{fast: true})
-		o := &Options{Dir: dir, Select: Glob("wanted"), Peers: []netip.AddrPort{peer.addr()}}
+		peer := m.meet(t, 1e6, simpeer.Script{Fast: true})
+		o := &Options{Dir: dir, Select: Glob("wanted"), Peers: []netip.AddrPort{peer.Addr()}}
 		m.client = simStart(t.Context(), t, n.NewHost("81.0.0.1", 0, 0, 0), content, nil, o, nil)
 		simWait(time.Minute, m.client)
 		require.NoError(t, m.client.compare(o.Select))
 		require.Empty(t, m.client.account(peer))
 
 		first, end := content.layout.PiecesOf(1)
-		got := m.client.ledger.said().received
+		got := m.client.ledger.Account().Received
 		require.EqualValues(t, (end-first)<<20, got)
 		for i := range end - first {
 			require.True(t, m.client.verified().Has(first+i))
@@ -54,19 +55,19 @@ func TestCloseInMidPiece(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		rng := rand.New(rand.NewPCG(1, 1))
 		content := newSimContent(1, 16<<20, 20<<20, 9<<20, 10<<20+77)
-		peer := newSimPeer("seed", n.NewHost("80.0.0.1", 1e6, 0, 10*time.Millisecond), 6881, content.truth, simScript{fast: true})
-		require.NoError(t, peer.arrive())
-		defer peer.stop()
+		peer := simpeer.New("seed", n.NewHost("80.0.0.1", 1e6, 0, 10*time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+		require.NoError(t, peer.Arrive())
+		defer peer.Stop()
 		var received, wire int64
 		closes := int64(0)
 		for whole := false; !whole; closes++ {
 			host := n.NewHost(fmt.Sprintf("81.0.0.%d", closes+1), 0, 0, 0)
-			d := simStart(t.Context(), t, host, content, nil, &Options{Dir: dir, Peers: []netip.AddrPort{peer.addr()}}, nil)
+			d := simStart(t.Context(), t, host, content, nil, &Options{Dir: dir, Peers: []netip.AddrPort{peer.Addr()}}, nil)
 			simWait(time.Duration(rng.IntN(8000))*time.Millisecond, d)
 			wire += host.UnderWay()
 			whole = d.done()
 			d.end(t)
-			received += d.ledger.said().received
+			received += d.ledger.Account().Received
 			require.Empty(t, d.account(peer))
 		}
 		again := received - content.layout.Size()

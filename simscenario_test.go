@@ -11,37 +11,38 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/blockpool"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 )
 
 // One honest seed among seven of other kinds: they cost no more than a tenth of the time that it would
 // have taken alone, and the time after which a peer counts as snubbed.
 func TestOneHonestAmongSeven(t *testing.T) {
 	const rate, size = 1e6, 60e6
-	for name, kinds := range map[string][7]simScript{
+	for name, kinds := range map[string][7]simpeer.Script{
 		"liars and idlers": {
-			{corrupt: 3}, {corrupt: 20, fast: true}, {never: answers}, {never: answers, fast: true},
-			{flap: 300 * time.Millisecond}, {resetAfter: 10}, {drip: time.Second},
+			{Corrupt: 3}, {Corrupt: 20, Fast: true}, {Never: simpeer.Answers}, {Never: simpeer.Answers, Fast: true},
+			{Flap: 300 * time.Millisecond}, {ResetAfter: 10}, {Drip: time.Second},
 		},
 		"noise and stalls": {
-			{noise: simNoises, noiseEvery: time.Second}, {twice: true}, {stallAfter: 5}, {sendsLate: true, flap: time.Second},
-			{floods: true}, {shortens: 4}, {never: readsNothing},
+			{Noise: simpeer.Noises(), NoiseEvery: time.Second}, {Twice: true}, {StallAfter: 5}, {SendsLate: true, Flap: time.Second},
+			{Floods: true}, {Shortens: 4}, {Never: simpeer.Reads},
 		},
-		"liars all":     {{corrupt: 1}, {corrupt: 2}, {corrupt: 3}, {corrupt: 5}, {corrupt: 10}, {corrupt: 30}, {corrupt: 100}},
-		"idlers all":    {{never: answers}, {never: answers}, {never: answers}, {never: answers}, {never: answers}, {never: answers}, {never: answers}},
-		"drippers all":  {{drip: time.Second}, {drip: time.Second}, {drip: time.Second}, {drip: time.Second}, {drip: time.Second}, {drip: time.Second}, {drip: time.Second}},
-		"stallers all":  {{stallAfter: 1}, {stallAfter: 10}, {stallAfter: 20}, {stallAfter: 40}, {stallAfter: 80}, {stallAfter: 160}, {stallAfter: 320}},
-		"flappers all":  {{flap: 1e8}, {flap: 2e8}, {flap: 5e8}, {flap: 1e9, sendsLate: true}, {flap: 2e9}, {flap: 5e9}, {flap: 1e10, dropsSilently: true, fast: true}},
-		"claimants all": {{claimsAll: true}, {claimsAll: true}, {claimsAll: true}, {claimsAll: true}, {claimsAll: true}, {claimsAll: true}, {claimsAll: true}},
+		"liars all":     {{Corrupt: 1}, {Corrupt: 2}, {Corrupt: 3}, {Corrupt: 5}, {Corrupt: 10}, {Corrupt: 30}, {Corrupt: 100}},
+		"idlers all":    {{Never: simpeer.Answers}, {Never: simpeer.Answers}, {Never: simpeer.Answers}, {Never: simpeer.Answers}, {Never: simpeer.Answers}, {Never: simpeer.Answers}, {Never: simpeer.Answers}},
+		"drippers all":  {{Drip: time.Second}, {Drip: time.Second}, {Drip: time.Second}, {Drip: time.Second}, {Drip: time.Second}, {Drip: time.Second}, {Drip: time.Second}},
+		"stallers all":  {{StallAfter: 1}, {StallAfter: 10}, {StallAfter: 20}, {StallAfter: 40}, {StallAfter: 80}, {StallAfter: 160}, {StallAfter: 320}},
+		"flappers all":  {{Flap: 1e8}, {Flap: 2e8}, {Flap: 5e8}, {Flap: 1e9, SendsLate: true}, {Flap: 2e9}, {Flap: 5e9}, {Flap: 1e10, DropsSilently: true, Fast: true}},
+		"claimants all": {{ClaimsAll: true}, {ClaimsAll: true}, {ClaimsAll: true}, {ClaimsAll: true}, {ClaimsAll: true}, {ClaimsAll: true}, {ClaimsAll: true}},
 	} {
 		for _, pieceLength := range []int64{64 << 10, 256 << 10, 1 << 20, 8 << 20} {
 			t.Run(fmt.Sprintf("%s, pieces of %d KiB", name, pieceLength>>10), func(t *testing.T) {
 				t.Parallel()
 				found(t, newSimContent(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
-					m.meet(t, rate, simScript{})
+					m.meet(t, rate, simpeer.Script{})
 					for _, k := range kinds {
 						p := m.meet(t, rate, k)
-						if k.claimsAll {
-							p.have = bits.New(p.have.Len())
+						if k.ClaimsAll {
+							p.Have = bits.New(p.Have.Len())
 						}
 					}
 					m.run(t, time.Hour)
@@ -73,13 +74,13 @@ func TestIdealTime(t *testing.T) {
 					sum := 0.0
 					for k, rate := range c.rates {
 						sum += rate
-						p := m.meet(t, rate, simScript{})
+						p := m.meet(t, rate, simpeer.Script{})
 						if k > 0 && c.head > 0 {
-							p.depart()
-							p.comes(c.head, 0, 0)
-							p.start(func() {
-								if p.wait(c.head) {
-									p.dial(netip.MustParseAddrPort("81.0.0.1:6881"))
+							p.Depart()
+							p.Come(c.head, 0, 0)
+							p.Go(func() {
+								if p.Wait(c.head) {
+									p.Dial(netip.MustParseAddrPort("81.0.0.1:6881"))
 								}
 							})
 						}
@@ -104,7 +105,7 @@ func TestStartedMemory(t *testing.T) {
 			t.Parallel()
 			found(t, newSimRepeating(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
 				for range peers {
-					m.meet(t, rate, simScript{})
+					m.meet(t, rate, simpeer.Script{})
 				}
 				m.run(t, time.Hour)
 				t.Logf("took %v, kept %d bytes at most", m.client.took, m.client.kept)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/stretchr/testify/require"
 )
 
@@ -29,9 +30,9 @@ func TestSeekDelay(t *testing.T) {
 					o := &Options{Storage: newSimStorage(m.content).open}
 					for _, rate := range rates {
 						sum += rate
-						p := m.meet(t, rate, simScript{})
-						p.host.Delay = rtt / 4
-						o.Peers = append(o.Peers, p.addr())
+						p := m.meet(t, rate, simpeer.Script{})
+						p.Host.Delay = rtt / 4
+						o.Peers = append(o.Peers, p.Addr())
 					}
 					host := m.net.NewHost("81.0.0.1", 0, 0, rtt/4)
 					m.client = simStart(t.Context(), t, host, m.content, nil, o, nil)

@@ -69,10 +69,10 @@ func noOffence(why error) bool {
 // blameless tells whether all peers of an address keep to the protocol.
 func (h *simHistory) blameless(ip netip.Addr) bool {
 	for _, p := range h.peers {
-		script := p.simScript
-		script.fast, script.eager, script.takes = false, false, false
-		script.flap, script.rejects, script.drip, script.stallAfter, script.resetAfter, script.leaveAfter = 0, 0, 0, 0, 0, 0
-		if p.host.IP() == ip && !reflect.ValueOf(script).IsZero() {
+		script := p.Script
+		script.Fast, script.Eager, script.Takes = false, false, false
+		script.Flap, script.Rejects, script.Drip, script.StallAfter, script.ResetAfter, script.LeaveAfter = 0, 0, 0, 0, 0, 0
+		if p.Host.IP() == ip && !reflect.ValueOf(script).IsZero() {
 			return false
 		}
 	}

@@ -85,7 +85,7 @@ func (s *speaker) listen() {
 			if r.ReadBlock(block[:m.Length]) != nil {
 				return
 			}
-			require.Equal(s.t, s.content.truth.block(m.Index, m.Begin, m.Length), block[:m.Length])
+			require.Equal(s.t, s.content.truth.Block(m.Index, m.Begin, m.Length), block[:m.Length])
 		}
 		s.mu.Lock()
 		if m.ID == wire.Extended && m.ExtID == 0 {

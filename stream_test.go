@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/stretchr/testify/require"
 )
 
@@ -39,9 +40,9 @@ func TestSeekIsServedFirst(t *testing.T) {
 				o := &Options{Storage: newSimStorage(content).open}
 				total := 0.0
 				for _, rate := range tt.rates {
-					p := m.meet(t, rate, simScript{fast: tt.fast})
-					p.host.Delay = tt.delay
-					o.Peers = append(o.Peers, p.addr())
+					p := m.meet(t, rate, simpeer.Script{Fast: tt.fast})
+					p.Host.Delay = tt.delay
+					o.Peers = append(o.Peers, p.Addr())
 					total += rate
 				}
 				host := n.NewHost("81.0.0.1", 0, 0, 0)
@@ -62,7 +63,7 @@ func TestSeekIsServedFirst(t *testing.T) {
 					b := make([]byte, 4096)
 					_, err = io.ReadFull(file, b)
 					require.NoError(t, err)
-					require.Equal(t, content.truth.run(at/tt.pieceLength*tt.pieceLength, tt.pieceLength)[at%tt.pieceLength:][:len(b)], b)
+					require.Equal(t, content.truth.Run(at/tt.pieceLength*tt.pieceLength, tt.pieceLength)[at%tt.pieceLength:][:len(b)], b)
 					took := time.Since(began)
 					most := 4*tt.delay + time.Duration((float64(wire)+float64(tt.pieceLength))/total*float64(time.Second))
 					t.Logf("first bytes at %d after %v; bound %v, with %d bytes on the wire", at, took, most, wire)

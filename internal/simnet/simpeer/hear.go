@@ -1,10 +1,11 @@
-package torrent
+package simpeer
 
 import (
 	"bytes"
 	"slices"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -12,7 +13,7 @@ import (
 const maxAsked = 250
 
 // read acts on what the other end sends until the connection is over.
-func (s *simSession) read() error {
+func (s *session) read() error {
 	p := s.peer
 	r := wire.NewReader(s.conn, 1<<20)
 	block := make([]byte, wire.MaxBlock)
@@ -35,7 +36,7 @@ func (s *simSession) read() error {
 }
 
 // hear acts on one message. The caller holds mu.
-func (s *simSession) hear(m wire.Message, block []byte) {
+func (s *session) hear(m wire.Message, block []byte) {
 	p := s.peer
 	switch m.ID {
 	case wire.Interested, wire.NotInterested:
@@ -43,19 +44,19 @@ func (s *simSession) hear(m wire.Message, block []byte) {
 			p.blameLocked("said twice: %v", m.ID)
 		}
 		s.interested = m.ID == wire.Interested
-		if s.interested && s.choking && p.flap == 0 && p.never&unchokes == 0 {
+		if s.interested && s.choking && p.Flap == 0 && p.Never&Unchokes == 0 {
 			s.choking = false
 			s.say(wire.AppendSimple(nil, wire.Unchoke))
 		}
 	case wire.Request:
-		s.request(simRequest{m.Index, m.Begin, m.Length})
+		s.request(request{m.Index, m.Begin, m.Length})
 	case wire.Cancel:
-		q := simRequest{m.Index, m.Begin, m.Length}
+		q := request{m.Index, m.Begin, m.Length}
 		s.cancelled[q] = true
 		if i := slices.Index(s.queue, q); i >= 0 {
 			s.queue = slices.Delete(s.queue, i, i+1)
 			s.late = max(0, s.late-1)
-			if s.fast && !p.dropsSilently {
+			if s.fast && !p.DropsSilently {
 				s.say(wire.AppendReject(nil, m.Index, m.Begin, m.Length))
 			}
 		}
@@ -84,7 +85,7 @@ func (s *simSession) hear(m wire.Message, block []byte) {
 		if !s.fast {
 			p.blameLocked("%v without BEP 6", m.ID)
 		}
-		if m.ID == wire.Reject && !s.choked && slices.Contains(s.asked, simRequest{m.Index, m.Begin, m.Length}) {
+		if m.ID == wire.Reject && !s.choked && slices.Contains(s.asked, request{m.Index, m.Begin, m.Length}) {
 			s.say(wire.AppendRequest(nil, m.Index, m.Begin, m.Length)) // once more
 		}
 	case wire.Choke:
@@ -97,33 +98,33 @@ func (s *simSession) hear(m wire.Message, block []byte) {
 }
 
 // request queues a block that was asked for. The caller holds mu.
-func (s *simSession) request(q simRequest) {
+func (s *session) request(q request) {
 	p := s.peer
 	c := p.content
-	if c.block(q.index, q.begin, q.length) == nil || q.begin%blockSize != 0 ||
-		int64(q.length) != min(blockSize, c.PieceSize(int(q.index))-int64(q.begin)) {
+	if c.Block(q.index, q.begin, q.length) == nil || q.begin%layout.BlockSize != 0 ||
+		int64(q.length) != min(layout.BlockSize, c.PieceSize(int(q.index))-int64(q.begin)) {
 		p.blameLocked("request of %d bytes at %d of piece %d", q.length, q.begin, q.index)
 		return
 	}
-	if !p.claimsAll && p.opening == nil && len(p.noise) == 0 && !p.have.Has(int(q.index)) {
+	if !p.ClaimsAll && p.Opening == nil && len(p.Noise) == 0 && !p.Have.Has(int(q.index)) {
 		p.blameLocked("request of piece %d, which we never said to have", q.index)
 	}
 	switch {
-	case p.never&answers != 0:
+	case p.Never&Answers != 0:
 	case s.choking:
 		// It may not have heard of the choke. Nothing is owed but with BEP 6 an answer.
-		if s.fast && !p.dropsSilently {
+		if s.fast && !p.DropsSilently {
 			s.say(wire.AppendReject(nil, q.index, q.begin, q.length))
 		}
-	case p.rejects > 0 && s.fast && p.rng.IntN(p.rejects) == 0:
+	case p.Rejects > 0 && s.fast && p.rng.IntN(p.Rejects) == 0:
 		s.say(wire.AppendReject(nil, q.index, q.begin, q.length))
 	default:
 		// Where a cancel crossed its block, or a block is sent unasked, the block may have been taken for the
 		// answer to another request.
-		if slices.Contains(s.queue, q) && !s.cancelled[q] && p.flap == 0 && len(p.noise) == 0 {
+		if slices.Contains(s.queue, q) && !s.cancelled[q] && p.Flap == 0 && len(p.Noise) == 0 {
 			p.blameLocked("asked twice for %v", q)
 		}
-		if len(s.queue) >= maxAsked && p.flap == 0 {
+		if len(s.queue) >= maxAsked && p.Flap == 0 {
 			p.blameLocked("more than %d blocks asked for at once", maxAsked)
 		}
 		s.queue = append(s.queue, q)
@@ -132,9 +133,9 @@ func (s *simSession) request(q simRequest) {
 }
 
 // ask keeps requests under way where the script takes of others. The caller holds mu.
-func (s *simSession) ask() {
+func (s *session) ask() {
 	p := s.peer
-	if !p.takes {
+	if !p.Takes {
 		return
 	}
 	if !s.wanting && s.theirs.Count() > 0 {
@@ -144,7 +145,7 @@ func (s *simSession) ask() {
 	for !s.choked && len(s.asked) < 16 {
 		if len(s.remaining) == 0 {
 			for i := range s.theirs.All() {
-				if !p.have.Has(i) && !s.taking(i) {
+				if !p.Have.Has(i) && !s.taking(i) {
 					s.remaining = append(s.remaining, i)
 				}
 			}
@@ -158,8 +159,8 @@ func (s *simSession) ask() {
 		last := len(s.remaining) - 1
 		piece := s.remaining[last]
 		s.remaining = s.remaining[:last]
-		for begin, size := int64(0), p.content.PieceSize(piece); begin < size; begin += blockSize {
-			q := simRequest{uint32(piece), uint32(begin), uint32(min(blockSize, size-begin))}
+		for begin, size := int64(0), p.content.PieceSize(piece); begin < size; begin += layout.BlockSize {
+			q := request{uint32(piece), uint32(begin), uint32(min(layout.BlockSize, size-begin))}
 			s.asked = append(s.asked, q)
 			s.say(wire.AppendRequest(nil, q.index, q.begin, q.length))
 		}
@@ -167,19 +168,19 @@ func (s *simSession) ask() {
 }
 
 // taking tells whether blocks of a piece are under way to us. The caller holds mu.
-func (s *simSession) taking(piece int) bool {
-	return slices.ContainsFunc(s.asked, func(q simRequest) bool { return int(q.index) == piece })
+func (s *session) taking(piece int) bool {
+	return slices.ContainsFunc(s.asked, func(q request) bool { return int(q.index) == piece })
 }
 
 // take checks a block that the other end sent. The caller holds mu.
-func (s *simSession) take(m wire.Message, b []byte) {
+func (s *session) take(m wire.Message, b []byte) {
 	p := s.peer
-	q := simRequest{m.Index, m.Begin, m.Length}
+	q := request{m.Index, m.Begin, m.Length}
 	i := slices.Index(s.asked, q)
 	switch {
-	case !bytes.Equal(b, p.content.block(m.Index, m.Begin, m.Length)):
+	case !bytes.Equal(b, p.content.Block(m.Index, m.Begin, m.Length)):
 		p.blameLocked("a false block of piece %d at %d", m.Index, m.Begin)
-	case i < 0 && (s.choked || p.floods):
+	case i < 0 && (s.choked || p.Floods):
 	case i < 0:
 		p.blameLocked("a block of piece %d at %d that nobody asked for", m.Index, m.Begin)
 	default:
@@ -191,16 +192,16 @@ func (s *simSession) take(m wire.Message, b []byte) {
 	}
 }
 
-// gains is gain for others than the peer itself.
-func (p *simPeer) gains(piece int) {
+// Gain is gain for others than the peer itself.
+func (p *Peer) Gain(piece int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gain(piece)
 }
 
 // gain notes that the peer has one piece more and tells everybody. The caller holds mu.
-func (p *simPeer) gain(piece int) {
-	if !p.have.Add(piece) {
+func (p *Peer) gain(piece int) {
+	if !p.Have.Add(piece) {
 		return
 	}
 	for _, s := range p.sessions {

@@ -1,0 +1,87 @@
+package simpeer
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/layout"
+)
+
+// assembly is how far a piece has come, as seen from outside.
+type assembly struct {
+	blocks  map[uint32]copied // by begin
+	came    map[uint32]bool   // true ones, that came at any time
+	lied    bool              // a false one came at any time
+	suspect []netip.AddrPort  // whose false block was in it when it failed
+	failed  bool              // it was whole once, and false
+	whole   bool              // it was whole, and true
+	at      time.Duration     // when it was whole
+	unsure  bool              // its blocks cannot be told from outside
+}
+
+type copied struct {
+	from netip.AddrPort
+	lie  bool
+	at   time.Duration
+}
+
+// askedAgain takes note that a block is asked for. It had better not be here.
+func (p *assembly) askedAgain(w *watch, q request) {
+	l := w.ledger
+	b, here := p.blocks[q.begin]
+	now := l.host.Network().Now()
+	switch {
+	case p.whole && p.at == now, here && b.at == now:
+		// It was read in this very instant, and may have been lost with its connection, or another
+		// was asked for it before that was known.
+		p.unsure, p.whole = true, false
+	case l.deaf:
+		p.unsure, p.whole = true, false
+	case p.whole && p.at >= w.began, here && b.at >= w.began:
+		l.account.Dropped += int64(q.length) // it came while a full link held the request up
+		return
+	case p.whole:
+		l.fault("asked %v for %v, of a piece that is whole", w.peer, q)
+		return
+	case here && !p.failed && !p.unsure:
+		l.fault("asked %v for %v, which is here", w.peer, q)
+		return
+	case !here:
+		return
+	}
+	delete(p.blocks, q.begin)
+	l.account.Dropped += int64(q.length)
+}
+
+// assemble judges a piece once all of its blocks are here.
+func (p *assembly) assemble(l *Ledger, piece int) {
+	if int64(len(p.blocks)) < (l.content.PieceSize(piece)+layout.BlockSize-1)/layout.BlockSize {
+		return
+	}
+	var liars []netip.AddrPort // the one who is nobody known may be among them
+	first := p.blocks[0].from
+	alone := first.IsValid()
+	for _, b := range p.blocks {
+		alone = alone && b.from == first
+		if b.lie && !slices.Contains(liars, b.from) {
+			liars = append(liars, b.from)
+		}
+	}
+	p.blocks = nil
+	switch {
+	case len(liars) == 0:
+		p.whole, p.at = !p.unsure, l.host.Network().Now()
+		for _, a := range p.suspect {
+			l.prove(a)
+		}
+		p.suspect = nil
+	case p.unsure:
+		p.failed = true
+	case alone:
+		l.prove(first)
+		p.failed = true
+	default:
+		p.suspect, p.failed = liars, true
+	}
+}

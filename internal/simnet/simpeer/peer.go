@@ -1,0 +1,213 @@
+// Package simpeer has what is at the other end of a client's connections in a test: peers of a simulated
+// network that speak the wire protocol by a script, honest or not, the content that they share, and a
+// ledger that listens in on the client and judges what it did.
+//
+//	content := simpeer.NewContent(1, 64<<10, 1<<20)
+//	p := simpeer.New("liar", n.NewHost("80.0.0.1", 1e6, 0, 0), 6881, content, simpeer.Script{Corrupt: 3})
+//	err := p.Arrive() // and Stop at the end
+//	ledger := simpeer.Watch(clientsHost, content)
+//	… // a client downloads
+//	ledger.Account().Faults // must be empty, and p.Faults() too
+//
+// It knows the protocol, but nothing of a download. Fields of a Peer are set before its first connection;
+// methods may be called from any goroutine of the bubble.
+package simpeer
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
+)
+
+// Peer is a scripted speaker of the wire protocol in a simulated network: an honest one, or one
+// that misbehaves as its Script says. It answers with blocks of its content in the order they were
+// asked for, and watches over those who speak to it: what they do wrong is in faults.
+type Peer struct {
+	Script
+	Name    string
+	Host    *simnet.Host
+	content *Content
+	Tracker *simtracker.Tracker // told where the peer is, if not nil
+	ctx     context.Context
+	leave   context.CancelFunc // for good
+
+	mu       sync.Mutex // guards what follows, and the sessions
+	rng      *rand.Rand
+	port     uint16
+	Have     bits.Set // what it can give
+	listener net.Listener
+	sessions []*session
+	running  sync.WaitGroup
+
+	blocks int              // sent, in all
+	lies   map[request]bool // sent whole, and false
+	taken  int64            // bytes it was given by others
+	faults []string         // what others did wrong
+}
+
+// request is a block that a session was asked for.
+type request struct{ index, begin, length uint32 }
+
+// New makes a peer that has all of the content and starts nothing.
+func New(name string, host *simnet.Host, port uint16, content *Content, script Script) *Peer {
+	ctx, leave := context.WithCancel(context.Background())
+	return &Peer{
+		ctx: ctx, leave: leave,
+		Name: name, Host: host, port: port, content: content, Script: script,
+		rng:  rand.New(rand.NewPCG(uint64(port), uint64(host.IP().As16()[15]))),
+		Have: bits.Full(content.NumPieces()),
+		lies: map[request]bool{},
+	}
+}
+
+// Addr is where the peer listens now.
+func (p *Peer) Addr() netip.AddrPort {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Host.Addr(p.port)
+}
+
+// Arrive begins to listen, and says so to the tracker.
+func (p *Peer) Arrive() error {
+	l, err := p.Host.Listen("tcp", fmt.Sprintf(":%d", p.port))
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.listener = l
+	p.mu.Unlock()
+	if p.Tracker != nil {
+		p.Tracker.Add(p.Host.Addr(p.port))
+	}
+	p.running.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.running.Go(func() { p.speak(conn, false) })
+		}
+	})
+	return nil
+}
+
+// Depart stops listening and closes every connection; the peer may arrive again.
+func (p *Peer) Depart() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener != nil {
+		p.listener.Close()
+		p.listener = nil
+		if p.Tracker != nil {
+			p.Tracker.Remove(p.Host.Addr(p.port))
+		}
+	}
+	for _, s := range p.sessions {
+		s.conn.Close()
+	}
+}
+
+// Stop departs for good and returns when all goroutines of the peer have ended.
+func (p *Peer) Stop() {
+	p.leave()
+	p.Depart()
+	p.running.Wait()
+}
+
+// Dial connects to somebody, and returns when that connection is over.
+func (p *Peer) Dial(to netip.AddrPort) error {
+	ctx, cancel := context.WithTimeout(p.ctx, 10*time.Second)
+	defer cancel()
+	conn, err := p.Host.Dial(ctx, "tcp", to.String())
+	if err != nil {
+		return err
+	}
+	p.speak(conn, true)
+	return nil
+}
+
+// Wait returns false if the peer left for good before d had passed.
+func (p *Peer) Wait(d time.Duration) bool {
+	select {
+	case <-p.ctx.Done():
+		return false
+	case <-p.Host.Network().Pause(d):
+		return true
+	}
+}
+
+// Lies tells whether the peer sends what is not true.
+func (p *Peer) Lies() bool { return p.Corrupt > 0 }
+
+// Faults returns what others did wrong, as far as the peer has seen.
+func (p *Peer) Faults() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.faults)
+}
+
+// Go runs f in a goroutine that stop waits for.
+func (p *Peer) Go(f func()) { p.running.Go(f) }
+
+// blame takes note that the other end did something wrong.
+func (p *Peer) blame(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.blameLocked(format, args...)
+}
+
+func (p *Peer) blameLocked(format string, args ...any) {
+	if len(p.faults) < 10 {
+		p.faults = append(p.faults, p.Name+": "+fmt.Sprintf(format, args...))
+	}
+}
+
+// GainEach makes the peer begin with nothing and come to have what it has piece by piece.
+func (p *Peer) GainEach(every time.Duration) {
+	p.mu.Lock()
+	stash := p.Have
+	p.Have = bits.New(stash.Len())
+	p.mu.Unlock()
+	p.running.Go(func() {
+		for i := range stash.All() {
+			if !p.Wait(every) {
+				return
+			}
+			p.Gain(i)
+		}
+	})
+}
+
+// Come makes the peer arrive after a while, and if stays is not 0 leave again and again for a
+// while, to come back with another port.
+func (p *Peer) Come(after, stays, away time.Duration) {
+	p.running.Go(func() {
+		for p.Wait(after) && p.Arrive() == nil && stays > 0 && p.Wait(stays) {
+			p.Depart()
+			after = away
+			p.mu.Lock()
+			p.port++
+			p.mu.Unlock()
+		}
+	})
+}
+
+// Call makes the peer keep n connections to somebody, dialling anew some time after one ended.
+func (p *Peer) Call(n int, to netip.AddrPort, again time.Duration) {
+	for range n {
+		p.running.Go(func() {
+			for p.Dial(to); p.Wait(again); {
+				p.Dial(to)
+			}
+		})
+	}
+}

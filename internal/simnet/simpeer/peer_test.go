@@ -1,0 +1,130 @@
+package simpeer
+
+import (
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// meet has an honest scripted leech download from a seed with the given script, for at most an hour.
+func meet(t *testing.T, n *simnet.Network, c *Content, up float64, script Script) (seed, leech *Peer, ledger *Ledger, took time.Duration) {
+	seed = New("seed", n.NewHost("80.0.0.1", up, 0, 10*time.Millisecond), 6881, c, script)
+	leech = New("leech", n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond), 6882, c, Script{Takes: true, Fast: true})
+	leech.Have = bits.New(c.NumPieces())
+	ledger = Watch(leech.Host, c)
+	require.NoError(t, seed.Arrive())
+	start := time.Now()
+	leech.Call(1, seed.Addr(), time.Second)
+	for leech.Wait(100 * time.Millisecond) {
+		leech.mu.Lock()
+		whole := leech.Have.Full()
+		leech.mu.Unlock()
+		if whole || time.Since(start) > time.Hour {
+			break
+		}
+	}
+	took = time.Since(start)
+	leech.Stop()
+	seed.Stop()
+	synctest.Wait()
+	for _, h := range []*simnet.Host{seed.Host, leech.Host} {
+		conns, listeners := h.Open()
+		require.Zero(t, conns+listeners)
+	}
+	return seed, leech, ledger, took
+}
+
+func TestPeers(t *testing.T) {
+	const size = 1_000_000
+	for name, c := range map[string]struct {
+		script Script
+		fails  bool
+		faults bool // of the seed, as the leech sees them
+	}{
+		"honest":             {},
+		"honest with BEP 6":  {script: Script{Fast: true}},
+		"eager":              {script: Script{Eager: true}},
+		"flaps":              {script: Script{Flap: 300 * time.Millisecond}},
+		"flaps with BEP 6":   {script: Script{Flap: 300 * time.Millisecond, Fast: true}},
+		"resets":             {script: Script{ResetAfter: 20}},
+		"leaves":             {script: Script{LeaveAfter: 3 * time.Second}},
+		"rejects":            {script: Script{Rejects: 5, Fast: true}},
+		"lies":               {script: Script{Corrupt: 10}, fails: true, faults: true},
+		"twice":              {script: Script{Twice: true}, faults: true},
+		"floods":             {script: Script{Floods: true}, faults: true},
+		"mute":               {script: Script{Never: Answers}, fails: true},
+		"does not unchoke":   {script: Script{Never: Unchokes}, fails: true},
+		"no handshake":       {script: Script{Never: ShakesHands}, fails: true},
+		"reads nothing":      {script: Script{Never: Reads}, fails: true},
+		"drips":              {script: Script{Drip: time.Second}, fails: true},
+		"stops in the midst": {script: Script{StallAfter: 3}, fails: true},
+		"wrong handshake": {script: Script{Handshake: func(b []byte) []byte { b[28]++; return b }},
+			fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := NewContent(1, 64<<10, size)
+				seed, leech, ledger, took := meet(t, n, content, 100e3, c.script)
+				require.Equal(t, !c.fails, leech.Have.Full())
+				require.Equal(t, c.faults, len(leech.faults) > 0, "%v", leech.faults)
+				require.Empty(t, seed.faults)
+				// The scripted leech may ask in the instant in which it hears of a choke, and forgets
+				// what it has of a piece with its connection.
+				if c.script.Flap == 0 && c.script.LeaveAfter == 0 && c.script.ResetAfter == 0 {
+					require.Empty(t, ledger.account.Faults)
+				}
+				require.Empty(t, ledger.under)
+				require.Equal(t, len(seed.lies) > 0, len(ledger.account.Lies) > 0)
+				if c.script.Corrupt > 0 {
+					require.NotEmpty(t, seed.lies)
+					require.True(t, ledger.account.Proven[seed.Addr()]) // it sent whole pieces alone
+				}
+				if !c.fails && c.script.Flap == 0 && !c.script.Twice {
+					require.Less(t, took, 20*time.Second)
+					require.GreaterOrEqual(t, leech.taken, int64(size))
+					require.GreaterOrEqual(t, ledger.account.First, int64(size))
+					for _, p := range ledger.pieces {
+						require.True(t, p.whole || p.unsure)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestNoises asks that each noise is what it says: what is fatal is an error of the codec or of the
+// numbers in it, and what is not is a message like others.
+func TestNoises(t *testing.T) {
+	for _, noise := range Noises() {
+		t.Run(noise.name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := NewContent(1, 64<<10, 1_000_000)
+				seed := New("noisy", n.NewHost("80.0.0.1", 0, 0, 0), 6881, content,
+					Script{Noise: []Noise{noise}, NoiseEvery: time.Second})
+				require.NoError(t, seed.Arrive())
+				conn, err := n.NewHost("80.0.0.2", 0, 0, 0).Dial(t.Context(), "tcp", seed.Addr().String())
+				require.NoError(t, err)
+				conn.Write((&wire.Handshake{InfoHash: content.InfoHash}).Append(nil))
+				_, err = io.ReadFull(conn, make([]byte, wire.HandshakeSize))
+				require.NoError(t, err)
+				r := wire.NewReader(conn, 1<<20)
+				for range 100 {
+					if _, err = r.Next(); err != nil {
+						break
+					}
+				}
+				if !noise.fatal {
+					require.NoError(t, err)
+				}
+				seed.Stop()
+			})
+		})
+	}
+}

@@ -68,8 +68,9 @@ var (
 	_ = torrent.Client{
 		Listen: "", NoListen: false, MaxPeers: int(0), DownloadLimit: (*rate.Limiter)(nil), UploadLimit: (*rate.Limiter)(nil),
 		Encryption: torrent.EncryptionPolicy(0), LocalDiscovery: false,
-		Dial:       func(ctx context.Context, network, addr string) (net.Conn, error) { return nil, nil },
-		HTTPClient: (*http.Client)(nil), Logger: (*slog.Logger)(nil),
+		Dial:         func(ctx context.Context, network, addr string) (net.Conn, error) { return nil, nil },
+		ListenPacket: func(ctx context.Context, network, addr string) (net.PacketConn, error) { return nil, nil },
+		HTTPClient:   (*http.Client)(nil), Logger: (*slog.Logger)(nil),
 	}
 	_ = [...]torrent.EncryptionPolicy{torrent.PreferEncryption, torrent.RequireEncryption, torrent.DisableEncryption}
 

@@ -16,6 +16,7 @@ import (
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/tracker"
+	"github.com/shoal-go/torrent/internal/udpmux"
 )
 
 // EncryptionPolicy says what to do about Message Stream Encryption, which hides from onlookers that
@@ -74,6 +75,9 @@ type Client struct {
 	LocalDiscovery bool
 	// Dial connects to peers; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6"; nil is a net.ListenConfig. With Dial set and
+	// ListenPacket nil no UDP is sent at all, so that nothing leaves by a way that was not given.
+	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
 	// HTTPClient speaks to trackers; nil is one of the client's own, closed with it.
 	HTTPClient *http.Client
 	// Logger is told what goes on; nil is silent.
@@ -90,6 +94,7 @@ type Client struct {
 	http    *http.Client
 	ownHTTP bool
 	udp     *tracker.UDP
+	mux     *udpmux.Mux    // of the UDP sockets
 	local   *lsd.Discovery // nil if it is not wanted, or not available
 	blocks  *blockpool.Pool
 	hashing chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
@@ -135,7 +140,7 @@ func (c *Client) Close() error {
 	if first {
 		c.cancel()
 		c.transport.close()
-		c.udp.Close()
+		c.mux.Close()
 	}
 	c.tasks.Wait()
 	if c.ownHTTP {

@@ -21,7 +21,6 @@ import (
 // value is the real thing.
 type hooks struct {
 	listen          func(network, addr string) (net.Listener, error)
-	listenPacket    func(network, addr string) (net.PacketConn, error)
 	listenMulticast func(network string, group netip.AddrPort) (net.PacketConn, error)
 	lookup          func(ctx context.Context, host string) ([]netip.Addr, error)
 	openFiles       func(content, string, *slog.Logger) (contents, error) // what a directory is
@@ -33,9 +32,6 @@ type hooks struct {
 func (h hooks) orSystem() hooks {
 	if h.listen == nil {
 		h.listen = net.Listen
-	}
-	if h.listenPacket == nil {
-		h.listenPacket = net.ListenPacket
 	}
 	if h.listenMulticast == nil {
 		h.listenMulticast = lsd.ListenMulticast
@@ -116,7 +112,7 @@ func (c *Client) prepare() {
 	if c.http == nil {
 		c.http, c.ownHTTP = tracker.NewHTTPClient(), true
 	}
-	c.udp = tracker.NewUDP(c.listenUDP, c.hooks.lookup)
+	c.preparePackets()
 	c.blocks = blockpool.New(blockSize, c.hooks.blockMemory)
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {
@@ -130,11 +126,6 @@ func (c *Client) prepare() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.registry.init()
-}
-
-// listenUDP opens a socket on a port that is free.
-func (c *Client) listenUDP(network string) (net.PacketConn, error) {
-	return c.hooks.listenPacket(network, ":0")
 }
 
 func (c *Client) isClosed() bool {

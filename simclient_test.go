@@ -1,8 +1,10 @@
 package torrent
 
 import (
+	"context"
 	"hash/crc64"
 	"log/slog"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -16,10 +18,10 @@ import (
 func simClient(t *testing.T, h *simnet.Host, tracker *simtracker.Tracker) *Client {
 	c := &Client{
 		Listen: ":6881", Encryption: DisableEncryption,
-		Dial: h.Dial,
+		Dial: h.Dial, ListenPacket: simPackets(h),
 		hooks: hooks{
-			listen: h.Listen, listenPacket: h.ListenPacket,
-			seed: 1 + crc64.Checksum(h.IP().AsSlice(), crc64.MakeTable(crc64.ISO)),
+			listen: h.Listen,
+			seed:   1 + crc64.Checksum(h.IP().AsSlice(), crc64.MakeTable(crc64.ISO)),
 		},
 	}
 	if testing.Verbose() {
@@ -45,4 +47,11 @@ func simLeech(t *testing.T, c *Client, content *simContent, peers ...netip.AddrP
 	d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Peers: peers, Storage: newSimStorage(content).open})
 	require.NoError(t, err)
 	return d
+}
+
+// simPackets opens the UDP sockets of a client on a simulated host.
+func simPackets(h *simnet.Host) func(ctx context.Context, network, addr string) (net.PacketConn, error) {
+	return func(_ context.Context, network, addr string) (net.PacketConn, error) {
+		return h.ListenPacket(network, addr)
+	}
 }

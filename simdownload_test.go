@@ -42,7 +42,7 @@ func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simCon
 	if c == nil {
 		c = &Client{Encryption: DisableEncryption}
 	}
-	c.hooks.listen, c.hooks.listenPacket = h.Listen, h.ListenPacket
+	c.hooks.listen, c.ListenPacket = h.Listen, simPackets(h)
 	if c.Dial == nil {
 		c.Dial = h.Dial
 	}
@@ -82,7 +82,7 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 	s.ledger.Forget()
 	old := s.client
 	s.client = &Client{
-		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial,
+		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial, ListenPacket: old.ListenPacket,
 		HTTPClient: old.HTTPClient, Logger: old.Logger, hooks: old.hooks,
 	}
 	s.client.hooks.seed++

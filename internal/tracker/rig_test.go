@@ -12,14 +12,17 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/udpmux"
 )
 
 // trackerRig is a machine in a simulated network with the trackers that it announces to. It is to be used
@@ -33,6 +36,8 @@ type trackerRig struct {
 	config Config
 
 	mu      sync.Mutex
+	mux     *udpmux.Mux
+	noIPv6  bool
 	hungry  bool // until peers are found
 	fed     bool
 	found   map[string][]netip.AddrPort
@@ -76,13 +81,8 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 	t.Cleanup(client.CloseIdleConnections)
 	r.config = Config{
 		Tiers: tiers, InfoHash: rigHash, PeerID: [20]byte([]byte("-SH0001-abcdefghijkl")), Key: 0xabc123,
-		HTTP: client,
-		UDP: NewUDP(func(network string) (net.PacketConn, error) {
-			if network == "udp6" {
-				return r.me6.ListenPacket(network, ":0")
-			}
-			return r.me.ListenPacket(network, ":0")
-		}, r.lookup),
+		HTTP:     client,
+		UDP:      NewUDP(r.send, r.lookup),
 		Port:     func() uint16 { return 6881 },
 		Progress: func() Progress { return Progress{Uploaded: 1, Downloaded: 2, Left: 3} },
 		Hungry: func() bool {
@@ -107,8 +107,27 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 		Rand: rand.New(rand.NewPCG(1, 2)),
 		Log:  slog.New(slog.DiscardHandler),
 	}
-	t.Cleanup(r.config.UDP.Close)
+	r.mux = udpmux.New(udpmux.Config{Listen: func(_ context.Context, network, addr string) (net.PacketConn, error) {
+		switch {
+		case network == "udp4":
+			return r.me.ListenPacket(network, addr)
+		case r.noIPv6:
+			return nil, &net.OpError{Op: "listen", Net: network, Err: os.NewSyscallError("socket", syscall.EAFNOSUPPORT)}
+		}
+		return r.me6.ListenPacket(network, addr)
+	}})
+	r.mux.Handle(udpmux.Tracker, r.config.UDP.Receive, nil)
+	t.Cleanup(func() { r.mux.Close() })
 	return r
+}
+
+// send opens the sockets when they are first needed.
+func (r *trackerRig) send(p []byte, to netip.AddrPort) error {
+	if err := r.mux.Open(r.t.Context(), 0); err != nil {
+		return err
+	}
+	_, err := r.mux.Send(p, 0, to)
+	return err
 }
 
 func (r *trackerRig) host(ip netip.Addr) *simnet.Host {

@@ -2,8 +2,8 @@
 //
 // An Announcer serves one download. It owns what is known of the download's trackers and the schedule of
 // its announces. Run is its one long-lived goroutine; every other method may be called from any
-// goroutine, but Stop only after Run has returned. A UDP serves all announcers of a client, which share
-// its sockets. Time is that of package time, so all of it runs in a testing/synctest bubble.
+// goroutine, but Stop only after Run has returned. A UDP serves all announcers of a client, through
+// sockets that it does not own. Time is that of package time, so all of it runs in a testing/synctest bubble.
 package tracker
 
 import (

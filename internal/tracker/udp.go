@@ -25,8 +25,8 @@ const (
 
 // UDP speaks to all UDP trackers of all downloads of a client (BEP 15). It may be used from any goroutine.
 type UDP struct {
-	sockets *sockets
-	lookup  func(ctx context.Context, host string) ([]netip.Addr, error)
+	send   func(p []byte, to netip.AddrPort) error
+	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
 	mu          sync.Mutex
 	asked       map[udpQuestion]udpWaiter
@@ -49,23 +49,19 @@ type udpConnection struct {
 	until time.Time
 }
 
-// NewUDP returns a transport that has listen open a socket for a family of addresses, "udp4" or "udp6",
-// when it first needs one, and asks lookup for the addresses of a host.
+// NewUDP returns a transport that sends datagrams by send, whose errors are *net.OpError where they concern one
+// destination alone, and asks lookup for the addresses of a host. What comes back is given to Receive.
 func NewUDP(
-	listen func(network string) (net.PacketConn, error),
+	send func(p []byte, to netip.AddrPort) error,
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error),
 ) *UDP {
-	u := &UDP{
+	return &UDP{
+		send:        send,
 		lookup:      lookup,
 		asked:       make(map[udpQuestion]udpWaiter),
 		connections: make(map[netip.AddrPort]udpConnection),
 	}
-	u.sockets = &sockets{listen: listen, receive: u.receive}
-	return u
 }
-
-// Close closes the sockets. What is under way gets no answer any more, so contexts should end first.
-func (u *UDP) Close() { u.sockets.close() }
 
 // resolve gives the addresses of a tracker's host.
 func (u *UDP) resolve(ctx context.Context, tracker *url.URL) ([]netip.AddrPort, error) {
@@ -176,7 +172,7 @@ func (u *UDP) ask(ctx context.Context, addr netip.AddrPort, p []byte, action udp
 		delete(u.asked, question)
 		u.mu.Unlock()
 	}()
-	if err := u.sockets.send(addr, p); err != nil {
+	if err := u.send(p, addr); err != nil {
 		return nil, err
 	}
 	timer := time.NewTimer(silence)
@@ -194,9 +190,10 @@ func (u *UDP) ask(ctx context.Context, addr netip.AddrPort, p []byte, action udp
 	}
 }
 
-// receive gives a datagram to whoever asked for it. What answers no question, comes from another
-// than was asked, is of another action or too short for it is dropped, and the question stays open.
-func (u *UDP) receive(p []byte, from netip.AddrPort) {
+// Receive gives a datagram to the question that it answers. It does not wait, and p is the caller's again when it
+// returns. What answers no question, comes from another address than was asked, is of another action or too short for
+// it is dropped, and the question stays open.
+func (u *UDP) Receive(p []byte, from netip.AddrPort) {
 	if len(p) < 8 {
 		return
 	}

@@ -7,16 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
@@ -173,13 +170,7 @@ func TestUDPWithoutIPv6(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://t.example:80"})
 		r.names["t.example"] = []netip.Addr{netip.MustParseAddr("fd00::1:1"), netip.MustParseAddr("10.0.1.1")}
-		listen := r.config.UDP.sockets.listen
-		r.config.UDP.sockets.listen = func(network string) (net.PacketConn, error) {
-			if network == "udp6" {
-				return nil, &net.OpError{Op: "listen", Net: network, Err: os.NewSyscallError("socket", syscall.EAFNOSUPPORT)}
-			}
-			return listen(network)
-		}
+		r.noIPv6 = true
 		trackers, _ := r.start()
 		simnet.Sleep(20 * time.Second)
 		require.EqualError(t, trackers.Status()[0].Err, "tracker udp://t.example:80: no answer")
@@ -272,31 +263,13 @@ func TestUDPError(t *testing.T) {
 	})
 }
 
-func TestUDPSocketThatBreaksIsReplaced(t *testing.T) {
+// A datagram that cannot be sent ends the exchange with the reason.
+func TestUDPCannotSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
-		var s said
-		r.serveUDP("10.0.1.1", honestUDP(&s, compactPeer))
-		trackers, _ := r.start()
-		simnet.Sleep(time.Second)
-		own := r.config.UDP.sockets
-		own.mu.Lock()
-		own.open[netaddr.IPv4].Close()
-		own.mu.Unlock()
-		synctest.Wait()
-		_, err := scrape(t.Context(), trackers)
-		require.NoError(t, err)
-	})
-}
-
-func TestUDPAfterClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
-		r.config.UDP.Close()
+		require.NoError(t, r.mux.Close())
 		_, _, err := r.config.UDP.exchange(t.Context(), []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:80")}, udpScrape, nil)
 		require.ErrorIs(t, err, net.ErrClosed)
-		conns, listeners := r.me.Open()
-		require.Zero(t, conns+listeners)
 	})
 }
 
@@ -363,7 +336,7 @@ func FuzzUDPAnswer(f *testing.F) {
 		for action := udpConnect; action <= udpScrape; action++ {
 			answers := make(chan []byte, 1)
 			u.asked[udpQuestion{from, 9}] = udpWaiter{action, answers}
-			u.receive(p, from)
+			u.Receive(p, from)
 			select {
 			case got := <-answers:
 				require.Equal(t, p, got)

@@ -3,6 +3,7 @@ package udpmux
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -176,7 +177,7 @@ func (f *family) read(s socket) {
 	}
 }
 
-var errNoSocket = errors.New("no socket for this family of addresses")
+var errNoSocket = fmt.Errorf("no socket for this family of addresses: %w", syscall.EAFNOSUPPORT)
 
 func (f *family) send(p []byte, segment int, to netip.AddrPort, probe bool) (n int, err error) {
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())

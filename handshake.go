@@ -102,10 +102,13 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort)
 			return nil, nil, fmt.Errorf("handshake: %w", err)
 		}
 	}
-	if _, err := io.ReadFull(k, p[len(first):]); err != nil {
+	// A peer may wait for our answer before it says who it is. Trackers that try whether we can be reached do
+	// not say it at all.
+	head, id := p[:wire.HandshakeHead], p[wire.HandshakeHead:]
+	if _, err := io.ReadFull(k, head[len(first):]); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
-	if k.theirs, err = wire.ParseHandshake(p[:]); err != nil {
+	if k.theirs, err = wire.ParseHandshake(head); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
 	if d = c.servingDownload(k.theirs.InfoHash); d == nil {
@@ -115,6 +118,10 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort)
 	if _, err := k.Write(ours.Append(nil)); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
+	if _, err := io.ReadFull(k, id); err != nil {
+		return nil, nil, fmt.Errorf("handshake: %w", err)
+	}
+	k.theirs.PeerID = [20]byte(id)
 	if k.theirs.PeerID == ours.PeerID {
 		return nil, nil, errSelf // which the end that dialled learns from our answer
 	}

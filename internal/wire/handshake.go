@@ -3,6 +3,10 @@ package wire
 // HandshakeSize is the length of a handshake in bytes (BEP 3).
 const HandshakeSize = 1 + len(protocol) + 8 + 20 + 20
 
+// HandshakeHead is the length of what stands before the peer id. A peer may pause there until it is
+// answered.
+const HandshakeHead = HandshakeSize - 20
+
 const protocol = "BitTorrent protocol"
 
 // Handshake is what each side says first (BEP 3).
@@ -20,11 +24,11 @@ func (h *Handshake) Append(b []byte) []byte {
 	return append(b, h.PeerID[:]...)
 }
 
-// ParseHandshake reads a handshake, which must be all of p. Another length or another protocol is a
-// *ProtocolError; what the fields hold is not judged.
+// ParseHandshake reads a handshake, which must be all of p, or its head, in which case the peer id is zeros.
+// Another length or another protocol is a *ProtocolError; what the fields hold is not judged.
 func ParseHandshake(p []byte) (Handshake, error) {
 	var h Handshake
-	if len(p) != HandshakeSize {
+	if len(p) != HandshakeSize && len(p) != HandshakeHead {
 		return h, violation("handshake of %d bytes", len(p))
 	}
 	if int(p[0]) != len(protocol) || string(p[1:1+len(protocol)]) != protocol {

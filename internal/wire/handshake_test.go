@@ -26,6 +26,11 @@ func TestHandshake(t *testing.T) {
 	got, err := ParseHandshake(b)
 	require.NoError(t, err)
 	require.Equal(t, h, got)
+
+	got, err = ParseHandshake(b[:HandshakeHead])
+	require.NoError(t, err)
+	h.PeerID = [20]byte{}
+	require.Equal(t, h, got)
 }
 
 func TestParseHandshakeRefuses(t *testing.T) {
@@ -33,6 +38,7 @@ func TestParseHandshakeRefuses(t *testing.T) {
 	tests := map[string]string{
 		"nothing":          "",
 		"short":            string(whole[:HandshakeSize-1]),
+		"shorter":          string(whole[:HandshakeHead-1]),
 		"long":             string(whole) + "x",
 		"another length":   "\x12" + string(whole[1:]),
 		"another protocol": strings.Replace(string(whole), "Bit", "bit", 1),
@@ -49,11 +55,12 @@ func TestParseHandshakeRefuses(t *testing.T) {
 
 func FuzzHandshake(f *testing.F) {
 	f.Add(new(Handshake).Append(nil))
+	f.Add(new(Handshake).Append(nil)[:HandshakeHead])
 	f.Add([]byte("\x13BitTorrent protocol"))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		h, err := ParseHandshake(p)
 		if err == nil {
-			require.Equal(t, p, h.Append(nil))
+			require.Equal(t, p, h.Append(nil)[:len(p)])
 		}
 	})
 }

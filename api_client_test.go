@@ -84,3 +84,27 @@ func TestClientDownload(t *testing.T) {
 	close(done)
 	asking.Wait()
 }
+
+// What a client says that its downloads brought stays when they are gone.
+func TestClientStats(t *testing.T) {
+	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	from, to := local(), local()
+	require.Zero(t, to.Stats())
+	d := s.start(t, torrent.Options{Client: to, Downloaded: 1 << 40, Peers: []netip.AddrPort{s.seed(t, torrent.Options{Client: from})}})
+	complete(t, d)
+	until(t, "both ends count all", func() bool {
+		there, here := from.Stats(), to.Stats()
+		return here.Downloaded >= int64(len(s.raw)) && there.Uploaded >= int64(len(s.raw))
+	})
+	require.Equal(t, 1, from.Stats().Downloads)
+	require.Equal(t, from.Addr(), from.Stats().Addr)
+	require.NoError(t, d.Close())
+	st := to.Stats()
+	require.Zero(t, st.Downloads)
+	require.Zero(t, st.Peers)
+	require.Zero(t, st.Memory)
+	require.EqualValues(t, 32<<20, st.MemoryMost)
+	require.EqualValues(t, len(s.raw), st.Downloaded-st.Wasted)
+	require.NoError(t, to.Close())
+	require.Equal(t, st.Downloaded, to.Stats().Downloaded)
+}

@@ -79,6 +79,7 @@ var (
 	_ func(*torrent.Client) error                       = (*torrent.Client).Open
 	_ func(*torrent.Client, net.Listener) error         = (*torrent.Client).Serve
 
+	_ func(*torrent.Client) torrent.ClientStats                     = (*torrent.Client).Stats
 	_ func(*torrent.Client, torrent.Hash) (*torrent.Download, bool) = (*torrent.Client).Download
 
 	_ func(*torrent.Download) *torrent.Torrent                                    = (*torrent.Download).Torrent

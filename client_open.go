@@ -113,7 +113,6 @@ func (c *Client) prepare() {
 		c.http, c.ownHTTP = tracker.NewHTTPClient(), true
 	}
 	c.preparePackets()
-	c.blocks = blockpool.New(blockSize, c.hooks.blockMemory)
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {
 		c.hashing <- nil
@@ -125,6 +124,7 @@ func (c *Client) prepare() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.blocks = blockpool.New(blockSize, c.hooks.blockMemory)
 	c.registry.init()
 }
 

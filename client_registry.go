@@ -11,15 +11,18 @@ import (
 
 // A registry holds the downloads of a client by info hash. The client's mutex guards it.
 type registry struct {
-	downloads map[Hash]*Download // nil while Start is about to begin it
-	serving   map[Hash]*Download // those that take incoming connections
-	streams   map[[20]byte]Hash  // the info hashes of serving, by what encrypted handshakes show of them
+	downloads map[Hash]*Download     // nil while Start is about to begin it
+	serving   map[Hash]*Download     // those that take incoming connections
+	counted   map[*Download]struct{} // those whose totals are not in ended yet
+	ended     totals                 // of downloads of which nothing runs any more
+	streams   map[[20]byte]Hash      // the info hashes of serving, by what encrypted handshakes show of them
 }
 
 func (r *registry) init() {
 	r.downloads = make(map[Hash]*Download)
 	r.serving = make(map[Hash]*Download)
 	r.streams = make(map[[20]byte]Hash)
+	r.counted = make(map[*Download]struct{})
 }
 
 // Downloads yields the downloads under way, sharing ones included, in no order.
@@ -62,6 +65,7 @@ func (c *Client) begin(d *Download) error {
 		return ErrClosed
 	}
 	c.registry.downloads[d.t.infoHash] = d
+	c.registry.counted[d] = struct{}{}
 	if !d.ownClient() {
 		c.tasks.Add(1) // until run ends
 	}

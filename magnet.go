@@ -72,6 +72,9 @@ func (t *Torrent) Magnet() *Magnet {
 // files (so). The rest are hints: a tracker, web seed or peer that is malformed, too long, or of a
 // scheme that nothing here speaks is left out, as are those after the hundredth of each. A link that
 // has only a version 2 info hash (BEP 52) is refused with an error that matches ErrUnsupported.
+//
+// Links that went through a web page or a careless program are read as they were meant: with &amp; for &,
+// spaces around a value, a per cent sign that is not escaped, or an so that is empty.
 func ParseMagnet(uri string) (*Magnet, error) {
 	m, err := parseMagnet(strings.TrimSpace(uri))
 	if err != nil {
@@ -92,7 +95,8 @@ func parseMagnet(uri string) (*Magnet, error) {
 	m := &Magnet{}
 	var found, newer bool
 	for parameter := range strings.SplitSeq(uri[len(scheme):], "&") {
-		key, value, _ := strings.Cut(parameter, "=")
+		key, value, _ := strings.Cut(withoutEntity(parameter), "=")
+		key = strings.TrimSpace(unescape(key))
 		// Links number their parameters, tr.1=…&tr.2=…, where a program could not repeat them.
 		if name, number, ok := strings.Cut(key, "."); ok && isNumber(number) {
 			key = name
@@ -100,9 +104,9 @@ func parseMagnet(uri string) (*Magnet, error) {
 		if key == "dn" {
 			value = strings.ReplaceAll(value, "+", " ")
 		}
-		// A per cent sign that nobody escaped stands for itself.
-		if plain, err := url.PathUnescape(value); err == nil {
-			value = plain
+		value = unescape(value)
+		if key != "dn" {
+			value = strings.TrimSpace(value)
 		}
 		switch key {
 		case "xt":
@@ -121,9 +125,9 @@ func parseMagnet(uri string) (*Magnet, error) {
 		case "dn":
 			m.Name = cmp.Or(m.Name, safename.Cut(strings.ToValidUTF8(value, "\ufffd"), maxMagnetName))
 		case "tr":
-			m.Trackers = appendHint(m.Trackers, value, isTracker)
+			m.Trackers = appendHint(m.Trackers, mendURL(value), isTracker)
 		case "ws":
-			m.WebSeeds = appendHint(m.WebSeeds, value, isWebSeed)
+			m.WebSeeds = appendHint(m.WebSeeds, mendURL(value), isWebSeed)
 		case "x.pe":
 			m.Peers = appendHint(m.Peers, value, isPeer)
 		case "so":
@@ -144,6 +148,58 @@ func parseMagnet(uri string) (*Magnet, error) {
 	default:
 		return nil, errors.New("no info hash (xt=urn:btih:…)")
 	}
+}
+
+// withoutEntity is a parameter without what is left before it of an ampersand that was escaped for HTML,
+// also more than once: &amp;amp;tr=… is found where links are copied out of the source of a page.
+func withoutEntity(parameter string) string {
+	for {
+		name, rest, ok := strings.Cut(parameter, ";")
+		if !ok || name != "amp" && name != "#38" && name != "#038" && name != "#x26" {
+			return parameter
+		}
+		parameter = rest
+	}
+}
+
+// unescape undoes the percent-encoding of s. A per cent sign that is no part of one stands for itself.
+func unescape(s string) string {
+	plain := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if c, ok := escaped(s[i:]); ok {
+			plain = append(plain, c)
+			i += 2
+		} else {
+			plain = append(plain, s[i])
+		}
+	}
+	return string(plain)
+}
+
+// escaped is the byte that s begins with in percent-encoding, if it does.
+func escaped(s string) (c byte, ok bool) {
+	if len(s) < 3 || s[0] != '%' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s[1:3], 16, 8)
+	return byte(n), err == nil
+}
+
+// mendURL is s as a URL that can be parsed: without the plus that a space before it became, and, if
+// it cannot be parsed otherwise, with those per cent signs escaped that should have been.
+func mendURL(s string) string {
+	s = strings.TrimLeft(s, "+ ")
+	if _, err := url.Parse(s); err == nil {
+		return s
+	}
+	var b strings.Builder
+	for i := range len(s) {
+		b.WriteByte(s[i])
+		if _, ok := escaped(s[i:]); s[i] == '%' && !ok {
+			b.WriteString("25")
+		}
+	}
+	return b.String()
 }
 
 // String is the link, as ParseMagnet and other clients read it.
@@ -185,9 +241,13 @@ func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+"
 // addressMarks undoes the escapes in an address: libtorrent takes x.pe only without any.
 var addressMarks = strings.NewReplacer("%3A", ":", "%5B", "[", "%5D", "]")
 
-// appendRanges appends the numbers that a list such as 0,2,4,6-8 holds.
+// appendRanges appends the numbers that a list such as 0,2,4,6-8 holds, which may be empty and may have
+// empty items.
 func appendRanges(files []int, list string) ([]int, error) {
 	for item := range strings.SplitSeq(list, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
 		from, to, isRange := strings.Cut(item, "-")
 		first, err := strconv.ParseUint(from, 10, 32)
 		last := first

@@ -46,6 +46,17 @@ func TestParseMagnet(t *testing.T) {
 			"magnet:?xt=urn:btih:" + testHash + "&x.pe=1.2.3.4:5&x.pe=%5B2001:db8::1%5D:6&x.pe=host.example:65535&x.pe=1.2.3.4&x.pe=:1&x.pe=a:0&x.pe=a:65536&x.pe=a%20b:1",
 			Magnet{Peers: []string{"1.2.3.4:5", "[2001:db8::1]:6", "host.example:65535"}},
 		},
+		{"escaped for HTML, once, twice and by number", "magnet:?xt=urn:btih:" + testHash + "&amp;dn=n&amp;amp;tr=udp://b:80&#38;ws=http://c/&#038;x.pe=1.2.3.4:5&#x26;so=1",
+			Magnet{Name: "n", Trackers: []string{"udp://b:80"}, WebSeeds: []string{"http://c/"}, Peers: []string{"1.2.3.4:5"}, Select: []int{1}}},
+		{"another entity", "magnet:?xt=urn:btih:" + testHash + "&lt;tr=udp://b:80&amp=1", Magnet{}},
+		{"a bare per cent sign among escapes", "magnet:?xt=urn:btih:" + testHash + "&dn=100%25%20of%2&tr=udp%3A%2F%2Fb%3A80%2F%zz", Magnet{Name: "100% of%2", Trackers: []string{"udp://b:80/%25zz"}}},
+		{"bare per cent signs in URLs", "magnet:?xt=urn:btih:" + testHash + "&tr=http%3A%2F%2Fa%2F50%%2Fx%2520y&tr=http://a/?key=100%&ws=http://b/%", Magnet{
+			Trackers: []string{"http://a/50%25/x%20y", "http://a/?key=100%"}, WebSeeds: []string{"http://b/%25"}}},
+		{"spaces around everything", "magnet:? xt = urn:btih:" + testHash + " &tr= udp://b:80&tr=%20http://a/%0A& tr=+https://c/+ &x.pe=%091.2.3.4:5 &so= 1 , 2",
+			Magnet{Trackers: []string{"udp://b:80", "http://a/", "https://c/+"}, Peers: []string{"1.2.3.4:5"}, Select: []int{1, 2}}},
+		{"an escaped key", "magnet:?%78t=urn:btih:" + testHash + "&x%2Epe=1.2.3.4:5", Magnet{Peers: []string{"1.2.3.4:5"}}},
+		{"no choice of files", "magnet:?xt=urn:btih:" + testHash + "&so=", Magnet{}},
+		{"empty items in a choice of files", "magnet:?xt=urn:btih:" + testHash + "&so=,0,,2-3,&so", Magnet{Select: []int{0, 2, 3}}},
 		{"chosen files", "magnet:?xt=urn:btih:" + testHash + "&so=7,0,2,4,6-8&so=1", Magnet{Select: []int{0, 1, 2, 4, 6, 7, 8}}},
 	} {
 		t.Run(test.what, func(t *testing.T) {
@@ -74,7 +85,7 @@ func TestParseMagnetErrors(t *testing.T) {
 		{"base32 with line breaks", "magnet:?xt=urn:btih:%0A" + testHashBase32[1:], "is no info hash"},
 		{"version 2", "magnet:?xt=urn:btmh:1220" + testHash, "version 2"},
 		{"files that are no numbers", good + "&so=1,x", `so: "x" is neither`},
-		{"no files", good + "&so=", `so: "" is neither`},
+		{"half a range", good + "&so=1-", `so: "1-" is neither`},
 		{"a negative file", good + "&so=-1", `so: "-1" is neither`},
 		{"a range backwards", good + "&so=5-2", `so: "5-2" is neither`},
 		{"a file out of all bounds", good + "&so=99999999", "so: index 99999999"},
@@ -157,6 +168,7 @@ func FuzzParseMagnet(f *testing.F) {
 		"magnet:?xt.1=urn:btmh:1220caf1&xt.2=urn:btih:" + testHash + "&dn=%FF%&so=1,1",
 		"magnet:?xt=urn:btmh:1220" + testHash,
 		"magnet:?xt=urn:btih:&so=4-2&tr=://&x.pe=:",
+		"magnet:?xt=urn:btih:" + testHash + "&amp;tr=+http%3a//a/50%/&#38;dn=%&so=,1&ws= http://b/%zz",
 	} {
 		f.Add(uri)
 	}

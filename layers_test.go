@@ -141,6 +141,21 @@ func TestInternalPackagesDoNotImportTheRoot(t *testing.T) {
 	}
 }
 
+// The simulated network is for tests alone.
+func TestOnlyTestsImportTheSimulation(t *testing.T) {
+	const simulation = "internal/simnet"
+	for _, dir := range append(internalPackages(t), ".") {
+		if strings.HasPrefix(dir, simulation) {
+			continue
+		}
+		for name, f := range sources(t, dir) {
+			for _, path := range imports(f) {
+				require.False(t, strings.HasPrefix(path, modulePath+"/"+simulation), "%s imports %s", name, path)
+			}
+		}
+	}
+}
+
 // internalPackages are the directories of packages below internal/, with slashes.
 func internalPackages(t *testing.T) (dirs []string) {
 	require.NoError(t, fs.WalkDir(os.DirFS("."), "internal", func(path string, e fs.DirEntry, err error) error {

@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// Tapper listens in on the connections of a host. The network's mutex is held.
+// Tapper listens in on the connections of a host. It is called under the network's mutex.
 type Tapper interface {
-	Tap(*Conn) Tap
+	Tap(*Conn) Tap // a connection is made
 }
 
-// Tap hears what one end of a connection writes and reads. The network's mutex is held.
+// Tap hears what one end of a connection writes and reads. It is called under the network's mutex.
 type Tap interface {
 	Writing(is bool) // a Write begins, or ends
 	Wrote(b []byte)
 	Read(b []byte)
-	Ended()
+	Ended() // this end is closed
 }
 
 // Conn is one end of a connection.
@@ -28,7 +28,7 @@ type Conn struct {
 	host          *Host
 	local, remote netip.AddrPort
 	in, out       *pipe
-	tap           Tap // nil if nobody listens in
+	tap           Tap // nil is none
 	accepted      bool
 	closed        bool
 	readAtMost    int
@@ -115,8 +115,8 @@ func (c *Conn) Write(b []byte) (int, error) {
 	}
 }
 
-// Close ends the connection: what was written still arrives, what arrives from now on is lost, and
-// the other end's writes fail once it has heard.
+// Close ends the connection: what was written still arrives, what arrives from now on is lost, and the
+// other end's writes fail after the latency.
 func (c *Conn) Close() error {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
@@ -135,7 +135,7 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// CloseWrite ends what this end sends; it may go on reading.
+// CloseWrite ends what this end sends. It may still read.
 func (c *Conn) CloseWrite() error {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
@@ -151,7 +151,7 @@ func (c *Conn) finish() {
 	c.out.canWrite.Broadcast()
 }
 
-// shut makes the end useless for its own host. The caller holds mu.
+// shut ends the connection for its own host. The caller holds mu.
 func (c *Conn) shut() {
 	c.closed = true
 	if c.tap != nil {
@@ -162,8 +162,8 @@ func (c *Conn) shut() {
 	c.out.canWrite.Broadcast()
 }
 
-// Reset ends the connection as a lost socket does: this end at once, the other after the latency,
-// and what was under way is lost.
+// Reset ends the connection with a reset: this end at once, the other after the latency. What was under
+// way is lost.
 func (c *Conn) Reset() {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
@@ -185,13 +185,13 @@ func (c *Conn) reset() {
 	})
 }
 
-// Remote is the address of the other end.
+// Remote is the address of the other end, an IPv4 address as such.
 func (c *Conn) Remote() netip.AddrPort { return c.remote }
 
 func (c *Conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.local) }
 
-// RemoteAddr of an accepted connection has an IPv4 address in its IPv6 form, as a socket has that
-// listens for both.
+// RemoteAddr is the address of the other end. Of an accepted connection it has an IPv4 address in its IPv6
+// form, as from a socket that listens for both.
 func (c *Conn) RemoteAddr() net.Addr {
 	a := net.TCPAddrFromAddrPort(c.remote)
 	if c.accepted {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// deadline wakes those who wait on cond when it passes. However often it is put off, there is
-// one event under way for it.
+// deadline wakes what waits on cond when it passes. However often it is put off, one event at a time is
+// under way for it.
 type deadline struct {
 	net   *Network
 	cond  *sync.Cond
@@ -23,6 +23,7 @@ func (d *deadline) set(t time.Time) {
 	d.cond.Broadcast()
 }
 
+// arm makes the event of the deadline, unless one that is early enough is under way. The caller holds mu.
 func (d *deadline) arm() {
 	if d.at.IsZero() || d.expired() {
 		return

@@ -18,7 +18,7 @@ type listener struct {
 	closed  bool
 }
 
-// Listen has the signature of net.Listen. An address without a host is the host's own.
+// Listen has the signature of net.Listen. An address without a host part is the host's own; port 0 is any.
 func (h *Host) Listen(network, addr string) (net.Listener, error) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -34,7 +34,7 @@ func (h *Host) Listen(network, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// local is the host's own address for one given to a listen function. The caller holds mu.
+// local is the host's own address for one that was given to Listen or ListenPacket. The caller holds mu.
 func (h *Host) local(network, addr string) (netip.AddrPort, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -97,13 +97,13 @@ func (l *listener) shut() {
 
 func (l *listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
 
-// Dial has the signature of net.Dialer.DialContext. It takes a round trip; an address that no host
-// has, or whose host is cut off, never answers; a port without a listener refuses.
+// Dial has the signature of net.Dialer.DialContext. It takes a round trip. An address that no host has, or
+// whose host was unplugged, never answers; a port without a listener refuses.
 func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	return h.DialFrom(ctx, 0, network, addr)
 }
 
-// DialFrom is dial with a choice of the local port; 0 is any.
+// DialFrom is Dial from a local port; 0 is any.
 func (h *Host) DialFrom(ctx context.Context, port uint16, network, addr string) (net.Conn, error) {
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
@@ -130,7 +130,7 @@ func (h *Host) DialFrom(ctx context.Context, port uint16, network, addr string) 
 	return dialled, nil
 }
 
-// roundTrip waits as long as an answer from an address takes, which may be for ever.
+// roundTrip waits as long as an answer from an address takes, which may be until ctx ends.
 func (h *Host) roundTrip(ctx context.Context, to netip.AddrPort) error {
 	h.net.mu.Lock()
 	l, answers := h.net.listeners[to], h.net.known[to.Addr()] && !h.cut

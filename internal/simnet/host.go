@@ -6,17 +6,19 @@ import (
 	"time"
 )
 
-// Host is a machine with one address. Several may share an address, as behind a router.
+// Host is a machine with one address. Several may share an address, as behind a router. The fields are set
+// before the first connection of the host.
 type Host struct {
+	Delay  time.Duration // one way, between this host and the middle of the network
+	Plan   func() Fault  // gives the fault of each new connection of this host; nil is none
+	Tap    Tapper        // listens in on each new connection of this host; nil is none
+	Buffer int           // bytes under way in a connection that this host sends on; 0 chooses as TCP would
+
 	net      *Network
 	ip       netip.Addr
-	Delay    time.Duration // one way, between this host and the middle of the network
 	up, down *link
-	port     uint16       // ephemeral port given out last
-	cut      bool         // nothing reaches it or leaves it any more; nobody is told
-	Plan     func() Fault // what befalls each new connection of this host, nil for nothing
-	Tap      Tapper       // listens in on each new connection of this host, nil for nobody
-	Buffer   int          // bytes under way in a connection that this host sends on; 0 chooses as TCP would
+	port     uint16 // the ephemeral port that was given out last
+	cut      bool   // nothing reaches it or leaves it any more, and no other host is told
 }
 
 // NewHost adds a machine. Rates are in bytes a second, 0 for no limit; delay is one way.
@@ -38,14 +40,15 @@ func (h *Host) IP() netip.Addr { return h.ip }
 // Addr is the host's address with a port.
 func (h *Host) Addr(port uint16) netip.AddrPort { return netip.AddrPortFrom(h.ip, port) }
 
-// Unplug takes the host off the network without a word to anyone.
+// Unplug takes the host off the network. Other hosts are not told: what they send is lost, and nothing
+// comes any more.
 func (h *Host) Unplug() {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	h.cut = true
 }
 
-// Open is how many connection ends and listeners the host still has.
+// Open is how many connection ends and how many listeners, UDP sockets included, the host has open.
 func (h *Host) Open() (conns, listeners int) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -67,15 +70,19 @@ func (h *Host) Open() (conns, listeners int) {
 	return conns, listeners
 }
 
-// Sent and received are the bytes that passed the host's links.
-func (h *Host) Sent() int64     { return h.up.passed() }
+// Sent is how many bytes have passed the uplink.
+func (h *Host) Sent() int64 { return h.up.passed() }
+
+// Received is how many bytes have passed the downlink.
 func (h *Host) Received() int64 { return h.down.passed() }
 
-// Uplink and downlink are the rates of the host's links in bytes a second, 0 for no limit.
-func (h *Host) Uplink() float64   { return h.up.rate }
+// Uplink is the rate of the uplink in bytes a second, 0 for no limit.
+func (h *Host) Uplink() float64 { return h.up.rate }
+
+// Downlink is the rate of the downlink in bytes a second, 0 for no limit.
 func (h *Host) Downlink() float64 { return h.down.rate }
 
-// UnderWay is what other hosts have sent to the host and the host has not read, in bytes.
+// UnderWay is how many bytes other hosts have written to connections with the host and the host has not read.
 func (h *Host) UnderWay() (n int64) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -87,8 +94,8 @@ func (h *Host) UnderWay() (n int64) {
 	return n
 }
 
-// Clearing is how long it takes until what other hosts have sent to the host, and so many bytes more of each,
-// has passed their uplinks.
+// Clearing is how long the uplinks of other hosts need for what is under way to the host, and for more bytes
+// on each connection. The uplinks must have limits.
 func (h *Host) Clearing(more int) (d time.Duration) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -110,4 +117,5 @@ func (h *Host) ephemeral() uint16 {
 	}
 }
 
+// String is the address.
 func (h *Host) String() string { return fmt.Sprint(h.ip) }

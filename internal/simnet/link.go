@@ -2,13 +2,14 @@ package simnet
 
 import "time"
 
-// path is what lies between two hosts beside their own links, one way.
+// path is what lies between two hosts, beside their own links, one way.
 type path struct {
 	delay time.Duration
 	link  *link // nil if only the hosts' links bound the rate
 }
 
-// SetPath sets latency and bandwidth between two hosts, for each way by itself, in place of the sum of their delays.
+// SetPath sets latency and bandwidth between two hosts, each way, in place of the sum of their delays. A rate
+// of 0 is no limit beside those of the links.
 func (n *Network) SetPath(a, b *Host, delay time.Duration, rate float64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -29,16 +30,16 @@ func (n *Network) between(a, b *Host) *path {
 	return &path{delay: a.Delay + b.Delay}
 }
 
-// link sends one segment at a time at its rate. Where several connections wait, the one that
-// was served least goes first (start-time fair queueing), so that each gets an equal share and
-// a short message does not wait behind another connection's bulk.
+// link sends one segment at a time at its rate. When several connections wait, the one that was served
+// least goes first (start-time fair queueing), so that each gets an equal share and a short message does
+// not wait behind the bulk of another connection.
 type link struct {
 	net     *Network
 	rate    float64 // bytes a second; 0 is no limit
 	busy    bool
 	served  int64 // virtual start of the segment served last, in bytes
 	waiting []*flow
-	bytes   int64 // passed, in all
+	bytes   int64 // that have passed
 }
 
 // flow is the queue of one connection, one way, before one link.
@@ -46,7 +47,7 @@ type flow struct {
 	link          *link
 	next          func(segment) // where a segment goes once it has passed the link
 	queue         []segment
-	start, finish int64 // of the segment at the head, and of the one before it, in the link's virtual bytes
+	start, finish int64 // where the segment at the head begins and the one before it ended, in the link's virtual bytes
 }
 
 // segment is a run of bytes under way, or the end of a stream.

@@ -24,22 +24,22 @@ import (
 	"time"
 )
 
-// Network is a network in memory for a testing/synctest bubble: hosts with an uplink and a downlink
-// of some bandwidth, paths with latency between them, and TCP-like connections and datagrams.
+// Network is a network in memory: hosts with an uplink and a downlink of some bandwidth, paths with
+// latency between them, and TCP-like connections and datagrams.
 //
-// All that happens later is an event in one heap, run in order by one goroutine with one timer, so that
-// a history depends on the virtual clock and not on which goroutine came first. One mutex guards
-// everything; nothing blocks under it but the waits of sync.Cond, which let the clock go on.
+// Everything that happens later is an event in one heap. One goroutine with one timer runs the events in
+// order, so the course of a test depends on the virtual clock and not on which goroutine came first. One
+// mutex guards everything; nothing blocks under it but the waits of sync.Cond, which let the clock advance.
 type Network struct {
 	mu        sync.Mutex
 	began     time.Time
 	timer     *time.Timer   // set for the earliest event
 	wake      time.Duration // what timer is set for; never if it is not set
 	events    events
-	seq       uint64 // of the event made last
+	seq       uint64 // of the newest event
 	listeners map[netip.AddrPort]*listener
 	packets   map[netip.AddrPort]*packetConn
-	known     map[netip.Addr]bool // addresses that some host has
+	known     map[netip.Addr]bool // addresses of all hosts
 	paths     map[[2]*Host]*path
 	conns     map[*Conn]bool // ends that are not closed
 	closed    chan struct{}
@@ -47,7 +47,7 @@ type Network struct {
 
 const never = time.Duration(1<<63 - 1)
 
-// Run runs f in a bubble with a network, and ends the network's connections after it.
+// Run runs f in a synctest bubble with a network, and closes the network when f returns.
 func Run(t *testing.T, f func(t *testing.T, n *Network)) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New()
@@ -56,13 +56,14 @@ func Run(t *testing.T, f func(t *testing.T, n *Network)) {
 	})
 }
 
-// Sleep lets time pass, until everything due by then has happened.
+// Sleep waits until d has passed and everything due by then has happened: every other goroutine of the
+// bubble is blocked again.
 func Sleep(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// New returns a network without hosts. Close ends its goroutine.
+// New returns a network without hosts. It runs a goroutine that Close ends.
 func New() *Network {
 	n := &Network{
 		began:     time.Now(),
@@ -88,23 +89,23 @@ func New() *Network {
 	return n
 }
 
-// Now is the virtual time since the network began.
+// Now is the time since the network was made.
 func (n *Network) Now() time.Duration { return time.Since(n.began) }
 
-// Lock takes the mutex that guards the network, and under which a tap is called: nothing moves meanwhile.
+// Lock takes the mutex of the network, under which taps are called. Nothing moves while it is held.
 func (n *Network) Lock() { n.mu.Lock() }
 
-// Unlock gives the mutex back.
+// Unlock releases the mutex.
 func (n *Network) Unlock() { n.mu.Unlock() }
 
-// Addresses is how many addresses the hosts have.
+// Addresses is how many different addresses the hosts have.
 func (n *Network) Addresses() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return len(n.known)
 }
 
-// Close ends every connection and listener, so that whoever still waits on one is told.
+// Close ends every connection and listener; whatever still waits on one returns with net.ErrClosed.
 func (n *Network) Close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -120,7 +121,7 @@ func (n *Network) Close() {
 	}
 }
 
-// After runs do in d, with mu held. The caller holds mu.
+// After runs do in d, under the mutex. The caller holds the mutex.
 func (n *Network) After(d time.Duration, do func()) {
 	n.seq++
 	at := n.Now() + d
@@ -130,8 +131,8 @@ func (n *Network) After(d time.Duration, do func()) {
 	}
 }
 
-// Pause returns a channel that is closed in d. Timers of one instant fire in an order drawn by lot; pauses
-// end in the order they began.
+// Pause returns a channel that is closed in d. The runtime fires the timers of one instant in random order;
+// pauses end in the order they began.
 func (n *Network) Pause(d time.Duration) <-chan struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -150,7 +151,7 @@ func (n *Network) run() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.Now()
-	n.wake = 0 // events made meanwhile leave the timer alone
+	n.wake = 0 // so that the events that these make leave the timer alone
 	for len(n.events) > 0 && n.events[0].at <= now {
 		heap.Pop(&n.events).(event).do()
 	}
@@ -160,6 +161,7 @@ func (n *Network) run() {
 	}
 }
 
+// event is something that happens at a time since the network was made.
 type event struct {
 	at  time.Duration
 	seq uint64

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// packetConn is a UDP socket of a simHost. Datagrams take the latency of the path; bandwidth is
-// not counted, for they are few and small. What nobody receives is lost without a word.
+// packetConn is a UDP socket of a Host. Datagrams take the latency of the path; bandwidth is not counted,
+// for they are few and small. A datagram to an address without a socket is lost.
 type packetConn struct {
 	host    *Host
 	addr    netip.AddrPort
@@ -25,7 +25,8 @@ type datagram struct {
 	from netip.AddrPort
 }
 
-// ListenPacket has the signature of net.ListenPacket.
+// ListenPacket has the signature of net.ListenPacket. An address without a host part is the host's own; port
+// 0 is any.
 func (h *Host) ListenPacket(network, addr string) (net.PacketConn, error) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 //
 //	Write → sender's uplink → path → latency → receiver's downlink → arrived → Read
 //
-// At most window bytes are under way between Write and Read; a Write beyond that waits.
+// At most window bytes are under way between Write and Read; a Write of more waits.
 type pipe struct {
 	net      *Network
 	from, to *Host
@@ -29,9 +29,10 @@ type pipe struct {
 	deaf     bool // the reading end is closed; what arrives is dropped
 	fault    Fault
 	reset    func()   // resets the connection
-	free     [][]byte // buffers of full segments that were read
+	free     [][]byte // buffers of full segments that were read, to be used again
 }
 
+// pipe makes one way of a connection. The caller holds mu.
 func (n *Network) pipe(from, to *Host) *pipe {
 	p := &pipe{net: n, from: from, to: to, canRead: sync.NewCond(&n.mu), canWrite: sync.NewCond(&n.mu)}
 	path := n.between(from, to)
@@ -53,7 +54,7 @@ func (n *Network) pipe(from, to *Host) *pipe {
 	if slowest > 0 {
 		p.segment = min(max(int(slowest/64), 1460), 64<<10)
 	}
-	// As the buffers of TCP tune themselves: twice what is on its way in a round trip.
+	// TCP tunes its buffers to about twice what is on its way in a round trip.
 	p.window = from.Buffer
 	if p.window == 0 {
 		p.window = 4 << 20
@@ -64,7 +65,7 @@ func (n *Network) pipe(from, to *Host) *pipe {
 	return p
 }
 
-// slower is the lesser of two rates of which 0 is no limit.
+// slower is the lower of two rates, of which 0 is no limit.
 func slower(a, b float64) float64 {
 	if a == 0 || b == 0 {
 		return max(a, b)
@@ -102,7 +103,7 @@ func (p *pipe) push(b []byte) int {
 	return n
 }
 
-// arrive is the end of a segment's way. The caller holds mu.
+// arrive takes a segment at the end of its way. The caller holds mu.
 func (p *pipe) arrive(s segment) {
 	if p.from.cut || p.to.cut || p.readErr != nil || p.eof {
 		return
@@ -161,7 +162,7 @@ func (p *pipe) pull(b []byte) int {
 	return total
 }
 
-// failRead breaks the pipe for its reader, who still gets what has arrived. The caller holds mu.
+// failRead breaks the pipe for its reader, which still gets what has arrived. The caller holds mu.
 func (p *pipe) failRead(err error) {
 	if p.readErr == nil {
 		p.readErr = err

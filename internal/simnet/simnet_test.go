@@ -18,9 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The simulated network is tested as carefully as what it tests.
-
-// connect is a connection from a to a listener on b.
+// connect returns both ends of a connection from a to a listener on b.
 func connect(t testing.TB, a, b *simnet.Host) (dialled, accepted *simnet.Conn) {
 	l, err := b.Listen("tcp", ":0")
 	require.NoError(t, err)
@@ -39,7 +37,7 @@ func noise(n int) []byte {
 	return b
 }
 
-// within asks that a duration is what was expected, but for a tolerance given in parts of it.
+// within requires that a duration is as expected, but for a tolerance given in parts of it.
 func within(t *testing.T, want, got time.Duration, tolerance float64) {
 	t.Helper()
 	require.InDelta(t, want.Seconds(), got.Seconds(), want.Seconds()*tolerance)
@@ -78,10 +76,10 @@ func TestDial(t *testing.T) {
 		err   error
 	}{
 		"a listener":                      {"10.0.0.2:1", 100 * time.Millisecond, nil},
-		"a port that nobody listens on":   {"10.0.0.2:2", 60 * time.Millisecond, syscall.ECONNREFUSED},
-		"an address that nobody has":      {"10.0.0.3:1", 5 * time.Second, context.DeadlineExceeded},
+		"a port without a listener":       {"10.0.0.2:2", 60 * time.Millisecond, syscall.ECONNREFUSED},
+		"an address without a host":       {"10.0.0.3:1", 5 * time.Second, context.DeadlineExceeded},
 		"a host that was unplugged":       {"10.0.0.4:1", 5 * time.Second, context.DeadlineExceeded},
-		"its own, where nobody listens":   {"10.0.0.1:1", 60 * time.Millisecond, syscall.ECONNREFUSED},
+		"its own, without a listener":     {"10.0.0.1:1", 60 * time.Millisecond, syscall.ECONNREFUSED},
 		"a host whose listener is closed": {"10.0.0.2:5", 60 * time.Millisecond, syscall.ECONNREFUSED},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +107,7 @@ func TestDial(t *testing.T) {
 	}
 }
 
-// TestThroughput asks that bytes arrive in order, unharmed, and as fast as the slowest link lets them.
+// Bytes arrive in order, unharmed, and as fast as the slowest link allows.
 func TestThroughput(t *testing.T) {
 	const MB = 1e6
 	for name, c := range map[string]struct {
@@ -154,8 +152,8 @@ func TestThroughput(t *testing.T) {
 	}
 }
 
-// TestFairness asks that connections share a link equally, whatever they write at a time, and that a
-// short message is not held up by another connection's bulk.
+// Connections share a link equally, however much they write at a time, and a short message is not held up
+// by the bulk of another connection.
 func TestFairness(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		seed := n.NewHost("10.0.0.1", 1e6, 0, 5*time.Millisecond)
@@ -203,7 +201,7 @@ func TestBackPressure(t *testing.T) {
 		k, err := from.Write(make([]byte, 1e6))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.Equal(t, 100_000, k)
-		// What is read makes room.
+		// A read makes room.
 		require.NoError(t, from.SetWriteDeadline(time.Time{}))
 		go io.ReadFull(to, make([]byte, 200_000))
 		k, err = from.Write(make([]byte, 150_000))
@@ -218,7 +216,7 @@ func TestDeadlines(t *testing.T) {
 		from, to := connect(t, a, b)
 		start := time.Now()
 		b1 := make([]byte, 1)
-		for range 3 { // put off again and again, it comes when it was said last
+		for range 3 { // however often it is put off, the last one counts
 			require.NoError(t, to.SetReadDeadline(start.Add(time.Second)))
 			require.NoError(t, to.SetReadDeadline(start.Add(time.Minute)))
 		}
@@ -227,7 +225,7 @@ func TestDeadlines(t *testing.T) {
 		var timeout net.Error
 		require.True(t, errors.As(err, &timeout) && timeout.Timeout())
 		require.Equal(t, time.Minute, time.Since(start))
-		// One brought forward ends a wait that is under way; one that passed can be taken back.
+		// A deadline that is brought forward ends a wait; one that has passed can be lifted.
 		require.NoError(t, to.SetReadDeadline(time.Now().Add(time.Hour)))
 		time.AfterFunc(time.Second, func() { to.SetReadDeadline(time.Now()) })
 		_, err = to.Read(b1)
@@ -299,7 +297,7 @@ func TestEnds(t *testing.T) {
 			require.ErrorIs(t, err, net.ErrClosed)
 		})
 	})
-	t.Run("writing to one who closed fails after the latency", func(t *testing.T) {
+	t.Run("a write after the other end closed fails after the latency", func(t *testing.T) {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			from, to := connect(t, n.NewHost("10.0.0.1", 0, 0, time.Second), n.NewHost("10.0.0.2", 0, 0, time.Second))
 			to.Close()
@@ -344,7 +342,7 @@ func TestDatagrams(t *testing.T) {
 	})
 }
 
-// BenchmarkTransfer says what it costs to simulate a download.
+// BenchmarkTransfer measures what it costs to simulate a download.
 func BenchmarkTransfer(b *testing.B) {
 	const size = 300e6
 	b.SetBytes(size)

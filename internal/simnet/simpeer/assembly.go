@@ -8,33 +8,34 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// assembly is how far a piece has come, as seen from outside.
+// assembly is how far the client is with a piece, as seen from outside.
 type assembly struct {
-	blocks  map[uint32]copied // by begin
-	came    map[uint32]bool   // true ones, that came at any time
-	lied    bool              // a false one came at any time
-	suspect []netip.AddrPort  // whose false block was in it when it failed
+	blocks  map[uint32]copied // that are here, by begin
+	came    map[uint32]bool   // by begin, whether the true block came at any time
+	lied    bool              // a false block came at any time
+	suspect []netip.AddrPort  // the senders of false blocks, when it failed with blocks of several peers
 	failed  bool              // it was whole once, and false
 	whole   bool              // it was whole, and true
 	at      time.Duration     // when it was whole
-	unsure  bool              // its blocks cannot be told from outside
+	unsure  bool              // which blocks the client keeps cannot be known from outside
 }
 
+// copied is a block as it came.
 type copied struct {
 	from netip.AddrPort
 	lie  bool
 	at   time.Duration
 }
 
-// askedAgain takes note that a block is asked for. It had better not be here.
+// askedAgain records that a block is asked for. It is a fault if the block is here.
 func (p *assembly) askedAgain(w *watch, q request) {
 	l := w.ledger
 	b, here := p.blocks[q.begin]
 	now := l.host.Network().Now()
 	switch {
 	case p.whole && p.at == now, here && b.at == now:
-		// It was read in this very instant, and may have been lost with its connection, or another
-		// was asked for it before that was known.
+		// It was read in this very instant. It may have been lost with its connection, or another peer was
+		// asked for it before that was known.
 		p.unsure, p.whole = true, false
 	case l.deaf:
 		p.unsure, p.whole = true, false
@@ -59,7 +60,7 @@ func (p *assembly) assemble(l *Ledger, piece int) {
 	if int64(len(p.blocks)) < (l.content.PieceSize(piece)+layout.BlockSize-1)/layout.BlockSize {
 		return
 	}
-	var liars []netip.AddrPort // the one who is nobody known may be among them
+	var liars []netip.AddrPort // of which one may be unknown
 	first := p.blocks[0].from
 	alone := first.IsValid()
 	for _, b := range p.blocks {

@@ -8,19 +8,20 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// Content is what a simulated swarm shares: all bytes of its content.
+// Content is what a simulated swarm shares: its layout and all of its bytes.
 type Content struct {
 	layout.Layout
 	InfoHash [20]byte
-	data     []byte // repeats where it is shorter than the content, which stands for much in little memory
+	data     []byte // repeats if it is shorter than the content, so that little memory holds much content
 }
 
-// NewContent makes content from a seed number.
+// NewContent makes content that is drawn from a seed. Its info hash tells it from that of other seeds, and is
+// that of no info dictionary.
 func NewContent(seed uint64, pieceLength, length int64) *Content {
 	return newContent(seed, pieceLength, length, length)
 }
 
-// NewRepeating makes content of any size whose pieces are all alike.
+// NewRepeating makes content of any length whose pieces are all alike, and which takes the memory of one.
 func NewRepeating(seed uint64, pieceLength, length int64) *Content {
 	return newContent(seed, pieceLength, length, pieceLength)
 }
@@ -38,13 +39,13 @@ func newContent(seed uint64, pieceLength, length, differs int64) *Content {
 // Piece is the content of a piece. It must not be written to.
 func (c *Content) Piece(i int) []byte { return c.Run(c.PieceOffset(i), c.PieceSize(i)) }
 
-// Run is the n bytes at an offset, which lie within a piece. It must not be written to.
+// Run is the n bytes at an offset, which must lie within a piece. It must not be written to.
 func (c *Content) Run(offset, n int64) []byte {
 	offset %= int64(len(c.data))
 	return c.data[offset : offset+n]
 }
 
-// Equal tells whether b is what the content has at an offset.
+// Equal reports whether b is what the content has at an offset.
 func (c *Content) Equal(offset int64, b []byte) bool {
 	for len(b) > 0 {
 		n := min(int64(len(b)), c.PieceLength()-offset%c.PieceLength())
@@ -56,7 +57,7 @@ func (c *Content) Equal(offset int64, b []byte) bool {
 	return true
 }
 
-// Block is the content of a block, or nil where there is none such.
+// Block is the content of a block, or nil if the content has no such block. It must not be written to.
 func (c *Content) Block(piece, begin, length uint32) []byte {
 	if int64(piece) >= int64(c.NumPieces()) || int64(begin)+int64(length) > c.PieceSize(int(piece)) {
 		return nil

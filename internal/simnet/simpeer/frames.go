@@ -26,24 +26,24 @@ func (m head) String() string {
 	return m.id.String()
 }
 
-// frames cuts one way of a connection into messages. It is a parser of its own, so that the library's
+// frames cuts one way of a connection into messages. It is a parser of its own, so that the library's parser
 // does not judge itself.
 type frames struct {
 	hear func(head)             // a message, or the head of a piece
-	data func(b []byte)         // payload of a piece
-	bits func(at int, b []byte) // payload of a bitfield, nil if nobody cares
-	deaf func()                 // this is no peer connection that can be understood
-	end  func()                 // of a piece
+	data func(b []byte)         // a part of the payload of a piece
+	bits func(at int, b []byte) // payload of a bitfield from byte at on; nil ignores it
+	deaf func()                 // called when it turns out that nothing can be understood; nil is not called
+	end  func()                 // a piece has come whole
 	head [4 + 13]byte           // of the current message
 	have int                    // bytes of head
-	skip int                    // bytes of the current message that are to come
+	skip int                    // bytes of the current message still to come
 	size int                    // of its payload
 	came int                    // bytes of the handshake that came
-	mute bool                   // this is no peer connection that can be understood
+	mute bool                   // nothing can be understood
 	this wire.ID                // of the current message
 
-	hidden bool   // the handshake is
-	before []byte // what came of it
+	hidden bool   // by encryption, as far as the handshake
+	before []byte // what came since the beginning, while hidden
 }
 
 // protocol is what a connection that is not encrypted begins with.
@@ -96,9 +96,10 @@ func (f *frames) feed(b []byte) {
 	}
 }
 
-// reveal finds where a hidden handshake is over and plain text begins: with the other handshake of whoever
-// was called, with the extended one of whoever called, and the bitfield before that. It returns what came of
-// that. Two that only prefer to be encrypted hide no more.
+// reveal finds where an encrypted handshake is over and plain text begins. Two ends that only prefer
+// encryption hide no more than the handshake. The end that was called goes on with the handshake of BEP 3, the
+// end that called with its extension handshake (BEP 10) or the bitfield before that. It returns what has come
+// of the plain text.
 func (f *frames) reveal() []byte {
 	rest := f.before
 	if at := bytes.Index(rest, []byte(protocol)); at >= 0 {
@@ -123,10 +124,10 @@ func (f *frames) reveal() []byte {
 	return rest
 }
 
-// extended is an extended handshake.
+// extended matches the beginning of an extension handshake (BEP 10).
 var extended = regexp.MustCompile(`(?s)\x00\x00..\x14\x00d1:`)
 
-// heard acts when as much of the head has come as was asked for.
+// heard acts when as many bytes of the head have come as were wanted.
 func (f *frames) heard(have int) {
 	size := int(binary.BigEndian.Uint32(f.head[:]))
 	switch {
@@ -156,7 +157,7 @@ func (f *frames) heard(have int) {
 	f.finish()
 }
 
-// finish ends a message of which nothing is to come.
+// finish ends the message if nothing of it is still to come.
 func (f *frames) finish() {
 	if f.skip > 0 {
 		return

@@ -9,7 +9,7 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// maxAsked is how many blocks a peer that says nothing about it may be asked for at once.
+// maxAsked is how many blocks a peer may be asked for at once if it does not say (reqq, BEP 10).
 const maxAsked = 250
 
 // read acts on what the other end sends until the connection is over.
@@ -86,7 +86,7 @@ func (s *session) hear(m wire.Message, block []byte) {
 			p.blameLocked("%v without BEP 6", m.ID)
 		}
 		if m.ID == wire.Reject && !s.choked && slices.Contains(s.asked, request{m.Index, m.Begin, m.Length}) {
-			s.say(wire.AppendRequest(nil, m.Index, m.Begin, m.Length)) // once more
+			s.say(wire.AppendRequest(nil, m.Index, m.Begin, m.Length)) // again
 		}
 	case wire.Choke:
 		s.choked, s.asked, s.remaining = true, nil, nil
@@ -107,20 +107,20 @@ func (s *session) request(q request) {
 		return
 	}
 	if !p.ClaimsAll && p.Opening == nil && len(p.Noise) == 0 && !p.Have.Has(int(q.index)) {
-		p.blameLocked("request of piece %d, which we never said to have", q.index)
+		p.blameLocked("request of piece %d, which it never said it had", q.index)
 	}
 	switch {
 	case p.Never&Answers != 0:
 	case s.choking:
-		// It may not have heard of the choke. Nothing is owed but with BEP 6 an answer.
+		// They may not have read the choke yet. Only with BEP 6 does the request need an answer.
 		if s.fast && !p.DropsSilently {
 			s.say(wire.AppendReject(nil, q.index, q.begin, q.length))
 		}
 	case p.Rejects > 0 && s.fast && p.rng.IntN(p.Rejects) == 0:
 		s.say(wire.AppendReject(nil, q.index, q.begin, q.length))
 	default:
-		// Where a cancel crossed its block, or a block is sent unasked, the block may have been taken for the
-		// answer to another request.
+		// Where a cancel crossed its block, or a block is sent unasked, the other end may have taken the block
+		// for the answer to another request.
 		if slices.Contains(s.queue, q) && !s.cancelled[q] && p.Flap == 0 && len(p.Noise) == 0 {
 			p.blameLocked("asked twice for %v", q)
 		}
@@ -132,7 +132,7 @@ func (s *session) request(q request) {
 	}
 }
 
-// ask keeps requests under way where the script takes of others. The caller holds mu.
+// ask keeps requests under way if the script takes from others. The caller holds mu.
 func (s *session) ask() {
 	p := s.peer
 	if !p.Takes {
@@ -167,7 +167,7 @@ func (s *session) ask() {
 	}
 }
 
-// taking tells whether blocks of a piece are under way to us. The caller holds mu.
+// taking reports whether blocks of a piece are under way to us. The caller holds mu.
 func (s *session) taking(piece int) bool {
 	return slices.ContainsFunc(s.asked, func(q request) bool { return int(q.index) == piece })
 }
@@ -182,7 +182,7 @@ func (s *session) take(m wire.Message, b []byte) {
 		p.blameLocked("a false block of piece %d at %d", m.Index, m.Begin)
 	case i < 0 && (s.choked || p.Floods):
 	case i < 0:
-		p.blameLocked("a block of piece %d at %d that nobody asked for", m.Index, m.Begin)
+		p.blameLocked("a block of piece %d at %d that was never asked for", m.Index, m.Begin)
 	default:
 		p.taken += int64(len(b))
 		s.asked = slices.Delete(s.asked, i, i+1)
@@ -192,14 +192,14 @@ func (s *session) take(m wire.Message, b []byte) {
 	}
 }
 
-// Gain is gain for others than the peer itself.
+// Gain gives the peer one more piece, which it announces to every connection.
 func (p *Peer) Gain(piece int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gain(piece)
 }
 
-// gain notes that the peer has one piece more and tells everybody. The caller holds mu.
+// gain is Gain for a caller that holds mu.
 func (p *Peer) gain(piece int) {
 	if !p.Have.Add(piece) {
 		return

@@ -10,9 +10,9 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
-// Ledger listens in on every connection of one client, at the client's own end, and keeps
-// account of what it asked for and what it received. It knows the truth of the content, so it can tell who
-// lied, and which lies a client had the means to prove. The network's mutex guards it.
+// Ledger listens in on every connection of one client, at the client's end, and records what the client
+// asked for and what it received. It knows the content, so it knows which peers lied, and which lies the client
+// had the means to prove. The network's mutex guards it.
 type Ledger struct {
 	content *Content
 	host    *simnet.Host
@@ -22,26 +22,27 @@ type Ledger struct {
 	pieces []assembly
 
 	account Account
-	deaf    bool // some of it is encrypted
+	deaf    bool // some connection is encrypted beyond its handshake
 	Trace   func(format string, args ...any)
 }
 
 // Account is what a client asked for and received, and what it did wrong.
 type Account struct {
-	Asked, Received int64            // requests sent; payload bytes that came
-	Seconds         int64            // requests for what somebody else was asked for already
-	First           int64            // of these, true blocks that had not come before
-	Again           int64            // true blocks that had come before
-	Dropped         int64            // bytes that came and were asked for again, with reason
-	unasked         int64            // bytes that had not been asked for on that connection
-	Waste           map[string]int64 // bytes that brought the content no further, by kind
-	Lies            map[netip.AddrPort]int64
-	LieBytes        int64
-	Proven          map[netip.AddrPort]bool // liars whom a failed piece and its true content name
-	Faults          []string                // what the client did wrong
+	Asked    int64                    // requests that it sent
+	Received int64                    // bytes of blocks that came
+	First    int64                    // of these, in true blocks that had not come before
+	Again    int64                    // in blocks that had come before
+	Seconds  int64                    // requests for a block that another peer was asked for already
+	Dropped  int64                    // bytes that came and may have been asked for again, with reason
+	Waste    map[string]int64         // bytes that brought the content no further, by kind
+	Lies     map[netip.AddrPort]int64 // false blocks, by sender
+	LieBytes int64                    // in false blocks
+	Proven   map[netip.AddrPort]bool  // liars that are known from a failed piece and its true content
+	Faults   []string                 // what the client did wrong
 }
 
-// Watch begins to listen in on a host's connections, if that has not begun.
+// Watch listens in on the connections that a host makes and accepts from now on. Called again, it returns
+// the ledger that it returned before.
 func Watch(h *simnet.Host, c *Content) *Ledger {
 	h.Network().Lock()
 	defer h.Network().Unlock()
@@ -57,6 +58,7 @@ func Watch(h *simnet.Host, c *Content) *Ledger {
 	return l
 }
 
+// Tap is called by the network.
 func (l *Ledger) Tap(conn *simnet.Conn) simnet.Tap {
 	w := &watch{
 		ledger: l, peer: conn.Remote(), Terms: Terms{theirs: bits.New(l.content.NumPieces()), refused: map[uint32]bool{}}, allowed: map[uint32]bool{},
@@ -69,7 +71,7 @@ func (l *Ledger) Tap(conn *simnet.Conn) simnet.Tap {
 	return w
 }
 
-// Account returns the account so far.
+// Account returns a copy of the account so far.
 func (l *Ledger) Account() Account {
 	l.host.Network().Lock()
 	defer l.host.Network().Unlock()
@@ -78,14 +80,15 @@ func (l *Ledger) Account() Account {
 	return a
 }
 
-// Came tells whether anything of a piece has come that the client has kept.
+// Came reports whether something of a piece has come that the client has kept.
 func (l *Ledger) Came(piece int) bool {
 	l.host.Network().Lock()
 	defer l.host.Network().Unlock()
 	return l.pieces[piece].whole || len(l.pieces[piece].blocks) > 0
 }
 
-// Terms gives how things stand between the client and an address, if there is one connection to it.
+// Terms returns how things stand between the client and a peer. It is false unless exactly one connection to
+// that address is open.
 func (l *Ledger) Terms(peer netip.AddrPort) (terms Terms, ok bool) {
 	l.host.Network().Lock()
 	defer l.host.Network().Unlock()
@@ -105,8 +108,8 @@ func (l *Ledger) Terms(peer netip.AddrPort) (terms Terms, ok bool) {
 	return terms, true
 }
 
-// Forget takes note that the client starts anew: whom it suspected it does not know any more, nor who
-// sent the blocks that it finds on storage.
+// Forget records that the client starts again. It no longer knows which peers it suspected, nor which sent
+// the blocks that it finds on storage.
 func (l *Ledger) Forget() {
 	l.host.Network().Lock()
 	defer l.host.Network().Unlock()
@@ -128,7 +131,7 @@ func (l *Ledger) fault(format string, args ...any) {
 	}
 }
 
-// delayed tells whether the cancel of a block may be waiting behind what is being written.
+// delayed reports whether the cancel of a block may be waiting behind what is being written.
 func (l *Ledger) delayed(q request) bool {
 	for w := range l.watches {
 		if w.asked[q] && w.Busy {
@@ -138,23 +141,23 @@ func (l *Ledger) delayed(q request) bool {
 	return false
 }
 
-// prove notes that a client has the means to prove that somebody lied.
+// prove records that the client has the means to prove that a peer lied.
 func (l *Ledger) prove(a netip.AddrPort) {
 	if a.IsValid() {
 		l.account.Proven[a] = true
 	}
 }
 
-// Terms is how things stand between a client and a peer, as far as was said.
+// Terms is how things stand between a client and a peer, by what each has said. We are the client.
 type Terms struct {
-	Busy     bool            // the client writes, or waits for room to
+	Busy     bool            // the client is writing, so what it decided may not have been said yet
 	Unchoked bool            // they let us ask
 	Wanting  bool            // we said that we are interested
 	theirs   bits.Set        // what they say they have
-	refused  map[uint32]bool // of these, what they rejected: they may have it no more
+	refused  map[uint32]bool // pieces of which they rejected a block: they may not have them any more
 }
 
-// Offers tells whether they say that they have a piece, and whether that is in doubt.
+// Offers reports whether they say that they have a piece, and whether that is in doubt.
 func (t Terms) Offers(piece int) (has, doubt bool) {
 	return t.theirs.Has(piece), t.refused[uint32(piece)]
 }

@@ -10,11 +10,11 @@ import (
 // Noise is something that a peer should not send.
 type Noise struct {
 	name  string
-	fatal bool // whoever receives it closes the connection
+	fatal bool // a receiver closes the connection
 	make  func(*session) []byte
 }
 
-// Noises are the ways to send what should not be sent.
+// Noises returns every noise there is.
 func Noises() []Noise {
 	return []Noise{
 		{"a have out of range", true, func(s *session) []byte {
@@ -68,7 +68,7 @@ func Noises() []Noise {
 	}
 }
 
-// SpareBits is a bitfield that speaks of more pieces than there are, where it has room for them.
+// SpareBits is a bitfield whose spare bits are set, an Opening that closes the connection (BEP 3).
 func SpareBits(c *Content) []byte {
 	n := (c.NumPieces() + 7) / 8
 	b := make([]byte, n)

@@ -28,36 +28,37 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 )
 
-// Peer is a scripted speaker of the wire protocol in a simulated network: an honest one, or one
-// that misbehaves as its Script says. It answers with blocks of its content in the order they were
-// asked for, and watches over those who speak to it: what they do wrong is in faults.
+// Peer is a scripted peer in a simulated network: an honest one, or one that misbehaves as its Script says. It
+// sends blocks of its content in the order they were asked for. What the other ends of its connections do
+// wrong is in Faults.
 type Peer struct {
 	Script
 	Name    string
 	Host    *simnet.Host
+	Tracker *simtracker.Tracker // learns where the peer listens; nil is none
+	Have    bits.Set            // pieces that it can send; mu guards it once the peer has connections
+
 	content *Content
-	Tracker *simtracker.Tracker // told where the peer is, if not nil
-	ctx     context.Context
-	leave   context.CancelFunc // for good
+	ctx     context.Context // ends when the peer leaves for good
+	leave   context.CancelFunc
 
 	mu       sync.Mutex // guards what follows, and the sessions
 	rng      *rand.Rand
 	port     uint16
-	Have     bits.Set // what it can give
 	listener net.Listener
 	sessions []*session
 	running  sync.WaitGroup
 
-	blocks int              // sent, in all
-	lies   map[request]bool // sent whole, and false
-	taken  int64            // bytes it was given by others
+	blocks int              // that it sent
+	lies   map[request]bool // false blocks that it sent whole
+	taken  int64            // bytes of blocks that came from others
 	faults []string         // what others did wrong
 }
 
-// request is a block that a session was asked for.
+// request is a block that is asked for.
 type request struct{ index, begin, length uint32 }
 
-// New makes a peer that has all of the content and starts nothing.
+// New makes a peer that has all of the content. It does nothing until it is told to.
 func New(name string, host *simnet.Host, port uint16, content *Content, script Script) *Peer {
 	ctx, leave := context.WithCancel(context.Background())
 	return &Peer{
@@ -69,14 +70,14 @@ func New(name string, host *simnet.Host, port uint16, content *Content, script S
 	}
 }
 
-// Addr is where the peer listens now.
+// Addr is the address at which the peer listens.
 func (p *Peer) Addr() netip.AddrPort {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.Host.Addr(p.port)
 }
 
-// Arrive begins to listen, and says so to the tracker.
+// Arrive begins to listen, and tells the tracker.
 func (p *Peer) Arrive() error {
 	l, err := p.Host.Listen("tcp", fmt.Sprintf(":%d", p.port))
 	if err != nil {
@@ -100,7 +101,7 @@ func (p *Peer) Arrive() error {
 	return nil
 }
 
-// Depart stops listening and closes every connection; the peer may arrive again.
+// Depart stops listening and closes every connection. The peer may arrive again.
 func (p *Peer) Depart() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,14 +117,14 @@ func (p *Peer) Depart() {
 	}
 }
 
-// Stop departs for good and returns when all goroutines of the peer have ended.
+// Stop departs for good. It returns when all goroutines of the peer have ended.
 func (p *Peer) Stop() {
 	p.leave()
 	p.Depart()
 	p.running.Wait()
 }
 
-// Dial connects to somebody, and returns when that connection is over.
+// Dial connects to a client. It returns when that connection is over.
 func (p *Peer) Dial(to netip.AddrPort) error {
 	ctx, cancel := context.WithTimeout(p.ctx, 10*time.Second)
 	defer cancel()
@@ -135,7 +136,7 @@ func (p *Peer) Dial(to netip.AddrPort) error {
 	return nil
 }
 
-// Wait returns false if the peer left for good before d had passed.
+// Wait waits for d. It returns false, at once, if the peer leaves for good.
 func (p *Peer) Wait(d time.Duration) bool {
 	select {
 	case <-p.ctx.Done():
@@ -145,33 +146,34 @@ func (p *Peer) Wait(d time.Duration) bool {
 	}
 }
 
-// Lies tells whether the peer sends what is not true.
+// Lies reports whether the peer sends false blocks.
 func (p *Peer) Lies() bool { return p.Corrupt > 0 }
 
-// Faults returns what others did wrong, as far as the peer has seen.
+// Faults returns what the other ends of the peer's connections did wrong.
 func (p *Peer) Faults() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.faults)
 }
 
-// Go runs f in a goroutine that stop waits for.
+// Go runs f in a goroutine that Stop waits for.
 func (p *Peer) Go(f func()) { p.running.Go(f) }
 
-// blame takes note that the other end did something wrong.
+// blame records that the other end did something wrong.
 func (p *Peer) blame(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.blameLocked(format, args...)
 }
 
+// blameLocked is blame for a caller that holds mu.
 func (p *Peer) blameLocked(format string, args ...any) {
 	if len(p.faults) < 10 {
 		p.faults = append(p.faults, p.Name+": "+fmt.Sprintf(format, args...))
 	}
 }
 
-// GainEach makes the peer begin with nothing and come to have what it has piece by piece.
+// GainEach has the peer begin with nothing and gain the pieces that it had one by one.
 func (p *Peer) GainEach(every time.Duration) {
 	p.mu.Lock()
 	stash := p.Have
@@ -187,8 +189,8 @@ func (p *Peer) GainEach(every time.Duration) {
 	})
 }
 
-// Come makes the peer arrive after a while, and if stays is not 0 leave again and again for a
-// while, to come back with another port.
+// Come has the peer arrive after a while. Unless stays is 0, it departs after that time and comes back when
+// it was away for a while, each time at another port.
 func (p *Peer) Come(after, stays, away time.Duration) {
 	p.running.Go(func() {
 		for p.Wait(after) && p.Arrive() == nil && stays > 0 && p.Wait(stays) {
@@ -201,7 +203,7 @@ func (p *Peer) Come(after, stays, away time.Duration) {
 	})
 }
 
-// Call makes the peer keep n connections to somebody, dialling anew some time after one ended.
+// Call has the peer keep n connections to a client. It dials again some time after one has ended.
 func (p *Peer) Call(n int, to netip.AddrPort, again time.Duration) {
 	for range n {
 		p.running.Go(func() {

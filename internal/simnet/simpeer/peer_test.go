@@ -13,7 +13,7 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// meet has an honest scripted leech download from a seed with the given script, for at most an hour.
+// meet has an honest scripted leech download from a seed with a script, for an hour at most.
 func meet(t *testing.T, n *simnet.Network, c *Content, up float64, script Script) (seed, leech *Peer, ledger *Ledger, took time.Duration) {
 	seed = New("seed", n.NewHost("80.0.0.1", up, 0, 10*time.Millisecond), 6881, c, script)
 	leech = New("leech", n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond), 6882, c, Script{Takes: true, Fast: true})
@@ -64,7 +64,7 @@ func TestPeers(t *testing.T) {
 		"no handshake":       {script: Script{Never: ShakesHands}, fails: true},
 		"reads nothing":      {script: Script{Never: Reads}, fails: true},
 		"drips":              {script: Script{Drip: time.Second}, fails: true},
-		"stops in the midst": {script: Script{StallAfter: 3}, fails: true},
+		"stops in mid-block": {script: Script{StallAfter: 3}, fails: true},
 		"wrong handshake": {script: Script{Handshake: func(b []byte) []byte { b[28]++; return b }},
 			fails: true},
 	} {
@@ -75,8 +75,8 @@ func TestPeers(t *testing.T) {
 				require.Equal(t, !c.fails, leech.Have.Full())
 				require.Equal(t, c.faults, len(leech.faults) > 0, "%v", leech.faults)
 				require.Empty(t, seed.faults)
-				// The scripted leech may ask in the instant in which it hears of a choke, and forgets
-				// what it has of a piece with its connection.
+				// The scripted leech may ask in the instant in which a choke arrives, and drops a piece that
+				// is not whole with its connection.
 				if c.script.Flap == 0 && c.script.LeaveAfter == 0 && c.script.ResetAfter == 0 {
 					require.Empty(t, ledger.account.Faults)
 				}
@@ -99,8 +99,7 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// TestNoises asks that each noise is what it says: what is fatal is an error of the codec or of the
-// numbers in it, and what is not is a message like others.
+// A noise that is not fatal is a message like others to the codec.
 func TestNoises(t *testing.T) {
 	for _, noise := range Noises() {
 		t.Run(noise.name, func(t *testing.T) {

@@ -4,45 +4,45 @@ import (
 	"time"
 )
 
-// Script is how a Peer behaves. The zero value is honest: it unchokes whoever is interested
-// and answers everything in order.
+// Script is how a Peer behaves. The zero value is honest: it unchokes every peer that is interested, and
+// answers every request in order.
 type Script struct {
-	// Ways to be that are no fault.
+	// Choices of an honest peer.
 	Fast  bool // speaks BEP 6
 	Eager bool // unchokes without being asked
 	Takes bool // downloads what it lacks
 
 	// Lies.
-	Corrupt   int  // each so-many-th block is false
-	Shortens  int  // each so-many-th block has the wrong length
-	ClaimsAll bool // says that it has everything, whatever it has
+	Corrupt   int  // every so many blocks, one is false
+	Shortens  int  // every so many blocks, one has the wrong length
+	ClaimsAll bool // claims all pieces, whatever it has
 
-	// Answers that do not come, or not as they should.
+	// Answers that are missing or wrong.
 	Never         Absence
 	Flap          time.Duration // chokes and unchokes in turn
 	DropsSilently bool          // does not reject what it drops, though it speaks BEP 6
-	SendsLate     bool          // sends what was asked for in spite of its choke
+	SendsLate     bool          // sends what was asked for after its choke
 	Twice         bool          // sends every block twice
-	Rejects       int           // one in so many requests is rejected (BEP 6)
-	Drip          time.Duration // between two bytes of a block
-	StallAfter    int           // blocks; stops in the middle of the next
-	ResetAfter    int           // blocks on each connection
-	LeaveAfter    time.Duration // closes each connection so long after it began
+	Rejects       int           // rejects one request in so many, at random (BEP 6)
+	Drip          time.Duration // waits so long between two bytes of a block
+	StallAfter    int           // stops in the middle of the block after so many
+	ResetAfter    int           // resets each connection after so many blocks
+	LeaveAfter    time.Duration // closes each connection after so long
 
-	// Bytes that should not be.
-	Handshake  func(hello []byte) []byte // what it sends instead
-	Opening    func(*Content) []byte     // what it sends instead of its bitfield
+	// Bytes that should not be sent.
+	Handshake  func(hello []byte) []byte // given the handshake, returns what to send in its place
+	Opening    func(*Content) []byte     // returns what to send in place of the bitfield
 	Noise      []Noise                   // sent in turn
 	NoiseEvery time.Duration
 	Floods     bool // asks for blocks without end
 }
 
-// Absence is what a peer never does.
+// Absence is a set of what a peer never does.
 type Absence uint8
 
 const (
-	ShakesHands Absence = 1 << iota // takes the connection, and that is all
-	Unchokes                        // lets nobody ask
-	Answers                         // lets others ask, and that is all
-	Reads                           // beyond the handshake
+	ShakesHands Absence = 1 << iota // takes the connection, and does nothing more
+	Unchokes                        // lets no peer ask
+	Answers                         // lets others ask, and does nothing more
+	Reads                           // anything beyond the handshake
 )

@@ -28,7 +28,7 @@ type session struct {
 
 	out        []byte    // messages to be written before the next block
 	queue      []request // blocks to be sent
-	late       int       // of these, how many are sent in spite of a choke
+	late       int       // how many of these are sent after a choke
 	choking    bool      // we choke them
 	sent       int       // blocks
 	interested bool      // they are interested in us
@@ -42,7 +42,7 @@ type session struct {
 	remaining []int     // pieces that we are taking of them, last first
 }
 
-// speak is one connection from its first byte to its last.
+// speak runs one connection from its first byte to its last.
 func (p *Peer) speak(conn net.Conn, dialled bool) {
 	defer conn.Close()
 	s := &session{
@@ -84,6 +84,7 @@ func (p *Peer) speak(conn net.Conn, dialled bool) {
 	}
 }
 
+// shakeHands reports whether messages follow.
 func (s *session) shakeHands(dialled bool) bool {
 	p := s.peer
 	ours := wire.Handshake{InfoHash: p.content.InfoHash}
@@ -107,7 +108,7 @@ func (s *session) shakeHands(dialled bool) bool {
 	}
 	theirs, err := wire.ParseHandshake(b)
 	if err != nil || theirs.InfoHash != p.content.InfoHash {
-		return false // perhaps encrypted, which we do not speak, or about something else
+		return false // encrypted, or about other content
 	}
 	if p.Never&ShakesHands != 0 {
 		io.Copy(io.Discard, s.conn)
@@ -122,7 +123,7 @@ func (s *session) shakeHands(dialled bool) bool {
 	return len(hello) == wire.HandshakeSize
 }
 
-// open says what the peer has, and starts what its script does by the clock. The caller holds mu.
+// open says what the peer has, and starts what the script does by the clock. The caller holds mu.
 func (s *session) open() {
 	p := s.peer
 	has := p.Have.Clone()
@@ -188,7 +189,7 @@ func (s *session) say(b []byte) {
 	s.wake.Broadcast()
 }
 
-// every calls do, with mu held, until the connection is over.
+// every calls do, with mu held, every d until the connection is over.
 func (s *session) every(d time.Duration, do func()) {
 	s.peer.running.Go(func() {
 		for {
@@ -204,7 +205,7 @@ func (s *session) every(d time.Duration, do func()) {
 	})
 }
 
-// choke says so and drops what was asked for, which with BEP 6 has to be rejected. The caller holds mu.
+// choke sends a choke and drops what was asked for, which BEP 6 demands to be rejected. The caller holds mu.
 func (s *session) choke() {
 	s.say(wire.AppendSimple(nil, wire.Choke))
 	if s.peer.SendsLate {
@@ -219,7 +220,7 @@ func (s *session) choke() {
 	s.queue = nil
 }
 
-// write sends what is to be said and what was asked for until the connection is over.
+// write sends messages, and blocks that were asked for, until the connection is over.
 func (s *session) write() {
 	p := s.peer
 	p.mu.Lock()
@@ -251,12 +252,12 @@ func (s *session) write() {
 	}
 }
 
-// answer sends a block. The caller holds mu, which is given up while the block is written.
+// answer sends a block. The caller holds mu, which is released while the block is written.
 func (s *session) answer(r request) bool {
 	p := s.peer
 	b := p.content.Block(r.index, r.begin, r.length)
 	if b == nil || !p.Have.Has(int(r.index)) {
-		return true // claimed only
+		return true // only claimed
 	}
 	p.blocks++
 	s.sent++
@@ -298,7 +299,7 @@ func (s *session) answer(r request) bool {
 	return !last
 }
 
-// payload writes a block as fast as the script lets it.
+// payload writes a block as fast as the script allows.
 func (s *session) payload(b []byte) error {
 	p := s.peer
 	if p.StallAfter > 0 && s.sent > p.StallAfter {

@@ -15,19 +15,19 @@ type watch struct {
 	ledger  *Ledger
 	peer    netip.AddrPort
 	in, out frames
-	asked   map[request]bool // and neither answered nor cancelled
-	once    map[request]bool // asked for at any time
+	asked   map[request]bool // requests that are neither answered nor cancelled
+	once    map[request]bool // requests at any time
 
-	began time.Duration // when a Write did: what is written was decided on before that
+	began time.Duration // when the last Write began: what it writes was decided before
 
 	block request // that is arriving
-	lie   bool    // it differs from the truth so far
+	lie   bool    // what came of it is false
 	at    int     // bytes of it that came
 
-	came   []request // blocks that came whole at cameAt
+	came   []request // blocks that came whole at the time cameAt
 	cameAt time.Duration
 
-	crossed  map[request]bool // asked in the instant of a choke
+	crossed  map[request]bool // requests in the instant of a choke
 	chokedAt time.Duration
 	allowed  map[uint32]bool // pieces that may be asked for in spite of a choke (BEP 6)
 }
@@ -47,7 +47,7 @@ func (w *watch) Ended() {
 	}
 	w.ledger.account.Waste["broken off"] += int64(w.at)
 	if w.cameAt == w.ledger.host.Network().Now() {
-		// The client read these, and may have ended the connection before it looked at them.
+		// The client has read these, and may have ended the connection before it looked at them.
 		for _, q := range w.came {
 			p := &w.ledger.pieces[q.index]
 			p.unsure = true
@@ -59,7 +59,7 @@ func (w *watch) Ended() {
 	delete(w.ledger.watches, w)
 }
 
-// settle ends the time in which a copy of a block is under way here.
+// settle records that a block is no longer under way here, and reports whether it was.
 func (w *watch) settle(q request) bool {
 	if !w.asked[q] {
 		return false
@@ -83,8 +83,8 @@ func (w *watch) outgoing(m head) {
 		l.account.Asked++
 		w.once[q] = true
 		if w.chokedAt >= w.began {
-			// A choke that came meanwhile has ended it, or will once the client has looked at what
-			// it read, or has not: it may be answered, and asked for again.
+			// A choke came while the client wrote this. Whether the client or the peer takes the request
+			// for dropped cannot be known: it may be answered, and it may be sent again.
 			w.crossed[q] = true
 			return
 		}
@@ -148,7 +148,7 @@ func (w *watch) incoming(m head) {
 	}
 }
 
-// bitfield takes note of a part of one, from the so-many-th byte on.
+// bitfield records a part of a bitfield, from byte at on.
 func (w *watch) bitfield(at int, b []byte) {
 	for k, v := range b {
 		for bit := range 8 {
@@ -159,7 +159,7 @@ func (w *watch) bitfield(at int, b []byte) {
 	}
 }
 
-// payload compares a part of a block with the truth.
+// payload compares a part of a block with the content.
 func (w *watch) payload(b []byte) {
 	w.ledger.account.Received += int64(len(b))
 	if !w.lie {
@@ -169,14 +169,14 @@ func (w *watch) payload(b []byte) {
 	w.at += len(b)
 }
 
-// arrived takes note of a block that came whole.
+// arrived records a block that came whole.
 func (w *watch) arrived() {
 	l, q := w.ledger, w.block
 	w.at = 0
 	asked := w.settle(q)
 	if !asked && w.crossed[q] {
 		asked = true
-		l.account.Dropped += int64(q.length) // somebody else may have been asked for it, too
+		l.account.Dropped += int64(q.length) // another peer may have been asked for it, too
 	}
 	if kind := w.wasted(q); kind != "" {
 		l.account.Waste[kind] += int64(q.length)
@@ -186,16 +186,14 @@ func (w *watch) arrived() {
 		l.account.LieBytes += int64(q.length)
 	}
 	if int64(q.index) >= int64(len(l.pieces)) {
-		l.account.unasked += int64(q.length)
 		return
 	}
 	p := &l.pieces[q.index]
 	_, here := p.blocks[q.begin]
 	switch {
 	case !asked:
-		// What was asked for once is welcome late; from outside it cannot be told.
+		// A client may keep a late block that it asked for once; that cannot be seen from outside.
 		p.unsure = p.unsure || !p.whole && !here
-		l.account.unasked += int64(q.length)
 		return
 	case p.whole || here:
 		l.account.Again += int64(q.length)
@@ -218,7 +216,7 @@ func (w *watch) arrived() {
 	p.assemble(l, int(q.index))
 }
 
-// wasted tells what kind of waste a block is that came, "" if it brings the content further.
+// wasted is what kind of waste a block that came is, "" if it is none.
 func (w *watch) wasted(q request) string {
 	if !w.once[q] {
 		return "never asked for"

@@ -1,6 +1,5 @@
 // Package simtracker has an HTTP tracker for tests in a simulated network: it tells the peers that announce
-// themselves of each other, and keeps what they said. A test gives the code under test the HTTP client of
-// its host.
+// of each other, and records what they said. A test gives the code under test the HTTP client of its host.
 //
 //	tracker := simtracker.New(1)
 //	client := &torrent.Client{HTTPClient: tracker.Client(host)}
@@ -23,11 +22,12 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
-// Tracker is an HTTP tracker in a simulated network. It answers whatever URL it is asked at.
+// Tracker is an HTTP tracker in a simulated network. It answers every URL. The fields are set before the
+// first announce.
 type Tracker struct {
-	Delay    time.Duration // of an answer
-	Interval time.Duration
-	Answer   func(*http.Request) (*http.Response, error) // nil is an honest answer
+	Delay    time.Duration                               // before an answer
+	Interval time.Duration                               // that it asks for
+	Answer   func(*http.Request) (*http.Response, error) // nil answers honestly
 
 	mu    sync.Mutex
 	rng   *rand.Rand
@@ -35,7 +35,7 @@ type Tracker struct {
 	said  []Announce
 }
 
-// Announce is what a client said to the tracker.
+// Announce is what a client said to the tracker. A number that it did not say is -1.
 type Announce struct {
 	At                         time.Time
 	From                       netip.AddrPort
@@ -43,12 +43,12 @@ type Announce struct {
 	Uploaded, Downloaded, Left int64
 }
 
-// New makes a tracker. In which order it names peers is drawn from the seed.
+// New returns a tracker without peers. The order in which it names them is drawn from the seed.
 func New(seed uint64) *Tracker {
 	return &Tracker{Delay: 50 * time.Millisecond, Interval: 30 * time.Minute, rng: rand.New(rand.NewPCG(seed, 7))}
 }
 
-// Add and remove say who is in the swarm.
+// Add adds peers to the swarm, as if they had announced.
 func (tr *Tracker) Add(peers ...netip.AddrPort) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -59,31 +59,33 @@ func (tr *Tracker) Add(peers ...netip.AddrPort) {
 	}
 }
 
+// Remove takes a peer out of the swarm.
 func (tr *Tracker) Remove(peer netip.AddrPort) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.peers = slices.DeleteFunc(tr.peers, func(p netip.AddrPort) bool { return p == peer })
 }
 
-// Announces returns what was announced so far.
+// Announces returns the announces so far, oldest first.
 func (tr *Tracker) Announces() []Announce {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	return slices.Clone(tr.said)
 }
 
-// Forget empties what said returns.
+// Forget empties what Announces returns.
 func (tr *Tracker) Forget() {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.said = nil
 }
 
-// Client is what a host speaks to the tracker with.
+// Client returns the HTTP client with which a host reaches the tracker, whatever the URL.
 func (tr *Tracker) Client(h *simnet.Host) *http.Client {
 	return &http.Client{Transport: transport{tr, h}}
 }
 
+// transport reaches the tracker from a host.
 type transport struct {
 	tracker *Tracker
 	host    *simnet.Host
@@ -101,7 +103,7 @@ func (s transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return Response(req, http.StatusOK, s.tracker.announce(s.host.IP(), req)), nil
 }
 
-// Response makes an HTTP response.
+// Response makes an HTTP response, for Tracker.Answer.
 func Response(req *http.Request, status int, body []byte) *http.Response {
 	return &http.Response{
 		StatusCode: status, Status: http.StatusText(status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -110,7 +112,7 @@ func Response(req *http.Request, status int, body []byte) *http.Response {
 	}
 }
 
-// announce takes note of the caller and answers with the others, compact as in BEP 23 and BEP 7.
+// announce records an announce and answers with the other peers, compact as in BEP 23 and BEP 7.
 func (tr *Tracker) announce(ip netip.Addr, req *http.Request) []byte {
 	q := req.URL.Query()
 	number := func(key string) int64 {

@@ -38,9 +38,7 @@ func (d *Download) doubt(piece int, why error) {
 	for i := range which.All() {
 		if a := d.assemblies[int32(i)]; a != nil && a.direct {
 			// What is there of a piece that was begun is no better. Whoever sent it is not to blame.
-			for _, c := range d.sched.Abandon(i) {
-				d.cancel(c.remote, c.block)
-			}
+			d.cancelAll(d.sched.Abandon(i))
 			d.freed = true
 		}
 		if d.sched.Doubt(i) {

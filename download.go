@@ -460,9 +460,7 @@ func (d *Download) snub(p *peer, now time.Time) {
 		return
 	}
 	d.note(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
-	for _, id := range late {
-		d.cancel(&p.remote, id)
-	}
+	d.cancelAll(late)
 	d.freed, d.rechoke = true, true
 }
 

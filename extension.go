@@ -167,9 +167,7 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	}
 	d.mu.Lock()
 	defer d.unlock(now)
-	for _, id := range d.sched.DontHave(&p.remote, int(i)) {
-		d.cancel(&p.remote, id)
-	}
+	d.cancelAll(d.sched.DontHave(&p.remote, int(i)))
 	d.freed = true
 	d.updateInterest(p)
 	return nil

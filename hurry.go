@@ -12,13 +12,36 @@ type errand struct {
 	block  blockID
 }
 
-// hurry plans how to have piece i soonest. Each free block of it goes to the remote from which it may be
-// expected first, once that remote has put off what is less wanted. A block under way is asked of a second
-// one where that has it in under half the time. Nothing is changed yet, but that the piece is started.
+// Rush has piece i here soonest, by whoever can help, before what is less wanted. Each free block of it is asked
+// of the remote from which it may be expected first, once that remote has put off what is less wanted. A block
+// under way is asked of a second one where that has it in under half the time.
 //
-// room is how many requests a remote takes. A remote that holds less wanted requests and is named in
-// the plan, or has blocks of the piece behind such requests, is to be made to yield first.
-func (s *scheduler) hurry(i int, room func(*remote) int, now time.Time) (plan []errand) {
+// admit is told what is to be cancelled for that, and is asked how many of so many requests may go out. Rush
+// returns these.
+func (s *scheduler) Rush(i int, now time.Time, admit func(cancel []cancelled, n int) int) []errand {
+	plan := s.plan(i, now)
+	p := s.started[int32(i)]
+	if p == nil {
+		return nil
+	}
+	var cancel []cancelled
+	for _, r := range s.remotes {
+		runs := slices.ContainsFunc(plan, func(e errand) bool { return e.remote == r })
+		if runs || r.IsAsked(i) {
+			cancel = append(cancel, s.yield(r, p.priority, runs)...)
+		}
+	}
+	plan = plan[:admit(cancel, len(plan))]
+	for _, e := range plan {
+		s.run(e, now)
+	}
+	s.retire(p)
+	return plan
+}
+
+// plan says who is to be asked for what so as to have piece i soonest. Nothing is changed yet, but that the piece
+// is started.
+func (s *scheduler) plan(i int, now time.Time) (plan []errand) {
 	if !s.need.Has(i) {
 		return nil
 	}
@@ -37,8 +60,8 @@ func (s *scheduler) hurry(i int, room func(*remote) int, now time.Time) (plan []
 			}
 			n++
 		}
-		if r.may(int32(i)) && !r.snubbed && n < room(r) {
-			able = append(able, &runner{r, n, room(r), r.eta(n, now)})
+		if r.Ready && r.may(int32(i)) && !r.snubbed && n < r.pipe.depth {
+			able = append(able, &runner{r, n, r.eta(n, now)})
 		}
 	}
 	if len(able) == 0 {
@@ -85,7 +108,6 @@ func soleRunner(p *startedPiece, able []*runner, now time.Time) []*runner {
 type runner struct {
 	remote *remote
 	queued int           // requests before the next one
-	room   int           // for so many
 	eta    time.Duration // of the next one
 }
 
@@ -98,7 +120,7 @@ func (r *runner) send(id blockID, now time.Time) errand {
 // soonest is the runner other than one remote with the least eta, or nil.
 func soonest(able []*runner, other *remote) (best *runner) {
 	for _, r := range able {
-		if r.remote != other && r.queued < r.room && (best == nil || r.eta < best.eta) {
+		if r.remote != other && r.queued < r.remote.pipe.depth && (best == nil || r.eta < best.eta) {
 			best = r
 		}
 	}
@@ -112,7 +134,7 @@ type lateBlock struct {
 	eta time.Duration
 }
 
-// run takes note that a remote is asked for a block as hurry planned.
+// run takes note that a remote is asked for a block as planned.
 func (s *scheduler) run(e errand, now time.Time) {
 	e.remote.expect(now)
 	p := s.started[e.block.piece]
@@ -131,17 +153,16 @@ func (s *scheduler) run(e errand, now time.Time) {
 	}
 }
 
-// yield gives back what r was asked for of pieces less wanted than priority: all of it, or only what
-// stands before the last request that is not less wanted. It returns the blocks, which are to be
-// cancelled.
-func (s *scheduler) yield(r *remote, priority uint8, all bool) []blockID {
+// yield releases what r was asked for of pieces less wanted than priority: all of it, or only what stands before
+// the last request that is not less wanted.
+func (s *scheduler) yield(r *remote, priority uint8, all bool) []cancelled {
 	end := len(r.queue)
 	for !all && end > 0 && s.started[r.queue[end-1].piece].priority < priority {
 		end--
 	}
 	k := 0
-	return s.Release(r, func(id blockID) bool {
+	return cancels(r, s.Release(r, func(id blockID) bool {
 		k++
 		return k <= end && s.started[id.piece].priority < priority
-	})
+	}))
 }

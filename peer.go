@@ -84,6 +84,7 @@ func (p *peer) stop(why error) {
 func (p *peer) stopLocked(why error) {
 	if p.closing == nil {
 		p.closing = why
+		p.remote.Ready = false
 		close(p.ended)
 		go p.conn.Close() // which a connection of the user's own may take its time for
 		p.d.live--
@@ -196,7 +197,7 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 		if out.a == nil {
 			d.finishPiece(id.piece)
 		}
-		if d.awaited[int(id.piece)] > 0 && !p.remote.isAsked(id.piece) {
+		if d.awaited[int(id.piece)] > 0 && !p.remote.IsAsked(int(id.piece)) {
 			d.hurry(int(id.piece), now) // it has done its share, and may help others with theirs
 		}
 	}

@@ -258,29 +258,12 @@ func (d *Download) followReaders(now time.Time) {
 
 // hurry has a piece that a reader waits for fetched by all who can help, before what is less wanted.
 func (d *Download) hurry(piece int, now time.Time) {
-	plan := d.sched.hurry(piece, func(r *remote) int {
-		if p := d.byRemote[r]; p.amInterested && p.closing == nil {
-			return p.remote.pipe.depth
-		}
-		return 0
-	}, now)
-	p := d.sched.started[int32(piece)]
-	if p == nil {
-		return
+	asked := d.sched.Rush(piece, now, func(cancel []cancelled, n int) int {
+		d.freed = d.freed || len(cancel) > 0
+		d.cancelAll(cancel)
+		return d.admit(n, now)
+	})
+	for _, e := range asked {
+		d.request(d.byRemote[e.remote], e.block)
 	}
-	for _, r := range d.sched.remotes {
-		runs := slices.ContainsFunc(plan, func(e errand) bool { return e.remote == r })
-		if runs || r.isAsked(p.piece) {
-			for _, id := range d.sched.yield(r, p.priority, runs) {
-				d.cancel(r, id)
-				d.freed = true
-			}
-		}
-	}
-	for _, e := range plan[:d.admit(len(plan), now)] {
-		p := d.byRemote[e.remote]
-		d.sched.run(e, now)
-		d.request(p, e.block)
-	}
-	d.sched.retire(p)
 }

@@ -23,6 +23,7 @@ type remote struct {
 	late    lateBlocks // asked for once, then released: no offence if they come
 	refused int32      // the piece of which it last rejected a block, or -1
 
+	Ready     bool               // it can be asked for blocks, unless it chokes us
 	choking   bool               // it chokes us
 	allowed   map[int32]struct{} // allowed-fast pieces (BEP 6), which a choke does not stop
 	suggested []int32            // pieces it would rather send than others (BEP 6), the latest last
@@ -90,6 +91,14 @@ func (r *remote) may(piece int32) bool {
 // stuck tells that nothing may come of what the remote was asked for of piece.
 func (r *remote) stuck(piece int32) bool { return r.snubbed || r.choking && !r.allows(piece) }
 
+// Room is how many more blocks the remote is to be asked for now.
+func (r *remote) Room() int {
+	if !r.Ready || r.choking && len(r.allowed) == 0 {
+		return 0
+	}
+	return r.pipe.room(len(r.queue))
+}
+
 // maxAllowed bounds how many pieces are remembered that a choke does not stop.
 const maxAllowed = 64
 
@@ -144,9 +153,9 @@ func (r *remote) answered(id blockID, n int, now time.Time) bool {
 	return false
 }
 
-// isAsked tells whether a block of piece is outstanding.
-func (r *remote) isAsked(piece int32) bool {
-	return slices.ContainsFunc(r.queue, func(a ask) bool { return a.piece == piece })
+// IsAsked tells whether a block of piece is outstanding.
+func (r *remote) IsAsked(piece int) bool {
+	return slices.ContainsFunc(r.queue, func(a ask) bool { return int(a.piece) == piece })
 }
 
 // enqueue adds a request to the queue. The room that answered ones leave at its start is used again.

@@ -11,6 +11,13 @@ type cancelled struct {
 	block  blockID
 }
 
+func cancels(r *remote, blocks []blockID) (cancel []cancelled) {
+	for _, id := range blocks {
+		cancel = append(cancel, cancelled{r, id})
+	}
+	return cancel
+}
+
 // disown gives back every request under way for p.
 func (s *scheduler) disown(p *startedPiece) (cancel []cancelled) {
 	for k := range p.blocks {
@@ -80,12 +87,12 @@ func (s *scheduler) Release(r *remote, which func(blockID) bool) (freed []blockI
 // Snub releases all that r was asked for if it has been silent for too long, and has it asked for no more
 // than one block until it sends one. What it returns is to be cancelled, or a third copy of it might be under
 // way when r wakes up.
-func (s *scheduler) Snub(r *remote, now time.Time) (cancel []blockID) {
+func (s *scheduler) Snub(r *remote, now time.Time) []cancelled {
 	if !r.overdue(now) {
 		return nil
 	}
 	r.snubbed = true
-	return s.Release(r, func(blockID) bool { return true })
+	return cancels(r, s.Release(r, func(blockID) bool { return true }))
 }
 
 // Rejected frees a block that r says that it will not send (BEP 6), unless that was released before. It tells
@@ -246,7 +253,7 @@ func (s *scheduler) may(r *remote, p *startedPiece, now time.Time) bool {
 	case o == nil, o == r, !o.holds(int(p.piece)):
 		return true
 	case o.stuck(p.piece):
-		return !r.snubbed || !o.isAsked(p.piece) // else two that are snubbed would take it in turns
+		return !r.snubbed || !o.IsAsked(int(p.piece)) // else two that are snubbed would take it in turns
 	default:
 		return s.neglects(o, r, p, now)
 	}

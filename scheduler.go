@@ -145,9 +145,9 @@ func (s *scheduler) Have(r *remote, i int) bool {
 
 // DontHave notes that r no longer has piece i (BEP 54), and releases what it was asked for of it. That is to be
 // cancelled, or r might send it twice if it soon has the piece again.
-func (s *scheduler) DontHave(r *remote, i int) (cancel []blockID) {
+func (s *scheduler) DontHave(r *remote, i int) []cancelled {
 	s.lose(r, i)
-	return s.Release(r, func(id blockID) bool { return int(id.piece) == i })
+	return cancels(r, s.Release(r, func(id blockID) bool { return int(id.piece) == i }))
 }
 
 func (s *scheduler) lose(r *remote, i int) {

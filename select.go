@@ -73,9 +73,7 @@ func (d *Download) noteMissing(now time.Time) {
 }
 
 func (d *Download) prioritise(i int, priority uint8) {
-	for _, c := range d.sched.Prioritise(i, priority) {
-		d.cancel(c.remote, c.block)
-	}
+	d.cancelAll(d.sched.Prioritise(i, priority))
 }
 
 // gotPiece notes that piece i is verified and on storage. digests are of its blocks, where it is suspect.
@@ -84,9 +82,7 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 		return
 	}
 	cancel, liars := d.sched.Passed(i, digests)
-	for _, c := range cancel {
-		d.cancel(c.remote, c.block)
-	}
+	d.cancelAll(cancel)
 	d.ban(liars)
 	d.choice.piece(i, true)
 	d.announceNews()

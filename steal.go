@@ -80,7 +80,7 @@ func (s *scheduler) entrusted(r *remote) (first *startedPiece) {
 // neglects tells whether o, the sole sender of p, is so busy with other pieces that r had better take
 // p over.
 func (s *scheduler) neglects(o, r *remote, p *startedPiece, now time.Time) bool {
-	return !o.isAsked(p.piece) && s.outdoes(r, o, p, len(o.queue)-1, now)
+	return !o.IsAsked(int(p.piece)) && s.outdoes(r, o, p, len(o.queue)-1, now)
 }
 
 // mayStealFrom tells whether r may be asked for what o's k-th request asks for. Where somebody else

@@ -160,11 +160,7 @@ func (d *Download) closePeers() {
 
 // refill asks a peer for as much as its pipeline takes.
 func (d *Download) refill(p *peer, now time.Time) {
-	r := &p.remote
-	if !p.amInterested || p.closing != nil || r.choking && len(r.allowed) == 0 {
-		return
-	}
-	if room := p.remote.pipe.room(len(r.queue)); room > 0 {
+	if room := p.remote.Room(); room > 0 {
 		d.ask(p, room, now)
 	}
 }
@@ -179,9 +175,7 @@ func (d *Download) ask(p *peer, room int, now time.Time) {
 	ids, cancels := d.sched.next(r, n, now, d.scratch[:0])
 	d.scratch = ids
 	d.gate.Refund(n - len(ids))
-	for _, c := range cancels {
-		d.cancel(c.remote, c.block)
-	}
+	d.cancelAll(cancels)
 	if len(ids) > 0 {
 		d.request(p, ids...)
 	}
@@ -223,10 +217,17 @@ func (d *Download) cancel(r *remote, id blockID) {
 	p.roomy, d.roomy = true, true
 }
 
+func (d *Download) cancelAll(all []cancelled) {
+	for _, c := range all {
+		d.cancel(c.remote, c.block)
+	}
+}
+
 // updateInterest keeps what we told a peer in step with whether it has something that is needed.
 func (d *Download) updateInterest(p *peer) {
 	if is := d.sched.Interesting(&p.remote); is != p.amInterested {
 		p.amInterested = is
+		p.remote.Ready = is && p.closing == nil
 		if is {
 			p.sendSimple(wire.Interested)
 		} else {

@@ -1,11 +1,7 @@
 package torrent
 
 import (
-	"cmp"
-	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -13,17 +9,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
-	"testing/synctest"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/shoal-go/torrent/internal/bits"
-	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
+	"golang.org/x/time/rate"
 )
 
 // simHistory is a swarm drawn from a seed number: its content, who is in it, how each behaves, and when
@@ -351,219 +343,4 @@ func losesPower(p *simpeer.Peer, after time.Duration) {
 			p.Host.Unplug()
 		}
 	})
-}
-
-// ideal is the least time in which the anchors could send everything that is wanted to every client,
-// and the clients' links take it: each piece goes to who is done with it first.
-func (h *simHistory) ideal() time.Duration {
-	busy := map[*simpeer.Peer]float64{}
-	most, total := 0.0, 0.0
-	for range h.options {
-		for _, i := range h.wanted {
-			size := float64(h.content.layout.PieceSize(i))
-			var best *simpeer.Peer
-			for _, p := range h.anchors {
-				if h.stash[p].Has(i) && (best == nil || busy[p]+size/p.Host.Uplink() < busy[best]+size/best.Host.Uplink()) {
-					best = p
-				}
-			}
-			if best == nil {
-				continue // nobody will ever have it
-			}
-			busy[best] += size / best.Host.Uplink()
-			most = max(most, busy[best])
-			total += size
-		}
-	}
-	for _, s := range h.options {
-		down := s.host.Downlink()
-		if l := s.options.DownloadLimit; l != nil {
-			down = min(down, float64(l.Limit()))
-		}
-		most = max(most, total/float64(len(h.options))/down)
-	}
-	return time.Duration(most * float64(time.Second))
-}
-
-// start sets the clients going, no two in the same instant: what they do by the clock then has an order.
-func (h *simHistory) start(t *testing.T) {
-	for _, s := range h.options {
-		<-h.net.Pause(time.Microsecond)
-		ctx := t.Context()
-		if s.onDisk {
-			s.options.Dir = t.TempDir()
-		}
-		if h.hopeless {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, h.bound(0))
-			t.Cleanup(cancel)
-		}
-		simpeer.Watch(s.host, h.content.truth).Trace = h.trace
-		s.client.Logger = h.witness(s)
-		d := simStart(ctx, t, s.host, h.content, h.tracker, s.options, s.client)
-		h.clients = append(h.clients, d)
-		if s.stops > 0 {
-			h.restarts = append(h.restarts, simRestart{s.stops, func() {
-				if !d.done() {
-					d.restart(ctx, t)
-				}
-			}})
-		}
-	}
-	slices.SortFunc(h.restarts, func(a, b simRestart) int { return cmp.Compare(a.after, b.after) })
-}
-
-// simRestart is a client that is to be closed and started again.
-type simRestart struct {
-	after time.Duration
-	do    func()
-}
-
-// bound is how long a download may take in which so many bytes of pieces were spoiled.
-func (h *simHistory) bound(spoiled int64) time.Duration {
-	ideal := h.ideal()
-	wanted := int64(0)
-	for _, i := range h.wanted {
-		wanted += h.content.layout.PieceSize(i)
-	}
-	again := time.Duration(float64(ideal) * float64(spoiled) / float64(max(wanted, 1)))
-	slowest := math.Inf(1)
-	for _, p := range h.anchors {
-		slowest = min(slowest, p.Host.Uplink())
-	}
-	piece := time.Duration(float64(min(h.content.layout.PieceLength(), h.content.layout.Size())) / slowest * float64(time.Second))
-	bound := h.ready + ideal*3/2 + 2*again + piece + h.patience
-	if h.silence {
-		bound += snubTimeout + 5*time.Second
-	}
-	if h.silence && spoiled > 0 { // and then a piece that is asked of one peer alone is left with two of them
-		bound += 2 * (snubTimeout + 5*time.Second)
-	}
-	return bound
-}
-
-// check asks everything of a history that has run.
-func (h *simHistory) check(t *testing.T, sum *simFigures) {
-	var faults []string
-	for _, s := range h.clients {
-		faults = append(faults, s.account()...)
-		if !s.done() {
-			faults = append(faults, fmt.Sprintf("%v: not done after %v: %v", s.host, time.Since(s.began), s.describe()))
-			continue
-		}
-		if h.hopeless {
-			if _, err := s.Wait(); !errors.Is(err, context.DeadlineExceeded) {
-				faults = append(faults, fmt.Sprintf("%v: ended with %v", s.host, err))
-			}
-			faults = append(faults, h.checkBans(s, sum)...)
-			continue
-		}
-		if err := s.compare(h.choice); err != nil {
-			faults = append(faults, fmt.Sprintf("%v: %v", s.host, err))
-		}
-		spoiled := s.ledger.Account().LieBytes / blockSize * h.content.layout.PieceLength()
-		bound := h.bound(spoiled)
-		if s.took > bound {
-			faults = append(faults, fmt.Sprintf("%v: took %v, bound is %v", s.host, s.took, bound))
-		}
-		sum.download(h.seed, s.took, bound)
-		faults = append(faults, h.checkBans(s, sum)...)
-		faults = append(faults, h.checkBytes(s, sum)...)
-	}
-	h.mu.Lock()
-	faults = append(faults, h.accused...)
-	h.mu.Unlock()
-	for _, p := range h.peers {
-		faults = append(faults, p.Faults()...)
-	}
-	sum.history(h)
-	if len(faults) > 0 {
-		t.Error(strings.Join(faults, "\n"))
-	}
-}
-
-// checkBans asks that whoever was proven to lie is banned, and nobody honest.
-func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string) {
-	var proven, lied []netip.AddrPort
-	l := s.ledger.Account()
-	proven = slices.Collect(maps.Keys(l.Proven))
-	lied = slices.Collect(maps.Keys(l.Lies))
-	for _, a := range proven {
-		if !s.banned(a) {
-			faults = append(faults, fmt.Sprintf("%v: %v lied, provably, and is not banned", s.host, a))
-		}
-	}
-	liars := map[netip.Addr]bool{} // and whether they are banned
-	for _, a := range lied {
-		liars[a.Addr()] = liars[a.Addr()] || s.banned(a)
-	}
-	for _, p := range h.peers {
-		_, lied := liars[p.Host.IP()]
-		if p.Lies() || (lied || h.liars[p.Host.IP()]) && !netaddr.IsLocal(p.Host.IP()) {
-			continue
-		}
-		sum.honest++
-		if s.banned(p.Addr()) {
-			faults = append(faults, fmt.Sprintf("%v: %s at %v never lied, and is banned", s.host, p.Name, p.Addr()))
-			sum.honestBanned++
-		}
-	}
-	sum.proven += len(proven)
-	sum.liars += len(liars)
-	for _, banned := range liars {
-		if banned {
-			sum.liarsBanned++
-		}
-	}
-	return faults
-}
-
-// checkBytes asks that what came beyond the content is accounted for.
-func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []string) {
-	s.mu.Lock()
-	steals := s.steals + s.sched.Steals()
-	s.mu.Unlock()
-	l := s.ledger.Account()
-	spoiled := int64(0)
-	for _, n := range l.Lies {
-		spoiled += n * min(h.content.layout.PieceLength(), h.content.layout.Size())
-	}
-	wanted := int64(0)
-	for _, i := range h.wanted {
-		wanted += h.content.layout.PieceSize(i)
-	}
-	if more := l.Again + l.First - wanted; more > l.Seconds*blockSize+2*spoiled+l.Dropped {
-		faults = append(faults, fmt.Sprintf("%v: %d bytes came again, %d blocks were asked of a second peer, %d bytes spoiled",
-			s.host, more, l.Seconds, spoiled))
-	}
-	sum.received += l.Received
-	for kind, n := range l.Waste {
-		sum.wasted[kind] += n
-	}
-	sum.steals += steals
-	return faults
-}
-
-// run lets a history take place.
-func (h *simHistory) run(t *testing.T, sum *simFigures) {
-	defer synctest.Wait()
-	defer h.end(t)
-	h.start(t)
-	began := time.Now()
-	for _, r := range h.restarts {
-		simWait(r.after-time.Since(began), h.clients...)
-		r.do()
-	}
-	simWait(12*time.Hour, h.clients...)
-	h.check(t, sum)
-}
-
-// end closes what a history began, and asks that nothing is left of it.
-func (h *simHistory) end(t *testing.T) {
-	for _, s := range h.clients {
-		s.end(t)
-	}
-	for _, p := range h.peers {
-		p.Stop()
-	}
 }

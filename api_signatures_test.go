@@ -92,13 +92,14 @@ var (
 	_ func(*torrent.Download) torrent.Stats                                       = (*torrent.Download).Stats
 	_ func(*torrent.Download) error                                               = (*torrent.Download).Close
 
-	_ func(*torrent.Download, ...netip.AddrPort)             = (*torrent.Download).AddPeers
-	_ func(*torrent.Download, ...string)                     = (*torrent.Download).AddTrackers
-	_ func(*torrent.Download)                                = (*torrent.Download).Announce
-	_ func(*torrent.Download)                                = (*torrent.Download).Pause
-	_ func(*torrent.Download)                                = (*torrent.Download).Resume
-	_ func(*torrent.Download) torrent.Bitfield               = (*torrent.Download).Verified
-	_ func(*torrent.Download) iter.Seq2[torrent.File, int64] = (*torrent.Download).Files
+	_ func(*torrent.Download, ...netip.AddrPort)                       = (*torrent.Download).AddPeers
+	_ func(*torrent.Download, ...string)                               = (*torrent.Download).AddTrackers
+	_ func(*torrent.Download)                                          = (*torrent.Download).Announce
+	_ func(*torrent.Download)                                          = (*torrent.Download).Pause
+	_ func(*torrent.Download)                                          = (*torrent.Download).Resume
+	_ func(*torrent.Download, context.Context) iter.Seq[torrent.Event] = (*torrent.Download).Events
+	_ func(*torrent.Download) torrent.Bitfield                         = (*torrent.Download).Verified
+	_ func(*torrent.Download) iter.Seq2[torrent.File, int64]           = (*torrent.Download).Files
 
 	_ = [...]torrent.State{torrent.Checking, torrent.Downloading, torrent.Seeding, torrent.Paused, torrent.Stopped}
 

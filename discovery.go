@@ -45,6 +45,8 @@ type discoveryConfig struct {
 	dropped  func(tracker string)           // another tracker of a private torrent took over (BEP 27)
 	take     func(*connection, source) bool // a connection was made; false has it closed
 	changed  func()                         // there may be more to dial
+
+	heard func(tracker string, peers int, warning string, err error) // a tracker answered or failed; may be nil
 }
 
 const (
@@ -70,10 +72,23 @@ func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
 		Found:    func(url string, peers []netip.AddrPort) { f.found(sourceTracker, url, peers...) },
 		Hungry:   c.hungry,
 		Dropped:  c.dropped,
+		Heard:    f.trackerHeard,
 		Rand:     c.client.newRand(),
 		Log:      c.log,
 	})
 	return f
+}
+
+// trackerHeard hands on what a tracker said, or why it said nothing.
+func (f *discovery) trackerHeard(s tracker.Status) {
+	if f.heard == nil {
+		return
+	}
+	if s.Err != nil {
+		f.heard(s.URL, 0, "", (*TrackerError)(s.Err))
+	} else {
+		f.heard(s.URL, s.Peers, s.Warning, nil)
+	}
 }
 
 // sources reports whether there is any source to ask.

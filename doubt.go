@@ -15,8 +15,7 @@ func (d *Download) doubt(piece int, why error) {
 	d.log.Warn("storage", "piece", piece, "err", why)
 	now := time.Now()
 	d.mu.Lock()
-	d.diskErrors++
-	d.diskError = why
+	d.storageFailed(why)
 	had := d.sched.Verified().Has(piece)
 	_, again := d.unreadable[piece]
 	d.mu.Unlock()
@@ -61,8 +60,7 @@ func (d *Download) recheck(which bits.Set) {
 	r := recheckReader{d.store, func(off int64, err error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.diskErrors++
-		d.diskError = err
+		d.storageFailed(err)
 		if d.unreadable == nil {
 			d.unreadable = make(map[int]struct{})
 		}

@@ -93,6 +93,8 @@ type Download struct {
 	asks    []upload // scratch, too
 	notes   []func() // what is to be logged
 
+	subscriptions                []*subscription
+	lastState                    State // that events told of
 	paused                       bool
 	checking                     bool
 	checked                      int64
@@ -221,6 +223,7 @@ func (d *Download) open() (err error) {
 		dropped:  d.droppedTracker,
 		take:     d.addPeer,
 		changed:  d.signal,
+		heard:    d.emitTracker,
 	}, d.rng)
 	d.found(sourceUser, "", d.o.Peers...)
 	d.found(sourceMagnet, "", d.t.peers...)
@@ -325,6 +328,7 @@ func (d *Download) share() {
 		case <-timer.C:
 		}
 		d.noteComplete()
+		d.emitState()
 		d.seedUntil()
 		if next := d.turn(time.Now()); !next.IsZero() {
 			timer.Reset(max(time.Until(next), 0))
@@ -492,9 +496,15 @@ func (d *Download) fail(err error) { d.stop(err) }
 // failStorage is fail where storage is the reason: once Wait has returned, Stats is who tells of it. The
 // mutex is held.
 func (d *Download) failStorage(err error) {
+	d.storageFailed(err)
+	d.fail(err)
+}
+
+// storageFailed records what storage could not do. The caller holds mu.
+func (d *Download) storageFailed(err error) {
 	d.diskErrors++
 	d.diskError = err
-	d.fail(err)
+	d.emit(Event{Kind: StorageFailed, Err: err})
 }
 
 // Torrent is what is being downloaded.

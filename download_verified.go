@@ -16,9 +16,9 @@ func (d *Download) Files() iter.Seq2[File, int64] {
 		have := d.Verified()
 		for f := range d.t.Files() {
 			verified := int64(0)
-			for k, end := d.t.layout.PiecesOf(f.index); k < end; k++ {
+			for k, end := d.t.layout.PiecesOf(f.Index); k < end; k++ {
 				if have.Has(k) {
-					verified += d.t.layout.Overlap(f.index, k)
+					verified += d.t.layout.Overlap(f.Index, k)
 				}
 			}
 			if !yield(f, verified) {

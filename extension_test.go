@@ -181,7 +181,7 @@ func TestPartialSeed(t *testing.T) {
 		us, them, other := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0), n.NewHost("80.0.0.3", blockSize, 0, 0)
 		simSeed(t, simClient(t, other, simtracker.New(2)), content)
 		first := func(f File) Priority {
-			if f.index == 0 {
+			if f.Index == 0 {
 				return Normal
 			}
 			return Skip
@@ -240,7 +240,7 @@ func TestWiderChoiceAsksTrackers(t *testing.T) {
 		simSeed(t, seed, content)
 		tracker.Add(early.Addr(6881))
 		first := func(f File) Priority {
-			if f.index == 0 {
+			if f.Index == 0 {
 				return Normal
 			}
 			return Skip

@@ -45,6 +45,7 @@ func (d *Download) finish() {
 	}
 	d.gate.Release(time.Now())
 	d.mu.Unlock()
+	d.emitState()
 	d.client.retire(d)
 	if d.ownClient() {
 		d.client.Close()

@@ -105,7 +105,7 @@ func (r limitRow) measure(tb testing.TB, client func(k int) (c *Client, addr fun
 				st.written.Add(k*st.written.Len()/r.peers + i)
 			}
 			own := func(f File) Priority {
-				if f.index == k {
+				if f.Index == k {
 					return Normal
 				}
 				return Skip

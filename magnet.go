@@ -46,7 +46,7 @@ type Magnet struct {
 // Priority is Normal for the files that the link is about and Skip for the rest; as Options.Select it
 // downloads what the link means.
 func (m *Magnet) Priority(f File) Priority {
-	if _, found := slices.BinarySearch(m.Select, f.index); found || len(m.Select) == 0 {
+	if _, found := slices.BinarySearch(m.Select, f.Index); found || len(m.Select) == 0 {
 		return Normal
 	}
 	return Skip

@@ -119,8 +119,8 @@ func TestParseMulti(t *testing.T) {
 	require.EqualValues(t, 130, tor.Length())
 	require.Equal(t, []File{
 		{Path: "dir/a.txt", Length: 100},
-		{Path: "dir/empty", Length: 0, index: 1},
-		{Path: "dir/sub/b.txt", Length: 30, index: 2},
+		{Path: "dir/empty", Length: 0, Index: 1, Offset: 100},
+		{Path: "dir/sub/b.txt", Length: 30, Index: 2, Offset: 100},
 	}, slices.Collect(tor.Files()))
 
 	require.Equal(t, []int64{0, 100, 100}, offsets(tor))
@@ -152,11 +152,11 @@ func TestParsePadding(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []File{
 		{Path: "dir/a", Length: 60},
-		{Path: "dir/b", Length: 60, index: 2},
-		{Path: "dir/c", Length: 10, index: 4},
+		{Path: "dir/b", Length: 60, Index: 2, Offset: 64},
+		{Path: "dir/c", Length: 10, Index: 4, Offset: 128},
 		// Not the names of padding: another length, another depth.
-		{Path: "dir/.pad/3.1", Length: 2, index: 8},
-		{Path: "dir/.pad/3/x", Length: 3, index: 9},
+		{Path: "dir/.pad/3.1", Length: 2, Index: 8, Offset: 139},
+		{Path: "dir/.pad/3/x", Length: 3, Index: 9, Offset: 141},
 	}, slices.Collect(tor.Files()))
 	require.EqualValues(t, 135, tor.Length())
 	require.Equal(t, []int64{0, 64, 128, 139, 141}, offsets(tor))
@@ -175,7 +175,7 @@ func paths(t *Torrent) (paths []string) {
 // offsets are those of the files, padding left out.
 func offsets(t *Torrent) (offsets []int64) {
 	for f := range t.Files() {
-		offsets = append(offsets, t.layout.File(f.index).Offset)
+		offsets = append(offsets, t.layout.File(f.Index).Offset)
 	}
 	return offsets
 }

@@ -84,7 +84,12 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 	cancel, liars := d.sched.Passed(i, digests)
 	d.cancelAll(cancel)
 	d.ban(liars)
+	whole := len(d.choice.done)
 	d.choice.piece(i, true)
+	d.emit(Event{Kind: PieceVerified, Piece: i})
+	for _, f := range d.choice.done[whole:] {
+		d.emit(Event{Kind: FileVerified, File: d.t.file(f)})
+	}
 	d.announceNews()
 }
 

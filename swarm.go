@@ -91,6 +91,7 @@ func (d *Download) addPeer(k *connection, from source) bool {
 	d.live++
 	p.greet()
 	d.tasks.Go(p.run)
+	d.emit(Event{Kind: PeerConnected, Peer: k.addr})
 	d.note(func() {
 		d.log.Debug("connected", "peer", k.addr, "incoming", k.incoming, "encrypted", k.encrypted)
 	})
@@ -145,6 +146,7 @@ func (d *Download) removePeer(p *peer) {
 	if len(d.peers) == 0 {
 		d.wakeSources()
 	}
+	d.emit(Event{Kind: PeerGone, Peer: p.conn.addr, Err: p.closing})
 	d.note(func() { d.log.Debug("disconnected", "peer", p.conn.addr, "why", p.closing) })
 	d.signal()
 }
@@ -303,6 +305,7 @@ func (p *peer) tellHave(i int) {
 // pieceSpoiled takes a whole piece that does not have its hash.
 func (d *Download) pieceSpoiled(i int, digests []uint64) {
 	d.wasted += d.t.layout.PieceSize(i)
+	d.emit(Event{Kind: PieceFailed, Piece: i})
 	d.note(func() { d.log.Info("piece failed its hash", "piece", i) })
 	d.ban(d.sched.Failed(i, digests))
 	d.freed = true
@@ -311,6 +314,7 @@ func (d *Download) pieceSpoiled(i int, digests []uint64) {
 // ban ends all dealings with the addresses that sent spoiled blocks.
 func (d *Download) ban(liars []netip.AddrPort) {
 	for _, addr := range liars {
+		d.emit(Event{Kind: PeerBanned, Peer: addr, Err: errBanned})
 		d.note(func() { d.log.Warn("banned", "peer", addr) })
 		d.cand.ban(addr)
 		for _, p := range d.peers {

@@ -290,7 +290,7 @@ func (s *simDownload) compare(sel func(File) Priority) error {
 		if !chosen {
 			continue
 		}
-		if b, err := d.Bytes(); err != nil || int64(len(b)) != f.Length || !s.content.truth.Equal(s.content.layout.File(f.index).Offset, b) {
+		if b, err := d.Bytes(); err != nil || int64(len(b)) != f.Length || !s.content.truth.Equal(s.content.layout.File(f.Index).Offset, b) {
 			return fmt.Errorf("%s is not what it should be, %w", f.Path, err)
 		}
 	}

@@ -125,10 +125,10 @@ func (h *simHistory) drawContent() {
 	}
 	if len(files) > 2 && h.chance(3) {
 		pick := h.rng.IntN(3)
-		h.choice = func(f File) Priority { return []Priority{Normal, High, Skip}[(f.index+pick)%3] }
+		h.choice = func(f File) Priority { return []Priority{Normal, High, Skip}[(f.Index+pick)%3] }
 		want := map[int]bool{}
 		for f := range h.content.Files() {
-			first, end := h.content.layout.PiecesOf(f.index)
+			first, end := h.content.layout.PiecesOf(f.Index)
 			for i := first; i < end && h.choice(f) != Skip; i++ {
 				want[i] = true
 			}

@@ -41,8 +41,10 @@ type File struct {
 	Path string
 	// Length is in bytes.
 	Length int64
-
-	index int // in the torrent, padding included
+	// Index is the place in the torrent's list of files, from 0, padding files counted.
+	Index int
+	// Offset is where its first byte lies in the content, padding included.
+	Offset int64
 }
 
 // Name is the suggested name of the file, or of the directory that holds the files.
@@ -107,7 +109,7 @@ func (t *Torrent) Files() iter.Seq[File] {
 // file is the file with index i.
 func (t *Torrent) file(i int) File {
 	f := t.layout.File(i)
-	return File{Path: f.Path, Length: f.Length, index: i}
+	return File{Path: f.Path, Length: f.Length, Index: i, Offset: f.Offset}
 }
 
 // pieceHash is the SHA-1 that piece i must have.

@@ -43,7 +43,9 @@ func (t *Announcer) answered(tr *tracker, f netaddr.Family, e event, a answer) {
 	tr.joined[f].acknowledge(e, a)
 	t.promote(tr)
 	left := t.moveTo(tr)
+	status := tr.status()
 	t.mu.Unlock()
+	t.tell(status)
 
 	if left != nil {
 		t.c.Dropped(left.url)
@@ -128,10 +130,11 @@ func (t *Announcer) failed(run context.Context, tr *tracker, err error) {
 		t.c.Log.Info("announce failed", "tracker", tr.url, "reason", failure.Reason)
 	}
 	hungry := t.c.Hungry()
+	defer t.Wake()
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	tr.asking = false
 	if ended {
+		t.mu.Unlock()
 		return
 	}
 	r, refused := errors.AsType[*refusal](err)
@@ -145,5 +148,14 @@ func (t *Announcer) failed(run context.Context, tr *tracker, err error) {
 	}
 	tr.err = failure
 	tr.next = time.Now().Add(wait)
-	t.Wake()
+	status := tr.status()
+	t.mu.Unlock()
+	t.tell(status)
+}
+
+// tell hands on what became of an announce.
+func (t *Announcer) tell(s Status) {
+	if t.c.Heard != nil {
+		t.c.Heard(s)
+	}
 }

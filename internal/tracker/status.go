@@ -24,20 +24,26 @@ func (t *Announcer) Status() []Status {
 	now := time.Now()
 	var all []Status
 	for tr := range t.all() {
-		s := Status{
-			URL: tr.url, Tier: tr.tier,
-			Announcing: tr.asking, LastAnnounce: tr.askedAt,
-			Err: tr.err, Warning: tr.warning, Peers: tr.peers, Swarm: tr.swarm,
-		}
-		if !tr.asking && !tr.final {
-			s.NextAnnounce = tr.next
-		}
+		s := tr.status()
 		if s.Err == nil && tr.asking && now.Sub(tr.askedAt) >= hungryPatience {
 			s.Err = tr.silence()
 		}
 		all = append(all, s)
 	}
 	return all
+}
+
+// status is a snapshot. The caller holds the announcer's mutex.
+func (tr *tracker) status() Status {
+	s := Status{
+		URL: tr.url, Tier: tr.tier,
+		Announcing: tr.asking, LastAnnounce: tr.askedAt,
+		Err: tr.err, Warning: tr.warning, Peers: tr.peers, Swarm: tr.swarm,
+	}
+	if !tr.asking && !tr.final {
+		s.NextAnnounce = tr.next
+	}
+	return s
 }
 
 // Errors are why each tracker whose last announce failed, or never was answered, is of no use.

@@ -43,6 +43,7 @@ type Config struct {
 	Port     func() uint16                            // where we listen; 0 if nowhere
 	Progress func() Progress                          // at the moment of an announce
 	Found    func(url string, peers []netip.AddrPort) // a good answer; each of the peers could be dialled
+	Heard    func(Status)                             // an answer, good or not; may be nil
 	Hungry   func() bool                              // the download wants peers and has none connected
 	Dropped  func(oldURL string)                      // private: another tracker took over; the peers of the old one are to go
 	Rand     *rand.Rand

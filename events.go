@@ -1,0 +1,151 @@
+package torrent
+
+import (
+	"context"
+	"iter"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// EventKind is what an Event tells of.
+type EventKind uint8
+
+const (
+	PieceVerified   EventKind = iota // Piece
+	PieceFailed                      // Piece: it came whole, and did not have its hash
+	FileVerified                     // File: a chosen file is whole
+	PeerConnected                    // Peer
+	PeerGone                         // Peer, Err: why
+	PeerBanned                       // Peer, Err: why
+	TrackerAnswered                  // Tracker, Peers, Message: a warning, if it gave one
+	TrackerFailed                    // Tracker, Err: a *TrackerError
+	StateChanged                     // State
+	StorageFailed                    // Err
+	EventsDropped                    // Dropped: so many events came faster than they were taken, and are left out here
+)
+
+var eventNames = [...]string{
+	"piece verified", "piece failed", "file verified", "peer connected", "peer gone", "peer banned",
+	"tracker answered", "tracker failed", "state changed", "storage failed", "events dropped",
+}
+
+// String is the name in words.
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) {
+		return eventNames[k]
+	}
+	return strconv.Itoa(int(k))
+}
+
+// MarshalText is String as encoding.TextMarshaler has it.
+func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// Event is one thing that happened in a download. Kind says which of the other fields it has.
+type Event struct {
+	Kind EventKind
+	Time time.Time
+
+	Piece   int
+	File    File
+	Peer    netip.AddrPort
+	Tracker string // its URL
+	Peers   int    // addresses in its answer
+	Message string
+	State   State
+	Err     error
+	Dropped int
+}
+
+// maxEvents is how many events wait for one reader of them.
+const maxEvents = 1000
+
+// A subscription is one reader of a download's events. The download's mutex guards it.
+type subscription struct {
+	waker
+	waiting []Event
+	dropped int // since the last that waits
+}
+
+// Events yields what happens in the download from now on, until ctx or the download ends. It never holds the download
+// up: while the caller is busy 1000 events wait, and those beyond are dropped and counted in one of kind EventsDropped.
+func (d *Download) Events(ctx context.Context) iter.Seq[Event] {
+	return func(yield func(Event) bool) {
+		s := &subscription{waker: newWaker()}
+		d.mu.Lock()
+		d.subscriptions = append(d.subscriptions, s)
+		d.mu.Unlock()
+		defer func() {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.subscriptions = slices.DeleteFunc(d.subscriptions, func(other *subscription) bool { return other == s })
+		}()
+		for {
+			gone := d.isGone()
+			for _, e := range d.takeEvents(s) {
+				if ctx.Err() != nil || !yield(e) {
+					return
+				}
+			}
+			if gone {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-s.wake:
+			case <-d.gone:
+			}
+		}
+	}
+}
+
+// takeEvents empties a subscription.
+func (d *Download) takeEvents(s *subscription) []Event {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	events := s.waiting
+	if s.dropped > 0 {
+		events = append(events, Event{Kind: EventsDropped, Time: time.Now(), Dropped: s.dropped})
+	}
+	s.waiting, s.dropped = nil, 0
+	return events
+}
+
+// emit tells those that read events of one. The caller holds mu.
+func (d *Download) emit(e Event) {
+	if len(d.subscriptions) == 0 {
+		return
+	}
+	e.Time = time.Now()
+	for _, s := range d.subscriptions {
+		if len(s.waiting) < maxEvents {
+			s.waiting = append(s.waiting, e)
+		} else {
+			s.dropped++
+		}
+		s.signal()
+	}
+}
+
+// emitState tells of the state if it has changed.
+func (d *Download) emitState() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if state := d.state(); state != d.lastState {
+		d.lastState = state
+		d.emit(Event{Kind: StateChanged, State: state})
+	}
+}
+
+// emitTracker tells of a tracker's answer.
+func (d *Download) emitTracker(url string, peers int, warning string, err error) {
+	e := Event{Kind: TrackerAnswered, Tracker: url, Peers: peers, Message: warning}
+	if err != nil {
+		e = Event{Kind: TrackerFailed, Tracker: url, Err: err}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.emit(e)
+}

@@ -15,7 +15,7 @@ import (
 // A reader that seeks into the middle of a file of 2 GB has its first bytes from peers that unchoked us
 // long ago within two round trips, what was already on the wire, and one piece at their rate. On the wire
 // is as well the block that a peer was about to send; and where several share a piece, one may have a
-// block more to send than another.
+// block more to send than another. A hundredth more is allowed because their rates are estimates.
 func TestSeekIsServedFirst(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -66,7 +66,7 @@ func TestSeekIsServedFirst(t *testing.T) {
 					require.NoError(t, err)
 					require.Equal(t, content.truth.Run(at/tt.pieceLength*tt.pieceLength, tt.pieceLength)[at%tt.pieceLength:][:len(b)], b)
 					took := time.Since(began)
-					most := 4*tt.delay + time.Duration((float64(wire)+float64(tt.pieceLength))/total*float64(time.Second))
+					most := 4*tt.delay + time.Duration(1.01*(float64(wire)+float64(tt.pieceLength))/total*float64(time.Second))
 					t.Logf("first bytes at %d after %v; bound %v, with %d bytes on the wire", at, took, most, wire)
 					require.LessOrEqual(t, took, most)
 					time.Sleep(5 * time.Second)

@@ -196,7 +196,7 @@ func (d *Download) check(piece int32, a *assembly) {
 	if ok && err == nil && !a.direct {
 		turn := d.writing[int(piece)%len(d.writing)]
 		turn <- struct{}{}
-		if err = d.store.writeBlocks(a.blocks, d.t.layout.PieceOffset(int(piece))); err != nil {
+		if err = d.store.WriteBlocks(a.blocks, d.t.layout.PieceOffset(int(piece))); err != nil {
 			err = fmt.Errorf("write piece %d: %w", piece, err)
 		}
 		<-turn

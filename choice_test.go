@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 // TestChoiceAgreesWithModel chooses files, verifies pieces and doubts them again in any order, and asks
@@ -111,8 +112,8 @@ func TestStallAfterWiderChoice(t *testing.T) {
 			}
 			return Skip
 		}
-		st := &memory{content: tor.content(), max: 1 << 20, files: make([]memoryFile, tor.layout.NumFiles())}
-		require.NoError(t, st.setWanted([]bool{true, true}))
+		st := storage.NewMemory(tor.content(), 1<<20)
+		require.NoError(t, st.SetWanted([]bool{true, true}))
 		_, err := st.WriteAt(content[:blockSize], 0)
 		require.NoError(t, err)
 		d, err := tor.Start(t.Context(), &Options{
@@ -154,7 +155,7 @@ func TestCompletedTellsOfAChangedFile(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{"d/0"}, whole)
-	require.ErrorIs(t, err, errChanged)
+	require.ErrorIs(t, err, storage.ErrChanged)
 }
 
 // Once the files are closed, Completed ends with an error, also for files without content.

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 // A client may be closed, and asked for its downloads, while another goroutine is about to start one.
@@ -17,7 +19,7 @@ func TestClientClosedDuringStart(t *testing.T) {
 		}
 		go func() { closed <- c.Close() }()
 		<-closed
-		return openMemory(t.content(), 1<<20)
+		return storage.NewMemory(t.content(), 1<<20), nil
 	}})
 	require.ErrorIs(t, err, ErrClosed)
 	require.Empty(t, c.registry.downloads)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/lsd"
+	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
@@ -23,9 +24,9 @@ type hooks struct {
 	listen          func(network, addr string) (net.Listener, error)
 	listenMulticast func(network string, group netip.AddrPort) (net.PacketConn, error)
 	lookup          func(ctx context.Context, host string) ([]netip.Addr, error)
-	openFiles       func(content, string, *slog.Logger) (contents, error) // what a directory is
-	seed            uint64                                                // of all that is drawn by lot but for keys; 0 is none
-	blockMemory     int64                                                 // bytes of blocks of started pieces; 0 is blockpool.Limit
+	openFiles       func(storage.Content, string, *slog.Logger) (storage.Store, error) // what a directory is
+	seed            uint64                                                             // of all that is drawn by lot but for keys; 0 is none
+	blockMemory     int64                                                              // bytes of blocks of started pieces; 0 is blockpool.Limit
 }
 
 // orSystem returns the hooks with the system in place of those that are not set.
@@ -42,7 +43,7 @@ func (h hooks) orSystem() hooks {
 		}
 	}
 	if h.openFiles == nil {
-		h.openFiles = openFiles
+		h.openFiles = storage.OpenFiles
 	}
 	return h
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 // doubt takes a piece for not held any more, because storage failed or holds something else, until
@@ -22,11 +23,11 @@ func (d *Download) doubt(piece int, why error) {
 	switch {
 	case !had:
 		return // somebody was faster
-	case again && !errors.Is(why, errChanged):
+	case again && !errors.Is(why, storage.ErrChanged):
 		d.fail(fmt.Errorf("read piece %d, which was written anew: %w", piece, why))
 		return
 	}
-	which, err := d.store.renew(piece)
+	which, err := d.store.Refresh(piece)
 	if err != nil {
 		which = bits.New(d.t.NumPieces())
 		which.Add(piece)
@@ -66,7 +67,7 @@ func (d *Download) recheck(which bits.Set) {
 		}
 		d.unreadable[d.t.layout.PieceAt(off)] = struct{}{}
 	}}
-	err := hashPieces(d.ctx, d.t.content(), r, which, func(i int, ok bool) {
+	err := storage.Verify(d.ctx, d.t.content(), r, which, func(i int, ok bool) {
 		now := time.Now()
 		d.mu.Lock()
 		defer d.unlock(now)
@@ -102,7 +103,7 @@ type recheckReader struct {
 
 func (r recheckReader) ReadAt(p []byte, off int64) (int, error) {
 	n, err := r.ReaderAt.ReadAt(p, off)
-	if err == nil || n == len(p) || unwritten(err) || errors.Is(err, ErrClosed) {
+	if err == nil || n == len(p) || storage.Unwritten(err) || errors.Is(err, ErrClosed) {
 		return n, err
 	}
 	r.failed(off+int64(n), err)

@@ -16,6 +16,7 @@ import (
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 const (
@@ -52,7 +53,7 @@ type Download struct {
 	gone     chan struct{}  // closed once nothing of it runs any more
 	result   error          // why it failed; fixed when done is closed
 
-	store   contents
+	store   storage.Store
 	writing [16]chan struct{} // held while a piece is written, by piece: two writes of one never overlap
 	files   *Downloaded
 
@@ -234,14 +235,14 @@ func (d *Download) open() (err error) {
 	return err
 }
 
-func (d *Download) openStore() (contents, error) {
+func (d *Download) openStore() (storage.Store, error) {
 	switch {
 	case d.o.Storage != nil:
 		st, err := d.o.Storage(d.t)
 		if err != nil {
 			return nil, fmt.Errorf("open storage: %w", err)
 		}
-		return wrapStorage(d.t.content(), st), nil
+		return storage.Wrap(d.t.content(), st), nil
 	case d.o.Dir != "":
 		return d.client.hooks.openFiles(d.t.content(), d.o.Dir, d.log)
 	}
@@ -249,7 +250,7 @@ func (d *Download) openStore() (contents, error) {
 	if most <= 0 {
 		most = defaultMaxMemory
 	}
-	return openMemory(d.t.content(), most)
+	return storage.NewMemory(d.t.content(), most), nil
 }
 
 // run drives the download from its start until nothing is left of it.
@@ -266,15 +267,15 @@ func (d *Download) run() {
 
 // examine verifies what storage already holds. It returns false if the download ended meanwhile.
 func (d *Download) examine() bool {
-	have, partial := d.store.loadResume()
-	todo := d.store.present()
+	have, partial := d.store.LoadResume()
+	todo := d.store.Present()
 	d.mu.Lock()
 	for i := range have.All() {
 		todo.Remove(i)
 		d.gotPiece(i, nil)
 	}
 	d.mu.Unlock()
-	err := hashPieces(d.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
+	err := storage.Verify(d.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.checked += d.t.layout.PieceSize(i)

@@ -7,19 +7,21 @@ import (
 	"maps"
 	"slices"
 	"sync"
+
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 // Downloaded is what a download has brought: its chosen files, verified. It is an fs.FS (and
 // fs.ReadFileFS, fs.StatFS, fs.ReadDirFS) of them under their paths, and may be used from any
 // goroutine. Close it when done.
 type Downloaded struct {
-	t        *Torrent
-	contents contents
-	stop     func() error // ends sharing
+	t     *Torrent
+	store storage.Store
+	stop  func() error // ends sharing
 
-	// closeContents closes contents the first time. A download that fails calls it before Close does:
+	// closeStore closes the store the first time. A download that fails calls it before Close does:
 	// slices that Completed led to outlive that, as maps do.
-	closeContents func() error
+	closeStore func() error
 
 	closing sync.Once
 	failed  error // of closing
@@ -33,15 +35,15 @@ type Downloaded struct {
 	tree   map[string]*entry
 }
 
-// mapped is what contents.file gave for one file.
+// mapped is what store.Bytes gave for one file.
 type mapped struct {
 	bytes   []byte
 	release func() error
 }
 
-// newDownloaded has no files chosen yet. Close calls stop, if it is not nil, before it closes c.
-func newDownloaded(t *Torrent, c contents, stop func() error) *Downloaded {
-	return &Downloaded{t: t, contents: c, stop: stop, closeContents: sync.OnceValue(c.Close), maps: make(map[int]mapped)}
+// newDownloaded has no files chosen yet. Close calls stop, if it is not nil, before it closes s.
+func newDownloaded(t *Torrent, s storage.Store, stop func() error) *Downloaded {
+	return &Downloaded{t: t, store: s, stop: stop, closeStore: sync.OnceValue(s.Close), maps: make(map[int]mapped)}
 }
 
 // choose says which files, by index in the layout, d holds.
@@ -86,7 +88,7 @@ func (d *Downloaded) Close() error {
 			errs = append(errs, m.release())
 		}
 		d.maps = nil
-		d.failed = errors.Join(append(errs, d.closeContents())...)
+		d.failed = errors.Join(append(errs, d.closeStore())...)
 	})
 	return d.failed
 }
@@ -103,10 +105,10 @@ func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	want := p[:min(int64(len(p)), f.Length-off)]
-	if err := d.contents.changedFile(i); err != nil {
+	if err := d.store.ChangedFile(i); err != nil {
 		return 0, err
 	}
-	n, err := d.contents.ReadAt(want, f.Offset+off)
+	n, err := d.store.ReadAt(want, f.Offset+off)
 	switch {
 	case n < len(want) && (err == nil || errors.Is(err, io.EOF)):
 		return n, io.ErrUnexpectedEOF
@@ -149,12 +151,12 @@ func (f *DownloadedFile) Bytes() ([]byte, error) {
 	d.mapsMu.Lock()
 	defer d.mapsMu.Unlock()
 	if m, ok := d.maps[f.index]; ok {
-		if err := d.contents.changedFile(f.index); err != nil {
+		if err := d.store.ChangedFile(f.index); err != nil {
 			return nil, err
 		}
 		return m.bytes, nil
 	}
-	b, release, err := d.contents.file(f.index)
+	b, release, err := d.store.Bytes(f.index)
 	if err != nil {
 		return nil, err
 	}

@@ -15,16 +15,16 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// downloaded is all the content of tor in c, as if downloaded.
-func downloaded(t *testing.T, tor *Torrent, c contents, content []byte) *Downloaded {
+// downloaded is all the content of tor in s, as if downloaded.
+func downloaded(t *testing.T, tor *Torrent, s storage.Store, content []byte) *Downloaded {
 	t.Helper()
-	require.NoError(t, c.setWanted(all(tor)))
-	for i := range tor.NumPieces() {
-		writePiece(t, tor, c, content, i)
-	}
-	d := newDownloaded(tor, c, nil)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.WriteBlocks([][]byte{content}, 0))
+	d := newDownloaded(tor, s, nil)
 	var files []int
 	for i := range tor.layout.NumFiles() {
 		files = append(files, i)
@@ -69,9 +69,7 @@ func TestDownloadedIsAFileSystem(t *testing.T) {
 func TestDownloadedOfOneFile(t *testing.T) {
 	tor, content := testContent(50, 100)
 	tor.layout.File(0).Path = "alone"
-	c, err := openMemory(tor.content(), defaultMaxMemory)
-	require.NoError(t, err)
-	d := downloaded(t, tor, c, content)
+	d := downloaded(t, tor, storage.NewMemory(tor.content(), defaultMaxMemory), content)
 	defer d.Close()
 	require.NoError(t, fstest.TestFS(d, "alone"))
 }
@@ -113,7 +111,7 @@ func TestDownloadedServesRanges(t *testing.T) {
 func TestDownloadedHoldsTemplates(t *testing.T) {
 	tor, _ := testContent(50, 16, 17)
 	tor.layout.File(0).Path, tor.layout.File(1).Path = "t/a.tmpl", "t/b.tmpl"
-	d := downloaded(t, tor, openDirectory(t, tor, t.TempDir()), []byte("hello, {{.Name}}bye, {{.Name}}...."))
+	d := downloaded(t, tor, openDirectory(t, tor, t.TempDir()), []byte("hello, {{.Name}}bye, {{.Name}}..."))
 	defer d.Close()
 	set, err := template.ParseFS(d, "t/*.tmpl")
 	require.NoError(t, err)
@@ -122,9 +120,7 @@ func TestDownloadedHoldsTemplates(t *testing.T) {
 
 func TestDownloadedHoldsTheChosen(t *testing.T) {
 	tor, content := testContent(50, 60, 60, 60)
-	c, err := openMemory(tor.content(), defaultMaxMemory)
-	require.NoError(t, err)
-	d := downloaded(t, tor, c, content)
+	d := downloaded(t, tor, storage.NewMemory(tor.content(), defaultMaxMemory), content)
 	defer d.Close()
 	d.choose([]int{2, 0})
 	paths := func() (p []string) {
@@ -135,7 +131,7 @@ func TestDownloadedHoldsTheChosen(t *testing.T) {
 	}
 	require.Equal(t, []string{"d/0", "d/2"}, paths())
 	require.NoError(t, fstest.TestFS(d, "d/0", "d/2"))
-	_, err = d.Stat("d/1")
+	_, err := d.Stat("d/1")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	d.choose([]int{1})
 	require.Equal(t, []string{"d/1"}, paths())
@@ -211,13 +207,13 @@ func TestDownloadedNoticesWhatOthersDo(t *testing.T) {
 
 	require.NoError(t, os.Truncate(dir+"/d/1", 100))
 	_, err = opened.(io.ReaderAt).ReadAt(buf, 4000)
-	require.ErrorIs(t, err, errChanged)
+	require.ErrorIs(t, err, storage.ErrChanged)
 	_, err = opened.Read(buf)
 	require.ErrorContains(t, err, dir+"/d/1")
 	_, err = d.ReadFile("d/1")
-	require.ErrorIs(t, err, errChanged)
+	require.ErrorIs(t, err, storage.ErrChanged)
 	_, err = files[1].Bytes()
-	require.ErrorIs(t, err, errChanged)
+	require.ErrorIs(t, err, storage.ErrChanged)
 	_, err = d.ReadFile("d/0")
 	require.NoError(t, err)
 }
@@ -227,7 +223,7 @@ func TestDownloadedIsNotCutShort(t *testing.T) {
 	tor, content := testContent(50, 100)
 	f, err := os.Create(t.TempDir() + "/flat")
 	require.NoError(t, err)
-	d := downloaded(t, tor, wrapStorage(tor.content(), f), content)
+	d := downloaded(t, tor, storage.Wrap(tor.content(), f), content)
 	defer d.Close()
 	require.NoError(t, f.Truncate(60))
 	_, err = d.ReadFile("d/0")

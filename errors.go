@@ -4,13 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 var (
 	// ErrClosed is returned by what was called after Close.
-	ErrClosed = errors.New("torrent: closed")
+	ErrClosed = storage.ErrClosed
 	// ErrTooLarge is returned for content that does not fit within Options.MaxMemory.
-	ErrTooLarge = errors.New("torrent: larger than the memory allowed")
+	ErrTooLarge = storage.ErrTooLarge
 	// ErrUnsupported is returned for what is well formed but of a kind that this package does not
 	// handle, such as a torrent or a magnet link of version 2 alone (BEP 52).
 	ErrUnsupported = errors.New("torrent: unsupported")
@@ -18,7 +20,7 @@ var (
 	ErrStalled = errors.New("torrent: no progress")
 	// ErrInUse is returned by Start where another download already writes the same content to the
 	// same directory, or the same Client already has a download of the same info hash.
-	ErrInUse = errors.New("torrent: already in use by another download")
+	ErrInUse = storage.ErrInUse
 )
 
 // MetainfoError says which field of a torrent is malformed, and how.

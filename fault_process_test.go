@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/proctest"
 )
 
 // shareFiles has a client share what a directory holds, on loopback, and dial these peers.
@@ -39,9 +41,9 @@ func outcome(t *testing.T, d *Download) error {
 // A download that fills its disk ends with that error. Once there is room it goes on from there.
 func TestDownloadFillsTheDisk(t *testing.T) {
 	tor, content := testContent(64<<10, 1<<20, 1<<20)
-	dir, ok := inChild()
+	dir, ok := proctest.InChild()
 	if !ok {
-		alone(t, t.TempDir(), 0, syscall.CLONE_NEWNS)
+		proctest.Alone(t, t.TempDir(), 0, syscall.CLONE_NEWNS)
 		return
 	}
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1500k"); err != nil {
@@ -77,7 +79,7 @@ func TestDownloadFillsTheDisk(t *testing.T) {
 // nothing. With the permission back the next run goes on.
 func TestDownloadLosesPermission(t *testing.T) {
 	tor, content := testContent(16<<10, 200_000, 200_000)
-	root, ok := inChild()
+	root, ok := proctest.InChild()
 	if !ok {
 		root = t.TempDir()
 		for _, name := range []string{"leech", "half", "whole"} {
@@ -90,7 +92,7 @@ func TestDownloadLosesPermission(t *testing.T) {
 			os.Chmod(filepath.Join(root, "leech", "d"), 0o755)
 			os.Chmod(filepath.Join(root, "whole", "d"), 0o755)
 		})
-		alone(t, root, 1000, 0) // the owner, but without root's powers
+		proctest.Alone(t, root, 1000, 0) // the owner, but without root's powers
 		return
 	}
 	dir := filepath.Join(root, "leech")

@@ -33,7 +33,7 @@ func (d *Download) finish() {
 	}
 	if !d.isDone() {
 		d.saveAtEnd()
-		d.files.closeContents() // Close reports what came of it
+		d.files.closeStore() // Close reports what came of it
 		d.settleResult(d.failure())
 	} else if d.resumable {
 		d.save()
@@ -103,7 +103,7 @@ func (d *Download) save() {
 	partial := d.partial()
 	d.resumable = false
 	d.mu.Unlock()
-	err := d.store.saveResume(have, partial)
+	err := d.store.SaveResume(have, partial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.saving = false
@@ -179,13 +179,13 @@ func (d *Download) noteComplete() {
 	}
 	have, partial := d.sched.Verified().Clone(), d.partial()
 	d.mu.Unlock()
-	if piece, err := d.store.anyChanged(have); piece >= 0 {
+	if piece, err := d.store.AnyChanged(have); piece >= 0 {
 		d.doubt(piece, err) // somebody else wrote to the files meanwhile: what is spoiled is fetched again
 		d.signal()
 		return
 	}
 	if !have.Full() { // bytes of files that are not chosen stay for a wider choice
-		if err := d.store.saveResume(have, partial); err != nil {
+		if err := d.store.SaveResume(have, partial); err != nil {
 			d.fail(fmt.Errorf("save what was verified: %w", err))
 			return
 		}
@@ -202,7 +202,7 @@ func (d *Download) noteComplete() {
 		}
 	}
 	d.mu.Unlock()
-	if err := d.store.finished(); err != nil {
+	if err := d.store.Finish(); err != nil {
 		d.fail(fmt.Errorf("finish: %w", err))
 		return
 	}

@@ -3,7 +3,6 @@ package torrent
 import (
 	"bytes"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"syscall"
@@ -11,11 +10,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/simnet"
-	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
 // A whole download on a disk that forgets what was not synced, cut off from power again and again:
@@ -30,22 +30,22 @@ func TestDownloadLosesPower(t *testing.T) {
 			peer := simpeer.New("seed", n.NewHost("80.0.0.1", 20e3, 0, 20*time.Millisecond), 6881, content.truth, simpeer.Script{Fast: rng.IntN(2) == 0})
 			require.NoError(t, peer.Arrive())
 			defer peer.Stop()
-			disk := newForgetfulDisk()
+			disk := disktest.New()
 			for life, whole := 1, false; !whole; life++ {
-				claimed := claimedOn(t, content, disk.crash(rng))
+				claimed := claimedOn(t, content, disk.Crash(rng))
 				claims += claimed.Count()
 				o := &Options{Dir: "disk", Peers: []netip.AddrPort{peer.Addr()}}
 				if life < 4 {
 					o.Select = func(File) Priority { return Priority(rng.IntN(3) - 1) }
 				}
 				host := n.NewHost(fmt.Sprintf("81.0.0.%d", life), 0, 0, 0)
-				d := simStart(t.Context(), t, host, content, nil, o, &Client{Encryption: DisableEncryption, hooks: hooks{openFiles: disk.openFiles}})
+				d := simStart(t.Context(), t, host, content, nil, o, &Client{Encryption: DisableEncryption, hooks: hooks{openFiles: disk.OpenFiles}})
 				synctest.Wait()
 				for i := range d.verified().All() {
 					require.Truef(t, holdsPiece(t, disk, content, i), "seed %d, life %d: piece %d is taken for verified", seed, life, i)
 				}
 				if rng.IntN(6) == 0 {
-					disk.failSyncs(syscall.EIO)
+					disk.FailSyncs(syscall.EIO)
 				}
 				simWait(time.Duration(rng.IntN(60_000))*time.Millisecond, d)
 				if rng.IntN(4) == 0 {
@@ -53,7 +53,7 @@ func TestDownloadLosesPower(t *testing.T) {
 					d.Close()
 				}
 				losses++
-				after := disk.crash(rng)
+				after := disk.Crash(rng)
 				if d.done() && d.result != nil && d.result != ErrClosed {
 					require.ErrorIs(t, d.result, syscall.EIO)
 					failures++
@@ -74,10 +74,10 @@ func TestDownloadLosesPower(t *testing.T) {
 }
 
 // claimedOn is the pieces that the sidecar on a disk claims, all of which are there.
-func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) bits.Set {
-	s, err := disk.openFiles(content.content(), "", nil)
+func claimedOn(t *testing.T, content *simContent, disk *disktest.Disk) bits.Set {
+	s, err := disk.OpenFiles(content.content(), "", nil)
 	require.NoError(t, err)
-	have, partial := s.loadResume()
+	have, partial := s.LoadResume()
 	for i := range have.All() {
 		require.Truef(t, holdsPiece(t, disk, content, i), "piece %d is claimed", i)
 	}
@@ -85,7 +85,8 @@ func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) bits.Set 
 		for k := range blocks.All() {
 			at := content.layout.PieceOffset(i) + int64(k)*blockSize
 			b := make([]byte, min(blockSize, content.layout.PieceSize(i)-int64(k)*blockSize))
-			require.NoError(t, readFull(s, b, at))
+			_, err := s.ReadAt(b, at)
+			require.NoError(t, err)
 			require.Truef(t, bytes.Equal(content.truth.Run(at, int64(len(b))), b), "block %d of piece %d is claimed", k, i)
 		}
 	}
@@ -93,28 +94,13 @@ func claimedOn(t *testing.T, content *simContent, disk *forgetfulDisk) bits.Set 
 }
 
 // holdsPiece tells whether a piece is on a disk as it should be.
-func holdsPiece(t *testing.T, disk *forgetfulDisk, content *simContent, i int) bool {
-	s, err := openFilesOn(content.content(), disk, "", nil)
+func holdsPiece(t *testing.T, disk *disktest.Disk, content *simContent, i int) bool {
+	s, err := disk.OpenFiles(content.content(), "", nil)
 	require.NoError(t, err)
 	b := make([]byte, content.layout.PieceSize(i))
 	at := content.layout.PieceOffset(i)
-	return readFull(s, b, at) == nil && bytes.Equal(content.truth.Run(at, int64(len(b))), b)
-}
-
-// openFiles is a directory on the disk, for a client.
-func (d *forgetfulDisk) openFiles(c content, dir string, log *slog.Logger) (contents, error) {
-	s, err := openFilesOn(c, d, dir, log)
-	if err == nil {
-		s.readResume()
-	}
-	return s, err
-}
-
-// failSyncs has every sync fail from now on.
-func (d *forgetfulDisk) failSyncs(err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.failSync = func() error { return err }
+	_, err = s.ReadAt(b, at)
+	return err == nil && bytes.Equal(content.truth.Run(at, int64(len(b))), b)
 }
 
 // verified is the pieces that the download takes for verified.

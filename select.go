@@ -26,7 +26,7 @@ func (d *Download) choose(priority []Priority) error {
 	for i, p := range priority {
 		wanted[i] = p != Skip
 	}
-	if err := d.store.setWanted(wanted); err != nil {
+	if err := d.store.SetWanted(wanted); err != nil {
 		return fmt.Errorf("choose files: %w", err)
 	}
 	now := time.Now()

@@ -142,7 +142,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 			d.mu.Unlock()
 			doubted := false
 			for _, i := range fresh {
-				if err := d.store.changedFile(i); err != nil {
+				if err := d.store.ChangedFile(i); err != nil {
 					changed = err
 					if d.t.layout.File(i).Length > 0 && !gone {
 						first, _ := d.t.layout.PiecesOf(i)

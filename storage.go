@@ -1,12 +1,12 @@
 package torrent
 
 import (
-	"errors"
+	"context"
+	"crypto/sha1"
+	"hash"
 	"io"
-	"io/fs"
 
-	"github.com/shoal-go/torrent/internal/bits"
-	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 // Storage is where the content of one torrent lives. Offsets count through the whole torrent in
@@ -28,72 +28,38 @@ type Storage interface {
 	Close() error
 }
 
-// content is what storage needs to know of a torrent.
-type content struct {
-	layout.Layout
-	Name     string       // for errors
-	InfoHash Hash         // names what lies beside the files
-	NewCheck func() check // returns one for a goroutine of its own
+// Verify hashes what dir holds of the content and returns the pieces that are right. Nothing is
+// written, and no claim of an earlier run is believed. A dir that is not there is an error, a file
+// that is missing or short is not. The context ends it between reads of at most 256 KiB.
+func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
+	have, err := storage.VerifyDir(ctx, t.content(), dir)
+	if err != nil {
+		return Bitfield{}, err
+	}
+	return Bitfield{have}, nil
 }
 
-// check compares pieces with what the torrent says of them. The bytes of a piece are written to it in
-// order; then it knows which piece they are.
-type check interface {
-	io.Writer
-	// Matches reports whether all that was written since the last Reset is piece i.
-	Matches(i int) bool
-	// Reset begins another piece.
-	Reset()
+// content is what storage needs to know of t.
+func (t *Torrent) content() storage.Content {
+	return storage.Content{
+		Layout:   t.layout,
+		Name:     t.name,
+		InfoHash: t.infoHash,
+		NewCheck: t.newCheck,
+	}
 }
 
-// contents is a Storage and what a download asks of it beyond that. Memory and files implement it;
-// a user's Storage is wrapped. All methods may be called from any goroutine.
-type contents interface {
-	Storage
+func (t *Torrent) newCheck() storage.Check { return &pieceCheck{Hash: sha1.New(), t: t} }
 
-	// writeBlocks writes consecutive buffers as one run that starts at off, and may span files.
-	writeBlocks(blocks [][]byte, off int64) error
-
-	// setWanted says which of the layout are wanted: at the start, before the first write, and
-	// whenever the choice changes. Directories and empty files are made, and bytes that were kept
-	// aside for a file that was not wanted are moved into it. What was wanted before stays.
-	setWanted(wanted []bool) error
-
-	// loadResume is what the last run claimed and what is still so by size and modification time:
-	// the pieces that were verified, and of others the blocks that were written. The pieces in
-	// present() that are not in have are worth hashing; only those that fail are as partial says.
-	loadResume() (have bits.Set, partial map[int]bits.Set)
-
-	// present is the pieces whose bytes could all be there, and so are worth hashing.
-	present() bits.Set
-
-	// saveResume records have and partial for the next run, after a Sync: both must have been taken
-	// before the call. It does nothing when have is full or nothing was ever written.
-	saveResume(have bits.Set, partial map[int]bits.Set) error
-
-	// finished is called when all that is wanted is verified. Files that were too long are cut, and
-	// what was only there for the next run goes, unless it holds bytes of files not wanted yet.
-	finished() error
-
-	// changed is nil, or why the files under a piece are not as they were left here: asked before a
-	// piece is served. changedFile is the same for one file, by index.
-	changed(piece int) error
-	changedFile(file int) error
-
-	// anyChanged is the first piece of have for which changed is not nil, and what that is; -1 if there
-	// is none. It looks at each file once: asked before the content is handed over as complete.
-	anyChanged(have bits.Set) (piece int, err error)
-
-	// renew takes the files under piece as they are now, and returns the pieces that this puts in
-	// doubt: neither have nor partial holds for them until they are hashed anew.
-	renew(piece int) (bits.Set, error)
-
-	// file is the whole of a file, unchanged since it was verified, as a slice of memory, a read-only
-	// map or a copy, good until release is called.
-	file(i int) (b []byte, release func() error, err error)
+// pieceCheck compares pieces with the SHA-1 sums in the info dictionary (BEP 3).
+type pieceCheck struct {
+	hash.Hash
+	t   *Torrent
+	sum Hash
 }
 
-// unwritten tells whether a read failed only because the bytes are not there.
-func unwritten(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, fs.ErrNotExist)
+// Matches reports whether what was written since the last Reset is piece i.
+func (c *pieceCheck) Matches(i int) bool {
+	c.Sum(c.sum[:0])
+	return c.sum == c.t.pieceHash(i)
 }

@@ -2,9 +2,7 @@ package torrent
 
 import (
 	"bytes"
-	"crypto/sha1"
 	"fmt"
-	"hash"
 	"iter"
 	"net/netip"
 	"time"
@@ -116,28 +114,4 @@ func (t *Torrent) file(i int) File {
 func (t *Torrent) pieceHash(i int) (h Hash) {
 	copy(h[:], t.pieces[20*i:])
 	return h
-}
-
-// content is what storage needs to know of t.
-func (t *Torrent) content() content {
-	return content{
-		Layout:   t.layout,
-		Name:     t.name,
-		InfoHash: t.infoHash,
-		NewCheck: t.newCheck,
-	}
-}
-
-func (t *Torrent) newCheck() check { return &pieceCheck{Hash: sha1.New(), t: t} }
-
-// pieceCheck compares pieces with the SHA-1 sums in the info dictionary (BEP 3).
-type pieceCheck struct {
-	hash.Hash
-	t   *Torrent
-	sum Hash
-}
-
-func (c *pieceCheck) Matches(i int) bool {
-	c.Sum(c.sum[:0])
-	return c.sum == c.t.pieceHash(i)
 }

@@ -211,7 +211,7 @@ func (d *Download) readForUpload(u upload, b []byte, look bool) bool {
 	}
 	var err error
 	if look {
-		err = d.store.changed(int(u.piece))
+		err = d.store.Changed(int(u.piece))
 	}
 	if err == nil {
 		_, err = d.store.ReadAt(b, d.t.layout.PieceOffset(int(u.piece))+int64(u.begin))

@@ -1,0 +1,146 @@
+package storage
+
+import (
+	"fmt"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+// Changed looks at size, modification time and inode of every file under piece: one system call a
+// file, and none is opened.
+func (s *fileStore) Changed(piece int) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	edges := false
+	for i := range s.content.FilesOf(piece) {
+		if !s.files[i].here {
+			edges = true
+		} else if err := s.compare(i); err != nil {
+			return err
+		}
+	}
+	if edges {
+		return s.compare(s.edgesFile())
+	}
+	return nil
+}
+
+func (s *fileStore) ChangedFile(i int) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	if s.content.File(i).Length == 0 || !s.files[i].here {
+		return nil
+	}
+	return s.compare(i)
+}
+
+func (s *fileStore) AnyChanged(have bits.Set) (int, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return -1, ErrClosed
+	}
+	for i := range s.content.NumFiles() {
+		f := s.content.File(i)
+		if f.Pad || f.Length == 0 || !s.files[i].here {
+			continue
+		}
+		for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
+			if have.Has(piece) {
+				if err := s.compare(i); err != nil {
+					return piece, err
+				}
+				break
+			}
+		}
+	}
+	for piece := range s.slots {
+		if have.Has(piece) && s.usesEdges(piece) {
+			if err := s.compare(s.edgesFile()); err != nil {
+				return piece, err
+			}
+			break
+		}
+	}
+	return -1, nil
+}
+
+// compare is ErrChanged if file i is not as it was left.
+func (s *fileStore) compare(i int) error {
+	f := &s.files[i]
+	if !f.meddled.Load() {
+		if f.writing.Load() {
+			// The file is changing under our own hands. Who does it looked before.
+			return nil
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		info, err := s.disk.Stat(f.name)
+		if err != nil && !absent(err) {
+			return err
+		}
+		if err == nil && info.Stamp == f.left || err != nil && f.left == (Stamp{}) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w: it is gone", s.path(i), ErrChanged)
+		}
+		if info.Size != f.left.Size {
+			return fmt.Errorf("%s: %w: %d bytes, left with %d", s.path(i), ErrChanged, info.Size, f.left.Size)
+		}
+	}
+	return fmt.Errorf("%s: %w", s.path(i), ErrChanged)
+}
+
+func (s *fileStore) Refresh(piece int) (bits.Set, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	doubt := bits.New(s.content.NumPieces())
+	if s.closed {
+		return doubt, ErrClosed
+	}
+	doubt.Add(piece)
+	for i := range s.content.FilesOf(piece) {
+		if !s.files[i].here || s.compare(i) == nil {
+			continue
+		}
+		if err := s.look(i); err != nil {
+			return doubt, err
+		}
+		for first, end := s.content.PiecesOf(i); first < end; first++ {
+			doubt.Add(first)
+		}
+	}
+	if edges := s.edgesFile(); s.usesEdges(piece) && s.compare(edges) != nil {
+		for piece := range s.slots {
+			doubt.Add(piece)
+		}
+		clear(s.slots)
+		if err := s.look(edges); err != nil {
+			return doubt, err
+		}
+		return doubt, s.findSlots()
+	}
+	return doubt, nil
+}
+
+// look takes file i as it is now for how it was left.
+func (s *fileStore) look(i int) error {
+	f := &s.files[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.handles.drop(i)
+	info, err := s.disk.Stat(f.name)
+	if err != nil && !absent(err) {
+		return err
+	}
+	f.left = info.Stamp
+	f.meddled.Store(false)
+	return nil
+}

@@ -1,0 +1,149 @@
+package storage_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+func TestWhatOthersDoIsNoticed(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("an open file cannot be taken away here")
+	}
+	past := time.Now().Add(-time.Hour)
+	for _, c := range []struct {
+		name string
+		do   func(path string) error // the path is that of pieces 1 to 4
+	}{
+		{"truncated", func(path string) error { return os.Truncate(path, 7) }},
+		{"overwritten", func(path string) error {
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			if _, err := f.WriteAt([]byte("other"), 60); err != nil {
+				return err
+			}
+			// As if time had gone on since we wrote.
+			return cmpErr(f.Close(), os.Chtimes(path, past, past))
+		}},
+		{"removed", os.Remove},
+		{"replaced", func(path string) error {
+			if err := os.WriteFile(path+".new", []byte("short"), 0o666); err != nil {
+				return err
+			}
+			return os.Rename(path+".new", path)
+		}},
+		{"moved away", func(path string) error { return os.Rename(path, path+".old") }},
+		{"directory removed", func(path string) error { return os.RemoveAll(filepath.Dir(path)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tor, content := testContent(50, 50, 200)
+			dir := t.TempDir()
+			s := openDirectory(t, tor, dir)
+			require.NoError(t, s.SetWanted(all(tor)))
+			for i := range 5 {
+				writePiece(t, tor, s, content, i)
+				require.NoError(t, s.Changed(i))
+			}
+			require.NoError(t, c.do(dir+"/d/1"))
+			for i := 1; i < 5; i++ {
+				require.ErrorIs(t, s.Changed(i), storage.ErrChanged)
+			}
+			require.ErrorIs(t, s.ChangedFile(1), storage.ErrChanged)
+			piece, err := s.AnyChanged(set(5, 2, 4))
+			require.Equal(t, 2, piece)
+			require.ErrorIs(t, err, storage.ErrChanged)
+			_, _, err = s.Bytes(1)
+			require.ErrorIs(t, err, storage.ErrChanged)
+			require.ErrorContains(t, err, dir+"/d/1")
+
+			doubt, err := s.Refresh(2)
+			require.NoError(t, err)
+			require.Equal(t, []int{1, 2, 3, 4}, slices.Collect(doubt.All()), "the pieces of this file")
+			require.NoError(t, s.Changed(3))
+			if s.Changed(0) != nil { // whose file was in the same directory
+				_, err := s.Refresh(0)
+				require.NoError(t, err)
+			}
+
+			have := verified(t, tor, s)
+			for i := range 5 {
+				if !have.Has(i) {
+					writePiece(t, tor, s, content, i)
+				}
+			}
+			require.Equal(t, 5, verified(t, tor, s).Count())
+			piece, err = s.AnyChanged(bits.Full(5))
+			require.Equal(t, -1, piece)
+			require.NoError(t, err)
+			again, err := storage.VerifyDir(t.Context(), tor, dir)
+			require.NoError(t, err)
+			require.Equal(t, again.Len(), again.Count(), "what was fetched again is under the file's name")
+		})
+	}
+}
+
+func cmpErr(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A write must not hide that the file had been changed before it.
+func TestWhatOthersDidIsNoticedAfterOurNextWrite(t *testing.T) {
+	for name, do := range map[string]func(string) error{
+		"truncated": func(path string) error { return os.Truncate(path, 7) },
+		"removed":   os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			tor, content := testContent(50, 200)
+			dir := t.TempDir()
+			s := openDirectory(t, tor, dir)
+			require.NoError(t, s.SetWanted(all(tor)))
+			writePiece(t, tor, s, content, 0)
+			writePiece(t, tor, s, content, 1)
+			require.NoError(t, do(dir+"/d/0"))
+			writePiece(t, tor, s, content, 3)
+			require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+
+			have := bits.New(4)
+			have.Add(0)
+			have.Add(3)
+			require.NoError(t, s.SaveResume(have, nil))
+			require.NoError(t, s.Close())
+			s = openDirectory(t, tor, dir)
+			got, _ := s.LoadResume()
+			require.Zero(t, got.Count(), "no claim is made of a file that was changed")
+		})
+	}
+}
+
+func TestAVanishedDirectoryIsAnError(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("an open directory cannot be taken away here")
+	}
+	tor, content := testContent(50, 200)
+	dir := filepath.Join(t.TempDir(), "gone")
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0)
+	require.NoError(t, os.RemoveAll(dir))
+	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+	err := s.WriteBlocks([][]byte{content[50:100]}, 50)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.ErrorContains(t, err, dir)
+	require.NoError(t, s.Close())
+}

@@ -1,0 +1,38 @@
+//go:build !unix
+
+package storage
+
+import (
+	"io/fs"
+)
+
+func (d *rootDisk) Stat(name string) (FileInfo, error) {
+	info, err := d.root.Stat(name)
+	if err != nil {
+		return FileInfo{}, d.named(name, err)
+	}
+	return infoOf(info), nil
+}
+
+func (f *rootFile) Stat() (FileInfo, error) {
+	info, err := f.File.Stat()
+	if err != nil {
+		return FileInfo{}, err
+	}
+	return infoOf(info), nil
+}
+
+func infoOf(info fs.FileInfo) FileInfo {
+	return FileInfo{
+		Stamp:   Stamp{Size: info.Size(), Mtime: info.ModTime().UnixNano()},
+		Regular: info.Mode().IsRegular(),
+		Dense:   true,
+	}
+}
+
+// SyncDir does nothing: a directory cannot be synced here, and a new name needs no such care.
+func (d *rootDisk) SyncDir(string) error { return nil }
+
+// notDirectory tells whether a part of a path that should be a directory is not one; here that is
+// fs.ErrNotExist.
+func notDirectory(error) bool { return false }

@@ -1,0 +1,76 @@
+//go:build unix
+
+package storage
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stat is one system call, without opening anything: it is asked for each block that is served.
+func (d *rootDisk) Stat(name string) (FileInfo, error) {
+	var st unix.Stat_t
+	err := ignoringEINTR(func() error { return unix.Fstatat(int(d.self.Fd()), name, &st, 0) })
+	if err == unix.ENAMETOOLONG {
+		// The path as a whole is too long for one call; an os.Root walks it step by step.
+		f, err := d.Open(name, os.O_RDONLY)
+		if err != nil {
+			return FileInfo{}, err
+		}
+		info, err := f.Stat()
+		return info, errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return FileInfo{}, &fs.PathError{Op: "stat", Path: filepath.Join(d.root.Name(), name), Err: err}
+	}
+	return infoOf(&st), nil
+}
+
+func (f *rootFile) Stat() (FileInfo, error) {
+	var st unix.Stat_t
+	if err := ignoringEINTR(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
+		return FileInfo{}, &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return infoOf(&st), nil
+}
+
+func infoOf(st *unix.Stat_t) FileInfo {
+	return FileInfo{
+		Stamp: Stamp{
+			Size:  st.Size,
+			Mtime: unix.TimespecToNsec(st.Mtim),
+			Dev:   uint64(st.Dev),
+			Inode: uint64(st.Ino),
+		},
+		Regular: st.Mode&unix.S_IFMT == unix.S_IFREG,
+		Gone:    st.Nlink == 0,
+		Dense:   int64(st.Blocks)*512 >= st.Size,
+	}
+}
+
+func (d *rootDisk) SyncDir(name string) error {
+	f, err := d.root.Open(name)
+	if err != nil {
+		return d.named(name, err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
+		return err
+	}
+	return nil
+}
+
+func ignoringEINTR(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// notDirectory tells whether a part of a path that should be a directory is not one.
+func notDirectory(err error) bool { return errors.Is(err, unix.ENOTDIR) }

@@ -1,0 +1,192 @@
+// Package disktest has a disk in memory that a loss of power can be tried on, for tests of storage and of what
+// stands on it.
+package disktest
+
+import (
+	"bytes"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// Disk is a disk in memory. After a loss of power, what was not synced is there or not, page by page, size and
+// time each for itself, as on the worst of file systems. It may be used from any goroutine.
+type Disk struct {
+	mu      sync.Mutex
+	clock   int64
+	names   map[string]*inode // as programs see it; a nil inode is a directory
+	durable map[string]*inode // as the disk has it for certain
+
+	syncError  error // of every sync, which then loses what it should have kept
+	writeError error // of every write
+}
+
+// New returns a disk with nothing on it.
+func New() *Disk { return &Disk{names: make(map[string]*inode), durable: make(map[string]*inode)} }
+
+// OpenFiles is storage.OpenFiles of a directory on the disk.
+func (d *Disk) OpenFiles(c storage.Content, dir string, log *slog.Logger) (storage.Store, error) {
+	return storage.OpenDisk(c, d, dir, log)
+}
+
+// FailSyncs has every sync fail from now on, and lose what it should have kept, until err is nil.
+func (d *Disk) FailSyncs(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.syncError = err
+}
+
+// FailWrites has every write fail from now on, until err is nil.
+func (d *Disk) FailWrites(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.writeError = err
+}
+
+// Names are those of all files and directories.
+func (d *Disk) Names() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Sorted(maps.Keys(d.names))
+}
+
+// Crash returns what is there after a loss of power.
+func (d *Disk) Crash(rng *rand.Rand) *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	after := New()
+	after.clock = d.clock + 1000
+	kept := make(map[*inode]*inode)
+	all := maps.Clone(d.names)
+	maps.Copy(all, d.durable)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		from := d.durable
+		if rng.IntN(2) == 0 {
+			from = d.names
+		}
+		old, ok := from[name]
+		if !ok {
+			continue
+		}
+		if old == nil {
+			after.names[name] = nil
+			continue
+		}
+		if kept[old] == nil {
+			kept[old] = &inode{disk: after, number: old.number, seen: old.remembered(rng)}
+			kept[old].durable = version{bytes.Clone(kept[old].seen.data), kept[old].seen.mtime}
+		}
+		kept[old].links++
+		after.names[name] = kept[old]
+	}
+	after.durable = maps.Clone(after.names)
+	return after
+}
+
+func (d *Disk) Open(name string, flag int) (storage.DiskFile, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, ok := d.names[name]
+	switch {
+	case ok && f == nil:
+		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EISDIR}
+	case !ok && flag&os.O_CREATE == 0:
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	case !ok:
+		if _, ok := d.names[filepath.Dir(name)]; !ok && filepath.Dir(name) != "." {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		}
+		d.clock++
+		f = &inode{disk: d, number: uint64(d.clock), links: 1, seen: version{mtime: d.clock}}
+		f.durable.mtime = d.clock
+		d.names[name] = f
+	}
+	if flag&os.O_TRUNC != 0 {
+		d.clock++
+		f.seen = version{mtime: d.clock}
+	}
+	return f, nil
+}
+
+func (d *Disk) MkdirAll(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for ; name != "."; name = filepath.Dir(name) {
+		d.names[name] = nil
+	}
+	return nil
+}
+
+func (d *Disk) Stat(name string) (storage.FileInfo, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if name == "." {
+		return storage.FileInfo{Stamp: storage.Stamp{Dev: 1}}, nil
+	}
+	f, ok := d.names[name]
+	if !ok {
+		return storage.FileInfo{}, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
+	}
+	if f == nil {
+		return storage.FileInfo{Stamp: storage.Stamp{Dev: 1}}, nil
+	}
+	return f.info(), nil
+}
+
+func (d *Disk) Rename(from, to string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, ok := d.names[from]
+	if !ok {
+		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
+	}
+	if old := d.names[to]; old != nil {
+		old.links--
+	}
+	delete(d.names, from)
+	d.names[to] = f
+	return nil
+}
+
+func (d *Disk) Remove(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, ok := d.names[name]
+	if !ok {
+		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
+	}
+	if f != nil {
+		f.links--
+	}
+	delete(d.names, name)
+	return nil
+}
+
+func (d *Disk) SyncDir(dir string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	inside := func(name string, _ *inode) bool { return filepath.Dir(name) == dir }
+	maps.DeleteFunc(d.durable, inside)
+	for name, f := range d.names {
+		if inside(name, f) {
+			d.durable[name] = f
+		}
+	}
+	return nil
+}
+
+func (d *Disk) SyncAll() (bool, error) { return false, nil }
+
+func (d *Disk) Lock(name string, exclusive bool) (func(bool) error, error) {
+	return func(bool) error { return nil }, nil
+}
+
+func (d *Disk) Close() error { return nil }

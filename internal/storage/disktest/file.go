@@ -1,0 +1,116 @@
+package disktest
+
+import (
+	"bytes"
+	"math/rand/v2"
+
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// inode is a file, as programs see it and as the disk has it for certain.
+type inode struct {
+	disk    *Disk
+	number  uint64
+	links   int
+	seen    version
+	durable version
+}
+
+type version struct {
+	data  []byte
+	mtime int64
+}
+
+// page is what is kept or lost as one.
+const page = 64 // bytes
+
+// remembered is what is left of the file after a loss of power.
+func (f *inode) remembered(rng *rand.Rand) version {
+	v := version{bytes.Clone(f.durable.data), f.durable.mtime}
+	if rng.IntN(2) == 0 {
+		v.mtime = f.seen.mtime
+	}
+	if size := len(f.seen.data); rng.IntN(2) == 0 {
+		v.data = append(v.data, make([]byte, max(0, size-len(v.data)))...)[:size]
+	}
+	for off := 0; off < len(v.data); off += page {
+		if rng.IntN(2) == 0 && off < len(f.seen.data) {
+			copy(v.data[off:min(off+page, len(v.data))], f.seen.data[off:])
+		}
+	}
+	return v
+}
+
+func (f *inode) info() storage.FileInfo {
+	return storage.FileInfo{
+		Stamp:   storage.Stamp{Size: int64(len(f.seen.data)), Mtime: f.seen.mtime, Dev: 1, Inode: f.number},
+		Regular: true, Gone: f.links == 0, Dense: true,
+	}
+}
+
+func (f *inode) Stat() (storage.FileInfo, error) {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	return f.info(), nil
+}
+
+func (f *inode) ReadAt(p []byte, off int64) (int, error) {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	return bytes.NewReader(f.seen.data).ReadAt(p, off)
+}
+
+func (f *inode) WriteAt(p []byte, off int64) (int, error) {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	if err := f.disk.writeError; err != nil {
+		return 0, err
+	}
+	f.disk.clock++
+	f.seen.mtime = f.disk.clock
+	f.seen.data = append(f.seen.data, make([]byte, max(0, int(off)+len(p)-len(f.seen.data)))...)
+	return copy(f.seen.data[off:], p), nil
+}
+
+func (f *inode) Writev(bufs [][]byte, off int64) error {
+	for _, b := range bufs {
+		n, err := f.WriteAt(b, off)
+		if err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
+}
+
+func (f *inode) NextData(off, size int64) (start, end int64, err error) { return off, size, nil }
+
+func (f *inode) Mmap(n int) ([]byte, func() error, error) {
+	b := make([]byte, n)
+	if got, err := f.ReadAt(b, 0); got < n {
+		return nil, nil, err
+	}
+	return b, func() error { return nil }, nil
+}
+
+func (f *inode) Truncate(size int64) error {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	f.disk.clock++
+	f.seen.mtime = f.disk.clock
+	f.seen.data = f.seen.data[:size]
+	return nil
+}
+
+func (f *inode) Sync() error {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	if err := f.disk.syncError; err != nil {
+		f.seen.data = bytes.Clone(f.durable.data) // and the next sync does not know
+		return err
+	}
+	f.durable = version{bytes.Clone(f.seen.data), f.seen.mtime}
+	return nil
+}
+
+func (f *inode) Close() error { return nil }

@@ -1,0 +1,185 @@
+package storage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+)
+
+// The edges hold the bytes of files that are not wanted, but share a piece with one that is. They are
+// a row of slots, each with room for a whole piece behind a header that says which one. Only what
+// belongs to files that are not here is written to a slot; the rest of it stays a hole. A slot once
+// given to a piece stays with it, so that a run that was killed loses nothing.
+const edgeHeader = 16
+
+// slotAt is where the bytes of a slot begin in the edges.
+func (s *fileStore) slotAt(slot int) int64 {
+	return int64(slot)*(edgeHeader+s.content.PieceLength()) + edgeHeader
+}
+
+func (s *fileStore) appendEdgeHeader(b []byte, piece int) []byte {
+	b = append(b, "edge"...)
+	b = binary.BigEndian.AppendUint32(b, uint32(piece))
+	b = binary.BigEndian.AppendUint32(b, uint32(s.content.PieceLength()))
+	sum := crc32.Update(crc32.ChecksumIEEE(b), crc32.IEEETable, s.content.InfoHash[:])
+	return binary.BigEndian.AppendUint32(b, sum)
+}
+
+// findSlots reads which pieces there are slots for.
+func (s *fileStore) findSlots() error {
+	edges := s.edgesFile()
+	if !s.files[edges].here {
+		s.files[edges].here = true
+		return nil
+	}
+	var header, want [edgeHeader]byte
+	for slot := 0; ; slot++ {
+		err := s.readFile(edges, header[:], s.slotAt(slot)-edgeHeader)
+		if Unwritten(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		piece := int(binary.BigEndian.Uint32(header[4:]))
+		_, twice := s.slots[piece]
+		if twice || piece >= s.content.NumPieces() || string(s.appendEdgeHeader(want[:0], piece)) != string(header[:]) {
+			// Not written by us, or not to the end. Later slots take the places from here on.
+			s.log.Warn("edges end in what is no slot", "file", s.path(edges), "slot", slot)
+			return nil
+		}
+		s.slots[piece] = slot
+	}
+}
+
+// slot is the number of the slot of piece, made if told to.
+func (s *fileStore) slot(piece int, create bool) (int, error) {
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	slot, ok := s.slots[piece]
+	if ok {
+		return slot, nil
+	}
+	if !create {
+		return 0, fmt.Errorf("piece %d: bytes of files that are not wanted: %w", piece, fs.ErrNotExist)
+	}
+	slot = len(s.slots)
+	header := s.appendEdgeHeader(nil, piece)
+	if err := s.writeFile(s.edgesFile(), [][]byte{header}, s.slotAt(slot)-edgeHeader); err != nil {
+		return 0, err
+	}
+	s.slots[piece] = slot
+	return slot, nil
+}
+
+// readEdges reads all of p from the slots of the pieces that it spans.
+func (s *fileStore) readEdges(p []byte, off int64) error {
+	for len(p) > 0 {
+		piece := s.content.PieceAt(off)
+		within := off - s.content.PieceOffset(piece)
+		n := min(int64(len(p)), s.content.PieceEnd(piece)-off)
+		slot, err := s.slot(piece, false)
+		if err != nil {
+			return err
+		}
+		if err := s.readFile(s.edgesFile(), p[:n], s.slotAt(slot)+within); err != nil {
+			return err
+		}
+		p, off = p[n:], off+n
+	}
+	return nil
+}
+
+// writeEdges writes n bytes to the slots of the pieces that they span.
+func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
+	r := run{blocks: bufs}
+	for n > 0 {
+		piece := s.content.PieceAt(off)
+		within := off - s.content.PieceOffset(piece)
+		k := min(n, s.content.PieceEnd(piece)-off)
+		slot, err := s.slot(piece, true)
+		if err != nil {
+			return err
+		}
+		if err := s.writeFile(s.edgesFile(), r.take(nil, k), s.slotAt(slot)+within); err != nil {
+			return err
+		}
+		off, n = off+k, n-k
+	}
+	return nil
+}
+
+// adopt moves what the edges have of file i into the file, which is not here yet. The layout is
+// locked for writing.
+func (s *fileStore) adopt(i int) error {
+	f := s.content.File(i)
+	first, end := s.content.PiecesOf(i)
+	buf := make([]byte, min(f.Length, 64<<10))
+	for _, piece := range [...]int{first, end - 1} {
+		slot, ok := s.slots[piece]
+		if !ok {
+			continue
+		}
+		start := s.content.PieceOffset(piece)
+		from, to := max(f.Offset, start), min(f.End(), start+s.content.PieceSize(piece))
+		for from < to {
+			b := buf[:min(int64(len(buf)), to-from)]
+			n, err := s.readSlot(slot, b, from-start)
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				err = s.writeFile(i, [][]byte{b[:n]}, from-f.Offset)
+			}
+			if err != nil {
+				return err
+			}
+			if n < len(b) {
+				break // what follows was never written
+			}
+			from += int64(n)
+		}
+		if first == end-1 {
+			break
+		}
+	}
+	s.files[i].here = true
+	return nil
+}
+
+// readSlot reads into p as much as there is.
+func (s *fileStore) readSlot(slot int, p []byte, within int64) (int, error) {
+	h, err := s.handles.get(s.edgesFile(), false, false)
+	if err != nil {
+		return 0, err
+	}
+	defer s.handles.put(h)
+	n, err := h.f.ReadAt(p, s.slotAt(slot)+within)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// edgesNeeded tells whether the edges hold bytes of a file that is not here.
+func (s *fileStore) edgesNeeded() bool {
+	for piece := range s.slots {
+		if s.usesEdges(piece) {
+			return true
+		}
+	}
+	return false
+}
+
+// usesEdges tells whether part of piece belongs into the edges.
+func (s *fileStore) usesEdges(piece int) bool {
+	for i := range s.content.FilesOf(piece) {
+		if !s.files[i].here {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,124 @@
+package storage_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+func TestSelectionMakesNoNeighbours(t *testing.T) {
+	// Pieces:        0        1        2       3        4
+	// Files:    0------ 1--2- 3---------- 4 5-----------------
+	tor, content := testContent(50, 40, 20, 10, 60, 0, 120)
+	require.Equal(t, 5, tor.NumPieces())
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	want := func(chosen ...int) []bool {
+		return only(tor, func(i int) bool { return slices.Contains(chosen, i) })
+	}
+	require.NoError(t, s.SetWanted(want(3)))
+	for _, i := range []int{1, 2} {
+		writePiece(t, tor, s, content, i)
+		require.NoError(t, s.Changed(i))
+	}
+	require.NoError(t, s.SaveResume(set(5, 1, 2), nil))
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+	edges := ".0102030000000000000000000000000000000000.edges.resume"
+	require.Equal(t, []string{edges, sidecarName, "d/3"}, listing(t, dir))
+
+	s = openDirectory(t, tor, dir)
+	have, _ := s.LoadResume()
+	require.Equal(t, []int{1, 2}, pieces(have))
+	require.NoError(t, s.SetWanted(want(3)))
+	require.Equal(t, []int{1, 2}, pieces(verified(t, tor, s)), "also when nothing is believed")
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+
+	// A wider choice finds the edges in their files.
+	s = openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(want(1, 2, 3, 4)))
+	require.Equal(t, []int{1, 2}, pieces(verified(t, tor, s)))
+	got := make([]byte, 100)
+	require.NoError(t, readFull(s, got, 50))
+	require.Equal(t, content[50:150], got)
+	writePiece(t, tor, s, content, 0)
+	require.Equal(t, []string{edges, ".0102030000000000000000000000000000000000.lock", sidecarName, "d/1", "d/2", "d/3", "d/4"}, listing(t, dir))
+	b, release, err := s.Bytes(1)
+	require.NoError(t, err)
+	require.Equal(t, content[40:60], b)
+	require.NoError(t, release())
+
+	// And all of it leaves nothing beside the content.
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.Equal(t, []int{0, 1, 2}, pieces(verified(t, tor, s)))
+	writePiece(t, tor, s, content, 3)
+	writePiece(t, tor, s, content, 4)
+	require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, s))
+	require.NoError(t, s.Finish())
+	require.Equal(t, []string{"d/0", "d/1", "d/2", "d/3", "d/4", "d/5"}, listing(t, dir))
+}
+
+func TestSelectionWidensWhileBlocksOfAPieceAreMissing(t *testing.T) {
+	const pieceLength = 8 * layout.BlockSize
+	tor, content := testContent(pieceLength, 3*layout.BlockSize, 10*layout.BlockSize, 3*layout.BlockSize)
+	for name, open := range builtIn {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, tor)
+			defer s.Close()
+			require.NoError(t, s.SetWanted([]bool{false, true, false}))
+			write := func(block int) {
+				require.NoError(t, s.WriteBlocks([][]byte{content[block*layout.BlockSize : (block+1)*layout.BlockSize]}, int64(block)*layout.BlockSize))
+			}
+			write(14) // of the last file, with nothing before it nor behind
+			write(1)
+			require.NoError(t, s.SetWanted(all(tor)))
+			for _, block := range []int{0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15} {
+				write(block)
+			}
+			require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, s))
+		})
+	}
+}
+
+func TestEdgesThatOthersChangedAreInDoubt(t *testing.T) {
+	tor, content := testContent(50, 40, 80, 80)
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted([]bool{false, true, false}))
+	for i := range 3 {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, os.Truncate(filepath.Join(dir, sidecar(tor, ".edges.resume")), 70))
+	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+	require.NoError(t, s.Changed(1), "which is in a wanted file alone")
+	doubt, err := s.Refresh(0)
+	require.NoError(t, err)
+	require.Equal(t, []int{0, 2}, pieces(doubt))
+	require.NoError(t, s.Changed(0))
+	require.Equal(t, []int{0, 1}, pieces(verified(t, tor, s)))
+	writePiece(t, tor, s, content, 2)
+	require.Equal(t, []int{0, 1, 2}, pieces(verified(t, tor, s)))
+	require.Equal(t, set(4, 0, 1, 2).Count(), verified(t, tor, s).Count())
+}
+
+func TestAnUnwantedFileThatIsThereIsUsed(t *testing.T) {
+	tor, content := testContent(50, 40, 60)
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(dir+"/d", 0o777))
+	require.NoError(t, os.WriteFile(dir+"/d/0", content[:40], 0o666))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted([]bool{false, true}))
+	writePiece(t, tor, s, content, 0)
+	writePiece(t, tor, s, content, 1)
+	require.Equal(t, []int{0, 1}, pieces(verified(t, tor, s)))
+	require.NoError(t, s.Finish())
+	require.Equal(t, []string{"d/0", "d/1"}, listing(t, dir))
+}

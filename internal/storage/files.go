@@ -1,0 +1,418 @@
+package storage
+
+import (
+	"cmp"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+)
+
+// fileStore keeps the content in files under one directory, as other clients do: each under its
+// path, without room taken for what was not written yet. Bytes of files that no one wants, but that
+// share a piece with one that is wanted, go to one more file, the edges.
+//
+// Beside the content there is, while it is not complete, the resume sidecar, and while a download is
+// writing a lock. All three are named for the info hash.
+type fileStore struct {
+	content Content
+	dir     string
+	disk    Disk
+	log     *slog.Logger
+
+	// mu is held for writing by what changes which file a byte lives in, and for reading by every
+	// read and write of bytes.
+	mu     sync.RWMutex
+	closed bool
+	files  []fileState // by index in the layout; one more at the end is the edges
+	wanted []bool      // as SetWanted said last
+
+	handles *handles
+
+	resumeMu sync.Mutex // one SaveResume at a time
+	claims   *resume    // of an earlier run, as far as they still hold; nil if there is nothing to go by
+
+	lockMu sync.Mutex
+	unlock func(remove bool) error // nil while the lock is not held
+	locked atomic.Bool
+
+	slotMu sync.Mutex
+	slots  map[int]int // piece to the number of its slot in the edges
+
+	dirtyMu    sync.Mutex
+	dirtyFiles []int               // written since the last Sync
+	dirtyDirs  map[string]struct{} // in which names were made since then
+	syncFailed error               // for good: what a failed sync lost, the next one will not miss
+
+	scratch sync.Pool // of *[][]byte, the part of a run that falls in one file
+}
+
+// fileState is one file. Torrents of 100,000 files are no rarity, so it is kept small.
+type fileState struct {
+	name string // under the directory, in the system's form; "" for padding
+	here bool   // the content's place is the file, wanted or found here, and not the edges; guarded by fileStore.mu
+
+	// mu is held while the file is written, so that what left says is known to be our doing.
+	mu      sync.Mutex
+	left    Stamp // as our last write left the file, or as it was found
+	dirty   bool  // among dirtyFiles
+	writing atomic.Bool
+	// meddled is set where a write of ours came upon a file that was not as it was left, and so made
+	// left useless for telling; until Refresh.
+	meddled atomic.Bool
+}
+
+// OpenFiles opens dir, made if it is not there, for the content.
+//
+// Nothing is locked yet, so any number may share what is complete; but where another Store is
+// writing the same content, here or in another process, it is ErrInUse.
+func OpenFiles(c Content, dir string, log *slog.Logger) (Store, error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	disk, err := openRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := OpenDisk(c, disk, dir, log)
+	if err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
+	return s, nil
+}
+
+// OpenDisk is OpenFiles of a directory that is open already. The Store closes the disk, unless it is not
+// opened.
+func OpenDisk(c Content, disk Disk, dir string, log *slog.Logger) (Store, error) {
+	s, err := openOn(c, disk, dir, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.probe(); err != nil {
+		return nil, errors.Join(err, s.handles.closeAll())
+	}
+	s.readResume()
+	return s, nil
+}
+
+// openOn looks at what there is, and changes nothing.
+func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &fileStore{
+		content: c, dir: dir, disk: disk, log: log,
+		files:     make([]fileState, c.NumFiles()+1),
+		slots:     make(map[int]int),
+		dirtyDirs: make(map[string]struct{}),
+		scratch:   sync.Pool{New: func() any { return new([][]byte) }},
+	}
+	s.handles = newHandles(maxHandles, s.open)
+	for i := range s.files {
+		f := &s.files[i]
+		if i == s.edgesFile() {
+			f.name = s.sidecar(".edges.resume")
+		} else if c.File(i).Pad {
+			continue
+		} else {
+			f.name = s.ownName(i)
+		}
+		info, err := disk.Stat(f.name)
+		if absent(err) && i < s.edgesFile() {
+			if part, err := disk.Stat(f.name + partSuffix); err == nil && part.Regular && part.Size <= c.File(i).Length {
+				f.name, f.left, f.here = f.name+partSuffix, part.Stamp, true
+				continue
+			}
+		}
+		switch {
+		case absent(err):
+		case err != nil:
+			return nil, err
+		case !info.Regular:
+			return nil, &fs.PathError{Op: "open", Path: s.path(i), Err: errors.New("not a regular file")}
+		default:
+			f.left, f.here = info.Stamp, true
+		}
+	}
+	if err := s.findSlots(); err != nil {
+		return nil, errors.Join(err, s.handles.closeAll())
+	}
+	return s, nil
+}
+
+// partSuffix is behind the name of a file that Transmission did not complete. Such a file is read under
+// that name, and gets its own before anything is written.
+const partSuffix = ".part"
+
+// absent tells whether err says that a file is not there. A directory on the way that is a file
+// means the same, until something is to be written.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || notDirectory(err) }
+
+// ownName is the name of file i of the torrent under the directory.
+func (s *fileStore) ownName(i int) string { return filepath.FromSlash(s.content.File(i).Path) }
+
+// sidecar is the name of a file beside the content.
+func (s *fileStore) sidecar(suffix string) string {
+	return "." + hex.EncodeToString(s.content.InfoHash[:]) + suffix
+}
+
+// edgesFile is the index of the edges in files.
+func (s *fileStore) edgesFile() int { return len(s.files) - 1 }
+
+// path names file i in errors.
+func (s *fileStore) path(i int) string { return filepath.Join(s.dir, s.files[i].name) }
+
+// open is what handles opens file i with. To create is to make the directories that lead there.
+func (s *fileStore) open(i, flag int) (DiskFile, error) {
+	name := s.files[i].name
+	f, err := s.disk.Open(name, flag)
+	if err != nil && flag&os.O_CREATE != 0 && errors.Is(err, fs.ErrNotExist) {
+		if err := s.mkdirAll(filepath.Dir(name)); err != nil {
+			return nil, err
+		}
+		f, err = s.disk.Open(name, flag)
+	}
+	if err == nil && flag&os.O_CREATE != 0 {
+		s.madeName(name)
+	}
+	return f, err
+}
+
+func (s *fileStore) mkdirAll(name string) error {
+	if name == "." {
+		return nil
+	}
+	for dir := name; dir != "."; dir = filepath.Dir(dir) {
+		s.madeName(dir)
+	}
+	return s.disk.MkdirAll(name)
+}
+
+// madeName has the directory that holds name synced with the next Sync.
+func (s *fileStore) madeName(name string) {
+	s.dirtyMu.Lock()
+	defer s.dirtyMu.Unlock()
+	s.dirtyDirs[filepath.Dir(name)] = struct{}{}
+}
+
+func (s *fileStore) ReadAt(p []byte, off int64) (n int, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if err := checkRead(&s.content, s.closed, off); err != nil {
+		return 0, err
+	}
+	for i := s.content.FileAt(off); n < len(p) && i < s.content.NumFiles(); i++ {
+		f := s.content.File(i)
+		part := p[n : n+int(min(int64(len(p)-n), f.End()-off))]
+		switch {
+		case f.Pad:
+			clear(part)
+		case s.files[i].here:
+			err = s.readFile(i, part, off-f.Offset)
+		default:
+			err = s.readEdges(part, off)
+		}
+		if err != nil {
+			return n, err
+		}
+		n, off = n+len(part), off+int64(len(part))
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// readFile reads all of p from file i.
+func (s *fileStore) readFile(i int, p []byte, off int64) error {
+	if len(p) == 0 {
+		return nil
+	}
+	h, err := s.handles.get(i, false, false)
+	if err != nil {
+		return err
+	}
+	defer s.handles.put(h)
+	if err := readFull(h.f, p, off); errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%s: %w", s.path(i), err)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+func (s *fileStore) WriteAt(p []byte, off int64) (int, error) {
+	one := s.scratch.Get().(*[][]byte)
+	defer s.scratch.Put(one)
+	*one = append((*one)[:0], p)
+	err := s.WriteBlocks(*one, off)
+	clear(*one)
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (s *fileStore) WriteBlocks(blocks [][]byte, off int64) error {
+	total := int64(0)
+	for _, b := range blocks {
+		total += int64(len(b))
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if err := checkWrite(&s.content, s.closed, off, total); err != nil {
+		return err
+	}
+	if err := s.lock(); err != nil {
+		return err
+	}
+	part := s.scratch.Get().(*[][]byte)
+	defer s.scratch.Put(part)
+	r := run{blocks: blocks}
+	for i := s.content.FileAt(off); total > 0; i++ {
+		f := s.content.File(i)
+		n := min(total, f.End()-off)
+		if n == 0 {
+			continue
+		}
+		*part = r.take((*part)[:0], n)
+		var err error
+		switch {
+		case f.Pad:
+		case s.files[i].here:
+			err = s.writeFile(i, *part, off-f.Offset)
+		default:
+			err = s.writeEdges(*part, off, n)
+		}
+		clear(*part)
+		if err != nil {
+			return err
+		}
+		off, total = off+n, total-n
+	}
+	return nil
+}
+
+// run is buffers that follow one another in the content, of which some bytes were taken already.
+type run struct {
+	blocks [][]byte
+	taken  int // of blocks[0]
+}
+
+// take appends the next n bytes of the run to part.
+func (r *run) take(part [][]byte, n int64) [][]byte {
+	for n > 0 {
+		b := r.blocks[0][r.taken:]
+		if int64(len(b)) > n {
+			r.taken += int(n)
+			return append(part, b[:n])
+		}
+		part = append(part, b)
+		n -= int64(len(b))
+		r.blocks, r.taken = r.blocks[1:], 0
+	}
+	return part
+}
+
+// writeFile writes bufs to file i, which is made if it is not there.
+func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
+	f := &s.files[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.writing.Store(true)
+	defer f.writing.Store(false)
+	h, err := s.handles.get(i, true, true)
+	if err != nil {
+		return err
+	}
+	defer func() { s.handles.put(h) }()
+	before, err := h.f.Stat()
+	if err != nil {
+		return err
+	}
+	if before.Gone {
+		// Someone took the name away. What is written to such a file is lost.
+		f.meddled.Store(true)
+		s.handles.drop(i)
+		again, err := s.handles.get(i, true, true)
+		if err != nil {
+			return err
+		}
+		s.handles.put(h)
+		h = again
+	} else if before.Stamp != f.left && (f.left != Stamp{} || before.Size > 0) {
+		f.meddled.Store(true)
+	}
+	s.markDirty(i)
+	err = h.f.Writev(bufs, off)
+	// A write that failed may have changed the file as well.
+	after, statErr := h.f.Stat()
+	f.left = after.Stamp
+	return cmp.Or(err, statErr)
+}
+
+// markDirty has file i synced with the next Sync. Its mutex is held.
+func (s *fileStore) markDirty(i int) {
+	if f := &s.files[i]; !f.dirty {
+		f.dirty = true
+		s.dirtyMu.Lock()
+		s.dirtyFiles = append(s.dirtyFiles, i)
+		s.dirtyMu.Unlock()
+	}
+}
+
+// leftAs is how file i was left.
+func (s *fileStore) leftAs(i int) Stamp {
+	f := &s.files[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.left
+}
+
+// Bytes maps file i. What it is not, is a promise that the file will not shrink under the map.
+func (s *fileStore) Bytes(i int) ([]byte, func() error, error) {
+	length := s.content.File(i).Length
+	if err := s.ChangedFile(i); err != nil {
+		return nil, nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	switch {
+	case s.closed:
+		return nil, nil, ErrClosed
+	case length > math.MaxInt:
+		return nil, nil, fmt.Errorf("%s: %d bytes in one slice: %w", s.path(i), length, ErrTooLarge)
+	case length == 0:
+		return []byte{}, func() error { return nil }, nil
+	}
+	h, err := s.handles.get(i, false, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer s.handles.put(h)
+	info, err := h.f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if info.Size < length {
+		return nil, nil, fmt.Errorf("%s: %d of %d bytes: %w", s.path(i), info.Size, length, io.ErrUnexpectedEOF)
+	}
+	return h.f.Mmap(int(length))
+}
+
+func (s *fileStore) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.closed = true
+	return errors.Join(s.handles.closeAll(), s.release(), s.disk.Close())
+}

@@ -1,0 +1,69 @@
+package storage
+
+import (
+	"fmt"
+)
+
+// Finish cuts wanted files that are too long, removes what was there for the next run, and gives
+// the lock back, unless the edges hold what a wider selection will want. It does not sync: without
+// a sidecar nothing is claimed, and so nothing can be claimed wrongly.
+func (s *fileStore) Finish() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	for i := range s.content.NumFiles() {
+		if length := s.content.File(i).Length; len(s.wanted) > 0 && s.wanted[i] && s.files[i].left.Size > length {
+			if err := s.cut(i, length); err != nil {
+				return err
+			}
+		}
+	}
+	if s.edgesNeeded() {
+		return nil
+	}
+	for _, suffix := range [...]string{".resume", ".resume.tmp", ".resume.bad", ".edges.resume", ".lock"} {
+		name := s.sidecar(suffix)
+		if _, err := s.disk.Stat(name); absent(err) {
+			continue
+		}
+		if err := s.lock(); err != nil {
+			// Complete, but not ours to tidy: read-only, or in use by someone just now.
+			s.log.Debug("sidecar stays", "file", name, "err", err)
+			return nil
+		}
+		if suffix != ".lock" { // which goes when it is released
+			if err := s.disk.Remove(name); err != nil && !absent(err) {
+				return err
+			}
+		}
+	}
+	edges := s.edgesFile()
+	s.handles.drop(edges)
+	s.files[edges].left = Stamp{}
+	clear(s.slots)
+	return s.release()
+}
+
+// cut makes file i as short as it should be.
+func (s *fileStore) cut(i int, length int64) error {
+	if err := s.lock(); err != nil {
+		s.log.Warn("file is too long", "file", s.path(i), "err", err)
+		return nil
+	}
+	f := &s.files[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := s.handles.get(i, true, false)
+	if err != nil {
+		return err
+	}
+	defer s.handles.put(h)
+	if err := h.f.Truncate(length); err != nil {
+		return fmt.Errorf("%s: %w", s.path(i), err)
+	}
+	info, err := h.f.Stat()
+	f.left = info.Stamp
+	return err
+}

@@ -1,0 +1,155 @@
+package storage
+
+import (
+	"errors"
+	"os"
+	"sync"
+)
+
+// maxHandles is how many files one storage keeps open beyond those in use at the moment.
+const maxHandles = 64
+
+// handles are the open files of one storage: a bounded number, least recently used ones closed first.
+type handles struct {
+	open func(file int, flag int) (DiskFile, error)
+	max  int
+
+	mu     sync.Mutex
+	files  map[int]*handle
+	uses   uint64 // counts the calls of get
+	closed bool
+	failed error // the first error of closing a file that had been written, until it was told
+}
+
+// handle is an open file. Its owner is handles, whose mutex guards all but f.
+type handle struct {
+	f        DiskFile
+	file     int
+	writable bool
+	users    int
+	used     uint64 // what uses was at the last get
+	old      bool   // another handle took its place: to be closed by its last user
+}
+
+func newHandles(max int, open func(file int, flag int) (DiskFile, error)) *handles {
+	return &handles{open: open, max: max, files: make(map[int]*handle)}
+}
+
+// get returns file open for reading, or for both; put must follow. Without create, a file that is
+// not there is an error.
+func (p *handles) get(file int, write, create bool) (*handle, error) {
+	if h := p.lookup(file, write); h != nil {
+		return h, nil
+	}
+	flag := os.O_RDONLY
+	if write {
+		flag = os.O_RDWR
+	}
+	if create {
+		flag |= os.O_CREATE
+	}
+	f, err := p.open(file, flag)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, errors.Join(ErrClosed, f.Close())
+	}
+	p.uses++
+	h := &handle{f: f, file: file, writable: write, users: 1, used: p.uses}
+	// Another one may have opened the same file meanwhile. Both are good; the later one stays.
+	p.retire(file)
+	p.files[file] = h
+	p.shrink()
+	return h, nil
+}
+
+func (p *handles) lookup(file int, write bool) *handle {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.files[file]
+	if h == nil || write && !h.writable {
+		return nil
+	}
+	p.uses++
+	h.users, h.used = h.users+1, p.uses
+	return h
+}
+
+func (p *handles) put(h *handle) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h.users--; h.users > 0 {
+		return
+	}
+	if h.old {
+		p.close(h)
+		return
+	}
+	p.shrink()
+}
+
+// drop forgets the handle of file, so that the next get opens it by its name.
+func (p *handles) drop(file int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retire(file)
+}
+
+func (p *handles) retire(file int) {
+	h := p.files[file]
+	if h == nil {
+		return
+	}
+	delete(p.files, file)
+	if h.users > 0 {
+		h.old = true
+		return
+	}
+	p.close(h)
+}
+
+// shrink closes what is over the bound and in no one's use. Looking at all of them costs little
+// beside the opening that made one too many.
+func (p *handles) shrink() {
+	for len(p.files) > p.max {
+		var oldest *handle
+		for _, h := range p.files {
+			if h.users == 0 && (oldest == nil || h.used < oldest.used) {
+				oldest = h
+			}
+		}
+		if oldest == nil {
+			return
+		}
+		p.retire(oldest.file)
+	}
+}
+
+func (p *handles) close(h *handle) {
+	if err := h.f.Close(); err != nil && h.writable && p.failed == nil {
+		p.failed = err
+	}
+}
+
+// takeError returns what went wrong in closing files since it was last asked.
+func (p *handles) takeError() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.failed
+	p.failed = nil
+	return err
+}
+
+// closeAll closes every file, those in use as soon as they are not, and opens none from then on.
+func (p *handles) closeAll() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for file := range p.files {
+		p.retire(file)
+	}
+	return p.failed
+}

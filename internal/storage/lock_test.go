@@ -1,0 +1,40 @@
+package storage_test
+
+import (
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+func TestTwoIntoTheSamePlaceAreRefused(t *testing.T) {
+	if runtime.GOOS == "plan9" || runtime.GOOS == "js" {
+		t.Skip("no locks here")
+	}
+	tor, content := testContent(50, 200)
+	dir := t.TempDir()
+	first := openDirectory(t, tor, dir)
+	require.NoError(t, first.SetWanted(all(tor)))
+	_, err := storage.OpenFiles(tor, dir, nil)
+	require.ErrorIs(t, err, storage.ErrInUse)
+	require.ErrorContains(t, err, dir)
+
+	another := tor
+	another.InfoHash[0]++
+	require.NoError(t, openDirectory(t, another, dir).SetWanted(all(tor)), "another torrent may")
+
+	for i := range 4 {
+		writePiece(t, tor, first, content, i)
+	}
+	require.NoError(t, first.Finish())
+	second := openDirectory(t, tor, dir)
+	require.NoError(t, second.SetWanted(all(tor)), "what is complete may be shared")
+	require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, second))
+	writePiece(t, tor, first, content, 2)
+	require.ErrorIs(t, second.WriteBlocks([][]byte{content[:50]}, 0), storage.ErrInUse)
+	require.NoError(t, first.Close())
+	require.NoError(t, second.WriteBlocks([][]byte{content[:50]}, 0))
+}

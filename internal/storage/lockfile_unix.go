@@ -1,0 +1,53 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+
+package storage
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func (d *rootDisk) Lock(name string, exclusive bool) (func(remove bool) error, error) {
+	flag, how := os.O_RDONLY, unix.LOCK_SH
+	if exclusive {
+		flag, how = os.O_RDWR|os.O_CREATE, unix.LOCK_EX
+	}
+	for {
+		f, err := d.root.OpenFile(name, flag, 0o666)
+		if err != nil {
+			return nil, d.named(name, err)
+		}
+		lock := &rootFile{File: f}
+		err = ignoringEINTR(func() error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) })
+		switch {
+		case err == unix.EWOULDBLOCK:
+			return nil, errors.Join(ErrInUse, f.Close())
+		case err == unix.ENOTSUP || err == unix.ENOLCK || err == unix.ENOSYS || err == unix.EINVAL:
+			// A file system without locks: better to go on unguarded than not at all.
+		case err != nil:
+			return nil, errors.Join(&fs.PathError{Op: "lock", Path: f.Name(), Err: err}, f.Close())
+		}
+		// Whoever had it may have removed the file after we opened it, and then it guards nothing.
+		if ours, err := lock.Stat(); err == nil {
+			if now, err := d.Stat(name); err == nil && now.Inode == ours.Inode && now.Dev == ours.Dev {
+				return d.unlock(name, f), nil
+			}
+		}
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (d *rootDisk) unlock(name string, f *os.File) func(bool) error {
+	return func(remove bool) error {
+		var err error
+		if remove {
+			err = d.Remove(name)
+		}
+		return errors.Join(err, f.Close())
+	}
+}

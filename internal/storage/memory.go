@@ -1,0 +1,224 @@
+package storage
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"sync"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+// memory keeps the content in memory: wanted files whole, and of the others only the bytes that
+// share a piece with one that is wanted.
+type memory struct {
+	content Content
+	max     int64
+
+	mu     sync.RWMutex // for writing where files changes; reads and writes of bytes hold it for reading
+	closed bool
+	files  []memoryFile // by index in the layout
+}
+
+// memoryFile holds a file whole, or the parts of it in its first and its last piece, which are all
+// that a neighbour's pieces can hold of it.
+type memoryFile struct {
+	whole      []byte
+	head, tail []byte
+}
+
+// NewMemory returns a Store without any room. SetWanted makes it, or returns ErrTooLarge if what is
+// wanted takes more than limit bytes.
+func NewMemory(c Content, limit int64) Store {
+	return &memory{content: c, max: limit, files: make([]memoryFile, c.NumFiles())}
+}
+
+// edges are the lengths of what file i has in its first piece and in its last, if that is another.
+func (m *memory) edges(i int) (head, tail int64) {
+	first, end := m.content.PiecesOf(i)
+	if end-first <= 1 {
+		return m.content.File(i).Length, 0
+	}
+	return m.content.Overlap(i, first), m.content.Overlap(i, end-1)
+}
+
+func (m *memory) SetWanted(wanted []bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := &m.content
+	pieces := bits.New(c.NumPieces())
+	for i := range c.NumFiles() {
+		if f := c.File(i); wanted[i] && !f.Pad {
+			for first, end := c.PiecesOf(i); first < end; first++ {
+				pieces.Add(first)
+			}
+		}
+	}
+
+	// What there will be: first counted, and only then allocated.
+	plan := make([]struct{ whole, head, tail bool }, c.NumFiles())
+	need := int64(0)
+	for i := range c.NumFiles() {
+		f, have, p := c.File(i), &m.files[i], &plan[i]
+		if f.Pad || f.Length == 0 {
+			continue
+		}
+		first, end := c.PiecesOf(i)
+		head, tail := m.edges(i)
+		p.whole = have.whole != nil || wanted[i]
+		p.head = !p.whole && (have.head != nil || pieces.Has(first))
+		p.tail = !p.whole && tail > 0 && (have.tail != nil || pieces.Has(end-1))
+		if p.whole {
+			need += f.Length
+		}
+		if p.head {
+			need += head
+		}
+		if p.tail {
+			need += tail
+		}
+	}
+	if limit := min(m.max, math.MaxInt); need > limit {
+		return fmt.Errorf("%s: %d bytes to keep in memory, %d allowed: %w", c.Name, need, limit, ErrTooLarge)
+	}
+
+	for i, p := range plan {
+		f, have := c.File(i), &m.files[i]
+		head, tail := m.edges(i)
+		switch {
+		case p.whole && have.whole == nil:
+			whole := make([]byte, f.Length)
+			copy(whole, have.head)
+			copy(whole[f.Length-int64(len(have.tail)):], have.tail)
+			*have = memoryFile{whole: whole}
+		default:
+			if p.head && have.head == nil {
+				have.head = make([]byte, head)
+			}
+			if p.tail && have.tail == nil {
+				have.tail = make([]byte, tail)
+			}
+		}
+	}
+	return nil
+}
+
+// room is where the bytes of file i from off on live, at most n of them; nil if nowhere.
+func (m *memory) room(i int, off, n int64) []byte {
+	f, length := &m.files[i], m.content.File(i).Length
+	var b []byte
+	tail := length - int64(len(f.tail))
+	switch {
+	case f.whole != nil:
+		b = f.whole[off:]
+	case off < int64(len(f.head)):
+		b = f.head[off:]
+	case off >= tail:
+		b = f.tail[off-tail:]
+	}
+	return b[:min(int64(len(b)), n)]
+}
+
+func (m *memory) ReadAt(p []byte, off int64) (n int, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := checkRead(&m.content, m.closed, off); err != nil {
+		return 0, err
+	}
+	for i := m.content.FileAt(off); n < len(p) && i < m.content.NumFiles(); i++ {
+		f := m.content.File(i)
+		for n < len(p) && off < f.End() {
+			at := off - f.Offset
+			k := min(int64(len(p)-n), f.Length-at)
+			if f.Pad {
+				clear(p[n : n+int(k)])
+			} else if b := m.room(i, at, k); len(b) > 0 {
+				k = int64(copy(p[n:], b))
+			} else {
+				return n, io.ErrUnexpectedEOF
+			}
+			n, off = n+int(k), off+k
+		}
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (m *memory) WriteAt(p []byte, off int64) (n int, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := checkWrite(&m.content, m.closed, off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	for i := m.content.FileAt(off); n < len(p); i++ {
+		f := m.content.File(i)
+		for n < len(p) && off < f.End() {
+			at := off - f.Offset
+			k := min(int64(len(p)-n), f.Length-at)
+			if !f.Pad {
+				b := m.room(i, at, k)
+				if len(b) == 0 {
+					return n, fmt.Errorf("write %s: not a wanted file", f.Path)
+				}
+				k = int64(copy(b, p[n:]))
+			}
+			n, off = n+int(k), off+k
+		}
+	}
+	return n, nil
+}
+
+func (m *memory) WriteBlocks(blocks [][]byte, off int64) error {
+	for _, b := range blocks {
+		if _, err := m.WriteAt(b, off); err != nil {
+			return err
+		}
+		off += int64(len(b))
+	}
+	return nil
+}
+
+func (m *memory) Sync() error { return nil }
+
+func (m *memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	clear(m.files)
+	return nil
+}
+
+func (m *memory) LoadResume() (bits.Set, map[int]bits.Set) { return m.Present(), nil }
+
+func (m *memory) Present() bits.Set { return bits.New(m.content.NumPieces()) }
+
+func (m *memory) SaveResume(bits.Set, map[int]bits.Set) error { return nil }
+
+func (m *memory) Finish() error { return nil }
+
+func (m *memory) Changed(int) error { return nil }
+
+func (m *memory) ChangedFile(int) error { return nil }
+
+func (m *memory) AnyChanged(bits.Set) (int, error) { return -1, nil }
+
+func (m *memory) Refresh(int) (bits.Set, error) { return bits.New(m.content.NumPieces()), nil }
+
+func (m *memory) Bytes(i int) ([]byte, func() error, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	release := func() error { return nil }
+	switch f := m.content.File(i); {
+	case m.closed:
+		return nil, nil, ErrClosed
+	case f.Length == 0:
+		return []byte{}, release, nil
+	case m.files[i].whole == nil:
+		return nil, nil, fmt.Errorf("%s: %w", f.Path, io.ErrUnexpectedEOF)
+	}
+	// Appending to the slice must not be able to reach beyond it; it is exactly as long as the file.
+	b := m.files[i].whole
+	return b[:len(b):len(b)], release, nil
+}

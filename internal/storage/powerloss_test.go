@@ -1,0 +1,183 @@
+package storage_test
+
+import (
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
+)
+
+// openForgetful opens the content on a disk in memory.
+func openForgetful(t *testing.T, tor storage.Content, d storage.Disk) storage.Store {
+	t.Helper()
+	s, err := storage.OpenDisk(tor, d, "disk", nil)
+	require.NoError(t, err)
+	return s
+}
+
+// Whatever a loss of power takes, the sidecar claims nothing that is not there, and the content is
+// complete in the end.
+func TestLossOfPower(t *testing.T) {
+	claimed, crashes := 0, 0
+	for seed := range uint64(100) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		tor, content := testContent(3*layout.BlockSize/2, 10_000, 70_000, 0, 100, 100_000, -5000, 60_000)
+		wanted := only(tor, func(int) bool { return rng.IntN(3) > 0 })
+		d := disktest.New()
+		for life := range 4 {
+			s := openForgetful(t, tor, d)
+			have, partial := s.LoadResume()
+			check := bits.New(tor.NumPieces())
+			require.NoError(t, storage.Verify(t.Context(), tor, s, have, func(piece int, ok bool) {
+				require.True(t, ok, "seed %d: piece %d is claimed, but not there", seed, piece)
+				check.Add(piece)
+			}))
+			claimed += check.Count()
+			for piece, blocks := range partial {
+				for block := range blocks.All() {
+					off := tor.PieceOffset(piece) + int64(block)*layout.BlockSize
+					b := make([]byte, min(layout.BlockSize, tor.PieceSize(piece)-int64(block)*layout.BlockSize))
+					require.NoError(t, readFull(s, b, off), "seed %d", seed)
+					require.Equal(t, content[off:off+int64(len(b))], b, "seed %d", seed)
+					claimed++
+				}
+			}
+			if life == 2 {
+				wanted = all(tor)
+			}
+			require.NoError(t, s.SetWanted(wanted))
+			have = verified(t, tor, s)
+			partial = make(map[int]bits.Set)
+			for _, piece := range rng.Perm(tor.NumPieces()) {
+				if have.Has(piece) {
+					continue
+				}
+				if rng.IntN(4) == 0 {
+					b := content[tor.PieceOffset(piece):][:min(layout.BlockSize, tor.PieceSize(piece))]
+					require.NoError(t, s.WriteBlocks([][]byte{b}, tor.PieceOffset(piece)))
+					partial[piece] = set(tor.NumBlocks(piece), 0)
+				} else {
+					writePiece(t, tor, s, content, piece)
+					have.Add(piece)
+				}
+				if rng.IntN(6) == 0 {
+					if rng.IntN(10) == 0 {
+						d.FailSyncs(syscall.EIO)
+					}
+					if err := s.SaveResume(have, partial); err != nil {
+						require.ErrorIs(t, err, syscall.EIO)
+						d.FailSyncs(nil)
+						require.ErrorIs(t, s.SaveResume(have, partial), syscall.EIO, "what was lost stays lost")
+						break
+					}
+				}
+				if life < 3 && rng.IntN(12) == 0 {
+					break
+				}
+			}
+			d = d.Crash(rng)
+			crashes++
+		}
+		s := openForgetful(t, tor, d)
+		require.NoError(t, s.SetWanted(all(tor)))
+		have := verified(t, tor, s)
+		for piece := range tor.NumPieces() {
+			if !have.Has(piece) {
+				writePiece(t, tor, s, content, piece)
+			}
+		}
+		require.NoError(t, s.Finish())
+		for i, f := range tor.Files() {
+			if !f.Pad {
+				b, release, err := s.Bytes(i)
+				require.NoError(t, err)
+				require.Equal(t, content[f.Offset:f.End()], b)
+				require.NoError(t, release())
+			}
+		}
+		for _, name := range d.Names() {
+			require.NotContains(t, name, fmt.Sprintf("%x", tor.InfoHash))
+		}
+	}
+	require.Greater(t, claimed, crashes, "or this test shows nothing")
+	t.Logf("%d losses of power, %d claims, all true", crashes, claimed)
+}
+
+func TestAFullDiskIsAnError(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0)
+	d.FailWrites(&fs.PathError{Op: "write", Path: "disk/d/0", Err: syscall.ENOSPC})
+	require.ErrorIs(t, s.WriteBlocks([][]byte{content[50:100]}, 50), syscall.ENOSPC)
+	require.ErrorIs(t, s.SaveResume(set(6, 0), nil), syscall.ENOSPC)
+	require.NotContains(t, d.Names(), sidecarName+".tmp")
+	d.FailWrites(nil)
+	require.NoError(t, s.SaveResume(set(6, 0), nil))
+	require.NoError(t, s.Close())
+
+	s = openForgetful(t, tor, d)
+	have, _ := s.LoadResume()
+	require.Equal(t, []int{0}, pieces(have))
+}
+
+// A directory that may not be written is no obstacle while nothing is to be written.
+func TestReadOnlyDirectory(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, s.SaveResume(set(6, 1), nil)) // so that there is something to tidy
+	require.NoError(t, s.Close())
+
+	open := func() storage.Store { return openForgetful(t, tor, readOnlyDisk{d}) }
+	s = open()
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.Equal(t, 6, verified(t, tor, s).Count())
+	require.NoError(t, s.Finish())
+	b, _, err := s.Bytes(0)
+	require.NoError(t, err)
+	require.Equal(t, content[:200], b)
+	require.NoError(t, s.SaveResume(set(6, 1), nil))
+	require.NoError(t, s.Close())
+
+	require.NoError(t, d.Remove(filepath.FromSlash("d/1")))
+	s = open()
+	err = s.SetWanted(all(tor))
+	require.ErrorIs(t, err, fs.ErrPermission)
+	require.ErrorContains(t, err, "disk")
+}
+
+type readOnlyDisk struct{ *disktest.Disk }
+
+func (d readOnlyDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	if flag&(os.O_RDWR|os.O_WRONLY|os.O_CREATE) != 0 {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EROFS}
+	}
+	return d.Disk.Open(name, flag)
+}
+
+func (d readOnlyDisk) Lock(name string, exclusive bool) (func(bool) error, error) {
+	if exclusive {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	}
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+func (d readOnlyDisk) Remove(name string) error {
+	return &fs.PathError{Op: "remove", Path: name, Err: syscall.EROFS}
+}

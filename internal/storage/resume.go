@@ -1,0 +1,283 @@
+package storage
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
+)
+
+// resume is what the sidecar says: the pieces that were verified, the blocks of others that were
+// written, and how the files stood when that was so.
+//
+// As bytes, all integers big-endian: the magic, a version (2 bytes), the info hash (20), the piece
+// length (8), the length of all pieces (8), the number of files (4), for each file its size (8, all
+// ones if it was not there) and modification time (8, ns), the pieces as a bitfield, the number of
+// partial pieces (4), for each its index (4) and its blocks as a bitfield, and the SHA-1 of all that.
+type resume struct {
+	files   []fileClaim // by index in the layout, and one more for the edges
+	have    bits.Set
+	partial map[int]bits.Set
+}
+
+type fileClaim struct{ size, mtime int64 }
+
+const (
+	resumeMagic   = "\x89resume\n"
+	resumeVersion = 1
+	noFile        = -1 // the size of one that was not there
+)
+
+func (r *resume) append(b []byte, c *Content) []byte {
+	start := len(b)
+	b = append(b, resumeMagic...)
+	b = binary.BigEndian.AppendUint16(b, resumeVersion)
+	b = append(b, c.InfoHash[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(c.PieceLength()))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Size()))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(r.files)))
+	for _, f := range r.files {
+		b = binary.BigEndian.AppendUint64(b, uint64(f.size))
+		b = binary.BigEndian.AppendUint64(b, uint64(f.mtime))
+	}
+	b = r.have.AppendTo(b)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(r.partial)))
+	for _, piece := range slices.Sorted(maps.Keys(r.partial)) {
+		blocks := r.partial[piece]
+		b = binary.BigEndian.AppendUint32(b, uint32(piece))
+		b = blocks.AppendTo(b)
+	}
+	sum := sha1.Sum(b[start:])
+	return append(b, sum[:]...)
+}
+
+// maxResumeSize bounds the sidecar of c: all of its pieces partial.
+func maxResumeSize(c *Content) int64 {
+	pieces := int64(c.NumPieces())
+	return 128 + 16*int64(c.NumFiles()+1) + pieces/8 + pieces*(4+1) + c.Size()/layout.BlockSize/8
+}
+
+// parseResume reads what append wrote for the same torrent. The error says why p is not that.
+func parseResume(p []byte, c *Content) (*resume, error) {
+	if !bytes.HasPrefix(p, []byte(resumeMagic)) {
+		return nil, errors.New("not a resume sidecar")
+	}
+	if len(p) < len(resumeMagic)+2+sha1.Size {
+		return nil, errors.New("damaged: too short")
+	}
+	if v := binary.BigEndian.Uint16(p[len(resumeMagic):]); v != resumeVersion {
+		return nil, fmt.Errorf("of version %d, while this is version %d", v, resumeVersion)
+	}
+	body, sum := p[:len(p)-sha1.Size], p[len(p)-sha1.Size:]
+	if sha1.Sum(body) != [sha1.Size]byte(sum) {
+		return nil, errors.New("damaged: its checksum is wrong")
+	}
+	in := fields{p: body[len(resumeMagic)+2:]}
+	if !bytes.Equal(in.take(len(c.InfoHash)), c.InfoHash[:]) {
+		return nil, errors.New("of another torrent")
+	}
+	if in.int64() != c.PieceLength() || in.int64() != c.Size() || in.int() != c.NumFiles()+1 {
+		return nil, errors.New("of a torrent of another shape")
+	}
+	r := &resume{files: make([]fileClaim, c.NumFiles()+1)}
+	for i := range r.files {
+		r.files[i] = fileClaim{in.int64(), in.int64()}
+	}
+	var err error
+	if r.have, err = bits.Parse(in.take((c.NumPieces()+7)/8), c.NumPieces()); err != nil {
+		return nil, err
+	}
+	n := in.int()
+	if n > c.NumPieces() {
+		return nil, fmt.Errorf("%d partial pieces of %d", n, c.NumPieces())
+	}
+	r.partial = make(map[int]bits.Set)
+	for range n {
+		piece := in.int()
+		if piece >= c.NumPieces() {
+			return nil, fmt.Errorf("piece %d of %d", piece, c.NumPieces())
+		}
+		n := c.NumBlocks(piece)
+		blocks, err := bits.Parse(in.take((n+7)/8), n)
+		if err != nil {
+			return nil, fmt.Errorf("piece %d: %w", piece, err)
+		}
+		r.partial[piece] = blocks
+	}
+	if len(in.p) > 0 || in.short {
+		return nil, errors.New("of the wrong length")
+	}
+	return r, nil
+}
+
+// fields takes integers off the front of p. What is not there is zero, and short.
+type fields struct {
+	p     []byte
+	short bool
+}
+
+func (f *fields) take(n int) []byte {
+	if n > len(f.p) {
+		f.short = true
+		return make([]byte, n)
+	}
+	b := f.p[:n]
+	f.p = f.p[n:]
+	return b
+}
+
+func (f *fields) int64() int64 { return int64(binary.BigEndian.Uint64(f.take(8))) }
+
+// int is a 32-bit count or index, or a number too large for either.
+func (f *fields) int() int { return int(min(binary.BigEndian.Uint32(f.take(4)), 1<<31-1)) }
+
+// readResume reads the sidecar, if there is one, and keeps of its claims what still holds. One that is
+// of no use is set aside, since it may be of use to whoever wrote it.
+func (s *fileStore) readResume() {
+	name := s.sidecar(".resume")
+	p, err := s.readSidecar(name)
+	if absent(err) {
+		return
+	}
+	var r *resume
+	if err == nil {
+		r, err = parseResume(p, &s.content)
+	}
+	if err != nil {
+		s.log.Warn("resume sidecar set aside, files will be hashed", "file", name, "reason", err)
+		if err := s.disk.Rename(name, name+".bad"); err != nil {
+			s.log.Debug("resume sidecar stays", "file", name, "err", err)
+		}
+		return
+	}
+	s.confirm(r)
+	s.claims = r
+}
+
+func (s *fileStore) readSidecar(name string) ([]byte, error) {
+	f, err := s.disk.Open(name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if limit := maxResumeSize(&s.content); info.Size > limit {
+		return nil, fmt.Errorf("%d bytes, while none has more than %d", info.Size, limit)
+	}
+	p := make([]byte, info.Size)
+	return p, readFull(f, p, 0)
+}
+
+// confirm takes out of r the pieces under which a file is not as r says.
+func (s *fileStore) confirm(r *resume) {
+	held := make([]bool, len(s.files))
+	for i := range s.files {
+		held[i] = s.claim(i) == r.files[i]
+		if !held[i] {
+			s.log.Debug("file is not as the resume sidecar says, will be hashed", "file", s.path(i))
+		}
+	}
+	// A piece of which only some was written may reach into a file, or a slot, that nobody began.
+	holds := func(piece int, whole bool) bool {
+		_, slot := s.slots[piece]
+		for i := range s.content.FilesOf(piece) {
+			if !held[i] || !s.files[i].here && (whole && !slot || !held[s.edgesFile()]) {
+				return false
+			}
+		}
+		return true
+	}
+	for piece := range r.have.All() {
+		if !holds(piece, true) {
+			r.have.Remove(piece)
+		}
+	}
+	maps.DeleteFunc(r.partial, func(piece int, _ bits.Set) bool { return r.have.Has(piece) || !holds(piece, false) })
+}
+
+// claim is how file i was left.
+func (s *fileStore) claim(i int) fileClaim {
+	left := s.leftAs(i)
+	switch {
+	case s.files[i].meddled.Load():
+		return fileClaim{} // which is true of no file
+	case left == Stamp{}:
+		return fileClaim{size: noFile}
+	}
+	return fileClaim{left.Size, left.Mtime}
+}
+
+func (s *fileStore) LoadResume() (bits.Set, map[int]bits.Set) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.claims
+	if r == nil {
+		return bits.New(s.content.NumPieces()), nil
+	}
+	s.claims = nil
+	return r.have, r.partial
+}
+
+// SaveResume replaces the sidecar. Nothing is claimed before it was synced: how the files stand is
+// taken first, so that what is written while the Sync runs makes the claim void, and not wrong.
+func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
+	if !s.locked.Load() || have.Full() {
+		return nil
+	}
+	s.resumeMu.Lock()
+	defer s.resumeMu.Unlock()
+	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial}
+	for i := range s.files {
+		r.files[i] = s.claim(i)
+	}
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	name := s.sidecar(".resume")
+	if err := s.replace(name, r.append(nil, &s.content)); err != nil {
+		return fmt.Errorf("save %s: %w", filepath.Join(s.dir, name), err)
+	}
+	return nil
+}
+
+// replace puts p in the place of name, so that after a loss of power there is one or the other.
+func (s *fileStore) replace(name string, p []byte) error {
+	tmp := name + ".tmp"
+	f, err := s.disk.Open(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(p, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = s.renameOpen(tmp, name)
+	}
+	if err != nil {
+		return errors.Join(err, s.disk.Remove(tmp))
+	}
+	return s.disk.SyncDir(".")
+}
+
+// renameOpen renames, unless the storage was closed meanwhile and the place may be another's.
+func (s *fileStore) renameOpen(from, to string) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	return s.disk.Rename(from, to)
+}

@@ -1,0 +1,149 @@
+package storage_test
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// set is a bitfield of n pieces with some of them set.
+func set(n int, pieces ...int) bits.Set {
+	b := bits.New(n)
+	for _, i := range pieces {
+		b.Add(i)
+	}
+	return b
+}
+
+func pieces(b bits.Set) []int { return slices.Collect(b.All()) }
+
+const sidecarName = ".0102030000000000000000000000000000000000.resume"
+
+func TestResumeSidecar(t *testing.T) {
+	const pieceLength = 4 * layout.BlockSize
+	tor, content := testContent(pieceLength, 3*pieceLength, 2*pieceLength-5, 0)
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	have, partial := s.LoadResume()
+	require.Zero(t, have.Count())
+	require.Empty(t, partial)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for _, i := range []int{0, 2, 3} {
+		writePiece(t, tor, s, content, i)
+	}
+	block := content[4*pieceLength+layout.BlockSize : 4*pieceLength+2*layout.BlockSize]
+	require.NoError(t, s.WriteBlocks([][]byte{block}, 4*pieceLength+layout.BlockSize))
+	require.NoError(t, s.SaveResume(set(5, 0, 2, 3), map[int]bits.Set{4: set(4, 1)}))
+	require.Equal(t, []string{".0102030000000000000000000000000000000000.lock", sidecarName, "d/0", "d/1", "d/2"}, listing(t, dir))
+	require.NoError(t, s.Close())
+	require.Equal(t, []string{sidecarName, "d/0", "d/1", "d/2"}, listing(t, dir))
+
+	t.Run("is believed", func(t *testing.T) {
+		s := openDirectory(t, tor, dir)
+		defer s.Close()
+		have, partial := s.LoadResume()
+		require.Equal(t, []int{0, 2, 3}, pieces(have))
+		require.Equal(t, map[int]bits.Set{4: set(4, 1)}, partial)
+		require.NoError(t, s.SetWanted(all(tor)))
+		require.Subset(t, pieces(s.Present()), []int{0, 2, 3})
+	})
+	t.Run("file by file", func(t *testing.T) {
+		other := t.TempDir()
+		require.NoError(t, os.CopyFS(other, os.DirFS(dir)))
+		for _, name := range []string{"d/0", "d/1"} {
+			info, err := os.Stat(filepath.Join(dir, name))
+			require.NoError(t, err)
+			require.NoError(t, os.Chtimes(filepath.Join(other, name), info.ModTime(), info.ModTime()))
+		}
+		s := openDirectory(t, tor, other)
+		have, partial := s.LoadResume()
+		require.Equal(t, []int{0, 2, 3}, pieces(have), "a copy that keeps the times is as good")
+		require.Len(t, partial, 1)
+		require.NoError(t, s.Close())
+
+		require.NoError(t, os.Chtimes(other+"/d/1", time.Time{}, time.Now().Add(time.Hour)))
+		s = openDirectory(t, tor, other)
+		have, partial = s.LoadResume()
+		require.Equal(t, []int{0, 2}, pieces(have))
+		require.Empty(t, partial)
+		require.NoError(t, s.SetWanted(all(tor)))
+		require.Contains(t, pieces(s.Present()), 3, "what is not believed is worth hashing")
+		require.NoError(t, s.Close())
+
+		require.NoError(t, os.Truncate(other+"/d/0", 10))
+		s = openDirectory(t, tor, other)
+		have, _ = s.LoadResume()
+		require.Empty(t, pieces(have))
+	})
+	t.Run("is removed when all is there", func(t *testing.T) {
+		s := openDirectory(t, tor, dir)
+		require.NoError(t, s.SetWanted(all(tor)))
+		for i := range 5 {
+			writePiece(t, tor, s, content, i)
+		}
+		require.NoError(t, s.SaveResume(bits.Full(5), nil))
+		require.NoError(t, s.Finish())
+		require.NoError(t, s.SaveResume(set(5, 1), nil))
+		require.Equal(t, []string{"d/0", "d/1", "d/2"}, listing(t, dir))
+	})
+}
+
+func TestResumeSidecarIsSetAside(t *testing.T) {
+	tor, content := testContent(50, 200)
+	other := tor
+	other.InfoHash[19]++
+	valid := func(tor storage.Content) []byte {
+		dir := t.TempDir()
+		s := openDirectory(t, tor, dir)
+		require.NoError(t, s.SetWanted(all(tor)))
+		require.NoError(t, s.SaveResume(set(4, 1), nil))
+		b, err := os.ReadFile(filepath.Join(dir, sidecar(tor, ".resume")))
+		require.NoError(t, err)
+		return b
+	}
+	for _, c := range []struct {
+		name   string
+		bytes  []byte
+		reason string
+	}{
+		{"empty", nil, "not a resume sidecar"},
+		{"foreign", []byte("d10:file-format22:libtorrent resume filee"), "not a resume sidecar"},
+		{"cut", valid(tor)[:40], "checksum"},
+		{"cut to its magic", []byte(storage.ResumeMagic), "too short"},
+		{"a bit wrong", func() []byte { b := valid(tor); b[100] ^= 4; return b }(), "checksum"},
+		{"newer", func() []byte { b := valid(tor); b[len(storage.ResumeMagic)+1]++; return b }(), "version 2"},
+		{"of another torrent", valid(other), "another torrent"},
+		{"too large", make([]byte, 1<<20), "bytes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			require.NoError(t, os.MkdirAll(dir+"/d", 0o777))
+			require.NoError(t, os.WriteFile(dir+"/d/0", content, 0o666))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, sidecarName), c.bytes, 0o666))
+			var log bytes.Buffer
+			s, err := storage.OpenFiles(tor, dir, slog.New(slog.NewTextHandler(&log, nil)))
+			require.NoError(t, err)
+			defer s.Close()
+			require.Contains(t, log.String(), c.reason)
+			have, _ := s.LoadResume()
+			require.Zero(t, have.Count())
+			require.NoError(t, s.SetWanted(all(tor)))
+			require.Equal(t, 4, verified(t, tor, s).Count())
+			kept, err := os.ReadFile(filepath.Join(dir, sidecarName+".bad"))
+			require.NoError(t, err)
+			require.Equal(t, len(c.bytes), len(kept))
+			require.NoError(t, s.Finish())
+			require.Equal(t, []string{"d/0"}, listing(t, dir))
+		})
+	}
+}

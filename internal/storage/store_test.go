@@ -1,0 +1,193 @@
+package storage_test
+
+import (
+	"crypto/sha1"
+	"fmt"
+	"hash"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// testContent makes a torrent of files with the given lengths, and its content. Files are called
+// "d/0", "d/1"…; a negative length is a padding file.
+func testContent(pieceLength int64, lengths ...int64) (storage.Content, []byte) {
+	files := make([]layout.File, len(lengths))
+	for i, n := range lengths {
+		files[i] = layout.File{Path: "d/" + strconv.Itoa(i), Length: max(n, -n), Pad: n < 0}
+	}
+	l := layout.New(pieceLength, files...)
+	content := make([]byte, l.Size())
+	rng := rand.NewChaCha8([32]byte{7})
+	for _, f := range l.Files() {
+		if !f.Pad {
+			rng.Read(content[f.Offset:f.End()])
+		}
+	}
+	return contentOf(l, content), content
+}
+
+// contentOf is the torrent of content that is known.
+func contentOf(l layout.Layout, content []byte) storage.Content {
+	var sums [][sha1.Size]byte
+	for b := range slices.Chunk(content, int(l.PieceLength())) {
+		sums = append(sums, sha1.Sum(b))
+	}
+	return storage.Content{
+		Layout: l, Name: "d", InfoHash: [20]byte{1, 2, 3},
+		NewCheck: func() storage.Check { return &sumCheck{sha1.New(), sums} },
+	}
+}
+
+// sumCheck knows pieces by their SHA-1 sums.
+type sumCheck struct {
+	hash.Hash
+	sums [][sha1.Size]byte
+}
+
+func (c *sumCheck) Matches(i int) bool { return string(c.Sum(nil)) == string(c.sums[i][:]) }
+
+// sidecar is the name of a file beside the content.
+func sidecar(c storage.Content, suffix string) string {
+	return fmt.Sprintf(".%x%s", c.InfoHash, suffix)
+}
+
+// all wants every file.
+func all(t storage.Content) []bool { return only(t, func(int) bool { return true }) }
+
+// only wants the files that want is true for.
+func only(t storage.Content, want func(i int) bool) []bool {
+	w := make([]bool, t.NumFiles())
+	for i := range w {
+		w[i] = want(i)
+	}
+	return w
+}
+
+func openDirectory(t *testing.T, tor storage.Content, dir string) storage.Store {
+	t.Helper()
+	c, err := storage.OpenFiles(tor, dir, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// verified hashes what is present.
+func verified(t *testing.T, tor storage.Content, c storage.Store) bits.Set {
+	t.Helper()
+	have := bits.New(tor.NumPieces())
+	which := c.Present()
+	if which.Count() == 0 {
+		which = bits.Full(tor.NumPieces()) // Present is about an earlier run, and memory has none
+	}
+	require.NoError(t, storage.Verify(t.Context(), tor, c, which, func(piece int, ok bool) {
+		if ok {
+			have.Add(piece)
+		}
+	}))
+	return have
+}
+
+// listing is the files under dir, slash-separated, in lexical order.
+func listing(t *testing.T, dir string) []string {
+	t.Helper()
+	var names []string
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			name, _ := filepath.Rel(dir, path)
+			names = append(names, filepath.ToSlash(name))
+		}
+		return err
+	}))
+	return names
+}
+
+func pieceOf(t storage.Content, content []byte, i int) []byte {
+	start := t.PieceOffset(i)
+	return content[start : start+t.PieceSize(i)]
+}
+
+func writePiece(t *testing.T, tor storage.Content, c storage.Store, content []byte, i int) {
+	t.Helper()
+	blocks := slices.Collect(slices.Chunk(pieceOf(tor, content, i), 7))
+	require.NoError(t, c.WriteBlocks(blocks, tor.PieceOffset(i)))
+}
+
+// builtIn are the storages of this package, each for an empty place.
+var builtIn = map[string]func(*testing.T, storage.Content) storage.Store{
+	"memory": func(t *testing.T, tor storage.Content) storage.Store {
+		return storage.NewMemory(tor, 1<<30)
+	},
+	"files": func(t *testing.T, tor storage.Content) storage.Store { return openDirectory(t, tor, t.TempDir()) },
+	"user": func(t *testing.T, tor storage.Content) storage.Store {
+		f, err := os.Create(filepath.Join(t.TempDir(), "flat"))
+		require.NoError(t, err)
+		return storage.Wrap(tor, f)
+	},
+}
+
+func TestContentsRoundTrip(t *testing.T) {
+	for name, open := range builtIn {
+		t.Run(name, func(t *testing.T) {
+			tor, content := testContent(50, 10, 0, 130, -20, 1, 1, 1, 0, 77, 200, -3, 0)
+			c := open(t, tor)
+			defer c.Close()
+			require.NoError(t, c.SetWanted(all(tor)))
+			require.Zero(t, verified(t, tor, c).Count())
+			for i := range tor.NumPieces() {
+				writePiece(t, tor, c, content, i)
+			}
+			require.Equal(t, tor.NumPieces(), verified(t, tor, c).Count())
+			for off := range content {
+				n := min(60, len(content)-off)
+				got := make([]byte, n)
+				_, err := c.ReadAt(got, int64(off))
+				require.NoError(t, err)
+				require.Equal(t, content[off:off+n], got)
+			}
+			n, err := c.ReadAt(make([]byte, 10), tor.Size()-4)
+			require.Equal(t, 4, n)
+			require.Equal(t, io.EOF, err)
+			for i := range tor.NumFiles() {
+				f := tor.File(i)
+				if f.Pad {
+					continue
+				}
+				require.NoError(t, c.ChangedFile(i))
+				b, release, err := c.Bytes(i)
+				require.NoError(t, err)
+				require.NotNil(t, b)
+				require.Equal(t, content[f.Offset:f.End()], b)
+				require.NoError(t, release())
+			}
+			require.NoError(t, c.Sync())
+			require.NoError(t, c.Finish())
+		})
+	}
+}
+
+func TestMemoryIsRefusedBeforeAllocation(t *testing.T) {
+	tor := storage.Content{Name: "huge", Layout: layout.New(1<<40, layout.File{Path: "huge", Length: 1 << 50})}
+	c := storage.NewMemory(tor, 1<<30)
+	require.ErrorIs(t, c.SetWanted([]bool{true}), storage.ErrTooLarge)
+}
+
+// readFull reads all of p.
+func readFull(s storage.Store, p []byte, off int64) error {
+	n, err := s.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,82 @@
+package storage
+
+import (
+	"errors"
+)
+
+// manyFiles is how many written files are more work to sync one by one than all at once.
+const manyFiles = 64
+
+// Sync syncs the files written since the last time, and the directories they are named in. Close does
+// not wait for it: a slow disk would hold up whoever cancelled a context.
+func (s *fileStore) Sync() error {
+	files, dirs, together, err := s.takeDirty()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(s.sync(files, dirs, together), s.handles.takeError())
+	if err != nil && !errors.Is(err, ErrClosed) {
+		s.dirtyMu.Lock()
+		s.syncFailed = err
+		s.dirtyMu.Unlock()
+	}
+	return err
+}
+
+// takeDirty is what a Sync has to do, and whether all of it lies in one file system.
+func (s *fileStore) takeDirty() (files []int, dirs map[string]struct{}, together bool, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, nil, false, ErrClosed
+	}
+	s.dirtyMu.Lock()
+	files, dirs, err = s.dirtyFiles, s.dirtyDirs, s.syncFailed
+	s.dirtyFiles, s.dirtyDirs = nil, make(map[string]struct{})
+	s.dirtyMu.Unlock()
+	if err != nil || len(files) == 0 && len(dirs) == 0 {
+		return nil, nil, false, err
+	}
+	root, err := s.disk.Stat(".")
+	if err != nil {
+		return nil, nil, false, err
+	}
+	together = true
+	for _, i := range files {
+		// Before it is synced: a write from here on makes it dirty again.
+		f := &s.files[i]
+		f.mu.Lock()
+		f.dirty = false
+		together = together && f.left.Dev == root.Dev
+		f.mu.Unlock()
+	}
+	return files, dirs, together, nil
+}
+
+func (s *fileStore) sync(files []int, dirs map[string]struct{}, together bool) error {
+	if len(files) > manyFiles && together {
+		if done, err := s.disk.SyncAll(); done || err != nil {
+			return err
+		}
+	}
+	for _, i := range files {
+		if err := s.syncFile(i); err != nil && !absent(err) {
+			return err
+		}
+	}
+	for dir := range dirs {
+		if err := s.disk.SyncDir(dir); err != nil && !absent(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *fileStore) syncFile(i int) error {
+	h, err := s.handles.get(i, true, false)
+	if err != nil {
+		return err
+	}
+	defer s.handles.put(h)
+	return h.f.Sync()
+}

@@ -1,0 +1,111 @@
+package storage
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"sync"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+// userStore is a User, of which nothing more is known than its four methods: it stores padding, is hashed
+// at every start, and cannot tell whether another program changed it.
+type userStore struct {
+	content Content
+
+	mu     sync.RWMutex // for writing by Close, for reading by the rest
+	st     User
+	closed bool
+}
+
+// Wrap makes a Store of a storage of the user's own.
+func Wrap(c Content, st User) Store { return &userStore{content: c, st: st} }
+
+func (s *userStore) ReadAt(p []byte, off int64) (int, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return 0, ErrClosed
+	}
+	return s.st.ReadAt(p, off)
+}
+
+func (s *userStore) WriteAt(p []byte, off int64) (int, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return 0, ErrClosed
+	}
+	return s.st.WriteAt(p, off)
+}
+
+func (s *userStore) Sync() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	return s.st.Sync()
+}
+
+// Close waits for the calls that are under way: nothing is called after it.
+func (s *userStore) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.closed = true
+	return s.st.Close()
+}
+
+func (s *userStore) WriteBlocks(blocks [][]byte, off int64) error {
+	for _, b := range blocks {
+		n, err := s.WriteAt(b, off)
+		if err == nil && n < len(b) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
+}
+
+func (s *userStore) SetWanted([]bool) error { return nil }
+
+func (s *userStore) LoadResume() (bits.Set, map[int]bits.Set) {
+	return bits.New(s.content.NumPieces()), nil
+}
+
+func (s *userStore) Present() bits.Set { return bits.Full(s.content.NumPieces()) }
+
+func (s *userStore) SaveResume(bits.Set, map[int]bits.Set) error { return s.Sync() }
+
+func (s *userStore) Finish() error { return nil }
+
+func (s *userStore) Changed(int) error { return nil }
+
+func (s *userStore) ChangedFile(int) error { return nil }
+
+func (s *userStore) AnyChanged(bits.Set) (int, error) { return -1, nil }
+
+func (s *userStore) Refresh(piece int) (bits.Set, error) {
+	doubt := bits.New(s.content.NumPieces())
+	doubt.Add(piece)
+	return doubt, nil
+}
+
+func (s *userStore) Bytes(i int) ([]byte, func() error, error) {
+	f := s.content.File(i)
+	if f.Length > math.MaxInt {
+		return nil, nil, fmt.Errorf("%s: %d bytes in one slice: %w", f.Path, f.Length, ErrTooLarge)
+	}
+	b := make([]byte, f.Length)
+	if err := readFull(s, b, f.Offset); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	return b, func() error { return nil }, nil
+}

@@ -1,0 +1,156 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+// verifyBuffer is what one core reads at a time, in bytes: large enough that system calls cost
+// nothing beside the hash, small enough that the bytes are still in the core's cache when hashed.
+const verifyBuffer = 256 << 10
+
+// VerifyDir hashes what dir holds of the content and returns the pieces that are right. Nothing is written, and no
+// claim of an earlier run is believed. A dir that is not there is an error, a file that is missing or short
+// is not.
+func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
+	disk, err := openRoot(dir)
+	if err != nil {
+		return bits.Set{}, err
+	}
+	s, err := openOn(c, disk, dir, nil)
+	if err != nil {
+		return bits.Set{}, errors.Join(err, disk.Close())
+	}
+	defer s.Close()
+	have := bits.New(c.NumPieces())
+	err = Verify(ctx, c, s, s.Present(), func(piece int, ok bool) {
+		if ok {
+			have.Add(piece)
+		}
+	})
+	return have, err
+}
+
+// Verify hashes the pieces of which, on all cores, and reports for each whether it is as the torrent
+// says; result is called by one goroutine at a time, in no certain order. A piece whose bytes are
+// not there is not ok; any other error of r ends it all, as does the context, at once even within a
+// piece: between reads of at most 256 KiB. All calls of result have returned when it returns.
+func Verify(ctx context.Context, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
+	v := &verification{content: c, r: r, which: which, result: result, run: int(max(1, verifyBuffer/c.PieceLength()))}
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(outer)
+	defer cancel(nil)
+	var cores sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), which.Count()) {
+		cores.Go(func() {
+			if err := v.work(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	cores.Wait()
+	if err := outer.Err(); err != nil {
+		if cause := context.Cause(outer); !errors.Is(cause, err) {
+			return fmt.Errorf("%w: %w", err, cause)
+		}
+		return context.Cause(outer)
+	}
+	return context.Cause(ctx)
+}
+
+// verification is the state of one Verify, shared by all cores.
+type verification struct {
+	content Content
+	r       io.ReaderAt
+	which   bits.Set
+	run     int // pieces taken at once: several if they are small, so that one read fetches them all
+	result  func(piece int, ok bool)
+
+	mu   sync.Mutex // also serialises result
+	next int        // the first piece that no core has taken
+}
+
+// take returns the next pieces, first to before end, all of them to be hashed and consecutive.
+func (v *verification) take() (first, end int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for v.next < v.which.Len() && !v.which.Has(v.next) {
+		v.next++
+	}
+	first = v.next
+	for v.next < first+v.run && v.which.Has(v.next) {
+		v.next++
+	}
+	return first, v.next
+}
+
+func (v *verification) tell(piece int, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.result(piece, ok)
+}
+
+func (v *verification) work(ctx context.Context) error {
+	buf := make([]byte, verifyBuffer)
+	h := v.content.NewCheck()
+	for ctx.Err() == nil {
+		first, end := v.take()
+		if first == end {
+			return nil
+		}
+		if end-first > 1 && v.together(first, end, buf, h) {
+			continue
+		}
+		for piece := first; piece < end; piece++ {
+			ok, err := v.alone(ctx, piece, buf, h)
+			if err != nil {
+				return err
+			}
+			v.tell(piece, ok)
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// together hashes consecutive pieces that fit in buf after a single read. It is false, and nothing
+// was told, if not all of them could be read.
+func (v *verification) together(first, end int, buf []byte, h Check) bool {
+	off := v.content.PieceOffset(first)
+	b := buf[:min(v.content.PieceOffset(end), v.content.Size())-off]
+	if readFull(v.r, b, off) != nil {
+		return false
+	}
+	for piece := first; piece < end; piece++ {
+		n := v.content.PieceSize(piece)
+		h.Reset()
+		h.Write(b[:n])
+		b = b[n:]
+		v.tell(piece, h.Matches(piece))
+	}
+	return true
+}
+
+func (v *verification) alone(ctx context.Context, piece int, buf []byte, h Check) (bool, error) {
+	h.Reset()
+	off := v.content.PieceOffset(piece)
+	for left := v.content.PieceSize(piece); left > 0; {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		b := buf[:min(int64(len(buf)), left)]
+		if err := readFull(v.r, b, off); Unwritten(err) {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+		h.Write(b)
+		off, left = off+int64(len(b)), left-int64(len(b))
+	}
+	return h.Matches(piece), nil
+}

@@ -1,0 +1,61 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+func TestVerifyEndsWithItsContext(t *testing.T) {
+	tor, content := testContent(1<<20, 4<<20)
+	for i := range 4 {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cause := errors.New("enough")
+		reads := 0
+		r := readerAt(func(p []byte, off int64) (int, error) {
+			if reads++; reads > i {
+				cancel(cause)
+			}
+			return copy(p, content[off:]), nil
+		})
+		which := bits.New(tor.NumPieces())
+		which.Add(i)
+		err := storage.Verify(ctx, tor, r, which, func(int, bool) {})
+		require.ErrorIs(t, err, cause)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, i+1, reads)
+	}
+}
+
+func TestVerifyReadErrors(t *testing.T) {
+	tor, content := testContent(100, 1000)
+	bad := errors.New("input/output error")
+	fail := io.ErrUnexpectedEOF
+	r := readerAt(func(p []byte, off int64) (int, error) {
+		if off <= 350 && off+int64(len(p)) > 350 {
+			return 0, fail
+		}
+		return copy(p, content[off:]), nil
+	})
+	got := bits.New(10)
+	count := func(piece int, ok bool) {
+		if ok {
+			got.Add(piece)
+		}
+	}
+	require.NoError(t, storage.Verify(t.Context(), tor, r, bits.Full(10), count))
+	require.Equal(t, []int{0, 1, 2, 4, 5, 6, 7, 8, 9}, slices.Collect(got.All()))
+	fail = bad
+	require.ErrorIs(t, storage.Verify(t.Context(), tor, r, bits.Full(10), count), bad)
+}
+
+type readerAt func(p []byte, off int64) (int, error)
+
+func (f readerAt) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }

@@ -1,0 +1,66 @@
+package storage
+
+// SetWanted gives the wanted files their place. They come into being with their first bytes, so
+// that an empty one is made here.
+//
+// Where all of them are there in full length nothing is made, and the directory may be read-only.
+func (s *fileStore) SetWanted(wanted []bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.wanted = append([]bool(nil), wanted...)
+	var missing []int
+	short := false
+	for i := range s.content.NumFiles() {
+		f, state := s.content.File(i), &s.files[i]
+		if !wanted[i] || f.Pad {
+			continue
+		}
+		if state.left == (Stamp{}) {
+			missing = append(missing, i)
+		}
+		short = short || state.left.Size < f.Length || state.name != s.ownName(i)
+	}
+	if len(missing) == 0 && !short {
+		return nil
+	}
+	if err := s.lock(); err != nil {
+		return err
+	}
+	if err := s.unpart(); err != nil {
+		return err
+	}
+	for _, i := range missing {
+		if s.files[i].here {
+			continue // wanted before, and nothing written yet
+		}
+		if s.content.File(i).Length == 0 {
+			if err := s.writeFile(i, nil, 0); err != nil {
+				return err
+			}
+			s.files[i].here = true
+		} else if err := s.adopt(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unpart gives files that are still under a name with partSuffix their own.
+func (s *fileStore) unpart() error {
+	for i := range s.content.NumFiles() {
+		f, name := &s.files[i], s.ownName(i)
+		if f.name == "" || f.name == name {
+			continue
+		}
+		if err := s.disk.Rename(f.name, name); err != nil {
+			return err
+		}
+		s.handles.drop(i)
+		f.name = name
+		s.madeName(name)
+	}
+	return nil
+}

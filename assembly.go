@@ -225,9 +225,15 @@ func (d *Download) check(piece int32, a *assembly) {
 
 // hash tells whether the piece has the hash that the torrent says.
 func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error) {
-	h := d.t.newCheck()
-	err := d.eachRun(piece, a, scratch, func(b []byte) { h.Write(b) })
-	return h.Matches(int(piece)), err
+	c := <-d.checks
+	if c == nil {
+		c = d.t.newCheck()
+	}
+	c.Reset()
+	err := d.eachRun(piece, a, scratch, func(b []byte) { c.Write(b) })
+	ok := c.Matches(int(piece))
+	d.checks <- c
+	return ok, err
 }
 
 // digest returns a digest of each block, to be compared with those of another attempt.

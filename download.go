@@ -54,7 +54,8 @@ type Download struct {
 	result   error          // why it failed; fixed when done is closed
 
 	store   storage.Store
-	writing [16]chan struct{} // held while a piece is written, by piece: two writes of one never overlap
+	writing [16]chan struct{}  // held while a piece is written, by piece: two writes of one never overlap
+	checks  chan storage.Check // nil until needed: one for each goroutine that may hash pieces
 	files   *Downloaded
 
 	choosing sync.Mutex // held while files are chosen, and while what is chosen becomes complete; taken before mu
@@ -189,6 +190,10 @@ func (d *Download) open() (err error) {
 	d.blocks = d.client.blocks.NewShare()
 	for k := range d.writing {
 		d.writing[k] = make(chan struct{}, 1)
+	}
+	d.checks = make(chan storage.Check, cap(d.client.hashing))
+	for range cap(d.checks) {
+		d.checks <- nil
 	}
 	d.gate = ratelimit.NewGate(ratelimit.Join(d.o.DownloadLimit, d.client.DownloadLimit), int(min(blockSize, d.t.layout.PieceLength())))
 	d.uploadLimits = ratelimit.Join(d.o.UploadLimit, d.client.UploadLimit)

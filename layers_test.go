@@ -141,16 +141,18 @@ func TestInternalPackagesDoNotImportTheRoot(t *testing.T) {
 	}
 }
 
-// The simulated network is for tests alone.
-func TestOnlyTestsImportTheSimulation(t *testing.T) {
-	const simulation = "internal/simnet"
+// Some packages are for tests alone.
+func TestOnlyTestsImportWhatIsForTests(t *testing.T) {
+	forTests := func(path string) bool {
+		return strings.HasPrefix(path, "internal/simnet") || path == "internal/storage/disktest" || path == "internal/proctest"
+	}
 	for _, dir := range append(internalPackages(t), ".") {
-		if strings.HasPrefix(dir, simulation) {
+		if forTests(dir) {
 			continue
 		}
 		for name, f := range sources(t, dir) {
 			for _, path := range imports(f) {
-				require.False(t, strings.HasPrefix(path, modulePath+"/"+simulation), "%s imports %s", name, path)
+				require.False(t, forTests(strings.TrimPrefix(path, modulePath+"/")), "%s imports %s", name, path)
 			}
 		}
 	}

@@ -85,82 +85,113 @@ type contentFile struct {
 	modTime time.Time
 }
 
+// create makes the torrent in three steps: it finds and lays out the content, makes sure that a torrent can say
+// all that, which is worth knowing before the content is read, and hashes the pieces.
 func create(ctx context.Context, path string, o *CreateOptions) (*Torrent, error) {
-	for _, tracker := range slices.Concat(o.Trackers...) {
-		if !isTracker(tracker) {
-			return nil, fmt.Errorf("tracker %q: not a http, https or udp URL", tracker)
-		}
+	p, err := newPlan(ctx, path, o)
+	if err != nil {
+		return nil, err
 	}
-	for _, seed := range o.WebSeeds {
-		if !isWebSeed(seed) {
-			return nil, fmt.Errorf("web seed %q: not a http or https URL", seed)
-		}
+	sums := make([]byte, ((p.total-1)/p.pieceLength+1)*sha1.Size)
+	t, err := p.torrent(sums)
+	if err != nil {
+		return nil, err
 	}
-	name := o.Name
-	if name == "" {
+	if err := checkNames(t, p.name, p.files); err != nil {
+		return nil, err
+	}
+	if err := sumPieces(ctx, sums, p.files, p.total, p.pieceLength, progressOf(p.length, o.Progress)); err != nil {
+		return nil, err
+	}
+	return p.torrent(sums)
+}
+
+// plan is a torrent but for the hashes of its pieces.
+type plan struct {
+	o           *CreateOptions
+	name        string
+	files       []contentFile // in torrent order, padding included
+	multi       bool          // the files are those of a directory
+	length      int64         // bytes of content
+	total       int64         // padding included
+	pieceLength int64
+}
+
+// newPlan finds the content at path and lays it out as o says.
+func newPlan(ctx context.Context, path string, o *CreateOptions) (p *plan, err error) {
+	if err := checkURLs(o); err != nil {
+		return nil, err
+	}
+	p = &plan{o: o, name: o.Name, pieceLength: o.PieceLength}
+	if p.name == "" {
 		// Of "." or "..", the name is that of the directory.
 		abs, err := filepath.Abs(path)
 		if err != nil {
 			return nil, err
 		}
-		name = filepath.Base(abs)
+		p.name = filepath.Base(abs)
 	}
-
-	files, multi, err := findContent(ctx, path, o.Include)
-	if err != nil {
+	if p.files, p.multi, err = findContent(ctx, path, o.Include); err != nil {
 		return nil, err
 	}
-	length, err := layOut(files)
-	if err != nil {
+	if p.length, err = layOut(p.files); err != nil {
 		return nil, err
 	}
-	if length == 0 {
+	if p.length == 0 {
 		return nil, errors.New("no content: there is no file that is not empty")
 	}
-	pieceLength := o.PieceLength
-	if pieceLength == 0 {
-		pieceLength = choosePieceLength(length)
-	}
-	if pieceLength < 1 || pieceLength > maxPieceLength {
-		return nil, fmt.Errorf("piece length %d is not within 1 and %d", pieceLength, maxPieceLength)
-	}
-	total := length
-	if o.Pad && multi {
-		files = pad(files, pieceLength)
-		if total, err = layOut(files); err != nil {
-			return nil, err
-		}
-	}
-	if (total-1)/pieceLength >= maxMetainfo/sha1.Size {
-		return nil, fmt.Errorf("pieces of %d bytes are too short: the hashes of %d bytes would take more than %d MiB", pieceLength, total, maxMetainfo>>20)
-	}
+	return p, p.cut()
+}
 
-	describe := func(pieces []byte) (*Torrent, error) {
-		info, err := encodeInfo(name, files, multi, pieceLength, pieces, o.Private)
-		if err != nil {
-			return nil, err
+// checkURLs refuses trackers and web seeds that no client could use.
+func checkURLs(o *CreateOptions) error {
+	for _, tracker := range slices.Concat(o.Trackers...) {
+		if !isTracker(tracker) {
+			return fmt.Errorf("tracker %q: not a http, https or udp URL", tracker)
 		}
-		return newTorrent(info, outer{
-			trackers:     o.Trackers,
-			webSeeds:     o.WebSeeds,
-			comment:      o.Comment,
-			createdBy:    o.CreatedBy,
-			creationDate: o.CreationDate,
-		})
 	}
-	// What no torrent can say is better known before the content is read than after.
-	pieces := make([]byte, ((total-1)/pieceLength+1)*sha1.Size)
-	t, err := describe(pieces)
+	for _, seed := range o.WebSeeds {
+		if !isWebSeed(seed) {
+			return fmt.Errorf("web seed %q: not a http or https URL", seed)
+		}
+	}
+	return nil
+}
+
+// cut cuts the content into pieces, and pads the files if that is asked for.
+func (p *plan) cut() (err error) {
+	if p.pieceLength == 0 {
+		p.pieceLength = choosePieceLength(p.length)
+	}
+	if p.pieceLength < 1 || p.pieceLength > maxPieceLength {
+		return fmt.Errorf("piece length %d is not within 1 and %d", p.pieceLength, maxPieceLength)
+	}
+	p.total = p.length
+	if p.o.Pad && p.multi {
+		p.files = pad(p.files, p.pieceLength)
+		if p.total, err = layOut(p.files); err != nil {
+			return err
+		}
+	}
+	if (p.total-1)/p.pieceLength >= maxMetainfo/sha1.Size {
+		return fmt.Errorf("pieces of %d bytes are too short: the hashes of %d bytes would take more than %d MiB", p.pieceLength, p.total, maxMetainfo>>20)
+	}
+	return nil
+}
+
+// torrent is the torrent of the plan and the SHA-1 sums of its pieces.
+func (p *plan) torrent(sums []byte) (*Torrent, error) {
+	info, err := encodeInfo(p.name, p.files, p.multi, p.pieceLength, sums, p.o.Private)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkNames(t, name, files); err != nil {
-		return nil, err
-	}
-	if err := sumPieces(ctx, pieces, files, total, pieceLength, progressOf(length, o.Progress)); err != nil {
-		return nil, err
-	}
-	return describe(pieces)
+	return newTorrent(info, outer{
+		trackers:     p.o.Trackers,
+		webSeeds:     p.o.WebSeeds,
+		comment:      p.o.Comment,
+		createdBy:    p.o.CreatedBy,
+		creationDate: p.o.CreationDate,
+	})
 }
 
 // findContent lists the files below path, sorted. multi tells whether path is a directory.

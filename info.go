@@ -21,84 +21,96 @@ const (
 
 // parseInfo reads t.info, which is known to be a sound dictionary, and fills in what it says.
 func (t *Torrent) parseInfo(goos string) error {
-	var name, nameUTF8, pieceLength, pieces, private, length, files []byte
-	var v2 bool
-	for key, value := range bencode.Keys(t.info) {
+	k := readInfoKeys(t.info)
+	// Of a hybrid (BEP 52) the keys of version 1 are enough.
+	if k.v2 && k.pieces == nil {
+		return &MetainfoError{"info.pieces", "missing: a torrent of version 2 alone", ErrUnsupported}
+	}
+	name, err := stringField("info.name", k.name)
+	if err != nil {
+		return err
+	}
+	t.name = string(safename.Append(nil, name, goos))
+	pieceLength, err := intField("info.piece length", k.pieceLength)
+	if err != nil {
+		return err
+	}
+	if pieceLength < 1 || pieceLength > maxPieceLength {
+		return &MetainfoError{Field: "info.piece length", Reason: fmt.Sprintf("%d bytes, not within 1 and %d", pieceLength, maxPieceLength)}
+	}
+	if t.pieces, err = stringField("info.pieces", k.pieces); err != nil {
+		return err
+	}
+	t.private = isPrivate(k.private)
+
+	var files []layout.File
+	if k.files != nil {
+		// BEP 3 allows no length beside it. Authors who write one mean the sum; libtorrent, too, goes by files.
+		t.multi = true
+		files, err = parseFiles(t.name, k.files, goos)
+	} else {
+		files, err = parseSingle(t.name, k.length)
+	}
+	if err != nil {
+		return err
+	}
+	return t.layOut(pieceLength, files)
+}
+
+// infoKeys are the values of an info dictionary that matter here, as they stand there or nil.
+type infoKeys struct {
+	name, pieceLength, pieces, private, length, files []byte
+	v2                                                bool // has keys of version 2
+}
+
+func readInfoKeys(info []byte) (k infoKeys) {
+	var nameUTF8 []byte
+	for key, value := range bencode.Keys(info) {
 		switch string(key) {
 		case "name":
-			name = value
+			k.name = value
 		case "name.utf-8":
 			if isText(value) {
 				nameUTF8 = value
 			}
 		case "piece length":
-			pieceLength = value
+			k.pieceLength = value
 		case "pieces":
-			pieces = value
+			k.pieces = value
 		case "private":
-			private = value
+			k.private = value
 		case "length":
-			length = value
+			k.length = value
 		case "files":
-			files = value
+			k.files = value
 		case "meta version", "file tree":
-			v2 = true
+			k.v2 = true
 		}
 	}
-	// Of a hybrid (BEP 52) the keys of version 1 are enough; without them, it is not ours to judge.
-	if v2 && pieces == nil {
-		return &MetainfoError{"info.pieces", "missing: a torrent of version 2 alone", ErrUnsupported}
-	}
-
 	if nameUTF8 != nil {
-		name = nameUTF8
+		k.name = nameUTF8
 	}
-	s, err := stringField("info.name", name)
-	if err != nil {
-		return err
-	}
-	t.name = string(safename.Append(nil, s, goos))
+	return k
+}
 
-	each, err := intField("info.piece length", pieceLength)
-	if err != nil {
-		return err
-	}
-	if each < 1 || each > maxPieceLength {
-		return &MetainfoError{Field: "info.piece length", Reason: fmt.Sprintf("%d bytes, not within 1 and %d", each, maxPieceLength)}
-	}
-	if t.pieces, err = stringField("info.pieces", pieces); err != nil {
-		return err
-	}
-	t.private = isPrivate(private)
-
-	var list []layout.File
-	switch {
-	case files != nil:
-		// BEP 3 allows no length beside it. Authors who write one mean the sum; libtorrent, too, goes by files.
-		t.multi = true
-		list, err = parseFiles(t.name, files, goos)
-	default:
-		list, err = parseSingle(t.name, length)
-	}
-	if err != nil {
-		return err
-	}
+// layOut cuts the files into pieces, of which there must be as many as hashes.
+func (t *Torrent) layOut(pieceLength int64, files []layout.File) error {
 	total := int64(0)
-	for i := range list {
-		total += list[i].Length
-		if !list[i].Pad {
-			t.length += list[i].Length
+	for i := range files {
+		total += files[i].Length
+		if !files[i].Pad {
+			t.length += files[i].Length
 		}
 	}
 	if t.length == 0 {
 		return &MetainfoError{Field: "info", Reason: "no content: all files are empty"}
 	}
-	// The number of pieces is compared, not computed with: it may be beyond all that fits in memory.
-	want := (total-1)/each + 1
+	// The number of pieces is compared before it becomes an int, which may be too small for it.
+	want := (total-1)/pieceLength + 1
 	if len(t.pieces)%20 != 0 || int64(len(t.pieces)/20) != want {
 		return &MetainfoError{Field: "info.pieces", Reason: fmt.Sprintf("%d bytes, not 20 for each of %d pieces", len(t.pieces), want)}
 	}
-	t.layout = layout.New(each, list...)
+	t.layout = layout.New(pieceLength, files...)
 	return nil
 }
 

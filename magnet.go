@@ -92,62 +92,81 @@ func parseMagnet(uri string) (*Magnet, error) {
 		return nil, fmt.Errorf("does not begin with %s", scheme)
 	}
 
-	m := &Magnet{}
-	var found, newer bool
+	var p magnetParser
 	for parameter := range strings.SplitSeq(uri[len(scheme):], "&") {
-		key, value, _ := strings.Cut(withoutEntity(parameter), "=")
-		key = strings.TrimSpace(unescape(key))
-		// Links number their parameters, tr.1=…&tr.2=…, where a program could not repeat them.
-		if name, number, ok := strings.Cut(key, "."); ok && isNumber(number) {
-			key = name
-		}
-		if key == "dn" {
-			value = strings.ReplaceAll(value, "+", " ")
-		}
-		value = unescape(value)
-		if key != "dn" {
-			value = strings.TrimSpace(value)
-		}
-		switch key {
-		case "xt":
-			hash, ok := cutPrefixFold(value, "urn:btih:")
-			if _, v2 := cutPrefixFold(value, "urn:btmh:"); v2 {
-				newer = true
-			}
-			if !ok || found {
-				continue
-			}
-			var err error
-			if m.InfoHash, err = ParseHash(hash); err != nil {
-				return nil, fmt.Errorf("xt: %w", err)
-			}
-			found = true
-		case "dn":
-			m.Name = cmp.Or(m.Name, safename.Cut(strings.ToValidUTF8(value, "\ufffd"), maxMagnetName))
-		case "tr":
-			m.Trackers = appendHint(m.Trackers, mendURL(value), isTracker)
-		case "ws":
-			m.WebSeeds = appendHint(m.WebSeeds, mendURL(value), isWebSeed)
-		case "x.pe":
-			m.Peers = appendHint(m.Peers, value, isPeer)
-		case "so":
-			var err error
-			if m.Select, err = appendRanges(m.Select, value); err != nil {
-				return nil, fmt.Errorf("so: %w", err)
-			}
+		if err := p.read(parameter); err != nil {
+			return nil, err
 		}
 	}
-	slices.Sort(m.Select)
-	m.Select = slices.Compact(m.Select)
-
+	slices.Sort(p.m.Select)
+	p.m.Select = slices.Compact(p.m.Select)
 	switch {
-	case found:
-		return m, nil
-	case newer:
+	case p.found:
+		return &p.m, nil
+	case p.newer:
 		return nil, fmt.Errorf("the info hash is of version 2 alone (urn:btmh): %w", ErrUnsupported)
 	default:
 		return nil, errors.New("no info hash (xt=urn:btih:…)")
 	}
+}
+
+// magnetParser gathers what the parameters of a link say.
+type magnetParser struct {
+	m     Magnet
+	found bool // an info hash of version 1
+	newer bool // an info hash of version 2
+}
+
+// read reads one parameter as it stands in the link. Parameters of other names are ignored.
+func (p *magnetParser) read(parameter string) (err error) {
+	m := &p.m
+	switch key, value := splitParameter(parameter); key {
+	case "xt":
+		return p.readTopic(value)
+	case "dn":
+		m.Name = cmp.Or(m.Name, safename.Cut(strings.ToValidUTF8(value, "\ufffd"), maxMagnetName))
+	case "tr":
+		m.Trackers = appendHint(m.Trackers, mendURL(value), isTracker)
+	case "ws":
+		m.WebSeeds = appendHint(m.WebSeeds, mendURL(value), isWebSeed)
+	case "x.pe":
+		m.Peers = appendHint(m.Peers, value, isPeer)
+	case "so":
+		if m.Select, err = appendRanges(m.Select, value); err != nil {
+			return fmt.Errorf("so: %w", err)
+		}
+	}
+	return nil
+}
+
+// readTopic reads an exact topic. The first info hash of version 1 counts.
+func (p *magnetParser) readTopic(value string) (err error) {
+	hash, ok := cutPrefixFold(value, "urn:btih:")
+	if _, v2 := cutPrefixFold(value, "urn:btmh:"); v2 {
+		p.newer = true
+	}
+	if !ok || p.found {
+		return nil
+	}
+	if p.m.InfoHash, err = ParseHash(hash); err != nil {
+		return fmt.Errorf("xt: %w", err)
+	}
+	p.found = true
+	return nil
+}
+
+// splitParameter is the key and the value of a parameter, unescaped.
+func splitParameter(parameter string) (key, value string) {
+	key, value, _ = strings.Cut(withoutEntity(parameter), "=")
+	key = strings.TrimSpace(unescape(key))
+	// Links number their parameters, tr.1=…&tr.2=…, where a program could not repeat them.
+	if name, number, ok := strings.Cut(key, "."); ok && isNumber(number) {
+		key = name
+	}
+	if key == "dn" {
+		return key, unescape(strings.ReplaceAll(value, "+", " "))
+	}
+	return key, strings.TrimSpace(unescape(value))
 }
 
 // withoutEntity is a parameter without what is left before it of an ampersand that was escaped for HTML,

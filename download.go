@@ -88,12 +88,12 @@ type Download struct {
 	awaited    map[int]int   // pieces that reads wait for, and how many do
 
 	// Follow-ups of what was done under the mutex, seen to by settle before it is released.
-	freed   bool // blocks have become free: idle peers may take them
-	roomy   bool // some peer is
-	rechoke bool
-	scratch []blockID
-	asks    []upload // scratch, too
-	notes   []func() // what is to be logged
+	freed    bool // blocks have become free: idle peers may take them
+	roomy    bool // some peer is
+	rechoke  bool
+	scratch  []blockID
+	requests []request // scratch, too
+	notes    []func()  // what is to be logged
 
 	subscriptions                []*subscription
 	lastState                    State // that events told of

@@ -74,13 +74,13 @@ func (p *peer) sendAllowedFast() {
 
 // takeAllowedFast tells whether a choke does not stop a request of the peer. That ends once the peer
 // has enough of its own to trade with, and for each piece once all of it was sent often enough.
-func (p *peer) takeAllowedFast(u upload) bool {
+func (p *peer) takeAllowedFast(r request) bool {
 	if p.remote.all || p.remote.has.Count() > fastSetBelow {
 		p.allowed = nil
 	}
-	if p.allowed[u.piece] < int64(u.length) {
+	if p.allowed[r.piece] < int64(r.length) {
 		return false
 	}
-	p.allowed[u.piece] -= int64(u.length)
+	p.allowed[r.piece] -= int64(r.length)
 	return true
 }

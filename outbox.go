@@ -26,13 +26,13 @@ type outbox struct {
 
 	mu       sync.Mutex
 	messages []byte
-	asks     []upload      // what the peer is to be asked for, behind the messages; oldest first
-	uploads  []upload      // oldest first
-	room     chan struct{} // closed when uploads fell below its bound; nil unless the reader waits
+	ours     []request     // that the peer is to be sent behind the messages; oldest first
+	theirs   []request     // that are to be answered; oldest first
+	room     chan struct{} // closed when theirs fell below its bound; nil unless the reader waits
 }
 
-// upload is a block that the peer asked for, or is to be asked for.
-type upload struct {
+// A request names a block as requests, cancels and rejects do.
+type request struct {
 	piece, begin, length uint32
 }
 
@@ -55,25 +55,25 @@ func (o *outbox) addLazily(encode func([]byte) []byte) bool {
 }
 
 // fits tells whether no more waits than may.
-func (o *outbox) fits() bool { return len(o.messages)+requestSize*len(o.asks) <= maxOutbox }
+func (o *outbox) fits() bool { return len(o.messages)+requestSize*len(o.ours) <= maxOutbox }
 
-// ask adds requests of ours and wakes the writer. It returns false once too much is waiting.
-func (o *outbox) ask(requests []upload) bool {
+// request adds requests of ours and wakes the writer. It returns false once too much is waiting.
+func (o *outbox) request(requests []request) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.asks = append(o.asks, requests...)
+	o.ours = append(o.ours, requests...)
 	o.signal()
 	return o.fits()
 }
 
-// unask takes out the requests of ours that which holds for, and tells whether there were any. The
+// withdraw takes out the requests of ours that which holds for, and tells whether there were any. The
 // peer will not have heard of them.
-func (o *outbox) unask(which func(upload) bool) bool {
+func (o *outbox) withdraw(which func(request) bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n := len(o.asks)
-	o.asks = slices.DeleteFunc(o.asks, which)
-	return len(o.asks) < n
+	n := len(o.ours)
+	o.ours = slices.DeleteFunc(o.ours, which)
+	return len(o.ours) < n
 }
 
 // What became of a request that was to be queued.
@@ -85,17 +85,17 @@ const (
 	queueFull             // too many wait
 )
 
-// queue adds a request of the peer.
-func (o *outbox) queue(u upload) queueing {
+// enqueue adds a request of the peer.
+func (o *outbox) enqueue(r request) queueing {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case slices.Contains(o.uploads, u):
+	case slices.Contains(o.theirs, r):
 		return queuedBefore
-	case len(o.uploads) >= maxQueuedRequests:
+	case len(o.theirs) >= maxQueuedRequests:
 		return queueFull
 	}
-	o.uploads = append(o.uploads, u)
+	o.theirs = append(o.theirs, r)
 	o.signal()
 	return queued
 }
@@ -107,7 +107,7 @@ func (o *outbox) whenRoom() <-chan struct{} {
 	if o.room == nil {
 		o.room = make(chan struct{})
 	}
-	if len(o.uploads) < maxQueuedRequests {
+	if len(o.theirs) < maxQueuedRequests {
 		o.makeRoom()
 		c := make(chan struct{})
 		close(c)
@@ -117,63 +117,63 @@ func (o *outbox) whenRoom() <-chan struct{} {
 }
 
 func (o *outbox) makeRoom() {
-	if o.room != nil && len(o.uploads) < maxQueuedRequests {
+	if o.room != nil && len(o.theirs) < maxQueuedRequests {
 		close(o.room)
 		o.room = nil
 	}
 }
 
-// cancel takes out a request of the peer, because it was taken back or is being answered, and tells
+// remove takes out a request of the peer, because it was taken back or is being answered, and tells
 // whether it was still waiting.
-func (o *outbox) cancel(u upload) bool {
+func (o *outbox) remove(r request) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	k := slices.Index(o.uploads, u)
+	k := slices.Index(o.theirs, r)
 	if k < 0 {
 		return false
 	}
-	o.uploads = slices.Delete(o.uploads, k, k+1)
+	o.theirs = slices.Delete(o.theirs, k, k+1)
 	o.makeRoom()
 	return true
 }
 
 // refuse takes all requests of the peer back for which stay does not hold, rejecting them where
 // the peer understands that (BEP 6).
-func (o *outbox) refuse(reject bool, stay func(upload) bool) {
+func (o *outbox) refuse(reject bool, stay func(request) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	kept := o.uploads[:0]
-	for _, u := range o.uploads {
+	kept := o.theirs[:0]
+	for _, r := range o.theirs {
 		switch {
-		case stay(u):
-			kept = append(kept, u)
+		case stay(r):
+			kept = append(kept, r)
 		case reject:
-			o.messages = wire.AppendReject(o.messages, u.piece, u.begin, u.length)
+			o.messages = wire.AppendReject(o.messages, r.piece, r.begin, r.length)
 		}
 	}
-	o.uploads = kept
+	o.theirs = kept
 	o.makeRoom()
 	o.signal()
 }
 
 // take returns the messages that wait, in exchange for an empty buffer, and the next requests to
 // answer: at most n, none of which is taken out yet.
-func (o *outbox) take(empty []byte, n int, uploads []upload) ([]byte, []upload) {
+func (o *outbox) take(empty []byte, n int, answer []request) ([]byte, []request) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	messages := o.messages
-	for _, u := range o.asks {
-		messages = wire.AppendRequest(messages, u.piece, u.begin, u.length)
+	for _, r := range o.ours {
+		messages = wire.AppendRequest(messages, r.piece, r.begin, r.length)
 	}
-	o.messages, o.asks = empty[:0], o.asks[:0]
-	return messages, append(uploads[:0], o.uploads[:min(n, len(o.uploads))]...)
+	o.messages, o.ours = empty[:0], o.ours[:0]
+	return messages, append(answer[:0], o.theirs[:min(n, len(o.theirs))]...)
 }
 
 // waiting is how many requests of the peer wait to be answered.
 func (o *outbox) waiting() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.uploads)
+	return len(o.theirs)
 }
 
 // backlog is how many bytes of messages wait to be written.

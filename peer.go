@@ -210,9 +210,9 @@ func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error
 
 // withdraw tells the peer that it need not send a block, if it has heard of the request at all.
 func (p *peer) withdraw(id blockID) {
-	u := p.d.onWire(id)
-	if !p.out.unask(func(v upload) bool { return v == u }) {
-		p.send(func(b []byte) []byte { return wire.AppendCancel(b, u.piece, u.begin, u.length) })
+	r := p.d.onWire(id)
+	if !p.out.withdraw(func(q request) bool { return q == r }) {
+		p.send(func(b []byte) []byte { return wire.AppendCancel(b, r.piece, r.begin, r.length) })
 	}
 }
 
@@ -222,10 +222,10 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	case wire.KeepAlive, wire.Port:
 		return nil
 	case wire.Request:
-		return p.requested(upload{m.Index, m.Begin, m.Length})
+		return p.requested(request{m.Index, m.Begin, m.Length})
 	case wire.Cancel:
-		if u := (upload{m.Index, m.Begin, m.Length}); p.out.cancel(u) && p.fast {
-			p.reject(u)
+		if r := (request{m.Index, m.Begin, m.Length}); p.out.remove(r) && p.fast {
+			p.reject(r)
 		}
 		return nil
 	case wire.Extended:
@@ -325,10 +325,10 @@ func (p *peer) isSeed() bool { return p.remote.all || p.remote.has.Full() }
 func (p *peer) choked() {
 	p.remote.choking = true
 	unsent := make(map[blockID]bool)
-	p.out.unask(func(u upload) bool {
-		stays := p.remote.allows(int32(u.piece))
+	p.out.withdraw(func(r request) bool {
+		stays := p.remote.allows(int32(r.piece))
 		if !stays {
-			unsent[blockID{int32(u.piece), int32(u.begin / blockSize)}] = true
+			unsent[blockID{int32(r.piece), int32(r.begin / blockSize)}] = true
 		}
 		return !stays
 	})
@@ -396,8 +396,8 @@ func (p *peer) choke() {
 	p.d.suggester.giveUp(p.suggested)
 	p.suggested = p.suggested[:0]
 	p.sendSimple(wire.Choke)
-	p.out.refuse(p.fast, func(u upload) bool {
-		_, stays := p.allowed[u.piece]
+	p.out.refuse(p.fast, func(r request) bool {
+		_, stays := p.allowed[r.piece]
 		return stays
 	})
 }

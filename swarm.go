@@ -197,18 +197,18 @@ func (d *Download) admit(room int, now time.Time) int {
 
 // request asks a peer for blocks.
 func (d *Download) request(p *peer, ids ...blockID) {
-	d.asks = d.asks[:0]
+	d.requests = d.requests[:0]
 	for _, id := range ids {
-		d.asks = append(d.asks, d.onWire(id))
+		d.requests = append(d.requests, d.onWire(id))
 	}
-	if !p.out.ask(d.asks) {
+	if !p.out.request(d.requests) {
 		p.stopLocked(errNotReading)
 	}
 }
 
 // onWire names a block as messages do.
-func (d *Download) onWire(id blockID) upload {
-	return upload{uint32(id.piece), uint32(id.index) * blockSize, uint32(d.sched.blockLen(id))}
+func (d *Download) onWire(id blockID) request {
+	return request{uint32(id.piece), uint32(id.index) * blockSize, uint32(d.sched.blockLen(id))}
 }
 
 // cancel tells a remote that a block is not wanted of it any more, and has it asked for another in its place.

@@ -18,23 +18,23 @@ const (
 )
 
 // requested queues a block that the peer asks for, if it may.
-func (p *peer) requested(u upload) error {
+func (p *peer) requested(r request) error {
 	for {
-		may, err := p.mayAsk(u)
+		may, err := p.mayAsk(r)
 		if err != nil {
 			return err
 		}
 		if !may {
-			return p.deny(u)
+			return p.deny(r)
 		}
-		switch p.out.queue(u) {
+		switch p.out.enqueue(r) {
 		case queued:
 			return nil
 		case queuedBefore:
 			return p.countDenied()
 		}
 		if p.fast {
-			return p.deny(u)
+			return p.deny(r)
 		}
 		select { // without the Fast extension it is left unread until there is room
 		case <-p.out.whenRoom():
@@ -44,32 +44,32 @@ func (p *peer) requested(u upload) error {
 	}
 }
 
-// mayAsk tells whether the peer may ask for u now. An error means that nobody ever may.
-func (p *peer) mayAsk(u upload) (bool, error) {
+// mayAsk tells whether the peer may ask for r now. An error means that nobody ever may.
+func (p *peer) mayAsk(r request) (bool, error) {
 	d := p.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := d.t.NumPieces()
-	if uint64(u.piece) >= uint64(n) || u.length == 0 || u.length > wire.MaxBlock ||
-		int64(u.begin)+int64(u.length) > d.t.layout.PieceSize(int(u.piece)) {
-		return false, fmt.Errorf("asks for %d bytes at %d of piece %d", u.length, u.begin, u.piece)
+	if uint64(r.piece) >= uint64(n) || r.length == 0 || r.length > wire.MaxBlock ||
+		int64(r.begin)+int64(r.length) > d.t.layout.PieceSize(int(r.piece)) {
+		return false, fmt.Errorf("asks for %d bytes at %d of piece %d", r.length, r.begin, r.piece)
 	}
-	if !d.sched.Verified().Has(int(u.piece)) || p.amChoking && !p.takeAllowedFast(u) {
+	if !d.sched.Verified().Has(int(r.piece)) || p.amChoking && !p.takeAllowedFast(r) {
 		return false, nil
 	}
-	d.suggester.give(int(u.piece), n)
+	d.suggester.give(int(r.piece), n)
 	if d.sharing() {
-		d.spread.Give(p.number, int(u.piece), n, d.sched.Availability(int(u.piece)))
+		d.spread.Give(p.number, int(r.piece), n, d.sched.Availability(int(r.piece)))
 	}
 	return true, nil
 }
 
 // deny refuses a request. The error is that there have been too many of them.
-func (p *peer) deny(u upload) error {
+func (p *peer) deny(r request) error {
 	if err := p.countDenied(); err != nil || !p.fast {
 		return err
 	}
-	return p.reject(u)
+	return p.reject(r)
 }
 
 func (p *peer) countDenied() error {
@@ -81,8 +81,8 @@ func (p *peer) countDenied() error {
 	return nil
 }
 
-func (p *peer) reject(u upload) error {
-	if !p.out.add(func(b []byte) []byte { return wire.AppendReject(b, u.piece, u.begin, u.length) }) {
+func (p *peer) reject(r request) error {
+	if !p.out.add(func(b []byte) []byte { return wire.AppendReject(b, r.piece, r.begin, r.length) }) {
 		return errNotReading
 	}
 	return nil
@@ -94,7 +94,7 @@ func (p *peer) reject(u upload) error {
 func (p *peer) write() error {
 	var (
 		messages []byte
-		uploads  []upload
+		uploads  []request
 		payload  []byte
 		deadline time.Time
 	)
@@ -160,29 +160,29 @@ func (p *peer) uploadRun() int {
 
 // answer reads blocks from storage and writes them to the peer, and returns how many bytes of payload they
 // were. buf is scratch.
-func (p *peer) answer(uploads []upload, buf []byte) (_ []byte, sent int, _ error) {
+func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ error) {
 	d := p.d
 	buf = buf[:0]
 	fresh := -1 // the piece that storage was just seen to hold as we left it
-	for _, u := range uploads {
-		if !p.out.cancel(u) {
+	for _, r := range uploads {
+		if !p.out.remove(r) {
 			continue // taken back meanwhile
 		}
 		at := len(buf)
-		buf = wire.AppendPieceHeader(buf, u.piece, u.begin, u.length)
+		buf = wire.AppendPieceHeader(buf, r.piece, r.begin, r.length)
 		start := len(buf)
-		buf = append(buf, make([]byte, u.length)...)
-		if !d.readForUpload(u, buf[start:], fresh != int(u.piece)) {
+		buf = append(buf, make([]byte, r.length)...)
+		if !d.readForUpload(r, buf[start:], fresh != int(r.piece)) {
 			buf = buf[:at]
 			if p.fast {
-				if err := p.reject(u); err != nil {
+				if err := p.reject(r); err != nil {
 					return buf, 0, err
 				}
 			}
 			continue
 		}
-		fresh = int(u.piece)
-		sent += int(u.length)
+		fresh = int(r.piece)
+		sent += int(r.length)
 	}
 	if len(buf) == 0 {
 		return buf, 0, nil
@@ -202,22 +202,22 @@ func (p *peer) answer(uploads []upload, buf []byte) (_ []byte, sent int, _ error
 
 // readForUpload reads a block that a peer may have. Where the disk fails, or holds other than what
 // was verified, the piece is held no longer. look has it looked at whether the files are as they were.
-func (d *Download) readForUpload(u upload, b []byte, look bool) bool {
+func (d *Download) readForUpload(r request, b []byte, look bool) bool {
 	d.mu.Lock()
-	have := d.sched.Verified().Has(int(u.piece))
+	have := d.sched.Verified().Has(int(r.piece))
 	d.mu.Unlock()
 	if !have {
 		return false
 	}
 	var err error
 	if look {
-		err = d.store.Changed(int(u.piece))
+		err = d.store.Changed(int(r.piece))
 	}
 	if err == nil {
-		_, err = d.store.ReadAt(b, d.t.layout.PieceOffset(int(u.piece))+int64(u.begin))
+		_, err = d.store.ReadAt(b, d.t.layout.PieceOffset(int(r.piece))+int64(r.begin))
 	}
 	if err != nil {
-		d.doubt(int(u.piece), err)
+		d.doubt(int(r.piece), err)
 		return false
 	}
 	return true

@@ -76,8 +76,7 @@ type Download struct {
 	fastSets   map[netip.Prefix]map[uint32]int64 // what a choke does not stop each /24 from, in bytes by piece (BEP 6)
 	gate       ratelimit.Gate
 	peers      []*peer
-	live       int // of these, how many are not closing
-	byRemote   map[*remote]*peer
+	live       int           // of these, how many are not closing
 	numbered   int           // connections so far
 	handedOut  bool          // Wait returned the files: they are closed by whoever has them
 	released   bool          // Close closed the files
@@ -144,7 +143,6 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 		gone:       make(chan struct{}),
 		news:       make(chan struct{}),
 		assemblies: make(map[int32]*assembly),
-		byRemote:   make(map[*remote]*peer),
 		readers:    make(map[*reader]struct{}),
 		awaited:    make(map[int]int),
 		checking:   true,
@@ -443,7 +441,9 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 		d.fail(fmt.Errorf("%w for %v", ErrStalled, d.o.StallTimeout))
 	}
 	for _, p := range d.peers {
-		d.snub(p, now)
+		if d.snub(&p.remote, now) {
+			d.note(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
+		}
 		d.sendPEX(p, now)
 		if p.amInterested || p.peerInterested {
 			p.idleSince = time.Time{}
@@ -461,17 +461,6 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	d.client.blocks.Trim(now)
 	d.freed = true // what could not be stolen a second ago may be worth it now
 	return d.sweep(now)
-}
-
-// snub takes the blocks back that a peer has let wait for too long.
-func (d *Download) snub(p *peer, now time.Time) {
-	late := d.sched.Snub(&p.remote, now)
-	if len(late) == 0 {
-		return
-	}
-	d.note(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
-	d.cancelAll(late)
-	d.freed, d.rechoke = true, true
 }
 
 // errNoTorrent is what the zero Torrent gets.

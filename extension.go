@@ -108,7 +108,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 		p.ext.client = printable.Line(h.V)
 	}
 	if h.ReqQ > 0 {
-		p.remote.pipe.setLimit(h.ReqQ)
+		p.remote.SetLimit(h.ReqQ)
 	}
 	if h.UploadOnly != nil {
 		p.ext.uploadOnly = *h.UploadOnly
@@ -126,7 +126,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 		p.ext.saidYourIP = true // to reckon all priorities anew takes a while
 		d.cand.setExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
 	}
-	d.refill(p, now)
+	d.refill(&p.remote, now)
 	return nil
 }
 

@@ -75,7 +75,7 @@ func (p *peer) sendAllowedFast() {
 // takeAllowedFast tells whether a choke does not stop a request of the peer. That ends once the peer
 // has enough of its own to trade with, and for each piece once all of it was sent often enough.
 func (p *peer) takeAllowedFast(r request) bool {
-	if p.remote.all || p.remote.has.Count() > fastSetBelow {
+	if p.remote.HasAll() || p.remote.Count() > fastSetBelow {
 		p.allowed = nil
 	}
 	if p.allowed[r.piece] < int64(r.length) {

@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,7 +22,8 @@ func TestRushTakesOver(t *testing.T) {
 	now := epoch
 	slow, fast := &remote{all: true, pace: pace{rate: 100e3}}, &remote{all: true, pace: pace{rate: 900e3}}
 	for k, r := range []*remote{slow, fast} {
-		s.join(r, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(k)))
+		r.Origin, r.Host = k, k
+		s.join(r)
 		r.Ready, r.pipe.depth = true, 200
 	}
 	asked, _ := s.next(slow, blocks, now, nil)
@@ -61,7 +61,8 @@ func TestRushSharesOut(t *testing.T) {
 	shares := make(map[*remote]int)
 	for k, rate := range []float64{300e3, 200e3, 100e3, 1e3} {
 		r := &remote{all: true, pace: pace{rate: rate}}
-		s.join(r, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(k)))
+		r.Origin, r.Host = k, k
+		s.join(r)
 		r.Ready, r.pipe.depth = true, 100
 	}
 	for _, e := range s.Rush(0, now, unlimited) {

@@ -43,7 +43,6 @@ type peer struct {
 	down          ratelimit.Meter
 	unaskedBlocks int
 	useful        bool      // it sent a block that was wanted
-	roomy         bool      // something was cancelled: it is to be asked for another in its place
 	idleSince     time.Time // neither side was interested since; zero if one is
 
 	// Upload state
@@ -170,42 +169,30 @@ func (p *peer) unaskedLocked(n int) error {
 	return nil
 }
 
-// accept hands a block that was received to the scheduler and to its piece.
+// accept takes a block that was received.
 func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error) {
 	d := p.d
 	n := len(b)
-	got := d.sched.received(&p.remote, id, now)
-	if got.again {
-		p.withdraw(id)
-	}
-	switch got.verdict {
-	case unasked:
-		d.client.blocks.Put(b)
+	v, out := d.take(&p.remote, id, b, now)
+	if v == unasked {
 		return batch{}, p.unaskedLocked(n)
-	case wasted:
-		d.client.blocks.Put(b)
-		d.wasted += int64(n)
-	case accepted:
-		out = d.hold(id, b, now)
-		p.useful = true
-		d.lastProgress = now
-		for _, r := range got.cancel {
-			if r != nil {
-				d.cancel(r, id)
-			}
-		}
-		if out.a == nil {
-			d.finishPiece(id.piece)
-		}
-		if d.awaited[int(id.piece)] > 0 && !p.remote.IsAsked(int(id.piece)) {
-			d.hurry(int(id.piece), now) // it has done its share, and may help others with theirs
-		}
 	}
-	d.downloaded += int64(n)
-	d.down.Add(int64(n), now)
+	p.useful = p.useful || v == accepted
 	p.down.Add(int64(n), now)
-	d.refill(p, now)
+	d.refill(&p.remote, now)
 	return out, nil
+}
+
+// request asks the peer for blocks.
+func (p *peer) request(blocks []blockID) {
+	d := p.d
+	d.requests = d.requests[:0]
+	for _, id := range blocks {
+		d.requests = append(d.requests, d.onWire(id))
+	}
+	if !p.out.request(d.requests) {
+		p.stopLocked(errNotReading)
+	}
 }
 
 // withdraw tells the peer that it need not send a block, if it has heard of the request at all.
@@ -242,8 +229,8 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	case wire.Choke:
 		p.choked()
 	case wire.Unchoke:
-		p.remote.choking = false
-		d.refill(p, now)
+		p.remote.Choking = false
+		d.refill(&p.remote, now)
 	case wire.Interested, wire.NotInterested:
 		p.peerInterested = m.ID == wire.Interested
 		d.rechoke = true
@@ -263,7 +250,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		}
 		p.says(has, now)
 	case wire.HaveAll:
-		if p.remote.all {
+		if p.saidWhat && p.remote.HasAll() {
 			return nil
 		}
 		p.says(bits.Full(d.t.NumPieces()), now)
@@ -277,7 +264,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	case wire.AllowedFast:
 		if uint64(m.Index) < uint64(d.t.NumPieces()) {
 			p.remote.Allow(int(m.Index))
-			d.refill(p, now)
+			d.refill(&p.remote, now)
 		}
 	case wire.Suggest:
 		if uint64(m.Index) < uint64(d.t.NumPieces()) {
@@ -308,7 +295,7 @@ func (p *peer) says(has bits.Set, now time.Time) {
 // gained follows on news of what the peer has.
 func (d *Download) gained(p *peer, now time.Time) {
 	d.updateInterest(p)
-	d.refill(p, now)
+	d.refill(&p.remote, now)
 	if d.sharing() && p.isSeed() {
 		p.stopLocked(errBothSeeds)
 	}
@@ -317,16 +304,21 @@ func (d *Download) gained(p *peer, now time.Time) {
 var errBothSeeds = errors.New("both sides have everything")
 
 // isSeed tells whether the peer has everything.
-func (p *peer) isSeed() bool { return p.remote.all || p.remote.has.Full() }
+func (p *peer) isSeed() bool { return p.remote.HasAll() }
+
+// onWire names a block as messages do.
+func (d *Download) onWire(id blockID) request {
+	return request{uint32(id.piece), uint32(id.index) * blockSize, uint32(d.sched.blockLen(id))}
+}
 
 // choked takes back what the peer was asked for and will not send now. With the Fast extension that is
 // only what it has not heard of yet: a choke rejects nothing by itself then (BEP 6), though others may
 // take over what is outstanding.
 func (p *peer) choked() {
-	p.remote.choking = true
+	p.remote.Choking = true
 	unsent := make(map[blockID]bool)
 	p.out.withdraw(func(r request) bool {
-		stays := p.remote.allows(int32(r.piece))
+		stays := p.remote.Allows(int32(r.piece))
 		if !stays {
 			unsent[blockID{int32(r.piece), int32(r.begin / blockSize)}] = true
 		}

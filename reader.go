@@ -198,7 +198,7 @@ func (r *reader) await(piece int, off int64) error {
 			if !have && chosen && !waits {
 				waits = true
 				d.awaited[piece]++
-				d.hurry(piece, now)
+				d.rush(piece, now)
 			}
 		}
 		d.unlock(now)
@@ -254,16 +254,4 @@ func (d *Download) followReaders(now time.Time) {
 	}
 	d.urgent = urgent
 	d.freed = true
-}
-
-// hurry has a piece that a reader waits for fetched by all who can help, before what is less wanted.
-func (d *Download) hurry(piece int, now time.Time) {
-	asked := d.sched.Rush(piece, now, func(cancel []cancelled, n int) int {
-		d.freed = d.freed || len(cancel) > 0
-		d.cancelAll(cancel)
-		return d.admit(n, now)
-	})
-	for _, e := range asked {
-		d.request(d.byRemote[e.remote], e.block)
-	}
 }

@@ -1,20 +1,26 @@
 package torrent
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// A remote is what the scheduler knows of one connected peer. The scheduler writes the first group
-// of fields; the peer that it stands for keeps the second up to date.
+// A remote is what the scheduler knows of one supplier of blocks, such as a connected peer. The first group of
+// fields is the supplier's to write; the scheduler keeps the others up to date.
 type remote struct {
-	addr    netip.AddrPort
+	Owner   any  // the supplier; the scheduler does not look at it
+	Origin  any  // who is to blame for what it sends, in this connection and others; comparable
+	Host    any  // what suppliers share that take turns at a piece on parole as one; comparable
+	Ready   bool // it can be asked for blocks, unless it chokes us
+	Choking bool // it chokes us
+	Roomy   bool // a request was cancelled: it is to be asked for another block in its place
+
 	sender  int32 // index into scheduler.senders; noSender until it has sent a block
 	all     bool  // it has every piece; has is not used then
 	has     bits.Set
+	pieces  int        // how many there are
 	want    int        // pieces it has that are needed, where it has not all
 	fresh   int        // pieces it has that are in the heap, where it has not all
 	queue   []ask      // outstanding requests, oldest first
@@ -23,8 +29,6 @@ type remote struct {
 	late    lateBlocks // asked for once, then released: no offence if they come
 	refused int32      // the piece of which it last rejected a block, or -1
 
-	Ready     bool               // it can be asked for blocks, unless it chokes us
-	choking   bool               // it chokes us
 	allowed   map[int32]struct{} // allowed-fast pieces (BEP 6), which a choke does not stop
 	suggested []int32            // pieces it would rather send than others (BEP 6), the latest last
 	snubbed   bool               // it let requests time out and has sent nothing since
@@ -75,25 +79,46 @@ func (l *lateBlocks) take(id blockID) bool {
 
 func (l *lateBlocks) has(id blockID) bool { return l.fresh[id]+l.old[id] > 0 }
 
-func (r *remote) holds(piece int) bool { return r.all || r.has.Has(piece) }
+// Has tells whether the remote has a piece.
+func (r *remote) Has(piece int) bool { return r.all || r.has.Has(piece) }
 
-// allows tells whether a choke does not stop requests for piece (BEP 6).
-func (r *remote) allows(piece int32) bool {
+// Allows tells whether a choke does not stop requests for piece (BEP 6).
+func (r *remote) Allows(piece int32) bool {
 	_, ok := r.allowed[piece]
 	return ok
 }
 
 // may tells whether the remote can be asked for blocks of piece.
 func (r *remote) may(piece int32) bool {
-	return r.holds(int(piece)) && (!r.choking || r.allows(piece))
+	return r.Has(int(piece)) && (!r.Choking || r.Allows(piece))
 }
 
 // stuck tells that nothing may come of what the remote was asked for of piece.
-func (r *remote) stuck(piece int32) bool { return r.snubbed || r.choking && !r.allows(piece) }
+func (r *remote) stuck(piece int32) bool { return r.snubbed || r.Choking && !r.Allows(piece) }
+
+// HasAll tells whether the remote has every piece.
+func (r *remote) HasAll() bool { return r.all || r.has.Full() }
+
+// Count is how many pieces the remote has.
+func (r *remote) Count() int {
+	if r.all {
+		return r.pieces
+	}
+	return r.has.Count()
+}
+
+// Snubbed tells whether the remote let requests time out and has sent nothing since.
+func (r *remote) Snubbed() bool { return r.snubbed }
+
+// Outstanding is how many blocks the remote is asked for.
+func (r *remote) Outstanding() int { return len(r.queue) }
+
+// SetLimit takes note of how many requests the remote says it takes at once.
+func (r *remote) SetLimit(reqq int) { r.pipe.setLimit(reqq) }
 
 // Room is how many more blocks the remote is to be asked for now.
 func (r *remote) Room() int {
-	if !r.Ready || r.choking && len(r.allowed) == 0 {
+	if !r.Ready || r.Choking && len(r.allowed) == 0 {
 		return 0
 	}
 	return r.pipe.room(len(r.queue))

@@ -107,7 +107,7 @@ func (s *scheduler) Rejected(r *remote, id blockID) (freed, asked bool) {
 	r.late.take(id)
 	// It has the piece no more, or only lets others ask for it: not to be asked again for now.
 	delete(r.allowed, id.piece)
-	if !r.choking {
+	if !r.Choking {
 		// Too much was asked at once, or it has the piece no more.
 		r.pipe.setLimit(max(startDepth, len(r.queue)))
 		if r.refused == id.piece {
@@ -206,10 +206,10 @@ func (s *scheduler) first(r *remote) int {
 		return -1
 	}
 	switch {
-	case r.choking:
+	case r.Choking:
 		top = -1
 		for i := range r.allowed {
-			if s.heap.holds(int(i)) && r.holds(int(i)) && (top < 0 || s.heap.key(i) < s.heap.key(int32(top))) {
+			if s.heap.holds(int(i)) && r.Has(int(i)) && (top < 0 || s.heap.key(i) < s.heap.key(int32(top))) {
 				top = int(i)
 			}
 		}
@@ -220,7 +220,7 @@ func (s *scheduler) first(r *remote) int {
 		return -1
 	}
 	for _, i := range r.suggested {
-		if s.heap.holds(int(i)) && r.holds(int(i)) && !r.choking && s.heap.priority[i] == s.heap.priority[top] {
+		if s.heap.holds(int(i)) && r.Has(int(i)) && !r.Choking && s.heap.priority[i] == s.heap.priority[top] {
 			return int(i)
 		}
 	}
@@ -231,7 +231,7 @@ func (s *scheduler) first(r *remote) int {
 // if there is none.
 func (s *scheduler) suggested(r *remote, priority uint8, now time.Time) *startedPiece {
 	for _, i := range r.suggested {
-		if r.choking || s.heap.priority[i] != priority || !r.holds(int(i)) {
+		if r.Choking || s.heap.priority[i] != priority || !r.Has(int(i)) {
 			continue
 		}
 		if s.heap.holds(int(i)) {
@@ -250,7 +250,7 @@ func (s *scheduler) may(r *remote, p *startedPiece, now time.Time) bool {
 		return false
 	}
 	switch o := p.sole; {
-	case o == nil, o == r, !o.holds(int(p.piece)):
+	case o == nil, o == r, !o.Has(int(p.piece)):
 		return true
 	case o.stuck(p.piece):
 		return !r.snubbed || !o.IsAsked(int(p.piece)) // else two that are snubbed would take it in turns
@@ -360,9 +360,9 @@ func (s *scheduler) received(r *remote, id blockID, now time.Time) (got receipt)
 // senderOf is r's index into senders. Only who sends something has one.
 func (s *scheduler) senderOf(r *remote) int32 {
 	if r.sender == noSender {
-		if r.sender = int32(slices.Index(s.senders, r.addr)); r.sender < 0 {
+		if r.sender = int32(slices.Index(s.senders, r.Origin)); r.sender < 0 {
 			r.sender = int32(len(s.senders))
-			s.senders = append(s.senders, r.addr)
+			s.senders = append(s.senders, r.Origin)
 		}
 	}
 	return r.sender

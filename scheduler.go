@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"net/netip"
 	"slices"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -26,7 +25,7 @@ type scheduler struct {
 	seeds    int                  // remotes that have everything
 	attempts uint64               // so many times a piece was begun
 	spoiled  map[int32]*suspicion // pieces that failed their hash, until they pass
-	senders  []netip.AddrPort     // who sent a block, by remote.sender
+	senders  []any                // origins of those who sent a block, by remote.sender
 	spare    []*startedPiece      // for reuse
 	steals   int64                // blocks handed out a second time
 }
@@ -49,6 +48,9 @@ func newScheduler(l layout.Layout, seed uint64) *scheduler {
 	}
 }
 
+// Remotes are those that have joined and not left, in that order.
+func (s *scheduler) Remotes() []*remote { return s.remotes }
+
 // Verified is the set of pieces that are verified, to be looked at under the mutex and not to be changed.
 func (s *scheduler) Verified() *bits.Set { return &s.have }
 
@@ -64,9 +66,15 @@ func (s *scheduler) NumStarted() int { return len(s.started) }
 // Steals is how many blocks were handed out a second time.
 func (s *scheduler) Steals() int64 { return s.steals }
 
-// join adds a remote that has what its fields say. A peer that has nothing yet joins as such.
-func (s *scheduler) join(r *remote, addr netip.AddrPort) {
-	r.addr, r.sender, r.refused = addr, noSender, -1
+// Join adds a remote. It has nothing yet, as far as we know.
+func (s *scheduler) Join(r *remote) {
+	r.has = bits.New(s.layout.NumPieces())
+	s.join(r)
+}
+
+// join adds a remote that has what its fields say.
+func (s *scheduler) join(r *remote) {
+	r.pieces, r.sender, r.refused = s.layout.NumPieces(), noSender, -1
 	if r.pipe.depth == 0 {
 		r.pipe = newPipeline()
 	}
@@ -208,8 +216,8 @@ func (s *scheduler) Prioritise(i int, priority uint8) (cancel []cancelled) {
 }
 
 // Passed notes that piece i is whole, hashed and stored. What was still under way of it is returned to be
-// cancelled. digests are of its blocks, where it is suspect; the addresses that sent others are returned, too.
-func (s *scheduler) Passed(i int, digests []uint64) (cancel []cancelled, liars []netip.AddrPort) {
+// cancelled. digests are of its blocks, where it is suspect; the origins of others are returned, too.
+func (s *scheduler) Passed(i int, digests []uint64) (cancel []cancelled, liars []any) {
 	liars = s.clear(i, digests)
 	if p := s.started[int32(i)]; p != nil {
 		cancel = s.disown(p)

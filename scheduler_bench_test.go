@@ -3,7 +3,6 @@ package torrent
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -22,13 +21,13 @@ func benchScheduler(pieces, remotes int, share float64) (*scheduler, []*remote) 
 	}
 	var all []*remote
 	for k := range remotes {
-		r := &remote{has: bits.New(pieces), pace: pace{rate: 1e6}}
+		r := &remote{Origin: k, Host: k, has: bits.New(pieces), pace: pace{rate: 1e6}}
 		for i := range pieces {
 			if rng.Float64() < share {
 				r.has.Add(i)
 			}
 		}
-		s.join(r, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(k >> 8), byte(k)}), 6881))
+		s.join(r)
 		all = append(all, r)
 	}
 	return s, all
@@ -50,7 +49,7 @@ func BenchmarkNext(b *testing.B) {
 					b.ReportAllocs()
 					some := 0 // pieces that anybody has
 					for i := range pieces {
-						if slices.ContainsFunc(all, func(r *remote) bool { return r.holds(i) }) {
+						if slices.ContainsFunc(all, func(r *remote) bool { return r.Has(i) }) {
 							some++
 						}
 					}
@@ -115,7 +114,7 @@ func BenchmarkHave(b *testing.B) {
 		b.Run(fmt.Sprintf("pieces=%d", pieces), func(b *testing.B) {
 			s, all := benchScheduler(pieces, 20, 0.5)
 			r := &remote{has: bits.New(pieces)}
-			s.join(r, netip.MustParseAddrPort("10.9.9.9:1"))
+			s.join(r)
 			_ = all
 			n := 0
 			for b.Loop() {
@@ -136,7 +135,7 @@ func BenchmarkJoin(b *testing.B) {
 				_, some := benchScheduler(pieces, 1, share)
 				r := some[0]
 				for b.Loop() {
-					s.join(r, netip.MustParseAddrPort("10.9.9.9:1"))
+					s.join(r)
 					s.Leave(r)
 				}
 			})

@@ -32,8 +32,8 @@ type modelPiece struct {
 	spoiled  bool // failed its hash, and has not passed since
 	started  int  // when, in starts; 0 is not started
 	parole   bool
-	turns    map[netip.Addr]int // how often a sole sender at each address began it
-	lapses   map[netip.Addr]int // how often one let it wait, or sent nothing of it
+	turns    map[any]int // how often a sole sender at each address began it
+	lapses   map[any]int // how often one let it wait, or sent nothing of it
 	sole     *modelRemote
 	blocks   []modelBlock
 }
@@ -123,7 +123,7 @@ func (m *modelScheduler) unaskAll(p *modelPiece) (cancel []string) {
 	for k := range p.blocks {
 		id := blockID{int32(p.index), int32(k)}
 		for _, o := range p.blocks[k].owners {
-			cancel = append(cancel, fmt.Sprint(o.real.addr, id))
+			cancel = append(cancel, fmt.Sprint(o.real.Origin, id))
 			m.unask(o, id)
 		}
 	}
@@ -134,14 +134,14 @@ func (m *modelScheduler) unaskAll(p *modelPiece) (cancel []string) {
 func (p *modelPiece) entrust(r *modelRemote) {
 	if p.sole != r {
 		p.sole = r
-		p.turns[r.real.addr.Addr()]++
+		p.turns[r.real.Host]++
 	}
 }
 
 // lapse ends the time of the sole sender, and counts it if that came to nothing.
 func (p *modelPiece) lapse() {
 	if o := p.sole; o != nil && (o.stuck(p) || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil })) {
-		p.lapses[o.real.addr.Addr()]++
+		p.lapses[o.real.Host]++
 	}
 	p.sole = nil
 }
@@ -157,7 +157,7 @@ func (m *modelScheduler) wrest(p *modelPiece) (cancel []string) {
 // entrusted is the first piece that r gets at once from one who has lapsed more often, and sent nothing yet.
 func (m *modelScheduler) entrusted(r *modelRemote) *modelPiece {
 	for _, p := range m.pieces {
-		if p.started > 0 && p.sole != nil && p.sole != r && r.may(p) && p.lapses[p.sole.real.addr.Addr()] > p.lapses[r.real.addr.Addr()] &&
+		if p.started > 0 && p.sole != nil && p.sole != r && r.may(p) && p.lapses[p.sole.real.Host] > p.lapses[r.real.Host] &&
 			!slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil }) {
 			return p
 		}
@@ -236,7 +236,7 @@ func (m *modelScheduler) outdoes(p *modelPiece, r, o *modelRemote, n int, now ti
 		n += one(b.free())
 	}
 	margin := 2.
-	for range p.turns[r.real.addr.Addr()] {
+	for range p.turns[r.real.Host] {
 		margin *= 2
 	}
 	if r.rate == 0 {
@@ -333,7 +333,7 @@ func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blo
 			continue
 		}
 		if b := m.block(id); len(b.owners) == 2 {
-			cancel = append(cancel, fmt.Sprint(victim.real.addr, id))
+			cancel = append(cancel, fmt.Sprint(victim.real.Origin, id))
 			m.unask(victim, id)
 		}
 		m.ask(r, id)
@@ -402,7 +402,7 @@ func (m *modelScheduler) yield(r *modelRemote, priority uint8, all bool) (cancel
 	}
 	keeps := slices.Clone(r.queue[end:])
 	for _, id := range m.giveBack(r, func(id blockID) bool { return less(id) && !slices.Contains(keeps, id) }) {
-		cancel = append(cancel, fmt.Sprint(r.real.addr, id))
+		cancel = append(cancel, fmt.Sprint(r.real.Origin, id))
 	}
 	return cancel
 }
@@ -435,11 +435,11 @@ func (m *modelScheduler) prioritise(i int, priority uint8) (cancel []string) {
 // begin anew after a hash that was not right.
 func (p *modelPiece) failed() {
 	if p.sole != nil {
-		p.lapses[p.sole.real.addr.Addr()]++
+		p.lapses[p.sole.real.Host]++
 	}
 	p.spoiled, p.started, p.sole, p.parole = true, 0, nil, false
 	if p.lapses == nil {
-		p.turns, p.lapses = map[netip.Addr]int{}, map[netip.Addr]int{}
+		p.turns, p.lapses = map[any]int{}, map[any]int{}
 	}
 }
 
@@ -499,7 +499,7 @@ func (h *history) someHave() (has []bool, b bits.Set) {
 func (h *history) sameCancels(want []string, got []cancelled) {
 	var is []string
 	for _, c := range got {
-		is = append(is, fmt.Sprint(c.remote.addr, c.block))
+		is = append(is, fmt.Sprint(c.remote.Origin, c.block))
 	}
 	slices.Sort(is)
 	slices.Sort(want)
@@ -519,27 +519,28 @@ func (h *history) event() {
 	case op < 4 && len(h.m.remotes) < 6 || r == nil:
 		h.went = "join"
 		has, bits := h.someHave()
-		r := &modelRemote{real: &remote{Ready: true}, has: has, all: !slices.Contains(has, false), late: make(map[blockID]int), allowed: make(map[int]bool)}
+		origin := netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, 0, 0, byte(h.step % 7)}), uint16(h.step))
+		r := &modelRemote{real: &remote{Ready: true, Origin: origin, Host: origin.Addr()}, has: has, all: !slices.Contains(has, false), late: make(map[blockID]int), allowed: make(map[int]bool)}
 		r.real.has = bits
-		h.s.join(r.real, netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, 0, 0, byte(h.step % 7)}), uint16(h.step)))
+		h.s.join(r.real)
 		h.m.remotes = append(h.m.remotes, r)
 	case op < 6:
-		h.went = fmt.Sprint(r.real.addr, " leaves")
+		h.went = fmt.Sprint(r.real.Origin, " leaves")
 		h.s.Leave(r.real)
 		h.m.leave(r)
 	case op < 12:
-		h.went = fmt.Sprint(r.real.addr, " has ", i)
+		h.went = fmt.Sprint(r.real.Origin, " has ", i)
 		if got := h.s.Have(r.real, i); got == r.has[i] {
 			h.fail("news %v", got)
 		}
 		r.has[i] = true
 	case op < 14:
-		h.went = fmt.Sprint(r.real.addr, " does not have ", i)
+		h.went = fmt.Sprint(r.real.Origin, " does not have ", i)
 		h.s.DontHave(r.real, i)
 		h.m.giveBack(r, func(id blockID) bool { return int(id.piece) == i })
 		r.has[i], r.all = false, false
 	case op < 15 && len(r.queue) == 0:
-		h.went = fmt.Sprint(r.real.addr, " sends a bitfield")
+		h.went = fmt.Sprint(r.real.Origin, " sends a bitfield")
 		has, bits := h.someHave()
 		h.s.Bitfield(r.real, bits)
 		r.has, r.all = has, !slices.Contains(has, false)
@@ -549,7 +550,7 @@ func (h *history) event() {
 		h.sameCancels(h.m.prioritise(i, priority), h.s.Prioritise(i, priority))
 	case op < 44:
 		n := 1 + h.rng.IntN(8)
-		h.went = fmt.Sprint(r.real.addr, " asks for ", n)
+		h.went = fmt.Sprint(r.real.Origin, " asks for ", n)
 		want, cancel := h.m.next(r, n, h.now)
 		got, cancelled := h.s.next(r.real, n, h.now, nil)
 		if !slices.Equal(want, got) {
@@ -565,7 +566,7 @@ func (h *history) event() {
 				return cmp.Or(cmp.Compare(a.piece, b.piece), cmp.Compare(a.index, b.index))
 			})
 		}
-		h.went = fmt.Sprint(r.real.addr, " sends ", id)
+		h.went = fmt.Sprint(r.real.Origin, " sends ", id)
 		v, cancel := h.m.received(r, id, h.now)
 		got := received(h.s, r.real, id, h.now)
 		if v != got.verdict || v == accepted && !h.s.Here(int(id.piece)).Has(int(id.index)) {
@@ -578,11 +579,11 @@ func (h *history) event() {
 		}
 	case op < 80:
 		some := h.rng.IntN(3)
-		h.went = fmt.Sprint(r.real.addr, " gives back")
+		h.went = fmt.Sprint(r.real.Origin, " gives back")
 		h.s.Release(r.real, func(id blockID) bool { return (int(id.index)+int(id.piece))%3 >= some })
 		h.m.giveBack(r, func(id blockID) bool { return (int(id.index)+int(id.piece))%3 >= some })
 	case op < 81:
-		h.went = fmt.Sprint(r.real.addr, " yields")
+		h.went = fmt.Sprint(r.real.Origin, " yields")
 		priority, all := uint8(1+h.rng.IntN(2)), h.rng.IntN(2) == 0
 		h.sameCancels(h.m.yield(r, priority, all), h.s.yield(r.real, priority, all))
 	case op < 82:
@@ -640,13 +641,13 @@ func (h *history) rush(p *modelPiece) {
 		r, b := h.m.remotes[k], h.m.block(e.block)
 		switch {
 		case int(e.block.piece) != p.index || !p.wanted() || b.sender != nil || slices.Contains(b.owners, r):
-			h.fail("%v is sent for %v", r.real.addr, e.block)
+			h.fail("%v is sent for %v", r.real.Origin, e.block)
 		case !r.may(p) || r.snubbed:
-			h.fail("%v cannot be sent for %v", r.real.addr, e.block)
+			h.fail("%v cannot be sent for %v", r.real.Origin, e.block)
 		case p.parole && (len(b.owners) > 0 || p.sole != nil && p.sole != r):
-			h.fail("%v is sent for %v, which is on parole", r.real.addr, e.block)
+			h.fail("%v is sent for %v, which is on parole", r.real.Origin, e.block)
 		case len(b.owners) > 1:
-			h.fail("%v is sent for %v as the third", r.real.addr, e.block)
+			h.fail("%v is sent for %v as the third", r.real.Origin, e.block)
 		}
 		if p.parole {
 			p.entrust(r)
@@ -657,7 +658,7 @@ func (h *history) rush(p *modelPiece) {
 		h.m.ask(r, e.block)
 		room[e.remote]--
 		if room[e.remote] < 0 {
-			h.fail("%v is sent for too many", r.real.addr)
+			h.fail("%v is sent for too many", r.real.Origin)
 		}
 	}
 	p.retire()
@@ -670,7 +671,7 @@ func (h *history) rush(p *modelPiece) {
 			stays += one(h.m.pieces[id.piece].priority >= p.priority && !slices.ContainsFunc(plan, func(e errand) bool { return e.remote == r.real && e.block == id }))
 		}
 		if r.may(p) && !r.snubbed && room[r.real] > stays && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }) {
-			h.fail("%v could be sent for what is free", r.real.addr)
+			h.fail("%v could be sent for what is free", r.real.Origin)
 		}
 	}
 }
@@ -704,25 +705,25 @@ func (h *history) character(r *modelRemote, i int) {
 	switch h.rng.IntN(5) {
 	case 0:
 		r.choking = !r.choking
-		h.went = fmt.Sprint(r.real.addr, " chokes: ", r.choking)
+		h.went = fmt.Sprint(r.real.Origin, " chokes: ", r.choking)
 	case 1:
-		h.went = fmt.Sprint(r.real.addr, " allows fast: ", i)
+		h.went = fmt.Sprint(r.real.Origin, " allows fast: ", i)
 		r.allowed[i] = true
 	case 2:
-		h.went = fmt.Sprint(r.real.addr, " suggests ", i)
+		h.went = fmt.Sprint(r.real.Origin, " suggests ", i)
 		r.real.Suggest(i)
 		r.suggests = append(r.suggests, i)
 		r.suggests = r.suggests[max(0, len(r.suggests)-maxSuggested):]
 	case 3:
 		r.snubbed = len(r.queue) > 0
-		h.went = fmt.Sprint(r.real.addr, " snubs: ", r.snubbed)
+		h.went = fmt.Sprint(r.real.Origin, " snubs: ", r.snubbed)
 	default:
 		r.rate = []float64{0, 1e4, 1e5, 1e7}[h.rng.IntN(4)]
 		r.rtt = time.Duration(h.rng.IntN(200)) * time.Millisecond
 		r.shown = h.now
-		h.went = fmt.Sprint(r.real.addr, " is at ", r.rate)
+		h.went = fmt.Sprint(r.real.Origin, " is at ", r.rate)
 	}
-	r.real.choking, r.real.snubbed, r.real.rate, r.real.pipe.rtt, r.real.shown = r.choking, r.snubbed, r.rate, r.rtt, r.shown
+	r.real.Choking, r.real.snubbed, r.real.rate, r.real.pipe.rtt, r.real.shown = r.choking, r.snubbed, r.rate, r.rtt, r.shown
 	r.real.allowed = make(map[int32]struct{})
 	for i := range r.allowed {
 		r.real.allowed[int32(i)] = struct{}{}
@@ -756,27 +757,27 @@ func (h *history) compare() {
 		}
 		want, fresh := 0, 0
 		for i, p := range h.m.pieces {
-			if r.has[i] != real.holds(i) {
-				h.fail("remote %v: piece %d held %v", real.addr, i, real.holds(i))
+			if r.has[i] != real.Has(i) {
+				h.fail("remote %v: piece %d held %v", real.Origin, i, real.Has(i))
 			}
 			want += one(r.has[i] && p.wanted())
 			fresh += one(r.has[i] && p.waiting())
 		}
 		seeds += one(r.all)
 		if real.all != r.all {
-			h.fail("remote %v has all: %v", real.addr, real.all)
+			h.fail("remote %v has all: %v", real.Origin, real.all)
 		}
 		if !r.all && (real.want != want || real.fresh != fresh) {
-			h.fail("remote %v: want %d, fresh %d, should be %d and %d", real.addr, real.want, real.fresh, want, fresh)
+			h.fail("remote %v: want %d, fresh %d, should be %d and %d", real.Origin, real.want, real.fresh, want, fresh)
 		}
 		if h.s.Interesting(real) != (want > 0) {
-			h.fail("remote %v: interesting %v, though it has %d wanted pieces", real.addr, h.s.Interesting(real), want)
+			h.fail("remote %v: interesting %v, though it has %d wanted pieces", real.Origin, h.s.Interesting(real), want)
 		}
 		if !slices.EqualFunc(r.queue, real.queue, func(id blockID, a ask) bool { return a.blockID == id }) {
-			h.fail("remote %v: queue %v, want %v", real.addr, real.queue, r.queue)
+			h.fail("remote %v: queue %v, want %v", real.Origin, real.queue, r.queue)
 		}
 		if len(r.late) != real.late.len() || r.heard != real.heard || r.snubbed != real.snubbed {
-			h.fail("remote %v: %d late, heard %v, snubbed %v", real.addr, real.late.len(), real.heard, real.snubbed)
+			h.fail("remote %v: %d late, heard %v, snubbed %v", real.Origin, real.late.len(), real.heard, real.snubbed)
 		}
 	}
 	if h.s.seeds != seeds || len(h.s.remotes) != len(h.m.remotes) {
@@ -839,7 +840,7 @@ func (h *history) compareFirst() {
 			continue // it starts what is at the top
 		}
 		if got := h.s.heap.first(&r.real.has); (first == nil) != (got < 0) || first != nil && got != first.index {
-			h.fail("remote %v would start %d, want %+v", r.real.addr, got, first)
+			h.fail("remote %v would start %d, want %+v", r.real.Origin, got, first)
 		}
 	}
 }
@@ -852,7 +853,7 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 		id := blockID{int32(p.index), int32(k)}
 		for _, o := range b.owners {
 			if rb.owner[0] != o.real && rb.owner[1] != o.real {
-				h.fail("block %v: %v is no owner", id, o.real.addr)
+				h.fail("block %v: %v is no owner", id, o.real.Origin)
 			}
 		}
 		if rb.copies() != len(b.owners) {

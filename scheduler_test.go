@@ -3,7 +3,6 @@ package torrent
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -43,7 +42,8 @@ func (sc *swarmScene) join(name string, has ...int) *remote {
 	for _, i := range has {
 		r.has.Add(i)
 	}
-	sc.s.join(r, netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, 0, 0, name[0]}), 6881))
+	r.Origin, r.Host = name, name
+	sc.s.join(r)
 	sc.peers[name] = r
 	return r
 }
@@ -170,7 +170,7 @@ func TestBlocksComeBack(t *testing.T) {
 	a, b := sc.join("a"), sc.join("b")
 	require.Equal(t, "0.0 0.1 0.2", sc.asks("a", 3))
 	sc.s.Release(a, everything)
-	a.choking = true
+	a.Choking = true
 	require.Empty(t, sc.asks("a", 3), "it chokes us")
 	require.Equal(t, "0.0 0.1", sc.asks("b", 2), "what it was asked for is free at once")
 	require.Equal(t, "b", sc.sends("a", 0, 0, accepted), "a block that comes after the choke is taken, and nobody else need send it")
@@ -180,7 +180,7 @@ func TestBlocksComeBack(t *testing.T) {
 	sc.sends("a", 0, 0, unasked)
 	require.Equal(t, "0.2 0.3", sc.asks("b", 9))
 	sc.s.Leave(b)
-	a.choking = false
+	a.Choking = false
 	require.Equal(t, "0.2 0.3", sc.asks("a", 9), "a lost connection frees what is not here")
 }
 
@@ -279,7 +279,7 @@ func TestThirdTakesAPlace(t *testing.T) {
 			require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 4))
 			slices.Reverse(b.queue)
 			a.rate, b.rate = tc.first, tc.second
-			a.choking, b.choking = tc.choking, tc.choking
+			a.Choking, b.Choking = tc.choking, tc.choking
 			sc.now = sc.now.Add(5 * time.Second)
 			c := sc.join("c")
 			c.rate, c.asked = tc.third, tc.asked
@@ -345,7 +345,7 @@ func TestFastPieces(t *testing.T) {
 	sc := newSwarmScene(t, 4)
 	a := sc.join("a", 1, 3)
 	sc.join("b", 0, 1, 2)
-	a.choking = true
+	a.Choking = true
 	a.allowed = map[int32]struct{}{2: {}, 3: {}}
 	require.Equal(t, "3.0 3.1 3.2 3.3", sc.asks("a", 9), "what it has of what a choke does not stop (BEP 6)")
 	b := sc.peers["b"]
@@ -396,13 +396,10 @@ func (sc *swarmScene) fetch(names string) {
 	}
 }
 
-func (sc *swarmScene) named(liars []netip.AddrPort) (names string) {
-	for _, addr := range liars {
-		for name, r := range sc.peers {
-			if r.addr == addr {
-				names += name
-			}
-		}
+// origins writes out some origins, each of which is a name.
+func origins(liars []any) (names string) {
+	for _, name := range liars {
+		names += name.(string)
 	}
 	return names
 }
@@ -410,7 +407,7 @@ func (sc *swarmScene) named(liars []netip.AddrPort) (names string) {
 // passed has piece 0 pass its hash, and returns who is shown to have lied.
 func (sc *swarmScene) passed(truth []uint64) string {
 	_, liars := sc.s.Passed(0, truth)
-	return sc.named(liars)
+	return origins(liars)
 }
 
 func TestWhoSpoiledThePiece(t *testing.T) {
@@ -420,7 +417,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("l")
 		sc.fetch("llll")
-		require.Equal(t, "l", sc.named(sc.s.Failed(0, []uint64{10, 11, 12, 99})))
+		require.Equal(t, "l", origins(sc.s.Failed(0, []uint64{10, 11, 12, 99})))
 	})
 
 	t.Run("one of several", func(t *testing.T) {
@@ -447,7 +444,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.fetch("alal")
 		sc.s.Failed(0, []uint64{10, 99, 12, 13})
 		sc.fetch("llll")
-		require.Equal(t, "l", sc.named(sc.s.Failed(0, []uint64{10, 98, 12, 13})))
+		require.Equal(t, "l", origins(sc.s.Failed(0, []uint64{10, 98, 12, 13})))
 	})
 
 	t.Run("a parole that is not served", func(t *testing.T) {
@@ -459,12 +456,12 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.asks("a", 4)
 		sc.sends("a", 0, 0, accepted)
 		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
-		sc.peers["a"].choking = true
+		sc.peers["a"].Choking = true
 		sc.s.Release(sc.peers["a"], everything)
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4), "a chokes us: b begins anew, for its blocks alone prove something")
 		sc.sends("a", 0, 1, wasted)
 		sc.peers["b"].snubbed = true
-		sc.peers["a"].choking = false
+		sc.peers["a"].Choking = false
 		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4))
 		sc.s.Leave(sc.peers["a"])
 		require.True(t, sc.s.heap.holds(0), "and so it does when a leaves")
@@ -512,11 +509,11 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		}
 		sc.now = sc.now.Add(2 * time.Second)
 		require.Equal(t, "0.0 0.1 0.2 0.3 -g:0.0 -g:0.1 -g:0.2 -g:0.3", sc.asks("a", 4), "however many have let it wait")
-		sc.peers["a"].choking = true
+		sc.peers["a"].Choking = true
 		sc.s.Release(sc.peers["a"], everything)
 		sc.peers["c"].snubbed = false
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4))
-		sc.peers["a"].choking = false
+		sc.peers["a"].Choking = false
 		sc.now = sc.now.Add(2 * time.Second)
 		require.Empty(t, sc.asks("a", 4), "who let it wait itself has to be so much sooner")
 		sc.now = sc.now.Add(2 * time.Second)
@@ -556,7 +553,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("a")
 		sc.join("b")
-		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), tried: make(map[netip.Addr]trial)}
+		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), tried: make(map[any]trial)}
 		sc.fetch("aaaa")
 		for k, sender := range []string{"a", "b", "a", "a"} {
 			sc.s.started[0].blocks[k].sender = sc.s.senderOf(sc.peers[sender])

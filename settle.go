@@ -7,20 +7,21 @@ func (d *Download) settle(now time.Time) {
 	for rounds := 0; (d.freed || d.roomy) && rounds < 4; rounds++ {
 		all := d.freed
 		d.freed, d.roomy = false, false
-		if len(d.peers) == 0 {
+		remotes := d.sched.Remotes()
+		if len(remotes) == 0 {
 			break
 		}
 		first := 0
 		if all {
 			for piece := range d.awaited {
-				d.hurry(piece, now)
+				d.rush(piece, now)
 			}
-			first = d.rng.IntN(len(d.peers))
+			first = d.rng.IntN(len(remotes))
 		}
-		for k := range d.peers {
-			if p := d.peers[(first+k)%len(d.peers)]; all || p.roomy {
-				p.roomy = false
-				d.refill(p, now)
+		for k := range remotes {
+			if r := remotes[(first+k)%len(remotes)]; all || r.Roomy {
+				r.Roomy = false
+				d.refill(r, now)
 			}
 		}
 	}

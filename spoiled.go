@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"net/netip"
 	"slices"
 )
 
@@ -10,10 +9,10 @@ import (
 // that a failure proves a liar, and a success shows by comparison who lied before.
 type suspicion struct {
 	attempts []attempt
-	tried    map[netip.Addr]trial // sole senders
+	tried    map[any]trial // sole senders
 }
 
-// trial is what has become of the sole senders at an address.
+// trial is what has become of the sole senders of one host.
 type trial struct {
 	turns  int // how often they began the piece
 	lapses int // how often they let it wait, or had sent nothing of it when somebody else took over
@@ -28,8 +27,8 @@ type attempt struct {
 const maxAttempts = 8
 
 // Failed notes that piece i, whole, did not have its hash. digests are of its blocks. It returns the
-// addresses proven to have lied: the one that sent all of it, if it was one. The piece begins anew.
-func (s *scheduler) Failed(i int, digests []uint64) (liars []netip.AddrPort) {
+// origins proven to have lied: the one that sent all of it, if it was one. The piece begins anew.
+func (s *scheduler) Failed(i int, digests []uint64) (liars []any) {
 	p := s.started[int32(i)]
 	a := attempt{digests: digests}
 	for _, b := range p.blocks {
@@ -37,13 +36,13 @@ func (s *scheduler) Failed(i int, digests []uint64) (liars []netip.AddrPort) {
 	}
 	u := s.spoiled[p.piece]
 	if u == nil {
-		u = &suspicion{tried: make(map[netip.Addr]trial)}
+		u = &suspicion{tried: make(map[any]trial)}
 		s.spoiled[p.piece] = u
 	}
 	first := a.senders[0]
 	alone := !slices.ContainsFunc(a.senders, func(n int32) bool { return n != first })
 	if alone && first >= 0 {
-		liars = []netip.AddrPort{s.senders[first]}
+		liars = []any{s.senders[first]}
 	} else {
 		if len(u.attempts) == maxAttempts {
 			u.attempts = u.attempts[1:]
@@ -62,7 +61,7 @@ func (s *scheduler) Suspect(i int) bool { return s.spoiled[int32(i)] != nil }
 func (s *scheduler) entrust(p *startedPiece, r *remote) {
 	if p.sole != r {
 		p.sole = r
-		tried, at := s.spoiled[p.piece].tried, r.addr.Addr()
+		tried, at := s.spoiled[p.piece].tried, r.Host
 		t := tried[at]
 		t.turns++
 		tried[at] = t
@@ -72,7 +71,7 @@ func (s *scheduler) entrust(p *startedPiece, r *remote) {
 // lapse ends the time of p's sole sender, and counts it if that came to nothing.
 func (s *scheduler) lapse(p *startedPiece) {
 	if o := p.sole; o != nil && (o.stuck(p.piece) || p.left == len(p.blocks)) {
-		tried, at := s.spoiled[p.piece].tried, o.addr.Addr()
+		tried, at := s.spoiled[p.piece].tried, o.Host
 		t := tried[at]
 		t.lapses++
 		tried[at] = t
@@ -82,7 +81,7 @@ func (s *scheduler) lapse(p *startedPiece) {
 
 // clear ends the suspicion that piece i is under, now that it passed its hash. digests are of its true blocks;
 // who sent another is returned.
-func (s *scheduler) clear(i int, digests []uint64) (liars []netip.AddrPort) {
+func (s *scheduler) clear(i int, digests []uint64) (liars []any) {
 	u := s.spoiled[int32(i)]
 	if u == nil {
 		return nil

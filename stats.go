@@ -99,10 +99,6 @@ func (d *Download) Stats() Stats {
 }
 
 func (p *peer) stats(now time.Time) PeerStats {
-	pieces := p.remote.has.Count()
-	if p.remote.all {
-		pieces = p.d.t.NumPieces()
-	}
 	client := p.ext.client
 	if client == "" {
 		client = printable.Line(string(p.conn.theirs.PeerID[:8]))
@@ -112,8 +108,8 @@ func (p *peer) stats(now time.Time) PeerStats {
 		DownloadRate: p.down.Rate(now), UploadRate: p.up.Rate(now),
 		Downloaded: p.down.Total(), Uploaded: p.up.Total(),
 		AmChoking: p.amChoking, AmInterested: p.amInterested,
-		PeerChoking: p.remote.choking, PeerInterested: p.peerInterested,
-		Snubbed: p.remote.snubbed, Pieces: pieces, Requests: len(p.remote.queue), Queued: p.out.waiting(),
+		PeerChoking: p.remote.Choking, PeerInterested: p.peerInterested,
+		Snubbed: p.remote.Snubbed(), Pieces: p.remote.Count(), Requests: p.remote.Outstanding(), Queued: p.out.waiting(),
 	}
 }
 

@@ -31,7 +31,7 @@ func (s *scheduler) victim(r *remote, now time.Time) (*remote, int) {
 				}
 				worth = false // nothing before it is
 			}
-			if !worth && !o.choking { // else what it will not send may be among what it will
+			if !worth && !o.Choking { // else what it will not send may be among what it will
 				break
 			}
 		}
@@ -52,7 +52,7 @@ func (s *scheduler) mayWrest(r, o *remote, k int, now time.Time) bool {
 // doubles, so that one who is fast but chokes all the time cannot keep a slow one from ever finishing p. One
 // of unknown rate is not expected as soon as one that has shown it: a crowd of such would pass p around.
 func (s *scheduler) outdoes(r, o *remote, p *startedPiece, k int, now time.Time) bool {
-	margin := 2 * math.Exp2(float64(s.spoiled[p.piece].tried[r.addr.Addr()].turns))
+	margin := 2 * math.Exp2(float64(s.spoiled[p.piece].tried[r.Host].turns))
 	if r.rate <= 0 {
 		margin *= 4
 	}
@@ -70,7 +70,7 @@ func (s *scheduler) entrusted(r *remote) (first *startedPiece) {
 		if p == nil || p.sole == nil || p.sole == r || p.left < len(p.blocks) || first != nil && first.piece < i {
 			continue
 		}
-		if r.may(i) && u.tried[p.sole.addr.Addr()].lapses > u.tried[r.addr.Addr()].lapses {
+		if r.may(i) && u.tried[p.sole.Host].lapses > u.tried[r.Host].lapses {
 			first = p
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -80,13 +79,11 @@ func (d *Download) addPeer(k *connection, from source) bool {
 		ended:     make(chan struct{}),
 	}
 	p.before, p.withheld = d.debts.Of(k.addr.Addr())
-	p.remote.choking = true
-	p.remote.has = bits.New(d.t.NumPieces())
+	p.remote = remote{Owner: p, Origin: k.addr, Host: k.addr.Addr(), Choking: true}
 	if !k.incoming {
 		p.ext.listens = k.addr
 	}
-	d.sched.join(&p.remote, k.addr)
-	d.byRemote[&p.remote] = p
+	d.sched.Join(&p.remote)
 	d.peers = append(d.peers, p)
 	d.live++
 	p.greet()
@@ -127,7 +124,6 @@ func (d *Download) removePeer(p *peer) {
 	d.mu.Lock()
 	defer d.unlock(now)
 	d.gate.Refund(d.sched.Leave(&p.remote))
-	delete(d.byRemote, &p.remote)
 	d.suggester.giveUp(p.suggested)
 	d.spread.Forget(p.number)
 	d.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
@@ -160,71 +156,6 @@ func (d *Download) closePeers() {
 	}
 }
 
-// refill asks a peer for as much as its pipeline takes.
-func (d *Download) refill(p *peer, now time.Time) {
-	if room := p.remote.Room(); room > 0 {
-		d.ask(p, room, now)
-	}
-}
-
-// ask asks a peer for up to room blocks more, as far as limits admit them.
-func (d *Download) ask(p *peer, room int, now time.Time) {
-	r := &p.remote
-	n := d.admit(room, now)
-	if n == 0 {
-		return
-	}
-	ids, cancels := d.sched.next(r, n, now, d.scratch[:0])
-	d.scratch = ids
-	d.gate.Refund(n - len(ids))
-	d.cancelAll(cancels)
-	if len(ids) > 0 {
-		d.request(p, ids...)
-	}
-}
-
-// admit is how many of up to room requests limits let pass now.
-func (d *Download) admit(room int, now time.Time) int {
-	n := d.gate.Admit(now, room)
-	if n < room && !d.throttled {
-		d.throttled = true
-		if !d.turning {
-			d.signal() // turn comes back when the limit lets more pass
-		}
-	}
-	return n
-}
-
-// request asks a peer for blocks.
-func (d *Download) request(p *peer, ids ...blockID) {
-	d.requests = d.requests[:0]
-	for _, id := range ids {
-		d.requests = append(d.requests, d.onWire(id))
-	}
-	if !p.out.request(d.requests) {
-		p.stopLocked(errNotReading)
-	}
-}
-
-// onWire names a block as messages do.
-func (d *Download) onWire(id blockID) request {
-	return request{uint32(id.piece), uint32(id.index) * blockSize, uint32(d.sched.blockLen(id))}
-}
-
-// cancel tells a remote that a block is not wanted of it any more, and has it asked for another in its place.
-func (d *Download) cancel(r *remote, id blockID) {
-	p := d.byRemote[r]
-	p.withdraw(id)
-	d.gate.Refund(1)
-	p.roomy, d.roomy = true, true
-}
-
-func (d *Download) cancelAll(all []cancelled) {
-	for _, c := range all {
-		d.cancel(c.remote, c.block)
-	}
-}
-
 // updateInterest keeps what we told a peer in step with whether it has something that is needed.
 func (d *Download) updateInterest(p *peer) {
 	if is := d.sched.Interesting(&p.remote); is != p.amInterested {
@@ -246,7 +177,7 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 		Unchoked:   !p.amChoking,
 		Withheld:   p.withheld,
 		Hoarding:   d.spread.Hoards(p.number, d.t.layout.PieceLength()),
-		Snubbing:   p.remote.snubbed,
+		Snubbing:   p.remote.Snubbed(),
 		Down:       p.down.Rate(now),
 		Up:         p.up.Rate(now),
 		Received:   p.before.Received + p.down.Total(),
@@ -260,7 +191,7 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 func (d *Download) chokeRound(now time.Time) {
 	states := make([]choker.Peer, len(d.peers))
 	for k, p := range d.peers {
-		p.withheld = p.withheld || p.amInterested && p.remote.choking
+		p.withheld = p.withheld || p.amInterested && p.remote.Choking
 		states[k] = d.chokeState(p, now)
 	}
 	chosen := d.choker.Decide(now, d.sharing(), d.up.Rate(now), states)
@@ -283,7 +214,7 @@ func (d *Download) pieceVerified(i int, digests []uint64) {
 	d.gotPiece(i, digests)
 	for _, p := range d.peers {
 		p.tellHave(i)
-		if p.remote.holds(i) {
+		if p.remote.Has(i) {
 			d.updateInterest(p)
 		}
 	}
@@ -295,7 +226,7 @@ func (d *Download) pieceVerified(i int, digests []uint64) {
 // tellHave tells the peer of a piece that we have now. Who has it already can be told later.
 func (p *peer) tellHave(i int) {
 	encode := func(b []byte) []byte { return wire.AppendHave(b, uint32(i)) }
-	if !p.remote.holds(i) {
+	if !p.remote.Has(i) {
 		p.send(encode)
 	} else if !p.out.addLazily(encode) {
 		p.stopLocked(errNotReading)
@@ -312,8 +243,9 @@ func (d *Download) pieceSpoiled(i int, digests []uint64) {
 }
 
 // ban ends all dealings with the addresses that sent spoiled blocks.
-func (d *Download) ban(liars []netip.AddrPort) {
-	for _, addr := range liars {
+func (d *Download) ban(liars []any) {
+	for _, l := range liars {
+		addr := l.(netip.AddrPort) // a peer's origin
 		d.emit(Event{Kind: PeerBanned, Peer: addr, Err: errBanned})
 		d.note(func() { d.log.Warn("banned", "peer", addr) })
 		d.cand.ban(addr)

@@ -224,14 +224,13 @@ func (s *simDownload) sample() {
 		if wanted >= 0 && !w.Wanting || wanted < 0 && perhaps < 0 && w.Wanting {
 			s.fault("said to %v that we are interested: %t, it has the wanted piece %d", p.conn.addr, w.Wanting, wanted)
 		}
-		if !w.Unchoked || r.snubbed || len(r.queue) > 0 || d.o.DownloadLimit != nil || d.client.DownloadLimit != nil {
+		if !w.Unchoked || r.Snubbed() || r.Outstanding() > 0 || d.o.DownloadLimit != nil || d.client.DownloadLimit != nil {
 			continue
 		}
 		if i := s.couldAsk(r, w); i >= 0 {
 			starved[r] = fmt.Sprintf("%v is asked for nothing, though piece %d is wanted and free", p.conn.addr, i)
-			if st := d.sched.started[int32(i)]; st != nil && st.sole != nil {
-				o := st.sole
-				starved[r] += fmt.Sprintf("; on parole with %v, choking %t, snubbed %t, of whom %d are asked", o.addr, o.choking, o.snubbed, len(o.queue))
+			if o := d.sched.Started(i).Sole; o != nil {
+				starved[r] += fmt.Sprintf("; on parole with %v, choking %t, snubbed %t, of whom %d are asked", o.Origin, o.Choking, o.Snubbed(), o.Outstanding())
 			}
 			if s.starved[r] != "" {
 				s.fault("%s", starved[r])
@@ -248,17 +247,12 @@ func (s *simDownload) couldAsk(r *remote, w simpeer.Terms) int {
 		if has, doubt := w.Offers(i); !has || doubt {
 			continue
 		}
-		p := s.sched.started[int32(i)]
-		if p == nil {
-			return i
-		}
-		if p.sole != nil && p.sole != r && len(p.sole.queue) > 0 {
+		p := s.sched.Started(i)
+		if p.Sole != nil && p.Sole != r && p.Sole.Outstanding() > 0 {
 			continue // on parole with somebody who is at work
 		}
-		for k := range p.blocks {
-			if p.blocks[k].free() {
-				return i
-			}
+		if p.Attempt == 0 || p.Free > 0 {
+			return i
 		}
 	}
 	return -1

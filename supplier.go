@@ -1,0 +1,119 @@
+package torrent
+
+import "time"
+
+// A supplier is what blocks come from. A peer is one. It is asked for the blocks that the scheduler chooses by what
+// it knows of it, a remote whose Owner it is, and what it sends goes to take.
+type supplier interface {
+	// request asks for blocks.
+	request(blocks []blockID)
+	// withdraw takes a request back: the block need not be sent.
+	withdraw(block blockID)
+}
+
+// refill asks a supplier for as much as its pipeline takes.
+func (d *Download) refill(r *remote, now time.Time) {
+	if room := r.Room(); room > 0 {
+		d.ask(r, room, now)
+	}
+}
+
+// ask asks a supplier for up to room blocks more, as far as limits admit them.
+func (d *Download) ask(r *remote, room int, now time.Time) {
+	n := d.admit(room, now)
+	if n == 0 {
+		return
+	}
+	blocks, cancel := d.sched.next(r, n, now, d.scratch[:0])
+	d.scratch = blocks
+	d.gate.Refund(n - len(blocks))
+	d.cancelAll(cancel)
+	if len(blocks) > 0 {
+		r.Owner.(supplier).request(blocks)
+	}
+}
+
+// admit is how many of up to room requests limits let pass now.
+func (d *Download) admit(room int, now time.Time) int {
+	n := d.gate.Admit(now, room)
+	if n < room && !d.throttled {
+		d.throttled = true
+		if !d.turning {
+			d.signal() // turn comes back when the limit lets more pass
+		}
+	}
+	return n
+}
+
+// rush has a piece that a reader waits for fetched by all who can help, before what is less wanted.
+func (d *Download) rush(piece int, now time.Time) {
+	asked := d.sched.Rush(piece, now, func(cancel []cancelled, n int) int {
+		d.freed = d.freed || len(cancel) > 0
+		d.cancelAll(cancel)
+		return d.admit(n, now)
+	})
+	for _, e := range asked {
+		d.scratch = append(d.scratch[:0], e.block)
+		e.remote.Owner.(supplier).request(d.scratch)
+	}
+}
+
+// take takes a block that a supplier sent, and returns what is to be written because of it. A block that was never
+// asked for is dropped, and held against the supplier by whoever knows what it is.
+func (d *Download) take(r *remote, id blockID, b []byte, now time.Time) (verdict, batch) {
+	var out batch
+	n := int64(len(b))
+	got := d.sched.received(r, id, now)
+	if got.again {
+		r.Owner.(supplier).withdraw(id)
+	}
+	switch got.verdict {
+	case unasked:
+		d.client.blocks.Put(b)
+		return unasked, out
+	case wasted:
+		d.client.blocks.Put(b)
+		d.wasted += n
+	case accepted:
+		out = d.hold(id, b, now)
+		d.lastProgress = now
+		for _, o := range got.cancel {
+			if o != nil {
+				d.cancel(o, id)
+			}
+		}
+		if out.a == nil {
+			d.finishPiece(id.piece)
+		}
+		if d.awaited[int(id.piece)] > 0 && !r.IsAsked(int(id.piece)) {
+			d.rush(int(id.piece), now) // it has done its share, and may help others with theirs
+		}
+	}
+	d.downloaded += n
+	d.down.Add(n, now)
+	return got.verdict, out
+}
+
+// cancel tells a supplier that a block is not wanted of it any more, and has it asked for another in its place.
+func (d *Download) cancel(r *remote, id blockID) {
+	r.Owner.(supplier).withdraw(id)
+	d.gate.Refund(1)
+	r.Roomy, d.roomy = true, true
+}
+
+func (d *Download) cancelAll(all []cancelled) {
+	for _, c := range all {
+		d.cancel(c.remote, c.block)
+	}
+}
+
+// snub takes the blocks back that a supplier has let wait for too long, and tells whether there were any.
+func (d *Download) snub(r *remote, now time.Time) bool {
+	late := d.sched.Snub(r, now)
+	d.cancelAll(late)
+	if len(late) == 0 {
+		return false
+	}
+	d.freed, d.rechoke = true, true
+	return true
+}

@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,10 @@ type refusal struct {
 	final  bool          // it need not be asked again
 }
 
-func (r *refusal) Error() string { return r.reason }
+func (r *refusal) Error() string { return cmp.Or(r.reason, "refused without a reason") }
+
+// refuse is the refusal that gives text as its reason.
+func refuse(text []byte) *refusal { return &refusal{reason: printable.Line(string(text))} }
 
 // mostTelling is nil if one of the routes to a tracker succeeded, and else the error that tells most
 // about the tracker.

@@ -1,15 +1,11 @@
 package tracker
 
 import (
-	"compress/gzip"
 	"context"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 	"syscall"
 	"time"
 
@@ -18,7 +14,6 @@ import (
 
 const (
 	httpTimeout = 30 * time.Second // of one request, redirects and body included
-	httpAnswer  = 1 << 20          // bytes of an answer, once inflated
 	userAgent   = "shoal-go/torrent"
 )
 
@@ -84,8 +79,15 @@ func httpRoutes(client *http.Client, u *url.URL) []route {
 	return []route{{family: netaddr.IPv4}, {family: netaddr.IPv6}}
 }
 
-// getHTTP fetches u over a family of addresses: at most httpAnswer bytes of body, and the status.
-func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Family) (body []byte, status int, err error) {
+// reply is what came back for a request.
+type reply struct {
+	status int
+	body   []byte // as much as could be read of it
+	cut    error  // why there is no more of the body, or nil
+}
+
+// getHTTP fetches u over a family of addresses. The error is why there is no reply at all.
+func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Family) (reply, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, httpTimeout, errSilent)
@@ -96,35 +98,31 @@ func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Famil
 
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
-		return nil, 0, err
+		return reply{}, err
 	}
 	req.Header.Set("User-Agent", userAgent)
+	// Said by us, it keeps the transport from inflating the body, which it does without a bound.
+	req.Header.Set("Accept-Encoding", "gzip")
 	guard.public.Store(!isInward(req.URL.Hostname()))
 	resp, err := guard.client(client).Do(req)
-	if err == nil {
-		defer resp.Body.Close()
-		status = resp.StatusCode
-		body, err = readBody(resp)
+	if err != nil {
+		return reply{}, becauseOf(ctx, err)
 	}
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause
-	}
-	return body, status, err
-}
-
-// readBody reads at most httpAnswer bytes; more are an error.
-func readBody(resp *http.Response) ([]byte, error) {
-	plain := io.Reader(resp.Body)
-	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
-		// A transport that did not ask for it leaves it to us.
-		var err error
-		if plain, err = gzip.NewReader(io.LimitReader(resp.Body, httpAnswer)); err != nil {
-			return nil, fmt.Errorf("gzip: %w", err)
+	defer resp.Body.Close()
+	r := reply{status: resp.StatusCode}
+	if r.body, r.cut = readBody(resp.Body); r.cut != nil {
+		// That there was no more time is no reason to refuse what came, but what else ended it is.
+		if r.cut = becauseOf(ctx, r.cut); ctx.Err() != nil && r.cut != errSilent {
+			return reply{}, r.cut
 		}
 	}
-	body, err := io.ReadAll(io.LimitReader(plain, httpAnswer+1))
-	if err == nil && len(body) > httpAnswer {
-		err = fmt.Errorf("answer over %d bytes", httpAnswer)
+	return r, nil
+}
+
+// becauseOf is err, or why ctx ended if it has.
+func becauseOf(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
 	}
-	return body, err
+	return err
 }

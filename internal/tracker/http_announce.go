@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,29 +21,32 @@ import (
 var answerLimits = bencode.Limits{Bytes: httpAnswer, Depth: 32, Values: 1 << 18}
 
 func announceHTTP(ctx context.Context, client *http.Client, u *url.URL, f netaddr.Family, r request) (answer, error) {
-	body, status, err := getHTTP(ctx, client, announceURL(u, r), f)
+	reply, err := getHTTP(ctx, client, announceURL(u, r), f)
 	if err != nil {
 		return answer{}, err
 	}
-	a, err := parseHTTPAnswer(body)
-	return a, judge(status, body, err)
+	a, err := parseHTTPAnswer(reply.body)
+	return a, reply.judge(err)
 }
 
-// judge is the error of an answer, in the light of its HTTP status: a tracker that gives a reason is
-// believed whatever the status, and 410 is final (BEP 31 has no other way to say so).
-func judge(status int, body []byte, err error) error {
-	r, declared := errors.AsType[*refusal](err)
+// judge is the error of a reply whose body was read with err. A tracker that gives a reason is believed whatever
+// the HTTP status, and 410 is final (BEP 31 has no other way to say so). A body that was cut short counts if
+// what is needed of it came.
+func (r *reply) judge(err error) error {
+	refused, declared := errors.AsType[*refusal](err)
 	switch {
-	case status == http.StatusGone && declared:
-		return &refusal{reason: r.reason, final: true}
-	case status == http.StatusGone:
+	case r.status == http.StatusGone && declared:
+		return &refusal{reason: refused.reason, final: true}
+	case r.status == http.StatusGone:
 		return &refusal{reason: "HTTP status 410 Gone", final: true}
 	case declared:
 		return err
-	case status != http.StatusOK:
-		return fmt.Errorf("HTTP status %d %s", status, http.StatusText(status))
+	case r.status != http.StatusOK:
+		return fmt.Errorf("HTTP status %d %s", r.status, http.StatusText(r.status))
+	case err != nil && r.cut != nil:
+		return r.cut
 	case err != nil:
-		return fmt.Errorf("malformed answer %q: %w", printable.Line(string(body[:min(len(body), 40)])), err)
+		return fmt.Errorf("malformed answer %q: %w", printable.Line(string(r.body[:min(len(r.body), 40)])), err)
 	}
 	return nil
 }
@@ -100,21 +104,22 @@ func appendEscaped(b []byte, s string) []byte {
 	return b
 }
 
-// parseHTTPAnswer reads the answer to an announce (BEP 3, 7, 23, 24, 31). A field of the wrong type counts as
-// unsaid. The error is a *refusal or a *bencode.SyntaxError.
+// parseHTTPAnswer reads the answer to an announce (BEP 3, 7, 23, 24, 31). A field that is malformed or of the
+// wrong type counts as unsaid. The error is a *refusal or a *bencode.SyntaxError; an answer that breaks
+// off is no error if it has named peers by then.
 func parseHTTPAnswer(body []byte) (answer, error) {
-	var a answer
-	dict, err := scanAnswer(body)
-	if err != nil {
-		return a, err
+	dict, broken := salvageAnswer(body)
+	if dict == nil {
+		return answer{}, broken
 	}
+	var a answer
 	var no *refusal
 	var retry []byte
 	for key, value := range bencode.Keys(dict) {
 		text, _ := bencode.String(value)
 		switch string(key) {
 		case "failure reason":
-			no = &refusal{reason: printable.Line(string(text))}
+			no = refuse(text)
 		case "retry in":
 			retry = value
 		case "warning message":
@@ -140,10 +145,15 @@ func parseHTTPAnswer(body []byte) (answer, error) {
 			a.peers = compactPeers(a.peers, text, 16)
 		}
 	}
-	if no == nil {
+	// Some trackers send a reason each time, and leave it empty when all is well.
+	useful := len(a.peers) > 0
+	switch {
+	case no == nil || no.reason == "" && (useful || a.interval > 0):
+		if broken != nil && !useful {
+			return answer{}, broken
+		}
 		return a, nil
-	}
-	if retry != nil {
+	case retry != nil:
 		minutes, _ := bencode.Int(retry)
 		text, _ := bencode.String(retry)
 		no.final = string(text) == "never"
@@ -152,16 +162,14 @@ func parseHTTPAnswer(body []byte) (answer, error) {
 	return answer{}, no
 }
 
-// scanAnswer is the dictionary that body begins with. Some trackers have a line's end behind it.
-func scanAnswer(body []byte) ([]byte, error) {
-	n, err := bencode.Scan(body, answerLimits)
-	if err != nil {
-		return nil, err
+// salvageAnswer is what can be read of the dictionary that body begins with, or nil if that is nothing, and
+// why there is no more. Some trackers have a line's end behind it.
+func salvageAnswer(body []byte) (dict []byte, err error) {
+	dict, _, err = bencode.Salvage(body, answerLimits)
+	if bencode.IsDict(dict) {
+		return dict, err
 	}
-	if !bencode.IsDict(body) {
-		return nil, errors.New("not a dictionary")
-	}
-	return body[:n], nil
+	return nil, cmp.Or(err, errors.New("not a dictionary"))
 }
 
 // listedPeers appends those of a list of dictionaries. Peers that are named by a host name are left out:

@@ -100,7 +100,22 @@ func TestParseHTTPAnswer(t *testing.T) {
 		{"wrong types", "d8:complete1:a10:incompletele8:intervalde5:peersi7e6:peers6le10:tracker idi1ee", answer{}, ""},
 		{"absurd numbers", "d8:completei-4e10:incompletei9223372036854775807e8:intervali-9223372036854775808e12:min intervali9223372036854775807ee",
 			answer{swarm: Scrape{Leechers: 1<<31 - 1}, interval: time.Second, minInterval: 24 * time.Hour}, ""},
-		{"2^63 seconds", "d8:intervali9223372036854775808ee", answer{}, "bencode: "},
+		{"malformed numbers", "d8:completei-0e10:downloadedi99999999999999999999e10:incompletei3e8:intervali01800e12:min intervali60e5:peers6:\x01\x02\x03\x04\x00\x50e",
+			answer{peers: peer("1.2.3.4:80"), swarm: Scrape{Leechers: 3}, minInterval: time.Minute}, ""},
+		{"2^63 seconds", "d8:intervali9223372036854775808ee", answer{}, ""},
+		{"twice", "d8:intervali900e8:intervali1800e5:peers6:\x01\x02\x03\x04\x00\x505:peers6:\x05\x06\x07\x08\x00\x50e",
+			answer{peers: peer("1.2.3.4:80", "5.6.7.8:80"), interval: 30 * time.Minute}, ""},
+		{"malformed peers among others", "d5:peersld2:ip7:1.2.3.44:porti080eed2:ip7:1.2.3.54:porti80e4:porti81eed2:ip07:1.2.3.64:porti80eed2:ip7:1.2.3.74:porti80eeee",
+			answer{peers: peer("1.2.3.5:81", "1.2.3.7:80")}, ""},
+		{"broken off behind peers", "d8:intervali900e5:peers6:\x01\x02\x03\x04\x00\x506:peers618:", answer{peers: peer("1.2.3.4:80"), interval: 15 * time.Minute}, ""},
+		{"broken off within peers", "d5:peersld2:ip7:1.2.3.44:porti80eed2:ip7:1.2", answer{peers: peer("1.2.3.4:80")}, ""},
+		{"broken off before peers", "d8:intervali900e5:peers12:\x01\x02\x03\x04\x00\x50", answer{}, "bencode: "},
+		{"broken off behind a reason", "d14:failure reason2:no8:interval", answer{}, "no"},
+		{"an empty reason beside peers", "d14:failure reason0:5:peers6:\x01\x02\x03\x04\x00\x50e", answer{peers: peer("1.2.3.4:80")}, ""},
+		{"an empty reason beside an interval", "d14:failure reason0:8:intervali900e5:peers0:e", answer{interval: 15 * time.Minute}, ""},
+		{"a reason that is no string beside peers", "d14:failure reasoni0e5:peers6:\x01\x02\x03\x04\x00\x50e", answer{peers: peer("1.2.3.4:80")}, ""},
+		{"an empty reason alone", "d14:failure reason0:e", answer{}, "refused without a reason"},
+		{"an empty reason, and when to come again", "d14:failure reason0:8:retry in5:nevere", answer{}, "refused without a reason"},
 		{"refused", "d14:failure reason9:no\x1b[2J\nok5:peers6:\x01\x02\x03\x04\x00\x50e", answer{}, "no [2J ok"},
 		{"HTML", "<html>", answer{}, "bencode: "},
 		{"nothing at all", "", answer{}, "bencode: "},
@@ -310,6 +325,7 @@ func FuzzHTTPAnswer(f *testing.F) {
 	f.Add([]byte(onePeer))
 	f.Add([]byte("d5:peersld2:ip3:::14:porti81eee6:peers60:8:retry in5:nevere"))
 	f.Add([]byte("d14:failure reason4:busy8:retry ini7ee"))
+	f.Add([]byte("d14:failure reason0:8:intervali01e8:intervali2e5:peersld2:ip6:a.test4:porti80eed4:porti-0eee"))
 	f.Add([]byte("d5:filesd20:aaaaaaaaaaaaaaaaaaaad8:completei1eeee"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		a, err := parseHTTPAnswer(body)

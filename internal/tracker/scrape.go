@@ -9,7 +9,6 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bencode"
 	"github.com/shoal-go/torrent/internal/netaddr"
-	"github.com/shoal-go/torrent/internal/printable"
 )
 
 // Scrape is what a tracker knows of a swarm (BEP 48).
@@ -104,12 +103,12 @@ func (t *Announcer) scrapeHTTP(ctx context.Context, u *url.URL) (Scrape, error) 
 	if !ok {
 		return Scrape{}, errors.New("cannot be scraped")
 	}
-	body, status, err := getHTTP(ctx, t.c.HTTP, at, netaddr.AnyFamily)
+	reply, err := getHTTP(ctx, t.c.HTTP, at, netaddr.AnyFamily)
 	if err != nil {
 		return Scrape{}, err
 	}
-	s, err := parseHTTPScrape(body, t.c.InfoHash)
-	if err = judge(status, body, err); err != nil {
+	s, err := parseHTTPScrape(reply.body, t.c.InfoHash)
+	if err = reply.judge(err); err != nil {
 		return Scrape{}, err
 	}
 	return s, nil
@@ -137,16 +136,16 @@ func scrapeURL(u *url.URL, h [20]byte) (string, bool) {
 }
 
 func parseHTTPScrape(body []byte, h [20]byte) (s Scrape, err error) {
-	dict, err := scanAnswer(body)
-	if err != nil {
-		return s, err
+	dict, err := salvageAnswer(body)
+	if err == nil {
+		err = errors.New("the torrent is not in the answer")
 	}
-	err = errors.New("the torrent is not in the answer")
+	var no *refusal
 	for key, files := range bencode.Keys(dict) {
 		switch string(key) {
 		case "failure reason", "failure_reason":
 			text, _ := bencode.String(files)
-			return Scrape{}, &refusal{reason: printable.Line(string(text))}
+			no = refuse(text)
 		case "files":
 			for hash, file := range bencode.Keys(files) {
 				if string(hash) != string(h[:]) && string(hash) != asText(h) {
@@ -165,6 +164,9 @@ func parseHTTPScrape(body []byte, h [20]byte) (s Scrape, err error) {
 				}
 			}
 		}
+	}
+	if no != nil && (no.reason != "" || err != nil) {
+		return Scrape{}, no
 	}
 	return s, err
 }

@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"github.com/shoal-go/torrent/internal/printable"
 )
 
 const (
@@ -184,7 +182,7 @@ func (u *UDP) ask(ctx context.Context, addr netip.AddrPort, p []byte, action udp
 		return nil, errSilent
 	case p := <-answers:
 		if udpAction(binary.BigEndian.Uint32(p)) == udpError {
-			return nil, &refusal{reason: printable.Line(string(p[8:]))}
+			return nil, refuse(p[8:])
 		}
 		return p, nil
 	}

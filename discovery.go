@@ -67,6 +67,7 @@ func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
 		Private:  c.private,
 		HTTP:     c.client.http,
 		UDP:      c.client.udp,
+		Lookup:   c.client.lookupForOthers(),
 		Port:     c.client.port,
 		Progress: c.progress,
 		Found:    func(url string, peers []netip.AddrPort) { f.found(sourceTracker, url, peers...) },
@@ -89,6 +90,15 @@ func (f *discovery) trackerHeard(s tracker.Status) {
 	} else {
 		f.heard(s.URL, s.Peers, s.Warning, nil)
 	}
+}
+
+// lookupForOthers looks up a host that a stranger has named. It is nil with Client.Dial, which may lead past all
+// that this machine asks by itself.
+func (c *Client) lookupForOthers() func(context.Context, string) ([]netip.Addr, error) {
+	if c.Dial != nil {
+		return nil
+	}
+	return c.hooks.lookup
 }
 
 // sources reports whether there is any source to ask.

@@ -44,6 +44,8 @@ type request struct {
 // at most maxPeersSaid peers, and each of them could be dialled.
 type answer struct {
 	peers                 []netip.AddrPort
+	named                 []namedPeer   // whose addresses are to be looked up
+	local                 bool          // the tracker is inside our network
 	interval, minInterval time.Duration // 0 if unsaid
 	swarm                 Scrape
 	warning               string
@@ -110,6 +112,7 @@ func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc
 			a, err := t.exchange(ctx, tr, r, req)
 			if err == nil {
 				t.answered(tr, r.family, req.event, a)
+				t.lookUpNamed(ctx, tr, a)
 				return
 			}
 			errs[i] = err

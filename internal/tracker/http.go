@@ -73,10 +73,16 @@ func httpRoutes(client *http.Client, u *url.URL) []route {
 	if _, err := netip.ParseAddr(u.Hostname()); !ok || err == nil {
 		return []route{{}}
 	}
-	if proxy, err := d[netaddr.AnyFamily].Proxy(&http.Request{URL: u}); proxy != nil || err != nil {
+	if d.proxied(u) {
 		return []route{{}} // the tracker sees the proxy's address in any case
 	}
 	return []route{{family: netaddr.IPv4}, {family: netaddr.IPv6}}
+}
+
+// proxied reports whether requests for u go through a proxy.
+func (d *dualTransport) proxied(u *url.URL) bool {
+	proxy, err := d[netaddr.AnyFamily].Proxy(&http.Request{URL: u})
+	return proxy != nil || err != nil
 }
 
 // reply is what came back for a request.
@@ -84,6 +90,7 @@ type reply struct {
 	status int
 	body   []byte // as much as could be read of it
 	cut    error  // why there is no more of the body, or nil
+	local  bool   // it came from inside our network
 }
 
 // getHTTP fetches u over a family of addresses. The error is why there is no reply at all.
@@ -109,7 +116,7 @@ func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Famil
 		return reply{}, becauseOf(ctx, err)
 	}
 	defer resp.Body.Close()
-	r := reply{status: resp.StatusCode}
+	r := reply{status: resp.StatusCode, local: guard.local(client, req.URL)}
 	if r.body, r.cut = readBody(resp.Body); r.cut != nil {
 		// That there was no more time is no reason to refuse what came, but what else ended it is.
 		if r.cut = becauseOf(ctx, r.cut); ctx.Err() != nil && r.cut != errSilent {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,7 @@ func announceHTTP(ctx context.Context, client *http.Client, u *url.URL, f netadd
 		return answer{}, err
 	}
 	a, err := parseHTTPAnswer(reply.body)
+	a.local = reply.local
 	return a, reply.judge(err)
 }
 
@@ -138,15 +140,13 @@ func parseHTTPAnswer(body []byte) (answer, error) {
 			a.swarm.Completed = count(value)
 		case "peers":
 			a.peers = compactPeers(a.peers, text, 4)
-			if bencode.IsList(value) {
-				a.peers = listedPeers(a.peers, value)
-			}
+			a.list(value)
 		case "peers6":
 			a.peers = compactPeers(a.peers, text, 16)
 		}
 	}
 	// Some trackers send a reason each time, and leave it empty when all is well.
-	useful := len(a.peers) > 0
+	useful := len(a.peers) > 0 || len(a.named) > 0
 	switch {
 	case no == nil || no.reason == "" && (useful || a.interval > 0):
 		if broken != nil && !useful {
@@ -172,27 +172,32 @@ func salvageAnswer(body []byte) (dict []byte, err error) {
 	return nil, cmp.Or(err, errors.New("not a dictionary"))
 }
 
-// listedPeers appends those of a list of dictionaries. Peers that are named by a host name are left out:
-// a tracker is not to have us look up names for it.
-func listedPeers(peers []netip.AddrPort, list []byte) []netip.AddrPort {
+// list takes the peers of a list of dictionaries (BEP 3). Those that are named by a host name are kept apart.
+func (a *answer) list(list []byte) {
 	for peer := range bencode.Elems(list) {
-		var ip netip.Addr
+		var host []byte
 		var port int64
 		for key, value := range bencode.Keys(peer) {
 			switch string(key) {
 			case "ip":
-				text, _ := bencode.String(value)
-				ip, _ = netip.ParseAddr(string(text[:min(len(text), 64)]))
+				host, _ = bencode.String(value)
 			case "port":
 				port, _ = bencode.Int(value)
 			}
 		}
-		a := netip.AddrPortFrom(ip.Unmap().WithZone(""), uint16(port))
-		if int64(a.Port()) == port && netaddr.Dialable(a) && len(peers) < maxPeersSaid {
-			peers = append(peers, a)
+		if port <= 0 || port > math.MaxUint16 || len(host) > maxHostName {
+			continue
+		}
+		ip, err := netip.ParseAddr(string(host))
+		addr := netip.AddrPortFrom(ip.Unmap().WithZone(""), uint16(port))
+		named := namedPeer{string(host), uint16(port)}
+		switch {
+		case err == nil && netaddr.Dialable(addr) && len(a.peers) < maxPeersSaid:
+			a.peers = append(a.peers, addr)
+		case err != nil && isHostName(host) && len(a.named) < maxNamed && !slices.Contains(a.named, named):
+			a.named = append(a.named, named)
 		}
 	}
-	return peers
 }
 
 // seconds is an interval as a tracker says it; at least one, so that 0 is for what is unsaid.

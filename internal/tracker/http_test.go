@@ -96,7 +96,7 @@ func TestParseHTTPAnswer(t *testing.T) {
 		{"IPv4 in IPv6", "d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", answer{peers: peer("1.2.3.4:80")}, ""},
 		{"no such peers", "d5:peers24:\x01\x02\x03\x04\x00\x00\x00\x00\x00\x00\x00\x50\xe0\x00\x00\x01\x00\x50\xff\xff\xff\xff\x00\x50e", answer{}, ""},
 		{"dictionaries", "d5:peersld2:ip7:1.2.3.47:peer id1:x4:porti80eed2:ip3:::14:porti81eed2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti65616eed4:porti1eeled2:ip7:1.2.3.44:port2:80ei7eee",
-			answer{peers: peer("1.2.3.4:80", "[::1]:81")}, ""},
+			answer{peers: peer("1.2.3.4:80", "[::1]:81"), named: []namedPeer{{"localhost", 80}}}, ""},
 		{"wrong types", "d8:complete1:a10:incompletele8:intervalde5:peersi7e6:peers6le10:tracker idi1ee", answer{}, ""},
 		{"absurd numbers", "d8:completei-4e10:incompletei9223372036854775807e8:intervali-9223372036854775808e12:min intervali9223372036854775807ee",
 			answer{swarm: Scrape{Leechers: 1<<31 - 1}, interval: time.Second, minInterval: 24 * time.Hour}, ""},
@@ -353,6 +353,10 @@ func FuzzCompactPeers(f *testing.F) {
 }
 
 func requireSane(t *testing.T, a answer) {
+	require.LessOrEqual(t, len(a.named), maxNamed)
+	for _, p := range a.named {
+		require.True(t, isHostName([]byte(p.host)) && p.port > 0, p)
+	}
 	require.LessOrEqual(t, len(a.peers), maxPeersSaid)
 	for _, p := range a.peers {
 		require.True(t, netaddr.Dialable(p), p)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync/atomic"
 
@@ -56,6 +57,13 @@ func (g *redirectGuard) watch(ctx context.Context, cancel context.CancelCauseFun
 			}
 		},
 	})
+}
+
+// local reports whether a request for u, made by c, went to an address inside our network. Through a proxy,
+// or a transport that may use one, only the host in the URL says so.
+func (g *redirectGuard) local(c *http.Client, u *url.URL) bool {
+	d, ok := c.Transport.(*dualTransport)
+	return isInward(u.Hostname()) || ok && !d.proxied(u) && !g.public.Load()
 }
 
 // client returns a client that makes one request as c does, with the guard's rules for redirects before

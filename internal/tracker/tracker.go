@@ -40,6 +40,10 @@ type Config struct {
 	HTTP     *http.Client // never nil; NewHTTPClient makes one that announces over IPv4 and IPv6
 	UDP      *UDP         // the client's, for all UDP trackers
 
+	// Lookup gives the addresses of a host. It is asked for those of peers that a tracker names by a host
+	// name; nil leaves them out.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+
 	Port     func() uint16                            // where we listen; 0 if nowhere
 	Progress func() Progress                          // at the moment of an announce
 	Found    func(url string, peers []netip.AddrPort) // a good answer; each of the peers could be dialled

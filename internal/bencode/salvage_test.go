@@ -26,7 +26,7 @@ func TestSalvage(t *testing.T) {
 		{"d1:aie1:bi-e1:ci+1e1:di1.5e1:ei 1e1:fi1ee", "d1:fi1ee"},
 		{"d1:a04:spam1:b00:1:c1:xe", "d1:c1:xe"},
 
-		// Entries whose key is.
+		// Entries whose key is malformed.
 		{"d01:ai1e1:bi2ee", "d1:bi2ee"},
 		{"di1ei2e1:bi2ee", "d1:bi2ee"},
 		{"di01ei2e1:bi2ee", "d1:bi2ee"},
@@ -143,14 +143,14 @@ func TestSalvageStrict(t *testing.T) {
 		require.Equal(t, c.offset, syntax.Offset, c.in)
 	}
 
-	// What it is exempt from are slips, not limits.
+	// Slips are tolerated; values over the limits are not.
 	for _, l := range []Limits{{Bytes: 100, Depth: 1, Values: 100}, {Bytes: 100, Depth: 9, Values: 3}, {Bytes: 12, Depth: 9, Values: 9}} {
 		_, _, err := Salvage([]byte("d1:ai-0e4:infod1:ai1eee"), l, "info")
 		require.Error(t, err)
 	}
 }
 
-// Whatever slip one entry has, the others are read.
+// Any slip in one entry leaves the others readable.
 func TestSalvageKeepsNeighbours(t *testing.T) {
 	slips := []string{"1:mi-0e", "1:mi01e", "1:mi99999999999999999999e", "1:m03:abc", "01:mi1e", "i1ei1e", "le0:", "1:ai5e",
 		"1:md1:xi-0ee", "1:mli00ee", "1:mi1.5e"}

@@ -10,7 +10,6 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// A slice of bools is what a set is worth.
 func TestSetMatchesAPlainModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, n := range []int{0, 1, 7, 8, 9, 63, 64, 65, 127, 128, 200} {
@@ -80,7 +79,7 @@ func TestCloneSharesNothing(t *testing.T) {
 	require.Equal(t, []int{3, 69}, slices.Collect(c.All()))
 }
 
-func TestAllMayBeLeftEarly(t *testing.T) {
+func TestAllStopsEarly(t *testing.T) {
 	b := bits.Full(130)
 	for i := range b.All() {
 		if i == 65 {

@@ -51,12 +51,12 @@ func TestFilesAndPieces(t *testing.T) {
 	require.EqualValues(t, 2, l.Overlap(4, 3))
 }
 
-func TestNothing(t *testing.T) {
+func TestLayoutOfNothing(t *testing.T) {
 	require.Zero(t, layout.Layout{}.NumPieces())
 	require.Zero(t, layout.New(64, layout.File{Path: "empty"}).NumPieces())
 }
 
-func TestFilesOfMayBeLeftEarly(t *testing.T) {
+func TestFilesOfStopsEarly(t *testing.T) {
 	l := layout.New(64, slices.Repeat([]layout.File{{Length: 1}}, 64)...)
 	for i := range l.FilesOf(0) {
 		if i == 2 {
@@ -66,7 +66,7 @@ func TestFilesOfMayBeLeftEarly(t *testing.T) {
 	t.Fatal("not reached")
 }
 
-// Whatever the files and the piece length, every answer is what looking at each byte would give.
+// For any files and any piece length, every answer agrees with looking at each byte.
 func TestEveryByteHasOnePlace(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 3))
@@ -91,7 +91,7 @@ func TestEveryByteHasOnePlace(t *testing.T) {
 			require.Equal(t, off, l.File(i).End())
 		}
 		require.Equal(t, off, l.Size())
-		require.Equal(t, len(files), l.FileAt(off), "no file has it")
+		require.Equal(t, len(files), l.FileAt(off), "no file holds it")
 
 		size := int64(0)
 		for piece := range l.NumPieces() {

@@ -14,11 +14,11 @@ import (
 	"github.com/shoal-go/torrent/internal/safename"
 )
 
-const maxName = 240 // bytes, as limits go
+const maxName = 240 // bytes
 
 func TestSafeName(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
-		// What is safe stays as it is, so that data of other clients is found.
+		// Safe names stay as they are, so that data of other clients is found.
 		{"plain.txt", "plain.txt"},
 		{" spaces kept ", " spaces kept "},
 		{".hidden", ".hidden"},
@@ -135,8 +135,8 @@ func TestTellApartFilesThatAreNotStored(t *testing.T) {
 	require.Equal(t, []string{"", "t/a", "", "t/A.1"}, paths)
 }
 
-// Very many names that all collide are told apart without trying every number for each of them, also
-// where they are so long that what tells them apart is cut off to make room for the number.
+// Very many names that all collide are told apart without trying every number for each of them, even if they are
+// so long that the part in which they differ is cut off to make room for the number.
 func TestTellApartMany(t *testing.T) {
 	const n = 100_000
 	for _, name := range []func(i int) string{

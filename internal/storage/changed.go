@@ -6,8 +6,8 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// Changed looks at size, modification time and inode of every file under piece: one system call a
-// file, and none is opened.
+// Changed compares size, modification time and inode of every file under piece: one system call for each,
+// and none is opened.
 func (s *fileStore) Changed(piece int) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -76,7 +76,7 @@ func (s *fileStore) compare(i int) error {
 	f := &s.files[i]
 	if !f.meddled.Load() {
 		if f.writing.Load() {
-			// The file is changing under our own hands. Who does it looked before.
+			// We are writing to the file now, and have compared before that.
 			return nil
 		}
 		f.mu.Lock()
@@ -130,7 +130,7 @@ func (s *fileStore) Refresh(piece int) (bits.Set, error) {
 	return doubt, nil
 }
 
-// look takes file i as it is now for how it was left.
+// look records file i as it is now as how it was left.
 func (s *fileStore) look(i int) error {
 	f := &s.files[i]
 	f.mu.Lock()

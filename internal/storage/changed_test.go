@@ -15,14 +15,14 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-func TestWhatOthersDoIsNoticed(t *testing.T) {
+func TestChangesByOtherProgramsAreNoticed(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("an open file cannot be taken away here")
+		t.Skip("an open file cannot be removed here")
 	}
 	past := time.Now().Add(-time.Hour)
 	for _, c := range []struct {
 		name string
-		do   func(path string) error // the path is that of pieces 1 to 4
+		do   func(path string) error // the path of the file with pieces 1 to 4
 	}{
 		{"truncated", func(path string) error { return os.Truncate(path, 7) }},
 		{"overwritten", func(path string) error {
@@ -33,7 +33,7 @@ func TestWhatOthersDoIsNoticed(t *testing.T) {
 			if _, err := f.WriteAt([]byte("other"), 60); err != nil {
 				return err
 			}
-			// As if time had gone on since we wrote.
+			// As if some time had passed since our write.
 			return cmpErr(f.Close(), os.Chtimes(path, past, past))
 		}},
 		{"removed", os.Remove},
@@ -102,8 +102,8 @@ func cmpErr(errs ...error) error {
 	return nil
 }
 
-// A write must not hide that the file had been changed before it.
-func TestWhatOthersDidIsNoticedAfterOurNextWrite(t *testing.T) {
+// A write must not hide that the file was changed before it.
+func TestAWriteDoesNotHideAnEarlierChange(t *testing.T) {
 	for name, do := range map[string]func(string) error{
 		"truncated": func(path string) error { return os.Truncate(path, 7) },
 		"removed":   os.Remove,
@@ -131,9 +131,9 @@ func TestWhatOthersDidIsNoticedAfterOurNextWrite(t *testing.T) {
 	}
 }
 
-func TestAVanishedDirectoryIsAnError(t *testing.T) {
+func TestARemovedDirectoryIsAnError(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("an open directory cannot be taken away here")
+		t.Skip("an open directory cannot be removed here")
 	}
 	tor, content := testContent(50, 200)
 	dir := filepath.Join(t.TempDir(), "gone")

@@ -20,7 +20,7 @@ func (f *rootFile) NextData(off, size int64) (start, end int64, err error) {
 	}
 	end, err = f.Seek(start, unix.SEEK_HOLE)
 	if err != nil && errors.Is(err, unix.ENXIO) {
-		return size, size, nil // cut just now
+		return size, size, nil // truncated just now
 	}
 	return start, end, err
 }

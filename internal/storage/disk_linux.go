@@ -12,10 +12,10 @@ import (
 // maxVectors is how many buffers the kernel takes at once (UIO_MAXIOV).
 const maxVectors = 1024
 
-// maxWrite is how many bytes are written at once, unless one buffer alone is longer. For more the page
-// cache would take larger folios, of a size that the kernel's lists of memory that was in use a moment
-// ago do not have. Others have gone cold, and where a hypervisor has taken them back meanwhile, the write
-// waits for each to be filled in again: 1 MiB at a time then costs eight times as much as this.
+// maxWrite is how many bytes are written at once, unless one buffer alone is longer. For larger writes the page
+// cache takes larger folios, and the kernel's lists of recently used memory have none of that size. Other memory
+// has gone cold; if a hypervisor has reclaimed it, the write waits for each page to be provided again. Then
+// 1 MiB at a time costs eight times as much as this.
 const maxWrite = 32 << 10
 
 // vectors is room for the buffers of one writev, kept so that writing allocates nothing.
@@ -35,7 +35,7 @@ func (f *rootFile) Writev(bufs [][]byte, off int64) error {
 			bufs = bufs[1:]
 		}
 		n, errno := f.pwritev(f.iov, off)
-		clear(f.iov) // keeps no one's buffers alive
+		clear(f.iov) // keeps no buffer alive
 		if errno != 0 {
 			return &fs.PathError{Op: "write", Path: f.Name(), Err: errno}
 		}
@@ -47,16 +47,15 @@ func (f *rootFile) Writev(bufs [][]byte, off int64) error {
 // pwritev writes all of iov, however much the kernel takes at once, and returns how much that was.
 func (f *rootFile) pwritev(iov []unix.Iovec, off int64) (total int64, errno syscall.Errno) {
 	for len(iov) > 0 {
-		// unix.Pwritev would do, but for the slice of vectors that it allocates at each call. The
-		// kernel puts the two halves of the offset together; 16 at a time, so that the shift by a
-		// word's width is defined where the word is 64 bits.
+		// Not unix.Pwritev, which allocates a slice of vectors at each call. The kernel puts the two halves
+		// of the offset together. The shift is in two steps, so that it is defined where a word is 64 bits.
 		lo, hi := uintptr(off), uintptr(uint64(off)>>16>>(8*unsafe.Sizeof(uintptr(0))-16))
 		r, _, errno := unix.Syscall6(unix.SYS_PWRITEV, f.Fd(), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)), lo, hi, 0)
 		if errno == unix.EINTR {
 			continue
 		}
 		if errno == 0 && r == 0 {
-			errno = syscall.EIO // which no file system should do, and would have us turn for ever
+			errno = syscall.EIO // no file system should do that, and it would have us loop for ever
 		}
 		if errno != 0 {
 			return total, errno
@@ -75,13 +74,13 @@ func (f *rootFile) pwritev(iov []unix.Iovec, off int64) (total int64, errno sysc
 	return total, 0
 }
 
-// SyncAll syncs the whole file system, which is far less work than thousands of files one by one.
+// SyncAll syncs the whole file system. That is far less work than thousands of files one by one.
 func (d *rootDisk) SyncAll() (bool, error) {
 	conn, err := d.self.SyscallConn()
 	if err != nil {
 		return true, err
 	}
-	// Within Control the descriptor stays what it is, even if the directory is closed meanwhile.
+	// Within Control the descriptor stays valid, even if the directory is closed at the same time.
 	closed := conn.Control(func(fd uintptr) { err = unix.Syncfs(int(fd)) })
 	if err != nil {
 		err = &fs.PathError{Op: "sync", Path: d.root.Name(), Err: err}

@@ -33,6 +33,6 @@ func infoOf(info fs.FileInfo) FileInfo {
 // SyncDir does nothing: a directory cannot be synced here, and a new name needs no such care.
 func (d *rootDisk) SyncDir(string) error { return nil }
 
-// notDirectory tells whether a part of a path that should be a directory is not one; here that is
+// notDirectory reports whether a part of a path that should be a directory is not one. Here that is
 // fs.ErrNotExist.
 func notDirectory(error) bool { return false }

@@ -49,7 +49,7 @@ func (d *rootDisk) Remove(name string) error { return d.named(name, d.root.Remov
 
 func (d *rootDisk) Close() error { return errors.Join(d.self.Close(), d.root.Close()) }
 
-// named puts the whole path into an error, of which an os.Root knows only the part below it.
+// named puts the whole path into an error: an os.Root knows only the part below it.
 func (d *rootDisk) named(name string, err error) error {
 	var e *fs.PathError
 	if errors.As(err, &e) {

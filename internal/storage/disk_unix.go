@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stat is one system call, without opening anything: it is asked for each block that is served.
+// Stat is one system call and opens nothing: it is called for each block that is served.
 func (d *rootDisk) Stat(name string) (FileInfo, error) {
 	var st unix.Stat_t
 	err := ignoringEINTR(func() error { return unix.Fstatat(int(d.self.Fd()), name, &st, 0) })
 	if err == unix.ENAMETOOLONG {
-		// The path as a whole is too long for one call; an os.Root walks it step by step.
+		// The path is too long for one call. An os.Root walks it step by step.
 		f, err := d.Open(name, os.O_RDONLY)
 		if err != nil {
 			return FileInfo{}, err
@@ -72,5 +72,5 @@ func ignoringEINTR(call func() error) error {
 	}
 }
 
-// notDirectory tells whether a part of a path that should be a directory is not one.
+// notDirectory reports whether a part of a path that should be a directory is not one.
 func notDirectory(err error) bool { return errors.Is(err, unix.ENOTDIR) }

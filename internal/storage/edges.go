@@ -9,10 +9,10 @@ import (
 	"io/fs"
 )
 
-// The edges hold the bytes of files that are not wanted, but share a piece with one that is. They are
-// a row of slots, each with room for a whole piece behind a header that says which one. Only what
-// belongs to files that are not here is written to a slot; the rest of it stays a hole. A slot once
-// given to a piece stays with it, so that a run that was killed loses nothing.
+// The edges are one file for the bytes of files that are not wanted, but share a piece with a wanted one. It is
+// a row of slots. Each has a header that names its piece, and room for the whole of it. Only the bytes of
+// files that are not here are written to a slot; the rest of it stays a hole. A slot stays with its piece,
+// so that a run that was killed loses nothing.
 const edgeHeader = 16
 
 // slotAt is where the bytes of a slot begin in the edges.
@@ -47,15 +47,15 @@ func (s *fileStore) findSlots() error {
 		piece := int(binary.BigEndian.Uint32(header[4:]))
 		_, twice := s.slots[piece]
 		if twice || piece >= s.content.NumPieces() || string(s.appendEdgeHeader(want[:0], piece)) != string(header[:]) {
-			// Not written by us, or not to the end. Later slots take the places from here on.
-			s.log.Warn("edges end in what is no slot", "file", s.path(edges), "slot", slot)
+			// Not written by us, or not to the end. New slots begin here.
+			s.log.Warn("edges end in something that is not a slot", "file", s.path(edges), "slot", slot)
 			return nil
 		}
 		s.slots[piece] = slot
 	}
 }
 
-// slot is the number of the slot of piece, made if told to.
+// slot is the number of the slot of piece. It makes one if create is set.
 func (s *fileStore) slot(piece int, create bool) (int, error) {
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
@@ -112,8 +112,8 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 	return nil
 }
 
-// adopt moves what the edges have of file i into the file, which is not here yet. The layout is
-// locked for writing.
+// adopt copies what the edges have of file i into the file, which is not here yet. The caller holds mu for
+// writing.
 func (s *fileStore) adopt(i int) error {
 	f := s.content.File(i)
 	first, end := s.content.PiecesOf(i)
@@ -138,7 +138,7 @@ func (s *fileStore) adopt(i int) error {
 				return err
 			}
 			if n < len(b) {
-				break // what follows was never written
+				break // the rest was never written
 			}
 			from += int64(n)
 		}
@@ -150,7 +150,7 @@ func (s *fileStore) adopt(i int) error {
 	return nil
 }
 
-// readSlot reads into p as much as there is.
+// readSlot reads as much into p as was written.
 func (s *fileStore) readSlot(slot int, p []byte, within int64) (int, error) {
 	h, err := s.handles.get(s.edgesFile(), false, false)
 	if err != nil {
@@ -164,7 +164,7 @@ func (s *fileStore) readSlot(slot int, p []byte, within int64) (int, error) {
 	return n, err
 }
 
-// edgesNeeded tells whether the edges hold bytes of a file that is not here.
+// edgesNeeded reports whether the edges hold bytes of a file that is not here.
 func (s *fileStore) edgesNeeded() bool {
 	for piece := range s.slots {
 		if s.usesEdges(piece) {
@@ -174,7 +174,7 @@ func (s *fileStore) edgesNeeded() bool {
 	return false
 }
 
-// usesEdges tells whether part of piece belongs into the edges.
+// usesEdges reports whether part of piece belongs in the edges.
 func (s *fileStore) usesEdges(piece int) bool {
 	for i := range s.content.FilesOf(piece) {
 		if !s.files[i].here {

@@ -13,7 +13,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-func TestSelectionMakesNoNeighbours(t *testing.T) {
+func TestSelectionCreatesNoOtherFiles(t *testing.T) {
 	// Pieces:        0        1        2       3        4
 	// Files:    0------ 1--2- 3---------- 4 5-----------------
 	tor, content := testContent(50, 40, 20, 10, 60, 0, 120)
@@ -42,7 +42,7 @@ func TestSelectionMakesNoNeighbours(t *testing.T) {
 	require.NoError(t, s.Finish())
 	require.NoError(t, s.Close())
 
-	// A wider choice finds the edges in their files.
+	// After a wider choice the edges are in their files.
 	s = openDirectory(t, tor, dir)
 	require.NoError(t, s.SetWanted(want(1, 2, 3, 4)))
 	require.Equal(t, []int{1, 2}, pieces(verified(t, tor, s)))
@@ -56,7 +56,7 @@ func TestSelectionMakesNoNeighbours(t *testing.T) {
 	require.Equal(t, content[40:60], b)
 	require.NoError(t, release())
 
-	// And all of it leaves nothing beside the content.
+	// When everything is wanted, only the content is left.
 	require.NoError(t, s.SetWanted(all(tor)))
 	require.Equal(t, []int{0, 1, 2}, pieces(verified(t, tor, s)))
 	writePiece(t, tor, s, content, 3)
@@ -77,7 +77,7 @@ func TestSelectionWidensWhileBlocksOfAPieceAreMissing(t *testing.T) {
 			write := func(block int) {
 				require.NoError(t, s.WriteBlocks([][]byte{content[block*layout.BlockSize : (block+1)*layout.BlockSize]}, int64(block)*layout.BlockSize))
 			}
-			write(14) // of the last file, with nothing before it nor behind
+			write(14) // of the last file, with nothing before or after it
 			write(1)
 			require.NoError(t, s.SetWanted(all(tor)))
 			for _, block := range []int{0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15} {
@@ -88,7 +88,7 @@ func TestSelectionWidensWhileBlocksOfAPieceAreMissing(t *testing.T) {
 	}
 }
 
-func TestEdgesThatOthersChangedAreInDoubt(t *testing.T) {
+func TestEdgesChangedByAnotherProgramAreInDoubt(t *testing.T) {
 	tor, content := testContent(50, 40, 80, 80)
 	dir := t.TempDir()
 	s := openDirectory(t, tor, dir)
@@ -109,7 +109,7 @@ func TestEdgesThatOthersChangedAreInDoubt(t *testing.T) {
 	require.Equal(t, set(4, 0, 1, 2).Count(), verified(t, tor, s).Count())
 }
 
-func TestAnUnwantedFileThatIsThereIsUsed(t *testing.T) {
+func TestAnUnwantedFileOnDiskIsUsed(t *testing.T) {
 	tor, content := testContent(50, 40, 60)
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(dir+"/d", 0o777))

@@ -1,6 +1,6 @@
 package storage
 
-// What tests of package storage look at beside its interface.
+// Internals that the tests of this package look at.
 
 const (
 	MaxHandles  = maxHandles
@@ -15,5 +15,5 @@ func OpenHandles(s Store) int {
 	return len(p.files)
 }
 
-// DropHandle has file i opened by its name again.
+// DropHandle forgets the open handle of file i, so that it is opened by its name again.
 func DropHandle(s Store, i int) { s.(*fileStore).handles.drop(i) }

@@ -15,29 +15,29 @@ import (
 	"sync/atomic"
 )
 
-// fileStore keeps the content in files under one directory, as other clients do: each under its
-// path, without room taken for what was not written yet. Bytes of files that no one wants, but that
-// share a piece with one that is wanted, go to one more file, the edges.
+// fileStore keeps the content in files under one directory, as other clients do: each under its path, and
+// sparse until it is written. Bytes of files that are not wanted, but share a piece with a wanted one, go to
+// one more file, the edges.
 //
-// Beside the content there is, while it is not complete, the resume sidecar, and while a download is
-// writing a lock. All three are named for the info hash.
+// While the content is not complete, the resume sidecar lies beside it, and while the store writes, a lock. All
+// three are named for the info hash.
 type fileStore struct {
 	content Content
 	dir     string
 	disk    Disk
 	log     *slog.Logger
 
-	// mu is held for writing by what changes which file a byte lives in, and for reading by every
-	// read and write of bytes.
+	// mu is held for writing where the file that a byte lives in changes, and for reading by every read and
+	// write of bytes.
 	mu     sync.RWMutex
 	closed bool
 	files  []fileState // by index in the layout; one more at the end is the edges
-	wanted []bool      // as SetWanted said last
+	wanted []bool      // by index in the layout, as SetWanted was told last
 
 	handles *handles
 
 	resumeMu sync.Mutex // one SaveResume at a time
-	claims   *resume    // of an earlier run, as far as they still hold; nil if there is nothing to go by
+	claims   *resume    // of an earlier run, as far as they still hold; nil if there are none
 
 	lockMu sync.Mutex
 	unlock func(remove bool) error // nil while the lock is not held
@@ -49,30 +49,30 @@ type fileStore struct {
 	dirtyMu    sync.Mutex
 	dirtyFiles []int               // written since the last Sync
 	dirtyDirs  map[string]struct{} // in which names were made since then
-	syncFailed error               // for good: what a failed sync lost, the next one will not miss
+	syncFailed error               // stays: a later sync does not know what this one lost
 
 	scratch sync.Pool // of *[][]byte, the part of a run that falls in one file
 }
 
-// fileState is one file. Torrents of 100,000 files are no rarity, so it is kept small.
+// fileState is one file. It is kept small, because torrents of 100,000 files are not rare.
 type fileState struct {
 	name string // under the directory, in the system's form; "" for padding
-	here bool   // the content's place is the file, wanted or found here, and not the edges; guarded by fileStore.mu
+	here bool   // its bytes are in the file, wanted or not, and not in the edges; guarded by fileStore.mu
 
-	// mu is held while the file is written, so that what left says is known to be our doing.
+	// mu is held while the file is written, so that left is known to be our own doing.
 	mu      sync.Mutex
-	left    Stamp // as our last write left the file, or as it was found
+	left    Stamp // as our last write left the file, or as it was found; zero if it is not there
 	dirty   bool  // among dirtyFiles
 	writing atomic.Bool
-	// meddled is set where a write of ours came upon a file that was not as it was left, and so made
-	// left useless for telling; until Refresh.
+	// meddled is set when a write finds the file not as it was left. From then on left says nothing, until
+	// Refresh.
 	meddled atomic.Bool
 }
 
 // OpenFiles opens dir, made if it is not there, for the content.
 //
-// Nothing is locked yet, so any number may share what is complete; but where another Store is
-// writing the same content, here or in another process, it is ErrInUse.
+// Nothing is locked yet, so any number of Stores may serve content that is complete. If another one is writing
+// the same content, in this process or another, OpenFiles returns ErrInUse.
 func OpenFiles(c Content, dir string, log *slog.Logger) (Store, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
@@ -88,8 +88,8 @@ func OpenFiles(c Content, dir string, log *slog.Logger) (Store, error) {
 	return s, nil
 }
 
-// OpenDisk is OpenFiles of a directory that is open already. The Store closes the disk, unless it is not
-// opened.
+// OpenDisk is OpenFiles for a directory that is open already. The Store closes the disk. If OpenDisk fails, the
+// disk stays open.
 func OpenDisk(c Content, disk Disk, dir string, log *slog.Logger) (Store, error) {
 	s, err := openOn(c, disk, dir, log)
 	if err != nil {
@@ -102,7 +102,7 @@ func OpenDisk(c Content, disk Disk, dir string, log *slog.Logger) (Store, error)
 	return s, nil
 }
 
-// openOn looks at what there is, and changes nothing.
+// openOn looks at the files that are there, and changes nothing.
 func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -147,12 +147,12 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 	return s, nil
 }
 
-// partSuffix is behind the name of a file that Transmission did not complete. Such a file is read under
-// that name, and gets its own before anything is written.
+// partSuffix follows the name of a file that Transmission did not complete. Such a file is read under that name,
+// and renamed before anything is written.
 const partSuffix = ".part"
 
-// absent tells whether err says that a file is not there. A directory on the way that is a file
-// means the same, until something is to be written.
+// absent reports whether err means that a file is not there. A file in the place of a directory on the way to
+// it means the same, until something is to be written.
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || notDirectory(err) }
 
 // ownName is the name of file i of the torrent under the directory.
@@ -169,7 +169,7 @@ func (s *fileStore) edgesFile() int { return len(s.files) - 1 }
 // path names file i in errors.
 func (s *fileStore) path(i int) string { return filepath.Join(s.dir, s.files[i].name) }
 
-// open is what handles opens file i with. To create is to make the directories that lead there.
+// open opens file i for handles. With os.O_CREATE it makes the directories that lead there.
 func (s *fileStore) open(i, flag int) (DiskFile, error) {
 	name := s.files[i].name
 	f, err := s.disk.Open(name, flag)
@@ -195,7 +195,7 @@ func (s *fileStore) mkdirAll(name string) error {
 	return s.disk.MkdirAll(name)
 }
 
-// madeName has the directory that holds name synced with the next Sync.
+// madeName records that the next Sync is to sync the directory that holds name.
 func (s *fileStore) madeName(name string) {
 	s.dirtyMu.Lock()
 	defer s.dirtyMu.Unlock()
@@ -300,7 +300,7 @@ func (s *fileStore) WriteBlocks(blocks [][]byte, off int64) error {
 	return nil
 }
 
-// run is buffers that follow one another in the content, of which some bytes were taken already.
+// run is consecutive buffers of the content, of which some bytes were taken already.
 type run struct {
 	blocks [][]byte
 	taken  int // of blocks[0]
@@ -321,7 +321,7 @@ func (r *run) take(part [][]byte, n int64) [][]byte {
 	return part
 }
 
-// writeFile writes bufs to file i, which is made if it is not there.
+// writeFile writes bufs to file i, and makes it if it is not there.
 func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	f := &s.files[i]
 	f.mu.Lock()
@@ -338,7 +338,7 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 		return err
 	}
 	if before.Gone {
-		// Someone took the name away. What is written to such a file is lost.
+		// Another program removed or replaced the file. What is written to the old one is lost.
 		f.meddled.Store(true)
 		s.handles.drop(i)
 		again, err := s.handles.get(i, true, true)
@@ -352,13 +352,13 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	}
 	s.markDirty(i)
 	err = h.f.Writev(bufs, off)
-	// A write that failed may have changed the file as well.
+	// A write that failed may have changed the file, too.
 	after, statErr := h.f.Stat()
 	f.left = after.Stamp
 	return cmp.Or(err, statErr)
 }
 
-// markDirty has file i synced with the next Sync. Its mutex is held.
+// markDirty records that the next Sync is to sync file i. The caller holds the file's mu.
 func (s *fileStore) markDirty(i int) {
 	if f := &s.files[i]; !f.dirty {
 		f.dirty = true
@@ -376,7 +376,7 @@ func (s *fileStore) leftAs(i int) Stamp {
 	return f.left
 }
 
-// Bytes maps file i. What it is not, is a promise that the file will not shrink under the map.
+// Bytes maps file i. The file may still shrink under the map.
 func (s *fileStore) Bytes(i int) ([]byte, func() error, error) {
 	length := s.content.File(i).Length
 	if err := s.ChangedFile(i); err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// fill writes the pieces to a fresh fileStorage of dir that wants all files, and closes it.
+// fill writes all pieces to dir.
 func fill(t *testing.T, tor storage.Content, dir string, content []byte) {
 	t.Helper()
 	s := openDirectory(t, tor, dir)
@@ -49,7 +49,7 @@ func TestFilesAreSparse(t *testing.T) {
 	s := openDirectory(t, tor, t.TempDir())
 	require.NoError(t, s.SetWanted(all(tor)))
 	if runtime.GOOS == "windows" || runtime.GOOS == "plan9" {
-		t.Skip("nothing is known here of the room that a file takes")
+		t.Skip("holes are not known on this system")
 	}
 	writePiece(t, tor, s, content, 40)
 	require.Equal(t, []int{40}, slices.Collect(s.Present().All()),
@@ -59,7 +59,7 @@ func TestFilesAreSparse(t *testing.T) {
 func TestPresent(t *testing.T) {
 	const pieceLength = 64 << 10
 	tor, content := testContent(pieceLength, 3*pieceLength, 3*pieceLength)
-	clear(content[pieceLength : 2*pieceLength]) // a piece that is meant to hold zeros
+	clear(content[pieceLength : 2*pieceLength]) // a piece that should hold zeros
 	tor = contentOf(tor.Layout, content)
 
 	for _, c := range []struct {
@@ -81,7 +81,7 @@ func TestPresent(t *testing.T) {
 			require.NoError(t, os.WriteFile(dir+"/d/0", nil, 0o666))
 			require.NoError(t, os.Truncate(dir+"/d/0", 3*pieceLength))
 			if runtime.GOOS != "linux" {
-				t.Skip("holes may not be seen here")
+				t.Skip("holes may not be visible on this system")
 			}
 		}, []int{1}},
 	} {
@@ -96,7 +96,7 @@ func TestPresent(t *testing.T) {
 	}
 }
 
-// Transmission leaves ".part" behind the names of files that it did not complete.
+// Transmission appends ".part" to the names of files that it did not complete.
 func TestPartFilesAreTakenOver(t *testing.T) {
 	tor, content := testContent(50, 200, 100, 70)
 	dir := t.TempDir()
@@ -223,7 +223,7 @@ func TestSymlinksDoNotLeadOut(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoFileIsRefused(t *testing.T) {
+func TestADirectoryWhereAFileShouldBe(t *testing.T) {
 	tor, _ := testContent(50, 120, 30)
 	dir := t.TempDir()
 	require.NoError(t, os.MkdirAll(dir+"/d/1", 0o777))
@@ -248,7 +248,7 @@ func TestNamesThatDifferInCase(t *testing.T) {
 	fill(t, tor, dir, content)
 	tor.File(0).Path, tor.File(1).Path = "d/README", "d/Readme"
 	if _, err := os.Stat(dir + "/D"); err == nil {
-		t.Skip("names do not differ in case here")
+		t.Skip("names that differ in case are equal on this system")
 	}
 	dir = t.TempDir()
 	fill(t, tor, dir, content)
@@ -257,7 +257,7 @@ func TestNamesThatDifferInCase(t *testing.T) {
 
 func TestLongPath(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("paths are short here")
+		t.Skip("paths must be short on this system")
 	}
 	tor, content := testContent(50, 60, 60)
 	deep := strings.Repeat(strings.Repeat("x", 200)+"/", 30) // longer than PATH_MAX
@@ -271,7 +271,7 @@ func TestLongPath(t *testing.T) {
 	require.NoError(t, s.SetWanted(all(tor)))
 	require.NoError(t, s.Changed(1))
 	require.NoError(t, s.Close())
-	root, err := os.OpenRoot(dir) // which can take away what os.RemoveAll may not reach
+	root, err := os.OpenRoot(dir) // it can remove what os.RemoveAll may not reach
 	require.NoError(t, err)
 	require.NoError(t, root.RemoveAll("d"))
 	require.NoError(t, root.Close())
@@ -291,7 +291,7 @@ func TestAfterClose(t *testing.T) {
 	require.ErrorIs(t, err, storage.ErrClosed)
 }
 
-func TestReadsOfWhatIsNotThereFail(t *testing.T) {
+func TestReadsOfMissingBytesFail(t *testing.T) {
 	tor, content := testContent(50, 120, 80)
 	s := openDirectory(t, tor, t.TempDir())
 	require.NoError(t, s.SetWanted(all(tor)))

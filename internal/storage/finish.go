@@ -4,9 +4,9 @@ import (
 	"fmt"
 )
 
-// Finish cuts wanted files that are too long, removes what was there for the next run, and gives
-// the lock back, unless the edges hold what a wider selection will want. It does not sync: without
-// a sidecar nothing is claimed, and so nothing can be claimed wrongly.
+// Finish cuts wanted files that are too long, removes what was kept for the next run, and releases the lock, unless
+// the edges hold bytes that a wider choice will need. It does not sync: without a sidecar nothing is
+// claimed, and so nothing can be claimed wrongly.
 func (s *fileStore) Finish() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -29,11 +29,11 @@ func (s *fileStore) Finish() error {
 			continue
 		}
 		if err := s.lock(); err != nil {
-			// Complete, but not ours to tidy: read-only, or in use by someone just now.
+			// The content is complete, but the directory is read-only, or another Store writes to it.
 			s.log.Debug("sidecar stays", "file", name, "err", err)
 			return nil
 		}
-		if suffix != ".lock" { // which goes when it is released
+		if suffix != ".lock" { // release removes that
 			if err := s.disk.Remove(name); err != nil && !absent(err) {
 				return err
 			}
@@ -46,7 +46,7 @@ func (s *fileStore) Finish() error {
 	return s.release()
 }
 
-// cut makes file i as short as it should be.
+// cut truncates file i to its length.
 func (s *fileStore) cut(i int, length int64) error {
 	if err := s.lock(); err != nil {
 		s.log.Warn("file is too long", "file", s.path(i), "err", err)

@@ -6,10 +6,10 @@ import (
 	"sync"
 )
 
-// maxHandles is how many files one storage keeps open beyond those in use at the moment.
+// maxHandles is how many files one store keeps open, unless more are in use at once.
 const maxHandles = 64
 
-// handles are the open files of one storage: a bounded number, least recently used ones closed first.
+// handles are the open files of one store. Their number is bounded; the least recently used one is closed first.
 type handles struct {
 	open func(file int, flag int) (DiskFile, error)
 	max  int
@@ -18,7 +18,7 @@ type handles struct {
 	files  map[int]*handle
 	uses   uint64 // counts the calls of get
 	closed bool
-	failed error // the first error of closing a file that had been written, until it was told
+	failed error // the first error of closing a file that had been written, until takeError
 }
 
 // handle is an open file. Its owner is handles, whose mutex guards all but f.
@@ -28,15 +28,15 @@ type handle struct {
 	writable bool
 	users    int
 	used     uint64 // what uses was at the last get
-	old      bool   // another handle took its place: to be closed by its last user
+	old      bool   // another handle took its place: its last user closes it
 }
 
 func newHandles(max int, open func(file int, flag int) (DiskFile, error)) *handles {
 	return &handles{open: open, max: max, files: make(map[int]*handle)}
 }
 
-// get returns file open for reading, or for both; put must follow. Without create, a file that is
-// not there is an error.
+// get returns file open for reading, or for reading and writing; put must follow. Without create, a file that
+// is not there is an error.
 func (p *handles) get(file int, write, create bool) (*handle, error) {
 	if h := p.lookup(file, write); h != nil {
 		return h, nil
@@ -59,7 +59,7 @@ func (p *handles) get(file int, write, create bool) (*handle, error) {
 	}
 	p.uses++
 	h := &handle{f: f, file: file, writable: write, users: 1, used: p.uses}
-	// Another one may have opened the same file meanwhile. Both are good; the later one stays.
+	// Another goroutine may have opened the same file at the same time. Both handles work; the later one is kept.
 	p.retire(file)
 	p.files[file] = h
 	p.shrink()
@@ -111,8 +111,8 @@ func (p *handles) retire(file int) {
 	p.close(h)
 }
 
-// shrink closes what is over the bound and in no one's use. Looking at all of them costs little
-// beside the opening that made one too many.
+// shrink closes files over the bound that are not in use. Looking at all of them costs little beside opening the
+// one that was too many.
 func (p *handles) shrink() {
 	for len(p.files) > p.max {
 		var oldest *handle
@@ -134,7 +134,7 @@ func (p *handles) close(h *handle) {
 	}
 }
 
-// takeError returns what went wrong in closing files since it was last asked.
+// takeError returns the first error of closing files since the last call.
 func (p *handles) takeError() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,7 +143,7 @@ func (p *handles) takeError() error {
 	return err
 }
 
-// closeAll closes every file, those in use as soon as they are not, and opens none from then on.
+// closeAll closes every file, those in use as soon as they are put back. From then on none is opened.
 func (p *handles) closeAll() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

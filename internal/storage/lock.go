@@ -6,20 +6,20 @@ import (
 	"io/fs"
 )
 
-// probe is ErrInUse if someone is writing the same content to the same place.
+// probe returns ErrInUse if another Store is writing the same content to the same directory.
 func (s *fileStore) probe() error {
 	unlock, err := s.disk.Lock(s.sidecar(".lock"), false)
 	if errors.Is(err, ErrInUse) {
 		return fmt.Errorf("%s: %w", s.dir, ErrInUse)
 	}
 	if err != nil {
-		// Not there, or not to be had: the first write will tell.
+		// There is no lock, or it cannot be opened. The first write shows which.
 		return nil
 	}
 	return unlock(false)
 }
 
-// Lock takes the lock, if it is not held, before anything is written.
+// lock takes the lock unless it is held. It is called before anything is written.
 func (s *fileStore) lock() error {
 	if s.locked.Load() {
 		return nil
@@ -38,7 +38,7 @@ func (s *fileStore) lock() error {
 	return nil
 }
 
-// release gives the lock back.
+// release releases the lock and removes its file.
 func (s *fileStore) release() error {
 	s.lockMu.Lock()
 	defer s.lockMu.Unlock()
@@ -49,7 +49,7 @@ func (s *fileStore) release() error {
 	s.unlock = nil
 	s.locked.Store(false)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // someone took the directory away, and the lock with it
+		return nil // the directory was removed, and the lock with it
 	}
 	return err
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-func TestTwoIntoTheSamePlaceAreRefused(t *testing.T) {
+func TestTwoWritersOfTheSameContentAreRefused(t *testing.T) {
 	if runtime.GOOS == "plan9" || runtime.GOOS == "js" {
-		t.Skip("no locks here")
+		t.Skip("no locks on this system")
 	}
 	tor, content := testContent(50, 200)
 	dir := t.TempDir()
@@ -24,14 +24,14 @@ func TestTwoIntoTheSamePlaceAreRefused(t *testing.T) {
 
 	another := tor
 	another.InfoHash[0]++
-	require.NoError(t, openDirectory(t, another, dir).SetWanted(all(tor)), "another torrent may")
+	require.NoError(t, openDirectory(t, another, dir).SetWanted(all(tor)), "another torrent is no conflict")
 
 	for i := range 4 {
 		writePiece(t, tor, first, content, i)
 	}
 	require.NoError(t, first.Finish())
 	second := openDirectory(t, tor, dir)
-	require.NoError(t, second.SetWanted(all(tor)), "what is complete may be shared")
+	require.NoError(t, second.SetWanted(all(tor)), "complete content may be shared")
 	require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, second))
 	writePiece(t, tor, first, content, 2)
 	require.ErrorIs(t, second.WriteBlocks([][]byte{content[:50]}, 0), storage.ErrInUse)

@@ -2,7 +2,7 @@
 
 package storage
 
-// Lock guards nothing, where there is no lock that ends with the process.
+// Lock does nothing: this system has no lock that ends with the process.
 func (d *rootDisk) Lock(string, bool) (func(remove bool) error, error) {
 	return func(bool) error { return nil }, nil
 }

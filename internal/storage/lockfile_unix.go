@@ -26,11 +26,11 @@ func (d *rootDisk) Lock(name string, exclusive bool) (func(remove bool) error, e
 		case err == unix.EWOULDBLOCK:
 			return nil, errors.Join(ErrInUse, f.Close())
 		case err == unix.ENOTSUP || err == unix.ENOLCK || err == unix.ENOSYS || err == unix.EINVAL:
-			// A file system without locks: better to go on unguarded than not at all.
+			// The file system has no locks. Going on without one is better than failing.
 		case err != nil:
 			return nil, errors.Join(&fs.PathError{Op: "lock", Path: f.Name(), Err: err}, f.Close())
 		}
-		// Whoever had it may have removed the file after we opened it, and then it guards nothing.
+		// The last holder may have removed the file after we opened it. Then this lock guards nothing.
 		if ours, err := lock.Stat(); err == nil {
 			if now, err := d.Stat(name); err == nil && now.Inode == ours.Inode && now.Dev == ours.Dev {
 				return d.unlock(name, f), nil

@@ -27,8 +27,8 @@ func (d *rootDisk) Lock(name string, exclusive bool) (func(remove bool) error, e
 	return func(remove bool) error {
 		err := f.Close()
 		if remove {
-			// An open file has no name to take away here. Another download may have opened it
-			// meanwhile, and then the file is its own.
+			// An open file cannot be removed here. Another download may have opened it in between, and
+			// then the file is its own.
 			_ = d.root.Remove(name)
 		}
 		return err

@@ -9,26 +9,26 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// memory keeps the content in memory: wanted files whole, and of the others only the bytes that
-// share a piece with one that is wanted.
+// memory keeps the content in memory: wanted files whole, and of other files only the bytes that share a piece
+// with a wanted one.
 type memory struct {
 	content Content
 	max     int64
 
-	mu     sync.RWMutex // for writing where files changes; reads and writes of bytes hold it for reading
+	mu     sync.RWMutex // held for writing where files changes, and for reading by reads and writes of bytes
 	closed bool
 	files  []memoryFile // by index in the layout
 }
 
-// memoryFile holds a file whole, or the parts of it in its first and its last piece, which are all
-// that a neighbour's pieces can hold of it.
+// memoryFile holds a file whole, or the parts of it in its first and its last piece: only these can share a piece
+// with another file.
 type memoryFile struct {
 	whole      []byte
 	head, tail []byte
 }
 
-// NewMemory returns a Store without any room. SetWanted makes it, or returns ErrTooLarge if what is
-// wanted takes more than limit bytes.
+// NewMemory returns a Store in memory. SetWanted allocates what is wanted, or returns ErrTooLarge if that is more
+// than limit bytes.
 func NewMemory(c Content, limit int64) Store {
 	return &memory{content: c, max: limit, files: make([]memoryFile, c.NumFiles())}
 }
@@ -45,6 +45,20 @@ func (m *memory) edges(i int) (head, tail int64) {
 func (m *memory) SetWanted(wanted []bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	// Everything is counted before anything is allocated.
+	plan, need := m.plan(wanted)
+	if limit := min(m.max, math.MaxInt); need > limit {
+		return fmt.Errorf("%s: %d bytes to keep in memory, %d allowed: %w", m.content.Name, need, limit, ErrTooLarge)
+	}
+	m.allocate(plan)
+	return nil
+}
+
+// memoryPlan says which parts of a file memory is to hold.
+type memoryPlan struct{ whole, head, tail bool }
+
+// plan returns which parts of each file are to be held, those held already included, and their bytes.
+func (m *memory) plan(wanted []bool) (plan []memoryPlan, need int64) {
 	c := &m.content
 	pieces := bits.New(c.NumPieces())
 	for i := range c.NumFiles() {
@@ -54,10 +68,7 @@ func (m *memory) SetWanted(wanted []bool) error {
 			}
 		}
 	}
-
-	// What there will be: first counted, and only then allocated.
-	plan := make([]struct{ whole, head, tail bool }, c.NumFiles())
-	need := int64(0)
+	plan = make([]memoryPlan, c.NumFiles())
 	for i := range c.NumFiles() {
 		f, have, p := c.File(i), &m.files[i], &plan[i]
 		if f.Pad || f.Length == 0 {
@@ -78,32 +89,30 @@ func (m *memory) SetWanted(wanted []bool) error {
 			need += tail
 		}
 	}
-	if limit := min(m.max, math.MaxInt); need > limit {
-		return fmt.Errorf("%s: %d bytes to keep in memory, %d allowed: %w", c.Name, need, limit, ErrTooLarge)
-	}
-
-	for i, p := range plan {
-		f, have := c.File(i), &m.files[i]
-		head, tail := m.edges(i)
-		switch {
-		case p.whole && have.whole == nil:
-			whole := make([]byte, f.Length)
-			copy(whole, have.head)
-			copy(whole[f.Length-int64(len(have.tail)):], have.tail)
-			*have = memoryFile{whole: whole}
-		default:
-			if p.head && have.head == nil {
-				have.head = make([]byte, head)
-			}
-			if p.tail && have.tail == nil {
-				have.tail = make([]byte, tail)
-			}
-		}
-	}
-	return nil
+	return plan, need
 }
 
-// room is where the bytes of file i from off on live, at most n of them; nil if nowhere.
+// allocate makes what is planned and not there yet.
+func (m *memory) allocate(plan []memoryPlan) {
+	for i, p := range plan {
+		length, have := m.content.File(i).Length, &m.files[i]
+		head, tail := m.edges(i)
+		if p.whole && have.whole == nil {
+			whole := make([]byte, length)
+			copy(whole, have.head)
+			copy(whole[length-int64(len(have.tail)):], have.tail)
+			*have = memoryFile{whole: whole}
+		}
+		if p.head && have.head == nil {
+			have.head = make([]byte, head)
+		}
+		if p.tail && have.tail == nil {
+			have.tail = make([]byte, tail)
+		}
+	}
+}
+
+// room is where the bytes of file i from off on are kept, at most n of them; nil if they are not kept.
 func (m *memory) room(i int, off, n int64) []byte {
 	f, length := &m.files[i], m.content.File(i).Length
 	var b []byte
@@ -218,7 +227,7 @@ func (m *memory) Bytes(i int) ([]byte, func() error, error) {
 	case m.files[i].whole == nil:
 		return nil, nil, fmt.Errorf("%s: %w", f.Path, io.ErrUnexpectedEOF)
 	}
-	// Appending to the slice must not be able to reach beyond it; it is exactly as long as the file.
+	// Its capacity is its length, so that appending to it copies it.
 	b := m.files[i].whole
 	return b[:len(b):len(b)], release, nil
 }

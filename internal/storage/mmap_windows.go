@@ -15,12 +15,12 @@ func (f *rootFile) Mmap(n int) ([]byte, func() error, error) {
 		return nil, nil, &fs.PathError{Op: "map", Path: f.Name(), Err: err}
 	}
 	addr, err := windows.MapViewOfFile(mapping, windows.FILE_MAP_READ, 0, 0, uintptr(n))
-	// The view holds on to the mapping by itself.
+	// The view keeps the mapping alive.
 	closed := windows.CloseHandle(mapping)
 	if err != nil {
 		return nil, nil, &fs.PathError{Op: "map", Path: f.Name(), Err: errors.Join(err, closed)}
 	}
-	// Through a pointer to addr, for vet cannot know that it is no address of the Go heap.
+	// Through a pointer to addr, because vet cannot know that this is not an address of the Go heap.
 	b := unsafe.Slice(*(**byte)(unsafe.Pointer(&addr)), n)
 	return b, func() error { return windows.UnmapViewOfFile(addr) }, nil
 }

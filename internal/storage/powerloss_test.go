@@ -25,8 +25,7 @@ func openForgetful(t *testing.T, tor storage.Content, d storage.Disk) storage.St
 	return s
 }
 
-// Whatever a loss of power takes, the sidecar claims nothing that is not there, and the content is
-// complete in the end.
+// After any loss of power the sidecar claims nothing that is not there, and the content is complete in the end.
 func TestLossOfPower(t *testing.T) {
 	claimed, crashes := 0, 0
 	for seed := range uint64(100) {
@@ -132,7 +131,7 @@ func TestAFullDiskIsAnError(t *testing.T) {
 	require.Equal(t, []int{0}, pieces(have))
 }
 
-// A directory that may not be written is no obstacle while nothing is to be written.
+// A read-only directory is no obstacle while nothing has to be written.
 func TestReadOnlyDirectory(t *testing.T) {
 	tor, content := testContent(50, 200, 100)
 	d := disktest.New()
@@ -141,7 +140,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 	for i := range tor.NumPieces() {
 		writePiece(t, tor, s, content, i)
 	}
-	require.NoError(t, s.SaveResume(set(6, 1), nil)) // so that there is something to tidy
+	require.NoError(t, s.SaveResume(set(6, 1), nil)) // so that there is something to remove
 	require.NoError(t, s.Close())
 
 	open := func() storage.Store { return openForgetful(t, tor, readOnlyDisk{d}) }

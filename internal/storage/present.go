@@ -4,14 +4,14 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// Present leaves out the pieces that cannot be right: those with bytes in a missing file or past the
-// end of a short one, and those that are nothing but holes, unless zeros are what they should hold.
+// Present leaves out the pieces that cannot be right: those with bytes in a missing file or past the end of a
+// short one, and those that are only holes, unless they should hold zeros.
 func (s *fileStore) Present() bits.Set {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	c := &s.content
-	lacking := bits.New(c.NumPieces()) // some of it is not there
-	data := bits.New(c.NumPieces())    // some of it is more than a hole
+	lacking := bits.New(c.NumPieces()) // some bytes of these are not there
+	data := bits.New(c.NumPieces())    // some bytes of these are not in a hole
 	if s.closed {
 		return data
 	}
@@ -52,8 +52,8 @@ func (s *fileStore) Present() bits.Set {
 	return data
 }
 
-// presentEdges marks the pieces of file i, which is not here, as having data where there is a slot, and
-// else as lacking.
+// presentEdges marks the pieces of file i, which is not here: those with a slot as having data, the others as
+// lacking.
 func (s *fileStore) presentEdges(i int, lacking, data *bits.Set) {
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
@@ -95,8 +95,8 @@ func (s *fileStore) eachData(i int, size int64, mark func(from, to int64)) error
 	return nil
 }
 
-// zeroPiece returns what reports whether a piece of full length should hold nothing but zeros. They are
-// hashed once, and not before it is called.
+// zeroPiece returns a function that reports whether a piece of full length should hold only zeros. It hashes the
+// zeros once, when it is first called.
 func zeroPiece(c *Content) func(piece int) bool {
 	var h Check
 	return func(piece int) bool {

@@ -46,7 +46,7 @@ func TestALockEndsWithItsProcess(t *testing.T) {
 	s := openDirectory(t, tor, dir)
 	require.NoError(t, s.SetWanted(all(tor)))
 	require.NoError(t, s.Finish())
-	require.Empty(t, listing(t, dir), "not even what the killed one left")
+	require.Empty(t, listing(t, dir), "not even the lock of the killed process")
 }
 
 func TestAFullFileSystem(t *testing.T) {
@@ -98,7 +98,7 @@ func TestPermissions(t *testing.T) {
 		fill(t, tor, dir, content)
 		require.NoError(t, os.Chmod(dir, 0o555))
 		t.Cleanup(func() { os.Chmod(dir, 0o755); os.Chmod(dir+"/d", 0o755); os.Chmod(dir+"/d/1", 0o644) })
-		proctest.Alone(t, dir, 1000, 0) // the owner of the directory, but without root's powers
+		proctest.Alone(t, dir, 1000, 0) // the owner of the directory, without root's powers
 		return
 	}
 	s := openDirectory(t, tor, dir)
@@ -112,10 +112,10 @@ func TestPermissions(t *testing.T) {
 
 	require.NoError(t, os.Remove(dir+"/d/0"))
 	s = openDirectory(t, tor, dir)
-	require.ErrorIs(t, s.SetWanted(all(tor)), fs.ErrPermission, "at once, and not with the first piece")
+	require.ErrorIs(t, s.SetWanted(all(tor)), fs.ErrPermission, "at once, and not only with the first piece")
 	require.NoError(t, s.Close())
 
-	// Permission that is lost on the way.
+	// Permission that is lost during the download.
 	require.NoError(t, os.Chmod(dir, 0o755))
 	s = openDirectory(t, tor, dir)
 	require.NoError(t, s.SetWanted(all(tor)))

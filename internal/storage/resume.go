@@ -15,10 +15,10 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// resume is what the sidecar says: the pieces that were verified, the blocks of others that were
-// written, and how the files stood when that was so.
+// resume is what the sidecar says: the pieces that were verified, the blocks of other pieces that were written, and
+// the sizes and times of the files at that moment.
 //
-// As bytes, all integers big-endian: the magic, a version (2 bytes), the info hash (20), the piece
+// Its encoding, with all integers big-endian: the magic, a version (2 bytes), the info hash (20), the piece
 // length (8), the length of all pieces (8), the number of files (4), for each file its size (8, all
 // ones if it was not there) and modification time (8, ns), the pieces as a bitfield, the number of
 // partial pieces (4), for each its index (4) and its blocks as a bitfield, and the SHA-1 of all that.
@@ -33,7 +33,7 @@ type fileClaim struct{ size, mtime int64 }
 const (
 	resumeMagic   = "\x89resume\n"
 	resumeVersion = 1
-	noFile        = -1 // the size of one that was not there
+	noFile        = -1 // the size of a file that was not there
 )
 
 func (r *resume) append(b []byte, c *Content) []byte {
@@ -65,7 +65,7 @@ func maxResumeSize(c *Content) int64 {
 	return 128 + 16*int64(c.NumFiles()+1) + pieces/8 + pieces*(4+1) + c.Size()/layout.BlockSize/8
 }
 
-// parseResume reads what append wrote for the same torrent. The error says why p is not that.
+// parseResume reads what append wrote for the same content. The error says why p is something else.
 func parseResume(p []byte, c *Content) (*resume, error) {
 	if !bytes.HasPrefix(p, []byte(resumeMagic)) {
 		return nil, errors.New("not a resume sidecar")
@@ -118,7 +118,7 @@ func parseResume(p []byte, c *Content) (*resume, error) {
 	return r, nil
 }
 
-// fields takes integers off the front of p. What is not there is zero, and short.
+// fields takes integers off the front of p. If p ends too early they are zero, and short is set.
 type fields struct {
 	p     []byte
 	short bool
@@ -139,8 +139,8 @@ func (f *fields) int64() int64 { return int64(binary.BigEndian.Uint64(f.take(8))
 // int is a 32-bit count or index, or a number too large for either.
 func (f *fields) int() int { return int(min(binary.BigEndian.Uint32(f.take(4)), 1<<31-1)) }
 
-// readResume reads the sidecar, if there is one, and keeps of its claims what still holds. One that is
-// of no use is set aside, since it may be of use to whoever wrote it.
+// readResume reads the sidecar, if there is one, and keeps those of its claims that still hold. A sidecar that
+// cannot be used is set aside, because another program may have written it.
 func (s *fileStore) readResume() {
 	name := s.sidecar(".resume")
 	p, err := s.readSidecar(name)
@@ -179,7 +179,7 @@ func (s *fileStore) readSidecar(name string) ([]byte, error) {
 	return p, readFull(f, p, 0)
 }
 
-// confirm takes out of r the pieces under which a file is not as r says.
+// confirm removes from r the pieces under which a file is not as r says.
 func (s *fileStore) confirm(r *resume) {
 	held := make([]bool, len(s.files))
 	for i := range s.files {
@@ -188,7 +188,7 @@ func (s *fileStore) confirm(r *resume) {
 			s.log.Debug("file is not as the resume sidecar says, will be hashed", "file", s.path(i))
 		}
 	}
-	// A piece of which only some was written may reach into a file, or a slot, that nobody began.
+	// A piece that is partly written may reach into a file, or a slot, that was never written to.
 	holds := func(piece int, whole bool) bool {
 		_, slot := s.slots[piece]
 		for i := range s.content.FilesOf(piece) {
@@ -211,7 +211,7 @@ func (s *fileStore) claim(i int) fileClaim {
 	left := s.leftAs(i)
 	switch {
 	case s.files[i].meddled.Load():
-		return fileClaim{} // which is true of no file
+		return fileClaim{} // no file matches this
 	case left == Stamp{}:
 		return fileClaim{size: noFile}
 	}
@@ -229,8 +229,8 @@ func (s *fileStore) LoadResume() (bits.Set, map[int]bits.Set) {
 	return r.have, r.partial
 }
 
-// SaveResume replaces the sidecar. Nothing is claimed before it was synced: how the files stand is
-// taken first, so that what is written while the Sync runs makes the claim void, and not wrong.
+// SaveResume replaces the sidecar. Nothing is claimed before it is synced. The stamps of the files are taken before
+// that, so that a write during the Sync makes the claim void, and not wrong.
 func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 	if !s.locked.Load() || have.Full() {
 		return nil
@@ -251,7 +251,7 @@ func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 	return nil
 }
 
-// replace puts p in the place of name, so that after a loss of power there is one or the other.
+// replace replaces the content of name with p, so that after a loss of power the file holds the old or the new.
 func (s *fileStore) replace(name string, p []byte) error {
 	tmp := name + ".tmp"
 	f, err := s.disk.Open(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
@@ -272,7 +272,7 @@ func (s *fileStore) replace(name string, p []byte) error {
 	return s.disk.SyncDir(".")
 }
 
-// renameOpen renames, unless the storage was closed meanwhile and the place may be another's.
+// renameOpen renames, unless the store has been closed: then the directory may be in use by another.
 func (s *fileStore) renameOpen(from, to string) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

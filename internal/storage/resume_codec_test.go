@@ -12,7 +12,7 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// one is a set of n with one of them in it.
+// one is a set of n indices with i in it.
 func one(n, i int) bits.Set {
 	b := bits.New(n)
 	b.Add(i)
@@ -27,7 +27,7 @@ func FuzzParseResume(f *testing.F) {
 	f.Add(b[:len(b)-sha1.Size])
 	f.Add([]byte(resumeMagic))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		// With the right checksum, or nothing else would ever be reached.
+		// With the right checksum, so that the rest of the parser is reached.
 		sum := sha1.Sum(p)
 		p = append(p, sum[:]...)
 		r, err := parseResume(p, &c)

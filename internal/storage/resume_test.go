@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// set is a bitfield of n pieces with some of them set.
+// set is a set of n pieces with some of them in it.
 func set(n int, pieces ...int) bits.Set {
 	b := bits.New(n)
 	for _, i := range pieces {

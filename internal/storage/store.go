@@ -22,7 +22,7 @@ var (
 	ErrTooLarge = errors.New("torrent: larger than the memory allowed")
 	// ErrInUse is returned where another Store already writes the same content to the same directory.
 	ErrInUse = errors.New("torrent: already in use by another download")
-	// ErrChanged is in what Changed returns where the file itself, and not the asking, is the reason.
+	// ErrChanged is returned by Changed if a file is not as it was left, and not if looking at it failed.
 	ErrChanged = errors.New("changed by another program")
 )
 
@@ -60,38 +60,38 @@ type Store interface {
 	// WriteBlocks writes consecutive buffers as one run that starts at off, and may span files.
 	WriteBlocks(blocks [][]byte, off int64) error
 
-	// SetWanted says which files are wanted, by their index in the layout: at the start, before the first write, and
-	// whenever the choice changes. Directories and empty files are made, and bytes that were kept
-	// aside for a file that was not wanted are moved into it. What was wanted before stays.
+	// SetWanted says which files are wanted, by index in the layout. It is called before the first write, and
+	// whenever the choice changes. Directories and empty files are made, and bytes that were kept aside for a
+	// file are moved into it. Files that were wanted before stay.
 	SetWanted(wanted []bool) error
 
-	// LoadResume is what the last run claimed and what is still so by size and modification time:
-	// the pieces that were verified, and of others the blocks that were written. The pieces in
-	// Present() that are not in have are worth hashing; only those that fail are as partial says.
+	// LoadResume returns the claims of the last run that still hold, by size and modification time of the files:
+	// the pieces that were verified, and the blocks of other pieces that were written. Pieces in Present() that
+	// are not in have are worth hashing; partial counts only for those that fail.
 	LoadResume() (have bits.Set, partial map[int]bits.Set)
 
-	// Present is the pieces whose bytes could all be there, and so are worth hashing.
+	// Present is the pieces whose bytes may all be there, so that they are worth hashing.
 	Present() bits.Set
 
-	// SaveResume records have and partial for the next run, after a Sync: both must have been taken
-	// before the call. It does nothing when have is full or nothing was ever written.
+	// SaveResume syncs, and then records have and partial for the next run. Both must have been taken before
+	// the call. It does nothing if have is full or nothing was ever written.
 	SaveResume(have bits.Set, partial map[int]bits.Set) error
 
-	// Finish is called when all that is wanted is verified. Files that were too long are cut, and
-	// what was only there for the next run goes, unless it holds bytes of files not wanted yet.
+	// Finish is called when everything that is wanted is verified. Files that are too long are cut, and what was
+	// kept only for the next run is removed, unless it holds bytes of files that are not wanted yet.
 	Finish() error
 
-	// Changed is nil, or why the files under a piece are not as they were left here: asked before a
-	// piece is served. ChangedFile is the same for one file, by index.
+	// Changed returns an error if a file under piece is not as it was left. It is called before a piece is
+	// served. ChangedFile is the same for one file, by index.
 	Changed(piece int) error
 	ChangedFile(file int) error
 
-	// AnyChanged is the first piece of have for which Changed is not nil, and what that is; -1 if there
-	// is none. It looks at each file once: asked before the content is handed over as complete.
+	// AnyChanged returns a piece of have for which Changed returns an error, and that error; or -1. It looks at
+	// each file once. It is called before the content is handed over as complete.
 	AnyChanged(have bits.Set) (piece int, err error)
 
-	// Refresh takes the files under piece as they are now, and returns the pieces that this puts in
-	// doubt: neither have nor partial holds for them until they are hashed again.
+	// Refresh accepts the files under piece as they are now, and returns the pieces that this puts in doubt: they
+	// are to be hashed again, and no claim about them holds until then.
 	Refresh(piece int) (bits.Set, error)
 
 	// Bytes is the whole of file i, unchanged since it was verified, as a slice of memory, a read-only
@@ -104,7 +104,7 @@ func Unwritten(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, fs.ErrNotExist)
 }
 
-// readFull reads all of p; what ends before that is io.ErrUnexpectedEOF.
+// readFull reads all of p. If r ends before that, the error is io.ErrUnexpectedEOF.
 func readFull(r io.ReaderAt, p []byte, off int64) error {
 	if len(p) == 0 {
 		return nil
@@ -119,7 +119,7 @@ func readFull(r io.ReaderAt, p []byte, off int64) error {
 	return err
 }
 
-// checkRead refuses a read that cannot give a single byte.
+// checkRead returns an error for a read that cannot return a single byte.
 func checkRead(c *Content, closed bool, off int64) error {
 	switch {
 	case closed:
@@ -132,7 +132,7 @@ func checkRead(c *Content, closed bool, off int64) error {
 	return nil
 }
 
-// checkWrite refuses a write that is not wholly within the content.
+// checkWrite returns an error for a write that is not wholly within the content.
 func checkWrite(c *Content, closed bool, off, n int64) error {
 	switch {
 	case closed:

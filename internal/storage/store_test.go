@@ -38,7 +38,7 @@ func testContent(pieceLength int64, lengths ...int64) (storage.Content, []byte) 
 	return contentOf(l, content), content
 }
 
-// contentOf is the torrent of content that is known.
+// contentOf is what a torrent of the content says.
 func contentOf(l layout.Layout, content []byte) storage.Content {
 	var sums [][sha1.Size]byte
 	for b := range slices.Chunk(content, int(l.PieceLength())) {
@@ -50,7 +50,7 @@ func contentOf(l layout.Layout, content []byte) storage.Content {
 	}
 }
 
-// sumCheck knows pieces by their SHA-1 sums.
+// sumCheck compares pieces with their SHA-1 sums.
 type sumCheck struct {
 	hash.Hash
 	sums [][sha1.Size]byte
@@ -66,7 +66,7 @@ func sidecar(c storage.Content, suffix string) string {
 // all wants every file.
 func all(t storage.Content) []bool { return only(t, func(int) bool { return true }) }
 
-// only wants the files that want is true for.
+// only wants the files for which want returns true.
 func only(t storage.Content, want func(i int) bool) []bool {
 	w := make([]bool, t.NumFiles())
 	for i := range w {
@@ -124,7 +124,7 @@ func writePiece(t *testing.T, tor storage.Content, c storage.Store, content []by
 	require.NoError(t, c.WriteBlocks(blocks, tor.PieceOffset(i)))
 }
 
-// builtIn are the storages of this package, each for an empty place.
+// builtIn opens each kind of store, with nothing in it.
 var builtIn = map[string]func(*testing.T, storage.Content) storage.Store{
 	"memory": func(t *testing.T, tor storage.Content) storage.Store {
 		return storage.NewMemory(tor, 1<<30)
@@ -137,7 +137,7 @@ var builtIn = map[string]func(*testing.T, storage.Content) storage.Store{
 	},
 }
 
-func TestContentsRoundTrip(t *testing.T) {
+func TestStoreRoundTrip(t *testing.T) {
 	for name, open := range builtIn {
 		t.Run(name, func(t *testing.T) {
 			tor, content := testContent(50, 10, 0, 130, -20, 1, 1, 1, 0, 77, 200, -3, 0)

@@ -4,11 +4,11 @@ import (
 	"errors"
 )
 
-// manyFiles is how many written files are more work to sync one by one than all at once.
+// manyFiles is the number of files above which one sync of the whole file system is less work.
 const manyFiles = 64
 
-// Sync syncs the files written since the last time, and the directories they are named in. Close does
-// not wait for it: a slow disk would hold up whoever cancelled a context.
+// Sync syncs the files that were written since the last time, and the directories that hold their names. Close does
+// not wait for it: a slow disk must not delay the end of a context.
 func (s *fileStore) Sync() error {
 	files, dirs, together, err := s.takeDirty()
 	if err != nil {
@@ -23,7 +23,7 @@ func (s *fileStore) Sync() error {
 	return err
 }
 
-// takeDirty is what a Sync has to do, and whether all of it lies in one file system.
+// takeDirty returns what a Sync has to do, and whether all of it lies in one file system.
 func (s *fileStore) takeDirty() (files []int, dirs map[string]struct{}, together bool, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -43,7 +43,7 @@ func (s *fileStore) takeDirty() (files []int, dirs map[string]struct{}, together
 	}
 	together = true
 	for _, i := range files {
-		// Before it is synced: a write from here on makes it dirty again.
+		// Cleared before the sync: a write from here on makes the file dirty again.
 		f := &s.files[i]
 		f.mu.Lock()
 		f.dirty = false

@@ -49,7 +49,7 @@ func (s *userStore) Sync() error {
 	return s.st.Sync()
 }
 
-// Close waits for the calls that are under way: nothing is called after it.
+// Close waits for the calls in progress: no method of the User is called after it.
 func (s *userStore) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,13 +11,12 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// verifyBuffer is what one core reads at a time, in bytes: large enough that system calls cost
-// nothing beside the hash, small enough that the bytes are still in the core's cache when hashed.
+// verifyBuffer is how many bytes one core reads at a time: enough that system calls cost nothing beside the hash,
+// few enough that the bytes are still in the core's cache when they are hashed.
 const verifyBuffer = 256 << 10
 
-// VerifyDir hashes what dir holds of the content and returns the pieces that are right. Nothing is written, and no
-// claim of an earlier run is believed. A dir that is not there is an error, a file that is missing or short
-// is not.
+// VerifyDir hashes what dir holds of the content and returns the pieces that are right. It writes nothing and
+// believes no claim of an earlier run. A dir that is not there is an error; a file that is missing or short is not.
 func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 	disk, err := openRoot(dir)
 	if err != nil {
@@ -37,10 +36,9 @@ func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 	return have, err
 }
 
-// Verify hashes the pieces of which, on all cores, and reports for each whether it is as the torrent
-// says; result is called by one goroutine at a time, in no certain order. A piece whose bytes are
-// not there is not ok; any other error of r ends it all, as does the context, at once even within a
-// piece: between reads of at most 256 KiB. All calls of result have returned when it returns.
+// Verify hashes the pieces in which, on all cores, and calls result for each, by one goroutine at a time and in no
+// particular order. A piece whose bytes are not there is not ok. Any other error of r ends it, as does the
+// context, between reads of at most 256 KiB. All calls of result have returned when Verify returns.
 func Verify(ctx context.Context, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
 	v := &verification{content: c, r: r, which: which, result: result, run: int(max(1, verifyBuffer/c.PieceLength()))}
 	outer := ctx
@@ -118,8 +116,8 @@ func (v *verification) work(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// together hashes consecutive pieces that fit in buf after a single read. It is false, and nothing
-// was told, if not all of them could be read.
+// together hashes consecutive pieces, which fit in buf, after a single read. It returns false if it could not read
+// all of them; then it has called result for none.
 func (v *verification) together(first, end int, buf []byte, h Check) bool {
 	off := v.content.PieceOffset(first)
 	b := buf[:min(v.content.PieceOffset(end), v.content.Size())-off]

@@ -1,9 +1,9 @@
 package storage
 
-// SetWanted gives the wanted files their place. They come into being with their first bytes, so
-// that an empty one is made here.
+// SetWanted decides that the wanted files are stored as files. They are made when they are first written; only
+// empty ones are made here.
 //
-// Where all of them are there in full length nothing is made, and the directory may be read-only.
+// If all of them are there in full length nothing is made, and the directory may be read-only.
 func (s *fileStore) SetWanted(wanted []bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -34,7 +34,7 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 	}
 	for _, i := range missing {
 		if s.files[i].here {
-			continue // wanted before, and nothing written yet
+			continue // wanted before, and not written yet
 		}
 		if s.content.File(i).Length == 0 {
 			if err := s.writeFile(i, nil, 0); err != nil {
@@ -48,7 +48,7 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 	return nil
 }
 
-// unpart gives files that are still under a name with partSuffix their own.
+// unpart renames files that still have partSuffix behind their names.
 func (s *fileStore) unpart() error {
 	for i := range s.content.NumFiles() {
 		f, name := &s.files[i], s.ownName(i)

@@ -106,7 +106,7 @@ func (f *inode) Sync() error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	if err := f.disk.syncError; err != nil {
-		f.seen.data = bytes.Clone(f.durable.data) // and the next sync does not know
+		f.seen.data = bytes.Clone(f.durable.data) // and the next sync does not report it
 		return err
 	}
 	f.durable = version{bytes.Clone(f.seen.data), f.seen.mtime}

@@ -11,6 +11,9 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
+// snubTimeout is how long a peer may be silent that was asked for blocks, while it is not known how long they take.
+const snubTimeout = 20 * time.Second
+
 // What a client says to the one peer that it knows of, word for word, in answer to what that does.
 func TestAsking(t *testing.T) {
 	bitfield := func(pieces ...int) []byte {

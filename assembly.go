@@ -2,9 +2,10 @@ package torrent
 
 import (
 	"fmt"
-	"hash/maphash"
 	"slices"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/picker"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 //
 // It belongs to the download's mutex, but for blocks that were taken out of it to be written.
 type assembly struct {
-	attempt uint64   // at the piece, as the scheduler counts them
+	attempt uint64   // at the piece, as the picker counts them
 	blocks  [][]byte // by block; nil is not here, or on storage
 	direct  bool     // blocks go to storage as they come
 	writing int      // blocks on their way to storage
@@ -43,36 +44,36 @@ type heldBlock struct {
 }
 
 // assembly is what is put together of a piece in its present attempt, nil if there is nothing yet, and what the
-// scheduler knows of the piece. Anything older waits to be discarded.
-func (d *Download) assembly(piece int32) (*assembly, Started) {
-	a, p := d.assemblies[piece], d.sched.Started(int(piece))
+// picker knows of the piece. Anything older waits to be discarded.
+func (d *Download) assembly(piece int32) (*assembly, picker.Started) {
+	a, p := d.assemblies[piece], d.picker.Started(int(piece))
 	if a == nil || a.attempt != p.Attempt {
 		return nil, p
 	}
 	return a, p
 }
 
-// hold takes the data of a block that the scheduler accepted. What the batch that it returns names is
+// hold takes the data of a block that the picker accepted. What the batch that it returns names is
 // to be written by the caller, without the mutex, who then calls written.
-func (d *Download) hold(id blockID, b []byte, now time.Time) (out batch) {
-	a, p := d.assembly(id.piece)
+func (d *Download) hold(id picker.Block, b []byte, now time.Time) (out batch) {
+	a, p := d.assembly(id.Piece)
 	if a == nil {
-		d.discard(id.piece)
+		d.discard(id.Piece)
 		a = d.newAssembly()
-		a.attempt, a.direct = p.Attempt, d.t.layout.PieceSize(int(id.piece)) > maxHeldPiece
-		d.assemblies[id.piece] = a
+		a.attempt, a.direct = p.Attempt, d.t.layout.PieceSize(int(id.Piece)) > maxHeldPiece
+		d.assemblies[id.Piece] = a
 	}
 	a.touched = now
 	if !a.direct && d.blocks.Hold() {
 		if len(a.blocks) == 0 {
-			n := d.t.layout.NumBlocks(int(id.piece))
+			n := d.t.layout.NumBlocks(int(id.Piece))
 			a.blocks = slices.Grow(a.blocks, n)[:n]
 		}
-		a.blocks[id.index] = b
+		a.blocks[id.Index] = b
 		return batch{}
 	}
-	out = d.spill(id.piece, a)
-	out.last = heldBlock{id.index, b}
+	out = d.spill(id.Piece, a)
+	out.last = heldBlock{id.Index, b}
 	a.writing++
 	return out
 }
@@ -174,109 +175,4 @@ func (d *Download) sweep(now time.Time) (out []batch) {
 		}
 	}
 	return out
-}
-
-// finishPiece has a piece hashed if all of its blocks are here.
-func (d *Download) finishPiece(piece int32) {
-	a, p := d.assembly(piece)
-	if a == nil || p.Left > 0 || a.writing > 0 || d.ended() {
-		return
-	}
-	delete(d.assemblies, piece) // it is the hashing goroutine's now
-	d.blocks.BeginFlush()
-	d.tasks.Add(1) // tasks.Go would allocate twice as much for each piece
-	go d.check(piece, a)
-}
-
-// check hashes a whole piece, stores it if it is right, and tells the scheduler.
-func (d *Download) check(piece int32, a *assembly) {
-	defer d.tasks.Done()
-	scratch := <-d.client.hashing
-	ok, err := d.hash(piece, a, &scratch)
-	if ok && err == nil && !a.direct {
-		turn := d.writing[int(piece)%len(d.writing)]
-		turn <- struct{}{}
-		if err = d.store.WriteBlocks(a.blocks, d.t.layout.PieceOffset(int(piece))); err != nil {
-			err = fmt.Errorf("write piece %d: %w", piece, err)
-		}
-		<-turn
-	}
-	var digests []uint64
-	if err == nil && (!ok || d.suspect(piece)) {
-		digests, err = d.digest(piece, a, &scratch)
-	}
-	d.client.hashing <- scratch
-	for _, b := range a.blocks {
-		d.blocks.Drop(b)
-	}
-	d.blocks.EndFlush()
-	d.mu.Lock()
-	defer d.unlock(time.Now())
-	d.reuse(a)
-	switch {
-	case err != nil:
-		d.failStorage(err)
-	case ok:
-		d.pieceVerified(int(piece), digests)
-	default:
-		d.pieceSpoiled(int(piece), digests)
-	}
-}
-
-// hash tells whether the piece has the hash that the torrent says.
-func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error) {
-	c := <-d.checks
-	if c == nil {
-		c = d.t.newCheck()
-	}
-	c.Reset()
-	err := d.eachRun(piece, a, scratch, func(b []byte) { c.Write(b) })
-	ok := c.Matches(int(piece))
-	d.checks <- c
-	return ok, err
-}
-
-// digest returns a digest of each block, to be compared with those of another attempt.
-func (d *Download) digest(piece int32, a *assembly, scratch *[]byte) ([]uint64, error) {
-	var digests []uint64
-	err := d.eachRun(piece, a, scratch, func(b []byte) {
-		for len(b) > 0 {
-			n := min(blockSize, len(b))
-			digests = append(digests, maphash.Bytes(d.digestSeed, b[:n]))
-			b = b[n:]
-		}
-	})
-	return digests, err
-}
-
-// eachRun yields the bytes of a whole piece in order, from memory or read back from storage, in
-// runs that begin where a block begins. scratch is a buffer of hashRun bytes, made when it is needed.
-func (d *Download) eachRun(piece int32, a *assembly, scratch *[]byte, yield func([]byte)) error {
-	if !a.direct {
-		for _, b := range a.blocks {
-			yield(b)
-		}
-		return nil
-	}
-	left, off := d.t.layout.PieceSize(int(piece)), d.t.layout.PieceOffset(int(piece))
-	if *scratch == nil {
-		*scratch = make([]byte, hashRun)
-	}
-	for left > 0 {
-		b := (*scratch)[:min(hashRun, left)]
-		if _, err := d.store.ReadAt(b, off); err != nil {
-			return fmt.Errorf("read piece %d back: %w", piece, err)
-		}
-		yield(b)
-		left -= int64(len(b))
-		off += int64(len(b))
-	}
-	return nil
-}
-
-// suspect tells whether a piece failed its hash before.
-func (d *Download) suspect(piece int32) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.sched.Suspect(int(piece))
 }

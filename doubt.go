@@ -17,7 +17,7 @@ func (d *Download) doubt(piece int, why error) {
 	now := time.Now()
 	d.mu.Lock()
 	d.storageFailed(why)
-	had := d.sched.Verified().Has(piece)
+	had := d.picker.Verified().Has(piece)
 	_, again := d.unreadable[piece]
 	d.mu.Unlock()
 	switch {
@@ -38,10 +38,10 @@ func (d *Download) doubt(piece int, why error) {
 	for i := range which.All() {
 		if a := d.assemblies[int32(i)]; a != nil && a.direct {
 			// What is there of a piece that was begun is no better. Whoever sent it is not to blame.
-			d.cancelAll(d.sched.Abandon(i))
+			d.cancelAll(d.picker.Abandon(i))
 			d.freed = true
 		}
-		if d.sched.Doubt(i) {
+		if d.picker.Doubt(i) {
 			recheck.Add(i)
 			d.choice.piece(i, false)
 			for _, p := range d.peers {
@@ -78,7 +78,7 @@ func (d *Download) recheck(which bits.Set) {
 			}
 			return
 		}
-		d.sched.Lost(i)
+		d.picker.Lost(i)
 		d.noteMissing(now)
 		for _, p := range d.peers {
 			d.updateInterest(p)

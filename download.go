@@ -15,6 +15,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/storage"
 )
@@ -64,7 +65,7 @@ type Download struct {
 
 	mu         sync.Mutex
 	rng        *rand.Rand
-	sched      *scheduler
+	picker     *picker.Picker
 	assemblies map[int32]*assembly
 	spent      []*assembly // for reuse
 	choice     choice
@@ -90,7 +91,7 @@ type Download struct {
 	freed    bool // blocks have become free: idle peers may take them
 	roomy    bool // some peer is
 	rechoke  bool
-	scratch  []blockID
+	scratch  []picker.Block
 	requests []request // scratch, too
 	notes    []func()  // what is to be logged
 
@@ -182,7 +183,7 @@ func (d *Download) open() (err error) {
 	d.log = d.client.log.With("torrent", d.t.name)
 	d.identity = d.client.identity(d.t.infoHash)
 	d.rng = d.client.newRand()
-	d.sched = newScheduler(d.t.layout, d.rng.Uint64())
+	d.picker = picker.New(d.t.layout, d.rng.Uint64())
 	d.choker = choker.New(d.rng)
 	d.choice = newChoice(d.t)
 	d.blocks = d.client.blocks.NewShare()
@@ -295,16 +296,16 @@ func (d *Download) examine() bool {
 		return false
 	}
 	for _, i := range slices.Sorted(maps.Keys(partial)) {
-		if blocks := partial[i]; !d.sched.Verified().Has(i) && blocks.Count() > 0 {
-			d.sched.Restore(i, &blocks)
-			d.assemblies[int32(i)] = &assembly{attempt: d.sched.Started(i).Attempt, direct: true, touched: now}
+		if blocks := partial[i]; !d.picker.Verified().Has(i) && blocks.Count() > 0 {
+			d.picker.Restore(i, &blocks)
+			d.assemblies[int32(i)] = &assembly{attempt: d.picker.Started(i).Attempt, direct: true, touched: now}
 			d.finishPiece(int32(i))
 		}
 	}
 	d.checking = false
 	d.lastProgress = now
 	d.nextSave = now.Add(resumeEvery)
-	n := d.sched.Verified().Count()
+	n := d.picker.Verified().Count()
 	d.note(func() { d.log.Info("examined", "have", n, "pieces", d.t.NumPieces()) })
 	return true
 }
@@ -441,7 +442,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 		d.fail(fmt.Errorf("%w for %v", ErrStalled, d.o.StallTimeout))
 	}
 	for _, p := range d.peers {
-		if d.snub(&p.remote, now) {
+		if d.snub(&p.supply, now) {
 			d.note(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
 		}
 		d.sendPEX(p, now)

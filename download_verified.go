@@ -6,7 +6,7 @@ import "iter"
 func (d *Download) Verified() Bitfield {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return Bitfield{d.sched.Verified().Clone()}
+	return Bitfield{d.picker.Verified().Clone()}
 }
 
 // Files yields the files in torrent order, chosen or not but padding files left out, and how many bytes of each are

@@ -58,7 +58,7 @@ func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 		P:            int(d.client.port()),
 		YourIP:       to.Addr().AsSlice(),
 		MetadataSize: int64(len(d.t.info)),
-		UploadOnly:   new(d.sched.Needed().Count() == 0),
+		UploadOnly:   new(d.picker.Needed().Count() == 0),
 	}
 	for n, e := range extensionTable {
 		if n > 0 && e.offered(d) {
@@ -108,7 +108,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 		p.ext.client = printable.Line(h.V)
 	}
 	if h.ReqQ > 0 {
-		p.remote.SetLimit(h.ReqQ)
+		p.supply.SetLimit(h.ReqQ)
 	}
 	if h.UploadOnly != nil {
 		p.ext.uploadOnly = *h.UploadOnly
@@ -126,7 +126,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 		p.ext.saidYourIP = true // to reckon all priorities anew takes a while
 		d.cand.setExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
 	}
-	d.refill(&p.remote, now)
+	d.refill(&p.supply, now)
 	return nil
 }
 
@@ -167,7 +167,7 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	}
 	d.mu.Lock()
 	defer d.unlock(now)
-	d.cancelAll(d.sched.DontHave(&p.remote, int(i)))
+	d.cancelAll(d.picker.DontHave(&p.supply, int(i)))
 	d.freed = true
 	d.updateInterest(p)
 	return nil

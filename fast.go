@@ -51,7 +51,7 @@ func allowedFast(ip netip.Addr, infoHash Hash, pieces, k int) []uint32 {
 func (p *peer) sendAllowedFast() {
 	d := p.d
 	ip := p.conn.addr.Addr()
-	if d.sched.Verified().Count() == 0 || !ip.Is4() {
+	if d.picker.Verified().Count() == 0 || !ip.Is4() {
 		return
 	}
 	network, _ := ip.Prefix(24)
@@ -66,7 +66,7 @@ func (p *peer) sendAllowedFast() {
 	}
 	p.allowed = d.fastSets[network]
 	for _, i := range slices.Sorted(maps.Keys(p.allowed)) {
-		if d.sched.Verified().Has(int(i)) && p.allowed[i] >= d.t.layout.PieceSize(int(i)) {
+		if d.picker.Verified().Has(int(i)) && p.allowed[i] >= d.t.layout.PieceSize(int(i)) {
 			p.send(func(b []byte) []byte { return wire.AppendAllowedFast(b, i) })
 		}
 	}
@@ -75,7 +75,7 @@ func (p *peer) sendAllowedFast() {
 // takeAllowedFast tells whether a choke does not stop a request of the peer. That ends once the peer
 // has enough of its own to trade with, and for each piece once all of it was sent often enough.
 func (p *peer) takeAllowedFast(r request) bool {
-	if p.remote.HasAll() || p.remote.Count() > fastSetBelow {
+	if p.supply.HasAll() || p.supply.Count() > fastSetBelow {
 		p.allowed = nil
 	}
 	if p.allowed[r.piece] < int64(r.length) {

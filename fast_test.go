@@ -17,6 +17,9 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
+// epoch is where the clocks of tests without a bubble start.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // The examples of BEP 6.
 func TestAllowedFastSet(t *testing.T) {
 	h := Hash(bytes.Repeat([]byte{0xaa}, 20))

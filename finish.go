@@ -99,7 +99,7 @@ func (d *Download) save() {
 		d.mu.Unlock()
 		return // what the last run claimed says more
 	}
-	have := d.sched.Verified().Clone()
+	have := d.picker.Verified().Clone()
 	partial := d.partial()
 	d.resumable = false
 	d.mu.Unlock()
@@ -150,7 +150,7 @@ func (d *Download) partial() map[int]bits.Set {
 	partial := make(map[int]bits.Set)
 	for i := range d.assemblies {
 		if a, p := d.assembly(i); a != nil && a.direct && a.writing == 0 && !p.Parole {
-			partial[int(i)] = d.sched.Here(int(i))
+			partial[int(i)] = d.picker.Arrived(int(i))
 		}
 	}
 	return partial
@@ -159,8 +159,8 @@ func (d *Download) partial() map[int]bits.Set {
 // noteComplete acts on all that is wanted being there, once that is so.
 func (d *Download) noteComplete() {
 	d.mu.Lock()
-	if d.sched.Needed().Count() > 0 || d.ctx.Err() != nil {
-		d.complete = d.sched.Needed().Count() == 0
+	if d.picker.Needed().Count() > 0 || d.ctx.Err() != nil {
+		d.complete = d.picker.Needed().Count() == 0
 		d.mu.Unlock()
 		return
 	}
@@ -173,11 +173,11 @@ func (d *Download) noteComplete() {
 	d.choosing.Lock()
 	defer d.choosing.Unlock()
 	d.mu.Lock()
-	if d.sched.Needed().Count() > 0 || d.rechecks > 0 {
+	if d.picker.Needed().Count() > 0 || d.rechecks > 0 {
 		d.mu.Unlock()
 		return
 	}
-	have, partial := d.sched.Verified().Clone(), d.partial()
+	have, partial := d.picker.Verified().Clone(), d.partial()
 	d.mu.Unlock()
 	if piece, err := d.store.AnyChanged(have); piece >= 0 {
 		d.doubt(piece, err) // somebody else wrote to the files meanwhile: what is spoiled is fetched again
@@ -226,5 +226,5 @@ var errDone = errors.New("complete")
 func (d *Download) completedHere() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.sched.Verified().Full() && d.fetched
+	return d.picker.Verified().Full() && d.fetched
 }

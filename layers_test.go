@@ -19,11 +19,10 @@ import (
 
 // policyPackages hold plain data: their tests can drive a million histories through them. Of the root's
 // files policyFiles do.
-var policyPackages = []string{"internal/choker"}
+var policyPackages = []string{"internal/choker", "internal/picker"}
 
 var policyFiles = []string{
-	"candidates.go", "choice.go", "dials.go", "hurry.go", "metadata.go", "piece.go",
-	"pace.go", "pipeline.go", "remote.go", "requests.go", "scheduler.go", "spoiled.go", "started.go", "steal.go", "turnover.go",
+	"candidates.go", "choice.go", "dials.go", "metadata.go", "turnover.go",
 }
 
 const modulePath = "github.com/shoal-go/torrent"

@@ -7,6 +7,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -37,8 +38,8 @@ type peer struct {
 	ext      extensions
 
 	// Download state
-	remote        remote // what the scheduler knows of it; choking: it chokes us
-	saidWhat      bool   // its bitfield, have-all or have-none has come
+	supply        picker.Supplier // what the picker knows of it; choking: it chokes us
+	saidWhat      bool            // its bitfield, have-all or have-none has come
 	amInterested  bool
 	down          ratelimit.Meter
 	unaskedBlocks int
@@ -83,7 +84,7 @@ func (p *peer) stop(why error) {
 func (p *peer) stopLocked(why error) {
 	if p.closing == nil {
 		p.closing = why
-		p.remote.Ready = false
+		p.supply.Ready = false
 		close(p.ended)
 		go p.conn.Close() // which a connection of the user's own may take its time for
 		p.d.live--
@@ -143,13 +144,13 @@ func (p *peer) receive(m wire.Message) error {
 }
 
 // blockAt is the block that a piece message carries, if it is one as we would ask for it.
-func (d *Download) blockAt(m wire.Message) (blockID, bool) {
+func (d *Download) blockAt(m wire.Message) (picker.Block, bool) {
 	if uint64(m.Index) >= uint64(d.t.NumPieces()) || m.Begin%blockSize != 0 ||
 		int64(m.Begin) >= d.t.layout.PieceSize(int(m.Index)) {
-		return blockID{}, false
+		return picker.Block{}, false
 	}
-	id := blockID{int32(m.Index), int32(m.Begin / blockSize)}
-	return id, int(m.Length) == d.sched.blockLen(id)
+	id := picker.Block{Piece: int32(m.Index), Index: int32(m.Begin / blockSize)}
+	return id, int(m.Length) == d.t.layout.BlockLen(int(id.Piece), int(id.Index))
 }
 
 // countUnasked forgives a few blocks that nobody asked for.
@@ -170,21 +171,21 @@ func (p *peer) unaskedLocked(n int) error {
 }
 
 // accept takes a block that was received.
-func (p *peer) accept(id blockID, b []byte, now time.Time) (out batch, err error) {
+func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err error) {
 	d := p.d
 	n := len(b)
-	v, out := d.take(&p.remote, id, b, now)
-	if v == unasked {
+	v, out := d.take(&p.supply, id, b, now)
+	if v == picker.Unrequested {
 		return batch{}, p.unaskedLocked(n)
 	}
-	p.useful = p.useful || v == accepted
+	p.useful = p.useful || v == picker.Accepted
 	p.down.Add(int64(n), now)
-	d.refill(&p.remote, now)
+	d.refill(&p.supply, now)
 	return out, nil
 }
 
 // request asks the peer for blocks.
-func (p *peer) request(blocks []blockID) {
+func (p *peer) request(blocks []picker.Block) {
 	d := p.d
 	d.requests = d.requests[:0]
 	for _, id := range blocks {
@@ -196,7 +197,7 @@ func (p *peer) request(blocks []blockID) {
 }
 
 // withdraw tells the peer that it need not send a block, if it has heard of the request at all.
-func (p *peer) withdraw(id blockID) {
+func (p *peer) withdraw(id picker.Block) {
 	r := p.d.onWire(id)
 	if !p.out.withdraw(func(q request) bool { return q == r }) {
 		p.send(func(b []byte) []byte { return wire.AppendCancel(b, r.piece, r.begin, r.length) })
@@ -229,8 +230,8 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	case wire.Choke:
 		p.choked()
 	case wire.Unchoke:
-		p.remote.Choking = false
-		d.refill(&p.remote, now)
+		p.supply.Choking = false
+		d.refill(&p.supply, now)
 	case wire.Interested, wire.NotInterested:
 		p.peerInterested = m.ID == wire.Interested
 		d.rechoke = true
@@ -238,7 +239,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		if uint64(m.Index) >= uint64(d.t.NumPieces()) {
 			return fmt.Errorf("has piece %d of %d", m.Index, d.t.NumPieces())
 		}
-		if d.sched.Have(&p.remote, int(m.Index)) {
+		if d.picker.Have(&p.supply, int(m.Index)) {
 			d.gained(p, now)
 			d.spread.Seen(p.number, int(m.Index))
 			d.tookSuggestion(p, int(m.Index), now)
@@ -250,7 +251,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		}
 		p.says(has, now)
 	case wire.HaveAll:
-		if p.saidWhat && p.remote.HasAll() {
+		if p.saidWhat && p.supply.HasAll() {
 			return nil
 		}
 		p.says(bits.Full(d.t.NumPieces()), now)
@@ -263,12 +264,12 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		return p.rejected(m)
 	case wire.AllowedFast:
 		if uint64(m.Index) < uint64(d.t.NumPieces()) {
-			p.remote.Allow(int(m.Index))
-			d.refill(&p.remote, now)
+			p.supply.AllowFast(int(m.Index))
+			d.refill(&p.supply, now)
 		}
 	case wire.Suggest:
 		if uint64(m.Index) < uint64(d.t.NumPieces()) {
-			p.remote.Suggest(int(m.Index))
+			p.supply.Suggest(int(m.Index))
 		}
 	}
 	return nil
@@ -279,13 +280,13 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 func (p *peer) says(has bits.Set, now time.Time) {
 	if !p.saidWhat {
 		p.saidWhat = true
-		p.d.sched.Bitfield(&p.remote, has)
+		p.d.picker.Bitfield(&p.supply, has)
 		p.d.gained(p, now)
 		return
 	}
 	news := false
 	for i := range has.All() {
-		news = p.d.sched.Have(&p.remote, i) || news
+		news = p.d.picker.Have(&p.supply, i) || news
 	}
 	if news {
 		p.d.gained(p, now)
@@ -295,7 +296,7 @@ func (p *peer) says(has bits.Set, now time.Time) {
 // gained follows on news of what the peer has.
 func (d *Download) gained(p *peer, now time.Time) {
 	d.updateInterest(p)
-	d.refill(&p.remote, now)
+	d.refill(&p.supply, now)
 	if d.sharing() && p.isSeed() {
 		p.stopLocked(errBothSeeds)
 	}
@@ -304,27 +305,27 @@ func (d *Download) gained(p *peer, now time.Time) {
 var errBothSeeds = errors.New("both sides have everything")
 
 // isSeed tells whether the peer has everything.
-func (p *peer) isSeed() bool { return p.remote.HasAll() }
+func (p *peer) isSeed() bool { return p.supply.HasAll() }
 
 // onWire names a block as messages do.
-func (d *Download) onWire(id blockID) request {
-	return request{uint32(id.piece), uint32(id.index) * blockSize, uint32(d.sched.blockLen(id))}
+func (d *Download) onWire(id picker.Block) request {
+	return request{uint32(id.Piece), uint32(id.Index) * blockSize, uint32(d.t.layout.BlockLen(int(id.Piece), int(id.Index)))}
 }
 
 // choked takes back what the peer was asked for and will not send now. With the Fast extension that is
 // only what it has not heard of yet: a choke rejects nothing by itself then (BEP 6), though others may
 // take over what is outstanding.
 func (p *peer) choked() {
-	p.remote.Choking = true
-	unsent := make(map[blockID]bool)
+	p.supply.Choking = true
+	unsent := make(map[picker.Block]bool)
 	p.out.withdraw(func(r request) bool {
-		stays := p.remote.Allows(int32(r.piece))
+		stays := p.supply.AllowedFast(int(r.piece))
 		if !stays {
-			unsent[blockID{int32(r.piece), int32(r.begin / blockSize)}] = true
+			unsent[picker.Block{Piece: int32(r.piece), Index: int32(r.begin / blockSize)}] = true
 		}
 		return !stays
 	})
-	freed := p.d.sched.Release(&p.remote, func(id blockID) bool { return !p.fast || unsent[id] })
+	freed := p.d.picker.Release(&p.supply, func(id picker.Block) bool { return !p.fast || unsent[id] })
 	p.d.gate.Refund(len(freed))
 	p.d.freed = true
 }
@@ -335,7 +336,7 @@ func (p *peer) rejected(m wire.Message) error {
 	if !ok {
 		return errors.New("rejects what was never asked")
 	}
-	freed, asked := p.d.sched.Rejected(&p.remote, id)
+	freed, asked := p.d.picker.Rejected(&p.supply, id)
 	if !asked {
 		return errors.New("rejects what was never asked")
 	}
@@ -362,7 +363,7 @@ func (p *peer) sendSimple(id wire.ID) {
 
 // greet queues what is said first on a new connection: what we have, and what we can do.
 func (p *peer) greet() {
-	have := p.d.sched.Verified()
+	have := p.d.picker.Verified()
 	p.send(func(b []byte) []byte {
 		switch {
 		case p.fast && have.Full():

@@ -36,7 +36,7 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 	defer d.unlock(now)
 	x, err := p.ext.pex.receive(payload, now)
 	for a, flags := range named(&x) {
-		if flags&wire.PEXSeed != 0 && d.sched.Needed().Count() == 0 {
+		if flags&wire.PEXSeed != 0 && d.picker.Needed().Count() == 0 {
 			continue // seeds are of no use to each other
 		}
 		d.cand.add(a, sourcePEX, "", now)

@@ -1,247 +1,156 @@
 package torrent
 
-import "github.com/shoal-go/torrent/internal/bits"
+import (
+	"fmt"
+	"hash/maphash"
+	"time"
+)
 
-// pieceHeap holds every piece that is wanted and not yet started, in the order in which to start
-// them: highest priority first, then the one that the fewest peers have, then by a tie-break drawn
-// once, so that two clients in one swarm do not choose alike.
-//
-// It also counts availability for all pieces, held or not. Peers that have everything are left out
-// of that count, so that a seed's coming and going costs nothing. Pieces that only such peers have
-// stay in a heap of their own, where nobody else has to walk past them.
-type pieceHeap struct {
-	seed     uint64
-	priority []uint8  // 0 is not wanted
-	avail    []uint16 // peers that have the piece, those that have everything left out
-	pos      []int32  // place in its heap, or -1
-
-	unseen []int32 // the heap of pieces with avail 0
-	seen   []int32 // the heap of the others
-
-	frontier []int32 // scratch of first: places still to be visited, a heap of their own
-}
-
-func newPieceHeap(n int, seed uint64) *pieceHeap {
-	h := &pieceHeap{
-		seed:     seed,
-		priority: make([]uint8, n),
-		avail:    make([]uint16, n),
-		pos:      make([]int32, n),
-	}
-	for i := range h.pos {
-		h.pos[i] = -1
-	}
-	return h
-}
-
-// key orders the pieces: the smallest is started first.
-func (h *pieceHeap) key(i int32) uint64 {
-	x := (uint64(i) + h.seed) * 0x9e3779b97f4a7c15
-	x ^= x >> 29
-	x *= 0xbf58476d1ce4e5b9
-	return uint64(^h.priority[i])<<48 | uint64(h.avail[i])<<32 | x>>32
-}
-
-func (h *pieceHeap) len() int         { return len(h.unseen) + len(h.seen) }
-func (h *pieceHeap) holds(i int) bool { return h.pos[i] >= 0 }
-
-// home is the heap that piece i belongs to while its availability is what it is.
-func (h *pieceHeap) home(i int) *[]int32 {
-	if h.avail[i] == 0 {
-		return &h.unseen
-	}
-	return &h.seen
-}
-
-func (h *pieceHeap) swap(q []int32, a, b int) {
-	q[a], q[b] = q[b], q[a]
-	h.pos[q[a]], h.pos[q[b]] = int32(a), int32(b)
-}
-
-func (h *pieceHeap) up(q []int32, at int) {
-	for at > 0 && h.key(q[at]) < h.key(q[(at-1)/2]) {
-		h.swap(q, at, (at-1)/2)
-		at = (at - 1) / 2
-	}
-}
-
-func (h *pieceHeap) down(q []int32, at int) {
-	for {
-		least := at
-		for child := 2*at + 1; child <= 2*at+2 && child < len(q); child++ {
-			if h.key(q[child]) < h.key(q[least]) {
-				least = child
-			}
-		}
-		if least == at {
-			return
-		}
-		h.swap(q, at, least)
-		at = least
-	}
-}
-
-func (h *pieceHeap) fix(q []int32, at int) {
-	i := q[at]
-	h.up(q, at)
-	h.down(q, int(h.pos[i]))
-}
-
-func (h *pieceHeap) push(i int) {
-	q := h.home(i)
-	h.pos[i] = int32(len(*q))
-	*q = append(*q, int32(i))
-	h.up(*q, len(*q)-1)
-}
-
-func (h *pieceHeap) remove(i int) {
-	q := h.home(i)
-	at, last := int(h.pos[i]), len(*q)-1
-	h.swap(*q, at, last)
-	*q = (*q)[:last]
-	h.pos[i] = -1
-	if at < last {
-		h.fix(*q, at)
-	}
-}
-
-// prioritise sets the priority of piece i and tells whether it was another.
-func (h *pieceHeap) prioritise(i int, priority uint8) bool {
-	if h.priority[i] == priority {
-		return false
-	}
-	h.priority[i] = priority
-	if h.holds(i) {
-		h.fix(*h.home(i), int(h.pos[i]))
-	}
-	return true
-}
-
-// countOne adds delta, 1 or -1, to the availability of piece i.
-func (h *pieceHeap) countOne(i, delta int) {
-	held := h.holds(i)
-	moves := h.avail[i] == 0 || int(h.avail[i])+delta == 0
-	if held && moves {
-		h.remove(i)
-	}
-	h.avail[i] += uint16(delta)
-	switch {
-	case held && moves:
-		h.push(i)
-	case held:
-		h.fix(h.seen, int(h.pos[i]))
-	}
-}
-
-// count adds delta to the availability of each piece in has: O(log n) for each, or one pass over
-// everything where that is less.
-func (h *pieceHeap) count(has *bits.Set, delta int) {
-	if has.Count() <= h.len()/16 {
-		for i := range has.All() {
-			h.countOne(i, delta)
-		}
+// finishPiece has a piece hashed if all of its blocks are here.
+func (d *Download) finishPiece(piece int32) {
+	a, p := d.assembly(piece)
+	if a == nil || p.Left > 0 || a.writing > 0 || d.ended() {
 		return
 	}
-	for i := range has.All() {
-		h.avail[i] += uint16(delta)
-	}
-	all := append(append(make([]int32, 0, h.len()), h.unseen...), h.seen...)
-	h.unseen, h.seen = h.unseen[:0], h.seen[:0]
-	for _, i := range all {
-		q := h.home(int(i))
-		h.pos[i] = int32(len(*q))
-		*q = append(*q, i)
-	}
-	for _, q := range [][]int32{h.unseen, h.seen} {
-		for at := len(q)/2 - 1; at >= 0; at-- {
-			h.down(q, at)
-		}
-	}
+	delete(d.assemblies, piece) // it is the hashing goroutine's now
+	d.blocks.BeginFlush()
+	d.tasks.Add(1) // tasks.Go would allocate twice as much for each piece
+	go d.check(piece, a)
 }
 
-// top returns the first piece in order, or -1: the choice of a peer that has everything.
-func (h *pieceHeap) top() int {
+// check hashes a whole piece, stores it if it is right, and tells the picker.
+func (d *Download) check(piece int32, a *assembly) {
+	defer d.tasks.Done()
+	scratch := <-d.client.hashing
+	ok, err := d.hash(piece, a, &scratch)
+	if ok && err == nil && !a.direct {
+		turn := d.writing[int(piece)%len(d.writing)]
+		turn <- struct{}{}
+		if err = d.store.WriteBlocks(a.blocks, d.t.layout.PieceOffset(int(piece))); err != nil {
+			err = fmt.Errorf("write piece %d: %w", piece, err)
+		}
+		<-turn
+	}
+	var digests []uint64
+	if err == nil && (!ok || d.suspect(piece)) {
+		digests, err = d.digest(piece, a, &scratch)
+	}
+	d.client.hashing <- scratch
+	for _, b := range a.blocks {
+		d.blocks.Drop(b)
+	}
+	d.blocks.EndFlush()
+	d.mu.Lock()
+	defer d.unlock(time.Now())
+	d.reuse(a)
 	switch {
-	case len(h.unseen) == 0 && len(h.seen) == 0:
-		return -1
-	case len(h.seen) == 0 || len(h.unseen) > 0 && h.key(h.unseen[0]) < h.key(h.seen[0]):
-		return int(h.unseen[0])
-	}
-	return int(h.seen[0])
-}
-
-// topPriority is the priority of the first piece in order, 0 if there is none.
-func (h *pieceHeap) topPriority() uint8 {
-	if i := h.top(); i >= 0 {
-		return h.priority[i]
-	}
-	return 0
-}
-
-// maxWalk is how many places of the heap first visits before a pass over the bitfield is cheaper.
-const maxWalk = 1024
-
-// first returns the first piece in order that has holds, or -1. It walks the heap best-first
-// without changing it; for a peer so sparse that the walk gets long, it makes one pass over has.
-// Each piece of has must have been counted.
-func (h *pieceHeap) first(has *bits.Set) int {
-	if len(h.seen) == 0 {
-		return -1
-	}
-	f := append(h.frontier[:0], 0)
-	defer func() { h.frontier = f }()
-	for range maxWalk {
-		if len(f) == 0 {
-			return -1
-		}
-		at := f[0]
-		if i := int(h.seen[at]); has.Has(i) {
-			return i
-		}
-		f[0] = f[len(f)-1]
-		f = f[:len(f)-1]
-		h.sink(f)
-		for child := 2*at + 1; child <= 2*at+2 && int(child) < len(h.seen); child++ {
-			f = append(f, child)
-			h.float(f)
-		}
-	}
-	best, least := -1, ^uint64(0)
-	for i := range has.All() {
-		if h.holds(i) {
-			if k := h.key(int32(i)); k < least {
-				best, least = i, k
-			}
-		}
-	}
-	return best
-}
-
-// float moves the last place of the frontier up to where it belongs.
-func (h *pieceHeap) float(f []int32) {
-	for at := len(f) - 1; at > 0; {
-		parent := (at - 1) / 2
-		if h.key(h.seen[f[at]]) >= h.key(h.seen[f[parent]]) {
-			return
-		}
-		f[at], f[parent] = f[parent], f[at]
-		at = parent
+	case err != nil:
+		d.failStorage(err)
+	case ok:
+		d.pieceVerified(int(piece), digests)
+	default:
+		d.pieceSpoiled(int(piece), digests)
 	}
 }
 
-// sink moves the first place of the frontier down to where it belongs.
-func (h *pieceHeap) sink(f []int32) {
-	for at := 0; ; {
-		least := at
-		for child := 2*at + 1; child <= 2*at+2 && child < len(f); child++ {
-			if h.key(h.seen[f[child]]) < h.key(h.seen[f[least]]) {
-				least = child
-			}
-		}
-		if least == at {
-			return
-		}
-		f[at], f[least] = f[least], f[at]
-		at = least
+// hash tells whether the piece has the hash that the torrent says.
+func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error) {
+	c := <-d.checks
+	if c == nil {
+		c = d.t.newCheck()
 	}
+	c.Reset()
+	err := d.eachRun(piece, a, scratch, func(b []byte) { c.Write(b) })
+	ok := c.Matches(int(piece))
+	d.checks <- c
+	return ok, err
+}
+
+// digest returns a digest of each block, to be compared with those of another attempt.
+func (d *Download) digest(piece int32, a *assembly, scratch *[]byte) ([]uint64, error) {
+	var digests []uint64
+	err := d.eachRun(piece, a, scratch, func(b []byte) {
+		for len(b) > 0 {
+			n := min(blockSize, len(b))
+			digests = append(digests, maphash.Bytes(d.digestSeed, b[:n]))
+			b = b[n:]
+		}
+	})
+	return digests, err
+}
+
+// eachRun yields the bytes of a whole piece in order, from memory or read back from storage, in
+// runs that begin where a block begins. scratch is a buffer of hashRun bytes, made when it is needed.
+func (d *Download) eachRun(piece int32, a *assembly, scratch *[]byte, yield func([]byte)) error {
+	if !a.direct {
+		for _, b := range a.blocks {
+			yield(b)
+		}
+		return nil
+	}
+	left, off := d.t.layout.PieceSize(int(piece)), d.t.layout.PieceOffset(int(piece))
+	if *scratch == nil {
+		*scratch = make([]byte, hashRun)
+	}
+	for left > 0 {
+		b := (*scratch)[:min(hashRun, left)]
+		if _, err := d.store.ReadAt(b, off); err != nil {
+			return fmt.Errorf("read piece %d back: %w", piece, err)
+		}
+		yield(b)
+		left -= int64(len(b))
+		off += int64(len(b))
+	}
+	return nil
+}
+
+// suspect tells whether a piece failed its hash before.
+func (d *Download) suspect(piece int32) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.picker.Started(int(piece)).Parole
+}
+
+// pieceVerified takes a piece that has its hash and is on storage.
+func (d *Download) pieceVerified(i int, digests []uint64) {
+	now := time.Now()
+	d.fetched = true
+	d.resumable = true
+	d.lastProgress = now
+	d.gotPiece(i, digests)
+	for _, p := range d.peers {
+		p.tellHave(i)
+		if p.supply.Has(i) {
+			d.updateInterest(p)
+		}
+	}
+	if d.picker.Needed().Count() == 0 {
+		d.signal()
+	}
+}
+
+// gotPiece notes that piece i is verified and on storage. digests are of its blocks, where it is suspect.
+func (d *Download) gotPiece(i int, digests []uint64) {
+	if d.picker.Verified().Has(i) {
+		return
+	}
+	cancel, liars := d.picker.Passed(i, digests)
+	d.cancelAll(cancel)
+	d.ban(liars)
+	whole := len(d.choice.done)
+	d.choice.piece(i, true)
+	d.emit(Event{Kind: PieceVerified, Piece: i})
+	for _, f := range d.choice.done[whole:] {
+		d.emit(Event{Kind: FileVerified, File: d.t.file(f)})
+	}
+	d.announceNews()
+}
+
+// pieceSpoiled takes a whole piece that does not have its hash.
+func (d *Download) pieceSpoiled(i int, digests []uint64) {
+	d.wasted += d.t.layout.PieceSize(i)
+	d.emit(Event{Kind: PieceFailed, Piece: i})
+	d.note(func() { d.log.Info("piece failed its hash", "piece", i) })
+	d.ban(d.picker.Failed(i, digests))
+	d.freed = true
 }

@@ -107,6 +107,6 @@ func holdsPiece(t *testing.T, disk *disktest.Disk, content *simContent, i int) b
 func (s *simDownload) verified() *bits.Set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	have := s.sched.Verified().Clone()
+	have := s.picker.Verified().Clone()
 	return &have
 }

@@ -187,7 +187,7 @@ func (r *reader) await(piece int, off int64) error {
 	for {
 		now := time.Now()
 		d.mu.Lock()
-		have, news := d.sched.Verified().Has(piece), d.news
+		have, news := d.picker.Verified().Has(piece), d.news
 		closed, result := r.closed, d.result
 		chosen := d.choice.priority[r.file] != Skip
 		if !closed {
@@ -218,7 +218,7 @@ func (r *reader) await(piece int, off int64) error {
 			return contextError(r.ctx)
 		case <-d.gone:
 			d.mu.Lock()
-			have, result := d.sched.Verified().Has(piece), d.result
+			have, result := d.picker.Verified().Has(piece), d.result
 			d.mu.Unlock()
 			if have {
 				return nil

@@ -32,7 +32,7 @@ func (d *Download) choose(priority []Priority) error {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	d.choice.set(priority, d.sched.Verified())
+	d.choice.set(priority, d.picker.Verified())
 	if d.isDone() {
 		d.files.choose(d.choice.whole()) // what is not yet there is added once all is
 	}
@@ -41,7 +41,7 @@ func (d *Download) choose(priority []Priority) error {
 	return nil
 }
 
-// reprioritise brings the choice, and what readers wait for, to the scheduler.
+// reprioritise brings the choice, and what readers wait for, to the picker.
 func (d *Download) reprioritise(now time.Time) {
 	d.base = d.choice.pieces()
 	for i, priority := range d.base {
@@ -57,7 +57,7 @@ func (d *Download) reprioritise(now time.Time) {
 
 // noteMissing acts on something being wanted again after all that was wanted had been there.
 func (d *Download) noteMissing(now time.Time) {
-	if !d.complete || d.sched.Needed().Count() == 0 {
+	if !d.complete || d.picker.Needed().Count() == 0 {
 		return
 	}
 	d.complete = false
@@ -73,24 +73,7 @@ func (d *Download) noteMissing(now time.Time) {
 }
 
 func (d *Download) prioritise(i int, priority uint8) {
-	d.cancelAll(d.sched.Prioritise(i, priority))
-}
-
-// gotPiece notes that piece i is verified and on storage. digests are of its blocks, where it is suspect.
-func (d *Download) gotPiece(i int, digests []uint64) {
-	if d.sched.Verified().Has(i) {
-		return
-	}
-	cancel, liars := d.sched.Passed(i, digests)
-	d.cancelAll(cancel)
-	d.ban(liars)
-	whole := len(d.choice.done)
-	d.choice.piece(i, true)
-	d.emit(Event{Kind: PieceVerified, Piece: i})
-	for _, f := range d.choice.done[whole:] {
-		d.emit(Event{Kind: FileVerified, File: d.t.file(f)})
-	}
-	d.announceNews()
+	d.cancelAll(d.picker.Prioritise(i, priority))
 }
 
 // announceNews wakes whoever waits for pieces or files.

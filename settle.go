@@ -7,8 +7,8 @@ func (d *Download) settle(now time.Time) {
 	for rounds := 0; (d.freed || d.roomy) && rounds < 4; rounds++ {
 		all := d.freed
 		d.freed, d.roomy = false, false
-		remotes := d.sched.Remotes()
-		if len(remotes) == 0 {
+		suppliers := d.picker.Suppliers()
+		if len(suppliers) == 0 {
 			break
 		}
 		first := 0
@@ -16,12 +16,12 @@ func (d *Download) settle(now time.Time) {
 			for piece := range d.awaited {
 				d.rush(piece, now)
 			}
-			first = d.rng.IntN(len(remotes))
+			first = d.rng.IntN(len(suppliers))
 		}
-		for k := range remotes {
-			if r := remotes[(first+k)%len(remotes)]; all || r.Roomy {
-				r.Roomy = false
-				d.refill(r, now)
+		for k := range suppliers {
+			if s := suppliers[(first+k)%len(suppliers)]; all || s.Roomy {
+				s.Roomy = false
+				d.refill(s, now)
 			}
 		}
 	}

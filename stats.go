@@ -78,9 +78,9 @@ func (d *Download) Stats() Stats {
 		Banned:         d.cand.bannedCount(),
 		Trackers:       trackerStats(d.trackers),
 		Pieces:         d.t.NumPieces(),
-		PiecesVerified: d.sched.Verified().Count(),
-		PiecesStarted:  d.sched.NumStarted(),
-		Steals:         d.sched.Steals(),
+		PiecesVerified: d.picker.Verified().Count(),
+		PiecesStarted:  d.picker.NumStarted(),
+		Steals:         d.picker.Steals(),
 		StorageErrors:  d.diskErrors,
 		StorageError:   d.diskError,
 		Complete:       d.complete,
@@ -108,8 +108,8 @@ func (p *peer) stats(now time.Time) PeerStats {
 		DownloadRate: p.down.Rate(now), UploadRate: p.up.Rate(now),
 		Downloaded: p.down.Total(), Uploaded: p.up.Total(),
 		AmChoking: p.amChoking, AmInterested: p.amInterested,
-		PeerChoking: p.remote.Choking, PeerInterested: p.peerInterested,
-		Snubbed: p.remote.Snubbed(), Pieces: p.remote.Count(), Requests: p.remote.Outstanding(), Queued: p.out.waiting(),
+		PeerChoking: p.supply.Choking, PeerInterested: p.peerInterested,
+		Snubbed: p.supply.Snubbed(), Pieces: p.supply.Count(), Requests: p.supply.Outstanding(), Queued: p.out.waiting(),
 	}
 }
 

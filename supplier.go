@@ -1,35 +1,39 @@
 package torrent
 
-import "time"
+import (
+	"time"
 
-// A supplier is what blocks come from. A peer is one. It is asked for the blocks that the scheduler chooses by what
+	"github.com/shoal-go/torrent/internal/picker"
+)
+
+// A supplier is what blocks come from. A peer is one. It is asked for the blocks that the picker chooses by what
 // it knows of it, a remote whose Owner it is, and what it sends goes to take.
 type supplier interface {
 	// request asks for blocks.
-	request(blocks []blockID)
+	request(blocks []picker.Block)
 	// withdraw takes a request back: the block need not be sent.
-	withdraw(block blockID)
+	withdraw(block picker.Block)
 }
 
 // refill asks a supplier for as much as its pipeline takes.
-func (d *Download) refill(r *remote, now time.Time) {
-	if room := r.Room(); room > 0 {
-		d.ask(r, room, now)
+func (d *Download) refill(s *picker.Supplier, now time.Time) {
+	if room := s.Room(); room > 0 {
+		d.ask(s, room, now)
 	}
 }
 
 // ask asks a supplier for up to room blocks more, as far as limits admit them.
-func (d *Download) ask(r *remote, room int, now time.Time) {
+func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 	n := d.admit(room, now)
 	if n == 0 {
 		return
 	}
-	blocks, cancel := d.sched.next(r, n, now, d.scratch[:0])
+	blocks, cancel := d.picker.Next(s, n, now, d.scratch[:0])
 	d.scratch = blocks
 	d.gate.Refund(n - len(blocks))
 	d.cancelAll(cancel)
 	if len(blocks) > 0 {
-		r.Owner.(supplier).request(blocks)
+		s.Owner.(supplier).request(blocks)
 	}
 }
 
@@ -47,69 +51,69 @@ func (d *Download) admit(room int, now time.Time) int {
 
 // rush has a piece that a reader waits for fetched by all who can help, before what is less wanted.
 func (d *Download) rush(piece int, now time.Time) {
-	asked := d.sched.Rush(piece, now, func(cancel []cancelled, n int) int {
+	asked := d.picker.Rush(piece, now, func(cancel []picker.Request, n int) int {
 		d.freed = d.freed || len(cancel) > 0
 		d.cancelAll(cancel)
 		return d.admit(n, now)
 	})
 	for _, e := range asked {
-		d.scratch = append(d.scratch[:0], e.block)
-		e.remote.Owner.(supplier).request(d.scratch)
+		d.scratch = append(d.scratch[:0], e.Block)
+		e.Supplier.Owner.(supplier).request(d.scratch)
 	}
 }
 
 // take takes a block that a supplier sent, and returns what is to be written because of it. A block that was never
 // asked for is dropped, and held against the supplier by whoever knows what it is.
-func (d *Download) take(r *remote, id blockID, b []byte, now time.Time) (verdict, batch) {
+func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.Time) (picker.Verdict, batch) {
 	var out batch
 	n := int64(len(b))
-	got := d.sched.received(r, id, now)
-	if got.again {
-		r.Owner.(supplier).withdraw(id)
+	got := d.picker.Received(s, id, now)
+	if got.Again {
+		s.Owner.(supplier).withdraw(id)
 	}
-	switch got.verdict {
-	case unasked:
+	switch got.Verdict {
+	case picker.Unrequested:
 		d.client.blocks.Put(b)
-		return unasked, out
-	case wasted:
+		return picker.Unrequested, out
+	case picker.Wasted:
 		d.client.blocks.Put(b)
 		d.wasted += n
-	case accepted:
+	case picker.Accepted:
 		out = d.hold(id, b, now)
 		d.lastProgress = now
-		for _, o := range got.cancel {
+		for _, o := range got.Cancel {
 			if o != nil {
 				d.cancel(o, id)
 			}
 		}
 		if out.a == nil {
-			d.finishPiece(id.piece)
+			d.finishPiece(id.Piece)
 		}
-		if d.awaited[int(id.piece)] > 0 && !r.IsAsked(int(id.piece)) {
-			d.rush(int(id.piece), now) // it has done its share, and may help others with theirs
+		if d.awaited[int(id.Piece)] > 0 && !s.IsAsked(int(id.Piece)) {
+			d.rush(int(id.Piece), now) // it has done its share, and may help others with theirs
 		}
 	}
 	d.downloaded += n
 	d.down.Add(n, now)
-	return got.verdict, out
+	return got.Verdict, out
 }
 
 // cancel tells a supplier that a block is not wanted of it any more, and has it asked for another in its place.
-func (d *Download) cancel(r *remote, id blockID) {
-	r.Owner.(supplier).withdraw(id)
+func (d *Download) cancel(s *picker.Supplier, id picker.Block) {
+	s.Owner.(supplier).withdraw(id)
 	d.gate.Refund(1)
-	r.Roomy, d.roomy = true, true
+	s.Roomy, d.roomy = true, true
 }
 
-func (d *Download) cancelAll(all []cancelled) {
+func (d *Download) cancelAll(all []picker.Request) {
 	for _, c := range all {
-		d.cancel(c.remote, c.block)
+		d.cancel(c.Supplier, c.Block)
 	}
 }
 
 // snub takes the blocks back that a supplier has let wait for too long, and tells whether there were any.
-func (d *Download) snub(r *remote, now time.Time) bool {
-	late := d.sched.Snub(r, now)
+func (d *Download) snub(s *picker.Supplier, now time.Time) bool {
+	late := d.picker.Snub(s, now)
 	d.cancelAll(late)
 	if len(late) == 0 {
 		return false

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -26,7 +27,7 @@ func (d *Download) Announce() { d.trackers.Announce() }
 func (d *Download) hungry() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.peers) == 0 && d.sched.Needed().Count() > 0
+	return len(d.peers) == 0 && d.picker.Needed().Count() > 0
 }
 
 // droppedTracker ends the connections of a private torrent that has moved to another tracker, but to
@@ -51,7 +52,7 @@ func (d *Download) announceProgress() tracker.Progress {
 		Uploaded:    d.o.Uploaded + d.uploaded,
 		Downloaded:  d.o.Downloaded + d.downloaded,
 		Left:        d.choice.wanted - d.choice.verified,
-		PartialSeed: d.complete && !d.sched.Verified().Full(),
+		PartialSeed: d.complete && !d.picker.Verified().Full(),
 	}
 }
 
@@ -79,11 +80,11 @@ func (d *Download) addPeer(k *connection, from source) bool {
 		ended:     make(chan struct{}),
 	}
 	p.before, p.withheld = d.debts.Of(k.addr.Addr())
-	p.remote = remote{Owner: p, Origin: k.addr, Host: k.addr.Addr(), Choking: true}
+	p.supply = picker.Supplier{Owner: p, Origin: k.addr, Host: k.addr.Addr(), Choking: true}
 	if !k.incoming {
 		p.ext.listens = k.addr
 	}
-	d.sched.Join(&p.remote)
+	d.picker.Join(&p.supply)
 	d.peers = append(d.peers, p)
 	d.live++
 	p.greet()
@@ -123,7 +124,7 @@ func (d *Download) removePeer(p *peer) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	d.gate.Refund(d.sched.Leave(&p.remote))
+	d.gate.Refund(d.picker.Leave(&p.supply))
 	d.suggester.giveUp(p.suggested)
 	d.spread.Forget(p.number)
 	d.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
@@ -158,9 +159,9 @@ func (d *Download) closePeers() {
 
 // updateInterest keeps what we told a peer in step with whether it has something that is needed.
 func (d *Download) updateInterest(p *peer) {
-	if is := d.sched.Interesting(&p.remote); is != p.amInterested {
+	if is := d.picker.Interesting(&p.supply); is != p.amInterested {
 		p.amInterested = is
-		p.remote.Ready = is && p.closing == nil
+		p.supply.Ready = is && p.closing == nil
 		if is {
 			p.sendSimple(wire.Interested)
 		} else {
@@ -177,7 +178,7 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 		Unchoked:   !p.amChoking,
 		Withheld:   p.withheld,
 		Hoarding:   d.spread.Hoards(p.number, d.t.layout.PieceLength()),
-		Snubbing:   p.remote.Snubbed(),
+		Snubbing:   p.supply.Snubbed(),
 		Down:       p.down.Rate(now),
 		Up:         p.up.Rate(now),
 		Received:   p.before.Received + p.down.Total(),
@@ -191,7 +192,7 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 func (d *Download) chokeRound(now time.Time) {
 	states := make([]choker.Peer, len(d.peers))
 	for k, p := range d.peers {
-		p.withheld = p.withheld || p.amInterested && p.remote.Choking
+		p.withheld = p.withheld || p.amInterested && p.supply.Choking
 		states[k] = d.chokeState(p, now)
 	}
 	chosen := d.choker.Decide(now, d.sharing(), d.up.Rate(now), states)
@@ -205,41 +206,14 @@ func (d *Download) chokeRound(now time.Time) {
 	}
 }
 
-// pieceVerified takes a piece that has its hash and is on storage.
-func (d *Download) pieceVerified(i int, digests []uint64) {
-	now := time.Now()
-	d.fetched = true
-	d.resumable = true
-	d.lastProgress = now
-	d.gotPiece(i, digests)
-	for _, p := range d.peers {
-		p.tellHave(i)
-		if p.remote.Has(i) {
-			d.updateInterest(p)
-		}
-	}
-	if d.sched.Needed().Count() == 0 {
-		d.signal()
-	}
-}
-
 // tellHave tells the peer of a piece that we have now. Who has it already can be told later.
 func (p *peer) tellHave(i int) {
 	encode := func(b []byte) []byte { return wire.AppendHave(b, uint32(i)) }
-	if !p.remote.Has(i) {
+	if !p.supply.Has(i) {
 		p.send(encode)
 	} else if !p.out.addLazily(encode) {
 		p.stopLocked(errNotReading)
 	}
-}
-
-// pieceSpoiled takes a whole piece that does not have its hash.
-func (d *Download) pieceSpoiled(i int, digests []uint64) {
-	d.wasted += d.t.layout.PieceSize(i)
-	d.emit(Event{Kind: PieceFailed, Piece: i})
-	d.note(func() { d.log.Info("piece failed its hash", "piece", i) })
-	d.ban(d.sched.Failed(i, digests))
-	d.freed = true
 }
 
 // ban ends all dealings with the addresses that sent spoiled blocks.

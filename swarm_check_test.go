@@ -191,7 +191,7 @@ func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string
 // checkBytes asks that what came beyond the content is accounted for.
 func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []string) {
 	s.mu.Lock()
-	steals := s.steals + s.sched.Steals()
+	steals := s.steals + s.picker.Steals()
 	s.mu.Unlock()
 	l := s.ledger.Account()
 	spoiled := int64(0)

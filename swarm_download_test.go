@@ -13,11 +13,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // simClient is a Client on a simulated host, whose lots are drawn from its address. It lives until
@@ -75,8 +77,8 @@ type simDownload struct {
 	began   time.Time
 	took    time.Duration // until it was done
 
-	kept    int64              // the most that started pieces held in memory, as sampled
-	starved map[*remote]string // peers with nothing to do at the last sample, though they could have had
+	kept    int64                       // the most that started pieces held in memory, as sampled
+	starved map[*picker.Supplier]string // peers with nothing to do at the last sample, though they could have had
 	faults  []string
 }
 
@@ -101,7 +103,7 @@ func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simCon
 			to.trackers = [][]string{{"http://tracker.sim/announce"}}
 		}
 	}
-	s := &simDownload{client: c, host: h, content: content, options: *o, began: time.Now(), starved: map[*remote]string{}}
+	s := &simDownload{client: c, host: h, content: content, options: *o, began: time.Now(), starved: map[*picker.Supplier]string{}}
 	s.ledger = simpeer.Watch(h, content.truth)
 	s.start(ctx, t)
 	return s
@@ -123,7 +125,7 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 	s.end(t)
 	synctest.Wait()
 	s.mu.Lock()
-	s.steals += s.sched.Steals()
+	s.steals += s.picker.Steals()
 	s.mu.Unlock()
 	s.ledger.Forget()
 	old := s.client
@@ -203,9 +205,9 @@ func (s *simDownload) sample() {
 	if d.checking || d.ctx.Err() != nil {
 		return
 	}
-	starved := map[*remote]string{}
+	starved := map[*picker.Supplier]string{}
 	for _, p := range d.peers {
-		r := &p.remote
+		r := &p.supply
 		if p.closing != nil {
 			continue
 		}
@@ -214,7 +216,7 @@ func (s *simDownload) sample() {
 			continue // what was said may not have been written yet
 		}
 		wanted, perhaps := -1, -1
-		for i := range d.sched.Needed().All() {
+		for i := range d.picker.Needed().All() {
 			if has, doubt := w.Offers(i); has && doubt {
 				perhaps = i
 			} else if has {
@@ -229,7 +231,7 @@ func (s *simDownload) sample() {
 		}
 		if i := s.couldAsk(r, w); i >= 0 {
 			starved[r] = fmt.Sprintf("%v is asked for nothing, though piece %d is wanted and free", p.conn.addr, i)
-			if o := d.sched.Started(i).Sole; o != nil {
+			if o := d.picker.Started(i).Sole; o != nil {
 				starved[r] += fmt.Sprintf("; on parole with %v, choking %t, snubbed %t, of whom %d are asked", o.Origin, o.Choking, o.Snubbed(), o.Outstanding())
 			}
 			if s.starved[r] != "" {
@@ -242,12 +244,12 @@ func (s *simDownload) sample() {
 
 // couldAsk finds a piece of which a peer could be asked for a block that nobody was asked for, in
 // the slow and plain way; -1 if there is none. The download's mutex is held.
-func (s *simDownload) couldAsk(r *remote, w simpeer.Terms) int {
-	for i := range s.sched.Needed().All() {
+func (s *simDownload) couldAsk(r *picker.Supplier, w simpeer.Terms) int {
+	for i := range s.picker.Needed().All() {
 		if has, doubt := w.Offers(i); !has || doubt {
 			continue
 		}
-		p := s.sched.Started(i)
+		p := s.picker.Started(i)
 		if p.Sole != nil && p.Sole != r && p.Sole.Outstanding() > 0 {
 			continue // on parole with somebody who is at work
 		}

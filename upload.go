@@ -54,12 +54,12 @@ func (p *peer) mayAsk(r request) (bool, error) {
 		int64(r.begin)+int64(r.length) > d.t.layout.PieceSize(int(r.piece)) {
 		return false, fmt.Errorf("asks for %d bytes at %d of piece %d", r.length, r.begin, r.piece)
 	}
-	if !d.sched.Verified().Has(int(r.piece)) || p.amChoking && !p.takeAllowedFast(r) {
+	if !d.picker.Verified().Has(int(r.piece)) || p.amChoking && !p.takeAllowedFast(r) {
 		return false, nil
 	}
 	d.suggester.give(int(r.piece), n)
 	if d.sharing() {
-		d.spread.Give(p.number, int(r.piece), n, d.sched.Availability(int(r.piece)))
+		d.spread.Give(p.number, int(r.piece), n, d.picker.Availability(int(r.piece)))
 	}
 	return true, nil
 }
@@ -204,7 +204,7 @@ func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ erro
 // was verified, the piece is held no longer. look has it looked at whether the files are as they were.
 func (d *Download) readForUpload(r request, b []byte, look bool) bool {
 	d.mu.Lock()
-	have := d.sched.Verified().Has(int(r.piece))
+	have := d.picker.Verified().Has(int(r.piece))
 	d.mu.Unlock()
 	if !have {
 		return false

@@ -1,4 +1,4 @@
-package torrent
+package picker
 
 import (
 	"slices"
@@ -28,21 +28,21 @@ const maxAttempts = 8
 
 // Failed notes that piece i, whole, did not have its hash. digests are of its blocks. It returns the
 // origins proven to have lied: the one that sent all of it, if it was one. The piece begins anew.
-func (s *scheduler) Failed(i int, digests []uint64) (liars []any) {
-	p := s.started[int32(i)]
+func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
+	p := pk.started[int32(i)]
 	a := attempt{digests: digests}
 	for _, b := range p.blocks {
 		a.senders = append(a.senders, b.sender)
 	}
-	u := s.spoiled[p.piece]
+	u := pk.spoiled[p.piece]
 	if u == nil {
 		u = &suspicion{tried: make(map[any]trial)}
-		s.spoiled[p.piece] = u
+		pk.spoiled[p.piece] = u
 	}
 	first := a.senders[0]
 	alone := !slices.ContainsFunc(a.senders, func(n int32) bool { return n != first })
 	if alone && first >= 0 {
-		liars = []any{s.senders[first]}
+		liars = []any{pk.senders[first]}
 	} else {
 		if len(u.attempts) == maxAttempts {
 			u.attempts = u.attempts[1:]
@@ -50,18 +50,15 @@ func (s *scheduler) Failed(i int, digests []uint64) (liars []any) {
 		u.attempts = append(u.attempts, a)
 	}
 	p.reset()
-	s.retire(p)
+	pk.retire(p)
 	return liars
 }
 
-// Suspect tells whether piece i failed its hash, and has not passed since.
-func (s *scheduler) Suspect(i int) bool { return s.spoiled[int32(i)] != nil }
-
-// entrust makes r the sole sender of p, which is on parole.
-func (s *scheduler) entrust(p *startedPiece, r *remote) {
-	if p.sole != r {
-		p.sole = r
-		tried, at := s.spoiled[p.piece].tried, r.Host
+// entrust makes s the sole sender of p, which is on parole.
+func (pk *Picker) entrust(p *startedPiece, s *Supplier) {
+	if p.sole != s {
+		p.sole = s
+		tried, at := pk.spoiled[p.piece].tried, s.Host
 		t := tried[at]
 		t.turns++
 		tried[at] = t
@@ -69,9 +66,9 @@ func (s *scheduler) entrust(p *startedPiece, r *remote) {
 }
 
 // lapse ends the time of p's sole sender, and counts it if that came to nothing.
-func (s *scheduler) lapse(p *startedPiece) {
+func (pk *Picker) lapse(p *startedPiece) {
 	if o := p.sole; o != nil && (o.stuck(p.piece) || p.left == len(p.blocks)) {
-		tried, at := s.spoiled[p.piece].tried, o.Host
+		tried, at := pk.spoiled[p.piece].tried, o.Host
 		t := tried[at]
 		t.lapses++
 		tried[at] = t
@@ -81,16 +78,16 @@ func (s *scheduler) lapse(p *startedPiece) {
 
 // clear ends the suspicion that piece i is under, now that it passed its hash. digests are of its true blocks;
 // who sent another is returned.
-func (s *scheduler) clear(i int, digests []uint64) (liars []any) {
-	u := s.spoiled[int32(i)]
+func (pk *Picker) clear(i int, digests []uint64) (liars []any) {
+	u := pk.spoiled[int32(i)]
 	if u == nil {
 		return nil
 	}
-	delete(s.spoiled, int32(i))
+	delete(pk.spoiled, int32(i))
 	for _, a := range u.attempts {
 		for k, sender := range a.senders {
-			if sender >= 0 && a.digests[k] != digests[k] && !slices.Contains(liars, s.senders[sender]) {
-				liars = append(liars, s.senders[sender])
+			if sender >= 0 && a.digests[k] != digests[k] && !slices.Contains(liars, pk.senders[sender]) {
+				liars = append(liars, pk.senders[sender])
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package torrent
+package picker
 
 import (
 	"fmt"
@@ -11,17 +11,17 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// benchScheduler has all of so many pieces wanted, and remotes that each hold a random share of them.
-func benchScheduler(pieces, remotes int, share float64) (*scheduler, []*remote) {
+// benchPicker has all of so many pieces wanted, and suppliers that each hold a random share of them.
+func benchPicker(pieces, suppliers int, share float64) (*Picker, []*Supplier) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	l := layout.New(256<<10, layout.File{Length: int64(pieces) * 256 << 10})
-	s := newScheduler(l, 7)
+	s := New(l, 7)
 	for i := range pieces {
-		s.Prioritise(i, pieceNormal)
+		s.Prioritise(i, normal)
 	}
-	var all []*remote
-	for k := range remotes {
-		r := &remote{Origin: k, Host: k, has: bits.New(pieces), pace: pace{rate: 1e6}}
+	var all []*Supplier
+	for k := range suppliers {
+		r := &Supplier{Origin: k, Host: k, has: bits.New(pieces), pace: pace{rate: 1e6}}
 		for i := range pieces {
 			if rng.Float64() < share {
 				r.has.Add(i)
@@ -37,19 +37,19 @@ func benchScheduler(pieces, remotes int, share float64) (*scheduler, []*remote) 
 // so that there is always more to do, lost again some pieces later.
 func BenchmarkNext(b *testing.B) {
 	for _, share := range []float64{1, 0.5, 0.01} {
-		for _, remotes := range []int{1, 50, 500} {
+		for _, suppliers := range []int{1, 50, 500} {
 			for _, pieces := range []int{1e3, 1e4, 1e5, 1e6} {
-				if pieces*remotes > 5e7 {
+				if pieces*suppliers > 5e7 {
 					continue
 				}
-				b.Run(fmt.Sprintf("share=%v/peers=%d/pieces=%d", share, remotes, pieces), func(b *testing.B) {
-					s, all := benchScheduler(pieces, remotes, share)
+				b.Run(fmt.Sprintf("share=%v/peers=%d/pieces=%d", share, suppliers, pieces), func(b *testing.B) {
+					s, all := benchPicker(pieces, suppliers, share)
 					now := time.Unix(1, 0)
-					var ids []blockID
+					var ids []Block
 					b.ReportAllocs()
 					some := 0 // pieces that anybody has
 					for i := range pieces {
-						if slices.ContainsFunc(all, func(r *remote) bool { return r.Has(i) }) {
+						if slices.ContainsFunc(all, func(r *Supplier) bool { return r.Has(i) }) {
 							some++
 						}
 					}
@@ -58,12 +58,12 @@ func BenchmarkNext(b *testing.B) {
 					for b.Loop() {
 						r := all[n%len(all)]
 						n++
-						ids, _ = s.next(r, 16, now, ids[:0])
+						ids, _ = s.Next(r, 16, now, ids[:0])
 						for _, id := range ids {
-							s.received(r, id, now)
-							if p := s.started[id.piece]; p != nil && p.left == 0 {
-								s.Passed(int(id.piece), nil)
-								done = append(done, int(id.piece))
+							s.Received(r, id, now)
+							if p := s.started[id.Piece]; p != nil && p.left == 0 {
+								s.Passed(int(id.Piece), nil)
+								done = append(done, int(id.Piece))
 							}
 						}
 						if len(done) > some/4 {
@@ -85,7 +85,7 @@ func BenchmarkNextOfUrgent(b *testing.B) {
 	for _, started := range []int{1, 100} {
 		for _, pieces := range []int{1e5, 1e6} {
 			b.Run(fmt.Sprintf("started=%d/pieces=%d", started, pieces), func(b *testing.B) {
-				s, all := benchScheduler(pieces, 50, 0.01)
+				s, all := benchPicker(pieces, 50, 0.01)
 				now := time.Unix(1, 0)
 				r, urgent := all[0], false
 				for i := 0; len(s.open) < started; i++ {
@@ -93,16 +93,16 @@ func BenchmarkNextOfUrgent(b *testing.B) {
 						continue
 					}
 					if !urgent {
-						s.Prioritise(i, pieceNormal+1)
+						s.Prioritise(i, normal+1)
 						urgent = true
 						continue
 					}
 					s.start(i)
 				}
-				var ids []blockID
+				var ids []Block
 				for b.Loop() {
-					ids, _ = s.next(r, 1, now, ids[:0])
-					s.Release(r, func(blockID) bool { return true })
+					ids, _ = s.Next(r, 1, now, ids[:0])
+					s.Release(r, func(Block) bool { return true })
 				}
 			})
 		}
@@ -112,8 +112,8 @@ func BenchmarkNextOfUrgent(b *testing.B) {
 func BenchmarkHave(b *testing.B) {
 	for _, pieces := range []int{1e3, 1e6} {
 		b.Run(fmt.Sprintf("pieces=%d", pieces), func(b *testing.B) {
-			s, all := benchScheduler(pieces, 20, 0.5)
-			r := &remote{has: bits.New(pieces)}
+			s, all := benchPicker(pieces, 20, 0.5)
+			r := &Supplier{has: bits.New(pieces)}
 			s.join(r)
 			_ = all
 			n := 0
@@ -131,8 +131,8 @@ func BenchmarkJoin(b *testing.B) {
 	for _, pieces := range []int{1e3, 1e6} {
 		for _, share := range []float64{0.01, 0.5, 1} {
 			b.Run(fmt.Sprintf("pieces=%d/share=%v", pieces, share), func(b *testing.B) {
-				s, _ := benchScheduler(pieces, 5, 0.5)
-				_, some := benchScheduler(pieces, 1, share)
+				s, _ := benchPicker(pieces, 5, 0.5)
+				_, some := benchPicker(pieces, 1, share)
 				r := some[0]
 				for b.Loop() {
 					s.join(r)

@@ -1,4 +1,4 @@
-package torrent
+package picker
 
 import (
 	"fmt"
@@ -14,31 +14,39 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
+// Priorities.
+const (
+	skip   = 0
+	normal = 1
+	high   = 2
+	urgent = 255
+)
+
 // swarmScene is a scheduler of some pieces of four blocks each, all wanted, among peers called a, b, c….
 type swarmScene struct {
 	t     *testing.T
-	s     *scheduler
+	s     *Picker
 	now   time.Time
-	peers map[string]*remote
+	peers map[string]*Supplier
 }
 
 func newSwarmScene(t *testing.T, pieces int) *swarmScene {
-	length := int64(4 * blockSize)
+	length := int64(4 * layout.BlockSize)
 	sc := &swarmScene{
 		t:     t,
-		s:     newScheduler(layout.New(length, layout.File{Length: int64(pieces) * length}), 1),
+		s:     New(layout.New(length, layout.File{Length: int64(pieces) * length}), 1),
 		now:   epoch,
-		peers: make(map[string]*remote),
+		peers: make(map[string]*Supplier),
 	}
 	for i := range pieces {
-		sc.s.Prioritise(i, pieceNormal)
+		sc.s.Prioritise(i, normal)
 	}
 	return sc
 }
 
 // join connects a peer that has the pieces given, or everything, and sends 1 MiB/s.
-func (sc *swarmScene) join(name string, has ...int) *remote {
-	r := &remote{all: len(has) == 0, has: bits.New(sc.s.layout.NumPieces()), pace: pace{rate: 1 << 20}}
+func (sc *swarmScene) join(name string, has ...int) *Supplier {
+	r := &Supplier{all: len(has) == 0, has: bits.New(sc.s.layout.NumPieces()), pace: pace{rate: 1 << 20}}
 	for _, i := range has {
 		r.has.Add(i)
 	}
@@ -48,29 +56,29 @@ func (sc *swarmScene) join(name string, has ...int) *remote {
 	return r
 }
 
-func ids(blocks []blockID) string {
+func ids(blocks []Block) string {
 	var s []string
 	for _, b := range blocks {
-		s = append(s, fmt.Sprintf("%d.%d", b.piece, b.index))
+		s = append(s, fmt.Sprintf("%d.%d", b.Piece, b.Index))
 	}
 	return strings.Join(s, " ")
 }
 
-func blocksOf(cancel []cancelled) (blocks []blockID) {
+func blocksOf(cancel []Request) (blocks []Block) {
 	for _, c := range cancel {
-		blocks = append(blocks, c.block)
+		blocks = append(blocks, c.Block)
 	}
 	return blocks
 }
 
 // asks has a peer ask for n blocks, and returns them, and whose requests for what are cancelled.
 func (sc *swarmScene) asks(name string, n int) string {
-	blocks, cancel := sc.s.next(sc.peers[name], n, sc.now, nil)
+	blocks, cancel := sc.s.Next(sc.peers[name], n, sc.now, nil)
 	s := ids(blocks)
 	for _, c := range cancel {
 		for name, r := range sc.peers {
-			if c.remote == r {
-				s += fmt.Sprintf(" -%s:%d.%d", name, c.block.piece, c.block.index)
+			if c.Supplier == r {
+				s += fmt.Sprintf(" -%s:%d.%d", name, c.Block.Piece, c.Block.Index)
 			}
 		}
 	}
@@ -78,12 +86,12 @@ func (sc *swarmScene) asks(name string, n int) string {
 }
 
 // sends has a peer send a block, and returns whose requests for it are cancelled.
-func (sc *swarmScene) sends(name string, piece, index int32, want verdict) (cancelled string) {
+func (sc *swarmScene) sends(name string, piece, index int32, want Verdict) (cancelled string) {
 	sc.t.Helper()
-	got := received(sc.s, sc.peers[name], blockID{piece, index}, sc.now)
-	require.Equal(sc.t, want, got.verdict)
+	got := received(sc.s, sc.peers[name], Block{piece, index}, sc.now)
+	require.Equal(sc.t, want, got.Verdict)
 	for name, r := range sc.peers {
-		if slices.Contains(got.cancel[:], r) {
+		if slices.Contains(got.Cancel[:], r) {
 			cancelled += name
 		}
 	}
@@ -91,13 +99,13 @@ func (sc *swarmScene) sends(name string, piece, index int32, want verdict) (canc
 }
 
 // received has a block come from a peer that stays as fast as the test says.
-func received(s *scheduler, r *remote, id blockID, now time.Time) receipt {
+func received(s *Picker, r *Supplier, id Block, now time.Time) Receipt {
 	pace, pipe := r.pace, r.pipe
 	defer func() { r.pace, r.pipe = pace, pipe }()
-	return s.received(r, id, now)
+	return s.Received(r, id, now)
 }
 
-func everything(blockID) bool { return true }
+func everything(Block) bool { return true }
 
 func TestRarestFirst(t *testing.T) {
 	sc := newSwarmScene(t, 3)
@@ -137,17 +145,17 @@ func TestPriority(t *testing.T) {
 	first := sc.s.heap.top()
 	other := (first + 1) % 3
 	require.Equal(t, fmt.Sprintf("%d.0", first), sc.asks("s", 1))
-	sc.s.Prioritise(other, pieceHigh)
+	sc.s.Prioritise(other, high)
 	require.Equal(t, fmt.Sprintf("%d.0 %d.1 %d.2 %d.3 %d.1", other, other, other, other, first), sc.asks("s", 5),
 		"what is more wanted comes before what is begun")
-	require.Equal(t, fmt.Sprintf("%d.0 %d.1", first, first), ids(blocksOf(sc.s.yield(sc.peers["s"], pieceHigh, true))), "and may take its place")
+	require.Equal(t, fmt.Sprintf("%d.0 %d.1", first, first), ids(blocksOf(sc.s.yield(sc.peers["s"], high, true))), "and may take its place")
 
-	cancel := sc.s.Prioritise(other, pieceSkip)
+	cancel := sc.s.Prioritise(other, skip)
 	require.Len(t, cancel, 4, "what is not wanted any more is cancelled")
 	require.False(t, sc.s.need.Has(other))
-	sc.sends("s", int32(other), 0, wasted)
-	sc.s.Prioritise(first, pieceSkip)
-	sc.s.Prioritise(3-first-other, pieceSkip)
+	sc.sends("s", int32(other), 0, Wasted)
+	sc.s.Prioritise(first, skip)
+	sc.s.Prioritise(3-first-other, skip)
 	require.Empty(t, sc.asks("s", 1))
 	require.False(t, sc.s.Interesting(sc.peers["s"]), "and interest ends with what is wanted")
 }
@@ -173,11 +181,11 @@ func TestBlocksComeBack(t *testing.T) {
 	a.Choking = true
 	require.Empty(t, sc.asks("a", 3), "it chokes us")
 	require.Equal(t, "0.0 0.1", sc.asks("b", 2), "what it was asked for is free at once")
-	require.Equal(t, "b", sc.sends("a", 0, 0, accepted), "a block that comes after the choke is taken, and nobody else need send it")
-	sc.sends("b", 0, 1, accepted)
-	sc.sends("a", 0, 1, wasted)
-	sc.sends("a", 0, 3, unasked)
-	sc.sends("a", 0, 0, unasked)
+	require.Equal(t, "b", sc.sends("a", 0, 0, Accepted), "a block that comes after the choke is taken, and nobody else need send it")
+	sc.sends("b", 0, 1, Accepted)
+	sc.sends("a", 0, 1, Wasted)
+	sc.sends("a", 0, 3, Unrequested)
+	sc.sends("a", 0, 0, Unrequested)
 	require.Equal(t, "0.2 0.3", sc.asks("b", 9))
 	sc.s.Leave(b)
 	a.Choking = false
@@ -229,9 +237,9 @@ func TestEndgame(t *testing.T) {
 	require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 9), "the one expected last is taken over first")
 	sc.join("c").rate = 1 << 14
 	require.Empty(t, sc.asks("c", 9), "two copies of a block are enough")
-	require.Equal(t, "a", sc.sends("b", 0, 3, accepted), "the first copy wins, the other is cancelled")
-	sc.sends("a", 0, 3, wasted)
-	require.Equal(t, "b", sc.sends("a", 0, 2, accepted))
+	require.Equal(t, "a", sc.sends("b", 0, 3, Accepted), "the first copy wins, the other is cancelled")
+	sc.sends("a", 0, 3, Wasted)
+	require.Equal(t, "b", sc.sends("a", 0, 2, Accepted))
 	sc.s.Release(slow, everything)
 	sc.peers["c"].rate = 1 << 20
 	require.Equal(t, "0.0", sc.asks("c", 1), "a block that one gave back may be stolen again")
@@ -291,41 +299,41 @@ func TestThirdTakesAPlace(t *testing.T) {
 // The rate of a peer is that of the last seconds in which it was asked for something.
 func TestRateOfAnswers(t *testing.T) {
 	for silence, want := range map[time.Duration]float64{
-		0:               blockSize, // that may have been ready
-		time.Second:     blockSize,
-		5 * time.Second: blockSize / 5.,
-		time.Minute:     blockSize / 60.,
+		0:               layout.BlockSize, // that may have been ready
+		time.Second:     layout.BlockSize,
+		5 * time.Second: layout.BlockSize / 5.,
+		time.Minute:     layout.BlockSize / 60.,
 	} {
 		var r pace
-		r.add(blockSize, silence, epoch)
+		r.add(layout.BlockSize, silence, epoch)
 		require.InEpsilon(t, want, r.rate, 1e-9, silence)
 	}
 	var r pace
 	for range 50 {
-		r.add(blockSize, 100*time.Millisecond, epoch)
+		r.add(layout.BlockSize, 100*time.Millisecond, epoch)
 	}
-	require.InEpsilon(t, 10*blockSize, r.rate, 1e-9)
+	require.InEpsilon(t, 10*layout.BlockSize, r.rate, 1e-9)
 	for range 10 {
-		r.add(blockSize, time.Second, epoch)
+		r.add(layout.BlockSize, time.Second, epoch)
 	}
-	require.InEpsilon(t, 2*blockSize, r.rate, 0.3, "it has become slower")
-	r.add(blockSize, time.Minute, epoch)
-	require.InEpsilon(t, blockSize/60., r.rate, 0.01, "and slower")
+	require.InEpsilon(t, 2*layout.BlockSize, r.rate, 0.3, "it has become slower")
+	r.add(layout.BlockSize, time.Minute, epoch)
+	require.InEpsilon(t, layout.BlockSize/60., r.rate, 0.01, "and slower")
 }
 
 // That a peer is slow is believed less and less until it shows it again.
 func TestOldRateIsDoubted(t *testing.T) {
-	var r remote
-	r.pace.add(blockSize, 4*time.Second, epoch)
-	r.pace.add(blockSize, 4*time.Second, epoch)
+	var r Supplier
+	r.pace.add(layout.BlockSize, 4*time.Second, epoch)
+	r.pace.add(layout.BlockSize, 4*time.Second, epoch)
 	took := r.eta(0, epoch)
 	require.Equal(t, took/2, r.eta(0, epoch.Add(10*time.Second)))
 	require.Equal(t, took/7, r.eta(0, epoch.Add(time.Hour)))
 	r.heard = epoch.Add(time.Hour)
-	r.enqueue(ask{at: r.heard})
+	r.enqueue(outstanding{at: r.heard})
 	require.Equal(t, took/7, r.eta(0, r.heard), "to be asked changes nothing yet")
 	require.Equal(t, took, r.eta(0, r.heard.Add(took)), "silence does")
-	r.pace.add(blockSize, 4*time.Second, epoch.Add(time.Hour))
+	r.pace.add(layout.BlockSize, 4*time.Second, epoch.Add(time.Hour))
 	require.Equal(t, took, r.eta(0, epoch.Add(time.Hour)))
 }
 
@@ -337,7 +345,7 @@ func TestSnubbedPeerIsTriedWithOne(t *testing.T) {
 	require.Empty(t, sc.asks("a", 9))
 	sc.s.Release(a, everything)
 	require.Len(t, strings.Fields(sc.asks("a", 9)), 1, "one block, to see whether it is back")
-	sc.sends("a", a.queue[0].piece, a.queue[0].index, accepted)
+	sc.sends("a", a.queue[0].Piece, a.queue[0].Index, Accepted)
 	require.Len(t, strings.Fields(sc.asks("a", 5)), 5, "it is")
 }
 
@@ -353,7 +361,7 @@ func TestFastPieces(t *testing.T) {
 	other := (top + 1) % 3
 	b.Suggest(other)
 	require.Equal(t, other, sc.s.first(b), "a suggestion overrules rarity")
-	sc.s.Prioritise(top, pieceHigh)
+	sc.s.Prioritise(top, high)
 	require.Equal(t, top, sc.s.first(b), "but not what is wanted more")
 	for i := range maxSuggested + 3 {
 		b.Suggest(i)
@@ -366,7 +374,7 @@ func TestSuggestedPieces(t *testing.T) {
 	sc.join("a", 0, 1, 2, 3)
 	b := sc.join("b", 0, 1, 2, 3)
 	sc.asks("a", 1)
-	started := int(sc.peers["a"].queue[0].piece)
+	started := int(sc.peers["a"].queue[0].Piece)
 	b.Suggest((started + 1) % 4)
 	blocks := func(piece int, from, to int) (ids []string) {
 		for k := from; k < to; k++ {
@@ -377,7 +385,7 @@ func TestSuggestedPieces(t *testing.T) {
 	require.Equal(t, blocks(started+1, 0, 2), strings.Fields(sc.asks("b", 2)), "what is suggested comes before what is started")
 	require.Equal(t, slices.Concat(blocks(started+1, 2, 4), blocks(started, 1, 2)), strings.Fields(sc.asks("b", 3)), "to its end")
 	b.Suggest((started + 2) % 4)
-	sc.s.Prioritise(started, pieceHigh)
+	sc.s.Prioritise(started, high)
 	require.Equal(t, slices.Concat(blocks(started, 2, 4), blocks(started+2, 0, 1)), strings.Fields(sc.asks("b", 3)), "but not before what is wanted more")
 }
 
@@ -386,13 +394,13 @@ func (sc *swarmScene) fetch(names string) {
 	sc.t.Helper()
 	for k, name := range names {
 		for range 4 { // others may have to take turns until this one is asked for block k
-			if slices.ContainsFunc(sc.peers[string(name)].queue, func(a ask) bool { return int(a.index) == k }) {
+			if slices.ContainsFunc(sc.peers[string(name)].queue, func(a outstanding) bool { return int(a.Index) == k }) {
 				break
 			}
 			sc.s.Release(sc.peers[string(name)], everything)
 			sc.asks(string(name), 1)
 		}
-		sc.sends(string(name), 0, int32(k), accepted)
+		sc.sends(string(name), 0, int32(k), Accepted)
 	}
 }
 
@@ -431,7 +439,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		require.Empty(t, sc.asks("l", 2), "it is on parole with a alone")
 		for k := range int32(4) {
 			sc.asks("a", 1)
-			sc.sends("a", 0, k, accepted)
+			sc.sends("a", 0, k, Accepted)
 		}
 		require.Equal(t, "l", sc.passed(truth), "the block that differs was l's")
 		require.Empty(t, sc.passed(truth), "and that is the end of it")
@@ -454,12 +462,12 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.fetch("abab")
 		sc.s.Failed(0, truth)
 		sc.asks("a", 4)
-		sc.sends("a", 0, 0, accepted)
+		sc.sends("a", 0, 0, Accepted)
 		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
 		sc.peers["a"].Choking = true
 		sc.s.Release(sc.peers["a"], everything)
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4), "a chokes us: b begins anew, for its blocks alone prove something")
-		sc.sends("a", 0, 1, wasted)
+		sc.sends("a", 0, 1, Wasted)
 		sc.peers["b"].snubbed = true
 		sc.peers["a"].Choking = false
 		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4))
@@ -486,8 +494,8 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.fetch("abab")
 		sc.s.Failed(0, truth)
 		require.Equal(t, "0.0", sc.asks("a", 1))
-		sc.sends("a", 0, 0, accepted)
-		sc.s.Prioritise(1, pieceHigh)
+		sc.sends("a", 0, 0, Accepted)
+		sc.s.Prioritise(1, high)
 		require.Equal(t, "1.0 1.1 1.2 1.3", sc.asks("a", 4))
 		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4), "c would, and begins anew")
@@ -535,7 +543,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		require.Empty(t, sc.asks("b", 4), "even if that takes longer")
 		sc.now = sc.now.Add(time.Second)
 		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "unless that takes too long")
-		sc.sends("b", 0, 0, accepted)
+		sc.sends("b", 0, 0, Accepted)
 		require.Empty(t, sc.asks("a", 4), "and who sends is not disturbed")
 	})
 
@@ -569,8 +577,8 @@ func TestAbandon(t *testing.T) {
 	require.Empty(t, sc.s.Abandon(0), "it was not begun")
 	a := sc.join("a")
 	require.Equal(t, "0.0 0.1 0.2", sc.asks("a", 3))
-	sc.sends("a", 0, 0, accepted)
-	require.Equal(t, []cancelled{{a, blockID{0, 1}}, {a, blockID{0, 2}}}, sc.s.Abandon(0))
+	sc.sends("a", 0, 0, Accepted)
+	require.Equal(t, []Request{{a, Block{0, 1}}, {a, Block{0, 2}}}, sc.s.Abandon(0))
 	require.True(t, sc.s.heap.holds(0))
 	require.Empty(t, a.queue)
 	sc.fetch("aaaa")
@@ -585,7 +593,7 @@ func TestPieceInDoubt(t *testing.T) {
 	require.False(t, sc.s.Interesting(sc.peers["s"]))
 	require.True(t, sc.s.Doubt(0))
 	require.False(t, sc.s.Doubt(0), "it is already")
-	sc.s.Prioritise(0, pieceHigh)
+	sc.s.Prioritise(0, high)
 	require.Empty(t, sc.asks("s", 1), "nobody asks for it before it is known to be lost")
 	sc.s.Lost(0)
 	require.Equal(t, "0.0", sc.asks("s", 1))
@@ -620,13 +628,13 @@ func TestSparsePeer(t *testing.T) {
 }
 
 func TestLateBlocksAreBounded(t *testing.T) {
-	sc := newSwarmScene(t, maxLate/4+1)
+	sc := newSwarmScene(t, maxForgiven/4+1)
 	a := sc.join("a")
 	for range 2 {
-		sc.asks("a", maxLate+4)
+		sc.asks("a", maxForgiven+4)
 		sc.s.Release(a, everything)
-		require.LessOrEqual(t, a.late.len(), 2*maxLate)
-		require.GreaterOrEqual(t, a.late.len(), maxLate)
+		require.LessOrEqual(t, a.forgiven.len(), 2*maxForgiven)
+		require.GreaterOrEqual(t, a.forgiven.len(), maxForgiven)
 	}
 }
 
@@ -639,10 +647,10 @@ func TestLateBlocksAreCounted(t *testing.T) {
 		sc.s.Release(a, everything)
 	}
 	sc.asks("a", 1)
-	sc.sends("a", 0, 0, accepted)
-	sc.sends("a", 0, 0, wasted)
-	sc.sends("a", 0, 0, wasted)
-	sc.sends("a", 0, 0, unasked)
+	sc.sends("a", 0, 0, Accepted)
+	sc.sends("a", 0, 0, Wasted)
+	sc.sends("a", 0, 0, Wasted)
+	sc.sends("a", 0, 0, Unrequested)
 }
 
-func (l *lateBlocks) len() int { return len(l.fresh) + len(l.old) }
+func (l *forgiven) len() int { return len(l.fresh) + len(l.old) }

@@ -1,4 +1,4 @@
-package torrent
+package picker
 
 import (
 	"testing"
@@ -24,8 +24,8 @@ func TestSnubPatience(t *testing.T) {
 		{100, 30 * time.Second, 30 * time.Second},
 		{100, 500 * time.Second, maxSnubTimeout},
 	} {
-		r := &remote{}
-		r.enqueue(ask{})
+		r := &Supplier{}
+		r.enqueue(outstanding{})
 		r.heard = epoch
 		for range c.blocks {
 			r.blockTime.add(c.every)

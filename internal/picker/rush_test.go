@@ -1,4 +1,4 @@
-package torrent
+package picker
 
 import (
 	"testing"
@@ -9,40 +9,40 @@ import (
 )
 
 // unlimited lets all that is planned go out.
-func unlimited(_ []cancelled, n int) int { return n }
+func unlimited(_ []Request, n int) int { return n }
 
 // A piece that is waited for and already under way, but from somebody slow, is taken over for the
 // greater part by whoever is faster, past all that is less wanted.
 func TestRushTakesOver(t *testing.T) {
 	const blocks = 64
-	s := newScheduler(layout.New(blocks*blockSize, layout.File{Length: 4 * blocks * blockSize}), 1)
+	s := New(layout.New(blocks*layout.BlockSize, layout.File{Length: 4 * blocks * layout.BlockSize}), 1)
 	for i := range 4 {
-		s.Prioritise(i, pieceNormal)
+		s.Prioritise(i, normal)
 	}
 	now := epoch
-	slow, fast := &remote{all: true, pace: pace{rate: 100e3}}, &remote{all: true, pace: pace{rate: 900e3}}
-	for k, r := range []*remote{slow, fast} {
+	slow, fast := &Supplier{all: true, pace: pace{rate: 100e3}}, &Supplier{all: true, pace: pace{rate: 900e3}}
+	for k, r := range []*Supplier{slow, fast} {
 		r.Origin, r.Host = k, k
 		s.join(r)
 		r.Ready, r.pipe.depth = true, 200
 	}
-	asked, _ := s.next(slow, blocks, now, nil)
-	i := int(asked[0].piece)
-	s.next(fast, 100, now, nil)
+	asked, _ := s.Next(slow, blocks, now, nil)
+	i := int(asked[0].Piece)
+	s.Next(fast, 100, now, nil)
 	require.Len(t, fast.queue, 100)
-	s.Prioritise(i, pieceNow)
+	s.Prioritise(i, urgent)
 
-	plan := s.Rush(i, now, func(cancel []cancelled, n int) int {
+	plan := s.Rush(i, now, func(cancel []Request, n int) int {
 		require.Len(t, cancel, 100, "what is less wanted makes room")
 		for _, c := range cancel {
-			require.Equal(t, fast, c.remote, "nothing less wanted stands before the piece")
-			require.NotEqualValues(t, i, c.block.piece)
+			require.Equal(t, fast, c.Supplier, "nothing less wanted stands before the piece")
+			require.NotEqualValues(t, i, c.Block.Piece)
 		}
 		return n
 	})
 	for _, e := range plan {
-		require.Equal(t, fast, e.remote)
-		require.EqualValues(t, i, e.block.piece)
+		require.Equal(t, fast, e.Supplier)
+		require.EqualValues(t, i, e.Block.Piece)
 	}
 	require.Len(t, fast.queue, len(plan))
 	// It is taken over from its end on, as far as the fast one has each block in half the time.
@@ -55,20 +55,20 @@ func TestRushTakesOver(t *testing.T) {
 // Free blocks of a piece that is waited for are shared out so that the last of them comes soonest.
 func TestRushSharesOut(t *testing.T) {
 	const blocks = 60
-	s := newScheduler(layout.New(blocks*blockSize, layout.File{Length: blocks * blockSize}), 1)
-	s.Prioritise(0, pieceNow)
+	s := New(layout.New(blocks*layout.BlockSize, layout.File{Length: blocks * layout.BlockSize}), 1)
+	s.Prioritise(0, urgent)
 	now := epoch
-	shares := make(map[*remote]int)
+	shares := make(map[*Supplier]int)
 	for k, rate := range []float64{300e3, 200e3, 100e3, 1e3} {
-		r := &remote{all: true, pace: pace{rate: rate}}
+		r := &Supplier{all: true, pace: pace{rate: rate}}
 		r.Origin, r.Host = k, k
 		s.join(r)
 		r.Ready, r.pipe.depth = true, 100
 	}
 	for _, e := range s.Rush(0, now, unlimited) {
-		shares[e.remote]++
+		shares[e.Supplier]++
 	}
 	for k, want := range []int{30, 20, 10, 0} {
-		require.Equal(t, want, shares[s.remotes[k]])
+		require.Equal(t, want, shares[s.suppliers[k]])
 	}
 }

@@ -1,4 +1,4 @@
-package torrent
+package picker
 
 import (
 	"cmp"
@@ -14,13 +14,13 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// modelScheduler is the scheduler told the plain, slow way: nothing is counted ahead, nothing is
+// modelPicker is the picker told the plain, slow way: nothing is counted ahead, nothing is
 // ordered, every question is answered by looking at everything.
-type modelScheduler struct {
-	layout  layout.Layout
-	pieces  []*modelPiece
-	remotes []*modelRemote
-	starts  int
+type modelPicker struct {
+	layout    layout.Layout
+	pieces    []*modelPiece
+	suppliers []*modelSupplier
+	starts    int
 }
 
 type modelPiece struct {
@@ -34,24 +34,24 @@ type modelPiece struct {
 	parole   bool
 	turns    map[any]int // how often a sole sender at each address began it
 	lapses   map[any]int // how often one let it wait, or sent nothing of it
-	sole     *modelRemote
+	sole     *modelSupplier
 	blocks   []modelBlock
 }
 
 type modelBlock struct {
-	owners []*modelRemote
-	sender *modelRemote // nil while it is not here
+	owners []*modelSupplier
+	sender *modelSupplier // nil while it is not here
 }
 
 // storedEarlier is the sender of blocks that an earlier run left.
-var storedEarlier = &modelRemote{}
+var storedEarlier = &modelSupplier{}
 
-type modelRemote struct {
-	real     *remote
+type modelSupplier struct {
+	real     *Supplier
 	all      bool // it had every piece when it told of them all at once, and lost none since
 	has      []bool
-	queue    []blockID
-	late     map[blockID]int
+	queue    []Block
+	late     map[Block]int
 	choking  bool
 	snubbed  bool
 	allowed  map[int]bool
@@ -75,8 +75,8 @@ func (p *modelPiece) waiting() bool { return p.wanted() && p.started == 0 }
 
 func (b *modelBlock) free() bool { return len(b.owners) == 0 && b.sender == nil }
 
-func (m *modelScheduler) avail(p *modelPiece) (n int) {
-	for _, r := range m.remotes {
+func (m *modelPicker) avail(p *modelPiece) (n int) {
+	for _, r := range m.suppliers {
 		if r.has[p.index] && !r.all {
 			n++
 		}
@@ -85,11 +85,11 @@ func (m *modelScheduler) avail(p *modelPiece) (n int) {
 }
 
 // before tells whether p is to be started before q.
-func (m *modelScheduler) before(p, q *modelPiece) bool {
+func (m *modelPicker) before(p, q *modelPiece) bool {
 	return cmp.Or(cmp.Compare(q.priority, p.priority), cmp.Compare(m.avail(p), m.avail(q)), cmp.Compare(p.tie, q.tie)) < 0
 }
 
-func (m *modelScheduler) start(p *modelPiece) {
+func (m *modelPicker) start(p *modelPiece) {
 	m.starts++
 	p.started, p.parole, p.sole = m.starts, p.spoiled, nil
 	p.blocks = make([]modelBlock, m.layout.NumBlocks(p.index))
@@ -108,20 +108,20 @@ func (p *modelPiece) complete() bool {
 	return p.started > 0 && !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender == nil })
 }
 
-func (m *modelScheduler) block(id blockID) *modelBlock { return &m.pieces[id.piece].blocks[id.index] }
+func (m *modelPicker) block(id Block) *modelBlock { return &m.pieces[id.Piece].blocks[id.Index] }
 
 // unask ends a request that was not answered.
-func (m *modelScheduler) unask(r *modelRemote, id blockID) {
+func (m *modelPicker) unask(r *modelSupplier, id Block) {
 	b := m.block(id)
-	b.owners = slices.DeleteFunc(slices.Clone(b.owners), func(o *modelRemote) bool { return o == r })
-	r.queue = slices.DeleteFunc(slices.Clone(r.queue), func(k blockID) bool { return k == id })
+	b.owners = slices.DeleteFunc(slices.Clone(b.owners), func(o *modelSupplier) bool { return o == r })
+	r.queue = slices.DeleteFunc(slices.Clone(r.queue), func(k Block) bool { return k == id })
 	r.late[id]++
 }
 
 // unaskAll ends all requests for a piece, and tells whom of what.
-func (m *modelScheduler) unaskAll(p *modelPiece) (cancel []string) {
+func (m *modelPicker) unaskAll(p *modelPiece) (cancel []string) {
 	for k := range p.blocks {
-		id := blockID{int32(p.index), int32(k)}
+		id := Block{int32(p.index), int32(k)}
 		for _, o := range p.blocks[k].owners {
 			cancel = append(cancel, fmt.Sprint(o.real.Origin, id))
 			m.unask(o, id)
@@ -131,7 +131,7 @@ func (m *modelScheduler) unaskAll(p *modelPiece) (cancel []string) {
 }
 
 // entrust makes r the sole sender.
-func (p *modelPiece) entrust(r *modelRemote) {
+func (p *modelPiece) entrust(r *modelSupplier) {
 	if p.sole != r {
 		p.sole = r
 		p.turns[r.real.Host]++
@@ -147,7 +147,7 @@ func (p *modelPiece) lapse() {
 }
 
 // begin anew with another sole sender.
-func (m *modelScheduler) wrest(p *modelPiece) (cancel []string) {
+func (m *modelPicker) wrest(p *modelPiece) (cancel []string) {
 	p.lapse()
 	cancel = m.unaskAll(p)
 	m.start(p)
@@ -155,7 +155,7 @@ func (m *modelScheduler) wrest(p *modelPiece) (cancel []string) {
 }
 
 // entrusted is the first piece that r gets at once from one who has lapsed more often, and sent nothing yet.
-func (m *modelScheduler) entrusted(r *modelRemote) *modelPiece {
+func (m *modelPicker) entrusted(r *modelSupplier) *modelPiece {
 	for _, p := range m.pieces {
 		if p.started > 0 && p.sole != nil && p.sole != r && r.may(p) && p.lapses[p.sole.real.Host] > p.lapses[r.real.Host] &&
 			!slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil }) {
@@ -165,7 +165,7 @@ func (m *modelScheduler) entrusted(r *modelRemote) *modelPiece {
 	return nil
 }
 
-func (m *modelScheduler) ask(r *modelRemote, id blockID) {
+func (m *modelPicker) ask(r *modelSupplier, id Block) {
 	b := m.block(id)
 	b.owners = append(slices.Clone(b.owners), r)
 	r.queue = append(r.queue, id)
@@ -173,21 +173,21 @@ func (m *modelScheduler) ask(r *modelRemote, id blockID) {
 }
 
 // stuck tells whether nothing may come of requests for p.
-func (r *modelRemote) stuck(p *modelPiece) bool {
+func (r *modelSupplier) stuck(p *modelPiece) bool {
 	return r.snubbed || r.choking && !r.allowed[p.index]
 }
 
-func (r *modelRemote) may(p *modelPiece) bool {
+func (r *modelSupplier) may(p *modelPiece) bool {
 	return r.has[p.index] && (!r.choking || r.allowed[p.index])
 }
 
 // choose is the piece of which r is asked for free blocks next: of the most wanted ones that it may
 // be asked for one that it suggests; else a started one, the oldest; else the first to be started.
-func (m *modelScheduler) choose(r *modelRemote, now time.Time) *modelPiece {
+func (m *modelPicker) choose(r *modelSupplier, now time.Time) *modelPiece {
 	could := func(p *modelPiece) bool {
 		held := p.sole != nil && p.sole != r && p.sole.has[p.index] && !m.neglects(p, r, now)
 		if held && p.sole.stuck(p) { // two that are snubbed do not take it in turns
-			held = r.snubbed && slices.ContainsFunc(p.sole.queue, func(id blockID) bool { return int(id.piece) == p.index })
+			held = r.snubbed && slices.ContainsFunc(p.sole.queue, func(id Block) bool { return int(id.Piece) == p.index })
 		}
 		return p.wanted() && r.may(p) && (p.started == 0 ||
 			!held && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }))
@@ -207,7 +207,7 @@ func (m *modelScheduler) choose(r *modelRemote, now time.Time) *modelPiece {
 }
 
 // sooner tells whether p comes before q, which is wanted as much.
-func (m *modelScheduler) sooner(p, q *modelPiece) bool {
+func (m *modelPicker) sooner(p, q *modelPiece) bool {
 	if p.started == 0 && q.started == 0 {
 		return m.before(p, q)
 	}
@@ -215,9 +215,9 @@ func (m *modelScheduler) sooner(p, q *modelPiece) bool {
 }
 
 // eta is when r is expected to have sent n blocks.
-func (r *modelRemote) eta(n int, now time.Time) time.Duration {
+func (r *modelSupplier) eta(n int, now time.Time) time.Duration {
 	rate := cmp.Or(r.rate, guessedRate)
-	sending := time.Duration(float64(n) * blockSize / rate * float64(time.Second))
+	sending := time.Duration(float64(n) * layout.BlockSize / rate * float64(time.Second))
 	doubt := 1.
 	if r.shown != (time.Time{}) { // twice as fast as it was ten seconds ago, seven times after a minute
 		doubt += min(now.Sub(r.shown).Seconds(), 60) / 10
@@ -231,7 +231,7 @@ func (r *modelRemote) eta(n int, now time.Time) time.Duration {
 
 // outdoes tells whether r has the whole of a piece on parole by half the time in which o has sent n blocks
 // and those of the piece that are free, less often with each turn of r's, and if its rate is unknown.
-func (m *modelScheduler) outdoes(p *modelPiece, r, o *modelRemote, n int, now time.Time) bool {
+func (m *modelPicker) outdoes(p *modelPiece, r, o *modelSupplier, n int, now time.Time) bool {
 	for _, b := range p.blocks {
 		n += one(b.free())
 	}
@@ -246,39 +246,39 @@ func (m *modelScheduler) outdoes(p *modelPiece, r, o *modelRemote, n int, now ti
 }
 
 // neglects tells whether the sole sender of a piece is asked for none of it, and slower than r.
-func (m *modelScheduler) neglects(p *modelPiece, r *modelRemote, now time.Time) bool {
+func (m *modelPicker) neglects(p *modelPiece, r *modelSupplier, now time.Time) bool {
 	o := p.sole
-	asked := slices.ContainsFunc(o.queue, func(id blockID) bool { return int(id.piece) == p.index })
+	asked := slices.ContainsFunc(o.queue, func(id Block) bool { return int(id.Piece) == p.index })
 	return !asked && m.outdoes(p, r, o, len(o.queue), now)
 }
 
 // expected is when r's k-th request from 0 may be answered, perhaps never.
-func (m *modelScheduler) expected(r *modelRemote, k int, now time.Time) time.Duration {
-	if r.stuck(m.pieces[r.queue[k].piece]) {
+func (m *modelPicker) expected(r *modelSupplier, k int, now time.Time) time.Duration {
+	if r.stuck(m.pieces[r.queue[k].Piece]) {
 		return 1 << 62
 	}
 	return r.eta(k+1, now)
 }
 
 // victim is the request that r takes over when nothing is free.
-func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRemote, at blockID) {
+func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupplier, at Block) {
 	if r.snubbed {
 		return nil, at
 	}
 	var latest time.Duration
-	for _, o := range m.remotes {
+	for _, o := range m.suppliers {
 		for k, id := range o.queue {
 			owners := m.block(id).owners
-			if !r.may(m.pieces[id.piece]) || slices.Contains(owners, r) {
+			if !r.may(m.pieces[id.Piece]) || slices.Contains(owners, r) {
 				continue
 			}
 			eta := m.expected(o, k, now)
-			worth := len(owners) == 1 || r.rate > 0 || o.rate > 0 || !r.asked || o.stuck(m.pieces[id.piece])
+			worth := len(owners) == 1 || r.rate > 0 || o.rate > 0 || !r.asked || o.stuck(m.pieces[id.Piece])
 			for _, other := range owners { // sooner than all, in the place of the last
 				theirs := m.expected(other, slices.Index(other.queue, id), now)
 				worth = worth && theirs > 2*r.eta(len(r.queue)+1, now) && (theirs <= eta || len(owners) == 1)
 			}
-			if p := m.pieces[id.piece]; p.parole && !o.stuck(p) {
+			if p := m.pieces[id.Piece]; p.parole && !o.stuck(p) {
 				worth = worth && m.outdoes(p, r, o, k+1, now) // it begins anew with r, whole
 			}
 			if worth && (eta > latest || eta == latest && o == victim) {
@@ -289,7 +289,7 @@ func (m *modelScheduler) victim(r *modelRemote, now time.Time) (victim *modelRem
 	return victim, at
 }
 
-func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blockID, cancel []string) {
+func (m *modelPicker) Next(r *modelSupplier, n int, now time.Time) (asked []Block, cancel []string) {
 	if len(r.queue) == 0 {
 		r.heard = now
 	}
@@ -301,7 +301,7 @@ func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blo
 			p.entrust(r)
 		}
 		for k := range p.blocks {
-			if id := (blockID{int32(p.index), int32(k)}); len(asked) < n && p.blocks[k].free() {
+			if id := (Block{int32(p.index), int32(k)}); len(asked) < n && p.blocks[k].free() {
 				m.ask(r, id)
 				asked = append(asked, id)
 			}
@@ -327,7 +327,7 @@ func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blo
 		if victim == nil {
 			break
 		}
-		if p := m.pieces[id.piece]; p.parole {
+		if p := m.pieces[id.Piece]; p.parole {
 			cancel = append(cancel, m.wrest(p)...)
 			take(p)
 			continue
@@ -342,29 +342,29 @@ func (m *modelScheduler) next(r *modelRemote, n int, now time.Time) (asked []blo
 	return asked, cancel
 }
 
-func (m *modelScheduler) received(r *modelRemote, id blockID, now time.Time) (v verdict, cancel []*remote) {
+func (m *modelPicker) Received(r *modelSupplier, id Block, now time.Time) (v Verdict, cancel []*Supplier) {
 	asked := slices.Contains(r.queue, id)
 	switch {
 	case asked:
-		r.queue = slices.DeleteFunc(slices.Clone(r.queue), func(k blockID) bool { return k == id })
+		r.queue = slices.DeleteFunc(slices.Clone(r.queue), func(k Block) bool { return k == id })
 	case r.late[id] > 0:
 		if r.late[id]--; r.late[id] == 0 {
 			delete(r.late, id)
 		}
 	default:
-		return unasked, nil
+		return Unrequested, nil
 	}
 	r.heard, r.snubbed = now, false
-	p := m.pieces[id.piece]
+	p := m.pieces[id.Piece]
 	if p.waiting() {
 		m.start(p)
 	}
 	if p.started == 0 {
-		return wasted, nil
+		return Wasted, nil
 	}
 	b := m.block(id)
 	if b.sender != nil || p.parole && p.sole != nil && p.sole != r {
-		return wasted, nil
+		return Wasted, nil
 	}
 	if p.parole {
 		p.entrust(r)
@@ -377,10 +377,10 @@ func (m *modelScheduler) received(r *modelRemote, id blockID, now time.Time) (v 
 		}
 	}
 	b.owners = nil
-	return accepted, cancel
+	return Accepted, cancel
 }
 
-func (m *modelScheduler) giveBack(r *modelRemote, which func(blockID) bool) (back []blockID) {
+func (m *modelPicker) giveBack(r *modelSupplier, which func(Block) bool) (back []Block) {
 	for _, id := range slices.Clone(r.queue) {
 		if which(id) {
 			m.unask(r, id)
@@ -388,27 +388,27 @@ func (m *modelScheduler) giveBack(r *modelRemote, which func(blockID) bool) (bac
 		}
 	}
 	for _, id := range back {
-		m.pieces[id.piece].retire()
+		m.pieces[id.Piece].retire()
 	}
 	return back
 }
 
 // yield has r give back what is less wanted than a priority, as far as something else stands behind it, or all.
-func (m *modelScheduler) yield(r *modelRemote, priority uint8, all bool) (cancel []string) {
+func (m *modelPicker) yield(r *modelSupplier, priority uint8, all bool) (cancel []string) {
 	end := len(r.queue)
-	less := func(id blockID) bool { return m.pieces[id.piece].priority < priority }
+	less := func(id Block) bool { return m.pieces[id.Piece].priority < priority }
 	for !all && end > 0 && less(r.queue[end-1]) {
 		end--
 	}
 	keeps := slices.Clone(r.queue[end:])
-	for _, id := range m.giveBack(r, func(id blockID) bool { return less(id) && !slices.Contains(keeps, id) }) {
+	for _, id := range m.giveBack(r, func(id Block) bool { return less(id) && !slices.Contains(keeps, id) }) {
 		cancel = append(cancel, fmt.Sprint(r.real.Origin, id))
 	}
 	return cancel
 }
 
-func (m *modelScheduler) leave(r *modelRemote) {
-	m.giveBack(r, func(blockID) bool { return true })
+func (m *modelPicker) leave(r *modelSupplier) {
+	m.giveBack(r, func(Block) bool { return true })
 	for _, p := range m.pieces {
 		if p.sole == r && !p.complete() {
 			for k := range p.blocks {
@@ -417,10 +417,10 @@ func (m *modelScheduler) leave(r *modelRemote) {
 			p.retire()
 		}
 	}
-	m.remotes = slices.DeleteFunc(m.remotes, func(o *modelRemote) bool { return o == r })
+	m.suppliers = slices.DeleteFunc(m.suppliers, func(o *modelSupplier) bool { return o == r })
 }
 
-func (m *modelScheduler) prioritise(i int, priority uint8) (cancel []string) {
+func (m *modelPicker) prioritise(i int, priority uint8) (cancel []string) {
 	p := m.pieces[i]
 	if p.priority == priority {
 		return nil
@@ -450,8 +450,8 @@ type history struct {
 	seed uint64
 	step int
 	now  time.Time
-	s    *scheduler
-	m    *modelScheduler
+	s    *Picker
+	m    *modelPicker
 	went string // the last event
 }
 
@@ -463,27 +463,27 @@ func (h *history) fail(format string, args ...any) {
 func newHistory(t *testing.T, seed uint64) *history {
 	rng := rand.New(rand.NewPCG(seed, 9))
 	n := 1 + rng.IntN(12)
-	length := int64(1+rng.IntN(5)) * blockSize
+	length := int64(1+rng.IntN(5)) * layout.BlockSize
 	if rng.IntN(3) == 0 {
-		length -= rng.Int64N(blockSize)
+		length -= rng.Int64N(layout.BlockSize)
 	}
 	l := layout.New(length, layout.File{Length: length*int64(n) - rng.Int64N(length)})
-	h := &history{t: t, rng: rng, seed: seed, now: epoch, s: newScheduler(l, rng.Uint64()), m: &modelScheduler{layout: l}}
+	h := &history{t: t, rng: rng, seed: seed, now: epoch, s: New(l, rng.Uint64()), m: &modelPicker{layout: l}}
 	for i := range n {
 		h.m.pieces = append(h.m.pieces, &modelPiece{index: i, tie: uint32(h.s.heap.key(int32(i)))})
 	}
 	return h
 }
 
-// anyone is a connected remote, or nil.
-func (h *history) anyone() *modelRemote {
-	if len(h.m.remotes) == 0 {
+// anyone is a connected supplier, or nil.
+func (h *history) anyone() *modelSupplier {
+	if len(h.m.suppliers) == 0 {
 		return nil
 	}
-	return h.m.remotes[h.rng.IntN(len(h.m.remotes))]
+	return h.m.suppliers[h.rng.IntN(len(h.m.suppliers))]
 }
 
-// someHave draws what a remote has.
+// someHave draws what a supplier has.
 func (h *history) someHave() (has []bool, b bits.Set) {
 	n := len(h.m.pieces)
 	has, b = make([]bool, n), bits.New(n)
@@ -496,10 +496,10 @@ func (h *history) someHave() (has []bool, b bits.Set) {
 	return has, b
 }
 
-func (h *history) sameCancels(want []string, got []cancelled) {
+func (h *history) sameCancels(want []string, got []Request) {
 	var is []string
 	for _, c := range got {
-		is = append(is, fmt.Sprint(c.remote.Origin, c.block))
+		is = append(is, fmt.Sprint(c.Supplier.Origin, c.Block))
 	}
 	slices.Sort(is)
 	slices.Sort(want)
@@ -516,14 +516,14 @@ func (h *history) event() {
 	i := h.rng.IntN(len(h.m.pieces))
 	p := h.m.pieces[i]
 	switch op := h.rng.IntN(100); {
-	case op < 4 && len(h.m.remotes) < 6 || r == nil:
+	case op < 4 && len(h.m.suppliers) < 6 || r == nil:
 		h.went = "join"
 		has, bits := h.someHave()
 		origin := netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, 0, 0, byte(h.step % 7)}), uint16(h.step))
-		r := &modelRemote{real: &remote{Ready: true, Origin: origin, Host: origin.Addr()}, has: has, all: !slices.Contains(has, false), late: make(map[blockID]int), allowed: make(map[int]bool)}
+		r := &modelSupplier{real: &Supplier{Ready: true, Origin: origin, Host: origin.Addr()}, has: has, all: !slices.Contains(has, false), late: make(map[Block]int), allowed: make(map[int]bool)}
 		r.real.has = bits
 		h.s.join(r.real)
-		h.m.remotes = append(h.m.remotes, r)
+		h.m.suppliers = append(h.m.suppliers, r)
 	case op < 6:
 		h.went = fmt.Sprint(r.real.Origin, " leaves")
 		h.s.Leave(r.real)
@@ -537,7 +537,7 @@ func (h *history) event() {
 	case op < 14:
 		h.went = fmt.Sprint(r.real.Origin, " does not have ", i)
 		h.s.DontHave(r.real, i)
-		h.m.giveBack(r, func(id blockID) bool { return int(id.piece) == i })
+		h.m.giveBack(r, func(id Block) bool { return int(id.Piece) == i })
 		r.has[i], r.all = false, false
 	case op < 15 && len(r.queue) == 0:
 		h.went = fmt.Sprint(r.real.Origin, " sends a bitfield")
@@ -551,37 +551,37 @@ func (h *history) event() {
 	case op < 44:
 		n := 1 + h.rng.IntN(8)
 		h.went = fmt.Sprint(r.real.Origin, " asks for ", n)
-		want, cancel := h.m.next(r, n, h.now)
-		got, cancelled := h.s.next(r.real, n, h.now, nil)
+		want, cancel := h.m.Next(r, n, h.now)
+		got, cancelled := h.s.Next(r.real, n, h.now, nil)
 		if !slices.Equal(want, got) {
 			h.fail("got %v, want %v", got, want)
 		}
 		h.sameCancels(cancel, cancelled)
 	case op < 74:
-		id := blockID{int32(i), int32(h.rng.IntN(h.m.layout.NumBlocks(i)))}
+		id := Block{int32(i), int32(h.rng.IntN(h.m.layout.NumBlocks(i)))}
 		if n := len(r.queue); n > 0 && h.rng.IntN(10) > 0 {
 			id = r.queue[h.rng.IntN(n)]
 		} else if len(r.late) > 0 && h.rng.IntN(2) == 0 {
-			id = slices.MinFunc(slices.Collect(maps.Keys(r.late)), func(a, b blockID) int {
-				return cmp.Or(cmp.Compare(a.piece, b.piece), cmp.Compare(a.index, b.index))
+			id = slices.MinFunc(slices.Collect(maps.Keys(r.late)), func(a, b Block) int {
+				return cmp.Or(cmp.Compare(a.Piece, b.Piece), cmp.Compare(a.Index, b.Index))
 			})
 		}
 		h.went = fmt.Sprint(r.real.Origin, " sends ", id)
-		v, cancel := h.m.received(r, id, h.now)
+		v, cancel := h.m.Received(r, id, h.now)
 		got := received(h.s, r.real, id, h.now)
-		if v != got.verdict || v == accepted && !h.s.Here(int(id.piece)).Has(int(id.index)) {
-			h.fail("%+v, want verdict %v", got, v)
+		if v != got.Verdict || v == Accepted && !h.s.Arrived(int(id.Piece)).Has(int(id.Index)) {
+			h.fail("%+v, want Verdict %v", got, v)
 		}
-		for _, o := range h.m.remotes {
-			if slices.Contains(got.cancel[:], o.real) != slices.Contains(cancel, o.real) {
-				h.fail("cancels %v, want %v", got.cancel, cancel)
+		for _, o := range h.m.suppliers {
+			if slices.Contains(got.Cancel[:], o.real) != slices.Contains(cancel, o.real) {
+				h.fail("cancels %v, want %v", got.Cancel, cancel)
 			}
 		}
 	case op < 80:
 		some := h.rng.IntN(3)
 		h.went = fmt.Sprint(r.real.Origin, " gives back")
-		h.s.Release(r.real, func(id blockID) bool { return (int(id.index)+int(id.piece))%3 >= some })
-		h.m.giveBack(r, func(id blockID) bool { return (int(id.index)+int(id.piece))%3 >= some })
+		h.s.Release(r.real, func(id Block) bool { return (int(id.Index)+int(id.Piece))%3 >= some })
+		h.m.giveBack(r, func(id Block) bool { return (int(id.Index)+int(id.Piece))%3 >= some })
 	case op < 81:
 		h.went = fmt.Sprint(r.real.Origin, " yields")
 		priority, all := uint8(1+h.rng.IntN(2)), h.rng.IntN(2) == 0
@@ -617,15 +617,15 @@ func (h *history) event() {
 // rush has a piece fetched soonest, and asks that the plan is a good one.
 func (h *history) rush(p *modelPiece) {
 	h.went = fmt.Sprint("rush ", p.index)
-	room := make(map[*remote]int)
-	for _, r := range h.m.remotes {
+	room := make(map[*Supplier]int)
+	for _, r := range h.m.suppliers {
 		r.real.pipe.depth = h.rng.IntN(12)
 		room[r.real] = r.real.pipe.depth
 	}
-	var cancel []cancelled
+	var cancel []Request
 	planned := 0
 	limited := h.rng.IntN(4) == 0
-	plan := h.s.Rush(p.index, h.now, func(c []cancelled, n int) int {
+	plan := h.s.Rush(p.index, h.now, func(c []Request, n int) int {
 		cancel, planned = c, n
 		if limited {
 			n = h.rng.IntN(n + 1)
@@ -637,17 +637,17 @@ func (h *history) rush(p *modelPiece) {
 		h.m.start(p)
 	}
 	for _, e := range plan {
-		k := slices.IndexFunc(h.m.remotes, func(r *modelRemote) bool { return r.real == e.remote })
-		r, b := h.m.remotes[k], h.m.block(e.block)
+		k := slices.IndexFunc(h.m.suppliers, func(r *modelSupplier) bool { return r.real == e.Supplier })
+		r, b := h.m.suppliers[k], h.m.block(e.Block)
 		switch {
-		case int(e.block.piece) != p.index || !p.wanted() || b.sender != nil || slices.Contains(b.owners, r):
-			h.fail("%v is sent for %v", r.real.Origin, e.block)
+		case int(e.Block.Piece) != p.index || !p.wanted() || b.sender != nil || slices.Contains(b.owners, r):
+			h.fail("%v is sent for %v", r.real.Origin, e.Block)
 		case !r.may(p) || r.snubbed:
-			h.fail("%v cannot be sent for %v", r.real.Origin, e.block)
+			h.fail("%v cannot be sent for %v", r.real.Origin, e.Block)
 		case p.parole && (len(b.owners) > 0 || p.sole != nil && p.sole != r):
-			h.fail("%v is sent for %v, which is on parole", r.real.Origin, e.block)
+			h.fail("%v is sent for %v, which is on parole", r.real.Origin, e.Block)
 		case len(b.owners) > 1:
-			h.fail("%v is sent for %v as the third", r.real.Origin, e.block)
+			h.fail("%v is sent for %v as the third", r.real.Origin, e.Block)
 		}
 		if p.parole {
 			p.entrust(r)
@@ -655,9 +655,9 @@ func (h *history) rush(p *modelPiece) {
 		if len(r.queue) == 0 {
 			r.heard = h.now
 		}
-		h.m.ask(r, e.block)
-		room[e.remote]--
-		if room[e.remote] < 0 {
+		h.m.ask(r, e.Block)
+		room[e.Supplier]--
+		if room[e.Supplier] < 0 {
 			h.fail("%v is sent for too many", r.real.Origin)
 		}
 	}
@@ -665,10 +665,10 @@ func (h *history) rush(p *modelPiece) {
 	if !p.wanted() || p.started == 0 || p.parole || len(plan) < planned {
 		return
 	}
-	for _, r := range h.m.remotes {
+	for _, r := range h.m.suppliers {
 		stays := 0
 		for _, id := range r.queue {
-			stays += one(h.m.pieces[id.piece].priority >= p.priority && !slices.ContainsFunc(plan, func(e errand) bool { return e.remote == r.real && e.block == id }))
+			stays += one(h.m.pieces[id.Piece].priority >= p.priority && !slices.ContainsFunc(plan, func(e Request) bool { return e.Supplier == r.real && e.Block == id }))
 		}
 		if r.may(p) && !r.snubbed && room[r.real] > stays && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }) {
 			h.fail("%v could be sent for what is free", r.real.Origin)
@@ -679,29 +679,29 @@ func (h *history) rush(p *modelPiece) {
 // rushCancels compares what is cancelled for a piece that is rushed: what is less wanted of those who are asked
 // for blocks of it, and before it where it is under way already. Of a plan that was cut short it is not known who
 // was to be asked.
-func (h *history) rushCancels(p *modelPiece, cancel []cancelled, plan []errand, cut bool) {
+func (h *history) rushCancels(p *modelPiece, cancel []Request, plan []Request, cut bool) {
 	if cut {
 		for _, c := range cancel {
-			if h.m.pieces[c.block.piece].priority >= p.priority {
-				h.fail("%v makes room", c.block)
+			if h.m.pieces[c.Block.Piece].priority >= p.priority {
+				h.fail("%v makes room", c.Block)
 			}
-			k := slices.IndexFunc(h.m.remotes, func(r *modelRemote) bool { return r.real == c.remote })
-			h.m.giveBack(h.m.remotes[k], func(id blockID) bool { return id == c.block })
+			k := slices.IndexFunc(h.m.suppliers, func(r *modelSupplier) bool { return r.real == c.Supplier })
+			h.m.giveBack(h.m.suppliers[k], func(id Block) bool { return id == c.Block })
 		}
 		return
 	}
 	var want []string
-	for _, r := range h.m.remotes {
-		asked := slices.ContainsFunc(plan, func(e errand) bool { return e.remote == r.real })
-		if asked || p.started > 0 && slices.ContainsFunc(r.queue, func(id blockID) bool { return int(id.piece) == p.index }) {
+	for _, r := range h.m.suppliers {
+		asked := slices.ContainsFunc(plan, func(e Request) bool { return e.Supplier == r.real })
+		if asked || p.started > 0 && slices.ContainsFunc(r.queue, func(id Block) bool { return int(id.Piece) == p.index }) {
 			want = append(want, h.m.yield(r, p.priority, asked)...)
 		}
 	}
 	h.sameCancels(want, cancel)
 }
 
-// character changes what a remote is like.
-func (h *history) character(r *modelRemote, i int) {
+// character changes what a supplier is like.
+func (h *history) character(r *modelSupplier, i int) {
 	switch h.rng.IntN(5) {
 	case 0:
 		r.choking = !r.choking
@@ -750,38 +750,38 @@ func (h *history) finish(p *modelPiece) {
 // compare looks at everything.
 func (h *history) compare() {
 	seeds := 0
-	for k, r := range h.m.remotes {
+	for k, r := range h.m.suppliers {
 		real := r.real
-		if h.s.remotes[k] != real {
-			h.fail("remote %d is another", k)
+		if h.s.suppliers[k] != real {
+			h.fail("supplier %d is another", k)
 		}
 		want, fresh := 0, 0
 		for i, p := range h.m.pieces {
 			if r.has[i] != real.Has(i) {
-				h.fail("remote %v: piece %d held %v", real.Origin, i, real.Has(i))
+				h.fail("supplier %v: piece %d held %v", real.Origin, i, real.Has(i))
 			}
 			want += one(r.has[i] && p.wanted())
 			fresh += one(r.has[i] && p.waiting())
 		}
 		seeds += one(r.all)
 		if real.all != r.all {
-			h.fail("remote %v has all: %v", real.Origin, real.all)
+			h.fail("supplier %v has all: %v", real.Origin, real.all)
 		}
 		if !r.all && (real.want != want || real.fresh != fresh) {
-			h.fail("remote %v: want %d, fresh %d, should be %d and %d", real.Origin, real.want, real.fresh, want, fresh)
+			h.fail("supplier %v: want %d, fresh %d, should be %d and %d", real.Origin, real.want, real.fresh, want, fresh)
 		}
 		if h.s.Interesting(real) != (want > 0) {
-			h.fail("remote %v: interesting %v, though it has %d wanted pieces", real.Origin, h.s.Interesting(real), want)
+			h.fail("supplier %v: interesting %v, though it has %d wanted pieces", real.Origin, h.s.Interesting(real), want)
 		}
-		if !slices.EqualFunc(r.queue, real.queue, func(id blockID, a ask) bool { return a.blockID == id }) {
-			h.fail("remote %v: queue %v, want %v", real.Origin, real.queue, r.queue)
+		if !slices.EqualFunc(r.queue, real.queue, func(id Block, a outstanding) bool { return a.Block == id }) {
+			h.fail("supplier %v: queue %v, want %v", real.Origin, real.queue, r.queue)
 		}
-		if len(r.late) != real.late.len() || r.heard != real.heard || r.snubbed != real.snubbed {
-			h.fail("remote %v: %d late, heard %v, snubbed %v", real.Origin, real.late.len(), real.heard, real.snubbed)
+		if len(r.late) != real.forgiven.len() || r.heard != real.heard || r.snubbed != real.snubbed {
+			h.fail("supplier %v: %d late, heard %v, snubbed %v", real.Origin, real.forgiven.len(), real.heard, real.snubbed)
 		}
 	}
-	if h.s.seeds != seeds || len(h.s.remotes) != len(h.m.remotes) {
-		h.fail("%d seeds among %d", h.s.seeds, len(h.s.remotes))
+	if h.s.seeds != seeds || len(h.s.suppliers) != len(h.m.suppliers) {
+		h.fail("%d seeds among %d", h.s.seeds, len(h.s.suppliers))
 	}
 	started, waiting := 0, 0
 	var first *modelPiece
@@ -827,9 +827,9 @@ func (h *history) compare() {
 	}
 }
 
-// compareFirst compares which piece each remote would start.
+// compareFirst compares which piece each supplier would start.
 func (h *history) compareFirst() {
-	for _, r := range h.m.remotes {
+	for _, r := range h.m.suppliers {
 		var first *modelPiece
 		for i, p := range h.m.pieces {
 			if r.has[i] && p.waiting() && (first == nil || h.m.before(p, first)) {
@@ -840,7 +840,7 @@ func (h *history) compareFirst() {
 			continue // it starts what is at the top
 		}
 		if got := h.s.heap.first(&r.real.has); (first == nil) != (got < 0) || first != nil && got != first.index {
-			h.fail("remote %v would start %d, want %+v", r.real.Origin, got, first)
+			h.fail("supplier %v would start %d, want %+v", r.real.Origin, got, first)
 		}
 	}
 }
@@ -850,7 +850,7 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 	free, left := 0, 0
 	for k := range p.blocks {
 		b, rb := &p.blocks[k], &real.blocks[k]
-		id := blockID{int32(p.index), int32(k)}
+		id := Block{int32(p.index), int32(k)}
 		for _, o := range b.owners {
 			if rb.owner[0] != o.real && rb.owner[1] != o.real {
 				h.fail("block %v: %v is no owner", id, o.real.Origin)
@@ -887,8 +887,8 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 	}
 }
 
-// A million random events, after each of which the scheduler agrees with its model in everything.
-func TestSchedulerAgreesWithModel(t *testing.T) {
+// A million random events, after each of which the picker agrees with its model in everything.
+func TestPickerAgreesWithModel(t *testing.T) {
 	histories := 1000
 	if testing.Short() {
 		histories = 50
@@ -904,7 +904,7 @@ func TestSchedulerAgreesWithModel(t *testing.T) {
 
 // However often all ask at one moment, they come to rest: nobody takes blocks from another who takes them
 // back at once.
-func TestSchedulerComesToRest(t *testing.T) {
+func TestPickerComesToRest(t *testing.T) {
 	for seed := range uint64(300) {
 		h := newHistory(t, seed)
 		for range 40 {
@@ -914,9 +914,9 @@ func TestSchedulerComesToRest(t *testing.T) {
 			moves := 0
 			for moved := true; moved; {
 				moved = false
-				for _, r := range h.m.remotes {
-					got, _ := h.s.next(r.real, 6-len(r.real.queue), h.now, nil)
-					want, _ := h.m.next(r, 6-len(r.queue), h.now)
+				for _, r := range h.m.suppliers {
+					got, _ := h.s.Next(r.real, 6-len(r.real.queue), h.now, nil)
+					want, _ := h.m.Next(r, 6-len(r.queue), h.now)
 					if !slices.Equal(got, want) {
 						h.fail("got %v, want %v", got, want)
 					}

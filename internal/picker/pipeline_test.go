@@ -1,10 +1,12 @@
-package torrent
+package picker
 
 import (
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // pipe sends as fast as a path allows: rate bytes a second, each block a round trip after it was asked for
@@ -23,9 +25,9 @@ func pipe(p *pipeline, rate float64, rtt, d time.Duration, now time.Time) time.T
 		if link.After(came) {
 			came = link
 		}
-		link = came.Add(time.Duration(blockSize / rate * float64(time.Second)))
+		link = came.Add(time.Duration(layout.BlockSize / rate * float64(time.Second)))
 		now = link
-		p.got(blockSize, asked[0], now, rate)
+		p.got(layout.BlockSize, asked[0], now, rate)
 		asked = asked[1:]
 	}
 	return now
@@ -49,9 +51,9 @@ func TestPipelineDepth(t *testing.T) {
 			p := newPipeline()
 			p.setLimit(c.limit)
 			now := pipe(&p, c.rate, c.rtt, 5*time.Second, epoch)
-			require.InDelta(t, (c.rtt + time.Duration(blockSize/c.rate*1e9)).Seconds(), p.rtt.Seconds(), 1e-3)
+			require.InDelta(t, (c.rtt + time.Duration(layout.BlockSize/c.rate*1e9)).Seconds(), p.rtt.Seconds(), 1e-3)
 			require.LessOrEqual(t, p.depth, c.atMost)
-			want := min(c.rate*(c.rtt+pipelineTime).Seconds()/blockSize, float64(c.limit))
+			want := min(c.rate*(c.rtt+pipelineTime).Seconds()/layout.BlockSize, float64(c.limit))
 			require.GreaterOrEqual(t, p.depth, int(want*9/10), "so much has to be under way, or the peer pauses")
 
 			pipe(&p, 10e3, c.rtt, 20*time.Second, now)

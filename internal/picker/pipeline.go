@@ -1,6 +1,10 @@
-package torrent
+package picker
 
-import "time"
+import (
+	"time"
+
+	"github.com/shoal-go/torrent/internal/layout"
+)
 
 // The depth of a pipeline: how many requests may be outstanding to one peer.
 const (
@@ -61,7 +65,7 @@ func (p *pipeline) got(n int, asked, now time.Time, rate float64) {
 		p.last = measured
 		return
 	}
-	want := int(max(rate, measured) * (p.rtt + pipelineTime).Seconds() / blockSize)
+	want := int(max(rate, measured) * (p.rtt + pipelineTime).Seconds() / layout.BlockSize)
 	p.depth = min(max(want, startDepth), p.limit)
 }
 

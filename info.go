@@ -152,6 +152,7 @@ func parseFiles(name string, list []byte, goos string) ([]layout.File, error) {
 	total := int64(0)
 	var paths []byte // of all files: they become parts of one string
 	ends := make([]int, 0, count)
+	targets := 0 // bytes of what links point to
 	for value := range bencode.Elems(list) {
 		i := len(files)
 		if !bencode.IsDict(value) {
@@ -169,30 +170,53 @@ func parseFiles(name string, list []byte, goos string) ([]layout.File, error) {
 		if paths, err = f.appendPath(append(paths, name...), i, goos); err != nil {
 			return nil, err
 		}
-		if len(paths) > maxPaths {
+		ends = append(ends, len(paths))
+		file := layout.File{Length: length, Pad: f.symlink() || f.padding(length)}
+		if f.symlink() && !f.padding(length) {
+			file.Link = f.linkTarget(name, goos)
+			targets += len(file.Link)
+		}
+		if len(paths)+targets > maxPaths {
 			return nil, fileError(i, ".path", fmt.Sprintf("all paths together over %d MiB", maxPaths>>20))
 		}
-		ends = append(ends, len(paths))
-		files = append(files, layout.File{Length: length, Pad: f.padding(length) || f.symlink()})
+		files = append(files, file)
 	}
 	all, start := string(paths), 0
-	stored := make([]string, count) // paths; those of padding and links take no place
 	for i, end := range ends {
 		files[i].Path, start = all[start:end], end
-		if !files[i].Pad {
-			stored[i] = files[i].Path
+	}
+	tellApart(files, targets > 0)
+	return files, nil
+}
+
+// tellApart gives each file and link a path of its own. Files that are not listed take no place.
+func tellApart(files []layout.File, links bool) {
+	paths := make([]string, len(files))
+	for i, f := range files {
+		if !f.Pad || f.Link != "" {
+			paths[i] = f.Path
 		}
 	}
-	safename.TellApart(stored)
+	safename.TellApart(paths)
+	// A link follows a file that gets another name, if no file before that has the name that it points to.
+	now := make(map[string]string)
 	for i := range files {
-		files[i].Path = cmp.Or(stored[i], files[i].Path)
+		if _, known := now[files[i].Path]; links && !known {
+			now[files[i].Path] = paths[i]
+		}
+		files[i].Path = cmp.Or(paths[i], files[i].Path)
 	}
-	return files, nil
+	for i := range files {
+		if f := &files[i]; f.Link != "" {
+			f.Link = cmp.Or(now[f.Link], f.Link)
+		}
+	}
 }
 
 // fileEntry is one element of the files list, with its values as they stand there or nil.
 type fileEntry struct {
 	length, path []byte
+	target       []byte // symlink path
 	attr         []byte // what the string holds
 }
 
@@ -208,6 +232,8 @@ func readFileEntry(dict []byte) (f fileEntry) {
 			if isPathText(value) {
 				f.path = value
 			}
+		case "symlink path":
+			f.target = value
 		case "attr":
 			f.attr, _ = bencode.String(value)
 		}
@@ -218,7 +244,7 @@ func readFileEntry(dict []byte) (f fileEntry) {
 	return f
 }
 
-// symlink is true of a symbolic link (BEP 47). It is never made, nor is anything in its place.
+// symlink reports whether it is a symbolic link (BEP 47). None is made on disk, nor anything in its place.
 func (f *fileEntry) symlink() bool { return bytes.IndexByte(f.attr, 'l') >= 0 }
 
 // padding is true of a file of zeros that only fills a piece up (BEP 47). Some programs write it
@@ -273,24 +299,46 @@ func (f *fileEntry) appendPath(dst []byte, i int, goos string) ([]byte, error) {
 		}
 		return nil, fileError(i, ".path", "missing")
 	}
-	if !bencode.IsList(f.path) {
-		return nil, fileError(i, ".path", "not a list")
+	dst, wrong := appendElements(dst, f.path, goos)
+	if wrong != "" {
+		return nil, fileError(i, ".path", wrong)
+	}
+	return dst, nil
+}
+
+// linkTarget is where a symbolic link points, as the path of a file below name, or empty if it does not say so.
+// A link that has no path itself, or points nowhere, is nothing that could be listed.
+func (f *fileEntry) linkTarget(name, goos string) string {
+	if f.path == nil || f.target == nil {
+		return ""
+	}
+	target, wrong := appendElements([]byte(name), f.target, goos)
+	if wrong != "" {
+		return ""
+	}
+	return string(target)
+}
+
+// appendElements appends the elements of a path, a slash before each, or says what is wrong with it.
+func appendElements(dst, path []byte, goos string) (_ []byte, wrong string) {
+	if !bencode.IsList(path) {
+		return nil, "not a list"
 	}
 	depth := 0
-	for element := range bencode.Elems(f.path) {
+	for element := range bencode.Elems(path) {
 		s, ok := bencode.String(element)
 		if !ok {
-			return nil, fileError(i, ".path", "holds what is no string")
+			return nil, "holds what is no string"
 		}
 		if depth++; depth > maxPathDepth {
-			return nil, fileError(i, ".path", fmt.Sprintf("more than %d elements", maxPathDepth))
+			return nil, fmt.Sprintf("more than %d elements", maxPathDepth)
 		}
 		dst = safename.Append(append(dst, '/'), s, goos)
 	}
 	if depth == 0 {
-		return nil, fileError(i, ".path", "empty")
+		return nil, "empty"
 	}
-	return dst, nil
+	return dst, ""
 }
 
 func fileError(i int, key, reason string) *MetainfoError {

@@ -154,12 +154,13 @@ func TestParsePadding(t *testing.T) {
 		{Path: "dir/a", Length: 60},
 		{Path: "dir/b", Length: 60, Index: 2, Offset: 64},
 		{Path: "dir/c", Length: 10, Index: 4, Offset: 128},
+		{Path: "dir/link", LinkTarget: "dir/a", Index: 6, Offset: 139},
 		// Not the names of padding: another length, another depth.
 		{Path: "dir/.pad/3.1", Length: 2, Index: 8, Offset: 139},
 		{Path: "dir/.pad/3/x", Length: 3, Index: 9, Offset: 141},
 	}, slices.Collect(tor.Files()))
 	require.EqualValues(t, 135, tor.Length())
-	require.Equal(t, []int64{0, 64, 128, 139, 141}, offsets(tor))
+	require.Equal(t, []int64{0, 64, 128, 139, 139, 141}, offsets(tor))
 	require.EqualValues(t, 144, tor.layout.Size())
 	require.Len(t, tor.layout.Files(), 10)
 }
@@ -178,6 +179,55 @@ func offsets(t *Torrent) (offsets []int64) {
 		offsets = append(offsets, t.layout.File(f.Index).Offset)
 	}
 	return offsets
+}
+
+// Symbolic links (BEP 47) are listed, but for those that have no path or point nowhere.
+func TestParseLinks(t *testing.T) {
+	link := func(target any, path ...string) dict {
+		return dict{"attr": "l", "path": path, "symlink path": target}
+	}
+	tor, err := parseDict(t, dict{"info": with(multiInfo(), dict{"files": []any{
+		dict{"length": 4, "path": []string{"a"}},
+		with(link([]string{"a"}, "to a file"), dict{"length": 7}), // which it has not
+		link([]string{"sub", "dir"}, "to a directory"),
+		link([]string{"..", "..", "etc/passwd"}, "..", "outside"),
+		link([]string{"none"}, "to nothing"),
+		dict{"length": 5, "path": []string{"sub", "dir", "A"}},
+		dict{"length": 1, "path": []string{"A"}},
+		link([]string{"a"}, "a"),
+		link([]string{"A"}, "to a file that got another name"),
+		link([]string{"a"}, "SUB"),
+		dict{"attr": "pl", "length": 9, "path": []string{"padding"}, "symlink path": []string{"a"}},
+		dict{"attr": "l", "symlink path": []string{"a"}},
+		link(nil, "none"),
+		link("a", "no list"),
+		link([]any{}, "empty"),
+		link([]any{"a", 1}, "no string"),
+		link(slices.Repeat([]string{"d"}, maxPathDepth+1), "deep"),
+		dict{"attr": "x", "length": 2, "path": []string{"no link"}, "symlink path": []string{"a"}},
+	}})})
+	require.NoError(t, err)
+	require.Equal(t, []File{
+		{Path: "dir/a", Length: 4},
+		{Path: "dir/to a file", LinkTarget: "dir/a", Index: 1, Offset: 4},
+		{Path: "dir/to a directory", LinkTarget: "dir/sub/dir", Index: 2, Offset: 4},
+		{Path: "dir/_/outside", LinkTarget: "dir/_/_/etcpasswd", Index: 3, Offset: 4},
+		{Path: "dir/to nothing", LinkTarget: "dir/none", Index: 4, Offset: 4},
+		{Path: "dir/sub/dir/A", Length: 5, Index: 5, Offset: 4},
+		{Path: "dir/A.1", Length: 1, Index: 6, Offset: 9},
+		{Path: "dir/a.2", LinkTarget: "dir/a", Index: 7, Offset: 10},
+		{Path: "dir/to a file that got another name", LinkTarget: "dir/A.1", Index: 8, Offset: 10},
+		{Path: "dir/SUB.1", LinkTarget: "dir/a", Index: 9, Offset: 10},
+		{Path: "dir/no link", Length: 2, Index: 17, Offset: 10},
+	}, slices.Collect(tor.Files()))
+	require.EqualValues(t, 12, tor.Length())
+	require.EqualValues(t, 12, tor.Size())
+	require.Equal(t, 18, tor.layout.NumFiles())
+
+	// The name of the directory is a part of what they point to, as of their paths.
+	files := slices.Repeat([]any{link([]string{"a"}, "a")}, maxPaths/2/241)
+	_, err = parseDict(t, dict{"info": with(multiInfo(), dict{"name": strings.Repeat("n", 240), "files": files})})
+	require.ErrorContains(t, err, "all paths together over 64 MiB")
 }
 
 func TestParseUTF8Names(t *testing.T) {
@@ -667,7 +717,8 @@ func FuzzParse(f *testing.F) {
 	f.Add(encode(f, dict{"announce-list": []any{[]string{"udp://t.example:1"}}, "url-list": []string{"http://s.example/"},
 		"nodes": []any{[]any{"h", 1}}, "creation date": 1, "info": multiInfo("a", "A", "a/b", "../c")}))
 	f.Add(encode(f, dict{"info": with(multiInfo("x"), dict{"private": 1, "name.utf-8": "n", "files": []any{
-		dict{"length": 9, "attr": "p"}, dict{"length": 1, "path": []string{"y"}, "path.utf-8": []string{"z"}}, dict{"attr": "l"}}})}))
+		dict{"length": 9, "attr": "p"}, dict{"length": 1, "path": []string{"y"}, "path.utf-8": []string{"z"}}, dict{"attr": "l"},
+		dict{"attr": "l", "path": []string{"Z"}, "symlink path": []string{"..", "z"}}}})}))
 	f.Add([]byte("500000000:ab"))
 	f.Add([]byte("d7:comment1:a7:comment01:b13:creation datei-0e4:info" + string(encode(f, singleInfo())) + "i1ei2e8:url-listli01e9:http://s/ee\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -691,7 +742,11 @@ func FuzzParse(f *testing.F) {
 				first, end := tor.layout.PiecesOf(i)
 				require.True(t, 0 <= first && first <= end && end <= tor.NumPieces())
 				require.True(t, filepath.IsLocal(file.Path), "%q", file.Path)
-				if !file.Pad {
+				if file.Link != "" {
+					require.True(t, file.Pad && file.Length == 0)
+					require.True(t, filepath.IsLocal(file.Link), "%q", file.Link)
+				}
+				if !file.Pad || file.Link != "" {
 					require.False(t, known[fold(file.Path)], "%q", file.Path)
 					known[fold(file.Path)] = true
 				}

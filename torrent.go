@@ -43,6 +43,10 @@ type File struct {
 	Index int
 	// Offset is where its first byte lies in the content, padding included.
 	Offset int64
+	// LinkTarget is where a symbolic link points (BEP 47): a path in the form of Path, of a file or a directory
+	// that the torrent may or may not have. It is empty if the file is no link. A link has no bytes, is not downloaded
+	// and is not made on disk.
+	LinkTarget string
 }
 
 // Name is the suggested name of the file, or of the directory that holds the files.
@@ -93,11 +97,11 @@ func (t *Torrent) CreatedBy() string { return t.createdBy }
 // CreationDate is when the torrent was made; zero if it does not say.
 func (t *Torrent) CreationDate() time.Time { return t.creationDate }
 
-// Files yields the files in torrent order, padding files left out.
+// Files yields the files in torrent order, symbolic links among them and padding files left out.
 func (t *Torrent) Files() iter.Seq[File] {
 	return func(yield func(File) bool) {
 		for i, f := range t.layout.Files() {
-			if !f.Pad && !yield(t.file(i)) {
+			if (!f.Pad || f.Link != "") && !yield(t.file(i)) {
 				return
 			}
 		}
@@ -107,7 +111,7 @@ func (t *Torrent) Files() iter.Seq[File] {
 // file is the file with index i.
 func (t *Torrent) file(i int) File {
 	f := t.layout.File(i)
-	return File{Path: f.Path, Length: f.Length, Index: i, Offset: f.Offset}
+	return File{Path: f.Path, Length: f.Length, Index: i, Offset: f.Offset, LinkTarget: f.Link}
 }
 
 // pieceHash is the SHA-1 that piece i must have.

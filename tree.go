@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -13,7 +14,8 @@ import (
 // PrintTree writes the directories and files as a tree for people to read: a size and a name a line,
 // directories with the total of what they hold, and at the end how many files there are and the
 // total of all. Names are sorted as people count (2 before 10), and a directory that holds nothing
-// but one other directory shares its line. Padding files are left out. The error is w's.
+// but one other directory shares its line. Behind a symbolic link stand an arrow and the path in the torrent
+// that it points to; it does not count as a file. Padding files are left out. The error is w's.
 //
 // Whatever is in a name, it takes one line and moves no other column.
 func (t *Torrent) PrintTree(w io.Writer) error {
@@ -27,12 +29,25 @@ func (t *Torrent) PrintTree(w io.Writer) error {
 	} else {
 		p.line(t.length, "", t.name)
 	}
-	noun := "files"
-	if len(files) == 1 {
-		noun = "file"
+	links := 0
+	for i := range files {
+		if files[i].LinkTarget != "" {
+			links++
+		}
 	}
-	fmt.Fprintf(p.w, "\n%d %s, %s\n", len(files), noun, strings.TrimSpace(formatSize(t.length)))
+	p.w.WriteString("\n" + countOf(len(files)-links, "file"))
+	if links > 0 {
+		p.w.WriteString(", " + countOf(links, "link"))
+	}
+	p.w.WriteString(", " + strings.TrimSpace(formatSize(t.length)) + "\n")
 	return p.w.Flush()
+}
+
+func countOf(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return strconv.Itoa(n) + " " + noun
 }
 
 // treePrinter draws a tree from sorted paths alone: what shares a directory stands together.
@@ -69,7 +84,11 @@ func (p *treePrinter) list(files []File, at int) {
 		if len(files) == 0 {
 			fork, line = "└── ", "    "
 		}
-		p.line(size, fork, path[at:end])
+		name := path[at:end]
+		if target := entry[0].LinkTarget; target != "" && end == len(path) {
+			name += " → " + target
+		}
+		p.line(size, fork, name)
 		if path[end-1] == '/' {
 			outer := len(p.lines)
 			p.lines = append(p.lines, line...)

@@ -70,6 +70,22 @@ func TestPrintTree(t *testing.T) {
 5 files, 123 MiB
 `,
 	}, {
+		"symbolic links",
+		treeOf("n",
+			layout.File{Path: "n/a/1", Length: 1},
+			layout.File{Path: "n/a/latest", Pad: true, Link: "n/a/1"},
+			layout.File{Path: "n/b", Pad: true, Link: "n/\u202Ea\n"},
+		),
+		`
+   1 B    n/
+   1 B    ├── a/
+   1 B    │   ├── 1
+   0 B    │   └── latest → n/a/1
+   0 B    └── b → n/�a�
+
+1 file, 2 links, 1 B
+`,
+	}, {
 		"a branch goes on beside what lies deeper",
 		treeOf("n",
 			layout.File{Path: "n/a/b/1", Length: 1},

@@ -17,8 +17,9 @@ const BlockSize = 16 << 10
 type File struct {
 	Path   string // slash-separated and safe to join to a directory
 	Length int64
-	Offset int64 // of its first byte in the content, padding included
-	Pad    bool  // a padding file (BEP 47): zeros that are not stored
+	Offset int64  // of its first byte in the content, padding included
+	Pad    bool   // nothing of it is stored: a padding file (BEP 47), which is zeros, or a link
+	Link   string // of a symbolic link (BEP 47): the path that it points to
 }
 
 // End is the offset behind the file's last byte.

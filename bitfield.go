@@ -6,20 +6,18 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// Bitfield is a set of piece indices, 0 to Len()-1. The zero value is empty and has no room.
-//
-// A Bitfield that the library hands out is the caller's own: nothing writes to it afterwards.
+// Bitfield is a set of piece indices, 0 to Len()-1. It does not change. The zero value is empty, and its Len is 0.
 type Bitfield struct {
 	pieces bits.Set // never written to
 }
 
-// Len is how many pieces the bitfield speaks of, set or not.
+// Len is the number of pieces of the torrent, set or not.
 func (b Bitfield) Len() int { return b.pieces.Len() }
 
-// Count is how many pieces are set.
+// Count is the number of pieces that are set.
 func (b Bitfield) Count() int { return b.pieces.Count() }
 
-// Has tells whether piece i is set. A piece out of range is not.
+// Has reports whether piece i is set. A piece out of range is not.
 func (b Bitfield) Has(i int) bool { return b.pieces.Has(i) }
 
 // All yields the pieces that are set, in ascending order.

@@ -44,7 +44,7 @@ func testContent(pieceLength int64, lengths ...int64) (*Torrent, []byte) {
 // all wants every file.
 func all(t *Torrent) []bool { return slices.Repeat([]bool{true}, t.layout.NumFiles()) }
 
-// builtIn are the stores that a download may have, each for an empty place.
+// builtIn opens each kind of store that a download may have, with nothing in it.
 var builtIn = map[string]func(*testing.T, *Torrent) storage.Store{
 	"memory": func(t *testing.T, tor *Torrent) storage.Store {
 		return storage.NewMemory(tor.content(), defaultMaxMemory)
@@ -65,7 +65,7 @@ func openDirectory(t *testing.T, tor *Torrent, dir string) storage.Store {
 	return s
 }
 
-// fill has a directory hold the content.
+// fill writes the content to a directory.
 func fill(t *testing.T, tor *Torrent, dir string, content []byte) {
 	t.Helper()
 	s := openDirectory(t, tor, dir)

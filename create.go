@@ -20,48 +20,46 @@ import (
 // CreateOptions say what kind of torrent Create makes. A nil *CreateOptions and the zero value both
 // mean the defaults.
 type CreateOptions struct {
-	// Name is what the file, or the directory of the files, is called in the torrent. Empty is the
-	// last element of the path.
+	// Name is the name of the file, or of the directory of the files, in the torrent. Empty is the last
+	// element of the path.
 	Name string
-	// PieceLength is in bytes, 1 to 512 MiB; other clients want a power of two of at least 16 KiB.
-	// 0 is the least such number that makes at most 2000 pieces, and at most 16 MiB.
+	// PieceLength is in bytes, 1 to 512 MiB; other clients expect a power of two of at least 16 KiB.
+	// 0 is the smallest such number that makes at most 2000 pieces, and at most 16 MiB.
 	PieceLength int64
-	// Private asks clients to take peers from the trackers alone (BEP 27). It is part of what the
-	// info hash is made of.
+	// Private asks clients to take peers only from the trackers (BEP 27). It changes the info hash.
 	Private bool
 	// Trackers are the announce URLs (http, https or udp) in tiers (BEP 12).
 	Trackers [][]string
-	// WebSeeds are http or https URLs where the content is to be had (BEP 19).
+	// WebSeeds are http or https URLs from which the content is available (BEP 19).
 	WebSeeds []string
-	// Comment and CreatedBy are free text; empty is left out.
+	// Comment and CreatedBy are free text. Empty text is left out.
 	Comment, CreatedBy string
-	// CreationDate is kept to the second. Zero is left out, so that equal content makes equal torrents.
+	// CreationDate is kept to the second. Zero is left out, so that the same content makes the same torrent.
 	CreationDate time.Time
-	// Pad lets every file but the empty ones begin with a piece of its own, by padding files between
-	// them (BEP 47).
+	// Pad inserts padding files (BEP 47), so that every file that is not empty begins with a piece of its own.
 	Pad bool
-	// Include chooses what of a directory goes in: it is asked for each entry, by its path below the
-	// directory with slashes, and leaves out with a directory all that is in it. Nil is everything.
+	// Include chooses the entries of a directory. It is called for each, with its slash-separated path below the
+	// directory. If it returns false for a directory, everything in it is left out. Nil includes all.
 	Include func(path string, entry fs.DirEntry) bool
-	// Progress is told how many of the total bytes are hashed. done never falls and ends at total.
-	// Calls come one at a time, from goroutines that wait for it to return.
+	// Progress is called with the number of bytes hashed, of total. done never falls and ends at total. Calls
+	// come one at a time, and hashing waits for them to return.
 	Progress func(done, total int64)
 }
 
-// Create makes the torrent of a file, or of all files in a directory and the directories in it. The
-// content is read once, on all cores.
+// Create makes the torrent of a file, or of all files in a directory and the directories in it. It
+// reads the content once, on all cores.
 //
-// Files come in the order of their paths as bytes, hidden and empty ones with the others, so that the
-// same content and options make the same torrent, and the same info hash as mktorrent. Path itself
-// may be a symbolic link. In a directory a link, a device or whatever else is not a file or a
-// directory is an error that matches ErrUnsupported, rather than a torrent that lacks it; Include can
-// leave it out. So is a name that Read would have to change, for then the content would not be found
-// under it. A file that changes while Create reads it, and content of no bytes, are errors too.
+// Files are sorted by the bytes of their paths, hidden and empty ones included, so that the same content
+// and options make the same torrent, with the same info hash as mktorrent. Path itself may be a symbolic
+// link. A link, a device or another special file in a directory is an error that matches ErrUnsupported,
+// unless Include leaves it out. So is a name that Read would change, because the content would not be
+// found under it. It is also an error if a file changes while Create reads it, or if there are no bytes
+// of content.
 func Create(path string, o *CreateOptions) (*Torrent, error) {
 	return CreateContext(context.Background(), path, o)
 }
 
-// CreateContext is Create that ends early, with ctx's error, when ctx does.
+// CreateContext is Create, but ends early when ctx ends, with its error.
 func CreateContext(ctx context.Context, path string, o *CreateOptions) (*Torrent, error) {
 	if o == nil {
 		o = &CreateOptions{}
@@ -76,7 +74,7 @@ func CreateContext(ctx context.Context, path string, o *CreateOptions) (*Torrent
 	return t, nil
 }
 
-// contentFile is a file whose bytes go into a torrent.
+// contentFile is a file of the torrent to be made.
 type contentFile struct {
 	path    string // on disk; a padding file has none
 	name    string // below the torrent's directory, with slashes
@@ -85,8 +83,8 @@ type contentFile struct {
 	modTime time.Time
 }
 
-// create makes the torrent in three steps: it finds and lays out the content, makes sure that a torrent can say
-// all that, which is worth knowing before the content is read, and hashes the pieces.
+// create makes the torrent in three steps. It finds the content and lays it out. It makes a torrent of that with
+// empty hashes, to find errors before it reads the content. Then it hashes the pieces.
 func create(ctx context.Context, path string, o *CreateOptions) (*Torrent, error) {
 	p, err := newPlan(ctx, path, o)
 	if err != nil {
@@ -106,7 +104,7 @@ func create(ctx context.Context, path string, o *CreateOptions) (*Torrent, error
 	return p.torrent(sums)
 }
 
-// plan is a torrent but for the hashes of its pieces.
+// plan is everything in a torrent except the hashes of its pieces.
 type plan struct {
 	o           *CreateOptions
 	name        string
@@ -117,14 +115,14 @@ type plan struct {
 	pieceLength int64
 }
 
-// newPlan finds the content at path and lays it out as o says.
+// newPlan finds the content at path, and lays it out as o says.
 func newPlan(ctx context.Context, path string, o *CreateOptions) (p *plan, err error) {
 	if err := checkURLs(o); err != nil {
 		return nil, err
 	}
 	p = &plan{o: o, name: o.Name, pieceLength: o.PieceLength}
 	if p.name == "" {
-		// Of "." or "..", the name is that of the directory.
+		// "." and ".." stand for a directory that has a name.
 		abs, err := filepath.Abs(path)
 		if err != nil {
 			return nil, err
@@ -138,12 +136,12 @@ func newPlan(ctx context.Context, path string, o *CreateOptions) (p *plan, err e
 		return nil, err
 	}
 	if p.length == 0 {
-		return nil, errors.New("no content: there is no file that is not empty")
+		return nil, errors.New("no content: there is no file, or all are empty")
 	}
 	return p, p.cut()
 }
 
-// checkURLs refuses trackers and web seeds that no client could use.
+// checkURLs returns an error for a tracker or web seed that no client could use.
 func checkURLs(o *CreateOptions) error {
 	for _, tracker := range slices.Concat(o.Trackers...) {
 		if !isTracker(tracker) {
@@ -158,7 +156,7 @@ func checkURLs(o *CreateOptions) error {
 	return nil
 }
 
-// cut cuts the content into pieces, and pads the files if that is asked for.
+// cut chooses the piece length, and pads the files if o.Pad is set.
 func (p *plan) cut() (err error) {
 	if p.pieceLength == 0 {
 		p.pieceLength = choosePieceLength(p.length)
@@ -179,7 +177,7 @@ func (p *plan) cut() (err error) {
 	return nil
 }
 
-// torrent is the torrent of the plan and the SHA-1 sums of its pieces.
+// torrent returns the torrent of the plan and the SHA-1 sums of its pieces.
 func (p *plan) torrent(sums []byte) (*Torrent, error) {
 	info, err := encodeInfo(p.name, p.files, p.multi, p.pieceLength, sums, p.o.Private)
 	if err != nil {
@@ -194,7 +192,7 @@ func (p *plan) torrent(sums []byte) (*Torrent, error) {
 	})
 }
 
-// findContent lists the files below path, sorted. multi tells whether path is a directory.
+// findContent lists the files below path, sorted. multi is whether path is a directory.
 func findContent(ctx context.Context, path string, include func(string, fs.DirEntry) bool) (files []contentFile, multi bool, err error) {
 	root, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -224,7 +222,7 @@ func findContent(ctx context.Context, path string, include func(string, fs.DirEn
 		if entry.IsDir() {
 			return nil
 		}
-		// Not entry.Info, which on Windows may be out of date.
+		// entry.Info may be out of date on Windows.
 		info, err := os.Lstat(path)
 		if err != nil {
 			return err
@@ -250,11 +248,10 @@ func kindOf(mode fs.FileMode) string {
 	case mode&fs.ModeDevice != 0:
 		return "a device"
 	}
-	return "something special"
+	return "a special file"
 }
 
-// choosePieceLength keeps the torrent small and yet the pieces many enough that peers soon have some
-// to share.
+// choosePieceLength keeps the torrent small, with enough pieces that peers soon have some to share.
 func choosePieceLength(length int64) int64 {
 	const least, most, pieces = 16 << 10, 16 << 20, 2000
 	n := int64(least)
@@ -264,10 +261,10 @@ func choosePieceLength(length int64) int64 {
 	return n
 }
 
-// pad puts padding files before all files that would else not begin with a piece.
+// pad inserts a padding file before every file that does not begin with a piece.
 func pad(files []contentFile, pieceLength int64) []contentFile {
 	padded := make([]contentFile, 0, 2*len(files))
-	var fill int64 // how much of the last piece is taken
+	var fill int64 // bytes of the last piece that are taken
 	for _, f := range files {
 		if fill > 0 && f.length > 0 {
 			n := pieceLength - fill
@@ -280,7 +277,7 @@ func pad(files []contentFile, pieceLength int64) []contentFile {
 	return padded
 }
 
-// layOut gives each source its offset, and returns the bytes of all.
+// layOut gives each file its offset, and returns the bytes of all of them.
 func layOut(files []contentFile) (total int64, err error) {
 	for i := range files {
 		if files[i].length > math.MaxInt64-total {
@@ -321,7 +318,7 @@ func encodeInfo(name string, files []contentFile, multi bool, pieceLength int64,
 	return bencode.Marshal(info)
 }
 
-// checkNames makes sure that the content is found again under the names that the torrent has for it.
+// checkNames makes sure that the names in the torrent are those of the files, so that the content is found.
 func checkNames(t *Torrent, name string, files []contentFile) error {
 	if t.name != name {
 		return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", name, t.name, ErrUnsupported)

@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	sumBuffer = 256 << 10 // bytes that a core reads before it hashes them, so still in its cache
-	sumRun    = 4 << 20   // bytes, about, that a core takes on at once, so that disks read in sequence
+	sumBuffer = 256 << 10 // bytes that a core reads at a time: they are still in its cache when hashed
+	sumRun    = 4 << 20   // bytes, about, that a core hashes in sequence, as disks like to read
 )
 
-// sumPieces fills sums with the SHA-1 sums of the pieces, 20 bytes each. Each core reads its own pieces
-// through a buffer of its own and with at most one file open, so memory and handles do not grow with
-// the pieces or the files. report is told how many bytes were read since it was last called.
+// sumPieces fills sums with the SHA-1 sums of the pieces, 20 bytes each. Each core reads its own pieces through a
+// buffer of its own, with at most one file open, so memory and open files do not grow with the number of pieces
+// or files. report is called with the number of bytes that were read since the last call.
 func sumPieces(ctx context.Context, sums []byte, files []contentFile, total, pieceLength int64, report func(n int)) error {
 	pieces := len(sums) / sha1.Size
 	run := int(max(1, sumRun/pieceLength))
@@ -56,7 +56,7 @@ func sumPieces(ctx context.Context, sums []byte, files []contentFile, total, pie
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	// What changed after it was read, or in a way that reading did not show, has another time now.
+	// A file that changed after it was read, or in a way that reading did not show, has another time now.
 	for i := range files {
 		if f := &files[i]; f.path != "" {
 			info, err := os.Lstat(f.path)
@@ -71,13 +71,13 @@ func sumPieces(ctx context.Context, sums []byte, files []contentFile, total, pie
 	return nil
 }
 
-// contentReader reads the content of many files as one, forward only.
+// contentReader reads the files as one run of bytes, forward only.
 type contentReader struct {
 	files  []contentFile
 	buf    []byte
 	report func(n int)
 
-	file *os.File // of files[0], if it is open
+	file *os.File // files[0], if it is open
 }
 
 // sum writes n bytes of the content from off on to h.
@@ -136,7 +136,7 @@ func (r *contentReader) close() {
 	}
 }
 
-// check tells whether the file is still as it was when it was found.
+// check returns an error if the file is not as it was when it was found.
 func (f *contentFile) check(info os.FileInfo) error {
 	if !info.Mode().IsRegular() || info.Size() != f.length || !info.ModTime().Equal(f.modTime) {
 		return f.changed()
@@ -146,7 +146,7 @@ func (f *contentFile) check(info os.FileInfo) error {
 
 func (f *contentFile) changed() error { return fmt.Errorf("%s changed while it was read", f.path) }
 
-// progressOf makes of progress a function that is told each step alone, from any goroutine.
+// progressOf turns progress into a function that takes each step by itself, from any goroutine.
 func progressOf(total int64, progress func(done, total int64)) func(n int) {
 	if progress == nil {
 		return func(int) {}

@@ -42,7 +42,7 @@ func seedOf(s string) (seed [32]byte) {
 	return seed
 }
 
-// requirePieces hashes the content of t below dir, a piece at a time, and compares.
+// requirePieces hashes the content of t below dir, piece by piece, and compares.
 func requirePieces(t *testing.T, tor *Torrent, dir string) {
 	t.Helper()
 	var content []byte
@@ -104,7 +104,7 @@ func TestCreate(t *testing.T) {
 			}, pathsOf(tor))
 			requirePieces(t, tor, filepath.Dir(dir))
 
-			// What was made reads back as the same.
+			// The torrent reads back as the same.
 			var file bytes.Buffer
 			_, err = tor.WriteTo(&file)
 			require.NoError(t, err)
@@ -290,7 +290,7 @@ func TestCreateErrors(t *testing.T) {
 		{"a negative piece length", ok, CreateOptions{PieceLength: -1}, "piece length -1"},
 		{"pieces too long", ok, CreateOptions{PieceLength: 1 << 30}, "piece length 1073741824"},
 		{"pieces too short", map[string]int{"a": 2 << 20}, CreateOptions{PieceLength: 1}, "too short"},
-		{"a tracker of a scheme unknown", ok, CreateOptions{Trackers: [][]string{{"wss://a/"}}}, `tracker "wss://a/"`},
+		{"a tracker with an unknown scheme", ok, CreateOptions{Trackers: [][]string{{"wss://a/"}}}, `tracker "wss://a/"`},
 		{"a tracker that is no URL", ok, CreateOptions{Trackers: [][]string{{""}}}, `tracker ""`},
 		{"a web seed that is no URL", ok, CreateOptions{WebSeeds: []string{"w"}}, `web seed "w"`},
 		{"a name of two elements", ok, CreateOptions{Name: "a/b"}, `"a/b" is not safe`},
@@ -307,7 +307,7 @@ func TestCreateErrors(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
 
-func TestCreateRefusesWhatIsNoFile(t *testing.T) {
+func TestCreateRefusesSpecialFiles(t *testing.T) {
 	dir := writeContent(t, map[string]int{"a": 1})
 	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "link")); err != nil {
 		t.Skip(err)
@@ -329,7 +329,7 @@ func TestCreateRefusesNamesThatWouldChange(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "content")
 		require.NoError(t, os.Mkdir(dir, 0o755))
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
-			continue // nor has this system such files
+			continue // this system has no such files
 		}
 		_, err := Create(dir, &CreateOptions{Progress: func(done, total int64) { t.Error("read already") }})
 		require.ErrorIs(t, err, ErrUnsupported, "%q", name)

@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// Downloaded is what a download has brought: its chosen files, verified. It is an fs.FS (and
+// Downloaded is the result of a download: its chosen files, verified. It is an fs.FS (and
 // fs.ReadFileFS, fs.StatFS, fs.ReadDirFS) of them under their paths, and may be used from any
 // goroutine. Close it when done.
 type Downloaded struct {
@@ -19,8 +19,8 @@ type Downloaded struct {
 	store storage.Store
 	stop  func() error // ends sharing
 
-	// closeStore closes the store the first time. A download that fails calls it before Close does:
-	// slices that Completed led to outlive that, as maps do.
+	// closeStore closes the store, once. A download that fails calls it before Close does. Slices of files
+	// that Completed yielded stay valid until Close.
 	closeStore func() error
 
 	closing sync.Once
@@ -35,18 +35,18 @@ type Downloaded struct {
 	tree   map[string]*entry
 }
 
-// mapped is what store.Bytes gave for one file.
+// mapped is what store.Bytes returned for one file.
 type mapped struct {
 	bytes   []byte
 	release func() error
 }
 
-// newDownloaded has no files chosen yet. Close calls stop, if it is not nil, before it closes s.
+// newDownloaded returns a Downloaded without files. Its Close calls stop, if that is not nil, before it closes s.
 func newDownloaded(t *Torrent, s storage.Store, stop func() error) *Downloaded {
 	return &Downloaded{t: t, store: s, stop: stop, closeStore: sync.OnceValue(s.Close), maps: make(map[int]mapped)}
 }
 
-// choose says which files, by index in the layout, d holds.
+// choose sets the files of d, by index in the layout.
 func (d *Downloaded) choose(files []int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -73,8 +73,8 @@ func (d *Downloaded) Files() iter.Seq[*DownloadedFile] {
 }
 
 // Close ends sharing, if the download still shares, and releases all maps and memory. Byte slices
-// that Bytes returned must not be touched after it: those of maps are no longer there, and reading
-// them crashes the program. All else returns ErrClosed from then on. Files in a directory stay.
+// that Bytes returned must not be used after it: maps are unmapped, and reading them crashes the
+// program. All other methods return ErrClosed from then on. Files in a directory stay.
 func (d *Downloaded) Close() error {
 	d.closing.Do(func() {
 		if d.stop != nil {
@@ -132,15 +132,15 @@ func (f *DownloadedFile) Path() string { return f.d.t.layout.File(f.index).Path 
 // Length is in bytes.
 func (f *DownloadedFile) Length() int64 { return f.d.t.layout.File(f.index).Length }
 
-// Bytes is the content without a copy, to be read only: a slice of the memory that holds it, or a
-// map of the file that is made at the first call and lives until Close. An empty file is an empty
-// slice. A Storage of the user's own is read into memory.
+// Bytes is the content without a copy. It must not be written to. It is a slice of the memory that
+// holds the content, or a map of the file that is made at the first call and stays until Close. The
+// content of a user's Storage is read into memory. An empty file is an empty slice.
 //
-// A file that is no longer as it was verified, by its size and modification time, is an error, as is
-// one longer than a slice can be. But a map shows the file as it is: what another program writes
-// into it later appears in the slice, and if it is made shorter, reading the slice beyond its new
-// end crashes the program (SIGBUS), which Go cannot recover from. Where others may write to the
-// files, use Open or ReadFile on the Downloaded: they return an error then.
+// It is an error if the file is no longer as it was verified, by its size and modification time, or if
+// it is longer than a slice can be. But a map shows the file as it is now: if another program writes to
+// it later the slice changes, and if the file is made shorter, reading the slice beyond its new end
+// crashes the program (SIGBUS), which Go cannot recover from. If other programs may write to the files,
+// use Open or ReadFile on the Downloaded: they return an error then.
 func (f *DownloadedFile) Bytes() ([]byte, error) {
 	d := f.d
 	d.mu.RLock()

@@ -47,7 +47,7 @@ func (e *entry) Mode() fs.FileMode {
 	return 0o444
 }
 
-// lookup finds name in the tree, which is made when it is first needed.
+// lookup finds name in the tree. It makes the tree when it is first needed.
 func (d *Downloaded) lookup(op, name string) (*entry, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -70,7 +70,7 @@ func (d *Downloaded) lookup(op, name string) (*entry, error) {
 	return nil, &fs.PathError{Op: op, Path: name, Err: err}
 }
 
-// grow makes the tree of some of the files.
+// grow makes a tree of files.
 func (t *Torrent) grow(files []int) map[string]*entry {
 	dir := func(name string) *entry { return &entry{name: path.Base(name), file: -1, modTime: t.creationDate} }
 	tree := map[string]*entry{".": dir(".")}
@@ -110,7 +110,7 @@ func (d *Downloaded) Open(name string) (fs.File, error) {
 	return &openFile{d: d, entry: e, path: name}, nil
 }
 
-// Stat tells size and kind. The modification time is the torrent's creation date.
+// Stat returns size and type. The modification time is the torrent's creation date.
 func (d *Downloaded) Stat(name string) (fs.FileInfo, error) {
 	e, err := d.lookup("stat", name)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// downloaded is all the content of tor in s, as if downloaded.
+// downloaded is the content of tor in s, as if it had been downloaded.
 func downloaded(t *testing.T, tor *Torrent, s storage.Store, content []byte) *Downloaded {
 	t.Helper()
 	require.NoError(t, s.SetWanted(all(tor)))
@@ -188,7 +188,7 @@ func TestDownloadedAfterClose(t *testing.T) {
 	}
 }
 
-func TestDownloadedNoticesWhatOthersDo(t *testing.T) {
+func TestDownloadedNoticesChangesByOtherPrograms(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("a mapped file cannot be cut here")
 	}
@@ -218,7 +218,7 @@ func TestDownloadedNoticesWhatOthersDo(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A storage that shrank without being able to tell of it must not end a file early in silence.
+// If a storage loses bytes and cannot report it, a file must not end early without an error.
 func TestDownloadedIsNotCutShort(t *testing.T) {
 	tor, content := testContent(50, 100)
 	f, err := os.Create(t.TempDir() + "/flat")

@@ -9,17 +9,17 @@ import (
 )
 
 var (
-	// ErrClosed is returned by what was called after Close.
+	// ErrClosed is returned by calls after Close.
 	ErrClosed = storage.ErrClosed
 	// ErrTooLarge is returned for content that does not fit within Options.MaxMemory.
 	ErrTooLarge = storage.ErrTooLarge
-	// ErrUnsupported is returned for what is well formed but of a kind that this package does not
+	// ErrUnsupported is returned for input that is well formed but of a kind that this package does not
 	// handle, such as a torrent or a magnet link of version 2 alone (BEP 52).
 	ErrUnsupported = errors.New("torrent: unsupported")
 	// ErrStalled ends a download that made no progress for Options.StallTimeout.
 	ErrStalled = errors.New("torrent: no progress")
-	// ErrInUse is returned by Start where another download already writes the same content to the
-	// same directory, or the same Client already has a download of the same info hash.
+	// ErrInUse is returned by Start if another download already writes the same content to the same
+	// directory, or if the same Client already has a download of the same info hash.
 	ErrInUse = storage.ErrInUse
 )
 
@@ -40,10 +40,10 @@ func (e *MetainfoError) Error() string {
 
 func (e *MetainfoError) Unwrap() error { return e.Err }
 
-// TrackerError is the last word of a tracker that did not give what it was asked for.
+// TrackerError is the last error of a tracker.
 type TrackerError struct {
 	URL    string
-	Reason string // what the tracker said, or what went wrong on the way to it
+	Reason string // in the tracker's words, or what went wrong on the way to it
 	Err    error  // the cause, or nil
 }
 
@@ -51,7 +51,7 @@ func (e *TrackerError) Error() string { return fmt.Sprintf("tracker %s: %s", e.U
 
 func (e *TrackerError) Unwrap() error { return e.Err }
 
-// PeerError says why a connection to a peer could not be had, or ended.
+// PeerError says why a connection to a peer could not be made, or ended.
 type PeerError struct {
 	Addr netip.AddrPort
 	Err  error

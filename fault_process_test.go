@@ -26,7 +26,7 @@ func shareFiles(t *testing.T, tor *Torrent, dir string, peers ...netip.AddrPort)
 	return d, netip.MustParseAddrPort(c.Addr().String())
 }
 
-// outcome is how a download ends, which it is to do soon.
+// outcome waits a moment for the download to end, and returns its error.
 func outcome(t *testing.T, d *Download) error {
 	t.Helper()
 	select {
@@ -38,7 +38,7 @@ func outcome(t *testing.T, d *Download) error {
 	return err
 }
 
-// A download that fills its disk ends with that error. Once there is room it goes on from there.
+// A download that fills its disk ends with that error. Once there is room, the next run continues from there.
 func TestDownloadFillsTheDisk(t *testing.T) {
 	tor, content := testContent(64<<10, 1<<20, 1<<20)
 	dir, ok := proctest.InChild()
@@ -75,8 +75,8 @@ func TestDownloadFillsTheDisk(t *testing.T) {
 	require.NoError(t, syscall.Unmount(dir, 0))
 }
 
-// Permission lost on the way ends the download with that error; a seed says so in its Stats, and serves
-// nothing. With the permission back the next run goes on.
+// A download that loses permission ends with that error. A seed reports it in its Stats, and serves nothing. With
+// the permission back, the next run continues.
 func TestDownloadLosesPermission(t *testing.T) {
 	tor, content := testContent(16<<10, 200_000, 200_000)
 	root, ok := proctest.InChild()
@@ -92,7 +92,7 @@ func TestDownloadLosesPermission(t *testing.T) {
 			os.Chmod(filepath.Join(root, "leech", "d"), 0o755)
 			os.Chmod(filepath.Join(root, "whole", "d"), 0o755)
 		})
-		proctest.Alone(t, root, 1000, 0) // the owner, but without root's powers
+		proctest.Alone(t, root, 1000, 0) // the owner, without root's powers
 		return
 	}
 	dir := filepath.Join(root, "leech")

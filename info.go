@@ -16,10 +16,10 @@ import (
 const (
 	maxPieceLength = 512 << 20 // bytes
 	maxPathDepth   = 128       // elements of a file's path
-	maxPaths       = 64 << 20  // bytes of all paths together, the torrent's name being part of each
+	maxPaths       = 64 << 20  // bytes of all paths together, each with the torrent's name
 )
 
-// parseInfo reads t.info, which is known to be a sound dictionary, and fills in what it says.
+// parseInfo fills in t from t.info, which must be a sound dictionary.
 func (t *Torrent) parseInfo(goos string) error {
 	k := readInfoKeys(t.info)
 	// Of a hybrid (BEP 52) the keys of version 1 are enough.
@@ -45,7 +45,7 @@ func (t *Torrent) parseInfo(goos string) error {
 
 	var files []layout.File
 	if k.files != nil {
-		// BEP 3 allows no length beside it. Authors who write one mean the sum; libtorrent, too, goes by files.
+		// BEP 3 allows no length beside files. If there is one it is the sum; libtorrent, too, ignores it.
 		t.multi = true
 		files, err = parseFiles(t.name, k.files, goos)
 	} else {
@@ -57,7 +57,7 @@ func (t *Torrent) parseInfo(goos string) error {
 	return t.layOut(pieceLength, files)
 }
 
-// infoKeys are the values of an info dictionary that matter here, as they stand there or nil.
+// infoKeys are values of an info dictionary, encoded. Those that are missing are nil.
 type infoKeys struct {
 	name, pieceLength, pieces, private, length, files []byte
 	v2                                                bool // has keys of version 2
@@ -93,7 +93,7 @@ func readInfoKeys(info []byte) (k infoKeys) {
 	return k
 }
 
-// layOut cuts the files into pieces, of which there must be as many as hashes.
+// layOut cuts the files into pieces. There must be one hash for each.
 func (t *Torrent) layOut(pieceLength int64, files []layout.File) error {
 	total := int64(0)
 	for i := range files {
@@ -114,9 +114,9 @@ func (t *Torrent) layOut(pieceLength int64, files []layout.File) error {
 	return nil
 }
 
-// isPrivate reports whether a torrent with this value of private, or nil, is private (BEP 27). A value of
-// another type than an integer comes from an author who wanted to say something: unless it reads as no,
-// the torrent is not shared in public. Other clients take any such value for no.
+// isPrivate reports whether a torrent with this value of private, or nil, is private (BEP 27). A value that is
+// not an integer was written on purpose, so it means yes unless it reads as no. Other clients read any such
+// value as no.
 func isPrivate(value []byte) bool {
 	if n, ok := bencode.Int(value); ok {
 		return n != 0
@@ -136,7 +136,7 @@ func parseSingle(name string, length []byte) ([]layout.File, error) {
 	return []layout.File{{Path: name, Length: n}}, nil
 }
 
-// parseFiles reads the list of a torrent of many files, which all lie in the directory name.
+// parseFiles reads the list of files of a torrent. They all lie in the directory name.
 func parseFiles(name string, list []byte, goos string) ([]layout.File, error) {
 	if !bencode.IsList(list) {
 		return nil, &MetainfoError{Field: "info.files", Reason: "not a list"}
@@ -150,9 +150,9 @@ func parseFiles(name string, list []byte, goos string) ([]layout.File, error) {
 	}
 	files := make([]layout.File, 0, count)
 	total := int64(0)
-	var paths []byte // of all files: they become parts of one string
+	var paths []byte // of all files; they become parts of one string
 	ends := make([]int, 0, count)
-	targets := 0 // bytes of what links point to
+	targets := 0 // bytes of the paths that links point to
 	for value := range bencode.Elems(list) {
 		i := len(files)
 		if !bencode.IsDict(value) {
@@ -213,11 +213,11 @@ func tellApart(files []layout.File, links bool) {
 	}
 }
 
-// fileEntry is one element of the files list, with its values as they stand there or nil.
+// fileEntry is one element of the files list. Its values are encoded; those that are missing are nil.
 type fileEntry struct {
 	length, path []byte
 	target       []byte // symlink path
-	attr         []byte // what the string holds
+	attr         []byte // not encoded
 }
 
 func readFileEntry(dict []byte) (f fileEntry) {
@@ -244,11 +244,12 @@ func readFileEntry(dict []byte) (f fileEntry) {
 	return f
 }
 
-// symlink reports whether it is a symbolic link (BEP 47). None is made on disk, nor anything in its place.
+// symlink reports whether the file is a symbolic link (BEP 47). Links are not made on disk, and nothing is in
+// their place.
 func (f *fileEntry) symlink() bool { return bytes.IndexByte(f.attr, 'l') >= 0 }
 
-// padding is true of a file of zeros that only fills a piece up (BEP 47). Some programs write it
-// without the attribute, under the name that the BEP gives it: .pad/ and its length.
+// padding reports whether the file is zeros that only fill up a piece (BEP 47). Some programs write it without the
+// attribute, under the name that the BEP suggests: .pad/ and its length.
 func (f *fileEntry) padding(length int64) bool {
 	if bytes.IndexByte(f.attr, 'p') >= 0 {
 		return true
@@ -272,7 +273,7 @@ func (f *fileEntry) padding(length int64) bool {
 	return depth == 2
 }
 
-// size is the number of bytes that file i takes of the content. A symbolic link takes none.
+// size is the number of bytes of file i in the content. A symbolic link has none.
 func (f *fileEntry) size(i int) (int64, error) {
 	if f.symlink() {
 		return 0, nil
@@ -290,8 +291,7 @@ func (f *fileEntry) size(i int) (int64, error) {
 	return n, nil
 }
 
-// appendPath appends the elements of file i's path, a slash before each. A path that nobody will see
-// may be missing.
+// appendPath appends the elements of file i's path, with a slash before each. Padding and links need no path.
 func (f *fileEntry) appendPath(dst []byte, i int, goos string) ([]byte, error) {
 	if f.path == nil {
 		if f.symlink() || bytes.IndexByte(f.attr, 'p') >= 0 {
@@ -306,8 +306,8 @@ func (f *fileEntry) appendPath(dst []byte, i int, goos string) ([]byte, error) {
 	return dst, nil
 }
 
-// linkTarget is where a symbolic link points, as the path of a file below name, or empty if it does not say so.
-// A link that has no path itself, or points nowhere, is nothing that could be listed.
+// linkTarget is where a symbolic link points, as the path of a file below name. It is empty if the link says
+// nothing of that, or has no path itself.
 func (f *fileEntry) linkTarget(name, goos string) string {
 	if f.path == nil || f.target == nil {
 		return ""
@@ -328,7 +328,7 @@ func appendElements(dst, path []byte, goos string) (_ []byte, wrong string) {
 	for element := range bencode.Elems(path) {
 		s, ok := bencode.String(element)
 		if !ok {
-			return nil, "holds what is no string"
+			return nil, "an element is not a string"
 		}
 		if depth++; depth > maxPathDepth {
 			return nil, fmt.Sprintf("more than %d elements", maxPathDepth)
@@ -367,13 +367,13 @@ func stringField(field string, value []byte) ([]byte, error) {
 	return s, nil
 }
 
-// isText is true of a string in valid UTF-8.
+// isText reports whether value is a string in valid UTF-8.
 func isText(value []byte) bool {
 	s, ok := bencode.String(value)
 	return ok && utf8.Valid(s)
 }
 
-// isPathText is true of a list that may stand for a path: not empty, of strings in valid UTF-8.
+// isPathText reports whether value can be a path: a list that is not empty, of strings in valid UTF-8.
 func isPathText(value []byte) bool {
 	n := 0
 	for element := range bencode.Elems(value) {

@@ -14,23 +14,23 @@ import (
 	"github.com/shoal-go/torrent/internal/safename"
 )
 
-// Bounds on a magnet link. The first is more than all the others together can come to in a link
-// that String writes, so that what ParseMagnet took it takes again.
+// Bounds on a magnet link. The first allows for all the others together, so that ParseMagnet reads what String
+// writes of any link that it has read.
 const (
 	maxMagnet      = 2 << 20 // bytes of the link
 	maxMagnetName  = 255     // bytes of dn
 	maxMagnetURL   = 1 << 10 // bytes of one tracker, web seed or peer
-	maxMagnetURLs  = 100     // trackers, and as many web seeds, and as many peers
-	maxMagnetFiles = 1 << 17 // files that so lists
+	maxMagnetURLs  = 100     // trackers; likewise web seeds, and peers
+	maxMagnetFiles = 1 << 17 // files in so
 	maxFileIndex   = 1<<22 - 1
 )
 
-// Magnet is what a magnet link says: which torrent (BEP 9), and hints where it may be had. It names
-// no content by itself; Resolve fetches what a .torrent file would say from the swarm.
+// Magnet is a magnet link: which torrent it is (BEP 9), and hints where to find it. It does not
+// describe the content; Resolve fetches from the swarm what a .torrent file would say.
 type Magnet struct {
 	InfoHash Hash
-	// Name is what to call the torrent until its own name is known; it may be empty. It is whatever
-	// the link says, so not fit to be a file name.
+	// Name is shown until the torrent's own name is known. It may be empty. It is not sanitised, so do not
+	// use it as a file name.
 	Name string
 	// Trackers are announce URLs: http, https or udp.
 	Trackers []string
@@ -43,8 +43,8 @@ type Magnet struct {
 	Select []int
 }
 
-// Priority is Normal for the files that the link is about and Skip for the rest; as Options.Select it
-// downloads what the link means.
+// Priority is Normal for the files that the link is about, and Skip for the rest. As Options.Select it
+// downloads these files.
 func (m *Magnet) Priority(f File) Priority {
 	if _, found := slices.BinarySearch(m.Select, f.Index); found || len(m.Select) == 0 {
 		return Normal
@@ -68,13 +68,13 @@ func (t *Torrent) Magnet() *Magnet {
 
 // ParseMagnet reads a magnet link.
 //
-// What decides on the content must be right: the info hash (xt, as hex or base32) and the choice of
-// files (so). The rest are hints: a tracker, web seed or peer that is malformed, too long, or of a
-// scheme that nothing here speaks is left out, as are those after the hundredth of each. A link that
-// has only a version 2 info hash (BEP 52) is refused with an error that matches ErrUnsupported.
+// The parameters that decide on the content must be right: the info hash (xt, as hex or base32) and the
+// choice of files (so). The rest are hints: a tracker, web seed or peer that is malformed, too long, or of
+// an unknown scheme is left out, as are those after the hundredth of each. A link that has only a version 2
+// info hash (BEP 52) is refused with an error that matches ErrUnsupported.
 //
-// Links that went through a web page or a careless program are read as they were meant: with &amp; for &,
-// spaces around a value, a per cent sign that is not escaped, or an so that is empty.
+// Links that were damaged by a web page or a careless program are read as they were meant: with &amp; for &,
+// spaces around a value, a percent sign that is not escaped, or an empty so.
 func ParseMagnet(uri string) (*Magnet, error) {
 	m, err := parseMagnet(strings.TrimSpace(uri))
 	if err != nil {
@@ -139,7 +139,7 @@ func (p *magnetParser) read(parameter string) (err error) {
 	return nil
 }
 
-// readTopic reads an exact topic. The first info hash of version 1 counts.
+// readTopic reads an exact topic (xt). The first info hash of version 1 counts.
 func (p *magnetParser) readTopic(value string) (err error) {
 	hash, ok := cutPrefixFold(value, "urn:btih:")
 	if _, v2 := cutPrefixFold(value, "urn:btmh:"); v2 {
@@ -155,7 +155,7 @@ func (p *magnetParser) readTopic(value string) (err error) {
 	return nil
 }
 
-// splitParameter is the key and the value of a parameter, unescaped.
+// splitParameter returns the key and the value of a parameter, unescaped.
 func splitParameter(parameter string) (key, value string) {
 	key, value, _ = strings.Cut(withoutEntity(parameter), "=")
 	key = strings.TrimSpace(unescape(key))
@@ -169,8 +169,8 @@ func splitParameter(parameter string) (key, value string) {
 	return key, strings.TrimSpace(unescape(value))
 }
 
-// withoutEntity is a parameter without what is left before it of an ampersand that was escaped for HTML,
-// also more than once: &amp;amp;tr=… is found where links are copied out of the source of a page.
+// withoutEntity removes the rest of an HTML-escaped ampersand from the front of a parameter. It may have been
+// escaped more than once: links copied out of the source of a page have &amp;amp;tr=….
 func withoutEntity(parameter string) string {
 	for {
 		name, rest, ok := strings.Cut(parameter, ";")
@@ -181,7 +181,7 @@ func withoutEntity(parameter string) string {
 	}
 }
 
-// unescape undoes the percent-encoding of s. A per cent sign that is no part of one stands for itself.
+// unescape undoes the percent-encoding of s. A percent sign that is not part of one stands for itself.
 func unescape(s string) string {
 	plain := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
@@ -195,7 +195,7 @@ func unescape(s string) string {
 	return string(plain)
 }
 
-// escaped is the byte that s begins with in percent-encoding, if it does.
+// escaped returns the byte that s begins with in percent-encoding, and whether it does.
 func escaped(s string) (c byte, ok bool) {
 	if len(s) < 3 || s[0] != '%' {
 		return 0, false
@@ -204,8 +204,8 @@ func escaped(s string) (c byte, ok bool) {
 	return byte(n), err == nil
 }
 
-// mendURL is s as a URL that can be parsed: without the plus that a space before it became, and, if
-// it cannot be parsed otherwise, with those per cent signs escaped that should have been.
+// mendURL returns s as a URL that can be parsed: without a plus in front, which was a space, and, if it
+// cannot be parsed otherwise, with the percent signs escaped that should have been.
 func mendURL(s string) string {
 	s = strings.TrimLeft(s, "+ ")
 	if _, err := url.Parse(s); err == nil {
@@ -221,7 +221,7 @@ func mendURL(s string) string {
 	return b.String()
 }
 
-// String is the link, as ParseMagnet and other clients read it.
+// String is the link in the form that ParseMagnet and other clients read.
 func (m *Magnet) String() string {
 	s := []byte("magnet:?xt=urn:btih:")
 	s = hex.AppendEncode(s, m.InfoHash[:])
@@ -254,14 +254,13 @@ func (m *Magnet) String() string {
 	return string(s)
 }
 
-// escape writes a space as %20, because not every client reads a plus as one.
+// escape writes a space as %20, because not every client reads a plus as a space.
 func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
-// addressMarks undoes the escapes in an address: libtorrent takes x.pe only without any.
+// addressMarks undoes the escapes in an address: libtorrent reads x.pe only without them.
 var addressMarks = strings.NewReplacer("%3A", ":", "%5B", "[", "%5D", "]")
 
-// appendRanges appends the numbers that a list such as 0,2,4,6-8 holds, which may be empty and may have
-// empty items.
+// appendRanges appends the numbers of a list such as 0,2,4,6-8. The list and its items may be empty.
 func appendRanges(files []int, list string) ([]int, error) {
 	for item := range strings.SplitSeq(list, ",") {
 		if item = strings.TrimSpace(item); item == "" {

@@ -49,8 +49,8 @@ func TestParseMagnet(t *testing.T) {
 		{"escaped for HTML, once, twice and by number", "magnet:?xt=urn:btih:" + testHash + "&amp;dn=n&amp;amp;tr=udp://b:80&#38;ws=http://c/&#038;x.pe=1.2.3.4:5&#x26;so=1",
 			Magnet{Name: "n", Trackers: []string{"udp://b:80"}, WebSeeds: []string{"http://c/"}, Peers: []string{"1.2.3.4:5"}, Select: []int{1}}},
 		{"another entity", "magnet:?xt=urn:btih:" + testHash + "&lt;tr=udp://b:80&amp=1", Magnet{}},
-		{"a bare per cent sign among escapes", "magnet:?xt=urn:btih:" + testHash + "&dn=100%25%20of%2&tr=udp%3A%2F%2Fb%3A80%2F%zz", Magnet{Name: "100% of%2", Trackers: []string{"udp://b:80/%25zz"}}},
-		{"bare per cent signs in URLs", "magnet:?xt=urn:btih:" + testHash + "&tr=http%3A%2F%2Fa%2F50%%2Fx%2520y&tr=http://a/?key=100%&ws=http://b/%", Magnet{
+		{"a bare percent sign among escapes", "magnet:?xt=urn:btih:" + testHash + "&dn=100%25%20of%2&tr=udp%3A%2F%2Fb%3A80%2F%zz", Magnet{Name: "100% of%2", Trackers: []string{"udp://b:80/%25zz"}}},
+		{"bare percent signs in URLs", "magnet:?xt=urn:btih:" + testHash + "&tr=http%3A%2F%2Fa%2F50%%2Fx%2520y&tr=http://a/?key=100%&ws=http://b/%", Magnet{
 			Trackers: []string{"http://a/50%25/x%20y", "http://a/?key=100%"}, WebSeeds: []string{"http://b/%25"}}},
 		{"spaces around everything", "magnet:? xt = urn:btih:" + testHash + " &tr= udp://b:80&tr=%20http://a/%0A& tr=+https://c/+ &x.pe=%091.2.3.4:5 &so= 1 , 2",
 			Magnet{Trackers: []string{"udp://b:80", "http://a/", "https://c/+"}, Peers: []string{"1.2.3.4:5"}, Select: []int{1, 2}}},
@@ -142,7 +142,7 @@ func TestTorrentMagnet(t *testing.T) {
 	require.Equal(t, m, again)
 }
 
-// Files count with their padding, as the author of the link sees them in the torrent.
+// Padding files count, because the author of the link sees them in the torrent.
 func TestMagnetPriority(t *testing.T) {
 	tor, err := Create(writeContent(t, map[string]int{"a": 1, "b": 1, "c": 1}), &CreateOptions{Pad: true})
 	require.NoError(t, err)

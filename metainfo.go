@@ -22,7 +22,7 @@ const (
 	maxMetainfo       = 32 << 20 // bytes of a .torrent file
 	maxMetainfoDepth  = 64
 	maxMetainfoValues = 4 << 20
-	maxURLs           = 1000 // trackers, web seeds or nodes that are looked at; others are left out
+	maxURLs           = 1000 // trackers, web seeds or nodes; more are left out
 	maxURL            = 4096 // bytes
 )
 
@@ -34,7 +34,7 @@ func Read(path string) (*Torrent, error) {
 		return nil, err
 	}
 	defer f.Close()
-	// A size that is too large is known before anything is read. What is no plain file says 0.
+	// A file that is too large is refused before it is read. A special file has size 0 here.
 	if st, err := f.Stat(); err == nil && st.Size() > maxMetainfo {
 		return nil, fmt.Errorf("%s: %w", path, errMetainfoSize())
 	}
@@ -47,11 +47,11 @@ func Read(path string) (*Torrent, error) {
 
 // Parse reads a .torrent file (BEP 3) from r up to its end. A file whose info dictionary is malformed,
 // that ends early, or that is larger than the bounds of this package is refused with a *MetainfoError;
-// one of version 2 alone (BEP 52) with one that matches ErrUnsupported. A hybrid is read as what it is
-// in version 1.
+// a torrent of version 2 alone (BEP 52) with one that matches ErrUnsupported. A hybrid is read as a
+// torrent of version 1.
 //
-// Beside the info dictionary, whatever is malformed is left out, and what stands behind the end of the
-// file's dictionary is ignored. Of what stands there twice, the last counts. URLs of trackers and web
+// Outside the info dictionary, a malformed value is left out, bytes after the end of the file's
+// dictionary are ignored, and of a key that is there twice the last counts. URLs of trackers and web
 // seeds that this package cannot use are left out as well. Names of files are changed where they would
 // be unsafe.
 func Parse(r io.Reader) (*Torrent, error) {
@@ -62,13 +62,13 @@ func Parse(r io.Reader) (*Torrent, error) {
 	return parseMetainfo(raw, runtime.GOOS)
 }
 
-// WriteTo writes the .torrent file byte for byte as it was read.
+// WriteTo writes the .torrent file exactly as it was read.
 func (t *Torrent) WriteTo(w io.Writer) (int64, error) {
 	n, err := w.Write(t.raw)
 	return int64(n), err
 }
 
-// outer is what a .torrent file says beside its info dictionary, all of it optional.
+// outer is what a .torrent file says outside its info dictionary. All of it is optional.
 type outer struct {
 	trackers           [][]string
 	webSeeds           []string
@@ -77,10 +77,10 @@ type outer struct {
 	creationDate       time.Time
 }
 
-// newTorrent makes the torrent that a .torrent file with the given encoded info dictionary and outer
-// fields describes, under the rules of Parse. It keeps no reference to its arguments.
+// newTorrent makes a torrent of an encoded info dictionary and the outer fields, under the rules of Parse. It
+// keeps no reference to its arguments.
 func newTorrent(info []byte, o outer) (*Torrent, error) {
-	// An info dictionary that ended early would let what follows pass for outer fields.
+	// After an info dictionary that ended early, its rest would be read as outer fields.
 	if n, err := bencode.Scan(info, metainfoLimits()); err != nil {
 		return nil, malformed("info", err)
 	} else if n < len(info) {
@@ -134,10 +134,10 @@ func parseMetainfo(raw []byte, goos string) (*Torrent, error) {
 	if len(raw) > maxMetainfo {
 		return nil, errMetainfoSize()
 	}
-	// The info hash vouches for the info dictionary alone, and only its bytes as they stand: it is sound or it
-	// is nothing. No slip in the rest is worth a torrent. A file that was cut short is refused even if
-	// the info dictionary is whole: web seeds stand behind it, and there is a whole file to be had. Bytes
-	// behind the end take nothing away; newlines and what a web server appended are common there.
+	// The info hash covers the bytes of the info dictionary, so that must be sound. No error elsewhere is a reason
+	// to refuse a torrent, except that the file was cut short, even behind the info dictionary: web seeds come after
+	// it, and a whole file is available somewhere. Bytes behind the end do no harm; newlines and additions of a web
+	// server are common.
 	dict, _, err := bencode.Salvage(raw, metainfoLimits(), "info")
 	switch {
 	case err != nil:
@@ -169,7 +169,7 @@ func parseMetainfo(raw []byte, goos string) (*Torrent, error) {
 			t.creationDate = parseDate(value)
 		}
 	}
-	// announce-list takes the place of announce (BEP 12), if there is anything in it.
+	// announce-list replaces announce (BEP 12), unless it is empty.
 	if t.trackers = parseTiers(announceList); t.trackers == nil {
 		left := maxURLs
 		if urls := parseURLs(announce, &left, isTracker); urls != nil {
@@ -201,14 +201,14 @@ func malformed(field string, err error) *MetainfoError {
 	return &MetainfoError{Field: field, Reason: err.Error(), Err: err}
 }
 
-// text is a string for people, in valid UTF-8. What is no string is empty.
+// text is a string for people to read, in valid UTF-8. A value of another type is empty.
 func text(value []byte) string {
 	s, _ := bencode.String(value)
 	return string(bytes.ToValidUTF8(s, []byte("\uFFFD")))
 }
 
-// parseTiers reads announce-list. Tiers that nothing usable is in are dropped, and so is a tracker
-// that is named again. A tracker that stands where a tier should is a tier of its own.
+// parseTiers reads announce-list. Tiers without a usable tracker are left out, and so is a tracker that is
+// repeated. A tracker in the place of a tier is a tier of its own.
 func parseTiers(list []byte) [][]string {
 	if list == nil {
 		return nil
@@ -232,8 +232,8 @@ func parseTiers(list []byte) [][]string {
 	return tiers
 }
 
-// parseURLs reads a URL or a list of URLs, and gives those that are usable. It looks at no more than
-// *left, and counts them off.
+// parseURLs reads a URL or a list of URLs, and returns the usable ones. It looks at no more than *left, and
+// counts them down.
 func parseURLs(value []byte, left *int, usable func(string) bool) []string {
 	if value == nil {
 		return nil
@@ -284,8 +284,7 @@ func parseNodes(list []byte) []string {
 	return nodes
 }
 
-// parseDate reads seconds since 1970. A date that would lie beyond the year 9999 is one in
-// milliseconds, as some programs write it.
+// parseDate reads seconds since 1970. A date after the year 9999 is in milliseconds, as some programs write it.
 func parseDate(value []byte) time.Time {
 	const year10000 = 253402300800 // seconds
 	switch n, _ := bencode.Int(value); {

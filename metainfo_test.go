@@ -34,7 +34,7 @@ func encode(t testing.TB, v any) []byte {
 	return p
 }
 
-// with is d with some entries replaced, or left out where the value is nil.
+// with is d with some entries replaced, or left out if the value is nil.
 func with(d dict, entries dict) dict {
 	d = maps.Clone(d)
 	maps.Copy(d, entries)
@@ -155,7 +155,7 @@ func TestParsePadding(t *testing.T) {
 		{Path: "dir/b", Length: 60, Index: 2, Offset: 64},
 		{Path: "dir/c", Length: 10, Index: 4, Offset: 128},
 		{Path: "dir/link", LinkTarget: "dir/a", Index: 6, Offset: 139},
-		// Not the names of padding: another length, another depth.
+		// Not names of padding: another length, another depth.
 		{Path: "dir/.pad/3.1", Length: 2, Index: 8, Offset: 139},
 		{Path: "dir/.pad/3/x", Length: 3, Index: 9, Offset: 141},
 	}, slices.Collect(tor.Files()))
@@ -273,7 +273,7 @@ func TestParseHostileNames(t *testing.T) {
 	}
 }
 
-// The hash is over the bytes as they stand, not over what an encoder would make of them.
+// The hash is over the original bytes, and not over what an encoder would write.
 func TestInfoHashOverOriginalBytes(t *testing.T) {
 	info := "d6:pieces20:hhhhhhhhhhhhhhhhhhhh4:name1:x12:piece lengthi16e6:zzzzzzi1e6:lengthi5ee"
 	raw := "d3:zzzi1e4:info" + info + "8:announce10:http://t/ae"
@@ -434,7 +434,7 @@ func TestParseMalformed(t *testing.T) {
 		{"info.files[1].path", "missing", file(dict{"length": 5})},
 		{"info.files[1].path", "not a list", file(dict{"length": 5, "path": "a"})},
 		{"info.files[1].path", "empty", file(dict{"length": 5, "path": []any{}})},
-		{"info.files[1].path", "no string", file(dict{"length": 5, "path": []any{"a", 7}})},
+		{"info.files[1].path", "not a string", file(dict{"length": 5, "path": []any{"a", 7}})},
 		{"info.files[1].path", "more than 128 elements", file(dict{"length": 5, "path": deep})},
 		{"info.files[1].path", "missing", file(dict{"length": 5, "attr": 7})},
 	} {
@@ -477,7 +477,7 @@ func TestParseMalformedFile(t *testing.T) {
 	}
 }
 
-// A slip beside the info dictionary costs no more than the entry that it is in.
+// A slip outside the info dictionary costs only its own entry.
 func TestParseSlips(t *testing.T) {
 	info := string(encode(t, singleInfo()))
 	for _, c := range []struct {
@@ -499,7 +499,7 @@ func TestParseSlips(t *testing.T) {
 			require.Empty(t, tor.Comment())
 			require.Equal(t, "x", tor.CreatedBy())
 		}},
-		{name: "key that is no string", before: "i1e1:x"},
+		{name: "key that is not a string", before: "i1e1:x"},
 		{name: "in a list", before: "13:announce-listll11:http://a/bci-0eee", after: "5:nodesll1:hi01eel1:gi7eee", check: func(tor *Torrent) {
 			require.Equal(t, [][]string{{"http://a/bc"}}, tor.Trackers())
 			require.Equal(t, []string{"g:7"}, tor.nodes)
@@ -525,7 +525,7 @@ func TestParseSlips(t *testing.T) {
 	}
 }
 
-// BEP 3 has either length or files, and BEP 27 an integer for private. Authors have done otherwise.
+// BEP 3 has either length or files, and BEP 27 an integer for private. Not all authors keep to that.
 func TestParseInfoSlips(t *testing.T) {
 	for _, length := range []any{10, 7, -1, "10"} {
 		tor, err := parseDict(t, dict{"info": with(multiInfo("a"), dict{"length": length})})
@@ -572,7 +572,7 @@ func TestRead(t *testing.T) {
 	require.ErrorContains(t, err, path)
 }
 
-// A torrent of 32 MiB is the largest; of a file that is larger, nothing is read.
+// The largest torrent has 32 MiB. A larger file is not read.
 func TestMetainfoSize(t *testing.T) {
 	fill := maxMetainfo - len(encode(t, dict{"info": singleInfo()})) - len("7:comment12345678:")
 	raw := encode(t, dict{"comment": strings.Repeat("x", fill), "info": singleInfo()})
@@ -593,7 +593,7 @@ func TestMetainfoSize(t *testing.T) {
 	require.ErrorAs(t, err, new(*MetainfoError))
 }
 
-// allocated is how many bytes f has allocated in all.
+// allocated is how many bytes f allocates in all.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -602,7 +602,7 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// Hostile metainfo costs no more than its own size justifies, whatever it claims.
+// Hostile metainfo costs no more than its own size justifies, no matter what it claims.
 func TestHostileMetainfo(t *testing.T) {
 	single := func(entries dict) []byte { return encode(t, dict{"info": with(singleInfo(), entries)}) }
 	million := strings.Repeat("l", 1e6)
@@ -611,7 +611,7 @@ func TestHostileMetainfo(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		raw  []byte
-		safe string // the one path that it is made safe to; "" is refused
+		safe string // the path that its only file gets; "" if it is refused
 	}{
 		{"claimed length", []byte("500000000:ab"), ""},
 		{"claimed length in info", []byte("d4:info500000000:ab"), ""},
@@ -645,7 +645,7 @@ func TestHostileMetainfo(t *testing.T) {
 	}
 }
 
-// A long name of the directory is a part of every path; the sum of all is bounded.
+// A long name of the directory is part of every path. The sum of them is bounded.
 func TestParsePathsTogether(t *testing.T) {
 	files := slices.Repeat([]any{dict{"length": 1, "path": []string{"a"}}}, maxPaths/240)
 	_, err := parseDict(t, dict{"info": with(multiInfo(), dict{"name": strings.Repeat("n", 240), "files": files})})

@@ -23,41 +23,42 @@ const (
 // Options say how one download is made. A nil *Options and the zero value both mean the defaults.
 // Start copies what it needs: changing the struct later changes nothing.
 type Options struct {
-	// Dir is the directory that the content is written to, made if it is not there. What it already
-	// holds of the content is verified and used. Empty keeps the content in memory.
+	// Dir is the directory that the content is written to. It is made if it is not there. Content that it
+	// already holds is verified and used. Empty keeps the content in memory.
 	Dir string
 	// Select chooses what to download, by file. Nil is Normal for all.
 	Select func(File) Priority
-	// Peers are tried beside those that trackers name, and are never given up.
+	// Peers are tried beside those from other sources, and are never given up.
 	Peers []netip.AddrPort
 	// Trackers are announced to beside the torrent's own, in tiers (BEP 12).
 	Trackers [][]string
-	// FindPeers is a source of peers beside the others, which is asked at the start, every 15 minutes, and after a
-	// minute while no peer is connected. Its sequence is taken as it comes, and is to end when ctx does. It is asked for
+	// FindPeers is another source of peers. It is called at the start, every 15 minutes, and after a minute while no
+	// peer is connected. Its peers are used as they come, and its sequence must end when ctx does. It is called for
 	// private torrents, too.
 	FindPeers func(ctx context.Context, h Hash) iter.Seq[netip.AddrPort]
 	// MaxPeers bounds the connections of this download; 0 is 80.
 	MaxPeers int
-	// Seed goes on sharing after completion, until the context ends or Close is called.
+	// Seed continues sharing after completion, until the context ends or Close is called.
 	Seed bool
-	// SeedUntil, with Seed, is asked about once a second while the download shares. Sharing ends when it returns
-	// true, as by Close. Nil goes on sharing.
+	// SeedUntil is called about once a second while a download with Seed shares. When it returns true, sharing ends
+	// as by Close. Nil is never.
 	SeedUntil func(Stats) bool
-	// Uploaded and Downloaded are bytes of payload of earlier runs. Stats and trackers count on from them.
+	// Uploaded and Downloaded are bytes of payload of earlier runs. They are included in Stats and in what trackers
+	// are told.
 	Uploaded, Downloaded int64
 	// DownloadLimit and UploadLimit bound this download's payload in bytes a second, on top of the
 	// client's. Nil is no limit. They may be shared with other downloads, and changed while in use.
 	DownloadLimit *rate.Limiter
 	UploadLimit   *rate.Limiter
-	// Storage opens the place where the content lives. Nil is memory, or files under Dir.
+	// Storage opens a place of the caller's own for the content. Nil is memory, or files under Dir.
 	Storage func(*Torrent) (Storage, error)
 	// MaxMemory is how many bytes of content a download without Dir and Storage may keep in memory;
 	// 0 is 1 GiB. A larger torrent is refused with ErrTooLarge before anything is allocated.
 	MaxMemory int64
-	// StallTimeout ends the download with ErrStalled after so long without a verified piece or a
-	// received block. 0 is never.
+	// StallTimeout ends the download with ErrStalled if no block is received and no piece is verified for so
+	// long. 0 is never.
 	StallTimeout time.Duration
-	// Client is what this download shares with others. Nil is one of its own, closed with it.
+	// Client is what this download shares with others. Nil is a client of its own, which is closed with it.
 	Client *Client
 }
 
@@ -68,13 +69,13 @@ func (o *Options) maxPeers() int {
 	return defaultMaxPeers
 }
 
-// Priority tells how much a file is wanted.
+// Priority is how much a file is wanted.
 type Priority int8
 
 const (
 	Skip   Priority = -1 // not wanted
 	Normal Priority = 0  // wanted
-	High   Priority = 1  // wanted before what is Normal
+	High   Priority = 1  // wanted before files that are Normal
 )
 
 // String is skip, normal, high, or the number of another priority.
@@ -91,7 +92,7 @@ func (p Priority) String() string {
 }
 
 // Glob chooses the files for which any of the patterns (as in path.Match) matches the path or the
-// base name: Normal for these, Skip for the rest. A pattern that is malformed matches nothing.
+// base name: Normal for these, Skip for the rest. A malformed pattern matches nothing.
 func Glob(patterns ...string) func(File) Priority {
 	return func(f File) Priority {
 		for _, p := range patterns {

@@ -18,9 +18,8 @@ import (
 	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
-// A whole download on a disk that forgets what was not synced, cut off from power again and again:
-// it takes no piece for verified that is not there, fetches none again that the sidecar claims, and
-// ends with the content.
+// A whole download on a disk that forgets what was not synced, with many losses of power. It takes no piece
+// for verified that is not there, fetches none again that the sidecar claims, and ends with the content.
 func TestDownloadLosesPower(t *testing.T) {
 	losses, claims, stops, failures := 0, 0, 0, 0
 	for seed := range uint64(20) {
@@ -73,7 +72,7 @@ func TestDownloadLosesPower(t *testing.T) {
 	t.Logf("%d losses of power, %d of them after a clean stop; %d downloads that the disk failed; %d claims, all true", losses, stops, failures, claims)
 }
 
-// claimedOn is the pieces that the sidecar on a disk claims, all of which are there.
+// claimedOn is the pieces that the sidecar on a disk claims. It requires that they are there.
 func claimedOn(t *testing.T, content *simContent, disk *disktest.Disk) bits.Set {
 	s, err := disk.OpenFiles(content.content(), "", nil)
 	require.NoError(t, err)
@@ -93,7 +92,7 @@ func claimedOn(t *testing.T, content *simContent, disk *disktest.Disk) bits.Set 
 	return have
 }
 
-// holdsPiece tells whether a piece is on a disk as it should be.
+// holdsPiece reports whether a disk holds a piece as it should be.
 func holdsPiece(t *testing.T, disk *disktest.Disk, content *simContent, i int) bool {
 	s, err := disk.OpenFiles(content.content(), "", nil)
 	require.NoError(t, err)

@@ -9,14 +9,14 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// Storage is where the content of one torrent lives. Offsets count through the whole torrent in
-// torrent order, padding files included, so the content is one run of bytes; a call may span files
-// and pieces. ReadAt and WriteAt are called from many goroutines at once, never for overlapping
-// writes, and may not keep the slice they are given.
+// Storage holds the content of one torrent. The content is one run of bytes: offsets count through all
+// files in torrent order, padding files included, and a call may span files and pieces. ReadAt and
+// WriteAt are called from many goroutines at once, but writes never overlap. They must not keep the
+// slice they are given.
 //
-// ReadAt returns io.EOF, io.ErrUnexpectedEOF or fs.ErrNotExist (as errors.Is tells) where bytes were
-// never written; zeros are as good, for nothing is believed before it was hashed. Other errors, and
-// all errors of the other methods, end the download.
+// Where bytes were never written, ReadAt returns zeros, or an error that matches io.EOF,
+// io.ErrUnexpectedEOF or fs.ErrNotExist: everything is hashed before it is believed. Any other error of
+// ReadAt, and any error of another method, ends the download.
 //
 // Package storagetest has a suite that an implementation can be tried with.
 type Storage interface {
@@ -28,9 +28,9 @@ type Storage interface {
 	Close() error
 }
 
-// Verify hashes what dir holds of the content and returns the pieces that are right. Nothing is
-// written, and no claim of an earlier run is believed. A dir that is not there is an error, a file
-// that is missing or short is not. The context ends it between reads of at most 256 KiB.
+// Verify hashes what dir holds of the content and returns the pieces that are right. It writes nothing,
+// and believes no claim of an earlier run. A dir that is not there is an error; a file that is missing or
+// short is not. The context ends it between reads of at most 256 KiB.
 func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
 	have, err := storage.VerifyDir(ctx, t.content(), dir)
 	if err != nil {

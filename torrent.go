@@ -28,7 +28,7 @@ type Torrent struct {
 	createdBy    string
 	creationDate time.Time
 
-	peers []netip.AddrPort // that a magnet link named, to be tried beside others
+	peers []netip.AddrPort // of a magnet link, tried beside others
 
 	multi bool // has a files list, so name is a directory
 }
@@ -39,9 +39,9 @@ type File struct {
 	Path string
 	// Length is in bytes.
 	Length int64
-	// Index is the place in the torrent's list of files, from 0, padding files counted.
+	// Index is the place in the torrent's list of files, from 0, with padding files counted.
 	Index int
-	// Offset is where its first byte lies in the content, padding included.
+	// Offset is the place of its first byte in the content, padding included.
 	Offset int64
 	// LinkTarget is where a symbolic link points (BEP 47): a path in the form of Path, of a file or a directory
 	// that the torrent may or may not have. It is empty if the file is no link. A link has no bytes, is not downloaded
@@ -58,7 +58,7 @@ func (t *Torrent) InfoHash() Hash { return t.infoHash }
 // Length is the content's size in bytes, padding files left out.
 func (t *Torrent) Length() int64 { return t.length }
 
-// Size is the bytes of all pieces, padding files included: what a Storage spans.
+// Size is the number of bytes of all pieces, padding files included: what a Storage spans.
 func (t *Torrent) Size() int64 { return t.layout.Size() }
 
 // Bytes is the .torrent file as it was read. The result is the caller's own.
@@ -70,10 +70,10 @@ func (t *Torrent) String() string { return fmt.Sprintf("%s (%s)", t.name, t.info
 // PieceLength is the size in bytes of every piece but the last.
 func (t *Torrent) PieceLength() int64 { return t.layout.PieceLength() }
 
-// NumPieces is how many pieces there are, at least one.
+// NumPieces is the number of pieces, at least one.
 func (t *Torrent) NumPieces() int { return t.layout.NumPieces() }
 
-// Private tells whether peers may come from the torrent's trackers alone (BEP 27).
+// Private reports whether peers may come only from the torrent's trackers (BEP 27).
 func (t *Torrent) Private() bool { return t.private }
 
 // Trackers are the announce URLs in tiers (BEP 12). The result is the caller's own.

@@ -11,13 +11,13 @@ import (
 	"unicode"
 )
 
-// PrintTree writes the directories and files as a tree for people to read: a size and a name a line,
-// directories with the total of what they hold, and at the end how many files there are and the
-// total of all. Names are sorted as people count (2 before 10), and a directory that holds nothing
-// but one other directory shares its line. Behind a symbolic link stand an arrow and the path in the torrent
-// that it points to; it does not count as a file. Padding files are left out. The error is w's.
+// PrintTree writes the directories and files as a tree for people to read: one line each, with a size
+// and a name, and at the end the number of files and the total size. The size of a directory is that of
+// everything in it. Names are sorted as people count (2 before 10), and a directory that holds only one
+// other directory shares its line. A symbolic link is followed by an arrow and the path in the torrent that it
+// points to, and does not count as a file. Padding files are left out. The error is w's.
 //
-// Whatever is in a name, it takes one line and moves no other column.
+// Each name takes one line and moves no other column, no matter what characters it has.
 func (t *Torrent) PrintTree(w io.Writer) error {
 	files := slices.Collect(t.Files())
 	slices.SortFunc(files, func(a, b File) int { return comparePaths(a.Path, b.Path) })
@@ -50,14 +50,14 @@ func countOf(n int, noun string) string {
 	return strconv.Itoa(n) + " " + noun
 }
 
-// treePrinter draws a tree from sorted paths alone: what shares a directory stands together.
+// treePrinter draws a tree from sorted paths, in which files of the same directory are adjacent.
 type treePrinter struct {
 	w     *bufio.Writer
 	lines []byte // of the directories around the one being listed
 }
 
-// list prints what is in one directory. The paths of files agree up to at, where the names in the
-// directory begin.
+// list prints the entries of one directory. The paths of files are the same up to at, where the names in
+// the directory begin.
 func (p *treePrinter) list(files []File, at int) {
 	for len(files) > 0 {
 		path := files[0].Path
@@ -70,8 +70,8 @@ func (p *treePrinter) list(files []File, at int) {
 		entry := files[:n]
 		files = files[n:]
 
-		// Sharing a line keeps what is printed in proportion to the metainfo: directories nested a
-		// million deep would else be drawn with a million branches on each line.
+		// Sharing a line keeps the output in proportion to the metainfo. Without it, directories nested a
+		// million deep would be drawn with a million branches on each line.
 		for path[end-1] == '/' {
 			next := nameEnd(path, end)
 			if path[next-1] != '/' || !strings.HasPrefix(entry[n-1].Path, path[:next]) {
@@ -98,7 +98,7 @@ func (p *treePrinter) list(files []File, at int) {
 	}
 }
 
-// nameEnd is where the name that begins at path[at] ends. The slash after a directory's is part of it.
+// nameEnd is where the name that begins at path[at] ends. It includes the slash after a directory's name.
 func nameEnd(path string, at int) int {
 	if i := strings.IndexByte(path[at:], '/'); i >= 0 {
 		return at + i + 1
@@ -106,9 +106,8 @@ func nameEnd(path string, at int) int {
 	return len(path)
 }
 
-// line prints one line. The size comes first because only its width is known for certain, whatever
-// terminal and font make of the name, and because the letters of its unit make the line run from
-// left to right where the name does not.
+// line prints one line. The size comes first because only its width is certain: that of a name depends on terminal
+// and font. The letters of its unit also make the line run from left to right if the name does not.
 func (p *treePrinter) line(size int64, fork, name string) {
 	p.w.WriteString(formatSize(size))
 	p.w.WriteString("  ")
@@ -118,8 +117,8 @@ func (p *treePrinter) line(size int64, fork, name string) {
 	p.w.WriteByte('\n')
 }
 
-// visible replaces what a terminal would obey instead of show: controls, line separators, marks that
-// change direction, bytes that are no UTF-8. Sanitised names have few of these left.
+// visible replaces runes that a terminal would not show: controls, line separators, marks that change
+// direction, bytes that are not UTF-8. Sanitised names have few of these left.
 func visible(r rune) rune {
 	if unicode.IsPrint(r) || unicode.Is(unicode.Zs, r) {
 		return r
@@ -127,7 +126,7 @@ func visible(r rune) rune {
 	return unicode.ReplacementChar
 }
 
-// formatSize gives a number of bytes three digits and a unit, always eight columns wide.
+// formatSize formats a number of bytes with three digits and a unit, always eight columns wide.
 func formatSize(n int64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%4d B  ", n)
@@ -146,7 +145,7 @@ func formatSize(n int64) string {
 	return fmt.Sprintf("%4.*f %ciB", digits, v, units[0])
 }
 
-// comparePaths orders paths by name after name, so that what shares a directory stands together.
+// comparePaths orders paths name by name, so that files of the same directory are adjacent.
 func comparePaths(a, b string) int {
 	for {
 		x, restA, moreA := strings.Cut(a, "/")
@@ -158,8 +157,8 @@ func comparePaths(a, b string) int {
 	}
 }
 
-// compareNames orders names as people do: digits by the number that they make, letters with little
-// regard to their case. Only equal names compare equal.
+// compareNames orders names as people do: digits by the number that they form, letters first without regard to
+// case. Only equal names compare equal.
 func compareNames(a, b string) int {
 	if a == b {
 		return 0

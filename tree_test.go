@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// treeOf is a torrent of the files given, by their paths and lengths, with no content to it.
+// treeOf is a torrent of files with these paths and lengths. It has no content.
 func treeOf(name string, files ...layout.File) *Torrent {
 	t := &Torrent{name: name, layout: layout.New(1<<20, files...), multi: len(files) != 1 || files[0].Path != name}
 	for i := range files {
@@ -196,7 +196,7 @@ func TestCompareNames(t *testing.T) {
 	}
 }
 
-// However names compare, every directory must be printed once.
+// Every directory is printed once, no matter how names compare.
 func TestPrintTreeKeepsDirectoriesTogether(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	names := []string{"1", "01", "001", "a", "A", "a1", "a01", "a-", "a "}

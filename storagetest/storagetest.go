@@ -1,4 +1,4 @@
-// Package storagetest tries out an implementation of torrent.Storage.
+// Package storagetest tests implementations of torrent.Storage.
 package storagetest
 
 import (
@@ -19,9 +19,9 @@ import (
 // pieceLength is that of all torrents here, in bytes: small, so that many pieces span files.
 const pieceLength = 32 << 10
 
-// Run tries every rule of torrent.Storage that can be tried from outside. open gives a storage for
-// the torrent with nothing in it yet; it is called several times, for different torrents, and what
-// it returned before may still be open then. Run under the race detector it shows more.
+// Run tests every rule of torrent.Storage that can be tested from outside. open returns an empty storage for
+// the torrent. It is called several times, for different torrents, while earlier storages may still be
+// open. The race detector finds more.
 func Run(t *testing.T, open func(*torrent.Torrent) (torrent.Storage, error)) {
 	for _, c := range []struct {
 		name string
@@ -52,7 +52,7 @@ func Run(t *testing.T, open func(*torrent.Torrent) (torrent.Storage, error)) {
 	}
 }
 
-// subject is an open storage that is tried, and what it is to hold.
+// subject is an open storage to be tested, and the content that it should hold.
 type subject struct {
 	torrent.Storage
 	open    func(*torrent.Torrent) (torrent.Storage, error)
@@ -69,7 +69,7 @@ func (s *subject) opened(t *testing.T, tor *torrent.Torrent) torrent.Storage {
 	return st
 }
 
-// write writes content[from:to] to its place.
+// write writes content[from:to].
 func (s *subject) write(t *testing.T, from, to int) {
 	t.Helper()
 	if n, err := s.WriteAt(s.content[from:to], int64(from)); n != to-from || err != nil {
@@ -89,7 +89,7 @@ func (s *subject) check(t *testing.T, from, to int) {
 	}
 }
 
-// ranges are runs of the content that begin and end everywhere: in files, pieces, and at their ends.
+// ranges are runs of the content that begin and end within files and pieces and at their ends.
 func (s *subject) ranges(yield func(from, to int) bool) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
@@ -131,7 +131,7 @@ func (s *subject) takesAnyOrder(t *testing.T) {
 	s.check(t, 0, len(s.content))
 }
 
-// knowsWhatIsMissing wants an error that says so, or bytes that could not be told from content.
+// knowsWhatIsMissing expects that a read of bytes that were never written returns bytes, or an error that says so.
 func (s *subject) knowsWhatIsMissing(t *testing.T) {
 	missing := func(from, to int) bool {
 		p := make([]byte, to-from)
@@ -178,7 +178,7 @@ func (s *subject) takesNothing(t *testing.T) {
 	}
 }
 
-// overwrites is what a piece that failed its hash asks for.
+// overwrites is what happens after a piece failed its hash.
 func (s *subject) overwrites(t *testing.T) {
 	wrong := bytes.Repeat([]byte("wrong "), len(s.content))[:len(s.content)]
 	if n, err := s.WriteAt(wrong, 0); n != len(wrong) || err != nil {

@@ -120,15 +120,14 @@ func (v *verification) work(ctx context.Context) error {
 // all of them; then it has called result for none.
 func (v *verification) together(first, end int, buf []byte, h Check) bool {
 	off := v.content.PieceOffset(first)
-	b := buf[:min(v.content.PieceOffset(end), v.content.Size())-off]
+	b := buf[:v.content.PieceEnd(end-1)-off]
 	if readFull(v.r, b, off) != nil {
 		return false
 	}
 	for piece := first; piece < end; piece++ {
-		n := v.content.PieceSize(piece)
+		from := v.content.PieceOffset(piece) - off
 		h.Reset()
-		h.Write(b[:n])
-		b = b[n:]
+		h.Write(b[from : from+v.content.PieceSize(piece)])
 		v.tell(piece, h.Matches(piece))
 	}
 	return true

@@ -160,6 +160,7 @@ func TestManyTorrentsComeAndGo(t *testing.T) {
 	require.Eventually(t, func() bool {
 		leeches.mu.Lock()
 		defer leeches.mu.Unlock()
-		return leeches.budget.peers == 0 && leeches.budget.dials.halfOpen == 0 && len(leeches.greetings) == 0
+		connected, dialling := leeches.budget.InUse()
+		return connected == 0 && dialling == 0 && len(leeches.greetings) == 0
 	}, time.Minute, time.Millisecond, "nothing is left counted")
 }

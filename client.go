@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-go/torrent/internal/lsd"
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/udpmux"
 )
@@ -108,7 +109,7 @@ type Client struct {
 	closed    bool
 	rng       *mathrand.Rand
 	registry  registry
-	budget    budget
+	budget    peerlist.Budget
 	greetings []*greeting // incoming connections in their handshake, oldest first
 }
 

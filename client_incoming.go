@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/peerlist"
 )
 
 const (
@@ -82,7 +83,7 @@ func (c *Client) receive(g *greeting, addr netip.AddrPort) {
 		c.log.Debug("incoming", "peer", addr, "err", err)
 		return
 	}
-	if !d.addPeer(k, sourceIncoming) {
+	if !d.addPeer(k, peerlist.FromIncoming) {
 		k.Close()
 	}
 }

@@ -57,7 +57,8 @@ func (c *Client) Stats() ClientStats {
 			s.Downloads++
 		}
 	}
-	s.Peers, s.Dialling, s.Greeting = c.budget.peers, c.budget.dials.halfOpen, len(c.greetings)
+	s.Peers, s.Dialling = c.budget.InUse()
+	s.Greeting = len(c.greetings)
 	blocks := c.blocks
 	c.mu.Unlock()
 	for _, d := range counted {

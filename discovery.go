@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
@@ -22,7 +23,7 @@ type discovery struct {
 	hunger   waker // of the user's own function
 
 	// Guarded by the owner's mutex.
-	cand          *candidates
+	cand          *peerlist.List
 	tried         int // addresses dialled so far
 	lastPeerError error
 }
@@ -41,10 +42,10 @@ type discoveryConfig struct {
 	mu    *sync.Mutex     // the owner's
 
 	progress func() tracker.Progress
-	hungry   func() bool                    // no peer is connected, though some are wanted
-	dropped  func(tracker string)           // another tracker of a private torrent took over (BEP 27)
-	take     func(*connection, source) bool // a connection was made; false has it closed
-	changed  func()                         // there may be more to dial
+	hungry   func() bool                             // no peer is connected, though some are wanted
+	dropped  func(tracker string)                    // another tracker of a private torrent took over (BEP 27)
+	take     func(*connection, peerlist.Source) bool // a connection was made; false has it closed
+	changed  func()                                  // there may be more to dial
 
 	heard func(tracker string, peers int, warning string, err error) // a tracker answered or failed; may be nil
 }
@@ -57,7 +58,7 @@ const (
 
 // newDiscovery returns a discovery that asks no source before run.
 func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
-	f := &discovery{discoveryConfig: c, cand: newCandidates(rng, c.private), hunger: newWaker()}
+	f := &discovery{discoveryConfig: c, cand: peerlist.New(rng, c.private), hunger: newWaker()}
 	identity := c.client.identity(c.infoHash)
 	f.trackers = tracker.New(tracker.Config{
 		Tiers:    c.tiers,
@@ -70,7 +71,7 @@ func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
 		Lookup:   c.client.lookupForOthers(),
 		Port:     c.client.port,
 		Progress: c.progress,
-		Found:    func(url string, peers []netip.AddrPort) { f.found(sourceTracker, url, peers...) },
+		Found:    func(url string, peers []netip.AddrPort) { f.found(peerlist.FromTracker, url, peers...) },
 		Hungry:   c.hungry,
 		Dropped:  c.dropped,
 		Heard:    f.trackerHeard,
@@ -111,7 +112,7 @@ func (f *discovery) run(ctx context.Context) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	if !f.private {
-		defer f.client.lookLocally(f.infoHash, func(a netip.AddrPort) bool { return f.found(sourceLSD, "", a) })()
+		defer f.client.lookLocally(f.infoHash, func(a netip.AddrPort) bool { return f.found(peerlist.FromLSD, "", a) })()
 	}
 	if f.find != nil {
 		asking.Go(func() { f.runFind(ctx) })
@@ -140,7 +141,7 @@ func (f *discovery) runFind(ctx context.Context) {
 		}
 		asked = time.Now()
 		for a := range f.find(ctx, f.infoHash) {
-			f.found(sourceFinder, "", a)
+			f.found(peerlist.FromFinder, "", a)
 			if ctx.Err() != nil {
 				return
 			}
@@ -156,11 +157,11 @@ func (f *discovery) wakeSources() {
 }
 
 // found takes addresses that a source names, for trackers with the URL, and reports whether there was news among them.
-func (f *discovery) found(from source, tracker string, addrs ...netip.AddrPort) (news bool) {
+func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.AddrPort) (news bool) {
 	now := time.Now()
 	f.mu.Lock()
 	for _, a := range addrs {
-		news = f.cand.add(a, from, tracker, now) || news
+		news = f.cand.Add(a, from, tracker, now) || news
 	}
 	f.mu.Unlock()
 	f.changed()
@@ -170,12 +171,12 @@ func (f *discovery) found(from source, tracker string, addrs ...netip.AddrPort) 
 // dialDue dials the candidates that are due, within the bounds of the client and those of the owner, which has live
 // connections and may have most. The caller holds mu.
 func (f *discovery) dialDue(live, most int, now time.Time) {
-	for live+f.cand.dialling() < most {
+	for live+f.cand.Dialling() < most {
 		// The client is asked last, because it counts a dial that it allows.
-		if at, ok := f.cand.due(); !ok || at.After(now) || !f.client.mayDial(live, now) {
+		if at, ok := f.cand.Due(); !ok || at.After(now) || !f.client.mayDial(live, now) {
 			return
 		}
-		addr, from, _ := f.cand.next(now)
+		addr, from, _ := f.cand.Next(now)
 		f.tried++
 		f.tasks.Go(func() { f.dial(addr, from) })
 	}
@@ -183,19 +184,19 @@ func (f *discovery) dialDue(live, most int, now time.Time) {
 
 // dialAt is when the next candidate is to be dialled, if that is known. The caller holds mu.
 func (f *discovery) dialAt(live, most int, now time.Time) (at time.Time, ok bool) {
-	if live+f.cand.dialling() >= most {
+	if live+f.cand.Dialling() >= most {
 		return at, false
 	}
 	return f.client.dialAt(f.cand, live, now)
 }
 
 // dial connects to a candidate, and hands the connection to the owner.
-func (f *discovery) dial(addr netip.AddrPort, from source) {
+func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source) {
 	k, err := f.client.connect(f.ctx, addr, f.infoHash)
 	f.mu.Lock()
-	wanted := f.cand.dialled(addr, err == nil, time.Now())
+	wanted := f.cand.Dialled(addr, err == nil, time.Now())
 	if errors.Is(err, errSelf) {
-		f.cand.noteSelf(addr)
+		f.cand.ExcludeSelf(addr)
 	}
 	if err != nil && f.ctx.Err() == nil {
 		f.lastPeerError = err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/storage"
@@ -230,8 +231,8 @@ func (d *Download) open() (err error) {
 		changed:  d.signal,
 		heard:    d.emitTracker,
 	}, d.rng)
-	d.found(sourceUser, "", d.o.Peers...)
-	d.found(sourceMagnet, "", d.t.peers...)
+	d.found(peerlist.FromUser, "", d.o.Peers...)
+	d.found(peerlist.FromMagnet, "", d.t.peers...)
 	if err = d.client.begin(d); err != nil {
 		d.stop(err)
 		d.store.Close()

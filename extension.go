@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -118,13 +119,13 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	}
 	if p.conn.incoming && h.P != 0 && !p.ext.listens.IsValid() {
 		p.ext.listens = netip.AddrPortFrom(p.conn.addr.Addr(), uint16(h.P))
-		if d.cand.add(p.ext.listens, sourceIncoming, "", now); !d.cand.banned(p.ext.listens) {
-			d.cand.connected(p.ext.listens)
+		if d.cand.Add(p.ext.listens, peerlist.FromIncoming, "", now); !d.cand.Banned(p.ext.listens) {
+			d.cand.Connected(p.ext.listens)
 		}
 	}
 	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
 		p.ext.saidYourIP = true // to reckon all priorities anew takes a while
-		d.cand.setExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
+		d.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
 	}
 	d.refill(&p.supply, now)
 	return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -167,7 +168,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 					simnet.Sleep(50 * time.Millisecond)
 				}
 				simnet.Sleep(time.Second)
-				require.Equal(r.t, maxPerAddress, stillOpen(all))
+				require.Equal(r.t, peerlist.MaxPerAddress, stillOpen(all))
 				return all
 			},
 			most: alone + 2*time.Second, gone: silenceTimeout + time.Second,
@@ -304,8 +305,8 @@ func stillOpen(all []*speaker) (open int) {
 // How many connections one address may have depends on whether one machine is behind it, or many may be.
 func TestConnectionsFromOneAddress(t *testing.T) {
 	for ip, want := range map[string]struct{ greeting, peers int }{
-		"81.0.0.1":    {maxGreetingPerAddress, maxPerAddress},
-		"2001:db8::1": {maxGreetingPerAddress, maxPerAddress},
+		"81.0.0.1":    {maxGreetingPerAddress, peerlist.MaxPerAddress},
+		"2001:db8::1": {maxGreetingPerAddress, peerlist.MaxPerAddress},
 		"127.0.0.2":   {maxGreetings, defaultMaxPeers},
 		"10.0.0.2":    {maxGreetings, defaultMaxPeers},
 		"fd00::2":     {maxGreetings, defaultMaxPeers},

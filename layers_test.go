@@ -19,10 +19,10 @@ import (
 
 // policyPackages hold plain data: their tests can drive a million histories through them. Of the root's
 // files policyFiles do.
-var policyPackages = []string{"internal/choker", "internal/picker"}
+var policyPackages = []string{"internal/choker", "internal/peerlist", "internal/picker"}
 
 var policyFiles = []string{
-	"candidates.go", "choice.go", "dials.go", "metadata.go", "turnover.go",
+	"choice.go", "metadata.go",
 }
 
 const modulePath = "github.com/shoal-go/torrent"

@@ -315,12 +315,18 @@ func (m *metadata) ration() {
 			live[m.drafts[m.key(p)]] = true
 		}
 	}
+	turn := func(d *draft) int {
+		if live[d] {
+			return 0
+		}
+		return 1
+	}
 	order := make([]*draft, 0, len(m.drafts))
 	for _, d := range m.drafts {
 		order = append(order, d)
 	}
 	slices.SortFunc(order, func(a, b *draft) int {
-		return cmp.Or(compareBool(live[b], live[a]), cmp.Compare(a.size, b.size), a.only.Compare(b.only))
+		return cmp.Or(cmp.Compare(turn(a), turn(b)), cmp.Compare(a.size, b.size), a.only.Compare(b.only))
 	})
 	sum := int64(0)
 	for _, d := range order {

@@ -14,6 +14,8 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
 // TestMetadataHistories lets honest and lying peers come, answer, dawdle, reject and leave in any order.
 // However they do, no honest one is called a liar, memory stays bounded, and once an honest one stays
 // the truth is found.

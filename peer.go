@@ -7,6 +7,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -30,7 +31,7 @@ type peer struct {
 	rd     *wire.Reader
 	out    outbox // has its own mutex
 	number int    // of the connection within the download
-	from   source
+	from   peerlist.Source
 	joined time.Time
 
 	fast     bool // both sides speak BEP 6; fixed

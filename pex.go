@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -39,7 +40,7 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 		if flags&wire.PEXSeed != 0 && d.picker.Needed().Count() == 0 {
 			continue // seeds are of no use to each other
 		}
-		d.cand.add(a, sourcePEX, "", now)
+		d.cand.Add(a, peerlist.FromPEX, "", now)
 	}
 	return err
 }

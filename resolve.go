@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
@@ -115,7 +116,7 @@ func (r *resolver) run() (*Torrent, error) {
 	if len(r.m.Peers)+len(r.o.Peers) == 0 && !r.sources() {
 		return nil, fmt.Errorf("no peer to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)
 	}
-	r.found(sourceUser, "", r.o.Peers...)
+	r.found(peerlist.FromUser, "", r.o.Peers...)
 	for _, peer := range r.m.Peers[:min(len(r.m.Peers), maxMagnetURLs)] {
 		r.tasks.Go(func() { r.lookUp(peer) })
 	}
@@ -205,12 +206,12 @@ func (r *resolver) lookUp(peer string) {
 			return
 		}
 	}
-	for _, ip := range ips[:min(len(ips), maxPerAddress)] {
+	for _, ip := range ips[:min(len(ips), peerlist.MaxPerAddress)] {
 		addr := netip.AddrPortFrom(ip.Unmap(), uint16(port))
 		r.mu.Lock()
 		r.named = append(r.named, addr)
 		r.mu.Unlock()
-		r.found(sourceUser, "", addr)
+		r.found(peerlist.FromUser, "", addr)
 	}
 }
 
@@ -225,7 +226,7 @@ func (r *resolver) note(err error) {
 }
 
 // take speaks with a peer that was connected to, until it has no more to say.
-func (r *resolver) take(k *connection, _ source) bool {
+func (r *resolver) take(k *connection, _ peerlist.Source) bool {
 	r.client.joinedPeer()
 	r.tasks.Go(func() {
 		defer r.signal()
@@ -238,9 +239,9 @@ func (r *resolver) take(k *connection, _ source) bool {
 // ban ends all dealings with a liar.
 func (r *resolver) ban(addr netip.AddrPort) {
 	r.log.Warn("banned", "peer", addr)
-	r.cand.ban(addr)
+	r.cand.Ban(addr)
 	for p := range r.peers {
-		if r.cand.banned(p.conn.addr) {
+		if r.cand.Banned(p.conn.addr) {
 			p.end(errLied)
 		}
 	}
@@ -288,6 +289,6 @@ func (r *resolver) torrent(tiers [][]string) (*Torrent, error) {
 		t.peers = append(t.peers, r.served...)
 	}
 	slices.SortFunc(t.peers, netip.AddrPort.Compare)
-	t.peers = slices.DeleteFunc(slices.Compact(t.peers), r.cand.banned)
+	t.peers = slices.DeleteFunc(slices.Compact(t.peers), r.cand.Banned)
 	return t, nil
 }

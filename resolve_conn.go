@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -65,7 +66,7 @@ func (r *resolver) speak(k *connection) error {
 	if p.source.useful {
 		r.served = append(r.served, k.addr)
 	}
-	r.cand.left(k.addr, p.source.useful && p.source.overdue(now) == nil, now)
+	r.cand.Left(k.addr, p.source.useful && p.source.overdue(now) == nil, now)
 	for q := range r.peers {
 		q.signal() // what it was asked for is free for others
 	}
@@ -202,7 +203,7 @@ func (p *metadataConn) receivePEX(payload []byte, now time.Time) error {
 	defer r.mu.Unlock()
 	x, err := p.pex.receive(payload, now)
 	for a := range named(&x) {
-		r.cand.add(a, sourcePEX, "", now)
+		r.cand.Add(a, peerlist.FromPEX, "", now)
 	}
 	r.signal()
 	return err

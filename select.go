@@ -62,7 +62,7 @@ func (d *Download) noteMissing(now time.Time) {
 	}
 	d.complete = false
 	d.lastProgress = now // nothing was to be waited for until now
-	d.cand.recall(now)
+	d.cand.Recall(now)
 	d.wakeSources()
 	for _, p := range d.peers {
 		if p.extended {

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
 // AddPeers names peers to be tried beside those that are known. Like Options.Peers, they are never given up.
-func (d *Download) AddPeers(peers ...netip.AddrPort) { d.found(sourceUser, "", peers...) }
+func (d *Download) AddPeers(peers ...netip.AddrPort) { d.found(peerlist.FromUser, "", peers...) }
 
 // AddTrackers has the download announced to more trackers, each in a tier of its own. Those that it knows are left as
 // they are.
@@ -36,9 +37,9 @@ func (d *Download) droppedTracker(url string) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	d.cand.forget(url)
+	d.cand.Forget(url)
 	for _, p := range d.peers {
-		if !d.cand.has(p.ext.listens) {
+		if !d.cand.Has(p.ext.listens) {
 			p.stopLocked(fmt.Errorf("tracker %s is not used any more", url))
 		}
 	}
@@ -59,11 +60,11 @@ func (d *Download) announceProgress() tracker.Progress {
 func (d *Download) maxPeers() int { return d.o.maxPeers() }
 
 // addPeer makes a peer of a connection. It returns false if the connection is not wanted.
-func (d *Download) addPeer(k *connection, from source) bool {
+func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	if d.ended() || d.checking || d.paused || d.cand.banned(k.addr) || !d.admits(k, now) {
+	if d.ended() || d.checking || d.paused || d.cand.Banned(k.addr) || !d.admits(k, now) {
 		if !k.incoming {
 			d.refused(k, now)
 		}
@@ -106,12 +107,12 @@ func (d *Download) refused(k *connection, now time.Time) {
 				p.ext.listens = k.addr
 			}
 			if p.ext.listens != k.addr {
-				d.cand.left(k.addr, false, now)
+				d.cand.Left(k.addr, false, now)
 			}
 			return
 		}
 	}
-	d.cand.left(k.addr, true, now)
+	d.cand.Left(k.addr, true, now)
 }
 
 // listensAt tells whether a connected peer is known to listen at an address.
@@ -131,12 +132,12 @@ func (d *Download) removePeer(p *peer) {
 	d.peers = slices.DeleteFunc(d.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {
 		if p.closing == errBothSeeds {
-			d.cand.sated(p.ext.listens, now)
+			d.cand.Sated(p.ext.listens, now)
 			if !d.complete {
-				d.cand.recall(now) // we have come to want something meanwhile
+				d.cand.Recall(now) // we have come to want something meanwhile
 			}
 		} else {
-			d.cand.left(p.ext.listens, p.useful || p.up.Total() > 0 || d.paused, now)
+			d.cand.Left(p.ext.listens, p.useful || p.up.Total() > 0 || d.paused, now)
 		}
 	}
 	d.freed, d.rechoke = true, true
@@ -222,11 +223,11 @@ func (d *Download) ban(liars []any) {
 		addr := l.(netip.AddrPort) // a peer's origin
 		d.emit(Event{Kind: PeerBanned, Peer: addr, Err: errBanned})
 		d.note(func() { d.log.Warn("banned", "peer", addr) })
-		d.cand.ban(addr)
+		d.cand.Ban(addr)
 		for _, p := range d.peers {
-			if d.cand.banned(p.conn.addr) {
+			if d.cand.Banned(p.conn.addr) {
 				if p.ext.listens.IsValid() {
-					d.cand.ban(p.ext.listens)
+					d.cand.Ban(p.ext.listens)
 				}
 				p.stopLocked(errBanned)
 			}

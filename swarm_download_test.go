@@ -264,7 +264,7 @@ func (s *simDownload) couldAsk(r *picker.Supplier, w simpeer.Terms) int {
 func (s *simDownload) banned(a netip.AddrPort) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cand.banned(a)
+	return s.cand.Banned(a)
 }
 
 // compare asks that the files of a complete download hold the content, and that it has no others.

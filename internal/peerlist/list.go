@@ -1,4 +1,10 @@
-package torrent
+// Package peerlist decides whom to dial, whom to admit and whom to keep: the peers that are known, from
+// all sources; the budget of dials and connections that downloads share; and the peers that make room
+// for others.
+//
+// It is plain data: it knows no connection and no clock, and draws from the random source that it is
+// given. Each download has its own List, and a client one Budget, which their locks guard.
+package peerlist
 
 import (
 	"cmp"
@@ -20,27 +26,27 @@ const (
 	maxFailures   = 3               // then only when named anew
 )
 
-// source is where a peer's address came from. The lower, the more is it trusted.
-type source uint8
+// Source is where a peer's address came from. Lower ones are trusted more.
+type Source uint8
 
 const (
-	sourceUser     source = iota // Options.Peers
-	sourceTracker                // BEP 3, 7, 15, 23
-	sourceLSD                    // BEP 14
-	sourceMagnet                 // x.pe
-	sourceIncoming               // it connected to us, and said where it listens
-	sourceFinder                 // Options.FindPeers
-	sourcePEX                    // BEP 11
+	FromUser     Source = iota // Options.Peers
+	FromTracker                // BEP 3, 7, 15, 23
+	FromLSD                    // BEP 14
+	FromMagnet                 // x.pe
+	FromIncoming               // it connected to us, and said where it listens
+	FromFinder                 // Options.FindPeers
+	FromPEX                    // BEP 11
 )
 
 var sourceNames = [...]string{"user", "tracker", "lsd", "magnet", "incoming", "finder", "pex"}
 
-func (s source) String() string { return sourceNames[s] }
+func (s Source) String() string { return sourceNames[s] }
 
-// allowedInPrivate tells whether peers of a private torrent may come from there: from its trackers,
+// allowedInPrivate reports whether peers of a private torrent may come from there: from its trackers,
 // as BEP 27 says, and from its user, who may have named some in a magnet link or by a function.
-func (s source) allowedInPrivate() bool {
-	return s == sourceUser || s == sourceTracker || s == sourceMagnet || s == sourceFinder
+func (s Source) allowedInPrivate() bool {
+	return s == FromUser || s == FromTracker || s == FromMagnet || s == FromFinder
 }
 
 // standing is what a candidate is doing.
@@ -48,9 +54,9 @@ type standing uint8
 
 const (
 	isNew       standing = iota
-	isReady              // may be dialled; in candidates.ready
-	isDelayed            // may be dialled when due; in candidates.delayed
-	isDialling           // handed out by next
+	isReady              // may be dialled; in List.ready
+	isDelayed            // may be dialled when due; in List.delayed
+	isDialling           // handed out by Next
 	isConnected          // has a connection
 	isGivenUp            // failed too often; kept so that being named anew is noticed
 	isGone               // no longer in the list
@@ -59,7 +65,7 @@ const (
 // candidate is an address that a peer may listen at.
 type candidate struct {
 	addr     netip.AddrPort
-	from     source
+	from     Source
 	tracker  string // the last to name it
 	failures int    // dials that failed and connections that were of no use, in a row
 	useful   bool   // a connection to it was of use once
@@ -70,9 +76,9 @@ type candidate struct {
 	place    int       // in its queue
 }
 
-// candidates are the peers that we could dial, from all sources, each address once. It takes the
-// address of an IPv4 host in either form, and returns it in 4 bytes. Its owner's lock guards it.
-type candidates struct {
+// A List is the peers that we could dial, from all sources, each address once. It takes the address of
+// an IPv4 host in either form, and returns it in 4 bytes.
+type List struct {
 	rng     *rand.Rand
 	private bool
 
@@ -86,10 +92,10 @@ type candidates struct {
 	external [netaddr.Families]netip.AddrPort // how the world sees us, over IPv4 and IPv6; invalid if unknown
 }
 
-// newCandidates returns an empty list. For a private torrent (BEP 27) it takes peers from trackers and
+// New returns an empty list. For a private torrent (BEP 27) it takes peers from trackers and
 // the user alone.
-func newCandidates(rng *rand.Rand, private bool) *candidates {
-	return &candidates{
+func New(rng *rand.Rand, private bool) *List {
+	return &List{
 		rng:     rng,
 		private: private,
 		all:     make(map[netip.AddrPort]*candidate),
@@ -100,11 +106,11 @@ func newCandidates(rng *rand.Rand, private bool) *candidates {
 	}
 }
 
-// add names a candidate. tracker is the URL of the tracker that did, or empty. It tells whether the
+// Add names a candidate. tracker is the URL of the tracker that did, or empty. It reports whether the
 // address is news: not known before, or given up.
-func (c *candidates) add(addr netip.AddrPort, from source, tracker string, now time.Time) bool {
+func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Time) bool {
 	addr = netaddr.Unmap(addr)
-	if !netaddr.Dialable(addr) || c.banned(addr) || c.private && !from.allowedInPrivate() {
+	if !netaddr.Dialable(addr) || c.Banned(addr) || c.private && !from.allowedInPrivate() {
 		return false
 	}
 	if _, ours := c.self[addr]; ours {
@@ -112,7 +118,7 @@ func (c *candidates) add(addr netip.AddrPort, from source, tracker string, now t
 	}
 	k := c.all[addr]
 	if k == nil {
-		k = &candidate{addr: addr, from: from, tracker: tracker, priority: c.priority(addr), due: now}
+		k = &candidate{addr: addr, from: from, tracker: tracker, priority: c.Priority(addr), due: now}
 		c.all[addr] = k
 		c.queue(k, now)
 		if len(c.all) > maxCandidates {
@@ -136,9 +142,9 @@ func (c *candidates) add(addr netip.AddrPort, from source, tracker string, now t
 	return true
 }
 
-// next hands out the best candidate that is due. It counts as dialling until dialled says how it went.
-func (c *candidates) next(now time.Time) (addr netip.AddrPort, from source, ok bool) {
-	if addr, ok = c.first(now); ok {
+// Next hands out the best candidate that is due. It counts as dialling until Dialled says how it went.
+func (c *List) Next(now time.Time) (addr netip.AddrPort, from Source, ok bool) {
+	if addr, ok = c.First(now); ok {
 		k := c.all[addr]
 		c.move(k, isDialling)
 		from = k.from
@@ -146,8 +152,8 @@ func (c *candidates) next(now time.Time) (addr netip.AddrPort, from source, ok b
 	return addr, from, ok
 }
 
-// first is the address that next would hand out.
-func (c *candidates) first(now time.Time) (addr netip.AddrPort, ok bool) {
+// First is the address that Next would hand out.
+func (c *List) First(now time.Time) (addr netip.AddrPort, ok bool) {
 	for len(c.delayed.list) > 0 && !c.delayed.list[0].due.After(now) {
 		c.move(c.delayed.list[0], isReady)
 	}
@@ -157,8 +163,8 @@ func (c *candidates) first(now time.Time) (addr netip.AddrPort, ok bool) {
 	return c.ready.list[0].addr, true
 }
 
-// due is when next has a candidate; the zero time is now. It is not ok if none is waiting.
-func (c *candidates) due() (at time.Time, ok bool) {
+// Due is when Next has a candidate; the zero time is now. It is not ok if none is waiting.
+func (c *List) Due() (at time.Time, ok bool) {
 	switch {
 	case len(c.ready.list) > 0:
 		return time.Time{}, true
@@ -168,9 +174,9 @@ func (c *candidates) due() (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// dialled tells how dialling went; ok means up to and with the handshake. It returns whether the
+// Dialled records how dialling went; ok means up to and with the handshake. It reports whether the
 // candidate is still wanted: meanwhile it may have been banned, forgotten, or found to be ourselves.
-func (c *candidates) dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
+func (c *List) Dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
 	k := c.all[netaddr.Unmap(addr)]
 	if k == nil || k.standing != isDialling {
 		return k != nil
@@ -183,15 +189,15 @@ func (c *candidates) dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
 	return true
 }
 
-// connected tells that the peer which listens at addr has connected to us: it need not be dialled.
-func (c *candidates) connected(addr netip.AddrPort) {
+// Connected records that the peer which listens at addr has connected to us: it need not be dialled.
+func (c *List) Connected(addr netip.AddrPort) {
 	if k := c.all[netaddr.Unmap(addr)]; k != nil {
 		c.move(k, isConnected)
 	}
 }
 
-// left tells that the connection to addr ended, and whether it was of use.
-func (c *candidates) left(addr netip.AddrPort, useful bool, now time.Time) {
+// Left records that the connection to addr ended, and whether it was of use.
+func (c *List) Left(addr netip.AddrPort, useful bool, now time.Time) {
 	k := c.all[netaddr.Unmap(addr)]
 	if k == nil || k.standing != isConnected {
 		return
@@ -204,17 +210,17 @@ func (c *candidates) left(addr netip.AddrPort, useful bool, now time.Time) {
 	c.queue(k, now)
 }
 
-// sated tells that the connection to addr ended because both sides have all that they want. Until
-// recall that counts as a failure.
-func (c *candidates) sated(addr netip.AddrPort, now time.Time) {
+// Sated records that the connection to addr ended because both sides have all that they want. Until
+// Recall that counts as a failure.
+func (c *List) Sated(addr netip.AddrPort, now time.Time) {
 	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isConnected {
 		k.sated = true
 		c.failed(k, now)
 	}
 }
 
-// recall has those dialled at once that were left because nothing was wanted: something is.
-func (c *candidates) recall(now time.Time) {
+// Recall has those dialled at once that were left because nothing was wanted: something is.
+func (c *List) Recall(now time.Time) {
 	for _, k := range c.all {
 		if k.sated && (k.standing == isDelayed || k.standing == isGivenUp) {
 			k.sated, k.failures, k.due = false, 0, now
@@ -224,33 +230,33 @@ func (c *candidates) recall(now time.Time) {
 }
 
 // failed counts a failure, and gives the candidate up after too many.
-func (c *candidates) failed(k *candidate, now time.Time) {
+func (c *List) failed(k *candidate, now time.Time) {
 	k.failures++
 	k.due = now.Add(min(time.Duration(k.failures)*redialAfter, redialAtMost))
-	if k.from == sourceUser {
+	if k.from == FromUser {
 		k.due = now.Add(min(redialUser<<min(k.failures-1, 16), redialAfter))
 	}
-	if k.failures >= maxFailures && k.from != sourceUser {
+	if k.failures >= maxFailures && k.from != FromUser {
 		c.move(k, isGivenUp)
 		return
 	}
 	c.queue(k, now)
 }
 
-// ban refuses an address for good: every port of a public one, only the one port of a loopback or
+// Ban refuses an address for good: every port of a public one, only the one port of a loopback or
 // private one, which many peers may share.
-func (c *candidates) ban(addr netip.AddrPort) {
+func (c *List) Ban(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
 	c.bans[banKey(addr)] = struct{}{}
 	for a, k := range c.all {
-		if c.banned(a) {
+		if c.Banned(a) {
 			c.drop(k)
 		}
 	}
 }
 
-// banned tells whether addr may neither be dialled nor accepted.
-func (c *candidates) banned(addr netip.AddrPort) bool {
+// Banned reports whether addr may neither be dialled nor accepted.
+func (c *List) Banned(addr netip.AddrPort) bool {
 	_, ok := c.bans[banKey(netaddr.Unmap(addr))]
 	return ok
 }
@@ -263,8 +269,8 @@ func banKey(addr netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(addr.Addr(), 0)
 }
 
-// noteSelf tells that whoever answers at addr is us, as the peer id showed.
-func (c *candidates) noteSelf(addr netip.AddrPort) {
+// ExcludeSelf records that it is ourselves who listen at addr, as the peer id showed.
+func (c *List) ExcludeSelf(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
 	c.self[addr] = struct{}{}
 	if k := c.all[addr]; k != nil {
@@ -272,56 +278,59 @@ func (c *candidates) noteSelf(addr netip.AddrPort) {
 	}
 }
 
-// setExternal tells how the world sees us: our address, with the port that we listen at. It decides the
+// SetExternal sets how the world sees us: our address, with the port that we listen at. It decides the
 // canonical priority of all candidates of that address family.
-func (c *candidates) setExternal(addr netip.AddrPort) {
+func (c *List) SetExternal(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
 	if e := &c.external[netaddr.FamilyOf(addr.Addr())]; *e != addr {
 		*e = addr
 		for _, k := range c.all {
 			if netaddr.FamilyOf(k.addr.Addr()) == netaddr.FamilyOf(addr.Addr()) {
-				k.priority = c.priority(k.addr)
+				k.priority = c.Priority(k.addr)
 			}
 		}
 		heap.Init(&c.ready)
 	}
 }
 
-// priority is the canonical one where we know how the peer would see us, else drawn by lot.
-func (c *candidates) priority(addr netip.AddrPort) uint32 {
+// External is how the world sees us over a family of addresses; invalid if unknown.
+func (c *List) External(f netaddr.Family) netip.AddrPort { return c.external[f] }
+
+// Priority is the canonical one where we know how the peer would see us, else drawn by lot.
+func (c *List) Priority(addr netip.AddrPort) uint32 {
 	if e := c.external[netaddr.FamilyOf(addr.Addr())]; e.IsValid() {
 		return netaddr.Priority(e, addr)
 	}
 	return c.rng.Uint32()
 }
 
-// forget drops the candidates that tracker was the last to name, but for the user's own: another
+// Forget drops the candidates that tracker was the last to name, but for the user's own: another
 // tracker of a private torrent has taken over (BEP 27).
-func (c *candidates) forget(tracker string) {
+func (c *List) Forget(tracker string) {
 	for _, k := range c.all {
-		if k.tracker == tracker && k.from != sourceUser {
+		if k.tracker == tracker && k.from != FromUser {
 			c.drop(k)
 		}
 	}
 }
 
-// has tells whether addr is a candidate.
-func (c *candidates) has(addr netip.AddrPort) bool { return c.all[netaddr.Unmap(addr)] != nil }
+// Has reports whether addr is a candidate.
+func (c *List) Has(addr netip.AddrPort) bool { return c.all[netaddr.Unmap(addr)] != nil }
 
-// known is how many candidates there are, whatever they are doing.
-func (c *candidates) known() int { return len(c.all) }
+// Known is how many candidates there are, whatever they are doing.
+func (c *List) Known() int { return len(c.all) }
 
-// dialling is how many next handed out and dialled has not told about.
-func (c *candidates) dialling() int { return c.nDials }
+// Dialling is how many Next handed out and Dialled has not reported on.
+func (c *List) Dialling() int { return c.nDials }
 
-// bannedCount is how many addresses are banned.
-func (c *candidates) bannedCount() int { return len(c.bans) }
+// Bans is how many addresses are banned.
+func (c *List) Bans() int { return len(c.bans) }
 
 // trim drops the least promising sixteenth, so that the next few to come find room.
-func (c *candidates) trim() {
+func (c *List) trim() {
 	var idle []*candidate
 	for _, k := range c.all {
-		if k.from != sourceUser && k.standing != isDialling && k.standing != isConnected {
+		if k.from != FromUser && k.standing != isDialling && k.standing != isConnected {
 			idle = append(idle, k)
 		}
 	}
@@ -350,7 +359,7 @@ func (k *candidate) sooner(l *candidate) bool {
 }
 
 // queue puts k where it is dialled from when it is due.
-func (c *candidates) queue(k *candidate, now time.Time) {
+func (c *List) queue(k *candidate, now time.Time) {
 	if k.due.After(now) {
 		c.move(k, isDelayed)
 	} else {
@@ -359,13 +368,13 @@ func (c *candidates) queue(k *candidate, now time.Time) {
 }
 
 // drop forgets k, whatever it is doing.
-func (c *candidates) drop(k *candidate) {
+func (c *List) drop(k *candidate) {
 	c.move(k, isGone)
 	delete(c.all, k.addr)
 }
 
 // move changes what k is doing, and the queues and the count that follow from it.
-func (c *candidates) move(k *candidate, to standing) {
+func (c *List) move(k *candidate, to standing) {
 	switch k.standing {
 	case isReady:
 		heap.Remove(&c.ready, k.place)

@@ -1,4 +1,4 @@
-package torrent
+package peerlist
 
 import "time"
 
@@ -9,14 +9,14 @@ const (
 
 // dialBudget bounds how many connections are half open, and how many dials begin in any second. The
 // zero value is ready; its owner's lock guards it.
-type dialBudget struct {
+type dials struct {
 	halfOpen int
 	began    [maxDialsPerSecond]time.Time // the last dials, from oldest on around
 	oldest   int
 }
 
 // allowance is how many dials may begin now. If the rate alone forbids one, wait is until it does not.
-func (b *dialBudget) allowance(now time.Time) (n int, wait time.Duration) {
+func (b *dials) allowance(now time.Time) (n int, wait time.Duration) {
 	room := maxHalfOpen - b.halfOpen
 	for n < room && n < len(b.began) {
 		age := now.Sub(b.began[(b.oldest+n)%len(b.began)])
@@ -32,10 +32,10 @@ func (b *dialBudget) allowance(now time.Time) (n int, wait time.Duration) {
 }
 
 // begin counts a dial that begins, end one that is over, whether it led to a connection or not.
-func (b *dialBudget) begin(now time.Time) {
+func (b *dials) begin(now time.Time) {
 	b.halfOpen++
 	b.began[b.oldest] = now
 	b.oldest = (b.oldest + 1) % len(b.began)
 }
 
-func (b *dialBudget) end() { b.halfOpen-- }
+func (b *dials) end() { b.halfOpen-- }

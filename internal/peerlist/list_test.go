@@ -1,4 +1,4 @@
-package torrent
+package peerlist
 
 import (
 	"cmp"
@@ -16,8 +16,10 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-func newTestCandidates(private bool) *candidates {
-	return newCandidates(rand.New(rand.NewPCG(1, 5)), private)
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func newTestCandidates(private bool) *List {
+	return New(rand.New(rand.NewPCG(1, 5)), private)
 }
 
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
@@ -30,24 +32,24 @@ func TestCandidates(t *testing.T) {
 		v = "[2001:db8::1]:6000"
 	)
 	type scene struct {
-		*candidates
+		*List
 		now  time.Time
 		news bool // what the last add said
 	}
 	type event = func(s *scene)
-	named := func(addr string, from source) event {
-		return func(s *scene) { s.news = s.add(addrPort(addr), from, "", s.now) }
+	named := func(addr string, from Source) event {
+		return func(s *scene) { s.news = s.Add(addrPort(addr), from, "", s.now) }
 	}
-	failed := func(addr string) event { return func(s *scene) { s.dialled(addrPort(addr), false, s.now) } }
-	made := func(addr string) event { return func(s *scene) { s.dialled(addrPort(addr), true, s.now) } }
-	comes := func(addr string) event { return func(s *scene) { s.connected(addrPort(addr)) } }
+	failed := func(addr string) event { return func(s *scene) { s.Dialled(addrPort(addr), false, s.now) } }
+	made := func(addr string) event { return func(s *scene) { s.Dialled(addrPort(addr), true, s.now) } }
+	comes := func(addr string) event { return func(s *scene) { s.Connected(addrPort(addr)) } }
 	leaves := func(addr string, useful bool) event {
-		return func(s *scene) { s.left(addrPort(addr), useful, s.now) }
+		return func(s *scene) { s.Left(addrPort(addr), useful, s.now) }
 	}
-	sated := func(addr string) event { return func(s *scene) { s.candidates.sated(addrPort(addr), s.now) } }
-	recalled := func(s *scene) { s.recall(s.now) }
-	banned := func(addr string) event { return func(s *scene) { s.ban(addrPort(addr)) } }
-	isSelf := func(addr string) event { return func(s *scene) { s.noteSelf(addrPort(addr)) } }
+	sated := func(addr string) event { return func(s *scene) { s.List.Sated(addrPort(addr), s.now) } }
+	recalled := func(s *scene) { s.Recall(s.now) }
+	banned := func(addr string) event { return func(s *scene) { s.Ban(addrPort(addr)) } }
+	isSelf := func(addr string) event { return func(s *scene) { s.ExcludeSelf(addrPort(addr)) } }
 
 	type step struct {
 		at   int // seconds
@@ -60,18 +62,18 @@ func TestCandidates(t *testing.T) {
 		steps []step
 	}{
 		{"from best to worst", []step{
-			{0, []event{named(a, sourcePEX), named(b, sourceUser), named(v, sourceTracker)}, b, "the user knows best"},
+			{0, []event{named(a, FromPEX), named(b, FromUser), named(v, FromTracker)}, b, "the user knows best"},
 			{0, nil, v, "then trackers"},
 			{0, nil, a, "then what peers tell"},
 			{0, nil, "", "each once"},
 		}},
 		{"a second source", []step{
-			{0, []event{named(a, sourcePEX), named(b, sourceTracker), named(a, sourceUser)}, a, "counts if it is the better one"},
-			{0, []event{named(b, sourceIncoming)}, b, "and adds no second candidate"},
+			{0, []event{named(a, FromPEX), named(b, FromTracker), named(a, FromUser)}, a, "counts if it is the better one"},
+			{0, []event{named(b, FromIncoming)}, b, "and adds no second candidate"},
 			{0, nil, "", ""},
 		}},
 		{"back-off", []step{
-			{0, []event{named(a, sourceTracker)}, a, ""},
+			{0, []event{named(a, FromTracker)}, a, ""},
 			{5, []event{failed(a)}, "", "not at once after a failure"},
 			{64, nil, "", ""},
 			{65, nil, a, "a minute after the first"},
@@ -80,14 +82,14 @@ func TestCandidates(t *testing.T) {
 			{190, nil, a, "two minutes after the second"},
 			{195, []event{failed(a)}, "", ""},
 			{9999, nil, "", "and after the third no more"},
-			{9999, []event{named(a, sourceTracker)}, a, "unless it is named anew"},
+			{9999, []event{named(a, FromTracker)}, a, "unless it is named anew"},
 			{10000, []event{failed(a)}, "", "which gives it one more chance"},
-			{10001, []event{named(a, sourceTracker)}, "", "but not at once"},
+			{10001, []event{named(a, FromTracker)}, "", "but not at once"},
 			{10239, nil, "", ""},
 			{10240, nil, a, "the fourth failure is four minutes ago"},
 		}},
 		{"the user's own", []step{
-			{0, []event{named(a, sourceUser)}, a, ""},
+			{0, []event{named(a, FromUser)}, a, ""},
 			{0, []event{failed(a)}, "", ""},
 			{2, nil, a, "is tried soon again, for it may just be starting"},
 			{2, []event{failed(a)}, "", ""},
@@ -103,7 +105,7 @@ func TestCandidates(t *testing.T) {
 			{122, nil, a, "nor kept waiting for more than a minute"},
 		}},
 		{"a promise kept", []step{
-			{0, []event{named(a, sourceTracker)}, a, ""},
+			{0, []event{named(a, FromTracker)}, a, ""},
 			{0, []event{failed(a)}, "", ""},
 			{60, nil, a, ""},
 			{61, []event{made(a)}, "", "connected"},
@@ -114,7 +116,7 @@ func TestCandidates(t *testing.T) {
 			{166, nil, a, "and its failures count from one again"},
 		}},
 		{"something is wanted again", []step{
-			{0, []event{named(a, sourceTracker), named(b, sourceTracker), comes(a), comes(b)}, "", ""},
+			{0, []event{named(a, FromTracker), named(b, FromTracker), comes(a), comes(b)}, "", ""},
 			{9, []event{sated(a), leaves(b, false)}, "", ""},
 			{10, []event{recalled}, a, "and a had it before"},
 			{10, []event{recalled, failed(a)}, "", "which is said once"},
@@ -131,45 +133,45 @@ func TestCandidates(t *testing.T) {
 			{9999, nil, "", ""},
 		}},
 		{"who failed, and who has been of use", []step{
-			{0, []event{named(a, sourceTracker), comes(a), leaves(a, true), named(v, sourcePEX)}, v, ""},
+			{0, []event{named(a, FromTracker), comes(a), leaves(a, true), named(v, FromPEX)}, v, ""},
 			{1, []event{failed(v)}, "", ""},
-			{61, []event{named(b, sourceUser)}, a, "who was of use goes before the user's word"},
+			{61, []event{named(b, FromUser)}, a, "who was of use goes before the user's word"},
 			{61, nil, b, "and both before one that failed"},
 			{61, nil, v, ""},
 		}},
 		{"an incoming connection", []step{
-			{0, []event{named(a, sourceTracker), comes(a)}, "", "need not be dialled"},
+			{0, []event{named(a, FromTracker), comes(a)}, "", "need not be dialled"},
 			{1, []event{comes(b)}, "", "who is not known is nothing to us"},
 			{2, []event{leaves(a, false), leaves(b, true), failed(b)}, "", ""},
 			{62, nil, a, "until it is gone"},
 			{63, []event{comes(a), failed(a)}, "", "and a dial that failed meanwhile does not matter"},
 		}},
 		{"a ban", []step{
-			{0, []event{named(a, sourceUser), banned("1.0.0.1:9"), named(a, sourceUser), named("1.0.0.1:80", sourcePEX)}, "", "is for every port of a public address"},
-			{0, []event{named("10.0.0.1:1", sourcePEX), named("10.0.0.1:2", sourcePEX), banned("10.0.0.1:1")}, "10.0.0.1:2", "and for one of a private one"},
+			{0, []event{named(a, FromUser), banned("1.0.0.1:9"), named(a, FromUser), named("1.0.0.1:80", FromPEX)}, "", "is for every port of a public address"},
+			{0, []event{named("10.0.0.1:1", FromPEX), named("10.0.0.1:2", FromPEX), banned("10.0.0.1:1")}, "10.0.0.1:2", "and for one of a private one"},
 			{0, nil, "", ""},
-			{0, []event{named(b, sourceUser)}, b, ""},
+			{0, []event{named(b, FromUser)}, b, ""},
 			{0, []event{banned(b), failed(b)}, "", "a peer banned while it is dialled is gone"},
 		}},
 		{"ourselves", []step{
-			{0, []event{named(a, sourceTracker)}, a, ""},
-			{0, []event{isSelf(a), isSelf(b), named(a, sourceUser), named(b, sourceUser)}, "", "are not worth a dial"},
+			{0, []event{named(a, FromTracker)}, a, ""},
+			{0, []event{isSelf(a), isSelf(b), named(a, FromUser), named(b, FromUser)}, "", "are not worth a dial"},
 		}},
 		{"an IPv4 address in IPv6 clothes", []step{
-			{0, []event{named("[::ffff:1.0.0.1]:1000", sourcePEX), named(a, sourcePEX)}, a, "is the same as without"},
+			{0, []event{named("[::ffff:1.0.0.1]:1000", FromPEX), named(a, FromPEX)}, a, "is the same as without"},
 			{0, []event{failed("[::ffff:1.0.0.1]:1000")}, "", ""},
 			{60, []event{comes("[::ffff:1.0.0.1]:1000")}, "", ""},
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := &scene{candidates: newTestCandidates(false)}
+			s := &scene{List: newTestCandidates(false)}
 			for _, step := range tc.steps {
 				s.now = epoch.Add(time.Duration(step.at) * time.Second)
 				for _, happens := range step.what {
 					happens(s)
 				}
-				at, ok := s.due()
-				addr, _, found := s.next(s.now)
+				at, ok := s.Due()
+				addr, _, found := s.Next(s.now)
 				require.Equal(t, found, ok && !at.After(s.now), "next has somebody when due says so")
 				require.Equal(t, step.next != "", found, "%s at %d s: %s", addr, step.at, step.why)
 				if found {
@@ -195,40 +197,40 @@ func TestAdd(t *testing.T) {
 		"255.255.255.255:5":  false,
 	} {
 		c := newTestCandidates(false)
-		require.Equal(t, want, c.add(addrPort(addr), sourceTracker, "", epoch), addr)
-		require.Equal(t, want, c.known() == 1, addr)
-		require.False(t, c.add(addrPort(addr), sourceTracker, "", epoch), "%s is no news", addr)
+		require.Equal(t, want, c.Add(addrPort(addr), FromTracker, "", epoch), addr)
+		require.Equal(t, want, c.Known() == 1, addr)
+		require.False(t, c.Add(addrPort(addr), FromTracker, "", epoch), "%s is no news", addr)
 	}
-	require.False(t, newTestCandidates(false).add(netip.AddrPort{}, sourceTracker, "", epoch))
+	require.False(t, newTestCandidates(false).Add(netip.AddrPort{}, FromTracker, "", epoch))
 }
 
 // BEP 27: a private torrent has peers from its trackers, and from its user.
 func TestPrivateCandidates(t *testing.T) {
 	a, b, u := addrPort("1.0.0.1:1"), addrPort("1.0.0.2:1"), addrPort("1.0.0.3:1")
 	for from, name := range sourceNames {
-		from := source(from)
+		from := Source(from)
 		require.Equal(t, name, from.String())
-		require.Equal(t, name == "user" || name == "tracker" || name == "magnet" || name == "finder", newTestCandidates(true).add(a, from, "", epoch), name)
-		require.True(t, newTestCandidates(false).add(a, from, "", epoch), name)
+		require.Equal(t, name == "user" || name == "tracker" || name == "magnet" || name == "finder", newTestCandidates(true).Add(a, from, "", epoch), name)
+		require.True(t, newTestCandidates(false).Add(a, from, "", epoch), name)
 	}
 
 	c := newTestCandidates(true)
-	c.add(a, sourceTracker, "http://one/", epoch)
-	c.add(b, sourceTracker, "http://one/", epoch)
-	c.add(u, sourceTracker, "http://one/", epoch)
-	c.add(u, sourceUser, "", epoch)
-	c.add(b, sourceTracker, "http://two/", epoch)
+	c.Add(a, FromTracker, "http://one/", epoch)
+	c.Add(b, FromTracker, "http://one/", epoch)
+	c.Add(u, FromTracker, "http://one/", epoch)
+	c.Add(u, FromUser, "", epoch)
+	c.Add(b, FromTracker, "http://two/", epoch)
 	for range 3 {
-		c.next(epoch)
+		c.Next(epoch)
 	}
-	c.forget("http://one/")
-	require.False(t, c.has(a))
-	require.True(t, c.has(b), "another tracker named it since")
-	require.True(t, c.has(u), "the user's own")
-	require.False(t, c.dialled(a, true, epoch), "a connection made meanwhile is not wanted")
-	require.True(t, c.dialled(u, true, epoch))
-	require.Equal(t, 2, c.known())
-	require.Equal(t, 1, c.dialling())
+	c.Forget("http://one/")
+	require.False(t, c.Has(a))
+	require.True(t, c.Has(b), "another tracker named it since")
+	require.True(t, c.Has(u), "the user's own")
+	require.False(t, c.Dialled(a, true, epoch), "a connection made meanwhile is not wanted")
+	require.True(t, c.Dialled(u, true, epoch))
+	require.Equal(t, 2, c.Known())
+	require.Equal(t, 1, c.Dialling())
 }
 
 func TestBan(t *testing.T) {
@@ -254,21 +256,21 @@ func TestBan(t *testing.T) {
 		{"[fd00::1]:5", "[fd00::1]:6", false},
 	} {
 		c := newTestCandidates(false)
-		c.ban(addrPort(tc.ban))
-		require.Equal(t, tc.want, c.banned(addrPort(tc.addr)), "%s after a ban of %s", tc.addr, tc.ban)
-		require.Equal(t, !tc.want, c.add(addrPort(tc.addr), sourceUser, "", epoch))
-		c.ban(addrPort(tc.ban))
-		require.Equal(t, 1, c.bannedCount())
+		c.Ban(addrPort(tc.ban))
+		require.Equal(t, tc.want, c.Banned(addrPort(tc.addr)), "%s after a ban of %s", tc.addr, tc.ban)
+		require.Equal(t, !tc.want, c.Add(addrPort(tc.addr), FromUser, "", epoch))
+		c.Ban(addrPort(tc.ban))
+		require.Equal(t, 1, c.Bans())
 	}
 }
 
 // Among equals the canonical priority decides, once we know how the world sees us.
 func TestCandidatePriority(t *testing.T) {
 	c := newTestCandidates(false)
-	c.setExternal(addrPort("123.213.32.10:6881"))
+	c.SetExternal(addrPort("123.213.32.10:6881"))
 	order := func() (addrs []netip.AddrPort) {
 		for {
-			addr, _, ok := c.next(epoch)
+			addr, _, ok := c.Next(epoch)
 			if !ok {
 				return addrs
 			}
@@ -278,7 +280,7 @@ func TestCandidatePriority(t *testing.T) {
 	var all []netip.AddrPort
 	for i := range 50 {
 		all = append(all, netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(i + 1), 2, 3, 4}), 80))
-		c.add(all[i], sourceTracker, "", epoch)
+		c.Add(all[i], FromTracker, "", epoch)
 	}
 	by := func(us string) []netip.AddrPort {
 		return slices.SortedFunc(slices.Values(all), func(a, b netip.AddrPort) int {
@@ -288,11 +290,13 @@ func TestCandidatePriority(t *testing.T) {
 	require.Equal(t, by("123.213.32.10:6881"), order())
 
 	for _, a := range all {
-		c.dialled(a, true, epoch)
-		c.left(a, true, epoch.Add(-time.Hour))
+		c.Dialled(a, true, epoch)
+		c.Left(a, true, epoch.Add(-time.Hour))
 	}
-	c.setExternal(addrPort("[2001:db8::5]:6881"))
-	c.setExternal(addrPort("9.8.7.6:6881"))
+	c.SetExternal(addrPort("[2001:db8::5]:6881"))
+	c.SetExternal(addrPort("9.8.7.6:6881"))
+	require.Equal(t, addrPort("9.8.7.6:6881"), c.External(netaddr.IPv4))
+	require.Equal(t, addrPort("[2001:db8::5]:6881"), c.External(netaddr.IPv6))
 	require.Equal(t, by("9.8.7.6:6881"), order(), "and again when that changes")
 }
 
@@ -306,7 +310,7 @@ type slowCandidates struct {
 
 type slowCandidate struct {
 	addr     netip.AddrPort
-	from     source
+	from     Source
 	failures int
 	useful   bool
 	doing    string // "waits", "dialling", "connected" or "given up"
@@ -335,7 +339,7 @@ func (m *slowCandidates) worse(k, l *slowCandidate) bool {
 	return p < q || p == q && k.addr.Compare(l.addr) < 0
 }
 
-func (m *slowCandidates) add(addr netip.AddrPort, from source, now time.Time) bool {
+func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bool {
 	if m.refuses(addr) {
 		return false
 	}
@@ -352,7 +356,7 @@ func (m *slowCandidates) add(addr netip.AddrPort, from source, now time.Time) bo
 		for range maxCandidates / 16 {
 			var worst *slowCandidate
 			for _, k := range m.all {
-				idle := k.from != sourceUser && (k.doing == "waits" || k.doing == "given up")
+				idle := k.from != FromUser && (k.doing == "waits" || k.doing == "given up")
 				if idle && (worst == nil || m.worse(k, worst)) {
 					worst = k
 				}
@@ -378,10 +382,10 @@ func (m *slowCandidates) next(now time.Time) (best *slowCandidate) {
 func (m *slowCandidates) failed(k *slowCandidate, now time.Time) {
 	k.failures++
 	k.due = now.Add(min(time.Duration(k.failures)*time.Minute, 10*time.Minute))
-	if k.from == sourceUser {
+	if k.from == FromUser {
 		k.due = now.Add(time.Duration(min(math.Pow(2, float64(k.failures)), 60)) * time.Second)
 	}
-	if k.doing = "waits"; k.failures >= 3 && k.from != sourceUser {
+	if k.doing = "waits"; k.failures >= 3 && k.from != FromUser {
 		k.doing = "given up"
 	}
 }
@@ -403,8 +407,8 @@ func TestCandidatesAgreeWithModel(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 6))
 		us := addrPort("5.6.7.8:9")
-		c := newCandidates(rng, false)
-		c.setExternal(us)
+		c := New(rng, false)
+		c.SetExternal(us)
 		m := &slowCandidates{all: make(map[netip.AddrPort]*slowCandidate), us: us}
 		now := epoch
 		hosts := 10 + rng.IntN(60)
@@ -422,11 +426,11 @@ func TestCandidatesAgreeWithModel(t *testing.T) {
 			where := fmt.Sprintf("seed %d step %d", seed, i)
 			switch op := rng.IntN(20); {
 			case op < 6:
-				from := source(rng.IntN(len(sourceNames)))
-				require.Equal(t, m.add(addr, from, now), c.add(addr, from, "", now), where)
+				from := Source(rng.IntN(len(sourceNames)))
+				require.Equal(t, m.add(addr, from, now), c.Add(addr, from, "", now), where)
 			case op < 12:
 				want := m.next(now)
-				got, from, ok := c.next(now)
+				got, from, ok := c.Next(now)
 				require.Equal(t, want != nil, ok, where)
 				if ok {
 					require.Equal(t, want.addr, got, where)
@@ -434,20 +438,20 @@ func TestCandidatesAgreeWithModel(t *testing.T) {
 				}
 			case op < 15:
 				ok := rng.IntN(2) == 0
-				require.Equal(t, k != nil, c.dialled(addr, ok, now), where)
+				require.Equal(t, k != nil, c.Dialled(addr, ok, now), where)
 				if k != nil && k.doing == "dialling" {
 					if k.doing = "connected"; !ok {
 						m.failed(k, now)
 					}
 				}
 			case op < 16:
-				c.connected(addr)
+				c.Connected(addr)
 				if k != nil {
 					k.doing = "connected"
 				}
 			case op < 19:
 				useful := rng.IntN(2) == 0
-				c.left(addr, useful, now)
+				c.Left(addr, useful, now)
 				if k != nil && k.doing == "connected" {
 					if !useful {
 						m.failed(k, now)
@@ -456,17 +460,17 @@ func TestCandidatesAgreeWithModel(t *testing.T) {
 					}
 				}
 			case rng.IntN(10) == 0:
-				c.ban(addr)
+				c.Ban(addr)
 				m.banned = append(m.banned, addr)
 				m.drop()
 			case rng.IntN(10) == 0:
-				c.noteSelf(addr)
+				c.ExcludeSelf(addr)
 				m.self = append(m.self, addr)
 				m.drop()
 			}
-			require.Equal(t, len(m.all), c.known(), where)
-			require.Equal(t, m.dialling(), c.dialling(), where)
-			require.Equal(t, m.refuses(addr), c.banned(addr) || slices.Contains(m.self, addr), where)
+			require.Equal(t, len(m.all), c.Known(), where)
+			require.Equal(t, m.dialling(), c.Dialling(), where)
+			require.Equal(t, m.refuses(addr), c.Banned(addr) || slices.Contains(m.self, addr), where)
 		}
 	}
 }
@@ -475,23 +479,23 @@ func TestCandidatesAgreeWithModel(t *testing.T) {
 func TestCandidatesAreBounded(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
 	us := addrPort("5.6.7.8:9")
-	c := newCandidates(rng, false)
-	c.setExternal(us)
+	c := New(rng, false)
+	c.SetExternal(us)
 	m := &slowCandidates{all: make(map[netip.AddrPort]*slowCandidate), us: us}
 	for i := range 2 * maxCandidates {
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{20, byte(rng.IntN(256)), byte(i >> 8), byte(i)}), 1)
-		from := source(rng.IntN(len(sourceNames)))
-		require.Equal(t, m.add(addr, from, epoch), c.add(addr, from, "", epoch))
+		from := Source(rng.IntN(len(sourceNames)))
+		require.Equal(t, m.add(addr, from, epoch), c.Add(addr, from, "", epoch))
 		if rng.IntN(8) == 0 {
 			want := m.next(epoch)
-			got, _, _ := c.next(epoch)
+			got, _, _ := c.Next(epoch)
 			require.Equal(t, want.addr, got)
 			if rng.IntN(2) == 0 {
-				c.dialled(got, false, epoch)
+				c.Dialled(got, false, epoch)
 				m.failed(want, epoch)
 			}
 		}
-		require.LessOrEqual(t, c.known(), maxCandidates)
+		require.LessOrEqual(t, c.Known(), maxCandidates)
 	}
 	require.ElementsMatch(t, slices.Collect(maps.Keys(m.all)), slices.Collect(maps.Keys(c.all)))
 }
@@ -503,9 +507,9 @@ func BenchmarkCandidates(b *testing.B) {
 	for b.Loop() {
 		i++
 		now = now.Add(time.Millisecond)
-		c.add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), 1), sourcePEX, "", now)
-		if addr, _, ok := c.next(now); ok {
-			c.dialled(addr, false, now)
+		c.Add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), 1), FromPEX, "", now)
+		if addr, _, ok := c.Next(now); ok {
+			c.Dialled(addr, false, now)
 		}
 	}
 }

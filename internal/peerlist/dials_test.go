@@ -1,4 +1,4 @@
-package torrent
+package peerlist
 
 import (
 	"testing"
@@ -8,7 +8,7 @@ import (
 )
 
 func TestDialBudget(t *testing.T) {
-	var b dialBudget
+	var b dials
 	now := epoch
 	allowed := func(want int, wait time.Duration, why string) {
 		t.Helper()

@@ -1,0 +1,114 @@
+package torrent
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/peerlist"
+)
+
+// admits reports whether there is a place for the connection, and no other to the same peer, and counts
+// it if so.
+func (d *Download) admits(k *connection, now time.Time) bool {
+	var all []peerlist.Connection
+	for _, p := range d.peers {
+		if p.closing == nil {
+			all = append(all, p.conn.identify(p.number))
+		}
+	}
+	twice, ok := peerlist.Admit(d.identity.id, k.identify(0), all, d.live+d.cand.Dialling() >= d.maxPeers())
+	if !ok {
+		return false
+	}
+	d.drop(errTwice, twice)
+	return d.takePlace(k, now) || (d.dropUseless(now) || d.dropCrowding(k.addr.Addr(), now)) && d.takePlace(k, now)
+}
+
+// identify is what admission looks at in the connection of a number.
+func (k *connection) identify(number int) peerlist.Connection {
+	return peerlist.Connection{ID: number, Addr: k.addr.Addr(), PeerID: k.theirs.PeerID, Incoming: k.incoming}
+}
+
+// takePlace counts a connection, if there is a place for it here and in the client's budget.
+func (d *Download) takePlace(k *connection, now time.Time) bool {
+	if d.live >= d.maxPeers() {
+		return false
+	}
+	if k.incoming {
+		return d.client.mayJoin(d.live, now)
+	}
+	d.client.joinedPeer() // it was reckoned with when it was dialled
+	return true
+}
+
+// dropUseless drops a peer of which neither side wants anything, if there is one.
+func (d *Download) dropUseless(now time.Time) bool {
+	out, ok := peerlist.Useless(now, d.worths(now))
+	d.drop(errTurnover, out)
+	return ok
+}
+
+// dropCrowding drops a peer whose address has too many places for one at another address, if there is one.
+func (d *Download) dropCrowding(other netip.Addr, now time.Time) bool {
+	out, ok := peerlist.Crowding(now, d.worths(now), other)
+	d.drop(errTurnover, out)
+	return ok
+}
+
+// turnOver makes room for others where the download is crowded.
+func (d *Download) turnOver(now time.Time) {
+	if addr, waiting := d.cand.First(now); waiting && d.live >= d.maxPeers() {
+		d.dropCrowding(addr.Addr(), now)
+	}
+	if now.Before(d.nextTurnover) {
+		return
+	}
+	d.nextTurnover = now.Add(peerlist.TurnoverEvery)
+	n := peerlist.Turnover(d.live, d.maxPeers())
+	if _, waiting := d.cand.Due(); n > 0 && waiting {
+		d.drop(errTurnover, peerlist.Worst(now, d.worths(now), n)...)
+	}
+}
+
+// shareOut gives up connections that other downloads of the client have a better claim to.
+func (d *Download) shareOut(now time.Time) {
+	if n := d.client.excess(d.live, now); n > 0 {
+		d.drop(errShared, peerlist.WorstOfAll(d.worths(now), n)...)
+	}
+}
+
+// worths is what each peer is worth to us.
+func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
+	for _, p := range d.peers {
+		if p.closing == nil {
+			worths = append(worths, peerlist.Worth{
+				ID:       p.number,
+				Addr:     p.conn.addr.Addr(),
+				Keep:     p.from == peerlist.FromUser,
+				Joined:   p.joined,
+				Mutual:   p.amInterested || p.peerInterested,
+				Rate:     p.down.Rate(now) + p.up.Rate(now),
+				Priority: d.cand.Priority(p.conn.addr),
+			})
+		}
+	}
+	return worths
+}
+
+// drop ends the connections of those numbers.
+func (d *Download) drop(why error, numbers ...int) {
+	for _, p := range d.peers {
+		if slices.Contains(numbers, p.number) {
+			p.stopLocked(why)
+		}
+	}
+}
+
+var (
+	errTwice    = errors.New("connected twice")
+	errUseless  = errors.New("neither side is interested")
+	errTurnover = errors.New("makes room for another")
+	errShared   = errors.New("makes room for another download")
+)

@@ -1,0 +1,89 @@
+package peerlist
+
+import "time"
+
+// budgetRound is how often a download looks at the budget, to dial more or to give connections back.
+const budgetRound = time.Second
+
+// A Budget deals the connections of a client among its downloads: each may have an equal share, and what
+// the others leave of theirs. A download above its share gives connections back when one below it asks. The
+// connections of a download that has begun to dial count from then on. The zero value is ready.
+type Budget struct {
+	dials     dials
+	connected int       // of all downloads
+	refused   time.Time // when a download below its share was last refused a connection
+}
+
+// A Claim is that of one download of several that share a budget.
+type Claim struct {
+	Has     int // its connections
+	Sharing int // how many downloads share the budget
+	Most    int // connections of all of them together; 0 is no bound
+}
+
+// share is how many connections each of the downloads may have.
+func (c Claim) share() int { return max(1, c.Most/max(1, c.Sharing)) }
+
+// InUse returns how many connections there are, and how many are being made.
+func (b *Budget) InUse() (connected, dialling int) { return b.connected, b.dials.halfOpen }
+
+// room reports whether a download may have one connection more. The last tenth of the budget is for those
+// below their share.
+func (b *Budget) room(c Claim, now time.Time) bool {
+	if c.Most <= 0 {
+		return true
+	}
+	left, below := c.Most-b.connected-b.dials.halfOpen, c.Has < c.share()
+	if left <= 0 && below {
+		b.refused = now
+	}
+	return left > 0 && (below || left > c.Most/10)
+}
+
+// Excess is how many of its connections a download is to give back now, to another.
+func (b *Budget) Excess(c Claim, now time.Time) int {
+	if c.Most <= 0 || c.Has <= c.share() || now.Sub(b.refused) > budgetRound {
+		return 0
+	}
+	return max(1, (c.Has-c.share())/4)
+}
+
+// Dial reports whether a download may make one connection more now, and counts it if so. EndDial follows.
+func (b *Budget) Dial(c Claim, now time.Time) bool {
+	if n, _ := b.dials.allowance(now); n == 0 || !b.room(c, now) {
+		return false
+	}
+	b.dials.begin(now)
+	return true
+}
+
+// EndDial counts a dial that is over. Joined came before it if it led to a connection.
+func (b *Budget) EndDial() { b.dials.end() }
+
+// DialAt is when a download may dial a candidate that is due at a time, as far as is known.
+func (b *Budget) DialAt(c Claim, due, now time.Time) time.Time {
+	if due.Before(now) {
+		due = now
+	}
+	n, wait := b.dials.allowance(now)
+	if n == 0 && wait == 0 || !b.room(c, now) {
+		wait = budgetRound // too many are half open, or connected
+	}
+	if again := now.Add(wait); due.Before(again) {
+		return again
+	}
+	return due
+}
+
+// Accept reports whether a download may take a connection that a peer made, and counts it if so.
+func (b *Budget) Accept(c Claim, now time.Time) bool {
+	if !b.room(c, now) {
+		return false
+	}
+	b.connected++
+	return true
+}
+
+// Joined counts a connection that was dialled, Left one of either kind that has ended.
+func (b *Budget) Joined() { b.connected++ }
+func (b *Budget) Left()   { b.connected-- }

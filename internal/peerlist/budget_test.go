@@ -1,0 +1,78 @@
+package peerlist
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestBudgetOfOne(t *testing.T) {
+	var b Budget
+	now := epoch
+	join := func(c Claim) bool {
+		if !b.Dial(c, now) {
+			return false
+		}
+		b.Joined()
+		b.EndDial()
+		now = now.Add(time.Second)
+		return true
+	}
+	require.True(t, join(Claim{Has: 1000, Sharing: 7}), "without a bound")
+	b.Left()
+	for has := range 50 {
+		require.True(t, join(Claim{Has: has, Sharing: 1, Most: 50}), "one alone may have everything")
+	}
+	require.False(t, b.Accept(Claim{Has: 50, Sharing: 1, Most: 50}, now))
+	connected, dialling := b.InUse()
+	require.Equal(t, []int{50, 0}, []int{connected, dialling})
+	b.Left()
+	require.True(t, b.Accept(Claim{Has: 49, Sharing: 1, Most: 50}, now), "a place that was left is free")
+}
+
+func TestBudgetIsDealtFairly(t *testing.T) {
+	var b Budget
+	take := func(has, sharing, n int) (got int) {
+		for got < n && b.Accept(Claim{Has: has + got, Sharing: sharing, Most: 50}, epoch) {
+			got++
+		}
+		return got
+	}
+	require.Equal(t, 45, take(0, 2, 100), "beside another, all but a reserve for those below their share")
+	require.Zero(t, b.Excess(Claim{Has: 45, Sharing: 2, Most: 50}, epoch), "the other asks for nothing yet")
+	require.Equal(t, 5, take(0, 2, 100), "the other gets the reserve")
+	require.Equal(t, 5, b.Excess(Claim{Has: 45, Sharing: 2, Most: 50}, epoch), "and was refused more: a quarter of the excess makes room")
+	require.Zero(t, b.Excess(Claim{Has: 5, Sharing: 2, Most: 50}, epoch), "of those above their share")
+	require.Equal(t, 1, b.Excess(Claim{Has: 26, Sharing: 2, Most: 50}, epoch), "at least one")
+	require.Zero(t, b.Excess(Claim{Has: 45, Sharing: 2}, epoch))
+	require.Zero(t, b.Excess(Claim{Has: 45, Sharing: 2, Most: 50}, epoch.Add(2*time.Second)), "while others ask for it")
+}
+
+func TestBudgetPacesDials(t *testing.T) {
+	var b Budget
+	c := Claim{Most: 30, Sharing: 1}
+	later := epoch.Add(time.Minute)
+	require.Equal(t, later, b.DialAt(c, later, epoch))
+	require.Equal(t, epoch, b.DialAt(c, time.Time{}, epoch))
+	for range 20 {
+		require.True(t, b.Dial(c, epoch))
+	}
+	require.False(t, b.Dial(c, epoch), "too many are half open")
+	require.Equal(t, epoch.Add(time.Second), b.DialAt(c, time.Time{}, epoch))
+	for range 10 {
+		b.Joined()
+		b.EndDial()
+	}
+	for range 10 {
+		require.True(t, b.Dial(c, epoch.Add(500*time.Millisecond)))
+	}
+	require.Equal(t, later, b.DialAt(c, later, epoch.Add(500*time.Millisecond)))
+	require.Equal(t, epoch.Add(1500*time.Millisecond), b.DialAt(c, epoch, epoch.Add(500*time.Millisecond)), "too many are connected")
+	for range 10 {
+		b.EndDial()
+	}
+	require.Equal(t, epoch.Add(time.Second), b.DialAt(c, epoch, epoch.Add(600*time.Millisecond)), "too many dials in a second")
+	require.False(t, b.Dial(c, epoch.Add(600*time.Millisecond)))
+	require.True(t, b.Dial(c, epoch.Add(time.Second)))
+}

@@ -1,0 +1,33 @@
+package peerlist
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTurnover(t *testing.T) {
+	for _, tc := range []struct{ connected, most, want int }{
+		{0, 80, 0}, {71, 80, 0}, {72, 80, 2}, {80, 80, 3}, {500, 500, 20}, {9, 10, 1}, {1, 1, 1},
+	} {
+		require.Equal(t, tc.want, Turnover(tc.connected, tc.most), "%d of %d", tc.connected, tc.most)
+	}
+}
+
+func TestWorst(t *testing.T) {
+	old, now := epoch, epoch.Add(time.Hour)
+	peers := []Worth{
+		{ID: 1, Joined: old, Mutual: true, Rate: 100, Priority: 1},
+		{ID: 2, Joined: old, Mutual: true, Rate: 0, Priority: 9},
+		{ID: 3, Joined: old, Mutual: true, Rate: 0, Priority: 8},
+		{ID: 4, Joined: old, Mutual: false, Rate: 0, Priority: 99},
+		{ID: 5, Joined: old, Keep: true},
+		{ID: 6, Joined: now.Add(-turnoverGrace / 2)},
+	}
+	require.Empty(t, Worst(now, peers, 0))
+	require.Equal(t, []int{4}, Worst(now, peers, 1), "neither wants anything")
+	require.Equal(t, []int{4, 3, 2}, Worst(now, peers, 3), "then who is slow, and of those the one of lower priority")
+	require.Equal(t, []int{4, 3, 2, 1}, Worst(now, peers, 10), "never the user's own, nor one that just came")
+	require.Equal(t, 1, peers[0].ID, "what was given is left as it is")
+}

@@ -19,10 +19,10 @@ import (
 
 // policyPackages hold plain data: their tests can drive a million histories through them. Of the root's
 // files policyFiles do.
-var policyPackages = []string{"internal/choker", "internal/peerlist", "internal/picker"}
+var policyPackages = []string{"internal/choker", "internal/metadata", "internal/peerlist", "internal/picker"}
 
 var policyFiles = []string{
-	"choice.go", "metadata.go",
+	"choice.go",
 }
 
 const modulePath = "github.com/shoal-go/torrent"

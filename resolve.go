@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/metadata"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
@@ -81,7 +82,7 @@ type resolver struct {
 	tasks  sync.WaitGroup
 
 	mu           sync.Mutex
-	metadata     *metadata
+	metadata     *metadata.Assembler
 	peers        map[*metadataConn]struct{}
 	named        []netip.AddrPort // by the link
 	served       []netip.AddrPort // connections that were of use and are over
@@ -94,7 +95,7 @@ func (r *resolver) run() (*Torrent, error) {
 	defer r.stop(nil)
 	defer context.AfterFunc(r.client.ctx, func() { r.stop(ErrClosed) })()
 	r.log = r.client.log.With("magnet", r.m.InfoHash)
-	r.metadata = newMetadata()
+	r.metadata = metadata.New()
 	var tiers [][]string
 	for _, url := range r.m.Trackers {
 		tiers = append(tiers, []string{url})
@@ -156,7 +157,7 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for p := range r.peers {
-		if err := p.source.overdue(now); err != nil {
+		if err := p.source.Overdue(now); err != nil {
 			p.end(err)
 		}
 		p.signal() // what it may be asked for changes with time
@@ -242,26 +243,26 @@ func (r *resolver) ban(addr netip.AddrPort) {
 	r.cand.Ban(addr)
 	for p := range r.peers {
 		if r.cand.Banned(p.conn.addr) {
-			p.end(errLied)
+			p.end(metadata.ErrLied)
 		}
 	}
 }
 
 // judge takes a whole draft of the metadata.
-func (r *resolver) judge(d *draft) {
-	text := d.text() // nothing writes to it any more
+func (r *resolver) judge(d *metadata.Draft) {
+	text := d.Text() // nothing writes to it any more
 	ok := Hash(sha1.Sum(text)) == r.m.InfoHash
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if ok {
 		r.info = text
 		r.stop(errDone)
-		for _, liar := range r.metadata.liars(text) {
+		for _, liar := range r.metadata.Liars(text) {
 			r.ban(liar)
 		}
 		return
 	}
-	if liar, ok := r.metadata.refute(d); ok {
+	if liar, ok := r.metadata.Refute(d); ok {
 		r.ban(liar)
 	}
 	for p := range r.peers {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/metadata"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -17,7 +18,7 @@ type metadataConn struct {
 	waker               // of write
 	ended chan struct{} // closed once nothing more is read
 
-	source  *metadataPeer
+	source  *metadata.Peer
 	number  byte // by which the peer wants to be told of ut_metadata; 0 until it said so
 	pex     pexState
 	refused []int // pieces that it asks us for
@@ -36,7 +37,7 @@ func (r *resolver) speak(k *connection) error {
 		p.closing = errors.New("speaks no extensions")
 	}
 	r.mu.Lock()
-	p.source = r.metadata.join(k.addr, time.Now())
+	p.source = r.metadata.Join(k.addr, time.Now())
 	r.peers[p] = struct{}{}
 	r.mu.Unlock()
 	r.log.Debug("connected", "peer", k.addr, "encrypted", k.encrypted)
@@ -59,14 +60,14 @@ func (r *resolver) speak(k *connection) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.peers, p)
-	r.metadata.leave(p.source)
-	if errors.Is(err, errLied) {
+	r.metadata.Leave(p.source)
+	if errors.Is(err, metadata.ErrLied) {
 		r.ban(k.addr)
 	}
-	if p.source.useful {
+	if p.source.Useful() {
 		r.served = append(r.served, k.addr)
 	}
-	r.cand.Left(k.addr, p.source.useful && p.source.overdue(now) == nil, now)
+	r.cand.Left(k.addr, p.source.Useful() && p.source.Overdue(now) == nil, now)
 	for q := range r.peers {
 		q.signal() // what it was asked for is free for others
 	}
@@ -109,7 +110,7 @@ func (p *metadataConn) write() error {
 	defer keepAlive.Stop()
 	for {
 		if len(b) > 0 {
-			p.conn.SetWriteDeadline(time.Now().Add(metadataTimeout))
+			p.conn.SetWriteDeadline(time.Now().Add(metadata.Timeout))
 			if _, err := p.conn.Write(b); err != nil {
 				return err
 			}
@@ -140,7 +141,7 @@ func (p *metadataConn) asks(b []byte, now time.Time) []byte {
 		b = wire.AppendExtended(b, p.number, m.Append(nil))
 	}
 	p.refused = p.refused[:0]
-	for _, piece := range r.metadata.next(p.source, now) {
+	for _, piece := range r.metadata.Next(p.source, now) {
 		m := wire.MetadataMessage{Type: wire.MetadataRequest, Piece: piece}
 		b = wire.AppendExtended(b, p.number, m.Append(nil))
 	}
@@ -194,7 +195,7 @@ func (p *metadataConn) receiveHandshake(payload []byte) error {
 	if h.MetadataSize == 0 {
 		return nil // it does not have it either, and may say so once it does
 	}
-	return p.r.metadata.offer(p.source, h.MetadataSize)
+	return p.r.metadata.Offer(p.source, h.MetadataSize)
 }
 
 func (p *metadataConn) receivePEX(payload []byte, now time.Time) error {
@@ -213,7 +214,7 @@ func (p *metadataConn) receiveMetadata(payload []byte, now time.Time) error {
 	m := wire.ParseMetadataMessage(payload)
 	r := p.r
 	r.mu.Lock()
-	var whole *draft
+	var whole *metadata.Draft
 	var err error
 	switch m.Type {
 	case wire.MetadataRequest:
@@ -221,9 +222,9 @@ func (p *metadataConn) receiveMetadata(payload []byte, now time.Time) error {
 			p.refused = append(p.refused, m.Piece)
 		}
 	case wire.MetadataReject:
-		err = r.metadata.rejected(p.source, m.Piece, now)
+		err = r.metadata.Rejected(p.source, m.Piece, now)
 	case wire.MetadataData:
-		if whole, err = r.metadata.received(p.source, m, now); err == nil {
+		if whole, err = r.metadata.Received(p.source, m, now); err == nil {
 			r.lastProgress = now
 		}
 	}

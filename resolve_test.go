@@ -193,7 +193,7 @@ func TestResolve(t *testing.T) {
 		{name: "what it says of itself cannot be read at first", scripts: []metadataScript{{first: "d1:mx"}}, within: 3 * time.Second},
 		{name: "it slips in what it says", scripts: []metadataScript{{first: "d1:md11:ut_metadatai9ee13:metadata_sizei099e1:v1:x1:v1:xe"}}, within: 3 * time.Second},
 		{name: "it gets the metadata later", scripts: []metadataScript{{sizeAfter: 30 * time.Second}}, within: 33 * time.Second},
-		{name: "one gets it too late", scripts: []metadataScript{{sizeAfter: 2 * metadataPatience}, {sizeAfter: 50 * time.Second}}, within: 60 * time.Second},
+		{name: "one gets it too late", scripts: []metadataScript{{sizeAfter: 2 * time.Minute}, {sizeAfter: 50 * time.Second}}, within: 60 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {

@@ -1,0 +1,350 @@
+// Package metadata decides which info dictionary of a torrent to believe of those that peers send (BEP 9).
+//
+// It is plain data: it knows no connection and no clock. One Assembler serves one magnet link, whose lock
+// guards it and its peers.
+package metadata
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+const (
+	maxSize   = 32 << 20 // bytes of an info dictionary
+	maxDrafts = 64 << 20 // bytes of all drafts that are worked on
+
+	askedAtOnce     = 4                // requests outstanding to a peer
+	Timeout         = 15 * time.Second // of a peer that answers none of them
+	askAgain        = 2 * time.Second  // then another peer is asked for the same, if it has nothing else to do
+	sizePatience    = time.Minute      // with a peer that does not say how long the metadata is
+	rejectPause     = 5 * time.Second  // before a peer that rejected is asked again
+	maxRejectPauses = 3                // in a row
+	maxUnasked      = 16               // answers that were not asked for
+)
+
+// An Assembler puts the info dictionary of a torrent together from what peers send of it.
+//
+// Only the info hash tells what is true, and only of the whole. So the peers that claim the same
+// length write one draft together. If it turns out to be false, each of its authors goes on alone
+// with what it had written itself, and the author of a false draft of its own is a liar.
+//
+// Drafts are bounded in memory. The shorter go first, since a lie about them is found out sooner.
+type Assembler struct {
+	peers    map[*Peer]struct{}
+	drafts   map[draftKey]*Draft
+	suspects map[netip.AddrPort]struct{} // wrote in a draft of several authors that was false
+}
+
+// A Peer is a connected peer that may have the metadata.
+type Peer struct {
+	addr    netip.AddrPort
+	joined  time.Time
+	size    int64     // of the metadata, as it claims; 0 if unsaid
+	asked   []ask     // outstanding requests
+	heard   time.Time // last answer, or the first request after a quiet time
+	rejects int       // pauses in a row
+	paused  time.Time // not to be asked before
+	unasked int
+	useful  bool // it sent a piece that was wanted
+}
+
+type ask struct {
+	piece int
+	at    time.Time
+}
+
+// draftKey tells drafts apart: by their length, and by the author of those that have only one.
+type draftKey struct {
+	size int64
+	only netip.AddrPort
+}
+
+// A Draft is an info dictionary in the making.
+type Draft struct {
+	draftKey
+	pieces  []piece // nil unless there is memory for the draft
+	missing int
+}
+
+type piece struct {
+	data   []byte // nil while missing
+	author netip.AddrPort
+}
+
+// ErrLied marks what only a peer does that lies.
+var ErrLied = errors.New("lies about the metadata")
+
+// New returns an assembler without peers.
+func New() *Assembler {
+	return &Assembler{
+		peers:    make(map[*Peer]struct{}),
+		drafts:   make(map[draftKey]*Draft),
+		suspects: make(map[netip.AddrPort]struct{}),
+	}
+}
+
+// Join adds a peer, Leave removes it; what it wrote stays.
+func (m *Assembler) Join(addr netip.AddrPort, now time.Time) *Peer {
+	p := &Peer{addr: addr, joined: now}
+	m.peers[p] = struct{}{}
+	return p
+}
+
+func (m *Assembler) Leave(p *Peer) {
+	delete(m.peers, p)
+	m.ration()
+}
+
+// Offer records the length that a peer claims.
+func (m *Assembler) Offer(p *Peer, size int64) error {
+	switch {
+	case size == p.size:
+		return nil
+	case p.size != 0:
+		return fmt.Errorf("%w: %d bytes, then %d", ErrLied, p.size, size)
+	case size < 0 || size > maxSize:
+		return fmt.Errorf("%w: %d bytes", ErrLied, size)
+	}
+	p.size = size
+	m.draft(m.key(p))
+	m.ration()
+	return nil
+}
+
+// Next picks the pieces that a peer is to be asked for now, and counts them as asked.
+func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
+	if p.size == 0 || now.Before(p.paused) {
+		return nil
+	}
+	key := m.key(p)
+	d := m.drafts[key]
+	asked := make(map[int]ask) // the latest
+	copies := make(map[int]int)
+	for q := range m.peers {
+		if m.key(q) != key {
+			continue
+		}
+		for _, a := range q.asked {
+			copies[a.piece]++
+			if a.at.After(asked[a.piece].at) {
+				asked[a.piece] = a
+			}
+		}
+	}
+	for _, again := range []bool{false, true} {
+		for i := range d.pieces {
+			if len(p.asked) == askedAtOnce {
+				return pieces
+			}
+			if d.pieces[i].data != nil || p.isAsked(i) {
+				continue
+			}
+			if copies[i] == 0 || again && copies[i] == 1 && now.Sub(asked[i].at) >= askAgain {
+				if len(p.asked) == 0 {
+					p.heard = now
+				}
+				p.asked = append(p.asked, ask{i, now})
+				pieces = append(pieces, i)
+			}
+		}
+	}
+	return pieces
+}
+
+func (p *Peer) isAsked(piece int) bool {
+	return slices.ContainsFunc(p.asked, func(a ask) bool { return a.piece == piece })
+}
+
+// Received takes a piece. It returns the draft that it completes, if it does. x.Data is copied.
+func (m *Assembler) Received(p *Peer, x wire.MetadataMessage, now time.Time) (whole *Draft, err error) {
+	if ok, err := p.answered(x.Piece, now); !ok {
+		return nil, err
+	}
+	p.rejects = 0
+	d := m.drafts[m.key(p)]
+	begin := int64(x.Piece) * wire.MetadataBlock
+	switch {
+	case x.TotalSize != 0 && x.TotalSize != p.size:
+		return nil, fmt.Errorf("%w: %d bytes, then %d", ErrLied, p.size, x.TotalSize)
+	case int64(len(x.Data)) != min(wire.MetadataBlock, d.size-begin):
+		return nil, fmt.Errorf("%w: a piece of %d bytes at %d of %d", ErrLied, len(x.Data), begin, d.size)
+	case d.pieces == nil || d.pieces[x.Piece].data != nil:
+		return nil, nil
+	}
+	p.useful = true
+	d.pieces[x.Piece] = piece{bytes.Clone(x.Data), p.addr}
+	if d.missing--; d.missing == 0 {
+		return d, nil
+	}
+	return nil, nil
+}
+
+// Rejected records that a peer will not send a piece. Perhaps it does not have the metadata yet.
+func (m *Assembler) Rejected(p *Peer, piece int, now time.Time) error {
+	if ok, err := p.answered(piece, now); !ok {
+		return err
+	}
+	if now.Before(p.paused) {
+		return nil
+	}
+	if p.rejects++; p.rejects > maxRejectPauses {
+		return errors.New("rejects all requests for metadata")
+	}
+	p.paused = now.Add(rejectPause)
+	return nil
+}
+
+// answered takes a request off those that are outstanding. A few answers to none are forgiven.
+func (p *Peer) answered(piece int, now time.Time) (ok bool, err error) {
+	k := slices.IndexFunc(p.asked, func(a ask) bool { return a.piece == piece })
+	if k < 0 {
+		if p.unasked++; p.unasked > maxUnasked {
+			err = errors.New("sends metadata that was not asked for")
+		}
+		return false, err
+	}
+	p.asked = slices.Delete(p.asked, k, k+1)
+	p.heard = now
+	return true, nil
+}
+
+// Useful reports whether the peer sent a piece that was wanted.
+func (p *Peer) Useful() bool { return p.useful }
+
+// Overdue is why a peer has been waited for long enough, or nil.
+func (p *Peer) Overdue(now time.Time) error {
+	switch {
+	case p.size == 0 && now.Sub(p.joined) >= sizePatience:
+		return errors.New("has no metadata")
+	case len(p.asked) > 0 && now.Sub(p.heard) >= Timeout:
+		return errors.New("does not answer requests for metadata")
+	}
+	return nil
+}
+
+// Refute acts on a whole draft that does not have the info hash: it returns the liar, if that is
+// known by now.
+func (m *Assembler) Refute(d *Draft) (liar netip.AddrPort, ok bool) {
+	if m.drafts[d.draftKey] == d {
+		delete(m.drafts, d.draftKey)
+	}
+	author := d.pieces[0].author
+	if !slices.ContainsFunc(d.pieces, func(w piece) bool { return w.author != author }) {
+		liar, ok = author, true
+	} else {
+		for i, w := range d.pieces {
+			m.suspects[w.author] = struct{}{}
+			own := m.draft(draftKey{d.size, w.author})
+			if own.pieces == nil {
+				own.begin()
+			}
+			if own.pieces[i].data == nil {
+				own.pieces[i] = w
+				own.missing--
+			}
+		}
+	}
+	for p := range m.peers {
+		if p.size != 0 {
+			m.draft(m.key(p))
+		}
+	}
+	m.ration()
+	return liar, ok
+}
+
+// Liars are the peers that claim another length than that of the true text, and the authors of what differs from it.
+func (m *Assembler) Liars(text []byte) (liars []netip.AddrPort) {
+	for p := range m.peers {
+		if p.size != 0 && p.size != int64(len(text)) {
+			liars = append(liars, p.addr)
+		}
+	}
+	for _, d := range m.drafts {
+		if d.size != int64(len(text)) {
+			continue
+		}
+		for i, w := range d.pieces {
+			truth := text[i*wire.MetadataBlock : min((i+1)*wire.MetadataBlock, len(text))]
+			if w.data != nil && !bytes.Equal(w.data, truth) && !slices.Contains(liars, w.author) {
+				liars = append(liars, w.author)
+			}
+		}
+	}
+	return liars
+}
+
+// Text is the whole of a draft.
+func (d *Draft) Text() []byte {
+	b := make([]byte, 0, d.size)
+	for _, w := range d.pieces {
+		b = append(b, w.data...)
+	}
+	return b
+}
+
+// key says which draft a peer that claims a length writes in.
+func (m *Assembler) key(p *Peer) draftKey {
+	k := draftKey{size: p.size}
+	if _, suspect := m.suspects[p.addr]; suspect {
+		k.only = p.addr
+	}
+	return k
+}
+
+func (m *Assembler) draft(k draftKey) *Draft {
+	d := m.drafts[k]
+	if d == nil {
+		d = &Draft{draftKey: k}
+		m.drafts[k] = d
+	}
+	return d
+}
+
+func (d *Draft) begin() {
+	d.pieces = make([]piece, (d.size+wire.MetadataBlock-1)/wire.MetadataBlock)
+	d.missing = len(d.pieces)
+}
+
+// ration decides which drafts have memory: those that a peer writes in before the rest, and of these
+// the shorter.
+func (m *Assembler) ration() {
+	live := make(map[*Draft]bool)
+	for p := range m.peers {
+		if p.size != 0 {
+			live[m.drafts[m.key(p)]] = true
+		}
+	}
+	turn := func(d *Draft) int {
+		if live[d] {
+			return 0
+		}
+		return 1
+	}
+	order := make([]*Draft, 0, len(m.drafts))
+	for _, d := range m.drafts {
+		order = append(order, d)
+	}
+	slices.SortFunc(order, func(a, b *Draft) int {
+		return cmp.Or(cmp.Compare(turn(a), turn(b)), cmp.Compare(a.size, b.size), a.only.Compare(b.only))
+	})
+	sum := int64(0)
+	for _, d := range order {
+		sum += d.size
+		switch fits := sum <= maxDrafts; {
+		case live[d] && fits && d.pieces == nil:
+			d.begin()
+		case live[d] && !fits && d.pieces != nil:
+			m.drafts[d.draftKey] = &Draft{draftKey: d.draftKey} // the old one may be just being hashed
+		case !live[d] && (!fits || d.pieces == nil || d.missing == len(d.pieces)):
+			delete(m.drafts, d.draftKey)
+		}
+	}
+}

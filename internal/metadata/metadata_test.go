@@ -1,0 +1,263 @@
+package metadata
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+// TestMetadataHistories lets honest and lying peers come, answer, dawdle, reject and leave in any order.
+// However they do, no honest one is called a liar, memory stays bounded, and once an honest one stays
+// the truth is found.
+func TestMetadataHistories(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		size := 1 + rng.IntN(12*wire.MetadataBlock)
+		truth := randomBytes(seed, size)
+		m, now := New(), epoch
+		type fellow struct {
+			*Peer
+			addr   netip.AddrPort
+			claims int64
+			lies   bool
+			banned bool
+		}
+		fellows := make([]*fellow, 8)
+		for k := range fellows {
+			f := &fellow{addr: addrPort(fmt.Sprintf("80.0.0.%d:1", k)), claims: int64(size), lies: k > 0 && rng.IntN(2) == 0}
+			if f.lies && rng.IntN(3) == 0 {
+				f.claims = 1 + rng.Int64N(maxSize)
+			}
+			fellows[k] = f
+		}
+		found := false
+		judge := func(f *fellow, d *Draft, err error) {
+			if err != nil {
+				require.ErrorIs(t, err, ErrLied)
+				require.True(t, f.lies, "seed %d: %v", seed, err)
+				f.banned = true
+			}
+			switch {
+			case d == nil:
+			case bytes.Equal(d.Text(), truth):
+				found = true
+				for _, liar := range m.Liars(truth) {
+					require.True(t, fellows[liar.Addr().As4()[3]].lies)
+				}
+			default:
+				if liar, ok := m.Refute(d); ok {
+					f := fellows[liar.Addr().As4()[3]]
+					require.True(t, f.lies, "seed %d: %v is honest", seed, liar)
+					f.banned = true
+				}
+			}
+		}
+		for step := 0; !found; step++ {
+			require.Less(t, step, 20_000, "seed %d", seed)
+			now = now.Add(time.Duration(rng.IntN(1000)) * time.Millisecond)
+			f := fellows[rng.IntN(len(fellows))]
+			switch {
+			case f.banned:
+				if f.Peer != nil {
+					m.Leave(f.Peer)
+					f.Peer = nil
+				}
+			case f.Peer == nil:
+				f.Peer = m.Join(f.addr, now)
+				judge(f, nil, m.Offer(f.Peer, f.claims))
+			case len(f.asked) == 0:
+				asked := m.Next(f.Peer, now)
+				require.LessOrEqual(t, len(asked), askedAtOnce)
+			case step < 5000 && rng.IntN(50) == 0:
+				m.Leave(f.Peer)
+				f.Peer = nil
+			case rng.IntN(50) == 0:
+				if m.Rejected(f.Peer, f.asked[0].piece, now) != nil {
+					m.Leave(f.Peer)
+					f.Peer = nil
+				}
+			default:
+				i := f.asked[rng.IntN(len(f.asked))].piece
+				begin := int64(i) * wire.MetadataBlock
+				b := make([]byte, min(wire.MetadataBlock, f.claims-begin))
+				if begin < int64(size) {
+					copy(b, truth[begin:])
+				}
+				if f.lies && rng.IntN(3) == 0 {
+					b[rng.IntN(len(b))]++
+				}
+				d, err := m.Received(f.Peer, wire.MetadataMessage{Type: wire.MetadataData, Piece: i, TotalSize: f.claims, Data: b}, now)
+				judge(f, d, err)
+			}
+			held := int64(0)
+			for _, d := range m.drafts {
+				if d.pieces != nil {
+					held += d.size
+				}
+			}
+			require.LessOrEqual(t, held, int64(maxDrafts))
+		}
+	}
+}
+
+func TestMetadataRations(t *testing.T) {
+	m := New()
+	var long []*Peer
+	for k := range 5 {
+		p := m.Join(addrPort(fmt.Sprintf("80.0.0.%d:1", k)), epoch)
+		require.NoError(t, m.Offer(p, maxSize-int64(k)))
+		long = append(long, p)
+	}
+	asked := func(p *Peer) int { return len(m.Next(p, epoch)) }
+	require.Zero(t, asked(long[0]), "the longest waits")
+	require.Equal(t, askedAtOnce, asked(long[4]))
+	require.Equal(t, askedAtOnce, asked(long[3]))
+
+	short := m.Join(addrPort("80.0.1.1:1"), epoch)
+	require.NoError(t, m.Offer(short, 100_000))
+	require.Equal(t, askedAtOnce, asked(short), "it comes before them")
+	d, err := m.Received(long[3], wire.MetadataMessage{Type: wire.MetadataData, Data: make([]byte, wire.MetadataBlock)}, epoch)
+	require.NoError(t, err, "an answer for a draft that lost its memory")
+	require.Nil(t, d)
+	m.Leave(short)
+	m.Leave(long[4])
+	require.Equal(t, 1, asked(long[3]))
+	require.Equal(t, askedAtOnce, asked(long[2]))
+	for p := range m.peers {
+		m.Leave(p)
+	}
+	require.Empty(t, m.drafts)
+}
+
+func TestMetadataAsksAnotherAfterAWhile(t *testing.T) {
+	m := New()
+	a, b, c := m.Join(addrPort("80.0.0.1:1"), epoch), m.Join(addrPort("80.0.0.2:1"), epoch), m.Join(addrPort("80.0.0.3:1"), epoch)
+	for _, p := range []*Peer{a, b, c} {
+		require.NoError(t, m.Offer(p, 3*wire.MetadataBlock))
+	}
+	require.Equal(t, []int{0, 1, 2}, m.Next(a, epoch))
+	require.Empty(t, m.Next(b, epoch.Add(askAgain-1)))
+	require.Equal(t, []int{0, 1, 2}, m.Next(b, epoch.Add(askAgain)))
+	require.Empty(t, m.Next(c, epoch.Add(time.Hour)), "two are enough")
+	require.NoError(t, b.Overdue(epoch.Add(Timeout)))
+	require.Error(t, a.Overdue(epoch.Add(Timeout)))
+	require.Error(t, b.Overdue(epoch.Add(askAgain+Timeout)))
+	m.Leave(a)
+	require.Empty(t, m.Next(c, epoch.Add(askAgain)))
+	require.Equal(t, []int{0, 1, 2}, m.Next(c, epoch.Add(2*askAgain)))
+}
+
+// What a peer is told off for, by what it says of metadata that has two pieces.
+func TestMetadataRules(t *testing.T) {
+	const size = wire.MetadataBlock + 100
+	piece := func(i int, n int) wire.MetadataMessage {
+		return wire.MetadataMessage{Type: wire.MetadataData, Piece: i, TotalSize: size, Data: make([]byte, n)}
+	}
+	for _, c := range []struct {
+		name string
+		does func(m *Assembler, p *Peer) error
+		lie  bool // else it is only of no use
+	}{
+		{"changes its mind about the length", func(m *Assembler, p *Peer) error { return m.Offer(p, size+1) }, true},
+		{"claims a length below 0", func(m *Assembler, p *Peer) error { return m.Offer(m.Join(p.addr, epoch), -1) }, true},
+		{"claims 33 MiB", func(m *Assembler, p *Peer) error { return m.Offer(m.Join(p.addr, epoch), maxSize+1) }, true},
+		{"says another length with a piece", func(m *Assembler, p *Peer) error {
+			x := piece(0, wire.MetadataBlock)
+			x.TotalSize++
+			_, err := m.Received(p, x, epoch)
+			return err
+		}, true},
+		{"sends a short piece", func(m *Assembler, p *Peer) error {
+			_, err := m.Received(p, piece(0, 100), epoch)
+			return err
+		}, true},
+		{"sends a last piece that is too long", func(m *Assembler, p *Peer) error {
+			_, err := m.Received(p, piece(1, 101), epoch)
+			return err
+		}, true},
+		{"sends what nobody asked for, again and again", func(m *Assembler, p *Peer) (err error) {
+			for range maxUnasked + 1 {
+				require.NoError(t, err)
+				_, err = m.Received(p, piece(7, 100), epoch)
+			}
+			return err
+		}, false},
+		{"rejects what nobody asked for, again and again", func(m *Assembler, p *Peer) (err error) {
+			for range maxUnasked + 1 {
+				require.NoError(t, err)
+				err = m.Rejected(p, 7, epoch)
+			}
+			return err
+		}, false},
+		{"rejects all, after every pause", func(m *Assembler, p *Peer) (err error) {
+			now := epoch
+			for range maxRejectPauses + 1 {
+				require.NoError(t, err)
+				if err = m.Rejected(p, 1, now); err == nil {
+					require.NoError(t, m.Rejected(p, 0, now), "two at a time count as one")
+					require.Empty(t, m.Next(p, now.Add(rejectPause-1)))
+				}
+				now = now.Add(rejectPause)
+				m.Next(p, now)
+			}
+			return err
+		}, false},
+		{"never says how long it is", func(m *Assembler, p *Peer) error {
+			q := m.Join(p.addr, epoch)
+			require.Empty(t, m.Next(q, epoch))
+			require.NoError(t, q.Overdue(epoch.Add(sizePatience-1)))
+			return q.Overdue(epoch.Add(sizePatience))
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := New()
+			p := m.Join(addrPort("80.0.0.1:1"), epoch)
+			require.NoError(t, m.Offer(p, size))
+			require.NoError(t, m.Offer(p, size), "it may say so again")
+			require.Equal(t, []int{0, 1}, m.Next(p, epoch))
+			err := c.does(m, p)
+			require.Error(t, err)
+			require.Equal(t, c.lie, errors.Is(err, ErrLied), err)
+		})
+	}
+}
+
+// Whoever claims another length than that of the truth lied, and whoever wrote other bytes of it.
+func TestMetadataLiars(t *testing.T) {
+	m := New()
+	truth := make([]byte, 2*wire.MetadataBlock)
+	honest, flips, longer := m.Join(addrPort("80.0.0.1:1"), epoch), m.Join(addrPort("80.0.0.2:1"), epoch), m.Join(addrPort("80.0.0.3:1"), epoch)
+	m.Join(addrPort("80.0.0.4:1"), epoch) // has said nothing
+	require.NoError(t, m.Offer(honest, int64(len(truth))))
+	require.NoError(t, m.Offer(flips, int64(len(truth))))
+	require.NoError(t, m.Offer(longer, int64(len(truth))+1))
+	require.Equal(t, []int{0, 1}, m.Next(honest, epoch))
+	require.Equal(t, []int{0, 1}, m.Next(flips, epoch.Add(askAgain)))
+	for i, p := range []*Peer{honest, flips} {
+		b := make([]byte, wire.MetadataBlock)
+		b[9] = byte(i)
+		_, err := m.Received(p, wire.MetadataMessage{Type: wire.MetadataData, Piece: i, Data: b}, epoch)
+		require.NoError(t, err)
+	}
+	require.True(t, honest.Useful())
+	require.False(t, longer.Useful(), "it was not asked for anything")
+	require.ElementsMatch(t, []netip.AddrPort{flips.addr, longer.addr}, m.Liars(truth))
+}
+
+func randomBytes(seed uint64, n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
+	return b
+}

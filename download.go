@@ -375,6 +375,9 @@ func (d *Download) joinSwarm() (leave func()) {
 // turn does all that is due and returns when the next turn is; zero if only a wake brings it.
 func (d *Download) turn(now time.Time) (next time.Time) {
 	d.mu.Lock()
+	if at := d.stallsAt(); !at.IsZero() && !now.Before(at) {
+		d.fail(fmt.Errorf("%w for %v", ErrStalled, d.o.StallTimeout))
+	}
 	var spilled []batch
 	if !now.Before(d.nextTick) {
 		d.nextTick = now.Add(tick)
@@ -431,17 +434,22 @@ func (d *Download) due(now time.Time) (next time.Time) {
 	if d.complete && d.o.SeedUntil != nil {
 		sooner(d.nextTick)
 	}
-	if d.o.StallTimeout > 0 && !d.complete && !d.paused {
-		sooner(d.lastProgress.Add(d.o.StallTimeout))
+	if at := d.stallsAt(); !at.IsZero() {
+		sooner(at)
 	}
 	return next
 }
 
-// everySecond looks after what time changes: rates, snubs, useless peers, peer exchange, a stall.
-func (d *Download) everySecond(now time.Time) (spilled []batch) {
-	if d.o.StallTimeout > 0 && !d.complete && !d.paused && now.Sub(d.lastProgress) >= d.o.StallTimeout {
-		d.fail(fmt.Errorf("%w for %v", ErrStalled, d.o.StallTimeout))
+// stallsAt is when the download fails unless something arrives; zero if that is never. The caller holds mu.
+func (d *Download) stallsAt() time.Time {
+	if d.o.StallTimeout <= 0 || d.complete || d.paused {
+		return time.Time{}
 	}
+	return d.lastProgress.Add(d.o.StallTimeout)
+}
+
+// everySecond looks after what time changes: rates, snubs, useless peers, peer exchange.
+func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	for _, p := range d.peers {
 		if d.snub(&p.supply, now) {
 			d.note(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })

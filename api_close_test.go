@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -102,36 +101,6 @@ func TestAPICloseEarly(t *testing.T) {
 					require.Zero(t, mapsOf(dir))
 				}
 			})
-		}
-	}
-}
-
-// A failure leaves alone what was handed out before it.
-func TestAPIBytesOutliveFailure(t *testing.T) {
-	t.Parallel()
-	s := makeShare(t, torrent.CreateOptions{}, mixed...)
-	seed := s.gated(t)
-	seed.give(s.piecesOf("share/b/c.txt")...)
-	for _, dir := range []string{"", t.TempDir()} {
-		client := local()
-		d, err := s.Start(t.Context(), &torrent.Options{Dir: dir, Client: client, Peers: []netip.AddrPort{seed.addr}, StallTimeout: 200 * time.Millisecond})
-		require.NoError(t, err)
-		var early []byte
-		for f, err := range d.Completed() {
-			require.NoError(t, err)
-			if f.Path() == "share/b/c.txt" {
-				early, err = f.Bytes()
-				require.NoError(t, err)
-				break
-			}
-		}
-		_, err = wait(t, d)
-		require.ErrorIs(t, err, torrent.ErrStalled)
-		require.Equal(t, s.want["share/b/c.txt"], bytes.Clone(early))
-		require.NoError(t, d.Close())
-		require.NoError(t, client.Close())
-		if dir != "" {
-			require.Zero(t, mapsOf(dir))
 		}
 	}
 }

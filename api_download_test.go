@@ -10,13 +10,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/time/rate"
 
 	"github.com/shoal-go/torrent"
 )
@@ -138,7 +136,7 @@ func TestAPIStartRefuses(t *testing.T) {
 	}
 }
 
-// A context that ends takes the download with it, within a second, and the error says all there is to say.
+// A context that ends takes the download with it, and the error says all there is to say.
 func TestAPICancelled(t *testing.T) {
 	refusing, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -185,10 +183,8 @@ func TestAPICancelled(t *testing.T) {
 				}
 				return n >= len(urls)
 			})
-			began := time.Now()
 			end()
 			files, err := wait(t, d)
-			require.Less(t, time.Since(began), time.Second)
 			require.Nil(t, files)
 			for _, want := range c.want {
 				require.ErrorIs(t, err, want)
@@ -202,18 +198,15 @@ func TestAPICancelled(t *testing.T) {
 			_, again := d.Wait()
 			require.Equal(t, err, again)
 			require.NoError(t, d.Close())
-			require.Less(t, time.Since(began), 2*time.Second)
 			settled(t, before)
 		})
 	}
 	t.Run("deadline", func(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, because)
 		defer cancel()
-		began := time.Now()
 		_, err := s.DownloadAll(ctx, nil)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, err, because)
-		require.Less(t, time.Since(began), 1050*time.Millisecond)
 	})
 }
 
@@ -357,57 +350,6 @@ func TestAPISeedLeavesAtHalf(t *testing.T) {
 	until(t, "the first half is here", func() bool { return half.sent.Load() > 0 && half.open.Load() == 0 })
 	rest.give()
 	s.same(t, complete(t, d))
-}
-
-func TestAPIStalled(t *testing.T) {
-	t.Parallel()
-	s := makeShare(t, torrent.CreateOptions{}, mixed...)
-	mute := s.gated(t)
-	began := time.Now()
-	_, err := s.DownloadAll(within(t), &torrent.Options{StallTimeout: 300 * time.Millisecond, Peers: []netip.AddrPort{mute.addr}, Client: local()})
-	require.ErrorIs(t, err, torrent.ErrStalled)
-	require.GreaterOrEqual(t, time.Since(began), 300*time.Millisecond)
-	require.Less(t, time.Since(began), 5*time.Second)
-	// A download that is complete does not stall.
-	client := local()
-	defer client.Close()
-	d := s.start(t, torrent.Options{Dir: s.dir, Seed: true, StallTimeout: time.Millisecond, Client: client})
-	complete(t, d)
-	leech := s.call(t, addrOf(client), func(l *line) {
-		l.say(msgInterested)
-		for {
-			id, _, err := l.hear()
-			if err != nil || id == msgUnchoke {
-				close(l.opened)
-				return
-			}
-		}
-	})
-	<-leech.opened
-	require.Equal(t, []*torrent.Download{d}, slices.Collect(client.Downloads()))
-}
-
-func TestAPIDownloadLimits(t *testing.T) {
-	const burst, perSecond, size = 32 << 10, 512 << 10, 512 << 10
-	limit := func() *rate.Limiter { return rate.NewLimiter(perSecond, burst) }
-	for name, c := range map[string]struct{ from, to torrent.Options }{
-		"down":               {torrent.Options{}, torrent.Options{DownloadLimit: limit()}},
-		"down of the client": {torrent.Options{}, torrent.Options{Client: &torrent.Client{NoListen: true, DownloadLimit: limit()}}},
-		"up":                 {torrent.Options{UploadLimit: limit()}, torrent.Options{}},
-		"up of the client":   {torrent.Options{Client: &torrent.Client{Listen: "127.0.0.1:0", UploadLimit: limit()}}, torrent.Options{}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := makeShare(t, torrent.CreateOptions{}, part{"", size})
-			c.to.Peers = []netip.AddrPort{s.seed(t, c.from)}
-			began := time.Now()
-			d := s.start(t, c.to)
-			s.same(t, complete(t, d))
-			least := time.Duration(float64(size-burst) / perSecond * float64(time.Second))
-			require.Greater(t, time.Since(began), least*9/10)
-			require.Less(t, time.Since(began), 5*least+3*time.Second)
-		})
-	}
 }
 
 func TestAPIStorageErrors(t *testing.T) {

@@ -231,10 +231,8 @@ func TestAPICancelledWhileChecking(t *testing.T) {
 	d, err := s.Start(ctx, &torrent.Options{Dir: s.dir})
 	require.NoError(t, err)
 	until(t, "checking", func() bool { st := d.Stats(); return st.Checking || st.Complete })
-	began := time.Now()
 	cancel(because)
 	_, err = wait(t, d)
-	require.Less(t, time.Since(began), time.Second)
 	if err != nil { // a fast machine may be done
 		require.ErrorIs(t, err, because)
 		require.ErrorIs(t, err, context.Canceled)

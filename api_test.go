@@ -27,10 +27,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 // patience is how long anything may take that is not itself about time.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // share is content on disk, and the torrent of it.
 type share struct {
@@ -38,6 +39,7 @@ type share struct {
 	dir  string            // that holds what the torrent names
 	want map[string][]byte // by path
 	raw  []byte            // all of it in torrent order; without padding
+	host *simnet.Host      // where its scripted peers are; nil is this machine
 }
 
 // part is one file of a share: a path below the torrent's name, or "" for a torrent of one file.
@@ -255,7 +257,11 @@ func (s *share) script(t *testing.T, play func(l *line)) *remote {
 
 // listen starts a remote that runs play on each connection.
 func (s *share) listen(t *testing.T, play func(l *line)) *remote {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	listen := net.Listen
+	if s.host != nil {
+		listen = func(network, addr string) (net.Listener, error) { return s.host.Listen(network, ":0") }
+	}
+	ln, err := listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	p := &remote{s: s, addr: netip.MustParseAddrPort(ln.Addr().String()), asked: make(map[int]bool), allow: make(map[int]bool), opened: make(chan struct{})}
 	var lines sync.WaitGroup
@@ -280,7 +286,11 @@ func (s *share) listen(t *testing.T, play func(l *line)) *remote {
 // call connects to addr as a peer does, runs play and returns once that has begun.
 func (s *share) call(t *testing.T, addr netip.AddrPort, play func(l *line)) *remote {
 	t.Helper()
-	c, err := net.Dial("tcp", addr.String())
+	dial := new(net.Dialer).DialContext
+	if s.host != nil {
+		dial = s.host.Dial
+	}
+	c, err := dial(t.Context(), "tcp", addr.String())
 	require.NoError(t, err)
 	p := &remote{s: s, addr: addr, asked: make(map[int]bool), opened: make(chan struct{})}
 	l := &line{Conn: c, remote: p, r: bufio.NewReader(c)}

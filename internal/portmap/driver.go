@@ -25,10 +25,17 @@ type grant struct {
 	life     time.Duration
 }
 
-var (
-	errLost  = errors.New("the router has forgotten the mapping")
-	errTaken = errors.New("the external port is taken") // and another may not be
-)
+var errLost = errors.New("the router has forgotten the mapping")
+
+// A takenError is why an external port cannot be mapped where another may be.
+type takenError struct{ error }
+
+func (e takenError) Unwrap() error { return e.error }
+
+func isTaken(err error) bool {
+	var e takenError
+	return errors.As(err, &e)
+}
 
 // pcp is a driver of PCP.
 type pcp struct {

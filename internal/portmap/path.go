@@ -123,7 +123,7 @@ func (p *path) mapPort(ctx context.Context) {
 		refused[NATPMP], refused[UPnP] = true, true
 	}
 	var errs []error
-	for {
+	for slices.Contains(refused[:], false) {
 		known := p.driver != nil
 		if !known {
 			var err error
@@ -179,9 +179,6 @@ func waitOf(errs []error) (wait time.Duration) {
 
 // probe finds out what the router speaks, and returns the driver of the best that was not refused.
 func (p *path) probe(ctx context.Context, refused [protocols]bool) (driver, error) {
-	if !slices.Contains(refused[:], false) {
-		return nil, errors.New("nothing else to ask by")
-	}
 	found := &probe{Gateway: p.Gateway, refused: refused}
 	var best Protocol
 	err := p.exchange(ctx, found.questions, func(b []byte, from netip.AddrPort, waits int) (settled bool) {
@@ -238,7 +235,7 @@ func (p *path) obtain(ctx context.Context) (Mapping, time.Duration, error) {
 			return Mapping{}, 0, err
 		}
 		p.remove(ctx)
-		if err != nil && (!errors.Is(err, errTaken) || try == otherPorts) {
+		if err != nil && (!isTaken(err) || try == otherPorts) {
 			p.want(p.Port)
 			return Mapping{}, 0, err
 		}
@@ -253,7 +250,7 @@ func (p *path) obtain(ctx context.Context) (Mapping, time.Duration, error) {
 // answered reports whether an error is what the router said.
 func answered(err error) bool {
 	var r *refusal
-	return errors.As(err, &r) || codeOf(err) != 0 || errors.Is(err, errTaken)
+	return errors.As(err, &r) || codeOf(err) != 0 || isTaken(err)
 }
 
 // otherPort draws an external port that is not likely to be taken.
@@ -277,7 +274,7 @@ func (p *path) add(ctx context.Context) (life time.Duration, err error) {
 		}
 		p.asked[t] = port
 		g, err := p.driver.add(ctx, t, port)
-		if errors.Is(err, errTaken) {
+		if isTaken(err) {
 			delete(p.asked, t) // it is another's, and not for us to delete
 		}
 		if err != nil {

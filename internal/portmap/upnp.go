@@ -158,7 +158,7 @@ func (d *upnp) add(ctx context.Context, t transport, external uint16) (grant, er
 	}
 	switch codeOf(err) {
 	case upnpConflict, upnpActionFailed: // the latter is all that some devices ever say
-		return grant{}, fmt.Errorf("%w: %w", errTaken, err)
+		return grant{}, takenError{err}
 	}
 	return grant{external, lifetime}, err // one that is permanent is looked after as often
 }
@@ -185,7 +185,7 @@ func (d *upnp) remove(ctx context.Context, t transport, external uint16) error {
 	return err
 }
 
-// checkFree returns an error that matches errTaken if a port is mapped to another host or port: some devices
+// checkFree returns a takenError if a port is mapped to another host or port: some devices
 // would overwrite the mapping.
 func (d *upnp) checkFree(ctx context.Context, t transport, external uint16) error {
 	entry, err := d.call(ctx, "GetSpecificPortMappingEntry", portArguments(t, external)...)
@@ -195,7 +195,7 @@ func (d *upnp) checkFree(ctx context.Context, t transport, external uint16) erro
 	if d.isOurs(entry) {
 		return nil
 	}
-	return fmt.Errorf("%w by %s", errTaken, entry["NewInternalClient"])
+	return takenError{fmt.Errorf("external port %d is mapped to %q", external, entry["NewInternalClient"])}
 }
 
 // isOurs reports whether an entry of the device's table leads here. Some devices give hosts names.

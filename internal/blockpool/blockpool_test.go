@@ -10,7 +10,7 @@ import (
 
 const blockSize = 16 << 10
 
-// The room for blocks of started pieces is dealt among the downloads of a client as its connections are.
+// The limit is dealt among the downloads of a client as its connections are.
 func TestLimitIsDealtFairly(t *testing.T) {
 	const all = Limit / blockSize
 	p := New(blockSize, 0)
@@ -25,12 +25,12 @@ func TestLimitIsDealtFairly(t *testing.T) {
 	greedy.Release(all)
 
 	require.Equal(t, 1, take(second, 1))
-	require.Equal(t, all-all/reserved-1, take(greedy, all), "beside another, what that leaves but for a reserve")
-	require.Equal(t, all/reserved, take(second, all), "which is for who has less than its share")
+	require.Equal(t, all-all/reserved-1, take(greedy, all), "beside another, all that the other leaves but for a reserve")
+	require.Equal(t, all/reserved, take(second, all), "which is for those below their share")
 	require.Zero(t, take(third, 1))
 
 	greedy.Release(10)
-	require.Zero(t, take(greedy, 1), "who has more than its share takes nothing of it back")
+	require.Zero(t, take(greedy, 1), "a download above its share takes nothing of it back")
 	require.Equal(t, 7, take(third, 7))
 	require.Equal(t, 3, take(second, all))
 	second.Release(int(second.held / blockSize))

@@ -6,7 +6,7 @@ import "time"
 const maxUnused = 64
 
 // A Gate paces the requests of one download, so that what peers send in answer stays within its
-// limits. Requests are held back rather than reads, so that TCP never stalls. The owner's lock guards it.
+// limits. It holds back requests, not reads, so that TCP never stalls.
 type Gate struct {
 	limits Limits
 	block  int // bytes that one request asks for
@@ -17,7 +17,7 @@ type Gate struct {
 	pause  time.Duration
 }
 
-// NewGate makes a gate for requests of block bytes each.
+// NewGate returns a gate for requests of block bytes each.
 func NewGate(l Limits, block int) Gate { return Gate{limits: l, block: block} }
 
 // Admit returns how many requests may be sent now, at most most.

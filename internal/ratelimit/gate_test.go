@@ -63,7 +63,7 @@ func TestGate(t *testing.T) {
 		require.Equal(t, ratelimit.Recheck, g.Pause())
 	})
 
-	t.Run("what came to nothing is free next time", func(t *testing.T) {
+	t.Run("refunded requests are free next time", func(t *testing.T) {
 		g := ratelimit.NewGate(ratelimit.Limits{rate.NewLimiter(1, 4*blockSize)}, blockSize)
 		require.Equal(t, 4, g.Admit(epoch, 10), "the first burst")
 		g.Refund(3)
@@ -75,7 +75,7 @@ func TestGate(t *testing.T) {
 		require.Equal(t, ratelimit.MaxUnused, g.Admit(epoch, 1<<20), "but no burst without bound")
 	})
 
-	t.Run("who leaves gives back what it did not use", func(t *testing.T) {
+	t.Run("a gate that is released refunds what it did not use", func(t *testing.T) {
 		lim := rate.NewLimiter(1, 4*blockSize)
 		g := ratelimit.NewGate(ratelimit.Limits{lim}, blockSize)
 		require.Equal(t, 4, g.Admit(epoch, 10))

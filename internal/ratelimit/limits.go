@@ -16,19 +16,19 @@ import (
 
 const (
 	// slack is how far ahead of its limit traffic may run. A timer that fires late by less
-	// finds the limiter still in debt, so no tokens spill over the rim of a small bucket.
+	// finds the limiter still in debt, so no tokens are lost because a small bucket is full.
 	slack = 20 * time.Millisecond
 	// recheck bounds how long a change of a limit may stay unnoticed.
 	recheck = 250 * time.Millisecond
 )
 
 // Limits are the rate limits that apply to the same bytes, such as a download's and its client's,
-// in bytes a second. They may be shared with others, and changed while in use. A bucket smaller than
-// what passes at once is no obstacle: tokens are taken in slices.
+// in bytes a second. They may be shared with others, and changed while in use. A bucket may be smaller
+// than what passes at once: tokens are taken in slices.
 type Limits []*rate.Limiter
 
-// Join joins a download's limit and its client's. Nil is none, and one limiter that serves as both is
-// asked once.
+// Join returns a download's limit and its client's. Nil is none, and one limiter that serves as both
+// applies once.
 func Join(download, client *rate.Limiter) (l Limits) {
 	if download != nil {
 		l = append(l, download)
@@ -52,8 +52,8 @@ type claim struct {
 }
 
 // reserve takes n tokens from each limiter. It is not ok, and nothing is taken, while one of them
-// lets nothing pass (a limit or a burst of 0); it is to be asked again after recheck. now must be
-// fresh: a limiter that hears of an earlier time than it knows earns the time between twice.
+// lets nothing pass (a limit or a burst of 0); the caller tries again after recheck. now must be
+// fresh: a limiter that is given an earlier time than before earns the time between twice.
 func (l Limits) reserve(now time.Time, n int) (r reservation, ok bool) {
 	for _, lim := range l {
 		if limit := lim.Limit(); limit != rate.Inf && (limit <= 0 || lim.Burst() <= 0) {
@@ -78,8 +78,8 @@ func take(lim *rate.Limiter, now time.Time, n int) float64 {
 	return max(0, -lim.TokensAt(now))
 }
 
-// refund returns n of the tokens that were taken, for bytes that do not pass after all. Those that wait
-// behind them wait for that much less.
+// refund returns n of the tokens that were taken, for bytes that do not pass after all. Reservations made
+// later move up.
 func (r *reservation) refund(now time.Time, n int) {
 	for _, c := range r {
 		if c.limiter != nil {
@@ -107,7 +107,7 @@ func (r *reservation) delay(now time.Time) (delay time.Duration) {
 
 func (c *claim) delay(now time.Time) time.Duration {
 	limit := c.limiter.Limit()
-	// Nobody tells when the limit changed. The safe side is to take the lower one for all the time
+	// When the limit changed is not known. It is safe to assume the lower one for all the time
 	// since; but more than the limiter owes now cannot be ahead.
 	c.ahead -= now.Sub(c.at).Seconds() * float64(min(c.limit, limit))
 	c.ahead = min(c.ahead, -c.limiter.TokensAt(now))

@@ -18,7 +18,7 @@ func TestLimits(t *testing.T) {
 	require.Equal(t, Limits{a, b}, Join(a, b))
 	require.Equal(t, Limits{b}, Join(nil, b))
 	require.Equal(t, Limits{a}, Join(a, nil))
-	require.Equal(t, Limits{a}, Join(a, a), "the same limiter must not be paid twice")
+	require.Equal(t, Limits{a}, Join(a, a), "the same limiter applies once")
 }
 
 func TestReserve(t *testing.T) {
@@ -32,12 +32,12 @@ func TestReserve(t *testing.T) {
 		{"without limits all passes", nil, 1 << 30, 0, true},
 		{"an infinite limit is none", Limits{rate.NewLimiter(rate.Inf, 0)}, 1 << 30, 0, true},
 		{"a full bucket pays at once", Limits{rate.NewLimiter(1000, 500)}, 500, 0, true},
-		{"what it lacks is waited for", Limits{rate.NewLimiter(1000, 500)}, 1500, time.Second, true},
+		{"missing tokens are waited for", Limits{rate.NewLimiter(1000, 500)}, 1500, time.Second, true},
 		{"a bucket of one token will do", Limits{rate.NewLimiter(1000, 1)}, 2001, 2 * time.Second, true},
 		{"the strictest of several decides", Limits{rate.NewLimiter(1000, 10), rate.NewLimiter(100, 10)}, 1010, 10 * time.Second, true},
-		{"a limit of nothing lets nothing pass", Limits{rate.NewLimiter(0, 500)}, 1, 0, false},
-		{"a bucket of nothing neither", Limits{rate.NewLimiter(1000, 0)}, 1, 0, false},
-		{"a limit too slow to tell is waited for all the same", Limits{rate.NewLimiter(1e-12, 1)}, 1 << 20, time.Hour, true},
+		{"a limit of 0 lets nothing pass", Limits{rate.NewLimiter(0, 500)}, 1, 0, false},
+		{"nor does a bucket of 0", Limits{rate.NewLimiter(1000, 0)}, 1, 0, false},
+		{"the wait is bounded for a limit that is next to nothing", Limits{rate.NewLimiter(1e-12, 1)}, 1 << 20, time.Hour, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r, ok := tc.lims.reserve(epoch, tc.n)

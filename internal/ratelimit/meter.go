@@ -8,7 +8,7 @@ const (
 )
 
 // A Meter counts bytes, and measures their rate over the last five seconds, or since the first of them
-// after a silence of as long. The zero value is ready. Its owner's lock guards it.
+// after a silence of as long. The zero value is ready.
 type Meter struct {
 	sum   int64             // all that was ever added
 	slots [meterSlots]int64 // bytes by second; second k is in slot k%meterSlots
@@ -26,8 +26,8 @@ func (m *Meter) Add(n int64, now time.Time) {
 	m.sum += n
 }
 
-// Rate is in bytes a second. Until a whole second has passed it is what that second holds so far,
-// so a single block does not look like a fast peer.
+// Rate returns the rate in bytes a second. Until a whole second has passed it is what that second holds
+// so far, so that a single block does not look like a fast peer.
 func (m *Meter) Rate(now time.Time) float64 {
 	m.advance(now)
 	n := m.recent()
@@ -38,7 +38,7 @@ func (m *Meter) Rate(now time.Time) float64 {
 	return float64(n) / max(now.Sub(m.start)-oldest, meterSlot).Seconds()
 }
 
-// Total is all that was ever added.
+// Total returns the sum of all that was ever added.
 func (m *Meter) Total() int64 { return m.sum }
 
 // recent is the sum of the slots.
@@ -49,8 +49,8 @@ func (m *Meter) recent() (n int64) {
 	return n
 }
 
-// advance empties the slots of the seconds that began since the last call. A clock that goes
-// backward stands still here.
+// advance empties the slots of the seconds that began since the last call. A time before that of an
+// earlier call counts as that time.
 func (m *Meter) advance(now time.Time) {
 	second := int64(now.Sub(m.start) / meterSlot) // saturates for a zero start, whose slots are empty anyway
 	if second-m.last >= meterSlots {

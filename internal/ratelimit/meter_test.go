@@ -31,7 +31,7 @@ func TestMeter(t *testing.T) {
 		}},
 		{"a steady peer", []step{
 			{0.0, 500, 500, "a first block counts for a whole second"},
-			{0.5, 500, 1000, "as does what follows in that second"},
+			{0.5, 500, 1000, "as do others in that second"},
 			{1.0, 500, 1500, "the third half second of bytes opens the second second"},
 			{1.5, 500, 2000 / 1.5, "from then on the time since the start counts"},
 			{3.0, 1500, 3500 / 3.0, ""},
@@ -51,7 +51,7 @@ func TestMeter(t *testing.T) {
 		{"a short pause is no silence", []step{
 			{0, 1000, 1000, ""},
 			{4, 1000, 500, "four seconds without a byte count as such"},
-			{6, 1000, 2000 / 5.0, "and what came before them leaves the window first"},
+			{6, 1000, 2000 / 5.0, "and bytes before them leave the window first"},
 		}},
 		{"a clock that goes backward", []step{
 			{10, 1000, 1000, ""},
@@ -75,7 +75,7 @@ func TestMeter(t *testing.T) {
 	}
 }
 
-// slowMeter is the Meter as its comment tells it: it keeps all that ever came.
+// slowMeter is a plain model of the Meter: it keeps all that was ever added.
 type slowMeter struct {
 	came []struct {
 		at time.Time

@@ -24,8 +24,8 @@ func drained(limit rate.Limit, burst int) *rate.Limiter {
 	return lim
 }
 
-// wait returns when n bytes may be sent, or the error of ctx. It goes about it as the writer of a
-// connection does.
+// wait returns when n bytes may be sent, or the error of ctx. It does so as the writer of a connection
+// does.
 func wait(ctx context.Context, l ratelimit.Limits, n int) error {
 	turn := ratelimit.NewTurn(l)
 	defer func() { turn.Leave(time.Now()) }()
@@ -84,7 +84,7 @@ func TestWaitKeepsToTheLimit(t *testing.T) {
 	})
 }
 
-// A change of a limit reaches those that wait already, each within recheck.
+// A change of a limit reaches those that are waiting, each within recheck.
 func TestWaitFollowsTheLimit(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -162,7 +162,7 @@ func TestTurn(t *testing.T) {
 	turn := ratelimit.NewTurn(ratelimit.Join(lim, nil))
 	require.Zero(t, turn.Delay(epoch, 800))
 	turn.Sent(epoch, 500)
-	require.InDelta(t, 500, lim.TokensAt(epoch), 1e-6, "what was not sent is refunded")
+	require.InDelta(t, 500, lim.TokensAt(epoch), 1e-6, "bytes that were not sent are refunded")
 	require.Equal(t, ratelimit.Recheck, turn.Delay(epoch, 1500))
 	require.Equal(t, ratelimit.Recheck, turn.Delay(epoch, 1500), "bytes are reserved once")
 	require.InDelta(t, -1000, lim.TokensAt(epoch), 1e-6)

@@ -1,5 +1,5 @@
-// Package choker decides whom to upload to (BEP 3): which peers are unchoked, what seeds give to whom
-// first, and which free riders are still owing.
+// Package choker decides whom to upload to (BEP 3): which peers are unchoked, and which of them only
+// take.
 //
 // It is plain data: it knows no connection and no clock, and draws from the random source that it is
 // given. Each download has its own Choker, Spread and Debts, which its lock guards.
@@ -17,13 +17,13 @@ const (
 	roundEvery      = 10 * time.Second
 	optimisticEvery = 30 * time.Second
 	// chokeTurn is how long a peer that gives nothing in return keeps a slot that others wait for:
-	// long enough for it to notice, and to answer in kind.
+	// long enough for it to notice, and to upload to us as well.
 	chokeTurn = 30 * time.Second
 	// newcomer is how long after it connected a peer is three times as likely to be drawn.
 	newcomer = time.Minute
 
-	// A peer may have been sent so many bytes at first, so many more a second, and so many times
-	// what it gave, before it owes us.
+	// The bytes that a peer may be sent before it owes us: so many at first, so many more each second,
+	// and so many times those that it gave.
 	creditAtFirst = 2 << 20
 	creditRate    = 4 << 10
 	creditFactor  = 4
@@ -36,13 +36,13 @@ const (
 	uploadSlotRate = 64 << 10
 )
 
-// Peer is what the choker knows of one connected peer.
+// A Peer is what the choker knows of one connected peer.
 type Peer struct {
 	ID             int
 	Interested     bool      // it wants something from us
 	Unchoked       bool      // we let it ask
-	Withheld       bool      // it was seen to have what we want, and not to let us ask
-	Snubbing       bool      // it lets us ask, and does not answer
+	Withheld       bool      // it once had what we want, and choked us
+	Snubbing       bool      // it unchoked us, and does not answer
 	Hoarding       bool      // it keeps to itself what it was given
 	Down, Up       float64   // bytes a second of payload, from it and to it
 	Received, Sent int64     // payload bytes since it connected, from it and to it
@@ -50,22 +50,22 @@ type Peer struct {
 	UnchokedAt     time.Time // when it was last unchoked; zero if never
 }
 
-// owes tells whether a peer took much, gave little, and withheld what it could give: a free rider.
-// Without this, a swarm that waits for its one seed would spend all the upload it has to spare on
-// such peers, who would finish as early as the rest. One that never had anything for us never owes. That
-// it has nothing now is no excuse: a rider that we feed soon has little but what we have.
+// owes reports whether a peer is a free rider: it took much, gave little, and withheld what it could give.
+// Without this, a swarm that waits for its one seed would spend all its spare upload on such peers, and
+// they would finish as early as the rest. A peer that never had anything for us never owes. It does not
+// matter that it has nothing now: a free rider that we feed soon has little but what we have.
 func (p *Peer) owes(now time.Time) bool {
 	credit := creditAtFirst + creditRate*now.Sub(p.Joined).Seconds() + creditFactor*float64(p.Received)
 	return p.Withheld && p.Down == 0 && float64(p.Sent) > credit
 }
 
-// A Choker decides whom to upload to (BEP 3). While we leech, slots go to those who give most in
-// return; where too few give, to all by turns, free riders left out. While we seed, slots go by turns to
-// those who pass on what they get, and to the others what these leave. One more is drawn by lot, so that
-// a newcomer can show what it gives. Its owner's lock guards it.
+// A Choker decides whom to upload to. While we leech, slots go to the peers that give most in return
+// (tit for tat); if too few give, to all in turn, except free riders. While we seed, slots go in turn to
+// the peers that pass on what they get, and the remaining slots to the others. One more peer is drawn by
+// lot (optimistic unchoke), so that a newcomer can show what it gives.
 type Choker struct {
 	rng        *rand.Rand
-	roundAt    time.Time // when everybody is judged anew
+	roundAt    time.Time // when every peer is judged again
 	slots      int       // as of the last round, the optimistic one not counted
 	optimistic int       // the id of the peer drawn by lot, if drawn
 	drawn      bool
@@ -130,22 +130,22 @@ func (c *Choker) isOptimistic(p Peer) bool { return c.drawn && p.ID == c.optimis
 // contender is a peer that may have a slot.
 type contender struct {
 	Peer
-	claim int     // the lower the better
-	worth float64 // among equal claims, the higher the better
+	claim int     // lower is better
+	worth float64 // among equal claims, higher is better
 }
 
 // What a contender's claim to a slot rests on.
 const (
-	claimHolding  = iota // has it, and it is not time for judging
-	claimGiving          // sends to us, and we leech
-	claimInTurn          // has it, and has not had its turn
-	claimWaiting         // for its turn
-	claimTurnOver        // has it, and has had its turn
-	claimHoarding        // any of the above, but while we seed it keeps what it gets
+	claimHolding  = iota // it has the slot, and no round is due
+	claimGiving          // it sends to us, and we leech
+	claimInTurn          // it has the slot, and its turn is not over
+	claimWaiting         // it waits for its turn
+	claimTurnOver        // it has the slot, and its turn is over
+	claimHoarding        // added to any of the above if we seed and it keeps what it gets
 )
 
-// rank orders those who may have a slot, best first. The optimistic peer is among them only if it
-// gives, and those who snub us only if there is nothing we want from them.
+// rank orders the peers that may have a slot, best first. The optimistic peer is among them only if it
+// gives, and those that snub us only if we want nothing from them.
 func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []contender {
 	ranked := make([]contender, 0, len(wanting))
 	for _, p := range wanting {
@@ -171,8 +171,8 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 		}
 		ranked = append(ranked, k)
 	}
-	// Who has had its turn makes room; while seeding, the longest served quarter at a time, so that
-	// the rest goes on undisturbed.
+	// Peers whose turn is over make room. While seeding, only the quarter that was served longest does, so
+	// that the rest goes on undisturbed.
 	yield := len(ranked)
 	if seeding {
 		yield = max(1, c.slots/4)
@@ -195,8 +195,8 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 	return ranked
 }
 
-// draw chooses the optimistic peer among those left without a slot: another than the last, if there
-// is one.
+// draw chooses the optimistic peer among those left without a slot: not the last one again, if there is
+// another.
 func (c *Choker) draw(now time.Time, last int, left []Peer) {
 	weight := func(p Peer) int {
 		switch {

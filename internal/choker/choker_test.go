@@ -13,7 +13,7 @@ import (
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// chokeScene is a choker among peers called a, b, c…, who do as it says.
+// chokeScene is a choker among peers called a, b, c…, which are unchoked as it says.
 type chokeScene struct {
 	choker  *Choker
 	now     time.Time
@@ -22,7 +22,7 @@ type chokeScene struct {
 	peers   []Peer
 }
 
-// newChokeScene has peers who all connected long ago, are interested, and send and take nothing.
+// newChokeScene has peers that all connected long ago, are interested, and send and take nothing.
 func newChokeScene(seed uint64, names string) *chokeScene {
 	s := &chokeScene{choker: New(rand.New(rand.NewPCG(seed, 3))), now: epoch}
 	for _, name := range names {
@@ -31,7 +31,7 @@ func newChokeScene(seed uint64, names string) *chokeScene {
 	return s
 }
 
-// decide asks the choker, obeys, and returns who is unchoked: in order of their names, and after a
+// decide asks the choker, obeys, and returns the unchoked peers: in order of their names, and after a
 // plus the optimistic one.
 func (s *chokeScene) decide() string {
 	unchoke := s.choker.Decide(s.now, s.seeding, s.upRate, s.peers)
@@ -98,22 +98,22 @@ func TestChoker(t *testing.T) {
 		steps []step
 	}{
 		{"interest", "abc", []step{
-			{0, []scene{wants("abc", false)}, "", "a slot is for those who want something"},
-			{11, []scene{wants("b", true)}, "b", "the first who does gets one"},
+			{0, []scene{wants("abc", false)}, "", "a slot is for peers that want something"},
+			{11, []scene{wants("b", true)}, "b", "the first that does gets one"},
 			{12, []scene{wants("c", true)}, "bc", "the next does not wait for the round, since slots are free"},
-			{13, []scene{wants("b", false)}, "c", "and who loses interest frees one at once"},
-			{14, []scene{leaves('c')}, "", "as does who leaves"},
+			{13, []scene{wants("b", false)}, "c", "and one that loses interest frees a slot at once"},
+			{14, []scene{leaves('c')}, "", "as does one that leaves"},
 		}},
 		{"a small swarm", "abcde", []step{
-			{0, []scene{gives("abcd", 1)}, "abcd+e", "while there are slots, everybody has one"},
+			{0, []scene{gives("abcd", 1)}, "abcd+e", "while there are slots, every peer has one"},
 			{100, nil, "abcd+e", "however long it takes"},
 		}},
 		{"tit for tat", "abcde", []step{
 			{0, []scene{gives("abcde", 6, 5, 4, 3, 2)}, "abcd+e", "the four best have slots; the lot falls on the other"},
-			{9, []scene{gives("e", 10)}, "abcd+e", "before the round is over nobody is displaced"},
+			{9, []scene{gives("e", 10)}, "abcd+e", "before the round is over no peer is displaced"},
 			{10, nil, "abce+d", "then e has earned a slot of its own, and d depends on the lot"},
-			{11, []scene{wants("a", false)}, "bce+d", "a slot that gets free is not for who has one already"},
-			{20, nil, "bcde", "but in a round d has earned it, and nobody is left to draw from"},
+			{11, []scene{wants("a", false)}, "bce+d", "a slot that gets free is not for a peer that has one already"},
+			{20, nil, "bcde", "but in a round d has earned it, and no peer is left to draw from"},
 			{21, []scene{wants("a", true)}, "bcde+a", "until there is"},
 		}},
 		{"a better peer waits for the round", "abcdef", []step{
@@ -123,9 +123,9 @@ func TestChoker(t *testing.T) {
 		}},
 		{"a snubbing peer", "abcde", []step{
 			{0, []scene{gives("abcd", 5)}, "abcd+e", ""},
-			{1, []scene{snubs("a")}, "bcd+e", "loses its slot, even if nobody else needs it"},
+			{1, []scene{snubs("a")}, "bcd+e", "loses its slot, even if no other needs it"},
 			{30, []scene{gives("e", 1)}, "bcde+a", "but may be drawn by lot"},
-			{40, []scene{seeds}, "bcde+a", "a seed asks for nothing, so it minds no snubbing"},
+			{40, []scene{seeds}, "bcde+a", "a seed asks for nothing, so snubbing does not matter"},
 		}},
 		{"more slots on a faster link", "abcdefg", []step{
 			{0, []scene{gives("abcdefg", 9, 8, 7, 6, 5, 4, 3), uploads(4 * uploadSlotRate)}, "abcdef+g", "two more at four times the rate"},
@@ -133,36 +133,36 @@ func TestChoker(t *testing.T) {
 			{10, nil, "abcd+g", "and lost when the rate is"},
 		}},
 		{"turns while seeding", "abcdef", []step{
-			{0, []scene{seeds, takes("abcde", 9), wants("f", false), on("e", func(p *Peer) { p.Joined = epoch })}, "abcd+e", "who has waited longest comes first"},
+			{0, []scene{seeds, takes("abcde", 9), wants("f", false), on("e", func(p *Peer) { p.Joined = epoch })}, "abcd+e", "the peer that has waited longest comes first"},
 			{1, []scene{wants("f", true)}, "abcd+e", "slots are in use"},
 			{20, []scene{on("a", func(p *Peer) { p.UnchokedAt = epoch.Add(-time.Second) })}, "abcd+e", "for half a minute at least"},
-			{30, nil, "bcde+?", "then who was served longest makes room for the optimistic peer, who takes as fast as the rest"},
+			{30, nil, "bcde+?", "then the peer that was served longest makes room for the optimistic one, which takes as fast as the rest"},
 		}},
-		{"while seeding, slots are for those who use them", "abcdef", []step{
+		{"while seeding, slots are for peers that use them", "abcdef", []step{
 			{0, []scene{seeds, takes("abcd", 9), wants("f", false), on("e", func(p *Peer) { p.Joined = epoch })}, "abcd+e", ""},
 			{1, []scene{wants("f", true)}, "abcd+e", ""},
 			{10, []scene{takes("b", 0)}, "acdf+e", "b asked for nothing in ten seconds, and f is waiting"},
 		}},
-		{"while seeding, those who pass on what they get come first", "abcdefg", []step{
+		{"while seeding, peers that pass on what they get come first", "abcdefg", []step{
 			{0, []scene{seeds, takes("abcdefg", 9), hoards("abc", true), wants("g", false)}, "?def+?", "a hoarder has only what the others leave"},
 			{9, []scene{wants("g", true)}, "?def+?", "though not before the round"},
 			{10, nil, "defg+?", "and the lot"},
 			{20, []scene{hoards("abc", false), hoards("def", true)}, "???g+?", "until it passes something on"},
 			{30, []scene{hoards("abcg", true)}, "????+?", "if all hoard, they are served as if none did"},
 		}},
-		{"those who give nothing take turns while leeching", "abcdef", []step{
+		{"peers that give nothing take turns while leeching", "abcdef", []step{
 			{0, []scene{gives("abc", 5), takes("abcd", 5), on("e", func(p *Peer) { p.Joined = epoch }), wants("f", false)}, "abcd+e", ""},
-			{20, []scene{wants("f", true)}, "abcd+e", "d has time to answer in kind"},
-			{30, nil, "abcf+d", "but then makes room, as e does, whom the lot has left"},
+			{20, []scene{wants("f", true)}, "abcd+e", "d has time to upload to us as well"},
+			{30, nil, "abcf+d", "but then makes room, as does e, which is not drawn again"},
 		}},
 		{"a free rider", "abcde", []step{
 			{0, []scene{gives("acde", 5)}, "acde+b", "has its chance"},
-			{10, []scene{rides("b", creditAtFirst, 0, true)}, "acde+b", "may take as much as any stranger"},
+			{10, []scene{rides("b", creditAtFirst, 0, true)}, "acde+b", "may take as much as any newcomer"},
 			{15, []scene{rides("b", 1<<30, 0, true)}, "acde+b", ""},
 			{20, nil, "acde", "gets nothing once it took much and gave nothing"},
 			{30, []scene{rides("b", 1<<30, 1<<28, true)}, "acde+b", "until it gives"},
 			{40, []scene{rides("b", 1<<30, 0, false)}, "acde+b", "or never had anything to give"},
-			{50, []scene{rides("b", 1<<30, 0, true), seeds}, "acde+b", "and from a seed all the same, who wants nothing"},
+			{50, []scene{rides("b", 1<<30, 0, true), seeds}, "acde+b", "and from a seed in any case, which wants nothing"},
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -191,7 +191,7 @@ func TestChokerRounds(t *testing.T) {
 	require.Equal(t, epoch.Add(roundEvery), s.choker.Next())
 	s.now = epoch.Add(3 * time.Second)
 	s.decide()
-	require.Equal(t, epoch.Add(roundEvery), s.choker.Next(), "what happens between rounds does not move them")
+	require.Equal(t, epoch.Add(roundEvery), s.choker.Next(), "changes between rounds do not move them")
 }
 
 func TestUploadSlots(t *testing.T) {
@@ -219,8 +219,8 @@ func TestNewcomersAreLucky(t *testing.T) {
 	require.InDelta(t, 1000, drawn, 100)
 }
 
-// Twenty peers who all want something from a seed for half an hour get as much time each, and a fast
-// one is not sent away for a slow one while it has its turn.
+// Twenty peers that all want something from a seed for half an hour get as much time each, and a fast
+// one does not lose its slot to a slow one while it has its turn.
 func TestSeedIsFair(t *testing.T) {
 	s := newChokeScene(1, "abcdefghijklmnopqrst")
 	s.seeding = true
@@ -242,7 +242,7 @@ func TestSeedIsFair(t *testing.T) {
 	require.Len(t, served, 20)
 }
 
-// After any history the choice obeys the rules, told here the plain way.
+// After any history the choice obeys the rules, stated here the plain way.
 func TestChokerRules(t *testing.T) {
 	for seed := range uint64(100) {
 		rng := rand.New(rand.NewPCG(seed, 4))
@@ -291,32 +291,32 @@ func TestChokerRules(t *testing.T) {
 
 func checkChoice(t *testing.T, s *chokeScene, before []Peer, round bool) {
 	c := s.choker
-	var regular, left []Peer // those with a slot of their own, and those who could use one
+	var regular, left []Peer // those with a slot of their own, and those that could use one
 	for i, p := range s.peers {
 		was := before[i].Unchoked
 		entitled := p.Interested && (s.seeding || !p.owes(s.now) || was && !round)
 		if p.Unchoked {
-			require.True(t, entitled, "who is not interested, or a free rider, has no slot")
+			require.True(t, entitled, "a peer that is not interested, or is a free rider, has no slot")
 		}
 		optimistic := c.drawn && c.optimistic == p.ID
 		require.True(t, !optimistic || p.Unchoked)
 		switch {
 		case !entitled || optimistic:
 		case p.Unchoked:
-			require.True(t, s.seeding || !p.Snubbing, "who snubs us has no slot of its own")
+			require.True(t, s.seeding || !p.Snubbing, "a peer that snubs us has no slot of its own")
 			regular = append(regular, p)
 		case s.seeding || !p.Snubbing:
 			left = append(left, p)
 		default:
-			require.True(t, c.drawn, "who is left could be drawn")
+			require.True(t, c.drawn, "a peer that is left could be drawn")
 		}
 		if was && !round && entitled && (s.seeding || !p.Snubbing) {
-			require.True(t, p.Unchoked, "who uses a slot keeps it between rounds")
+			require.True(t, p.Unchoked, "a peer that uses a slot keeps it between rounds")
 		}
 	}
 	require.LessOrEqual(t, len(regular), c.slots)
 	if len(left) > 0 {
-		require.Len(t, regular, c.slots, "no slot is free while somebody could use it")
+		require.Len(t, regular, c.slots, "no slot is free while a peer could use it")
 		require.True(t, c.drawn, "and one is drawn by lot")
 	}
 	if !round {
@@ -324,13 +324,13 @@ func checkChoice(t *testing.T, s *chokeScene, before []Peer, round bool) {
 	}
 	if s.seeding {
 		if slices.ContainsFunc(left, func(p Peer) bool { return !p.Hoarding }) {
-			require.False(t, slices.ContainsFunc(regular, func(p Peer) bool { return p.Hoarding }), "a hoarder gets what others leave")
+			require.False(t, slices.ContainsFunc(regular, func(p Peer) bool { return p.Hoarding }), "a hoarder gets a slot that others leave")
 		}
 		return
 	}
 	for _, p := range left {
 		for _, q := range regular {
-			require.GreaterOrEqual(t, q.Down, p.Down, "who gives more goes first")
+			require.GreaterOrEqual(t, q.Down, p.Down, "a peer that gives more goes first")
 		}
 	}
 }
@@ -349,8 +349,8 @@ func TestDebts(t *testing.T) {
 	for name, change := range map[string]func(p *Peer){
 		"gave enough":             func(p *Peer) { p.Received = 1 << 29 },
 		"took little":             func(p *Peer) { p.Sent = creditAtFirst },
-		"never had anything":      func(p *Peer) { p.Withheld = false },
-		"has credit by its years": func(p *Peer) { p.Joined = epoch.Add(-10000 * time.Hour) },
+		"never had anything for us":      func(p *Peer) { p.Withheld = false },
+		"has been here for years": func(p *Peer) { p.Joined = epoch.Add(-10000 * time.Hour) },
 	} {
 		p := rider
 		change(&p)
@@ -358,10 +358,10 @@ func TestDebts(t *testing.T) {
 		require.Len(t, all, 1, name)
 	}
 	all.Left(netip.MustParseAddr("10.0.0.1"), rider, epoch)
-	require.Len(t, all, 1, "many may be behind a private address")
+	require.Len(t, all, 1, "many peers may share a private address")
 	rider.Received = 1 << 30
 	all.Left(ip(1), rider, epoch)
-	require.Empty(t, all, "it has made up for it")
+	require.Empty(t, all, "it has given enough since")
 
 	rider.Received = 0
 	for k := range maxDebtors + 1 {

@@ -10,8 +10,8 @@ import (
 // maxDebtors is how many addresses of peers that left owing us are remembered.
 const maxDebtors = 1000
 
-// Debts remember what free riders took, so that none is forgiven by connecting again. Addresses of one's
-// own network, which many peers may share, are exempt. The zero value is ready.
+// Debts remember what free riders took, so that no debt is forgiven by connecting again. Local addresses,
+// which many peers may share, are exempt. The zero value is ready.
 type Debts map[netip.Addr]Debt
 
 // Debt is what a peer was sent and gave over all connections so far, in bytes.

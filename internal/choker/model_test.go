@@ -12,13 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// modelChoker is the choker told the plain, slow way: one queue after another is let in until all slots are
-// taken. What the choker settles by lot the model does not foretell: it is shown what was chosen, and goes
-// along where the rules leave it open.
+// modelChoker is a plain, slow model of the Choker: one queue after another is let in until all slots are
+// taken. It does not predict what the Choker draws by lot: it is given the choice, and accepts it where the
+// rules leave it open.
 type modelChoker struct {
 	roundAt time.Time
 	slots   int
-	lucky   int // who was drawn by lot; 0 is nobody
+	lucky   int // the id of the peer drawn by lot; 0 is none
 	until   time.Time
 	ties    fairness // of places in the list, where equals wait for fewer slots than they are
 }
@@ -38,7 +38,7 @@ func (f *fairness) check(t *testing.T, what string) {
 	require.InDelta(t, f.want, f.got, 4*math.Sqrt(f.variance), what)
 }
 
-// rides tells whether p took more than it may without giving. All in whole bytes, which the times allow.
+// rides reports whether p took more than it may without giving. All in whole bytes, which the times allow.
 func (m *modelChoker) rides(p Peer, now time.Time) bool {
 	free := int64(creditAtFirst) + int64(now.Sub(p.Joined))*creditRate/int64(time.Second)
 	return p.Withheld && p.Down == 0 && p.Sent-creditFactor*p.Received > free
@@ -50,7 +50,8 @@ type queuer struct {
 	more float64
 }
 
-// decide returns who has a slot of its own, and those of whom one must be drawn; or who was drawn already.
+// decide returns the peers that have a slot of their own, and those of which one must be drawn; or the one
+// that was drawn already.
 func (m *modelChoker) decide(
 	now time.Time, seeding bool, rate float64, peers []Peer, chosen []int,
 ) (own []int, lots []Peer) {
@@ -63,7 +64,7 @@ func (m *modelChoker) decide(
 		}
 	}
 
-	// Who does not want anything is out, and so is a free rider, unless we seed or it may finish its round.
+	// A peer that wants nothing is out, and so is a free rider, unless we seed or it may finish its round.
 	var wanting []Peer
 	for _, p := range peers {
 		out := m.rides(p, now) && !seeding && (round || !p.Unchoked)
@@ -76,7 +77,7 @@ func (m *modelChoker) decide(
 		m.lucky = 0
 	}
 
-	// Everybody queues once.
+	// Each peer is in one queue.
 	var holding, giving, inTurn, waiting, over []queuer
 	for _, p := range wanting {
 		gives := p.Down > 0 && !seeding
@@ -98,8 +99,8 @@ func (m *modelChoker) decide(
 		}
 	}
 
-	// Whose turn was long enough steps back; while we seed only a quarter of the slots at a time, longest
-	// served first. Among equals the lot decides. If it can have fallen on those who lost their slots, and
+	// Peers whose turn was long enough step back; while we seed only a quarter of the slots at a time, longest
+	// served first. Among equals the lot decides. If it can have fallen on those that lost their slots, and
 	// would have kept them otherwise, then it has.
 	for yield := max(1, m.slots/4); yield > 0 || !seeding; yield-- {
 		var first *queuer
@@ -141,13 +142,13 @@ func (m *modelChoker) decide(
 			lots = append(lots, p)
 		}
 	}
-	if len(lots) > 1 { // nobody is drawn twice in a row while there are others
+	if len(lots) > 1 { // no peer is drawn twice in a row while there are others
 		lots = slices.DeleteFunc(lots, func(p Peer) bool { return p.ID == last })
 	}
 	return own, lots
 }
 
-// admit lets those of a queue in who have more, while there are slots. Among equals those that were chosen.
+// admit lets those of a queue in that have more, while there are slots. Among equals those that were chosen.
 func (m *modelChoker) admit(own []int, queue []queuer, chosen []int) []int {
 	for len(queue) > 0 && len(own) < m.slots {
 		best := slices.MaxFunc(queue, func(a, b queuer) int { return cmp.Compare(a.more, b.more) }).more
@@ -248,7 +249,7 @@ func (h *chokeHistory) happen() {
 	}
 }
 
-// obey lets the chosen ask, and nobody else.
+// obey unchokes the chosen, and no other.
 func (h *chokeHistory) obey(chosen []int) {
 	for i := range h.peers {
 		p := &h.peers[i]
@@ -310,7 +311,7 @@ func TestChokerAgreesWithModel(t *testing.T) {
 	places.check(t, "for the lot a place in the list does not matter")
 }
 
-// judge notes who was drawn of all who could be.
+// judge records which of those that could be drawn was.
 func (h *chokeHistory) judge(lots []Peer, drawn int, newcomers, places *fairness) {
 	var sum, fresh, mean, square float64
 	for i, p := range lots {

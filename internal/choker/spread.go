@@ -52,7 +52,7 @@ func (s *Spread) Seen(peer, i int) {
 // Forget records that a peer has left.
 func (s *Spread) Forget(peer int) { delete(s.gifts, int32(peer)) }
 
-// Hoards reports whether a peer keeps what it was given: a free rider, or one that no other can connect to.
+// Hoards reports whether a peer keeps what it was given: a free rider, or a peer that no other can connect to.
 func (s *Spread) Hoards(peer int, pieceLength int64) bool {
 	g := s.gifts[int32(peer)]
 	return g != nil && int64(g.given-creditFactor*g.passed)*pieceLength > max(creditAtFirst, hoardPieces*pieceLength)

@@ -29,7 +29,7 @@ func TestSpread(t *testing.T) {
 		{"nothing was given", func(s *Spread) { seen(s, rider, 0, pieces) }, false},
 		{"little was given", func(s *Spread) { give(s, rider, 0, many) }, false},
 		{"much was given", func(s *Spread) { give(s, rider, 0, many+1) }, true},
-		{"that it says it has it does not count", func(s *Spread) {
+		{"its own word that it has them does not count", func(s *Spread) {
 			give(s, rider, 0, many+1)
 			seen(s, rider, 0, many+1)
 		}, true},
@@ -76,8 +76,8 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// What only a hoarder has, a seed has to give once more.
-func TestSpreadTakesBack(t *testing.T) {
+// A seed has to give again the pieces that only a hoarder has.
+func TestSpreadReclaims(t *testing.T) {
 	var s Spread
 	require.False(t, s.Reclaim(1, 1<<20))
 	for i := range 10 {
@@ -88,7 +88,7 @@ func TestSpreadTakesBack(t *testing.T) {
 	require.False(t, s.Reclaim(1, 1<<20), "but once")
 	s.Seen(3, 1)
 	require.True(t, s.Hoards(1, 1<<20), "it did not pass that on")
-	require.False(t, s.Reclaim(10, 1<<20), "who has little does not hoard")
+	require.False(t, s.Reclaim(10, 1<<20), "a peer that has little does not hoard")
 	require.False(t, s.Reclaim(11, 1<<20))
 }
 

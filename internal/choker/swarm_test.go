@@ -11,8 +11,8 @@ import (
 	"github.com/shoal-go/torrent/internal/ratelimit"
 )
 
-// chokeSwarm is a swarm in which only the chokers are real: whoever is unchoked and finds a piece that
-// it lacks fetches it, the rarest first, and an uploader's link is shared evenly among those who do.
+// chokeSwarm is a swarm in which only the chokers are real: a peer that is unchoked and finds a piece that
+// it lacks fetches it, the rarest first, and an uploader's link is shared evenly among those that do.
 type chokeSwarm struct {
 	now    time.Time
 	rng    *rand.Rand
@@ -35,7 +35,7 @@ type swarmPeer struct {
 	spread    Spread
 	up        ratelimit.Meter
 	links     map[int]*swarmLink // to the peers that it may upload to
-	unchoked  []int              // whom it uploads to
+	unchoked  []int              // the peers that it uploads to
 	finished  time.Time
 }
 
@@ -220,7 +220,7 @@ func (s *chokeSwarm) run(t *testing.T) (honest, freeRiders []float64) {
 
 // Twenty leechers with links of 1 MiB/s share 200 MiB of one seed. No swarm can do that in less than
 // 200 s. Free riders take a part of what the seed gives away and do not pass it on, which costs
-// everybody a little; but they must feel it most.
+// all a little; but they must feel it most.
 func TestChokersFeedASwarm(t *testing.T) {
 	const seed = 1
 	honest, _ := newChokeSwarm(seed, 800, 256<<10, 1<<20, 20, 0).run(t)

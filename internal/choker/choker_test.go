@@ -347,10 +347,10 @@ func TestDebts(t *testing.T) {
 	_, owes = all.Of(ip(2))
 	require.False(t, owes)
 	for name, change := range map[string]func(p *Peer){
-		"gave enough":             func(p *Peer) { p.Received = 1 << 29 },
-		"took little":             func(p *Peer) { p.Sent = creditAtFirst },
-		"never had anything for us":      func(p *Peer) { p.Withheld = false },
-		"has been here for years": func(p *Peer) { p.Joined = epoch.Add(-10000 * time.Hour) },
+		"gave enough":               func(p *Peer) { p.Received = 1 << 29 },
+		"took little":               func(p *Peer) { p.Sent = creditAtFirst },
+		"never had anything for us": func(p *Peer) { p.Withheld = false },
+		"has been here for years":   func(p *Peer) { p.Joined = epoch.Add(-10000 * time.Hour) },
 	} {
 		p := rider
 		change(&p)

@@ -19,7 +19,7 @@ type Connection struct {
 	Incoming bool // the peer made it
 }
 
-// Admit decides whether there may be one more connection beside those that there are. Where both ends
+// Admit decides whether there may be another connection beside those that there are. Where both ends
 // dialled each other at once, both keep the connection made by the lower peer id: twice is the one that
 // makes room for it then, or 0. own is our peer id, and full means that there is no room for more.
 func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, ok bool) {

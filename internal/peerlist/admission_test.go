@@ -90,5 +90,5 @@ func TestCrowding(t *testing.T) {
 	}
 	_, ok = Crowding(epoch, peers, other)
 	require.False(t, ok, "the user's own are kept")
-	require.Equal(t, epoch, peers[0].Joined, "what was given is left as it is")
+	require.Equal(t, epoch, peers[0].Joined, "the argument is left as it is")
 }

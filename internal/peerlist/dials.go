@@ -7,15 +7,15 @@ const (
 	maxDialsPerSecond = 30
 )
 
-// dialBudget bounds how many connections are half open, and how many dials begin in any second. The
-// zero value is ready; its owner's lock guards it.
+// dials bounds how many connections are half open, and how many dials begin in any second. The zero
+// value is ready.
 type dials struct {
 	halfOpen int
 	began    [maxDialsPerSecond]time.Time // the last dials, from oldest on around
 	oldest   int
 }
 
-// allowance is how many dials may begin now. If the rate alone forbids one, wait is until it does not.
+// allowance returns how many dials may begin now. If only the rate forbids one, wait is how long it does.
 func (b *dials) allowance(now time.Time) (n int, wait time.Duration) {
 	room := maxHalfOpen - b.halfOpen
 	for n < room && n < len(b.began) {

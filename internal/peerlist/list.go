@@ -7,7 +7,6 @@
 package peerlist
 
 import (
-	"cmp"
 	"container/heap"
 	"math/rand/v2"
 	"net/netip"
@@ -22,32 +21,9 @@ const (
 	redialAfter   = 60 * time.Second // times the failures
 	redialAtMost  = 10 * time.Minute
 	redialUser    = 2 * time.Second // a peer that the user named, doubling to redialAfter: it may just be starting
-	redialUseful  = 5 * time.Second // after a connection that was of use
-	maxFailures   = 3               // then only when named anew
+	redialUseful  = 5 * time.Second // after a connection that was useful
+	maxFailures   = 3               // then only when named again
 )
-
-// Source is where a peer's address came from. Lower ones are trusted more.
-type Source uint8
-
-const (
-	FromUser     Source = iota // Options.Peers
-	FromTracker                // BEP 3, 7, 15, 23
-	FromLSD                    // BEP 14
-	FromMagnet                 // x.pe
-	FromIncoming               // it connected to us, and said where it listens
-	FromFinder                 // Options.FindPeers
-	FromPEX                    // BEP 11
-)
-
-var sourceNames = [...]string{"user", "tracker", "lsd", "magnet", "incoming", "finder", "pex"}
-
-func (s Source) String() string { return sourceNames[s] }
-
-// allowedInPrivate reports whether peers of a private torrent may come from there: from its trackers,
-// as BEP 27 says, and from its user, who may have named some in a magnet link or by a function.
-func (s Source) allowedInPrivate() bool {
-	return s == FromUser || s == FromTracker || s == FromMagnet || s == FromFinder
-}
 
 // standing is what a candidate is doing.
 type standing uint8
@@ -56,9 +32,9 @@ const (
 	isNew       standing = iota
 	isReady              // may be dialled; in List.ready
 	isDelayed            // may be dialled when due; in List.delayed
-	isDialling           // handed out by Next
+	isDialling           // returned by Next
 	isConnected          // has a connection
-	isGivenUp            // failed too often; kept so that being named anew is noticed
+	isGivenUp            // failed too often; kept so that it is noticed when it is named again
 	isGone               // no longer in the list
 )
 
@@ -67,8 +43,8 @@ type candidate struct {
 	addr     netip.AddrPort
 	from     Source
 	tracker  string // the last to name it
-	failures int    // dials that failed and connections that were of no use, in a row
-	useful   bool   // a connection to it was of use once
+	failures int    // dials that failed and connections that were useless, in a row
+	useful   bool   // a connection to it was useful once
 	sated    bool   // the last connection ended because both sides have all that they want
 	priority uint32 // BEP 40; higher is better
 	standing standing
@@ -106,8 +82,8 @@ func New(rng *rand.Rand, private bool) *List {
 	}
 }
 
-// Add names a candidate. tracker is the URL of the tracker that did, or empty. It reports whether the
-// address is news: not known before, or given up.
+// Add adds a candidate. tracker is the URL of the tracker that named it, or empty. It reports whether the
+// address is new: not known before, or given up.
 func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Time) bool {
 	addr = netaddr.Unmap(addr)
 	if !netaddr.Dialable(addr) || c.Banned(addr) || c.private && !from.allowedInPrivate() {
@@ -142,7 +118,7 @@ func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Ti
 	return true
 }
 
-// Next hands out the best candidate that is due. It counts as dialling until Dialled says how it went.
+// Next returns the best candidate that is due. It counts as dialling until Dialled says how it went.
 func (c *List) Next(now time.Time) (addr netip.AddrPort, from Source, ok bool) {
 	if addr, ok = c.First(now); ok {
 		k := c.all[addr]
@@ -152,7 +128,7 @@ func (c *List) Next(now time.Time) (addr netip.AddrPort, from Source, ok bool) {
 	return addr, from, ok
 }
 
-// First is the address that Next would hand out.
+// First returns the address that Next would return.
 func (c *List) First(now time.Time) (addr netip.AddrPort, ok bool) {
 	for len(c.delayed.list) > 0 && !c.delayed.list[0].due.After(now) {
 		c.move(c.delayed.list[0], isReady)
@@ -163,7 +139,7 @@ func (c *List) First(now time.Time) (addr netip.AddrPort, ok bool) {
 	return c.ready.list[0].addr, true
 }
 
-// Due is when Next has a candidate; the zero time is now. It is not ok if none is waiting.
+// Due returns when Next has a candidate; the zero time is now. It is not ok if none is waiting.
 func (c *List) Due() (at time.Time, ok bool) {
 	switch {
 	case len(c.ready.list) > 0:
@@ -189,14 +165,14 @@ func (c *List) Dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
 	return true
 }
 
-// Connected records that the peer which listens at addr has connected to us: it need not be dialled.
+// Connected records that the peer that listens at addr has connected to us: it need not be dialled.
 func (c *List) Connected(addr netip.AddrPort) {
 	if k := c.all[netaddr.Unmap(addr)]; k != nil {
 		c.move(k, isConnected)
 	}
 }
 
-// Left records that the connection to addr ended, and whether it was of use.
+// Left records that the connection to addr ended, and whether it was useful.
 func (c *List) Left(addr netip.AddrPort, useful bool, now time.Time) {
 	k := c.all[netaddr.Unmap(addr)]
 	if k == nil || k.standing != isConnected {
@@ -219,7 +195,7 @@ func (c *List) Sated(addr netip.AddrPort, now time.Time) {
 	}
 }
 
-// Recall has those dialled at once that were left because nothing was wanted: something is.
+// Recall has the sated candidates dialled at once, because something is wanted again.
 func (c *List) Recall(now time.Time) {
 	for _, k := range c.all {
 		if k.sated && (k.standing == isDelayed || k.standing == isGivenUp) {
@@ -243,8 +219,8 @@ func (c *List) failed(k *candidate, now time.Time) {
 	c.queue(k, now)
 }
 
-// Ban refuses an address for good: every port of a public one, only the one port of a loopback or
-// private one, which many peers may share.
+// Ban refuses an address for good: every port of a public one, only the one port of a local one, which
+// many peers may share.
 func (c *List) Ban(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
 	c.bans[banKey(addr)] = struct{}{}
@@ -261,7 +237,7 @@ func (c *List) Banned(addr netip.AddrPort) bool {
 	return ok
 }
 
-// banKey is what a ban of an unmapped address rests on.
+// banKey is what a ban of an unmapped address is recorded by.
 func banKey(addr netip.AddrPort) netip.AddrPort {
 	if netaddr.IsLocal(addr.Addr()) {
 		return addr
@@ -269,7 +245,7 @@ func banKey(addr netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(addr.Addr(), 0)
 }
 
-// ExcludeSelf records that it is ourselves who listen at addr, as the peer id showed.
+// ExcludeSelf records that addr is our own, as the peer id showed.
 func (c *List) ExcludeSelf(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
 	c.self[addr] = struct{}{}
@@ -293,10 +269,11 @@ func (c *List) SetExternal(addr netip.AddrPort) {
 	}
 }
 
-// External is how the world sees us over a family of addresses; invalid if unknown.
+// External returns how the world sees us over a family of addresses; invalid if unknown.
 func (c *List) External(f netaddr.Family) netip.AddrPort { return c.external[f] }
 
-// Priority is the canonical one where we know how the peer would see us, else drawn by lot.
+// Priority returns the canonical priority (BEP 40) if we know how the peer would see us, else one drawn by
+// lot.
 func (c *List) Priority(addr netip.AddrPort) uint32 {
 	if e := c.external[netaddr.FamilyOf(addr.Addr())]; e.IsValid() {
 		return netaddr.Priority(e, addr)
@@ -304,8 +281,8 @@ func (c *List) Priority(addr netip.AddrPort) uint32 {
 	return c.rng.Uint32()
 }
 
-// Forget drops the candidates that tracker was the last to name, but for the user's own: another
-// tracker of a private torrent has taken over (BEP 27).
+// Forget drops the candidates that tracker was the last to name, except the user's own: another tracker of
+// a private torrent has taken over (BEP 27).
 func (c *List) Forget(tracker string) {
 	for _, k := range c.all {
 		if k.tracker == tracker && k.from != FromUser {
@@ -317,16 +294,16 @@ func (c *List) Forget(tracker string) {
 // Has reports whether addr is a candidate.
 func (c *List) Has(addr netip.AddrPort) bool { return c.all[netaddr.Unmap(addr)] != nil }
 
-// Known is how many candidates there are, whatever they are doing.
+// Known returns how many candidates there are, whatever they are doing.
 func (c *List) Known() int { return len(c.all) }
 
-// Dialling is how many Next handed out and Dialled has not reported on.
+// Dialling returns how many candidates Next returned that Dialled was not yet called for.
 func (c *List) Dialling() int { return c.nDials }
 
-// Bans is how many addresses are banned.
+// Bans returns how many addresses are banned.
 func (c *List) Bans() int { return len(c.bans) }
 
-// trim drops the least promising sixteenth, so that the next few to come find room.
+// trim drops the least promising sixteenth, which leaves room for the next few.
 func (c *List) trim() {
 	var idle []*candidate
 	for _, k := range c.all {
@@ -340,25 +317,7 @@ func (c *List) trim() {
 	}
 }
 
-// promise compares how much is to be hoped of two candidates: negative if less of k.
-func (k *candidate) promise(l *candidate) int {
-	return cmp.Or(
-		compareBool(k.standing != isGivenUp, l.standing != isGivenUp),
-		cmp.Compare(l.failures, k.failures),
-		compareBool(k.useful, l.useful),
-		cmp.Compare(l.from, k.from),
-		cmp.Compare(k.priority, l.priority),
-		k.addr.Compare(l.addr),
-	)
-}
-
-func (k *candidate) better(l *candidate) bool { return k.promise(l) > 0 }
-
-func (k *candidate) sooner(l *candidate) bool {
-	return cmp.Or(k.due.Compare(l.due), k.addr.Compare(l.addr)) < 0
-}
-
-// queue puts k where it is dialled from when it is due.
+// queue puts k in the queue that it is dialled from.
 func (c *List) queue(k *candidate, now time.Time) {
 	if k.due.After(now) {
 		c.move(k, isDelayed)
@@ -367,7 +326,7 @@ func (c *List) queue(k *candidate, now time.Time) {
 	}
 }
 
-// drop forgets k, whatever it is doing.
+// drop removes k, whatever it is doing.
 func (c *List) drop(k *candidate) {
 	c.move(k, isGone)
 	delete(c.all, k.addr)
@@ -392,32 +351,4 @@ func (c *List) move(k *candidate, to standing) {
 	case isDialling:
 		c.nDials++
 	}
-}
-
-// queue is a heap of candidates that know their places.
-type queue struct {
-	list []*candidate
-	less func(k, l *candidate) bool
-}
-
-func (q *queue) Len() int           { return len(q.list) }
-func (q *queue) Less(i, j int) bool { return q.less(q.list[i], q.list[j]) }
-
-func (q *queue) Swap(i, j int) {
-	q.list[i], q.list[j] = q.list[j], q.list[i]
-	q.list[i].place, q.list[j].place = i, j
-}
-
-func (q *queue) Push(x any) {
-	k := x.(*candidate)
-	k.place = len(q.list)
-	q.list = append(q.list, k)
-}
-
-func (q *queue) Pop() any {
-	n := len(q.list) - 1
-	k := q.list[n]
-	q.list[n] = nil
-	q.list = q.list[:n]
-	return k
 }

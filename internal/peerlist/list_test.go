@@ -24,8 +24,8 @@ func newTestCandidates(private bool) *List {
 
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-// What a candidate list is told, and whom it hands out.
-func TestCandidates(t *testing.T) {
+// A list is told what happens, and returns the peers to dial.
+func TestList(t *testing.T) {
 	const (
 		a = "1.0.0.1:1000"
 		b = "2.0.0.2:2000"
@@ -54,7 +54,7 @@ func TestCandidates(t *testing.T) {
 	type step struct {
 		at   int // seconds
 		what []event
-		next string // whom next hands out; empty if nobody
+		next string // the address that Next returns; empty if none
 		why  string
 	}
 	for _, tc := range []struct {
@@ -62,9 +62,9 @@ func TestCandidates(t *testing.T) {
 		steps []step
 	}{
 		{"from best to worst", []step{
-			{0, []event{named(a, FromPEX), named(b, FromUser), named(v, FromTracker)}, b, "the user knows best"},
+			{0, []event{named(a, FromPEX), named(b, FromUser), named(v, FromTracker)}, b, "the user is trusted most"},
 			{0, nil, v, "then trackers"},
-			{0, nil, a, "then what peers tell"},
+			{0, nil, a, "then those that peers name"},
 			{0, nil, "", "each once"},
 		}},
 		{"a second source", []step{
@@ -82,8 +82,8 @@ func TestCandidates(t *testing.T) {
 			{190, nil, a, "two minutes after the second"},
 			{195, []event{failed(a)}, "", ""},
 			{9999, nil, "", "and after the third no more"},
-			{9999, []event{named(a, FromTracker)}, a, "unless it is named anew"},
-			{10000, []event{failed(a)}, "", "which gives it one more chance"},
+			{9999, []event{named(a, FromTracker)}, a, "unless it is named again"},
+			{10000, []event{failed(a)}, "", "which gives it another chance"},
 			{10001, []event{named(a, FromTracker)}, "", "but not at once"},
 			{10239, nil, "", ""},
 			{10240, nil, a, "the fourth failure is four minutes ago"},
@@ -104,13 +104,13 @@ func TestCandidates(t *testing.T) {
 			{121, nil, "", ""},
 			{122, nil, a, "nor kept waiting for more than a minute"},
 		}},
-		{"a promise kept", []step{
+		{"a useful peer", []step{
 			{0, []event{named(a, FromTracker)}, a, ""},
 			{0, []event{failed(a)}, "", ""},
 			{60, nil, a, ""},
 			{61, []event{made(a)}, "", "connected"},
 			{100, []event{leaves(a, true)}, "", ""},
-			{105, nil, a, "a peer that was of use is worth an early visit"},
+			{105, nil, a, "a peer that was useful is soon dialled again"},
 			{106, []event{made(a), leaves(a, false)}, "", ""},
 			{165, nil, "", ""},
 			{166, nil, a, "and its failures count from one again"},
@@ -119,7 +119,7 @@ func TestCandidates(t *testing.T) {
 			{0, []event{named(a, FromTracker), named(b, FromTracker), comes(a), comes(b)}, "", ""},
 			{9, []event{sated(a), leaves(b, false)}, "", ""},
 			{10, []event{recalled}, a, "and a had it before"},
-			{10, []event{recalled, failed(a)}, "", "which is said once"},
+			{10, []event{recalled, failed(a)}, "", "which is acted on once"},
 			{69, nil, b, ""},
 			{69, []event{failed(b)}, "", ""},
 			{70, nil, a, ""},
@@ -132,16 +132,16 @@ func TestCandidates(t *testing.T) {
 			{9999, []event{recalled}, a, "but not for good"},
 			{9999, nil, "", ""},
 		}},
-		{"who failed, and who has been of use", []step{
+		{"failed ones and useful ones", []step{
 			{0, []event{named(a, FromTracker), comes(a), leaves(a, true), named(v, FromPEX)}, v, ""},
 			{1, []event{failed(v)}, "", ""},
-			{61, []event{named(b, FromUser)}, a, "who was of use goes before the user's word"},
+			{61, []event{named(b, FromUser)}, a, "one that was useful comes before one that the user named"},
 			{61, nil, b, "and both before one that failed"},
 			{61, nil, v, ""},
 		}},
 		{"an incoming connection", []step{
 			{0, []event{named(a, FromTracker), comes(a)}, "", "need not be dialled"},
-			{1, []event{comes(b)}, "", "who is not known is nothing to us"},
+			{1, []event{comes(b)}, "", "one that is not known is ignored"},
 			{2, []event{leaves(a, false), leaves(b, true), failed(b)}, "", ""},
 			{62, nil, a, "until it is gone"},
 			{63, []event{comes(a), failed(a)}, "", "and a dial that failed meanwhile does not matter"},
@@ -157,7 +157,7 @@ func TestCandidates(t *testing.T) {
 			{0, []event{named(a, FromTracker)}, a, ""},
 			{0, []event{isSelf(a), isSelf(b), named(a, FromUser), named(b, FromUser)}, "", "are not worth a dial"},
 		}},
-		{"an IPv4 address in IPv6 clothes", []step{
+		{"an IPv4 address in IPv6 form", []step{
 			{0, []event{named("[::ffff:1.0.0.1]:1000", FromPEX), named(a, FromPEX)}, a, "is the same as without"},
 			{0, []event{failed("[::ffff:1.0.0.1]:1000")}, "", ""},
 			{60, []event{comes("[::ffff:1.0.0.1]:1000")}, "", ""},
@@ -172,7 +172,7 @@ func TestCandidates(t *testing.T) {
 				}
 				at, ok := s.Due()
 				addr, _, found := s.Next(s.now)
-				require.Equal(t, found, ok && !at.After(s.now), "next has somebody when due says so")
+				require.Equal(t, found, ok && !at.After(s.now), "Next has a peer when Due says so")
 				require.Equal(t, step.next != "", found, "%s at %d s: %s", addr, step.at, step.why)
 				if found {
 					require.Equal(t, addrPort(step.next), addr, "at %d s: %s", step.at, step.why)
@@ -300,7 +300,7 @@ func TestCandidatePriority(t *testing.T) {
 	require.Equal(t, by("9.8.7.6:6881"), order(), "and again when that changes")
 }
 
-// slowCandidates is the list as its comments tell it: one map, searched from end to end.
+// slowCandidates is a plain model of the List: one map, searched from end to end.
 type slowCandidates struct {
 	all    map[netip.AddrPort]*slowCandidate
 	banned []netip.AddrPort
@@ -323,7 +323,7 @@ func (m *slowCandidates) refuses(addr netip.AddrPort) bool {
 	})
 }
 
-// worse tells whether less is to be hoped of k than of l.
+// worse reports whether k is less promising than l.
 func (m *slowCandidates) worse(k, l *slowCandidate) bool {
 	switch {
 	case (k.doing == "given up") != (l.doing == "given up"):

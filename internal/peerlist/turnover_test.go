@@ -26,8 +26,8 @@ func TestWorst(t *testing.T) {
 		{ID: 6, Joined: now.Add(-turnoverGrace / 2)},
 	}
 	require.Empty(t, Worst(now, peers, 0))
-	require.Equal(t, []int{4}, Worst(now, peers, 1), "neither wants anything")
-	require.Equal(t, []int{4, 3, 2}, Worst(now, peers, 3), "then who is slow, and of those the one of lower priority")
+	require.Equal(t, []int{4}, Worst(now, peers, 1), "neither side wants anything")
+	require.Equal(t, []int{4, 3, 2}, Worst(now, peers, 3), "then the slow ones, of these the one of lower priority first")
 	require.Equal(t, []int{4, 3, 2, 1}, Worst(now, peers, 10), "never the user's own, nor one that just came")
-	require.Equal(t, 1, peers[0].ID, "what was given is left as it is")
+	require.Equal(t, 1, peers[0].ID, "the argument is left as it is")
 }

@@ -20,22 +20,23 @@ const (
 	maxSize   = 32 << 20 // bytes of an info dictionary
 	maxDrafts = 64 << 20 // bytes of all drafts that are worked on
 
-	askedAtOnce     = 4                // requests outstanding to a peer
-	Timeout         = 15 * time.Second // of a peer that answers none of them
-	askAgain        = 2 * time.Second  // then another peer is asked for the same, if it has nothing else to do
-	sizePatience    = time.Minute      // with a peer that does not say how long the metadata is
-	rejectPause     = 5 * time.Second  // before a peer that rejected is asked again
-	maxRejectPauses = 3                // in a row
-	maxUnasked      = 16               // answers that were not asked for
+	// Timeout is how long a peer may answer none of its requests.
+	Timeout         = 15 * time.Second
+	askedAtOnce     = 4               // requests outstanding to a peer
+	askAgain        = 2 * time.Second // then an idle peer is asked for the same piece
+	sizePatience    = time.Minute     // for a peer to say how long the metadata is
+	rejectPause     = 5 * time.Second // before a peer that rejected is asked again
+	maxRejectPauses = 3               // in a row
+	maxUnasked      = 16              // answers that were not asked for
 )
 
 // An Assembler puts the info dictionary of a torrent together from what peers send of it.
 //
-// Only the info hash tells what is true, and only of the whole. So the peers that claim the same
+// Only the info hash shows what is true, and only of the whole. So the peers that claim the same
 // length write one draft together. If it turns out to be false, each of its authors goes on alone
-// with what it had written itself, and the author of a false draft of its own is a liar.
+// with the pieces that it wrote, and a peer that wrote a false draft alone is a liar.
 //
-// Drafts are bounded in memory. The shorter go first, since a lie about them is found out sooner.
+// The memory of drafts is bounded. Shorter ones go first, since a lie about them is found out sooner.
 type Assembler struct {
 	peers    map[*Peer]struct{}
 	drafts   map[draftKey]*Draft
@@ -60,7 +61,7 @@ type ask struct {
 	at    time.Time
 }
 
-// draftKey tells drafts apart: by their length, and by the author of those that have only one.
+// draftKey identifies a draft: by its length, and by its author if it has only one.
 type draftKey struct {
 	size int64
 	only netip.AddrPort
@@ -78,7 +79,7 @@ type piece struct {
 	author netip.AddrPort
 }
 
-// ErrLied marks what only a peer does that lies.
+// ErrLied marks errors that only a peer that lies can cause.
 var ErrLied = errors.New("lies about the metadata")
 
 // New returns an assembler without peers.
@@ -118,7 +119,7 @@ func (m *Assembler) Offer(p *Peer, size int64) error {
 	return nil
 }
 
-// Next picks the pieces that a peer is to be asked for now, and counts them as asked.
+// Next returns the pieces to ask a peer for now, and counts them as asked.
 func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
 	if p.size == 0 || now.Before(p.paused) {
 		return nil
@@ -162,7 +163,8 @@ func (p *Peer) isAsked(piece int) bool {
 	return slices.ContainsFunc(p.asked, func(a ask) bool { return a.piece == piece })
 }
 
-// Received takes a piece. It returns the draft that it completes, if it does. x.Data is copied.
+// Received records a piece, of which it copies the data. It returns the draft that the piece completes, if
+// it does.
 func (m *Assembler) Received(p *Peer, x wire.MetadataMessage, now time.Time) (whole *Draft, err error) {
 	if ok, err := p.answered(x.Piece, now); !ok {
 		return nil, err
@@ -201,7 +203,7 @@ func (m *Assembler) Rejected(p *Peer, piece int, now time.Time) error {
 	return nil
 }
 
-// answered takes a request off those that are outstanding. A few answers to none are forgiven.
+// answered removes a request from those outstanding. A few answers to none are tolerated.
 func (p *Peer) answered(piece int, now time.Time) (ok bool, err error) {
 	k := slices.IndexFunc(p.asked, func(a ask) bool { return a.piece == piece })
 	if k < 0 {
@@ -218,7 +220,7 @@ func (p *Peer) answered(piece int, now time.Time) (ok bool, err error) {
 // Useful reports whether the peer sent a piece that was wanted.
 func (p *Peer) Useful() bool { return p.useful }
 
-// Overdue is why a peer has been waited for long enough, or nil.
+// Overdue returns why a peer is no longer worth waiting for, or nil.
 func (p *Peer) Overdue(now time.Time) error {
 	switch {
 	case p.size == 0 && now.Sub(p.joined) >= sizePatience:
@@ -229,8 +231,8 @@ func (p *Peer) Overdue(now time.Time) error {
 	return nil
 }
 
-// Refute acts on a whole draft that does not have the info hash: it returns the liar, if that is
-// known by now.
+// Refute records that a whole draft does not have the info hash. It returns the liar, if it is known by
+// now.
 func (m *Assembler) Refute(d *Draft) (liar netip.AddrPort, ok bool) {
 	if m.drafts[d.draftKey] == d {
 		delete(m.drafts, d.draftKey)
@@ -260,7 +262,8 @@ func (m *Assembler) Refute(d *Draft) (liar netip.AddrPort, ok bool) {
 	return liar, ok
 }
 
-// Liars are the peers that claim another length than that of the true text, and the authors of what differs from it.
+// Liars returns the peers that claim another length than that of the true text, and the authors of pieces
+// that differ from it.
 func (m *Assembler) Liars(text []byte) (liars []netip.AddrPort) {
 	for p := range m.peers {
 		if p.size != 0 && p.size != int64(len(text)) {
@@ -281,7 +284,7 @@ func (m *Assembler) Liars(text []byte) (liars []netip.AddrPort) {
 	return liars
 }
 
-// Text is the whole of a draft.
+// Text returns the whole of a draft.
 func (d *Draft) Text() []byte {
 	b := make([]byte, 0, d.size)
 	for _, w := range d.pieces {
@@ -290,7 +293,7 @@ func (d *Draft) Text() []byte {
 	return b
 }
 
-// key says which draft a peer that claims a length writes in.
+// key returns the key of the draft that a peer writes in.
 func (m *Assembler) key(p *Peer) draftKey {
 	k := draftKey{size: p.size}
 	if _, suspect := m.suspects[p.addr]; suspect {
@@ -342,7 +345,7 @@ func (m *Assembler) ration() {
 		case live[d] && fits && d.pieces == nil:
 			d.begin()
 		case live[d] && !fits && d.pieces != nil:
-			m.drafts[d.draftKey] = &Draft{draftKey: d.draftKey} // the old one may be just being hashed
+			m.drafts[d.draftKey] = &Draft{draftKey: d.draftKey} // the old one may be being hashed
 		case !live[d] && (!fits || d.pieces == nil || d.missing == len(d.pieces)):
 			delete(m.drafts, d.draftKey)
 		}

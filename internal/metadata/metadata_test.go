@@ -18,9 +18,9 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-// TestMetadataHistories lets honest and lying peers come, answer, dawdle, reject and leave in any order.
-// However they do, no honest one is called a liar, memory stays bounded, and once an honest one stays
-// the truth is found.
+// TestMetadataHistories has honest and lying peers come, answer, delay, reject and leave in any order.
+// In each history no honest one is called a liar, memory stays bounded, and once an honest one stays the
+// truth is found.
 func TestMetadataHistories(t *testing.T) {
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 9))
@@ -159,7 +159,7 @@ func TestMetadataAsksAnotherAfterAWhile(t *testing.T) {
 	require.Equal(t, []int{0, 1, 2}, m.Next(c, epoch.Add(2*askAgain)))
 }
 
-// What a peer is told off for, by what it says of metadata that has two pieces.
+// Each peer does something wrong about metadata that has two pieces.
 func TestMetadataRules(t *testing.T) {
 	const size = wire.MetadataBlock + 100
 	piece := func(i int, n int) wire.MetadataMessage {
@@ -168,9 +168,9 @@ func TestMetadataRules(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		does func(m *Assembler, p *Peer) error
-		lie  bool // else it is only of no use
+		lie  bool // else it is only useless
 	}{
-		{"changes its mind about the length", func(m *Assembler, p *Peer) error { return m.Offer(p, size+1) }, true},
+		{"claims one length, then another", func(m *Assembler, p *Peer) error { return m.Offer(p, size+1) }, true},
 		{"claims a length below 0", func(m *Assembler, p *Peer) error { return m.Offer(m.Join(p.addr, epoch), -1) }, true},
 		{"claims 33 MiB", func(m *Assembler, p *Peer) error { return m.Offer(m.Join(p.addr, epoch), maxSize+1) }, true},
 		{"says another length with a piece", func(m *Assembler, p *Peer) error {
@@ -187,14 +187,14 @@ func TestMetadataRules(t *testing.T) {
 			_, err := m.Received(p, piece(1, 101), epoch)
 			return err
 		}, true},
-		{"sends what nobody asked for, again and again", func(m *Assembler, p *Peer) (err error) {
+		{"sends pieces that were not asked for, again and again", func(m *Assembler, p *Peer) (err error) {
 			for range maxUnasked + 1 {
 				require.NoError(t, err)
 				_, err = m.Received(p, piece(7, 100), epoch)
 			}
 			return err
 		}, false},
-		{"rejects what nobody asked for, again and again", func(m *Assembler, p *Peer) (err error) {
+		{"rejects pieces that were not asked for, again and again", func(m *Assembler, p *Peer) (err error) {
 			for range maxUnasked + 1 {
 				require.NoError(t, err)
 				err = m.Rejected(p, 7, epoch)
@@ -234,7 +234,7 @@ func TestMetadataRules(t *testing.T) {
 	}
 }
 
-// Whoever claims another length than that of the truth lied, and whoever wrote other bytes of it.
+// A peer that claims another length than that of the truth lied, and so did one that wrote other bytes.
 func TestMetadataLiars(t *testing.T) {
 	m := New()
 	truth := make([]byte, 2*wire.MetadataBlock)

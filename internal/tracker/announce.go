@@ -10,11 +10,11 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// privatePatience ends the attempt at a silent tracker of a private torrent, which may be at one
-// tracker only, where there is another to go to.
+// privatePatience is how long a private torrent, which may be at one tracker only, waits for a silent tracker
+// if there is another to go to.
 const privatePatience = time.Minute
 
-// event is what an announce is made for, numbered as BEP 15 does.
+// event is the reason for an announce, numbered as in BEP 15.
 type event uint32
 
 const (
@@ -40,7 +40,7 @@ type request struct {
 	trackerID string // of its last answer
 }
 
-// answer is what a tracker says, made safe: durations are not negative, numbers fit an int32, there are
+// answer is what a tracker says, once checked: durations are not negative, numbers fit an int32, there are
 // at most maxPeersSaid peers, and each of them could be dialled.
 type answer struct {
 	peers                 []netip.AddrPort
@@ -87,7 +87,7 @@ func (t *Announcer) ask(ctx context.Context, tr *tracker, now time.Time) {
 	})
 }
 
-// usable counts the trackers that are not given up for good. The caller holds t.mu.
+// usable returns how many trackers are not final. The caller holds t.mu.
 func (t *Announcer) usable() (n int) {
 	for tr := range t.all() {
 		if !tr.final {
@@ -97,7 +97,7 @@ func (t *Announcer) usable() (n int) {
 	return n
 }
 
-// announce tells tr over each of its routes, and records each answer as it comes. The error is why
+// announce announces to tr over each of its routes, and records each answer as it comes. The error is why
 // there was none.
 func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc, tr *tracker) error {
 	routes, err := t.routes(ctx, tr)
@@ -136,7 +136,7 @@ func (t *Announcer) giveUp(tr *tracker, cancel context.CancelCauseFunc) {
 	}
 }
 
-// routes are the ways to tr that its name, and our means, allow.
+// routes returns the ways to tr that its name and our sockets allow.
 func (t *Announcer) routes(ctx context.Context, tr *tracker) ([]route, error) {
 	if tr.u.Scheme != "udp" {
 		return httpRoutes(t.c.HTTP, tr.u), nil
@@ -164,7 +164,7 @@ func (t *Announcer) routes(ctx context.Context, tr *tracker) ([]route, error) {
 	return routes, nil
 }
 
-// request is what tr is to be told over a family of addresses, as things stand.
+// request returns what to tell tr over a family of addresses at this moment.
 func (t *Announcer) request(tr *tracker, f netaddr.Family) request {
 	r := request{
 		infoHash: t.c.InfoHash, peerID: t.c.PeerID, key: t.c.Key,
@@ -175,7 +175,7 @@ func (t *Announcer) request(tr *tracker, f netaddr.Family) request {
 		r.port = 1
 	}
 	if r.Left < 0 {
-		// Anything but 0, which would say that we are a seed.
+		// Any number but 0, which would mean that we are a seed.
 		r.Left = 16 << 10
 	}
 	t.mu.Lock()
@@ -198,7 +198,7 @@ func (t *Announcer) exchange(ctx context.Context, tr *tracker, r route, req requ
 }
 
 // Stop announces `stopped` to every tracker that knows of us, to all at once, until they have answered or
-// ctx ends; those that do not know yet that the download completed are told so before. Call it after Run
+// ctx ends; those that do not know yet that the download completed are told so first. Call it after Run
 // has returned. A later Run begins with `started` again.
 func (t *Announcer) Stop(ctx context.Context) {
 	var told sync.WaitGroup

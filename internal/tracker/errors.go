@@ -25,7 +25,7 @@ func (e *Error) Error() string { return fmt.Sprintf("tracker %s: %s", e.URL, e.R
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// newError puts err in words, without what the Error around it says anyway.
+// newError returns err as an Error, whose reason does not repeat the URL.
 func newError(tracker string, err error) *Error {
 	e := &Error{URL: tracker, Err: err}
 	if u, ok := errors.AsType[*url.Error](err); ok {
@@ -38,14 +38,14 @@ func newError(tracker string, err error) *Error {
 	return e
 }
 
-// errSilent is the error of a tracker that was given all the time there is.
+// errSilent is the error of a tracker that did not answer in time.
 var errSilent = errors.New("no answer")
 
 // A refusal is a failure that the tracker itself declares.
 type refusal struct {
 	reason string
 	retry  time.Duration // when it may be asked again (BEP 31); 0 if unsaid
-	final  bool          // it need not be asked again
+	final  bool          // it is never asked again
 }
 
 func (r *refusal) Error() string { return cmp.Or(r.reason, "refused without a reason") }
@@ -53,8 +53,8 @@ func (r *refusal) Error() string { return cmp.Or(r.reason, "refused without a re
 // refuse is the refusal that gives text as its reason.
 func refuse(text []byte) *refusal { return &refusal{reason: printable.Line(string(text))} }
 
-// mostTelling is nil if one of the routes to a tracker succeeded, and else the error that tells most
-// about the tracker.
+// mostTelling returns nil if one of the routes to a tracker succeeded, else the error that says most about
+// the tracker.
 func mostTelling(errs []error) error {
 	if slices.Contains(errs, nil) {
 		return nil

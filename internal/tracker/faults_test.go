@@ -27,7 +27,7 @@ import (
 type faultyTracker struct {
 	name   string
 	setUp  func(r *trackerRig, ip string) (url string)
-	reason string // what Stats says of it within 35 s; "" for an answer that counts as good
+	reason string // the error in its Status within 35 s; "" for an answer that counts as good
 	found  int    // peers that come of it
 }
 
@@ -177,8 +177,8 @@ func TestTrackerFaults(t *testing.T) {
 	}
 }
 
-// Ten trackers, nine of them dead in nine ways: the one that lives is found within ten seconds,
-// wherever it stands.
+// Of ten trackers nine are dead, in nine ways: the one that lives is found within ten seconds, at any place
+// in the list.
 func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 	ways := []string{
 		"refuses the connection", "no such host answers", "accepts and says nothing", "a name that is never resolved", "HTML",
@@ -255,7 +255,7 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 	}
 }
 
-// BEP 27: the peers of the tracker that failed go when another one answers, and not before.
+// BEP 27: the peers of a tracker that failed are dropped when another one answers, and not before.
 func TestPrivateTrackerSwitch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const first, second = "http://10.0.1.1/announce", "http://10.0.1.2/announce"
@@ -285,13 +285,13 @@ func TestPrivateTrackerSwitch(t *testing.T) {
 		require.NotEmpty(t, r.foundBy()[second])
 		broken.Store(false)
 		simnet.Sleep(3 * time.Hour)
-		require.Empty(t, one.take(), "what works is kept to")
+		require.Empty(t, one.take(), "a tracker that works is kept")
 		require.Equal(t, []string{first}, r.droppedURLs())
 		require.ErrorContains(t, trackers.Status()[0].Err, "HTTP status 502 Bad Gateway")
 	})
 }
 
-// A list of a thousand silent trackers makes no storm.
+// A list of a thousand silent trackers causes no storm of announces.
 func TestTrackersAskedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t)
@@ -314,7 +314,7 @@ func TestTrackersAskedAtOnce(t *testing.T) {
 	})
 }
 
-// Nor does it when peers are found while many are being waited for, and those behind get their turn.
+// Nor does it when peers are found while many trackers are being waited for, and those behind get their turn.
 func TestTrackersAskedAtOnceOncePeersAreThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t)

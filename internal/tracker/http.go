@@ -17,7 +17,7 @@ const (
 	userAgent   = "shoal-go/torrent"
 )
 
-// familyKey is the context key of the netaddr.Family that a request is to be made over.
+// familyKey is the context key of the netaddr.Family that a request is made over.
 type familyKey struct{}
 
 // dualTransport makes each request over the family of addresses that its context names. Connections
@@ -67,7 +67,7 @@ func (d *dualTransport) CloseIdleConnections() {
 	}
 }
 
-// httpRoutes are both families where client can tell them apart and u names a host that may have both.
+// httpRoutes returns both families if client can separate them and u names a host that may have both.
 func httpRoutes(client *http.Client, u *url.URL) []route {
 	d, ok := client.Transport.(*dualTransport)
 	if _, err := netip.ParseAddr(u.Hostname()); !ok || err == nil {

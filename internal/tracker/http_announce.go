@@ -53,8 +53,8 @@ func (r *reply) judge(err error) error {
 	return nil
 }
 
-// announceURL is u with the parameters of BEP 3 behind those that it has. `ip` is never among them: the
-// tracker sees a better one than we could guess.
+// announceURL returns u with the parameters of BEP 3 behind those that it has. `ip` is never among them:
+// the tracker sees our address better than we could guess it.
 func announceURL(u *url.URL, r request) string {
 	q := []byte(u.RawQuery)
 	add := func(key, value string) {
@@ -93,7 +93,7 @@ func withQuery(u *url.URL, query string) string {
 }
 
 // appendEscaped percent-encodes all but the unreserved characters of RFC 3986. url.QueryEscape makes `+` of
-// a space, which trackers that take a hash apart by hand do not undo.
+// a space, which trackers with a parser of their own do not undo.
 func appendEscaped(b []byte, s string) []byte {
 	for i := range len(s) {
 		c := s[i]
@@ -200,7 +200,7 @@ func (a *answer) list(list []byte) {
 	}
 }
 
-// seconds is an interval as a tracker says it; at least one, so that 0 is for what is unsaid.
+// seconds returns an interval that a tracker says: at least one second, so that 0 means unsaid.
 func seconds(value []byte) time.Duration {
 	n, ok := bencode.Int(value)
 	if !ok {

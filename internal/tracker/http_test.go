@@ -145,7 +145,7 @@ func TestParseHTTPAnswerBoundsPeers(t *testing.T) {
 	require.Len(t, a.peers, maxPeersSaid)
 }
 
-// What one announce says to a tracker in the header, and what it takes back.
+// An announce over HTTP says what trackers want to know, and takes what they answer.
 func TestHTTPAnnounce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})

@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// An interval is obeyed as a tracker says it, within these bounds.
+	// A tracker's interval is obeyed within these bounds.
 	leastInterval    = time.Minute
 	greatestInterval = 24 * time.Hour
 	defaultInterval  = 30 * time.Minute
-	// hungryInterval stands in for a `min interval` that was not said, where the interval is longer.
+	// hungryInterval is assumed where a tracker says no `min interval`, unless its interval is shorter.
 	hungryInterval = 5 * time.Minute
 
 	firstRetry = 15 * time.Second
@@ -72,8 +72,8 @@ func (tr *tracker) heard(a answer, now time.Time) {
 	tr.soonest, tr.next = now.Add(soonest), now.Add(next)
 }
 
-// schedule is how long after an answer the tracker may be announced to again, as its `min interval` says,
-// and how long after it is, as its interval says.
+// schedule returns how long after an answer the tracker may be announced to again, by its `min interval`,
+// and how long after it is, by its interval.
 func (a *answer) schedule() (soonest, next time.Duration) {
 	next = defaultInterval
 	if a.interval > 0 {
@@ -122,7 +122,8 @@ func (t *Announcer) moveTo(tr *tracker) (left *tracker) {
 	return left
 }
 
-// failed records that an announce to tr was in vain. The end of run says nothing about the tracker.
+// failed records that an announce to tr had no good answer. If run has ended, that says nothing about the
+// tracker.
 func (t *Announcer) failed(run context.Context, tr *tracker, err error) {
 	ended := run.Err() != nil
 	failure := newError(tr.url, err)

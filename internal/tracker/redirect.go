@@ -20,8 +20,8 @@ const maxRedirects = 5
 // guardKey is the context key of the *redirectGuard of a request.
 type guardKey struct{}
 
-// redirectGuard keeps a tracker on the open internet from having requests made inside our network. A tracker that
-// is itself within a private network may redirect as it likes.
+// redirectGuard keeps a tracker on the open internet from causing requests inside our network. A tracker that
+// is itself within a private network may redirect anywhere.
 type redirectGuard struct {
 	public     atomic.Bool // the first address was a public one, or is not known
 	redirected atomic.Bool
@@ -38,7 +38,7 @@ func (g *redirectGuard) check(host string) error {
 	return nil
 }
 
-// watch has the guard see to each connection of a request that is made with the context it returns. cancel
+// watch has the guard check each connection of a request that is made with the context it returns. cancel
 // ends the request.
 func (g *redirectGuard) watch(ctx context.Context, cancel context.CancelCauseFunc) context.Context {
 	ctx = context.WithValue(ctx, guardKey{}, g)
@@ -51,7 +51,7 @@ func (g *redirectGuard) watch(ctx context.Context, cancel context.CancelCauseFun
 			if !g.redirected.Load() {
 				g.public.Store(!isInward(host))
 			}
-			// For the sake of transports whose dialer does not check.
+			// The dialer of a user's own transport does not check.
 			if err := g.check(host); err != nil {
 				cancel(err)
 			}

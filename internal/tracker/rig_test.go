@@ -25,8 +25,8 @@ import (
 	"github.com/shoal-go/torrent/internal/udpmux"
 )
 
-// trackerRig is a machine in a simulated network with the trackers that it announces to. It is to be used
-// within a bubble.
+// trackerRig is a machine in a simulated network with the trackers that it announces to. Use it within a
+// bubble.
 type trackerRig struct {
 	t      *testing.T
 	net    *simnet.Network
@@ -154,7 +154,7 @@ func (r *trackerRig) lookup(ctx context.Context, host string) ([]netip.Addr, err
 	return ips, nil
 }
 
-// foundBy is what each tracker has named so far.
+// foundBy returns the peers that each tracker has named so far.
 func (r *trackerRig) foundBy() map[string][]netip.AddrPort {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -191,7 +191,7 @@ func (r *trackerRig) serve(ip string, answer http.HandlerFunc) {
 	r.t.Cleanup(func() { s.Close() })
 }
 
-// serveUDP has a socket at port 80 of ip. The function gets each datagram, and what sends an answer back.
+// serveUDP has a socket at port 80 of ip. The function gets each datagram, and a function that sends an answer.
 func (r *trackerRig) serveUDP(ip string, receive func(p []byte, reply func([]byte))) *simnet.Host {
 	h := r.net.NewHost(ip, 0, 0, 40*time.Millisecond)
 	c, err := h.ListenPacket("udp", ":80")
@@ -212,7 +212,7 @@ func (r *trackerRig) serveUDP(ip string, receive func(p []byte, reply func([]byt
 	return h
 }
 
-// said collects the events that a tracker was told, "" among them.
+// said collects the events of the announces to a tracker, "" among them.
 type said struct {
 	mu     sync.Mutex
 	events []string
@@ -226,7 +226,7 @@ func (s *said) add(event string) {
 	s.at = append(s.at, time.Now())
 }
 
-// take returns what came since it was last called: `started` and the like, `-` for none.
+// take returns the events since it was last called: `started` and so on, `-` for none.
 func (s *said) take() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -295,7 +295,7 @@ func (r *trackerRig) serveHTTPScrape(ip, body string) {
 	})
 }
 
-// scrape is Scrape with the errors joined, as a user is told them.
+// scrape is Scrape with the errors joined, as a user sees them.
 func scrape(ctx context.Context, t *Announcer) (Scrape, error) {
 	s, errs, ok := t.Scrape(ctx)
 	if ok {

@@ -45,7 +45,7 @@ func TestTrackerEvents(t *testing.T) {
 				require.Equal(t, "- -", events(), "each interval of half an hour")
 				trackers.Complete()
 				simnet.Sleep(time.Second)
-				require.Equal(t, "completed", events(), "at once, and but once")
+				require.Equal(t, "completed", events(), "at once, and only once")
 				simnet.Sleep(time.Hour)
 				require.Equal(t, "- -", events())
 
@@ -55,13 +55,13 @@ func TestTrackerEvents(t *testing.T) {
 				defer cancel()
 				trackers.Stop(ctx)
 				require.Equal(t, "stopped", events())
-				require.Less(t, time.Since(began), time.Second, "an answer is not waited for longer than it takes")
+				require.Less(t, time.Since(began), time.Second, "it returns as soon as the answer is there")
 			})
 		})
 	}
 }
 
-func TestTrackerThatNeverAnsweredIsNotToldThatWeStop(t *testing.T) {
+func TestNoStopToTrackerThatNeverAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"}, []string{"udp://10.0.1.2:80"})
 		var s said
@@ -79,7 +79,7 @@ func TestTrackerThatNeverAnsweredIsNotToldThatWeStop(t *testing.T) {
 	})
 }
 
-// The download was over before the tracker could be reached; it completed here all the same.
+// The download was over before the tracker could be reached, yet it completed here.
 func TestTrackerThatAnswersAfterCompletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
@@ -217,7 +217,7 @@ func TestTrackerInterval(t *testing.T) {
 	}
 }
 
-// Tiers are told as who is asked, second by second.
+// Tiers are described by the trackers that are asked, second by second.
 func TestTrackerTiers(t *testing.T) {
 	const silent, dead, good, empty = "silent", "dead", "good", "empty"
 	for _, c := range []struct {
@@ -225,7 +225,7 @@ func TestTrackerTiers(t *testing.T) {
 		tiers   [][]string
 		hungry  bool
 		private bool
-		want    map[int]string // second: who has been asked by then, in order
+		want    map[int]string // second: the trackers that have been asked by then, in order
 	}{
 		{"one good", [][]string{{good}}, true, false, map[int]string{60: "good"}},
 		{"the dead one gives way at once", [][]string{{dead, good}}, true, false, map[int]string{1: "dead good"}},

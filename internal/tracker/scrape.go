@@ -18,9 +18,9 @@ type Scrape struct {
 	Completed int // downloads that were ever completed
 }
 
-// Scrape asks the first tracker that can be scraped and answers. While one is silent the next is asked
-// beside it, but for a private torrent, where only one is asked. None is waited for longer than
-// httpTimeout. It is not ok if none answered before ctx ended; errs are of those that were asked in vain.
+// Scrape asks the trackers in turn until one answers. While one is silent the next is asked beside it;
+// of a private torrent only one is asked. None is waited for longer than
+// httpTimeout. It is not ok if none answered before ctx ended; errs are those of the trackers that failed.
 func (t *Announcer) Scrape(ctx context.Context) (s Scrape, errs []*Error, ok bool) {
 	order := t.scrapeOrder()
 	ctx, cancel := context.WithCancel(ctx)
@@ -55,7 +55,7 @@ func (t *Announcer) Scrape(ctx context.Context) (s Scrape, errs []*Error, ok boo
 	return Scrape{}, errs, false
 }
 
-// scrapeOrder is the trackers to scrape: those that work before the others.
+// scrapeOrder returns the trackers to scrape: those that work before the others.
 func (t *Announcer) scrapeOrder() []*tracker {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -114,8 +114,8 @@ func (t *Announcer) scrapeHTTP(ctx context.Context, u *url.URL) (Scrape, error) 
 	return s, nil
 }
 
-// scrapeURL is where a tracker is scraped: what its announce URL says, with `announce` at the start of the
-// last part of the path made `scrape`. Where it does not stand there, there is no scrape.
+// scrapeURL returns the URL that a tracker is scraped at: its announce URL with `announce` at the start of
+// the last part of the path replaced by `scrape`. If it is not there, the tracker cannot be scraped.
 func scrapeURL(u *url.URL, h [20]byte) (string, bool) {
 	dir, last := "", u.EscapedPath()
 	if i := strings.LastIndexByte(last, '/'); i >= 0 {
@@ -171,8 +171,8 @@ func parseHTTPScrape(body []byte, h [20]byte) (s Scrape, err error) {
 	return s, err
 }
 
-// asText is a hash as the npm package bittorrent-tracker writes it in a scrape: taken for text whose
-// characters have the numbers of its bytes, and encoded as UTF-8.
+// asText returns a hash as the npm package bittorrent-tracker writes it in a scrape: each byte as the
+// character of that number, encoded as UTF-8.
 func asText(h [20]byte) string {
 	text := make([]rune, len(h))
 	for i, b := range h {

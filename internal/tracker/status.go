@@ -9,15 +9,15 @@ type Status struct {
 
 	Announcing   bool      // it has been asked and not yet answered
 	LastAnnounce time.Time // when it was last asked; zero if never
-	NextAnnounce time.Time // when it is asked again at the latest, if it is still its turn then; zero if it is not going to be
+	NextAnnounce time.Time // when it is asked again at the latest, if it is still its turn then; zero if it never is
 
-	Err     *Error // nil unless the last announce failed or is waiting in vain
+	Err     *Error // nil unless the last announce failed or has no answer yet
 	Warning string // what it said beside its last answer
 	Peers   int    // addresses in its last answer
 	Swarm   Scrape // as it last said
 }
 
-// Status is a snapshot of every tracker, tier by tier in the order in which they are tried.
+// Status returns a snapshot of every tracker, tier by tier in the order in which they are tried.
 func (t *Announcer) Status() []Status {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -46,7 +46,7 @@ func (tr *tracker) status() Status {
 	return s
 }
 
-// Errors are why each tracker whose last announce failed, or never was answered, is of no use.
+// Errors returns why each tracker failed whose last announce failed, or that never answered.
 func (t *Announcer) Errors() []*Error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -61,5 +61,5 @@ func (t *Announcer) Errors() []*Error {
 	return errs
 }
 
-// silence is the error of a tracker that has not answered so far.
+// silence returns the error of a tracker that has not answered so far.
 func (tr *tracker) silence() *Error { return &Error{URL: tr.url, Reason: "no answer yet"} }

@@ -35,7 +35,7 @@ type Config struct {
 	Tiers    [][]string
 	InfoHash [20]byte
 	PeerID   [20]byte
-	Key      uint32 // says to a tracker that two announces from different addresses are one client's (BEP 7)
+	Key      uint32 // tells a tracker that two announces from different addresses are from one client (BEP 7)
 	Private  bool
 	HTTP     *http.Client // never nil; NewHTTPClient makes one that announces over IPv4 and IPv6
 	UDP      *UDP         // the client's, for all UDP trackers
@@ -70,7 +70,7 @@ type Progress struct {
 // later. A private torrent is at one tracker at a time (BEP 27).
 type Announcer struct {
 	c      Config
-	woken  chan struct{}  // of capacity 1; full when Run is to look at the schedule again
+	woken  chan struct{}  // of capacity 1; full when Run has to look at the schedule again
 	asking sync.WaitGroup // announces under way
 
 	mu        sync.Mutex
@@ -89,13 +89,13 @@ type tracker struct {
 	// Schedule
 	asking   bool      // an announce is under way and no address family has answered it
 	askedAt  time.Time // zero if never
-	next     time.Time // not before, in the normal run of things
-	soonest  time.Time // not before, even if hungry
+	next     time.Time // when it is due
+	soonest  time.Time // when it is due at the earliest, if the download is hungry
 	failures int       // since the last answer
-	final    bool      // it is not to be asked again
+	final    bool      // it is never asked again
 
 	// Last announce
-	answered bool // it gave a good answer, ever
+	answered bool // it once gave a good answer
 	err      *Error
 	warning  string
 	peers    int
@@ -110,11 +110,11 @@ type tracker struct {
 type registration struct {
 	started   bool
 	completed bool
-	id        string         // its `tracker id`, to be said back
+	id        string         // its `tracker id`, which the next announce repeats
 	addr      netip.AddrPort // UDP: where the answer came from
 }
 
-// working reports whether the last announce was answered well.
+// working reports whether the last announce had a good answer.
 func (tr *tracker) working() bool { return tr.err == nil && tr.answered }
 
 // hasNews reports whether an event is due to a tracker that works.
@@ -211,8 +211,8 @@ func (t *Announcer) all() iter.Seq[*tracker] {
 	}
 }
 
-// oneByOne is every tracker in the order in which a private torrent tries them: a tracker that works is
-// kept to, whatever its tier.
+// oneByOne returns every tracker in the order in which a private torrent tries them: the current one comes
+// first as long as it works, whatever its tier.
 func (t *Announcer) oneByOne() []*tracker {
 	order := slices.Concat(t.tiers...)
 	if i := slices.Index(order, t.current); i > 0 && t.current.working() {
@@ -230,7 +230,8 @@ func (t *Announcer) Complete() {
 	t.Wake()
 }
 
-// Wake has the schedule looked at again, because what the callbacks say has changed. It never waits.
+// Wake has Run look at the schedule again, because the callbacks would return something else now. It never
+// waits.
 func (t *Announcer) Wake() {
 	select {
 	case t.woken <- struct{}{}:

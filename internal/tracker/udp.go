@@ -31,7 +31,7 @@ type UDP struct {
 	connections map[netip.AddrPort]udpConnection
 }
 
-// udpQuestion is what makes an answer ours: the address that was asked, and the number that only it was told.
+// udpQuestion identifies an answer: by the address that was asked, and a number that only it was told.
 type udpQuestion struct {
 	addr        netip.AddrPort
 	transaction uint32
@@ -39,7 +39,7 @@ type udpQuestion struct {
 
 type udpWaiter struct {
 	action udpAction
-	answer chan<- []byte // of capacity 1; whoever takes the question out of the map sends
+	answer chan<- []byte // of capacity 1; the goroutine that removes the question from the map sends
 }
 
 type udpConnection struct {
@@ -61,7 +61,7 @@ func NewUDP(
 	}
 }
 
-// resolve gives the addresses of a tracker's host.
+// resolve returns the addresses of a tracker's host.
 func (u *UDP) resolve(ctx context.Context, tracker *url.URL) ([]netip.AddrPort, error) {
 	port, err := strconv.ParseUint(tracker.Port(), 10, 16)
 	if err != nil || port == 0 {
@@ -91,7 +91,7 @@ func (u *UDP) resolve(ctx context.Context, tracker *url.URL) ([]netip.AddrPort, 
 	return addrs, nil
 }
 
-// announce tells a tracker over one route.
+// announce announces to a tracker over one route.
 func (u *UDP) announce(ctx context.Context, tracker *url.URL, to route, r request) (answer, error) {
 	p, from, err := u.exchange(ctx, to.addrs, udpAnnounce, appendUDPAnnounce(nil, tracker, r))
 	if err != nil {
@@ -210,7 +210,7 @@ func (u *UDP) Receive(p []byte, from netip.AddrPort) {
 	w.answer <- slices.Clone(p)
 }
 
-// connection is the id to use with addr, if there is one that is still good.
+// connection returns the connection id to use with addr, if there is one that is still good.
 func (u *UDP) connection(addr netip.AddrPort) (id uint64, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -20,14 +20,14 @@ const (
 	udpError
 )
 
-// newTransaction returns a number that only those who see our datagrams know.
+// newTransaction returns a number that no one can guess without seeing our datagrams.
 func newTransaction() uint32 {
 	var b [4]byte
 	rand.Read(b[:])
 	return binary.BigEndian.Uint32(b[:])
 }
 
-// udpHeader is a request: the 16 bytes that all begin with, then body.
+// udpHeader returns a request: the 16 bytes that all begin with, then body.
 func udpHeader(id uint64, action udpAction, transaction uint32, body []byte) []byte {
 	p := make([]byte, 0, 16+len(body))
 	p = binary.BigEndian.AppendUint64(p, id)
@@ -37,8 +37,8 @@ func udpHeader(id uint64, action udpAction, transaction uint32, body []byte) []b
 }
 
 // appendUDPAnnounce appends what follows the header of an announce, with the path and query of the
-// tracker's URL behind it (BEP 41). The address field stays 0: the tracker sees a better one than
-// we could guess.
+// tracker's URL behind it (BEP 41). The address field stays 0: the tracker sees our address
+// better than we could guess it.
 func appendUDPAnnounce(p []byte, tracker *url.URL, r request) []byte {
 	p = append(p, r.infoHash[:]...)
 	p = append(p, r.peerID[:]...)
@@ -81,7 +81,7 @@ func parseUDPAnswer(p []byte, v4 bool) answer {
 	return a
 }
 
-// udpCount is a number of four bytes, and at most the largest int32.
+// udpCount returns a number of four bytes, at most the largest int32.
 func udpCount(p []byte) int {
 	return int(min(binary.BigEndian.Uint32(p), math.MaxInt32))
 }

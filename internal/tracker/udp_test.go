@@ -70,7 +70,7 @@ func TestUDPSilence(t *testing.T) {
 				require.True(t, trackers.Status()[0].Announcing)
 				simnet.Sleep(7664 * time.Second)
 				require.Equal(t, c.want, strings.Join(got, " "))
-				require.LessOrEqual(t, len(transactions), 2, "a repetition has the number of what it repeats")
+				require.LessOrEqual(t, len(transactions), 2, "a repetition has the transaction id of the first")
 				require.ErrorContains(t, trackers.Status()[0].Err, "no answer")
 				require.False(t, trackers.Status()[0].Announcing)
 			})
@@ -165,7 +165,7 @@ func TestUDPOverBothFamilies(t *testing.T) {
 	}
 }
 
-// That a machine has no IPv6 is no news of a tracker that does not answer.
+// The lack of IPv6 on this machine is not the error of a tracker that does not answer.
 func TestUDPWithoutIPv6(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://t.example:80"})
@@ -177,7 +177,7 @@ func TestUDPWithoutIPv6(t *testing.T) {
 	})
 }
 
-// Whatever a stranger sends, the true answer is still heard.
+// No datagram of a stranger keeps the true answer from being heard.
 func TestUDPForgery(t *testing.T) {
 	be := binary.BigEndian
 	for _, c := range []struct {
@@ -200,7 +200,7 @@ func TestUDPForgery(t *testing.T) {
 					honestUDP(&s, compactPeer)(p, func(true []byte) {
 						reply(c.lie(bytes.Clone(true)))
 						reply(true)
-						reply(true) // once more
+						reply(true) // again
 					})
 				})
 				trackers, _ := r.start()
@@ -330,7 +330,7 @@ func FuzzUDPAnswer(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x03\x00\x00\x00\x09no"), true)
 	f.Add(bytes.Repeat([]byte{0xff}, 100), false)
 	f.Fuzz(func(t *testing.T, p []byte, v4 bool) {
-		// One question of each kind is open; what is taken for its answer must be fit to be read as one.
+		// One question of each kind is open; a datagram that is taken for its answer must be long enough to be read as one.
 		u := NewUDP(nil, nil)
 		from := netip.MustParseAddrPort("10.0.1.1:80")
 		for action := udpConnect; action <= udpScrape; action++ {

@@ -347,7 +347,7 @@ func TestPortMap(t *testing.T) {
 		}
 	})
 
-	t.Run("wrong answers", func(t *testing.T) { // are believed of nobody
+	t.Run("wrong answers", func(t *testing.T) { // are not believed
 		need(t, "miniupnpd", "nft", "ip", "nsenter")
 		t.Parallel()
 		if !ownNetwork(t) {

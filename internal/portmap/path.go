@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -32,7 +33,7 @@ type path struct {
 	driver driver               // how the router is asked at present; nil is unknown
 	ports  map[transport]uint16 // what to ask for next: what was held last, or wanted
 	asked  map[transport]uint16 // what the router may hold
-	holder driver               // whom asked is to be deleted by
+	holder driver               // deletes what was asked for
 	log    *slog.Logger
 
 	mu      sync.Mutex
@@ -211,7 +212,7 @@ func (p *path) newPCP() (driver, error) {
 			continue
 		}
 		var n nonce
-		if _, err := p.Rand.Read(n[:]); err != nil {
+		if _, err := io.ReadFull(p.Rand, n[:]); err != nil {
 			return nil, fmt.Errorf("draw a nonce: %w", err)
 		}
 		p.nonces[t] = n
@@ -256,7 +257,7 @@ func answered(err error) bool {
 // otherPort draws an external port that is not likely to be taken.
 func (p *path) otherPort() (uint16, error) {
 	var b [2]byte
-	if _, err := p.Rand.Read(b[:]); err != nil {
+	if _, err := io.ReadFull(p.Rand, b[:]); err != nil {
 		return 0, fmt.Errorf("draw a port: %w", err)
 	}
 	return 10000 + binary.BigEndian.Uint16(b[:])%50000, nil

@@ -98,7 +98,20 @@ func New(c Config) *Mapper {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Rand = &lockedReader{r: c.Rand}
 	return &Mapper{Config: c, wake: make(chan struct{}, 1), paths: make(map[Gateway]*path)}
+}
+
+// A lockedReader is for the goroutines of all paths.
+type lockedReader struct {
+	mu sync.Mutex
+	r  io.Reader
+}
+
+func (l *lockedReader) Read(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.Read(b)
 }
 
 // Refresh has the gateways looked up and the mappings checked now, because the machine woke or its

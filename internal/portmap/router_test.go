@@ -18,7 +18,7 @@ type router struct {
 	addr string // on the lan
 
 	mu       sync.Mutex
-	only     netip.Addr // whom it answers; invalid is everybody
+	only     netip.Addr // the one that it answers; invalid is all
 	booted   time.Time
 	external netip.Addr
 	table    map[outside]inside

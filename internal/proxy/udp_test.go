@@ -193,7 +193,7 @@ func TestDialUDP(t *testing.T) {
 	}
 }
 
-// TestNoUDP tells a proxy that does none from one that does not work.
+// TestNoUDP distinguishes a proxy that does no UDP from one that fails.
 func TestNoUDP(t *testing.T) {
 	for reply, unsupported := range map[string]bool{"\x07": true, "\x02": true, "\x01": false, "\x05": false} {
 		p, _ := newRelay(t, "\x05"+reply+"\x00\x01\x00\x00\x00\x00")

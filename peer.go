@@ -327,7 +327,7 @@ func (p *peer) choked() {
 		return !stays
 	})
 	freed := p.d.picker.Release(&p.supply, func(id picker.Block) bool { return !p.fast || unsent[id] })
-	p.d.gate.Refund(len(freed))
+	p.d.gate.Refund(freed)
 	p.d.freed = true
 }
 

@@ -144,7 +144,7 @@ func (pk *Picker) Leave(s *Supplier) int {
 	pk.forsake(s)
 	pk.uncount(s)
 	pk.suppliers = slices.DeleteFunc(pk.suppliers, func(o *Supplier) bool { return o == s })
-	return len(freed)
+	return freed
 }
 
 // Have notes that s now has piece i, and tells whether that is news.
@@ -166,7 +166,7 @@ func (pk *Picker) Have(s *Supplier, i int) bool {
 // cancelled, or s might send it twice if it soon has the piece again.
 func (pk *Picker) DontHave(s *Supplier, i int) []Request {
 	pk.lose(s, i)
-	return cancels(s, pk.Release(s, func(id Block) bool { return int(id.Piece) == i }))
+	return pk.takeBack(s, func(id Block) bool { return int(id.Piece) == i })
 }
 
 func (pk *Picker) lose(s *Supplier, i int) {

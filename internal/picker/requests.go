@@ -5,13 +5,6 @@ import (
 	"time"
 )
 
-func cancels(s *Supplier, blocks []Block) (cancel []Request) {
-	for _, id := range blocks {
-		cancel = append(cancel, Request{s, id})
-	}
-	return cancel
-}
-
 // disown gives back every request under way for p.
 func (pk *Picker) disown(p *startedPiece) (cancel []Request) {
 	for k := range p.blocks {
@@ -59,23 +52,31 @@ func (b *block) disclaim(s *Supplier) {
 	}
 }
 
-// Release frees the blocks that s was asked for and that which holds for, and returns them: others may be
-// asked for them. They are no offence if they come all the same.
-func (pk *Picker) Release(s *Supplier, which func(Block) bool) (freed []Block) {
-	kept := s.queue[:0:0]
-	for _, a := range s.queue {
-		if which(a.Block) {
-			freed = append(freed, a.Block)
-		} else {
-			kept = append(kept, a)
+// Release frees the blocks that s was asked for and that which holds for: others may be asked for them. They are
+// no offence if they come all the same. It returns how many they are.
+func (pk *Picker) Release(s *Supplier, which func(Block) bool) (n int) {
+	s.queue = slices.DeleteFunc(s.queue, func(a outstanding) bool {
+		if !which(a.Block) {
+			return false
 		}
-	}
-	s.queue = kept
-	for _, id := range freed {
-		pk.release(s, id)
-		pk.retire(pk.started[id.Piece])
-	}
-	return freed
+		pk.release(s, a.Block)
+		pk.retire(pk.started[a.Piece])
+		n++
+		return true
+	})
+	return n
+}
+
+// takeBack is Release of what is to be cancelled, too.
+func (pk *Picker) takeBack(s *Supplier, which func(Block) bool) (cancel []Request) {
+	pk.Release(s, func(b Block) bool {
+		if !which(b) {
+			return false
+		}
+		cancel = append(cancel, Request{s, b})
+		return true
+	})
+	return cancel
 }
 
 // Snub releases all that s was asked for if it has been silent for too long, and has it asked for no more
@@ -86,7 +87,7 @@ func (pk *Picker) Snub(s *Supplier, now time.Time) []Request {
 		return nil
 	}
 	s.snubbed = true
-	return cancels(s, pk.Release(s, func(Block) bool { return true }))
+	return pk.takeBack(s, func(Block) bool { return true })
 }
 
 // Rejected frees a block that s says that it will not send (BEP 6), unless that was released before. It tells
@@ -95,7 +96,7 @@ func (pk *Picker) Rejected(s *Supplier, id Block) (freed, asked bool) {
 	if s.forgiven.take(id) {
 		return false, true
 	}
-	if len(pk.Release(s, func(b Block) bool { return b == id })) == 0 {
+	if pk.Release(s, func(b Block) bool { return b == id }) == 0 {
 		return false, false
 	}
 	s.forgiven.take(id)

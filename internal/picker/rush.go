@@ -155,8 +155,8 @@ func (pk *Picker) yield(s *Supplier, priority uint8, all bool) []Request {
 		end--
 	}
 	k := 0
-	return cancels(s, pk.Release(s, func(id Block) bool {
+	return pk.takeBack(s, func(id Block) bool {
 		k++
 		return k <= end && pk.started[id.Piece].priority < priority
-	}))
+	})
 }

@@ -337,7 +337,7 @@ func (p *peer) rejected(m wire.Message) error {
 	if !ok {
 		return errors.New("rejects what was never asked")
 	}
-	freed, asked := p.d.picker.Rejected(&p.supply, id)
+	asked, freed := p.d.picker.Rejected(&p.supply, id)
 	if !asked {
 		return errors.New("rejects what was never asked")
 	}

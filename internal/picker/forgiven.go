@@ -1,35 +1,35 @@
 package picker
 
-// forgiven remembers the latest blocks that were asked for and released, and how often: at least maxForgiven of
-// them, at most twice as many.
-type forgiven struct{ fresh, old map[Block]int }
+// forgiven counts the blocks that a supplier was asked for and need not send any more. It may send each of them as
+// often as it was asked, and that is no offence. At least the maxForgiven latest blocks are remembered, at most
+// twice as many.
+type forgiven struct{ latest, older map[Block]int }
 
-// maxForgiven is so many blocks that what was released before them is not expected any more.
 const maxForgiven = 4096
 
-func (l *forgiven) add(id Block) {
-	if _, known := l.fresh[id]; !known && len(l.fresh) >= maxForgiven {
-		l.old, l.fresh = l.fresh, nil
+func (f *forgiven) add(b Block) {
+	if _, known := f.latest[b]; !known && len(f.latest) >= maxForgiven {
+		f.older, f.latest = f.latest, nil
 	}
-	if l.fresh == nil {
-		l.fresh = make(map[Block]int)
+	if f.latest == nil {
+		f.latest = make(map[Block]int)
 	}
-	l.fresh[id] += l.old[id] + 1
-	delete(l.old, id)
+	f.latest[b] += f.older[b] + 1
+	delete(f.older, b)
 }
 
-// take forgets id once and tells whether it was remembered.
-func (l *forgiven) take(id Block) bool {
-	for _, m := range []map[Block]int{l.fresh, l.old} {
-		if m[id] == 0 {
+// take forgets a block once, and reports whether it was remembered.
+func (f *forgiven) take(b Block) bool {
+	for _, m := range []map[Block]int{f.latest, f.older} {
+		if m[b] == 0 {
 			continue
 		}
-		if m[id]--; m[id] == 0 {
-			delete(m, id)
+		if m[b]--; m[b] == 0 {
+			delete(m, b)
 		}
 		return true
 	}
 	return false
 }
 
-func (l *forgiven) has(id Block) bool { return l.fresh[id]+l.old[id] > 0 }
+func (f *forgiven) has(b Block) bool { return f.latest[b]+f.older[b] > 0 }

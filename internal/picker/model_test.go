@@ -723,7 +723,7 @@ func (h *history) character(r *modelSupplier, i int) {
 		r.shown = h.now
 		h.went = fmt.Sprint(r.real.Origin, " is at ", r.rate)
 	}
-	r.real.Choking, r.real.snubbed, r.real.rate, r.real.pipe.rtt, r.real.shown = r.choking, r.snubbed, r.rate, r.rtt, r.shown
+	r.real.Choking, r.real.snubbed, r.real.pace.rate, r.real.pipe.rtt, r.real.pace.measured = r.choking, r.snubbed, r.rate, r.rtt, r.shown
 	r.real.allowed = make(map[int32]struct{})
 	for i := range r.allowed {
 		r.real.allowed[int32(i)] = struct{}{}

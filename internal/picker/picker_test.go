@@ -219,10 +219,10 @@ func TestSteal(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			sc := newSwarmScene(t, 1)
-			sc.join("a").rate = tc.owner
+			sc.join("a").pace.rate = tc.owner
 			require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
 			sc.peers["a"].snubbed = tc.snubbed
-			sc.join("t").rate = tc.thief
+			sc.join("t").pace.rate = tc.thief
 			require.Equal(t, tc.want, sc.asks("t", 9))
 		})
 	}
@@ -231,17 +231,17 @@ func TestSteal(t *testing.T) {
 func TestEndgame(t *testing.T) {
 	sc := newSwarmScene(t, 1)
 	slow := sc.join("a")
-	slow.rate = 1 << 10
+	slow.pace.rate = 1 << 10
 	sc.asks("a", 4)
-	sc.join("b").rate = 1 << 16
+	sc.join("b").pace.rate = 1 << 16
 	require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 9), "the one expected last is taken over first")
-	sc.join("c").rate = 1 << 14
+	sc.join("c").pace.rate = 1 << 14
 	require.Empty(t, sc.asks("c", 9), "two copies of a block are enough")
 	require.Equal(t, "a", sc.sends("b", 0, 3, Accepted), "the first copy wins, the other is cancelled")
 	sc.sends("a", 0, 3, Wasted)
 	require.Equal(t, "b", sc.sends("a", 0, 2, Accepted))
 	sc.s.Release(slow, everything)
-	sc.peers["c"].rate = 1 << 20
+	sc.peers["c"].pace.rate = 1 << 20
 	require.Equal(t, "0.0", sc.asks("c", 1), "a block that one gave back may be stolen again")
 	sc.peers["c"].pipe.rtt = time.Minute
 	require.Empty(t, sc.asks("c", 1), "but not from afar")
@@ -251,7 +251,7 @@ func TestSilentPeerIsExpectedLater(t *testing.T) {
 	sc := newSwarmScene(t, 1)
 	sc.join("a")
 	sc.asks("a", 4)
-	sc.join("b").rate = 1 << 17
+	sc.join("b").pace.rate = 1 << 17
 	require.Empty(t, sc.asks("b", 1), "a block takes b an eighth of a second, and a sends all in half of that")
 	sc.now = sc.now.Add(time.Second)
 	require.Equal(t, "0.3", sc.asks("b", 1), "but a has been silent for a second")
@@ -281,16 +281,16 @@ func TestThirdTakesAPlace(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			sc := newSwarmScene(t, 1)
 			a := sc.join("a")
-			a.rate = slow
+			a.pace.rate = slow
 			sc.asks("a", 4)
 			b := sc.join("b")
 			require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 4))
 			slices.Reverse(b.queue)
-			a.rate, b.rate = tc.first, tc.second
+			a.pace.rate, b.pace.rate = tc.first, tc.second
 			a.Choking, b.Choking = tc.choking, tc.choking
 			sc.now = sc.now.Add(5 * time.Second)
 			c := sc.join("c")
-			c.rate, c.asked = tc.third, tc.asked
+			c.pace.rate, c.asked = tc.third, tc.asked
 			require.Equal(t, tc.want, sc.asks("c", 1))
 		})
 	}
@@ -477,7 +477,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 
 	t.Run("a slow one has it on parole", func(t *testing.T) {
 		sc := newSwarmScene(t, 1)
-		sc.join("a").rate = 1 << 12
+		sc.join("a").pace.rate = 1 << 12
 		sc.join("b")
 		sc.fetch("abab")
 		sc.s.Failed(0, truth)
@@ -488,8 +488,8 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 	t.Run("who has it on parole is busy with others", func(t *testing.T) {
 		sc := newSwarmScene(t, 2)
 		sc.s.Prioritise(1, 0)
-		sc.join("a").rate = 1 << 12
-		sc.join("b", 0).rate = 1 << 10
+		sc.join("a").pace.rate = 1 << 12
+		sc.join("b", 0).pace.rate = 1 << 10
 		sc.join("c", 0)
 		sc.fetch("abab")
 		sc.s.Failed(0, truth)
@@ -503,9 +503,9 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 
 	t.Run("a crowd passes it around", func(t *testing.T) {
 		sc := newSwarmScene(t, 1)
-		sc.join("a").rate = 70e3
+		sc.join("a").pace.rate = 70e3
 		for _, name := range []string{"c", "d", "e", "f", "g"} {
-			sc.join(name).rate = 0
+			sc.join(name).pace.rate = 0
 		}
 		sc.fetch("acac")
 		sc.s.Failed(0, truth)
@@ -530,7 +530,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 
 	t.Run("who has let it wait before", func(t *testing.T) {
 		sc := newSwarmScene(t, 1)
-		sc.join("a").rate = 500e3
+		sc.join("a").pace.rate = 500e3
 		sc.join("b")
 		sc.fetch("abab")
 		sc.s.Failed(0, truth)
@@ -561,7 +561,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc := newSwarmScene(t, 1)
 		sc.join("a")
 		sc.join("b")
-		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), tried: make(map[any]trial)}
+		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), records: make(map[any]record)}
 		sc.fetch("aaaa")
 		for k, sender := range []string{"a", "b", "a", "a"} {
 			sc.s.started[0].blocks[k].sender = sc.s.senderOf(sc.peers[sender])
@@ -653,4 +653,4 @@ func TestLateBlocksAreCounted(t *testing.T) {
 	sc.sends("a", 0, 0, Unrequested)
 }
 
-func (l *forgiven) len() int { return len(l.fresh) + len(l.old) }
+func (f *forgiven) len() int { return len(f.latest) + len(f.older) }

@@ -27,7 +27,7 @@ func pipe(p *pipeline, rate float64, rtt, d time.Duration, now time.Time) time.T
 		}
 		link = came.Add(time.Duration(layout.BlockSize / rate * float64(time.Second)))
 		now = link
-		p.got(layout.BlockSize, asked[0], now, rate)
+		p.received(layout.BlockSize, asked[0], now, rate)
 		asked = asked[1:]
 	}
 	return now

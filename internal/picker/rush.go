@@ -6,157 +6,163 @@ import (
 	"time"
 )
 
-// Rush has piece i here soonest, by whoever can help, before what is less wanted. Each free block of it is asked
-// of the supplier from which it may be expected first, once that supplier has put off what is less wanted. A block
-// under way is asked of a second one where that has it in under half the time.
+// Rush gets piece i as soon as possible. Each free block is asked of the supplier that is expected to send it
+// first, before anything less wanted. A block under way is asked of a second supplier if that one has it in under
+// half the time.
 //
-// admit is told what is to be cancelled for that, and is asked how many of so many requests may go out. Rush
-// returns these.
-func (pk *Picker) Rush(i int, now time.Time, admit func(cancel []Request, n int) int) []Request {
-	plan := pk.plan(i, now)
+// admit is called once: it cancels requests that make room, and returns how many of n requests may go out. Rush
+// returns those.
+func (pk *Picker) Rush(i int, now time.Time, admit func(cancel []Request, n int) int) (ask []Request) {
+	ask = pk.plan(i, now)
 	p := pk.started[int32(i)]
 	if p == nil {
 		return nil
 	}
 	var cancel []Request
 	for _, s := range pk.suppliers {
-		runs := slices.ContainsFunc(plan, func(e Request) bool { return e.Supplier == s })
-		if runs || s.IsAsked(i) {
-			cancel = append(cancel, pk.yield(s, p.priority, runs)...)
+		helps := slices.ContainsFunc(ask, func(r Request) bool { return r.Supplier == s })
+		if helps || s.IsAsked(i) {
+			cancel = append(cancel, pk.yield(s, p.priority, helps)...)
 		}
 	}
-	plan = plan[:admit(cancel, len(plan))]
-	for _, e := range plan {
-		pk.run(e, now)
+	ask = ask[:admit(cancel, len(ask))]
+	for _, r := range ask {
+		pk.request(p, r, now)
 	}
 	pk.retire(p)
-	return plan
+	return ask
 }
 
-// plan says who is to be asked for what so as to have piece i soonest. Nothing is changed yet, but that the piece
-// is started.
-func (pk *Picker) plan(i int, now time.Time) (plan []Request) {
+// plan decides whom to ask for what. It starts piece i and changes nothing else.
+func (pk *Picker) plan(i int, now time.Time) (ask []Request) {
 	if !pk.need.Has(i) {
 		return nil
 	}
-	p := pk.started[int32(i)]
-	priority := pk.heap.priority[i]
-	var able []*helper
-	var pending []*underWay
-	for _, s := range pk.suppliers {
-		n := 0 // requests of s that stay
-		for _, a := range s.queue {
-			if pk.started[a.Piece].priority < priority {
-				continue
-			}
-			if p != nil && a.Piece == p.piece && !p.parole && p.blocks[a.Index].copies() == 1 {
-				pending = append(pending, &underWay{s, a.Block, s.eta(n, now)})
-			}
-			n++
-		}
-		if s.Ready && s.may(int32(i)) && !s.snubbed && n < s.pipe.depth {
-			able = append(able, &helper{s, n, s.eta(n, now)})
-		}
-	}
-	if len(able) == 0 {
+	helpers, pending := pk.helpers(i, now)
+	if len(helpers) == 0 {
 		return nil
 	}
+	p := pk.started[int32(i)]
 	if p == nil {
 		p = pk.start(i)
 	}
 	if p.parole {
-		able = soleHelper(p, able, now)
+		helpers = soleHelper(p, helpers, now)
 	}
-	for k := p.cursor; k < len(p.blocks) && p.free > len(plan); k++ {
+	for k := p.cursor; k < len(p.blocks) && p.free > len(ask); k++ {
 		if !p.blocks[k].free() {
 			continue
 		}
-		first := soonest(able, nil)
-		if first == nil {
-			return plan
+		h := soonest(helpers, nil)
+		if h == nil {
+			return ask
 		}
-		plan = append(plan, first.send(Block{p.piece, int32(k)}, now))
+		ask = append(ask, h.take(Block{p.piece, int32(k)}, now))
 	}
-	slices.SortFunc(pending, func(a, b *underWay) int { return cmp.Compare(b.eta, a.eta) })
-	for _, l := range pending {
-		thief := soonest(able, l.owner)
-		if thief != nil && (l.owner.snubbed || 2*thief.eta < l.eta) {
-			plan = append(plan, thief.send(l.Block, now))
+	slices.SortFunc(pending, func(a, b pendingBlock) int { return cmp.Compare(b.eta, a.eta) })
+	for _, b := range pending {
+		h := soonest(helpers, b.owner)
+		if h != nil && (b.owner.snubbed || 2*h.eta < b.eta) {
+			ask = append(ask, h.take(b.Block, now))
 		}
 	}
-	return plan
+	return ask
 }
 
-// soleHelper is who is to send all that lacks of a piece on parole: who began, or who would have it first.
-func soleHelper(p *startedPiece, able []*helper, now time.Time) []*helper {
-	able = slices.DeleteFunc(able, func(h *helper) bool { return p.sole != nil && p.sole != h.supplier })
-	if len(able) == 0 {
+// A helper is a supplier that can be asked for blocks of a piece that is rushed.
+type helper struct {
+	*Supplier
+	queued int           // requests before the next one, once less wanted ones are cancelled
+	eta    time.Duration // until that one is answered
+}
+
+// A pendingBlock is a block that one supplier alone is asked for.
+type pendingBlock struct {
+	Block
+	owner *Supplier
+	eta   time.Duration
+}
+
+// helpers returns the suppliers that can be asked for blocks of piece i, and the blocks of it that may be asked of a
+// second supplier.
+func (pk *Picker) helpers(i int, now time.Time) (helpers []*helper, pending []pendingBlock) {
+	p, priority := pk.started[int32(i)], pk.heap.priority[i]
+	for _, s := range pk.suppliers {
+		stay := 0 // requests that are not less wanted
+		for _, q := range s.queue {
+			if pk.started[q.Piece].priority < priority {
+				continue
+			}
+			if p != nil && q.Piece == p.piece && !p.parole && p.blocks[q.Index].copies() == 1 {
+				pending = append(pending, pendingBlock{q.Block, s, s.eta(stay, now)})
+			}
+			stay++
+		}
+		if s.Ready && s.may(int32(i)) && !s.snubbed && stay < s.pipe.depth {
+			helpers = append(helpers, &helper{s, stay, s.eta(stay, now)})
+		}
+	}
+	return helpers, pending
+}
+
+// soleHelper is the one helper that may send the rest of a piece on parole: its sole supplier, or else the one that
+// would be done first.
+func soleHelper(p *startedPiece, helpers []*helper, now time.Time) []*helper {
+	helpers = slices.DeleteFunc(helpers, func(h *helper) bool { return p.sole != nil && p.sole != h.Supplier })
+	if len(helpers) == 0 {
 		return nil
 	}
-	return []*helper{slices.MinFunc(able, func(a, b *helper) int {
-		return cmp.Compare(a.supplier.eta(a.queued+p.free, now), b.supplier.eta(b.queued+p.free, now))
+	return []*helper{slices.MinFunc(helpers, func(a, b *helper) int {
+		return cmp.Compare(a.Supplier.eta(a.queued+p.free, now), b.Supplier.eta(b.queued+p.free, now))
 	})}
 }
 
-// A helper is a supplier that can be sent for blocks.
-type helper struct {
-	supplier *Supplier
-	queued   int           // requests before the next one
-	eta      time.Duration // of the next one
-}
-
-func (h *helper) send(id Block, now time.Time) Request {
+// take gives the helper a request.
+func (h *helper) take(b Block, now time.Time) Request {
 	h.queued++
-	h.eta = h.supplier.eta(h.queued, now)
-	return Request{h.supplier, id}
+	h.eta = h.Supplier.eta(h.queued, now)
+	return Request{h.Supplier, b}
 }
 
-// soonest is the runner other than one supplier with the least eta, or nil.
-func soonest(able []*helper, other *Supplier) (best *helper) {
-	for _, h := range able {
-		if h.supplier != other && h.queued < h.supplier.pipe.depth && (best == nil || h.eta < best.eta) {
+// soonest is the helper with room, other than one supplier, that would send another block first; nil if none has
+// room.
+func soonest(helpers []*helper, other *Supplier) (best *helper) {
+	for _, h := range helpers {
+		if h.Supplier != other && h.queued < h.pipe.depth && (best == nil || h.eta < best.eta) {
 			best = h
 		}
 	}
 	return best
 }
 
-// underWay is a block that one supplier alone was asked for.
-type underWay struct {
-	owner *Supplier
-	Block
-	eta time.Duration
-}
-
-// run takes note that a supplier is asked for a block as planned.
-func (pk *Picker) run(e Request, now time.Time) {
-	e.Supplier.expect(now)
-	p := pk.started[e.Block.Piece]
-	b := &p.blocks[e.Block.Index]
+// request records a request for a block of p, which may be under way already.
+func (pk *Picker) request(p *startedPiece, r Request, now time.Time) {
+	r.Supplier.expect(now)
+	b := &p.blocks[r.Block.Index]
 	if b.free() {
 		p.free--
 		if p.parole {
-			pk.entrust(p, e.Supplier)
+			pk.assign(p, r.Supplier)
 		}
 	} else {
 		pk.steals++
 	}
-	pk.claim(b, e.Supplier, e.Block, now)
+	pk.claim(b, r.Supplier, r.Block, now)
 	if p.free == 0 {
 		pk.close(p)
 	}
 }
 
-// yield releases what s was asked for of pieces less wanted than priority: all of it, or only what stands before
-// the last request that is not less wanted.
-func (pk *Picker) yield(s *Supplier, priority uint8, all bool) []Request {
+// yield releases the requests to s for pieces with a lower priority: all of them, or those before the last request
+// that is no less wanted.
+func (pk *Picker) yield(s *Supplier, priority uint8, all bool) (cancel []Request) {
 	end := len(s.queue)
 	for !all && end > 0 && pk.started[s.queue[end-1].Piece].priority < priority {
 		end--
 	}
 	k := 0
-	return pk.takeBack(s, func(id Block) bool {
+	return pk.takeBack(s, func(b Block) bool {
 		k++
-		return k <= end && pk.started[id.Piece].priority < priority
+		return k <= end && pk.started[b.Piece].priority < priority
 	})
 }

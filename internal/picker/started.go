@@ -7,30 +7,16 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// startedPiece is a piece of which blocks were asked for.
-type startedPiece struct {
-	piece    int32
-	priority uint8
-	attempt  uint64
-	blocks   []block
-	free     int  // blocks neither here nor under way
-	left     int  // blocks not here
-	cursor   int  // no block before it is free
-	open     bool // is in Picker.open
-	parole   bool // failed its hash before: all blocks are to come from sole
-	sole     *Supplier
-}
-
-// Started is what others may know of a piece of which blocks were asked for.
+// Started is what is known of a started piece. The zero value is of a piece that is not started.
 type Started struct {
-	Attempt uint64    // the piece is begun anew under another; 0 if it is not started
-	Left    int       // blocks not here
-	Free    int       // blocks neither here nor under way
-	Parole  bool      // all blocks are to come from one supplier
+	Attempt uint64    // another each time that the piece is started; 0 if it is not
+	Left    int       // blocks that are not here
+	Free    int       // blocks that are not here and that no supplier is asked for
+	Parole  bool      // it failed its hash before, so all blocks are to come from one supplier
 	Sole    *Supplier // that supplier, once there is one
 }
 
-// Started tells of piece i. Blocks of it that were Accepted under another attempt are of no use any more.
+// Started returns what is known of piece i. Blocks of it that were accepted in another attempt are of no use.
 func (pk *Picker) Started(i int) Started {
 	p := pk.started[int32(i)]
 	if p == nil {
@@ -39,24 +25,37 @@ func (pk *Picker) Started(i int) Started {
 	return Started{p.attempt, p.left, p.free, p.parole, p.sole}
 }
 
-// Here is the blocks of the started piece i that are here.
+// Arrived is the set of blocks of piece i, which must be started, that are here.
 func (pk *Picker) Arrived(i int) bits.Set {
 	p := pk.started[int32(i)]
-	here := bits.New(len(p.blocks))
+	arrived := bits.New(len(p.blocks))
 	for k := range p.blocks {
 		if p.blocks[k].here() {
-			here.Add(k)
+			arrived.Add(k)
 		}
 	}
-	return here
+	return arrived
+}
+
+// startedPiece is a piece of which blocks were asked for.
+type startedPiece struct {
+	piece    int32
+	priority uint8
+	attempt  uint64
+	blocks   []block
+	free     int       // blocks that are neither here nor under way
+	left     int       // blocks that are not here
+	cursor   int       // no block before it is free
+	open     bool      // it is in Picker.open
+	parole   bool      // it failed its hash before: all blocks are to come from sole
+	sole     *Supplier // nil if it is not on parole, or no supplier has been asked yet
 }
 
 type block struct {
-	owner  [2]*Supplier // who was asked for it and has not answered
-	sender int32        // who sent it; noSender while it is not here
+	owner  [2]*Supplier // those that were asked for it and have not answered
+	sender int32        // index into Picker.senders, or one of the values below
 }
 
-// What block.sender is beside an index into Picker.senders.
 const (
 	noSender    = -1 // the block is not here
 	fromStorage = -2 // an earlier run left it
@@ -66,6 +65,7 @@ func (b *block) here() bool { return b.sender != noSender }
 
 func (b *block) free() bool { return b.owner[0] == nil && b.owner[1] == nil && !b.here() }
 
+// copies is how many suppliers are asked for the block.
 func (b *block) copies() int {
 	n := 0
 	for _, o := range b.owner {
@@ -76,68 +76,27 @@ func (b *block) copies() int {
 	return n
 }
 
-// forsake ends s's time as the sole sender of pieces on parole: what it sent of them proves nothing
-// beside another's blocks, so they begin anew with somebody else.
-func (pk *Picker) forsake(s *Supplier) {
-	for _, p := range pk.started {
-		if p.sole == s {
-			pk.restart(p)
+// addOwner records that s is asked for the block. Only one other may be.
+func (b *block) addOwner(s *Supplier) {
+	k := 0
+	if b.owner[0] != nil {
+		k = 1
+	}
+	b.owner[k] = s
+}
+
+func (b *block) removeOwner(s *Supplier) {
+	for k, o := range b.owner {
+		if o == s {
+			b.owner[k] = nil
 		}
 	}
 }
 
-// restart begins a piece on parole anew, for another sole sender: it goes back to the heap.
-func (pk *Picker) restart(p *startedPiece) {
-	if p.left > 0 { // else it is complete, and on its way to be hashed
-		p.reset()
-		pk.retire(p)
-	}
-}
-
-func (p *startedPiece) reset() {
-	for k := range p.blocks {
-		p.blocks[k] = block{sender: noSender}
-	}
-	p.free, p.left, p.cursor = len(p.blocks), len(p.blocks), 0
-}
-
-// retire returns a started piece of which nothing is here or under way to the heap.
-func (pk *Picker) retire(p *startedPiece) {
-	if p == nil || p.free < len(p.blocks) {
-		return
-	}
-	pk.lapse(p)
-	pk.drop(p)
-	if i := int(p.piece); pk.need.Has(i) {
-		pk.heap.push(i)
-		pk.freshen(i, 1)
-	}
-}
-
-// drop forgets a started piece.
-func (pk *Picker) drop(p *startedPiece) {
-	pk.close(p)
-	delete(pk.started, p.piece)
-	p.sole, p.parole = nil, false
-	if len(pk.spare) < 64 {
-		pk.spare = append(pk.spare, p)
-	}
-}
-
-// freshen adds delta to the count of fresh pieces of each supplier that has piece i.
-func (pk *Picker) freshen(i, delta int) {
-	for _, s := range pk.suppliers {
-		if !s.all && s.has.Has(i) {
-			s.fresh += delta
-		}
-	}
-}
-
-// start takes piece i from the heap, or from among the unwanted, and begins it.
+// start begins piece i, which may be in the heap or unwanted.
 func (pk *Picker) start(i int) *startedPiece {
 	if pk.heap.holds(i) {
-		pk.heap.remove(i)
-		pk.freshen(i, -1)
+		pk.unshelve(i)
 	}
 	var p *startedPiece
 	if k := len(pk.spare) - 1; k >= 0 {
@@ -156,7 +115,36 @@ func (pk *Picker) start(i int) *startedPiece {
 	return p
 }
 
-// reopen puts p among the open pieces if it belongs there and is not.
+func (p *startedPiece) reset() {
+	for k := range p.blocks {
+		p.blocks[k] = block{sender: noSender}
+	}
+	p.free, p.left, p.cursor = len(p.blocks), len(p.blocks), 0
+}
+
+// retire returns p to the heap if none of its blocks is here or under way. A nil p is left alone.
+func (pk *Picker) retire(p *startedPiece) {
+	if p == nil || p.free < len(p.blocks) {
+		return
+	}
+	pk.endTurn(p)
+	pk.drop(p)
+	if i := int(p.piece); pk.need.Has(i) {
+		pk.shelve(i)
+	}
+}
+
+// drop forgets a started piece.
+func (pk *Picker) drop(p *startedPiece) {
+	pk.close(p)
+	delete(pk.started, p.piece)
+	p.sole, p.parole = nil, false
+	if len(pk.spare) < 64 {
+		pk.spare = append(pk.spare, p)
+	}
+}
+
+// reopen puts p among the open pieces if it belongs there.
 func (pk *Picker) reopen(p *startedPiece) {
 	if p.open || p.free == 0 || p.priority == 0 {
 		return
@@ -168,35 +156,11 @@ func (pk *Picker) reopen(p *startedPiece) {
 	p.open = true
 }
 
+// close takes p from the open pieces.
 func (pk *Picker) close(p *startedPiece) {
 	if p.open {
-		pk.open = slices.Delete(pk.open, slices.Index(pk.open, p), slices.Index(pk.open, p)+1)
+		at := slices.Index(pk.open, p)
+		pk.open = slices.Delete(pk.open, at, at+1)
 		p.open = false
 	}
-}
-
-// Restore starts piece i with the blocks that storage already holds, as a clean stop leaves them.
-func (pk *Picker) Restore(i int, blocks *bits.Set) {
-	p := pk.start(i)
-	for k := range blocks.All() {
-		p.blocks[k].sender = fromStorage
-		p.free--
-		p.left--
-	}
-	if p.free == 0 {
-		pk.close(p)
-	}
-}
-
-// Abandon begins piece i anew, if it was started and is not on its way to be hashed. What was under way
-// of it is returned to be cancelled.
-func (pk *Picker) Abandon(i int) (cancel []Request) {
-	p := pk.started[int32(i)]
-	if p == nil || p.left == 0 {
-		return nil
-	}
-	cancel = pk.disown(p)
-	p.reset()
-	pk.retire(p)
-	return cancel
 }

@@ -1,22 +1,19 @@
 package picker
 
 import (
-	"math"
 	"slices"
 	"time"
 )
 
-// victim finds the request that s had best take over: of all owners, the one whose last block is
-// expected latest, if s is expected in under half that time. It returns the owner and the place in
-// its queue, or nil.
-func (pk *Picker) victim(s *Supplier, now time.Time) (*Supplier, int) {
+// victim finds the request that s should take over. Of all that are expected in more than twice the time that s
+// needs, it is the one that is expected last. It returns the supplier that was asked and the request's place in its
+// queue, or nil.
+func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) {
 	if s.snubbed {
 		return nil, 0
 	}
 	mine := s.eta(len(s.queue), now)
-	var victim *Supplier
 	var latest time.Duration
-	at := 0
 	for _, o := range pk.suppliers {
 		if o == s || len(o.queue) == 0 {
 			continue
@@ -24,14 +21,14 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (*Supplier, int) {
 		for k := len(o.queue) - 1; k >= 0; k-- {
 			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].Piece)
 			worth := stuck || eta > max(latest, 2*mine)
-			if worth && pk.mayStealFrom(s, o, k, now) && pk.mayWrest(s, o, k, now) {
+			if worth && pk.maySteal(s, o, k, now) && pk.mayReassign(s, o, k, now) {
 				victim, at, latest = o, k, eta
 				if stuck {
 					return victim, at
 				}
-				worth = false // nothing before it is
+				worth = false // those before it are expected sooner
 			}
-			if !worth && !o.Choking { // else what it will not send may be among what it will
+			if !worth && !o.Choking { // what it does not send while choking may lie among what it does
 				break
 			}
 		}
@@ -39,56 +36,13 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (*Supplier, int) {
 	return victim, at
 }
 
-// mayWrest tells whether s may take over o's k-th request with what that takes with it: a piece on
-// parole begins anew with its thief. That pays only if the thief has the whole of it sooner by the
-// same margin.
-func (pk *Picker) mayWrest(s, o *Supplier, k int, now time.Time) bool {
-	p := pk.started[o.queue[k].Piece]
-	return !p.parole || o.stuck(p.piece) || pk.outdoes(s, o, p, k, now)
-}
-
-// outdoes tells whether s would have all of p sooner, by the margin, than o who has still to send k+1
-// blocks beside those of p that it was not asked for. With each turn of somebody at s's address the margin
-// doubles, so that one who is fast but chokes all the time cannot keep a slow one from ever finishing p. One
-// of unknown rate is not expected as soon as one that has shown it: a crowd of such would pass p around.
-func (pk *Picker) outdoes(s, o *Supplier, p *startedPiece, k int, now time.Time) bool {
-	margin := 2 * math.Exp2(float64(pk.spoiled[p.piece].tried[s.Host].turns))
-	if s.rate <= 0 {
-		margin *= 4
-	}
-	return float64(o.eta(k+p.free, now)) > margin*float64(s.eta(len(s.queue)+len(p.blocks)-1, now))
-}
-
-// entrusted finds a piece on parole that somebody was given who has lapsed more often than s, and has sent
-// nothing of it yet: s is tried first.
-func (pk *Picker) entrusted(s *Supplier) (first *startedPiece) {
-	if s.snubbed {
-		return nil
-	}
-	for i, u := range pk.spoiled {
-		p := pk.started[i]
-		if p == nil || p.sole == nil || p.sole == s || p.left < len(p.blocks) || first != nil && first.piece < i {
-			continue
-		}
-		if s.may(i) && u.tried[p.sole.Host].lapses > u.tried[s.Host].lapses {
-			first = p
-		}
-	}
-	return first
-}
-
-// neglects tells whether o, the sole sender of p, is so busy with other pieces that s had better take
-// p over.
-func (pk *Picker) neglects(o, s *Supplier, p *startedPiece, now time.Time) bool {
-	return !o.IsAsked(int(p.piece)) && pk.outdoes(s, o, p, len(o.queue)-1, now)
-}
-
-// mayStealFrom tells whether s may be asked for what o's k-th request asks for. Where somebody else
-// is asked for it, too, s takes the place of the slower of the two, and only if it is sooner than
-// both by the margin: else two slow ones could keep a block from a fast one that has nothing to do.
-// Of two that have not shown how fast they are, none is sooner: a crowd of such would take the block
-// from each other before any could send it. But who has never been asked is given a chance.
-func (pk *Picker) mayStealFrom(s, o *Supplier, k int, now time.Time) bool {
+// maySteal reports whether s may be asked for the block of the k-th request to o.
+//
+// If another is asked for it, too, s replaces the slower of the two, and must be sooner than both by the margin:
+// two slow ones must not keep a block from a fast one that has nothing to do. Among suppliers that have not shown
+// how fast they are none is sooner, or they would take the block from each other before any of them can send it. But
+// one that was never asked gets a chance.
+func (pk *Picker) maySteal(s, o *Supplier, k int, now time.Time) bool {
 	id := o.queue[k].Block
 	b := &pk.started[id.Piece].blocks[id.Index]
 	if b.owner[0] == s || b.owner[1] == s || !s.may(id.Piece) {
@@ -101,13 +55,20 @@ func (pk *Picker) mayStealFrom(s, o *Supplier, k int, now time.Time) bool {
 	if other == nil {
 		return true
 	}
-	if s.rate <= 0 && o.rate <= 0 && !o.stuck(id.Piece) && s.asked {
+	if s.pace.rate <= 0 && o.pace.rate <= 0 && !o.stuck(id.Piece) && s.asked {
 		return false
 	}
-	at := slices.IndexFunc(other.queue, func(a outstanding) bool { return a.Block == id })
+	at := slices.IndexFunc(other.queue, func(q outstanding) bool { return q.Block == id })
 	eta := other.eta(at, now)
 	if !other.stuck(id.Piece) && eta <= 2*s.eta(len(s.queue), now) {
-		return false // it comes soon enough from there
+		return false // the other sends it soon enough
 	}
 	return o.stuck(id.Piece) || !other.stuck(id.Piece) && eta <= o.eta(k, now)
+}
+
+// mayReassign reports whether s may take over the piece of the k-th request to o, if it is on parole: then all of it
+// starts again. That pays only if s has the whole piece sooner by the margin.
+func (pk *Picker) mayReassign(s, o *Supplier, k int, now time.Time) bool {
+	p := pk.started[o.queue[k].Piece]
+	return !p.parole || o.stuck(p.piece) || pk.outdoes(s, o, p, k, now)
 }

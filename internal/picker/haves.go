@@ -1,0 +1,132 @@
+package picker
+
+import (
+	"slices"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+// Join adds a supplier that has nothing yet.
+func (pk *Picker) Join(s *Supplier) {
+	s.has = bits.New(pk.layout.NumPieces())
+	pk.join(s)
+}
+
+// join adds a supplier that has what its fields say.
+func (pk *Picker) join(s *Supplier) {
+	s.pieces, s.sender, s.refused = pk.layout.NumPieces(), noSender, -1
+	if s.pipe.depth == 0 {
+		s.pipe = newPipeline()
+	}
+	pk.suppliers = append(pk.suppliers, s)
+	pk.count(s)
+}
+
+// Leave removes a supplier. It returns how many requests were outstanding to it, which others may now be asked for.
+func (pk *Picker) Leave(s *Supplier) int {
+	n := pk.Release(s, func(Block) bool { return true })
+	pk.endTurns(s)
+	pk.uncount(s)
+	pk.suppliers = slices.DeleteFunc(pk.suppliers, func(o *Supplier) bool { return o == s })
+	return n
+}
+
+// Bitfield records that s has the pieces in has and no others. Ownership of has passes to the Picker.
+func (pk *Picker) Bitfield(s *Supplier, has bits.Set) {
+	pk.uncount(s)
+	s.all, s.has = false, has
+	pk.count(s)
+}
+
+// Have records that s has piece i, and reports whether that was not known yet.
+func (pk *Picker) Have(s *Supplier, i int) bool {
+	if s.all || !s.has.Add(i) {
+		return false
+	}
+	pk.heap.countOne(i, 1)
+	if pk.need.Has(i) {
+		s.want++
+		if pk.heap.holds(i) {
+			s.fresh++
+		}
+	}
+	return true
+}
+
+// DontHave records that s no longer has piece i (BEP 54), and releases its requests for that piece. They are to be
+// cancelled: s might send the blocks twice if it has the piece again soon.
+func (pk *Picker) DontHave(s *Supplier, i int) (cancel []Request) {
+	pk.lose(s, i)
+	return pk.takeBack(s, func(b Block) bool { return int(b.Piece) == i })
+}
+
+func (pk *Picker) lose(s *Supplier, i int) {
+	if s.all {
+		has := bits.Full(pk.layout.NumPieces())
+		has.Remove(i)
+		pk.Bitfield(s, has)
+		return
+	}
+	if !s.has.Remove(i) {
+		return
+	}
+	pk.heap.countOne(i, -1)
+	if pk.need.Has(i) {
+		s.want--
+		if pk.heap.holds(i) {
+			s.fresh--
+		}
+	}
+}
+
+// Interesting reports whether s has a piece that is needed.
+func (pk *Picker) Interesting(s *Supplier) bool {
+	return s.all && pk.need.Count() > 0 || !s.all && s.want > 0
+}
+
+// count adds what s has to the availability of pieces, and derives the counters of s.
+func (pk *Picker) count(s *Supplier) {
+	if s.has.Full() && s.has.Len() > 0 {
+		s.all, s.has = true, bits.Set{}
+	}
+	if s.all {
+		pk.seeds++
+		return
+	}
+	pk.heap.count(&s.has, 1)
+	s.want = s.has.CountAnd(&pk.need)
+	s.fresh = s.want
+	if s.want > 0 {
+		for i := range pk.started {
+			if pk.need.Has(int(i)) && s.has.Has(int(i)) {
+				s.fresh--
+			}
+		}
+	}
+}
+
+func (pk *Picker) uncount(s *Supplier) {
+	if s.all {
+		pk.seeds--
+	} else {
+		pk.heap.count(&s.has, -1)
+	}
+}
+
+// countWant adds delta to want of each supplier that has piece i.
+func (pk *Picker) countWant(i, delta int) {
+	for _, s := range pk.suppliers {
+		if !s.all && s.has.Has(i) {
+			s.want += delta
+		}
+	}
+}
+
+// countFresh adds delta to fresh of each supplier that has piece i.
+func (pk *Picker) countFresh(i, delta int) {
+	for _, s := range pk.suppliers {
+		if !s.all && s.has.Has(i) {
+			s.fresh += delta
+		}
+	}
+}

@@ -53,8 +53,8 @@ func (pk *Picker) Have(s *Supplier, i int) bool {
 	return true
 }
 
-// DontHave records that s no longer has piece i (BEP 54), and releases its requests for that piece. They are to be
-// cancelled: s might send the blocks twice if it has the piece again soon.
+// DontHave records that s no longer has piece i (BEP 54), and releases its requests for that piece. The caller
+// cancels them: s might send the blocks twice if it has the piece again soon.
 func (pk *Picker) DontHave(s *Supplier, i int) (cancel []Request) {
 	pk.lose(s, i)
 	return pk.takeBack(s, func(b Block) bool { return int(b.Piece) == i })

@@ -2,13 +2,13 @@ package picker
 
 import "github.com/shoal-go/torrent/internal/bits"
 
-// pieceHeap holds every piece that is wanted and not yet started, in the order in which to start
+// A pieceHeap holds the pieces that are wanted and not started, in the order in which to start
 // them: highest priority first, then the one that the fewest peers have, then by a tie-break drawn
 // once, so that two clients in one swarm do not choose alike.
 //
 // It also counts availability for all pieces, held or not. Peers that have everything are left out
 // of that count, so that a seed's coming and going costs nothing. Pieces that only such peers have
-// stay in a heap of their own, where nobody else has to walk past them.
+// are in a heap of their own, out of the way of a walk for any other peer.
 type pieceHeap struct {
 	seed     uint64
 	priority []uint8  // 0 is not wanted
@@ -105,7 +105,7 @@ func (h *pieceHeap) remove(i int) {
 	}
 }
 
-// prioritise sets the priority of piece i and tells whether it was another.
+// prioritise sets the priority of piece i and reports whether it changed.
 func (h *pieceHeap) prioritise(i int, priority uint8) bool {
 	if h.priority[i] == priority {
 		return false

@@ -2,8 +2,8 @@ package picker
 
 import "time"
 
-// Next appends to out up to n blocks that s is to be asked for now, and records the requests. Requests that this
-// makes pointless are to be cancelled.
+// Next appends to out up to n blocks to ask of s now, and records the requests. The caller cancels requests that
+// this makes pointless.
 //
 // Of the pieces with the highest priority, those that s suggests come first: a seed suggests what no other peer
 // has. Then come started pieces, the oldest first, so that they are completed; then new ones in the order of the

@@ -35,7 +35,7 @@ type Picker struct {
 // Block names a block: the Index-th run of 16 KiB in a piece.
 type Block struct{ Piece, Index int32 }
 
-// A Request is a block that a supplier is to be asked for, or is not to send any more.
+// A Request is for one block of one supplier. The caller sends it, or cancels it.
 type Request struct {
 	Supplier *Supplier
 	Block    Block

@@ -2,8 +2,8 @@ package picker
 
 import "github.com/shoal-go/torrent/internal/bits"
 
-// Prioritise sets the priority of piece i; 0 is not wanted. Requests for a piece that is no longer wanted are to be
-// cancelled.
+// Prioritise sets the priority of piece i; 0 is not wanted. The caller cancels requests for a
+// piece that is no longer wanted.
 func (pk *Picker) Prioritise(i int, priority uint8) (cancel []Request) {
 	_, doubted := pk.doubted[i]
 	if !pk.heap.prioritise(i, priority) || doubted || pk.have.Has(i) {
@@ -30,7 +30,7 @@ func (pk *Picker) Prioritise(i int, priority uint8) (cancel []Request) {
 	return cancel
 }
 
-// Passed records that piece i is whole, has its hash and is stored. Requests for it are to be cancelled.
+// Passed records that piece i is whole, has its hash and is stored. The caller cancels requests for it.
 //
 // digests are of its blocks; they are needed only where Started said that the piece is on parole. liars are the
 // origins of suppliers that sent other blocks before.
@@ -81,7 +81,8 @@ func (pk *Picker) Restore(i int, blocks *bits.Set) {
 	}
 }
 
-// Abandon drops the blocks of piece i, if it is started and not yet complete. Requests for it are to be cancelled.
+// Abandon drops the blocks of piece i, if it is started and not yet complete. The caller cancels requests for
+// it.
 func (pk *Picker) Abandon(i int) (cancel []Request) {
 	p := pk.started[int32(i)]
 	if p == nil || p.left == 0 {

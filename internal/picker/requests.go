@@ -98,7 +98,7 @@ func (pk *Picker) Rejected(s *Supplier, id Block) (asked, freed bool) {
 }
 
 // Snub checks whether s has let requests wait for too long. If so it releases them, and no more than one block is
-// asked of s until it sends one. The requests are to be cancelled: s may wake up when others send the blocks.
+// asked of s until it sends one. The caller cancels the requests, as s may wake up when others send the blocks.
 func (pk *Picker) Snub(s *Supplier, now time.Time) (cancel []Request) {
 	if !s.overdue(now) {
 		return nil
@@ -122,7 +122,7 @@ func (pk *Picker) Release(s *Supplier, which func(Block) bool) (n int) {
 	return n
 }
 
-// takeBack releases requests that are to be cancelled, too.
+// takeBack is Release for requests that the caller cancels.
 func (pk *Picker) takeBack(s *Supplier, which func(Block) bool) (cancel []Request) {
 	pk.Release(s, func(b Block) bool {
 		if !which(b) {
@@ -134,7 +134,7 @@ func (pk *Picker) takeBack(s *Supplier, which func(Block) bool) (cancel []Reques
 	return cancel
 }
 
-// withdraw takes back one request to s, which is to be cancelled.
+// withdraw takes back one request to s, for the caller to cancel.
 func (pk *Picker) withdraw(s *Supplier, id Block) {
 	for k := range s.queue {
 		if s.queue[k].Block == id {
@@ -145,7 +145,7 @@ func (pk *Picker) withdraw(s *Supplier, id Block) {
 	}
 }
 
-// withdrawAll takes back all requests for p, which are to be cancelled.
+// withdrawAll takes back all requests for p, for the caller to cancel.
 func (pk *Picker) withdrawAll(p *startedPiece) (cancel []Request) {
 	for k := range p.blocks {
 		for _, o := range p.blocks[k].owner {

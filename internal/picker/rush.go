@@ -33,7 +33,7 @@ func (pk *Picker) Rush(i int, now time.Time, admit func(cancel []Request, n int)
 	return ask
 }
 
-// plan decides whom to ask for what. It starts piece i and changes nothing else.
+// plan decides which supplier to ask for which block. It starts piece i and changes nothing else.
 func (pk *Picker) plan(i int, now time.Time) (ask []Request) {
 	if !pk.need.Has(i) {
 		return nil

@@ -11,8 +11,8 @@ import (
 // unlimited lets all that is planned go out.
 func unlimited(_ []Request, n int) int { return n }
 
-// A piece that is waited for and already under way, but from somebody slow, is taken over for the
-// greater part by whoever is faster, past all that is less wanted.
+// A piece that is under way from a slow peer is taken over for the greater part by a faster one, which puts off what
+// is less wanted.
 func TestRushTakesOver(t *testing.T) {
 	const blocks = 64
 	s := New(layout.New(blocks*layout.BlockSize, layout.File{Length: 4 * blocks * layout.BlockSize}), 1)

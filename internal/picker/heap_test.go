@@ -1,0 +1,78 @@
+package picker
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+func TestTwoClientsDoNotChooseAlike(t *testing.T) {
+	order := func(seed uint64) (order []int) {
+		h := newPieceHeap(50, seed)
+		for i := range 50 {
+			h.prioritise(i, 1)
+			h.push(i)
+		}
+		for h.len() > 0 {
+			i := h.top()
+			h.remove(i)
+			order = append(order, i)
+		}
+		return order
+	}
+	require.Equal(t, order(1), order(1))
+	require.NotEqual(t, order(1), order(2))
+	require.False(t, slices.IsSorted(order(1)), "nor in order")
+}
+
+// A peer that has few of many pieces, none of them near the top, costs one pass over its bitfield.
+func TestSparsePeer(t *testing.T) {
+	const n = 20_000
+	h := newPieceHeap(n, 7)
+	rng := rand.New(rand.NewPCG(7, 7))
+	all := bits.Full(n)
+	for i := range n {
+		h.prioritise(i, uint8(1+rng.IntN(2)))
+		h.push(i)
+	}
+	h.count(&all, 1)
+	for range 200 {
+		sparse := bits.New(n)
+		for range 1 + rng.IntN(20) {
+			sparse.Add(rng.IntN(n))
+		}
+		best := -1
+		for i := range sparse.All() {
+			if best < 0 || h.key(int32(i)) < h.key(int32(best)) {
+				best = i
+			}
+		}
+		require.Equal(t, best, h.first(&sparse))
+	}
+	none := bits.New(n)
+	require.Equal(t, -1, h.first(&none))
+}
+
+// A peer that has little is counted piece by piece, to the same end.
+func TestCountOfFewPieces(t *testing.T) {
+	const n = 1000
+	h := newPieceHeap(n, 7)
+	for i := range n {
+		h.prioritise(i, 1)
+		h.push(i)
+	}
+	few := bits.New(n)
+	for _, i := range []int{3, 500, 999} {
+		few.Add(i)
+	}
+	h.count(&few, 1)
+	require.Len(t, h.seen, few.Count())
+	require.True(t, few.Has(h.first(&few)))
+	h.count(&few, -1)
+	require.Empty(t, h.seen)
+	require.Len(t, h.unseen, n)
+}

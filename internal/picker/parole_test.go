@@ -1,0 +1,193 @@
+package picker
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+// fetch has each of four blocks of piece 0 sent by the peer that is named in its place.
+func (sc *scene) fetch(names string) {
+	sc.t.Helper()
+	for k, name := range names {
+		for range 4 { // others may have to take turns until this one is asked for block k
+			if slices.ContainsFunc(sc.peers[string(name)].queue, func(q outstanding) bool { return int(q.Index) == k }) {
+				break
+			}
+			sc.s.Release(sc.peers[string(name)], everything)
+			sc.asks(string(name), 1)
+		}
+		sc.sends(string(name), 0, int32(k), Accepted)
+	}
+}
+
+// origins writes out some origins, each of which is a name.
+func origins(liars []any) (names string) {
+	for _, name := range liars {
+		names += name.(string)
+	}
+	return names
+}
+
+// passed has piece 0 pass its hash, and returns the names of those that lied.
+func (sc *scene) passed(truth []uint64) string {
+	_, liars := sc.s.Passed(0, truth)
+	return origins(liars)
+}
+
+func TestWhoSpoiledThePiece(t *testing.T) {
+	truth := []uint64{10, 11, 12, 13}
+
+	t.Run("one peer sent all of it", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("l")
+		sc.fetch("llll")
+		require.Equal(t, "l", origins(sc.s.Failed(0, []uint64{10, 11, 12, 99})))
+	})
+
+	t.Run("one of several", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("a")
+		sc.join("l")
+		sc.fetch("alal")
+		require.Empty(t, sc.s.Failed(0, []uint64{10, 99, 12, 13}), "it could be either")
+
+		require.Equal(t, "0.0 0.1", sc.asks("a", 2))
+		require.Empty(t, sc.asks("l", 2), "it is on parole with a alone")
+		for k := range int32(4) {
+			sc.asks("a", 1)
+			sc.sends("a", 0, k, Accepted)
+		}
+		require.Equal(t, "l", sc.passed(truth), "the block that differs was l's")
+		require.Empty(t, sc.passed(truth), "and that is the end of it")
+	})
+
+	t.Run("the liar has it on parole", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("a")
+		sc.join("l")
+		sc.fetch("alal")
+		sc.s.Failed(0, []uint64{10, 99, 12, 13})
+		sc.fetch("llll")
+		require.Equal(t, "l", origins(sc.s.Failed(0, []uint64{10, 98, 12, 13})))
+	})
+
+	t.Run("a parole that is not served", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("a")
+		sc.join("b")
+		sc.fetch("abab")
+		sc.s.Failed(0, truth)
+		sc.asks("a", 4)
+		sc.sends("a", 0, 0, Accepted)
+		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
+		sc.peers["a"].Choking = true
+		sc.s.Release(sc.peers["a"], everything)
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4), "a chokes us: b starts again, because its blocks alone prove something")
+		sc.sends("a", 0, 1, Wasted)
+		sc.peers["b"].snubbed = true
+		sc.peers["a"].Choking = false
+		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4))
+		sc.s.Leave(sc.peers["a"])
+		require.True(t, sc.s.heap.holds(0), "and so it does when a leaves")
+	})
+
+	t.Run("a slow one has it on parole", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("a").pace.rate = 1 << 12
+		sc.join("b")
+		sc.fetch("abab")
+		sc.s.Failed(0, truth)
+		sc.asks("a", 4)
+		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "all of it is stolen, or none")
+	})
+
+	t.Run("its sole supplier is busy with another piece", func(t *testing.T) {
+		sc := newScene(t, 2)
+		sc.s.Prioritise(1, 0)
+		sc.join("a").pace.rate = 1 << 12
+		sc.join("b", 0).pace.rate = 1 << 10
+		sc.join("c", 0)
+		sc.fetch("abab")
+		sc.s.Failed(0, truth)
+		require.Equal(t, "0.0", sc.asks("a", 1))
+		sc.sends("a", 0, 0, Accepted)
+		sc.s.Prioritise(1, high)
+		require.Equal(t, "1.0 1.1 1.2 1.3", sc.asks("a", 4))
+		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4), "c would, and starts again")
+	})
+
+	t.Run("a crowd passes it around", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("a").pace.rate = 70e3
+		for _, name := range []string{"c", "d", "e", "f", "g"} {
+			sc.join(name).pace.rate = 0
+		}
+		sc.fetch("acac")
+		sc.s.Failed(0, truth)
+		sc.asks("c", 4)
+		require.Empty(t, sc.asks("d", 4), "d has shown nothing yet")
+		for k, name := range []string{"d", "e", "f", "g"} {
+			sc.peers[[]string{"c", "d", "e", "f"}[k]].snubbed = true
+			require.Contains(t, sc.asks(name, 4), "0.0 0.1 0.2 0.3", "unless the other lets it wait for too long")
+		}
+		sc.now = sc.now.Add(2 * time.Second)
+		require.Equal(t, "0.0 0.1 0.2 0.3 -g:0.0 -g:0.1 -g:0.2 -g:0.3", sc.asks("a", 4), "however many have let it wait")
+		sc.peers["a"].Choking = true
+		sc.s.Release(sc.peers["a"], everything)
+		sc.peers["c"].snubbed = false
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4))
+		sc.peers["a"].Choking = false
+		sc.now = sc.now.Add(2 * time.Second)
+		require.Empty(t, sc.asks("a", 4), "a had its turn, so it has to be much sooner")
+		sc.now = sc.now.Add(2 * time.Second)
+		require.Contains(t, sc.asks("a", 4), "0.0 0.1 0.2 0.3")
+	})
+
+	t.Run("one has let it wait before", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("a").pace.rate = 500e3
+		sc.join("b")
+		sc.fetch("abab")
+		sc.s.Failed(0, truth)
+		sc.asks("b", 4)
+		sc.peers["b"].snubbed = true
+		sc.s.Release(sc.peers["b"], everything)
+		sc.peers["b"].snubbed = false
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4), "b may be the first to ask again, and is fast")
+		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4), "but it is a's turn")
+		require.Empty(t, sc.asks("b", 4), "even if that takes longer")
+		sc.now = sc.now.Add(time.Second)
+		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "unless that takes too long")
+		sc.sends("b", 0, 0, Accepted)
+		require.Empty(t, sc.asks("a", 4), "it is not taken from a peer that sends")
+	})
+
+	t.Run("an earlier run left it", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("a")
+		left := bits.Full(4)
+		sc.s.Restore(0, &left)
+		require.Empty(t, sc.s.Failed(0, []uint64{99, 11, 12, 13}))
+		sc.fetch("aaaa")
+		require.Empty(t, sc.passed(truth))
+	})
+
+	t.Run("many attempts", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("a")
+		sc.join("b")
+		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), records: make(map[any]record)}
+		sc.fetch("aaaa")
+		for k, sender := range []string{"a", "b", "a", "a"} {
+			sc.s.started[0].blocks[k].sender = sc.s.senderOf(sc.peers[sender])
+		}
+		sc.s.Failed(0, truth)
+		require.Len(t, sc.s.spoiled[0].attempts, maxAttempts, "are not all remembered")
+	})
+}

@@ -1,0 +1,65 @@
+package picker
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestBlocksComeBack(t *testing.T) {
+	sc := newScene(t, 1)
+	a, b := sc.join("a"), sc.join("b")
+	require.Equal(t, "0.0 0.1 0.2", sc.asks("a", 3))
+	sc.s.Release(a, everything)
+	a.Choking = true
+	require.Empty(t, sc.asks("a", 3), "it chokes us")
+	require.Equal(t, "0.0 0.1", sc.asks("b", 2), "what it was asked for is free at once")
+	require.Equal(t, "b", sc.sends("a", 0, 0, Accepted), "a block that comes after the choke is taken, and b need not send it")
+	sc.sends("b", 0, 1, Accepted)
+	sc.sends("a", 0, 1, Wasted)
+	sc.sends("a", 0, 3, Unrequested)
+	sc.sends("a", 0, 0, Unrequested)
+	require.Equal(t, "0.2 0.3", sc.asks("b", 9))
+	sc.s.Leave(b)
+	a.Choking = false
+	require.Equal(t, "0.2 0.3", sc.asks("a", 9), "a lost connection frees what is not here")
+}
+
+func TestStartedPieceWithoutHolders(t *testing.T) {
+	sc := newScene(t, 2)
+	a := sc.join("a", 0)
+	sc.join("b", 1)
+	require.Equal(t, "0.0", sc.asks("a", 1))
+	sc.s.Leave(a)
+	require.Empty(t, sc.s.started, "a piece of which nothing is here or under way goes back to the heap")
+	require.True(t, sc.s.heap.holds(0))
+	require.Equal(t, "1.0 1.1 1.2 1.3", sc.asks("b", 9), "and it is not in the way of b")
+}
+
+func TestForgivenBlocksAreBounded(t *testing.T) {
+	sc := newScene(t, maxForgiven/4+1)
+	a := sc.join("a")
+	for range 2 {
+		sc.asks("a", maxForgiven+4)
+		sc.s.Release(a, everything)
+		require.LessOrEqual(t, a.forgiven.len(), 2*maxForgiven)
+		require.GreaterOrEqual(t, a.forgiven.len(), maxForgiven)
+	}
+}
+
+// A peer that was asked twice for a block, and told twice that it is not wanted any more, may answer twice.
+func TestForgivenBlocksAreCounted(t *testing.T) {
+	sc := newScene(t, 1)
+	a := sc.join("a")
+	for range 2 {
+		require.Equal(t, "0.0", sc.asks("a", 1))
+		sc.s.Release(a, everything)
+	}
+	sc.asks("a", 1)
+	sc.sends("a", 0, 0, Accepted)
+	sc.sends("a", 0, 0, Wasted)
+	sc.sends("a", 0, 0, Wasted)
+	sc.sends("a", 0, 0, Unrequested)
+}
+
+func (f *forgiven) len() int { return len(f.latest) + len(f.older) }

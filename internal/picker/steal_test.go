@@ -1,0 +1,102 @@
+package picker
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestSteal(t *testing.T) {
+	// a has all four blocks of the only piece under way; t comes when nothing is left.
+	for _, tc := range []struct {
+		name         string
+		owner, thief float64 // bytes a second
+		snubbed      bool
+		want         string
+	}{
+		{"as fast", 1 << 20, 1 << 20, false, "0.3"}, // the fourth block is expected in four times t's time
+		{"far faster", 1 << 14, 1 << 20, false, "0.3 0.2 0.1 0.0"},
+		{"a little slower", 1 << 20, 1 << 20 * 6 / 10, false, "0.3"},
+		{"half as fast", 1 << 20, 1 << 19, false, ""},
+		{"slow, from one that snubs us", 1 << 20, 1 << 14, true, "0.3 0.2 0.1 0.0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := newScene(t, 1)
+			sc.join("a").pace.rate = tc.owner
+			require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+			sc.peers["a"].snubbed = tc.snubbed
+			sc.join("t").pace.rate = tc.thief
+			require.Equal(t, tc.want, sc.asks("t", 9))
+		})
+	}
+}
+
+func TestEndgame(t *testing.T) {
+	sc := newScene(t, 1)
+	slow := sc.join("a")
+	slow.pace.rate = 1 << 10
+	sc.asks("a", 4)
+	sc.join("b").pace.rate = 1 << 16
+	require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 9), "the one expected last is taken over first")
+	sc.join("c").pace.rate = 1 << 14
+	require.Empty(t, sc.asks("c", 9), "two copies of a block are enough")
+	require.Equal(t, "a", sc.sends("b", 0, 3, Accepted), "the first copy wins, the other is cancelled")
+	sc.sends("a", 0, 3, Wasted)
+	require.Equal(t, "b", sc.sends("a", 0, 2, Accepted))
+	sc.s.Release(slow, everything)
+	sc.peers["c"].pace.rate = 1 << 20
+	require.Equal(t, "0.0", sc.asks("c", 1), "a block that one gave back may be stolen again")
+	sc.peers["c"].pipe.rtt = time.Minute
+	require.Empty(t, sc.asks("c", 1), "but not from afar")
+}
+
+func TestSilentPeerIsExpectedLater(t *testing.T) {
+	sc := newScene(t, 1)
+	sc.join("a")
+	sc.asks("a", 4)
+	sc.join("b").pace.rate = 1 << 17
+	require.Empty(t, sc.asks("b", 1), "a block takes b an eighth of a second, and a sends all in half of that")
+	sc.now = sc.now.Add(time.Second)
+	require.Equal(t, "0.3", sc.asks("b", 1), "but a has been silent for a second")
+}
+
+// Two were asked for each block, and nothing has come for five seconds. A third takes the place of one
+// of them if it is known to be sooner than both.
+func TestThirdTakesAPlace(t *testing.T) {
+	const unknown, slow, fast = 0, 1 << 10, 1 << 20
+	for _, tc := range []struct {
+		name          string
+		first, second float64 // bytes a second
+		third         float64
+		choking       bool // the first two do
+		asked         bool // the third was, before
+		want          string
+	}{
+		{"the first is slower", slow, 2 * slow, fast, false, true, "0.3 -a:0.3"},
+		{"the second is slower", 2 * slow, slow, fast, false, true, "0.3 -b:0.3"},
+		{"the third has shown nothing yet", slow, 2 * slow, unknown, false, true, "0.3 -a:0.3"},
+		{"none has shown anything", unknown, unknown, unknown, false, true, ""},
+		{"none has shown anything, and the third was never asked", unknown, unknown, unknown, false, false, "0.3 -a:0.3"},
+		{"none has shown anything, and nothing will come of two", unknown, unknown, unknown, true, true, "0.3 -a:0.3"},
+		{"the third is fast, and the others may be", unknown, unknown, fast, false, true, "0.3 -a:0.3"},
+		{"the third is slower still", slow, slow, slow / 8, false, true, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := newScene(t, 1)
+			a := sc.join("a")
+			a.pace.rate = slow
+			sc.asks("a", 4)
+			b := sc.join("b")
+			require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 4))
+			slices.Reverse(b.queue)
+			a.pace.rate, b.pace.rate = tc.first, tc.second
+			a.Choking, b.Choking = tc.choking, tc.choking
+			sc.now = sc.now.Add(5 * time.Second)
+			c := sc.join("c")
+			c.pace.rate, c.asked = tc.third, tc.asked
+			require.Equal(t, tc.want, sc.asks("c", 1))
+		})
+	}
+}

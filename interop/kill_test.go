@@ -253,7 +253,8 @@ type killLibtorrent struct{ programPeer }
 
 func (k killLibtorrent) addrPort() netip.AddrPort { return netip.AddrPortFrom(k.host, peerPort) }
 
-func (k killLibtorrent) uploaded(t *testing.T) int64 {
+// uploaded is how many bytes of content a libtorrent peer sent, once it was stopped.
+func (k programPeer) uploaded(t *testing.T) int64 {
 	t.Helper()
 	k.awaitText(t, "uploaded ")
 	n, err := strconv.ParseInt(regexp.MustCompile(`uploaded (\d+)`).FindStringSubmatch(k.text())[1], 10, 64)

@@ -21,10 +21,12 @@ import (
 
 const (
 	// patience is how long a program may take for any one step, such as to get ready or to download
-	// a few megabytes. It only bounds a failure: nothing waits for it otherwise.
-	patience = 60 * time.Second
-	// farewell is how long a program may take to end once it is asked to.
-	farewell = 5 * time.Second
+	// a few megabytes. It only bounds a failure: nothing waits for it otherwise, so it allows for a machine
+	// that is busy with other things.
+	patience = 3 * time.Minute
+	// farewell is how long a program may take to end once it is asked to. Then it is killed, and what it had
+	// not written is lost.
+	farewell = 20 * time.Second
 )
 
 //go:embed peer.py

@@ -54,6 +54,11 @@ func takeOver(t *testing.T, c client, partial bool) {
 	p := c.start(t, role{what: s.torrent, dir: dir})
 	if partial {
 		require.Eventually(t, func() bool { return seed.Stats().Uploaded > tor.Length()/3 }, patience, time.Millisecond)
+		seeder.UploadLimit.SetLimit(0) // however long it takes to write that and to end, no more comes
+		require.Eventually(t, func() bool {
+			have, err := tor.Verify(t.Context(), dir)
+			return err == nil && have.Count() > tor.NumPieces()/8
+		}, patience, 50*time.Millisecond, "it writes what came")
 	} else {
 		p.awaitComplete(t)
 	}

@@ -43,7 +43,7 @@ func ParseMetadataMessage(p []byte) MetadataMessage {
 		}
 	}
 	switch {
-	case m.Piece < 0, m.Type == MetadataData && n == 0: // or where the data begins is unknown
+	case m.Type < 0, m.Piece < 0, m.Type == MetadataData && n == 0: // or where the data begins is unknown
 		return MetadataMessage{Type: metadataUnknown}
 	case m.Type == MetadataData:
 		m.Data = p[n:]

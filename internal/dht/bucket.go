@@ -1,0 +1,143 @@
+package dht
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/krpc"
+)
+
+const (
+	bucketSize = 8
+	maxFails   = 3 // queries that a node may leave unanswered, if there is no other for its place
+)
+
+// capacity is how many nodes bucket i holds. The first ones, which cover most of the space, hold more, so
+// that lookups start nearer to where they go.
+func capacity(i int) int { return max(bucketSize, 128>>i) }
+
+// bucket is a part of the routing table. Of a network there is one node in it, and one of an id.
+type bucket struct {
+	live    []entry // answered us
+	waiting []entry // at most bucketSize: not asked yet, or there is no room
+}
+
+// entry is a node of the routing table.
+type entry struct {
+	krpc.Contact
+	rtt      time.Duration // of its answers, about; 0 until there is one
+	asked    time.Time     // when it was chosen by upkeep, or came
+	heard    time.Time     // when it last answered, or asked us
+	fails    uint8         // queries in a row that it did not answer
+	verified bool          // its id follows from its address (BEP 42)
+}
+
+func (e *entry) answered(now time.Time, rtt time.Duration) {
+	rtt = max(rtt, 1)
+	if e.rtt == 0 {
+		e.rtt = rtt
+	} else {
+		e.rtt += (rtt - e.rtt) / 4
+	}
+	e.heard, e.fails = now, 0
+}
+
+// order compares two nodes by how soon they are to be evicted: stale ones first, then those whose id does
+// not follow from their address, then the slowest.
+func (e *entry) order(other *entry) int {
+	switch {
+	case e.fails != other.fails:
+		return int(e.fails) - int(other.fails)
+	case e.verified != other.verified:
+		if other.verified {
+			return 1
+		}
+		return -1
+	}
+	return int(min(max(e.rtt-other.rtt, -1), 1))
+}
+
+// yields reports whether the node makes room for another. One that only is slower stays, unless the other
+// takes less than half the time: it is worth something that it has been here for long.
+func (e *entry) yields(to *entry) bool {
+	switch {
+	case e.fails != to.fails:
+		return e.fails > to.fails
+	case e.verified != to.verified:
+		return to.verified
+	}
+	return e.rtt > 2*to.rtt
+}
+
+// find is the entry of a host that is in the bucket or waits for it.
+func (b *bucket) find(host netip.AddrPort) (e *entry, live bool) {
+	for i := range b.live {
+		if e := &b.live[i]; e.Addr.Addr() == host.Addr() && hostOf(e.Addr) == host {
+			return e, true
+		}
+	}
+	for i := range b.waiting {
+		if e := &b.waiting[i]; e.Addr.Addr() == host.Addr() && hostOf(e.Addr) == host {
+			return e, false
+		}
+	}
+	return nil, false
+}
+
+// rival is an entry of the same network or the same id, which keeps e out.
+func (b *bucket) rival(e *entry) *entry {
+	network := networkOf(e.Addr)
+	for _, list := range [2][]entry{b.live, b.waiting} {
+		for i := range list {
+			if other := &list[i]; other.ID == e.ID || networkOf(other.Addr) == network {
+				return other
+			}
+		}
+	}
+	return nil
+}
+
+// worst is the first to be evicted of a bucket that is not empty.
+func (b *bucket) worst() *entry {
+	worst := &b.live[0]
+	for i := range b.live {
+		if b.live[i].order(worst) > 0 {
+			worst = &b.live[i]
+		}
+	}
+	return worst
+}
+
+// replacement is the best of the nodes that wait and have answered, or nil.
+func (b *bucket) replacement() (best *entry) {
+	for i := range b.waiting {
+		if e := &b.waiting[i]; e.rtt > 0 && (best == nil || e.order(best) < 0) {
+			best = e
+		}
+	}
+	return best
+}
+
+// suspect has the nodes of the bucket asked soon, unless they were just now.
+func (b *bucket) suspect(now time.Time) {
+	for i := range b.live {
+		if e := &b.live[i]; now.Sub(e.asked) >= 5*time.Minute {
+			e.asked = time.Time{}
+		}
+	}
+}
+
+// remove takes an entry out of either list.
+func (b *bucket) remove(e *entry) {
+	for _, list := range [2]*[]entry{&b.live, &b.waiting} {
+		l := *list
+		for i := range l {
+			if &l[i] == e {
+				copy(l[i:], l[i+1:])
+				l[len(l)-1] = entry{}
+				*list = l[:len(l)-1]
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package dht
+
+import (
+	"net/netip"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+)
+
+// hostOf is what counts as one node: an address with port 0, or a local address with its port, since
+// many nodes may share that.
+func hostOf(a netip.AddrPort) netip.AddrPort {
+	if netaddr.IsLocal(a.Addr()) {
+		return a
+	}
+	return netip.AddrPortFrom(a.Addr(), 0)
+}
+
+// networkOf is what one operator is likely to hold in full: a /24 of IPv4 or a /64 of IPv6 with port 0, or
+// a local address with its port.
+func networkOf(a netip.AddrPort) netip.AddrPort {
+	ip := a.Addr()
+	if netaddr.IsLocal(ip) {
+		return a
+	}
+	if ip.Is4() {
+		p := ip.As4()
+		p[3] = 0
+		return netip.AddrPortFrom(netip.AddrFrom4(p), 0)
+	}
+	p := ip.As16()
+	clear(p[8:])
+	return netip.AddrPortFrom(netip.AddrFrom16(p), 0)
+}
+
+// family is IPv4 or IPv6: each has a DHT of its own (BEP 32).
+type family uint8
+
+const (
+	ipv4 family = iota
+	ipv6
+	families
+)
+
+// familyOf is the family of an address, and whether there can be a node or a peer there.
+func familyOf(a netip.AddrPort) (family, bool) {
+	if !netaddr.Dialable(a) || a.Addr().Is4In6() {
+		return 0, false
+	}
+	if a.Addr().Is4() {
+		return ipv4, true
+	}
+	return ipv6, true
+}
+
+// mayName reports whether a node at from is believed to know of one at a: a local one is known to local
+// nodes alone, and nobody on the Internet makes us send anything into our own network.
+func mayName(from, a netip.AddrPort) bool {
+	return !netaddr.IsLocal(a.Addr()) || netaddr.IsLocal(from.Addr())
+}

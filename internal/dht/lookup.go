@@ -1,0 +1,347 @@
+package dht
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/shoal-go/torrent/internal/krpc"
+	"github.com/shoal-go/torrent/internal/netaddr"
+)
+
+const (
+	lookupWidth   = 5   // nodes that are asked at a time, those that are slow aside
+	maxCandidates = 100 // nodes that a lookup knows of at a time, and asks in all
+	maxNamed      = 8   // nodes that are taken from one answer
+	maxSiblings   = 3   // candidates of one network
+	maxSiblingTry = 2   // of which so many are asked, while none answers
+	initialCredit = 2   // nodes that whoever answers may name and have asked, while none of them answers
+	maxCredit     = 16
+)
+
+// lookup finds the nodes nearest to a target, of one family. It trusts nobody's word:
+//
+//   - It sorts candidates itself, and asks the nearest. Of a network it hears one node.
+//   - Whoever names nodes that do not answer is soon not followed further, unless others name the same.
+//   - It is done when the 8 nearest have answered, counting only ids that follow from their addresses (BEP 42);
+//     and beside them up to 8 nearer ones whose ids do not, since many honest nodes have no such id.
+//     So who chooses his id at will may join the nearest, but not displace them.
+type lookup struct {
+	target ID
+	self   ID
+	blind  []netip.AddrPort // nodes whose id is not known, to begin with
+	nodes  []candidate      // nearest first
+	credit []uint8          // by the number of a node that answered: how many that it names may be asked
+	asked  int
+}
+
+type candidate struct {
+	krpc.Contact
+	network  netip.AddrPort
+	state    candidateState
+	verified bool    // its id follows from its address
+	namers   []uint8 // numbers of the nodes that named it; none if our own table did
+	token    []byte  // permits to store there
+	seq      *int64  // of the item that it holds, if it said so
+}
+
+type candidateState uint8
+
+const (
+	candidateFresh  candidateState = iota // not asked
+	candidateAsked                        // under way
+	candidateSlow                         // under way for more than a second
+	candidateLate                         // given up on, though it may answer yet
+	candidateFailed                       // did not answer, or not as who it is
+	candidateAnswered
+)
+
+// add offers a candidate that our own table knows.
+func (l *lookup) add(c krpc.Contact) { l.offer(c, -1) }
+
+// named takes the nodes that an answer names: the 8 nearest, in whatever order they stand. A negative
+// namer is one that is not to be held to account.
+func (l *lookup) named(namer int, from netip.AddrPort, nodes []krpc.Contact) {
+	slices.SortFunc(nodes, func(a, b krpc.Contact) int {
+		if krpc.Nearer(l.target, a.ID, b.ID) {
+			return -1
+		}
+		return 1
+	})
+	for _, c := range nodes[:min(len(nodes), maxNamed)] {
+		if mayName(from, c.Addr) {
+			l.offer(c, namer)
+		}
+	}
+}
+
+func (l *lookup) offer(c krpc.Contact, namer int) {
+	if c.ID == l.self {
+		return
+	}
+	network := networkOf(c.Addr)
+	siblings, worst := 0, -1 // of those that are fresh
+	for i := range l.nodes {
+		n := &l.nodes[i]
+		if n.network != network {
+			continue
+		}
+		if n.Contact == c {
+			if namer >= 0 && len(n.namers) > 0 && len(n.namers) < maxNamed && !slices.Contains(n.namers, uint8(namer)) {
+				n.namers = append(n.namers, uint8(namer))
+			}
+			return
+		}
+		siblings++
+		if n.state == candidateFresh && (worst < 0 || !n.verified && l.nodes[worst].verified || n.verified == l.nodes[worst].verified) {
+			worst = i
+		}
+	}
+	n := candidate{Contact: c, network: network, verified: verifiedID(c.ID, c.Addr.Addr())}
+	if siblings >= maxSiblings {
+		// Whoever names others of a node's network keeps out none that has the better id, or is nearer.
+		if worst < 0 || l.nodes[worst].verified && !n.verified ||
+			l.nodes[worst].verified == n.verified && !krpc.Nearer(l.target, c.ID, l.nodes[worst].ID) {
+			return
+		}
+		l.nodes = slices.Delete(l.nodes, worst, worst+1)
+	}
+	if namer >= 0 {
+		n.namers = []uint8{uint8(namer)}
+	}
+	if len(l.nodes) == maxCandidates {
+		if !l.drop(c.ID) {
+			return
+		}
+	}
+	l.insert(n)
+}
+
+// drop makes room for a candidate: at the cost of one that would not be asked, else of the farthest one,
+// if it is farther.
+func (l *lookup) drop(than ID) bool {
+	last := -1
+	for i := len(l.nodes) - 1; i >= 0; i-- {
+		if l.nodes[i].state != candidateFresh {
+			continue
+		}
+		if !l.believed(&l.nodes[i]) {
+			last = i
+			break
+		}
+		if last < 0 {
+			last = i
+		}
+	}
+	if last < 0 || l.believed(&l.nodes[last]) && !krpc.Nearer(l.target, than, l.nodes[last].ID) {
+		return false
+	}
+	l.nodes = slices.Delete(l.nodes, last, last+1)
+	return true
+}
+
+func (l *lookup) insert(n candidate) *candidate {
+	at, _ := slices.BinarySearchFunc(l.nodes, n.ID, func(c candidate, id ID) int {
+		if krpc.Nearer(l.target, c.ID, id) {
+			return -1
+		}
+		return 1
+	})
+	l.nodes = slices.Insert(l.nodes, at, n)
+	return &l.nodes[at]
+}
+
+// believed reports whether any of the nodes that named a candidate has credit left.
+func (l *lookup) believed(n *candidate) bool {
+	if len(n.namers) == 0 {
+		return true
+	}
+	for _, namer := range n.namers {
+		if l.credit[namer] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// next is whom to ask now, who counts as asked from here on, and whether the id is known. It is not ok
+// while there is none.
+func (l *lookup) next() (c krpc.Contact, known, ok bool) {
+	if l.asked >= maxCandidates {
+		return c, false, false
+	}
+	i, _ := l.frontier()
+	if i < 0 {
+		if len(l.blind) == 0 || l.enough() {
+			return c, false, false
+		}
+		c.Addr, l.blind = l.blind[0], l.blind[1:]
+		l.asked++
+		return c, false, true
+	}
+	n := &l.nodes[i]
+	n.state = candidateAsked
+	for _, namer := range n.namers {
+		l.credit[namer] -= min(l.credit[namer], 1)
+	}
+	l.asked++
+	return n.Contact, true, true
+}
+
+// frontier walks the candidates as far as they matter. It returns the first that may be asked now, or -1,
+// and how many are under way before the end. If none is left but such as nobody believes in, and too
+// few have answered, it is one of those.
+func (l *lookup) frontier() (next, waiting int) {
+	next = -1
+	verified, others, doubted := 0, 0, -1
+	for i := range l.nodes {
+		if verified >= bucketSize {
+			break
+		}
+		n := &l.nodes[i]
+		if !n.verified && others >= bucketSize {
+			continue
+		}
+		switch n.state {
+		case candidateAnswered:
+			if n.verified {
+				verified++
+			} else {
+				others++
+			}
+		case candidateAsked, candidateSlow:
+			waiting++
+		case candidateFresh:
+			if next >= 0 || doubted >= 0 && !l.believed(n) || !l.free(n) {
+				continue
+			}
+			if l.believed(n) {
+				next = i
+			} else {
+				doubted = i
+			}
+		}
+	}
+	if next < 0 && waiting == 0 && verified+others < bucketSize {
+		next = doubted
+	}
+	return next, waiting
+}
+
+// free reports whether a candidate may be asked in view of the others of its network: none of them has
+// answered or is under way without being slow, not many failed, and none of them has the better id.
+func (l *lookup) free(n *candidate) bool {
+	tried := 0
+	for i := range l.nodes {
+		other := &l.nodes[i]
+		if other == n || other.network != n.network {
+			continue
+		}
+		switch other.state {
+		case candidateAnswered, candidateAsked:
+			return false
+		case candidateFresh:
+			if other.verified && !n.verified {
+				return false
+			}
+		default:
+			if tried++; tried >= maxSiblingTry || hostOf(other.Addr) == hostOf(n.Addr) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// enough reports whether as many have answered as a lookup is to find.
+func (l *lookup) enough() bool {
+	answered := 0
+	for i := range l.nodes {
+		if l.nodes[i].state == candidateAnswered {
+			answered++
+		}
+	}
+	return answered >= bucketSize
+}
+
+// done reports whether the lookup has found what it can. underWay are the queries of it that may be
+// answered yet; it waits for the late ones if few have answered.
+func (l *lookup) done(underWay int) bool {
+	next, waiting := l.frontier()
+	spent := l.asked >= maxCandidates
+	switch {
+	case next >= 0 && !spent:
+		return false
+	case l.enough():
+		return waiting == 0
+	}
+	return underWay == 0 && (len(l.blind) == 0 || spent)
+}
+
+// find is the candidate that was asked at an address, or nil.
+func (l *lookup) find(addr netip.AddrPort) *candidate {
+	for i := range l.nodes {
+		if n := &l.nodes[i]; n.Addr == addr && n.state != candidateFresh {
+			return n
+		}
+	}
+	return nil
+}
+
+// answered records that a node that was asked answered with an id, and returns it with its number; or nil
+// if it is not believed.
+func (l *lookup) answered(c krpc.Contact, known bool) (n *candidate, number int) {
+	n = l.find(c.Addr)
+	switch {
+	case c.ID == l.self:
+		return nil, 0
+	case !known:
+		if n != nil {
+			return nil, 0
+		}
+		n = l.insert(candidate{Contact: c, network: networkOf(c.Addr), verified: verifiedID(c.ID, c.Addr.Addr())})
+	case n == nil:
+		return nil, 0
+	case n.ID != c.ID:
+		// It is not who it was said to be. What it says counts if its own id follows from its address: the fault
+		// is with whoever named it.
+		n.state = candidateFailed
+		if !verifiedID(c.ID, c.Addr.Addr()) || netaddr.IsLocal(c.Addr.Addr()) {
+			return nil, 0
+		}
+		l.nodes = slices.DeleteFunc(l.nodes, func(o candidate) bool { return o.Addr == c.Addr && o.state == candidateFailed })
+		n = l.insert(candidate{Contact: c, network: networkOf(c.Addr), verified: true})
+	default:
+		for _, namer := range n.namers {
+			l.credit[namer] = min(l.credit[namer]+2, maxCredit)
+		}
+	}
+	n.state = candidateAnswered
+	l.credit = append(l.credit, initialCredit)
+	return n, len(l.credit) - 1
+}
+
+// mark records that a node that was asked is slow, late or has failed.
+func (l *lookup) mark(addr netip.AddrPort, state candidateState) {
+	if n := l.find(addr); n != nil && n.state != candidateAnswered {
+		n.state = state
+	}
+}
+
+// nearest are the nodes to store at: of those that gave a token, the 8 nearest whose ids follow from their
+// addresses, and the 8 nearest whatever their ids, since other clients look there. The nearest comes first.
+func (l *lookup) nearest() (nodes []*candidate) {
+	all, verified := 0, 0
+	for i := range l.nodes {
+		n := &l.nodes[i]
+		if n.state != candidateAnswered || n.token == nil {
+			continue
+		}
+		if all++; n.verified {
+			verified++
+		}
+		if all <= bucketSize || n.verified && verified <= bucketSize {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}

@@ -1,0 +1,186 @@
+package dht
+
+import (
+	"container/heap"
+	"net/netip"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/krpc"
+)
+
+const (
+	announceEvery = 15 * time.Minute
+	hurryAfter    = time.Minute // at the soonest, and then later and later
+	maxKept       = 16          // torrents that are looked up at a time
+)
+
+// Torrent is what is announced, and how.
+type Torrent struct {
+	Hash ID
+	Port uint16 // on which we take peers; if it is 0, and no port implied, peers are looked up and nothing announced
+
+	// ImpliedPort has other nodes take the port that our datagrams come from (BEP 5): behind a NAT that is
+	// the one by which uTP reaches us.
+	ImpliedPort bool
+	Seed        bool // we have all of it (BEP 33); seeds are not asked for then
+}
+
+// kept is a torrent in the schedule.
+type kept struct {
+	Torrent
+	found   func(peers []netip.AddrPort)
+	due     time.Time
+	last    time.Time     // when it was last looked up
+	gap     time.Duration // what is to lie between that and a hurried lookup
+	hurried bool          // the next one is
+	search  *search       // under way, or nil
+	index   int           // in the schedule, or -1
+	gone    bool
+}
+
+// schedule is the torrents by when they are due. Those that come together spread by themselves: as many
+// are looked up at a time as there are queries for, and each comes again a quarter of an hour after it was.
+type schedule struct {
+	byDue   []*kept
+	running int
+}
+
+func (s *schedule) Len() int           { return len(s.byDue) }
+func (s *schedule) Less(i, j int) bool { return s.byDue[i].due.Before(s.byDue[j].due) }
+func (s *schedule) Swap(i, j int) {
+	s.byDue[i], s.byDue[j] = s.byDue[j], s.byDue[i]
+	s.byDue[i].index, s.byDue[j].index = i, j
+}
+
+func (s *schedule) Push(x any) {
+	k := x.(*kept)
+	k.index = len(s.byDue)
+	s.byDue = append(s.byDue, k)
+}
+
+func (s *schedule) Pop() any {
+	last := len(s.byDue) - 1
+	k := s.byDue[last]
+	s.byDue[last] = nil
+	s.byDue = s.byDue[:last]
+	k.index = -1
+	return k
+}
+
+// keep takes a torrent, which is due at once.
+func (c *core) keep(now time.Time, t Torrent, found func([]netip.AddrPort)) *kept {
+	k := &kept{Torrent: t, found: found, due: now, gap: hurryAfter}
+	heap.Push(&c.kept, k)
+	return k
+}
+
+// forget drops a torrent.
+func (c *core) forget(k *kept) {
+	k.gone = true
+	if k.index >= 0 {
+		heap.Remove(&c.kept, k.index)
+	}
+	if k.search != nil {
+		c.cancel(k.search)
+		k.search = nil
+		c.kept.running--
+	}
+}
+
+// hurry has a torrent looked up soon, since its peers are few: a minute after the last time, and each time
+// in a row twice as long after it.
+func (c *core) hurry(now time.Time, k *kept) {
+	if k.index < 0 {
+		return
+	}
+	due := k.last.Add(k.gap)
+	if k.last.IsZero() || !due.Before(k.due) {
+		return
+	}
+	k.due, k.hurried = due, true
+	k.gap = min(2*k.gap, announceEvery)
+	heap.Fix(&c.kept, k.index)
+}
+
+// online reports whether there is anybody to ask.
+func (c *core) online() bool {
+	for _, h := range c.fams {
+		if h != nil && h.table.size > 0 && h.ready() {
+			return true
+		}
+	}
+	return false
+}
+
+// startKept begins the lookups that are due.
+func (c *core) startKept(now time.Time) {
+	for c.kept.running < maxKept && len(c.kept.byDue) > 0 && !now.Before(c.kept.byDue[0].due) && c.online() {
+		if c.budget.left(now) < 1+queryMargin {
+			return
+		}
+		k := heap.Pop(&c.kept).(*kept)
+		if !k.hurried {
+			k.gap = hurryAfter
+		}
+		k.last, k.hurried = now, false
+		k.search = &search{target: k.Hash, method: krpc.GetPeers, low: true, noSeed: k.Seed}
+		k.search.found = func(peers []netip.AddrPort) {
+			c.found = append(c.found, found{k, peers})
+		}
+		k.search.store = announceTo(k.Torrent)
+		k.search.ended = func(now time.Time) {
+			c.kept.running--
+			c.keepAgain(k)
+		}
+		c.kept.running++
+		c.start(now, k.search, c.fams[:]...)
+	}
+}
+
+// keepAgain puts a torrent back into the schedule: soon, if nobody answered.
+func (c *core) keepAgain(k *kept) {
+	wait := announceEvery
+	if k.search.answers == 0 {
+		wait = hurryAfter
+	}
+	k.search = nil
+	k.due = k.last.Add(wait*9/10 + time.Duration(c.rng.Int64N(int64(wait/5))))
+	heap.Push(&c.kept, k)
+}
+
+// nextKept is when the next torrent may be looked up, or the zero time.
+func (c *core) nextKept(now time.Time) time.Time {
+	if c.kept.running >= maxKept || len(c.kept.byDue) == 0 || !c.online() {
+		return time.Time{}
+	}
+	due := c.kept.byDue[0].due
+	if now.Before(due) {
+		return due
+	}
+	return c.budget.when(now, 1+queryMargin)
+}
+
+// found are peers that are to be handed to a torrent.
+type found struct {
+	kept  *kept
+	peers []netip.AddrPort
+}
+
+// announceTo makes the query by which a torrent is announced, nil if it is not to be.
+func announceTo(t Torrent) func(*krpc.Message, *candidate) {
+	if t.Port == 0 && !t.ImpliedPort {
+		return nil
+	}
+	return func(m *krpc.Message, at *candidate) {
+		m.Has |= krpc.HasTarget | krpc.HasPort
+		m.Target, m.Port, m.ImpliedPort, m.Seed, m.Token = t.Hash, int64(t.Port), t.ImpliedPort, t.Seed, at.token
+	}
+}
+
+// announceAll has all torrents looked up and announced again, since we are somewhere else now.
+func (c *core) announceAll(now time.Time) {
+	for _, k := range c.kept.byDue {
+		k.due = now
+	}
+	heap.Init(&c.kept)
+}

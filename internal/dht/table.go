@@ -1,0 +1,296 @@
+package dht
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/krpc"
+)
+
+const maxDepth = 50 // buckets; a network of as many nodes there is not
+
+// natLife is how long after a packet from a node its NAT may still let ours in, so that an answer does not
+// show that anybody else can reach it.
+const natLife = 90 * time.Second
+
+// table is the routing table of one family (BEP 5). Bucket i holds nodes whose ids share i leading bits
+// with ours, the last one those that share more. A node is in it once it has answered us; until then,
+// and while its bucket is full, it waits.
+type table struct {
+	self    ID
+	buckets [maxDepth]bucket
+	hosts   map[netip.AddrPort]uint8 // which bucket a host is in, or waits for
+	size    int                      // nodes in it, without those that wait
+}
+
+func newTable(self ID) table { return table{self: self, hosts: make(map[netip.AddrPort]uint8)} }
+
+func (t *table) index(id ID) int { return min(krpc.Common(t.self, id), maxDepth-1) }
+
+// answered records that a node answered us, and takes it in if it may be.
+func (t *table) answered(now time.Time, c krpc.Contact, rtt time.Duration) {
+	if c.ID == t.self {
+		return
+	}
+	host := hostOf(c.Addr)
+	if i, ok := t.hosts[host]; ok {
+		b := &t.buckets[i]
+		e, live := b.find(host)
+		switch {
+		case e.Contact == c:
+			e.answered(now, rtt)
+			if !live {
+				known := *e
+				t.remove(host)
+				t.insert(int(i), known)
+			}
+			return
+		case e.Addr == c.Addr:
+			// It has another id than before: a liar, or a node that started again. Who else came into its bucket
+			// with it is looked at soon.
+			t.remove(host)
+			if live {
+				b.suspect(now)
+				return
+			}
+		case e.rtt > 0: // another port of a node's address
+			return
+		default:
+			t.remove(host)
+		}
+	}
+	e := entry{Contact: c, verified: verifiedID(c.ID, c.Addr.Addr()), asked: now}
+	e.answered(now, rtt)
+	t.insert(t.index(c.ID), e)
+}
+
+// insert puts a node that answered into its bucket, or has it wait. It is in neither before.
+func (t *table) insert(i int, e entry) {
+	b := &t.buckets[i]
+	if rival := b.rival(&e); rival != nil {
+		if rival.rtt > 0 && rival.fails == 0 {
+			return
+		}
+		t.remove(hostOf(rival.Addr))
+	}
+	host := hostOf(e.Addr)
+	if len(b.live) < capacity(i) {
+		b.live = append(b.live, e)
+		t.hosts[host] = uint8(i)
+		t.size++
+		return
+	}
+	if worst := b.worst(); worst.yields(&e) {
+		old := *worst
+		*worst = e
+		t.hosts[host] = uint8(i)
+		delete(t.hosts, hostOf(old.Addr))
+		if old.fails > 0 {
+			return
+		}
+		e, host = old, hostOf(old.Addr)
+	}
+	t.wait(i, e)
+}
+
+// wait has a node wait for its bucket, if there is room or another that waits is worth less.
+func (t *table) wait(i int, e entry) {
+	b := &t.buckets[i]
+	if len(b.waiting) < bucketSize {
+		b.waiting = append(b.waiting, e)
+	} else {
+		if e.rtt == 0 {
+			return
+		}
+		last := &b.waiting[0]
+		for j := range b.waiting {
+			if w := &b.waiting[j]; w.rtt == 0 || last.rtt != 0 && w.order(last) > 0 {
+				last = w
+			}
+		}
+		if last.rtt != 0 && !last.yields(&e) {
+			return
+		}
+		delete(t.hosts, hostOf(last.Addr))
+		*last = e
+	}
+	t.hosts[hostOf(e.Addr)] = uint8(i)
+}
+
+// heard records that a node may be there: it asked us, or a node that answered named it. It waits until it
+// was asked itself.
+func (t *table) heard(now time.Time, c krpc.Contact, asked bool) {
+	if c.ID == t.self {
+		return
+	}
+	e := entry{Contact: c, verified: verifiedID(c.ID, c.Addr.Addr())}
+	if asked {
+		e.heard = now
+	}
+	if i, ok := t.hosts[hostOf(c.Addr)]; ok {
+		if known, _ := t.buckets[i].find(hostOf(c.Addr)); asked && known.Contact == c {
+			known.heard = now
+		}
+		return
+	}
+	i := t.index(c.ID)
+	if b := &t.buckets[i]; len(b.waiting) < bucketSize && b.rival(&e) == nil {
+		t.wait(i, e)
+	}
+}
+
+// failed records that a node did not answer.
+func (t *table) failed(addr netip.AddrPort) {
+	host := hostOf(addr)
+	i, ok := t.hosts[host]
+	if !ok {
+		return
+	}
+	b := &t.buckets[i]
+	e, live := b.find(host)
+	if e.Addr != addr {
+		return
+	}
+	e.fails++
+	if !live || e.fails >= maxFails || b.replacement() != nil {
+		t.remove(host)
+	}
+}
+
+// remove takes a host out, and lets one that waits take its place.
+func (t *table) remove(host netip.AddrPort) {
+	i := t.hosts[host]
+	delete(t.hosts, host)
+	b := &t.buckets[i]
+	e, live := b.find(host)
+	b.remove(e)
+	if !live {
+		return
+	}
+	t.size--
+	if next := b.replacement(); next != nil && len(b.live) < capacity(int(i)) {
+		b.live = append(b.live, *next)
+		b.remove(next)
+		t.size++
+	}
+}
+
+// has reports whether a node that answered us before is at the address.
+func (t *table) has(addr netip.AddrPort) bool {
+	host := hostOf(addr)
+	i, ok := t.hosts[host]
+	if !ok {
+		return false
+	}
+	e, _ := t.buckets[i].find(host)
+	return e.Addr == addr && e.rtt > 0
+}
+
+// upkeep chooses the node that is to be asked next: one that waits for a place which is there, else the
+// one asked longest ago. It says which bucket that is of, and whether the bucket is full.
+func (t *table) upkeep(now time.Time) (c krpc.Contact, i int, full, ok bool) {
+	var next *entry
+	for j := maxDepth - 1; j >= 0; j-- { // what is near to us matters most
+		b := &t.buckets[j]
+		for k := range b.live {
+			if e := &b.live[k]; next == nil || e.asked.Before(next.asked) {
+				next, i = e, j
+			}
+		}
+		if len(b.waiting) == 0 || len(b.live) == capacity(j) && b.worst().fails == 0 {
+			continue
+		}
+		for k := range b.waiting {
+			e := &b.waiting[k]
+			if e.asked.IsZero() && (t.size < 4*bucketSize || now.Sub(e.heard) >= natLife) {
+				e.asked = now
+				return e.Contact, j, false, true
+			}
+		}
+	}
+	if next == nil {
+		return c, 0, false, false
+	}
+	next.asked = now
+	return next.Contact, i, len(t.buckets[i].live) == capacity(i), true
+}
+
+// closest appends the nodes nearest to target to near, nearest first, up to its capacity: of those for
+// which use is true.
+func (t *table) closest(target ID, near []krpc.Contact, use func(*entry) bool) []krpc.Contact {
+	add := func(b *bucket) {
+		for i := range b.live {
+			e := &b.live[i]
+			if len(near) == cap(near) && (len(near) == 0 || !krpc.Nearer(target, e.ID, near[len(near)-1].ID)) || !use(e) {
+				continue
+			}
+			at, _ := slices.BinarySearchFunc(near, e.ID, func(c krpc.Contact, id ID) int {
+				if krpc.Nearer(target, c.ID, id) {
+					return -1
+				}
+				return 1
+			})
+			if len(near) == cap(near) {
+				near = near[:len(near)-1]
+			}
+			near = slices.Insert(near, at, e.Contact)
+		}
+	}
+	// The bucket that target is of comes first. All that share as many bits with it as we do are in those
+	// beyond; and then fewer and fewer.
+	i := t.index(target)
+	add(&t.buckets[i])
+	if len(near) < cap(near) {
+		for j := i + 1; j < maxDepth; j++ {
+			add(&t.buckets[j])
+		}
+	}
+	for j := i - 1; j >= 0 && len(near) < cap(near); j-- {
+		add(&t.buckets[j])
+	}
+	return near
+}
+
+// good appends the addresses of nodes that answer, last heard of first.
+func (t *table) good() (nodes []netip.AddrPort) {
+	var all []*entry
+	for i := range t.buckets {
+		for j := range t.buckets[i].live {
+			if e := &t.buckets[i].live[j]; e.fails == 0 {
+				all = append(all, e)
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *entry) int { return cmp.Compare(b.heard.UnixNano(), a.heard.UnixNano()) })
+	for _, e := range all {
+		nodes = append(nodes, e.Addr)
+	}
+	return nodes
+}
+
+// rename gives us another id, which all nodes find their bucket by again.
+func (t *table) rename(self ID) {
+	old := *t
+	*t = newTable(self)
+	for i := range old.buckets {
+		for _, e := range old.buckets[i].live {
+			if e.ID != self {
+				t.insert(t.index(e.ID), e)
+			}
+		}
+	}
+	for i := range old.buckets {
+		for _, e := range old.buckets[i].waiting {
+			if _, ok := t.hosts[hostOf(e.Addr)]; ok || e.ID == self {
+				continue
+			}
+			if e.rtt > 0 {
+				t.insert(t.index(e.ID), e)
+			} else if j := t.index(e.ID); t.buckets[j].rival(&e) == nil {
+				t.wait(j, e)
+			}
+		}
+	}
+}

@@ -16,7 +16,7 @@ import (
 func TestClientOpensAgain(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	c := &torrent.Client{Listen: taken.Addr().String()}
+	c := &torrent.Client{NoDHT: true, Listen: taken.Addr().String()}
 	require.ErrorIs(t, c.Open(), syscall.EADDRINUSE)
 	require.Nil(t, c.Addr())
 	require.NoError(t, taken.Close())
@@ -35,7 +35,7 @@ func TestClientServes(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	mine, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	c := &torrent.Client{NoListen: true}
+	c := &torrent.Client{NoDHT: true, NoListen: true}
 	require.NoError(t, c.Serve(mine))
 	require.Equal(t, mine.Addr(), c.Addr())
 	s.seed(t, torrent.Options{Client: c})
@@ -89,7 +89,7 @@ func TestClientDownload(t *testing.T) {
 func TestClientStats(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	from, to := local(), local()
-	require.Zero(t, to.Stats())
+	require.ErrorIs(t, to.Stats().DHT.Err, torrent.ErrUnsupported)
 	d := s.start(t, torrent.Options{Client: to, Downloaded: 1 << 40, Peers: []netip.AddrPort{s.seed(t, torrent.Options{Client: from})}})
 	complete(t, d)
 	until(t, "both ends count all", func() bool {

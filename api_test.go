@@ -51,7 +51,14 @@ type part struct {
 // mixed is files that share pieces, files that span pieces, empty ones and a directory.
 var mixed = []part{{"a.bin", 100_000}, {"b/c.txt", 17}, {"b/d.bin", 150_003}, {"b/empty", 0}, {"z.bin", 65_536}, {"zz", 0}}
 
+// makeShare makes a private torrent, since downloads with a client of their own would look for another in the DHT.
 func makeShare(t *testing.T, o torrent.CreateOptions, parts ...part) *share {
+	t.Helper()
+	o.Private = true
+	return makePublicShare(t, o, parts...)
+}
+
+func makePublicShare(t *testing.T, o torrent.CreateOptions, parts ...part) *share {
 	t.Helper()
 	s := &share{dir: t.TempDir(), want: make(map[string][]byte)}
 	rng := rand.NewChaCha8([32]byte{byte(len(parts)), 1})
@@ -150,7 +157,7 @@ func (s *share) piecesOf(path string) (pieces []int) {
 }
 
 // local is a client on loopback, on a port of its own.
-func local() *torrent.Client { return &torrent.Client{Listen: "127.0.0.1:0"} }
+func local() *torrent.Client { return &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0"} }
 
 func addrOf(c *torrent.Client) netip.AddrPort { return netip.MustParseAddrPort(c.Addr().String()) }
 

@@ -74,6 +74,12 @@ type Client struct {
 	// LocalDiscovery looks for peers in the local network, by multicast (BEP 14). It never does so for
 	// private torrents, and whether a magnet link is of one is known once it is resolved.
 	LocalDiscovery bool
+	// NoDHT stays out of the DHT (BEP 5). Else the client joins it with the first download that may use it, which is none
+	// of a private torrent, or with the first call of DHT.
+	NoDHT bool
+	// DHTNodes are the nodes, as host:port, at which joining the DHT begins, such as DHT().Nodes() of an earlier run. Nil is the
+	// well-known routers; an empty list is none, until a torrent or a peer names some.
+	DHTNodes []string
 	// Dial connects to peers; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6"; nil is a net.ListenConfig. With Dial set and
@@ -102,6 +108,7 @@ type Client struct {
 	ctx     context.Context // ended by Close
 	cancel  context.CancelFunc
 
+	dhtMember dhtMember      // has its own mutex
 	transport transport      // has its own mutex
 	tasks     sync.WaitGroup // all goroutines of the client
 
@@ -141,6 +148,7 @@ func (c *Client) Close() error {
 	if first {
 		c.cancel()
 		c.transport.close()
+		c.dhtMember.leave()
 		c.mux.Close()
 	}
 	c.tasks.Wait()

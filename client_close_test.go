@@ -11,7 +11,7 @@ import (
 // A client may be closed, and asked for its downloads, while another goroutine is about to start one.
 func TestClientClosedDuringStart(t *testing.T) {
 	tor, _ := testContent(blockSize, 3*blockSize)
-	c := &Client{NoListen: true}
+	c := &Client{NoDHT: true, NoListen: true}
 	closed := make(chan error)
 	_, err := tor.Start(t.Context(), &Options{Client: c, Storage: func(t *Torrent) (Storage, error) {
 		for d := range c.Downloads() {

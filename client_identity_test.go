@@ -70,7 +70,7 @@ func TestIdentityIsOfOneTorrent(t *testing.T) {
 		require.NoError(t, first.Close())
 		simSeed(t, c, one)
 		require.Equal(t, seen, id(one.infoHash), "in one run a torrent keeps its own")
-		next := &Client{NoListen: true}
+		next := &Client{NoDHT: true, NoListen: true}
 		require.NoError(t, next.Open())
 		defer next.Close()
 		require.NotEqual(t, seen, next.identity(one.infoHash).id, "and another run has another")

@@ -27,7 +27,7 @@ func TestPacketsWherePortIsTaken(t *testing.T) {
 	taken, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
-	c := &Client{Listen: taken.LocalAddr().String()}
+	c := &Client{NoDHT: true, Listen: taken.LocalAddr().String()}
 	defer c.Close()
 	require.NoError(t, c.Open())
 	require.NoError(t, c.sendPacket([]byte("packet"), netip.MustParseAddrPort(taken.LocalAddr().String())))
@@ -36,7 +36,7 @@ func TestPacketsWherePortIsTaken(t *testing.T) {
 
 // A client whose connections all go through a function of the user's sends no packet beside it.
 func TestNoPacketsBesideDial(t *testing.T) {
-	c := &Client{NoListen: true, Dial: new(net.Dialer).DialContext}
+	c := &Client{NoDHT: true, NoListen: true, Dial: new(net.Dialer).DialContext}
 	defer c.Close()
 	require.NoError(t, c.Open())
 	require.ErrorIs(t, c.sendPacket([]byte("packet"), netip.MustParseAddrPort("127.0.0.1:1")), ErrUnsupported)

@@ -18,6 +18,7 @@ type ClientStats struct {
 	Greeting   int      // incoming connections in their handshake
 	Memory     int64    // bytes that unfinished pieces hold in memory
 	MemoryMost int64    // the bound on Memory
+	DHT        DHTStats // zero before the client joins
 	Addr       net.Addr // where the client accepts peers, or nil
 }
 
@@ -49,6 +50,11 @@ func (c *Client) retire(d *Download) {
 // Stats returns a snapshot. It is cheap: no I/O, and nothing waits for it.
 func (c *Client) Stats() ClientStats {
 	s := ClientStats{Addr: c.Addr()}
+	if node := c.dhtMember.member(); node != nil {
+		s.DHT = (&DHT{node: node}).Stats()
+	} else if c.NoDHT {
+		s.DHT.Err = errNoDHT
+	}
 	c.mu.Lock()
 	counted := slices.Collect(maps.Keys(c.registry.counted))
 	sum := c.registry.ended

@@ -20,7 +20,7 @@ import (
 // testContent makes a torrent of files with the given lengths, and its content. Files are called
 // "d/0", "d/1"…; a negative length is a padding file.
 func testContent(pieceLength int64, lengths ...int64) (*Torrent, []byte) {
-	t := &Torrent{name: "d", multi: true, infoHash: Hash{1, 2, 3}}
+	t := &Torrent{name: "d", multi: true, infoHash: Hash{1, 2, 3}, private: true} // so that nothing asks the DHT for it
 	var files []layout.File
 	for i, n := range lengths {
 		files = append(files, layout.File{Path: "d/" + strconv.Itoa(i), Length: max(n, -n), Pad: n < 0})

@@ -8,8 +8,10 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/dht"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
@@ -20,11 +22,13 @@ import (
 type discovery struct {
 	discoveryConfig
 	trackers *tracker.Announcer
-	hunger   waker // of the user's own function
+	hunger   waker                    // of the user's own function
+	kept     atomic.Pointer[dht.Kept] // while run has the DHT keep the torrent announced
 
 	// Guarded by the owner's mutex.
 	cand          *peerlist.List
 	tried         int // addresses dialled so far
+	fromDHT       int // addresses that the DHT was the first to name
 	lastPeerError error
 }
 
@@ -34,6 +38,7 @@ type discoveryConfig struct {
 	infoHash Hash
 	private  bool // only trackers and the user name peers (BEP 27)
 	tiers    [][]string
+	nodes    []string                                             // of the DHT, as host:port
 	find     func(context.Context, Hash) iter.Seq[netip.AddrPort] // the user's own; may be nil
 	log      *slog.Logger
 
@@ -42,6 +47,7 @@ type discoveryConfig struct {
 	mu    *sync.Mutex     // the owner's
 
 	progress func() tracker.Progress
+	seeds    func() bool                             // all of the content is here
 	hungry   func() bool                             // no peer is connected, though some are wanted
 	dropped  func(tracker string)                    // another tracker of a private torrent took over (BEP 27)
 	take     func(*connection, peerlist.Source) bool // a connection was made; false has it closed
@@ -104,7 +110,7 @@ func (c *Client) lookupForOthers() func(context.Context, string) ([]netip.Addr, 
 
 // sources reports whether there is any source to ask.
 func (f *discovery) sources() bool {
-	return len(f.tiers) > 0 || f.find != nil || !f.private && f.client.local != nil
+	return len(f.tiers) > 0 || f.find != nil || !f.private && (f.client.local != nil || !f.client.NoDHT)
 }
 
 // run asks all sources until ctx ends, and returns when nothing is under way any more.
@@ -114,10 +120,51 @@ func (f *discovery) run(ctx context.Context) {
 	if !f.private {
 		defer f.client.lookLocally(f.infoHash, func(a netip.AddrPort) bool { return f.found(peerlist.FromLSD, "", a) })()
 	}
+	if !f.private {
+		defer f.joinDHT()()
+	}
 	if f.find != nil {
 		asking.Go(func() { f.runFind(ctx) })
 	}
 	f.trackers.Run(ctx)
+}
+
+// joinDHT has the DHT look for peers, and announce us, until stop is called.
+func (f *discovery) joinDHT() (stop func()) {
+	node, err := f.client.joinDHT()
+	if err != nil {
+		if !errors.Is(err, errNoDHT) {
+			f.log.Info("no DHT", "err", err)
+		}
+		return func() {}
+	}
+	for _, n := range f.nodes {
+		node.AddHost(n)
+	}
+	kept := node.Keep(dht.Torrent{Hash: dht.ID(f.infoHash), Port: f.client.port(), Seed: f.seeds()}, func(peers []netip.AddrPort) {
+		f.found(peerlist.FromDHT, "", peers...)
+	})
+	f.kept.Store(kept)
+	return func() {
+		f.kept.Store(nil)
+		kept.Close()
+	}
+}
+
+// completed tells sources that all of the content is here.
+func (f *discovery) completed() {
+	f.trackers.Complete()
+	if kept := f.kept.Load(); kept != nil {
+		kept.SetSeed(true)
+	}
+}
+
+// announce has all sources asked as soon as they allow.
+func (f *discovery) announce() {
+	f.trackers.Announce()
+	if kept := f.kept.Load(); kept != nil {
+		kept.Hurry()
+	}
 }
 
 // runFind asks the user's own function until ctx ends.
@@ -154,6 +201,9 @@ func (f *discovery) runFind(ctx context.Context) {
 func (f *discovery) wakeSources() {
 	f.trackers.Wake()
 	f.hunger.signal()
+	if kept := f.kept.Load(); kept != nil {
+		kept.Hurry()
+	}
 }
 
 // found takes addresses that a source names, for trackers with the URL, and reports whether there was news among them.
@@ -161,7 +211,12 @@ func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.A
 	now := time.Now()
 	f.mu.Lock()
 	for _, a := range addrs {
-		news = f.cand.Add(a, from, tracker, now) || news
+		if f.cand.Add(a, from, tracker, now) {
+			news = true
+			if from == peerlist.FromDHT {
+				f.fromDHT++
+			}
+		}
 	}
 	f.mu.Unlock()
 	f.changed()

@@ -219,12 +219,14 @@ func (d *Download) open() (err error) {
 		infoHash: d.t.infoHash,
 		private:  d.t.private,
 		tiers:    slices.Concat(d.t.trackers, d.o.Trackers),
+		nodes:    d.t.nodes,
 		find:     d.o.FindPeers,
 		log:      d.log,
 		ctx:      d.ctx,
 		tasks:    &d.tasks,
 		mu:       &d.mu,
 		progress: d.announceProgress,
+		seeds:    d.seeds,
 		hungry:   d.hungry,
 		dropped:  d.droppedTracker,
 		take:     d.addPeer,
@@ -357,7 +359,7 @@ func (d *Download) joinSwarm() (leave func()) {
 		stopAnnouncing()
 		announced.Wait()
 		if d.completedHere() {
-			d.trackers.Complete()
+			d.discovery.completed()
 		}
 		// Even the last announces end soon: at once with a context that was cancelled, in a few seconds else.
 		patience := stopAnnounce

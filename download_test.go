@@ -31,7 +31,7 @@ func sampleDir(t *testing.T) string {
 func seed(t *testing.T, tor *Torrent, dir string, client *Client) netip.AddrPort {
 	t.Helper()
 	if client == nil {
-		client = new(Client)
+		client = &Client{NoDHT: true}
 	}
 	client.Listen = "127.0.0.1:0"
 	d, err := tor.Start(t.Context(), &Options{Dir: dir, Seed: true, Client: client})
@@ -61,11 +61,11 @@ func TestDownloadAll(t *testing.T) {
 			dir := sampleDir(t)
 			tor, err := Create(dir, &CreateOptions{PieceLength: 32 << 10})
 			require.NoError(t, err)
-			addr := seed(t, tor, filepath.Dir(dir), &Client{Encryption: policy})
+			addr := seed(t, tor, filepath.Dir(dir), &Client{NoDHT: true, Encryption: policy})
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			for _, to := range []string{"", t.TempDir()} {
-				files, err := tor.DownloadAll(ctx, &Options{Dir: to, Peers: []netip.AddrPort{addr}, Client: &Client{Encryption: policy}})
+				files, err := tor.DownloadAll(ctx, &Options{Dir: to, Peers: []netip.AddrPort{addr}, Client: &Client{NoDHT: true, Encryption: policy}})
 				require.NoError(t, err)
 				requireSame(t, dir, files)
 				require.NoError(t, files.Close())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/shoal-go/torrent/internal/dht"
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
@@ -16,6 +17,8 @@ var (
 	// ErrUnsupported is returned for input that is well formed but of a kind that this package does not
 	// handle, such as a torrent or a magnet link of version 2 alone (BEP 52).
 	ErrUnsupported = errors.New("torrent: unsupported")
+	// ErrNotFound is returned by DHT.Get and DHT.GetSigned where nodes answered, and none has the item.
+	ErrNotFound = dht.ErrNotFound
 	// ErrStalled ends a download that made no progress for Options.StallTimeout.
 	ErrStalled = errors.New("torrent: no progress")
 	// ErrInUse is returned by Start if another download already writes the same content to the same

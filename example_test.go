@@ -45,13 +45,13 @@ func newTide() *tide {
 			log.Fatal(err)
 		}
 	}
-	t, err := torrent.Create(filepath.Join(dir, "tide"), &torrent.CreateOptions{PieceLength: 16 << 10})
+	t, err := torrent.Create(filepath.Join(dir, "tide"), &torrent.CreateOptions{PieceLength: 16 << 10, Private: true}) // else the DHT would be asked for it
 	if err != nil {
 		log.Fatal(err)
 	}
 	var file bytes.Buffer
 	t.WriteTo(&file)
-	s := &tide{dir: dir, torrent: filepath.Join(dir, "tide.torrent"), client: &torrent.Client{Listen: "127.0.0.1:0"}}
+	s := &tide{dir: dir, torrent: filepath.Join(dir, "tide.torrent"), client: &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0"}}
 	if err := os.WriteFile(s.torrent, file.Bytes(), 0o666); err != nil {
 		log.Fatal(err)
 	}
@@ -202,6 +202,7 @@ func ExampleClient() {
 	defer source.close()
 
 	client := &torrent.Client{
+		NoDHT:         true,
 		Listen:        "127.0.0.1:0",
 		MaxPeers:      200,
 		DownloadLimit: rate.NewLimiter(10e6, 1<<20), // bytes a second, all downloads together

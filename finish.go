@@ -210,7 +210,7 @@ func (d *Download) noteComplete() {
 	d.resumable = false
 	d.mu.Unlock()
 	if d.o.Seed && d.completedHere() {
-		d.trackers.Complete()
+		d.discovery.completed()
 	}
 	d.log.Info("complete")
 	if !d.o.Seed {

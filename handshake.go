@@ -32,6 +32,9 @@ func (c *Client) handshake(infoHash Hash) wire.Handshake {
 	h := wire.Handshake{InfoHash: infoHash, PeerID: c.identity(infoHash).id}
 	h.SetFast()
 	h.SetExtended()
+	if c.dhtMember.member() != nil {
+		h.SetDHT()
+	}
 	return h
 }
 

@@ -3,6 +3,7 @@ package torrent
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -208,7 +209,12 @@ func (p *peer) withdraw(id picker.Block) {
 // act deals with every message but a block.
 func (p *peer) act(m wire.Message, now time.Time) error {
 	switch m.ID {
-	case wire.KeepAlive, wire.Port:
+	case wire.KeepAlive:
+		return nil
+	case wire.Port:
+		if !p.d.private {
+			p.d.client.heardOfNode(netip.AddrPortFrom(p.conn.addr.Addr(), uint16(m.Index)))
+		}
 		return nil
 	case wire.Request:
 		return p.requested(request{m.Index, m.Begin, m.Length})
@@ -381,6 +387,9 @@ func (p *peer) greet() {
 	}
 	if p.fast {
 		p.sendAllowedFast()
+	}
+	if port := p.d.client.dhtPort(); port != 0 && p.conn.theirs.DHT() && !p.d.private {
+		p.send(func(b []byte) []byte { return wire.AppendPort(b, port) })
 	}
 }
 

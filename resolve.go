@@ -110,6 +110,7 @@ func (r *resolver) run() (*Torrent, error) {
 		tasks:    &r.tasks,
 		mu:       &r.mu,
 		progress: func() tracker.Progress { return tracker.Progress{Left: -1} },
+		seeds:    func() bool { return false },
 		hungry:   r.hungry,
 		take:     r.take,
 		changed:  r.signal,

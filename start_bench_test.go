@@ -43,7 +43,7 @@ func BenchmarkStart(b *testing.B) {
 				b.StartTimer()
 				t, err := newTorrent(info, outer{})
 				require.NoError(b, err)
-				d, err := t.Start(b.Context(), &Options{Dir: dir, Client: &Client{NoListen: true}})
+				d, err := t.Start(b.Context(), &Options{Dir: dir, Client: &Client{NoDHT: true, NoListen: true}})
 				require.NoError(b, err)
 				for d.Stats().Checking || d.Stats().ETA == 0 {
 					runtime.Gosched()

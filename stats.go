@@ -27,6 +27,7 @@ type Stats struct {
 
 	Peers                   []PeerStats // the connected ones
 	Known, Dialling, Banned int         // addresses: heard of, being dialled, banned
+	FromDHT                 int         // of those heard of, the ones that the DHT was the first to name
 	Trackers                []TrackerStats
 	Pieces, PiecesVerified  int   // all, and those verified, chosen or not
 	PiecesStarted           int   // of which blocks are here or on their way
@@ -74,6 +75,7 @@ func (d *Download) Stats() Stats {
 		Checking:       d.checking,
 		Checked:        d.checked,
 		Known:          d.cand.Known(),
+		FromDHT:        d.fromDHT,
 		Dialling:       d.cand.Dialling(),
 		Banned:         d.cand.Bans(),
 		Trackers:       trackerStats(d.trackers),

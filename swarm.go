@@ -22,7 +22,7 @@ func (d *Download) AddPeers(peers ...netip.AddrPort) { d.found(peerlist.FromUser
 func (d *Download) AddTrackers(urls ...string) { d.trackers.Add(urls...) }
 
 // Announce has all sources of peers asked now, as far as they allow: a tracker no sooner than its `min interval`.
-func (d *Download) Announce() { d.trackers.Announce() }
+func (d *Download) Announce() { d.discovery.announce() }
 
 // hungry tells whether the download wants peers and has none.
 func (d *Download) hungry() bool {
@@ -43,6 +43,13 @@ func (d *Download) droppedTracker(url string) {
 			p.stopLocked(fmt.Errorf("tracker %s is not used any more", url))
 		}
 	}
+}
+
+// seeds reports whether all of the content is here.
+func (d *Download) seeds() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.picker.Verified().Full()
 }
 
 // announceProgress is what trackers are told.

@@ -26,6 +26,7 @@ import (
 // the test ends, or its Close.
 func simClient(t *testing.T, h *simnet.Host, tracker *simtracker.Tracker) *Client {
 	c := &Client{
+		NoDHT:  true,
 		Listen: ":6881", Encryption: DisableEncryption,
 		Dial: h.Dial, ListenPacket: simPackets(h),
 		hooks: hooks{
@@ -88,7 +89,7 @@ func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simCon
 		o = &Options{}
 	}
 	if c == nil {
-		c = &Client{Encryption: DisableEncryption}
+		c = &Client{NoDHT: true, Encryption: DisableEncryption}
 	}
 	c.hooks.listen, c.ListenPacket = h.Listen, simPackets(h)
 	if c.Dial == nil {
@@ -130,6 +131,7 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 	s.ledger.Forget()
 	old := s.client
 	s.client = &Client{
+		NoDHT:  true,
 		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial, ListenPacket: old.ListenPacket,
 		HTTPClient: old.HTTPClient, Logger: old.Logger, hooks: old.hooks,
 	}

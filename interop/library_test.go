@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,10 +54,18 @@ func newClient(t *testing.T, host netip.Addr, setting string) *torrent.Client {
 	})
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: host.AsSlice()}}
 	return &torrent.Client{
+		NoDHT:      true,
 		Listen:     netip.AddrPortFrom(host, peerPort).String(),
 		Logger:     slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Encryption: policies[setting],
 		Dial:       dialer.DialContext,
+		ListenPacket: func(ctx context.Context, network, addr string) (net.PacketConn, error) {
+			_, port, _ := net.SplitHostPort(addr)
+			if network == "udp6" {
+				return nil, &net.OpError{Op: "listen", Net: network, Err: syscall.EAFNOSUPPORT}
+			}
+			return new(net.ListenConfig).ListenPacket(ctx, network, net.JoinHostPort(host.String(), port))
+		},
 		HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}},
 	}
 }

@@ -42,7 +42,7 @@ func main() {
 func run(dir string, seed bool, listen string, upload int, torrents []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	client := &torrent.Client{Listen: listen}
+	client := &torrent.Client{Listen: listen, NoDHT: true}
 	defer client.Close()
 	if upload > 0 {
 		client.UploadLimit = rate.NewLimiter(rate.Limit(upload), 256<<10)

@@ -1,7 +1,7 @@
 // Command download downloads torrents, given as .torrent files or magnet links, into a directory. It
 // ends with 0 when all are complete. Ctrl-C keeps what is verified, and the next run goes on from it.
 //
-//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] TORRENT|MAGNET…
+//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] TORRENT|MAGNET…
 package main
 
 import (
@@ -16,11 +16,13 @@ import (
 	"strings"
 
 	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/examples/internal/clientflags"
 )
 
 func main() {
 	log.SetFlags(0)
 	client := &torrent.Client{}
+	clientflags.Register(client)
 	o := torrent.Options{Client: client}
 	flag.StringVar(&o.Dir, "dir", ".", "the `directory` to download into")
 	flag.Func("peers", "`addresses` to try beside those that trackers name, with commas between", func(list string) error {
@@ -41,7 +43,7 @@ func main() {
 	})
 	flag.Parse()
 	if flag.NArg() == 0 {
-		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] TORRENT|MAGNET…")
+		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] TORRENT|MAGNET…")
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -94,7 +94,7 @@ func newSwarm(ctx context.Context, dir string) (s *swarm, err error) {
 // addSeed shares t, and returns once the tracker knows.
 func (s *swarm) addSeed(ctx context.Context, t *torrent.Torrent, kind string, o torrent.Options) error {
 	o.Seed = true
-	o.Client = &torrent.Client{Listen: "127.0.0.1:0"}
+	o.Client = &torrent.Client{Listen: "127.0.0.1:0", NoDHT: true}
 	d, err := t.Start(ctx, &o)
 	if err != nil {
 		return err

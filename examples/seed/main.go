@@ -1,7 +1,7 @@
 // Command seed shares the content of a torrent that a directory holds, until Ctrl-C. What is missing
 // or damaged it fetches first.
 //
-//	go run ./examples/seed -dir DIR [-listen ADDR] TORRENT
+//	go run ./examples/seed -dir DIR [-listen ADDR] [-dht HOST:PORT,…|off] TORRENT
 package main
 
 import (
@@ -14,22 +14,25 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/examples/internal/clientflags"
 )
 
 func main() {
 	log.SetFlags(0)
 	dir := flag.String("dir", ".", "the `directory` that holds the file, or the directory of the files")
-	listen := flag.String("listen", "", "TCP `address` to accept peers on; any free port if not given")
+	client := new(torrent.Client)
+	flag.StringVar(&client.Listen, "listen", "", "TCP `address` to accept peers on; any free port if not given")
+	clientflags.Register(client)
 	flag.Parse()
 	if flag.NArg() != 1 {
-		log.Fatal("usage: seed -dir DIR [-listen ADDR] TORRENT")
+		log.Fatal("usage: seed -dir DIR [-listen ADDR] [-dht HOST:PORT,…|off] TORRENT")
 	}
-	if err := run(flag.Arg(0), *dir, *listen); err != nil {
+	if err := run(flag.Arg(0), *dir, client); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(path, dir, listen string) error {
+func run(path, dir string, client *torrent.Client) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 
@@ -37,7 +40,6 @@ func run(path, dir, listen string) error {
 	if err != nil {
 		return err
 	}
-	client := &torrent.Client{Listen: listen}
 	defer client.Close()
 	d, err := t.Start(ctx, &torrent.Options{Dir: dir, Seed: true, Client: client})
 	if err != nil {

@@ -10,10 +10,11 @@ const (
 	FromMagnet                 // x.pe
 	FromIncoming               // it connected to us, and said where it listens
 	FromFinder                 // Options.FindPeers
+	FromDHT                    // BEP 5
 	FromPEX                    // BEP 11
 )
 
-var sourceNames = [...]string{"user", "tracker", "lsd", "magnet", "incoming", "finder", "pex"}
+var sourceNames = [...]string{"user", "tracker", "lsd", "magnet", "incoming", "finder", "dht", "pex"}
 
 func (s Source) String() string { return sourceNames[s] }
 

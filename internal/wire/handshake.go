@@ -47,6 +47,12 @@ func (h *Handshake) Fast() bool { return h.Reserved[7]&0x04 != 0 }
 // SetFast says that we speak the Fast extension (BEP 6).
 func (h *Handshake) SetFast() { h.Reserved[7] |= 0x04 }
 
+// DHT reports whether the sender is in the DHT (BEP 5).
+func (h *Handshake) DHT() bool { return h.Reserved[7]&0x01 != 0 }
+
+// SetDHT says that we are in the DHT (BEP 5).
+func (h *Handshake) SetDHT() { h.Reserved[7] |= 0x01 }
+
 // Extended tells whether the sender speaks the extension protocol (BEP 10).
 func (h *Handshake) Extended() bool { return h.Reserved[5]&0x10 != 0 }
 

@@ -1,0 +1,171 @@
+package torrent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"iter"
+	"net/netip"
+
+	"github.com/shoal-go/torrent/internal/dht"
+)
+
+// DHT is a client's place in the mainline DHT: peers of torrents without a tracker (BEP 5, over IPv4 and IPv6, BEP 32), and
+// small items that anyone may store and fetch (BEP 44). Downloads use it by themselves; what is here is for
+// programs that want more of it. It ends with the client. All methods may be called from any goroutine.
+//
+// Where the client has none, with Client.NoDHT or where no UDP may be sent, methods return an error that matches
+// ErrUnsupported, and once the client is closed, ErrClosed.
+type DHT struct {
+	node *dht.Node
+	err  error // why there is none
+}
+
+// DHT returns the client's place in the DHT. The first call opens the client if it is not open, and joins the DHT if
+// no download has done so.
+func (c *Client) DHT() *DHT {
+	if err := c.Open(); err != nil {
+		return &DHT{err: err}
+	}
+	node, err := c.joinDHT()
+	return &DHT{node, err}
+}
+
+// Peers looks for peers of a torrent, and yields each once, as they are found. It ends when the nodes nearest to the info
+// hash have answered, or with an error as the last pair.
+func (d *DHT) Peers(ctx context.Context, h Hash) iter.Seq2[netip.AddrPort, error] {
+	return func(yield func(netip.AddrPort, error) bool) {
+		if d.err != nil {
+			yield(netip.AddrPort{}, d.err)
+			return
+		}
+		for a, err := range d.node.Peers(ctx, dht.ID(h)) {
+			if !yield(a, dhtError(err)) {
+				return
+			}
+		}
+	}
+}
+
+// Announce tells the nodes nearest to an info hash that there is a peer of it at this client's address and a TCP and uTP
+// port. They forget it within the hour, so it is to be repeated, as downloads do for themselves.
+func (d *DHT) Announce(ctx context.Context, h Hash, port uint16) error {
+	if d.err != nil {
+		return d.err
+	}
+	_, err := d.node.Announce(ctx, dht.Torrent{Hash: dht.ID(h), Port: port})
+	return dhtError(err)
+}
+
+// Get fetches an immutable item by the SHA-1 of its value, which is bencoded (BEP 44). It is checked against target.
+// ErrNotFound means that nodes answered, and none has it.
+func (d *DHT) Get(ctx context.Context, target Hash) ([]byte, error) {
+	if d.err != nil {
+		return nil, d.err
+	}
+	value, err := d.node.Get(ctx, dht.ID(target))
+	return value, dhtError(err)
+}
+
+// Put stores an immutable item of up to 1,000 bytes, which must be bencoded, and returns the target to fetch it by. Nodes
+// forget items after two hours, unless they are put again.
+func (d *DHT) Put(ctx context.Context, value []byte) (Hash, error) {
+	if d.err != nil {
+		return Hash{}, d.err
+	}
+	item := &dht.Item{Value: value}
+	if err := item.Check(); err != nil {
+		return Hash{}, fmt.Errorf("put: %w", err)
+	}
+	_, err := d.node.Put(ctx, item, nil)
+	return Hash(item.Target()), dhtError(err)
+}
+
+// GetSigned fetches the mutable item of a key and a salt, which may be empty: of those that nodes hold the one with the
+// highest sequence number. Its signature is checked. BEP 46 has such a value name the info hash of a torrent's latest
+// version.
+func (d *DHT) GetSigned(ctx context.Context, key ed25519.PublicKey, salt []byte) (value []byte, seq int64, err error) {
+	switch {
+	case d.err != nil:
+		return nil, 0, d.err
+	case len(key) != ed25519.PublicKeySize:
+		return nil, 0, fmt.Errorf("get: a public key of %d bytes, not %d", len(key), ed25519.PublicKeySize)
+	}
+	item, err := d.node.GetSigned(ctx, key, salt)
+	if err != nil {
+		return nil, 0, dhtError(err)
+	}
+	return item.Value, item.Seq, nil
+}
+
+// PutSigned stores a mutable item: a bencoded value of up to 1,000 bytes under a key and a salt of up to 64 bytes, in place
+// of one with a lower sequence number. Nodes forget items after two hours, unless they are put again.
+func (d *DHT) PutSigned(ctx context.Context, key ed25519.PrivateKey, salt, value []byte, seq int64) error {
+	switch {
+	case d.err != nil:
+		return d.err
+	case len(key) != ed25519.PrivateKeySize:
+		return fmt.Errorf("put: a private key of %d bytes, not %d", len(key), ed25519.PrivateKeySize)
+	}
+	item := dht.Sign(key, salt, value, seq)
+	if err := item.Check(); err != nil {
+		return fmt.Errorf("put: %w", err)
+	}
+	_, err := d.node.Put(ctx, item, nil)
+	return dhtError(err)
+}
+
+// Nodes are nodes that answered lately, as host:port for Client.DHTNodes of a later run; nil if there are none.
+func (d *DHT) Nodes() (nodes []string) {
+	if d.err != nil {
+		return nil
+	}
+	for _, a := range d.node.Nodes() {
+		nodes = append(nodes, a.String())
+	}
+	return nodes
+}
+
+// DHTStats is a snapshot of what a client does in the DHT. Counts are since it joined.
+type DHTStats struct {
+	Err error // why the client is not in the DHT, or nil
+
+	NodesIPv4, NodesIPv6       int        // nodes in the routing tables
+	ExternalIPv4, ExternalIPv6 netip.Addr // our addresses, as several nodes agree; invalid if unknown
+
+	QueriesSent, AnswersReceived int64 // ours, and what came of them
+	QueriesTimedOut              int64
+	QueriesReceived, AnswersSent int64 // other nodes', and what we said to them
+	QueriesSilenced              int64 // of those, left unanswered for being too many
+	Dropped                      int64 // packets that were no message, or answered nothing
+	BytesSent, BytesReceived     int64 // of packets, without the headers of UDP and IP
+
+	Lookups  int64 // begun
+	Torrents int   // that downloads have announced
+	Swarms   int   // that other nodes announced to us
+	Peers    int   // in those swarms
+	Items    int   // that other nodes stored here
+}
+
+// Stats returns a snapshot. It is cheap: no I/O, and nothing waits for it.
+func (d *DHT) Stats() DHTStats {
+	if d.err != nil {
+		return DHTStats{Err: d.err}
+	}
+	s := d.node.Stats()
+	return DHTStats{
+		NodesIPv4: s.Nodes4, NodesIPv6: s.Nodes6, ExternalIPv4: s.External4, ExternalIPv6: s.External6,
+		QueriesSent: s.QueriesSent, AnswersReceived: s.AnswersReceived, QueriesTimedOut: s.TimedOut,
+		QueriesReceived: s.QueriesReceived, AnswersSent: s.AnswersSent, QueriesSilenced: s.Silenced, Dropped: s.Dropped,
+		BytesSent: s.BytesSent, BytesReceived: s.BytesReceived,
+		Lookups: s.Lookups, Torrents: s.Torrents, Swarms: s.Swarms, Peers: s.Peers, Items: s.Items,
+	}
+}
+
+// dhtError is err as the caller of this package knows it.
+func dhtError(err error) error {
+	if err == dht.ErrClosed {
+		return ErrClosed
+	}
+	return err
+}

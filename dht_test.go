@@ -1,0 +1,175 @@
+package torrent
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+)
+
+// dhtClient is a client on a simulated host that is in the DHT, and begins at some nodes.
+func dhtClient(t *testing.T, h *simnet.Host, nodes ...string) *Client {
+	c := simClient(t, h, nil)
+	c.NoDHT, c.DHTNodes = false, append([]string{}, nodes...)
+	return c
+}
+
+// dhtNetwork is so many clients that know of each other through the first, which is returned as host:port.
+func dhtNetwork(t *testing.T, n *simnet.Network, count int) (router string) {
+	for k := range count {
+		h := n.NewHost(fmt.Sprintf("81.%d.0.1", k), 0, 0, 10*time.Millisecond)
+		c := dhtClient(t, h)
+		if k > 0 {
+			c.DHTNodes = []string{router}
+		} else {
+			router = h.Addr(6881).String()
+		}
+		require.NoError(t, c.DHT().Stats().Err)
+	}
+	simnet.Sleep(time.Minute)
+	return router
+}
+
+// A magnet link that names nothing but an info hash is resolved and downloaded by means of the DHT alone.
+func TestDHTFindsPeers(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		router := dhtNetwork(t, n, 20)
+		content := newSimResolvable(t, 8, false)
+		seeder := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), router)
+		simSeed(t, seeder, content)
+		simnet.Sleep(time.Minute)
+		require.Equal(t, 1, seeder.Stats().DHT.Torrents)
+
+		leecher := dhtClient(t, n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond), router)
+		began := time.Now()
+		m := &Magnet{InfoHash: content.infoHash}
+		tor, err := m.Resolve(t.Context(), &Options{Client: leecher})
+		require.NoError(t, err)
+		d, err := tor.Start(t.Context(), &Options{Client: leecher, Storage: newSimStorage(content).open, Seed: true})
+		require.NoError(t, err)
+		_, err = d.Wait()
+		require.NoError(t, err)
+		require.Less(t, time.Since(began), 20*time.Second)
+		require.NotZero(t, d.Stats().FromDHT)
+	})
+}
+
+// Nothing of a private torrent goes to the DHT, and a client that has no other does not join it.
+func TestDHTNeverHearsOfPrivateTorrents(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		router := dhtNetwork(t, n, 5)
+		content := newSimResolvable(t, 8, true)
+		c := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 0), router)
+		simSeed(t, c, content)
+		simnet.Sleep(time.Hour)
+		require.Nil(t, c.dhtMember.member())
+		require.Empty(t, c.mux.Addrs(), "not even a socket")
+		c.DHT()
+		simnet.Sleep(time.Hour)
+		require.Zero(t, c.Stats().DHT.Torrents)
+	})
+}
+
+// Peers tell each other of their nodes, which is how a client without any finds the DHT (BEP 5).
+func TestDHTNodesOfPeers(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		router := dhtNetwork(t, n, 5)
+		content := newSimContent(1, 16<<10, 64<<20)
+		seed := dhtClient(t, n.NewHost("80.0.0.1", 100<<10, 0, 10*time.Millisecond), router)
+		simSeed(t, seed, content)
+		simnet.Sleep(time.Minute)
+		newcomer := dhtClient(t, n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond))
+		simLeech(t, newcomer, content, netip.MustParseAddrPort("80.0.0.1:6881"))
+		simnet.Sleep(5 * time.Minute)
+		require.GreaterOrEqual(t, newcomer.Stats().DHT.NodesIPv4, 5)
+		require.NotEmpty(t, newcomer.DHT().Nodes())
+	})
+}
+
+// Items go in at one end of the network and come out at another.
+func TestDHTItems(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		router := dhtNetwork(t, n, 10)
+		one := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), router).DHT()
+		two := dhtClient(t, n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond), router).DHT()
+		simnet.Sleep(time.Minute)
+		value := []byte("12:Hello World!")
+		target, err := one.Put(t.Context(), value)
+		require.NoError(t, err)
+		require.Equal(t, "e5f96f6f38320f0f33959cb4d3d656452117aadb", target.String(), "as in BEP 44")
+		got, err := two.Get(t.Context(), target)
+		require.NoError(t, err)
+		require.Equal(t, value, got)
+		_, err = two.Get(t.Context(), Hash{1})
+		require.ErrorIs(t, err, ErrNotFound)
+		_, err = one.Put(t.Context(), []byte("not bencoded"))
+		require.ErrorContains(t, err, "put: ")
+
+		public, private, err := ed25519.GenerateKey(bytes.NewReader(make([]byte, 32)))
+		require.NoError(t, err)
+		require.NoError(t, one.PutSigned(t.Context(), private, []byte("salt"), []byte("i1e"), 1))
+		require.NoError(t, two.PutSigned(t.Context(), private, []byte("salt"), []byte("i2e"), 2))
+		got, seq, err := one.GetSigned(t.Context(), public, []byte("salt"))
+		require.NoError(t, err)
+		require.Equal(t, "i2e", string(got))
+		require.EqualValues(t, 2, seq)
+		_, _, err = one.GetSigned(t.Context(), public, nil)
+		require.ErrorIs(t, err, ErrNotFound)
+		_, _, err = one.GetSigned(t.Context(), public[:5], nil)
+		require.ErrorContains(t, err, "public key of 5 bytes")
+		require.ErrorContains(t, one.PutSigned(t.Context(), private[:5], nil, []byte("i1e"), 1), "private key of 5 bytes")
+	})
+}
+
+// Announce and Peers are the DHT's as such, without a download.
+func TestDHTAnnounce(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		router := dhtNetwork(t, n, 10)
+		one := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), router).DHT()
+		two := dhtClient(t, n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond), router).DHT()
+		simnet.Sleep(time.Minute)
+		require.NoError(t, one.Announce(t.Context(), Hash{7}, 4711))
+		var found []netip.AddrPort
+		for a, err := range two.Peers(t.Context(), Hash{7}) {
+			require.NoError(t, err)
+			found = append(found, a)
+		}
+		require.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("80.0.0.1:4711")}, found)
+	})
+}
+
+// A client without the DHT says why, whatever it is asked.
+func TestNoDHT(t *testing.T) {
+	for name, c := range map[string]*Client{
+		"by choice":                  {NoDHT: true, NoListen: true},
+		"without a way to send":      {NoListen: true, Dial: new(net.Dialer).DialContext},
+		"after the client is closed": {NoListen: true},
+	} {
+		want := ErrUnsupported
+		if name == "after the client is closed" {
+			want = ErrClosed
+			require.NoError(t, c.Close())
+		}
+		d := c.DHT()
+		require.ErrorIs(t, d.Stats().Err, want, name)
+		require.Nil(t, d.Nodes())
+		_, err := d.Get(t.Context(), Hash{})
+		require.ErrorIs(t, err, want, name)
+		_, err = d.Put(t.Context(), []byte("i1e"))
+		require.ErrorIs(t, err, want, name)
+		require.ErrorIs(t, d.Announce(t.Context(), Hash{}, 1), want, name)
+		for _, err := range d.Peers(t.Context(), Hash{}) {
+			require.ErrorIs(t, err, want, name)
+		}
+		require.NoError(t, c.Close())
+	}
+	_, err := (&Magnet{}).Resolve(t.Context(), &Options{Client: &Client{NoListen: true, NoDHT: true}})
+	require.ErrorContains(t, err, "no peer to ask")
+}

@@ -1,0 +1,21 @@
+// Package clientflags has the flags that the example programs share: how their client reaches others.
+package clientflags
+
+import (
+	"flag"
+	"strings"
+
+	"github.com/shoal-go/torrent"
+)
+
+// Register defines the flags, which set fields of c.
+func Register(c *torrent.Client) {
+	flag.Func("dht", "`nodes` of the DHT to begin at, host:port with commas between, in place of the well-known ones; or off", func(list string) error {
+		if list == "off" {
+			c.NoDHT = true
+			return nil
+		}
+		c.DHTNodes = append(c.DHTNodes, strings.Split(list, ",")...)
+		return nil
+	})
+}

@@ -39,7 +39,7 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 	if k.incoming {
 		return d.client.mayJoin(d.live, now)
 	}
-	d.client.joinedPeer() // it was reckoned with when it was dialled
+	d.client.joinedPeer() // it was counted when it was dialled
 	return true
 }
 
@@ -50,7 +50,8 @@ func (d *Download) dropUseless(now time.Time) bool {
 	return ok
 }
 
-// dropCrowding drops a peer whose address has too many places for one at another address, if there is one.
+// dropCrowding drops a peer of an address that has too many places in favour of one at another address, if
+// there is such a peer.
 func (d *Download) dropCrowding(other netip.Addr, now time.Time) bool {
 	out, ok := peerlist.Crowding(now, d.worths(now), other)
 	d.drop(errTurnover, out)
@@ -79,7 +80,7 @@ func (d *Download) shareOut(now time.Time) {
 	}
 }
 
-// worths is what each peer is worth to us.
+// worths returns what each peer is worth to us.
 func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 	for _, p := range d.peers {
 		if p.closing == nil {
@@ -97,7 +98,7 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 	return worths
 }
 
-// drop ends the connections of those numbers.
+// drop ends the connections with the given numbers.
 func (d *Download) drop(why error, numbers ...int) {
 	for _, p := range d.peers {
 		if slices.Contains(numbers, p.number) {

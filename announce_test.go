@@ -48,7 +48,7 @@ func TestTrackersHearOfCompletionBeforeTheStop(t *testing.T) {
 	}
 }
 
-// BEP 27: with another tracker, all peers go but the user's, and it is no matter who made the connection.
+// BEP 27: with another tracker, all peers are dropped but the user's, no matter which side made the connection.
 func TestPrivateTrackerSwitchDropsPeers(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)

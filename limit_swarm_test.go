@@ -74,7 +74,7 @@ func (r limitRow) content() *simContent {
 }
 
 // measure runs the transfer, and returns its rate in bytes a second once the first burst is drained.
-// client makes the k-th client, number 0 being the one under the limit, and tells where it listens
+// client makes the k-th client, number 0 being the one under the limit, and reports where it listens
 // once that is known.
 func (r limitRow) measure(tb testing.TB, client func(k int) (c *Client, addr func() netip.AddrPort)) float64 {
 	content := r.content()
@@ -125,7 +125,7 @@ func (r limitRow) measure(tb testing.TB, client func(k int) (c *Client, addr fun
 	return float64(count()-before) / time.Since(began).Seconds()
 }
 
-// Every limit is kept to within five percent, whatever the bucket holds and whoever is at the other end.
+// Every limit is kept to within five percent, whatever the bucket holds and whichever client is at the other end.
 func TestLimitTable(t *testing.T) {
 	var rows []limitRow
 	for _, upload := range []bool{false, true} {

@@ -36,7 +36,7 @@ func TestLSDBringsPeersTogether(t *testing.T) {
 				files, err := content.DownloadAll(t.Context(), &Options{Client: us, Storage: newSimStorage(content).open})
 				require.NoError(t, err)
 				files.Close()
-				require.Less(t, n.Now(), 2*time.Minute+5*time.Second, "who is new is heard, and answered")
+				require.Less(t, n.Now(), 2*time.Minute+5*time.Second, "a new peer is heard, and answered")
 			})
 		})
 	}
@@ -102,7 +102,7 @@ func TestLSDWithoutGroupOrListener(t *testing.T) {
 		deaf.NoListen = true
 		simLeech(t, deaf, content)
 		simnet.Sleep(time.Minute)
-		require.Empty(t, lan.Take(), "nobody could connect")
+		require.Empty(t, lan.Take(), "no peer could connect")
 		simSeed(t, withLAN(t, lan, n.NewHost("192.168.0.2", 0, 0, 0)), content)
 		simnet.Sleep(10 * time.Second)
 		for d := range deaf.Downloads() {

@@ -82,19 +82,19 @@ type Download struct {
 	numbered   int           // connections so far
 	handedOut  bool          // Wait returned the files: they are closed by whoever has them
 	released   bool          // Close closed the files
-	news       chan struct{} // closed and replaced when a piece or a file is finished
-	waiting    int           // who would like to know
+	changed    chan struct{} // closed and replaced when a piece or a file is finished
+	watchers   int           // how many wait for that
 	readers    map[*reader]struct{}
 	urgent     map[int]uint8 // pieces ahead of readers, and the priority that gives them
 	awaited    map[int]int   // pieces that reads wait for, and how many do
 
-	// Follow-ups of what was done under the mutex, seen to by settle before it is released.
+	// Follow-ups of what was done under the mutex, seen to by followUp before it is released.
 	freed    bool // blocks have become free: idle peers may take them
 	roomy    bool // some peer is
 	rechoke  bool
 	scratch  []picker.Block
 	requests []request // scratch, too
-	notes    []func()  // what is to be logged
+	logs     []func()  // what is to be logged
 
 	subscriptions                []*subscription
 	lastState                    State // that events told of
@@ -143,7 +143,7 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 		waker:      newWaker(),
 		done:       make(chan struct{}),
 		gone:       make(chan struct{}),
-		news:       make(chan struct{}),
+		changed:    make(chan struct{}),
 		assemblies: make(map[int32]*assembly),
 		readers:    make(map[*reader]struct{}),
 		awaited:    make(map[int]int),
@@ -309,7 +309,7 @@ func (d *Download) examine() bool {
 	d.lastProgress = now
 	d.nextSave = now.Add(resumeEvery)
 	n := d.picker.Verified().Count()
-	d.note(func() { d.log.Info("examined", "have", n, "pieces", d.t.NumPieces()) })
+	d.logLater(func() { d.log.Info("examined", "have", n, "pieces", d.t.NumPieces()) })
 	return true
 }
 
@@ -318,7 +318,7 @@ func (d *Download) share() {
 	if d.o.Seed && !d.isPaused() { // before others learn that it is complete
 		d.client.serve(d)
 	}
-	d.noteComplete()
+	d.becomeComplete()
 	leave := func() {}
 	defer func() { leave() }()
 	timer := time.NewTimer(0)
@@ -335,7 +335,7 @@ func (d *Download) share() {
 		case <-d.wake:
 		case <-timer.C:
 		}
-		d.noteComplete()
+		d.becomeComplete()
 		d.emitState()
 		d.seedUntil()
 		if next := d.turn(time.Now()); !next.IsZero() {
@@ -401,7 +401,7 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 			d.tasks.Go(d.save)
 		}
 	}
-	d.settle(now)
+	d.followUp(now)
 	d.turning = false
 	next = d.due(now)
 	d.unlock(now)
@@ -454,7 +454,7 @@ func (d *Download) stallsAt() time.Time {
 func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	for _, p := range d.peers {
 		if d.snub(&p.supply, now) {
-			d.note(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
+			d.logLater(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
 		}
 		d.sendPEX(p, now)
 		if p.amInterested || p.peerInterested {

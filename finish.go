@@ -10,8 +10,8 @@ import (
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
-// settleResult fixes how the download came out, the first time that it is called.
-func (d *Download) settleResult(err error) {
+// setResult fixes how the download came out, the first time that it is called.
+func (d *Download) setResult(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	select {
@@ -19,7 +19,7 @@ func (d *Download) settleResult(err error) {
 	default:
 		d.result = err
 		close(d.done)
-		d.announceNews()
+		d.broadcast()
 	}
 }
 
@@ -34,7 +34,7 @@ func (d *Download) finish() {
 	if !d.isDone() {
 		d.saveAtEnd()
 		d.files.closeStore() // Close reports what came of it
-		d.settleResult(d.failure())
+		d.setResult(d.failure())
 	} else if d.resumable {
 		d.save()
 	}
@@ -156,8 +156,8 @@ func (d *Download) partial() map[int]bits.Set {
 	return partial
 }
 
-// noteComplete acts on all that is wanted being there, once that is so.
-func (d *Download) noteComplete() {
+// becomeComplete acts on all that is wanted being there, once that is so.
+func (d *Download) becomeComplete() {
 	d.mu.Lock()
 	if d.picker.Needed().Count() > 0 || d.ctx.Err() != nil {
 		d.complete = d.picker.Needed().Count() == 0
@@ -180,7 +180,7 @@ func (d *Download) noteComplete() {
 	have, partial := d.picker.Verified().Clone(), d.partial()
 	d.mu.Unlock()
 	if piece, err := d.store.AnyChanged(have); piece >= 0 {
-		d.doubt(piece, err) // somebody else wrote to the files meanwhile: what is spoiled is fetched again
+		d.recheck(piece, err) // somebody else wrote to the files meanwhile: what is spoiled is fetched again
 		d.signal()
 		return
 	}
@@ -217,7 +217,7 @@ func (d *Download) noteComplete() {
 		d.client.remove(d) // the same torrent may be started again at once
 		defer d.stop(errDone)
 	}
-	d.settleResult(nil)
+	d.setResult(nil)
 }
 
 var errDone = errors.New("complete")

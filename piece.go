@@ -143,14 +143,14 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 	for _, f := range d.choice.done[whole:] {
 		d.emit(Event{Kind: FileVerified, File: d.t.file(f)})
 	}
-	d.announceNews()
+	d.broadcast()
 }
 
 // pieceSpoiled takes a whole piece that does not have its hash.
 func (d *Download) pieceSpoiled(i int, digests []uint64) {
 	d.wasted += d.t.layout.PieceSize(i)
 	d.emit(Event{Kind: PieceFailed, Piece: i})
-	d.note(func() { d.log.Info("piece failed its hash", "piece", i) })
+	d.logLater(func() { d.log.Info("piece failed its hash", "piece", i) })
 	d.ban(d.picker.Failed(i, digests))
 	d.freed = true
 }

@@ -52,7 +52,7 @@ func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, er
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errNotChosen}
 	}
 	d.readers[r] = struct{}{}
-	d.waiting++
+	d.watchers++
 	d.followReaders(now)
 	return r, nil
 }
@@ -71,8 +71,8 @@ func (r *reader) Close() error {
 	r.closed = true
 	delete(d.readers, r)
 	d.followReaders(now)
-	d.announceNews() // to its own Read, too, which may be the only one that waits
-	d.waiting--
+	d.broadcast() // to its own Read, too, which may be the only one that waits
+	d.watchers--
 	return nil
 }
 
@@ -157,7 +157,7 @@ func (r *reader) read(p []byte, off int64) (int, error) {
 		if d.isGone() {
 			return 0, fmt.Errorf("read %s: %w", r.f.Path, err)
 		}
-		d.doubt(piece, err) // then it is fetched again, and waited for
+		d.recheck(piece, err) // then it is fetched again, and waited for
 	}
 }
 
@@ -187,7 +187,7 @@ func (r *reader) await(piece int, off int64) error {
 	for {
 		now := time.Now()
 		d.mu.Lock()
-		have, news := d.picker.Verified().Has(piece), d.news
+		have, changed := d.picker.Verified().Has(piece), d.changed
 		closed, result := r.closed, d.result
 		chosen := d.choice.priority[r.file] != Skip
 		if !closed {
@@ -213,7 +213,7 @@ func (r *reader) await(piece int, off int64) error {
 			return result
 		}
 		select {
-		case <-news:
+		case <-changed:
 		case <-r.ctx.Done():
 			return contextError(r.ctx)
 		case <-d.gone:

@@ -37,7 +37,7 @@ func (d *Download) choose(priority []Priority) error {
 		d.files.choose(d.choice.whole()) // what is not yet there is added once all is
 	}
 	d.reprioritise(now)
-	d.announceNews()
+	d.broadcast()
 	return nil
 }
 
@@ -51,12 +51,12 @@ func (d *Download) reprioritise(now time.Time) {
 	for _, p := range d.peers {
 		d.updateInterest(p)
 	}
-	d.noteMissing(now)
+	d.becomeIncomplete(now)
 	d.freed = true
 }
 
-// noteMissing acts on something being wanted again after all that was wanted had been there.
-func (d *Download) noteMissing(now time.Time) {
+// becomeIncomplete acts on something being wanted again after all that was wanted had been there.
+func (d *Download) becomeIncomplete(now time.Time) {
 	if !d.complete || d.picker.Needed().Count() == 0 {
 		return
 	}
@@ -76,10 +76,10 @@ func (d *Download) prioritise(i int, priority uint8) {
 	d.cancelAll(d.picker.Prioritise(i, priority))
 }
 
-// announceNews wakes whoever waits for pieces or files.
-func (d *Download) announceNews() {
-	if d.waiting > 0 || d.isDone() {
-		close(d.news)
-		d.news = make(chan struct{})
+// broadcast wakes everything that waits for pieces or files.
+func (d *Download) broadcast() {
+	if d.watchers > 0 || d.isDone() {
+		close(d.changed)
+		d.changed = make(chan struct{})
 	}
 }

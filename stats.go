@@ -121,8 +121,8 @@ func (p *peer) stats(now time.Time) PeerStats {
 // Breaking out of the loop leaves the download running.
 func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 	return func(yield func(*DownloadedFile, error) bool) {
-		d.wait(1)
-		defer d.wait(-1)
+		d.watch(1)
+		defer d.watch(-1)
 		given := make(map[int]bool)
 		var changed error
 		for {
@@ -135,7 +135,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 				}
 			}
 			chosen := len(d.choice.files())
-			news, done, result := d.news, d.isDone(), d.result
+			changes, done, result := d.changed, d.isDone(), d.result
 			examined := !d.checking
 			d.mu.Unlock()
 			doubted := false
@@ -144,7 +144,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 					changed = err
 					if d.t.layout.File(i).Length > 0 && !gone {
 						first, _ := d.t.layout.PiecesOf(i)
-						d.doubt(first, err) // then it is fetched again
+						d.recheck(first, err) // then it is fetched again
 						doubted = true
 					}
 					continue
@@ -166,7 +166,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 				return
 			default:
 				select {
-				case <-news:
+				case <-changes:
 				case <-d.gone:
 				}
 			}
@@ -174,9 +174,9 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 	}
 }
 
-// wait counts who wants to be told of news.
-func (d *Download) wait(n int) {
+// watch adds n to the number of those that wait for changes.
+func (d *Download) watch(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.waiting += n
+	d.watchers += n
 }

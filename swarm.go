@@ -98,7 +98,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	p.greet()
 	d.tasks.Go(p.run)
 	d.emit(Event{Kind: PeerConnected, Peer: k.addr})
-	d.note(func() {
+	d.logLater(func() {
 		d.log.Debug("connected", "peer", k.addr, "incoming", k.incoming, "encrypted", k.encrypted)
 	})
 	d.signal()
@@ -152,7 +152,7 @@ func (d *Download) removePeer(p *peer) {
 		d.wakeSources()
 	}
 	d.emit(Event{Kind: PeerGone, Peer: p.conn.addr, Err: p.closing})
-	d.note(func() { d.log.Debug("disconnected", "peer", p.conn.addr, "why", p.closing) })
+	d.logLater(func() { d.log.Debug("disconnected", "peer", p.conn.addr, "why", p.closing) })
 	d.signal()
 }
 
@@ -229,7 +229,7 @@ func (d *Download) ban(liars []any) {
 	for _, l := range liars {
 		addr := l.(netip.AddrPort) // a peer's origin
 		d.emit(Event{Kind: PeerBanned, Peer: addr, Err: errBanned})
-		d.note(func() { d.log.Warn("banned", "peer", addr) })
+		d.logLater(func() { d.log.Warn("banned", "peer", addr) })
 		d.cand.Ban(addr)
 		for _, p := range d.peers {
 			if d.cand.Banned(p.conn.addr) {

@@ -217,7 +217,7 @@ func (d *Download) readForUpload(r request, b []byte, look bool) bool {
 		_, err = d.store.ReadAt(b, d.t.layout.PieceOffset(int(r.piece))+int64(r.begin))
 	}
 	if err != nil {
-		d.doubt(int(r.piece), err)
+		d.recheck(int(r.piece), err)
 		return false
 	}
 	return true

@@ -12,7 +12,7 @@ import (
 
 // doubt takes a piece for not held any more, because storage failed or holds something else, until
 // it has been hashed anew. Others under the same files are doubted with it.
-func (d *Download) doubt(piece int, why error) {
+func (d *Download) recheck(piece int, why error) {
 	d.log.Warn("storage", "piece", piece, "err", why)
 	now := time.Now()
 	d.mu.Lock()
@@ -51,13 +51,13 @@ func (d *Download) doubt(piece int, why error) {
 	}
 	if recheck.Count() > 0 && !d.ended() {
 		d.rechecks++
-		d.tasks.Go(func() { d.recheck(recheck) })
+		d.tasks.Go(func() { d.hashAgain(recheck) })
 	}
 }
 
 // recheck hashes pieces in doubt anew. One that cannot be read is lost, and fetched and written anew:
 // that mends a bad sector, or fails and says why.
-func (d *Download) recheck(which bits.Set) {
+func (d *Download) hashAgain(which bits.Set) {
 	r := recheckReader{d.store, func(off int64, err error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -79,7 +79,7 @@ func (d *Download) recheck(which bits.Set) {
 			return
 		}
 		d.picker.Lost(i)
-		d.noteMissing(now)
+		d.becomeIncomplete(now)
 		for _, p := range d.peers {
 			d.updateInterest(p)
 		}

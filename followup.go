@@ -2,8 +2,9 @@ package torrent
 
 import "time"
 
-// settle sees to the follow-ups of what was done under the mutex.
-func (d *Download) settle(now time.Time) {
+// followUp does what follows from updates made under the mutex: it asks suppliers that have room for blocks, and
+// holds a choke round.
+func (d *Download) followUp(now time.Time) {
 	for rounds := 0; (d.freed || d.roomy) && rounds < 4; rounds++ {
 		all := d.freed
 		d.freed, d.roomy = false, false
@@ -31,16 +32,16 @@ func (d *Download) settle(now time.Time) {
 	}
 }
 
-// unlock releases the mutex after what was done under it has been followed up.
+// unlock releases the mutex, after followUp. Then it writes to the log.
 func (d *Download) unlock(now time.Time) {
-	d.settle(now)
-	notes := d.notes
-	d.notes = nil
+	d.followUp(now)
+	logs := d.logs
+	d.logs = nil
 	d.mu.Unlock()
-	for _, say := range notes {
-		say()
+	for _, write := range logs {
+		write()
 	}
 }
 
-// note has say write to the log once the mutex is released: a handler may take its time, or ask for Stats.
-func (d *Download) note(say func()) { d.notes = append(d.notes, say) }
+// logLater has write called once the mutex is released: a log handler may be slow, or call Stats.
+func (d *Download) logLater(write func()) { d.logs = append(d.logs, write) }

@@ -31,7 +31,7 @@ import (
 )
 
 // patience is how long anything may take that is not itself about time.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // share is content on disk, and the torrent of it.
 type share struct {

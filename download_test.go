@@ -62,7 +62,7 @@ func TestDownloadAll(t *testing.T) {
 			tor, err := Create(dir, &CreateOptions{PieceLength: 32 << 10})
 			require.NoError(t, err)
 			addr := seed(t, tor, filepath.Dir(dir), &Client{NoDHT: true, Encryption: policy})
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			for _, to := range []string{"", t.TempDir()} {
 				files, err := tor.DownloadAll(ctx, &Options{Dir: to, Peers: []netip.AddrPort{addr}, Client: &Client{NoDHT: true, Encryption: policy}})

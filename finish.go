@@ -156,52 +156,18 @@ func (d *Download) partial() map[int]bits.Set {
 	return partial
 }
 
-// becomeComplete acts on all that is wanted being there, once that is so.
+// becomeComplete completes the download, if all that is wanted is verified and it is not complete yet.
 func (d *Download) becomeComplete() {
-	d.mu.Lock()
-	if d.picker.Needed().Count() > 0 || d.ctx.Err() != nil {
-		d.complete = d.picker.Needed().Count() == 0
-		d.mu.Unlock()
+	if !d.mayComplete() {
 		return
 	}
-	settled := d.complete || d.rechecks > 0
-	d.mu.Unlock()
-	if settled {
-		return
-	}
-	// A Select comes wholly before, and there may be more to do, or after, and is too late without Seed.
+	// A Select comes wholly before this, and more may be wanted, or wholly after it, and is too late without Seed.
 	d.choosing.Lock()
 	defer d.choosing.Unlock()
-	d.mu.Lock()
-	if d.picker.Needed().Count() > 0 || d.rechecks > 0 {
-		d.mu.Unlock()
+	if !d.secureContent() {
 		return
 	}
-	have, partial := d.picker.Verified().Clone(), d.partial()
-	d.mu.Unlock()
-	if piece, err := d.store.AnyChanged(have); piece >= 0 {
-		d.recheck(piece, err) // somebody else wrote to the files meanwhile: what is spoiled is fetched again
-		d.signal()
-		return
-	}
-	if !have.Full() { // bytes of files that are not chosen stay for a wider choice
-		if err := d.store.SaveResume(have, partial); err != nil {
-			d.fail(fmt.Errorf("save what was verified: %w", err))
-			return
-		}
-	}
-	d.mu.Lock()
-	d.complete = true
-	d.gate.Release(time.Now())
-	d.files.choose(d.choice.files())
-	for _, p := range d.peers {
-		if p.isSeed() || p.ext.uploadOnly {
-			p.stopLocked(errBothSeeds)
-		} else if p.extended && d.o.Seed {
-			p.sendExtHandshake() // we want nothing any more (BEP 21)
-		}
-	}
-	d.mu.Unlock()
+	d.wantNothing()
 	if err := d.store.Finish(); err != nil {
 		d.fail(fmt.Errorf("finish: %w", err))
 		return
@@ -218,6 +184,59 @@ func (d *Download) becomeComplete() {
 		defer d.stop(errDone)
 	}
 	d.setResult(nil)
+}
+
+// mayComplete reports whether all that is wanted has just been verified.
+func (d *Download) mayComplete() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	missing := d.picker.Needed().Count() > 0
+	if missing || d.ctx.Err() != nil {
+		d.complete = !missing
+		return false
+	}
+	return !d.complete && d.rechecks == 0
+}
+
+// secureContent looks at the files once more, and claims in the sidecar what a wider choice would need. It reports
+// whether nothing is missing now. The choosing lock is held.
+func (d *Download) secureContent() bool {
+	d.mu.Lock()
+	if d.picker.Needed().Count() > 0 || d.rechecks > 0 {
+		d.mu.Unlock()
+		return false
+	}
+	have, partial := d.picker.Verified().Clone(), d.partial()
+	d.mu.Unlock()
+	if piece, err := d.store.AnyChanged(have); piece >= 0 {
+		d.recheck(piece, err) // another program wrote to the files: what it spoiled is fetched again
+		d.signal()
+		return false
+	}
+	if have.Full() {
+		return true
+	}
+	if err := d.store.SaveResume(have, partial); err != nil {
+		d.fail(fmt.Errorf("save what was verified: %w", err))
+		return false
+	}
+	return true
+}
+
+// wantNothing records that the download is complete, and tells the peers.
+func (d *Download) wantNothing() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.complete = true
+	d.gate.Release(time.Now())
+	d.files.choose(d.choice.files())
+	for _, p := range d.peers {
+		if p.isSeed() || p.ext.uploadOnly {
+			p.stopLocked(errBothSeeds)
+		} else if p.extended && d.o.Seed {
+			p.sendExtHandshake() // we are upload only (BEP 21)
+		}
+	}
 }
 
 var errDone = errors.New("complete")

@@ -88,57 +88,19 @@ func (p *peer) reject(r request) error {
 	return nil
 }
 
-// write sends what is in the outbox until the connection ends, and returns why it did. Messages go
-// first; payload is read from storage only when it is about to go out, and while a limit holds it
-// back, messages still pass.
+// write sends what is in the outbox until the connection ends, and returns why it ended. Messages go first. A block
+// is read from storage only when it is about to be sent; while a limit holds it back, messages still pass.
 func (p *peer) write() error {
-	var (
-		messages []byte
-		uploads  []request
-		payload  []byte
-		deadline time.Time
-	)
-	limits := p.d.uploadLimits
-	turn := ratelimit.NewTurn(limits)
-	defer func() { turn.Leave(time.Now()) }()
+	w := writer{p: p, turn: ratelimit.NewTurn(p.d.uploadLimits), lastSent: time.Now()}
+	defer func() { w.turn.Leave(time.Now()) }()
 	timer := time.NewTimer(keepAliveAfter)
 	defer timer.Stop()
-	lastSent := time.Now()
 	for {
-		messages, uploads = p.out.take(messages, p.uploadRun(), uploads)
-		now := time.Now()
-		if left := deadline.Sub(now); left < writeTimeout-5*time.Second {
-			deadline = now.Add(writeTimeout)
-			p.conn.SetWriteDeadline(deadline)
+		wait, err := w.send()
+		if err != nil {
+			return err
 		}
-		if len(messages) > 0 {
-			if _, err := p.conn.Write(messages); err != nil {
-				return err
-			}
-			now = time.Now() // it may have waited for the peer to read
-			lastSent = now
-		}
-		wait := keepAliveAfter - now.Sub(lastSent)
-		if len(uploads) == 0 {
-			turn.Leave(now) // what it was for may have been cancelled
-		} else {
-			if len(limits) > 0 {
-				uploads = uploads[:1]
-			}
-			if wait = turn.Delay(now, int(uploads[0].length)); wait == 0 {
-				var sent int
-				var err error
-				if payload, sent, err = p.answer(uploads, payload); err != nil {
-					return err
-				}
-				now = time.Now()
-				turn.Sent(now, sent)
-				lastSent = now
-				continue
-			}
-		}
-		if wait <= 0 {
-			p.out.add(wire.AppendKeepAlive)
+		if wait == 0 {
 			continue
 		}
 		timer.Reset(wait)
@@ -149,6 +111,61 @@ func (p *peer) write() error {
 			return nil
 		}
 	}
+}
+
+// A writer is the state of write.
+type writer struct {
+	p        *peer
+	turn     ratelimit.Turn // at the upload limits
+	messages []byte         // taken from the outbox
+	uploads  []request      // to be answered next
+	payload  []byte         // scratch
+	deadline time.Time      // of the connection
+	lastSent time.Time
+}
+
+// send sends what can be sent now, and returns how long to wait for more. Zero means not at all.
+func (w *writer) send() (wait time.Duration, err error) {
+	p := w.p
+	w.messages, w.uploads = p.out.take(w.messages, p.uploadRun(), w.uploads)
+	now := time.Now()
+	if left := w.deadline.Sub(now); left < writeTimeout-5*time.Second {
+		w.deadline = now.Add(writeTimeout)
+		p.conn.SetWriteDeadline(w.deadline)
+	}
+	if len(w.messages) > 0 {
+		if _, err := p.conn.Write(w.messages); err != nil {
+			return 0, err
+		}
+		now = time.Now() // the write may have waited for the peer to read
+		w.lastSent = now
+	}
+	if len(w.uploads) > 0 {
+		return w.sendBlocks(now)
+	}
+	w.turn.Leave(now) // it may have been for requests that were cancelled
+	if wait = keepAliveAfter - now.Sub(w.lastSent); wait <= 0 {
+		p.out.add(wire.AppendKeepAlive)
+		return 0, nil
+	}
+	return wait, nil
+}
+
+// sendBlocks answers requests, as soon as limits allow. A limit lets through one block at a time.
+func (w *writer) sendBlocks(now time.Time) (wait time.Duration, err error) {
+	if len(w.p.d.uploadLimits) > 0 {
+		w.uploads = w.uploads[:1]
+	}
+	if wait = w.turn.Delay(now, int(w.uploads[0].length)); wait > 0 {
+		return wait, nil
+	}
+	var sent int
+	if w.payload, sent, err = w.p.answer(w.uploads, w.payload); err != nil {
+		return 0, err
+	}
+	w.lastSent = time.Now()
+	w.turn.Sent(w.lastSent, sent)
+	return 0, nil
 }
 
 // uploadRun is how many blocks go out in one write: few to a slow peer, so that it can still cancel.

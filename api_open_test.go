@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -15,9 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/shoal-go/torrent"
+	"github.com/stretchr/testify/require"
 )
 
 // reading is what a read came to.
@@ -253,4 +253,100 @@ func TestAPIOpenDeselected(t *testing.T) {
 	_, err = wait(t, d)
 	require.NoError(t, err)
 	require.Error(t, finally(t, blocked).err)
+}
+
+// Everything at once, from many goroutines: nothing blocks for ever, and no read gives a wrong byte.
+func TestAPIAllAtOnce(t *testing.T) {
+	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
+	addrs := []netip.AddrPort{s.seed(t, torrent.Options{}), s.seed(t, torrent.Options{})}
+	before := count()
+	for _, dir := range []string{"", t.TempDir()} {
+		client := local()
+		d, err := s.Start(t.Context(), &torrent.Options{Dir: dir, Seed: true, Client: client, Peers: addrs})
+		require.NoError(t, err)
+		stop := make(chan struct{})
+		var busy sync.WaitGroup
+		again := func(do func(n int) error) {
+			busy.Go(func() {
+				for n := 0; ; n++ {
+					if err := do(n); err != nil {
+						t.Error(err)
+						return
+					}
+					select {
+					case <-stop:
+						return
+					default:
+					}
+				}
+			})
+		}
+		again(func(n int) error {
+			d.Select([]func(torrent.File) torrent.Priority{nil, torrent.Glob("*.bin"), torrent.Glob("?.*")}[n%3])
+			<-time.After(50 * time.Millisecond) // nothing comes to who changes his mind at every moment
+			return nil
+		})
+		again(func(int) error {
+			st := d.Stats()
+			if st.Verified > st.Wanted || st.Wanted > st.Length || st.Verified < 0 {
+				return fmt.Errorf("%+v", st)
+			}
+			return nil
+		})
+		for name, want := range s.want {
+			again(func(int) error {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				r, err := d.Open(ctx, name)
+				if err != nil {
+					return nil // not chosen just now
+				}
+				defer r.Close()
+				b, err := io.ReadAll(r)
+				if !bytes.HasPrefix(want, b) || err == nil && len(b) != len(want) {
+					return fmt.Errorf("%s: wrong bytes, %v", name, err)
+				}
+				return nil
+			})
+		}
+		again(func(int) error {
+			for f, err := range d.Completed() {
+				if err != nil {
+					return err
+				}
+				if b, err := f.Bytes(); err == nil && !bytes.Equal(b, s.want[f.Path()]) {
+					return fmt.Errorf("%s is complete and wrong", f.Path())
+				}
+			}
+			return nil
+		})
+		again(func(int) error {
+			select {
+			case <-d.Done():
+			default:
+				return nil
+			}
+			files, err := d.Wait()
+			if err != nil {
+				return err
+			}
+			for f := range files.Files() {
+				if b, err := files.ReadFile(f.Path()); err == nil && !bytes.Equal(b, s.want[f.Path()]) {
+					return fmt.Errorf("%s is listed and wrong", f.Path())
+				}
+			}
+			return nil
+		})
+		until(t, "a good deal is there", func() bool { return d.Stats().PiecesVerified > s.NumPieces()/2 })
+		close(stop)
+		busy.Wait()
+		d.Select(nil)
+		until(t, "all of it is there", func() bool { st := d.Stats(); return st.Complete && st.Verified == s.Length() })
+		files, err := d.Wait()
+		require.NoError(t, err)
+		s.same(t, files)
+		require.NoError(t, files.Close())
+		require.NoError(t, client.Close())
+	}
+	settled(t, before)
 }

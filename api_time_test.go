@@ -12,12 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-	"golang.org/x/time/rate"
-
 	"github.com/shoal-go/torrent"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 )
 
 // What is about time runs under a virtual clock, so that a slow machine changes nothing.
@@ -226,4 +225,24 @@ func TestAPICancelledWhileReading(t *testing.T) {
 		require.NoError(t, d.Close())
 		require.Equal(t, 1, store.closes)
 	})
+}
+
+// Hashing what a directory holds ends with the context as well.
+func TestAPICancelledWhileChecking(t *testing.T) {
+	s := makeShare(t, torrent.CreateOptions{PieceLength: 4 << 20}, part{"", 96 << 20})
+	because := errors.New("because")
+	before := count()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	d, err := s.Start(ctx, &torrent.Options{Dir: s.dir})
+	require.NoError(t, err)
+	until(t, "checking", func() bool { st := d.Stats(); return st.Checking || st.Complete })
+	cancel(because)
+	_, err = wait(t, d)
+	if err != nil { // a fast machine may be done
+		require.ErrorIs(t, err, because)
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.NoError(t, d.Close())
+	settled(t, before)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -16,9 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/shoal-go/torrent"
+	"github.com/stretchr/testify/require"
 )
 
 // What a tracker hears of a download: started, completed, stopped, each once and with what is left.
@@ -337,4 +337,29 @@ func TestAPITorrent(t *testing.T) {
 		require.Equal(t, m, parsed)
 		require.True(t, strings.HasPrefix(m.String(), "magnet:?xt=urn:btih:"+tor.InfoHash().String()))
 	}
+}
+
+func TestAPIScrape(t *testing.T) {
+	t.Parallel()
+	s := makePublicShare(t, torrent.CreateOptions{}, mixed...)
+	h := s.InfoHash()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/scrape" && r.URL.Query().Get("info_hash") == string(h[:]) {
+			fmt.Fprintf(w, "d5:filesd20:%sd8:completei5e10:downloadedi50e10:incompletei10eeee", h[:])
+			return
+		}
+		http.Error(w, "no", http.StatusNotFound)
+	}))
+	defer server.Close()
+	s = makePublicShare(t, torrent.CreateOptions{Trackers: [][]string{{"http://127.0.0.1:1/announce"}, {server.URL + "/announce"}}}, mixed...)
+	require.Equal(t, h, s.InfoHash())
+	d := s.start(t, torrent.Options{})
+	got, err := d.Scrape(within(t))
+	require.NoError(t, err)
+	require.Equal(t, torrent.Scrape{Seeds: 5, Leechers: 10, Completed: 50}, got)
+
+	none := makeShare(t, torrent.CreateOptions{}, mixed...)
+	d = none.start(t, torrent.Options{})
+	_, err = d.Scrape(within(t))
+	require.Error(t, err)
 }

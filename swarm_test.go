@@ -44,7 +44,7 @@ func TestSwarm(t *testing.T) {
 
 // A history takes the same course whenever it is drawn.
 func TestHistoryRepeats(t *testing.T) {
-	if raceEnabled {
+	if raceEnabled() {
 		t.Skip("the race detector draws the order of goroutines by lot")
 	}
 	oneCourse(t)

@@ -1,0 +1,160 @@
+package torrent_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/shoal-go/torrent"
+	"github.com/stretchr/testify/require"
+)
+
+// Start copies its options, and a choice may ask the download what it likes.
+func TestAPIOptionsAreCopied(t *testing.T) {
+	t.Parallel()
+	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	seed := s.gated(t)
+	dir := t.TempDir()
+	o := torrent.Options{Dir: dir, Client: local(), Peers: []netip.AddrPort{seed.addr}}
+	defer o.Client.Close()
+	d, err := s.Start(t.Context(), &o)
+	require.NoError(t, err)
+	defer d.Close()
+	o.Peers[0] = netip.AddrPort{}
+	o = torrent.Options{Dir: "/nowhere", MaxPeers: 1, Client: o.Client}
+	d.Select(func(torrent.File) torrent.Priority {
+		d.Stats()
+		d.Select(torrent.Glob("z.bin"))
+		return torrent.Normal
+	})
+	require.Equal(t, s.Length(), d.Stats().Wanted)
+	seed.give()
+	s.same(t, complete(t, d))
+	require.FileExists(t, filepath.Join(dir, "share", "a.bin"))
+}
+
+// Values that make no sense are as none.
+func TestAPIOddValues(t *testing.T) {
+	t.Parallel()
+	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	addr := s.seed(t, torrent.Options{})
+	client := &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0", MaxPeers: -1}
+	defer client.Close()
+	mapped := netip.AddrPortFrom(netip.AddrFrom16(addr.Addr().As16()), addr.Port())
+	d := s.start(t, torrent.Options{
+		Client: client, MaxPeers: -1, MaxMemory: -1, StallTimeout: -1,
+		Peers:  []netip.AddrPort{{}, netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("224.0.0.1:5"), mapped, mapped, addr},
+		Select: func(torrent.File) torrent.Priority { return 100 },
+	})
+	s.same(t, complete(t, d))
+	require.Equal(t, 1, d.Stats().Known)
+}
+
+// A seed needs no right to write.
+func TestAPISeedsReadOnly(t *testing.T) {
+	t.Parallel()
+	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	root := filepath.Join(s.dir, "share")
+	require.NoError(t, os.Chmod(root, 0o555))
+	require.NoError(t, os.Chmod(s.dir, 0o555))
+	t.Cleanup(func() { os.Chmod(s.dir, 0o755); os.Chmod(root, 0o755) })
+	addr := s.seed(t, torrent.Options{})
+	files, err := s.DownloadAll(within(t), &torrent.Options{Peers: []netip.AddrPort{addr}})
+	require.NoError(t, err)
+	s.same(t, files)
+	require.NoError(t, files.Close())
+}
+
+func TestAPIEncryption(t *testing.T) {
+	t.Parallel()
+	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	seedOf := func(p torrent.EncryptionPolicy) netip.AddrPort {
+		return s.seed(t, torrent.Options{Client: &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0", Encryption: p}})
+	}
+	for _, seed := range []torrent.EncryptionPolicy{torrent.PreferEncryption, torrent.RequireEncryption, torrent.DisableEncryption} {
+		addr := seedOf(seed)
+		for _, own := range []torrent.EncryptionPolicy{torrent.PreferEncryption, torrent.RequireEncryption, torrent.DisableEncryption} {
+			t.Run(fmt.Sprint(seed, own), func(t *testing.T) {
+				client := &torrent.Client{NoDHT: true, NoListen: true, Encryption: own}
+				defer client.Close()
+				d := s.start(t, torrent.Options{Client: client, Peers: []netip.AddrPort{addr}})
+				if seed != own && seed != torrent.PreferEncryption && own != torrent.PreferEncryption {
+					until(t, "it is dialled in vain", func() bool { st := d.Stats(); return st.Known == 1 && st.Dialling == 0 && len(st.Peers) == 0 })
+					require.Zero(t, d.Stats().Downloaded)
+					return
+				}
+				s.same(t, complete(t, d))
+			})
+		}
+	}
+}
+
+// A download that is told of its only peer while it runs goes on from the bytes of earlier runs, says what is verified, and
+// stops sharing when the user has seen enough.
+func TestDownloadSharesUntil(t *testing.T) {
+	t.Parallel()
+	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	seed := s.seed(t, torrent.Options{})
+	enough := make(chan struct{})
+	d := s.start(t, torrent.Options{
+		Seed: true, Uploaded: 1000, Downloaded: 2000,
+		SeedUntil: func(st torrent.Stats) bool {
+			require.Equal(t, torrent.Seeding, st.State)
+			select {
+			case <-enough:
+				return true
+			default:
+				return false
+			}
+		},
+	})
+	until(t, "it is checked", func() bool { return d.Stats().State == torrent.Downloading })
+	for _, verified := range d.Files() {
+		require.Zero(t, verified)
+	}
+	require.Zero(t, d.Verified().Count())
+	d.AddPeers(seed)
+	s.same(t, complete(t, d))
+	require.Equal(t, s.NumPieces(), d.Verified().Count())
+	for f, verified := range d.Files() {
+		require.Equal(t, f.Length, verified, f.Path)
+	}
+	st := d.Stats()
+	require.Equal(t, torrent.Seeding, st.State)
+	require.EqualValues(t, 1000, st.Uploaded)
+	require.EqualValues(t, 2000+len(s.raw), st.Downloaded)
+	close(enough)
+	until(t, "it ends", func() bool { return d.Stats().State == torrent.Stopped })
+}
+
+func TestFilesCountVerifiedBytes(t *testing.T) {
+	t.Parallel()
+	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	seed := s.gated(t)
+	seed.give(s.piecesOf("share/b/c.txt")...)
+	d := s.start(t, torrent.Options{})
+	d.AddPeers(seed.addr)
+	until(t, "a piece is verified", func() bool { return d.Verified().Count() == 1 })
+	total := int64(0)
+	for f, verified := range d.Files() {
+		require.LessOrEqual(t, verified, f.Length)
+		total += verified
+	}
+	require.EqualValues(t, s.PieceLength(), total, "what is verified lies in several files")
+}
+
+func TestZeroTorrentIsNotStarted(t *testing.T) {
+	_, err := new(torrent.Torrent).Start(t.Context(), nil)
+	require.ErrorContains(t, err, "use Read")
+	_, err = new(torrent.Torrent).DownloadAll(t.Context(), nil)
+	require.ErrorContains(t, err, "use Read")
+}
+
+func TestStateAsText(t *testing.T) {
+	b, err := json.Marshal([]torrent.State{torrent.Checking, torrent.Downloading, torrent.Seeding, torrent.Paused, torrent.Stopped, 9})
+	require.NoError(t, err)
+	require.JSONEq(t, `["checking", "downloading", "seeding", "paused", "stopped", "9"]`, string(b))
+}

@@ -13,12 +13,12 @@ import (
 // it if so.
 func (d *Download) admits(k *connection, now time.Time) bool {
 	var all []peerlist.Connection
-	for _, p := range d.peers {
+	for _, p := range d.swarm.peers {
 		if p.closing == nil {
 			all = append(all, p.conn.identify(p.number))
 		}
 	}
-	twice, ok := peerlist.Admit(d.identity.id, k.identify(0), all, d.live+d.cand.Dialling() >= d.maxPeers())
+	twice, ok := peerlist.Admit(d.identity.id, k.identify(0), all, d.swarm.live+d.discovery.cand.Dialling() >= d.maxPeers())
 	if !ok {
 		return false
 	}
@@ -33,11 +33,11 @@ func (k *connection) identify(number int) peerlist.Connection {
 
 // takePlace counts a connection, if there is a place for it here and in the client's budget.
 func (d *Download) takePlace(k *connection, now time.Time) bool {
-	if d.live >= d.maxPeers() {
+	if d.swarm.live >= d.maxPeers() {
 		return false
 	}
 	if k.incoming {
-		return d.client.mayJoin(d.live, now)
+		return d.client.mayJoin(d.swarm.live, now)
 	}
 	d.client.joinedPeer() // it was counted when it was dialled
 	return true
@@ -60,29 +60,29 @@ func (d *Download) dropCrowding(other netip.Addr, now time.Time) bool {
 
 // turnOver makes room for others where the download is crowded.
 func (d *Download) turnOver(now time.Time) {
-	if addr, waiting := d.cand.First(now); waiting && d.live >= d.maxPeers() {
+	if addr, waiting := d.discovery.cand.First(now); waiting && d.swarm.live >= d.maxPeers() {
 		d.dropCrowding(addr.Addr(), now)
 	}
-	if now.Before(d.nextTurnover) {
+	if now.Before(d.swarm.nextTurnover) {
 		return
 	}
-	d.nextTurnover = now.Add(peerlist.TurnoverEvery)
-	n := peerlist.Turnover(d.live, d.maxPeers())
-	if _, waiting := d.cand.Due(); n > 0 && waiting {
+	d.swarm.nextTurnover = now.Add(peerlist.TurnoverEvery)
+	n := peerlist.Turnover(d.swarm.live, d.maxPeers())
+	if _, waiting := d.discovery.cand.Due(); n > 0 && waiting {
 		d.drop(errTurnover, peerlist.Worst(now, d.worths(now), n)...)
 	}
 }
 
 // shareOut gives up connections that other downloads of the client have a better claim to.
 func (d *Download) shareOut(now time.Time) {
-	if n := d.client.excess(d.live, now); n > 0 {
+	if n := d.client.excess(d.swarm.live, now); n > 0 {
 		d.drop(errShared, peerlist.WorstOfAll(d.worths(now), n)...)
 	}
 }
 
 // worths returns what each peer is worth to us.
 func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
-	for _, p := range d.peers {
+	for _, p := range d.swarm.peers {
 		if p.closing == nil {
 			worths = append(worths, peerlist.Worth{
 				ID:       p.number,
@@ -91,7 +91,7 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 				Joined:   p.joined,
 				Mutual:   p.amInterested || p.peerInterested,
 				Rate:     p.down.Rate(now) + p.up.Rate(now),
-				Priority: d.cand.Priority(p.conn.addr),
+				Priority: d.discovery.cand.Priority(p.conn.addr),
 			})
 		}
 	}
@@ -100,7 +100,7 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 
 // drop ends the connections with the given numbers.
 func (d *Download) drop(why error, numbers ...int) {
-	for _, p := range d.peers {
+	for _, p := range d.swarm.peers {
 		if slices.Contains(numbers, p.number) {
 			p.stopLocked(why)
 		}

@@ -5,7 +5,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/picker"
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 const (
@@ -17,6 +19,17 @@ const (
 	// hashRun is how much of a piece is read back at a time to be hashed.
 	hashRun = 256 << 10
 )
+
+// assembling is the started pieces, and what they are put together with.
+type assembling struct {
+	pieces map[int32]*assembly
+	spent  []*assembly // for reuse
+
+	// Not guarded by the download's mutex.
+	blocks  *blockpool.Share   // of the client's pool
+	writing [16]chan struct{}  // held while a piece is written, by piece: two writes of one never overlap
+	checks  chan storage.Check // nil until needed: one for each goroutine that may hash pieces
+}
 
 // An assembly is the data of a started piece: blocks in memory until the piece is whole, or, where
 // the piece is too long or memory too short for that, blocks that are on storage already.
@@ -46,7 +59,7 @@ type heldBlock struct {
 // assembly is what is put together of a piece in its present attempt, nil if there is nothing yet, and what the
 // picker knows of the piece. Anything older waits to be discarded.
 func (d *Download) assembly(piece int32) (*assembly, picker.Started) {
-	a, p := d.assemblies[piece], d.picker.Started(int(piece))
+	a, p := d.assembling.pieces[piece], d.picker.Started(int(piece))
 	if a == nil || a.attempt != p.Attempt {
 		return nil, p
 	}
@@ -61,10 +74,10 @@ func (d *Download) hold(id picker.Block, b []byte, now time.Time) (out batch) {
 		d.discard(id.Piece)
 		a = d.newAssembly()
 		a.attempt, a.direct = p.Attempt, d.t.layout.PieceSize(int(id.Piece)) > maxHeldPiece
-		d.assemblies[id.Piece] = a
+		d.assembling.pieces[id.Piece] = a
 	}
 	a.touched = now
-	if !a.direct && d.blocks.Hold() {
+	if !a.direct && d.assembling.blocks.Hold() {
 		if len(a.blocks) == 0 {
 			n := d.t.layout.NumBlocks(int(id.Piece))
 			a.blocks = slices.Grow(a.blocks, n)[:n]
@@ -87,7 +100,7 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 			out.blocks = append(out.blocks, heldBlock{int32(k), b})
 		}
 	}
-	d.blocks.Release(len(out.blocks))
+	d.assembling.blocks.Release(len(out.blocks))
 	a.writing += len(out.blocks)
 	a.blocks = nil
 	return out
@@ -97,10 +110,10 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 func (d *Download) write(r batch) {
 	var err error
 	base := d.t.layout.PieceOffset(int(r.piece))
-	turn := d.writing[int(r.piece)%len(d.writing)]
+	turn := d.assembling.writing[int(r.piece)%len(d.assembling.writing)]
 	turn <- struct{}{}
 	d.mu.Lock()
-	wanted := d.assemblies[r.piece] == r.a // else the piece was begun anew meanwhile
+	wanted := d.assembling.pieces[r.piece] == r.a // else the piece was begun anew meanwhile
 	d.mu.Unlock()
 	blocks := r.blocks
 	if r.last.b != nil {
@@ -125,16 +138,16 @@ func (d *Download) write(r batch) {
 
 // discard forgets what was put together of a piece.
 func (d *Download) discard(piece int32) {
-	a := d.assemblies[piece]
+	a := d.assembling.pieces[piece]
 	if a == nil {
 		return
 	}
 	for _, b := range a.blocks {
 		if b != nil {
-			d.blocks.Drop(b)
+			d.assembling.blocks.Drop(b)
 		}
 	}
-	delete(d.assemblies, piece)
+	delete(d.assembling.pieces, piece)
 	if a.writing == 0 {
 		d.reuse(a)
 	}
@@ -144,9 +157,9 @@ func (d *Download) discard(piece int32) {
 const maxSpent = 64
 
 func (d *Download) newAssembly() *assembly {
-	if last := len(d.spent) - 1; last >= 0 {
-		a := d.spent[last]
-		d.spent = d.spent[:last]
+	if last := len(d.assembling.spent) - 1; last >= 0 {
+		a := d.assembling.spent[last]
+		d.assembling.spent = d.assembling.spent[:last]
 		return a
 	}
 	return new(assembly)
@@ -156,14 +169,14 @@ func (d *Download) newAssembly() *assembly {
 func (d *Download) reuse(a *assembly) {
 	clear(a.blocks)
 	*a = assembly{blocks: a.blocks[:0]}
-	if len(d.spent) < maxSpent {
-		d.spent = append(d.spent, a)
+	if len(d.assembling.spent) < maxSpent {
+		d.assembling.spent = append(d.assembling.spent, a)
 	}
 }
 
 // sweep drops what belongs to pieces that were begun anew, and spills what has waited long.
 func (d *Download) sweep(now time.Time) (out []batch) {
-	for i, a := range d.assemblies {
+	for i, a := range d.assembling.pieces {
 		current, p := d.assembly(i)
 		switch {
 		case current == nil:

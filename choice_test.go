@@ -130,9 +130,9 @@ func TestStallAfterWiderChoice(t *testing.T) {
 		time.Sleep(time.Hour)
 		d.Select(nil)
 		time.Sleep(50 * time.Second)
-		require.NoError(t, d.ctx.Err())
+		require.NoError(t, d.life.ctx.Err())
 		time.Sleep(20 * time.Second)
-		require.Error(t, d.ctx.Err(), "nobody has the second file")
+		require.Error(t, d.life.ctx.Err(), "nobody has the second file")
 	})
 }
 

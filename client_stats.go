@@ -35,7 +35,7 @@ func (t *totals) add(u totals) {
 func (d *Download) totals() totals {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return totals{d.downloaded, d.uploaded, d.wasted}
+	return totals{d.traffic.downloaded, d.traffic.uploaded, d.traffic.wasted}
 }
 
 // retire counts what d brought among that of ended downloads. Nothing of d runs any more.

@@ -8,12 +8,10 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
@@ -33,88 +31,75 @@ const (
 // from any goroutine.
 //
 // One goroutine, run, drives it; each peer has two more, and hashing and dialling borrow some. One
-// mutex guards what they share. It is held for a look-up or an update, never across I/O.
+// mutex guards what they share. It is held for a look-up or an update, never across I/O. A method that needs it says "The
+// caller holds mu", and who held it calls unlock, which follows up what was done.
 type Download struct {
-	t        *Torrent
-	o        Options
-	client   *Client
-	identity identity
-	added    bool // is among the client's downloads; guarded by its mutex
-	log      *slog.Logger
-	*discovery
+	// Fixed by Start.
+	t            *Torrent
+	o            Options
+	client       *Client
+	identity     identity
+	log          *slog.Logger
 	uploadLimits ratelimit.Limits
 	digestSeed   maphash.Seed
+	store        storage.Store
+	files        *Downloaded
 
+	added bool // is among the client's downloads; guarded by its mutex
+	life  lifetime
+	waker // of run
+
+	// Guarded by mu, but for what each says is not.
+	mu         sync.Mutex
+	rng        *rand.Rand
+	picker     *picker.Picker
+	discovery  *discovery
+	swarm      swarm
+	assembling assembling
+	selection  selection
+	reading    reading
+	uploading  uploading
+	traffic    traffic
+	progress   progress
+	disk       diskState
+	events     subscriptions
+	pending    pending
+	paused     bool
+	nextTick   time.Time
+}
+
+// A lifetime is how a download begins and ends. All but the last three fields may be used without the mutex.
+type lifetime struct {
 	parent   context.Context // the caller's
 	ctx      context.Context // ended by the caller, a failure, Close, or completion without Seed
 	stop     context.CancelCauseFunc
-	waker                   // of run
 	tasks    sync.WaitGroup // peers, dials, hashing, writing
 	farewell sync.WaitGroup // the last announces, made while the rest is taken down
 	done     chan struct{}  // closed once complete, or failed for good
 	gone     chan struct{}  // closed once nothing of it runs any more
-	result   error          // why it failed; fixed when done is closed
 
-	store   storage.Store
-	writing [16]chan struct{}  // held while a piece is written, by piece: two writes of one never overlap
-	checks  chan storage.Check // nil until needed: one for each goroutine that may hash pieces
-	files   *Downloaded
+	result    error // why it failed; fixed when done is closed
+	handedOut bool  // Wait returned the files: their Close is the caller's
+	released  bool  // Close closed the files
+}
 
-	choosing sync.Mutex // held while files are chosen, and while what is chosen becomes complete; taken before mu
+// progress is how far a download is.
+type progress struct {
+	checking bool
+	checked  int64     // bytes hashed of what storage held at the start
+	complete bool      // all that is wanted is verified
+	fetched  bool      // at least one piece came from a peer
+	last     time.Time // when a block or a piece last came
+}
 
-	blocks *blockpool.Share // of the client's pool
-
-	mu         sync.Mutex
-	rng        *rand.Rand
-	picker     *picker.Picker
-	assemblies map[int32]*assembly
-	spent      []*assembly // for reuse
-	choice     choice
-	base       []uint8 // priorities of pieces that the choice gives, before readers add theirs
-	choker     *choker.Choker
-	suggester  suggester
-	spread     choker.Spread
-	debts      choker.Debts
-	fastSets   map[netip.Prefix]map[uint32]int64 // what a choke does not stop each /24 from, in bytes by piece (BEP 6)
-	gate       ratelimit.Gate
-	peers      []*peer
-	live       int           // of these, how many are not closing
-	numbered   int           // connections so far
-	handedOut  bool          // Wait returned the files: they are closed by whoever has them
-	released   bool          // Close closed the files
-	changed    chan struct{} // closed and replaced when a piece or a file is finished
-	watchers   int           // how many wait for that
-	readers    map[*reader]struct{}
-	urgent     map[int]uint8 // pieces ahead of readers, and the priority that gives them
-	awaited    map[int]int   // pieces that reads wait for, and how many do
-
-	// Follow-ups of what was done under the mutex, seen to by followUp before it is released.
-	freed    bool // blocks have become free: idle peers may take them
-	roomy    bool // some peer is
-	rechoke  bool
-	scratch  []picker.Block
-	requests []request // scratch, too
-	logs     []func()  // what is to be logged
-
-	subscriptions                []*subscription
-	lastState                    State // that events told of
-	paused                       bool
-	checking                     bool
-	checked                      int64
-	resumable                    bool // something was verified since the sidecar was last written
-	saving                       bool
-	rechecks                     int  // under way, of pieces in doubt
-	complete                     bool // all that is wanted is verified
-	fetched                      bool // at least one piece came from a peer
-	lastProgress                 time.Time
-	nextTick, nextSave           time.Time
-	nextTurnover                 time.Time
-	throttled, turning           bool // a limit held requests back; turn is at it
-	downloaded, uploaded, wasted int64
+// traffic is the payload of all peers together, and what bounds it.
+type traffic struct {
+	downloaded, uploaded, wasted int64 // bytes
 	down, up                     ratelimit.Meter
-	diskErrors                   int
-	diskError                    error
-	unreadable                   map[int]struct{} // pieces that storage could not read back once
+
+	gate      ratelimit.Gate // for requests
+	throttled bool           // it held requests back; turn comes back to them
+	turning   bool           // turn is at it, and need not be woken
 }
 
 // DownloadAll downloads what o chooses, all by default, and returns it once it is complete: Start, then
@@ -139,16 +124,12 @@ func (t *Torrent) DownloadAll(ctx context.Context, o *Options) (*Downloaded, err
 func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 	d := &Download{
 		t:          t,
-		parent:     ctx,
 		waker:      newWaker(),
-		done:       make(chan struct{}),
-		gone:       make(chan struct{}),
-		changed:    make(chan struct{}),
-		assemblies: make(map[int32]*assembly),
-		readers:    make(map[*reader]struct{}),
-		awaited:    make(map[int]int),
-		checking:   true,
 		digestSeed: maphash.MakeSeed(),
+		life:       lifetime{parent: ctx, done: make(chan struct{}), gone: make(chan struct{})},
+		progress:   progress{checking: true},
+		assembling: assembling{pieces: make(map[int32]*assembly)},
+		reading:    reading{changed: make(chan struct{}), readers: make(map[*reader]struct{}), awaited: make(map[int]int)},
 	}
 	if o != nil {
 		d.o = *o
@@ -185,17 +166,17 @@ func (d *Download) open() (err error) {
 	d.identity = d.client.identity(d.t.infoHash)
 	d.rng = d.client.newRand()
 	d.picker = picker.New(d.t.layout, d.rng.Uint64())
-	d.choker = choker.New(d.rng)
-	d.choice = newChoice(d.t)
-	d.blocks = d.client.blocks.NewShare()
-	for k := range d.writing {
-		d.writing[k] = make(chan struct{}, 1)
+	d.uploading.choker = choker.New(d.rng)
+	d.selection.choice = newChoice(d.t)
+	d.assembling.blocks = d.client.blocks.NewShare()
+	for k := range d.assembling.writing {
+		d.assembling.writing[k] = make(chan struct{}, 1)
 	}
-	d.checks = make(chan storage.Check, cap(d.client.hashing))
-	for range cap(d.checks) {
-		d.checks <- nil
+	d.assembling.checks = make(chan storage.Check, cap(d.client.hashing))
+	for range cap(d.assembling.checks) {
+		d.assembling.checks <- nil
 	}
-	d.gate = ratelimit.NewGate(ratelimit.Join(d.o.DownloadLimit, d.client.DownloadLimit), int(min(blockSize, d.t.layout.PieceLength())))
+	d.traffic.gate = ratelimit.NewGate(ratelimit.Join(d.o.DownloadLimit, d.client.DownloadLimit), int(min(blockSize, d.t.layout.PieceLength())))
 	d.uploadLimits = ratelimit.Join(d.o.UploadLimit, d.client.UploadLimit)
 	if err := d.client.add(d); err != nil {
 		return err
@@ -213,7 +194,7 @@ func (d *Download) open() (err error) {
 		d.store.Close()
 		return err
 	}
-	d.ctx, d.stop = context.WithCancelCause(d.parent)
+	d.life.ctx, d.life.stop = context.WithCancelCause(d.life.parent)
 	d.discovery = newDiscovery(discoveryConfig{
 		client:   d.client,
 		infoHash: d.t.infoHash,
@@ -222,8 +203,8 @@ func (d *Download) open() (err error) {
 		nodes:    d.t.nodes,
 		find:     d.o.FindPeers,
 		log:      d.log,
-		ctx:      d.ctx,
-		tasks:    &d.tasks,
+		ctx:      d.life.ctx,
+		tasks:    &d.life.tasks,
 		mu:       &d.mu,
 		progress: d.announceProgress,
 		seeds:    d.seeds,
@@ -233,10 +214,10 @@ func (d *Download) open() (err error) {
 		changed:  d.signal,
 		heard:    d.emitTracker,
 	}, d.rng)
-	d.found(peerlist.FromUser, "", d.o.Peers...)
-	d.found(peerlist.FromMagnet, "", d.t.peers...)
+	d.discovery.found(peerlist.FromUser, "", d.o.Peers...)
+	d.discovery.found(peerlist.FromMagnet, "", d.t.peers...)
 	if err = d.client.begin(d); err != nil {
-		d.stop(err)
+		d.life.stop(err)
 		d.store.Close()
 	}
 	return err
@@ -262,7 +243,7 @@ func (d *Download) openStore() (storage.Store, error) {
 
 // run drives the download from its start until nothing is left of it.
 func (d *Download) run() {
-	defer close(d.gone)
+	defer close(d.life.gone)
 	if !d.ownClient() {
 		defer d.client.tasks.Done()
 	}
@@ -282,13 +263,13 @@ func (d *Download) examine() bool {
 		d.gotPiece(i, nil)
 	}
 	d.mu.Unlock()
-	err := storage.Verify(d.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
+	err := storage.Verify(d.life.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.checked += d.t.layout.PieceSize(i)
+		d.progress.checked += d.t.layout.PieceSize(i)
 		if ok {
 			d.gotPiece(i, nil)
-			d.resumable = true
+			d.disk.resumable = true
 		}
 	})
 	now := time.Now()
@@ -301,13 +282,13 @@ func (d *Download) examine() bool {
 	for _, i := range slices.Sorted(maps.Keys(partial)) {
 		if blocks := partial[i]; !d.picker.Verified().Has(i) && blocks.Count() > 0 {
 			d.picker.Restore(i, &blocks)
-			d.assemblies[int32(i)] = &assembly{attempt: d.picker.Started(i).Attempt, direct: true, touched: now}
+			d.assembling.pieces[int32(i)] = &assembly{attempt: d.picker.Started(i).Attempt, direct: true, touched: now}
 			d.finishPiece(int32(i))
 		}
 	}
-	d.checking = false
-	d.lastProgress = now
-	d.nextSave = now.Add(resumeEvery)
+	d.progress.checking = false
+	d.progress.last = now
+	d.disk.nextSave = now.Add(resumeEvery)
 	n := d.picker.Verified().Count()
 	d.logLater(func() { d.log.Info("examined", "have", n, "pieces", d.t.NumPieces()) })
 	return true
@@ -323,7 +304,7 @@ func (d *Download) share() {
 	defer func() { leave() }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for joined := false; d.ctx.Err() == nil; {
+	for joined := false; d.life.ctx.Err() == nil; {
 		if paused := d.isPaused(); paused && joined {
 			leave()
 			leave, joined = func() {}, false
@@ -331,7 +312,7 @@ func (d *Download) share() {
 			leave, joined = d.joinSwarm(), true
 		}
 		select {
-		case <-d.ctx.Done():
+		case <-d.life.ctx.Done():
 		case <-d.wake:
 		case <-timer.C:
 		}
@@ -348,8 +329,8 @@ func (d *Download) share() {
 
 // joinSwarm has peers connect, and sources asked for more of them, until leave is called.
 func (d *Download) joinSwarm() (leave func()) {
-	d.farewell.Wait() // of an earlier time: a tracker hears of an end before the next start
-	announcing, stopAnnouncing := context.WithCancel(context.WithoutCancel(d.ctx))
+	d.life.farewell.Wait() // of an earlier time: a tracker hears of an end before the next start
+	announcing, stopAnnouncing := context.WithCancel(context.WithoutCancel(d.life.ctx))
 	d.client.serve(d)
 	var announced sync.WaitGroup
 	announced.Go(func() { d.discovery.run(announcing) })
@@ -363,13 +344,13 @@ func (d *Download) joinSwarm() (leave func()) {
 		}
 		// Even the last announces end soon: at once with a context that was cancelled, in a few seconds else.
 		patience := stopAnnounce
-		if d.parent.Err() != nil {
+		if d.life.parent.Err() != nil {
 			patience = stopAtOnce
 		}
-		d.farewell.Go(func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), patience)
+		d.life.farewell.Go(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(d.life.ctx), patience)
 			defer cancel()
-			d.trackers.Stop(ctx)
+			d.discovery.trackers.Stop(ctx)
 		})
 	}
 }
@@ -385,28 +366,28 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 		d.nextTick = now.Add(tick)
 		spilled = d.everySecond(now)
 	}
-	if len(d.peers) > 0 && !now.Before(d.choker.Next()) {
-		d.rechoke = true
+	if len(d.swarm.peers) > 0 && !now.Before(d.uploading.choker.Next()) {
+		d.pending.rechoke = true
 	}
-	d.turning = true
-	d.freed = d.freed || d.throttled // what a limit held back may pass now
-	d.throttled = false
+	d.traffic.turning = true
+	d.pending.freed = d.pending.freed || d.traffic.throttled // what a limit held back may pass now
+	d.traffic.throttled = false
 	if !d.ended() && !d.paused {
-		d.dialDue(d.live, d.o.maxPeers(), now)
+		d.discovery.dialDue(d.swarm.live, d.o.maxPeers(), now)
 	}
-	if !d.nextSave.After(now) {
-		d.nextSave = now.Add(resumeEvery)
-		if d.resumable && !d.saving {
-			d.saving = true
-			d.tasks.Go(d.save)
+	if !d.disk.nextSave.After(now) {
+		d.disk.nextSave = now.Add(resumeEvery)
+		if d.disk.resumable && !d.disk.saving {
+			d.disk.saving = true
+			d.life.tasks.Go(d.save)
 		}
 	}
 	d.followUp(now)
-	d.turning = false
+	d.traffic.turning = false
 	next = d.due(now)
 	d.unlock(now)
 	for _, r := range spilled {
-		d.tasks.Go(func() { d.write(r) })
+		d.life.tasks.Go(func() { d.write(r) })
 	}
 	return next
 }
@@ -418,22 +399,22 @@ func (d *Download) due(now time.Time) (next time.Time) {
 			next = t
 		}
 	}
-	if len(d.peers) > 0 {
-		sooner(d.choker.Next())
+	if len(d.swarm.peers) > 0 {
+		sooner(d.uploading.choker.Next())
 	}
-	if len(d.peers) > 0 || len(d.assemblies) > 0 {
+	if len(d.swarm.peers) > 0 || len(d.assembling.pieces) > 0 {
 		sooner(d.nextTick)
 	}
-	if d.throttled {
-		sooner(now.Add(d.gate.Pause()))
+	if d.traffic.throttled {
+		sooner(now.Add(d.traffic.gate.Pause()))
 	}
-	if d.resumable {
-		sooner(d.nextSave)
+	if d.disk.resumable {
+		sooner(d.disk.nextSave)
 	}
-	if t, ok := d.dialAt(d.live, d.o.maxPeers(), now); ok && !d.paused {
+	if t, ok := d.discovery.dialAt(d.swarm.live, d.o.maxPeers(), now); ok && !d.paused {
 		sooner(t)
 	}
-	if d.complete && d.o.SeedUntil != nil {
+	if d.progress.complete && d.o.SeedUntil != nil {
 		sooner(d.nextTick)
 	}
 	if at := d.stallsAt(); !at.IsZero() {
@@ -444,15 +425,15 @@ func (d *Download) due(now time.Time) (next time.Time) {
 
 // stallsAt is when the download fails unless something arrives; zero if that is never. The caller holds mu.
 func (d *Download) stallsAt() time.Time {
-	if d.o.StallTimeout <= 0 || d.complete || d.paused {
+	if d.o.StallTimeout <= 0 || d.progress.complete || d.paused {
 		return time.Time{}
 	}
-	return d.lastProgress.Add(d.o.StallTimeout)
+	return d.progress.last.Add(d.o.StallTimeout)
 }
 
 // everySecond looks after what time changes: rates, snubs, useless peers, peer exchange.
 func (d *Download) everySecond(now time.Time) (spilled []batch) {
-	for _, p := range d.peers {
+	for _, p := range d.swarm.peers {
 		if d.snub(&p.supply, now) {
 			d.logLater(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
 		}
@@ -467,11 +448,11 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	}
 	d.turnOver(now)
 	d.shareOut(now)
-	if len(d.readers) > 0 {
+	if len(d.reading.readers) > 0 {
 		d.followReaders(now) // by the rate of now
 	}
 	d.client.blocks.Trim(now)
-	d.freed = true // what could not be stolen a second ago may be worth it now
+	d.pending.freed = true // what could not be stolen a second ago may be worth it now
 	return d.sweep(now)
 }
 
@@ -484,21 +465,21 @@ func (d *Download) seedUntil() {
 		return
 	}
 	d.mu.Lock()
-	due := d.complete && !time.Now().Before(d.nextTick)
+	due := d.progress.complete && !time.Now().Before(d.nextTick)
 	d.mu.Unlock()
 	if due && d.o.SeedUntil(d.Stats()) {
-		d.stop(errDone)
+		d.life.stop(errDone)
 	}
 }
 
 // ended tells whether the download is to stop.
-func (d *Download) ended() bool { return d.ctx.Err() != nil }
+func (d *Download) ended() bool { return d.life.ctx.Err() != nil }
 
 // sharing tells whether all that is wanted is there, and only others want something.
-func (d *Download) sharing() bool { return d.complete }
+func (d *Download) sharing() bool { return d.progress.complete }
 
 // fail ends the download with an error of its own.
-func (d *Download) fail(err error) { d.stop(err) }
+func (d *Download) fail(err error) { d.life.stop(err) }
 
 // failStorage is fail where storage is the reason: once Wait has returned, Stats is who tells of it. The
 // mutex is held.
@@ -509,8 +490,8 @@ func (d *Download) failStorage(err error) {
 
 // storageFailed records what storage could not do. The caller holds mu.
 func (d *Download) storageFailed(err error) {
-	d.diskErrors++
-	d.diskError = err
+	d.disk.errors++
+	d.disk.lastError = err
 	d.emit(Event{Kind: StorageFailed, Err: err})
 }
 
@@ -518,21 +499,21 @@ func (d *Download) storageFailed(err error) {
 func (d *Download) Torrent() *Torrent { return d.t }
 
 // Done is closed when the download is complete or has failed; Wait then says which at once.
-func (d *Download) Done() <-chan struct{} { return d.done }
+func (d *Download) Done() <-chan struct{} { return d.life.done }
 
 // Wait returns what was downloaded once it is complete and verified, or why it is not. What is
 // returned stays readable after the download was closed, until its own Close.
 func (d *Download) Wait() (*Downloaded, error) {
-	<-d.done
+	<-d.life.done
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.result != nil {
-		return nil, d.result
+	if d.life.result != nil {
+		return nil, d.life.result
 	}
-	if d.released {
+	if d.life.released {
 		return nil, ErrClosed
 	}
-	d.handedOut = true
+	d.life.handedOut = true
 	return d.files, nil
 }
 
@@ -540,11 +521,11 @@ func (d *Download) Wait() (*Downloaded, error) {
 // more. What Dir holds stays for a later Start to go on from. A download that is complete and was
 // never waited for is released.
 func (d *Download) Close() error {
-	d.stop(ErrClosed)
-	<-d.gone
+	d.life.stop(ErrClosed)
+	<-d.life.gone
 	d.mu.Lock()
-	release := !d.handedOut && !d.released
-	d.released = d.released || release
+	release := !d.life.handedOut && !d.life.released
+	d.life.released = d.life.released || release
 	d.mu.Unlock()
 	if release {
 		return d.files.Close()
@@ -554,7 +535,7 @@ func (d *Download) Close() error {
 
 // endSharing stops what still runs of a complete download: its files are being closed.
 func (d *Download) endSharing() error {
-	d.stop(ErrClosed)
-	<-d.gone
+	d.life.stop(ErrClosed)
+	<-d.life.gone
 	return nil
 }

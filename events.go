@@ -61,6 +61,12 @@ type Event struct {
 // maxEvents is how many events wait for one reader of them.
 const maxEvents = 1000
 
+// subscriptions are the readers of a download's events.
+type subscriptions struct {
+	subscriptions []*subscription
+	lastState     State // that they were told of
+}
+
 // A subscription is one reader of a download's events. The download's mutex guards it.
 type subscription struct {
 	waker
@@ -74,12 +80,12 @@ func (d *Download) Events(ctx context.Context) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		s := &subscription{waker: newWaker()}
 		d.mu.Lock()
-		d.subscriptions = append(d.subscriptions, s)
+		d.events.subscriptions = append(d.events.subscriptions, s)
 		d.mu.Unlock()
 		defer func() {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			d.subscriptions = slices.DeleteFunc(d.subscriptions, func(other *subscription) bool { return other == s })
+			d.events.subscriptions = slices.DeleteFunc(d.events.subscriptions, func(other *subscription) bool { return other == s })
 		}()
 		for {
 			gone := d.isGone()
@@ -95,7 +101,7 @@ func (d *Download) Events(ctx context.Context) iter.Seq[Event] {
 			case <-ctx.Done():
 				return
 			case <-s.wake:
-			case <-d.gone:
+			case <-d.life.gone:
 			}
 		}
 	}
@@ -115,11 +121,11 @@ func (d *Download) takeEvents(s *subscription) []Event {
 
 // emit tells those that read events of one. The caller holds mu.
 func (d *Download) emit(e Event) {
-	if len(d.subscriptions) == 0 {
+	if len(d.events.subscriptions) == 0 {
 		return
 	}
 	e.Time = time.Now()
-	for _, s := range d.subscriptions {
+	for _, s := range d.events.subscriptions {
 		if len(s.waiting) < maxEvents {
 			s.waiting = append(s.waiting, e)
 		} else {
@@ -133,8 +139,8 @@ func (d *Download) emit(e Event) {
 func (d *Download) emitState() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if state := d.state(); state != d.lastState {
-		d.lastState = state
+	if state := d.state(); state != d.events.lastState {
+		d.events.lastState = state
 		d.emit(Event{Kind: StateChanged, State: state})
 	}
 }

@@ -119,13 +119,13 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	}
 	if p.conn.incoming && h.P != 0 && !p.ext.listens.IsValid() {
 		p.ext.listens = netip.AddrPortFrom(p.conn.addr.Addr(), uint16(h.P))
-		if d.cand.Add(p.ext.listens, peerlist.FromIncoming, "", now); !d.cand.Banned(p.ext.listens) {
-			d.cand.Connected(p.ext.listens)
+		if d.discovery.cand.Add(p.ext.listens, peerlist.FromIncoming, "", now); !d.discovery.cand.Banned(p.ext.listens) {
+			d.discovery.cand.Connected(p.ext.listens)
 		}
 	}
 	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
 		p.ext.saidYourIP = true // to reckon all priorities anew takes a while
-		d.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
+		d.discovery.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
 	}
 	d.refill(&p.supply, now)
 	return nil
@@ -169,7 +169,7 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	d.mu.Lock()
 	defer d.unlock(now)
 	d.cancelAll(d.picker.DontHave(&p.supply, int(i)))
-	d.freed = true
+	d.pending.freed = true
 	d.updateInterest(p)
 	return nil
 }

@@ -55,16 +55,16 @@ func (p *peer) sendAllowedFast() {
 		return
 	}
 	network, _ := ip.Prefix(24)
-	if _, known := d.fastSets[network]; !known {
-		if d.fastSets == nil || len(d.fastSets) >= maxFastSets {
-			d.fastSets = make(map[netip.Prefix]map[uint32]int64)
+	if _, known := d.uploading.fastSets[network]; !known {
+		if d.uploading.fastSets == nil || len(d.uploading.fastSets) >= maxFastSets {
+			d.uploading.fastSets = make(map[netip.Prefix]map[uint32]int64)
 		}
-		d.fastSets[network] = make(map[uint32]int64)
+		d.uploading.fastSets[network] = make(map[uint32]int64)
 		for _, i := range allowedFast(ip, d.t.infoHash, d.t.NumPieces(), fastSetSize) {
-			d.fastSets[network][i] = allowedTimes * d.t.layout.PieceSize(int(i))
+			d.uploading.fastSets[network][i] = allowedTimes * d.t.layout.PieceSize(int(i))
 		}
 	}
-	p.allowed = d.fastSets[network]
+	p.allowed = d.uploading.fastSets[network]
 	for _, i := range slices.Sorted(maps.Keys(p.allowed)) {
 		if d.picker.Verified().Has(int(i)) && p.allowed[i] >= d.t.layout.PieceSize(int(i)) {
 			p.send(func(b []byte) []byte { return wire.AppendAllowedFast(b, i) })

@@ -15,10 +15,10 @@ func (d *Download) setResult(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	select {
-	case <-d.done:
+	case <-d.life.done:
 	default:
-		d.result = err
-		close(d.done)
+		d.life.result = err
+		close(d.life.done)
 		d.broadcast()
 	}
 }
@@ -27,23 +27,23 @@ func (d *Download) setResult(err error) {
 func (d *Download) finish() {
 	d.closePeers()
 	d.client.remove(d)
-	d.tasks.Wait()
-	if cause := context.Cause(d.ctx); d.parent.Err() == nil && cause != errDone && cause != ErrClosed {
+	d.life.tasks.Wait()
+	if cause := context.Cause(d.life.ctx); d.life.parent.Err() == nil && cause != errDone && cause != ErrClosed {
 		d.log.Warn("failed", "err", cause)
 	}
 	if !d.isDone() {
 		d.saveAtEnd()
 		d.files.closeStore() // Close reports what came of it
 		d.setResult(d.failure())
-	} else if d.resumable {
+	} else if d.disk.resumable {
 		d.save()
 	}
-	d.farewell.Wait()
+	d.life.farewell.Wait()
 	d.mu.Lock()
-	for i := range d.assemblies {
+	for i := range d.assembling.pieces {
 		d.discard(i)
 	}
-	d.gate.Release(time.Now())
+	d.traffic.gate.Release(time.Now())
 	d.mu.Unlock()
 	d.emitState()
 	d.client.retire(d)
@@ -55,7 +55,7 @@ func (d *Download) finish() {
 // isDone tells whether the download is complete, or failed for good.
 func (d *Download) isDone() bool {
 	select {
-	case <-d.done:
+	case <-d.life.done:
 		return true
 	default:
 		return false
@@ -68,7 +68,7 @@ func (d *Download) isDone() bool {
 func (d *Download) saveAtEnd() {
 	d.mu.Lock()
 	var spilled []batch
-	for i := range d.assemblies {
+	for i := range d.assembling.pieces {
 		if a, _ := d.assembly(i); a != nil && !a.direct {
 			spilled = append(spilled, d.spill(i, a))
 		}
@@ -82,7 +82,7 @@ func (d *Download) saveAtEnd() {
 		}
 		d.save()
 	}()
-	if d.parent.Err() == nil {
+	if d.life.parent.Err() == nil {
 		<-saved
 		return
 	}
@@ -95,18 +95,18 @@ func (d *Download) saveAtEnd() {
 // save claims in the sidecar what was verified so far.
 func (d *Download) save() {
 	d.mu.Lock()
-	if d.checking {
+	if d.progress.checking {
 		d.mu.Unlock()
 		return // what the last run claimed says more
 	}
 	have := d.picker.Verified().Clone()
 	partial := d.partial()
-	d.resumable = false
+	d.disk.resumable = false
 	d.mu.Unlock()
 	err := d.store.SaveResume(have, partial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.saving = false
+	d.disk.saving = false
 	if err != nil {
 		d.failStorage(fmt.Errorf("save what was verified: %w", err))
 	}
@@ -114,15 +114,15 @@ func (d *Download) save() {
 
 // failure is why the download ended before it was complete.
 func (d *Download) failure() error {
-	cause := context.Cause(d.ctx)
-	if d.parent.Err() == nil {
+	cause := context.Cause(d.life.ctx)
+	if d.life.parent.Err() == nil {
 		return cause // its own: Close, a full disk, a stall
 	}
 	d.mu.Lock()
-	progress := fmt.Sprintf("%d of %d bytes verified, %d peers tried", d.choice.verified, d.choice.wanted, d.tried)
-	last := d.lastPeerError
+	progress := fmt.Sprintf("%d of %d bytes verified, %d peers tried", d.selection.choice.verified, d.selection.choice.wanted, d.discovery.tried)
+	last := d.discovery.lastPeerError
 	d.mu.Unlock()
-	return fmt.Errorf("download %s: %w", d.t.name, inVain(contextError(d.parent), d.trackers, progress, last))
+	return fmt.Errorf("download %s: %w", d.t.name, inVain(contextError(d.life.parent), d.discovery.trackers, progress, last))
 }
 
 // inVain is err, which ended a search for peers and what they have, joined with the last words of the
@@ -148,7 +148,7 @@ func contextError(ctx context.Context) error {
 // partial is the blocks on storage of pieces that are not whole.
 func (d *Download) partial() map[int]bits.Set {
 	partial := make(map[int]bits.Set)
-	for i := range d.assemblies {
+	for i := range d.assembling.pieces {
 		if a, p := d.assembly(i); a != nil && a.direct && a.writing == 0 && !p.Parole {
 			partial[int(i)] = d.picker.Arrived(int(i))
 		}
@@ -162,8 +162,8 @@ func (d *Download) becomeComplete() {
 		return
 	}
 	// A Select comes wholly before this, and more may be wanted, or wholly after it, and is too late without Seed.
-	d.choosing.Lock()
-	defer d.choosing.Unlock()
+	d.selection.choosing.Lock()
+	defer d.selection.choosing.Unlock()
 	if !d.secureContent() {
 		return
 	}
@@ -173,7 +173,7 @@ func (d *Download) becomeComplete() {
 		return
 	}
 	d.mu.Lock()
-	d.resumable = false
+	d.disk.resumable = false
 	d.mu.Unlock()
 	if d.o.Seed && d.completedHere() {
 		d.discovery.completed()
@@ -181,7 +181,7 @@ func (d *Download) becomeComplete() {
 	d.log.Info("complete")
 	if !d.o.Seed {
 		d.client.remove(d) // the same torrent may be started again at once
-		defer d.stop(errDone)
+		defer d.life.stop(errDone)
 	}
 	d.setResult(nil)
 }
@@ -191,18 +191,18 @@ func (d *Download) mayComplete() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	missing := d.picker.Needed().Count() > 0
-	if missing || d.ctx.Err() != nil {
-		d.complete = !missing
+	if missing || d.life.ctx.Err() != nil {
+		d.progress.complete = !missing
 		return false
 	}
-	return !d.complete && d.rechecks == 0
+	return !d.progress.complete && d.disk.rechecks == 0
 }
 
 // secureContent looks at the files once more, and claims in the sidecar what a wider choice would need. It reports
 // whether nothing is missing now. The choosing lock is held.
 func (d *Download) secureContent() bool {
 	d.mu.Lock()
-	if d.picker.Needed().Count() > 0 || d.rechecks > 0 {
+	if d.picker.Needed().Count() > 0 || d.disk.rechecks > 0 {
 		d.mu.Unlock()
 		return false
 	}
@@ -227,10 +227,10 @@ func (d *Download) secureContent() bool {
 func (d *Download) wantNothing() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.complete = true
-	d.gate.Release(time.Now())
-	d.files.choose(d.choice.files())
-	for _, p := range d.peers {
+	d.progress.complete = true
+	d.traffic.gate.Release(time.Now())
+	d.files.choose(d.selection.choice.files())
+	for _, p := range d.swarm.peers {
 		if p.isSeed() || p.ext.uploadOnly {
 			p.stopLocked(errBothSeeds)
 		} else if p.extended && d.o.Seed {
@@ -245,5 +245,5 @@ var errDone = errors.New("complete")
 func (d *Download) completedHere() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.picker.Verified().Full() && d.fetched
+	return d.picker.Verified().Full() && d.progress.fetched
 }

@@ -1,20 +1,34 @@
 package torrent
 
-import "time"
+import (
+	"time"
+
+	"github.com/shoal-go/torrent/internal/picker"
+)
+
+// pending is what is to follow from updates made under the mutex, before it is released.
+type pending struct {
+	freed    bool           // blocks have become free: idle peers may take them
+	roomy    bool           // some peer has room in its pipeline
+	rechoke  bool           // a choke round is due
+	logs     []func()       // what is to be logged
+	scratch  []picker.Block // reused by ask
+	requests []request      // reused by ask, too
+}
 
 // followUp does what follows from updates made under the mutex: it asks suppliers that have room for blocks, and
 // holds a choke round.
 func (d *Download) followUp(now time.Time) {
-	for rounds := 0; (d.freed || d.roomy) && rounds < 4; rounds++ {
-		all := d.freed
-		d.freed, d.roomy = false, false
+	for rounds := 0; (d.pending.freed || d.pending.roomy) && rounds < 4; rounds++ {
+		all := d.pending.freed
+		d.pending.freed, d.pending.roomy = false, false
 		suppliers := d.picker.Suppliers()
 		if len(suppliers) == 0 {
 			break
 		}
 		first := 0
 		if all {
-			for piece := range d.awaited {
+			for piece := range d.reading.awaited {
 				d.rush(piece, now)
 			}
 			first = d.rng.IntN(len(suppliers))
@@ -26,8 +40,8 @@ func (d *Download) followUp(now time.Time) {
 			}
 		}
 	}
-	if d.rechoke {
-		d.rechoke = false
+	if d.pending.rechoke {
+		d.pending.rechoke = false
 		d.chokeRound(now)
 	}
 }
@@ -35,8 +49,8 @@ func (d *Download) followUp(now time.Time) {
 // unlock releases the mutex, after followUp. Then it writes to the log.
 func (d *Download) unlock(now time.Time) {
 	d.followUp(now)
-	logs := d.logs
-	d.logs = nil
+	logs := d.pending.logs
+	d.pending.logs = nil
 	d.mu.Unlock()
 	for _, write := range logs {
 		write()
@@ -44,4 +58,4 @@ func (d *Download) unlock(now time.Time) {
 }
 
 // logLater has write called once the mutex is released: a log handler may be slow, or call Stats.
-func (d *Download) logLater(write func()) { d.logs = append(d.logs, write) }
+func (d *Download) logLater(write func()) { d.pending.logs = append(d.pending.logs, write) }

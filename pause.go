@@ -13,7 +13,7 @@ func (d *Download) setPaused(paused bool) {
 	now := time.Now()
 	d.mu.Lock()
 	d.paused = paused
-	d.lastProgress = now // a pause is no stall
+	d.progress.last = now // a pause is no stall
 	d.unlock(now)
 	d.signal()
 }

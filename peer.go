@@ -89,7 +89,7 @@ func (p *peer) stopLocked(why error) {
 		p.supply.Ready = false
 		close(p.ended)
 		go p.conn.Close() // which a connection of the user's own may take its time for
-		p.d.live--
+		p.d.swarm.live--
 		p.d.client.leftPeer()
 	}
 }
@@ -129,7 +129,7 @@ func (p *peer) receive(m wire.Message) error {
 		}
 		return p.rd.SkipBlock()
 	}
-	d.blocks.Await()
+	d.assembling.blocks.Await()
 	b := d.client.blocks.Get()[:m.Length]
 	if err := p.rd.ReadBlock(b); err != nil {
 		d.client.blocks.Put(b)
@@ -163,8 +163,8 @@ func (p *peer) countUnasked(n int) error {
 }
 
 func (p *peer) unaskedLocked(n int) error {
-	p.d.wasted += int64(n)
-	p.d.downloaded += int64(n)
+	p.d.traffic.wasted += int64(n)
+	p.d.traffic.downloaded += int64(n)
 	p.unaskedBlocks++
 	if p.fast || p.unaskedBlocks > maxUnasked {
 		return errors.New("sends blocks that nobody asked for")
@@ -189,11 +189,11 @@ func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err 
 // request asks the peer for blocks.
 func (p *peer) request(blocks []picker.Block) {
 	d := p.d
-	d.requests = d.requests[:0]
+	d.pending.requests = d.pending.requests[:0]
 	for _, id := range blocks {
-		d.requests = append(d.requests, d.onWire(id))
+		d.pending.requests = append(d.pending.requests, d.onWire(id))
 	}
-	if !p.out.request(d.requests) {
+	if !p.out.request(d.pending.requests) {
 		p.stopLocked(errNotReading)
 	}
 }
@@ -212,7 +212,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	case wire.KeepAlive:
 		return nil
 	case wire.Port:
-		if !p.d.private {
+		if !p.d.discovery.private {
 			p.d.client.heardOfNode(netip.AddrPortFrom(p.conn.addr.Addr(), uint16(m.Index)))
 		}
 		return nil
@@ -241,14 +241,14 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		d.refill(&p.supply, now)
 	case wire.Interested, wire.NotInterested:
 		p.peerInterested = m.ID == wire.Interested
-		d.rechoke = true
+		d.pending.rechoke = true
 	case wire.Have:
 		if uint64(m.Index) >= uint64(d.t.NumPieces()) {
 			return fmt.Errorf("has piece %d of %d", m.Index, d.t.NumPieces())
 		}
 		if d.picker.Have(&p.supply, int(m.Index)) {
 			d.gained(p, now)
-			d.spread.Seen(p.number, int(m.Index))
+			d.uploading.spread.Seen(p.number, int(m.Index))
 			d.tookSuggestion(p, int(m.Index), now)
 		}
 	case wire.Bitfield:
@@ -333,8 +333,8 @@ func (p *peer) choked() {
 		return !stays
 	})
 	freed := p.d.picker.Release(&p.supply, func(id picker.Block) bool { return !p.fast || unsent[id] })
-	p.d.gate.Refund(freed)
-	p.d.freed = true
+	p.d.traffic.gate.Refund(freed)
+	p.d.pending.freed = true
 }
 
 // rejected takes a block back that the peer will not send (BEP 6).
@@ -348,8 +348,8 @@ func (p *peer) rejected(m wire.Message) error {
 		return errors.New("rejects what was never asked")
 	}
 	if freed {
-		p.d.gate.Refund(1)
-		p.d.freed = true
+		p.d.traffic.gate.Refund(1)
+		p.d.pending.freed = true
 		p.d.updateInterest(p)
 	}
 	return nil
@@ -388,7 +388,7 @@ func (p *peer) greet() {
 	if p.fast {
 		p.sendAllowedFast()
 	}
-	if port := p.d.client.dhtPort(); port != 0 && p.conn.theirs.DHT() && !p.d.private {
+	if port := p.d.client.dhtPort(); port != 0 && p.conn.theirs.DHT() && !p.d.discovery.private {
 		p.send(func(b []byte) []byte { return wire.AppendPort(b, port) })
 	}
 }
@@ -396,7 +396,7 @@ func (p *peer) greet() {
 // choke and unchoke tell the peer whether it may ask.
 func (p *peer) choke() {
 	p.amChoking = true
-	p.d.suggester.giveUp(p.suggested)
+	p.d.uploading.suggester.giveUp(p.suggested)
 	p.suggested = p.suggested[:0]
 	p.sendSimple(wire.Choke)
 	p.out.refuse(p.fast, func(r request) bool {

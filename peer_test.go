@@ -260,7 +260,7 @@ func TestPeerNamedWhileItIsConnected(t *testing.T) {
 						time.AfterFunc(time.Second, func() { talk(conn) }) // meanwhile the one that they made arrives
 					}
 				}()
-				d.found(peerlist.FromTracker, "http://tracker.sim/", them.Addr(6881))
+				d.discovery.found(peerlist.FromTracker, "http://tracker.sim/", them.Addr(6881))
 				conn, err := them.Dial(t.Context(), "tcp", us.Addr(6881).String())
 				require.NoError(t, err)
 				go talk(conn)

@@ -40,7 +40,7 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 		if flags&wire.PEXSeed != 0 && d.picker.Needed().Count() == 0 {
 			continue // seeds are of no use to each other
 		}
-		d.cand.Add(a, peerlist.FromPEX, "", now)
+		d.discovery.cand.Add(a, peerlist.FromPEX, "", now)
 	}
 	return err
 }
@@ -88,7 +88,7 @@ func (d *Download) sendPEX(p *peer, now time.Time) {
 	}
 	var x wire.PEX
 	here := make(map[netip.AddrPort]bool)
-	for _, q := range d.peers {
+	for _, q := range d.swarm.peers {
 		if !q.ext.listens.IsValid() || q == p {
 			continue
 		}

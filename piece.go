@@ -12,19 +12,19 @@ func (d *Download) finishPiece(piece int32) {
 	if a == nil || p.Left > 0 || a.writing > 0 || d.ended() {
 		return
 	}
-	delete(d.assemblies, piece) // it is the hashing goroutine's now
-	d.blocks.BeginFlush()
-	d.tasks.Add(1) // tasks.Go would allocate twice as much for each piece
+	delete(d.assembling.pieces, piece) // it is the hashing goroutine's now
+	d.assembling.blocks.BeginFlush()
+	d.life.tasks.Add(1) // tasks.Go would allocate twice as much for each piece
 	go d.check(piece, a)
 }
 
 // check hashes a whole piece, stores it if it is right, and tells the picker.
 func (d *Download) check(piece int32, a *assembly) {
-	defer d.tasks.Done()
+	defer d.life.tasks.Done()
 	scratch := <-d.client.hashing
 	ok, err := d.hash(piece, a, &scratch)
 	if ok && err == nil && !a.direct {
-		turn := d.writing[int(piece)%len(d.writing)]
+		turn := d.assembling.writing[int(piece)%len(d.assembling.writing)]
 		turn <- struct{}{}
 		if err = d.store.WriteBlocks(a.blocks, d.t.layout.PieceOffset(int(piece))); err != nil {
 			err = fmt.Errorf("write piece %d: %w", piece, err)
@@ -37,9 +37,9 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 	d.client.hashing <- scratch
 	for _, b := range a.blocks {
-		d.blocks.Drop(b)
+		d.assembling.blocks.Drop(b)
 	}
-	d.blocks.EndFlush()
+	d.assembling.blocks.EndFlush()
 	d.mu.Lock()
 	defer d.unlock(time.Now())
 	d.reuse(a)
@@ -55,14 +55,14 @@ func (d *Download) check(piece int32, a *assembly) {
 
 // hash tells whether the piece has the hash that the torrent says.
 func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error) {
-	c := <-d.checks
+	c := <-d.assembling.checks
 	if c == nil {
 		c = d.t.newCheck()
 	}
 	c.Reset()
 	err := d.eachRun(piece, a, scratch, func(b []byte) { c.Write(b) })
 	ok := c.Matches(int(piece))
-	d.checks <- c
+	d.assembling.checks <- c
 	return ok, err
 }
 
@@ -114,11 +114,11 @@ func (d *Download) suspect(piece int32) bool {
 // pieceVerified takes a piece that has its hash and is on storage.
 func (d *Download) pieceVerified(i int, digests []uint64) {
 	now := time.Now()
-	d.fetched = true
-	d.resumable = true
-	d.lastProgress = now
+	d.progress.fetched = true
+	d.disk.resumable = true
+	d.progress.last = now
 	d.gotPiece(i, digests)
-	for _, p := range d.peers {
+	for _, p := range d.swarm.peers {
 		p.tellHave(i)
 		if p.supply.Has(i) {
 			d.updateInterest(p)
@@ -137,10 +137,10 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 	cancel, liars := d.picker.Passed(i, digests)
 	d.cancelAll(cancel)
 	d.ban(liars)
-	whole := len(d.choice.done)
-	d.choice.piece(i, true)
+	whole := len(d.selection.choice.done)
+	d.selection.choice.piece(i, true)
 	d.emit(Event{Kind: PieceVerified, Piece: i})
-	for _, f := range d.choice.done[whole:] {
+	for _, f := range d.selection.choice.done[whole:] {
 		d.emit(Event{Kind: FileVerified, File: d.t.file(f)})
 	}
 	d.broadcast()
@@ -148,9 +148,9 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 
 // pieceSpoiled takes a whole piece that does not have its hash.
 func (d *Download) pieceSpoiled(i int, digests []uint64) {
-	d.wasted += d.t.layout.PieceSize(i)
+	d.traffic.wasted += d.t.layout.PieceSize(i)
 	d.emit(Event{Kind: PieceFailed, Piece: i})
 	d.logLater(func() { d.log.Info("piece failed its hash", "piece", i) })
 	d.ban(d.picker.Failed(i, digests))
-	d.freed = true
+	d.pending.freed = true
 }

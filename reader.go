@@ -21,6 +21,15 @@ const (
 	maxReadAhead  = 64 << 20
 )
 
+// reading is what readers wait for, and what they have fetched first.
+type reading struct {
+	readers  map[*reader]struct{}
+	urgent   map[int]uint8 // pieces ahead of readers, and the priority that gives them
+	awaited  map[int]int   // pieces that reads wait for, and how many do
+	changed  chan struct{} // closed and replaced when a piece or a file is finished
+	watchers int           // how many wait for that
+}
+
 // A reader reads a file of a download while it runs, and has what it will need next fetched first.
 type reader struct {
 	d    *Download
@@ -48,11 +57,11 @@ func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, er
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	if d.choice.priority[i] == Skip {
+	if d.selection.choice.priority[i] == Skip {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errNotChosen}
 	}
-	d.readers[r] = struct{}{}
-	d.watchers++
+	d.reading.readers[r] = struct{}{}
+	d.reading.watchers++
 	d.followReaders(now)
 	return r, nil
 }
@@ -69,10 +78,10 @@ func (r *reader) Close() error {
 		return fs.ErrClosed
 	}
 	r.closed = true
-	delete(d.readers, r)
+	delete(d.reading.readers, r)
 	d.followReaders(now)
 	d.broadcast() // to its own Read, too, which may be the only one that waits
-	d.watchers--
+	d.reading.watchers--
 	return nil
 }
 
@@ -164,7 +173,7 @@ func (r *reader) read(p []byte, off int64) (int, error) {
 // isGone tells whether nothing fetches pieces any more.
 func (d *Download) isGone() bool {
 	select {
-	case <-d.gone:
+	case <-d.life.gone:
 		return true
 	default:
 		return false
@@ -179,17 +188,17 @@ func (r *reader) await(piece int, off int64) error {
 		if waits {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			if d.awaited[piece]--; d.awaited[piece] == 0 {
-				delete(d.awaited, piece)
+			if d.reading.awaited[piece]--; d.reading.awaited[piece] == 0 {
+				delete(d.reading.awaited, piece)
 			}
 		}
 	}()
 	for {
 		now := time.Now()
 		d.mu.Lock()
-		have, changed := d.picker.Verified().Has(piece), d.changed
-		closed, result := r.closed, d.result
-		chosen := d.choice.priority[r.file] != Skip
+		have, changed := d.picker.Verified().Has(piece), d.reading.changed
+		closed, result := r.closed, d.life.result
+		chosen := d.selection.choice.priority[r.file] != Skip
 		if !closed {
 			moved := r.at/d.t.layout.PieceLength() != off/d.t.layout.PieceLength()
 			if r.at = off; moved {
@@ -197,7 +206,7 @@ func (r *reader) await(piece int, off int64) error {
 			}
 			if !have && chosen && !waits {
 				waits = true
-				d.awaited[piece]++
+				d.reading.awaited[piece]++
 				d.rush(piece, now)
 			}
 		}
@@ -216,9 +225,9 @@ func (r *reader) await(piece int, off int64) error {
 		case <-changed:
 		case <-r.ctx.Done():
 			return contextError(r.ctx)
-		case <-d.gone:
+		case <-d.life.gone:
 			d.mu.Lock()
-			have, result := d.picker.Verified().Has(piece), d.result
+			have, result := d.picker.Verified().Has(piece), d.life.result
 			d.mu.Unlock()
 			if have {
 				return nil
@@ -230,13 +239,13 @@ func (r *reader) await(piece int, off int64) error {
 
 // followReaders gives the pieces just ahead of each reader precedence: the nearer, the higher.
 func (d *Download) followReaders(now time.Time) {
-	ahead := int64(d.down.Rate(now) * readAheadTime.Seconds())
+	ahead := int64(d.traffic.down.Rate(now) * readAheadTime.Seconds())
 	window := min(max(ahead, minReadAhead), maxReadAhead)
 	urgent := make(map[int]uint8)
-	for r := range d.readers {
+	for r := range d.reading.readers {
 		begin := r.f.Offset + r.at
 		end := min(begin+window, r.f.End())
-		if begin >= end || d.choice.priority[r.file] == Skip {
+		if begin >= end || d.selection.choice.priority[r.file] == Skip {
 			continue
 		}
 		first, last := d.t.layout.PieceAt(begin), d.t.layout.PieceAt(end-1)
@@ -244,14 +253,14 @@ func (d *Download) followReaders(now time.Time) {
 			urgent[k] = max(urgent[k], uint8(max(pieceNow-(k-first), pieceUrgent)))
 		}
 	}
-	for k := range d.urgent {
+	for k := range d.reading.urgent {
 		if urgent[k] == 0 {
-			d.prioritise(k, d.base[k])
+			d.prioritise(k, d.selection.base[k])
 		}
 	}
 	for k, priority := range urgent {
-		d.prioritise(k, max(priority, d.base[k]))
+		d.prioritise(k, max(priority, d.selection.base[k]))
 	}
-	d.urgent = urgent
-	d.freed = true
+	d.reading.urgent = urgent
+	d.pending.freed = true
 }

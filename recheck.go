@@ -10,6 +10,17 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
+// diskState is what storage has done wrong, and what the sidecar does not know yet.
+type diskState struct {
+	errors     int
+	lastError  error
+	unreadable map[int]struct{} // pieces that storage could not read back once
+	rechecks   int              // under way, of pieces in doubt
+	resumable  bool             // something was verified since the sidecar was last written
+	saving     bool
+	nextSave   time.Time
+}
+
 // doubt takes a piece for not held any more, because storage failed or holds something else, until
 // it has been hashed anew. Others under the same files are doubted with it.
 func (d *Download) recheck(piece int, why error) {
@@ -18,7 +29,7 @@ func (d *Download) recheck(piece int, why error) {
 	d.mu.Lock()
 	d.storageFailed(why)
 	had := d.picker.Verified().Has(piece)
-	_, again := d.unreadable[piece]
+	_, again := d.disk.unreadable[piece]
 	d.mu.Unlock()
 	switch {
 	case !had:
@@ -36,22 +47,22 @@ func (d *Download) recheck(piece int, why error) {
 	d.mu.Lock()
 	defer d.unlock(now)
 	for i := range which.All() {
-		if a := d.assemblies[int32(i)]; a != nil && a.direct {
+		if a := d.assembling.pieces[int32(i)]; a != nil && a.direct {
 			// What is there of a piece that was begun is no better. Whoever sent it is not to blame.
 			d.cancelAll(d.picker.Abandon(i))
-			d.freed = true
+			d.pending.freed = true
 		}
 		if d.picker.Doubt(i) {
 			recheck.Add(i)
-			d.choice.piece(i, false)
-			for _, p := range d.peers {
+			d.selection.choice.piece(i, false)
+			for _, p := range d.swarm.peers {
 				p.tellDontHave(i)
 			}
 		}
 	}
 	if recheck.Count() > 0 && !d.ended() {
-		d.rechecks++
-		d.tasks.Go(func() { d.hashAgain(recheck) })
+		d.disk.rechecks++
+		d.life.tasks.Go(func() { d.hashAgain(recheck) })
 	}
 }
 
@@ -62,28 +73,28 @@ func (d *Download) hashAgain(which bits.Set) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.storageFailed(err)
-		if d.unreadable == nil {
-			d.unreadable = make(map[int]struct{})
+		if d.disk.unreadable == nil {
+			d.disk.unreadable = make(map[int]struct{})
 		}
-		d.unreadable[d.t.layout.PieceAt(off)] = struct{}{}
+		d.disk.unreadable[d.t.layout.PieceAt(off)] = struct{}{}
 	}}
-	err := storage.Verify(d.ctx, d.t.content(), r, which, func(i int, ok bool) {
+	err := storage.Verify(d.life.ctx, d.t.content(), r, which, func(i int, ok bool) {
 		now := time.Now()
 		d.mu.Lock()
 		defer d.unlock(now)
 		if ok {
 			d.gotPiece(i, nil)
-			for _, p := range d.peers {
+			for _, p := range d.swarm.peers {
 				p.tellHave(i)
 			}
 			return
 		}
 		d.picker.Lost(i)
 		d.becomeIncomplete(now)
-		for _, p := range d.peers {
+		for _, p := range d.swarm.peers {
 			d.updateInterest(p)
 		}
-		d.freed = true
+		d.pending.freed = true
 		d.signal()
 	})
 	if err != nil && !d.ended() {
@@ -91,7 +102,7 @@ func (d *Download) hashAgain(which bits.Set) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.rechecks--
+	d.disk.rechecks--
 	d.signal()
 }
 

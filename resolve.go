@@ -69,11 +69,11 @@ func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 // A resolver fetches the metadata of one magnet link. The goroutine of Resolve drives it; each
 // connection has two more.
 type resolver struct {
-	m      *Magnet
-	o      Options
-	client *Client
-	log    *slog.Logger
-	*discovery
+	m         *Magnet
+	o         Options
+	client    *Client
+	log       *slog.Logger
+	discovery *discovery
 
 	parent context.Context // the caller's
 	ctx    context.Context // ended by the caller, the client, a stall, or success
@@ -115,10 +115,10 @@ func (r *resolver) run() (*Torrent, error) {
 		take:     r.take,
 		changed:  r.signal,
 	}, r.client.newRand())
-	if len(r.m.Peers)+len(r.o.Peers) == 0 && !r.sources() {
+	if len(r.m.Peers)+len(r.o.Peers) == 0 && !r.discovery.sources() {
 		return nil, fmt.Errorf("no peer to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)
 	}
-	r.found(peerlist.FromUser, "", r.o.Peers...)
+	r.discovery.found(peerlist.FromUser, "", r.o.Peers...)
 	for _, peer := range r.m.Peers[:min(len(r.m.Peers), maxMagnetURLs)] {
 		r.tasks.Go(func() { r.lookUp(peer) })
 	}
@@ -127,7 +127,7 @@ func (r *resolver) run() (*Torrent, error) {
 	r.tasks.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), stopAtOnce)
 	defer cancel()
-	r.trackers.Stop(ctx)
+	r.discovery.trackers.Stop(ctx)
 	if r.info == nil {
 		return nil, r.failure()
 	}
@@ -176,9 +176,9 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 		}
 	}
 	if r.ctx.Err() == nil {
-		r.dialDue(len(r.peers), r.o.maxPeers(), now)
+		r.discovery.dialDue(len(r.peers), r.o.maxPeers(), now)
 	}
-	if at, ok := r.dialAt(len(r.peers), r.o.maxPeers(), now); ok && (next.IsZero() || at.Before(next)) {
+	if at, ok := r.discovery.dialAt(len(r.peers), r.o.maxPeers(), now); ok && (next.IsZero() || at.Before(next)) {
 		next = at
 	}
 	return next
@@ -213,7 +213,7 @@ func (r *resolver) lookUp(peer string) {
 		r.mu.Lock()
 		r.named = append(r.named, addr)
 		r.mu.Unlock()
-		r.found(peerlist.FromUser, "", addr)
+		r.discovery.found(peerlist.FromUser, "", addr)
 	}
 }
 
@@ -223,7 +223,7 @@ func (r *resolver) note(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ctx.Err() == nil {
-		r.lastPeerError = err
+		r.discovery.lastPeerError = err
 	}
 }
 
@@ -241,9 +241,9 @@ func (r *resolver) take(k *connection, _ peerlist.Source) bool {
 // ban ends all dealings with a liar.
 func (r *resolver) ban(addr netip.AddrPort) {
 	r.log.Warn("banned", "peer", addr)
-	r.cand.Ban(addr)
+	r.discovery.cand.Ban(addr)
 	for p := range r.peers {
-		if r.cand.Banned(p.conn.addr) {
+		if r.discovery.cand.Banned(p.conn.addr) {
 			p.end(metadata.ErrLied)
 		}
 	}
@@ -277,7 +277,7 @@ func (r *resolver) failure() error {
 	if r.parent.Err() != nil {
 		err = contextError(r.parent)
 	}
-	return inVain(err, r.trackers, fmt.Sprintf("%d peers tried", r.tried), r.lastPeerError)
+	return inVain(err, r.discovery.trackers, fmt.Sprintf("%d peers tried", r.discovery.tried), r.discovery.lastPeerError)
 }
 
 // torrent is the result. Of a private torrent (BEP 27) it leaves out the peers that others named.
@@ -291,6 +291,6 @@ func (r *resolver) torrent(tiers [][]string) (*Torrent, error) {
 		t.peers = append(t.peers, r.served...)
 	}
 	slices.SortFunc(t.peers, netip.AddrPort.Compare)
-	t.peers = slices.DeleteFunc(slices.Compact(t.peers), r.cand.Banned)
+	t.peers = slices.DeleteFunc(slices.Compact(t.peers), r.discovery.cand.Banned)
 	return t, nil
 }

@@ -67,12 +67,12 @@ func (r *resolver) speak(k *connection) error {
 	if p.source.Useful() {
 		r.served = append(r.served, k.addr)
 	}
-	r.cand.Left(k.addr, p.source.Useful() && p.source.Overdue(now) == nil, now)
+	r.discovery.cand.Left(k.addr, p.source.Useful() && p.source.Overdue(now) == nil, now)
 	for q := range r.peers {
 		q.signal() // what it was asked for is free for others
 	}
 	if len(r.peers) == 0 {
-		r.wakeSources()
+		r.discovery.wakeSources()
 	}
 	return err
 }
@@ -204,7 +204,7 @@ func (p *metadataConn) receivePEX(payload []byte, now time.Time) error {
 	defer r.mu.Unlock()
 	x, err := p.pex.receive(payload, now)
 	for a := range named(&x) {
-		r.cand.Add(a, peerlist.FromPEX, "", now)
+		r.discovery.cand.Add(a, peerlist.FromPEX, "", now)
 	}
 	r.signal()
 	return err

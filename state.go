@@ -31,11 +31,11 @@ func (d *Download) state() State {
 	switch {
 	case d.ended():
 		return Stopped
-	case d.checking:
+	case d.progress.checking:
 		return Checking
 	case d.paused:
 		return Paused
-	case d.complete:
+	case d.progress.complete:
 		return Seeding
 	}
 	return Downloading

@@ -64,35 +64,35 @@ func (d *Download) Stats() Stats {
 	s := Stats{
 		State:          d.state(),
 		Length:         d.t.length,
-		Wanted:         d.choice.wanted,
-		Verified:       d.choice.verified,
-		Downloaded:     d.o.Downloaded + d.downloaded,
-		Uploaded:       d.o.Uploaded + d.uploaded,
-		Wasted:         d.wasted,
-		DownloadRate:   d.down.Rate(now),
-		UploadRate:     d.up.Rate(now),
+		Wanted:         d.selection.choice.wanted,
+		Verified:       d.selection.choice.verified,
+		Downloaded:     d.o.Downloaded + d.traffic.downloaded,
+		Uploaded:       d.o.Uploaded + d.traffic.uploaded,
+		Wasted:         d.traffic.wasted,
+		DownloadRate:   d.traffic.down.Rate(now),
+		UploadRate:     d.traffic.up.Rate(now),
 		ETA:            -1,
-		Checking:       d.checking,
-		Checked:        d.checked,
-		Known:          d.cand.Known(),
-		FromDHT:        d.fromDHT,
-		Dialling:       d.cand.Dialling(),
-		Banned:         d.cand.Bans(),
-		Trackers:       trackerStats(d.trackers),
+		Checking:       d.progress.checking,
+		Checked:        d.progress.checked,
+		Known:          d.discovery.cand.Known(),
+		FromDHT:        d.discovery.fromDHT,
+		Dialling:       d.discovery.cand.Dialling(),
+		Banned:         d.discovery.cand.Bans(),
+		Trackers:       trackerStats(d.discovery.trackers),
 		Pieces:         d.t.NumPieces(),
 		PiecesVerified: d.picker.Verified().Count(),
 		PiecesStarted:  d.picker.NumStarted(),
 		Steals:         d.picker.Steals(),
-		StorageErrors:  d.diskErrors,
-		StorageError:   d.diskError,
-		Complete:       d.complete,
+		StorageErrors:  d.disk.errors,
+		StorageError:   d.disk.lastError,
+		Complete:       d.progress.complete,
 	}
 	if left := s.Wanted - s.Verified; left == 0 {
 		s.ETA = 0
 	} else if s.DownloadRate > 0 {
 		s.ETA = time.Duration(min(float64(left)/s.DownloadRate*float64(time.Second), math.MaxInt64/2))
 	}
-	for _, p := range d.peers {
+	for _, p := range d.swarm.peers {
 		if p.closing == nil {
 			s.Peers = append(s.Peers, p.stats(now))
 		}
@@ -129,14 +129,14 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 			gone := d.isGone()
 			d.mu.Lock()
 			var fresh []int
-			for _, i := range d.choice.done {
+			for _, i := range d.selection.choice.done {
 				if !given[i] {
 					fresh = append(fresh, i)
 				}
 			}
-			chosen := len(d.choice.files())
-			changes, done, result := d.changed, d.isDone(), d.result
-			examined := !d.checking
+			chosen := len(d.selection.choice.files())
+			changes, done, result := d.reading.changed, d.isDone(), d.life.result
+			examined := !d.progress.checking
 			d.mu.Unlock()
 			doubted := false
 			for _, i := range fresh {
@@ -167,7 +167,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 			default:
 				select {
 				case <-changes:
-				case <-d.gone:
+				case <-d.life.gone:
 				}
 			}
 		}
@@ -178,5 +178,5 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 func (d *Download) watch(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.watchers += n
+	d.reading.watchers += n
 }

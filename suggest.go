@@ -63,11 +63,11 @@ func (s *suggester) giveUp(pieces []int) {
 
 // suggest has a peer that may ask ask for what is worth sending.
 func (d *Download) suggest(p *peer, now time.Time) {
-	if !p.fast || !d.picker.Verified().Full() || len(d.peers) < 2 {
+	if !p.fast || !d.picker.Verified().Full() || len(d.swarm.peers) < 2 {
 		return
 	}
 	for len(p.suggested) < suggestAtOnce {
-		i := d.suggester.pick(d.t.NumPieces(), d.picker.Availability, &d.spread, d.t.layout.PieceLength(), now)
+		i := d.uploading.suggester.pick(d.t.NumPieces(), d.picker.Availability, &d.uploading.spread, d.t.layout.PieceLength(), now)
 		if i < 0 {
 			return
 		}

@@ -28,9 +28,9 @@ func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 	if n == 0 {
 		return
 	}
-	blocks, cancel := d.picker.Next(s, n, now, d.scratch[:0])
-	d.scratch = blocks
-	d.gate.Refund(n - len(blocks))
+	blocks, cancel := d.picker.Next(s, n, now, d.pending.scratch[:0])
+	d.pending.scratch = blocks
+	d.traffic.gate.Refund(n - len(blocks))
 	d.cancelAll(cancel)
 	if len(blocks) > 0 {
 		s.Owner.(supplier).request(blocks)
@@ -39,10 +39,10 @@ func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 
 // admit is how many of up to room requests limits let pass now.
 func (d *Download) admit(room int, now time.Time) int {
-	n := d.gate.Admit(now, room)
-	if n < room && !d.throttled {
-		d.throttled = true
-		if !d.turning {
+	n := d.traffic.gate.Admit(now, room)
+	if n < room && !d.traffic.throttled {
+		d.traffic.throttled = true
+		if !d.traffic.turning {
 			d.signal() // turn comes back when the limit lets more pass
 		}
 	}
@@ -52,13 +52,13 @@ func (d *Download) admit(room int, now time.Time) int {
 // rush has a piece that a reader waits for fetched by all who can help, before what is less wanted.
 func (d *Download) rush(piece int, now time.Time) {
 	asked := d.picker.Rush(piece, now, func(cancel []picker.Request, n int) int {
-		d.freed = d.freed || len(cancel) > 0
+		d.pending.freed = d.pending.freed || len(cancel) > 0
 		d.cancelAll(cancel)
 		return d.admit(n, now)
 	})
 	for _, e := range asked {
-		d.scratch = append(d.scratch[:0], e.Block)
-		e.Supplier.Owner.(supplier).request(d.scratch)
+		d.pending.scratch = append(d.pending.scratch[:0], e.Block)
+		e.Supplier.Owner.(supplier).request(d.pending.scratch)
 	}
 }
 
@@ -77,10 +77,10 @@ func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.
 		return picker.Unrequested, out
 	case picker.Wasted:
 		d.client.blocks.Put(b)
-		d.wasted += n
+		d.traffic.wasted += n
 	case picker.Accepted:
 		out = d.hold(id, b, now)
-		d.lastProgress = now
+		d.progress.last = now
 		for _, o := range got.Cancel {
 			if o != nil {
 				d.cancel(o, id)
@@ -89,20 +89,20 @@ func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.
 		if out.a == nil {
 			d.finishPiece(id.Piece)
 		}
-		if d.awaited[int(id.Piece)] > 0 && !s.IsAsked(int(id.Piece)) {
+		if d.reading.awaited[int(id.Piece)] > 0 && !s.IsAsked(int(id.Piece)) {
 			d.rush(int(id.Piece), now) // it has done its share, and may help others with theirs
 		}
 	}
-	d.downloaded += n
-	d.down.Add(n, now)
+	d.traffic.downloaded += n
+	d.traffic.down.Add(n, now)
 	return got.Verdict, out
 }
 
 // cancel tells a supplier that a block is not wanted of it any more, and has it asked for another in its place.
 func (d *Download) cancel(s *picker.Supplier, id picker.Block) {
 	s.Owner.(supplier).withdraw(id)
-	d.gate.Refund(1)
-	s.Roomy, d.roomy = true, true
+	d.traffic.gate.Refund(1)
+	s.Roomy, d.pending.roomy = true, true
 }
 
 func (d *Download) cancelAll(all []picker.Request) {
@@ -118,6 +118,6 @@ func (d *Download) snub(s *picker.Supplier, now time.Time) bool {
 	if len(late) == 0 {
 		return false
 	}
-	d.freed, d.rechoke = true, true
+	d.pending.freed, d.pending.rechoke = true, true
 	return true
 }

@@ -14,12 +14,22 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
+// swarm is the peers that a download is connected to.
+type swarm struct {
+	peers        []*peer
+	live         int // of these, how many are not closing
+	numbered     int // connections so far
+	nextTurnover time.Time
+}
+
 // AddPeers names peers to be tried beside those that are known. Like Options.Peers, they are never given up.
-func (d *Download) AddPeers(peers ...netip.AddrPort) { d.found(peerlist.FromUser, "", peers...) }
+func (d *Download) AddPeers(peers ...netip.AddrPort) {
+	d.discovery.found(peerlist.FromUser, "", peers...)
+}
 
 // AddTrackers has the download announced to more trackers, each in a tier of its own. Those that it knows are left as
 // they are.
-func (d *Download) AddTrackers(urls ...string) { d.trackers.Add(urls...) }
+func (d *Download) AddTrackers(urls ...string) { d.discovery.trackers.Add(urls...) }
 
 // Announce has all sources of peers asked now, as far as they allow: a tracker no sooner than its `min interval`.
 func (d *Download) Announce() { d.discovery.announce() }
@@ -28,7 +38,7 @@ func (d *Download) Announce() { d.discovery.announce() }
 func (d *Download) hungry() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.peers) == 0 && d.picker.Needed().Count() > 0
+	return len(d.swarm.peers) == 0 && d.picker.Needed().Count() > 0
 }
 
 // droppedTracker ends the connections of a private torrent that has moved to another tracker, but to
@@ -37,9 +47,9 @@ func (d *Download) droppedTracker(url string) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	d.cand.Forget(url)
-	for _, p := range d.peers {
-		if !d.cand.Has(p.ext.listens) {
+	d.discovery.cand.Forget(url)
+	for _, p := range d.swarm.peers {
+		if !d.discovery.cand.Has(p.ext.listens) {
 			p.stopLocked(fmt.Errorf("tracker %s is not used any more", url))
 		}
 	}
@@ -57,10 +67,10 @@ func (d *Download) announceProgress() tracker.Progress {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return tracker.Progress{
-		Uploaded:    d.o.Uploaded + d.uploaded,
-		Downloaded:  d.o.Downloaded + d.downloaded,
-		Left:        d.choice.wanted - d.choice.verified,
-		PartialSeed: d.complete && !d.picker.Verified().Full(),
+		Uploaded:    d.o.Uploaded + d.traffic.uploaded,
+		Downloaded:  d.o.Downloaded + d.traffic.downloaded,
+		Left:        d.selection.choice.wanted - d.selection.choice.verified,
+		PartialSeed: d.progress.complete && !d.picker.Verified().Full(),
 	}
 }
 
@@ -71,15 +81,15 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	if d.ended() || d.checking || d.paused || d.cand.Banned(k.addr) || !d.admits(k, now) {
+	if d.ended() || d.progress.checking || d.paused || d.discovery.cand.Banned(k.addr) || !d.admits(k, now) {
 		if !k.incoming {
 			d.refused(k, now)
 		}
 		return false
 	}
-	d.numbered++
+	d.swarm.numbered++
 	p := &peer{
-		d: d, conn: k, number: d.numbered, from: from, joined: now,
+		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now,
 		rd:        wire.NewReader(k, max(1<<20, (d.t.NumPieces()+7)/8)),
 		out:       newOutbox(),
 		fast:      k.theirs.Fast(),
@@ -87,16 +97,16 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 		amChoking: true,
 		ended:     make(chan struct{}),
 	}
-	p.before, p.withheld = d.debts.Of(k.addr.Addr())
+	p.before, p.withheld = d.uploading.debts.Of(k.addr.Addr())
 	p.supply = picker.Supplier{Owner: p, Origin: k.addr, Host: k.addr.Addr(), Choking: true}
 	if !k.incoming {
 		p.ext.listens = k.addr
 	}
 	d.picker.Join(&p.supply)
-	d.peers = append(d.peers, p)
-	d.live++
+	d.swarm.peers = append(d.swarm.peers, p)
+	d.swarm.live++
 	p.greet()
-	d.tasks.Go(p.run)
+	d.life.tasks.Go(p.run)
 	d.emit(Event{Kind: PeerConnected, Peer: k.addr})
 	d.logLater(func() {
 		d.log.Debug("connected", "peer", k.addr, "incoming", k.incoming, "encrypted", k.encrypted)
@@ -108,23 +118,23 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 // refused notes that a connection we made is not wanted. If that is because the peer is connected to us,
 // we have learnt where it listens.
 func (d *Download) refused(k *connection, now time.Time) {
-	for _, p := range d.peers {
+	for _, p := range d.swarm.peers {
 		if p.closing == nil && p.conn.incoming && p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.addr.Addr() == k.addr.Addr() {
 			if !p.ext.listens.IsValid() {
 				p.ext.listens = k.addr
 			}
 			if p.ext.listens != k.addr {
-				d.cand.Left(k.addr, false, now)
+				d.discovery.cand.Left(k.addr, false, now)
 			}
 			return
 		}
 	}
-	d.cand.Left(k.addr, true, now)
+	d.discovery.cand.Left(k.addr, true, now)
 }
 
 // listensAt tells whether a connected peer is known to listen at an address.
 func (d *Download) listensAt(a netip.AddrPort) bool {
-	return slices.ContainsFunc(d.peers, func(p *peer) bool { return p.ext.listens == a })
+	return slices.ContainsFunc(d.swarm.peers, func(p *peer) bool { return p.ext.listens == a })
 }
 
 // removePeer forgets a peer whose connection has ended.
@@ -132,24 +142,24 @@ func (d *Download) removePeer(p *peer) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	d.gate.Refund(d.picker.Leave(&p.supply))
-	d.suggester.giveUp(p.suggested)
-	d.spread.Forget(p.number)
-	d.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
-	d.peers = slices.DeleteFunc(d.peers, func(q *peer) bool { return q == p })
+	d.traffic.gate.Refund(d.picker.Leave(&p.supply))
+	d.uploading.suggester.giveUp(p.suggested)
+	d.uploading.spread.Forget(p.number)
+	d.uploading.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
+	d.swarm.peers = slices.DeleteFunc(d.swarm.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {
 		if p.closing == errBothSeeds {
-			d.cand.Sated(p.ext.listens, now)
-			if !d.complete {
-				d.cand.Recall(now) // we have come to want something meanwhile
+			d.discovery.cand.Sated(p.ext.listens, now)
+			if !d.progress.complete {
+				d.discovery.cand.Recall(now) // we have come to want something meanwhile
 			}
 		} else {
-			d.cand.Left(p.ext.listens, p.useful || p.up.Total() > 0 || d.paused, now)
+			d.discovery.cand.Left(p.ext.listens, p.useful || p.up.Total() > 0 || d.paused, now)
 		}
 	}
-	d.freed, d.rechoke = true, true
-	if len(d.peers) == 0 {
-		d.wakeSources()
+	d.pending.freed, d.pending.rechoke = true, true
+	if len(d.swarm.peers) == 0 {
+		d.discovery.wakeSources()
 	}
 	d.emit(Event{Kind: PeerGone, Peer: p.conn.addr, Err: p.closing})
 	d.logLater(func() { d.log.Debug("disconnected", "peer", p.conn.addr, "why", p.closing) })
@@ -160,7 +170,7 @@ func (d *Download) removePeer(p *peer) {
 func (d *Download) closePeers() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, p := range d.peers {
+	for _, p := range d.swarm.peers {
 		p.stopLocked(ErrClosed)
 	}
 }
@@ -185,7 +195,7 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 		Interested: p.peerInterested,
 		Unchoked:   !p.amChoking,
 		Withheld:   p.withheld,
-		Hoarding:   d.spread.Hoards(p.number, d.t.layout.PieceLength()),
+		Hoarding:   d.uploading.spread.Hoards(p.number, d.t.layout.PieceLength()),
 		Snubbing:   p.supply.Snubbed(),
 		Down:       p.down.Rate(now),
 		Up:         p.up.Rate(now),
@@ -198,13 +208,13 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 
 // chokeRound has the choker decide anew, and tells the peers what changed.
 func (d *Download) chokeRound(now time.Time) {
-	states := make([]choker.Peer, len(d.peers))
-	for k, p := range d.peers {
+	states := make([]choker.Peer, len(d.swarm.peers))
+	for k, p := range d.swarm.peers {
 		p.withheld = p.withheld || p.amInterested && p.supply.Choking
 		states[k] = d.chokeState(p, now)
 	}
-	chosen := d.choker.Decide(now, d.sharing(), d.up.Rate(now), states)
-	for _, p := range d.peers {
+	chosen := d.uploading.choker.Decide(now, d.sharing(), d.traffic.up.Rate(now), states)
+	for _, p := range d.swarm.peers {
 		switch may := slices.Contains(chosen, p.number); {
 		case may && p.amChoking:
 			p.unchoke(now)
@@ -230,11 +240,11 @@ func (d *Download) ban(liars []any) {
 		addr := l.(netip.AddrPort) // a peer's origin
 		d.emit(Event{Kind: PeerBanned, Peer: addr, Err: errBanned})
 		d.logLater(func() { d.log.Warn("banned", "peer", addr) })
-		d.cand.Ban(addr)
-		for _, p := range d.peers {
-			if d.cand.Banned(p.conn.addr) {
+		d.discovery.cand.Ban(addr)
+		for _, p := range d.swarm.peers {
+			if d.discovery.cand.Banned(p.conn.addr) {
 				if p.ext.listens.IsValid() {
-					d.cand.Ban(p.ext.listens)
+					d.discovery.cand.Ban(p.ext.listens)
 				}
 				p.stopLocked(errBanned)
 			}

@@ -212,11 +212,11 @@ func (s *simDownload) sample() {
 	d := s.Download
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.checking || d.ctx.Err() != nil {
+	if d.progress.checking || d.life.ctx.Err() != nil {
 		return
 	}
 	starved := map[*picker.Supplier]string{}
-	for _, p := range d.peers {
+	for _, p := range d.swarm.peers {
 		r := &p.supply
 		if p.closing != nil {
 			continue
@@ -274,7 +274,7 @@ func (s *simDownload) couldAsk(r *picker.Supplier, w simpeer.Terms) int {
 func (s *simDownload) banned(a netip.AddrPort) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cand.Banned(a)
+	return s.discovery.cand.Banned(a)
 }
 
 // compare asks that the files of a complete download hold the content, and that it has no others.

@@ -246,8 +246,8 @@ func TestDownloadLosesPower(t *testing.T) {
 				}
 				losses++
 				after := disk.Crash(rng)
-				if d.done() && d.result != nil && d.result != ErrClosed {
-					require.ErrorIs(t, d.result, syscall.EIO)
+				if d.done() && d.life.result != nil && d.life.result != ErrClosed {
+					require.ErrorIs(t, d.life.result, syscall.EIO)
 					failures++
 				}
 				whole = d.verified().Full()

@@ -59,7 +59,7 @@ type Scrape struct {
 
 // Scrape asks the trackers, until one answers, how large the swarm is (BEP 48).
 func (d *Download) Scrape(ctx context.Context) (Scrape, error) {
-	s, failed, ok := d.trackers.Scrape(ctx)
+	s, failed, ok := d.discovery.trackers.Scrape(ctx)
 	switch {
 	case ok:
 		return Scrape(s), nil

@@ -3,8 +3,10 @@ package torrent
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -16,6 +18,15 @@ const (
 	// under way when we choke it or lose a piece, a few times over.
 	maxDenied = 4 * maxQueuedRequests
 )
+
+// uploading is whom a download uploads to, and what of.
+type uploading struct {
+	choker    *choker.Choker
+	suggester suggester
+	spread    choker.Spread
+	debts     choker.Debts
+	fastSets  map[netip.Prefix]map[uint32]int64 // what a choke does not stop each /24 from, in bytes by piece (BEP 6)
+}
 
 // requested queues a block that the peer asks for, if it may.
 func (p *peer) requested(r request) error {
@@ -57,9 +68,9 @@ func (p *peer) mayAsk(r request) (bool, error) {
 	if !d.picker.Verified().Has(int(r.piece)) || p.amChoking && !p.takeAllowedFast(r) {
 		return false, nil
 	}
-	d.suggester.give(int(r.piece), n)
+	d.uploading.suggester.give(int(r.piece), n)
 	if d.sharing() {
-		d.spread.Give(p.number, int(r.piece), n, d.picker.Availability(int(r.piece)))
+		d.uploading.spread.Give(p.number, int(r.piece), n, d.picker.Availability(int(r.piece)))
 	}
 	return true, nil
 }
@@ -210,8 +221,8 @@ func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ erro
 	now := time.Now()
 	d.mu.Lock()
 	p.up.Add(int64(sent), now)
-	d.up.Add(int64(sent), now)
-	d.uploaded += int64(sent)
+	d.traffic.up.Add(int64(sent), now)
+	d.traffic.uploaded += int64(sent)
 	p.denied = max(0, p.denied-len(uploads))
 	d.mu.Unlock()
 	return buf, sent, nil

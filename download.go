@@ -2,8 +2,6 @@ package torrent
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"maps"
@@ -12,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/choker"
-	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/storage"
@@ -157,90 +153,6 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 	return d, nil
 }
 
-// ownClient tells whether the client is this download's alone, and closed with it.
-func (d *Download) ownClient() bool { return d.o.Client == nil }
-
-// open makes all that can fail at once.
-func (d *Download) open() (err error) {
-	d.log = d.client.log.With("torrent", d.t.name)
-	d.identity = d.client.identity(d.t.infoHash)
-	d.rng = d.client.newRand()
-	d.picker = picker.New(d.t.layout, d.rng.Uint64())
-	d.uploading.choker = choker.New(d.rng)
-	d.selection.choice = newChoice(d.t)
-	d.assembling.blocks = d.client.blocks.NewShare()
-	for k := range d.assembling.writing {
-		d.assembling.writing[k] = make(chan struct{}, 1)
-	}
-	d.assembling.checks = make(chan storage.Check, cap(d.client.hashing))
-	for range cap(d.assembling.checks) {
-		d.assembling.checks <- nil
-	}
-	d.traffic.gate = ratelimit.NewGate(ratelimit.Join(d.o.DownloadLimit, d.client.DownloadLimit), int(min(blockSize, d.t.layout.PieceLength())))
-	d.uploadLimits = ratelimit.Join(d.o.UploadLimit, d.client.UploadLimit)
-	if err := d.client.add(d); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			d.client.remove(d)
-		}
-	}()
-	if d.store, err = d.openStore(); err != nil {
-		return err
-	}
-	d.files = newDownloaded(d.t, d.store, d.endSharing)
-	if err = d.choose(choosePriorities(d.t, d.o.Select)); err != nil {
-		d.store.Close()
-		return err
-	}
-	d.life.ctx, d.life.stop = context.WithCancelCause(d.life.parent)
-	d.discovery = newDiscovery(discoveryConfig{
-		client:   d.client,
-		infoHash: d.t.infoHash,
-		private:  d.t.private,
-		tiers:    slices.Concat(d.t.trackers, d.o.Trackers),
-		nodes:    d.t.nodes,
-		find:     d.o.FindPeers,
-		log:      d.log,
-		ctx:      d.life.ctx,
-		tasks:    &d.life.tasks,
-		mu:       &d.mu,
-		progress: d.announceProgress,
-		seeds:    d.seeds,
-		hungry:   d.hungry,
-		dropped:  d.droppedTracker,
-		take:     d.addPeer,
-		changed:  d.signal,
-		heard:    d.emitTracker,
-	}, d.rng)
-	d.discovery.found(peerlist.FromUser, "", d.o.Peers...)
-	d.discovery.found(peerlist.FromMagnet, "", d.t.peers...)
-	if err = d.client.begin(d); err != nil {
-		d.life.stop(err)
-		d.store.Close()
-	}
-	return err
-}
-
-func (d *Download) openStore() (storage.Store, error) {
-	switch {
-	case d.o.Storage != nil:
-		st, err := d.o.Storage(d.t)
-		if err != nil {
-			return nil, fmt.Errorf("open storage: %w", err)
-		}
-		return storage.Wrap(d.t.content(), st), nil
-	case d.o.Dir != "":
-		return d.client.hooks.openFiles(d.t.content(), d.o.Dir, d.log)
-	}
-	most := d.o.MaxMemory
-	if most <= 0 {
-		most = defaultMaxMemory
-	}
-	return storage.NewMemory(d.t.content(), most), nil
-}
-
 // run drives the download from its start until nothing is left of it.
 func (d *Download) run() {
 	defer close(d.life.gone)
@@ -352,123 +264,6 @@ func (d *Download) joinSwarm() (leave func()) {
 			defer cancel()
 			d.discovery.trackers.Stop(ctx)
 		})
-	}
-}
-
-// turn does all that is due and returns when the next turn is; zero if only a wake brings it.
-func (d *Download) turn(now time.Time) (next time.Time) {
-	d.mu.Lock()
-	if at := d.stallsAt(); !at.IsZero() && !now.Before(at) {
-		d.fail(fmt.Errorf("%w for %v", ErrStalled, d.o.StallTimeout))
-	}
-	var spilled []batch
-	if !now.Before(d.nextTick) {
-		d.nextTick = now.Add(tick)
-		spilled = d.everySecond(now)
-	}
-	if len(d.swarm.peers) > 0 && !now.Before(d.uploading.choker.Next()) {
-		d.pending.rechoke = true
-	}
-	d.traffic.turning = true
-	d.pending.freed = d.pending.freed || d.traffic.throttled // what a limit held back may pass now
-	d.traffic.throttled = false
-	if !d.ended() && !d.paused {
-		d.discovery.dialDue(d.swarm.live, d.o.maxPeers(), now)
-	}
-	if !d.disk.nextSave.After(now) {
-		d.disk.nextSave = now.Add(resumeEvery)
-		if d.disk.resumable && !d.disk.saving {
-			d.disk.saving = true
-			d.life.tasks.Go(d.save)
-		}
-	}
-	d.followUp(now)
-	d.traffic.turning = false
-	next = d.due(now)
-	d.unlock(now)
-	for _, r := range spilled {
-		d.life.tasks.Go(func() { d.write(r) })
-	}
-	return next
-}
-
-// due is when the next turn is to be taken.
-func (d *Download) due(now time.Time) (next time.Time) {
-	sooner := func(t time.Time) {
-		if next.IsZero() || t.Before(next) {
-			next = t
-		}
-	}
-	if len(d.swarm.peers) > 0 {
-		sooner(d.uploading.choker.Next())
-	}
-	if len(d.swarm.peers) > 0 || len(d.assembling.pieces) > 0 {
-		sooner(d.nextTick)
-	}
-	if d.traffic.throttled {
-		sooner(now.Add(d.traffic.gate.Pause()))
-	}
-	if d.disk.resumable {
-		sooner(d.disk.nextSave)
-	}
-	if t, ok := d.discovery.dialAt(d.swarm.live, d.o.maxPeers(), now); ok && !d.paused {
-		sooner(t)
-	}
-	if d.progress.complete && d.o.SeedUntil != nil {
-		sooner(d.nextTick)
-	}
-	if at := d.stallsAt(); !at.IsZero() {
-		sooner(at)
-	}
-	return next
-}
-
-// stallsAt is when the download fails unless something arrives; zero if that is never. The caller holds mu.
-func (d *Download) stallsAt() time.Time {
-	if d.o.StallTimeout <= 0 || d.progress.complete || d.paused {
-		return time.Time{}
-	}
-	return d.progress.last.Add(d.o.StallTimeout)
-}
-
-// everySecond looks after what time changes: rates, snubs, useless peers, peer exchange.
-func (d *Download) everySecond(now time.Time) (spilled []batch) {
-	for _, p := range d.swarm.peers {
-		if d.snub(&p.supply, now) {
-			d.logLater(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
-		}
-		d.sendPEX(p, now)
-		if p.amInterested || p.peerInterested {
-			p.idleSince = time.Time{}
-		} else if p.idleSince.IsZero() {
-			p.idleSince = now
-		} else if now.Sub(p.idleSince) > uselessTimeout {
-			p.stopLocked(errUseless)
-		}
-	}
-	d.turnOver(now)
-	d.shareOut(now)
-	if len(d.reading.readers) > 0 {
-		d.followReaders(now) // by the rate of now
-	}
-	d.client.blocks.Trim(now)
-	d.pending.freed = true // what could not be stolen a second ago may be worth it now
-	return d.sweep(now)
-}
-
-// errNoTorrent is what the zero Torrent gets.
-var errNoTorrent = errors.New("torrent: not read from anything: use Read, Parse, Create or Magnet.Resolve")
-
-// seedUntil ends sharing if the user's function says so, which it is asked once a second.
-func (d *Download) seedUntil() {
-	if d.o.SeedUntil == nil {
-		return
-	}
-	d.mu.Lock()
-	due := d.progress.complete && !time.Now().Before(d.nextTick)
-	d.mu.Unlock()
-	if due && d.o.SeedUntil(d.Stats()) {
-		d.life.stop(errDone)
 	}
 }
 

@@ -1,0 +1,124 @@
+package torrent
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// turn does all that is due and returns when the next turn is; zero if only a wake brings it.
+func (d *Download) turn(now time.Time) (next time.Time) {
+	d.mu.Lock()
+	if at := d.stallsAt(); !at.IsZero() && !now.Before(at) {
+		d.fail(fmt.Errorf("%w for %v", ErrStalled, d.o.StallTimeout))
+	}
+	var spilled []batch
+	if !now.Before(d.nextTick) {
+		d.nextTick = now.Add(tick)
+		spilled = d.everySecond(now)
+	}
+	if len(d.swarm.peers) > 0 && !now.Before(d.uploading.choker.Next()) {
+		d.pending.rechoke = true
+	}
+	d.traffic.turning = true
+	d.pending.freed = d.pending.freed || d.traffic.throttled // what a limit held back may pass now
+	d.traffic.throttled = false
+	if !d.ended() && !d.paused {
+		d.discovery.dialDue(d.swarm.live, d.o.maxPeers(), now)
+	}
+	if !d.disk.nextSave.After(now) {
+		d.disk.nextSave = now.Add(resumeEvery)
+		if d.disk.resumable && !d.disk.saving {
+			d.disk.saving = true
+			d.life.tasks.Go(d.save)
+		}
+	}
+	d.followUp(now)
+	d.traffic.turning = false
+	next = d.due(now)
+	d.unlock(now)
+	for _, r := range spilled {
+		d.life.tasks.Go(func() { d.write(r) })
+	}
+	return next
+}
+
+// due is when the next turn is to be taken.
+func (d *Download) due(now time.Time) (next time.Time) {
+	sooner := func(t time.Time) {
+		if next.IsZero() || t.Before(next) {
+			next = t
+		}
+	}
+	if len(d.swarm.peers) > 0 {
+		sooner(d.uploading.choker.Next())
+	}
+	if len(d.swarm.peers) > 0 || len(d.assembling.pieces) > 0 {
+		sooner(d.nextTick)
+	}
+	if d.traffic.throttled {
+		sooner(now.Add(d.traffic.gate.Pause()))
+	}
+	if d.disk.resumable {
+		sooner(d.disk.nextSave)
+	}
+	if t, ok := d.discovery.dialAt(d.swarm.live, d.o.maxPeers(), now); ok && !d.paused {
+		sooner(t)
+	}
+	if d.progress.complete && d.o.SeedUntil != nil {
+		sooner(d.nextTick)
+	}
+	if at := d.stallsAt(); !at.IsZero() {
+		sooner(at)
+	}
+	return next
+}
+
+// stallsAt is when the download fails unless something arrives; zero if that is never. The caller holds mu.
+func (d *Download) stallsAt() time.Time {
+	if d.o.StallTimeout <= 0 || d.progress.complete || d.paused {
+		return time.Time{}
+	}
+	return d.progress.last.Add(d.o.StallTimeout)
+}
+
+// everySecond looks after what time changes: rates, snubs, useless peers, peer exchange.
+func (d *Download) everySecond(now time.Time) (spilled []batch) {
+	for _, p := range d.swarm.peers {
+		if d.snub(&p.supply, now) {
+			d.logLater(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
+		}
+		d.sendPEX(p, now)
+		if p.amInterested || p.peerInterested {
+			p.idleSince = time.Time{}
+		} else if p.idleSince.IsZero() {
+			p.idleSince = now
+		} else if now.Sub(p.idleSince) > uselessTimeout {
+			p.stopLocked(errUseless)
+		}
+	}
+	d.turnOver(now)
+	d.shareOut(now)
+	if len(d.reading.readers) > 0 {
+		d.followReaders(now) // by the rate of now
+	}
+	d.client.blocks.Trim(now)
+	d.pending.freed = true // what could not be stolen a second ago may be worth it now
+	return d.sweep(now)
+}
+
+// errNoTorrent is what the zero Torrent gets.
+var errNoTorrent = errors.New("torrent: not read from anything: use Read, Parse, Create or Magnet.Resolve")
+
+// seedUntil ends sharing if the user's function says so, which it is asked once a second.
+func (d *Download) seedUntil() {
+	if d.o.SeedUntil == nil {
+		return
+	}
+	d.mu.Lock()
+	due := d.progress.complete && !time.Now().Before(d.nextTick)
+	d.mu.Unlock()
+	if due && d.o.SeedUntil(d.Stats()) {
+		d.life.stop(errDone)
+	}
+}

@@ -11,13 +11,11 @@ import (
 )
 
 const (
-	// maxHeldPiece is the longest piece that is put together in memory. A longer one goes to
-	// storage block by block.
+	// maxHeldPiece is the size of the longest piece that is assembled in memory. A longer one goes to storage
+	// block by block.
 	maxHeldPiece = 4 << 20
-	// idleAssembly is how long blocks wait in memory for the rest of their piece.
+	// idleAssembly is how long blocks stay in memory while no other block of their piece comes.
 	idleAssembly = 30 * time.Second
-	// hashRun is how much of a piece is read back at a time to be hashed.
-	hashRun = 256 << 10
 )
 
 // assembling is the started pieces, and what they are put together with.
@@ -31,24 +29,24 @@ type assembling struct {
 	checks  chan storage.Check // nil until needed: one for each goroutine that may hash pieces
 }
 
-// An assembly is the data of a started piece: blocks in memory until the piece is whole, or, where
-// the piece is too long or memory too short for that, blocks that are on storage already.
+// An assembly is the data of a started piece. Its blocks stay in memory until the piece is complete. If the piece is
+// too long or memory too short, they go to storage as they come.
 //
-// It belongs to the download's mutex, but for blocks that were taken out of it to be written.
+// The download's mutex guards it, except for blocks in a batch.
 type assembly struct {
-	attempt uint64   // at the piece, as the picker counts them
-	blocks  [][]byte // by block; nil is not here, or on storage
+	attempt uint64   // at the piece, as in picker.Started
+	blocks  [][]byte // by index; nil if the block is not here, or is on storage
 	direct  bool     // blocks go to storage as they come
-	writing int      // blocks on their way to storage
+	writing int      // blocks that are being written
 	touched time.Time
 }
 
-// A batch is blocks of one piece that are to be written outside of the mutex.
+// A batch is blocks of one piece that are to be written without the mutex.
 type batch struct {
 	a      *assembly
 	piece  int32
 	blocks []heldBlock // that were in memory
-	last   heldBlock   // that came just now, if any did
+	last   heldBlock   // that has just come; its b is nil if none has
 }
 
 type heldBlock struct {
@@ -56,8 +54,8 @@ type heldBlock struct {
 	b     []byte
 }
 
-// assembly is what is put together of a piece in its present attempt, nil if there is nothing yet, and what the
-// picker knows of the piece. Anything older waits to be discarded.
+// assembly returns the assembly of a piece in its present attempt, or nil, and what the picker knows of the piece. An
+// assembly of an earlier attempt is left for sweep or hold to discard.
 func (d *Download) assembly(piece int32) (*assembly, picker.Started) {
 	a, p := d.assembling.pieces[piece], d.picker.Started(int(piece))
 	if a == nil || a.attempt != p.Attempt {
@@ -66,8 +64,8 @@ func (d *Download) assembly(piece int32) (*assembly, picker.Started) {
 	return a, p
 }
 
-// hold takes the data of a block that the picker accepted. What the batch that it returns names is
-// to be written by the caller, without the mutex, who then calls written.
+// hold takes the data of a block that the picker accepted. The caller passes the batch to write, once it has released
+// the mutex, unless the batch is empty.
 func (d *Download) hold(id picker.Block, b []byte, now time.Time) (out batch) {
 	a, p := d.assembly(id.Piece)
 	if a == nil {
@@ -91,7 +89,7 @@ func (d *Download) hold(id picker.Block, b []byte, now time.Time) (out batch) {
 	return out
 }
 
-// spill takes all blocks of a out of memory, to be written.
+// spill moves all blocks of a from memory to a batch.
 func (d *Download) spill(piece int32, a *assembly) batch {
 	out := batch{a: a, piece: piece}
 	a.direct = true
@@ -106,14 +104,14 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 	return out
 }
 
-// write brings a batch to storage and gives its buffers back. The mutex is not held.
+// write writes a batch to storage and returns its buffers. The mutex is not held.
 func (d *Download) write(r batch) {
 	var err error
 	base := d.t.layout.PieceOffset(int(r.piece))
 	turn := d.assembling.writing[int(r.piece)%len(d.assembling.writing)]
 	turn <- struct{}{}
 	d.mu.Lock()
-	wanted := d.assembling.pieces[r.piece] == r.a // else the piece was begun anew meanwhile
+	wanted := d.assembling.pieces[r.piece] == r.a // or the piece was started again meanwhile
 	d.mu.Unlock()
 	blocks := r.blocks
 	if r.last.b != nil {
@@ -136,7 +134,7 @@ func (d *Download) write(r batch) {
 	d.finishPiece(r.piece)
 }
 
-// discard forgets what was put together of a piece.
+// discard drops the assembly of a piece.
 func (d *Download) discard(piece int32) {
 	a := d.assembling.pieces[piece]
 	if a == nil {
@@ -165,7 +163,7 @@ func (d *Download) newAssembly() *assembly {
 	return new(assembly)
 }
 
-// reuse keeps a, which nobody uses any more, for another piece.
+// reuse keeps a for another piece.
 func (d *Download) reuse(a *assembly) {
 	clear(a.blocks)
 	*a = assembly{blocks: a.blocks[:0]}
@@ -174,7 +172,7 @@ func (d *Download) reuse(a *assembly) {
 	}
 }
 
-// sweep drops what belongs to pieces that were begun anew, and spills what has waited long.
+// sweep discards assemblies of earlier attempts, and spills those that have waited long.
 func (d *Download) sweep(now time.Time) (out []batch) {
 	for i, a := range d.assembling.pieces {
 		current, p := d.assembly(i)

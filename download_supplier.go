@@ -6,23 +6,25 @@ import (
 	"github.com/shoal-go/torrent/internal/picker"
 )
 
-// A supplier is what blocks come from. A peer is one. It is asked for the blocks that the picker chooses by what
-// it knows of it, a remote whose Owner it is, and what it sends goes to take.
+// A supplier is what blocks come from: a peer is one. The picker knows it as a picker.Supplier, of which it is the
+// Owner, and chooses what it is asked for. The blocks that it sends go to Download.take.
+//
+// Its methods are called with the download's mutex held.
 type supplier interface {
 	// request asks for blocks.
 	request(blocks []picker.Block)
-	// withdraw takes a request back: the block need not be sent.
+	// withdraw takes a request back. The block need not be sent.
 	withdraw(block picker.Block)
 }
 
-// refill asks a supplier for as much as its pipeline takes.
+// refill asks a supplier for as many blocks as its pipeline takes.
 func (d *Download) refill(s *picker.Supplier, now time.Time) {
 	if room := s.Room(); room > 0 {
 		d.ask(s, room, now)
 	}
 }
 
-// ask asks a supplier for up to room blocks more, as far as limits admit them.
+// ask asks a supplier for up to room more blocks, as far as limits admit them.
 func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 	n := d.admit(room, now)
 	if n == 0 {
@@ -37,19 +39,19 @@ func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 	}
 }
 
-// admit is how many of up to room requests limits let pass now.
+// admit returns how many of room requests the limits admit now.
 func (d *Download) admit(room int, now time.Time) int {
 	n := d.traffic.gate.Admit(now, room)
 	if n < room && !d.traffic.throttled {
 		d.traffic.throttled = true
 		if !d.traffic.turning {
-			d.signal() // turn comes back when the limit lets more pass
+			d.signal() // turn asks again when the limits admit more
 		}
 	}
 	return n
 }
 
-// rush has a piece that a reader waits for fetched by all who can help, before what is less wanted.
+// rush fetches a piece that a reader waits for as soon as possible, from all suppliers that can help.
 func (d *Download) rush(piece int, now time.Time) {
 	asked := d.picker.Rush(piece, now, func(cancel []picker.Request, n int) int {
 		d.pending.freed = d.pending.freed || len(cancel) > 0
@@ -62,10 +64,9 @@ func (d *Download) rush(piece int, now time.Time) {
 	}
 }
 
-// take takes a block that a supplier sent, and returns what is to be written because of it. A block that was never
-// asked for is dropped, and held against the supplier by whoever knows what it is.
-func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.Time) (picker.Verdict, batch) {
-	var out batch
+// take takes a block that a supplier sent. The caller writes out once the mutex is released. A block that was never
+// requested is dropped and not counted; what that means for the supplier is up to the caller.
+func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.Time) (v picker.Verdict, out batch) {
 	n := int64(len(b))
 	got := d.picker.Received(s, id, now)
 	if got.Again {
@@ -90,7 +91,7 @@ func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.
 			d.finishPiece(id.Piece)
 		}
 		if d.reading.awaited[int(id.Piece)] > 0 && !s.IsAsked(int(id.Piece)) {
-			d.rush(int(id.Piece), now) // it has done its share, and may help others with theirs
+			d.rush(int(id.Piece), now) // it has sent its share, and may help others
 		}
 	}
 	d.traffic.downloaded += n
@@ -98,7 +99,7 @@ func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.
 	return got.Verdict, out
 }
 
-// cancel tells a supplier that a block is not wanted of it any more, and has it asked for another in its place.
+// cancel tells a supplier that it need not send a block. followUp asks it for another instead.
 func (d *Download) cancel(s *picker.Supplier, id picker.Block) {
 	s.Owner.(supplier).withdraw(id)
 	d.traffic.gate.Refund(1)
@@ -111,7 +112,7 @@ func (d *Download) cancelAll(all []picker.Request) {
 	}
 }
 
-// snub takes the blocks back that a supplier has let wait for too long, and tells whether there were any.
+// snub cancels the requests that a supplier has let wait for too long, and reports whether there were any.
 func (d *Download) snub(s *picker.Supplier, now time.Time) bool {
 	late := d.picker.Snub(s, now)
 	d.cancelAll(late)

@@ -95,7 +95,7 @@ func TestAsking(t *testing.T) {
 			{say: append(truth(0, 0), truth(0, 1)...), hear: []string{"have 0", "not interested"}},
 		}},
 		"without BEP 6 many are not": {turns: func() (turns []turn) {
-			for range maxUnasked {
+			for range maxUnrequested {
 				turns = append(turns, turn{say: truth(0, 0)})
 			}
 			return append(turns, turn{say: truth(0, 0), over: true})

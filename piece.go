@@ -6,19 +6,22 @@ import (
 	"time"
 )
 
-// finishPiece has a piece hashed if all of its blocks are here.
+// hashRun is how much of a piece is read back at a time.
+const hashRun = 256 << 10
+
+// finishPiece starts to hash a piece if all of its blocks are here.
 func (d *Download) finishPiece(piece int32) {
 	a, p := d.assembly(piece)
 	if a == nil || p.Left > 0 || a.writing > 0 || d.ended() {
 		return
 	}
-	delete(d.assembling.pieces, piece) // it is the hashing goroutine's now
+	delete(d.assembling.pieces, piece) // it belongs to the hashing goroutine now
 	d.assembling.blocks.BeginFlush()
-	d.life.tasks.Add(1) // tasks.Go would allocate twice as much for each piece
+	d.life.tasks.Add(1) // tasks.Go would allocate twice as much
 	go d.check(piece, a)
 }
 
-// check hashes a whole piece, stores it if it is right, and tells the picker.
+// check hashes a complete piece, stores it if it has its hash, and tells the picker.
 func (d *Download) check(piece int32, a *assembly) {
 	defer d.life.tasks.Done()
 	scratch := <-d.client.hashing
@@ -53,7 +56,7 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 }
 
-// hash tells whether the piece has the hash that the torrent says.
+// hash reports whether a piece has the hash that the torrent says.
 func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error) {
 	c := <-d.assembling.checks
 	if c == nil {
@@ -66,7 +69,7 @@ func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error)
 	return ok, err
 }
 
-// digest returns a digest of each block, to be compared with those of another attempt.
+// digest returns a digest of each block, to be compared with those of other attempts.
 func (d *Download) digest(piece int32, a *assembly, scratch *[]byte) ([]uint64, error) {
 	var digests []uint64
 	err := d.eachRun(piece, a, scratch, func(b []byte) {
@@ -79,8 +82,8 @@ func (d *Download) digest(piece int32, a *assembly, scratch *[]byte) ([]uint64, 
 	return digests, err
 }
 
-// eachRun yields the bytes of a whole piece in order, from memory or read back from storage, in
-// runs that begin where a block begins. scratch is a buffer of hashRun bytes, made when it is needed.
+// eachRun calls yield with the bytes of a complete piece in order, from memory or read back from storage, in runs that
+// start at a block. scratch is a buffer of hashRun bytes, made when it is needed.
 func (d *Download) eachRun(piece int32, a *assembly, scratch *[]byte, yield func([]byte)) error {
 	if !a.direct {
 		for _, b := range a.blocks {
@@ -104,14 +107,14 @@ func (d *Download) eachRun(piece int32, a *assembly, scratch *[]byte, yield func
 	return nil
 }
 
-// suspect tells whether a piece failed its hash before.
+// suspect reports whether a piece failed its hash before.
 func (d *Download) suspect(piece int32) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.picker.Started(int(piece)).Parole
 }
 
-// pieceVerified takes a piece that has its hash and is on storage.
+// pieceVerified records that a piece which peers sent has its hash and is on storage.
 func (d *Download) pieceVerified(i int, digests []uint64) {
 	now := time.Now()
 	d.progress.fetched = true
@@ -129,7 +132,7 @@ func (d *Download) pieceVerified(i int, digests []uint64) {
 	}
 }
 
-// gotPiece notes that piece i is verified and on storage. digests are of its blocks, where it is suspect.
+// gotPiece records that piece i is verified and on storage. digests are of its blocks, if it is suspect.
 func (d *Download) gotPiece(i int, digests []uint64) {
 	if d.picker.Verified().Has(i) {
 		return
@@ -146,7 +149,7 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 	d.broadcast()
 }
 
-// pieceSpoiled takes a whole piece that does not have its hash.
+// pieceSpoiled records that a complete piece does not have its hash.
 func (d *Download) pieceSpoiled(i int, digests []uint64) {
 	d.traffic.wasted += d.t.layout.PieceSize(i)
 	d.emit(Event{Kind: PieceFailed, Piece: i})

@@ -34,15 +34,15 @@ func (d *Download) AddTrackers(urls ...string) { d.discovery.trackers.Add(urls..
 // Announce has all sources of peers asked now, as far as they allow: a tracker no sooner than its `min interval`.
 func (d *Download) Announce() { d.discovery.announce() }
 
-// hungry tells whether the download wants peers and has none.
+// hungry reports whether the download wants peers and has none.
 func (d *Download) hungry() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.swarm.peers) == 0 && d.picker.Needed().Count() > 0
 }
 
-// droppedTracker ends the connections of a private torrent that has moved to another tracker, but to
-// peers that the user named (BEP 27). Who connected to us was sent by the old one, too.
+// droppedTracker ends the connections of a private torrent that has moved to another tracker, except to peers that
+// the user named (BEP 27). Peers that connected to us had our address from the old tracker, too.
 func (d *Download) droppedTracker(url string) {
 	now := time.Now()
 	d.mu.Lock()
@@ -50,7 +50,7 @@ func (d *Download) droppedTracker(url string) {
 	d.discovery.cand.Forget(url)
 	for _, p := range d.swarm.peers {
 		if !d.discovery.cand.Has(p.ext.listens) {
-			p.stopLocked(fmt.Errorf("tracker %s is not used any more", url))
+			p.stopLocked(fmt.Errorf("tracker %s is no longer used", url))
 		}
 	}
 }
@@ -62,7 +62,7 @@ func (d *Download) seeds() bool {
 	return d.picker.Verified().Full()
 }
 
-// announceProgress is what trackers are told.
+// announceProgress is what we tell trackers of the download.
 func (d *Download) announceProgress() tracker.Progress {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -76,7 +76,7 @@ func (d *Download) announceProgress() tracker.Progress {
 
 func (d *Download) maxPeers() int { return d.o.maxPeers() }
 
-// addPeer makes a peer of a connection. It returns false if the connection is not wanted.
+// addPeer makes a connection a peer. It returns false if the connection is not wanted.
 func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	now := time.Now()
 	d.mu.Lock()
@@ -115,8 +115,8 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	return true
 }
 
-// refused notes that a connection we made is not wanted. If that is because the peer is connected to us,
-// we have learnt where it listens.
+// refused records that a connection we made is not wanted. If the peer is connected to us already, we have learned
+// where it listens.
 func (d *Download) refused(k *connection, now time.Time) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil && p.conn.incoming && p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.addr.Addr() == k.addr.Addr() {
@@ -132,7 +132,7 @@ func (d *Download) refused(k *connection, now time.Time) {
 	d.discovery.cand.Left(k.addr, true, now)
 }
 
-// listensAt tells whether a connected peer is known to listen at an address.
+// listensAt reports whether a connected peer is known to listen at an address.
 func (d *Download) listensAt(a netip.AddrPort) bool {
 	return slices.ContainsFunc(d.swarm.peers, func(p *peer) bool { return p.ext.listens == a })
 }
@@ -151,7 +151,7 @@ func (d *Download) removePeer(p *peer) {
 		if p.closing == errBothSeeds {
 			d.discovery.cand.Sated(p.ext.listens, now)
 			if !d.progress.complete {
-				d.discovery.cand.Recall(now) // we have come to want something meanwhile
+				d.discovery.cand.Recall(now) // we want something again by now
 			}
 		} else {
 			d.discovery.cand.Left(p.ext.listens, p.useful || p.up.Total() > 0 || d.paused, now)
@@ -175,19 +175,6 @@ func (d *Download) closePeers() {
 	}
 }
 
-// updateInterest keeps what we told a peer in step with whether it has something that is needed.
-func (d *Download) updateInterest(p *peer) {
-	if is := d.picker.Interesting(&p.supply); is != p.amInterested {
-		p.amInterested = is
-		p.supply.Ready = is && p.closing == nil
-		if is {
-			p.sendSimple(wire.Interested)
-		} else {
-			p.sendSimple(wire.NotInterested)
-		}
-	}
-}
-
 // chokeState is what the choker is told of a peer.
 func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 	return choker.Peer{
@@ -206,7 +193,7 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 	}
 }
 
-// chokeRound has the choker decide anew, and tells the peers what changed.
+// chokeRound asks the choker which peers to unchoke, and tells those for which that changes.
 func (d *Download) chokeRound(now time.Time) {
 	states := make([]choker.Peer, len(d.swarm.peers))
 	for k, p := range d.swarm.peers {
@@ -224,17 +211,7 @@ func (d *Download) chokeRound(now time.Time) {
 	}
 }
 
-// tellHave tells the peer of a piece that we have now. Who has it already can be told later.
-func (p *peer) tellHave(i int) {
-	encode := func(b []byte) []byte { return wire.AppendHave(b, uint32(i)) }
-	if !p.supply.Has(i) {
-		p.send(encode)
-	} else if !p.out.addLazily(encode) {
-		p.stopLocked(errNotReading)
-	}
-}
-
-// ban ends all dealings with the addresses that sent spoiled blocks.
+// ban bans the peers at the origins of false blocks, and ends their connections.
 func (d *Download) ban(liars []any) {
 	for _, l := range liars {
 		addr := l.(netip.AddrPort) // a peer's origin
@@ -252,11 +229,4 @@ func (d *Download) ban(liars []any) {
 	}
 }
 
-var errBanned = errors.New("sent a block that was not what it should be")
-
-// tellDontHave tells the peer of a piece that we have no more, if it understands that (BEP 54).
-func (p *peer) tellDontHave(i int) {
-	if number := p.ext.number[extDontHave]; number != 0 {
-		p.send(func(b []byte) []byte { return wire.AppendDontHave(b, number, uint32(i)) })
-	}
-}
+var errBanned = errors.New("sent a false block")

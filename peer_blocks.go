@@ -1,0 +1,143 @@
+package torrent
+
+import (
+	"errors"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/picker"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// maxUnrequested is how many blocks that were never requested are forgiven.
+const maxUnrequested = 16
+
+// receive reads the payload of a piece message and takes the block.
+func (p *peer) receive(m wire.Message) error {
+	d := p.d
+	id, ok := d.blockAt(m)
+	if !ok { // nothing that we request looks like that
+		d.mu.Lock()
+		err := p.unrequested(int(m.Length))
+		d.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		return p.rd.SkipBlock()
+	}
+	d.assembling.blocks.Await()
+	b := d.client.blocks.Get()[:m.Length]
+	if err := p.rd.ReadBlock(b); err != nil {
+		d.client.blocks.Put(b)
+		return err
+	}
+	now := time.Now()
+	d.mu.Lock()
+	out, err := p.accept(id, b, now)
+	d.unlock(now)
+	if out.a != nil {
+		d.write(out)
+	}
+	return err
+}
+
+// blockAt returns the block that a piece message carries or a reject names. It is not ok if it is none that we
+// would request.
+func (d *Download) blockAt(m wire.Message) (id picker.Block, ok bool) {
+	if uint64(m.Index) >= uint64(d.t.NumPieces()) || m.Begin%blockSize != 0 ||
+		int64(m.Begin) >= d.t.layout.PieceSize(int(m.Index)) {
+		return picker.Block{}, false
+	}
+	id = picker.Block{Piece: int32(m.Index), Index: int32(m.Begin / blockSize)}
+	return id, int(m.Length) == d.t.layout.BlockLen(int(id.Piece), int(id.Index))
+}
+
+// accept takes a block that was read. out is to be written once the mutex is released.
+func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err error) {
+	d := p.d
+	n := len(b)
+	v, out := d.take(&p.supply, id, b, now)
+	if v == picker.Unrequested {
+		return batch{}, p.unrequested(n)
+	}
+	p.useful = p.useful || v == picker.Accepted
+	p.down.Add(int64(n), now)
+	d.refill(&p.supply, now)
+	return out, nil
+}
+
+// unrequested counts n bytes of a block that was never requested. A few such blocks are forgiven, but not with the
+// Fast extension, which answers every request (BEP 6). The mutex is held.
+func (p *peer) unrequested(n int) error {
+	p.d.traffic.wasted += int64(n)
+	p.d.traffic.downloaded += int64(n)
+	p.unrequestedBlocks++
+	switch {
+	case p.fast:
+		return errors.New("sent an unrequested block")
+	case p.unrequestedBlocks > maxUnrequested:
+		return errors.New("too many unrequested blocks")
+	}
+	return nil
+}
+
+// request asks the peer for blocks. It is part of supplier.
+func (p *peer) request(blocks []picker.Block) {
+	d := p.d
+	d.pending.requests = d.pending.requests[:0]
+	for _, id := range blocks {
+		d.pending.requests = append(d.pending.requests, d.onWire(id))
+	}
+	if !p.out.request(d.pending.requests) {
+		p.stopLocked(errNotReading)
+	}
+}
+
+// withdraw takes a request back, by a cancel if it was sent already. It is part of supplier.
+func (p *peer) withdraw(id picker.Block) {
+	r := p.d.onWire(id)
+	if !p.out.withdraw(func(q request) bool { return q == r }) {
+		p.send(func(b []byte) []byte { return wire.AppendCancel(b, r.piece, r.begin, r.length) })
+	}
+}
+
+// onWire names a block as messages do.
+func (d *Download) onWire(id picker.Block) request {
+	return request{uint32(id.Piece), uint32(id.Index) * blockSize, uint32(d.t.layout.BlockLen(int(id.Piece), int(id.Index)))}
+}
+
+// choked releases the blocks that the peer will not send now. With the Fast extension these are only the ones whose
+// requests are still in the outbox, because a choke rejects nothing then (BEP 6); others may take over the rest.
+func (p *peer) choked() {
+	p.supply.Choking = true
+	unsent := make(map[picker.Block]bool)
+	p.out.withdraw(func(r request) bool {
+		stays := p.supply.AllowedFast(int(r.piece))
+		if !stays {
+			unsent[picker.Block{Piece: int32(r.piece), Index: int32(r.begin / blockSize)}] = true
+		}
+		return !stays
+	})
+	freed := p.d.picker.Release(&p.supply, func(id picker.Block) bool { return !p.fast || unsent[id] })
+	p.d.traffic.gate.Refund(freed)
+	p.d.pending.freed = true
+}
+
+// rejected releases a block that the peer refuses to send (BEP 6).
+func (p *peer) rejected(m wire.Message) error {
+	id, ok := p.d.blockAt(m)
+	if !ok {
+		return errRejectUnrequested
+	}
+	asked, freed := p.d.picker.Rejected(&p.supply, id)
+	if !asked {
+		return errRejectUnrequested
+	}
+	if freed {
+		p.d.traffic.gate.Refund(1)
+		p.d.pending.freed = true
+		p.d.updateInterest(p)
+	}
+	return nil
+}
+
+var errRejectUnrequested = errors.New("rejected an unrequested block")

@@ -23,8 +23,8 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 )
 
-// ideal is the least time in which the anchors could send everything that is wanted to every client,
-// and the clients' links take it: each piece goes to who is done with it first.
+// ideal is the least time in which the anchors could send everything that is wanted to every client, and
+// the clients' links could carry it. Each piece comes from the anchor that has sent it first.
 func (h *simHistory) ideal() time.Duration {
 	busy := map[*simpeer.Peer]float64{}
 	most, total := 0.0, 0.0
@@ -38,7 +38,7 @@ func (h *simHistory) ideal() time.Duration {
 				}
 			}
 			if best == nil {
-				continue // nobody will ever have it
+				continue // no anchor will ever have it
 			}
 			busy[best] += size / best.Host.Uplink()
 			most = max(most, busy[best])
@@ -55,7 +55,7 @@ func (h *simHistory) ideal() time.Duration {
 	return time.Duration(most * float64(time.Second))
 }
 
-// start sets the clients going, no two in the same instant: what they do by the clock then has an order.
+// start starts the clients, no two in the same instant, so that what they do by the clock has an order.
 func (h *simHistory) start(t *testing.T) {
 	for _, s := range h.options {
 		<-h.net.Pause(time.Microsecond)
@@ -83,13 +83,13 @@ func (h *simHistory) start(t *testing.T) {
 	slices.SortFunc(h.restarts, func(a, b simRestart) int { return cmp.Compare(a.after, b.after) })
 }
 
-// simRestart is a client that is to be closed and started again.
+// simRestart is a client that will be closed and started again.
 type simRestart struct {
 	after time.Duration
 	do    func()
 }
 
-// bound is how long a download may take in which so many bytes of pieces were spoiled.
+// bound is how long a download may take if so many bytes of pieces were spoiled.
 func (h *simHistory) bound(spoiled int64) time.Duration {
 	ideal := h.ideal()
 	wanted := int64(0)
@@ -106,13 +106,13 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 	if h.silence {
 		bound += snubTimeout + 5*time.Second
 	}
-	if h.silence && spoiled > 0 { // and then a piece that is asked of one peer alone is left with two of them
+	if h.silence && spoiled > 0 { // then a piece that is asked of one peer alone may wait for two such peers
 		bound += 2 * (snubTimeout + 5*time.Second)
 	}
 	return bound
 }
 
-// check asks everything of a history that has run.
+// check requires of a history that has run what every history must show.
 func (h *simHistory) check(t *testing.T, sum *simFigures) {
 	var faults []string
 	for _, s := range h.clients {
@@ -152,7 +152,7 @@ func (h *simHistory) check(t *testing.T, sum *simFigures) {
 	}
 }
 
-// checkBans asks that whoever was proven to lie is banned, and nobody honest.
+// checkBans finds proven liars that are not banned, and honest peers that are.
 func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string) {
 	var proven, lied []netip.AddrPort
 	l := s.ledger.Account()
@@ -163,7 +163,7 @@ func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string
 			faults = append(faults, fmt.Sprintf("%v: %v lied, provably, and is not banned", s.host, a))
 		}
 	}
-	liars := map[netip.Addr]bool{} // and whether they are banned
+	liars := map[netip.Addr]bool{} // true if banned
 	for _, a := range lied {
 		liars[a.Addr()] = liars[a.Addr()] || s.banned(a)
 	}
@@ -188,7 +188,7 @@ func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string
 	return faults
 }
 
-// checkBytes asks that what came beyond the content is accounted for.
+// checkBytes finds bytes that came beyond the content and that nothing explains.
 func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []string) {
 	s.mu.Lock()
 	steals := s.steals + s.picker.Steals()
@@ -214,7 +214,7 @@ func (h *simHistory) checkBytes(s *simDownload, sum *simFigures) (faults []strin
 	return faults
 }
 
-// run lets a history take place.
+// run runs a history, and checks it.
 func (h *simHistory) run(t *testing.T, sum *simFigures) {
 	defer synctest.Wait()
 	defer h.end(t)
@@ -228,7 +228,7 @@ func (h *simHistory) run(t *testing.T, sum *simFigures) {
 	h.check(t, sum)
 }
 
-// end closes what a history began, and asks that nothing is left of it.
+// end closes what a history began, and requires that nothing is left of it.
 func (h *simHistory) end(t *testing.T) {
 	for _, s := range h.clients {
 		s.end(t)
@@ -238,15 +238,15 @@ func (h *simHistory) end(t *testing.T) {
 	}
 }
 
-// simWitness reads a client's log for why it drops its peers: those that do nothing wrong are dropped for
-// no offence. What is logged goes on to another handler.
+// simWitness reads in a client's log why it drops peers. A peer that does nothing wrong must not be dropped
+// for an offence. What is logged goes on to another handler.
 type simWitness struct {
 	slog.Handler
 	history *simHistory
 	client  *simnet.Host
 }
 
-// witness returns a log for a client that goes to where the client's own went.
+// witness returns a logger for a client. It goes on to where the client's own went.
 func (h *simHistory) witness(s simSetup) *slog.Logger {
 	to := slog.DiscardHandler
 	if s.client.Logger != nil {
@@ -282,7 +282,7 @@ func (w simWitness) Handle(ctx context.Context, r slog.Record) error {
 	return w.Handler.Handle(ctx, r)
 }
 
-// noOffence tells whether a connection may end for that reason though its peer does nothing wrong.
+// noOffence reports whether a connection may end for that reason though its peer does nothing wrong.
 func noOffence(why error) bool {
 	var network *net.OpError
 	return errors.As(why, &network) || slices.ContainsFunc([]error{
@@ -290,7 +290,7 @@ func noOffence(why error) bool {
 	}, func(e error) bool { return errors.Is(why, e) })
 }
 
-// blameless tells whether all peers of an address keep to the protocol.
+// blameless reports whether all peers of an address keep to the protocol.
 func (h *simHistory) blameless(ip netip.Addr) bool {
 	for _, p := range h.peers {
 		script := p.Script

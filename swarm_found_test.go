@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each test here is a fault that a random history found, told again as simply as it can be.
+// Each test here is a fault that a random history found, reduced to what it takes to see it.
 
 // simMeeting is one client under test among scripted peers that its Options name.
 type simMeeting struct {
@@ -19,7 +19,7 @@ type simMeeting struct {
 	content *simContent
 	peers   []*simpeer.Peer
 	host    *simnet.Host // of the client; by default one without limits
-	options Options      // its Peers are added
+	options Options      // to which run adds the peers
 	client  *simDownload
 }
 
@@ -42,7 +42,7 @@ func later(p *simpeer.Peer, after time.Duration) {
 	})
 }
 
-// start has the client download from the peers, for so long at most.
+// run has the client download from the peers, for so long at most, and checks what it did.
 func (m *simMeeting) run(t *testing.T, atMost time.Duration) {
 	for _, p := range m.peers {
 		m.options.Peers = append(m.options.Peers, p.Addr())
@@ -66,7 +66,7 @@ func (m *simMeeting) end(t *testing.T) {
 	}
 }
 
-// found tells one story.
+// found runs a test with a meeting in a simulated network.
 func found(t *testing.T, content *simContent, f func(t *testing.T, m *simMeeting)) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		m := &simMeeting{net: n, content: content}
@@ -75,9 +75,9 @@ func found(t *testing.T, content *simContent, f func(t *testing.T, m *simMeeting
 	})
 }
 
-// A snubbed peer is told that what it was asked for is not wanted any more. It used to be left in
-// the belief that it was, while the blocks were handed to others and stolen from these: a third copy was
-// under way, and when the snubbed peer was tried again it was asked twice for the same.
+// A snubbed peer is sent cancels for what it was asked for. It used to hear nothing, while the blocks were
+// asked of other peers and stolen from these: a third copy was under way, and when the snubbed peer was tried
+// again, it was asked twice for the same block.
 func TestFoundSnubbedIsNotCancelled(t *testing.T) {
 	found(t, newSimContent(1, 256<<10, 1<<20), func(t *testing.T, m *simMeeting) {
 		for range 3 {
@@ -88,9 +88,9 @@ func TestFoundSnubbedIsNotCancelled(t *testing.T) {
 	})
 }
 
-// A piece on parole stays with its sole sender until somebody else would have the whole of it in half the
-// time. Two idle peers of unknown rate used to take it from each other without end, each
-// sooner with its first block than the other with its last, in an endless stream of requests and cancels.
+// A piece on parole stays with its sole sender until another peer would have the whole of it in half the
+// time. Two idle peers of unknown rate used to take it from each other without end, in a stream of requests
+// and cancels, since each was expected sooner with its first block than the other with its last.
 func TestFoundParoleIsFoughtOver(t *testing.T) {
 	found(t, newSimContent(1, 128<<10, 128<<10), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 1e6, simpeer.Script{Corrupt: 1, Eager: true})
@@ -102,8 +102,8 @@ func TestFoundParoleIsFoughtOver(t *testing.T) {
 	})
 }
 
-// One that is fast but chokes all the time used to take a piece on parole from a slow one whenever it
-// unchoked, and lose it with the next choke: the piece was begun anew for ever.
+// A fast peer that chokes all the time used to take a piece on parole from a slow one whenever it
+// unchoked, and to lose it with its next choke, so the piece was begun again for ever.
 func TestFoundParoleIsTakenByFlapper(t *testing.T) {
 	found(t, newSimContent(1, 1<<20, 1<<20), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 5e6, simpeer.Script{Corrupt: 1, Eager: true})
@@ -115,8 +115,8 @@ func TestFoundParoleIsTakenByFlapper(t *testing.T) {
 	})
 }
 
-// Where two slow peers were asked for the same blocks, a fast one takes the place of the slower. It
-// used to have nothing to do, since no third copy may be under way.
+// When two slow peers were asked for the same blocks, a fast peer takes the place of the slower one. It used
+// to have nothing to do, since no third copy may be under way.
 func TestFoundTwoSlowOnesHoldBlocks(t *testing.T) {
 	found(t, newSimContent(1, 64<<10, 384<<10), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 2500, simpeer.Script{})
@@ -127,7 +127,7 @@ func TestFoundTwoSlowOnesHoldBlocks(t *testing.T) {
 }
 
 // A sole sender of a piece on parole that rejects a block is taken not to have the piece any more. Then
-// somebody else has to begin it anew: it used to wait for the connection to end.
+// another peer begins it again. It used to wait for the connection to end.
 func TestFoundParoleWithOneWhoRejects(t *testing.T) {
 	found(t, newSimContent(1, 512<<10, 512<<10), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 10e6, simpeer.Script{Corrupt: 1, Eager: true})
@@ -137,9 +137,9 @@ func TestFoundParoleWithOneWhoRejects(t *testing.T) {
 	})
 }
 
-// A crowd that has sent nothing yet takes no blocks from each other: each was believed to be sooner
-// than the others, who had been silent for a moment, and none was left a block for as long as it
-// takes to send one, while the one fast seed found them all in what seemed to be good hands.
+// Peers that have sent nothing yet take no blocks from each other. Each used to be expected sooner than the
+// others, which had been silent for a moment. None kept a block for as long as it takes to send one, while the
+// one fast seed was given none of them.
 func TestFoundCrowdTakesBlocksInTurns(t *testing.T) {
 	found(t, newSimContent(1, 256<<10, 2<<20), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 200e3, simpeer.Script{})
@@ -150,9 +150,9 @@ func TestFoundCrowdTakesBlocksInTurns(t *testing.T) {
 	})
 }
 
-// A crowd that has sent nothing yet does not pass a piece on parole around among itself, while one that
-// has shown to be fast has nothing to do. Whoever took the piece used to make it harder for all others to
-// take it, and whoever let it wait until it was snubbed left it to any other of the crowd.
+// Peers that have sent nothing yet do not pass a piece on parole around among themselves, while one that is
+// known to be fast has nothing to do. A peer that took the piece used to make it harder for all others to
+// take it, and one that let it wait until it was snubbed left it to any other of the crowd.
 func TestFoundCrowdPassesSpoiledPieceAround(t *testing.T) {
 	found(t, newSimContent(1, 64<<10, 4<<20), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 200e3, simpeer.Script{Corrupt: 20, Eager: true})
@@ -164,8 +164,8 @@ func TestFoundCrowdPassesSpoiledPieceAround(t *testing.T) {
 	})
 }
 
-// What has been idle for long is not believed to be as slow as it was, but a piece on parole is begun anew
-// for that a few times only, not for ever, each time that another has become idle in turn.
+// A peer that has been idle for long may be faster than it was. For that a piece on parole is begun again a
+// few times only. It used to be begun again each time that another peer had become idle.
 func TestFoundIdleOnesTakePieceInTurns(t *testing.T) {
 	found(t, newSimContent(1, 4<<20, 4<<20), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 5e6, simpeer.Script{Corrupt: 100, Eager: true})
@@ -176,7 +176,7 @@ func TestFoundIdleOnesTakePieceInTurns(t *testing.T) {
 	})
 }
 
-// One that has never been asked takes blocks from a crowd that has sent nothing either. It used to wait until
+// A peer that was never asked takes blocks from a crowd that has sent nothing either. It used to wait until
 // the crowd was snubbed.
 func TestFoundCrowdKeepsBlocksFromNewcomer(t *testing.T) {
 	found(t, newSimContent(1, 256<<10, 512<<10), func(t *testing.T, m *simMeeting) {
@@ -188,13 +188,12 @@ func TestFoundCrowdKeepsBlocksFromNewcomer(t *testing.T) {
 	})
 }
 
-// What a peer is asked for a second time, having been snubbed, and sends meanwhile in answer to the first
-// request, it is not asked for any more. The second request used to go out once there was room for
-// it: a block that is being uploaded had held it up.
+// A block that a snubbed peer sends in answer to the first request is not requested a second time. The second
+// request used to go out late, once there was room for it: a block that was being uploaded had held it up.
 func TestFoundRequestHeldUp(t *testing.T) {
 	found(t, newSimContent(1, blockSize, 3*blockSize), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 1e6, simpeer.Script{}).Have = set(3, 0)
-		m.meet(t, 200, simpeer.Script{}).Have = set(3, 2) // that the download lasts
+		m.meet(t, 200, simpeer.Script{}).Have = set(3, 2) // so that the download lasts
 		slow := m.meet(t, 400, simpeer.Script{Takes: true})
 		slow.Have = set(3, 1)
 		later(slow, 5*time.Second) // and asks for piece 0 at once
@@ -204,9 +203,9 @@ func TestFoundRequestHeldUp(t *testing.T) {
 	})
 }
 
-// One that sends a block in ten seconds is not taken for one that sends a block in one. It used to look
-// as fast as that with every block, so that a piece on parole stayed with it for minutes, though
-// others would have had the whole of it sooner.
+// A peer that sends a block in ten seconds is not taken for one that sends a block in one. It used to look
+// as fast as that with every block, so that a piece on parole stayed with it for minutes, though other peers
+// would have had the whole of it sooner.
 func TestFoundSlowOneLooksFast(t *testing.T) {
 	found(t, newSimContent(1, 40*blockSize, 80*blockSize), func(t *testing.T, m *simMeeting) {
 		m.meet(t, 5e6, simpeer.Script{Corrupt: 1, Eager: true}).Have = set(2, 1)
@@ -224,8 +223,9 @@ func TestFoundSlowOneLooksFast(t *testing.T) {
 	})
 }
 
-// The many connections that one private address may have leave places to others, who call, or whom the
-// client has still to call. They used to keep all, and out a seed that is faster than all of them.
+// The many connections that one private address may have leave places to other peers, whether those call or
+// the client has still to call them. They used to take all places, and to keep out a seed that is faster than
+// all of them.
 func TestFoundManyOfOneAddress(t *testing.T) {
 	for name, calls := range map[string]bool{"the seed calls": true, "the seed is called": false} {
 		t.Run(name, func(t *testing.T) {

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// simHistory is a swarm drawn from a seed number: its content, who is in it, how each behaves, and when
-// they come and go.
+// simHistory is a swarm drawn from a seed number: its content, its peers, how each behaves, and when they
+// come and go.
 type simHistory struct {
 	seed    uint64
 	rng     *rand.Rand
@@ -27,25 +27,25 @@ type simHistory struct {
 	tracker *simtracker.Tracker
 	content *simContent
 	choice  func(File) Priority
-	wanted  []int // pieces
+	wanted  []int // pieces that the clients want
 
 	stash    map[*simpeer.Peer]bits.Set // what each anchor has, or will have
-	anchors  []*simpeer.Peer            // honest, and between them they have all there is to get
-	peers    []*simpeer.Peer            // all scripted ones
+	anchors  []*simpeer.Peer            // honest ones that between them have everything that is available
+	peers    []*simpeer.Peer            // all scripted peers
 	liars    map[netip.Addr]bool
 	clients  []*simDownload
 	options  []simSetup
 	restarts []simRestart
 
-	ready    time.Duration  // when the last honest content has come within reach
-	hopeless bool           // some of what is wanted nobody has
-	patience time.Duration  // what absence may cost, beside the bytes
-	silence  bool           // somebody may let a block wait until he is snubbed, however many do
+	ready    time.Duration  // when the last of the honest content is available
+	hopeless bool           // no peer has some wanted piece
+	patience time.Duration  // what absences may cost, beside the bytes
+	silence  bool           // some peer may let a block wait until it is snubbed
 	kinds    map[string]int // faults drawn
 	mu       sync.Mutex
-	accused  []string // blameless peers whom a client has dropped for an offence; mu guards it
+	accused  []string // blameless peers that a client dropped for an offence; mu guards it
 	notes    []string
-	trace    func(format string, args ...any) // nil, or where every message is shown
+	trace    func(format string, args ...any) // shows every message; may be nil
 }
 
 // simSetup is how one client under test is set up.
@@ -63,10 +63,10 @@ func (h *simHistory) note(format string, args ...any) {
 
 func (h *simHistory) String() string { return strings.Join(h.notes, "\n") }
 
-// chance is true once in n.
+// chance draws true once in n times.
 func (h *simHistory) chance(n int) bool { return h.rng.IntN(n) == 0 }
 
-// between draws a number, every order of magnitude as likely as another.
+// between draws a number. Every order of magnitude is equally likely.
 func (h *simHistory) between(low, high float64) float64 {
 	return low * math.Pow(high/low, h.rng.Float64())
 }
@@ -138,7 +138,7 @@ func (h *simHistory) drawContent() {
 	h.note("%d bytes in %d files, %d pieces of %d bytes, %d wanted", total, len(files), h.content.NumPieces(), pieceLength, len(h.wanted))
 }
 
-// newHost makes a host with an address of its own, public or private, with a rate of so many bytes a second.
+// newHost makes a host with an address of its own, public or private. Rates are in bytes a second.
 func (h *simHistory) newHost(up, down float64) *simnet.Host {
 	k := h.net.Addresses() + 1
 	ip := fmt.Sprintf("80.1.%d.%d", k/200, k%200+1)
@@ -186,10 +186,10 @@ func (h *simHistory) drawClient() {
 		h.patience += 30 * time.Second
 	}
 	h.options = append(h.options, s)
-	h.note("client %v, up %.0f, down %.0f%s, encryption %d%s", host, up, down, spoken(*o), c.Encryption, spoken(s))
+	h.note("client %v, up %.0f, down %.0f%s, encryption %d, on disk %t, stops after %v", host, up, down, spoken(*o), c.Encryption, s.onDisk, s.stops)
 }
 
-// drawBuffer has some hosts keep little under way, so that what they send is late or waits.
+// drawBuffer gives some hosts small buffers, so that what they send is late or waits.
 func (h *simHistory) drawBuffer(host *simnet.Host) {
 	if h.chance(6) {
 		h.kinds["small buffer"]++
@@ -197,7 +197,7 @@ func (h *simHistory) drawBuffer(host *simnet.Host) {
 	}
 }
 
-// newPeer makes a scripted peer that everybody hears of from the tracker.
+// newPeer makes a scripted peer, which the tracker tells every client of.
 func (h *simHistory) newPeer(name string, rate float64, script simpeer.Script) *simpeer.Peer {
 	script.Fast = script.Fast || h.chance(2)
 	p := simpeer.New(name, h.newHost(rate, 0), uint16(1024+h.rng.IntN(60000)), h.content.truth, script)
@@ -221,7 +221,7 @@ func spoken(v any) string {
 	return b.String()
 }
 
-// drawAnchors makes the honest peers that between them have the content, in one of several ways.
+// drawAnchors makes the honest peers that between them have the content. They have it in one of several ways.
 func (h *simHistory) drawAnchors() {
 	n := 1 + h.rng.IntN(3)
 	kind := h.rng.IntN(8)
@@ -233,7 +233,7 @@ func (h *simHistory) drawAnchors() {
 	case kind == 1 && pieces > 1: // the piece that is missing arrives late
 		h.kinds["last piece late"]++
 		n = 2
-	case kind == 2 && pieces > 1 && len(h.wanted) > 1: // nobody has one of the wanted pieces
+	case kind == 2 && pieces > 1 && len(h.wanted) > 1: // no peer has one of the wanted pieces
 		h.kinds["piece missing"]++
 		h.hopeless = true
 	}
@@ -274,7 +274,7 @@ func (h *simHistory) drawAnchors() {
 				p.Call(1, s.host.Addr(6881), stays/3)
 			}
 			h.silence = true
-			h.anchors = h.anchors[:len(h.anchors)-1] // not to be counted on
+			h.anchors = h.anchors[:len(h.anchors)-1] // it does not count as one
 			h.anchors = append(h.anchors, h.newPeer("honest", h.between(20e3, 8e6), simpeer.Script{}))
 			p = h.anchors[len(h.anchors)-1]
 		}
@@ -295,7 +295,7 @@ func (h *simHistory) drawAnchors() {
 	}
 }
 
-// callsLater has a peer dial a client once it has arrived, as one does that the tracker told of it.
+// callsLater has a peer dial a client once it has arrived, as one does that the tracker told of the client.
 func (h *simHistory) callsLater(p *simpeer.Peer, after time.Duration, to netip.AddrPort) {
 	p.Go(func() {
 		if p.Wait(after) {
@@ -304,7 +304,7 @@ func (h *simHistory) callsLater(p *simpeer.Peer, after time.Duration, to netip.A
 	})
 }
 
-// drawHonest makes one more honest peer, on which nothing depends.
+// drawHonest makes one more honest peer. The bounds do not count on it.
 func (h *simHistory) drawHonest() {
 	p := h.newPeer("honest", h.between(2e3, 4e6), simpeer.Script{Takes: h.chance(2)})
 	h.drawBuffer(p.Host)

@@ -15,7 +15,7 @@ type simKind struct {
 	draw func(h *simHistory, name string)
 }
 
-// simple is a kind of one peer with a script, that may be dialled and often dials as well.
+// simple is a kind of one peer with a script. It may be dialled, and often dials as well.
 func simple(name string, script func(h *simHistory) simpeer.Script) simKind {
 	return simKind{name, func(h *simHistory, name string) {
 		h.misbehaves(h.newPeer(name, h.between(10e3, 8e6), script(h)))
@@ -31,7 +31,7 @@ func cut(name string, at func(bytes int64) simnet.Fault) simKind {
 	}}
 }
 
-// misbehaves sets a peer going that is not to be counted on.
+// misbehaves starts a peer that the bounds do not count on.
 func (h *simHistory) misbehaves(p *simpeer.Peer) {
 	h.drawBuffer(p.Host)
 	h.silence = true
@@ -133,13 +133,13 @@ var simKinds = []simKind{
 			p.Call(5+h.rng.IntN(30), s.host.Addr(6881), h.seconds(1, 20))
 		}
 	}},
-	{"we ourselves", func(h *simHistory, name string) {
+	{"our own address", func(h *simHistory, name string) {
 		for _, s := range h.options {
 			h.tracker.Add(s.host.Addr(6881))
 			s.options.Peers = append(s.options.Peers, s.host.Addr(6881))
 		}
 	}},
-	{"addresses of nobody", func(h *simHistory, name string) {
+	{"addresses without a peer", func(h *simHistory, name string) {
 		for i := range 1 + h.rng.IntN(50) {
 			h.tracker.Add(h.net.NewHost(fmt.Sprintf("99.1.1.%d", i+1), 0, 0, 0).Addr(uint16(1 + h.rng.IntN(2)*i)))
 		}

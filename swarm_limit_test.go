@@ -24,7 +24,7 @@ func drained(limit rate.Limit, burst int) *rate.Limiter {
 	return lim
 }
 
-// limitRow is a transfer under a limit: of one client from so many others, or to them.
+// limitRow is a transfer under a limit: by one client, from or to so many others.
 type limitRow struct {
 	upload bool
 	limit  rate.Limit // bytes a second
@@ -42,22 +42,22 @@ func (r limitRow) String() string {
 
 const limitTableHead = "| direction | limit, bytes/s | burst | peers | measured | off by |\n|---|---|---|---|---|---|"
 
-// result is the row with what was measured.
+// result is the row with the rate that was measured.
 func (r limitRow) result(measured float64) string {
 	return fmt.Sprintf("%v %.0f | %+.2f %% |", r, measured, 100*(measured/float64(r.limit)-1))
 }
 
-// drain is how long the first burst takes, and finding each other before it.
+// drain is how long clients take to find each other and to use up the first burst.
 func (r limitRow) drain() time.Duration {
 	return 3*time.Second + time.Duration(float64(r.burst)/float64(r.limit)*float64(time.Second))
 }
 
-// window is over what the average is taken: ten seconds, or a hundred blocks if they take longer.
+// window is the time over which the average is taken: ten seconds, or a hundred blocks if those take longer.
 func (r limitRow) window() time.Duration {
 	return max(10*time.Second, time.Duration(100*blockSize/float64(r.limit)*float64(time.Second)))
 }
 
-// content is enough for that, in a file for each peer.
+// content is enough for both, in one file for each peer.
 func (r limitRow) content() *simContent {
 	const piece = 256 << 10
 	n := 1.2*float64(r.limit)*(r.drain()+r.window()).Seconds() + float64(r.burst) + 1<<20
@@ -160,8 +160,8 @@ func TestLimitTable(t *testing.T) {
 	t.Logf("under the virtual clock:\n%s\n%s", limitTableHead, strings.Join(table, "\n"))
 }
 
-// BenchmarkLimit measures the same over loopback, by the clock on the wall: the low limits at once, and
-// those that keep the machine busy one by one.
+// BenchmarkLimit measures the same over loopback, in real time: the low limits together, and those that keep
+// the machine busy one by one.
 func BenchmarkLimit(b *testing.B) {
 	measure := func(r limitRow) string {
 		var all []*Client
@@ -201,7 +201,7 @@ func BenchmarkLimit(b *testing.B) {
 	}
 }
 
-// rates measures how fast downloads are together, and each, over ten seconds.
+// rates measures over ten seconds how fast each download is, and all together.
 func rates(all ...*Download) (sum float64, each []float64) {
 	var before []int64
 	for _, d := range all {
@@ -215,8 +215,8 @@ func rates(all ...*Download) (sum float64, each []float64) {
 	return sum, each
 }
 
-// A limit may be shared by downloads of one client and of several, be set for one of them alone, and
-// change at any time.
+// Downloads of one client or of several may share a limit. It may be set for one of them alone, and may change
+// at any time.
 func TestLimitShared(t *testing.T) {
 	t.Parallel()
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
@@ -291,7 +291,7 @@ func TestLimitLeavesMessagesAlone(t *testing.T) {
 	})
 }
 
-// Time that a writer spends waiting for its peer to read earns a limit nothing twice.
+// Time in which a writer waits for its peer to read is credited to a limit once.
 func TestLimitWithPeersThatReadSlowly(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		const limit, window = 16 << 10, 100 * time.Second
@@ -321,7 +321,7 @@ func TestLimitWithPeersThatReadSlowly(t *testing.T) {
 			fast.ask(1 + i)
 		}
 		for k, s := range slow {
-			s.ask(make([]uint32, 1000)...) // what we lack, for which there are as many rejects
+			s.ask(make([]uint32, 1000)...) // what the client lacks, for which it sends as many rejects
 			s.ask(uint32(500 + k))
 		}
 		before := d.Stats().Uploaded
@@ -330,7 +330,7 @@ func TestLimitWithPeersThatReadSlowly(t *testing.T) {
 	})
 }
 
-// What a choke takes back costs a download limit nothing: others are asked for as much.
+// Requests that a choke drops cost a download limit nothing: other peers are asked for as much.
 func TestLimitForgetsWhatIsChoked(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		const limit = 200e3

@@ -30,8 +30,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// simClient is a Client on a simulated host, whose lots are drawn from its address. It lives until
-// the test ends, or its Close.
+// simClient is a Client on a simulated host, whose random source is seeded from its address. It is closed when
+// the test ends.
 func simClient(t *testing.T, h *simnet.Host, tracker *simtracker.Tracker) *Client {
 	c := &Client{
 		NoDHT:  true,
@@ -52,7 +52,7 @@ func simClient(t *testing.T, h *simnet.Host, tracker *simtracker.Tracker) *Clien
 	return c
 }
 
-// simSeed has a client share content, all of which it has.
+// simSeed has a client seed content.
 func simSeed(t *testing.T, c *Client, content *simContent, peers ...netip.AddrPort) *Download {
 	d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Peers: peers, Storage: newSimStorage(content).fill().open})
 	require.NoError(t, err)
@@ -60,7 +60,7 @@ func simSeed(t *testing.T, c *Client, content *simContent, peers ...netip.AddrPo
 	return d
 }
 
-// simLeech has a client fetch content, and share it until the test ends.
+// simLeech has a client download content, and share it until the test ends.
 func simLeech(t *testing.T, c *Client, content *simContent, peers ...netip.AddrPort) *Download {
 	d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Peers: peers, Storage: newSimStorage(content).open})
 	require.NoError(t, err)
@@ -86,8 +86,8 @@ type simDownload struct {
 	began   time.Time
 	took    time.Duration // until it was done
 
-	kept    int64                       // the most that started pieces held in memory, as sampled
-	starved map[*picker.Supplier]string // peers with nothing to do at the last sample, though they could have had
+	kept    int64                       // the most that started pieces held in memory at a sample
+	starved map[*picker.Supplier]string // peers that were asked for nothing at the last sample, though they could have been
 	faults  []string
 }
 
@@ -147,7 +147,7 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 	s.start(ctx, t)
 }
 
-// done tells whether the download is complete or has failed.
+// done reports whether the download is complete or has failed.
 func (s *simDownload) done() bool {
 	select {
 	case <-s.Done():
@@ -165,7 +165,7 @@ func simWait(atMost time.Duration, all ...*simDownload) {
 		for !s.done() && time.Now().Before(end) {
 			select {
 			case <-s.Done():
-			case <-time.After(500*time.Millisecond + 1): // not when the clients look after things
+			case <-time.After(500*time.Millisecond + 1): // not in the instants in which clients have turns
 				synctest.Wait()
 				for _, s := range all {
 					s.sample()
@@ -178,7 +178,7 @@ func simWait(atMost time.Duration, all ...*simDownload) {
 // describe says how far a download is.
 func (s *simDownload) describe() string { return fmt.Sprintf("%+v", s.Stats()) }
 
-// end closes everything, and asks that nothing is left of it.
+// end closes everything, and requires that nothing is left of it.
 func (s *simDownload) end(t *testing.T) {
 	start := time.Now()
 	assert.NoError(t, s.Close())
@@ -202,8 +202,8 @@ func (s *simDownload) fault(format string, args ...any) {
 	}
 }
 
-// sample checks, while nothing moves, what must hold at every moment of a download: of what is needed by the
-// download's own account, and of what passed between it and its peers by the ledger's.
+// sample checks, while nothing moves, what must hold at every moment of a download. What it needs is by the
+// download's own account; what passed between it and its peers is by the ledger's.
 func (s *simDownload) sample() {
 	s.kept = max(s.kept, s.memory())
 	if _, limit := s.client.blocks.Held(); s.kept > limit {
@@ -252,8 +252,8 @@ func (s *simDownload) sample() {
 	s.starved = starved
 }
 
-// couldAsk finds a piece of which a peer could be asked for a block that nobody was asked for, in
-// the slow and plain way; -1 if there is none. The download's mutex is held.
+// couldAsk finds, in the slow and plain way, a piece of which a peer could be asked for a block that no peer was
+// asked for; -1 if there is none. The caller holds the download's mutex.
 func (s *simDownload) couldAsk(r *picker.Supplier, w simpeer.Terms) int {
 	for i := range s.picker.Needed().All() {
 		if has, doubt := w.Offers(i); !has || doubt {
@@ -261,7 +261,7 @@ func (s *simDownload) couldAsk(r *picker.Supplier, w simpeer.Terms) int {
 		}
 		p := s.picker.Started(i)
 		if p.Sole != nil && p.Sole != r && p.Sole.Outstanding() > 0 {
-			continue // on parole with somebody who is at work
+			continue // on parole with a peer that is at work
 		}
 		if p.Attempt == 0 || p.Free > 0 {
 			return i
@@ -270,14 +270,15 @@ func (s *simDownload) couldAsk(r *picker.Supplier, w simpeer.Terms) int {
 	return -1
 }
 
-// banned tells whether the client deals no more with an address.
+// banned reports whether the client has banned an address.
 func (s *simDownload) banned(a netip.AddrPort) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.discovery.cand.Banned(a)
 }
 
-// compare asks that the files of a complete download hold the content, and that it has no others.
+// compare checks that a complete download has the files that were chosen and no others, and that they hold
+// the content.
 func (s *simDownload) compare(sel func(File) Priority) error {
 	files, err := s.Wait()
 	if err != nil {
@@ -303,7 +304,7 @@ func (s *simDownload) compare(sel func(File) Priority) error {
 	return nil
 }
 
-// account lists what the ledger, the samples and the watchful peers found wrong.
+// account lists what the ledger, the samples and the peers found wrong.
 func (s *simDownload) account(peers ...*simpeer.Peer) []string {
 	all := slices.Clone(s.faults)
 	all = append(all, s.ledger.Account().Faults...)
@@ -313,13 +314,13 @@ func (s *simDownload) account(peers ...*simpeer.Peer) []string {
 	return all
 }
 
-// simContent is a torrent, and the content that it describes.
+// simContent is a torrent with the content that it describes.
 type simContent struct {
 	*Torrent
 	truth *simpeer.Content
 }
 
-// newSimContent makes content from a seed number, cut into files of the given lengths.
+// newSimContent makes content that is drawn from a seed number, cut into files of the given lengths.
 func newSimContent(seed uint64, pieceLength int64, files ...int64) *simContent {
 	name := fmt.Sprintf("content-%d", seed)
 	list := make([]layout.File, len(files))
@@ -335,7 +336,7 @@ func newSimContent(seed uint64, pieceLength int64, files ...int64) *simContent {
 	return describe(name, simpeer.NewContent(seed, pieceLength, total), list...)
 }
 
-// newSimRepeating makes one file of any size whose pieces are all alike.
+// newSimRepeating makes one file of any length whose pieces are all alike.
 func newSimRepeating(seed uint64, pieceLength, length int64) *simContent {
 	name := fmt.Sprintf("content-%d", seed)
 	return describe(name, simpeer.NewRepeating(seed, pieceLength, length), layout.File{Path: name, Length: length})
@@ -347,7 +348,7 @@ func describe(name string, truth *simpeer.Content, files ...layout.File) *simCon
 		name: name, multi: len(files) > 1, length: truth.Size(),
 		layout: layout.New(truth.PieceLength(), files...), infoHash: truth.InfoHash,
 	}
-	sums := map[*byte][sha1.Size]byte{} // of pieces that are alike, but for the last
+	sums := map[*byte][sha1.Size]byte{} // by the first byte of a piece in memory, which pieces that are alike share
 	for i := range t.NumPieces() {
 		p := truth.Piece(i)
 		sum, known := sums[&p[0]]
@@ -360,13 +361,13 @@ func describe(name string, truth *simpeer.Content, files ...layout.File) *simCon
 	return &simContent{Torrent: t, truth: truth}
 }
 
-// simStorage holds any part of a simContent without holding its bytes: what is written must be
-// the truth, so that it is enough to remember which blocks came.
+// simStorage is a Storage for a simContent that holds no bytes. What is written must be the content, so it is
+// enough to record which blocks came.
 type simStorage struct {
 	content *simContent
 	mu      sync.Mutex
 	written bits.Set // by block, counted through the whole content
-	wrong   []int64  // offsets at which something else than the truth was written
+	wrong   []int64  // offsets at which anything but the content was written
 }
 
 func newSimStorage(c *simContent) *simStorage {
@@ -411,7 +412,7 @@ func (s *simStorage) ReadAt(p []byte, off int64) (int, error) {
 	})
 }
 
-// each calls do for the part of p in each block, and says whether that is the whole block.
+// each calls do for the part of p in each block, with whether that is the whole block.
 func (s *simStorage) each(p []byte, off int64, do func(b []byte, at int64, block int, whole bool) error) (int, error) {
 	c, n := s.content.truth, 0
 	for n < len(p) {

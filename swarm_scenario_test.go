@@ -21,8 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// One honest seed among seven of other kinds: they cost no more than a tenth of the time that it would
-// have taken alone, and the time after which a peer counts as snubbed.
+// Seven peers that misbehave beside one honest seed cost no more than a tenth of the time that the seed alone
+// would take, and the time after which a peer counts as snubbed.
 func TestOneHonestAmongSeven(t *testing.T) {
 	const rate, size = 1e6, 60e6
 	for name, kinds := range map[string][7]simpeer.Script{
@@ -62,8 +62,8 @@ func TestOneHonestAmongSeven(t *testing.T) {
 	}
 }
 
-// Seeds that differ much, or are many and slow, are together as fast as the sum of what they send,
-// also where one of them, the slow one, had a head start and so chose where to begin.
+// Seeds that differ much, or are many and slow, are together as fast as the sum of their rates, even when the
+// slow one had a head start and so began the first pieces.
 func TestIdealTime(t *testing.T) {
 	const size = 300e6
 	for name, c := range map[string]struct {
@@ -103,8 +103,8 @@ func TestIdealTime(t *testing.T) {
 	}
 }
 
-// However many slow peers there are, and however long the pieces, started pieces share one budget of
-// memory, and that costs no time: what does not fit goes to storage block by block.
+// However many slow peers there are and however long the pieces, started pieces share one budget of memory.
+// That costs no time: what does not fit goes to storage block by block.
 func TestStartedMemory(t *testing.T) {
 	const size, peers, rate = 400e6, 70, 200e3
 	for _, pieceLength := range []int64{1 << 20, 4 << 20, 16 << 20} {
@@ -123,8 +123,8 @@ func TestStartedMemory(t *testing.T) {
 	}
 }
 
-// Five hundred peers that have half of the pieces each are as fast as our downlink, and take few blocks
-// from each other on the way.
+// Five hundred peers that have half of the pieces each fill the downlink, and few blocks are stolen on the
+// way.
 func TestFiveHundredPeers(t *testing.T) {
 	t.Parallel()
 	const size, peers, rate, downlink = 128 << 20, 500, 100e3, 40e6
@@ -147,7 +147,7 @@ func TestFiveHundredPeers(t *testing.T) {
 	})
 }
 
-// One small file of a large torrent costs its own pieces, and makes no other file.
+// One small file of a large torrent costs only its own pieces, and makes no other file.
 func TestOneFileOfFiveGigabytes(t *testing.T) {
 	dir := t.TempDir()
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
@@ -181,7 +181,7 @@ func TestOneFileOfFiveGigabytes(t *testing.T) {
 	})
 }
 
-// Closing in the midst of pieces of 16 MiB costs no more than the block that was just coming.
+// A close while pieces of 16 MiB are under way costs no more than the block that was arriving.
 func TestCloseInMidPiece(t *testing.T) {
 	dir := t.TempDir()
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

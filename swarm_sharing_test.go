@@ -18,8 +18,8 @@ import (
 
 var sharingSwarms = flag.Int("sharing", 1, "how many random swarms share, with and without free riders")
 
-// simRider is a connection on which its end lets nobody ask: what it writes, whole messages at a time,
-// passes without its unchokes.
+// simRider is a connection of a free rider: the unchokes are taken out of what its end writes, whole messages
+// at a time.
 type simRider struct {
 	net.Conn
 	wrote int
@@ -48,10 +48,9 @@ func (c *simRider) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// A swarm of one seed and twenty leechers, all of this library, in which every link has 1 MB/s up. Who
-// only knows the tracker's list and the choker's rules has to find out whom to serve: the leechers feed each
-// other, or it takes the seed twenty times as long. Free riders, who upload nothing, cost them little, and
-// come last. Leechers stay when they are done, so from then on the riders have twenty seeds.
+// A swarm of one seed and twenty leechers, all of this library, in which every link has 1 MB/s up. The
+// leechers feed each other, or the seed would take twenty times as long. Free riders, which upload nothing, cost
+// them little and come last. Leechers stay when they are done, so from then on the riders have twenty seeds.
 func TestSharingSwarm(t *testing.T) {
 	if testing.Short() || raceEnabled() {
 		t.Skip("4 GB that change hands take half a minute, and several under the race detector")
@@ -75,8 +74,8 @@ func TestSharingSwarm(t *testing.T) {
 	}
 }
 
-// shareSwarm has leechers and free riders share what one seed has, over links with so many bytes a second
-// up and eight times as many down, and returns how long each took, in order.
+// shareSwarm has leechers and free riders download from one seed and from each other, over links with up bytes a
+// second up and eight times as many down. It returns how long each took, in order.
 func shareSwarm(t *testing.T, n *simnet.Network, random uint64, size int64, up float64, leechers, riders int) (times, late []time.Duration) {
 	content := newSimContent(random, 256<<10, size)
 	tracker := simtracker.New(random)
@@ -99,7 +98,7 @@ func shareSwarm(t *testing.T, n *simnet.Network, random uint64, size int64, up f
 	}
 	seed := start(0, &Options{Seed: true, Storage: newSimStorage(content).fill().open}, false)
 	<-seed.Done()
-	simnet.Sleep(time.Second) // the tracker knows it before the first of the others asks
+	simnet.Sleep(time.Second) // so that the tracker knows the seed before the first of the others asks
 	var all []*simDownload
 	for k := range leechers + riders {
 		all = append(all, start(k+1, &Options{Seed: true, Storage: newSimStorage(content).open}, k >= leechers))

@@ -27,8 +27,8 @@ var (
 )
 
 // TestSwarm runs downloads in swarms that are drawn from a seed number, under the virtual clock. What a
-// history has to show is in simHistory.check; one that fails names its seed, and -seed replays it. They
-// are no subtests, of which thousands would be listed behind the figures.
+// history must show is in simHistory.check. One that fails names its seed, and -seed replays it. They are no
+// subtests: thousands would be listed behind the figures.
 func TestSwarm(t *testing.T) {
 	oneCourse(t)
 	sum := newSimFigures()
@@ -63,8 +63,8 @@ func TestHistoryRepeats(t *testing.T) {
 }
 
 // oneCourse has histories take the same course each time: one processor runs them, no garbage is collected
-// meanwhile, and every random source has a seed, but for those of the Go runtime, which draws the order of
-// the keys of a map and of the timers of one instant, and takes one of the cases of a select that are ready.
+// meanwhile, and every random source has a seed. Only the Go runtime still draws at random: the order of the keys
+// of a map and of the timers of one instant, and one of the cases of a select that are ready.
 func oneCourse(t *testing.T) {
 	procs, percent := runtime.GOMAXPROCS(1), debug.SetGCPercent(-1)
 	t.Cleanup(func() {
@@ -73,8 +73,8 @@ func oneCourse(t *testing.T) {
 	})
 }
 
-// runSeed runs one history in a goroutine of its own, the end of which a failure is. It says which history
-// it was that panics, as one does that leaves a goroutine behind.
+// runSeed runs one history in a goroutine of its own, which a failure ends. If the history panics, as it does
+// when it leaves a goroutine behind, runSeed says which one it was.
 func runSeed(t *testing.T, seed uint64, sum *simFigures) {
 	runtime.GC()
 	cryptotest.SetGlobalRandom(t, seed)
@@ -131,7 +131,7 @@ func newSimFigures() *simFigures {
 	return &simFigures{kinds: map[string]int{}, wasted: map[string]int64{}}
 }
 
-// history takes a history into account.
+// history adds a history to the figures.
 func (f *simFigures) history(h *simHistory) {
 	f.histories++
 	f.virtual += h.net.Now()
@@ -140,7 +140,7 @@ func (f *simFigures) history(h *simHistory) {
 	}
 }
 
-// download takes one that was completed into account.
+// download adds a completed download to the figures.
 func (f *simFigures) download(seed uint64, took, bound time.Duration) {
 	f.downloads++
 	f.took = append(f.took, took)

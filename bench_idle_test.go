@@ -15,8 +15,8 @@ import (
 	"github.com/shoal-go/torrent"
 )
 
-// BenchmarkIdle1000 shows what a thousand torrents cost that one client shares and nobody asks for:
-// memory of heap and stacks, and goroutines, for each.
+// BenchmarkIdle1000 measures what a thousand torrents cost that a client shares and no peer asks for: heap and
+// stacks, and goroutines, for each.
 func BenchmarkIdle1000(b *testing.B) {
 	for _, tracked := range []bool{false, true} {
 		b.Run(fmt.Sprintf("tracker=%t", tracked), func(b *testing.B) { benchmarkIdle(b, 1001, tracked) })
@@ -69,7 +69,7 @@ func benchmarkIdle(b *testing.B, n int, tracked bool) {
 	}
 }
 
-// footprint is the memory that is in use, in bytes, and the goroutines there are.
+// footprint is how many bytes of memory are in use, and how many goroutines run.
 func footprint() (bytes int64, goroutines int) {
 	runtime.GC()
 	runtime.GC()

@@ -31,9 +31,9 @@ func benchContent(b *testing.B, n, pieceLength int64) (dir string, t *Torrent) {
 	return dir, t
 }
 
-// BenchmarkBlock is a block's whole way over loopback, sender and receiver in one process: read from
-// a file, sent, received, put together, hashed, and stored in memory or in a file. Allocations are those
-// of the last three quarters of a download, when all that it starts with is there.
+// BenchmarkBlock is the whole way of a block over loopback, with sender and receiver in one process: read from
+// a file, sent, received, assembled, hashed, and stored in memory or in a file. Allocations are those of the last
+// three quarters of a download, after those of its start.
 func BenchmarkBlock(b *testing.B) {
 	const size = 256 << 20
 	for _, to := range []string{"memory", "files"} {
@@ -70,7 +70,7 @@ func BenchmarkBlock(b *testing.B) {
 	}
 }
 
-// benchSeed shares what dir holds, and returns where.
+// benchSeed shares what dir holds, and returns its address.
 func benchSeed(b *testing.B, t *Torrent, dir string) netip.AddrPort {
 	client := &Client{NoDHT: true, Listen: "127.0.0.1:0", Encryption: DisableEncryption}
 	b.Cleanup(func() { client.Close() })
@@ -80,7 +80,7 @@ func benchSeed(b *testing.B, t *Torrent, dir string) netip.AddrPort {
 	return netip.MustParseAddrPort(client.Addr().String())
 }
 
-// milestone is a connection that tells once so many bytes have been read.
+// milestone is a connection that reports when so many bytes have been read.
 type milestone struct {
 	net.Conn
 	left int
@@ -97,7 +97,7 @@ func (c *milestone) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// BenchmarkUpload is the sender's half of that: one block, to a peer that does nothing but ask and read.
+// BenchmarkUpload is the sender's half of that: one block, to a peer that only asks and reads.
 func BenchmarkUpload(b *testing.B) {
 	const (
 		size        = 256 << 20
@@ -164,8 +164,8 @@ func largeInfo(files, pieces int) []byte {
 	return b.Bytes()
 }
 
-// BenchmarkStart begins a download of a large torrent into an empty directory, until it asks for
-// peers. heap-MB is what it holds then, the torrent included.
+// BenchmarkStart starts a download of a large torrent into an empty directory, until it looks for peers. heap-MB
+// is what it holds then, including the torrent.
 func BenchmarkStart(b *testing.B) {
 	for name, size := range map[string][2]int{"files=100000": {1e5, 1e5}, "pieces=1000000": {1, 1e6}} {
 		b.Run(name, func(b *testing.B) {

@@ -17,8 +17,8 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// slowSeeds are n scripted peers that have everything and send a byte now and then, so that a download
-// keeps as many of them as it may.
+// slowSeeds makes so many scripted peers that have everything and send slowly. A download keeps as many of them as
+// it may.
 func slowSeeds(t *testing.T, n *simnet.Network, net byte, count int, content *simContent) (addrs []netip.AddrPort) {
 	for k := range count {
 		p := simpeer.New("slow", n.NewHost(fmt.Sprintf("81.%d.%d.1", net, k), 1000, 0, 0), 6881, content.truth, simpeer.Script{Fast: true})
@@ -36,7 +36,7 @@ func connected(all ...*Download) (each []int) {
 	return each
 }
 
-// Connections that others make count as well.
+// Connections that peers make count as well.
 func TestBudgetHoldsForIncoming(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
@@ -54,7 +54,7 @@ func TestBudgetHoldsForIncoming(t *testing.T) {
 	})
 }
 
-// Who came first has no right to stay ahead: a download below its share gets it from those above theirs.
+// A download that came first does not stay ahead: one below its share gets connections from those above theirs.
 func TestBudgetIsDealtFairly(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), nil)
@@ -84,7 +84,7 @@ func TestBudgetIsDealtFairly(t *testing.T) {
 	})
 }
 
-// A peer that neither side wants anything of makes room for another.
+// A peer that wants nothing and has nothing that we want makes room for another.
 func TestUselessPeersMakeRoom(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
@@ -118,7 +118,7 @@ func TestUselessPeersMakeRoom(t *testing.T) {
 	})
 }
 
-// Torrents are added, stopped and removed at any time, and do not disturb the others.
+// Torrents may be added, stopped and removed at any time without an effect on others.
 func TestManyTorrentsComeAndGo(t *testing.T) {
 	seeds, leeches := &Client{NoDHT: true, Listen: "127.0.0.1:0", MaxPeers: 30}, &Client{NoDHT: true, Listen: "127.0.0.1:0", MaxPeers: 20}
 	seeds.UploadLimit = rate.NewLimiter(rate.Inf, 0)

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A client that has all the peers it may have looks for another once a second: here the clock would stand
-// still if it looked all the time.
+// A client that has all the peers it may have looks for another once a second. If it looked all the time, the
+// virtual clock would stand still here.
 func TestClientMaxPeers(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20)
@@ -62,7 +62,7 @@ func TestClientClosedDuringStart(t *testing.T) {
 	require.Empty(t, c.registry.downloads)
 }
 
-// A client that is told of its own address calls it once, and never again.
+// A client that is told its own address dials it once, and never again.
 func TestOwnAddressIsCalledOnce(t *testing.T) {
 	for _, policy := range []EncryptionPolicy{PreferEncryption, RequireEncryption, DisableEncryption} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
@@ -82,8 +82,8 @@ func TestOwnAddressIsCalledOnce(t *testing.T) {
 	}
 }
 
-// What a client shows of itself in one swarm says nothing of the others that it is in, and it stays silent on torrents
-// that it does not have.
+// What a client shows in one swarm does not identify it in another, and it does not answer for torrents that it
+// does not have.
 func TestIdentityIsOfOneTorrent(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		us, other := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
@@ -92,7 +92,7 @@ func TestIdentityIsOfOneTorrent(t *testing.T) {
 		first := simSeed(t, c, one)
 		simSeed(t, c, two)
 
-		// answer is what the client says to a handshake for an info hash.
+		// answer returns what the client sends back to a handshake for an info hash.
 		answer := func(h Hash, id [20]byte) []byte {
 			conn, err := other.Dial(t.Context(), "tcp", "80.0.0.1:6881")
 			require.NoError(t, err)
@@ -114,7 +114,7 @@ func TestIdentityIsOfOneTorrent(t *testing.T) {
 		require.Equal(t, c.identity(one.infoHash).id, seen, "as trackers are told")
 		require.NotEqual(t, c.identity(one.infoHash).key, c.identity(two.infoHash).key)
 		require.Empty(t, answer(none.infoHash, [20]byte{1}))
-		require.Empty(t, answer(none.infoHash, seen), "not even to a peer that says it is ourselves")
+		require.Empty(t, answer(none.infoHash, seen), "not even to a peer with our own id")
 
 		require.NoError(t, first.Close())
 		simSeed(t, c, one)
@@ -126,7 +126,7 @@ func TestIdentityIsOfOneTorrent(t *testing.T) {
 	})
 }
 
-// UDP goes through sockets on the number of the TCP port, which are not there before something is sent.
+// UDP uses the number of the TCP port. Its sockets are opened when something is sent.
 func TestPacketsShareThePort(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
@@ -138,7 +138,7 @@ func TestPacketsShareThePort(t *testing.T) {
 	})
 }
 
-// The number of the TCP port may be taken for UDP.
+// Another program may have the number of the TCP port for UDP.
 func TestPacketsWherePortIsTaken(t *testing.T) {
 	taken, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -150,7 +150,7 @@ func TestPacketsWherePortIsTaken(t *testing.T) {
 	require.NotZero(t, c.mux.Addrs()[0].Port())
 }
 
-// A client whose connections all go through a function of the user's sends no packet beside it.
+// A client whose connections all go through the user's Dial sends no packet beside it.
 func TestNoPacketsBesideDial(t *testing.T) {
 	c := &Client{NoDHT: true, NoListen: true, Dial: new(net.Dialer).DialContext}
 	defer c.Close()

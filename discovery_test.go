@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A function of the user's finds peers for a magnet link and for the download that follows, and is asked again while no
+// A user's FindPeers finds peers for a magnet link and for the download that follows. It is called again while no
 // peer is connected.
 func TestFindPeers(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
@@ -89,7 +89,7 @@ func TestTrackerNamesAHost(t *testing.T) {
 	require.NoError(t, files.Close())
 	require.EqualValues(t, 1, lookups.Load())
 
-	// What Dial dials may be behind a proxy, and is not looked up beside it.
+	// Dial may use a proxy, so names are not looked up beside it.
 	client.Dial = new(net.Dialer).DialContext
 	require.Nil(t, client.lookupForOthers())
 }
@@ -128,7 +128,8 @@ func TestTrackersHearOfCompletionBeforeTheStop(t *testing.T) {
 	}
 }
 
-// BEP 27: with another tracker, all peers are dropped but the user's, no matter which side made the connection.
+// A private torrent that goes on to another tracker drops all peers but the user's (BEP 27), whichever side made
+// the connection.
 func TestPrivateTrackerSwitchDropsPeers(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
@@ -208,8 +209,8 @@ func TestLSDResolves(t *testing.T) {
 	})
 }
 
-// Private torrents are kept from the local network, as BEP 27 says; the others are looked for as long as they
-// are downloaded.
+// Private torrents are not announced in the local network (BEP 27). The others are, as long as they are
+// downloaded.
 func TestLSDOfPrivateTorrents(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		lan := new(simnet.LAN)

@@ -26,7 +26,7 @@ func shareFiles(t *testing.T, tor *Torrent, dir string, peers ...netip.AddrPort)
 	return d, netip.MustParseAddrPort(c.Addr().String())
 }
 
-// outcome waits a moment for the download to end, and returns its error.
+// outcome waits for the download to end, and returns its error.
 func outcome(t *testing.T, d *Download) error {
 	t.Helper()
 	select {
@@ -92,13 +92,13 @@ func TestDownloadLosesPermission(t *testing.T) {
 			os.Chmod(filepath.Join(root, "leech", "d"), 0o755)
 			os.Chmod(filepath.Join(root, "whole", "d"), 0o755)
 		})
-		proctest.Alone(t, root, 1000, 0) // the owner, without root's powers
+		proctest.Alone(t, root, 1000, 0) // as an ordinary user, who owns the files
 		return
 	}
 	dir := filepath.Join(root, "leech")
 	_, half := shareFiles(t, tor, filepath.Join(root, "half"))
 	d, addr := shareFiles(t, tor, dir, half)
-	const there = 200_000 / (16 << 10) // pieces of the first file alone
+	const there = 200_000 / (16 << 10) // pieces that are in the first file alone
 	require.Eventually(t, func() bool { return d.Stats().PiecesVerified == there }, 2*time.Minute, time.Millisecond)
 
 	require.NoError(t, os.Chmod(filepath.Join(dir, "d"), 0))

@@ -33,7 +33,7 @@ func sampleDir(t *testing.T) string {
 	return dir
 }
 
-// seed shares dir on loopback and returns where.
+// seed shares dir on loopback and returns its address.
 func seed(t *testing.T, tor *Torrent, dir string, client *Client) netip.AddrPort {
 	t.Helper()
 	if client == nil {
@@ -80,7 +80,7 @@ func TestDownloadAll(t *testing.T) {
 	}
 }
 
-// eventsAt is what was announced to a tracker, in order, since it was last called.
+// eventsAt returns the events that were announced to a tracker since it was last called, in order.
 func eventsAt(tr *simtracker.Tracker) (events []string) {
 	for _, a := range tr.Announces() {
 		events = append(events, a.Event)
@@ -89,7 +89,7 @@ func eventsAt(tr *simtracker.Tracker) (events []string) {
 	return events
 }
 
-// A paused download has no connection and makes no announce; what it has can be read, and it goes on from there.
+// A paused download has no connection and makes no announce. What it has can be read, and it goes on from there.
 func TestPause(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 4<<20)
@@ -115,7 +115,7 @@ func TestPause(t *testing.T) {
 		require.NotZero(t, verified.Count())
 		_, err := c.connect(t.Context(), us.Addr(6881), content.infoHash)
 		require.Error(t, err, "it is not served")
-		seed.AddPeers(us.Addr(6881)) // who calls in vain
+		seed.AddPeers(us.Addr(6881)) // which dials in vain
 		d.AddTrackers("http://tracker.sim/other")
 		d.Announce()
 		simnet.Sleep(time.Hour)
@@ -141,7 +141,7 @@ func TestPause(t *testing.T) {
 	})
 }
 
-// Close of a paused download ends it, and a pause that comes before the start has checked its content holds as well.
+// Close ends a paused download. A pause also holds if it comes while the content is still checked.
 func TestPauseAtOnce(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 4<<20)
@@ -159,7 +159,7 @@ func TestPauseAtOnce(t *testing.T) {
 	})
 }
 
-// Trackers of the options are announced to beside those of the torrent.
+// Announces go to the trackers of the options as well as to those of the torrent.
 func TestOptionsTrackers(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20)
@@ -181,7 +181,7 @@ func TestOptionsTrackers(t *testing.T) {
 	})
 }
 
-// Events tell the course of a download to whoever reads them, however slowly.
+// Events report the course of a download to each reader, however slow it is.
 func TestEvents(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20, 64<<10)
@@ -202,7 +202,7 @@ func TestEvents(t *testing.T) {
 		go func() {
 			defer close(stopped)
 			for range d.Events(ctx) {
-				simnet.Sleep(time.Hour) // a reader that takes its time holds nobody up
+				simnet.Sleep(time.Hour) // a slow reader holds up nothing
 			}
 		}()
 		simnet.Sleep(time.Second)
@@ -252,7 +252,7 @@ func TestEvents(t *testing.T) {
 	})
 }
 
-// What comes faster than it is taken is counted, and nothing waits for it.
+// Events that come faster than they are read are counted, and nothing waits for the reader.
 func TestEventsAreBounded(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 16<<10, 3*maxEvents/2*16<<10)

@@ -14,8 +14,8 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// faultRig is a client with an uplink of 1 MiB/s that shares 8 MiB, which a peer of good faith fetches
-// in eight seconds.
+// faultRig is a client with an uplink of 1 MiB/s that shares 8 MiB. An honest peer downloads them in eight
+// seconds.
 type faultRig struct {
 	t       *testing.T
 	net     *simnet.Network
@@ -38,18 +38,18 @@ func newFaultRig(t *testing.T, n *simnet.Network, encrypt bool) *faultRig {
 	return r
 }
 
-// host is another machine somewhere.
+// host is another machine, with an address of its own.
 func (r *faultRig) host() *simnet.Host {
 	r.hosts++
 	return r.net.NewHost(fmt.Sprintf("81.%d.%d.1", r.hosts/250, r.hosts%250), 0, 0, 0)
 }
 
-// speak is a connection that makes a handshake.
+// speak makes a connection that shakes hands.
 func (r *faultRig) speak(h *simnet.Host, can speech) *speaker {
 	return speak(r.t, h, r.content, r.us, can)
 }
 
-// honest lets a peer of good faith fetch everything, and returns how long it takes.
+// honest has an honest peer download everything, and returns how long it takes.
 func (r *faultRig) honest() time.Duration {
 	began := time.Now()
 	d := simLeech(r.t, simClient(r.t, r.host(), nil), r.content, r.us)
@@ -60,7 +60,7 @@ func (r *faultRig) honest() time.Duration {
 	return time.Since(began)
 }
 
-// mute is a connection that sends the given bytes, and none of the protocol.
+// mute makes a connection that sends the given bytes and nothing else.
 func (r *faultRig) mute(h *simnet.Host, b []byte) *speaker {
 	conn, err := h.Dial(r.t.Context(), "tcp", r.us.String())
 	require.NoError(r.t, err)
@@ -92,15 +92,15 @@ func (s *speaker) flood() {
 	}()
 }
 
-// What a peer may do, and how much it may cost one who does no such thing. The link is shared with
-// who takes what it asked for; nobody else may cost anything to speak of.
+// Each case is what peers may do, and how much it may cost an honest peer. A peer that takes the blocks that it
+// asked for shares the uplink; any other may cost next to nothing.
 func TestAnHonestPeerBesideFaults(t *testing.T) {
 	const alone = 8 * time.Second
 	for name, tt := range map[string]struct {
 		encrypt bool
 		attack  func(r *faultRig) []*speaker
 		most    time.Duration // for the honest peer
-		gone    time.Duration // after which nothing is left of the attack; 0 if it may stay
+		gone    time.Duration // after which no connection of theirs is left; 0 if they may stay
 	}{
 		"nothing": {most: alone + time.Second},
 		"floods requests": {
@@ -155,7 +155,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 				}
 				return all
 			},
-			most: alone + time.Minute, // until it is its turn
+			most: alone + time.Minute, // until the honest peer is unchoked
 			gone: silenceTimeout + time.Second,
 		},
 		"a hundred connections": {
@@ -255,7 +255,8 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 	}
 }
 
-// Who asks for pieces that we lack hears so as often as an honest mistake may need, and is dropped.
+// A peer that asks for pieces that we lack gets rejects for as many as an honest mistake may ask for, and is then
+// dropped.
 func TestAskingForWhatWeLack(t *testing.T) {
 	for _, fast := range []bool{true, false} {
 		t.Run(fmt.Sprintf("fast=%t", fast), func(t *testing.T) {
@@ -302,7 +303,7 @@ func stillOpen(all []*speaker) (open int) {
 	return open
 }
 
-// How many connections one address may have depends on whether one machine is behind it, or many may be.
+// How many connections one address may have depends on whether many machines may be behind it.
 func TestConnectionsFromOneAddress(t *testing.T) {
 	for ip, want := range map[string]struct{ greeting, peers int }{
 		"81.0.0.1":    {maxGreetingPerAddress, peerlist.MaxPerAddress},

@@ -11,10 +11,10 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// snubTimeout is how long a peer may be silent that was asked for blocks, while it is not known how long they take.
+// snubTimeout is how long a peer that was asked for blocks may be silent while it is not known how long they take.
 const snubTimeout = 20 * time.Second
 
-// What a client says to the one peer that it knows of, word for word, in answer to what that does.
+// What a client says to the only peer that it knows of, message by message, in answer to what the peer does.
 func TestAsking(t *testing.T) {
 	bitfield := func(pieces ...int) []byte {
 		has := set(3, pieces...)
@@ -40,7 +40,7 @@ func TestAsking(t *testing.T) {
 	}
 	type turn struct {
 		say  []byte
-		wait time.Duration // beside a millisecond
+		wait time.Duration // and a millisecond
 		hear []string
 		over bool
 	}
@@ -75,7 +75,7 @@ func TestAsking(t *testing.T) {
 			{say: reject(1, 0), hear: []string{"request 1/0"}},
 			{say: reject(1, 0), hear: []string{"not interested"}},
 		}},
-		"who is silent is asked for one block, until it sends that": {turns: []turn{
+		"a silent peer is asked for one block, until it sends that": {turns: []turn{
 			{say: append(bitfield(0), unchoke...), hear: of(0, "interested")},
 			{wait: snubTimeout - tick},
 			{wait: 2 * tick, hear: []string{"cancel 0/0", "cancel 0/1", "request 0/0"}},
@@ -128,7 +128,7 @@ func TestAsking(t *testing.T) {
 	}
 }
 
-// What one peer does not send, another is asked for at once.
+// What one peer does not send is asked of another at once.
 func TestAskingAnother(t *testing.T) {
 	content := newSimContent(1, blockSize, 2*blockSize)
 	lie := append(wire.AppendPieceHeader(nil, 0, 0, blockSize), make([]byte, blockSize)...)
@@ -165,7 +165,7 @@ func TestAskingAnother(t *testing.T) {
 	}
 }
 
-// Who was banned is not dealt with when it calls again, from whatever port.
+// A banned peer is refused when it calls again, from any port.
 func TestBannedCallsAgain(t *testing.T) {
 	content := newSimContent(1, blockSize, 2*blockSize)
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

@@ -17,21 +17,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// speaker is a connection to a client whose every word a test says itself, and hears one by one.
+// speaker is a connection to a client on which a test says every message itself and hears them one by one.
 type speaker struct {
 	*simnet.Conn
 	t       *testing.T
 	content *simContent
 
 	mu   sync.Mutex
-	said []string // by the client, since take
+	said []string // what the client said since take
 	over bool     // the connection has ended
 
-	hello   wire.ExtHandshake // the last that came
-	helloed bool              // since lastHello
+	hello   wire.ExtHandshake // the last extension handshake that came
+	helloed bool              // whether one came since lastHello
 }
 
-// speech is what a speaker claims to understand, and whether it reads what it is sent.
+// speech is which extensions a speaker claims, and whether it reads what it is sent.
 type speech struct {
 	fast, extended bool
 	deaf           bool
@@ -56,12 +56,12 @@ func speak(t *testing.T, h *simnet.Host, content *simContent, to netip.AddrPort,
 	return s
 }
 
-// say sends bytes. That the other end has closed is no failure here.
+// say sends bytes. It ignores that the other end may have closed.
 func (s *speaker) say(b []byte) { s.Write(b) }
 
 func (s *speaker) sayID(id wire.ID) { s.say(wire.AppendSimple(nil, id)) }
 
-// ask requests the first block of a piece, as many times as it is named.
+// ask requests the first block of each piece, as often as the piece is named.
 func (s *speaker) ask(pieces ...uint32) {
 	var b []byte
 	for _, i := range pieces {
@@ -100,7 +100,7 @@ func (s *speaker) listen() {
 	}
 }
 
-// pause waits, and tells whether the test still goes on.
+// pause waits for d. It returns false if the test has ended.
 func (s *speaker) pause(d time.Duration) bool {
 	select {
 	case <-s.t.Context().Done():
@@ -110,7 +110,7 @@ func (s *speaker) pause(d time.Duration) bool {
 	}
 }
 
-// end notes that the connection is over.
+// end records that the connection is over.
 func (s *speaker) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +130,7 @@ func (s *speaker) words(m wire.Message) string {
 	return m.ID.String()
 }
 
-// take is what was heard since the last time, in order.
+// take returns what was heard since it was last called, in order.
 func (s *speaker) take() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,15 +139,15 @@ func (s *speaker) take() []string {
 	return said
 }
 
-// hungUp tells whether the client has closed the connection.
+// hungUp reports whether the client has closed the connection.
 func (s *speaker) hungUp() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.over
 }
 
-// BEP 3 puts the peer id last so that it can be left until the other end has said which torrent it is for.
-// Trackers that check whether a peer can be reached never send theirs.
+// BEP 3 puts the peer id last, so that a peer may wait with its own until it has read the info hash. Trackers that
+// check whether a peer can be reached never send theirs.
 func TestHandshakeThatPauses(t *testing.T) {
 	for name, encrypted := range map[string]bool{"plain": false, "encrypted": true} {
 		t.Run(name, func(t *testing.T) {
@@ -188,7 +188,7 @@ func TestHandshakeThatPauses(t *testing.T) {
 				simnet.Sleep(time.Second)
 				require.Len(t, d.Stats().Peers, 1)
 
-				// One that does not go on is not waited for longer than any other.
+				// A handshake that is never finished times out as any other does.
 				conn = begin()
 				began = time.Now()
 				_, err = io.Copy(io.Discard, conn)
@@ -200,7 +200,7 @@ func TestHandshakeThatPauses(t *testing.T) {
 	}
 }
 
-// Nothing is said to one that asks for a torrent that is not shared.
+// A handshake for a torrent that is not shared gets no answer.
 func TestHandshakeForAnotherTorrent(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
@@ -216,13 +216,13 @@ func TestHandshakeForAnotherTorrent(t *testing.T) {
 	})
 }
 
-// Who is connected to us is dialled once at most, wherever it is named: the two connections then show
-// that they are to the same peer.
+// A peer that is connected to us is dialled at most once, whatever source names it. The two connections then
+// turn out to be with the same peer.
 func TestPeerNamedWhileItIsConnected(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		id   string // against ours, which begins with -SL
-		port int    // that it says it listens at
+		id   string // ours begins with -SL
+		port int    // at which it says it listens
 	}{
 		{"lower, says nothing", "-AA", 0}, {"higher, says nothing", "-ZZ", 0},
 		{"lower, says where", "-AA", 6881}, {"higher, says where", "-ZZ", 6881},
@@ -240,7 +240,7 @@ func TestPeerNamedWhileItIsConnected(t *testing.T) {
 				b := wire.AppendExtended(hello.Append(nil), 0, ours.Append(nil))
 
 				var mu sync.Mutex
-				var conns []net.Conn // the first is the one that they made
+				var conns []net.Conn // the peer made the first
 				talk := func(conn net.Conn) {
 					mu.Lock()
 					conns = append(conns, conn)
@@ -257,14 +257,14 @@ func TestPeerNamedWhileItIsConnected(t *testing.T) {
 						if err != nil {
 							return
 						}
-						time.AfterFunc(time.Second, func() { talk(conn) }) // meanwhile the one that they made arrives
+						time.AfterFunc(time.Second, func() { talk(conn) }) // meanwhile the connection that the peer makes arrives
 					}
 				}()
 				d.discovery.found(peerlist.FromTracker, "http://tracker.sim/", them.Addr(6881))
 				conn, err := them.Dial(t.Context(), "tcp", us.Addr(6881).String())
 				require.NoError(t, err)
 				go talk(conn)
-				for range 9 { // later it is of no use
+				for range 9 { // in time for it to be dialled
 					simnet.Sleep(time.Minute)
 					mu.Lock()
 					for _, conn := range conns {
@@ -279,8 +279,8 @@ func TestPeerNamedWhileItIsConnected(t *testing.T) {
 	}
 }
 
-// Two ends that upload to each other as much as the link takes, with hardly any buffer in between: if
-// either read only when it has nothing to write, both would wait for ever.
+// Two clients upload to each other as much as the link carries, with hardly any buffer in between. If either
+// read only while it has nothing to write, both would wait for ever.
 func TestUploadingNeverBlocksReceiving(t *testing.T) {
 	for _, policy := range []EncryptionPolicy{DisableEncryption, RequireEncryption} {
 		t.Run(fmt.Sprintf("encryption %d", policy), func(t *testing.T) {
@@ -308,14 +308,14 @@ func TestUploadingNeverBlocksReceiving(t *testing.T) {
 				}
 				took := time.Since(began)
 				t.Log(took)
-				// 8 MiB each way at 1 MiB/s; that there is hardly a buffer costs some of that.
+				// 8 MiB each way at 1 MiB/s, and what the small buffer costs.
 				require.Less(t, took, 12*time.Second)
 			})
 		})
 	}
 }
 
-// A peer that takes slowly what we send does not slow what it sends to us.
+// A peer that reads slowly what we send does not slow what it sends to us.
 func TestSlowTakerDoesNotSlowReceiving(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 16<<20)
@@ -336,7 +336,7 @@ func TestSlowTakerDoesNotSlowReceiving(t *testing.T) {
 	})
 }
 
-// What we asked for and do not want any more before the writer came to it, the peer never hears of.
+// A request that is taken back before it was written is never sent, nor is its cancel.
 func TestOutboxRequestsTakenBack(t *testing.T) {
 	o := newOutbox()
 	first, second := request{1, 0, blockSize}, request{2, blockSize, 100}
@@ -367,7 +367,7 @@ func (c slowToClose) Close() error {
 	return c.Conn.Close()
 }
 
-// A connection of the user's own that is slow to close holds up no other.
+// A user's connection that is slow to close does not hold up others.
 func TestSlowClose(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20)

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Close of a reader ends its Read that waits, though no other reader is open.
+// Close of the only reader ends its Read that waits.
 func TestCloseEndsTheOnlyRead(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 16<<10, 64<<10)
@@ -36,10 +36,10 @@ func TestCloseEndsTheOnlyRead(t *testing.T) {
 	})
 }
 
-// A reader that seeks into the middle of a file of 2 GB has its first bytes from peers that unchoked us
-// long ago within two round trips, what was already on the wire, and one piece at their rate. On the wire
-// is as well the block that a peer was about to send; and where several share a piece, one may have a
-// block more to send than another. A hundredth more is allowed because their rates are estimates.
+// A reader that seeks into the middle of a file of 2 GB gets its first bytes within two round trips and the time
+// that the peers, which unchoked us long ago, need for what was on the wire and for one piece. Each peer may send
+// two blocks more: the one that it was about to send, and one because blocks cannot be shared out evenly. A
+// hundredth more is allowed because rates are estimates.
 func TestSeekIsServedFirst(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -72,7 +72,7 @@ func TestSeekIsServedFirst(t *testing.T) {
 				}
 				host := n.NewHost("81.0.0.1", 0, 0, 0)
 				m.client = simStart(t.Context(), t, host, content, nil, o, nil)
-				time.Sleep(30 * time.Second) // of the bubble's: rates are known, pipelines full
+				time.Sleep(30 * time.Second) // until rates are known and pipelines full
 				require.Len(t, m.client.Stats().Peers, len(tt.rates))
 
 				file, err := m.client.Open(t.Context(), content.name)
@@ -101,9 +101,8 @@ func TestSeekIsServedFirst(t *testing.T) {
 	}
 }
 
-// A reader that seeks to the middle of a large file gets its first bytes within two round trips, the
-// time that what was on the wire takes, and that of one piece at the peers' rate: what others were asked for
-// is cancelled to make room.
+// A reader that seeks to the middle of a large file gets its first bytes within two round trips, the time for what
+// was on the wire, and that for one piece at the peers' rates. Other requests are cancelled to make room.
 func TestSeekDelay(t *testing.T) {
 	t.Parallel()
 	const rtt = 100 * time.Millisecond
@@ -134,14 +133,14 @@ func TestSeekDelay(t *testing.T) {
 					for _, where := range []int64{1 << 30, 1<<29 + 12345, 3<<29 + 1} {
 						_, err = r.Seek(where, io.SeekStart)
 						require.NoError(t, err)
-						wire := host.Clearing(blockSize) // with a block that each has begun
+						wire := host.Clearing(blockSize) // and a block that each has begun
 						start := time.Now()
 						_, err = io.ReadFull(r, make([]byte, 1))
 						require.NoError(t, err)
 						took := time.Since(start)
 						piece := time.Duration(float64(pieceLength) / sum * float64(time.Second))
 						t.Logf("took %v, of round trips %v, on the wire %v, a piece %v", took, 2*rtt, wire, piece)
-						// A block more, since blocks cannot be shared out evenly.
+						// One block more, since blocks cannot be shared out evenly.
 						block := time.Duration(blockSize / slices.Min(rates) * float64(time.Second))
 						bound := 2*rtt + wire + piece + block
 						require.LessOrEqual(t, took, bound)

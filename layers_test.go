@@ -17,13 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// policyPackages hold plain data: their tests can drive a million histories through them. Of the root's
-// files policyFiles do.
+// policyPackages hold plain data: their tests can drive a million histories through them.
 var policyPackages = []string{"internal/choker", "internal/metadata", "internal/peerlist", "internal/picker"}
-
-var policyFiles = []string{
-	"choice.go",
-}
 
 const modulePath = "github.com/shoal-go/torrent"
 
@@ -75,21 +70,6 @@ func TestPolicyHasNoGoroutineClockOrIO(t *testing.T) {
 	}
 }
 
-func TestPolicyFilesHaveNoGoroutineClockOrIO(t *testing.T) {
-	files := sources(t, ".")
-	allowed := []string{
-		"bytes", "cmp", "container/heap", "encoding/binary", "errors", "fmt", "hash/crc32", "math", "math/rand/v2",
-		"net/netip", "slices", "time", modulePath + "/internal/bits", modulePath + "/internal/layout", modulePath + "/internal/netaddr", modulePath + "/internal/wire",
-	}
-	for _, name := range policyFiles {
-		require.Contains(t, files, name)
-		for _, path := range imports(files[name]) {
-			require.Contains(t, allowed, path, name)
-		}
-		requirePlain(t, name, files[name])
-	}
-}
-
 // requirePlain fails the test where f starts a goroutine, uses a channel or a clock, or draws by lot from
 // anything but a source that it was given.
 func requirePlain(t *testing.T, name string, f *ast.File) {
@@ -109,22 +89,9 @@ func requirePlain(t *testing.T, name string, f *ast.File) {
 			if pkg.Name == "rand" && !slices.Contains([]string{"Rand", "New", "NewPCG"}, n.Sel.Name) {
 				t.Errorf("%s: rand.%s draws from a source that all share", name, n.Sel.Name)
 			}
-		case *ast.FuncDecl:
-			if n.Recv != nil && slices.Contains([]string{"Download", "Client", "peer", "resolver"}, receiver(n)) {
-				t.Errorf("%s: a method of %s", name, receiver(n))
-			}
 		}
 		return true
 	})
-}
-
-func receiver(f *ast.FuncDecl) string {
-	kind := f.Recv.List[0].Type
-	if star, ok := kind.(*ast.StarExpr); ok {
-		kind = star.X
-	}
-	name, _ := kind.(*ast.Ident)
-	return name.String()
 }
 
 // What can be said without a download knows nothing of one.

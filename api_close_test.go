@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// openFiles is what this process has open below dir, where the system tells.
+// openFiles lists what this process has open below dir, on systems that tell.
 func openFiles(dir string) (names []string) {
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
@@ -29,7 +29,7 @@ func openFiles(dir string) (names []string) {
 	return names
 }
 
-// mapsOf is how many maps this process has of files below dir, where the system tells.
+// mapsOf is how many maps this process has of files below dir, on systems that tell.
 func mapsOf(dir string) int {
 	b, _ := os.ReadFile("/proc/self/maps")
 	return bytes.Count(b, []byte(dir))
@@ -135,7 +135,7 @@ func TestAPICloseComplete(t *testing.T) {
 			require.NoError(t, d.Close())
 			require.Empty(t, slices.Collect(client.Downloads()))
 			require.NoError(t, client.Close())
-			s.same(t, files) // what Wait handed out stays readable
+			s.same(t, files) // what Wait returned stays readable
 			got, err := io.ReadAll(r)
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(s.want["share/a.bin"], got))
@@ -174,7 +174,7 @@ func TestAPICloseComplete(t *testing.T) {
 	}
 }
 
-// Close of a download that nobody waited for gives its files back as well.
+// Close of a download without a Wait releases its files as well.
 func TestAPICloseUnwaited(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	before := count()
@@ -244,7 +244,7 @@ func TestAPIClientNeverUsed(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-// Closing while everything is under way, from many goroutines, at whatever moment.
+// Close from many goroutines at any moment, while everything is under way.
 func TestAPICloseAtAnyTime(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
 	addr := s.seed(t, torrent.Options{})
@@ -298,7 +298,7 @@ func TestClientOpensAgain(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
-// A client takes peers from a listener of the caller's, too, and closes it with itself.
+// A client also accepts peers from a listener of the caller's, and closes it with itself.
 func TestClientServes(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	mine, err := net.Listen("tcp", "127.0.0.1:0")
@@ -319,7 +319,7 @@ func TestClientServes(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed, "what is not served is closed")
 }
 
-// A client may be asked for its downloads at any time, while the first begins too.
+// A client may be asked for its downloads at any time, even while the first begins.
 func TestClientDownload(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	c := local()
@@ -353,7 +353,7 @@ func TestClientDownload(t *testing.T) {
 	asking.Wait()
 }
 
-// What a client says that its downloads brought stays when they are gone.
+// The totals of a client include downloads that are gone.
 func TestClientStats(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	from, to := local(), local()

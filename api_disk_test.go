@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// counting is a seed that gives everything, in an order of the requests, until it has given so many blocks.
+// counting is a seed that answers requests in order until it has sent so many blocks.
 func (s *share) counting(t *testing.T, blocks int64) *remote {
 	return s.script(t, func(l *line) {
 		l.offer()
@@ -36,7 +36,7 @@ func (s *share) counting(t *testing.T, blocks int64) *remote {
 	})
 }
 
-// A download that is stopped again and again fetches nothing twice, but for what was on the wire.
+// A download that is stopped again and again fetches nothing twice but what was on the wire.
 func TestAPIResume(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(d *torrent.Download, cancel func()) error{
@@ -75,7 +75,8 @@ func TestAPIResume(t *testing.T) {
 	}
 }
 
-// Whatever others did to the directory meanwhile, no wrong byte comes out, and what is right is not fetched.
+// Whatever other programs did to the directory between runs, no wrong byte comes out, and what is right is not
+// fetched.
 func TestAPIResumeAfterMeddling(t *testing.T) {
 	t.Parallel()
 	for name, meddle := range map[string]func(t *testing.T, s *share, dir string){
@@ -186,7 +187,7 @@ func TestAPIVerify(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// meddlings are what another program may do to a file under our hands.
+// meddlings are what another program may do to a file while we use it.
 var meddlings = []struct {
 	name string
 	do   func(t *testing.T, path string)
@@ -218,7 +219,7 @@ var meddlings = []struct {
 	{"removed with its directory", func(t *testing.T, path string) { require.NoError(t, os.RemoveAll(filepath.Dir(path))) }},
 }
 
-// meddled is content of three files, the first of which is meddled with.
+// meddled makes content of three files, of which the first is meddled with.
 func meddled(t *testing.T) *share {
 	return makeShare(t, torrent.CreateOptions{}, part{"a/a.bin", 200_000}, part{"b.bin", 150_000}, part{"c.bin", 150_000})
 }
@@ -231,8 +232,8 @@ func (s *share) onDisk(t *testing.T, dir string) {
 	require.Equal(t, s.NumPieces(), have.Count())
 }
 
-// What others do to files while a download runs is noticed before it is called complete, said in Stats,
-// and mended.
+// What other programs do to files while a download runs is noticed before it is complete, reported in Stats, and
+// repaired.
 func TestMeddlingWhileDownloading(t *testing.T) {
 	for _, tt := range meddlings {
 		t.Run(tt.name, func(t *testing.T) {
@@ -254,7 +255,7 @@ func TestMeddlingWhileDownloading(t *testing.T) {
 	}
 }
 
-// Others do it while we seed: nothing of it is served, it is said in Stats, and fetched again.
+// If they do it while we seed, nothing of it is served, it is reported in Stats, and it is fetched again.
 func TestMeddlingWhileSeeding(t *testing.T) {
 	for _, tt := range meddlings {
 		t.Run(tt.name, func(t *testing.T) {
@@ -286,8 +287,7 @@ func TestMeddlingWhileSeeding(t *testing.T) {
 	}
 }
 
-// Where the whole directory vanishes under a download, it ends with that error, and the next one begins
-// anew.
+// A download whose directory vanishes ends with that error, and the next one starts from nothing.
 func TestDirectoryVanishes(t *testing.T) {
 	s := meddled(t)
 	peer := s.gated(t)
@@ -305,7 +305,7 @@ func TestDirectoryVanishes(t *testing.T) {
 	s.same(t, complete(t, s.start(t, torrent.Options{Dir: dir, Peers: []netip.AddrPort{peer.addr}})))
 }
 
-// Where it vanishes while we seed, Wait has long returned: Stats says what ended it.
+// If it vanishes while we seed, Wait has long returned, and Stats says what ended the download.
 func TestDirectoryVanishesWhileSeeding(t *testing.T) {
 	s := meddled(t)
 	peer := s.gated(t)

@@ -136,7 +136,7 @@ func TestAPIStartRefuses(t *testing.T) {
 	}
 }
 
-// A context that ends takes the download with it, and the error says all there is to say.
+// The end of a context ends the download, and the error says all that is known.
 func TestAPICancelled(t *testing.T) {
 	refusing, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -210,7 +210,7 @@ func TestAPICancelled(t *testing.T) {
 	})
 }
 
-// A download gets by with one good peer, whatever others do.
+// A download completes with one good peer, whatever other peers do.
 func TestAPIBadPeers(t *testing.T) {
 	hangUp := func(l *line) {}
 	for name, play := range map[string]func(l *line){
@@ -287,7 +287,7 @@ func TestAPIBadPeers(t *testing.T) {
 			t.Parallel()
 			s := makeShare(t, torrent.CreateOptions{}, mixed...)
 			bad := s.listen(t, func(l *line) {
-				// Its first words are read so that closing does not reset what it said.
+				// What it sends first is read, so that closing does not reset what was said.
 				b := make([]byte, 68)
 				if _, err := l.r.Read(b[:1]); err == nil && b[0] == 19 {
 					l.r.Discard(67)
@@ -305,7 +305,7 @@ func TestAPIBadPeers(t *testing.T) {
 	}
 }
 
-// Who sends what does not hash is banned, and the rest comes from others.
+// A peer whose pieces fail their hash is banned, and the rest comes from others.
 func TestAPICorruptPeer(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
@@ -330,7 +330,7 @@ func TestAPICorruptPeer(t *testing.T) {
 	s.same(t, complete(t, d))
 	st := d.Stats()
 	require.Positive(t, st.Wasted)
-	require.EqualValues(t, 1, liar.conns.Load(), "nobody dials it again")
+	require.EqualValues(t, 1, liar.conns.Load(), "it is not dialled again")
 }
 
 func TestAPISeedLeavesAtHalf(t *testing.T) {

@@ -24,7 +24,7 @@ import (
 
 func TestAPIFileSystem(t *testing.T) {
 	t.Parallel()
-	// Small, for TestFS reads it byte by byte.
+	// Small, since TestFS reads it byte by byte.
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 256}, part{"a.bin", 700}, part{"b/c.txt", 17}, part{"b/d.bin", 1500}, part{"b/empty", 0}, part{"z.bin", 256})
 	addr := s.seed(t, torrent.Options{})
 	for name, o := range map[string]torrent.Options{
@@ -120,7 +120,7 @@ func TestAPICompleted(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
 		seed := s.gated(t)
 		d := s.start(t, torrent.Options{Dir: dir, Peers: []netip.AddrPort{seed.addr}})
-		// In the order in which they become whole, whatever their order in the torrent; empty ones at once.
+		// Files come in the order in which they become whole, whatever their order in the torrent; empty ones at once.
 		var got []string
 		for f, err := range d.Completed() {
 			require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestAPICompleted(t *testing.T) {
 				seed.give(s.piecesOf("share/b/c.txt")...)
 			case 4:
 				require.Equal(t, "share/b/c.txt", f.Path())
-				for f, err := range d.Completed() { // others may range as well, and stop when they like
+				for f, err := range d.Completed() { // several may range, and stop at any time
 					require.NoError(t, err)
 					require.Contains(t, got, f.Path())
 					if f.Path() == "share/b/c.txt" {
@@ -320,7 +320,7 @@ func TestAPISelectWhileRunning(t *testing.T) {
 	}
 }
 
-// Who shares goes on to download what is chosen later; the files are those that are whole.
+// A download that shares goes on with what is chosen later. Its files are those that are whole.
 func TestAPISelectAfterCompletion(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
@@ -354,7 +354,7 @@ func TestAPISelectAfterCompletion(t *testing.T) {
 	}
 }
 
-// What is complete and ended stays what it was.
+// A download that is complete and has ended does not change.
 func TestAPISelectAfterEnd(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)

@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// reading is what a read came to.
+// reading is the result of a read.
 type reading struct {
 	b   []byte
 	err error
@@ -86,7 +86,7 @@ func TestAPIOpen(t *testing.T) {
 		_, err = r.Read(make([]byte, 1))
 		require.Equal(t, io.EOF, err)
 
-		// ReadAt of many at once, while Read has a place of its own.
+		// Many ReadAt at once, while Read keeps its own position.
 		_, err = r.Seek(3, io.SeekStart)
 		require.NoError(t, err)
 		var readers sync.WaitGroup
@@ -158,7 +158,7 @@ func TestAPIOpenContext(t *testing.T) {
 	require.ErrorIs(t, got.err, context.Canceled)
 	require.ErrorIs(t, got.err, because)
 
-	// A Close ends a wait as well.
+	// Close ends a wait as well.
 	r, err = d.Open(t.Context(), "share/a.bin")
 	require.NoError(t, err)
 	blocked = readAsync(r, 1)
@@ -166,8 +166,7 @@ func TestAPIOpenContext(t *testing.T) {
 	require.ErrorIs(t, finally(t, blocked).err, fs.ErrClosed)
 }
 
-// What a reader waits for is asked for at once, though nothing comes that would make room in the
-// pipeline.
+// What a reader waits for is requested at once, even when nothing arrives that would make room in the pipeline.
 func TestAPIOpenFirst(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, part{"0", 8 << 20}, part{"1", 1 << 20})
@@ -215,7 +214,7 @@ func TestAPIOpenServeContent(t *testing.T) {
 	}))
 	defer server.Close()
 	want, pieces := s.want["share/b/d.bin"], s.piecesOf("share/b/d.bin")
-	seed.give(pieces[len(pieces)-1], pieces[0]) // the first for the type of the content
+	seed.give(pieces[len(pieces)-1], pieces[0]) // the first piece tells the type of the content
 	status, b := get(t, server.URL+"/share/b/d.bin", "bytes=-100")
 	require.Equal(t, http.StatusPartialContent, status)
 	require.Equal(t, want[len(want)-100:], b)
@@ -238,7 +237,7 @@ func TestAPIOpenServeContent(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, status)
 }
 
-// A reader of a file that is not chosen any more does not wait for ever.
+// A reader of a file that is no longer chosen does not wait for ever.
 func TestAPIOpenDeselected(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
@@ -255,7 +254,7 @@ func TestAPIOpenDeselected(t *testing.T) {
 	require.Error(t, finally(t, blocked).err)
 }
 
-// Everything at once, from many goroutines: nothing blocks for ever, and no read gives a wrong byte.
+// Everything at once from many goroutines: nothing blocks for ever, and no read returns a wrong byte.
 func TestAPIAllAtOnce(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
 	addrs := []netip.AddrPort{s.seed(t, torrent.Options{}), s.seed(t, torrent.Options{})}
@@ -283,7 +282,7 @@ func TestAPIAllAtOnce(t *testing.T) {
 		}
 		again(func(n int) error {
 			d.Select([]func(torrent.File) torrent.Priority{nil, torrent.Glob("*.bin"), torrent.Glob("?.*")}[n%3])
-			<-time.After(50 * time.Millisecond) // nothing comes to who changes his mind at every moment
+			<-time.After(50 * time.Millisecond) // a choice that changes all the time brings nothing
 			return nil
 		})
 		again(func(int) error {

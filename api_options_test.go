@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Start copies its options, and a choice may ask the download what it likes.
+// Start copies its options, and Select may call any method of the download.
 func TestAPIOptionsAreCopied(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
@@ -36,7 +36,7 @@ func TestAPIOptionsAreCopied(t *testing.T) {
 	require.FileExists(t, filepath.Join(dir, "share", "a.bin"))
 }
 
-// Values that make no sense are as none.
+// A value that makes no sense is as the zero value.
 func TestAPIOddValues(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
@@ -53,7 +53,7 @@ func TestAPIOddValues(t *testing.T) {
 	require.Equal(t, 1, d.Stats().Known)
 }
 
-// A seed needs no right to write.
+// A seed needs no permission to write.
 func TestAPISeedsReadOnly(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
@@ -92,8 +92,8 @@ func TestAPIEncryption(t *testing.T) {
 	}
 }
 
-// A download that is told of its only peer while it runs goes on from the bytes of earlier runs, says what is verified, and
-// stops sharing when the user has seen enough.
+// A download whose only peer is named while it runs counts on from the bytes of earlier runs, reports what is
+// verified, and stops sharing when SeedUntil says so.
 func TestDownloadSharesUntil(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)

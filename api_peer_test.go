@@ -27,14 +27,14 @@ const (
 type remote struct {
 	s      *share
 	addr   netip.AddrPort
-	conns  atomic.Int32 // that shook hands, over time
-	open   atomic.Int32 // of these, at the moment
-	most   atomic.Int32 // open at once
-	sent   atomic.Int64 // bytes of payload
+	conns  atomic.Int32 // that have shaken hands
+	open   atomic.Int32 // of these, how many are open
+	most   atomic.Int32 // how many were open at once
+	sent   atomic.Int64 // bytes of blocks
 	mu     sync.Mutex
-	asked  map[int]bool // pieces
+	asked  map[int]bool // pieces of which blocks were requested
 	order  []int        // the piece of each request
-	allow  map[int]bool // pieces that a gated peer gives
+	allow  map[int]bool // pieces that a gated peer sends
 	opened chan struct{}
 }
 
@@ -51,7 +51,7 @@ func (s *share) script(t *testing.T, play func(l *line)) *remote {
 	return s.listen(t, func(l *line) {
 		theirs := make([]byte, 68)
 		if _, err := io.ReadFull(l.r, theirs); err != nil || string(theirs[:20]) != "\x13BitTorrent protocol" {
-			return // an encrypted handshake: hang up, so that plain is tried
+			return // an encrypted handshake: hang up, so that a plain one is tried
 		}
 		l.conns.Add(1)
 		n := l.open.Add(1)
@@ -91,7 +91,7 @@ func (s *share) listen(t *testing.T, play func(l *line)) *remote {
 	return p
 }
 
-// call connects to addr as a peer does, runs play and returns once that has begun.
+// call connects to addr as a peer does. It runs play in a goroutine.
 func (s *share) call(t *testing.T, addr netip.AddrPort, play func(l *line)) *remote {
 	t.Helper()
 	dial := new(net.Dialer).DialContext
@@ -158,7 +158,7 @@ func (l *line) offer(pieces ...int) {
 	l.say(msgUnchoke)
 }
 
-// request is the next request.
+// request reads the next request.
 func (l *line) request() (piece, begin, length int, err error) {
 	for {
 		id, b, err := l.hear()
@@ -198,8 +198,8 @@ func (l *line) serve() {
 	}
 }
 
-// gated is a remote that has everything and gives only the pieces that give allows. It answers late
-// rather than never: what was asked before is sent as soon as it may be.
+// gated is a remote that has everything and sends only the pieces that give allows. What was requested before
+// give allows it is sent as soon as it does.
 func (s *share) gated(t *testing.T) *remote {
 	return s.script(t, func(l *line) {
 		l.offer()

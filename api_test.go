@@ -27,7 +27,7 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
-// patience is how long anything may take that is not itself about time.
+// patience is how long anything may take that is not about time. It only bounds a failure.
 const patience = 2 * time.Minute
 
 // share is content on disk, and the torrent of it.
@@ -35,7 +35,7 @@ type share struct {
 	*torrent.Torrent
 	dir  string            // that holds what the torrent names
 	want map[string][]byte // by path
-	raw  []byte            // all of it in torrent order; without padding
+	raw  []byte            // all of it in the order of the torrent, without padding
 	host *simnet.Host      // where its scripted peers are; nil is this machine
 }
 
@@ -45,7 +45,7 @@ type part struct {
 	size int
 }
 
-// mixed is files that share pieces, files that span pieces, empty ones and a directory.
+// mixed has files that share pieces, files that span pieces, empty ones and a directory.
 var mixed = []part{{"a.bin", 100_000}, {"b/c.txt", 17}, {"b/d.bin", 150_003}, {"b/empty", 0}, {"z.bin", 65_536}, {"zz", 0}}
 
 // makeShare makes a private torrent, since downloads with a client of their own would look for another in the DHT.
@@ -102,7 +102,7 @@ func (s *share) seed(t *testing.T, o torrent.Options) netip.AddrPort {
 	return addrOf(o.Client)
 }
 
-// start begins a download and has it closed with the test.
+// start starts a download, which is closed when the test ends.
 func (s *share) start(t *testing.T, o torrent.Options) *torrent.Download {
 	t.Helper()
 	if o.Client == nil {
@@ -115,7 +115,7 @@ func (s *share) start(t *testing.T, o torrent.Options) *torrent.Download {
 	return d
 }
 
-// same requires that files is the parts of s that keep names, or all.
+// same requires that files has the parts of s that keep names, or all parts.
 func (s *share) same(t *testing.T, files *torrent.Downloaded, keep ...string) {
 	t.Helper()
 	var got []string
@@ -139,7 +139,7 @@ func (s *share) pieceSize(i int) int {
 	return int(min(s.PieceLength(), int64(len(s.raw))-int64(i)*s.PieceLength()))
 }
 
-// piecesOf is the pieces that a file overlaps.
+// piecesOf lists the pieces that a file overlaps.
 func (s *share) piecesOf(path string) (pieces []int) {
 	off := int64(0)
 	for f := range s.Files() {
@@ -164,7 +164,7 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-// wait is Wait that fails the test instead of hanging.
+// wait is Wait, but fails the test instead of hanging.
 func wait(t *testing.T, d *torrent.Download) (*torrent.Downloaded, error) {
 	t.Helper()
 	select {
@@ -175,7 +175,7 @@ func wait(t *testing.T, d *torrent.Download) (*torrent.Downloaded, error) {
 	return d.Wait()
 }
 
-// complete waits for a download that is to succeed.
+// complete waits for a download that must succeed.
 func complete(t *testing.T, d *torrent.Download) *torrent.Downloaded {
 	t.Helper()
 	files, err := wait(t, d)
@@ -183,13 +183,13 @@ func complete(t *testing.T, d *torrent.Download) *torrent.Downloaded {
 	return files
 }
 
-// until polls.
+// until waits for a condition.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	require.Eventually(t, ok, patience, 2*time.Millisecond, what)
 }
 
-// settled requires that no more goroutines run than before did.
+// settled waits until no more goroutines run than before.
 func settled(t *testing.T, before int) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -202,7 +202,7 @@ func settled(t *testing.T, before int) {
 	}
 }
 
-// finally takes a value that a goroutine sends.
+// finally receives a value that a goroutine sends.
 func finally[T any](t *testing.T, c <-chan T) (v T) {
 	t.Helper()
 	select {
@@ -213,7 +213,7 @@ func finally[T any](t *testing.T, c <-chan T) (v T) {
 	return v
 }
 
-// announces is an HTTP tracker that names the given peers and notes what it was told.
+// announces is an HTTP tracker that names the given peers and records what it was told.
 type announces struct {
 	url   string
 	mu    sync.Mutex
@@ -263,7 +263,7 @@ func (tr *announces) heard(i int) url.Values {
 	return tr.said[i]
 }
 
-// mapStorage is a Storage as small as can be, that can be told to fail.
+// mapStorage is a minimal Storage that can be told to fail.
 type mapStorage struct {
 	mu                    sync.Mutex
 	b                     []byte

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// What is about time runs under a virtual clock, so that a slow machine changes nothing.
+// Tests of the public API that are about time. They run under a virtual clock, so a slow machine changes nothing.
 
 // at is the share with its scripted peers on a simulated host.
 func (s share) at(h *simnet.Host) *share {
@@ -69,7 +69,7 @@ func TestAPIStalled(t *testing.T) {
 	})
 }
 
-// A failure leaves alone what was handed out before it.
+// A failure leaves alone what was returned before it.
 func TestAPIBytesOutliveFailure(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
@@ -133,7 +133,7 @@ func TestAPIDownloadLimits(t *testing.T) {
 	}
 }
 
-// A context that ends takes the download with it within a second, also where trackers do not answer.
+// The end of a context ends the download within a second, even when trackers do not answer.
 func TestAPICancelledInASecond(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{Trackers: [][]string{
@@ -227,7 +227,7 @@ func TestAPICancelledWhileReading(t *testing.T) {
 	})
 }
 
-// Hashing what a directory holds ends with the context as well.
+// A check of a directory ends with its context as well.
 func TestAPICancelledWhileChecking(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 4 << 20}, part{"", 96 << 20})
 	because := errors.New("because")

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a tracker hears of a download: started, completed, stopped, each once and with what is left.
+// A tracker hears of a download that it started, completed and stopped, each once and with what is left.
 func TestAPIAnnounces(t *testing.T) {
 	tr := tracker(t)
 	s := makeShare(t, torrent.CreateOptions{Trackers: [][]string{{tr.url}}}, mixed...)
@@ -65,7 +65,7 @@ func TestAPIAnnounces(t *testing.T) {
 			seed.give()
 			files := complete(t, d)
 			if c.o.Seed && len(c.want) == 3 {
-				// Who leaves before the answer says it again, as it may have been lost.
+				// A download that leaves before the answer says so again, as the announce may have been lost.
 				until(t, "completed", func() bool { return slices.Contains(tr.events(), "completed") && !d.Stats().Trackers[0].Announcing })
 			}
 			c.end(d, files)
@@ -92,7 +92,8 @@ func TestAPIAnnounces(t *testing.T) {
 	}
 }
 
-// The end of a context does not keep a tracker from hearing of it, nor the tracker keep the end from coming.
+// A download that its context ends still announces that it stopped, and a tracker that does not answer does not
+// delay the end.
 func TestAPIStoppedWhenCancelled(t *testing.T) {
 	t.Parallel()
 	tr := tracker(t)
@@ -114,7 +115,7 @@ func TestAPIStoppedWhenCancelled(t *testing.T) {
 	require.Equal(t, "0", tr.heard(1).Get("numwant"))
 }
 
-// A tracker that never heard of us need not hear that we leave.
+// A tracker that never heard of a download does not hear that it stopped.
 func TestAPINoStoppedWithoutStarted(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int32
@@ -134,7 +135,7 @@ type roundTrips func(*http.Request) (*http.Response, error)
 
 func (f roundTrips) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// All that goes out goes through the hooks of the client.
+// Everything that goes out goes through the functions that the client was given.
 func TestAPIClientHooks(t *testing.T) {
 	t.Parallel()
 	tr := tracker(t)
@@ -194,7 +195,7 @@ func TestAPIMaxPeers(t *testing.T) {
 					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 					}
 					l.offer()
-					for range 4 { // then somebody else's turn
+					for range 4 { // then it is another peer's turn
 						piece, begin, length, err := l.request()
 						if err != nil || l.answer(piece, begin, length) != nil {
 							return
@@ -209,7 +210,7 @@ func TestAPIMaxPeers(t *testing.T) {
 				return d.Stats().Complete
 			})
 			s.same(t, complete(t, d))
-			require.LessOrEqual(t, most.Load(), int32(3)) // one may be closing here that is closed there
+			require.LessOrEqual(t, most.Load(), int32(3)) // one may be closed there and still closing here
 		})
 	}
 }
@@ -233,7 +234,7 @@ func TestAPIInUse(t *testing.T) {
 	_, err = s.Start(t.Context(), &torrent.Options{Dir: filepath.Join(dir, "..", filepath.Base(dir)), Client: local()})
 	require.ErrorIs(t, err, torrent.ErrInUse, "the same directory by another name")
 
-	// Another torrent may use it, and so may the same after the first is closed.
+	// Another torrent may use the client, and so may the same one after the first download is closed.
 	other := makeShare(t, torrent.CreateOptions{Name: "other"}, part{"", 10_000})
 	files, err := other.DownloadAll(within(t), &torrent.Options{Dir: dir, Client: client, Peers: []netip.AddrPort{other.seed(t, torrent.Options{})}})
 	require.NoError(t, err)

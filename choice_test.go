@@ -15,8 +15,8 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// TestChoiceAgreesWithModel chooses files, verifies pieces and doubts them again in any order, and asks
-// after each step what the files and the pieces themselves tell.
+// TestChoiceAgreesWithModel chooses files, verifies pieces and takes that back in any order. After each step it
+// compares with what the files and pieces say.
 func TestChoiceAgreesWithModel(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 3))
@@ -102,7 +102,7 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 	}
 }
 
-// A download that was complete for long has not stalled for as long when more is chosen.
+// A download that was complete for long has not stalled when more is chosen.
 func TestStallAfterWiderChoice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tor, content := testContent(blockSize, blockSize, blockSize)
@@ -132,11 +132,11 @@ func TestStallAfterWiderChoice(t *testing.T) {
 		time.Sleep(50 * time.Second)
 		require.NoError(t, d.life.ctx.Err())
 		time.Sleep(20 * time.Second)
-		require.Error(t, d.life.ctx.Err(), "nobody has the second file")
+		require.Error(t, d.life.ctx.Err(), "no peer has the second file")
 	})
 }
 
-// A file that another program changed once all was complete is not passed over in silence.
+// Completed reports a file that another program changed after the download was complete.
 func TestCompletedTellsOfAChangedFile(t *testing.T) {
 	tor, content := testContent(blockSize, blockSize, blockSize)
 	dir := t.TempDir()

@@ -41,10 +41,10 @@ func testContent(pieceLength int64, lengths ...int64) (*Torrent, []byte) {
 	return t, content
 }
 
-// all wants every file.
+// all chooses every file.
 func all(t *Torrent) []bool { return slices.Repeat([]bool{true}, t.layout.NumFiles()) }
 
-// builtIn opens each kind of store that a download may have, with nothing in it.
+// builtIn opens each kind of storage that a download may have, empty.
 var builtIn = map[string]func(*testing.T, *Torrent) storage.Store{
 	"memory": func(t *testing.T, tor *Torrent) storage.Store {
 		return storage.NewMemory(tor.content(), defaultMaxMemory)

@@ -93,7 +93,7 @@ func TestDHTNodesOfPeers(t *testing.T) {
 	})
 }
 
-// Items go in at one end of the network and come out at another.
+// An item that one client puts is available from any other.
 func TestDHTItems(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		router := dhtNetwork(t, n, 10)
@@ -128,7 +128,7 @@ func TestDHTItems(t *testing.T) {
 	})
 }
 
-// Announce and Peers are the DHT's as such, without a download.
+// Announce and Peers work without a download.
 func TestDHTAnnounce(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		router := dhtNetwork(t, n, 10)
@@ -145,7 +145,7 @@ func TestDHTAnnounce(t *testing.T) {
 	})
 }
 
-// A client without the DHT says why, whatever it is asked.
+// Every method of the DHT of a client without it returns an error that says why.
 func TestNoDHT(t *testing.T) {
 	for name, c := range map[string]*Client{
 		"by choice":                  {NoDHT: true, NoListen: true},

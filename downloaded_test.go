@@ -237,7 +237,7 @@ func TestDownloadedIsNotCutShort(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
-// A symbolic link is listed, and is nothing that is downloaded, chosen, counted or made on disk.
+// A symbolic link is listed. It is not downloaded, chosen, counted or made on disk.
 func TestLinksAreListedOnly(t *testing.T) {
 	const content = "content"
 	sum := sha1.Sum([]byte(content))

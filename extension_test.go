@@ -15,7 +15,7 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// lastHello is the last extension handshake that was heard since the last time.
+// lastHello returns the last extension handshake that was heard since it was last called.
 func (s *speaker) lastHello() (h wire.ExtHandshake, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,7 +62,7 @@ func TestExtensionHandshake(t *testing.T) {
 	})
 }
 
-// A seed whose extension handshake, or whose other extended messages, cannot be read is a seed all the same.
+// A seed whose extended messages cannot be read is still a seed.
 func TestMalformedExtensionMessages(t *testing.T) {
 	for _, payload := range []string{
 		"", "d", "le", "garbage", "d1:md11:ut_metadatai3e6:ut_p", "d1:pi077e1:v1:x4:reqqi3ee", "d1:v1:a1:v1:x4:reqqi3ee",
@@ -93,7 +93,7 @@ func TestMalformedExtensionMessages(t *testing.T) {
 	}
 }
 
-// A peer that names one port after another fills the list with none but itself.
+// A peer that names one port after another fills only its own place in the list.
 func TestListeningPortIsTakenOnce(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
@@ -110,7 +110,8 @@ func TestListeningPortIsTakenOnce(t *testing.T) {
 	})
 }
 
-// Who asks for all of a long info dictionary at once gets what there is room for, the rest when it asks again.
+// A peer that asks for all of a long info dictionary at once gets what there is room for, and the rest when it asks
+// again.
 func TestMetadataAskedForAtOnce(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimResolvable(t, 250_000, false)
@@ -142,7 +143,7 @@ func TestMetadataAskedForAtOnce(t *testing.T) {
 	})
 }
 
-// A peer may say that it lost a piece, and is told of those that we lose (BEP 54).
+// A peer may say that it lost a piece, and hears of those that we lose (BEP 54).
 func TestDontHave(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 2*blockSize)
@@ -170,7 +171,7 @@ func TestDontHave(t *testing.T) {
 	})
 }
 
-// Who has all that it wants, and not everything, is a partial seed (BEP 21).
+// A client that has all that it wants, but not everything, is a partial seed (BEP 21).
 func TestPartialSeed(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		const half = 8 * blockSize
@@ -215,7 +216,7 @@ func TestPartialSeed(t *testing.T) {
 		}
 		require.NotEmpty(t, tracker.Announces())
 
-		tracker.Remove(other.Addr(6881)) // the tracker is of no help
+		tracker.Remove(other.Addr(6881)) // so that the tracker does not name it
 		s = speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
 		simnet.Sleep(time.Second)
 		d.Select(nil)
@@ -228,7 +229,7 @@ func TestPartialSeed(t *testing.T) {
 	})
 }
 
-// A partial seed that nobody is connected to does not wait for its next announce to find peers for more.
+// A partial seed without connections looks for peers as soon as more is chosen. It does not wait for its next announce.
 func TestWiderChoiceAsksTrackers(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		const half = 8 * blockSize
@@ -261,7 +262,7 @@ func TestWiderChoiceAsksTrackers(t *testing.T) {
 	})
 }
 
-// Who wants nothing is worth nothing to a partial seed, until it says otherwise.
+// A partial seed drops a peer that wants nothing, until the peer wants something.
 func TestUploadOnlyTakenBack(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
@@ -286,7 +287,7 @@ func TestUploadOnlyTakenBack(t *testing.T) {
 	})
 }
 
-// requests are those among what was heard since the last time.
+// requests returns the requests that were heard since it was last called.
 func (s *speaker) requests() (asked []string) {
 	for _, w := range s.take() {
 		var piece, block int

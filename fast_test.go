@@ -57,7 +57,7 @@ func newFastRig(t *testing.T, n *simnet.Network) *fastRig {
 	return r
 }
 
-// several is one word for each number.
+// several is the same message for each number, as a speaker hears them.
 func several(format string, numbers ...uint32) (words []string) {
 	for _, i := range numbers {
 		words = append(words, fmt.Sprintf(format, i))
@@ -87,7 +87,7 @@ func TestAllowedFastWhileChoked(t *testing.T) {
 	})
 }
 
-// All peers of one network share one allowance, so that to call again brings no more.
+// All peers of one network share one allowance, so that calling again brings no more.
 func TestAllowedFastOfANetwork(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		r := newFastRig(t, n)
@@ -107,7 +107,7 @@ func TestAllowedFastOfANetwork(t *testing.T) {
 	})
 }
 
-// A seed has each of its peers ask for something else, and for what nobody has yet.
+// A seed suggests something else to each of its peers, and what no peer has yet.
 func TestSuggest(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		r := newFastRig(t, n)
@@ -121,7 +121,7 @@ func TestSuggest(t *testing.T) {
 		simnet.Sleep(time.Second)
 		for _, s := range all {
 			s.take()
-			s.ask(60) // by whom does not matter: it will be had
+			s.ask(60) // whichever peer asks for it will have it
 			s.sayID(wire.Interested)
 			simnet.Sleep(time.Second)
 			said := s.take()
@@ -139,7 +139,7 @@ func TestSuggest(t *testing.T) {
 		require.Equal(t, several("piece %d/0", 12, 13), all[0].take())
 		all[0].say(wire.AppendHave(nil, 1))
 		simnet.Sleep(time.Second)
-		require.Equal(t, []string{"suggest 14"}, all[0].take(), "what somebody asked for is not suggested to others")
+		require.Equal(t, []string{"suggest 14"}, all[0].take(), "what one peer asked for is not suggested to others")
 		all[1].say(wire.AppendHave(nil, 1))
 		simnet.Sleep(time.Second)
 		require.Empty(t, all[1].take(), "it has got what was not suggested to it")
@@ -147,7 +147,7 @@ func TestSuggest(t *testing.T) {
 		simnet.Sleep(time.Second)
 		all[0].say(wire.AppendHave(nil, 0))
 		simnet.Sleep(time.Second)
-		require.Equal(t, []string{"suggest 16"}, all[0].take(), "somebody has 15 now")
+		require.Equal(t, []string{"suggest 16"}, all[0].take(), "a peer has 15 now")
 	})
 }
 
@@ -175,7 +175,7 @@ func TestSuggestAgain(t *testing.T) {
 	s.give(5, len(avail))
 	s.give(6, len(avail))
 	s.giveUp([]int{6})
-	require.Equal(t, []int{6, 7, 8}, picks(epoch.Add(2*time.Second)), "who was choked will not get it")
+	require.Equal(t, []int{6, 7, 8}, picks(epoch.Add(2*time.Second)), "a peer that was choked will not get it")
 	require.Equal(t, []int{5, 6, 7, 8}, picks(epoch.Add(3*suggestPause)), "nor did these come to anybody")
 	require.Empty(t, picks(epoch.Add(3*suggestPause)))
 }
@@ -202,7 +202,7 @@ func TestChokeRejects(t *testing.T) {
 	})
 }
 
-// What BEP 6 adds may only be said where both ends speak it.
+// The messages of BEP 6 may only be sent where both ends speak it.
 func TestFastMessagesWithoutFast(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"have all":     wire.AppendSimple(nil, wire.HaveAll),

@@ -42,7 +42,7 @@ func TestPEXBringsLeechersTogether(t *testing.T) {
 	}
 }
 
-// pexSpeaker is a connection to somebody that speaks ut_pex, by the number 7, and says where it listens.
+// pexSpeaker is a connection to a client. It speaks ut_pex, by the number 7, and says where it listens.
 type pexSpeaker struct {
 	net.Conn
 	heard chan wire.PEX
@@ -79,7 +79,7 @@ func (s *pexSpeaker) say(t *testing.T, added ...netip.AddrPort) {
 	require.NoError(t, err)
 }
 
-// take is what was heard since the last time, as the numbers of peers that were added and dropped.
+// take returns what was heard since it was last called, as the numbers of peers that were added and dropped.
 func (s *pexSpeaker) take() (said []string) {
 	for len(s.heard) > 0 {
 		x := <-s.heard
@@ -95,7 +95,7 @@ func TestPEXTellsWhoCameAndWhoLeft(t *testing.T) {
 		simSeed(t, simClient(t, us, nil), content)
 		listener := newPEXSpeaker(t, n.NewHost("80.0.0.2", 0, 0, 0), content, us.Addr(6881))
 		simnet.Sleep(time.Second)
-		require.Empty(t, listener.take(), "there is nobody to tell of")
+		require.Empty(t, listener.take(), "there is no peer to name")
 
 		var crowd []*pexSpeaker
 		for k := range 60 {

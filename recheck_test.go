@@ -13,13 +13,13 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// badStorage fails to read one piece so many times. It is mended by writing the piece anew, unless it
-// is beyond that.
+// badStorage fails to read one piece so many times. Writing the piece again repairs it, unless it is beyond
+// repair.
 type badStorage struct {
 	*simStorage
 	mu     sync.Mutex
 	piece  int64
-	fails  int // reads that are still to fail; -1 is all until it is written
+	fails  int // how many more reads fail; -1 is all until it is written
 	beyond bool
 }
 
@@ -54,8 +54,8 @@ func (s *badStorage) fail(n int) {
 	s.fails = n
 }
 
-// badRig is a client that shares 8 pieces of 2 blocks from a disk whose piece 3 is bad, and two that it
-// speaks to: one by BEP 6 and 54, one by neither.
+// badRig is a client that shares 8 pieces of 2 blocks from a disk whose piece 3 is bad, and two peers: one speaks
+// BEP 6 and 54, the other neither.
 type badRig struct {
 	content  *simContent
 	store    *badStorage
@@ -95,9 +95,9 @@ func TestDiskThatFailsUnderAnUpload(t *testing.T) {
 		simnet.Sleep(time.Second)
 		require.ElementsMatch(t, []string{
 			"piece 2/0",
-			`extended 9 "\x00\x00\x00\x03"`, // it is not held any more
+			`extended 9 "\x00\x00\x00\x03"`, // the client has it no longer
 			"reject 3/0",
-			"have 3", // but it was hashed anew, and is
+			"have 3", // but it was hashed again, and has it
 			"piece 4/0",
 		}, r.new.take())
 		st := r.seed.Stats()
@@ -111,7 +111,7 @@ func TestDiskThatFailsUnderAnUpload(t *testing.T) {
 	})
 }
 
-// What cannot be read even when it is hashed anew is fetched anew from somebody who has it.
+// A piece that cannot be read even to be hashed again is fetched again from a peer that has it.
 func TestDiskWithABadSector(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		r := newBadRig(t, n)
@@ -139,8 +139,8 @@ func TestDiskWithABadSector(t *testing.T) {
 	})
 }
 
-// A disk that cannot be read even after it was written ends the download, rather than that a piece is
-// fetched for ever.
+// A piece that cannot be read even after it was written again ends the download, so that it is not fetched for
+// ever.
 func TestDiskBeyondRepair(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		r := newBadRig(t, n)

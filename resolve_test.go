@@ -36,17 +36,17 @@ func newSimResolvable(t *testing.T, pieces int, private bool) *simContent {
 	return c
 }
 
-// metadataScript is how a metadataSpeaker goes about its metadata. The zero value is honest.
+// metadataScript is how a metadataSpeaker behaves. The zero value is honest.
 type metadataScript struct {
 	none      bool                             // speaks no ut_metadata
 	plain     bool                             // speaks no extensions
-	first     string                           // it says of itself, before what is honest
-	size      func(int64) int64                // it claims
-	sizeAfter time.Duration                    // it says so
-	answer    func(piece int, b []byte) []byte // in place of b
-	rejects   int                              // so many requests
-	silent    func(piece int) bool             // what it does not answer
-	delay     time.Duration                    // of each answer
+	first     string                           // an extension handshake that it sends before the honest one
+	size      func(int64) int64                // the size that it claims, given the true one
+	sizeAfter time.Duration                    // when it claims it
+	answer    func(piece int, b []byte) []byte // what it sends in place of b
+	rejects   int                              // how many requests it rejects
+	silent    func(piece int) bool             // reports whether it leaves a request without an answer
+	delay     time.Duration                    // before each answer
 }
 
 // metadataSpeaker is a peer at port 6881 that has metadata, and counts what it is asked for.
@@ -151,8 +151,8 @@ func flipped(_ int, b []byte) []byte {
 	return b
 }
 
-// flippedOnce lies about the first piece that is asked for. (Who lies about some pieces may happen to be
-// asked for none of them.)
+// flippedOnce lies about the first piece that is asked for. (A peer that lies about certain pieces may be asked for
+// none of them.)
 func flippedOnce() func(int, []byte) []byte {
 	lied := false
 	return func(piece int, b []byte) []byte {
@@ -170,7 +170,7 @@ func TestResolve(t *testing.T) {
 		name    string
 		scripts []metadataScript
 		within  time.Duration
-		once    []int // liars, that are connected to but once
+		once    []int // liars, which are dialled only once
 		unasked []int
 	}{
 		{name: "one peer", scripts: make([]metadataScript, 1), within: 3 * time.Second},
@@ -268,11 +268,11 @@ func TestResolveByTrackerAlone(t *testing.T) {
 		require.Less(t, n.Now(), 3*time.Second)
 		last := tracker.Announces()[len(tracker.Announces())-1]
 		require.Equal(t, "stopped", last.Event)
-		require.NotZero(t, last.Left, "who knows no length is no seed")
+		require.NotZero(t, last.Left, "a magnet link knows no length, so it is no seed")
 	})
 }
 
-// A peer that only another peer knows of.
+// A peer that only another peer names.
 func TestResolveByPEX(t *testing.T) {
 	for _, private := range []bool{false, true} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
@@ -317,7 +317,7 @@ func TestResolveInVain(t *testing.T) {
 		{name: "closed", m: &Magnet{Peers: []string{"80.0.0.1:6881"}},
 			end: func(client *Client, _ context.CancelCauseFunc) { client.Close() }, is: []error{ErrClosed}},
 		{name: "stalled", m: &Magnet{Peers: []string{"80.0.0.1:6881"}}, o: Options{StallTimeout: 2 * time.Minute}, is: []error{ErrStalled}},
-		{name: "nobody to ask", m: &Magnet{}, is: []error{ErrUnsupported}},
+		{name: "no peer to ask", m: &Magnet{}, is: []error{ErrUnsupported}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {

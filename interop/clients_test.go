@@ -42,12 +42,12 @@ type client struct {
 	start    func(t *testing.T, r role) peer
 }
 
-// setting is one of a client's settings of encryption, by the name that the client has for it, and the
-// ways in which it then speaks to others.
+// setting is one of a client's settings of encryption, by the client's name for it, and the ways in which the
+// client then connects.
 type setting struct {
 	name  string
-	dials ways // what it tries when it calls
-	takes ways // what it takes when it is called
+	dials ways // that it tries when it dials
+	takes ways // that it accepts
 }
 
 // ways are the kinds of connections of Message Stream Encryption.
@@ -123,7 +123,7 @@ func (p programPeer) ended() <-chan struct{}     { return p.done }
 func (p programPeer) awaitComplete(t *testing.T) { t.Helper(); p.awaitText(t, p.complete) }
 func (p programPeer) String() string             { return p.name }
 
-// startLibtorrent starts a libtorrent peer. extra are further arguments of the script.
+// startLibtorrent starts a libtorrent peer. extra are more arguments for the script.
 func startLibtorrent(t *testing.T, r role, extra ...string) programPeer {
 	t.Helper()
 	host := newAddr()
@@ -183,9 +183,9 @@ func startTransmission(t *testing.T, r role) peer {
 	default:
 		args = append(args, "--encryption-preferred")
 	}
-	// It verifies what is there of a torrent that is new to it, and ends if it looks at itself between
-	// that and its start, when it takes itself for stopped. Then it is started once more. It may have told
-	// the tracker of itself all the same: only once it says that it seeds does it stay.
+	// It verifies what is there of a torrent that is new to it. It ends, as if it had been stopped, if it checks
+	// its own state between that and its start. Then it is started again. It may have announced itself all the
+	// same: only once it says that it seeds will it stay.
 	program(t, "transmission-cli")
 	args = append([]string{"-c", `while stdbuf -o0 "$@"; do :; done`, "sh", "transmission-cli"}, append(args, r.what)...)
 	p := run(t, "sh", args...)

@@ -36,12 +36,12 @@ const (
 	leechEnv    = "TORRENT_INTEROP_LEECH"
 	killsARun   = 20       // kills before other content is begun with
 	bytesAKill  = 15 << 20 // of content, for each of them
-	seedRate    = 40 << 20 // bytes a second, so that most kills come in the midst of a transfer
+	seedRate    = 40 << 20 // bytes a second, so that most kills come during a transfer
 	hashingTime = 100 * time.Millisecond
 )
 
-// leech is what the process that is killed does: download a torrent from one peer into a directory.
-// It prints "complete" if that is what it came to, and stops in good order on SIGTERM.
+// leech is what the process that is killed does: it downloads a torrent from one peer into a directory. It
+// prints "complete" once it is complete, and stops in good order on SIGTERM.
 func leech() error {
 	what := strings.Split(os.Getenv(leechEnv), "\n")
 	t, err := torrent.Read(what[0])
@@ -77,19 +77,19 @@ type killRun struct {
 	seed    killSeeder
 
 	kills, stops int
-	asked        int64 // bytes that had been asked for when it was killed
+	asked        int64 // bytes that were under request when it was killed
 }
 
-// killSeeder is a peer that tells how much it uploaded. It is to be stopped first.
+// killSeeder is a peer that reports how much it uploaded, once it was stopped.
 type killSeeder interface {
 	addrPort() netip.AddrPort
 	stop()
 	uploaded(t *testing.T) int64
 }
 
-// A download that is killed again and again goes on each time from all that it had verified and
-// written, and what the seed sends stays within a twentieth more than the content and what was asked for
-// at the kills. -v prints the figures.
+// A download that is killed again and again continues each time from all that it had verified and written. The
+// seed sends at most a twentieth more than the content and what was under request at the kills. -v prints the
+// figures.
 func TestKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -104,14 +104,14 @@ func TestKill(t *testing.T) {
 	require.LessOrEqual(t, float64(all.sent), 1.05*float64(all.content)+float64(all.asked))
 }
 
-// killFigures is what came of it, in bytes but for the first line.
+// killFigures are the figures of a run, in bytes but for the first line.
 type killFigures struct {
 	kills, stops, runs int
 	content            int64
 	sent               int64 // by the seed, as it counts
-	asked              int64 // for at the kills, and not yet sent
-	twice              int64 // passed the relay beyond the content
-	again              int64 // of verified pieces that was asked for
+	asked              int64 // under request at the kills
+	twice              int64 // that passed the relay beyond the content
+	again              int64 // of verified pieces that were asked for
 	seed               string
 }
 
@@ -185,7 +185,7 @@ func (r *killRun) makeContent(t *testing.T, rng *rand.Rand, length, pieceLength 
 }
 
 // live starts the download and lets it live for a random while, at the end of which it is killed, or
-// sometimes asked to stop. It tells whether the download was complete before that.
+// sometimes asked to stop. It reports whether the download was complete before that.
 func (r *killRun) live(t *testing.T, rng *rand.Rand, kill bool, length int64) (complete bool) {
 	t.Helper()
 	before, _ := r.relay.passed()

@@ -65,8 +65,8 @@ func TestMakers(t *testing.T) {
 }
 
 // TestEncryption moves a torrent at each setting of encryption of each client and at each policy of this
-// library, both ways, wherever the two have a way to speak in common. The one that downloads is the one
-// that calls: the seed was told of nobody.
+// library, both ways, wherever the two have a way to connect in common. The one that downloads dials: the seed
+// knows of no peer.
 func TestEncryption(t *testing.T) {
 	columns := map[string][2]string{} // by policy
 	var titles []string

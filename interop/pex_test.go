@@ -33,7 +33,7 @@ func TestPeerExchange(t *testing.T) {
 	}
 }
 
-// foundByExchange tells whether p is connected to q because a peer named it.
+// foundByExchange reports whether p is connected to q because a peer named it.
 func (p *libraryPeer) foundByExchange(q *libraryPeer) bool {
 	for _, s := range p.Stats().Peers {
 		if s.Addr.Addr() == q.host && s.Source == "pex" {

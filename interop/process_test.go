@@ -43,7 +43,7 @@ func output(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// process is a running program of somebody else's. It is ended with its test, and what it printed is
+// process is another client, or another program, that runs. It is ended with its test, and what it printed is
 // logged if the test failed.
 type process struct {
 	name string
@@ -52,7 +52,7 @@ type process struct {
 
 	mu      sync.Mutex
 	log     bytes.Buffer
-	printed chan struct{} // closed and made anew when log grows
+	printed chan struct{} // closed, and replaced, when log grows
 }
 
 // run starts a program in a directory and process group of its own.
@@ -118,7 +118,7 @@ func (p *process) awaitText(t *testing.T, s string) {
 	}
 }
 
-// stop asks the program and all that it started to end, and ends what does not.
+// stop asks the program and all that it started to end, and kills what does not.
 func (p *process) stop() {
 	group := -p.cmd.Process.Pid
 	syscall.Kill(group, syscall.SIGTERM)

@@ -26,7 +26,7 @@ type relay struct {
 	payload   int64             // bytes of blocks that passed, in all
 	verified  torrent.Bitfield  // pieces that the leecher has: not to be asked for
 	again     int64             // bytes of these that it asked for all the same
-	more      chan struct{}     // closed, and made anew, when payload grows
+	more      chan struct{}     // closed, and replaced, when payload grows
 }
 
 type blockAt struct{ piece, begin uint32 }
@@ -83,7 +83,7 @@ func (r *relay) pass(to, from net.Conn, message func(wire.Message)) {
 	}
 }
 
-// hear takes note of what the leecher asks for.
+// hear records what the leecher asks for.
 func (r *relay) hear(m wire.Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,7 +98,7 @@ func (r *relay) hear(m wire.Message) {
 	}
 }
 
-// see takes note of what the seed sends.
+// see records what the seed sends.
 func (r *relay) see(m wire.Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -33,7 +33,7 @@ type tracker struct {
 	mu        sync.Mutex
 	announces []announce
 	peers     map[string]map[netip.AddrPort]bool
-	changed   chan struct{} // closed and made anew by each announce
+	changed   chan struct{} // closed, and replaced, by each announce
 }
 
 func startTracker(t *testing.T, addr netip.Addr) *tracker {
@@ -99,8 +99,8 @@ func (tr *tracker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tr.changed = make(chan struct{})
 }
 
-// await waits until a peer at addr has announced something that is as told. A program that ends before
-// it has done so fails the test at once.
+// await waits until a peer has made an announce of some kind. A program that ends before that fails the test at
+// once.
 func (tr *tracker) await(t *testing.T, what string, p peer, is func(announce) bool) {
 	t.Helper()
 	deadline := time.After(patience)

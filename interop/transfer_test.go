@@ -4,7 +4,7 @@ package interop
 
 import "testing"
 
-// swarm is a tracker and a torrent that nobody shares yet.
+// swarm is a tracker and a torrent that no peer shares yet.
 type swarm struct {
 	*tracker
 	content string // directory that holds the content that the torrent was made of

@@ -10,7 +10,7 @@ import (
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
-// setResult fixes how the download came out, the first time that it is called.
+// setResult sets the result of the download. Only the first call counts.
 func (d *Download) setResult(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -23,7 +23,7 @@ func (d *Download) setResult(err error) {
 	}
 }
 
-// finish takes down what is left once the download has ended.
+// finish ends what is left of the download.
 func (d *Download) finish() {
 	d.closePeers()
 	d.client.remove(d)
@@ -33,7 +33,7 @@ func (d *Download) finish() {
 	}
 	if !d.isDone() {
 		d.saveAtEnd()
-		d.files.closeStore() // Close reports what came of it
+		d.files.closeStore() // Close reports its error
 		d.setResult(d.failure())
 	} else if d.disk.resumable {
 		d.save()
@@ -52,7 +52,7 @@ func (d *Download) finish() {
 	}
 }
 
-// isDone tells whether the download is complete, or failed for good.
+// isDone reports whether the download is complete or has failed.
 func (d *Download) isDone() bool {
 	select {
 	case <-d.life.done:
@@ -62,9 +62,9 @@ func (d *Download) isDone() bool {
 	}
 }
 
-// saveAtEnd writes what memory still holds of unfinished pieces to storage, and the sidecar. Whoever
-// cancelled a context does not wait for a slow disk: the sidecar before stays good then, and what it
-// does not claim is hashed next time.
+// saveAtEnd writes the blocks of unfinished pieces in memory to storage, and the sidecar. If the context was cancelled it
+// does not wait for a slow disk. Then the sidecar from before stays valid, and what it does not claim is hashed by the
+// next run.
 func (d *Download) saveAtEnd() {
 	d.mu.Lock()
 	var spilled []batch
@@ -92,12 +92,12 @@ func (d *Download) saveAtEnd() {
 	}
 }
 
-// save claims in the sidecar what was verified so far.
+// save writes a sidecar that claims what is verified.
 func (d *Download) save() {
 	d.mu.Lock()
 	if d.progress.checking {
 		d.mu.Unlock()
-		return // what the last run claimed says more
+		return // the sidecar of the last run claims more
 	}
 	have := d.picker.Verified().Clone()
 	partial := d.partial()
@@ -112,11 +112,11 @@ func (d *Download) save() {
 	}
 }
 
-// failure is why the download ended before it was complete.
+// failure is the reason why the download ended before it was complete.
 func (d *Download) failure() error {
 	cause := context.Cause(d.life.ctx)
 	if d.life.parent.Err() == nil {
-		return cause // its own: Close, a full disk, a stall
+		return cause // of the download itself: Close, a full disk, a stall
 	}
 	d.mu.Lock()
 	progress := fmt.Sprintf("%d of %d bytes verified, %d peers tried", d.selection.choice.verified, d.selection.choice.wanted, d.discovery.tried)
@@ -125,8 +125,8 @@ func (d *Download) failure() error {
 	return fmt.Errorf("download %s: %w", d.t.name, inVain(contextError(d.life.parent), d.discovery.trackers, progress, last))
 }
 
-// inVain is err, which ended a search for peers and what they have, joined with the last words of the
-// trackers. In words it says as well how far it came, and what the last peer did wrong.
+// inVain is err, which ended a search for peers and their content, joined with the last errors of the trackers. Its text
+// also says how far the search came, and the error of the last peer.
 func inVain(err error, t *tracker.Announcer, progress string, lastPeer error) error {
 	words := trackerErrors(t.Errors())
 	words = words[:min(len(words), maxTrackersSaid)]
@@ -136,7 +136,7 @@ func inVain(err error, t *tracker.Announcer, progress string, lastPeer error) er
 	return fmt.Errorf("%w (%s)", errors.Join(append([]error{err}, words...)...), progress)
 }
 
-// contextError is the error of a context that ended, and its cause where that is another.
+// contextError is the error of a context that ended, and its cause if that is another error.
 func contextError(ctx context.Context) error {
 	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
 		return fmt.Errorf("%w: %w", ctx.Err(), cause)
@@ -145,7 +145,7 @@ func contextError(ctx context.Context) error {
 	}
 }
 
-// partial is the blocks on storage of pieces that are not whole.
+// partial is the sets of blocks on storage of pieces that are not complete.
 func (d *Download) partial() map[int]bits.Set {
 	partial := make(map[int]bits.Set)
 	for i := range d.assembling.pieces {
@@ -161,7 +161,7 @@ func (d *Download) becomeComplete() {
 	if !d.mayComplete() {
 		return
 	}
-	// A Select comes wholly before this, and more may be wanted, or wholly after it, and is too late without Seed.
+	// A Select happens before all of this, and more may be wanted, or after all of it, and is too late without Seed.
 	d.selection.choosing.Lock()
 	defer d.selection.choosing.Unlock()
 	if !d.secureContent() {
@@ -198,8 +198,8 @@ func (d *Download) mayComplete() bool {
 	return !d.progress.complete && d.disk.rechecks == 0
 }
 
-// secureContent looks at the files once more, and claims in the sidecar what a wider choice would need. It reports
-// whether nothing is missing now. The choosing lock is held.
+// secureContent checks that no other program has changed the files, and saves what a wider choice of files would need.
+// It reports whether the download is complete. The choosing lock is held.
 func (d *Download) secureContent() bool {
 	d.mu.Lock()
 	if d.picker.Needed().Count() > 0 || d.disk.rechecks > 0 {
@@ -209,7 +209,7 @@ func (d *Download) secureContent() bool {
 	have, partial := d.picker.Verified().Clone(), d.partial()
 	d.mu.Unlock()
 	if piece, err := d.store.AnyChanged(have); piece >= 0 {
-		d.recheck(piece, err) // another program wrote to the files: what it spoiled is fetched again
+		d.recheck(piece, err) // another program wrote to the files: what it changed is fetched again
 		d.signal()
 		return false
 	}
@@ -241,7 +241,7 @@ func (d *Download) wantNothing() {
 
 var errDone = errors.New("complete")
 
-// completedHere tells whether this download fetched what made the content whole.
+// completedHere reports whether all of the content is here, and this download fetched some of it.
 func (d *Download) completedHere() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

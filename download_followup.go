@@ -6,10 +6,10 @@ import (
 	"github.com/shoal-go/torrent/internal/picker"
 )
 
-// pending is what is to follow from updates made under the mutex, before it is released.
+// pending is what updates made under the mutex have left to do before it is released.
 type pending struct {
-	freed    bool           // blocks have become free: idle peers may take them
-	roomy    bool           // some peer has room in its pipeline
+	freed    bool           // blocks are free that idle suppliers may be asked for
+	roomy    bool           // some supplier is Roomy
 	rechoke  bool           // a choke round is due
 	logs     []func()       // what is to be logged
 	scratch  []picker.Block // reused by ask

@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// readAheadTime is how much of the download's rate an open reader has fetched ahead of itself.
+	// readAheadTime says how far ahead of an open reader pieces are fetched first, at the download's rate.
 	readAheadTime = 5 * time.Second
 	minReadAhead  = 2 << 20
 	maxReadAhead  = 64 << 20
 )
 
-// reading is what readers wait for, and what they have fetched first.
+// reading is what readers wait for, and what is fetched first for them.
 type reading struct {
 	readers  map[*reader]struct{}
-	urgent   map[int]uint8 // pieces ahead of readers, and the priority that gives them
-	awaited  map[int]int   // pieces that reads wait for, and how many do
+	urgent   map[int]uint8 // priorities of the pieces ahead of readers
+	awaited  map[int]int   // how many reads wait for each piece that is waited for
 	changed  chan struct{} // closed and replaced when a piece or a file is finished
-	watchers int           // how many wait for that
+	watchers int           // how many goroutines may wait for that
 }
 
-// A reader reads a file of a download while it runs, and has what it will need next fetched first.
+// A reader reads a file of a running download. What it needs next is fetched first.
 type reader struct {
 	d    *Download
 	ctx  context.Context
@@ -45,9 +45,9 @@ type reader struct {
 	closed bool
 }
 
-// Open opens a chosen file for reading while the download runs: reads wait for the bytes they need, and the
-// pieces just ahead of the reader are fetched before others. The result is also an io.ReaderAt, and
-// fit for http.ServeContent. ctx ends every wait. Once the Downloaded is closed, reads fail with ErrClosed.
+// Open opens a chosen file for reading while the download runs. Reads wait for the bytes they need, and the pieces just
+// ahead of the reader are fetched before others. The result is also an io.ReaderAt, and works with http.ServeContent.
+// ctx ends every wait. Once the Downloaded is closed, reads fail with ErrClosed.
 func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, error) {
 	i := slices.IndexFunc(d.t.layout.Files(), func(f layout.File) bool { return f.Path == path && !f.Pad })
 	if i < 0 {
@@ -68,7 +68,7 @@ func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, er
 
 var errNotChosen = errors.New("file is not chosen")
 
-// Close ends the reader's claim to be served first.
+// Close closes the reader. Pieces ahead of it are no longer fetched first.
 func (r *reader) Close() error {
 	d := r.d
 	now := time.Now()
@@ -80,7 +80,7 @@ func (r *reader) Close() error {
 	r.closed = true
 	delete(d.reading.readers, r)
 	d.followReaders(now)
-	d.broadcast() // to its own Read, too, which may be the only one that waits
+	d.broadcast() // also to its own Read, which may be the only one that waits
 	d.reading.watchers--
 	return nil
 }
@@ -124,7 +124,7 @@ func (r *reader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// ReadAt fills p from off on, as io.ReaderAt says. It may be called from many goroutines.
+// ReadAt implements io.ReaderAt. It may be called from many goroutines.
 func (r *reader) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, errors.New("read at a negative offset")
@@ -142,7 +142,7 @@ func (r *reader) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// read waits for the piece at off, which is before the file's end, and reads at most to its end.
+// read waits for the piece at off, which is before the end of the file, and reads no further than that piece.
 func (r *reader) read(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -166,11 +166,11 @@ func (r *reader) read(p []byte, off int64) (int, error) {
 		if d.isGone() {
 			return 0, fmt.Errorf("read %s: %w", r.f.Path, err)
 		}
-		d.recheck(piece, err) // then it is fetched again, and waited for
+		d.recheck(piece, err) // then the piece is fetched again, and await waits for it
 	}
 }
 
-// isGone tells whether nothing fetches pieces any more.
+// isGone reports whether nothing of the download runs any more.
 func (d *Download) isGone() bool {
 	select {
 	case <-d.life.gone:
@@ -180,7 +180,7 @@ func (d *Download) isGone() bool {
 	}
 }
 
-// await returns once piece is verified.
+// await waits until a piece is verified. off is where the reader needs it.
 func (r *reader) await(piece int, off int64) error {
 	d := r.d
 	waits := false
@@ -217,7 +217,7 @@ func (r *reader) await(piece int, off int64) error {
 		case have:
 			return nil
 		case !chosen:
-			return errNotChosen // any more: nothing would come
+			return errNotChosen // any more, so that nothing would come
 		case d.isDone() && result != nil:
 			return result
 		}
@@ -237,7 +237,7 @@ func (r *reader) await(piece int, off int64) error {
 	}
 }
 
-// followReaders gives the pieces just ahead of each reader precedence: the nearer, the higher.
+// followReaders raises the priority of the pieces just ahead of each reader, the nearest most.
 func (d *Download) followReaders(now time.Time) {
 	ahead := int64(d.traffic.down.Rate(now) * readAheadTime.Seconds())
 	window := min(max(ahead, minReadAhead), maxReadAhead)

@@ -10,7 +10,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// diskState is what storage has done wrong, and what the sidecar does not know yet.
+// diskState is the errors of storage, and what the sidecar does not say yet.
 type diskState struct {
 	errors     int
 	lastError  error
@@ -21,8 +21,8 @@ type diskState struct {
 	nextSave   time.Time
 }
 
-// doubt takes a piece for not held any more, because storage failed or holds something else, until
-// it has been hashed anew. Others under the same files are doubted with it.
+// recheck drops a piece because storage failed or holds something else, until it was hashed again. Other pieces in the
+// same files are rechecked with it.
 func (d *Download) recheck(piece int, why error) {
 	d.log.Warn("storage", "piece", piece, "err", why)
 	now := time.Now()
@@ -33,9 +33,9 @@ func (d *Download) recheck(piece int, why error) {
 	d.mu.Unlock()
 	switch {
 	case !had:
-		return // somebody was faster
+		return // it is being rechecked already
 	case again && !errors.Is(why, storage.ErrChanged):
-		d.fail(fmt.Errorf("read piece %d, which was written anew: %w", piece, why))
+		d.fail(fmt.Errorf("read piece %d, which was fetched and written again: %w", piece, why))
 		return
 	}
 	which, err := d.store.Refresh(piece)
@@ -48,7 +48,7 @@ func (d *Download) recheck(piece int, why error) {
 	defer d.unlock(now)
 	for i := range which.All() {
 		if a := d.assembling.pieces[int32(i)]; a != nil && a.direct {
-			// What is there of a piece that was begun is no better. Whoever sent it is not to blame.
+			// Blocks on storage of a started piece may be wrong, too. The peers that sent them are not to blame.
 			d.cancelAll(d.picker.Abandon(i))
 			d.pending.freed = true
 		}
@@ -66,8 +66,8 @@ func (d *Download) recheck(piece int, why error) {
 	}
 }
 
-// recheck hashes pieces in doubt anew. One that cannot be read is lost, and fetched and written anew:
-// that mends a bad sector, or fails and says why.
+// hashAgain hashes pieces in doubt. One that cannot be read is fetched and written again: that repairs a bad sector, or
+// fails and says why.
 func (d *Download) hashAgain(which bits.Set) {
 	r := recheckReader{d.store, func(off int64, err error) {
 		d.mu.Lock()
@@ -98,7 +98,7 @@ func (d *Download) hashAgain(which bits.Set) {
 		d.signal()
 	})
 	if err != nil && !d.ended() {
-		d.fail(fmt.Errorf("check anew: %w", err))
+		d.fail(fmt.Errorf("check again: %w", err))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -106,7 +106,7 @@ func (d *Download) hashAgain(which bits.Set) {
 	d.signal()
 }
 
-// recheckReader takes what cannot be read for not there, and tells of it.
+// recheckReader reports errors to failed, and reads the bytes as missing.
 type recheckReader struct {
 	io.ReaderAt
 	failed func(off int64, err error)

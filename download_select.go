@@ -12,17 +12,17 @@ import (
 // selection is which files are wanted.
 type selection struct {
 	// choosing is held while files are chosen, and while what is chosen becomes complete. It is taken before the
-	// download's mutex, so that storage can be told of a choice without that.
+	// download's mutex, so that storage can be told of a choice without the mutex.
 	choosing sync.Mutex
 	choice   choice
-	base     []uint8 // priorities of pieces that the choice gives, before readers add theirs
+	base     []uint8 // priorities of pieces by choice, before readers raise some
 }
 
-// Select chooses anew which files to download, while the download runs. What is already there stays;
-// a download that is complete and ended cannot be widened. Nil is Normal for all.
+// Select changes which files to download, while the download runs. What is already there stays. A download that is
+// complete and has ended cannot be widened. Nil is Normal for all files.
 func (d *Download) Select(sel func(File) Priority) {
 	priority := choosePriorities(d.t, sel)
-	d.selection.choosing.Lock() // one at a time, though storage is told without the mutex
+	d.selection.choosing.Lock() // one Select at a time: storage is told without the mutex
 	defer d.selection.choosing.Unlock()
 	if d.ended() {
 		return
@@ -33,7 +33,7 @@ func (d *Download) Select(sel func(File) Priority) {
 	d.signal()
 }
 
-// choose follows a choice of files.
+// choose applies a choice of files.
 func (d *Download) choose(priority []Priority) error {
 	wanted := make([]bool, len(priority))
 	for i, p := range priority {
@@ -47,14 +47,14 @@ func (d *Download) choose(priority []Priority) error {
 	defer d.unlock(now)
 	d.selection.choice.set(priority, d.picker.Verified())
 	if d.isDone() {
-		d.files.choose(d.selection.choice.whole()) // what is not yet there is added once all is
+		d.files.choose(d.selection.choice.whole()) // the others are added once all are there
 	}
 	d.reprioritise(now)
 	d.broadcast()
 	return nil
 }
 
-// reprioritise brings the choice, and what readers wait for, to the picker.
+// reprioritise tells the picker of the choice and of what readers wait for.
 func (d *Download) reprioritise(now time.Time) {
 	d.selection.base = d.selection.choice.pieces()
 	for i, priority := range d.selection.base {
@@ -68,13 +68,13 @@ func (d *Download) reprioritise(now time.Time) {
 	d.pending.freed = true
 }
 
-// becomeIncomplete acts on something being wanted again after all that was wanted had been there.
+// becomeIncomplete resumes a complete download, if something is wanted again.
 func (d *Download) becomeIncomplete(now time.Time) {
 	if !d.progress.complete || d.picker.Needed().Count() == 0 {
 		return
 	}
 	d.progress.complete = false
-	d.progress.last = now // nothing was to be waited for until now
+	d.progress.last = now // there was nothing to wait for until now
 	d.discovery.cand.Recall(now)
 	d.discovery.wakeSources()
 	for _, p := range d.swarm.peers {
@@ -97,8 +97,7 @@ func (d *Download) broadcast() {
 	}
 }
 
-// Priorities of pieces, as the heap orders them: those of files, and above them those that a reader
-// waits for, the sooner the higher.
+// Priorities of pieces: those of files, and above them those of pieces that a reader needs, the sooner the higher.
 const (
 	pieceSkip   = 0
 	pieceNormal = 1
@@ -107,13 +106,12 @@ const (
 	pieceNow    = 255
 )
 
-// A choice is which files of a download are wanted, and how far each of them is. The download's
-// mutex guards it.
+// A choice is which files of a download are wanted, and how much of them is verified. The download's mutex guards it.
 type choice struct {
 	t        *Torrent
 	priority []Priority // by file
 	missing  []int32    // by file: its pieces that are not verified
-	done     []int      // chosen files that are whole, in the order in which they became so
+	done     []int      // chosen files that are whole, in the order in which they were completed
 	isDone   []bool     // by file: is in done
 	wanted   int64      // bytes of the chosen files
 	verified int64      // bytes of the chosen files that are verified
@@ -132,8 +130,8 @@ func newChoice(t *Torrent) choice {
 	return c
 }
 
-// choosePriorities asks sel about each file; nil is Normal for all. Padding is wanted as much as the
-// file before it, so that who wants everything also ends up with every piece.
+// choosePriorities calls sel for each file; nil is Normal for all. Padding gets the priority of the file before it, so
+// that choosing everything chooses every piece.
 func choosePriorities(t *Torrent, sel func(File) Priority) []Priority {
 	chosen := make([]Priority, t.layout.NumFiles())
 	for i, f := range t.layout.Files() {
@@ -149,7 +147,7 @@ func choosePriorities(t *Torrent, sel func(File) Priority) []Priority {
 	return chosen
 }
 
-// set chooses anew, while have is what is verified.
+// set replaces the priorities. have is the set of verified pieces.
 func (c *choice) set(priority []Priority, have *bits.Set) {
 	c.priority = priority
 	c.wanted, c.verified = 0, 0
@@ -168,7 +166,7 @@ func (c *choice) set(priority []Priority, have *bits.Set) {
 	}
 }
 
-// note puts file i among those that are done, if it is chosen and whole.
+// note adds file i to those that are done, if it is chosen and whole.
 func (c *choice) note(i int) {
 	if c.missing[i] == 0 && c.priority[i] != Skip && !c.t.layout.File(i).Pad && !c.isDone[i] {
 		c.isDone[i] = true
@@ -176,7 +174,7 @@ func (c *choice) note(i int) {
 	}
 }
 
-// files are the chosen ones, padding left out.
+// files are the chosen files, padding left out.
 func (c *choice) files() (chosen []int) {
 	for i, p := range c.priority {
 		if p != Skip && !c.t.layout.File(i).Pad {
@@ -191,7 +189,7 @@ func (c *choice) whole() []int {
 	return slices.DeleteFunc(c.files(), func(i int) bool { return c.missing[i] > 0 })
 }
 
-// pieces are the priorities that the choice gives to the pieces.
+// pieces are the priorities of all pieces.
 func (c *choice) pieces() []uint8 {
 	all := make([]uint8, c.t.NumPieces())
 	for i := range c.t.layout.NumFiles() {
@@ -206,7 +204,7 @@ func (c *choice) pieces() []uint8 {
 	return all
 }
 
-// piece notes that piece i was verified, or is not any more.
+// piece records that piece i was verified, or no longer is.
 func (c *choice) piece(i int, verified bool) {
 	for f := range c.t.layout.FilesOf(i) {
 		n := c.t.layout.Overlap(f, i)

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -11,18 +12,17 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// clientName is what peers and trackers are told that we are.
+// clientName is our name and version, as told to peers and trackers.
 const clientName = "shoal/0.1"
 
-// An extension of the protocol by BEP 10: its name, and what to do with a message of it.
+// An extension is an extension of the protocol (BEP 10): its name, and what to do with its messages.
 type extension struct {
 	name    string
 	offered func(d *Download) bool // to the peers of d
 	receive func(p *peer, payload []byte, now time.Time) error
 }
 
-// extensionTable is all that we speak; the number by which peers name an extension to us is its
-// place here. Number 0 is the handshake.
+// extensionTable holds the extensions that we speak. Peers name each to us by its index; 0 is the handshake.
 var extensionTable = [numExtensions]extension{
 	extPEX:      {"ut_pex", (*Download).gossips, (*peer).receivePEX},
 	extMetadata: {"ut_metadata", always, (*peer).receiveMetadata},
@@ -40,7 +40,7 @@ func always(*Download) bool { return true }
 
 // extensions is what a peer said of itself in its extension handshakes.
 type extensions struct {
-	number     [numExtensions]byte // by which it wants to be told; 0 if it does not speak it
+	number     [numExtensions]byte // by which it names each extension; 0 if it does not speak it
 	client     string
 	uploadOnly bool           // it wants nothing (BEP 21)
 	listens    netip.AddrPort // where it accepts connections, if known
@@ -50,7 +50,7 @@ type extensions struct {
 	metadataServed int64 // bytes of the info dictionary that it was sent
 }
 
-// extHandshake is what we say of ourselves to a peer.
+// extHandshake is our extension handshake.
 func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 	h := wire.ExtHandshake{
 		M:            make(map[string]int),
@@ -74,12 +74,12 @@ func (p *peer) sendExtHandshake() {
 	p.sendExtended(0, h.Append(nil))
 }
 
-// sendExtended queues an extended message by the number that the peer gave it.
+// sendExtended sends an extended message under the number that the peer gave it.
 func (p *peer) sendExtended(number byte, payload []byte) {
 	p.send(func(b []byte) []byte { return wire.AppendExtended(b, number, payload) })
 }
 
-// actExtended deals with a message of BEP 10.
+// actExtended acts on a message of BEP 10.
 func (p *peer) actExtended(m wire.Message, now time.Time) error {
 	if !p.extended {
 		return errors.New("extended message without the extension protocol")
@@ -124,14 +124,14 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 		}
 	}
 	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
-		p.ext.saidYourIP = true // to reckon all priorities anew takes a while
+		p.ext.saidYourIP = true // once: all priorities depend on it
 		d.discovery.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
 	}
 	d.refill(&p.supply, now)
 	return nil
 }
 
-// receiveMetadata answers a request for a part of the info dictionary (BEP 9).
+// receiveMetadata answers a request for a block of the info dictionary (BEP 9).
 func (p *peer) receiveMetadata(payload []byte, _ time.Time) error {
 	m := wire.ParseMetadataMessage(payload)
 	if m.Type != wire.MetadataRequest {
@@ -156,7 +156,7 @@ func (p *peer) receiveMetadata(payload []byte, _ time.Time) error {
 	return nil
 }
 
-// receiveDontHave takes note that the peer lost a piece (BEP 54).
+// receiveDontHave records that the peer no longer has a piece (BEP 54).
 func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	i, err := wire.ParseDontHave(payload)
 	if err != nil {
@@ -164,7 +164,7 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	}
 	d := p.d
 	if uint64(i) >= uint64(d.t.NumPieces()) {
-		return errors.New("lost a piece that there is not")
+		return fmt.Errorf("don't have of piece %d, where there are %d", i, d.t.NumPieces())
 	}
 	d.mu.Lock()
 	defer d.unlock(now)
@@ -174,10 +174,9 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	return nil
 }
 
-// maxMetadataWaiting is how many bytes may wait for a peer before its requests for metadata are
-// rejected. It may ask again; to ask for all of a long dictionary at once is no offence.
+// maxMetadataWaiting is how many bytes may wait for a peer before its requests for metadata are rejected. It may request
+// them again: a peer that requests all of a long dictionary at once does nothing wrong.
 const maxMetadataWaiting = 1 << 20
 
-// maxMetadataServed is how much of an info dictionary of the given size one peer is sent: all of it
-// a few times over.
+// maxMetadataServed is how many bytes of an info dictionary of the given size one peer is sent: a few times all of it.
 func maxMetadataServed(size int64) int64 { return 4*size + 64<<10 }

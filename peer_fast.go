@@ -14,19 +14,19 @@ import (
 )
 
 const (
-	// fastSetSize is how many pieces a peer may ask for in spite of a choke (BEP 6).
+	// fastSetSize is how many allowed-fast pieces a peer gets (BEP 6).
 	fastSetSize = 5
-	// allowedTimes is how often each byte of them may be asked for from one network: some may have
-	// been cancelled.
+	// allowedTimes is how often each of their bytes may be requested from one network. Some requests may have been
+	// cancelled.
 	allowedTimes = 2
-	// maxFastSets is of how many networks it is remembered what they took.
+	// maxFastSets is for how many networks it is remembered what they requested.
 	maxFastSets = 1000
-	// fastSetBelow is how many pieces a peer may have to still be offered some.
+	// fastSetBelow is how many pieces a peer may have and still use its allowed-fast ones.
 	fastSetBelow = fastSetSize
 )
 
-// allowedFast is the set of k pieces that the peer at ip may ask for in spite of a choke: the same
-// for all peers of one /24, whoever computes it (BEP 6). Only IPv4 addresses have one.
+// allowedFast returns the set of k pieces that the peer at ip may request while it is choked (BEP 6). It is the same for
+// all peers of one /24, and for every client that computes it. Only IPv4 addresses have one.
 func allowedFast(ip netip.Addr, infoHash Hash, pieces, k int) []uint32 {
 	if !ip.Is4() {
 		return nil
@@ -48,9 +48,9 @@ func allowedFast(ip netip.Addr, infoHash Hash, pieces, k int) []uint32 {
 	return set
 }
 
-// sendAllowedFast lets a peer that has next to nothing ask for a few pieces that we have, so that it
-// soon has something to give. What it may take of them it shares with all of its /24, and with those
-// who come after it: who calls again and again, from one address or many, gets no more.
+// sendAllowedFast lets a peer that has few pieces request some of ours while it is choked, so that it soon has something
+// to give. How many bytes it may take is shared by all peers of its /24, now and later: to connect again and again, from
+// one address or many, gains nothing.
 func (p *peer) sendAllowedFast() {
 	d := p.d
 	ip := p.conn.addr.Addr()
@@ -75,8 +75,8 @@ func (p *peer) sendAllowedFast() {
 	}
 }
 
-// takeAllowedFast tells whether a choke does not stop a request of the peer. That ends once the peer
-// has enough of its own to trade with, and for each piece once all of it was sent often enough.
+// takeAllowedFast reports whether a request is answered while the peer is choked. That ends once the peer has enough
+// pieces to trade with, and for each piece once it was sent often enough.
 func (p *peer) takeAllowedFast(r request) bool {
 	if p.supply.HasAll() || p.supply.Count() > fastSetBelow {
 		p.allowed = nil
@@ -89,22 +89,22 @@ func (p *peer) takeAllowedFast(r request) bool {
 }
 
 const (
-	// suggestAtOnce is how many pieces a peer has been suggested and has not got.
+	// suggestAtOnce is how many suggested pieces a peer may lack.
 	suggestAtOnce = 4
-	// suggestPause is how long nothing is looked for after nothing was found.
+	// suggestPause is how long to wait after nothing worth suggesting was found.
 	suggestPause = 30 * time.Second
 )
 
-// A suggester tells each peer of a seed which pieces to ask for: such as nobody else has, or only a
-// hoarder, and to each its own (BEP 6). Left to themselves peers draw lots among what is equally rare, and what two of them
-// draw the seed sends twice, while the swarm waits for the rest. The download's mutex guards it.
+// A suggester chooses which pieces a seed suggests to each peer: pieces that no other peer has, or only a hoarder, and
+// each to one peer (BEP 6). Without suggestions peers draw lots among equally rare pieces, and what two of them draw is
+// sent twice while the swarm waits for the rest. The download's mutex guards it.
 type suggester struct {
-	given bits.Set  // pieces that somebody asked us for or was suggested
-	next  int       // where to look on
-	idle  time.Time // nothing is to be found until then
+	given bits.Set  // pieces that were requested from us or suggested
+	next  int       // where to go on looking
+	idle  time.Time // until then there is nothing to find
 }
 
-// give notes that a peer asks for piece i.
+// give records that a peer requests piece i.
 func (s *suggester) give(i, pieces int) {
 	if s.given.Len() == 0 {
 		s.given = bits.New(pieces)
@@ -112,7 +112,7 @@ func (s *suggester) give(i, pieces int) {
 	s.given.Add(i)
 }
 
-// pick is one of so many pieces to suggest, or -1. avail is how many peers have a piece, and sp knows who keeps it.
+// pick returns a piece to suggest, or -1. avail is how many peers have a piece, and sp knows which of them keep it.
 func (s *suggester) pick(pieces int, avail func(int) uint16, sp *choker.Spread, pieceLength int64, now time.Time) int {
 	if now.Before(s.idle) {
 		return -1
@@ -125,12 +125,12 @@ func (s *suggester) pick(pieces int, avail func(int) uint16, sp *choker.Spread, 
 			return i
 		}
 	}
-	s.given = bits.Set{} // what somebody was given and did not get is worth suggesting again
+	s.given = bits.Set{} // a piece that a peer was given and did not get is worth suggesting again
 	s.idle = now.Add(suggestPause)
 	return -1
 }
 
-// giveUp notes that pieces are not to be had by whom they were suggested to.
+// giveUp records that the peer to which pieces were suggested will not get them.
 func (s *suggester) giveUp(pieces []int) {
 	for _, i := range pieces {
 		if s.given.Has(i) {
@@ -140,7 +140,7 @@ func (s *suggester) giveUp(pieces []int) {
 	}
 }
 
-// suggest has a peer that may ask ask for what is worth sending.
+// suggest suggests pieces that are worth sending to a peer that may request them.
 func (d *Download) suggest(p *peer, now time.Time) {
 	if !p.fast || !d.picker.Verified().Full() || len(d.swarm.peers) < 2 {
 		return
@@ -155,7 +155,7 @@ func (d *Download) suggest(p *peer, now time.Time) {
 	}
 }
 
-// tookSuggestion follows on a peer that says that it has piece i.
+// tookSuggestion acts on a peer having piece i, if that was suggested to it.
 func (d *Download) tookSuggestion(p *peer, i int, now time.Time) {
 	if k := slices.Index(p.suggested, i); k >= 0 {
 		p.suggested = slices.Delete(p.suggested, k, k+1)

@@ -17,7 +17,7 @@ import (
 // handshakeTimeout bounds a handshake, encryption included.
 const handshakeTimeout = 10 * time.Second
 
-var errSelf = errors.New("it is ourselves")
+var errSelf = errors.New("connected to ourselves")
 
 // A connection is a connection to a peer after the handshake of BEP 3.
 type connection struct {
@@ -42,7 +42,7 @@ func (c *Client) handshake(infoHash Hash) wire.Handshake {
 func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash) (*connection, error) {
 	k, err := c.tryConnect(ctx, addr, infoHash, c.Encryption != DisableEncryption)
 	if errors.Is(err, errHungUp) && c.Encryption == PreferEncryption && ctx.Err() == nil {
-		// Who knows nothing of encryption hangs up on it: greet it in plain.
+		// A peer that does not know encryption hangs up. Try it unencrypted.
 		k, err = c.tryConnect(ctx, addr, infoHash, false)
 	}
 	if err != nil {
@@ -51,8 +51,8 @@ func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash
 	return k, nil
 }
 
-// errHungUp marks the failure of an encrypted handshake that a plain one may survive.
-var errHungUp = errors.New("hung up on an encrypted handshake")
+// errHungUp marks an encrypted handshake that failed and may succeed unencrypted.
+var errHungUp = errors.New("encrypted handshake")
 
 func (c *Client) tryConnect(ctx context.Context, addr netip.AddrPort, infoHash Hash, encrypt bool) (_ *connection, err error) {
 	conn, err := c.transport.dial(ctx, addr)
@@ -77,8 +77,8 @@ func (c *Client) tryConnect(ctx context.Context, addr netip.AddrPort, infoHash H
 	return k, c.readHandshake(k, infoHash)
 }
 
-// answer makes the handshake on a connection that a peer made, encrypted if the peer begins so, and
-// finds the download that it is for. It closes conn on failure.
+// answer makes the handshake on an incoming connection, encrypted if the peer starts so, and finds the download that it
+// is for. It closes conn on failure.
 func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort) (_ *connection, d *Download, err error) {
 	defer closeUnless(&err, conn)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
@@ -105,8 +105,8 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort)
 			return nil, nil, fmt.Errorf("handshake: %w", err)
 		}
 	}
-	// A peer may wait for our answer before it says who it is. Trackers that try whether we can be reached do
-	// not say it at all.
+	// A peer may wait for our answer before it sends its peer id. Trackers that test whether we can be reached
+	// never send one.
 	head, id := p[:wire.HandshakeHead], p[wire.HandshakeHead:]
 	if _, err := io.ReadFull(k, head[len(first):]); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
@@ -126,7 +126,7 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort)
 	}
 	k.theirs.PeerID = [20]byte(id)
 	if k.theirs.PeerID == ours.PeerID {
-		return nil, nil, errSelf // which the end that dialled learns from our answer
+		return nil, nil, errSelf // the end that dialled learns this from our answer
 	}
 	return k, d, nil
 }
@@ -150,8 +150,8 @@ func (c *Client) readHandshake(k *connection, infoHash Hash) error {
 	return nil
 }
 
-// interrupt has reads and writes of conn fail once ctx ends. The function that it returns ends
-// that, and names ctx's error where it was the reason.
+// interrupt makes reads and writes of conn fail once ctx ends. The function that it returns undoes that, and adds the
+// error of ctx if it was the reason.
 func interrupt(ctx context.Context, conn net.Conn) func(*error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	return func(err *error) {

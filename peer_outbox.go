@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// maxQueuedRequests is how many requests a peer may have waiting here; said as reqq (BEP 10).
+	// maxQueuedRequests is how many requests of a peer may wait here. It is told as reqq (BEP 10).
 	maxQueuedRequests = 500
 	// maxOutbox bounds the messages that wait for a peer that does not read.
 	maxOutbox = 4 << 20
@@ -16,19 +16,19 @@ const (
 	requestSize = 17
 )
 
-// An outbox is what is to be written to one peer: encoded messages, what the peer is to be asked
-// for, and the requests of the peer that are still to be answered. Anybody may add to it without
-// waiting; the peer's writer takes from it. Payload is not kept here: it is read when it is about
-// to go out. Our own requests are encoded then, too: while the writer is busy with an upload, what
-// they ask for may have come from elsewhere, or the peer may have choked us.
+// An outbox holds what is to be written to one peer: encoded messages, our requests, and the peer's requests that are
+// not answered yet. Any goroutine may add to it and does not wait; the peer's writer takes from it.
+//
+// Payload is not kept here. It is read when it is about to be sent. Our requests are encoded then, too: while the writer
+// is busy with an upload, the blocks may come from other peers, or the peer may choke us.
 type outbox struct {
 	waker // of the writer
 
 	mu       sync.Mutex
 	messages []byte
-	ours     []request     // that the peer is to be sent behind the messages; oldest first
-	theirs   []request     // that are to be answered; oldest first
-	room     chan struct{} // closed when theirs fell below its bound; nil unless the reader waits
+	ours     []request     // our requests, sent behind the messages; oldest first
+	theirs   []request     // the peer's requests that are not answered; oldest first
+	room     chan struct{} // closed when theirs falls below its bound; nil unless the reader waits
 }
 
 // A request names a block as requests, cancels and rejects do.
@@ -38,8 +38,7 @@ type request struct {
 
 func newOutbox() outbox { return outbox{waker: newWaker()} }
 
-// add appends messages, as encode makes them, and wakes the writer. It returns false once too much
-// is waiting.
+// add appends messages with encode, and wakes the writer. It returns false once too much is waiting.
 func (o *outbox) add(encode func([]byte) []byte) bool {
 	ok := o.addLazily(encode)
 	o.signal()
@@ -54,10 +53,10 @@ func (o *outbox) addLazily(encode func([]byte) []byte) bool {
 	return o.fits()
 }
 
-// fits tells whether no more waits than may.
+// fits reports whether no more is waiting than may.
 func (o *outbox) fits() bool { return len(o.messages)+requestSize*len(o.ours) <= maxOutbox }
 
-// request adds requests of ours and wakes the writer. It returns false once too much is waiting.
+// request adds requests of ours, and wakes the writer. It returns false once too much is waiting.
 func (o *outbox) request(requests []request) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -66,8 +65,8 @@ func (o *outbox) request(requests []request) bool {
 	return o.fits()
 }
 
-// withdraw takes out the requests of ours that which holds for, and tells whether there were any. The
-// peer will not have heard of them.
+// withdraw removes the requests of ours that which selects, and reports whether there were any. The peer does not hear of
+// them.
 func (o *outbox) withdraw(which func(request) bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -76,13 +75,13 @@ func (o *outbox) withdraw(which func(request) bool) bool {
 	return len(o.ours) < n
 }
 
-// What became of a request that was to be queued.
+// queueing is what became of a request of the peer.
 type queueing uint8
 
 const (
 	queued       queueing = iota
-	queuedBefore          // it waits already
-	queueFull             // too many wait
+	queuedBefore          // it is waiting already
+	queueFull             // too many are waiting
 )
 
 // enqueue adds a request of the peer.
@@ -123,8 +122,7 @@ func (o *outbox) makeRoom() {
 	}
 }
 
-// remove takes out a request of the peer, because it was taken back or is being answered, and tells
-// whether it was still waiting.
+// remove removes a request of the peer that is cancelled or about to be answered, and reports whether it was waiting.
 func (o *outbox) remove(r request) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -137,8 +135,7 @@ func (o *outbox) remove(r request) bool {
 	return true
 }
 
-// refuse takes all requests of the peer back for which stay does not hold, rejecting them where
-// the peer understands that (BEP 6).
+// refuse removes the requests of the peer for which stay is false. reject is whether to tell the peer (BEP 6).
 func (o *outbox) refuse(reject bool, stay func(request) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -156,8 +153,8 @@ func (o *outbox) refuse(reject bool, stay func(request) bool) {
 	o.signal()
 }
 
-// take returns the messages that wait, in exchange for an empty buffer, and the next requests to
-// answer: at most n, none of which is taken out yet.
+// take returns the messages that are waiting, in exchange for an empty buffer, and at most n requests to answer next.
+// These stay in the outbox.
 func (o *outbox) take(empty []byte, n int, answer []request) ([]byte, []request) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -169,14 +166,14 @@ func (o *outbox) take(empty []byte, n int, answer []request) ([]byte, []request)
 	return messages, append(answer[:0], o.theirs[:min(n, len(o.theirs))]...)
 }
 
-// waiting is how many requests of the peer wait to be answered.
+// waiting is how many requests of the peer are not answered.
 func (o *outbox) waiting() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.theirs)
 }
 
-// backlog is how many bytes of messages wait to be written.
+// backlog is how many bytes of messages are waiting.
 func (o *outbox) backlog() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -19,18 +19,18 @@ const (
 	maxPEXSent    = 50 // added and dropped, each
 )
 
-// pexState is what one peer was told of others, and how often it tells us.
+// pexState is what one peer was told of others, and when it last told us.
 type pexState struct {
-	told     map[netip.AddrPort]struct{} // peers that it knows by us
-	sentAt   time.Time                   // or found that there was nothing to tell
+	told     map[netip.AddrPort]struct{} // peers that it knows from us
+	sentAt   time.Time                   // or there was nothing to tell
 	gotAt    time.Time
 	offences int
 }
 
-// gossips tells whether peers may be told of each other.
+// gossips reports whether peers may be told of each other.
 func (d *Download) gossips() bool { return !d.t.private }
 
-// receivePEX takes the peers that a peer knows (BEP 11).
+// receivePEX takes the addresses that a peer knows (BEP 11).
 func (p *peer) receivePEX(payload []byte, now time.Time) error {
 	d := p.d
 	d.mu.Lock()
@@ -45,11 +45,11 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 	return err
 }
 
-// receive reads a message. One that comes too soon after the one before is empty, and many are an error.
+// receive parses a message. One that comes too soon after the one before counts as empty; many such are an error.
 func (s *pexState) receive(payload []byte, now time.Time) (wire.PEX, error) {
 	if !s.gotAt.IsZero() && now.Sub(s.gotAt) < pexLeast {
 		if s.offences++; s.offences > maxPEXOffence {
-			return wire.PEX{}, errors.New("floods peer exchange")
+			return wire.PEX{}, errors.New("too many peer exchange messages")
 		}
 		return wire.PEX{}, nil
 	}
@@ -57,8 +57,8 @@ func (s *pexState) receive(payload []byte, now time.Time) (wire.PEX, error) {
 	return wire.ParsePEX(payload), nil
 }
 
-// named yields the peers that a message adds. Of those that share a public address only the first
-// counts, so that one message cannot have us knock at many ports of a host (BEP 11).
+// named yields the peers that a message adds. Of several at one public address only the first counts, so that a message
+// cannot make us connect to many ports of a host (BEP 11).
 func named(x *wire.PEX) iter.Seq2[netip.AddrPort, byte] {
 	return func(yield func(netip.AddrPort, byte) bool) {
 		seen := make(map[netip.Addr]bool)
@@ -79,7 +79,7 @@ func named(x *wire.PEX) iter.Seq2[netip.AddrPort, byte] {
 	}
 }
 
-// sendPEX tells a peer who came and who left since the last time. It is due once a minute.
+// sendPEX tells a peer, once a minute, which peers came and left since the last time.
 func (d *Download) sendPEX(p *peer, now time.Time) {
 	s := &p.ext.pex
 	number := p.ext.number[extPEX]
@@ -129,7 +129,7 @@ func (d *Download) sendPEX(p *peer, now time.Time) {
 		}
 	}
 	if s.told == nil {
-		return // there is nobody else yet
+		return // there are no other peers yet
 	}
 	s.sentAt = now
 	if len(x.Added)+len(x.Added6)+len(x.Dropped)+len(x.Dropped6) > 0 {

@@ -12,23 +12,23 @@ import (
 )
 
 const (
-	// maxUploadRun is how many blocks are read and written in one go to a peer that takes them fast.
+	// maxUploadRun is how many blocks are written at once to a peer that takes them fast.
 	maxUploadRun = 8
-	// maxDenied is how many requests without a right to them a peer may make: so many as it may have
-	// under way when we choke it or lose a piece, a few times over.
+	// maxDenied is how many requests a peer may make without the right to: a few times as many as may be under way
+	// when we choke it or lose a piece.
 	maxDenied = 4 * maxQueuedRequests
 )
 
-// uploading is whom a download uploads to, and what of.
+// uploading decides which peers a download uploads to, and which pieces.
 type uploading struct {
 	choker    *choker.Choker
 	suggester suggester
 	spread    choker.Spread
 	debts     choker.Debts
-	fastSets  map[netip.Prefix]map[uint32]int64 // what a choke does not stop each /24 from, in bytes by piece (BEP 6)
+	fastSets  map[netip.Prefix]map[uint32]int64 // bytes of allowed-fast pieces that each /24 may still request, by piece (BEP 6)
 }
 
-// requested queues a block that the peer asks for, if it may.
+// requested queues a request of the peer, if the peer may make it.
 func (p *peer) requested(r request) error {
 	for {
 		may, err := p.mayAsk(r)
@@ -47,7 +47,7 @@ func (p *peer) requested(r request) error {
 		if p.fast {
 			return p.deny(r)
 		}
-		select { // without the Fast extension it is left unread until there is room
+		select { // a peer without the Fast extension is not read until there is room
 		case <-p.out.whenRoom():
 		case <-p.ended:
 			return p.closing
@@ -55,7 +55,7 @@ func (p *peer) requested(r request) error {
 	}
 }
 
-// mayAsk tells whether the peer may ask for r now. An error means that nobody ever may.
+// mayAsk reports whether the peer may request r now. An error means that no peer ever may.
 func (p *peer) mayAsk(r request) (bool, error) {
 	d := p.d
 	d.mu.Lock()
@@ -63,7 +63,7 @@ func (p *peer) mayAsk(r request) (bool, error) {
 	n := d.t.NumPieces()
 	if uint64(r.piece) >= uint64(n) || r.length == 0 || r.length > wire.MaxBlock ||
 		int64(r.begin)+int64(r.length) > d.t.layout.PieceSize(int(r.piece)) {
-		return false, fmt.Errorf("asks for %d bytes at %d of piece %d", r.length, r.begin, r.piece)
+		return false, fmt.Errorf("invalid request: %d bytes at offset %d of piece %d", r.length, r.begin, r.piece)
 	}
 	if !d.picker.Verified().Has(int(r.piece)) || p.amChoking && !p.takeAllowedFast(r) {
 		return false, nil
@@ -75,7 +75,7 @@ func (p *peer) mayAsk(r request) (bool, error) {
 	return true, nil
 }
 
-// deny refuses a request. The error is that there have been too many of them.
+// deny refuses a request. It returns an error if there were too many of these.
 func (p *peer) deny(r request) error {
 	if err := p.countDenied(); err != nil || !p.fast {
 		return err
@@ -87,7 +87,7 @@ func (p *peer) countDenied() error {
 	p.d.mu.Lock()
 	defer p.d.mu.Unlock()
 	if p.denied++; p.denied > maxDenied {
-		return errors.New("asks again and again for what it may not have")
+		return errors.New("too many requests for blocks it may not have")
 	}
 	return nil
 }
@@ -179,22 +179,22 @@ func (w *writer) sendBlocks(now time.Time) (wait time.Duration, err error) {
 	return 0, nil
 }
 
-// uploadRun is how many blocks go out in one write: few to a slow peer, so that it can still cancel.
+// uploadRun is how many blocks are written at once: few to a slow peer, so that it can still cancel others.
 func (p *peer) uploadRun() int {
 	p.d.mu.Lock()
 	defer p.d.mu.Unlock()
 	return min(max(1, int(p.up.Rate(time.Now())/(blockSize*50))), maxUploadRun)
 }
 
-// answer reads blocks from storage and writes them to the peer, and returns how many bytes of payload they
-// were. buf is scratch.
+// answer reads blocks from storage and writes them to the peer. It returns how many bytes of payload were sent. buf is
+// scratch.
 func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ error) {
 	d := p.d
 	buf = buf[:0]
-	fresh := -1 // the piece that storage was just seen to hold as we left it
+	fresh := -1 // the piece whose files were just seen to be unchanged
 	for _, r := range uploads {
 		if !p.out.remove(r) {
-			continue // taken back meanwhile
+			continue // cancelled meanwhile
 		}
 		at := len(buf)
 		buf = wire.AppendPieceHeader(buf, r.piece, r.begin, r.length)
@@ -228,8 +228,8 @@ func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ erro
 	return buf, sent, nil
 }
 
-// readForUpload reads a block that a peer may have. Where the disk fails, or holds other than what
-// was verified, the piece is held no longer. look has it looked at whether the files are as they were.
+// readForUpload reads a block that a peer may have, and reports whether it could. If the disk fails or the files have
+// changed, the piece is rechecked. look is whether to look for changes.
 func (d *Download) readForUpload(r request, b []byte, look bool) bool {
 	d.mu.Lock()
 	have := d.picker.Verified().Has(int(r.piece))

@@ -20,7 +20,7 @@ type Stats struct {
 	Length, Wanted, Verified int64 // bytes: of everything, of what is chosen, of what is chosen and verified
 
 	Downloaded, Uploaded int64   // payload bytes received and sent, those of Options included
-	Wasted               int64   // payload bytes that came twice, came late, were not asked for, or failed their hash
+	Wasted               int64   // payload bytes that came twice, came late, were not requested, or failed their hash
 	DownloadRate         float64 // bytes of payload a second, over the last seconds
 	UploadRate           float64
 	ETA                  time.Duration // until what is chosen is complete; negative if unknown
@@ -118,10 +118,9 @@ func (p *peer) stats(now time.Time) PeerStats {
 	}
 }
 
-// Completed yields each chosen file once it is whole and verified, those already whole first, and
-// returns after the last of them. If the download ends before that, or one of them was changed by
-// another program after it had ended, the last pair holds the error.
-// Breaking out of the loop leaves the download running.
+// Completed yields each chosen file once it is whole and verified, those already whole first, and returns after the last
+// of them. If the download ends before that, or another program changed a file after it had ended, the last pair holds
+// the error. Breaking out of the loop leaves the download running.
 func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 	return func(yield func(*DownloadedFile, error) bool) {
 		d.watch(1)
@@ -177,7 +176,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 	}
 }
 
-// watch adds n to the number of those that wait for changes.
+// watch adds n to the number of goroutines that may wait for changes.
 func (d *Download) watch(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -216,7 +215,7 @@ func (d *Download) totals() totals {
 	return totals{d.traffic.downloaded, d.traffic.uploaded, d.traffic.wasted}
 }
 
-// retire counts what d brought among that of ended downloads. Nothing of d runs any more.
+// retire adds the totals of d to those of ended downloads. Nothing of d runs any more.
 func (c *Client) retire(d *Download) {
 	last := d.totals()
 	c.mu.Lock()

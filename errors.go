@@ -22,7 +22,9 @@ var (
 	// ErrStalled ends a download that made no progress for Options.StallTimeout.
 	ErrStalled = errors.New("torrent: no progress")
 	// ErrInUse is returned by Start if another download already writes the same content to the same
-	// directory, or if the same Client already has a download of the same info hash.
+	// directory, or if the same Client already has a download of the same info hash. On Linux it is returned, too, if a
+	// file that is chosen has the path of a file that a download of another torrent has chosen, in this process
+	// or another: until what that one downloaded is closed. The error names the path, and the other's info hash.
 	ErrInUse = storage.ErrInUse
 )
 

@@ -158,8 +158,7 @@ func TellApart(paths []string) {
 	numbers := make(map[place]int)
 	for _, i := range late {
 		slash := strings.LastIndexByte(paths[i], '/') + 1
-		stem, ext := splitExt(paths[i][slash:])
-		stem = Cut(stem, maxName-len(ext)-len(".1234567"))
+		stem, ext := stemToNumber(paths[i][slash:])
 		series := place{places[i].dir, foldCase(stem + "/" + ext)}
 		for {
 			numbers[series]++
@@ -172,6 +171,19 @@ func TellApart(paths []string) {
 			}
 		}
 	}
+}
+
+// Numbered is path with the number n in its last name, as TellApart puts it there.
+func Numbered(path string, n int) string {
+	slash := strings.LastIndexByte(path, '/') + 1
+	stem, ext := stemToNumber(path[slash:])
+	return path[:slash] + stem + "." + strconv.Itoa(n) + ext
+}
+
+// stemToNumber splits a name where a number may be put, cut so that there is room for it.
+func stemToNumber(name string) (stem, ext string) {
+	stem, ext = splitExt(name)
+	return Cut(stem, maxName-len(ext)-len(".1234567")), ext
 }
 
 // foldCase maps names that differ only in case to the same string.

@@ -6,7 +6,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// Changed compares size, modification time and inode of every file under piece: one system call for each,
+// Changed compares size and modification time of every file under piece: one system call for each,
 // and none is opened.
 func (s *fileStore) Changed(piece int) error {
 	s.mu.RLock()
@@ -140,7 +140,8 @@ func (s *fileStore) look(i int) error {
 	if err != nil && !absent(err) {
 		return err
 	}
-	f.left = info.Stamp
+	f.left, f.id, f.links = info.Stamp, info.ID, info.Links
+	f.ready = false
 	f.meddled.Store(false)
 	return nil
 }

@@ -23,6 +23,9 @@ type Disk interface {
 	// that is not exclusive may be held by several at once, and is fs.ErrNotExist where the file was never
 	// made. unlock removes the file if told to.
 	Lock(name string, exclusive bool) (unlock func(remove bool) error, err error)
+	// Claim keeps others from the files until Close, or returns a *Claimed if another owner has one of them. It leaves
+	// nothing in the directory. Disks of the same directory see each other's claims, in any process.
+	Claim(owner [20]byte, files []Claim) error
 	Close() error
 }
 
@@ -43,17 +46,22 @@ type DiskFile interface {
 	Sync() error
 }
 
-// Stamp is what shows whether a file is still as it was left. The zero Stamp is of a file that is not there.
+// Stamp is what shows whether a file is still as it was left. The zero Stamp is of a file that is not there. The
+// number of the inode is no part of it: some file systems invent another one at each mount, or each time
+// that a file is opened.
 type Stamp struct {
 	Size  int64
 	Mtime int64 // nanoseconds
-	Dev   uint64
-	Inode uint64 // with Dev, zero where the system does not tell
 }
+
+// FileID tells files apart at one moment. It is zero where the system does not tell.
+type FileID struct{ Dev, Inode uint64 }
 
 // FileInfo is what a Disk knows of a file.
 type FileInfo struct {
 	Stamp
+	ID      FileID
+	Links   int // names that lead to it, or zero where the system does not tell
 	Regular bool
 	Gone    bool // no name leads to it any more
 	Dense   bool // certain to have no holes

@@ -43,9 +43,9 @@ func infoOf(st *unix.Stat_t) FileInfo {
 		Stamp: Stamp{
 			Size:  st.Size,
 			Mtime: unix.TimespecToNsec(st.Mtim),
-			Dev:   uint64(st.Dev),
-			Inode: uint64(st.Ino),
 		},
+		ID:      FileID{uint64(st.Dev), uint64(st.Ino)},
+		Links:   int(min(uint64(st.Nlink), 1<<16)),
 		Regular: st.Mode&unix.S_IFMT == unix.S_IFREG,
 		Gone:    st.Nlink == 0,
 		Dense:   int64(st.Blocks)*512 >= st.Size,

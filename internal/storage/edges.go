@@ -132,6 +132,9 @@ func (s *fileStore) adopt(i int) error {
 				return err
 			}
 			if n > 0 {
+				err = s.own(i)
+			}
+			if n > 0 && err == nil {
 				err = s.writeFile(i, [][]byte{b[:n]}, from-f.Offset)
 			}
 			if err != nil {

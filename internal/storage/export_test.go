@@ -17,3 +17,6 @@ func OpenHandles(s Store) int {
 
 // DropHandle forgets the open handle of file i, so that it is opened by its name again.
 func DropHandle(s Store, i int) { s.(*fileStore).handles.drop(i) }
+
+// OpenRoot is the directory of a real file system.
+func OpenRoot(dir string) (Disk, error) { return openRoot(dir) }

@@ -59,6 +59,12 @@ type fileState struct {
 	name string // under the directory, in the system's form; "" for padding
 	here bool   // its bytes are in the file, wanted or not, and not in the edges; guarded by fileStore.mu
 
+	// As the file was found. Guarded by fileStore.mu, as is name.
+	id    FileID
+	links int
+	twin  bool // another file of the content was found to be the same
+	ready bool // own was called, so that writing changes nothing but this file
+
 	// mu is held while the file is written, so that left is known to be our own doing.
 	mu      sync.Mutex
 	left    Stamp // as our last write left the file, or as it was found; zero if it is not there
@@ -127,7 +133,8 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 		info, err := disk.Stat(f.name)
 		if absent(err) && i < s.edgesFile() {
 			if part, err := disk.Stat(f.name + partSuffix); err == nil && part.Regular && part.Size <= c.File(i).Length {
-				f.name, f.left, f.here = f.name+partSuffix, part.Stamp, true
+				f.name += partSuffix
+				f.found(part)
 				continue
 			}
 		}
@@ -138,8 +145,11 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 		case !info.Regular:
 			return nil, &fs.PathError{Op: "open", Path: s.path(i), Err: errors.New("not a regular file")}
 		default:
-			f.left, f.here = info.Stamp, true
+			f.found(info)
 		}
+	}
+	if err := s.findTwins(); err != nil {
+		return nil, err
 	}
 	if err := s.findSlots(); err != nil {
 		return nil, errors.Join(err, s.handles.closeAll())
@@ -265,12 +275,12 @@ func (s *fileStore) WriteBlocks(blocks [][]byte, off int64) error {
 	for _, b := range blocks {
 		total += int64(len(b))
 	}
+	if err := s.makeReady(off, total); err != nil {
+		return err
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if err := checkWrite(&s.content, s.closed, off, total); err != nil {
-		return err
-	}
-	if err := s.lock(); err != nil {
 		return err
 	}
 	part := s.scratch.Get().(*[][]byte)

@@ -52,6 +52,11 @@ func (p *handles) get(file int, write, create bool) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p.add(file, f, write)
+}
+
+// add keeps a file that is open. It is in use, as after get.
+func (p *handles) add(file int, f DiskFile, write bool) (*handle, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {

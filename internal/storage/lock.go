@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 )
 
 // probe returns ErrInUse if another Store is writing the same content to the same directory.
 func (s *fileStore) probe() error {
 	unlock, err := s.disk.Lock(s.sidecar(".lock"), false)
 	if errors.Is(err, ErrInUse) {
-		return fmt.Errorf("%s: %w", s.dir, ErrInUse)
+		return &Claimed{Path: filepath.Join(s.dir, filepath.FromSlash(s.content.Name)), Owner: s.content.InfoHash}
 	}
 	if err != nil {
 		// There is no lock, or it cannot be opened. The first write shows which.

@@ -31,10 +31,8 @@ func (d *rootDisk) Lock(name string, exclusive bool) (func(remove bool) error, e
 			return nil, errors.Join(&fs.PathError{Op: "lock", Path: f.Name(), Err: err}, f.Close())
 		}
 		// The last holder may have removed the file after we opened it. Then this lock guards nothing.
-		if ours, err := lock.Stat(); err == nil {
-			if now, err := d.Stat(name); err == nil && now.Inode == ours.Inode && now.Dev == ours.Dev {
-				return d.unlock(name, f), nil
-			}
+		if ours, err := lock.Stat(); err == nil && !ours.Gone {
+			return d.unlock(name, f), nil
 		}
 		if err := f.Close(); err != nil {
 			return nil, err

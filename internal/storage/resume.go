@@ -183,7 +183,7 @@ func (s *fileStore) readSidecar(name string) ([]byte, error) {
 func (s *fileStore) confirm(r *resume) {
 	held := make([]bool, len(s.files))
 	for i := range s.files {
-		held[i] = s.claim(i) == r.files[i]
+		held[i] = s.claimOf(i) == r.files[i]
 		if !held[i] {
 			s.log.Debug("file is not as the resume sidecar says, will be hashed", "file", s.path(i))
 		}
@@ -206,8 +206,8 @@ func (s *fileStore) confirm(r *resume) {
 	maps.DeleteFunc(r.partial, func(piece int, _ bits.Set) bool { return r.have.Has(piece) || !holds(piece, false) })
 }
 
-// claim is how file i was left.
-func (s *fileStore) claim(i int) fileClaim {
+// claimOf is how file i was left.
+func (s *fileStore) claimOf(i int) fileClaim {
 	left := s.leftAs(i)
 	switch {
 	case s.files[i].meddled.Load():
@@ -239,7 +239,7 @@ func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 	defer s.resumeMu.Unlock()
 	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial}
 	for i := range s.files {
-		r.files[i] = s.claim(i)
+		r.files[i] = s.claimOf(i)
 	}
 	if err := s.Sync(); err != nil {
 		return err

@@ -47,7 +47,7 @@ func (s *fileStore) takeDirty() (files []int, dirs map[string]struct{}, together
 		f := &s.files[i]
 		f.mu.Lock()
 		f.dirty = false
-		together = together && f.left.Dev == root.Dev
+		together = together && (i == s.edgesFile() || f.id.Dev == root.ID.Dev)
 		f.mu.Unlock()
 	}
 	return files, dirs, together, nil
@@ -73,7 +73,9 @@ func (s *fileStore) sync(files []int, dirs map[string]struct{}, together bool) e
 }
 
 func (s *fileStore) syncFile(i int) error {
+	s.mu.RLock() // for its name
 	h, err := s.handles.get(i, true, false)
+	s.mu.RUnlock()
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,9 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 	if s.closed {
 		return ErrClosed
 	}
+	if err := s.claim(wanted); err != nil {
+		return err
+	}
 	s.wanted = append([]bool(nil), wanted...)
 	var missing []int
 	short := false
@@ -21,7 +24,7 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 		if state.left == (Stamp{}) {
 			missing = append(missing, i)
 		}
-		short = short || state.left.Size < f.Length || state.name != s.ownName(i)
+		short = short || state.left.Size < f.Length || s.isPart(i)
 	}
 	if len(missing) == 0 && !short {
 		return nil
@@ -37,7 +40,7 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 			continue // wanted before, and not written yet
 		}
 		if s.content.File(i).Length == 0 {
-			if err := s.writeFile(i, nil, 0); err != nil {
+			if err := s.own(i); err != nil {
 				return err
 			}
 			s.files[i].here = true
@@ -52,7 +55,7 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 func (s *fileStore) unpart() error {
 	for i := range s.content.NumFiles() {
 		f, name := &s.files[i], s.ownName(i)
-		if f.name == "" || f.name == name {
+		if !s.isPart(i) {
 			continue
 		}
 		if err := s.disk.Rename(f.name, name); err != nil {
@@ -63,4 +66,10 @@ func (s *fileStore) unpart() error {
 		s.madeName(name)
 	}
 	return nil
+}
+
+// isPart reports whether file i still has partSuffix behind its name.
+func (s *fileStore) isPart(i int) bool {
+	f := &s.files[i]
+	return f.name != "" && f.name == s.ownName(i)+partSuffix
 }

@@ -96,6 +96,8 @@ func (d *Disk) Open(name string, flag int) (storage.DiskFile, error) {
 	defer d.mu.Unlock()
 	f, ok := d.names[name]
 	switch {
+	case ok && flag&os.O_EXCL != 0:
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrExist}
 	case ok && f == nil:
 		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EISDIR}
 	case !ok && flag&os.O_CREATE == 0:
@@ -129,14 +131,14 @@ func (d *Disk) Stat(name string) (storage.FileInfo, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if name == "." {
-		return storage.FileInfo{Stamp: storage.Stamp{Dev: 1}}, nil
+		return storage.FileInfo{ID: storage.FileID{Dev: 1}}, nil
 	}
 	f, ok := d.names[name]
 	if !ok {
 		return storage.FileInfo{}, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
 	}
 	if f == nil {
-		return storage.FileInfo{Stamp: storage.Stamp{Dev: 1}}, nil
+		return storage.FileInfo{ID: storage.FileID{Dev: 1}}, nil
 	}
 	return f.info(), nil
 }
@@ -188,5 +190,7 @@ func (d *Disk) SyncAll() (bool, error) { return false, nil }
 func (d *Disk) Lock(name string, exclusive bool) (func(bool) error, error) {
 	return func(bool) error { return nil }, nil
 }
+
+func (d *Disk) Claim([20]byte, []storage.Claim) error { return nil }
 
 func (d *Disk) Close() error { return nil }

@@ -43,8 +43,8 @@ func (f *inode) remembered(rng *rand.Rand) version {
 
 func (f *inode) info() storage.FileInfo {
 	return storage.FileInfo{
-		Stamp:   storage.Stamp{Size: int64(len(f.seen.data)), Mtime: f.seen.mtime, Dev: 1, Inode: f.number},
-		Regular: true, Gone: f.links == 0, Dense: true,
+		Stamp: storage.Stamp{Size: int64(len(f.seen.data)), Mtime: f.seen.mtime},
+		ID:    storage.FileID{Dev: 1, Inode: f.number}, Links: f.links, Regular: true, Gone: f.links == 0, Dense: true,
 	}
 }
 

@@ -1,0 +1,132 @@
+package storage
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// Claimed is the error of a path that another download has. It matches ErrInUse.
+type Claimed struct {
+	Path  string   // with the directory
+	Owner [20]byte // the info hash of the download's torrent
+}
+
+func (e *Claimed) Error() string {
+	return fmt.Sprintf("%s: %v, of info hash %x", e.Path, ErrInUse, e.Owner)
+}
+
+func (e *Claimed) Unwrap() error { return ErrInUse }
+
+// Claim is a file, or a directory and all that is below it.
+type Claim struct {
+	Path string // slash-separated, under the directory
+	ID   FileID // of the file that is there, because a file system may take another path for the same; or zero
+}
+
+// maxClaims bounds the claims of one Store: the system walks through all that a directory has for each.
+const maxClaims = 1024
+
+// claim claims the wanted files, so that no other download writes to them as long as the Store is open. Files that are
+// not wanted are claimed if they are there, because their bytes may be written where they lie. If another download has
+// one of these, its bytes are kept aside.
+func (s *fileStore) claim(wanted []bool) error {
+	var files []Claim
+	var others []int
+	for i := range s.content.NumFiles() {
+		switch {
+		case s.content.File(i).Pad:
+		case wanted[i]:
+			files = append(files, s.claimFor(i))
+		case s.files[i].here:
+			others = append(others, i)
+		}
+	}
+	if err := s.disk.Claim(s.content.InfoHash, bounded(files)); err != nil || len(others) == 0 {
+		return err
+	}
+	files = nil
+	for _, i := range others {
+		files = append(files, s.claimFor(i))
+	}
+	err := s.disk.Claim(s.content.InfoHash, bounded(files))
+	if err == nil {
+		return nil
+	}
+	for k, i := range others {
+		if len(others) > maxClaims || s.disk.Claim(s.content.InfoHash, files[k:k+1]) != nil {
+			f := &s.files[i]
+			s.handles.drop(i)
+			f.here, f.left, f.id = false, Stamp{}, FileID{}
+		}
+	}
+	if s.claims != nil {
+		s.confirm(s.claims)
+	}
+	return nil
+}
+
+// claimFor is the claim on file i. A file with several names is claimed by its path alone: it is not written to.
+func (s *fileStore) claimFor(i int) Claim {
+	f := &s.files[i]
+	c := Claim{Path: filepath.ToSlash(f.name)}
+	if f.links == 1 {
+		c.ID = f.id
+	}
+	return c
+}
+
+// bounded returns the files, or directories that hold them if they are too many.
+func bounded(files []Claim) []Claim {
+	depth := 0
+	for _, c := range files {
+		depth = max(depth, strings.Count(c.Path, "/")+1)
+	}
+	if within, ok := upTo(files, depth); ok {
+		return within
+	}
+	for depth--; ; depth-- {
+		within, ok := upTo(files, depth)
+		if ok || depth <= 1 {
+			return within
+		}
+	}
+}
+
+// upTo returns the files, without what their paths have below depth. It returns false if they, and the directories
+// that lead to them, are too many.
+func upTo(files []Claim, depth int) (list []Claim, ok bool) {
+	seen := make(map[string]struct{})
+	for _, c := range files {
+		if p := firstElements(c.Path, depth); p != c.Path {
+			c = Claim{Path: p}
+		}
+		if _, ok := seen[c.Path]; ok {
+			continue
+		}
+		list = append(list, c)
+		for p := c.Path; p != "."; p = path.Dir(p) {
+			if _, ok := seen[p]; ok {
+				break
+			}
+			seen[p] = struct{}{}
+		}
+		if len(seen) > maxClaims {
+			return list, false
+		}
+	}
+	return list, true
+}
+
+// firstElements is p without what it has below depth.
+func firstElements(p string, depth int) string {
+	for i := range len(p) {
+		if p[i] == '/' {
+			if depth--; depth == 0 {
+				return p[:i]
+			}
+		}
+	}
+	return p
+}

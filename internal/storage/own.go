@@ -1,0 +1,257 @@
+package storage
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+
+	"github.com/shoal-go/torrent/internal/safename"
+)
+
+// found records a file that is there.
+func (f *fileState) found(info FileInfo) {
+	f.left, f.id, f.links, f.here = info.Stamp, info.ID, info.Links, true
+}
+
+// findTwins finds the files of the content that are one on the file system: hard links of each other, reached through
+// a symbolic link, or with names that the file system takes for the same. If an earlier run had to give one of them
+// another name, it is read there.
+func (s *fileStore) findTwins() error {
+	first := make(map[FileID]int)
+	for i := range s.content.NumFiles() {
+		f := &s.files[i]
+		if !f.here || f.id == (FileID{}) {
+			continue
+		}
+		twin, ok := first[f.id]
+		if !ok {
+			first[f.id] = i
+			continue
+		}
+		if f.links == 1 {
+			name := numbered(f.name, 1)
+			info, err := s.disk.Stat(name)
+			if err == nil && info.Regular {
+				f.name = name
+				f.found(info)
+				first[f.id] = i
+				continue
+			}
+			if err != nil && !absent(err) {
+				return err
+			}
+		}
+		f.twin, s.files[twin].twin = true, true
+	}
+	return nil
+}
+
+// numbered is the nth other name for name.
+func numbered(name string, n int) string {
+	return filepath.FromSlash(safename.Numbered(filepath.ToSlash(name), n))
+}
+
+// makeReady has own called for all files that a write of n bytes at off touches.
+func (s *fileStore) makeReady(off, n int64) error {
+	if s.areReady(off, n) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := checkWrite(&s.content, s.closed, off, n); err != nil {
+		return err
+	}
+	if err := s.lock(); err != nil {
+		return err
+	}
+	for i := s.content.FileAt(off); i < s.content.NumFiles() && s.content.File(i).Offset < off+n; i++ {
+		if f := s.content.File(i); f.Pad || f.Length == 0 || !s.files[i].here {
+			continue
+		}
+		if err := s.own(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *fileStore) areReady(off, n int64) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.locked.Load() {
+		return false
+	}
+	for i := s.content.FileAt(off); i < s.content.NumFiles() && s.content.File(i).Offset < off+n; i++ {
+		if f := s.content.File(i); !f.Pad && f.Length > 0 && s.files[i].here && !s.files[i].ready {
+			return false
+		}
+	}
+	return true
+}
+
+// own makes sure that what is written to file i, from now on, changes nothing else: no other file of the content or
+// of another program that is the same on the file system, and nothing that another download claims. It makes the
+// file if it is not there. The caller holds mu for writing, and has called lock.
+func (s *fileStore) own(i int) error {
+	f := &s.files[i]
+	if f.ready {
+		return nil
+	}
+	info, made, err := s.openOwn(i)
+	if err != nil {
+		return err
+	}
+	if info.Links == 1 && (f.twin || !made && info.ID != f.id) {
+		if twin := s.sameFile(i, info.ID); twin >= 0 {
+			// The later one in the torrent gives way, so that the next run finds both.
+			if err := s.rename(max(i, twin)); err != nil {
+				return err
+			}
+			if twin < i {
+				return s.own(i)
+			}
+		}
+	}
+	if info.Links > 1 {
+		if err := s.copyOwn(i, info); err != nil {
+			return fmt.Errorf("%s: give it a copy of its own: %w", s.path(i), err)
+		}
+		if info, err = s.disk.Stat(f.name); err != nil {
+			return err
+		}
+	}
+	if info.ID != f.id && len(s.files) <= maxClaims {
+		if err := s.disk.Claim(s.content.InfoHash, []Claim{{filepath.ToSlash(f.name), info.ID}}); err != nil {
+			return err
+		}
+	}
+	f.id, f.links, f.ready = info.ID, info.Links, true
+	return nil
+}
+
+// openOwn opens file i for writing, and makes it if it is not there.
+func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
+	f := &s.files[i]
+	s.handles.drop(i)
+	var h *handle
+	file, err := s.open(i, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if made = err == nil; made {
+		h, err = s.handles.add(i, file, true)
+	} else if errors.Is(err, fs.ErrExist) {
+		h, err = s.handles.get(i, true, false)
+	}
+	if err != nil {
+		return FileInfo{}, false, err
+	}
+	defer s.handles.put(h)
+	if info, err = h.f.Stat(); made && err == nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.left != (Stamp{}) {
+			f.meddled.Store(true) // another program removed it
+		}
+		f.left = info.Stamp
+		s.markDirty(i)
+	}
+	return info, made, err
+}
+
+// sameFile is another file of the content that has an identity, or -1.
+func (s *fileStore) sameFile(i int, id FileID) int {
+	if id == (FileID{}) {
+		return -1
+	}
+	for j := range s.content.NumFiles() {
+		if j != i && s.files[j].id == id && s.files[j].name != "" {
+			return j
+		}
+	}
+	return -1
+}
+
+// rename gives file i a name that nothing has.
+func (s *fileStore) rename(i int) error {
+	f := &s.files[i]
+	for n := 1; ; n++ {
+		name := numbered(f.name, n)
+		if _, err := s.disk.Stat(name); absent(err) {
+			s.log.Info("stored under another name, because the file system takes its own for another's", "file", s.path(i), "name", name)
+			s.handles.drop(i)
+			f.name, f.id, f.links, f.twin, f.ready = name, FileID{}, 0, false, false
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if f.left != (Stamp{}) {
+				f.left = Stamp{}
+				f.meddled.Store(true)
+			}
+			return nil
+		} else if err != nil || n == math.MaxInt16 {
+			return cmp.Or(err, fmt.Errorf("%s: %w", s.path(i), fs.ErrExist))
+		}
+	}
+}
+
+// copyOwn puts a copy in the place of file i, which has other names besides.
+func (s *fileStore) copyOwn(i int, info FileInfo) (err error) {
+	f := &s.files[i]
+	tmp := filepath.Join(filepath.Dir(f.name), s.sidecar(".copy"))
+	to, err := s.disk.Open(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	if err = s.copyTo(to, i, info.Size); err == nil {
+		err = to.Sync()
+	}
+	if err = errors.Join(err, to.Close()); err == nil {
+		err = s.disk.Rename(tmp, f.name)
+	}
+	if err != nil {
+		return errors.Join(err, s.disk.Remove(tmp))
+	}
+	s.handles.drop(i)
+	s.madeName(f.name)
+	now, err := s.disk.Stat(f.name)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.left != info.Stamp {
+		f.meddled.Store(true)
+	}
+	f.left, f.id, f.links, f.twin = now.Stamp, now.ID, now.Links, false
+	return nil
+}
+
+// copyTo copies the first size bytes of file i, but for its holes.
+func (s *fileStore) copyTo(to DiskFile, i int, size int64) error {
+	h, err := s.handles.get(i, true, false)
+	if err != nil {
+		return err
+	}
+	defer s.handles.put(h)
+	buf := make([]byte, 256<<10)
+	for off := int64(0); off < size; {
+		start, end, err := h.f.NextData(off, size)
+		if err != nil {
+			return err
+		}
+		for off = start; off < min(end, size); {
+			b := buf[:min(int64(len(buf)), min(end, size)-off)]
+			if n, err := h.f.ReadAt(b, off); n < len(b) {
+				return cmp.Or(err, io.ErrUnexpectedEOF)
+			}
+			if _, err := to.WriteAt(b, off); err != nil {
+				return err
+			}
+			off += int64(len(b))
+		}
+		off = max(off, end)
+	}
+	return to.Truncate(size)
+}

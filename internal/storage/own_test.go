@@ -1,0 +1,290 @@
+package storage_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// named makes content of files with the given paths, 100 bytes each.
+func named(hash byte, paths ...string) (storage.Content, []byte) {
+	var lengths []int64
+	for range paths {
+		lengths = append(lengths, 100)
+	}
+	tor, content := testContent(50, lengths...)
+	for i := range content {
+		content[i] ^= hash
+	}
+	files := make([]layout.File, len(paths))
+	for i, p := range paths {
+		files[i] = layout.File{Path: p, Length: 100}
+	}
+	tor = contentOf(layout.New(50, files...), content)
+	tor.InfoHash = [20]byte{hash, 0xab, 0xcd, 0xef, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20}
+	return tor, content
+}
+
+func linuxOnly(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("no claims on this system")
+	}
+}
+
+func TestAPathBelongsToOneTorrent(t *testing.T) {
+	linuxOnly(t)
+	many := func(format string) (paths []string) {
+		for i := range 3000 {
+			paths = append(paths, fmt.Sprintf(format, i))
+		}
+		return paths
+	}
+	for _, c := range []struct {
+		name         string
+		mine, theirs []string
+		taken        string // "" if both may go on
+	}{
+		{"the same path", []string{"d/a", "d/b"}, []string{"d/c", "d/b"}, "d/b"},
+		{"the same directory", []string{"d/a", "d/b"}, []string{"d/c", "d/e/a"}, ""},
+		{"a file where the other has a directory", []string{"d/a"}, []string{"d"}, "d"},
+		{"a directory where the other has a file", []string{"d"}, []string{"d/a"}, "d/a"},
+		{"the same prefix", []string{"d/ab"}, []string{"d/a"}, ""},
+		{"very many files", many("d/e/%d"), []string{"d/e/2999"}, "d/e/2999"},
+		{"very many files there", []string{"d/e/17"}, many("d/e/%d"), "d"},
+		{"very many beside", many("d/e/%d"), []string{"d/f"}, ""},
+		{"very many on either side", many("d/%d/e"), many("c/%d/e"), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			mine, content := named(1, c.mine...)
+			theirs, _ := named(2, c.theirs...)
+			first := openDirectory(t, mine, dir)
+			require.NoError(t, first.SetWanted(all(mine)))
+			second := openDirectory(t, theirs, dir)
+			err := second.SetWanted(all(theirs))
+			if c.taken == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, storage.ErrInUse)
+			require.ErrorContains(t, err, filepath.Join(dir, c.taken))
+			require.ErrorContains(t, err, fmt.Sprintf("%x", mine.InfoHash))
+			require.NoError(t, second.Close())
+
+			// Nor may it when the first is complete, as long as that is open.
+			for i := range mine.NumPieces() {
+				writePiece(t, mine, first, content, i)
+			}
+			require.NoError(t, first.Finish())
+			left, err := filepath.Glob(filepath.Join(dir, ".*"))
+			require.NoError(t, err)
+			require.Empty(t, left, "nothing shows the claim")
+			if c.name == "a file where the other has a directory" {
+				return
+			}
+			require.ErrorIs(t, openDirectory(t, theirs, dir).SetWanted(all(theirs)), storage.ErrInUse)
+			same := openDirectory(t, mine, dir)
+			require.NoError(t, same.SetWanted(all(mine)), "complete content may be shared")
+			require.NoError(t, same.Close())
+			require.NoError(t, first.Close())
+			require.NoError(t, openDirectory(t, theirs, dir).SetWanted(only(theirs, func(int) bool { return false })))
+		})
+	}
+}
+
+// Files that are not wanted are not claimed.
+func TestOnlyWhatIsWantedIsClaimed(t *testing.T) {
+	linuxOnly(t)
+	dir := t.TempDir()
+	mine, _ := named(1, "d/a", "d/b")
+	theirs, _ := named(2, "d/b", "d/c")
+	first, second := openDirectory(t, mine, dir), openDirectory(t, theirs, dir)
+	require.NoError(t, first.SetWanted(only(mine, func(i int) bool { return i == 0 })))
+	require.NoError(t, second.SetWanted(all(theirs)))
+	require.ErrorIs(t, first.SetWanted(all(mine)), storage.ErrInUse)
+}
+
+// download writes what is not there, round after round, until all of it is.
+func download(t *testing.T, tor storage.Content, s storage.Store, content []byte) {
+	t.Helper()
+	for round := 0; ; round++ {
+		require.Less(t, round, 4, "it does not end")
+		have := verified(t, tor, s)
+		if have.Full() {
+			if piece, _ := s.AnyChanged(have); piece < 0 {
+				return
+			}
+		}
+		for i := range tor.NumPieces() {
+			if !have.Has(i) {
+				writePiece(t, tor, s, content, i)
+			}
+		}
+		for piece, err := s.AnyChanged(have); piece >= 0; piece, err = s.AnyChanged(have) {
+			require.ErrorIs(t, err, storage.ErrChanged)
+			_, err = s.Refresh(piece)
+			require.NoError(t, err)
+		}
+	}
+}
+
+func TestHardLinksAreGivenCopies(t *testing.T) {
+	tor, content := named(1, "d/a", "d/b", "d/c")
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(dir+"/d", 0o777))
+	old := []byte(strings.Repeat("theirs ", 14))
+	require.NoError(t, os.WriteFile(dir+"/other", old, 0o666))
+	require.NoError(t, os.Link(dir+"/other", dir+"/d/a"))
+	require.NoError(t, os.Link(dir+"/other", dir+"/d/b"))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	download(t, tor, s, content)
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+	for i, f := range tor.Files() {
+		b, err := os.ReadFile(filepath.Join(dir, f.Path))
+		require.NoError(t, err)
+		require.Equal(t, content[100*i:100*i+100], b)
+	}
+	b, err := os.ReadFile(dir + "/other")
+	require.NoError(t, err)
+	require.Equal(t, old, b, "the other name of the file kept its content")
+	require.Equal(t, []string{"d/a", "d/b", "d/c", "other"}, listing(t, dir))
+}
+
+// Two torrents may share content by hard links, and neither spoils the other's when it writes.
+func TestHardLinksBetweenTorrents(t *testing.T) {
+	mine, content := named(1, "d/a")
+	theirs, other := named(2, "e/a")
+	dir := t.TempDir()
+	fill(t, mine, dir, content)
+	require.NoError(t, os.Mkdir(dir+"/e", 0o777))
+	require.NoError(t, os.Link(dir+"/d/a", dir+"/e/a"))
+	first, second := openDirectory(t, mine, dir), openDirectory(t, theirs, dir)
+	require.NoError(t, first.SetWanted(all(mine)))
+	require.NoError(t, second.SetWanted(all(theirs)))
+	download(t, theirs, second, other)
+	require.NoError(t, first.Changed(0))
+	require.Equal(t, bits.Full(mine.NumPieces()), verified(t, mine, first))
+}
+
+// foldingDisk is a file system that takes some names for the same.
+type foldingDisk struct {
+	storage.Disk
+	fold func(string) string
+}
+
+func (d foldingDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	return d.Disk.Open(d.fold(name), flag)
+}
+func (d foldingDisk) Stat(name string) (storage.FileInfo, error) { return d.Disk.Stat(d.fold(name)) }
+func (d foldingDisk) MkdirAll(name string) error                 { return d.Disk.MkdirAll(d.fold(name)) }
+func (d foldingDisk) Rename(from, to string) error               { return d.Disk.Rename(d.fold(from), d.fold(to)) }
+func (d foldingDisk) Remove(name string) error                   { return d.Disk.Remove(d.fold(name)) }
+
+func openFolding(t *testing.T, tor storage.Content, dir string) storage.Store {
+	disk, err := storage.OpenRoot(dir)
+	require.NoError(t, err)
+	fold := strings.NewReplacer("é", "e", "e\u0301", "e", "ß", "ss", "ﬁ", "fi", "Dir", "dir")
+	s, err := storage.OpenDisk(tor, foldingDisk{disk, func(s string) string { return filepath.FromSlash(fold.Replace(filepath.ToSlash(s))) }}, dir, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestNamesThatAFileSystemTakesForOne(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("files have no identity here")
+	}
+	tor, content := named(1, "d/é.txt", "d/e\u0301.txt", "d/ß", "d/ss", "Dir/ﬁ", "dir/fi", "d/e.1.txt")
+	dir := t.TempDir()
+	s := openFolding(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	download(t, tor, s, content)
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+
+	s = openFolding(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, s), "the next run finds all of them: %q", listing(t, dir))
+	require.NoError(t, s.Close())
+
+	// Another torrent's file is no less taken because it is written differently.
+	linuxOnly(t)
+	mine, content := named(3, "f/ß")
+	theirs, _ := named(4, "f/ss")
+	s = openFolding(t, mine, dir)
+	require.NoError(t, s.SetWanted(all(mine)))
+	other := openFolding(t, theirs, dir)
+	require.NoError(t, other.SetWanted(all(theirs)), "none of them is there yet")
+	writePiece(t, mine, s, content, 0)
+	require.ErrorIs(t, other.WriteBlocks([][]byte{make([]byte, 50)}, 0), storage.ErrInUse)
+	theirs.InfoHash[0]++
+	require.ErrorIs(t, openFolding(t, theirs, dir).SetWanted(all(theirs)), storage.ErrInUse)
+}
+
+// strangeDisk is a file system that invents the numbers of inodes, another one each time.
+type strangeDisk struct {
+	storage.Disk
+	last *atomic.Uint64
+}
+
+func (d strangeDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	f, err := d.Disk.Open(name, flag)
+	return strangeFile{f, d.last}, err
+}
+
+func (d strangeDisk) Stat(name string) (storage.FileInfo, error) {
+	info, err := d.Disk.Stat(name)
+	info.ID.Inode = d.last.Add(1)
+	return info, err
+}
+
+type strangeFile struct {
+	storage.DiskFile
+	last *atomic.Uint64
+}
+
+func (f strangeFile) Stat() (storage.FileInfo, error) {
+	info, err := f.DiskFile.Stat()
+	info.ID.Inode = f.last.Add(1)
+	return info, err
+}
+
+func TestInodesThatAreInventedAreNoChange(t *testing.T) {
+	tor, content := named(1, "d/a", "d/b", "d/c")
+	dir := t.TempDir()
+	open := func() storage.Store {
+		disk, err := storage.OpenRoot(dir)
+		require.NoError(t, err)
+		s, err := storage.OpenDisk(tor, strangeDisk{disk, new(atomic.Uint64)}, dir, nil)
+		require.NoError(t, err)
+		require.NoError(t, s.SetWanted(all(tor)))
+		return s
+	}
+	s := open()
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+		storage.DropHandle(s, i/2)
+		require.NoError(t, s.Changed(i))
+	}
+	require.NoError(t, s.SaveResume(set(6, 0, 1, 2, 3), nil))
+	require.NoError(t, s.Close())
+	s = open()
+	have, _ := s.LoadResume()
+	require.Equal(t, []int{0, 1, 2, 3}, pieces(have))
+	for i := range tor.NumPieces() {
+		require.NoError(t, s.Changed(i))
+	}
+	require.NoError(t, s.Close())
+}

@@ -267,10 +267,10 @@ func (d *Download) joinSwarm() (leave func()) {
 	}
 }
 
-// ended tells whether the download is to stop.
+// ended reports whether the download is ending.
 func (d *Download) ended() bool { return d.life.ctx.Err() != nil }
 
-// sharing tells whether all that is wanted is there, and only others want something.
+// sharing reports whether all that is wanted is here, so that only the peers want something.
 func (d *Download) sharing() bool { return d.progress.complete }
 
 // fail ends the download with an error of its own.

@@ -12,7 +12,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// ownClient tells whether the client is this download's alone, and closed with it.
+// ownClient reports whether the client belongs to this download alone, and is closed with it.
 func (d *Download) ownClient() bool { return d.o.Client == nil }
 
 // open makes all that can fail at once.

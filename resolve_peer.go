@@ -159,7 +159,7 @@ func (p *metadataConn) read() error {
 		case err != nil:
 			return err
 		case m.ID == wire.Piece:
-			return errors.New("sends blocks that nobody asked for")
+			return errors.New("sent an unrequested block")
 		case m.ID != wire.Extended:
 			continue
 		}

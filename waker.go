@@ -1,7 +1,7 @@
 package torrent
 
-// A waker has one goroutine look again at what there is to do: wake holds one token while it is to.
-// Whoever signals never waits.
+// A waker makes one goroutine look for work again. wake holds a token from a signal until the goroutine takes it. To
+// signal never waits.
 type waker struct{ wake chan struct{} }
 
 func newWaker() waker { return waker{make(chan struct{}, 1)} }

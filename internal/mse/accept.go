@@ -11,16 +11,15 @@ import (
 	"net"
 )
 
-// ErrUnknownStream is returned by Accept where find does not know what the peer asks for.
+// ErrUnknownStream is returned by Accept if find does not know the StreamID that the peer sent.
 var ErrUnknownStream = errors.New("no such info hash here")
 
-// Accept makes the handshake on a connection that a peer dialled. first is what was already read of
-// it, at most 96 bytes. find tells the info hash of a StreamID; it is called at most once.
+// Accept makes the handshake on a connection that a peer dialled. first is what was read of it already, at most 96
+// bytes. find returns the info hash of a StreamID; it is called at most once.
 //
-// The connection that Accept returns first gives the initial payload that the peer sent along, then
-// goes on by the first of o.Methods that the peer offered. A deadline that conn has stays. After an
-// error conn is of no use and the caller's to close. If ctx ends, the error matches both ctx.Err() and
-// its cause.
+// Reads of the connection that Accept returns give the initial payload first. The connection goes on by the first of
+// o.Methods that the peer offered. A deadline of conn stays. After an error the caller must close conn. If ctx ends, the
+// error matches both ctx.Err() and its cause.
 func Accept(ctx context.Context, conn net.Conn, first []byte, find func(id [20]byte) (infoHash [20]byte, ok bool), o Options) (net.Conn, [20]byte, error) {
 	if len(first) > keySize {
 		return nil, [20]byte{}, fmt.Errorf("mse: %d bytes already read", len(first))
@@ -47,8 +46,8 @@ func accept(conn net.Conn, first []byte, find func([20]byte) ([20]byte, bool), o
 		return nil, infoHash, err
 	}
 
-	// Our key goes out while the padding behind theirs comes in, so that the two sides cannot wait for
-	// each other even where a connection holds nothing on its way.
+	// Our key is written while the padding behind theirs is read, so that the two sides cannot wait for each other
+	// on a connection without buffers.
 	sent := make(chan error, 1)
 	go func() {
 		public := private.public()
@@ -86,7 +85,7 @@ func accept(conn net.Conn, first []byte, find func([20]byte) ([20]byte, bool), o
 	return conn, asked.infoHash, nil
 }
 
-// asked is what the initiator said in the third step.
+// asked is what the initiator sent in the third step.
 type asked struct {
 	infoHash [20]byte
 	provided Method
@@ -130,7 +129,7 @@ func readOffer(r io.Reader, secret [keySize]byte, find func([20]byte) ([20]byte,
 	return a, readEncrypted(r, a.r, a.initial)
 }
 
-// veil puts the veil of the secret over an id, or takes it off.
+// veil hides an id with the secret, or reveals it.
 func veil(id [20]byte, secret [keySize]byte) [20]byte {
 	key := hash("req3", secret[:])
 	subtle.XORBytes(id[:], id[:], key[:])

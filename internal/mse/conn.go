@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// maxScratch bounds, in bytes, the buffer that a connection keeps to encrypt what it is to write. It
-// has room for a block and what goes before it.
+// maxScratch is the size in bytes of the largest buffer that a connection keeps for encrypting. It has room for a block
+// and its header.
 const maxScratch = 32 << 10
 
 // encrypted is a connection after a handshake that chose RC4.
@@ -17,17 +17,17 @@ type encrypted struct {
 
 	// Read state
 	reading sync.Mutex
-	initial []byte // decrypted, to be read before anything else
+	initial []byte // decrypted; read before anything else
 	r       *rc4.Cipher
 
 	// Write state
 	writing sync.Mutex
 	w       *rc4.Cipher
 	scratch []byte // grows to maxScratch as it is needed
-	failed  error  // of the write after which the peer's cipher and ours no longer agree
+	failed  error  // of a write, after which the ciphers of the two sides no longer agree
 }
 
-// Read decrypts in place: p may hold other things behind what was read.
+// Read decrypts in place. It may write to all of p.
 func (c *encrypted) Read(p []byte) (int, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
@@ -39,7 +39,7 @@ func (c *encrypted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write returns the same error for ever once it has failed, by a deadline too.
+// Write fails for ever once it has failed, even by a deadline.
 func (c *encrypted) Write(p []byte) (int, error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
@@ -59,7 +59,7 @@ func (c *encrypted) Write(p []byte) (int, error) {
 type plain struct {
 	net.Conn
 	reading sync.Mutex
-	initial []byte // to be read before anything else
+	initial []byte // read before anything else
 }
 
 func (c *plain) Read(p []byte) (int, error) {
@@ -71,7 +71,7 @@ func (c *plain) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// take moves bytes from the start of from to p and gives up what is empty.
+// take moves bytes from the start of from to p, and drops from once it is empty.
 func take(p []byte, from *[]byte) int {
 	n := copy(p, *from)
 	if *from = (*from)[n:]; len(*from) == 0 {

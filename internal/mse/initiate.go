@@ -10,14 +10,12 @@ import (
 	"net"
 )
 
-// Initiate makes the handshake on a connection that we dialled, to a peer that must know infoHash.
-// initial, at most 65535 bytes, goes along with it, always encrypted; in BitTorrent it is the
-// handshake of BEP 3.
+// Initiate makes the handshake on a connection that we dialled, to a peer that must know infoHash. initial, at most 65535
+// bytes, is sent with it, always encrypted. In BitTorrent it is the handshake of BEP 3.
 //
-// What is written to the connection that Initiate returns, and read from it, goes as the peer chose
-// among the methods offered. For Plaintext it is conn itself. A deadline that conn has stays. After an
-// error conn is of no use and the caller's to close. If ctx ends, the error matches both ctx.Err() and
-// its cause.
+// The connection that Initiate returns goes on by the method that the peer chose of those offered. For Plaintext it is
+// conn itself. A deadline of conn stays. After an error the caller must close conn. If ctx ends, the error matches both
+// ctx.Err() and its cause.
 func Initiate(ctx context.Context, conn net.Conn, infoHash [20]byte, o Options, initial []byte) (net.Conn, error) {
 	if len(initial) > maxInitial {
 		return nil, fmt.Errorf("mse: initial payload of %d bytes", len(initial))
@@ -72,8 +70,8 @@ func initiate(conn net.Conn, infoHash [20]byte, o Options, initial []byte) (net.
 	return nil, fmt.Errorf("peer chose method %#x", uint32(chosen))
 }
 
-// offer is the third step of the handshake: proof that we know the secret, the info hash under its
-// veil, the methods, and the initial payload.
+// offer is the third step of the handshake: a proof that we know the secret, the hidden info hash, the methods, and the
+// initial payload.
 func offer(secret [keySize]byte, infoHash [20]byte, w *rc4.Cipher, o Options, initial []byte) []byte {
 	sync := hash("req1", secret[:])
 	id := veil(StreamID(infoHash), secret)
@@ -95,7 +93,7 @@ func readChoice(r io.Reader, c *rc4.Cipher) (Method, error) {
 	if err := readEncrypted(r, c, b[:4+2]); err != nil {
 		return 0, err
 	}
-	chosen := Method(binary.BigEndian.Uint32(b[:])) & (Plaintext | RC4) // other bits are for the future
+	chosen := Method(binary.BigEndian.Uint32(b[:])) & (Plaintext | RC4) // other bits are reserved
 	pad := int(binary.BigEndian.Uint16(b[4:]))
 	if pad > maxPad {
 		return 0, errPad
@@ -105,7 +103,7 @@ func readChoice(r io.Reader, c *rc4.Cipher) (Method, error) {
 
 var errPad = errors.New("padding longer than allowed")
 
-// readEncrypted fills p with what r gives, decrypted.
+// readEncrypted fills p from r and decrypts it.
 func readEncrypted(r io.Reader, c *rc4.Cipher, p []byte) error {
 	if err := readFull(r, p); err != nil {
 		return err

@@ -1,9 +1,11 @@
-// Package mse is Message Stream Encryption, also known as protocol encryption: the handshake that
-// hides from onlookers that a connection is BitTorrent's, and the connection that follows.
+// Package mse implements Message Stream Encryption, also known as protocol encryption: a handshake that hides that a
+// connection is BitTorrent's, and the connection that follows.
 //
-// The handshake agrees on a secret by Diffie and Hellman's method and mixes it with the info hash,
-// which both sides must know. It hides; it does not authenticate, and RC4 is no protection against
-// somebody who means it.
+// The handshake makes a secret by Diffie-Hellman key exchange and mixes it with the info hash, which both sides must
+// know. It hides the connection and does not authenticate the peer. RC4 does not withstand a determined attack.
+//
+// Initiate and Accept may be called from any goroutine. A connection that they return may be read by one and written
+// by another.
 package mse
 
 import (
@@ -17,17 +19,17 @@ import (
 	"time"
 )
 
-// Method is how a connection goes on after the handshake. Its values are the protocol's.
+// Method is how a connection goes on after the handshake, as the protocol numbers it.
 type Method uint32
 
 const (
 	Plaintext Method = 1 // as if there had been no handshake
-	RC4       Method = 2 // each direction with a key of its own
+	RC4       Method = 2 // encrypted, with a key for each direction
 )
 
 // Options say what a side agrees to.
 type Options struct {
-	// Methods are those to offer or to accept, the one liked best first. Nil is RC4 alone.
+	// Methods are the methods to offer or to accept, the preferred one first. Nil is RC4 alone.
 	Methods []Method
 }
 
@@ -38,7 +40,7 @@ func (o Options) methods() []Method {
 	return o.Methods
 }
 
-// provide is the set of the methods, as it is sent.
+// provide is the set of the methods as it is sent.
 func (o Options) provide() (set Method) {
 	for _, m := range o.methods() {
 		set |= m
@@ -64,16 +66,16 @@ const (
 // PlainSize is how many bytes IsPlain needs.
 const PlainSize = 20
 
-// IsPlain tells from the first PlainSize bytes of an accepted connection whether they begin a
-// BitTorrent handshake (BEP 3). If not, they may be given to Accept.
+// IsPlain reports whether the first PlainSize bytes of an accepted connection begin an unencrypted BitTorrent handshake
+// (BEP 3). If not, they may be passed to Accept.
 func IsPlain(first []byte) bool { return bytes.HasPrefix(first, []byte("\x13BitTorrent protocol")) }
 
-// interruptible runs a handshake on conn that is broken off when ctx ends, by a deadline in the past.
-// The error then matches both ctx.Err() and its cause.
+// interruptible runs a handshake on conn, and interrupts it when ctx ends by a deadline in the past. The error then
+// matches both ctx.Err() and its cause.
 func interruptible(ctx context.Context, conn net.Conn, handshake func() error) error {
 	stop := context.AfterFunc(ctx, func() { interrupt(conn) })
 	err := handshake()
-	if !stop() { // even if all went well: the deadline is set, or about to be
+	if !stop() { // even without an error: the deadline is set, or about to be
 		err = ctx.Err()
 		if cause := context.Cause(ctx); cause != err {
 			err = fmt.Errorf("%w: %w", err, cause)
@@ -85,13 +87,12 @@ func interruptible(ctx context.Context, conn net.Conn, handshake func() error) e
 	return nil
 }
 
-// interrupt ends what waits on conn.
+// interrupt makes reads and writes of conn fail.
 func interrupt(conn net.Conn) { _ = conn.SetDeadline(time.Unix(1, 0)) }
 
-var errNoSync = errors.New("what should end the padding did not come")
+var errNoSync = errors.New("the end of the padding did not come")
 
-// synchronize reads the other side's padding, of unknown length, and the mark that ends it, and
-// nothing beyond.
+// synchronize reads the padding of the other side, whose length is unknown, and the mark that ends it, and no further.
 func synchronize(r io.Reader, mark []byte) error {
 	var seen [maxPad + 20]byte
 	for n := 0; ; {
@@ -109,7 +110,7 @@ func synchronize(r io.Reader, mark []byte) error {
 	}
 }
 
-// overlap is how many bytes of the start of mark seen ends with.
+// overlap is how many bytes from the start of mark are at the end of seen.
 func overlap(seen, mark []byte) int {
 	n := min(len(seen), len(mark))
 	for !bytes.HasSuffix(seen, mark[:n]) {
@@ -118,7 +119,7 @@ func overlap(seen, mark []byte) int {
 	return n
 }
 
-// readFull fills p. The end of the stream comes too early for every part of a handshake.
+// readFull fills p. The end of the stream is unexpected everywhere in a handshake.
 func readFull(r io.Reader, p []byte) error {
 	_, err := io.ReadFull(r, p)
 	if err == io.EOF {

@@ -21,7 +21,7 @@ var (
 	greeting = []byte("\x13BitTorrent protocol and the rest of a handshake")
 )
 
-// knows answers as somebody who has these torrents.
+// knows returns the info hash of a StreamID, if it is one of these.
 func knows(infoHashes ...[20]byte) func([20]byte) ([20]byte, bool) {
 	return func(id [20]byte) ([20]byte, bool) {
 		for _, h := range infoHashes {
@@ -449,7 +449,7 @@ func FuzzInitiate(f *testing.F) {
 	})
 }
 
-// FuzzOffer is what a peer can do who did agree on a secret.
+// FuzzOffer is what an initiator can send after it agreed on a secret.
 func FuzzOffer(f *testing.F) {
 	f.Add(uint16(0), []byte("\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\x01\x00\x00\x05hello"))
 	f.Add(uint16(512), []byte("\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00"))
@@ -465,7 +465,7 @@ func FuzzOffer(f *testing.F) {
 	})
 }
 
-// FuzzChoice is what an acceptor can do who did agree on a secret.
+// FuzzChoice is what an acceptor can send after it agreed on a secret.
 func FuzzChoice(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x02\x00\x01\x00"))
 	f.Fuzz(func(t *testing.T, p []byte) {

@@ -4,10 +4,10 @@ import "encoding/binary"
 
 // The functions here append one whole message each to b and return the longer slice.
 
-// AppendKeepAlive appends the message of no bytes.
+// AppendKeepAlive appends a keep-alive, the message of no bytes.
 func AppendKeepAlive(b []byte) []byte { return append(b, 0, 0, 0, 0) }
 
-// AppendSimple appends a message that is its id alone: choke, unchoke, interested, not interested,
+// AppendSimple appends a message that is only an id: choke, unchoke, interested, not interested,
 // have all or have none.
 func AppendSimple(b []byte, id ID) []byte { return header(b, id, 0) }
 
@@ -20,7 +20,7 @@ func AppendSuggest(b []byte, index uint32) []byte { return indexed(b, Suggest, i
 // AppendAllowedFast appends an allowed fast (BEP 6).
 func AppendAllowedFast(b []byte, index uint32) []byte { return indexed(b, AllowedFast, index) }
 
-// AppendBitfield appends a bitfield; bits is its wire form, the high bit of the first byte being piece 0.
+// AppendBitfield appends a bitfield. bits is its wire form: the high bit of the first byte is piece 0.
 func AppendBitfield(b, bits []byte) []byte { return append(header(b, Bitfield, len(bits)), bits...) }
 
 // AppendRequest appends a request. begin and length are bytes within the piece.
@@ -38,8 +38,8 @@ func AppendReject(b []byte, index, begin, length uint32) []byte {
 	return block(b, Reject, index, begin, length)
 }
 
-// AppendPieceHeader appends the 13 bytes in front of a piece message's payload, whose length bytes
-// must follow on the stream.
+// AppendPieceHeader appends the 13 bytes in front of the payload of a piece message. length bytes of payload must
+// follow on the stream.
 func AppendPieceHeader(b []byte, index, begin, length uint32) []byte {
 	b = header(b, Piece, 8+int(length))
 	b = binary.BigEndian.AppendUint32(b, index)

@@ -10,34 +10,32 @@ import (
 	"github.com/shoal-go/torrent/internal/bencode"
 )
 
-// dictionary bounds what the extensions' dictionaries may be.
+// dictionary bounds the dictionaries of extensions.
 var dictionary = bencode.Limits{Bytes: 1 << 20, Depth: 32, Values: 1 << 14}
 
 const (
-	maxExtensions = 256 // there are no more numbers to name
+	maxExtensions = 256 // there are no more numbers
 	maxClientName = 128 // bytes
 )
 
-// ExtHandshake is the extension protocol's own handshake (BEP 10), extended message 0. It may come
-// again at any time, and then speaks only of what has changed. Zero fields are unsaid.
+// ExtHandshake is the handshake of the extension protocol (BEP 10), extended message 0. It may come again at any time,
+// and then holds only what has changed. Zero fields are left out.
 type ExtHandshake struct {
-	// M gives each extension that the sender speaks the number that it wants its messages to carry.
-	// A number of 0 means that it speaks the extension no longer; a name that is not here, that
-	// nothing has changed about it.
+	// M has, for each extension that the sender speaks, the number that messages to the sender carry. 0 means that
+	// it no longer speaks the extension. If a name is missing, nothing has changed for that extension.
 	M            map[string]int
-	V            string // client and version, at most 128 bytes of it, as the peer wrote them
+	V            string // client and version as the peer wrote them, at most 128 bytes
 	ReqQ         int    // how many requests the sender is ready to queue
 	P            int    // port that the sender listens on
 	YourIP       []byte // the receiver's address as the sender sees it, 4 or 16 bytes
 	IPv4, IPv6   []byte // the sender's other addresses, 4 and 16 bytes
 	MetadataSize int64  // of the info dictionary in bytes (BEP 9); any positive number may be claimed
-	UploadOnly   *bool  // whether the sender wants nothing (BEP 21); nil is unsaid
+	UploadOnly   *bool  // whether the sender wants nothing (BEP 21); nil if it does not say
 }
 
-// ParseExtHandshake reads the payload of an extended message 0. What is malformed, of the wrong type, has
-// a value that cannot be, or comes after the end of a payload that was cut short, is taken to be unsaid:
-// some clients slip there, and all that they have to give is behind it. Nothing that is returned
-// refers to p.
+// ParseExtHandshake parses the payload of an extended message 0. An entry that is malformed, of the wrong type, of an
+// impossible value, or behind the end of a payload that was cut short counts as left out: some clients make such
+// mistakes, and have pieces to give. The result does not refer to p.
 func ParseExtHandshake(p []byte) ExtHandshake {
 	var h ExtHandshake
 	dict, _ := salvage(p)
@@ -75,7 +73,7 @@ func ParseExtHandshake(p []byte) ExtHandshake {
 	return h
 }
 
-// parseNumbers reads the dictionary m of the handshake.
+// parseNumbers parses the dictionary m of the handshake.
 func parseNumbers(p []byte) map[string]int {
 	m := make(map[string]int)
 	for name, value := range bencode.Keys(p) {
@@ -86,7 +84,7 @@ func parseNumbers(p []byte) map[string]int {
 	return m
 }
 
-// Append appends the handshake's dictionary to b, without what is unsaid.
+// Append appends the dictionary of the handshake to b.
 func (h *ExtHandshake) Append(b []byte) []byte {
 	b = append(b, 'd')
 	b = appendStringEntry(b, "ipv4", h.IPv4)
@@ -116,14 +114,14 @@ func (h *ExtHandshake) Append(b []byte) []byte {
 	return append(b, 'e')
 }
 
-// AppendDontHave appends a whole lt_donthave message (BEP 54): the sender has lost the piece. extID
-// is the receiver's number for it.
+// AppendDontHave appends an lt_donthave message (BEP 54): the sender no longer has the piece. extID is the number that
+// the receiver gave to the extension.
 func AppendDontHave(b []byte, extID byte, index uint32) []byte {
 	b = append(header(b, Extended, 1+4), extID)
 	return binary.BigEndian.AppendUint32(b, index)
 }
 
-// ParseDontHave reads the payload of an lt_donthave message (BEP 54): the index of a piece.
+// ParseDontHave parses the payload of an lt_donthave message (BEP 54), the index of a piece.
 func ParseDontHave(p []byte) (index uint32, err error) {
 	if len(p) != 4 {
 		return 0, violation("lt_donthave of %d bytes", len(p))
@@ -131,14 +129,14 @@ func ParseDontHave(p []byte) (index uint32, err error) {
 	return binary.BigEndian.Uint32(p), nil
 }
 
-// salvage is what can be read of the dictionary at the start of p, and its length in p, 0 if it does not
-// end there.
+// salvage returns what can be read of the dictionary at the start of p, and its length. The length is 0 if the
+// dictionary does not end in p.
 func salvage(p []byte) (dict []byte, n int) {
 	dict, n, _ = bencode.Salvage(p, dictionary)
 	return dict, n
 }
 
-// natural is the integer that value holds if it is one from 0 to most, else 0.
+// natural is the integer in value if that is one from 0 to most, else 0.
 func natural(value []byte, most int64) int64 {
 	if n, ok := bencode.Int(value); ok && n >= 0 && n <= most {
 		return n
@@ -156,7 +154,7 @@ func appendIntEntry(b []byte, key string, v int64) []byte {
 	return append(b, 'e')
 }
 
-// appendStringEntry appends a dictionary's entry, unless its value is empty.
+// appendStringEntry appends an entry of a dictionary, unless its value is empty.
 func appendStringEntry[S string | []byte](b []byte, key string, value S) []byte {
 	if len(value) == 0 {
 		return b

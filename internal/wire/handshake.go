@@ -3,19 +3,18 @@ package wire
 // HandshakeSize is the length of a handshake in bytes (BEP 3).
 const HandshakeSize = 1 + len(protocol) + 8 + 20 + 20
 
-// HandshakeHead is the length of what stands before the peer id. A peer may pause there until it is
-// answered.
+// HandshakeHead is the length of the part before the peer id. A peer may wait for our answer there.
 const HandshakeHead = HandshakeSize - 20
 
 const protocol = "BitTorrent protocol"
 
-// Handshake is what each side says first (BEP 3).
+// Handshake is the first message of each side (BEP 3).
 type Handshake struct {
 	Reserved         [8]byte // flags: what the sender can do
 	InfoHash, PeerID [20]byte
 }
 
-// Append appends the handshake's bytes to b.
+// Append appends the bytes of the handshake to b.
 func (h *Handshake) Append(b []byte) []byte {
 	b = append(b, byte(len(protocol)))
 	b = append(b, protocol...)
@@ -24,8 +23,8 @@ func (h *Handshake) Append(b []byte) []byte {
 	return append(b, h.PeerID[:]...)
 }
 
-// ParseHandshake reads a handshake, which must be all of p, or its head, in which case the peer id is zeros.
-// Another length or another protocol is a *ProtocolError; what the fields hold is not judged.
+// ParseHandshake parses p, which is a whole handshake, or its head; then the peer id is zeros. Another length or
+// another protocol is a *ProtocolError. Any contents of the fields are valid.
 func ParseHandshake(p []byte) (Handshake, error) {
 	var h Handshake
 	if len(p) != HandshakeSize && len(p) != HandshakeHead {
@@ -41,7 +40,7 @@ func ParseHandshake(p []byte) (Handshake, error) {
 	return h, nil
 }
 
-// Fast tells whether the sender speaks the Fast extension (BEP 6).
+// Fast reports whether the sender speaks the Fast extension (BEP 6).
 func (h *Handshake) Fast() bool { return h.Reserved[7]&0x04 != 0 }
 
 // SetFast says that we speak the Fast extension (BEP 6).
@@ -53,7 +52,7 @@ func (h *Handshake) DHT() bool { return h.Reserved[7]&0x01 != 0 }
 // SetDHT says that we are in the DHT (BEP 5).
 func (h *Handshake) SetDHT() { h.Reserved[7] |= 0x01 }
 
-// Extended tells whether the sender speaks the extension protocol (BEP 10).
+// Extended reports whether the sender speaks the extension protocol (BEP 10).
 func (h *Handshake) Extended() bool { return h.Reserved[5]&0x10 != 0 }
 
 // SetExtended says that we speak the extension protocol (BEP 10).

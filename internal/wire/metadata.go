@@ -6,10 +6,10 @@ import (
 	"github.com/shoal-go/torrent/internal/bencode"
 )
 
-// MetadataBlock is the length in bytes of all pieces of the metadata but the last (BEP 9).
+// MetadataBlock is the length in bytes of every piece of the metadata but the last (BEP 9).
 const MetadataBlock = 16 << 10
 
-// What a MetadataMessage is. Other types are to be ignored (BEP 9).
+// Types of a MetadataMessage. Receivers ignore others (BEP 9).
 const (
 	MetadataRequest = 0
 	MetadataData    = 1
@@ -22,12 +22,12 @@ const (
 type MetadataMessage struct {
 	Type      int
 	Piece     int
-	TotalSize int64  // of the metadata in bytes, 0 if unsaid
-	Data      []byte // of a MetadataData: what stands behind the dictionary
+	TotalSize int64  // of the metadata in bytes, or 0
+	Data      []byte // of a MetadataData: the bytes behind the dictionary
 }
 
-// ParseMetadataMessage reads the payload of a ut_metadata message. Data is a part of p, and as long
-// as the peer made it. What cannot be read, or lacks its type or its piece, has type -1.
+// ParseMetadataMessage parses the payload of a ut_metadata message. Data is a part of p, of any length. A message that
+// cannot be read, or lacks its type or its piece, has type -1.
 func ParseMetadataMessage(p []byte) MetadataMessage {
 	m := MetadataMessage{Type: metadataUnknown, Piece: -1}
 	dict, n := salvage(p)
@@ -43,7 +43,7 @@ func ParseMetadataMessage(p []byte) MetadataMessage {
 		}
 	}
 	switch {
-	case m.Type < 0, m.Piece < 0, m.Type == MetadataData && n == 0: // or where the data begins is unknown
+	case m.Type < 0, m.Piece < 0, m.Type == MetadataData && n == 0: // or it is unknown where the data begins
 		return MetadataMessage{Type: metadataUnknown}
 	case m.Type == MetadataData:
 		m.Data = p[n:]
@@ -51,7 +51,7 @@ func ParseMetadataMessage(p []byte) MetadataMessage {
 	return m
 }
 
-// Append appends the message's dictionary, and its data behind it, to b.
+// Append appends the dictionary of the message and its data to b.
 func (m *MetadataMessage) Append(b []byte) []byte {
 	b = appendIntEntry(append(b, 'd'), "msg_type", int64(m.Type))
 	b = appendIntEntry(b, "piece", int64(m.Piece))

@@ -7,26 +7,26 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// maxPEX is how many peers are taken from each list of a PEX message; what is beyond is cut.
+// maxPEX is how many peers are taken from each list of a PEX message.
 const maxPEX = 100
 
-// What the flags of a peer in a PEX message say (BEP 11).
+// Flags of a peer in a PEX message (BEP 11).
 const (
 	PEXEncrypts  = 0x01 // prefers encryption
 	PEXSeed      = 0x02 // wants nothing
 	PEXReachable = 0x10 // the sender had connected to it
 )
 
-// PEX is a message of ut_pex (BEP 11): who came to the sender and who left it. Nothing is known of
-// the addresses but their form: they may be anybody's, and their ports 0.
+// PEX is a message of ut_pex (BEP 11): peers that connected to the sender and that left it. Only the form of the
+// addresses was checked. They may not be addresses of peers, and ports may be 0.
 type PEX struct {
 	Added, Added6           []netip.AddrPort // of IPv4, of IPv6
 	AddedFlags, Added6Flags []byte           // one for each of Added and of Added6
 	Dropped, Dropped6       []netip.AddrPort // of IPv4, of IPv6
 }
 
-// ParsePEX reads the payload of a ut_pex message, up to 100 peers of each list. A list that cannot be
-// read is taken to be empty, flags that are missing to be 0. Nothing that is returned refers to p.
+// ParsePEX parses the payload of a ut_pex message, up to 100 peers of each list. A list that cannot be read counts as
+// empty, a missing flag as 0. The result does not refer to p.
 func ParsePEX(p []byte) PEX {
 	var x PEX
 	var flags, flags6 []byte
@@ -53,9 +53,9 @@ func ParsePEX(p []byte) PEX {
 	return x
 }
 
-// Append appends the message's dictionary to b. Flags may be left out.
+// Append appends the dictionary of the message to b. Flags may be left out.
 func (x *PEX) Append(b []byte) []byte {
-	b = appendString(append(b, 'd'), "added") // at least one list must be there
+	b = appendString(append(b, 'd'), "added") // BEP 11 wants at least one list
 	b = appendString(b, netaddr.AppendCompact(nil, x.Added))
 	b = appendStringEntry(b, "added.f", fitFlags(x.AddedFlags, len(x.Added)))
 	b = appendStringEntry(b, "added6", netaddr.AppendCompact(nil, x.Added6))
@@ -65,7 +65,7 @@ func (x *PEX) Append(b []byte) []byte {
 	return append(b, 'e')
 }
 
-// parseCompact is the first peers of a compact list.
+// parseCompact parses the first peers of a compact list.
 func parseCompact(p []byte, size int) (peers []netip.AddrPort) {
 	for a := range netaddr.Compact(p[:min(len(p), maxPEX*(size+2))], size) {
 		peers = append(peers, a)

@@ -7,39 +7,38 @@ import (
 	"slices"
 )
 
-// A Reader reads ahead by a buffer between these sizes, in bytes. There may be hundreds of peers, most
-// of them slow, and for these a small buffer does. Where a peer sends faster than we read, a system
-// call for several blocks costs less than the copy that it takes: 64 KiB saves a fifth of the time
-// that receiving takes, and more would save little.
+// The size of a Reader's buffer, in bytes. There may be hundreds of peers, most of them slow, for which a small buffer
+// is enough. If a peer sends faster than we read, one system call for several blocks saves more than the copy from the
+// buffer costs: 64 KiB save a fifth of the time of receiving, and more would save little.
 const (
 	minBuffer = 4 << 10
 	maxBuffer = 64 << 10
-	// maxQuiet is how many times in a row reads may bring little before the buffer shrinks again.
+	// maxQuiet is how often in a row reads may bring little before the buffer shrinks.
 	maxQuiet = 64
 )
 
 // Reader reads messages from a stream. It belongs to one goroutine.
 type Reader struct {
 	src        io.Reader
-	buf        []byte // buf[start:end] is read and not yet used
+	buf        []byte // buf[start:end] was read and is not used yet
 	start, end int
-	quiet      int    // times in a row that it was filled by reads that each brought little for its size
-	left       uint32 // bytes of the current piece message that are not yet taken
+	quiet      int    // how often in a row it was filled by reads that brought little each
+	left       uint32 // bytes of the current piece message that were not read yet
 	maxPayload int
 }
 
-// NewReader returns a Reader of the messages that follow the handshake on r. maxPayload bounds what
-// a bitfield and an extended message may carry, in bytes.
+// NewReader returns a Reader of the messages that follow the handshake on r. maxPayload is the longest payload of a
+// bitfield or an extended message, in bytes.
 func NewReader(r io.Reader, maxPayload int) *Reader {
 	return &Reader{src: r, buf: make([]byte, minBuffer), maxPayload: maxPayload}
 }
 
-// Next reads one message. For a Piece message it stops in front of the payload, which is then taken
-// by ReadBlock or SkipBlock; what nobody takes is skipped by the next call of Next. A message of
-// unknown id is skipped, unless it is longer than 1 MiB, and only its ID is returned.
+// Next reads one message. For a Piece message it stops in front of the payload, which ReadBlock reads and SkipBlock
+// skips; the next call of Next skips what is left of it. The payload of a message with an unknown id is skipped, unless
+// the message is longer than 1 MiB.
 //
 // The error is a *ProtocolError for a message that the protocol does not allow, io.EOF if the stream
-// ended between two messages, io.ErrUnexpectedEOF if it ended within one, else what the stream gave.
+// ended between two messages, io.ErrUnexpectedEOF if it ended within one, else the error of the stream.
 func (r *Reader) Next() (Message, error) {
 	if err := r.SkipBlock(); err != nil {
 		return Message{}, err
@@ -97,8 +96,8 @@ func (r *Reader) Next() (Message, error) {
 	return m, nil
 }
 
-// check tells whether a message of this id may have size bytes, its id included, and how many of
-// them are there always.
+// check reports whether a message with this id may have size bytes, its id included, and how many of these every such
+// message has.
 func (r *Reader) check(id ID, size uint32) (fixed int, err error) {
 	atMost := uint64(0) // beyond the fixed ones
 	switch id {
@@ -125,9 +124,9 @@ func (r *Reader) check(id ID, size uint32) (fixed int, err error) {
 	return fixed, nil
 }
 
-// ReadBlock reads the next len(dst) bytes of the current Piece message's payload. It may be called
-// again until all of the payload is taken; to ask for more than is left is an error. What is not yet
-// in the buffer, and longer than it, goes straight from the stream to dst.
+// ReadBlock reads the next len(dst) bytes of the payload of the current Piece message. It may be called several times. It
+// is an error to read more than is left. Bytes that are not in the buffer, and do not fit into it, go straight from the
+// stream to dst.
 func (r *Reader) ReadBlock(dst []byte) error {
 	if uint64(len(dst)) > uint64(r.left) {
 		return errors.New("wire: read beyond the block")
@@ -154,7 +153,7 @@ func (r *Reader) ReadBlock(dst []byte) error {
 	}
 }
 
-// SkipBlock discards what is left of the current Piece message's payload, if anything.
+// SkipBlock discards what is left of the payload of the current Piece message.
 func (r *Reader) SkipBlock() error {
 	n := r.left
 	r.left = 0
@@ -164,8 +163,7 @@ func (r *Reader) SkipBlock() error {
 // Buffered is how many bytes can be read without waiting for the stream.
 func (r *Reader) Buffered() int { return r.end - r.start }
 
-// fill makes at least n bytes of the current message stand in the buffer, which must have room for
-// so many.
+// fill reads until the buffer holds at least n bytes of the current message. It must have room for them.
 func (r *Reader) fill(n int) error {
 	have := r.end - r.start
 	if have >= n {
@@ -192,22 +190,22 @@ func (r *Reader) fill(n int) error {
 	}
 	switch {
 	case r.end >= n:
-		return nil // an error that came with the last bytes will come again
+		return nil // an error that came with the last bytes comes again
 	case r.end > 0:
 		return unexpected(err)
 	}
 	return err
 }
 
-// rebuffer makes the buffer another size, in which what it holds must fit.
+// rebuffer changes the size of the buffer, which must hold what is in it.
 func (r *Reader) rebuffer(size int) {
 	buf := make([]byte, size)
 	r.end = copy(buf, r.buf[r.start:r.end])
 	r.start, r.buf = 0, buf
 }
 
-// payload returns the next n bytes: in the buffer if they fit, else in a slice of their own that
-// grows with what really comes, so that a peer cannot make us allocate more than it sends, twice over.
+// payload returns the next n bytes. If they do not fit into the buffer, they are in a slice of their own. That grows as
+// bytes come, so that a peer cannot make us allocate more than twice what it sends.
 func (r *Reader) payload(n int) ([]byte, error) {
 	if n <= len(r.buf) {
 		if err := r.fill(n); err != nil {
@@ -248,7 +246,7 @@ func (r *Reader) discard(n uint32) error {
 	return nil
 }
 
-// unexpected turns the end of the stream into an error that says that it came within a message.
+// unexpected turns the end of the stream into the error for an end within a message.
 func unexpected(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

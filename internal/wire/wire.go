@@ -1,9 +1,9 @@
-// Package wire is the peer wire protocol as bytes: the handshake and the messages of BEP 3, the Fast
-// extension's (BEP 6) and the extension protocol's (BEP 10) with the dictionaries that it carries.
+// Package wire encodes and parses the peer protocol: the handshake and the messages of BEP 3, those of the Fast extension
+// (BEP 6), and those of the extension protocol (BEP 10) with their dictionaries.
 //
-// It appends messages to a buffer and reads them from a stream, with every length checked before
-// anything is allocated. It knows nothing of a torrent: whether an index is in range, or a message
-// was due, is for its caller to say.
+// It appends messages to a buffer and reads them from a stream. Every length is checked before anything is allocated.
+// It knows nothing of a torrent: its callers check whether an index is in range and a message in order. A Reader belongs
+// to one goroutine; everything else may be used from any.
 package wire
 
 import (
@@ -11,7 +11,7 @@ import (
 	"strconv"
 )
 
-// ID is the byte that tells what kind of message follows.
+// ID is the byte that says what kind of message follows.
 type ID byte
 
 const (
@@ -32,8 +32,8 @@ const (
 	AllowedFast   ID = 0x11
 	Extended      ID = 20 // BEP 10
 
-	// KeepAlive stands for the message of no bytes, which has no id on the wire. No known message
-	// has this id, so a peer that does send it is taken to say what any unknown message says: nothing.
+	// KeepAlive stands for the message of no bytes, which has no id on the wire. No known message has this id. A peer
+	// that sends it is understood as with any unknown message: it says nothing.
 	KeepAlive ID = 0xFF
 )
 
@@ -44,7 +44,7 @@ var names = [...]string{
 	Extended: "extended", KeepAlive: "keep-alive",
 }
 
-// String is the protocol's name of the message.
+// String is the name of the message in the protocol.
 func (id ID) String() string {
 	if s := names[id]; s != "" {
 		return s
@@ -55,11 +55,11 @@ func (id ID) String() string {
 const (
 	// MaxBlock is the longest payload in bytes that a piece message may have.
 	MaxBlock = 128 << 10
-	// maxUnknown is the longest message, in bytes and with its id, that is skipped if its id is unknown.
+	// maxUnknown is the longest message with an unknown id that is skipped, in bytes, its id included.
 	maxUnknown = 1 << 20
 )
 
-// Message is one message of the stream. Which of its fields mean something depends on ID:
+// Message is one message. Which of its fields are set depends on ID:
 //
 //   - Have, Suggest, AllowedFast: Index
 //   - Request, Cancel, Reject: Index, Begin, Length
@@ -71,11 +71,10 @@ type Message struct {
 	ID                   ID
 	ExtID                byte
 	Index, Begin, Length uint32
-	Payload              []byte // the Reader's: valid until its next call of Next
+	Payload              []byte // belongs to the Reader, and is valid until the next call of Next
 }
 
-// ProtocolError is what a peer sent that the protocol does not allow. There is no way to go on
-// reading from that peer.
+// ProtocolError says what a peer sent that the protocol does not allow. Nothing more can be read from that peer.
 type ProtocolError struct {
 	Reason string
 }

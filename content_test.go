@@ -53,7 +53,7 @@ var builtIn = map[string]func(*testing.T, *Torrent) storage.Store{
 	"user": func(t *testing.T, tor *Torrent) storage.Store {
 		f, err := os.Create(filepath.Join(t.TempDir(), "flat"))
 		require.NoError(t, err)
-		return storage.Wrap(tor.content(), f)
+		return storage.Wrap(tor.content(), f, bits.New(0), nil)
 	},
 }
 

@@ -176,8 +176,15 @@ func (d *Download) examine() bool {
 	}
 	d.mu.Unlock()
 	err := storage.Verify(d.life.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
+		var err error
+		if ok {
+			err = d.storeVerified(i)
+		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
+		if err != nil {
+			d.failStorage(err)
+		}
 		d.progress.checked += d.t.layout.PieceSize(i)
 		if ok {
 			d.gotPiece(i, nil)

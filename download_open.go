@@ -85,7 +85,7 @@ func (d *Download) openStore() (storage.Store, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open storage: %w", err)
 		}
-		return storage.Wrap(d.t.content(), st), nil
+		return d.t.wrapStorage(st)
 	case d.o.Dir != "":
 		return d.client.hooks.openFiles(d.t.content(), d.o.Dir, d.log)
 	}

@@ -16,6 +16,7 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/stretchr/testify/require"
 )
@@ -224,7 +225,7 @@ func TestDownloadedIsNotCutShort(t *testing.T) {
 	tor, content := testContent(50, 100)
 	f, err := os.Create(t.TempDir() + "/flat")
 	require.NoError(t, err)
-	d := downloaded(t, tor, storage.Wrap(tor.content(), f), content)
+	d := downloaded(t, tor, storage.Wrap(tor.content(), f, bits.New(0), nil), content)
 	defer d.Close()
 	require.NoError(t, f.Truncate(60))
 	_, err = d.ReadFile("d/0")

@@ -34,6 +34,9 @@ func (d *Download) check(piece int32, a *assembly) {
 		}
 		<-turn
 	}
+	if ok && err == nil {
+		err = d.storeVerified(int(piece))
+	}
 	var digests []uint64
 	if err == nil && (!ok || d.suspect(piece)) {
 		digests, err = d.digest(piece, a, &scratch)
@@ -54,6 +57,18 @@ func (d *Download) check(piece int32, a *assembly) {
 	default:
 		d.pieceSpoiled(int(piece), digests)
 	}
+}
+
+// storeVerified tells a storage that wants to know of it that a piece is whole. The mutex is not held.
+func (d *Download) storeVerified(piece int) error {
+	s, ok := d.store.(interface{ PieceVerified(int) error })
+	if !ok {
+		return nil
+	}
+	if err := s.PieceVerified(piece); err != nil {
+		return fmt.Errorf("tell storage of piece %d: %w", piece, err)
+	}
+	return nil
 }
 
 // hash reports whether a piece has the hash that the torrent says.

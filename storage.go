@@ -3,9 +3,11 @@ package torrent
 import (
 	"context"
 	"crypto/sha1"
+	"fmt"
 	"hash"
 	"io"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
@@ -18,14 +20,51 @@ import (
 // io.ErrUnexpectedEOF or fs.ErrNotExist: everything is hashed before it is believed. Any other error of
 // ReadAt, and any error of another method, ends the download.
 //
+// A storage may be opened again for the same torrent, with what it holds, once it was closed. It answers then as it
+// would have before: what was written is there, whole or not.
+//
+// A storage that has one object a file finds where a File lies by its Offset and Length; between files lies padding,
+// which is zeros and need not be stored.
+//
+// These methods are called if a storage has them:
+//
+//	PieceVerified(i int) error
+//	Verified() (Bitfield, error)
+//
+// PieceVerified is told of each piece that has its hash, after it was written, also of those that were hashed because
+// they were there at the start. Verified says, when a download begins, which pieces the storage knows to be whole; they
+// are not hashed.
+//
 // Package storagetest has a suite that an implementation can be tried with.
 type Storage interface {
 	io.ReaderAt
 	io.WriterAt
-	// Sync returns once all that was written will survive a loss of power.
+	// Sync returns once all that was written will survive a loss of power. It is called from time to time, before a
+	// download is done, and before Close.
 	Sync() error
 	// Close releases what the storage holds. Nothing is called after it.
 	Close() error
+}
+
+// wrapStorage makes a store of what the user's function opened.
+func (t *Torrent) wrapStorage(st Storage) (storage.Store, error) {
+	whole := bits.New(t.NumPieces())
+	if s, ok := st.(interface{ Verified() (Bitfield, error) }); ok {
+		said, err := s.Verified()
+		if err == nil && said.Len() != t.NumPieces() {
+			err = fmt.Errorf("it speaks of %d pieces, not %d", said.Len(), t.NumPieces())
+		}
+		if err != nil {
+			st.Close()
+			return nil, fmt.Errorf("ask storage what it has verified: %w", err)
+		}
+		whole = said.pieces
+	}
+	var tell func(int) error
+	if s, ok := st.(interface{ PieceVerified(int) error }); ok {
+		tell = s.PieceVerified
+	}
+	return storage.Wrap(t.content(), st, whole, tell), nil
 }
 
 // Verify hashes what dir holds of the content and returns the pieces that are right. It writes nothing,

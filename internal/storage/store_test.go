@@ -133,7 +133,7 @@ var builtIn = map[string]func(*testing.T, storage.Content) storage.Store{
 	"user": func(t *testing.T, tor storage.Content) storage.Store {
 		f, err := os.Create(filepath.Join(t.TempDir(), "flat"))
 		require.NoError(t, err)
-		return storage.Wrap(tor, f)
+		return storage.Wrap(tor, f, bits.New(0), nil)
 	},
 }
 

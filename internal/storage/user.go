@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -9,18 +10,36 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// userStore is a User, of which nothing more is known than its four methods: it stores padding, is hashed
-// at every start, and cannot tell whether another program changed it.
+// userStore is a User, of which little more is known than its four methods: it stores padding, is hashed at every
+// start but for the pieces that it says are whole, and cannot tell whether another program changed it.
 type userStore struct {
 	content Content
+	whole   bits.Set
+	tell    func(piece int) error
 
 	mu     sync.RWMutex // for writing by Close, for reading by the rest
 	st     User
 	closed bool
 }
 
-// Wrap makes a Store of a storage of the user's own.
-func Wrap(c Content, st User) Store { return &userStore{content: c, st: st} }
+// Wrap makes a Store of a storage of the user's own. whole is the pieces that it knows to be whole, and tell is told
+// of others once they are; it may be nil.
+func Wrap(c Content, st User, whole bits.Set, tell func(piece int) error) Store {
+	return &userStore{content: c, st: st, whole: whole, tell: tell}
+}
+
+// PieceVerified tells the User that a piece is whole.
+func (s *userStore) PieceVerified(piece int) error {
+	if s.tell == nil {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	return s.tell(piece)
+}
 
 func (s *userStore) ReadAt(p []byte, off int64) (int, error) {
 	s.mu.RLock()
@@ -57,7 +76,7 @@ func (s *userStore) Close() error {
 		return ErrClosed
 	}
 	s.closed = true
-	return s.st.Close()
+	return errors.Join(s.st.Sync(), s.st.Close())
 }
 
 func (s *userStore) WriteBlocks(blocks [][]byte, off int64) error {
@@ -77,14 +96,18 @@ func (s *userStore) WriteBlocks(blocks [][]byte, off int64) error {
 func (s *userStore) SetWanted([]bool) error { return nil }
 
 func (s *userStore) LoadResume() (bits.Set, map[int]bits.Set) {
-	return bits.New(s.content.NumPieces()), nil
+	have := bits.New(s.content.NumPieces())
+	for i := range s.whole.All() {
+		have.Add(i)
+	}
+	return have, nil
 }
 
 func (s *userStore) Present() bits.Set { return bits.Full(s.content.NumPieces()) }
 
 func (s *userStore) SaveResume(bits.Set, map[int]bits.Set) error { return s.Sync() }
 
-func (s *userStore) Finish() error { return nil }
+func (s *userStore) Finish() error { return s.Sync() }
 
 func (s *userStore) Changed(int) error { return nil }
 

@@ -18,6 +18,14 @@ func (c *Client) excess(has int, now time.Time) int {
 	return c.budget.Excess(c.claim(has), now)
 }
 
+// allTaken reports whether a download with so many connections, which are its share, gets another only in the place
+// of one of them.
+func (c *Client) allTaken(has int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.budget.AllTaken(c.claim(has))
+}
+
 // mayDial reports whether a download with so many connections may make one more now, and counts it if so.
 func (c *Client) mayDial(has int, now time.Time) bool {
 	c.mu.Lock()

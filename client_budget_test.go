@@ -96,7 +96,7 @@ func TestUselessPeersMakeRoom(t *testing.T) {
 		simnet.Sleep(time.Second)
 		var useless []*speaker
 		for k := range 5 {
-			useless = append(useless, speak(t, n.NewHost(fmt.Sprintf("81.0.0.%d", k), 0, 0, 0), content, us.Addr(6881), speech{fast: true}))
+			useless = append(useless, speak(t, n.NewHost(fmt.Sprintf("%d.0.0.1", 90+k), 0, 0, 0), content, us.Addr(6881), speech{fast: true}))
 		}
 		simnet.Sleep(time.Second)
 		first := simLeech(t, simClient(t, n.NewHost("82.0.0.1", 0, 0, 0), nil), content, us.Addr(6881))

@@ -89,6 +89,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 			d.logLater(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
 		}
 		d.sendPEX(p, now)
+		d.earn(p, now)
 		if p.amInterested || p.peerInterested {
 			p.idleSince = time.Time{}
 		} else if p.idleSince.IsZero() {

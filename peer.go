@@ -34,6 +34,9 @@ type peer struct {
 	from   peerlist.Source
 	joined time.Time
 
+	earned   int64     // bytes that had earned it its place, and when they had
+	earnedAt time.Time // last; zero if never
+
 	fast     bool // both sides speak BEP 6; fixed
 	extended bool // both sides speak BEP 10; fixed
 	ext      extensions

@@ -2,7 +2,6 @@ package torrent
 
 import (
 	"errors"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -23,7 +22,14 @@ func (d *Download) admits(k *connection, now time.Time) bool {
 		return false
 	}
 	d.drop(errTwice, twice)
-	return d.takePlace(k, now) || (d.dropUseless(now) || d.dropCrowding(k.addr.Addr(), now)) && d.takePlace(k, now)
+	if d.takePlace(k, now) {
+		return true
+	}
+	out, ok := peerlist.Displaced(now, d.worths(now), k.addr.Addr())
+	if ok {
+		d.drop(errTurnover, out)
+	}
+	return ok && d.takePlace(k, now)
 }
 
 // identify is what admission looks at in the connection of a number.
@@ -43,25 +49,17 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 	return true
 }
 
-// dropUseless drops a peer of which neither side wants anything, if there is one.
-func (d *Download) dropUseless(now time.Time) bool {
-	out, ok := peerlist.Useless(now, d.worths(now))
-	d.drop(errTurnover, out)
-	return ok
-}
-
-// dropCrowding drops a peer of an address that has too many places in favour of one at another address, if
-// there is such a peer.
-func (d *Download) dropCrowding(other netip.Addr, now time.Time) bool {
-	out, ok := peerlist.Crowding(now, d.worths(now), other)
-	d.drop(errTurnover, out)
-	return ok
-}
-
-// turnOver makes room for others where the download is crowded.
+// turnOver makes room for others where there is none: at once where a crowd has the places or hardly any peer earns
+// its own, else now and then.
 func (d *Download) turnOver(now time.Time) {
-	if addr, waiting := d.discovery.cand.First(now); waiting && d.swarm.live >= d.maxPeers() {
-		d.dropCrowding(addr.Addr(), now)
+	if addr, waiting := d.discovery.cand.First(now); waiting && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
+		peers, displaced := d.worths(now), peerlist.Crowding
+		if !d.sharing() && peerlist.Scarce(now, peers) {
+			displaced = peerlist.Displaced
+		}
+		if out, ok := displaced(now, peers, addr.Addr()); ok {
+			d.drop(errTurnover, out)
+		}
 	}
 	if now.Before(d.swarm.nextTurnover) {
 		return
@@ -76,7 +74,7 @@ func (d *Download) turnOver(now time.Time) {
 // shareOut gives up connections that other downloads of the client have a better claim to.
 func (d *Download) shareOut(now time.Time) {
 	if n := d.client.excess(d.swarm.live, now); n > 0 {
-		d.drop(errShared, peerlist.WorstOfAll(d.worths(now), n)...)
+		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)
 	}
 }
 
@@ -89,6 +87,7 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 				Addr:     p.conn.addr.Addr(),
 				Keep:     p.from == peerlist.FromUser,
 				Joined:   p.joined,
+				Earned:   p.earnedAt,
 				Mutual:   p.amInterested || p.peerInterested,
 				Rate:     p.down.Rate(now) + p.up.Rate(now),
 				Priority: d.discovery.cand.Priority(p.conn.addr),
@@ -96,6 +95,18 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 		}
 	}
 	return worths
+}
+
+// earn records whether a peer has earned its place again: by what it gave, and by what it was given, unless that
+// ends with it.
+func (d *Download) earn(p *peer, now time.Time) {
+	given := p.down.Total()
+	if !d.uploading.spread.Hoards(p.number, d.t.layout.PieceLength()) {
+		given += p.up.Total()
+	}
+	if given-p.earned >= peerlist.EarnedBytes {
+		p.earned, p.earnedAt = given, now
+	}
 }
 
 // drop ends the connections with the given numbers.

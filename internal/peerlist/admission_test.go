@@ -3,7 +3,6 @@ package peerlist
 import (
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -52,43 +51,4 @@ func TestAdmit(t *testing.T) {
 		require.Equal(t, tc.ok, ok, name)
 		require.Equal(t, tc.twice, twice, name)
 	}
-}
-
-func TestUseless(t *testing.T) {
-	now := epoch.Add(time.Hour)
-	peers := []Worth{
-		{ID: 1, Joined: epoch, Mutual: true},
-		{ID: 2, Joined: epoch, Priority: 2},
-		{ID: 3, Joined: epoch, Priority: 1},
-		{ID: 4, Joined: epoch, Keep: true},
-		{ID: 5, Joined: now},
-	}
-	id, ok := Useless(now, peers)
-	require.True(t, ok)
-	require.Equal(t, 3, id)
-	_, ok = Useless(now, peers[:1])
-	require.False(t, ok)
-	_, ok = Useless(now, peers[3:])
-	require.False(t, ok, "never the user's own, nor one that just came")
-}
-
-func TestCrowding(t *testing.T) {
-	crowd, other := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("80.0.0.1")
-	var peers []Worth
-	for id := range 4 {
-		peers = append(peers, Worth{ID: id + 1, Addr: crowd, Joined: epoch, Rate: float64(10 - id)})
-	}
-	id, ok := Crowding(epoch, append(peers, Worth{ID: 9, Addr: other}), other)
-	require.True(t, ok)
-	require.Equal(t, 4, id, "the slowest of the crowd, however new")
-	_, ok = Crowding(epoch, peers[1:], other)
-	require.False(t, ok, "three are no crowd")
-	_, ok = Crowding(epoch, peers, crowd)
-	require.False(t, ok, "one of the crowd takes no place of another")
-	for k := range peers {
-		peers[k].Keep = true
-	}
-	_, ok = Crowding(epoch, peers, other)
-	require.False(t, ok, "the user's own are kept")
-	require.Equal(t, epoch, peers[0].Joined, "the argument is left as it is")
 }

@@ -40,6 +40,11 @@ func (b *Budget) room(c Claim, now time.Time) bool {
 	return left > 0 && (below || left > c.Most/10)
 }
 
+// AllTaken reports whether all connections are in use, and a download has its share of them.
+func (b *Budget) AllTaken(c Claim) bool {
+	return c.Most > 0 && b.connected+b.dials.halfOpen >= c.Most && c.Has >= c.share()
+}
+
 // Excess is how many of its connections a download is to give back now, to another.
 func (b *Budget) Excess(c Claim, now time.Time) int {
 	if c.Most <= 0 || c.Has <= c.share() || now.Sub(b.refused) > budgetRound {

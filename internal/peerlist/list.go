@@ -46,6 +46,7 @@ type candidate struct {
 	failures int    // dials that failed and connections that were useless, in a row
 	useful   bool   // a connection to it was useful once
 	sated    bool   // the last connection ended because both sides have all that they want
+	nth      int    // how many of its prefix there were before it
 	priority uint32 // BEP 40; higher is better
 	standing standing
 	due      time.Time // when it may be dialled
@@ -59,9 +60,10 @@ type List struct {
 	private bool
 
 	all     map[netip.AddrPort]*candidate
-	ready   queue // best first
-	delayed queue // soonest first
-	nDials  int   // candidates that are dialling
+	ready   queue                // best first
+	delayed queue                // soonest first
+	nDials  int                  // candidates that are dialling
+	crowds  map[netip.Prefix]int // candidates by the narrowest prefix that places are dealt by
 
 	bans     map[netip.AddrPort]struct{}      // port 0 is every port
 	self     map[netip.AddrPort]struct{}      // addresses that turned out to be our own
@@ -75,6 +77,7 @@ func New(rng *rand.Rand, private bool) *List {
 		rng:     rng,
 		private: private,
 		all:     make(map[netip.AddrPort]*candidate),
+		crowds:  make(map[netip.Prefix]int),
 		ready:   queue{less: (*candidate).better},
 		delayed: queue{less: (*candidate).sooner},
 		bans:    make(map[netip.AddrPort]struct{}),
@@ -96,6 +99,10 @@ func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Ti
 	if k == nil {
 		k = &candidate{addr: addr, from: from, tracker: tracker, priority: c.Priority(addr), due: now}
 		c.all[addr] = k
+		if prefix, public := publicPrefix(addr.Addr()); public {
+			k.nth = c.crowds[prefix]
+			c.crowds[prefix]++
+		}
 		c.queue(k, now)
 		if len(c.all) > maxCandidates {
 			c.trim()
@@ -330,6 +337,11 @@ func (c *List) queue(k *candidate, now time.Time) {
 func (c *List) drop(k *candidate) {
 	c.move(k, isGone)
 	delete(c.all, k.addr)
+	if prefix, public := publicPrefix(k.addr.Addr()); public {
+		if c.crowds[prefix]--; c.crowds[prefix] == 0 {
+			delete(c.crowds, prefix)
+		}
+	}
 }
 
 // move changes what k is doing, and the queues and the count that follow from it.

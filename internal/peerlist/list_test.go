@@ -311,6 +311,7 @@ type slowCandidates struct {
 type slowCandidate struct {
 	addr     netip.AddrPort
 	from     Source
+	nth      int
 	failures int
 	useful   bool
 	doing    string // "waits", "dialling", "connected" or "given up"
@@ -334,6 +335,8 @@ func (m *slowCandidates) worse(k, l *slowCandidate) bool {
 		return l.useful
 	case k.from != l.from:
 		return k.from > l.from
+	case k.nth != l.nth:
+		return k.nth > l.nth
 	}
 	p, q := netaddr.Priority(m.us, k.addr), netaddr.Priority(m.us, l.addr)
 	return p < q || p == q && k.addr.Compare(l.addr) < 0
@@ -351,7 +354,13 @@ func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bo
 		k.doing = "waits"
 		return true
 	}
-	m.all[addr] = &slowCandidate{addr: addr, from: from, doing: "waits", due: now}
+	nth := 0
+	for other := range m.all {
+		if a, b := other.Addr().As4(), addr.Addr().As4(); [3]byte(a[:3]) == [3]byte(b[:3]) && !addr.Addr().IsPrivate() {
+			nth++
+		}
+	}
+	m.all[addr] = &slowCandidate{addr: addr, from: from, nth: nth, doing: "waits", due: now}
 	if len(m.all) > maxCandidates {
 		for range maxCandidates / 16 {
 			var worst *slowCandidate

@@ -7,12 +7,8 @@ import (
 	"time"
 )
 
-const (
-	// TurnoverEvery is how often, in a crowd, the worst peers make room for others.
-	TurnoverEvery = 300 * time.Second
-	// turnoverGrace is how long after it connected a peer is not judged.
-	turnoverGrace = time.Minute
-)
+// TurnoverEvery is how often, where places are scarce, the worst peers make room for others.
+const TurnoverEvery = 300 * time.Second
 
 // Worth is what decides whether a connection is kept when others are waiting.
 type Worth struct {
@@ -20,9 +16,10 @@ type Worth struct {
 	Addr     netip.Addr
 	Keep     bool // the user asked for this peer
 	Joined   time.Time
-	Mutual   bool    // one of the two is interested in the other
-	Rate     float64 // bytes a second of payload, both ways
-	Priority uint32  // BEP 40
+	Earned   time.Time // when it last had given, or passed on, another EarnedBytes; zero if never
+	Mutual   bool      // one of the two is interested in the other
+	Rate     float64   // bytes a second of payload, both ways
+	Priority uint32    // BEP 40
 }
 
 // Turnover is how many of the connected peers are to make room for others, every TurnoverEvery.
@@ -36,24 +33,30 @@ func Turnover(connected, maxPeers int) int {
 // Worst returns the ids of the n peers that would be missed least, worst first; fewer where the rest is
 // new, or the user's own.
 func Worst(now time.Time, peers []Worth, n int) (ids []int) {
-	return WorstOfAll(slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool {
-		return p.Keep || now.Sub(p.Joined) < turnoverGrace
+	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool {
+		return p.Keep || now.Sub(p.Joined) < joinedGrace
 	}), n)
 }
 
 // WorstOfAll is Worst where no peer is exempt.
-func WorstOfAll(peers []Worth, n int) (ids []int) {
+func WorstOfAll(now time.Time, peers []Worth, n int) (ids []int) {
 	peers = slices.SortedFunc(slices.Values(peers), func(p, q Worth) int {
-		return cmp.Or(
-			compareBool(p.Mutual, q.Mutual),
-			cmp.Compare(p.Rate, q.Rate),
-			cmp.Compare(p.Priority, q.Priority),
-		)
+		return cmp.Or(compareBool(p.earns(now), q.earns(now)), p.compare(q))
 	})
 	for _, p := range peers[:min(n, len(peers))] {
 		ids = append(ids, p.ID)
 	}
 	return ids
+}
+
+// compare compares two peers that both earn their places, or both do not: it is negative if p would be missed less.
+// That one is interested costs it nothing, so it only decides between peers of which nothing better is known.
+func (p Worth) compare(q Worth) int {
+	return cmp.Or(
+		compareBool(p.Mutual, q.Mutual),
+		cmp.Compare(p.Rate, q.Rate),
+		cmp.Compare(p.Priority, q.Priority),
+	)
 }
 
 func compareBool(a, b bool) int {

@@ -23,11 +23,13 @@ func TestWorst(t *testing.T) {
 		{ID: 3, Joined: old, Mutual: true, Rate: 0, Priority: 8},
 		{ID: 4, Joined: old, Mutual: false, Rate: 0, Priority: 99},
 		{ID: 5, Joined: old, Keep: true},
-		{ID: 6, Joined: now.Add(-turnoverGrace / 2)},
+		{ID: 6, Joined: now.Add(-joinedGrace / 2)},
 	}
 	require.Empty(t, Worst(now, peers, 0))
 	require.Equal(t, []int{4}, Worst(now, peers, 1), "neither side wants anything")
 	require.Equal(t, []int{4, 3, 2}, Worst(now, peers, 3), "then the slow ones, of these the one of lower priority first")
 	require.Equal(t, []int{4, 3, 2, 1}, Worst(now, peers, 10), "never the user's own, nor one that just came")
+	peers[3].Earned = now.Add(-time.Minute)
+	require.Equal(t, []int{3, 2, 1, 4}, Worst(now, peers, 10), "what a peer gave counts more than what it says")
 	require.Equal(t, 1, peers[0].ID, "the argument is left as it is")
 }

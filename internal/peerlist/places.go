@@ -1,0 +1,152 @@
+package peerlist
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+)
+
+const (
+	// MaxPerAddress is how many connections of one download may be to one public address. A local one may
+	// have more as long as they take no place from others.
+	MaxPerAddress = 3
+
+	// EarnedBytes is what a peer gives, or passes on, to have earned its place for earnedGrace. It is far less
+	// than an honest peer gives, and so much that a crowd that pays for all places is no obstacle.
+	EarnedBytes = 64 << 10
+	earnedGrace = 2 * time.Minute
+	// joinedGrace is how long a new peer, unless it is one of a crowd, need not have earned its place.
+	joinedGrace = time.Minute
+
+	// crowdShare is the part of all places that peers of one prefix keep by earning them.
+	crowdShare = 8
+	// scarcity is the part of all peers that earn their places below which these are scarce.
+	scarcity = 16
+)
+
+// A level is a length of prefixes that places are counted by. Addresses of a wide one are harder to get many of,
+// and more honest peers share it, so fair of them count as one.
+type level struct{ bits, fair int }
+
+// levelsOf returns the levels that count for an address. Of a local one, which any number of peers may stand
+// behind, only the address itself does.
+func levelsOf(a netip.Addr) []level {
+	switch {
+	case netaddr.IsLocal(a):
+		return []level{{a.BitLen(), 1}}
+	case a.Is4():
+		return []level{{24, 1}, {16, 4}}
+	}
+	return []level{{64, 1}, {48, 2}, {32, 8}}
+}
+
+// prefix returns the prefix of an address, whatever its zone.
+func (l level) prefix(a netip.Addr) netip.Prefix {
+	p, _ := a.Prefix(l.bits) // bits are always in range
+	return p
+}
+
+// publicPrefix returns the narrowest prefix that counts for a public address.
+func publicPrefix(a netip.Addr) (p netip.Prefix, public bool) {
+	return levelsOf(a)[0].prefix(a), !netaddr.IsLocal(a)
+}
+
+// crowds is how many places the peers of each prefix have.
+type crowds map[netip.Prefix]int
+
+func crowdsOf(peers []Worth) crowds {
+	c := make(crowds)
+	for _, p := range peers {
+		for _, l := range levelsOf(p.Addr) {
+			c[l.prefix(p.Addr)]++
+		}
+	}
+	return c
+}
+
+// size returns how large the largest crowd is that an address is in.
+func (c crowds) size(a netip.Addr) (n int) {
+	for _, l := range levelsOf(a) {
+		n = max(n, c[l.prefix(a)]/l.fair)
+	}
+	return max(1, n)
+}
+
+// sizeWith returns the size of the crowd of a newcomer if it takes the place of another.
+func (c crowds) sizeWith(newcomer, other netip.Addr) (n int) {
+	for _, l := range levelsOf(newcomer) {
+		prefix := l.prefix(newcomer)
+		with := c[prefix] + 1
+		if prefix.Contains(other.WithZone("")) && netaddr.IsLocal(other) == netaddr.IsLocal(newcomer) {
+			with--
+		}
+		n = max(n, with/l.fair)
+	}
+	return max(1, n)
+}
+
+// earns reports whether a peer has lately given what a place is worth.
+func (p Worth) earns(now time.Time) bool {
+	return !p.Earned.IsZero() && now.Sub(p.Earned) < earnedGrace
+}
+
+// Displaced returns the id of the peer that is to make room for one at an address, where there is no place left:
+//
+//   - one that does not earn its place, and is of a larger crowd than the newcomer;
+//   - one that has not earned its place for a while, and is of no smaller crowd;
+//   - one of a crowd that has more than its share, whatever it gives, if the newcomer is of none.
+//
+// It is the most useless of these, and not ok if there is none.
+func Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
+	return displaced(now, peers, newcomer, true)
+}
+
+// Crowding is Displaced where only crowds make room, in favour of a candidate that may not be there at all.
+func Crowding(now time.Time, peers []Worth, candidate netip.Addr) (id int, ok bool) {
+	return displaced(now, peers, candidate, false)
+}
+
+// Scarce reports whether so few peers earn their places that the others are worth less than candidates that were
+// never tried.
+func Scarce(now time.Time, peers []Worth) bool {
+	earning := 0
+	for _, p := range peers {
+		if p.earns(now) {
+			earning++
+		}
+	}
+	return earning*scarcity < len(peers)
+}
+
+func displaced(now time.Time, peers []Worth, newcomer netip.Addr, idle bool) (id int, ok bool) {
+	c := crowdsOf(peers)
+	share := func(a netip.Addr) int {
+		if netaddr.IsLocal(a) {
+			return MaxPerAddress
+		}
+		return max(MaxPerAddress, len(peers)/crowdShare)
+	}
+	var worst Worth
+	size := 0 // of the crowd of the worst
+	for _, p := range peers {
+		theirs, ours := c.size(p.Addr), c.sizeWith(newcomer, p.Addr)
+		var out bool
+		switch {
+		case p.Keep:
+		case theirs > share(p.Addr) && ours <= share(newcomer):
+			out = true
+		case !p.earns(now):
+			out = ours < theirs || idle && ours == theirs && now.Sub(p.Joined) >= joinedGrace
+		}
+		if out && (!ok || cmp.Or(
+			compareBool(p.earns(now), worst.earns(now)),
+			cmp.Compare(size, theirs),
+			p.compare(worst),
+		) < 0) {
+			worst, size, ok = p, theirs, true
+		}
+	}
+	return worst.ID, ok
+}

@@ -191,13 +191,22 @@ func (d *Download) examine() bool {
 			d.disk.resumable = true
 		}
 	})
-	now := time.Now()
-	d.mu.Lock()
-	defer d.unlock(now)
 	if err != nil {
 		d.fail(err)
 		return false
 	}
+	d.selection.choosing.Lock() // a choice before this is settled here, and a later one by itself
+	defer d.selection.choosing.Unlock()
+	d.mu.Lock()
+	verified := d.picker.Verified().Clone()
+	d.mu.Unlock()
+	if err := d.store.Settle(d.life.ctx, verified); err != nil {
+		d.fail(err)
+		return false
+	}
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
 	for _, i := range slices.Sorted(maps.Keys(partial)) {
 		if blocks := partial[i]; !d.picker.Verified().Has(i) && blocks.Count() > 0 {
 			d.picker.Restore(i, &blocks)

@@ -42,6 +42,14 @@ func (d *Download) choose(priority []Priority) error {
 	if err := d.store.SetWanted(wanted); err != nil {
 		return fmt.Errorf("choose files: %w", err)
 	}
+	d.mu.Lock()
+	settle, have := !d.progress.checking, d.picker.Verified().Clone()
+	d.mu.Unlock()
+	if settle {
+		if err := d.store.Settle(d.life.ctx, have); err != nil {
+			return fmt.Errorf("choose files: %w", err)
+		}
+	}
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)

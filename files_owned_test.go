@@ -1,11 +1,13 @@
 package torrent_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -87,4 +89,31 @@ func TestOneOfManyGetsAPath(t *testing.T) {
 		}
 	}
 	require.Equal(t, n-1, refused)
+}
+
+// What was there before, and is not wholly the torrent's, is neither cut nor renamed.
+func TestWhatIsNotOursIsLeftAlone(t *testing.T) {
+	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, part{"a.bin", 100_000}, part{"b.bin", 100_000})
+	seed := s.gated(t)
+	seed.give()
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "share"), 0o755))
+	long := append(slices.Clip(s.want["share/a.bin"]), make([]byte, 50_000)...)
+	theirs := []byte("something else altogether")
+	for name, b := range map[string][]byte{"a.bin": long, "b.bin.part": theirs} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "share", name), b, 0o644))
+	}
+	files := complete(t, s.start(t, torrent.Options{Dir: dir, Peers: []netip.AddrPort{seed.addr}, Select: torrent.Glob("b.bin")}))
+	s.same(t, files, "share/b.bin")
+	require.NoError(t, files.Close())
+	d := s.start(t, torrent.Options{Dir: dir, Peers: []netip.AddrPort{seed.addr}})
+	s.same(t, complete(t, d))
+	for name, want := range map[string][]byte{"a.bin": long, "b.bin.part": theirs, "b.bin": s.want["share/b.bin"]} {
+		b, err := os.ReadFile(filepath.Join(dir, "share", name))
+		require.NoError(t, err)
+		if name == "a.bin" {
+			require.Len(t, b, len(want)) // the last piece is b.bin's, too, and was verified with it
+		}
+		require.True(t, bytes.Equal(want, b), name)
+	}
 }

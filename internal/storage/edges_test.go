@@ -45,6 +45,7 @@ func TestSelectionCreatesNoOtherFiles(t *testing.T) {
 	// After a wider choice the edges are in their files.
 	s = openDirectory(t, tor, dir)
 	require.NoError(t, s.SetWanted(want(1, 2, 3, 4)))
+	require.NoError(t, s.Settle(t.Context(), set(5, 1, 2)))
 	require.Equal(t, []int{1, 2}, pieces(verified(t, tor, s)))
 	got := make([]byte, 100)
 	require.NoError(t, readFull(s, got, 50))

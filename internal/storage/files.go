@@ -63,12 +63,14 @@ type fileState struct {
 	id    FileID
 	links int
 	twin  bool // another file of the content was found to be the same
+	alias bool // read under a name that is not its own, until Settle sees whether it is ours
 	ready bool // own was called, so that writing changes nothing but this file
 
 	// mu is held while the file is written, so that left is known to be our own doing.
 	mu      sync.Mutex
 	left    Stamp // as our last write left the file, or as it was found; zero if it is not there
 	dirty   bool  // among dirtyFiles
+	written bool  // by us, in this run or an earlier one
 	writing atomic.Bool
 	// meddled is set when a write finds the file not as it was left. From then on left says nothing, until
 	// Refresh.
@@ -131,12 +133,8 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 			f.name = s.ownName(i)
 		}
 		info, err := disk.Stat(f.name)
-		if absent(err) && i < s.edgesFile() {
-			if part, err := disk.Stat(f.name + partSuffix); err == nil && part.Regular && part.Size <= c.File(i).Length {
-				f.name += partSuffix
-				f.found(part)
-				continue
-			}
+		if absent(err) && i < s.edgesFile() && s.findAlias(i) {
+			continue
 		}
 		switch {
 		case absent(err):
@@ -146,6 +144,9 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 			return nil, &fs.PathError{Op: "open", Path: s.path(i), Err: errors.New("not a regular file")}
 		default:
 			f.found(info)
+			if i < s.edgesFile() && info.Size > c.File(i).Length {
+				log.Warn("file is longer than the torrent says", "file", s.path(i), "bytes", info.Size, "torrent", c.File(i).Length)
+			}
 		}
 	}
 	if err := s.findTwins(); err != nil {
@@ -156,10 +157,6 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 	}
 	return s, nil
 }
-
-// partSuffix follows the name of a file that Transmission did not complete. Such a file is read under that name,
-// and renamed before anything is written.
-const partSuffix = ".part"
 
 // absent reports whether err means that a file is not there. A file in the place of a directory on the way to
 // it means the same, until something is to be written.
@@ -361,6 +358,7 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 		f.meddled.Store(true)
 	}
 	s.markDirty(i)
+	f.written = true
 	err = h.f.Writev(bufs, off)
 	// A write that failed may have changed the file, too.
 	after, statErr := h.f.Stat()

@@ -1,8 +1,10 @@
 package storage_test
 
 import (
+	"bytes"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -22,6 +24,7 @@ func fill(t *testing.T, tor storage.Content, dir string, content []byte) {
 	t.Helper()
 	s := openDirectory(t, tor, dir)
 	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.Settle(t.Context(), bits.New(tor.NumPieces())))
 	for i := range tor.NumPieces() {
 		writePiece(t, tor, s, content, i)
 	}
@@ -112,6 +115,9 @@ func TestPartFilesAreTakenOver(t *testing.T) {
 	s := openDirectory(t, tor, dir)
 	require.NoError(t, s.SetWanted(all(tor)))
 	require.Equal(t, []int{0, 1, 4, 5, 6, 7}, pieces(verified(t, tor, s)))
+	require.Equal(t, []string{"d/0.part", "d/1.part", "d/2", "d/2.part"}, visible(listing(t, dir)), "nothing is renamed before it is seen to be ours")
+	require.NoError(t, s.Settle(t.Context(), set(8, 0, 1, 4, 5, 6, 7)))
+	require.Equal(t, []string{"d/0", "d/1", "d/2", "d/2.part"}, visible(listing(t, dir)))
 	writePiece(t, tor, s, content, 2)
 	writePiece(t, tor, s, content, 3)
 	require.NoError(t, s.Finish())
@@ -125,24 +131,74 @@ func TestPartFilesAreTakenOver(t *testing.T) {
 	require.NotContains(t, pieces(s.Present()), 0, "too long to be a part")
 }
 
-func TestTooLongIsCutWhenFinished(t *testing.T) {
+// A file that is longer than the torrent says keeps what is behind, until a piece is written into it.
+func TestTooLongIsCutOnlyIfWritten(t *testing.T) {
 	tor, content := testContent(50, 120, 30)
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(dir+"/d", 0o777))
-	require.NoError(t, os.WriteFile(dir+"/d/0", append(content[:120:120], "more"...), 0o666))
+	long := append(content[:120:120], "more"...)
+	require.NoError(t, os.WriteFile(dir+"/d/0", long, 0o666))
 	require.NoError(t, os.WriteFile(dir+"/d/1", content[120:], 0o666))
 	have, err := storage.VerifyDir(t.Context(), tor, dir)
 	require.NoError(t, err)
 	require.Equal(t, have.Len(), have.Count())
-	s := openDirectory(t, tor, dir)
+	var log bytes.Buffer
+	s, err := storage.OpenFiles(tor, dir, slog.New(slog.NewTextHandler(&log, nil)))
+	require.NoError(t, err)
+	require.Contains(t, log.String(), "longer")
+	require.Contains(t, log.String(), filepath.Join(dir, "d", "0"))
 	require.NoError(t, s.SetWanted(all(tor)))
 	require.Equal(t, 3, verified(t, tor, s).Count())
+	require.NoError(t, s.Settle(t.Context(), have))
 	require.NoError(t, s.Finish())
 	require.Equal(t, []string{"d/0", "d/1"}, listing(t, dir))
 	b, err := os.ReadFile(dir + "/d/0")
 	require.NoError(t, err)
+	require.Equal(t, long, b)
+	require.NoError(t, s.Changed(0))
+	b, release, err := s.Bytes(0)
+	require.NoError(t, err)
+	require.Equal(t, content[:120], b)
+	require.NoError(t, release())
+
+	writePiece(t, tor, s, content, 1)
+	b, err = os.ReadFile(dir + "/d/0")
+	require.NoError(t, err)
+	require.Equal(t, long, b, "not before all of it is verified")
+	require.NoError(t, s.Finish())
+	b, err = os.ReadFile(dir + "/d/0")
+	require.NoError(t, err)
 	require.Equal(t, content[:120], b)
 	require.NoError(t, s.Changed(0))
+	require.NoError(t, s.Close())
+}
+
+// A file of another program under the name of one that was not completed is left alone.
+func TestPartFilesOfOthersAreLeftAlone(t *testing.T) {
+	tor, content := testContent(50, 120, 30)
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(dir+"/d", 0o777))
+	theirs := []byte("not a piece of it is right")
+	require.NoError(t, os.WriteFile(dir+"/d/0.part", theirs, 0o666))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	have := verified(t, tor, s)
+	require.Zero(t, have.Count())
+	require.NoError(t, s.Settle(t.Context(), have))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, s.Finish())
+	require.Equal(t, []string{"d/0", "d/0.part", "d/1"}, listing(t, dir))
+	b, err := os.ReadFile(dir + "/d/0.part")
+	require.NoError(t, err)
+	require.Equal(t, theirs, b)
+	require.Equal(t, 3, verified(t, tor, s).Count())
+}
+
+// visible leaves out what lies beside the content.
+func visible(names []string) []string {
+	return slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, ".") })
 }
 
 func TestVerify(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"fmt"
 )
 
-// Finish cuts wanted files that are too long, removes what was kept for the next run, and releases the lock, unless
+// Finish cuts wanted files that are too long and were written to, removes what was kept for the next run, and releases the lock, unless
 // the edges hold bytes that a wider choice will need. It does not sync: without a sidecar nothing is
 // claimed, and so nothing can be claimed wrongly.
 func (s *fileStore) Finish() error {
@@ -14,7 +14,8 @@ func (s *fileStore) Finish() error {
 		return ErrClosed
 	}
 	for i := range s.content.NumFiles() {
-		if length := s.content.File(i).Length; len(s.wanted) > 0 && s.wanted[i] && s.files[i].left.Size > length {
+		f, length := &s.files[i], s.content.File(i).Length
+		if len(s.wanted) > 0 && s.wanted[i] && f.written && f.left.Size > length {
 			if err := s.cut(i, length); err != nil {
 				return err
 			}

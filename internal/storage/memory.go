@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -198,6 +199,8 @@ func (m *memory) Close() error {
 	clear(m.files)
 	return nil
 }
+
+func (m *memory) Settle(context.Context, bits.Set) error { return nil }
 
 func (m *memory) LoadResume() (bits.Set, map[int]bits.Set) { return m.Present(), nil }
 

@@ -38,6 +38,7 @@ func TestResumeSidecar(t *testing.T) {
 	require.Zero(t, have.Count())
 	require.Empty(t, partial)
 	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.Settle(t.Context(), have))
 	for _, i := range []int{0, 2, 3} {
 		writePiece(t, tor, s, content, i)
 	}

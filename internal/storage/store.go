@@ -6,6 +6,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -61,9 +62,15 @@ type Store interface {
 	WriteBlocks(blocks [][]byte, off int64) error
 
 	// SetWanted says which files are wanted, by index in the layout. It is called before the first write, and
-	// whenever the choice changes. Directories and empty files are made, and bytes that were kept aside for a
-	// file are moved into it. Files that were wanted before stay.
+	// whenever the choice changes. Bytes that were kept aside for a file are moved into it. Files that were wanted
+	// before stay.
 	SetWanted(wanted []bool) error
+
+	// Settle is called with all that is verified, once what is there was hashed, and after each SetWanted from then on.
+	// Only from the first call on may anything be written. Empty files that are wanted are made. What was found
+	// under another name than its own is kept if any of it is verified, and left alone otherwise. ctx ends it
+	// between files.
+	Settle(ctx context.Context, have bits.Set) error
 
 	// LoadResume returns the claims of the last run that still hold, by size and modification time of the files:
 	// the pieces that were verified, and the blocks of other pieces that were written. Pieces in Present() that
@@ -77,7 +84,8 @@ type Store interface {
 	// the call. It does nothing if have is full or nothing was ever written.
 	SaveResume(have bits.Set, partial map[int]bits.Set) error
 
-	// Finish is called when everything that is wanted is verified. Files that are too long are cut, and what was
+	// Finish is called when everything that is wanted is verified. Files that are too long are cut if anything was
+	// written to them, and what was
 	// kept only for the next run is removed, unless it holds bytes of files that are not wanted yet.
 	Finish() error
 

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -94,6 +95,8 @@ func (s *userStore) WriteBlocks(blocks [][]byte, off int64) error {
 }
 
 func (s *userStore) SetWanted([]bool) error { return nil }
+
+func (s *userStore) Settle(context.Context, bits.Set) error { return nil }
 
 func (s *userStore) LoadResume() (bits.Set, map[int]bits.Set) {
 	have := bits.New(s.content.NumPieces())

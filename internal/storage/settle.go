@@ -1,0 +1,101 @@
+package storage
+
+import (
+	"context"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+// partSuffix follows the name of a file that Transmission did not complete.
+const partSuffix = ".part"
+
+// findAlias looks for file i under a name that another program may have given it. It is read there, and left alone
+// until Settle.
+func (s *fileStore) findAlias(i int) bool {
+	f := &s.files[i]
+	name := f.name + partSuffix
+	info, err := s.disk.Stat(name)
+	if err != nil || !info.Regular || info.Size > s.content.File(i).Length {
+		return false
+	}
+	f.name, f.alias = name, true
+	f.found(info)
+	return true
+}
+
+func (s *fileStore) Settle(ctx context.Context, have bits.Set) error {
+	for i := range s.content.NumFiles() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := s.settle(i, have); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *fileStore) settle(i int, have bits.Set) error {
+	f := &s.files[i]
+	s.mu.RLock()
+	empty := s.isWanted(i) && s.content.File(i).Length == 0 && !s.content.File(i).Pad && f.left == (Stamp{})
+	due := empty || f.alias
+	s.mu.RUnlock()
+	if !due {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	if f.alias {
+		return s.judge(i, have)
+	}
+	if err := s.lock(); err != nil {
+		return err
+	}
+	return s.own(i)
+}
+
+func (s *fileStore) isWanted(i int) bool { return len(s.wanted) > 0 && s.wanted[i] }
+
+// judge decides whether file i, which was found under another name, is ours: if a piece in it is verified.
+func (s *fileStore) judge(i int, have bits.Set) error {
+	f := &s.files[i]
+	ours := false
+	for piece, end := s.content.PiecesOf(i); piece < end && !ours; piece++ {
+		ours = have.Has(piece)
+	}
+	if ours && !s.isWanted(i) {
+		return nil
+	}
+	f.alias = false
+	own := s.ownName(i)
+	s.handles.drop(i)
+	if !ours {
+		s.log.Debug("file is another's", "file", s.path(i))
+		f.name, f.id, f.links, f.here = own, FileID{}, 0, false
+		f.left = Stamp{}
+		if s.isWanted(i) {
+			return s.adopt(i)
+		}
+		return nil
+	}
+	if f.name != own+partSuffix {
+		return nil
+	}
+	if err := s.lock(); err != nil {
+		s.log.Warn("file keeps its name", "file", s.path(i), "err", err)
+		return nil
+	}
+	if _, err := s.disk.Stat(own); !absent(err) {
+		return err // another program made it meanwhile
+	}
+	if err := s.disk.Rename(f.name, own); err != nil {
+		return err
+	}
+	f.name = own
+	s.madeName(own)
+	return nil
+}

@@ -22,7 +22,10 @@ var (
 	_ func(io.Reader) (*torrent.Torrent, error)                      = torrent.Parse
 	_ func(string, *torrent.CreateOptions) (*torrent.Torrent, error) = torrent.Create
 	_ func(...string) func(torrent.File) torrent.Priority            = torrent.Glob
-	_ func(string) (*torrent.Magnet, error)                          = torrent.ParseMagnet
+
+	_ func(context.Context, fs.FS, *torrent.CreateOptions) (*torrent.Torrent, error) = torrent.CreateFS
+
+	_ func(string) (*torrent.Magnet, error) = torrent.ParseMagnet
 
 	_ func(*torrent.Torrent) string                 = (*torrent.Torrent).Name
 	_ func(*torrent.Torrent) torrent.Hash           = (*torrent.Torrent).InfoHash

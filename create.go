@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -64,7 +63,7 @@ func CreateContext(ctx context.Context, path string, o *CreateOptions) (*Torrent
 	if o == nil {
 		o = &CreateOptions{}
 	}
-	t, err := create(ctx, path, o)
+	t, err := createPath(ctx, path, o)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = contextError(ctx)
@@ -74,9 +73,26 @@ func CreateContext(ctx context.Context, path string, o *CreateOptions) (*Torrent
 	return t, nil
 }
 
+func createPath(ctx context.Context, path string, o *CreateOptions) (*Torrent, error) {
+	name := o.Name
+	if name == "" {
+		// "." and ".." stand for a directory that has a name.
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		name = filepath.Base(abs)
+	}
+	root, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, err
+	}
+	return create(ctx, systemFiles{}, root, name, o)
+}
+
 // contentFile is a file of the torrent to be made.
 type contentFile struct {
-	path    string // on disk; a padding file has none
+	path    string // in its source; a padding file has none
 	name    string // below the torrent's directory, with slashes
 	length  int64
 	offset  int64 // of its first byte in the content
@@ -85,8 +101,8 @@ type contentFile struct {
 
 // create makes the torrent in three steps. It finds the content and lays it out. It makes a torrent of that with
 // empty hashes, to find errors before it reads the content. Then it hashes the pieces.
-func create(ctx context.Context, path string, o *CreateOptions) (*Torrent, error) {
-	p, err := newPlan(ctx, path, o)
+func create(ctx context.Context, src source, root, name string, o *CreateOptions) (*Torrent, error) {
+	p, err := newPlan(ctx, src, root, name, o)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +114,7 @@ func create(ctx context.Context, path string, o *CreateOptions) (*Torrent, error
 	if err := checkNames(t, p.name, p.files); err != nil {
 		return nil, err
 	}
-	if err := sumPieces(ctx, sums, p.files, p.total, p.pieceLength, progressOf(p.length, o.Progress)); err != nil {
+	if err := sumPieces(ctx, src, sums, p.files, p.total, p.pieceLength, progressOf(p.length, o.Progress)); err != nil {
 		return nil, err
 	}
 	return p.torrent(sums)
@@ -115,21 +131,13 @@ type plan struct {
 	pieceLength int64
 }
 
-// newPlan finds the content at path, and lays it out as o says.
-func newPlan(ctx context.Context, path string, o *CreateOptions) (p *plan, err error) {
+// newPlan finds the content at root, and lays it out as o says.
+func newPlan(ctx context.Context, src source, root, name string, o *CreateOptions) (p *plan, err error) {
 	if err := checkURLs(o); err != nil {
 		return nil, err
 	}
-	p = &plan{o: o, name: o.Name, pieceLength: o.PieceLength}
-	if p.name == "" {
-		// "." and ".." stand for a directory that has a name.
-		abs, err := filepath.Abs(path)
-		if err != nil {
-			return nil, err
-		}
-		p.name = filepath.Base(abs)
-	}
-	if p.files, p.multi, err = findContent(ctx, path, o.Include); err != nil {
+	p = &plan{o: o, name: name, pieceLength: o.PieceLength}
+	if p.files, p.multi, err = findContent(ctx, src, root, o.Include); err != nil {
 		return nil, err
 	}
 	if p.length, err = layOut(p.files); err != nil {
@@ -192,13 +200,9 @@ func (p *plan) torrent(sums []byte) (*Torrent, error) {
 	})
 }
 
-// findContent lists the files below path, sorted. multi is whether path is a directory.
-func findContent(ctx context.Context, path string, include func(string, fs.DirEntry) bool) (files []contentFile, multi bool, err error) {
-	root, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return nil, false, err
-	}
-	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+// findContent lists the files below root, sorted. multi is whether root is a directory.
+func findContent(ctx context.Context, src source, root string, include func(string, fs.DirEntry) bool) (files []contentFile, multi bool, err error) {
+	err = src.walk(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -208,14 +212,13 @@ func findContent(ctx context.Context, path string, include func(string, fs.DirEn
 		if path == root {
 			multi = entry.IsDir()
 		}
-		name, err := filepath.Rel(root, path)
+		name, err := src.rel(root, path)
 		if err != nil {
 			return err
 		}
-		name = filepath.ToSlash(name)
 		if path != root && include != nil && !include(name, entry) {
 			if entry.IsDir() {
-				return filepath.SkipDir
+				return fs.SkipDir
 			}
 			return nil
 		}
@@ -223,7 +226,7 @@ func findContent(ctx context.Context, path string, include func(string, fs.DirEn
 			return nil
 		}
 		// entry.Info may be out of date on Windows.
-		info, err := os.Lstat(path)
+		info, err := src.lstat(path)
 		if err != nil {
 			return err
 		}

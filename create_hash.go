@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
+	"io/fs"
 	"runtime"
 	"sort"
 	"sync"
@@ -22,7 +22,7 @@ const (
 // sumPieces fills sums with the SHA-1 sums of the pieces, 20 bytes each. Each core reads its own pieces through a
 // buffer of its own, with at most one file open, so memory and open files do not grow with the number of pieces
 // or files. report is called with the number of bytes that were read since the last call.
-func sumPieces(ctx context.Context, sums []byte, files []contentFile, total, pieceLength int64, report func(n int)) error {
+func sumPieces(ctx context.Context, src source, sums []byte, files []contentFile, total, pieceLength int64, report func(n int)) error {
 	pieces := len(sums) / sha1.Size
 	run := int(max(1, sumRun/pieceLength))
 
@@ -32,7 +32,7 @@ func sumPieces(ctx context.Context, sums []byte, files []contentFile, total, pie
 	var cores sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), (pieces-1)/run+1) {
 		cores.Go(func() {
-			r := contentReader{files: files, buf: make([]byte, min(sumBuffer, total)), report: report}
+			r := contentReader{src: src, files: files, buf: make([]byte, min(sumBuffer, total)), report: report}
 			defer r.close()
 			h := sha1.New()
 			for {
@@ -59,7 +59,7 @@ func sumPieces(ctx context.Context, sums []byte, files []contentFile, total, pie
 	// A file that changed after it was read, or in a way that reading did not show, has another time now.
 	for i := range files {
 		if f := &files[i]; f.path != "" {
-			info, err := os.Lstat(f.path)
+			info, err := src.lstat(f.path)
 			if err != nil {
 				return err
 			}
@@ -73,11 +73,13 @@ func sumPieces(ctx context.Context, sums []byte, files []contentFile, total, pie
 
 // contentReader reads the files as one run of bytes, forward only.
 type contentReader struct {
+	src    source
 	files  []contentFile
 	buf    []byte
 	report func(n int)
 
-	file *os.File // files[0], if it is open
+	file fs.File     // files[0], if it is open
+	at   io.ReaderAt // of file
 }
 
 // sum writes n bytes of the content from off on to h.
@@ -109,9 +111,10 @@ func (r *contentReader) sum(ctx context.Context, h hash.Hash, off, n int64) erro
 func (r *contentReader) read(f *contentFile, b []byte, off int64) error {
 	if r.file == nil {
 		var err error
-		if r.file, err = os.Open(f.path); err != nil {
+		if r.file, err = r.src.open(f.path); err != nil {
 			return err
 		}
+		r.at = forward(r.file)
 		info, err := r.file.Stat()
 		if err != nil {
 			return err
@@ -120,7 +123,7 @@ func (r *contentReader) read(f *contentFile, b []byte, off int64) error {
 			return err
 		}
 	}
-	if n, err := r.file.ReadAt(b, off); n < len(b) {
+	if n, err := r.at.ReadAt(b, off); n < len(b) {
 		if errors.Is(err, io.EOF) {
 			return f.changed()
 		}
@@ -137,7 +140,7 @@ func (r *contentReader) close() {
 }
 
 // check returns an error if the file is not as it was when it was found.
-func (f *contentFile) check(info os.FileInfo) error {
+func (f *contentFile) check(info fs.FileInfo) error {
 	if !info.Mode().IsRegular() || info.Size() != f.length || !info.ModTime().Equal(f.modTime) {
 		return f.changed()
 	}

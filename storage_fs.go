@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"sync"
 )
 
 // FSStorage shares content that lies in a file system, such as an embed.FS or an archive, under the paths that
-// File.Path says. It is for Options.Storage. Nothing can be written to it: a download that lacks something ends with an error.
+// File.Path says, or under these without the name of the torrent. It is for Options.Storage. Nothing can be written to it: a download that lacks something ends with an error.
 // A file that is missing or short is taken for content that is not there.
 //
 // Files are opened when they are first read, and stay open until the download is closed. One that is no io.ReaderAt and
@@ -89,6 +90,9 @@ func (s *fsStorage) read(i int, path string, p []byte, off int64) error {
 
 func (f *fsFile) open(fsys fs.FS, path string) error {
 	opened, err := fsys.Open(path)
+	if _, below, ok := strings.Cut(path, "/"); ok && errors.Is(err, fs.ErrNotExist) {
+		opened, err = fsys.Open(below)
+	}
 	if err != nil {
 		return err
 	}

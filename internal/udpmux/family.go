@@ -25,7 +25,7 @@ type family struct {
 }
 
 type handler struct {
-	receive func(p []byte, from netip.AddrPort)
+	receive func(p []byte, segment int, from netip.AddrPort)
 	flush   func()
 }
 
@@ -145,10 +145,10 @@ func (f *family) read(s socket) {
 			segment = max(len(p), 1)
 		}
 		for len(p) > 0 {
-			n := min(segment, len(p))
-			if k, ok := kindOf(p[:n]); ok {
+			k, ok, n := sameKind(p, segment)
+			if ok {
 				if h := f.handlers[k].Load(); h != nil {
-					h.receive(p[:n:n], from)
+					h.receive(p[:n:n], segment, from)
 					flush[k] = true
 				}
 			}

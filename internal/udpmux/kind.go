@@ -25,3 +25,17 @@ func kindOf(p []byte) (k Kind, ok bool) {
 	}
 	return 0, false
 }
+
+// sameKind is the kind of the first of some packets, and how many bytes of them are of that kind.
+func sameKind(p []byte, segment int) (k Kind, ok bool, n int) {
+	n = min(segment, len(p))
+	k, ok = kindOf(p[:n])
+	for n < len(p) {
+		end := min(n+segment, len(p))
+		if next, good := kindOf(p[n:end]); next != k || good != ok {
+			break
+		}
+		n = end
+	}
+	return k, ok, n
+}

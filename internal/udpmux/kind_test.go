@@ -34,3 +34,24 @@ func TestKind(t *testing.T) {
 		require.Equal(t, c.kind, kind, "%q", c.packet)
 	}
 }
+
+func TestSameKind(t *testing.T) {
+	for _, c := range []struct {
+		packets string
+		kind    Kind
+		ok      bool
+		n       int
+	}{
+		{"d1:y1:q1", KRPC, true, 8},
+		{"d1:y1:q1d1:y1:r1", KRPC, true, 16},
+		{"d1:y1:q1d1:y1:r1\x01______", KRPC, true, 16}, // the last is too short for any
+		{"d1:y1:q1\x01_______d1:y1:r1", KRPC, true, 8},
+		{"\x01_______\x21_______d1:y1:r1", UTP, true, 16},
+		{"nonsense, twice!d1:y1:r1", 0, false, 16},
+	} {
+		kind, ok, n := sameKind([]byte(c.packets), 8)
+		require.Equal(t, c.ok, ok, c.packets)
+		require.Equal(t, c.kind, kind, c.packets)
+		require.Equal(t, c.n, n, c.packets)
+	}
+}

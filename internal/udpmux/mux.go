@@ -58,6 +58,22 @@ func New(c Config) *Mux {
 // wait. A packet is the caller's again when receive returns. Packets that nothing handles are dropped, and so are
 // those from port 0. A nil receive ends it, though a call that has begun may still be under way.
 func (m *Mux) Handle(k Kind, receive func(p []byte, from netip.AddrPort), flush func()) {
+	var runs func(p []byte, segment int, from netip.AddrPort)
+	if receive != nil {
+		runs = func(p []byte, segment int, from netip.AddrPort) {
+			for len(p) > 0 {
+				n := min(segment, len(p))
+				receive(p[:n:n], from)
+				p = p[n:]
+			}
+		}
+	}
+	m.HandleRuns(k, runs, flush)
+}
+
+// HandleRuns is as Handle for those who take a run of packets at once, as they came from one address: packets of segment bytes
+// each, and what is left in the last one.
+func (m *Mux) HandleRuns(k Kind, receive func(p []byte, segment int, from netip.AddrPort), flush func()) {
 	var h *handler
 	if receive != nil {
 		h = &handler{receive, flush}

@@ -1,0 +1,30 @@
+package utp
+
+import "time"
+
+const (
+	ackDelay   = 20 * time.Millisecond // that an acknowledgement may wait for company
+	ackPackets = 2                     // that are acknowledged at once
+)
+
+// ackState says what the other end is to be told.
+type ackState struct {
+	now     bool          // at once
+	packets int           // that arrived in order since it was last told something
+	at      time.Duration // at the latest, or 0
+	reset   bool          // that there is no connection any more
+}
+
+// arrived records a packet. So many are acknowledged at once.
+func (a *ackState) arrived(enough int, now time.Duration) {
+	if a.packets++; a.packets >= enough {
+		a.now = true
+	} else if a.at == 0 {
+		a.at = now + ackDelay
+	}
+}
+
+// confirm has the other end told that its answer came, soon.
+func (a *ackState) confirm(now time.Duration) { a.at = now + ackDelay }
+
+func (a *ackState) sent() { *a = ackState{reset: a.reset} }

@@ -1,0 +1,318 @@
+package utp
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// confirmed is the place of a connection that is not among the unconfirmed ones.
+const confirmed = -1
+
+// conn is a connection as its caller sees it.
+type conn struct {
+	s      *Socket
+	remote netip.AddrPort
+
+	// Guarded by s.mu.
+	place int  // among the unconfirmed
+	left  bool // s.leave was called
+
+	writing sync.Mutex // held by a Write, so that two do not mix
+
+	// mu guards what follows. It is taken before the Socket's locks.
+	mu       sync.Mutex
+	e        endpoint // whose identity does not change once packets find it
+	readable sync.Cond
+	writable sync.Cond
+	readers  int // that wait
+	writers  int
+	readBy   deadline
+	writeBy  deadline
+	closed   bool          // by its caller
+	touched  bool          // Flush will see to it
+	handed   bool          // accepted, or waiting for that
+	dialed   chan struct{} // closed when the connection is made or has failed; nil if it was not dialled
+
+	// Guarded by s.clock.mu.
+	wake time.Duration // when the clock sees to it
+	slot int           // in the clock's heap
+
+	scheduled time.Duration // what wake was set to last; 0 is not at all
+}
+
+// receive takes packets from the beginning of p, as long as they have the id of pk, the first. It returns how many bytes they are.
+func (c *conn) receive(p []byte, segment int, pk *packet, now time.Duration) (n int) {
+	id := pk.id
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for n < len(p) {
+		end := min(n+segment, len(p))
+		if pk.parse(p[n:end]) {
+			if pk.id != id {
+				break
+			}
+			c.e.receive(pk, now)
+		}
+		n = end
+	}
+	if !c.touched {
+		c.touched = true
+		c.s.touch(c)
+	}
+	return n
+}
+
+// update sends what there is to send, and tells whoever waits for something that has happened. The caller holds mu.
+func (c *conn) update(now time.Duration) {
+	e := &c.e
+	e.transmit(now, c)
+	if e.state != dialing && c.dialed != nil {
+		close(c.dialed)
+		c.dialed = nil
+	}
+	if e.state == connected && !c.handed {
+		c.handed = true
+		if !c.s.handOver(c) {
+			e.abort(errReset)
+			e.transmit(now, c)
+		}
+	}
+	if c.readers > 0 && (e.in.directed > 0 || e.in.ready > 0 || e.in.complete || e.state == closed) {
+		c.readable.Broadcast()
+	}
+	if c.writers > 0 && (e.state == closed || e.out.waiting <= e.writeLimit()/2 && e.out.room()) {
+		c.writable.Broadcast()
+	}
+	if e.state == closed || e.settled {
+		c.s.mu.Lock()
+		if e.state == closed {
+			c.s.forget(c)
+			c.s.clock.cancel(c)
+		}
+		c.s.leave(c)
+		c.s.mu.Unlock()
+	}
+	if due := e.due(); due != 0 && (c.scheduled == 0 || due < c.scheduled) {
+		c.scheduled = due
+		c.s.clock.schedule(c, due)
+	}
+}
+
+// tick is called by the clock.
+func (c *conn) tick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.scheduled = 0
+	now := c.s.now()
+	if due := c.e.due(); due != 0 && due <= now {
+		c.e.tick(now)
+	}
+	c.update(now)
+}
+
+func (c *conn) send(p []byte, segment int) (int, error) {
+	return c.s.network.Send(p, segment, c.remote)
+}
+func (c *conn) probe(p []byte) error { return c.s.network.Probe(p, c.remote) }
+
+// drop ends a connection that was not confirmed, without a word.
+func (c *conn) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.e.state == answering {
+		c.e.end(errTimedOut)
+	}
+	c.update(c.s.now())
+}
+
+// abort ends the connection at once.
+func (c *conn) abort(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.e.abort(err)
+	c.update(c.s.now())
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		now := c.s.now()
+		switch {
+		case c.closed:
+			return 0, c.error("read", net.ErrClosed)
+		case c.readBy.past():
+			return 0, c.error("read", os.ErrDeadlineExceeded)
+		case len(b) == 0:
+			return 0, nil
+		}
+		if n := c.e.read(b, now); n > 0 {
+			if c.e.acks.now {
+				c.update(now)
+			}
+			return n, nil
+		}
+		switch {
+		case c.e.eof():
+			return 0, io.EOF
+		case c.e.state == closed:
+			return 0, c.error("read", c.e.err)
+		}
+		c.readers++
+		direct := c.e.in.await(b)
+		c.readable.Wait()
+		c.readers--
+		if !direct {
+			continue
+		}
+		if n := c.e.in.awaited(); n > 0 {
+			now = c.s.now()
+			c.e.wasRead(now)
+			if c.e.acks.now {
+				c.update(now)
+			}
+			return n, nil
+		}
+	}
+}
+
+func (c *conn) Write(b []byte) (n int, err error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case c.closed:
+			return n, c.error("write", net.ErrClosed)
+		case c.writeBy.past():
+			return n, c.error("write", os.ErrDeadlineExceeded)
+		case c.e.state == closed:
+			return n, c.error("write", c.e.err)
+		case c.e.finished:
+			return n, c.error("write", errFinished)
+		}
+		now := c.s.now()
+		if k := c.e.write(b[n:], now); k > 0 {
+			n += k
+			c.update(now)
+		}
+		if n == len(b) {
+			return n, nil
+		}
+		c.writers++
+		c.writable.Wait()
+		c.writers--
+	}
+}
+
+var errFinished = errors.New("closed for writing")
+
+// CloseWrite ends what is written; what the other end writes can still be read.
+func (c *conn) CloseWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return c.error("close", net.ErrClosed)
+	case c.e.state == closed:
+		return c.error("close", c.e.err)
+	}
+	c.e.closeWrite()
+	c.update(c.s.now())
+	c.writable.Broadcast()
+	return nil
+}
+
+// Close ends the connection. What was written is still delivered, as long as the other end takes it.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return c.error("close", net.ErrClosed)
+	}
+	c.closed = true
+	c.readBy.stop()
+	c.writeBy.stop()
+	now := c.s.now()
+	c.e.close(now)
+	c.update(now)
+	c.readable.Broadcast()
+	c.writable.Broadcast()
+	return nil
+}
+
+func (c *conn) LocalAddr() net.Addr  { return c.s.localAddr(c.remote) }
+func (c *conn) RemoteAddr() net.Addr { return Addr(c.remote) }
+
+// error says of what connection and what it did an error is.
+func (c *conn) error(op string, err error) error {
+	if err == nil {
+		err = errReset // it ended without us, and there is more to come
+	}
+	return &net.OpError{Op: op, Net: "utp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+}
+
+// deadline is the time after which a read or a write fails.
+type deadline struct {
+	at    time.Time
+	timer *time.Timer
+}
+
+func (d *deadline) past() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
+
+func (d *deadline) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+}
+
+// set has whoever waits on cond look again at t.
+func (d *deadline) set(t time.Time, cond *sync.Cond) {
+	d.at = t
+	cond.Broadcast()
+	if t.IsZero() {
+		d.stop()
+		return
+	}
+	wait := time.Until(t)
+	if d.timer == nil {
+		d.timer = time.AfterFunc(wait, func() {
+			cond.L.Lock()
+			defer cond.L.Unlock()
+			cond.Broadcast()
+		})
+	} else {
+		d.timer.Reset(wait)
+	}
+}
+
+func (c *conn) SetDeadline(t time.Time) error {
+	return c.setDeadlines(t, true, true)
+}
+func (c *conn) SetReadDeadline(t time.Time) error {
+	return c.setDeadlines(t, true, false)
+}
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	return c.setDeadlines(t, false, true)
+}
+
+func (c *conn) setDeadlines(t time.Time, read, write bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return c.error("set", net.ErrClosed)
+	}
+	if read {
+		c.readBy.set(t, &c.readable)
+	}
+	if write {
+		c.writeBy.set(t, &c.writable)
+	}
+	return nil
+}

@@ -1,0 +1,316 @@
+package utp
+
+import (
+	"syscall"
+	"time"
+)
+
+// state is how far a connection has come.
+type state uint8
+
+const (
+	dialing   state = iota // our SYN is not answered
+	answering              // we answered a SYN, and have to hear that the other end got it
+	connected
+	closed
+)
+
+// Why a connection ended. They are those of TCP, so that callers need no others.
+var (
+	errRefused  error = syscall.ECONNREFUSED
+	errReset    error = syscall.ECONNRESET
+	errTimedOut error = syscall.ETIMEDOUT
+)
+
+// endpoint is one end of a connection: packets in, packets out, what was read and written, and the time. It is plain data,
+// which one goroutine at a time may touch. The time is counted from some moment before the first packet.
+//
+// After anything that was done to it, transmit sends what there is to send, and due says when to call tick if nothing
+// happens until then.
+type endpoint struct {
+	state state
+	err   error // why it is closed; nil for an orderly end
+	ipv6  bool
+
+	recvID, sendID uint16
+	synSeq         uint16 // of the SYN that made the connection
+
+	out  outgoing
+	in   incoming
+	rtt  roundTrip
+	wait delays
+	cong congestion
+	pace pacer
+	mtu  mtuSearch
+	loss lossDetection
+
+	// What the other end said.
+	window     int           // bytes that it has room for
+	windowSeen uint32        // its clock when it said so
+	diff       uint32        // how much later than its stamp its last packet came
+	heard      time.Duration // when that was
+
+	limited   bool // the window was full since the last acknowledgement
+	corked    bool // nothing but a write has happened: what is not worth a run may wait for the next acknowledgement
+	abandoned bool // the caller has closed its side: what comes in is of no use
+	finished  bool // the caller writes no more
+	settled   bool // the connection waits only for what may still come
+
+	acks   ackState
+	timers timers
+}
+
+// init makes an endpoint of a zero one, which then has to dial or to answer.
+func (e *endpoint) init(memory allocator, ipv6 bool, now time.Duration) {
+	e.ipv6 = ipv6
+	e.mtu = newMTUSearch(ipv6)
+	e.cong = newCongestion(int(e.mtu.size))
+	e.out = outgoing{memory: memory, order: 1}
+	e.in = incoming{memory: memory, capacity: firstReceive, told: firstReceive}
+	e.heard = now
+	e.timers.keepAlive = now + keepAlive
+}
+
+// dial begins a connection with the identity said.
+func (e *endpoint) dial(id, seq uint16, now time.Duration) {
+	e.state = dialing
+	e.recvID, e.sendID, e.synSeq = id, id+1, seq
+	e.begin(seq + 1)
+	e.timers.handshake = now
+}
+
+// answer begins a connection that a SYN asks for. Our packets are numbered from seq on.
+func (e *endpoint) answer(syn *header, seq uint16, now time.Duration) {
+	e.state = answering
+	e.recvID, e.sendID, e.synSeq = syn.id+1, syn.id, syn.seq
+	e.begin(seq)
+	e.in.ack = syn.seq
+	e.note(syn, now)
+	e.window = int(min(syn.window, 1<<30))
+	e.acks.now = true
+	e.timers.handshake = now + unconfirmedFor
+}
+
+// begin sets the number of the first packet of data.
+func (e *endpoint) begin(seq uint16) {
+	e.out.una, e.out.nxt, e.out.end = seq, seq, seq
+	e.loss.furthest = seq - 1
+}
+
+// receive takes a packet that was sent to this connection.
+func (e *endpoint) receive(h *packet, now time.Duration) {
+	if e.state == closed {
+		return
+	}
+	switch h.kind {
+	case typeSyn:
+		// Our answer may have been lost. (No other SYN has this id, or it is of no use to its sender.)
+		if e.state == answering && h.seq == e.synSeq {
+			e.acks.now = true
+		}
+		return
+	case typeReset:
+		if e.plausibleReset(h) {
+			if e.state == dialing {
+				e.end(errRefused)
+			} else {
+				e.end(errReset)
+			}
+		}
+		return
+	}
+	if e.state == dialing {
+		e.receiveAnswer(h, now)
+		return
+	}
+	if before(e.out.nxt-1, h.ack) || before(h.ack, e.out.una-1-maxUnderway) {
+		return // of what was never sent
+	}
+	if e.state == answering {
+		e.state = connected
+		e.timers.handshake = 0
+		if e.timers.sends == 1 {
+			e.rtt.sample(now-e.timers.synSent, now)
+		}
+	}
+	e.note(&h.header, now)
+	e.acknowledge(h, now)
+	e.settle(now)
+	if h.kind == typeState {
+		return
+	}
+	fin := h.kind == typeFin
+	if e.abandoned && !fin && !e.in.complete && before(e.in.ack, h.seq) && e.out.empty() {
+		// The other end talks to a caller that has left. It got all that the caller said.
+		e.end(nil)
+		e.acks.reset = true
+		return
+	}
+	ahead := e.in.ahead
+	switch fresh := e.in.accept(h.seq, h.payload, fin); {
+	case !fresh, fin, ahead > e.in.ahead, ahead == 0 && e.in.ahead > 0:
+		e.acks.now = true // known, the last, or the beginning or the end of a gap: the other end wants to hear of it
+	default:
+		// The longer the gap, the more it takes to tell of it.
+		e.acks.arrived(ackPackets+e.in.span()/256, now)
+	}
+	if e.abandoned {
+		e.in.dropReady()
+	}
+}
+
+// settle ends a connection that the caller has left soon after all that he wrote arrived. Until then
+// what the other end sends again is answered.
+func (e *endpoint) settle(now time.Duration) {
+	if e.abandoned && e.out.empty() && !e.settled && e.state == connected {
+		e.settled = true
+		e.timers.linger = now + max(closingFor, 2*e.rtt.timeout(0))
+	}
+}
+
+// receiveAnswer takes the answer to a SYN. It has the number of the first data to come.
+func (e *endpoint) receiveAnswer(h *packet, now time.Duration) {
+	if h.kind != typeState || h.ack != e.synSeq {
+		return
+	}
+	e.note(&h.header, now)
+	e.state = connected
+	e.in.ack = h.seq - 1
+	e.window, e.windowSeen = int(min(h.window, 1<<30)), h.stamp
+	if e.timers.sends == 1 {
+		e.rtt.sample(now-e.timers.synSent, now)
+	}
+	e.timers.handshake = 0
+	e.timers.confirms = confirmations
+	e.acks.confirm(now)
+}
+
+// note records what every packet tells.
+func (e *endpoint) note(h *header, now time.Duration) {
+	e.heard = now
+	if soon := now + e.rtt.timeout(0); e.loss.timeouts > 0 && e.timers.retransmit > soon {
+		e.timers.retransmit = soon // the path works again, at least one way
+	}
+	e.timers.confirms = 0
+	e.diff = stamp(now) - h.stamp
+	e.wait.heard(e.diff, now)
+	e.wait.told(h.diff, now)
+	if e.diff == 0 {
+		e.diff = 1 // 0 says that there is none
+	}
+}
+
+// plausibleReset reports whether a reset may come from the other end, which tells it by what it says that it got.
+func (e *endpoint) plausibleReset(h *packet) bool {
+	if e.state == dialing {
+		return h.ack == e.synSeq
+	}
+	return !before(h.ack, e.out.una-1) && !before(e.out.nxt, h.ack)
+}
+
+// stamp is the time as packets have it.
+func stamp(now time.Duration) uint32 { return uint32(now / time.Microsecond) }
+
+// write takes as much of p as there is room for.
+func (e *endpoint) write(p []byte, now time.Duration) (n int) {
+	if e.state != connected && e.state != dialing || e.finished {
+		return 0
+	}
+	if e.out.empty() {
+		e.resume(now)
+	}
+	limit := e.writeLimit()
+	// A probe of the path's MTU is a packet by itself, and needs all its bytes at once.
+	if probe := e.mtu.probe(now); probe != 0 && len(p) >= 2*probe && e.state == connected && e.out.waiting < limit {
+		n = e.out.fill(p)
+		if e.out.room() {
+			n += e.out.writeProbe(p[n:], probe)
+			e.mtu.sent(probe)
+		}
+	}
+	n += e.out.write(p[n:], int(e.mtu.size), limit)
+	e.corked = true
+	return n
+}
+
+// writeLimit is how many bytes may wait to be sent for the first time: enough that acknowledgements always find something
+// to send, and no more, for what waits here waits longest.
+func (e *endpoint) writeLimit() int {
+	return 128 << 10
+}
+
+// resume begins to send after a pause.
+func (e *endpoint) resume(now time.Duration) {
+	if e.loss.lastSent == 0 {
+		return
+	}
+	if idle, period := now-e.loss.lastSent, e.rtt.timeout(0); idle > period {
+		e.cong.idled(int(idle / period))
+	}
+}
+
+// read gives what has arrived in order.
+func (e *endpoint) read(p []byte, now time.Duration) (n int) {
+	n = e.in.take(p)
+	e.wasRead(now)
+	return n
+}
+
+// wasRead does what follows from something having been read.
+func (e *endpoint) wasRead(now time.Duration) {
+	e.in.widen(e.wait.base(), now)
+	if e.state == connected && e.in.news() && !e.in.complete {
+		e.acks.now = true
+	}
+}
+
+// eof reports whether everything that the other end wrote was read.
+func (e *endpoint) eof() bool { return e.in.complete && e.in.ready == 0 }
+
+// closeWrite ends what is written.
+func (e *endpoint) closeWrite() {
+	if !e.finished {
+		e.finished = true
+		e.out.finish()
+	}
+}
+
+// close ends both ways. What was written is still delivered, if the other end takes it in time.
+func (e *endpoint) close(now time.Duration) {
+	if e.abandoned || e.state == closed {
+		return
+	}
+	e.abandoned = true
+	if e.state != connected {
+		e.end(nil)
+		return
+	}
+	e.in.dropReady()
+	e.closeWrite()
+	e.timers.linger = now + lingerFor
+	e.settle(now)
+}
+
+// abort ends the connection at once, and tells the other end.
+func (e *endpoint) abort(err error) {
+	if e.state == connected {
+		e.acks.reset = true
+	}
+	e.end(err)
+}
+
+// end drops everything.
+func (e *endpoint) end(err error) {
+	if e.state == closed {
+		return
+	}
+	e.state, e.err = closed, err
+	e.out.drop()
+	e.in.dropEarly() // what is in order may still be read
+	if e.abandoned {
+		e.in.dropReady()
+	}
+}
+
+// done reports whether the connection needs no more packets, in or out.
+func (e *endpoint) done() bool { return e.state == closed && !e.acks.reset }

@@ -1,0 +1,109 @@
+package utp
+
+import "time"
+
+// lossDetection knows a lost packet by what was sent later and has arrived: three later packets, or one that was sent a quarter of a
+// round trip later (RFC 8985). Transmissions are numbered over all packets, so what was sent again may be known to be lost again.
+type lossDetection struct {
+	furthest uint16        // of the packets that arrived
+	latest   [3]uint32     // the last three of the transmissions that arrived
+	sent     time.Duration // when the last of them was sent
+	patient  bool          // the path was seen to change the order: three later packets prove nothing
+	lastSent time.Duration // any packet with data
+	probed   bool          // the tail was probed since the last acknowledgement
+	tail     bool          // the last packet is to be sent again
+	force    bool          // one packet is to be sent whatever the windows say
+	timeouts int           // in a row
+	progress time.Duration // when something was acknowledged last, or first under way
+	persists int           // likewise, of a receiver that has no room, but answers
+}
+
+// arrived records that a transmission was acknowledged.
+func (l *lossDetection) arrived(order uint32, sent time.Duration) {
+	switch {
+	case int32(order-l.latest[0]) > 0:
+		l.latest = [3]uint32{order, l.latest[0], l.latest[1]}
+		l.sent = max(l.sent, sent)
+	case int32(order-l.latest[1]) > 0:
+		l.latest[2], l.latest[1] = l.latest[1], order
+	case int32(order-l.latest[2]) > 0:
+		l.latest[2] = order
+	}
+}
+
+// detectLosses marks what must be lost, and sets the timer for what soon will.
+func (e *endpoint) detectLosses(m measure) {
+	l := &e.loss
+	e.timers.reorder = 0
+	if e.out.underway == 0 && e.out.una == e.out.nxt {
+		return
+	}
+	packets, last, found := 0, uint32(0), false
+	wait := e.rtt.smoothed
+	wait += max(wait/4, time.Millisecond)
+	// The other end may not tell of all that it has: nothing is known of what is further on than all that it told.
+	for seq := e.out.una; before(seq, l.furthest); seq++ {
+		p := e.out.at(seq)
+		if p.status != underway || int32(l.latest[0]-p.order) <= 0 {
+			continue
+		}
+		// Time counts from the packet that arrived: of two sent at once, one may be ahead by luck alone.
+		if at := p.sent + wait; (l.patient || int32(l.latest[2]-p.order) <= 0) && m.now < at {
+			if e.timers.reorder == 0 || at < e.timers.reorder {
+				e.timers.reorder = at
+			}
+			continue
+		}
+		e.out.lose(seq)
+		if p.probe {
+			p.probe = false
+			e.mtu.lost(int(p.size), m.now)
+			continue // too large, most likely, which says nothing of congestion
+		}
+		packets++
+		if !found || int32(p.order-last) > 0 {
+			last, found = p.order, true
+		}
+	}
+	if found {
+		e.cong.lost(m, packets, last)
+	}
+}
+
+// retransmitTimeout gives up on all that is under way. It is sent again, slowly.
+func (e *endpoint) retransmitTimeout(now time.Duration) {
+	l := &e.loss
+	l.probed = false
+	l.force = true
+	large := false
+	for seq := e.out.una; seq != e.out.nxt; seq++ {
+		p := e.out.at(seq)
+		if p.status != underway {
+			continue
+		}
+		large = large || p.size > e.mtu.smallest
+		if p.probe {
+			p.probe = false
+			e.mtu.lost(int(p.size), now)
+		}
+		e.out.lose(seq)
+	}
+	e.timers.retransmit = 0
+	if e.window == 0 && e.heard >= l.lastSent {
+		// The other end answers, and has no room. How long that takes is not ours to say.
+		e.timers.retransmit = now + min(e.rtt.timeout(l.persists), longestPersist)
+		l.persists++
+		return
+	}
+	if l.timeouts++; l.timeouts >= leastTimeouts && now-l.progress >= giveUp {
+		e.end(errTimedOut)
+		return
+	}
+	if l.timeouts == 1 {
+		e.cong.timedOut(e.measure(now))
+	}
+	if l.timeouts == blackHole && large {
+		e.mtu.vanished(now)
+	}
+	e.timers.retransmit = now + e.rtt.timeout(l.timeouts)
+}

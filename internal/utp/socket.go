@@ -1,0 +1,319 @@
+// Package utp is the transport of BEP 29: connections that carry streams of bytes in both ways over UDP, and yield to other traffic.
+//
+// A Socket owns its connections and their timers. It is given packets by whoever reads the UDP socket, a udpmux.Mux, and sends through it. Connections are
+// net.Conns, which any goroutine may use; none of them has a goroutine of its own.
+//
+// What a connection does is decided by an endpoint, plain data that takes in packets and the time and puts out packets: see
+// endpoint.go, and the files it names. The rest of the package ties endpoints to callers.
+package utp
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	crand "crypto/rand"
+)
+
+// Network sends packets, as a udpmux.Mux does. It may be called from any goroutine.
+type Network interface {
+	// Send sends p to an address, as packets of segment bytes each and what is left in the last one; with a segment of 0 as
+	// one packet. n is how many bytes of p went out, which is less than len(p) without an error if there is no room for more
+	// for now.
+	Send(p []byte, segment int, to netip.AddrPort) (n int, err error)
+	// Probe sends one packet that no router may fragment. The error matches errors.ErrUnsupported if it cannot.
+	Probe(p []byte, to netip.AddrPort) error
+	// Addrs are the local addresses.
+	Addrs() []netip.AddrPort
+}
+
+// Config says how a Socket works. The zero value of each field but Network is useful.
+type Config struct {
+	Network Network
+	// Unconfirmed is how many connections at most there are that another end asked for without proof that it is where it says. 0 is 80.
+	Unconfirmed int
+	// Random is the source of the numbers that make connections hard to guess; nil is one that cannot be foreseen.
+	Random rand.Source
+}
+
+const (
+	defaultUnconfirmed = 80
+	backlog            = 64 // connections that wait to be accepted
+	resetsPerSecond    = 20 // answers to packets that belong to no connection
+)
+
+// Socket is one end of many connections.
+type Socket struct {
+	network Network
+	began   time.Time
+	blocks  blocks
+	clock   clock
+
+	mu          sync.Mutex
+	random      *rand.Rand
+	conns       map[connKey]*conn
+	unconfirmed []*conn // in no order; each knows its place
+	most        int     // unconfirmed
+	listener    *listener
+	closed      bool
+	busy        int           // connections that their callers use, or that have something to deliver
+	idle        chan struct{} // closed when there are none, if somebody waits
+	resets      float64       // that may be sent
+	resetsAt    time.Duration // when that was so
+
+	touchedMu sync.Mutex
+	touched   []*conn // that have received something since the last Flush
+	spare     []*conn // memory for touched
+}
+
+// connKey is how a packet finds its connection.
+type connKey struct {
+	addr netip.AddrPort
+	id   uint16
+}
+
+// NewSocket returns a socket whose packets go out through c.Network. Those that come in have to be given to Receive.
+func NewSocket(c Config) *Socket {
+	if c.Random == nil {
+		var seed [32]byte
+		crand.Read(seed[:])
+		c.Random = rand.NewChaCha8(seed)
+	}
+	if c.Unconfirmed == 0 {
+		c.Unconfirmed = defaultUnconfirmed
+	}
+	s := &Socket{
+		network: c.Network, began: time.Now(),
+		random: rand.New(c.Random), most: c.Unconfirmed,
+		conns: make(map[connKey]*conn),
+	}
+	s.clock.s = s
+	return s
+}
+
+// now is the time of endpoints. It is never 0.
+func (s *Socket) now() time.Duration { return time.Since(s.began) + time.Second }
+
+// Receive takes packets that came from one address, of segment bytes each and what is left in the last one. What is to be done about
+// them is done by Flush. They are the caller's again when Receive returns.
+func (s *Socket) Receive(p []byte, segment int, from netip.AddrPort) {
+	now := s.now()
+	var pk packet
+	for len(p) > 0 {
+		if !pk.parse(p[:min(segment, len(p))]) {
+			p = p[min(segment, len(p)):]
+			continue
+		}
+		c, victim := s.find(from, &pk.header)
+		if victim != nil {
+			victim.drop()
+		}
+		if c == nil {
+			s.stray(&pk.header, from, now)
+			p = p[min(segment, len(p)):]
+			continue
+		}
+		p = p[c.receive(p, segment, &pk, now):]
+	}
+}
+
+// Flush acts on what was received: it acknowledges, sends what may now be sent, and wakes who waits.
+func (s *Socket) Flush() {
+	s.touchedMu.Lock()
+	list := s.touched
+	s.touched, s.spare = s.spare[:0], nil
+	s.touchedMu.Unlock()
+	if len(list) == 0 {
+		return
+	}
+	now := s.now()
+	for _, c := range list {
+		c.mu.Lock()
+		c.touched = false
+		c.update(now)
+		c.mu.Unlock()
+	}
+	clear(list)
+	s.touchedMu.Lock()
+	s.spare = list
+	s.touchedMu.Unlock()
+}
+
+// touch has Flush update a connection.
+func (s *Socket) touch(c *conn) {
+	s.touchedMu.Lock()
+	s.touched = append(s.touched, c)
+	s.touchedMu.Unlock()
+}
+
+// find is the connection that a packet belongs to, or nil. A new SYN makes one, for which another may have to make room.
+func (s *Socket) find(from netip.AddrPort, h *header) (c, victim *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := h.id
+	if h.kind == typeSyn {
+		id++ // what its sender expects in answers is what we get in the packets that follow
+	}
+	if c := s.conns[connKey{from, id}]; c != nil {
+		return c, nil
+	}
+	switch h.kind {
+	case typeSyn:
+		return s.answer(from, h)
+	case typeReset:
+		// Some name the connection as we do when we send, others as they do.
+		for _, id := range [...]uint16{h.id - 1, h.id + 1} {
+			if c := s.conns[connKey{from, id}]; c != nil && c.e.sendID == h.id {
+				return c, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// answer makes a connection that another end asks for, if there may be one. The caller holds mu.
+func (s *Socket) answer(from netip.AddrPort, h *header) (c, victim *conn) {
+	if s.listener == nil || s.closed {
+		return nil, nil
+	}
+	if len(s.unconfirmed) >= s.most {
+		// Of a flood, one is as good as another; of those that mean it, most get through.
+		victim = s.unconfirmed[s.random.IntN(len(s.unconfirmed))]
+		s.forget(victim)
+	}
+	c = s.newConn(from)
+	c.e.answer(h, uint16(s.random.Uint32()), s.now())
+	c.place = len(s.unconfirmed)
+	s.unconfirmed = append(s.unconfirmed, c)
+	s.conns[connKey{from, c.e.recvID}] = c
+	return c, victim
+}
+
+// newConn makes a connection that is not known yet. The caller holds mu.
+func (s *Socket) newConn(remote netip.AddrPort) *conn {
+	c := &conn{s: s, remote: remote, place: confirmed}
+	c.e.init(&s.blocks, remote.Addr().Is6(), s.now())
+	c.readable.L, c.writable.L = &c.mu, &c.mu
+	s.busy++
+	return c
+}
+
+// confirm takes a connection from those that are unconfirmed. The caller holds mu.
+func (s *Socket) confirm(c *conn) {
+	if c.place == confirmed {
+		return
+	}
+	last := s.unconfirmed[len(s.unconfirmed)-1]
+	s.unconfirmed[c.place], last.place = last, c.place
+	s.unconfirmed[len(s.unconfirmed)-1] = nil
+	s.unconfirmed = s.unconfirmed[:len(s.unconfirmed)-1]
+	c.place = confirmed
+}
+
+// forget lets go of a connection, so that no packet reaches it any more. The caller holds mu.
+func (s *Socket) forget(c *conn) {
+	key := connKey{c.remote, c.e.recvID}
+	if s.conns[key] == c {
+		delete(s.conns, key)
+	}
+	s.confirm(c)
+	s.leave(c)
+}
+
+// leave records that nobody needs a connection any more. The caller holds mu.
+func (s *Socket) leave(c *conn) {
+	if c.left {
+		return
+	}
+	c.left = true
+	if s.busy--; s.busy == 0 && s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
+}
+
+// stray answers a packet that belongs to no connection.
+func (s *Socket) stray(h *header, to netip.AddrPort, now time.Duration) {
+	if h.kind == typeReset {
+		return
+	}
+	s.mu.Lock()
+	s.resets = min(s.resets+(now-s.resetsAt).Seconds()*resetsPerSecond, resetsPerSecond)
+	s.resetsAt = now
+	may := s.resets >= 1 && !s.closed
+	if may {
+		s.resets--
+	}
+	seq := uint16(s.random.Uint32())
+	s.mu.Unlock()
+	if !may {
+		return
+	}
+	b := s.blocks.allocate(smallBlock)
+	defer s.blocks.release(b)
+	// It acknowledges what it answers, which proves that it is no forgery.
+	reset := header{kind: typeReset, id: h.id, stamp: stamp(now), seq: seq, ack: h.seq}
+	reset.put(b, 0)
+	s.network.Send(b[:headerSize], 0, to)
+}
+
+// localAddr is where the other end finds us, as far as we know.
+func (s *Socket) localAddr(remote netip.AddrPort) Addr {
+	for _, a := range s.network.Addrs() {
+		if a.Addr().Is4() == remote.Addr().Is4() {
+			return Addr(a)
+		}
+	}
+	return Addr{}
+}
+
+// Close ends everything at once. The other ends are told, as far as one packet each tells them.
+func (s *Socket) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return net.ErrClosed
+	}
+	s.closed = true
+	conns := make([]*conn, 0, len(s.conns))
+	for _, c := range s.conns {
+		conns = append(conns, c)
+	}
+	l := s.listener
+	s.mu.Unlock()
+	if l != nil {
+		l.Close()
+	}
+	for _, c := range conns {
+		c.abort(net.ErrClosed)
+	}
+	s.clock.stop()
+	return nil
+}
+
+// Shutdown waits until what was written to connections that are closed has been delivered, and for connections that are not to be closed,
+// or for ctx to end. Then it calls Close. The error is that of ctx.
+func (s *Socket) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	var idle chan struct{}
+	if s.busy > 0 {
+		if s.idle == nil {
+			s.idle = make(chan struct{})
+		}
+		idle = s.idle
+	}
+	s.mu.Unlock()
+	var err error
+	if idle != nil {
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
+	s.Close()
+	return err
+}

@@ -284,7 +284,7 @@ func TestAPICloseAtAnyTime(t *testing.T) {
 func TestClientOpensAgain(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	c := &torrent.Client{NoDHT: true, Listen: taken.Addr().String()}
+	c := &torrent.Client{NoDHT: true, NoUTP: true, Listen: taken.Addr().String()}
 	require.ErrorIs(t, c.Open(), syscall.EADDRINUSE)
 	require.Nil(t, c.Addr())
 	require.NoError(t, taken.Close())
@@ -303,7 +303,7 @@ func TestClientServes(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	mine, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	c := &torrent.Client{NoDHT: true, NoListen: true}
+	c := &torrent.Client{NoDHT: true, NoUTP: true, NoListen: true}
 	require.NoError(t, c.Serve(mine))
 	require.Equal(t, mine.Addr(), c.Addr())
 	s.seed(t, torrent.Options{Client: c})

@@ -118,7 +118,7 @@ func TestAPIStartRefuses(t *testing.T) {
 		"context":                {ended, torrent.Options{}, context.Canceled},
 		"cause":                  {ended, torrent.Options{}, because},
 		"closed client":          {t.Context(), torrent.Options{Client: closed}, torrent.ErrClosed},
-		"port taken":             {t.Context(), torrent.Options{Client: &torrent.Client{NoDHT: true, Listen: taken.Addr().String()}}, syscall.EADDRINUSE},
+		"port taken":             {t.Context(), torrent.Options{Client: &torrent.Client{NoDHT: true, NoUTP: true, Listen: taken.Addr().String()}}, syscall.EADDRINUSE},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := count()

@@ -41,7 +41,7 @@ func TestAPIOddValues(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	addr := s.seed(t, torrent.Options{})
-	client := &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0", MaxPeers: -1}
+	client := &torrent.Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0", MaxPeers: -1}
 	defer client.Close()
 	mapped := netip.AddrPortFrom(netip.AddrFrom16(addr.Addr().As16()), addr.Port())
 	d := s.start(t, torrent.Options{
@@ -72,13 +72,13 @@ func TestAPIEncryption(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	seedOf := func(p torrent.EncryptionPolicy) netip.AddrPort {
-		return s.seed(t, torrent.Options{Client: &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0", Encryption: p}})
+		return s.seed(t, torrent.Options{Client: &torrent.Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0", Encryption: p}})
 	}
 	for _, seed := range []torrent.EncryptionPolicy{torrent.PreferEncryption, torrent.RequireEncryption, torrent.DisableEncryption} {
 		addr := seedOf(seed)
 		for _, own := range []torrent.EncryptionPolicy{torrent.PreferEncryption, torrent.RequireEncryption, torrent.DisableEncryption} {
 			t.Run(fmt.Sprint(seed, own), func(t *testing.T) {
-				client := &torrent.Client{NoDHT: true, NoListen: true, Encryption: own}
+				client := &torrent.Client{NoDHT: true, NoUTP: true, NoListen: true, Encryption: own}
 				defer client.Close()
 				d := s.start(t, torrent.Options{Client: client, Peers: []netip.AddrPort{addr}})
 				if seed != own && seed != torrent.PreferEncryption && own != torrent.PreferEncryption {

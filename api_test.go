@@ -154,7 +154,7 @@ func (s *share) piecesOf(path string) (pieces []int) {
 }
 
 // local is a client on loopback, on a port of its own.
-func local() *torrent.Client { return &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0"} }
+func local() *torrent.Client { return &torrent.Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"} }
 
 func addrOf(c *torrent.Client) netip.AddrPort { return netip.MustParseAddrPort(c.Addr().String()) }
 

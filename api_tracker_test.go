@@ -124,7 +124,7 @@ func TestAPINoStoppedWithoutStarted(t *testing.T) {
 		return nil, io.ErrUnexpectedEOF
 	})}
 	s := makeShare(t, torrent.CreateOptions{Trackers: [][]string{{"http://tracker.invalid/announce"}}}, mixed...)
-	d := s.start(t, torrent.Options{Client: &torrent.Client{NoDHT: true, NoListen: true, HTTPClient: client}})
+	d := s.start(t, torrent.Options{Client: &torrent.Client{NoDHT: true, NoUTP: true, NoListen: true, HTTPClient: client}})
 	until(t, "it fails", func() bool { return d.Stats().Trackers[0].Err != nil })
 	require.ErrorIs(t, d.Stats().Trackers[0].Err, io.ErrUnexpectedEOF)
 	require.NoError(t, d.Close())
@@ -177,7 +177,7 @@ func TestAPIMaxPeers(t *testing.T) {
 	for name, make := range map[string]func() torrent.Options{
 		"download": func() torrent.Options { return torrent.Options{MaxPeers: 2} },
 		"client": func() torrent.Options {
-			return torrent.Options{Client: &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0", MaxPeers: 2}}
+			return torrent.Options{Client: &torrent.Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0", MaxPeers: 2}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -43,7 +43,7 @@ func benchmarkIdle(b *testing.B, n int, tracked bool) {
 		require.NoError(b, err)
 	}
 	for b.Loop() {
-		c := &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0"}
+		c := &torrent.Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}
 		start := func(torrents []*torrent.Torrent) {
 			var all []*torrent.Download
 			for _, t := range torrents {

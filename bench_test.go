@@ -41,7 +41,7 @@ func BenchmarkBlock(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%dKiB", to, pieceLength>>10), func(b *testing.B) {
 				dir, t := benchContent(b, size, pieceLength)
 				var before, after runtime.MemStats
-				client := &Client{NoDHT: true, NoListen: true, Encryption: DisableEncryption}
+				client := &Client{NoDHT: true, NoUTP: true, NoListen: true, Encryption: DisableEncryption}
 				client.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 					conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 					return &milestone{conn, size / 4, func() { runtime.ReadMemStats(&before) }}, err
@@ -72,7 +72,7 @@ func BenchmarkBlock(b *testing.B) {
 
 // benchSeed shares what dir holds, and returns its address.
 func benchSeed(b *testing.B, t *Torrent, dir string) netip.AddrPort {
-	client := &Client{NoDHT: true, Listen: "127.0.0.1:0", Encryption: DisableEncryption}
+	client := &Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0", Encryption: DisableEncryption}
 	b.Cleanup(func() { client.Close() })
 	seed, err := t.Start(b.Context(), &Options{Dir: dir, Seed: true, Client: client})
 	require.NoError(b, err)
@@ -179,7 +179,7 @@ func BenchmarkStart(b *testing.B) {
 				b.StartTimer()
 				t, err := newTorrent(info, outer{})
 				require.NoError(b, err)
-				d, err := t.Start(b.Context(), &Options{Dir: dir, Client: &Client{NoDHT: true, NoListen: true}})
+				d, err := t.Start(b.Context(), &Options{Dir: dir, Client: &Client{NoDHT: true, NoUTP: true, NoListen: true}})
 				require.NoError(b, err)
 				for d.Stats().Checking || d.Stats().ETA == 0 {
 					runtime.Gosched()

@@ -18,6 +18,7 @@ import (
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/udpmux"
+	"github.com/shoal-go/torrent/internal/utp"
 )
 
 // EncryptionPolicy says what to do about Message Stream Encryption, which hides from onlookers that
@@ -80,7 +81,13 @@ type Client struct {
 	// DHTNodes are the nodes, as host:port, at which joining the DHT begins, such as DHT().Nodes() of an earlier run. Nil is the
 	// well-known routers; an empty list is none, until a torrent or a peer names some.
 	DHTNodes []string
-	// Dial connects to peers; nil is a net.Dialer.
+	// NoUTP neither connects nor accepts by uTP (BEP 29), which yields to other traffic and passes some routers. Else peers
+	// are dialled by TCP, and a moment later by uTP, and the first that answers wins. uTP goes through the UDP sockets of
+	// ListenPacket, which are bound to the host of Listen, if that is an IP address, and to its port.
+	NoUTP bool
+	// NoTCP connects and accepts by uTP alone.
+	NoTCP bool
+	// Dial connects to peers by TCP; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6"; nil is a net.ListenConfig. With Dial set and
 	// ListenPacket nil no UDP is sent at all, so that nothing leaves by a way that was not given.
@@ -102,6 +109,7 @@ type Client struct {
 	ownHTTP bool
 	udp     *tracker.UDP
 	mux     *udpmux.Mux    // of the UDP sockets
+	utp     *utp.Socket    // nil if there is none
 	local   *lsd.Discovery // nil if it is not wanted, or not available
 	blocks  *blockpool.Pool
 	hashing chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
@@ -148,6 +156,9 @@ func (c *Client) Close() error {
 	if first {
 		c.cancel()
 		c.transport.close()
+		if c.utp != nil {
+			c.utp.Close()
+		}
 		c.dhtMember.leave()
 		c.mux.Close()
 	}

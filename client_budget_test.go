@@ -120,7 +120,7 @@ func TestUselessPeersMakeRoom(t *testing.T) {
 
 // Torrents may be added, stopped and removed at any time without an effect on others.
 func TestManyTorrentsComeAndGo(t *testing.T) {
-	seeds, leeches := &Client{NoDHT: true, Listen: "127.0.0.1:0", MaxPeers: 30}, &Client{NoDHT: true, Listen: "127.0.0.1:0", MaxPeers: 20}
+	seeds, leeches := &Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0", MaxPeers: 30}, &Client{NoDHT: true, Listen: "127.0.0.1:0", MaxPeers: 20}
 	seeds.UploadLimit = rate.NewLimiter(rate.Inf, 0)
 	leeches.DownloadLimit = rate.NewLimiter(64<<20, blockSize/2)
 	defer seeds.Close()

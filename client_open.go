@@ -81,7 +81,7 @@ func (c *Client) Open() error {
 	}
 	h := c.hooks.orSystem()
 	var l net.Listener
-	if !c.NoListen {
+	if !c.NoListen && !c.NoTCP {
 		addr := c.Listen
 		if addr == "" {
 			addr = ":0"
@@ -95,6 +95,17 @@ func (c *Client) Open() error {
 	c.prepare()
 	if l != nil {
 		c.takeFrom(l)
+	}
+	if c.utp != nil && !c.NoListen {
+		if err := c.listenUTP(); err != nil {
+			c.log.Warn("no uTP", "err", err)
+			if c.NoTCP {
+				c.opened = false
+				c.cancel()
+				c.mux.Close()
+				return fmt.Errorf("listen for peers: %w", err)
+			}
+		}
 	}
 	if c.LocalDiscovery {
 		c.openLocal()
@@ -119,8 +130,11 @@ func (c *Client) prepare() {
 		c.hashing <- nil
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.transport.dialTCP = c.Dial
-	if c.Dial == nil {
+	switch {
+	case c.NoTCP:
+	case c.Dial != nil:
+		c.transport.dialTCP = c.Dial
+	default:
 		c.transport.dialTCP = new(net.Dialer).DialContext
 	}
 	c.mu.Lock()

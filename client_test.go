@@ -48,7 +48,7 @@ func TestClientMaxPeers(t *testing.T) {
 // A client may be closed, and asked for its downloads, while another goroutine is about to start one.
 func TestClientClosedDuringStart(t *testing.T) {
 	tor, _ := testContent(blockSize, 3*blockSize)
-	c := &Client{NoDHT: true, NoListen: true}
+	c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
 	closed := make(chan error)
 	_, err := tor.Start(t.Context(), &Options{Client: c, Storage: func(t *Torrent) (Storage, error) {
 		for d := range c.Downloads() {
@@ -119,7 +119,7 @@ func TestIdentityIsOfOneTorrent(t *testing.T) {
 		require.NoError(t, first.Close())
 		simSeed(t, c, one)
 		require.Equal(t, seen, id(one.infoHash), "in one run a torrent keeps its own")
-		next := &Client{NoDHT: true, NoListen: true}
+		next := &Client{NoDHT: true, NoUTP: true, NoListen: true}
 		require.NoError(t, next.Open())
 		defer next.Close()
 		require.NotEqual(t, seen, next.identity(one.infoHash).id, "and another run has another")
@@ -143,7 +143,7 @@ func TestPacketsWherePortIsTaken(t *testing.T) {
 	taken, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
-	c := &Client{NoDHT: true, Listen: taken.LocalAddr().String()}
+	c := &Client{NoDHT: true, NoUTP: true, Listen: taken.LocalAddr().String()}
 	defer c.Close()
 	require.NoError(t, c.Open())
 	require.NoError(t, c.sendPacket([]byte("packet"), netip.MustParseAddrPort(taken.LocalAddr().String())))
@@ -152,7 +152,7 @@ func TestPacketsWherePortIsTaken(t *testing.T) {
 
 // A client whose connections all go through the user's Dial sends no packet beside it.
 func TestNoPacketsBesideDial(t *testing.T) {
-	c := &Client{NoDHT: true, NoListen: true, Dial: new(net.Dialer).DialContext}
+	c := &Client{NoDHT: true, NoUTP: true, NoListen: true, Dial: new(net.Dialer).DialContext}
 	defer c.Close()
 	require.NoError(t, c.Open())
 	require.ErrorIs(t, c.sendPacket([]byte("packet"), netip.MustParseAddrPort("127.0.0.1:1")), ErrUnsupported)

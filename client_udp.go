@@ -1,15 +1,20 @@
 package torrent
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
+	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"syscall"
 
 	"github.com/shoal-go/torrent/internal/dht"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/udpmux"
+	"github.com/shoal-go/torrent/internal/utp"
 )
 
 // dhtVersion is what other nodes are told that we are (BEP 5, v).
@@ -100,18 +105,60 @@ var errNoUDP = fmt.Errorf("no UDP with Client.Dial and without Client.ListenPack
 
 // preparePackets makes all that speaks UDP. No socket is opened before something is sent.
 func (c *Client) preparePackets() {
-	c.mux = udpmux.New(udpmux.Config{Listen: c.ListenPacket})
+	c.mux = udpmux.New(udpmux.Config{Listen: c.ListenPacket, Bind: bindTo(c.Listen)})
 	c.udp = tracker.NewUDP(c.sendPacket, c.hooks.lookup)
 	c.mux.Handle(udpmux.Tracker, c.udp.Receive, nil)
+	if c.NoUTP || !c.mayUDP() {
+		return
+	}
+	c.utp = utp.NewSocket(utp.Config{Network: c.mux, Unconfirmed: c.MaxPeers, Random: mathrand.NewPCG(c.rng.Uint64(), c.rng.Uint64())})
+	c.mux.HandleRuns(udpmux.UTP, c.utp.Receive, c.utp.Flush)
+	c.transport.dialUTP = func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+		if err := c.openPackets(); err != nil {
+			return nil, err
+		}
+		return c.utp.Dial(ctx, addr)
+	}
+}
+
+// bindTo is the address that UDP sockets are bound to, where that of the TCP listener says one.
+func bindTo(listen string) netip.Addr {
+	addr, err := netip.ParseAddrPort(listen)
+	if err != nil || addr.Addr().IsUnspecified() {
+		return netip.Addr{}
+	}
+	return addr.Addr().Unmap()
+}
+
+// mayUDP reports whether there is a way for packets.
+func (c *Client) mayUDP() bool { return c.Dial == nil || c.ListenPacket != nil }
+
+// listenUTP accepts peers by uTP.
+func (c *Client) listenUTP() error {
+	if err := c.openPackets(); err != nil {
+		return err
+	}
+	l, err := c.utp.Listen()
+	if err == nil {
+		c.takeFrom(l)
+	}
+	return err
 }
 
 // openPackets opens the UDP sockets, on the number of the TCP port if it is free.
 func (c *Client) openPackets() error {
-	if c.Dial != nil && c.ListenPacket == nil {
+	if !c.mayUDP() {
 		return errNoUDP
 	}
-	err := c.mux.Open(c.ctx, c.port())
-	if errors.Is(err, syscall.EADDRINUSE) {
+	port := c.port()
+	if c.NoTCP {
+		if _, said, err := net.SplitHostPort(c.Listen); err == nil {
+			number, _ := strconv.ParseUint(said, 10, 16)
+			port = uint16(number)
+		}
+	}
+	err := c.mux.Open(c.ctx, port)
+	if errors.Is(err, syscall.EADDRINUSE) && !c.NoTCP {
 		err = c.mux.Open(c.ctx, 0)
 	}
 	return err

@@ -148,7 +148,7 @@ func TestDHTAnnounce(t *testing.T) {
 // Every method of the DHT of a client without it returns an error that says why.
 func TestNoDHT(t *testing.T) {
 	for name, c := range map[string]*Client{
-		"by choice":                  {NoDHT: true, NoListen: true},
+		"by choice":                  {NoDHT: true, NoUTP: true, NoListen: true},
 		"without a way to send":      {NoListen: true, Dial: new(net.Dialer).DialContext},
 		"after the client is closed": {NoListen: true},
 	} {
@@ -170,6 +170,6 @@ func TestNoDHT(t *testing.T) {
 		}
 		require.NoError(t, c.Close())
 	}
-	_, err := (&Magnet{}).Resolve(t.Context(), &Options{Client: &Client{NoListen: true, NoDHT: true}})
+	_, err := (&Magnet{}).Resolve(t.Context(), &Options{Client: &Client{NoListen: true, NoDHT: true, NoUTP: true}})
 	require.ErrorContains(t, err, "no peer to ask")
 }

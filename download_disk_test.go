@@ -19,7 +19,7 @@ import (
 // shareFiles has a client share what a directory holds, on loopback, and dial these peers.
 func shareFiles(t *testing.T, tor *Torrent, dir string, peers ...netip.AddrPort) (*Download, netip.AddrPort) {
 	t.Helper()
-	c := &Client{NoDHT: true, Listen: "127.0.0.1:0"}
+	c := &Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}
 	d, err := tor.Start(t.Context(), &Options{Dir: dir, Seed: true, Client: c, Peers: peers})
 	require.NoError(t, err)
 	t.Cleanup(func() { d.Close(); c.Close() })

@@ -117,7 +117,7 @@ func TestStallAfterWiderChoice(t *testing.T) {
 		_, err := st.WriteAt(content[:blockSize], 0)
 		require.NoError(t, err)
 		d, err := tor.Start(t.Context(), &Options{
-			Client:       &Client{NoDHT: true, NoListen: true},
+			Client:       &Client{NoDHT: true, NoUTP: true, NoListen: true},
 			Storage:      func(*Torrent) (Storage, error) { return st, nil },
 			Select:       first,
 			Seed:         true,
@@ -141,7 +141,7 @@ func TestCompletedTellsOfAChangedFile(t *testing.T) {
 	tor, content := testContent(blockSize, blockSize, blockSize)
 	dir := t.TempDir()
 	fill(t, tor, dir, content)
-	d, err := tor.Start(t.Context(), &Options{Dir: dir, Client: &Client{NoDHT: true, NoListen: true}})
+	d, err := tor.Start(t.Context(), &Options{Dir: dir, Client: &Client{NoDHT: true, NoUTP: true, NoListen: true}})
 	require.NoError(t, err)
 	defer d.Close()
 	_, err = d.Wait()
@@ -163,7 +163,7 @@ func TestCompletedEndsAfterClose(t *testing.T) {
 	tor, content := testContent(blockSize, blockSize, 0)
 	dir := t.TempDir()
 	fill(t, tor, dir, content)
-	d, err := tor.Start(t.Context(), &Options{Dir: dir, Client: &Client{NoDHT: true, NoListen: true}})
+	d, err := tor.Start(t.Context(), &Options{Dir: dir, Client: &Client{NoDHT: true, NoUTP: true, NoListen: true}})
 	require.NoError(t, err)
 	defer d.Close()
 	files, err := d.Wait()

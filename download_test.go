@@ -37,7 +37,7 @@ func sampleDir(t *testing.T) string {
 func seed(t *testing.T, tor *Torrent, dir string, client *Client) netip.AddrPort {
 	t.Helper()
 	if client == nil {
-		client = &Client{NoDHT: true}
+		client = &Client{NoDHT: true, NoUTP: true}
 	}
 	client.Listen = "127.0.0.1:0"
 	d, err := tor.Start(t.Context(), &Options{Dir: dir, Seed: true, Client: client})
@@ -67,11 +67,11 @@ func TestDownloadAll(t *testing.T) {
 			dir := sampleDir(t)
 			tor, err := Create(dir, &CreateOptions{PieceLength: 32 << 10})
 			require.NoError(t, err)
-			addr := seed(t, tor, filepath.Dir(dir), &Client{NoDHT: true, Encryption: policy})
+			addr := seed(t, tor, filepath.Dir(dir), &Client{NoDHT: true, NoUTP: true, Encryption: policy})
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			for _, to := range []string{"", t.TempDir()} {
-				files, err := tor.DownloadAll(ctx, &Options{Dir: to, Peers: []netip.AddrPort{addr}, Client: &Client{NoDHT: true, Encryption: policy}})
+				files, err := tor.DownloadAll(ctx, &Options{Dir: to, Peers: []netip.AddrPort{addr}, Client: &Client{NoDHT: true, NoUTP: true, Encryption: policy}})
 				require.NoError(t, err)
 				requireSame(t, dir, files)
 				require.NoError(t, files.Close())
@@ -113,7 +113,7 @@ func TestPause(t *testing.T) {
 		require.Equal(t, []string{"stopped"}, eventsAt(tracker))
 		verified := d.Verified()
 		require.NotZero(t, verified.Count())
-		_, err := c.connect(t.Context(), us.Addr(6881), content.infoHash)
+		_, err := c.connect(t.Context(), us.Addr(6881), content.infoHash, anyWay)
 		require.Error(t, err, "it is not served")
 		seed.AddPeers(us.Addr(6881)) // which dials in vain
 		d.AddTrackers("http://tracker.sim/other")

@@ -51,7 +51,7 @@ func newTide() *tide {
 	}
 	var file bytes.Buffer
 	t.WriteTo(&file)
-	s := &tide{dir: dir, torrent: filepath.Join(dir, "tide.torrent"), client: &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0"}}
+	s := &tide{dir: dir, torrent: filepath.Join(dir, "tide.torrent"), client: &torrent.Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}}
 	if err := os.WriteFile(s.torrent, file.Bytes(), 0o666); err != nil {
 		log.Fatal(err)
 	}

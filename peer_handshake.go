@@ -25,6 +25,7 @@ type connection struct {
 	addr      netip.AddrPort // of the other end
 	incoming  bool
 	encrypted bool
+	way       way
 	theirs    wire.Handshake
 }
 
@@ -38,13 +39,17 @@ func (c *Client) handshake(infoHash Hash) wire.Handshake {
 	return h
 }
 
-// connect dials a peer and shakes hands with it.
-func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash) (*connection, error) {
-	k, err := c.tryConnect(ctx, addr, infoHash, c.Encryption != DisableEncryption)
-	if errors.Is(err, errHungUp) && c.Encryption == PreferEncryption && ctx.Err() == nil {
-		// A peer that does not know encryption hangs up. Try it unencrypted.
-		k, err = c.tryConnect(ctx, addr, infoHash, false)
-	}
+// connect dials a peer and shakes hands with it, by TCP and uTP, of which the first whole handshake wins. last is the
+// way that won last time.
+func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash, last way) (*connection, error) {
+	k, err := race(ctx, c.transport.ways(last), &c.tasks, func(ctx context.Context, by way) (*connection, error) {
+		k, err := c.tryConnect(ctx, by, addr, infoHash, c.Encryption != DisableEncryption)
+		if errors.Is(err, errHungUp) && c.Encryption == PreferEncryption && ctx.Err() == nil {
+			// A peer that does not know encryption hangs up. Try it unencrypted.
+			k, err = c.tryConnect(ctx, by, addr, infoHash, false)
+		}
+		return k, err
+	})
 	if err != nil {
 		return nil, &PeerError{addr, err}
 	}
@@ -54,8 +59,8 @@ func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash
 // errHungUp marks an encrypted handshake that failed and may succeed unencrypted.
 var errHungUp = errors.New("encrypted handshake")
 
-func (c *Client) tryConnect(ctx context.Context, addr netip.AddrPort, infoHash Hash, encrypt bool) (_ *connection, err error) {
-	conn, err := c.transport.dial(ctx, addr)
+func (c *Client) tryConnect(ctx context.Context, by way, addr netip.AddrPort, infoHash Hash, encrypt bool) (_ *connection, err error) {
+	conn, err := c.transport.dial(ctx, by, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +69,7 @@ func (c *Client) tryConnect(ctx context.Context, addr netip.AddrPort, infoHash H
 	defer cancel()
 	defer interrupt(ctx, conn)(&err)
 	ours := c.handshake(infoHash)
-	k := &connection{Conn: conn, addr: addr}
+	k := &connection{Conn: conn, addr: addr, way: by}
 	if encrypt {
 		made, err := mse.Initiate(ctx, conn, infoHash, c.Encryption.methods(), ours.Append(nil))
 		if err != nil {
@@ -84,7 +89,7 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	defer interrupt(ctx, conn)(&err)
-	k := &connection{Conn: conn, addr: addr, incoming: true}
+	k := &connection{Conn: conn, addr: addr, incoming: true, way: wayOf(conn)}
 	var p [wire.HandshakeSize]byte
 	first := p[:mse.PlainSize]
 	if _, err := io.ReadFull(conn, first); err != nil {

@@ -47,6 +47,7 @@ type PeerStats struct {
 	Source    string // where its address came from: user, tracker, pex, lsd, magnet, incoming
 	Incoming  bool   // it connected to us
 	Encrypted bool
+	Transport string // tcp or utp
 
 	DownloadRate, UploadRate float64 // bytes of payload a second
 	Downloaded, Uploaded     int64   // bytes of payload
@@ -110,6 +111,7 @@ func (p *peer) stats(now time.Time) PeerStats {
 	}
 	return PeerStats{
 		Addr: p.conn.addr, Client: client, Source: p.from.String(), Incoming: p.conn.incoming, Encrypted: p.conn.encrypted,
+		Transport:    p.conn.way.String(),
 		DownloadRate: p.down.Rate(now), UploadRate: p.up.Rate(now),
 		Downloaded: p.down.Total(), Uploaded: p.up.Total(),
 		AmChoking: p.amChoking, AmInterested: p.amInterested,

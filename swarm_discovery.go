@@ -247,8 +247,14 @@ func (f *discovery) dialAt(live, most int, now time.Time) (at time.Time, ok bool
 
 // dial connects to a candidate, and hands the connection to the owner.
 func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source) {
-	k, err := f.client.connect(f.ctx, addr, f.infoHash)
 	f.mu.Lock()
+	last := way(f.cand.Way(addr))
+	f.mu.Unlock()
+	k, err := f.client.connect(f.ctx, addr, f.infoHash, last)
+	f.mu.Lock()
+	if err == nil {
+		f.cand.SetWay(addr, uint8(k.way))
+	}
 	wanted := f.cand.Dialled(addr, err == nil, time.Now())
 	if errors.Is(err, errSelf) {
 		f.cand.ExcludeSelf(addr)

@@ -63,7 +63,7 @@ func TestTrackerNamesAHost(t *testing.T) {
 	dir := writeContent(t, map[string]int{"a": 100_000})
 	plain, err := Create(dir, nil)
 	require.NoError(t, err)
-	seed := &Client{NoDHT: true, Listen: "127.0.0.1:0"}
+	seed := &Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}
 	t.Cleanup(func() { seed.Close() })
 	d, err := plain.Start(t.Context(), &Options{Client: seed, Dir: filepath.Dir(dir), Seed: true})
 	require.NoError(t, err)
@@ -76,7 +76,7 @@ func TestTrackerNamesAHost(t *testing.T) {
 	t.Cleanup(announced.Close)
 	tor, err := newTorrent(plain.info, outer{trackers: [][]string{{announced.URL + "/announce"}}})
 	require.NoError(t, err)
-	client := &Client{NoDHT: true, Listen: "127.0.0.1:0"}
+	client := &Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}
 	t.Cleanup(func() { client.Close() })
 	var lookups atomic.Int32
 	client.hooks.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {

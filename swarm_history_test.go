@@ -155,7 +155,7 @@ func (h *simHistory) drawClient() {
 	down, up := h.between(200e3, 20e6), h.between(50e3, 5e6)
 	host := h.newHost(up, down)
 	o := &Options{Select: h.choice, Seed: h.chance(3)}
-	c := &Client{NoDHT: true, Encryption: DisableEncryption, hooks: hooks{seed: h.seed<<8 + uint64(len(h.options)) + 1}}
+	c := &Client{NoDHT: true, NoUTP: true, Encryption: DisableEncryption, hooks: hooks{seed: h.seed<<8 + uint64(len(h.options)) + 1}}
 	if h.chance(4) {
 		c.Encryption = PreferEncryption
 	}

@@ -166,7 +166,7 @@ func BenchmarkLimit(b *testing.B) {
 	measure := func(r limitRow) string {
 		var all []*Client
 		got := r.measure(b, func(int) (*Client, func() netip.AddrPort) {
-			c := &Client{NoDHT: true, Listen: "127.0.0.1:0"}
+			c := &Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}
 			all = append(all, c)
 			return c, func() netip.AddrPort { return netip.MustParseAddrPort(c.Addr().String()) }
 		})

@@ -97,7 +97,7 @@ func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simCon
 		o = &Options{}
 	}
 	if c == nil {
-		c = &Client{NoDHT: true, Encryption: DisableEncryption}
+		c = &Client{NoDHT: true, NoUTP: true, Encryption: DisableEncryption}
 	}
 	c.hooks.listen, c.ListenPacket = h.Listen, simPackets(h)
 	if c.Dial == nil {

@@ -231,7 +231,7 @@ func TestDownloadLosesPower(t *testing.T) {
 					o.Select = func(File) Priority { return Priority(rng.IntN(3) - 1) }
 				}
 				host := n.NewHost(fmt.Sprintf("81.0.0.%d", life), 0, 0, 0)
-				d := simStart(t.Context(), t, host, content, nil, o, &Client{NoDHT: true, Encryption: DisableEncryption, hooks: hooks{openFiles: disk.OpenFiles}})
+				d := simStart(t.Context(), t, host, content, nil, o, &Client{NoDHT: true, NoUTP: true, Encryption: DisableEncryption, hooks: hooks{openFiles: disk.OpenFiles}})
 				synctest.Wait()
 				for i := range d.verified().All() {
 					require.Truef(t, holdsPiece(t, disk, content, i), "seed %d, life %d: piece %d is taken for verified", seed, life, i)

@@ -81,7 +81,7 @@ func shareSwarm(t *testing.T, n *simnet.Network, random uint64, size int64, up f
 	tracker := simtracker.New(random)
 	start := func(k int, o *Options, rides bool) *simDownload {
 		h := n.NewHost(fmt.Sprintf("80.0.0.%d", k+1), up, 8*up, 10*time.Millisecond)
-		c := &Client{NoDHT: true, Encryption: DisableEncryption, hooks: hooks{seed: random<<32 + uint64(k) + 1}}
+		c := &Client{NoDHT: true, NoUTP: true, Encryption: DisableEncryption, hooks: hooks{seed: random<<32 + uint64(k) + 1}}
 		if rides {
 			c.NoListen = true
 			c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {

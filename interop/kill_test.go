@@ -50,7 +50,7 @@ func leech() error {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
-	c := &torrent.Client{NoDHT: true, NoListen: true, Encryption: torrent.DisableEncryption}
+	c := &torrent.Client{NoDHT: true, NoUTP: true, NoListen: true, Encryption: torrent.DisableEncryption}
 	d, err := t.Start(context.Background(), &torrent.Options{
 		Dir: what[1], Peers: []netip.AddrPort{netip.MustParseAddrPort(what[2])}, Client: c,
 	})
@@ -272,7 +272,7 @@ func startKillLibrary(t *testing.T, path, dir string) killLibrary {
 	t.Helper()
 	tor, err := torrent.Read(path)
 	require.NoError(t, err)
-	c := &torrent.Client{NoDHT: true, Listen: "127.0.0.1:0", UploadLimit: rate.NewLimiter(seedRate, 256<<10)}
+	c := &torrent.Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0", UploadLimit: rate.NewLimiter(seedRate, 256<<10)}
 	d, err := tor.Start(t.Context(), &torrent.Options{Dir: dir, Seed: true, Client: c})
 	require.NoError(t, err)
 	t.Cleanup(func() { d.Close(); c.Close() })

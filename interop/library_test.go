@@ -55,6 +55,7 @@ func newClient(t *testing.T, host netip.Addr, setting string) *torrent.Client {
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: host.AsSlice()}}
 	return &torrent.Client{
 		NoDHT:      true,
+		NoUTP:      true,
 		Listen:     netip.AddrPortFrom(host, peerPort).String(),
 		Logger:     slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Encryption: policies[setting],

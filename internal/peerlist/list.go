@@ -48,6 +48,7 @@ type candidate struct {
 	sated    bool   // the last connection ended because both sides have all that they want
 	nth      int    // how many of its prefix there were before it
 	priority uint32 // BEP 40; higher is better
+	way      uint8  // by which it was last connected to; 0 is none
 	standing standing
 	due      time.Time // when it may be dialled
 	place    int       // in its queue
@@ -170,6 +171,21 @@ func (c *List) Dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
 		c.failed(k, now)
 	}
 	return true
+}
+
+// SetWay records by which of the owner's ways, a number that the list does not interpret, addr was connected to.
+func (c *List) SetWay(addr netip.AddrPort, way uint8) {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil {
+		k.way = way
+	}
+}
+
+// Way is the last that was set for addr, or 0.
+func (c *List) Way(addr netip.AddrPort) uint8 {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil {
+		return k.way
+	}
+	return 0
 }
 
 // Connected records that the peer that listens at addr has connected to us: it need not be dialled.

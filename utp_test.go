@@ -1,0 +1,147 @@
+package torrent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+)
+
+// utpClient is a client on a simulated host that has uTP, and TCP if it may.
+func utpClient(t *testing.T, h *simnet.Host, tcp bool) *Client {
+	c := simClient(t, h, nil)
+	c.NoUTP, c.NoTCP = false, !tcp
+	return c
+}
+
+// Peers are reached by the way that both ends have, and what won is remembered.
+func TestWays(t *testing.T) {
+	for _, tc := range []struct {
+		name                       string
+		seedTCP, seedUTP, tcp, utp bool
+		policy                     EncryptionPolicy
+		want                       string
+	}{
+		{"both at both ends", true, true, true, true, DisableEncryption, "tcp"},
+		{"uTP alone at both ends", false, true, false, true, DisableEncryption, "utp"},
+		{"encrypted uTP", false, true, false, true, RequireEncryption, "utp"},
+		{"a seed without TCP", false, true, true, true, PreferEncryption, "utp"},
+		{"a seed without uTP", true, false, true, true, PreferEncryption, "tcp"},
+		{"a leech without TCP", true, true, false, true, DisableEncryption, "utp"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimContent(1, 64<<10, 4<<20)
+				them, us := n.NewHost("80.0.0.1", 0, 0, 20*time.Millisecond), n.NewHost("80.0.0.2", 0, 0, 20*time.Millisecond)
+				seed := utpClient(t, them, tc.seedTCP)
+				seed.NoUTP, seed.Encryption = !tc.seedUTP, tc.policy
+				simSeed(t, seed, content)
+				leech := utpClient(t, us, tc.tcp)
+				leech.NoUTP, leech.Encryption = !tc.utp, tc.policy
+				d := simLeech(t, leech, content, them.Addr(6881))
+				var seen []string
+				for len(seen) == 0 {
+					simnet.Sleep(10 * time.Millisecond)
+					for _, p := range d.Stats().Peers {
+						seen = append(seen, p.Transport)
+					}
+				}
+				require.Equal(t, []string{tc.want}, seen)
+				<-d.Done()
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				require.Equal(t, tc.want, way(d.discovery.cand.Way(them.Addr(6881))).String())
+			})
+		})
+	}
+}
+
+// A client that has uTP alone says so by its address, and shares its port with the DHT.
+func TestNoTCP(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		c := utpClient(t, n.NewHost("80.0.0.1", 0, 0, 0), false)
+		require.NoError(t, c.Open())
+		require.EqualValues(t, 6881, c.port())
+		_, err := n.NewHost("80.0.0.2", 0, 0, 0).Dial(t.Context(), "tcp", "80.0.0.1:6881")
+		require.Error(t, err)
+	})
+}
+
+func TestNoTCPWherePortIsTaken(t *testing.T) {
+	taken, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	c := &Client{NoDHT: true, NoTCP: true, Listen: taken.LocalAddr().String()}
+	defer c.Close()
+	require.Error(t, c.Open())
+	require.NoError(t, taken.Close())
+	require.NoError(t, c.Open())
+	require.Equal(t, c.Listen, c.Addr().String())
+}
+
+// The first way has a head start, the next is tried once it fails, and what comes second is closed.
+func TestRace(t *testing.T) {
+	fails := errors.New("no")
+	for _, tc := range []struct {
+		name   string
+		tcp    time.Duration // until it is connected; negative is until it fails
+		utp    time.Duration
+		want   way
+		took   time.Duration
+		closed int
+	}{
+		{"the first at once", 10 * time.Millisecond, 10 * time.Millisecond, byTCP, 10 * time.Millisecond, 0},
+		{"the first within its head start and a bit", 300 * time.Millisecond, 100 * time.Millisecond, byTCP, 300 * time.Millisecond, 1},
+		{"the second after the head start", time.Second, 100 * time.Millisecond, byUTP, 350 * time.Millisecond, 1},
+		{"the second once the first fails", -10 * time.Millisecond, 100 * time.Millisecond, byUTP, 110 * time.Millisecond, 0},
+		{"the first though the second fails", time.Second, -10 * time.Millisecond, byTCP, time.Second, 0},
+		{"none", -10 * time.Millisecond, -10 * time.Millisecond, anyWay, 20 * time.Millisecond, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var tasks sync.WaitGroup
+				closed := 0
+				began := time.Now()
+				k, err := race(t.Context(), []way{byTCP, byUTP}, &tasks, func(ctx context.Context, by way) (*connection, error) {
+					after := tc.tcp
+					if by == byUTP {
+						after = tc.utp
+					}
+					time.Sleep(after.Abs()) // deaf to the context, as the worst of dialers
+					if after < 0 {
+						return nil, fails
+					}
+					return &connection{Conn: closer{&closed}, way: by}, nil
+				})
+				require.Equal(t, tc.took, time.Since(began))
+				tasks.Wait()
+				if tc.want == anyWay {
+					require.ErrorIs(t, err, fails)
+				} else {
+					require.NoError(t, err)
+					require.Equal(t, tc.want, k.way)
+				}
+				require.Equal(t, tc.closed, closed)
+			})
+		})
+	}
+}
+
+// closer counts its Close.
+type closer struct{ closed *int }
+
+func (c closer) Close() error                     { *c.closed++; return nil }
+func (c closer) Read([]byte) (int, error)         { return 0, net.ErrClosed }
+func (c closer) Write([]byte) (int, error)        { return 0, net.ErrClosed }
+func (c closer) LocalAddr() net.Addr              { return net.TCPAddrFromAddrPort(netip.AddrPort{}) }
+func (c closer) RemoteAddr() net.Addr             { return net.TCPAddrFromAddrPort(netip.AddrPort{}) }
+func (c closer) SetDeadline(time.Time) error      { return nil }
+func (c closer) SetReadDeadline(time.Time) error  { return nil }
+func (c closer) SetWriteDeadline(time.Time) error { return nil }

@@ -145,7 +145,7 @@ func TestAPIClientHooks(t *testing.T) {
 	tr.name(fake)
 	var dialled, asked atomic.Int32
 	client := &torrent.Client{
-		NoDHT:    true,
+		NoDHT: true, NoUTP: true,
 		NoListen: true,
 		HTTPClient: &http.Client{Transport: roundTrips(func(r *http.Request) (*http.Response, error) {
 			asked.Add(1)

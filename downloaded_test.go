@@ -252,7 +252,7 @@ func TestLinksAreListedOnly(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "dir", "sub"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "dir", "sub", "file"), []byte(content), 0o644))
 
-	client := &Client{NoDHT: true, Listen: "127.0.0.1:0"}
+	client := &Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}
 	t.Cleanup(func() { client.Close() })
 	var asked []string
 	d, err := tor.Start(t.Context(), &Options{Client: client, Dir: dir, Select: func(f File) Priority {

@@ -202,7 +202,7 @@ func ExampleClient() {
 	defer source.close()
 
 	client := &torrent.Client{
-		NoDHT:         true,
+		NoDHT: true, NoUTP: true,
 		Listen:        "127.0.0.1:0",
 		MaxPeers:      200,
 		DownloadLimit: rate.NewLimiter(10e6, 1<<20), // bytes a second, all downloads together

@@ -34,7 +34,7 @@ import (
 // the test ends.
 func simClient(t *testing.T, h *simnet.Host, tracker *simtracker.Tracker) *Client {
 	c := &Client{
-		NoDHT:  true,
+		NoDHT: true, NoUTP: true,
 		Listen: ":6881", Encryption: DisableEncryption,
 		Dial: h.Dial, ListenPacket: simPackets(h),
 		hooks: hooks{
@@ -139,7 +139,7 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 	s.ledger.Forget()
 	old := s.client
 	s.client = &Client{
-		NoDHT:  true,
+		NoDHT: true, NoUTP: true,
 		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial, ListenPacket: old.ListenPacket,
 		HTTPClient: old.HTTPClient, Logger: old.Logger, hooks: old.hooks,
 	}

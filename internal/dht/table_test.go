@@ -363,7 +363,7 @@ func TestTableHistories(t *testing.T) {
 			}
 		}
 		for range 3000 {
-			now = now.Add(time.Duration(rng.IntN(int(time.Minute))))
+			now = now.Add(time.Duration(rng.Int64N(int64(time.Minute))))
 			c := known[rng.IntN(len(known))]
 			switch rng.IntN(10) {
 			case 0, 1, 2, 3:

@@ -2,6 +2,7 @@
 package clientflags
 
 import (
+	"errors"
 	"flag"
 	"strings"
 
@@ -16,6 +17,13 @@ func Register(c *torrent.Client) {
 			return nil
 		}
 		c.DHTNodes = append(c.DHTNodes, strings.Split(list, ",")...)
+		return nil
+	})
+	flag.Func("transport", "how peers are reached: `tcp, utp or both`", func(ways string) error {
+		c.NoTCP, c.NoUTP = ways == "utp", ways == "tcp"
+		if ways != "tcp" && ways != "utp" && ways != "both" {
+			return errors.New("neither tcp, utp nor both")
+		}
 		return nil
 	})
 }

@@ -12,77 +12,26 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"testing/fstest"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/torrenttest"
 )
 
-// tide is a directory that has content, its torrent, and a peer that shares it.
-type tide struct {
-	dir, torrent string // the directory; the path of the .torrent file
-	peer         netip.AddrPort
-	client       *torrent.Client
-}
-
-func newTide() *tide {
-	dir, err := os.MkdirTemp("", "example")
-	if err != nil {
-		log.Fatal(err)
-	}
-	for name, content := range map[string]string{
+// The whole of a program that downloads a torrent and uses its files.
+func Example() {
+	// A program reads a torrent with torrent.Read. This one comes with a peer that shares it.
+	t, peer := torrenttest.Seed(nil, map[string]string{
 		"tide/ebb.txt":       strings.Repeat("out ", 10_000),
 		"tide/flood.txt":     strings.Repeat("in ", 20_000),
 		"tide/moon/full.txt": "spring tide",
 		"tide/moon/half.txt": "neap tide",
-	} {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-			log.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
-			log.Fatal(err)
-		}
-	}
-	t, err := torrent.Create(filepath.Join(dir, "tide"), &torrent.CreateOptions{PieceLength: 16 << 10, Private: true}) // else the DHT would be asked for it
-	if err != nil {
-		log.Fatal(err)
-	}
-	var file bytes.Buffer
-	t.WriteTo(&file)
-	s := &tide{dir: dir, torrent: filepath.Join(dir, "tide.torrent"), client: &torrent.Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}}
-	if err := os.WriteFile(s.torrent, file.Bytes(), 0o666); err != nil {
-		log.Fatal(err)
-	}
-	d, err := t.Start(context.Background(), &torrent.Options{Dir: dir, Seed: true, Client: s.client})
-	if err != nil {
-		log.Fatal(err)
-	}
-	if _, err := d.Wait(); err != nil {
-		log.Fatal(err)
-	}
-	s.peer = netip.MustParseAddrPort(s.client.Addr().String())
-	return s
-}
-
-func (s *tide) close() {
-	s.client.Close()
-	os.RemoveAll(s.dir)
-}
-
-// The whole of a program that downloads a torrent and uses its files.
-func Example() {
-	source := newTide() // a peer that has the content, since this example knows no other
-	defer source.close()
-	ctx := context.Background()
-
-	t, err := torrent.Read(source.torrent)
-	if err != nil {
-		log.Fatal(err)
-	}
+	})
 	t.PrintTree(os.Stdout)
-	files, err := t.DownloadAll(ctx, &torrent.Options{Peers: []netip.AddrPort{source.peer}})
+	files, err := t.DownloadAll(context.Background(), &torrent.Options{Peers: []netip.AddrPort{peer}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -111,22 +60,17 @@ func Example() {
 
 // Downloading into a directory, only some of the files, and using each as soon as it is whole.
 func ExampleDownload_Completed() {
-	source := newTide()
-	defer source.close()
+	t, peer := torrenttest.Seed(nil, map[string]string{"tide/ebb.txt": "out", "tide/flood.txt": "in", "tide/moon/full.txt": "spring"})
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
 
-	t, err := torrent.Read(source.torrent)
-	if err != nil {
-		log.Fatal(err)
-	}
 	d, err := t.Start(context.Background(), &torrent.Options{
 		Dir:    dir,
 		Select: torrent.Glob("f*.txt"),
-		Peers:  []netip.AddrPort{source.peer},
+		Peers:  []netip.AddrPort{peer},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -139,21 +83,15 @@ func ExampleDownload_Completed() {
 		fmt.Println(f.Path(), f.Length())
 	}
 	// Unordered output:
-	// tide/flood.txt 60000
-	// tide/moon/full.txt 11
+	// tide/flood.txt 2
+	// tide/moon/full.txt 6
 }
 
 // Reading the end of a file while the rest of it is still to come.
 func ExampleDownload_Open() {
-	source := newTide()
-	defer source.close()
+	t, peer := torrenttest.Seed(nil, map[string]string{"tide/flood.txt": strings.Repeat("in ", 20_000)})
 	ctx := context.Background()
-
-	t, err := torrent.Read(source.torrent)
-	if err != nil {
-		log.Fatal(err)
-	}
-	d, err := t.Start(ctx, &torrent.Options{Peers: []netip.AddrPort{source.peer}})
+	d, err := t.Start(ctx, &torrent.Options{Peers: []netip.AddrPort{peer}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -177,14 +115,8 @@ func ExampleDownload_Open() {
 
 // What was downloaded is a file system.
 func ExampleDownloaded() {
-	source := newTide()
-	defer source.close()
-
-	t, err := torrent.Read(source.torrent)
-	if err != nil {
-		log.Fatal(err)
-	}
-	files, err := t.DownloadAll(context.Background(), &torrent.Options{Peers: []netip.AddrPort{source.peer}})
+	t, peer := torrenttest.Seed(nil, map[string]string{"tide/ebb.txt": "out", "tide/moon/full.txt": "spring", "tide/moon/half.txt": "neap"})
+	files, err := t.DownloadAll(context.Background(), &torrent.Options{Peers: []netip.AddrPort{peer}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -198,11 +130,10 @@ func ExampleDownloaded() {
 
 // A service shares one listener and one set of limits among its downloads.
 func ExampleClient() {
-	source := newTide()
-	defer source.close()
-
+	t, peer := torrenttest.Seed(nil, map[string]string{"tide.txt": "neap tide"})
 	client := &torrent.Client{
-		NoDHT: true, NoUTP: true,
+		NoDHT:         true,
+		NoUTP:         true,
 		Listen:        "127.0.0.1:0",
 		MaxPeers:      200,
 		DownloadLimit: rate.NewLimiter(10e6, 1<<20), // bytes a second, all downloads together
@@ -210,20 +141,16 @@ func ExampleClient() {
 	}
 	defer client.Close()
 
-	t, err := torrent.Read(source.torrent)
-	if err != nil {
-		log.Fatal(err)
-	}
 	files, err := t.DownloadAll(context.Background(), &torrent.Options{
 		Client:       client,
-		Peers:        []netip.AddrPort{source.peer},
+		Peers:        []netip.AddrPort{peer},
 		StallTimeout: time.Minute,
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer files.Close()
-	b, err := files.ReadFile("tide/moon/half.txt")
+	b, err := files.ReadFile("tide.txt")
 	fmt.Printf("%s %v\n", b, err)
 	// Output:
 	// neap tide <nil>
@@ -231,27 +158,54 @@ func ExampleClient() {
 
 // Which pieces a directory holds.
 func ExampleTorrent_Verify() {
-	source := newTide()
-	defer source.close()
-
-	t, err := torrent.Read(source.torrent)
+	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := os.Truncate(filepath.Join(source.dir, "tide", "ebb.txt"), 20_000); err != nil {
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "tide.txt")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("tide"), 20_000), 0o666); err != nil {
 		log.Fatal(err)
 	}
-	have, err := t.Verify(context.Background(), source.dir)
+	t, err := torrent.Create(path, &torrent.CreateOptions{PieceLength: 16 << 10})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%d of %d pieces\n", have.Count(), have.Len())
+	if err := os.Truncate(path, 40_000); err != nil {
+		log.Fatal(err)
+	}
+	have, err := t.Verify(context.Background(), dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d of %d pieces:", have.Count(), have.Len())
 	for i := range have.All() {
-		fmt.Print(i, " ")
+		fmt.Print(" ", i)
 	}
 	// Output:
-	// 5 of 7 pieces
-	// 0 3 4 5 6
+	// 2 of 5 pieces: 0 1
+}
+
+// The torrent of files in memory, which are then shared. A directory is shared by Create and Options.Dir.
+func ExampleCreateFS() {
+	files := fstest.MapFS{"tide.txt": {Data: []byte("spring tide")}} // or an embed.FS
+	ctx := context.Background()
+	t, err := torrent.CreateFS(ctx, files, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	client := &torrent.Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}
+	defer client.Close()
+	d, err := t.Start(ctx, &torrent.Options{Storage: torrent.FSStorage(files), Seed: true, Client: client})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := d.Wait(); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(d.Stats().State, t)
+	// Output:
+	// seeding tide.txt (e098eff25acbf5b8e32f828975c30953622dbe6f)
 }
 
 // A malformed torrent is an error that says what is wrong with it.

@@ -1,6 +1,8 @@
 package torrent
 
 import (
+	"context"
+	"net/netip"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/peerlist"
@@ -26,11 +28,35 @@ func (c *Client) allTaken(has int) bool {
 	return c.budget.AllTaken(c.claim(has))
 }
 
-// mayDial reports whether a download with so many connections may make one more now, and counts it if so.
-func (c *Client) mayDial(has int, now time.Time) bool {
+// mayDial reports whether a download with so many connections may make one more now, to an address, and counts it if so.
+func (c *Client) mayDial(has int, addr netip.Addr, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.budget.Dial(c.claim(has), now)
+	return c.budget.Dial(c.claim(has), addr, now)
+}
+
+// targetAt is when an address may be dialled, as far as other dials of the same host decide it.
+func (c *Client) targetAt(addr netip.Addr, from peerlist.Source, now time.Time) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.budget.TargetAt(addr, from, now)
+}
+
+// redial waits until a dial under way may connect once more.
+func (c *Client) redial(ctx context.Context, addr netip.Addr) error {
+	for {
+		c.mu.Lock()
+		wait := c.budget.Redial(addr, time.Now())
+		c.mu.Unlock()
+		if wait == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
 }
 
 // endDial follows mayDial, and joinedPeer if a connection came of it.

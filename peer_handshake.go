@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/mse"
@@ -40,13 +41,22 @@ func (c *Client) handshake(infoHash Hash) wire.Handshake {
 }
 
 // connect dials a peer and shakes hands with it, by TCP and uTP, of which the first whole handshake wins. last is the
-// way that won last time.
+// way that won last time. mayDial has counted the first connection that it begins; each other is counted, too.
 func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash, last way) (*connection, error) {
+	var begun atomic.Bool
+	try := func(ctx context.Context, by way, encrypt bool) (*connection, error) {
+		if begun.Swap(true) {
+			if err := c.redial(ctx, addr.Addr()); err != nil {
+				return nil, err
+			}
+		}
+		return c.tryConnect(ctx, by, addr, infoHash, encrypt)
+	}
 	k, err := race(ctx, c.transport.ways(last), &c.tasks, func(ctx context.Context, by way) (*connection, error) {
-		k, err := c.tryConnect(ctx, by, addr, infoHash, c.Encryption != DisableEncryption)
+		k, err := try(ctx, by, c.Encryption != DisableEncryption)
 		if errors.Is(err, errHungUp) && c.Encryption == PreferEncryption && ctx.Err() == nil {
 			// A peer that does not know encryption hangs up. Try it unencrypted.
-			k, err = c.tryConnect(ctx, by, addr, infoHash, false)
+			k, err = try(ctx, by, false)
 		}
 		return k, err
 	})

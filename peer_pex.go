@@ -36,7 +36,7 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 	d.mu.Lock()
 	defer d.unlock(now)
 	x, err := p.ext.pex.receive(payload, now)
-	for a, flags := range named(&x) {
+	for a, flags := range named(&x, p.conn.addr.Addr()) {
 		if flags&wire.PEXSeed != 0 && d.picker.Needed().Count() == 0 {
 			continue // seeds are of no use to each other
 		}
@@ -57,15 +57,15 @@ func (s *pexState) receive(payload []byte, now time.Time) (wire.PEX, error) {
 	return wire.ParsePEX(payload), nil
 }
 
-// named yields the peers that a message adds. Of several at one public address only the first counts, so that a message
+// named yields the peers that a message from an address adds. Local ones are believed of local peers only. Of several at one public address only the first counts, so that a message
 // cannot make us connect to many ports of a host (BEP 11).
-func named(x *wire.PEX) iter.Seq2[netip.AddrPort, byte] {
+func named(x *wire.PEX, from netip.Addr) iter.Seq2[netip.AddrPort, byte] {
 	return func(yield func(netip.AddrPort, byte) bool) {
 		seen := make(map[netip.Addr]bool)
 		each := func(addrs []netip.AddrPort, flags []byte) bool {
 			for k, a := range addrs {
 				ip := a.Addr().Unmap()
-				if !netaddr.Dialable(netaddr.Unmap(a)) || seen[ip] && !netaddr.IsLocal(ip) {
+				if !netaddr.Dialable(netaddr.Unmap(a)) || !netaddr.MayName(from, ip) || seen[ip] && !netaddr.IsLocal(ip) {
 					continue
 				}
 				seen[ip] = true
@@ -89,7 +89,7 @@ func (d *Download) sendPEX(p *peer, now time.Time) {
 	var x wire.PEX
 	here := make(map[netip.AddrPort]bool)
 	for _, q := range d.swarm.peers {
-		if !q.ext.listens.IsValid() || q == p {
+		if !q.ext.listens.IsValid() || q == p || !netaddr.MayName(p.conn.addr.Addr(), q.ext.listens.Addr()) {
 			continue
 		}
 		a := q.ext.listens

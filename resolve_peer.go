@@ -203,7 +203,7 @@ func (p *metadataConn) receivePEX(payload []byte, now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	x, err := p.pex.receive(payload, now)
-	for a := range named(&x) {
+	for a := range named(&x, p.conn.addr.Addr()) {
 		r.discovery.cand.Add(a, peerlist.FromPEX, "", now)
 	}
 	r.signal()

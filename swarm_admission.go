@@ -52,7 +52,7 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 // turnOver makes room for others where there is none: at once where a crowd has the places or hardly any peer earns
 // its own, else now and then.
 func (d *Download) turnOver(now time.Time) {
-	if addr, waiting := d.discovery.cand.First(now); waiting && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
+	if addr, _, waiting := d.discovery.cand.First(now); waiting && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
 		peers, displaced := d.worths(now), peerlist.Crowding
 		if !d.sharing() && peerlist.Scarce(now, peers) {
 			displaced = peerlist.Displaced

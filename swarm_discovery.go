@@ -228,10 +228,18 @@ func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.A
 func (f *discovery) dialDue(live, most int, now time.Time) {
 	for live+f.cand.Dialling() < most {
 		// The client is asked last, because it counts a dial that it allows.
-		if at, ok := f.cand.Due(); !ok || at.After(now) || !f.client.mayDial(live, now) {
+		addr, from, ok := f.cand.First(now)
+		if !ok {
 			return
 		}
-		addr, from, _ := f.cand.Next(now)
+		if at := f.client.targetAt(addr.Addr(), from, now); at.After(now) {
+			f.cand.Postpone(addr, at)
+			continue
+		}
+		if !f.client.mayDial(live, addr.Addr(), now) {
+			return
+		}
+		f.cand.Next(now)
 		f.tried++
 		f.tasks.Go(func() { f.dial(addr, from) })
 	}

@@ -55,5 +55,5 @@ func familyOf(a netip.AddrPort) (family, bool) {
 // mayName reports whether a node at from is believed to know of one at a: a local one is known to local
 // nodes alone, and nobody on the Internet makes us send anything into our own network.
 func mayName(from, a netip.AddrPort) bool {
-	return !netaddr.IsLocal(a.Addr()) || netaddr.IsLocal(from.Addr())
+	return netaddr.MayName(from.Addr(), a.Addr())
 }

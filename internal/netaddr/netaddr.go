@@ -41,6 +41,24 @@ func IsLocal(ip netip.Addr) bool {
 	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || cgnat.Contains(ip)
 }
 
+// MayName reports whether one at an unmapped address is believed to know a peer at another. Whoever is on the open
+// internet has no business with addresses inside our network, and would have us connect to what he cannot reach
+// himself; nor has anyone but this host with its loopback.
+func MayName(from, addr netip.Addr) bool { return reach(addr) <= reach(from) }
+
+// reach is how far inside our network an address is.
+func reach(ip netip.Addr) int {
+	switch {
+	case ip.IsLoopback():
+		return 3
+	case cgnat.Contains(ip): // of strangers who have the same provider
+		return 1
+	case IsLocal(ip):
+		return 2
+	}
+	return 0
+}
+
 // Family is a kind of address. A host has an address of each, peers of different families do not
 // meet, and a socket is of one of them or of any.
 type Family uint8

@@ -79,6 +79,17 @@ func TestIsLocal(t *testing.T) {
 	}
 }
 
+func TestMayName(t *testing.T) {
+	from := []string{"127.0.0.1", "192.168.1.1", "100.64.0.1", "8.8.8.8"} // from inside out
+	for k, who := range from {
+		for n, addr := range []string{"127.0.0.2", "10.0.0.1", "100.64.9.9", "2001:db8::1"} {
+			require.Equal(t, n >= k, netaddr.MayName(netip.MustParseAddr(who), netip.MustParseAddr(addr)), "%s names %s", who, addr)
+		}
+	}
+	require.True(t, netaddr.MayName(netip.MustParseAddr("fe80::1"), netip.MustParseAddr("169.254.1.1")))
+	require.False(t, netaddr.MayName(netip.MustParseAddr("fe80::1"), netip.MustParseAddr("::1")))
+}
+
 func TestFamily(t *testing.T) {
 	require.Equal(t, netaddr.IPv4, netaddr.FamilyOf(netip.MustParseAddr("1.2.3.4")))
 	require.Equal(t, netaddr.IPv4, netaddr.FamilyOf(netip.MustParseAddr("::ffff:1.2.3.4")))

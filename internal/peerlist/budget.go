@@ -1,6 +1,9 @@
 package peerlist
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // budgetRound is how often a download looks at the budget, to dial more or to give connections back.
 const budgetRound = time.Second
@@ -10,6 +13,7 @@ const budgetRound = time.Second
 // connections of a download that has begun to dial count from then on. The zero value is ready.
 type Budget struct {
 	dials     dials
+	targets   targets
 	connected int       // of all downloads
 	refused   time.Time // when a download below its share was last refused a connection
 }
@@ -53,13 +57,41 @@ func (b *Budget) Excess(c Claim, now time.Time) int {
 	return max(1, (c.Has-c.share())/4)
 }
 
-// Dial reports whether a download may make one connection more now, and counts it if so. EndDial follows.
-func (b *Budget) Dial(c Claim, now time.Time) bool {
+// TargetAt is when an address that a source named may be dialled, as far as other dials of the same host decide it:
+// now or later. What the user named always may.
+func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time {
+	if from == FromUser {
+		return now
+	}
+	return b.targets.dialAt(addr.Unmap(), now)
+}
+
+// Dial reports whether a download may make one connection more now, to an address, and counts it if so. EndDial
+// follows.
+func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
 	if n, _ := b.dials.allowance(now); n == 0 || !b.room(c, now) {
 		return false
 	}
-	b.dials.begin(now)
+	b.begin(addr, now)
+	b.dials.halfOpen++
 	return true
+}
+
+// Redial is for a dial under way that makes a second connection in place of its first, as all that it makes count to
+// how many may be begun: it counts it, or returns how long it has to wait before it asks again.
+func (b *Budget) Redial(addr netip.Addr, now time.Time) (wait time.Duration) {
+	if wait = b.dials.wait(now); wait == 0 {
+		b.begin(addr, now)
+	}
+	return wait
+}
+
+func (b *Budget) begin(addr netip.Addr, now time.Time) {
+	if b.targets == nil {
+		b.targets = make(targets)
+	}
+	b.targets.begin(addr.Unmap(), now)
+	b.dials.begin(now)
 }
 
 // EndDial counts a dial that is over. Joined came before it if it led to a connection.

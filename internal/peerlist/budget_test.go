@@ -1,17 +1,20 @@
 package peerlist
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
+var host = netip.MustParseAddr("80.0.0.1")
+
 func TestBudgetOfOne(t *testing.T) {
 	var b Budget
 	now := epoch
 	join := func(c Claim) bool {
-		if !b.Dial(c, now) {
+		if !b.Dial(c, host, now) {
 			return false
 		}
 		b.Joined()
@@ -56,16 +59,16 @@ func TestBudgetPacesDials(t *testing.T) {
 	require.Equal(t, later, b.DialAt(c, later, epoch))
 	require.Equal(t, epoch, b.DialAt(c, time.Time{}, epoch))
 	for range 20 {
-		require.True(t, b.Dial(c, epoch))
+		require.True(t, b.Dial(c, host, epoch))
 	}
-	require.False(t, b.Dial(c, epoch), "too many are half open")
+	require.False(t, b.Dial(c, host, epoch), "too many are half open")
 	require.Equal(t, epoch.Add(time.Second), b.DialAt(c, time.Time{}, epoch))
 	for range 10 {
 		b.Joined()
 		b.EndDial()
 	}
 	for range 10 {
-		require.True(t, b.Dial(c, epoch.Add(500*time.Millisecond)))
+		require.True(t, b.Dial(c, host, epoch.Add(500*time.Millisecond)))
 	}
 	require.Equal(t, later, b.DialAt(c, later, epoch.Add(500*time.Millisecond)))
 	require.Equal(t, epoch.Add(1500*time.Millisecond), b.DialAt(c, epoch, epoch.Add(500*time.Millisecond)), "too many are connected")
@@ -73,6 +76,6 @@ func TestBudgetPacesDials(t *testing.T) {
 		b.EndDial()
 	}
 	require.Equal(t, epoch.Add(time.Second), b.DialAt(c, epoch, epoch.Add(600*time.Millisecond)), "too many dials in a second")
-	require.False(t, b.Dial(c, epoch.Add(600*time.Millisecond)))
-	require.True(t, b.Dial(c, epoch.Add(time.Second)))
+	require.False(t, b.Dial(c, host, epoch.Add(600*time.Millisecond)))
+	require.True(t, b.Dial(c, host, epoch.Add(time.Second)))
 }

@@ -31,11 +31,16 @@ func (b *dials) allowance(now time.Time) (n int, wait time.Duration) {
 	return n, wait
 }
 
-// begin counts a dial that begins, end one that is over, whether it led to a connection or not.
+// wait returns how long the rate alone forbids another dial.
+func (b *dials) wait(now time.Time) time.Duration {
+	return max(0, time.Second-now.Sub(b.began[b.oldest]))
+}
+
+// begin counts a connection that is begun. What is half open is counted apart, as one dial may begin two in turn.
 func (b *dials) begin(now time.Time) {
-	b.halfOpen++
 	b.began[b.oldest] = now
 	b.oldest = (b.oldest + 1) % len(b.began)
 }
 
+// end counts a dial that is over, whether it led to a connection or not.
 func (b *dials) end() { b.halfOpen-- }

@@ -19,6 +19,7 @@ func TestDialBudget(t *testing.T) {
 	allowed(20, 0, "twenty may be half open")
 	for range 20 {
 		b.begin(now)
+		b.halfOpen++
 	}
 	allowed(0, 0, "no time will help, only a dial that ends")
 	for range 20 {
@@ -28,7 +29,9 @@ func TestDialBudget(t *testing.T) {
 	now = now.Add(600 * time.Millisecond)
 	for range 10 {
 		b.begin(now)
+		b.halfOpen++
 	}
+	require.Equal(t, 400*time.Millisecond, b.wait(now))
 	allowed(0, 400*time.Millisecond, "until the first twenty are a second old")
 	now = now.Add(400 * time.Millisecond)
 	allowed(10, 0, "ten are still half open")

@@ -128,23 +128,30 @@ func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Ti
 
 // Next returns the best candidate that is due. It counts as dialling until Dialled says how it went.
 func (c *List) Next(now time.Time) (addr netip.AddrPort, from Source, ok bool) {
-	if addr, ok = c.First(now); ok {
-		k := c.all[addr]
-		c.move(k, isDialling)
-		from = k.from
+	if addr, from, ok = c.First(now); ok {
+		c.move(c.all[addr], isDialling)
 	}
 	return addr, from, ok
 }
 
-// First returns the address that Next would return.
-func (c *List) First(now time.Time) (addr netip.AddrPort, ok bool) {
+// First returns what Next would return.
+func (c *List) First(now time.Time) (addr netip.AddrPort, from Source, ok bool) {
 	for len(c.delayed.list) > 0 && !c.delayed.list[0].due.After(now) {
 		c.move(c.delayed.list[0], isReady)
 	}
 	if len(c.ready.list) == 0 {
-		return addr, false
+		return addr, from, false
 	}
-	return c.ready.list[0].addr, true
+	k := c.ready.list[0]
+	return k.addr, k.from, true
+}
+
+// Postpone has a candidate that First returned wait until a time.
+func (c *List) Postpone(addr netip.AddrPort, until time.Time) {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isReady {
+		k.due = until
+		c.move(k, isDelayed)
+	}
 }
 
 // Due returns when Next has a candidate; the zero time is now. It is not ok if none is waiting.

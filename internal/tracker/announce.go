@@ -111,6 +111,7 @@ func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc
 			req := t.request(tr, r.family)
 			a, err := t.exchange(ctx, tr, r, req)
 			if err == nil {
+				a.dropInward()
 				t.answered(tr, r.family, req.event, a)
 				t.lookUpNamed(ctx, tr, a)
 				return
@@ -236,6 +237,13 @@ func (t *Announcer) stop(ctx context.Context, tr *tracker, r route) {
 		say(eventCompleted)
 	}
 	say(eventStopped)
+}
+
+// dropInward leaves out the peers inside our network, unless the tracker is there too: it cannot have seen them.
+func (a *answer) dropInward() {
+	if !a.local {
+		a.peers = slices.DeleteFunc(a.peers, func(p netip.AddrPort) bool { return netaddr.IsLocal(p.Addr()) })
+	}
 }
 
 // compactPeers appends the peers of a compact list (BEP 23, BEP 7) to peers: addresses of size bytes,

@@ -228,6 +228,27 @@ func TestHTTPAnnouncesOverBothFamilies(t *testing.T) {
 	}
 }
 
+// A tracker on the open internet does not know peers inside our network.
+func TestInwardPeers(t *testing.T) {
+	const peers = "d8:intervali1800e5:peers18:\x0a\x09\x09\x09\x1a\xe1\x7f\x00\x00\x01\x1a\xe1\x08\x08\x08\x08\x1a\xe1e"
+	for tracker, want := range map[string]int{"1.1.1.1": 1, "10.0.1.1": 3, "127.0.0.1": 3, "100.64.0.9": 3} {
+		for scheme, port := range map[string]string{"http": "", "udp": ":80"} {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t, []string{scheme + "://" + tracker + port + "/announce"})
+				var s said
+				if scheme == "udp" {
+					r.serveUDP(tracker, honestUDP(&s, []byte(peers)[len("d8:intervali1800e5:peers18:"):len(peers)-1]))
+				} else {
+					r.serve(tracker, honest(&s, peers))
+				}
+				r.start()
+				simnet.Sleep(3 * time.Second)
+				require.Len(t, r.foundBy()[scheme+"://"+tracker+port+"/announce"], want, "%s %s", scheme, tracker)
+			})
+		}
+	}
+}
+
 func TestHTTPRedirects(t *testing.T) {
 	for _, c := range []struct{ name, from, to, reason string }{
 		{"public to public", "http://1.1.1.1/announce", "http://2.2.2.2/good", ""},
@@ -257,7 +278,7 @@ func TestHTTPRedirects(t *testing.T) {
 						if _, err := fmt.Sscanf(req.URL.Path, "/%d", &n); err == nil && n > 0 {
 							http.Redirect(w, req, fmt.Sprintf("/%d", n-1), http.StatusFound)
 						} else if req.URL.Path == "/good" || err == nil {
-							fmt.Fprint(w, onePeer)
+							fmt.Fprint(w, strings.Replace(onePeer, "\x0a\x09", "\x08\x09", 1)) // a public one
 						} else {
 							http.Redirect(w, req, c.to, http.StatusFound)
 						}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 const (
@@ -98,7 +100,7 @@ func (u *UDP) announce(ctx context.Context, tracker *url.URL, to route, r reques
 		return answer{}, err
 	}
 	a := parseUDPAnswer(p, from.Addr().Is4())
-	a.addr = from
+	a.addr, a.local = from, netaddr.IsLocal(from.Addr())
 	return a, nil
 }
 

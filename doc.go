@@ -75,6 +75,14 @@
 // is made shorter, reading the slice crashes the program. Open and ReadFile return an error then.
 // [DownloadedFile.Bytes] says more.
 //
+// # Finding peers
+//
+// Peers come from a torrent's trackers, from the DHT, from [Options.Peers], [Options.FindPeers] and [Download.AddPeers], from
+// other peers, and from the local network if [Client.LocalDiscovery] is set. A private torrent (BEP 27) is
+// announced to its trackers alone, and takes peers from them and from the user. A client joins the DHT with the first download
+// that may use it, unless [Client.NoDHT] is set, at well-known routers or at [Client.DHTNodes]. It leaves no file: what
+// [DHT.Nodes] returns is for the next run.
+//
 // # Resuming
 //
 // Start with the same Dir continues from the files that are there, no matter which program wrote them: they

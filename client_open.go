@@ -14,6 +14,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/lsd"
+	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
@@ -116,9 +117,9 @@ func (c *Client) Open() error {
 // prepare sets what is fixed by Open.
 func (c *Client) prepare() {
 	c.drawSecret()
-	c.log = c.Logger
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
+	c.log = slog.New(slog.DiscardHandler)
+	if c.Logger != nil {
+		c.log = slog.New(printable.Handler(c.Logger.Handler()))
 	}
 	c.http = c.HTTPClient
 	if c.http == nil {

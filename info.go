@@ -249,7 +249,7 @@ func readFileEntry(dict []byte) (f fileEntry) {
 func (f *fileEntry) symlink() bool { return bytes.IndexByte(f.attr, 'l') >= 0 }
 
 // padding reports whether the file is zeros that only fill up a piece (BEP 47). Some programs write it without the
-// attribute, under the name that the BEP suggests: .pad/ and its length.
+// attribute, under the name that the BEP suggests: .pad/ and its length. BitComet has a name of its own.
 func (f *fileEntry) padding(length int64) bool {
 	if bytes.IndexByte(f.attr, 'p') >= 0 {
 		return true
@@ -260,6 +260,9 @@ func (f *fileEntry) padding(length int64) bool {
 	depth, named := 0, true
 	for element := range bencode.Elems(f.path) {
 		s, _ := bencode.String(element)
+		if bytes.HasPrefix(s, []byte("_____padding_file_")) {
+			return true
+		}
 		switch depth {
 		case 0:
 			named = string(s) == ".pad"

@@ -38,7 +38,9 @@ type Torrent struct {
 
 // File is one file of a torrent.
 type File struct {
-	// Path is slash-separated and safe to join to a directory: "name", or "name/sub/file".
+	// Path is slash-separated and safe to join to a directory: "name", or "name/sub/file". It is what the torrent
+	// says but for what is safe nowhere. A file system that does not take it has the file under a similar name.
+	// It may hold characters that are not seen; PrintTree shows them.
 	Path string
 	// Length is in bytes.
 	Length int64

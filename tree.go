@@ -8,7 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
+
+	"github.com/shoal-go/torrent/internal/printable"
 )
 
 // PrintTree writes the directories and files as a tree for people to read: one line each, with a size
@@ -113,17 +114,8 @@ func (p *treePrinter) line(size int64, fork, name string) {
 	p.w.WriteString("  ")
 	p.w.Write(p.lines)
 	p.w.WriteString(fork)
-	p.w.WriteString(strings.Map(visible, name))
+	p.w.WriteString(printable.Name(name))
 	p.w.WriteByte('\n')
-}
-
-// visible replaces runes that a terminal would not show: controls, line separators, marks that change
-// direction, bytes that are not UTF-8. Sanitised names have few of these left.
-func visible(r rune) rune {
-	if unicode.IsPrint(r) || unicode.Is(unicode.Zs, r) {
-		return r
-	}
-	return unicode.ReplacementChar
 }
 
 // formatSize formats a number of bytes with three digits and a unit, always eight columns wide.

@@ -13,9 +13,29 @@ const maxLine = 300
 // Line returns the start of s as one line of valid UTF-8 without control characters.
 func Line(s string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
+		if Seen(r) {
 			return r
 		}
 		return ' '
 	}, s[:min(len(s), maxLine)]))
+}
+
+// Name returns s with a replacement character for each rune that is not seen: so that it does not hide in a name what
+// follows, or make two names look alike.
+func Name(s string) string {
+	return strings.Map(func(r rune) rune {
+		if Seen(r) || unicode.Is(unicode.Zs, r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
+
+// Seen reports whether r is printable and takes up room, or is an ordinary mark on the letter before it.
+func Seen(r rune) bool {
+	switch r {
+	case 0x2800: // a braille pattern without dots
+		return false
+	}
+	return unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }

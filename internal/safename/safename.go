@@ -1,5 +1,7 @@
 // Package safename makes the names of files, which strangers choose, safe to create on disk: each name by
-// itself, and all of them together. It keeps no state and may be used from any goroutine.
+// itself, and all of them together. A name stays what its author meant as far as it is safe anywhere; what one
+// file system does not take, or another client writes in its own way, is a matter of where a file is stored.
+// The package keeps no state and may be used from any goroutine.
 package safename
 
 import (
@@ -12,13 +14,15 @@ import (
 )
 
 const (
-	maxName = 240 // bytes; most file systems allow 255, and a number or a suffix may still be added
+	longest = 255 // bytes, the most that any file system takes
+	maxName = 240 // bytes of a name that is cut: a number or a suffix may still be added
 	maxExt  = 16  // bytes, with its dot; a longer one is not kept when a name is cut
 )
 
 // Append appends name to dst as one element of a path, changed only where it would be unsafe: it is never
-// empty, "." or "..", holds no separator of any system, no control character, nothing that makes it
-// look like another name, and only valid UTF-8. What Windows alone forbids is changed if goos says so.
+// empty, "." or "..", nor does it only look like one of these, and holds no separator of any system, no control
+// character, nothing that turns the direction of writing, and only valid UTF-8. A name that no file system takes
+// is cut. What Windows alone forbids is changed if goos says so.
 func Append(dst, name []byte, goos string) []byte {
 	if len(name) > 1<<12 { // far more than is kept; do not copy megabytes to see that
 		name = slices.Concat(name[:1<<11], name[len(name)-1<<11:])
@@ -27,7 +31,7 @@ func Append(dst, name []byte, goos string) []byte {
 	for len(name) > 0 {
 		r, n := utf8.DecodeRune(name)
 		switch {
-		case r == '/' || r == '\\' || r == 0 || invisible(r):
+		case r == '/' || r == '\\' || r == 0 || turning(r):
 		case r == utf8.RuneError && n == 1, unicode.IsControl(r):
 			dst = append(dst, '_')
 		default:
@@ -35,14 +39,16 @@ func Append(dst, name []byte, goos string) []byte {
 		}
 		name = name[n:]
 	}
-	if safe := dst[start:]; len(safe) > maxName {
+	if safe := dst[start:]; len(safe) > longest {
 		stem, ext := splitExt(safe)
 		stem = Cut(stem, maxName-len(ext))
 		dst = append(dst[:start+len(stem)], ext...)
 	}
-	switch string(dst[start:]) {
-	case "", ".", "..":
-		dst = append(dst[:start], '_')
+	if len(dst)-start <= len("..")+8 || !mayBeSeen(dst[start:]) {
+		switch string(bytes.Map(seen, dst[start:])) {
+		case "", ".", "..":
+			dst = append(dst[:start], '_')
+		}
 	}
 	if goos == "windows" {
 		dst = append(dst[:start], windowsName(dst[start:])...)
@@ -50,10 +56,25 @@ func Append(dst, name []byte, goos string) []byte {
 	return dst
 }
 
-// invisible reports whether r is a mark that has no width or that turns the direction of writing.
-func invisible(r rune) bool {
-	return r == 0x061C || r == 0x180E || r == 0xFEFF ||
-		0x200B <= r && r <= 0x200F || 0x202A <= r && r <= 0x202E || 0x2060 <= r && r <= 0x206F
+// turning reports whether r turns the direction of what follows, so that a name reads as another.
+func turning(r rune) bool { return 0x202A <= r && r <= 0x202E || 0x2066 <= r && r <= 0x2069 }
+
+// mark reports whether r is a mark that has no width.
+func mark(r rune) bool {
+	return r == 0x061C || r == 0x180E || r == 0xFEFF || 0x200B <= r && r <= 0x200F || 0x2060 <= r && r <= 0x206F
+}
+
+// seen leaves out what is not seen.
+func seen(r rune) rune {
+	if mark(r) || unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
+		return -1
+	}
+	return r
+}
+
+// mayBeSeen reports whether a name begins with something plain.
+func mayBeSeen(name []byte) bool {
+	return name[0] > ' ' && name[0] < utf8.RuneSelf && name[0] != '.'
 }
 
 // splitExt splits a name before its last dot, if the rest is short enough to be an extension.
@@ -77,11 +98,108 @@ func Cut[T []byte | string](name T, n int) T {
 	return name[:n]
 }
 
+// Portable is path with each of its names made fit for any file system, and at most n bytes long: what Windows forbids,
+// and so do some file systems elsewhere, is changed, and long names are cut.
+func Portable(path string, n int) string {
+	return eachName(path, func(name string) string {
+		name = string(windowsName([]byte(name)))
+		if len(name) > n {
+			stem, ext := splitExt(name)
+			name = Cut(stem, n-len(ext)) + ext
+		}
+		return name
+	})
+}
+
+// eachName is path with its names mapped.
+func eachName(path string, to func(string) string) string {
+	names := strings.Split(path, "/")
+	for i, name := range names {
+		names[i] = to(name)
+	}
+	return strings.Join(names, "/")
+}
+
+// Variants are the paths, other than path itself, under which other clients store a file of that path, or we do on some
+// file systems and earlier versions of us did on all.
+func Variants(path string) (paths []string) {
+	if plain(path) {
+		return nil
+	}
+	without := func(drop func(rune) bool) string {
+		return eachName(path, func(name string) string {
+			return string(Append(nil, []byte(shortened(strings.Map(func(r rune) rune {
+				if drop(r) {
+					return -1
+				}
+				return r
+			}, name))), ""))
+		})
+	}
+	for _, p := range []string{
+		Portable(path, maxName),
+		Portable(path, maxName/2),
+		without(mark), // of earlier versions
+		without(func(r rune) bool { return r == 0x200E || r == 0x200F }), // of libtorrent
+		eachName(path, transmissionName),
+		eachName(path, shortened),
+	} {
+		if p != path && !slices.Contains(paths, p) {
+			paths = append(paths, p)
+		}
+	}
+	return paths
+}
+
+// plain reports whether all programs store a file of that path in the same way, as almost always.
+func plain(path string) bool {
+	for name := range strings.SplitSeq(path, "/") {
+		if len(name) > maxName/2 || name == "" || name[0] == ' ' || name[len(name)-1] == ' ' || name[len(name)-1] == '.' || isDevice(name) {
+			return false
+		}
+	}
+	for _, r := range path {
+		if mark(r) || r < utf8.RuneSelf && strings.ContainsRune(reserved, r) {
+			return false
+		}
+	}
+	return true
+}
+
+func shortened(name string) string {
+	if len(name) <= maxName {
+		return name
+	}
+	stem, ext := splitExt(name)
+	return Cut(stem, maxName-len(ext)) + ext
+}
+
+// transmissionName is name as Transmission 4 stores it.
+func transmissionName(name string) string {
+	name = strings.TrimSpace(name)
+	if isDevice(name) {
+		name = "_" + name
+	}
+	name = strings.Map(func(r rune) rune {
+		if strings.ContainsRune(reserved, r) {
+			return '_'
+		}
+		return r
+	}, name)
+	if trimmed := strings.TrimRight(name, "."); trimmed != "" {
+		return trimmed
+	}
+	return "_"
+}
+
+// reserved are the characters that Windows does not take in a name, but for separators.
+const reserved = `<>:"|?*`
+
 // windowsName maps what Windows forbids: characters, names of devices with or without an extension,
 // and dots and spaces at the end, which it would drop. The result is a copy.
 func windowsName(name []byte) []byte {
 	name = bytes.Map(func(r rune) rune {
-		if strings.ContainsRune(`<>:"|?*`, r) {
+		if strings.ContainsRune(reserved, r) {
 			return '_'
 		}
 		return r
@@ -89,24 +207,33 @@ func windowsName(name []byte) []byte {
 	for i := len(name); i > 0 && (name[i-1] == '.' || name[i-1] == ' '); i-- {
 		name[i-1] = '_'
 	}
-	device, _, _ := bytes.Cut(name, []byte{'.'})
-	device = bytes.ToUpper(bytes.TrimRight(device, " "))
-	switch string(device) {
-	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
-		return slices.Insert(name, 0, '_')
-	}
-	if port, ok := bytes.CutPrefix(device, []byte("COM")); ok && isPort(port) {
-		return slices.Insert(name, 0, '_')
-	}
-	if port, ok := bytes.CutPrefix(device, []byte("LPT")); ok && isPort(port) {
+	if isDevice(string(name)) {
 		return slices.Insert(name, 0, '_')
 	}
 	return name
 }
 
+// isDevice reports whether name is that of a device of Windows, with an extension or without.
+func isDevice(name string) bool {
+	if len(name) < 3 {
+		return false
+	}
+	device, _, _ := strings.Cut(name, ".")
+	device = strings.ToUpper(strings.TrimRight(device, " "))
+	switch device {
+	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
+		return true
+	}
+	port, ok := strings.CutPrefix(device, "COM")
+	if !ok {
+		port, ok = strings.CutPrefix(device, "LPT")
+	}
+	return ok && isPort(port)
+}
+
 // isPort reports whether p makes a device of COM or LPT: it is a digit, or a superscript one.
-func isPort(p []byte) bool {
-	r, n := utf8.DecodeRune(p)
+func isPort(p string) bool {
+	r, n := utf8.DecodeRuneInString(p)
 	return n > 0 && n == len(p) && ('1' <= r && r <= '9' || r == '¹' || r == '²' || r == '³')
 }
 
@@ -117,8 +244,8 @@ type place struct {
 	name string
 }
 
-// TellApart renames the files that would take the place of another: those whose paths differ only in
-// case, or not at all, or where one is a directory of another. They get a number: "bar.1.txt". A directory
+// TellApart renames the files that would take the place of another: those whose paths are equal, or where one is
+// a directory of another, even one that is written in another case. They get a number: "bar.1.txt". A directory
 // keeps its name, then the file that comes first. A path is slash-separated; an empty one is of a file
 // that is not stored, and stays empty.
 func TellApart(paths []string) {
@@ -127,7 +254,7 @@ func TellApart(paths []string) {
 	for i, rest := range paths {
 		for rest != "" {
 			name, below, ok := strings.Cut(rest, "/")
-			places[i].name = foldCase(name)
+			places[i].name = FoldCase(name)
 			if !ok {
 				break
 			}
@@ -140,14 +267,14 @@ func TellApart(paths []string) {
 		}
 	}
 
-	taken := make(map[place]bool, len(paths))
-	free := func(p place) bool { return dirs[p] == 0 && !taken[p] }
+	taken := make(map[string]bool, len(paths))
+	free := func(path string, p place) bool { return dirs[p] == 0 && !taken[path] }
 	var late []int // files whose place is taken
 	for i, p := range places {
 		switch {
 		case paths[i] == "":
-		case free(p):
-			taken[p] = true
+		case free(paths[i], p):
+			taken[paths[i]] = true
 		default:
 			late = append(late, i)
 		}
@@ -155,18 +282,17 @@ func TellApart(paths []string) {
 
 	// Every name that may stay as it is has its place by now. The number to go on from is kept by
 	// stem, so that a million equal names do not each try all the numbers before theirs.
-	numbers := make(map[place]int)
+	numbers := make(map[string]int)
 	for _, i := range late {
 		slash := strings.LastIndexByte(paths[i], '/') + 1
 		stem, ext := stemToNumber(paths[i][slash:])
-		series := place{places[i].dir, foldCase(stem + "/" + ext)}
+		series := paths[i][:slash] + stem + "/" + ext
 		for {
 			numbers[series]++
 			name := stem + "." + strconv.Itoa(numbers[series]) + ext
-			p := place{places[i].dir, foldCase(name)}
-			if free(p) {
-				taken[p] = true
-				paths[i] = paths[i][:slash] + name
+			if path := paths[i][:slash] + name; free(path, place{places[i].dir, FoldCase(name)}) {
+				taken[path] = true
+				paths[i] = path
 				break
 			}
 		}
@@ -186,8 +312,8 @@ func stemToNumber(name string) (stem, ext string) {
 	return Cut(stem, maxName-len(ext)-len(".1234567")), ext
 }
 
-// foldCase maps names that differ only in case to the same string.
-func foldCase(s string) string {
+// FoldCase maps names that differ only in case to the same string.
+func FoldCase(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < utf8.RuneSelf {
 			if 'A' <= r && r <= 'Z' {

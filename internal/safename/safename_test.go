@@ -45,8 +45,14 @@ func TestSafeName(t *testing.T) {
 		{"overlong \xc0\xaf slash", "overlong __ slash"},
 		{"cut \xe6\x97", "cut __"},
 		{"cod.\u202Egpj.exe", "cod.gpj.exe"},
-		{"\u200E\u200F\u061C\u202A\u202B\u202C\u202D\u2066\u2067\u2068\u2069x", "x"},
-		{"\uFEFFzero\u200Bwidth\u200C\u200D", "zerowidth"},
+		{"\u202A\u202B\u202C\u202D\u2066\u2067\u2068\u2069x", "x"},
+		// What is not seen may be meant.
+		{"\u200E\u200F\u061Cx", "\u200E\u200F\u061Cx"},
+		{"\uFEFFzero\u200Bwidth\u200C\u200D", "\uFEFFzero\u200Bwidth\u200C\u200D"},
+		{"soft\u00ADhyphen \u034F\u2764\uFE0F\U000E0041", "soft\u00ADhyphen \u034F\u2764\uFE0F\U000E0041"},
+		{"\u200B", "_"},
+		{"\uFE0F.\U000E0041.", "_"},
+		{"..\u200Bx", "..\u200Bx"},
 	} {
 		require.Equal(t, c.want, string(safename.Append(nil, []byte(c.in), "linux")), "%q", c.in)
 	}
@@ -58,12 +64,15 @@ func TestSafeNameLength(t *testing.T) {
 	a := func(n int) string { return strings.Repeat("a", n) }
 	for _, c := range []struct{ in, want string }{
 		{a(240), a(240)},
-		{a(241), a(240)},
+		{a(255), a(255)},
+		{a(256), a(240)},
+		{a(251) + ".mkv", a(251) + ".mkv"},
 		{a(300) + ".mkv", a(236) + ".mkv"},
 		{a(300) + ".tar.gz", a(237) + ".gz"},
 		{a(300) + "." + a(15), a(224) + "." + a(15)},
 		{a(300) + "." + a(16), a(240)}, // too long to be an extension
 		{a(100) + "." + a(300), a(100) + "." + a(139)},
+		{strings.Repeat("é", 127), strings.Repeat("é", 127)},
 		{strings.Repeat("é", 200), strings.Repeat("é", 120)},
 		{"x" + strings.Repeat("é", 200), "x" + strings.Repeat("é", 119)},
 		{strings.Repeat("é", 200) + ".tx", strings.Repeat("é", 118) + ".tx"},
@@ -106,16 +115,16 @@ func TestTellApart(t *testing.T) {
 		in, want []string
 	}{
 		{"nothing to do", []string{"t/a", "t/b", "t/d/a"}, []string{"t/a", "t/b", "t/d/a"}},
-		{"case", []string{"t/bar.txt", "t/BAR.txt", "t/Bar.TXT"}, []string{"t/bar.txt", "t/BAR.1.txt", "t/Bar.2.TXT"}},
+		{"case", []string{"t/bar.txt", "t/BAR.txt", "t/Bar.TXT"}, []string{"t/bar.txt", "t/BAR.txt", "t/Bar.TXT"}},
 		{"equal", []string{"t/bar.txt", "t/bar.txt"}, []string{"t/bar.txt", "t/bar.1.txt"}},
-		{"no extension", []string{"t/bar", "t/Bar"}, []string{"t/bar", "t/Bar.1"}},
-		{"hidden", []string{"t/.bar", "t/.Bar"}, []string{"t/.bar", "t/.Bar.1"}},
+		{"no extension", []string{"t/bar", "t/bar"}, []string{"t/bar", "t/bar.1"}},
+		{"hidden", []string{"t/.bar", "t/.bar"}, []string{"t/.bar", "t/.bar.1"}},
 		{"two extensions", []string{"t/a.tar.gz", "t/a.tar.gz"}, []string{"t/a.tar.gz", "t/a.tar.1.gz"}},
-		{"a number that is taken", []string{"t/a.txt", "t/a.txt", "t/A.1.txt"}, []string{"t/a.txt", "t/a.2.txt", "t/A.1.txt"}},
-		{"beyond ASCII", []string{"t/É", "t/é", "t/ÿ", "t/Ÿ"}, []string{"t/É", "t/é.1", "t/ÿ", "t/Ÿ.1"}},
-		{"kelvin", []string{"t/k", "t/\u212A"}, []string{"t/k", "t/\u212A.1"}},
+		{"a number that is taken", []string{"t/a.txt", "t/a.txt", "t/a.1.txt"}, []string{"t/a.txt", "t/a.2.txt", "t/a.1.txt"}},
+		{"beyond ASCII", []string{"t/É", "t/é", "t/ÿ", "t/Ÿ"}, []string{"t/É", "t/é", "t/ÿ", "t/Ÿ"}},
+		{"kelvin", []string{"t/k", "t/\u212A"}, []string{"t/k", "t/\u212A"}},
 		{"other directories", []string{"t/a/x", "t/b/x"}, []string{"t/a/x", "t/b/x"}},
-		{"directories that are one without case", []string{"t/Dir/x", "t/dir/y", "t/DIR/X"}, []string{"t/Dir/x", "t/dir/y", "t/DIR/X.1"}},
+		{"directories that are one without case", []string{"t/Dir/x", "t/dir/y", "t/DIR/X"}, []string{"t/Dir/x", "t/dir/y", "t/DIR/X"}},
 		{"directory first", []string{"t/a/b", "t/a"}, []string{"t/a/b", "t/a.1"}},
 		{"directory last", []string{"t/a", "t/A/b"}, []string{"t/a.1", "t/A/b"}},
 		{"deep directory", []string{"t/a/b/c", "t/a", "t/a/b"}, []string{"t/a/b/c", "t/a.1", "t/a/b.1"}},
@@ -130,9 +139,9 @@ func TestTellApart(t *testing.T) {
 
 // Files that are not stored take no place.
 func TestTellApartFilesThatAreNotStored(t *testing.T) {
-	paths := []string{"", "t/a", "", "t/A"}
+	paths := []string{"", "t/a", "", "t/a"}
 	safename.TellApart(paths)
-	require.Equal(t, []string{"", "t/a", "", "t/A.1"}, paths)
+	require.Equal(t, []string{"", "t/a", "", "t/a.1"}, paths)
 }
 
 // Very many names that all collide are told apart without trying every number for each of them, even if they are
@@ -165,14 +174,49 @@ func FuzzSafeName(f *testing.F) {
 			safe := safename.Append(nil, name, goos)
 			require.NotEmpty(t, safe)
 			require.True(t, utf8.Valid(safe))
-			require.LessOrEqual(t, len(safe), maxName+1)
+			require.LessOrEqual(t, len(safe), 256)
 			require.True(t, fs.ValidPath(string(safe)))
 			require.NotContains(t, string(safe), "/")
 			require.NotContains(t, string(safe), `\`)
 			require.True(t, filepath.IsLocal(string(safe)))
-			if again := safename.Append(nil, safe, goos); len(safe) <= maxName {
+			if again := safename.Append(nil, safe, goos); len(safe) <= 255 {
 				require.Equal(t, string(safe), string(again), "safe names stay")
 			}
 		}
 	})
+}
+
+// What other clients store under another name is found there.
+func TestVariants(t *testing.T) {
+	long := strings.Repeat("a", 250) + ".mkv"
+	for _, c := range []struct {
+		path string
+		want []string // among others
+	}{
+		{"t/plain name.txt", nil},
+		{"t/日本語 – ünïcödé 😀", nil},
+		{"t/a:b?.txt", []string{"t/a_b_.txt"}},
+		{"t./ b ", []string{"t/b", "t_/ b_"}},
+		{"t/aux.txt", []string{"t/_aux.txt"}},
+		{"t/" + long, []string{"t/" + strings.Repeat("a", 236) + ".mkv"}},
+		{"t/zero\u200Bwidth\uFEFF/x\u200E", []string{"t/zerowidth/x", "t/zero\u200Bwidth\uFEFF/x"}},
+	} {
+		got := safename.Variants(c.path)
+		require.Subset(t, got, c.want, "%q", c.path)
+		require.NotContains(t, got, c.path)
+		if c.want == nil {
+			require.Empty(t, got)
+		}
+	}
+}
+
+func TestPortable(t *testing.T) {
+	require.Equal(t, "t/a_b/_con.x", safename.Portable("t/a:b/con.x", 240))
+	require.Equal(t, "t/"+strings.Repeat("a", 116)+".mkv", safename.Portable("t/"+strings.Repeat("a", 251)+".mkv", 120))
+	require.Equal(t, "t/x", safename.Portable("t/x", 240))
+}
+
+func TestNumbered(t *testing.T) {
+	require.Equal(t, "t/a.3.txt", safename.Numbered("t/a.txt", 3))
+	require.LessOrEqual(t, len(safename.Numbered(strings.Repeat("a", 255), 1)), maxName)
 }

@@ -82,7 +82,7 @@ func (s *fileStore) compare(i int) error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		info, err := s.disk.Stat(f.name)
-		if err != nil && !absent(err) {
+		if err != nil && !missing(err) {
 			return err
 		}
 		if err == nil && info.Stamp == f.left || err != nil && f.left == (Stamp{}) {
@@ -137,7 +137,7 @@ func (s *fileStore) look(i int) error {
 	defer f.mu.Unlock()
 	s.handles.drop(i)
 	info, err := s.disk.Stat(f.name)
-	if err != nil && !absent(err) {
+	if err != nil && !missing(err) {
 		return err
 	}
 	f.left, f.id, f.links = info.Stamp, info.ID, info.Links

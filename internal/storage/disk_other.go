@@ -36,3 +36,6 @@ func (d *rootDisk) SyncDir(string) error { return nil }
 // notDirectory reports whether a part of a path that should be a directory is not one. Here that is
 // fs.ErrNotExist.
 func notDirectory(error) bool { return false }
+
+// refused reports whether a file system does not take a name. What this system forbids is mapped before.
+func refused(error) bool { return false }

@@ -74,3 +74,8 @@ func ignoringEINTR(call func() error) error {
 
 // notDirectory reports whether a part of a path that should be a directory is not one.
 func notDirectory(err error) bool { return errors.Is(err, unix.ENOTDIR) }
+
+// refused reports whether a file system does not take a name.
+func refused(err error) bool {
+	return errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EILSEQ)
+}

@@ -133,11 +133,11 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 			f.name = s.ownName(i)
 		}
 		info, err := disk.Stat(f.name)
-		if absent(err) && i < s.edgesFile() && s.findAlias(i) {
+		if missing(err) && i < s.edgesFile() && s.findAlias(i) {
 			continue
 		}
 		switch {
-		case absent(err):
+		case missing(err):
 		case err != nil:
 			return nil, err
 		case !info.Regular:
@@ -161,6 +161,9 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 // absent reports whether err means that a file is not there. A file in the place of a directory on the way to
 // it means the same, until something is to be written.
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || notDirectory(err) }
+
+// missing reports whether err means that a file is not there, or cannot be, under its name.
+func missing(err error) bool { return absent(err) || refused(err) }
 
 // ownName is the name of file i of the torrent under the directory.
 func (s *fileStore) ownName(i int) string { return filepath.FromSlash(s.content.File(i).Path) }
@@ -243,6 +246,9 @@ func (s *fileStore) readFile(i int, p []byte, off int64) error {
 		return nil
 	}
 	h, err := s.handles.get(i, false, false)
+	if refused(err) {
+		return fmt.Errorf("%s: %w", s.path(i), fs.ErrNotExist)
+	}
 	if err != nil {
 		return err
 	}

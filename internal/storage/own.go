@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 
@@ -22,24 +21,25 @@ func (f *fileState) found(info FileInfo) {
 // a symbolic link, or with names that the file system takes for the same. If an earlier run had to give one of them
 // another name, it is read there.
 func (s *fileStore) findTwins() error {
-	first := make(map[FileID]int)
+	first := make(map[any]int)
 	for i := range s.content.NumFiles() {
 		f := &s.files[i]
-		if !f.here || f.id == (FileID{}) {
+		if !f.here {
 			continue
 		}
-		twin, ok := first[f.id]
+		key := s.identity(i, f.id)
+		twin, ok := first[key]
 		if !ok {
-			first[f.id] = i
+			first[key] = i
 			continue
 		}
-		if f.links == 1 {
-			name := numbered(f.name, 1)
+		if f.links <= 1 {
+			name := numbered(f.name, i)
 			info, err := s.disk.Stat(name)
 			if err == nil && info.Regular {
 				f.name = name
 				f.found(info)
-				first[f.id] = i
+				first[s.identity(i, f.id)] = i
 				continue
 			}
 			if err != nil && !absent(err) {
@@ -51,9 +51,9 @@ func (s *fileStore) findTwins() error {
 	return nil
 }
 
-// numbered is the nth other name for name.
-func numbered(name string, n int) string {
-	return filepath.FromSlash(safename.Numbered(filepath.ToSlash(name), n))
+// numbered is another name for file i, which the next run finds again.
+func numbered(name string, i int) string {
+	return filepath.FromSlash(safename.Numbered(filepath.ToSlash(name), i))
 }
 
 // makeReady has own called for all files that a write of n bytes at off touches.
@@ -106,7 +106,7 @@ func (s *fileStore) own(i int) error {
 	if err != nil {
 		return err
 	}
-	if info.Links == 1 && (f.twin || !made && info.ID != f.id) {
+	if info.Links <= 1 && (f.twin || !made && (info.ID != f.id || f.left == Stamp{})) {
 		if twin := s.sameFile(i, info.ID); twin >= 0 {
 			// The later one in the torrent gives way, so that the next run finds both.
 			if err := s.rename(max(i, twin)); err != nil {
@@ -134,12 +134,24 @@ func (s *fileStore) own(i int) error {
 	return nil
 }
 
+// portable is how many bytes of a name any file system takes, or else half of that.
+const portable = 240
+
 // openOwn opens file i for writing, and makes it if it is not there.
 func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 	f := &s.files[i]
 	s.handles.drop(i)
 	var h *handle
 	file, err := s.open(i, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	for n := portable; refused(err) && n >= portable/2; n /= 2 {
+		name := filepath.FromSlash(safename.Portable(s.content.File(i).Path, n))
+		if name == f.name {
+			continue
+		}
+		s.log.Info("stored under another name, because the file system does not take its own", "file", s.path(i), "name", name)
+		f.name = name
+		file, err = s.open(i, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	}
 	if made = err == nil; made {
 		h, err = s.handles.add(i, file, true)
 	} else if errors.Is(err, fs.ErrExist) {
@@ -163,22 +175,28 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 
 // sameFile is another file of the content that has an identity, or -1.
 func (s *fileStore) sameFile(i int, id FileID) int {
-	if id == (FileID{}) {
-		return -1
-	}
+	key := s.identity(i, id)
 	for j := range s.content.NumFiles() {
-		if j != i && s.files[j].id == id && s.files[j].name != "" {
+		if f := &s.files[j]; j != i && f.name != "" && (f.left != Stamp{}) && s.identity(j, f.id) == key {
 			return j
 		}
 	}
 	return -1
 }
 
+// identity is what file i, with an identity of id, has alone. Where the system does not tell, that is its name without
+// regard to case.
+func (s *fileStore) identity(i int, id FileID) any {
+	if id == (FileID{}) {
+		return safename.FoldCase(s.files[i].name)
+	}
+	return id
+}
+
 // rename gives file i a name that nothing has.
 func (s *fileStore) rename(i int) error {
 	f := &s.files[i]
-	for n := 1; ; n++ {
-		name := numbered(f.name, n)
+	for name, n := numbered(f.name, i), 1; ; name, n = numbered(name, i), n+1 {
 		if _, err := s.disk.Stat(name); absent(err) {
 			s.log.Info("stored under another name, because the file system takes its own for another's", "file", s.path(i), "name", name)
 			s.handles.drop(i)
@@ -190,7 +208,7 @@ func (s *fileStore) rename(i int) error {
 				f.meddled.Store(true)
 			}
 			return nil
-		} else if err != nil || n == math.MaxInt16 {
+		} else if err != nil || n == 8 {
 			return cmp.Or(err, fmt.Errorf("%s: %w", s.path(i), fs.ErrExist))
 		}
 	}

@@ -2,25 +2,44 @@ package storage
 
 import (
 	"context"
+	"math"
+	"path/filepath"
+	"strings"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/safename"
 )
 
 // partSuffix follows the name of a file that Transmission did not complete.
 const partSuffix = ".part"
 
-// findAlias looks for file i under a name that another program may have given it. It is read there, and left alone
-// until Settle.
+// findAlias looks for file i under a name that another program, or a file system that does not take its own, may
+// have given it. It is read there, and left alone until Settle.
 func (s *fileStore) findAlias(i int) bool {
-	f := &s.files[i]
-	name := f.name + partSuffix
-	info, err := s.disk.Stat(name)
-	if err != nil || !info.Regular || info.Size > s.content.File(i).Length {
+	f, length := &s.files[i], s.content.File(i).Length
+	if length == 0 {
 		return false
 	}
-	f.name, f.alias = name, true
-	f.found(info)
-	return true
+	look := func(name string, most int64) bool {
+		info, err := s.disk.Stat(name)
+		if err != nil || !info.Regular || info.Size > most {
+			return false
+		}
+		f.name, f.alias = name, true
+		f.found(info)
+		return true
+	}
+	own := f.name
+	if look(own+partSuffix, length) {
+		return true
+	}
+	for _, other := range safename.Variants(s.content.File(i).Path) {
+		other = filepath.FromSlash(other)
+		if look(other, math.MaxInt64) || look(other+partSuffix, length) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *fileStore) Settle(ctx context.Context, have bits.Set) error {
@@ -71,18 +90,18 @@ func (s *fileStore) judge(i int, have bits.Set) error {
 		return nil
 	}
 	f.alias = false
-	own := s.ownName(i)
 	s.handles.drop(i)
 	if !ours {
 		s.log.Debug("file is another's", "file", s.path(i))
-		f.name, f.id, f.links, f.here = own, FileID{}, 0, false
+		f.name, f.id, f.links, f.here = s.ownName(i), FileID{}, 0, false
 		f.left = Stamp{}
 		if s.isWanted(i) {
 			return s.adopt(i)
 		}
 		return nil
 	}
-	if f.name != own+partSuffix {
+	own, part := strings.CutSuffix(f.name, partSuffix)
+	if !part || f.name == s.ownName(i) {
 		return nil
 	}
 	if err := s.lock(); err != nil {

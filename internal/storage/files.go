@@ -141,7 +141,7 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 		case err != nil:
 			return nil, err
 		case !info.Regular:
-			return nil, &fs.PathError{Op: "open", Path: s.path(i), Err: errors.New("not a regular file")}
+			return nil, &fs.PathError{Op: "open", Path: s.path(i), Err: errNotRegular}
 		default:
 			f.found(info)
 			if i < s.edgesFile() && info.Size > c.File(i).Length {

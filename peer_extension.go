@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
-	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -119,9 +118,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	}
 	if p.conn.incoming && h.P != 0 && !p.ext.listens.IsValid() {
 		p.ext.listens = netip.AddrPortFrom(p.conn.addr.Addr(), uint16(h.P))
-		if d.discovery.cand.Add(p.ext.listens, peerlist.FromIncoming, "", now); !d.discovery.cand.Banned(p.ext.listens) {
-			d.discovery.cand.Connected(p.ext.listens)
-		}
+		d.discovery.cand.Claimed(p.ext.listens, now)
 	}
 	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
 		p.ext.saidYourIP = true // once: all priorities depend on it

@@ -55,7 +55,7 @@ func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 		M:            make(map[string]int),
 		V:            clientName,
 		ReqQ:         maxQueuedRequests,
-		P:            int(d.client.port()),
+		P:            int(d.client.publicPort()),
 		YourIP:       to.Addr().AsSlice(),
 		MetadataSize: int64(len(d.t.info)),
 		UploadOnly:   new(d.picker.Needed().Count() == 0),
@@ -122,7 +122,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	}
 	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
 		p.ext.saidYourIP = true // once: all priorities depend on it
-		d.discovery.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
+		d.discovery.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.publicPort()))
 	}
 	d.refill(&p.supply, now)
 	return nil

@@ -3,6 +3,7 @@ package torrent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -26,6 +27,26 @@ type uploading struct {
 	spread    choker.Spread
 	debts     choker.Debts
 	fastSets  map[netip.Prefix]map[uint32]int64 // bytes of allowed-fast pieces that each /24 may still request, by piece (BEP 6)
+	looked    map[uint32]time.Time              // when the files under a piece were last seen to be unchanged
+}
+
+// lookAgain is how long files that were seen to be unchanged are believed to be. There may be thousands of them under
+// a piece, so that a look at each block would cost far more than the block.
+const lookAgain = time.Second
+
+// lookDue reports whether to look for changes under a piece, and records that this is done.
+func (u *uploading) lookDue(piece uint32, now time.Time) bool {
+	if at, ok := u.looked[piece]; ok && now.Sub(at) < lookAgain {
+		return false
+	}
+	if u.looked == nil {
+		u.looked = make(map[uint32]time.Time)
+	}
+	if len(u.looked) >= 1024 {
+		maps.DeleteFunc(u.looked, func(_ uint32, at time.Time) bool { return now.Sub(at) >= lookAgain })
+	}
+	u.looked[piece] = now
+	return true
 }
 
 // requested queues a request of the peer, if the peer may make it.
@@ -191,7 +212,6 @@ func (p *peer) uploadRun() int {
 func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ error) {
 	d := p.d
 	buf = buf[:0]
-	fresh := -1 // the piece whose files were just seen to be unchanged
 	for _, r := range uploads {
 		if !p.out.remove(r) {
 			continue // cancelled meanwhile
@@ -200,7 +220,7 @@ func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ erro
 		buf = wire.AppendPieceHeader(buf, r.piece, r.begin, r.length)
 		start := len(buf)
 		buf = append(buf, make([]byte, r.length)...)
-		if !d.readForUpload(r, buf[start:], fresh != int(r.piece)) {
+		if !d.readForUpload(r, buf[start:]) {
 			buf = buf[:at]
 			if p.fast {
 				if err := p.reject(r); err != nil {
@@ -209,7 +229,6 @@ func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ erro
 			}
 			continue
 		}
-		fresh = int(r.piece)
 		sent += int(r.length)
 	}
 	if len(buf) == 0 {
@@ -229,10 +248,12 @@ func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ erro
 }
 
 // readForUpload reads a block that a peer may have, and reports whether it could. If the disk fails or the files have
-// changed, the piece is rechecked. look is whether to look for changes.
-func (d *Download) readForUpload(r request, b []byte, look bool) bool {
+// changed, the piece is rechecked.
+func (d *Download) readForUpload(r request, b []byte) bool {
+	now := time.Now()
 	d.mu.Lock()
 	have := d.picker.Verified().Has(int(r.piece))
+	look := have && d.uploading.lookDue(r.piece, now)
 	d.mu.Unlock()
 	if !have {
 		return false

@@ -91,3 +91,40 @@ func BenchmarkVerify(b *testing.B) {
 		os.Remove(dir + "/d/0")
 	}
 }
+
+// BenchmarkServe reads block after block of content in small files, as a seed does.
+func BenchmarkServe(b *testing.B) {
+	for _, c := range []struct {
+		files             int
+		size, pieceLength int64
+	}{{100_000, 200, 1 << 20}, {8192, 4096, 16 << 20}} {
+		tor, content := testContent(c.pieceLength, slices.Repeat([]int64{c.size}, c.files)...)
+		dir := b.TempDir()
+		require.NoError(b, os.Mkdir(dir+"/d", 0o777))
+		for _, f := range tor.Files() {
+			require.NoError(b, os.WriteFile(dir+"/"+f.Path, content[f.Offset:f.End()], 0o666))
+		}
+		s, err := storage.OpenFiles(tor, dir, nil)
+		require.NoError(b, err)
+		defer s.Close()
+		require.NoError(b, s.SetWanted(all(tor)))
+		buf := make([]byte, layout.BlockSize)
+		blocks := tor.Size() / layout.BlockSize
+		for _, look := range []string{"block", "piece"} {
+			b.Run(fmt.Sprintf("files=%d/size=%d/look=%s", c.files, c.size, look), func(b *testing.B) {
+				b.SetBytes(layout.BlockSize)
+				i := int64(0)
+				for b.Loop() {
+					off := i % blocks * layout.BlockSize
+					if look == "block" || off%c.pieceLength == 0 {
+						require.NoError(b, s.Changed(tor.PieceAt(off)))
+					}
+					if _, err := s.ReadAt(buf, off); err != nil {
+						b.Fatal(err)
+					}
+					i++
+				}
+			})
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -55,7 +56,7 @@ func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 		M:            make(map[string]int),
 		V:            clientName,
 		ReqQ:         maxQueuedRequests,
-		P:            int(d.client.publicPort()),
+		P:            int(d.client.port()),
 		YourIP:       to.Addr().AsSlice(),
 		MetadataSize: int64(len(d.t.info)),
 		UploadOnly:   new(d.picker.Needed().Count() == 0),
@@ -118,11 +119,13 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	}
 	if p.conn.incoming && h.P != 0 && !p.ext.listens.IsValid() {
 		p.ext.listens = netip.AddrPortFrom(p.conn.addr.Addr(), uint16(h.P))
-		d.discovery.cand.Claimed(p.ext.listens, now)
+		if d.discovery.cand.Add(p.ext.listens, peerlist.FromIncoming, "", now); !d.discovery.cand.Banned(p.ext.listens) {
+			d.discovery.cand.Connected(p.ext.listens)
+		}
 	}
 	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
 		p.ext.saidYourIP = true // once: all priorities depend on it
-		d.discovery.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.publicPort()))
+		d.discovery.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
 	}
 	d.refill(&p.supply, now)
 	return nil

@@ -18,7 +18,8 @@ const (
 )
 
 // bootstrap is how a half finds its first nodes, and those near itself. It begins with the nodes that the
-// user, torrents and peers named; then, while there are fewer than three, with the well-known routers.
+// user, torrents and peers named; then, while there are fewer than three, with the well-known routers. It
+// goes on until there are eight, since the first few may be of no use.
 type bootstrap struct {
 	search  *search       // the lookup of our own id that is under way, or nil
 	next    time.Time     // when to try again
@@ -43,6 +44,9 @@ type hostName struct {
 
 // connected reports whether nodes answer us.
 func (h *half) connected() bool { return h.unanswered < maxSilent }
+
+// alone reports whether we know so few nodes that routers may be asked.
+func (h *half) alone() bool { return h.table.size < minNodes || !h.connected() }
 
 // addHost records a node by its name.
 func (c *core) addHost(name string, router bool) {
@@ -69,7 +73,7 @@ func (c *core) isRouter(a netip.AddrPort) bool {
 
 // wantsNodes reports whether the half is to look for nodes near itself.
 func (c *core) wantsNodes(h *half) bool {
-	return h.boot.search == nil && (h.boot.again || h.table.size < minNodes || !h.connected())
+	return h.boot.search == nil && (h.boot.again || h.table.size < bucketSize || !h.connected())
 }
 
 // bootstrap makes an attempt if one is due.
@@ -81,11 +85,11 @@ func (c *core) bootstrap(now time.Time, h *half) {
 	blind := slices.Clone(h.greeted)
 	h.greeted = h.greeted[:0]
 	pending := false
-	if h.table.size < minNodes || !h.connected() {
+	if h.table.size < bucketSize || !h.connected() {
 		pending = c.hostAddrs(now, h, false, &blind)
-		if b.routers || len(blind) == 0 && !pending {
-			pending = c.hostAddrs(now, h, true, &blind) || pending
-		}
+	}
+	if h.alone() && (b.routers || len(blind) == 0 && !pending) {
+		pending = c.hostAddrs(now, h, true, &blind) || pending
 	}
 	if len(blind) == 0 && h.table.size == 0 {
 		b.tried = b.tried || !pending
@@ -108,10 +112,10 @@ func (c *core) bootstrapped(now time.Time, h *half) {
 	b.search, b.tried = nil, true
 	isRouter := func(h *hostName) bool { return h.router }
 	switch {
-	case h.table.size >= minNodes && h.connected():
+	case h.table.size >= bucketSize && h.connected():
 		b.soon(now)
 		b.routers = false
-	case !b.routers && slices.ContainsFunc(c.hosts, isRouter):
+	case h.alone() && !b.routers && slices.ContainsFunc(c.hosts, isRouter):
 		b.routers = true
 		b.next = now
 	default:

@@ -275,13 +275,15 @@ func (c *core) answered(now time.Time, h *half, q *query, m *krpc.Message) {
 		return
 	}
 	contact := krpc.Contact{ID: m.ID, Addr: q.to}
+	// Nodes that we know only from others have no voice: they may be there for that alone.
+	chosen := !q.known || q.walk == nil && q.id == m.ID && h.table.has(q.to)
 	if !q.router {
-		h.table.answered(now, contact, now.Sub(q.sent))
+		h.table.answered(now, contact, now.Sub(q.sent), q.known && q.id != m.ID)
 	}
 	if wasAlone {
 		h.boot.soon(now) // there is a network again
 	}
-	if m.IP.IsValid() && h.vote.cast(q.to, m.IP.Addr().Unmap()) {
+	if m.IP.IsValid() && chosen && h.vote.cast(q.to, m.IP.Addr().Unmap(), verifiedID(m.ID, q.to.Addr())) {
 		c.moved(now, h)
 	}
 	switch {

@@ -21,9 +21,9 @@ type itemStore struct {
 }
 
 type storedItem struct {
-	Item                 // without the salt, which nobody asks for
-	maker netip.AddrPort // network that it was first put from
-	at    time.Time      // when it was last put
+	Item            // without the salt, which nobody asks for
+	maker maker     // who put it first
+	at    time.Time // when it was last put
 }
 
 func newItemStore() itemStore {
@@ -48,7 +48,7 @@ func (s *itemStore) room(self, target ID, from netip.AddrPort) bool {
 }
 
 func (s *itemStore) victim(self, target ID, from netip.AddrPort) (ID, bool) {
-	return victim(s.items, func(i *storedItem) netip.AddrPort { return i.maker }, s.makers, self, target, networkOf(from))
+	return victim(s.items, func(i *storedItem) maker { return i.maker }, s.makers, self, target, makerOf(from))
 }
 
 // put stores an item for which a token was shown, and copies it. If cas is not nil, it is the sequence
@@ -70,7 +70,7 @@ func (s *itemStore) put(now time.Time, self ID, item *Item, cas *int64, from net
 	if item.Key != nil && !item.verified() { // last, since it costs most
 		return &itemFault{krpc.InvalidSignature, "invalid signature"}
 	}
-	stored := &storedItem{maker: networkOf(from), at: now}
+	stored := &storedItem{maker: makerOf(from), at: now}
 	if old != nil {
 		stored.maker = old.maker
 	} else {

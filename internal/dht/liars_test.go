@@ -72,10 +72,16 @@ var liarKinds = []struct {
 		target := l.net.alive[l.net.rng.IntN(len(l.net.alive))]
 		m := krpc.Message{Kind: krpc.Query, TID: []byte("xx"), Method: []byte(krpc.GetPeers), Has: krpc.HasID | krpc.HasTarget, ID: krpc.RandomID(l.net.rng)}
 		b := m.Append(nil)
+		sent := 0
 		var flood func()
 		flood = func() {
-			if !node.gone {
-				l.net.send(node.addr, target.addr, b, 0)
+			if node.gone {
+				return
+			}
+			l.net.send(node.addr, target.addr, b, 0)
+			if sent++; sent%400 == 0 { // a minute of five
+				l.net.after(4*time.Minute, flood)
+			} else {
 				l.net.after(150*time.Millisecond, flood)
 			}
 		}

@@ -12,6 +12,7 @@ const (
 	lookupWidth   = 5   // nodes that are asked at a time, those that are slow aside
 	maxCandidates = 100 // nodes that a lookup knows of at a time, and asks in all
 	maxNamed      = 8   // nodes that are taken from one answer
+	maxOthers     = 24  // nodes that are asked though their ids do not follow from their addresses, if enough do
 	maxSiblings   = 3   // candidates of one network
 	maxSiblingTry = 2   // of which so many are asked, while none answers
 	initialCredit = 2   // nodes that whoever answers may name and have asked, while none of them answers
@@ -32,6 +33,8 @@ type lookup struct {
 	nodes  []candidate      // nearest first
 	credit []uint8          // by the number of a node that answered: how many that it names may be asked
 	asked  int
+
+	askedOthers int // nodes whose ids do not follow from their addresses
 }
 
 type candidate struct {
@@ -108,20 +111,25 @@ func (l *lookup) offer(c krpc.Contact, namer int) {
 	if namer >= 0 {
 		n.namers = []uint8{uint8(namer)}
 	}
-	if len(l.nodes) == maxCandidates {
-		if !l.drop(c.ID) {
-			return
-		}
+	if len(l.nodes) < maxCandidates || l.drop(&n) {
+		l.insert(n)
 	}
-	l.insert(n)
 }
 
-// drop makes room for a candidate: at the cost of one that would not be asked, else of the farthest one,
-// if it is farther.
-func (l *lookup) drop(than ID) bool {
+// drop makes room for a candidate: at the cost of one that would not be asked, else of the farthest one. It
+// is of the kind that has more than half of the places, so that neither verified ones nor others push
+// all of the other kind out.
+func (l *lookup) drop(n *candidate) bool {
+	verified := 0
+	for i := range l.nodes {
+		if l.nodes[i].verified {
+			verified++
+		}
+	}
+	kind := 2*verified > len(l.nodes)
 	last := -1
 	for i := len(l.nodes) - 1; i >= 0; i-- {
-		if l.nodes[i].state != candidateFresh {
+		if l.nodes[i].state != candidateFresh || l.nodes[i].verified != kind {
 			continue
 		}
 		if !l.believed(&l.nodes[i]) {
@@ -132,7 +140,7 @@ func (l *lookup) drop(than ID) bool {
 			last = i
 		}
 	}
-	if last < 0 || l.believed(&l.nodes[last]) && !krpc.Nearer(l.target, than, l.nodes[last].ID) {
+	if last < 0 || n.verified == kind && l.believed(&l.nodes[last]) && !krpc.Nearer(l.target, n.ID, l.nodes[last].ID) {
 		return false
 	}
 	l.nodes = slices.Delete(l.nodes, last, last+1)
@@ -180,6 +188,9 @@ func (l *lookup) next() (c krpc.Contact, known, ok bool) {
 	}
 	n := &l.nodes[i]
 	n.state = candidateAsked
+	if !n.verified {
+		l.askedOthers++
+	}
 	for _, namer := range n.namers {
 		l.credit[namer] -= min(l.credit[namer], 1)
 	}
@@ -187,44 +198,52 @@ func (l *lookup) next() (c krpc.Contact, known, ok bool) {
 	return n.Contact, true, true
 }
 
-// frontier walks the candidates as far as they matter. It returns the first that may be asked now, or -1,
-// and how many are under way before the end. If none is left but such as nobody believes in, and too
-// few have answered, it is one of those.
+// frontier walks the candidates as far as they matter. It returns the one that is to be asked next, or -1, and
+// how many are under way before the end: the nearest, but verified ones and others by turns. If none is
+// left but such as nobody believes in, and too few have answered, it is one of those.
 func (l *lookup) frontier() (next, waiting int) {
-	next = -1
-	verified, others, doubted := 0, 0, -1
+	var answered, under [2]int // others, verified
+	fresh, doubted := [2]int{-1, -1}, -1
 	for i := range l.nodes {
-		if verified >= bucketSize {
+		n, kind := &l.nodes[i], 0
+		if n.verified {
+			kind = 1
+		}
+		if answered[1] >= bucketSize {
 			break
 		}
-		n := &l.nodes[i]
-		if !n.verified && others >= bucketSize {
+		if answered[kind] >= bucketSize {
 			continue
 		}
 		switch n.state {
 		case candidateAnswered:
-			if n.verified {
-				verified++
-			} else {
-				others++
-			}
+			answered[kind]++
 		case candidateAsked, candidateSlow:
-			waiting++
+			under[kind]++
 		case candidateFresh:
-			if next >= 0 || doubted >= 0 && !l.believed(n) || !l.free(n) {
+			if fresh[kind] >= 0 || !l.free(n) {
 				continue
 			}
 			if l.believed(n) {
-				next = i
-			} else {
+				fresh[kind] = i
+			} else if doubted < 0 {
 				doubted = i
 			}
 		}
 	}
-	if next < 0 && waiting == 0 && verified+others < bucketSize {
-		next = doubted
+	waiting = under[0] + under[1]
+	if l.askedOthers >= maxOthers && answered[1] >= bucketSize {
+		fresh[0] = -1
 	}
-	return next, waiting
+	switch {
+	case fresh[1] >= 0 && (fresh[0] < 0 || under[1] <= under[0]):
+		return fresh[1], waiting
+	case fresh[0] >= 0:
+		return fresh[0], waiting
+	case waiting == 0 && answered[0]+answered[1] < bucketSize:
+		return doubted, waiting
+	}
+	return -1, waiting
 }
 
 // free reports whether a candidate may be asked in view of the others of its network: none of them has

@@ -140,8 +140,11 @@ func (n *Node) unlock(now time.Time) {
 		n.armed = next
 		n.timer.Reset(next.Sub(now))
 	}
-	out := n.core.out
-	n.core.out, n.spare = n.spare, packets{}
+	var out packets
+	if len(n.core.out.list) > 0 {
+		out = n.core.out
+		n.core.out, n.spare = n.spare, packets{}
+	}
 	if len(n.core.found) > 0 || len(n.core.lookUp) > 0 {
 		select {
 		case n.wake <- struct{}{}:
@@ -149,10 +152,13 @@ func (n *Node) unlock(now time.Time) {
 		}
 	}
 	n.mu.Unlock()
+	if len(out.list) == 0 {
+		return
+	}
 
 	var failed int64
 	for b, to := range out.each {
-		if n.cfg.Send(b, to) != nil {
+		if n.ctx.Err() != nil || n.cfg.Send(b, to) != nil {
 			failed++
 		}
 	}

@@ -73,35 +73,61 @@ func TestVote(t *testing.T) {
 	}
 	var v vote
 	for i := range 4 {
-		require.False(t, v.cast(from(i), us))
+		require.False(t, v.cast(from(i), us, true))
 	}
 	for i := range 10 {
-		require.False(t, v.cast(netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, 0, 0, byte(i)}), 1), us), "a /24 has one voice")
+		require.False(t, v.cast(netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, 0, 0, byte(i)}), 1), us, true), "a /24 has one voice")
 	}
-	require.False(t, v.cast(from(50), netip.MustParseAddr("192.168.1.1")), "a local address is none")
-	require.False(t, v.cast(from(51), netip.MustParseAddr("0.0.0.0")))
+	require.False(t, v.cast(from(50), netip.MustParseAddr("192.168.1.1"), true), "a local address is none")
+	require.False(t, v.cast(from(51), netip.MustParseAddr("0.0.0.0"), true))
 	require.False(t, v.winner.IsValid())
-	require.True(t, v.cast(from(5), us), "five agree")
+	require.True(t, v.cast(from(5), us, true), "five agree")
 	require.Equal(t, us, v.winner)
-	require.False(t, v.cast(from(6), us), "which is no news")
+	require.False(t, v.cast(from(6), us, true), "which is no news")
 
-	for i := range 6 {
-		require.False(t, v.cast(from(100+i), them), "as many say otherwise")
+	for i := range 11 { // five, and then two
+		require.False(t, v.cast(from(100+i), them, true), "more say otherwise")
 	}
-	require.True(t, v.cast(from(110), them), "and now more than half")
-	require.Equal(t, them, v.winner)
+	for i := range 2 {
+		require.False(t, v.cast(from(120+i), us, true))
+	}
+	require.False(t, v.cast(from(130), them, true))
+	for i := range 6 {
+		v.cast(from(140+i), them, true)
+	}
+	require.Equal(t, them, v.winner, "and now two thirds")
 
 	// What was said long ago is forgotten.
 	for i := range maxBallots {
-		v.cast(from(200+i), us)
+		v.cast(from(200+i), us, true)
 	}
 	require.Equal(t, us, v.winner)
-	require.Len(t, v.ballots, maxBallots)
+	require.Len(t, v.verified.ballots, maxBallots)
 	for i := range 200 {
-		v.cast(from(400+i), them)
+		v.cast(from(400+i), them, true)
 	}
 	require.Equal(t, them, v.winner)
-	require.Len(t, v.ballots, maxBallots)
+	require.Len(t, v.verified.ballots, maxBallots)
+}
+
+// Nodes whose ids do not follow from their addresses are heard while there are no others.
+func TestVoteOfUnverified(t *testing.T) {
+	us, lie := netip.MustParseAddr("1.2.3.4"), netip.MustParseAddr("5.6.7.8")
+	from := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, byte(i >> 8), byte(i), 1}), 6881)
+	}
+	var v vote
+	for i := range 20 {
+		v.cast(from(i), lie, false)
+	}
+	require.Equal(t, lie, v.winner)
+	for i := range 5 {
+		v.cast(from(100+i), us, true)
+	}
+	require.Equal(t, us, v.winner)
+	for i := range 100 {
+		require.False(t, v.cast(from(200+i), lie, false))
+	}
 }
 
 // A third of the nodes that say the same false address seldom win, and not for long.
@@ -116,7 +142,7 @@ func TestVoteWithLiars(t *testing.T) {
 			if rng.Float64() < .3 {
 				says = lie
 			}
-			v.cast(netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, byte(rng.IntN(256)), byte(i), 1}), 6881), says)
+			v.cast(netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, byte(rng.IntN(256)), byte(i), 1}), 6881), says, true)
 		}
 		if v.winner != us {
 			fooled++

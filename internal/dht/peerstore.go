@@ -15,7 +15,7 @@ import (
 const (
 	maxSwarms     = 2000
 	maxSwarmPeers = 500
-	maxPeers      = 20_000 // of all swarms, which bounds memory
+	maxPeers      = 10_000 // of all swarms, which bounds memory
 	peerLife      = 45 * time.Minute
 
 	maxSample      = 20
@@ -37,7 +37,7 @@ type peerStore struct {
 
 // swarm is the peers of one info hash, in no order.
 type swarm struct {
-	maker netip.AddrPort // network of its first announcer
+	maker maker // its first announcer
 	peers []storedPeer
 }
 
@@ -68,7 +68,7 @@ func (s *peerStore) room(self, hash ID, from netip.AddrPort) bool {
 }
 
 func (s *peerStore) victim(self, hash ID, from netip.AddrPort) (ID, bool) {
-	return victim(s.swarms, func(w *swarm) netip.AddrPort { return w.maker }, s.makers, self, hash, networkOf(from))
+	return victim(s.swarms, func(w *swarm) maker { return w.maker }, s.makers, self, hash, makerOf(from))
 }
 
 // announce stores a peer that showed a token, or refreshes it. It reports false if there is no room.
@@ -82,7 +82,7 @@ func (s *peerStore) announce(now time.Time, self, hash ID, peer netip.AddrPort, 
 			}
 			s.drop(old)
 		}
-		w = &swarm{maker: networkOf(peer)}
+		w = &swarm{maker: makerOf(peer)}
 		s.swarms[hash] = w
 		s.makers.add(w.maker, 1)
 	}
@@ -97,6 +97,9 @@ func (s *peerStore) announce(now time.Time, self, hash ID, peer netip.AddrPort, 
 	}
 	if s.peers >= maxPeers {
 		s.takeOne(w)
+	}
+	if len(w.peers) == cap(w.peers) {
+		w.peers = slices.Grow(w.peers, 1+len(w.peers)/8) // most stay small
 	}
 	w.peers = append(w.peers, p)
 	s.peers++
@@ -120,11 +123,11 @@ func (w *swarm) index(peer netip.AddrPort) int {
 func (w *swarm) spare() (spare int) {
 	networks := make(makers)
 	for i := range w.peers {
-		networks[networkOf(w.peers[i].addr())]++
+		networks[makerOf(w.peers[i].addr())]++
 	}
-	most := 0
+	most := int32(0)
 	for i := range w.peers {
-		n := networks[networkOf(w.peers[i].addr())]
+		n := networks[makerOf(w.peers[i].addr())]
 		if n > most || n == most && w.peers[i].at < w.peers[spare].at {
 			spare, most = i, n
 		}

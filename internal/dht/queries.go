@@ -81,6 +81,16 @@ func (qs *queries) take(tid []byte, from netip.AddrPort) *query {
 	return q
 }
 
+// to reports whether a query to the address is under way.
+func (qs *queries) to(a netip.AddrPort) bool {
+	for _, q := range qs.byTID {
+		if q.to == a {
+			return true
+		}
+	}
+	return false
+}
+
 // due is a query that has come to its next stage, or nil if none has.
 func (qs *queries) due(now time.Time) *query {
 	for s := failed; s > underWay; s-- {

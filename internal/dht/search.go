@@ -186,7 +186,7 @@ func (c *core) affords(now time.Time, s *search) bool {
 
 // ready reports whether a lookup may begin: there are nodes to ask, or it is known that there are none.
 func (h *half) ready() bool {
-	if h.table.size >= minNodes && h.connected() {
+	if !h.alone() {
 		return true
 	}
 	return h.boot.search == nil && h.boot.tried

@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
@@ -119,7 +120,7 @@ func TestItemVectors(t *testing.T) {
 }
 
 func newKey(seed byte) ed25519.PrivateKey {
-	return ed25519.NewKeyFromSeed([]byte(strings.Repeat(string(rune('a'+seed)), 32)))
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, 32))
 }
 
 func TestItemCheck(t *testing.T) {
@@ -233,10 +234,10 @@ func TestFullPeerStore(t *testing.T) {
 	far, near := ID{0xff, 0xff, 0xff, 0xff}, ID{0, 0, 0, 1}
 	require.True(t, s.room(self, far, host(9999)))
 	require.True(t, s.announce(epoch, self, far, host(9999), false))
-	require.Equal(t, 499, s.makers[networkOf(addr1)], "the greedy one made room")
+	require.EqualValues(t, 499, s.makers[makerOf(addr1)], "the greedy one made room")
 	require.Len(t, s.swarms, maxSwarms)
 
-	for i := 0; s.makers[networkOf(addr1)] > 1; i++ {
+	for i := 0; s.makers[makerOf(addr1)] > 1; i++ {
 		require.True(t, s.announce(epoch, self, krpc.RandomID(rng), host(10_000+i), false))
 	}
 	require.False(t, s.room(self, ID{0xff, 0xff, 0xff, 0xff, 1}, host(20_000)), "now none is greedy, and this one is far")
@@ -264,6 +265,19 @@ func TestPeerStoreInAll(t *testing.T) {
 	}
 	require.Equal(t, maxPeers, sum)
 	require.Greater(t, least, maxPeers/60-10)
+}
+
+func TestMaker(t *testing.T) {
+	seen := make(map[maker]string)
+	for _, a := range []string{
+		"1.2.3.4:1", "1.2.4.4:1", "[2001:db8:0:1::1]:1", "[2001:db8:0:2::1]:1", "10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1", "[fd00::1]:1", "[fd00::1]:2", "[fd00::2]:1",
+	} {
+		m := makerOf(netip.MustParseAddrPort(a))
+		require.Empty(t, seen[m], a)
+		seen[m] = a
+	}
+	require.Equal(t, "1.2.3.4:1", seen[makerOf(netip.MustParseAddrPort("1.2.3.200:7"))])
+	require.Equal(t, "[2001:db8:0:1::1]:1", seen[makerOf(netip.MustParseAddrPort("[2001:db8:0:1:9::1]:7"))])
 }
 
 func TestSample(t *testing.T) {
@@ -326,7 +340,7 @@ func TestItemStore(t *testing.T) {
 	}
 	require.Equal(t, "i6e", string(s.get(first.Target()).Value))
 	require.Len(t, s.items, 3)
-	require.Equal(t, 3, s.makers[networkOf(addr1)])
+	require.EqualValues(t, 3, s.makers[makerOf(addr1)])
 
 	s.put(epoch.Add(time.Hour), self, &Item{Value: []byte("i1e")}, nil, host(1))
 	s.sweep(epoch.Add(itemLife + time.Minute))
@@ -346,7 +360,7 @@ func TestFullItemStore(t *testing.T) {
 	}
 	require.Nil(t, put(maxItems, host(1)))
 	require.Len(t, s.items, maxItems)
-	require.Equal(t, maxItems-1, s.makers[networkOf(addr1)])
+	require.EqualValues(t, maxItems-1, s.makers[makerOf(addr1)])
 	for i := 1; i < maxItems; i++ {
 		put(maxItems+i, host(1+i))
 	}

@@ -9,28 +9,32 @@ import (
 	"github.com/shoal-go/torrent/internal/krpc"
 )
 
-const maxDepth = 50 // buckets; a network of as many nodes there is not
+const maxDepth = 50 // buckets; no network has as many nodes
 
 // natLife is how long after a packet from a node its NAT may still let ours in, so that an answer does not
 // show that anybody else can reach it.
 const natLife = 90 * time.Second
 
 // table is the routing table of one family (BEP 5). Bucket i holds nodes whose ids share i leading bits
-// with ours, the last one those that share more. A node is in it once it has answered us; until then,
-// and while its bucket is full, it waits.
+// with ours, the last one those that share more; it is split when it is full, if most of it is verified, so
+// that whoever chooses his id at will cannot have a table of his own within ours. A node is in the table once it
+// has answered us; until then, and while its bucket is full, it waits.
 type table struct {
 	self    ID
-	buckets [maxDepth]bucket
+	buckets []bucket                 // up to maxDepth
 	hosts   map[netip.AddrPort]uint8 // which bucket a host is in, or waits for
 	size    int                      // nodes in it, without those that wait
 }
 
-func newTable(self ID) table { return table{self: self, hosts: make(map[netip.AddrPort]uint8)} }
+func newTable(self ID) table {
+	return table{self: self, buckets: make([]bucket, 1), hosts: make(map[netip.AddrPort]uint8)}
+}
 
-func (t *table) index(id ID) int { return min(krpc.Common(t.self, id), maxDepth-1) }
+func (t *table) index(id ID) int { return min(krpc.Common(t.self, id), len(t.buckets)-1) }
 
-// answered records that a node answered us, and takes it in if it may be.
-func (t *table) answered(now time.Time, c krpc.Contact, rtt time.Duration) {
+// answered records that a node answered us, and takes it in if it may be. It may not if it was asked as
+// another, that is if it has another id than we were told: whoever named it lied, if it does not.
+func (t *table) answered(now time.Time, c krpc.Contact, rtt time.Duration, asAnother bool) {
 	if c.ID == t.self {
 		return
 	}
@@ -44,7 +48,7 @@ func (t *table) answered(now time.Time, c krpc.Contact, rtt time.Duration) {
 			if !live {
 				known := *e
 				t.remove(host)
-				t.insert(int(i), known)
+				t.insert(known)
 			}
 			return
 		case e.Addr == c.Addr:
@@ -61,13 +65,17 @@ func (t *table) answered(now time.Time, c krpc.Contact, rtt time.Duration) {
 			t.remove(host)
 		}
 	}
+	if asAnother {
+		return
+	}
 	e := entry{Contact: c, verified: verifiedID(c.ID, c.Addr.Addr()), asked: now}
 	e.answered(now, rtt)
-	t.insert(t.index(c.ID), e)
+	t.insert(e)
 }
 
 // insert puts a node that answered into its bucket, or has it wait. It is in neither before.
-func (t *table) insert(i int, e entry) {
+func (t *table) insert(e entry) {
+	i := t.index(e.ID)
 	b := &t.buckets[i]
 	if rival := b.rival(&e); rival != nil {
 		if rival.rtt > 0 && rival.fails == 0 {
@@ -75,24 +83,87 @@ func (t *table) insert(i int, e entry) {
 		}
 		t.remove(hostOf(rival.Addr))
 	}
-	host := hostOf(e.Addr)
 	if len(b.live) < capacity(i) {
 		b.live = append(b.live, e)
-		t.hosts[host] = uint8(i)
+		t.hosts[hostOf(e.Addr)] = uint8(i)
 		t.size++
+		return
+	}
+	if t.maySplit(&e) {
+		t.split()
+		t.insert(e)
 		return
 	}
 	if worst := b.worst(); worst.yields(&e) {
 		old := *worst
 		*worst = e
-		t.hosts[host] = uint8(i)
+		t.hosts[hostOf(e.Addr)] = uint8(i)
 		delete(t.hosts, hostOf(old.Addr))
 		if old.fails > 0 {
 			return
 		}
-		e, host = old, hostOf(old.Addr)
+		e = old
 	}
 	t.wait(i, e)
+}
+
+// maySplit reports whether the last bucket, which is full, is to be split for a node that belongs there: if
+// most of it is verified, as the node is, and not all are of the new bucket.
+func (t *table) maySplit(e *entry) bool {
+	last := len(t.buckets) - 1
+	if t.index(e.ID) != last || len(t.buckets) == maxDepth || !e.verified {
+		return false
+	}
+	verified, here := 0, krpc.Common(t.self, e.ID) == last
+	for _, other := range t.buckets[last].live {
+		if other.verified {
+			verified++
+		}
+		here = here || krpc.Common(t.self, other.ID) == last
+	}
+	return here && 3*verified >= 2*len(t.buckets[last].live)
+}
+
+// split makes two of the last bucket. Those that find no room in the new one wait.
+func (t *table) split() {
+	last := len(t.buckets) - 1
+	old := t.buckets[last]
+	t.buckets[last] = bucket{}
+	t.buckets = append(t.buckets, bucket{})
+	t.size -= len(old.live)
+	for _, e := range slices.Concat(old.live, old.waiting) {
+		delete(t.hosts, hostOf(e.Addr))
+	}
+	slices.SortStableFunc(old.live, func(a, b entry) int { return a.order(&b) })
+	for _, e := range old.live {
+		if i := t.index(e.ID); len(t.buckets[i].live) < capacity(i) {
+			t.buckets[i].live = append(t.buckets[i].live, e)
+			t.hosts[hostOf(e.Addr)] = uint8(i)
+			t.size++
+		} else {
+			t.wait(i, e)
+		}
+	}
+	for _, e := range old.waiting {
+		t.wait(t.index(e.ID), e)
+	}
+	for i := last; i <= last+1; i++ {
+		t.promote(i)
+	}
+}
+
+// promote lets those that wait and have answered take the places that are free.
+func (t *table) promote(i int) {
+	b := &t.buckets[i]
+	for len(b.live) < capacity(i) {
+		next := b.replacement()
+		if next == nil {
+			return
+		}
+		b.live = append(b.live, *next)
+		b.remove(next)
+		t.size++
+	}
 }
 
 // wait has a node wait for its bucket, if there is room or another that waits is worth less.
@@ -170,11 +241,7 @@ func (t *table) remove(host netip.AddrPort) {
 		return
 	}
 	t.size--
-	if next := b.replacement(); next != nil && len(b.live) < capacity(int(i)) {
-		b.live = append(b.live, *next)
-		b.remove(next)
-		t.size++
-	}
+	t.promote(int(i))
 }
 
 // has reports whether a node that answered us before is at the address.
@@ -188,25 +255,14 @@ func (t *table) has(addr netip.AddrPort) bool {
 	return e.Addr == addr && e.rtt > 0
 }
 
-// upkeep chooses the node that is to be asked next: one that waits for a place which is there, else the
-// one asked longest ago. It says which bucket that is of, and whether the bucket is full.
+// upkeep is the node that was asked longest ago, who counts as asked then. It says which bucket that is of,
+// and whether the bucket is full.
 func (t *table) upkeep(now time.Time) (c krpc.Contact, i int, full, ok bool) {
 	var next *entry
-	for j := maxDepth - 1; j >= 0; j-- { // what is near to us matters most
-		b := &t.buckets[j]
-		for k := range b.live {
-			if e := &b.live[k]; next == nil || e.asked.Before(next.asked) {
+	for j := len(t.buckets) - 1; j >= 0; j-- { // what is near to us matters most
+		for k := range t.buckets[j].live {
+			if e := &t.buckets[j].live[k]; next == nil || e.asked.Before(next.asked) {
 				next, i = e, j
-			}
-		}
-		if len(b.waiting) == 0 || len(b.live) == capacity(j) && b.worst().fails == 0 {
-			continue
-		}
-		for k := range b.waiting {
-			e := &b.waiting[k]
-			if e.asked.IsZero() && (t.size < 4*bucketSize || now.Sub(e.heard) >= natLife) {
-				e.asked = now
-				return e.Contact, j, false, true
 			}
 		}
 	}
@@ -215,6 +271,25 @@ func (t *table) upkeep(now time.Time) (c krpc.Contact, i int, full, ok bool) {
 	}
 	next.asked = now
 	return next.Contact, i, len(t.buckets[i].live) == capacity(i), true
+}
+
+// untried is a node that waits for a place which is there, and was never asked; the nearest to us. It counts
+// as asked then.
+func (t *table) untried(now time.Time) (c krpc.Contact, ok bool) {
+	for i := len(t.buckets) - 1; i >= 0; i-- {
+		b := &t.buckets[i]
+		if len(b.waiting) == 0 || len(b.live) == capacity(i) && b.worst().fails == 0 {
+			continue
+		}
+		for j := range b.waiting {
+			e := &b.waiting[j]
+			if e.asked.IsZero() && (t.size < 4*bucketSize || now.Sub(e.heard) >= natLife) {
+				e.asked = now
+				return e.Contact, true
+			}
+		}
+	}
+	return c, false
 }
 
 // closest appends the nodes nearest to target to near, nearest first, up to its capacity: of those for
@@ -243,7 +318,7 @@ func (t *table) closest(target ID, near []krpc.Contact, use func(*entry) bool) [
 	i := t.index(target)
 	add(&t.buckets[i])
 	if len(near) < cap(near) {
-		for j := i + 1; j < maxDepth; j++ {
+		for j := i + 1; j < len(t.buckets); j++ {
 			add(&t.buckets[j])
 		}
 	}
@@ -270,24 +345,24 @@ func (t *table) good() (nodes []netip.AddrPort) {
 	return nodes
 }
 
-// rename gives us another id, which all nodes find their bucket by again.
+// rename gives us another id, by which all nodes find their buckets again.
 func (t *table) rename(self ID) {
-	old := *t
+	old := t.buckets
 	*t = newTable(self)
-	for i := range old.buckets {
-		for _, e := range old.buckets[i].live {
+	for i := range old {
+		for _, e := range old[i].live {
 			if e.ID != self {
-				t.insert(t.index(e.ID), e)
+				t.insert(e)
 			}
 		}
 	}
-	for i := range old.buckets {
-		for _, e := range old.buckets[i].waiting {
-			if _, ok := t.hosts[hostOf(e.Addr)]; ok || e.ID == self {
+	for i := range old {
+		for _, e := range old[i].waiting {
+			if e.ID == self {
 				continue
 			}
 			if e.rtt > 0 {
-				t.insert(t.index(e.ID), e)
+				t.insert(e)
 			} else if j := t.index(e.ID); t.buckets[j].rival(&e) == nil {
 				t.wait(j, e)
 			}

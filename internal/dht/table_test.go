@@ -32,6 +32,18 @@ func verifiedContact(rng *rand.Rand, self ID, i int) krpc.Contact {
 	}
 }
 
+// deepTable is one that was split already.
+func deepTable(self ID) table {
+	t := newTable(self)
+	t.buckets = make([]bucket, 20)
+	return t
+}
+
+// local is one of many local nodes.
+func local(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, byte(i >> 12), 1}), uint16(1+i&0xfff))
+}
+
 func (t *table) entry(c krpc.Contact) (*entry, bool) {
 	i, ok := t.hosts[hostOf(c.Addr)]
 	if !ok {
@@ -74,45 +86,49 @@ func (t *table) check(tb testing.TB) {
 func TestTableTakesWhoAnswered(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	self := krpc.RandomID(rng)
-	tab := newTable(self)
+	tab := deepTable(self)
 	a := contact(rng, self, 0, host(1))
 	tab.heard(epoch, a, true)
 	require.Zero(t, tab.size, "whoever asks us waits")
+	tab.answered(epoch, contact(rng, self, 0, host(4)), time.Second, true)
+	require.Zero(t, tab.size, "who has another id than we were told is not taken in")
 	require.False(t, tab.has(a.Addr))
-	node, _, _, ok := tab.upkeep(epoch)
+	_, _, _, ok := tab.upkeep(epoch)
+	require.False(t, ok)
+	node, ok := tab.untried(epoch)
 	require.True(t, ok)
 	require.Equal(t, a, node, "and is asked")
-	_, _, _, ok = tab.upkeep(epoch)
+	_, ok = tab.untried(epoch)
 	require.False(t, ok, "once")
-	tab.answered(epoch, a, time.Second)
+	tab.answered(epoch, a, time.Second, false)
 	require.True(t, tab.isLive(a))
 	require.True(t, tab.has(a.Addr))
 	require.False(t, tab.has(netip.AddrPortFrom(a.Addr.Addr(), 1)))
 
-	tab.answered(epoch, krpc.Contact{ID: self, Addr: host(2)}, time.Second)
+	tab.answered(epoch, krpc.Contact{ID: self, Addr: host(2)}, time.Second, false)
 	tab.heard(epoch, krpc.Contact{ID: self, Addr: host(2)}, true)
 	require.Equal(t, 1, tab.size, "nobody else has our id")
 
 	otherPort := contact(rng, self, 1, netip.AddrPortFrom(a.Addr.Addr(), 1))
-	tab.answered(epoch, otherPort, time.Second)
+	tab.answered(epoch, otherPort, time.Second, false)
 	require.Equal(t, 1, tab.size, "an address has one node")
 
 	neighbour := netip.AddrPortFrom(a.Addr.Addr().Next(), 1)
-	tab.answered(epoch, contact(rng, self, 0, neighbour), time.Second)
+	tab.answered(epoch, contact(rng, self, 0, neighbour), time.Second, false)
 	require.Equal(t, 1, tab.size, "a network one in each bucket")
-	tab.answered(epoch, contact(rng, self, 1, neighbour), time.Second)
+	tab.answered(epoch, contact(rng, self, 1, neighbour), time.Second, false)
 	require.Equal(t, 2, tab.size)
 
-	tab.answered(epoch, krpc.Contact{ID: a.ID, Addr: host(3)}, time.Second)
+	tab.answered(epoch, krpc.Contact{ID: a.ID, Addr: host(3)}, time.Second, false)
 	require.Equal(t, 2, tab.size, "an id one address")
 
 	six := netip.MustParseAddrPort("[2001:db8::1]:1")
-	tab.answered(epoch, contact(rng, self, 3, six), time.Second)
-	tab.answered(epoch, contact(rng, self, 3, netip.MustParseAddrPort("[2001:db8:0:0:ffff::2]:1")), time.Second)
+	tab.answered(epoch, contact(rng, self, 3, six), time.Second, false)
+	tab.answered(epoch, contact(rng, self, 3, netip.MustParseAddrPort("[2001:db8:0:0:ffff::2]:1")), time.Second, false)
 	require.Equal(t, 3, tab.size, "of IPv6 a /64 counts")
 
 	for port := range uint16(5) {
-		tab.answered(epoch, contact(rng, self, 0, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 1000+port)), time.Second)
+		tab.answered(epoch, contact(rng, self, 0, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 1000+port)), time.Second, false)
 	}
 	require.Equal(t, 8, tab.size, "of local ones the port")
 	tab.check(t)
@@ -121,10 +137,10 @@ func TestTableTakesWhoAnswered(t *testing.T) {
 func TestChangedIDEvicts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	self := krpc.RandomID(rng)
-	tab := newTable(self)
+	tab := deepTable(self)
 	a, b, c := contact(rng, self, 5, host(1)), contact(rng, self, 5, host(2)), contact(rng, self, 5, host(3))
 	for _, n := range []krpc.Contact{a, b, c} {
-		tab.answered(epoch, n, time.Second)
+		tab.answered(epoch, n, time.Second, false)
 	}
 	now := epoch.Add(time.Hour)
 	for range 3 {
@@ -135,7 +151,9 @@ func TestChangedIDEvicts(t *testing.T) {
 
 	tab.heard(now, krpc.Contact{ID: krpc.RandomID(rng), Addr: a.Addr}, true)
 	require.True(t, tab.isLive(a), "a query may be forged")
-	tab.answered(now, krpc.Contact{ID: krpc.RandomID(rng), Addr: a.Addr}, time.Second)
+	tab.answered(now, a, time.Second, true)
+	require.True(t, tab.isLive(a), "and another may have named it falsely")
+	tab.answered(now, krpc.Contact{ID: krpc.RandomID(rng), Addr: a.Addr}, time.Second, false)
 	require.False(t, tab.isLive(a), "an answer is not")
 	require.Equal(t, 2, tab.size)
 	node, i, full, ok := tab.upkeep(now)
@@ -152,10 +170,10 @@ func TestEviction(t *testing.T) {
 	self := krpc.RandomID(rng)
 	const i = 4 // of eight nodes
 	fill := func() (tab table, nodes []krpc.Contact) {
-		tab = newTable(self)
+		tab = deepTable(self)
 		for len(nodes) < 7 {
 			c := verifiedContact(rng, self, i)
-			if tab.answered(epoch, c, 100*time.Millisecond); tab.isLive(c) {
+			if tab.answered(epoch, c, 100*time.Millisecond, false); tab.isLive(c) {
 				nodes = append(nodes, c)
 			}
 		}
@@ -171,37 +189,37 @@ func TestEviction(t *testing.T) {
 
 	tab, nodes := fill()
 	unverified := contact(rng, self, i, host(70_000%65536))
-	tab.answered(epoch, unverified, time.Millisecond)
+	tab.answered(epoch, unverified, time.Millisecond, false)
 	require.True(t, tab.isLive(unverified), "there is room for one more")
 	require.Equal(t, 8, tab.size)
 
 	tab.failed(nodes[2].Addr)
 	require.True(t, tab.isLive(nodes[2]), "nobody waits for its place")
 	one := fresh(&tab)
-	tab.answered(epoch, one, time.Hour)
+	tab.answered(epoch, one, time.Hour, false)
 	require.True(t, tab.isLive(one))
 	require.False(t, tab.isLive(nodes[2]), "the stale one went, slow as the new one is")
 	require.True(t, tab.isLive(unverified))
 
 	two := fresh(&tab)
-	tab.answered(epoch, two, time.Hour)
+	tab.answered(epoch, two, time.Hour, false)
 	require.True(t, tab.isLive(two))
 	require.False(t, tab.isLive(unverified), "then the unverified one")
 	waits, _ := tab.entry(unverified)
 	require.NotNil(t, waits, "which waits")
 
 	three := fresh(&tab)
-	tab.answered(epoch, three, time.Second)
+	tab.answered(epoch, three, time.Second, false)
 	require.True(t, tab.isLive(three))
 	require.False(t, tab.isLive(one) && tab.isLive(two), "then one of the slowest")
 	four := fresh(&tab)
-	tab.answered(epoch, four, time.Second)
+	tab.answered(epoch, four, time.Second, false)
 	require.True(t, tab.isLive(four))
 	five := fresh(&tab)
-	tab.answered(epoch, five, 900*time.Millisecond)
+	tab.answered(epoch, five, 900*time.Millisecond, false)
 	require.False(t, tab.isLive(five), "but not for one that is hardly faster")
 	six := contact(rng, self, i, host(65_000))
-	tab.answered(epoch, six, time.Nanosecond)
+	tab.answered(epoch, six, time.Nanosecond, false)
 	require.False(t, tab.isLive(six), "nor for one that is unverified")
 	tab.check(t)
 
@@ -217,11 +235,11 @@ func TestFailedThrice(t *testing.T) {
 	self := krpc.RandomID(rng)
 	tab := newTable(self)
 	a := contact(rng, self, 0, host(1))
-	tab.answered(epoch, a, time.Second)
+	tab.answered(epoch, a, time.Second, false)
 	tab.failed(a.Addr)
 	tab.failed(a.Addr)
 	require.True(t, tab.isLive(a))
-	tab.answered(epoch, a, time.Second)
+	tab.answered(epoch, a, time.Second, false)
 	tab.failed(a.Addr)
 	tab.failed(a.Addr)
 	require.True(t, tab.isLive(a), "an answer wipes out what was before")
@@ -243,9 +261,10 @@ func TestCapacities(t *testing.T) {
 	tab := newTable(self)
 	for i := range 60 {
 		for j := range 200 {
-			tab.answered(epoch, contact(rng, self, i, host(i*200+j)), time.Second)
+			tab.answered(epoch, contact(rng, self, i, local(i*200+j)), time.Second, false)
 		}
 	}
+	require.Len(t, tab.buckets, maxDepth)
 	for i, want := range []int{128, 64, 32, 16, 8, 8, 8} {
 		require.Len(t, tab.buckets[i].live, want)
 		require.Len(t, tab.buckets[i].waiting, bucketSize)
@@ -259,24 +278,66 @@ func TestCapacities(t *testing.T) {
 	require.Equal(t, maxDepth-1, i, "what is near to us comes first")
 }
 
-// A node behind a NAT is not asked right after it asked us, unless we know few.
-func TestUpkeepWaitsForNAT(t *testing.T) {
+// The last bucket is split for nodes whose ids follow from their addresses, and not by those who choose
+// to be near to us.
+func TestSplit(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 6))
 	self := krpc.RandomID(rng)
 	tab := newTable(self)
+	for i := range 1000 {
+		tab.answered(epoch, contact(rng, self, rng.IntN(60), host(i)), time.Second, false)
+	}
+	require.Len(t, tab.buckets, 1)
+	require.Equal(t, 128, tab.size)
+	tab.check(t)
+
+	honest := 0
+	for i := range 3000 {
+		a := host(5000 + i)
+		tab.answered(epoch, krpc.Contact{ID: secureID(a.Addr(), rng), Addr: a}, time.Second, false)
+	}
+	tab.check(t)
+	require.Greater(t, len(tab.buckets), 5)
+	for i := range tab.buckets {
+		for _, e := range tab.buckets[i].live {
+			if e.verified {
+				honest++
+			}
+		}
+	}
+	require.Greater(t, honest, tab.size*9/10, "and as they come, they push those out")
+
+	// Nodes that are all of the new bucket do not split the old.
+	tab = newTable(self)
+	for i := range 200 {
+		tab.answered(epoch, contact(rng, self, 30, local(i)), time.Second, false)
+	}
+	require.Len(t, tab.buckets, 1)
+	tab.answered(epoch, contact(rng, self, 0, local(300)), time.Second, false)
+	require.Len(t, tab.buckets, 2)
+	tab.check(t)
+}
+
+// A node behind a NAT is not asked right after it asked us, unless we know few.
+
+func TestUpkeepWaitsForNAT(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 6))
+	self := krpc.RandomID(rng)
+	tab := deepTable(self)
 	for j := range 40 {
-		tab.answered(epoch, contact(rng, self, 0, host(j)), time.Second)
+		tab.answered(epoch, contact(rng, self, 0, host(j)), time.Second, false)
 	}
 	shy := contact(rng, self, 9, host(100))
 	tab.heard(epoch, shy, true)
-	node, _, _, _ := tab.upkeep(epoch.Add(natLife - 1))
-	require.NotEqual(t, shy, node)
-	node, _, _, _ = tab.upkeep(epoch.Add(natLife))
+	_, ok := tab.untried(epoch.Add(natLife - 1))
+	require.False(t, ok)
+	node, ok := tab.untried(epoch.Add(natLife))
+	require.True(t, ok)
 	require.Equal(t, shy, node)
 
 	named := contact(rng, self, 8, host(101))
 	tab.heard(epoch.Add(natLife), named, false)
-	node, _, _, _ = tab.upkeep(epoch.Add(natLife))
+	node, _ = tab.untried(epoch.Add(natLife))
 	require.Equal(t, named, node, "one that was named has not sent us anything")
 }
 
@@ -286,7 +347,7 @@ func TestClosest(t *testing.T) {
 		self := krpc.RandomID(rng)
 		tab := newTable(self)
 		for i := range 1 + rng.IntN(300) {
-			tab.answered(epoch, contact(rng, self, rng.IntN(14), host(i)), time.Second)
+			tab.answered(epoch, contact(rng, self, rng.IntN(14), local(i)), time.Second, false)
 		}
 		tab.check(t)
 		var all []krpc.Contact
@@ -323,7 +384,7 @@ func TestRename(t *testing.T) {
 	self := krpc.RandomID(rng)
 	tab := newTable(self)
 	for i := range 2000 {
-		tab.answered(epoch, krpc.Contact{ID: krpc.RandomID(rng), Addr: host(i)}, time.Second)
+		tab.answered(epoch, krpc.Contact{ID: secureID(host(i).Addr(), rng), Addr: host(i)}, time.Second, false)
 		tab.heard(epoch, krpc.Contact{ID: krpc.RandomID(rng), Addr: host(5000 + i)}, i%2 == 0)
 	}
 	tab.check(t)
@@ -367,13 +428,14 @@ func TestTableHistories(t *testing.T) {
 			c := known[rng.IntN(len(known))]
 			switch rng.IntN(10) {
 			case 0, 1, 2, 3:
-				tab.answered(now, c, time.Duration(rng.IntN(int(time.Second))))
+				tab.answered(now, c, time.Duration(rng.Int64N(int64(time.Second))), false)
 			case 4, 5:
 				tab.heard(now, c, rng.IntN(2) == 0)
 			case 6, 7:
 				tab.failed(c.Addr)
 			case 8:
 				tab.upkeep(now)
+				tab.untried(now)
 			case 9:
 				if rng.IntN(50) == 0 {
 					tab.rename(krpc.WithCommon(rng, self, rng.IntN(7)))

@@ -14,26 +14,34 @@ const (
 	maxGreeted  = 64
 )
 
-// upkeep asks the node that was asked longest ago, or one that was never asked: whether it is there, if its
-// bucket is full, else for nodes of its bucket. One that was named to us is asked beside it.
+// upkeep asks the node that was asked longest ago: whether it is there, if its bucket is full, else for nodes
+// of its bucket. Beside it, it tries one that was never asked, if there is a place for it.
 func (c *core) upkeep(now time.Time, h *half) {
 	if now.Before(h.upkeepAt) {
 		return
 	}
 	h.upkeepAt = now.Add(upkeepEvery)
-	if len(h.greeted) > 0 {
+	if node, i, full, ok := h.table.upkeep(now); ok {
+		if full {
+			c.ask(now, &query{to: node.Addr, id: node.ID, known: true, family: h.family}, krpc.Ping)
+		} else {
+			c.findNodes(now, h, node, i)
+		}
+	}
+	if node, ok := h.table.untried(now); ok {
+		c.findNodes(now, h, node, h.table.index(node.ID))
+	} else if len(h.greeted) > 0 {
 		c.greetOne(now, h)
 	}
-	node, i, full, ok := h.table.upkeep(now)
-	if !ok {
-		return
+}
+
+// findNodes asks a node for others of bucket i.
+func (c *core) findNodes(now time.Time, h *half, node krpc.Contact, i int) {
+	for last := len(h.table.buckets) - 1; i >= last && i < 100 && c.rng.IntN(2) == 0; {
+		i++ // the last bucket is of all that are nearer, too
 	}
-	method := krpc.Ping
-	if !full {
-		method = krpc.FindNode
-		c.reply.Target, c.reply.Has = krpc.WithCommon(c.rng, h.table.self, i), krpc.HasTarget
-	}
-	c.ask(now, &query{to: node.Addr, id: node.ID, known: true, family: h.family}, method)
+	c.reply.Target, c.reply.Has = krpc.WithCommon(c.rng, h.table.self, i), krpc.HasTarget
+	c.ask(now, &query{to: node.Addr, id: node.ID, known: true, family: h.family}, krpc.FindNode)
 }
 
 // addNode records an address at which there is said to be a node, by a peer's PORT message, for example.
@@ -43,7 +51,7 @@ func (c *core) addNode(now time.Time, a netip.AddrPort) {
 		return
 	}
 	h := c.fams[f]
-	if len(h.greeted) >= maxGreeted || h.table.has(a) || slices.Contains(h.greeted, a) {
+	if len(h.greeted) >= maxGreeted || h.table.has(a) || slices.Contains(h.greeted, a) || c.queries.to(a) {
 		return
 	}
 	h.greeted = append(h.greeted, a)

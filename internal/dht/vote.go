@@ -2,21 +2,28 @@ package dht
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 const (
-	maxBallots = 32
+	maxBallots = 64
 	minAgree   = 5
 )
 
 // vote finds our external address from what nodes of different networks say that it is (the key ip of
-// BEP 42), a network at a time having one voice.
+// BEP 42), a network at a time having one voice. Nodes whose own ids follow from their addresses are
+// heard alone once there are five of them: others are as many as somebody makes of himself.
 type vote struct {
-	ballots []ballot // at most maxBallots, a ring
-	next    int      // the oldest, once the ring is full
-	winner  netip.Addr
+	verified, others ring
+	winner           netip.Addr
+}
+
+// ring is the last ballots.
+type ring struct {
+	ballots []ballot // at most maxBallots
+	next    int      // the oldest, once there are as many
 }
 
 type ballot struct {
@@ -25,35 +32,49 @@ type ballot struct {
 }
 
 // cast records what a node that answered us says of our address, and reports whether that makes another
-// winner: at least five agree, and more than half of the last 32.
-func (v *vote) cast(from netip.AddrPort, says netip.Addr) (changed bool) {
+// winner: at least five agree, and two thirds of the last 64. A third who lie are almost never as many; and
+// a node that believed them once would be one voice less for the truth.
+func (v *vote) cast(from netip.AddrPort, says netip.Addr, verified bool) (changed bool) {
 	if netaddr.IsLocal(says) || !netaddr.Dialable(netip.AddrPortFrom(says, 1)) {
 		return false
 	}
 	b := ballot{networkOf(from), says}
-	agree, at := 1, -1
-	for i, other := range v.ballots {
-		if other.from == b.from {
-			at = i
-		} else if other.says == says {
-			agree++
-		}
+	if verified {
+		v.verified.cast(b)
+	} else {
+		v.others.cast(b)
 	}
-	switch {
-	case at >= 0:
-		v.ballots[at] = b
-	case len(v.ballots) < maxBallots:
-		v.ballots = append(v.ballots, b)
-	default:
-		if v.ballots[v.next].says == says {
-			agree--
-		}
-		v.ballots[v.next] = b
-		v.next = (v.next + 1) % maxBallots
+	agree, all := v.verified.count(says)
+	if all < minAgree {
+		more, others := v.others.count(says)
+		agree, all = agree+more, all+others
 	}
-	if says == v.winner || agree < minAgree || 2*agree <= len(v.ballots) {
+	if says == v.winner || agree < minAgree || 3*agree < 2*all {
 		return false
 	}
 	v.winner = says
 	return true
+}
+
+func (r *ring) cast(b ballot) {
+	if i := slices.IndexFunc(r.ballots, func(o ballot) bool { return o.from == b.from }); i >= 0 {
+		r.ballots[i] = b
+		return
+	}
+	if len(r.ballots) < maxBallots {
+		r.ballots = append(r.ballots, b)
+		return
+	}
+	r.ballots[r.next] = b
+	r.next = (r.next + 1) % maxBallots
+}
+
+// count is how many say the same, and how many there are.
+func (r *ring) count(says netip.Addr) (agree, all int) {
+	for _, b := range r.ballots {
+		if b.says == says {
+			agree++
+		}
+	}
+	return agree, len(r.ballots)
 }

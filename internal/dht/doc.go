@@ -1,0 +1,31 @@
+// Package dht is a node of the mainline DHT: peers of a torrent, announces, and small items, with no tracker
+// (BEP 5; IPv6 as in BEP 32, scrapes as in 33, node ids as in 42, read-only nodes as in 43, items as in 44,
+// samples as in 51).
+//
+// A [Node] has no socket. Whoever owns one calls [Node.Receive] for each datagram that may be a message, and
+// gives the node a function to send by. It has one goroutine for the time, one more while names are looked up,
+// and none a packet or a query. It writes no file: [Node.Nodes] goes out, and Config.Nodes of a later run in.
+//
+// # Layers
+//
+// Everything below [Node] is plain data: the time is an argument, chance is injected, and no goroutine, lock
+// or I/O is in it. The parts each keep one rule: the routing table (table.go, bucket.go) takes who answered,
+// the lookup (lookup.go) decides whom to ask, guard.go whom to answer, the stores (peerstore.go, itemstore.go,
+// fair.go) what to keep, token.go who may store, vote.go where we are, schedule.go when a torrent's turn comes,
+// queries.go what is under way, dead.go whom to spare. The core (core.go with search.go, answer.go, upkeep.go
+// and bootstrap.go) joins them to a state machine of datagrams in and datagrams out, which a simulation drives
+// by thousands. The Node (node.go, operations.go) is a lock, a timer and a goroutine around one core.
+//
+// # Whom it believes
+//
+// Nobody. A query may come from a forged address, so it proves nothing and counts against none; an answer must
+// repeat a random transaction id from the address that was asked. What a node says of others is followed as
+// far as it has proved good, and no more than a few of a network; ids that do not follow from an address (BEP
+// 42) do not push out those that do. Nothing of a local network is asked because a node on the Internet named
+// it. What we answer is bounded in bytes, so that nobody gains by sending us what others then receive.
+package dht
+
+import "github.com/shoal-go/torrent/internal/krpc"
+
+// ID is a point of the space that nodes, info hashes and items share.
+type ID = krpc.ID

@@ -1,0 +1,142 @@
+package dht
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/krpc"
+)
+
+// A client with 1,000 torrents announces each every 15 minutes or so, within its budget of queries, and
+// answers what somebody waits for meanwhile.
+func TestManyTorrents(t *testing.T) {
+	if testing.Short() || raceEnabled {
+		t.Skip("many seconds of one goroutine")
+	}
+	const torrents = 1000
+	net := newSimNet(1, .01)
+	for range 100 {
+		net.join(Config{}, 4)
+	}
+	net.run(5 * time.Minute)
+	node := net.join(Config{}, 4)
+	net.run(time.Minute)
+	require.Greater(t, node.core.statsNow().Nodes4, 30)
+
+	hashes := make([]ID, torrents)
+	for i := range hashes {
+		hashes[i] = krpc.RandomID(net.rng)
+		node.core.keep(net.now, Torrent{Hash: hashes[i], Port: 1000}, func([]netip.AddrPort) {})
+	}
+	net.touch(node)
+	at := make(map[ID][]time.Time) // when each was announced
+	sent := make(map[int64]int)    // by the second
+	node.sent = func(netip.AddrPort) { sent[net.now.Unix()]++ }
+	before := node.core.stats.QueriesSent
+	for _, other := range net.alive {
+		other.got = func(from netip.AddrPort, b []byte) {
+			var m krpc.Message
+			if from == node.addr && m.Parse(b) == nil && string(m.Method) == krpc.AnnouncePeer {
+				if last := len(at[m.Target]) - 1; last < 0 || net.now.Sub(at[m.Target][last]) > time.Minute {
+					at[m.Target] = append(at[m.Target], net.now)
+				}
+			}
+		}
+	}
+	start := net.now
+	var asked []time.Duration
+	for range 33 {
+		net.run(time.Minute)
+		began := net.now
+		s := &search{target: krpc.RandomID(net.rng), method: krpc.GetPeers}
+		s.ended = func(now time.Time) { asked = append(asked, now.Sub(began)) }
+		node.core.start(net.now, s, node.core.fams[:]...)
+		net.touch(node)
+	}
+	net.run(30 * time.Second)
+
+	require.Len(t, at, torrents)
+	var gaps, firsts []time.Duration
+	for _, times := range at {
+		require.GreaterOrEqual(t, len(times), 2)
+		firsts = append(firsts, times[0].Sub(start))
+		for i := range times[1:] {
+			gaps = append(gaps, times[i+1].Sub(times[i]))
+		}
+	}
+	require.Less(t, slices.Max(firsts), 15*time.Minute)
+	require.Greater(t, slices.Min(gaps), 13*time.Minute)
+	require.Less(t, slices.Max(gaps), 18*time.Minute)
+	rate := float64(node.core.stats.QueriesSent-before) / net.now.Sub(start).Seconds()
+	require.Less(t, rate, float64(queryRate))
+	var perSecond []int
+	for _, n := range sent {
+		perSecond = append(perSecond, n)
+	}
+	slices.Sort(perSecond)
+	slices.Sort(asked)
+	require.Len(t, asked, 33)
+	require.Less(t, asked[len(asked)-1], 20*time.Second)
+	t.Logf("%.1f queries a second, %d in the busiest; the first announce after %v at the latest, the next after %v to %v; a lookup that is waited for took %v at most",
+		rate, perSecond[len(perSecond)-1], slices.Max(firsts).Round(time.Second), slices.Min(gaps).Round(time.Second), slices.Max(gaps).Round(time.Second), asked[len(asked)-1].Round(time.Millisecond))
+}
+
+// The schedule keeps its order, whatever is done to it.
+func TestSchedule(t *testing.T) {
+	b := newBench(t, Config{})
+	b.fill(ipv4, 20)
+	var all []*kept
+	for i := range 30 {
+		all = append(all, b.keep(b.now, Torrent{Hash: ID{byte(i)}, Port: 1}, func([]netip.AddrPort) {}))
+	}
+	b.tick(b.now)
+	require.Equal(t, maxKept, b.kept.running, "some at a time")
+	require.Equal(t, 30, b.statsNow().Torrents)
+	for i, k := range all {
+		if i%2 == 0 {
+			b.forget(k)
+		}
+	}
+	require.Equal(t, maxKept/2, b.kept.running)
+	require.Len(t, b.searches, maxKept/2)
+	require.Equal(t, 15, b.statsNow().Torrents)
+
+	// Nobody answers: each comes again soon, and none is lost.
+	b.pass(10 * time.Minute)
+	require.Equal(t, 15, b.statsNow().Torrents)
+	for i, k := range all {
+		if i%2 == 1 {
+			b.forget(k)
+		}
+	}
+	require.Zero(t, b.statsNow().Torrents)
+	b.hurry(b.now, all[1])
+	b.pass(time.Hour)
+	require.Zero(t, b.kept.running)
+	require.Empty(t, b.kept.byDue)
+}
+
+func TestPackets(t *testing.T) {
+	var p packets
+	for range p.each {
+		t.Error("nothing was added")
+	}
+	for i := range 3 {
+		p.add([]byte{byte(i), byte(i)}, host(i))
+	}
+	i := 0
+	for b, to := range p.each {
+		require.Equal(t, []byte{byte(i), byte(i)}, b)
+		require.Equal(t, host(i), to)
+		if i++; i == 2 {
+			break
+		}
+	}
+	require.Equal(t, 2, i)
+	p.reset()
+	require.Empty(t, p.list)
+}

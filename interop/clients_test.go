@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -17,10 +18,11 @@ import (
 
 // role is what one peer is to do.
 type role struct {
-	what    string // path of the torrent, or a magnet link
-	dir     string // where the content is, or goes
-	seed    bool   // dir holds the content already
-	setting string // of encryption, one of the client's; "" is its default
+	what    string           // path of the torrent, or a magnet link
+	dir     string           // where the content is, or goes
+	seed    bool             // dir holds the content already
+	setting string           // of encryption, one of the client's; "" is its default
+	nodes   []netip.AddrPort // of the DHT, at which it joins; without any it stays out
 }
 
 // peer is a client at work.
@@ -33,13 +35,17 @@ type peer interface {
 }
 
 // client is a kind of peer. It accepts peers on port 6881 of an address of its own, speaks to the
-// torrent's tracker alone (no DHT, no local discovery, no uTP), and seeds what it has until stopped.
+// torrent's tracker alone (no local discovery, no uTP, the DHT only where told), and seeds what it has until stopped.
 type client struct {
 	name     string
 	programs []string
 	version  func(t *testing.T) string
 	settings []setting // of encryption; the first is the default
 	start    func(t *testing.T, r role) peer
+
+	// misreadsPeers is set if it cannot read the peers that nodes of the DHT name: rtorrent 0.9.8 takes the length
+	// before the first address for a part of it, and calls 54.58.x.y.
+	misreadsPeers bool
 }
 
 // setting is one of a client's settings of encryption, by the client's name for it, and the ways in which the
@@ -94,6 +100,8 @@ var clients = []client{
 		version:  func(t *testing.T) string { return versionIn(output(t, "rtorrent", "-h")) },
 		settings: []setting{{"allowed", plainly | obscured | rc4, plainly | obscured | rc4}, {"required", obscured | rc4, obscured | rc4}, {"required-rc4", rc4, rc4}, {"none", plainly, plainly}},
 		start:    startRtorrent,
+
+		misreadsPeers: true,
 	},
 }
 
@@ -134,6 +142,9 @@ func startLibtorrent(t *testing.T, r role, extra ...string) programPeer {
 	if r.seed {
 		args = append(args, "--seed")
 	}
+	for _, node := range r.nodes {
+		args = append(args, "--node", node.String())
+	}
 	return programPeer{run(t, pythonLibtorrent, append(args, extra...)...), host, "seeding"}
 }
 
@@ -141,10 +152,13 @@ func startAria2(t *testing.T, r role) peer {
 	t.Helper()
 	host := newAddr()
 	args := []string{
-		"--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false", "--disable-ipv6",
+		"--no-conf", fmt.Sprintf("--enable-dht=%t", len(r.nodes) > 0), "--enable-dht6=false", "--bt-enable-lpd=false", "--disable-ipv6",
 		"--interface=" + host.String(), fmt.Sprintf("--listen-port=%d", peerPort),
 		"--file-allocation=none", "--disk-cache=0", "--seed-ratio=0", "--summary-interval=0", "--console-log-level=notice",
 		"--check-integrity=true", "--dir=" + r.dir, "--on-bt-download-complete=" + finishedHook(t),
+	}
+	if len(r.nodes) > 0 {
+		args = append(args, "--dht-entry-point="+r.nodes[0].String(), fmt.Sprintf("--dht-listen-port=%d", peerPort), "--dht-file-path="+filepath.Join(t.TempDir(), "dht.dat"))
 	}
 	switch r.setting {
 	case "required":
@@ -169,11 +183,16 @@ func startTransmission(t *testing.T, r role) peer {
 	host := newAddr()
 	settings, err := json.Marshal(map[string]any{
 		"bind-address-ipv4": host.String(), "peer-port": peerPort, "port-forwarding-enabled": false,
-		"dht-enabled": false, "lpd-enabled": false, "utp-enabled": false, "pex-enabled": true,
+		"dht-enabled": len(r.nodes) > 0, "lpd-enabled": false, "utp-enabled": false, "pex-enabled": true,
 		"cache-size-mb": 0, "ratio-limit-enabled": false, "speed-limit-up-enabled": false, "speed-limit-down-enabled": false,
 	})
 	require.NoError(t, err)
 	config := scratch(t, "settings.json", settings)
+	var bootstrap strings.Builder
+	for _, node := range r.nodes {
+		fmt.Fprintln(&bootstrap, node.Addr(), node.Port())
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(config), "dht.bootstrap"), []byte(bootstrap.String()), 0o644))
 	args := []string{"--config-dir", filepath.Dir(config), "--download-dir", r.dir, "--port", fmt.Sprint(peerPort), "--no-portmap"}
 	switch r.setting {
 	case "tolerated":
@@ -205,6 +224,13 @@ func startRtorrent(t *testing.T, r role) peer {
 		"required-rc4": "allow_incoming,try_outgoing,require,require_RC4",
 		"none":         "none",
 	}[r.setting]
+	dht := "dht.mode.set = disable"
+	if len(r.nodes) > 0 {
+		dht = fmt.Sprintf("dht.mode.set = on\ndht.port.set = %d\n", peerPort)
+		for i, node := range r.nodes {
+			dht += fmt.Sprintf("schedule2 = node%d, 0, 0, ((dht.add_node, \"%s\"))\n", i, node)
+		}
+	}
 	config := scratch(t, "rtorrent.rc", fmt.Appendf(nil, `
 system.daemon.set = true
 network.bind_address.set = %s
@@ -212,12 +238,12 @@ network.port_range.set = %d-%[2]d
 network.port_random.set = no
 directory.default.set = %s
 session.path.set = %s
-dht.mode.set = disable
+%s
 trackers.use_udp.set = yes
 protocol.pex.set = yes
 protocol.encryption.set = %s
 method.set_key = event.download.finished, said, "execute.nothrow=%s"
 load.start = "%s"
-`, host, peerPort, r.dir, t.TempDir(), encryption, finishedHook(t), r.what))
+`, host, peerPort, r.dir, t.TempDir(), dht, encryption, finishedHook(t), r.what))
 	return programPeer{run(t, "rtorrent", "-n", "-o", "import="+config), host, "finished"}
 }

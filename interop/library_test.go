@@ -93,7 +93,11 @@ func (b *logBuffer) String() string {
 func startLibrary(t *testing.T, r role, peers ...netip.AddrPort) *libraryPeer {
 	t.Helper()
 	p := &libraryPeer{host: newAddr()}
-	p.start(t, newClient(t, p.host, r.setting), r, peers...)
+	c := newClient(t, p.host, r.setting)
+	if len(r.nodes) > 0 {
+		c.NoDHT, c.DHTNodes = false, addrs(r.nodes)
+	}
+	p.start(t, c, r, peers...)
 	return p
 }
 

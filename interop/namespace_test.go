@@ -110,7 +110,7 @@ func furnish() error {
 		return err
 	}
 	var script strings.Builder
-	script.WriteString("link set lo up multicast on\nroute add 224.0.0.0/4 dev lo\n")
+	script.WriteString("link set lo up multicast on\nroute add 224.0.0.0/4 dev lo\nroute add local 10.128.0.0/9 dev lo\n")
 	for i := 1; i <= hosts; i++ {
 		fmt.Fprintf(&script, "addr add 10.77.0.%d/24 dev lo\naddr add fd77::%x/64 dev lo nodad\n", i, i)
 	}

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 """A libtorrent peer for the tests: downloads, then seeds until it is ended.
 
-usage: peer.py WHAT DIR IP [--enc enabled|forced|forced-plaintext|disabled] [--seed] [--up BYTES] [--peer IP:PORT]... [--no-pex] [--lsd]
+usage: peer.py WHAT DIR IP [--enc enabled|forced|forced-plaintext|disabled] [--seed] [--up BYTES] [--peer IP:PORT]... [--no-pex] [--lsd] [--node IP:PORT]...
        peer.py --create DIR/NAME OUT ANNOUNCE PIECE_LENGTH
 
-WHAT is a .torrent file or a magnet link. Prints "ready" once it has started, "seeding" once it has everything,
+WHAT is a .torrent file or a magnet link. With --node, it joins the DHT there first. Prints "ready" once it has started, "seeding" once it has everything,
 and when it is ended "uploaded" and the bytes of payload that it sent."""
 import argparse
 import signal
@@ -34,13 +34,15 @@ def create(path, out, announce, piece_length):
 def share(o):
     listen = '[%s]:6881' % o.ip if ':' in o.ip else '%s:6881' % o.ip
     session = lt.session(dict(
-        ENCRYPTION[o.enc], listen_interfaces=listen, alert_mask=0,
-        enable_dht=False, enable_lsd=o.lsd, enable_upnp=False, enable_natpmp=False,
+        ENCRYPTION[o.enc], listen_interfaces=listen, alert_mask=lt.alert.category_t.dht_notification,
+        enable_dht=bool(o.node), dht_bootstrap_nodes=','.join(o.node), enable_lsd=o.lsd, enable_upnp=False, enable_natpmp=False,
         enable_incoming_utp=False, enable_outgoing_utp=False, allow_multiple_connections_per_ip=True,
         min_reconnect_time=1))  # in another way, encrypted or not, if the first did not work
     if not o.no_pex:
         session.add_extension('ut_pex')
     session.add_extension('ut_metadata')
+    while o.node and not any(isinstance(a, lt.dht_bootstrap_alert) for a in session.pop_alerts()):
+        session.wait_for_alert(1000)
     if o.what.startswith('magnet:'):
         params = lt.parse_magnet_uri(o.what)
     else:
@@ -81,4 +83,5 @@ else:
     p.add_argument('--peer', action='append', default=[])
     p.add_argument('--no-pex', action='store_true')
     p.add_argument('--lsd', action='store_true')
+    p.add_argument('--node', action='append', default=[])
     share(p.parse_args())

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"testing"
 )
@@ -22,9 +23,30 @@ var findPython = sync.OnceValues(func() (string, error) {
 	return "", errors.New("no Python with libtorrent")
 })
 
+// npmDHT stands for the directory of the npm package bittorrent-dht, which has no command.
+const npmDHT = "bittorrent-dht"
+
+// findDHT looks beside the package bittorrent-tracker, whose command is in PATH.
+func findDHT() (string, error) {
+	command, err := exec.LookPath("bittorrent-tracker")
+	if err != nil {
+		return "", err
+	}
+	command, err = filepath.EvalSymlinks(command) // which is bin/cmd.js of its package
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(command, "../../../", npmDHT)
+	_, err = os.Stat(dir)
+	return dir, err
+}
+
 func findProgram(name string) (string, error) {
-	if name == pythonLibtorrent {
+	switch name {
+	case pythonLibtorrent:
 		return findPython()
+	case npmDHT:
+		return findDHT()
 	}
 	return exec.LookPath(name)
 }

@@ -87,6 +87,9 @@ type Client struct {
 	NoUTP bool
 	// NoTCP connects and accepts by uTP alone.
 	NoTCP bool
+	// MapPorts asks the routers of this machine to let peers in, by PCP, NAT-PMP or UPnP, and has trackers, the DHT and peers
+	// told the port that they open. It is renewed as long as the client lives, and deleted at Close.
+	MapPorts bool
 	// Dial connects to peers by TCP; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6"; nil is a net.ListenConfig. With Dial set and
@@ -125,6 +128,7 @@ type Client struct {
 	rng       *mathrand.Rand
 	registry  registry
 	budget    peerlist.Budget
+	mapped    portMappings
 	greetings []*greeting // incoming connections in their handshake, oldest first
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/lsd"
+	"github.com/shoal-go/torrent/internal/portmap"
 	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/shoal-go/torrent/internal/tracker"
@@ -26,8 +27,9 @@ type hooks struct {
 	listenMulticast func(network string, group netip.AddrPort) (net.PacketConn, error)
 	lookup          func(ctx context.Context, host string) ([]netip.Addr, error)
 	openFiles       func(storage.Content, string, *slog.Logger) (storage.Store, error) // what a directory is
-	seed            uint64                                                             // of all that is drawn by lot but for keys; 0 is none
-	blockMemory     int64                                                              // bytes of blocks of started pieces; 0 is blockpool.Limit
+	gateways        func() ([]portmap.Gateway, error)
+	seed            uint64 // of all that is drawn by lot but for keys; 0 is none
+	blockMemory     int64  // bytes of blocks of started pieces; 0 is blockpool.Limit
 }
 
 // orSystem returns the hooks with the system in place of those that are not set.
@@ -107,6 +109,9 @@ func (c *Client) Open() error {
 				return fmt.Errorf("listen for peers: %w", err)
 			}
 		}
+	}
+	if c.MapPorts && c.port() != 0 {
+		c.mapPorts()
 	}
 	if c.LocalDiscovery {
 		c.openLocal()

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"log/slog"
 	"maps"
@@ -159,6 +160,7 @@ func (d *Download) run() {
 	if !d.ownClient() {
 		defer d.client.tasks.Done()
 	}
+	defer context.AfterFunc(d.life.parent, d.hurry)()
 	if d.examine() {
 		d.share()
 	}
@@ -295,6 +297,9 @@ func (d *Download) fail(err error) { d.life.stop(err) }
 // failStorage is fail where storage is the reason: once Wait has returned, Stats is who tells of it. The
 // mutex is held.
 func (d *Download) failStorage(err error) {
+	if errors.Is(err, ErrClosed) && d.ended() {
+		return // it was cut short
+	}
 	d.storageFailed(err)
 	d.fail(err)
 }

@@ -52,6 +52,19 @@ func (d *Download) finish() {
 	}
 }
 
+// hurry is run when the caller's context has ended. Soon after that, whatever storage is still at is cut short, and the
+// result is told even if something does not end.
+func (d *Download) hurry() {
+	timer := time.NewTimer(stopAtOnce)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		d.store.Stop()
+		d.setResult(d.failure())
+	case <-d.life.gone:
+	}
+}
+
 // isDone reports whether the download is complete or has failed.
 func (d *Download) isDone() bool {
 	select {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
-	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -56,7 +55,7 @@ func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 		M:            make(map[string]int),
 		V:            clientName,
 		ReqQ:         maxQueuedRequests,
-		P:            int(d.client.port()),
+		P:            int(d.client.publicPort()),
 		YourIP:       to.Addr().AsSlice(),
 		MetadataSize: int64(len(d.t.info)),
 		UploadOnly:   new(d.picker.Needed().Count() == 0),
@@ -119,13 +118,11 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	}
 	if p.conn.incoming && h.P != 0 && !p.ext.listens.IsValid() {
 		p.ext.listens = netip.AddrPortFrom(p.conn.addr.Addr(), uint16(h.P))
-		if d.discovery.cand.Add(p.ext.listens, peerlist.FromIncoming, "", now); !d.discovery.cand.Banned(p.ext.listens) {
-			d.discovery.cand.Connected(p.ext.listens)
-		}
+		d.discovery.cand.Claimed(p.ext.listens, now)
 	}
 	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
 		p.ext.saidYourIP = true // once: all priorities depend on it
-		d.discovery.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.port()))
+		d.discovery.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.publicPort()))
 	}
 	d.refill(&p.supply, now)
 	return nil

@@ -35,6 +35,7 @@ type speaker struct {
 type speech struct {
 	fast, extended bool
 	deaf           bool
+	id             [20]byte // its peer id; zero is one that its address makes
 }
 
 // speak connects to a client and shakes hands.
@@ -43,6 +44,9 @@ func speak(t *testing.T, h *simnet.Host, content *simContent, to netip.AddrPort,
 	require.NoError(t, err)
 	s := &speaker{Conn: conn.(*simnet.Conn), t: t, content: content}
 	hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte(fmt.Appendf(nil, "%20v", s.LocalAddr()))}
+	if can.id != [20]byte{} {
+		hello.PeerID = can.id
+	}
 	if can.fast {
 		hello.SetFast()
 	}

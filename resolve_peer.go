@@ -102,7 +102,7 @@ func (p *metadataConn) write() error {
 	hello := wire.ExtHandshake{
 		M:      map[string]int{extensionTable[extPEX].name: extPEX, extensionTable[extMetadata].name: extMetadata},
 		V:      clientName,
-		P:      int(r.client.port()),
+		P:      int(r.client.publicPort()),
 		YourIP: p.conn.addr.Addr().AsSlice(),
 	}
 	b = wire.AppendExtended(b, 0, hello.Append(nil))

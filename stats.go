@@ -198,7 +198,11 @@ type ClientStats struct {
 	Memory     int64    // bytes that unfinished pieces hold in memory
 	MemoryMost int64    // the bound on Memory
 	DHT        DHTStats // zero before the client joins
-	Addr       net.Addr // where the client accepts peers, or nil
+
+	PortMappings []PortMapping // with MapPorts, what routers grant
+	PortMapErr   error         // with MapPorts, why there is no other mapping, or nil
+
+	Addr net.Addr // where the client accepts peers, or nil
 }
 
 // totals are bytes of payload.
@@ -244,6 +248,7 @@ func (c *Client) Stats() ClientStats {
 	}
 	s.Peers, s.Dialling = c.budget.InUse()
 	s.Greeting = len(c.greetings)
+	s.PortMappings, s.PortMapErr = c.mapped.stats(), c.mapped.err
 	blocks := c.blocks
 	c.mu.Unlock()
 	for _, d := range counted {

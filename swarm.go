@@ -81,9 +81,9 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	if d.ended() || d.progress.checking || d.paused || d.discovery.cand.Banned(k.addr) || !d.admits(k, now) {
+	if d.ended() || d.progress.checking || d.paused || d.discovery.cand.Banned(k.addr) || !d.admits(k, from, now) {
 		if !k.incoming {
-			d.refused(k, now)
+			d.refused(k, from, now)
 		}
 		return false
 	}
@@ -116,14 +116,15 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 }
 
 // refused records that a connection we made is not wanted. If the peer is connected to us already, we have learned
-// where it listens.
-func (d *Download) refused(k *connection, now time.Time) {
+// where it listens; but that it is the same peer is only what it says, so one that the user named is tried again unless
+// something came of the other connection.
+func (d *Download) refused(k *connection, from peerlist.Source, now time.Time) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil && p.conn.incoming && p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.addr.Addr() == k.addr.Addr() {
 			if !p.ext.listens.IsValid() {
 				p.ext.listens = k.addr
 			}
-			if p.ext.listens != k.addr {
+			if p.ext.listens != k.addr || from == peerlist.FromUser && !p.gave() {
 				d.discovery.cand.Left(k.addr, false, now)
 			}
 			return
@@ -154,7 +155,7 @@ func (d *Download) removePeer(p *peer) {
 				d.discovery.cand.Recall(now) // we want something again by now
 			}
 		} else {
-			d.discovery.cand.Left(p.ext.listens, p.useful || p.up.Total() > 0 || d.paused, now)
+			d.discovery.cand.Left(p.ext.listens, p.gave() || d.paused, now)
 		}
 	}
 	d.pending.freed, d.pending.rechoke = true, true
@@ -220,9 +221,7 @@ func (d *Download) ban(liars []any) {
 		d.discovery.cand.Ban(addr)
 		for _, p := range d.swarm.peers {
 			if d.discovery.cand.Banned(p.conn.addr) {
-				if p.ext.listens.IsValid() {
-					d.discovery.cand.Ban(p.ext.listens)
-				}
+				d.discovery.cand.Disown(p.ext.listens)
 				p.stopLocked(errBanned)
 			}
 		}

@@ -10,14 +10,18 @@ import (
 
 // admits reports whether there is a place for the connection, and no other to the same peer, and counts
 // it if so.
-func (d *Download) admits(k *connection, now time.Time) bool {
+func (d *Download) admits(k *connection, from peerlist.Source, now time.Time) bool {
 	var all []peerlist.Connection
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {
-			all = append(all, p.conn.identify(p.number))
+			c := p.conn.identify(p.number)
+			c.Old, c.Idle = now.Sub(p.joined) > peerlist.AtOnce, !p.gave()
+			all = append(all, c)
 		}
 	}
-	twice, ok := peerlist.Admit(d.identity.id, k.identify(0), all, d.swarm.live+d.discovery.cand.Dialling() >= d.maxPeers())
+	newcomer := k.identify(0)
+	newcomer.Named = !k.incoming && from == peerlist.FromUser
+	twice, ok := peerlist.Admit(d.identity.id, newcomer, all, d.swarm.live+d.discovery.cand.Dialling() >= d.maxPeers())
 	if !ok {
 		return false
 	}
@@ -36,6 +40,9 @@ func (d *Download) admits(k *connection, now time.Time) bool {
 func (k *connection) identify(number int) peerlist.Connection {
 	return peerlist.Connection{ID: number, Addr: k.addr.Addr(), PeerID: k.theirs.PeerID, Incoming: k.incoming}
 }
+
+// gave reports whether anything of use came of the connection. The caller holds the download's mu.
+func (p *peer) gave() bool { return p.useful || p.up.Total() > 0 }
 
 // takePlace counts a connection, if there is a place for it here and in the client's budget.
 func (d *Download) takePlace(k *connection, now time.Time) bool {

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/dht"
@@ -22,8 +21,8 @@ import (
 type discovery struct {
 	discoveryConfig
 	trackers *tracker.Announcer
-	hunger   waker                    // of the user's own function
-	kept     atomic.Pointer[dht.Kept] // while run has the DHT keep the torrent announced
+	hunger   waker // of the user's own function
+	keeping  keeping
 
 	// Guarded by the owner's mutex.
 	cand          *peerlist.List
@@ -75,7 +74,7 @@ func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
 		HTTP:     c.client.http,
 		UDP:      c.client.udp,
 		Lookup:   c.client.lookupForOthers(),
-		Port:     c.client.port,
+		Port:     c.client.publicPort,
 		Progress: c.progress,
 		Found:    func(url string, peers []netip.AddrPort) { f.found(peerlist.FromTracker, url, peers...) },
 		Hungry:   c.hungry,
@@ -141,20 +140,56 @@ func (f *discovery) joinDHT() (stop func()) {
 	for _, n := range f.nodes {
 		node.AddHost(n)
 	}
-	kept := node.Keep(dht.Torrent{Hash: dht.ID(f.infoHash), Port: f.client.port(), Seed: f.seeds()}, func(peers []netip.AddrPort) {
-		f.found(peerlist.FromDHT, "", peers...)
-	})
-	f.kept.Store(kept)
-	return func() {
-		f.kept.Store(nil)
-		kept.Close()
+	f.keep(node)
+	return func() { f.keep(nil) }
+}
+
+// keeping is the torrent as the DHT keeps it announced while run does. It has a mutex of its own, taken after others.
+type keeping struct {
+	mu   sync.Mutex
+	node *dht.Node
+	kept *dht.Kept
+}
+
+// get is what the DHT keeps, or nil.
+func (k *keeping) get() *dht.Kept {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kept
+}
+
+// keep has a node keep the torrent announced, or none.
+func (f *discovery) keep(node *dht.Node) {
+	seed := node != nil && f.seeds()
+	f.keeping.mu.Lock()
+	old := f.keeping.kept
+	f.keeping.node, f.keeping.kept = node, nil
+	if node != nil {
+		f.keeping.kept = node.Keep(dht.Torrent{Hash: dht.ID(f.infoHash), Port: f.client.publicPort(), Seed: seed}, func(peers []netip.AddrPort) {
+			f.found(peerlist.FromDHT, "", peers...)
+		})
+	}
+	f.keeping.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+}
+
+// portChanged announces a torrent again because peers reach us at another port now.
+func (f *discovery) portChanged() {
+	f.trackers.Announce()
+	f.keeping.mu.Lock()
+	node := f.keeping.node
+	f.keeping.mu.Unlock()
+	if node != nil {
+		f.keep(node)
 	}
 }
 
 // completed tells sources that all of the content is here.
 func (f *discovery) completed() {
 	f.trackers.Complete()
-	if kept := f.kept.Load(); kept != nil {
+	if kept := f.keeping.get(); kept != nil {
 		kept.SetSeed(true)
 	}
 }
@@ -162,7 +197,7 @@ func (f *discovery) completed() {
 // announce has all sources asked as soon as they allow.
 func (f *discovery) announce() {
 	f.trackers.Announce()
-	if kept := f.kept.Load(); kept != nil {
+	if kept := f.keeping.get(); kept != nil {
 		kept.Hurry()
 	}
 }
@@ -201,7 +236,7 @@ func (f *discovery) runFind(ctx context.Context) {
 func (f *discovery) wakeSources() {
 	f.trackers.Wake()
 	f.hunger.signal()
-	if kept := f.kept.Load(); kept != nil {
+	if kept := f.keeping.get(); kept != nil {
 		kept.Hurry()
 	}
 }

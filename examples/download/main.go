@@ -1,7 +1,7 @@
 // Command download downloads torrents, given as .torrent files or magnet links, into a directory. It
 // ends with 0 when all are complete. Ctrl-C keeps what is verified, and the next run goes on from it.
 //
-//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] TORRENT|MAGNET…
+//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-map] TORRENT|MAGNET…
 package main
 
 import (
@@ -43,7 +43,7 @@ func main() {
 	})
 	flag.Parse()
 	if flag.NArg() == 0 {
-		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] TORRENT|MAGNET…")
+		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-map] TORRENT|MAGNET…")
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -2,6 +2,7 @@ package peerlist
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
@@ -12,11 +13,21 @@ type Connection struct {
 	Addr     netip.Addr
 	PeerID   [20]byte
 	Incoming bool // the peer made it
+
+	Named bool // the user named the address, which we dialled
+	Old   bool // it has been there for longer than two dials at once may lie apart
+	Idle  bool // nothing of use came of it yet
 }
+
+// AtOnce is how far apart two dials of one another may lie.
+const AtOnce = 20 * time.Second
 
 // Admit decides whether there may be another connection beside those that there are. Where both ends
 // dialled each other at once, both keep the connection made by the lower peer id: twice is the one that
 // makes room for it then, or 0. own is our peer id, and full means that there is no room for more.
+//
+// A peer id is only what a peer says, and one that shares an address with another may have heard its id. So no
+// connection makes room later on, but one that nothing came of for the user's own peer.
 func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, ok bool) {
 	same := 0
 	for _, p := range all {
@@ -26,7 +37,7 @@ func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, 
 		same++
 		if p.PeerID == k.PeerID && p.Incoming != k.Incoming {
 			oursIsLower := string(own[:]) < string(k.PeerID[:])
-			if k.Incoming == oursIsLower {
+			if p.Old && !(k.Named && p.Idle) || !p.Old && k.Incoming == oursIsLower {
 				return 0, false
 			}
 			twice = p.ID
@@ -34,7 +45,7 @@ func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, 
 	}
 	// Any number of peers may stand behind a local address, but they take no place from others, nor one
 	// that others are being dialled for.
-	if same >= MaxPerAddress && (!netaddr.IsLocal(k.Addr) || k.Incoming && full) {
+	if same >= MaxPerAddress && !k.Named && (!netaddr.IsLocal(k.Addr) || k.Incoming && full) {
 		return 0, false
 	}
 	return twice, true

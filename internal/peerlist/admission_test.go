@@ -43,6 +43,19 @@ func TestAdmit(t *testing.T) {
 		"we dialled too, and ours is lower": {
 			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: public, PeerID: high, Incoming: true}}, false, 7, true,
 		},
+		"one dialled later, whatever the ids": {
+			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Old: true, Idle: true}}, false, 0, false,
+		},
+		"one that we dialled later": {
+			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: public, PeerID: high, Incoming: true, Old: true, Idle: true}}, false, 0, false,
+		},
+		"the user's own, later, where nothing came of the other": {
+			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Old: true, Idle: true}}, false, 7, true,
+		},
+		"the user's own, where something did": {
+			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Old: true}}, false, 0, false,
+		},
+		"the user's own, behind a crowd": {Connection{Addr: public, PeerID: low, Named: true}, times(3, Connection{Addr: public, Incoming: true}), false, 0, true},
 		"the same id at another address": {
 			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: private, PeerID: high, Incoming: true}}, false, 0, true,
 		},

@@ -23,6 +23,7 @@ const (
 	redialUser    = 2 * time.Second // a peer that the user named, doubling to redialAfter: it may just be starting
 	redialUseful  = 5 * time.Second // after a connection that was useful
 	maxFailures   = 3               // then only when named again
+	claimHold     = 2 * time.Minute // that another source's candidate is not dialled because a peer says that it is there
 )
 
 // standing is what a candidate is doing.
@@ -45,6 +46,8 @@ type candidate struct {
 	tracker  string // the last to name it
 	failures int    // dials that failed and connections that were useless, in a row
 	useful   bool   // a connection to it was useful once
+	claimed  bool   // only what a connected peer says of itself stands for it being connected
+	held     bool   // its dial was put off for such a claim, which happens once
 	sated    bool   // the last connection ended because both sides have all that they want
 	nth      int    // how many of its prefix there were before it
 	priority uint32 // BEP 40; higher is better
@@ -66,7 +69,9 @@ type List struct {
 	nDials  int                  // candidates that are dialling
 	crowds  map[netip.Prefix]int // candidates by the narrowest prefix that places are dealt by
 
-	bans     map[netip.AddrPort]struct{}      // port 0 is every port
+	bans     map[netip.AddrPort]struct{}      // port 0 is every port but those that the user named
+	liars    map[netip.AddrPort]struct{}      // what was banned itself
+	named    map[netip.AddrPort]struct{}      // by the user
 	self     map[netip.AddrPort]struct{}      // addresses that turned out to be our own
 	external [netaddr.Families]netip.AddrPort // how the world sees us, over IPv4 and IPv6; invalid if unknown
 }
@@ -82,6 +87,8 @@ func New(rng *rand.Rand, private bool) *List {
 		ready:   queue{less: (*candidate).better},
 		delayed: queue{less: (*candidate).sooner},
 		bans:    make(map[netip.AddrPort]struct{}),
+		liars:   make(map[netip.AddrPort]struct{}),
+		named:   make(map[netip.AddrPort]struct{}),
 		self:    make(map[netip.AddrPort]struct{}),
 	}
 }
@@ -90,6 +97,9 @@ func New(rng *rand.Rand, private bool) *List {
 // address is new: not known before, or given up.
 func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Time) bool {
 	addr = netaddr.Unmap(addr)
+	if from == FromUser {
+		c.named[addr] = struct{}{}
+	}
 	if !netaddr.Dialable(addr) || c.Banned(addr) || c.private && !from.allowedInPrivate() {
 		return false
 	}
@@ -113,17 +123,56 @@ func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Ti
 	if tracker != "" {
 		k.tracker = tracker
 	}
-	if from < k.from {
+	if from != FromIncoming && (from < k.from || k.from == FromIncoming) {
 		k.from = from
 		if k.standing == isReady {
 			heap.Fix(&c.ready, k.place)
 		}
+	}
+	if k.claimed && from != FromIncoming {
+		c.hold(k, now)
+		return false
 	}
 	if k.standing != isGivenUp {
 		return false
 	}
 	c.queue(k, now)
 	return true
+}
+
+// Claimed records that a peer that connected to us says that it listens at addr. Where no other source has named the
+// address, it need not be dialled as long as that peer is connected. Else it is dialled later, as another peer may be
+// there, and at once if the user named it.
+func (c *List) Claimed(addr netip.AddrPort, now time.Time) {
+	addr = netaddr.Unmap(addr)
+	c.Add(addr, FromIncoming, "", now)
+	k := c.all[addr]
+	switch {
+	case k == nil || k.standing != isReady && k.standing != isDelayed:
+	case k.from == FromIncoming:
+		k.claimed = true
+		c.move(k, isConnected)
+	default:
+		c.hold(k, now)
+	}
+}
+
+// hold puts the dial of a claimed candidate off once.
+func (c *List) hold(k *candidate, now time.Time) {
+	if k.from != FromUser && !k.held {
+		k.held = true
+		if until := now.Add(claimHold); k.due.Before(until) {
+			k.due = until
+		}
+	}
+	c.queue(k, now)
+}
+
+// Disown forgets a candidate that only a peer that lied has named: where it listens itself, as it said.
+func (c *List) Disown(addr netip.AddrPort) {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.from == FromIncoming {
+		c.drop(k)
+	}
 }
 
 // Next returns the best candidate that is due. It counts as dialling until Dialled says how it went.
@@ -195,13 +244,6 @@ func (c *List) Way(addr netip.AddrPort) uint8 {
 	return 0
 }
 
-// Connected records that the peer that listens at addr has connected to us: it need not be dialled.
-func (c *List) Connected(addr netip.AddrPort) {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil {
-		c.move(k, isConnected)
-	}
-}
-
 // Left records that the connection to addr ended, and whether it was useful.
 func (c *List) Left(addr netip.AddrPort, useful bool, now time.Time) {
 	k := c.all[netaddr.Unmap(addr)]
@@ -250,10 +292,11 @@ func (c *List) failed(k *candidate, now time.Time) {
 }
 
 // Ban refuses an address for good: every port of a public one, only the one port of a local one, which
-// many peers may share.
+// many peers may share. What the user named at another port is not refused for it.
 func (c *List) Ban(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
 	c.bans[banKey(addr)] = struct{}{}
+	c.liars[addr] = struct{}{}
 	for a, k := range c.all {
 		if c.Banned(a) {
 			c.drop(k)
@@ -263,8 +306,11 @@ func (c *List) Ban(addr netip.AddrPort) {
 
 // Banned reports whether addr may neither be dialled nor accepted.
 func (c *List) Banned(addr netip.AddrPort) bool {
-	_, ok := c.bans[banKey(netaddr.Unmap(addr))]
-	return ok
+	addr = netaddr.Unmap(addr)
+	_, banned := c.bans[banKey(addr)]
+	_, itself := c.liars[addr]
+	_, named := c.named[addr]
+	return banned && (itself || !named)
 }
 
 // banKey is what a ban of an unmapped address is recorded by.
@@ -378,6 +424,7 @@ func (c *List) move(k *candidate, to standing) {
 		c.nDials--
 	}
 	k.standing = to
+	k.claimed = k.claimed && to == isConnected
 	switch to {
 	case isReady:
 		heap.Push(&c.ready, k)

@@ -42,7 +42,15 @@ func TestList(t *testing.T) {
 	}
 	failed := func(addr string) event { return func(s *scene) { s.Dialled(addrPort(addr), false, s.now) } }
 	made := func(addr string) event { return func(s *scene) { s.Dialled(addrPort(addr), true, s.now) } }
-	comes := func(addr string) event { return func(s *scene) { s.Connected(addrPort(addr)) } }
+	comes := func(addr string) event { // as if it had been dialled
+		return func(s *scene) {
+			if k := s.all[netaddr.Unmap(addrPort(addr))]; k != nil {
+				s.move(k, isConnected)
+			}
+		}
+	}
+	claimed := func(addr string) event { return func(s *scene) { s.Claimed(addrPort(addr), s.now) } }
+	disowned := func(addr string) event { return func(s *scene) { s.Disown(addrPort(addr)) } }
 	leaves := func(addr string, useful bool) event {
 		return func(s *scene) { s.Left(addrPort(addr), useful, s.now) }
 	}
@@ -146,8 +154,39 @@ func TestList(t *testing.T) {
 			{62, nil, a, "until it is gone"},
 			{63, []event{comes(a), failed(a)}, "", "and a dial that failed meanwhile does not matter"},
 		}},
+		{"what a peer that connected to us says of itself", []step{
+			{0, []event{claimed(a)}, "", "need not be dialled"},
+			{1, []event{leaves(a, true)}, "", ""},
+			{6, nil, a, "as long as it is connected"},
+			{6, []event{failed(a), named(b, FromTracker), claimed(b)}, "", "what others have named may be another peer's"},
+			{66, nil, a, ""},
+			{66, []event{made(a), claimed(b)}, "", ""},
+			{126, nil, b, "and is dialled later, as often as this is claimed"},
+			{126, []event{failed(b), claimed(b)}, "", ""},
+			{186, nil, b, ""},
+		}},
+		{"a claim before another source", []step{
+			{0, []event{claimed(a), claimed(b), claimed(v)}, "", ""},
+			{1, []event{named(a, FromUser)}, a, "binds nothing that the user names"},
+			{1, []event{named(b, FromPEX)}, "", ""},
+			{2, []event{leaves(b, false)}, "", ""},
+			{121, nil, b, "and others are dialled later"},
+			{121, []event{disowned(v), leaves(v, true), disowned(b), failed(b)}, "", "a liar's own claim is forgotten with it"},
+			{999, nil, b, "but not what others say"},
+		}},
+		{"a claim of what the user named", []step{
+			{0, []event{named(a, FromUser), claimed(a)}, a, "is nothing"},
+			{0, []event{made(a), claimed(a), leaves(a, true)}, "", ""},
+			{5, []event{claimed(a)}, a, ""},
+		}},
+		{"a ban of another behind the same address", []step{
+			{0, []event{named(a, FromUser), named("1.0.0.1:2", FromTracker), banned("1.0.0.1:9")}, a, "leaves the user's own"},
+			{0, []event{named("1.0.0.1:2", FromTracker)}, "", "but no other"},
+			{0, []event{named("1.0.0.1:2", FromUser)}, "1.0.0.1:2", "until the user names it"},
+			{0, []event{banned(a), named(a, FromUser)}, "", "if it lies itself it is banned"},
+		}},
 		{"a ban", []step{
-			{0, []event{named(a, FromUser), banned("1.0.0.1:9"), named(a, FromUser), named("1.0.0.1:80", FromPEX)}, "", "is for every port of a public address"},
+			{0, []event{named(a, FromTracker), banned("1.0.0.1:9"), named(a, FromTracker), named("1.0.0.1:80", FromPEX)}, "", "is for every port of a public address"},
 			{0, []event{named("10.0.0.1:1", FromPEX), named("10.0.0.1:2", FromPEX), banned("10.0.0.1:1")}, "10.0.0.1:2", "and for one of a private one"},
 			{0, nil, "", ""},
 			{0, []event{named(b, FromUser)}, b, ""},
@@ -258,7 +297,7 @@ func TestBan(t *testing.T) {
 		c := newTestCandidates(false)
 		c.Ban(addrPort(tc.ban))
 		require.Equal(t, tc.want, c.Banned(addrPort(tc.addr)), "%s after a ban of %s", tc.addr, tc.ban)
-		require.Equal(t, !tc.want, c.Add(addrPort(tc.addr), FromUser, "", epoch))
+		require.Equal(t, !tc.want, c.Add(addrPort(tc.addr), FromTracker, "", epoch))
 		c.Ban(addrPort(tc.ban))
 		require.Equal(t, 1, c.Bans())
 	}
@@ -304,6 +343,7 @@ func TestCandidatePriority(t *testing.T) {
 type slowCandidates struct {
 	all    map[netip.AddrPort]*slowCandidate
 	banned []netip.AddrPort
+	named  map[netip.AddrPort]bool
 	self   []netip.AddrPort
 	us     netip.AddrPort
 }
@@ -312,6 +352,8 @@ type slowCandidate struct {
 	addr     netip.AddrPort
 	from     Source
 	nth      int
+	claimed  bool
+	held     bool
 	failures int
 	useful   bool
 	doing    string // "waits", "dialling", "connected" or "given up"
@@ -320,7 +362,7 @@ type slowCandidate struct {
 
 func (m *slowCandidates) refuses(addr netip.AddrPort) bool {
 	return slices.Contains(m.self, addr) || slices.ContainsFunc(m.banned, func(b netip.AddrPort) bool {
-		return b == addr || b.Addr() == addr.Addr() && !addr.Addr().IsPrivate()
+		return b == addr || b.Addr() == addr.Addr() && !addr.Addr().IsPrivate() && !m.named[addr]
 	})
 }
 
@@ -343,11 +385,20 @@ func (m *slowCandidates) worse(k, l *slowCandidate) bool {
 }
 
 func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bool {
+	if from == FromUser {
+		m.named[addr] = true
+	}
 	if m.refuses(addr) {
 		return false
 	}
 	if k, ok := m.all[addr]; ok {
-		k.from = min(k.from, from)
+		if from != FromIncoming && (from < k.from || k.from == FromIncoming) {
+			k.from = from
+		}
+		if k.claimed && from != FromIncoming {
+			k.hold(now)
+			return false
+		}
 		if k.doing != "given up" {
 			return false
 		}
@@ -374,6 +425,25 @@ func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bo
 		}
 	}
 	return m.all[addr] != nil
+}
+
+func (m *slowCandidates) claim(addr netip.AddrPort, now time.Time) {
+	m.add(addr, FromIncoming, now)
+	switch k := m.all[addr]; {
+	case k == nil || k.doing != "waits":
+	case k.from == FromIncoming:
+		k.doing, k.claimed = "connected", true
+	default:
+		k.hold(now)
+	}
+}
+
+func (k *slowCandidate) hold(now time.Time) {
+	if k.from != FromUser && !k.held {
+		k.held = true
+		k.due = slices.MaxFunc([]time.Time{k.due, now.Add(2 * time.Minute)}, time.Time.Compare)
+	}
+	k.doing, k.claimed = "waits", false
 }
 
 func (m *slowCandidates) next(now time.Time) (best *slowCandidate) {
@@ -418,7 +488,7 @@ func TestCandidatesAgreeWithModel(t *testing.T) {
 		us := addrPort("5.6.7.8:9")
 		c := New(rng, false)
 		c.SetExternal(us)
-		m := &slowCandidates{all: make(map[netip.AddrPort]*slowCandidate), us: us}
+		m := &slowCandidates{all: make(map[netip.AddrPort]*slowCandidate), named: make(map[netip.AddrPort]bool), us: us}
 		now := epoch
 		hosts := 10 + rng.IntN(60)
 		anyone := func() netip.AddrPort {
@@ -454,15 +524,13 @@ func TestCandidatesAgreeWithModel(t *testing.T) {
 					}
 				}
 			case op < 16:
-				c.Connected(addr)
-				if k != nil {
-					k.doing = "connected"
-				}
+				c.Claimed(addr, now)
+				m.claim(addr, now)
 			case op < 19:
 				useful := rng.IntN(2) == 0
 				c.Left(addr, useful, now)
 				if k != nil && k.doing == "connected" {
-					if !useful {
+					if k.claimed = false; !useful {
 						m.failed(k, now)
 					} else {
 						k.doing, k.useful, k.failures, k.due = "waits", true, 0, now.Add(5*time.Second)
@@ -490,7 +558,7 @@ func TestCandidatesAreBounded(t *testing.T) {
 	us := addrPort("5.6.7.8:9")
 	c := New(rng, false)
 	c.SetExternal(us)
-	m := &slowCandidates{all: make(map[netip.AddrPort]*slowCandidate), us: us}
+	m := &slowCandidates{all: make(map[netip.AddrPort]*slowCandidate), named: make(map[netip.AddrPort]bool), us: us}
 	for i := range 2 * maxCandidates {
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{20, byte(rng.IntN(256)), byte(i >> 8), byte(i)}), 1)
 		from := Source(rng.IntN(len(sourceNames)))

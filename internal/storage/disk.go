@@ -8,6 +8,8 @@ import (
 // os.Root but in tests, which put in its place one that fails, or that forgets what was not synced: see
 // package disktest. Names are relative to the directory and in the system's own form.
 type Disk interface {
+	// Open opens a regular file, and waits for nothing that another kind of file would have it wait for. To read, it
+	// follows symbolic links out of the directory: the user made them. To write, it fails there.
 	Open(name string, flag int) (DiskFile, error)
 	MkdirAll(name string) error
 	// Stat follows symbolic links out of the directory, too: what it returns is compared, and never acted upon.

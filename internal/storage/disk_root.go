@@ -15,6 +15,11 @@ type rootDisk struct {
 }
 
 func openRoot(dir string) (Disk, error) {
+	if info, err := os.Stat(dir); err != nil {
+		return nil, err
+	} else if !info.IsDir() { // to open a pipe would wait
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: errors.New("not a directory")}
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
@@ -27,11 +32,38 @@ func openRoot(dir string) (Disk, error) {
 }
 
 func (d *rootDisk) Open(name string, flag int) (DiskFile, error) {
-	f, err := d.root.OpenFile(name, flag, 0o666)
+	open := d.openIn
+	if flag == os.O_RDONLY {
+		open = func(name string, _ int) (*os.File, error) { return d.openAnywhere(name) }
+	}
+	f, err := open(name, flag)
 	if err != nil {
 		return nil, d.named(name, err)
 	}
 	return &rootFile{File: f}, nil
+}
+
+// openIn opens a regular file that is within the directory.
+func (d *rootDisk) openIn(name string, flag int) (*os.File, error) {
+	f, err := d.root.OpenFile(name, flag|noWait, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	return regular(f)
+}
+
+var errNotRegular = errors.New("not a regular file")
+
+// regular is f, or an error if that is not a regular file.
+func regular(f *os.File) (*os.File, error) {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: f.Name(), Err: errNotRegular}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func (d *rootDisk) MkdirAll(name string) error {

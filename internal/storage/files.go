@@ -35,6 +35,7 @@ type fileStore struct {
 	wanted []bool      // by index in the layout, as SetWanted was told last
 
 	handles *handles
+	stopped atomic.Bool
 
 	resumeMu sync.Mutex // one SaveResume at a time
 	claims   *resume    // of an earlier run, as far as they still hold; nil if there are none
@@ -141,7 +142,7 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 		case err != nil:
 			return nil, err
 		case !info.Regular:
-			return nil, &fs.PathError{Op: "open", Path: s.path(i), Err: errors.New("not a regular file")}
+			return nil, &fs.PathError{Op: "open", Path: s.path(i), Err: errNotRegular}
 		default:
 			f.found(info)
 			if i < s.edgesFile() && info.Size > c.File(i).Length {
@@ -273,6 +274,11 @@ func (s *fileStore) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// maxStep is how many bytes are written to a file before it is looked whether to go on.
+const maxStep = 128 << 10
+
+func (s *fileStore) Stop() { s.stopped.Store(true) }
+
 func (s *fileStore) WriteBlocks(blocks [][]byte, off int64) error {
 	total := int64(0)
 	for _, b := range blocks {
@@ -289,11 +295,15 @@ func (s *fileStore) WriteBlocks(blocks [][]byte, off int64) error {
 	part := s.scratch.Get().(*[][]byte)
 	defer s.scratch.Put(part)
 	r := run{blocks: blocks}
-	for i := s.content.FileAt(off); total > 0; i++ {
+	for i := s.content.FileAt(off); total > 0; {
 		f := s.content.File(i)
-		n := min(total, f.End()-off)
-		if n == 0 {
+		if off == f.End() {
+			i++
 			continue
+		}
+		n := min(total, f.End()-off, maxStep)
+		if s.stopped.Load() {
+			return ErrClosed
 		}
 		*part = r.take((*part)[:0], n)
 		var err error

@@ -271,12 +271,42 @@ func TestSymlinksDoNotLeadOut(t *testing.T) {
 		dir, outside := t.TempDir(), t.TempDir()
 		fill(t, tor, outside, content)
 		require.NoError(t, os.Symlink(filepath.Join(outside, "d"), filepath.Join(dir, "d")))
-		s := openDirectory(t, tor, dir)
-		_, err := s.ReadAt(make([]byte, 10), 0)
-		require.Error(t, err)
-		require.False(t, storage.Unwritten(err))
-		require.Error(t, s.WriteBlocks([][]byte{content[:50]}, 0))
+		testReadThroughLinks(t, tor, content, dir, outside)
 	})
+	t.Run("file by file", func(t *testing.T) {
+		dir, outside := t.TempDir(), t.TempDir()
+		fill(t, tor, outside, content)
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "d"), 0o777))
+		for _, name := range []string{"d/0", "d/1"} {
+			require.NoError(t, os.Symlink(filepath.Join(outside, name), filepath.Join(dir, name)))
+		}
+		testReadThroughLinks(t, tor, content, dir, outside)
+	})
+}
+
+// testReadThroughLinks reads content that links in dir lead to, and writes nothing there.
+func testReadThroughLinks(t *testing.T, tor storage.Content, content []byte, dir, outside string) {
+	have, err := storage.VerifyDir(t.Context(), tor, dir)
+	require.NoError(t, err)
+	require.Equal(t, bits.Full(tor.NumPieces()), have)
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.Equal(t, have, verified(t, tor, s))
+	require.NoError(t, s.Settle(t.Context(), have))
+	require.NoError(t, s.Finish())
+	b, release, err := s.Bytes(0)
+	require.NoError(t, err)
+	require.Equal(t, content[:120], b)
+	require.NoError(t, release())
+	require.NoError(t, s.Changed(0))
+	err = s.WriteBlocks([][]byte{make([]byte, 50)}, 0)
+	require.ErrorContains(t, err, filepath.Join(dir, "d"))
+	for _, f := range tor.Files() {
+		b, err := os.ReadFile(filepath.Join(outside, f.Path))
+		require.NoError(t, err)
+		require.Equal(t, content[f.Offset:f.End()], b)
+	}
+	require.Equal(t, []string{"d/0", "d/1"}, listing(t, outside))
 }
 
 func TestADirectoryWhereAFileShouldBe(t *testing.T) {

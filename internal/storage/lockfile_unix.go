@@ -16,7 +16,7 @@ func (d *rootDisk) Lock(name string, exclusive bool) (func(remove bool) error, e
 		flag, how = os.O_RDWR|os.O_CREATE, unix.LOCK_EX
 	}
 	for {
-		f, err := d.root.OpenFile(name, flag, 0o666)
+		f, err := d.openIn(name, flag)
 		if err != nil {
 			return nil, d.named(name, err)
 		}

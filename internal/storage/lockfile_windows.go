@@ -13,7 +13,7 @@ func (d *rootDisk) Lock(name string, exclusive bool) (func(remove bool) error, e
 	if exclusive {
 		flag, how = os.O_RDWR|os.O_CREATE, how|windows.LOCKFILE_EXCLUSIVE_LOCK
 	}
-	f, err := d.root.OpenFile(name, flag, 0o666)
+	f, err := d.openIn(name, flag)
 	if err != nil {
 		return nil, d.named(name, err)
 	}

@@ -202,6 +202,8 @@ func (m *memory) Close() error {
 
 func (m *memory) Settle(context.Context, bits.Set) error { return nil }
 
+func (m *memory) Stop() {}
+
 func (m *memory) LoadResume() (bits.Set, map[int]bits.Set) { return m.Present(), nil }
 
 func (m *memory) Present() bits.Set { return bits.New(m.content.NumPieces()) }

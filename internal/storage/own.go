@@ -253,13 +253,16 @@ func (s *fileStore) copyTo(to DiskFile, i int, size int64) error {
 		return err
 	}
 	defer s.handles.put(h)
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, maxStep)
 	for off := int64(0); off < size; {
 		start, end, err := h.f.NextData(off, size)
 		if err != nil {
 			return err
 		}
 		for off = start; off < min(end, size); {
+			if s.stopped.Load() {
+				return ErrClosed
+			}
 			b := buf[:min(int64(len(buf)), min(end, size)-off)]
 			if n, err := h.f.ReadAt(b, off); n < len(b) {
 				return cmp.Or(err, io.ErrUnexpectedEOF)

@@ -72,6 +72,10 @@ type Store interface {
 	// between files.
 	Settle(ctx context.Context, have bits.Set) error
 
+	// Stop has what is in progress end with ErrClosed after the step that it is at, and what begins later at once. Reads
+	// go on. It waits for nothing. Close follows.
+	Stop()
+
 	// LoadResume returns the claims of the last run that still hold, by size and modification time of the files:
 	// the pieces that were verified, and the blocks of other pieces that were written. Pieces in Present() that
 	// are not in have are worth hashing; partial counts only for those that fail.

@@ -60,11 +60,17 @@ func (s *fileStore) sync(files []int, dirs map[string]struct{}, together bool) e
 		}
 	}
 	for _, i := range files {
+		if s.stopped.Load() {
+			return ErrClosed
+		}
 		if err := s.syncFile(i); err != nil && !absent(err) {
 			return err
 		}
 	}
 	for dir := range dirs {
+		if s.stopped.Load() {
+			return ErrClosed
+		}
 		if err := s.disk.SyncDir(dir); err != nil && !absent(err) {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
@@ -17,6 +18,8 @@ type userStore struct {
 	content Content
 	whole   bits.Set
 	tell    func(piece int) error
+
+	stopped atomic.Bool
 
 	mu     sync.RWMutex // for writing by Close, for reading by the rest
 	st     User
@@ -54,7 +57,7 @@ func (s *userStore) ReadAt(p []byte, off int64) (int, error) {
 func (s *userStore) WriteAt(p []byte, off int64) (int, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.closed {
+	if s.closed || s.stopped.Load() {
 		return 0, ErrClosed
 	}
 	return s.st.WriteAt(p, off)
@@ -97,6 +100,8 @@ func (s *userStore) WriteBlocks(blocks [][]byte, off int64) error {
 func (s *userStore) SetWanted([]bool) error { return nil }
 
 func (s *userStore) Settle(context.Context, bits.Set) error { return nil }
+
+func (s *userStore) Stop() { s.stopped.Store(true) }
 
 func (s *userStore) LoadResume() (bits.Set, map[int]bits.Set) {
 	have := bits.New(s.content.NumPieces())

@@ -94,3 +94,22 @@ func TestAddTrackers(t *testing.T) {
 		require.Len(t, trackers.Status(), maxTrackers)
 	})
 }
+
+// An Announce while a tracker is being asked counts for the next time: what it was told may be out of date.
+func TestAnnounceWhileAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
+		var s said
+		r.serve("10.0.1.1", honest(&s, "d8:intervali1800e12:min intervali120e5:peers0:e"))
+		trackers, end := r.start()
+		defer end()
+		simnet.Sleep(time.Millisecond)
+		trackers.Announce()
+		simnet.Sleep(time.Minute)
+		require.Equal(t, "started", s.take())
+		simnet.Sleep(2 * time.Minute)
+		require.Equal(t, "-", s.take())
+		simnet.Sleep(10 * time.Minute)
+		require.Empty(t, s.take())
+	})
+}

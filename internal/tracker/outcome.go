@@ -70,6 +70,9 @@ func (tr *tracker) heard(a answer, now time.Time) {
 	}
 	soonest, next := a.schedule()
 	tr.soonest, tr.next = now.Add(soonest), now.Add(next)
+	if tr.sooner {
+		tr.next, tr.sooner = tr.soonest, false
+	}
 }
 
 // schedule returns how long after an answer the tracker may be announced to again, by its `min interval`,

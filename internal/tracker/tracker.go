@@ -91,6 +91,7 @@ type tracker struct {
 	askedAt  time.Time // zero if never
 	next     time.Time // when it is due
 	soonest  time.Time // when it is due at the earliest, if the download is hungry
+	sooner   bool      // Announce was called while it was asked: what it was told may be out of date
 	failures int       // since the last answer
 	final    bool      // it is never asked again
 
@@ -172,6 +173,7 @@ func (t *Announcer) Add(urls ...string) {
 func (t *Announcer) Announce() {
 	t.mu.Lock()
 	for tr := range t.all() {
+		tr.sooner = tr.asking
 		if soonest := tr.soonest; tr.working() && soonest.Before(tr.next) {
 			tr.next = soonest
 		} else if soonest := tr.askedAt.Add(firstRetry); !tr.working() && soonest.Before(tr.next) {

@@ -19,6 +19,7 @@ func Register(c *torrent.Client) {
 		c.DHTNodes = append(c.DHTNodes, strings.Split(list, ",")...)
 		return nil
 	})
+	flag.BoolVar(&c.MapPorts, "map", false, "ask the router to let peers in")
 	flag.Func("transport", "how peers are reached: `tcp, utp or both`", func(ways string) error {
 		c.NoTCP, c.NoUTP = ways == "utp", ways == "tcp"
 		if ways != "tcp" && ways != "utp" && ways != "both" {

@@ -84,14 +84,18 @@ func (p *Peer) speak(conn net.Conn, dialled bool) {
 	}
 }
 
+// ID returns the peer id, which differs by port and address.
+func (p *Peer) ID() (id [20]byte) {
+	copy(id[:], "-SIM001-")
+	copy(id[8:], fmt.Sprintf("%05d", p.port))
+	binary.BigEndian.PutUint32(id[16:], crc32.ChecksumIEEE(p.Host.IP().AsSlice()))
+	return id
+}
+
 // shakeHands reports whether messages follow.
 func (s *session) shakeHands(dialled bool) bool {
 	p := s.peer
-	ours := wire.Handshake{InfoHash: p.content.InfoHash}
-	copy(ours.PeerID[:], "-SIM001-")
-	copy(ours.PeerID[8:], fmt.Sprintf("%05d", p.port))
-	sum := crc32.ChecksumIEEE(p.Host.IP().AsSlice())
-	binary.BigEndian.PutUint32(ours.PeerID[16:], sum)
+	ours := wire.Handshake{InfoHash: p.content.InfoHash, PeerID: p.ID()}
 	if p.Fast {
 		ours.SetFast()
 	}

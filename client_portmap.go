@@ -1,0 +1,106 @@
+package torrent
+
+import (
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/shoal-go/torrent/internal/portmap"
+)
+
+// PortMapping is where a router lets peers in.
+type PortMapping struct {
+	Protocol string     // PCP, NAT-PMP or UPnP
+	Router   netip.Addr // that was asked
+	External netip.Addr // our address as the router says it; invalid if it does not
+	TCP, UDP uint16     // external ports; 0 is none
+}
+
+// portMappings is what routers have been asked for. The client's mutex guards it.
+type portMappings struct {
+	held []portmap.Mapping
+	err  error // why there is no other
+}
+
+// mapPorts has routers let peers in until the client is closed.
+func (c *Client) mapPorts() {
+	if !c.mayUDP() {
+		c.portsMapped(nil, errNoUDP)
+		return
+	}
+	listenPacket, dial := c.ListenPacket, c.Dial
+	if listenPacket == nil {
+		listenPacket = new(net.ListenConfig).ListenPacket
+	}
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	mapper := portmap.New(portmap.Config{
+		Port:         c.port(),
+		TCP:          !c.NoTCP,
+		UDP:          c.utp != nil || !c.NoDHT,
+		ListenPacket: listenPacket,
+		Dial:         dial,
+		Gateways:     c.hooks.gateways,
+		Report:       c.portsMapped,
+		Log:          c.log,
+	})
+	c.tasks.Go(func() { mapper.Run(c.ctx) })
+}
+
+// portsMapped takes what routers grant now, and has the downloads say so.
+func (c *Client) portsMapped(held []portmap.Mapping, err error) {
+	c.mu.Lock()
+	before := c.mapped.publicPort()
+	c.mapped = portMappings{slices.Clone(held), err}
+	moved := c.mapped.publicPort() != before
+	downloads := slices.Collect(maps.Keys(c.registry.counted))
+	c.mu.Unlock()
+	for _, d := range downloads {
+		d.mu.Lock()
+		for _, m := range held {
+			if m.External.IsValid() {
+				d.discovery.cand.SetExternal(netip.AddrPortFrom(m.External.Unmap(), c.publicPort()))
+			}
+		}
+		d.mu.Unlock()
+		if moved {
+			d.discovery.portChanged()
+		}
+	}
+}
+
+// publicPort is the external port of IPv4, where peers reach most hosts behind a router; 0 is none.
+func (p *portMappings) publicPort() uint16 {
+	for _, m := range p.held {
+		switch {
+		case !m.Local.Is4():
+		case m.TCP != 0:
+			return m.TCP
+		case m.UDP != 0:
+			return m.UDP
+		}
+	}
+	return 0
+}
+
+// publicPort is the port that others are told to connect to: the one that a router has mapped, or the one that we
+// listen at; 0 is none.
+func (c *Client) publicPort() uint16 {
+	c.mu.Lock()
+	mapped := c.mapped.publicPort()
+	c.mu.Unlock()
+	if mapped != 0 {
+		return mapped
+	}
+	return c.port()
+}
+
+// stats is the mappings as ClientStats shows them.
+func (p *portMappings) stats() (all []PortMapping) {
+	for _, m := range p.held {
+		all = append(all, PortMapping{Protocol: m.By.String(), Router: m.Router, External: m.External, TCP: m.TCP, UDP: m.UDP})
+	}
+	return all
+}

@@ -1,0 +1,67 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// Empty files, of which there may be very many, are made by Settle alone, and its context ends that.
+func TestEmptyFilesAreMadeInSteps(t *testing.T) {
+	tor, _ := testContent(50, append([]int64{10}, slices.Repeat([]int64{0}, 100)...)...)
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.Empty(t, visible(listing(t, dir)))
+	because := errors.New("because")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(because)
+	require.ErrorIs(t, s.Settle(ctx, bits.New(1)), because)
+	require.Empty(t, visible(listing(t, dir)))
+	require.NoError(t, s.Settle(t.Context(), bits.New(1)))
+	require.Len(t, visible(listing(t, dir)), 100)
+}
+
+// stoppingDisk has the store stop after the first write of each file.
+type stoppingDisk struct {
+	storage.Disk
+	stop func()
+}
+
+func (d stoppingDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	f, err := d.Disk.Open(name, flag)
+	return stoppingFile{f, d.stop}, err
+}
+
+type stoppingFile struct {
+	storage.DiskFile
+	stop func()
+}
+
+func (f stoppingFile) Writev(bufs [][]byte, off int64) error {
+	defer f.stop()
+	return f.DiskFile.Writev(bufs, off)
+}
+
+func TestStopEndsAWriteBetweenSteps(t *testing.T) {
+	tor, content := testContent(8<<20, 8<<20)
+	dir := t.TempDir()
+	disk, err := storage.OpenRoot(dir)
+	require.NoError(t, err)
+	var s storage.Store
+	s, err = storage.OpenDisk(tor, stoppingDisk{disk, func() { s.Stop() }}, dir, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.ErrorIs(t, s.WriteBlocks([][]byte{content}, 0), storage.ErrClosed)
+	n, err := s.ReadAt(make([]byte, len(content)), 0)
+	require.True(t, storage.Unwritten(err))
+	require.Less(t, n, 1<<20)
+	require.ErrorIs(t, s.SaveResume(bits.New(1), nil), storage.ErrClosed)
+	require.NoError(t, s.Close())
+}

@@ -6,6 +6,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 
@@ -90,6 +91,10 @@ type Client struct {
 	// MapPorts asks the routers of this machine to let peers in, by PCP, NAT-PMP or UPnP, and has trackers, the DHT and peers
 	// told the port that they open. It is renewed as long as the client lives, and deleted at Close.
 	MapPorts bool
+	// Allow says which peers may be dialled and accepted, and which DHT nodes asked and answered, whoever named them;
+	// nil is everybody. Connections that there are stay. It is called often, from any goroutine, and must neither wait nor
+	// call the client or a download.
+	Allow func(netip.Addr) bool
 	// Dial connects to peers by TCP; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6"; nil is a net.ListenConfig. With Dial set and

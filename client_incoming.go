@@ -47,9 +47,13 @@ func (c *Client) accept(l net.Listener) {
 func (c *Client) welcome(conn net.Conn) {
 	addr := netaddr.Of(conn.RemoteAddr())
 	g := &greeting{addr.Addr(), conn}
+	if !addr.IsValid() || !c.allows(addr.Addr()) {
+		conn.Close()
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !addr.IsValid() || c.closed || !netaddr.IsLocal(g.from) && c.greetingsFrom(g.from) >= maxGreetingPerAddress {
+	if c.closed || !netaddr.IsLocal(g.from) && c.greetingsFrom(g.from) >= maxGreetingPerAddress {
 		conn.Close()
 		return
 	}
@@ -60,6 +64,9 @@ func (c *Client) welcome(conn net.Conn) {
 	c.greetings = append(c.greetings, g)
 	c.tasks.Go(func() { c.receive(g, addr) })
 }
+
+// allows reports whether the user allows dealings with an unmapped address.
+func (c *Client) allows(a netip.Addr) bool { return c.Allow == nil || c.Allow(a) }
 
 // greetingsFrom is how many of those in their handshake come from an address. The caller holds mu.
 func (c *Client) greetingsFrom(from netip.Addr) (n int) {

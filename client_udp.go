@@ -51,6 +51,7 @@ func (c *Client) joinDHT() (*dht.Node, error) {
 		Nodes:   c.DHTNodes,
 		LookUp:  c.hooks.lookup,
 		Version: dhtVersion,
+		Allow:   c.Allow,
 		Rand:    c.newRand(),
 	}
 	if c.DHTNodes == nil {

@@ -20,6 +20,9 @@ const handshakeTimeout = 10 * time.Second
 
 var errSelf = errors.New("connected to ourselves")
 
+// errNotAllowed is that Client.Allow forbids an address that was known before.
+var errNotAllowed = errors.New("the client does not allow this address")
+
 // A connection is a connection to a peer after the handshake of BEP 3.
 type connection struct {
 	net.Conn
@@ -43,6 +46,9 @@ func (c *Client) handshake(infoHash Hash) wire.Handshake {
 // connect dials a peer and shakes hands with it, by TCP and uTP, of which the first whole handshake wins. last is the
 // way that won last time. mayDial has counted the first connection that it begins; each other is counted, too.
 func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash, last way) (*connection, error) {
+	if !c.allows(addr.Addr()) {
+		return nil, &PeerError{addr, errNotAllowed}
+	}
 	var begun atomic.Bool
 	try := func(ctx context.Context, by way, encrypt bool) (*connection, error) {
 		if begun.Swap(true) {

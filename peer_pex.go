@@ -40,7 +40,7 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 		if flags&wire.PEXSeed != 0 && d.picker.Needed().Count() == 0 {
 			continue // seeds are of no use to each other
 		}
-		d.discovery.cand.Add(a, peerlist.FromPEX, "", now)
+		d.discovery.add(a, peerlist.FromPEX, "", now)
 	}
 	return err
 }

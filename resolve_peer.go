@@ -204,7 +204,7 @@ func (p *metadataConn) receivePEX(payload []byte, now time.Time) error {
 	defer r.mu.Unlock()
 	x, err := p.pex.receive(payload, now)
 	for a := range named(&x, p.conn.addr.Addr()) {
-		r.discovery.cand.Add(a, peerlist.FromPEX, "", now)
+		r.discovery.add(a, peerlist.FromPEX, "", now)
 	}
 	r.signal()
 	return err

@@ -228,4 +228,24 @@ func (d *Download) ban(liars []any) {
 	}
 }
 
+// Ban ends the connections to an address, and has none made to or accepted from any of its ports for the life of the
+// download, even if Options.Peers or AddPeers name it.
+func (d *Download) Ban(addr netip.Addr) {
+	addr = addr.Unmap()
+	if !addr.IsValid() {
+		return
+	}
+	d.mu.Lock()
+	defer d.unlock(time.Now())
+	d.discovery.cand.BanHost(addr)
+	d.emit(Event{Kind: PeerBanned, Peer: netip.AddrPortFrom(addr, 0), Err: errBannedByUser})
+	for _, p := range d.swarm.peers {
+		if d.discovery.cand.Banned(p.conn.addr) {
+			p.stopLocked(errBannedByUser)
+		}
+	}
+}
+
+var errBannedByUser = errors.New("banned by the user")
+
 var errBanned = errors.New("sent a false block")

@@ -246,7 +246,7 @@ func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.A
 	now := time.Now()
 	f.mu.Lock()
 	for _, a := range addrs {
-		if f.cand.Add(a, from, tracker, now) {
+		if f.add(a, from, tracker, now) {
 			news = true
 			if from == peerlist.FromDHT {
 				f.fromDHT++
@@ -256,6 +256,11 @@ func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.A
 	f.mu.Unlock()
 	f.changed()
 	return news
+}
+
+// add takes an address that a source names. The caller holds mu.
+func (f *discovery) add(a netip.AddrPort, from peerlist.Source, tracker string, now time.Time) (news bool) {
+	return f.client.allows(a.Addr().Unmap()) && f.cand.Add(a, from, tracker, now)
 }
 
 // dialDue dials the candidates that are due, within the bounds of the client and those of the owner, which has live

@@ -71,6 +71,7 @@ type List struct {
 
 	bans     map[netip.AddrPort]struct{}      // port 0 is every port but those that the user named
 	liars    map[netip.AddrPort]struct{}      // what was banned itself
+	hosts    map[netip.Addr]struct{}          // banned with every port, whoever names one
 	named    map[netip.AddrPort]struct{}      // by the user
 	self     map[netip.AddrPort]struct{}      // addresses that turned out to be our own
 	external [netaddr.Families]netip.AddrPort // how the world sees us, over IPv4 and IPv6; invalid if unknown
@@ -88,6 +89,7 @@ func New(rng *rand.Rand, private bool) *List {
 		delayed: queue{less: (*candidate).sooner},
 		bans:    make(map[netip.AddrPort]struct{}),
 		liars:   make(map[netip.AddrPort]struct{}),
+		hosts:   make(map[netip.Addr]struct{}),
 		named:   make(map[netip.AddrPort]struct{}),
 		self:    make(map[netip.AddrPort]struct{}),
 	}
@@ -297,6 +299,16 @@ func (c *List) Ban(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
 	c.bans[banKey(addr)] = struct{}{}
 	c.liars[addr] = struct{}{}
+	c.dropBanned()
+}
+
+// BanHost refuses every port of an address for good, whoever names one.
+func (c *List) BanHost(addr netip.Addr) {
+	c.hosts[addr.Unmap()] = struct{}{}
+	c.dropBanned()
+}
+
+func (c *List) dropBanned() {
 	for a, k := range c.all {
 		if c.Banned(a) {
 			c.drop(k)
@@ -310,7 +322,8 @@ func (c *List) Banned(addr netip.AddrPort) bool {
 	_, banned := c.bans[banKey(addr)]
 	_, itself := c.liars[addr]
 	_, named := c.named[addr]
-	return banned && (itself || !named)
+	_, host := c.hosts[addr.Addr()]
+	return host || banned && (itself || !named)
 }
 
 // banKey is what a ban of an unmapped address is recorded by.
@@ -377,7 +390,7 @@ func (c *List) Known() int { return len(c.all) }
 func (c *List) Dialling() int { return c.nDials }
 
 // Bans returns how many addresses are banned.
-func (c *List) Bans() int { return len(c.bans) }
+func (c *List) Bans() int { return len(c.bans) + len(c.hosts) }
 
 // trim drops the least promising sixteenth, which leaves room for the next few.
 func (c *List) trim() {

@@ -23,16 +23,16 @@ import (
 )
 
 // EncryptionPolicy says what to do about Message Stream Encryption, which hides from onlookers that
-// a connection is BitTorrent's. It is no protection against somebody who means it.
+// a connection is BitTorrent's. It is no protection against a determined observer.
 type EncryptionPolicy uint8
 
 const (
 	// PreferEncryption hides the handshake wherever the peer can, and connects in plain where it
 	// cannot. What follows the handshake is encrypted if the peer insists.
 	PreferEncryption EncryptionPolicy = iota
-	// RequireEncryption encrypts everything (RC4), and connects to nobody who does not.
+	// RequireEncryption encrypts everything (RC4), and connects to no peer that does not.
 	RequireEncryption
-	// DisableEncryption connects in plain, and to nobody who insists on more.
+	// DisableEncryption connects in plain, and to no peer that insists on more.
 	DisableEncryption
 )
 
@@ -63,7 +63,7 @@ func (p EncryptionPolicy) methods() mse.Options {
 type Client struct {
 	// Listen is the TCP address to accept peers on. Empty is any free port on all addresses.
 	Listen string
-	// NoListen accepts nobody.
+	// NoListen accepts no peers.
 	NoListen bool
 	// MaxPeers bounds the connections of all downloads together; 0 is no bound beside each download's own.
 	MaxPeers int

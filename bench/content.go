@@ -65,7 +65,7 @@ func writeTorrent(path string, m metainfo.MetaInfo) error {
 	return errors.Join(m.Write(f), f.Close())
 }
 
-// compare tells whether got holds the same files and bytes as want.
+// compare reports whether got holds the same files and bytes as want.
 func compare(want, got string) error {
 	return filepath.WalkDir(want, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {

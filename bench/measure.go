@@ -58,7 +58,7 @@ func measureInMemory(b *bench, a *arena, r racer) result {
 	return result{wall: p.wall, cpu: p.cpu(), memory: float64(p.peakMemory()), ideal: a.ideal}
 }
 
-// compare tells whether out holds what the torrent is of: the name that the torrent has too.
+// compare reports whether out holds what the torrent is of: the name that the torrent has too.
 func (a *arena) compare(out string) error {
 	name := strings.TrimSuffix(filepath.Base(a.torrent), ".torrent")
 	return compare(filepath.Join(a.content, name), filepath.Join(out, name))
@@ -85,7 +85,7 @@ func measureSeed(b *bench, a *arena, r racer) result {
 	return result{wall: leech.wall, cpu: cpuSoFar(seed.cmd.Process.Pid) - before, memory: float64(seed.peakMemory())}
 }
 
-// measureIdle tells what a torrent costs that a client seeds to nobody.
+// measureIdle measures what a torrent costs that a client seeds to no peer.
 func measureIdle(b *bench, a *arena, r racer) result {
 	torrents := b.idleTorrents()
 	one, err := measureIdling(r, b, a, torrents[:1])

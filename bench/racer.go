@@ -18,7 +18,7 @@ type racer struct {
 	idle func(b *bench, a *arena, n int, torrents []string) *exec.Cmd
 }
 
-// is tells whether this is the client of that name, whatever its flags.
+// is reports whether this is the client of that name, whatever its flags.
 func (r racer) is(name string) bool { return strings.Fields(r.name)[0] == name }
 
 // Hosts of the arena: the tracker has 1, seeds are from 2 on.

@@ -77,7 +77,7 @@ func printLine(s torrent.Stats) {
 	line := fmt.Sprintf("%5.1f %%  %s", 100*float64(s.Verified)/float64(max(1, s.Wanted)), describe(s))
 	for _, t := range s.Trackers {
 		if len(s.Peers) == 0 && t.Err != nil {
-			line += "  " + t.Err.Error() // why nobody is there
+			line += "  " + t.Err.Error() // why there are no peers
 			break
 		}
 	}

@@ -36,7 +36,7 @@ func (t *tracker) URL() string { return fmt.Sprintf("http://%s/announce", t.list
 
 func (t *tracker) Close() error { return t.server.Close() }
 
-// announce takes note of a peer, and answers with the addresses of the others: 4 bytes of IP and 2
+// announce records a peer, and answers with the addresses of the others: 4 bytes of IP and 2
 // of port each.
 func (t *tracker) announce(w http.ResponseWriter, r *http.Request) {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)

@@ -39,10 +39,10 @@ func TestDisplaced(t *testing.T) {
 		name     string
 		peers    [][]Worth
 		newcomer string
-		want     int // 0 is nobody
-		crowds   int // of Crowding; 0 is nobody
+		want     int // 0 is none
+		crowds   int // of Crowding; 0 is none
 	}{
-		{"there is nobody", nil, "9.0.0.1", 0, 0},
+		{"there is no peer", nil, "9.0.0.1", 0, 0},
 		{"those that came just now are given a minute", [][]Worth{many(3, "%d.0.0.1", new, dull)}, "9.0.0.1", 0, 0},
 		{"then they have to have earned their places", [][]Worth{many(3, "%d.0.0.1", old, dull)}, "9.0.0.1", 1, 0},
 		{"those that do earn them keep them", [][]Worth{many(3, "%d.0.0.1", old, time.Minute)}, "9.0.0.1", 0, 0},

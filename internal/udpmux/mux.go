@@ -197,8 +197,8 @@ func (m *Mux) Close() error {
 	m.cancel()
 	m.shut()
 	m.mu.Lock() // an Open under way comes to its end
-	defer m.mu.Unlock()
 	m.shut()
+	m.mu.Unlock() // since handlers may call Open before they return
 	m.running.Wait()
 	return nil
 }

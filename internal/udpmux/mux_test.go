@@ -249,6 +249,36 @@ func TestClose(t *testing.T) {
 	require.NoError(t, udpmux.New(udpmux.Config{}).Close(), "never opened")
 }
 
+// Handlers that answer a packet call Open before they send, and Close waits for them.
+func TestCloseWhileHandlersOpen(t *testing.T) {
+	m := udpmux.New(udpmux.Config{})
+	require.NoError(t, m.Open(t.Context(), 0))
+	called := make(chan struct{})
+	var once sync.Once
+	m.Handle(udpmux.KRPC, func([]byte, netip.AddrPort) {
+		once.Do(func() {
+			close(called)
+			for m.Open(context.Background(), 0) == nil {
+				runtime.Gosched()
+			}
+			for range 10_000 { // Close has begun, and by and by it waits for this handler
+				m.Open(context.Background(), 0)
+				runtime.Gosched()
+			}
+		})
+	}, nil)
+	sendAll(t, m, []byte("d1:y1:q1:q4:ping"), 0, loopback(t, m)[0])
+	<-called
+	closed := make(chan error)
+	go func() { closed <- m.Close() }()
+	select {
+	case err := <-closed:
+		require.NoError(t, err)
+	case <-time.After(time.Minute):
+		t.Fatal("Close and the handler wait for each other")
+	}
+}
+
 // Nothing is allocated for a packet, neither to send it nor to receive it.
 func TestNoAllocation(t *testing.T) {
 	if runtime.GOOS != "linux" || raceEnabled {

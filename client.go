@@ -164,6 +164,7 @@ func (c *Client) Close() error {
 	stopped.Wait()
 	if first {
 		c.cancel()
+		c.hangUp()
 		c.transport.close()
 		if c.utp != nil {
 			c.utp.Close()

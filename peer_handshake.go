@@ -98,19 +98,14 @@ func (c *Client) tryConnect(ctx context.Context, by way, addr netip.AddrPort, in
 	return k, c.readHandshake(k, infoHash)
 }
 
-// answer makes the handshake on an incoming connection, encrypted if the peer starts so, and finds the download that it
-// is for. It closes conn on failure.
-func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort) (_ *connection, d *Download, err error) {
+// answer makes the handshake on an incoming connection whose first bytes were read, encrypted if the peer starts so,
+// and finds the download that it is for. It closes conn on failure.
+func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort, begin [mse.PlainSize]byte) (_ *connection, d *Download, err error) {
 	defer closeUnless(&err, conn)
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
 	defer interrupt(ctx, conn)(&err)
 	k := &connection{Conn: conn, addr: addr, incoming: true, way: wayOf(conn)}
 	var p [wire.HandshakeSize]byte
-	first := p[:mse.PlainSize]
-	if _, err := io.ReadFull(conn, first); err != nil {
-		return nil, nil, fmt.Errorf("handshake: %w", err)
-	}
+	first := p[:copy(p[:], begin[:])]
 	switch plain := mse.IsPlain(first); {
 	case plain && c.Encryption == RequireEncryption:
 		return nil, nil, errors.New("handshake: not encrypted")

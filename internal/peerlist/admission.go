@@ -7,6 +7,30 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
+// Greeting is what is looked at in an incoming connection that has not shaken hands yet.
+type Greeting struct {
+	Addr  netip.Addr
+	Spoke bool // the peer has sent the beginning of a handshake
+}
+
+// Shed returns which of the connections that shake hands, oldest first, makes room for a newcomer: of the largest
+// crowd, which the newcomer may be one of, the oldest that has said nothing, else the oldest. However many come from a few
+// prefixes, those from others have the time that a handshake takes.
+func Shed(greetings []Greeting, newcomer netip.Addr) (i int) {
+	c := make(crowds)
+	c.add(newcomer)
+	for _, g := range greetings {
+		c.add(g.Addr)
+	}
+	size := 0
+	for k, g := range greetings {
+		if n := c.size(g.Addr); n > size || n == size && greetings[i].Spoke && !g.Spoke {
+			i, size = k, n
+		}
+	}
+	return i
+}
+
 // A Connection is what admission looks at in a connection to a peer.
 type Connection struct {
 	ID       int // of a connection that was admitted, from 1

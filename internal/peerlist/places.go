@@ -59,11 +59,15 @@ type crowds map[netip.Prefix]int
 func crowdsOf(peers []Worth) crowds {
 	c := make(crowds)
 	for _, p := range peers {
-		for _, l := range levelsOf(p.Addr) {
-			c[l.prefix(p.Addr)]++
-		}
+		c.add(p.Addr)
 	}
 	return c
+}
+
+func (c crowds) add(a netip.Addr) {
+	for _, l := range levelsOf(a) {
+		c[l.prefix(a)]++
+	}
 }
 
 // size returns how large the largest crowd is that an address is in.

@@ -222,11 +222,11 @@ func (c *core) usable(now time.Time, h *half, from, a netip.AddrPort) bool {
 	return ok && f == h.family && mayName(from, a) && c.allowed(a) && !c.dead.has(now, a)
 }
 
-// ask sends a query, whose arguments are in reply but for what every query has. It reports false if the
-// budget is spent.
-func (c *core) ask(now time.Time, q *query, method string) bool {
+// ask sends a query, whose arguments are in reply but for what every query has; or not, if the budget is spent.
+func (c *core) ask(now time.Time, q *query, method string) {
 	if c.budget.left(now) < 1 {
-		return false
+		c.reply = krpc.Message{}
+		return
 	}
 	c.budget.spend(now, 1)
 	h := c.fams[q.family]
@@ -237,7 +237,6 @@ func (c *core) ask(now time.Time, q *query, method string) bool {
 	m.ID = h.table.self
 	c.stats.QueriesSent++
 	c.send(q.to)
-	return true
 }
 
 // send sends the message in reply, and leaves that empty.

@@ -221,12 +221,12 @@ func (l *lookup) frontier() (next, waiting int) {
 		case candidateAsked, candidateSlow:
 			under[kind]++
 		case candidateFresh:
-			if fresh[kind] >= 0 || !l.free(n) {
-				continue
-			}
-			if l.believed(n) {
+			believed := l.believed(n)
+			switch {
+			case fresh[kind] >= 0 || !believed && doubted >= 0 || !l.free(n):
+			case believed:
 				fresh[kind] = i
-			} else if doubted < 0 {
+			default:
 				doubted = i
 			}
 		}

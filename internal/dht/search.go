@@ -12,6 +12,7 @@ const (
 	maxSeeds = 16   // nodes of our own table that a lookup begins with
 	maxToken = 64   // bytes of a token of others
 	maxFound = 2000 // peers that a lookup hands on
+	maxLate  = 20   // of them from one answer, once there is half of that
 	minNodes = 3    // fewer, and we are not there yet
 	maxBlind = 64   // addresses that a lookup begins with, of nodes whose id is not known
 )
@@ -266,14 +267,15 @@ func (c *core) walkAnswered(now time.Time, h *half, q *query, m *krpc.Message) {
 	}
 }
 
-// findPeers hands on the peers that were not found before.
+// findPeers hands on the peers that were not found before. Those who invent many leave room for what the
+// nearest nodes say, which comes last.
 func (c *core) findPeers(s *search, h *half, from netip.AddrPort, peers []netip.AddrPort) {
 	most := maxPeers4
-	if h.family == ipv6 {
-		most = maxPeers6
+	if len(s.seen) >= maxFound/2 {
+		most = maxLate
 	}
 	n := 0
-	for _, p := range peers[:min(len(peers), 2*most)] {
+	for _, p := range peers[:min(len(peers), most)] {
 		f, ok := familyOf(p)
 		if _, again := s.seen[p]; !ok || f != h.family || !mayName(from, p) || again || len(s.seen) >= maxFound {
 			continue

@@ -22,15 +22,15 @@ var (
 
 // simFigures is what a simulation comes to.
 type simFigures struct {
-	lookups, found       int
-	queries, hops        []int
-	first, whole         []time.Duration
-	idle                 float64 // bytes a second that an honest node sends while it looks nothing up
-	victimIdle           float64 // queries a minute that the victim gets from all nodes together, nothing being looked up
-	victimMost           int     // queries that the victim got of one lookup
-	victimAll            int     // of all lookups
-	table                int     // nodes in the table of an honest one, median
-	verified, took, gone int
+	lookups, found int
+	queries, hops  []int
+	first, whole   []time.Duration
+	idle           float64 // bytes a second that an honest node sends while it looks nothing up
+	victimIdle     float64 // queries a minute that the victim gets from all nodes together, nothing being looked up
+	victimMost     int     // queries that the victim got of one lookup
+	victimAll      int     // of all lookups
+	table          int     // nodes in the table of an honest one, median
+	verified, took int
 }
 
 func (f *simFigures) String() string {
@@ -72,8 +72,7 @@ func simulate(seed uint64, nodes int, share float64, kinds []int, logf func(stri
 	l := newLiars(net)
 	victim := net.watch(l.victim.Addr())
 
-	var join func() *simNode
-	join = func() *simNode {
+	join := func() *simNode {
 		node := net.join(Config{Version: "SH01"}, 5)
 		if len(kinds) > 0 && net.rng.Float64() < share {
 			node.liar = true

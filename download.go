@@ -59,6 +59,7 @@ type Download struct {
 	traffic    traffic
 	progress   progress
 	disk       diskState
+	scarcity   scarcity
 	events     subscriptions
 	pending    pending
 	paused     bool

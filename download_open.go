@@ -44,6 +44,7 @@ func (d *Download) open() (err error) {
 	if d.store, err = d.openStore(); err != nil {
 		return err
 	}
+	d.store = patientStore{d.store, d}
 	d.files = newDownloaded(d.t, d.store, d.endSharing)
 	if err = d.choose(choosePriorities(d.t, d.o.Select)); err != nil {
 		d.store.Close()

@@ -24,7 +24,7 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 	d.pending.freed = d.pending.freed || d.traffic.throttled // what a limit held back may pass now
 	d.traffic.throttled = false
 	if !d.ended() && !d.paused {
-		d.discovery.dialDue(d.swarm.live, d.o.maxPeers(), now)
+		d.discovery.dialDue(d.swarm.live, d.maxPeers(), now)
 	}
 	if !d.disk.nextSave.After(now) {
 		d.disk.nextSave = now.Add(resumeEvery)
@@ -62,7 +62,7 @@ func (d *Download) due(now time.Time) (next time.Time) {
 	if d.disk.resumable {
 		sooner(d.disk.nextSave)
 	}
-	if t, ok := d.discovery.dialAt(d.swarm.live, d.o.maxPeers(), now); ok && !d.paused {
+	if t, ok := d.discovery.dialAt(d.swarm.live, d.maxPeers(), now); ok && !d.paused {
 		sooner(t)
 	}
 	if d.progress.complete && d.o.SeedUntil != nil {
@@ -98,6 +98,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 			p.stopLocked(errUseless)
 		}
 	}
+	d.easeScarcity(now)
 	d.turnOver(now)
 	d.shareOut(now)
 	if len(d.reading.readers) > 0 {

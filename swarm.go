@@ -74,8 +74,6 @@ func (d *Download) announceProgress() tracker.Progress {
 	}
 }
 
-func (d *Download) maxPeers() int { return d.o.maxPeers() }
-
 // addPeer makes a connection a peer. It returns false if the connection is not wanted.
 func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	now := time.Now()

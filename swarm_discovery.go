@@ -12,6 +12,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/dht"
 	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
@@ -302,6 +303,9 @@ func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source) {
 	f.mu.Lock()
 	if err == nil {
 		f.cand.SetWay(addr, uint8(k.way))
+	}
+	if storage.Exhausted(err) {
+		f.cand.NotDialled(addr, time.Now().Add(tick)) // it is not the candidate's fault
 	}
 	wanted := f.cand.Dialled(addr, err == nil, time.Now())
 	if errors.Is(err, errSelf) {

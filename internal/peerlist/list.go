@@ -205,6 +205,14 @@ func (c *List) Postpone(addr netip.AddrPort, until time.Time) {
 	}
 }
 
+// NotDialled puts back a candidate that Next gave and that could not be tried, for lack of means of our own.
+func (c *List) NotDialled(addr netip.AddrPort, until time.Time) {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isDialling {
+		k.due = until
+		c.move(k, isDelayed)
+	}
+}
+
 // Due returns when Next has a candidate; the zero time is now. It is not ok if none is waiting.
 func (c *List) Due() (at time.Time, ok bool) {
 	switch {

@@ -49,6 +49,9 @@ func (p *handles) get(file int, write, create bool) (*handle, error) {
 		flag |= os.O_CREATE
 	}
 	f, err := p.open(file, flag)
+	for Exhausted(err) && p.closeOldest() {
+		f, err = p.open(file, flag)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -119,18 +122,28 @@ func (p *handles) retire(file int) {
 // shrink closes files over the bound that are not in use. Looking at all of them costs little beside opening the
 // one that was too many.
 func (p *handles) shrink() {
-	for len(p.files) > p.max {
-		var oldest *handle
-		for _, h := range p.files {
-			if h.users == 0 && (oldest == nil || h.used < oldest.used) {
-				oldest = h
-			}
+	for len(p.files) > p.max && p.retireOldest() {
+	}
+}
+
+// closeOldest closes the least recently used file that is not in use, and reports whether there was one.
+func (p *handles) closeOldest() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.retireOldest()
+}
+
+func (p *handles) retireOldest() bool {
+	var oldest *handle
+	for _, h := range p.files {
+		if h.users == 0 && (oldest == nil || h.used < oldest.used) {
+			oldest = h
 		}
-		if oldest == nil {
-			return
-		}
+	}
+	if oldest != nil {
 		p.retire(oldest.file)
 	}
+	return oldest != nil
 }
 
 func (p *handles) close(h *handle) {

@@ -1,0 +1,20 @@
+//go:build unix
+
+package storage
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exhausted reports whether err means that the process or the system has run out of handles, or of memory or ports for
+// a socket, which passes once some are given back.
+func Exhausted(err error) bool {
+	for _, e := range [...]error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EADDRNOTAVAIL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -88,9 +87,6 @@ func TestNamesThatAFileSystemDoesNotTake(t *testing.T) {
 
 // What other clients stored under their names for a file is read there, and kept there.
 func TestContentOfOtherClientsIsFound(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("not names on this system")
-	}
 	long := strings.Repeat("l", 245)
 	for name, c := range map[string]struct{ path, there string }{
 		"as the author said":          {"d/zero\u200Bwidth\uFEFF.txt", "d/zero\u200Bwidth\uFEFF.txt"},

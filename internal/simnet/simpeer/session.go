@@ -76,11 +76,9 @@ func (p *Peer) speak(conn net.Conn, dialled bool) {
 		<-p.ctx.Done()
 		return
 	}
-	if err := s.read(); err != nil {
-		var violation *wire.ProtocolError
-		if errors.As(err, &violation) {
-			p.blame("sent what breaks the protocol: %v", violation)
-		}
+	var violation *wire.ProtocolError
+	if errors.As(s.read(), &violation) {
+		p.blame("sent what breaks the protocol: %v", violation)
 	}
 }
 

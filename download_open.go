@@ -3,7 +3,6 @@ package torrent
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/peerlist"
@@ -55,7 +54,8 @@ func (d *Download) open() (err error) {
 		client:   d.client,
 		infoHash: d.t.infoHash,
 		private:  d.t.private,
-		tiers:    slices.Concat(d.t.trackers, d.o.Trackers),
+		tiers:    d.t.trackers,
+		byUser:   d.o.Trackers,
 		nodes:    d.t.nodes,
 		find:     d.o.FindPeers,
 		log:      d.log,

@@ -30,7 +30,9 @@ type Options struct {
 	Select func(File) Priority
 	// Peers are tried beside those from other sources, and are never given up.
 	Peers []netip.AddrPort
-	// Trackers are announced to beside the torrent's own, in tiers (BEP 12).
+	// Trackers are announced to beside the torrent's own, in tiers (BEP 12). These may be anywhere. One that a torrent
+	// or link names may be inside the user's network only at the path of a tracker, as /announce or /KEY/announce.php, or
+	// /announce/… on this machine, since a stranger may have written it; a redirect from the open internet never leads inside.
 	Trackers [][]string
 	// FindPeers is another source of peers. It is called at the start, every 15 minutes, and after a minute while no
 	// peer is connected. Its peers are used as they come, and its sequence must end when ctx does. It is called for

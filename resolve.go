@@ -103,7 +103,8 @@ func (r *resolver) run() (*Torrent, error) {
 	r.discovery = newDiscovery(discoveryConfig{
 		client:   r.client,
 		infoHash: r.m.InfoHash,
-		tiers:    slices.Concat(tiers, r.o.Trackers),
+		tiers:    tiers,
+		byUser:   r.o.Trackers,
 		find:     r.o.FindPeers,
 		log:      r.log,
 		ctx:      r.ctx,

@@ -27,7 +27,7 @@ func (d *Download) AddPeers(peers ...netip.AddrPort) {
 	d.discovery.found(peerlist.FromUser, "", peers...)
 }
 
-// AddTrackers has the download announced to more trackers, each in a tier of its own. Those that it knows are left as
+// AddTrackers has the download announced to more trackers, each in a tier of its own, like those of Options.Trackers. Those that it knows are left as
 // they are.
 func (d *Download) AddTrackers(urls ...string) { d.discovery.trackers.Add(urls...) }
 

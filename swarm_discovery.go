@@ -36,8 +36,9 @@ type discovery struct {
 type discoveryConfig struct {
 	client   *Client
 	infoHash Hash
-	private  bool // only trackers and the user name peers (BEP 27)
-	tiers    [][]string
+	private  bool                                                 // only trackers and the user name peers (BEP 27)
+	tiers    [][]string                                           // of the torrent or link
+	byUser   [][]string                                           // tiers
 	nodes    []string                                             // of the DHT, as host:port
 	find     func(context.Context, Hash) iter.Seq[netip.AddrPort] // the user's own; may be nil
 	log      *slog.Logger
@@ -67,7 +68,7 @@ func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
 	f := &discovery{discoveryConfig: c, cand: peerlist.New(rng, c.private), hunger: newWaker()}
 	identity := c.client.identity(c.infoHash)
 	f.trackers = tracker.New(tracker.Config{
-		Tiers:    c.tiers,
+		Tiers: c.tiers, UserTiers: c.byUser,
 		InfoHash: c.infoHash,
 		PeerID:   identity.id,
 		Key:      identity.key,
@@ -110,7 +111,7 @@ func (c *Client) lookupForOthers() func(context.Context, string) ([]netip.Addr, 
 
 // sources reports whether there is any source to ask.
 func (f *discovery) sources() bool {
-	return len(f.tiers) > 0 || f.find != nil || !f.private && (f.client.local != nil || !f.client.NoDHT)
+	return len(f.tiers)+len(f.byUser) > 0 || f.find != nil || !f.private && (f.client.local != nil || !f.client.NoDHT)
 }
 
 // run asks all sources until ctx ends, and returns when nothing is under way any more.

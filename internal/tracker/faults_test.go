@@ -71,7 +71,7 @@ var trackerFaults = []faultyTracker{
 		w.WriteHeader(403)
 		io.WriteString(w, "d14:failure reason12:unregisterede")
 	}), "unregistered", 0},
-	{"redirects in a circle", inHTTP(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"x", http.StatusFound) }), "more than 5 redirects", 0},
+	{"redirects in a circle", inHTTP(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"/x", http.StatusFound) }), "more than 5 redirects", 0},
 	{"redirects inward", func(r *trackerRig, ip string) string {
 		public := "9" + strings.TrimPrefix(ip, "10")
 		r.serve(public, func(w http.ResponseWriter, req *http.Request) {

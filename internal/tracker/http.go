@@ -25,15 +25,15 @@ type familyKey struct{}
 type dualTransport [netaddr.Families]*http.Transport
 
 // NewHTTPClient returns a client for HTTP trackers that announces over IPv4 and IPv6 alike (BEP 7) and
-// checks the addresses that redirects lead to when it dials them. A client of the user's own announces
+// checks the addresses of names when it dials them. A client of the user's own announces
 // once, over whatever its transport chooses.
 func NewHTTPClient() *http.Client {
 	dialer := &net.Dialer{
 		Timeout: 10 * time.Second,
 		ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
-			if g, ok := ctx.Value(guardKey{}).(*redirectGuard); ok {
+			if g, ok := ctx.Value(guardKey{}).(*guard); ok {
 				host, _, _ := net.SplitHostPort(address)
-				return g.check(host)
+				return g.checkConn(host)
 			}
 			return nil
 		},
@@ -93,13 +93,14 @@ type reply struct {
 	local  bool   // it came from inside our network
 }
 
-// getHTTP fetches u over a family of addresses. The error is why there is no reply at all.
-func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Family) (reply, error) {
+// getHTTP fetches u, of a tracker that the user or the author named, over a family of addresses. The error is why there
+// is no reply at all.
+func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Family, byUser bool) (reply, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, httpTimeout, errSilent)
 	defer stop()
-	guard := new(redirectGuard)
+	guard := &guard{byUser: byUser}
 	ctx = context.WithValue(ctx, familyKey{}, f)
 	ctx = guard.watch(ctx, cancel)
 
@@ -110,7 +111,9 @@ func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Famil
 	req.Header.Set("User-Agent", userAgent)
 	// Said by us, it keeps the transport from inflating the body, which it does without a bound.
 	req.Header.Set("Accept-Encoding", "gzip")
-	guard.public.Store(!isInward(req.URL.Hostname()))
+	if err := guard.begin(client, req.URL); err != nil {
+		return reply{}, err
+	}
 	resp, err := guard.client(client).Do(req)
 	if err != nil {
 		return reply{}, becauseOf(ctx, err)

@@ -268,7 +268,8 @@ func TestHTTPRedirects(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newTrackerRig(t, []string{c.from})
+				r := newTrackerRig(t)
+				r.config.UserTiers = [][]string{{c.from}}
 				r.names["within.example"] = []netip.Addr{netip.MustParseAddr("10.0.1.2")}
 				r.names["public.example"] = []netip.Addr{netip.MustParseAddr("1.1.1.1")}
 				for _, ip := range []string{"1.1.1.1", "2.2.2.2", "10.0.1.1", "10.0.1.2", "127.0.0.1"} {
@@ -300,13 +301,13 @@ func TestHTTPRedirects(t *testing.T) {
 
 // The dialer of our own client knows the addresses of a name before it connects to one.
 func TestRedirectGuard(t *testing.T) {
-	g := new(redirectGuard)
+	g := new(guard)
 	g.public.Store(true)
-	require.NoError(t, g.check("127.0.0.1"), "the tracker itself may be anywhere")
+	require.NoError(t, g.checkConn("127.0.0.1"), "the tracker itself may be anywhere")
 	g.redirected.Store(true)
-	require.NoError(t, g.check("1.1.1.1"))
+	require.NoError(t, g.checkConn("1.1.1.1"))
 	for _, a := range []string{"127.0.0.1", "10.1.2.3", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1", "::ffff:10.1.2.3", "fe80::1%eth0", "fd00::1", "::", "localhost"} {
-		require.ErrorIs(t, g.check(a), errInward, a)
+		require.ErrorIs(t, g.checkConn(a), errInward, a)
 	}
 	ctx := context.WithValue(t.Context(), guardKey{}, g)
 	client := NewHTTPClient().Transport.(*dualTransport)

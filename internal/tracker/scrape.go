@@ -79,11 +79,13 @@ func (t *Announcer) scrapeOrder() []*tracker {
 func (t *Announcer) scrapeOne(ctx context.Context, tr *tracker) (Scrape, *Error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, httpTimeout, errSilent)
 	defer cancel()
-	scrape := t.scrapeHTTP
+	var s Scrape
+	var err error
 	if tr.u.Scheme == "udp" {
-		scrape = t.scrapeUDP
+		s, err = t.scrapeUDP(ctx, tr.u)
+	} else {
+		s, err = t.scrapeHTTP(ctx, tr.u, tr.byUser.Load())
 	}
-	s, err := scrape(ctx, tr.u)
 	if err != nil {
 		return Scrape{}, newError(tr.url, err)
 	}
@@ -98,12 +100,12 @@ func (t *Announcer) scrapeUDP(ctx context.Context, u *url.URL) (Scrape, error) {
 	return t.c.UDP.scrape(ctx, addrs, t.c.InfoHash)
 }
 
-func (t *Announcer) scrapeHTTP(ctx context.Context, u *url.URL) (Scrape, error) {
+func (t *Announcer) scrapeHTTP(ctx context.Context, u *url.URL, byUser bool) (Scrape, error) {
 	at, ok := scrapeURL(u, t.c.InfoHash)
 	if !ok {
 		return Scrape{}, errors.New("cannot be scraped")
 	}
-	reply, err := getHTTP(ctx, t.c.HTTP, at, netaddr.AnyFamily)
+	reply, err := getHTTP(ctx, t.c.HTTP, at, netaddr.AnyFamily, byUser)
 	if err != nil {
 		return Scrape{}, err
 	}

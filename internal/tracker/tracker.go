@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
@@ -32,13 +33,14 @@ const (
 // Config is what the announces of one download need. No callback is called with a lock held, and none
 // may block for long.
 type Config struct {
-	Tiers    [][]string
-	InfoHash [20]byte
-	PeerID   [20]byte
-	Key      uint32 // tells a tracker that two announces from different addresses are from one client (BEP 7)
-	Private  bool
-	HTTP     *http.Client // never nil; NewHTTPClient makes one that announces over IPv4 and IPv6
-	UDP      *UDP         // the client's, for all UDP trackers
+	Tiers     [][]string // as the author of the torrent or link names them
+	UserTiers [][]string // as the user does; these may be anywhere
+	InfoHash  [20]byte
+	PeerID    [20]byte
+	Key       uint32 // tells a tracker that two announces from different addresses are from one client (BEP 7)
+	Private   bool
+	HTTP      *http.Client // never nil; NewHTTPClient makes one that announces over IPv4 and IPv6
+	UDP       *UDP         // the client's, for all UDP trackers
 
 	// Lookup gives the addresses of a host. It is asked for those of peers that a tracker names by a host
 	// name; nil leaves them out.
@@ -74,17 +76,19 @@ type Announcer struct {
 	asking sync.WaitGroup // announces under way
 
 	mu        sync.Mutex
-	tiers     [][]*tracker    // each in the order in which it is tried
-	known     map[string]bool // the URLs of them all
-	current   *tracker        // private: the one that we are at, once one has answered
-	completed bool            // the download completed here
+	tiers     [][]*tracker        // each in the order in which it is tried
+	known     map[string]*tracker // them all, by URL
+	current   *tracker            // private: the one that we are at, once one has answered
+	completed bool                // the download completed here
 }
 
-// tracker is the state of one tracker; Announcer.mu guards all but the first three fields.
+// tracker is the state of one tracker; Announcer.mu guards what follows byUser.
 type tracker struct {
 	url  string
 	u    *url.URL // nil if final for being malformed
 	tier int
+
+	byUser atomic.Bool // the user named it
 
 	// Schedule
 	asking   bool      // an announce is under way and no address family has answered it
@@ -127,22 +131,29 @@ func (tr *tracker) hasNews(completed bool) bool {
 
 // New returns an announcer that has not announced anything yet.
 func New(c Config) *Announcer {
-	t := &Announcer{c: c, woken: make(chan struct{}, 1), known: make(map[string]bool)}
+	t := &Announcer{c: c, woken: make(chan struct{}, 1), known: make(map[string]*tracker)}
 	for _, urls := range c.Tiers {
-		t.addTier(urls)
+		t.addTier(urls, false)
+	}
+	for _, urls := range c.UserTiers {
+		t.addTier(urls, true)
 	}
 	return t
 }
 
 // addTier adds the trackers of a tier that are not known yet, in an order drawn by lot (BEP 12). The caller holds t.mu.
-func (t *Announcer) addTier(urls []string) {
+func (t *Announcer) addTier(urls []string, byUser bool) {
 	var tier []*tracker
 	for _, s := range urls {
-		if s == "" || t.known[s] || len(t.known) == maxTrackers {
+		if tr := t.known[s]; tr != nil && byUser {
+			tr.byUser.Store(true)
+		}
+		if s == "" || t.known[s] != nil || len(t.known) == maxTrackers {
 			continue
 		}
-		t.known[s] = true
 		tr := &tracker{url: s, tier: len(t.tiers)}
+		tr.byUser.Store(byUser)
+		t.known[s] = tr
 		u, err := parseURL(s)
 		if err != nil {
 			tr.err, tr.final = &Error{URL: s, Reason: err.Error(), Err: err}, true
@@ -157,12 +168,12 @@ func (t *Announcer) addTier(urls []string) {
 	}
 }
 
-// Add adds trackers, each in a tier of its own. Those that are known are left as they are, and so are all once there
+// Add adds trackers that the user names, each in a tier of its own. Those that are known are left as they are, and so are all once there
 // are 200.
 func (t *Announcer) Add(urls ...string) {
 	t.mu.Lock()
 	for _, s := range urls {
-		t.addTier([]string{s})
+		t.addTier([]string{s}, true)
 	}
 	t.mu.Unlock()
 	t.Wake()

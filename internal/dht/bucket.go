@@ -86,10 +86,9 @@ func (b *bucket) find(host netip.AddrPort) (e *entry, live bool) {
 
 // rival is an entry of the same network or the same id, which keeps e out.
 func (b *bucket) rival(e *entry) *entry {
-	network := networkOf(e.Addr)
 	for _, list := range [2][]entry{b.live, b.waiting} {
 		for i := range list {
-			if other := &list[i]; other.ID == e.ID || networkOf(other.Addr) == network {
+			if other := &list[i]; other.ID == e.ID || sameNetwork(other.Addr, e.Addr) {
 				return other
 			}
 		}

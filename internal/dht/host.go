@@ -32,6 +32,22 @@ func networkOf(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(p), 0)
 }
 
+// sameNetwork reports whether two addresses are of one network. It is quick for those that are not.
+func sameNetwork(a, b netip.AddrPort) bool {
+	p, q := a.Addr(), b.Addr()
+	if p.Is4() != q.Is4() {
+		return false
+	}
+	if p.Is4() {
+		if p, q := p.As4(), q.As4(); p[0] != q[0] || p[1] != q[1] || p[2] != q[2] {
+			return false
+		}
+	} else if p, q := p.As16(), q.As16(); [8]byte(p[:8]) != [8]byte(q[:8]) {
+		return false
+	}
+	return networkOf(a) == networkOf(b)
+}
+
 // family is IPv4 or IPv6: each has a DHT of its own (BEP 32).
 type family uint8
 

@@ -392,3 +392,13 @@ func TestMayName(t *testing.T) {
 	l.add(krpc.Contact{ID: l.self, Addr: public})
 	require.Empty(t, l.nodes, "and nobody sends us to ourselves")
 }
+
+func TestSameNetwork(t *testing.T) {
+	all := []string{"1.2.3.4:1", "1.2.3.5:1", "1.2.4.4:1", "[2001:db8::1]:1", "[2001:db8::2]:2", "[2001:db8:0:1::1]:1", "10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1", "[::ffff:1.2.3.4]:1", "[fd00::1]:1", "[fd00::1]:2"}
+	for _, a := range all {
+		for _, b := range all {
+			p, q := netip.MustParseAddrPort(a), netip.MustParseAddrPort(b)
+			require.Equal(t, networkOf(p) == networkOf(q), sameNetwork(p, q), "%s %s", a, b)
+		}
+	}
+}

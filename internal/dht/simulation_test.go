@@ -60,11 +60,11 @@ func (f *simFigures) String() string {
 // simulate has nodes join, some of them liars, and leave; then honest ones announce, and others look up.
 func simulate(seed uint64, nodes int, share float64, kinds []int, logf func(string, ...any)) *simFigures {
 	const (
-		joining = 4 * time.Minute
-		lying   = 6 * time.Minute // when the first liars begin: in a network in which nobody has a verified id, none can have one
-		settled = 16 * time.Minute
+		joining = 3 * time.Minute
+		lying   = 5 * time.Minute // when the first liars begin: in a network in which nobody has a verified id, none can have one
+		settled = 12 * time.Minute
 		idle    = 3 * time.Minute
-		asking  = 8 * time.Minute
+		asking  = 6 * time.Minute
 		life    = 60 * time.Minute // of a node, on average
 		loss    = 0.02
 	)
@@ -152,7 +152,7 @@ func simulate(seed uint64, nodes int, share float64, kinds []int, logf func(stri
 		net.touch(a.node)
 		all = append(all, a)
 	}
-	net.run(5 * time.Minute)
+	net.run(3 * time.Minute)
 	logf("%v", net)
 
 	// Honest nodes look up what was announced by others that are still there.

@@ -100,8 +100,8 @@ func TestAPICloseEarly(t *testing.T) {
 				settled(t, before)
 				if dir != "" {
 					require.Empty(t, openFiles(dir))
-					require.Zero(t, mapsOf(dir))
 				}
+				require.Equal(t, s.want["share/b/c.txt"], bytes.Clone(early), "still")
 			})
 		}
 	}
@@ -174,7 +174,7 @@ func TestAPICloseComplete(t *testing.T) {
 	}
 }
 
-// Close of a download without a Wait releases its files as well.
+// Close of a download without a Wait has nothing open any more, but a later Wait finds the files.
 func TestAPICloseUnwaited(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	before := count()
@@ -182,10 +182,21 @@ func TestAPICloseUnwaited(t *testing.T) {
 	require.NoError(t, err)
 	<-d.Done()
 	require.NoError(t, d.Close())
-	_, err = d.Wait()
-	require.ErrorIs(t, err, torrent.ErrClosed)
 	require.Empty(t, openFiles(s.dir))
 	settled(t, before)
+	again, err := s.Start(t.Context(), &torrent.Options{Dir: s.dir})
+	require.NoError(t, err)
+	require.NoError(t, complete(t, again).Close())
+	files, err := d.Wait()
+	require.NoError(t, err)
+	s.same(t, files)
+	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "share", "b", "c.txt"), []byte("another"), 0o666))
+	_, err = files.ReadFile("share/b/c.txt")
+	require.ErrorContains(t, err, "changed by another program")
+	require.NoError(t, files.Close())
+	require.Empty(t, openFiles(s.dir))
+	_, err = files.ReadFile("share/a.bin")
+	require.ErrorIs(t, err, torrent.ErrClosed)
 }
 
 // Downloaded.Close is all that a program needs to call.

@@ -65,7 +65,7 @@ var (
 		Storage:   func(*torrent.Torrent) (torrent.Storage, error) { return nil, nil },
 		MaxMemory: int64(0), StallTimeout: time.Duration(0), Client: (*torrent.Client)(nil),
 	}
-	_ = [...]torrent.Priority{torrent.Skip, torrent.Normal, torrent.High}
+	_ = [...]torrent.Priority{torrent.OnDemand, torrent.Skip, torrent.Normal, torrent.High}
 	_ = torrent.Priority(int8(0))
 
 	_ = torrent.Client{
@@ -123,6 +123,8 @@ var (
 	_ func(*torrent.DownloadedFile) string          = (*torrent.DownloadedFile).Path
 	_ func(*torrent.DownloadedFile) int64           = (*torrent.DownloadedFile).Length
 	_ func(*torrent.DownloadedFile) ([]byte, error) = (*torrent.DownloadedFile).Bytes
+
+	_ func(*torrent.DownloadedFile) (fs.File, error) = (*torrent.DownloadedFile).Open
 
 	_ torrent.Storage = interface {
 		io.ReaderAt

@@ -42,7 +42,8 @@
 // The context given to Start spans the whole download, sharing included. When it ends, so does the
 // download; trackers are told, if they answer at once. [Download.Close] ends it without the context,
 // and gives trackers a few seconds. When it has returned, no goroutine and no connection of the
-// download is left. A Downloaded outlives its download and has a Close of its own.
+// download is left. A Downloaded outlives its download and has a Close of its own, which alone ends the slices that Bytes
+// returned.
 //
 // With [Options.Seed] a complete download continues to share: Wait returns the files, and sharing ends
 // with the context, or with a Close of the Download, the Downloaded or the [Client].

@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
@@ -66,19 +67,21 @@ type Download struct {
 	nextTick   time.Time
 }
 
-// A lifetime is how a download begins and ends. All but the last three fields may be used without the mutex.
+// A lifetime is how a download begins and ends. All but the last five fields may be used without the mutex.
 type lifetime struct {
 	parent   context.Context // the caller's
 	ctx      context.Context // ended by the caller, a failure, Close, or completion without Seed
 	stop     context.CancelCauseFunc
 	tasks    sync.WaitGroup // peers, dials, hashing, writing
 	farewell sync.WaitGroup // the last announces, made while the rest is taken down
-	done     chan struct{}  // closed once complete, or failed for good
+	done     chan struct{}  // closed once complete for the first time, or failed for good
 	gone     chan struct{}  // closed once nothing of it runs any more
 
-	result    error // why it failed; fixed when done is closed
-	handedOut bool  // Wait returned the files: their Close is the caller's
-	released  bool  // Close closed the files
+	settled    chan struct{} // closed while what is chosen is complete, and once it cannot become so any more
+	result     error         // why it failed; fixed when done is closed
+	unfinished error         // why what was chosen after done was closed did not become complete
+	handedOut  bool          // Wait returned the files: their Close is the caller's
+	resting    bool          // Close was called before that, and has storage rest
 }
 
 // progress is how far a download is.
@@ -124,7 +127,7 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 		t:          t,
 		waker:      newWaker(),
 		digestSeed: maphash.MakeSeed(),
-		life:       lifetime{parent: ctx, done: make(chan struct{}), gone: make(chan struct{})},
+		life:       lifetime{parent: ctx, done: make(chan struct{}), gone: make(chan struct{}), settled: make(chan struct{})},
 		progress:   progress{checking: true},
 		assembling: assembling{pieces: make(map[int32]*assembly)},
 		reading:    reading{changed: make(chan struct{}), readers: make(map[*reader]struct{}), awaited: make(map[int]int)},
@@ -315,39 +318,64 @@ func (d *Download) storageFailed(err error) {
 // Torrent is what is being downloaded.
 func (d *Download) Torrent() *Torrent { return d.t }
 
-// Done is closed when the download is complete or has failed; Wait then says which at once.
-func (d *Download) Done() <-chan struct{} { return d.life.done }
-
-// Wait returns what was downloaded once it is complete and verified, or why it is not. What is
-// returned stays readable after the download was closed, until its own Close.
-func (d *Download) Wait() (*Downloaded, error) {
-	<-d.life.done
+// Done is closed when the download is complete or has failed; Wait then says which at once. When more is chosen, by
+// Select, or something is lost, Done is another channel from then on.
+func (d *Download) Done() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.life.result != nil {
-		return nil, d.life.result
+	return d.life.settled
+}
+
+// Wait returns what was downloaded once all that is chosen is complete and verified, or why it is not. What is
+// returned stays readable after the download was closed, until its own Close. Wait returns it also after Close, but then
+// what was in a Storage of the user's own cannot be read any more.
+func (d *Download) Wait() (*Downloaded, error) {
+	for {
+		<-d.Done()
+		d.mu.Lock()
+		files, err, ok := d.outcome()
+		d.mu.Unlock()
+		if ok {
+			return files, err
+		}
 	}
-	if d.life.released {
-		return nil, ErrClosed
+}
+
+// outcome is what Wait returns, unless it has to wait on. The caller holds mu.
+func (d *Download) outcome() (files *Downloaded, err error, ok bool) {
+	select {
+	case <-d.life.settled:
+	default:
+		return nil, nil, false // more was chosen meanwhile
+	}
+	if err := cmp.Or(d.life.result, d.life.unfinished); err != nil {
+		return nil, err, true
+	}
+	if d.life.resting && !d.life.handedOut {
+		if err := d.store.Wake(); err != nil {
+			return nil, err, true
+		}
 	}
 	d.life.handedOut = true
-	return d.files, nil
+	return d.files, nil, true
 }
 
 // Close stops the download, or the sharing that follows it, and returns once nothing of it runs any
-// more. What Dir holds stays for a later Start to go on from. A download that is complete and was
-// never waited for is released.
+// more. What Dir holds stays for a later Start to go on from. Slices that Bytes returned stay valid; only the Close of
+// the Downloaded ends them.
 func (d *Download) Close() error {
 	d.life.stop(ErrClosed)
 	<-d.life.gone
 	d.mu.Lock()
-	release := !d.life.handedOut && !d.life.released
-	d.life.released = d.life.released || release
-	d.mu.Unlock()
-	if release {
-		return d.files.Close()
+	defer d.mu.Unlock()
+	if d.life.handedOut || d.life.resting {
+		return nil
 	}
-	return nil
+	d.life.resting = true
+	if d.life.result != nil {
+		return d.files.closeStore() // again, for its error
+	}
+	return d.store.Rest()
 }
 
 // endSharing stops what still runs of a complete download: its files are being closed.

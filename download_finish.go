@@ -10,16 +10,30 @@ import (
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
-// setResult sets the result of the download. Only the first call counts.
+// setResult sets the result of the download: complete, or why it never will be. The first call decides for good whether it
+// failed. Later ones are about more that was chosen.
 func (d *Download) setResult(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	select {
-	case <-d.life.done:
-	default:
+	if d.isDone() {
+		d.life.unfinished = err
+	} else {
 		d.life.result = err
 		close(d.life.done)
-		d.broadcast()
+	}
+	if !d.isSettled() {
+		close(d.life.settled)
+	}
+	d.broadcast()
+}
+
+// isSettled reports whether Wait has something to return. The caller holds mu.
+func (d *Download) isSettled() bool {
+	select {
+	case <-d.life.settled:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -35,8 +49,16 @@ func (d *Download) finish() {
 		d.saveAtEnd()
 		d.files.closeStore() // Close reports its error
 		d.setResult(d.failure())
-	} else if d.disk.resumable {
-		d.save()
+	} else {
+		if d.disk.resumable {
+			d.save()
+		}
+		d.mu.Lock()
+		settled := d.isSettled()
+		d.mu.Unlock()
+		if !settled {
+			d.setResult(d.failure())
+		}
 	}
 	d.life.farewell.Wait()
 	d.mu.Lock()
@@ -65,7 +87,7 @@ func (d *Download) hurry() {
 	}
 }
 
-// isDone reports whether the download is complete or has failed.
+// isDone reports whether the download was complete once, or has failed.
 func (d *Download) isDone() bool {
 	select {
 	case <-d.life.done:
@@ -203,19 +225,14 @@ func (d *Download) becomeComplete() {
 func (d *Download) mayComplete() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	missing := d.picker.Needed().Count() > 0
-	if missing || d.life.ctx.Err() != nil {
-		d.progress.complete = !missing
-		return false
-	}
-	return !d.progress.complete && d.disk.rechecks == 0
+	return !d.lacking() && d.life.ctx.Err() == nil && d.selection.choice.chosen > 0 && !d.progress.complete && d.disk.rechecks == 0
 }
 
 // secureContent checks that no other program has changed the files, and saves what a wider choice of files would need.
 // It reports whether the download is complete. The choosing lock is held.
 func (d *Download) secureContent() bool {
 	d.mu.Lock()
-	if d.picker.Needed().Count() > 0 || d.disk.rechecks > 0 {
+	if d.lacking() || d.selection.choice.chosen == 0 || d.disk.rechecks > 0 {
 		d.mu.Unlock()
 		return false
 	}
@@ -244,7 +261,7 @@ func (d *Download) wantNothing() {
 	d.traffic.gate.Release(time.Now())
 	d.files.choose(d.selection.choice.files())
 	for _, p := range d.swarm.peers {
-		if p.isSeed() || p.ext.uploadOnly {
+		if d.sated() && (p.isSeed() || p.ext.uploadOnly) {
 			p.stopLocked(errBothSeeds)
 		} else if p.extended && d.o.Seed {
 			p.sendExtHandshake() // we are upload only (BEP 21)

@@ -45,13 +45,16 @@ type reader struct {
 	closed bool
 }
 
-// Open opens a chosen file for reading while the download runs. Reads wait for the bytes they need, and the pieces just
+// Open opens a file that is chosen or OnDemand for reading while the download runs. Reads wait for the bytes they need, and the pieces just
 // ahead of the reader are fetched before others. The result is also an io.ReaderAt, and works with http.ServeContent.
 // ctx ends every wait. Once the Downloaded is closed, reads fail with ErrClosed.
 func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, error) {
 	i := slices.IndexFunc(d.t.layout.Files(), func(f layout.File) bool { return f.Path == path && !f.Pad })
 	if i < 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	if err := d.openOnDemand(i); err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	r := &reader{d: d, ctx: ctx, file: i, f: d.t.layout.File(i)}
 	now := time.Now()
@@ -253,6 +256,7 @@ func (d *Download) followReaders(now time.Time) {
 			urgent[k] = max(urgent[k], uint8(max(pieceNow-(k-first), pieceUrgent)))
 		}
 	}
+	idle := d.picker.Needed().Count() == 0
 	for k := range d.reading.urgent {
 		if urgent[k] == 0 {
 			d.prioritise(k, d.selection.base[k])
@@ -262,5 +266,13 @@ func (d *Download) followReaders(now time.Time) {
 		d.prioritise(k, max(priority, d.selection.base[k]))
 	}
 	d.reading.urgent = urgent
+	if idle || d.selection.choice.demand > 0 {
+		for _, p := range d.swarm.peers {
+			d.updateInterest(p)
+		}
+	}
+	if idle {
+		d.stir(now)
+	}
 	d.pending.freed = true
 }

@@ -16,10 +16,12 @@ type selection struct {
 	choosing sync.Mutex
 	choice   choice
 	base     []uint8 // priorities of pieces by choice, before readers raise some
+	opened   []bool  // by file: it is OnDemand, or was, and storage has a place for it; guarded by choosing
 }
 
-// Select changes which files to download, while the download runs. What is already there stays. A download that is
-// complete and has ended cannot be widened. Nil is Normal for all files.
+// Select changes which files to download, while the download runs. What is already there stays. If more is chosen than is
+// there, Wait, Done and Completed are about the new choice from then on. If nothing is chosen, the download waits for
+// another choice. A download that is complete and has ended cannot be widened. Nil is Normal for all files.
 func (d *Download) Select(sel func(File) Priority) {
 	priority := choosePriorities(d.t, sel)
 	d.selection.choosing.Lock() // one Select at a time: storage is told without the mutex
@@ -37,7 +39,7 @@ func (d *Download) Select(sel func(File) Priority) {
 func (d *Download) choose(priority []Priority) error {
 	wanted := make([]bool, len(priority))
 	for i, p := range priority {
-		wanted[i] = p != Skip
+		wanted[i] = p.chosen() || p == OnDemand && d.selection.opened[i]
 	}
 	if err := d.store.SetWanted(wanted); err != nil {
 		return fmt.Errorf("choose files: %w", err)
@@ -62,8 +64,26 @@ func (d *Download) choose(priority []Priority) error {
 	return nil
 }
 
+// openOnDemand has storage make a place for a file that is OnDemand, which has none before it is opened.
+func (d *Download) openOnDemand(file int) error {
+	s := &d.selection
+	s.choosing.Lock()
+	defer s.choosing.Unlock()
+	d.mu.Lock()
+	priority := s.choice.priority
+	d.mu.Unlock()
+	if priority[file] != OnDemand || s.opened[file] || d.ended() {
+		return nil
+	}
+	s.opened[file] = true
+	err := d.choose(priority)
+	s.opened[file] = err == nil
+	return err
+}
+
 // reprioritise tells the picker of the choice and of what readers wait for.
 func (d *Download) reprioritise(now time.Time) {
+	idle := d.picker.Needed().Count() == 0
 	d.selection.base = d.selection.choice.pieces()
 	for i, priority := range d.selection.base {
 		d.prioritise(i, priority)
@@ -73,18 +93,48 @@ func (d *Download) reprioritise(now time.Time) {
 		d.updateInterest(p)
 	}
 	d.becomeIncomplete(now)
+	if idle {
+		d.stir(now)
+	}
 	d.pending.freed = true
 }
 
-// becomeIncomplete resumes a complete download, if something is wanted again.
+// lacking reports whether something that is chosen is needed. What only readers need does not count.
+func (d *Download) lacking() bool {
+	for i := range d.picker.Needed().All() {
+		if d.selection.base[i] > pieceSkip {
+			return true
+		}
+	}
+	return false
+}
+
+// sated reports whether no other peer can have anything for us, now or when a reader comes.
+func (d *Download) sated() bool {
+	return d.picker.Needed().Count() == 0 && d.selection.choice.demand == 0
+}
+
+// stir has peers looked for if nothing was needed until now, and something is.
+func (d *Download) stir(now time.Time) {
+	if d.progress.checking || d.picker.Needed().Count() == 0 {
+		return
+	}
+	d.progress.last = now // there was nothing to wait for
+	d.discovery.cand.Recall(now)
+	d.discovery.wakeSources()
+	d.signal()
+}
+
+// becomeIncomplete resumes a complete download, if something is chosen that is not there.
 func (d *Download) becomeIncomplete(now time.Time) {
-	if !d.progress.complete || d.picker.Needed().Count() == 0 {
+	if !d.progress.complete || !d.lacking() {
 		return
 	}
 	d.progress.complete = false
-	d.progress.last = now // there was nothing to wait for until now
-	d.discovery.cand.Recall(now)
-	d.discovery.wakeSources()
+	if d.isSettled() && !d.ended() {
+		d.life.settled = make(chan struct{})
+	}
+	d.stir(now)
 	for _, p := range d.swarm.peers {
 		if p.extended {
 			p.sendExtHandshake() // we are no longer upload only (BEP 21)
@@ -121,6 +171,8 @@ type choice struct {
 	missing  []int32    // by file: its pieces that are not verified
 	done     []int      // chosen files that are whole, in the order in which they were completed
 	isDone   []bool     // by file: is in done
+	chosen   int        // number of chosen files
+	demand   int        // number of files that are OnDemand and not whole
 	wanted   int64      // bytes of the chosen files
 	verified int64      // bytes of the chosen files that are verified
 }
@@ -147,7 +199,9 @@ func choosePriorities(t *Torrent, sel func(File) Priority) []Priority {
 		case sel == nil:
 			chosen[i] = Normal
 		case !f.Pad:
-			chosen[i] = min(max(sel(t.file(i)), Skip), High)
+			if chosen[i] = min(sel(t.file(i)), High); chosen[i] < OnDemand {
+				chosen[i] = Skip
+			}
 		case i > 0:
 			chosen[i] = chosen[i-1]
 		}
@@ -158,12 +212,16 @@ func choosePriorities(t *Torrent, sel func(File) Priority) []Priority {
 // set replaces the priorities. have is the set of verified pieces.
 func (c *choice) set(priority []Priority, have *bits.Set) {
 	c.priority = priority
-	c.wanted, c.verified = 0, 0
+	c.wanted, c.verified, c.chosen, c.demand = 0, 0, 0, 0
 	for i, f := range c.t.layout.Files() {
 		c.note(i)
-		if c.priority[i] == Skip || f.Pad {
+		if c.demanded(i) && c.missing[i] > 0 {
+			c.demand++
+		}
+		if !c.priority[i].chosen() || f.Pad {
 			continue
 		}
+		c.chosen++
 		c.wanted += f.Length
 		first, end := c.t.layout.PiecesOf(i)
 		for k := first; k < end; k++ {
@@ -174,9 +232,25 @@ func (c *choice) set(priority []Priority, have *bits.Set) {
 	}
 }
 
+// left is the number of bytes that trackers are told are missing, those that are fetched on demand included.
+func (c *choice) left() int64 {
+	n := c.wanted - c.verified
+	for i, f := range c.t.layout.Files() {
+		if c.demanded(i) {
+			n += min(f.Length, int64(c.missing[i])*c.t.layout.PieceLength())
+		}
+	}
+	return n
+}
+
+// demanded reports whether file i is OnDemand.
+func (c *choice) demanded(i int) bool {
+	return c.priority[i] == OnDemand && !c.t.layout.File(i).Pad
+}
+
 // note adds file i to those that are done, if it is chosen and whole.
 func (c *choice) note(i int) {
-	if c.missing[i] == 0 && c.priority[i] != Skip && !c.t.layout.File(i).Pad && !c.isDone[i] {
+	if c.missing[i] == 0 && c.priority[i].chosen() && !c.t.layout.File(i).Pad && !c.isDone[i] {
 		c.isDone[i] = true
 		c.done = append(c.done, i)
 	}
@@ -185,7 +259,7 @@ func (c *choice) note(i int) {
 // files are the chosen files, padding left out.
 func (c *choice) files() (chosen []int) {
 	for i, p := range c.priority {
-		if p != Skip && !c.t.layout.File(i).Pad {
+		if p.chosen() && !c.t.layout.File(i).Pad {
 			chosen = append(chosen, i)
 		}
 	}
@@ -201,7 +275,7 @@ func (c *choice) whole() []int {
 func (c *choice) pieces() []uint8 {
 	all := make([]uint8, c.t.NumPieces())
 	for i := range c.t.layout.NumFiles() {
-		if c.priority[i] == Skip {
+		if !c.priority[i].chosen() {
 			continue
 		}
 		first, end := c.t.layout.PiecesOf(i)
@@ -216,9 +290,10 @@ func (c *choice) pieces() []uint8 {
 func (c *choice) piece(i int, verified bool) {
 	for f := range c.t.layout.FilesOf(i) {
 		n := c.t.layout.Overlap(f, i)
-		if c.priority[f] == Skip {
+		if !c.priority[f].chosen() {
 			n = 0
 		}
+		before := c.missing[f]
 		if verified {
 			c.verified += n
 			c.missing[f]--
@@ -230,6 +305,9 @@ func (c *choice) piece(i int, verified bool) {
 				c.isDone[f] = false
 				c.done = slices.DeleteFunc(c.done, func(k int) bool { return k == f })
 			}
+		}
+		if c.demanded(f) && before+c.missing[f] == 1 { // whole now, or no longer
+			c.demand += int(c.missing[f] - before)
 		}
 	}
 }

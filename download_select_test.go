@@ -31,7 +31,7 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 		tor, _ := testContent(blockSize, lengths...)
 		c, have := newChoice(tor), bits.New(tor.NumPieces())
 		var priority []Priority
-		sel := func(f File) Priority { return Priority(-2 + rng.IntN(5)) }
+		sel := func(f File) Priority { return Priority(-3 + rng.IntN(6)) }
 		for step := range 60 {
 			switch i := rng.IntN(tor.NumPieces()); {
 			case step == 0:
@@ -49,10 +49,10 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 			}
 
 			var files, whole []int
-			wanted, verified := int64(0), int64(0)
+			wanted, verified, demand := int64(0), int64(0), 0
 			pieces := make([]uint8, tor.NumPieces())
 			for i, f := range tor.layout.Files() {
-				require.True(t, Skip <= priority[i] && priority[i] <= High)
+				require.True(t, OnDemand <= priority[i] && priority[i] <= High)
 				if f.Pad {
 					require.Equal(t, priority[i-1], priority[i], "padding goes with the file before it")
 				}
@@ -66,7 +66,7 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 					if !have.Has(k) {
 						missing++
 					}
-					if priority[i] == Skip {
+					if priority[i] < Normal {
 						continue
 					}
 					pieces[k] = max(pieces[k], map[Priority]uint8{Normal: pieceNormal, High: pieceHigh}[priority[i]])
@@ -81,7 +81,10 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 					continue
 				}
 				require.Equal(t, missing, c.missing[i])
-				if priority[i] == Skip {
+				if priority[i] == OnDemand && missing > 0 {
+					demand++
+				}
+				if priority[i] < Normal {
 					continue
 				}
 				files = append(files, i)
@@ -94,6 +97,8 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 			require.Equal(t, pieces, c.pieces(), "seed %d", seed)
 			require.ElementsMatch(t, whole, c.whole(), "seed %d", seed)
 			require.Equal(t, wanted, c.wanted, "seed %d", seed)
+			require.Equal(t, demand, c.demand, "seed %d", seed)
+			require.Len(t, files, c.chosen, "seed %d", seed)
 			require.Equal(t, verified, c.verified, "seed %d", seed)
 			for i := range tor.layout.NumFiles() {
 				require.Equal(t, slices.Contains(c.done, i), c.isDone[i])

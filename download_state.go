@@ -11,7 +11,7 @@ type State uint8
 
 const (
 	Checking    State = iota // hashing what storage holds
-	Downloading              // something that is chosen is not verified yet
+	Downloading              // something that is chosen is not verified yet, or nothing is chosen
 	Seeding                  // all that is chosen is verified, and shared
 	Paused                   // by Pause, until Resume
 	Stopped                  // nothing of it runs any more, or is about to

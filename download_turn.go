@@ -76,7 +76,7 @@ func (d *Download) due(now time.Time) (next time.Time) {
 
 // stallsAt is when the download fails unless something arrives; zero if that is never. The caller holds mu.
 func (d *Download) stallsAt() time.Time {
-	if d.o.StallTimeout <= 0 || d.progress.complete || d.paused {
+	if d.o.StallTimeout <= 0 || d.picker.Needed().Count() == 0 || d.paused {
 		return time.Time{}
 	}
 	return d.progress.last.Add(d.o.StallTimeout)

@@ -3,6 +3,7 @@ package torrent
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"iter"
 	"maps"
 	"slices"
@@ -132,8 +133,21 @@ func (f *DownloadedFile) Path() string { return f.d.t.layout.File(f.index).Path 
 // Length is in bytes.
 func (f *DownloadedFile) Length() int64 { return f.d.t.layout.File(f.index).Length }
 
+// Open opens the file for reading. Where Bytes of a file that another program has cut would crash the program, its reads
+// return an error. It is also an io.Seeker and an io.ReaderAt.
+func (f *DownloadedFile) Open() (fs.File, error) {
+	d := f.d
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.closed {
+		return nil, &fs.PathError{Op: "open", Path: f.Path(), Err: ErrClosed}
+	}
+	return &openFile{d: d, entry: d.t.entry(f.index), path: f.Path()}, nil
+}
+
 // Bytes is the content without a copy. It must not be written to. It is a slice of the memory that
-// holds the content, or a map of the file that is made at the first call and stays until Close. The
+// holds the content, or a map of the file that is made at the first call and stays until the Close of the Downloaded, which
+// alone ends it: that of the Download does not, and if the download fails the map stays until the program ends. The
 // content of a user's Storage is read into memory. An empty file is an empty slice.
 //
 // It is an error if the file is no longer as it was verified, by its size and modification time, or if

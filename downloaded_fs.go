@@ -70,13 +70,18 @@ func (d *Downloaded) lookup(op, name string) (*entry, error) {
 	return nil, &fs.PathError{Op: op, Path: name, Err: err}
 }
 
+// entry is that of file i.
+func (t *Torrent) entry(i int) *entry {
+	f := t.layout.File(i)
+	return &entry{name: path.Base(f.Path), file: i, length: f.Length, modTime: t.creationDate}
+}
+
 // grow makes a tree of files.
 func (t *Torrent) grow(files []int) map[string]*entry {
 	dir := func(name string) *entry { return &entry{name: path.Base(name), file: -1, modTime: t.creationDate} }
 	tree := map[string]*entry{".": dir(".")}
 	for _, i := range files {
-		f := t.layout.File(i)
-		e := &entry{name: path.Base(f.Path), file: i, length: f.Length, modTime: t.creationDate}
+		f, e := t.layout.File(i), t.entry(i)
 		tree[f.Path] = e
 		for name := path.Dir(f.Path); ; name = path.Dir(name) {
 			up, ok := tree[name]

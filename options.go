@@ -26,7 +26,8 @@ type Options struct {
 	// Dir is the directory that the content is written to. It is made if it is not there. Content that it
 	// already holds is verified and used. Empty keeps the content in memory.
 	Dir string
-	// Select chooses what to download, by file. Nil is Normal for all.
+	// Select chooses what to download, by file. Nil is Normal for all. If it chooses nothing the download waits for
+	// another choice, by Download.Select.
 	Select func(File) Priority
 	// Peers are tried beside those from other sources, and are never given up.
 	Peers []netip.AddrPort
@@ -75,14 +76,23 @@ func (o *Options) maxPeers() int {
 type Priority int8
 
 const (
-	Skip   Priority = -1 // not wanted
-	Normal Priority = 0  // wanted
-	High   Priority = 1  // wanted before files that are Normal
+	// OnDemand is fetched only where a reader of Download.Open is, and just ahead of it. What was fetched stays and is
+	// shared. Wait, Completed and Stats.Wanted are about the other files alone: without Options.Seed the download, and
+	// what readers wait for, ends once these are complete. If there are none it goes on until it is closed.
+	OnDemand Priority = -2
+	Skip     Priority = -1 // not wanted
+	Normal   Priority = 0  // wanted
+	High     Priority = 1  // wanted before files that are Normal
 )
 
-// String is skip, normal, high, or the number of another priority.
+// chosen reports whether all of a file is wanted.
+func (p Priority) chosen() bool { return p >= Normal }
+
+// String is on demand, skip, normal, high, or the number of another priority.
 func (p Priority) String() string {
 	switch p {
+	case OnDemand:
+		return "on demand"
 	case Skip:
 		return "skip"
 	case Normal:

@@ -58,7 +58,7 @@ func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 		P:            int(d.client.publicPort()),
 		YourIP:       to.Addr().AsSlice(),
 		MetadataSize: int64(len(d.t.info)),
-		UploadOnly:   new(d.picker.Needed().Count() == 0),
+		UploadOnly:   new(d.sated()),
 	}
 	for n, e := range extensionTable {
 		if n > 0 && e.offered(d) {
@@ -112,7 +112,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	}
 	if h.UploadOnly != nil {
 		p.ext.uploadOnly = *h.UploadOnly
-		if p.ext.uploadOnly && d.sharing() {
+		if p.ext.uploadOnly && d.sharing() && d.sated() {
 			return errBothSeeds
 		}
 	}

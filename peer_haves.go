@@ -45,7 +45,7 @@ func (p *peer) hasPieces(has bits.Set, now time.Time) {
 func (d *Download) gained(p *peer, now time.Time) {
 	d.updateInterest(p)
 	d.refill(&p.supply, now)
-	if d.sharing() && p.isSeed() {
+	if d.sharing() && d.sated() && p.isSeed() {
 		p.stopLocked(errBothSeeds)
 	}
 }

@@ -37,7 +37,7 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 	defer d.unlock(now)
 	x, err := p.ext.pex.receive(payload, now)
 	for a, flags := range named(&x, p.conn.addr.Addr()) {
-		if flags&wire.PEXSeed != 0 && d.picker.Needed().Count() == 0 {
+		if flags&wire.PEXSeed != 0 && d.sated() {
 			continue // seeds are of no use to each other
 		}
 		d.discovery.add(a, peerlist.FromPEX, "", now)

@@ -142,7 +142,7 @@ func (d *Download) pieceVerified(i int, digests []uint64) {
 			d.updateInterest(p)
 		}
 	}
-	if d.picker.Needed().Count() == 0 {
+	if !d.lacking() {
 		d.signal()
 	}
 }

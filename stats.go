@@ -17,7 +17,8 @@ import (
 type Stats struct {
 	State State
 
-	Length, Wanted, Verified int64 // bytes: of everything, of what is chosen, of what is chosen and verified
+	// Bytes: of everything, of what is chosen, of what is chosen and verified. Files that are OnDemand are not chosen.
+	Length, Wanted, Verified int64
 
 	Downloaded, Uploaded int64   // payload bytes received and sent, those of Options included
 	Wasted               int64   // payload bytes that came twice, came late, were not requested, or failed their hash
@@ -120,8 +121,8 @@ func (p *peer) stats(now time.Time) PeerStats {
 	}
 }
 
-// Completed yields each chosen file once it is whole and verified, those already whole first, and returns after the last
-// of them. If the download ends before that, or another program changed a file after it had ended, the last pair holds
+// Completed yields each chosen file once it is whole and verified, those already whole first, and returns once the download
+// is complete. If the download ends before that, or another program changed a file after it had ended, the last pair holds
 // the error. Breaking out of the loop leaves the download running.
 func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 	return func(yield func(*DownloadedFile, error) bool) {
@@ -138,7 +139,8 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 					fresh = append(fresh, i)
 				}
 			}
-			chosen := len(d.selection.choice.files())
+			settled := d.isSettled()
+			chosen := d.selection.choice.files()
 			changes, done, result := d.reading.changed, d.isDone(), d.life.result
 			examined := !d.progress.checking
 			d.mu.Unlock()
@@ -163,7 +165,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 				yield(nil, result)
 				return
 			case doubted:
-			case chosen <= len(given) && examined:
+			case examined && settled && !slices.ContainsFunc(chosen, func(i int) bool { return !given[i] }):
 				return
 			case gone:
 				yield(nil, cmp.Or(changed, ErrClosed))

@@ -38,7 +38,7 @@ func (d *Download) Announce() { d.discovery.announce() }
 func (d *Download) hungry() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.swarm.peers) == 0 && d.picker.Needed().Count() > 0
+	return len(d.swarm.peers) == 0 && !d.sated()
 }
 
 // droppedTracker ends the connections of a private torrent that has moved to another tracker, except to peers that
@@ -69,7 +69,7 @@ func (d *Download) announceProgress() tracker.Progress {
 	return tracker.Progress{
 		Uploaded:    d.o.Uploaded + d.traffic.uploaded,
 		Downloaded:  d.o.Downloaded + d.traffic.downloaded,
-		Left:        d.selection.choice.wanted - d.selection.choice.verified,
+		Left:        d.selection.choice.left(),
 		PartialSeed: d.progress.complete && !d.picker.Verified().Full(),
 	}
 }
@@ -149,7 +149,7 @@ func (d *Download) removePeer(p *peer) {
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {
 		if p.closing == errBothSeeds {
 			d.discovery.cand.Sated(p.ext.listens, now)
-			if !d.progress.complete {
+			if !d.sated() {
 				d.discovery.cand.Recall(now) // we want something again by now
 			}
 		} else {

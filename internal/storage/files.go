@@ -26,6 +26,7 @@ type fileStore struct {
 	dir     string
 	disk    Disk
 	log     *slog.Logger
+	reopen  func() (Disk, error) // opens disk again
 
 	// mu is held for writing where the file that a byte lives in changes, and for reading by every read and
 	// write of bytes.
@@ -118,6 +119,7 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 	}
 	s := &fileStore{
 		content: c, dir: dir, disk: disk, log: log,
+		reopen:    func() (Disk, error) { return openRoot(dir) },
 		files:     make([]fileState, c.NumFiles()+1),
 		slots:     make(map[int]int),
 		dirtyDirs: make(map[string]struct{}),
@@ -439,4 +441,21 @@ func (s *fileStore) Close() error {
 	}
 	s.closed = true
 	return errors.Join(s.handles.closeAll(), s.release(), s.disk.Close())
+}
+
+func (s *fileStore) Rest() error { return s.Close() }
+
+// Wake opens the directory again. How the files were left is known still, so that what has changed since is noticed.
+func (s *fileStore) Wake() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		return nil
+	}
+	disk, err := s.reopen()
+	if err != nil {
+		return err
+	}
+	s.disk, s.handles, s.closed = disk, newHandles(maxHandles, s.open), false
+	return nil
 }

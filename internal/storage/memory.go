@@ -200,6 +200,10 @@ func (m *memory) Close() error {
 	return nil
 }
 
+func (m *memory) Rest() error { return nil }
+
+func (m *memory) Wake() error { return nil }
+
 func (m *memory) Settle(context.Context, bits.Set) error { return nil }
 
 func (m *memory) Stop() {}

@@ -106,6 +106,12 @@ type Store interface {
 	// are to be hashed again, and no claim about them holds until then.
 	Refresh(piece int) (bits.Set, error)
 
+	// Rest is Close, but that Wake makes the content readable again. What is in memory stays readable.
+	Rest() error
+
+	// Wake ends a Rest. Of a User's storage nothing can be read any more.
+	Wake() error
+
 	// Bytes is the whole of file i, unchanged since it was verified, as a slice of memory, a read-only
 	// map or a copy, good until release is called.
 	Bytes(i int) (b []byte, release func() error, err error)

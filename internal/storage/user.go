@@ -24,6 +24,7 @@ type userStore struct {
 	mu     sync.RWMutex // for writing by Close, for reading by the rest
 	st     User
 	closed bool
+	rests  bool // closed by Rest, and not by Close yet
 }
 
 // Wrap makes a Store of a storage of the user's own. whole is the pieces that it knows to be whole, and tell is told
@@ -76,12 +77,26 @@ func (s *userStore) Sync() error {
 func (s *userStore) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.rests {
+		s.rests = false
+		return nil
+	}
 	if s.closed {
 		return ErrClosed
 	}
 	s.closed = true
 	return errors.Join(s.st.Sync(), s.st.Close())
 }
+
+func (s *userStore) Rest() error {
+	err := s.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rests = true
+	return err
+}
+
+func (s *userStore) Wake() error { return nil }
 
 func (s *userStore) WriteBlocks(blocks [][]byte, off int64) error {
 	for _, b := range blocks {

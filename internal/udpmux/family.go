@@ -14,25 +14,25 @@ import (
 
 // family is the socket for one family of addresses. It survives what happens to the socket.
 type family struct {
-	mux      *Mux
-	network  string
-	port     uint16 // written before run begins
-	handlers [kinds]atomic.Pointer[handler]
-	reopen   chan struct{} // holds one wish that the socket be replaced
+	mux       *Mux
+	network   string
+	port      uint16 // written before run begins
+	receivers [kinds]atomic.Pointer[receiver]
+	reopen    chan struct{} // holds one wish that the socket be replaced
 
 	mu     sync.RWMutex
 	socket socket // nil while there is none
 }
 
-type handler struct {
+type receiver struct {
 	receive func(p []byte, segment int, from netip.AddrPort)
 	flush   func()
 }
 
 // socket is one way to read and write UDP packets. Only one goroutine reads; any may write.
 type socket interface {
-	// read waits for packets and calls deliver with each: one packet, or several of segment bytes and what is left in
-	// the last, if segment is not 0. Packets are the socket's again when read returns.
+	// read waits for packets and calls deliver with each: one packet, or several of segment bytes and what
+	// is left in the last, if segment is not 0. Packets are the socket's again when read returns.
 	read(deliver func(p []byte, segment int, from netip.AddrPort)) error
 	// send is as Mux.Send, probe as Mux.Probe, but their errors are bare.
 	send(p []byte, segment int, to netip.AddrPort) (n int, err error)
@@ -98,8 +98,8 @@ func (f *family) renew() {
 	f.close()
 }
 
-// run reads the socket until the Mux is closed, and replaces it when it breaks: at once if it had worked for long, and
-// later and later if it does not work at all.
+// run reads the socket until the Mux is closed, and replaces it when it breaks: at once if it had worked
+// for long, and later and later if it does not work at all.
 func (f *family) run() {
 	pause := firstPause
 	for {
@@ -131,7 +131,8 @@ func (f *family) rest(d time.Duration) bool {
 	return f.mux.ctx.Err() == nil
 }
 
-// fatalReads is how many reads in a row may fail: some systems report there that an earlier packet was not delivered.
+// fatalReads is how many reads in a row may fail: some systems report there that an earlier packet was not
+// delivered.
 const fatalReads = 100
 
 // read hands out what comes through s until it is closed or broken.
@@ -147,8 +148,8 @@ func (f *family) read(s socket) {
 		for len(p) > 0 {
 			k, ok, n := sameKind(p, segment)
 			if ok {
-				if h := f.handlers[k].Load(); h != nil {
-					h.receive(p[:n:n], segment, from)
+				if r := f.receivers[k].Load(); r != nil {
+					r.receive(p[:n:n], segment, from)
 					flush[k] = true
 				}
 			}
@@ -170,8 +171,8 @@ func (f *family) read(s socket) {
 				continue
 			}
 			flush[k] = false
-			if h := f.handlers[k].Load(); h != nil && h.flush != nil {
-				h.flush()
+			if r := f.receivers[k].Load(); r != nil && r.flush != nil {
+				r.flush()
 			}
 		}
 	}
@@ -208,7 +209,8 @@ func (f *family) send(p []byte, segment int, to netip.AddrPort, probe bool) (n i
 	return n, &net.OpError{Op: "write", Net: f.network, Addr: net.UDPAddrFromAddrPort(to), Err: err}
 }
 
-// isBroken reports whether an error of a send means that the socket is of no more use, as after a system has slept.
+// isBroken reports whether an error of a send means that the socket is of no more use, as after a system
+// has slept.
 func isBroken(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN) ||
 		errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.ENOTSOCK)

@@ -105,8 +105,8 @@ func (n *fakeNetwork) fail(reads int) {
 	}
 }
 
-// A socket that breaks is replaced on the same port, later and later while it does not work, and at once when it is known that the
-// network changed.
+// A socket that breaks is replaced on the same port, later and later while it does not work, and at once
+// when it is known that the network changed.
 func TestBrokenSocketIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := new(fakeNetwork)

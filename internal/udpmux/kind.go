@@ -10,8 +10,9 @@ const (
 	kinds
 )
 
-// kindOf tells a packet's protocol by its first bytes, which never meet: a bencoded dictionary begins with 'd', a uTP packet
-// with its type, 0 to 4, and version, 1, in half a byte each, and a tracker's answer with an action of four bytes, 0 to 3.
+// kindOf tells a packet's protocol by its first bytes, which never meet: a bencoded dictionary begins with
+// 'd', a uTP packet with its type, 0 to 4, and version, 1, in half a byte each, and a tracker's answer with
+// an action of four bytes, 0 to 3.
 func kindOf(p []byte) (k Kind, ok bool) {
 	switch {
 	case len(p) < 8: // less than the shortest packet of any

@@ -1,9 +1,9 @@
-// Package udpmux shares one UDP socket a family of addresses between the DHT, UDP trackers and uTP, which are told
-// apart by the first bytes of a packet.
+// Package udpmux shares one UDP socket a family of addresses between the DHT, UDP trackers and uTP, which
+// are told apart by the first bytes of a packet.
 //
-// A Mux owns its sockets, and one goroutine for each that reads it and calls whoever handles a packet. Everything else
-// may be called from any goroutine. Where the Linux kernel can, runs of packets to and from one address pass through it
-// in one piece (segmentation offload), and packets are read in batches.
+// A Mux owns its sockets, and one goroutine for each that reads it and hands its packets on.
+// Everything else may be called from any goroutine. Where the Linux kernel can, runs of packets to and from
+// one address pass through it in one piece (segmentation offload), and packets are read in batches.
 package udpmux
 
 import (
@@ -19,8 +19,8 @@ import (
 
 // Config says how a Mux opens its sockets. Its zero value is useful.
 type Config struct {
-	// Listen opens a socket on "udp4" or "udp6", as net.ListenConfig does, which nil means. What it returns may be
-	// anything; a *net.UDPConn is read and written faster.
+	// Listen opens a socket on "udp4" or "udp6", as net.ListenConfig does, which nil means. What it returns
+	// may be anything; a *net.UDPConn is read and written faster.
 	Listen func(ctx context.Context, network, addr string) (net.PacketConn, error)
 	// Bind is the one address that the socket is bound to. The zero value is all addresses of both families.
 	Bind netip.Addr
@@ -53,10 +53,11 @@ func New(c Config) *Mux {
 	return m
 }
 
-// Handle has receive called with every packet of a kind that comes from now on, and flush, if it is not nil, after the
-// packets that were read at once. The goroutines of both sockets call them, each for itself, so they must not
-// wait. A packet is the caller's again when receive returns. Packets that nothing handles are dropped, and so are
-// those from port 0. A nil receive ends it, though a call that has begun may still be under way.
+// Handle has receive called with every packet of a kind that comes from now on, and flush, if it is not
+// nil, after the packets that were read at once. The goroutines of both sockets call them, each for itself,
+// so they must not wait. A packet is the caller's again when receive returns. Packets of a kind that has no
+// receiver are dropped, and so are those from port 0. A nil receive ends it, though a call that has begun
+// may still be under way.
 func (m *Mux) Handle(k Kind, receive func(p []byte, from netip.AddrPort), flush func()) {
 	var runs func(p []byte, segment int, from netip.AddrPort)
 	if receive != nil {
@@ -71,23 +72,23 @@ func (m *Mux) Handle(k Kind, receive func(p []byte, from netip.AddrPort), flush 
 	m.HandleRuns(k, runs, flush)
 }
 
-// HandleRuns is as Handle for those who take a run of packets at once, as they came from one address: packets of segment bytes
-// each, and what is left in the last one.
+// HandleRuns is as Handle for those who take a run of packets at once, as they came from one address:
+// packets of segment bytes each, and what is left in the last one.
 func (m *Mux) HandleRuns(k Kind, receive func(p []byte, segment int, from netip.AddrPort), flush func()) {
-	var h *handler
+	var r *receiver
 	if receive != nil {
-		h = &handler{receive, flush}
+		r = &receiver{receive, flush}
 	}
 	for _, f := range m.families {
-		f.handlers[k].Store(h)
+		f.receivers[k].Store(r)
 	}
 }
 
 const portAttempts = 16
 
-// Open opens the sockets on a port, the same for both families, or on one that is free if port is 0. A family that this
-// machine does not have is no error if there is the other; it is tried again from time to time. If Open fails it may
-// be called again; once it succeeded, it does nothing.
+// Open opens the sockets on a port, the same for both families, or on one that is free if port is 0. A
+// family that this machine does not have is no error if there is the other; it is tried again from time to
+// time. If Open fails it may be called again; once it succeeded, it does nothing.
 func (m *Mux) Open(ctx context.Context, port uint16) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -163,16 +164,17 @@ func (m *Mux) Addrs() (addrs []netip.AddrPort) {
 	return addrs
 }
 
-// Send sends p to an address, as packets of segment bytes each and what is left in the last one; with a segment of 0
-// as one packet. It does not wait: n is how many bytes of p went out, in whole packets, and less than len(p) without an error
-// if the system's queue is full, which it may still be in a millisecond. An error concerns this
-// packet and its destination alone; it is a *net.OpError or net.ErrClosed.
+// Send sends p to an address, as packets of segment bytes each and what is left in the last one; with a
+// segment of 0 as one packet. It does not wait: n is how many bytes of p went out, in whole packets, and
+// less than len(p) without an error if the system's queue is full, which it may still be in a millisecond.
+// An error concerns this packet and its destination alone; it is a *net.OpError or net.ErrClosed.
 func (m *Mux) Send(p []byte, segment int, to netip.AddrPort) (n int, err error) {
 	return m.family(to).send(p, segment, to, false)
 }
 
-// Probe sends one packet that no router may fragment. The error matches errors.ErrUnsupported where packets cannot be
-// sent so: on systems other than Linux, and through what Config.Listen returns if it is no *net.UDPConn.
+// Probe sends one packet that no router may fragment. The error matches errors.ErrUnsupported where packets
+// cannot be sent so: on systems other than Linux, and through what Config.Listen returns if it is no
+// *net.UDPConn.
 func (m *Mux) Probe(p []byte, to netip.AddrPort) error {
 	_, err := m.family(to).send(p, 0, to, true)
 	return err
@@ -192,7 +194,7 @@ func (m *Mux) Reopen() {
 	}
 }
 
-// Close closes the sockets. No handler runs after it returned, so none may call it.
+// Close closes the sockets. No receiver runs after it has returned, so none may call it.
 func (m *Mux) Close() error {
 	m.cancel()
 	m.shut()

@@ -26,9 +26,9 @@ type message struct {
 	n   uint32
 }
 
-// linuxSocket reads and writes with recvmmsg and sendmmsg, and with segmentation offload where the kernel has it: UDP_SEGMENT has it
-// cut what is sent into packets as late as it can, UDP_GRO has it join what comes from one address. Nothing is allocated
-// for a packet.
+// linuxSocket reads and writes with recvmmsg and sendmmsg, and with segmentation offload where the kernel
+// has it: UDP_SEGMENT has it cut what is sent into packets as late as it can, UDP_GRO has it join what
+// comes from one address. Nothing is allocated for a packet.
 type linuxSocket struct {
 	conn  *net.UDPConn
 	raw   syscall.RawConn
@@ -287,8 +287,8 @@ func (s *linuxSocket) forget() {
 	}
 }
 
-// sendMessages sends the first count messages. It returns how many went out, which is less than count without an error
-// if the system's queue is full.
+// sendMessages sends the first count messages. It returns how many went out, which is less than count
+// without an error if the system's queue is full.
 func (s *linuxSocket) sendMessages(count int) (sent int, err error) {
 	s.outFirst, s.outEnd, s.outErr = 0, count, nil
 	if err := s.raw.Control(s.transmit); err != nil {

@@ -2,8 +2,9 @@ package utp
 
 import "time"
 
-// reno is a TCP of the plainest kind, which always has something to send: it doubles its window until something is lost, then adds a packet a
-// round trip, and halves it for each round trip in which something is lost.
+// reno is a TCP of the plainest kind, which always has something to send: it doubles its window until
+// something is lost, then adds a packet a round trip, and halves it for each round trip in which something
+// is lost.
 type reno struct {
 	s           *simulation
 	there, back *simLink
@@ -12,9 +13,9 @@ type reno struct {
 	next              int     // number of the next transmission
 	recover           int     // transmissions up to this one are answered for
 	flight            []renoPacket
-	arrived           int // transmissions acknowledged last
 	delivered         int // bytes
 	timer             int
+	stopped           bool
 	smoothed          time.Duration
 }
 
@@ -31,7 +32,13 @@ func (s *simulation) reno(there, back *simLink, at time.Duration) *reno {
 	return r
 }
 
+// stop has it send nothing any more.
+func (r *reno) stop() { r.stopped = true }
+
 func (r *reno) send() {
+	if r.stopped {
+		return
+	}
 	for float64(len(r.flight)) < r.window {
 		p := renoPacket{r.next, r.s.now}
 		r.next++

@@ -4,57 +4,196 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
+// shared is a link that several flows share, with another back that is never full.
+type shared struct {
+	*simulation
+	there, back *simLink
+}
+
+func newShared(t *testing.T, rate float64, roundTrip time.Duration, buffer int) *shared {
+	if RaceEnabled {
+		t.Skip("slow, and there is but one goroutine")
+	}
+	s := newSimulation(1)
+	return &shared{s, &simLink{s: s, rate: rate, delay: roundTrip / 2, buffer: buffer}, &simLink{s: s, delay: roundTrip / 2}}
+}
+
+// flow is a connection that always has something to send.
 type flow struct {
 	a, b *node
 	read int
-	mark int
 }
 
-func (s *simulation) bulkFlow(there, back *simLink, at time.Duration) *flow {
+// flow begins after a while.
+func (s *shared) flow(at time.Duration) *flow {
 	f := &flow{}
-	f.a, f.b = s.connect(there, back)
+	f.a, f.b = s.connect(s.there, s.back)
 	f.a.bulk()
 	f.b.sink(&f.read)
 	s.after(at, f.a.step)
 	return f
 }
 
-func TestExplore(t *testing.T) {
+// rates runs for a while and returns what the flows got of the link meanwhile, each in hundredths.
+func (s *shared) rates(d time.Duration, flows ...*int) (percent []float64) {
+	before := make([]int, len(flows))
+	for i, f := range flows {
+		before[i] = *f
+	}
+	s.there.longest = 0
+	s.run(s.now + d)
+	for i, f := range flows {
+		percent = append(percent, 100*float64(*f-before[i])/d.Seconds()/s.there.rate)
+	}
+	return percent
+}
+
+func TestFillsALink(t *testing.T) {
+	for _, c := range []struct {
+		rate      float64
+		roundTrip time.Duration
+		buffer    int
+		loss      float64
+		least     float64 // of the link, with what it takes to begin
+	}{
+		{25e6, 50 * time.Millisecond, 2_000_000, 0, 90},
+		{25e6, 50 * time.Millisecond, 256 << 10, 0, 90},
+		{25e6, 50 * time.Millisecond, 64 << 10, 0, 75}, // a twentieth of what is under way
+		{25e6, 50 * time.Millisecond, 2_000_000, 0.001, 60},
+		{25e6, 50 * time.Millisecond, 256 << 10, 0.001, 60},
+		{5e6, 200 * time.Millisecond, 1_000_000, 0, 75},
+		{5e6, 200 * time.Millisecond, 1_000_000, 0.001, 60},
+		{2e6, 50 * time.Millisecond, 4_000_000, 0, 90},
+		{100e3, 50 * time.Millisecond, 200_000, 0, 90},
+	} {
+		s := newShared(t, c.rate, c.roundTrip, c.buffer)
+		s.there.loss = c.loss
+		f := s.flow(0)
+		got := s.rates(10*time.Second, &f.read)[0]
+		t.Logf("%.1f MB/s, %v, buffer of %v, loss %.1f%%: %.0f%% full, %d dropped",
+			c.rate/1e6, c.roundTrip, time.Duration(float64(c.buffer)/c.rate*1e9).Round(time.Millisecond), 100*c.loss, got, s.there.dropped)
+		require.Greater(t, got, c.least, "%+v", c)
+	}
+}
+
+// A router that holds two seconds does not come to do so for us.
+func TestAddsLittleDelay(t *testing.T) {
+	s := newShared(t, 2e6, 50*time.Millisecond, 4_000_000)
+	f := s.flow(0)
+	s.rates(time.Second, &f.read)
+	begins := s.there.longest
+	got := s.rates(59*time.Second, &f.read)[0]
+	t.Logf("%.0f%% full, added delay at most %v, %v in the first second", got, s.there.longest.Round(time.Millisecond), begins.Round(time.Millisecond))
+	require.Less(t, begins, 150*time.Millisecond)
+	require.Less(t, s.there.longest, 150*time.Millisecond)
+	require.Greater(t, got, 90.0)
+}
+
+func TestYieldsToTCP(t *testing.T) {
 	for _, c := range []struct {
 		rate   float64
-		rtt    time.Duration
 		buffer int
-		loss   float64
-		secs   int
-	}{
-		{25e6, 50 * time.Millisecond, 256 << 10, 0, 10},
-		{25e6, 50 * time.Millisecond, 256 << 10, 0.001, 10},
-		{25e6, 50 * time.Millisecond, 2000000, 0, 10},
-		{25e6, 50 * time.Millisecond, 2000000, 0.001, 10},
-		{25e6, 50 * time.Millisecond, 64 << 10, 0, 10},
-		{2e6, 50 * time.Millisecond, 4000000, 0, 12},
-		{2e6, 50 * time.Millisecond, 256 << 10, 0, 12},
-		{1e5, 50 * time.Millisecond, 200000, 0, 12},
-	} {
-		s := newSimulation(1)
-		there := &simLink{s: s, rate: c.rate, delay: c.rtt / 2, buffer: c.buffer, loss: c.loss}
-		back := &simLink{s: s, rate: c.rate, delay: c.rtt / 2, buffer: c.buffer}
-		f := s.bulkFlow(there, back, 0)
-		line := ""
-		first := 0
-		for i := range c.secs {
-			there.longest = 0
-			before := f.read
-			s.run(time.Duration(i+2) * time.Second)
-			if i == 7 {
-				first = f.read
+	}{{5e6, 125_000}, {5e6, 250_000}, {5e6, 500_000}, {5e6, 2_000_000}, {2e6, 4_000_000}} {
+		for _, first := range []string{"uTP", "TCP"} {
+			s := newShared(t, c.rate, 50*time.Millisecond, c.buffer)
+			at, tcpAt := time.Duration(0), 10*time.Second
+			if first == "TCP" {
+				at, tcpAt = tcpAt, at
 			}
-			if i < 12 {
-				line += fmt.Sprintf(" %.0f(%dms w%.0fk)", 100*float64(f.read-before)/c.rate, there.longest.Milliseconds(), f.a.e.cong.window/1000)
+			f, tcp := s.flow(at), s.reno(s.there, s.back, tcpAt)
+			s.run(30 * time.Second)
+			got := s.rates(60*time.Second, &f.read, &tcp.delivered)
+			t.Logf("%.0f MB/s, buffer of %.0f ms, %s first: uTP %.0f%%, TCP %.0f%%", c.rate/1e6, 1000*float64(c.buffer)/c.rate, first, got[0], got[1])
+			require.Greater(t, got[1]/(got[0]+got[1]), 0.85)
+			require.Greater(t, got[0]+got[1], 85.0)
+		}
+	}
+}
+
+// The window is there again when TCP is gone.
+func TestComesBackAfterTCP(t *testing.T) {
+	s := newShared(t, 5e6, 50*time.Millisecond, 500_000)
+	f, tcp := s.flow(0), s.reno(s.there, s.back, 10*time.Second)
+	s.run(40 * time.Second)
+	tcp.stop()
+	s.run(s.now + 5*time.Second)
+	require.Greater(t, s.rates(5*time.Second, &f.read)[0], 90.0)
+}
+
+func TestFlowsShareFairly(t *testing.T) {
+	for _, c := range []struct {
+		rate   float64
+		buffer int
+	}{{25e6, 256 << 10}, {5e6, 125_000}, {5e6, 500_000}, {5e6, 2_000_000}, {2e6, 4_000_000}} {
+		for _, apart := range []time.Duration{0, 20 * time.Second} {
+			if apart > 0 && c.rate > 10e6 {
+				continue // takes too long
+			}
+			s := newShared(t, c.rate, 50*time.Millisecond, c.buffer)
+			x, y, z := s.flow(0), s.flow(apart), s.flow(2*apart)
+			s.run(s.now + 2*apart + 30*time.Second)
+			got := s.rates(20*time.Second, &x.read, &y.read, &z.read)
+			t.Logf("%.0f MB/s, buffer of %.0f ms, %v apart: %.0f%%", c.rate/1e6, 1000*float64(c.buffer)/c.rate, apart, got)
+			unequal := 1.2
+			if apart > 0 {
+				unequal = 1.75
+			}
+			require.Less(t, max(got[0], got[1], got[2]), unequal*min(got[0], got[1], got[2]))
+			require.Greater(t, got[0]+got[1]+got[2], 90.0)
+		}
+	}
+}
+
+// One who comes late finds a queue that he takes for a part of the path. He may not push the others out for
+// that.
+func TestLateComer(t *testing.T) {
+	for _, buffer := range []int{250_000, 500_000, 2_000_000} {
+		s := newShared(t, 5e6, 50*time.Millisecond, buffer)
+		old := s.flow(0)
+		s.run(s.now + 30*time.Second)
+		late := s.flow(0)
+		var course []string
+		starved := 0
+		for range 12 {
+			got := s.rates(2500*time.Millisecond, &old.read, &late.read)
+			course = append(course, fmt.Sprintf("%.0f/%.0f", got[0], got[1]))
+			if got[0] < 10 {
+				starved++
 			}
 		}
-		t.Logf("%+v: first 8s %.3f all %.3f dropped %d lost %d sent %d target %v\n   %s", c, float64(first)/c.rate/8, float64(f.read)/c.rate/float64(c.secs), there.dropped, there.lost, f.a.packets, f.a.e.cong.target, line)
+		t.Logf("buffer of %.0f ms: %s", 1000*float64(buffer)/s.there.rate, course)
+		require.LessOrEqual(t, starved, 6, "15 s")
+		got := s.rates(10*time.Second, &old.read, &late.read)
+		require.Less(t, max(got[0], got[1]), 1.5*min(got[0], got[1]))
+	}
+}
+
+// Others of our kind have the target of BEP 29 however large their window is. One of ours does not let them
+// starve it for long.
+func TestBesideAFixedTarget(t *testing.T) {
+	s := newShared(t, 5e6, 50*time.Millisecond, 2_000_000)
+	other, f := s.flow(0), s.flow(10*time.Second)
+	other.a.e.cong.target = target{limit: 2 * targetDelay, pressed: 1 << 62}
+	s.run(60 * time.Second)
+	got := s.rates(60*time.Second, &f.read, &other.read)
+	t.Logf("%.0f%% beside %.0f%%", got[0], got[1])
+	require.Greater(t, got[0], 10.0)
+}
+
+// Clocks that drift apart look like a queue that grows, or shrinks.
+func TestFillsALinkDespiteDrift(t *testing.T) {
+	for _, skew := range []float64{-200e-6, 200e-6} {
+		s := newShared(t, 500e3, 50*time.Millisecond, 500_000)
+		f := s.flow(0)
+		f.a.skew = skew
+		s.run(15 * time.Minute)
+		got := s.rates(time.Minute, &f.read)[0]
+		t.Logf("%+.0f ppm: %.0f%% full, added delay at most %v", skew*1e6, got, s.there.longest.Round(time.Millisecond))
+		require.Greater(t, got, 90.0)
+		require.Less(t, s.there.longest, 150*time.Millisecond)
 	}
 }

@@ -7,9 +7,10 @@ const (
 	longestSlowdown = 20 * time.Second // between later ones
 )
 
-// slowdown lets the queue run empty for a round trip, so that its delay without us is seen. One who comes late to a full link
-// takes the queue that it finds for a part of the path, adds its own on top, and pushes out those that were
-// there before: RFC 6817, section 4.4.  It costs no more than the round trip, for until then the link lives on the queue.
+// slowdown lets the queue run empty for a round trip, so that its delay without us is seen. One who comes
+// late to a full link takes the queue that it finds for a part of the path, adds its own on top, and pushes
+// out those that were there before: RFC 6817, section 4.4.  It costs no more than the round trip, for until
+// then the link lives on the queue.
 type slowdown struct {
 	next   time.Duration // 0 if slow start has not ended
 	every  time.Duration
@@ -35,7 +36,7 @@ func (s *slowdown) consider(c *congestion, m measure) {
 		return
 	}
 	s.next = m.now + s.every
-	known := s.waited <= emptyQueue(m.base)
+	known := s.waited <= min(emptyQueue(m.base), c.target.limit/8)
 	s.waited = targetDelay
 	if known || c.window < 4*smallWindow*c.packet {
 		return

@@ -11,9 +11,9 @@ const (
 	cautiousGrowth = 4
 )
 
-// slowStart doubles the window each round trip until it fills the path. That shows in a queue before it shows in a loss (HyStart++, RFC 9406): when the
-// shortest wait within a round trip rises, growth becomes cautious, and ends after five more round
-// trips, if it was no false alarm.
+// slowStart doubles the window each round trip until it fills the path. That shows in a queue before it
+// shows in a loss (HyStart++, RFC 9406): when the shortest wait within a round trip rises, growth becomes
+// cautious, and ends after five more round trips, if it was no false alarm.
 type slowStart struct {
 	until    float64       // the window at which it ends; 0 if it is over
 	cautious int           // round trips left, or 0
@@ -39,7 +39,7 @@ func (s *slowStart) growth(c *congestion, m measure, ended bool) float64 {
 	s.round++
 	if s.samples++; s.samples == delaySamples {
 		s.samples = 0
-		if s.least >= c.target {
+		if s.least >= c.target.limit {
 			s.end()
 		}
 		if rise := min(max(m.base/8, 4*time.Millisecond), 16*time.Millisecond); s.cautious == 0 && s.least >= rise {
@@ -47,7 +47,7 @@ func (s *slowStart) growth(c *congestion, m measure, ended bool) float64 {
 		}
 	}
 	if ended {
-		if s.lowest >= c.target {
+		if s.lowest >= c.target.limit {
 			s.end()
 		}
 		if s.cautious > 0 {

@@ -73,9 +73,6 @@ type arrivals struct {
 // arrivedEarly records what a mask says of the packets from seq on.
 func (e *endpoint) arrivedEarly(seq uint16, mask []byte, a *arrivals) {
 	for i, b := range mask {
-		if 8*i > maxUnderway {
-			return
-		}
 		for ; b != 0; b &= b - 1 {
 			s := seq + uint16(8*i+bits.TrailingZeros8(b))
 			if !before(s, e.out.una) && before(s, e.out.nxt) {
@@ -104,7 +101,7 @@ func (e *endpoint) arrived(seq uint16, a *arrivals) {
 		e.cong.mistaken()
 	} else {
 		if p.status == underway {
-			e.loss.arrived(p.order, p.sent)
+			e.loss.arrived(p.order)
 		}
 		if a.packets == 0 || int32(p.order-a.newest) > 0 {
 			a.newest, a.newestSent, a.sampled = p.order, p.sent, !again
@@ -122,7 +119,8 @@ func (e *endpoint) arrived(seq uint16, a *arrivals) {
 // measure is what is known of the path now.
 func (e *endpoint) measure(now time.Duration) measure {
 	m := measure{now: now, next: e.out.order, base: e.rtt.base(), latest: e.rtt.latest, floor: e.wait.ours.value()}
-	// What waits in a queue on its way there is in the round trip too. The two clocks may jump, one clock does not.
+	// What waits in a queue on its way there is in the round trip too. The two clocks may jump, one clock
+	// does not.
 	m.queue = min(e.wait.queueing(), max(e.rtt.latest-m.base, 0))
 	return m
 }

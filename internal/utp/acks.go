@@ -3,8 +3,9 @@ package utp
 import "time"
 
 const (
-	ackDelay   = 20 * time.Millisecond // that an acknowledgement may wait for company
-	ackPackets = 2                     // that are acknowledged at once
+	ackDelay     = 20 * time.Millisecond // that an acknowledgement may wait for company
+	ackPackets   = 2                     // that are acknowledged at once
+	confirmDelay = time.Millisecond      // for the first data to go along
 )
 
 // ackState says what the other end is to be told.
@@ -25,6 +26,6 @@ func (a *ackState) arrived(enough int, now time.Duration) {
 }
 
 // confirm has the other end told that its answer came, soon.
-func (a *ackState) confirm(now time.Duration) { a.at = now + ackDelay }
+func (a *ackState) confirm(now time.Duration) { a.at = now + confirmDelay }
 
 func (a *ackState) sent() { *a = ackState{reset: a.reset} }

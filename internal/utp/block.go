@@ -2,8 +2,8 @@ package utp
 
 import "sync"
 
-// Sizes of blocks: one holds a packet of any size that we send, the next as long a run of them as may go out at once,
-// the last several such runs.
+// Sizes of blocks: one holds a packet of any size that we send, the next as long a run of them as may go
+// out at once, the last several such runs.
 const (
 	smallBlock = 2 << 10
 	largeBlock = 64 << 10

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// clock calls tick of connections at the times they ask for. It keeps one timer for all, and no goroutine while nothing is due.
+// clock calls tick of connections at the times they ask for. It keeps one timer for all, and no goroutine
+// while nothing is due.
 type clock struct {
 	s *Socket
 

@@ -45,7 +45,8 @@ type conn struct {
 	scheduled time.Duration // what wake was set to last; 0 is not at all
 }
 
-// receive takes packets from the beginning of p, as long as they have the id of pk, the first. It returns how many bytes they are.
+// receive takes packets from the beginning of p, as long as they have the id of pk, the first. It returns
+// how many bytes they are.
 func (c *conn) receive(p []byte, segment int, pk *packet, now time.Duration) (n int) {
 	id := pk.id
 	c.mu.Lock()
@@ -67,7 +68,8 @@ func (c *conn) receive(p []byte, segment int, pk *packet, now time.Duration) (n 
 	return n
 }
 
-// update sends what there is to send, and tells whoever waits for something that has happened. The caller holds mu.
+// update sends what there is to send, and wakes the callers that wait for what has happened. The caller
+// holds mu.
 func (c *conn) update(now time.Duration) {
 	e := &c.e
 	e.transmit(now, c)
@@ -85,7 +87,7 @@ func (c *conn) update(now time.Duration) {
 	if c.readers > 0 && (e.in.directed > 0 || e.in.ready > 0 || e.in.complete || e.state == closed) {
 		c.readable.Broadcast()
 	}
-	if c.writers > 0 && (e.state == closed || e.out.waiting <= e.writeLimit()/2 && e.out.room()) {
+	if c.writers > 0 && (e.state == closed || e.out.waiting <= writeLimit/2 && e.out.room()) {
 		c.writable.Broadcast()
 	}
 	if e.state == closed || e.settled {
@@ -272,7 +274,7 @@ func (d *deadline) stop() {
 	}
 }
 
-// set has whoever waits on cond look again at t.
+// set has the callers that wait on cond look again at t.
 func (d *deadline) set(t time.Time, cond *sync.Cond) {
 	d.at = t
 	cond.Broadcast()

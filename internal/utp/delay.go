@@ -60,35 +60,41 @@ func (l *lowest) shift(d uint32) {
 
 const (
 	recentDelays = 4
-	// maxDrift is how fast one clock may run ahead of another. What is faster is no drift.
-	maxDrift = 0.0005
-	noDelay  = 1<<31 - 1 // what some send that have measured none
+	// maxDrift is how fast one clock may run ahead of another, mostDrift how much of that may show at once.
+	// More is no drift.
+	maxDrift  = 0.0005
+	mostDrift = 10 * time.Millisecond
+	noDelay   = 1<<31 - 1 // what some send that have measured none
 )
 
-// delays measures how long our packets wait in queues on their way. The two clocks need not agree: what counts is how
-// much longer a packet took than the fastest one of late.
+// delays measures how long our packets wait in queues on their way. The two clocks need not agree: what
+// counts is how much longer a packet took than the fastest one of late.
 type delays struct {
-	ours   lowest // of our packets, as measured by the other end
-	theirs lowest // of theirs, as measured here
-	moved  time.Duration
-	recent [recentDelays]uint32
-	next   uint8
-	count  uint8
+	ours    lowest        // of our packets, as measured by the other end
+	theirs  lowest        // of theirs, as measured here
+	drift   time.Duration // that may not have shown yet
+	heardAt time.Duration
+	recent  [recentDelays]uint32
+	next    uint8
+	count   uint8
 }
 
 // heard records how much later than its stamp a packet came. If that gets less than it ever was,
 // it may be because the other clock runs faster, which makes our packets seem slower by as much.
 func (d *delays) heard(diff uint32, now time.Duration) {
+	if !d.theirs.known {
+		d.heardAt = now
+	}
+	d.drift = min(d.drift+time.Duration(float64(now-d.heardAt)*maxDrift), mostDrift)
+	d.heardAt = now
 	known, before := d.theirs.known, d.theirs.value()
 	d.theirs.add(diff, now)
-	less := before - d.theirs.value()
-	if !known || less == 0 || int32(less) < 0 {
-		return
+	less := time.Duration(int32(before-d.theirs.value())) * time.Microsecond
+	if known && d.ours.known && less > 0 {
+		less = min(less, d.drift)
+		d.drift -= less
+		d.ours.shift(uint32(less / time.Microsecond))
 	}
-	if limit := float64(now-d.moved) / float64(time.Microsecond) * maxDrift; d.ours.known && float64(less) <= limit {
-		d.ours.shift(less)
-	}
-	d.moved = now
 }
 
 // told records what the other end says of the packet of ours that it got last.
@@ -98,7 +104,8 @@ func (d *delays) told(diff uint32, now time.Duration) {
 	}
 }
 
-// base is how long it takes to the other end and back when no queue is on the way. What the clocks differ by goes out of the sum.
+// base is how long it takes to the other end and back when no queue is on the way. What the clocks differ
+// by goes out of the sum.
 func (d *delays) base() time.Duration {
 	if !d.ours.known || !d.theirs.known {
 		return 0

@@ -15,6 +15,10 @@ const (
 	closed
 )
 
+// writeLimit is how many bytes may wait to be sent for the first time: enough that acknowledgements always
+// find something to send, and no more, for what waits here waits longest.
+const writeLimit = 128 << 10
+
 // Why a connection ended. They are those of TCP, so that callers need no others.
 var (
 	errRefused  error = syscall.ECONNREFUSED
@@ -22,15 +26,15 @@ var (
 	errTimedOut error = syscall.ETIMEDOUT
 )
 
-// endpoint is one end of a connection: packets in, packets out, what was read and written, and the time. It is plain data,
-// which one goroutine at a time may touch. The time is counted from some moment before the first packet.
+// endpoint is one end of a connection: packets in, packets out, what was read and written, and the time. It
+// is plain data, which one goroutine at a time may touch. The time is counted from some moment before the
+// first packet.
 //
-// After anything that was done to it, transmit sends what there is to send, and due says when to call tick if nothing
-// happens until then.
+// After anything that was done to it, transmit sends what there is to send, and due says when to call tick
+// if nothing happens until then.
 type endpoint struct {
 	state state
 	err   error // why it is closed; nil for an orderly end
-	ipv6  bool
 
 	recvID, sendID uint16
 	synSeq         uint16 // of the SYN that made the connection
@@ -62,7 +66,6 @@ type endpoint struct {
 
 // init makes an endpoint of a zero one, which then has to dial or to answer.
 func (e *endpoint) init(memory allocator, ipv6 bool, now time.Duration) {
-	e.ipv6 = ipv6
 	e.mtu = newMTUSearch(ipv6)
 	e.cong = newCongestion(int(e.mtu.size))
 	e.out = outgoing{memory: memory, order: 1}
@@ -86,7 +89,7 @@ func (e *endpoint) answer(syn *header, seq uint16, now time.Duration) {
 	e.begin(seq)
 	e.in.ack = syn.seq
 	e.note(syn, now)
-	e.window = int(min(syn.window, 1<<30))
+	e.window, e.windowSeen = int(min(syn.window, 1<<30)), syn.stamp
 	e.acks.now = true
 	e.timers.handshake = now + unconfirmedFor
 }
@@ -200,7 +203,8 @@ func (e *endpoint) note(h *header, now time.Duration) {
 	}
 }
 
-// plausibleReset reports whether a reset may come from the other end, which tells it by what it says that it got.
+// plausibleReset reports whether a reset may come from the other end, which tells it by what it says that
+// it got.
 func (e *endpoint) plausibleReset(h *packet) bool {
 	if e.state == dialing {
 		return h.ack == e.synSeq
@@ -219,24 +223,17 @@ func (e *endpoint) write(p []byte, now time.Duration) (n int) {
 	if e.out.empty() {
 		e.resume(now)
 	}
-	limit := e.writeLimit()
 	// A probe of the path's MTU is a packet by itself, and needs all its bytes at once.
-	if probe := e.mtu.probe(now); probe != 0 && len(p) >= 2*probe && e.state == connected && e.out.waiting < limit {
+	if probe := e.mtu.probe(now); probe != 0 && len(p) >= 2*probe && e.state == connected && e.out.waiting < writeLimit {
 		n = e.out.fill(p)
 		if e.out.room() {
 			n += e.out.writeProbe(p[n:], probe)
 			e.mtu.sent(probe)
 		}
 	}
-	n += e.out.write(p[n:], int(e.mtu.size), limit)
+	n += e.out.write(p[n:], int(e.mtu.size), writeLimit)
 	e.corked = true
 	return n
-}
-
-// writeLimit is how many bytes may wait to be sent for the first time: enough that acknowledgements always find something
-// to send, and no more, for what waits here waits longest.
-func (e *endpoint) writeLimit() int {
-	return 128 << 10
 }
 
 // resume begins to send after a pause.
@@ -269,8 +266,8 @@ func (e *endpoint) eof() bool { return e.in.complete && e.in.ready == 0 }
 
 // closeWrite ends what is written.
 func (e *endpoint) closeWrite() {
-	if !e.finished {
-		e.finished = true
+	if !e.finished && e.state != closed {
+		e.finished, e.corked = true, false
 		e.out.finish()
 	}
 }
@@ -311,6 +308,3 @@ func (e *endpoint) end(err error) {
 		e.in.dropReady()
 	}
 }
-
-// done reports whether the connection needs no more packets, in or out.
-func (e *endpoint) done() bool { return e.state == closed && !e.acks.reset }

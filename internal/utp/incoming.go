@@ -65,7 +65,8 @@ func (in *incoming) accept(seq uint16, payload []byte, fin bool) bool {
 	case fin && !in.ended && in.ahead > 0 && before(seq, in.highest):
 		return false // something came after this end
 	case d > 1 && in.window() == 0, in.ready >= in.capacity && !fin:
-		// The other end was told so, or is probing. What is missing is taken even if packets that came early fill all the room.
+		// The other end was told so, or is probing. What is missing is taken even if packets that came
+		// early fill all the room.
 		return false
 	}
 	if fin {
@@ -236,8 +237,8 @@ func (in *incoming) span() int {
 	return int(in.highest-in.ack) - 1
 }
 
-// mask writes to p which packets arrived early, a bit each from ack+2+first on, and returns how much of p it used, which is a
-// multiple of 4.
+// mask writes to p which packets arrived early, a bit each from ack+2+first on, and returns how much of p
+// it used, which is a multiple of 4.
 func (in *incoming) mask(p []byte, first int) int {
 	bits := min(in.span()-first, 8*len(p))
 	if bits <= 0 {

@@ -2,12 +2,13 @@ package utp
 
 import "time"
 
-// lossDetection knows a lost packet by what was sent later and has arrived: three later packets, or one that was sent a quarter of a
-// round trip later (RFC 8985). Transmissions are numbered over all packets, so what was sent again may be known to be lost again.
+// lossDetection knows a lost packet by what was sent later and has arrived: three later packets, or one
+// that was sent a quarter of a round trip later (RFC 8985). Transmissions are numbered over all packets, so
+// what was sent again may be known to be lost again.
 type lossDetection struct {
-	furthest uint16        // of the packets that arrived
-	latest   [3]uint32     // the last three of the transmissions that arrived
-	sent     time.Duration // when the last of them was sent
+	furthest uint16    // of the packets that arrived
+	latest   [3]uint32 // the last three of the transmissions that arrived
+
 	patient  bool          // the path was seen to change the order: three later packets prove nothing
 	lastSent time.Duration // any packet with data
 	probed   bool          // the tail was probed since the last acknowledgement
@@ -19,11 +20,10 @@ type lossDetection struct {
 }
 
 // arrived records that a transmission was acknowledged.
-func (l *lossDetection) arrived(order uint32, sent time.Duration) {
+func (l *lossDetection) arrived(order uint32) {
 	switch {
 	case int32(order-l.latest[0]) > 0:
 		l.latest = [3]uint32{order, l.latest[0], l.latest[1]}
-		l.sent = max(l.sent, sent)
 	case int32(order-l.latest[1]) > 0:
 		l.latest[2], l.latest[1] = l.latest[1], order
 	case int32(order-l.latest[2]) > 0:
@@ -41,7 +41,8 @@ func (e *endpoint) detectLosses(m measure) {
 	packets, last, found := 0, uint32(0), false
 	wait := e.rtt.smoothed
 	wait += max(wait/4, time.Millisecond)
-	// The other end may not tell of all that it has: nothing is known of what is further on than all that it told.
+	// The other end may not tell of all that it has: nothing is known of what is further on than all that
+	// it told.
 	for seq := e.out.una; before(seq, l.furthest); seq++ {
 		p := e.out.at(seq)
 		if p.status != underway || int32(l.latest[0]-p.order) <= 0 {
@@ -104,6 +105,7 @@ func (e *endpoint) retransmitTimeout(now time.Duration) {
 	}
 	if l.timeouts == blackHole && large {
 		e.mtu.vanished(now)
+		e.cong.packet = float64(e.mtu.size)
 	}
 	e.timers.retransmit = now + e.rtt.timeout(l.timeouts)
 }

@@ -16,9 +16,9 @@ const (
 	probeSpacing = 100 * time.Millisecond
 )
 
-// mtuSearch finds the largest packet that the path carries in one piece, by packets that no router may fragment. It never
-// goes beyond the 1,500 bytes of Ethernet: some of those at the other end read into a buffer not much
-// larger, and would take a cut packet for a whole one.
+// mtuSearch finds the largest packet that the path carries in one piece, by packets that no router may
+// fragment. It never goes beyond the 1,500 bytes of Ethernet: some of those at the other end read into a
+// buffer not much larger, and would take a cut packet for a whole one.
 type mtuSearch struct {
 	smallest, largest uint16
 	size              uint16 // of packets now
@@ -36,7 +36,8 @@ func newMTUSearch(ipv6 bool) mtuSearch {
 	return mtuSearch{smallest: smallestIPv4, largest: largestIPv4, size: safeIPv4, ceiling: largestIPv4}
 }
 
-// probe is the size of the next probe, or 0 if none is due. Most paths carry what Ethernet does, so that is tried first.
+// probe is the size of the next probe, or 0 if none is due. Most paths carry what Ethernet does, so that is
+// tried first.
 func (m *mtuSearch) probe(now time.Duration) int {
 	if m.probing != 0 || now < m.next {
 		return 0
@@ -100,7 +101,8 @@ func (m *mtuSearch) stop() {
 	m.probing, m.largest, m.ceiling = 0, m.size, m.size
 }
 
-// vanished records that packets of the usual size no longer arrive: the path may have changed for one that carries less, and tells nobody.
+// vanished records that packets of the usual size no longer arrive: the path may have changed for one that
+// carries less, without a word.
 func (m *mtuSearch) vanished(now time.Duration) {
 	if m.size == m.smallest {
 		return

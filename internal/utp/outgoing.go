@@ -31,7 +31,8 @@ type outPacket struct {
 func (p *outPacket) bytes() []byte { return p.block.b[p.at : p.at+uint32(p.size)] }
 func (p *outPacket) payload() int  { return int(p.size) - headerSize }
 
-// outBlock is memory for packets, which lie in it one behind the other, so that a run of them can be sent as it is.
+// outBlock is memory for packets, which lie in it one behind the other, so that a run of them can be sent
+// as it is.
 type outBlock struct {
 	b       []byte
 	used    int
@@ -42,7 +43,8 @@ type outBlock struct {
 type outgoing struct {
 	memory allocator
 	ring   []outPacket // of a power of two
-	// Sequence numbers: the oldest that is not acknowledged, the next to be sent for the first time, the next to be cut.
+	// Sequence numbers: the oldest that is not acknowledged, the next to be sent for the first time, the
+	// next to be cut.
 	una, nxt, end uint16
 	tail          *outBlock // where the next packet is cut
 	tailPayload   int       // that the last packet was meant for
@@ -62,8 +64,8 @@ func (o *outgoing) empty() bool              { return o.una == o.end }
 // room reports whether another packet may be cut.
 func (o *outgoing) room() bool { return !o.finished && int(o.end-o.una) < maxUnderway }
 
-// write cuts as much of p into packets of up to size bytes with their header as may lie waiting, and returns how much that
-// was. A packet that is not full yet is filled up first.
+// write cuts as much of p into packets of up to size bytes with their header as may lie waiting, and
+// returns how much that was. A packet that is not full yet is filled up first.
 func (o *outgoing) write(p []byte, size, limit int) (n int) {
 	for n < len(p) && o.waiting < limit {
 		if o.last() == nil {
@@ -175,10 +177,10 @@ func (o *outgoing) lose(seq uint16) {
 	o.missing++
 }
 
-// revive takes back that packets are lost which were not sent again.
+// revive takes back that packets are lost, as far as they were not sent again.
 func (o *outgoing) revive() {
 	for seq := o.una; seq != o.nxt; seq++ {
-		if p := o.at(seq); p.status == missing && p.sends == 1 {
+		if p := o.at(seq); p.status == missing {
 			p.status = underway
 			o.underway += p.payload()
 			o.missing--

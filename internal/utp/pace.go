@@ -7,8 +7,8 @@ const (
 	burstTime    = 2 * time.Millisecond
 )
 
-// pacer spreads packets over a round trip, for a burst fills queues as a higher rate would. It is a bucket of bytes
-// that fills at the rate of sending, and may be overdrawn by one run of packets.
+// pacer spreads packets over a round trip, for a burst fills queues as a higher rate would. It is a bucket
+// of bytes that fills at the rate of sending, and may be overdrawn by one run of packets.
 type pacer struct {
 	bytes float64
 	at    time.Duration // when bytes was right

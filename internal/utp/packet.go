@@ -20,8 +20,8 @@ const (
 	headerSize         = 20
 	version            = 1
 	extensionSelective = 1 // a selective acknowledgement
-	// extensionMore goes on where the selective acknowledgement before it ends, for its length is a byte. It is our own; others skip what
-	// they do not know, and see the first part.
+	// extensionMore goes on where the selective acknowledgement before it ends, for its length is a byte.
+	// It is our own; others skip what they do not know, and see the first part.
 	extensionMore = 0x4d
 	// maxMask is the largest multiple of 4 that a length byte holds.
 	maxMask = 252
@@ -60,7 +60,7 @@ type extensions struct {
 func (e extensions) masks() iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		bit := -1 // none yet
-		for kind, p := e.kind, e.p; kind != 0; kind, p = p[0], p[2+int(p[1]):] {
+		for kind, p := e.kind, e.p; kind != 0 && bit < maxUnderway; kind, p = p[0], p[2+int(p[1]):] {
 			switch {
 			case kind == extensionSelective && bit < 0:
 				bit = 0

@@ -63,6 +63,19 @@ func (e *endpoint) finUnderway() bool {
 	return e.out.finished && e.out.nxt == e.out.end && e.out.una != e.out.end
 }
 
+// trim lets go of memory that an idle connection does not need.
+func (e *endpoint) trim() {
+	if e.out.empty() {
+		e.out.ring = nil
+	}
+	if e.in.ahead == 0 {
+		e.in.ring = nil
+	}
+	if e.in.ready == 0 {
+		e.in.queue, e.in.first = nil, 0
+	}
+}
+
 // tick does what is due.
 func (e *endpoint) tick(now time.Duration) {
 	if e.state == closed {
@@ -107,5 +120,6 @@ func (e *endpoint) tick(now time.Duration) {
 	}
 	if past(t.keepAlive) {
 		e.acks.now = true
+		e.trim()
 	}
 }

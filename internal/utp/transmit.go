@@ -15,8 +15,8 @@ const (
 
 // sender sends packets to the other end.
 type sender interface {
-	// send sends p as packets of segment bytes, and what is left in the last one. It returns how many bytes went out,
-	// which is less than all without an error if there is no room for now.
+	// send sends p as packets of segment bytes, and what is left in the last one. It returns how many bytes
+	// went out, which is less than all without an error if there is no room for now.
 	send(p []byte, segment int) (n int, err error)
 	// probe sends a packet that may not be fragmented.
 	probe(p []byte) error
@@ -91,7 +91,8 @@ func (e *endpoint) sendBare(kind packetType, now time.Duration, s sender) error 
 	return err
 }
 
-// selective writes to p what arrived early, and to kind what the first extension is. It returns how much of p it used.
+// selective writes to p what arrived early, and to kind what the first extension is. It returns how much of
+// p it used.
 func (e *endpoint) selective(kind, p []byte) (n int) {
 	kind[0] = 0
 	for first := 0; n+2+maxMask <= len(p); first += 8 * maxMask {
@@ -138,8 +139,7 @@ func (e *endpoint) sendPackets(now time.Duration, s sender) {
 		theirs := e.window - o.underway
 		switch {
 		case e.loss.force:
-			e.loss.force = false // a time-out has one packet sent, whatever the windows say
-			room, theirs = need, need
+			room, theirs = need, need // a time-out has one packet sent, whatever the windows say
 		case need > theirs && (o.underway > 0 || e.window == 0) && need > 0:
 			if o.underway == 0 && e.timers.retransmit == 0 {
 				e.timers.retransmit = now + e.rtt.timeout(0) // ask whether there is room again
@@ -164,14 +164,15 @@ func (e *endpoint) sendPackets(now time.Duration, s sender) {
 		if !again && n > 1 && e.waitsForCompany(seq+uint16(n)-1) {
 			n--
 		}
+		e.loss.force = false
 		if !e.sendRun(seq, n, now, s) {
 			return
 		}
 	}
 }
 
-// waitsForCompany reports whether a packet that was never sent should wait until it is full: while many are under way, the next
-// acknowledgement is near.
+// waitsForCompany reports whether a packet that was never sent should wait until it is full: while many are
+// under way, the next acknowledgement is near.
 func (e *endpoint) waitsForCompany(seq uint16) bool {
 	o := &e.out
 	return seq == o.end-1 && o.last() != nil && o.underway >= companyFrom*int(e.mtu.size)
@@ -221,9 +222,10 @@ func (e *endpoint) sendRun(seq uint16, n int, now time.Duration, s sender) bool 
 	}
 	b := first.block.b[first.at : last.at+uint32(last.size)]
 	idle := o.una == o.nxt
-	sent, err := len(b), error(nil)
+	var sent int
+	var err error
 	if first.probe && first.sends == 0 {
-		err = e.sendProbe(first, now, s)
+		sent, err = e.sendProbe(first, now, s)
 	} else {
 		sent, err = s.send(b, int(first.size))
 	}
@@ -254,17 +256,16 @@ func (e *endpoint) sendRun(seq uint16, n int, now time.Duration, s sender) bool 
 }
 
 // sendProbe sends a packet that tries out the path's MTU. If that cannot be, it goes as any other.
-func (e *endpoint) sendProbe(p *outPacket, now time.Duration, s sender) error {
-	err := s.probe(p.bytes())
+func (e *endpoint) sendProbe(p *outPacket, now time.Duration, s sender) (sent int, err error) {
+	err = s.probe(p.bytes())
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		e.mtu.stop()
 	case errors.Is(err, syscall.EMSGSIZE):
 		e.mtu.tooLarge(int(p.size), now)
 	default:
-		return err
+		return int(p.size), err
 	}
 	p.probe = false
-	_, err = s.send(p.bytes(), 0)
-	return err
+	return s.send(p.bytes(), 0)
 }

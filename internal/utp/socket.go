@@ -1,10 +1,12 @@
-// Package utp is the transport of BEP 29: connections that carry streams of bytes in both ways over UDP, and yield to other traffic.
+// Package utp is the transport of BEP 29: connections that carry streams of bytes in both ways over UDP,
+// and yield to other traffic.
 //
-// A Socket owns its connections and their timers. It is given packets by whoever reads the UDP socket, a udpmux.Mux, and sends through it. Connections are
-// net.Conns, which any goroutine may use; none of them has a goroutine of its own.
+// A Socket owns its connections and their timers. The owner of the UDP socket, a udpmux.Mux, gives it the
+// packets that come in, and sends those that go out. Connections are net.Conns, which any goroutine may
+// use; none of them has a goroutine of its own.
 //
-// What a connection does is decided by an endpoint, plain data that takes in packets and the time and puts out packets: see
-// endpoint.go, and the files it names. The rest of the package ties endpoints to callers.
+// What a connection does is decided by an endpoint, plain data that takes in packets and the time and puts
+// out packets: see endpoint.go, and the files it names. The rest of the package ties endpoints to callers.
 package utp
 
 import (
@@ -20,9 +22,9 @@ import (
 
 // Network sends packets, as a udpmux.Mux does. It may be called from any goroutine.
 type Network interface {
-	// Send sends p to an address, as packets of segment bytes each and what is left in the last one; with a segment of 0 as
-	// one packet. n is how many bytes of p went out, which is less than len(p) without an error if there is no room for more
-	// for now.
+	// Send sends p to an address, as packets of segment bytes each and what is left in the last one; with a
+	// segment of 0 as one packet. n is how many bytes of p went out, which is less than len(p) without an
+	// error if there is no room for more for now.
 	Send(p []byte, segment int, to netip.AddrPort) (n int, err error)
 	// Probe sends one packet that no router may fragment. The error matches errors.ErrUnsupported if it cannot.
 	Probe(p []byte, to netip.AddrPort) error
@@ -33,9 +35,11 @@ type Network interface {
 // Config says how a Socket works. The zero value of each field but Network is useful.
 type Config struct {
 	Network Network
-	// Unconfirmed is how many connections at most there are that another end asked for without proof that it is where it says. 0 is 80.
+	// Unconfirmed is how many connections at most there are that another end asked for without proof that
+	// it is where it says. 0 is 80.
 	Unconfirmed int
-	// Random is the source of the numbers that make connections hard to guess; nil is one that cannot be foreseen.
+	// Random is the source of the numbers that make connections hard to guess; nil is one that cannot be
+	// foreseen.
 	Random rand.Source
 }
 
@@ -60,7 +64,7 @@ type Socket struct {
 	listener    *listener
 	closed      bool
 	busy        int           // connections that their callers use, or that have something to deliver
-	idle        chan struct{} // closed when there are none, if somebody waits
+	idle        chan struct{} // closed when there are none, if a Shutdown waits
 	resets      float64       // that may be sent
 	resetsAt    time.Duration // when that was so
 
@@ -75,7 +79,8 @@ type connKey struct {
 	id   uint16
 }
 
-// NewSocket returns a socket whose packets go out through c.Network. Those that come in have to be given to Receive.
+// NewSocket returns a socket whose packets go out through c.Network. Those that come in have to be given to
+// Receive.
 func NewSocket(c Config) *Socket {
 	if c.Random == nil {
 		var seed [32]byte
@@ -97,8 +102,8 @@ func NewSocket(c Config) *Socket {
 // now is the time of endpoints. It is never 0.
 func (s *Socket) now() time.Duration { return time.Since(s.began) + time.Second }
 
-// Receive takes packets that came from one address, of segment bytes each and what is left in the last one. What is to be done about
-// them is done by Flush. They are the caller's again when Receive returns.
+// Receive takes packets that came from one address, of segment bytes each and what is left in the last one.
+// What is to be done about them is done by Flush. They are the caller's again when Receive returns.
 func (s *Socket) Receive(p []byte, segment int, from netip.AddrPort) {
 	now := s.now()
 	var pk packet
@@ -120,7 +125,8 @@ func (s *Socket) Receive(p []byte, segment int, from netip.AddrPort) {
 	}
 }
 
-// Flush acts on what was received: it acknowledges, sends what may now be sent, and wakes who waits.
+// Flush acts on what was received: it acknowledges, sends what may now be sent, and wakes the callers that
+// wait.
 func (s *Socket) Flush() {
 	s.touchedMu.Lock()
 	list := s.touched
@@ -149,7 +155,8 @@ func (s *Socket) touch(c *conn) {
 	s.touchedMu.Unlock()
 }
 
-// find is the connection that a packet belongs to, or nil. A new SYN makes one, for which another may have to make room.
+// find is the connection that a packet belongs to, or nil. A new SYN makes one, for which another may have
+// to make room.
 func (s *Socket) find(from netip.AddrPort, h *header) (c, victim *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,7 +230,7 @@ func (s *Socket) forget(c *conn) {
 	s.leave(c)
 }
 
-// leave records that nobody needs a connection any more. The caller holds mu.
+// leave records that a connection is no longer needed. The caller holds mu.
 func (s *Socket) leave(c *conn) {
 	if c.left {
 		return
@@ -294,8 +301,8 @@ func (s *Socket) Close() error {
 	return nil
 }
 
-// Shutdown waits until what was written to connections that are closed has been delivered, and for connections that are not to be closed,
-// or for ctx to end. Then it calls Close. The error is that of ctx.
+// Shutdown waits until what was written to connections that are closed has been delivered, and for
+// connections that are not to be closed, or for ctx to end. Then it calls Close. The error is that of ctx.
 func (s *Socket) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	var idle chan struct{}

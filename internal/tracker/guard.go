@@ -107,6 +107,7 @@ func (g *guard) watch(ctx context.Context, cancel context.CancelCauseFunc) conte
 			// The dialer of a user's own transport does not check.
 			if err := g.checkConn(host); err != nil {
 				cancel(err)
+				c.Conn.Close() // or the request might be written before the cancellation is seen
 			}
 		},
 	})

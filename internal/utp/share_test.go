@@ -15,8 +15,8 @@ type shared struct {
 }
 
 func newShared(t *testing.T, rate float64, roundTrip time.Duration, buffer int) *shared {
-	if RaceEnabled {
-		t.Skip("slow, and there is but one goroutine")
+	if RaceEnabled || testing.Short() {
+		t.Skip("takes long, and has one goroutine only")
 	}
 	s := newSimulation(1)
 	return &shared{s, &simLink{s: s, rate: rate, delay: roundTrip / 2, buffer: buffer}, &simLink{s: s, delay: roundTrip / 2}}

@@ -3,17 +3,18 @@ package torrent
 import (
 	"time"
 
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/picker"
 )
 
 // pending is what updates made under the mutex have left to do before it is released.
 type pending struct {
-	freed    bool           // blocks are free that idle suppliers may be asked for
-	roomy    bool           // some supplier is Roomy
-	rechoke  bool           // a choke round is due
-	logs     []func()       // what is to be logged
-	scratch  []picker.Block // reused by ask
-	requests []request      // reused by ask, too
+	freed    bool             // blocks are free that idle suppliers may be asked for
+	roomy    bool             // some supplier is Roomy
+	rechoke  bool             // a choke round is due
+	logs     []func()         // what is to be logged
+	scratch  []picker.Block   // reused by ask
+	requests []outbox.Request // reused by ask, too
 }
 
 // followUp does what follows from updates made under the mutex: it asks suppliers that have room for blocks, and

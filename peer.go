@@ -8,6 +8,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
@@ -29,8 +30,8 @@ type peer struct {
 	d      *Download
 	conn   *connection // read by one goroutine, written by the other, closed by any
 	rd     *wire.Reader
-	out    outbox // has its own mutex
-	number int    // of the connection within the download
+	out    outbox.Outbox // has its own mutex
+	number int           // of the connection within the download
 	from   peerlist.Source
 	joined time.Time
 
@@ -132,9 +133,9 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		}
 		return nil
 	case wire.Request:
-		return p.requested(request{m.Index, m.Begin, m.Length})
+		return p.requested(outbox.Request{Piece: m.Index, Begin: m.Begin, Length: m.Length})
 	case wire.Cancel:
-		if r := (request{m.Index, m.Begin, m.Length}); p.out.remove(r) && p.fast {
+		if r := (outbox.Request{Piece: m.Index, Begin: m.Begin, Length: m.Length}); p.out.Remove(r) && p.fast {
 			p.reject(r)
 		}
 		return nil
@@ -203,7 +204,7 @@ var errNotReading = errors.New("does not read what it is sent")
 
 // send puts a message into the outbox. If too much waits there, the peer is dropped. The mutex is held.
 func (p *peer) send(encode func([]byte) []byte) {
-	if !p.out.add(encode) {
+	if !p.out.Add(encode) {
 		p.stopLocked(errNotReading)
 	}
 }
@@ -243,8 +244,8 @@ func (p *peer) choke() {
 	p.d.uploading.suggester.giveUp(p.suggested)
 	p.suggested = p.suggested[:0]
 	p.sendSimple(wire.Choke)
-	p.out.refuse(p.fast, func(r request) bool {
-		_, stays := p.allowed[r.piece]
+	p.out.Refuse(p.fast, func(r outbox.Request) bool {
+		_, stays := p.allowed[r.Piece]
 		return stays
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -87,7 +88,7 @@ func (p *peer) request(blocks []picker.Block) {
 	for _, id := range blocks {
 		d.pending.requests = append(d.pending.requests, d.onWire(id))
 	}
-	if !p.out.request(d.pending.requests) {
+	if !p.out.Request(d.pending.requests) {
 		p.stopLocked(errNotReading)
 	}
 }
@@ -95,14 +96,18 @@ func (p *peer) request(blocks []picker.Block) {
 // withdraw takes a request back, by a cancel if it was sent already. It is part of supplier.
 func (p *peer) withdraw(id picker.Block) {
 	r := p.d.onWire(id)
-	if !p.out.withdraw(func(q request) bool { return q == r }) {
-		p.send(func(b []byte) []byte { return wire.AppendCancel(b, r.piece, r.begin, r.length) })
+	if !p.out.Withdraw(func(q outbox.Request) bool { return q == r }) {
+		p.send(func(b []byte) []byte { return wire.AppendCancel(b, r.Piece, r.Begin, r.Length) })
 	}
 }
 
 // onWire names a block as messages do.
-func (d *Download) onWire(id picker.Block) request {
-	return request{uint32(id.Piece), uint32(id.Index) * blockSize, uint32(d.t.layout.BlockLen(int(id.Piece), int(id.Index)))}
+func (d *Download) onWire(id picker.Block) outbox.Request {
+	return outbox.Request{
+		Piece:  uint32(id.Piece),
+		Begin:  uint32(id.Index) * blockSize,
+		Length: uint32(d.t.layout.BlockLen(int(id.Piece), int(id.Index))),
+	}
 }
 
 // choked releases the blocks that the peer will not send now. With the Fast extension these are only the ones whose
@@ -110,10 +115,10 @@ func (d *Download) onWire(id picker.Block) request {
 func (p *peer) choked() {
 	p.supply.Choking = true
 	unsent := make(map[picker.Block]bool)
-	p.out.withdraw(func(r request) bool {
-		stays := p.supply.AllowedFast(int(r.piece))
+	p.out.Withdraw(func(r outbox.Request) bool {
+		stays := p.supply.AllowedFast(int(r.Piece))
 		if !stays {
-			unsent[picker.Block{Piece: int32(r.piece), Index: int32(r.begin / blockSize)}] = true
+			unsent[picker.Block{Piece: int32(r.Piece), Index: int32(r.Begin / blockSize)}] = true
 		}
 		return !stays
 	})

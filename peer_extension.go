@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -54,7 +55,7 @@ func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 	h := wire.ExtHandshake{
 		M:            make(map[string]int),
 		V:            clientName,
-		ReqQ:         maxQueuedRequests,
+		ReqQ:         outbox.MaxQueued,
 		P:            int(d.client.publicPort()),
 		YourIP:       to.Addr().AsSlice(),
 		MetadataSize: int64(len(d.t.info)),
@@ -143,7 +144,7 @@ func (p *peer) receiveMetadata(payload []byte, _ time.Time) error {
 	}
 	answer := wire.MetadataMessage{Type: wire.MetadataReject, Piece: m.Piece}
 	begin := int64(m.Piece) * wire.MetadataBlock
-	if size := int64(len(d.t.info)); begin < size && p.ext.metadataServed < maxMetadataServed(size) && p.out.backlog() < maxMetadataWaiting {
+	if size := int64(len(d.t.info)); begin < size && p.ext.metadataServed < maxMetadataServed(size) && p.out.Backlog() < maxMetadataWaiting {
 		answer.Type = wire.MetadataData
 		answer.TotalSize = size
 		answer.Data = d.t.info[begin:min(begin+wire.MetadataBlock, size)]

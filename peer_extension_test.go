@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -36,7 +37,7 @@ func TestExtensionHandshake(t *testing.T) {
 		h, ok := s.lastHello()
 		require.True(t, ok)
 		require.Equal(t, clientName, h.V)
-		require.Equal(t, maxQueuedRequests, h.ReqQ)
+		require.Equal(t, outbox.MaxQueued, h.ReqQ)
 		require.Equal(t, 6881, h.P)
 		require.Equal(t, them.IP().AsSlice(), h.YourIP)
 		require.False(t, *h.UploadOnly)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -77,14 +78,14 @@ func (p *peer) sendAllowedFast() {
 
 // takeAllowedFast reports whether a request is answered while the peer is choked. That ends once the peer has enough
 // pieces to trade with, and for each piece once it was sent often enough.
-func (p *peer) takeAllowedFast(r request) bool {
+func (p *peer) takeAllowedFast(r outbox.Request) bool {
 	if p.supply.HasAll() || p.supply.Count() > fastSetBelow {
 		p.allowed = nil
 	}
-	if p.allowed[r.piece] < int64(r.length) {
+	if p.allowed[r.Piece] < int64(r.Length) {
 		return false
 	}
-	p.allowed[r.piece] -= int64(r.length)
+	p.allowed[r.Piece] -= int64(r.Length)
 	return true
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -248,7 +249,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 					}
 				}
 				for _, p := range r.seed.Stats().Peers {
-					require.LessOrEqual(t, p.Queued, maxQueuedRequests)
+					require.LessOrEqual(t, p.Queued, outbox.MaxQueued)
 				}
 			})
 		})

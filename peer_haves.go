@@ -68,7 +68,7 @@ func (p *peer) tellHave(i int) {
 	encode := func(b []byte) []byte { return wire.AppendHave(b, uint32(i)) }
 	if !p.supply.Has(i) {
 		p.send(encode)
-	} else if !p.out.addLazily(encode) {
+	} else if !p.out.AddLazily(encode) {
 		p.stopLocked(errNotReading)
 	}
 }

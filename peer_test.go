@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
-	"github.com/stretchr/testify/require"
 )
 
 // speaker is a connection to a client on which a test says every message itself and hears them one by one.
@@ -338,29 +339,6 @@ func TestSlowTakerDoesNotSlowReceiving(t *testing.T) {
 		t.Log(time.Since(began))
 		require.Less(t, time.Since(began), 8*time.Second, "8 MiB at 2 MiB/s, and what our requests wait for")
 	})
-}
-
-// A request that is taken back before it was written is never sent, nor is its cancel.
-func TestOutboxRequestsTakenBack(t *testing.T) {
-	o := newOutbox()
-	first, second := request{1, 0, blockSize}, request{2, blockSize, 100}
-	require.True(t, o.request([]request{first, second}))
-	require.True(t, o.add(func(b []byte) []byte { return wire.AppendSimple(b, wire.Interested) }))
-	require.True(t, o.withdraw(func(r request) bool { return r == first }))
-
-	messages, _ := o.take(nil, 1, nil)
-	want := wire.AppendRequest(wire.AppendSimple(nil, wire.Interested), 2, blockSize, 100)
-	require.Equal(t, want, messages, "what was said goes before what was asked")
-	require.False(t, o.withdraw(func(r request) bool { return r == second }), "it has gone out, so it takes a cancel")
-
-	messages, _ = o.take(nil, 1, nil)
-	require.Empty(t, messages)
-}
-
-func TestOutboxIsBounded(t *testing.T) {
-	o := newOutbox()
-	require.True(t, o.request(make([]request, maxOutbox/requestSize)))
-	require.False(t, o.request(make([]request, 2)))
 }
 
 // slowToClose is a connection whose Close takes a minute.

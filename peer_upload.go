@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -17,7 +18,7 @@ const (
 	maxUploadRun = 8
 	// maxDenied is how many requests a peer may make without the right to: a few times as many as may be under way
 	// when we choke it or lose a piece.
-	maxDenied = 4 * maxQueuedRequests
+	maxDenied = 4 * outbox.MaxQueued
 )
 
 // uploading decides which peers a download uploads to, and which pieces.
@@ -50,7 +51,7 @@ func (u *uploading) lookDue(piece uint32, now time.Time) bool {
 }
 
 // requested queues a request of the peer, if the peer may make it.
-func (p *peer) requested(r request) error {
+func (p *peer) requested(r outbox.Request) error {
 	for {
 		may, err := p.mayAsk(r)
 		if err != nil {
@@ -59,17 +60,17 @@ func (p *peer) requested(r request) error {
 		if !may {
 			return p.deny(r)
 		}
-		switch p.out.enqueue(r) {
-		case queued:
+		switch p.out.Enqueue(r) {
+		case outbox.Queued:
 			return nil
-		case queuedBefore:
+		case outbox.QueuedBefore:
 			return p.countDenied()
 		}
 		if p.fast {
 			return p.deny(r)
 		}
 		select { // a peer without the Fast extension is not read until there is room
-		case <-p.out.whenRoom():
+		case <-p.out.WhenRoom():
 		case <-p.ended:
 			return p.closing
 		}
@@ -77,27 +78,27 @@ func (p *peer) requested(r request) error {
 }
 
 // mayAsk reports whether the peer may request r now. An error means that no peer ever may.
-func (p *peer) mayAsk(r request) (bool, error) {
+func (p *peer) mayAsk(r outbox.Request) (bool, error) {
 	d := p.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := d.t.NumPieces()
-	if uint64(r.piece) >= uint64(n) || r.length == 0 || r.length > wire.MaxBlock ||
-		int64(r.begin)+int64(r.length) > d.t.layout.PieceSize(int(r.piece)) {
-		return false, fmt.Errorf("invalid request: %d bytes at offset %d of piece %d", r.length, r.begin, r.piece)
+	if uint64(r.Piece) >= uint64(n) || r.Length == 0 || r.Length > wire.MaxBlock ||
+		int64(r.Begin)+int64(r.Length) > d.t.layout.PieceSize(int(r.Piece)) {
+		return false, fmt.Errorf("invalid request: %d bytes at offset %d of piece %d", r.Length, r.Begin, r.Piece)
 	}
-	if !d.picker.Verified().Has(int(r.piece)) || p.amChoking && !p.takeAllowedFast(r) {
+	if !d.picker.Verified().Has(int(r.Piece)) || p.amChoking && !p.takeAllowedFast(r) {
 		return false, nil
 	}
-	d.uploading.suggester.give(int(r.piece), n)
+	d.uploading.suggester.give(int(r.Piece), n)
 	if d.sharing() {
-		d.uploading.spread.Give(p.number, int(r.piece), n, d.picker.Availability(int(r.piece)))
+		d.uploading.spread.Give(p.number, int(r.Piece), n, d.picker.Availability(int(r.Piece)))
 	}
 	return true, nil
 }
 
 // deny refuses a request. It returns an error if there were too many of these.
-func (p *peer) deny(r request) error {
+func (p *peer) deny(r outbox.Request) error {
 	if err := p.countDenied(); err != nil || !p.fast {
 		return err
 	}
@@ -113,8 +114,8 @@ func (p *peer) countDenied() error {
 	return nil
 }
 
-func (p *peer) reject(r request) error {
-	if !p.out.add(func(b []byte) []byte { return wire.AppendReject(b, r.piece, r.begin, r.length) }) {
+func (p *peer) reject(r outbox.Request) error {
+	if !p.out.Add(func(b []byte) []byte { return wire.AppendReject(b, r.Piece, r.Begin, r.Length) }) {
 		return errNotReading
 	}
 	return nil
@@ -137,7 +138,7 @@ func (p *peer) write() error {
 		}
 		timer.Reset(wait)
 		select {
-		case <-p.out.wake:
+		case <-p.out.Wake():
 		case <-timer.C:
 		case <-p.ended:
 			return nil
@@ -148,18 +149,18 @@ func (p *peer) write() error {
 // A writer is the state of write.
 type writer struct {
 	p        *peer
-	turn     ratelimit.Turn // at the upload limits
-	messages []byte         // taken from the outbox
-	uploads  []request      // to be answered next
-	payload  []byte         // scratch
-	deadline time.Time      // of the connection
+	turn     ratelimit.Turn   // at the upload limits
+	messages []byte           // taken from the outbox
+	uploads  []outbox.Request // to be answered next
+	payload  []byte           // scratch
+	deadline time.Time        // of the connection
 	lastSent time.Time
 }
 
 // send sends what can be sent now, and returns how long to wait for more. Zero means not at all.
 func (w *writer) send() (wait time.Duration, err error) {
 	p := w.p
-	w.messages, w.uploads = p.out.take(w.messages, p.uploadRun(), w.uploads)
+	w.messages, w.uploads = p.out.Take(w.messages, p.uploadRun(), w.uploads)
 	now := time.Now()
 	if left := w.deadline.Sub(now); left < writeTimeout-5*time.Second {
 		w.deadline = now.Add(writeTimeout)
@@ -177,7 +178,7 @@ func (w *writer) send() (wait time.Duration, err error) {
 	}
 	w.turn.Leave(now) // it may have been for requests that were cancelled
 	if wait = keepAliveAfter - now.Sub(w.lastSent); wait <= 0 {
-		p.out.add(wire.AppendKeepAlive)
+		p.out.Add(wire.AppendKeepAlive)
 		return 0, nil
 	}
 	return wait, nil
@@ -188,7 +189,7 @@ func (w *writer) sendBlocks(now time.Time) (wait time.Duration, err error) {
 	if len(w.p.d.uploadLimits) > 0 {
 		w.uploads = w.uploads[:1]
 	}
-	if wait = w.turn.Delay(now, int(w.uploads[0].length)); wait > 0 {
+	if wait = w.turn.Delay(now, int(w.uploads[0].Length)); wait > 0 {
 		return wait, nil
 	}
 	var sent int
@@ -209,17 +210,17 @@ func (p *peer) uploadRun() int {
 
 // answer reads blocks from storage and writes them to the peer. It returns how many bytes of payload were sent. buf is
 // scratch.
-func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ error) {
+func (p *peer) answer(uploads []outbox.Request, buf []byte) (_ []byte, sent int, _ error) {
 	d := p.d
 	buf = buf[:0]
 	for _, r := range uploads {
-		if !p.out.remove(r) {
+		if !p.out.Remove(r) {
 			continue // cancelled meanwhile
 		}
 		at := len(buf)
-		buf = wire.AppendPieceHeader(buf, r.piece, r.begin, r.length)
+		buf = wire.AppendPieceHeader(buf, r.Piece, r.Begin, r.Length)
 		start := len(buf)
-		buf = append(buf, make([]byte, r.length)...)
+		buf = append(buf, make([]byte, r.Length)...)
 		if !d.readForUpload(r, buf[start:]) {
 			buf = buf[:at]
 			if p.fast {
@@ -229,7 +230,7 @@ func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ erro
 			}
 			continue
 		}
-		sent += int(r.length)
+		sent += int(r.Length)
 	}
 	if len(buf) == 0 {
 		return buf, 0, nil
@@ -249,24 +250,24 @@ func (p *peer) answer(uploads []request, buf []byte) (_ []byte, sent int, _ erro
 
 // readForUpload reads a block that a peer may have, and reports whether it could. If the disk fails or the files have
 // changed, the piece is rechecked.
-func (d *Download) readForUpload(r request, b []byte) bool {
+func (d *Download) readForUpload(r outbox.Request, b []byte) bool {
 	now := time.Now()
 	d.mu.Lock()
-	have := d.picker.Verified().Has(int(r.piece))
-	look := have && d.uploading.lookDue(r.piece, now)
+	have := d.picker.Verified().Has(int(r.Piece))
+	look := have && d.uploading.lookDue(r.Piece, now)
 	d.mu.Unlock()
 	if !have {
 		return false
 	}
 	var err error
 	if look {
-		err = d.store.Changed(int(r.piece))
+		err = d.store.Changed(int(r.Piece))
 	}
 	if err == nil {
-		_, err = d.store.ReadAt(b, d.t.layout.PieceOffset(int(r.piece))+int64(r.begin))
+		_, err = d.store.ReadAt(b, d.t.layout.PieceOffset(int(r.Piece))+int64(r.Begin))
 	}
 	if err != nil {
-		d.recheck(int(r.piece), err)
+		d.recheck(int(r.Piece), err)
 		return false
 	}
 	return true

@@ -117,7 +117,7 @@ func (p *peer) stats(now time.Time) PeerStats {
 		Downloaded: p.down.Total(), Uploaded: p.up.Total(),
 		AmChoking: p.amChoking, AmInterested: p.amInterested,
 		PeerChoking: p.supply.Choking, PeerInterested: p.peerInterested,
-		Snubbed: p.supply.Snubbed(), Pieces: p.supply.Count(), Requests: p.supply.Outstanding(), Queued: p.out.waiting(),
+		Snubbed: p.supply.Snubbed(), Pieces: p.supply.Count(), Requests: p.supply.Outstanding(), Queued: p.out.Waiting(),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/tracker"
@@ -89,7 +90,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	p := &peer{
 		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now,
 		rd:        wire.NewReader(k, max(1<<20, (d.t.NumPieces()+7)/8)),
-		out:       newOutbox(),
+		out:       outbox.New(),
 		fast:      k.theirs.Fast(),
 		extended:  k.theirs.Extended(),
 		amChoking: true,

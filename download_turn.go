@@ -88,7 +88,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 		if d.snub(&p.supply, now) {
 			d.logLater(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
 		}
-		d.sendPEX(p, now)
+		p.sendPEX(now)
 		d.earn(p, now)
 		if p.amInterested || p.peerInterested {
 			p.idleSince = time.Time{}

@@ -3,11 +3,14 @@ package torrent
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/outbox"
+	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/pex"
 	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -45,7 +48,7 @@ type extensions struct {
 	uploadOnly bool           // it wants nothing (BEP 21)
 	listens    netip.AddrPort // where it accepts connections, if known
 	saidYourIP bool           // it told us our address
-	pex        pexState
+	pex        pex.Exchange
 
 	metadataServed int64 // bytes of the info dictionary that it was sent
 }
@@ -152,6 +155,59 @@ func (p *peer) receiveMetadata(payload []byte, _ time.Time) error {
 	}
 	p.sendExtended(number, answer.Append(nil))
 	return nil
+}
+
+// gossips reports whether peers may be told of each other.
+func (d *Download) gossips() bool { return !d.t.private }
+
+// receivePEX takes the addresses that a peer knows (BEP 11).
+func (p *peer) receivePEX(payload []byte, now time.Time) error {
+	d := p.d
+	d.mu.Lock()
+	defer d.unlock(now)
+	named, err := p.ext.pex.Receive(payload, p.conn.addr.Addr(), now)
+	for q := range named {
+		if q.Flags&wire.PEXSeed != 0 && d.sated() {
+			continue // seeds are of no use to each other
+		}
+		d.discovery.add(q.Addr, peerlist.FromPEX, "", now)
+	}
+	return err
+}
+
+// sendPEX tells the peer, once a minute, which peers came and left since the last time.
+func (p *peer) sendPEX(now time.Time) {
+	number := p.ext.number[extPEX]
+	if number == 0 || !p.d.gossips() || !p.ext.pex.Due(now) {
+		return
+	}
+	if message := p.ext.pex.Message(p.conn.addr.Addr(), p.others(), now); message != nil {
+		p.sendExtended(number, message)
+	}
+}
+
+// others yields the other peers that are known to listen.
+func (p *peer) others() iter.Seq[pex.Peer] {
+	return func(yield func(pex.Peer) bool) {
+		for _, q := range p.d.swarm.peers {
+			if q == p || !q.ext.listens.IsValid() {
+				continue
+			}
+			var flags byte
+			if q.isSeed() || q.ext.uploadOnly {
+				flags |= wire.PEXSeed
+			}
+			if q.conn.encrypted {
+				flags |= wire.PEXEncrypts
+			}
+			if !q.conn.incoming {
+				flags |= wire.PEXReachable
+			}
+			if !yield(pex.Peer{Addr: q.ext.listens, Flags: flags}) {
+				return
+			}
+		}
+	}
 }
 
 // receiveDontHave records that the peer no longer has a piece (BEP 54).

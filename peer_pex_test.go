@@ -146,7 +146,7 @@ func TestPEXReceived(t *testing.T) {
 		simnet.Sleep(time.Second)
 		require.Equal(t, 103, d.Stats().Known, "a public address counts once")
 		require.Len(t, d.Stats().Peers, 1)
-		for range maxPEXOffence + 1 {
+		for range 11 {
 			s.say(t)
 		}
 		simnet.Sleep(time.Second)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/metadata"
 	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/pex"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -20,7 +21,7 @@ type metadataConn struct {
 
 	source  *metadata.Peer
 	number  byte // by which the peer wants to be told of ut_metadata; 0 until it said so
-	pex     pexState
+	pex     pex.Exchange
 	refused []int // pieces that it asks us for
 	closing error // why it ends, once it does
 }
@@ -202,9 +203,9 @@ func (p *metadataConn) receivePEX(payload []byte, now time.Time) error {
 	r := p.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	x, err := p.pex.receive(payload, now)
-	for a := range named(&x, p.conn.addr.Addr()) {
-		r.discovery.add(a, peerlist.FromPEX, "", now)
+	named, err := p.pex.Receive(payload, p.conn.addr.Addr(), now)
+	for q := range named {
+		r.discovery.add(q.Addr, peerlist.FromPEX, "", now)
 	}
 	r.signal()
 	return err

@@ -89,7 +89,8 @@
 // Start with the same Dir continues from the files that are there, no matter which program wrote them: they
 // are hashed, and pieces that are right are used. After a Close or a kill, the resume sidecar lists the pieces
 // that were verified. They are not hashed again if size and modification time of their files are as it
-// says. Two downloads cannot write the same content to the same directory at once: the second is refused
+// says. With [Options.KeepResume] it stays once the content is complete, so that a program that shares terabytes shares
+// them again at once when it is restarted. Two downloads cannot write the same content to the same directory at once: the second is refused
 // with ErrInUse.
 //
 // # Many downloads

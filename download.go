@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/storage"
@@ -174,7 +175,10 @@ func (d *Download) run() {
 // examine verifies what storage already holds. It returns false if the download ended meanwhile.
 func (d *Download) examine() bool {
 	have, partial := d.store.LoadResume()
-	todo := d.store.Present()
+	todo := bits.New(d.t.NumPieces())
+	if !have.Full() {
+		todo = d.store.Present()
+	}
 	d.mu.Lock()
 	for i := range have.All() {
 		todo.Remove(i)

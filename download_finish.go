@@ -50,12 +50,12 @@ func (d *Download) finish() {
 		d.files.closeStore() // Close reports its error
 		d.setResult(d.failure())
 	} else {
-		if d.disk.resumable {
+		d.mu.Lock()
+		settled, due := d.isSettled(), d.disk.resumable
+		d.mu.Unlock()
+		if due {
 			d.save()
 		}
-		d.mu.Lock()
-		settled := d.isSettled()
-		d.mu.Unlock()
 		if !settled {
 			d.setResult(d.failure())
 		}
@@ -127,7 +127,8 @@ func (d *Download) saveAtEnd() {
 	}
 }
 
-// save writes a sidecar that claims what is verified.
+// save writes a sidecar that claims what is verified. At the end, one that is to be kept is written of content that is
+// complete, too.
 func (d *Download) save() {
 	d.mu.Lock()
 	if d.progress.checking {
@@ -138,7 +139,11 @@ func (d *Download) save() {
 	partial := d.partial()
 	d.disk.resumable = false
 	d.mu.Unlock()
-	err := d.store.SaveResume(have, partial)
+	write := d.store.SaveResume
+	if d.o.KeepResume && d.ended() {
+		write = d.store.Keep
+	}
+	err := write(have, partial)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.disk.saving = false
@@ -199,17 +204,22 @@ func (d *Download) becomeComplete() {
 	// A Select happens before all of this, and more may be wanted, or after all of it, and is too late without Seed.
 	d.selection.choosing.Lock()
 	defer d.selection.choosing.Unlock()
-	if !d.secureContent() {
+	have, partial, ok := d.secureContent()
+	if !ok {
 		return
 	}
 	d.wantNothing()
-	if err := d.store.Finish(); err != nil {
-		d.fail(fmt.Errorf("finish: %w", err))
-		return
-	}
 	d.mu.Lock()
 	d.disk.resumable = false
 	d.mu.Unlock()
+	finish := d.store.Finish
+	if d.o.KeepResume {
+		finish = func() error { return d.store.Keep(have, partial) }
+	}
+	if err := finish(); err != nil {
+		d.fail(fmt.Errorf("finish: %w", err))
+		return
+	}
 	if d.o.Seed && d.completedHere() {
 		d.discovery.completed()
 	}
@@ -229,28 +239,28 @@ func (d *Download) mayComplete() bool {
 }
 
 // secureContent checks that no other program has changed the files, and saves what a wider choice of files would need.
-// It reports whether the download is complete. The choosing lock is held.
-func (d *Download) secureContent() bool {
+// It reports whether the download is complete, and what of it is there. The choosing lock is held.
+func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok bool) {
 	d.mu.Lock()
 	if d.lacking() || d.selection.choice.chosen == 0 || d.disk.rechecks > 0 {
 		d.mu.Unlock()
-		return false
+		return have, nil, false
 	}
-	have, partial := d.picker.Verified().Clone(), d.partial()
+	have, partial = d.picker.Verified().Clone(), d.partial()
 	d.mu.Unlock()
 	if piece, err := d.store.AnyChanged(have); piece >= 0 {
 		d.recheck(piece, err) // another program wrote to the files: what it changed is fetched again
 		d.signal()
-		return false
+		return have, nil, false
 	}
-	if have.Full() {
-		return true
+	if have.Full() || d.o.KeepResume { // then it is saved, too
+		return have, partial, true
 	}
 	if err := d.store.SaveResume(have, partial); err != nil {
 		d.fail(fmt.Errorf("save what was verified: %w", err))
-		return false
+		return have, nil, false
 	}
-	return true
+	return have, partial, true
 }
 
 // wantNothing records that the download is complete, and tells the peers.

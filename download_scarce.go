@@ -105,6 +105,10 @@ func (s patientStore) SaveResume(have bits.Set, partial map[int]bits.Set) error 
 
 func (s patientStore) Finish() error { return s.d.patient(s.Store.Finish) }
 
+func (s patientStore) Keep(have bits.Set, partial map[int]bits.Set) error {
+	return s.d.patient(func() error { return s.Store.Keep(have, partial) })
+}
+
 func (s patientStore) Refresh(piece int) (which bits.Set, err error) {
 	err = s.d.patient(func() (err error) {
 		which, err = s.Store.Refresh(piece)

@@ -46,6 +46,10 @@ type Options struct {
 	// SeedUntil is called about once a second while a download with Seed shares. When it returns true, sharing ends
 	// as by Close. Nil is never.
 	SeedUntil func(Stats) bool
+	// KeepResume has the resume sidecar stay beside the content in Dir once it is complete. A later Start then hashes only
+	// files whose size or modification time has changed since, and reads no other. What a Storage of the caller's own knows to be
+	// whole is its own to say, by Verified.
+	KeepResume bool
 	// Uploaded and Downloaded are bytes of payload of earlier runs. They are included in Stats and in what trackers
 	// are told.
 	Uploaded, Downloaded int64

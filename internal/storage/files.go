@@ -2,6 +2,7 @@ package storage
 
 import (
 	"cmp"
+	"crypto/sha1"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -38,8 +39,9 @@ type fileStore struct {
 	handles *handles
 	stopped atomic.Bool
 
-	resumeMu sync.Mutex // one SaveResume at a time
-	claims   *resume    // of an earlier run, as far as they still hold; nil if there are none
+	resumeMu sync.Mutex      // one SaveResume at a time
+	claims   *resume         // of an earlier run, as far as they still hold; nil if there are none
+	saved    [sha1.Size]byte // the checksum of the sidecar that is there; guarded by resumeMu
 
 	lockMu sync.Mutex
 	unlock func(remove bool) error // nil while the lock is not held
@@ -72,6 +74,7 @@ type fileState struct {
 	mu      sync.Mutex
 	left    Stamp // as our last write left the file, or as it was found; zero if it is not there
 	dirty   bool  // among dirtyFiles
+	durable bool  // as it was found it is on disk for certain, or was among dirtyFiles since
 	written bool  // by us, in this run or an earlier one
 	writing atomic.Bool
 	// meddled is set when a write finds the file not as it was left. From then on left says nothing, until

@@ -1,7 +1,11 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // Finish cuts wanted files that are too long and were written to, removes what was kept for the next run, and releases the lock, unless
@@ -13,18 +17,104 @@ func (s *fileStore) Finish() error {
 	if s.closed {
 		return ErrClosed
 	}
+	if err := s.cutAll(func(int) bool { return true }); err != nil {
+		return err
+	}
+	if s.edgesNeeded() {
+		return nil
+	}
+	return s.removeKept(".resume", ".resume.tmp", ".resume.bad", ".edges.resume")
+}
+
+func (s *fileStore) Keep(have bits.Set, partial map[int]bits.Set) error {
+	if err := s.tidy(have); err != nil {
+		return err
+	}
+	if err := s.keepSidecar(have, partial); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.edgesNeeded() {
+		return nil
+	}
+	return s.removeKept()
+}
+
+// tidy is what Finish does, but for the sidecar and the lock.
+func (s *fileStore) tidy(have bits.Set) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	whole := func(i int) bool {
+		for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
+			if !have.Has(piece) {
+				return false
+			}
+		}
+		return true
+	}
+	if err := s.cutAll(whole); err != nil {
+		return err
+	}
+	if !have.Full() || s.edgesNeeded() {
+		return nil
+	}
+	return s.removeSidecars(".resume.tmp", ".resume.bad", ".edges.resume")
+}
+
+// keepSidecar replaces the sidecar, if it says something else.
+func (s *fileStore) keepSidecar(have bits.Set, partial map[int]bits.Set) error {
+	s.resumeMu.Lock()
+	defer s.resumeMu.Unlock()
+	b := s.encodeClaims(have, partial)
+	if checksum(b) == s.saved || have.Count() == 0 && len(partial) == 0 {
+		return nil
+	}
+	err := s.lock()
+	if err == nil {
+		if err = s.syncClaimed(have); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	if err == nil {
+		err = s.replaceSidecar(b)
+	}
+	if errors.Is(err, ErrClosed) {
+		return err
+	}
+	if err != nil { // the content is as good without it, and is hashed by the next run
+		s.log.Warn("no resume sidecar is kept", "err", err)
+	}
+	return nil
+}
+
+// cutAll truncates the files that are wanted, too long, written to by us, and whole.
+func (s *fileStore) cutAll(whole func(i int) bool) error {
 	for i := range s.content.NumFiles() {
 		f, length := &s.files[i], s.content.File(i).Length
-		if len(s.wanted) > 0 && s.wanted[i] && f.written && f.left.Size > length {
+		if len(s.wanted) > 0 && s.wanted[i] && f.written && f.left.Size > length && whole(i) {
 			if err := s.cut(i, length); err != nil {
 				return err
 			}
 		}
 	}
-	if s.edgesNeeded() {
-		return nil
+	return nil
+}
+
+// removeKept removes what is beside the content, and releases the lock. The caller holds mu for writing.
+func (s *fileStore) removeKept(suffixes ...string) error {
+	if err := s.removeSidecars(append(suffixes, ".lock")...); err != nil {
+		return err
 	}
-	for _, suffix := range [...]string{".resume", ".resume.tmp", ".resume.bad", ".edges.resume", ".lock"} {
+	return s.release()
+}
+
+// removeSidecars removes files beside the content, of which the lock is left to release. The caller holds mu for writing.
+func (s *fileStore) removeSidecars(suffixes ...string) error {
+	for _, suffix := range suffixes {
 		name := s.sidecar(suffix)
 		if _, err := s.disk.Stat(name); absent(err) {
 			continue
@@ -34,17 +124,20 @@ func (s *fileStore) Finish() error {
 			s.log.Debug("sidecar stays", "file", name, "err", err)
 			return nil
 		}
-		if suffix != ".lock" { // release removes that
-			if err := s.disk.Remove(name); err != nil && !absent(err) {
-				return err
-			}
+		if suffix == ".lock" {
+			continue
+		}
+		if err := s.disk.Remove(name); err != nil && !absent(err) {
+			return err
+		}
+		if suffix == ".edges.resume" {
+			edges := s.edgesFile()
+			s.handles.drop(edges)
+			s.files[edges].left = Stamp{}
+			clear(s.slots)
 		}
 	}
-	edges := s.edgesFile()
-	s.handles.drop(edges)
-	s.files[edges].left = Stamp{}
-	clear(s.slots)
-	return s.release()
+	return nil
 }
 
 // cut truncates file i to its length.
@@ -66,5 +159,6 @@ func (s *fileStore) cut(i int, length int64) error {
 	}
 	info, err := h.f.Stat()
 	f.left = info.Stamp
+	s.markDirty(i)
 	return err
 }

@@ -216,6 +216,8 @@ func (m *memory) SaveResume(bits.Set, map[int]bits.Set) error { return nil }
 
 func (m *memory) Finish() error { return nil }
 
+func (m *memory) Keep(bits.Set, map[int]bits.Set) error { return nil }
+
 func (m *memory) Changed(int) error { return nil }
 
 func (m *memory) ChangedFile(int) error { return nil }

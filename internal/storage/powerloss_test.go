@@ -180,3 +180,52 @@ func (d readOnlyDisk) Lock(name string, exclusive bool) (func(bool) error, error
 func (d readOnlyDisk) Remove(name string) error {
 	return &fs.PathError{Op: "remove", Path: name, Err: syscall.EROFS}
 }
+
+// A sidecar of what other programs wrote, and may not have synced, claims nothing that a loss of power can take.
+func TestLossOfPowerAfterKeep(t *testing.T) {
+	claimed := 0
+	for seed := range uint64(50) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		tor, content := testContent(3*layout.BlockSize/2, 10_000, 70_000, 0, 100, 100_000)
+		d := disktest.New()
+		s := openForgetful(t, tor, d)
+		require.NoError(t, s.SetWanted(all(tor)))
+		for piece := range tor.NumPieces() {
+			writePiece(t, tor, s, content, piece)
+		}
+		require.NoError(t, s.Finish())
+		require.NoError(t, s.Close())
+
+		s = openForgetful(t, tor, d)
+		require.NoError(t, s.SetWanted(all(tor)))
+		require.NoError(t, s.Keep(verified(t, tor, s), nil))
+		require.NoError(t, s.Close())
+
+		d = d.Crash(rng)
+		s = openForgetful(t, tor, d)
+		have, _ := s.LoadResume()
+		claimed += have.Count()
+		require.NoError(t, storage.Verify(t.Context(), tor, s, have, func(piece int, ok bool) {
+			require.True(t, ok, "seed %d: piece %d is claimed, but not there", seed, piece)
+		}))
+		require.NoError(t, s.Close())
+	}
+	require.Positive(t, claimed)
+}
+
+func TestKeepInAReadOnlyDirectory(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+	s = openForgetful(t, tor, readOnlyDisk{d})
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.Keep(verified(t, tor, s), nil))
+	require.NotContains(t, d.Names(), sidecarName)
+	require.NoError(t, s.Close())
+}

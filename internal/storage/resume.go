@@ -163,8 +163,11 @@ func (s *fileStore) readResume() {
 		s.files[i].written = r.files[i].size >= 0 && r.files[i].size <= s.content.File(i).Length
 	}
 	s.confirm(r)
-	s.claims = r
+	s.claims, s.saved = r, checksum(p)
 }
+
+// checksum is the SHA-1 at the end of a sidecar.
+func checksum(p []byte) [sha1.Size]byte { return [sha1.Size]byte(p[len(p)-sha1.Size:]) }
 
 func (s *fileStore) readSidecar(name string) ([]byte, error) {
 	f, err := s.disk.Open(name, os.O_RDONLY)
@@ -188,6 +191,7 @@ func (s *fileStore) confirm(r *resume) {
 	held := make([]bool, len(s.files))
 	for i := range s.files {
 		held[i] = s.claimOf(i) == r.files[i]
+		s.files[i].durable = held[i]
 		if !held[i] {
 			s.log.Debug("file is not as the resume sidecar says, will be hashed", "file", s.path(i))
 		}
@@ -241,17 +245,54 @@ func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 	}
 	s.resumeMu.Lock()
 	defer s.resumeMu.Unlock()
+	b := s.encodeClaims(have, partial)
+	if err := s.syncClaimed(have); err != nil {
+		return err
+	}
+	return s.replaceSidecar(b)
+}
+
+// encodeClaims is a sidecar that claims have and partial of the files as they were left.
+func (s *fileStore) encodeClaims(have bits.Set, partial map[int]bits.Set) []byte {
 	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial}
 	for i := range s.files {
 		r.files[i] = s.claimOf(i)
 	}
-	if err := s.Sync(); err != nil {
-		return err
+	return r.append(nil, &s.content)
+}
+
+// syncClaimed is Sync, also of files with verified pieces that were found: whatever wrote them may not have synced them.
+func (s *fileStore) syncClaimed(have bits.Set) error {
+	s.mu.RLock()
+	for i := range s.content.NumFiles() {
+		f := &s.files[i]
+		f.mu.Lock()
+		if f.here && !f.durable && f.left != (Stamp{}) && s.holdsAny(i, have) {
+			f.durable = true
+			s.markDirty(i)
+		}
+		f.mu.Unlock()
 	}
+	s.mu.RUnlock()
+	return s.Sync()
+}
+
+// holdsAny reports whether one of the pieces in have has bytes in file i.
+func (s *fileStore) holdsAny(i int, have bits.Set) bool {
+	for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
+		if have.Has(piece) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *fileStore) replaceSidecar(b []byte) error {
 	name := s.sidecar(".resume")
-	if err := s.replace(name, r.append(nil, &s.content)); err != nil {
+	if err := s.replace(name, b); err != nil {
 		return fmt.Errorf("save %s: %w", filepath.Join(s.dir, name), err)
 	}
+	s.saved = checksum(b)
 	return nil
 }
 

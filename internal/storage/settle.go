@@ -82,10 +82,7 @@ func (s *fileStore) isWanted(i int) bool { return len(s.wanted) > 0 && s.wanted[
 // judge decides whether file i, which was found under another name, is ours: if a piece in it is verified.
 func (s *fileStore) judge(i int, have bits.Set) error {
 	f := &s.files[i]
-	ours := false
-	for piece, end := s.content.PiecesOf(i); piece < end && !ours; piece++ {
-		ours = have.Has(piece)
-	}
+	ours := s.holdsAny(i, have)
 	if ours && !s.isWanted(i) {
 		return nil
 	}

@@ -93,6 +93,11 @@ type Store interface {
 	// kept only for the next run is removed, unless it holds bytes of files that are not wanted yet.
 	Finish() error
 
+	// Keep is Finish, but that a sidecar with have and partial stays for the next run, which then need not hash
+	// anything. It may also be called at the end of a run that is not complete: only files all of whose pieces are in
+	// have are cut. If nothing can be written, as in a directory that is read-only, it leaves things as they are.
+	Keep(have bits.Set, partial map[int]bits.Set) error
+
 	// Changed returns an error if a file under piece is not as it was left. It is called before a piece is
 	// served. ChangedFile is the same for one file, by index.
 	Changed(piece int) error

@@ -132,6 +132,8 @@ func (s *userStore) SaveResume(bits.Set, map[int]bits.Set) error { return s.Sync
 
 func (s *userStore) Finish() error { return s.Sync() }
 
+func (s *userStore) Keep(bits.Set, map[int]bits.Set) error { return s.Sync() }
+
 func (s *userStore) Changed(int) error { return nil }
 
 func (s *userStore) ChangedFile(int) error { return nil }

@@ -75,8 +75,8 @@ func fill(t *testing.T, tor *Torrent, dir string, content []byte) {
 	require.NoError(t, s.Close())
 }
 
-// listing is the files under dir, slash-separated, in lexical order.
-func listing(t *testing.T, dir string) []string {
+// filesUnder is the files under dir, slash-separated, in lexical order.
+func filesUnder(t *testing.T, dir string) []string {
 	t.Helper()
 	var names []string
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {

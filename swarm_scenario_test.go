@@ -171,7 +171,7 @@ func TestOneFileOfFiveGigabytes(t *testing.T) {
 			require.True(t, m.client.verified().Has(first+i))
 		}
 		var files []string
-		for _, name := range listing(t, dir) {
+		for _, name := range filesUnder(t, dir) {
 			if !strings.HasPrefix(name, ".") {
 				files = append(files, name)
 			}

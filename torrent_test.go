@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 func TestParseHash(t *testing.T) {
@@ -53,4 +55,22 @@ func TestShortForms(t *testing.T) {
 	require.Equal(t, tor.raw, b)
 	clear(b)
 	require.NotEqual(t, b, tor.Bytes(), "the caller's own")
+}
+
+func TestPrintTreeLeavesPaddingOut(t *testing.T) {
+	tor := &Torrent{name: "n", multi: true, length: 3, layout: layout.New(1<<20,
+		layout.File{Path: "n/a", Length: 1},
+		layout.File{Path: "n/.pad/7", Length: 7, Pad: true},
+		layout.File{Path: "n/b", Pad: true, Link: "n/a"},
+		layout.File{Path: "n/c", Length: 2},
+	)}
+	var b strings.Builder
+	require.NoError(t, tor.PrintTree(&b))
+	require.Equal(t, `   3 B    n/
+   1 B    ├── a
+   0 B    ├── b → n/a
+   2 B    └── c
+
+2 files, 1 link, 3 B
+`, b.String())
 }

@@ -1,4 +1,4 @@
-package torrent
+package listing
 
 import (
 	"errors"
@@ -12,50 +12,45 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// treeOf is a torrent of files with these paths and lengths. It has no content.
-func treeOf(name string, files ...layout.File) *Torrent {
-	t := &Torrent{name: name, layout: layout.New(1<<20, files...), multi: len(files) != 1 || files[0].Path != name}
+// treeOf is a listing of these files.
+func treeOf(name string, files ...File) *Listing {
+	l := &Listing{Name: name, Directory: len(files) != 1 || files[0].Path != name, Files: files}
 	for i := range files {
-		if !files[i].Pad {
-			t.length += files[i].Length
-		}
+		l.Length += files[i].Length
 	}
-	return t
+	return l
 }
 
-func printTree(t *testing.T, tor *Torrent) string {
+func printTree(t *testing.T, l *Listing) string {
 	t.Helper()
 	var s strings.Builder
-	require.NoError(t, tor.PrintTree(&s))
+	require.NoError(t, l.Print(&s))
 	return s.String()
 }
 
-func TestPrintTree(t *testing.T) {
+func TestPrint(t *testing.T) {
 	for _, test := range []struct {
 		what    string
-		torrent *Torrent
+		listing *Listing
 		want    string
 	}{{
 		"one file",
-		treeOf("debian.iso", layout.File{Path: "debian.iso", Length: 1 << 30}),
+		treeOf("debian.iso", File{Path: "debian.iso", Length: 1 << 30}),
 		`
 1.00 GiB  debian.iso
 
 1 file, 1.00 GiB
 `,
 	}, {
-		"directories with their totals, whatever the order of the torrent, padding left out",
+		"directories with their totals, whatever the order of the torrent",
 		treeOf("film",
-			layout.File{Path: "film/subs/10.srt", Length: 10},
-			layout.File{Path: "film/film.mp4", Length: 129302391},
-			layout.File{Path: "film/.pad/7", Length: 7, Pad: true},
-			layout.File{Path: "film/subs/old/1.srt", Length: 2000},
-			layout.File{Path: "film/Poster.jpg", Length: 46115},
-			layout.File{Path: "film/subs/2.srt", Length: 0},
+			File{Path: "film/subs/10.srt", Length: 10},
+			File{Path: "film/film.mp4", Length: 129302391},
+			File{Path: "film/subs/old/1.srt", Length: 2000},
+			File{Path: "film/Poster.jpg", Length: 46115},
+			File{Path: "film/subs/2.srt", Length: 0},
 		),
 		`
  123 MiB  film/
@@ -72,9 +67,9 @@ func TestPrintTree(t *testing.T) {
 	}, {
 		"symbolic links",
 		treeOf("n",
-			layout.File{Path: "n/a/1", Length: 1},
-			layout.File{Path: "n/a/latest", Pad: true, Link: "n/a/1"},
-			layout.File{Path: "n/b", Pad: true, Link: "n/\u202Ea\n"},
+			File{Path: "n/a/1", Length: 1},
+			File{Path: "n/a/latest", LinkTarget: "n/a/1"},
+			File{Path: "n/b", LinkTarget: "n/\u202Ea\n"},
 		),
 		`
    1 B    n/
@@ -88,10 +83,10 @@ func TestPrintTree(t *testing.T) {
 	}, {
 		"a branch goes on beside what lies deeper",
 		treeOf("n",
-			layout.File{Path: "n/a/b/1", Length: 1},
-			layout.File{Path: "n/a/b/2", Length: 2},
-			layout.File{Path: "n/a/c", Length: 3},
-			layout.File{Path: "n/d", Length: 4},
+			File{Path: "n/a/b/1", Length: 1},
+			File{Path: "n/a/b/2", Length: 2},
+			File{Path: "n/a/c", Length: 3},
+			File{Path: "n/d", Length: 4},
 		),
 		`
   10 B    n/
@@ -107,10 +102,10 @@ func TestPrintTree(t *testing.T) {
 	}, {
 		"directories that hold one directory alone share its line",
 		treeOf("n",
-			layout.File{Path: "n/a/b/c/1", Length: 1},
-			layout.File{Path: "n/a/b/c/2", Length: 1},
-			layout.File{Path: "n/x/y/1", Length: 1},
-			layout.File{Path: "n/x/z", Length: 1},
+			File{Path: "n/a/b/c/1", Length: 1},
+			File{Path: "n/a/b/c/2", Length: 1},
+			File{Path: "n/x/y/1", Length: 1},
+			File{Path: "n/x/z", Length: 1},
 		),
 		`
    4 B    n/
@@ -127,10 +122,10 @@ func TestPrintTree(t *testing.T) {
 	}, {
 		"wide, combining and right-to-left names move nothing",
 		treeOf("日本語",
-			layout.File{Path: "日本語/映画.mkv", Length: 5},
-			layout.File{Path: "日本語/e\u0301te\u0301", Length: 5},
-			layout.File{Path: "日本語/שלום", Length: 5},
-			layout.File{Path: "日本語/全角\u3000空白", Length: 5},
+			File{Path: "日本語/映画.mkv", Length: 5},
+			File{Path: "日本語/e\u0301te\u0301", Length: 5},
+			File{Path: "日本語/שלום", Length: 5},
+			File{Path: "日本語/全角\u3000空白", Length: 5},
 		),
 		`
   20 B    日本語/
@@ -144,10 +139,10 @@ func TestPrintTree(t *testing.T) {
 	}, {
 		"nothing in a name is obeyed",
 		treeOf("n\x1b[31m",
-			layout.File{Path: "n\x1b[31m/a\nb\tc\r", Length: 1},
-			layout.File{Path: "n\x1b[31m/b\u202egpj.exe", Length: 1},
-			layout.File{Path: "n\x1b[31m/c\xff\xc3", Length: 1},
-			layout.File{Path: "n\x1b[31m/d\u2028\u0085\x7f\u200b", Length: 1},
+			File{Path: "n\x1b[31m/a\nb\tc\r", Length: 1},
+			File{Path: "n\x1b[31m/b\u202egpj.exe", Length: 1},
+			File{Path: "n\x1b[31m/c\xff\xc3", Length: 1},
+			File{Path: "n\x1b[31m/d\u2028\u0085\x7f\u200b", Length: 1},
 		),
 		`
    4 B    n�[31m/
@@ -160,7 +155,7 @@ func TestPrintTree(t *testing.T) {
 `,
 	}} {
 		t.Run(test.what, func(t *testing.T) {
-			require.Equal(t, test.want, "\n"+printTree(t, test.torrent))
+			require.Equal(t, test.want, "\n"+printTree(t, test.listing))
 		})
 	}
 }
@@ -197,7 +192,7 @@ func TestCompareNames(t *testing.T) {
 }
 
 // Every directory is printed once, no matter how names compare.
-func TestPrintTreeKeepsDirectoriesTogether(t *testing.T) {
+func TestPrintKeepsDirectoriesTogether(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	names := []string{"1", "01", "001", "a", "A", "a1", "a01", "a-", "a "}
 	for range 200 {
@@ -212,11 +207,11 @@ func TestPrintTreeKeepsDirectoriesTogether(t *testing.T) {
 			}
 			files[dir.String()+"file"] = true
 		}
-		var list []layout.File
+		var list []File
 		for path := range files {
-			list = append(list, layout.File{Path: path, Length: 1})
+			list = append(list, File{Path: path, Length: 1})
 		}
-		slices.SortFunc(list, func(a, b layout.File) int { return comparePaths(a.Path, b.Path) })
+		slices.SortFunc(list, func(a, b File) int { return comparePaths(a.Path, b.Path) })
 		seen := map[string]bool{}
 		var last string
 		for _, f := range list {
@@ -231,14 +226,14 @@ func TestPrintTreeKeepsDirectoriesTogether(t *testing.T) {
 	}
 }
 
-func TestPrintTreeDeep(t *testing.T) {
+func TestPrintDeep(t *testing.T) {
 	// A file 200,000 directories deep, and a file in each of 1,000 directories within each other.
-	deep := treeOf("n", layout.File{Path: "n/" + strings.Repeat("d/", 200_000) + "f", Length: 1})
+	deep := treeOf("n", File{Path: "n/" + strings.Repeat("d/", 200_000) + "f", Length: 1})
 	require.Less(t, len(printTree(t, deep)), 1_000_000)
 
-	var files []layout.File
+	var files []File
 	for i := range 1000 {
-		files = append(files, layout.File{Path: "n/" + strings.Repeat("d/", i) + "f", Length: 1})
+		files = append(files, File{Path: "n/" + strings.Repeat("d/", i) + "f", Length: 1})
 	}
 	out := printTree(t, treeOf("n", files...))
 	require.Equal(t, 1000+1000+2, strings.Count(out, "\n"))
@@ -261,22 +256,22 @@ func (w *brokenWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestPrintTreeReturnsTheWritersError(t *testing.T) {
-	tor := treeOf("n", layout.File{Path: "n/a", Length: 1}, layout.File{Path: "n/b", Length: 1})
+func TestPrintReturnsTheWritersError(t *testing.T) {
+	l := treeOf("n", File{Path: "n/a", Length: 1}, File{Path: "n/b", Length: 1})
 	full := errors.New("disk full")
-	for n := range len(printTree(t, tor)) {
-		require.ErrorIs(t, tor.PrintTree(&brokenWriter{n, full}), full)
+	for n := range len(printTree(t, l)) {
+		require.ErrorIs(t, l.Print(&brokenWriter{n, full}), full)
 	}
 }
 
-func BenchmarkPrintTree(b *testing.B) {
-	var files []layout.File
+func BenchmarkPrint(b *testing.B) {
+	var files []File
 	for i := range 100_000 {
-		files = append(files, layout.File{Path: fmt.Sprintf("n/%d/%d/%d.txt", i%7, i%100, i), Length: int64(i)})
+		files = append(files, File{Path: fmt.Sprintf("n/%d/%d/%d.txt", i%7, i%100, i), Length: int64(i)})
 	}
-	tor := treeOf("n", files...)
+	l := treeOf("n", files...)
 	for b.Loop() {
-		if err := tor.PrintTree(io.Discard); err != nil {
+		if err := l.Print(io.Discard); err != nil {
 			b.Fatal(err)
 		}
 	}

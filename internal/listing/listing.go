@@ -1,4 +1,7 @@
-package torrent
+// Package listing draws the files of a torrent as a tree for people to read.
+//
+// It holds no state; any package may call it, from any goroutine.
+package listing
 
 import (
 	"bufio"
@@ -12,23 +15,30 @@ import (
 	"github.com/shoal-go/torrent/internal/printable"
 )
 
-// PrintTree writes the directories and files as a tree for people to read: one line each, with a size
-// and a name, and at the end the number of files and the total size. The size of a directory is that of
-// everything in it. Names are sorted as people count (2 before 10), and a directory that holds only one
-// other directory shares its line. A symbolic link is followed by an arrow and the path in the torrent that it
-// points to, and does not count as a file. Padding files are left out. The error is w's.
-//
-// Each name takes one line and moves no other column, no matter what characters it has.
-func (t *Torrent) PrintTree(w io.Writer) error {
-	files := slices.Collect(t.Files())
-	slices.SortFunc(files, func(a, b File) int { return comparePaths(a.Path, b.Path) })
+// A Listing is what is drawn.
+type Listing struct {
+	Name      string
+	Directory bool  // Name is that of a directory, in which the files are
+	Length    int64 // of all files
+	Files     []File
+}
 
+// A File is one file of a listing.
+type File struct {
+	Path       string // with slashes, below Name if that is a directory
+	Length     int64
+	LinkTarget string // of a symbolic link, which is not counted as a file
+}
+
+// Print writes the tree. The error is w's.
+func (l *Listing) Print(w io.Writer) error {
+	files := slices.SortedFunc(slices.Values(l.Files), func(a, b File) int { return comparePaths(a.Path, b.Path) })
 	p := treePrinter{w: bufio.NewWriter(w)}
-	if t.multi {
-		p.line(t.length, "", t.name+"/")
-		p.list(files, len(t.name)+1)
+	if l.Directory {
+		p.line(l.Length, "", l.Name+"/")
+		p.list(files, len(l.Name)+1)
 	} else {
-		p.line(t.length, "", t.name)
+		p.line(l.Length, "", l.Name)
 	}
 	links := 0
 	for i := range files {
@@ -40,7 +50,7 @@ func (t *Torrent) PrintTree(w io.Writer) error {
 	if links > 0 {
 		p.w.WriteString(", " + countOf(links, "link"))
 	}
-	p.w.WriteString(", " + strings.TrimSpace(formatSize(t.length)) + "\n")
+	p.w.WriteString(", " + strings.TrimSpace(formatSize(l.Length)) + "\n")
 	return p.w.Flush()
 }
 

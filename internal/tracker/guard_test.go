@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/httpguard"
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
@@ -71,7 +72,7 @@ func TestGuard(t *testing.T) {
 		{"http://10.0.1.1/announce", "http://10.0.1.2/apply.cgi", errNoPath.Error(), ""},
 		{"http://10.0.1.1/announce", "http://within.example/apply.cgi", errNoPath.Error(), ""},
 		{"http://10.0.1.1/announce", "http://127.0.0.1/x/announce", errNoPath.Error(), ""},
-		{"http://1.1.1.1/announce", "http://127.0.0.1/announce", errInward.Error(), errInward.Error()},
+		{"http://1.1.1.1/announce", "http://127.0.0.1/announce", httpguard.ErrInward.Error(), httpguard.ErrInward.Error()},
 	} {
 		for who, want := range map[string]string{"author": c.byAuthor, "user": c.byUser, "both": c.byUser} {
 			synctest.Test(t, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/httpguard"
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
@@ -31,11 +32,8 @@ func NewHTTPClient() *http.Client {
 	dialer := &net.Dialer{
 		Timeout: 10 * time.Second,
 		ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
-			if g, ok := ctx.Value(guardKey{}).(*guard); ok {
-				host, _, _ := net.SplitHostPort(address)
-				return g.checkConn(host)
-			}
-			return nil
+			host, _, _ := net.SplitHostPort(address)
+			return httpguard.Check(ctx, host)
 		},
 	}
 	d := new(dualTransport)
@@ -47,7 +45,7 @@ func NewHTTPClient() *http.Client {
 			},
 			ForceAttemptHTTP2:      true,
 			TLSHandshakeTimeout:    10 * time.Second,
-			MaxIdleConnsPerHost:    1,
+			MaxIdleConnsPerHost:    2,                // web seeds use two
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart
 			MaxResponseHeaderBytes: 64 << 10,
 		}
@@ -100,9 +98,9 @@ func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Famil
 	defer cancel(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, httpTimeout, errSilent)
 	defer stop()
-	guard := &guard{byUser: byUser}
+	guard := newGuard(client, byUser)
 	ctx = context.WithValue(ctx, familyKey{}, f)
-	ctx = guard.watch(ctx, cancel)
+	ctx = guard.Watch(ctx, cancel)
 
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
@@ -111,15 +109,15 @@ func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Famil
 	req.Header.Set("User-Agent", userAgent)
 	// Said by us, it keeps the transport from inflating the body, which it does without a bound.
 	req.Header.Set("Accept-Encoding", "gzip")
-	if err := guard.begin(client, req.URL); err != nil {
+	if err := guard.Begin(req.URL); err != nil {
 		return reply{}, err
 	}
-	resp, err := guard.client(client).Do(req)
+	resp, err := guard.Client(client).Do(req)
 	if err != nil {
 		return reply{}, becauseOf(ctx, err)
 	}
 	defer resp.Body.Close()
-	r := reply{status: resp.StatusCode, local: guard.local(client, req.URL)}
+	r := reply{status: resp.StatusCode, local: guard.Local(req.URL)}
 	if r.body, r.cut = readBody(resp.Body); r.cut != nil {
 		// That there was no more time is no reason to refuse what came, but what else ended it is.
 		if r.cut = becauseOf(ctx, r.cut); ctx.Err() != nil && r.cut != errSilent {

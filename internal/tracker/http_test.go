@@ -3,7 +3,6 @@ package tracker
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/httpguard"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/simnet"
 )
@@ -264,7 +264,7 @@ func TestHTTPRedirects(t *testing.T) {
 		{"five times", "http://10.0.1.1/5", "", ""},
 		{"six times", "http://10.0.1.1/6", "", "more than 5 redirects"},
 		{"in a circle", "http://10.0.1.1/circle", "http://10.0.1.1/circle", "more than 5 redirects"},
-		{"to no http", "http://10.0.1.1/announce", "file:///etc/passwd", `unsupported protocol scheme "file"`},
+		{"to no http", "http://10.0.1.1/announce", "file:///etc/passwd", "neither http nor https"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -301,19 +301,15 @@ func TestHTTPRedirects(t *testing.T) {
 
 // The dialer of our own client knows the addresses of a name before it connects to one.
 func TestRedirectGuard(t *testing.T) {
-	g := new(guard)
-	g.public.Store(true)
-	require.NoError(t, g.checkConn("127.0.0.1"), "the tracker itself may be anywhere")
-	g.redirected.Store(true)
-	require.NoError(t, g.checkConn("1.1.1.1"))
-	for _, a := range []string{"127.0.0.1", "10.1.2.3", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1", "::ffff:10.1.2.3", "fe80::1%eth0", "fd00::1", "::", "localhost"} {
-		require.ErrorIs(t, g.checkConn(a), errInward, a)
-	}
-	ctx := context.WithValue(t.Context(), guardKey{}, g)
+	g := newGuard(NewHTTPClient(), true)
+	to, err := url.Parse("http://1.1.1.1/announce")
+	require.NoError(t, err)
+	require.NoError(t, g.Resume(to, true))
+	ctx := g.Watch(t.Context(), func(error) {})
 	client := NewHTTPClient().Transport.(*dualTransport)
 	for f, addr := range [netaddr.Families]string{netaddr.AnyFamily: "127.0.0.1:9", netaddr.IPv4: "127.0.0.1:9", netaddr.IPv6: "[::1]:9"} {
 		_, err := client[f].DialContext(ctx, "tcp", addr)
-		require.ErrorIs(t, err, errInward)
+		require.ErrorIs(t, err, httpguard.ErrInward)
 	}
 }
 

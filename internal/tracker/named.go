@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/httpguard"
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
@@ -65,7 +66,7 @@ func (t *Announcer) lookUpNamed(ctx context.Context, tr *tracker, a answer) {
 
 // lookUp gives the addresses of one peer, only those on the open internet unless the tracker is local.
 func (t *Announcer) lookUp(ctx context.Context, peer namedPeer, local bool) (addrs []netip.AddrPort) {
-	if !local && isInward(peer.host) {
+	if !local && httpguard.IsInward(peer.host) {
 		return nil
 	}
 	ips, err := t.c.Lookup(ctx, peer.host)

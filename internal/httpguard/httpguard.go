@@ -1,0 +1,175 @@
+// Package httpguard bounds what an HTTP request may reach inside the user's network, where a stranger wrote its URL: the
+// author of a torrent or link, or a server that redirects. The address that is connected to is judged, not the name.
+//
+// A Guard belongs to one request with its redirects. Its methods may be called from any goroutine, as transports do.
+package httpguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+)
+
+const maxRedirects = 5
+
+// guardKey is the context key of the *Guard of a request.
+type guardKey struct{}
+
+// A Guard checks a request and its redirects.
+//
+//   - A server on the open internet cannot cause requests inside our network by a redirect. One that is itself
+//     inside may redirect anywhere.
+//   - What the author of a torrent or link named may be inside, for there are torrents of private
+//     networks. But there a rule says what may be asked for, so that an author cannot have a router or a service of the
+//     user's do what a GET can make it do.
+//
+// What the user names may be anywhere.
+type Guard struct {
+	rule       Rule                  // nil if the user named the URL
+	isDirect   func(u *url.URL) bool // requests go through no proxy, as far as is known
+	public     atomic.Bool           // the first address was a public one, or is not known
+	redirected atomic.Bool
+	u          atomic.Pointer[url.URL] // that is asked for
+	direct     atomic.Bool             // by no proxy: the address of the connection is that of u
+}
+
+// A Rule says why a URL inside our network is not asked for, or nil. here is whether it is on this machine.
+type Rule func(u *url.URL, here bool) error
+
+// What a Guard refuses.
+var (
+	ErrInward   = errors.New("redirected from a public address to a private one")
+	ErrRedirect = fmt.Errorf("more than %d redirects", maxRedirects)
+	ErrScheme   = errors.New("redirected to a URL that is neither http nor https")
+)
+
+// New returns a guard for one request. The rule is for what a stranger named; nil is for what the user did. direct reports
+// whether requests for a URL are known to go through no proxy.
+func New(rule Rule, direct func(u *url.URL) bool) *Guard { return &Guard{rule: rule, isDirect: direct} }
+
+// Begin checks the URL of the first request.
+func (g *Guard) Begin(u *url.URL) error {
+	g.public.Store(!IsInward(u.Hostname()))
+	return g.checkURL(u)
+}
+
+// Resume checks the URL that an earlier request was redirected to, which began at a public address or not, as its
+// Public said.
+func (g *Guard) Resume(u *url.URL, public bool) error {
+	g.public.Store(public)
+	g.redirected.Store(true)
+	return g.checkURL(u)
+}
+
+// Public reports whether the request began at a public address, or perhaps did.
+func (g *Guard) Public() bool { return g.public.Load() }
+
+// checkURL refuses to ask for a URL inside our network that it must not. A name passes: its addresses are checked when
+// they are known.
+func (g *Guard) checkURL(u *url.URL) error {
+	g.u.Store(u)
+	g.direct.Store(g.isDirect(u))
+	return g.check(u.Hostname(), true)
+}
+
+// Check refuses to connect to an address if the guard of the context's request does. A dialer calls it.
+func Check(ctx context.Context, host string) error {
+	if g, ok := ctx.Value(guardKey{}).(*Guard); ok {
+		return g.checkConn(host)
+	}
+	return nil
+}
+
+// checkConn refuses to connect to an address, or to use a connection to it.
+func (g *Guard) checkConn(host string) error { return g.check(host, g.direct.Load()) }
+
+// check refuses a host, which is that of the URL if it is known not to be that of a proxy.
+func (g *Guard) check(host string, direct bool) error {
+	switch {
+	case !IsInward(host):
+		return nil
+	case g.redirected.Load() && g.public.Load():
+		return ErrInward
+	case direct && g.rule != nil:
+		return g.rule(g.u.Load(), isLoopback(host))
+	}
+	return nil
+}
+
+// Watch has the guard check each connection of a request that is made with the context it returns. cancel
+// ends the request.
+func (g *Guard) Watch(ctx context.Context, cancel context.CancelCauseFunc) context.Context {
+	ctx = context.WithValue(ctx, guardKey{}, g)
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(c httptrace.GotConnInfo) {
+			host, _, err := net.SplitHostPort(c.Conn.RemoteAddr().String())
+			if err != nil {
+				return
+			}
+			if !g.redirected.Load() {
+				g.public.Store(!IsInward(host))
+			}
+			// The dialer of a user's own transport does not check.
+			if err := g.checkConn(host); err != nil {
+				cancel(err)
+				c.Conn.Close() // or the request might be written before the cancellation is seen
+			}
+		},
+	})
+}
+
+// Local reports whether the request for u went to an address inside our network. Through what may be a proxy, only the host
+// in the URL says so.
+func (g *Guard) Local(u *url.URL) bool {
+	return IsInward(u.Hostname()) || g.isDirect(u) && !g.public.Load()
+}
+
+// Client returns a client that makes one request as c does, with the guard's rules for redirects before
+// c's own.
+func (g *Guard) Client(c *http.Client) *http.Client {
+	guarded := *c
+	guarded.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return ErrRedirect
+		}
+		if s := req.URL.Scheme; s != "http" && s != "https" {
+			return ErrScheme
+		}
+		g.redirected.Store(true)
+		if err := g.checkURL(req.URL); err != nil {
+			return err
+		}
+		req.Header.Del("Referer") // an announce URL may hold a secret
+		if c.CheckRedirect != nil {
+			return c.CheckRedirect(req, via)
+		}
+		return nil
+	}
+	return &guarded
+}
+
+// IsInward reports whether a host is, by its address or its name, not on the open internet.
+func IsInward(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		return host == "localhost" || strings.HasSuffix(host, ".localhost")
+	}
+	ip = ip.Unmap()
+	return netaddr.IsLocal(ip) || ip.IsUnspecified()
+}
+
+// isLoopback reports whether a host that is inward is this machine.
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err != nil || ip.Unmap().IsLoopback() || ip.IsUnspecified()
+}

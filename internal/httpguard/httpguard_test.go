@@ -1,0 +1,101 @@
+package httpguard
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func parse(t *testing.T, s string) *url.URL {
+	u, err := url.Parse(s)
+	require.NoError(t, err)
+	return u
+}
+
+var inward = []string{
+	"127.0.0.1", "10.1.2.3", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+	"::1", "::ffff:10.1.2.3", "fe80::1%eth0", "fd00::1", "::", "localhost", "LOCALHOST.", "x.localhost",
+}
+
+func TestIsInward(t *testing.T) {
+	for _, host := range inward {
+		require.True(t, IsInward(host), host)
+	}
+	for _, host := range []string{"1.1.1.1", "2606:4700::1111", "example.com", "localhost.example"} {
+		require.False(t, IsInward(host), host)
+	}
+}
+
+// A server on the open internet redirects to no address inside the network, whoever named it.
+func TestGuardRedirected(t *testing.T) {
+	g := New(nil, func(*url.URL) bool { return true })
+	require.NoError(t, g.Begin(parse(t, "http://name.example/")))
+	require.NoError(t, g.checkConn("127.0.0.1"), "the server itself may be anywhere")
+	g.redirected.Store(true)
+	require.NoError(t, g.checkConn("1.1.1.1"))
+	for _, host := range inward {
+		require.ErrorIs(t, g.checkConn(host), ErrInward, host)
+		ctx := g.Watch(t.Context(), func(error) {})
+		require.ErrorIs(t, Check(ctx, host), ErrInward, host)
+		require.NoError(t, Check(t.Context(), host), "no request of ours")
+	}
+}
+
+// The rule holds for addresses inside the network alone, and where no proxy hides them.
+func TestGuardRule(t *testing.T) {
+	refused := errors.New("refused")
+	rule := func(u *url.URL, here bool) error {
+		require.Equal(t, "/x", u.Path)
+		return refused
+	}
+	direct := true
+	g := New(rule, func(*url.URL) bool { return direct })
+	require.ErrorIs(t, g.Begin(parse(t, "http://10.0.0.1/x")), refused)
+	require.NoError(t, g.Begin(parse(t, "http://name.example/x")))
+	require.ErrorIs(t, g.checkConn("10.0.0.1"), refused, "what the name turned out to be")
+	require.NoError(t, g.checkConn("1.1.1.1"))
+	direct = false
+	require.NoError(t, g.Begin(parse(t, "http://name.example/x")))
+	require.NoError(t, g.checkConn("10.0.0.1"), "the proxy's address")
+	require.ErrorIs(t, g.Begin(parse(t, "http://10.0.0.1/x")), refused, "the URL says it")
+}
+
+// What was redirected once is judged again by where it began.
+func TestGuardResumed(t *testing.T) {
+	for _, public := range []bool{true, false} {
+		g := New(nil, func(*url.URL) bool { return true })
+		err := g.Resume(parse(t, "http://10.0.0.1/x"), public)
+		require.Equal(t, public, errors.Is(err, ErrInward))
+	}
+}
+
+func TestGuardClient(t *testing.T) {
+	for _, c := range []struct {
+		to  string
+		via int
+		err error
+	}{
+		{"http://2.2.2.2/", 1, nil},
+		{"http://2.2.2.2:8080/", 5, nil},
+		{"http://2.2.2.2/", 6, ErrRedirect},
+		{"file:///etc/passwd", 1, ErrScheme},
+		{"ftp://2.2.2.2/", 1, ErrScheme},
+		{"http://169.254.169.254/latest", 1, ErrInward},
+		{"http://[::1]/", 1, ErrInward},
+	} {
+		g := New(nil, func(*url.URL) bool { return true })
+		require.NoError(t, g.Begin(parse(t, "http://1.1.1.1/")))
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, c.to, nil)
+		require.NoError(t, err)
+		req.Header.Set("Referer", "http://1.1.1.1/?secret")
+		err = g.Client(new(http.Client)).CheckRedirect(req, make([]*http.Request, c.via))
+		require.Equal(t, c.err, err, c.to)
+		if err == nil {
+			require.Empty(t, req.Header.Get("Referer"))
+		}
+	}
+}

@@ -1,10 +1,13 @@
 package interop
 
 import (
+	"archive/zip"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -58,4 +61,58 @@ func TestConsumer(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoErrorf(t, err, "%s", out)
 	require.Equal(t, fmt.Sprintln(made.InfoHash(), made.Length()), string(out))
+}
+
+// The examples install as README.md says, with nothing but the Go command: from a module proxy, as a stranger has them.
+func TestInstall(t *testing.T) {
+	const module, version = "github.com/shoal-go/torrent", "v0.0.1"
+	proxy := t.TempDir()
+	at := filepath.Join(proxy, filepath.FromSlash(module), "@v")
+	require.NoError(t, os.MkdirAll(at, 0o777))
+	goMod, err := os.ReadFile("../go.mod")
+	require.NoError(t, err)
+	for name, content := range map[string]string{"list": version + "\n", version + ".info": `{"Version":"` + version + `"}`, version + ".mod": string(goMod)} {
+		require.NoError(t, os.WriteFile(filepath.Join(at, name), []byte(content), 0o666))
+	}
+	archive, err := os.Create(filepath.Join(at, version+".zip"))
+	require.NoError(t, err)
+	z := zip.NewWriter(archive)
+	root := os.DirFS("..")
+	require.NoError(t, fs.WalkDir(root, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			_, nested := fs.Stat(root, path+"/go.mod") // another module, which a proxy leaves out
+			if path != "." && (nested == nil || strings.HasPrefix(entry.Name(), ".")) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		b, err := fs.ReadFile(root, path)
+		if err != nil {
+			return err
+		}
+		w, err := z.Create(module + "@" + version + "/" + path)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(b)
+		return err
+	}))
+	require.NoError(t, z.Close())
+	require.NoError(t, archive.Close())
+
+	// What this machine has of other modules is a proxy, too.
+	cached := filepath.Join(strings.TrimSpace(output(t, "go", "env", "GOMODCACHE")), "cache", "download")
+	bin := t.TempDir()
+	for _, name := range []string{"download", "tree"} {
+		cmd := exec.CommandContext(t.Context(), "go", "install", module+"/examples/"+name+"@latest")
+		cmd.Dir = t.TempDir()
+		cmd.Env = append(os.Environ(), "GOPROXY=file://"+filepath.ToSlash(proxy)+",file://"+filepath.ToSlash(cached), "GOSUMDB=off", "GOWORK=off",
+			"GOFLAGS=-modcacherw", "GOMODCACHE="+filepath.Join(bin, "modules"), "GOBIN="+bin)
+		out, err := cmd.CombinedOutput()
+		require.NoErrorf(t, err, "%s", out)
+		require.FileExists(t, filepath.Join(bin, name))
+	}
 }

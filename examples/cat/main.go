@@ -6,36 +6,32 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
-	"net/netip"
 	"os"
 	"os/signal"
-	"strings"
+	"syscall"
 
 	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/examples/internal/clientflags"
 )
 
 func main() {
 	log.SetFlags(0)
+	signal.Ignore(syscall.SIGPIPE) // with `| head`, a write fails, and what is on disk is removed
 	var o torrent.Options
-	flag.Func("peers", "`addresses` to try beside those that trackers name, with commas between", func(list string) error {
-		for address := range strings.SplitSeq(list, ",") {
-			peer, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return err
-			}
-			o.Peers = append(o.Peers, peer)
-		}
-		return nil
-	})
+	clientflags.Peers(&o)
 	flag.Parse()
 	if flag.NArg() != 2 {
 		log.Fatal("usage: cat [-peers A,B] TORRENT PATH")
 	}
-	if err := run(flag.Arg(0), flag.Arg(1), &o); err != nil {
+	switch err := run(flag.Arg(0), flag.Arg(1), &o); {
+	case errors.Is(err, syscall.EPIPE):
+		os.Exit(1) // the reader of the output has left, and there is none to tell
+	case err != nil:
 		log.Fatal(err)
 	}
 }

@@ -11,9 +11,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
-
-	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
+	"path/filepath"
 
 	"github.com/shoal-go/torrent"
 )
@@ -41,12 +39,17 @@ func main() {
 	}
 	o.PieceLength = *piece << 10
 
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		bar := progressbar.DefaultBytes(-1, "hashing")
-		o.Progress = func(done, total int64) {
-			bar.ChangeMax64(total)
-			bar.Set64(done)
+	if err := free(*output, flag.Arg(0), o.Name); err != nil {
+		log.Fatal(err)
+	}
+	o.Progress = func(done, total int64) {
+		fmt.Fprintf(os.Stderr, "\rhashing: %3d %%", 100*done/max(1, total))
+		if done == total {
+			fmt.Fprintln(os.Stderr)
 		}
+	}
+	if info, err := os.Stderr.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		o.Progress = nil // no terminal
 	}
 
 	// Ctrl-C ends the hashing.
@@ -65,6 +68,30 @@ func main() {
 
 	t.PrintTree(os.Stdout)
 	fmt.Printf("%d pieces of %d KiB\n\n%s\n%s\n", t.NumPieces(), t.PieceLength()>>10, *output, t.Magnet())
+}
+
+// free is an error if the output is there already, so that it is known before anything is hashed. Without a name the
+// output is called like the torrent.
+func free(output, path, name string) error {
+	if output == "" {
+		if name == "" {
+			whole, err := filepath.Abs(path)
+			if err != nil {
+				return err
+			}
+			name = filepath.Base(whole)
+		}
+		output = name + ".torrent"
+	}
+	if _, err := os.Lstat(output); err == nil {
+		return fmt.Errorf("%s is there already; -o names another file", output)
+	}
+	if dir, err := os.Stat(filepath.Dir(output)); err != nil {
+		return err
+	} else if !dir.IsDir() {
+		return fmt.Errorf("%s is no directory", filepath.Dir(output))
+	}
+	return nil
 }
 
 // write makes a new file; one that is there already is left alone.

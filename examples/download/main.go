@@ -1,5 +1,5 @@
-// Command download downloads torrents, given as .torrent files or magnet links, into a directory. It
-// ends with 0 when all are complete. Ctrl-C keeps what is verified, and the next run goes on from it.
+// Command download downloads torrents, given as .torrent files or magnet links, into a directory, and ends by saying what came
+// from whom. It ends with 0 when all are complete. Ctrl-C keeps what is verified, and the next run goes on from it.
 //
 //	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-map] TORRENT|MAGNET…
 package main
@@ -10,10 +10,10 @@ import (
 	"flag"
 	"fmt"
 	"log"
-	"net/netip"
 	"os"
 	"os/signal"
-	"strings"
+	"path"
+	"syscall"
 
 	"github.com/shoal-go/torrent"
 	"github.com/shoal-go/torrent/examples/internal/clientflags"
@@ -21,81 +21,92 @@ import (
 
 func main() {
 	log.SetFlags(0)
+	signal.Ignore(syscall.SIGPIPE) // with `| head`, a write fails, and everything is closed as after Ctrl-C
 	client := &torrent.Client{}
 	clientflags.Register(client)
 	o := torrent.Options{Client: client}
 	flag.StringVar(&o.Dir, "dir", ".", "the `directory` to download into")
-	flag.Func("peers", "`addresses` to try beside those that trackers name, with commas between", func(list string) error {
-		for address := range strings.SplitSeq(list, ",") {
-			peer, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return err
-			}
-			o.Peers = append(o.Peers, peer)
-		}
-		return nil
-	})
-	var only []string
-	flag.Func("only", "`pattern` of the files to download, such as '*.srt'; may be given again", func(glob string) error {
-		only = append(only, glob)
-		o.Select = torrent.Glob(only...)
-		return nil
-	})
+	clientflags.Peers(&o)
+	only := new(patterns)
+	flag.Func("only", "`pattern` of the files to download, such as '*.srt'; may be given again", only.add)
 	flag.Parse()
 	if flag.NArg() == 0 {
 		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-map] TORRENT|MAGNET…")
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, &o, flag.Args())
+	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait
+	err := run(ctx, &o, only, flag.Args())
+	interrupted := ctx.Err() != nil
 	stop()
-	if err := errors.Join(err, client.Close()); err != nil {
+	err = errors.Join(err, client.Close())
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.EPIPE):
+		os.Exit(1) // the reader of the output has left, and there is none to tell
+	case interrupted:
+		fmt.Fprintf(os.Stderr, "stopped; what is verified stays in %s, and the same command goes on from there\n", o.Dir)
+		os.Exit(130)
+	default:
 		log.Fatal(err)
 	}
 }
 
-// run downloads all torrents at once, with one client.
-func run(ctx context.Context, o *torrent.Options, torrents []string) error {
-	var downloads []*torrent.Download
-	for _, name := range torrents {
-		d, err := start(ctx, name, *o)
+// run downloads all torrents at once, with one client. One that fails does not keep others from their end.
+func run(ctx context.Context, o *torrent.Options, only *patterns, names []string) error {
+	var sources []*source
+	for _, name := range names {
+		s, err := open(name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		defer d.Close()
-		downloads = append(downloads, d)
+		sources = append(sources, s)
 	}
+	all := &fetch{options: o, only: only}
+	return all.run(ctx, sources)
+}
 
-	defer show(downloads)()
+// patterns choose files, and know which of them has chosen any.
+type patterns struct {
+	globs []string
+	hit   map[string]bool
+}
+
+func (p *patterns) add(glob string) error {
+	if _, err := path.Match(glob, ""); err != nil {
+		return err
+	}
+	p.globs = append(p.globs, glob)
+	return nil
+}
+
+// choose returns what to select of a torrent: nil is everything. It reports whether that is anything at all.
+func (p *patterns) choose(t *torrent.Torrent) (sel func(torrent.File) torrent.Priority, any bool) {
+	if len(p.globs) == 0 {
+		return nil, true
+	}
+	if p.hit == nil {
+		p.hit = make(map[string]bool)
+	}
+	for _, glob := range p.globs {
+		chosen := torrent.Glob(glob)
+		for f := range t.Files() {
+			if chosen(f) == torrent.Normal {
+				p.hit[glob], any = true, true
+				break
+			}
+		}
+	}
+	return torrent.Glob(p.globs...), any
+}
+
+// missed is an error that names the patterns that have chosen nothing.
+func (p *patterns) missed() error {
 	var errs []error
-	for _, d := range downloads {
-		if _, err := d.Wait(); err != nil {
-			errs = append(errs, err)
+	for _, glob := range p.globs {
+		if !p.hit[glob] {
+			errs = append(errs, fmt.Errorf("-only %q: no file matches", glob))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// start begins one download, of a .torrent file or a magnet link.
-func start(ctx context.Context, name string, o torrent.Options) (*torrent.Download, error) {
-	if !strings.HasPrefix(name, "magnet:") {
-		t, err := torrent.Read(name)
-		if err != nil {
-			return nil, err
-		}
-		return t.Start(ctx, &o)
-	}
-	m, err := torrent.ParseMagnet(name)
-	if err != nil {
-		return nil, err
-	}
-	fmt.Fprintln(os.Stderr, "asking peers what is in", m.InfoHash)
-	t, err := m.Resolve(ctx, &o)
-	if err != nil {
-		return nil, err
-	}
-	if o.Select == nil {
-		o.Select = m.Priority // a link may be about some of the files alone
-	}
-	return t.Start(ctx, &o)
 }

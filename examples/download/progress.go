@@ -1,50 +1,45 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
-
 	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/examples/internal/human"
 )
 
-// show tells how the downloads get on until stop is called: with a bar on a terminal, else with a
-// line every five seconds.
-func show(downloads []*torrent.Download) (stop func()) {
-	update, every, end := printLine, 5*time.Second, ""
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		bar := progressbar.NewOptions64(1,
-			progressbar.OptionSetWriter(os.Stderr),
-			progressbar.OptionUseANSICodes(true),
-			progressbar.OptionSetWidth(30),
-			progressbar.OptionSetTheme(progressbar.Theme{Saucer: "█", SaucerPadding: "░", BarStart: " ", BarEnd: " "}),
-			progressbar.OptionSetPredictTime(false),
-			progressbar.OptionSetElapsedTime(false),
-		)
-		update = func(s torrent.Stats) {
-			bar.ChangeMax64(max(1, s.Wanted))
-			bar.Describe(describe(s))
-			bar.Set64(s.Verified)
-		}
-		every, end = 200*time.Millisecond, "\n"
+// show tells on standard error how the downloads get on, until stop is called: with a bar on a terminal, else with a
+// line every five seconds. If that cannot be written, it cancels them.
+func show(f *fetch, cancel context.CancelCauseFunc) (stop func()) {
+	line, every, end := plainLine, 5*time.Second, ""
+	if isTerminal(os.Stderr) {
+		line, every, end = bar, 200*time.Millisecond, "\n"
 	}
-
 	done := make(chan struct{})
 	var showing sync.WaitGroup
 	showing.Go(func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
-		for {
+		for last := false; !last; {
 			select {
 			case <-tick.C:
-				update(sum(downloads))
 			case <-done:
-				update(sum(downloads))
-				fmt.Fprint(os.Stderr, end)
+				last = true
+			}
+			downloads := f.running()
+			if len(downloads) == 0 {
+				continue
+			}
+			text := line(sum(downloads))
+			if last {
+				text += end
+			}
+			if _, err := fmt.Fprint(os.Stderr, text); err != nil {
+				cancel(err)
 				return
 			}
 		}
@@ -53,6 +48,11 @@ func show(downloads []*torrent.Download) (stop func()) {
 		close(done)
 		showing.Wait()
 	}
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // sum adds up what all downloads together have to show.
@@ -73,24 +73,42 @@ func sum(downloads []*torrent.Download) (all torrent.Stats) {
 	return all
 }
 
-func printLine(s torrent.Stats) {
-	line := fmt.Sprintf("%5.1f %%  %s", 100*float64(s.Verified)/float64(max(1, s.Wanted)), describe(s))
+func plainLine(s torrent.Stats) string {
+	line := fmt.Sprintf("%5.1f %%  %s", 100*share(s), describe(s))
 	for _, t := range s.Trackers {
 		if len(s.Peers) == 0 && t.Err != nil {
 			line += "  " + t.Err.Error() // why there are no peers
 			break
 		}
 	}
-	fmt.Fprintln(os.Stderr, line)
+	return line + "\n"
+}
+
+// bar is a line that takes the place of the one before it.
+func bar(s torrent.Stats) string {
+	const width = 24
+	full := int(share(s) * width)
+	return fmt.Sprintf("\r\x1b[K%3.0f %% %s%s  %s", 100*share(s), strings.Repeat("█", full), strings.Repeat("░", width-full), describe(s))
+}
+
+// share is how much of what is wanted is verified, from 0 to 1.
+func share(s torrent.Stats) float64 {
+	if s.Wanted == 0 {
+		return 1
+	}
+	return float64(s.Verified) / float64(s.Wanted)
 }
 
 func describe(s torrent.Stats) string {
 	if s.Checking {
 		return "checking what is there"
 	}
+	if s.Verified == s.Wanted {
+		return "complete"
+	}
 	eta := "unknown"
 	if s.ETA >= 0 {
 		eta = s.ETA.Round(time.Second).String()
 	}
-	return fmt.Sprintf("%7.2f MB/s  %2d peers  ETA %s", s.DownloadRate/1e6, len(s.Peers), eta)
+	return fmt.Sprintf("%s from %s, ETA %s", human.Rate(s.DownloadRate), human.Count(len(s.Peers), "peer"), eta)
 }

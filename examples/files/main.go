@@ -10,27 +10,17 @@ import (
 	"flag"
 	"fmt"
 	"log"
-	"net/netip"
 	"os"
 	"os/signal"
-	"strings"
 
 	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/examples/internal/clientflags"
 )
 
 func main() {
 	log.SetFlags(0)
 	var o torrent.Options
-	flag.Func("peers", "`addresses` to try beside those that trackers name, with commas between", func(list string) error {
-		for address := range strings.SplitSeq(list, ",") {
-			peer, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return err
-			}
-			o.Peers = append(o.Peers, peer)
-		}
-		return nil
-	})
+	clientflags.Peers(&o)
 	flag.Int64Var(&o.MaxMemory, "memory", 0, "`bytes` of content to take at most; 1 GiB if not given")
 	flag.Parse()
 	if flag.NArg() != 1 {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/shoal-go/torrent"
 	"github.com/shoal-go/torrent/examples/internal/clientflags"
+	"github.com/shoal-go/torrent/examples/internal/human"
 )
 
 func main() {
@@ -40,6 +41,11 @@ func run(path, dir string, client *torrent.Client) error {
 	if err != nil {
 		return err
 	}
+	if info, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("-dir: %w", err) // what is not there cannot be shared; download would make it
+	} else if !info.IsDir() {
+		return fmt.Errorf("-dir: %s is no directory, but may lie in the one to name", dir)
+	}
 	defer client.Close()
 	d, err := t.Start(ctx, &torrent.Options{Dir: dir, Seed: true, Client: client})
 	if err != nil {
@@ -60,8 +66,8 @@ func run(path, dir string, client *torrent.Client) error {
 			whole = nil
 		case <-tick:
 			s := d.Stats()
-			fmt.Printf("%d of %d bytes here; %d bytes shared, %.0f kB/s, %d peers\n",
-				s.Verified, s.Wanted, s.Uploaded, s.UploadRate/1e3, len(s.Peers))
+			fmt.Printf("%s of %s here; %s shared, %s to %s\n", human.Size(s.Verified), human.Size(s.Wanted),
+				human.Size(s.Uploaded), human.Rate(s.UploadRate), human.Count(len(s.Peers), "peer"))
 		case <-ctx.Done():
 			return nil
 		}

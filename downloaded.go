@@ -9,7 +9,14 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/shoal-go/torrent/internal/contentfs"
 	"github.com/shoal-go/torrent/internal/storage"
+)
+
+var (
+	_ fs.ReadFileFS = (*Downloaded)(nil)
+	_ fs.StatFS     = (*Downloaded)(nil)
+	_ fs.ReadDirFS  = (*Downloaded)(nil)
 )
 
 // Downloaded is the result of a download: its chosen files, verified. It is an fs.FS (and
@@ -32,8 +39,8 @@ type Downloaded struct {
 	chosen []int // by index in the layout, in torrent order
 
 	mapsMu sync.Mutex
-	maps   map[int]mapped // by index in the layout
-	tree   map[string]*entry
+	maps   map[int]mapped  // by index in the layout
+	tree   *contentfs.Tree // made when it is first needed
 }
 
 // mapped is what store.Bytes returned for one file.
@@ -121,6 +128,63 @@ func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// content is what open files read.
+func (d *Downloaded) content() *contentfs.Content {
+	return &contentfs.Content{Layout: d.t.layout, ModTime: d.t.creationDate, ReadFileAt: d.readAt}
+}
+
+// fileSystem is that of the chosen files, for an operation on a name.
+func (d *Downloaded) fileSystem(op, name string) (*contentfs.Tree, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.closed {
+		return nil, &fs.PathError{Op: op, Path: name, Err: ErrClosed}
+	}
+	d.mapsMu.Lock()
+	defer d.mapsMu.Unlock()
+	if d.tree == nil {
+		d.tree = d.content().Tree(d.chosen)
+	}
+	return d.tree, nil
+}
+
+// Open opens a file or a directory. A file is also an io.Seeker and an io.ReaderAt.
+// Its reads return an error if the file is no longer as it was verified.
+func (d *Downloaded) Open(name string) (fs.File, error) {
+	t, err := d.fileSystem("open", name)
+	if err != nil {
+		return nil, err
+	}
+	return t.Open(name)
+}
+
+// Stat returns size and type. The modification time is the torrent's creation date.
+func (d *Downloaded) Stat(name string) (fs.FileInfo, error) {
+	t, err := d.fileSystem("stat", name)
+	if err != nil {
+		return nil, err
+	}
+	return t.Stat(name)
+}
+
+// ReadDir lists a directory by name.
+func (d *Downloaded) ReadDir(name string) ([]fs.DirEntry, error) {
+	t, err := d.fileSystem("readdir", name)
+	if err != nil {
+		return nil, err
+	}
+	return t.ReadDir(name)
+}
+
+// ReadFile returns a copy of a file's content.
+func (d *Downloaded) ReadFile(name string) ([]byte, error) {
+	t, err := d.fileSystem("read", name)
+	if err != nil {
+		return nil, err
+	}
+	return t.ReadFile(name)
+}
+
 // DownloadedFile is one verified file of a Downloaded.
 type DownloadedFile struct {
 	d     *Downloaded
@@ -142,7 +206,7 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 	if d.closed {
 		return nil, &fs.PathError{Op: "open", Path: f.Path(), Err: ErrClosed}
 	}
-	return &openFile{d: d, entry: d.t.entry(f.index), path: f.Path()}, nil
+	return d.content().OpenFile(f.index), nil
 }
 
 // Bytes is the content without a copy. It must not be written to. It is a slice of the memory that

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/contentfs"
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
@@ -66,6 +68,27 @@ func (t *Torrent) wrapStorage(st Storage) (storage.Store, error) {
 	}
 	return storage.Wrap(t.content(), st, whole, tell), nil
 }
+
+// FSStorage shares content that lies in a file system, such as an embed.FS or an archive, under the paths that
+// File.Path says, or under these without the name of the torrent. It is for Options.Storage. Nothing can be written to it: a download that lacks something ends with an error.
+// A file that is missing or short is taken for content that is not there.
+//
+// Files are opened when they are first read, and stay open until the download is closed. One that is no io.ReaderAt and
+// no io.Seeker is read into memory.
+func FSStorage(fsys fs.FS) func(*Torrent) (Storage, error) {
+	return func(t *Torrent) (Storage, error) {
+		return fsStorage{contentfs.NewSource(t.layout, fsys)}, nil
+	}
+}
+
+// fsStorage is a Storage that is only read.
+type fsStorage struct{ *contentfs.Source }
+
+func (fsStorage) WriteAt([]byte, int64) (int, error) {
+	return 0, fmt.Errorf("write to an fs.FS: %w", ErrUnsupported)
+}
+
+func (fsStorage) Sync() error { return nil }
 
 // Verify hashes what dir holds of the content and returns the pieces that are right. It writes nothing,
 // and believes no claim of an earlier run. A dir that is not there is an error; a file that is missing or

@@ -1,36 +1,32 @@
-package torrent
+package contentfs
 
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"strings"
 	"sync"
+
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// FSStorage shares content that lies in a file system, such as an embed.FS or an archive, under the paths that
-// File.Path says, or under these without the name of the torrent. It is for Options.Storage. Nothing can be written to it: a download that lacks something ends with an error.
-// A file that is missing or short is taken for content that is not there.
-//
-// Files are opened when they are first read, and stay open until the download is closed. One that is no io.ReaderAt and
-// no io.Seeker is read into memory.
-func FSStorage(fsys fs.FS) func(*Torrent) (Storage, error) {
-	return func(t *Torrent) (Storage, error) {
-		return &fsStorage{t: t, fsys: fsys, files: make([]fsFile, t.layout.NumFiles())}, nil
-	}
+// A Source reads content from an fs.FS, in which its files lie under their paths, or under these without the first
+// element. A file is opened when it is first read. One that is no io.ReaderAt and no io.Seeker is read into memory.
+type Source struct {
+	layout layout.Layout
+	fsys   fs.FS
+	files  []sourceFile // by index
 }
 
-// fsStorage reads content from an fs.FS.
-type fsStorage struct {
-	t     *Torrent
-	fsys  fs.FS
-	files []fsFile // by index
+// NewSource returns a Source. Close it when done.
+func NewSource(l layout.Layout, fsys fs.FS) *Source {
+	return &Source{layout: l, fsys: fsys, files: make([]sourceFile, l.NumFiles())}
 }
 
-// fsFile is one file of it. Its mutex guards what opens it, and reads that have to seek first.
-type fsFile struct {
+// sourceFile is one file of a Source. Its mutex guards what opens it, and reads that have to seek first.
+type sourceFile struct {
 	mu     sync.Mutex
 	opened bool
 	f      fs.File
@@ -39,10 +35,12 @@ type fsFile struct {
 	err    error // of opening
 }
 
-func (s *fsStorage) ReadAt(p []byte, off int64) (n int, err error) {
-	for n < len(p) && off < s.t.layout.Size() {
-		i := s.t.layout.FileAt(off)
-		f := s.t.layout.File(i)
+// ReadAt reads content, which may span files. What the file system lacks is an error that matches fs.ErrNotExist or
+// io.ErrUnexpectedEOF.
+func (s *Source) ReadAt(p []byte, off int64) (n int, err error) {
+	for n < len(p) && off < s.layout.Size() {
+		i := s.layout.FileAt(off)
+		f := s.layout.File(i)
 		k := int(min(int64(len(p)-n), f.End()-off))
 		part := p[n : n+k]
 		if f.Pad {
@@ -59,7 +57,7 @@ func (s *fsStorage) ReadAt(p []byte, off int64) (n int, err error) {
 }
 
 // read fills p from file i.
-func (s *fsStorage) read(i int, path string, p []byte, off int64) error {
+func (s *Source) read(i int, path string, p []byte, off int64) error {
 	f := &s.files[i]
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,7 +86,7 @@ func (s *fsStorage) read(i int, path string, p []byte, off int64) error {
 	return err
 }
 
-func (f *fsFile) open(fsys fs.FS, path string) error {
+func (f *sourceFile) open(fsys fs.FS, path string) error {
 	opened, err := fsys.Open(path)
 	if _, below, ok := strings.Cut(path, "/"); ok && errors.Is(err, fs.ErrNotExist) {
 		opened, err = fsys.Open(below)
@@ -121,13 +119,8 @@ func (f *fsFile) open(fsys fs.FS, path string) error {
 	return nil
 }
 
-func (s *fsStorage) WriteAt([]byte, int64) (int, error) {
-	return 0, fmt.Errorf("write to an fs.FS: %w", ErrUnsupported)
-}
-
-func (s *fsStorage) Sync() error { return nil }
-
-func (s *fsStorage) Close() error {
+// Close closes what is open. Reads return storage.ErrClosed from then on.
+func (s *Source) Close() error {
 	var errs []error
 	for i := range s.files {
 		f := &s.files[i]
@@ -135,7 +128,7 @@ func (s *fsStorage) Close() error {
 		if f.f != nil {
 			errs = append(errs, f.f.Close())
 		}
-		f.opened, f.f, f.at, f.err = true, nil, nil, ErrClosed
+		f.opened, f.f, f.at, f.err = true, nil, nil, storage.ErrClosed
 		f.mu.Unlock()
 	}
 	return errors.Join(errs...)

@@ -250,6 +250,7 @@ func TestUpkeep(t *testing.T) {
 		h.table.answered(b.now, c, time.Second, false)
 		ids[c.Addr] = c.ID
 	}
+	h.refreshAt = b.now.Add(24 * time.Hour)
 	n := h.table.size
 	asked := make(map[netip.AddrPort]int)
 	pings, finds := 0, 0
@@ -275,4 +276,23 @@ func TestUpkeep(t *testing.T) {
 	require.Len(t, asked, n)
 	require.Positive(t, pings)
 	require.Positive(t, finds)
+}
+
+// It looks for those near to it again and again, since others come; often at first.
+func TestRefresh(t *testing.T) {
+	b := newBench(t, Config{})
+	b.fill(ipv4, 50)
+	var at []time.Duration
+	start := b.now
+	for b.now.Sub(start) < 2*time.Hour {
+		b.now = b.now.Add(time.Second)
+		before := b.stats.Lookups
+		b.tick(b.now)
+		if b.stats.Lookups > before {
+			at = append(at, b.now.Sub(start).Round(time.Minute))
+		}
+		b.serve(func(m, r *krpc.Message, at netip.AddrPort) bool { return true })
+	}
+	require.Equal(t, []time.Duration{time.Minute, 3 * time.Minute, 7 * time.Minute, 15 * time.Minute, 30 * time.Minute}, at[:5])
+	require.InDelta(t, 10, len(at), 1)
 }

@@ -56,7 +56,10 @@ type half struct {
 	boot    bootstrap
 	greeted []netip.AddrPort // addresses that were named to us and are still to be asked, at most maxGreeted
 
-	upkeepAt   time.Time
+	upkeepAt    time.Time
+	refreshAt   time.Time // when to look for those near to us again
+	refreshWait time.Duration
+
 	lastAnswer time.Time
 	unanswered int // queries that failed since
 }
@@ -97,6 +100,7 @@ func (c *core) setFamilies(now time.Time, v4, v6 bool) {
 				boot:     bootstrap{next: now},
 				upkeepAt: now.Add(time.Duration(c.rng.Int64N(int64(upkeepEvery)))), // so that nodes do not go in step
 			}
+			c.fams[f].refreshSoon(now)
 		}
 	}
 }
@@ -110,6 +114,7 @@ func (c *core) networkChanged(now time.Time, v4, v6 bool) {
 			h.vote = vote{}
 			h.boot.again = true
 			h.boot.soon(now)
+			h.refreshSoon(now)
 		}
 	}
 	c.announceAll(now)
@@ -303,6 +308,7 @@ func (c *core) moved(now time.Time, h *half) {
 	h.table.rename(secureID(h.vote.winner, c.rng))
 	h.boot.again = true
 	h.boot.soon(now)
+	h.refreshSoon(now)
 }
 
 // refused takes an error that a node answers with. It is there, at least.

@@ -292,40 +292,57 @@ func (t *table) untried(now time.Time) (c krpc.Contact, ok bool) {
 	return c, false
 }
 
-// closest appends the nodes nearest to target to near, nearest first, up to its capacity: of those for
-// which use is true.
+// closest fills near, up to its capacity, with the nodes nearest to target for which use is true; the nearest
+// comes first. No more than three in eight are there by ids that do not follow from their addresses, unless
+// there are too few others: whoever is near to a target by choice would hide all that are by lot.
 func (t *table) closest(target ID, near []krpc.Contact, use func(*entry) bool) []krpc.Contact {
+	n := cap(near)
+	var space [maxSeeds]krpc.Contact
+	verified, others := near[:0], space[:0:n]
 	add := func(b *bucket) {
 		for i := range b.live {
 			e := &b.live[i]
-			if len(near) == cap(near) && (len(near) == 0 || !krpc.Nearer(target, e.ID, near[len(near)-1].ID)) || !use(e) {
-				continue
+			list := &others
+			if e.verified {
+				list = &verified
 			}
-			at, _ := slices.BinarySearchFunc(near, e.ID, func(c krpc.Contact, id ID) int {
-				if krpc.Nearer(target, c.ID, id) {
-					return -1
+			if last := len(*list) - 1; last+1 < n || krpc.Nearer(target, e.ID, (*list)[last].ID) {
+				if use(e) {
+					*list = insertNearest(target, *list, e.Contact)
 				}
-				return 1
-			})
-			if len(near) == cap(near) {
-				near = near[:len(near)-1]
 			}
-			near = slices.Insert(near, at, e.Contact)
 		}
 	}
 	// The bucket that target is of comes first. All that share as many bits with it as we do are in those
 	// beyond; and then fewer and fewer.
 	i := t.index(target)
 	add(&t.buckets[i])
-	if len(near) < cap(near) {
+	if len(verified) < n {
 		for j := i + 1; j < len(t.buckets); j++ {
 			add(&t.buckets[j])
 		}
 	}
-	for j := i - 1; j >= 0 && len(near) < cap(near); j-- {
+	for j := i - 1; j >= 0 && len(verified) < n; j-- {
 		add(&t.buckets[j])
 	}
-	return near
+	for _, c := range others[:min(len(others), max(n-len(verified), n*3/8))] {
+		if last := len(verified) - 1; last+1 < n || krpc.Nearer(target, c.ID, verified[last].ID) {
+			verified = insertNearest(target, verified, c)
+		}
+	}
+	return verified
+}
+
+// insertNearest inserts a node in the order of distance from target. If there is no room, the last one goes.
+func insertNearest(target ID, near []krpc.Contact, c krpc.Contact) []krpc.Contact {
+	at := len(near)
+	for at > 0 && krpc.Nearer(target, c.ID, near[at-1].ID) {
+		at--
+	}
+	if len(near) == cap(near) {
+		near = near[:len(near)-1]
+	}
+	return slices.Insert(near, at, c)
 }
 
 // good appends the addresses of nodes that answer, last heard of first.

@@ -375,7 +375,32 @@ func TestClosest(t *testing.T) {
 			require.Equal(t, want, append([]krpc.Contact(nil), got...))
 		}
 	}
-	tab := newTable(ID{})
+	// Of those that have chosen to be near, there are few.
+	all := func(*entry) bool { return true }
+	target := ID{}
+	tab := newTable(ID{0xff})
+	for i := range 20 {
+		tab.answered(epoch, contact(rng, target, 30+i, host(i)), time.Second, false)
+	}
+	near := tab.closest(target, make([]krpc.Contact, 0, 8), all)
+	require.Len(t, near, 8, "if there are no others, they will do")
+	require.Equal(t, host(19), near[0].Addr)
+	for i := range 4 {
+		tab.answered(epoch, contact(rng, target, i, local(i)), time.Second, false)
+	}
+	near = tab.closest(target, make([]krpc.Contact, 0, 8), all)
+	require.Len(t, near, 8)
+	require.Equal(t, local(0), near[7].Addr)
+	for i := range 20 {
+		tab.answered(epoch, contact(rng, target, i, local(10+i)), time.Second, false)
+	}
+	near = tab.closest(target, make([]krpc.Contact, 0, 8), all)
+	require.Len(t, near, 8)
+	for i, c := range near {
+		require.Equal(t, i < 3, c.Addr == host(19-i), i)
+	}
+
+	tab = newTable(ID{})
 	require.Empty(t, tab.closest(ID{1}, make([]krpc.Contact, 0, 8), func(*entry) bool { return true }))
 }
 

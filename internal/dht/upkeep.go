@@ -12,7 +12,17 @@ const (
 	upkeepEvery = 5 * time.Second
 	upkeepSoon  = 500 * time.Millisecond // after a query of a stranger, while we know few
 	maxGreeted  = 64
+
+	// How often we look for the nodes nearest to us, after we came, and in the long run.
+	refreshFirst = time.Minute
+	refreshEvery = 15 * time.Minute
 )
+
+// refreshSoon has us look for those near to us in a minute, and then less and less often.
+func (h *half) refreshSoon(now time.Time) {
+	h.refreshWait = refreshFirst
+	h.refreshAt = now.Add(refreshFirst)
+}
 
 // upkeep asks the node that was asked longest ago: whether it is there, if its bucket is full, else for nodes
 // of its bucket. Beside it, it tries one that was never asked, if there is a place for it.
@@ -21,6 +31,11 @@ func (c *core) upkeep(now time.Time, h *half) {
 		return
 	}
 	h.upkeepAt = now.Add(upkeepEvery)
+	if !now.Before(h.refreshAt) {
+		h.boot.again = true
+		h.refreshWait = min(2*h.refreshWait, refreshEvery)
+		h.refreshAt = now.Add(h.refreshWait)
+	}
 	if node, i, full, ok := h.table.upkeep(now); ok {
 		if full {
 			c.ask(now, &query{to: node.Addr, id: node.ID, known: true, family: h.family}, krpc.Ping)
@@ -37,8 +52,8 @@ func (c *core) upkeep(now time.Time, h *half) {
 
 // findNodes asks a node for others of bucket i.
 func (c *core) findNodes(now time.Time, h *half, node krpc.Contact, i int) {
-	for last := len(h.table.buckets) - 1; i >= last && i < 100 && c.rng.IntN(2) == 0; {
-		i++ // the last bucket is of all that are nearer, too
+	if last := len(h.table.buckets) - 1; i == last && c.rng.IntN(2) == 0 {
+		i = maxDepth // the last bucket is of all that are nearer, too
 	}
 	c.reply.Target, c.reply.Has = krpc.WithCommon(c.rng, h.table.self, i), krpc.HasTarget
 	c.ask(now, &query{to: node.Addr, id: node.ID, known: true, family: h.family}, krpc.FindNode)

@@ -27,8 +27,8 @@ func (c *core) asked(now time.Time, h *half, m *krpc.Message, from netip.AddrPor
 	if !m.ReadOnly {
 		stranger := !h.table.has(from)
 		h.table.heard(now, krpc.Contact{ID: m.ID, Addr: from}, true)
-		if soon := now.Add(upkeepSoon); stranger && h.table.size < bucketSize && soon.Before(h.upkeepAt) {
-			h.upkeepAt = soon
+		if soon := now.Add(trySoon); stranger && h.table.size < bucketSize && soon.Before(h.tryAt) {
+			h.tryAt = soon
 		}
 	}
 	r := &c.reply

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	minBackOff   = 5 * time.Second
+	minBackOff   = time.Second
 	maxBackOff   = 5 * time.Minute
 	resolveAgain = time.Minute
 	maxHosts     = 64
@@ -24,6 +24,7 @@ type bootstrap struct {
 	search  *search       // the lookup of our own id that is under way, or nil
 	next    time.Time     // when to try again
 	wait    time.Duration // how long after the last failure, 0 if there was none
+	had     int           // how many nodes we knew before the last attempt
 	tried   bool          // at least once
 	routers bool          // without them it came to nothing
 	again   bool          // we have another id, which those near to it are to hear of
@@ -99,7 +100,7 @@ func (c *core) bootstrap(now time.Time, h *half) {
 	c.rng.Shuffle(len(blind), func(i, j int) { blind[i], blind[j] = blind[j], blind[i] })
 	s := &search{target: h.table.self, method: krpc.FindNode, both: true}
 	s.ended = func(now time.Time) { c.bootstrapped(now, h) }
-	b.search, b.again = s, false
+	b.search, b.again, b.had = s, false, h.table.size
 	c.start(now, s, h)
 	w := s.walks[h.family]
 	c.seed(now, h, w)
@@ -119,6 +120,9 @@ func (c *core) bootstrapped(now time.Time, h *half) {
 		b.routers = true
 		b.next = now
 	default:
+		if h.table.size > b.had {
+			b.wait = 0
+		}
 		b.backOff(now, c.rng)
 	}
 }

@@ -2,6 +2,7 @@ package dht
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -295,4 +296,25 @@ func TestRefresh(t *testing.T) {
 	}
 	require.Equal(t, []time.Duration{time.Minute, 3 * time.Minute, 7 * time.Minute, 15 * time.Minute, 30 * time.Minute}, at[:5])
 	require.InDelta(t, 10, len(at), 1)
+}
+
+// A few nodes that know one of them know each other within seconds; a lost query costs one its time-out.
+func TestFewNodes(t *testing.T) {
+	for seed := range uint64(20) {
+		most, loss := 5*time.Second, 0.
+		if seed%2 == 1 {
+			most, loss = 30*time.Second, .02
+		}
+		net := newSimNet(seed, loss)
+		first := net.join(Config{}, 0)
+		net.run(time.Duration(net.rng.Int64N(int64(time.Minute))))
+		for range 7 {
+			net.join(Config{Nodes: []string{first.addr.String()}}, 0)
+		}
+		began := net.now
+		for slices.ContainsFunc(net.alive, func(n *simNode) bool { return n.core.fams[ipv4].table.size < 7 }) {
+			net.run(100 * time.Millisecond)
+			require.LessOrEqual(t, net.now.Sub(began), most, seed)
+		}
+	}
 }

@@ -57,6 +57,7 @@ type half struct {
 	greeted []netip.AddrPort // addresses that were named to us and are still to be asked, at most maxGreeted
 
 	upkeepAt    time.Time
+	tryAt       time.Time
 	refreshAt   time.Time // when to look for those near to us again
 	refreshWait time.Duration
 
@@ -100,6 +101,7 @@ func (c *core) setFamilies(now time.Time, v4, v6 bool) {
 				boot:     bootstrap{next: now},
 				upkeepAt: now.Add(time.Duration(c.rng.Int64N(int64(upkeepEvery)))), // so that nodes do not go in step
 			}
+			c.fams[f].tryAt = c.fams[f].upkeepAt
 			c.fams[f].refreshSoon(now)
 		}
 	}
@@ -134,6 +136,7 @@ func (c *core) tick(now time.Time) {
 			c.greet(now, h)
 			c.bootstrap(now, h)
 			c.upkeep(now, h)
+			c.try(now, h)
 		}
 	}
 	if !now.Before(c.sweepAt) {
@@ -155,6 +158,7 @@ func (c *core) next(now time.Time) time.Time {
 	for _, h := range c.fams {
 		if h != nil {
 			sooner(h.upkeepAt)
+			sooner(h.tryAt)
 			if c.wantsNodes(h) {
 				sooner(h.boot.next)
 			}

@@ -10,7 +10,8 @@ import (
 
 const (
 	upkeepEvery = 5 * time.Second
-	upkeepSoon  = 500 * time.Millisecond // after a query of a stranger, while we know few
+	tryEvery    = 5 * time.Second
+	trySoon     = 250 * time.Millisecond // while we know few, or after a query of a stranger then
 	maxGreeted  = 64
 
 	// How often we look for the nodes nearest to us, after we came, and in the long run.
@@ -25,7 +26,7 @@ func (h *half) refreshSoon(now time.Time) {
 }
 
 // upkeep asks the node that was asked longest ago: whether it is there, if its bucket is full, else for nodes
-// of its bucket. Beside it, it tries one that was never asked, if there is a place for it.
+// of its bucket.
 func (c *core) upkeep(now time.Time, h *half) {
 	if now.Before(h.upkeepAt) {
 		return
@@ -43,8 +44,19 @@ func (c *core) upkeep(now time.Time, h *half) {
 			c.findNodes(now, h, node, i)
 		}
 	}
+}
+
+// try asks one that was never asked, if there is a place for it; the next one soon, while we know few.
+func (c *core) try(now time.Time, h *half) {
+	if now.Before(h.tryAt) {
+		return
+	}
+	h.tryAt = now.Add(tryEvery)
 	if node, ok := h.table.untried(now); ok {
 		c.findNodes(now, h, node, h.table.index(node.ID))
+		if h.table.size < bucketSize {
+			h.tryAt = now.Add(trySoon)
+		}
 	} else if len(h.greeted) > 0 {
 		c.greetOne(now, h)
 	}

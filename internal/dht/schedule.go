@@ -33,13 +33,15 @@ type kept struct {
 	last    time.Time     // when it was last looked up
 	gap     time.Duration // what is to lie between that and a hurried lookup
 	hurried bool          // the next one is
+	spread  bool          // it has its place among the others by lot
 	search  *search       // under way, or nil
 	index   int           // in the schedule, or -1
 	gone    bool
 }
 
-// schedule is the torrents by when they are due. Those that come together spread by themselves: as many
-// are looked up at a time as there are queries for, and each comes again a quarter of an hour after it was.
+// schedule is the torrents by when they are due. Of those that come together as many are looked up at a time as
+// there are queries for. Each comes again at a time drawn from the next quarter of an hour, so that they spread over it,
+// and from then on a quarter of an hour after it was.
 type schedule struct {
 	byDue   []*kept
 	running int
@@ -143,8 +145,12 @@ func (c *core) keepAgain(k *kept) {
 	if k.search.answers == 0 {
 		wait = hurryAfter
 	}
+	after := wait*9/10 + time.Duration(c.rng.Int64N(int64(wait/5)))
+	if !k.spread && wait == announceEvery {
+		k.spread, after = true, hurryAfter+time.Duration(c.rng.Int64N(int64(wait)))
+	}
 	k.search = nil
-	k.due = k.last.Add(wait*9/10 + time.Duration(c.rng.Int64N(int64(wait/5))))
+	k.due = k.last.Add(after)
 	heap.Push(&c.kept, k)
 }
 

@@ -104,7 +104,9 @@ func TestInstall(t *testing.T) {
 	require.NoError(t, archive.Close())
 
 	// What this machine has of other modules is a proxy, too.
-	cached := filepath.Join(strings.TrimSpace(output(t, "go", "env", "GOMODCACHE")), "cache", "download")
+	cache, err := exec.Command("go", "env", "GOMODCACHE").Output()
+	require.NoError(t, err)
+	cached := filepath.Join(strings.TrimSpace(string(cache)), "cache", "download")
 	bin := t.TempDir()
 	for _, name := range []string{"download", "tree"} {
 		cmd := exec.CommandContext(t.Context(), "go", "install", module+"/examples/"+name+"@latest")

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"sync"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/sockets"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/udpmux"
 	"github.com/shoal-go/torrent/internal/utp"
@@ -100,8 +102,18 @@ type Client struct {
 	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6"; nil is a net.ListenConfig. With Dial set and
 	// ListenPacket nil no UDP is sent at all, so that nothing leaves by a way that was not given.
 	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
-	// HTTPClient speaks to trackers; nil is one of the client's own, closed with it.
+	// HTTPClient speaks to trackers; nil is one of the client's own, closed with it. With Proxy or Bind, one whose
+	// Transport is nil or an *http.Transport connects as they say. Any other Transport is the caller's to see to.
 	HTTPClient *http.Client
+	// Proxy is what everything goes through: "socks5" or "socks5h", with a user and password if it wants them, or "http",
+	// of which CONNECT is used. Connections to peers and to trackers go through it, and with SOCKS also uTP, the DHT and
+	// UDP trackers, by UDP ASSOCIATE; where the proxy does no UDP there is none, as Stats says. Nothing leaves beside it:
+	// there is no listener, so peers cannot connect to us, no local discovery and no port mapping, whatever other fields
+	// say. Names are looked up at the proxy, with socks5 as with socks5h: the difference that some programs make would
+	// have names leak. Only the proxy's own name is looked up here; peers that are named by a host name
+	// are left out. A proxy that is out of reach is tried again, and all waits for it. Dial and ListenPacket, if they
+	// are set, are how the proxy is reached. Packets go to IPv4 addresses alone.
+	Proxy *url.URL
 	// Logger is told what goes on; nil is silent.
 	Logger *slog.Logger
 
@@ -113,6 +125,7 @@ type Client struct {
 	// Fixed by Open.
 	secret  [16]byte // that identities are drawn from
 	log     *slog.Logger
+	sockets *sockets.Sockets
 	http    *http.Client
 	ownHTTP bool
 	udp     *tracker.UDP
@@ -171,6 +184,7 @@ func (c *Client) Close() error {
 		}
 		c.dhtMember.leave()
 		c.mux.Close()
+		c.sockets.Close()
 	}
 	c.tasks.Wait()
 	if c.ownHTTP {

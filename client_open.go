@@ -17,7 +17,6 @@ import (
 	"github.com/shoal-go/torrent/internal/portmap"
 	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/storage"
-	"github.com/shoal-go/torrent/internal/tracker"
 )
 
 // hooks are the seams that tests of this package use in place of the system and of chance. Their zero
@@ -26,6 +25,9 @@ type hooks struct {
 	listen          func(network, addr string) (net.Listener, error)
 	listenMulticast func(network string, group netip.AddrPort) (net.PacketConn, error)
 	lookup          func(ctx context.Context, host string) ([]netip.Addr, error)
+	dial            func(ctx context.Context, network, addr string) (net.Conn, error) // beside Client.Dial
+	listenPacket    func(ctx context.Context, network, addr string) (net.PacketConn, error)
+	addrs           func() ([]netip.Addr, error)                                       // of this machine
 	openFiles       func(storage.Content, string, *slog.Logger) (storage.Store, error) // what a directory is
 	gateways        func() ([]portmap.Gateway, error)
 	seed            uint64 // of all that is drawn by lot but for keys; 0 is none
@@ -34,16 +36,8 @@ type hooks struct {
 
 // orSystem returns the hooks with the system in place of those that are not set.
 func (h hooks) orSystem() hooks {
-	if h.listen == nil {
-		h.listen = net.Listen
-	}
 	if h.listenMulticast == nil {
 		h.listenMulticast = lsd.ListenMulticast
-	}
-	if h.lookup == nil {
-		h.lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
 	}
 	if h.openFiles == nil {
 		h.openFiles = storage.OpenFiles
@@ -83,37 +77,42 @@ func (c *Client) Open() error {
 		return nil
 	}
 	h := c.hooks.orSystem()
+	ways, err := c.newSockets(h)
+	if err != nil {
+		return err
+	}
 	var l net.Listener
-	if !c.NoListen && !c.NoTCP {
+	if c.listens() && !c.NoTCP {
 		addr := c.Listen
 		if addr == "" {
 			addr = ":0"
 		}
-		var err error
-		if l, err = h.listen("tcp", addr); err != nil {
+		if l, err = ways.Listen(addr); err != nil {
+			ways.Close()
 			return fmt.Errorf("listen for peers: %w", err)
 		}
 	}
-	c.opened, c.hooks = true, h
+	c.opened, c.hooks, c.sockets = true, h, ways
 	c.prepare()
 	if l != nil {
 		c.takeFrom(l)
 	}
-	if c.utp != nil && !c.NoListen {
+	if c.utp != nil && c.listens() {
 		if err := c.listenUTP(); err != nil {
 			c.log.Warn("no uTP", "err", err)
 			if c.NoTCP {
 				c.opened = false
 				c.cancel()
 				c.mux.Close()
+				ways.Close()
 				return fmt.Errorf("listen for peers: %w", err)
 			}
 		}
 	}
-	if c.MapPorts && c.port() != 0 {
+	if c.MapPorts {
 		c.mapPorts()
 	}
-	if c.LocalDiscovery {
+	if c.LocalDiscovery && c.Proxy == nil {
 		c.openLocal()
 	}
 	return nil
@@ -126,22 +125,15 @@ func (c *Client) prepare() {
 	if c.Logger != nil {
 		c.log = slog.New(printable.Handler(c.Logger.Handler()))
 	}
-	c.http = c.HTTPClient
-	if c.http == nil {
-		c.http, c.ownHTTP = tracker.NewHTTPClient(), true
-	}
+	c.prepareHTTP()
 	c.preparePackets()
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {
 		c.hashing <- nil
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	switch {
-	case c.NoTCP:
-	case c.Dial != nil:
-		c.transport.dialTCP = c.Dial
-	default:
-		c.transport.dialTCP = new(net.Dialer).DialContext
+	if !c.NoTCP {
+		c.transport.dialTCP = c.sockets.Dial
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -169,7 +161,11 @@ func (c *Client) Serve(l net.Listener) error {
 		var release func()
 		if release, err = c.borrow(); err == nil {
 			defer release()
-			c.takeFrom(l)
+			if c.Proxy != nil {
+				err = fmt.Errorf("accept peers beside Client.Proxy: %w", ErrUnsupported)
+			} else {
+				c.takeFrom(l)
+			}
 		}
 	}
 	if err != nil {

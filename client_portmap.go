@@ -1,8 +1,8 @@
 package torrent
 
 import (
+	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -25,23 +25,23 @@ type portMappings struct {
 
 // mapPorts has routers let peers in until the client is closed.
 func (c *Client) mapPorts() {
-	if !c.mayUDP() {
-		c.portsMapped(nil, errNoUDP)
+	if c.Proxy != nil {
+		c.portsMapped(nil, fmt.Errorf("no router is asked beside Client.Proxy: %w", ErrUnsupported))
 		return
 	}
-	listenPacket, dial := c.ListenPacket, c.Dial
-	if listenPacket == nil {
-		listenPacket = new(net.ListenConfig).ListenPacket
+	if c.port() == 0 {
+		return
 	}
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
+	if err := c.sockets.NoUDP(); err != nil {
+		c.portsMapped(nil, unsupported(err))
+		return
 	}
 	mapper := portmap.New(portmap.Config{
 		Port:         c.port(),
 		TCP:          !c.NoTCP,
 		UDP:          c.utp != nil || !c.NoDHT,
-		ListenPacket: listenPacket,
-		Dial:         dial,
+		ListenPacket: c.sockets.ListenNear,
+		Dial:         c.sockets.DialNear,
 		Gateways:     c.hooks.gateways,
 		Report:       c.portsMapped,
 		Log:          c.log,

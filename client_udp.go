@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/shoal-go/torrent/internal/dht"
+	"github.com/shoal-go/torrent/internal/sockets"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/udpmux"
 	"github.com/shoal-go/torrent/internal/utp"
@@ -47,12 +48,13 @@ func (c *Client) joinDHT() (*dht.Node, error) {
 		return nil, err
 	}
 	cfg := dht.Config{
-		Send:    c.sendPacket,
-		Nodes:   c.DHTNodes,
-		LookUp:  c.hooks.lookup,
-		Version: dhtVersion,
-		Allow:   c.Allow,
-		Rand:    c.newRand(),
+		Send:     c.sendPacket,
+		Nodes:    c.DHTNodes,
+		LookUp:   c.lookUpFor(sockets.DHT),
+		ReadOnly: c.Proxy != nil, // no node can ask us there
+		Version:  dhtVersion,
+		Allow:    c.Allow,
+		Rand:     c.newRand(),
 	}
 	if c.DHTNodes == nil {
 		cfg.Routers = dht.Routers()
@@ -88,6 +90,9 @@ func (c *Client) dhtPort() uint16 {
 	if c.dhtMember.member() == nil {
 		return 0
 	}
+	if c.Proxy != nil {
+		return 0
+	}
 	for _, a := range c.mux.Addrs() {
 		return a.Port()
 	}
@@ -101,21 +106,22 @@ func (c *Client) heardOfNode(a netip.AddrPort) {
 	}
 }
 
-// errNoUDP is why nothing is sent by UDP.
-var errNoUDP = fmt.Errorf("no UDP with Client.Dial and without Client.ListenPacket: %w", ErrUnsupported)
-
 // preparePackets makes all that speaks UDP. No socket is opened before something is sent.
 func (c *Client) preparePackets() {
-	c.mux = udpmux.New(udpmux.Config{Listen: c.ListenPacket, Bind: bindTo(c.Listen)})
-	c.udp = tracker.NewUDP(c.sendPacket, c.hooks.lookup)
+	c.mux = udpmux.New(udpmux.Config{Listen: c.sockets.ListenPacket, Bind: bindTo(c.Listen)})
+	c.udp = tracker.NewUDP(c.sendPacket, c.lookUpFor(sockets.Tracker))
 	c.mux.Handle(udpmux.Tracker, c.udp.Receive, nil)
-	if c.NoUTP || !c.mayUDP() {
+	if c.NoUTP || c.sockets.NoUDP() != nil {
 		return
 	}
 	c.utp = utp.NewSocket(utp.Config{Network: c.mux, Unconfirmed: c.MaxPeers, Random: mathrand.NewPCG(c.rng.Uint64(), c.rng.Uint64())})
 	c.mux.HandleRuns(udpmux.UTP, c.utp.Receive, c.utp.Flush)
 	c.transport.dialUTP = func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-		if err := c.openPackets(); err != nil {
+		err := c.openPackets()
+		if err == nil {
+			err = c.sockets.UDPErr()
+		}
+		if err != nil {
 			return nil, err
 		}
 		return c.utp.Dial(ctx, addr)
@@ -131,9 +137,6 @@ func bindTo(listen string) netip.Addr {
 	return addr.Addr().Unmap()
 }
 
-// mayUDP reports whether there is a way for packets.
-func (c *Client) mayUDP() bool { return c.Dial == nil || c.ListenPacket != nil }
-
 // listenUTP accepts peers by uTP.
 func (c *Client) listenUTP() error {
 	if err := c.openPackets(); err != nil {
@@ -148,8 +151,8 @@ func (c *Client) listenUTP() error {
 
 // openPackets opens the UDP sockets, on the number of the TCP port if it is free.
 func (c *Client) openPackets() error {
-	if !c.mayUDP() {
-		return errNoUDP
+	if err := c.sockets.NoUDP(); err != nil {
+		return unsupported(err)
 	}
 	port := c.port()
 	if c.NoTCP {

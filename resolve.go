@@ -204,7 +204,7 @@ func (r *resolver) lookUp(peer string) {
 	if err != nil {
 		ctx, cancel := context.WithTimeout(r.ctx, lookupTimeout)
 		defer cancel()
-		if ips, err = r.client.hooks.lookup(ctx, host); err != nil {
+		if ips, err = r.client.sockets.LookUp(ctx, host); err != nil {
 			r.note(fmt.Errorf("peer %s: %w", peer, err))
 			return
 		}

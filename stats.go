@@ -204,6 +204,9 @@ type ClientStats struct {
 	MemoryMost int64    // the bound on Memory
 	DHT        DHTStats // zero before the client joins
 
+	UDPErr   error // why nothing can be sent by UDP at present, as with a Proxy that does none, or nil
+	ProxyErr error // with Proxy, why it is out of reach at present, or nil
+
 	PortMappings []PortMapping // with MapPorts, what routers grant
 	PortMapErr   error         // with MapPorts, why there is no other mapping, or nil
 
@@ -242,6 +245,9 @@ func (c *Client) Stats() ClientStats {
 		s.DHT = (&DHT{node: node}).Stats()
 	} else if c.NoDHT {
 		s.DHT.Err = errNoDHT
+	}
+	if c.isOpen() {
+		s.UDPErr, s.ProxyErr = unsupported(c.sockets.UDPErr()), c.sockets.ProxyErr()
 	}
 	c.mu.Lock()
 	counted := slices.Collect(maps.Keys(c.registry.counted))

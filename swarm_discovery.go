@@ -12,6 +12,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/dht"
 	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/sockets"
 	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
@@ -61,6 +62,9 @@ const (
 	// findEvery is when a user's own function is asked again, and findHungry when no peer is connected.
 	findEvery  = 15 * time.Minute
 	findHungry = time.Minute
+	// cutOffPause is when a candidate is dialled again that could not be, because the proxy or the address that we
+	// are bound to was out of reach.
+	cutOffPause = 5 * time.Second
 )
 
 // newDiscovery returns a discovery that asks no source before run.
@@ -100,13 +104,13 @@ func (f *discovery) trackerHeard(s tracker.Status) {
 	}
 }
 
-// lookupForOthers looks up a host that a stranger has named. It is nil with Client.Dial, which may lead past all
+// lookupForOthers looks up a host that a stranger has named. It is nil with Client.Dial or Client.Proxy, which lead past all
 // that this machine asks by itself.
 func (c *Client) lookupForOthers() func(context.Context, string) ([]netip.Addr, error) {
-	if c.Dial != nil {
+	if c.Dial != nil || c.Proxy != nil {
 		return nil
 	}
-	return c.hooks.lookup
+	return c.sockets.LookUp
 }
 
 // sources reports whether there is any source to ask.
@@ -262,7 +266,7 @@ func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.A
 
 // add takes an address that a source names. The caller holds mu.
 func (f *discovery) add(a netip.AddrPort, from peerlist.Source, tracker string, now time.Time) (news bool) {
-	return f.client.allows(a.Addr().Unmap()) && f.cand.Add(a, from, tracker, now)
+	return f.client.sockets.Reaches(a.Addr()) && f.client.allows(a.Addr().Unmap()) && f.cand.Add(a, from, tracker, now)
 }
 
 // dialDue dials the candidates that are due, within the bounds of the client and those of the owner, which has live
@@ -307,6 +311,8 @@ func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source) {
 	}
 	if storage.Exhausted(err) {
 		f.cand.NotDialled(addr, time.Now().Add(tick)) // it is not the candidate's fault
+	} else if errors.Is(err, sockets.ErrCutOff) {
+		f.cand.NotDialled(addr, time.Now().Add(cutOffPause)) // nor is this
 	}
 	wanted := f.cand.Dialled(addr, err == nil, time.Now())
 	if errors.Is(err, errSelf) {

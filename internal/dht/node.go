@@ -36,9 +36,9 @@ type Config struct {
 	Nodes      []string // host:port of nodes to begin with, such as those of an earlier run
 	Routers    []string // host:port of well-known routers, asked while fewer than three nodes are known
 
-	// LookUp returns the addresses of a host that Nodes, Routers or AddHost name. If it is nil, only
-	// addresses are used.
-	LookUp func(ctx context.Context, host string) ([]netip.Addr, error)
+	// LookUp returns the addresses of a host that Nodes, Routers or AddHost name, with the port of the node there.
+	// If it is nil, only addresses are used.
+	LookUp func(ctx context.Context, host string, port uint16) ([]netip.Addr, error)
 
 	Allow    func(netip.Addr) bool // which addresses are asked and answered; nil is all
 	ReadOnly bool                  // answers no queries, and says so (BEP 43)
@@ -205,7 +205,7 @@ func (n *Node) resolve(name string) (addrs []netip.AddrPort) {
 	if err != nil {
 		return nil
 	}
-	ips, _ := n.cfg.LookUp(n.ctx, host)
+	ips, _ := n.cfg.LookUp(n.ctx, host, uint16(port))
 	for _, ip := range ips {
 		addrs = append(addrs, netip.AddrPortFrom(ip.Unmap(), uint16(port)))
 	}

@@ -297,7 +297,7 @@ func TestNames(t *testing.T) {
 		net.join(dht.Config{}, addr(0))
 		net.join(dht.Config{Nodes: []string{addr(0).String()}}, addr(1))
 		var asked []string
-		lookUp := func(ctx context.Context, host string) ([]netip.Addr, error) {
+		lookUp := func(ctx context.Context, host string, _ uint16) ([]netip.Addr, error) {
 			asked = append(asked, host)
 			select {
 			case <-time.After(time.Second):

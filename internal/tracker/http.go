@@ -23,25 +23,53 @@ type familyKey struct{}
 
 // dualTransport makes each request over the family of addresses that its context names. Connections
 // of different families are kept apart, which one http.Transport alone could not do.
-type dualTransport [netaddr.Families]*http.Transport
+type dualTransport struct {
+	by     [netaddr.Families]*http.Transport
+	single bool
+}
+
+// HTTPConfig says how a client connects.
+type HTTPConfig struct {
+	// Dial connects to a host. It calls check with each address before it connects to it. Nil is a net.Dialer.
+	Dial func(ctx context.Context, network, addr string, check func(host string) error) (net.Conn, error)
+	// Single announces once, because trackers see one address of ours only.
+	Single bool
+	// NoProxy leaves alone what the environment says of proxies.
+	NoProxy bool
+}
+
+const connectTimeout = 10 * time.Second
+
+// dialSystem is an HTTPConfig's Dial by the system.
+func dialSystem(ctx context.Context, network, addr string, check func(host string) error) (net.Conn, error) {
+	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+		host, _, _ := net.SplitHostPort(address)
+		return check(host)
+	}}
+	return dialer.DialContext(ctx, network, addr)
+}
 
 // NewHTTPClient returns a client for HTTP trackers that announces over IPv4 and IPv6 alike (BEP 7) and
 // checks the addresses of names when it dials them. A client of the user's own announces
 // once, over whatever its transport chooses.
-func NewHTTPClient() *http.Client {
-	dialer := &net.Dialer{
-		Timeout: 10 * time.Second,
-		ControlContext: func(ctx context.Context, _, address string, _ syscall.RawConn) error {
-			host, _, _ := net.SplitHostPort(address)
-			return httpguard.Check(ctx, host)
-		},
+func NewHTTPClient(c HTTPConfig) *http.Client {
+	if c.Dial == nil {
+		c.Dial = dialSystem
 	}
-	d := new(dualTransport)
+	proxy := http.ProxyFromEnvironment
+	if c.NoProxy {
+		proxy = nil
+	}
+	d := &dualTransport{single: c.Single}
 	for f := range netaddr.Families {
-		d[f] = &http.Transport{
-			Proxy: http.ProxyFromEnvironment,
+		d.by[f] = &http.Transport{
+			Proxy: proxy,
 			DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-				return dialer.DialContext(ctx, f.Network("tcp"), addr)
+				ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+				defer cancel()
+				return c.Dial(ctx, f.Network("tcp"), addr, func(host string) error {
+					return httpguard.Check(ctx, host)
+				})
 			},
 			ForceAttemptHTTP2:      true,
 			TLSHandshakeTimeout:    10 * time.Second,
@@ -55,12 +83,12 @@ func NewHTTPClient() *http.Client {
 
 func (d *dualTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	f, _ := r.Context().Value(familyKey{}).(netaddr.Family)
-	return d[f].RoundTrip(r)
+	return d.by[f].RoundTrip(r)
 }
 
 // CloseIdleConnections is what http.Client.CloseIdleConnections calls.
 func (d *dualTransport) CloseIdleConnections() {
-	for _, t := range d {
+	for _, t := range d.by {
 		t.CloseIdleConnections()
 	}
 }
@@ -71,7 +99,7 @@ func httpRoutes(client *http.Client, u *url.URL) []route {
 	if _, err := netip.ParseAddr(u.Hostname()); !ok || err == nil {
 		return []route{{}}
 	}
-	if d.proxied(u) {
+	if d.single || d.proxied(u) {
 		return []route{{}} // the tracker sees the proxy's address in any case
 	}
 	return []route{{family: netaddr.IPv4}, {family: netaddr.IPv6}}
@@ -79,7 +107,11 @@ func httpRoutes(client *http.Client, u *url.URL) []route {
 
 // proxied reports whether requests for u go through a proxy.
 func (d *dualTransport) proxied(u *url.URL) bool {
-	proxy, err := d[netaddr.AnyFamily].Proxy(&http.Request{URL: u})
+	of := d.by[netaddr.AnyFamily].Proxy
+	if of == nil {
+		return false
+	}
+	proxy, err := of(&http.Request{URL: u})
 	return proxy != nil || err != nil
 }
 

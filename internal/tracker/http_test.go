@@ -301,14 +301,14 @@ func TestHTTPRedirects(t *testing.T) {
 
 // The dialer of our own client knows the addresses of a name before it connects to one.
 func TestRedirectGuard(t *testing.T) {
-	g := newGuard(NewHTTPClient(), true)
+	g := newGuard(NewHTTPClient(HTTPConfig{}), true)
 	to, err := url.Parse("http://1.1.1.1/announce")
 	require.NoError(t, err)
 	require.NoError(t, g.Resume(to, true))
 	ctx := g.Watch(t.Context(), func(error) {})
-	client := NewHTTPClient().Transport.(*dualTransport)
+	client := NewHTTPClient(HTTPConfig{}).Transport.(*dualTransport)
 	for f, addr := range [netaddr.Families]string{netaddr.AnyFamily: "127.0.0.1:9", netaddr.IPv4: "127.0.0.1:9", netaddr.IPv6: "[::1]:9"} {
-		_, err := client[f].DialContext(ctx, "tcp", addr)
+		_, err := client.by[f].DialContext(ctx, "tcp", addr)
 		require.ErrorIs(t, err, httpguard.ErrInward)
 	}
 }

@@ -72,9 +72,9 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 		}
 		return nil, &net.AddrError{Err: "no suitable address", Addr: host}
 	}
-	client := NewHTTPClient()
+	client := NewHTTPClient(HTTPConfig{})
 	for f := range netaddr.Families {
-		transport := client.Transport.(*dualTransport)[f]
+		transport := client.Transport.(*dualTransport).by[f]
 		transport.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 		transport.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return dial(ctx, f.Network("tcp"), addr) }
 	}
@@ -82,7 +82,7 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 	r.config = Config{
 		Tiers: tiers, InfoHash: rigHash, PeerID: [20]byte([]byte("-SH0001-abcdefghijkl")), Key: 0xabc123,
 		HTTP:     client,
-		UDP:      NewUDP(r.send, r.lookup),
+		UDP:      NewUDP(r.send, r.lookupFor),
 		Port:     func() uint16 { return 6881 },
 		Progress: func() Progress { return Progress{Uploaded: 1, Downloaded: 2, Left: 3} },
 		Hungry: func() bool {
@@ -135,6 +135,10 @@ func (r *trackerRig) host(ip netip.Addr) *simnet.Host {
 		return r.me
 	}
 	return r.me6
+}
+
+func (r *trackerRig) lookupFor(ctx context.Context, host string, _ uint16) ([]netip.Addr, error) {
+	return r.lookup(ctx, host)
 }
 
 func (r *trackerRig) lookup(ctx context.Context, host string) ([]netip.Addr, error) {

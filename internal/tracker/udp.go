@@ -26,7 +26,7 @@ const (
 // UDP speaks to all UDP trackers of all downloads of a client (BEP 15). It may be used from any goroutine.
 type UDP struct {
 	send   func(p []byte, to netip.AddrPort) error
-	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	lookup func(ctx context.Context, host string, port uint16) ([]netip.Addr, error)
 
 	mu          sync.Mutex
 	asked       map[udpQuestion]udpWaiter
@@ -50,10 +50,10 @@ type udpConnection struct {
 }
 
 // NewUDP returns a transport that sends datagrams by send, whose errors are *net.OpError where they concern one
-// destination alone, and asks lookup for the addresses of a host. What comes back is given to Receive.
+// destination alone, and asks lookup for the addresses of a host that has a tracker at a port. What comes back is given to Receive.
 func NewUDP(
 	send func(p []byte, to netip.AddrPort) error,
-	lookup func(ctx context.Context, host string) ([]netip.Addr, error),
+	lookup func(ctx context.Context, host string, port uint16) ([]netip.Addr, error),
 ) *UDP {
 	return &UDP{
 		send:        send,
@@ -76,7 +76,7 @@ func (u *UDP) resolve(ctx context.Context, tracker *url.URL) ([]netip.AddrPort, 
 	} else {
 		ctx, cancel := context.WithTimeoutCause(ctx, lookupTimeout, fmt.Errorf("lookup of %s: %w", host, errSilent))
 		defer cancel()
-		if ips, err = u.lookup(ctx, host); err != nil {
+		if ips, err = u.lookup(ctx, host, uint16(port)); err != nil {
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
 			}

@@ -4,6 +4,7 @@ package clientflags
 import (
 	"errors"
 	"flag"
+	"net/url"
 	"strings"
 
 	"github.com/shoal-go/torrent"
@@ -18,6 +19,10 @@ func Register(c *torrent.Client) {
 		}
 		c.DHTNodes = append(c.DHTNodes, strings.Split(list, ",")...)
 		return nil
+	})
+	flag.Func("proxy", "`URL` of a proxy that everything goes through: socks5h://[USER:PASSWORD@]HOST[:PORT], or http://…", func(s string) (err error) {
+		c.Proxy, err = url.Parse(s)
+		return err
 	})
 	flag.BoolVar(&c.MapPorts, "map", false, "ask the router to let peers in")
 	flag.Func("transport", "how peers are reached: `tcp, utp or both`", func(ways string) error {

@@ -1,0 +1,173 @@
+package sockets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"syscall"
+
+	"github.com/shoal-go/torrent/internal/httpguard"
+	"github.com/shoal-go/torrent/internal/netaddr"
+)
+
+// Dial connects to a peer: by the user's own way, or through the proxy if there is one.
+func (s *Sockets) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	switch {
+	case s.proxy != nil:
+		return s.proxy.Dial(ctx, network, addr)
+	case s.config.Dial != nil:
+		return s.dialUser(ctx, network, addr)
+	}
+	return s.dial(ctx, network, addr, nil)
+}
+
+// DialHost connects to a host, which may have a name, for HTTP. Each address is given to check before it is
+// connected to; with a proxy, which alone looks up names, only one that addr itself is.
+func (s *Sockets) DialHost(ctx context.Context, network, addr string, check func(host string) error) (net.Conn, error) {
+	if s.proxy == nil {
+		return s.dial(ctx, network, addr, check)
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err == nil && check != nil {
+		if _, literal := netip.ParseAddr(host); literal == nil {
+			err = check(host)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	conn, err := s.proxy.Dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &hostConn{conn, hostAddr(addr)}, nil
+}
+
+// A hostConn is a connection through a proxy whose other end is known by what was asked for, not by the proxy.
+type hostConn struct {
+	net.Conn
+	remote hostAddr
+}
+
+func (c *hostConn) RemoteAddr() net.Addr { return c.remote }
+
+type hostAddr string
+
+func (hostAddr) Network() string  { return "tcp" }
+func (a hostAddr) String() string { return string(a) }
+
+// DialNear connects to an address of the local network, never through a proxy.
+func (s *Sockets) DialNear(ctx context.Context, network, addr string) (net.Conn, error) {
+	switch {
+	case s.proxy != nil:
+		return nil, errBeside
+	case s.config.Dial != nil:
+		return s.dialUser(ctx, network, addr)
+	}
+	return s.dial(ctx, network, addr, nil)
+}
+
+// dialUser connects by the user's own way, whose connections come from where they should or are of no use.
+func (s *Sockets) dialUser(ctx context.Context, network, addr string) (net.Conn, error) {
+	if !s.config.Bind.IsValid() {
+		return s.config.Dial(ctx, network, addr)
+	}
+	if err := s.refuse(addr); err != nil {
+		return nil, err
+	}
+	conn, err := s.config.Dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	if from := netaddr.Of(conn.LocalAddr()).Addr(); from != s.config.Bind {
+		conn.Close()
+		return nil, fmt.Errorf("dial %s: Client.Dial connects from %s: %w", addr, from, errBindElsewh)
+	}
+	return conn, nil
+}
+
+// dial connects by a socket of the system's.
+func (s *Sockets) dial(ctx context.Context, network, addr string, check func(host string) error) (net.Conn, error) {
+	if err := s.refuse(addr); err != nil {
+		return nil, err
+	}
+	if d := s.config.System.Dial; d != nil {
+		if host, _, err := net.SplitHostPort(addr); err == nil && check != nil {
+			if err := check(host); err != nil {
+				return nil, err
+			}
+		}
+		return d(ctx, network, addr)
+	}
+	d := net.Dialer{Resolver: s.resolver()}
+	if s.config.Bind.IsValid() {
+		d.LocalAddr = &net.TCPAddr{IP: s.config.Bind.AsSlice(), Zone: s.config.Bind.Zone()}
+		if len(network) >= 3 && network[:3] == "udp" {
+			d.LocalAddr = &net.UDPAddr{IP: s.config.Bind.AsSlice(), Zone: s.config.Bind.Zone()}
+		}
+	}
+	d.Control = func(network, address string, c syscall.RawConn) error {
+		host, _, _ := net.SplitHostPort(address)
+		if check != nil {
+			if err := check(host); err != nil {
+				return err
+			}
+		}
+		return s.control(host, c)
+	}
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil && s.config.Bind.IsValid() && isCutOff(err) {
+		err = fmt.Errorf("%w: %w", ErrCutOff, err)
+	}
+	return conn, err
+}
+
+// isCutOff reports whether a dial failed for lack of our own address.
+func isCutOff(err error) bool {
+	return errors.Is(err, syscall.ENETDOWN) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, errNoDevice)
+}
+
+// refuse is why nothing is sent to an address, or nil.
+func (s *Sockets) refuse(addr string) error {
+	if !s.config.Bind.IsValid() {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().Is4() != s.config.Bind.Is4() {
+		return fmt.Errorf("%s: %w", addr, errFamily)
+	}
+	return s.present()
+}
+
+// Obey returns an HTTP client of the user's that connects through the proxy, or from the address that everything is
+// bound to, if there is one. A client whose Transport is not an *http.Transport does what it does.
+func (s *Sockets) Obey(c *http.Client) *http.Client {
+	if s.proxy == nil && !s.config.Bind.IsValid() {
+		return c
+	}
+	var t *http.Transport
+	switch given := c.Transport.(type) {
+	case nil:
+		t = http.DefaultTransport.(*http.Transport).Clone()
+	case *http.Transport:
+		t = given.Clone()
+	default:
+		return c
+	}
+	if s.proxy != nil {
+		t.Proxy = nil
+	}
+	t.DialTLSContext = nil
+	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return s.DialHost(ctx, network, addr, func(host string) error { return httpguard.Check(ctx, host) })
+	}
+	obeying := *c
+	obeying.Transport = t
+	return &obeying
+}

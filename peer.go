@@ -241,7 +241,7 @@ func (p *peer) greet() {
 // choke tells the peer that its requests are not answered any more.
 func (p *peer) choke() {
 	p.amChoking = true
-	p.d.uploading.suggester.giveUp(p.suggested)
+	p.d.uploading.suggester.GiveUp(p.suggested)
 	p.suggested = p.suggested[:0]
 	p.sendSimple(wire.Choke)
 	p.out.Refuse(p.fast, func(r outbox.Request) bool {

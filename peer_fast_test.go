@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,20 +15,6 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
-
-// epoch is where the clocks of tests without a bubble start.
-var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-
-// The examples of BEP 6.
-func TestAllowedFastSet(t *testing.T) {
-	h := Hash(bytes.Repeat([]byte{0xaa}, 20))
-	ip := netip.MustParseAddr("80.4.4.200")
-	require.Equal(t, []uint32{1059, 431, 808, 1217, 287, 376, 1188}, allowedFast(ip, h, 1313, 7))
-	require.Equal(t, []uint32{1059, 431, 808, 1217, 287, 376, 1188, 353, 508}, allowedFast(ip, h, 1313, 9))
-	require.Equal(t, allowedFast(ip, h, 1313, 9), allowedFast(netip.MustParseAddr("80.4.4.1"), h, 1313, 9), "one set for all of a network")
-	require.ElementsMatch(t, []uint32{0, 1, 2}, allowedFast(ip, h, 3, 5), "there are no more pieces")
-	require.Empty(t, allowedFast(netip.MustParseAddr("2001:db8::1"), h, 1313, 9), "it is not defined")
-}
 
 // fastRig is a client that shares 64 pieces of two blocks, a host to speak to it from, and the pieces
 // that the client lets that host ask for in spite of a choke.
@@ -47,7 +32,7 @@ func newFastRig(t *testing.T, n *simnet.Network) *fastRig {
 	us := n.NewHost("80.0.0.1", 0, 0, 0)
 	r.us = us.Addr(6881)
 	r.seed = simSeed(t, simClient(t, us, nil), r.content)
-	r.set = allowedFast(r.them.IP(), r.content.infoHash, 64, fastSetSize)
+	r.set = choker.AllowedFast(r.them.IP(), r.content.infoHash, 64, fastSetSize)
 	for i := range uint32(64) {
 		if !slices.Contains(r.set, i) {
 			r.others = append(r.others, i)
@@ -149,35 +134,6 @@ func TestSuggest(t *testing.T) {
 		simnet.Sleep(time.Second)
 		require.Equal(t, []string{"suggest 16"}, all[0].take(), "a peer has 15 now")
 	})
-}
-
-func TestSuggestAgain(t *testing.T) {
-	var s suggester
-	var sp choker.Spread
-	avail := make([]uint16, 10)
-	picks := func(now time.Time) (all []int) {
-		for {
-			i := s.pick(len(avail), func(i int) uint16 { return avail[i] }, &sp, 1<<20, now)
-			if i < 0 {
-				return all
-			}
-			all = append(all, i)
-		}
-	}
-	for i := range 5 { // a free rider asks for one piece more than it may have for itself
-		sp.Give(1, i, len(avail), avail[i])
-		s.give(i, len(avail))
-		avail[i] = 1
-	}
-	require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, picks(epoch), "what only a hoarder has is suggested to another")
-	avail[9] = 1
-	require.Empty(t, picks(epoch.Add(time.Second)))
-	s.give(5, len(avail))
-	s.give(6, len(avail))
-	s.giveUp([]int{6})
-	require.Equal(t, []int{6, 7, 8}, picks(epoch.Add(2*time.Second)), "a peer that was choked will not get it")
-	require.Equal(t, []int{5, 6, 7, 8}, picks(epoch.Add(3*suggestPause)), "nor did these come to anybody")
-	require.Empty(t, picks(epoch.Add(3*suggestPause)))
 }
 
 // Each request has one answer: the block, or a reject.

@@ -24,7 +24,7 @@ const (
 // uploading decides which peers a download uploads to, and which pieces.
 type uploading struct {
 	choker    *choker.Choker
-	suggester suggester
+	suggester choker.Suggester
 	spread    choker.Spread
 	debts     choker.Debts
 	fastSets  map[netip.Prefix]map[uint32]int64 // bytes of allowed-fast pieces that each /24 may still request, by piece (BEP 6)
@@ -90,7 +90,7 @@ func (p *peer) mayAsk(r outbox.Request) (bool, error) {
 	if !d.picker.Verified().Has(int(r.Piece)) || p.amChoking && !p.takeAllowedFast(r) {
 		return false, nil
 	}
-	d.uploading.suggester.give(int(r.Piece), n)
+	d.uploading.suggester.Give(int(r.Piece), n)
 	if d.sharing() {
 		d.uploading.spread.Give(p.number, int(r.Piece), n, d.picker.Availability(int(r.Piece)))
 	}

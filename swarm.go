@@ -143,7 +143,7 @@ func (d *Download) removePeer(p *peer) {
 	d.mu.Lock()
 	defer d.unlock(now)
 	d.traffic.gate.Refund(d.picker.Leave(&p.supply))
-	d.uploading.suggester.giveUp(p.suggested)
+	d.uploading.suggester.GiveUp(p.suggested)
 	d.uploading.spread.Forget(p.number)
 	d.uploading.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
 	d.swarm.peers = slices.DeleteFunc(d.swarm.peers, func(q *peer) bool { return q == p })

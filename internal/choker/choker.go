@@ -1,8 +1,8 @@
-// Package choker decides whom to upload to (BEP 3): which peers are unchoked, and which of them only
-// take.
+// Package choker decides whom to upload to (BEP 3), and what: which peers are unchoked, which of them only take, and
+// which pieces to allow and to suggest to them (BEP 6).
 //
 // It is plain data: it knows no connection and no clock, and draws from the random source that it is
-// given. Each download has its own Choker, Spread and Debts, which its lock guards.
+// given. Each download has its own Choker, Spread, Suggester and Debts, which its lock guards.
 package choker
 
 import (

@@ -78,12 +78,26 @@ type lifetime struct {
 	done     chan struct{}  // closed once complete for the first time, or failed for good
 	gone     chan struct{}  // closed once nothing of it runs any more
 
+	turn chan struct{} // holds a token while neither the start nor a Recheck or Move looks at all files
+
 	settled    chan struct{} // closed while what is chosen is complete, and once it cannot become so any more
 	result     error         // why it failed; fixed when done is closed
 	unfinished error         // why what was chosen after done was closed did not become complete
 	handedOut  bool          // Wait returned the files: their Close is the caller's
 	resting    bool          // Close was called before that, and has storage rest
 }
+
+// take waits for the turn to look at all files.
+func (l *lifetime) take(ctx context.Context) error {
+	select {
+	case <-l.turn:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (l *lifetime) giveBack() { l.turn <- struct{}{} }
 
 // progress is how far a download is.
 type progress struct {
@@ -128,7 +142,7 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 		t:          t,
 		waker:      newWaker(),
 		digestSeed: maphash.MakeSeed(),
-		life:       lifetime{parent: ctx, done: make(chan struct{}), gone: make(chan struct{}), settled: make(chan struct{})},
+		life:       lifetime{parent: ctx, done: make(chan struct{}), gone: make(chan struct{}), settled: make(chan struct{}), turn: make(chan struct{}, 1)},
 		progress:   progress{checking: true},
 		assembling: assembling{pieces: make(map[int32]*assembly)},
 		reading:    reading{changed: make(chan struct{}), readers: make(map[*reader]struct{}), awaited: make(map[int]int)},
@@ -228,6 +242,7 @@ func (d *Download) examine() bool {
 	d.progress.last = now
 	d.disk.nextSave = now.Add(resumeEvery)
 	n := d.picker.Verified().Count()
+	d.life.giveBack()
 	d.logLater(func() { d.log.Info("examined", "have", n, "pieces", d.t.NumPieces()) })
 	return true
 }

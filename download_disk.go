@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
@@ -17,17 +19,19 @@ type diskState struct {
 	errors     int
 	lastError  error
 	unreadable map[int]struct{} // pieces that storage could not read back once
-	rechecks   int              // under way, of pieces in doubt
+	rechecks   int              // under way; nothing becomes complete meanwhile
+	checking   bool             // in one that the user asked for
 	resumable  bool             // something was verified since the sidecar was last written
 	saving     bool
 	nextSave   time.Time
+
+	sidecar sync.Mutex // held while the sidecar is written, from when it is decided what it claims; not guarded by mu
 }
 
 // recheck drops a piece because storage failed or holds something else, until it was hashed again. Other pieces in the
 // same files are rechecked with it.
 func (d *Download) recheck(piece int, why error) {
 	d.log.Warn("storage", "piece", piece, "err", why)
-	now := time.Now()
 	d.mu.Lock()
 	d.storageFailed(why)
 	had := d.picker.Verified().Has(piece)
@@ -40,6 +44,13 @@ func (d *Download) recheck(piece int, why error) {
 		d.fail(fmt.Errorf("read piece %d, which was fetched and written again: %w", piece, why))
 		return
 	}
+	d.doubt(piece)
+}
+
+// doubt hashes a piece again, and those that are in files which have changed with it. Until then they are not there. It
+// does not wait, and returns what is closed when they are hashed.
+func (d *Download) doubt(piece int) (hashed <-chan struct{}) {
+	now := time.Now()
 	which, err := d.store.Refresh(piece)
 	if err != nil {
 		which = bits.New(d.t.NumPieces())
@@ -56,48 +67,35 @@ func (d *Download) recheck(piece int, why error) {
 		}
 		if d.picker.Doubt(i) {
 			recheck.Add(i)
-			d.selection.choice.piece(i, false)
-			for _, p := range d.swarm.peers {
-				p.tellDontHave(i)
-			}
+			d.giveUp(i)
 		}
 	}
-	if recheck.Count() > 0 && !d.ended() {
-		d.disk.rechecks++
-		d.life.tasks.Go(func() { d.hashAgain(recheck) })
+	done := make(chan struct{})
+	if recheck.Count() == 0 || d.ended() {
+		close(done)
+		return done
 	}
+	d.disk.rechecks++
+	d.life.tasks.Go(func() {
+		defer close(done)
+		d.hashAgain(recheck)
+	})
+	return done
 }
 
 // hashAgain hashes pieces in doubt. One that cannot be read is fetched and written again: that repairs a bad sector, or
 // fails and says why.
 func (d *Download) hashAgain(which bits.Set) {
-	r := recheckReader{d.store, func(off int64, err error) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.storageFailed(err)
-		if d.disk.unreadable == nil {
-			d.disk.unreadable = make(map[int]struct{})
-		}
-		d.disk.unreadable[d.t.layout.PieceAt(off)] = struct{}{}
-	}}
-	err := storage.Verify(d.life.ctx, d.t.content(), r, which, func(i int, ok bool) {
+	err := storage.Verify(d.life.ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, func(i int, ok bool) {
 		now := time.Now()
 		d.mu.Lock()
 		defer d.unlock(now)
+		d.countChecked(i)
 		if ok {
-			d.gotPiece(i, nil)
-			for _, p := range d.swarm.peers {
-				p.tellHave(i)
-			}
-			return
+			d.found(i)
+		} else {
+			d.lost(i, now)
 		}
-		d.picker.Lost(i)
-		d.becomeIncomplete(now)
-		for _, p := range d.swarm.peers {
-			d.updateInterest(p)
-		}
-		d.pending.freed = true
-		d.signal()
 	})
 	if err != nil && !d.ended() {
 		d.fail(fmt.Errorf("check again: %w", err))
@@ -106,6 +104,17 @@ func (d *Download) hashAgain(which bits.Set) {
 	defer d.mu.Unlock()
 	d.disk.rechecks--
 	d.signal()
+}
+
+// failedToRead records that storage could not read a byte back.
+func (d *Download) failedToRead(off int64, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.storageFailed(err)
+	if d.disk.unreadable == nil {
+		d.disk.unreadable = make(map[int]struct{})
+	}
+	d.disk.unreadable[d.t.layout.PieceAt(off)] = struct{}{}
 }
 
 // recheckReader reports errors to failed, and reads the bytes as missing.
@@ -121,6 +130,167 @@ func (r recheckReader) ReadAt(p []byte, off int64) (int, error) {
 	}
 	r.failed(off+int64(n), err)
 	return n, io.ErrUnexpectedEOF
+}
+
+// found records that a piece was hashed, and is there. The caller holds mu.
+func (d *Download) found(i int) {
+	d.disk.resumable = true
+	d.gotPiece(i, nil)
+	for _, p := range d.swarm.peers {
+		p.tellHave(i)
+	}
+}
+
+// lost has a piece that was in doubt fetched again. The caller holds mu.
+func (d *Download) lost(i int, now time.Time) {
+	d.picker.Lost(i)
+	d.disk.resumable = true
+	d.becomeIncomplete(now)
+	for _, p := range d.swarm.peers {
+		d.updateInterest(p)
+	}
+	d.pending.freed = true
+	d.signal()
+}
+
+// countChecked counts a piece for Stats.Checked. The caller holds mu.
+func (d *Download) countChecked(i int) {
+	if d.disk.checking {
+		d.progress.checked += d.t.layout.PieceSize(i)
+	}
+}
+
+// Recheck hashes again what is there, and returns once that is done. Meanwhile the download goes on: what is verified is
+// shared until it proves wrong, and State is Checking. Pieces that are wrong are fetched again, and pieces that another
+// program has put there since are used. It is not an error that some are wrong. One Recheck runs at a time, after what Start does; others
+// wait for it. It ends early with ctx, with that error, and with ErrClosed when the download ends.
+func (d *Download) Recheck(ctx context.Context) error {
+	inner, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(d.life.ctx, func() { cancel(ErrClosed) })()
+	err := d.recheckAll(inner)
+	switch {
+	case err == nil:
+		return nil
+	case d.ended():
+		return ErrClosed
+	case ctx.Err() != nil:
+		err = contextError(ctx)
+	}
+	return fmt.Errorf("check %s again: %w", d.t.name, err)
+}
+
+func (d *Download) recheckAll(ctx context.Context) error {
+	if err := d.life.take(ctx); err != nil {
+		return err
+	}
+	defer d.life.giveBack()
+	d.mu.Lock()
+	if d.ended() {
+		d.mu.Unlock()
+		return ErrClosed
+	}
+	d.life.tasks.Add(1)
+	defer d.life.tasks.Done()
+	d.disk.rechecks++
+	d.disk.checking = true
+	d.progress.checked = 0
+	d.mu.Unlock()
+	d.signal()
+	err := d.hashAll(ctx)
+	d.mu.Lock()
+	d.disk.rechecks--
+	d.disk.checking = false
+	due := d.disk.resumable
+	d.mu.Unlock()
+	if due && err == nil {
+		d.save() // the sidecar claims nothing that is lost
+	}
+	d.signal()
+	return err
+}
+
+// hashAll hashes what is verified, and what else is there that no peer sent.
+func (d *Download) hashAll(ctx context.Context) error {
+	doubted := d.doubtChanged()
+	which := d.store.Present()
+	d.mu.Lock()
+	for i := range d.t.NumPieces() {
+		switch {
+		case d.picker.Verified().Has(i):
+			which.Add(i)
+		case which.Has(i) && !d.untouched(i):
+			which.Remove(i)
+		}
+	}
+	d.mu.Unlock()
+	err := storage.Verify(ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, d.hashedAgain)
+	for _, done := range doubted {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return err
+}
+
+// doubtChanged doubts the pieces of files that are not as they were left.
+func (d *Download) doubtChanged() (doubted []<-chan struct{}) {
+	for i, f := range d.t.layout.Files() {
+		if !f.Pad && f.Length > 0 && d.store.ChangedFile(i) != nil {
+			first, _ := d.t.layout.PiecesOf(i)
+			doubted = append(doubted, d.doubt(first))
+		}
+	}
+	if piece, _ := d.store.AnyChanged(d.Verified().pieces); piece >= 0 { // bytes of files that are not chosen
+		doubted = append(doubted, d.doubt(piece))
+	}
+	return doubted
+}
+
+// untouched reports whether a piece is not verified, and storage holds nothing of it that peers sent. The caller holds mu.
+func (d *Download) untouched(i int) bool {
+	if d.picker.Verified().Has(i) || d.picker.Doubted(i) {
+		return false
+	}
+	a, p := d.assembling.pieces[int32(i)], d.picker.Started(i)
+	return (a == nil || !a.direct) && (p == picker.Started{} || p.Left > 0)
+}
+
+// hashedAgain is told by Recheck whether piece i is right.
+func (d *Download) hashedAgain(i int, ok bool) {
+	now := time.Now()
+	d.mu.Lock()
+	fresh := ok && d.untouched(i)
+	d.mu.Unlock()
+	var err error
+	if fresh {
+		err = d.storeVerified(i)
+	}
+	d.mu.Lock()
+	defer d.unlock(now)
+	d.countChecked(i)
+	switch {
+	case err != nil:
+		d.failStorage(err)
+	case fresh && d.untouched(i):
+		d.found(i)
+		if !d.lacking() {
+			d.signal()
+		}
+	case !ok && d.picker.Doubt(i):
+		d.giveUp(i)
+		d.lost(i, now)
+	}
+}
+
+// giveUp tells peers that a piece in doubt is not there. The caller holds mu.
+func (d *Download) giveUp(i int) {
+	d.selection.choice.piece(i, false)
+	for _, p := range d.swarm.peers {
+		p.tellDontHave(i)
+	}
 }
 
 // scarcity bounds the connections after the process ran out of handles. The download's mutex guards it.

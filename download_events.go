@@ -13,7 +13,7 @@ import (
 type State uint8
 
 const (
-	Checking    State = iota // hashing what storage holds
+	Checking    State = iota // hashing what storage holds, at the start or in a Recheck
 	Downloading              // something that is chosen is not verified yet, or nothing is chosen
 	Seeding                  // all that is chosen is verified, and shared
 	Paused                   // by Pause, until Resume
@@ -38,7 +38,7 @@ func (d *Download) state() State {
 	switch {
 	case d.ended():
 		return Stopped
-	case d.progress.checking:
+	case d.progress.checking || d.disk.checking:
 		return Checking
 	case d.paused:
 		return Paused

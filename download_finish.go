@@ -56,6 +56,9 @@ func (d *Download) finish() {
 		if due {
 			d.save()
 		}
+		if err := d.store.Release(); err != nil {
+			d.log.Warn("the directory stays locked", "err", err)
+		}
 		if !settled {
 			d.setResult(d.failure())
 		}
@@ -128,8 +131,10 @@ func (d *Download) saveAtEnd() {
 }
 
 // save writes a sidecar that claims what is verified. At the end, one that is to be kept is written of content that is
-// complete, too.
+// complete, too, as it is after content that was complete is found to be changed and right.
 func (d *Download) save() {
+	d.disk.sidecar.Lock()
+	defer d.disk.sidecar.Unlock()
 	d.mu.Lock()
 	if d.progress.checking {
 		d.mu.Unlock()
@@ -138,9 +143,10 @@ func (d *Download) save() {
 	have := d.picker.Verified().Clone()
 	partial := d.partial()
 	d.disk.resumable = false
+	keep := d.o.KeepResume && (d.progress.complete || d.ended())
 	d.mu.Unlock()
 	write := d.store.SaveResume
-	if d.o.KeepResume && d.ended() {
+	if keep {
 		write = d.store.Keep
 	}
 	err := write(have, partial)
@@ -204,6 +210,8 @@ func (d *Download) becomeComplete() {
 	// A Select happens before all of this, and more may be wanted, or after all of it, and is too late without Seed.
 	d.selection.choosing.Lock()
 	defer d.selection.choosing.Unlock()
+	d.disk.sidecar.Lock()
+	defer d.disk.sidecar.Unlock()
 	have, partial, ok := d.secureContent()
 	if !ok {
 		return

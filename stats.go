@@ -29,8 +29,8 @@ type Stats struct {
 	UploadRate           float64
 	ETA                  time.Duration // until what is chosen is complete; negative if unknown
 
-	Checking bool  // hashing what storage holds
-	Checked  int64 // bytes hashed so far
+	Checking bool  // hashing what storage holds, at the start or in a Recheck
+	Checked  int64 // bytes hashed so far, in this or the last one
 
 	Peers                   []PeerStats // the connected ones
 	Known, Dialling, Banned int         // addresses: heard of, being dialled, banned
@@ -80,7 +80,7 @@ func (d *Download) Stats() Stats {
 		DownloadRate:   d.traffic.down.Rate(now),
 		UploadRate:     d.traffic.up.Rate(now),
 		ETA:            -1,
-		Checking:       d.progress.checking,
+		Checking:       d.progress.checking || d.disk.checking,
 		Checked:        d.progress.checked,
 		Known:          d.discovery.cand.Known(),
 		FromDHT:        d.discovery.fromDHT,

@@ -59,6 +59,12 @@ func (pk *Picker) Doubt(i int) bool {
 	return had
 }
 
+// Doubted reports whether piece i is in doubt.
+func (pk *Picker) Doubted(i int) bool {
+	_, doubted := pk.doubted[i]
+	return doubted
+}
+
 // Lost records that piece i, which was in doubt, is not there any more.
 func (pk *Picker) Lost(i int) {
 	delete(pk.doubted, i)

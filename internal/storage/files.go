@@ -39,9 +39,9 @@ type fileStore struct {
 	handles *handles
 	stopped atomic.Bool
 
-	resumeMu sync.Mutex      // one SaveResume at a time
-	claims   *resume         // of an earlier run, as far as they still hold; nil if there are none
-	saved    [sha1.Size]byte // the checksum of the sidecar that is there; guarded by resumeMu
+	resumeMu sync.Mutex                      // one SaveResume at a time
+	claims   *resume                         // of an earlier run, as far as they still hold; nil if there are none
+	saved    atomic.Pointer[[sha1.Size]byte] // the checksum of the sidecar that is there; nil if there is none of ours
 
 	lockMu sync.Mutex
 	unlock func(remove bool) error // nil while the lock is not held

@@ -70,7 +70,7 @@ func (s *fileStore) keepSidecar(have bits.Set, partial map[int]bits.Set) error {
 	s.resumeMu.Lock()
 	defer s.resumeMu.Unlock()
 	b := s.encodeClaims(have, partial)
-	if checksum(b) == s.saved || have.Count() == 0 && len(partial) == 0 {
+	if saved := s.saved.Load(); saved != nil && *saved == *checksum(b) || have.Count() == 0 && len(partial) == 0 {
 		return nil
 	}
 	err := s.lock()
@@ -130,7 +130,10 @@ func (s *fileStore) removeSidecars(suffixes ...string) error {
 		if err := s.disk.Remove(name); err != nil && !absent(err) {
 			return err
 		}
-		if suffix == ".edges.resume" {
+		switch suffix {
+		case ".resume":
+			s.saved.Store(nil)
+		case ".edges.resume":
 			edges := s.edgesFile()
 			s.handles.drop(edges)
 			s.files[edges].left = Stamp{}

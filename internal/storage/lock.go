@@ -39,6 +39,15 @@ func (s *fileStore) lock() error {
 	return nil
 }
 
+func (s *fileStore) Release() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	return s.release()
+}
+
 // release releases the lock and removes its file.
 func (s *fileStore) release() error {
 	s.lockMu.Lock()

@@ -200,6 +200,8 @@ func (m *memory) Close() error {
 	return nil
 }
 
+func (m *memory) Release() error { return nil }
+
 func (m *memory) Rest() error { return nil }
 
 func (m *memory) Wake() error { return nil }

@@ -163,11 +163,15 @@ func (s *fileStore) readResume() {
 		s.files[i].written = r.files[i].size >= 0 && r.files[i].size <= s.content.File(i).Length
 	}
 	s.confirm(r)
-	s.claims, s.saved = r, checksum(p)
+	s.claims = r
+	s.saved.Store(checksum(p))
 }
 
 // checksum is the SHA-1 at the end of a sidecar.
-func checksum(p []byte) [sha1.Size]byte { return [sha1.Size]byte(p[len(p)-sha1.Size:]) }
+func checksum(p []byte) *[sha1.Size]byte {
+	sum := [sha1.Size]byte(p[len(p)-sha1.Size:])
+	return &sum
+}
 
 func (s *fileStore) readSidecar(name string) ([]byte, error) {
 	f, err := s.disk.Open(name, os.O_RDONLY)
@@ -240,11 +244,15 @@ func (s *fileStore) LoadResume() (bits.Set, map[int]bits.Set) {
 // SaveResume replaces the sidecar. Nothing is claimed before it is synced. The stamps of the files are taken before
 // that, so that a write during the Sync makes the claim void, and not wrong.
 func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
-	if !s.locked.Load() || have.Full() {
-		return nil
-	}
 	s.resumeMu.Lock()
 	defer s.resumeMu.Unlock()
+	if have.Full() || !s.locked.Load() && s.saved.Load() == nil {
+		return nil
+	}
+	if err := s.lock(); err != nil {
+		s.log.Debug("sidecar stays as it is", "err", err)
+		return nil
+	}
 	b := s.encodeClaims(have, partial)
 	if err := s.syncClaimed(have); err != nil {
 		return err
@@ -292,7 +300,7 @@ func (s *fileStore) replaceSidecar(b []byte) error {
 	if err := s.replace(name, b); err != nil {
 		return fmt.Errorf("save %s: %w", filepath.Join(s.dir, name), err)
 	}
-	s.saved = checksum(b)
+	s.saved.Store(checksum(b))
 	return nil
 }
 

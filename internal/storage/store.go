@@ -111,6 +111,9 @@ type Store interface {
 	// are to be hashed again, and no claim about them holds until then.
 	Refresh(piece int) (bits.Set, error)
 
+	// Release says that nothing is written any more. Another Store may then write the same content.
+	Release() error
+
 	// Rest is Close, but that Wake makes the content readable again. What is in memory stays readable.
 	Rest() error
 

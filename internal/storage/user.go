@@ -134,6 +134,8 @@ func (s *userStore) Finish() error { return s.Sync() }
 
 func (s *userStore) Keep(bits.Set, map[int]bits.Set) error { return s.Sync() }
 
+func (s *userStore) Release() error { return nil }
+
 func (s *userStore) Changed(int) error { return nil }
 
 func (s *userStore) ChangedFile(int) error { return nil }

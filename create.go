@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/metainfo"
 )
 
 // CreateOptions say what kind of torrent Create makes. A nil *CreateOptions and the zero value both
@@ -152,12 +153,12 @@ func newPlan(ctx context.Context, src source, root, name string, o *CreateOption
 // checkURLs returns an error for a tracker or web seed that no client could use.
 func checkURLs(o *CreateOptions) error {
 	for _, tracker := range slices.Concat(o.Trackers...) {
-		if !isTracker(tracker) {
+		if !metainfo.IsTracker(tracker) {
 			return fmt.Errorf("tracker %q: not a http, https or udp URL", tracker)
 		}
 	}
 	for _, seed := range o.WebSeeds {
-		if !isWebSeed(seed) {
+		if !metainfo.IsWebSeed(seed) {
 			return fmt.Errorf("web seed %q: not a http or https URL", seed)
 		}
 	}
@@ -169,8 +170,8 @@ func (p *plan) cut() (err error) {
 	if p.pieceLength == 0 {
 		p.pieceLength = choosePieceLength(p.length)
 	}
-	if p.pieceLength < 1 || p.pieceLength > maxPieceLength {
-		return fmt.Errorf("piece length %d is not within 1 and %d", p.pieceLength, maxPieceLength)
+	if p.pieceLength < 1 || p.pieceLength > metainfo.MaxPieceLength {
+		return fmt.Errorf("piece length %d is not within 1 and %d", p.pieceLength, metainfo.MaxPieceLength)
 	}
 	p.total = p.length
 	if p.o.Pad && p.multi {
@@ -179,8 +180,8 @@ func (p *plan) cut() (err error) {
 			return err
 		}
 	}
-	if (p.total-1)/p.pieceLength >= maxMetainfo/sha1.Size {
-		return fmt.Errorf("pieces of %d bytes are too short: the hashes of %d bytes would take more than %d MiB", p.pieceLength, p.total, maxMetainfo>>20)
+	if (p.total-1)/p.pieceLength >= metainfo.MaxSize/sha1.Size {
+		return fmt.Errorf("pieces of %d bytes are too short: the hashes of %d bytes would take more than %d MiB", p.pieceLength, p.total, metainfo.MaxSize>>20)
 	}
 	return nil
 }

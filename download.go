@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"maps"
@@ -150,8 +151,11 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 	if o != nil {
 		d.o = *o
 	}
-	if len(t.pieces) == 0 {
+	if t.NumPieces() == 0 {
 		return nil, errNoTorrent
+	}
+	if t.version == V2 {
+		return nil, fmt.Errorf("download of version 2 alone: %w", ErrUnsupported)
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, contextError(ctx)

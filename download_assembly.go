@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"slices"
@@ -233,6 +234,8 @@ func (d *Download) check(piece int32, a *assembly) {
 	defer d.unlock(time.Now())
 	d.reuse(a)
 	switch {
+	case errors.Is(err, errInconsistent):
+		d.fail(fmt.Errorf("piece %d: %w", piece, err))
 	case err != nil:
 		d.failStorage(err)
 	case ok:
@@ -263,6 +266,9 @@ func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error)
 	c.Reset()
 	err := d.eachRun(piece, a, scratch, func(b []byte) { c.Write(b) })
 	ok := c.Matches(int(piece))
+	if c, both := c.(*pieceCheck); both && c.disagree && err == nil {
+		err = errInconsistent
+	}
 	d.assembling.checks <- c
 	return ok, err
 }

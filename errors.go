@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/shoal-go/torrent/internal/dht"
+	"github.com/shoal-go/torrent/internal/metainfo"
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
@@ -15,8 +16,8 @@ var (
 	// ErrTooLarge is returned for content that does not fit within Options.MaxMemory.
 	ErrTooLarge = storage.ErrTooLarge
 	// ErrUnsupported is returned for input that is well formed but of a kind that this package does not
-	// handle, such as a torrent or a magnet link of version 2 alone (BEP 52).
-	ErrUnsupported = errors.New("torrent: unsupported")
+	// handle, such as a torrent of a version after 2.
+	ErrUnsupported = metainfo.ErrUnsupported
 	// ErrNotFound is returned by DHT.Get and DHT.GetSigned where nodes answered, and none has the item.
 	ErrNotFound = dht.ErrNotFound
 	// ErrStalled ends a download that made no progress for Options.StallTimeout.
@@ -35,13 +36,7 @@ type MetainfoError struct {
 	Err    error // the cause, or nil
 }
 
-func (e *MetainfoError) Error() string {
-	s := "torrent: metainfo"
-	if e.Field != "" {
-		s += ": " + e.Field
-	}
-	return s + ": " + e.Reason
-}
+func (e *MetainfoError) Error() string { return (*metainfo.Error)(e).Error() }
 
 func (e *MetainfoError) Unwrap() error { return e.Err }
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/metainfo"
 )
 
 func TestParseSingle(t *testing.T) {
@@ -148,7 +150,7 @@ func TestParseLinks(t *testing.T) {
 		link("a", "no list"),
 		link([]any{}, "empty"),
 		link([]any{"a", 1}, "no string"),
-		link(slices.Repeat([]string{"d"}, maxPathDepth+1), "deep"),
+		link(slices.Repeat([]string{"d"}, metainfo.MaxPathDepth+1), "deep"),
 		dict{"attr": "x", "length": 2, "path": []string{"no link"}, "symlink path": []string{"a"}},
 	}})})
 	require.NoError(t, err)
@@ -170,7 +172,7 @@ func TestParseLinks(t *testing.T) {
 	require.Equal(t, 18, tor.layout.NumFiles())
 
 	// The name of the directory is a part of what they point to, as of their paths.
-	files := slices.Repeat([]any{link([]string{"a"}, "a")}, maxPaths/2/241)
+	files := slices.Repeat([]any{link([]string{"a"}, "a")}, metainfo.MaxPaths/2/241)
 	_, err = parseDict(t, dict{"info": with(multiInfo(), dict{"name": strings.Repeat("n", 240), "files": files})})
 	require.ErrorContains(t, err, "all paths together over 64 MiB")
 }
@@ -218,28 +220,12 @@ func TestParseHostileNames(t *testing.T) {
 	}
 }
 
-func TestParseVersion2(t *testing.T) {
-	tree := dict{"file.bin": dict{"": dict{"length": 40_000, "pieces root": strings.Repeat("r", 32)}}}
-	v2 := dict{"name": "file.bin", "meta version": 2, "file tree": tree, "piece length": 16 << 10}
-
-	_, err := parseDict(t, dict{"info": v2, "piece layers": dict{}})
-	require.ErrorIs(t, err, ErrUnsupported)
-	var metainfo *MetainfoError
-	require.ErrorAs(t, err, &metainfo)
-
-	hybrid := with(singleInfo(), v2)
-	tor, err := parseDict(t, dict{"info": hybrid, "piece layers": dict{strings.Repeat("r", 32): strings.Repeat("l", 96)}})
-	require.NoError(t, err)
-	require.EqualValues(t, 40_000, tor.Length())
-	require.Equal(t, Hash(sha1.Sum(encode(t, hybrid))), tor.InfoHash())
-}
-
 func TestParseMalformed(t *testing.T) {
 	file := func(d dict) dict {
 		return with(multiInfo(), dict{"files": []any{dict{"length": 5, "path": []string{"a"}}, d}})
 	}
 	files := func(v any) dict { return with(multiInfo(), dict{"files": v}) }
-	deep := slices.Repeat([]string{"d"}, maxPathDepth+1)
+	deep := slices.Repeat([]string{"d"}, metainfo.MaxPathDepth+1)
 	for _, c := range []struct {
 		field  string
 		reason string
@@ -289,10 +275,10 @@ func TestParseMalformed(t *testing.T) {
 	} {
 		tor, err := parseDict(t, with(dict{"announce": "http://t.example/"}, dict{"info": c.info}))
 		require.Nil(t, tor, c.field)
-		metainfo, ok := err.(*MetainfoError)
+		wrong, ok := err.(*MetainfoError)
 		require.True(t, ok, "%v", err)
-		require.Equal(t, c.field, metainfo.Field, "%v", err)
-		require.Contains(t, metainfo.Reason, c.reason)
+		require.Equal(t, c.field, wrong.Field, "%v", err)
+		require.Contains(t, wrong.Reason, c.reason)
 	}
 }
 
@@ -371,7 +357,7 @@ func TestHostileMetainfo(t *testing.T) {
 
 // A long name of the directory is part of every path. The sum of them is bounded.
 func TestParsePathsTogether(t *testing.T) {
-	files := slices.Repeat([]any{dict{"length": 1, "path": []string{"a"}}}, maxPaths/240)
+	files := slices.Repeat([]any{dict{"length": 1, "path": []string{"a"}}}, metainfo.MaxPaths/240)
 	_, err := parseDict(t, dict{"info": with(multiInfo(), dict{"name": strings.Repeat("n", 240), "files": files})})
 	require.ErrorContains(t, err, "all paths together over 64 MiB")
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/shoal-go/torrent/internal/metainfo"
 	"github.com/shoal-go/torrent/internal/safename"
 )
 
@@ -57,11 +58,11 @@ func (t *Torrent) Magnet() *Magnet {
 	m := &Magnet{InfoHash: t.infoHash, Name: t.name}
 	for _, tier := range t.trackers {
 		for _, tracker := range tier {
-			m.Trackers = appendHint(m.Trackers, tracker, isTracker)
+			m.Trackers = appendHint(m.Trackers, tracker, metainfo.IsTracker)
 		}
 	}
 	for _, seed := range t.webSeeds {
-		m.WebSeeds = appendHint(m.WebSeeds, seed, isWebSeed)
+		m.WebSeeds = appendHint(m.WebSeeds, seed, metainfo.IsWebSeed)
 	}
 	return m
 }
@@ -126,9 +127,9 @@ func (p *magnetParser) read(parameter string) (err error) {
 	case "dn":
 		m.Name = cmp.Or(m.Name, safename.Cut(strings.ToValidUTF8(value, "\ufffd"), maxMagnetName))
 	case "tr":
-		m.Trackers = appendHint(m.Trackers, mendURL(value), isTracker)
+		m.Trackers = appendHint(m.Trackers, mendURL(value), metainfo.IsTracker)
 	case "ws":
-		m.WebSeeds = appendHint(m.WebSeeds, mendURL(value), isWebSeed)
+		m.WebSeeds = appendHint(m.WebSeeds, mendURL(value), metainfo.IsWebSeed)
 	case "x.pe":
 		m.Peers = appendHint(m.Peers, value, isPeer)
 	case "so":
@@ -293,19 +294,6 @@ func appendHint(list []string, s string, valid func(string) bool) []string {
 		return list
 	}
 	return append(list, s)
-}
-
-func isTracker(s string) bool { return hasScheme(s, "http", "https", "udp") }
-
-func isWebSeed(s string) bool { return hasScheme(s, "http", "https") }
-
-func hasScheme(s string, schemes ...string) bool {
-	u, err := url.Parse(s)
-	if err != nil || u.Hostname() == "" || !slices.Contains(schemes, u.Scheme) {
-		return false
-	}
-	port, err := strconv.ParseUint(cmp.Or(u.Port(), "1"), 10, 16)
-	return err == nil && port > 0
 }
 
 func isPeer(s string) bool {

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/metainfo"
 )
 
 type dict = map[string]any
@@ -85,7 +86,7 @@ func TestInfoHashOverOriginalBytes(t *testing.T) {
 func TestParseTrackers(t *testing.T) {
 	const a, b, c = "http://a.example/announce", "udp://b.example:6969", "https://c.example:443/x?key=1"
 	many := []any{}
-	for i := range 2 * maxURLs {
+	for i := range 2 * metainfo.MaxURLs {
 		many = append(many, []string{fmt.Sprintf("http://%d.example/", i)})
 	}
 	for name, test := range map[string]struct {
@@ -108,7 +109,7 @@ func TestParseTrackers(t *testing.T) {
 		"other schemes": {dict{"announce-list": []any{[]string{"ftp://a.example/", "wss://a.example/", "file:///etc/passwd",
 			"javascript:alert(1)", "a.example", "//a.example/", "unix:///run/x"}}}, nil},
 		"malformed": {dict{"announce-list": []any{[]string{"http://", "http:///x", "http://a.example:99999/", "udp://a.example:0",
-			"http://a b/", "http://a.example/\x00", "http://[::1/", "http://:80/", "http://a.example/" + strings.Repeat("x", maxURL)}}}, nil},
+			"http://a b/", "http://a.example/\x00", "http://[::1/", "http://:80/", "http://a.example/" + strings.Repeat("x", metainfo.MaxURL)}}}, nil},
 		"not a string": {dict{"announce": 7}, nil},
 		"dictionary":   {dict{"announce": dict{"x": a}}, nil},
 	} {
@@ -125,7 +126,7 @@ func TestParseTrackers(t *testing.T) {
 
 	tor, err := parseDict(t, dict{"announce-list": many, "info": singleInfo()})
 	require.NoError(t, err)
-	require.LessOrEqual(t, len(tor.Trackers()), maxURLs)
+	require.LessOrEqual(t, len(tor.Trackers()), metainfo.MaxURLs)
 	require.Equal(t, []string{"http://0.example/"}, tor.Trackers()[0])
 
 	tor.Trackers()[0][0] = "changed"
@@ -178,7 +179,7 @@ func TestParseMalformedFile(t *testing.T) {
 		{"d4:infode4:infodee", `duplicate key "info"`},
 		{"d4:infod4:name1:a4:name1:bee", `duplicate key "name"`},
 		{"d1:x" + strings.Repeat("l", 64) + strings.Repeat("e", 64) + "e", "nested too deep"},
-		{"d1:xl" + strings.Repeat("le", maxMetainfoValues) + "ee", "more values than allowed"},
+		{"d1:xl" + strings.Repeat("le", metainfo.MaxValues) + "ee", "more values than allowed"},
 	} {
 		_, err := Parse(strings.NewReader(c.raw))
 		var metainfo *MetainfoError
@@ -268,9 +269,9 @@ func TestRead(t *testing.T) {
 
 // The largest torrent has 32 MiB. A larger file is not read.
 func TestMetainfoSize(t *testing.T) {
-	fill := maxMetainfo - len(encode(t, dict{"info": singleInfo()})) - len("7:comment12345678:")
+	fill := metainfo.MaxSize - len(encode(t, dict{"info": singleInfo()})) - len("7:comment12345678:")
 	raw := encode(t, dict{"comment": strings.Repeat("x", fill), "info": singleInfo()})
-	require.Equal(t, maxMetainfo, len(raw))
+	require.Equal(t, metainfo.MaxSize, len(raw))
 	_, err := Parse(bytes.NewReader(raw))
 	require.NoError(t, err)
 
@@ -280,7 +281,7 @@ func TestMetainfoSize(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "large.torrent")
 	f, err := os.Create(path)
 	require.NoError(t, err)
-	require.NoError(t, f.Truncate(maxMetainfo+1))
+	require.NoError(t, f.Truncate(metainfo.MaxSize+1))
 	require.NoError(t, f.Close())
 	require.Less(t, allocated(func() { _, err = Read(path) }), uint64(1<<20))
 	require.ErrorContains(t, err, "larger than 32 MiB")
@@ -354,6 +355,9 @@ func FuzzParse(f *testing.F) {
 	f.Add(encode(f, dict{"info": with(multiInfo("x"), dict{"private": 1, "name.utf-8": "n", "files": []any{
 		dict{"length": 9, "attr": "p"}, dict{"length": 1, "path": []string{"y"}, "path.utf-8": []string{"z"}}, dict{"attr": "l"},
 		dict{"attr": "l", "path": []string{"Z"}, "symlink path": []string{"..", "z"}}}})}))
+	tree := infoV2(dict{"a": leafV2(longV2), "b": leafV2(shortV2), "l": dict{"": dict{"attr": "l", "symlink path": []string{"a"}}}})
+	f.Add(encode(f, dict{"info": tree, "piece layers": layersV2(longV2)}))
+	f.Add(encode(f, dict{"info": listV1(infoV2(dict{"a": leafV2(longV2), "b": leafV2(shortV2)}), true, longV2, shortV2), "piece layers": layersV2(longV2)}))
 	f.Add([]byte("500000000:ab"))
 	f.Add([]byte("d7:comment1:a7:comment01:b13:creation datei-0e4:info" + string(encode(f, singleInfo())) + "i1ei2e8:url-listli01e9:http://s/ee\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -363,7 +367,11 @@ func FuzzParse(f *testing.F) {
 				require.ErrorAs(t, err, new(*MetainfoError))
 				continue
 			}
-			require.Equal(t, Hash(sha1.Sum(tor.info)), tor.InfoHash())
+			if tor.version == V2 {
+				require.Equal(t, tor.infoHashV2.truncated(), tor.InfoHash())
+			} else {
+				require.Equal(t, Hash(sha1.Sum(tor.info)), tor.InfoHash())
+			}
 			require.Contains(t, string(raw), string(tor.info))
 			require.Positive(t, tor.Length())
 			last := tor.layout.PieceSize(tor.NumPieces() - 1)
@@ -393,7 +401,7 @@ func FuzzParse(f *testing.F) {
 			}
 			require.Equal(t, offset, tor.layout.Size())
 
-			again, err := newTorrent(tor.info, outer{tor.trackers, tor.webSeeds, tor.nodes, tor.comment, tor.createdBy, tor.creationDate})
+			again, err := newTorrent(tor.info, outer{tor.trackers, tor.webSeeds, tor.nodes, tor.comment, tor.createdBy, tor.creationDate, nil})
 			require.NoError(t, err)
 			require.Equal(t, tor.infoHash, again.infoHash)
 		}

@@ -2,9 +2,7 @@ package torrent
 
 import (
 	"context"
-	"crypto/sha1"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 
@@ -109,19 +107,4 @@ func (t *Torrent) content() storage.Content {
 		InfoHash: t.infoHash,
 		NewCheck: t.newCheck,
 	}
-}
-
-func (t *Torrent) newCheck() storage.Check { return &pieceCheck{Hash: sha1.New(), t: t} }
-
-// pieceCheck compares pieces with the SHA-1 sums in the info dictionary (BEP 3).
-type pieceCheck struct {
-	hash.Hash
-	t   *Torrent
-	sum Hash
-}
-
-// Matches reports whether what was written since the last Reset is piece i.
-func (c *pieceCheck) Matches(i int) bool {
-	c.Sum(c.sum[:0])
-	return c.sum == c.t.pieceHash(i)
 }

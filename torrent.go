@@ -2,30 +2,32 @@ package torrent
 
 import (
 	"bytes"
-	"encoding/base32"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"iter"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/listing"
+	"github.com/shoal-go/torrent/internal/merkle"
 )
 
-// Torrent is what a .torrent file says (BEP 3). It does not change and may be used from any goroutine.
+// Torrent is what a .torrent file says (BEP 3, BEP 52). It does not change and may be used from any goroutine.
 type Torrent struct {
 	raw      []byte // the whole file, as it was read
 	info     []byte // the info dictionary, as it stands in raw
-	infoHash Hash   // SHA-1 of info
+	infoHash Hash   // SHA-1 of info; of version 2 alone SHA-256, cut to 20 bytes
+
+	version    Version
+	infoHashV2 HashV2         // unless the version is V1
+	hashes     *merkle.Pieces // likewise
 
 	name         string // sanitised: the file, or the directory that holds the files
 	length       int64  // bytes of content, padding left out
 	layout       layout.Layout
-	pieces       []byte // 20 bytes a piece
+	pieces       []byte // 20 bytes a piece; none of version 2 alone
 	private      bool
 	trackers     [][]string
 	webSeeds     []string
@@ -47,7 +49,8 @@ type File struct {
 	Path string
 	// Length is in bytes.
 	Length int64
-	// Index is the place in the torrent's list of files, from 0, with padding files counted.
+	// Index is the place in the torrent's list of files, from 0, with padding files counted, also those that version 2 does
+	// not list between files that begin with a piece.
 	Index int
 	// Offset is the place of its first byte in the content, padding included.
 	Offset int64
@@ -60,7 +63,8 @@ type File struct {
 // Name is the suggested name of the file, or of the directory that holds the files.
 func (t *Torrent) Name() string { return t.name }
 
-// InfoHash identifies the torrent: SHA-1 over the info dictionary as it was written.
+// InfoHash identifies the torrent where 20 bytes are used: SHA-1 over the info dictionary as it was written, or for version 2
+// alone the first 20 bytes of InfoHashV2.
 func (t *Torrent) InfoHash() Hash { return t.infoHash }
 
 // Length is the content's size in bytes, padding files left out.
@@ -75,7 +79,7 @@ func (t *Torrent) Bytes() []byte { return bytes.Clone(t.raw) }
 // String is the name and the info hash, for logs.
 func (t *Torrent) String() string { return fmt.Sprintf("%s (%s)", t.name, t.infoHash) }
 
-// PieceLength is the size in bytes of every piece but the last.
+// PieceLength is the size in bytes of every piece but the last, which of version 2 and hybrids is the last of each file.
 func (t *Torrent) PieceLength() int64 { return t.layout.PieceLength() }
 
 // NumPieces is the number of pieces, at least one.
@@ -141,41 +145,6 @@ func (t *Torrent) file(i int) File {
 func (t *Torrent) pieceHash(i int) (h Hash) {
 	copy(h[:], t.pieces[20*i:])
 	return h
-}
-
-// Hash is a SHA-1 sum: an info hash.
-type Hash [20]byte
-
-// ParseHash reads an info hash as magnet links write it: 40 characters of hex or 32 of base32, in either case.
-func ParseHash(s string) (h Hash, err error) {
-	var p []byte
-	switch len(s) {
-	case 2 * len(h):
-		p, err = hex.DecodeString(s)
-	case 32:
-		p, err = base32.StdEncoding.DecodeString(strings.ToUpper(s))
-	default:
-		return h, fmt.Errorf("an info hash of %d characters, not 40 (hex) or 32 (base32)", len(s))
-	}
-	if err != nil || len(p) != len(h) {
-		return h, fmt.Errorf("%q is no info hash: neither hex nor base32", s)
-	}
-	return Hash(p), nil
-}
-
-// String is the lower-case hex form, 40 characters.
-func (h Hash) String() string { return hex.EncodeToString(h[:]) }
-
-// MarshalText is String as encoding.TextMarshaler has it, so that JSON shows hex.
-func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
-
-// UnmarshalText is ParseHash as encoding.TextUnmarshaler has it.
-func (h *Hash) UnmarshalText(text []byte) error {
-	parsed, err := ParseHash(string(text))
-	if err == nil {
-		*h = parsed
-	}
-	return err
 }
 
 // Bitfield is a set of piece indices, 0 to Len()-1. It does not change. The zero value is empty, and its Len is 0.

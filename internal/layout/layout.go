@@ -31,6 +31,7 @@ type Layout struct {
 	pieceLength int64
 	size        int64
 	pieces      int
+	aligned     bool // no piece has bytes of two files
 }
 
 // New returns the layout of files that lie one behind another, cut into pieces. It keeps the list and
@@ -47,6 +48,17 @@ func New(pieceLength int64, files ...File) Layout {
 	return l
 }
 
+// NewAligned is New for files of version 2 (BEP 52), each of which begins with a piece of its own, behind padding where that is
+// needed. A piece has the bytes of one file alone: what fills up the last one of a file is part of the layout, but of no piece.
+func NewAligned(pieceLength int64, files ...File) Layout {
+	l := New(pieceLength, files...)
+	l.aligned = true
+	return l
+}
+
+// Aligned reports whether every file begins with a piece of its own, which ends with it.
+func (l Layout) Aligned() bool { return l.aligned }
+
 // Files are all files in the order of the content, padding included. They must not be written to.
 func (l Layout) Files() []File { return l.files }
 
@@ -56,10 +68,10 @@ func (l Layout) NumFiles() int { return len(l.files) }
 // File is the file with index i. It must not be written to.
 func (l Layout) File(i int) *File { return &l.files[i] }
 
-// Size is the number of bytes of all pieces, padding included.
+// Size is the number of bytes from the first piece to the end of the last, padding included.
 func (l Layout) Size() int64 { return l.size }
 
-// PieceLength is the size in bytes of every piece but the last.
+// PieceLength is the size in bytes of every piece but the last, of all or of each file.
 func (l Layout) PieceLength() int64 { return l.pieceLength }
 
 // NumPieces is how many pieces there are.
@@ -67,7 +79,16 @@ func (l Layout) NumPieces() int { return l.pieces }
 
 // PieceSize is the size of piece i in bytes.
 func (l Layout) PieceSize(i int) int64 {
-	return min(l.pieceLength, l.size-int64(i)*l.pieceLength)
+	end := l.size
+	if l.aligned {
+		end = l.files[l.FileAt(l.PieceOffset(i))].End()
+	}
+	return min(l.pieceLength, end-l.PieceOffset(i))
+}
+
+// PieceFill is how many bytes of padding lie between piece i and the next, or the end.
+func (l Layout) PieceFill(i int) int64 {
+	return min(l.pieceLength, l.size-l.PieceOffset(i)) - l.PieceSize(i)
 }
 
 // PieceOffset is the offset of piece i in the content.

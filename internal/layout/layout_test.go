@@ -126,3 +126,31 @@ func TestEveryByteHasOnePlace(t *testing.T) {
 		}
 	}
 }
+
+// A piece of version 2 ends with its file; what fills it up belongs to none.
+func TestAlignedFiles(t *testing.T) {
+	l := layout.NewAligned(64,
+		layout.File{Path: "a", Length: 60},
+		layout.File{Path: "pad", Length: 4, Pad: true},
+		layout.File{Path: "empty"},
+		layout.File{Path: "b", Length: 100},
+		layout.File{Path: "pad", Length: 28, Pad: true},
+		layout.File{Path: "c", Length: 64},
+		layout.File{Path: "d", Length: 30},
+		layout.File{Path: "pad", Length: 34, Pad: true},
+	)
+	require.True(t, l.Aligned())
+	require.EqualValues(t, 320, l.Size())
+	require.Equal(t, 5, l.NumPieces())
+	var sizes, fills []int64
+	for i := range l.NumPieces() {
+		sizes, fills = append(sizes, l.PieceSize(i)), append(fills, l.PieceFill(i))
+		require.Len(t, slices.Collect(l.FilesOf(i)), 1)
+	}
+	require.Equal(t, []int64{60, 64, 36, 64, 30}, sizes)
+	require.Equal(t, []int64{4, 0, 28, 0, 34}, fills)
+	first, end := l.PiecesOf(3)
+	require.Equal(t, []int{1, 3}, []int{first, end})
+	require.EqualValues(t, 36, l.Overlap(3, 2))
+	require.Equal(t, 36, l.BlockLen(2, 0))
+}

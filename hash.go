@@ -1,0 +1,112 @@
+package torrent
+
+import (
+	"encoding/base32"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Hash is an info hash of 20 bytes: a SHA-1 sum, or the beginning of one of version 2.
+type Hash [20]byte
+
+// ParseHash reads an info hash as magnet links write it: 40 characters of hex or 32 of base32, in either case.
+func ParseHash(s string) (h Hash, err error) {
+	var p []byte
+	switch len(s) {
+	case 2 * len(h):
+		p, err = hex.DecodeString(s)
+	case 32:
+		p, err = base32.StdEncoding.DecodeString(strings.ToUpper(s))
+	default:
+		return h, fmt.Errorf("an info hash of %d characters, not 40 (hex) or 32 (base32)", len(s))
+	}
+	if err != nil || len(p) != len(h) {
+		return h, fmt.Errorf("%q is no info hash: neither hex nor base32", s)
+	}
+	return Hash(p), nil
+}
+
+// String is the lower-case hex form, 40 characters.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// MarshalText is String as encoding.TextMarshaler has it, so that JSON shows hex.
+func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+// UnmarshalText is ParseHash as encoding.TextUnmarshaler has it.
+func (h *Hash) UnmarshalText(text []byte) error {
+	parsed, err := ParseHash(string(text))
+	if err == nil {
+		*h = parsed
+	}
+	return err
+}
+
+// HashV2 is an info hash of version 2 (BEP 52): a SHA-256 sum.
+type HashV2 [32]byte
+
+// parseHashV2 reads an info hash of version 2: 64 characters of hex, or the 68 that magnet links have, which begin with 1220.
+func parseHashV2(s string) (h HashV2, err error) {
+	digits := s
+	if len(s) == 2*len(h)+len(multihash) {
+		digits = strings.TrimPrefix(s, multihash)
+	}
+	if len(digits) != 2*len(h) {
+		return h, fmt.Errorf("an info hash of version 2 of %d characters, not %d (hex)", len(s), 2*len(h))
+	}
+	if _, err := hex.Decode(h[:], []byte(digits)); err != nil {
+		return HashV2{}, fmt.Errorf("%q is no info hash of version 2: not hex", s)
+	}
+	return h, nil
+}
+
+// multihash is how the hash of a magnet link says that it is SHA-256 and has 32 bytes.
+const multihash = "1220"
+
+// String is the lower-case hex form, 64 characters.
+func (h HashV2) String() string { return hex.EncodeToString(h[:]) }
+
+// MarshalText is String as encoding.TextMarshaler has it, so that JSON shows hex.
+func (h HashV2) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+// UnmarshalText is parseHashV2 as encoding.TextUnmarshaler has it.
+func (h *HashV2) UnmarshalText(text []byte) error {
+	parsed, err := parseHashV2(string(text))
+	if err == nil {
+		*h = parsed
+	}
+	return err
+}
+
+// truncated is what stands for the hash where the protocol has 20 bytes.
+func (h HashV2) truncated() Hash { return Hash(h[:20]) }
+
+// Version says by which rules a torrent was made.
+type Version uint8
+
+const (
+	V1     Version = iota // BEP 3
+	Hybrid                // both: programs that know only one of them download the same files
+	V2                    // BEP 52
+)
+
+var versionNames = [...]string{"1", "hybrid", "2"}
+
+// String is 1, hybrid or 2.
+func (v Version) String() string {
+	if int(v) < len(versionNames) {
+		return versionNames[v]
+	}
+	return "version " + strconv.Itoa(int(v))
+}
+
+// MarshalText is String as encoding.TextMarshaler has it.
+func (v Version) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// Version says by which rules the torrent was made.
+func (t *Torrent) Version() Version { return t.version }
+
+// InfoHashV2 identifies a torrent of version 2 or a hybrid: SHA-256 over the info dictionary as it was written. It is false
+// for version 1 alone.
+func (t *Torrent) InfoHashV2() (HashV2, bool) { return t.infoHashV2, t.version != V1 }

@@ -1,0 +1,244 @@
+package merkle_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/merkle"
+)
+
+// levels are all levels of the full tree over content, made in the plainest way.
+func levels(content []byte, height int) (all [][]merkle.Hash) {
+	leaves := make([]merkle.Hash, 1<<height)
+	for i := range leaves {
+		if begin := i * merkle.BlockSize; begin < len(content) {
+			leaves[i] = sha256.Sum256(content[begin:min(len(content), begin+merkle.BlockSize)])
+		}
+	}
+	for all = append(all, leaves); len(leaves) > 1; all = append(all, leaves) {
+		above := make([]merkle.Hash, len(leaves)/2)
+		for i := range above {
+			above[i] = sha256.Sum256(append(leaves[2*i][:], leaves[2*i+1][:]...))
+		}
+		leaves = above
+	}
+	return all
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b)
+	return b
+}
+
+// layerOf is the part of a level that covers content.
+func layerOf(level []merkle.Hash, at, length int) (layer []byte) {
+	for i := 0; i<<at*merkle.BlockSize < length; i++ {
+		layer = append(layer, level[i][:]...)
+	}
+	return layer
+}
+
+func TestHeight(t *testing.T) {
+	for n, want := range map[int64]int{0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 3, 1 << 40: 40, 1<<40 + 1: 41} {
+		require.Equal(t, want, merkle.Height(n), "%d", n)
+	}
+	require.EqualValues(t, 0, merkle.Blocks(0))
+	require.EqualValues(t, 1, merkle.Blocks(1))
+	require.EqualValues(t, 1, merkle.Blocks(merkle.BlockSize))
+	require.EqualValues(t, 2, merkle.Blocks(merkle.BlockSize+1))
+}
+
+func TestPad(t *testing.T) {
+	require.Equal(t, merkle.Hash{}, merkle.Pad(0))
+	pad := merkle.Pad(1)
+	require.Equal(t, "f5a5fd42d16a20302798ef6ed309979b43003d2320d9f0e8ea9831a92759fb4b", hex.EncodeToString(pad[:]))
+}
+
+// The root is that of the whole tree, however the content comes, and each layer has it.
+func TestRoots(t *testing.T) {
+	h := merkle.NewHasher()
+	for _, length := range []int{0, 1, merkle.BlockSize - 1, merkle.BlockSize, merkle.BlockSize + 1, 2 * merkle.BlockSize, 3 * merkle.BlockSize, 7*merkle.BlockSize + 5, 8 * merkle.BlockSize, 9*merkle.BlockSize - 1} {
+		content := random(length)
+		least := merkle.Height(merkle.Blocks(int64(length)))
+		for height := least; height < least+3; height++ {
+			all := levels(content, height)
+			want := all[height][0]
+			_, _ = h.Write([]byte("what is forgotten"))
+			h.Reset()
+			for rest := content; len(rest) > 0; {
+				n := min(len(rest), 10_000)
+				written, err := h.Write(rest[:n])
+				require.NoError(t, err)
+				require.Equal(t, n, written)
+				rest = rest[n:]
+			}
+			require.Equal(t, want, h.Sum(height), "%d bytes, height %d", length, height)
+			for level := range all {
+				require.Equal(t, want, merkle.Root(layerOf(all[level], level, length), level, height), "%d bytes, level %d of %d", length, level, height)
+			}
+		}
+	}
+	require.Equal(t, merkle.Hash(sha256.Sum256([]byte("block"))), merkle.HashBlock([]byte("block")))
+}
+
+func TestRequestsThatAreNotSound(t *testing.T) {
+	const height = 5
+	for _, r := range []merkle.Request{
+		{-1, 0, 2, 0}, {height, 0, 2, 0}, {0, 0, 1, 0}, {0, 0, 0, 0}, {0, 0, -2, 0}, {0, 0, 3, 0}, {0, 2, 4, 0}, {0, -2, 2, 0},
+		{0, 32, 2, 0}, {0, 0, 64, 0}, {4, 0, 4, 0}, {0, 0, 2, -1}, {0, 0, 2, 64},
+	} {
+		require.False(t, r.Sound(height), "%+v", r)
+	}
+	require.True(t, merkle.Request{Length: 32}.Sound(height))
+	require.True(t, merkle.Request{Base: 4, Length: 2, Proofs: 63}.Sound(height))
+}
+
+// What a tree answers is the hashes and their proofs, which nothing else passes for.
+func TestAnswersProveThemselves(t *testing.T) {
+	for _, blocks := range []int{2, 3, 5, 8, 700, 1100} {
+		content := random(blocks * merkle.BlockSize)
+		if blocks > 100 { // the hashes are what matters
+			content = content[:blocks]
+		}
+		height := merkle.Height(int64(blocks))
+		var all [][]merkle.Hash
+		var leaves []byte
+		if blocks <= 100 {
+			all = levels(content, height)
+			leaves = layerOf(all[0], 0, len(content))
+		} else {
+			for i := range blocks {
+				leaf := sha256.Sum256(content[i : i+1])
+				leaves = append(leaves, leaf[:]...)
+			}
+		}
+		root := merkle.Root(leaves, 0, height)
+		tree := merkle.NewTree(leaves, 0, height)
+		require.Equal(t, root, tree.Node(height, 0))
+		for level, nodes := range all {
+			for i, want := range nodes {
+				require.Equal(t, want, tree.Node(level, i))
+			}
+		}
+		for base := range height {
+			for length := 2; length <= 1<<(height-base); length *= 2 {
+				last := 1<<(height-base) - length
+				for _, index := range []int{0, last, last / 2 / length * length} {
+					r := merkle.Request{Base: base, Index: index, Length: length, Proofs: height}
+					require.True(t, r.Sound(height))
+					answer := tree.Append(nil, r)
+					what := fmt.Sprintf("%d blocks, %+v", blocks, r)
+					require.Len(t, answer, merkle.Size*r.Hashes(height), what)
+					require.True(t, merkle.Prove(root, height, r, answer), what)
+					require.False(t, merkle.Prove(merkle.Hash{1}, height, r, answer), what)
+					require.False(t, merkle.Prove(root, height, r, answer[merkle.Size:]), what)
+					answer[len(answer)-1] ^= 1
+					require.False(t, merkle.Prove(root, height, r, answer), what)
+				}
+			}
+		}
+		r := merkle.Request{Length: 2}
+		if height > 1 {
+			require.Equal(t, 2, r.Hashes(height))
+			require.False(t, merkle.Prove(root, height, r, tree.Append(nil, r)), "without the levels up to the root nothing is proven")
+		}
+		require.Len(t, tree.AppendProof(nil, merkle.Request{Length: 2, Proofs: height}), merkle.Size*(height-1))
+	}
+}
+
+// pieces are of three files: one of several pieces, twice, and one that is shorter than a piece.
+func pieces(t *testing.T, known bool) (p *merkle.Pieces, layer []byte, roots []merkle.Hash) {
+	const pieceLength = 2 * merkle.BlockSize
+	long, short := random(5*merkle.BlockSize+1), random(merkle.BlockSize+1)
+	all := levels(long, 3)
+	layer = layerOf(all[1], 1, len(long))
+	require.Len(t, layer, 3*merkle.Size)
+	roots = []merkle.Hash{all[3][0], {}, all[3][0], {}, levels(short, 1)[1][0], {}}
+	n, pad := int64(len(long)), int64(merkle.BlockSize-1)
+	l := layout.NewAligned(pieceLength,
+		layout.File{Path: "a", Length: n}, layout.File{Length: pad, Pad: true},
+		layout.File{Path: "b", Length: n}, layout.File{Length: pad, Pad: true},
+		layout.File{Path: "c", Length: int64(len(short))}, layout.File{Path: "empty"},
+	)
+	layers := make([][]byte, len(roots))
+	if known {
+		layers[0], layers[2] = layer, layer
+	}
+	return merkle.NewPieces(l, roots, layers), layer, roots
+}
+
+func TestPieces(t *testing.T) {
+	p, layer, roots := pieces(t, true)
+	require.Equal(t, 1, p.Level())
+	require.Empty(t, p.Missing())
+	for i := range 6 {
+		h, known := p.Hash(i)
+		require.True(t, known)
+		require.Equal(t, merkle.Hash(layer[i%3*merkle.Size:]), h)
+		file, index := p.FileOf(i)
+		require.Equal(t, []int{i / 3 * 2, i % 3}, []int{file, index})
+		require.Equal(t, 1, p.HeightOf(i))
+	}
+	h, known := p.Hash(6)
+	require.True(t, known)
+	require.Equal(t, roots[4], h)
+	require.Equal(t, 1, p.HeightOf(6))
+	require.Equal(t, 3, p.Height(0))
+	require.Equal(t, roots[0], p.Root(0))
+	require.Equal(t, layer, p.Layer(2))
+	require.Nil(t, p.Layer(4))
+	file, ok := p.File(roots[4])
+	require.True(t, ok)
+	require.Equal(t, 4, file)
+	_, ok = p.File(merkle.Hash{})
+	require.False(t, ok)
+	require.Nil(t, p.Tree(4))
+	r := merkle.Request{Base: 1, Length: 4}
+	require.True(t, merkle.Prove(roots[0], 3, r, p.Tree(0).Append(nil, r)))
+	require.Same(t, p.Tree(0), p.Tree(0))
+}
+
+func TestLayersThatAreLearned(t *testing.T) {
+	p, layer, _ := pieces(t, false)
+	require.Equal(t, []int{0, 2}, p.Missing())
+	_, known := p.Hash(1)
+	require.False(t, known)
+	require.Nil(t, p.Tree(0))
+	require.Empty(t, p.Learn(0, layer[:2*merkle.Size]), "too short")
+	require.Empty(t, p.Learn(0, append(random(merkle.Size), layer[merkle.Size:]...)), "not its hashes")
+	require.False(t, p.Known(2))
+	require.Equal(t, []int{0, 2}, p.Learn(2, layer), "of both files with the root")
+	require.Empty(t, p.Learn(0, layer), "known")
+	require.True(t, p.Known(0))
+	h, known := p.Hash(1)
+	require.True(t, known)
+	require.Equal(t, merkle.Hash(layer[merkle.Size:]), h)
+	require.NotNil(t, p.Tree(0))
+}
+
+func FuzzProve(f *testing.F) {
+	f.Add([]byte("hashes"), 0, 0, 2, 3)
+	f.Add(make([]byte, 3*merkle.Size), 1, 2, 2, 1)
+	f.Fuzz(func(t *testing.T, hashes []byte, base, index, length, proofs int) {
+		const height = 4
+		r := merkle.Request{Base: base, Index: index, Length: length, Proofs: proofs}
+		if r.Sound(height) && merkle.Prove(merkle.Hash{}, height, r, hashes) {
+			t.Fatalf("%x prove the root of nothing", hashes)
+		}
+	})
+}
+
+func BenchmarkHasher(b *testing.B) {
+	block, h := make([]byte, merkle.BlockSize), merkle.NewHasher()
+	b.SetBytes(merkle.BlockSize)
+	for b.Loop() {
+		_, _ = h.Write(block)
+	}
+}

@@ -1,0 +1,145 @@
+package merkle
+
+import (
+	"math/bits"
+	"sync"
+
+	"github.com/shoal-go/torrent/internal/layout"
+)
+
+// Pieces knows which hashes the pieces of a torrent must have. The roots of its files are fixed; the layers of those that are
+// longer than a piece may become known later. It may be used from any goroutine.
+type Pieces struct {
+	layout layout.Layout
+	level  int          // of a piece
+	roots  []Hash       // by file
+	files  map[Hash]int // longer than a block, by their roots
+
+	mu     sync.RWMutex
+	layers [][]byte // of level, by file; nil is unknown, or of a file that has but one piece
+	trees  []*Tree  // of layers, once needed
+}
+
+// NewPieces returns the pieces of the files of an aligned layout. roots are by file, those of padding unused; layers, too, are by
+// file, and prove their roots.
+func NewPieces(l layout.Layout, roots []Hash, layers [][]byte) *Pieces {
+	p := &Pieces{
+		layout: l, roots: roots, layers: layers,
+		level: bits.TrailingZeros64(uint64(l.PieceLength() / BlockSize)),
+		trees: make([]*Tree, len(roots)),
+		files: make(map[Hash]int),
+	}
+	for i, root := range roots {
+		if f := l.File(i); !f.Pad && f.Length > BlockSize {
+			p.files[root] = i
+		}
+	}
+	return p
+}
+
+// Level is that of a whole piece in the tree of a file that is longer than one.
+func (p *Pieces) Level() int { return p.level }
+
+// Root is the root of a file's tree.
+func (p *Pieces) Root(file int) Hash { return p.roots[file] }
+
+// Height is that of a file's tree.
+func (p *Pieces) Height(file int) int { return Height(Blocks(p.layout.File(file).Length)) }
+
+// Layered reports whether a file is longer than a piece, so that it has a piece layer.
+func (p *Pieces) Layered(file int) bool { return p.layout.File(file).Length > p.layout.PieceLength() }
+
+// FileOf is the file of a piece, and the piece's index in it.
+func (p *Pieces) FileOf(piece int) (file, index int) {
+	file = p.layout.FileAt(p.layout.PieceOffset(piece))
+	return file, piece - p.layout.PieceAt(p.layout.File(file).Offset)
+}
+
+// HeightOf is that of a piece's tree: that of its file if it is the only piece.
+func (p *Pieces) HeightOf(piece int) int {
+	if file, _ := p.FileOf(piece); !p.Layered(file) {
+		return p.Height(file)
+	}
+	return p.level
+}
+
+// Hash is what a piece must have, if that is known yet.
+func (p *Pieces) Hash(piece int) (h Hash, known bool) {
+	file, index := p.FileOf(piece)
+	if !p.Layered(file) {
+		return p.roots[file], true
+	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.layers[file] == nil {
+		return h, false
+	}
+	return Hash(p.layers[file][index*Size:]), true
+}
+
+// Known reports whether the hashes of all pieces of a file are known.
+func (p *Pieces) Known(file int) bool {
+	f := p.layout.File(file)
+	if f.Pad || !p.Layered(file) {
+		return true
+	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.layers[file] != nil
+}
+
+// Missing are the files whose layer is unknown.
+func (p *Pieces) Missing() (files []int) {
+	for i := range p.roots {
+		if !p.Known(i) {
+			files = append(files, i)
+		}
+	}
+	return files
+}
+
+// Learn takes the piece layer of a file, which it keeps, for all files with the same root, and returns these. It returns none if the
+// layer does not prove the root.
+func (p *Pieces) Learn(file int, layer []byte) (files []int) {
+	if !p.fits(file, layer) {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, root := range p.roots {
+		if f := p.layout.File(i); !f.Pad && root == p.roots[file] && f.Length == p.layout.File(file).Length && p.layers[i] == nil {
+			p.layers[i] = layer
+			files = append(files, i)
+		}
+	}
+	return files
+}
+
+// fits reports whether a layer is that of a file.
+func (p *Pieces) fits(file int, layer []byte) bool {
+	first, end := p.layout.PiecesOf(file)
+	return len(layer) == Size*(end-first) && Root(layer, p.level, p.Height(file)) == p.roots[file]
+}
+
+// Tree is that of a file which is longer than a piece, over its piece layer, or nil if that is unknown.
+func (p *Pieces) Tree(file int) *Tree {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.trees[file] == nil && p.layers[file] != nil {
+		p.trees[file] = NewTree(p.layers[file], p.level, p.Height(file))
+	}
+	return p.trees[file]
+}
+
+// File is a file with the given root that is longer than a block.
+func (p *Pieces) File(root Hash) (file int, ok bool) {
+	file, ok = p.files[root]
+	return file, ok
+}
+
+// Layer is the piece layer of a file, or nil if it has none or it is unknown. It must not be written to.
+func (p *Pieces) Layer(file int) []byte {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.layers[file]
+}

@@ -1,0 +1,237 @@
+package torrent
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/merkle"
+)
+
+// A tree of version 2 for the tests: files of content that is all one byte.
+const pieceLengthV2 = 32 << 10
+
+// contentV2 is the content of a file for the tests.
+func contentV2(length int, c byte) []byte { return []byte(strings.Repeat(string(c), length)) }
+
+// leafV2 is the entry of a file in a file tree.
+func leafV2(content []byte) dict {
+	root := rootV2(content)
+	return dict{"": dict{"length": len(content), "pieces root": string(root[:])}}
+}
+
+func rootV2(content []byte) merkle.Hash {
+	h := merkle.NewHasher()
+	_, _ = h.Write(content)
+	return h.Sum(merkle.Height(merkle.Blocks(int64(len(content)))))
+}
+
+func layerV2(content []byte) (layer []byte) {
+	h := merkle.NewHasher()
+	for piece := range slices.Chunk(content, pieceLengthV2) {
+		_, _ = h.Write(piece)
+		sum := h.Sum(1)
+		layer = append(layer, sum[:]...)
+	}
+	return layer
+}
+
+func layersV2(contents ...[]byte) dict {
+	layers := dict{}
+	for _, c := range contents {
+		root := rootV2(c)
+		layers[string(root[:])] = string(layerV2(c))
+	}
+	return layers
+}
+
+func infoV2(tree dict) dict {
+	return dict{"name": "d", "meta version": 2, "piece length": pieceLengthV2, "file tree": tree}
+}
+
+// listV1 makes a hybrid: the list of version 1 for files of a tree, with their padding, and the SHA-1 sums.
+func listV1(info dict, tail bool, files ...[]byte) dict {
+	var list []any
+	var all []byte
+	for i, c := range files {
+		list = append(list, dict{"length": len(c), "path": []string{string('a' + rune(i))}})
+		all = append(all, c...)
+		if fill := (pieceLengthV2 - len(all)%pieceLengthV2) % pieceLengthV2; fill > 0 && (tail || i < len(files)-1) {
+			list = append(list, dict{"length": fill, "attr": "p", "path": []string{".pad", fmt.Sprint(fill)}})
+			all = append(all, make([]byte, fill)...)
+		}
+	}
+	return with(info, dict{"files": list, "pieces": sumsV1(all)})
+}
+
+func sumsV1(all []byte) string {
+	var sums []byte
+	for piece := range slices.Chunk(all, pieceLengthV2) {
+		sum := sha1.Sum(piece)
+		sums = append(sums, sum[:]...)
+	}
+	return string(sums)
+}
+
+var (
+	longV2  = contentV2(80_000, 'a') // three pieces
+	shortV2 = contentV2(20_000, 'b') // one piece of two blocks
+)
+
+func TestParseVersion2(t *testing.T) {
+	info := infoV2(dict{"a": leafV2(longV2), "b": dict{"": dict{"length": 0}}, "c": dict{"d": leafV2(shortV2)}, "empty": dict{}})
+	tor, err := parseDict(t, dict{"info": info, "piece layers": layersV2(longV2)})
+	require.NoError(t, err)
+	require.Equal(t, V2, tor.Version())
+	hash, ok := tor.InfoHashV2()
+	require.True(t, ok)
+	require.Equal(t, HashV2(sha256.Sum256(encode(t, info))), hash)
+	require.Equal(t, Hash(hash[:20]), tor.InfoHash(), "cut to what the protocol has room for")
+	require.EqualValues(t, 100_000, tor.Length())
+	require.EqualValues(t, 3*pieceLengthV2+20_000, tor.Size())
+	require.Equal(t, 4, tor.NumPieces())
+	require.Equal(t, []File{
+		{Path: "d/a", Length: 80_000},
+		{Path: "d/b", Index: 1, Offset: 80_000},
+		{Path: "d/c/d", Length: 20_000, Index: 3, Offset: 3 * pieceLengthV2},
+	}, slices.Collect(tor.Files()))
+	require.Empty(t, tor.hashes.Missing())
+
+	// Without its layer the torrent is read, and lacks it.
+	tor, err = parseDict(t, dict{"info": info})
+	require.NoError(t, err)
+	require.Equal(t, []int{0}, tor.hashes.Missing())
+}
+
+// A tree of one file is that file, under the name that it has there.
+func TestParseVersion2OfOneFile(t *testing.T) {
+	tor, err := parseDict(t, dict{"info": infoV2(dict{"film.mkv": leafV2(shortV2)}), "piece layers": dict{}})
+	require.NoError(t, err)
+	require.Equal(t, "film.mkv", tor.Name())
+	require.False(t, tor.multi)
+	require.Equal(t, []File{{Path: "film.mkv", Length: 20_000}}, slices.Collect(tor.Files()))
+
+	tor, err = parseDict(t, dict{"info": infoV2(dict{"sub": dict{"film.mkv": leafV2(shortV2)}})})
+	require.NoError(t, err)
+	require.Equal(t, []File{{Path: "d/sub/film.mkv", Length: 20_000}}, slices.Collect(tor.Files()))
+}
+
+func TestParseHybrid(t *testing.T) {
+	tree := infoV2(dict{"a": leafV2(longV2), "b": leafV2(shortV2)})
+	for _, tail := range []bool{false, true} {
+		info := listV1(tree, tail, longV2, shortV2)
+		tor, err := parseDict(t, dict{"info": info, "piece layers": layersV2(longV2)})
+		require.NoError(t, err)
+		require.Equal(t, Hybrid, tor.Version())
+		require.Equal(t, Hash(sha1.Sum(encode(t, info))), tor.InfoHash())
+		hash, ok := tor.InfoHashV2()
+		require.True(t, ok)
+		require.Equal(t, HashV2(sha256.Sum256(encode(t, info))), hash)
+		require.Equal(t, 4, tor.NumPieces())
+		require.EqualValues(t, 20_000, tor.layout.PieceSize(3))
+		require.Equal(t, []File{{Path: "d/a", Length: 80_000}, {Path: "d/b", Length: 20_000, Index: 2, Offset: 3 * pieceLengthV2}}, slices.Collect(tor.Files()))
+	}
+	one := with(infoV2(dict{"d": leafV2(longV2)}), dict{"length": 80_000, "pieces": sumsV1(longV2)})
+	tor, err := parseDict(t, dict{"info": one, "piece layers": layersV2(longV2)})
+	require.NoError(t, err)
+	require.Equal(t, Hybrid, tor.Version())
+	require.Equal(t, []File{{Path: "d", Length: 80_000}}, slices.Collect(tor.Files()))
+}
+
+func TestLinksInVersion2(t *testing.T) {
+	link := dict{"": dict{"attr": "l", "symlink path": []string{"sub", "a"}}}
+	tor, err := parseDict(t, dict{"info": infoV2(dict{"link": link, "sub": dict{"a": leafV2(shortV2)}})})
+	require.NoError(t, err)
+	require.Equal(t, []File{{Path: "d/link", LinkTarget: "d/sub/a"}, {Path: "d/sub/a", Length: 20_000, Index: 1}}, slices.Collect(tor.Files()))
+	var b strings.Builder
+	require.NoError(t, tor.PrintTree(&b))
+	require.Contains(t, b.String(), "link → d/sub/a")
+}
+
+func TestParseMalformedVersion2(t *testing.T) {
+	root, layers := rootV2(longV2), layersV2(longV2)
+	whole := infoV2(dict{"a": leafV2(longV2)})
+	props := func(changed dict) dict { return infoV2(dict{"a": dict{"": with(leafV2(longV2)[""].(dict), changed)}}) }
+	layer := func(key string, value any) dict { return dict{key: value} }
+	tree2 := infoV2(dict{"a": leafV2(longV2), "b": leafV2(shortV2)})
+	hybrid := listV1(tree2, false, longV2, shortV2)
+	list := func(change func(list []any) []any) dict {
+		files := slices.Clone(hybrid["files"].([]any))
+		return with(hybrid, dict{"files": change(files)})
+	}
+	for _, c := range []struct {
+		field, reason string
+		info, layers  dict
+	}{
+		{"info.meta version", "version 3", with(whole, dict{"meta version": 3}), layers},
+		{"info.meta version", "version 1", with(whole, dict{"meta version": 1}), layers},
+		{"info.meta version", "not an integer", with(whole, dict{"meta version": "2"}), layers},
+		{"info.meta version", "missing", with(whole, dict{"meta version": nil}), layers},
+		{"info.piece length", "no power of two", with(whole, dict{"piece length": 48 << 10}), layers},
+		{"info.piece length", "no power of two", with(whole, dict{"piece length": 8 << 10}), layers},
+		{"info.file tree", "missing", with(whole, dict{"file tree": nil}), layers},
+		{"info.file tree", "not a dictionary", with(whole, dict{"file tree": "a"}), layers},
+		{"info", "no content", infoV2(dict{}), dict{}},
+		{"info", "no content", infoV2(dict{"a": dict{"": dict{"length": 0}}}), dict{}},
+		{`info.file tree[""]`, "without a name", infoV2(dict{"": dict{"length": 5}}), dict{}},
+		{`info.file tree["a"]`, "not a dictionary", infoV2(dict{"a": 5}), dict{}},
+		{`info.file tree["x/a"]`, "not a dictionary", infoV2(dict{"x": dict{"a": dict{"": 5}}}), dict{}},
+		{`info.file tree["a"]`, "both a file and a directory", infoV2(dict{"a": with(leafV2(longV2), dict{"b": leafV2(shortV2)})}), layers},
+		{`info.file tree["a"].length`, "missing", props(dict{"length": nil}), layers},
+		{`info.file tree["a"].length`, "not an integer", props(dict{"length": "5"}), layers},
+		{`info.file tree["a"].length`, "negative", props(dict{"length": -5}), layers},
+		{`info.file tree["a"].pieces root`, "missing", props(dict{"pieces root": nil}), layers},
+		{`info.file tree["a"].pieces root`, "not a string", props(dict{"pieces root": 7}), layers},
+		{`info.file tree["a"].pieces root`, "31 bytes", props(dict{"pieces root": strings.Repeat("r", 31)}), layers},
+		{`info.file tree["a"].pieces root`, "zeros", props(dict{"pieces root": strings.Repeat("\x00", 32)}), layers},
+		{`info.file tree["a"].attr`, "padding", props(dict{"attr": "p"}), layers},
+		{`info.file tree["b"].length`, "over 64 bits", infoV2(dict{"a": leafV2(longV2), "b": dict{"": dict{"length": int64(math.MaxInt64), "pieces root": string(root[:])}}}), layers},
+		{"info.file tree", "pieces, more than", props(dict{"length": int64(1) << 60}), layers},
+		{"piece layers[61]", "key of 1 bytes", whole, layer("a", "x")},
+		{fmt.Sprintf("piece layers[%x]", strings.Repeat("x", 32)), "of no file", whole, layer(strings.Repeat("x", 32), "x")},
+		{fmt.Sprintf("piece layers[%x]", root), "not a string", whole, layer(string(root[:]), 5)},
+		{fmt.Sprintf("piece layers[%x]", root), "64 bytes", whole, layer(string(root[:]), strings.Repeat("x", 64))},
+		{fmt.Sprintf("piece layers[%x]", root), "97 bytes", whole, layer(string(root[:]), strings.Repeat("x", 97))},
+		{fmt.Sprintf("piece layers[%x]", root), "does not hash", whole, layer(string(root[:]), strings.Repeat("x", 96))},
+		{"info.files", "a directory", with(tree2, dict{"length": 80_000, "pieces": sumsV1(longV2)}), layers},
+		{"info.files", "20000 bytes, and", with(infoV2(dict{"d": leafV2(longV2)}), dict{"length": 20_000, "pieces": sumsV1(shortV2)}), layers},
+		{"info.files", "begins at 80000", list(func(l []any) []any { return slices.Delete(l, 1, 2) }), layers},
+		{"info.files", `is "d/b"`, list(func(l []any) []any { l[0], l[2] = l[2], l[0]; return l }), layers},
+		{"info.files", `of the file tree is not in`, list(func(l []any) []any { return l[:1] }), layers},
+		{"info.files", "is not in the file tree", list(func(l []any) []any { return append(l, dict{"length": 1, "path": []string{"c"}}) }), layers},
+		{"info.files", "bytes, and 118304", list(func(l []any) []any { return append(l, dict{"length": 1 << 20, "attr": "p"}) }), layers},
+		{"info.pieces", "not 20", with(hybrid, dict{"pieces": ""}), layers},
+	} {
+		tor, err := parseDict(t, dict{"info": c.info, "piece layers": c.layers})
+		require.Nil(t, tor, "%s: %s", c.field, c.reason)
+		wrong, ok := err.(*MetainfoError)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, c.field, wrong.Field, "%v", err)
+		require.Contains(t, wrong.Reason, c.reason)
+	}
+	_, err := parseDict(t, dict{"info": with(whole, dict{"meta version": 3})})
+	require.ErrorIs(t, err, ErrUnsupported)
+}
+
+func TestHashV2Text(t *testing.T) {
+	h := HashV2{1, 2, 0xff}
+	text, err := json.Marshal(map[string]any{"h": h, "v": []Version{V1, Hybrid, V2}})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"h":"0102ff`+strings.Repeat("0", 58)+`","v":["1","hybrid","2"]}`, string(text))
+	var back struct{ H HashV2 }
+	require.NoError(t, json.Unmarshal(text, &back))
+	require.Equal(t, h, back.H)
+	require.NoError(t, back.H.UnmarshalText([]byte("1220"+strings.ToUpper(h.String()))), "as magnet links have it")
+	require.Equal(t, h, back.H)
+	for _, bad := range []string{"", "12", strings.Repeat("x", 64), "1221" + h.String(), testHash} {
+		require.Error(t, back.H.UnmarshalText([]byte(bad)), "%q", bad)
+	}
+	require.Equal(t, "version 7", Version(7).String())
+}

@@ -3,13 +3,16 @@ package torrent_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent"
-	"github.com/stretchr/testify/require"
 )
 
 // Start copies its options, and Select may call any method of the download.
@@ -157,4 +160,165 @@ func TestStateAsText(t *testing.T) {
 	b, err := json.Marshal([]torrent.State{torrent.Checking, torrent.Downloading, torrent.Seeding, torrent.Paused, torrent.Stopped, 9})
 	require.NoError(t, err)
 	require.JSONEq(t, `["checking", "downloading", "seeding", "paused", "stopped", "9"]`, string(b))
+}
+
+// beside is the files that lie beside content.
+func beside(t *testing.T, dir string) (suffixes []string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, ".*"))
+	require.NoError(t, err)
+	for _, name := range names {
+		suffixes = append(suffixes, filepath.Ext(name))
+	}
+	return suffixes
+}
+
+// unhashed starts a download that must find so many pieces there without hashing any.
+func (s *share) unhashed(t *testing.T, o torrent.Options, pieces int) *torrent.Download {
+	t.Helper()
+	d := s.start(t, o)
+	until(t, "it has looked", func() bool { return d.Stats().State != torrent.Checking })
+	require.Equal(t, pieces, d.Stats().PiecesVerified)
+	require.Zero(t, d.Stats().Checked)
+	return d
+}
+
+func TestAPIKeepResume(t *testing.T) {
+	t.Parallel()
+	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
+	peer := s.gated(t)
+	peer.give()
+	dir := t.TempDir()
+	o := torrent.Options{Dir: dir, KeepResume: true, Peers: []netip.AddrPort{peer.addr}}
+	d := s.start(t, o)
+	s.same(t, complete(t, d))
+	require.NoError(t, d.Close())
+	require.Equal(t, []string{".resume"}, beside(t, dir))
+
+	t.Run("hashes nothing", func(t *testing.T) {
+		name := filepath.Join(dir, "."+s.InfoHash().String()+".resume")
+		before, err := os.Stat(name)
+		require.NoError(t, err)
+		c := local()
+		defer c.Close()
+		d := s.unhashed(t, torrent.Options{Dir: dir, KeepResume: true, Seed: true, Client: c, Uploaded: 1 << 40, Downloaded: 1 << 41}, s.NumPieces())
+		complete(t, d)
+		s.same(t, complete(t, s.start(t, torrent.Options{Peers: []netip.AddrPort{addrOf(c)}})))
+		require.EqualValues(t, 1<<40+s.Length(), d.Stats().Uploaded)
+		require.EqualValues(t, 1<<41, d.Stats().Downloaded)
+		require.NoError(t, d.Close())
+		after, err := os.Stat(name)
+		require.NoError(t, err)
+		require.True(t, os.SameFile(before, after), "nor is anything written")
+	})
+	for _, tt := range meddlings {
+		t.Run("a file is "+tt.name, func(t *testing.T) {
+			s := meddled(t)
+			peer := s.gated(t)
+			peer.give()
+			o := torrent.Options{Dir: t.TempDir(), KeepResume: true, Peers: []netip.AddrPort{peer.addr}}
+			d := s.start(t, o)
+			complete(t, d)
+			require.NoError(t, d.Close())
+			tt.do(t, filepath.Join(o.Dir, "share", "a", "a.bin"))
+			have, err := s.Verify(t.Context(), o.Dir)
+			require.NoError(t, err)
+			before := peer.sent.Load()
+			d = s.start(t, o)
+			s.same(t, complete(t, d))
+			require.LessOrEqual(t, d.Stats().Checked, int64(len(s.piecesOf("share/a/a.bin")))*s.PieceLength(), "no other file is hashed")
+			require.LessOrEqual(t, peer.sent.Load()-before, int64(s.NumPieces()-have.Count())*s.PieceLength())
+			require.NoError(t, d.Close())
+			s.onDisk(t, o.Dir)
+			require.NoError(t, s.unhashed(t, o, s.NumPieces()).Close())
+		})
+	}
+	t.Run("not kept any more", func(t *testing.T) {
+		o := o
+		o.KeepResume = false
+		complete(t, s.unhashed(t, o, s.NumPieces()))
+		require.Empty(t, beside(t, dir))
+	})
+}
+
+// What was made by another program is hashed once.
+func TestAPIKeepResumeOfWhatWasThere(t *testing.T) {
+	t.Parallel()
+	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
+	o := torrent.Options{Dir: s.dir, KeepResume: true, Seed: true}
+	d := s.start(t, o)
+	complete(t, d)
+	require.Equal(t, s.Length(), d.Stats().Checked)
+	require.NoError(t, d.Close())
+	require.Equal(t, []string{".resume"}, beside(t, s.dir))
+	complete(t, s.unhashed(t, o, s.NumPieces()))
+}
+
+// Where nothing can be written there is no sidecar, and all else is as before.
+func TestAPIKeepResumeReadOnly(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	require.NoError(t, os.Chmod(s.dir, 0o555))
+	defer os.Chmod(s.dir, 0o755)
+	for range 2 {
+		d := s.start(t, torrent.Options{Dir: s.dir, KeepResume: true, Seed: true})
+		s.same(t, complete(t, d))
+		require.NoError(t, d.Close())
+	}
+	require.Empty(t, beside(t, s.dir))
+}
+
+// What is verified of files that are not chosen, or fetched on demand, is known to the next run, too.
+func TestAPIKeepResumeOfSome(t *testing.T) {
+	t.Parallel()
+	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
+	peer := s.gated(t)
+	peer.give()
+	o := torrent.Options{Dir: t.TempDir(), KeepResume: true, Seed: true, Peers: []netip.AddrPort{peer.addr}}
+	o.Select = torrent.Glob("d.bin")
+	d := s.start(t, o)
+	require.NoError(t, complete(t, d).Close())
+	pieces := d.Stats().PiecesVerified
+	require.NoError(t, d.Close())
+	require.Less(t, pieces, s.NumPieces())
+
+	d = s.unhashed(t, o, pieces)
+	require.NoError(t, complete(t, d).Close())
+	require.NoError(t, d.Close())
+
+	o.Select = func(torrent.File) torrent.Priority { return torrent.OnDemand }
+	d = s.unhashed(t, o, pieces)
+	r, err := d.Open(t.Context(), "share/a.bin")
+	require.NoError(t, err)
+	_, err = io.CopyN(io.Discard, r, 40_000)
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	// What was asked for arrives still.
+	until(t, "it is at rest", func() bool {
+		before := d.Stats().Downloaded
+		time.Sleep(50 * time.Millisecond)
+		return d.Stats().Downloaded == before && d.Stats().PiecesStarted == 0
+	})
+	more := d.Stats().PiecesVerified
+	require.Greater(t, more, pieces)
+	require.NoError(t, d.Close())
+
+	d = s.unhashed(t, o, more)
+	r, err = d.Open(t.Context(), "share/a.bin")
+	require.NoError(t, err)
+	_, err = io.Copy(io.Discard, r)
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	d.Select(nil)
+	files := complete(t, d)
+	s.same(t, files)
+	require.NoError(t, files.Close())
+	require.NoError(t, d.Close())
+	o.Select = nil
+	complete(t, s.unhashed(t, o, s.NumPieces()))
+	require.NoError(t, os.Remove(filepath.Join(o.Dir, "share", "zz")))
+	complete(t, s.unhashed(t, o, s.NumPieces())) // an empty file is made again
 }

@@ -1,0 +1,255 @@
+package torrent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// A dialRecord is what a client dialled, and when.
+type dialRecord struct {
+	mu sync.Mutex
+	to []netip.AddrPort
+	at []time.Time
+}
+
+// of returns a Client.Dial that records what it dials from a host.
+func (r *dialRecord) of(h *simnet.Host) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		r.mu.Lock()
+		r.to, r.at = append(r.to, netip.MustParseAddrPort(addr)), append(r.at, time.Now())
+		r.mu.Unlock()
+		return h.Dial(ctx, network, addr)
+	}
+}
+
+// count returns how many dials went to addresses for which is returns true.
+func (r *dialRecord) count(is func(netip.Addr) bool) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.to {
+		if is(a.Addr()) {
+			n++
+		}
+	}
+	return n
+}
+
+// busiest returns the most dials that began within any second.
+func (r *dialRecord) busiest() (most int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, oldest := 0, 0; k < len(r.at); k++ {
+		for r.at[k].Sub(r.at[oldest]) >= time.Second {
+			oldest++
+		}
+		most = max(most, k-oldest+1)
+	}
+	return most
+}
+
+// A peer on the open internet names addresses inside our network, and a hundred peers name one victim outside.
+func TestAimedAtOthers(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 100*blockSize)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		var dialled dialRecord
+		c := simClient(t, us, nil)
+		c.NoUTP = true // whose dials the record does not see
+		c.Dial = dialled.of(us)
+		simLeech(t, c, content)
+		simnet.Sleep(time.Second)
+		names := func(from string, named ...netip.AddrPort) {
+			s := speak(t, n.NewHost(from, 0, 0, 0), content, us.Addr(6881), speech{fast: true, extended: true})
+			x := wire.PEX{Added: named, AddedFlags: make([]byte, len(named))}
+			s.say(wire.AppendExtended(nil, extPEX, x.Append(nil)))
+		}
+		within := func(a netip.Addr) bool { return a.As4()[0] == 10 || a.IsLoopback() }
+		victim := netip.MustParseAddr("9.9.9.9")
+		n.NewHost(victim.String(), 0, 0, 0)
+
+		var inward []netip.AddrPort
+		for k := range uint16(50) {
+			inward = append(inward, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 1000+k), netip.AddrPortFrom(netip.MustParseAddr("10.1.1.1"), 1000+k))
+		}
+		names("81.0.0.1", inward...)
+		for k := range 100 {
+			names(fmt.Sprintf("82.%d.0.1", k), netip.AddrPortFrom(victim, uint16(1000+k)))
+		}
+		simnet.Sleep(10 * time.Minute)
+		require.Zero(t, dialled.count(within), "what a public peer says of our network is not believed")
+		hits := dialled.count(func(a netip.Addr) bool { return a == victim })
+		require.LessOrEqual(t, hits, 66)
+		require.Greater(t, hits, 30, "but it may well be a peer")
+
+		names("10.2.2.2", inward...)
+		simnet.Sleep(10 * time.Second)
+		require.Zero(t, dialled.count(netip.Addr.IsLoopback), "nor what our neighbours say of this machine")
+		require.Equal(t, 30, dialled.count(within), "that there is a host beside them is")
+	})
+}
+
+// Peers that hang up on encryption are dialled twice, and both dials count.
+func TestDialsOfBothKindsArePaced(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 100*blockSize)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		var dialled dialRecord
+		c := simClient(t, us, nil)
+		c.Encryption = PreferEncryption
+		c.NoUTP = true
+		c.Dial = dialled.of(us)
+		var peers []netip.AddrPort
+		for k := range 200 {
+			p := simpeer.New("plain", n.NewHost(fmt.Sprintf("81.%d.0.1", k), 1000, 0, 10*time.Millisecond), 6881, content.truth, simpeer.Script{})
+			require.NoError(t, p.Arrive())
+			t.Cleanup(p.Stop)
+			peers = append(peers, p.Addr())
+		}
+		d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 200, Peers: peers, Storage: newSimStorage(content).open})
+		require.NoError(t, err)
+		simnet.Sleep(20 * time.Second)
+		require.Len(t, d.Stats().Peers, 200)
+		require.Len(t, dialled.to, 400)
+		require.Equal(t, 30, dialled.busiest())
+	})
+}
+
+// A liar that shares its address with an honest peer says that it listens where that one does, and even takes its
+// peer id. The user named the honest one, which is dialled all the same, and not banned for what the liar does.
+func TestClaimOfAnothersPort(t *testing.T) {
+	for _, ip := range []string{"80.0.0.9", "10.0.0.9", "100.64.0.9"} {
+		for _, stolen := range []bool{false, true} {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimContent(1, blockSize, 64*blockSize)
+				us, behind := n.NewHost("81.0.0.1", 0, 0, time.Millisecond), n.NewHost(ip, 20e3, 0, time.Millisecond)
+				honest := simpeer.New("honest", behind, 6881, content.truth, simpeer.Script{Fast: true})
+				defer honest.Stop()
+				c := simClient(t, us, nil)
+				d := simLeech(t, c, content)
+				simnet.Sleep(time.Second)
+				for k := range 3 { // as many as a public address may have
+					can := speech{fast: true, extended: true}
+					if stolen && k == 0 {
+						can.id = honest.ID()
+					}
+					liar := speak(t, behind, content, us.Addr(6881), can)
+					liar.sayID(wire.HaveNone)
+					liar.sayHello(wire.ExtHandshake{P: 6881})
+				}
+				simnet.Sleep(time.Second)
+				require.NoError(t, honest.Arrive())
+				d.AddPeers(honest.Addr())
+				simnet.Sleep(40 * time.Second)
+				require.True(t, slices.ContainsFunc(d.Stats().Peers, func(p PeerStats) bool { return p.Addr == honest.Addr() }), "%s, with the id of the honest one: %t", ip, stolen)
+
+				d.mu.Lock()
+				for _, p := range d.swarm.peers {
+					if p.conn.incoming {
+						d.ban([]any{p.supply.Origin}) // as if it had sent a false block
+						break
+					}
+				}
+				d.mu.Unlock()
+				simnet.Sleep(time.Minute)
+				require.True(t, d.Stats().Complete, "%s", ip)
+			})
+		}
+	}
+}
+
+// keepsPlace is how those behave that want nothing but the place: they claim everything, are interested, and send
+// keep-alives. They come back whenever they are dropped.
+var keepsPlace = simpeer.Script{
+	ClaimsAll: true, Never: simpeer.Unchokes,
+	Opening: func(c *simpeer.Content) []byte {
+		b := make([]byte, c.NumPieces()/8)
+		for i := range b {
+			b[i] = 0xff
+		}
+		return wire.AppendSimple(wire.AppendBitfield(nil, b), wire.Interested)
+	},
+	Noise: []simpeer.Noise{simpeer.Noises()[13]}, NoiseEvery: 100 * time.Second,
+}
+
+// A crowd holds all places before honest seeds come. These get in all the same, whether they call or have to be
+// called, and the download completes.
+func TestEclipse(t *testing.T) {
+	client := netip.MustParseAddrPort("81.0.0.1:6881")
+	for _, crowd := range []struct {
+		name  string
+		addr  func(k int) string
+		hosts int
+	}{
+		{"one /64 of IPv6", func(k int) string { return fmt.Sprintf("2001:db8::%x", k+1) }, 100},
+		{"one /24 of IPv4", func(k int) string { return fmt.Sprintf("66.0.0.%d", k+1) }, 100},
+		{"27 addresses", func(k int) string { return fmt.Sprintf("%d.%d.3.4", 100+k, k) }, 27},
+	} {
+		for _, called := range []bool{false, true} {
+			name := crowd.name + ", seeds call"
+			if called {
+				name = crowd.name + ", seeds are called"
+			}
+			t.Run(name, func(t *testing.T) {
+				content := newSimContent(1, 64<<10, 16<<20)
+				simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+					m := &simMeeting{net: n, content: content, host: n.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond)}
+					defer m.end(t)
+					m.client = simStart(t.Context(), t, m.host, content, nil, nil, nil)
+					for k := range crowd.hosts {
+						p := simpeer.New("crowd", n.NewHost(crowd.addr(k), 1e6, 0, 10*time.Millisecond), 6881, content.truth, keepsPlace)
+						require.NoError(t, p.Arrive())
+						m.peers = append(m.peers, p)
+						p.Call(min(3, 100/crowd.hosts), client, 5*time.Second)
+					}
+					simnet.Sleep(2 * time.Minute)
+					require.Len(t, m.client.Stats().Peers, 80, "the crowd has all places")
+
+					var seeds []netip.AddrPort
+					for k := range 11 {
+						p := simpeer.New("seed", n.NewHost(fmt.Sprintf("90.%d.0.1", k), 20e3, 0, 10*time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+						require.NoError(t, p.Arrive())
+						m.peers = append(m.peers, p)
+						seeds = append(seeds, p.Addr())
+						if !called {
+							p.Call(1, client, 5*time.Second)
+						}
+					}
+					if called {
+						m.client.discovery.found(7, "", seeds...) // by peer exchange
+					}
+					came := time.Now()
+					var all time.Duration // until the last was in
+					for all == 0 && time.Since(came) < 5*time.Minute {
+						simnet.Sleep(time.Second)
+						in := 0
+						for _, p := range m.client.Stats().Peers {
+							if p.Addr.Addr().Is4() && p.Addr.Addr().As4()[0] == 90 {
+								in++
+							}
+						}
+						if in == len(seeds) {
+							all = time.Since(came)
+						}
+					}
+					require.NotZero(t, all, "not all seeds got in")
+					simWait(5*time.Minute, m.client)
+					require.True(t, m.client.done(), "%s", m.client.describe())
+					require.NoError(t, m.client.compare(nil))
+					t.Logf("all seeds were in after %v, complete after %v", all, time.Since(came))
+				})
+			})
+		}
+	}
+}

@@ -41,6 +41,10 @@ type assembly struct {
 	direct  bool     // blocks go to storage as they come
 	writing int      // blocks that are being written
 	touched time.Time
+
+	// latest is what was last handed out to be written of each block that is being written: a block that came instead of one
+	// that was dropped must not be overwritten by it.
+	latest map[int32][]byte
 }
 
 // A batch is blocks of one piece that are to be written without the mutex.
@@ -82,13 +86,45 @@ func (d *Download) hold(id picker.Block, b []byte, now time.Time) (out batch) {
 			n := d.t.layout.NumBlocks(int(id.Piece))
 			a.blocks = slices.Grow(a.blocks, n)[:n]
 		}
+		if former := a.blocks[id.Index]; former != nil {
+			d.assembling.blocks.Drop(former)
+		}
 		a.blocks[id.Index] = b
 		return batch{}
 	}
 	out = d.spill(id.Piece, a)
 	out.last = heldBlock{id.Index, b}
-	a.writing++
+	a.hand(out.last)
 	return out
+}
+
+// hand records that a block is handed out to be written.
+func (a *assembly) hand(h heldBlock) {
+	if a.latest == nil {
+		a.latest = make(map[int32][]byte)
+	}
+	a.latest[h.index] = h.b
+	a.writing++
+}
+
+// isLatest reports whether no other block was handed out in place of h, and h was not dropped.
+func (a *assembly) isLatest(h heldBlock) bool {
+	b := a.latest[h.index]
+	return len(b) > 0 && &b[0] == &h.b[0]
+}
+
+// waste drops the data of a block that the picker has dropped.
+func (d *Download) waste(id picker.Block) {
+	d.traffic.wasted += int64(d.t.layout.BlockLen(int(id.Piece), int(id.Index)))
+	a := d.assembling.pieces[id.Piece]
+	if a == nil {
+		return
+	}
+	delete(a.latest, id.Index)
+	if len(a.blocks) > 0 && a.blocks[id.Index] != nil {
+		d.assembling.blocks.Drop(a.blocks[id.Index])
+		a.blocks[id.Index] = nil
+	}
 }
 
 // spill moves all blocks of a from memory to a batch.
@@ -97,11 +133,12 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 	a.direct = true
 	for k, b := range a.blocks {
 		if b != nil {
-			out.blocks = append(out.blocks, heldBlock{int32(k), b})
+			h := heldBlock{int32(k), b}
+			out.blocks = append(out.blocks, h)
+			a.hand(h)
 		}
 	}
 	d.assembling.blocks.Release(len(out.blocks))
-	a.writing += len(out.blocks)
 	a.blocks = nil
 	return out
 }
@@ -112,23 +149,36 @@ func (d *Download) write(r batch) {
 	base := d.t.layout.PieceOffset(int(r.piece))
 	turn := d.assembling.writing[int(r.piece)%len(d.assembling.writing)]
 	turn <- struct{}{}
-	d.mu.Lock()
-	wanted := d.assembling.pieces[r.piece] == r.a // or the piece was started again meanwhile
-	d.mu.Unlock()
 	blocks := r.blocks
 	if r.last.b != nil {
 		blocks = append(blocks, r.last)
 	}
+	n := len(blocks)
+	d.mu.Lock()
+	wanted := d.assembling.pieces[r.piece] == r.a // or the piece was started again meanwhile
+	blocks = slices.DeleteFunc(blocks, func(h heldBlock) bool {
+		stale := !wanted || !r.a.isLatest(h)
+		if stale {
+			d.client.blocks.Put(h.b)
+		}
+		return stale
+	})
+	d.mu.Unlock()
 	for _, h := range blocks {
-		if err == nil && wanted {
+		if err == nil {
 			_, err = d.store.WriteAt(h.b, base+int64(h.index)*blockSize)
 		}
-		d.client.blocks.Put(h.b)
 	}
 	<-turn
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r.a.writing -= len(blocks)
+	r.a.writing -= n
+	for _, h := range blocks {
+		if r.a.isLatest(h) {
+			delete(r.a.latest, h.index)
+		}
+		d.client.blocks.Put(h.b)
+	}
 	if err != nil {
 		d.failStorage(fmt.Errorf("write piece %d: %w", r.piece, err))
 		return
@@ -142,14 +192,19 @@ func (d *Download) discard(piece int32) {
 	if a == nil {
 		return
 	}
+	d.dropBlocks(a)
+	delete(d.assembling.pieces, piece)
+	if a.writing == 0 {
+		d.reuse(a)
+	}
+}
+
+// dropBlocks drops the blocks of a that are in memory.
+func (d *Download) dropBlocks(a *assembly) {
 	for _, b := range a.blocks {
 		if b != nil {
 			d.assembling.blocks.Drop(b)
 		}
-	}
-	delete(d.assembling.pieces, piece)
-	if a.writing == 0 {
-		d.reuse(a)
 	}
 }
 
@@ -226,13 +281,16 @@ func (d *Download) check(piece int32, a *assembly) {
 		digests, err = d.digest(piece, a, &scratch)
 	}
 	d.client.hashing <- scratch
-	for _, b := range a.blocks {
-		d.assembling.blocks.Drop(b)
+	mayStay := !ok && err == nil // pieceSpoiled decides
+	if !mayStay {
+		d.dropBlocks(a)
 	}
 	d.assembling.blocks.EndFlush()
 	d.mu.Lock()
 	defer d.unlock(time.Now())
-	d.reuse(a)
+	if !mayStay {
+		d.reuse(a)
+	}
 	switch {
 	case errors.Is(err, errInconsistent):
 		d.fail(fmt.Errorf("piece %d: %w", piece, err))
@@ -241,7 +299,7 @@ func (d *Download) check(piece int32, a *assembly) {
 	case ok:
 		d.pieceVerified(int(piece), digests)
 	default:
-		d.pieceSpoiled(int(piece), digests)
+		d.pieceSpoiled(piece, a, digests)
 	}
 }
 
@@ -353,11 +411,26 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 	d.broadcast()
 }
 
-// pieceSpoiled records that a complete piece does not have its hash.
-func (d *Download) pieceSpoiled(i int, digests []uint64) {
-	d.traffic.wasted += d.t.layout.PieceSize(i)
+// pieceSpoiled records that a complete piece does not have its hash. Blocks that are not the first to be suspected stay.
+func (d *Download) pieceSpoiled(piece int32, a *assembly, digests []uint64) {
+	i := int(piece)
 	d.emit(Event{Kind: PieceFailed, Piece: i})
 	d.logLater(func() { d.log.Info("piece failed its hash", "piece", i) })
-	d.ban(d.picker.Failed(i, digests))
+	liars := d.picker.Failed(i, digests)
+	if d.picker.Started(i).Attempt == a.attempt {
+		a.touched = time.Now()
+		d.assembling.pieces[piece] = a
+		arrived := d.picker.Arrived(i)
+		for k := range arrived.Len() {
+			if !arrived.Has(k) {
+				d.waste(picker.Block{Piece: piece, Index: int32(k)})
+			}
+		}
+	} else {
+		d.traffic.wasted += d.t.layout.PieceSize(i)
+		d.dropBlocks(a)
+		d.reuse(a)
+	}
+	d.ban(liars)
 	d.pending.freed = true
 }

@@ -129,6 +129,10 @@ func (d *Download) blockAt(m wire.Message) (id picker.Block, ok bool) {
 func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err error) {
 	d := p.d
 	n := len(b)
+	if p.closing == errBanned {
+		d.client.blocks.Put(b)
+		return batch{}, p.closing
+	}
 	v, out := d.take(&p.supply, id, b, now)
 	if v == picker.Unrequested {
 		return batch{}, p.unrequested(n)

@@ -225,6 +225,20 @@ func (d *Download) ban(liars []any) {
 			}
 		}
 	}
+	if len(liars) > 0 {
+		d.disown()
+	}
+}
+
+// disown has everything fetched again that banned peers sent and that no hash has vouched for.
+func (d *Download) disown() {
+	for _, id := range d.picker.Disown(func(origin any) bool {
+		addr, ok := origin.(netip.AddrPort)
+		return ok && d.discovery.cand.Banned(addr)
+	}) {
+		d.waste(id)
+	}
+	d.pending.freed = true
 }
 
 // Ban ends the connections to an address, and has none made to or accepted from any of its ports for the life of the

@@ -52,6 +52,9 @@ func (h *simHistory) misbehaves(p *simpeer.Peer) {
 // simKinds are the ways to misbehave.
 var simKinds = []simKind{
 	simple("lies now and then", func(h *simHistory) simpeer.Script { return simpeer.Script{Corrupt: 2 + h.rng.IntN(30)} }),
+	simple("lies in one block of each piece", func(h *simHistory) simpeer.Script {
+		return simpeer.Script{Corrupt: 1, Scatters: true, Fast: true}
+	}),
 	simple("lies always", func(h *simHistory) simpeer.Script { return simpeer.Script{Corrupt: 1} }),
 	simple("lies, and drops the connection", func(h *simHistory) simpeer.Script {
 		return simpeer.Script{Corrupt: 3, ResetAfter: 1 + h.rng.IntN(20)}

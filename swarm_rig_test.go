@@ -263,6 +263,9 @@ func (s *simDownload) couldAsk(r *picker.Supplier, w simpeer.Terms) int {
 		if p.Sole != nil && p.Sole != r && p.Sole.Outstanding() > 0 {
 			continue // on parole with a peer that is at work
 		}
+		if p.Sole == nil && p.Kept > 0 {
+			continue // it waits for a peer that did not send what is to be replaced
+		}
 		if p.Attempt == 0 || p.Free > 0 {
 			return i
 		}

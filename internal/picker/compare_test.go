@@ -124,6 +124,9 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 		default:
 			h.fail("block %v: sender %d", id, rb.sender)
 		}
+		if rb.kept != b.kept {
+			h.fail("block %v: kept %v", id, rb.kept)
+		}
 		if rb.here() && rb.copies() > 0 {
 			h.fail("block %v is here and under way", id)
 		}

@@ -161,6 +161,15 @@ func (h *history) event() {
 		h.rush(p)
 	case op < 90:
 		h.character(r, i)
+	case op < 91:
+		h.went = fmt.Sprint(r.real.Origin, " is a liar")
+		want := h.m.disown(r)
+		got := h.s.Disown(func(origin any) bool { return origin == r.real.Origin })
+		slices.SortFunc(got, func(a, b Block) int { return cmp.Or(cmp.Compare(a.Piece, b.Piece), cmp.Compare(a.Index, b.Index)) })
+		if !slices.Equal(want, got) {
+			h.fail("dropped %v, want %v", got, want)
+		}
+		r.liar = r.real.sender >= 0 // one that sent nothing leaves no trace
 	case op < 92 && p.waiting() && !p.spoiled:
 		h.went = fmt.Sprint("storage holds some of ", i)
 		h.m.start(p)
@@ -312,7 +321,7 @@ func (h *history) finish(p *modelPiece) {
 	case p.complete(), p.doubted, p.waiting() && h.rng.IntN(4) == 0:
 		h.went = fmt.Sprint(p.index, " is verified")
 		cancel, digests := h.m.withdrawAll(p), make([]uint64, len(p.blocks))
-		p.had, p.doubted, p.spoiled, p.turns, p.lapses, p.started, p.sole = true, false, false, nil, nil, 0, nil
+		p.had, p.doubted, p.spoiled, p.turns, p.lapses, p.started, p.sole, p.failures, p.accused = true, false, false, nil, nil, 0, nil, 0, nil
 		got, _ := h.s.Passed(p.index, digests)
 		h.sameCancels(cancel, got)
 	}

@@ -31,11 +31,14 @@ type modelPiece struct {
 	lapses   map[any]int // how often one let it wait, or sent nothing of it
 	sole     *modelSupplier
 	blocks   []modelBlock
+	failures int              // attempts that no liar explains
+	accused  []*modelSupplier // whose blocks were dropped when it failed last
 }
 
 type modelBlock struct {
 	owners []*modelSupplier
 	sender *modelSupplier // nil while it is not here
+	kept   bool           // it is here from an attempt that failed
 }
 
 // storedEarlier is the sender of blocks that an earlier run left.
@@ -56,6 +59,7 @@ type modelSupplier struct {
 	asked    bool // ever
 	rtt      time.Duration
 	heard    time.Time
+	liar     bool
 }
 
 func one(b bool) int {
@@ -135,7 +139,7 @@ func (p *modelPiece) assign(r *modelSupplier) {
 
 // endTurn ends the time of the sole supplier, and counts it if that came to nothing.
 func (p *modelPiece) endTurn() {
-	if o := p.sole; o != nil && (o.stuck(p) || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil })) {
+	if o := p.sole; o != nil && (o.stuck(p) || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil && !b.kept })) {
 		p.lapses[o.real.Host]++
 	}
 	p.sole = nil
@@ -145,15 +149,45 @@ func (p *modelPiece) endTurn() {
 func (m *modelPicker) reassign(p *modelPiece) (cancel []string) {
 	p.endTurn()
 	cancel = m.withdrawAll(p)
-	m.start(p)
+	if p.kept() > 0 {
+		p.dropTurn()
+	} else {
+		m.start(p)
+	}
 	return cancel
+}
+
+// kept is how many blocks are here from an attempt that failed.
+func (p *modelPiece) kept() (n int) {
+	for _, b := range p.blocks {
+		n += one(b.kept)
+	}
+	return n
+}
+
+// dropTurn drops what the sole supplier sent.
+func (p *modelPiece) dropTurn() {
+	for k := range p.blocks {
+		if !p.blocks[k].kept {
+			p.blocks[k] = modelBlock{}
+		}
+	}
+	p.endTurn()
+}
+
+// barred reports whether r, whose blocks are to be replaced, may not begin to do that, as another can.
+func (m *modelPicker) barred(r *modelSupplier, p *modelPiece) bool {
+	return p.started > 0 && p.kept() > 0 && p.sole == nil && slices.Contains(p.accused, r) &&
+		slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool {
+			return !o.snubbed && o.may(p) && !slices.Contains(p.accused, o)
+		})
 }
 
 // entrusted is the first piece that r gets at once from one that has lapsed more often and sent nothing yet.
 func (m *modelPicker) due(r *modelSupplier) *modelPiece {
 	for _, p := range m.pieces {
 		if p.started > 0 && p.sole != nil && p.sole != r && r.may(p) && p.lapses[p.sole.real.Host] > p.lapses[r.real.Host] &&
-			!slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil }) {
+			!slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil && !b.kept }) {
 			return p
 		}
 	}
@@ -184,7 +218,7 @@ func (m *modelPicker) choose(r *modelSupplier, now time.Time) *modelPiece {
 		if held && p.sole.stuck(p) { // two that are snubbed do not take it in turns
 			held = r.snubbed && slices.ContainsFunc(p.sole.queue, func(id Block) bool { return int(id.Piece) == p.index })
 		}
-		return p.wanted() && r.may(p) && (p.started == 0 ||
+		return p.wanted() && r.may(p) && !m.barred(r, p) && (p.started == 0 ||
 			!held && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }))
 	}
 	var best *modelPiece
@@ -237,7 +271,7 @@ func (m *modelPicker) outdoes(p *modelPiece, r, o *modelSupplier, n int, now tim
 	if r.rate == 0 {
 		margin *= 4
 	}
-	return float64(o.eta(n, now)) > margin*float64(r.eta(len(r.queue)+len(p.blocks), now))
+	return float64(o.eta(n, now)) > margin*float64(r.eta(len(r.queue)+len(p.blocks)-p.kept(), now))
 }
 
 // neglects reports whether the sole supplier of a piece is asked for none of it, and slower than r.
@@ -358,7 +392,7 @@ func (m *modelPicker) Received(r *modelSupplier, id Block, now time.Time) (v Ver
 		return Wasted, nil
 	}
 	b := m.block(id)
-	if b.sender != nil || p.parole && p.sole != nil && p.sole != r {
+	if b.sender != nil || p.parole && (p.sole != nil && p.sole != r || m.barred(r, p)) {
 		return Wasted, nil
 	}
 	if p.parole {
@@ -406,9 +440,7 @@ func (m *modelPicker) leave(r *modelSupplier) {
 	m.release(r, func(Block) bool { return true })
 	for _, p := range m.pieces {
 		if p.sole == r && !p.complete() {
-			for k := range p.blocks {
-				p.blocks[k] = modelBlock{}
-			}
+			p.dropTurn()
 			p.retire()
 		}
 	}
@@ -427,13 +459,70 @@ func (m *modelPicker) prioritise(i int, priority uint8) (cancel []string) {
 	return cancel
 }
 
-// failed starts a piece again that did not have its hash.
+// failed has what is suspect fetched again of a piece that did not have its hash.
 func (p *modelPiece) failed() {
-	if p.sole != nil {
-		p.lapses[p.sole.real.Host]++
-	}
-	p.spoiled, p.started, p.sole, p.parole = true, 0, nil, false
 	if p.lapses == nil {
 		p.turns, p.lapses = map[any]int{}, map[any]int{}
 	}
+	if p.sole != nil {
+		p.lapses[p.sole.real.Host]++
+	}
+	p.spoiled, p.parole, p.sole = true, true, nil
+	share := map[*modelSupplier]int{}
+	var senders, liars []*modelSupplier
+	for _, b := range p.blocks {
+		if share[b.sender]++; share[b.sender] == 1 {
+			senders = append(senders, b.sender)
+		}
+	}
+	slices.SortStableFunc(senders, func(a, b *modelSupplier) int { return share[a] - share[b] })
+	for _, r := range senders {
+		if r.liar {
+			liars = append(liars, r)
+		}
+	}
+	switch alone := len(senders) == 1 && senders[0] != storedEarlier; {
+	case alone:
+		p.accused = nil
+	case len(liars) > 0:
+		p.accused = liars
+	default:
+		p.failures++
+		few, sum := 0, 0
+		for _, r := range senders[:len(senders)-1] {
+			if sum += share[r]; few == 0 || sum <= len(p.blocks)/8 {
+				few++
+			}
+		}
+		p.accused = senders[:max(1, map[int]int{1: few, 2: len(senders) - 1}[p.failures])]
+		if p.failures > 2 {
+			p.accused = senders
+		}
+	}
+	for k := range p.blocks {
+		if b := &p.blocks[k]; len(senders) == 1 || slices.Contains(p.accused, b.sender) {
+			*b = modelBlock{}
+		} else {
+			b.kept = true
+		}
+	}
+	p.retire()
+}
+
+// disown drops what a liar sent.
+func (m *modelPicker) disown(r *modelSupplier) (dropped []Block) {
+	r.liar = true
+	for _, p := range m.pieces {
+		if p.started == 0 || p.complete() {
+			continue
+		}
+		for k, b := range p.blocks {
+			if b.sender != nil && b.sender.liar {
+				p.blocks[k] = modelBlock{}
+				dropped = append(dropped, Block{int32(p.index), int32(k)})
+			}
+		}
+		p.retire()
+	}
+	return dropped
 }

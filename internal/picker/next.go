@@ -135,11 +135,14 @@ func (t *turn) take(p *startedPiece) {
 
 // reassign takes a piece on parole from its sole supplier and starts it again, for s.
 func (t *turn) reassign(p *startedPiece) *startedPiece {
-	i := int(p.piece)
+	i := p.piece
 	t.pk.endTurn(p)
 	t.cancel = append(t.cancel, t.pk.withdrawAll(p)...)
 	t.pk.restart(p)
-	return t.pk.start(i)
+	if p = t.pk.started[i]; p == nil {
+		p = t.pk.start(int(i))
+	}
+	return p
 }
 
 // unknown stands for a result of first that has not been asked for.
@@ -191,7 +194,7 @@ func (pk *Picker) suggested(s *Supplier, priority uint8, now time.Time) *started
 
 // may reports whether s can be asked for blocks of p.
 func (pk *Picker) may(s *Supplier, p *startedPiece, now time.Time) bool {
-	if !s.may(p.piece) {
+	if !s.may(p.piece) || pk.barred(s, p) {
 		return false
 	}
 	switch o := p.sole; {

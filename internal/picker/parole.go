@@ -1,16 +1,23 @@
 package picker
 
 import (
+	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"time"
 )
 
-// A suspicion is kept of a piece that failed its hash, until it passes. Meanwhile the piece is on parole: all its
-// blocks are asked of one supplier at a time. If it fails again, that supplier lied. If it passes, comparing its
-// blocks with those of earlier attempts shows which suppliers lied before.
+// A suspicion is kept of a piece that failed its hash, until it passes. Meanwhile the piece is on parole: what it
+// lacks is asked of one supplier at a time. If it fails with all its blocks from one, that supplier lied. If it passes,
+// comparing its blocks with those of earlier attempts shows which suppliers lied before.
+//
+// Blocks of a piece that failed are not all fetched again at once, or one false block would cost a piece. First those of
+// the suppliers that sent the fewest are, then all but those of the one that sent the most, then all.
 type suspicion struct {
 	attempts []attempt
+	failures int            // attempts that no liar explains
+	accused  []int32        // whose blocks were dropped when it failed last, by Supplier.sender
 	records  map[any]record // of sole suppliers, by Supplier.Host
 }
 
@@ -30,7 +37,8 @@ type record struct {
 }
 
 // Failed records that piece i is complete and does not have its hash. digests are of its blocks. liars are the
-// origins that are shown to have sent a false block: one that sent the whole piece. The piece is fetched again.
+// origins that are shown to have sent a false block: one that sent the whole piece. What is suspect of the piece is
+// fetched again. The rest stays in the present attempt: Started and Arrived say whether there is one and what it is.
 func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	p := pk.started[int32(i)]
 	a := attempt{digests: digests}
@@ -42,19 +50,129 @@ func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 		u = &suspicion{records: make(map[any]record)}
 		pk.spoiled[p.piece] = u
 	}
-	first := a.senders[0]
-	alone := !slices.ContainsFunc(a.senders, func(n int32) bool { return n != first })
-	if alone && first >= 0 {
-		liars = []any{pk.senders[first]}
-	} else {
-		if len(u.attempts) == maxAttempts {
-			u.attempts = u.attempts[1:]
-		}
-		u.attempts = append(u.attempts, a)
+	shares := sharesOf(a.senders)
+	if len(shares) == 1 && shares[0].sender >= 0 {
+		liars = []any{pk.senders[shares[0].sender]}
+		u.accused = nil
+		p.reset()
+		pk.retire(p)
+		return liars
 	}
-	p.reset()
+	if len(u.attempts) == maxAttempts {
+		u.attempts = u.attempts[1:]
+	}
+	u.attempts = append(u.attempts, a)
+	u.accused = pk.accuse(u, shares, len(p.blocks))
+	for k := range p.blocks {
+		if slices.Contains(u.accused, p.blocks[k].sender) {
+			p.drop(k)
+		} else if !p.blocks[k].kept {
+			p.blocks[k].kept = true
+			p.kept++
+		}
+	}
+	pk.endTurn(p)
+	p.parole = true
+	pk.reopen(p)
 	pk.retire(p)
-	return liars
+	return nil
+}
+
+// A share is how many blocks of a piece one sender sent.
+type share struct {
+	sender int32
+	blocks int
+}
+
+// sharesOf returns the shares in a piece, the smallest first.
+func sharesOf(senders []int32) (shares []share) {
+	at := make(map[int32]int)
+	for _, n := range senders {
+		k, known := at[n]
+		if !known {
+			k = len(shares)
+			at[n] = k
+			shares = append(shares, share{sender: n})
+		}
+		shares[k].blocks++
+	}
+	slices.SortStableFunc(shares, func(a, b share) int { return cmp.Compare(a.blocks, b.blocks) })
+	return shares
+}
+
+// accuse chooses whose blocks of a piece that failed are fetched again: those of known liars, or else more with each
+// failure.
+func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []int32) {
+	for _, sh := range shares {
+		if sh.sender >= 0 && pk.liars[sh.sender] {
+			accused = append(accused, sh.sender)
+		}
+	}
+	if len(accused) > 0 {
+		return accused
+	}
+	n := 1 // how many shares
+	switch u.failures++; u.failures {
+	case 1:
+		for sum := shares[0].blocks; n < len(shares)-1; n++ {
+			if sum += shares[n].blocks; sum > blocks/8 {
+				break
+			}
+		}
+	case 2:
+		n = max(1, len(shares)-1)
+	default:
+		n = len(shares)
+	}
+	for _, sh := range shares[:n] {
+		accused = append(accused, sh.sender)
+	}
+	return accused
+}
+
+// Disown drops all blocks whose senders have an origin that is a known liar, wherever a piece is not complete, and
+// returns them. From then on, blocks of these are the first that are fetched again of a piece that fails.
+func (pk *Picker) Disown(liar func(origin any) bool) (dropped []Block) {
+	for n, origin := range pk.senders {
+		pk.liars[n] = pk.liars[n] || liar(origin)
+	}
+	for _, p := range pk.startedInOrder() {
+		if p.left == 0 {
+			continue // it is being hashed, which shows whether they were false
+		}
+		before := len(dropped)
+		for k := range p.blocks {
+			if n := p.blocks[k].sender; n >= 0 && pk.liars[n] {
+				p.drop(k)
+				dropped = append(dropped, Block{p.piece, int32(k)})
+			}
+		}
+		if len(dropped) > before {
+			pk.reopen(p)
+			pk.retire(p)
+		}
+	}
+	return dropped
+}
+
+// startedInOrder returns the started pieces in an order that does not depend on chance.
+func (pk *Picker) startedInOrder() []*startedPiece {
+	return slices.SortedFunc(maps.Values(pk.started), func(a, b *startedPiece) int { return cmp.Compare(a.attempt, b.attempt) })
+}
+
+// barred reports whether s may not begin to send what a piece on parole lacks, because that is to replace what s sent
+// before. If no other supplier can send it, s may.
+func (pk *Picker) barred(s *Supplier, p *startedPiece) bool {
+	if p.kept == 0 || p.sole != nil {
+		return false
+	}
+	piece, u := p.piece, pk.spoiled[p.piece]
+	if s.sender < 0 || !slices.Contains(u.accused, s.sender) {
+		return false
+	}
+	return slices.ContainsFunc(pk.suppliers, func(o *Supplier) bool {
+		return o.Ready && !o.snubbed && o.may(piece) && (o.sender < 0 || !slices.Contains(u.accused, o.sender))
+	})
 }
 
 // clear ends the suspicion against piece i, which has passed. digests are of its true blocks. It returns the origins
@@ -88,7 +206,7 @@ func (pk *Picker) assign(p *startedPiece, s *Supplier) {
 
 // endTurn leaves p without a sole supplier. If the one that it had was no use, that is recorded.
 func (pk *Picker) endTurn(p *startedPiece) {
-	if o := p.sole; o != nil && (o.stuck(p.piece) || p.left == len(p.blocks)) {
+	if o := p.sole; o != nil && (o.stuck(p.piece) || p.left == p.lacks()) {
 		records := pk.spoiled[p.piece].records
 		r := records[o.Host]
 		r.lapses++
@@ -107,12 +225,20 @@ func (pk *Picker) endTurns(s *Supplier) {
 	}
 }
 
-// restart drops the blocks of a piece on parole and returns it to the heap, unless it is complete and being hashed.
+// restart drops the blocks that the sole supplier of a piece on parole sent, and returns it to the heap if none is left,
+// unless it is complete and being hashed.
 func (pk *Picker) restart(p *startedPiece) {
-	if p.left > 0 {
-		p.reset()
-		pk.retire(p)
+	if p.left == 0 {
+		return
 	}
+	for k := range p.blocks {
+		if b := &p.blocks[k]; b.here() && !b.kept {
+			p.drop(k)
+		}
+	}
+	pk.endTurn(p)
+	pk.reopen(p)
+	pk.retire(p)
 }
 
 // due is the first piece on parole that s should have at once, or nil: its sole supplier has sent nothing of it yet,
@@ -123,7 +249,7 @@ func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 	}
 	for i, u := range pk.spoiled {
 		p := pk.started[i]
-		if p == nil || p.sole == nil || p.sole == s || p.left < len(p.blocks) || first != nil && first.piece < i {
+		if p == nil || p.sole == nil || p.sole == s || p.left < p.lacks() || first != nil && first.piece < i {
 			continue
 		}
 		if s.may(i) && u.records[p.sole.Host].lapses > u.records[s.Host].lapses {
@@ -150,5 +276,5 @@ func (pk *Picker) outdoes(s, o *Supplier, p *startedPiece, k int, now time.Time)
 	if s.pace.rate <= 0 {
 		margin *= 4
 	}
-	return float64(o.eta(k+p.free, now)) > margin*float64(s.eta(len(s.queue)+len(p.blocks)-1, now))
+	return float64(o.eta(k+p.free, now)) > margin*float64(s.eta(len(s.queue)+p.lacks()-1, now))
 }

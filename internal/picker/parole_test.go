@@ -39,6 +39,12 @@ func (sc *scene) passed(truth []uint64) string {
 	return origins(liars)
 }
 
+// failed has piece 0 fail as if it had failed twice before, so that nothing of it is believed.
+func (sc *scene) failed() {
+	sc.s.spoiled[0] = &suspicion{failures: 2, records: make(map[any]record)}
+	sc.s.Failed(0, make([]uint64, 4))
+}
+
 func TestWhoSpoiledThePiece(t *testing.T) {
 	truth := []uint64{10, 11, 12, 13}
 
@@ -54,6 +60,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("a")
 		sc.join("l")
 		sc.fetch("alal")
+		sc.s.spoiled[0] = &suspicion{failures: 2, records: make(map[any]record)}
 		require.Empty(t, sc.s.Failed(0, []uint64{10, 99, 12, 13}), "it could be either")
 
 		require.Equal(t, "0.0 0.1", sc.asks("a", 2))
@@ -71,7 +78,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("a")
 		sc.join("l")
 		sc.fetch("alal")
-		sc.s.Failed(0, []uint64{10, 99, 12, 13})
+		sc.failed()
 		sc.fetch("llll")
 		require.Equal(t, "l", origins(sc.s.Failed(0, []uint64{10, 98, 12, 13})))
 	})
@@ -81,7 +88,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("a")
 		sc.join("b")
 		sc.fetch("abab")
-		sc.s.Failed(0, truth)
+		sc.failed()
 		sc.asks("a", 4)
 		sc.sends("a", 0, 0, Accepted)
 		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
@@ -101,7 +108,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("a").pace.rate = 1 << 12
 		sc.join("b")
 		sc.fetch("abab")
-		sc.s.Failed(0, truth)
+		sc.failed()
 		sc.asks("a", 4)
 		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "all of it is stolen, or none")
 	})
@@ -113,7 +120,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("b", 0).pace.rate = 1 << 10
 		sc.join("c", 0)
 		sc.fetch("abab")
-		sc.s.Failed(0, truth)
+		sc.failed()
 		require.Equal(t, "0.0", sc.asks("a", 1))
 		sc.sends("a", 0, 0, Accepted)
 		sc.s.Prioritise(1, high)
@@ -129,7 +136,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 			sc.join(name).pace.rate = 0
 		}
 		sc.fetch("acac")
-		sc.s.Failed(0, truth)
+		sc.failed()
 		sc.asks("c", 4)
 		require.Empty(t, sc.asks("d", 4), "d has shown nothing yet")
 		for k, name := range []string{"d", "e", "f", "g"} {
@@ -154,7 +161,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("a").pace.rate = 500e3
 		sc.join("b")
 		sc.fetch("abab")
-		sc.s.Failed(0, truth)
+		sc.failed()
 		sc.asks("b", 4)
 		sc.peers["b"].snubbed = true
 		sc.s.Release(sc.peers["b"], everything)
@@ -190,4 +197,89 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.s.Failed(0, truth)
 		require.Len(t, sc.s.spoiled[0].attempts, maxAttempts, "are not all remembered")
 	})
+}
+
+// A piece that failed is not fetched again as a whole, unless nothing else explains it.
+func TestBlocksOfAFailedPieceStay(t *testing.T) {
+	truth := []uint64{10, 11, 12, 13}
+
+	t.Run("the smallest share is replaced first", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("a").Ready = true
+		sc.join("l").Ready = true
+		sc.fetch("aala")
+		require.Empty(t, sc.s.Failed(0, []uint64{10, 11, 99, 13}))
+		require.Equal(t, Started{Attempt: 1, Left: 1, Free: 1, Parole: true, Kept: 3}, sc.s.Started(0))
+		require.Empty(t, sc.asks("l", 4), "l is not asked for the same again")
+		require.Equal(t, "0.2", sc.asks("a", 4))
+		sc.sends("a", 0, 2, Accepted)
+		require.Equal(t, "l", sc.passed(truth))
+	})
+
+	t.Run("then all but the largest, then all", func(t *testing.T) {
+		sc := newScene(t, 1)
+		for _, name := range []string{"a", "b", "c"} {
+			sc.join(name).Ready = true
+		}
+		sc.fetch("abcc")
+		sc.s.Failed(0, []uint64{10, 11, 99, 13})
+		require.Equal(t, "0.0", sc.asks("b", 4))
+		sc.sends("b", 0, 0, Accepted)
+		require.Empty(t, sc.s.Failed(0, []uint64{10, 11, 99, 13}), "b and c, two blocks each")
+		require.Equal(t, 2, sc.s.Started(0).Kept)
+		require.Equal(t, "0.0 0.1", sc.asks("a", 4))
+		sc.sends("a", 0, 0, Accepted)
+		sc.sends("a", 0, 1, Accepted)
+		sc.s.Failed(0, []uint64{10, 11, 99, 13})
+		require.Zero(t, sc.s.Started(0), "nothing is believed now")
+		sc.fetch("aaaa")
+		require.Equal(t, "c", sc.passed(truth))
+	})
+
+	t.Run("its own sender alone is left", func(t *testing.T) {
+		sc := newScene(t, 1)
+		sc.join("a").Ready = true
+		sc.join("l").Ready = true
+		sc.fetch("aala")
+		sc.s.Failed(0, []uint64{10, 11, 99, 13})
+		sc.peers["a"].Choking = true
+		require.Equal(t, "0.2", sc.asks("l", 4), "or it would never be whole")
+	})
+
+	t.Run("the one that was to replace them leaves", func(t *testing.T) {
+		sc := newScene(t, 1)
+		for _, name := range []string{"a", "b", "l"} {
+			sc.join(name).Ready = true
+		}
+		sc.fetch("aall")
+		sc.s.Failed(0, []uint64{10, 11, 99, 13})
+		require.Equal(t, "0.0 0.1", sc.asks("b", 4))
+		sc.sends("b", 0, 0, Accepted)
+		sc.s.Leave(sc.peers["b"])
+		require.Equal(t, Started{Attempt: 1, Left: 2, Free: 2, Parole: true, Kept: 2}, sc.s.Started(0), "what is not suspected stays")
+	})
+}
+
+// When a liar is known, everything that it sent and that no hash has vouched for is fetched again, and nothing else.
+func TestDisown(t *testing.T) {
+	sc := newScene(t, 3)
+	sc.join("a").Ready = true
+	sc.join("l").Ready = true
+	require.Equal(t, "1.0 1.1", sc.asks("l", 2))
+	require.Equal(t, "1.2 1.3 0.0", sc.asks("a", 3))
+	for k := range int32(4) {
+		sc.sends([]string{"l", "l", "a", "a"}[k], 1, k, Accepted)
+	}
+	require.Equal(t, "0.1", sc.asks("l", 1))
+	sc.sends("l", 0, 1, Accepted)
+	sc.sends("a", 0, 0, Accepted)
+	liar := func(origin any) bool { return origin == "l" }
+	require.Equal(t, "0.1", ids(sc.s.Disown(liar)), "what is being hashed is not touched")
+	require.Empty(t, sc.s.Disown(liar))
+	require.Equal(t, 3, sc.s.Started(0).Left)
+
+	require.Empty(t, sc.s.Failed(1, []uint64{10, 99, 12, 13}))
+	arrived := sc.s.Arrived(1)
+	require.False(t, arrived.Has(0) || arrived.Has(1), "l is the first to be suspected, whatever its share")
+	require.True(t, arrived.Has(2) && arrived.Has(3))
 }

@@ -28,6 +28,7 @@ type Picker struct {
 	attempts  uint64          // how often a piece was started
 	spoiled   map[int32]*suspicion
 	senders   []any           // origins of those that sent a block, by Supplier.sender
+	liars     []bool          // which of them are known to lie
 	spare     []*startedPiece // for reuse
 	steals    int64
 }

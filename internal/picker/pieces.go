@@ -38,7 +38,7 @@ func (pk *Picker) Passed(i int, digests []uint64) (cancel []Request, liars []any
 	liars = pk.clear(i, digests)
 	if p := pk.started[int32(i)]; p != nil {
 		cancel = pk.withdrawAll(p)
-		pk.drop(p)
+		pk.forget(p)
 	}
 	if pk.heap.holds(i) {
 		pk.unshelve(i)

@@ -39,7 +39,7 @@ func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 		return r
 	}
 	b := &p.blocks[id.Index]
-	if b.here() || p.parole && p.sole != nil && p.sole != s {
+	if b.here() || p.parole && (p.sole != nil && p.sole != s || p.sole == nil && pk.barred(s, p)) {
 		return r
 	}
 	r.Verdict = Accepted
@@ -69,7 +69,7 @@ func (pk *Picker) senderOf(s *Supplier) int32 {
 	if s.sender == noSender {
 		if s.sender = int32(slices.Index(pk.senders, s.Origin)); s.sender < 0 {
 			s.sender = int32(len(pk.senders))
-			pk.senders = append(pk.senders, s.Origin)
+			pk.senders, pk.liars = append(pk.senders, s.Origin), append(pk.liars, false)
 		}
 	}
 	return s.sender

@@ -98,7 +98,7 @@ func (pk *Picker) helpers(i int, now time.Time) (helpers []*helper, pending []pe
 			}
 			stay++
 		}
-		if s.Ready && s.may(int32(i)) && !s.snubbed && stay < s.pipe.depth {
+		if s.Ready && s.may(int32(i)) && !(p != nil && pk.barred(s, p)) && !s.snubbed && stay < s.pipe.depth {
 			helpers = append(helpers, &helper{s, stay, s.eta(stay, now)})
 		}
 	}

@@ -12,7 +12,8 @@ type Started struct {
 	Attempt uint64    // another each time that the piece is started; 0 if it is not
 	Left    int       // blocks that are not here
 	Free    int       // blocks that are not here and that no supplier is asked for
-	Parole  bool      // it failed its hash before, so all blocks are to come from one supplier
+	Parole  bool      // it failed its hash before, so all blocks that are not here from then are to come from one supplier
+	Kept    int       // blocks that are here from then; what it lacks is first asked of others than those who sent it before
 	Sole    *Supplier // that supplier, once there is one
 }
 
@@ -22,7 +23,7 @@ func (pk *Picker) Started(i int) Started {
 	if p == nil {
 		return Started{}
 	}
-	return Started{p.attempt, p.left, p.free, p.parole, p.sole}
+	return Started{p.attempt, p.left, p.free, p.parole, p.kept, p.sole}
 }
 
 // Arrived is the set of blocks of piece i, which must be started, that are here.
@@ -47,13 +48,15 @@ type startedPiece struct {
 	left     int       // blocks that are not here
 	cursor   int       // no block before it is free
 	open     bool      // it is in Picker.open
-	parole   bool      // it failed its hash before: all blocks are to come from sole
+	kept     int       // blocks that are here from an attempt that failed, and not under suspicion first
+	parole   bool      // it failed its hash before: all blocks but the kept ones are to come from sole
 	sole     *Supplier // nil if it is not on parole, or no supplier has been asked yet
 }
 
 type block struct {
 	owner  [2]*Supplier // those that were asked for it and have not answered
 	sender int32        // index into Picker.senders, or one of the values below
+	kept   bool         // it is one of startedPiece.kept
 }
 
 const (
@@ -119,8 +122,25 @@ func (p *startedPiece) reset() {
 	for k := range p.blocks {
 		p.blocks[k] = block{sender: noSender}
 	}
-	p.free, p.left, p.cursor = len(p.blocks), len(p.blocks), 0
+	p.free, p.left, p.kept, p.cursor = len(p.blocks), len(p.blocks), 0, 0
 }
+
+// drop drops block k, which is here.
+func (p *startedPiece) drop(k int) {
+	b := &p.blocks[k]
+	if b.kept {
+		p.kept--
+	}
+	b.sender, b.kept = noSender, false
+	p.left++
+	if b.free() {
+		p.free++
+		p.cursor = min(p.cursor, k)
+	}
+}
+
+// lacks is how many blocks its sole supplier has to send.
+func (p *startedPiece) lacks() int { return len(p.blocks) - p.kept }
 
 // retire returns p to the heap if none of its blocks is here or under way. A nil p is left alone.
 func (pk *Picker) retire(p *startedPiece) {
@@ -128,14 +148,14 @@ func (pk *Picker) retire(p *startedPiece) {
 		return
 	}
 	pk.endTurn(p)
-	pk.drop(p)
+	pk.forget(p)
 	if i := int(p.piece); pk.need.Has(i) {
 		pk.shelve(i)
 	}
 }
 
-// drop forgets a started piece.
-func (pk *Picker) drop(p *startedPiece) {
+// forget forgets a started piece.
+func (pk *Picker) forget(p *startedPiece) {
 	pk.close(p)
 	delete(pk.started, p.piece)
 	p.sole, p.parole = nil, false

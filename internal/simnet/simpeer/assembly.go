@@ -13,7 +13,7 @@ type assembly struct {
 	blocks  map[uint32]copied // that are here, by begin
 	came    map[uint32]bool   // by begin, whether the true block came at any time
 	lied    bool              // a false block came at any time
-	suspect []netip.AddrPort  // the senders of false blocks, when it failed with blocks of several peers
+	suspect []netip.AddrPort  // the senders of false blocks, when it first failed with blocks of several peers
 	failed  bool              // it was whole once, and false
 	whole   bool              // it was whole, and true
 	at      time.Duration     // when it was whole
@@ -42,17 +42,34 @@ func (p *assembly) askedAgain(w *watch, q request) {
 	case p.whole && p.at >= w.began, here && b.at >= w.began:
 		l.account.Dropped += int64(q.length) // it came while a full link held the request up
 		return
+	case p.whole && p.failed:
+		p.whole = false // it may keep less of a piece that failed than is believed here
 	case p.whole:
 		l.fault("asked %v for %v, of a piece that is whole", w.peer, q)
 		return
-	case here && !p.failed && !p.unsure:
+	case here && !p.failed && !p.unsure && !l.lied(b.from):
 		l.fault("asked %v for %v, which is here", w.peer, q)
 		return
 	case !here:
 		return
 	}
-	delete(p.blocks, q.begin)
-	l.account.Dropped += int64(q.length)
+	// Of a piece that failed, or of a liar, the client drops all that one peer sent.
+	for begin, c := range p.blocks {
+		if c.from == b.from || l.lied(b.from) && c.from.Addr() == b.from.Addr() {
+			delete(p.blocks, begin)
+			l.account.Dropped += int64(q.length)
+		}
+	}
+}
+
+// lied reports whether a false block came from the address of a peer, so that it may have been banned.
+func (l *Ledger) lied(peer netip.AddrPort) bool {
+	for a := range l.account.Lies {
+		if a.Addr() == peer.Addr() {
+			return true
+		}
+	}
+	return false
 }
 
 // assemble judges a piece once all of its blocks are here.
@@ -69,7 +86,9 @@ func (p *assembly) assemble(l *Ledger, piece int) {
 			liars = append(liars, b.from)
 		}
 	}
-	p.blocks = nil
+	if alone || len(liars) == 0 {
+		p.blocks = nil // or the client keeps some
+	}
 	switch {
 	case len(liars) == 0:
 		p.whole, p.at = !p.unsure, l.host.Network().Now()
@@ -82,7 +101,7 @@ func (p *assembly) assemble(l *Ledger, piece int) {
 	case alone:
 		l.prove(first)
 		p.failed = true
-	default:
+	case !p.failed:
 		p.suspect, p.failed = liars, true
 	}
 }

@@ -116,7 +116,7 @@ func (s *session) request(q request) {
 		if s.fast && !p.DropsSilently {
 			s.say(wire.AppendReject(nil, q.index, q.begin, q.length))
 		}
-	case p.Rejects > 0 && s.fast && p.rng.IntN(p.Rejects) == 0:
+	case p.Scatters && s.fast && q.begin > 0, p.Rejects > 0 && s.fast && p.rng.IntN(p.Rejects) == 0:
 		s.say(wire.AppendReject(nil, q.index, q.begin, q.length))
 	default:
 		// Where a cancel crossed its block, or a block is sent unasked, the other end may have taken the block

@@ -23,6 +23,7 @@ type Script struct {
 	DropsSilently bool          // does not reject what it drops, though it speaks BEP 6
 	SendsLate     bool          // sends what was asked for after its choke
 	Twice         bool          // sends every block twice
+	Scatters      bool          // sends only the first block of each piece, and rejects the others (BEP 6)
 	Rejects       int           // rejects one request in so many, at random (BEP 6)
 	Drip          time.Duration // waits so long between two bytes of a block
 	StallAfter    int           // stops in the middle of the block after so many

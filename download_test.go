@@ -187,13 +187,32 @@ func TestOptionsTrackers(t *testing.T) {
 }
 
 // Events report the course of a download to each reader, however slow it is.
+// gated is a storage that is not read before open is closed.
+type gated struct {
+	Storage
+	open <-chan struct{}
+}
+
+func (s gated) ReadAt(p []byte, off int64) (int, error) {
+	<-s.open
+	return s.Storage.ReadAt(p, off)
+}
+
 func TestEvents(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, 64<<10, 1<<20, 64<<10)
 		content.trackers = [][]string{{"http://tracker.sim/announce"}, {"gone://tracker.sim/"}}
 		them := n.NewHost("80.0.0.2", 0, 0, 0)
 		seed := simSeed(t, simClient(t, them, simtracker.New(2)), content)
-		d := simLeech(t, simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), simtracker.New(1)), content)
+		subscribed := make(chan struct{})
+		d, err := content.Start(t.Context(), &Options{
+			Client: simClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), simtracker.New(1)), Seed: true,
+			Storage: func(t *Torrent) (Storage, error) {
+				s, err := newSimStorage(content).open(t)
+				return gated{s, subscribed}, err
+			},
+		})
+		require.NoError(t, err)
 		var events []Event
 		over := make(chan struct{})
 		go func() {
@@ -210,6 +229,8 @@ func TestEvents(t *testing.T) {
 				simnet.Sleep(time.Hour) // a slow reader holds up nothing
 			}
 		}()
+		synctest.Wait()
+		close(subscribed) // so that they hear of every state
 		simnet.Sleep(time.Second)
 		d.AddPeers(them.Addr(6881))
 		<-d.Done()
@@ -249,6 +270,7 @@ func TestEvents(t *testing.T) {
 			return i
 		}
 		require.Less(t, index("tracker http://tracker.sim/announce"), index("connected"))
+		require.Less(t, index("downloading"), index("connected"))
 		require.Less(t, index("connected"), index("file "))
 		require.Less(t, index("file "), index("seeding"))
 		require.Less(t, index("file "), index("gone: both sides have everything"))

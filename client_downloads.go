@@ -123,7 +123,7 @@ func (c *Client) stream(id [20]byte) (infoHash [20]byte, ok bool) {
 	return h, ok
 }
 
-// claim is that of a download, or of a magnet link, with so many connections. The caller holds mu.
+// claim is that of a download, or of a magnet link, with so many connections. The caller holds c.mu.
 func (c *Client) claim(has int) peerlist.Claim {
 	return peerlist.Claim{Has: has, Sharing: len(c.registry.serving), Most: c.MaxPeers}
 }

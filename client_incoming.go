@@ -77,7 +77,7 @@ func (c *Client) welcome(conn net.Conn) {
 // allows reports whether the user allows dealings with an unmapped address.
 func (c *Client) allows(a netip.Addr) bool { return c.Allow == nil || c.Allow(a) }
 
-// greetingsFrom is how many of those in their handshake come from an address. The caller holds mu.
+// greetingsFrom is how many of those in their handshake come from an address. The caller holds c.mu.
 func (c *Client) greetingsFrom(from netip.Addr) (n int) {
 	for _, g := range c.greetings {
 		if g.Addr == from {

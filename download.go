@@ -31,8 +31,8 @@ const (
 // from any goroutine.
 //
 // One goroutine, run, drives it; each peer has two more, and hashing and dialling borrow some. One
-// mutex guards what they share. It is held for a look-up or an update, never across I/O. A method that needs it says "The
-// caller holds mu", and who held it calls unlock, which follows up what was done.
+// mutex guards what they share. It is held for a look-up or an update, never across I/O. A method that needs it says
+// "The caller holds d.mu." Its caller then releases it by unlock, which follows up what was done.
 type Download struct {
 	// Fixed by Start.
 	t            *Torrent
@@ -315,14 +315,14 @@ func (d *Download) joinSwarm() (leave func()) {
 // ended reports whether the download is ending.
 func (d *Download) ended() bool { return d.life.ctx.Err() != nil }
 
-// sharing reports whether all that is wanted is here, so that only the peers want something.
+// sharing reports whether all that is wanted is here, so that only the peers want something. The caller holds d.mu.
 func (d *Download) sharing() bool { return d.progress.complete }
 
 // fail ends the download with an error of its own.
 func (d *Download) fail(err error) { d.life.stop(err) }
 
-// failStorage is fail where storage is the reason: once Wait has returned, Stats is who tells of it. The
-// mutex is held.
+// failStorage is fail where storage is the reason: once Wait has returned, Stats is who tells of it.
+// The caller holds d.mu.
 func (d *Download) failStorage(err error) {
 	if errors.Is(err, ErrClosed) && d.ended() {
 		return // it was cut short
@@ -331,7 +331,7 @@ func (d *Download) failStorage(err error) {
 	d.fail(err)
 }
 
-// storageFailed records what storage could not do. The caller holds mu.
+// storageFailed records what storage could not do. The caller holds d.mu.
 func (d *Download) storageFailed(err error) {
 	d.disk.errors++
 	d.disk.lastError = err
@@ -364,7 +364,7 @@ func (d *Download) Wait() (*Downloaded, error) {
 	}
 }
 
-// outcome is what Wait returns, unless it has to wait on. The caller holds mu.
+// outcome is what Wait returns, unless it has to wait on. The caller holds d.mu.
 func (d *Download) outcome() (files *Downloaded, err error, ok bool) {
 	select {
 	case <-d.life.settled:

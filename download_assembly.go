@@ -61,7 +61,7 @@ type heldBlock struct {
 }
 
 // assembly returns the assembly of a piece in its present attempt, or nil, and what the picker knows of the piece. An
-// assembly of an earlier attempt is left for sweep or hold to discard.
+// assembly of an earlier attempt is left for sweep or hold to discard. The caller holds d.mu.
 func (d *Download) assembly(piece int32) (*assembly, picker.Started) {
 	a, p := d.assembling.pieces[piece], d.picker.Started(int(piece))
 	if a == nil || a.attempt != p.Attempt {
@@ -71,7 +71,7 @@ func (d *Download) assembly(piece int32) (*assembly, picker.Started) {
 }
 
 // hold takes the data of a block that the picker accepted. The caller passes the batch to write, once it has released
-// the mutex, unless the batch is empty.
+// the mutex, unless the batch is empty. The caller holds d.mu.
 func (d *Download) hold(id picker.Block, b []byte, now time.Time) (out batch) {
 	a, p := d.assembly(id.Piece)
 	if a == nil {
@@ -113,7 +113,7 @@ func (a *assembly) isLatest(h heldBlock) bool {
 	return len(b) > 0 && &b[0] == &h.b[0]
 }
 
-// waste drops the data of a block that the picker has dropped.
+// waste drops the data of a block that the picker has dropped. The caller holds d.mu.
 func (d *Download) waste(id picker.Block) {
 	d.traffic.wasted += int64(d.t.layout.BlockLen(int(id.Piece), int(id.Index)))
 	a := d.assembling.pieces[id.Piece]
@@ -127,7 +127,7 @@ func (d *Download) waste(id picker.Block) {
 	}
 }
 
-// spill moves all blocks of a from memory to a batch.
+// spill moves all blocks of a from memory to a batch. The caller holds d.mu.
 func (d *Download) spill(piece int32, a *assembly) batch {
 	out := batch{a: a, piece: piece}
 	a.direct = true
@@ -143,7 +143,7 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 	return out
 }
 
-// write writes a batch to storage and returns its buffers. The mutex is not held.
+// write writes a batch to storage and returns its buffers. The caller does not hold d.mu.
 func (d *Download) write(r batch) {
 	var err error
 	base := d.t.layout.PieceOffset(int(r.piece))
@@ -186,7 +186,7 @@ func (d *Download) write(r batch) {
 	d.finishPiece(r.piece)
 }
 
-// discard drops the assembly of a piece.
+// discard drops the assembly of a piece. The caller holds d.mu.
 func (d *Download) discard(piece int32) {
 	a := d.assembling.pieces[piece]
 	if a == nil {
@@ -211,6 +211,7 @@ func (d *Download) dropBlocks(a *assembly) {
 // maxSpent is how many assemblies are kept for reuse.
 const maxSpent = 64
 
+// The caller holds d.mu.
 func (d *Download) newAssembly() *assembly {
 	if last := len(d.assembling.spent) - 1; last >= 0 {
 		a := d.assembling.spent[last]
@@ -220,7 +221,7 @@ func (d *Download) newAssembly() *assembly {
 	return new(assembly)
 }
 
-// reuse keeps a for another piece.
+// reuse keeps a for another piece. The caller holds d.mu.
 func (d *Download) reuse(a *assembly) {
 	clear(a.blocks)
 	*a = assembly{blocks: a.blocks[:0]}
@@ -229,7 +230,7 @@ func (d *Download) reuse(a *assembly) {
 	}
 }
 
-// sweep discards assemblies of earlier attempts, and spills those that have waited long.
+// sweep discards assemblies of earlier attempts, and spills those that have waited long. The caller holds d.mu.
 func (d *Download) sweep(now time.Time) (out []batch) {
 	for i, a := range d.assembling.pieces {
 		current, p := d.assembly(i)
@@ -248,7 +249,7 @@ func (d *Download) sweep(now time.Time) (out []batch) {
 // hashRun is how much of a piece is read back at a time.
 const hashRun = 256 << 10
 
-// finishPiece starts to hash a piece if all of its blocks are here.
+// finishPiece starts to hash a piece if all of its blocks are here. The caller holds d.mu.
 func (d *Download) finishPiece(piece int32) {
 	a, p := d.assembly(piece)
 	if a == nil || p.Left > 0 || a.writing > 0 || d.ended() {
@@ -303,7 +304,7 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 }
 
-// storeVerified tells a storage that wants to know of it that a piece is whole. The mutex is not held.
+// storeVerified tells a storage that wants to know of it that a piece is whole. The caller does not hold d.mu.
 func (d *Download) storeVerified(piece int) error {
 	s, ok := d.store.(interface{ PieceVerified(int) error })
 	if !ok {
@@ -376,7 +377,7 @@ func (d *Download) suspect(piece int32) bool {
 	return d.picker.Started(int(piece)).Parole
 }
 
-// pieceVerified records that a piece which peers sent has its hash and is on storage.
+// pieceVerified records that a piece which peers sent has its hash and is on storage. The caller holds d.mu.
 func (d *Download) pieceVerified(i int, digests []uint64) {
 	now := time.Now()
 	d.progress.fetched = true
@@ -395,6 +396,7 @@ func (d *Download) pieceVerified(i int, digests []uint64) {
 }
 
 // gotPiece records that piece i is verified and on storage. digests are of its blocks, if it is suspect.
+// The caller holds d.mu.
 func (d *Download) gotPiece(i int, digests []uint64) {
 	if d.picker.Verified().Has(i) {
 		return
@@ -412,6 +414,7 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 }
 
 // pieceSpoiled records that a complete piece does not have its hash. Blocks that are not the first to be suspected stay.
+// The caller holds d.mu.
 func (d *Download) pieceSpoiled(piece int32, a *assembly, digests []uint64) {
 	i := int(piece)
 	d.emit(Event{Kind: PieceFailed, Piece: i})

@@ -132,7 +132,7 @@ func (r recheckReader) ReadAt(p []byte, off int64) (int, error) {
 	return n, io.ErrUnexpectedEOF
 }
 
-// found records that a piece was hashed, and is there. The caller holds mu.
+// found records that a piece was hashed, and is there. The caller holds d.mu.
 func (d *Download) found(i int) {
 	d.disk.resumable = true
 	d.gotPiece(i, nil)
@@ -141,7 +141,7 @@ func (d *Download) found(i int) {
 	}
 }
 
-// lost has a piece that was in doubt fetched again. The caller holds mu.
+// lost has a piece that was in doubt fetched again. The caller holds d.mu.
 func (d *Download) lost(i int, now time.Time) {
 	d.picker.Lost(i)
 	d.disk.resumable = true
@@ -153,7 +153,7 @@ func (d *Download) lost(i int, now time.Time) {
 	d.signal()
 }
 
-// countChecked counts a piece for Stats.Checked. The caller holds mu.
+// countChecked counts a piece for Stats.Checked. The caller holds d.mu.
 func (d *Download) countChecked(i int) {
 	if d.disk.checking {
 		d.progress.checked += d.t.layout.PieceSize(i)
@@ -249,7 +249,8 @@ func (d *Download) doubtChanged() (doubted []<-chan struct{}) {
 	return doubted
 }
 
-// untouched reports whether a piece is not verified, and storage holds nothing of it that peers sent. The caller holds mu.
+// untouched reports whether a piece is not verified, and storage holds nothing of it that peers sent.
+// The caller holds d.mu.
 func (d *Download) untouched(i int) bool {
 	if d.picker.Verified().Has(i) || d.picker.Doubted(i) {
 		return false
@@ -285,7 +286,7 @@ func (d *Download) hashedAgain(i int, ok bool) {
 	}
 }
 
-// giveUp tells peers that a piece in doubt is not there. The caller holds mu.
+// giveUp tells peers that a piece in doubt is not there. The caller holds d.mu.
 func (d *Download) giveUp(i int) {
 	d.selection.choice.piece(i, false)
 	for _, p := range d.swarm.peers {
@@ -314,7 +315,7 @@ func (d *Download) giveWay(why error) {
 	d.drop(errScarce, peerlist.WorstOfAll(now, d.worths(now), n)...)
 }
 
-// easeScarcity lets more connections be made again, after some time without a shortage.
+// easeScarcity lets more connections be made again, after some time without a shortage. The caller holds d.mu.
 func (d *Download) easeScarcity(now time.Time) {
 	if d.scarcity.most == 0 || now.Before(d.scarcity.grow) {
 		return
@@ -326,7 +327,7 @@ func (d *Download) easeScarcity(now time.Time) {
 	}
 }
 
-// maxPeers is how many connections there may be now.
+// maxPeers is how many connections there may be now. The caller holds d.mu.
 func (d *Download) maxPeers() int {
 	if most := d.o.maxPeers(); d.scarcity.most == 0 || d.scarcity.most > most {
 		return most

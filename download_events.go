@@ -33,7 +33,7 @@ func (s State) String() string {
 // MarshalText is String as encoding.TextMarshaler has it.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// state is what the download is at. The caller holds mu.
+// state is what the download is at. The caller holds d.mu.
 func (d *Download) state() State {
 	switch {
 	case d.ended():
@@ -206,7 +206,7 @@ func (d *Download) takeEvents(s *subscription) []Event {
 	return events
 }
 
-// emit tells those that read events of one. The caller holds mu.
+// emit tells those that read events of one. The caller holds d.mu.
 func (d *Download) emit(e Event) {
 	if len(d.events.subscriptions) == 0 {
 		return

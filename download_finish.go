@@ -27,7 +27,7 @@ func (d *Download) setResult(err error) {
 	d.broadcast()
 }
 
-// isSettled reports whether Wait has something to return. The caller holds mu.
+// isSettled reports whether Wait has something to return. The caller holds d.mu.
 func (d *Download) isSettled() bool {
 	select {
 	case <-d.life.settled:
@@ -191,7 +191,7 @@ func contextError(ctx context.Context) error {
 	}
 }
 
-// partial is the sets of blocks on storage of pieces that are not complete.
+// partial is the sets of blocks on storage of pieces that are not complete. The caller holds d.mu.
 func (d *Download) partial() map[int]bits.Set {
 	partial := make(map[int]bits.Set)
 	for i := range d.assembling.pieces {
@@ -247,7 +247,7 @@ func (d *Download) mayComplete() bool {
 }
 
 // secureContent checks that no other program has changed the files, and saves what a wider choice of files would need.
-// It reports whether the download is complete, and what of it is there. The choosing lock is held.
+// It reports whether the download is complete, and what of it is there. The caller holds d.selection.choosing.
 func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok bool) {
 	d.mu.Lock()
 	if d.lacking() || d.selection.choice.chosen == 0 || d.disk.rechecks > 0 {

@@ -102,6 +102,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// The caller holds r.mu.
 func (r *reader) isClosed() bool {
 	r.d.mu.Lock()
 	defer r.d.mu.Unlock()
@@ -183,7 +184,7 @@ func (d *Download) isGone() bool {
 	}
 }
 
-// await waits until a piece is verified. off is where the reader needs it.
+// await waits until a piece is verified. off is where the reader needs it. The caller holds r.mu.
 func (r *reader) await(piece int, off int64) error {
 	d := r.d
 	waits := false
@@ -240,7 +241,7 @@ func (r *reader) await(piece int, off int64) error {
 	}
 }
 
-// followReaders raises the priority of the pieces just ahead of each reader, the nearest most.
+// followReaders raises the priority of the pieces just ahead of each reader, the nearest most. The caller holds d.mu.
 func (d *Download) followReaders(now time.Time) {
 	ahead := int64(d.traffic.down.Rate(now) * readAheadTime.Seconds())
 	window := min(max(ahead, minReadAhead), maxReadAhead)

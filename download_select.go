@@ -81,7 +81,7 @@ func (d *Download) openOnDemand(file int) error {
 	return err
 }
 
-// reprioritise tells the picker of the choice and of what readers wait for.
+// reprioritise tells the picker of the choice and of what readers wait for. The caller holds d.mu.
 func (d *Download) reprioritise(now time.Time) {
 	idle := d.picker.Needed().Count() == 0
 	d.selection.base = d.selection.choice.pieces()
@@ -100,6 +100,7 @@ func (d *Download) reprioritise(now time.Time) {
 }
 
 // lacking reports whether something that is chosen is needed. What only readers need does not count.
+// The caller holds d.mu.
 func (d *Download) lacking() bool {
 	for i := range d.picker.Needed().All() {
 		if d.selection.base[i] > pieceSkip {
@@ -109,12 +110,12 @@ func (d *Download) lacking() bool {
 	return false
 }
 
-// sated reports whether no other peer can have anything for us, now or when a reader comes.
+// sated reports whether no other peer can have anything for us, now or when a reader comes. The caller holds d.mu.
 func (d *Download) sated() bool {
 	return d.picker.Needed().Count() == 0 && d.selection.choice.demand == 0
 }
 
-// stir has peers looked for if nothing was needed until now, and something is.
+// stir has peers looked for if nothing was needed until now, and something is. The caller holds d.mu.
 func (d *Download) stir(now time.Time) {
 	if d.progress.checking || d.picker.Needed().Count() == 0 {
 		return
@@ -125,7 +126,7 @@ func (d *Download) stir(now time.Time) {
 	d.signal()
 }
 
-// becomeIncomplete resumes a complete download, if something is chosen that is not there.
+// becomeIncomplete resumes a complete download, if something is chosen that is not there. The caller holds d.mu.
 func (d *Download) becomeIncomplete(now time.Time) {
 	if !d.progress.complete || !d.lacking() {
 		return
@@ -143,11 +144,12 @@ func (d *Download) becomeIncomplete(now time.Time) {
 	d.signal()
 }
 
+// The caller holds d.mu.
 func (d *Download) prioritise(i int, priority uint8) {
 	d.cancelAll(d.picker.Prioritise(i, priority))
 }
 
-// broadcast wakes everything that waits for pieces or files.
+// broadcast wakes everything that waits for pieces or files. The caller holds d.mu.
 func (d *Download) broadcast() {
 	if d.reading.watchers > 0 || d.isDone() {
 		close(d.reading.changed)

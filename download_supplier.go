@@ -17,14 +17,14 @@ type supplier interface {
 	withdraw(block picker.Block)
 }
 
-// refill asks a supplier for as many blocks as its pipeline takes.
+// refill asks a supplier for as many blocks as its pipeline takes. The caller holds d.mu.
 func (d *Download) refill(s *picker.Supplier, now time.Time) {
 	if room := s.Room(); room > 0 {
 		d.ask(s, room, now)
 	}
 }
 
-// ask asks a supplier for up to room more blocks, as far as limits admit them.
+// ask asks a supplier for up to room more blocks, as far as limits admit them. The caller holds d.mu.
 func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 	n := d.admit(room, now)
 	if n == 0 {
@@ -39,7 +39,7 @@ func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 	}
 }
 
-// admit returns how many of room requests the limits admit now.
+// admit returns how many of room requests the limits admit now. The caller holds d.mu.
 func (d *Download) admit(room int, now time.Time) int {
 	n := d.traffic.gate.Admit(now, room)
 	if n < room && !d.traffic.throttled {
@@ -52,6 +52,7 @@ func (d *Download) admit(room int, now time.Time) int {
 }
 
 // rush fetches a piece that a reader waits for as soon as possible, from all suppliers that can help.
+// The caller holds d.mu.
 func (d *Download) rush(piece int, now time.Time) {
 	asked := d.picker.Rush(piece, now, func(cancel []picker.Request, n int) int {
 		d.pending.freed = d.pending.freed || len(cancel) > 0
@@ -65,7 +66,7 @@ func (d *Download) rush(piece int, now time.Time) {
 }
 
 // take takes a block that a supplier sent. The caller writes out once the mutex is released. A block that was never
-// requested is dropped and not counted; what that means for the supplier is up to the caller.
+// requested is dropped and not counted; what that means for the supplier is up to the caller. The caller holds d.mu.
 func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.Time) (v picker.Verdict, out batch) {
 	n := int64(len(b))
 	got := d.picker.Received(s, id, now)
@@ -99,13 +100,14 @@ func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.
 	return got.Verdict, out
 }
 
-// cancel tells a supplier that it need not send a block. followUp asks it for another instead.
+// cancel tells a supplier that it need not send a block. followUp asks it for another instead. The caller holds d.mu.
 func (d *Download) cancel(s *picker.Supplier, id picker.Block) {
 	s.Owner.(supplier).withdraw(id)
 	d.traffic.gate.Refund(1)
 	s.Roomy, d.pending.roomy = true, true
 }
 
+// The caller holds d.mu.
 func (d *Download) cancelAll(all []picker.Request) {
 	for _, c := range all {
 		d.cancel(c.Supplier, c.Block)
@@ -113,6 +115,7 @@ func (d *Download) cancelAll(all []picker.Request) {
 }
 
 // snub cancels the requests that a supplier has let wait for too long, and reports whether there were any.
+// The caller holds d.mu.
 func (d *Download) snub(s *picker.Supplier, now time.Time) bool {
 	late := d.picker.Snub(s, now)
 	d.cancelAll(late)

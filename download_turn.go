@@ -46,7 +46,7 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 	return next
 }
 
-// due is when the next turn is to be taken.
+// due is when the next turn is to be taken. The caller holds d.mu.
 func (d *Download) due(now time.Time) (next time.Time) {
 	sooner := func(t time.Time) {
 		if next.IsZero() || t.Before(next) {
@@ -77,7 +77,7 @@ func (d *Download) due(now time.Time) (next time.Time) {
 	return next
 }
 
-// stallsAt is when the download fails unless something arrives; zero if that is never. The caller holds mu.
+// stallsAt is when the download fails unless something arrives; zero if that is never. The caller holds d.mu.
 func (d *Download) stallsAt() time.Time {
 	if d.o.StallTimeout <= 0 || d.picker.Needed().Count() == 0 || d.paused {
 		return time.Time{}
@@ -85,7 +85,7 @@ func (d *Download) stallsAt() time.Time {
 	return d.progress.last.Add(d.o.StallTimeout)
 }
 
-// everySecond looks after what time changes: rates, snubs, useless peers, peer exchange.
+// everySecond looks after what time changes: rates, snubs, useless peers, peer exchange. The caller holds d.mu.
 func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	for _, p := range d.swarm.peers {
 		if d.snub(&p.supply, now) {
@@ -139,7 +139,7 @@ type pending struct {
 }
 
 // followUp does what follows from updates made under the mutex: it asks suppliers that have room for blocks, and
-// holds a choke round.
+// holds a choke round. The caller holds d.mu.
 func (d *Download) followUp(now time.Time) {
 	for rounds := 0; (d.pending.freed || d.pending.roomy) && rounds < 4; rounds++ {
 		all := d.pending.freed
@@ -168,7 +168,7 @@ func (d *Download) followUp(now time.Time) {
 	}
 }
 
-// unlock releases the mutex, after followUp. Then it writes to the log.
+// unlock releases the mutex, after followUp. Then it writes to the log. The caller holds d.mu.
 func (d *Download) unlock(now time.Time) {
 	d.followUp(now)
 	logs := d.pending.logs
@@ -180,6 +180,7 @@ func (d *Download) unlock(now time.Time) {
 }
 
 // logLater has write called once the mutex is released: a log handler may be slow, or call Stats.
+// The caller holds d.mu.
 func (d *Download) logLater(write func()) { d.pending.logs = append(d.pending.logs, write) }
 
 // A waker makes one goroutine look for work again. wake holds a token from a signal until the goroutine takes it. To

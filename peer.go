@@ -86,7 +86,7 @@ func (p *peer) stop(why error) {
 	p.stopLocked(why)
 }
 
-// stopLocked is stop under the mutex.
+// stopLocked is stop under the mutex. The caller holds p.d.mu.
 func (p *peer) stopLocked(why error) {
 	if p.closing == nil {
 		p.closing = why
@@ -151,7 +151,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	return p.actLocked(m, now)
 }
 
-// actLocked acts on a message that changes what either side may ask for.
+// actLocked acts on a message that changes what either side may ask for. The caller holds p.d.mu.
 func (p *peer) actLocked(m wire.Message, now time.Time) error {
 	d := p.d
 	pieces := d.t.NumPieces()
@@ -202,18 +202,19 @@ func (p *peer) actLocked(m wire.Message, now time.Time) error {
 
 var errNotReading = errors.New("does not read what it is sent")
 
-// send puts a message into the outbox. If too much waits there, the peer is dropped. The mutex is held.
+// send puts a message into the outbox. If too much waits there, the peer is dropped. The caller holds p.d.mu.
 func (p *peer) send(encode func([]byte) []byte) {
 	if !p.out.Add(encode) {
 		p.stopLocked(errNotReading)
 	}
 }
 
+// The caller holds p.d.mu.
 func (p *peer) sendSimple(id wire.ID) {
 	p.send(func(b []byte) []byte { return wire.AppendSimple(b, id) })
 }
 
-// greet sends the first messages of a connection: what we have, and what we can do.
+// greet sends the first messages of a connection: what we have, and what we can do. The caller holds p.d.mu.
 func (p *peer) greet() {
 	have := p.d.picker.Verified()
 	p.send(func(b []byte) []byte {
@@ -238,7 +239,7 @@ func (p *peer) greet() {
 	}
 }
 
-// choke tells the peer that its requests are not answered any more.
+// choke tells the peer that its requests are not answered any more. The caller holds p.d.mu.
 func (p *peer) choke() {
 	p.amChoking = true
 	p.d.uploading.suggester.GiveUp(p.suggested)
@@ -250,7 +251,7 @@ func (p *peer) choke() {
 	})
 }
 
-// unchoke tells the peer that its requests are answered.
+// unchoke tells the peer that its requests are answered. The caller holds p.d.mu.
 func (p *peer) unchoke(now time.Time) {
 	p.amChoking = false
 	p.denied = 0

@@ -53,7 +53,7 @@ type extensions struct {
 	metadataServed int64 // bytes of the info dictionary that it was sent
 }
 
-// extHandshake is our extension handshake.
+// extHandshake is our extension handshake. The caller holds d.mu.
 func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 	h := wire.ExtHandshake{
 		M:            make(map[string]int),
@@ -72,12 +72,13 @@ func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
 	return h
 }
 
+// The caller holds p.d.mu.
 func (p *peer) sendExtHandshake() {
 	h := p.d.extHandshake(p.conn.addr)
 	p.sendExtended(0, h.Append(nil))
 }
 
-// sendExtended sends an extended message under the number that the peer gave it.
+// sendExtended sends an extended message under the number that the peer gave it. The caller holds p.d.mu.
 func (p *peer) sendExtended(number byte, payload []byte) {
 	p.send(func(b []byte) []byte { return wire.AppendExtended(b, number, payload) })
 }
@@ -175,7 +176,7 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 	return err
 }
 
-// sendPEX tells the peer, once a minute, which peers came and left since the last time.
+// sendPEX tells the peer, once a minute, which peers came and left since the last time. The caller holds p.d.mu.
 func (p *peer) sendPEX(now time.Time) {
 	number := p.ext.number[extPEX]
 	if number == 0 || !p.d.gossips() || !p.ext.pex.Due(now) {
@@ -186,7 +187,7 @@ func (p *peer) sendPEX(now time.Time) {
 	}
 }
 
-// others yields the other peers that are known to listen.
+// others yields the other peers that are known to listen. The caller holds p.d.mu.
 func (p *peer) others() iter.Seq[pex.Peer] {
 	return func(yield func(pex.Peer) bool) {
 		for _, q := range p.d.swarm.peers {

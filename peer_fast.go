@@ -25,7 +25,7 @@ const (
 
 // sendAllowedFast lets a peer that has few pieces request some of ours while it is choked, so that it soon has something
 // to give. How many bytes it may take is shared by all peers of its /24, now and later: to connect again and again, from
-// one address or many, gains nothing.
+// one address or many, gains nothing. The caller holds p.d.mu.
 func (p *peer) sendAllowedFast() {
 	d := p.d
 	ip := p.conn.addr.Addr()
@@ -51,7 +51,7 @@ func (p *peer) sendAllowedFast() {
 }
 
 // takeAllowedFast reports whether a request is answered while the peer is choked. That ends once the peer has enough
-// pieces to trade with, and for each piece once it was sent often enough.
+// pieces to trade with, and for each piece once it was sent often enough. The caller holds p.d.mu.
 func (p *peer) takeAllowedFast(r outbox.Request) bool {
 	if p.supply.HasAll() || p.supply.Count() > fastSetBelow {
 		p.allowed = nil
@@ -66,7 +66,7 @@ func (p *peer) takeAllowedFast(r outbox.Request) bool {
 // suggestAtOnce is how many suggested pieces a peer may lack.
 const suggestAtOnce = 4
 
-// suggest suggests pieces that are worth sending to a peer that may request them.
+// suggest suggests pieces that are worth sending to a peer that may request them. The caller holds d.mu.
 func (d *Download) suggest(p *peer, now time.Time) {
 	if !p.fast || !d.picker.Verified().Full() || len(d.swarm.peers) < 2 {
 		return
@@ -81,7 +81,7 @@ func (d *Download) suggest(p *peer, now time.Time) {
 	}
 }
 
-// tookSuggestion acts on a peer having piece i, if that was suggested to it.
+// tookSuggestion acts on a peer having piece i, if that was suggested to it. The caller holds d.mu.
 func (d *Download) tookSuggestion(p *peer, i int, now time.Time) {
 	if k := slices.Index(p.suggested, i); k >= 0 {
 		p.suggested = slices.Delete(p.suggested, k, k+1)

@@ -12,10 +12,10 @@ import (
 
 var errBothSeeds = errors.New("both sides have everything")
 
-// isSeed reports whether the peer has everything.
+// isSeed reports whether the peer has everything. The caller holds p.d.mu.
 func (p *peer) isSeed() bool { return p.supply.HasAll() }
 
-// has records that the peer has a piece.
+// has records that the peer has a piece. The caller holds p.d.mu.
 func (p *peer) has(i int, now time.Time) {
 	d := p.d
 	if d.picker.Have(&p.supply, i) {
@@ -26,7 +26,7 @@ func (p *peer) has(i int, now time.Time) {
 }
 
 // hasPieces records a bitfield, have-all or have-none. Only the first replaces what is known. Others add to it: aria2
-// sends a bitfield in place of many haves if that is shorter.
+// sends a bitfield in place of many haves if that is shorter. The caller holds p.d.mu.
 func (p *peer) hasPieces(has bits.Set, now time.Time) {
 	if !p.saidPieces {
 		p.saidPieces = true
@@ -43,7 +43,7 @@ func (p *peer) hasPieces(has bits.Set, now time.Time) {
 	}
 }
 
-// gained acts on a peer having more pieces than was known.
+// gained acts on a peer having more pieces than was known. The caller holds d.mu.
 func (d *Download) gained(p *peer, now time.Time) {
 	d.updateInterest(p)
 	d.refill(&p.supply, now)
@@ -52,7 +52,7 @@ func (d *Download) gained(p *peer, now time.Time) {
 	}
 }
 
-// updateInterest tells a peer whether we are interested, if that has changed.
+// updateInterest tells a peer whether we are interested, if that has changed. The caller holds d.mu.
 func (d *Download) updateInterest(p *peer) {
 	if is := d.picker.Interesting(&p.supply); is != p.amInterested {
 		p.amInterested = is
@@ -66,6 +66,7 @@ func (d *Download) updateInterest(p *peer) {
 }
 
 // tellHave tells the peer that we have a piece. If it has the piece, too, that can wait for the next message.
+// The caller holds p.d.mu.
 func (p *peer) tellHave(i int) {
 	encode := func(b []byte) []byte { return wire.AppendHave(b, uint32(i)) }
 	if !p.supply.Has(i) {
@@ -75,7 +76,7 @@ func (p *peer) tellHave(i int) {
 	}
 }
 
-// tellDontHave tells the peer that we no longer have a piece, if it understands that (BEP 54).
+// tellDontHave tells the peer that we no longer have a piece, if it understands that (BEP 54). The caller holds p.d.mu.
 func (p *peer) tellDontHave(i int) {
 	if number := p.ext.number[extDontHave]; number != 0 {
 		p.send(func(b []byte) []byte { return wire.AppendDontHave(b, number, uint32(i)) })
@@ -125,7 +126,7 @@ func (d *Download) blockAt(m wire.Message) (id picker.Block, ok bool) {
 	return id, int(m.Length) == d.t.layout.BlockLen(int(id.Piece), int(id.Index))
 }
 
-// accept takes a block that was read. out is to be written once the mutex is released.
+// accept takes a block that was read. out is to be written once the mutex is released. The caller holds p.d.mu.
 func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err error) {
 	d := p.d
 	n := len(b)
@@ -144,7 +145,7 @@ func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err 
 }
 
 // unrequested counts n bytes of a block that was never requested. A few such blocks are forgiven, but not with the
-// Fast extension, which answers every request (BEP 6). The mutex is held.
+// Fast extension, which answers every request (BEP 6). The caller holds p.d.mu.
 func (p *peer) unrequested(n int) error {
 	p.d.traffic.wasted += int64(n)
 	p.d.traffic.downloaded += int64(n)
@@ -189,6 +190,7 @@ func (d *Download) onWire(id picker.Block) outbox.Request {
 
 // choked releases the blocks that the peer will not send now. With the Fast extension these are only the ones whose
 // requests are still in the outbox, because a choke rejects nothing then (BEP 6); others may take over the rest.
+// The caller holds p.d.mu.
 func (p *peer) choked() {
 	p.supply.Choking = true
 	unsent := make(map[picker.Block]bool)
@@ -204,7 +206,7 @@ func (p *peer) choked() {
 	p.d.pending.freed = true
 }
 
-// rejected releases a block that the peer refuses to send (BEP 6).
+// rejected releases a block that the peer refuses to send (BEP 6). The caller holds p.d.mu.
 func (p *peer) rejected(m wire.Message) error {
 	id, ok := p.d.blockAt(m)
 	if !ok {

@@ -239,7 +239,7 @@ func (r *resolver) take(k *connection, _ peerlist.Source) bool {
 	return true
 }
 
-// ban ends all dealings with a liar.
+// ban ends all dealings with a liar. The caller holds r.mu.
 func (r *resolver) ban(addr netip.AddrPort) {
 	r.log.Warn("banned", "peer", addr)
 	r.discovery.cand.Ban(addr)

@@ -85,7 +85,7 @@ func (p *metadataConn) stop(why error) {
 	p.end(why)
 }
 
-// end is stop with the mutex held.
+// end is stop under the mutex. The caller holds p.r.mu.
 func (p *metadataConn) end(why error) {
 	if p.closing == nil {
 		p.closing = why

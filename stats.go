@@ -108,6 +108,7 @@ func (d *Download) Stats() Stats {
 	return s
 }
 
+// The caller holds p.d.mu.
 func (p *peer) stats(now time.Time) PeerStats {
 	client := p.ext.client
 	if client == "" {

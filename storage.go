@@ -68,8 +68,8 @@ func (t *Torrent) wrapStorage(st Storage) (storage.Store, error) {
 }
 
 // FSStorage shares content that lies in a file system, such as an embed.FS or an archive, under the paths that
-// File.Path says, or under these without the name of the torrent. It is for Options.Storage. Nothing can be written to it: a download that lacks something ends with an error.
-// A file that is missing or short is taken for content that is not there.
+// File.Path says, or under these without the name of the torrent. It is for Options.Storage. Nothing can be written to it: a
+// download that lacks something ends with an error. A file that is missing or short is taken for content that is not there.
 //
 // Files are opened when they are first read, and stay open until the download is closed. One that is no io.ReaderAt and
 // no io.Seeker is read into memory.

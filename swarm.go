@@ -116,7 +116,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 
 // refused records that a connection we made is not wanted. If the peer is connected to us already, we have learned
 // where it listens; but that it is the same peer is only what it says, so one that the user named is tried again unless
-// something came of the other connection.
+// something came of the other connection. The caller holds d.mu.
 func (d *Download) refused(k *connection, from peerlist.Source, now time.Time) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil && p.conn.incoming && p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.addr.Addr() == k.addr.Addr() {
@@ -132,7 +132,7 @@ func (d *Download) refused(k *connection, from peerlist.Source, now time.Time) {
 	d.discovery.cand.Left(k.addr, true, now)
 }
 
-// listensAt reports whether a connected peer is known to listen at an address.
+// listensAt reports whether a connected peer is known to listen at an address. The caller holds d.mu.
 func (d *Download) listensAt(a netip.AddrPort) bool {
 	return slices.ContainsFunc(d.swarm.peers, func(p *peer) bool { return p.ext.listens == a })
 }
@@ -175,7 +175,7 @@ func (d *Download) closePeers() {
 	}
 }
 
-// chokeState is what the choker is told of a peer.
+// chokeState is what the choker is told of a peer. The caller holds d.mu.
 func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 	return choker.Peer{
 		ID:         p.number,
@@ -193,7 +193,7 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 	}
 }
 
-// chokeRound asks the choker which peers to unchoke, and tells those for which that changes.
+// chokeRound asks the choker which peers to unchoke, and tells those for which that changes. The caller holds d.mu.
 func (d *Download) chokeRound(now time.Time) {
 	states := make([]choker.Peer, len(d.swarm.peers))
 	for k, p := range d.swarm.peers {
@@ -211,7 +211,7 @@ func (d *Download) chokeRound(now time.Time) {
 	}
 }
 
-// ban bans the peers at the origins of false blocks, and ends their connections.
+// ban bans the peers at the origins of false blocks, and ends their connections. The caller holds d.mu.
 func (d *Download) ban(liars []any) {
 	for _, l := range liars {
 		addr := l.(netip.AddrPort) // a peer's origin
@@ -230,7 +230,7 @@ func (d *Download) ban(liars []any) {
 	}
 }
 
-// disown has everything fetched again that banned peers sent and that no hash has vouched for.
+// disown has everything fetched again that banned peers sent and that no hash has vouched for. The caller holds d.mu.
 func (d *Download) disown() {
 	for _, id := range d.picker.Disown(func(origin any) bool {
 		addr, ok := origin.(netip.AddrPort)

@@ -9,7 +9,7 @@ import (
 )
 
 // admits reports whether there is a place for the connection, and no other to the same peer, and counts
-// it if so.
+// it if so. The caller holds d.mu.
 func (d *Download) admits(k *connection, from peerlist.Source, now time.Time) bool {
 	var all []peerlist.Connection
 	for _, p := range d.swarm.peers {
@@ -41,10 +41,10 @@ func (k *connection) identify(number int) peerlist.Connection {
 	return peerlist.Connection{ID: number, Addr: k.addr.Addr(), PeerID: k.theirs.PeerID, Incoming: k.incoming}
 }
 
-// gave reports whether anything of use came of the connection. The caller holds the download's mu.
+// gave reports whether anything of use came of the connection. The caller holds p.d.mu.
 func (p *peer) gave() bool { return p.useful || p.up.Total() > 0 }
 
-// takePlace counts a connection, if there is a place for it here and in the client's budget.
+// takePlace counts a connection, if there is a place for it here and in the client's budget. The caller holds d.mu.
 func (d *Download) takePlace(k *connection, now time.Time) bool {
 	if d.swarm.live >= d.maxPeers() {
 		return false
@@ -57,7 +57,7 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 }
 
 // turnOver makes room for others where there is none: at once where a crowd has the places or hardly any peer earns
-// its own, else now and then.
+// its own, else now and then. The caller holds d.mu.
 func (d *Download) turnOver(now time.Time) {
 	if addr, _, waiting := d.discovery.cand.First(now); waiting && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
 		peers, displaced := d.worths(now), peerlist.Crowding
@@ -78,14 +78,14 @@ func (d *Download) turnOver(now time.Time) {
 	}
 }
 
-// shareOut gives up connections that other downloads of the client have a better claim to.
+// shareOut gives up connections that other downloads of the client have a better claim to. The caller holds d.mu.
 func (d *Download) shareOut(now time.Time) {
 	if n := d.client.excess(d.swarm.live, now); n > 0 {
 		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)
 	}
 }
 
-// worths returns what each peer is worth to us.
+// worths returns what each peer is worth to us. The caller holds d.mu.
 func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {
@@ -105,7 +105,7 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 }
 
 // earn records whether a peer has earned its place again: by what it gave, and by what it was given, unless that
-// ends with it.
+// ends with it. The caller holds d.mu.
 func (d *Download) earn(p *peer, now time.Time) {
 	given := p.down.Total()
 	if !d.uploading.spread.Hoards(p.number, d.t.layout.PieceLength()) {
@@ -116,7 +116,7 @@ func (d *Download) earn(p *peer, now time.Time) {
 	}
 }
 
-// drop ends the connections with the given numbers.
+// drop ends the connections with the given numbers. The caller holds d.mu.
 func (d *Download) drop(why error, numbers ...int) {
 	for _, p := range d.swarm.peers {
 		if slices.Contains(numbers, p.number) {

@@ -264,7 +264,7 @@ func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.A
 	return news
 }
 
-// add takes an address that a source names. The caller holds mu.
+// add takes an address that a source names. The caller holds f.mu.
 func (f *discovery) add(a netip.AddrPort, from peerlist.Source, tracker string, now time.Time) (news bool) {
 	return f.client.sockets.Reaches(a.Addr()) && f.client.allows(a.Addr().Unmap()) && f.cand.Add(a, from, tracker, now)
 }

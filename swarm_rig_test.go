@@ -253,7 +253,7 @@ func (s *simDownload) sample() {
 }
 
 // couldAsk finds, in the slow and plain way, a piece of which a peer could be asked for a block that no peer was
-// asked for; -1 if there is none. The caller holds the download's mutex.
+// asked for; -1 if there is none. The caller holds s.mu.
 func (s *simDownload) couldAsk(r *picker.Supplier, w simpeer.Terms) int {
 	for i := range s.picker.Needed().All() {
 		if has, doubt := w.Offers(i); !has || doubt {

@@ -11,7 +11,7 @@ type Share struct {
 func (p *Pool) NewShare() *Share { return &Share{pool: p} }
 
 // fits reports whether s may hold one more block: it may hold an equal share of the limit, and what the
-// others leave of theirs but for a reserve. The caller holds the lock.
+// others leave of theirs but for a reserve. The caller holds s.pool.mu.
 func (s *Share) fits() bool {
 	p := s.pool
 	others := p.holders

@@ -86,6 +86,7 @@ func (s *Source) read(i int, path string, p []byte, off int64) error {
 	return err
 }
 
+// The caller holds f.mu.
 func (f *sourceFile) open(fsys fs.FS, path string) error {
 	opened, err := fsys.Open(path)
 	if _, below, ok := strings.Cut(path, "/"); ok && errors.Is(err, fs.ErrNotExist) {

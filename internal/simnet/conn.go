@@ -36,7 +36,7 @@ type Conn struct {
 	writeBy       deadline
 }
 
-// connect makes the two ends of a connection. The caller holds mu.
+// connect makes the two ends of a connection. The caller holds n.mu.
 func (n *Network) connect(a, b *Host, from, to netip.AddrPort) (dialled, accepted *Conn) {
 	ab, ba := n.pipe(a, b), n.pipe(b, a)
 	dialled = &Conn{host: a, local: from, remote: to, in: ba, out: ab}
@@ -143,6 +143,7 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
+// The caller holds c.host.net.mu.
 func (c *Conn) finish() {
 	if p := c.out; !p.fin && p.writeErr == nil {
 		p.fin = true
@@ -151,7 +152,7 @@ func (c *Conn) finish() {
 	c.out.canWrite.Broadcast()
 }
 
-// shut ends the connection for its own host. The caller holds mu.
+// shut ends the connection for its own host. The caller holds c.host.net.mu.
 func (c *Conn) shut() {
 	c.closed = true
 	if c.tap != nil {
@@ -170,6 +171,7 @@ func (c *Conn) Reset() {
 	c.reset()
 }
 
+// The caller holds c.host.net.mu.
 func (c *Conn) reset() {
 	if c.closed {
 		return

@@ -14,16 +14,17 @@ type deadline struct {
 	event time.Duration // of the earliest event under way, 0 for none
 }
 
+// The caller holds d.net.mu.
 func (d *deadline) expired() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
-// set changes the deadline. The caller holds mu.
+// set changes the deadline. The caller holds d.net.mu.
 func (d *deadline) set(t time.Time) {
 	d.at = t
 	d.arm()
 	d.cond.Broadcast()
 }
 
-// arm makes the event of the deadline, unless one that is early enough is under way. The caller holds mu.
+// arm makes the event of the deadline, unless one that is early enough is under way. The caller holds d.net.mu.
 func (d *deadline) arm() {
 	if d.at.IsZero() || d.expired() {
 		return

@@ -34,7 +34,7 @@ func (h *Host) Listen(network, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// local is the host's own address for one that was given to Listen or ListenPacket. The caller holds mu.
+// local is the host's own address for one that was given to Listen or ListenPacket. The caller holds h.net.mu.
 func (h *Host) local(network, addr string) (netip.AddrPort, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -84,6 +84,7 @@ func (l *listener) Close() error {
 	return nil
 }
 
+// The caller holds l.host.net.mu.
 func (l *listener) shut() {
 	l.closed = true
 	delete(l.host.net.listeners, l.addr)

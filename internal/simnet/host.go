@@ -107,7 +107,7 @@ func (h *Host) Clearing(more int) (d time.Duration) {
 	return d
 }
 
-// ephemeral is a port that nothing on the address uses. The caller holds mu.
+// ephemeral is a port that nothing on the address uses. The caller holds h.net.mu.
 func (h *Host) ephemeral() uint16 {
 	for {
 		h.port = max(h.port+1, 32768)

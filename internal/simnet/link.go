@@ -22,7 +22,7 @@ func (n *Network) SetPath(a, b *Host, delay time.Duration, rate float64) {
 	}
 }
 
-// between is the path from a to b. The caller holds mu.
+// between is the path from a to b. The caller holds n.mu.
 func (n *Network) between(a, b *Host) *path {
 	if p := n.paths[[2]*Host{a, b}]; p != nil {
 		return p
@@ -63,7 +63,7 @@ func (l *link) passed() int64 {
 	return l.bytes
 }
 
-// send queues a segment on the flow. The caller holds mu.
+// send queues a segment on the flow. The caller holds f.link.net.mu.
 func (f *flow) send(s segment) {
 	l := f.link
 	if len(f.queue) == 0 {
@@ -74,7 +74,7 @@ func (f *flow) send(s segment) {
 	l.serve()
 }
 
-// serve puts the next segment on the link if it is free. The caller holds mu.
+// serve puts the next segment on the link if it is free. The caller holds l.net.mu.
 func (l *link) serve() {
 	for !l.busy && len(l.waiting) > 0 {
 		best := 0

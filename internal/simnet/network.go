@@ -121,7 +121,7 @@ func (n *Network) Close() {
 	}
 }
 
-// After runs do in d, under the mutex. The caller holds the mutex.
+// After runs do in d, under the mutex. The caller holds n.mu.
 func (n *Network) After(d time.Duration, do func()) {
 	n.seq++
 	at := n.Now() + d
@@ -141,6 +141,7 @@ func (n *Network) Pause(d time.Duration) <-chan struct{} {
 	return over
 }
 
+// The caller holds n.mu.
 func (n *Network) setTimer(at, d time.Duration) {
 	n.wake = at
 	n.timer.Reset(d)

@@ -95,6 +95,7 @@ func (c *packetConn) Close() error {
 	return nil
 }
 
+// The caller holds c.host.net.mu.
 func (c *packetConn) shut() {
 	c.closed = true
 	delete(c.host.net.packets, c.addr)

@@ -32,7 +32,7 @@ type pipe struct {
 	free     [][]byte // buffers of full segments that were read, to be used again
 }
 
-// pipe makes one way of a connection. The caller holds mu.
+// pipe makes one way of a connection. The caller holds n.mu.
 func (n *Network) pipe(from, to *Host) *pipe {
 	p := &pipe{net: n, from: from, to: to, canRead: sync.NewCond(&n.mu), canWrite: sync.NewCond(&n.mu)}
 	path := n.between(from, to)
@@ -73,7 +73,7 @@ func slower(a, b float64) float64 {
 	return min(a, b)
 }
 
-// push takes as much of b as the window has room for. The caller holds mu.
+// push takes as much of b as the window has room for. The caller holds p.net.mu.
 func (p *pipe) push(b []byte) int {
 	n := min(len(b), p.window-p.under)
 	b = b[:n]
@@ -103,7 +103,7 @@ func (p *pipe) push(b []byte) int {
 	return n
 }
 
-// arrive takes a segment at the end of its way. The caller holds mu.
+// arrive takes a segment at the end of its way. The caller holds p.net.mu.
 func (p *pipe) arrive(s segment) {
 	if p.from.cut || p.to.cut || p.readErr != nil || p.eof {
 		return
@@ -139,7 +139,7 @@ func (p *pipe) arrive(s segment) {
 	}
 }
 
-// pull moves what has arrived to b. The caller holds mu.
+// pull moves what has arrived to b. The caller holds p.net.mu.
 func (p *pipe) pull(b []byte) int {
 	total := 0
 	for len(b) > 0 && len(p.arrived) > 0 {
@@ -162,7 +162,7 @@ func (p *pipe) pull(b []byte) int {
 	return total
 }
 
-// failRead breaks the pipe for its reader, which still gets what has arrived. The caller holds mu.
+// failRead breaks the pipe for its reader, which still gets what has arrived. The caller holds p.net.mu.
 func (p *pipe) failRead(err error) {
 	if p.readErr == nil {
 		p.readErr = err
@@ -170,7 +170,7 @@ func (p *pipe) failRead(err error) {
 	p.canRead.Broadcast()
 }
 
-// failWrite breaks the pipe for its writer. The caller holds mu.
+// failWrite breaks the pipe for its writer. The caller holds p.net.mu.
 func (p *pipe) failWrite(err error) {
 	if p.writeErr == nil {
 		p.writeErr = err

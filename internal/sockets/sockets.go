@@ -108,7 +108,7 @@ func (s *Sockets) Close() {
 	s.tasks.Wait()
 }
 
-// start begins a task unless everything is over. The caller holds mu.
+// start begins a task unless everything is over. The caller holds s.mu.
 func (s *Sockets) start(task func()) {
 	if s.ctx.Err() == nil {
 		s.tasks.Go(task)

@@ -71,7 +71,7 @@ func (s *fileStore) AnyChanged(have bits.Set) (int, error) {
 	return -1, nil
 }
 
-// compare is ErrChanged if file i is not as it was left.
+// compare is ErrChanged if file i is not as it was left. The caller holds s.mu.
 func (s *fileStore) compare(i int) error {
 	f := &s.files[i]
 	if !f.meddled.Load() {
@@ -130,7 +130,7 @@ func (s *fileStore) Refresh(piece int) (bits.Set, error) {
 	return doubt, nil
 }
 
-// look records file i as it is now as how it was left.
+// look records file i as it is now as how it was left. The caller holds s.mu.
 func (s *fileStore) look(i int) error {
 	f := &s.files[i]
 	f.mu.Lock()

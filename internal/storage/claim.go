@@ -30,7 +30,7 @@ const maxClaims = 1024
 
 // claim claims the wanted files, so that no other download writes to them as long as the Store is open. Files that are
 // not wanted are claimed if they are there, because their bytes may be written where they lie. If another download has
-// one of these, its bytes are kept aside.
+// one of these, its bytes are kept aside. The caller holds s.mu.
 func (s *fileStore) claim(wanted []bool) error {
 	var files []Claim
 	var others []int
@@ -68,6 +68,7 @@ func (s *fileStore) claim(wanted []bool) error {
 }
 
 // claimFor is the claim on file i. A file with several names is claimed by its path alone: it is not written to.
+// The caller holds s.mu.
 func (s *fileStore) claimFor(i int) Claim {
 	f := &s.files[i]
 	c := Claim{Path: filepath.ToSlash(f.name)}

@@ -75,7 +75,7 @@ func (s *fileStore) slot(piece int, create bool) (int, error) {
 	return slot, nil
 }
 
-// readEdges reads all of p from the slots of the pieces that it spans.
+// readEdges reads all of p from the slots of the pieces that it spans. The caller holds s.mu.
 func (s *fileStore) readEdges(p []byte, off int64) error {
 	for len(p) > 0 {
 		piece := s.content.PieceAt(off)
@@ -93,7 +93,7 @@ func (s *fileStore) readEdges(p []byte, off int64) error {
 	return nil
 }
 
-// writeEdges writes n bytes to the slots of the pieces that they span.
+// writeEdges writes n bytes to the slots of the pieces that they span. The caller holds s.mu.
 func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 	r := run{blocks: bufs}
 	for n > 0 {
@@ -112,8 +112,7 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 	return nil
 }
 
-// adopt copies what the edges have of file i into the file, which is not here yet. The caller holds mu for
-// writing.
+// adopt copies what the edges have of file i into the file, which is not here yet. The caller holds s.mu for writing.
 func (s *fileStore) adopt(i int) error {
 	f := s.content.File(i)
 	first, end := s.content.PiecesOf(i)
@@ -167,7 +166,7 @@ func (s *fileStore) readSlot(slot int, p []byte, within int64) (int, error) {
 	return n, err
 }
 
-// edgesNeeded reports whether the edges hold bytes of a file that is not here.
+// edgesNeeded reports whether the edges hold bytes of a file that is not here. The caller holds s.mu.
 func (s *fileStore) edgesNeeded() bool {
 	for piece := range s.slots {
 		if s.usesEdges(piece) {
@@ -177,7 +176,7 @@ func (s *fileStore) edgesNeeded() bool {
 	return false
 }
 
-// usesEdges reports whether part of piece belongs in the edges.
+// usesEdges reports whether part of piece belongs in the edges. The caller holds s.mu.
 func (s *fileStore) usesEdges(piece int) bool {
 	for i := range s.content.FilesOf(piece) {
 		if !s.files[i].here {

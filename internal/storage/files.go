@@ -185,7 +185,7 @@ func (s *fileStore) edgesFile() int { return len(s.files) - 1 }
 // path names file i in errors.
 func (s *fileStore) path(i int) string { return filepath.Join(s.dir, s.files[i].name) }
 
-// open opens file i for handles. With os.O_CREATE it makes the directories that lead there.
+// open opens file i for handles. With os.O_CREATE it makes the directories that lead there. The caller holds s.mu.
 func (s *fileStore) open(i, flag int) (DiskFile, error) {
 	name := s.files[i].name
 	f, err := s.disk.Open(name, flag)
@@ -246,7 +246,7 @@ func (s *fileStore) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// readFile reads all of p from file i.
+// readFile reads all of p from file i. The caller holds s.mu.
 func (s *fileStore) readFile(i int, p []byte, off int64) error {
 	if len(p) == 0 {
 		return nil
@@ -349,7 +349,7 @@ func (r *run) take(part [][]byte, n int64) [][]byte {
 	return part
 }
 
-// writeFile writes bufs to file i, and makes it if it is not there.
+// writeFile writes bufs to file i, and makes it if it is not there. The caller holds s.mu.
 func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	f := &s.files[i]
 	f.mu.Lock()
@@ -387,7 +387,7 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	return cmp.Or(err, statErr)
 }
 
-// markDirty records that the next Sync is to sync file i. The caller holds the file's mu.
+// markDirty records that the next Sync is to sync file i. The caller holds s.files[i].mu.
 func (s *fileStore) markDirty(i int) {
 	if f := &s.files[i]; !f.dirty {
 		f.dirty = true

@@ -91,7 +91,7 @@ func (s *fileStore) keepSidecar(have bits.Set, partial map[int]bits.Set) error {
 	return nil
 }
 
-// cutAll truncates the files that are wanted, too long, written to by us, and whole.
+// cutAll truncates the files that are wanted, too long, written to by us, and whole. The caller holds s.mu.
 func (s *fileStore) cutAll(whole func(i int) bool) error {
 	for i := range s.content.NumFiles() {
 		f, length := &s.files[i], s.content.File(i).Length
@@ -104,7 +104,7 @@ func (s *fileStore) cutAll(whole func(i int) bool) error {
 	return nil
 }
 
-// removeKept removes what is beside the content, and releases the lock. The caller holds mu for writing.
+// removeKept removes what is beside the content, and releases the lock. The caller holds s.mu for writing.
 func (s *fileStore) removeKept(suffixes ...string) error {
 	if err := s.removeSidecars(append(suffixes, ".lock")...); err != nil {
 		return err
@@ -112,7 +112,8 @@ func (s *fileStore) removeKept(suffixes ...string) error {
 	return s.release()
 }
 
-// removeSidecars removes files beside the content, of which the lock is left to release. The caller holds mu for writing.
+// removeSidecars removes files beside the content, of which the lock is left to release.
+// The caller holds s.mu for writing.
 func (s *fileStore) removeSidecars(suffixes ...string) error {
 	for _, suffix := range suffixes {
 		name := s.sidecar(suffix)
@@ -143,7 +144,7 @@ func (s *fileStore) removeSidecars(suffixes ...string) error {
 	return nil
 }
 
-// cut truncates file i to its length.
+// cut truncates file i to its length. The caller holds s.mu.
 func (s *fileStore) cut(i int, length int64) error {
 	if err := s.lock(); err != nil {
 		s.log.Warn("file is too long", "file", s.path(i), "err", err)

@@ -106,6 +106,7 @@ func (p *handles) drop(file int) {
 	p.retire(file)
 }
 
+// The caller holds p.mu.
 func (p *handles) retire(file int) {
 	h := p.files[file]
 	if h == nil {
@@ -120,7 +121,7 @@ func (p *handles) retire(file int) {
 }
 
 // shrink closes files over the bound that are not in use. Looking at all of them costs little beside opening the
-// one that was too many.
+// one that was too many. The caller holds p.mu.
 func (p *handles) shrink() {
 	for len(p.files) > p.max && p.retireOldest() {
 	}
@@ -133,6 +134,7 @@ func (p *handles) closeOldest() bool {
 	return p.retireOldest()
 }
 
+// The caller holds p.mu.
 func (p *handles) retireOldest() bool {
 	var oldest *handle
 	for _, h := range p.files {
@@ -146,6 +148,7 @@ func (p *handles) retireOldest() bool {
 	return oldest != nil
 }
 
+// The caller holds p.mu.
 func (p *handles) close(h *handle) {
 	if err := h.f.Close(); err != nil && h.writable && p.failed == nil {
 		p.failed = err

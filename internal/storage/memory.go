@@ -59,6 +59,7 @@ func (m *memory) SetWanted(wanted []bool) error {
 type memoryPlan struct{ whole, head, tail bool }
 
 // plan returns which parts of each file are to be held, those held already included, and their bytes.
+// The caller holds m.mu.
 func (m *memory) plan(wanted []bool) (plan []memoryPlan, need int64) {
 	c := &m.content
 	pieces := bits.New(c.NumPieces())
@@ -93,7 +94,7 @@ func (m *memory) plan(wanted []bool) (plan []memoryPlan, need int64) {
 	return plan, need
 }
 
-// allocate makes what is planned and not there yet.
+// allocate makes what is planned and not there yet. The caller holds m.mu.
 func (m *memory) allocate(plan []memoryPlan) {
 	for i, p := range plan {
 		length, have := m.content.File(i).Length, &m.files[i]
@@ -114,6 +115,7 @@ func (m *memory) allocate(plan []memoryPlan) {
 }
 
 // room is where the bytes of file i from off on are kept, at most n of them; nil if they are not kept.
+// The caller holds m.mu.
 func (m *memory) room(i int, off, n int64) []byte {
 	f, length := &m.files[i], m.content.File(i).Length
 	var b []byte

@@ -96,7 +96,7 @@ func (s *fileStore) areReady(off, n int64) bool {
 
 // own makes sure that what is written to file i, from now on, changes nothing else: no other file of the content or
 // of another program that is the same on the file system, and nothing that another download claims. It makes the
-// file if it is not there. The caller holds mu for writing, and has called lock.
+// file if it is not there. lock was called before. The caller holds s.mu for writing.
 func (s *fileStore) own(i int) error {
 	f := &s.files[i]
 	if f.ready {
@@ -137,7 +137,7 @@ func (s *fileStore) own(i int) error {
 // portable is how many bytes of a name any file system takes, or else half of that.
 const portable = 240
 
-// openOwn opens file i for writing, and makes it if it is not there.
+// openOwn opens file i for writing, and makes it if it is not there. The caller holds s.mu.
 func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 	f := &s.files[i]
 	s.handles.drop(i)
@@ -173,7 +173,7 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 	return info, made, err
 }
 
-// sameFile is another file of the content that has an identity, or -1.
+// sameFile is another file of the content that has an identity, or -1. The caller holds s.mu.
 func (s *fileStore) sameFile(i int, id FileID) int {
 	key := s.identity(i, id)
 	for j := range s.content.NumFiles() {
@@ -193,7 +193,7 @@ func (s *fileStore) identity(i int, id FileID) any {
 	return id
 }
 
-// rename gives file i a name that nothing has.
+// rename gives file i a name that nothing has. The caller holds s.mu.
 func (s *fileStore) rename(i int) error {
 	f := &s.files[i]
 	for name, n := numbered(f.name, i), 1; ; name, n = numbered(name, i), n+1 {
@@ -214,7 +214,7 @@ func (s *fileStore) rename(i int) error {
 	}
 }
 
-// copyOwn puts a copy in the place of file i, which has other names besides.
+// copyOwn puts a copy in the place of file i, which has other names besides. The caller holds s.mu.
 func (s *fileStore) copyOwn(i int, info FileInfo) (err error) {
 	f := &s.files[i]
 	tmp := filepath.Join(filepath.Dir(f.name), s.sidecar(".copy"))
@@ -246,7 +246,7 @@ func (s *fileStore) copyOwn(i int, info FileInfo) (err error) {
 	return nil
 }
 
-// copyTo copies the first size bytes of file i, but for its holes.
+// copyTo copies the first size bytes of file i, but for its holes. The caller holds s.mu.
 func (s *fileStore) copyTo(to DiskFile, i int, size int64) error {
 	h, err := s.handles.get(i, true, false)
 	if err != nil {

@@ -66,7 +66,7 @@ func (s *fileStore) presentEdges(i int, lacking, data *bits.Set) {
 	}
 }
 
-// eachData calls mark for the runs of the first size bytes of file i that are not holes.
+// eachData calls mark for the runs of the first size bytes of file i that are not holes. The caller holds s.mu.
 func (s *fileStore) eachData(i int, size int64, mark func(from, to int64)) error {
 	if size == 0 {
 		return nil

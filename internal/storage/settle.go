@@ -77,9 +77,11 @@ func (s *fileStore) settle(i int, have bits.Set) error {
 	return s.own(i)
 }
 
+// The caller holds s.mu.
 func (s *fileStore) isWanted(i int) bool { return len(s.wanted) > 0 && s.wanted[i] }
 
 // judge decides whether file i, which was found under another name, is ours: if a piece in it is verified.
+// The caller holds s.mu.
 func (s *fileStore) judge(i int, have bits.Set) error {
 	f := &s.files[i]
 	ours := s.holdsAny(i, have)

@@ -33,7 +33,7 @@ func (t *Announcer) Status() []Status {
 	return all
 }
 
-// status is a snapshot. The caller holds the announcer's mutex.
+// status is a snapshot. The caller holds the Announcer's mu.
 func (tr *tracker) status() Status {
 	s := Status{
 		URL: tr.url, Tier: tr.tier,

@@ -211,7 +211,7 @@ func parseURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// all yields every tracker, tier by tier.
+// all yields every tracker, tier by tier. The caller holds t.mu.
 func (t *Announcer) all() iter.Seq[*tracker] {
 	return func(yield func(*tracker) bool) {
 		for _, tier := range t.tiers {
@@ -225,7 +225,7 @@ func (t *Announcer) all() iter.Seq[*tracker] {
 }
 
 // oneByOne returns every tracker in the order in which a private torrent tries them: the current one comes
-// first as long as it works, whatever its tier.
+// first as long as it works, whatever its tier. The caller holds t.mu.
 func (t *Announcer) oneByOne() []*tracker {
 	order := slices.Concat(t.tiers...)
 	if i := slices.Index(order, t.current); i > 0 && t.current.working() {

@@ -117,7 +117,7 @@ func (m *Mux) Open(ctx context.Context, port uint16) error {
 	return nil
 }
 
-// listen opens both sockets or none.
+// listen opens both sockets or none. The caller holds m.mu.
 func (m *Mux) listen(ctx context.Context, port uint16) error {
 	var failed error
 	opened := 0

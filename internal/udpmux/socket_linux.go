@@ -235,7 +235,7 @@ func (s *linuxSocket) probe(p []byte, to netip.AddrPort) error {
 	return err
 }
 
-// run sends what the kernel may take at once. The caller holds mu.
+// run sends what the kernel may take at once. The caller holds s.mu.
 func (s *linuxSocket) run(p []byte, segment int) (n int, err error) {
 	defer s.forget()
 	if s.offload && len(p) > segment {
@@ -263,7 +263,7 @@ func (s *linuxSocket) run(p []byte, segment int) (n int, err error) {
 	return min(sent*segment, len(p)), err
 }
 
-// put makes p the i-th message, to be cut into packets of segment bytes if that is not 0.
+// put makes p the i-th message, to be cut into packets of segment bytes if that is not 0. The caller holds s.mu.
 func (s *linuxSocket) put(i int, p []byte, segment int) {
 	s.outVec[i].Base = unsafe.SliceData(p)
 	s.outVec[i].SetLen(len(p))
@@ -280,7 +280,7 @@ func (s *linuxSocket) put(i int, p []byte, segment int) {
 	}
 }
 
-// forget lets go of what was sent.
+// forget lets go of what was sent. The caller holds s.mu.
 func (s *linuxSocket) forget() {
 	for i := 0; i < maxSegments && s.outVec[i].Base != nil; i++ {
 		s.outVec[i].Base = nil
@@ -288,7 +288,7 @@ func (s *linuxSocket) forget() {
 }
 
 // sendMessages sends the first count messages. It returns how many went out, which is less than count
-// without an error if the system's queue is full.
+// without an error if the system's queue is full. The caller holds s.mu.
 func (s *linuxSocket) sendMessages(count int) (sent int, err error) {
 	s.outFirst, s.outEnd, s.outErr = 0, count, nil
 	if err := s.raw.Control(s.transmit); err != nil {
@@ -315,7 +315,7 @@ func (s *linuxSocket) sendmmsg(fd uintptr) {
 	}
 }
 
-// address makes to the address of all messages.
+// address makes to the address of all messages. The caller holds s.mu.
 func (s *linuxSocket) address(to netip.AddrPort) error {
 	if s.ipv6 {
 		scope, err := s.zones.index(to.Addr().Zone())

@@ -53,6 +53,7 @@ func (z *zones) index(name string) (uint32, error) {
 	return index, nil
 }
 
+// The caller holds z.mu.
 func (z *zones) add(index uint32, name string) {
 	if z.names == nil || len(z.names) >= maxZones || len(z.indexes) >= maxZones {
 		z.names, z.indexes = make(map[uint32]string), make(map[string]uint32)

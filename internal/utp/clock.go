@@ -46,7 +46,7 @@ func (k *clock) cancel(c *conn) {
 	}
 }
 
-// arm sets the timer for the first that is due. The caller holds mu.
+// arm sets the timer for the first that is due. The caller holds k.mu.
 func (k *clock) arm() {
 	if len(k.heap) == 0 || k.stopped {
 		return

@@ -68,8 +68,7 @@ func (c *conn) receive(p []byte, segment int, pk *packet, now time.Duration) (n 
 	return n
 }
 
-// update sends what there is to send, and wakes the callers that wait for what has happened. The caller
-// holds mu.
+// update sends what there is to send, and wakes the callers that wait for what has happened. The caller holds c.mu.
 func (c *conn) update(now time.Duration) {
 	e := &c.e
 	e.transmit(now, c)

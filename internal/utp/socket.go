@@ -181,7 +181,7 @@ func (s *Socket) find(from netip.AddrPort, h *header) (c, victim *conn) {
 	return nil, nil
 }
 
-// answer makes a connection that another end asks for, if there may be one. The caller holds mu.
+// answer makes a connection that another end asks for, if there may be one. The caller holds s.mu.
 func (s *Socket) answer(from netip.AddrPort, h *header) (c, victim *conn) {
 	if s.listener == nil || s.closed {
 		return nil, nil
@@ -199,7 +199,7 @@ func (s *Socket) answer(from netip.AddrPort, h *header) (c, victim *conn) {
 	return c, victim
 }
 
-// newConn makes a connection that is not known yet. The caller holds mu.
+// newConn makes a connection that is not known yet. The caller holds s.mu.
 func (s *Socket) newConn(remote netip.AddrPort) *conn {
 	c := &conn{s: s, remote: remote, place: confirmed}
 	c.e.init(&s.blocks, remote.Addr().Is6(), s.now())
@@ -208,7 +208,7 @@ func (s *Socket) newConn(remote netip.AddrPort) *conn {
 	return c
 }
 
-// confirm takes a connection from those that are unconfirmed. The caller holds mu.
+// confirm takes a connection from those that are unconfirmed. The caller holds s.mu.
 func (s *Socket) confirm(c *conn) {
 	if c.place == confirmed {
 		return
@@ -220,7 +220,7 @@ func (s *Socket) confirm(c *conn) {
 	c.place = confirmed
 }
 
-// forget lets go of a connection, so that no packet reaches it any more. The caller holds mu.
+// forget lets go of a connection, so that no packet reaches it any more. The caller holds s.mu.
 func (s *Socket) forget(c *conn) {
 	key := connKey{c.remote, c.e.recvID}
 	if s.conns[key] == c {
@@ -230,7 +230,7 @@ func (s *Socket) forget(c *conn) {
 	s.leave(c)
 }
 
-// leave records that a connection is no longer needed. The caller holds mu.
+// leave records that a connection is no longer needed. The caller holds s.mu.
 func (s *Socket) leave(c *conn) {
 	if c.left {
 		return

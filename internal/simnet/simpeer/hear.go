@@ -35,7 +35,7 @@ func (s *session) read() error {
 	}
 }
 
-// hear acts on one message. The caller holds mu.
+// hear acts on one message. The caller holds s.peer.mu.
 func (s *session) hear(m wire.Message, block []byte) {
 	p := s.peer
 	switch m.ID {
@@ -97,7 +97,7 @@ func (s *session) hear(m wire.Message, block []byte) {
 	}
 }
 
-// request queues a block that was asked for. The caller holds mu.
+// request queues a block that was asked for. The caller holds s.peer.mu.
 func (s *session) request(q request) {
 	p := s.peer
 	c := p.content
@@ -132,7 +132,7 @@ func (s *session) request(q request) {
 	}
 }
 
-// ask keeps requests under way if the script takes from others. The caller holds mu.
+// ask keeps requests under way if the script takes from others. The caller holds s.peer.mu.
 func (s *session) ask() {
 	p := s.peer
 	if !p.Takes {
@@ -167,12 +167,12 @@ func (s *session) ask() {
 	}
 }
 
-// taking reports whether blocks of a piece are under way to us. The caller holds mu.
+// taking reports whether blocks of a piece are under way to us. The caller holds s.peer.mu.
 func (s *session) taking(piece int) bool {
 	return slices.ContainsFunc(s.asked, func(q request) bool { return int(q.index) == piece })
 }
 
-// take checks a block that the other end sent. The caller holds mu.
+// take checks a block that the other end sent. The caller holds s.peer.mu.
 func (s *session) take(m wire.Message, b []byte) {
 	p := s.peer
 	q := request{m.Index, m.Begin, m.Length}
@@ -199,7 +199,7 @@ func (p *Peer) Gain(piece int) {
 	p.gain(piece)
 }
 
-// gain is Gain for a caller that holds mu.
+// gain is Gain under the mutex. The caller holds p.mu.
 func (p *Peer) gain(piece int) {
 	if !p.Have.Add(piece) {
 		return

@@ -166,7 +166,7 @@ func (p *Peer) blame(format string, args ...any) {
 	p.blameLocked(format, args...)
 }
 
-// blameLocked is blame for a caller that holds mu.
+// blameLocked is blame under the mutex. The caller holds p.mu.
 func (p *Peer) blameLocked(format string, args ...any) {
 	if len(p.faults) < 10 {
 		p.faults = append(p.faults, p.Name+": "+fmt.Sprintf(format, args...))

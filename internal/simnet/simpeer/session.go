@@ -125,7 +125,7 @@ func (s *session) shakeHands(dialled bool) bool {
 	return len(hello) == wire.HandshakeSize
 }
 
-// open says what the peer has, and starts what the script does by the clock. The caller holds mu.
+// open says what the peer has, and starts what the script does by the clock. The caller holds s.peer.mu.
 func (s *session) open() {
 	p := s.peer
 	has := p.Have.Clone()
@@ -185,7 +185,7 @@ func (s *session) open() {
 	}
 }
 
-// say queues bytes to be written before the next block. The caller holds mu.
+// say queues bytes to be written before the next block. The caller holds s.peer.mu.
 func (s *session) say(b []byte) {
 	s.out = append(s.out, b...)
 	s.wake.Broadcast()
@@ -207,7 +207,7 @@ func (s *session) every(d time.Duration, do func()) {
 	})
 }
 
-// choke sends a choke and drops what was asked for, which BEP 6 demands to be rejected. The caller holds mu.
+// choke sends a choke and drops what was asked for, which BEP 6 demands to be rejected. The caller holds s.peer.mu.
 func (s *session) choke() {
 	s.say(wire.AppendSimple(nil, wire.Choke))
 	if s.peer.SendsLate {
@@ -254,7 +254,7 @@ func (s *session) write() {
 	}
 }
 
-// answer sends a block. The caller holds mu, which is released while the block is written.
+// answer sends a block. The mutex is released while the block is written. The caller holds s.peer.mu.
 func (s *session) answer(r request) bool {
 	p := s.peer
 	b := p.content.Block(r.index, r.begin, r.length)

@@ -24,7 +24,7 @@ type version struct {
 // page is what is kept or lost as one.
 const page = 64 // bytes
 
-// remembered is what is left of the file after a loss of power.
+// remembered is what is left of the file after a loss of power. The caller holds f.disk.mu.
 func (f *inode) remembered(rng *rand.Rand) version {
 	v := version{bytes.Clone(f.durable.data), f.durable.mtime}
 	if rng.IntN(2) == 0 {
@@ -41,6 +41,7 @@ func (f *inode) remembered(rng *rand.Rand) version {
 	return v
 }
 
+// The caller holds f.disk.mu.
 func (f *inode) info() storage.FileInfo {
 	return storage.FileInfo{
 		Stamp: storage.Stamp{Size: int64(len(f.seen.data)), Mtime: f.seen.mtime},

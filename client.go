@@ -18,6 +18,7 @@ import (
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/portmap"
 	"github.com/shoal-go/torrent/internal/sockets"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/udpmux"
@@ -114,6 +115,13 @@ type Client struct {
 	// are left out. A proxy that is out of reach is tried again, and all waits for it. Dial and ListenPacket, if they
 	// are set, are how the proxy is reached. Packets go to IPv4 addresses alone.
 	Proxy *url.URL
+	// Bind is the one address of this machine that every socket is bound to, and to the interface that has it where the
+	// system can do that (Linux, macOS, Windows): peers, trackers, the DHT, uTP, local discovery, port mapping, and what
+	// Go's own resolver asks. The other family of addresses is not used at all. If the address goes, the traffic stops, and
+	// comes back with it. Listen may name no other address. A name server that cannot be asked from this address, such
+	// as one on the loopback, is not asked. Dial's connections are of use only if they come from Bind; ListenPacket is
+	// given the address to bind to. The zero value is all addresses.
+	Bind netip.Addr
 	// Logger is told what goes on; nil is silent.
 	Logger *slog.Logger
 
@@ -129,9 +137,10 @@ type Client struct {
 	http    *http.Client
 	ownHTTP bool
 	udp     *tracker.UDP
-	mux     *udpmux.Mux    // of the UDP sockets
-	utp     *utp.Socket    // nil if there is none
-	local   *lsd.Discovery // nil if it is not wanted, or not available
+	mux     *udpmux.Mux     // of the UDP sockets
+	mapper  *portmap.Mapper // nil without MapPorts
+	utp     *utp.Socket     // nil if there is none
+	local   *lsd.Discovery  // nil if it is not wanted, or not available
 	blocks  *blockpool.Pool
 	hashing chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
 	ctx     context.Context // ended by Close

@@ -15,11 +15,12 @@ import (
 
 // A registry holds the downloads of a client by info hash. The client's mutex guards it.
 type registry struct {
-	downloads map[Hash]*Download     // nil while Start is about to begin it
-	serving   map[Hash]*Download     // those that take incoming connections
-	counted   map[*Download]struct{} // those whose totals are not in ended yet
-	ended     totals                 // of downloads of which nothing runs any more
-	streams   map[[20]byte]Hash      // the info hashes of serving, by what encrypted handshakes show of them
+	downloads map[Hash]*Download      // nil while Start is about to begin it
+	serving   map[Hash]*Download      // those that take incoming connections
+	searching map[*discovery]struct{} // those that run
+	counted   map[*Download]struct{}  // those whose totals are not in ended yet
+	ended     totals                  // of downloads of which nothing runs any more
+	streams   map[[20]byte]Hash       // the info hashes of serving, by what encrypted handshakes show of them
 }
 
 func (r *registry) init() {
@@ -27,6 +28,7 @@ func (r *registry) init() {
 	r.serving = make(map[Hash]*Download)
 	r.streams = make(map[[20]byte]Hash)
 	r.counted = make(map[*Download]struct{})
+	r.searching = make(map[*discovery]struct{})
 }
 
 // Downloads yields the downloads under way, sharing ones included, in no order.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"time"
 
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/lsd"
@@ -28,6 +29,7 @@ type hooks struct {
 	dial            func(ctx context.Context, network, addr string) (net.Conn, error) // beside Client.Dial
 	listenPacket    func(ctx context.Context, network, addr string) (net.PacketConn, error)
 	addrs           func() ([]netip.Addr, error)                                       // of this machine
+	wall            func() time.Time                                                   // a clock that goes on while the machine sleeps
 	openFiles       func(storage.Content, string, *slog.Logger) (storage.Store, error) // what a directory is
 	gateways        func() ([]portmap.Gateway, error)
 	seed            uint64 // of all that is drawn by lot but for keys; 0 is none
@@ -36,8 +38,8 @@ type hooks struct {
 
 // orSystem returns the hooks with the system in place of those that are not set.
 func (h hooks) orSystem() hooks {
-	if h.listenMulticast == nil {
-		h.listenMulticast = lsd.ListenMulticast
+	if h.wall == nil {
+		h.wall = time.Now
 	}
 	if h.openFiles == nil {
 		h.openFiles = storage.OpenFiles
@@ -115,6 +117,7 @@ func (c *Client) Open() error {
 	if c.LocalDiscovery && c.Proxy == nil {
 		c.openLocal()
 	}
+	c.tasks.Go(c.watchNetwork)
 	return nil
 }
 
@@ -194,10 +197,8 @@ func (c *Client) newRand() *mathrand.Rand {
 }
 
 func (c *Client) openLocal() {
-	c.local = lsd.New(lsd.Config{Listen: c.hooks.listenMulticast, Port: c.port, Cookie: c.rng.Uint64(), Log: c.log})
-	if c.local != nil {
-		c.tasks.Go(func() { c.local.Run(c.ctx) })
-	}
+	c.local = lsd.New(lsd.Config{Listen: c.listenMulticast, Port: c.port, Cookie: c.rng.Uint64(), Log: c.log})
+	c.tasks.Go(func() { c.local.Run(c.ctx) })
 }
 
 // lookLocally looks for peers of a torrent in the local network, if the client does that at all, until

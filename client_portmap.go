@@ -36,17 +36,17 @@ func (c *Client) mapPorts() {
 		c.portsMapped(nil, unsupported(err))
 		return
 	}
-	mapper := portmap.New(portmap.Config{
+	c.mapper = portmap.New(portmap.Config{
 		Port:         c.port(),
 		TCP:          !c.NoTCP,
 		UDP:          c.utp != nil || !c.NoDHT,
 		ListenPacket: c.sockets.ListenNear,
 		Dial:         c.sockets.DialNear,
-		Gateways:     c.hooks.gateways,
+		Gateways:     c.gateways,
 		Report:       c.portsMapped,
 		Log:          c.log,
 	})
-	c.tasks.Go(func() { mapper.Run(c.ctx) })
+	c.tasks.Go(func() { c.mapper.Run(c.ctx) })
 }
 
 // portsMapped takes what routers grant now, and has the downloads say so.

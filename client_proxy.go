@@ -3,8 +3,13 @@ package torrent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 
+	"github.com/shoal-go/torrent/internal/lsd"
+	"github.com/shoal-go/torrent/internal/portmap"
 	"github.com/shoal-go/torrent/internal/sockets"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
@@ -12,7 +17,7 @@ import (
 // newSockets returns what opens the client's sockets: all of them, so that Proxy and Bind are obeyed in one place.
 func (c *Client) newSockets(h hooks) (*sockets.Sockets, error) {
 	return sockets.New(sockets.Config{
-		Proxy: c.Proxy, Dial: c.Dial, ListenPacket: c.ListenPacket,
+		Proxy: c.Proxy, Bind: c.Bind, Dial: c.Dial, ListenPacket: c.ListenPacket,
 		System:  sockets.System{Dial: h.dial, Listen: h.listen, ListenPacket: h.listenPacket, LookUp: h.lookup, Addrs: h.addrs},
 		Changed: c.waysChanged,
 	})
@@ -29,7 +34,35 @@ func (c *Client) prepareHTTP() {
 		return
 	}
 	c.ownHTTP = true
-	c.http = tracker.NewHTTPClient(tracker.HTTPConfig{Dial: c.sockets.DialHost, Single: c.Proxy != nil, NoProxy: c.Proxy != nil})
+	c.http = tracker.NewHTTPClient(tracker.HTTPConfig{Dial: c.sockets.DialHost, Single: c.Proxy != nil || c.Bind.IsValid(), NoProxy: c.Proxy != nil})
+}
+
+// listenMulticast hears what is sent to a group in the local network, by the interface that Bind says.
+func (c *Client) listenMulticast(network string, group netip.AddrPort) (net.PacketConn, error) {
+	if !c.sockets.Reaches(group.Addr()) {
+		return nil, fmt.Errorf("%s: an address of another family than Client.Bind", group)
+	}
+	if listen := c.hooks.listenMulticast; listen != nil {
+		return listen(network, group)
+	}
+	device, err := c.sockets.Device()
+	if err != nil {
+		return nil, err
+	}
+	return lsd.ListenMulticast(network, group, device, c.sockets.Bind())
+}
+
+// gateways are the routers that may be asked for a port.
+func (c *Client) gateways() ([]portmap.Gateway, error) {
+	bind := c.sockets.Bind()
+	switch list := c.hooks.gateways; {
+	case list != nil:
+		all, err := list()
+		return slices.DeleteFunc(slices.Clone(all), func(g portmap.Gateway) bool { return bind.IsValid() && g.Local != bind }), err
+	case bind.IsValid():
+		return portmap.GatewaysAt(bind)
+	}
+	return portmap.Gateways()
 }
 
 // lookUpFor looks up hosts that speak by packets, once there is a way for these.

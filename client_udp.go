@@ -108,7 +108,7 @@ func (c *Client) heardOfNode(a netip.AddrPort) {
 
 // preparePackets makes all that speaks UDP. No socket is opened before something is sent.
 func (c *Client) preparePackets() {
-	c.mux = udpmux.New(udpmux.Config{Listen: c.sockets.ListenPacket, Bind: bindTo(c.Listen)})
+	c.mux = udpmux.New(udpmux.Config{Listen: c.sockets.ListenPacket, Bind: c.bindPackets()})
 	c.udp = tracker.NewUDP(c.sendPacket, c.lookUpFor(sockets.Tracker))
 	c.mux.Handle(udpmux.Tracker, c.udp.Receive, nil)
 	if c.NoUTP || c.sockets.NoUDP() != nil {
@@ -128,9 +128,15 @@ func (c *Client) preparePackets() {
 	}
 }
 
-// bindTo is the address that UDP sockets are bound to, where that of the TCP listener says one.
-func bindTo(listen string) netip.Addr {
-	addr, err := netip.ParseAddrPort(listen)
+// bindPackets is the address that UDP sockets are bound to, where Bind or that of the TCP listener says one.
+func (c *Client) bindPackets() netip.Addr {
+	switch {
+	case c.Proxy != nil:
+		return netip.Addr{}
+	case c.Bind.IsValid():
+		return c.sockets.Bind()
+	}
+	addr, err := netip.ParseAddrPort(c.Listen)
 	if err != nil || addr.Addr().IsUnspecified() {
 		return netip.Addr{}
 	}

@@ -363,3 +363,25 @@ func TestProxyOptions(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.ErrorIs(t, c.DHT().Stats().Err, ErrUnsupported)
 }
+
+// lookup is how a client without a proxy finds hosts.
+func (w *world) lookup(_ context.Context, host string) ([]netip.Addr, error) {
+	if a, ok := w.names[host]; ok {
+		return []netip.Addr{a}, nil
+	}
+	return nil, errors.New("no such host")
+}
+
+// dialNames has a system dial names.
+func (w *world) dialNames(dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		host, port, err := net.SplitHostPort(addr)
+		if a, ok := w.names[host]; err == nil && ok {
+			if network == "tcp6" {
+				return nil, &net.AddrError{Err: "no suitable address", Addr: host}
+			}
+			addr = net.JoinHostPort(a.String(), port)
+		}
+		return dial(ctx, network, addr)
+	}
+}

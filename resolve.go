@@ -101,20 +101,21 @@ func (r *resolver) run() (*Torrent, error) {
 		tiers = append(tiers, []string{url})
 	}
 	r.discovery = newDiscovery(discoveryConfig{
-		client:   r.client,
-		infoHash: r.m.InfoHash,
-		tiers:    tiers,
-		byUser:   r.o.Trackers,
-		find:     r.o.FindPeers,
-		log:      r.log,
-		ctx:      r.ctx,
-		tasks:    &r.tasks,
-		mu:       &r.mu,
-		progress: func() tracker.Progress { return tracker.Progress{Left: -1} },
-		seeds:    func() bool { return false },
-		hungry:   r.hungry,
-		take:     r.take,
-		changed:  r.signal,
+		client:     r.client,
+		infoHash:   r.m.InfoHash,
+		tiers:      tiers,
+		byUser:     r.o.Trackers,
+		find:       r.o.FindPeers,
+		log:        r.log,
+		ctx:        r.ctx,
+		tasks:      &r.tasks,
+		mu:         &r.mu,
+		progress:   func() tracker.Progress { return tracker.Progress{Left: -1} },
+		seeds:      func() bool { return false },
+		hungry:     r.hungry,
+		take:       r.take,
+		changed:    r.signal,
+		disconnect: r.disconnect,
 	}, r.client.newRand())
 	if len(r.m.Peers)+len(r.o.Peers) == 0 && !r.discovery.sources() {
 		return nil, fmt.Errorf("no peer to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)

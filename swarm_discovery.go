@@ -55,6 +55,8 @@ type discoveryConfig struct {
 	take     func(*connection, peerlist.Source) bool // a connection was made; false has it closed
 	changed  func()                                  // there may be more to dial
 
+	disconnect func(lost func(*connection) bool) // ends connections that the network has lost
+
 	heard func(tracker string, peers int, warning string, err error) // a tracker answered or failed; may be nil
 }
 
@@ -122,6 +124,7 @@ func (f *discovery) sources() bool {
 func (f *discovery) run(ctx context.Context) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
+	defer f.register()()
 	if !f.private {
 		defer f.client.lookLocally(f.infoHash, func(a netip.AddrPort) bool { return f.found(peerlist.FromLSD, "", a) })()
 	}
@@ -132,6 +135,18 @@ func (f *discovery) run(ctx context.Context) {
 		asking.Go(func() { f.runFind(ctx) })
 	}
 	f.trackers.Run(ctx)
+}
+
+// register has the discovery hear of changes of the network until stop is called.
+func (f *discovery) register() (stop func()) {
+	f.client.mu.Lock()
+	defer f.client.mu.Unlock()
+	f.client.registry.searching[f] = struct{}{}
+	return func() {
+		f.client.mu.Lock()
+		defer f.client.mu.Unlock()
+		delete(f.client.registry.searching, f)
+	}
 }
 
 // joinDHT has the DHT look for peers, and announce us, until stop is called.

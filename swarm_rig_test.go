@@ -38,8 +38,8 @@ func simClient(t *testing.T, h *simnet.Host, tracker *simtracker.Tracker) *Clien
 		Listen: ":6881", Encryption: DisableEncryption,
 		Dial: h.Dial, ListenPacket: simPackets(h),
 		hooks: hooks{
-			listen: h.Listen,
-			seed:   1 + crc64.Checksum(h.IP().AsSlice(), crc64.MakeTable(crc64.ISO)),
+			listen: h.Listen, addrs: simAddrs(h),
+			seed: 1 + crc64.Checksum(h.IP().AsSlice(), crc64.MakeTable(crc64.ISO)),
 		},
 	}
 	if testing.Verbose() {
@@ -50,6 +50,11 @@ func simClient(t *testing.T, h *simnet.Host, tracker *simtracker.Tracker) *Clien
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// simAddrs are the addresses of a simulated machine.
+func simAddrs(h *simnet.Host) func() ([]netip.Addr, error) {
+	return func() ([]netip.Addr, error) { return []netip.Addr{h.IP()}, nil }
 }
 
 // simSeed has a client seed content.
@@ -99,7 +104,7 @@ func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simCon
 	if c == nil {
 		c = &Client{NoDHT: true, NoUTP: true, Encryption: DisableEncryption}
 	}
-	c.hooks.listen, c.ListenPacket = h.Listen, simPackets(h)
+	c.hooks.listen, c.hooks.addrs, c.ListenPacket = h.Listen, simAddrs(h), simPackets(h)
 	if c.Dial == nil {
 		c.Dial = h.Dial
 	}

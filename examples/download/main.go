@@ -1,7 +1,7 @@
 // Command download downloads torrents, given as .torrent files or magnet links, into a directory, and ends by saying what came
 // from whom. It ends with 0 when all are complete. Ctrl-C keeps what is verified, and the next run goes on from it.
 //
-//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-map] TORRENT|MAGNET…
+//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] TORRENT|MAGNET…
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 	flag.Func("only", "`pattern` of the files to download, such as '*.srt'; may be given again", only.add)
 	flag.Parse()
 	if flag.NArg() == 0 {
-		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-map] TORRENT|MAGNET…")
+		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] TORRENT|MAGNET…")
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -1,7 +1,7 @@
 // Command seed shares the content of a torrent that a directory holds, until Ctrl-C. What is missing
 // or damaged it fetches first.
 //
-//	go run ./examples/seed -dir DIR [-listen ADDR] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-map] TORRENT
+//	go run ./examples/seed -dir DIR [-listen ADDR] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] TORRENT
 package main
 
 import (
@@ -26,7 +26,7 @@ func main() {
 	clientflags.Register(client)
 	flag.Parse()
 	if flag.NArg() != 1 {
-		log.Fatal("usage: seed -dir DIR [-listen ADDR] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-map] TORRENT")
+		log.Fatal("usage: seed -dir DIR [-listen ADDR] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] TORRENT")
 	}
 	if err := run(flag.Arg(0), *dir, client); err != nil {
 		log.Fatal(err)

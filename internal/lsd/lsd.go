@@ -59,11 +59,13 @@ type Config struct {
 // A Discovery announces the torrents that joined, and hears the announces of others. A new peer that
 // announces is answered with an announce of our own, so that neither side waits for the other's next.
 type Discovery struct {
+	config  Config
 	port    func() uint16
 	cookie  string
 	log     *slog.Logger
-	sockets []socket
+	sockets []socket      // before Run, the caller's of New; then Run's
 	woken   chan struct{} // of capacity 1; full when Run is to look at the schedule again
+	moved   chan struct{} // of capacity 1; full when Run is to join the groups again
 	heard   *rate.Limiter
 	said    *rate.Limiter
 
@@ -83,39 +85,74 @@ type swarm struct {
 	due       time.Time // the next announce
 }
 
-// New joins the groups that can be joined. It returns nil if there are none.
+// New joins the groups that can be joined.
 func New(c Config) *Discovery {
 	l := &Discovery{
+		config: c,
 		port:   c.Port,
 		cookie: strconv.FormatUint(c.Cookie, 16),
 		log:    c.Log,
 		woken:  make(chan struct{}, 1),
+		moved:  make(chan struct{}, 1),
 		heard:  rate.NewLimiter(maxHeard, maxHeard),
 		said:   rate.NewLimiter(rate.Every(announceLeast), announceBurst),
 		swarms: make(map[[20]byte]*swarm),
 	}
+	l.join()
+	return l
+}
+
+// join joins the groups that can be joined.
+func (l *Discovery) join() {
 	for _, g := range groups() {
-		conn, err := c.Listen(g.network, g.addr)
+		conn, err := l.config.Listen(g.network, g.addr)
 		if err != nil {
 			l.log.Warn("local discovery", "group", g.addr, "err", err)
 			continue
 		}
 		l.sockets = append(l.sockets, socket{conn, g.addr})
 	}
-	if l.sockets == nil {
-		return nil
+}
+
+// leave closes the sockets.
+func (l *Discovery) leave() {
+	for _, s := range l.sockets {
+		s.Close()
 	}
-	return l
+	l.sockets = nil
+}
+
+// Rejoin joins the groups again, and announces all torrents there, because the machine has other networks than before. It
+// never waits.
+func (l *Discovery) Rejoin() {
+	select {
+	case l.moved <- struct{}{}:
+	default:
+	}
+}
+
+// dueNow has every torrent announced as soon as may be.
+func (l *Discovery) dueNow() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.swarms {
+		if soon := s.announced.Add(announceLeast); len(s.found) > 0 && soon.Before(s.due) {
+			s.due = soon
+		}
+	}
 }
 
 // Run announces and listens until ctx ends.
 func (l *Discovery) Run(ctx context.Context) {
 	var listening sync.WaitGroup
 	defer listening.Wait()
-	for _, s := range l.sockets {
-		defer s.Close()
-		listening.Go(func() { l.listen(ctx, s) })
+	defer func() { l.leave() }()
+	listen := func() {
+		for _, s := range l.sockets {
+			listening.Go(func() { l.listen(ctx, s) })
+		}
 	}
+	listen()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -124,6 +161,11 @@ func (l *Discovery) Run(ctx context.Context) {
 			return
 		case <-timer.C:
 		case <-l.woken:
+		case <-l.moved:
+			l.leave()
+			l.join()
+			listen()
+			l.dueNow()
 		}
 		now := time.Now()
 		hashes, next := l.due(now)

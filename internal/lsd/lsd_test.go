@@ -215,7 +215,37 @@ func TestWithoutGroup(t *testing.T) {
 		},
 		Log: slog.New(slog.DiscardHandler),
 	})
-	require.Nil(t, l)
+	require.Empty(t, l.sockets)
 	slices.Sort(tried)
 	require.Equal(t, []string{"udp4 239.192.152.143:6771", "udp6 [ff15::efc0:988f]:6771"}, tried)
+}
+
+// A machine that has moved joins the groups again, and is heard there.
+func TestRejoin(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		lan, other := new(simnet.LAN), new(simnet.LAN)
+		at, us := lan, n.NewHost("192.168.0.1", 0, 0, 0)
+		opened := 0
+		l := New(Config{
+			Listen: func(network string, group netip.AddrPort) (net.PacketConn, error) {
+				opened++
+				return at.Listener(us)(network, group)
+			},
+			Port: func() uint16 { return 6881 }, Cookie: 1, Log: slog.New(slog.DiscardHandler),
+		})
+		var running sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		running.Go(func() { l.Run(ctx) })
+		defer func() { cancel(); running.Wait() }()
+		l.Join([20]byte{1}, func(netip.AddrPort) bool { return true })
+		simnet.Sleep(2 * time.Minute)
+		require.NotEmpty(t, lan.Take())
+		before := opened
+		at = other
+		l.Rejoin()
+		simnet.Sleep(time.Second)
+		require.Equal(t, 2*before, opened)
+		require.Empty(t, lan.Take())
+		require.NotEmpty(t, other.Take())
+	})
 }

@@ -7,17 +7,22 @@ import (
 	"net/netip"
 )
 
-// ListenMulticast opens a socket that hears what is sent to a group in the local network, over the
-// interface that the system chooses. Other programs may listen at the same port, and hear what we say.
-func ListenMulticast(network string, group netip.AddrPort) (net.PacketConn, error) {
-	conn, err := net.ListenMulticastUDP(network, nil, net.UDPAddrFromAddrPort(group))
+// ListenMulticast opens a socket that hears what is sent to a group in the local network, over an interface and from one of
+// its addresses, or those that the system chooses if they are zero. Other programs may listen at the same port, and hear
+// what we say.
+func ListenMulticast(network string, group netip.AddrPort, device *net.Interface, from netip.Addr) (net.PacketConn, error) {
+	conn, err := net.ListenMulticastUDP(network, device, net.UDPAddrFromAddrPort(group))
 	if err != nil {
 		return nil, err
 	}
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		var failed error
-		err = raw.Control(func(fd uintptr) { failed = setMulticastLoop(fd, group.Addr().Is6()) })
+		err = raw.Control(func(fd uintptr) {
+			if failed = setMulticastLoop(fd, group.Addr().Is6()); failed == nil && from.Is4() {
+				failed = setMulticastFrom(fd, from.As4())
+			}
+		})
 		err = errors.Join(err, failed)
 	}
 	if err != nil {

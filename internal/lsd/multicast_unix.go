@@ -11,3 +11,8 @@ func setMulticastLoop(fd uintptr, six bool) error {
 	}
 	return syscall.SetsockoptByte(int(fd), syscall.IPPROTO_IP, syscall.IP_MULTICAST_LOOP, 1) // an int is refused by some
 }
+
+// setMulticastFrom has multicasts leave from an address of this machine.
+func setMulticastFrom(fd uintptr, from [4]byte) error {
+	return syscall.SetsockoptInet4Addr(int(fd), syscall.IPPROTO_IP, syscall.IP_MULTICAST_IF, from)
+}

@@ -10,3 +10,8 @@ func setMulticastLoop(fd uintptr, six bool) error {
 	}
 	return syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IP, syscall.IP_MULTICAST_LOOP, 1)
 }
+
+// setMulticastFrom has multicasts leave from an address of this machine.
+func setMulticastFrom(fd uintptr, from [4]byte) error {
+	return syscall.SetsockoptInet4Addr(syscall.Handle(fd), syscall.IPPROTO_IP, syscall.IP_MULTICAST_IF, from)
+}

@@ -301,6 +301,16 @@ func (c *List) failed(k *candidate, now time.Time) {
 	c.queue(k, now)
 }
 
+// Revive has candidates that could not be dialled tried again now, since it may have been for lack of a network.
+func (c *List) Revive(now time.Time) {
+	for _, k := range c.all {
+		if k.failures > 0 && !k.sated && (k.standing == isDelayed || k.standing == isGivenUp) {
+			k.failures, k.due = 0, now
+			c.queue(k, now)
+		}
+	}
+}
+
 // Ban refuses an address for good: every port of a public one, only the one port of a local one, which
 // many peers may share. What the user named at another port is not refused for it.
 func (c *List) Ban(addr netip.AddrPort) {

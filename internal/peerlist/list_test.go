@@ -375,3 +375,29 @@ func BenchmarkCandidates(b *testing.B) {
 		}
 	}
 }
+
+// What failed for lack of a network is tried again when there is one, and nothing else.
+func TestRevive(t *testing.T) {
+	c := New(rand.New(rand.NewPCG(1, 2)), false)
+	now := time.Unix(1e9, 0)
+	failed, banned := netip.MustParseAddrPort("81.0.0.1:1"), netip.MustParseAddrPort("82.0.0.1:1")
+	c.Add(failed, FromTracker, "", now)
+	c.Add(banned, FromTracker, "", now)
+	for range maxFailures {
+		for a, _, ok := c.First(now); ok; a, _, ok = c.First(now) {
+			c.Next(now)
+			c.Dialled(a, false, now)
+		}
+		now = now.Add(time.Hour)
+	}
+	c.Ban(banned)
+	_, _, ok := c.First(now)
+	require.False(t, ok, "given up")
+	c.Revive(now)
+	a, _, ok := c.First(now)
+	require.True(t, ok)
+	require.Equal(t, failed, a)
+	c.Next(now)
+	_, _, ok = c.First(now)
+	require.False(t, ok)
+}

@@ -26,7 +26,13 @@ type defaultRoute struct {
 
 // Gateways returns the routers of the system's best default routes: one for IPv4, and one for IPv6 with
 // each global address of the interface that it is reached by. An empty list is no error.
-func Gateways() ([]Gateway, error) {
+func Gateways() ([]Gateway, error) { return gatewaysAt(netip.Addr{}) }
+
+// GatewaysAt returns the router of the best default route by the interface that has an address, with that address.
+func GatewaysAt(local netip.Addr) ([]Gateway, error) { return gatewaysAt(local) }
+
+// gatewaysAt is for any address if local is not valid.
+func gatewaysAt(local netip.Addr) ([]Gateway, error) {
 	routes, err := defaultRoutes()
 	if err != nil {
 		return nil, fmt.Errorf("read the routes of this machine: %w", err)
@@ -45,6 +51,12 @@ func Gateways() ([]Gateway, error) {
 			addrs, err := ifi.Addrs()
 			if err != nil {
 				continue
+			}
+			if local.IsValid() {
+				addrs = slices.DeleteFunc(addrs, func(a net.Addr) bool {
+					p, err := netip.ParsePrefix(a.String())
+					return err != nil || p.Addr().Unmap() != local
+				})
 			}
 			if g := gatewaysOf(r.router, ifi.Name, addrs); g != nil {
 				found = append(found, g...)

@@ -90,3 +90,15 @@ func (s *Sockets) present() error {
 	}
 	return err
 }
+
+// Device is the interface that has the address that everything is bound to, or nil if there is no such address.
+func (s *Sockets) Device() (*net.Interface, error) {
+	if !s.config.Bind.IsValid() {
+		return nil, nil
+	}
+	device, err := deviceOf(s.config.Bind)
+	if err == nil && device == nil {
+		err = fmt.Errorf("%w: %w %s", ErrCutOff, errNoDevice, s.config.Bind)
+	}
+	return device, err
+}

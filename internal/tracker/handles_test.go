@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,5 +112,56 @@ func TestAnnounceWhileAsked(t *testing.T) {
 		require.Equal(t, "-", s.take())
 		simnet.Sleep(10 * time.Minute)
 		require.Empty(t, s.take())
+	})
+}
+
+// A machine that has moved says so to every tracker at once, whatever intervals say, but not many times in a row.
+func TestMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"}, []string{"http://10.0.1.2/announce"})
+		var s said
+		r.serve("10.0.1.1", honest(&s, "d8:intervali1800e12:min intervali900e5:peers0:e"))
+		trackers, end := r.start()
+		defer end()
+		simnet.Sleep(time.Hour / 4)
+		require.Equal(t, "started", s.take())
+		trackers.Moved()
+		simnet.Sleep(time.Second)
+		require.Equal(t, "-", s.take(), "the tracker knows us, and is told once")
+		for range 10 {
+			trackers.Moved()
+			simnet.Sleep(time.Second)
+		}
+		require.Empty(t, s.take())
+		simnet.Sleep(10 * time.Second)
+		require.Equal(t, "-", s.take())
+		var late said
+		r.serve("10.0.1.2", honest(&late, onePeer)) // which had failed so often that it would wait for long
+		trackers.Moved()
+		simnet.Sleep(20 * time.Second)
+		require.Equal(t, "started", late.take())
+	})
+}
+
+// An announce that waits for an answer to an address that is no more begins again.
+func TestMovedWhileAsking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
+		var s said
+		silent := true
+		r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
+			if silent {
+				<-req.Context().Done()
+				return
+			}
+			honest(&s, onePeer)(w, req)
+		})
+		trackers, end := r.start()
+		defer end()
+		simnet.Sleep(2 * time.Second)
+		silent = false
+		trackers.Moved()
+		simnet.Sleep(16 * time.Second)
+		require.Equal(t, "started", s.take())
 	})
 }

@@ -195,6 +195,32 @@ func (t *Announcer) Announce() {
 	t.Wake()
 }
 
+// Moved has the trackers announced to now, whatever they said of intervals, because this machine has another address or has
+// slept: what they know of us is wrong. None is asked twice in a quarter of a minute. What is under way begins again, as
+// it may wait for an answer to an address that is no more.
+func (t *Announcer) Moved() {
+	t.mu.Lock()
+	now := time.Now()
+	for tr := range t.all() {
+		if tr.askedAt.IsZero() || tr.final {
+			continue
+		}
+		if tr.failures = 0; tr.asking {
+			tr.cancel(errMoved)
+			continue
+		}
+		tr.next = tr.askedAt.Add(firstRetry)
+		if tr.next.Before(now) {
+			tr.next = now
+		}
+		tr.soonest = tr.next
+	}
+	t.mu.Unlock()
+	t.Wake()
+}
+
+var errMoved = errors.New("the network has changed")
+
 func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil {

@@ -237,3 +237,10 @@ func (u *UDP) disconnect(addr netip.AddrPort) {
 	defer u.mu.Unlock()
 	delete(u.connections, addr)
 }
+
+// Forget forgets all connections, which trackers have made with an address that is ours no more.
+func (u *UDP) Forget() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	clear(u.connections)
+}

@@ -4,6 +4,7 @@ package clientflags
 import (
 	"errors"
 	"flag"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -24,6 +25,7 @@ func Register(c *torrent.Client) {
 		c.Proxy, err = url.Parse(s)
 		return err
 	})
+	flag.TextVar(&c.Bind, "bind", netip.Addr{}, "the one `address` of this machine to use")
 	flag.BoolVar(&c.MapPorts, "map", false, "ask the router to let peers in")
 	flag.Func("transport", "how peers are reached: `tcp, utp or both`", func(ways string) error {
 		c.NoTCP, c.NoUTP = ways == "utp", ways == "tcp"

@@ -1,0 +1,179 @@
+package torrent
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/netwatch"
+)
+
+const (
+	// lookBound is how often the addresses of this machine are looked at while everything is bound to one of them.
+	lookBound = time.Second
+	// forgottenAfter is how long others bear with a silent connection, whatever they say: after such a sleep there is none.
+	forgottenAfter = 2 * time.Minute
+)
+
+var errNetworkChanged = errors.New("the machine's network has changed, or it slept")
+
+// watchNetwork follows the addresses of this machine, and its sleep, until the client is closed.
+func (c *Client) watchNetwork() {
+	every := netwatch.Every
+	if c.sockets.Bind().IsValid() {
+		every = lookBound
+	}
+	var w netwatch.Watch
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-timer.C:
+		}
+		now := time.Now()
+		addrs, err := c.sockets.Addrs()
+		if err != nil {
+			c.log.Debug("look at the network", "err", err)
+		} else if change := w.Look(now, c.hooks.wall(), addrs); change.Any() {
+			c.networkChanged(change, addrs)
+		}
+		timer.Reset(time.Until(w.Next(now, every)))
+	}
+}
+
+// networkChanged does what follows from a change: at once what ends, and once it has settled what begins.
+func (c *Client) networkChanged(change netwatch.Change, addrs []netip.Addr) {
+	if change.Slept > 0 || len(change.Gone)+len(change.Come) > 0 {
+		c.log.Info("network changed", "gone", change.Gone, "come", change.Come, "slept", change.Slept)
+		c.networkLost(change)
+	}
+	if (change.Settled || change.Again) && c.isOnline(addrs) {
+		c.networkSettled(change.Settled, addrs)
+	}
+}
+
+// networkLost ends what cannot go on, and has sockets made again.
+func (c *Client) networkLost(change netwatch.Change) {
+	bind := c.sockets.Bind()
+	if slices.Contains(change.Gone, bind) || slices.Contains(change.Come, bind) {
+		c.sockets.Renew()
+	}
+	for _, f := range c.discoveries() {
+		f.disconnect(func(k *connection) bool { return change.Slept >= forgottenAfter || isLost(k, change.Gone) })
+	}
+	c.udp.Forget()
+	c.mux.Reopen()
+	if c.ownHTTP {
+		c.http.CloseIdleConnections()
+	}
+}
+
+// isLost reports whether a connection was made from an address that is ours no more. From which a uTP connection was made
+// is not known, as its socket has them all.
+func isLost(k *connection, gone []netip.Addr) bool {
+	local := netaddr.Of(k.LocalAddr()).Addr()
+	return slices.ContainsFunc(gone, func(a netip.Addr) bool {
+		return a == local || k.way == byUTP && a.Is4() == k.addr.Addr().Is4() && !a.IsLoopback()
+	})
+}
+
+// isOnline reports whether there may be a network.
+func (c *Client) isOnline(addrs []netip.Addr) bool {
+	if bind := c.sockets.Bind(); bind.IsValid() && !bind.IsLoopback() {
+		return slices.Contains(addrs, bind)
+	}
+	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !a.IsLoopback() && !a.IsLinkLocalUnicast() })
+}
+
+// networkSettled has others told where we are now. first is false if that was done already, and only what has failed
+// since is to be tried again.
+func (c *Client) networkSettled(first bool, addrs []netip.Addr) {
+	if c.mapper != nil {
+		c.mapper.Refresh()
+	}
+	if first {
+		if node := c.dhtMember.member(); node != nil {
+			node.NetworkChanged(c.packetFamilies(addrs))
+		}
+		if c.local != nil {
+			c.local.Rejoin()
+		}
+	}
+	for _, f := range c.discoveries() {
+		f.networkChanged(first)
+	}
+}
+
+// packetFamilies is by which families of addresses packets may be sent.
+func (c *Client) packetFamilies(addrs []netip.Addr) (v4, v6 bool) {
+	if c.Proxy != nil {
+		return true, false
+	}
+	for _, a := range c.mux.Addrs() {
+		v4, v6 = v4 || a.Addr().Is4(), v6 || a.Addr().Is6()
+	}
+	for _, a := range addrs {
+		if c.sockets.Reaches(a) && !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+			v4, v6 = v4 || a.Is4(), v6 || a.Is6()
+		}
+	}
+	return v4, v6
+}
+
+// discoveries are those that run.
+func (c *Client) discoveries() (all []*discovery) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for f := range c.registry.searching {
+		all = append(all, f)
+	}
+	return all
+}
+
+// networkChanged has sources asked again and candidates dialled again, since we have another address than before, or a
+// network again. first is as in networkSettled.
+func (f *discovery) networkChanged(first bool) {
+	now := time.Now()
+	f.mu.Lock()
+	f.cand.Revive(now)
+	f.mu.Unlock()
+	if first {
+		f.trackers.Moved()
+	} else {
+		f.announce()
+	}
+	f.hunger.signal()
+	f.changed()
+}
+
+// disconnect ends the download's connections that are lost.
+func (d *Download) disconnect(lost func(*connection) bool) {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	for _, p := range d.swarm.peers {
+		if lost(p.conn) {
+			p.stopLocked(errNetworkChanged)
+		}
+	}
+}
+
+// disconnect ends the resolver's connections that are lost.
+func (r *resolver) disconnect(lost func(*connection) bool) {
+	r.mu.Lock()
+	var ended []net.Conn
+	for p := range r.peers {
+		if lost(p.conn) {
+			ended = append(ended, p.conn)
+		}
+	}
+	r.mu.Unlock()
+	for _, conn := range ended {
+		conn.Close()
+	}
+}

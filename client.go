@@ -95,7 +95,7 @@ type Client struct {
 	// told the port that they open. It is renewed as long as the client lives, and deleted at Close.
 	MapPorts bool
 	// Allow says which peers may be dialled and accepted, and which DHT nodes asked and answered, whoever named them;
-	// nil is everybody. Connections that there are stay. It is called often, from any goroutine, and must neither wait nor
+	// nil is all of them. Connections that there are stay. It is called often, from any goroutine, and must neither wait nor
 	// call the client or a download.
 	Allow func(netip.Addr) bool
 	// Dial connects to peers by TCP; nil is a net.Dialer.

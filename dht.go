@@ -48,7 +48,7 @@ func (d *DHT) Peers(ctx context.Context, h Hash) iter.Seq2[netip.AddrPort, error
 }
 
 // Announce tells the nodes nearest to an info hash that there is a peer of it at this client's address and a TCP and uTP
-// port. They forget it within the hour, so it is to be repeated, as downloads do for themselves.
+// port. They forget it within the hour, so repeat it, as downloads do for themselves.
 func (d *DHT) Announce(ctx context.Context, h Hash, port uint16) error {
 	if d.err != nil {
 		return d.err

@@ -321,7 +321,7 @@ func (d *Download) sharing() bool { return d.progress.complete }
 // fail ends the download with an error of its own.
 func (d *Download) fail(err error) { d.life.stop(err) }
 
-// failStorage is fail where storage is the reason: once Wait has returned, Stats is who tells of it.
+// failStorage is fail where storage is the reason: once Wait has returned, only Stats tells of it.
 // The caller holds d.mu.
 func (d *Download) failStorage(err error) {
 	if errors.Is(err, ErrClosed) && d.ended() {

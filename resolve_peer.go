@@ -93,7 +93,7 @@ func (p *metadataConn) end(why error) {
 	}
 }
 
-// write greets the peer and asks it for whatever it is to be asked for, until the connection ends.
+// write greets the peer and asks it for what it can give, until the connection ends.
 func (p *metadataConn) write() error {
 	r := p.r
 	var b []byte

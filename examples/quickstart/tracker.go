@@ -11,7 +11,7 @@ import (
 )
 
 // tracker is about the least that an HTTP tracker can be (BEP 3, and BEP 23 for the form of its
-// answer): it tells everybody who announces of everybody else who has.
+// answer): it tells each peer that announces of the others that have.
 type tracker struct {
 	listener net.Listener
 	server   http.Server

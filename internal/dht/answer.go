@@ -12,8 +12,8 @@ const (
 	maxPeers6 = 25
 )
 
-// asked takes a query, and answers it if it may be. Whoever sent it may be someone else: nothing that it
-// says counts against or for anybody but who shows a token.
+// asked takes a query, and answers it if it may be. Its address may be forged: nothing that it
+// says counts against or for any node but one that shows a token.
 func (c *core) asked(now time.Time, h *half, m *krpc.Message, from netip.AddrPort) {
 	c.stats.QueriesReceived++
 	if c.cfg.ReadOnly || !c.guard.admit(now, from) { // BEP 43

@@ -117,7 +117,7 @@ func TestPingAndFindNode(t *testing.T) {
 	require.Len(t, again.Nodes, 8)
 
 	again = b.answered(r.Nodes[1].Addr, ask("find_node", target))
-	require.NotContains(t, again.Nodes, r.Nodes[1], "and nobody to himself")
+	require.NotContains(t, again.Nodes, r.Nodes[1], "and no node to itself")
 }
 
 // BEP 32: the family asked over, or what is wanted.

@@ -35,7 +35,7 @@ func (b *bench) pass(d time.Duration) (asked []netip.AddrPort, when []time.Durat
 	return asked, when
 }
 
-// answerAll has every query answered that was sent, by a node with an id of its own; naming nobody.
+// answerAll has every query answered that was sent, by a node with an id of its own, and names no other.
 func (b *bench) answerAll(ids map[netip.AddrPort]ID) {
 	b.t.Helper()
 	for range 100 {
@@ -150,7 +150,7 @@ func TestNames(t *testing.T) {
 	require.Len(t, b.hosts, maxHosts)
 }
 
-// Without a network nobody is blamed, and all is as before when there is one again.
+// Without a network no node is blamed, and all is as before when there is one again.
 func TestOutage(t *testing.T) {
 	b := newBench(t, Config{Nodes: []string{host(1).String()}, Routers: []string{host(2).String()}})
 	ids := make(map[netip.AddrPort]ID)
@@ -238,7 +238,7 @@ func TestExternalAddress(t *testing.T) {
 			return
 		}
 	}
-	t.Error("nobody hears of it")
+	t.Error("no node hears of it")
 }
 
 // An idle node asks one node every five seconds, and each in its turn.

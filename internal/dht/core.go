@@ -11,7 +11,7 @@ import (
 const (
 	queryRate   = 100 // of ours, a second
 	queryBurst  = 400
-	queryMargin = 100 // of the burst, left for what somebody waits for
+	queryMargin = 100 // of the burst, left for what a caller waits for
 	sweepEvery  = time.Minute
 )
 

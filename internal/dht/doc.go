@@ -18,11 +18,12 @@
 //
 // # Whom it believes
 //
-// Nobody. A query may come from a forged address, so it proves nothing and counts against none; an answer must
+// No node. A query may come from a forged address, so it proves nothing and counts against none; an answer must
 // repeat a random transaction id from the address that was asked. What a node says of others is followed as
 // far as it has proved good, and no more than a few of a network; ids that do not follow from an address (BEP
 // 42) do not push out those that do. Nothing of a local network is asked because a node on the Internet named
-// it. What we answer is bounded in bytes, so that nobody gains by sending us what others then receive.
+// it. What we answer is bounded in bytes, so that an attacker gains nothing by sending us
+// what others then receive.
 package dht
 
 import "github.com/shoal-go/torrent/internal/krpc"

@@ -122,7 +122,7 @@ func TestAnswerBudget(t *testing.T) {
 		from func(int) netip.AddrPort
 		most int
 	}{
-		{"everybody", every, 24000},
+		{"every host", every, 24000},
 		{"a network", sameNet, 6000},
 		{"an address", func(int) netip.AddrPort { return addr1 }, 3000},
 	} {

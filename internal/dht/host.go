@@ -69,7 +69,7 @@ func familyOf(a netip.AddrPort) (family, bool) {
 }
 
 // mayName reports whether a node at from is believed to know of one at a: a local one is known to local
-// nodes alone, and nobody on the Internet makes us send anything into our own network.
+// nodes alone, and no node on the Internet makes us send anything into our own network.
 func mayName(from, a netip.AddrPort) bool {
 	return netaddr.MayName(from.Addr(), a.Addr())
 }

@@ -21,7 +21,7 @@ type itemStore struct {
 }
 
 type storedItem struct {
-	Item            // without the salt, which nobody asks for
+	Item            // without the salt, which no query asks for
 	maker maker     // who put it first
 	at    time.Time // when it was last put
 }

@@ -19,13 +19,13 @@ const (
 	maxCredit     = 16
 )
 
-// lookup finds the nodes nearest to a target, of one family. It trusts nobody's word:
+// lookup finds the nodes nearest to a target, of one family. It trusts no node's word:
 //
 //   - It sorts candidates itself, and asks the nearest. Of a network it hears one node.
-//   - Whoever names nodes that do not answer is soon not followed further, unless others name the same.
+//   - A node that names others that do not answer is soon not followed further, unless others name the same.
 //   - It is done when the 8 nearest have answered, counting only ids that follow from their addresses (BEP 42);
 //     and beside them up to 8 nearer ones whose ids do not, since many honest nodes have no such id.
-//     So who chooses his id at will may join the nearest, but not displace them.
+//     So a node that chooses its id at will may join the nearest, but not displace them.
 type lookup struct {
 	target ID
 	self   ID
@@ -200,7 +200,7 @@ func (l *lookup) next() (c krpc.Contact, known, ok bool) {
 
 // frontier walks the candidates as far as they matter. It returns the one that is to be asked next, or -1, and
 // how many are under way before the end: the nearest, but verified ones and others by turns. If none is
-// left but such as nobody believes in, and too few have answered, it is one of those.
+// left but such as are not believed in, and too few have answered, it is one of those.
 func (l *lookup) frontier() (next, waiting int) {
 	var answered, under [2]int // others, verified
 	fresh, doubted := [2]int{-1, -1}, -1

@@ -97,7 +97,7 @@ func TestLookup(t *testing.T) {
 	require.Len(t, l.nearest(), 8)
 }
 
-// Who does not answer in time holds up a lookup no longer than four seconds, if enough others have.
+// A node that does not answer in time holds up a lookup no longer than four seconds, if enough others have.
 func TestLookupEndsWithoutTheSlow(t *testing.T) {
 	l := newLooked(t)
 	slowest := l.local(30)
@@ -126,7 +126,7 @@ func TestLookupEndsWithoutTheSlow(t *testing.T) {
 	require.True(t, l.done(0), "when all have failed, it is over")
 }
 
-// Who chooses his id at will is asked, and pushes nobody out.
+// A node that chooses its id at will is asked, and pushes no other out.
 func TestLookupEclipsed(t *testing.T) {
 	l := newLooked(t)
 	start := l.local(0)
@@ -187,7 +187,7 @@ func TestLookupAmongUnverified(t *testing.T) {
 	require.Len(t, l.nearest(), 8)
 }
 
-// Who names nodes that do not answer is followed no further, unless another names the same.
+// A node that names others that do not answer is followed no further, unless another names the same.
 func TestLookupCredit(t *testing.T) {
 	l := newLooked(t)
 	liar, honest := l.local(3), l.local(2)
@@ -230,7 +230,7 @@ func TestLookupCredit(t *testing.T) {
 	l.answer(honest, l.nodes[5].Contact)
 	require.Equal(t, l.nodes[5].Contact, l.ask())
 
-	// And all are, if there is nobody else, though one after the other would do.
+	// And all are, if there is no other, though one after the other would do.
 	l = newLooked(t)
 	l.add(liar)
 	l.ask()
@@ -244,7 +244,7 @@ func TestLookupCredit(t *testing.T) {
 	require.True(t, l.done(0))
 }
 
-// Of a network one node is heard. Who names others in it keeps nobody out.
+// Of a network one node is heard. Naming others in it keeps no node out.
 func TestLookupHearsOneOfANetwork(t *testing.T) {
 	ip := func(last byte) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{44, 4, 4, last}), 6881)
@@ -313,12 +313,12 @@ func TestLookupOtherID(t *testing.T) {
 	}
 	require.Equal(t, candidateAsked, l.nodes[0].state)
 
-	// Who was not asked does not answer.
+	// A node that was not asked does not answer.
 	n, _ = l.answered(l.local(3), true)
 	require.Nil(t, n)
 }
 
-// Addresses without an id are asked while there is nobody better.
+// Addresses without an id are asked while there is no better one.
 func TestLookupBlind(t *testing.T) {
 	l := newLooked(t)
 	a, b := l.local(1), l.local(2)
@@ -390,7 +390,7 @@ func TestMayName(t *testing.T) {
 	l.named(-1, public, []krpc.Contact{{ID: krpc.RandomID(l.rng), Addr: local}})
 	require.Empty(t, l.nodes)
 	l.add(krpc.Contact{ID: l.self, Addr: public})
-	require.Empty(t, l.nodes, "and nobody sends us to ourselves")
+	require.Empty(t, l.nodes, "and no node sends us to ourselves")
 }
 
 func TestSameNetwork(t *testing.T) {

@@ -43,7 +43,7 @@ type Config struct {
 	Allow    func(netip.Addr) bool // which addresses are asked and answered; nil is all
 	ReadOnly bool                  // answers no queries, and says so (BEP 43)
 	Version  string                // what we say that we are, the key v: two letters and two bytes of version
-	Rand     *rand.Rand            // for nobody else's use; nil draws a seed
+	Rand     *rand.Rand            // the node's alone; nil draws a seed
 }
 
 // Routers are the well-known nodes at which a node without any other begins.

@@ -10,7 +10,7 @@ import (
 )
 
 // secureID draws an id that a node at ip may have (BEP 42): its first 21 bits follow from the address and
-// three bits of the last byte, so that nobody chooses what he is near to.
+// three bits of the last byte, so that no node chooses what it is near to.
 func secureID(ip netip.Addr, rng *rand.Rand) ID {
 	id := krpc.RandomID(rng)
 	sum := addressSum(ip, id[19])

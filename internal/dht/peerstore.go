@@ -19,7 +19,7 @@ const (
 	peerLife      = 45 * time.Minute
 
 	maxSample      = 20
-	sampleInterval = 6 * time.Hour // the longest that BEP 51 allows, since nobody needs many
+	sampleInterval = 6 * time.Hour // the longest that BEP 51 allows, since no node needs many
 )
 
 // peerStore holds the peers that were announced to us (BEP 5), of one family: of a swarm one a node's

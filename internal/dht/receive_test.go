@@ -54,13 +54,13 @@ func TestOddPackets(t *testing.T) {
 	}
 	self := b.fams[ipv4].table.self
 	_, ok := b.ask(addr1, krpc.Message{Method: []byte("ping"), Has: krpc.HasID, ID: self})
-	require.False(t, ok, "it is us, or somebody who would be")
+	require.False(t, ok, "it is us, or one that would be")
 	messages, _ := b.sent()
 	require.Empty(t, messages)
 	require.EqualValues(t, 6, b.stats.Dropped)
 }
 
-// Who floods gets 50 answers at most, and nobody more than the budget.
+// A host that floods gets 50 answers at most, and none more than the budget.
 func TestSilence(t *testing.T) {
 	b := newBench(t, Config{})
 	b.fill(ipv4, 50)

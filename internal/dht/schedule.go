@@ -104,7 +104,7 @@ func (c *core) hurry(now time.Time, k *kept) {
 	heap.Fix(&c.kept, k.index)
 }
 
-// online reports whether there is anybody to ask.
+// online reports whether there is a node to ask.
 func (c *core) online() bool {
 	for _, h := range c.fams {
 		if h != nil && h.table.size > 0 && h.ready() {
@@ -139,7 +139,7 @@ func (c *core) startKept(now time.Time) {
 	}
 }
 
-// keepAgain puts a torrent back into the schedule: soon, if nobody answered.
+// keepAgain puts a torrent back into the schedule: soon, if no node answered.
 func (c *core) keepAgain(k *kept) {
 	wait := announceEvery
 	if k.search.answers == 0 {

@@ -12,7 +12,7 @@ import (
 )
 
 // A client with 1,000 torrents announces each every 15 minutes or so, within its budget of queries, and
-// answers what somebody waits for meanwhile.
+// answers what callers wait for meanwhile.
 func TestManyTorrents(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		t.Skip("many seconds of one goroutine")
@@ -117,7 +117,7 @@ func TestSchedule(t *testing.T) {
 	require.Len(t, b.searches, maxKept/2)
 	require.Equal(t, 15, b.statsNow().Torrents)
 
-	// Nobody answers: each comes again soon, and none is lost.
+	// No node answers: each comes again soon, and none is lost.
 	b.pass(10 * time.Minute)
 	require.Equal(t, 15, b.statsNow().Torrents)
 	for i, k := range all {

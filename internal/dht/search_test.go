@@ -201,7 +201,7 @@ func TestQueryBudget(t *testing.T) {
 	require.Len(t, messages, queryBurst-queryMargin)
 	b.search(&search{target: ID{9}, method: krpc.GetPeers})
 	messages, _ = b.sent()
-	require.Len(t, messages, lookupWidth, "what somebody waits for is asked at once")
+	require.Len(t, messages, lookupWidth, "what a caller waits for is asked at once")
 }
 
 func TestCancel(t *testing.T) {

@@ -61,7 +61,7 @@ func (f *simFigures) String() string {
 func simulate(seed uint64, nodes int, share float64, kinds []int, logf func(string, ...any)) *simFigures {
 	const (
 		joining = 3 * time.Minute
-		lying   = 5 * time.Minute // when the first liars begin: in a network in which nobody has a verified id, none can have one
+		lying   = 5 * time.Minute // when the first liars begin: in a network in which no node has a verified id, none can have one
 		settled = 12 * time.Minute
 		idle    = 3 * time.Minute
 		asking  = 6 * time.Minute

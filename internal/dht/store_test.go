@@ -148,8 +148,8 @@ func TestItemCheck(t *testing.T) {
 func TestPeerStore(t *testing.T) {
 	s := newPeerStore(epoch, rand.New(rand.NewPCG(1, 1)))
 	hash, self := ID{1}, ID{}
-	everybody := func(netip.AddrPort) bool { return true }
-	draw := func(n int, noSeed bool) []netip.AddrPort { return s.draw(hash, n, noSeed, nil, everybody) }
+	all := func(netip.AddrPort) bool { return true }
+	draw := func(n int, noSeed bool) []netip.AddrPort { return s.draw(hash, n, noSeed, nil, all) }
 
 	require.Empty(t, draw(10, false))
 	require.True(t, s.announce(epoch, self, hash, host(1), false))
@@ -245,7 +245,7 @@ func TestFullPeerStore(t *testing.T) {
 	require.True(t, s.room(self, near, host(20_000)))
 	require.True(t, s.announce(epoch, self, near, host(20_000), false))
 	require.NotContains(t, s.swarms, far, "for it, the farthest made room")
-	require.True(t, s.room(self, near, addr1), "a swarm that is there takes anybody")
+	require.True(t, s.room(self, near, addr1), "a swarm that is there takes any peer")
 	require.Len(t, s.swarms, maxSwarms)
 }
 

@@ -12,12 +12,12 @@ import (
 const maxDepth = 50 // buckets; no network has as many nodes
 
 // natLife is how long after a packet from a node its NAT may still let ours in, so that an answer does not
-// show that anybody else can reach it.
+// show that others can reach it.
 const natLife = 90 * time.Second
 
 // table is the routing table of one family (BEP 5). Bucket i holds nodes whose ids share i leading bits
 // with ours, the last one those that share more; it is split when it is full, if most of it is verified, so
-// that whoever chooses his id at will cannot have a table of his own within ours. A node is in the table once it
+// that a node that chooses its id at will cannot have a table of his own within ours. A node is in the table once it
 // has answered us; until then, and while its bucket is full, it waits.
 type table struct {
 	self    ID

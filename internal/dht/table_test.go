@@ -107,7 +107,7 @@ func TestTableTakesWhoAnswered(t *testing.T) {
 
 	tab.answered(epoch, krpc.Contact{ID: self, Addr: host(2)}, time.Second, false)
 	tab.heard(epoch, krpc.Contact{ID: self, Addr: host(2)}, true)
-	require.Equal(t, 1, tab.size, "nobody else has our id")
+	require.Equal(t, 1, tab.size, "no other node has our id")
 
 	otherPort := contact(rng, self, 1, netip.AddrPortFrom(a.Addr.Addr(), 1))
 	tab.answered(epoch, otherPort, time.Second, false)
@@ -194,7 +194,7 @@ func TestEviction(t *testing.T) {
 	require.Equal(t, 8, tab.size)
 
 	tab.failed(nodes[2].Addr)
-	require.True(t, tab.isLive(nodes[2]), "nobody waits for its place")
+	require.True(t, tab.isLive(nodes[2]), "no node waits for its place")
 	one := fresh(&tab)
 	tab.answered(epoch, one, time.Hour, false)
 	require.True(t, tab.isLive(one))
@@ -223,7 +223,7 @@ func TestEviction(t *testing.T) {
 	require.False(t, tab.isLive(six), "nor for one that is unverified")
 	tab.check(t)
 
-	// Who waits and has answered takes the place of one that fails.
+	// A node that waits and has answered takes the place of one that fails.
 	tab.failed(nodes[0].Addr)
 	require.False(t, tab.isLive(nodes[0]))
 	require.Equal(t, 8, tab.size)

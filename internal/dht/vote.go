@@ -14,7 +14,7 @@ const (
 
 // vote finds our external address from what nodes of different networks say that it is (the key ip of
 // BEP 42), a network at a time having one voice. Nodes whose own ids follow from their addresses are
-// heard alone once there are five of them: others are as many as somebody makes of himself.
+// heard alone once there are five of them: of others one attacker makes as many as it likes.
 type vote struct {
 	verified, others ring
 	winner           netip.Addr

@@ -47,7 +47,7 @@ func BenchmarkNext(b *testing.B) {
 					now := time.Unix(1, 0)
 					var ids []Block
 					b.ReportAllocs()
-					some := 0 // pieces that anybody has
+					some := 0 // pieces that any supplier has
 					for i := range pieces {
 						if slices.ContainsFunc(all, func(r *Supplier) bool { return r.Has(i) }) {
 							some++

@@ -9,7 +9,7 @@ import (
 )
 
 // bindToDevice has a socket send and receive by one interface alone. Kernels before 5.7 let only root do so, and some
-// sandboxes nobody; there the address alone has to do.
+// sandboxes do not let root; there the address alone has to do.
 func bindToDevice(fd uintptr, device *net.Interface, _ bool) error {
 	err := unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, device.Name)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOPROTOOPT) {

@@ -118,7 +118,7 @@ func (p *pair) another(t *testing.T) (c1, c2 net.Conn) {
 	return c1, c2
 }
 
-// synPacket is a SYN as anybody may send it.
+// synPacket is a SYN as any host may send it.
 func synPacket(id, seq uint16) []byte {
 	p := make([]byte, 20)
 	p[0] = 0x41

@@ -227,7 +227,7 @@ func TestDeadlines(t *testing.T) {
 		require.Less(t, n, 2<<20)
 		past(err, time.Minute)
 
-		// Moved while somebody waits.
+		// Moved while a caller waits.
 		p.c2.SetReadDeadline(began.Add(time.Hour))
 		io.ReadFull(p.c2, make([]byte, n))
 		began = time.Now()
@@ -269,7 +269,7 @@ func TestListener(t *testing.T) {
 	})
 }
 
-// Connections that nobody accepts are bounded, and closed with the listener.
+// Connections that are not accepted are bounded, and closed with the listener.
 func TestBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := connect(t)
@@ -411,7 +411,7 @@ func TestShutdown(t *testing.T) {
 		_, err := p.s1.Dial(t.Context(), thereAddr)
 		require.ErrorIs(t, err, net.ErrClosed)
 
-		p = connect(t) // and nobody closes it
+		p = connect(t) // and neither end closes it
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		require.ErrorIs(t, p.s1.Shutdown(ctx), context.DeadlineExceeded)

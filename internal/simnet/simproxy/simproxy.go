@@ -1,5 +1,5 @@
 // Package simproxy has a SOCKS 5 proxy for tests in a simulated network, by TCP and UDP (RFC 1928), which knows names
-// that nobody else does. Its methods may be called from any goroutine.
+// that nothing else does. Its methods may be called from any goroutine.
 package simproxy
 
 import (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -172,4 +173,16 @@ func TestNoDHT(t *testing.T) {
 	}
 	_, err := (&Magnet{}).Resolve(t.Context(), &Options{Client: &Client{NoListen: true, NoDHT: true, NoUTP: true}})
 	require.ErrorContains(t, err, "no peer to ask")
+}
+
+// The DHT takes no more than four goroutines, among them those that read its sockets, which serve uTP and UDP trackers,
+// too.
+func TestDHTGoroutines(t *testing.T) {
+	c := &Client{NoUTP: true, DHTNodes: []string{}, Listen: ":0"}
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	require.NoError(t, c.Open())
+	before := runtime.NumGoroutine()
+	require.NoError(t, c.DHT().Stats().Err)
+	require.LessOrEqual(t, runtime.NumGoroutine()-before, 4)
+	t.Log(runtime.NumGoroutine()-before, "goroutines")
 }

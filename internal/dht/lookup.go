@@ -12,6 +12,7 @@ const (
 	lookupWidth   = 5   // nodes that are asked at a time, those that are slow aside
 	maxCandidates = 100 // nodes that a lookup knows of at a time, and asks in all
 	maxNamed      = 8   // nodes that are taken from one answer
+	lookupDepth   = 12  // nearest nodes that are to answer: a third of 12 may lie, and 8 are left
 	maxOthers     = 24  // nodes that are asked though their ids do not follow from their addresses, if enough do
 	maxSiblings   = 3   // candidates of one network
 	maxSiblingTry = 2   // of which so many are asked, while none answers
@@ -23,7 +24,7 @@ const (
 //
 //   - It sorts candidates itself, and asks the nearest. Of a network it hears one node.
 //   - A node that names others that do not answer is soon not followed further, unless others name the same.
-//   - It is done when the 8 nearest have answered, counting only ids that follow from their addresses (BEP 42);
+//   - It is done when the 12 nearest have answered, counting only ids that follow from their addresses (BEP 42);
 //     and beside them up to 8 nearer ones whose ids do not, since many honest nodes have no such id.
 //     So a node that chooses its id at will may join the nearest, but not displace them.
 type lookup struct {
@@ -209,10 +210,10 @@ func (l *lookup) frontier() (next, waiting int) {
 		if n.verified {
 			kind = 1
 		}
-		if answered[1] >= bucketSize {
+		if answered[1] >= lookupDepth {
 			break
 		}
-		if answered[kind] >= bucketSize {
+		if answered[0] >= bucketSize && kind == 0 {
 			continue
 		}
 		switch n.state {
@@ -346,7 +347,7 @@ func (l *lookup) mark(addr netip.AddrPort, state candidateState) {
 	}
 }
 
-// nearest are the nodes to store at: of those that gave a token, the 8 nearest whose ids follow from their
+// nearest are the nodes to store at: of those that gave a token, the 12 nearest whose ids follow from their
 // addresses, and the 8 nearest whatever their ids, since other clients look there. The nearest comes first.
 func (l *lookup) nearest() (nodes []*candidate) {
 	all, verified := 0, 0
@@ -358,7 +359,7 @@ func (l *lookup) nearest() (nodes []*candidate) {
 		if all++; n.verified {
 			verified++
 		}
-		if all <= bucketSize || n.verified && verified <= bucketSize {
+		if all <= bucketSize || n.verified && verified <= lookupDepth {
 			nodes = append(nodes, n)
 		}
 	}

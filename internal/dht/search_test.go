@@ -103,7 +103,7 @@ func TestStoring(t *testing.T) {
 		stores  int
 		refusal int64
 	}{
-		{"all store", func(m, r *krpc.Message) bool { return true }, 8, 0},
+		{"all store", func(m, r *krpc.Message) bool { return true }, lookupDepth, 0},
 		{"all refuse", func(m, r *krpc.Message) bool {
 			if string(m.Method) == krpc.AnnouncePeer {
 				*r = krpc.Message{Kind: krpc.Failure, TID: m.TID, Code: 203, Text: []byte("bad token")}

@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"math/bits"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/metainfo"
 )
 
@@ -23,7 +25,11 @@ type CreateOptions struct {
 	// Name is the name of the file, or of the directory of the files, in the torrent. Empty is the last
 	// element of the path.
 	Name string
-	// PieceLength is in bytes, 1 to 512 MiB; other clients expect a power of two of at least 16 KiB.
+	// Version is by which rules the torrent is made: V1, which every client reads, Hybrid, or V2. Of one file in a directory, which
+	// version 2 alone does not tell from a file without one, V2 makes the torrent of that file.
+	Version Version
+	// PieceLength is in bytes, 1 to 512 MiB; other clients expect a power of two of at least 16 KiB, which versions other than V1
+	// must have.
 	// 0 is the smallest such number that makes at most 2000 pieces, and at most 16 MiB.
 	PieceLength int64
 	// Private asks clients to take peers only from the trackers (BEP 27). It changes the info hash.
@@ -36,7 +42,8 @@ type CreateOptions struct {
 	Comment, CreatedBy string
 	// CreationDate is kept to the second. Zero is left out, so that the same content makes the same torrent.
 	CreationDate time.Time
-	// Pad inserts padding files (BEP 47), so that every file that is not empty begins with a piece of its own.
+	// Pad inserts padding files (BEP 47), so that every file that is not empty begins with a piece of its own. In versions other
+	// than V1 it does anyway.
 	Pad bool
 	// Include chooses the entries of a directory. It is called for each, with its slash-separated path below the
 	// directory. If it returns false for a directory, everything in it is left out. Nil includes all.
@@ -50,7 +57,8 @@ type CreateOptions struct {
 // reads the content once, on all cores.
 //
 // Files are sorted by the bytes of their paths, hidden and empty ones included, so that the same content
-// and options make the same torrent, with the same info hash as mktorrent. Path itself may be a symbolic
+// and options make the same torrent, with the same info hash as mktorrent. In versions other than V1 they are sorted name by
+// name, and the info hashes are those of libtorrent without attributes. Path itself may be a symbolic
 // link. A link, a device or another special file in a directory is an error that matches ErrUnsupported,
 // unless Include leaves it out. So is a name that Read would change, because the content would not be
 // found under it. It is also an error if a file changes while Create reads it, or if there are no bytes
@@ -107,15 +115,15 @@ func create(ctx context.Context, src source, root, name string, o *CreateOptions
 	if err != nil {
 		return nil, err
 	}
-	sums := make([]byte, ((p.total-1)/p.pieceLength+1)*sha1.Size)
+	sums := newSums(p)
 	t, err := p.torrent(sums)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkNames(t, p.name, p.files); err != nil {
+	if err := p.checkNames(t); err != nil {
 		return nil, err
 	}
-	if err := sumPieces(ctx, src, sums, p.files, p.total, p.pieceLength, progressOf(p.length, o.Progress)); err != nil {
+	if err := sumPieces(ctx, src, sums, p, progressOf(p.length, o.Progress)); err != nil {
 		return nil, err
 	}
 	return p.torrent(sums)
@@ -130,6 +138,7 @@ type plan struct {
 	length      int64         // bytes of content
 	total       int64         // padding included
 	pieceLength int64
+	layout      layout.Layout // of files
 }
 
 // newPlan finds the content at root, and lays it out as o says.
@@ -146,6 +155,11 @@ func newPlan(ctx context.Context, src source, root, name string, o *CreateOption
 	}
 	if p.length == 0 {
 		return nil, errors.New("no content: there is no file, or all are empty")
+	}
+	if o.Version != V1 {
+		slices.SortFunc(p.files, func(a, b contentFile) int {
+			return slices.Compare(strings.Split(a.name, "/"), strings.Split(b.name, "/"))
+		})
 	}
 	return p, p.cut()
 }
@@ -173,22 +187,45 @@ func (p *plan) cut() (err error) {
 	if p.pieceLength < 1 || p.pieceLength > metainfo.MaxPieceLength {
 		return fmt.Errorf("piece length %d is not within 1 and %d", p.pieceLength, metainfo.MaxPieceLength)
 	}
-	p.total = p.length
-	if p.o.Pad && p.multi {
+	v2 := p.o.Version != V1
+	switch {
+	case p.o.Version > V2:
+		return fmt.Errorf("%v: %w", p.o.Version, ErrUnsupported)
+	case v2 && (p.pieceLength < metainfo.MinPieceLengthV2 || bits.OnesCount64(uint64(p.pieceLength)) != 1):
+		return fmt.Errorf("piece length %d is no power of two of at least %d, as version 2 needs it", p.pieceLength, metainfo.MinPieceLengthV2)
+	case p.o.Version == Hybrid && len(p.files) > 1:
+		p.files = padAll(p.files, p.pieceLength)
+	case (p.o.Pad || v2) && p.multi:
 		p.files = pad(p.files, p.pieceLength)
-		if p.total, err = layOut(p.files); err != nil {
-			return err
-		}
 	}
-	if (p.total-1)/p.pieceLength >= metainfo.MaxSize/sha1.Size {
+	if p.total, err = layOut(p.files); err != nil {
+		return err
+	}
+	size := int64(0) // bytes of hashes a piece
+	if p.o.Version != V2 {
+		size += sha1.Size
+	}
+	if v2 {
+		size += merkle.Size
+	}
+	if (p.total-1)/p.pieceLength >= metainfo.MaxSize/size {
 		return fmt.Errorf("pieces of %d bytes are too short: the hashes of %d bytes would take more than %d MiB", p.pieceLength, p.total, metainfo.MaxSize>>20)
+	}
+	files := make([]layout.File, len(p.files))
+	for i, f := range p.files {
+		files[i] = layout.File{Path: f.name, Length: f.length, Pad: f.path == ""}
+	}
+	if v2 {
+		p.layout = layout.NewAligned(p.pieceLength, files...)
+	} else {
+		p.layout = layout.New(p.pieceLength, files...)
 	}
 	return nil
 }
 
-// torrent returns the torrent of the plan and the SHA-1 sums of its pieces.
-func (p *plan) torrent(sums []byte) (*Torrent, error) {
-	info, err := encodeInfo(p.name, p.files, p.multi, p.pieceLength, sums, p.o.Private)
+// torrent returns the torrent of the plan and the hashes of its pieces.
+func (p *plan) torrent(s *sums) (*Torrent, error) {
+	info, err := p.encodeInfo(s)
 	if err != nil {
 		return nil, err
 	}
@@ -198,6 +235,7 @@ func (p *plan) torrent(sums []byte) (*Torrent, error) {
 		comment:      p.o.Comment,
 		createdBy:    p.o.CreatedBy,
 		creationDate: p.o.CreationDate,
+		layers:       s.layers,
 	})
 }
 
@@ -281,6 +319,19 @@ func pad(files []contentFile, pieceLength int64) []contentFile {
 	return padded
 }
 
+// padAll inserts a padding file behind every file that does not end with a piece, the last one included, as libtorrent does in
+// hybrids of more than one file.
+func padAll(files []contentFile, pieceLength int64) []contentFile {
+	padded := make([]contentFile, 0, 2*len(files))
+	for _, f := range files {
+		padded = append(padded, f)
+		if n := (pieceLength - f.length%pieceLength) % pieceLength; n > 0 {
+			padded = append(padded, contentFile{name: ".pad/" + strconv.FormatInt(n, 10), length: n})
+		}
+	}
+	return padded
+}
+
 // layOut gives each file its offset, and returns the bytes of all of them.
 func layOut(files []contentFile) (total int64, err error) {
 	for i := range files {
@@ -291,46 +342,4 @@ func layOut(files []contentFile) (total int64, err error) {
 		total += files[i].length
 	}
 	return total, nil
-}
-
-// encodeInfo encodes the info dictionary (BEP 3).
-func encodeInfo(name string, files []contentFile, multi bool, pieceLength int64, pieces []byte, private bool) ([]byte, error) {
-	type entry struct {
-		Attr   string   `bencode:"attr,omitempty"`
-		Length int64    `bencode:"length"`
-		Path   []string `bencode:"path"`
-	}
-	info := struct {
-		Files       []entry `bencode:"files,omitempty"`
-		Length      int64   `bencode:"length,omitempty"`
-		Name        string  `bencode:"name"`
-		PieceLength int64   `bencode:"piece length"`
-		Pieces      []byte  `bencode:"pieces"`
-		Private     bool    `bencode:"private,omitempty"`
-	}{Name: name, PieceLength: pieceLength, Pieces: pieces, Private: private}
-	if !multi {
-		info.Length = files[0].length
-		return bencode.Marshal(info)
-	}
-	for _, f := range files {
-		e := entry{Length: f.length, Path: strings.Split(f.name, "/")}
-		if f.path == "" {
-			e.Attr = "p"
-		}
-		info.Files = append(info.Files, e)
-	}
-	return bencode.Marshal(info)
-}
-
-// checkNames makes sure that the names in the torrent are those of the files, so that the content is found.
-func checkNames(t *Torrent, name string, files []contentFile) error {
-	if t.name != name {
-		return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", name, t.name, ErrUnsupported)
-	}
-	for i, f := range t.layout.Files() {
-		if files[i].path != "" && t.multi && f.Path != name+"/"+files[i].name {
-			return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", files[i].name, f.Path, ErrUnsupported)
-		}
-	}
-	return nil
 }

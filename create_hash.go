@@ -12,6 +12,8 @@ import (
 	"sort"
 	"sync"
 	"sync/atomic"
+
+	"github.com/shoal-go/torrent/internal/merkle"
 )
 
 const (
@@ -19,12 +21,105 @@ const (
 	sumRun    = 4 << 20   // bytes, about, that a core hashes in sequence, as disks like to read
 )
 
-// sumPieces fills sums with the SHA-1 sums of the pieces, 20 bytes each. Each core reads its own pieces through a
+// sums are the hashes of the content of a plan. Those that its version does not have are nil.
+type sums struct {
+	v1     []byte            // SHA-1 of each piece
+	pieces []byte            // the root of each piece in the tree of its file (BEP 52)
+	roots  []merkle.Hash     // of each file
+	layers map[string][]byte // parts of pieces, by the roots of files longer than a piece
+}
+
+// newSums returns room for the hashes of a plan, which are none that any content has.
+func newSums(p *plan) *sums {
+	s, n := new(sums), p.layout.NumPieces()
+	if p.o.Version != V2 {
+		s.v1 = make([]byte, n*sha1.Size)
+	}
+	if p.o.Version != V1 {
+		s.pieces = make([]byte, n*merkle.Size)
+		s.roots = make([]merkle.Hash, len(p.files))
+		for i := range s.roots {
+			s.roots[i][0] = 1 // zeros are no root
+		}
+	}
+	return s
+}
+
+// finish computes the roots of the files from those of their pieces.
+func (s *sums) finish(p *plan) {
+	if s.pieces == nil {
+		return
+	}
+	s.layers = make(map[string][]byte)
+	for i := range p.files {
+		f := p.layout.File(i)
+		if f.Length == 0 || f.Pad {
+			continue
+		}
+		first, end := p.layout.PiecesOf(i)
+		layer := s.pieces[first*merkle.Size : end*merkle.Size]
+		if f.Length <= p.pieceLength {
+			s.roots[i] = merkle.Hash(layer)
+			continue
+		}
+		level := merkle.Height(p.pieceLength / merkle.BlockSize)
+		s.roots[i] = merkle.Root(layer, level, merkle.Height(merkle.Blocks(f.Length)))
+		s.layers[string(s.roots[i][:])] = layer
+	}
+}
+
+// A pieceSummer hashes one piece after another, by all rules of the plan at once.
+type pieceSummer struct {
+	p    *plan
+	s    *sums
+	sha1 hash.Hash      // nil for version 2 alone
+	tree *merkle.Hasher // nil for version 1
+}
+
+func newPieceSummer(p *plan, s *sums) *pieceSummer {
+	h := &pieceSummer{p: p, s: s}
+	if s.v1 != nil {
+		h.sha1 = sha1.New()
+	}
+	if s.pieces != nil {
+		h.tree = merkle.NewHasher()
+	}
+	return h
+}
+
+func (h *pieceSummer) Write(b []byte) (int, error) {
+	if h.sha1 != nil {
+		h.sha1.Write(b)
+	}
+	if h.tree != nil {
+		h.tree.Write(b)
+	}
+	return len(b), nil
+}
+
+// sum takes the hashes of piece i, of which all was written.
+func (h *pieceSummer) sum(i int) {
+	if h.sha1 != nil {
+		writeZeros(h.sha1, h.p.layout.PieceFill(i))
+		h.sha1.Sum(h.s.v1[:i*sha1.Size])
+		h.sha1.Reset()
+	}
+	if h.tree != nil {
+		height := merkle.Height(h.p.pieceLength / merkle.BlockSize)
+		if f := h.p.layout.File(h.p.layout.FileAt(h.p.layout.PieceOffset(i))); f.Length <= h.p.pieceLength {
+			height = merkle.Height(merkle.Blocks(f.Length))
+		}
+		root := h.tree.Sum(height)
+		copy(h.s.pieces[i*merkle.Size:], root[:])
+	}
+}
+
+// sumPieces fills in the hashes of a plan. Each core reads its own pieces once, through a
 // buffer of its own, with at most one file open, so memory and open files do not grow with the number of pieces
 // or files. report is called with the number of bytes that were read since the last call.
-func sumPieces(ctx context.Context, src source, sums []byte, files []contentFile, total, pieceLength int64, report func(n int)) error {
-	pieces := len(sums) / sha1.Size
-	run := int(max(1, sumRun/pieceLength))
+func sumPieces(ctx context.Context, src source, s *sums, p *plan, report func(n int)) error {
+	pieces, files := p.layout.NumPieces(), p.files
+	run := int(max(1, sumRun/p.pieceLength))
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -32,19 +127,17 @@ func sumPieces(ctx context.Context, src source, sums []byte, files []contentFile
 	var cores sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), (pieces-1)/run+1) {
 		cores.Go(func() {
-			r := contentReader{src: src, files: files, buf: make([]byte, min(sumBuffer, total)), report: report}
+			r := contentReader{src: src, files: files, buf: make([]byte, min(sumBuffer, p.total)), report: report}
 			defer r.close()
-			h := sha1.New()
+			h := newPieceSummer(p, s)
 			for {
 				end := int(next.Add(int64(run)))
 				for i := end - run; i < min(end, pieces); i++ {
-					off := int64(i) * pieceLength
-					if err := r.sum(ctx, h, off, min(pieceLength, total-off)); err != nil {
+					if err := r.sum(ctx, h, p.layout.PieceOffset(i), p.layout.PieceSize(i)); err != nil {
 						cancel(err)
 						return
 					}
-					h.Sum(sums[:i*sha1.Size])
-					h.Reset()
+					h.sum(i)
 				}
 				if end >= pieces {
 					return
@@ -56,6 +149,7 @@ func sumPieces(ctx context.Context, src source, sums []byte, files []contentFile
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	s.finish(p)
 	// A file that changed after it was read, or in a way that reading did not show, has another time now.
 	for i := range files {
 		if f := &files[i]; f.path != "" {
@@ -83,7 +177,7 @@ type contentReader struct {
 }
 
 // sum writes n bytes of the content from off on to h.
-func (r *contentReader) sum(ctx context.Context, h hash.Hash, off, n int64) error {
+func (r *contentReader) sum(ctx context.Context, h io.Writer, off, n int64) error {
 	for n > 0 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -136,6 +137,50 @@ func TestCreateAsLibtorrent(t *testing.T) {
 				}
 				require.Equal(t, strings.TrimSpace(printed(t, python, args...)), got.InfoHash().String())
 			})
+		}
+	}
+}
+
+// libtorrentCreateV2 makes a torrent of a file or a directory in libtorrent's own order, and prints its info hashes.
+const libtorrentCreateV2 = `
+import os, sys, libtorrent as lt
+path, piece_length, private, version = sys.argv[1:]
+files = lt.file_storage()
+lt.add_files(files, path)
+flags = lt.create_torrent.no_attributes
+if version == "2":
+    flags |= lt.create_torrent.v2_only
+t = lt.create_torrent(files, int(piece_length), flags=flags)
+t.set_priv(private == "true")
+lt.set_piece_hashes(t, os.path.dirname(path))
+h = lt.torrent_info(t.generate()).info_hashes()
+print(h.v1 if version == "hybrid" else "", h.v2)
+`
+
+// Of version 2 and hybrids, both info hashes are libtorrent's.
+func TestCreateVersion2AsLibtorrent(t *testing.T) {
+	python := program(t, pythonLibtorrent)
+	nested := maps.Clone(nested)
+	delete(nested, ".hidden") // add_files leaves these out
+	delete(nested, ".config/x")
+	dir := writeFiles(t, nested)
+	edges := writeFiles(t, map[string]int{"block": 16 << 10, "piece": 32 << 10, "pieces": 96 << 10, "over": 96<<10 + 1, "under": 96<<10 - 1, "z/empty": 0})
+	for _, path := range []string{dir, edges, filepath.Join(dir, "a", "b", "c"), filepath.Join(dir, "a-b"), filepath.Join(edges, "pieces"), filepath.Join(dir, "Z")} {
+		for _, version := range []torrent.Version{torrent.Hybrid, torrent.V2} {
+			for _, private := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%v/private=%v", filepath.Base(path), version, private), func(t *testing.T) {
+					got, err := torrent.Create(path, &torrent.CreateOptions{PieceLength: 32 << 10, Private: private, Version: version})
+					require.NoError(t, err)
+					out := printed(t, python, "-c", libtorrentCreateV2, path, "32768", strconv.FormatBool(private), version.String())
+					v2, ok := got.InfoHashV2()
+					require.True(t, ok)
+					want := []string{v2.String()}
+					if version == torrent.Hybrid {
+						want = []string{got.InfoHash().String(), v2.String()}
+					}
+					require.Equal(t, want, strings.Fields(out))
+				})
+			}
 		}
 	}
 }

@@ -24,6 +24,14 @@ func main() {
 	flag.StringVar(&o.Comment, "comment", "", "free `text`")
 	flag.BoolVar(&o.Private, "private", false, "peers come from the trackers alone")
 	flag.BoolVar(&o.Pad, "pad", false, "begin each file with a piece of its own")
+	flag.Func("version", "`1`, 2, or hybrid for both; 1 if not given", func(s string) error {
+		for _, o.Version = range []torrent.Version{torrent.V1, torrent.V2, torrent.Hybrid} {
+			if o.Version.String() == s {
+				return nil
+			}
+		}
+		return fmt.Errorf("not 1, 2 or hybrid")
+	})
 	piece := flag.Int64("piece", 0, "length of a piece in `KiB`; chosen by the size if not given")
 	flag.Func("tracker", "announce `URL`; each further one is asked if those before it fail", func(url string) error {
 		o.Trackers = append(o.Trackers, []string{url})

@@ -24,16 +24,27 @@ func TestAPIDownload(t *testing.T) {
 		o     torrent.CreateOptions
 		parts []part
 	}{
-		"mixed":                      {torrent.CreateOptions{}, mixed},
-		"padded":                     {torrent.CreateOptions{Pad: true}, mixed},
-		"single file":                {torrent.CreateOptions{}, []part{{"", 123_457}}},
-		"one byte":                   {torrent.CreateOptions{}, []part{{"", 1}}},
-		"one short piece":            {torrent.CreateOptions{PieceLength: 1 << 20}, mixed},
-		"whole pieces only":          {torrent.CreateOptions{PieceLength: 64 << 10}, []part{{"", 256 << 10}}},
-		"pieces shorter than blocks": {torrent.CreateOptions{PieceLength: 5000}, mixed},
-		"pieces of odd length":       {torrent.CreateOptions{PieceLength: 50_001}, mixed},
-		"many files a piece":         {torrent.CreateOptions{}, []part{{"1", 1}, {"2", 0}, {"3", 3}, {"4", 4}, {"5/6/7", 40_000}, {"8", 0}}},
-		"starts and ends empty":      {torrent.CreateOptions{}, []part{{"0", 0}, {"1", 70_000}, {"2", 0}}},
+		"mixed":                       {torrent.CreateOptions{}, mixed},
+		"padded":                      {torrent.CreateOptions{Pad: true}, mixed},
+		"single file":                 {torrent.CreateOptions{}, []part{{"", 123_457}}},
+		"one byte":                    {torrent.CreateOptions{}, []part{{"", 1}}},
+		"one short piece":             {torrent.CreateOptions{PieceLength: 1 << 20}, mixed},
+		"whole pieces only":           {torrent.CreateOptions{PieceLength: 64 << 10}, []part{{"", 256 << 10}}},
+		"pieces shorter than blocks":  {torrent.CreateOptions{PieceLength: 5000}, mixed},
+		"pieces of odd length":        {torrent.CreateOptions{PieceLength: 50_001}, mixed},
+		"many files a piece":          {torrent.CreateOptions{}, []part{{"1", 1}, {"2", 0}, {"3", 3}, {"4", 4}, {"5/6/7", 40_000}, {"8", 0}}},
+		"starts and ends empty":       {torrent.CreateOptions{}, []part{{"0", 0}, {"1", 70_000}, {"2", 0}}},
+		"version 2":                   {torrent.CreateOptions{Version: torrent.V2}, mixed},
+		"version 2, single file":      {torrent.CreateOptions{Version: torrent.V2}, []part{{"", 123_457}}},
+		"version 2, one byte":         {torrent.CreateOptions{Version: torrent.V2}, []part{{"", 1}}},
+		"version 2, long pieces":      {torrent.CreateOptions{Version: torrent.V2, PieceLength: 1 << 20}, mixed},
+		"version 2, pieces of blocks": {torrent.CreateOptions{Version: torrent.V2, PieceLength: 16 << 10}, mixed},
+		"version 2, whole pieces":     {torrent.CreateOptions{Version: torrent.V2, PieceLength: 64 << 10}, []part{{"a", 256 << 10}, {"b", 64 << 10}, {"c", 16 << 10}}},
+		"version 2, many files":       {torrent.CreateOptions{Version: torrent.V2}, []part{{"1", 1}, {"2", 0}, {"3", 3}, {"4", 4}, {"5/6/7", 40_000}, {"8", 0}}},
+		"hybrid":                      {torrent.CreateOptions{Version: torrent.Hybrid}, mixed},
+		"hybrid, single file":         {torrent.CreateOptions{Version: torrent.Hybrid}, []part{{"", 123_457}}},
+		"hybrid, long pieces":         {torrent.CreateOptions{Version: torrent.Hybrid, PieceLength: 1 << 20}, mixed},
+		"hybrid, many files":          {torrent.CreateOptions{Version: torrent.Hybrid}, []part{{"1", 1}, {"2", 0}, {"3", 3}, {"4", 4}, {"5/6/7", 40_000}, {"8", 0}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -21,12 +21,14 @@ type registry struct {
 	counted   map[*Download]struct{}  // those whose totals are not in ended yet
 	ended     totals                  // of downloads of which nothing runs any more
 	streams   map[[20]byte]Hash       // the info hashes of serving, by what encrypted handshakes show of them
+	hybrids   map[Hash]Hash           // from their info hashes of version 2 to the ones that they are known by
 }
 
 func (r *registry) init() {
 	r.downloads = make(map[Hash]*Download)
 	r.serving = make(map[Hash]*Download)
 	r.streams = make(map[[20]byte]Hash)
+	r.hybrids = make(map[Hash]Hash)
 	r.counted = make(map[*Download]struct{})
 	r.searching = make(map[*discovery]struct{})
 }
@@ -40,12 +42,20 @@ func (c *Client) Downloads() iter.Seq[*Download] {
 	return slices.Values(all)
 }
 
-// Download returns the download of an info hash that is under way, if there is one.
+// Download returns the download of an info hash that is under way, if there is one. Of version 2 that is the first 20 bytes.
 func (c *Client) Download(h Hash) (*Download, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d := c.registry.downloads[h]
+	d := c.registry.downloads[c.registry.first(h)]
 	return d, d != nil
+}
+
+// first is the info hash by which a download is known that has h.
+func (r *registry) first(h Hash) Hash {
+	if first, ok := r.hybrids[h]; ok {
+		return first
+	}
+	return h
 }
 
 // add reserves the place of a download that is about to begin; begin or remove follows.
@@ -59,6 +69,9 @@ func (c *Client) add(d *Download) error {
 		return fmt.Errorf("%w: %s by this client", ErrInUse, d.t.name)
 	}
 	c.registry.downloads[d.t.infoHash] = nil
+	if second := d.t.infoHashes().second; second != (Hash{}) {
+		c.registry.hybrids[second] = d.t.infoHash
+	}
 	d.added = true
 	return nil
 }
@@ -83,7 +96,9 @@ func (c *Client) serve(d *Download) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.registry.serving[d.t.infoHash] = d
-	c.registry.streams[mse.StreamID(d.t.infoHash)] = d.t.infoHash
+	for _, h := range d.t.infoHashes().all() {
+		c.registry.streams[mse.StreamID(h)] = h
+	}
 }
 
 // unserve hands no more incoming connections to d.
@@ -92,7 +107,9 @@ func (c *Client) unserve(d *Download) {
 	defer c.mu.Unlock()
 	if c.registry.serving[d.t.infoHash] == d {
 		delete(c.registry.serving, d.t.infoHash)
-		delete(c.registry.streams, mse.StreamID(d.t.infoHash))
+		for _, h := range d.t.infoHashes().all() {
+			delete(c.registry.streams, mse.StreamID(h))
+		}
 	}
 }
 
@@ -104,17 +121,19 @@ func (c *Client) remove(d *Download) {
 		return
 	}
 	d.added = false
-	h := d.t.infoHash
-	delete(c.registry.downloads, h)
-	delete(c.registry.serving, h)
-	delete(c.registry.streams, mse.StreamID(h))
+	delete(c.registry.downloads, d.t.infoHash)
+	delete(c.registry.serving, d.t.infoHash)
+	for _, h := range d.t.infoHashes().all() {
+		delete(c.registry.hybrids, h)
+		delete(c.registry.streams, mse.StreamID(h))
+	}
 }
 
 // servingDownload is the download that takes incoming connections for an info hash, or nil.
 func (c *Client) servingDownload(h Hash) *Download {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.registry.serving[h]
+	return c.registry.serving[c.registry.first(h)]
 }
 
 // stream is the info hash that an encrypted handshake is for.

@@ -84,6 +84,12 @@
 // that may use it, unless [Client.NoDHT] is set, at well-known routers or at [Client.DHTNodes]. It leaves no file: what
 // [DHT.Nodes] returns is for the next run.
 //
+// # Version 2
+//
+// Torrents of version 2 (BEP 52) and hybrids of both versions are used like others. A hybrid joins the swarms of both its info
+// hashes, and each piece must have the hashes of both versions; if these disagree the download ends with an error that says so.
+// Where the protocol has room for 20 bytes only, as [Torrent.InfoHash] has, the info hash of version 2 alone is cut to that.
+//
 // # Resuming
 //
 // Start with the same Dir continues from the files that are there, no matter which program wrote them: they

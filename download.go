@@ -154,8 +154,8 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 	if t.NumPieces() == 0 {
 		return nil, errNoTorrent
 	}
-	if t.version == V2 {
-		return nil, fmt.Errorf("download of version 2 alone: %w", ErrUnsupported)
+	if t.version == V2 && len(t.hashes.Missing()) > 0 {
+		return nil, fmt.Errorf("download of version 2 without its piece layers: %w", ErrUnsupported)
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, contextError(ctx)
@@ -307,7 +307,7 @@ func (d *Download) joinSwarm() (leave func()) {
 		d.life.farewell.Go(func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(d.life.ctx), patience)
 			defer cancel()
-			d.discovery.trackers.Stop(ctx)
+			d.discovery.stop(ctx)
 		})
 	}
 }

@@ -53,7 +53,7 @@ func (d *Download) open() (err error) {
 	d.life.ctx, d.life.stop = context.WithCancelCause(d.life.parent)
 	d.discovery = newDiscovery(discoveryConfig{
 		client:     d.client,
-		infoHash:   d.t.infoHash,
+		hashes:     d.t.infoHashes(),
 		private:    d.t.private,
 		tiers:      d.t.trackers,
 		byUser:     d.o.Trackers,

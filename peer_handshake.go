@@ -31,21 +31,12 @@ type connection struct {
 	encrypted bool
 	way       way
 	theirs    wire.Handshake
-}
-
-func (c *Client) handshake(infoHash Hash) wire.Handshake {
-	h := wire.Handshake{InfoHash: infoHash, PeerID: c.identity(infoHash).id}
-	h.SetFast()
-	h.SetExtended()
-	if c.dhtMember.member() != nil {
-		h.SetDHT()
-	}
-	return h
+	v2        bool // both ends speak version 2 (BEP 52)
 }
 
 // connect dials a peer and shakes hands with it, by TCP and uTP, of which the first whole handshake wins. last is the
-// way that won last time. mayDial has counted the first connection that it begins; each other is counted, too.
-func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash, last way) (*connection, error) {
+// way that won last time, in is the swarm. mayDial has counted the first connection that it begins; each other is counted, too.
+func (c *Client) connect(ctx context.Context, addr netip.AddrPort, h infoHashes, in Hash, last way) (*connection, error) {
 	if !c.allows(addr.Addr()) {
 		return nil, &PeerError{addr, errNotAllowed}
 	}
@@ -56,7 +47,7 @@ func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash
 				return nil, err
 			}
 		}
-		return c.tryConnect(ctx, by, addr, infoHash, encrypt)
+		return c.tryConnect(ctx, by, addr, h, in, encrypt)
 	}
 	k, err := race(ctx, c.transport.ways(last), &c.tasks, func(ctx context.Context, by way) (*connection, error) {
 		k, err := try(ctx, by, c.Encryption != DisableEncryption)
@@ -75,7 +66,7 @@ func (c *Client) connect(ctx context.Context, addr netip.AddrPort, infoHash Hash
 // errHungUp marks an encrypted handshake that failed and may succeed unencrypted.
 var errHungUp = errors.New("encrypted handshake")
 
-func (c *Client) tryConnect(ctx context.Context, by way, addr netip.AddrPort, infoHash Hash, encrypt bool) (_ *connection, err error) {
+func (c *Client) tryConnect(ctx context.Context, by way, addr netip.AddrPort, h infoHashes, in Hash, encrypt bool) (_ *connection, err error) {
 	conn, err := c.transport.dial(ctx, by, addr)
 	if err != nil {
 		return nil, err
@@ -84,10 +75,10 @@ func (c *Client) tryConnect(ctx context.Context, by way, addr netip.AddrPort, in
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	defer interrupt(ctx, conn)(&err)
-	ours := c.handshake(infoHash)
+	ours := c.handshake(h, in)
 	k := &connection{Conn: conn, addr: addr, way: by}
 	if encrypt {
-		made, err := mse.Initiate(ctx, conn, infoHash, c.Encryption.methods(), ours.Append(nil))
+		made, err := mse.Initiate(ctx, conn, in, c.Encryption.methods(), ours.Append(nil))
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errHungUp, err)
 		}
@@ -95,7 +86,7 @@ func (c *Client) tryConnect(ctx context.Context, by way, addr netip.AddrPort, in
 	} else if _, err := conn.Write(ours.Append(nil)); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
-	return k, c.readHandshake(k, infoHash)
+	return k, c.readHandshake(k, h, &ours)
 }
 
 // answer makes the handshake on an incoming connection whose first bytes were read, encrypted if the peer starts so,
@@ -133,7 +124,9 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort,
 	if d = c.servingDownload(k.theirs.InfoHash); d == nil {
 		return nil, nil, fmt.Errorf("handshake: no download of info hash %s", Hash(k.theirs.InfoHash))
 	}
-	ours := c.handshake(k.theirs.InfoHash)
+	hashes := d.t.infoHashes()
+	ours := c.handshake(hashes, hashes.answer(&k.theirs))
+	k.v2 = hashes.v2 && ours.InfoHash == hashes.ofV2()
 	if _, err := k.Write(ours.Append(nil)); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
@@ -148,7 +141,7 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort,
 }
 
 // readHandshake reads and checks the answer to our own handshake.
-func (c *Client) readHandshake(k *connection, infoHash Hash) error {
+func (c *Client) readHandshake(k *connection, h infoHashes, ours *wire.Handshake) error {
 	var p [wire.HandshakeSize]byte
 	if _, err := io.ReadFull(k, p[:]); err != nil {
 		return fmt.Errorf("handshake: %w", err)
@@ -157,12 +150,12 @@ func (c *Client) readHandshake(k *connection, infoHash Hash) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("handshake: %w", err)
-	case theirs.InfoHash != infoHash:
-		return fmt.Errorf("handshake: info hash %s, want %s", Hash(theirs.InfoHash), infoHash)
-	case theirs.PeerID == c.identity(infoHash).id:
+	case !h.accepts(ours.InfoHash, theirs.InfoHash):
+		return fmt.Errorf("handshake: info hash %s, want %s", Hash(theirs.InfoHash), Hash(ours.InfoHash))
+	case theirs.PeerID == ours.PeerID:
 		return errSelf
 	}
-	k.theirs = theirs
+	k.theirs, k.v2 = theirs, h.v2 && theirs.InfoHash == h.ofV2()
 	return nil
 }
 

@@ -84,7 +84,7 @@ func (p *peer) mayAsk(r outbox.Request) (bool, error) {
 	defer d.mu.Unlock()
 	n := d.t.NumPieces()
 	if uint64(r.Piece) >= uint64(n) || r.Length == 0 || r.Length > wire.MaxBlock ||
-		int64(r.Begin)+int64(r.Length) > d.t.layout.PieceSize(int(r.Piece)) {
+		int64(r.Begin)+int64(r.Length) > d.mostRequested(int(r.Piece)) {
 		return false, fmt.Errorf("invalid request: %d bytes at offset %d of piece %d", r.Length, r.Begin, r.Piece)
 	}
 	if !d.picker.Verified().Has(int(r.Piece)) || p.amChoking && !p.takeAllowedFast(r) {
@@ -95,6 +95,15 @@ func (p *peer) mayAsk(r outbox.Request) (bool, error) {
 		d.uploading.spread.Give(p.number, int(r.Piece), n, d.picker.Availability(int(r.Piece)))
 	}
 	return true, nil
+}
+
+// mostRequested is up to where a peer may request a piece. libtorrent, and who knows a hybrid as version 1, also request the
+// zeros that fill up the last piece of a file.
+func (d *Download) mostRequested(piece int) int64 {
+	if d.t.layout.Aligned() {
+		return d.t.PieceLength()
+	}
+	return d.t.layout.PieceSize(piece)
 }
 
 // deny refuses a request. It returns an error if there were too many of these.
@@ -264,7 +273,11 @@ func (d *Download) readForUpload(r outbox.Request, b []byte) bool {
 		err = d.store.Changed(int(r.Piece))
 	}
 	if err == nil {
-		_, err = d.store.ReadAt(b, d.t.layout.PieceOffset(int(r.Piece))+int64(r.Begin))
+		n := min(int64(len(b)), max(0, d.t.layout.PieceSize(int(r.Piece))-int64(r.Begin)))
+		clear(b[n:])
+		if n > 0 {
+			_, err = d.store.ReadAt(b[:n], d.t.layout.PieceOffset(int(r.Piece))+int64(r.Begin))
+		}
 	}
 	if err != nil {
 		d.recheck(int(r.Piece), err)

@@ -102,7 +102,7 @@ func (r *resolver) run() (*Torrent, error) {
 	}
 	r.discovery = newDiscovery(discoveryConfig{
 		client:     r.client,
-		infoHash:   r.m.InfoHash,
+		hashes:     infoHashes{first: r.m.InfoHash},
 		tiers:      tiers,
 		byUser:     r.o.Trackers,
 		find:       r.o.FindPeers,
@@ -129,7 +129,7 @@ func (r *resolver) run() (*Torrent, error) {
 	r.tasks.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), stopAtOnce)
 	defer cancel()
-	r.discovery.trackers.Stop(ctx)
+	r.discovery.stop(ctx)
 	if r.info == nil {
 		return nil, r.failure()
 	}

@@ -17,13 +17,14 @@ import (
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
-// A discovery finds the peers of one info hash, and dials them. It owns the candidates and every source that names
+// A discovery finds the peers of one torrent, and dials them: those of both swarms, if it is a hybrid (BEP 52). It owns the candidates and every source that names
 // some: trackers, local discovery, a user's own function; peer exchange hands it what it hears. A Download has one and so has
 // Magnet.Resolve, so a new source is added here and nowhere else.
 type discovery struct {
 	discoveryConfig
-	trackers *tracker.Announcer
-	hunger   waker // of the user's own function
+	trackers *tracker.Announcer // with the first info hash
+	second   *tracker.Announcer // with the second; nil if there is none
+	hunger   waker              // of the user's own function
 	keeping  keeping
 
 	// Guarded by the owner's mutex.
@@ -35,14 +36,14 @@ type discovery struct {
 
 // discoveryConfig is what the owner of a discovery gives it. No callback is called with the mutex held.
 type discoveryConfig struct {
-	client   *Client
-	infoHash Hash
-	private  bool                                                 // only trackers and the user name peers (BEP 27)
-	tiers    [][]string                                           // of the torrent or link
-	byUser   [][]string                                           // tiers
-	nodes    []string                                             // of the DHT, as host:port
-	find     func(context.Context, Hash) iter.Seq[netip.AddrPort] // the user's own; may be nil
-	log      *slog.Logger
+	client  *Client
+	hashes  infoHashes
+	private bool                                                 // only trackers and the user name peers (BEP 27)
+	tiers   [][]string                                           // of the torrent or link
+	byUser  [][]string                                           // tiers
+	nodes   []string                                             // of the DHT, as host:port
+	find    func(context.Context, Hash) iter.Seq[netip.AddrPort] // the user's own; may be nil
+	log     *slog.Logger
 
 	ctx   context.Context // ends with the owner
 	tasks *sync.WaitGroup // of the owner
@@ -67,15 +68,28 @@ const (
 	// cutOffPause is when a candidate is dialled again that could not be, because the proxy or the address that we
 	// are bound to was out of reach.
 	cutOffPause = 5 * time.Second
+
+	// inSecondSwarm marks the way of a candidate that is dialled with the second info hash.
+	inSecondSwarm = 0x80
 )
 
 // newDiscovery returns a discovery that asks no source before run.
 func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
 	f := &discovery{discoveryConfig: c, cand: peerlist.New(rng, c.private), hunger: newWaker()}
-	identity := c.client.identity(c.infoHash)
-	f.trackers = tracker.New(tracker.Config{
+	f.trackers = f.newAnnouncer(c.hashes.first)
+	if c.hashes.second != (Hash{}) {
+		f.second = f.newAnnouncer(c.hashes.second)
+	}
+	return f
+}
+
+// newAnnouncer returns what announces one info hash to the trackers. Only of the first one is heard what they say.
+func (f *discovery) newAnnouncer(h Hash) *tracker.Announcer {
+	c := &f.discoveryConfig
+	identity := c.client.identity(c.hashes.first)
+	config := tracker.Config{
 		Tiers: c.tiers, UserTiers: c.byUser,
-		InfoHash: c.infoHash,
+		InfoHash: h,
 		PeerID:   identity.id,
 		Key:      identity.key,
 		Private:  c.private,
@@ -84,14 +98,38 @@ func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
 		Lookup:   c.client.lookupForOthers(),
 		Port:     c.client.publicPort,
 		Progress: c.progress,
-		Found:    func(url string, peers []netip.AddrPort) { f.found(peerlist.FromTracker, url, peers...) },
+		Found:    func(url string, peers []netip.AddrPort) { f.foundIn(h, peerlist.FromTracker, url, peers...) },
 		Hungry:   c.hungry,
-		Dropped:  c.dropped,
-		Heard:    f.trackerHeard,
 		Rand:     c.client.newRand(),
 		Log:      c.log,
-	})
-	return f
+	}
+	if h == c.hashes.first {
+		config.Dropped, config.Heard = c.dropped, f.trackerHeard
+	}
+	return tracker.New(config)
+}
+
+// announcers yields those of all info hashes.
+func (f *discovery) announcers(yield func(*tracker.Announcer) bool) {
+	if yield(f.trackers) && f.second != nil {
+		yield(f.second)
+	}
+}
+
+// stop tells all trackers that we leave, until ctx ends.
+func (f *discovery) stop(ctx context.Context) {
+	var stopping sync.WaitGroup
+	for a := range f.announcers {
+		stopping.Go(func() { a.Stop(ctx) })
+	}
+	stopping.Wait()
+}
+
+// addTrackers adds the trackers of a user.
+func (f *discovery) addTrackers(urls []string) {
+	for a := range f.announcers {
+		a.Add(urls...)
+	}
 }
 
 // trackerHeard hands on what a tracker said, or why it said nothing.
@@ -126,13 +164,18 @@ func (f *discovery) run(ctx context.Context) {
 	defer asking.Wait()
 	defer f.register()()
 	if !f.private {
-		defer f.client.lookLocally(f.infoHash, func(a netip.AddrPort) bool { return f.found(peerlist.FromLSD, "", a) })()
+		for _, h := range f.hashes.all() {
+			defer f.client.lookLocally(h, func(a netip.AddrPort) bool { return f.foundIn(h, peerlist.FromLSD, "", a) })()
+		}
 	}
 	if !f.private {
 		defer f.joinDHT()()
 	}
 	if f.find != nil {
 		asking.Go(func() { f.runFind(ctx) })
+	}
+	if f.second != nil {
+		asking.Go(func() { f.second.Run(ctx) })
 	}
 	f.trackers.Run(ctx)
 }
@@ -169,11 +212,11 @@ func (f *discovery) joinDHT() (stop func()) {
 type keeping struct {
 	mu   sync.Mutex
 	node *dht.Node
-	kept *dht.Kept
+	kept []*dht.Kept // one an info hash
 }
 
-// get is what the DHT keeps, or nil.
-func (k *keeping) get() *dht.Kept {
+// get is what the DHT keeps.
+func (k *keeping) get() []*dht.Kept {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.kept
@@ -186,19 +229,23 @@ func (f *discovery) keep(node *dht.Node) {
 	old := f.keeping.kept
 	f.keeping.node, f.keeping.kept = node, nil
 	if node != nil {
-		f.keeping.kept = node.Keep(dht.Torrent{Hash: dht.ID(f.infoHash), Port: f.client.publicPort(), Seed: seed}, func(peers []netip.AddrPort) {
-			f.found(peerlist.FromDHT, "", peers...)
-		})
+		for _, h := range f.hashes.all() {
+			f.keeping.kept = append(f.keeping.kept, node.Keep(dht.Torrent{Hash: dht.ID(h), Port: f.client.publicPort(), Seed: seed}, func(peers []netip.AddrPort) {
+				f.foundIn(h, peerlist.FromDHT, "", peers...)
+			}))
+		}
 	}
 	f.keeping.mu.Unlock()
-	if old != nil {
-		old.Close()
+	for _, kept := range old {
+		kept.Close()
 	}
 }
 
 // portChanged announces a torrent again because peers reach us at another port now.
 func (f *discovery) portChanged() {
-	f.trackers.Announce()
+	for a := range f.announcers {
+		a.Announce()
+	}
 	f.keeping.mu.Lock()
 	node := f.keeping.node
 	f.keeping.mu.Unlock()
@@ -209,16 +256,20 @@ func (f *discovery) portChanged() {
 
 // completed tells sources that all of the content is here.
 func (f *discovery) completed() {
-	f.trackers.Complete()
-	if kept := f.keeping.get(); kept != nil {
+	for a := range f.announcers {
+		a.Complete()
+	}
+	for _, kept := range f.keeping.get() {
 		kept.SetSeed(true)
 	}
 }
 
 // announce has all sources asked as soon as they allow.
 func (f *discovery) announce() {
-	f.trackers.Announce()
-	if kept := f.keeping.get(); kept != nil {
+	for a := range f.announcers {
+		a.Announce()
+	}
+	for _, kept := range f.keeping.get() {
 		kept.Hurry()
 	}
 }
@@ -243,10 +294,12 @@ func (f *discovery) runFind(ctx context.Context) {
 			continue
 		}
 		asked = time.Now()
-		for a := range f.find(ctx, f.infoHash) {
-			f.found(peerlist.FromFinder, "", a)
-			if ctx.Err() != nil {
-				return
+		for _, h := range f.hashes.all() {
+			for a := range f.find(ctx, h) {
+				f.foundIn(h, peerlist.FromFinder, "", a)
+				if ctx.Err() != nil {
+					return
+				}
 			}
 		}
 		f.hunger.signal() // to compute when it is asked again
@@ -255,15 +308,23 @@ func (f *discovery) runFind(ctx context.Context) {
 
 // wakeSources has sources asked sooner because what hungry says has changed. It never waits.
 func (f *discovery) wakeSources() {
-	f.trackers.Wake()
+	for a := range f.announcers {
+		a.Wake()
+	}
 	f.hunger.signal()
-	if kept := f.keeping.get(); kept != nil {
+	for _, kept := range f.keeping.get() {
 		kept.Hurry()
 	}
 }
 
-// found takes addresses that a source names, for trackers with the URL, and reports whether there was news among them.
+// found is foundIn for sources that name peers of the torrent, and not of one of its swarms.
 func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.AddrPort) (news bool) {
+	return f.foundIn(f.hashes.first, from, tracker, addrs...)
+}
+
+// foundIn takes addresses that a source names in the swarm of an info hash, for trackers with the URL, and reports whether there
+// was news among them.
+func (f *discovery) foundIn(h Hash, from peerlist.Source, tracker string, addrs ...netip.AddrPort) (news bool) {
 	now := time.Now()
 	f.mu.Lock()
 	for _, a := range addrs {
@@ -272,6 +333,9 @@ func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.A
 			if from == peerlist.FromDHT {
 				f.fromDHT++
 			}
+		}
+		if f.second != nil && h == f.hashes.second {
+			f.cand.SetWay(a, f.cand.Way(a)|inSecondSwarm)
 		}
 	}
 	f.mu.Unlock()
@@ -317,12 +381,18 @@ func (f *discovery) dialAt(live, most int, now time.Time) (at time.Time, ok bool
 // dial connects to a candidate, and hands the connection to the owner.
 func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source) {
 	f.mu.Lock()
-	last := way(f.cand.Way(addr))
+	noted := f.cand.Way(addr)
 	f.mu.Unlock()
-	k, err := f.client.connect(f.ctx, addr, f.infoHash, last)
+	in := f.hashes.first
+	if noted&inSecondSwarm != 0 {
+		in = f.hashes.second
+	}
+	k, err := f.client.connect(f.ctx, addr, f.hashes, in, way(noted&^inSecondSwarm))
 	f.mu.Lock()
 	if err == nil {
-		f.cand.SetWay(addr, uint8(k.way))
+		f.cand.SetWay(addr, uint8(k.way)|noted&inSecondSwarm)
+	} else if f.hashes.second != (Hash{}) {
+		f.cand.SetWay(addr, noted^inSecondSwarm) // it may know the other info hash alone
 	}
 	if storage.Exhausted(err) {
 		f.cand.NotDialled(addr, time.Now().Add(tick)) // it is not the candidate's fault

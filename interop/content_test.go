@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent"
 )
 
 const (
@@ -88,10 +90,18 @@ var makers = []maker{
 		output(t, "transmission-create", "-s", "32", "-t", announce, "-o", path, filepath.Join(dir, contentName))
 		return path
 	}},
-	{"libtorrent", libtorrent.programs, func(t *testing.T, dir, announce string) string {
+	{"libtorrent", libtorrent.programs, makeWithLibtorrent("1")},
+	{"libtorrent, hybrid", libtorrent.programs, makeWithLibtorrent("hybrid")},
+	{"libtorrent, version 2", libtorrent.programs, makeWithLibtorrent("2")},
+	{"this library", nil, makeWithLibrary(torrent.V1)},
+	{"this library, hybrid", nil, makeWithLibrary(torrent.Hybrid)},
+	{"this library, version 2", nil, makeWithLibrary(torrent.V2)},
+}
+
+func makeWithLibtorrent(version string) func(t *testing.T, dir, announce string) string {
+	return func(t *testing.T, dir, announce string) string {
 		path := filepath.Join(t.TempDir(), "libtorrent.torrent")
-		output(t, pythonLibtorrent, scratch(t, "peer.py", libtorrentScript), "--create", filepath.Join(dir, contentName), path, announce, strconv.Itoa(pieceLength))
+		output(t, pythonLibtorrent, scratch(t, "peer.py", libtorrentScript), "--create", filepath.Join(dir, contentName), path, announce, strconv.Itoa(pieceLength), version)
 		return path
-	}},
-	{"this library", nil, makeWithLibrary},
+	}
 }

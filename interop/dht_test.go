@@ -147,7 +147,7 @@ func TestDHT(t *testing.T) {
 func meetInDHT(t *testing.T, nodes []netip.AddrPort, from, to client) {
 	content, dir := t.TempDir(), t.TempDir()
 	makeContent(t, content)
-	what := makeWithLibrary(t, content, "") // no tracker
+	what := makeWithLibrary(torrent.V1)(t, content, "") // no tracker
 	tor, err := torrent.Read(what)
 	require.NoError(t, err)
 

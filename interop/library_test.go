@@ -152,18 +152,20 @@ func (p *libraryPeer) awaitComplete(t *testing.T) {
 	}
 }
 
-// makeWithLibrary makes a torrent with Create; without a tracker, if announce is empty.
-func makeWithLibrary(t *testing.T, dir, announce string) string {
-	t.Helper()
-	var tiers [][]string
-	if announce != "" {
-		tiers = [][]string{{announce}}
+// makeWithLibrary makes torrents with Create; without a tracker, if announce is empty.
+func makeWithLibrary(version torrent.Version) func(t *testing.T, dir, announce string) string {
+	return func(t *testing.T, dir, announce string) string {
+		t.Helper()
+		var tiers [][]string
+		if announce != "" {
+			tiers = [][]string{{announce}}
+		}
+		tor, err := torrent.Create(filepath.Join(dir, contentName), &torrent.CreateOptions{
+			PieceLength: pieceLength, Trackers: tiers, Version: version,
+		})
+		require.NoError(t, err)
+		path := filepath.Join(t.TempDir(), "created.torrent")
+		writeTorrent(t, path, tor)
+		return path
 	}
-	tor, err := torrent.Create(filepath.Join(dir, contentName), &torrent.CreateOptions{
-		PieceLength: pieceLength, Trackers: tiers,
-	})
-	require.NoError(t, err)
-	path := filepath.Join(t.TempDir(), "created.torrent")
-	writeTorrent(t, path, tor)
-	return path
 }

@@ -40,7 +40,7 @@ func meetAt(t *testing.T, kind trackerProgram, scheme string, host netip.Addr) {
 	content := t.TempDir()
 	makeContent(t, content)
 	addr := netip.AddrPortFrom(host, newPort())
-	what := makeWithLibrary(t, content, fmt.Sprintf("%s://%s/announce", scheme, addr))
+	what := makeWithLibrary(torrent.V1)(t, content, fmt.Sprintf("%s://%s/announce", scheme, addr))
 	tor, err := torrent.Read(what)
 	require.NoError(t, err)
 	kind.start(t, addr, tor.InfoHash())

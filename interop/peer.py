@@ -2,7 +2,7 @@
 """A libtorrent peer for the tests: downloads, then seeds until it is ended.
 
 usage: peer.py WHAT DIR IP [--enc enabled|forced|forced-plaintext|disabled] [--seed] [--up BYTES] [--peer IP:PORT]... [--no-pex] [--lsd] [--node IP:PORT]...
-       peer.py --create DIR/NAME OUT ANNOUNCE PIECE_LENGTH
+       peer.py --create DIR/NAME OUT ANNOUNCE PIECE_LENGTH [1|hybrid|2]
 
 WHAT is a .torrent file or a magnet link. With --node, it joins the DHT there first. Prints "ready" once it has started, "seeding" once it has everything,
 and when it is ended "uploaded" and the bytes of payload that it sent."""
@@ -21,10 +21,11 @@ ENCRYPTION = {
 }
 
 
-def create(path, out, announce, piece_length):
+def create(path, out, announce, piece_length, version='1'):
     storage = lt.file_storage()
     lt.add_files(storage, path)
-    torrent = lt.create_torrent(storage, piece_length, lt.create_torrent.v1_only)
+    kind = {'1': lt.create_torrent.v1_only, 'hybrid': 0, '2': lt.create_torrent.v2_only}[version]
+    torrent = lt.create_torrent(storage, piece_length, kind)
     torrent.add_tracker(announce)
     lt.set_piece_hashes(torrent, path.rsplit('/', 1)[0])
     with open(out, 'wb') as f:
@@ -71,7 +72,7 @@ def share(o):
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # rather than die, so that the session writes what it holds
 if sys.argv[1] == '--create':
-    create(*sys.argv[2:5], int(sys.argv[5]))
+    create(*sys.argv[2:5], int(sys.argv[5]), *sys.argv[6:])
 else:
     p = argparse.ArgumentParser()
     p.add_argument('what')

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent"
 )
 
 // rumour is how long it may take until peer exchange has passed on a peer. Two rounds of a minute are enough
@@ -22,7 +24,7 @@ func TestPeerExchange(t *testing.T) {
 			t.Parallel()
 			content := t.TempDir()
 			makeContent(t, content)
-			what := makeWithLibrary(t, content, "") // no tracker
+			what := makeWithLibrary(torrent.V1)(t, content, "") // no tracker
 
 			middle := third.start(t, role{what: what, dir: t.TempDir()})
 			known := netip.AddrPortFrom(middle.addr(), peerPort)

@@ -52,6 +52,13 @@ func (h *Handshake) DHT() bool { return h.Reserved[7]&0x01 != 0 }
 // SetDHT says that we are in the DHT (BEP 5).
 func (h *Handshake) SetDHT() { h.Reserved[7] |= 0x01 }
 
+// V2 reports whether the sender speaks version 2 in this swarm (BEP 52), so that one of version 1 may be answered with
+// the other info hash.
+func (h *Handshake) V2() bool { return h.Reserved[7]&0x10 != 0 }
+
+// SetV2 says that we speak version 2 in this swarm (BEP 52).
+func (h *Handshake) SetV2() { h.Reserved[7] |= 0x10 }
+
 // Extended reports whether the sender speaks the extension protocol (BEP 10).
 func (h *Handshake) Extended() bool { return h.Reserved[5]&0x10 != 0 }
 

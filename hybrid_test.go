@@ -1,0 +1,145 @@
+package torrent
+
+import (
+	"context"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// shareV2 makes a torrent of two files, and a seed of it.
+func shareV2(t *testing.T, o CreateOptions, seed Options) (tor *Torrent, at netip.AddrPort) {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "a"), longV2, 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "b"), shortV2, 0o644))
+	o.PieceLength, o.Private = pieceLengthV2, true
+	tor, err := Create(filepath.Join(dir, "d"), &o)
+	require.NoError(t, err)
+	return tor, seedV2(t, tor, dir, seed)
+}
+
+func seedV2(t *testing.T, tor *Torrent, dir string, o Options) netip.AddrPort {
+	t.Helper()
+	o.Client, o.Dir, o.Seed = localClient(t), dir, true
+	d, err := tor.Start(t.Context(), &o)
+	require.NoError(t, err)
+	t.Cleanup(func() { d.Close() })
+	_, err = d.Wait()
+	require.NoError(t, err)
+	return netip.MustParseAddrPort(o.Client.Addr().String())
+}
+
+func localClient(t *testing.T) *Client {
+	c := &Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// A hybrid answers to both info hashes, and to a peer that knows version 2, too, with that one.
+func TestHybridAnswersInBothSwarms(t *testing.T) {
+	tor, addr := shareV2(t, CreateOptions{Version: Hybrid}, Options{})
+	v2 := tor.infoHashV2.truncated()
+	for _, c := range []struct {
+		name      string
+		in        Hash
+		knowsBoth bool
+		want      Hash
+	}{
+		{"version 1", tor.infoHash, false, tor.infoHash},
+		{"version 1, upgraded", tor.infoHash, true, v2},
+		{"version 2", v2, true, v2},
+		{"version 2, which does not say so", v2, false, v2},
+	} {
+		conn, err := net.Dial("tcp", addr.String())
+		require.NoError(t, err)
+		defer conn.Close()
+		hello := wire.Handshake{InfoHash: c.in, PeerID: [20]byte{1}}
+		if c.knowsBoth {
+			hello.SetV2()
+		}
+		_, err = conn.Write(hello.Append(nil))
+		require.NoError(t, err)
+		var p [wire.HandshakeSize]byte
+		_, err = io.ReadFull(conn, p[:])
+		require.NoError(t, err, c.name)
+		theirs, err := wire.ParseHandshake(p[:])
+		require.NoError(t, err)
+		require.Equal(t, c.want, Hash(theirs.InfoHash), c.name)
+		require.True(t, theirs.V2(), c.name)
+	}
+}
+
+// A hybrid finds a peer whichever info hash it is found by, and asks for peers by both.
+func TestHybridFindsPeersOfBothSwarms(t *testing.T) {
+	tor, addr := shareV2(t, CreateOptions{Version: Hybrid}, Options{})
+	for _, in := range tor.infoHashes().all() {
+		find := func(_ context.Context, h Hash) iter.Seq[netip.AddrPort] {
+			if h == in {
+				return slices.Values([]netip.AddrPort{addr})
+			}
+			return slices.Values([]netip.AddrPort(nil))
+		}
+		files, err := tor.DownloadAll(t.Context(), &Options{Client: localClient(t), FindPeers: find})
+		require.NoError(t, err)
+		require.NoError(t, files.Close())
+	}
+}
+
+func TestHybridAnnouncesBothInfoHashes(t *testing.T) {
+	var mu sync.Mutex
+	heard := make(map[string]string) // peer ids by info hash
+	tracker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard[r.URL.Query().Get("info_hash")] = r.URL.Query().Get("peer_id")
+		io.WriteString(w, "d8:intervali60e5:peers0:e")
+	}))
+	defer tracker.Close()
+	tor, _ := shareV2(t, CreateOptions{Version: Hybrid, Trackers: [][]string{{tracker.URL + "/announce"}}}, Options{})
+	v2 := tor.infoHashV2.truncated()
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return heard[string(tor.infoHash[:])] != "" && heard[string(tor.infoHash[:])] == heard[string(v2[:])]
+	}, time.Minute, 10*time.Millisecond, "as the same peer")
+}
+
+// A hybrid whose versions are of different content ends with an error that says so, once a piece shows it.
+func TestHybridThatIsInconsistent(t *testing.T) {
+	other := contentV2(80_000, 'x')
+	info := with(infoV2(dict{"d": leafV2(longV2)}), dict{"length": 80_000, "private": 1})
+	for name, sums := range map[string]string{"version 1 is of other content": sumsV1(other), "sound": sumsV1(longV2)} {
+		t.Run(name, func(t *testing.T) {
+			tor, err := parseDict(t, dict{"info": with(info, dict{"pieces": sums}), "piece layers": layersV2(longV2)})
+			require.NoError(t, err)
+			// The seed looks at version 2 alone.
+			seeded := *tor
+			seeded.version = V2
+			dir := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "d"), longV2, 0o644))
+			addr := seedV2(t, &seeded, dir, Options{})
+			_, err = tor.DownloadAll(t.Context(), &Options{Client: localClient(t), Peers: []netip.AddrPort{addr}})
+			if name == "sound" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, errInconsistent)
+			require.ErrorContains(t, err, "inconsistent")
+		})
+	}
+}

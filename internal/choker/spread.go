@@ -58,9 +58,9 @@ func (s *Spread) Hoards(peer int, pieceLength int64) bool {
 	return g != nil && int64(g.given-creditFactor*g.passed)*pieceLength > max(creditAtFirst, hoardPieces*pieceLength)
 }
 
-// Reclaim reports whether piece i was given to a hoarder alone. From then on it no longer counts as given
+// reclaim reports whether piece i was given to a hoarder alone. From then on it no longer counts as given
 // to that peer.
-func (s *Spread) Reclaim(i int, pieceLength int64) bool {
+func (s *Spread) reclaim(i int, pieceLength int64) bool {
 	if s.to == nil || s.to[i] == unassigned || !s.Hoards(int(s.to[i]), pieceLength) {
 		return false
 	}

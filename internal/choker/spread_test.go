@@ -79,17 +79,17 @@ func TestSpread(t *testing.T) {
 // A seed has to give again the pieces that only a hoarder has.
 func TestSpreadReclaims(t *testing.T) {
 	var s Spread
-	require.False(t, s.Reclaim(1, 1<<20))
+	require.False(t, s.reclaim(1, 1<<20))
 	for i := range 10 {
 		s.Give(1, i, 100, 0)
 	}
 	s.Give(2, 10, 100, 0)
-	require.True(t, s.Reclaim(1, 1<<20))
-	require.False(t, s.Reclaim(1, 1<<20), "but once")
+	require.True(t, s.reclaim(1, 1<<20))
+	require.False(t, s.reclaim(1, 1<<20), "but once")
 	s.Seen(3, 1)
 	require.True(t, s.Hoards(1, 1<<20), "it did not pass that on")
-	require.False(t, s.Reclaim(10, 1<<20), "a peer that has little does not hoard")
-	require.False(t, s.Reclaim(11, 1<<20))
+	require.False(t, s.reclaim(10, 1<<20), "a peer that has little does not hoard")
+	require.False(t, s.reclaim(11, 1<<20))
 }
 
 // A long piece takes long to pass on.

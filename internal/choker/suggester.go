@@ -34,7 +34,7 @@ func (s *Suggester) Pick(pieces int, avail func(int) uint16, sp *Spread, pieceLe
 	for range pieces {
 		i := s.next
 		s.next = (i + 1) % pieces
-		if n := avail(i); n == 0 && !s.given.Has(i) || n == 1 && sp.Reclaim(i, pieceLength) {
+		if n := avail(i); n == 0 && !s.given.Has(i) || n == 1 && sp.reclaim(i, pieceLength) {
 			s.Give(i, pieces)
 			return i
 		}

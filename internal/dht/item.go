@@ -40,11 +40,11 @@ func (i *Item) Target() ID {
 	if i.Key == nil {
 		return sha1.Sum(i.Value)
 	}
-	return Target(i.Key, i.Salt)
+	return signedTarget(i.Key, i.Salt)
 }
 
-// Target is where the mutable items of a key and a salt are stored.
-func Target(key ed25519.PublicKey, salt []byte) ID {
+// signedTarget is where the mutable items of a key and a salt are stored.
+func signedTarget(key ed25519.PublicKey, salt []byte) ID {
 	return sha1.Sum(append(append(make([]byte, 0, len(key)+len(salt)), key...), salt...))
 }
 

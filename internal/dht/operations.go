@@ -116,7 +116,7 @@ func (n *Node) Get(ctx context.Context, target ID) (value []byte, err error) {
 // GetSigned fetches the mutable item of a key and a salt: of those that the nodes near it hold the one with
 // the highest sequence number.
 func (n *Node) GetSigned(ctx context.Context, key ed25519.PublicKey, salt []byte) (*Item, error) {
-	target := Target(key, salt)
+	target := signedTarget(key, salt)
 	var best *Item
 	s := &search{target: target, method: krpc.Get}
 	s.take = func(m *krpc.Message) bool {

@@ -115,8 +115,8 @@ func TestItemVectors(t *testing.T) {
 
 	// And those of BEP 46.
 	key = unhex("8543d3e6115f0f98c944077a4493dcd543e49c739fd998550a1f614ab36ed63e")
-	require.Equal(t, idOf(t, "cc3f9d90b572172053626f9980ce261a850d050b"), Target(key, nil))
-	require.Equal(t, idOf(t, "59ee7c2cb9b4f7eb1986ee2d18fd2fdb8a56554f"), Target(key, []byte("n")))
+	require.Equal(t, idOf(t, "cc3f9d90b572172053626f9980ce261a850d050b"), signedTarget(key, nil))
+	require.Equal(t, idOf(t, "59ee7c2cb9b4f7eb1986ee2d18fd2fdb8a56554f"), signedTarget(key, []byte("n")))
 }
 
 func newKey(seed byte) ed25519.PrivateKey {

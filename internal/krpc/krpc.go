@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	MinPacket = 15   // bytes of a datagram; a shorter one is no message
+	minPacket = 15   // bytes of a datagram; a shorter one is no message
 	MaxPacket = 4096 // no honest message is longer
 	MaxAnswer = 1024 // what an answer may be (BEP 32), if what it carries allows
 )

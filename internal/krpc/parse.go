@@ -19,7 +19,7 @@ var errNoMessage = errors.New("krpc: no message")
 // dictionary are ignored.
 func (m *Message) Parse(p []byte) error {
 	m.reset()
-	if len(p) < MinPacket || len(p) > MaxPacket || p[0] != 'd' {
+	if len(p) < minPacket || len(p) > MaxPacket || p[0] != 'd' {
 		return errNoMessage
 	}
 	n, err := bencode.Scan(p, packet)

@@ -11,8 +11,8 @@ import (
 	"net"
 )
 
-// ErrUnknownStream is returned by Accept if find does not know the StreamID that the peer sent.
-var ErrUnknownStream = errors.New("no such info hash here")
+// errUnknownStream is returned by Accept if find does not know the StreamID that the peer sent.
+var errUnknownStream = errors.New("no such info hash here")
 
 // Accept makes the handshake on a connection that a peer dialled. first is what was read of it already, at most 96
 // bytes. find returns the info hash of a StreamID; it is called at most once.
@@ -105,7 +105,7 @@ func readOffer(r io.Reader, secret [keySize]byte, find func([20]byte) ([20]byte,
 	}
 	infoHash, ok := find(veil(id, secret))
 	if !ok {
-		return a, ErrUnknownStream
+		return a, errUnknownStream
 	}
 	a.infoHash = infoHash
 	a.r, a.w = ciphers(secret, infoHash)

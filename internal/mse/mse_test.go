@@ -343,7 +343,7 @@ func TestReadOffer(t *testing.T) {
 		"padding too long":   {offering(maxPad+1, id, body(3, 0, "hello")), errNoSync.Error()},
 		"padding C too long": {offering(0, id, body(3, maxPad+1, "hello")), errPad.Error()},
 		"padding C longest":  {offering(0, id, body(3, 0xFFFF, "hello")), errPad.Error()},
-		"unknown info hash":  {offering(0, StreamID([20]byte{1}), body(3, 0, "hello")), ErrUnknownStream.Error()},
+		"unknown info hash":  {offering(0, StreamID([20]byte{1}), body(3, 0, "hello")), errUnknownStream.Error()},
 		"constant not zero":  {offering(0, id, []byte("00000000\x00\x00\x00\x03\x00\x00\x00\x00")), "verification constant"},
 		"initial cut short":  {offering(0, id, body(3, 0, "hello"))[:20+20+8+4+2+2+4], "unexpected EOF"},
 	}

@@ -13,7 +13,7 @@ const maxLine = 300
 // Line returns the start of s as one line of valid UTF-8 without control characters.
 func Line(s string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if Seen(r) {
+		if seen(r) {
 			return r
 		}
 		return ' '
@@ -24,15 +24,15 @@ func Line(s string) string {
 // follows, or make two names look alike.
 func Name(s string) string {
 	return strings.Map(func(r rune) rune {
-		if Seen(r) || unicode.Is(unicode.Zs, r) {
+		if seen(r) || unicode.Is(unicode.Zs, r) {
 			return r
 		}
 		return unicode.ReplacementChar
 	}, s)
 }
 
-// Seen reports whether r is printable and takes up room, or is an ordinary mark on the letter before it.
-func Seen(r rune) bool {
+// seen reports whether r is printable and takes up room, or is an ordinary mark on the letter before it.
+func seen(r rune) bool {
 	switch r {
 	case 0x2800: // a braille pattern without dots
 		return false

@@ -101,11 +101,11 @@ func (l *listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
 // Dial has the signature of net.Dialer.DialContext. It takes a round trip. An address that no host has, or
 // whose host was unplugged, never answers; a port without a listener refuses.
 func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	return h.DialFrom(ctx, 0, network, addr)
+	return h.dialFrom(ctx, 0, network, addr)
 }
 
-// DialFrom is Dial from a local port; 0 is any.
-func (h *Host) DialFrom(ctx context.Context, port uint16, network, addr string) (net.Conn, error) {
+// dialFrom is Dial from a local port; 0 is any.
+func (h *Host) dialFrom(ctx context.Context, port uint16, network, addr string) (net.Conn, error) {
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 	}

@@ -43,7 +43,7 @@ func (r *Reader) Next() (Message, error) {
 	if err := r.SkipBlock(); err != nil {
 		return Message{}, err
 	}
-	if r.quiet > maxQuiet && len(r.buf) > minBuffer && r.Buffered() <= minBuffer {
+	if r.quiet > maxQuiet && len(r.buf) > minBuffer && r.buffered() <= minBuffer {
 		r.rebuffer(minBuffer)
 	}
 	if err := r.fill(4); err != nil {
@@ -160,8 +160,8 @@ func (r *Reader) SkipBlock() error {
 	return r.discard(n)
 }
 
-// Buffered is how many bytes can be read without waiting for the stream.
-func (r *Reader) Buffered() int { return r.end - r.start }
+// buffered is how many bytes can be read without waiting for the stream.
+func (r *Reader) buffered() int { return r.end - r.start }
 
 // fill reads until the buffer holds at least n bytes of the current message. It must have room for them.
 func (r *Reader) fill(n int) error {

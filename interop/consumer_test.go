@@ -108,7 +108,7 @@ func TestInstall(t *testing.T) {
 	require.NoError(t, err)
 	cached := filepath.Join(strings.TrimSpace(string(cache)), "cache", "download")
 	bin := t.TempDir()
-	for _, name := range []string{"download", "tree"} {
+	for _, name := range []string{"download", "webui"} {
 		cmd := exec.CommandContext(t.Context(), "go", "install", module+"/examples/"+name+"@latest")
 		cmd.Dir = t.TempDir()
 		cmd.Env = append(os.Environ(), "GOPROXY=file://"+filepath.ToSlash(proxy)+",file://"+filepath.ToSlash(cached), "GOSUMDB=off", "GOWORK=off",

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent"
 	"github.com/shoal-go/torrent/internal/proxy"
 )
 
@@ -183,6 +184,7 @@ func TestProxy(t *testing.T) {
 					requireEcho(t, c, 1400)
 				}
 			}
+			network.whole(t, tt.url, tt.udp)
 			require.Equal(t, "0", network.beside(t))
 			t.Logf("%s: TCP by address and name, UDP %v, packets beside the proxy: 0", tt.name, tt.udp)
 
@@ -191,6 +193,39 @@ func TestProxy(t *testing.T) {
 			c.Write([]byte("beside"))
 			require.Equal(t, "1", network.beside(t))
 		})
+	}
+}
+
+// whole has whole clients download by a magnet link through the proxy: one by all that there is, and one by uTP alone.
+func (p *proxied) whole(t *testing.T, proxyURL string, udp bool) {
+	t.Helper()
+	p.peer.ip(t, "addr add 11.22.34.2/24 dev wan0")
+	p.proxy.ip(t, "addr add 11.22.34.1/24 dev wan")
+	w := newWholeWorld(t, p.peer, proxyPeer, "11.22.34.2", proxiedName)
+	for _, noTCP := range []bool{false, true} {
+		if noTCP && !udp {
+			continue
+		}
+		c := newWholeClient(t, w)
+		c.NoTCP = noTCP
+		var err error
+		c.Proxy, err = url.Parse(proxyURL)
+		require.NoError(t, err)
+		took, _ := w.download(t, c, torrent.Options{})
+		require.Nil(t, c.Addr())
+		require.ErrorIs(t, c.Stats().PortMapErr, torrent.ErrUnsupported)
+		if udp {
+			require.Eventually(t, func() bool { return c.Stats().DHT.NodesIPv4 > 0 && len(w.announces("udp")) > 0 }, patience, 10*time.Millisecond)
+			require.NoError(t, c.Stats().UDPErr)
+		} else {
+			require.Eventually(t, func() bool { return errors.Is(c.Stats().UDPErr, torrent.ErrUnsupported) }, patience, 10*time.Millisecond)
+		}
+		require.NotEmpty(t, w.announces("http"))
+		st := c.Stats()
+		require.NoError(t, c.Close())
+		require.Equal(t, "0", p.beside(t))
+		t.Logf("a whole client, TCP %v: %d bytes in %v; announces by HTTP %d, by UDP %d; DHT nodes %d, answers %d; packets beside the proxy: 0",
+			!noTCP, st.Downloaded, took.Round(time.Millisecond), len(w.announces("http")), len(w.announces("udp")), st.DHT.NodesIPv4, st.DHT.AnswersReceived)
 	}
 }
 

@@ -101,6 +101,7 @@ var (
 	_ func(*torrent.Download)                                          = (*torrent.Download).Pause
 	_ func(*torrent.Download)                                          = (*torrent.Download).Resume
 	_ func(*torrent.Download, context.Context) error                   = (*torrent.Download).Recheck
+	_ func(*torrent.Download, context.Context, string) error           = (*torrent.Download).Move
 	_ func(*torrent.Download, context.Context) iter.Seq[torrent.Event] = (*torrent.Download).Events
 	_ func(*torrent.Download) torrent.Bitfield                         = (*torrent.Download).Verified
 	_ func(*torrent.Download) iter.Seq2[torrent.File, int64]           = (*torrent.Download).Files

@@ -62,6 +62,7 @@ type Download struct {
 	traffic    traffic
 	progress   progress
 	disk       diskState
+	moving     moving
 	scarcity   scarcity
 	events     subscriptions
 	pending    pending
@@ -69,7 +70,7 @@ type Download struct {
 	nextTick   time.Time
 }
 
-// A lifetime is how a download begins and ends. All but the last five fields may be used without the mutex.
+// A lifetime is how a download begins and ends. All but the last six fields may be used without the mutex.
 type lifetime struct {
 	parent   context.Context // the caller's
 	ctx      context.Context // ended by the caller, a failure, Close, or completion without Seed
@@ -86,6 +87,7 @@ type lifetime struct {
 	unfinished error         // why what was chosen after done was closed did not become complete
 	handedOut  bool          // Wait returned the files: their Close is the caller's
 	resting    bool          // Close was called before that, and has storage rest
+	closing    bool          // Close was called, of the download or its files
 }
 
 // take waits for the turn to look at all files.
@@ -387,6 +389,7 @@ func (d *Download) outcome() (files *Downloaded, err error, ok bool) {
 // more. What Dir holds stays for a later Start to go on from. Slices that Bytes returned stay valid; only the Close of
 // the Downloaded ends them.
 func (d *Download) Close() error {
+	d.stopMoving()
 	d.life.stop(ErrClosed)
 	<-d.life.gone
 	d.mu.Lock()
@@ -403,6 +406,7 @@ func (d *Download) Close() error {
 
 // endSharing stops what still runs of a complete download: its files are being closed.
 func (d *Download) endSharing() error {
+	d.stopMoving()
 	d.life.stop(ErrClosed)
 	<-d.life.gone
 	return nil

@@ -32,6 +32,8 @@ type Stats struct {
 	Checking bool  // hashing what storage holds, at the start or in a Recheck
 	Checked  int64 // bytes hashed so far, in this or the last one
 
+	Moved, ToMove int64 // bytes that a Move has copied and is to copy; both are zero while there is none
+
 	Peers                   []PeerStats // the connected ones
 	Known, Dialling, Banned int         // addresses: heard of, being dialled, banned
 	FromDHT                 int         // of those heard of, the ones that the DHT was the first to name
@@ -82,6 +84,8 @@ func (d *Download) Stats() Stats {
 		ETA:            -1,
 		Checking:       d.progress.checking || d.disk.checking,
 		Checked:        d.progress.checked,
+		Moved:          d.moving.done.Load(),
+		ToMove:         d.moving.total.Load(),
 		Known:          d.discovery.cand.Known(),
 		FromDHT:        d.discovery.fromDHT,
 		Dialling:       d.discovery.cand.Dialling(),

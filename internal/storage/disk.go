@@ -15,7 +15,13 @@ type Disk interface {
 	// Stat follows symbolic links out of the directory, too: what it returns is compared, and never acted upon.
 	Stat(name string) (FileInfo, error)
 	Rename(from, to string) error
+	// Remove removes a file or an empty directory.
 	Remove(name string) error
+	// Link gives a regular file another name, on the same Disk or another one. It fails where there are no such links,
+	// between file systems, and where the name is taken.
+	Link(name string, to Disk, as string) error
+	// SetMtime sets the modification time of a file, in nanoseconds.
+	SetMtime(name string, mtime int64) error
 	// SyncDir makes the entries of a directory survive a loss of power.
 	SyncDir(name string) error
 	// SyncAll is a Sync of everything that was written under the directory, if there is a way to do

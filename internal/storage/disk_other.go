@@ -44,6 +44,17 @@ func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 	return regular(f)
 }
 
+// linkAt gives a regular file another name.
+func linkAt(from *os.File, name string, to *os.File, as string) error {
+	name = filepath.Join(from.Name(), name)
+	if info, err := os.Lstat(name); err != nil {
+		return err
+	} else if !info.Mode().IsRegular() {
+		return errNotRegular
+	}
+	return os.Link(name, filepath.Join(to.Name(), as))
+}
+
 // SyncDir does nothing: a directory cannot be synced here, and a new name needs no such care.
 func (d *rootDisk) SyncDir(string) error { return nil }
 

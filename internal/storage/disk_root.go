@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // rootDisk is the directory of a real file system.
@@ -78,6 +79,32 @@ func (d *rootDisk) Rename(from, to string) error {
 }
 
 func (d *rootDisk) Remove(name string) error { return d.named(name, d.root.Remove(name)) }
+
+func (d *rootDisk) Link(name string, to Disk, as string) error {
+	other, ok := to.(*rootDisk)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	from, err := d.root.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	dir, err := other.root.Open(filepath.Dir(as))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := linkAt(from, filepath.Base(name), dir, filepath.Base(as)); err != nil {
+		return &os.LinkError{Op: "link", Old: filepath.Join(d.root.Name(), name), New: filepath.Join(other.root.Name(), as), Err: err}
+	}
+	return nil
+}
+
+func (d *rootDisk) SetMtime(name string, mtime int64) error {
+	at := time.Unix(0, mtime)
+	return d.named(name, d.root.Chtimes(name, at, at))
+}
 
 func (d *rootDisk) Close() error { return errors.Join(d.self.Close(), d.root.Close()) }
 

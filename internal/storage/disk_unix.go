@@ -71,6 +71,18 @@ func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 	return regular(os.NewFile(uintptr(fd), filepath.Join(d.root.Name(), name)))
 }
 
+// linkAt gives a regular file another name. It does not follow symbolic links.
+func linkAt(from *os.File, name string, to *os.File, as string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(from.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errNotRegular
+	}
+	return unix.Linkat(int(from.Fd()), name, int(to.Fd()), as, 0)
+}
+
 func (d *rootDisk) SyncDir(name string) error {
 	f, err := d.root.OpenFile(name, os.O_RDONLY|noWait, 0)
 	if err != nil {

@@ -1,5 +1,11 @@
 package storage
 
+import (
+	"context"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
 // Internals that the tests of this package look at.
 
 const (
@@ -20,3 +26,8 @@ func DropHandle(s Store, i int) { s.(*fileStore).handles.drop(i) }
 
 // OpenRoot is the directory of a real file system.
 func OpenRoot(dir string) (Disk, error) { return openRoot(dir) }
+
+// MoveTo is Move to a directory that is open.
+func MoveTo(ctx context.Context, s Store, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set)) error {
+	return s.(*fileStore).moveTo(ctx, to, dir, claims, func(int64, int64) {})
+}

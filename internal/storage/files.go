@@ -33,13 +33,14 @@ type fileStore struct {
 	// write of bytes.
 	mu     sync.RWMutex
 	closed bool
+	move   *move       // under way, or nil
 	files  []fileState // by index in the layout; one more at the end is the edges
 	wanted []bool      // by index in the layout, as SetWanted was told last
 
 	handles *handles
 	stopped atomic.Bool
 
-	resumeMu sync.Mutex                      // one SaveResume at a time
+	resumeMu sync.Mutex                      // one SaveResume, Sync or end of a Move at a time; taken before mu
 	claims   *resume                         // of an earlier run, as far as they still hold; nil if there are none
 	saved    atomic.Pointer[[sha1.Size]byte] // the checksum of the sidecar that is there; nil if there is none of ours
 
@@ -381,6 +382,9 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	s.markDirty(i)
 	f.written = true
 	err = h.f.Writev(bufs, off)
+	if s.move != nil {
+		s.move.wrote(i, bufs, off)
+	}
 	// A write that failed may have changed the file, too.
 	after, statErr := h.f.Stat()
 	f.left = after.Stamp

@@ -109,7 +109,7 @@ func (s *fileStore) removeKept(suffixes ...string) error {
 	if err := s.removeSidecars(append(suffixes, ".lock")...); err != nil {
 		return err
 	}
-	return s.release()
+	return s.releaseUnlessMoving()
 }
 
 // removeSidecars removes files beside the content, of which the lock is left to release.

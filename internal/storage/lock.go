@@ -45,6 +45,15 @@ func (s *fileStore) Release() error {
 	if s.closed {
 		return nil
 	}
+	return s.releaseUnlessMoving()
+}
+
+// releaseUnlessMoving is release, which a Move does at its end. The caller holds mu for writing.
+func (s *fileStore) releaseUnlessMoving() error {
+	if s.move != nil {
+		s.move.release = true
+		return nil
+	}
 	return s.release()
 }
 

@@ -202,6 +202,10 @@ func (m *memory) Close() error {
 	return nil
 }
 
+func (m *memory) Move(context.Context, string, func() (bits.Set, map[int]bits.Set), func(int64, int64)) error {
+	return errNoDirectory
+}
+
 func (m *memory) Release() error { return nil }
 
 func (m *memory) Rest() error { return nil }

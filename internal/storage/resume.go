@@ -282,7 +282,7 @@ func (s *fileStore) syncClaimed(have bits.Set) error {
 		f.mu.Unlock()
 	}
 	s.mu.RUnlock()
-	return s.Sync()
+	return s.syncDirty()
 }
 
 // holdsAny reports whether one of the pieces in have has bytes in file i.
@@ -306,8 +306,12 @@ func (s *fileStore) replaceSidecar(b []byte) error {
 
 // replace replaces the content of name with p, so that after a loss of power the file holds the old or the new.
 func (s *fileStore) replace(name string, p []byte) error {
+	return replaceOn(s.disk, name, p, s.renameOpen)
+}
+
+func replaceOn(disk Disk, name string, p []byte, rename func(from, to string) error) error {
 	tmp := name + ".tmp"
-	f, err := s.disk.Open(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	f, err := disk.Open(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -317,12 +321,12 @@ func (s *fileStore) replace(name string, p []byte) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = s.renameOpen(tmp, name)
+		err = rename(tmp, name)
 	}
 	if err != nil {
-		return errors.Join(err, s.disk.Remove(tmp))
+		return errors.Join(err, disk.Remove(tmp))
 	}
-	return s.disk.SyncDir(".")
+	return disk.SyncDir(".")
 }
 
 // renameOpen renames, unless the store has been closed: then the directory may be in use by another.

@@ -114,6 +114,12 @@ type Store interface {
 	// Release says that nothing is written any more. Another Store may then write the same content.
 	Release() error
 
+	// Move moves the content, and what lies beside it, to another directory, and returns once all of it is there, or
+	// with everything as it was. It goes on being read and written meanwhile. claims is called more than once, and returns what
+	// SaveResume would be called with; progress is told how many of how many bytes are copied. It is errors.ErrUnsupported
+	// where there is no directory.
+	Move(ctx context.Context, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) error
+
 	// Rest is Close, but that Wake makes the content readable again. What is in memory stays readable.
 	Rest() error
 

@@ -10,6 +10,13 @@ const manyFiles = 64
 // Sync syncs the files that were written since the last time, and the directories that hold their names. Close does
 // not wait for it: a slow disk must not delay the end of a context.
 func (s *fileStore) Sync() error {
+	s.resumeMu.Lock()
+	defer s.resumeMu.Unlock()
+	return s.syncDirty()
+}
+
+// syncDirty is Sync. The caller holds resumeMu.
+func (s *fileStore) syncDirty() error {
 	files, dirs, together, err := s.takeDirty()
 	if err != nil {
 		return err

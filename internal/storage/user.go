@@ -134,6 +134,10 @@ func (s *userStore) Finish() error { return s.Sync() }
 
 func (s *userStore) Keep(bits.Set, map[int]bits.Set) error { return s.Sync() }
 
+func (s *userStore) Move(context.Context, string, func() (bits.Set, map[int]bits.Set), func(int64, int64)) error {
+	return errNoDirectory
+}
+
 func (s *userStore) Release() error { return nil }
 
 func (s *userStore) Changed(int) error { return nil }

@@ -167,8 +167,39 @@ func (d *Disk) Remove(name string) error {
 	}
 	if f != nil {
 		f.links--
+	} else {
+		for other := range d.names {
+			if filepath.Dir(other) == name {
+				return &fs.PathError{Op: "remove", Path: name, Err: syscall.ENOTEMPTY}
+			}
+		}
 	}
 	delete(d.names, name)
+	return nil
+}
+
+func (d *Disk) Link(name string, to storage.Disk, as string) error {
+	if sub, ok := to.(*directory); ok {
+		to, as = sub.disk, sub.path(as)
+	}
+	if to != storage.Disk(d) {
+		return &os.LinkError{Op: "link", Old: name, New: as, Err: syscall.EXDEV}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.names[name]
+	if _, taken := d.names[as]; taken || f == nil {
+		return &os.LinkError{Op: "link", Old: name, New: as, Err: fs.ErrExist}
+	}
+	f.links++
+	d.names[as] = f
+	return nil
+}
+
+func (d *Disk) SetMtime(name string, mtime int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.names[name].seen.mtime = mtime
 	return nil
 }
 

@@ -1,0 +1,595 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+// A Move takes these steps. Whenever it ends, by an error, a kill or a loss of power, one of the two directories holds
+// all of the content. Before the sixth step that is the old one, and from then on the new one.
+//
+//  1. The new directory is made, its lock taken and the paths claimed, so that nothing else writes there. What an earlier Move
+//     left there is removed. A file of anyone else in the place of one of ours is an error.
+//  2. Files that cannot be linked are copied to a hidden directory, by parts, and synced. What is written to the old ones
+//     meanwhile is recorded and copied afterwards. What is not synced yet of the others is.
+//  3. Reads and writes wait from here on. What was written last is copied, and the copies get the times of their files.
+//  4. All files get their names in the new directory: by hard links, or from the hidden one. None of them is there before, so
+//     nothing is overwritten.
+//  5. Those names are synced, and then the sidecar is written.
+//  6. Reads and writes go to the new directory.
+//  7. The old names are removed, the sidecar first, and the old lock.
+//
+// A rename would be simpler, but of two files renamed one after the other only one is there after a kill.
+
+var errNoDirectory = fmt.Errorf("not in a directory: %w", errors.ErrUnsupported)
+
+// move is the state of a Move.
+type move struct {
+	s        *fileStore
+	ctx      context.Context
+	to       Disk
+	dir      string
+	progress func(done, total int64)
+
+	files    []int            // that are moved, by index in fileStore.files
+	linkable map[uint64]bool  // by the device that a file is on
+	staged   map[int]bool     // those that were copied; others are linked
+	placed   []string         // names that were made, in order
+	madeDirs []string         // directories that were made, the outer before the inner
+	release  bool             // the lock is not needed any more after this
+	unlock   func(bool) error // of the new directory
+	after    map[int]FileInfo // of what was placed
+	done     int64            // bytes that were copied
+	total    int64            // bytes to copy
+
+	mu      sync.Mutex
+	written map[int][]span // since the copy of a file began, and not copied since
+}
+
+// span is a part of a file.
+type span struct{ from, to int64 }
+
+func (s *fileStore) Move(ctx context.Context, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) error {
+	made, err := mkdirAll(dir)
+	if err != nil {
+		return err
+	}
+	disk, err := openRoot(dir)
+	if err == nil {
+		if err = s.moveTo(ctx, disk, dir, claims, progress); err == nil {
+			return nil
+		}
+		if closed := disk.Close(); err == errSameDir {
+			return closed
+		}
+	}
+	for _, dir := range made {
+		os.Remove(dir) // unless it is in use by now
+	}
+	return err
+}
+
+// mkdirAll makes dir, and returns the directories that it made, the inner before the outer. Their names are synced.
+func mkdirAll(dir string) (made []string, err error) {
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, d)
+		if d == filepath.Dir(d) {
+			break
+		}
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	for _, d := range made {
+		up, err := openRoot(filepath.Dir(d))
+		if err != nil {
+			continue // one that we may not read
+		}
+		if err := errors.Join(up.SyncDir("."), up.Close()); err != nil {
+			return made, err
+		}
+	}
+	return made, nil
+}
+
+// errSameDir is returned by moveTo if there is nothing to move.
+var errSameDir = errors.New("the same directory")
+
+// moveTo is Move to a directory that is open. If it fails, the disk stays open.
+func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) (err error) {
+	m := &move{
+		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
+		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), written: make(map[int][]span),
+	}
+	have, _ := claims()
+	wasLocked, err := m.begin(have)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if !wasLocked || m.release {
+			err = errors.Join(err, s.Release())
+		}
+	}()
+	old := s.disk
+	err = m.prepare()
+	if err == nil {
+		err = m.copyAll()
+	}
+	if err == nil {
+		err = m.commit(claims)
+	}
+	if err != nil {
+		s.mu.Lock()
+		s.move = nil
+		s.mu.Unlock()
+		return errors.Join(err, m.undo())
+	}
+	if err := m.removeOld(old, m.copied()); err != nil {
+		s.log.Warn("moved, but the old files stay", "err", err)
+	}
+	return nil
+}
+
+// begin is the first step.
+func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
+	s := m.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return false, ErrClosed
+	case s.move != nil:
+		return false, fmt.Errorf("%s: %w", s.dir, ErrInUse)
+	}
+	here, err := s.disk.Stat(".")
+	if err != nil {
+		return false, err
+	}
+	there, err := m.to.Stat(".")
+	if err != nil {
+		return false, err
+	}
+	if here.ID == there.ID && here.ID != (FileID{}) || filepath.Clean(s.dir) == filepath.Clean(m.dir) {
+		return false, errSameDir
+	}
+	wasLocked = s.locked.Load()
+	if err := s.lock(); err != nil {
+		return wasLocked, err
+	}
+	defer func() {
+		if err != nil {
+			if m.unlock != nil {
+				err = errors.Join(err, m.unlock(true))
+			}
+			if !wasLocked {
+				err = errors.Join(err, s.release())
+			}
+		}
+	}()
+	if m.unlock, err = m.to.Lock(s.sidecar(".lock"), true); err != nil {
+		return wasLocked, fmt.Errorf("write to %s: %w", m.dir, err)
+	}
+	for i := range s.files {
+		if s.moves(i, have) {
+			m.files = append(m.files, i)
+		}
+	}
+	if err := m.to.Claim(s.content.InfoHash, bounded(m.claim())); err != nil {
+		return wasLocked, err
+	}
+	s.move = m
+	return wasLocked, nil
+}
+
+// prepare clears the new directory, and finds out which files must be copied.
+func (m *move) prepare() error {
+	if err := m.clear(); err != nil {
+		return err
+	}
+	if err := m.to.MkdirAll(m.stage()); err != nil {
+		return err
+	}
+	for _, i := range m.files {
+		if !m.canLink(i) {
+			m.staged[i] = true
+			m.total += m.s.leftAs(i).Size
+		}
+	}
+	return nil
+}
+
+// claim is the claims on what is, or will be, in the new directory.
+func (m *move) claim() (files []Claim) {
+	s := m.s
+	for i := range s.edgesFile() {
+		if name := s.files[i].name; name != "" && (s.files[i].here || s.isWanted(i)) {
+			files = append(files, Claim{Path: filepath.ToSlash(name), ID: m.after[i].ID})
+		}
+	}
+	return files
+}
+
+// moves reports whether file i is ours: other programs may have put something else in its place.
+func (s *fileStore) moves(i int, have bits.Set) bool {
+	f := &s.files[i]
+	switch {
+	case f.name == "" || !f.here || f.left == Stamp{}:
+		return false
+	case i == s.edgesFile() || f.written || f.ready:
+		return true
+	case s.content.File(i).Length == 0:
+		return f.left.Size == 0 && s.isWanted(i)
+	}
+	return s.holdsAny(i, have)
+}
+
+// stage is the directory for copies that are not whole, and staged the name of one in it.
+func (m *move) stage() string           { return m.s.sidecar(".move") }
+func (m *move) stagedName(i int) string { return filepath.Join(m.stage(), strconv.Itoa(i)) }
+
+// clear removes what an earlier Move left in the new directory. Names in use by others are an error.
+func (m *move) clear() error {
+	s := m.s
+	if _, err := m.to.Stat(m.stage()); !absent(err) {
+		for i := range s.files {
+			if err := m.removeStaged(i); err != nil {
+				return err
+			}
+		}
+	}
+	if err := m.to.Remove(filepath.Join(m.stage(), probeName)); err != nil && !absent(err) {
+		return err
+	}
+	if err := m.to.Remove(m.stage()); err != nil && !absent(err) {
+		return err
+	}
+	for _, i := range m.files {
+		name := s.files[i].name
+		info, err := m.to.Stat(name)
+		if absent(err) {
+			continue
+		}
+		ours := false
+		if err == nil {
+			ours, err = m.leftover(i, info)
+		}
+		if err == nil && !ours {
+			err = &fs.PathError{Op: "move to", Path: filepath.Join(m.dir, name), Err: fs.ErrExist}
+		}
+		if err == nil {
+			err = m.to.Remove(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	name := s.sidecar(".resume")
+	if err := m.to.Remove(name); err != nil && !absent(err) {
+		return err
+	}
+	return nil
+}
+
+// leftover reports whether info, of what lies in the place of file i in the new directory, is of the file itself, or of a
+// copy that a Move has made: with its size, time and bytes.
+func (m *move) leftover(i int, info FileInfo) (bool, error) {
+	now, err := m.s.disk.Stat(m.s.files[i].name)
+	switch {
+	case err != nil || info.ID == FileID{} || !info.Regular:
+		return false, err
+	case info.ID == now.ID:
+		return info.Links > 1, nil // else another path leads to the only one
+	case info.Stamp != now.Stamp:
+		return false, nil
+	}
+	return m.sameBytes(i, info.Size)
+}
+
+const probeName = "probe"
+
+// canLink reports whether file i can have another name in the new directory.
+func (m *move) canLink(i int) bool {
+	m.s.mu.RLock() // so that no write to the file sees both names
+	defer m.s.mu.RUnlock()
+	f := &m.s.files[i]
+	can, known := m.linkable[f.id.Dev]
+	if !known {
+		probe := filepath.Join(m.stage(), probeName)
+		can = m.s.disk.Link(f.name, m.to, probe) == nil
+		if can {
+			can = m.to.Remove(probe) == nil
+		}
+		m.linkable[f.id.Dev] = can
+	}
+	return can
+}
+
+// commit is the third step, and all until the sixth.
+func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
+	s := m.s
+	s.resumeMu.Lock()
+	defer s.resumeMu.Unlock()
+	have, partial := claims()
+	if err := s.syncClaimed(have); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	m.renew(have)
+	for _, i := range m.files {
+		if err := m.place(i); err != nil {
+			return err
+		}
+	}
+	if err := m.to.Remove(m.stage()); err != nil {
+		return err
+	}
+	if err := m.syncNames(); err != nil {
+		return err
+	}
+	if err := m.to.Claim(s.content.InfoHash, bounded(m.claim())); err != nil {
+		return err
+	}
+	saved := s.saved.Load() != nil || !have.Full()
+	if saved {
+		if err := m.saveSidecar(have, partial); err != nil {
+			return err
+		}
+	}
+	m.adopt()
+	return nil
+}
+
+// renew looks again which files are to be moved: some may have been made meanwhile.
+func (m *move) renew(have bits.Set) {
+	known := make(map[int]bool)
+	for _, i := range m.files {
+		known[i] = true
+	}
+	for i := range m.s.files {
+		if !known[i] && m.s.moves(i, have) {
+			m.files = append(m.files, i)
+		}
+	}
+}
+
+// place gives file i its name in the new directory.
+func (m *move) place(i int) error {
+	s := m.s
+	f := &s.files[i]
+	if f.left == (Stamp{}) {
+		return m.removeStaged(i) // removed meanwhile
+	}
+	if s.stopped.Load() {
+		return ErrClosed
+	}
+	if err := context.Cause(m.ctx); err != nil {
+		return err
+	}
+	if err := m.makeDir(filepath.Dir(f.name)); err != nil {
+		return err
+	}
+	if !m.staged[i] {
+		err := s.disk.Link(f.name, m.to, f.name)
+		switch {
+		case err == nil:
+			m.placed = append(m.placed, f.name)
+			return m.look(i)
+		case errors.Is(err, fs.ErrExist):
+			return err
+		}
+		m.staged[i] = true
+		if err := m.copyFile(i, m.step); err != nil {
+			return err
+		}
+	}
+	if err := m.catchUp(i, m.step); err != nil {
+		return err
+	}
+	if err := m.finishCopy(i); err != nil {
+		return err
+	}
+	if err := m.rename(m.stagedName(i), f.name); err != nil {
+		return err
+	}
+	m.placed = append(m.placed, f.name)
+	return m.look(i)
+}
+
+func (m *move) removeStaged(i int) error {
+	if err := m.to.Remove(m.stagedName(i)); err != nil && !absent(err) {
+		return err
+	}
+	return nil
+}
+
+// rename renames within the new directory, and overwrites nothing.
+func (m *move) rename(from, to string) error {
+	err := m.to.Link(from, m.to, to)
+	if err == nil {
+		return m.to.Remove(from)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if _, err := m.to.Stat(to); !absent(err) {
+		return errors.Join(err, &fs.PathError{Op: "move to", Path: filepath.Join(m.dir, to), Err: fs.ErrExist})
+	}
+	return m.to.Rename(from, to)
+}
+
+func (m *move) look(i int) error {
+	info, err := m.to.Stat(m.s.files[i].name)
+	m.after[i] = info
+	return err
+}
+
+// makeDir makes a directory in the new one, and records which are new.
+func (m *move) makeDir(name string) error {
+	if name == "." {
+		return nil
+	}
+	if _, err := m.to.Stat(name); err == nil {
+		return nil
+	} else if !absent(err) {
+		return err
+	}
+	if err := m.makeDir(filepath.Dir(name)); err != nil {
+		return err
+	}
+	if err := m.to.MkdirAll(name); err != nil {
+		return err
+	}
+	m.madeDirs = append(m.madeDirs, name)
+	return nil
+}
+
+// syncNames makes the names in the new directory survive a loss of power.
+func (m *move) syncNames() error {
+	dirs := map[string]bool{".": true}
+	for _, name := range m.placed {
+		dirs[filepath.Dir(name)] = true
+	}
+	for _, name := range m.madeDirs {
+		dirs[filepath.Dir(name)] = true
+	}
+	for dir := range dirs {
+		if err := m.to.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saveSidecar writes one that claims have and partial of the files in the new directory.
+func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
+	s := m.s
+	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial}
+	for i := range s.files {
+		r.files[i] = fileClaim{size: noFile}
+		if info, ok := m.after[i]; ok {
+			r.files[i] = fileClaim{info.Size, info.Mtime}
+			if s.compare(i) != nil {
+				r.files[i] = fileClaim{} // changed by another program
+			}
+		}
+	}
+	name := s.sidecar(".resume")
+	b := r.append(nil, &s.content)
+	m.placed = append(m.placed, name)
+	if err := replaceOn(m.to, name, b, m.to.Rename); err != nil {
+		return fmt.Errorf("save %s: %w", filepath.Join(m.dir, name), err)
+	}
+	s.saved.Store(checksum(b))
+	return nil
+}
+
+// adopt is the sixth step. Files that were linked lose their old names at once, so that none has two when it is written.
+func (m *move) adopt() {
+	s := m.s
+	old := s.disk
+	if err := s.handles.closeAll(); err != nil {
+		s.log.Warn("close", "err", err)
+	}
+	for i := range s.files {
+		f := &s.files[i]
+		changed := f.left != (Stamp{}) && s.compare(i) != nil
+		info, moved := m.after[i]
+		f.mu.Lock()
+		switch {
+		case !moved && f.left != (Stamp{}): // it was another's, and stays
+			f.left, f.id, f.links, f.ready, f.alias = Stamp{}, FileID{}, 0, false, false
+			f.here = i == s.edgesFile() || s.isWanted(i)
+		case moved:
+			f.left, f.id, f.links = info.Stamp, info.ID, info.Links
+			if !m.staged[i] {
+				f.links = max(1, f.links-1)
+			}
+			f.durable = f.durable || m.staged[i]
+		}
+		f.meddled.Store(changed)
+		f.mu.Unlock()
+	}
+	s.lockMu.Lock()
+	s.unlock, m.unlock = m.unlock, s.unlock
+	s.lockMu.Unlock()
+	s.dirtyMu.Lock()
+	clear(s.dirtyDirs)
+	s.dirtyMu.Unlock()
+	dir := m.dir
+	s.disk, s.dir, s.handles = m.to, dir, newHandles(maxHandles, s.open)
+	s.reopen = func() (Disk, error) { return openRoot(dir) }
+	s.move = nil
+	if err := m.removeFrom(old, func(i int) bool { return !m.staged[i] }); err != nil {
+		s.log.Warn("moved, but an old file stays", "err", err)
+	}
+}
+
+// copied are the files whose old names are still there.
+func (m *move) copied() func(i int) bool { return func(i int) bool { return m.staged[i] } }
+
+// removeOld is the seventh step.
+func (m *move) removeOld(old Disk, which func(i int) bool) error {
+	err := m.removeFrom(old, which)
+	err = errors.Join(err, m.unlock(true))
+	return errors.Join(err, old.Close())
+}
+
+// removeFrom removes files, and what is beside them, from the old directory. Directories that are empty then go with them.
+func (m *move) removeFrom(old Disk, which func(i int) bool) error {
+	var errs []error
+	for _, suffix := range [...]string{".resume", ".resume.tmp"} {
+		if err := old.Remove(m.s.sidecar(suffix)); err != nil && !absent(err) {
+			errs = append(errs, err)
+		}
+	}
+	for _, i := range m.files {
+		if _, moved := m.after[i]; !moved || !which(i) {
+			continue
+		}
+		name := m.s.files[i].name
+		if err := old.Remove(name); err != nil && !absent(err) {
+			errs = append(errs, err)
+			continue
+		}
+		for dir := filepath.Dir(name); dir != "." && old.Remove(dir) == nil; dir = filepath.Dir(dir) {
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// undo removes what was made in the new directory.
+func (m *move) undo() error {
+	var errs []error
+	remove := func(name string) {
+		if err := m.to.Remove(name); err != nil && !absent(err) {
+			errs = append(errs, err)
+		}
+	}
+	for _, name := range m.placed {
+		remove(name)
+	}
+	for i := range m.staged {
+		remove(m.stagedName(i))
+	}
+	remove(m.stage())
+	for k := len(m.madeDirs) - 1; k >= 0; k-- {
+		m.to.Remove(m.madeDirs[k]) // unless another program has put something there
+	}
+	return errors.Join(append(errs, m.unlock(true))...)
+}

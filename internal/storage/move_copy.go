@@ -1,0 +1,216 @@
+package storage
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+)
+
+// maxLate is how many bytes may be left to copy while reads and writes wait.
+const maxLate = 4 << 20
+
+// wrote records a write to the old file i, if the copy of it has begun. The caller holds the file's mu.
+func (m *move) wrote(i int, bufs [][]byte, off int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	spans, begun := m.written[i]
+	if !begun {
+		return
+	}
+	n := int64(0)
+	for _, b := range bufs {
+		n += int64(len(b))
+	}
+	if k := len(spans); k > 0 && spans[k-1].to == off {
+		spans[k-1].to += n
+	} else {
+		spans = append(spans, span{off, off + n})
+	}
+	m.written[i] = spans
+}
+
+// copyAll is the second step.
+func (m *move) copyAll() error {
+	m.tell(0)
+	for _, i := range slices.Clone(m.files) {
+		if m.staged[i] {
+			if err := m.copyFile(i, m.lockedStep); err != nil {
+				return err
+			}
+		}
+	}
+	for range 8 { // as long as peers are no faster than the disks, that is soon little
+		late := m.late()
+		for _, i := range m.files {
+			if m.staged[i] {
+				if err := m.catchUp(i, m.lockedStep); err != nil {
+					return err
+				}
+			}
+		}
+		if late < maxLate {
+			break
+		}
+	}
+	return nil
+}
+
+// late is how many bytes are still to be copied of what was written since the copies began.
+func (m *move) late() (n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, spans := range m.written {
+		for _, s := range spans {
+			n += s.to - s.from
+		}
+	}
+	return n
+}
+
+// A step copies part of the old file i to another, and returns where the next begins. It is io.EOF at the end.
+type step func(i int, to DiskFile, buf []byte, off, end int64) (next int64, err error)
+
+// lockedStep is step for who does not hold the store's mutex. No write to the file comes between its read and its write.
+func (m *move) lockedStep(i int, to DiskFile, buf []byte, off, end int64) (int64, error) {
+	m.s.mu.RLock()
+	defer m.s.mu.RUnlock()
+	return m.step(i, to, buf, off, end)
+}
+
+func (m *move) step(i int, to DiskFile, buf []byte, off, end int64) (int64, error) {
+	s := m.s
+	if s.closed || s.stopped.Load() {
+		return 0, ErrClosed
+	}
+	if err := context.Cause(m.ctx); err != nil {
+		return 0, err
+	}
+	f := &s.files[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := s.handles.get(i, false, false)
+	if err != nil {
+		return 0, err
+	}
+	defer s.handles.put(h)
+	start, stop, err := h.f.NextData(off, end)
+	if err != nil {
+		return 0, err
+	}
+	if start >= end {
+		return end, io.EOF
+	}
+	b := buf[:min(int64(len(buf)), min(stop, end)-start)]
+	n, err := h.f.ReadAt(b, start)
+	if n < len(b) && !errors.Is(err, io.EOF) {
+		return 0, cmp.Or(err, io.ErrUnexpectedEOF)
+	}
+	if n == 0 {
+		return end, io.EOF // another program has cut it
+	}
+	if _, err := to.WriteAt(b[:n], start); err != nil {
+		return 0, err
+	}
+	m.tell(int64(n))
+	return start + int64(n), nil
+}
+
+func (m *move) tell(n int64) {
+	m.done += n
+	m.progress(m.done, max(m.total, m.done))
+}
+
+// sameBytes reports whether the first size bytes of the old file i are those of its like in the new directory.
+func (m *move) sameBytes(i int, size int64) (bool, error) {
+	name := m.s.files[i].name
+	ours, err := m.s.disk.Open(name, os.O_RDONLY)
+	if err != nil {
+		return false, err
+	}
+	defer ours.Close()
+	other, err := m.to.Open(name, os.O_RDONLY)
+	if err != nil {
+		return false, err
+	}
+	defer other.Close()
+	a, b := make([]byte, maxStep), make([]byte, maxStep)
+	for off := int64(0); off < size; off += maxStep {
+		if err := context.Cause(m.ctx); err != nil {
+			return false, err
+		}
+		n := min(maxStep, size-off)
+		if err := errors.Join(readFull(ours, a[:n], off), readFull(other, b[:n], off)); err != nil {
+			return false, err
+		}
+		if !bytes.Equal(a[:n], b[:n]) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// copyFile copies the old file i to the hidden directory, but for its holes.
+func (m *move) copyFile(i int, step step) error {
+	m.mu.Lock()
+	m.written[i] = nil // from here on
+	m.mu.Unlock()
+	size := m.s.sizeOf(i)
+	return m.copySpans(i, step, os.O_RDWR|os.O_CREATE|os.O_EXCL, span{0, size})
+}
+
+// sizeOf is how long file i is now.
+func (s *fileStore) sizeOf(i int) int64 { return s.leftAs(i).Size }
+
+// catchUp copies what was written to the old file i since it was copied.
+func (m *move) catchUp(i int, step step) error {
+	m.mu.Lock()
+	spans := m.written[i]
+	m.written[i] = nil
+	m.mu.Unlock()
+	if len(spans) == 0 {
+		return nil
+	}
+	return m.copySpans(i, step, os.O_RDWR|os.O_CREATE, spans...)
+}
+
+func (m *move) copySpans(i int, step step, flag int, spans ...span) (err error) {
+	to, err := m.to.Open(m.stagedName(i), flag)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	buf := make([]byte, maxStep)
+	for _, s := range spans {
+		for off := s.from; off < s.to; {
+			next, err := step(i, to, buf, off, s.to)
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			off = next
+		}
+	}
+	return to.Sync()
+}
+
+// finishCopy gives the copy of file i its length and its time. The caller holds mu for writing.
+func (m *move) finishCopy(i int) error {
+	to, err := m.to.Open(m.stagedName(i), os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	left := m.s.leftAs(i)
+	if err = to.Truncate(left.Size); err == nil {
+		err = m.to.SetMtime(m.stagedName(i), left.Mtime)
+	}
+	if err == nil {
+		err = to.Sync()
+	}
+	return errors.Join(err, to.Close())
+}

@@ -75,6 +75,7 @@ func newCore(now time.Time, cfg *Config, rng *rand.Rand) *core {
 		tokens:  tokens{rng: rng},
 		items:   newItemStore(),
 		dead:    newDead(),
+		kept:    newSchedule(),
 		sweepAt: now.Add(sweepEvery),
 	}
 	for _, name := range cfg.Nodes {

@@ -1,10 +1,10 @@
 package dht
 
 import (
-	"container/heap"
 	"net/netip"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/heaps"
 	"github.com/shoal-go/torrent/internal/krpc"
 )
 
@@ -43,36 +43,21 @@ type kept struct {
 // there are queries for. Each comes again at a time drawn from the next quarter of an hour, so that they spread over it,
 // and from then on a quarter of an hour after it was.
 type schedule struct {
-	byDue   []*kept
+	heaps.Heap[*kept]
 	running int
 }
 
-func (s *schedule) Len() int           { return len(s.byDue) }
-func (s *schedule) Less(i, j int) bool { return s.byDue[i].due.Before(s.byDue[j].due) }
-func (s *schedule) Swap(i, j int) {
-	s.byDue[i], s.byDue[j] = s.byDue[j], s.byDue[i]
-	s.byDue[i].index, s.byDue[j].index = i, j
-}
-
-func (s *schedule) Push(x any) {
-	k := x.(*kept)
-	k.index = len(s.byDue)
-	s.byDue = append(s.byDue, k)
-}
-
-func (s *schedule) Pop() any {
-	last := len(s.byDue) - 1
-	k := s.byDue[last]
-	s.byDue[last] = nil
-	s.byDue = s.byDue[:last]
-	k.index = -1
-	return k
+func newSchedule() schedule {
+	return schedule{Heap: heaps.New(
+		func(a, b *kept) bool { return a.due.Before(b.due) },
+		func(k *kept, at int) { k.index = at },
+	)}
 }
 
 // keep takes a torrent, which is due at once.
 func (c *core) keep(now time.Time, t Torrent, found func([]netip.AddrPort)) *kept {
 	k := &kept{Torrent: t, found: found, due: now, gap: hurryAfter}
-	heap.Push(&c.kept, k)
+	c.kept.Push(k)
 	return k
 }
 
@@ -80,7 +65,7 @@ func (c *core) keep(now time.Time, t Torrent, found func([]netip.AddrPort)) *kep
 func (c *core) forget(k *kept) {
 	k.gone = true
 	if k.index >= 0 {
-		heap.Remove(&c.kept, k.index)
+		c.kept.Remove(k.index)
 	}
 	if k.search != nil {
 		c.cancel(k.search)
@@ -101,7 +86,7 @@ func (c *core) hurry(now time.Time, k *kept) {
 	}
 	k.due, k.hurried = due, true
 	k.gap = min(2*k.gap, announceEvery)
-	heap.Fix(&c.kept, k.index)
+	c.kept.Fix(k.index)
 }
 
 // online reports whether there is a node to ask.
@@ -116,11 +101,11 @@ func (c *core) online() bool {
 
 // startKept begins the lookups that are due.
 func (c *core) startKept(now time.Time) {
-	for c.kept.running < maxKept && len(c.kept.byDue) > 0 && !now.Before(c.kept.byDue[0].due) && c.online() {
+	for c.kept.running < maxKept && c.kept.Len() > 0 && !now.Before(c.kept.First().due) && c.online() {
 		if c.budget.left(now) < 1+queryMargin {
 			return
 		}
-		k := heap.Pop(&c.kept).(*kept)
+		k := c.kept.Pop()
 		if !k.hurried {
 			k.gap = hurryAfter
 		}
@@ -151,15 +136,15 @@ func (c *core) keepAgain(k *kept) {
 	}
 	k.search = nil
 	k.due = k.last.Add(after)
-	heap.Push(&c.kept, k)
+	c.kept.Push(k)
 }
 
 // nextKept is when the next torrent may be looked up, or the zero time.
 func (c *core) nextKept(now time.Time) time.Time {
-	if c.kept.running >= maxKept || len(c.kept.byDue) == 0 || !c.online() {
+	if c.kept.running >= maxKept || c.kept.Len() == 0 || !c.online() {
 		return time.Time{}
 	}
-	due := c.kept.byDue[0].due
+	due := c.kept.First().due
 	if now.Before(due) {
 		return due
 	}
@@ -185,8 +170,8 @@ func announceTo(t Torrent) func(*krpc.Message, *candidate) {
 
 // announceAll has all torrents looked up and announced again, since we are somewhere else now.
 func (c *core) announceAll(now time.Time) {
-	for _, k := range c.kept.byDue {
+	for k := range c.kept.All() {
 		k.due = now
 	}
-	heap.Init(&c.kept)
+	c.kept.FixAll()
 }

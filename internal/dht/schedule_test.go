@@ -129,7 +129,7 @@ func TestSchedule(t *testing.T) {
 	b.hurry(b.now, all[1])
 	b.pass(time.Hour)
 	require.Zero(t, b.kept.running)
-	require.Empty(t, b.kept.byDue)
+	require.Zero(t, b.kept.Len())
 }
 
 func TestPackets(t *testing.T) {

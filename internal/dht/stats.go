@@ -41,7 +41,7 @@ func (c *core) statsNow() Stats {
 		s.Swarms += len(h.peers.swarms)
 		s.Peers += h.peers.peers
 	}
-	s.Torrents = len(c.kept.byDue) + c.kept.running
+	s.Torrents = c.kept.Len() + c.kept.running
 	s.Items = len(c.items.items)
 	return s
 }

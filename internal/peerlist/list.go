@@ -7,12 +7,12 @@
 package peerlist
 
 import (
-	"container/heap"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/heaps"
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
@@ -64,10 +64,10 @@ type List struct {
 	private bool
 
 	all     map[netip.AddrPort]*candidate
-	ready   queue                // best first
-	delayed queue                // soonest first
-	nDials  int                  // candidates that are dialling
-	crowds  map[netip.Prefix]int // candidates by the narrowest prefix that places are dealt by
+	ready   heaps.Heap[*candidate] // best first
+	delayed heaps.Heap[*candidate] // soonest first
+	nDials  int                    // candidates that are dialling
+	crowds  map[netip.Prefix]int   // candidates by the narrowest prefix that places are dealt by
 
 	bans     map[netip.AddrPort]struct{}      // port 0 is every port but those that the user named
 	liars    map[netip.AddrPort]struct{}      // what was banned itself
@@ -85,8 +85,8 @@ func New(rng *rand.Rand, private bool) *List {
 		private: private,
 		all:     make(map[netip.AddrPort]*candidate),
 		crowds:  make(map[netip.Prefix]int),
-		ready:   queue{less: (*candidate).better},
-		delayed: queue{less: (*candidate).sooner},
+		ready:   newQueue((*candidate).better),
+		delayed: newQueue((*candidate).sooner),
 		bans:    make(map[netip.AddrPort]struct{}),
 		liars:   make(map[netip.AddrPort]struct{}),
 		hosts:   make(map[netip.Addr]struct{}),
@@ -128,7 +128,7 @@ func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Ti
 	if from != FromIncoming && (from < k.from || k.from == FromIncoming) {
 		k.from = from
 		if k.standing == isReady {
-			heap.Fix(&c.ready, k.place)
+			c.ready.Fix(k.place)
 		}
 	}
 	if k.claimed && from != FromIncoming {
@@ -187,13 +187,13 @@ func (c *List) Next(now time.Time) (addr netip.AddrPort, from Source, ok bool) {
 
 // First returns what Next would return.
 func (c *List) First(now time.Time) (addr netip.AddrPort, from Source, ok bool) {
-	for len(c.delayed.list) > 0 && !c.delayed.list[0].due.After(now) {
-		c.move(c.delayed.list[0], isReady)
+	for c.delayed.Len() > 0 && !c.delayed.First().due.After(now) {
+		c.move(c.delayed.First(), isReady)
 	}
-	if len(c.ready.list) == 0 {
+	if c.ready.Len() == 0 {
 		return addr, from, false
 	}
-	k := c.ready.list[0]
+	k := c.ready.First()
 	return k.addr, k.from, true
 }
 
@@ -216,10 +216,10 @@ func (c *List) NotDialled(addr netip.AddrPort, until time.Time) {
 // Due returns when Next has a candidate; the zero time is now. It is not ok if none is waiting.
 func (c *List) Due() (at time.Time, ok bool) {
 	switch {
-	case len(c.ready.list) > 0:
+	case c.ready.Len() > 0:
 		return time.Time{}, true
-	case len(c.delayed.list) > 0:
-		return c.delayed.list[0].due, true
+	case c.delayed.Len() > 0:
+		return c.delayed.First().due, true
 	}
 	return time.Time{}, false
 }
@@ -372,7 +372,7 @@ func (c *List) SetExternal(addr netip.AddrPort) {
 				k.priority = c.Priority(k.addr)
 			}
 		}
-		heap.Init(&c.ready)
+		c.ready.FixAll()
 	}
 }
 
@@ -448,9 +448,9 @@ func (c *List) drop(k *candidate) {
 func (c *List) move(k *candidate, to standing) {
 	switch k.standing {
 	case isReady:
-		heap.Remove(&c.ready, k.place)
+		c.ready.Remove(k.place)
 	case isDelayed:
-		heap.Remove(&c.delayed, k.place)
+		c.delayed.Remove(k.place)
 	case isDialling:
 		c.nDials--
 	}
@@ -458,9 +458,9 @@ func (c *List) move(k *candidate, to standing) {
 	k.claimed = k.claimed && to == isConnected
 	switch to {
 	case isReady:
-		heap.Push(&c.ready, k)
+		c.ready.Push(k)
 	case isDelayed:
-		heap.Push(&c.delayed, k)
+		c.delayed.Push(k)
 	case isDialling:
 		c.nDials++
 	}

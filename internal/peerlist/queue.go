@@ -1,6 +1,10 @@
 package peerlist
 
-import "cmp"
+import (
+	"cmp"
+
+	"github.com/shoal-go/torrent/internal/heaps"
+)
 
 // promise compares which of two candidates is more promising: it is negative if l is.
 func (k *candidate) promise(l *candidate) int {
@@ -21,30 +25,7 @@ func (k *candidate) sooner(l *candidate) bool {
 	return cmp.Or(k.due.Compare(l.due), k.addr.Compare(l.addr)) < 0
 }
 
-// queue is a heap of candidates that know their places.
-type queue struct {
-	list []*candidate
-	less func(k, l *candidate) bool
-}
-
-func (q *queue) Len() int           { return len(q.list) }
-func (q *queue) Less(i, j int) bool { return q.less(q.list[i], q.list[j]) }
-
-func (q *queue) Swap(i, j int) {
-	q.list[i], q.list[j] = q.list[j], q.list[i]
-	q.list[i].place, q.list[j].place = i, j
-}
-
-func (q *queue) Push(x any) {
-	k := x.(*candidate)
-	k.place = len(q.list)
-	q.list = append(q.list, k)
-}
-
-func (q *queue) Pop() any {
-	n := len(q.list) - 1
-	k := q.list[n]
-	q.list[n] = nil
-	q.list = q.list[:n]
-	return k
+// newQueue returns a heap of candidates that know their places.
+func newQueue(less func(k, l *candidate) bool) heaps.Heap[*candidate] {
+	return heaps.New(less, func(k *candidate, at int) { k.place = at })
 }

@@ -16,12 +16,13 @@
 package simnet
 
 import (
-	"container/heap"
 	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/heaps"
 )
 
 // Network is a network in memory: hosts with an uplink and a downlink of some bandwidth, paths with
@@ -35,7 +36,7 @@ type Network struct {
 	began     time.Time
 	timer     *time.Timer   // set for the earliest event
 	wake      time.Duration // what timer is set for; never if it is not set
-	events    events
+	events    heaps.Heap[event]
 	seq       uint64 // of the newest event
 	listeners map[netip.AddrPort]*listener
 	packets   map[netip.AddrPort]*packetConn
@@ -67,6 +68,7 @@ func Sleep(d time.Duration) {
 func New() *Network {
 	n := &Network{
 		began:     time.Now(),
+		events:    heaps.New(event.before, nil),
 		timer:     time.NewTimer(never),
 		wake:      never,
 		listeners: map[netip.AddrPort]*listener{},
@@ -125,7 +127,7 @@ func (n *Network) Close() {
 func (n *Network) After(d time.Duration, do func()) {
 	n.seq++
 	at := n.Now() + d
-	heap.Push(&n.events, event{at: at, seq: n.seq, do: do})
+	n.events.Push(event{at: at, seq: n.seq, do: do})
 	if at < n.wake {
 		n.setTimer(at, d)
 	}
@@ -153,12 +155,12 @@ func (n *Network) run() {
 	defer n.mu.Unlock()
 	now := n.Now()
 	n.wake = 0 // so that the events that these make leave the timer alone
-	for len(n.events) > 0 && n.events[0].at <= now {
-		heap.Pop(&n.events).(event).do()
+	for n.events.Len() > 0 && n.events.First().at <= now {
+		n.events.Pop().do()
 	}
 	n.wake = never
-	if len(n.events) > 0 {
-		n.setTimer(n.events[0].at, n.events[0].at-now)
+	if n.events.Len() > 0 {
+		n.setTimer(n.events.First().at, n.events.First().at-now)
 	}
 }
 
@@ -169,19 +171,7 @@ type event struct {
 	do  func()
 }
 
-// events is a heap by time; events of one instant run in the order they were made.
-type events []event
-
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
-	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
-}
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
-func (e *events) Pop() any {
-	last := len(*e) - 1
-	x := (*e)[last]
-	(*e)[last] = event{}
-	*e = (*e)[:last]
-	return x
+// before orders events by time; those of one instant run in the order in which they were made.
+func (e event) before(other event) bool {
+	return e.at < other.at || e.at == other.at && e.seq < other.seq
 }

@@ -1,9 +1,10 @@
 package utp
 
 import (
-	"container/heap"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/heaps"
 )
 
 // clock calls tick of connections at the times they ask for. It keeps one timer for all, and no goroutine
@@ -12,11 +13,20 @@ type clock struct {
 	s *Socket
 
 	mu      sync.Mutex
-	heap    connHeap
+	heap    heaps.Heap[*conn] // by when they are due
 	timer   *time.Timer
 	set     time.Duration // when the timer fires; 0 is not at all
 	stopped bool
 	due     []*conn // memory for run
+}
+
+// init prepares the zero clock.
+func (k *clock) init(s *Socket) {
+	k.s = s
+	k.heap = heaps.New(
+		func(a, b *conn) bool { return a.wake < b.wake },
+		func(c *conn, at int) { c.slot = at },
+	)
 }
 
 // schedule has c.tick called at a time, unless it already will be sooner.
@@ -28,10 +38,10 @@ func (k *clock) schedule(c *conn, at time.Duration) {
 		return
 	case c.wake == 0:
 		c.wake = at
-		heap.Push(&k.heap, c)
+		k.heap.Push(c)
 	case at < c.wake:
 		c.wake = at
-		heap.Fix(&k.heap, c.slot)
+		k.heap.Fix(c.slot)
 	}
 	k.arm()
 }
@@ -42,16 +52,16 @@ func (k *clock) cancel(c *conn) {
 	defer k.mu.Unlock()
 	if c.wake != 0 {
 		c.wake = 0
-		heap.Remove(&k.heap, c.slot)
+		k.heap.Remove(c.slot)
 	}
 }
 
 // arm sets the timer for the first that is due. The caller holds k.mu.
 func (k *clock) arm() {
-	if len(k.heap) == 0 || k.stopped {
+	if k.heap.Len() == 0 || k.stopped {
 		return
 	}
-	first := k.heap[0].wake
+	first := k.heap.First().wake
 	if k.set != 0 && k.set <= first {
 		return
 	}
@@ -70,8 +80,8 @@ func (k *clock) run() {
 	now := k.s.now()
 	due := k.due[:0]
 	k.due = nil
-	for len(k.heap) > 0 && k.heap[0].wake <= now {
-		c := heap.Pop(&k.heap).(*conn)
+	for k.heap.Len() > 0 && k.heap.First().wake <= now {
+		c := k.heap.Pop()
 		c.wake = 0
 		due = append(due, c)
 	}
@@ -94,30 +104,8 @@ func (k *clock) stop() {
 	if k.timer != nil {
 		k.timer.Stop()
 	}
-	for _, c := range k.heap {
+	for c := range k.heap.All() {
 		c.wake = 0
 	}
-	k.heap = nil
-}
-
-// connHeap has the connection that is due first at its head.
-type connHeap []*conn
-
-func (h connHeap) Len() int           { return len(h) }
-func (h connHeap) Less(i, j int) bool { return h[i].wake < h[j].wake }
-func (h connHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].slot, h[j].slot = i, j
-}
-func (h *connHeap) Push(x any) {
-	c := x.(*conn)
-	c.slot = len(*h)
-	*h = append(*h, c)
-}
-func (h *connHeap) Pop() any {
-	last := len(*h) - 1
-	c := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return c
+	k.heap.Clear()
 }

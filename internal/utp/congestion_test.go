@@ -234,7 +234,7 @@ func TestOverflowHalves(t *testing.T) {
 		c := func() *congestion { return &f.a.e.cong }
 		for s.now < 20*time.Second {
 			before, reduced := c().window, c().reduced
-			s.run(s.events[0].at)
+			s.run(s.events.First().at)
 			if c().reduced == reduced || f.a.e.loss.timeouts > 0 {
 				continue
 			}

@@ -71,7 +71,7 @@ func FuzzEndpoint(f *testing.F) {
 			if err := check(n); err != nil {
 				t.Fatal(err)
 			}
-			s.events = nil
+			s.events.Clear()
 		}
 		n.e.abort(nil)
 		n.e.read(make([]byte, 1<<20), n.now())

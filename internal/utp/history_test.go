@@ -158,8 +158,8 @@ func runHistory(seed uint64) error {
 	}
 	s.after(0, a.step)
 
-	for limit := time.Hour; len(s.events) > 0 && s.now < limit; {
-		s.run(s.events[0].at)
+	for limit := time.Hour; s.events.Len() > 0 && s.now < limit; {
+		s.run(s.events.First().at)
 		for _, p := range parties {
 			if p.n.e != nil && p.n.e.err == errTimedOut && p.n.e.rtt.smoothed == 0 && p.read == 0 {
 				return nil // all that began it was lost, which may happen

@@ -1,21 +1,22 @@
 package utp
 
 import (
-	"container/heap"
 	"math/rand/v2"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/heaps"
 )
 
 // simulation is a world of endpoints, links and a clock, without a goroutine: all that happens is an event.
 type simulation struct {
 	now    time.Duration
-	events events
+	events heaps.Heap[event]
 	seq    int
 	rand   *rand.Rand
 }
 
 func newSimulation(seed uint64) *simulation {
-	return &simulation{now: time.Second, rand: rand.New(rand.NewPCG(seed, 1))}
+	return &simulation{now: time.Second, rand: rand.New(rand.NewPCG(seed, 1)), events: heaps.New(event.before, nil)}
 }
 
 type event struct {
@@ -24,30 +25,19 @@ type event struct {
 	do  func()
 }
 
-type events []event
-
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
-	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
-}
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
-func (e *events) Pop() any {
-	last := len(*e) - 1
-	x := (*e)[last]
-	*e = (*e)[:last]
-	return x
+func (e event) before(other event) bool {
+	return e.at < other.at || e.at == other.at && e.seq < other.seq
 }
 
 func (s *simulation) after(d time.Duration, do func()) {
 	s.seq++
-	heap.Push(&s.events, event{s.now + d, s.seq, do})
+	s.events.Push(event{s.now + d, s.seq, do})
 }
 
 // run runs what happens until a time.
 func (s *simulation) run(until time.Duration) {
-	for len(s.events) > 0 && s.events[0].at <= until {
-		e := heap.Pop(&s.events).(event)
+	for s.events.Len() > 0 && s.events.First().at <= until {
+		e := s.events.Pop()
 		s.now = e.at
 		e.do()
 	}

@@ -95,7 +95,7 @@ func NewSocket(c Config) *Socket {
 		random: rand.New(c.Random), most: c.Unconfirmed,
 		conns: make(map[connKey]*conn),
 	}
-	s.clock.s = s
+	s.clock.init(s)
 	return s
 }
 

@@ -111,20 +111,16 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 func TestStallAfterWiderChoice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tor, content := testContent(blockSize, blockSize, blockSize)
-		first := func(f File) Priority {
-			if f.Path == tor.layout.File(0).Path {
-				return Normal
-			}
-			return Skip
-		}
 		st := storage.NewMemory(tor.content(), 1<<20)
 		require.NoError(t, st.SetWanted([]bool{true, true}))
 		_, err := st.WriteAt(content[:blockSize], 0)
 		require.NoError(t, err)
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+		defer c.Close()
 		d, err := tor.Start(t.Context(), &Options{
-			Client:       &Client{NoDHT: true, NoUTP: true, NoListen: true},
+			Client:       c,
 			Storage:      func(*Torrent) (Storage, error) { return st, nil },
-			Select:       first,
+			Select:       firstFile,
 			Seed:         true,
 			StallTimeout: time.Minute,
 		})

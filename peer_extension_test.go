@@ -28,13 +28,27 @@ func (s *speaker) lastHello() (h wire.ExtHandshake, ok bool) {
 	return h, ok
 }
 
+// leechAndSpeaker are a client at 80.0.0.1 that downloads content, and a connection to it from 80.0.0.2 that speaks the
+// extension protocol.
+func leechAndSpeaker(t *testing.T, n *simnet.Network, content *simContent) (*Download, *speaker) {
+	us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
+	d := simLeech(t, simClient(t, us, nil), content)
+	simnet.Sleep(time.Second)
+	return d, speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
+}
+
+// firstFile selects the first file alone.
+func firstFile(f File) Priority {
+	if f.Index == 0 {
+		return Normal
+	}
+	return Skip
+}
+
 func TestExtensionHandshake(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 600*blockSize)
-		us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
-		d := simLeech(t, simClient(t, us, nil), content)
-		simnet.Sleep(time.Second)
-		s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
+		d, s := leechAndSpeaker(t, n, content)
 		s.sayID(wire.HaveAll)
 		simnet.Sleep(time.Second)
 		h, ok := s.lastHello()
@@ -42,7 +56,7 @@ func TestExtensionHandshake(t *testing.T) {
 		require.Equal(t, clientName, h.V)
 		require.Equal(t, outbox.MaxQueued, h.ReqQ)
 		require.Equal(t, 6881, h.P)
-		require.Equal(t, them.IP().AsSlice(), h.YourIP)
+		require.Equal(t, []byte{80, 0, 0, 2}, h.YourIP)
 		require.False(t, *h.UploadOnly)
 		require.Equal(t, map[string]int{"ut_pex": extPEX, "ut_metadata": extMetadata, "lt_donthave": extDontHave}, h.M)
 
@@ -54,7 +68,7 @@ func TestExtensionHandshake(t *testing.T) {
 		require.Equal(t, "X  [1m1", p.Client, "fit for a terminal")
 		require.Equal(t, 1, d.Stats().Known, "where it listens")
 		d.mu.Lock()
-		require.True(t, d.discovery.cand.Has(them.Addr(77)))
+		require.True(t, d.discovery.cand.Has(netip.MustParseAddrPort("80.0.0.2:77")))
 		require.Equal(t, "80.0.0.9:6881", d.discovery.cand.External(netaddr.IPv4).String())
 		d.mu.Unlock()
 		s.sayHello(wire.ExtHandshake{YourIP: []byte{80, 0, 0, 10}})
@@ -74,10 +88,7 @@ func TestMalformedExtensionMessages(t *testing.T) {
 	} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			content := newSimContent(1, blockSize, 600*blockSize)
-			us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
-			d := simLeech(t, simClient(t, us, nil), content)
-			simnet.Sleep(time.Second)
-			s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
+			d, s := leechAndSpeaker(t, n, content)
 			s.sayID(wire.HaveAll)
 			for ext := range byte(numExtensions) {
 				if ext != extDontHave { // whose payload is no dictionary
@@ -101,10 +112,7 @@ func TestMalformedExtensionMessages(t *testing.T) {
 func TestListeningPortIsTakenOnce(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
-		us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
-		d := simLeech(t, simClient(t, us, nil), content)
-		simnet.Sleep(time.Second)
-		s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
+		d, s := leechAndSpeaker(t, n, content)
 		s.sayID(wire.HaveNone)
 		for port := range 5000 {
 			s.sayHello(wire.ExtHandshake{P: port + 1})
@@ -151,10 +159,7 @@ func TestMetadataAskedForAtOnce(t *testing.T) {
 func TestDontHave(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 2*blockSize)
-		us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
-		d := simLeech(t, simClient(t, us, nil), content)
-		simnet.Sleep(time.Second)
-		s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
+		d, s := leechAndSpeaker(t, n, content)
 		s.say(wire.AppendAllowedFast(wire.AppendSimple(nil, wire.HaveAll), 1))
 		simnet.Sleep(time.Second)
 		require.Equal(t, []string{"request 1/0"}, s.requests())
@@ -185,14 +190,8 @@ func TestPartialSeed(t *testing.T) {
 		tracker.Interval = 5 * time.Minute
 		us, them, other := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0), n.NewHost("80.0.0.3", blockSize, 0, 0)
 		simSeed(t, simClient(t, other, simtracker.New(2)), content)
-		first := func(f File) Priority {
-			if f.Index == 0 {
-				return Normal
-			}
-			return Skip
-		}
 		tracker.Add(other.Addr(6881))
-		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, tracker), Seed: true, Select: first, Storage: newSimStorage(content).open})
+		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, tracker), Seed: true, Select: firstFile, Storage: newSimStorage(content).open})
 		require.NoError(t, err)
 		simnet.Sleep(time.Second)
 		s := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
@@ -207,7 +206,7 @@ func TestPartialSeed(t *testing.T) {
 		late := speak(t, them, content, us.Addr(6881), speech{fast: true, extended: true})
 		simnet.Sleep(time.Second)
 		h, ok = late.lastHello()
-		require.True(t, ok && *h.UploadOnly, "and at once to who comes later")
+		require.True(t, ok && *h.UploadOnly, "and at once to one that comes later")
 		require.Len(t, d.Stats().Peers, 2, "the seed has nothing more for us")
 		late.sayHello(wire.ExtHandshake{UploadOnly: new(true)})
 		simnet.Sleep(time.Second)
@@ -244,13 +243,7 @@ func TestWiderChoiceAsksTrackers(t *testing.T) {
 		seed := simClient(t, early, simtracker.New(2))
 		simSeed(t, seed, content)
 		tracker.Add(early.Addr(6881))
-		first := func(f File) Priority {
-			if f.Index == 0 {
-				return Normal
-			}
-			return Skip
-		}
-		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, tracker), Seed: true, Select: first, Storage: newSimStorage(content).open})
+		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, tracker), Seed: true, Select: firstFile, Storage: newSimStorage(content).open})
 		require.NoError(t, err)
 		simnet.Sleep(10 * time.Second)
 		require.True(t, d.Stats().Complete)

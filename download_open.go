@@ -70,6 +70,7 @@ func (d *Download) open() (err error) {
 		disconnect: d.disconnect,
 		take:       d.addPeer,
 		changed:    d.signal,
+		failed:     d.unreached,
 		heard:      d.emitTracker,
 	}, d.rng)
 	d.discovery.found(peerlist.FromUser, "", d.o.Peers...)

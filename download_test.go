@@ -118,7 +118,7 @@ func TestPause(t *testing.T) {
 		require.Equal(t, []string{"stopped"}, eventsAt(tracker))
 		verified := d.Verified()
 		require.NotZero(t, verified.Count())
-		_, err := c.connect(t.Context(), us.Addr(6881), content.infoHashes(), content.infoHash, anyWay)
+		_, err := c.connect(t.Context(), us.Addr(6881), content.infoHashes(), content.infoHash, []way{byTCP})
 		require.Error(t, err, "it is not served")
 		seed.AddPeers(us.Addr(6881)) // which dials in vain
 		d.AddTrackers("http://tracker.sim/other")

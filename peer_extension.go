@@ -27,15 +27,17 @@ type extension struct {
 
 // extensionTable holds the extensions that we speak. Peers name each to us by its index; 0 is the handshake.
 var extensionTable = [numExtensions]extension{
-	extPEX:      {"ut_pex", (*Download).gossips, (*peer).receivePEX},
-	extMetadata: {"ut_metadata", always, (*peer).receiveMetadata},
-	extDontHave: {"lt_donthave", always, (*peer).receiveDontHave},
+	extPEX:       {"ut_pex", (*Download).gossips, (*peer).receivePEX},
+	extMetadata:  {"ut_metadata", always, (*peer).receiveMetadata},
+	extDontHave:  {"lt_donthave", always, (*peer).receiveDontHave},
+	extHolePunch: {"ut_holepunch", (*Download).punches, (*peer).receiveHolePunch},
 }
 
 const (
 	extPEX = 1 + iota
 	extMetadata
 	extDontHave
+	extHolePunch
 	numExtensions
 )
 
@@ -49,6 +51,7 @@ type extensions struct {
 	listens    netip.AddrPort // where it accepts connections, if known
 	saidYourIP bool           // it told us our address
 	pex        pex.Exchange
+	punching   punching
 
 	metadataServed int64 // bytes of the info dictionary that it was sent
 }
@@ -172,6 +175,9 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 			continue // seeds are of no use to each other
 		}
 		d.discovery.add(q.Addr, peerlist.FromPEX, "", now)
+		if q.Flags&wire.PEXHolePunch != 0 {
+			d.discovery.cand.AddRelay(q.Addr, p.conn.addr)
+		}
 	}
 	return err
 }
@@ -200,6 +206,12 @@ func (p *peer) others() iter.Seq[pex.Peer] {
 			}
 			if q.conn.encrypted {
 				flags |= wire.PEXEncrypts
+			}
+			if q.conn.way == byUTP {
+				flags |= wire.PEXUTP
+			}
+			if q.ext.number[extHolePunch] != 0 {
+				flags |= wire.PEXUTP | wire.PEXHolePunch
 			}
 			if !q.conn.incoming {
 				flags |= wire.PEXReachable

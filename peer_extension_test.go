@@ -58,7 +58,7 @@ func TestExtensionHandshake(t *testing.T) {
 		require.Equal(t, 6881, h.P)
 		require.Equal(t, []byte{80, 0, 0, 2}, h.YourIP)
 		require.False(t, *h.UploadOnly)
-		require.Equal(t, map[string]int{"ut_pex": extPEX, "ut_metadata": extMetadata, "lt_donthave": extDontHave}, h.M)
+		require.Equal(t, map[string]int{"ut_pex": extPEX, "ut_metadata": extMetadata, "lt_donthave": extDontHave}, h.M, "without uTP there is no hole punching")
 
 		s.sayHello(wire.ExtHandshake{V: "X \x1b[1m1", ReqQ: 3, P: 77, YourIP: []byte{80, 0, 0, 9}})
 		s.sayID(wire.Unchoke)

@@ -34,9 +34,9 @@ type connection struct {
 	v2        bool // both ends speak version 2 (BEP 52)
 }
 
-// connect dials a peer and shakes hands with it, by TCP and uTP, of which the first whole handshake wins. last is the
-// way that won last time, in is the swarm. mayDial has counted the first connection that it begins; each other is counted, too.
-func (c *Client) connect(ctx context.Context, addr netip.AddrPort, h infoHashes, in Hash, last way) (*connection, error) {
+// connect dials a peer and shakes hands with it, by several ways, of which the first whole handshake wins. in is the swarm.
+// mayDial has counted the first connection that it begins; each other is counted, too.
+func (c *Client) connect(ctx context.Context, addr netip.AddrPort, h infoHashes, in Hash, ways []way) (*connection, error) {
 	if !c.allows(addr.Addr()) {
 		return nil, &PeerError{addr, errNotAllowed}
 	}
@@ -49,7 +49,7 @@ func (c *Client) connect(ctx context.Context, addr netip.AddrPort, h infoHashes,
 		}
 		return c.tryConnect(ctx, by, addr, h, in, encrypt)
 	}
-	k, err := race(ctx, c.transport.ways(last), &c.tasks, func(ctx context.Context, by way) (*connection, error) {
+	k, err := race(ctx, ways, &c.tasks, func(ctx context.Context, by way) (*connection, error) {
 		k, err := try(ctx, by, c.Encryption != DisableEncryption)
 		if errors.Is(err, errHungUp) && c.Encryption == PreferEncryption && ctx.Err() == nil {
 			// A peer that does not know encryption hangs up. Try it unencrypted.

@@ -55,6 +55,7 @@ type discoveryConfig struct {
 	dropped  func(tracker string)                    // another tracker of a private torrent took over (BEP 27)
 	take     func(*connection, peerlist.Source) bool // a connection was made; false has it closed
 	changed  func()                                  // there may be more to dial
+	failed   func(addr netip.AddrPort)               // a candidate could not be reached; may be nil
 
 	disconnect func(lost func(*connection) bool) // ends connections that the network has lost
 
@@ -378,8 +379,8 @@ func (f *discovery) dialAt(live, most int, now time.Time) (at time.Time, ok bool
 	return f.client.dialAt(f.cand, live, now)
 }
 
-// dial connects to a candidate, and hands the connection to the owner.
-func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source) {
+// dial connects to a candidate by the ways given, or by any if there are none, and hands the connection to the owner.
+func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source, ways ...way) {
 	f.mu.Lock()
 	noted := f.cand.Way(addr)
 	f.mu.Unlock()
@@ -387,7 +388,11 @@ func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source) {
 	if noted&inSecondSwarm != 0 {
 		in = f.hashes.second
 	}
-	k, err := f.client.connect(f.ctx, addr, f.hashes, in, way(noted&^inSecondSwarm))
+	punched := len(ways) > 0
+	if !punched {
+		ways = f.client.transport.ways(way(noted &^ inSecondSwarm))
+	}
+	k, err := f.client.connect(f.ctx, addr, f.hashes, in, ways)
 	f.mu.Lock()
 	if err == nil {
 		f.cand.SetWay(addr, uint8(k.way)|noted&inSecondSwarm)
@@ -409,6 +414,9 @@ func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source) {
 	f.mu.Unlock()
 	if err != nil {
 		f.log.Debug("dial", "peer", addr, "err", err)
+		if !punched && f.failed != nil {
+			f.failed(addr)
+		}
 	} else if !wanted || !f.take(k, from) {
 		k.Close()
 	}

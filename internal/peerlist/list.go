@@ -43,15 +43,16 @@ const (
 type candidate struct {
 	addr     netip.AddrPort
 	from     Source
-	tracker  string // the last to name it
-	failures int    // dials that failed and connections that were useless, in a row
-	useful   bool   // a connection to it was useful once
-	claimed  bool   // only what a connected peer says of itself stands for it being connected
-	held     bool   // its dial was put off for such a claim, which happens once
-	sated    bool   // the last connection ended because both sides have all that they want
-	nth      int    // how many of its prefix there were before it
-	priority uint32 // BEP 40; higher is better
-	way      uint8  // by which it was last connected to; 0 is none
+	tracker  string           // the last to name it
+	failures int              // dials that failed and connections that were useless, in a row
+	useful   bool             // a connection to it was useful once
+	claimed  bool             // only what a connected peer says of itself stands for it being connected
+	held     bool             // its dial was put off for such a claim, which happens once
+	sated    bool             // the last connection ended because both sides have all that they want
+	nth      int              // how many of its prefix there were before it
+	priority uint32           // BEP 40; higher is better
+	way      uint8            // by which it was last connected to; 0 is none
+	relays   []netip.AddrPort // connected peers that may introduce us to it (BEP 55), at most maxRelays, last named first
 	standing standing
 	due      time.Time // when it may be dialled
 	place    int       // in its queue
@@ -359,6 +360,13 @@ func (c *List) ExcludeSelf(addr netip.AddrPort) {
 	if k := c.all[addr]; k != nil {
 		c.drop(k)
 	}
+}
+
+// IsSelf reports whether addr is our own, as far as we know.
+func (c *List) IsSelf(addr netip.AddrPort) bool {
+	addr = netaddr.Unmap(addr)
+	_, ours := c.self[addr]
+	return ours || addr == c.external[netaddr.FamilyOf(addr.Addr())]
 }
 
 // SetExternal sets how the world sees us: our address, with the port that we listen at. It decides the

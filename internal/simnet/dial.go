@@ -99,7 +99,7 @@ func (l *listener) shut() {
 func (l *listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
 
 // Dial has the signature of net.Dialer.DialContext. It takes a round trip. An address that no host has, or
-// whose host was unplugged, never answers; a port without a listener refuses.
+// whose host was unplugged or has a firewall, never answers; a port without a listener refuses.
 func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	return h.dialFrom(ctx, 0, network, addr)
 }
@@ -138,7 +138,7 @@ func (h *Host) roundTrip(ctx context.Context, to netip.AddrPort) error {
 	rtt := 2 * h.Delay
 	if l != nil {
 		rtt = 2 * h.net.between(h, l.host).delay
-		answers = answers && !l.host.cut
+		answers = answers && !l.host.cut && (!l.host.guarded || l.host == h)
 	}
 	h.net.mu.Unlock()
 	var answered <-chan struct{}

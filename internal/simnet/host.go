@@ -18,6 +18,7 @@ type Host struct {
 	ip       netip.Addr
 	up, down *link
 	port     uint16 // the ephemeral port that was given out last
+	guarded  bool   // see Firewall
 	cut      bool   // nothing reaches it or leaves it any more, and no other host is told
 }
 
@@ -39,6 +40,14 @@ func (h *Host) IP() netip.Addr { return h.ip }
 
 // Addr is the host's address with a port.
 func (h *Host) Addr(port uint16) netip.AddrPort { return netip.AddrPortFrom(h.ip, port) }
+
+// Firewall lets in only what answers from now on, as a router does that translates addresses: no connection, and
+// datagrams only from addresses to which the same socket has sent one.
+func (h *Host) Firewall() {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	h.guarded = true
+}
 
 // Unplug takes the host off the network. Other hosts are not told: what they send is lost, and nothing
 // comes any more.

@@ -15,6 +15,7 @@ type packetConn struct {
 	host    *Host
 	addr    netip.AddrPort
 	arrived []datagram
+	sentTo  map[netip.AddrPort]bool // behind a firewall: whose datagrams are let in
 	ready   *sync.Cond
 	readBy  deadline
 	closed  bool
@@ -73,10 +74,16 @@ func (c *packetConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	}
 	at := addr.AddrPort()
 	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	if c.host.guarded {
+		if c.sentTo == nil {
+			c.sentTo = make(map[netip.AddrPort]bool)
+		}
+		c.sentTo[at] = true
+	}
 	d := datagram{b: append([]byte(nil), b...), from: c.addr}
 	if peer := c.host.net.packets[at]; peer != nil && !c.host.cut {
 		c.host.net.After(c.host.net.between(c.host, peer.host).delay, func() {
-			if !peer.closed && !peer.host.cut {
+			if !peer.closed && !peer.host.cut && (!peer.host.guarded || peer.sentTo[d.from]) {
 				peer.arrived = append(peer.arrived, d)
 				peer.ready.Broadcast()
 			}

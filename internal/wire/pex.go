@@ -14,6 +14,8 @@ const maxPEX = 100
 const (
 	PEXEncrypts  = 0x01 // prefers encryption
 	PEXSeed      = 0x02 // wants nothing
+	PEXUTP       = 0x04 // speaks uTP
+	PEXHolePunch = 0x08 // speaks ut_holepunch (BEP 55)
 	PEXReachable = 0x10 // the sender had connected to it
 )
 

@@ -1,0 +1,46 @@
+package peerlist
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+)
+
+// maxRelays is how many peers are remembered that may introduce us to a candidate.
+const maxRelays = 4
+
+// AddRelay records that the peer at relay, which named addr, may introduce us to it (BEP 55).
+func (c *List) AddRelay(addr, relay netip.AddrPort) {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil {
+		k.relays = slices.DeleteFunc(k.relays, func(r netip.AddrPort) bool { return r == relay })
+		k.relays = slices.Insert(k.relays, 0, relay)
+		k.relays = k.relays[:min(len(k.relays), maxRelays)]
+	}
+}
+
+// DropRelay records that the peer at relay does not introduce us to addr.
+func (c *List) DropRelay(addr, relay netip.AddrPort) {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil {
+		k.relays = slices.DeleteFunc(k.relays, func(r netip.AddrPort) bool { return r == relay })
+	}
+}
+
+// Relays are the peers that may introduce us to addr; the one that named it last comes first.
+func (c *List) Relays(addr netip.AddrPort) []netip.AddrPort {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil {
+		return slices.Clone(k.relays)
+	}
+	return nil
+}
+
+// Take has a candidate dialled that need not be due, as if Next had returned it. It reports false for one that is not
+// known, that is dialled already, or that is connected.
+func (c *List) Take(addr netip.AddrPort) bool {
+	k := c.all[netaddr.Unmap(addr)]
+	if k == nil || k.standing == isDialling || k.standing == isConnected {
+		return false
+	}
+	c.move(k, isDialling)
+	return true
+}

@@ -1,0 +1,47 @@
+package peerlist_test
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/peerlist"
+)
+
+func TestRelays(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
+	a := netip.MustParseAddrPort("80.0.0.1:1")
+	relay := func(n uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("81.0.0.1"), n) }
+	l.AddRelay(a, relay(1))
+	require.Empty(t, l.Relays(a), "of what is no candidate")
+	require.False(t, l.Take(a))
+	l.Add(a, peerlist.FromPEX, "", now)
+	for n := range uint16(6) {
+		l.AddRelay(a, relay(n))
+	}
+	l.AddRelay(a, relay(3))
+	require.Equal(t, []netip.AddrPort{relay(3), relay(5), relay(4), relay(2)}, l.Relays(a))
+	l.DropRelay(a, relay(5))
+	require.Equal(t, []netip.AddrPort{relay(3), relay(4), relay(2)}, l.Relays(a))
+
+	require.True(t, l.Take(a))
+	require.Equal(t, 1, l.Dialling())
+	require.False(t, l.Take(a), "it is being dialled")
+	require.True(t, l.Dialled(a, false, now))
+	require.True(t, l.Take(a), "though it is not due")
+	require.True(t, l.Dialled(a, true, now))
+	require.False(t, l.Take(a), "it is connected")
+}
+
+func TestIsSelf(t *testing.T) {
+	l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
+	a, b := netip.MustParseAddrPort("80.0.0.1:1"), netip.MustParseAddrPort("80.0.0.1:2")
+	require.False(t, l.IsSelf(a))
+	l.SetExternal(a)
+	l.ExcludeSelf(b)
+	require.True(t, l.IsSelf(a) && l.IsSelf(b))
+}

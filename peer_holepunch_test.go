@@ -1,0 +1,251 @@
+package torrent
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// Two peers behind routers reach each other, once a third that is connected to both has introduced them. One of them does
+// not listen, so that the other does not hear of it from peer exchange.
+func TestHolePunch(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		hosts   string // of which three are numbered
+		alone   bool   // the relay is without uTP, so that it does not offer it
+		private bool
+		want    bool
+	}{
+		{name: "IPv4", hosts: "80.0.%d.1", want: true},
+		{name: "IPv6", hosts: "2001:db8:%d::1", want: true},
+		{name: "a relay without uTP", hosts: "80.0.%d.1", alone: true},
+		{name: "a private torrent", hosts: "80.0.%d.1", private: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimContent(1, 64<<10, 2<<20)
+				content.private = tc.private
+				host := func(k int) *simnet.Host { return n.NewHost(fmt.Sprintf(tc.hosts, k), 0, 0, 20*time.Millisecond) }
+				middle, left, right := host(1), host(2), host(3)
+				left.Firewall()
+				right.Firewall()
+				relay := utpClient(t, middle, true)
+				relay.NoUTP = tc.alone
+				relay.DownloadLimit = rate.NewLimiter(1, 1<<14)
+				simLeech(t, relay, content)
+				simnet.Sleep(time.Second)
+				seed := utpClient(t, left, tc.alone)
+				seed.UploadLimit = rate.NewLimiter(50e3, 1<<14)
+				simSeed(t, seed, content, middle.Addr(6881))
+				simnet.Sleep(5 * time.Second)
+				leech := utpClient(t, right, tc.alone)
+				leech.NoListen = true
+				d := simLeech(t, leech, content, middle.Addr(6881))
+				simnet.Sleep(20 * time.Second)
+				var to []string
+				for _, p := range d.Stats().Peers {
+					if p.Addr.Addr() == left.IP() {
+						to = append(to, p.Transport)
+					}
+				}
+				if !tc.want {
+					require.Empty(t, to)
+					return
+				}
+				require.Equal(t, []string{"utp"}, to)
+				<-d.Done()
+			})
+		})
+	}
+}
+
+// puncher is a scripted peer that speaks ut_holepunch, by the number 9, and ut_pex by 7, and says where it listens.
+type puncher struct {
+	net.Conn
+	heard chan wire.HolePunch
+	named chan wire.PEX
+}
+
+func newPuncher(t *testing.T, h *simnet.Host, content *simContent, to netip.AddrPort, punches bool) *puncher {
+	conn, err := h.Dial(t.Context(), "tcp", to.String())
+	require.NoError(t, err)
+	s := &puncher{conn, make(chan wire.HolePunch, 100), make(chan wire.PEX, 100)}
+	hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte(fmt.Appendf(nil, "%20v", h))}
+	hello.SetExtended()
+	ours := wire.ExtHandshake{M: map[string]int{"ut_pex": 7}, P: 1234}
+	if punches {
+		ours.M["ut_holepunch"] = 9
+	}
+	_, err = conn.Write(wire.AppendExtended(hello.Append(nil), 0, ours.Append(nil)))
+	require.NoError(t, err)
+	go func() {
+		io.ReadFull(conn, make([]byte, wire.HandshakeSize))
+		for r := wire.NewReader(conn, 1<<20); ; {
+			m, err := r.Next()
+			switch {
+			case err != nil:
+				return
+			case m.ID == wire.Extended && m.ExtID == 7:
+				s.named <- wire.ParsePEX(m.Payload)
+			case m.ID == wire.Extended && m.ExtID == 9:
+				punch, _ := wire.ParseHolePunch(m.Payload)
+				s.heard <- punch
+			}
+		}
+	}()
+	simnet.Sleep(time.Second)
+	return s
+}
+
+func (s *puncher) say(kind byte, addr string) {
+	m := wire.HolePunch{Type: kind, Addr: netip.MustParseAddrPort(addr)}
+	s.Write(wire.AppendExtended(nil, extHolePunch, m.Append(nil)))
+	simnet.Sleep(500 * time.Millisecond)
+}
+
+func (s *puncher) take() (heard []string) {
+	for len(s.heard) > 0 {
+		m := <-s.heard
+		heard = append(heard, fmt.Sprintf("%d %v %d", m.Type, m.Addr, m.Code))
+	}
+	return heard
+}
+
+// A relay introduces only peers that it is connected to, and says why not.
+func TestHolePunchRelay(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, 64<<10, 1<<20)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		d := simLeech(t, utpClient(t, us, true), content)
+		simnet.Sleep(time.Second)
+		a := newPuncher(t, n.NewHost("80.0.1.1", 0, 0, 0), content, us.Addr(6881), true)
+		b := newPuncher(t, n.NewHost("80.0.2.1", 0, 0, 0), content, us.Addr(6881), true)
+		newPuncher(t, n.NewHost("80.0.3.1", 0, 0, 0), content, us.Addr(6881), false)
+		d.mu.Lock()
+		d.discovery.cand.SetExternal(us.Addr(6881))
+		d.mu.Unlock()
+		for _, tc := range []struct {
+			to      string
+			a, b    []string
+			because string
+		}{
+			{"80.0.2.1:1234", []string{"1 80.0.2.1:1234 0"}, []string{"1 80.0.1.1:1234 0"}, "both are told"},
+			{"80.0.2.1:0", []string{"2 80.0.2.1:0 1"}, nil, "no port"},
+			{"224.0.0.1:5", []string{"2 224.0.0.1:5 1"}, nil, "no host's address"},
+			{"80.0.1.1:1234", []string{"2 80.0.1.1:1234 1"}, nil, "it is the initiator's"},
+			{"80.0.9.1:1234", []string{"2 80.0.9.1:1234 2"}, nil, "it is not connected"},
+			{"[2001:db8::1]:1", []string{"2 [2001:db8::1]:1 2"}, nil, "nor is this"},
+			{"80.0.2.1:1235", []string{"2 80.0.2.1:1235 2"}, nil, "its host at another port is a third"},
+			{"80.0.3.1:1234", []string{"2 80.0.3.1:1234 3"}, nil, "it does not speak the extension"},
+			{"80.0.0.1:6881", []string{"2 80.0.0.1:6881 4"}, nil, "it is the relay"},
+		} {
+			simnet.Sleep(time.Second)
+			a.say(wire.HolePunchRendezvous, tc.to)
+			require.Equal(t, tc.a, a.take(), tc.because)
+			require.Equal(t, tc.b, b.take(), tc.because)
+		}
+
+		// One a second counts, of each, and for each.
+		simnet.Sleep(time.Second)
+		m := wire.HolePunch{Type: wire.HolePunchRendezvous, Addr: netip.MustParseAddrPort("80.0.2.1:1234")}
+		for range 100 {
+			a.Write(wire.AppendExtended(nil, extHolePunch, m.Append(nil)))
+		}
+		simnet.Sleep(500 * time.Millisecond)
+		require.Len(t, a.take(), 1)
+		require.Len(t, b.take(), 1)
+		c := newPuncher(t, n.NewHost("80.0.4.1", 0, 0, 0), content, us.Addr(6881), true)
+		a.say(wire.HolePunchRendezvous, "80.0.2.1:1234")
+		c.say(wire.HolePunchRendezvous, "80.0.2.1:1234")
+		require.Len(t, b.take(), 1, "from two peers")
+		require.Empty(t, c.take())
+		require.Len(t, a.take(), 1)
+
+		// Nor does what cannot be read end a connection.
+		a.Write(wire.AppendExtended(nil, extHolePunch, []byte("\x00\x05")))
+		simnet.Sleep(2 * time.Second)
+		a.say(wire.HolePunchRendezvous, "80.0.2.1:1234")
+		require.Len(t, a.take(), 1)
+
+		// Peer exchange says who speaks it.
+		simnet.Sleep(time.Minute)
+		flags := make(map[netip.AddrPort]byte)
+		for len(b.named) > 0 {
+			x := <-b.named
+			for k, addr := range x.Added {
+				flags[addr] = x.AddedFlags[k]
+			}
+		}
+		both := byte(wire.PEXUTP | wire.PEXHolePunch)
+		require.Equal(t, both, flags[netip.MustParseAddrPort("80.0.1.1:1234")]&both)
+		require.Zero(t, flags[netip.MustParseAddrPort("80.0.3.1:1234")]&both)
+	})
+}
+
+// An initiator asks those that named a peer to introduce it, one after the other, once it cannot be reached.
+func TestHolePunchInitiator(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, 64<<10, 1<<20)
+		us, far := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.9.1", 0, 0, 0)
+		far.Firewall()
+		simLeech(t, utpClient(t, us, true), content)
+		simnet.Sleep(time.Second)
+		a := newPuncher(t, n.NewHost("80.0.1.1", 0, 0, 0), content, us.Addr(6881), true)
+		b := newPuncher(t, n.NewHost("80.0.2.1", 0, 0, 0), content, us.Addr(6881), true)
+		x := wire.PEX{Added: []netip.AddrPort{far.Addr(6881)}, AddedFlags: []byte{wire.PEXHolePunch}}
+		for _, s := range []*puncher{a, b} {
+			s.Write(wire.AppendExtended(nil, extPEX, x.Append(nil)))
+			simnet.Sleep(time.Second)
+		}
+		require.Empty(t, slices.Concat(a.take(), b.take()), "it may be reached without")
+		simnet.Sleep(10 * time.Second)
+		want := []string{"0 80.0.9.1:6881 0"}
+		require.Equal(t, want, b.take(), "the last to name it")
+		require.Empty(t, a.take())
+		b.say(wire.HolePunchError, "80.0.9.1:6881")
+		require.Equal(t, want, a.take(), "then the other")
+		a.say(wire.HolePunchError, "80.0.9.1:6881")
+		require.Empty(t, slices.Concat(a.take(), b.take()))
+	})
+}
+
+// A connect is acted on at once, by uTP; but not more often than once a second, nor for an address that the relay may not
+// name.
+func TestHolePunchTarget(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, 64<<10, 1<<20)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		d := simLeech(t, utpClient(t, us, true), content)
+		simnet.Sleep(time.Second)
+		far, err := n.NewHost("80.0.9.1", 0, 0, 0).ListenPacket("udp", ":6881")
+		require.NoError(t, err)
+		defer far.Close()
+		a := newPuncher(t, n.NewHost("80.0.1.1", 0, 0, 0), content, us.Addr(6881), true)
+		a.say(wire.HolePunchConnect, "80.0.9.1:6881")
+		require.NoError(t, far.SetReadDeadline(time.Now().Add(time.Millisecond)))
+		size, from, err := far.ReadFrom(make([]byte, 1500))
+		require.NoError(t, err)
+		require.Positive(t, size)
+		require.Equal(t, us.Addr(6881).String(), from.String())
+		known := d.Stats().Known
+		for _, addr := range []string{"80.0.9.2:6881", "80.0.9.3:6881"} {
+			a.say(wire.HolePunchConnect, addr)
+		}
+		require.Equal(t, known+1, d.Stats().Known, "the second came too soon")
+		for _, addr := range []string{"192.168.0.1:1", "224.0.0.1:1", "80.0.9.4:0"} {
+			simnet.Sleep(time.Second)
+			a.say(wire.HolePunchConnect, addr)
+		}
+		require.Equal(t, known+1, d.Stats().Known)
+	})
+}

@@ -1,0 +1,289 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+// commit is the third step, and all until the sixth.
+func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
+	s := m.s
+	s.resumeMu.Lock()
+	defer s.resumeMu.Unlock()
+	have, partial := claims()
+	if err := s.syncClaimed(have); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	m.renew(have)
+	for _, i := range m.files {
+		if err := m.place(i); err != nil {
+			return err
+		}
+	}
+	if err := m.to.Remove(m.stage()); err != nil {
+		return err
+	}
+	if err := m.syncNames(); err != nil {
+		return err
+	}
+	if err := m.to.Claim(s.content.InfoHash, bounded(m.claim())); err != nil {
+		return err
+	}
+	saved := s.saved.Load() != nil || !have.Full()
+	if saved {
+		if err := m.saveSidecar(have, partial); err != nil {
+			return err
+		}
+	}
+	m.adopt()
+	return nil
+}
+
+// renew looks again which files are to be moved: some may have been made meanwhile.
+func (m *move) renew(have bits.Set) {
+	known := make(map[int]bool)
+	for _, i := range m.files {
+		known[i] = true
+	}
+	for i := range m.s.files {
+		if !known[i] && m.s.moves(i, have) {
+			m.files = append(m.files, i)
+		}
+	}
+}
+
+// place gives file i its name in the new directory.
+func (m *move) place(i int) error {
+	s := m.s
+	f := &s.files[i]
+	if f.left == (Stamp{}) {
+		return m.removeStaged(i) // removed meanwhile
+	}
+	if s.stopped.Load() {
+		return ErrClosed
+	}
+	if err := context.Cause(m.ctx); err != nil {
+		return err
+	}
+	if err := m.makeDir(filepath.Dir(f.name)); err != nil {
+		return err
+	}
+	if !m.staged[i] {
+		err := s.disk.Link(f.name, m.to, f.name)
+		switch {
+		case err == nil:
+			m.placed = append(m.placed, f.name)
+			return m.look(i)
+		case errors.Is(err, fs.ErrExist):
+			return err
+		}
+		m.staged[i] = true
+		if err := m.copyFile(i, m.step); err != nil {
+			return err
+		}
+	}
+	if err := m.catchUp(i, m.step); err != nil {
+		return err
+	}
+	if err := m.finishCopy(i); err != nil {
+		return err
+	}
+	if err := m.rename(m.stagedName(i), f.name); err != nil {
+		return err
+	}
+	m.placed = append(m.placed, f.name)
+	return m.look(i)
+}
+
+func (m *move) removeStaged(i int) error {
+	if err := m.to.Remove(m.stagedName(i)); err != nil && !absent(err) {
+		return err
+	}
+	return nil
+}
+
+// rename renames within the new directory, and overwrites nothing.
+func (m *move) rename(from, to string) error {
+	err := m.to.Link(from, m.to, to)
+	if err == nil {
+		return m.to.Remove(from)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if _, err := m.to.Stat(to); !absent(err) {
+		return errors.Join(err, &fs.PathError{Op: "move to", Path: filepath.Join(m.dir, to), Err: fs.ErrExist})
+	}
+	return m.to.Rename(from, to)
+}
+
+func (m *move) look(i int) error {
+	info, err := m.to.Stat(m.s.files[i].name)
+	m.after[i] = info
+	return err
+}
+
+// makeDir makes a directory in the new one, and records which are new.
+func (m *move) makeDir(name string) error {
+	if name == "." {
+		return nil
+	}
+	if _, err := m.to.Stat(name); err == nil {
+		return nil
+	} else if !absent(err) {
+		return err
+	}
+	if err := m.makeDir(filepath.Dir(name)); err != nil {
+		return err
+	}
+	if err := m.to.MkdirAll(name); err != nil {
+		return err
+	}
+	m.madeDirs = append(m.madeDirs, name)
+	return nil
+}
+
+// syncNames makes the names in the new directory survive a loss of power.
+func (m *move) syncNames() error {
+	dirs := map[string]bool{".": true}
+	for _, name := range m.placed {
+		dirs[filepath.Dir(name)] = true
+	}
+	for _, name := range m.madeDirs {
+		dirs[filepath.Dir(name)] = true
+	}
+	for dir := range dirs {
+		if err := m.to.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saveSidecar writes one that claims have and partial of the files in the new directory.
+func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
+	s := m.s
+	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial}
+	for i := range s.files {
+		r.files[i] = fileClaim{size: noFile}
+		if info, ok := m.after[i]; ok {
+			r.files[i] = fileClaim{info.Size, info.Mtime}
+			if s.compare(i) != nil {
+				r.files[i] = fileClaim{} // changed by another program
+			}
+		}
+	}
+	name := s.sidecar(".resume")
+	b := r.append(nil, &s.content)
+	m.placed = append(m.placed, name)
+	if err := replaceOn(m.to, name, b, m.to.Rename); err != nil {
+		return fmt.Errorf("save %s: %w", filepath.Join(m.dir, name), err)
+	}
+	s.saved.Store(checksum(b))
+	return nil
+}
+
+// adopt is the sixth step. Files that were linked lose their old names at once, so that none has two when it is written.
+func (m *move) adopt() {
+	s := m.s
+	old := s.disk
+	if err := s.handles.closeAll(); err != nil {
+		s.log.Warn("close", "err", err)
+	}
+	for i := range s.files {
+		f := &s.files[i]
+		changed := f.left != (Stamp{}) && s.compare(i) != nil
+		info, moved := m.after[i]
+		f.mu.Lock()
+		switch {
+		case !moved && f.left != (Stamp{}): // it was another's, and stays
+			f.left, f.id, f.links, f.ready, f.alias = Stamp{}, FileID{}, 0, false, false
+			f.here = i == s.edgesFile() || s.isWanted(i)
+		case moved:
+			f.left, f.id, f.links = info.Stamp, info.ID, info.Links
+			if !m.staged[i] {
+				f.links = max(1, f.links-1)
+			}
+			f.durable = f.durable || m.staged[i]
+		}
+		f.meddled.Store(changed)
+		f.mu.Unlock()
+	}
+	s.lockMu.Lock()
+	s.unlock, m.unlock = m.unlock, s.unlock
+	s.lockMu.Unlock()
+	s.dirtyMu.Lock()
+	clear(s.dirtyDirs)
+	s.dirtyMu.Unlock()
+	dir := m.dir
+	s.disk, s.dir, s.handles = m.to, dir, newHandles(maxHandles, s.open)
+	s.reopen = func() (Disk, error) { return openRoot(dir) }
+	s.move = nil
+	if err := m.removeFrom(old, func(i int) bool { return !m.staged[i] }); err != nil {
+		s.log.Warn("moved, but an old file stays", "err", err)
+	}
+}
+
+// copied are the files whose old names are still there.
+func (m *move) copied() func(i int) bool { return func(i int) bool { return m.staged[i] } }
+
+// removeOld is the seventh step.
+func (m *move) removeOld(old Disk, which func(i int) bool) error {
+	err := m.removeFrom(old, which)
+	err = errors.Join(err, m.unlock(true))
+	return errors.Join(err, old.Close())
+}
+
+// removeFrom removes files, and what is beside them, from the old directory. Directories that are empty then go with them.
+func (m *move) removeFrom(old Disk, which func(i int) bool) error {
+	var errs []error
+	for _, suffix := range [...]string{".resume", ".resume.tmp"} {
+		if err := old.Remove(m.s.sidecar(suffix)); err != nil && !absent(err) {
+			errs = append(errs, err)
+		}
+	}
+	for _, i := range m.files {
+		if _, moved := m.after[i]; !moved || !which(i) {
+			continue
+		}
+		name := m.s.files[i].name
+		if err := old.Remove(name); err != nil && !absent(err) {
+			errs = append(errs, err)
+			continue
+		}
+		for dir := filepath.Dir(name); dir != "." && old.Remove(dir) == nil; dir = filepath.Dir(dir) {
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// undo removes what was made in the new directory.
+func (m *move) undo() error {
+	var errs []error
+	remove := func(name string) {
+		if err := m.to.Remove(name); err != nil && !absent(err) {
+			errs = append(errs, err)
+		}
+	}
+	for _, name := range m.placed {
+		remove(name)
+	}
+	for i := range m.staged {
+		remove(m.stagedName(i))
+	}
+	remove(m.stage())
+	for k := len(m.madeDirs) - 1; k >= 0; k-- {
+		m.to.Remove(m.madeDirs[k]) // unless another program has put something there
+	}
+	return errors.Join(append(errs, m.unlock(true))...)
+}

@@ -23,6 +23,7 @@ import (
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/udpmux"
 	"github.com/shoal-go/torrent/internal/utp"
+	"github.com/shoal-go/torrent/internal/webseed"
 )
 
 // EncryptionPolicy says what to do about Message Stream Encryption, which hides from onlookers that
@@ -104,7 +105,7 @@ type Client struct {
 	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6"; nil is a net.ListenConfig. With Dial set and
 	// ListenPacket nil no UDP is sent at all, so that nothing leaves by a way that was not given.
 	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
-	// HTTPClient speaks to trackers; nil is one of the client's own, closed with it. With Proxy or Bind, one whose
+	// HTTPClient speaks to trackers and web seeds; nil is one of the client's own, closed with it. With Proxy or Bind, one whose
 	// Transport is nil or an *http.Transport connects as they say. Any other Transport is the caller's to see to.
 	HTTPClient *http.Client
 	// Proxy is what everything goes through: "socks5" or "socks5h", with a user and password if it wants them, or "http",
@@ -132,20 +133,21 @@ type Client struct {
 	opened  bool       // guarded by opening
 
 	// Fixed by Open.
-	secret  [16]byte // that identities are drawn from
-	log     *slog.Logger
-	sockets *sockets.Sockets
-	http    *http.Client
-	ownHTTP bool
-	udp     *tracker.UDP
-	mux     *udpmux.Mux     // of the UDP sockets
-	mapper  *portmap.Mapper // nil without MapPorts
-	utp     *utp.Socket     // nil if there is none
-	local   *lsd.Discovery  // nil if it is not wanted, or not available
-	blocks  *blockpool.Pool
-	hashing chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
-	ctx     context.Context // ended by Close
-	cancel  context.CancelFunc
+	secret   [16]byte // that identities are drawn from
+	log      *slog.Logger
+	sockets  *sockets.Sockets
+	http     *http.Client
+	ownHTTP  bool
+	webSeeds *webseed.Client
+	udp      *tracker.UDP
+	mux      *udpmux.Mux     // of the UDP sockets
+	mapper   *portmap.Mapper // nil without MapPorts
+	utp      *utp.Socket     // nil if there is none
+	local    *lsd.Discovery  // nil if it is not wanted, or not available
+	blocks   *blockpool.Pool
+	hashing  chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
+	ctx      context.Context // ended by Close
+	cancel   context.CancelFunc
 
 	dhtMember dhtMember      // has its own mutex
 	transport transport      // has its own mutex

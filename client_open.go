@@ -10,6 +10,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
+	"net/url"
 	"runtime"
 	"time"
 
@@ -18,6 +19,8 @@ import (
 	"github.com/shoal-go/torrent/internal/portmap"
 	"github.com/shoal-go/torrent/internal/printable"
 	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/tracker"
+	"github.com/shoal-go/torrent/internal/webseed"
 )
 
 // hooks are the seams that tests of this package use in place of the system and of chance. Their zero
@@ -129,6 +132,7 @@ func (c *Client) prepare() {
 		c.log = slog.New(printable.Handler(c.Logger.Handler()))
 	}
 	c.prepareHTTP()
+	c.webSeeds = webseed.NewClient(c.http, func(u *url.URL) bool { return tracker.Direct(c.http, u) })
 	c.preparePackets()
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {

@@ -60,8 +60,18 @@
 // [Options.StallTimeout]. If storage fails, as a full disk does, the download ends with that error. A peer
 // or tracker that fails, lies or goes away does not end it.
 //
-// # Memory
+// # Web seeds
 //
+// HTTP servers that a torrent or magnet link names, or [Options.WebSeeds], are asked for what peers lack or are slow to give
+// (BEP 19), two requests at a time, or five by HTTP/2. A file that a server does not have it is asked for again after an hour. A
+// server that is busy rests as long as it says, one that fails from five seconds to ten minutes; one that sent
+// two false pieces is not asked any more. [Stats] says how each does.
+//
+// A server on the open internet cannot redirect to an address inside the user's network, whoever named it. One that a
+// torrent or link named may be inside, but is asked by no URL with a query there.
+//
+// # Memory
+// //
 // A download without Dir and Storage keeps the chosen files in memory: up to [Options.MaxMemory], 1 GiB by
 // default. A larger one is refused with ErrTooLarge before anything is allocated. In addition, blocks
 // that wait for the rest of their piece take at most 32 MiB for all downloads of a Client together; blocks

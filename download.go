@@ -54,6 +54,7 @@ type Download struct {
 	rng        *rand.Rand
 	picker     *picker.Picker
 	discovery  *discovery
+	webSeeds   []*webSeed
 	swarm      swarm
 	assembling assembling
 	selection  selection
@@ -293,7 +294,9 @@ func (d *Download) joinSwarm() (leave func()) {
 	d.client.serve(d)
 	var announced sync.WaitGroup
 	announced.Go(func() { d.discovery.run(announcing) })
+	leaveWebSeeds := d.joinWebSeeds()
 	return func() {
+		leaveWebSeeds()
 		d.client.unserve(d)
 		d.closePeers()
 		stopAnnouncing()

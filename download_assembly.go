@@ -403,7 +403,7 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 	}
 	cancel, liars := d.picker.Passed(i, digests)
 	d.cancelAll(cancel)
-	d.ban(liars)
+	d.ban(i, liars)
 	whole := len(d.selection.choice.done)
 	d.selection.choice.piece(i, true)
 	d.emit(Event{Kind: PieceVerified, Piece: i})
@@ -434,6 +434,6 @@ func (d *Download) pieceSpoiled(piece int32, a *assembly, digests []uint64) {
 		d.dropBlocks(a)
 		d.reuse(a)
 	}
-	d.ban(liars)
+	d.ban(i, liars)
 	d.pending.freed = true
 }

@@ -167,6 +167,12 @@ func (d *Download) failure() error {
 	d.mu.Lock()
 	progress := fmt.Sprintf("%d of %d bytes verified, %d peers tried", d.selection.choice.verified, d.selection.choice.wanted, d.discovery.tried)
 	last := d.discovery.lastPeerError
+	for _, w := range d.webSeeds {
+		if err := w.health.Err(); err != nil {
+			progress += ", " + err.Error()
+			break
+		}
+	}
 	d.mu.Unlock()
 	return fmt.Errorf("download %s: %w", d.t.name, inVain(contextError(d.life.parent), d.discovery.trackers, progress, last))
 }

@@ -73,6 +73,7 @@ func (d *Download) open() (err error) {
 		failed:     d.unreached,
 		heard:      d.emitTracker,
 	}, d.rng)
+	d.webSeeds = d.openWebSeeds()
 	d.discovery.found(peerlist.FromUser, "", d.o.Peers...)
 	d.discovery.found(peerlist.FromMagnet, "", d.t.peers...)
 	if err = d.client.begin(d); err != nil {

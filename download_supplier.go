@@ -6,7 +6,7 @@ import (
 	"github.com/shoal-go/torrent/internal/picker"
 )
 
-// A supplier is what blocks come from: a peer is one. The picker knows it as a picker.Supplier, of which it is the
+// A supplier is what blocks come from: a peer is one, and a request to a web seed. The picker knows it as a picker.Supplier, of which it is the
 // Owner, and chooses what it is asked for. The blocks that it sends go to Download.take.
 //
 // Its methods are called with the download's mutex held.
@@ -19,7 +19,9 @@ type supplier interface {
 
 // refill asks a supplier for as many blocks as its pipeline takes. The caller holds d.mu.
 func (d *Download) refill(s *picker.Supplier, now time.Time) {
-	if room := s.Room(); room > 0 {
+	if s.Runs {
+		s.Owner.(*webStream).signal() // it asks for itself, when it may
+	} else if room := s.Room(); room > 0 {
 		d.ask(s, room, now)
 	}
 }
@@ -60,6 +62,9 @@ func (d *Download) rush(piece int, now time.Time) {
 		return d.admit(n, now)
 	})
 	for _, e := range asked {
+		if e.Supplier.Runs {
+			d.traffic.gate.Refund(1) // it is admitted when it is read
+		}
 		d.pending.scratch = append(d.pending.scratch[:0], e.Block)
 		e.Supplier.Owner.(supplier).request(d.pending.scratch)
 	}
@@ -103,7 +108,9 @@ func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.
 // cancel tells a supplier that it need not send a block. followUp asks it for another instead. The caller holds d.mu.
 func (d *Download) cancel(s *picker.Supplier, id picker.Block) {
 	s.Owner.(supplier).withdraw(id)
-	d.traffic.gate.Refund(1)
+	if !s.Runs {
+		d.traffic.gate.Refund(1)
+	}
 	s.Roomy, d.pending.roomy = true, true
 }
 

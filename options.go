@@ -35,6 +35,11 @@ type Options struct {
 	// or link names may be inside the user's network only at the path of a tracker, as /announce or /KEY/announce.php, or
 	// /announce/… on this machine, since a stranger may have written it; a redirect from the open internet never leads inside.
 	Trackers [][]string
+	// WebSeeds are URLs of HTTP servers that have the content (BEP 19), beside the torrent's own: of the directory that holds
+	// the torrent's file or directory, or of the file itself. These may be anywhere. One that a torrent or link names is asked
+	// for nothing inside the user's network by a URL with a query, since a stranger may have written it; a redirect from the open internet never
+	// leads inside.
+	WebSeeds []string
 	// FindPeers is another source of peers. It is called at the start, every 15 minutes, and after a minute while no
 	// peer is connected. Its peers are used as they come, and its sequence must end when ctx does. It is called for
 	// private torrents, too.

@@ -34,9 +34,10 @@ type Stats struct {
 
 	Moved, ToMove int64 // bytes that a Move has copied and is to copy; both are zero while there is none
 
-	Peers                   []PeerStats // the connected ones
-	Known, Dialling, Banned int         // addresses: heard of, being dialled, banned
-	FromDHT                 int         // of those heard of, the ones that the DHT was the first to name
+	Peers                   []PeerStats    // the connected ones
+	Known, Dialling, Banned int            // addresses: heard of, being dialled, banned
+	FromDHT                 int            // of those heard of, the ones that the DHT was the first to name
+	WebSeeds                []WebSeedStats // those of the user first; at most 25 are used
 	Trackers                []TrackerStats
 	Pieces, PiecesVerified  int   // all, and those verified, chosen or not
 	PiecesStarted           int   // of which blocks are here or on their way
@@ -108,6 +109,9 @@ func (d *Download) Stats() Stats {
 		if p.closing == nil {
 			s.Peers = append(s.Peers, p.stats(now))
 		}
+	}
+	for _, w := range d.webSeeds {
+		s.WebSeeds = append(s.WebSeeds, w.stats(now))
 	}
 	return s
 }

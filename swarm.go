@@ -211,9 +211,13 @@ func (d *Download) chokeRound(now time.Time) {
 	}
 }
 
-// ban bans the peers at the origins of false blocks, and ends their connections. The caller holds d.mu.
-func (d *Download) ban(liars []any) {
+// ban bans the peers at the origins of false blocks of a piece, and ends their connections. A web seed is allowed one piece. The caller holds d.mu.
+func (d *Download) ban(piece int, liars []any) {
 	for _, l := range liars {
+		if w, ok := l.(*webSeed); ok {
+			w.lied(piece, time.Now())
+			continue
+		}
 		addr := l.(netip.AddrPort) // a peer's origin
 		d.emit(Event{Kind: PeerBanned, Peer: addr, Err: errBanned})
 		d.logLater(func() { d.log.Warn("banned", "peer", addr) })

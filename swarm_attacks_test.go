@@ -157,7 +157,7 @@ func TestClaimOfAnothersPort(t *testing.T) {
 				d.mu.Lock()
 				for _, p := range d.swarm.peers {
 					if p.conn.incoming {
-						d.ban([]any{p.supply.Origin}) // as if it had sent a false block
+						d.ban(0, []any{p.supply.Origin}) // as if it had sent a false block
 						break
 					}
 				}

@@ -1,7 +1,7 @@
 // Command download downloads torrents, given as .torrent files or magnet links, into a directory, and ends by saying what came
 // from whom. It ends with 0 when all are complete. Ctrl-C keeps what is verified, and the next run goes on from it.
 //
-//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] TORRENT|MAGNET…
+//	go run ./examples/download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] [-webseed URL] TORRENT|MAGNET…
 package main
 
 import (
@@ -29,9 +29,13 @@ func main() {
 	clientflags.Peers(&o)
 	only := new(patterns)
 	flag.Func("only", "`pattern` of the files to download, such as '*.srt'; may be given again", only.add)
+	flag.Func("webseed", "`URL` of a server that has the content, beside those that torrents name; may be given again", func(url string) error {
+		o.WebSeeds = append(o.WebSeeds, url)
+		return nil
+	})
 	flag.Parse()
 	if flag.NArg() == 0 {
-		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] TORRENT|MAGNET…")
+		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] [-webseed URL] TORRENT|MAGNET…")
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -43,7 +43,7 @@ func (pk *Picker) Have(s *Supplier, i int) bool {
 	if s.all || !s.has.Add(i) {
 		return false
 	}
-	pk.heap.countOne(i, 1)
+	pk.countOne(s, i, 1)
 	if pk.need.Has(i) {
 		s.want++
 		if pk.heap.holds(i) {
@@ -70,7 +70,7 @@ func (pk *Picker) lose(s *Supplier, i int) {
 	if !s.has.Remove(i) {
 		return
 	}
-	pk.heap.countOne(i, -1)
+	pk.countOne(s, i, -1)
 	if pk.need.Has(i) {
 		s.want--
 		if pk.heap.holds(i) {
@@ -93,7 +93,9 @@ func (pk *Picker) count(s *Supplier) {
 		pk.seeds++
 		return
 	}
-	pk.heap.count(&s.has, 1)
+	if !s.Runs {
+		pk.heap.count(&s.has, 1)
+	}
 	s.want = s.has.CountAnd(&pk.need)
 	s.fresh = s.want
 	if s.want > 0 {
@@ -106,10 +108,19 @@ func (pk *Picker) count(s *Supplier) {
 }
 
 func (pk *Picker) uncount(s *Supplier) {
-	if s.all {
+	switch {
+	case s.all:
 		pk.seeds--
-	} else {
+	case !s.Runs:
 		pk.heap.count(&s.has, -1)
+	}
+}
+
+// countOne adds delta to the availability of piece i, which s has or had. What sends runs is no peer, and does not count: it
+// is several suppliers, and starts what no peer has.
+func (pk *Picker) countOne(s *Supplier, i, delta int) {
+	if !s.Runs {
+		pk.heap.countOne(i, delta)
 	}
 }
 

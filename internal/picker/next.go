@@ -105,11 +105,17 @@ func (t *turn) steal() {
 			continue
 		}
 		b := &p.blocks[id.Index]
-		if b.copies() == len(b.owner) {
+		full := b.copies() == len(b.owner)
+		if full {
 			pk.withdraw(victim, id) // s takes its place
-			t.cancel = append(t.cancel, Request{victim, id})
 		}
 		pk.claim(b, s, id, t.now)
+		if victim.Runs && !full {
+			pk.withdraw(victim, id) // or it would send the rest of its run after what is taken over
+		}
+		if victim.Runs || full {
+			t.cancel = append(t.cancel, Request{victim, id})
+		}
 		pk.steals++
 		t.out = append(t.out, id)
 	}

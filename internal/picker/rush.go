@@ -59,6 +59,7 @@ func (pk *Picker) plan(i int, now time.Time) (ask []Request) {
 		}
 		ask = append(ask, h.take(Block{p.piece, int32(k)}, now))
 	}
+	joinRuns(ask, helpers)
 	slices.SortFunc(pending, func(a, b pendingBlock) int { return cmp.Compare(b.eta, a.eta) })
 	for _, b := range pending {
 		h := soonest(helpers, b.owner)
@@ -115,6 +116,24 @@ func soleHelper(p *startedPiece, helpers []*helper, now time.Time) []*helper {
 	return []*helper{slices.MinFunc(helpers, func(a, b *helper) int {
 		return cmp.Compare(a.Supplier.eta(a.queued+p.free, now), b.Supplier.eta(b.queued+p.free, now))
 	})}
+}
+
+// joinRuns exchanges the blocks of requests, so that each supplier that sends runs is asked for consecutive ones.
+func joinRuns(ask []Request, helpers []*helper) {
+	if !slices.ContainsFunc(helpers, func(h *helper) bool { return h.Runs }) {
+		return
+	}
+	blocks := make([]Block, len(ask))
+	for k, r := range ask {
+		blocks[k] = r.Block // in order
+	}
+	place := func(s *Supplier) int {
+		return slices.IndexFunc(helpers, func(h *helper) bool { return h.Supplier == s })
+	}
+	slices.SortStableFunc(ask, func(a, b Request) int { return cmp.Compare(place(a.Supplier), place(b.Supplier)) })
+	for k := range ask {
+		ask[k].Block = blocks[k]
+	}
 }
 
 // take gives the helper a request.

@@ -17,6 +17,7 @@ type Supplier struct {
 	Ready   bool // it can be asked for blocks, unless it is Choking
 	Choking bool // it does not answer requests, but for allowed-fast pieces (BEP 6)
 	Roomy   bool // requests to it were cancelled, so it may be asked for others; the Picker does not look at it
+	Runs    bool // it sends runs of consecutive blocks, one run at a time: it calls NextRun. Set before Join
 
 	sender int32    // index into Picker.senders, or noSender while it has sent nothing
 	pieces int      // how many pieces there are
@@ -137,6 +138,9 @@ func (s *Supplier) eta(k int, now time.Time) time.Duration {
 func (s *Supplier) overdue(now time.Time) bool {
 	return len(s.queue) > 0 && now.Sub(s.heard) > s.blockTime.patience()
 }
+
+// Held records that what the supplier sends was not read until now, so that the wait is not taken for its silence.
+func (s *Supplier) Held(now time.Time) { s.heard = now }
 
 // expect starts to measure the time until the next block, if none was waited for.
 func (s *Supplier) expect(now time.Time) {

@@ -1,0 +1,247 @@
+package torrent
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/metainfo"
+	"github.com/shoal-go/torrent/internal/picker"
+	"github.com/shoal-go/torrent/internal/ratelimit"
+	"github.com/shoal-go/torrent/internal/webseed"
+)
+
+const (
+	maxWebSeeds     = 25 // of one download that are asked
+	webSeedsStreams = 2  // of one web seed at first; more with HTTP/2
+)
+
+// A webSeed is a server that has the content (BEP 19). It is several suppliers: one for each request that may be under way.
+//
+// The download's mutex guards what follows seed.
+type webSeed struct {
+	d      *Download
+	url    string
+	seed   *webseed.Seed // nil if the URL is of no use
+	health webseed.Health
+	down   ratelimit.Meter
+
+	ctx     context.Context // ends when it is left
+	streams []*webStream
+	only    *webStream // the one that asks a server that sends whole files only; nil unless it does
+}
+
+// openWebSeeds returns the web seeds of the user and of the torrent, a bounded number of them.
+func (d *Download) openWebSeeds() (all []*webSeed) {
+	var content *webseed.Content
+	known := make(map[string]bool)
+	add := func(urls []string, byUser bool) {
+		for _, u := range urls {
+			if known[u] || len(all) == maxWebSeeds {
+				continue
+			}
+			known[u] = true
+			if content == nil {
+				content = d.t.webContent()
+			}
+			w := &webSeed{d: d, url: u}
+			var err error
+			if w.seed, err = d.client.webSeeds.NewSeed(u, byUser, content); err != nil {
+				w.health.Unusable(err)
+			}
+			all = append(all, w)
+		}
+	}
+	add(d.o.WebSeeds, true)
+	add(d.t.webSeeds, false)
+	return all
+}
+
+// webContent is the content as servers have it: under the names that the author wrote, not those that are safe on disk.
+func (t *Torrent) webContent() *webseed.Content {
+	c := &webseed.Content{Layout: t.layout}
+	c.Name, c.Paths = metainfo.Names(t.info)
+	if t.layout.NumFiles() == 1 && !strings.Contains(t.layout.File(0).Path, "/") {
+		c.Paths = nil
+		return c
+	}
+	if len(c.Paths) != t.layout.NumFiles() { // of version 2
+		c.Paths = nil
+		for _, f := range t.layout.Files() {
+			c.Paths = append(c.Paths, strings.Split(f.Path, "/")[1:])
+		}
+	}
+	return c
+}
+
+// joinWebSeeds has web seeds asked until leave is called, which returns once nothing of them runs.
+func (d *Download) joinWebSeeds() (leave func()) {
+	ctx, cancel := context.WithCancel(d.life.ctx)
+	var running sync.WaitGroup
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, w := range d.webSeeds {
+		w.ctx, w.streams, w.only = ctx, nil, nil
+		for range webSeedsStreams {
+			w.addStream(&running)
+		}
+	}
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// addStream adds a supplier, unless the web seed is not asked any more. The caller holds mu.
+func (w *webSeed) addStream(running *sync.WaitGroup) (added bool) {
+	if w.seed == nil || w.health.Banned() || w.ctx.Err() != nil {
+		return false
+	}
+	s := &webStream{w: w, waker: newWaker(), running: running}
+	s.supply = picker.Supplier{Owner: s, Origin: w, Host: w, Ready: true, Runs: true}
+	w.d.picker.Join(&s.supply)
+	s.supply.SetLimit(picker.MaxRun)
+	w.streams = append(w.streams, s)
+	w.offerAll(s)
+	running.Go(func() { s.run(w.ctx) })
+	return true
+}
+
+// offerAll records which pieces a stream has. The caller holds mu.
+func (w *webSeed) offerAll(s *webStream) {
+	has := bits.Full(w.d.t.NumPieces())
+	for i := 0; w.health.AnyRests() && i < has.Len(); i++ {
+		if !w.has(i) {
+			has.Remove(i)
+		}
+	}
+	w.d.picker.Bitfield(&s.supply, has)
+}
+
+// has reports whether the web seed may be asked for a piece.
+func (w *webSeed) has(piece int) bool {
+	if w.health.PieceRests(piece) {
+		return false
+	}
+	for file := range w.d.t.layout.FilesOf(piece) {
+		if w.health.FileRests(file) {
+			return false
+		}
+	}
+	return true
+}
+
+// lose has no stream asked for what rests. The caller holds mu.
+func (w *webSeed) lose() {
+	for _, s := range w.streams {
+		w.offerAll(s)
+		s.release(func(id picker.Block) bool { return !w.has(int(id.Piece)) })
+	}
+}
+
+// rested has streams asked for what rested long enough. The caller holds mu.
+func (w *webSeed) rested(now time.Time) {
+	if !w.health.Rested(now) {
+		return
+	}
+	for _, s := range w.streams {
+		w.offerAll(s)
+	}
+	w.d.pending.freed = true
+}
+
+// failed records that a request for a file failed. The caller holds mu.
+func (w *webSeed) failed(s *webStream, file int, err error, now time.Time) {
+	if w.health.Failed(file, err, now) {
+		w.lose()
+	} else {
+		s.release(allBlocks)
+		for _, s := range w.streams {
+			s.supply.Ready = false // until it rested
+		}
+	}
+	w.d.logLater(func() { w.d.log.Info("web seed failed", "err", err) })
+}
+
+// lied records that a piece was false that came from the web seed alone. The caller holds mu.
+func (w *webSeed) lied(piece int, now time.Time) {
+	if !w.health.Lied(piece, now) {
+		w.lose()
+		return
+	}
+	for _, s := range slices.Clone(w.streams) {
+		s.leave()
+	}
+	w.d.logLater(func() { w.d.log.Warn("banned", "webseed", w.url) })
+}
+
+// keepTo has one stream alone ask, because the server sends whole files only: it sends each of them once. It reports whether
+// s is that one. The caller holds mu.
+func (w *webSeed) keepTo(s *webStream) bool {
+	if w.only == nil && !s.left {
+		w.only = s
+		for _, o := range slices.Clone(w.streams) {
+			if o != s {
+				o.leave()
+			}
+		}
+	}
+	return w.only == s
+}
+
+// WebSeedState is what a web seed is at.
+type WebSeedState uint8
+
+const (
+	WebSeedIdle        WebSeedState = iota // it is asked for nothing
+	WebSeedDownloading                     // a request is under way
+	WebSeedResting                         // it failed, or asked us to wait, and is asked again later
+	WebSeedBanned                          // it sent false pieces or its URL is of no use, so it is not asked any more
+)
+
+var webSeedStateNames = [...]string{"idle", "downloading", "resting", "banned"}
+
+// String is the name in lower case.
+func (s WebSeedState) String() string {
+	if int(s) < len(webSeedStateNames) {
+		return webSeedStateNames[s]
+	}
+	return strconv.Itoa(int(s))
+}
+
+// MarshalText is String as encoding.TextMarshaler has it.
+func (s WebSeedState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// WebSeedStats is what is known of a web seed (BEP 19).
+type WebSeedStats struct {
+	URL        string // as the torrent or Options name it
+	State      WebSeedState
+	Rate       float64   // bytes of payload a second, over the last seconds
+	Downloaded int64     // bytes of payload
+	Requests   int       // under way
+	Next       time.Time // while it rests, when it is asked again
+	Err        error     // why the last request failed, or nil once another has worked
+}
+
+// stats is a snapshot. The caller holds mu.
+func (w *webSeed) stats(now time.Time) WebSeedStats {
+	s := WebSeedStats{URL: w.url, Rate: w.down.Rate(now), Downloaded: w.down.Total(), Err: w.health.Err()}
+	for _, o := range w.streams {
+		if o.reading {
+			s.Requests++
+		}
+	}
+	switch {
+	case w.health.Banned():
+		s.State = WebSeedBanned
+	case s.Requests > 0:
+		s.State = WebSeedDownloading
+	case now.Before(w.health.Rests()):
+		s.State, s.Next = WebSeedResting, w.health.Rests()
+	}
+	return s
+}

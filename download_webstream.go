@@ -1,0 +1,478 @@
+package torrent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/picker"
+	"github.com/shoal-go/torrent/internal/webseed"
+)
+
+const (
+	// maxGap is how many bytes that are not wanted are read to come to others, instead of a request for these.
+	maxGap = 64 << 10
+	// enough is how many bytes of an answer that broke count as progress, so that the rest is asked for at once.
+	enough = 1 << 10
+)
+
+// errWithdrawn is why a request ended whose answer is not wanted any more.
+var errWithdrawn = errors.New("not wanted any more")
+
+// A webStream asks a web seed for one run of blocks at a time. It is a supplier. One goroutine asks and reads.
+//
+// The download's mutex guards the fields down to end.
+type webStream struct {
+	w       *webSeed
+	running *sync.WaitGroup
+	waker                   // of the goroutine
+	supply  picker.Supplier // what the picker knows of it
+	todo    []picker.Block  // that it is asked for, and has not read
+	left    bool            // it is no supplier any more
+	reading bool            // a request is under way
+	current picker.Block    // being read, or to be read next
+	until   int64           // where in the content the present body ends
+	stop    context.CancelCauseFunc
+
+	// Of the goroutine alone.
+	body    *webseed.Body
+	file    int    // that body is of
+	came    int64  // bytes of body
+	partial []byte // the block that broke off, as far as it came
+	broken  picker.Block
+	skipped int64 // bytes read in vain and not counted yet
+}
+
+// request asks for blocks. It is part of supplier.
+func (s *webStream) request(blocks []picker.Block) {
+	s.todo = append(s.todo, blocks...)
+	s.signal()
+}
+
+// withdraw takes a request back, and ends the answer if nothing more in it is wanted. It is part of supplier.
+func (s *webStream) withdraw(id picker.Block) {
+	if k := slices.Index(s.todo, id); k >= 0 {
+		s.todo = slices.Delete(s.todo, k, k+1)
+	}
+	s.stopUnwanted()
+}
+
+// ahead reports whether a block comes in the present body.
+func (s *webStream) ahead(id picker.Block) bool {
+	off := s.w.d.offsetOf(id)
+	return off >= s.w.d.offsetOf(s.current) && off < s.until
+}
+
+// offsetOf is where a block begins in the content.
+func (d *Download) offsetOf(id picker.Block) int64 {
+	return d.t.layout.PieceOffset(int(id.Piece)) + int64(id.Index)*blockSize
+}
+
+// endOf is the offset behind a block.
+func (d *Download) endOf(id picker.Block) int64 {
+	return d.offsetOf(id) + int64(d.t.layout.BlockLen(int(id.Piece), int(id.Index)))
+}
+
+// after is the block behind another, if there is one.
+func (d *Download) after(id picker.Block) (picker.Block, bool) {
+	if id.Index++; int(id.Index) == d.t.layout.NumBlocks(int(id.Piece)) {
+		id = picker.Block{Piece: id.Piece + 1}
+	}
+	return id, int(id.Piece) < d.t.NumPieces()
+}
+
+// release has others asked for the blocks that which selects, and ends the answer if nothing more in it is wanted. The
+// caller holds mu.
+func (s *webStream) release(which func(picker.Block) bool) {
+	d := s.w.d
+	d.picker.Release(&s.supply, which)
+	s.todo = slices.DeleteFunc(s.todo, which)
+	d.pending.freed = true
+	s.stopUnwanted()
+}
+
+func allBlocks(picker.Block) bool { return true }
+
+// stopUnwanted ends the answer if nothing more in it is wanted. One of a server that sends whole files only goes on as long as anything is.
+func (s *webStream) stopUnwanted() {
+	switch {
+	case !s.reading || slices.ContainsFunc(s.todo, s.ahead):
+	case s.w.only != s || s.left || !s.w.d.picker.Interesting(&s.supply):
+		s.stop(errWithdrawn)
+	}
+}
+
+// leave ends the stream. The caller holds mu.
+func (s *webStream) leave() {
+	if s.left {
+		return
+	}
+	s.left, s.supply.Ready = true, false
+	s.release(allBlocks)
+	s.w.d.picker.Leave(&s.supply)
+	s.w.streams = slices.DeleteFunc(s.w.streams, func(o *webStream) bool { return o == s })
+	s.signal()
+}
+
+// run asks the web seed for what is wanted of it until ctx ends or the stream leaves.
+func (s *webStream) run(ctx context.Context) {
+	d := s.w.d
+	defer func() {
+		now := time.Now()
+		d.mu.Lock()
+		defer d.unlock(now)
+		s.leave()
+		s.dropPartial()
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		at, ready, left := s.due()
+		if left {
+			return
+		}
+		worked := false
+		if ready {
+			release, err := s.w.seed.Acquire(ctx)
+			if err != nil {
+				return
+			}
+			worked = s.fetch(ctx)
+			release()
+		}
+		if worked {
+			continue
+		}
+		var due <-chan time.Time
+		if !at.IsZero() {
+			timer.Reset(max(time.Until(at), 0))
+			due = timer.C
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-due:
+		}
+	}
+}
+
+// due reports whether the web seed may be asked now, and if there is one, when what is to be asked of it changes with time.
+func (s *webStream) due() (at time.Time, ready, left bool) {
+	d, h := s.w.d, &s.w.health
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	s.w.rested(now)
+	if at = h.Rests(); at.After(now) {
+		return at, false, s.left
+	}
+	s.supply.Ready = !s.left
+	return h.NextRested(), len(s.todo) > 0 || d.picker.Interesting(&s.supply), s.left
+}
+
+// next chooses the blocks to ask for. It returns the first one and the offset behind the last. The first is the current one.
+func (s *webStream) next() (first picker.Block, end int64, ok bool) {
+	d := s.w.d
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	if s.left {
+		return first, 0, false
+	}
+	if len(s.todo) == 0 {
+		blocks, cancel := d.picker.NextRun(&s.supply, s.supply.RunLength(), now, d.pending.scratch[:0])
+		d.pending.scratch = blocks
+		d.cancelAll(cancel)
+		s.todo = append(s.todo, blocks...)
+	}
+	if len(s.todo) == 0 {
+		return first, 0, false
+	}
+	asked := make(map[picker.Block]bool, len(s.todo))
+	for _, id := range s.todo {
+		asked[id] = true
+	}
+	first = s.todo[0]
+	for first.Index > 0 && asked[picker.Block{Piece: first.Piece, Index: first.Index - 1}] {
+		first.Index--
+	}
+	last := first
+	for next, more := d.after(first); more && asked[next]; next, more = d.after(next) {
+		last = next
+	}
+	s.current = first
+	return first, d.endOf(last), true
+}
+
+// fetch asks for one run of blocks and takes them. It reports whether there was one.
+func (s *webStream) fetch(parent context.Context) bool {
+	d := s.w.d
+	id, end, ok := s.next()
+	if !ok {
+		return false
+	}
+	ctx, stop := context.WithCancelCause(parent)
+	defer stop(nil)
+	d.mu.Lock()
+	s.reading, s.stop, s.until = true, stop, end
+	wanted := slices.Contains(s.todo, id)
+	d.mu.Unlock()
+	defer func() {
+		s.closeBody()
+		d.mu.Lock()
+		s.reading = false
+		d.mu.Unlock()
+	}()
+	for more := wanted; more; {
+		b, err := s.read(ctx, id, end)
+		if err != nil {
+			s.broke(ctx, err)
+			return true
+		}
+		id, more = s.accept(id, b)
+	}
+	return true
+}
+
+// broke records why a request ended early.
+func (s *webStream) broke(ctx context.Context, err error) {
+	if ctx.Err() != nil || err == errWithdrawn {
+		return // it is not wanted any more
+	}
+	d := s.w.d
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	if s.came < enough && !s.left {
+		s.w.failed(s, s.file, err, now)
+	}
+}
+
+func (s *webStream) closeBody() {
+	if s.body != nil {
+		s.body.Close()
+		s.body = nil
+	}
+}
+
+// read reads a block, in a run of blocks up to end.
+func (s *webStream) read(ctx context.Context, id picker.Block, end int64) ([]byte, error) {
+	d := s.w.d
+	if err := s.admit(ctx); err != nil {
+		return nil, err
+	}
+	d.assembling.blocks.Await()
+	if s.broken != id {
+		s.dropPartial()
+	}
+	b := s.partial
+	if s.partial = nil; b == nil {
+		b = d.client.blocks.Get()[:0]
+	}
+	size := d.t.layout.BlockLen(int(id.Piece), int(id.Index))
+	for off := d.offsetOf(id); len(b) < size; {
+		part := webseed.PartAt(d.t.layout, off+int64(len(b)), max(end, off+int64(size)))
+		n := int(min(part.Length, int64(size-len(b))))
+		to := b[len(b) : len(b)+n]
+		if part.Pad {
+			clear(to)
+			b = b[:len(b)+n]
+			continue
+		}
+		err := s.seek(ctx, part)
+		for read := 0; err == nil && read < n; {
+			var k int
+			k, err = s.body.Read(to[read:])
+			read += k
+			s.came += int64(k)
+			b = b[:len(b)+k]
+			if err == io.EOF && read == n {
+				err = nil
+			}
+		}
+		if err != nil {
+			s.partial, s.broken = b, id // the next request goes on behind it
+			d.mu.Lock()
+			d.traffic.gate.Refund(1)
+			d.mu.Unlock()
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// dropPartial forgets the block that broke off.
+func (s *webStream) dropPartial() {
+	if s.partial != nil {
+		s.w.d.client.blocks.Put(s.partial)
+		s.partial = nil
+	}
+}
+
+// seek makes body one whose next byte is the first of a part.
+func (s *webStream) seek(ctx context.Context, part webseed.Part) (err error) {
+	b := s.body
+	if b != nil && s.file == part.File && b.Offset <= part.Offset && part.Offset < b.End && (b.Rangeless || part.Offset-b.Offset <= maxGap) {
+		return s.skip(ctx, part.Offset)
+	}
+	s.closeBody()
+	s.file, s.came = part.File, 0
+	if s.body, err = s.w.seed.Open(ctx, part.File, part.Offset, part.Offset+part.Length); err != nil {
+		return err
+	}
+	if !s.opened() {
+		return errWithdrawn
+	}
+	return s.skip(ctx, part.Offset)
+}
+
+// opened looks at a body that was opened: its server may be one that others must not be asked beside, or that takes more
+// requests. It reports whether the body is read.
+func (s *webStream) opened() bool {
+	w := s.w
+	w.d.mu.Lock()
+	defer w.d.unlock(time.Now())
+	if s.body.Rangeless {
+		s.until = max(s.until, w.d.t.layout.File(s.file).End())
+		return w.keepTo(s)
+	}
+	for w.only == nil && len(w.streams) < w.seed.MaxRequests() && w.addStream(s.running) {
+	}
+	return true
+}
+
+// skip reads on to an offset in the file. Whole blocks on the way that are wanted are taken.
+func (s *webStream) skip(ctx context.Context, to int64) error {
+	d := s.w.d
+	base := d.t.layout.File(s.file).Offset
+	for s.body.Offset < to {
+		if err := s.admit(ctx); err != nil {
+			return err
+		}
+		off := base + s.body.Offset
+		id := d.blockOver(off)
+		n := min(d.endOf(id), base+to) - off
+		d.assembling.blocks.Await()
+		b := d.client.blocks.Get()[:n]
+		k, err := io.ReadFull(s.body, b)
+		s.came += int64(k)
+		if err == nil && int(n) == d.t.layout.BlockLen(int(id.Piece), int(id.Index)) && s.wants(id) {
+			s.accept(id, b)
+			continue
+		}
+		d.client.blocks.Put(b)
+		s.skipped += int64(k)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blockOver is the block that holds a byte of the content.
+func (d *Download) blockOver(off int64) picker.Block {
+	i := d.t.layout.PieceAt(off)
+	return picker.Block{Piece: int32(i), Index: int32((off - d.t.layout.PieceOffset(i)) / blockSize)}
+}
+
+// wants reports whether a block that came by the way is wanted. Then it counts as asked for.
+func (s *webStream) wants(id picker.Block) bool {
+	d := s.w.d
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	return slices.Contains(s.todo, id) || s.offer(id, now)
+}
+
+// offer asks the stream for a block that comes in any case, and reports whether it is wanted. The caller holds mu.
+func (s *webStream) offer(id picker.Block, now time.Time) bool {
+	if s.left || !s.w.d.picker.Offer(&s.supply, id, now) {
+		return false
+	}
+	s.todo = append(s.todo, id)
+	return true
+}
+
+// admit waits until the limits let another block pass.
+func (s *webStream) admit(ctx context.Context) error {
+	d := s.w.d
+	for held := false; ; held = true {
+		now := time.Now()
+		d.mu.Lock()
+		n := d.traffic.gate.Admit(now, 1)
+		pause := d.traffic.gate.Pause()
+		if held {
+			s.supply.Held(now)
+		}
+		d.mu.Unlock()
+		if n == 1 {
+			return nil
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// accept takes a block that was read, and returns the one to be read next if there is another in the same answer.
+func (s *webStream) accept(id picker.Block, b []byte) (next picker.Block, more bool) {
+	d, w := s.w.d, s.w
+	n, skipped := int64(len(b)), s.skipped
+	s.skipped = 0
+	now := time.Now()
+	d.mu.Lock()
+	if k := slices.Index(s.todo, id); k >= 0 {
+		s.todo = slices.Delete(s.todo, k, k+1)
+	}
+	v, out := d.take(&s.supply, id, b, now)
+	if v == picker.Accepted {
+		w.health.Worked()
+	}
+	d.traffic.downloaded += skipped
+	d.traffic.wasted += skipped
+	d.traffic.down.Add(skipped, now)
+	w.down.Add(n+skipped, now)
+	if next, more = s.following(id, now); more {
+		s.current = next
+	}
+	d.unlock(now)
+	if out.a != nil {
+		d.write(out)
+	}
+	return next, more
+}
+
+// following is the block to be read after another. The caller holds mu.
+func (s *webStream) following(id picker.Block, now time.Time) (next picker.Block, more bool) {
+	d := s.w.d
+	if next, more = d.after(id); more && slices.Contains(s.todo, next) {
+		return next, true
+	}
+	end := d.endOf(id)
+	if s.w.only != s {
+		most := min(s.until, end+maxGap)
+		for _, id := range s.todo {
+			if off := d.offsetOf(id); off >= end && off < most {
+				next, most = id, off
+			}
+		}
+		return next, most < min(s.until, end+maxGap)
+	}
+	// The server sends the rest of the file in any case, and would send all of it again.
+	for ; more && d.offsetOf(next) < s.until; next, more = d.after(next) {
+		if !d.picker.Needed().Has(int(next.Piece)) {
+			next.Index = int32(d.t.layout.NumBlocks(int(next.Piece)) - 1)
+		} else if slices.Contains(s.todo, next) || s.offer(next, now) {
+			return next, true
+		}
+	}
+	return next, false
+}

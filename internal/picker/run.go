@@ -1,0 +1,166 @@
+package picker
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// MaxRun is how many blocks one run is of at most, 16 MiB.
+const MaxRun = 1024
+
+// minRun is how long a run gets even if what follows its first piece is less rare, in blocks.
+const minRun = 256
+
+// RunLength is how many blocks the next run of s should be of: what it sends in a few seconds.
+func (s *Supplier) RunLength() int { return min(4*s.pipe.depth, MaxRun) }
+
+// NextRun is Next for a supplier that Runs. The blocks that it appends to out, up to n, follow one another, as far as they
+// are not taken over from others.
+//
+// A started piece is completed first. A new run begins with the rarest of the pieces that are wanted most, where the
+// most blocks follow; with the first of them if there are no peers, so that content comes in order. It goes on as long as nothing is wanted more than
+// what follows.
+func (pk *Picker) NextRun(s *Supplier, n int, now time.Time, out []Block) (blocks []Block, cancel []Request) {
+	s.expect(now)
+	if n <= 0 {
+		return out, nil
+	}
+	t := turn{pk: pk, s: s, now: now, out: out, end: len(out) + n}
+	if p := pk.due(s); p != nil {
+		p.sole = nil // giving way is no lapse
+		t.take(t.reassign(p))
+		return t.out, t.cancel
+	}
+	p, first := (*startedPiece)(nil), pk.runStart(s, n)
+	for _, q := range pk.open {
+		if (first < 0 || q.priority >= pk.heap.priority[first]) && pk.may(s, q, now) {
+			p = q
+			break
+		}
+	}
+	switch {
+	case p != nil && p.sole != nil && p.sole != s:
+		p = t.reassign(p)
+	case p == nil && first >= 0:
+		p = pk.start(first)
+	case p == nil:
+		mark := len(s.queue)
+		t.steal()
+		// It took the last block first, and sends the first one first.
+		slices.SortFunc(t.out[len(out):], compareBlocks)
+		slices.SortStableFunc(s.queue[min(mark, len(s.queue)):], func(a, b outstanding) int { return compareBlocks(a.Block, b.Block) })
+		return t.out, t.cancel
+	}
+	if p.parole {
+		t.take(p)
+	} else {
+		t.run(p)
+	}
+	return t.out, t.cancel
+}
+
+func compareBlocks(a, b Block) int {
+	return cmp.Or(cmp.Compare(a.Piece, b.Piece), cmp.Compare(a.Index, b.Index))
+}
+
+// run takes the first free blocks of p that follow one another, and those of the pieces behind it.
+func (t *turn) run(p *startedPiece) {
+	pk, begun, rarity := t.pk, len(t.out), t.pk.heap.avail[p.piece]
+	for k := p.cursor; !t.full(); k++ {
+		if k == len(p.blocks) {
+			p, k = t.following(p.piece+1, len(t.out)-begun >= minRun, rarity), 0
+			if p == nil {
+				return
+			}
+		}
+		b := &p.blocks[k]
+		if !b.free() {
+			if len(t.out) > begun {
+				return
+			}
+			continue
+		}
+		id := Block{p.piece, int32(k)}
+		pk.claim(b, t.s, id, t.now)
+		if p.free--; p.free == 0 {
+			pk.close(p)
+		}
+		t.out = append(t.out, id)
+	}
+}
+
+// following is piece i, started, if a run may go on with it; else nil. long is set if the run is long enough to end where a
+// piece is less rare than its first one.
+func (t *turn) following(i int32, long bool, rarity uint16) *startedPiece {
+	pk := t.pk
+	if int(i) >= pk.layout.NumPieces() || !pk.need.Has(int(i)) || !t.s.may(i) || pk.spoiled[i] != nil {
+		return nil
+	}
+	priority := pk.heap.priority[i]
+	if pk.heap.topPriority() > priority || len(pk.open) > 0 && pk.open[0].priority > priority {
+		return nil
+	}
+	if long && pk.heap.avail[i] > rarity {
+		return nil
+	}
+	if p := pk.started[i]; p != nil {
+		return p
+	}
+	return pk.start(int(i))
+}
+
+// runStart is the piece, not started yet, that a run of n blocks of s should begin with, or -1.
+func (pk *Picker) runStart(s *Supplier, n int) (best int) {
+	top := pk.heap.top()
+	if top < 0 {
+		return -1
+	}
+	inOrder := !slices.ContainsFunc(pk.suppliers, func(o *Supplier) bool { return !o.Runs })
+	class := func(i int) uint64 { return pk.heap.key(int32(i)) >> 32 } // priority, then rarity
+	best, most, end := -1, 0, 0
+	for i := range pk.need.All() {
+		if !pk.heap.holds(i) || !s.may(int32(i)) {
+			continue
+		}
+		if best >= 0 && (class(i) > class(best) || class(i) == class(best) && (inOrder || i < end || pk.spoiled[int32(i)] != nil)) {
+			continue
+		}
+		blocks, next := 0, i
+		for ; blocks < n && pk.heap.holds(next) && s.may(int32(next)); next++ {
+			blocks += pk.layout.NumBlocks(next)
+			if next+1 == pk.layout.NumPieces() {
+				next++
+				break
+			}
+		}
+		if best < 0 || class(i) < class(best) || blocks > most {
+			best, most, end = i, blocks, next
+		}
+		if class(best) == class(top) && (inOrder || most >= n) {
+			break
+		}
+	}
+	return best
+}
+
+// Offer asks s for a block that it is about to send in any case, and reports whether it is wanted.
+func (pk *Picker) Offer(s *Supplier, id Block, now time.Time) bool {
+	i := int(id.Piece)
+	if !pk.need.Has(i) || !s.may(id.Piece) {
+		return false
+	}
+	p := pk.started[id.Piece]
+	if p == nil {
+		if !pk.heap.holds(i) {
+			return false
+		}
+		p = pk.start(i)
+	}
+	b := &p.blocks[id.Index]
+	if b.here() || b.owner[0] == s || b.owner[1] == s || b.copies() == len(b.owner) || p.parole && p.sole != nil && p.sole != s {
+		return false
+	}
+	pk.request(p, Request{s, id}, now)
+	return true
+}

@@ -1,0 +1,96 @@
+package webseed
+
+import (
+	"context"
+	"slices"
+	"sync"
+)
+
+const (
+	maxConns    = 2 // of one host, by HTTP/1
+	maxRequests = 5 // of one host under way, where one connection takes several (HTTP/2)
+)
+
+// hosts bounds how many requests are under way to each host, those of all downloads together.
+type hosts struct {
+	mu    sync.Mutex
+	known map[string]*host
+}
+
+// A host is one server, by its name and port.
+type host struct {
+	used    int
+	most    int
+	waiting []chan struct{} // those that want to ask, in the order in which they came
+}
+
+// Acquire waits for its turn to ask the seed's host, until ctx ends. release ends the turn.
+func (s *Seed) Acquire(ctx context.Context) (release func(), err error) {
+	h := &s.client.hosts
+	key := s.base.Scheme + "://" + s.base.Host
+	h.mu.Lock()
+	at := h.known[key]
+	if at == nil {
+		at = &host{most: maxConns}
+		h.known[key] = at
+	}
+	turn := make(chan struct{})
+	at.waiting = append(at.waiting, turn)
+	at.grant()
+	h.mu.Unlock()
+	release = sync.OnceFunc(func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		at.used--
+		at.grant()
+	})
+	select {
+	case <-turn:
+		return release, nil
+	case <-ctx.Done():
+	}
+	h.mu.Lock()
+	k := slices.Index(at.waiting, turn)
+	if k >= 0 {
+		at.waiting = slices.Delete(at.waiting, k, k+1)
+	}
+	h.mu.Unlock()
+	if k < 0 {
+		release() // it was granted in the same moment
+	}
+	return nil, context.Cause(ctx)
+}
+
+// grant gives the next ones their turns. The lock is held.
+func (h *host) grant() {
+	for h.used < h.most && len(h.waiting) > 0 {
+		close(h.waiting[0])
+		h.waiting = h.waiting[1:]
+		h.used++
+	}
+}
+
+// MaxRequests is how many requests of the seed's host may be under way.
+func (s *Seed) MaxRequests() int {
+	h := &s.client.hosts
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if at := h.known[s.base.Scheme+"://"+s.base.Host]; at != nil {
+		return at.most
+	}
+	return maxConns
+}
+
+// heard records the version of HTTP that the seed's host speaks.
+func (s *Seed) heard(major int) {
+	h := &s.client.hosts
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if at := h.known[s.base.Scheme+"://"+s.base.Host]; at != nil {
+		at.most = maxConns
+		if major >= 2 {
+			at.most = maxRequests
+		}
+		at.grant()
+	}
+}

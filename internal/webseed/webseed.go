@@ -1,0 +1,94 @@
+// Package webseed fetches content from HTTP servers that have it as plain files (BEP 19). It builds their URLs, cuts ranges
+// of content into ranges of files, judges answers, remembers redirects, and says how long a server that failed rests. Which
+// bytes are fetched, and when, is up to its caller.
+//
+// A Client is shared by all downloads, and a Seed is one server for one download; any goroutine may use them. A Body belongs
+// to one goroutine. A Health is plain data, which its caller guards; the time is an argument.
+package webseed
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync"
+
+	"github.com/shoal-go/torrent/internal/httpguard"
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/printable"
+)
+
+// A Client makes the requests of all downloads.
+type Client struct {
+	http   *http.Client
+	direct func(u *url.URL) bool
+	hosts  hosts
+}
+
+// NewClient returns a client that asks by c. direct reports whether its requests for a URL are known to go through no proxy.
+func NewClient(c *http.Client, direct func(u *url.URL) bool) *Client {
+	return &Client{http: c, direct: direct, hosts: hosts{known: make(map[string]*host)}}
+}
+
+// Content is the files of a torrent.
+type Content struct {
+	Layout layout.Layout
+	Name   string     // of the torrent, as its author wrote it
+	Paths  [][]string // below the directory Name, by file; nil is one file called Name
+}
+
+// A Seed is one server.
+type Seed struct {
+	client  *Client
+	content *Content
+	base    *url.URL
+	rule    httpguard.Rule
+
+	mu        sync.Mutex
+	redirects map[int]redirect // by file
+}
+
+// A redirect is where a file was found at last.
+type redirect struct {
+	to     *url.URL
+	public bool // where it began
+}
+
+// maxRedirected is how many files a seed's redirects are remembered of.
+const maxRedirected = 10_000
+
+var (
+	errScheme = errors.New("neither http nor https")
+	errNoHost = errors.New("URL without a host")
+	errQuery  = errors.New("not asked: an address inside the network, and a query")
+)
+
+// NewSeed returns the server that has content at a URL. A stranger wrote the URL unless byUser is set.
+func (c *Client) NewSeed(rawURL string, byUser bool, content *Content) (*Seed, error) {
+	base, err := url.Parse(rawURL)
+	switch {
+	case err != nil:
+		err = errors.New("malformed URL")
+	case base.Scheme != "http" && base.Scheme != "https":
+		err = errScheme
+	case base.Hostname() == "":
+		err = errNoHost
+	}
+	if err != nil {
+		return nil, fmt.Errorf("web seed %s: %w", printable.Line(rawURL), err)
+	}
+	s := &Seed{client: c, content: content, base: base, redirects: make(map[int]redirect)}
+	if !byUser {
+		s.rule = noQuery
+	}
+	return s, nil
+}
+
+// noQuery is the httpguard.Rule of web seeds: a file inside the user's network has a path, and what has a query may be an
+// order to a router or a service.
+func noQuery(u *url.URL, _ bool) error {
+	if u.RawQuery != "" || u.ForceQuery {
+		return errQuery
+	}
+	return nil
+}

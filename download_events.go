@@ -131,14 +131,14 @@ func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), ni
 
 // Event is one thing that happened in a download. Kind says which of the other fields it has.
 type Event struct {
-	Kind EventKind
-	Time time.Time
+	Kind EventKind // what happened
+	Time time.Time // when
 
-	Piece   int
-	File    File
-	Peer    netip.AddrPort
-	Tracker string // its URL
-	Peers   int    // addresses in its answer
+	Piece   int            // its index
+	File    File           // as in the torrent
+	Peer    netip.AddrPort // its address
+	Tracker string         // its URL
+	Peers   int            // addresses in its answer
 	Message string
 	State   State
 	Err     error
@@ -164,16 +164,12 @@ type subscription struct {
 // Events yields what happens in the download from now on, until ctx or the download ends. It never holds the download
 // up: while the caller is busy 1000 events wait, and those beyond are dropped and counted in one of kind EventsDropped.
 func (d *Download) Events(ctx context.Context) iter.Seq[Event] {
+	s := &subscription{waker: newWaker()}
+	d.subscribe(s)
+	context.AfterFunc(ctx, func() { d.unsubscribe(s) })
 	return func(yield func(Event) bool) {
-		s := &subscription{waker: newWaker()}
-		d.mu.Lock()
-		d.events.subscriptions = append(d.events.subscriptions, s)
-		d.mu.Unlock()
-		defer func() {
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			d.events.subscriptions = slices.DeleteFunc(d.events.subscriptions, func(other *subscription) bool { return other == s })
-		}()
+		d.subscribe(s)
+		defer d.unsubscribe(s)
 		for {
 			gone := d.isGone()
 			for _, e := range d.takeEvents(s) {
@@ -192,6 +188,21 @@ func (d *Download) Events(ctx context.Context) iter.Seq[Event] {
 			}
 		}
 	}
+}
+
+// subscribe has s told of events, if it is not yet.
+func (d *Download) subscribe(s *subscription) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !slices.Contains(d.events.subscriptions, s) {
+		d.events.subscriptions = append(d.events.subscriptions, s)
+	}
+}
+
+func (d *Download) unsubscribe(s *subscription) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.events.subscriptions = slices.DeleteFunc(d.events.subscriptions, func(other *subscription) bool { return other == s })
 }
 
 // takeEvents empties a subscription.

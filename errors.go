@@ -42,7 +42,7 @@ func (e *MetainfoError) Unwrap() error { return e.Err }
 
 // TrackerError is the last error of a tracker.
 type TrackerError struct {
-	URL    string
+	URL    string // of the tracker
 	Reason string // in the tracker's words, or what went wrong on the way to it
 	Err    error  // the cause, or nil
 }
@@ -53,8 +53,8 @@ func (e *TrackerError) Unwrap() error { return e.Err }
 
 // PeerError says why a connection to a peer could not be made, or ended.
 type PeerError struct {
-	Addr netip.AddrPort
-	Err  error
+	Addr netip.AddrPort // of the peer
+	Err  error          // why
 }
 
 func (e *PeerError) Error() string { return fmt.Sprintf("peer %s: %v", e.Addr, e.Err) }

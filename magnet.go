@@ -29,6 +29,7 @@ const (
 // Magnet is a magnet link: which torrent it is (BEP 9), and hints where to find it. It does not
 // describe the content; Resolve fetches from the swarm what a .torrent file would say.
 type Magnet struct {
+	// InfoHash says which torrent it is.
 	InfoHash Hash
 	// Name is shown until the torrent's own name is known. It may be empty. It is not sanitised, so do not
 	// use it as a file name.

@@ -18,7 +18,7 @@ import (
 
 // Stats is a snapshot of a download.
 type Stats struct {
-	State State
+	State State // what it is at
 
 	// Bytes: of everything, of what is chosen, of what is chosen and verified. Files that are OnDemand are not chosen.
 	Length, Wanted, Verified int64
@@ -49,10 +49,10 @@ type Stats struct {
 
 // PeerStats is what is known of a connected peer.
 type PeerStats struct {
-	Addr      netip.AddrPort
-	Client    string // name and version as the peer gives them (BEP 10), or the start of its peer id
-	Source    string // where its address came from: user, tracker, pex, lsd, magnet, incoming
-	Incoming  bool   // it connected to us
+	Addr      netip.AddrPort // where it is, with the port of this connection
+	Client    string         // name and version as the peer gives them (BEP 10), or the start of its peer id
+	Source    string         // where its address came from: user, tracker, pex, lsd, magnet, incoming
+	Incoming  bool           // it connected to us
 	Encrypted bool
 	Transport string // tcp or utp
 
@@ -283,8 +283,8 @@ func (c *Client) Stats() ClientStats {
 
 // TrackerStats is what is known of one tracker.
 type TrackerStats struct {
-	URL  string
-	Tier int // from 0 (BEP 12)
+	URL  string // as the torrent or the user has it
+	Tier int    // from 0 (BEP 12)
 
 	Announcing   bool      // it has been asked and not yet answered
 	LastAnnounce time.Time // when it was last asked; zero if never

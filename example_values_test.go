@@ -1,0 +1,173 @@
+package torrent_test
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing/fstest"
+
+	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/torrenttest"
+)
+
+// The torrent of a directory, written to a file.
+func ExampleCreate() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Mkdir(filepath.Join(dir, "tide"), 0o777); err != nil {
+		log.Fatal(err)
+	}
+	for name, text := range map[string]string{"ebb.txt": "out", "flood.txt": "in"} {
+		if err := os.WriteFile(filepath.Join(dir, "tide", name), []byte(text), 0o666); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	t, err := torrent.Create(filepath.Join(dir, "tide"), &torrent.CreateOptions{
+		Trackers: [][]string{{"https://tracker.example/announce"}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tide.torrent"), t.Bytes(), 0o666); err != nil {
+		log.Fatal(err)
+	}
+	again, err := torrent.Read(filepath.Join(dir, "tide.torrent"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	again.PrintTree(os.Stdout)
+	// Output:
+	//    5 B    tide/
+	//    3 B    ├── ebb.txt
+	//    2 B    └── flood.txt
+	//
+	// 2 files, 5 B
+}
+
+// Hashing may take long. A context ends it, and Progress shows how far it is.
+func ExampleCreateContext() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "tide.txt")
+	if err := os.WriteFile(path, []byte("spring tide"), 0o666); err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, err = torrent.CreateContext(ctx, path, &torrent.CreateOptions{
+		Progress: func(done, total int64) { fmt.Println(done, "of", total) },
+	})
+	fmt.Println(err)
+	// Output:
+	// 11 of 11
+	// <nil>
+}
+
+// A torrent from anywhere, such as the body of an HTTP response.
+func ExampleParse() {
+	file := strings.NewReader("d4:infod6:lengthi11e4:name8:tide.txt12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee")
+	t, err := torrent.Parse(file)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for f := range t.Files() {
+		fmt.Println(f.Path, f.Length)
+	}
+	// Output:
+	// tide.txt 11
+}
+
+// A link says which torrent it is, and perhaps where to look for it.
+func ExampleParseMagnet() {
+	m, err := torrent.ParseMagnet("magnet:?xt=urn:btih:e098eff25acbf5b8e32f828975c30953622dbe6f&dn=tide.txt&tr=udp%3A%2F%2Ftracker.example%3A6969")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(m.InfoHash, m.Name, m.Trackers)
+	// Output:
+	// e098eff25acbf5b8e32f828975c30953622dbe6f tide.txt [udp://tracker.example:6969]
+}
+
+// A link to some of the files of a torrent.
+func ExampleMagnet() {
+	t := torrenttest.Make(nil, map[string]string{"tide/ebb.txt": "out", "tide/flood.txt": "in"})
+	m := t.Magnet()
+	m.Select = []int{1}
+	for f := range t.Files() {
+		fmt.Println(f.Path, m.Priority(f))
+	}
+	// Output:
+	// tide/ebb.txt skip
+	// tide/flood.txt normal
+}
+
+// An info hash as people write it.
+func ExampleParseHash() {
+	h, err := torrent.ParseHash("4CMO74S2ZP23RYZPQKEXLQYJKNRC3PTP") // base32, or 40 digits of hex
+	fmt.Println(h, err)
+	// Output:
+	// e098eff25acbf5b8e32f828975c30953622dbe6f <nil>
+}
+
+// Files by pattern. A function of one's own may go by anything else.
+func ExampleGlob() {
+	t := torrenttest.Make(nil, map[string]string{"tide/ebb.txt": "out", "tide/flood.srt": "in", "tide/moon/full.txt": "spring"})
+	chosen := torrent.Glob("*.srt", "tide/moon/*")
+	for f := range t.Files() {
+		fmt.Println(f.Path, chosen(f))
+	}
+	// Output:
+	// tide/ebb.txt skip
+	// tide/flood.srt normal
+	// tide/moon/full.txt normal
+}
+
+// A set of pieces, as a Storage that knows what it holds returns it.
+func ExampleNewBitfield() {
+	b := torrent.NewBitfield(10, 2, 7)
+	fmt.Println(b.Len(), b.Count(), b.Has(7), b.Has(8))
+	for i := range b.All() {
+		fmt.Println(i)
+	}
+	// Output:
+	// 10 2 true false
+	// 2
+	// 7
+}
+
+// Sharing what any file system holds: an embed.FS, an archive, or files under other names.
+func ExampleFSStorage() {
+	t := torrenttest.Make(nil, map[string]string{"tide.txt": "neap tide"})
+	fsys := fstest.MapFS{"tide.txt": {Data: []byte("neap tide")}}
+	client := &torrent.Client{Listen: "127.0.0.1:0"}
+	defer client.Close()
+	d, err := t.Start(context.Background(), &torrent.Options{Storage: torrent.FSStorage(fsys), Seed: true, Client: client})
+	if err != nil {
+		log.Fatal(err)
+	}
+	files, err := d.Wait()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
+		fmt.Println(path.Clean(name), entry.IsDir(), err)
+		return err
+	})
+	fmt.Println(d.Stats().State)
+	// Output:
+	// . true <nil>
+	// tide.txt false <nil>
+	// seeding
+}

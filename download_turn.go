@@ -21,7 +21,7 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 		spilled = d.everySecond(now)
 	}
 	if len(d.swarm.peers) > 0 && !now.Before(d.uploading.choker.Next()) {
-		d.pending.rechoke = true
+		d.pending.rechoke, d.pending.roundAt = true, time.Time{}
 	}
 	d.traffic.turning = true
 	d.pending.freed = d.pending.freed || d.traffic.throttled // what a limit held back may pass now
@@ -36,7 +36,9 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 			d.life.tasks.Go(d.save)
 		}
 	}
+	d.pending.woken = true
 	d.followUp(now)
+	d.pending.woken = d.pending.released || d.pending.rechoke // due says when
 	d.traffic.turning = false
 	next = d.due(now)
 	d.unlock(now)
@@ -58,6 +60,9 @@ func (d *Download) due(now time.Time) (next time.Time) {
 	}
 	if len(d.swarm.peers) > 0 || len(d.assembling.pieces) > 0 {
 		sooner(d.nextTick)
+	}
+	if d.pending.woken {
+		sooner(d.pending.roundAt)
 	}
 	if d.traffic.throttled {
 		sooner(now.Add(d.traffic.gate.Pause()))
@@ -131,16 +136,37 @@ func (d *Download) seedUntil() {
 // pending is what updates made under the mutex have left to do before it is released.
 type pending struct {
 	freed    bool             // blocks are free that idle suppliers may be asked for
+	released bool             // so they are, by what a peer said: that is followed up in the next round
 	roomy    bool             // some supplier is Roomy
 	rechoke  bool             // a choke round is due
+	roundAt  time.Time        // when what peers say is next followed up
+	woken    bool             // turn was woken for that
 	logs     []func()         // what is to be logged
 	scratch  []picker.Block   // reused by ask
 	requests []outbox.Request // reused by ask, too
 }
 
 // followUp does what follows from updates made under the mutex: it asks suppliers that have room for blocks, and
-// holds a choke round. The caller holds d.mu.
+// holds a choke round.
+//
+// What peers say is followed up at once if that has not been done for a while, else in a later round: it costs as much as
+// there are peers, and any of them may say it as often as it likes. The caller holds d.mu.
 func (d *Download) followUp(now time.Time) {
+	if d.pending.released || d.pending.rechoke {
+		if now.Before(d.pending.roundAt) {
+			if !d.pending.woken {
+				d.pending.woken = true
+				d.signal()
+			}
+		} else {
+			d.pending.freed = d.pending.freed || d.pending.released
+			if d.pending.rechoke {
+				d.chokeRound(now)
+			}
+			d.pending.released, d.pending.rechoke = false, false
+			d.pending.roundAt = now.Add(roundEvery)
+		}
+	}
 	for rounds := 0; (d.pending.freed || d.pending.roomy) && rounds < 4; rounds++ {
 		all := d.pending.freed
 		d.pending.freed, d.pending.roomy = false, false
@@ -162,11 +188,10 @@ func (d *Download) followUp(now time.Time) {
 			}
 		}
 	}
-	if d.pending.rechoke {
-		d.pending.rechoke = false
-		d.chokeRound(now)
-	}
 }
+
+// roundEvery is how often what peers say may have all others looked after.
+const roundEvery = 50 * time.Millisecond
 
 // unlock releases the mutex, after followUp. Then it writes to the log. The caller holds d.mu.
 func (d *Download) unlock(now time.Time) {

@@ -62,6 +62,9 @@ type peer struct {
 	up             ratelimit.Meter
 	suggested      []int // pieces that were suggested to it and that it has not got (BEP 6)
 
+	work ratelimit.Account // that its messages may cause; like rest, the reading goroutine's
+	rest time.Duration     // before another message is read
+
 	closing error         // why it ends; nil until it does
 	ended   chan struct{} // closed when it is to end
 }
@@ -116,9 +119,40 @@ func (p *peer) read() error {
 		} else {
 			err = p.act(m, time.Now())
 		}
+		if err == nil && p.rest > 0 {
+			err = p.pause()
+		}
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// The work that a peer's messages may cause, in steps of the picker. The bitfield of a torrent
+// of a million pieces is as much as two million.
+const (
+	workRate    = 250_000   // a second
+	workAtOnce  = 5_000_000 // some tens of milliseconds
+	messageWork = 4         // of any message
+	blockWork   = 1_000     // that a block earns
+)
+
+// charge charges the peer with the work that a message has caused since the picker had done so much, and has the next one
+// read later if it has caused too much. The mutex is held.
+func (p *peer) charge(before int64, now time.Time) {
+	p.rest = p.work.Charge(messageWork+p.d.picker.Work()-before, now)
+}
+
+// pause waits until the peer may cause more work.
+func (p *peer) pause() error {
+	timer := time.NewTimer(p.rest)
+	defer timer.Stop()
+	p.rest = 0
+	select {
+	case <-timer.C:
+		return nil
+	case <-p.ended:
+		return p.closing
 	}
 }
 
@@ -154,17 +188,24 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 // actLocked acts on a message that changes what either side may ask for. The caller holds p.d.mu.
 func (p *peer) actLocked(m wire.Message, now time.Time) error {
 	d := p.d
+	defer p.charge(d.picker.Work(), now)
 	pieces := d.t.NumPieces()
 	isPiece := uint64(m.Index) < uint64(pieces)
 	switch m.ID {
 	case wire.Choke:
-		p.choked()
+		if !p.supply.Choking {
+			p.choked()
+		}
 	case wire.Unchoke:
-		p.supply.Choking = false
-		d.refill(&p.supply, now)
+		if p.supply.Choking {
+			p.supply.Choking = false
+			d.refill(&p.supply, now)
+		}
 	case wire.Interested, wire.NotInterested:
-		p.peerInterested = m.ID == wire.Interested
-		d.pending.rechoke = true
+		if is := m.ID == wire.Interested; is != p.peerInterested {
+			p.peerInterested = is
+			d.pending.rechoke = true
+		}
 	case wire.Have:
 		if !isPiece {
 			return fmt.Errorf("have of piece %d, where there are %d", m.Index, pieces)
@@ -188,7 +229,7 @@ func (p *peer) actLocked(m wire.Message, now time.Time) error {
 	case wire.Reject:
 		return p.rejected(m)
 	case wire.AllowedFast:
-		if isPiece {
+		if isPiece && !p.supply.AllowedFast(int(m.Index)) {
 			p.supply.AllowFast(int(m.Index))
 			d.refill(&p.supply, now)
 		}

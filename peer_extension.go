@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"iter"
@@ -53,8 +54,13 @@ type extensions struct {
 	pex        pex.Exchange
 	punching   punching
 
+	handshake []byte // the last one, unless it is long; the reading goroutine's
+
 	metadataServed int64 // bytes of the info dictionary that it was sent
 }
+
+// maxSavedHandshake is the length of the longest extension handshake that is noticed when it comes again.
+const maxSavedHandshake = 1 << 10
 
 // extHandshake is our extension handshake. The caller holds d.mu.
 func (d *Download) extHandshake(to netip.AddrPort) wire.ExtHandshake {
@@ -103,10 +109,17 @@ func (p *peer) actExtended(m wire.Message, now time.Time) error {
 }
 
 func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
+	if bytes.Equal(payload, p.ext.handshake) && len(payload) > 0 {
+		return nil
+	}
+	if len(payload) <= maxSavedHandshake {
+		p.ext.handshake = bytes.Clone(payload)
+	}
 	h := wire.ParseExtHandshake(payload)
 	d := p.d
 	d.mu.Lock()
 	defer d.unlock(now)
+	defer p.charge(d.picker.Work()-int64(len(payload)), now)
 	for n, e := range extensionTable {
 		if id, said := h.M[e.name]; said && n > 0 {
 			p.ext.number[n] = byte(id)
@@ -137,7 +150,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 }
 
 // receiveMetadata answers a request for a block of the info dictionary (BEP 9).
-func (p *peer) receiveMetadata(payload []byte, _ time.Time) error {
+func (p *peer) receiveMetadata(payload []byte, now time.Time) error {
 	m := wire.ParseMetadataMessage(payload)
 	if m.Type != wire.MetadataRequest {
 		return nil
@@ -145,6 +158,7 @@ func (p *peer) receiveMetadata(payload []byte, _ time.Time) error {
 	d := p.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	p.charge(d.picker.Work(), now)
 	number := p.ext.number[extMetadata]
 	if number == 0 {
 		return nil
@@ -169,6 +183,7 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 	d := p.d
 	d.mu.Lock()
 	defer d.unlock(now)
+	defer p.charge(d.picker.Work()-int64(len(payload)), now)
 	named, err := p.ext.pex.Receive(payload, p.conn.addr.Addr(), now)
 	for q := range named {
 		if q.Flags&wire.PEXSeed != 0 && d.sated() {
@@ -235,8 +250,11 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	}
 	d.mu.Lock()
 	defer d.unlock(now)
-	d.cancelAll(d.picker.DontHave(&p.supply, int(i)))
-	d.pending.freed = true
+	defer p.charge(d.picker.Work(), now)
+	if cancel := d.picker.DontHave(&p.supply, int(i)); len(cancel) > 0 {
+		d.cancelAll(cancel)
+		d.pending.released = true
+	}
 	d.updateInterest(p)
 	return nil
 }

@@ -19,7 +19,7 @@ func (p *peer) isSeed() bool { return p.supply.HasAll() }
 func (p *peer) has(i int, now time.Time) {
 	d := p.d
 	if d.picker.Have(&p.supply, i) {
-		d.gained(p, now)
+		d.gained(p, d.picker.Needed().Has(i), now)
 		d.uploading.spread.Seen(p.number, i)
 		d.tookSuggestion(p, i, now)
 	}
@@ -31,22 +31,20 @@ func (p *peer) hasPieces(has bits.Set, now time.Time) {
 	if !p.saidPieces {
 		p.saidPieces = true
 		p.d.picker.Bitfield(&p.supply, has)
-		p.d.gained(p, now)
+		p.d.gained(p, true, now)
 		return
 	}
-	news := false
-	for i := range has.All() {
-		news = p.d.picker.Have(&p.supply, i) || news
-	}
-	if news {
-		p.d.gained(p, now)
+	if p.d.picker.Haves(&p.supply, has) {
+		p.d.gained(p, true, now)
 	}
 }
 
-// gained acts on a peer having more pieces than was known. The caller holds d.mu.
-func (d *Download) gained(p *peer, now time.Time) {
-	d.updateInterest(p)
-	d.refill(&p.supply, now)
+// gained acts on a peer having more pieces than was known. needed is whether one of them may be. The caller holds d.mu.
+func (d *Download) gained(p *peer, needed bool, now time.Time) {
+	if needed {
+		d.updateInterest(p)
+		d.refill(&p.supply, now)
+	}
 	if d.sharing() && d.sated() && p.isSeed() {
 		p.stopLocked(errBothSeeds)
 	}
@@ -139,6 +137,7 @@ func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err 
 		return batch{}, p.unrequested(n)
 	}
 	p.useful = p.useful || v == picker.Accepted
+	p.work.Earn(blockWork)
 	p.down.Add(int64(n), now)
 	d.refill(&p.supply, now)
 	return out, nil
@@ -203,7 +202,7 @@ func (p *peer) choked() {
 	})
 	freed := p.d.picker.Release(&p.supply, func(id picker.Block) bool { return !p.fast || unsent[id] })
 	p.d.traffic.gate.Refund(freed)
-	p.d.pending.freed = true
+	p.d.pending.released = p.d.pending.released || freed > 0
 }
 
 // rejected releases a block that the peer refuses to send (BEP 6). The caller holds p.d.mu.
@@ -218,7 +217,7 @@ func (p *peer) rejected(m wire.Message) error {
 	}
 	if freed {
 		p.d.traffic.gate.Refund(1)
-		p.d.pending.freed = true
+		p.d.pending.released = true
 		p.d.updateInterest(p)
 	}
 	return nil

@@ -27,6 +27,7 @@ type uploading struct {
 	suggester choker.Suggester
 	spread    choker.Spread
 	debts     choker.Debts
+	judged    int64                             // peers in all choke rounds so far
 	fastSets  map[netip.Prefix]map[uint32]int64 // bytes of allowed-fast pieces that each /24 may still request, by piece (BEP 6)
 	looked    map[uint32]time.Time              // when the files under a piece were last seen to be unchanged
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/tracker"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -95,6 +96,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 		extended:  k.theirs.Extended(),
 		amChoking: true,
 		ended:     make(chan struct{}),
+		work:      ratelimit.NewAccount(workRate, workAtOnce, now),
 	}
 	p.before, p.withheld = d.uploading.debts.Of(k.addr.Addr())
 	p.supply = picker.Supplier{Owner: p, Origin: k.addr, Host: k.addr.Addr(), Choking: true}
@@ -195,6 +197,7 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 
 // chokeRound asks the choker which peers to unchoke, and tells those for which that changes. The caller holds d.mu.
 func (d *Download) chokeRound(now time.Time) {
+	d.uploading.judged += int64(len(d.swarm.peers))
 	states := make([]choker.Peer, len(d.swarm.peers))
 	for k, p := range d.swarm.peers {
 		p.withheld = p.withheld || p.amInterested && p.supply.Choking

@@ -53,6 +53,29 @@ func (pk *Picker) Have(s *Supplier, i int) bool {
 	return true
 }
 
+// Haves records that s has the pieces in has, beside those that it is known to have, and reports whether there were any
+// others. Ownership of has passes to the Picker.
+func (pk *Picker) Haves(s *Supplier, has bits.Set) (news bool) {
+	pk.work += int64(has.Len() / piecesPerStep)
+	if s.all {
+		return false
+	}
+	has.RemoveAll(&s.has)
+	if has.Count() > has.Len()/8 {
+		for i := range s.has.All() {
+			has.Add(i)
+		}
+		pk.work += int64(has.Count())
+		pk.Bitfield(s, has)
+		return true
+	}
+	for i := range has.All() {
+		pk.Have(s, i)
+	}
+	pk.work += int64(has.Count())
+	return has.Count() > 0
+}
+
 // DontHave records that s no longer has piece i (BEP 54), and releases its requests for that piece. The caller
 // cancels them: s might send the blocks twice if it has the piece again soon.
 func (pk *Picker) DontHave(s *Supplier, i int) (cancel []Request) {
@@ -62,6 +85,7 @@ func (pk *Picker) DontHave(s *Supplier, i int) (cancel []Request) {
 
 func (pk *Picker) lose(s *Supplier, i int) {
 	if s.all {
+		pk.work += int64(pk.layout.NumPieces() / piecesPerStep)
 		has := bits.Full(pk.layout.NumPieces())
 		has.Remove(i)
 		pk.Bitfield(s, has)
@@ -99,6 +123,7 @@ func (pk *Picker) count(s *Supplier) {
 	s.want = s.has.CountAnd(&pk.need)
 	s.fresh = s.want
 	if s.want > 0 {
+		pk.work += int64(len(pk.started))
 		for i := range pk.started {
 			if pk.need.Has(int(i)) && s.has.Has(int(i)) {
 				s.fresh--

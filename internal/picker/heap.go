@@ -18,6 +18,8 @@ type pieceHeap struct {
 	unseen []int32 // the heap of pieces with avail 0
 	seen   []int32 // the heap of the others
 
+	work int64 // steps, as in Picker.Work
+
 	frontier []int32 // scratch of first: places still to be visited, a heap of their own
 }
 
@@ -136,12 +138,14 @@ func (h *pieceHeap) countOne(i, delta int) {
 // count adds delta to the availability of each piece in has: O(log n) for each, or one pass over
 // everything where that is less.
 func (h *pieceHeap) count(has *bits.Set, delta int) {
+	h.work += int64(has.Len()/piecesPerStep + has.Count())
 	if has.Count() <= h.len()/16 {
 		for i := range has.All() {
 			h.countOne(i, delta)
 		}
 		return
 	}
+	h.work += int64(h.len())
 	for i := range has.All() {
 		h.avail[i] += uint16(delta)
 	}
@@ -178,8 +182,12 @@ func (h *pieceHeap) topPriority() uint8 {
 	return 0
 }
 
-// maxWalk is how many places of the heap first visits before a pass over the bitfield is cheaper.
-const maxWalk = 1024
+// maxWalk is how many places of the heap first visits at most. A place costs as much as walkCost steps of a pass over
+// the bitfield, which is made once the walk has cost as much as a pass.
+const (
+	maxWalk  = 1024
+	walkCost = 8
+)
 
 // first returns the first piece in order that has holds, or -1. It walks the heap best-first
 // without changing it; for a peer so sparse that the walk gets long, it makes one pass over has.
@@ -190,7 +198,8 @@ func (h *pieceHeap) first(has *bits.Set) int {
 	}
 	f := append(h.frontier[:0], 0)
 	defer func() { h.frontier = f }()
-	for range maxWalk {
+	for range min(maxWalk, 1+(has.Len()/piecesPerStep+has.Count())/walkCost) {
+		h.work += walkCost
 		if len(f) == 0 {
 			return -1
 		}
@@ -206,6 +215,7 @@ func (h *pieceHeap) first(has *bits.Set) int {
 			h.float(f)
 		}
 	}
+	h.work += int64(has.Len()/piecesPerStep + has.Count())
 	best, least := -1, ^uint64(0)
 	for i := range has.All() {
 		if h.holds(i) {

@@ -54,6 +54,7 @@ func (t *turn) takeOpen() {
 	top := unknown // what s would start next
 	for k := 0; k < len(pk.open) && !t.full(); {
 		p := pk.open[k]
+		pk.work++
 		if top == unknown && pk.heap.topPriority() > p.priority {
 			top = pk.first(s) // once for all of pk.open: it is the costly part
 		}

@@ -31,6 +31,7 @@ type Picker struct {
 	liars     []bool          // which of them are known to lie
 	spare     []*startedPiece // for reuse
 	steals    int64
+	work      int64
 }
 
 // Block names a block: the Index-th run of 16 KiB in a piece.
@@ -74,6 +75,13 @@ func (pk *Picker) NumStarted() int { return len(pk.started) }
 
 // Steals is how many blocks were asked of a second supplier.
 func (pk *Picker) Steals() int64 { return pk.steals }
+
+// piecesPerStep is how many pieces of a bitfield a pass gets over in the time of one step.
+const piecesPerStep = 512
+
+// Work counts the steps that were taken so far to choose what to ask for and to count what suppliers have. Each takes some
+// nanoseconds.
+func (pk *Picker) Work() int64 { return pk.work + pk.heap.work }
 
 // blockLen is the length of a block in bytes.
 func (pk *Picker) blockLen(b Block) int { return pk.layout.BlockLen(int(b.Piece), int(b.Index)) }

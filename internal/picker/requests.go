@@ -110,6 +110,7 @@ func (pk *Picker) Snub(s *Supplier, now time.Time) (cancel []Request) {
 // Release takes back the outstanding requests to s for the blocks that which selects, and returns how many they are.
 // Others may be asked for the blocks now. If s sends them nevertheless, that is no offence.
 func (pk *Picker) Release(s *Supplier, which func(Block) bool) (n int) {
+	pk.work += int64(len(s.queue))
 	s.queue = slices.DeleteFunc(s.queue, func(q outstanding) bool {
 		if !which(q.Block) {
 			return false

@@ -15,10 +15,12 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 	mine := s.eta(len(s.queue), now)
 	var latest time.Duration
 	for _, o := range pk.suppliers {
+		pk.work++
 		if o == s || len(o.queue) == 0 {
 			continue
 		}
 		for k := len(o.queue) - 1; k >= 0; k-- {
+			pk.work++
 			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].Piece)
 			worth := stuck || eta > max(latest, 2*mine)
 			if worth && pk.maySteal(s, o, k, now) && pk.mayReassign(s, o, k, now) {

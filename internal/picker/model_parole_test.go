@@ -1,0 +1,97 @@
+package picker
+
+import "slices"
+
+// kept is how many blocks are here from an attempt that failed.
+func (p *modelPiece) kept() (n int) {
+	for _, b := range p.blocks {
+		n += one(b.kept)
+	}
+	return n
+}
+
+// dropTurn drops what the sole supplier sent.
+func (p *modelPiece) dropTurn() {
+	for k := range p.blocks {
+		if !p.blocks[k].kept {
+			p.blocks[k] = modelBlock{}
+		}
+	}
+	p.endTurn()
+}
+
+// barred reports whether r, whose blocks are to be replaced, may not begin to do that, as another can.
+func (m *modelPicker) barred(r *modelSupplier, p *modelPiece) bool {
+	return p.started > 0 && p.kept() > 0 && p.sole == nil && slices.Contains(p.accused, r) &&
+		slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool {
+			return !o.snubbed && o.may(p) && !slices.Contains(p.accused, o)
+		})
+}
+
+// failed has what is suspect fetched again of a piece that did not have its hash.
+func (p *modelPiece) failed() {
+	if p.lapses == nil {
+		p.turns, p.lapses = map[any]int{}, map[any]int{}
+	}
+	if p.sole != nil {
+		p.lapses[p.sole.real.Host]++
+	}
+	p.spoiled, p.parole, p.sole = true, true, nil
+	share := map[*modelSupplier]int{}
+	var senders, liars []*modelSupplier
+	for _, b := range p.blocks {
+		if share[b.sender]++; share[b.sender] == 1 {
+			senders = append(senders, b.sender)
+		}
+	}
+	slices.SortStableFunc(senders, func(a, b *modelSupplier) int { return share[a] - share[b] })
+	for _, r := range senders {
+		if r.liar {
+			liars = append(liars, r)
+		}
+	}
+	switch alone := len(senders) == 1 && senders[0] != storedEarlier; {
+	case alone:
+		p.accused = nil
+	case len(liars) > 0:
+		p.accused = liars
+	default:
+		p.failures++
+		few, sum := 0, 0
+		for _, r := range senders[:len(senders)-1] {
+			if sum += share[r]; few == 0 || sum <= len(p.blocks)/8 {
+				few++
+			}
+		}
+		p.accused = senders[:max(1, map[int]int{1: few, 2: len(senders) - 1}[p.failures])]
+		if p.failures > 2 {
+			p.accused = senders
+		}
+	}
+	for k := range p.blocks {
+		if b := &p.blocks[k]; len(senders) == 1 || slices.Contains(p.accused, b.sender) {
+			*b = modelBlock{}
+		} else {
+			b.kept = true
+		}
+	}
+	p.retire()
+}
+
+// disown drops what a liar sent.
+func (m *modelPicker) disown(r *modelSupplier) (dropped []Block) {
+	r.liar = true
+	for _, p := range m.pieces {
+		if p.started == 0 || p.complete() {
+			continue
+		}
+		for k, b := range p.blocks {
+			if b.sender != nil && b.sender.liar {
+				p.blocks[k] = modelBlock{}
+				dropped = append(dropped, Block{int32(p.index), int32(k)})
+			}
+		}
+		p.retire()
+	}
+	return dropped
+}

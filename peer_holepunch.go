@@ -34,6 +34,7 @@ func again(at *time.Time, now time.Time) bool {
 }
 
 // punches reports whether hole punching is offered: it needs uTP, and peers that may be told of each other.
+// The caller holds d.mu.
 func (d *Download) punches() bool { return d.gossips() && d.client.transport.dialUTP != nil }
 
 // receiveHolePunch takes a message of BEP 55. What cannot be read, and what comes more than once a second, is ignored.
@@ -67,12 +68,13 @@ func (p *peer) receiveHolePunch(payload []byte, now time.Time) error {
 	return nil
 }
 
+// The caller holds p.d.mu.
 func (p *peer) sendHolePunch(m wire.HolePunch) {
 	p.sendExtended(p.ext.number[extHolePunch], m.Append(nil))
 }
 
 // introduce has the peer and one at another address connect to each other, or returns why not. Both are told only where
-// the other one is that we are connected to, so that nothing is sent to a third.
+// the other one is that we are connected to, so that nothing is sent to a third. The caller holds p.d.mu.
 func (p *peer) introduce(to netip.AddrPort, now time.Time) (code uint32) {
 	d := p.d
 	if !netaddr.Dialable(to) || p.isAt(to) {
@@ -105,10 +107,11 @@ func (p *peer) introduce(to netip.AddrPort, now time.Time) (code uint32) {
 }
 
 // isAt reports whether the peer is the one at an address: where it listens, or where its connection comes from.
+// The caller holds p.d.mu.
 func (p *peer) isAt(a netip.AddrPort) bool { return p.ext.listens == a || p.conn.addr == a }
 
 // reachedAt is where the peer's uTP socket is seen from outside: a router has chosen the port that its connection comes
-// from, if that is by uTP. Else it is likely to be the one that it listens at.
+// from, if that is by uTP. Else it is likely to be the one that it listens at. The caller holds p.d.mu.
 func (p *peer) reachedAt() netip.AddrPort {
 	if p.conn.way == byUTP {
 		return p.conn.addr
@@ -126,7 +129,7 @@ func (d *Download) unreached(addr netip.AddrPort) {
 	}
 }
 
-// rendezvous has a peer that named a candidate introduce us to it.
+// rendezvous has a peer that named a candidate introduce us to it. The caller holds d.mu.
 func (d *Download) rendezvous(to netip.AddrPort, now time.Time) {
 	if !d.punches() {
 		return
@@ -141,7 +144,7 @@ func (d *Download) rendezvous(to netip.AddrPort, now time.Time) {
 	}
 }
 
-// punch connects to a peer by uTP at once, as it does to us, within the bounds of other dials.
+// punch connects to a peer by uTP at once, as it does to us, within the bounds of other dials. The caller holds d.mu.
 func (d *Download) punch(addr netip.AddrPort, now time.Time) {
 	f := d.discovery
 	if d.ended() || d.paused || d.progress.checking || !d.punches() || d.swarm.live+f.cand.Dialling() >= d.maxPeers() {

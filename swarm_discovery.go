@@ -350,7 +350,7 @@ func (f *discovery) add(a netip.AddrPort, from peerlist.Source, tracker string, 
 }
 
 // dialDue dials the candidates that are due, within the bounds of the client and those of the owner, which has live
-// connections and may have most. The caller holds mu.
+// connections and may have most. The caller holds f.mu.
 func (f *discovery) dialDue(live, most int, now time.Time) {
 	for live+f.cand.Dialling() < most {
 		// The client is asked last, because it counts a dial that it allows.
@@ -371,7 +371,7 @@ func (f *discovery) dialDue(live, most int, now time.Time) {
 	}
 }
 
-// dialAt is when the next candidate is to be dialled, if that is known. The caller holds mu.
+// dialAt is when the next candidate is to be dialled, if that is known. The caller holds f.mu.
 func (f *discovery) dialAt(live, most int, now time.Time) (at time.Time, ok bool) {
 	if live+f.cand.Dialling() >= most {
 		return at, false

@@ -77,7 +77,7 @@ func (it *item) startLocked() {
 	}()
 }
 
-// running reports whether what start began has not ended. The caller holds mu.
+// running reports whether what start began has not ended. The caller holds it.mu.
 func (it *item) running() bool {
 	if it.done == nil {
 		return false

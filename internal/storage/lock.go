@@ -48,7 +48,7 @@ func (s *fileStore) Release() error {
 	return s.releaseUnlessMoving()
 }
 
-// releaseUnlessMoving is release, which a Move does at its end. The caller holds mu for writing.
+// releaseUnlessMoving is release, which a Move does at its end. The caller holds s.mu for writing.
 func (s *fileStore) releaseUnlessMoving() error {
 	if s.move != nil {
 		s.move.release = true

@@ -210,7 +210,7 @@ func (m *move) prepare() error {
 	return nil
 }
 
-// claim is the claims on what is, or will be, in the new directory.
+// claim is the claims on what is, or will be, in the new directory. The caller holds m.s.mu.
 func (m *move) claim() (files []Claim) {
 	s := m.s
 	for i := range s.edgesFile() {
@@ -221,7 +221,7 @@ func (m *move) claim() (files []Claim) {
 	return files
 }
 
-// moves reports whether file i is ours: other programs may have put something else in its place.
+// moves reports whether file i is ours: other programs may have put something else in its place. The caller holds s.mu.
 func (s *fileStore) moves(i int, have bits.Set) bool {
 	f := &s.files[i]
 	switch {

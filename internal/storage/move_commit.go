@@ -49,7 +49,7 @@ func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
 	return nil
 }
 
-// renew looks again which files are to be moved: some may have been made meanwhile.
+// renew looks again which files are to be moved: some may have been made meanwhile. The caller holds m.s.mu.
 func (m *move) renew(have bits.Set) {
 	known := make(map[int]bool)
 	for _, i := range m.files {
@@ -62,7 +62,7 @@ func (m *move) renew(have bits.Set) {
 	}
 }
 
-// place gives file i its name in the new directory.
+// place gives file i its name in the new directory. The caller holds m.s.mu.
 func (m *move) place(i int) error {
 	s := m.s
 	f := &s.files[i]
@@ -127,13 +127,14 @@ func (m *move) rename(from, to string) error {
 	return m.to.Rename(from, to)
 }
 
+// The caller holds m.s.mu.
 func (m *move) look(i int) error {
 	info, err := m.to.Stat(m.s.files[i].name)
 	m.after[i] = info
 	return err
 }
 
-// makeDir makes a directory in the new one, and records which are new.
+// makeDir makes a directory in the new one, and records which are new. The caller holds m.s.mu.
 func (m *move) makeDir(name string) error {
 	if name == "." {
 		return nil
@@ -153,7 +154,7 @@ func (m *move) makeDir(name string) error {
 	return nil
 }
 
-// syncNames makes the names in the new directory survive a loss of power.
+// syncNames makes the names in the new directory survive a loss of power. The caller holds m.s.mu.
 func (m *move) syncNames() error {
 	dirs := map[string]bool{".": true}
 	for _, name := range m.placed {
@@ -170,7 +171,7 @@ func (m *move) syncNames() error {
 	return nil
 }
 
-// saveSidecar writes one that claims have and partial of the files in the new directory.
+// saveSidecar writes one that claims have and partial of the files in the new directory. The caller holds m.s.mu.
 func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 	s := m.s
 	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial}
@@ -194,6 +195,7 @@ func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 }
 
 // adopt is the sixth step. Files that were linked lose their old names at once, so that none has two when it is written.
+// The caller holds m.s.mu.
 func (m *move) adopt() {
 	s := m.s
 	old := s.disk
@@ -245,6 +247,7 @@ func (m *move) removeOld(old Disk, which func(i int) bool) error {
 }
 
 // removeFrom removes files, and what is beside them, from the old directory. Directories that are empty then go with them.
+// The caller holds m.s.mu.
 func (m *move) removeFrom(old Disk, which func(i int) bool) error {
 	var errs []error
 	for _, suffix := range [...]string{".resume", ".resume.tmp"} {

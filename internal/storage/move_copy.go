@@ -13,7 +13,7 @@ import (
 // maxLate is how many bytes may be left to copy while reads and writes wait.
 const maxLate = 4 << 20
 
-// wrote records a write to the old file i, if the copy of it has begun. The caller holds the file's mu.
+// wrote records a write to the old file i, if the copy of it has begun. The caller holds m.s.files[i].mu.
 func (m *move) wrote(i int, bufs [][]byte, off int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -199,7 +199,7 @@ func (m *move) copySpans(i int, step step, flag int, spans ...span) (err error) 
 	return to.Sync()
 }
 
-// finishCopy gives the copy of file i its length and its time. The caller holds mu for writing.
+// finishCopy gives the copy of file i its length and its time. The caller holds m.s.mu for writing.
 func (m *move) finishCopy(i int) error {
 	to, err := m.to.Open(m.stagedName(i), os.O_RDWR)
 	if err != nil {

@@ -15,7 +15,7 @@ func (s *fileStore) Sync() error {
 	return s.syncDirty()
 }
 
-// syncDirty is Sync. The caller holds resumeMu.
+// syncDirty is Sync. The caller holds s.resumeMu.
 func (s *fileStore) syncDirty() error {
 	files, dirs, together, err := s.takeDirty()
 	if err != nil {

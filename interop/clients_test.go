@@ -23,6 +23,7 @@ type role struct {
 	seed    bool             // dir holds the content already
 	setting string           // of encryption, one of the client's; "" is its default
 	nodes   []netip.AddrPort // of the DHT, at which it joins; without any it stays out
+	utp     bool             // peers are connected to by uTP, and by TCP only where the client cannot do without it
 }
 
 // peer is a client at work.
@@ -35,7 +36,7 @@ type peer interface {
 }
 
 // client is a kind of peer. It accepts peers on port 6881 of an address of its own, speaks to the
-// torrent's tracker alone (no local discovery, no uTP, the DHT only where told), and seeds what it has until stopped.
+// torrent's tracker alone (no local discovery, uTP and the DHT only where told), and seeds what it has until stopped.
 type client struct {
 	name     string
 	programs []string
@@ -105,6 +106,16 @@ var clients = []client{
 	},
 }
 
+// overUTP is the client as one that is told to use uTP.
+func overUTP(c client) client {
+	start := c.start
+	c.start = func(t *testing.T, r role) peer {
+		r.utp = true
+		return start(t, r)
+	}
+	return c
+}
+
 // versionIn is the first thing in s that looks like a version.
 func versionIn(s string) string { return regexp.MustCompile(`\d+(\.\d+)+`).FindString(s) }
 
@@ -141,6 +152,9 @@ func startLibtorrent(t *testing.T, r role, extra ...string) programPeer {
 	}
 	if r.seed {
 		args = append(args, "--seed")
+	}
+	if r.utp {
+		args = append(args, "--transport", "utp")
 	}
 	for _, node := range r.nodes {
 		args = append(args, "--node", node.String())
@@ -183,7 +197,7 @@ func startTransmission(t *testing.T, r role) peer {
 	host := newAddr()
 	settings, err := json.Marshal(map[string]any{
 		"bind-address-ipv4": host.String(), "peer-port": peerPort, "port-forwarding-enabled": false,
-		"dht-enabled": len(r.nodes) > 0, "lpd-enabled": false, "utp-enabled": false, "pex-enabled": true,
+		"dht-enabled": len(r.nodes) > 0, "lpd-enabled": false, "utp-enabled": r.utp, "pex-enabled": true,
 		"cache-size-mb": 0, "ratio-limit-enabled": false, "speed-limit-up-enabled": false, "speed-limit-down-enabled": false,
 	})
 	require.NoError(t, err)

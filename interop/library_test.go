@@ -94,6 +94,7 @@ func startLibrary(t *testing.T, r role, peers ...netip.AddrPort) *libraryPeer {
 	t.Helper()
 	p := &libraryPeer{host: newAddr()}
 	c := newClient(t, p.host, r.setting)
+	c.NoUTP, c.NoTCP = !r.utp, r.utp
 	if len(r.nodes) > 0 {
 		c.NoDHT, c.DHTNodes = false, addrs(r.nodes)
 	}

@@ -101,3 +101,36 @@ func TestEncryption(t *testing.T) {
 		}
 	}
 }
+
+// TestUTP moves a torrent over uTP alone, both ways, plainly and encrypted.
+func TestUTP(t *testing.T) {
+	columns := map[string][2]string{"disable": {"plain: from it", "plain: to it"}, "require": {"encrypted: from it", "encrypted: to it"}}
+	tb := newTable(t, "uTP: client", columns["disable"][0], columns["disable"][1], columns["require"][0], columns["require"][1])
+	us := overUTP(library)
+	for _, c := range clients {
+		theirs := map[string]map[string]string{ // their setting by ours
+			"libtorrent":   {"disable": "disabled", "require": "forced"},
+			"Transmission": {"disable": "tolerated", "require": "required"},
+		}[c.name]
+		if theirs == nil {
+			continue // it has no uTP
+		}
+		t.Run(c.name, func(t *testing.T) {
+			need(t, append(c.programs, "mktorrent")...)
+			row := tb.row(c.name + " " + c.version(t))
+			t.Parallel()
+			for ours, theirs := range theirs {
+				t.Run(ours+"/from", func(t *testing.T) {
+					t.Parallel()
+					defer row.record(t, columns[ours][0])
+					transfer(t, mktorrent, overUTP(c), theirs, us, ours)
+				})
+				t.Run(ours+"/to", func(t *testing.T) {
+					t.Parallel()
+					defer row.record(t, columns[ours][1])
+					transfer(t, mktorrent, us, ours, overUTP(c), theirs)
+				})
+			}
+		})
+	}
+}

@@ -81,9 +81,10 @@ func ExampleTorrent_Start_seed() {
 		log.Fatal(err)
 	}
 	defer files.Close()
-	fmt.Println(d.Stats().State, d.Stats().Uploaded)
+	b, err := files.ReadFile("tide.txt")
+	fmt.Printf("%s: %s %v\n", d.Stats().State, b, err)
 	// Output:
-	// seeding 11
+	// seeding: spring tide <nil>
 }
 
 // Choosing files, and choosing others while the download runs.

@@ -11,6 +11,7 @@ import (
 const (
 	lookupWidth   = 5   // nodes that are asked at a time, those that are slow aside
 	maxCandidates = 100 // nodes that a lookup knows of at a time, and asks in all
+	maxAsked      = 60  // nodes that it asks if enough have answered
 	maxNamed      = 8   // nodes that are taken from one answer
 	lookupDepth   = 12  // nearest nodes that are to answer: a third of 12 may lie, and 8 are left
 	maxOthers     = 24  // nodes that are asked though their ids do not follow from their addresses, if enough do
@@ -175,7 +176,7 @@ func (l *lookup) believed(n *candidate) bool {
 // next is whom to ask now, who counts as asked from here on, and whether the id is known. It is not ok
 // while there is none.
 func (l *lookup) next() (c krpc.Contact, known, ok bool) {
-	if l.asked >= maxCandidates {
+	if l.spent() {
 		return c, false, false
 	}
 	i, _ := l.frontier()
@@ -283,11 +284,16 @@ func (l *lookup) enough() bool {
 	return answered >= bucketSize
 }
 
+// spent reports whether as many were asked as a lookup may ask.
+func (l *lookup) spent() bool {
+	return l.asked >= maxCandidates || l.asked >= maxAsked && l.enough()
+}
+
 // done reports whether the lookup has found what it can. underWay are the queries of it that may be
 // answered yet; it waits for the late ones if few have answered.
 func (l *lookup) done(underWay int) bool {
 	next, waiting := l.frontier()
-	spent := l.asked >= maxCandidates
+	spent := l.spent()
 	switch {
 	case next >= 0 && !spent:
 		return false

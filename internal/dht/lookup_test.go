@@ -377,7 +377,7 @@ func TestLookupIsBounded(t *testing.T) {
 		l.named(number, c.Addr, names)
 		require.LessOrEqual(t, len(l.nodes), maxCandidates)
 	}
-	require.Equal(t, maxCandidates, asked)
+	require.Equal(t, maxAsked, asked)
 	require.True(t, l.done(0))
 }
 

@@ -63,7 +63,8 @@ func (p EncryptionPolicy) methods() mse.Options {
 }
 
 // Client is what downloads share: one listener, limits and a budget of connections and memory. The
-// zero value is ready to use. Its fields are fixed by Open, or the first Start that names it.
+// zero value is ready to use. Its fields are fixed by Open, or the first Start that names it. What Dial, ListenPacket, HTTPClient,
+// Proxy, Bind and Allow do to each kind of traffic is in a table under "Ways out" above.
 type Client struct {
 	// Listen is the TCP address to accept peers on. Empty is any free port on all addresses.
 	Listen string

@@ -29,7 +29,7 @@ type hooks struct {
 	listen          func(network, addr string) (net.Listener, error)
 	listenMulticast func(network string, group netip.AddrPort) (net.PacketConn, error)
 	lookup          func(ctx context.Context, host string) ([]netip.Addr, error)
-	dial            func(ctx context.Context, network, addr string) (net.Conn, error) // beside Client.Dial
+	dial            func(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error) // beside Client.Dial
 	listenPacket    func(ctx context.Context, network, addr string) (net.PacketConn, error)
 	addrs           func() ([]netip.Addr, error)                                       // of this machine
 	wall            func() time.Time                                                   // a clock that goes on while the machine sleeps
@@ -117,7 +117,7 @@ func (c *Client) Open() error {
 	if c.MapPorts {
 		c.mapPorts()
 	}
-	if c.LocalDiscovery && c.Proxy == nil {
+	if c.LocalDiscovery && c.Proxy == nil && (c.Dial == nil || c.ListenPacket != nil) {
 		c.openLocal()
 	}
 	c.tasks.Go(c.watchNetwork)

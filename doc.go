@@ -100,6 +100,33 @@
 // hashes, and each piece must have the hashes of both versions; if these disagree the download ends with an error that says so.
 // Where the protocol has room for 20 bytes only, as [Torrent.InfoHash] has, the info hash of version 2 alone is cut to that.
 //
+// # Ways out
+//
+// What a client sends goes by sockets of the system, unless a field of [Client] says otherwise. Nothing leaves by a way that was not
+// given:
+//
+//	                   Dial   ListenPacket   HTTPClient   Proxy     Bind    Allow
+//	TCP to peers       its    -              -            through   bound   asked
+//	TCP from peers     -      -              -            off       bound   asked
+//	uTP                off    its            -            through   bound   asked
+//	DHT                off    its            -            through   bound   asked
+//	UDP trackers       off    its            -            through   bound   -
+//	HTTP trackers      -      -              its          through   bound   -
+//	local discovery    off    -              -            off       bound   -
+//	port mapping       off    its            -            off       bound   -
+//	names (DNS)        -      -              -            through   bound   -
+//
+// "its" is by that function or client alone, and a dash that the field changes nothing. "off" holds for Dial only while ListenPacket
+// is nil: then no UDP is sent at all. With both, Dial is also what routers are asked through by UPnP. With Proxy
+// everything goes through the proxy, or not at all: what is sent by UDP goes through one that speaks SOCKS and does UDP.
+// With Bind everything leaves from that address, and by the interface that has it. Dial, ListenPacket and
+// HTTPClient are then how the proxy is reached, and asked to bind; an HTTPClient whose Transport is not an [net/http.Transport]
+// does what it does. Allow is asked for each address before it is dialled, accepted or queried, and, where peers come from
+// trackers, peer exchange or local discovery, before they are remembered; [Download.Ban] does the same for one download's peers.
+//
+// A client notices when its machine slept, or has other addresses or a network again: what is lost is dropped, and trackers, the
+// DHT, routers and the local network are told within a minute.
+//
 // # Resuming
 //
 // Start with the same Dir continues from the files that are there, no matter which program wrote them: they

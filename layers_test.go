@@ -146,3 +146,32 @@ func TestArchitectureNamesEveryPackage(t *testing.T) {
 	}
 	require.Equal(t, internalPackages(t), slices.Sorted(maps.Keys(said)))
 }
+
+// Sockets are opened in one place, where Client.Proxy and Client.Bind are obeyed, but for a few that are given to it
+// or stand in for it where there is no client.
+func TestSocketsAreOpenedInOnePlace(t *testing.T) {
+	opens := regexp.MustCompile(`^(net\.(Dial|Listen)(|TCP|UDP|IP|Unix|Packet|Timeout|MulticastUDP)|net\.(Dialer|ListenConfig|Resolver|DefaultResolver)|net\.Lookup(Host|IP|Addr|NetIP|TXT)|net\.Resolve[A-Za-z]+|http\.(DefaultClient|DefaultTransport|Get|Head|Post|PostForm|ListenAndServe|Transport))$`)
+	allowed := []string{
+		"internal/lsd/multicast.go net.ListenMulticastUDP", // by the device that it is told
+		"internal/udpmux/mux.go net.ListenConfig",          // without a Config.Listen
+		"internal/tracker/http.go net.Dialer",              // without an HTTPConfig.Dial
+		"internal/tracker/http.go http.Transport",          // by HTTPConfig.Dial
+		"internal/portmap/upnp.go http.Transport",          // by Config.Dial
+	}
+	for _, dir := range append(internalPackages(t), ".") {
+		if dir == "internal/sockets" || strings.HasPrefix(dir, "internal/simnet") || dir == "internal/proctest" {
+			continue
+		}
+		for name, f := range sources(t, dir) {
+			ast.Inspect(f, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok {
+					if pkg, ok := s.X.(*ast.Ident); ok {
+						what := pkg.Name + "." + s.Sel.Name
+						require.True(t, !opens.MatchString(what) || slices.Contains(allowed, name+" "+what), "%s: %s", name, what)
+					}
+				}
+				return true
+			})
+		}
+	}
+}

@@ -48,7 +48,7 @@ func TestBind(t *testing.T) {
 		simnet.Sleep(time.Second)
 		require.NotEmpty(t, d.Stats().Peers)
 		require.Equal(t, "85.0.0.1:6881", c.Addr().String())
-		require.Empty(t, s.seen("dial [", "listen packet udp6", "packet ["), "the other family")
+		require.Empty(t, s.seen("dial [", "listen packet udp6", "packet [", "multicast udp6"), "the other family")
 		require.Contains(t, s.seen("listen"), "listen 85.0.0.1:6881")
 
 		verified := d.Stats().Verified

@@ -54,13 +54,16 @@ func (s *spy) seen(prefixes ...string) (all []string) {
 	return all
 }
 
-func (s *spy) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (s *spy) dial(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error) {
 	s.note("dial %s", addr)
+	if from.IsValid() {
+		s.note("bound %s", from)
+	}
 	return s.host.Dial(ctx, network, addr)
 }
 
 func (s *spy) listenPacket(_ context.Context, network, addr string) (net.PacketConn, error) {
-	s.note("listen packet %s", network)
+	s.note("listen packet %s %s", network, addr)
 	c, err := s.host.ListenPacket(network, addr)
 	if err != nil {
 		return nil, err
@@ -75,6 +78,12 @@ type spiedPackets struct {
 
 func (c spiedPackets) WriteTo(b []byte, to net.Addr) (int, error) {
 	c.s.note("packet %s", to)
+	switch {
+	case len(b) > 0 && b[0] == 'd':
+		c.s.note("DHT packet %s", to)
+	case len(b) > 0 && b[0]&0x0f == 1 && b[0]>>4 <= 4:
+		c.s.note("uTP packet %s", to)
+	}
 	return c.PacketConn.WriteTo(b, to)
 }
 
@@ -86,8 +95,8 @@ func (s *spy) hooks() hooks {
 			s.note("listen %s", addr)
 			return s.host.Listen(network, addr)
 		},
-		listenMulticast: func(string, netip.AddrPort) (net.PacketConn, error) {
-			s.note("multicast")
+		listenMulticast: func(network string, _ netip.AddrPort) (net.PacketConn, error) {
+			s.note("multicast %s", network)
 			return nil, errors.New("no multicast here")
 		},
 		lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
@@ -266,7 +275,7 @@ func TestProxyCarriesEverything(t *testing.T) {
 					c.Proxy = proxyURL(t, scheme+"://84.0.0.1")
 					w.download(t, c, time.Minute)
 					simnet.Sleep(time.Minute)
-					s.requireOnly(t, "dial 84.0.0.1:1080", "packet 84.0.0.1:", "listen packet")
+					s.requireOnly(t, "dial 84.0.0.1:1080", "packet 84.0.0.1:", "uTP packet 84.0.0.1:", "listen packet")
 					st := c.Stats()
 					require.NoError(t, st.ProxyErr)
 					require.Nil(t, c.Addr())
@@ -296,7 +305,7 @@ func TestProxyUTP(t *testing.T) {
 		c := w.client(t, s)
 		c.Proxy, c.NoTCP = proxyURL(t, "socks5h://84.0.0.1"), true
 		w.download(t, c, time.Minute)
-		s.requireOnly(t, "dial 84.0.0.1:1080", "packet 84.0.0.1:", "listen packet")
+		s.requireOnly(t, "dial 84.0.0.1:1080", "packet 84.0.0.1:", "uTP packet 84.0.0.1:", "listen packet")
 		require.NotContains(t, w.proxy.Asked(), "tcp "+w.seed.String())
 		require.Contains(t, w.proxy.Asked(), "udp "+w.seed.String())
 	})
@@ -373,8 +382,8 @@ func (w *world) lookup(_ context.Context, host string) ([]netip.Addr, error) {
 }
 
 // dialNames has a system dial names.
-func (w *world) dialNames(dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+func (w *world) dialNames(dial func(context.Context, netip.Addr, string, string) (net.Conn, error)) func(context.Context, netip.Addr, string, string) (net.Conn, error) {
+	return func(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(addr)
 		if a, ok := w.names[host]; err == nil && ok {
 			if network == "tcp6" {
@@ -382,6 +391,6 @@ func (w *world) dialNames(dial func(context.Context, string, string) (net.Conn, 
 			}
 			addr = net.JoinHostPort(a.String(), port)
 		}
-		return dial(ctx, network, addr)
+		return dial(ctx, from, network, addr)
 	}
 }

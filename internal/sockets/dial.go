@@ -100,7 +100,7 @@ func (s *Sockets) dial(ctx context.Context, network, addr string, check func(hos
 				return nil, err
 			}
 		}
-		return d(ctx, network, addr)
+		return d(ctx, s.config.Bind, network, addr)
 	}
 	d := net.Dialer{Resolver: s.resolver()}
 	if s.config.Bind.IsValid() {

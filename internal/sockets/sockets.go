@@ -43,7 +43,7 @@ type Config struct {
 
 // System is the system, in whose place tests put another. A field that is nil is the real one.
 type System struct {
-	Dial         dialFunc
+	Dial         func(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error) // from is valid if it is bound
 	Listen       func(network, addr string) (net.Listener, error)
 	ListenPacket listenFunc
 	LookUp       func(ctx context.Context, host string) ([]netip.Addr, error)

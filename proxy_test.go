@@ -83,6 +83,9 @@ func (c spiedPackets) WriteTo(b []byte, to net.Addr) (int, error) {
 		c.s.note("DHT packet %s", to)
 	case len(b) > 0 && b[0]&0x0f == 1 && b[0]>>4 <= 4:
 		c.s.note("uTP packet %s", to)
+		if b[0]>>4 == 4 {
+			c.s.note("SYN %s", to)
+		}
 	}
 	return c.PacketConn.WriteTo(b, to)
 }
@@ -275,7 +278,7 @@ func TestProxyCarriesEverything(t *testing.T) {
 					c.Proxy = proxyURL(t, scheme+"://84.0.0.1")
 					w.download(t, c, time.Minute)
 					simnet.Sleep(time.Minute)
-					s.requireOnly(t, "dial 84.0.0.1:1080", "packet 84.0.0.1:", "uTP packet 84.0.0.1:", "listen packet")
+					s.requireOnly(t, "dial 84.0.0.1:1080", "packet 84.0.0.1:", "uTP packet 84.0.0.1:", "SYN 84.0.0.1:", "listen packet")
 					st := c.Stats()
 					require.NoError(t, st.ProxyErr)
 					require.Nil(t, c.Addr())
@@ -305,7 +308,7 @@ func TestProxyUTP(t *testing.T) {
 		c := w.client(t, s)
 		c.Proxy, c.NoTCP = proxyURL(t, "socks5h://84.0.0.1"), true
 		w.download(t, c, time.Minute)
-		s.requireOnly(t, "dial 84.0.0.1:1080", "packet 84.0.0.1:", "uTP packet 84.0.0.1:", "listen packet")
+		s.requireOnly(t, "dial 84.0.0.1:1080", "packet 84.0.0.1:", "uTP packet 84.0.0.1:", "SYN 84.0.0.1:", "listen packet")
 		require.NotContains(t, w.proxy.Asked(), "tcp "+w.seed.String())
 		require.Contains(t, w.proxy.Asked(), "udp "+w.seed.String())
 	})

@@ -210,7 +210,7 @@ func TestWaysOut(t *testing.T) {
 					}
 					require.Empty(t, system.seen("multicast udp6", "listen packet udp6", "dial [", "packet ["))
 				case "Proxy":
-					system.requireOnly(t, "dial 84.0.0.1:1080", "packet 84.0.0.1:", "uTP packet 84.0.0.1:", "listen packet")
+					system.requireOnly(t, "dial 84.0.0.1:1080", "packet 84.0.0.1:", "uTP packet 84.0.0.1:", "SYN 84.0.0.1:", "listen packet")
 				case "Dial":
 					require.Empty(t, system.seen("listen packet", "packet", "multicast"), "no UDP at all")
 					require.ErrorIs(t, c.Stats().UDPErr, ErrUnsupported)

@@ -1,0 +1,316 @@
+package sockets_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simproxy"
+	"github.com/shoal-go/torrent/internal/sockets"
+)
+
+func open(t *testing.T, c sockets.Config) *sockets.Sockets {
+	t.Helper()
+	s, err := sockets.New(c)
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func parse(t *testing.T, s string) *url.URL {
+	u, err := url.Parse(s)
+	require.NoError(t, err)
+	return u
+}
+
+// bound are real sockets on an address of the loopback.
+func bound(t *testing.T) *sockets.Sockets {
+	return open(t, sockets.Config{Bind: netip.MustParseAddr("127.0.0.1")})
+}
+
+func TestBound(t *testing.T) {
+	s := bound(t)
+	l, err := s.Listen(":0")
+	require.NoError(t, err)
+	defer l.Close()
+	require.Equal(t, "127.0.0.1", netip.MustParseAddrPort(l.Addr().String()).Addr().String())
+	conn, err := s.Dial(t.Context(), "tcp", l.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	require.Equal(t, "127.0.0.1", netip.MustParseAddrPort(conn.LocalAddr().String()).Addr().String())
+
+	_, err = s.Dial(t.Context(), "tcp", "[::1]:1")
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	require.False(t, s.Reaches(netip.MustParseAddr("::1")))
+	for _, addr := range []string{"127.0.0.2:0", "[::]:x:0", "localhost:0", "[::1]:0"} {
+		_, err = s.Listen(addr)
+		require.Error(t, err, addr)
+	}
+	p, err := s.ListenPacket(t.Context(), "udp4", ":0")
+	require.NoError(t, err)
+	defer p.Close()
+	require.Equal(t, "127.0.0.1", netip.MustParseAddrPort(p.LocalAddr().String()).Addr().String())
+	_, err = s.ListenPacket(t.Context(), "udp6", ":0")
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	_, err = s.ListenPacket(t.Context(), "udp4", "127.0.0.2:0")
+	require.Error(t, err)
+}
+
+// An address that no interface has is no way out.
+func TestBoundToNothing(t *testing.T) {
+	s := open(t, sockets.Config{Bind: netip.MustParseAddr("203.0.113.77")})
+	_, err := s.Dial(t.Context(), "tcp", "127.0.0.1:9")
+	require.ErrorIs(t, err, sockets.ErrCutOff)
+	_, err = s.Listen(":0")
+	require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
+	_, err = s.Device()
+	require.ErrorIs(t, err, sockets.ErrCutOff)
+}
+
+// A listener is made again on its port.
+func TestRenew(t *testing.T) {
+	s := bound(t)
+	l, err := s.Listen(":0")
+	require.NoError(t, err)
+	accepted := make(chan net.Conn)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for range 3 {
+		require.Eventually(t, func() bool {
+			c, err := s.Dial(t.Context(), "tcp", l.Addr().String())
+			if err != nil {
+				return false
+			}
+			c.Close()
+			(<-accepted).Close()
+			return true
+		}, time.Minute, time.Millisecond)
+		s.Renew()
+	}
+	require.NoError(t, l.Close())
+	_, more := <-accepted
+	require.False(t, more)
+	require.ErrorIs(t, l.Close(), net.ErrClosed)
+	s.Renew()
+}
+
+// While the address is away a listener waits, and its port stays its own.
+func TestListenerWithoutAddress(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		h := n.NewHost("80.0.0.1", 0, 0, 0)
+		var there atomic.Bool
+		there.Store(true)
+		s := open(t, sockets.Config{Bind: h.IP(), System: sockets.System{
+			Listen: h.Listen,
+			Addrs: func() ([]netip.Addr, error) {
+				if there.Load() {
+					return []netip.Addr{h.IP()}, nil
+				}
+				return nil, nil
+			},
+		}})
+		l, err := s.Listen(":6881")
+		require.NoError(t, err)
+		var accepting sync.WaitGroup
+		accepting.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		})
+		there.Store(false)
+		s.Renew()
+		simnet.Sleep(time.Hour)
+		require.Equal(t, "80.0.0.1:6881", l.Addr().String())
+		_, err = h.Dial(t.Context(), "tcp", "80.0.0.1:6881")
+		require.Error(t, err)
+		there.Store(true)
+		simnet.Sleep(2 * time.Second)
+		c, err := h.Dial(t.Context(), "tcp", "80.0.0.1:6881")
+		require.NoError(t, err)
+		c.Close()
+		there.Store(false)
+		s.Renew()
+		simnet.Sleep(time.Second)
+		require.NoError(t, l.Close(), "while it waits")
+		accepting.Wait()
+	})
+}
+
+// A name is looked up by asking there, through the proxy, by the protocol that is spoken there.
+func TestLookUpByProxy(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		us, via, far := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("81.0.0.1", 0, 0, 0), n.NewHost("82.0.0.1", 0, 0, 0)
+		p := simproxy.New(via)
+		p.Names["far.sim"], p.Names["mute.sim"] = far.IP(), us.IP()
+		require.NoError(t, p.Start())
+		defer p.Stop()
+		conn, err := far.ListenPacket("udp4", ":7000")
+		require.NoError(t, err)
+		defer conn.Close()
+		lost := 2
+		go func() {
+			b := make([]byte, 100)
+			for {
+				n, from, err := conn.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				if lost--; lost >= 0 {
+					continue
+				}
+				if n == 16 {
+					conn.WriteTo([]byte("\x00\x00\x00\x00wrong123"), from)
+					conn.WriteTo(append(append([]byte{0, 0, 0, 0}, b[12:16]...), make([]byte, 8)...), from)
+				} else if i := strings.Index(string(b[:n]), "1:t8:"); i >= 0 {
+					conn.WriteTo([]byte("d1:rd2:id20:aaaaaaaaaaaaaaaaaaaae1:t8:"+string(b[i+5:i+13])+"1:y1:re"), from)
+				}
+			}
+		}()
+		s := open(t, sockets.Config{Proxy: parse(t, "socks5://81.0.0.1"), System: sockets.System{
+			Dial: func(ctx context.Context, _ netip.Addr, network, addr string) (net.Conn, error) {
+				return us.Dial(ctx, network, addr)
+			},
+			ListenPacket: func(_ context.Context, network, addr string) (net.PacketConn, error) {
+				return us.ListenPacket(network, addr)
+			},
+			LookUp: func(context.Context, string) ([]netip.Addr, error) { t.Error("looked up here"); return nil, nil },
+		}})
+		_, err = s.LookUpFor(sockets.Tracker)(t.Context(), "far.sim", 7000)
+		require.ErrorIs(t, err, net.ErrClosed, "there is no way for packets yet")
+		packets, err := s.ListenPacket(t.Context(), "udp4", "")
+		require.NoError(t, err)
+		defer packets.Close()
+		go func() {
+			b := make([]byte, 100)
+			for {
+				if _, _, err := packets.ReadFrom(b); err != nil {
+					return
+				}
+			}
+		}()
+		for _, k := range []sockets.Kind{sockets.Tracker, sockets.DHT} {
+			addrs, err := s.LookUpFor(k)(t.Context(), "far.sim", 7000)
+			require.NoError(t, err)
+			require.Equal(t, []netip.Addr{far.IP()}, addrs)
+		}
+		_, err = s.LookUpFor(sockets.DHT)(t.Context(), "mute.sim", 7000)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		_, err = s.LookUp(t.Context(), "far.sim")
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		_, err = s.ListenPacket(t.Context(), "udp6", "")
+		require.Error(t, err)
+		_, err = s.Listen(":0")
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		_, err = s.ListenNear(t.Context(), "udp4", ":0")
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		_, err = s.DialNear(t.Context(), "tcp", "10.0.0.1:1")
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+	})
+}
+
+// A proxy that cannot be reached is tried again alone, however many want it, and that it is back is told.
+func TestProxyOutOfReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tried, told, there atomic.Int32
+		s := open(t, sockets.Config{
+			Proxy: parse(t, "http://proxy.example"), Changed: func() { told.Add(1) },
+			System: sockets.System{Dial: func(_ context.Context, _ netip.Addr, _, addr string) (net.Conn, error) {
+				tried.Add(1)
+				if there.Load() == 0 {
+					return nil, syscall.ECONNREFUSED
+				}
+				ours, theirs := net.Pipe()
+				go func() {
+					defer theirs.Close()
+					http.ReadRequest(bufio.NewReader(theirs))
+					io.WriteString(theirs, "HTTP/1.1 200 OK\r\n\r\n")
+				}()
+				return ours, nil
+			}},
+		})
+		require.ErrorIs(t, s.UDPErr(), errors.ErrUnsupported)
+		for range 100 {
+			_, err := s.Dial(t.Context(), "tcp", "peer.example:1")
+			require.ErrorIs(t, err, sockets.ErrCutOff)
+			require.ErrorIs(t, err, syscall.ECONNREFUSED)
+		}
+		require.EqualValues(t, 1, tried.Load())
+		time.Sleep(time.Hour)
+		require.Less(t, tried.Load(), int32(130))
+		require.Error(t, s.ProxyErr())
+		there.Store(1)
+		time.Sleep(31 * time.Second)
+		require.NoError(t, s.ProxyErr())
+		require.EqualValues(t, 1, told.Load())
+		c, err := s.Dial(t.Context(), "tcp", "peer.example:1")
+		require.NoError(t, err)
+		c.Close()
+		s.Close()
+	})
+}
+
+// A client of the user's obeys where it can be made to, and is left alone where there is nothing to obey.
+func TestObey(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) }))
+	defer server.Close()
+	given := &http.Client{Timeout: time.Minute}
+	plain := open(t, sockets.Config{})
+	require.Same(t, given, plain.Obey(given))
+
+	s := bound(t)
+	obeying := s.Obey(given)
+	require.NotSame(t, given, obeying)
+	require.Equal(t, given.Timeout, obeying.Timeout)
+	defer obeying.CloseIdleConnections()
+	resp, err := obeying.Get(server.URL)
+	require.NoError(t, err)
+	resp.Body.Close()
+	_, err = obeying.Get("http://[::1]:1/")
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+
+	other := &http.Client{Transport: http.NewFileTransport(http.Dir("."))}
+	require.Same(t, other, s.Obey(other))
+}
+
+// A Dial of the user's that connects from elsewhere is of no use.
+func TestOwnDialElsewhere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	from := netip.MustParseAddr("127.0.0.1")
+	s := open(t, sockets.Config{Bind: from, Dial: new(net.Dialer).DialContext})
+	c, err := s.Dial(t.Context(), "tcp", l.Addr().String())
+	require.NoError(t, err)
+	c.Close()
+	s = open(t, sockets.Config{Bind: netip.MustParseAddr("203.0.113.77"), Dial: new(net.Dialer).DialContext})
+	_, err = s.Dial(t.Context(), "tcp", l.Addr().String())
+	require.ErrorContains(t, err, "Client.Dial connects from 127.0.0.1")
+}

@@ -52,6 +52,18 @@ func TestBudgetIsDealtFairly(t *testing.T) {
 	require.Zero(t, b.Excess(Claim{Has: 45, Sharing: 2, Most: 50}, epoch.Add(2*time.Second)), "while others ask for it")
 }
 
+func TestBudgetAllTaken(t *testing.T) {
+	var b Budget
+	for has := range 10 {
+		require.False(t, b.AllTaken(Claim{Has: has, Sharing: 1, Most: 10}))
+		require.True(t, b.Accept(Claim{Has: has, Sharing: 1, Most: 10}, epoch))
+	}
+	require.True(t, b.AllTaken(Claim{Has: 10, Sharing: 1, Most: 10}))
+	require.False(t, b.AllTaken(Claim{Has: 4, Sharing: 2, Most: 10}), "it has a claim to the other's")
+	require.True(t, b.AllTaken(Claim{Has: 5, Sharing: 2, Most: 10}))
+	require.False(t, b.AllTaken(Claim{Has: 10}), "without a bound")
+}
+
 func TestBudgetPacesDials(t *testing.T) {
 	var b Budget
 	c := Claim{Most: 30, Sharing: 1}

@@ -301,6 +301,65 @@ func TestBan(t *testing.T) {
 	}
 }
 
+// A user bans every port of an address, which no source brings back.
+func TestBanHost(t *testing.T) {
+	for _, host := range []string{"1.0.0.1", "10.0.0.1"} {
+		c := newTestCandidates(false)
+		ip := netip.MustParseAddr(host)
+		require.True(t, c.Add(netip.AddrPortFrom(ip, 1), FromUser, "", epoch))
+		c.Add(netip.AddrPortFrom(ip, 2), FromTracker, "", epoch)
+		require.True(t, c.Add(addrPort("2.0.0.2:1"), FromTracker, "", epoch))
+		c.BanHost(netip.AddrFrom16(ip.As16()))
+		require.False(t, c.Add(netip.AddrPortFrom(ip, 3), FromUser, "", epoch))
+		for port := range uint16(4) {
+			require.True(t, c.Banned(netip.AddrPortFrom(ip, port)))
+			require.False(t, c.Has(netip.AddrPortFrom(ip, port)))
+		}
+		require.False(t, c.Banned(addrPort("2.0.0.2:1")))
+		addr, _, ok := c.Next(epoch)
+		require.True(t, ok)
+		require.Equal(t, addrPort("2.0.0.2:1"), addr)
+	}
+}
+
+// A candidate whose host is dialled for another download waits, and so does one that could not be tried.
+func TestPostponed(t *testing.T) {
+	c := newTestCandidates(false)
+	a, later := addrPort("1.0.0.1:1"), epoch.Add(time.Minute)
+	c.Postpone(a, later) // which is not known
+	c.NotDialled(a, later)
+	require.True(t, c.Add(a, FromTracker, "", epoch))
+	c.NotDialled(a, later) // which was not given out
+	_, _, ok := c.First(epoch)
+	require.True(t, ok)
+	c.Postpone(a, later)
+	_, _, ok = c.First(later.Add(-1))
+	require.False(t, ok)
+	at, ok := c.Due()
+	require.True(t, ok)
+	require.Equal(t, later, at)
+
+	got, _, ok := c.Next(later)
+	require.True(t, ok)
+	require.Equal(t, a, got)
+	c.NotDialled(a, later.Add(time.Minute))
+	_, _, ok = c.First(later)
+	require.False(t, ok)
+	_, _, ok = c.First(later.Add(time.Minute))
+	require.True(t, ok)
+}
+
+func TestWayIsRemembered(t *testing.T) {
+	c := newTestCandidates(false)
+	a := addrPort("1.0.0.1:1")
+	c.SetWay(a, 2)
+	require.Zero(t, c.Way(a), "it is not known")
+	c.Add(a, FromTracker, "", epoch)
+	require.Zero(t, c.Way(a))
+	c.SetWay(a, 2)
+	require.EqualValues(t, 2, c.Way(a))
+}
+
 // Among equals the canonical priority decides, once we know how the world sees us.
 func TestCandidatePriority(t *testing.T) {
 	c := newTestCandidates(false)

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A libtorrent peer for the tests: downloads, then seeds until it is ended.
 
-usage: peer.py WHAT DIR IP [--enc enabled|forced|forced-plaintext|disabled] [--seed] [--up BYTES] [--peer IP:PORT]... [--no-pex] [--lsd] [--node IP:PORT]...
+usage: peer.py WHAT DIR IP [--enc enabled|forced|forced-plaintext|disabled] [--seed] [--up BYTES] [--down BYTES] [--transport tcp|utp] [--peer IP:PORT]... [--no-pex] [--lsd] [--node IP:PORT]...
        peer.py --create DIR/NAME OUT ANNOUNCE PIECE_LENGTH [1|hybrid|2]
 
 WHAT is a .torrent file or a magnet link. With --node, it joins the DHT there first. Prints "ready" once it has started, "seeding" once it has everything,
@@ -37,7 +37,8 @@ def share(o):
     session = lt.session(dict(
         ENCRYPTION[o.enc], listen_interfaces=listen, alert_mask=lt.alert.category_t.dht_notification,
         enable_dht=bool(o.node), dht_bootstrap_nodes=','.join(o.node), enable_lsd=o.lsd, enable_upnp=False, enable_natpmp=False,
-        enable_incoming_utp=False, enable_outgoing_utp=False, allow_multiple_connections_per_ip=True,
+        enable_incoming_utp=o.transport == 'utp', enable_outgoing_utp=o.transport == 'utp',
+        enable_incoming_tcp=o.transport == 'tcp', enable_outgoing_tcp=o.transport == 'tcp', allow_multiple_connections_per_ip=True,
         min_reconnect_time=1))  # in another way, encrypted or not, if the first did not work
     if not o.no_pex:
         session.add_extension('ut_pex')
@@ -56,6 +57,8 @@ def share(o):
     torrent = session.add_torrent(params)
     if o.up:
         torrent.set_upload_limit(o.up)
+    if o.down:
+        torrent.set_download_limit(o.down)
     for peer in o.peer:
         host, port = peer.rsplit(':', 1)
         torrent.connect_peer((host.strip('[]'), int(port)))
@@ -81,6 +84,8 @@ else:
     p.add_argument('--enc', choices=ENCRYPTION, default='enabled')
     p.add_argument('--seed', action='store_true')
     p.add_argument('--up', type=int, help='bytes a second')
+    p.add_argument('--down', type=int, help='bytes a second')
+    p.add_argument('--transport', choices=['tcp', 'utp'], default='tcp')
     p.add_argument('--peer', action='append', default=[])
     p.add_argument('--no-pex', action='store_true')
     p.add_argument('--lsd', action='store_true')

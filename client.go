@@ -110,7 +110,7 @@ type Client struct {
 	// Transport is nil or an *http.Transport connects as they say. Any other Transport is the caller's to see to.
 	HTTPClient *http.Client
 	// Proxy is what everything goes through: "socks5" or "socks5h", with a user and password if it wants them, or "http",
-	// of which CONNECT is used. Connections to peers and to trackers go through it, and with SOCKS also uTP, the DHT and
+	// of which CONNECT is used. Connections to peers, trackers and web seeds go through it, and with SOCKS also uTP, the DHT and
 	// UDP trackers, by UDP ASSOCIATE; where the proxy does no UDP there is none, as Stats says. Nothing leaves beside it:
 	// there is no listener, so peers cannot connect to us, no local discovery and no port mapping, whatever other fields
 	// say. Names are looked up at the proxy, with socks5 as with socks5h: the difference that some programs make would
@@ -119,7 +119,7 @@ type Client struct {
 	// are set, are how the proxy is reached. Packets go to IPv4 addresses alone.
 	Proxy *url.URL
 	// Bind is the one address of this machine that every socket is bound to, and to the interface that has it where the
-	// system can do that (Linux, macOS, Windows): peers, trackers, the DHT, uTP, local discovery, port mapping, and what
+	// system can do that (Linux, macOS, Windows): peers, trackers, web seeds, the DHT, uTP, local discovery, port mapping, and what
 	// Go's own resolver asks. The other family of addresses is not used at all. If the address goes, the traffic stops, and
 	// comes back with it. Listen may name no other address. A name server that cannot be asked from this address, such
 	// as one on the loopback, is not asked. Dial's connections are of use only if they come from Bind; ListenPacket is

@@ -113,6 +113,7 @@ func (c *Client) networkSettled(first bool, addrs []netip.Addr) {
 	for _, f := range c.discoveries() {
 		f.networkChanged(first)
 	}
+	c.reviveWebSeeds()
 }
 
 // packetFamilies is by which families of addresses packets may be sent.
@@ -251,8 +252,24 @@ func (c *Client) waysChanged() {
 	if node := c.dhtMember.member(); node != nil {
 		node.NetworkChanged(true, false)
 	}
+	for _, f := range c.discoveries() {
+		f.networkChanged(false)
+	}
+	c.reviveWebSeeds()
+}
+
+// reviveWebSeeds has web seeds asked again that could not be reached.
+func (c *Client) reviveWebSeeds() {
+	now := time.Now()
 	for d := range c.Downloads() {
-		d.Announce()
+		d.mu.Lock()
+		for _, w := range d.webSeeds {
+			w.health.Revive(now)
+			for _, s := range w.streams {
+				s.signal()
+			}
+		}
+		d.mu.Unlock()
 	}
 }
 

@@ -112,6 +112,7 @@
 //	DHT                off    its            -            through   bound   asked
 //	UDP trackers       off    its            -            through   bound   -
 //	HTTP trackers      -      -              its          through   bound   -
+//	web seeds          -      -              its          through   bound   -
 //	local discovery    off    -              -            off       bound   -
 //	port mapping       off    its            -            off       bound   -
 //	names (DNS)        -      -              -            through   bound   -

@@ -154,6 +154,14 @@ func newWorld(t *testing.T, n *simnet.Network) *world {
 	w.serveHTTP(t, trackers)
 	w.serveUDP(t, trackers)
 
+	web := n.NewHost("83.0.0.9", 0, 0, 10*time.Millisecond)
+	w.names["web.sim"] = web.IP()
+	l, err := web.Listen("tcp", ":80")
+	require.NoError(t, err)
+	server := &http.Server{Handler: http.NotFoundHandler()}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+
 	via := n.NewHost("84.0.0.1", 0, 0, 10*time.Millisecond)
 	w.proxy = simproxy.New(via)
 	w.proxy.Names = w.names

@@ -59,7 +59,7 @@ func (w *world) linger(t *testing.T, c *Client) (d *Download, stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	d, err := w.content.Start(ctx, &Options{
 		Client: c, Storage: newSimStorage(w.content).open, DownloadLimit: rate.NewLimiter(10, 16<<10),
-		Trackers: [][]string{{httpTrackerURL}, {udpTrackerURL}}, Peers: []netip.AddrPort{w.deaf()},
+		Trackers: [][]string{{httpTrackerURL}, {udpTrackerURL}}, Peers: []netip.AddrPort{w.deaf()}, WebSeeds: []string{"http://web.sim/content"},
 	})
 	require.NoError(t, err)
 	var resolving sync.WaitGroup
@@ -86,6 +86,9 @@ func (w *world) signs(kind string) (bySpy, byProxy []string) {
 		return []string{"packet " + trackers}, []string{"udp " + trackers + ":6969"}
 	case "HTTP trackers":
 		return []string{"dial " + trackers + ":80", "GET http.sim"}, []string{"tcp " + trackers + ":80"}
+	case "web seeds":
+		a := w.names["web.sim"].String()
+		return []string{"dial " + a, "GET web.sim"}, []string{"tcp " + a}
 	case "local discovery":
 		return []string{"multicast"}, nil
 	case "port mapping":
@@ -112,7 +115,7 @@ func (c countingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestWaysOut(t *testing.T) {
 	columns, rows, cells := waysTable(t)
 	require.Equal(t, []string{"Dial", "ListenPacket", "HTTPClient", "Proxy", "Bind", "Allow"}, columns)
-	require.Len(t, rows, 9)
+	require.Len(t, rows, 10)
 	for _, field := range append([]string{"none"}, columns...) {
 		t.Run(field, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {

@@ -117,6 +117,11 @@ func TestBind(t *testing.T) {
 		t.Logf("a whole client, TCP %v: %v; announces by HTTP %d, by UDP %d; packets beside the interface: 0",
 			!noTCP, took.Round(time.Millisecond), len(n.w.announces("http")), len(n.w.announces("udp")))
 	}
+	web := newWholeClient(t, n.w)
+	web.Bind = netip.MustParseAddr(boundAddr)
+	took := n.w.downloadFromWeb(t, web)
+	require.Equal(t, "0", n.beside(t))
+	t.Logf("from a web seed alone: %v; packets beside the interface: 0", took.Round(time.Millisecond))
 	for _, transport := range []string{"tcp", "utp"} {
 		n.vanish(t, transport)
 	}

@@ -227,6 +227,11 @@ func (p *proxied) whole(t *testing.T, proxyURL string, udp bool) {
 		t.Logf("a whole client, TCP %v: %d bytes in %v; announces by HTTP %d, by UDP %d; DHT nodes %d, answers %d; packets beside the proxy: 0",
 			!noTCP, st.Downloaded, took.Round(time.Millisecond), len(w.announces("http")), len(w.announces("udp")), st.DHT.NodesIPv4, st.DHT.AnswersReceived)
 	}
+	c := newWholeClient(t, w)
+	c.Proxy, _ = url.Parse(proxyURL)
+	took := w.downloadFromWeb(t, c)
+	require.Equal(t, "0", p.beside(t))
+	t.Logf("from a web seed alone: %v; packets beside the proxy: 0", took.Round(time.Millisecond))
 }
 
 // echo has the peer send back what it is sent, by TCP and UDP on one port.

@@ -22,10 +22,12 @@ import (
 
 // A wholeWorld is what one client may meet on another host: a seed, trackers that name it, and a DHT node.
 type wholeWorld struct {
-	link   *torrent.Magnet // of the content; names the trackers by name
-	dir    string          // where the content is
-	seed   netip.AddrPort
-	router string // of the DHT, by name
+	link    *torrent.Magnet // of the content; names the trackers by name
+	torrent *torrent.Torrent
+	dir     string // where the content is
+	seed    netip.AddrPort
+	router  string // of the DHT, by name
+	web     string // a web seed's URL, by name
 
 	mu    sync.Mutex
 	heard map[string][]netip.Addr // whom a tracker heard from: "http", "udp"
@@ -50,6 +52,7 @@ func newWholeWorld(t *testing.T, h *host, ip, other, name string) *wholeWorld {
 	d, err := tor.Start(t.Context(), &torrent.Options{Client: seeder, Dir: w.dir, Seed: true})
 	require.NoError(t, err)
 	<-d.Done()
+	w.torrent, w.web = tor, w.serveFiles(t, h, ip, name)
 	w.link = &torrent.Magnet{InfoHash: tor.InfoHash(), Trackers: []string{w.serveHTTP(t, h, ip, name), w.serveUDP(t, h, ip, name)}}
 	return w
 }
@@ -104,6 +107,29 @@ func (w *wholeWorld) serveHTTP(t *testing.T, h *host, ip, name string) (url stri
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
 	return fmt.Sprintf("http://%s:%d/announce", name, l.Addr().(*net.TCPAddr).Port)
+}
+
+// serveFiles is a web seed.
+func (w *wholeWorld) serveFiles(t *testing.T, h *host, ip, name string) (url string) {
+	l := h.listen(t, ip+":0")
+	server := &http.Server{Handler: http.FileServer(http.Dir(w.dir))}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	return fmt.Sprintf("http://%s:%d/", name, l.Addr().(*net.TCPAddr).Port)
+}
+
+// downloadFromWeb downloads from the web seed alone.
+func (w *wholeWorld) downloadFromWeb(t *testing.T, c *torrent.Client) (took time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c.NoDHT = true
+	began, dir := time.Now(), t.TempDir()
+	files, err := w.torrent.DownloadAll(ctx, &torrent.Options{Client: c, Dir: dir, WebSeeds: []string{w.web}})
+	require.NoError(t, err)
+	require.NoError(t, files.Close())
+	requireSame(t, w.dir, dir)
+	return time.Since(began)
 }
 
 // serveUDP speaks BEP 15.

@@ -21,6 +21,7 @@ type Health struct {
 	files    map[int]time.Time // those that rest, and until when
 	pieces   map[int]time.Time // likewise, those that were false
 	lies     int               // how many pieces were false
+	broken   bool              // it rests because it could not be reached, not because it said so
 	unusable bool
 	err      error
 }
@@ -42,11 +43,13 @@ func (h *Health) Failed(file int, err error, now time.Time) (fileRests bool) {
 		h.until = now.Add(fileRest)
 	case now.Before(h.until): // of several requests that fail together the first counts
 	case ok && e.Fate == Busy && e.After > 0:
-		h.until = now.Add(e.After)
+		h.until, h.broken = now.Add(e.After), false
 	case ok && e.Fate == Busy:
 		h.backOff(firstBusy, now)
+		h.broken = false
 	default:
 		h.backOff(firstBroken, now)
+		h.broken = true
 	}
 	return false
 }
@@ -54,6 +57,13 @@ func (h *Health) Failed(file int, err error, now time.Time) (fileRests bool) {
 func (h *Health) backOff(first time.Duration, now time.Time) {
 	h.rest = min(max(2*h.rest, first), maxRest)
 	h.until = now.Add(h.rest)
+}
+
+// Revive ends a rest of a seed that could not be reached, since it may have been for lack of a network.
+func (h *Health) Revive(now time.Time) {
+	if h.broken && now.Before(h.until) {
+		h.until, h.rest = now, 0
+	}
 }
 
 // Worked records that a block came.

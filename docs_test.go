@@ -7,6 +7,9 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +45,26 @@ func TestExportedNamesHaveComments(t *testing.T) {
 			}
 		}
 		assert.Empty(t, u.names, dir)
+	}
+}
+
+// What the documents link to is there.
+func TestLinksOfDocuments(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	var documents []string
+	for _, pattern := range []string{"*.md", "*/*.md"} {
+		found, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		documents = append(documents, found...)
+	}
+	require.Contains(t, documents, "README.md")
+	for _, document := range documents {
+		text, err := os.ReadFile(document)
+		require.NoError(t, err)
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			_, err := os.Stat(filepath.Join(filepath.Dir(document), m[1]))
+			assert.NoError(t, err, document)
+		}
 	}
 }
 

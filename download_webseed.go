@@ -1,7 +1,6 @@
 package torrent
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -66,7 +65,6 @@ func (d *Download) openWebSeeds() (all []*webSeed) {
 func (t *Torrent) webContent() *webseed.Content {
 	c := &webseed.Content{Layout: t.layout}
 	c.Name, c.Paths = metainfo.Names(t.info)
-	c.Name = cmp.Or(c.Name, t.name)
 	if t.layout.NumFiles() == 1 && !strings.Contains(t.layout.File(0).Path, "/") {
 		c.Paths = nil
 		return c
@@ -226,7 +224,7 @@ type WebSeedStats struct {
 	Downloaded int64     // bytes of payload
 	Requests   int       // under way
 	Next       time.Time // while it rests, when it is asked again
-	Err        error     // why the last request failed that did, or nil
+	Err        error     // why the last request failed, or nil once another has worked
 }
 
 // stats is a snapshot. The caller holds mu.

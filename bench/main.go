@@ -2,6 +2,7 @@
 // machine, and prints what it measured as Markdown.
 //
 //	go run -C bench . [-rounds N] [-size F] [-only CLIENT,...] [-dir DIR] [SCENARIO...]
+//	go run -C bench . -chart README.md >bench/chart.svg
 //
 // Each client downloads (or seeds) as a process of its own: ours, github.com/anacrolix/torrent, aria2 and
 // libtorrent (through Python) where these are installed, and the floor, the least that any Go program can
@@ -33,8 +34,15 @@ func main() {
 	flag.Float64Var(&b.scale, "size", 1, "factor on the size of the content")
 	only := flag.String("only", "", "comma-separated clients to race (default all)")
 	dir := flag.String("dir", os.TempDir(), "directory for the content and what is downloaded, a few times 2 GiB at full size")
+	figures := flag.String("chart", "", "race nothing, but draw the tables of this Markdown `file` as SVG on standard output")
 	flag.Usage = usage
 	flag.Parse()
+	if *figures != "" {
+		if err := chart(os.Stdout, *figures); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 
 	enterNamespace()
 	if *only != "" {

@@ -6,7 +6,7 @@
 //
 //	go test -v -count=1 ./interop
 //
-// runs them as root on Linux, and prints the tables of README.md. Most programs refuse peers on
+// runs them as root on Linux, and prints the tables of its README.md. Most programs refuse peers on
 // 127.0.0.0/8, so the test binary starts itself again in network, mount and process namespaces of
 // its own, whose loopback owns 10.77.0.1 and on, and 10.128.0.0/9 for nodes of the DHT; nothing leaves
 // them, and nothing outlives the tests. A test that needs a router or a proxy runs in a process and a

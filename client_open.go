@@ -205,6 +205,9 @@ func (c *Client) openLocal() {
 	c.tasks.Go(func() { c.local.Run(c.ctx) })
 }
 
+// hasLocal reports whether peers in the local network can be found.
+func (c *Client) hasLocal() bool { return c.local != nil && c.local.Joined() }
+
 // lookLocally looks for peers of a torrent in the local network, if the client does that at all, until
 // stop is called.
 func (c *Client) lookLocally(hash Hash, found func(netip.AddrPort) bool) (stop func()) {

@@ -156,7 +156,7 @@ func (c *Client) lookupForOthers() func(context.Context, string) ([]netip.Addr, 
 
 // sources reports whether there is any source to ask.
 func (f *discovery) sources() bool {
-	return len(f.tiers)+len(f.byUser) > 0 || f.find != nil || !f.private && (f.client.local != nil || !f.client.NoDHT)
+	return len(f.tiers)+len(f.byUser) > 0 || f.find != nil || !f.private && (f.client.hasLocal() || !f.client.NoDHT)
 }
 
 // run asks all sources until ctx ends, and returns when nothing is under way any more.

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -68,6 +69,7 @@ type Discovery struct {
 	moved   chan struct{} // of capacity 1; full when Run is to join the groups again
 	heard   *rate.Limiter
 	said    *rate.Limiter
+	joined  atomic.Bool // there are sockets
 
 	mu     sync.Mutex
 	swarms map[[20]byte]*swarm
@@ -112,7 +114,11 @@ func (l *Discovery) join() {
 		}
 		l.sockets = append(l.sockets, socket{conn, g.addr})
 	}
+	l.joined.Store(len(l.sockets) > 0)
 }
+
+// Joined reports whether any group could be joined. It may be called from any goroutine.
+func (l *Discovery) Joined() bool { return l.joined.Load() }
 
 // leave closes the sockets.
 func (l *Discovery) leave() {

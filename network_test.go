@@ -58,7 +58,7 @@ func TestBind(t *testing.T) {
 		s.reset()
 		require.Empty(t, d.Stats().Peers)
 		_, err = n.NewHost("86.0.0.1", 0, 0, 0).Dial(t.Context(), "tcp", "85.0.0.1:6881")
-		require.Error(t, err, "nobody listens")
+		require.Error(t, err, "nothing listens")
 		simnet.Sleep(time.Hour)
 		require.Empty(t, s.seen("dial", "packet"))
 		require.Less(t, d.Stats().Verified, d.Stats().Wanted)

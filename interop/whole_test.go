@@ -72,7 +72,7 @@ func startElsewhere(t *testing.T, h *host, ip string, nodes ...string) *torrent.
 			return p, err
 		},
 	}
-	require.NoError(t, c.Open()) // the listener is on this host, where nobody asks for it; its number counts
+	require.NoError(t, c.Open()) // the listener is on this host, where nothing asks for it; its number counts
 	t.Cleanup(func() { c.Close() })
 	require.NoError(t, c.Serve(h.listen(t, net.JoinHostPort(ip, strconv.Itoa(c.Addr().(*net.TCPAddr).Port)))))
 	require.NoError(t, c.DHT().Stats().Err)

@@ -118,10 +118,10 @@ type Client struct {
 	// are set, are how the proxy is reached. Packets go to IPv4 addresses alone.
 	Proxy *url.URL
 	// Bind is the one address of this machine that every socket is bound to, and to the interface that has it where the
-	// system can do that (Linux, macOS, Windows): peers, trackers, web seeds, the DHT, uTP, local discovery, port mapping, and what
-	// Go's own resolver asks. The other family of addresses is not used at all. If the address goes, the traffic stops, and
-	// comes back with it. Listen may name no other address. A name server that cannot be asked from this address, such
-	// as one on the loopback, is not asked. Dial's connections are of use only if they come from Bind; ListenPacket is
+	// system can do that (Linux, and macOS and Windows, for which it is built but was not tried): peers, trackers, web seeds,
+	// the DHT, uTP, local discovery, port mapping, and what Go's own resolver asks. The other family of addresses is not
+	// used at all. If the address goes, the traffic stops, and comes back with it. Listen may name no other address. A name
+	// server that cannot be asked from this address, such as one on the loopback, is not asked. Dial's connections are of use only if they come from Bind; ListenPacket is
 	// given the address to bind to. The zero value is all addresses.
 	Bind netip.Addr
 	// Logger is told what goes on; nil is silent.

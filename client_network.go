@@ -247,10 +247,13 @@ func (c *Client) lookUpFor(k sockets.Kind) func(ctx context.Context, host string
 	}
 }
 
-// waysChanged has all sources of peers asked since the proxy, or UDP there, is within reach again.
-func (c *Client) waysChanged() {
+// waysChanged has sources of peers asked since UDP at the proxy is there, and all of them if the proxy was out of reach.
+func (c *Client) waysChanged(again bool) {
 	if node := c.dhtMember.member(); node != nil {
 		node.NetworkChanged(true, false)
+	}
+	if !again {
+		return
 	}
 	for _, f := range c.discoveries() {
 		f.networkChanged(false)

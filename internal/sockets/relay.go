@@ -48,9 +48,11 @@ func (s *Sockets) openRelay() (net.PacketConn, error) {
 // run keeps an association until the relay is closed.
 func (r *relay) run() {
 	defer r.set(nil, net.ErrClosed)
+	again := false
 	for pause := firstPause; r.ctx.Err() == nil; {
 		conn, err := r.s.proxy.ListenPacket(r.ctx, "udp4", "")
 		if err != nil {
+			again = true
 			r.set(nil, err)
 			wait := pause
 			if pause = min(2*pause, longestPause); errors.Is(err, errors.ErrUnsupported) {
@@ -61,7 +63,8 @@ func (r *relay) run() {
 		}
 		began := time.Now()
 		ended := r.set(conn, nil)
-		r.s.changed()
+		r.s.changed(again)
+		again = true
 		for { // until ReadFrom finds that it has ended
 			select {
 			case <-ended:

@@ -37,8 +37,9 @@ type Config struct {
 
 	System System
 
-	// Changed is called when the proxy, or UDP at the proxy, is there again. It must not wait. It may be nil.
-	Changed func()
+	// Changed is called when UDP at the proxy is there for the first time, and, with again, when the proxy or UDP there
+	// is back. It must not wait. It may be nil.
+	Changed func(again bool)
 }
 
 // System is the system, in whose place tests put another. A field that is nil is the real one.
@@ -174,7 +175,7 @@ func (s *Sockets) awaitProxy(network, addr string) {
 			s.relay.hurry()
 		}
 		s.mu.Unlock()
-		s.changed()
+		s.changed(true)
 		return
 	}
 }
@@ -191,9 +192,9 @@ func (s *Sockets) rest(d time.Duration) bool {
 	}
 }
 
-func (s *Sockets) changed() {
+func (s *Sockets) changed(again bool) {
 	if s.config.Changed != nil {
-		s.config.Changed()
+		s.config.Changed(again)
 	}
 }
 

@@ -241,7 +241,7 @@ func TestProxyOutOfReach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tried, told, there atomic.Int32
 		s := open(t, sockets.Config{
-			Proxy: parse(t, "http://proxy.example"), Changed: func() { told.Add(1) },
+			Proxy: parse(t, "http://proxy.example"), Changed: func(bool) { told.Add(1) },
 			System: sockets.System{Dial: func(_ context.Context, _ netip.Addr, _, addr string) (net.Conn, error) {
 				tried.Add(1)
 				if there.Load() == 0 {

@@ -116,6 +116,9 @@ func TestDownloadLosesPermission(t *testing.T) {
 	require.NoError(t, d.files.Close())
 
 	require.NoError(t, os.Chmod(filepath.Join(root, "whole", "d"), 0))
+	whole.mu.Lock()
+	clear(whole.uploading.looked) // as if that was longer ago than lookAgain
+	whole.mu.Unlock()
 	last := t.TempDir()
 	d, err = tor.Start(t.Context(), &Options{Dir: last, Peers: []netip.AddrPort{wholeAddr}})
 	require.NoError(t, err)

@@ -172,7 +172,8 @@ func (n *twoWays) vanish(t *testing.T, transport string) {
 		transport, back.Sub(gone).Round(time.Millisecond), had, stopped.Round(time.Millisecond), again.Round(time.Millisecond))
 }
 
-// TestMachineMoves has a client without such a bound see its machine's address change: it says so, and goes on.
+// TestMachineMoves has a client without such a bound see its machine's cable pulled and its address change: it says so, and
+// goes on.
 func TestMachineMoves(t *testing.T) {
 	need(t, "nft", "ip", "nsenter")
 	if !ownNetwork(t) {
@@ -181,7 +182,7 @@ func TestMachineMoves(t *testing.T) {
 	n := newTwoWays(t)
 	here().ip(t, "link del beside0")
 	c := newWholeClient(t, n.w)
-	c.DownloadLimit = rate.NewLimiter(200<<10, 64<<10)
+	c.DownloadLimit = rate.NewLimiter(20<<10, 64<<10)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	o := torrent.Options{Client: c, Dir: t.TempDir()}
@@ -190,7 +191,17 @@ func TestMachineMoves(t *testing.T) {
 	d, err := tor.Start(ctx, &o)
 	require.NoError(t, err)
 	defer d.Close()
-	require.Eventually(t, func() bool { return d.Stats().Verified > 200<<10 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return d.Stats().Verified > 100<<10 }, patience, 10*time.Millisecond)
+	n.peer.ip(t, "link set bound1 down")
+	require.Eventually(t, func() bool { return len(d.Stats().Peers) == 0 }, time.Minute, 10*time.Millisecond)
+	had := d.Stats().Downloaded
+	time.Sleep(20 * time.Second) // what is tried meanwhile fails
+	require.Equal(t, had, d.Stats().Downloaded)
+	n.peer.ip(t, "link set bound1 up")
+	back := time.Now()
+	require.Eventually(t, func() bool { return d.Stats().Downloaded > had }, time.Minute, 10*time.Millisecond)
+	t.Logf("no cable: on again %v after it was back", time.Since(back).Round(time.Millisecond))
+
 	moved := time.Now()
 	here().ip(t, "addr del "+boundAddr+"/24 dev bound0", "addr add 10.79.0.3/24 dev bound0", "route replace default via "+boundRouter)
 	heard := func(tracker string) bool {

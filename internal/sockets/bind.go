@@ -60,19 +60,29 @@ func deviceOf(a netip.Addr) (*net.Interface, error) {
 	return nil, nil
 }
 
-// Addrs are the addresses of this machine.
+// Addrs are the addresses of this machine on interfaces that are connected to something. One whose cable is out, or that is
+// down, keeps its addresses, which are of no use meanwhile.
 func (s *Sockets) Addrs() ([]netip.Addr, error) {
 	if a := s.config.System.Addrs; a != nil {
 		return a()
 	}
-	all, err := net.InterfaceAddrs()
+	all, err := net.Interfaces()
 	if err != nil {
-		return nil, fmt.Errorf("addresses of this machine: %w", err)
+		return nil, fmt.Errorf("interfaces of this machine: %w", err)
 	}
 	var addrs []netip.Addr
-	for _, a := range all {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			addrs = append(addrs, p.Addr().Unmap())
+	for _, device := range all {
+		if device.Flags&net.FlagRunning == 0 {
+			continue
+		}
+		own, err := device.Addrs()
+		if err != nil {
+			continue // it has gone since
+		}
+		for _, a := range own {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				addrs = append(addrs, p.Addr().Unmap())
+			}
 		}
 	}
 	return addrs, nil

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bencode"
-	"github.com/shoal-go/torrent/internal/merkle"
+	"github.com/shoal-go/torrent/internal/piecehash"
 	"github.com/shoal-go/torrent/internal/metainfo"
 )
 
@@ -138,7 +138,7 @@ func parseMetainfo(raw []byte, goos string) (*Torrent, error) {
 	}
 	if f.Info.V2 {
 		t.infoHashV2 = sha256.Sum256(t.info)
-		t.hashes = merkle.NewPieces(t.layout, f.Info.Roots, f.Info.Layers)
+		t.hashes = piecehash.New(t.layout, f.Info.Roots, f.Info.Layers)
 		t.version = V2
 		t.infoHash = t.infoHashV2.truncated()
 	}

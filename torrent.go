@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/listing"
-	"github.com/shoal-go/torrent/internal/merkle"
+	"github.com/shoal-go/torrent/internal/piecehash"
 )
 
 // Torrent is what a .torrent file says (BEP 3, BEP 52). It does not change and may be used from any goroutine.
@@ -22,7 +22,7 @@ type Torrent struct {
 
 	version    Version
 	infoHashV2 HashV2         // unless the version is V1
-	hashes     *merkle.Pieces // likewise
+	hashes     *piecehash.Pieces // likewise
 
 	name         string // sanitised: the file, or the directory that holds the files
 	length       int64  // bytes of content, padding left out

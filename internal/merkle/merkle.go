@@ -4,7 +4,7 @@
 // Levels count from the leaves, which are level 0; a tree of height h has 2^h leaves and its root at level h. A layer is the
 // hashes of one level, one behind another, without those that cover nothing of the file.
 //
-// All of it is plain data but for Pieces, which has a lock of its own and may be used from any goroutine.
+// All of it is plain data.
 package merkle
 
 import (

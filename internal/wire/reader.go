@@ -87,6 +87,8 @@ func (r *Reader) Next() (Message, error) {
 	case Extended:
 		m.ExtID = p[0]
 		m.Payload, err = r.payload(int(rest))
+	case AskHashes, Hashes, HashReject:
+		m.Payload, err = r.payload(int(rest))
 	default:
 		err = r.discard(rest)
 	}
@@ -115,6 +117,13 @@ func (r *Reader) check(id ID, size uint32) (fixed int, err error) {
 		fixed, atMost = 1, uint64(r.maxPayload)
 	case Extended:
 		fixed, atMost = 2, uint64(r.maxPayload)
+	case AskHashes, HashReject, Hashes:
+		// All of it is payload, which is the same for all three but for the hashes.
+		n := uint64(1 + hashRequestSize)
+		if s := uint64(size); s != n && (id != Hashes || s < n || s > 1+maxHashesSize || (s-n)%32 != 0) {
+			return 0, violation("%v of %d bytes", id, size)
+		}
+		return 1, nil
 	default:
 		fixed, atMost = 1, maxUnknown-1
 	}

@@ -1,5 +1,5 @@
 // Package wire encodes and parses the peer protocol: the handshake and the messages of BEP 3, those of the Fast extension
-// (BEP 6), and those of the extension protocol (BEP 10) with their dictionaries.
+// (BEP 6), of the extension protocol (BEP 10) with their dictionaries, and of version 2 (BEP 52).
 //
 // It appends messages to a buffer and reads them from a stream. Every length is checked before anything is allocated.
 // It knows nothing of a torrent: its callers check whether an index is in range and a message in order. A Reader belongs
@@ -31,6 +31,9 @@ const (
 	Reject        ID = 0x10
 	AllowedFast   ID = 0x11
 	Extended      ID = 20 // BEP 10
+	AskHashes     ID = 21 // hash request; this and the next two: BEP 52
+	Hashes        ID = 22
+	HashReject    ID = 23
 
 	// KeepAlive stands for the message of no bytes, which has no id on the wire. No known message has this id. A peer
 	// that sends it is understood as with any unknown message: it says nothing.
@@ -41,7 +44,7 @@ var names = [...]string{
 	Choke: "choke", Unchoke: "unchoke", Interested: "interested", NotInterested: "not interested",
 	Have: "have", Bitfield: "bitfield", Request: "request", Piece: "piece", Cancel: "cancel", Port: "port",
 	Suggest: "suggest", HaveAll: "have all", HaveNone: "have none", Reject: "reject", AllowedFast: "allowed fast",
-	Extended: "extended", KeepAlive: "keep-alive",
+	Extended: "extended", AskHashes: "hash request", Hashes: "hashes", HashReject: "hash reject", KeepAlive: "keep-alive",
 }
 
 // String is the name of the message in the protocol.
@@ -67,6 +70,7 @@ const (
 //   - Port: Index is the port
 //   - Bitfield: Payload
 //   - Extended: ExtID, Payload
+//   - AskHashes, Hashes, HashReject: Payload, for ParseHashRequest
 type Message struct {
 	ID                   ID
 	ExtID                byte

@@ -1,36 +1,39 @@
-package merkle
+// Package piecehash knows which hashes the pieces of a torrent of version 2 must have (BEP 52), as far as they are known. It
+// may be used from any goroutine.
+package piecehash
 
 import (
 	"math/bits"
 	"sync"
 
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/merkle"
 )
 
-// Pieces knows which hashes the pieces of a torrent must have. The roots of its files are fixed; the layers of those that are
-// longer than a piece may become known later. It may be used from any goroutine.
+// Pieces are the hashes of the pieces of one torrent. The roots of its files are fixed; the layers of those that are
+// longer than a piece may become known later.
 type Pieces struct {
 	layout layout.Layout
-	level  int          // of a piece
-	roots  []Hash       // by file
-	files  map[Hash]int // longer than a block, by their roots
+	level  int                 // of a piece
+	roots  []merkle.Hash       // by file
+	files  map[merkle.Hash]int // longer than a block, by their roots
 
 	mu     sync.RWMutex
-	layers [][]byte // of level, by file; nil is unknown, or of a file that has but one piece
-	trees  []*Tree  // of layers, once needed
+	layers [][]byte       // of level, by file; nil is unknown, or of a file that has but one piece
+	trees  []*merkle.Tree // of layers, once needed
 }
 
-// NewPieces returns the pieces of the files of an aligned layout. roots are by file, those of padding unused; layers, too, are by
+// New returns the pieces of the files of an aligned layout. roots are by file, those of padding unused; layers, too, are by
 // file, and prove their roots.
-func NewPieces(l layout.Layout, roots []Hash, layers [][]byte) *Pieces {
+func New(l layout.Layout, roots []merkle.Hash, layers [][]byte) *Pieces {
 	p := &Pieces{
 		layout: l, roots: roots, layers: layers,
-		level: bits.TrailingZeros64(uint64(l.PieceLength() / BlockSize)),
-		trees: make([]*Tree, len(roots)),
-		files: make(map[Hash]int),
+		level: bits.TrailingZeros64(uint64(l.PieceLength() / merkle.BlockSize)),
+		trees: make([]*merkle.Tree, len(roots)),
+		files: make(map[merkle.Hash]int),
 	}
 	for i, root := range roots {
-		if f := l.File(i); !f.Pad && f.Length > BlockSize {
+		if f := l.File(i); !f.Pad && f.Length > merkle.BlockSize {
 			p.files[root] = i
 		}
 	}
@@ -41,10 +44,12 @@ func NewPieces(l layout.Layout, roots []Hash, layers [][]byte) *Pieces {
 func (p *Pieces) Level() int { return p.level }
 
 // Root is the root of a file's tree.
-func (p *Pieces) Root(file int) Hash { return p.roots[file] }
+func (p *Pieces) Root(file int) merkle.Hash { return p.roots[file] }
 
 // Height is that of a file's tree.
-func (p *Pieces) Height(file int) int { return Height(Blocks(p.layout.File(file).Length)) }
+func (p *Pieces) Height(file int) int {
+	return merkle.Height(merkle.Blocks(p.layout.File(file).Length))
+}
 
 // Layered reports whether a file is longer than a piece, so that it has a piece layer.
 func (p *Pieces) Layered(file int) bool { return p.layout.File(file).Length > p.layout.PieceLength() }
@@ -64,7 +69,7 @@ func (p *Pieces) HeightOf(piece int) int {
 }
 
 // Hash is what a piece must have, if that is known yet.
-func (p *Pieces) Hash(piece int) (h Hash, known bool) {
+func (p *Pieces) Hash(piece int) (h merkle.Hash, known bool) {
 	file, index := p.FileOf(piece)
 	if !p.Layered(file) {
 		return p.roots[file], true
@@ -74,7 +79,7 @@ func (p *Pieces) Hash(piece int) (h Hash, known bool) {
 	if p.layers[file] == nil {
 		return h, false
 	}
-	return Hash(p.layers[file][index*Size:]), true
+	return merkle.Hash(p.layers[file][index*merkle.Size:]), true
 }
 
 // Known reports whether the hashes of all pieces of a file are known.
@@ -118,21 +123,21 @@ func (p *Pieces) Learn(file int, layer []byte) (files []int) {
 // fits reports whether a layer is that of a file.
 func (p *Pieces) fits(file int, layer []byte) bool {
 	first, end := p.layout.PiecesOf(file)
-	return len(layer) == Size*(end-first) && Root(layer, p.level, p.Height(file)) == p.roots[file]
+	return len(layer) == merkle.Size*(end-first) && merkle.Root(layer, p.level, p.Height(file)) == p.roots[file]
 }
 
 // Tree is that of a file which is longer than a piece, over its piece layer, or nil if that is unknown.
-func (p *Pieces) Tree(file int) *Tree {
+func (p *Pieces) Tree(file int) *merkle.Tree {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.trees[file] == nil && p.layers[file] != nil {
-		p.trees[file] = NewTree(p.layers[file], p.level, p.Height(file))
+		p.trees[file] = merkle.NewTree(p.layers[file], p.level, p.Height(file))
 	}
 	return p.trees[file]
 }
 
 // File is a file with the given root that is longer than a block.
-func (p *Pieces) File(root Hash) (file int, ok bool) {
+func (p *Pieces) File(root merkle.Hash) (file int, ok bool) {
 	file, ok = p.files[root]
 	return file, ok
 }

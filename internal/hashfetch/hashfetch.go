@@ -1,0 +1,221 @@
+// Package hashfetch decides which hashes of version 2 (BEP 52) to ask which peer for, and which of what peers send to believe.
+//
+// It is plain data: it knows no connection and no clock. One Fetcher serves one download, whose lock guards it and its peers.
+package hashfetch
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/merkle"
+)
+
+const (
+	// AskAgain is how long a peer may take before another is asked for the same.
+	AskAgain = 3 * time.Second
+	// restTime is how long a peer is not asked again for what it refused or did not answer.
+	restTime = 30 * time.Second
+	// maxLength is how many hashes of a layer one request asks for.
+	maxLength = 512
+	// atOnce is how many requests a peer may have to answer.
+	atOnce = 4
+	// maxUnasked is how many answers that were not asked for are forgiven.
+	maxUnasked = 16
+)
+
+var (
+	// ErrLied is what only a peer that lies can cause.
+	ErrLied = errors.New("sent false hashes")
+	// ErrUnasked is of a peer that sends much that it was not asked for.
+	ErrUnasked = errors.New("sent hashes that it was not asked for")
+)
+
+// A Peer is what is known of one that may be asked.
+type Peer struct {
+	asked   map[*job]time.Time // that it has not answered
+	rests   map[*job]time.Time // not to be asked for that before
+	unasked int
+}
+
+// NewPeer returns a peer that was asked for nothing.
+func NewPeer() *Peer {
+	return &Peer{asked: make(map[*job]time.Time), rests: make(map[*job]time.Time)}
+}
+
+// A Request is one for hashes of the file with a root.
+type Request struct {
+	Root merkle.Hash
+	merkle.Request
+}
+
+// A Found is a layer that is known now, and proven.
+type Found struct {
+	Target
+	Layer []byte // without padding
+}
+
+// A Target is what a layer is of: the pieces of a file, or the blocks of one of its pieces.
+type Target struct {
+	File  int
+	Piece int // -1 for the piece layer of the file
+}
+
+// A job is one request, which several peers may have been sent.
+type job struct {
+	Request
+	height int
+	want   *want
+	last   time.Time // when a peer was asked last
+	hashes []byte    // once they are proven
+}
+
+// A want is a layer, or a part of one, that is fetched.
+type want struct {
+	Target
+	n    int // hashes in it
+	jobs []*job
+	left int // jobs that are not done
+}
+
+// Fetcher is what is wanted of all peers.
+type Fetcher struct {
+	wants map[Target]*want
+	jobs  map[Request]*job // that are not done
+	fresh []*job           // that no peer was asked for, in order
+	asked []*job           // the others that are not done
+}
+
+// New returns a Fetcher that wants nothing.
+func New() *Fetcher {
+	return &Fetcher{wants: make(map[Target]*want), jobs: make(map[Request]*job)}
+}
+
+// Wanting reports whether anything is still wanted.
+func (f *Fetcher) Wanting() bool { return len(f.jobs) > 0 }
+
+// Wants reports whether t is being fetched.
+func (f *Fetcher) Wants(t Target) bool { return f.wants[t] != nil }
+
+// Want adds n hashes of a level, beginning with first, of the tree with a root and a height. What is first is asked for first.
+// n and first are those of a whole piece layer, or of the blocks of a piece.
+func (f *Fetcher) Want(t Target, root merkle.Hash, height, level, first, n int) {
+	if f.wants[t] != nil {
+		return
+	}
+	w := &want{Target: t, n: n}
+	width := 1 << merkle.Height(int64(n))
+	length := min(max(width, 2), maxLength)
+	for at := 0; at < n; at += length {
+		j := &job{want: w, height: height, Request: Request{root, merkle.Request{
+			Base: level, Index: first + at, Length: length, Proofs: height - 1 - level,
+		}}}
+		if f.jobs[j.Request] != nil {
+			continue // of another file with the same content
+		}
+		w.jobs = append(w.jobs, j)
+		f.jobs[j.Request] = j
+		f.fresh = append(f.fresh, j)
+	}
+	if w.left = len(w.jobs); w.left > 0 {
+		f.wants[t] = w
+	}
+}
+
+// Next returns what to ask a peer for now, and counts it as asked.
+func (f *Fetcher) Next(p *Peer, now time.Time) (requests []Request) {
+	for j, at := range p.asked {
+		if now.Sub(at) >= restTime {
+			delete(p.asked, j)
+		}
+	}
+	ask := func(j *job) bool {
+		if _, waits := p.asked[j]; waits || now.Before(p.rests[j]) || len(p.asked) >= atOnce {
+			return false
+		}
+		delete(p.rests, j)
+		p.asked[j], j.last = now, now
+		requests = append(requests, j.Request)
+		return true
+	}
+	for _, j := range f.asked {
+		if now.Sub(j.last) >= AskAgain {
+			ask(j)
+		}
+	}
+	f.fresh = slices.DeleteFunc(f.fresh, func(j *job) bool {
+		if !ask(j) {
+			return false
+		}
+		f.asked = append(f.asked, j)
+		return true
+	})
+	return requests
+}
+
+// Received takes what a peer sent, which may be part of anything, and returns the layer that it completes, if it does. An error
+// ends the connection; ErrLied bans the peer, too.
+func (f *Fetcher) Received(p *Peer, r Request, hashes []byte) (Found, bool, error) {
+	j := f.jobs[r]
+	if j == nil {
+		return Found{}, false, p.unwanted(r)
+	}
+	if _, asked := p.asked[j]; !asked && p.rests[j].IsZero() {
+		return Found{}, false, p.unwanted(r)
+	}
+	delete(p.asked, j)
+	if !merkle.Prove(r.Root, j.height, r.Request, hashes) {
+		return Found{}, false, ErrLied
+	}
+	j.hashes = slices.Clone(hashes[:r.Length*merkle.Size])
+	delete(f.jobs, r)
+	f.asked = slices.DeleteFunc(f.asked, func(other *job) bool { return other == j })
+	w := j.want
+	if w.left--; w.left > 0 {
+		return Found{}, false, nil
+	}
+	delete(f.wants, w.Target)
+	found := Found{Target: w.Target}
+	for _, j := range w.jobs {
+		found.Layer = append(found.Layer, j.hashes...)
+	}
+	found.Layer = found.Layer[:w.n*merkle.Size]
+	return found, true, nil
+}
+
+// Rejected records that a peer does not answer a request.
+func (f *Fetcher) Rejected(p *Peer, r Request, now time.Time) error {
+	j := f.jobs[r]
+	if j == nil {
+		return p.unwanted(r)
+	}
+	if _, asked := p.asked[j]; !asked {
+		return p.unwanted(r)
+	}
+	delete(p.asked, j)
+	p.rests[j] = now.Add(restTime)
+	j.last = time.Time{} // another peer is asked at once
+	return nil
+}
+
+// Leave forgets what a peer was asked for.
+func (f *Fetcher) Leave(p *Peer) {
+	for j := range p.asked {
+		j.last = time.Time{}
+	}
+	clear(p.asked)
+}
+
+// unwanted counts an answer that nothing waits for. It may be one that another peer was faster with.
+func (p *Peer) unwanted(r Request) error {
+	for j := range p.asked {
+		if j.Request == r {
+			delete(p.asked, j)
+			return nil
+		}
+	}
+	if p.unasked++; p.unasked > maxUnasked {
+		return ErrUnasked
+	}
+	return nil
+}

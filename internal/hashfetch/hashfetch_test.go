@@ -1,0 +1,171 @@
+package hashfetch_test
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/hashfetch"
+	"github.com/shoal-go/torrent/internal/merkle"
+)
+
+const level = 1
+
+// tree is the tree of a file of n pieces of two blocks, and its piece layer.
+func tree(n int) (t *merkle.Tree, layer []byte, root merkle.Hash, height int) {
+	for i := range n {
+		h := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(i)))
+		layer = append(layer, h[:]...)
+	}
+	height = merkle.Height(int64(n)) + level
+	return merkle.NewTree(layer, level, height), layer, merkle.Root(layer, level, height), height
+}
+
+var (
+	start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	whole = hashfetch.Target{File: 3, Piece: -1}
+)
+
+// A long layer is fetched in parts, of several peers, and is whole once all of them are here.
+func TestLayerInParts(t *testing.T) {
+	tr, layer, root, height := tree(3000)
+	f := hashfetch.New()
+	require.False(t, f.Wanting())
+	f.Want(whole, root, height, level, 0, 3000)
+	f.Want(whole, root, height, level, 0, 3000) // again: nothing changes
+	require.True(t, f.Wants(whole))
+	a, b := hashfetch.NewPeer(), hashfetch.NewPeer()
+	of := f.Next(a, start)
+	require.Len(t, of, 4)
+	rest := f.Next(b, start)
+	require.Len(t, rest, 2)
+	require.Empty(t, f.Next(b, start))
+	asked := 0
+	for k, r := range append(of, rest...) {
+		require.Equal(t, 512, r.Length)
+		require.True(t, r.Sound(height))
+		asked += r.Length
+		peer := a
+		if k >= len(of) {
+			peer = b
+		}
+		found, ok, err := f.Received(peer, r, tr.Append(nil, r.Request))
+		require.NoError(t, err)
+		require.Equal(t, k == 5, ok)
+		if ok {
+			require.Equal(t, hashfetch.Found{Target: whole, Layer: layer}, found)
+		}
+	}
+	require.Equal(t, 3072, asked)
+	require.False(t, f.Wanting())
+	require.False(t, f.Wants(whole))
+}
+
+// A short layer is one request, and so are the blocks of one piece.
+func TestShortLayers(t *testing.T) {
+	tr, layer, root, height := tree(3)
+	f := hashfetch.New()
+	f.Want(whole, root, height, level, 0, 3)
+	p := hashfetch.NewPeer()
+	r := f.Next(p, start)
+	require.Equal(t, []hashfetch.Request{{Root: root, Request: merkle.Request{Base: level, Length: 4, Proofs: 1}}}, r)
+	found, ok, err := f.Received(p, r[0], tr.Append(nil, r[0].Request))
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, layer, found.Layer)
+
+	blocks := hashfetch.Target{File: 3, Piece: 7}
+	f.Want(blocks, root, height, 0, 4, 2)
+	require.Equal(t, []hashfetch.Request{{Root: root, Request: merkle.Request{Index: 4, Length: 2, Proofs: 2}}}, f.Next(p, start))
+}
+
+// Who does not answer within three seconds is not waited for: another is asked.
+func TestAnotherPeerIsAsked(t *testing.T) {
+	tr, _, root, height := tree(3)
+	f := hashfetch.New()
+	f.Want(whole, root, height, level, 0, 3)
+	slow, other := hashfetch.NewPeer(), hashfetch.NewPeer()
+	r := f.Next(slow, start)[0]
+	require.Empty(t, f.Next(other, start.Add(hashfetch.AskAgain-1)))
+	require.Empty(t, f.Next(slow, start.Add(hashfetch.AskAgain)), "not the same")
+	require.Equal(t, []hashfetch.Request{r}, f.Next(other, start.Add(hashfetch.AskAgain)))
+	_, ok, err := f.Received(other, r, tr.Append(nil, r.Request))
+	require.NoError(t, err)
+	require.True(t, ok)
+	for range 20 { // the slow one's late answer does no harm
+		_, ok, err = f.Received(slow, r, tr.Append(nil, r.Request))
+		if err != nil {
+			break
+		}
+		require.False(t, ok)
+	}
+	require.ErrorIs(t, err, hashfetch.ErrUnasked, "but not again and again")
+
+	// The only peer there is is asked again after a while.
+	f.Want(whole, root, height, level, 0, 3)
+	alone := hashfetch.NewPeer()
+	require.Len(t, f.Next(alone, start), 1)
+	require.Empty(t, f.Next(alone, start.Add(29*time.Second)))
+	require.Len(t, f.Next(alone, start.Add(30*time.Second)), 1)
+	f.Leave(alone)
+	require.Len(t, f.Next(other, start.Add(30*time.Second)), 1, "at once when a peer leaves")
+}
+
+func TestRejects(t *testing.T) {
+	tr, _, root, height := tree(3)
+	f := hashfetch.New()
+	f.Want(whole, root, height, level, 0, 3)
+	a, b := hashfetch.NewPeer(), hashfetch.NewPeer()
+	r := f.Next(a, start)[0]
+	require.NoError(t, f.Rejected(b, r, start), "it was not asked")
+	require.NoError(t, f.Rejected(a, r, start))
+	require.NoError(t, f.Rejected(a, hashfetch.Request{}, start))
+	require.Empty(t, f.Next(a, start.Add(29*time.Second)))
+	require.Len(t, f.Next(b, start), 1)
+	_, ok, err := f.Received(a, r, tr.Append(nil, r.Request))
+	require.NoError(t, err)
+	require.True(t, ok, "it thought better of it")
+	require.NoError(t, f.Rejected(b, r, start), "late")
+}
+
+// False hashes are of a liar, whatever they are like.
+func TestLies(t *testing.T) {
+	tr, _, root, height := tree(600)
+	f := hashfetch.New()
+	f.Want(whole, root, height, level, 0, 600)
+	for _, lie := range []func([]byte) []byte{
+		func(b []byte) []byte { b[40] ^= 1; return b },
+		func(b []byte) []byte { b[len(b)-1] ^= 1; return b },
+		func(b []byte) []byte { return b[:len(b)-merkle.Size] },
+		func(b []byte) []byte { return nil },
+	} {
+		p := hashfetch.NewPeer()
+		now := start.Add(time.Hour)
+		r := f.Next(p, now)[0]
+		_, ok, err := f.Received(p, r, lie(tr.Append(nil, r.Request)))
+		require.ErrorIs(t, err, hashfetch.ErrLied)
+		require.False(t, ok)
+		f.Leave(p)
+		_, _, err = f.Received(hashfetch.NewPeer(), r, nil)
+		require.NoError(t, err, "of one that was not asked nothing is even looked at")
+		start = now
+	}
+	require.True(t, f.Wants(whole))
+}
+
+func FuzzReceived(f *testing.F) {
+	_, _, root, height := tree(3)
+	f.Add([]byte("hashes"), 1, 0, 4, 1)
+	f.Fuzz(func(t *testing.T, hashes []byte, base, index, length, proofs int) {
+		fetch, p := hashfetch.New(), hashfetch.NewPeer()
+		fetch.Want(whole, root, height, level, 0, 3)
+		fetch.Next(p, start)
+		r := hashfetch.Request{Root: root, Request: merkle.Request{Base: base, Index: index, Length: length, Proofs: proofs}}
+		if _, ok, _ := fetch.Received(p, r, hashes); ok {
+			t.Fatal("made up")
+		}
+	})
+}

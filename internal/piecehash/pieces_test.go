@@ -1,0 +1,105 @@
+package piecehash_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/merkle"
+	"github.com/shoal-go/torrent/internal/piecehash"
+)
+
+// content is bytes of which no two blocks are the same.
+func content(n int) (b []byte) {
+	for i := 0; len(b) < n; i++ {
+		b = append(b, bytes.Repeat([]byte{byte(i)}, merkle.BlockSize)...)
+	}
+	return b[:n]
+}
+
+// hashes are the root of content, and its layer of pieces of two blocks.
+func hashes(content []byte) (root merkle.Hash, layer []byte) {
+	h := merkle.NewHasher()
+	_, _ = h.Write(content)
+	root = h.Sum(merkle.Height(merkle.Blocks(int64(len(content)))))
+	for len(content) > 0 {
+		n := min(len(content), 2*merkle.BlockSize)
+		_, _ = h.Write(content[:n])
+		sum := h.Sum(1)
+		layer = append(layer, sum[:]...)
+		content = content[n:]
+	}
+	return root, layer
+}
+
+// pieces are of three files: one of several pieces, twice, and one that is shorter than a piece.
+func pieces(t *testing.T, known bool) (p *piecehash.Pieces, layer []byte, roots []merkle.Hash) {
+	const pieceLength = 2 * merkle.BlockSize
+	long, short := content(5*merkle.BlockSize+1), content(merkle.BlockSize+1)
+	root, layer := hashes(long)
+	require.Len(t, layer, 3*merkle.Size)
+	other, _ := hashes(short)
+	roots = []merkle.Hash{root, {}, root, {}, other, {}}
+	n, pad := int64(len(long)), int64(merkle.BlockSize-1)
+	l := layout.NewAligned(pieceLength,
+		layout.File{Path: "a", Length: n}, layout.File{Length: pad, Pad: true},
+		layout.File{Path: "b", Length: n}, layout.File{Length: pad, Pad: true},
+		layout.File{Path: "c", Length: int64(len(short))}, layout.File{Path: "empty"},
+	)
+	layers := make([][]byte, len(roots))
+	if known {
+		layers[0], layers[2] = layer, layer
+	}
+	return piecehash.New(l, roots, layers), layer, roots
+}
+
+func TestPieces(t *testing.T) {
+	p, layer, roots := pieces(t, true)
+	require.Equal(t, 1, p.Level())
+	require.Empty(t, p.Missing())
+	for i := range 6 {
+		h, known := p.Hash(i)
+		require.True(t, known)
+		require.Equal(t, merkle.Hash(layer[i%3*merkle.Size:]), h)
+		file, index := p.FileOf(i)
+		require.Equal(t, []int{i / 3 * 2, i % 3}, []int{file, index})
+		require.Equal(t, 1, p.HeightOf(i))
+	}
+	h, known := p.Hash(6)
+	require.True(t, known)
+	require.Equal(t, roots[4], h)
+	require.Equal(t, 1, p.HeightOf(6))
+	require.Equal(t, 3, p.Height(0))
+	require.Equal(t, roots[0], p.Root(0))
+	require.Equal(t, layer, p.Layer(2))
+	require.Nil(t, p.Layer(4))
+	file, ok := p.File(roots[4])
+	require.True(t, ok)
+	require.Equal(t, 4, file)
+	_, ok = p.File(merkle.Hash{})
+	require.False(t, ok)
+	require.Nil(t, p.Tree(4))
+	r := merkle.Request{Base: 1, Length: 4}
+	require.True(t, merkle.Prove(roots[0], 3, r, p.Tree(0).Append(nil, r)))
+	require.Same(t, p.Tree(0), p.Tree(0))
+}
+
+func TestLayersThatAreLearned(t *testing.T) {
+	p, layer, _ := pieces(t, false)
+	require.Equal(t, []int{0, 2}, p.Missing())
+	_, known := p.Hash(1)
+	require.False(t, known)
+	require.Nil(t, p.Tree(0))
+	require.Empty(t, p.Learn(0, layer[:2*merkle.Size]), "too short")
+	require.Empty(t, p.Learn(0, append(make([]byte, merkle.Size), layer[merkle.Size:]...)), "not its hashes")
+	require.False(t, p.Known(2))
+	require.Equal(t, []int{0, 2}, p.Learn(2, layer), "of both files with the root")
+	require.Empty(t, p.Learn(0, layer), "known")
+	require.True(t, p.Known(0))
+	h, known := p.Hash(1)
+	require.True(t, known)
+	require.Equal(t, merkle.Hash(layer[merkle.Size:]), h)
+	require.NotNil(t, p.Tree(0))
+}

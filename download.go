@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"maps"
@@ -64,6 +63,7 @@ type Download struct {
 	progress   progress
 	disk       diskState
 	moving     moving
+	hashing    hashing
 	scarcity   scarcity
 	events     subscriptions
 	pending    pending
@@ -157,9 +157,6 @@ func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 	if t.NumPieces() == 0 {
 		return nil, errNoTorrent
 	}
-	if t.version == V2 && len(t.hashes.Missing()) > 0 {
-		return nil, fmt.Errorf("download of version 2 without its piece layers: %w", ErrUnsupported)
-	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, contextError(ctx)
 	}
@@ -206,6 +203,12 @@ func (d *Download) examine() bool {
 		d.gotPiece(i, nil)
 	}
 	d.mu.Unlock()
+	if d.t.version != V1 && len(d.t.hashes.Missing()) > 0 {
+		if err := d.recogniseFiles(d.t.content(), todo.Has); err != nil {
+			d.fail(err)
+			return false
+		}
+	}
 	err := storage.Verify(d.life.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
 		var err error
 		if ok {
@@ -246,6 +249,8 @@ func (d *Download) examine() bool {
 		}
 	}
 	d.progress.checking = false
+	d.wantLayers()
+	d.awaitLayers()
 	d.progress.last = now
 	d.disk.nextSave = now.Add(resumeEvery)
 	n := d.picker.Verified().Count()

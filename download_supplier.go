@@ -28,6 +28,9 @@ func (d *Download) refill(s *picker.Supplier, now time.Time) {
 
 // ask asks a supplier for up to room more blocks, as far as limits admit them. The caller holds d.mu.
 func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
+	if d.hashing.waiting {
+		return
+	}
 	n := d.admit(room, now)
 	if n == 0 {
 		return
@@ -56,6 +59,9 @@ func (d *Download) admit(room int, now time.Time) int {
 // rush fetches a piece that a reader waits for as soon as possible, from all suppliers that can help.
 // The caller holds d.mu.
 func (d *Download) rush(piece int, now time.Time) {
+	if d.hashing.waiting {
+		return
+	}
 	asked := d.picker.Rush(piece, now, func(cancel []picker.Request, n int) int {
 		d.pending.freed = d.pending.freed || len(cancel) > 0
 		d.cancelAll(cancel)

@@ -97,6 +97,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 			d.logLater(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
 		}
 		p.sendPEX(now)
+		p.askHashes(now)
 		d.earn(p, now)
 		if p.amInterested || p.peerInterested {
 			p.idleSince = time.Time{}

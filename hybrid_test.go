@@ -3,6 +3,7 @@ package torrent
 import (
 	"context"
 	"io"
+	"io/fs"
 	"iter"
 	"net"
 	"net/http"
@@ -141,5 +142,90 @@ func TestHybridThatIsInconsistent(t *testing.T) {
 			require.ErrorIs(t, err, errInconsistent)
 			require.ErrorContains(t, err, "inconsistent")
 		})
+	}
+}
+
+// withoutLayers is a torrent as a magnet link gives it: its info dictionary alone.
+func withoutLayers(t *testing.T, tor *Torrent) *Torrent {
+	t.Helper()
+	bare, err := newTorrent(tor.info, outer{})
+	require.NoError(t, err)
+	require.NotEmpty(t, bare.hashes.Missing())
+	return bare
+}
+
+// Layers that a torrent lacks are asked of peers, checked, and then used and served.
+func TestLayersComeFromPeers(t *testing.T) {
+	for _, version := range []Version{V2, Hybrid} {
+		t.Run(version.String(), func(t *testing.T) {
+			tor, addr := shareV2(t, CreateOptions{Version: version}, Options{})
+			bare := withoutLayers(t, tor)
+			c := localClient(t)
+			d, err := bare.Start(t.Context(), &Options{Client: c, Peers: []netip.AddrPort{addr}, Seed: true})
+			require.NoError(t, err)
+			files, err := d.Wait()
+			require.NoError(t, err)
+			b, err := fs.ReadFile(files, "d/a")
+			require.NoError(t, err)
+			require.Equal(t, longV2, b)
+			if version == V2 {
+				require.Empty(t, bare.hashes.Missing())
+			}
+
+			// And so on to the next.
+			if version == V2 {
+				next, err := withoutLayers(t, tor).DownloadAll(t.Context(), &Options{Client: localClient(t), Peers: []netip.AddrPort{netip.MustParseAddrPort(c.Addr().String())}})
+				require.NoError(t, err)
+				require.NoError(t, next.Close())
+			}
+			require.NoError(t, files.Close())
+		})
+	}
+}
+
+// What is there already is used, though no layer says that it is right: whole files at once, parts once the layer is known.
+func TestContentIsRecognisedWithoutLayers(t *testing.T) {
+	tor, addr := shareV2(t, CreateOptions{Version: V2}, Options{})
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "b"), shortV2, 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "a"), longV2, 0o644))
+	whole := withoutLayers(t, tor)
+	at := seedV2(t, whole, dir, Options{})
+	require.Empty(t, whole.hashes.Missing())
+	require.True(t, at.IsValid())
+
+	dir = t.TempDir()
+	part := append(longV2[:pieceLengthV2:pieceLengthV2], make([]byte, len(longV2)-pieceLengthV2)...)
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "a"), part, 0o644))
+	d, err := withoutLayers(t, tor).Start(t.Context(), &Options{Client: localClient(t), Dir: dir, Peers: []netip.AddrPort{addr}})
+	require.NoError(t, err)
+	defer d.Close()
+	_, err = d.Wait()
+	require.NoError(t, err)
+	require.EqualValues(t, len(longV2)+len(shortV2)-pieceLengthV2, d.Stats().Downloaded, "the first piece was there")
+}
+
+// Magnet links of every kind find a torrent of version 2 or a hybrid.
+func TestMagnetsOfVersion2(t *testing.T) {
+	for _, version := range []Version{V2, Hybrid} {
+		tor, addr := shareV2(t, CreateOptions{Version: version}, Options{})
+		links := []*Magnet{tor.Magnet(), {InfoHashV2: tor.infoHashV2}}
+		if version == Hybrid {
+			links = append(links, &Magnet{InfoHash: tor.infoHash})
+		}
+		for _, m := range links {
+			m, err := ParseMagnet(m.String())
+			require.NoError(t, err)
+			o := &Options{Client: localClient(t), Peers: []netip.AddrPort{addr}}
+			got, err := m.Resolve(t.Context(), o)
+			require.NoError(t, err, m)
+			require.Equal(t, version, got.Version())
+			require.Equal(t, tor.InfoHash(), got.InfoHash())
+			files, err := got.DownloadAll(t.Context(), o)
+			require.NoError(t, err, m)
+			require.NoError(t, files.Close())
+		}
 	}
 }

@@ -2,6 +2,8 @@ package torrent
 
 import (
 	"cmp"
+	"crypto/sha1"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -29,8 +31,10 @@ const (
 // Magnet is a magnet link: which torrent it is (BEP 9), and hints where to find it. It does not
 // describe the content; Resolve fetches from the swarm what a .torrent file would say.
 type Magnet struct {
-	// InfoHash says which torrent it is.
+	// InfoHash is of version 1; zero if the link names version 2 alone.
 	InfoHash Hash
+	// InfoHashV2 is of version 2 (BEP 52); zero if unsaid. A link to a hybrid may have either or both.
+	InfoHashV2 HashV2
 	// Name is shown until the torrent's own name is known. It may be empty. It is not sanitised, so do not
 	// use it as a file name.
 	Name string
@@ -56,7 +60,10 @@ func (m *Magnet) Priority(f File) Priority {
 
 // Magnet is the link to the torrent, with its trackers and web seeds.
 func (t *Torrent) Magnet() *Magnet {
-	m := &Magnet{InfoHash: t.infoHash, Name: t.name}
+	m := &Magnet{Name: t.name, InfoHashV2: t.infoHashV2}
+	if t.version != V2 {
+		m.InfoHash = t.infoHash
+	}
 	for _, tier := range t.trackers {
 		for _, tracker := range tier {
 			m.Trackers = appendHint(m.Trackers, tracker, metainfo.IsTracker)
@@ -70,10 +77,10 @@ func (t *Torrent) Magnet() *Magnet {
 
 // ParseMagnet reads a magnet link.
 //
-// The parameters that decide on the content must be right: the info hash (xt, as hex or base32) and the
-// choice of files (so). The rest are hints: a tracker, web seed or peer that is malformed, too long, or of
-// an unknown scheme is left out, as are those after the hundredth of each. A link that has only a version 2
-// info hash (BEP 52) is refused with an error that matches ErrUnsupported.
+// The parameters that decide on the content must be right: the info hash (xt: of version 1 as hex or base32, of version 2
+// as a multihash in hex, or both) and the choice of files (so). The rest are hints: a tracker, web seed or peer that is malformed, too long, or of
+// an unknown scheme is left out, as are those after the hundredth of each, and so is an info hash of version 2 that is malformed
+// beside one of version 1. One that is no SHA-256 is refused with an error that matches ErrUnsupported if it is alone.
 //
 // Links that were damaged by a web page or a careless program are read as they were meant: with &amp; for &,
 // spaces around a value, a percent sign that is not escaped, or an empty so.
@@ -103,20 +110,21 @@ func parseMagnet(uri string) (*Magnet, error) {
 	slices.Sort(p.m.Select)
 	p.m.Select = slices.Compact(p.m.Select)
 	switch {
-	case p.found:
+	case p.found || p.foundV2:
 		return &p.m, nil
-	case p.newer:
-		return nil, fmt.Errorf("the info hash is of version 2 alone (urn:btmh): %w", ErrUnsupported)
+	case p.errV2 != nil:
+		return nil, fmt.Errorf("xt: %w", p.errV2)
 	default:
-		return nil, errors.New("no info hash (xt=urn:btih:…)")
+		return nil, errors.New("no info hash (xt=urn:btih:… or urn:btmh:…)")
 	}
 }
 
 // magnetParser gathers what the parameters of a link say.
 type magnetParser struct {
-	m     Magnet
-	found bool // an info hash of version 1
-	newer bool // an info hash of version 2
+	m       Magnet
+	found   bool  // an info hash of version 1
+	foundV2 bool  // one of version 2
+	errV2   error // what is wrong with the first of version 2
 }
 
 // read reads one parameter as it stands in the link. Parameters of other names are ignored.
@@ -141,12 +149,17 @@ func (p *magnetParser) read(parameter string) (err error) {
 	return nil
 }
 
-// readTopic reads an exact topic (xt). The first info hash of version 1 counts.
+// readTopic reads an exact topic (xt). The first info hash of each version counts.
 func (p *magnetParser) readTopic(value string) (err error) {
-	hash, ok := cutPrefixFold(value, "urn:btih:")
-	if _, v2 := cutPrefixFold(value, "urn:btmh:"); v2 {
-		p.newer = true
+	if hash, v2 := cutPrefixFold(value, "urn:btmh:"); v2 && !p.foundV2 {
+		var h HashV2
+		if h, err = parseMultihash(hash); err == nil {
+			p.m.InfoHashV2, p.foundV2 = h, true
+		}
+		p.errV2 = cmp.Or(p.errV2, err)
+		return nil
 	}
+	hash, ok := cutPrefixFold(value, "urn:btih:")
 	if !ok || p.found {
 		return nil
 	}
@@ -155,6 +168,40 @@ func (p *magnetParser) readTopic(value string) (err error) {
 	}
 	p.found = true
 	return nil
+}
+
+// parseMultihash reads the info hash of version 2 in a link.
+func parseMultihash(s string) (HashV2, error) {
+	if !strings.HasPrefix(s, multihash) && len(s) > 4 {
+		return HashV2{}, fmt.Errorf("an info hash of version 2 that is no SHA-256 (%s…): %w", multihash, ErrUnsupported)
+	}
+	return parseHashV2(strings.TrimPrefix(s, multihash))
+}
+
+// infoHashes are those that the link has.
+func (m *Magnet) infoHashes() infoHashes {
+	v1, v2 := m.InfoHash != (Hash{}), m.InfoHashV2 != (HashV2{})
+	switch {
+	case v1 && v2:
+		return infoHashes{first: m.InfoHash, second: m.InfoHashV2.truncated(), v2: true}
+	case v2:
+		return infoHashes{first: m.InfoHashV2.truncated(), v2: true}
+	}
+	return infoHashes{first: m.InfoHash}
+}
+
+// id names what the link is to, for logs and errors.
+func (m *Magnet) id() string {
+	if m.InfoHash == (Hash{}) && m.InfoHashV2 != (HashV2{}) {
+		return m.InfoHashV2.String()
+	}
+	return m.InfoHash.String()
+}
+
+// names reports whether an info dictionary has every info hash that the link has.
+func (m *Magnet) names(info []byte) bool {
+	v1, v2 := m.InfoHash != (Hash{}), m.InfoHashV2 != (HashV2{})
+	return (v1 || v2) && (!v1 || sha1.Sum(info) == m.InfoHash) && (!v2 || sha256.Sum256(info) == m.InfoHashV2)
 }
 
 // splitParameter returns the key and the value of a parameter, unescaped.
@@ -225,8 +272,17 @@ func mendURL(s string) string {
 
 // String is the link in the form that ParseMagnet and other clients read.
 func (m *Magnet) String() string {
-	s := []byte("magnet:?xt=urn:btih:")
-	s = hex.AppendEncode(s, m.InfoHash[:])
+	s := []byte("magnet:?")
+	v2 := m.InfoHashV2 != (HashV2{})
+	if v1 := m.InfoHash != (Hash{}); v1 || !v2 {
+		s = hex.AppendEncode(append(s, "xt=urn:btih:"...), m.InfoHash[:])
+		if v2 {
+			s = append(s, '&')
+		}
+	}
+	if v2 {
+		s = hex.AppendEncode(append(s, "xt=urn:btmh:"+multihash...), m.InfoHashV2[:])
+	}
 	if m.Name != "" {
 		s = append(s, "&dn="+escape(m.Name)...)
 	}

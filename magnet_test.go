@@ -10,11 +10,14 @@ import (
 
 const (
 	testHash       = "c9e15763f722f23e98a29decdfae341b98d53056"
+	testHashV2     = "caf1e1c30e81cb361b9ee167c4aa64228a7fa4fa9f6105232b28ad099f3a302e"
 	testHashBase32 = "ZHQVOY7XELZD5GFCTXWN7LRUDOMNKMCW"
 )
 
 func TestParseMagnet(t *testing.T) {
 	hash, err := ParseHash(testHash)
+	require.NoError(t, err)
+	hashV2, err := parseHashV2(testHashV2)
 	require.NoError(t, err)
 
 	for _, test := range []struct {
@@ -28,6 +31,8 @@ func TestParseMagnet(t *testing.T) {
 		{"escaped, with space around", " magnet:?xt=urn%3Abtih%3A" + testHash + "\n", Magnet{}},
 		{"numbered, behind another network's", "magnet:?xt.1=urn:sha1:ABC&xt.2=urn:btih:" + testHash, Magnet{}},
 		{"of both versions", "magnet:?xt=urn:btmh:1220caf1&xt=urn:btih:" + testHash, Magnet{}},
+		{"of version 2", "magnet:?xt=urn:btmh:1220" + testHashV2, Magnet{InfoHashV2: hashV2}},
+		{"of both, whole", "magnet:?xt=urn:btmh:1220" + strings.ToUpper(testHashV2) + "&xt=urn:btih:" + testHash, Magnet{InfoHashV2: hashV2}},
 		{"the first of two", "magnet:?xt=urn:btih:" + testHash + "&xt=urn:btih:" + strings.Repeat("0", 40), Magnet{}},
 		{"empty and unknown parameters", "magnet:?&&xl=5&dn=&x.foo&xt=urn:btih:" + testHash + "&", Magnet{}},
 		{"a name", "magnet:?dn=Cosmos+Laundromat%20%2B%C3%A9&xt=urn:btih:" + testHash, Magnet{Name: "Cosmos Laundromat +é"}},
@@ -60,7 +65,9 @@ func TestParseMagnet(t *testing.T) {
 		{"chosen files", "magnet:?xt=urn:btih:" + testHash + "&so=7,0,2,4,6-8&so=1", Magnet{Select: []int{0, 1, 2, 4, 6, 7, 8}}},
 	} {
 		t.Run(test.what, func(t *testing.T) {
-			test.want.InfoHash = hash
+			if test.what != "of version 2" {
+				test.want.InfoHash = hash
+			}
 			m, err := ParseMagnet(test.uri)
 			require.NoError(t, err)
 			require.Equal(t, &test.want, m)
@@ -83,7 +90,9 @@ func TestParseMagnetErrors(t *testing.T) {
 		{"no hex", "magnet:?xt=urn:btih:x" + testHash[1:], "is no info hash"},
 		{"no base32", "magnet:?xt=urn:btih:" + strings.Repeat("1", 32), "is no info hash"},
 		{"base32 with line breaks", "magnet:?xt=urn:btih:%0A" + testHashBase32[1:], "is no info hash"},
-		{"version 2", "magnet:?xt=urn:btmh:1220" + testHash, "version 2"},
+		{"version 2, too short", "magnet:?xt=urn:btmh:1220" + testHash, "xt: an info hash of version 2 of 40 characters"},
+		{"version 2, no hex", "magnet:?xt=urn:btmh:1220" + strings.Repeat("x", 64), "is no info hash of version 2"},
+		{"version 2, another hash", "magnet:?xt=urn:btmh:1114" + testHash, "no SHA-256"},
 		{"files that are no numbers", good + "&so=1,x", `so: "x" is neither`},
 		{"half a range", good + "&so=1-", `so: "1-" is neither`},
 		{"a negative file", good + "&so=-1", `so: "-1" is neither`},
@@ -97,7 +106,7 @@ func TestParseMagnetErrors(t *testing.T) {
 			_, err := ParseMagnet(test.uri)
 			require.ErrorContains(t, err, test.want)
 			require.Less(t, len(err.Error()), 200)
-			if test.what == "version 2" {
+			if test.what == "version 2, another hash" {
 				require.ErrorIs(t, err, ErrUnsupported)
 			}
 		})
@@ -167,6 +176,8 @@ func FuzzParseMagnet(f *testing.F) {
 		"magnet:?xt=urn:btih:" + testHashBase32 + "&dn=a+b%20c&tr=http%3A%2F%2Fa%2F&tr.1=udp://b:1&ws=http://c/&x.pe=[::1]:2&so=0,2-4",
 		"magnet:?xt.1=urn:btmh:1220caf1&xt.2=urn:btih:" + testHash + "&dn=%FF%&so=1,1",
 		"magnet:?xt=urn:btmh:1220" + testHash,
+		"magnet:?xt=urn:btmh:1220" + testHashV2 + "&dn=x",
+		"magnet:?xt=urn:btih:" + testHash + "&xt=urn:btmh:1220" + testHashV2,
 		"magnet:?xt=urn:btih:&so=4-2&tr=://&x.pe=:",
 		"magnet:?xt=urn:btih:" + testHash + "&amp;tr=+http%3a//a/50%/&#38;dn=%&so=,1&ws= http://b/%zz",
 	} {

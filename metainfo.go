@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bencode"
-	"github.com/shoal-go/torrent/internal/piecehash"
 	"github.com/shoal-go/torrent/internal/metainfo"
+	"github.com/shoal-go/torrent/internal/piecehash"
 )
 
 // Read reads the .torrent file at path. Its errors are those of opening and reading the file, and

@@ -8,6 +8,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/hashfetch"
 	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
@@ -43,6 +44,8 @@ type peer struct {
 	ext      extensions
 
 	// Download state
+	hashes            *hashfetch.Peer // what it was asked for of hashes
+	hashesServed      int64           // bytes of hashes that it was sent
 	supply            picker.Supplier // what the picker knows of it
 	saidPieces        bool            // its bitfield, have-all or have-none has come
 	amInterested      bool
@@ -175,6 +178,8 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		return nil
 	case wire.Extended:
 		return p.actExtended(m, now)
+	case wire.AskHashes:
+		return p.hashesRequested(m)
 	case wire.Suggest, wire.HaveAll, wire.HaveNone, wire.Reject, wire.AllowedFast:
 		if !p.fast {
 			return fmt.Errorf("%v without the Fast extension", m.ID)
@@ -233,6 +238,8 @@ func (p *peer) actLocked(m wire.Message, now time.Time) error {
 			p.supply.AllowFast(int(m.Index))
 			d.refill(&p.supply, now)
 		}
+	case wire.Hashes, wire.HashReject:
+		return p.receiveHashes(m, now)
 	case wire.Suggest:
 		if isPiece {
 			p.supply.Suggest(int(m.Index))
@@ -272,6 +279,7 @@ func (p *peer) greet() {
 	if p.extended {
 		p.sendExtHandshake()
 	}
+	p.askHashes(time.Now())
 	if p.fast {
 		p.sendAllowedFast()
 	}

@@ -126,7 +126,7 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort,
 	}
 	hashes := d.t.infoHashes()
 	ours := c.handshake(hashes, hashes.answer(&k.theirs))
-	k.v2 = hashes.v2 && ours.InfoHash == hashes.ofV2()
+	k.v2 = hashes.v2 && (ours.InfoHash == hashes.ofV2() || k.theirs.V2())
 	if _, err := k.Write(ours.Append(nil)); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
@@ -155,7 +155,7 @@ func (c *Client) readHandshake(k *connection, h infoHashes, ours *wire.Handshake
 	case theirs.PeerID == ours.PeerID:
 		return errSelf
 	}
-	k.theirs, k.v2 = theirs, h.v2 && theirs.InfoHash == h.ofV2()
+	k.theirs, k.v2 = theirs, h.v2 && (theirs.InfoHash == h.ofV2() || theirs.V2())
 	return nil
 }
 

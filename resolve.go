@@ -2,7 +2,6 @@ package torrent
 
 import (
 	"context"
-	"crypto/sha1"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,7 +60,7 @@ func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 	defer release()
 	t, err := r.run()
 	if err != nil {
-		return nil, fmt.Errorf("resolve %s: %w", m.InfoHash, err)
+		return nil, fmt.Errorf("resolve %s: %w", m.id(), err)
 	}
 	return t, nil
 }
@@ -94,7 +93,7 @@ func (r *resolver) run() (*Torrent, error) {
 	r.ctx, r.stop = context.WithCancelCause(r.parent)
 	defer r.stop(nil)
 	defer context.AfterFunc(r.client.ctx, func() { r.stop(ErrClosed) })()
-	r.log = r.client.log.With("magnet", r.m.InfoHash)
+	r.log = r.client.log.With("magnet", r.m.id())
 	r.metadata = metadata.New()
 	var tiers [][]string
 	for _, url := range r.m.Trackers {
@@ -102,7 +101,7 @@ func (r *resolver) run() (*Torrent, error) {
 	}
 	r.discovery = newDiscovery(discoveryConfig{
 		client:     r.client,
-		hashes:     infoHashes{first: r.m.InfoHash},
+		hashes:     r.m.infoHashes(),
 		tiers:      tiers,
 		byUser:     r.o.Trackers,
 		find:       r.o.FindPeers,
@@ -254,7 +253,7 @@ func (r *resolver) ban(addr netip.AddrPort) {
 // judge takes a whole draft of the metadata.
 func (r *resolver) judge(d *metadata.Draft) {
 	text := d.Text() // nothing writes to it any more
-	ok := Hash(sha1.Sum(text)) == r.m.InfoHash
+	ok := r.m.names(text)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if ok {

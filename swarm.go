@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/hashfetch"
 	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
@@ -95,6 +96,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 		fast:      k.theirs.Fast(),
 		extended:  k.theirs.Extended(),
 		amChoking: true,
+		hashes:    hashfetch.NewPeer(),
 		ended:     make(chan struct{}),
 		work:      ratelimit.NewAccount(workRate, workAtOnce, now),
 	}
@@ -145,6 +147,7 @@ func (d *Download) removePeer(p *peer) {
 	d.mu.Lock()
 	defer d.unlock(now)
 	d.traffic.gate.Refund(d.picker.Leave(&p.supply))
+	d.hashing.fetch.Leave(p.hashes)
 	d.uploading.suggester.GiveUp(p.suggested)
 	d.uploading.spread.Forget(p.number)
 	d.uploading.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)

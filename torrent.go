@@ -21,7 +21,7 @@ type Torrent struct {
 	infoHash Hash   // SHA-1 of info; of version 2 alone SHA-256, cut to 20 bytes
 
 	version    Version
-	infoHashV2 HashV2         // unless the version is V1
+	infoHashV2 HashV2            // unless the version is V1
 	hashes     *piecehash.Pieces // likewise
 
 	name         string // sanitised: the file, or the directory that holds the files

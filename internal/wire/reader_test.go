@@ -14,6 +14,11 @@ import (
 
 const testPayload = 64 << 10
 
+var (
+	hashRequest        = HashRequest{Root: [32]byte{1, 31: 2}, Base: 3, Index: 1 << 31, Length: 512, Proofs: 7}
+	encodedHashRequest = slices.Concat(hashRequest.Root[:], []byte{0, 0, 0, 3, 0x80, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 7})
+)
+
 // sample is every message there is, and what Next is to make of it.
 // The long ones carry n bytes.
 func sample(n int) (stream []byte, want []Message) {
@@ -38,6 +43,10 @@ func sample(n int) (stream []byte, want []Message) {
 	b = AppendExtended(b, 0, []byte("de"))
 	b = AppendExtended(b, 255, nil)
 	b = AppendExtended(b, 3, big)
+	b = AppendHashRequest(b, hashRequest)
+	b = AppendHashes(b, hashRequest, nil)
+	b = AppendHashes(b, hashRequest, big[:len(big)/32*32])
+	b = AppendHashReject(b, hashRequest)
 	b = append(b, 0, 0, 0, 3, 99, 1, 2)
 	return append(b, 0, 0, 0, 1, 100), []Message{
 		{ID: KeepAlive},
@@ -56,6 +65,10 @@ func sample(n int) (stream []byte, want []Message) {
 		{ID: Extended, ExtID: 0, Payload: []byte("de")},
 		{ID: Extended, ExtID: 255, Payload: []byte{}},
 		{ID: Extended, ExtID: 3, Payload: big},
+		{ID: AskHashes, Payload: encodedHashRequest},
+		{ID: Hashes, Payload: encodedHashRequest},
+		{ID: Hashes, Payload: append(encodedHashRequest, big[:len(big)/32*32]...)},
+		{ID: HashReject, Payload: encodedHashRequest},
 		{ID: 99},
 		{ID: 100},
 	}
@@ -86,6 +99,15 @@ func appendMessage(b []byte, m Message, block []byte) []byte {
 		return AppendPort(b, uint16(m.Index))
 	case Extended:
 		return AppendExtended(b, m.ExtID, m.Payload)
+	case AskHashes, Hashes, HashReject:
+		r, hashes := ParseHashRequest(m.Payload)
+		switch m.ID {
+		case AskHashes:
+			return AppendHashRequest(b, r)
+		case Hashes:
+			return AppendHashes(b, r, hashes)
+		}
+		return AppendHashReject(b, r)
 	}
 	return AppendSimple(b, m.ID)
 }
@@ -176,6 +198,11 @@ func TestReaderRefuses(t *testing.T) {
 		"bitfield over the bound":  {0, 1, 0, 2, 5},
 		"extended without an id":   {0, 0, 0, 1, 20},
 		"extended over the bound":  {0, 1, 0, 3, 20},
+		"short hash request":       {0, 0, 0, 48, 21},
+		"hash request with hashes": {0, 0, 0, 81, 21},
+		"hashes cut short":         {0, 0, 0, 80, 22},
+		"hashes over the bound":    {0, 4, 8, 81, 22},
+		"long hash reject":         {0, 0, 0, 50, 23},
 		"have all with a payload":  {0, 0, 0, 2, 14, 0},
 		"have none with a payload": {0, 0, 0, 2, 15, 0},
 		"short suggest":            {0, 0, 0, 1, 13},
@@ -378,7 +405,7 @@ func FuzzReader(f *testing.F) {
 			}
 			switch m.ID {
 			case KeepAlive, Choke, Unchoke, Interested, NotInterested, Have, Bitfield, Request, Piece, Cancel,
-				Port, Suggest, HaveAll, HaveNone, Reject, AllowedFast, Extended:
+				Port, Suggest, HaveAll, HaveNone, Reject, AllowedFast, Extended, AskHashes, Hashes, HashReject:
 				again = appendMessage(again[:0], m, block)
 				if (m.ID != KeepAlive || size == 4) && !bytes.Equal(raw, again) {
 					t.Fatalf("%x read as %v appends as %x", raw, m, again)

@@ -1,0 +1,125 @@
+package torrent
+
+import (
+	"github.com/shoal-go/torrent/internal/merkle"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+const (
+	// maxHashesWaiting is how many bytes may wait for a peer before its hash requests are rejected.
+	maxHashesWaiting = 1 << 20
+	// maxBlocksHashed is how long a piece may be, in blocks, that is read to answer for the hashes of its blocks.
+	maxBlocksHashed = wire.MaxHashes
+)
+
+// maxHashesServed is how many bytes of hashes one peer is sent: a few times all of them.
+func (d *Download) maxHashesServed() int64 {
+	return 1<<20 + 4*merkle.Size*(2*int64(d.t.NumPieces())+d.t.Length()/merkle.BlockSize)
+}
+
+// hashesRequested answers a hash request (BEP 52). Those of piece layers are at hand; for those of the blocks of a piece it is read
+// again, one at a time.
+func (p *peer) hashesRequested(m wire.Message) error {
+	d := p.d
+	if d.t.version == V1 {
+		return nil
+	}
+	r, _ := wire.ParseHashRequest(m.Payload)
+	file, known := d.t.hashes.File(r.Root)
+	q := fromWireHashes(r).Request
+	if !known || q.Length > wire.MaxHashes || !q.Sound(d.t.hashes.Height(file)) || !p.mayServeHashes(q) {
+		return p.rejectHashes(r)
+	}
+	switch {
+	case q.Base == d.t.hashes.Level() && d.t.hashes.Layered(file):
+		if tree := d.t.hashes.Tree(file); tree != nil {
+			return p.sendHashes(r, tree.Append(nil, q))
+		}
+	case q.Base == 0:
+		first, end := d.t.layout.PiecesOf(file)
+		piece := first + q.Index>>d.t.hashes.Level()
+		if piece < end && q.Length <= 1<<d.t.hashes.HeightOf(piece) && d.t.layout.NumBlocks(piece) <= maxBlocksHashed && d.has(piece) {
+			select {
+			case d.hashing.reading <- struct{}{}:
+				d.life.tasks.Go(func() {
+					defer func() { <-d.hashing.reading }()
+					if hashes, err := d.blockHashes(file, piece, q); err == nil {
+						p.stopIf(p.sendHashes(r, hashes))
+					} else {
+						p.stopIf(p.rejectHashes(r))
+					}
+				})
+				return nil
+			default: // it may ask again
+			}
+		}
+	}
+	return p.rejectHashes(r)
+}
+
+// mayServeHashes reports whether the peer may be sent what it asks for, and counts it.
+func (p *peer) mayServeHashes(q merkle.Request) bool {
+	d := p.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := int64(q.Length) * merkle.Size
+	if p.hashesServed+n > d.maxHashesServed() || p.out.Backlog() > maxHashesWaiting {
+		return false
+	}
+	p.hashesServed += n
+	return true
+}
+
+func (d *Download) has(piece int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.picker.Verified().Has(piece)
+}
+
+func (p *peer) sendHashes(r wire.HashRequest, hashes []byte) error {
+	if !p.out.Add(func(b []byte) []byte { return wire.AppendHashes(b, r, hashes) }) {
+		return errNotReading
+	}
+	return nil
+}
+
+func (p *peer) rejectHashes(r wire.HashRequest) error {
+	if !p.out.Add(func(b []byte) []byte { return wire.AppendHashReject(b, r) }) {
+		return errNotReading
+	}
+	return nil
+}
+
+func (p *peer) stopIf(err error) {
+	if err != nil {
+		p.stop(err)
+	}
+}
+
+// blockHashes answers a request for the hashes of blocks of a piece, from storage. Above the piece, the file's piece layer proves
+// them.
+func (d *Download) blockHashes(file, piece int, q merkle.Request) ([]byte, error) {
+	if err := d.store.Changed(piece); err != nil {
+		return nil, err
+	}
+	var leaves []byte
+	b := make([]byte, merkle.BlockSize)
+	off, end := d.t.layout.PieceOffset(piece), d.t.layout.PieceEnd(piece)
+	for ; off < end; off += merkle.BlockSize {
+		b := b[:min(merkle.BlockSize, end-off)]
+		if _, err := d.store.ReadAt(b, off); err != nil {
+			return nil, err
+		}
+		leaf := merkle.HashBlock(b)
+		leaves = append(leaves, leaf[:]...)
+	}
+	height, level := d.t.hashes.HeightOf(piece), d.t.hashes.Level()
+	_, index := d.t.hashes.FileOf(piece)
+	within := q
+	within.Index -= index << level
+	hashes := merkle.NewTree(leaves, 0, height).Append(nil, within)
+	if tree := d.t.hashes.Tree(file); tree != nil {
+		hashes = tree.AppendProof(hashes, merkle.Request{Base: level, Index: index, Length: 1, Proofs: q.Base + q.Proofs - level})
+	}
+	return hashes, nil
+}

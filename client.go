@@ -73,7 +73,8 @@ type Client struct {
 	// MaxPeers bounds the connections of all downloads together; 0 is no bound beside each download's own.
 	MaxPeers int
 	// DownloadLimit and UploadLimit bound the payload of all downloads together in bytes a second.
-	// Nil is no limit. They may be shared further, and changed while in use.
+	// Nil is no limit, and a limit of 0 lets nothing pass. They may be shared further, and changed while in use. Any burst
+	// will do; one of 0 is set to 16 KiB.
 	DownloadLimit *rate.Limiter
 	UploadLimit   *rate.Limiter
 	// Encryption says whether connections are encrypted.

@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -65,6 +66,7 @@ func (d *Download) openWebSeeds() (all []*webSeed) {
 func (t *Torrent) webContent() *webseed.Content {
 	c := &webseed.Content{Layout: t.layout}
 	c.Name, c.Paths = metainfo.Names(t.info)
+	c.Name = cmp.Or(c.Name, t.name)
 	if t.layout.NumFiles() == 1 && !strings.Contains(t.layout.File(0).Path, "/") {
 		c.Paths = nil
 		return c
@@ -224,7 +226,7 @@ type WebSeedStats struct {
 	Downloaded int64     // bytes of payload
 	Requests   int       // under way
 	Next       time.Time // while it rests, when it is asked again
-	Err        error     // why the last request failed, or nil once another has worked
+	Err        error     // why the last request failed that did, or nil
 }
 
 // stats is a snapshot. The caller holds mu.

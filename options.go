@@ -59,7 +59,8 @@ type Options struct {
 	// are told.
 	Uploaded, Downloaded int64
 	// DownloadLimit and UploadLimit bound this download's payload in bytes a second, on top of the
-	// client's. Nil is no limit. They may be shared with other downloads, and changed while in use.
+	// client's. Nil is no limit, and a limit of 0 lets nothing pass. They may be shared with other downloads, and changed
+	// while in use. Any burst will do; one of 0 is set to 16 KiB.
 	DownloadLimit *rate.Limiter
 	UploadLimit   *rate.Limiter
 	// Storage opens a place of the caller's own for the content. Nil is memory, or files under Dir.

@@ -116,6 +116,7 @@ func (r *resolver) run() (*Torrent, error) {
 		changed:    r.signal,
 		disconnect: r.disconnect,
 	}, r.client.newRand())
+	r.discovery.cand.Lone = true
 	if len(r.m.Peers)+len(r.o.Peers) == 0 && !r.discovery.sources() {
 		return nil, fmt.Errorf("no peer to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)
 	}

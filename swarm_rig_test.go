@@ -188,6 +188,9 @@ func (s *simDownload) end(t *testing.T) {
 	start := time.Now()
 	assert.NoError(t, s.Close())
 	assert.NoError(t, s.client.Close())
+	if h := s.client.HTTPClient; h != nil {
+		h.CloseIdleConnections()
+	}
 	assert.Less(t, time.Since(start), 10*time.Second, "to close")
 	conns, listeners := s.host.Open()
 	assert.Zero(t, conns, "connections left open")

@@ -61,6 +61,10 @@ type candidate struct {
 // A List is the peers that we could dial, from all sources, each address once. It takes the address of
 // an IPv4 host in either form, and returns it in 4 bytes.
 type List struct {
+	// Lone has a candidate that failed tried again soon, as one that the user named is, while there is no other: for
+	// downloads that have nothing to do until a peer is there.
+	Lone bool
+
 	rng     *rand.Rand
 	private bool
 
@@ -288,14 +292,25 @@ func (c *List) Recall(now time.Time) {
 	}
 }
 
+// others reports whether another candidate than k is connected, or could be soon.
+func (c *List) others(k *candidate) bool {
+	for _, other := range c.all {
+		if other != k && (other.standing == isReady || other.standing == isDialling || other.standing == isConnected) {
+			return true
+		}
+	}
+	return false
+}
+
 // failed counts a failure, and gives the candidate up after too many.
 func (c *List) failed(k *candidate, now time.Time) {
 	k.failures++
 	k.due = now.Add(min(time.Duration(k.failures)*redialAfter, redialAtMost))
-	if k.from == FromUser {
+	lone := c.Lone && !k.sated && !c.others(k)
+	if k.from == FromUser || lone {
 		k.due = now.Add(min(redialUser<<min(k.failures-1, 16), redialAfter))
 	}
-	if k.failures >= maxFailures && k.from != FromUser {
+	if k.failures >= maxFailures && k.from != FromUser && !lone {
 		c.move(k, isGivenUp)
 		return
 	}

@@ -57,6 +57,8 @@ func TestList(t *testing.T) {
 	banned := func(addr string) event { return func(s *scene) { s.Ban(addrPort(addr)) } }
 	isSelf := func(addr string) event { return func(s *scene) { s.ExcludeSelf(addrPort(addr)) } }
 
+	lone := func(s *scene) { s.Lone = true }
+
 	type step struct {
 		at   int // seconds
 		what []event
@@ -67,6 +69,17 @@ func TestList(t *testing.T) {
 		name  string
 		steps []step
 	}{
+		{"one that is alone", []step{
+			{0, []event{lone, named(a, FromTracker)}, a, ""},
+			{1, []event{failed(a)}, "", ""},
+			{3, nil, a, "there is no other, and it may just be starting"},
+			{4, []event{failed(a)}, "", ""},
+			{8, nil, a, "a little later each time"},
+			{9, []event{failed(a)}, "", ""},
+			{17, nil, a, "but it is not given up"},
+			{18, []event{named(b, FromTracker), failed(a)}, b, ""},
+			{100, nil, "", "there is another"},
+		}},
 		{"from best to worst", []step{
 			{0, []event{named(a, FromPEX), named(b, FromUser), named(v, FromTracker)}, b, "the user is trusted most"},
 			{0, nil, v, "then trackers"},

@@ -75,7 +75,11 @@ type helper struct {
 	*Supplier
 	queued int           // requests before the next one, once less wanted ones are cancelled
 	eta    time.Duration // until that one is answered
+	delay  time.Duration // of eta, what it costs to end a run early
 }
+
+// switchRun is what it costs a supplier to end a run: perhaps a connection, and the start of another.
+const switchRun = 500 * time.Millisecond
 
 // A pendingBlock is a block that one supplier alone is asked for.
 type pendingBlock struct {
@@ -100,7 +104,12 @@ func (pk *Picker) helpers(i int, now time.Time) (helpers []*helper, pending []pe
 			stay++
 		}
 		if s.Ready && s.may(int32(i)) && !(p != nil && pk.barred(s, p)) && !s.snubbed && stay < s.pipe.depth {
-			helpers = append(helpers, &helper{s, stay, s.eta(stay, now)})
+			h := &helper{Supplier: s, queued: stay}
+			if s.Runs && stay < len(s.queue) {
+				h.delay = switchRun
+			}
+			h.eta = h.delay + s.eta(stay, now)
+			helpers = append(helpers, h)
 		}
 	}
 	return helpers, pending
@@ -139,7 +148,7 @@ func joinRuns(ask []Request, helpers []*helper) {
 // take gives the helper a request.
 func (h *helper) take(b Block, now time.Time) Request {
 	h.queued++
-	h.eta = h.Supplier.eta(h.queued, now)
+	h.eta = h.delay + h.Supplier.eta(h.queued, now)
 	return Request{h.Supplier, b}
 }
 

@@ -20,6 +20,8 @@ const (
 	slack = 20 * time.Millisecond
 	// recheck bounds how long a change of a limit may stay unnoticed.
 	recheck = 250 * time.Millisecond
+	// leastBurst is what a limiter without a burst is given. It would let nothing pass, which who sets a limit does not mean.
+	leastBurst = 16 << 10
 )
 
 // Limits are the rate limits that apply to the same bytes, such as a download's and its client's,
@@ -52,12 +54,16 @@ type claim struct {
 }
 
 // reserve takes n tokens from each limiter. It is not ok, and nothing is taken, while one of them
-// lets nothing pass (a limit or a burst of 0); the caller tries again after recheck. now must be
+// lets nothing pass (a limit of 0); the caller tries again after recheck. now must be
 // fresh: a limiter that is given an earlier time than before earns the time between twice.
 func (l Limits) reserve(now time.Time, n int) (r reservation, ok bool) {
 	for _, lim := range l {
-		if limit := lim.Limit(); limit != rate.Inf && (limit <= 0 || lim.Burst() <= 0) {
+		switch limit := lim.Limit(); {
+		case limit == rate.Inf:
+		case limit <= 0:
 			return r, false
+		case lim.Burst() <= 0:
+			lim.SetBurstAt(now, leastBurst)
 		}
 	}
 	for i, lim := range l {

@@ -36,7 +36,7 @@ func TestReserve(t *testing.T) {
 		{"a bucket of one token will do", Limits{rate.NewLimiter(1000, 1)}, 2001, 2 * time.Second, true},
 		{"the strictest of several decides", Limits{rate.NewLimiter(1000, 10), rate.NewLimiter(100, 10)}, 1010, 10 * time.Second, true},
 		{"a limit of 0 lets nothing pass", Limits{rate.NewLimiter(0, 500)}, 1, 0, false},
-		{"nor does a bucket of 0", Limits{rate.NewLimiter(1000, 0)}, 1, 0, false},
+		{"a bucket of 0 is made one of a block", Limits{rate.NewLimiter(1000, 0)}, 2000, 2 * time.Second, true},
 		{"the wait is bounded for a limit that is next to nothing", Limits{rate.NewLimiter(1e-12, 1)}, 1 << 20, time.Hour, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -36,6 +36,7 @@ type move struct {
 	s        *fileStore
 	ctx      context.Context
 	to       Disk
+	old      Disk // that the content is on at first
 	dir      string
 	progress func(done, total int64)
 
@@ -46,6 +47,7 @@ type move struct {
 	madeDirs []string         // directories that were made, the outer before the inner
 	release  bool             // the lock is not needed any more after this
 	unlock   func(bool) error // of the new directory
+	names    map[int]string   // of what was placed
 	after    map[int]FileInfo // of what was placed
 	done     int64            // bytes that were copied
 	total    int64            // bytes to copy
@@ -110,7 +112,7 @@ var errSameDir = errors.New("the same directory")
 func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) (err error) {
 	m := &move{
 		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
-		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), written: make(map[int][]span),
+		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), written: make(map[int][]span), names: make(map[int]string),
 	}
 	have, _ := claims()
 	wasLocked, err := m.begin(have)
@@ -122,7 +124,6 @@ func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func
 			err = errors.Join(err, s.Release())
 		}
 	}()
-	old := s.disk
 	err = m.prepare()
 	if err == nil {
 		err = m.copyAll()
@@ -136,7 +137,7 @@ func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func
 		s.mu.Unlock()
 		return errors.Join(err, m.undo())
 	}
-	if err := m.removeOld(old, m.copied()); err != nil {
+	if err := m.removeOld(); err != nil {
 		s.log.Warn("moved, but the old files stay", "err", err)
 	}
 	return nil
@@ -189,7 +190,7 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 	if err := m.to.Claim(s.content.InfoHash, bounded(m.claim())); err != nil {
 		return wasLocked, err
 	}
-	s.move = m
+	m.old, s.move = s.disk, m
 	return wasLocked, nil
 }
 
@@ -256,7 +257,7 @@ func (m *move) clear() error {
 		return err
 	}
 	for _, i := range m.files {
-		name := s.files[i].name
+		name := s.nameOf(i)
 		info, err := m.to.Stat(name)
 		if absent(err) {
 			continue
@@ -285,7 +286,7 @@ func (m *move) clear() error {
 // leftover reports whether info, of what lies in the place of file i in the new directory, is of the file itself, or of a
 // copy that a Move has made: with its size, time and bytes.
 func (m *move) leftover(i int, info FileInfo) (bool, error) {
-	now, err := m.s.disk.Stat(m.s.files[i].name)
+	now, err := m.s.stat(i)
 	switch {
 	case err != nil || info.ID == FileID{} || !info.Regular:
 		return false, err
@@ -297,12 +298,30 @@ func (m *move) leftover(i int, info FileInfo) (bool, error) {
 	return m.sameBytes(i, info.Size)
 }
 
+func (s *fileStore) nameOf(i int) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.files[i].name
+}
+
+func (s *fileStore) stat(i int) (FileInfo, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return FileInfo{}, ErrClosed
+	}
+	return s.disk.Stat(s.files[i].name)
+}
+
 const probeName = "probe"
 
 // canLink reports whether file i can have another name in the new directory.
 func (m *move) canLink(i int) bool {
 	m.s.mu.RLock() // so that no write to the file sees both names
 	defer m.s.mu.RUnlock()
+	if m.s.closed {
+		return false
+	}
 	f := &m.s.files[i]
 	can, known := m.linkable[f.id.Dev]
 	if !known {

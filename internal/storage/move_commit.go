@@ -129,6 +129,7 @@ func (m *move) rename(from, to string) error {
 
 // The caller holds m.s.mu.
 func (m *move) look(i int) error {
+	m.names[i] = m.s.files[i].name
 	info, err := m.to.Stat(m.s.files[i].name)
 	m.after[i] = info
 	return err
@@ -198,7 +199,6 @@ func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 // The caller holds m.s.mu.
 func (m *move) adopt() {
 	s := m.s
-	old := s.disk
 	if err := s.handles.closeAll(); err != nil {
 		s.log.Warn("close", "err", err)
 	}
@@ -231,40 +231,37 @@ func (m *move) adopt() {
 	s.disk, s.dir, s.handles = m.to, dir, newHandles(maxHandles, s.open)
 	s.reopen = func() (Disk, error) { return openRoot(dir) }
 	s.move = nil
-	if err := m.removeFrom(old, func(i int) bool { return !m.staged[i] }); err != nil {
+	if err := m.removeFromOld(func(i int) bool { return !m.staged[i] }); err != nil {
 		s.log.Warn("moved, but an old file stays", "err", err)
 	}
 }
 
-// copied are the files whose old names are still there.
-func (m *move) copied() func(i int) bool { return func(i int) bool { return m.staged[i] } }
-
 // removeOld is the seventh step.
-func (m *move) removeOld(old Disk, which func(i int) bool) error {
-	err := m.removeFrom(old, which)
+func (m *move) removeOld() error {
+	err := m.removeFromOld(func(i int) bool { return m.staged[i] })
 	err = errors.Join(err, m.unlock(true))
-	return errors.Join(err, old.Close())
+	return errors.Join(err, m.old.Close())
 }
 
-// removeFrom removes files, and what is beside them, from the old directory. Directories that are empty then go with them.
+// removeFromOld removes files, and what is beside them, from the old directory. Directories that are empty then go with them.
 // The caller holds m.s.mu.
-func (m *move) removeFrom(old Disk, which func(i int) bool) error {
+func (m *move) removeFromOld(which func(i int) bool) error {
 	var errs []error
 	for _, suffix := range [...]string{".resume", ".resume.tmp"} {
-		if err := old.Remove(m.s.sidecar(suffix)); err != nil && !absent(err) {
+		if err := m.old.Remove(m.s.sidecar(suffix)); err != nil && !absent(err) {
 			errs = append(errs, err)
 		}
 	}
 	for _, i := range m.files {
-		if _, moved := m.after[i]; !moved || !which(i) {
+		name, moved := m.names[i]
+		if !moved || !which(i) {
 			continue
 		}
-		name := m.s.files[i].name
-		if err := old.Remove(name); err != nil && !absent(err) {
+		if err := m.old.Remove(name); err != nil && !absent(err) {
 			errs = append(errs, err)
 			continue
 		}
-		for dir := filepath.Dir(name); dir != "." && old.Remove(dir) == nil; dir = filepath.Dir(dir) {
+		for dir := filepath.Dir(name); dir != "." && m.old.Remove(dir) == nil; dir = filepath.Dir(dir) {
 		}
 	}
 	return errors.Join(errs...)

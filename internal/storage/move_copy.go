@@ -126,8 +126,8 @@ func (m *move) tell(n int64) {
 
 // sameBytes reports whether the first size bytes of the old file i are those of its like in the new directory.
 func (m *move) sameBytes(i int, size int64) (bool, error) {
-	name := m.s.files[i].name
-	ours, err := m.s.disk.Open(name, os.O_RDONLY)
+	name := m.s.nameOf(i)
+	ours, err := m.s.openToRead(name)
 	if err != nil {
 		return false, err
 	}
@@ -151,6 +151,15 @@ func (m *move) sameBytes(i int, size int64) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+func (s *fileStore) openToRead(name string) (DiskFile, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	return s.disk.Open(name, os.O_RDONLY)
 }
 
 // copyFile copies the old file i to the hidden directory, but for its holes.

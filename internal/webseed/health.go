@@ -67,7 +67,7 @@ func (h *Health) Revive(now time.Time) {
 }
 
 // Worked records that a block came.
-func (h *Health) Worked() { h.rest, h.err = 0, nil }
+func (h *Health) Worked() { h.rest = 0 }
 
 // Rests returns until when the seed rests, or a time that has passed.
 func (h *Health) Rests() time.Time { return h.until }
@@ -124,5 +124,5 @@ func (h *Health) Unusable(why error) { h.unusable, h.err = true, why }
 // Banned reports whether the seed is never asked again, because it sent too many false pieces or cannot be asked at all.
 func (h *Health) Banned() bool { return h.unusable || h.lies >= maxFalse }
 
-// Err is why the last request failed, or nil.
+// Err is why the last request failed that did, or nil.
 func (h *Health) Err() error { return h.err }

@@ -1,0 +1,223 @@
+package picker
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
+)
+
+// serves adds a supplier that sends runs, has everything and sends 1 MiB/s.
+func (sc *scene) serves(name string) *Supplier {
+	r := sc.join(name)
+	r.Runs, r.Ready = true, true
+	return r
+}
+
+// runs has a supplier ask for a run of up to n blocks, and returns its first and last one, how many there are, and whose requests
+// are cancelled.
+func (sc *scene) runs(name string, n int) string {
+	sc.t.Helper()
+	blocks, cancel := sc.s.NextRun(sc.peers[name], n, sc.now, nil)
+	if len(blocks) == 0 {
+		return "none"
+	}
+	first, last := blocks[0], blocks[len(blocks)-1]
+	s := fmt.Sprintf("%d.%d to %d.%d, %d", first.Piece, first.Index, last.Piece, last.Index, len(blocks))
+	for _, c := range cancel {
+		for name, r := range sc.peers {
+			if c.Supplier == r {
+				s += fmt.Sprintf(" -%s:%d.%d", name, c.Block.Piece, c.Block.Index)
+			}
+		}
+	}
+	return s
+}
+
+func TestRunsInOrder(t *testing.T) {
+	sc := newScene(t, 10)
+	sc.serves("w")
+	sc.serves("v")
+	require.Equal(t, "0.0 to 1.1, 6", sc.runs("w", 6), "without peers, the first ones")
+	require.Equal(t, "1.2 to 3.3, 10", sc.runs("v", 10), "what was begun, and on")
+	sc.s.Prioritise(7, high)
+	require.Equal(t, "7.0 to 7.3, 4", sc.runs("w", 4), "what is wanted more")
+	sc.s.Prioritise(5, skip)
+	require.Equal(t, "4.0 to 4.3, 4", sc.runs("w", 100), "up to what is not wanted")
+	require.Equal(t, "6.0 to 6.3, 4", sc.runs("w", 100), "up to what another is asked for")
+	require.Equal(t, "8.0 to 9.3, 8", sc.runs("w", 100), "up to the end")
+}
+
+// A run begins with what is rarest and goes on for some MiB, whatever follows.
+func TestRunRarestFirst(t *testing.T) {
+	sc := newScene(t, 200)
+	sc.serves("w")
+	var most []int
+	for i := range 200 {
+		if i < 40 || i >= 45 {
+			most = append(most, i)
+		}
+	}
+	sc.join("a", most...)
+	sc.join("b", 0, 1, 2)
+	require.Equal(t, "40.0 to 103.3, 256", sc.runs("w", 1000), "the rarest, and as much as makes a run")
+	require.Equal(t, "104.0 to 199.3, 384", sc.runs("w", 1000), "of what is equally rare, where most follows")
+	require.Equal(t, "3.0 to 39.3, 148", sc.runs("w", 1000))
+	require.Equal(t, "0.0 to 2.3, 12", sc.runs("w", 1000), "what most have, last")
+}
+
+// What a reader waits for comes before what is behind it, and a run does not go on past what is wanted more.
+func TestRunOfReader(t *testing.T) {
+	sc := newScene(t, 100)
+	sc.serves("w")
+	for k := range 3 {
+		sc.s.Prioritise(50+k, urgent-uint8(k))
+	}
+	sc.s.Prioritise(20, urgent-1)
+	require.Equal(t, "50.0 to 51.3, 8", sc.runs("w", 100), "then another reader's is wanted more")
+	require.Equal(t, "20.0 to 20.3, 4", sc.runs("w", 100))
+	require.Equal(t, "52.0 to 69.3, 72", sc.runs("w", 72), "what is behind a reader's, for there is nothing more urgent")
+}
+
+// The end of a run is taken over, and given up, at once.
+func TestRunTakenOver(t *testing.T) {
+	sc := newScene(t, 8)
+	slow, fast := sc.serves("slow"), sc.serves("fast")
+	slow.pace.rate = 100 << 10
+	fast.pace.rate = 900 << 10
+	require.Equal(t, "0.0 to 7.3, 32", sc.runs("slow", 100))
+	blocks, cancel := sc.s.NextRun(fast, 100, sc.now, nil)
+	require.True(t, slices.IsSortedFunc(blocks, compareBlocks), "in order")
+	require.Equal(t, Block{7, 3}, blocks[len(blocks)-1])
+	require.Len(t, cancel, len(blocks), "nothing is asked of both")
+	require.Equal(t, 32, slow.Outstanding()+fast.Outstanding())
+	require.Greater(t, fast.Outstanding(), 20)
+	require.Less(t, fast.Outstanding(), 32)
+	for k := range fast.queue {
+		require.Equal(t, blocks[k], fast.queue[k].Block)
+	}
+	require.Equal(t, "none", sc.runs("slow", 100), "the slow one takes nothing back")
+}
+
+// A piece on parole is asked of one alone, and a run does not go on into one.
+func TestRunOfParole(t *testing.T) {
+	sc := newScene(t, 4)
+	w := sc.serves("w")
+	require.Equal(t, "0.0 to 3.3, 16", sc.runs("w", 100))
+	for k := range int32(4) {
+		sc.sends("w", 2, k, Accepted)
+	}
+	require.Equal(t, []any{"w"}, sc.s.Failed(2, make([]uint64, 4)))
+	sc.s.Release(w, everything)
+	require.Equal(t, "0.0 to 1.3, 8", sc.runs("w", 100))
+	require.Equal(t, "2.0 to 2.3, 4", sc.runs("w", 100), "what is suspect is a run of its own")
+	require.Equal(t, "3.0 to 3.3, 4", sc.runs("w", 100))
+	require.Equal(t, w, sc.s.Started(2).Sole)
+}
+
+// Web seeds do not count as peers that have a piece.
+func TestRunsDoNotCount(t *testing.T) {
+	sc := newScene(t, 4)
+	w := sc.serves("w")
+	sc.s.Bitfield(w, bits.New(4))
+	require.True(t, sc.s.Have(w, 2))
+	require.Zero(t, sc.s.Availability(2))
+	require.Equal(t, "2.0 to 2.3, 4", sc.runs("w", 100))
+	require.Len(t, sc.s.DontHave(w, 2), 4)
+	require.Equal(t, "none", sc.runs("w", 100))
+	require.False(t, sc.s.Interesting(w))
+}
+
+func TestOffer(t *testing.T) {
+	sc := newScene(t, 4)
+	w := sc.serves("w")
+	sc.join("a")
+	require.Equal(t, "1.0 1.1", func() string {
+		sc.s.Prioritise(1, high)
+		return sc.asks("a", 2)
+	}())
+	sc.s.Prioritise(3, skip)
+	offer := func(piece, index int32) bool { return sc.s.Offer(w, Block{piece, index}, sc.now) }
+	require.True(t, offer(0, 0), "a piece that is not started")
+	require.False(t, offer(0, 0), "it is asked for that")
+	require.True(t, offer(1, 0), "it is asked of a peer, and comes anyway")
+	require.Equal(t, "a", sc.sends("w", 1, 0, Accepted))
+	require.False(t, offer(1, 0), "it is here")
+	require.False(t, offer(3, 0), "not wanted")
+	sc.sends("w", 0, 0, Accepted)
+	require.Zero(t, w.Outstanding())
+}
+
+// Whatever suppliers do, blocks are asked of the one that is asked, once or twice, and all come in the end.
+func TestRunHistories(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		pieces := 1 + rng.IntN(40)
+		pk := New(layout.New(3*layout.BlockSize, layout.File{Length: int64(pieces)*3*layout.BlockSize - int64(rng.IntN(40000))}), seed)
+		for i := range pieces {
+			pk.Prioritise(i, uint8(1+rng.IntN(2)))
+		}
+		now := epoch
+		var all []*Supplier
+		for k := range 1 + rng.IntN(4) {
+			s := &Supplier{Origin: k, Host: k, Ready: true, Runs: k == 0 || rng.IntN(2) == 0}
+			pk.Join(s)
+			pk.Bitfield(s, bits.Full(pieces))
+			all = append(all, s)
+		}
+		for step := 0; pk.Needed().Count() > 0; step++ {
+			require.Less(t, step, 100_000, "seed %d", seed)
+			now = now.Add(time.Duration(rng.IntN(100)) * time.Millisecond)
+			s := all[rng.IntN(len(all))]
+			switch k := rng.IntN(20); {
+			case k < 6 && s.Runs:
+				if s.Outstanding() == 0 {
+					blocks, _ := pk.NextRun(s, 1+rng.IntN(30), now, nil)
+					require.Equal(t, len(blocks), s.Outstanding(), "seed %d", seed)
+				}
+			case k < 6:
+				pk.Next(s, 1+rng.IntN(5), now, nil)
+			case k == 6:
+				pk.Release(s, func(Block) bool { return rng.IntN(2) == 0 })
+			case k == 7:
+				pk.Offer(s, Block{int32(rng.IntN(pieces)), 0}, now)
+			case k == 8:
+				pk.Rush(rng.IntN(pieces), now, func(_ []Request, n int) int { return n })
+			case k == 9:
+				pk.Prioritise(rng.IntN(pieces), uint8(1+rng.IntN(200)))
+			case s.Outstanding() > 0:
+				id := s.queue[0].Block
+				if pk.Received(s, id, now).Verdict == Accepted && pk.Started(int(id.Piece)).Left == 0 {
+					if rng.IntN(10) == 0 {
+						pk.Failed(int(id.Piece), make([]uint64, pk.layout.NumBlocks(int(id.Piece))))
+					} else {
+						pk.Passed(int(id.Piece), make([]uint64, pk.layout.NumBlocks(int(id.Piece))))
+					}
+				}
+			}
+			for _, s := range all {
+				for _, q := range s.queue {
+					b := pk.started[q.Piece].blocks[q.Index]
+					require.True(t, b.owner[0] == s || b.owner[1] == s, "seed %d: %v is asked of another", seed, q.Block)
+				}
+			}
+			for _, p := range pk.started {
+				free := 0
+				for k := range p.blocks {
+					if p.blocks[k].free() {
+						free++
+						require.GreaterOrEqual(t, k, p.cursor, "seed %d", seed)
+					}
+				}
+				require.Equal(t, free, p.free, "seed %d", seed)
+				require.Equal(t, free > 0, p.open, "seed %d", seed)
+			}
+		}
+	}
+}

@@ -17,7 +17,8 @@ import (
 const (
 	claimShift = 21      // each claim has 2 MiB of offsets to itself
 	ownerBits  = 20      // of the owner's info hash, which the length of a range tells
-	ownerTable = 1 << 62 // from here on ranges spell out whole info hashes
+	ownerTable = 1 << 62 // from here on ranges spell out whole info hashes, 40 bits each
+	partBits   = 40
 )
 
 // claimAt is where the range of a claim begins.
@@ -75,7 +76,7 @@ func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 		}
 	}
 	for k, part := range ownerParts(owner) {
-		d.hold(ownerTable|(who<<3|int64(k))<<claimShift, part)
+		d.hold(ownerTable|(who<<2|int64(k))<<partBits, part)
 	}
 	return nil
 }
@@ -110,31 +111,26 @@ func (d *rootDisk) claimedBy(off int64) (n int64, taken bool) {
 	return l.Len - 1, err == nil && l.Type != unix.F_UNLCK
 }
 
-// ownerParts cuts an info hash into eight numbers of 20 bits.
-func ownerParts(hash [20]byte) (parts [8]int64) {
+// ownerParts cuts an info hash into four numbers of 40 bits. More would be slower: the system walks through all ranges of a
+// directory for each, and thousands of downloads may share one.
+func ownerParts(hash [20]byte) (parts [4]int64) {
 	for k := range parts {
-		b := hash[k*5/2:]
-		n := int64(b[0])<<16 | int64(b[1])<<8 | int64(b[2])
-		if k%2 == 0 {
-			n >>= 4
+		for _, b := range hash[5*k : 5*k+5] {
+			parts[k] = parts[k]<<8 | int64(b)
 		}
-		parts[k] = n & (1<<ownerBits - 1)
 	}
 	return parts
 }
 
 // wholeOwner is the info hash that begins with the bits in who, as far as its owner says it.
 func (d *rootDisk) wholeOwner(who int64) (hash [20]byte) {
-	for k := range int64(8) {
-		part, ok := d.claimedBy(ownerTable | (who<<3|k)<<claimShift)
+	for k := range int64(4) {
+		part, ok := d.claimedBy(ownerTable | (who<<2|k)<<partBits)
 		if !ok {
 			part = 0
 		}
-		for bit := range int64(ownerBits) {
-			if part>>(ownerBits-1-bit)&1 != 0 {
-				at := k*ownerBits + bit
-				hash[at/8] |= 1 << (7 - at%8)
-			}
+		for i := range int64(5) {
+			hash[5*k+i] = byte(part >> (32 - 8*i))
 		}
 	}
 	return hash

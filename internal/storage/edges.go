@@ -116,7 +116,7 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 func (s *fileStore) adopt(i int) error {
 	f := s.content.File(i)
 	first, end := s.content.PiecesOf(i)
-	buf := make([]byte, min(f.Length, 64<<10))
+	var buf []byte // made if there is a slot: most files have none
 	for _, piece := range [...]int{first, end - 1} {
 		slot, ok := s.slots[piece]
 		if !ok {
@@ -124,6 +124,9 @@ func (s *fileStore) adopt(i int) error {
 		}
 		start := s.content.PieceOffset(piece)
 		from, to := max(f.Offset, start), min(f.End(), start+s.content.PieceSize(piece))
+		if buf == nil {
+			buf = make([]byte, min(f.Length, 64<<10))
+		}
 		for from < to {
 			b := buf[:min(int64(len(buf)), to-from)]
 			n, err := s.readSlot(slot, b, from-start)

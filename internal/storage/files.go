@@ -130,6 +130,7 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 		scratch:   sync.Pool{New: func() any { return new([][]byte) }},
 	}
 	s.handles = newHandles(maxHandles, s.open)
+	none := make(absentDirs)
 	for i := range s.files {
 		f := &s.files[i]
 		if i == s.edgesFile() {
@@ -139,8 +140,8 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 		} else {
 			f.name = s.ownName(i)
 		}
-		info, err := disk.Stat(f.name)
-		if missing(err) && i < s.edgesFile() && s.findAlias(i) {
+		info, err := none.stat(disk, f.name)
+		if missing(err) && i < s.edgesFile() && s.findAlias(i, none) {
 			continue
 		}
 		switch {
@@ -163,6 +164,26 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 		return nil, errors.Join(err, s.handles.closeAll())
 	}
 	return s, nil
+}
+
+// absentDirs are directories that files were not found in, and why they are not there; nil if they are. Of thousands of files
+// in one that is not there, only the first is looked for.
+type absentDirs map[string]error
+
+// stat is Disk.Stat.
+func (d absentDirs) stat(disk Disk, name string) (FileInfo, error) {
+	dir := filepath.Dir(name)
+	err, known := d[dir]
+	if err != nil {
+		return FileInfo{}, err
+	}
+	info, err := disk.Stat(name)
+	if absent(err) && !known {
+		if _, d[dir] = disk.Stat(dir); !absent(d[dir]) {
+			d[dir] = nil
+		}
+	}
+	return info, err
 }
 
 // absent reports whether err means that a file is not there. A file in the place of a directory on the way to

@@ -15,7 +15,7 @@ const partSuffix = ".part"
 
 // findAlias looks for file i under a name that another program, or a file system that does not take its own, may
 // have given it. It is read there, and left alone until Settle.
-func (s *fileStore) findAlias(i int) bool {
+func (s *fileStore) findAlias(i int, none absentDirs) bool {
 	f, length := &s.files[i], s.content.File(i).Length
 	if length == 0 {
 		return false
@@ -30,7 +30,7 @@ func (s *fileStore) findAlias(i int) bool {
 		return true
 	}
 	own := f.name
-	if look(own+partSuffix, length) {
+	if none[filepath.Dir(own)] == nil && look(own+partSuffix, length) {
 		return true
 	}
 	for _, other := range safename.Variants(s.content.File(i).Path) {

@@ -142,6 +142,9 @@ func (c *Client) prepare() {
 	if !c.NoTCP {
 		c.transport.dialTCP = c.sockets.Dial
 	}
+	if c.transport.timeout = dialTimeout; c.Proxy != nil {
+		c.transport.timeout = proxyDialTimeout
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.blocks = blockpool.New(blockSize, c.hooks.blockMemory)

@@ -14,6 +14,8 @@ import (
 const (
 	// dialTimeout bounds one attempt to connect.
 	dialTimeout = 5 * time.Second
+	// proxyDialTimeout is the same through a proxy, some of which take many hops.
+	proxyDialTimeout = 20 * time.Second
 	// headStart is how long the way that is tried first is tried alone.
 	headStart = 250 * time.Millisecond
 )
@@ -43,6 +45,7 @@ type transport struct {
 	// Fixed before the transport is used; nil is a way that is not there.
 	dialTCP func(ctx context.Context, network, addr string) (net.Conn, error)
 	dialUTP func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
+	timeout time.Duration // of a dial
 
 	mu        sync.Mutex
 	listeners []net.Listener
@@ -50,7 +53,7 @@ type transport struct {
 
 // dial connects to a peer by one way.
 func (t *transport) dial(ctx context.Context, by way, addr netip.AddrPort) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	if by == byUTP {
 		return t.dialUTP(ctx, addr)

@@ -1,0 +1,70 @@
+package torrent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/tracker"
+)
+
+// TrackerStats is what is known of one tracker.
+type TrackerStats struct {
+	URL  string // as the torrent or the user has it
+	Tier int    // from 0 (BEP 12)
+
+	Announcing   bool      // it has been asked and not yet answered
+	LastAnnounce time.Time // when it was last asked; zero if never
+	NextAnnounce time.Time // when it is asked again at the latest, if it is still its turn then; zero if it is not going to be
+
+	Err       error  // a *TrackerError if the last announce failed or is waiting in vain, or nil
+	Warning   string // what it said beside its last answer
+	Peers     int    // addresses in its last answer
+	Seeds     int    // seeds in the swarm as it last said; 0 if unsaid
+	Leechers  int    // leechers in the swarm as it last said; 0 if unsaid
+	Completed int    // downloads it has seen complete as it last said; 0 if unsaid
+}
+
+// trackerStats is the state of each tracker, tier by tier in the order in which they are tried.
+func trackerStats(a *tracker.Announcer) (stats []TrackerStats) {
+	for _, s := range a.Status() {
+		t := TrackerStats{
+			URL: s.URL, Tier: s.Tier,
+			Announcing: s.Announcing, LastAnnounce: s.LastAnnounce, NextAnnounce: s.NextAnnounce,
+			Warning: s.Warning, Peers: s.Peers,
+			Seeds: s.Swarm.Seeds, Leechers: s.Swarm.Leechers, Completed: s.Swarm.Completed,
+		}
+		if s.Err != nil {
+			t.Err = (*TrackerError)(s.Err)
+		}
+		stats = append(stats, t)
+	}
+	return stats
+}
+
+// trackerErrors are errs as the caller of this package knows them.
+func trackerErrors(errs []*tracker.Error) (all []error) {
+	for _, err := range errs {
+		all = append(all, (*TrackerError)(err))
+	}
+	return all
+}
+
+// Scrape is what a tracker knows of a swarm (BEP 48).
+type Scrape struct {
+	Seeds     int // peers that have everything
+	Leechers  int // peers that do not
+	Completed int // downloads that were ever completed
+}
+
+// Scrape asks the trackers, until one answers, how large the swarm is (BEP 48).
+func (d *Download) Scrape(ctx context.Context) (Scrape, error) {
+	s, failed, ok := d.discovery.trackers.Scrape(ctx)
+	switch {
+	case ok:
+		return Scrape(s), nil
+	case ctx.Err() != nil:
+		return Scrape{}, errors.Join(append(trackerErrors(failed), contextError(ctx))...)
+	}
+	return Scrape{}, errors.Join(append(trackerErrors(failed), errors.New("torrent: no tracker could be scraped"))...)
+}

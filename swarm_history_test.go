@@ -155,7 +155,10 @@ func (h *simHistory) drawClient() {
 	down, up := h.between(200e3, 20e6), h.between(50e3, 5e6)
 	host := h.newHost(up, down)
 	o := &Options{Select: h.choice, Seed: h.chance(3)}
-	c := &Client{NoDHT: true, NoUTP: true, Encryption: DisableEncryption, hooks: hooks{seed: h.seed<<8 + uint64(len(h.options)) + 1}}
+	c := &Client{NoDHT: true, NoUTP: !h.chance(3), Encryption: DisableEncryption, hooks: hooks{seed: h.seed<<8 + uint64(len(h.options)) + 1}}
+	if !c.NoUTP {
+		h.kinds["uTP"]++
+	}
 	if h.chance(4) {
 		c.Encryption = PreferEncryption
 	}
@@ -186,7 +189,7 @@ func (h *simHistory) drawClient() {
 		h.patience += 30 * time.Second
 	}
 	h.options = append(h.options, s)
-	h.note("client %v, up %.0f, down %.0f%s, encryption %d, on disk %t, stops after %v", host, up, down, spoken(*o), c.Encryption, s.onDisk, s.stops)
+	h.note("client %v, up %.0f, down %.0f%s, encryption %d, uTP %t, on disk %t, stops after %v", host, up, down, spoken(*o), c.Encryption, !c.NoUTP, s.onDisk, s.stops)
 }
 
 // drawBuffer gives some hosts small buffers, so that what they send is late or waits.

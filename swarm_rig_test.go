@@ -144,7 +144,7 @@ func (s *simDownload) restart(ctx context.Context, t *testing.T) {
 	s.ledger.Forget()
 	old := s.client
 	s.client = &Client{
-		NoDHT: true, NoUTP: true,
+		NoDHT: true, NoUTP: old.NoUTP,
 		Listen: old.Listen, Encryption: old.Encryption, Dial: old.Dial, ListenPacket: old.ListenPacket,
 		HTTPClient: old.HTTPClient, Logger: old.Logger, hooks: old.hooks,
 	}

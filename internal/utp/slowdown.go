@@ -4,7 +4,7 @@ import "time"
 
 const (
 	firstSlowdown   = 5 * time.Second  // between the first slowdowns
-	longestSlowdown = 20 * time.Second // between later ones
+	longestSlowdown = 10 * time.Second // between later ones
 )
 
 // slowdown lets the queue run empty for a round trip, so that its delay without us is seen. One who comes

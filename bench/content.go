@@ -42,8 +42,8 @@ func makeFiles(dir string, n int) error {
 	return nil
 }
 
-// makeTorrents makes a torrent of what lies at root, and the same without a tracker.
-func makeTorrents(path, bare, root, announce string, pieceLength int64) error {
+// makeTorrents makes a torrent of what lies at root, with web seeds, and the same without a tracker and these.
+func makeTorrents(path, bare, root, announce string, pieceLength int64, webSeeds ...string) error {
 	info := metainfo.Info{PieceLength: pieceLength}
 	if err := info.BuildFromFilePath(root); err != nil {
 		return err
@@ -53,7 +53,7 @@ func makeTorrents(path, bare, root, announce string, pieceLength int64) error {
 		return err
 	}
 	return errors.Join(
-		writeTorrent(path, metainfo.MetaInfo{Announce: announce, InfoBytes: b}),
+		writeTorrent(path, metainfo.MetaInfo{Announce: announce, UrlList: webSeeds, InfoBytes: b}),
 		writeTorrent(bare, metainfo.MetaInfo{InfoBytes: b}))
 }
 

@@ -34,6 +34,8 @@ var scenarios = []scenario{
 	{"far", "Four seeds of 25 MB/s behind 100 ms of round trip, 1 GiB", all(256), limitColumns, farSeeds, measureLeech},
 	{"thirty", "Thirty seeds of 1 MB/s, 300 MB, pieces of 256 KiB", all(16), limitColumns, limitedSeeds(30, 1_000_000, 300_000_000, mebibyte/4), measureLeech},
 	{"files", "One seed without a limit, 4,000 small files, some of them empty", all(256), raceColumns("floor"), manyFiles, measureLeech},
+	{"web", "A web server alone, 300 MB in one file, pieces of 1 MiB", webClients, raceColumns("libtorrent"), webFile, measureLeech},
+	{"web-files", "A web server alone, 4,000 small files, some of them empty", webClients, raceColumns("libtorrent"), webFiles, measureLeech},
 	{"seed", "Seeding to one libtorrent without a limit, 2 GiB (CPU and memory of the seed)",
 		[]racer{ours, anacrolix, libtorrent}, raceColumns("libtorrent"), seedless, measureSeed},
 	{"idle", "A thousand idle torrents, seeded by one process", []racer{ours, anacrolix, libtorrent}, idleColumns, manyTorrents, measureIdle},
@@ -41,18 +43,30 @@ var scenarios = []scenario{
 
 var others = []racer{ours, anacrolix, aria2, libtorrent}
 
+// webClients are those that download from web servers alone.
+var webClients = []racer{ours, aria2, libtorrent}
+
 // all are the clients and the floor, which keeps so many requests in flight a seed.
 func all(requests int) []racer { return append([]racer{floor(requests)}, others...) }
 
-// single is an arena for one file, with a tracker and without seeds.
-func (b *bench) single(size, pieceLength int64) (*arena, error) {
+// singleFile makes a file and returns its path.
+func (b *bench) singleFile(size int64) (string, error) {
 	size = int64(float64(size)*b.scale)/1000*1000 + 777 // the last piece is odd
 	name := fmt.Sprintf("file-%d.bin", size)
 	path := filepath.Join(b.dir, "single", name)
 	if _, err := os.Stat(path); err != nil {
 		if err := makeFile(path, size); err != nil {
-			return nil, err
+			return "", err
 		}
+	}
+	return path, nil
+}
+
+// single is an arena for one file, with a tracker and without seeds.
+func (b *bench) single(size, pieceLength int64) (*arena, error) {
+	path, err := b.singleFile(size)
+	if err != nil {
+		return nil, err
 	}
 	return b.arena(path, pieceLength)
 }
@@ -118,9 +132,15 @@ func (a *arena) setIdeal(seconds float64, more time.Duration) {
 	a.note += fmt.Sprintf("; %.2f s is ideal", a.ideal.Seconds())
 }
 
-func manyFiles(b *bench) (*arena, error) {
+// manyFiles makes a directory of many files and returns its path.
+func (b *bench) manyFiles() (string, error) {
 	root := filepath.Join(b.dir, "many", "files")
-	if err := makeFiles(root, max(10, int(4000*b.scale))); err != nil {
+	return root, makeFiles(root, max(10, int(4000*b.scale)))
+}
+
+func manyFiles(b *bench) (*arena, error) {
+	root, err := b.manyFiles()
+	if err != nil {
 		return nil, err
 	}
 	a, err := b.arena(root, 64<<10)

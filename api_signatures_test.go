@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -74,6 +75,7 @@ var (
 		Dial:         func(ctx context.Context, network, addr string) (net.Conn, error) { return nil, nil },
 		ListenPacket: func(ctx context.Context, network, addr string) (net.PacketConn, error) { return nil, nil },
 		HTTPClient:   (*http.Client)(nil), Logger: (*slog.Logger)(nil),
+		Proxy: (*url.URL)(nil), Bind: netip.Addr{}, Allow: func(netip.Addr) bool { return true }, MapPorts: false,
 	}
 	_ = [...]torrent.EncryptionPolicy{torrent.PreferEncryption, torrent.RequireEncryption, torrent.DisableEncryption}
 

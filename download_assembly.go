@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/blockpool"
+	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/storage"
 )
@@ -338,7 +339,11 @@ func (d *Download) digest(piece int32, a *assembly, scratch *[]byte) ([]uint64, 
 	err := d.eachRun(piece, a, scratch, func(b []byte) {
 		for len(b) > 0 {
 			n := min(blockSize, len(b))
-			digests = append(digests, maphash.Bytes(d.digestSeed, b[:n]))
+			if d.t.version == V1 {
+				digests = append(digests, maphash.Bytes(d.digestSeed, b[:n]))
+			} else { // which can be compared with the hashes of blocks, too
+				digests = append(digests, leafDigest(merkle.HashBlock(b[:n])))
+			}
 			b = b[n:]
 		}
 	})
@@ -401,6 +406,9 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 	if d.picker.Verified().Has(i) {
 		return
 	}
+	if d.t.version != V1 {
+		d.t.hashes.ForgetBlocks(i)
+	}
 	cancel, liars := d.picker.Passed(i, digests)
 	d.cancelAll(cancel)
 	d.ban(i, liars)
@@ -419,17 +427,27 @@ func (d *Download) pieceSpoiled(piece int32, a *assembly, digests []uint64) {
 	i := int(piece)
 	d.emit(Event{Kind: PieceFailed, Piece: i})
 	d.logLater(func() { d.log.Info("piece failed its hash", "piece", i) })
-	liars := d.picker.Failed(i, digests)
+	if !d.awaitBlocks(i, a, digests, time.Now()) {
+		d.spoil(piece, a, d.picker.Failed(i, digests))
+	}
+}
+
+// spoil is told who sent false blocks of a piece, of which the picker has dropped what is fetched again. The caller holds d.mu.
+func (d *Download) spoil(piece int32, a *assembly, liars []any) {
+	i := int(piece)
 	if d.picker.Started(i).Attempt == a.attempt {
 		a.touched = time.Now()
 		d.assembling.pieces[piece] = a
-		arrived := d.picker.Arrived(i)
+		arrived, again := d.picker.Arrived(i), 0
 		for k := range arrived.Len() {
 			if !arrived.Has(k) {
 				d.waste(picker.Block{Piece: piece, Index: int32(k)})
+				again++
 			}
 		}
+		d.logLater(func() { d.log.Debug("fetched again", "piece", i, "blocks", again) })
 	} else {
+		delete(d.assembling.pieces, piece)
 		d.traffic.wasted += d.t.layout.PieceSize(i)
 		d.dropBlocks(a)
 		d.reuse(a)

@@ -1,12 +1,15 @@
 package torrent
 
 import (
+	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/hashfetch"
 	"github.com/shoal-go/torrent/internal/merkle"
+	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/piecehash"
 	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -18,13 +21,103 @@ type hashing struct {
 	waiting bool                // nothing is requested before the hashes are known that it would be checked by
 	seen    map[int]merkle.Hash // roots of pieces that were there at the start, while what they must be is unknown
 
+	suspects map[int]suspectPiece // that failed their hash and wait for the hashes of their blocks
+
 	reading chan struct{} // held by what reads a piece to serve the hashes of its blocks
+}
+
+// A suspectPiece is one that failed its hash. Its assembly stays among the others meanwhile.
+type suspectPiece struct {
+	a       *assembly
+	digests []uint64
+	since   time.Time
+}
+
+// blocksPatience is how long a piece that failed its hash waits for the hashes of its blocks. Without them, whoever sent the false
+// ones is found as in version 1.
+const blocksPatience = 3 * hashfetch.AskAgain
+
+// leafDigest is the digest of a block with a hash.
+func leafDigest(leaf merkle.Hash) uint64 { return binary.LittleEndian.Uint64(leaf[:]) }
+
+// awaitBlocks has peers asked for the hashes of the blocks of a piece that failed its own, and reports whether there are any to ask.
+// The caller holds d.mu.
+func (d *Download) awaitBlocks(piece int, a *assembly, digests []uint64, now time.Time) bool {
+	n := d.t.layout.NumBlocks(piece)
+	if d.t.version == V1 || n < 2 || !slices.ContainsFunc(d.swarm.peers, func(p *peer) bool { return p.conn.v2 && p.closing == nil }) {
+		return false
+	}
+	if _, known := d.t.hashes.Hash(piece); !known {
+		return false
+	}
+	a.touched = now
+	d.assembling.pieces[int32(piece)] = a
+	d.hashing.suspects[piece] = suspectPiece{a, digests, now}
+	file, index := d.t.hashes.FileOf(piece)
+	d.hashing.fetch.Want(hashfetch.Target{File: file, Piece: piece}, d.t.hashes.Root(file), d.t.hashes.Height(file), 0, index<<d.t.hashes.Level(), n)
+	d.askHashes(now)
+	return true
+}
+
+// exposeBlocks compares the blocks of a piece that failed its hash with their own. Only false ones are fetched again, and checked as
+// they come, and their senders are banned. The caller holds d.mu.
+func (d *Download) exposeBlocks(piece int, leaves []byte) {
+	d.t.hashes.LearnBlocks(piece, leaves)
+	s, waits := d.hashing.suspects[piece]
+	if !waits {
+		return
+	}
+	delete(d.hashing.suspects, piece)
+	if d.picker.Started(piece).Attempt != s.a.attempt {
+		d.spoil(int32(piece), s.a, nil)
+		return
+	}
+	lie := func(k int) bool { return s.digests[k] != leafDigest(merkle.Hash(leaves[k*merkle.Size:])) }
+	for k := range s.digests {
+		if lie(k) {
+			d.spoil(int32(piece), s.a, d.picker.Exposed(piece, lie))
+			return
+		}
+	}
+	d.spoil(int32(piece), s.a, d.picker.Failed(piece, s.digests))
+}
+
+// giveUpBlocks deals with pieces that have waited too long for the hashes of their blocks. The caller holds d.mu.
+func (d *Download) giveUpBlocks(now time.Time) {
+	for piece, s := range d.hashing.suspects {
+		if now.Sub(s.since) >= blocksPatience {
+			delete(d.hashing.suspects, piece)
+			var liars []any
+			if d.picker.Started(piece).Attempt == s.a.attempt {
+				liars = d.picker.Failed(piece, s.digests)
+			}
+			d.spoil(int32(piece), s.a, liars)
+		}
+	}
+}
+
+// isFalse reports whether a block is known not to be what it should be.
+func (d *Download) isFalse(id picker.Block, b []byte) bool {
+	if d.t.version == V1 {
+		return false
+	}
+	want, known := d.t.hashes.Block(int(id.Piece), int(id.Index))
+	return known && merkle.HashBlock(b) != want
+}
+
+// lied bans the peer for a block of n bytes that is known to be false. The caller holds d.mu.
+func (p *peer) lied(id picker.Block, n int) error {
+	p.d.traffic.wasted += int64(n)
+	p.d.traffic.downloaded += int64(n)
+	p.d.ban(int(id.Piece), []any{p.conn.addr})
+	return errBanned
 }
 
 // wantLayers has peers asked for the piece layers that are missing. The caller holds d.mu, or is open.
 func (d *Download) wantLayers() {
 	d.hashing.fetch = hashfetch.New()
 	d.hashing.reading = make(chan struct{}, 1)
+	d.hashing.suspects = make(map[int]suspectPiece)
 	if d.t.version == V1 {
 		return
 	}
@@ -60,6 +153,13 @@ func (p *peer) askHashes(now time.Time) {
 	}
 }
 
+// askHashes asks all peers. The caller holds d.mu.
+func (d *Download) askHashes(now time.Time) {
+	for _, p := range d.swarm.peers {
+		p.askHashes(now)
+	}
+}
+
 func onWireHashes(r hashfetch.Request) wire.HashRequest {
 	return wire.HashRequest{Root: r.Root, Base: uint32(r.Base), Index: uint32(r.Index), Length: uint32(r.Length), Proofs: uint32(r.Proofs)}
 }
@@ -73,7 +173,9 @@ func (p *peer) receiveHashes(m wire.Message, now time.Time) error {
 	d := p.d
 	r, hashes := wire.ParseHashRequest(m.Payload)
 	if m.ID == wire.HashReject {
-		return d.hashing.fetch.Rejected(p.hashes, fromWireHashes(r), now)
+		err := d.hashing.fetch.Rejected(p.hashes, fromWireHashes(r), now)
+		d.askHashes(now)
+		return err
 	}
 	found, whole, err := d.hashing.fetch.Received(p.hashes, fromWireHashes(r), hashes)
 	if errors.Is(err, hashfetch.ErrLied) {
@@ -92,6 +194,10 @@ func (p *peer) receiveHashes(m wire.Message, now time.Time) error {
 
 // learned takes a layer that is known now. The caller holds d.mu.
 func (d *Download) learned(found hashfetch.Found, now time.Time) {
+	if found.Piece >= 0 {
+		d.exposeBlocks(found.Piece, found.Layer)
+		return
+	}
 	var right []int // pieces that were there at the start
 	for _, i := range d.t.hashes.Learn(found.File, found.Layer) {
 		first, end := d.t.layout.PiecesOf(i)

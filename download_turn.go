@@ -107,6 +107,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 			p.stopLocked(errUseless)
 		}
 	}
+	d.giveUpBlocks(now)
 	d.easeScarcity(now)
 	d.turnOver(now)
 	d.shareOut(now)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -46,6 +47,7 @@ type peer struct {
 	// Download state
 	hashes            *hashfetch.Peer // what it was asked for of hashes
 	hashesServed      int64           // bytes of hashes that it was sent
+	hashesReading     atomic.Int32    // its requests that wait for a piece to be read; needs no mutex
 	supply            picker.Supplier // what the picker knows of it
 	saidPieces        bool            // its bitfield, have-all or have-none has come
 	amInterested      bool

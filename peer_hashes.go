@@ -8,6 +8,8 @@ import (
 const (
 	// maxHashesWaiting is how many bytes may wait for a peer before its hash requests are rejected.
 	maxHashesWaiting = 1 << 20
+	// maxHashesReading is how many requests of one peer may wait for pieces to be read.
+	maxHashesReading = 8
 	// maxBlocksHashed is how long a piece may be, in blocks, that is read to answer for the hashes of its blocks.
 	maxBlocksHashed = wire.MaxHashes
 )
@@ -39,22 +41,34 @@ func (p *peer) hashesRequested(m wire.Message) error {
 		first, end := d.t.layout.PiecesOf(file)
 		piece := first + q.Index>>d.t.hashes.Level()
 		if piece < end && q.Length <= 1<<d.t.hashes.HeightOf(piece) && d.t.layout.NumBlocks(piece) <= maxBlocksHashed && d.has(piece) {
-			select {
-			case d.hashing.reading <- struct{}{}:
-				d.life.tasks.Go(func() {
-					defer func() { <-d.hashing.reading }()
-					if hashes, err := d.blockHashes(file, piece, q); err == nil {
-						p.stopIf(p.sendHashes(r, hashes))
-					} else {
-						p.stopIf(p.rejectHashes(r))
-					}
-				})
+			if p.hashesReading.Add(1) <= maxHashesReading {
+				d.life.tasks.Go(func() { p.serveBlockHashes(r, file, piece, q) })
 				return nil
-			default: // it may ask again
 			}
+			p.hashesReading.Add(-1)
 		}
 	}
 	return p.rejectHashes(r)
+}
+
+// serveBlockHashes answers a request for the hashes of blocks when it is its turn.
+func (p *peer) serveBlockHashes(r wire.HashRequest, file, piece int, q merkle.Request) {
+	defer p.hashesReading.Add(-1)
+	select {
+	case p.d.hashing.reading <- struct{}{}:
+	case <-p.ended:
+		return
+	}
+	hashes, err := p.d.blockHashes(file, piece, q)
+	<-p.d.hashing.reading
+	if err == nil {
+		err = p.sendHashes(r, hashes)
+	} else {
+		err = p.rejectHashes(r)
+	}
+	if err != nil {
+		p.stop(err)
+	}
 }
 
 // mayServeHashes reports whether the peer may be sent what it asks for, and counts it.
@@ -88,12 +102,6 @@ func (p *peer) rejectHashes(r wire.HashRequest) error {
 		return errNotReading
 	}
 	return nil
-}
-
-func (p *peer) stopIf(err error) {
-	if err != nil {
-		p.stop(err)
-	}
 }
 
 // blockHashes answers a request for the hashes of blocks of a piece, from storage. Above the piece, the file's piece layer proves

@@ -103,8 +103,15 @@ func (p *peer) receive(m wire.Message) error {
 		d.client.blocks.Put(b)
 		return err
 	}
+	lie := d.isFalse(id, b)
 	now := time.Now()
 	d.mu.Lock()
+	if lie {
+		err := p.lied(id, len(b))
+		d.unlock(now)
+		d.client.blocks.Put(b)
+		return err
+	}
 	out, err := p.accept(id, b, now)
 	d.unlock(now)
 	if out.a != nil {

@@ -148,6 +148,7 @@ func (d *Download) removePeer(p *peer) {
 	defer d.unlock(now)
 	d.traffic.gate.Refund(d.picker.Leave(&p.supply))
 	d.hashing.fetch.Leave(p.hashes)
+	d.askHashes(now)
 	d.uploading.suggester.GiveUp(p.suggested)
 	d.uploading.spread.Forget(p.number)
 	d.uploading.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
@@ -235,7 +236,8 @@ func (d *Download) ban(piece int, liars []any) {
 			}
 		}
 	}
-	if len(liars) > 0 {
+	// Where false blocks are found by their own hashes, what is true of a liar's is kept.
+	if len(liars) > 0 && d.t.version != V2 {
 		d.disown()
 	}
 }

@@ -165,6 +165,7 @@ func (f *Fetcher) Received(p *Peer, r Request, hashes []byte) (Found, bool, erro
 	}
 	delete(p.asked, j)
 	if !merkle.Prove(r.Root, j.height, r.Request, hashes) {
+		j.last = time.Time{} // another peer is asked at once
 		return Found{}, false, ErrLied
 	}
 	j.hashes = slices.Clone(hashes[:r.Length*merkle.Size])

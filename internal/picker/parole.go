@@ -78,6 +78,27 @@ func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	return nil
 }
 
+// Exposed records that piece i is complete, and which of its blocks are known to be false. Only these are fetched again. liars
+// are the origins that sent them.
+func (pk *Picker) Exposed(i int, lie func(block int) bool) (liars []any) {
+	p := pk.started[int32(i)]
+	for k := range p.blocks {
+		if !lie(k) {
+			continue
+		}
+		if n := p.blocks[k].sender; n >= 0 && !slices.Contains(liars, pk.senders[n]) {
+			liars = append(liars, pk.senders[n])
+		}
+		p.drop(k)
+	}
+	if p.parole {
+		pk.endTurn(p)
+	}
+	pk.reopen(p)
+	pk.retire(p)
+	return liars
+}
+
 // A share is how many blocks of a piece one sender sent.
 type share struct {
 	sender int32

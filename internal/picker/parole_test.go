@@ -283,3 +283,18 @@ func TestDisown(t *testing.T) {
 	require.False(t, arrived.Has(0) || arrived.Has(1), "l is the first to be suspected, whatever its share")
 	require.True(t, arrived.Has(2) && arrived.Has(3))
 }
+
+// Of a piece whose false blocks are known, only these are fetched again, and their senders are known.
+func TestExposedBlocks(t *testing.T) {
+	sc := newScene(t, 1)
+	for _, name := range []string{"a", "b", "c"} {
+		sc.join(name)
+	}
+	sc.fetch("abca")
+	require.Equal(t, "b", origins(sc.s.Exposed(0, func(k int) bool { return k == 1 })))
+	arrived := sc.s.Arrived(0)
+	require.Equal(t, []int{0, 2, 3}, slices.Collect(arrived.All()))
+	p := sc.s.Started(0)
+	require.Equal(t, []int{1, 1}, []int{p.Left, p.Free})
+	require.False(t, p.Parole, "what comes is known by its own hash")
+}

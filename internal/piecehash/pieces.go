@@ -21,6 +21,7 @@ type Pieces struct {
 	mu     sync.RWMutex
 	layers [][]byte       // of level, by file; nil is unknown, or of a file that has but one piece
 	trees  []*merkle.Tree // of layers, once needed
+	blocks map[int][]byte // the hashes of the blocks of pieces of which they are known
 }
 
 // New returns the pieces of the files of an aligned layout. roots are by file, those of padding unused; layers, too, are by
@@ -28,9 +29,10 @@ type Pieces struct {
 func New(l layout.Layout, roots []merkle.Hash, layers [][]byte) *Pieces {
 	p := &Pieces{
 		layout: l, roots: roots, layers: layers,
-		level: bits.TrailingZeros64(uint64(l.PieceLength() / merkle.BlockSize)),
-		trees: make([]*merkle.Tree, len(roots)),
-		files: make(map[merkle.Hash]int),
+		level:  bits.TrailingZeros64(uint64(l.PieceLength() / merkle.BlockSize)),
+		trees:  make([]*merkle.Tree, len(roots)),
+		files:  make(map[merkle.Hash]int),
+		blocks: make(map[int][]byte),
 	}
 	for i, root := range roots {
 		if f := l.File(i); !f.Pad && f.Length > merkle.BlockSize {
@@ -147,4 +149,28 @@ func (p *Pieces) Layer(file int) []byte {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.layers[file]
+}
+
+// LearnBlocks takes the hashes of the blocks of a piece, which it keeps, and which prove that of the piece. ForgetBlocks drops them.
+func (p *Pieces) LearnBlocks(piece int, leaves []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.blocks[piece] = leaves
+}
+
+func (p *Pieces) ForgetBlocks(piece int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.blocks, piece)
+}
+
+// Block is what a block of a piece must have, if that is known.
+func (p *Pieces) Block(piece, block int) (h merkle.Hash, known bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	leaves := p.blocks[piece]
+	if leaves == nil {
+		return h, false
+	}
+	return merkle.Hash(leaves[block*merkle.Size:]), true
 }

@@ -103,3 +103,16 @@ func TestLayersThatAreLearned(t *testing.T) {
 	require.Equal(t, merkle.Hash(layer[merkle.Size:]), h)
 	require.NotNil(t, p.Tree(0))
 }
+
+func TestBlocksThatAreLearned(t *testing.T) {
+	p, layer, _ := pieces(t, true)
+	_, known := p.Block(1, 1)
+	require.False(t, known)
+	p.LearnBlocks(1, layer[:2*merkle.Size])
+	h, known := p.Block(1, 1)
+	require.True(t, known)
+	require.Equal(t, merkle.Hash(layer[merkle.Size:]), h)
+	p.ForgetBlocks(1)
+	_, known = p.Block(1, 1)
+	require.False(t, known)
+}

@@ -4,6 +4,8 @@ package examples_test
 import (
 	"bytes"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -85,6 +88,15 @@ func TestDownloadSaysWhatCameFromWhom(t *testing.T) {
 
 	out = output(t, "download", "-dir", dir, "-dht", "off", file)
 	require.Contains(t, out, "nothing had to come")
+}
+
+func TestDownloadFromAWebSeed(t *testing.T) {
+	files := fstest.MapFS{"tide/ebb.txt": {Data: []byte(tide["tide/ebb.txt"])}, "tide/flood.txt": {Data: []byte("in")}}
+	server := httptest.NewServer(http.FileServerFS(files))
+	t.Cleanup(server.Close)
+	file, dir := write(t, torrenttest.Make(t, tide)), t.TempDir()
+	out := output(t, "download", "-dir", dir, "-dht", "off", "-webseed", server.URL+"/", file)
+	require.Contains(t, out, "781 KiB from "+server.URL+"/\n")
 }
 
 func TestDownloadOnly(t *testing.T) {

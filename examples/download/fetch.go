@@ -124,12 +124,16 @@ func (f *fetch) running() []*torrent.Download {
 // summary says what came from whom.
 func (f *fetch) summary(took time.Duration) string {
 	var wanted, verified, received, wasted int64
+	webSeeds := make(map[string]int64)
 	for _, d := range f.running() {
 		s := d.Stats()
 		wanted += s.Wanted
 		verified += s.Verified
 		received += s.Downloaded
 		wasted += s.Wasted
+		for _, w := range s.WebSeeds {
+			webSeeds[w.URL] += w.Downloaded
+		}
 	}
 	text := human.Size(verified)
 	if verified < wanted {
@@ -139,7 +143,7 @@ func (f *fetch) summary(took time.Duration) string {
 		return text + " here; nothing had to come"
 	}
 	text += fmt.Sprintf(" here after %.1f s, at %s: ", took.Seconds(), human.Rate(float64(received)/took.Seconds()))
-	text += f.senders.list(received)
+	text += f.senders.list(received, webSeeds)
 	if wasted > 0 {
 		text += fmt.Sprintf("; %s came in vain", human.Size(wasted))
 	}

@@ -65,6 +65,7 @@ func sum(downloads []*torrent.Download) (all torrent.Stats) {
 		all.Checking = all.Checking || s.Checking
 		all.Peers = append(all.Peers, s.Peers...)
 		all.Trackers = append(all.Trackers, s.Trackers...)
+		all.WebSeeds = append(all.WebSeeds, s.WebSeeds...)
 		// The last to be done decides, and none is known to be if one is not.
 		if all.ETA >= 0 && (s.ETA < 0 || s.ETA > all.ETA) {
 			all.ETA = s.ETA
@@ -110,5 +111,15 @@ func describe(s torrent.Stats) string {
 	if s.ETA >= 0 {
 		eta = s.ETA.Round(time.Second).String()
 	}
-	return fmt.Sprintf("%s from %s, ETA %s", human.Rate(s.DownloadRate), human.Count(len(s.Peers), "peer"), eta)
+	from := human.Count(len(s.Peers), "peer")
+	active := 0
+	for _, w := range s.WebSeeds {
+		if w.Requests > 0 {
+			active++
+		}
+	}
+	if active > 0 {
+		from += " and " + human.Count(active, "web seed")
+	}
+	return fmt.Sprintf("%s from %s, ETA %s", human.Rate(s.DownloadRate), from, eta)
 }

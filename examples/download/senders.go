@@ -81,47 +81,50 @@ func (s *senders) look(d *torrent.Download, peers []torrent.PeerStats) {
 // maxNamed is how many senders are named, largest first.
 const maxNamed = 5
 
-// list says how much of what was received came from whom.
-func (s *senders) list(received int64) string {
+// list says how much of what was received came from whom. webSeeds is what came from each of them.
+func (s *senders) list(received int64, webSeeds map[string]int64) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	type row struct {
-		addr   netip.AddrPort
-		client string
-		bytes  int64
+		name  string
+		bytes int64
 	}
-	byAddr := make(map[netip.AddrPort]*row)
-	for at, from := range s.sent {
-		r := byAddr[at.addr]
-		if r == nil {
-			r = &row{addr: at.addr}
-			byAddr[at.addr] = r
+	byName := make(map[string]*row)
+	add := func(name string, bytes int64) {
+		if byName[name] == nil {
+			byName[name] = &row{name: name}
 		}
-		r.client, r.bytes = from.client, r.bytes+from.total
+		byName[name].bytes += bytes
+	}
+	for at, from := range s.sent {
+		add(fmt.Sprintf("%s (%s)", at.addr, from.client), from.total)
+	}
+	for url, bytes := range webSeeds {
+		add(url, bytes)
 	}
 	var rows []*row
 	rest := received
-	for _, r := range byAddr {
+	for _, r := range byName {
 		if r.bytes > 0 {
 			rows = append(rows, r)
 			rest -= r.bytes
 		}
 	}
-	slices.SortFunc(rows, func(a, b *row) int { return cmp.Or(cmp.Compare(b.bytes, a.bytes), a.addr.Compare(b.addr)) })
-	if len(byAddr) == 1 && len(rows) == 1 { // then what came after the last look is its, too
+	slices.SortFunc(rows, func(a, b *row) int { return cmp.Or(cmp.Compare(b.bytes, a.bytes), cmp.Compare(a.name, b.name)) })
+	if len(byName) == 1 && len(rows) == 1 { // then what came after the last look is its, too
 		rows[0].bytes += max(0, rest)
 		rest = 0
 	}
 	var parts []string
 	for _, r := range rows[:min(len(rows), maxNamed)] {
-		parts = append(parts, fmt.Sprintf("%s from %s (%s)", human.Size(r.bytes), r.addr, r.client))
+		parts = append(parts, fmt.Sprintf("%s from %s", human.Size(r.bytes), r.name))
 	}
 	if more := rows[min(len(rows), maxNamed):]; len(more) > 0 {
 		var bytes int64
 		for _, r := range more {
 			bytes += r.bytes
 		}
-		parts = append(parts, fmt.Sprintf("%s from %s more", human.Size(bytes), human.Count(len(more), "peer")))
+		parts = append(parts, fmt.Sprintf("%s from %s more", human.Size(bytes), human.Count(len(more), "sender")))
 	}
 	if rest > 0 {
 		parts = append(parts, human.Size(rest)+" from senders that left at once")

@@ -126,6 +126,7 @@ type detail struct {
 	Wasted      int64         `json:"wasted"`
 	Files       []fileView    `json:"files"`
 	Peers       []peerView    `json:"peers"`
+	WebSeeds    []webSeedView `json:"webSeeds"`
 	Trackers    []trackerView `json:"trackers"`
 }
 
@@ -151,6 +152,14 @@ type peerView struct {
 	Pieces    int    `json:"pieces"`
 }
 
+type webSeedView struct {
+	URL      string `json:"url"`
+	State    string `json:"state"`
+	Error    string `json:"error,omitempty"`
+	Down     int64  `json:"down"`
+	Received int64  `json:"received"`
+}
+
 type trackerView struct {
 	URL   string `json:"url"`
 	Error string `json:"error,omitempty"`
@@ -160,7 +169,7 @@ func (s *site) detail(it *item) detail {
 	it.mu.Lock()
 	t, d, skipped := it.t, it.d, slices.Clone(it.saved.Skipped)
 	it.mu.Unlock()
-	v := detail{Hash: it.hash, Files: []fileView{}, Peers: []peerView{}, Trackers: []trackerView{}}
+	v := detail{Hash: it.hash, Files: []fileView{}, Peers: []peerView{}, WebSeeds: []webSeedView{}, Trackers: []trackerView{}}
 	if t == nil {
 		v.Magnet = it.link.String()
 		return v
@@ -191,6 +200,13 @@ func (s *site) detail(it *item) detail {
 	for _, p := range stats.Peers {
 		v.Peers = append(v.Peers, peerView{Addr: p.Addr.String(), Client: p.Client, Source: p.Source, Transport: p.Transport, Encrypted: p.Encrypted,
 			Down: int64(p.DownloadRate), Up: int64(p.UploadRate), Received: p.Downloaded, Pieces: p.Pieces})
+	}
+	for _, w := range stats.WebSeeds {
+		row := webSeedView{URL: w.URL, State: w.State.String(), Down: int64(w.Rate), Received: w.Downloaded}
+		if w.Err != nil {
+			row.Error = w.Err.Error()
+		}
+		v.WebSeeds = append(v.WebSeeds, row)
 	}
 	for _, tr := range stats.Trackers {
 		row := trackerView{URL: tr.URL}

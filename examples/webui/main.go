@@ -2,7 +2,7 @@
 // files, pieces, peers and rates as they change, and plays video and audio while they come. What it was given, it knows again
 // when it is started again.
 //
-//	go run ./examples/webui [-dir DIR] [-http HOST:PORT] [-listen ADDR] [-peers A,B] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-map]
+//	go run ./examples/webui [-dir DIR] [-http HOST:PORT] [-listen ADDR] [-peers A,B] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map]
 //
 // It prints the address to open, which ends with a token. The page answers on loopback alone, does nothing without the token, and
 // takes no order from other pages.
@@ -39,7 +39,7 @@ func main() {
 	addr := flag.String("http", "", "loopback `address` of the page; "+usualAddr+", or another port if that is taken")
 	flag.Parse()
 	if flag.NArg() != 0 {
-		log.Fatal("usage: webui [-dir DIR] [-http HOST:PORT] [-listen ADDR] [-peers A,B] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-map]")
+		log.Fatal("usage: webui [-dir DIR] [-http HOST:PORT] [-listen ADDR] [-peers A,B] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map]")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, *addr)

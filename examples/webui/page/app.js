@@ -209,6 +209,10 @@ function showDetail(d) {
 	$(".peers", card).hidden = d.peers.length === 0;
 	$(".peers-none", card).hidden = d.peers.length > 0;
 	keyed($(".peers tbody", card), d.peers, p => p.addr, makePeer, (row, p) => updatePeer(row, p, d));
+	keyed($(".webseeds", card), d.webSeeds, w => w.url, () => document.createElement("li"), (row, w) => {
+		set(row, `${w.url}: ${w.error || `${w.state}, ${size(w.received)} received${w.down ? `, ${rate(w.down)}` : ""}`}`);
+		row.className = w.error ? "bad" : "";
+	});
 	keyed($(".trackers", card), d.trackers, t => t.url, () => document.createElement("li"), (row, t) => {
 		set(row, t.error || `${t.url}: answered or about to be asked`);
 		row.className = t.error ? "bad" : "";

@@ -159,7 +159,7 @@ func (h *simHistory) checkBans(s *simDownload, sum *simFigures) (faults []string
 	proven = slices.Collect(maps.Keys(l.Proven))
 	lied = slices.Collect(maps.Keys(l.Lies))
 	for _, a := range proven {
-		if !s.banned(a) {
+		if !s.banned(a) && len(h.web) == 0 { // a web seed may have sent a part of what the ledger saw come whole
 			faults = append(faults, fmt.Sprintf("%v: %v lied, provably, and is not banned", s.host, a))
 		}
 	}
@@ -235,6 +235,9 @@ func (h *simHistory) end(t *testing.T) {
 	}
 	for _, p := range h.peers {
 		p.Stop()
+	}
+	for _, w := range h.web {
+		w.Close()
 	}
 }
 

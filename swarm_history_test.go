@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
+	"github.com/shoal-go/torrent/internal/simnet/simweb"
 	"golang.org/x/time/rate"
 )
 
@@ -32,6 +33,7 @@ type simHistory struct {
 	stash    map[*simpeer.Peer]bits.Set // what each anchor has, or will have
 	anchors  []*simpeer.Peer            // honest ones that between them have everything that is available
 	peers    []*simpeer.Peer            // all scripted peers
+	web      []*simweb.Server           // web seeds
 	liars    map[netip.Addr]bool
 	clients  []*simDownload
 	options  []simSetup

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"runtime/debug"
 	"slices"
@@ -112,7 +113,7 @@ func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simCon
 	c.hooks.seed = cmp.Or(c.hooks.seed, 1)
 	to := content.Torrent
 	if tracker != nil {
-		c.HTTPClient = tracker.Client(h)
+		c.HTTPClient = &http.Client{Transport: newSimHTTP(h, tracker.Client(h).Transport)}
 		if len(to.trackers) == 0 {
 			to.trackers = [][]string{{"http://10.255.255.255/announce"}} // within, as some peers are
 		}

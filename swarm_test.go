@@ -96,6 +96,7 @@ func runHistory(t *testing.T, seed uint64, sum *simFigures) {
 	n := simnet.New()
 	defer n.Close()
 	h := drawHistory(n, seed)
+	h.drawWeb(t)
 	if *swarmSeed >= 0 && testing.Verbose() {
 		t.Log(h)
 		for _, s := range h.options {

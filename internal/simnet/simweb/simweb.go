@@ -93,7 +93,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, strings.TrimSuffix(s.script.Redirects, "/")+r.URL.EscapedPath(), http.StatusFound)
 		return
 	}
-	time.Sleep(s.script.Pause)
+	if s.script.Pause > 0 {
+		select {
+		case <-time.After(s.script.Pause):
+		case <-r.Context().Done():
+			return
+		}
+	}
 	if s.script.Rangeless {
 		r.Header.Del("Range")
 	}

@@ -73,7 +73,9 @@ func (c *Client) networkLost(change netwatch.Change) {
 		f.disconnect(func(k *connection) bool { return change.Slept >= forgottenAfter || isLost(k, change.Gone) })
 	}
 	c.udp.Forget()
-	c.mux.Reopen()
+	if c.ListenPacket == nil || c.Proxy != nil || bind.IsValid() { // the user's own sockets know best
+		c.mux.Reopen()
+	}
 	if c.ownHTTP {
 		c.http.CloseIdleConnections()
 	}

@@ -277,6 +277,7 @@ func TestMeddlingWhileSeeding(t *testing.T) {
 			s.same(t, complete(t, other))
 			require.NoError(t, theirs.Close())
 			require.Contains(t, log.String(), "complete")
+			require.Contains(t, log.String(), "torrent=share infohash="+s.InfoHash().String())
 			require.NotContains(t, log.String(), "failed its hash", "not a wrong byte was served")
 			require.NotZero(t, d.Stats().StorageErrors)
 			require.ErrorContains(t, d.Stats().StorageError, "a.bin")

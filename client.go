@@ -126,7 +126,9 @@ type Client struct {
 	// server that cannot be asked from this address, such as one on the loopback, is not asked. Dial's connections are of use only if they come from Bind; ListenPacket is
 	// given the address to bind to. The zero value is all addresses.
 	Bind netip.Addr
-	// Logger is told what goes on; nil is silent.
+	// Logger is told what goes on; nil is silent. What is about a download has the attributes torrent, its name, and infohash, and
+	// what is about a magnet link being resolved has magnet and infohash. What is about a peer has peer, its address, about a tracker
+	// tracker, its URL, about a piece piece, its index; err is an error. These names stay.
 	Logger *slog.Logger
 
 	hooks hooks

@@ -16,7 +16,7 @@ func (d *Download) ownClient() bool { return d.o.Client == nil }
 
 // open makes all that can fail at once.
 func (d *Download) open() (err error) {
-	d.log = d.client.log.With("torrent", d.t.name)
+	d.log = d.client.log.With("torrent", d.t.name, "infohash", d.t.infoHash)
 	d.identity = d.client.identity(d.t.infoHash)
 	d.rng = d.client.newRand()
 	d.picker = picker.New(d.t.layout, d.rng.Uint64())

@@ -1,6 +1,7 @@
 package torrent_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -11,6 +12,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"sort"
 	"strings"
 	"testing/fstest"
 	"time"
@@ -126,6 +130,39 @@ func ExampleDownloaded() {
 	fmt.Println(names, err)
 	// Output:
 	// [tide/moon/full.txt] <nil>
+}
+
+// A blocklist, as other clients read it, decides who may be a peer.
+func ExampleClient_blocklist() {
+	// Two lines in the form of .p2p files, and one in that of .dat files.
+	list := strings.NewReader("Some Company:192.0.2.0-192.0.2.127\nAnother:198.51.100.7-198.51.100.7\n" +
+		"203.000.113.000 - 203.000.113.255 , 000 , A Third\n")
+	type span struct{ from, to netip.Addr }
+	var blocked []span
+	zeros, spans := regexp.MustCompile(`\b0+(\d)`), regexp.MustCompile(`([\d.]+) ?- ?([\d.]+)( , \d+ ,|\s*$)`)
+	for lines := bufio.NewScanner(list); lines.Scan(); {
+		if m := spans.FindStringSubmatch(zeros.ReplaceAllString(lines.Text(), "$1")); m != nil {
+			from, errFrom := netip.ParseAddr(m[1])
+			to, errTo := netip.ParseAddr(m[2])
+			if errFrom == nil && errTo == nil {
+				blocked = append(blocked, span{from, to})
+			}
+		}
+	}
+	slices.SortFunc(blocked, func(a, b span) int { return a.from.Compare(b.from) })
+	client := &torrent.Client{Allow: func(a netip.Addr) bool {
+		k := sort.Search(len(blocked), func(k int) bool { return a.Less(blocked[k].from) })
+		return k == 0 || blocked[k-1].to.Less(a)
+	}}
+	for _, a := range []string{"192.0.2.127", "192.0.2.128", "198.51.100.7", "203.0.113.99", "2001:db8::1"} {
+		fmt.Println(a, client.Allow(netip.MustParseAddr(a)))
+	}
+	// Output:
+	// 192.0.2.127 false
+	// 192.0.2.128 true
+	// 198.51.100.7 false
+	// 203.0.113.99 false
+	// 2001:db8::1 true
 }
 
 // A service shares one listener and one set of limits among its downloads.

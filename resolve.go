@@ -93,7 +93,7 @@ func (r *resolver) run() (*Torrent, error) {
 	r.ctx, r.stop = context.WithCancelCause(r.parent)
 	defer r.stop(nil)
 	defer context.AfterFunc(r.client.ctx, func() { r.stop(ErrClosed) })()
-	r.log = r.client.log.With("magnet", r.m.id())
+	r.log = r.client.log.With("magnet", r.m.id(), "infohash", r.m.InfoHash)
 	r.metadata = metadata.New()
 	var tiers [][]string
 	for _, url := range r.m.Trackers {

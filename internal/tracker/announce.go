@@ -231,7 +231,7 @@ func (t *Announcer) stop(ctx context.Context, tr *tracker, r route) {
 	say := func(e event) {
 		req.event = e
 		_, err := t.exchange(ctx, tr, r, req)
-		t.c.Log.Debug("announced", "tracker", tr.url, "event", e, "error", err)
+		t.c.Log.Debug("announced", "tracker", tr.url, "event", e, "err", err)
 	}
 	if req.event == eventCompleted {
 		say(eventCompleted)

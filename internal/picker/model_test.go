@@ -16,6 +16,8 @@ type modelPicker struct {
 	pieces    []*modelPiece
 	suppliers []*modelSupplier
 	starts    int
+	received  int
+	loot      int // thefts that gained little
 }
 
 type modelPiece struct {
@@ -281,6 +283,11 @@ func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupp
 				theirs := m.expected(other, slices.Index(other.queue, id), now)
 				worth = worth && theirs > 2*r.eta(len(r.queue)+1, now) && (theirs <= eta || len(owners) == 1)
 			}
+			if p := m.pieces[id.Piece]; !o.stuck(p) { // it is out of work, and it pays for sure or there are few such thefts
+				mine := r.eta(len(r.queue)+1, now)
+				worth = worth && (len(r.queue) == 0 || mine <= stealAhead+2*r.rtt) &&
+					(m.loot < firstLoot+m.received/lootRatio || m.largeGain(o, eta-mine, now))
+			}
 			if p := m.pieces[id.Piece]; p.parole && !o.stuck(p) {
 				worth = worth && m.outdoes(p, r, o, k+1, now) // all of it starts again
 			}
@@ -290,6 +297,23 @@ func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupp
 		}
 	}
 	return victim, at
+}
+
+// largeGain reports whether a theft from o that gains so much is worth it: it was silent for a second, and all together
+// need less than half of that for what they are asked for.
+func (m *modelPicker) largeGain(o *modelSupplier, gain time.Duration, now time.Time) bool {
+	blocks, rate := 0, 0.
+	for _, s := range m.suppliers {
+		blocks += len(s.queue)
+		if !s.choking && !s.snubbed {
+			rate += s.rate
+		}
+	}
+	together := time.Duration(0)
+	if rate > 0 {
+		together = time.Duration(float64(blocks) * layout.BlockSize / rate * float64(time.Second))
+	}
+	return gain >= time.Second && gain >= 2*together && now.Sub(o.heard) >= time.Second
 }
 
 func (m *modelPicker) Next(r *modelSupplier, n int, now time.Time) (asked []Block, cancel []string) {
@@ -335,6 +359,10 @@ func (m *modelPicker) Next(r *modelSupplier, n int, now time.Time) (asked []Bloc
 			take(p)
 			continue
 		}
+		if p := m.pieces[id.Piece]; !victim.stuck(p) {
+			eta := victim.eta(slices.Index(victim.queue, id)+1, now)
+			m.loot += one(!m.largeGain(victim, eta-r.eta(len(r.queue)+1, now), now))
+		}
 		if b := m.block(id); len(b.owners) == 2 {
 			cancel = append(cancel, fmt.Sprint(victim.real.Origin, id))
 			m.withdraw(victim, id)
@@ -373,6 +401,7 @@ func (m *modelPicker) Received(r *modelSupplier, id Block, now time.Time) (v Ver
 		p.assign(r)
 	}
 	b.sender = r
+	m.received++
 	for _, o := range b.owners {
 		if o != r {
 			m.withdraw(o, id)

@@ -106,6 +106,9 @@ func (t *turn) steal() {
 			continue
 		}
 		b := &p.blocks[id.Index]
+		if !victim.stuck(id.Piece) && !largeGain(victim, victim.eta(at, t.now)-s.eta(len(s.queue), t.now), pk.together(t.now), t.now) {
+			pk.loot++
+		}
 		full := b.copies() == len(b.owner)
 		if full {
 			pk.withdraw(victim, id) // s takes its place

@@ -31,6 +31,8 @@ type Picker struct {
 	liars     []bool          // which of them are known to lie
 	spare     []*startedPiece // for reuse
 	steals    int64
+	received  int64 // blocks that were accepted
+	loot      int64 // thefts that gained little
 	work      int64
 }
 

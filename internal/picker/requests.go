@@ -43,6 +43,7 @@ func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 		return r
 	}
 	r.Verdict = Accepted
+	pk.received++
 	if p.parole {
 		pk.assign(p, s)
 	}

@@ -3,6 +3,8 @@ package picker
 import (
 	"slices"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // victim finds the request that s should take over. Of all that are expected in more than twice the time that s
@@ -13,7 +15,12 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		return nil, 0
 	}
 	mine := s.eta(len(s.queue), now)
-	var latest time.Duration
+	busy := len(s.queue) > 0 && mine > stealAhead+2*s.pipe.rtt
+	rationed := !pk.hasRation()
+	var latest, together time.Duration
+	if rationed {
+		together = pk.together(now)
+	}
 	for _, o := range pk.suppliers {
 		pk.work++
 		if o == s || len(o.queue) == 0 {
@@ -22,7 +29,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		for k := len(o.queue) - 1; k >= 0; k-- {
 			pk.work++
 			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].Piece)
-			worth := stuck || eta > max(latest, 2*mine)
+			worth := stuck || !busy && eta > max(latest, 2*mine) && (!rationed || largeGain(o, eta-mine, together, now))
 			if worth && pk.maySteal(s, o, k, now) && pk.mayReassign(s, o, k, now) {
 				victim, at, latest = o, k, eta
 				if stuck {
@@ -37,6 +44,40 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 	}
 	return victim, at
 }
+
+// Where all are fast and together fill our own link, each has much of what is left under way, and is soon rid of it,
+// whatever its rate says. There every theft is waste. So a supplier does not steal before it runs out of work, and a theft
+// that gains little takes from a ration.
+const (
+	stealAhead = 200 * time.Millisecond // how long before that a supplier steals, and two round trips
+	firstLoot  = 16                     // thefts with a small gain at the start,
+	lootRatio  = 100                    // and so many blocks received for each further one
+)
+
+// largeGain reports whether a theft from o that is expected to gain so much is worth it for sure: a second, where o was
+// waited for as long, and twice the time that all suppliers together take for what they are asked for.
+func largeGain(o *Supplier, gain, together time.Duration, now time.Time) bool {
+	return gain >= max(time.Second, 2*together) && (o.pace.seconds >= 1 || now.Sub(o.heard) >= time.Second)
+}
+
+// together is how long all suppliers take together for what they are asked for.
+func (pk *Picker) together(now time.Time) time.Duration {
+	blocks, rate := 0, 0.0
+	for _, o := range pk.suppliers {
+		blocks += len(o.queue)
+		if !o.Choking && !o.snubbed {
+			rate += o.pace.rate
+		}
+	}
+	pk.work += int64(len(pk.suppliers))
+	if rate <= 0 {
+		return 0
+	}
+	return time.Duration(float64(blocks) * layout.BlockSize / rate * float64(time.Second))
+}
+
+// hasRation reports whether a theft that gains little is allowed.
+func (pk *Picker) hasRation() bool { return pk.loot < firstLoot+pk.received/lootRatio }
 
 // maySteal reports whether s may be asked for the block of the k-th request to o.
 //

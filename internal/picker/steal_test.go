@@ -2,6 +2,7 @@ package picker
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ func TestEndgame(t *testing.T) {
 	slow := sc.join("a")
 	slow.pace.rate = 1 << 10
 	sc.asks("a", 4)
-	sc.join("b").pace.rate = 1 << 16
+	sc.join("b").pace.rate = 1 << 20
 	require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 9), "the one expected last is taken over first")
 	sc.join("c").pace.rate = 1 << 14
 	require.Empty(t, sc.asks("c", 9), "two copies of a block are enough")
@@ -46,7 +47,7 @@ func TestEndgame(t *testing.T) {
 	sc.sends("a", 0, 3, Wasted)
 	require.Equal(t, "b", sc.sends("a", 0, 2, Accepted))
 	sc.s.Release(slow, everything)
-	sc.peers["c"].pace.rate = 1 << 20
+	sc.peers["c"].pace.rate = 1 << 22
 	require.Equal(t, "0.0", sc.asks("c", 1), "a block that one gave back may be stolen again")
 	sc.peers["c"].pipe.rtt = time.Minute
 	require.Empty(t, sc.asks("c", 1), "but not from afar")
@@ -99,4 +100,22 @@ func TestThirdTakesAPlace(t *testing.T) {
 			require.Equal(t, tc.want, sc.asks("c", 1))
 		})
 	}
+}
+
+// Where all are fast, few blocks are fetched twice: a supplier does not steal while it has work, and a theft that gains
+// less than a second, or less than all together take for the rest, comes out of a ration.
+func TestThievesAreRationed(t *testing.T) {
+	sc := newScene(t, 20)
+	a := sc.join("a")
+	a.pace.rate = 1 << 20
+	sc.asks("a", 80)
+	sc.join("b").pace.rate = 1 << 20
+	require.Len(t, strings.Fields(sc.asks("b", 99)), 12, "until b has work for a fifth of a second")
+	sc.s.Release(sc.peers["b"], everything)
+	require.Len(t, strings.Fields(sc.asks("b", 99)), firstLoot-12, "until the ration is used up")
+	sc.s.received += lootRatio
+	require.Len(t, strings.Fields(sc.asks("b", 99)), 1, "which grows with what comes")
+	sc.now = sc.now.Add(3 * time.Second)
+	sc.s.Release(sc.peers["b"], everything)
+	require.NotEmpty(t, sc.asks("b", 1), "what would come seconds later is stolen whatever the ration")
 }

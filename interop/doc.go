@@ -1,5 +1,5 @@
 // Package interop holds tests that move torrents between this library and the BitTorrent programs that
-// other people run: libtorrent, aria2, Transmission and rtorrent as peers, opentracker and the npm
+// other people run: libtorrent, aria2, Transmission, rtorrent and qBittorrent as peers, opentracker and the npm
 // package bittorrent-tracker as trackers, libtorrent and the npm package bittorrent-dht as nodes of the DHT,
 // mktorrent and transmission-create as makers of torrents, miniupnpd as a router, dante, microsocks and
 // tinyproxy as proxies.

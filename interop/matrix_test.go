@@ -4,6 +4,7 @@ package interop
 
 import (
 	"flag"
+	"slices"
 	"testing"
 )
 
@@ -22,7 +23,7 @@ func subject() client {
 func TestClients(t *testing.T) {
 	from, to := "we download from it", "it downloads from us"
 	tb := newTable(t, "client", from, to)
-	for _, c := range clients {
+	for _, c := range append(slices.Clip(clients), qbittorrent) {
 		t.Run(c.name, func(t *testing.T) {
 			need(t, append(c.programs, "mktorrent")...)
 			row := tb.row(c.name + " " + c.version(t))
@@ -107,10 +108,11 @@ func TestUTP(t *testing.T) {
 	columns := map[string][2]string{"disable": {"plain: from it", "plain: to it"}, "require": {"encrypted: from it", "encrypted: to it"}}
 	tb := newTable(t, "uTP: client", columns["disable"][0], columns["disable"][1], columns["require"][0], columns["require"][1])
 	us := overUTP(library)
-	for _, c := range clients {
+	for _, c := range append(slices.Clip(clients), qbittorrent) {
 		theirs := map[string]map[string]string{ // their setting by ours
 			"libtorrent":   {"disable": "disabled", "require": "forced"},
 			"Transmission": {"disable": "tolerated", "require": "required"},
+			"qBittorrent":  {"disable": "disabled", "require": "forced"},
 		}[c.name]
 		if theirs == nil {
 			continue // it has no uTP

@@ -232,7 +232,7 @@ func TestResolveThenDownload(t *testing.T) {
 				seed, us := n.NewHost("80.0.0.1", 0, 0, 20*time.Millisecond), n.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond)
 				simSeed(t, simClient(t, seed, nil), content)
 				m := &Magnet{InfoHash: content.infoHash, Peers: []string{"seed.example:6881"}, WebSeeds: []string{"http://10.0.0.9/"}}
-				client := simClient(t, us, nil)
+				client := simClient(t, us, simtracker.New(1)) // which is no web seed
 				client.hooks.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
 					require.Equal(t, "seed.example", host)
 					return []netip.Addr{seed.IP()}, nil

@@ -203,9 +203,9 @@ func (c *webCut) Write(p []byte) (int, error) {
 // Beside one that lies and one that is busy, an honest server sends all of it, and the liar is banned.
 func TestWebSeedsLieAndRefuse(t *testing.T) {
 	files := fstest.MapFS{"f": {Data: webBytes(1, 8<<20)}}
-	false_ := fstest.MapFS{"f": {Data: webBytes(2, 8<<20)}}
+	lies := fstest.MapFS{"f": {Data: webBytes(2, 8<<20)}}
 	_, honest := webServe(t, http.FileServerFS(files))
-	_, liar := webServe(t, http.FileServerFS(false_))
+	_, liar := webServe(t, http.FileServerFS(lies))
 	busy, refuses := webServe(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "7200")
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -293,4 +293,25 @@ func TestWebSeedOfMagnet(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{server + "/f"}, got.WebSeeds())
 	requireWebContent(t, webStart(t, got, torrent.Options{Client: c}), files)
+}
+
+// Every version comes from web servers, and a false one is found out in each.
+func TestWebSeedVersions(t *testing.T) {
+	other := fstest.MapFS{}
+	for name, f := range webOdd {
+		other[name] = &fstest.MapFile{Data: append([]byte(nil), f.Data...)}
+		for i := range other[name].Data {
+			other[name].Data[i] ^= 1
+		}
+	}
+	_, honest := webServe(t, http.FileServerFS(webOdd))
+	_, liar := webServe(t, http.FileServerFS(other))
+	for _, version := range []torrent.Version{torrent.V1, torrent.Hybrid, torrent.V2} {
+		t.Run(version.String(), func(t *testing.T) {
+			tor, err := torrent.CreateFS(t.Context(), webOdd, &torrent.CreateOptions{PieceLength: 64 << 10, Version: version, WebSeeds: []string{honest}, Private: true})
+			require.NoError(t, err)
+			s := requireWebContent(t, webStart(t, tor, torrent.Options{WebSeeds: []string{liar}}), webOdd)
+			require.Equal(t, torrent.WebSeedBanned, s.WebSeeds[0].State, "%+v", s.WebSeeds)
+		})
+	}
 }

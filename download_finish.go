@@ -284,6 +284,11 @@ func (d *Download) wantNothing() {
 	d.progress.complete = true
 	d.traffic.gate.Release(time.Now())
 	d.files.choose(d.selection.choice.files())
+	for _, w := range d.webSeeds {
+		for _, s := range w.streams {
+			s.signal() // it ends, if nothing is wanted
+		}
+	}
 	for _, p := range d.swarm.peers {
 		if d.sated() && (p.isSeed() || p.ext.uploadOnly) {
 			p.stopLocked(errBothSeeds)

@@ -124,6 +124,7 @@ func (d *Download) stir(now time.Time) {
 	d.progress.last = now // there was nothing to wait for
 	d.discovery.cand.Recall(now)
 	d.discovery.wakeSources()
+	d.startWebSeeds()
 	d.signal()
 }
 

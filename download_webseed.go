@@ -31,7 +31,8 @@ type webSeed struct {
 	health webseed.Health
 	down   ratelimit.Meter
 
-	ctx     context.Context // ends when it is left
+	ctx     context.Context // ends when it is left; nil before the first time it is asked
+	running *sync.WaitGroup // its streams, and those of others
 	streams []*webStream
 	only    *webStream // the one that asks a server that sends whole files only; nil unless it does
 }
@@ -83,33 +84,50 @@ func (t *Torrent) webContent() *webseed.Content {
 // joinWebSeeds has web seeds asked until leave is called, which returns once nothing of them runs.
 func (d *Download) joinWebSeeds() (leave func()) {
 	ctx, cancel := context.WithCancel(d.life.ctx)
-	var running sync.WaitGroup
+	running := new(sync.WaitGroup)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, w := range d.webSeeds {
-		w.ctx, w.streams, w.only = ctx, nil, nil
-		for range webSeedsStreams {
-			w.addStream(&running)
-		}
+		w.ctx, w.running = ctx, running
 	}
+	d.startWebSeeds()
 	return func() {
-		cancel()
+		d.mu.Lock()
+		cancel() // under the mutex, so that no stream starts after it
+		d.mu.Unlock()
 		running.Wait()
 	}
 }
 
+// startWebSeeds adds streams to web seeds without any, if something is wanted. Streams end when nothing is. The caller
+// holds mu.
+func (d *Download) startWebSeeds() {
+	if d.sated() {
+		return
+	}
+	for _, w := range d.webSeeds {
+		if w.ctx == nil || len(w.streams) > 0 {
+			continue
+		}
+		w.only = nil
+		for range webSeedsStreams {
+			w.addStream()
+		}
+	}
+}
+
 // addStream adds a supplier, unless the web seed is not asked any more. The caller holds mu.
-func (w *webSeed) addStream(running *sync.WaitGroup) (added bool) {
+func (w *webSeed) addStream() (added bool) {
 	if w.seed == nil || w.health.Banned() || w.ctx.Err() != nil {
 		return false
 	}
-	s := &webStream{w: w, waker: newWaker(), running: running}
+	s := &webStream{w: w, waker: newWaker()}
 	s.supply = picker.Supplier{Owner: s, Origin: w, Host: w, Ready: true, Runs: true}
 	w.d.picker.Join(&s.supply)
 	s.supply.SetLimit(picker.MaxRun)
 	w.streams = append(w.streams, s)
 	w.offerAll(s)
-	running.Go(func() { s.run(w.ctx) })
+	w.running.Go(func() { s.run(w.ctx) })
 	return true
 }
 

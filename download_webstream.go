@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/picker"
@@ -27,7 +26,6 @@ var errWithdrawn = errors.New("not wanted any more")
 // The download's mutex guards the fields down to end.
 type webStream struct {
 	w       *webSeed
-	running *sync.WaitGroup
 	waker                   // of the goroutine
 	supply  picker.Supplier // what the picker knows of it
 	todo    []picker.Block  // that it is asked for, and has not read
@@ -166,6 +164,9 @@ func (s *webStream) due() (at time.Time, ready, left bool) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
+	if d.sated() {
+		s.leave()
+	}
 	s.w.rested(now)
 	if at = h.Rests(); at.After(now) {
 		return at, false, s.left
@@ -340,7 +341,7 @@ func (s *webStream) opened() bool {
 		s.until = max(s.until, w.d.t.layout.File(s.file).End())
 		return w.keepTo(s)
 	}
-	for w.only == nil && len(w.streams) < w.seed.MaxRequests() && w.addStream(s.running) {
+	for w.only == nil && len(w.streams) < w.seed.MaxRequests() && w.addStream() {
 	}
 	return true
 }

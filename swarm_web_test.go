@@ -214,6 +214,37 @@ func TestWebSeedLimitPauseClose(t *testing.T) {
 	})
 }
 
+// Web seeds cost no goroutine while nothing is wanted, and are asked again once something is.
+func TestWebSeedComesBack(t *testing.T) {
+	foundWeb(t, newSimContent(1, 256<<10, 10e6, 10e6), func(t *testing.T, m *simWebMeeting) {
+		m.serve(t, 5e6, simweb.Script{})
+		m.options.Seed = true
+		m.options.Select = func(f File) Priority { return []Priority{Skip, Normal}[f.Index] }
+		m.start(t)
+		streams := func() int {
+			m.client.mu.Lock()
+			defer m.client.mu.Unlock()
+			return len(m.client.webSeeds[0].streams)
+		}
+		simnet.Sleep(time.Second)
+		require.Equal(t, 2, streams())
+		simnet.Sleep(time.Minute)
+		require.True(t, m.client.Stats().Complete)
+		require.Zero(t, streams())
+		m.client.Select(func(File) Priority { return Normal })
+		simnet.Sleep(time.Second)
+		require.Equal(t, 2, streams())
+		simnet.Sleep(time.Minute)
+		require.True(t, m.client.Verified().Has(0))
+		require.True(t, m.client.Stats().Complete)
+		require.Zero(t, streams())
+		m.client.Pause()
+		m.client.Resume()
+		simnet.Sleep(time.Second)
+		require.Zero(t, streams())
+	})
+}
+
 // Only what is chosen is asked for, and what is on demand where a reader is.
 func TestWebSeedSelection(t *testing.T) {
 	foundWeb(t, newSimContent(1, 256<<10, 10e6, 10e6, 10e6), func(t *testing.T, m *simWebMeeting) {

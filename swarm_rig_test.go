@@ -40,6 +40,9 @@ func simClient(t *testing.T, h *simnet.Host, tracker *simtracker.Tracker) *Clien
 		Dial: h.Dial, ListenPacket: simPackets(h),
 		hooks: hooks{
 			listen: h.Listen, addrs: simAddrs(h),
+			dial: func(ctx context.Context, _ netip.Addr, network, addr string) (net.Conn, error) {
+				return h.Dial(ctx, network, addr)
+			},
 			seed: 1 + crc64.Checksum(h.IP().AsSlice(), crc64.MakeTable(crc64.ISO)),
 		},
 	}

@@ -86,7 +86,7 @@ func (f *fetch) run(ctx context.Context, sources []*source) error {
 func (f *fetch) one(ctx context.Context, s *source) error {
 	o := *f.options
 	if s.t == nil {
-		fmt.Fprintln(os.Stderr, "asking peers what is in", s.link.InfoHash)
+		fmt.Fprintln(os.Stderr, "asking peers what is in", nameOf(s.link))
 		var err error
 		if s.t, err = s.link.Resolve(ctx, &o); err != nil {
 			return err
@@ -113,6 +113,17 @@ func (f *fetch) one(ctx context.Context, s *source) error {
 	go f.senders.watch(d)
 	_, err = d.Wait()
 	return err
+}
+
+// nameOf is what a link says of itself, in the order of use to people.
+func nameOf(m *torrent.Magnet) string {
+	switch {
+	case m.Name != "":
+		return fmt.Sprintf("%q", m.Name)
+	case m.InfoHash != torrent.Hash{}:
+		return m.InfoHash.String()
+	}
+	return m.InfoHashV2.String()
 }
 
 func (f *fetch) running() []*torrent.Download {

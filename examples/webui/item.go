@@ -17,7 +17,7 @@ import (
 // An item is one torrent on the shelf, or the link to one.
 type item struct {
 	shelf *shelf
-	hash  torrent.Hash
+	hash  torrent.Hash    // as hashOf has it: that of a hybrid's link may be another than that of its torrent
 	link  *torrent.Magnet // nil if it was added as a file
 	added time.Time
 
@@ -139,7 +139,7 @@ func (it *item) resolved(t *torrent.Torrent) error {
 	}
 	it.mu.Unlock()
 	it.shelf.notify()
-	return errors.Join(it.shelf.state.saveTorrent(t), it.save())
+	return errors.Join(it.shelf.state.saveTorrent(it.hash, t), it.save())
 }
 
 // priority is the present choice: what is skipped is fetched where it is played.
@@ -254,7 +254,11 @@ func (it *item) removeFiles(files []torrent.File) error {
 			}
 		}
 	}
-	beside, err := fs.Glob(root.FS(), fmt.Sprintf(".%s.*", it.hash))
+	t := it.torrent()
+	if t == nil {
+		return nil // nothing was begun
+	}
+	beside, err := fs.Glob(root.FS(), fmt.Sprintf(".%s.*", t.InfoHash()))
 	for _, name := range beside {
 		err = errors.Join(err, root.Remove(name))
 	}

@@ -73,7 +73,7 @@ func (s *shelf) add(t *torrent.Torrent, m *torrent.Magnet) (*item, error) {
 	if t != nil {
 		h = t.InfoHash()
 	} else {
-		h, v.Magnet = m.InfoHash, m.String()
+		h, v.Magnet = hashOf(m), m.String()
 	}
 	it, err := newItem(s, h, t, v)
 	if err != nil {
@@ -87,7 +87,7 @@ func (s *shelf) add(t *torrent.Torrent, m *torrent.Magnet) (*item, error) {
 	s.items[h] = it
 	s.mu.Unlock()
 	if t != nil {
-		err = s.state.saveTorrent(t)
+		err = s.state.saveTorrent(h, t)
 	}
 	if err = errors.Join(err, it.save()); err != nil {
 		s.mu.Lock()
@@ -98,6 +98,15 @@ func (s *shelf) add(t *torrent.Torrent, m *torrent.Magnet) (*item, error) {
 	it.start()
 	s.notify()
 	return it, nil
+}
+
+// hashOf is what a link is known by here: of version 2 alone, what others know it by where there is room for 20 bytes (BEP 52).
+func hashOf(m *torrent.Magnet) (h torrent.Hash) {
+	if m.InfoHash != h {
+		return m.InfoHash
+	}
+	copy(h[:], m.InfoHashV2[:])
+	return h
 }
 
 // remove stops a download and forgets it. What it has on disk stays, or goes too.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -147,6 +148,33 @@ func TestMagnet(t *testing.T) {
 	code, _, text := b.do("POST", "/api/torrents", "application/json", string(link))
 	require.Equal(t, http.StatusCreated, code, text)
 	b.await(tor.InfoHash(), inState("seeding"))
+}
+
+// A link of version 2 alone leads to a hybrid, which has another hash as a torrent, and is found again after a restart.
+func TestMagnetOfVersion2(t *testing.T) {
+	files := fstest.MapFS{"tide.txt": {Data: []byte(strings.Repeat("neap ", 20_000))}}
+	tor, err := torrent.CreateFS(t.Context(), files, &torrent.CreateOptions{Version: torrent.Hybrid, Private: true})
+	require.NoError(t, err)
+	client := &torrent.Client{Listen: "127.0.0.1:0", NoDHT: true, NoUTP: true}
+	t.Cleanup(func() { client.Close() })
+	_, err = tor.Start(t.Context(), &torrent.Options{Client: client, Storage: torrent.FSStorage(files), Seed: true})
+	require.NoError(t, err)
+	seed := netip.MustParseAddrPort(client.Addr().String())
+	v2, _ := tor.InfoHashV2()
+	link := &torrent.Magnet{InfoHashV2: v2}
+	dir := t.TempDir()
+	t.Run("first", func(t *testing.T) {
+		b := visit(t, dir, seed)
+		it, err := b.shelf.add(nil, link)
+		require.NoError(t, err)
+		require.NotEqual(t, tor.InfoHash(), it.hash)
+		b.await(it.hash, inState("seeding"))
+	})
+	b := visit(t, dir)
+	b.await(hashOf(link), inState("seeding"))
+	code, _, text := b.do("DELETE", "/api/torrents/"+hashOf(link).String()+"?files=1", "", "")
+	require.Equal(t, http.StatusNoContent, code, text)
+	require.Equal(t, []string{".webui"}, names(t, dir))
 }
 
 func TestMalformed(t *testing.T) {

@@ -53,8 +53,8 @@ func (s state) write(name string, b []byte) error {
 	return os.Rename(path+".tmp", path)
 }
 
-func (s state) saveTorrent(t *torrent.Torrent) error {
-	return s.write(t.InfoHash().String()+".torrent", t.Bytes())
+func (s state) saveTorrent(h torrent.Hash, t *torrent.Torrent) error {
+	return s.write(h.String()+".torrent", t.Bytes())
 }
 
 func (s state) save(h torrent.Hash, v saved) error {

@@ -35,7 +35,8 @@ import (
 // they were there at the start. Verified says, when a download begins, which pieces the storage knows to be whole; they
 // are not hashed.
 //
-// Package storagetest has a suite that an implementation can be tried with.
+// Package storagetest has a suite that an implementation can be tried with, and examples/boltstore keeps content in a bbolt
+// database.
 type Storage interface {
 	io.ReaderAt
 	io.WriterAt

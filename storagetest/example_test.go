@@ -14,17 +14,27 @@ import (
 // beyond what was written.
 func flat(dir string) func(*torrent.Torrent) (torrent.Storage, error) {
 	return func(t *torrent.Torrent) (torrent.Storage, error) {
-		return os.OpenFile(filepath.Join(dir, t.InfoHash().String()), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+		return os.OpenFile(filepath.Join(dir, t.InfoHash().String()), os.O_RDWR|os.O_CREATE, 0o666)
 	}
 }
 
 // The least that a storage can be. In use it is torrent.Options{Storage: flat(dir)}.
 func ExampleRun() {
 	_ = func(t *testing.T) { // TestFlat, in a file of tests
-		storagetest.Run(t, flat(t.TempDir()))
+		storagetest.Run(t, func(tor *torrent.Torrent) (torrent.Storage, error) {
+			return flat(t.TempDir())(tor) // empty each time
+		})
+	}
+}
+
+// A file keeps what it holds.
+func ExampleReopen() {
+	_ = func(t *testing.T) { // in a test of its own
+		storagetest.Reopen(t, flat(t.TempDir()))
 	}
 }
 
 func TestFlat(t *testing.T) {
-	storagetest.Run(t, flat(t.TempDir()))
+	storagetest.Run(t, func(tor *torrent.Torrent) (torrent.Storage, error) { return flat(t.TempDir())(tor) })
+	storagetest.Reopen(t, flat(t.TempDir()))
 }

@@ -21,7 +21,7 @@ const pieceLength = 32 << 10
 
 // Run tests every rule of torrent.Storage that can be tested from outside. open returns an empty storage for
 // the torrent. It is called several times, for different torrents, while earlier storages may still be
-// open. The race detector finds more.
+// open. The race detector finds more. A storage that keeps what it holds is tested by Reopen, too.
 func Run(t *testing.T, open func(*torrent.Torrent) (torrent.Storage, error)) {
 	for _, c := range []struct {
 		name string

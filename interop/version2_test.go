@@ -3,6 +3,7 @@
 package interop
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -51,4 +52,17 @@ func TestMagnetsOfVersion2(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHybridAsVersion1 has rtorrent, which knows a hybrid as a torrent of version 1 alone, download one from us that libtorrent
+// has as version 2. (Transmission 3.00 does not open hybrids. aria2 1.36 and libtorrent disagree on their info hashes. As a seed,
+// rtorrent wants padding files in its directory.)
+func TestHybridAsVersion1(t *testing.T) {
+	i := slices.IndexFunc(clients, func(c client) bool { return c.name == "rtorrent" })
+	c := clients[i]
+	need(t, append(c.programs, libtorrent.programs...)...)
+	s := newSwarm(t, maker{"library", nil, makeWithLibrary(torrent.Hybrid)})
+	s.seed(t, subject(), "")
+	s.download(t, libtorrent, "", s.torrent)
+	s.download(t, c, "", s.torrent)
 }

@@ -124,7 +124,7 @@ func TestAsking(t *testing.T) {
 				defer s.Close()
 				for k, turn := range c.turns {
 					s.say(turn.say)
-					simnet.Sleep(turn.wait + time.Millisecond)
+					simnet.Sleep(turn.wait + roundEvery + time.Millisecond)
 					require.Equal(t, turn.hear, s.take(), "turn %d", k)
 					require.Equal(t, turn.over, s.hungUp(), "turn %d", k)
 				}
@@ -163,7 +163,7 @@ func TestAskingAnother(t *testing.T) {
 				require.Equal(t, []string{"interested", "request 0/0"}, both[0].take())
 				require.Equal(t, []string{"interested", "request 1/0"}, both[1].take())
 				both[0].say(say)
-				simnet.Sleep(time.Millisecond)
+				simnet.Sleep(roundEvery + time.Millisecond)
 				require.Equal(t, []string{"request 0/0"}, both[1].take())
 			})
 		})

@@ -5,6 +5,7 @@ import (
 	"go/doc"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -191,5 +192,34 @@ func TestMainNamesHaveExamples(t *testing.T) {
 			}
 		}
 		assert.Empty(t, missing, dir)
+	}
+}
+
+// Each promise of SECURITY.md names tests, and they are there.
+func TestPromisesHaveTests(t *testing.T) {
+	text, err := os.ReadFile("SECURITY.md")
+	require.NoError(t, err)
+	there := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
+	require.NoError(t, filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		code, err := os.ReadFile(path)
+		for _, m := range declared.FindAllSubmatch(code, -1) {
+			there[string(m[1])] = true
+		}
+		return err
+	}))
+	named := regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`")
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| against") {
+			continue
+		}
+		names := named.FindAllStringSubmatch(line, -1)
+		assert.NotEmpty(t, names, line)
+		for _, m := range names {
+			assert.True(t, there[m[1]], m[1])
+		}
 	}
 }

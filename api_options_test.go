@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -321,4 +322,27 @@ func TestAPIKeepResumeOfSome(t *testing.T) {
 	complete(t, s.unhashed(t, o, s.NumPieces()))
 	require.NoError(t, os.Remove(filepath.Join(o.Dir, "share", "zz")))
 	complete(t, s.unhashed(t, o, s.NumPieces())) // an empty file is made again
+}
+
+// Errors in Stats, of the client, too, show their text in JSON, and are still what they were.
+func TestErrorsAsJSON(t *testing.T) {
+	m := new(mapStorage)
+	m.failWrite = fs.ErrPermission
+	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	peer := s.gated(t)
+	peer.give()
+	c := local()
+	defer c.Close()
+	d := s.start(t, torrent.Options{Client: c, Peers: []netip.AddrPort{peer.addr},
+		Storage: func(*torrent.Torrent) (torrent.Storage, error) { return m, nil }})
+	_, err := wait(t, d)
+	require.ErrorIs(t, err, fs.ErrPermission)
+	require.ErrorIs(t, d.Stats().StorageError, fs.ErrPermission)
+	b, err := json.Marshal(d.Stats())
+	require.NoError(t, err)
+	require.Contains(t, string(b), fs.ErrPermission.Error()+`"`)
+	b, err = json.Marshal(c.Stats())
+	require.NoError(t, err)
+	require.NotContains(t, string(b), `"Err":{}`)
+	require.Contains(t, string(b), c.Stats().DHT.Err.Error())
 }

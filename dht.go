@@ -150,7 +150,7 @@ type DHTStats struct {
 // Stats returns a snapshot. It is cheap: no I/O, and nothing waits for it.
 func (d *DHT) Stats() DHTStats {
 	if d.err != nil {
-		return DHTStats{Err: d.err}
+		return DHTStats{Err: asText(d.err)}
 	}
 	s := d.node.Stats()
 	return DHTStats{

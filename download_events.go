@@ -222,7 +222,7 @@ func (d *Download) emit(e Event) {
 	if len(d.events.subscriptions) == 0 {
 		return
 	}
-	e.Time = time.Now()
+	e.Time, e.Err = time.Now(), asText(e.Err)
 	for _, s := range d.events.subscriptions {
 		if len(s.waiting) < maxEvents {
 			s.waiting = append(s.waiting, e)

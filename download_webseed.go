@@ -249,7 +249,7 @@ type WebSeedStats struct {
 
 // stats is a snapshot. The caller holds mu.
 func (w *webSeed) stats(now time.Time) WebSeedStats {
-	s := WebSeedStats{URL: w.url, Rate: w.down.Rate(now), Downloaded: w.down.Total(), Err: w.health.Err()}
+	s := WebSeedStats{URL: w.url, Rate: w.down.Rate(now), Downloaded: w.down.Total(), Err: asText(w.health.Err())}
 	for _, o := range w.streams {
 		if o.reading {
 			s.Requests++

@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -60,3 +61,27 @@ type PeerError struct {
 func (e *PeerError) Error() string { return fmt.Sprintf("peer %s: %v", e.Addr, e.Err) }
 
 func (e *PeerError) Unwrap() error { return e.Err }
+
+// MarshalText is Error as encoding.TextMarshaler has it, so that JSON shows it.
+func (e *TrackerError) MarshalText() ([]byte, error) { return []byte(e.Error()), nil }
+
+// MarshalText is Error as encoding.TextMarshaler has it, so that JSON shows it.
+func (e *PeerError) MarshalText() ([]byte, error) { return []byte(e.Error()), nil }
+
+// textError is an error in Stats or an Event. JSON, which shows other errors as {}, shows its text.
+type textError struct{ error }
+
+func (e textError) Unwrap() error { return e.error }
+
+func (e textError) MarshalText() ([]byte, error) { return []byte(e.Error()), nil }
+
+// asText returns err as one that is an encoding.TextMarshaler, or nil.
+func asText(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := err.(encoding.TextMarshaler); ok {
+		return err
+	}
+	return textError{err}
+}

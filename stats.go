@@ -94,7 +94,7 @@ func (d *Download) Stats() Stats {
 		PiecesStarted:  d.picker.NumStarted(),
 		Steals:         d.picker.Steals(),
 		StorageErrors:  d.disk.errors,
-		StorageError:   d.disk.lastError,
+		StorageError:   asText(d.disk.lastError),
 		Complete:       d.progress.complete,
 	}
 	if left := s.Wanted - s.Verified; left == 0 {
@@ -250,10 +250,10 @@ func (c *Client) Stats() ClientStats {
 	if node := c.dhtMember.member(); node != nil {
 		s.DHT = (&DHT{node: node}).Stats()
 	} else if c.NoDHT {
-		s.DHT.Err = errNoDHT
+		s.DHT.Err = asText(errNoDHT)
 	}
 	if c.isOpen() {
-		s.UDPErr, s.ProxyErr = unsupported(c.sockets.UDPErr()), c.sockets.ProxyErr()
+		s.UDPErr, s.ProxyErr = asText(unsupported(c.sockets.UDPErr())), asText(c.sockets.ProxyErr())
 	}
 	c.mu.Lock()
 	counted := slices.Collect(maps.Keys(c.registry.counted))
@@ -265,7 +265,7 @@ func (c *Client) Stats() ClientStats {
 	}
 	s.Peers, s.Dialling = c.budget.InUse()
 	s.Greeting = len(c.greetings)
-	s.PortMappings, s.PortMapErr = c.mapped.stats(), c.mapped.err
+	s.PortMappings, s.PortMapErr = c.mapped.stats(), asText(c.mapped.err)
 	blocks := c.blocks
 	c.mu.Unlock()
 	for _, d := range counted {

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	maxWebSeeds     = 25 // of one download that are asked
-	webSeedsStreams = 2  // of one web seed at first; more with HTTP/2
+	maxWebSeeds    = 25 // of one download that are asked
+	webSeedStreams = 2  // of one web seed at first; more with HTTP/2
 )
 
 // A webSeed is a server that has the content (BEP 19). It is several suppliers: one for each request that may be under way.
@@ -110,7 +110,7 @@ func (d *Download) startWebSeeds() {
 			continue
 		}
 		w.only = nil
-		for range webSeedsStreams {
+		for range webSeedStreams {
 			w.addStream()
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/shoal-go/torrent/internal/lsd"
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/portmap"
 	"github.com/shoal-go/torrent/internal/sockets"
@@ -148,6 +149,7 @@ type Client struct {
 	mapper   *portmap.Mapper // nil without MapPorts
 	utp      *utp.Socket     // nil if there is none
 	local    *lsd.Discovery  // nil if it is not wanted, or not available
+	outboxes outbox.Account  // of all peers
 	blocks   *blockpool.Pool
 	hashing  chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
 	ctx      context.Context // ended by Close

@@ -92,7 +92,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	p := &peer{
 		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now,
 		rd:        wire.NewReader(k, max(1<<20, (d.t.NumPieces()+7)/8)),
-		out:       outbox.New(),
+		out:       outbox.New(&d.client.outboxes),
 		fast:      k.theirs.Fast(),
 		extended:  k.theirs.Extended(),
 		amChoking: true,
@@ -151,6 +151,7 @@ func (d *Download) removePeer(p *peer) {
 	d.askHashes(now)
 	d.uploading.suggester.GiveUp(p.suggested)
 	d.uploading.spread.Forget(p.number)
+	p.out.Close()
 	d.uploading.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
 	d.swarm.peers = slices.DeleteFunc(d.swarm.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {

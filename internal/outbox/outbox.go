@@ -8,6 +8,7 @@ package outbox
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -26,10 +27,13 @@ const (
 // Payload is not kept here. It is read when it is about to be sent. Our requests are encoded then, too: while the writer
 // is busy with an upload, the blocks may come from other peers, or the peer may choke us.
 type Outbox struct {
-	wake chan struct{} // holds a token from an addition until the writer takes it
+	account *Account
+	wake    chan struct{} // holds a token from an addition until the writer takes it
 
 	mu       sync.Mutex
 	messages []byte
+	taken    int           // bytes of messages that Take returned last, and that are perhaps not written yet
+	counted  int64         // in the account
 	ours     []Request     // our requests, sent behind the messages; oldest first
 	theirs   []Request     // the peer's requests that are not answered; oldest first
 	room     chan struct{} // closed when theirs falls below its bound; nil unless the reader waits
@@ -41,7 +45,7 @@ type Request struct {
 }
 
 // New returns an empty outbox.
-func New() Outbox { return Outbox{wake: make(chan struct{}, 1)} }
+func New(a *Account) Outbox { return Outbox{account: a, wake: make(chan struct{}, 1)} }
 
 // Wake has a token once something was added since the writer last took one.
 func (o *Outbox) Wake() <-chan struct{} { return o.wake }
@@ -69,7 +73,37 @@ func (o *Outbox) AddLazily(encode func([]byte) []byte) bool {
 }
 
 // fits reports whether no more is waiting than may. The caller holds o.mu.
-func (o *Outbox) fits() bool { return len(o.messages)+requestSize*len(o.ours) <= maxBytes }
+func (o *Outbox) fits() bool {
+	return o.count() && len(o.messages)+requestSize*len(o.ours) <= maxBytes
+}
+
+// count brings the account up to date, and reports whether what is waiting has room in it. The caller holds o.mu.
+func (o *Outbox) count() bool {
+	n := int64(max(0, len(o.messages)+o.taken-free))
+	delta := n - o.counted
+	o.counted = n
+	return o.account.held.Add(delta) <= accountLimit || delta <= 0
+}
+
+// Close takes what is waiting out of the account, once nothing is added any more.
+func (o *Outbox) Close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.messages, o.taken = nil, 0
+	o.count()
+}
+
+// An Account is what the outboxes of all peers of a client hold together, beyond a little that each may. The zero value is
+// empty. One whose peer does not read and that needs more than there is room for has its peer dropped.
+type Account struct{ held atomic.Int64 }
+
+const (
+	accountLimit = 32 << 20
+	// free is what an outbox may hold whatever the others do: more than the messages of a peer that reads.
+	free = 128 << 10
+	// spare is the largest buffer that is kept for reuse.
+	spare = 64 << 10
+)
 
 // Request adds requests of ours, and wakes the writer. It returns false once too much is waiting.
 func (o *Outbox) Request(requests []Request) bool {
@@ -178,7 +212,12 @@ func (o *Outbox) Take(empty []byte, n int, answer []Request) ([]byte, []Request)
 	for _, r := range o.ours {
 		messages = wire.AppendRequest(messages, r.Piece, r.Begin, r.Length)
 	}
+	if cap(empty) > spare {
+		empty = nil
+	}
+	o.taken = len(messages)
 	o.messages, o.ours = empty[:0], o.ours[:0]
+	o.count()
 	return messages, append(answer[:0], o.theirs[:min(n, len(o.theirs))]...)
 }
 

@@ -234,7 +234,7 @@ func (p *peer) actLocked(m wire.Message, now time.Time) error {
 		}
 		p.hasPieces(bits.New(pieces), now)
 	case wire.Reject:
-		return p.rejected(m)
+		return p.rejected(m, now)
 	case wire.AllowedFast:
 		if isPiece && !p.supply.AllowedFast(int(m.Index)) {
 			p.supply.AllowFast(int(m.Index))

@@ -213,7 +213,7 @@ func (p *peer) choked() {
 }
 
 // rejected releases a block that the peer refuses to send (BEP 6). The caller holds p.d.mu.
-func (p *peer) rejected(m wire.Message) error {
+func (p *peer) rejected(m wire.Message, now time.Time) error {
 	id, ok := p.d.blockAt(m)
 	if !ok {
 		return errRejectUnrequested
@@ -226,6 +226,7 @@ func (p *peer) rejected(m wire.Message) error {
 		p.d.traffic.gate.Refund(1)
 		p.d.pending.released = true
 		p.d.updateInterest(p)
+		p.d.refill(&p.supply, now)
 	}
 	return nil
 }

@@ -313,6 +313,9 @@ func (m *modelPicker) largeGain(o *modelSupplier, gain time.Duration, now time.T
 	if rate > 0 {
 		together = time.Duration(float64(blocks) * layout.BlockSize / rate * float64(time.Second))
 	}
+	if o.rate <= 0 && now.Sub(o.heard) >= time.Second {
+		return true
+	}
 	return gain >= time.Second && gain >= 2*together && now.Sub(o.heard) >= time.Second
 }
 

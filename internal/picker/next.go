@@ -106,7 +106,7 @@ func (t *turn) steal() {
 			continue
 		}
 		b := &p.blocks[id.Index]
-		if !victim.stuck(id.Piece) && !largeGain(victim, victim.eta(at, t.now)-s.eta(len(s.queue), t.now), pk.together(t.now), t.now) {
+		if !s.Runs && !victim.stuck(id.Piece) && !largeGain(victim, victim.eta(at, t.now)-s.eta(len(s.queue), t.now), pk.together(t.now), t.now) {
 			pk.loot++
 		}
 		full := b.copies() == len(b.owner)

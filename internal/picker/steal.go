@@ -15,8 +15,8 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		return nil, 0
 	}
 	mine := s.eta(len(s.queue), now)
-	busy := len(s.queue) > 0 && mine > stealAhead+2*s.pipe.rtt
-	rationed := !pk.hasRation()
+	busy := !s.Runs && len(s.queue) > 0 && mine > stealAhead+2*s.pipe.rtt
+	rationed := !s.Runs && !pk.hasRation()
 	var latest, together time.Duration
 	if rationed {
 		together = pk.together(now)
@@ -47,7 +47,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 
 // Where all are fast and together fill our own link, each has much of what is left under way, and is soon rid of it,
 // whatever its rate says. There every theft is waste. So a supplier does not steal before it runs out of work, and a theft
-// that gains little takes from a ration.
+// that gains little takes from a ration. Neither holds for one that is asked for runs, which begin a request each.
 const (
 	stealAhead = 200 * time.Millisecond // how long before that a supplier steals, and two round trips
 	firstLoot  = 16                     // thefts with a small gain at the start,
@@ -55,8 +55,12 @@ const (
 )
 
 // largeGain reports whether a theft from o that is expected to gain so much is worth it for sure: a second, where o was
-// waited for as long, and twice the time that all suppliers together take for what they are asked for.
+// waited for as long, and twice the time that all suppliers together take for what they are asked for. From one that
+// has sent nothing in a second every theft is.
 func largeGain(o *Supplier, gain, together time.Duration, now time.Time) bool {
+	if o.pace.rate <= 0 && now.Sub(o.heard) >= time.Second {
+		return true
+	}
 	return gain >= max(time.Second, 2*together) && (o.pace.seconds >= 1 || now.Sub(o.heard) >= time.Second)
 }
 

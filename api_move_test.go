@@ -126,8 +126,8 @@ func TestAPIMoveWhileDownloading(t *testing.T) {
 	require.Empty(t, left)
 
 	o.Dir = dir
-	peer.give()
 	d = s.unhashed(t, o, s.NumPieces()/2)
+	peer.give()
 	done := make(chan error)
 	other := filepath.Join(t.TempDir(), "other")
 	go func() { done <- d.Move(t.Context(), other) }()

@@ -4,6 +4,7 @@ package interop
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,7 +13,7 @@ import (
 )
 
 // qbittorrent is the client that most people use, without its window. It is a libtorrent of its own settings, so it has a
-// row where the settings matter, and no more. It knows no nodes of the DHT but the well-known ones.
+// row where the settings matter, and no more. It knows no nodes of the DHT but the well-known ones, and those that a torrent names.
 var qbittorrent = client{
 	name:     "qBittorrent",
 	programs: []string{"qbittorrent-nox"},
@@ -45,7 +46,7 @@ Session\Port=%d
 Session\InterfaceAddress=%s
 Session\BTProtocol=%s
 Session\Encryption=%d
-Session\DHTEnabled=false
+Session\DHTEnabled=%t
 Session\LSDEnabled=false
 Session\QueueingSystemEnabled=false
 Session\MultiConnectionsPerIp=true
@@ -54,7 +55,7 @@ PortForwardingEnabled=false
 [Preferences]
 WebUI\Address=%[3]s
 WebUI\Port=8080
-`, hook, peerPort, host, transport, encryption), 0o644))
+`, hook, peerPort, host, transport, encryption, len(r.nodes) > 0), 0o644))
 	// It starts the hook on its own, so that its output is not the program's.
 	program(t, "qbittorrent-nox")
 	args := []string{"-c", `: >"$1"; tail -f "$1" & shift; exec "$@"`, "sh", done,
@@ -62,5 +63,18 @@ WebUI\Port=8080
 	if r.seed {
 		args = append(args, "--skip-hash-check")
 	}
+	if len(r.nodes) > 0 {
+		args = append(args, scratch(t, "nodes.torrent", torrentOfNodes(r.nodes)))
+	}
 	return programPeer{run(t, "sh", append(args, r.what)...), host, "finished"}
+}
+
+// torrentOfNodes is a torrent that no peer has, which names nodes of the DHT (BEP 5).
+func torrentOfNodes(nodes []netip.AddrPort) []byte {
+	b := []byte("d4:infod6:lengthi1e4:name5:nodes12:piece lengthi16384e6:pieces20:of no piece whatevere5:nodesl")
+	for _, node := range nodes {
+		host := node.Addr().String()
+		b = fmt.Appendf(b, "l%d:%si%dee", len(host), host, node.Port())
+	}
+	return append(b, "ee"...)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/shoal-go/torrent/internal/httpguard"
 	"github.com/shoal-go/torrent/internal/netaddr"
@@ -154,7 +155,7 @@ func (s *Sockets) Obey(c *http.Client) *http.Client {
 	var t *http.Transport
 	switch given := c.Transport.(type) {
 	case nil:
-		t = http.DefaultTransport.(*http.Transport).Clone()
+		t = newTransport()
 	case *http.Transport:
 		t = given.Clone()
 	default:
@@ -163,11 +164,22 @@ func (s *Sockets) Obey(c *http.Client) *http.Client {
 	if s.proxy != nil {
 		t.Proxy = nil
 	}
-	t.DialTLSContext = nil
+	t.DialTLS, t.DialTLSContext = nil, nil
 	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return s.DialHost(ctx, network, addr, func(host string) error { return httpguard.Check(ctx, host) })
 	}
 	obeying := *c
 	obeying.Transport = t
 	return &obeying
+}
+
+// newTransport is a copy of the default, or one like it if the program has put something else there, which may go anywhere.
+func newTransport() *http.Transport {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		return t.Clone()
+	}
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+		MaxIdleConns: 100, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
+	}
 }

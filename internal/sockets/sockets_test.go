@@ -300,6 +300,34 @@ func TestObey(t *testing.T) {
 	require.Same(t, other, s.Obey(other))
 }
 
+// No way of dialling that a Transport of the user's has is left to it, nor that of a default that the program has replaced.
+func TestObeyDialsNoOtherWay(t *testing.T) {
+	beside := func(string, string) (net.Conn, error) {
+		t.Error("dialled beside the address")
+		return nil, errors.New("beside")
+	}
+	s := open(t, sockets.Config{Bind: netip.MustParseAddr("203.0.113.77"), System: sockets.System{
+		Addrs: func() ([]netip.Addr, error) { return nil, nil },
+	}})
+	before := http.DefaultTransport
+	http.DefaultTransport = http.NewFileTransport(http.Dir("."))
+	defer func() { http.DefaultTransport = before }()
+	for name, given := range map[string]http.RoundTripper{
+		"the default": nil,
+		"both":        &http.Transport{Dial: beside, DialTLS: beside},
+		"contexts": &http.Transport{
+			DialContext:    func(_ context.Context, network, addr string) (net.Conn, error) { return beside(network, addr) },
+			DialTLSContext: func(_ context.Context, network, addr string) (net.Conn, error) { return beside(network, addr) },
+		},
+	} {
+		obeying := s.Obey(&http.Client{Transport: given})
+		for _, u := range []string{"http://203.0.113.1:1/", "https://203.0.113.1:1/"} {
+			_, err := obeying.Get(u)
+			require.ErrorIs(t, err, sockets.ErrCutOff, "%s: %s", name, u)
+		}
+	}
+}
+
 // A Dial of the user's that connects from elsewhere is of no use.
 func TestOwnDialElsewhere(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -28,14 +28,27 @@ func (s *Sockets) LookUp(ctx context.Context, host string) (addrs []netip.Addr, 
 	return slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !s.Reaches(a) }), err
 }
 
-// resolver looks up names. If everything is bound to one address that is Go's own, whose questions are, too.
+// resolver looks up names. If everything is bound to one address that is Go's own, whose questions are, too. A name
+// server on this machine is not asked then, as it would ask others by whichever way it likes.
 func (s *Sockets) resolver() *net.Resolver {
 	if !s.config.Bind.IsValid() {
 		return net.DefaultResolver
 	}
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return s.dial(ctx, network, addr, nil) // to an address
+		if ip, err := netip.ParseAddrPort(addr); err != nil || s.isHere(ip.Addr().Unmap()) {
+			return nil, fmt.Errorf("ask name server %s: %w", addr, errNameHere)
+		}
+		return s.dial(ctx, network, addr, nil)
 	}}
+}
+
+// isHere reports whether an address is of this machine, and what is sent there is not seen by the interface that has Bind.
+func (s *Sockets) isHere(a netip.Addr) bool {
+	if s.config.Bind.IsLoopback() {
+		return false
+	}
+	own, err := s.Addrs()
+	return a.IsLoopback() || err == nil && slices.Contains(own, a)
 }
 
 // A Kind is a protocol by which a host can be asked where it is.

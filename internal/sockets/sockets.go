@@ -64,6 +64,7 @@ var (
 	errBeside     = errUnsupported("not beside Client.Proxy")
 	errNoName     = errUnsupported("a name that only the proxy can look up")
 	errFamily     = errUnsupported("an address of another family than Client.Bind")
+	errNameHere   = errUnsupported("a name server on this machine beside Client.Bind")
 	errBindElsewh = errors.New("an address other than Client.Bind")
 )
 

@@ -432,7 +432,8 @@ func (d *Download) pieceSpoiled(piece int32, a *assembly, digests []uint64) {
 	}
 }
 
-// spoil is told who sent false blocks of a piece, of which the picker has dropped what is fetched again. The caller holds d.mu.
+// spoil acts on a piece that failed its hash: it drops the blocks that the picker wants fetched again, and bans the liars. The
+// caller holds d.mu.
 func (d *Download) spoil(piece int32, a *assembly, liars []any) {
 	i := int(piece)
 	if d.picker.Started(i).Attempt == a.attempt {

@@ -59,8 +59,8 @@ func (d *Download) awaitBlocks(piece int, a *assembly, digests []uint64, now tim
 	return true
 }
 
-// exposeBlocks compares the blocks of a piece that failed its hash with their own. Only false ones are fetched again, and checked as
-// they come, and their senders are banned. The caller holds d.mu.
+// exposeBlocks compares the blocks of a piece that failed its hash with hashes of their own. Only false ones are fetched again;
+// those that a peer sends are checked as they come; and their senders are banned. The caller holds d.mu.
 func (d *Download) exposeBlocks(piece int, leaves []byte) {
 	d.t.hashes.LearnBlocks(piece, leaves)
 	s, waits := d.hashing.suspects[piece]

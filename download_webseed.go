@@ -155,7 +155,7 @@ func (w *webSeed) has(piece int) bool {
 	return true
 }
 
-// lose has no stream asked for what rests. The caller holds mu.
+// lose withdraws from every stream what the web seed cannot give for now. The caller holds mu.
 func (w *webSeed) lose() {
 	for _, s := range w.streams {
 		w.offerAll(s)
@@ -163,7 +163,7 @@ func (w *webSeed) lose() {
 	}
 }
 
-// rested has streams asked for what rested long enough. The caller holds mu.
+// rested lets streams ask again for what has rested long enough. The caller holds mu.
 func (w *webSeed) rested(now time.Time) {
 	if !w.health.Rested(now) {
 		return
@@ -244,7 +244,7 @@ type WebSeedStats struct {
 	Downloaded int64     // bytes of payload
 	Requests   int       // under way
 	Next       time.Time // while it rests, when it is asked again
-	Err        error     // why the last request failed that did, or nil
+	Err        error     // why a request last failed, or nil
 }
 
 // stats is a snapshot. The caller holds mu.

@@ -23,7 +23,7 @@ var errWithdrawn = errors.New("not wanted any more")
 
 // A webStream asks a web seed for one run of blocks at a time. It is a supplier. One goroutine asks and reads.
 //
-// The download's mutex guards the fields down to end.
+// The download's mutex guards the fields down to stop.
 type webStream struct {
 	w       *webSeed
 	waker                   // of the goroutine
@@ -94,7 +94,8 @@ func (s *webStream) release(which func(picker.Block) bool) {
 
 func allBlocks(picker.Block) bool { return true }
 
-// stopUnwanted ends the answer if nothing more in it is wanted. One of a server that sends whole files only goes on as long as anything is.
+// stopUnwanted ends the answer if nothing more in it is wanted. An answer from a server that sends only
+// whole files goes on while any of it is.
 func (s *webStream) stopUnwanted() {
 	switch {
 	case !s.reading || slices.ContainsFunc(s.todo, s.ahead):

@@ -37,8 +37,8 @@ type peer struct {
 	from   peerlist.Source
 	joined time.Time
 
-	earned   int64     // bytes that had earned it its place, and when they had
-	earnedAt time.Time // last; zero if never
+	earned   int64     // bytes that had earned it its place at earnedAt
+	earnedAt time.Time // when its place was last earned; zero if never
 
 	fast     bool // both sides speak BEP 6; fixed
 	extended bool // both sides speak BEP 10; fixed
@@ -142,8 +142,8 @@ const (
 	blockWork   = 1_000     // that a block earns
 )
 
-// charge charges the peer with the work that a message has caused since the picker had done so much, and has the next one
-// read later if it has caused too much. The mutex is held.
+// charge charges the peer with the work that a message caused. before is the picker's Work when the message was read. If the
+// peer has caused too much, its next message is read later. The caller holds d.mu.
 func (p *peer) charge(before int64, now time.Time) {
 	p.rest = p.work.Charge(messageWork+p.d.picker.Work()-before, now)
 }

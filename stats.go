@@ -48,7 +48,7 @@ type Stats struct {
 type PeerStats struct {
 	Addr      netip.AddrPort // where it is, with the port of this connection
 	Client    string         // name and version as the peer gives them (BEP 10), or the start of its peer id
-	Source    string         // where its address came from: user, tracker, pex, lsd, magnet, incoming
+	Source    string         // where its address came from: user, tracker, lsd, magnet, incoming, finder, dht, pex
 	Incoming  bool           // it connected to us
 	Encrypted bool
 	Transport string // tcp or utp

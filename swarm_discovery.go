@@ -17,9 +17,9 @@ import (
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
-// A discovery finds the peers of one torrent, and dials them: those of both swarms, if it is a hybrid (BEP 52). It owns the candidates and every source that names
-// some: trackers, local discovery, a user's own function; peer exchange hands it what it hears. A Download has one and so has
-// Magnet.Resolve, so a new source is added here and nowhere else.
+// A discovery finds the peers of one torrent, and dials them: those of both swarms, if it is a hybrid (BEP 52). It owns the
+// candidates and every source that names some: trackers, the DHT, local discovery, a user's own function; peer exchange hands it
+// what it hears. A Download has one and so has Magnet.Resolve. A new source is a constant of internal/peerlist and a line in run.
 type discovery struct {
 	discoveryConfig
 	trackers *tracker.Announcer // with the first info hash
@@ -84,7 +84,7 @@ func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
 	return f
 }
 
-// newAnnouncer returns what announces one info hash to the trackers. Only of the first one is heard what they say.
+// newAnnouncer returns what announces one info hash to the trackers. What the trackers say is reported for the first hash only.
 func (f *discovery) newAnnouncer(h Hash) *tracker.Announcer {
 	c := &f.discoveryConfig
 	identity := c.client.identity(c.hashes.first)

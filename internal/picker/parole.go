@@ -12,8 +12,8 @@ import (
 // lacks is asked of one supplier at a time. If it fails with all its blocks from one, that supplier lied. If it passes,
 // comparing its blocks with those of earlier attempts shows which suppliers lied before.
 //
-// Blocks of a piece that failed are not all fetched again at once, or one false block would cost a piece. First those of
-// the suppliers that sent the fewest are, then all but those of the one that sent the most, then all.
+// Blocks of a piece that failed are not all fetched again at once, or one false block would cost a piece. The first
+// time it is those of the suppliers that sent the fewest, then all but those of the one that sent the most, then all.
 type suspicion struct {
 	attempts []attempt
 	failures int            // attempts that no liar explains

@@ -49,14 +49,14 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 // whatever its rate says. There every theft is waste. So a supplier does not steal before it runs out of work, and a theft
 // that gains little takes from a ration. Neither holds for one that is asked for runs, which begin a request each.
 const (
-	stealAhead = 200 * time.Millisecond // how long before that a supplier steals, and two round trips
-	firstLoot  = 16                     // thefts with a small gain at the start,
-	lootRatio  = 100                    // and so many blocks received for each further one
+	stealAhead = 200 * time.Millisecond // a supplier with this much work and two round trips of it does not steal
+	firstLoot  = 16                     // thefts of small gain that the ration begins with
+	lootRatio  = 100                    // blocks received that add one theft to it
 )
 
-// largeGain reports whether a theft from o that is expected to gain so much is worth it for sure: a second, where o was
-// waited for as long, and twice the time that all suppliers together take for what they are asked for. From one that
-// has sent nothing in a second every theft is.
+// largeGain reports whether a theft from o is outside the ration. It is if it gains a second, the supplier has been
+// measured or silent for as long, and it gains twice the time in which all suppliers together send what they were asked
+// for; and if o has sent nothing at all in a second.
 func largeGain(o *Supplier, gain, together time.Duration, now time.Time) bool {
 	if o.pace.rate <= 0 && now.Sub(o.heard) >= time.Second {
 		return true

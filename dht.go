@@ -3,6 +3,7 @@ package torrent
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -115,7 +116,8 @@ func (d *DHT) PutSigned(ctx context.Context, key ed25519.PrivateKey, salt, value
 	return dhtError(err)
 }
 
-// Nodes are nodes that answered lately, as host:port for Client.DHTNodes of a later run; nil if there are none.
+// Nodes are nodes that answered lately, as host:port for Client.DHTNodes of a later run; nil if there are none. They are there
+// after the client is closed, too.
 func (d *DHT) Nodes() (nodes []string) {
 	if d.err != nil {
 		return nil
@@ -153,7 +155,12 @@ func (d *DHT) Stats() DHTStats {
 		return DHTStats{Err: asText(d.err)}
 	}
 	s := d.node.Stats()
+	var err error
+	if d.node.Closed() {
+		err = ErrClosed
+	}
 	return DHTStats{
+		Err:       asText(err),
 		NodesIPv4: s.Nodes4, NodesIPv6: s.Nodes6, ExternalIPv4: s.External4, ExternalIPv6: s.External6,
 		QueriesSent: s.QueriesSent, AnswersReceived: s.AnswersReceived, QueriesTimedOut: s.TimedOut,
 		QueriesReceived: s.QueriesReceived, AnswersSent: s.AnswersSent, QueriesSilenced: s.Silenced, Dropped: s.Dropped,
@@ -164,7 +171,7 @@ func (d *DHT) Stats() DHTStats {
 
 // dhtError is err as the caller of this package knows it.
 func dhtError(err error) error {
-	if err == dht.ErrClosed {
+	if errors.Is(err, dht.ErrClosed) {
 		return ErrClosed
 	}
 	return err

@@ -2,7 +2,9 @@ package torrent
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -173,6 +175,75 @@ func TestNoDHT(t *testing.T) {
 	}
 	_, err := (&Magnet{}).Resolve(t.Context(), &Options{Client: &Client{NoListen: true, NoDHT: true, NoUTP: true}})
 	require.ErrorContains(t, err, "no peer to ask")
+}
+
+// dhtCalls are the methods of d that return errors, by name.
+func dhtCalls(d *DHT) map[string]func(ctx context.Context) error {
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	return map[string]func(ctx context.Context) error{
+		"Peers": func(ctx context.Context) (last error) {
+			for _, err := range d.Peers(ctx, Hash{1}) {
+				last = err
+			}
+			return last
+		},
+		"Announce": func(ctx context.Context) error { return d.Announce(ctx, Hash{1}, 1) },
+		"Get": func(ctx context.Context) error {
+			_, err := d.Get(ctx, Hash{1})
+			return err
+		},
+		"Put": func(ctx context.Context) error {
+			_, err := d.Put(ctx, []byte("i1e"))
+			return err
+		},
+		"GetSigned": func(ctx context.Context) error {
+			_, _, err := d.GetSigned(ctx, key.Public().(ed25519.PublicKey), nil)
+			return err
+		},
+		"PutSigned": func(ctx context.Context) error { return d.PutSigned(ctx, key, nil, []byte("i1e"), 1) },
+	}
+}
+
+// A call that a context ends says so, and why; one whose context has ended asks no node.
+func TestDHTContexts(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		d := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), dhtNetwork(t, n, 5)).DHT()
+		simnet.Sleep(time.Minute)
+		cause := errors.New("no time")
+		for name, call := range dhtCalls(d) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Millisecond, func() { cancel(cause) })
+			for _, when := range []string{"on its way", "before"} {
+				lookups := d.Stats().Lookups
+				err := call(ctx)
+				require.ErrorIs(t, err, context.Canceled, "%s, %s", name, when)
+				require.ErrorIs(t, err, cause, "%s, %s", name, when)
+				if when == "before" {
+					require.Equal(t, lookups, d.Stats().Lookups, name)
+				}
+			}
+		}
+	})
+}
+
+// What is left of a DHT once its client is closed: the nodes, and an error that says so.
+func TestDHTAfterClose(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		c := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), dhtNetwork(t, n, 5))
+		d := c.DHT()
+		simnet.Sleep(time.Minute)
+		ended := make(chan error, 1)
+		go func() { ended <- dhtCalls(d)["Get"](t.Context()) }()
+		simnet.Sleep(time.Millisecond)
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, <-ended, ErrClosed)
+		for name, call := range dhtCalls(d) {
+			require.ErrorIs(t, call(t.Context()), ErrClosed, name)
+		}
+		require.ErrorIs(t, d.Stats().Err, ErrClosed)
+		require.ErrorIs(t, c.Stats().DHT.Err, ErrClosed)
+		require.NotEmpty(t, d.Nodes(), "for the next run")
+	})
 }
 
 // The DHT takes no more than four goroutines, among them those that read its sockets, which serve uTP and UDP trackers,

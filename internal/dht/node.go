@@ -92,9 +92,12 @@ func (n *Node) Close() {
 	n.wg.Wait()
 }
 
+// Closed reports whether the node was closed.
+func (n *Node) Closed() bool { return n.ctx.Err() != nil }
+
 // Receive takes a datagram that may be a message of the DHT. It does not keep b. It may send.
 func (n *Node) Receive(b []byte, from netip.AddrPort) {
-	if n.ctx.Err() != nil {
+	if n.Closed() {
 		return
 	}
 	n.mu.Lock()

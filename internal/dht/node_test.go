@@ -359,8 +359,12 @@ func TestCancelAndClose(t *testing.T) {
 		nodes[2].Close()
 		require.ErrorIs(t, <-errs, dht.ErrClosed)
 		require.ErrorIs(t, <-errs, dht.ErrClosed)
+		queries := nodes[2].Stats().QueriesSent
 		_, err = nodes[2].Put(t.Context(), &dht.Item{Value: []byte("i1e")}, nil)
 		require.ErrorIs(t, err, dht.ErrClosed)
+		_, err = collect(t.Context(), nodes[2], dht.ID{1})
+		require.ErrorIs(t, err, dht.ErrClosed)
+		require.Equal(t, queries, nodes[2].Stats().QueriesSent)
 		nodes[2].Close()
 		nodes[2].Receive([]byte("d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe"), addr(3))
 		nodes[2].AddNode(addr(4))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha1"
+	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -17,6 +18,10 @@ import (
 // lookup does; an error is the last that it yields.
 func (n *Node) Peers(ctx context.Context, hash ID) iter.Seq2[netip.AddrPort, error] {
 	return func(yield func(netip.AddrPort, error) bool) {
+		if err := n.over(ctx); err != nil {
+			yield(netip.AddrPort{}, fmt.Errorf("look up peers of %v: %w", hash, err))
+			return
+		}
 		var peers []netip.AddrPort // found and not yielded yet; guarded by n.mu
 		more := make(chan struct{}, 1)
 		s := &search{target: hash, method: krpc.GetPeers}
@@ -39,9 +44,9 @@ func (n *Node) Peers(ctx context.Context, hash ID) iter.Seq2[netip.AddrPort, err
 					err = ErrNoNodes
 				}
 			case <-ctx.Done():
-				over, err = true, context.Cause(ctx)
+				over, err = true, n.over(ctx)
 			case <-n.ctx.Done():
-				over, err = true, ErrClosed
+				over, err = true, n.over(ctx)
 			}
 			n.mu.Lock()
 			batch := peers
@@ -196,6 +201,9 @@ func (n *Node) cancel(s *search) {
 
 // do makes a search and waits for its end.
 func (n *Node) do(ctx context.Context, s *search) error {
+	if err := n.over(ctx); err != nil {
+		return err
+	}
 	ended := n.begin(s)
 	defer n.cancel(s)
 	select {
@@ -205,8 +213,19 @@ func (n *Node) do(ctx context.Context, s *search) error {
 		}
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return n.over(ctx)
 	case <-n.ctx.Done():
+		return n.over(ctx)
+	}
+}
+
+// over is the error of a search that the end of the node or of a context ended, or nil if neither has ended.
+func (n *Node) over(ctx context.Context) error {
+	if n.Closed() {
 		return ErrClosed
 	}
+	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
+		return fmt.Errorf("%w: %w", ctx.Err(), cause)
+	}
+	return ctx.Err()
 }

@@ -51,8 +51,11 @@ func (d *DHT) Peers(ctx context.Context, h Hash) iter.Seq2[netip.AddrPort, error
 // Announce tells the nodes nearest to an info hash that there is a peer of it at this client's address and a TCP and uTP
 // port. They forget it within the hour, so repeat it, as downloads do for themselves.
 func (d *DHT) Announce(ctx context.Context, h Hash, port uint16) error {
-	if d.err != nil {
+	switch {
+	case d.err != nil:
 		return d.err
+	case port == 0:
+		return errors.New("announce: port 0, at which there is no peer")
 	}
 	_, err := d.node.Announce(ctx, dht.Torrent{Hash: dht.ID(h), Port: port})
 	return dhtError(err)
@@ -91,6 +94,8 @@ func (d *DHT) GetSigned(ctx context.Context, key ed25519.PublicKey, salt []byte)
 		return nil, 0, d.err
 	case len(key) != ed25519.PublicKeySize:
 		return nil, 0, fmt.Errorf("get: a public key of %d bytes, not %d", len(key), ed25519.PublicKeySize)
+	case len(salt) > dht.MaxSalt:
+		return nil, 0, fmt.Errorf("get: a salt of %d bytes, over %d", len(salt), dht.MaxSalt)
 	}
 	item, err := d.node.GetSigned(ctx, key, salt)
 	if err != nil {

@@ -246,6 +246,25 @@ func TestDHTAfterClose(t *testing.T) {
 	})
 }
 
+// Calls that cannot succeed say why, and ask no node.
+func TestDHTRefusals(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		d := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), dhtNetwork(t, n, 5)).DHT()
+		simnet.Sleep(time.Minute)
+		key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+		lookups := d.Stats().Lookups
+		require.ErrorContains(t, d.Announce(t.Context(), Hash{1}, 0), "port 0")
+		_, err := d.Put(t.Context(), fmt.Appendf(nil, "997:%997s", ""))
+		require.ErrorContains(t, err, "1,000 bytes")
+		require.ErrorContains(t, d.PutSigned(t.Context(), key, make([]byte, 65), []byte("i1e"), 1), "64 bytes")
+		_, _, err = d.GetSigned(t.Context(), key.Public().(ed25519.PublicKey), make([]byte, 65))
+		require.ErrorContains(t, err, "a salt of 65 bytes")
+		require.Equal(t, lookups, d.Stats().Lookups)
+		_, err = d.Put(t.Context(), fmt.Appendf(nil, "996:%996s", ""))
+		require.NoError(t, err)
+	})
+}
+
 // The DHT takes no more than four goroutines, among them those that read its sockets, which serve uTP and UDP trackers,
 // too.
 func TestDHTGoroutines(t *testing.T) {

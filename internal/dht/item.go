@@ -14,7 +14,7 @@ import (
 
 const (
 	maxValue = 1000 // bytes of a value, encoded (BEP 44)
-	maxSalt  = 64
+	MaxSalt  = 64   // bytes of the salt of a mutable item (BEP 44)
 )
 
 // Item is what the DHT stores under a target (BEP 44). It is immutable, and found by the hash of its
@@ -74,7 +74,7 @@ func (i *Item) check() *itemFault {
 	switch {
 	case len(i.Value) > maxValue:
 		return &itemFault{krpc.ValueTooBig, "value over 1,000 bytes"}
-	case len(i.Salt) > maxSalt:
+	case len(i.Salt) > MaxSalt:
 		return &itemFault{krpc.SaltTooBig, "salt over 64 bytes"}
 	case len(i.Value) == 0:
 		return &itemFault{krpc.ProtocolError, "no value"}

@@ -14,7 +14,7 @@ import (
 const (
 	// maxGap is how many bytes that are not wanted are read to come to others, instead of a request for these.
 	maxGap = 64 << 10
-	// enough is how many bytes of an answer that broke count as progress, so that the rest is asked for at once.
+	// enough is how many bytes that an answer which broke added count as progress, so that the rest is asked for at once.
 	enough = 1 << 10
 )
 
@@ -38,7 +38,7 @@ type webStream struct {
 	// Of the goroutine alone.
 	body    *webseed.Body
 	file    int    // that body is of
-	came    int64  // bytes of body
+	came    int64  // bytes of body that are kept
 	partial []byte // the block that broke off, as far as it came
 	broken  picker.Block
 	skipped int64 // bytes read in vain and not counted yet
@@ -225,8 +225,10 @@ func (s *webStream) fetch(parent context.Context) bool {
 	d.mu.Unlock()
 	defer func() {
 		s.closeBody()
+		now := time.Now()
 		d.mu.Lock()
 		s.reading = false
+		s.countSkipped(now)
 		d.mu.Unlock()
 	}()
 	for more := wanted; more; {
@@ -251,6 +253,9 @@ func (s *webStream) broke(ctx context.Context, err error) {
 	defer d.unlock(now)
 	if s.came < enough && !s.left {
 		s.w.failed(s, s.file, err, now)
+		if s.w.health.FileRests(s.file) {
+			s.dropPartial() // it was of something else
+		}
 	}
 }
 
@@ -361,8 +366,8 @@ func (s *webStream) skip(ctx context.Context, to int64) error {
 		d.assembling.blocks.Await()
 		b := d.client.blocks.Get()[:n]
 		k, err := io.ReadFull(s.body, b)
-		s.came += int64(k)
 		if err == nil && int(n) == d.t.layout.BlockLen(int(id.Piece), int(id.Index)) && s.wants(id) {
+			s.came += int64(k)
 			s.accept(id, b)
 			continue
 		}
@@ -427,8 +432,7 @@ func (s *webStream) admit(ctx context.Context) error {
 // accept takes a block that was read, and returns the one to be read next if there is another in the same answer.
 func (s *webStream) accept(id picker.Block, b []byte) (next picker.Block, more bool) {
 	d, w := s.w.d, s.w
-	n, skipped := int64(len(b)), s.skipped
-	s.skipped = 0
+	n := int64(len(b))
 	now := time.Now()
 	d.mu.Lock()
 	if k := slices.Index(s.todo, id); k >= 0 {
@@ -438,10 +442,8 @@ func (s *webStream) accept(id picker.Block, b []byte) (next picker.Block, more b
 	if v == picker.Accepted {
 		w.health.Worked()
 	}
-	d.traffic.downloaded += skipped
-	d.traffic.wasted += skipped
-	d.traffic.down.Add(skipped, now)
-	w.down.Add(n+skipped, now)
+	w.down.Add(n, now)
+	s.countSkipped(now)
 	if next, more = s.following(id, now); more {
 		s.current = next
 	}
@@ -450,6 +452,16 @@ func (s *webStream) accept(id picker.Block, b []byte) (next picker.Block, more b
 		d.write(out)
 	}
 	return next, more
+}
+
+// countSkipped counts what was read in vain. The caller holds mu.
+func (s *webStream) countSkipped(now time.Time) {
+	d, n := s.w.d, s.skipped
+	s.skipped = 0
+	d.traffic.downloaded += n
+	d.traffic.wasted += n
+	d.traffic.down.Add(n, now)
+	s.w.down.Add(n, now)
 }
 
 // following is the block to be read after another. The caller holds mu.

@@ -157,6 +157,31 @@ func TestWebSeedRangelessOnePass(t *testing.T) {
 	})
 }
 
+// A server that never comes further than where it broke off is not asked again at once, and what it sent in vain is counted.
+func TestWebSeedNeverFurther(t *testing.T) {
+	for name, script := range map[string]simweb.Script{
+		"page":                   {Page: 6000},
+		"page of several blocks": {Page: 100_000},
+		"without ranges":         {Rangeless: true, DiesAfter: 3_000_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			foundWeb(t, newSimContent(1, 256<<10, 10e6), func(t *testing.T, m *simWebMeeting) {
+				w := m.serve(t, 2e6, script)
+				m.start(t)
+				simnet.Sleep(10 * time.Minute)
+				n, sent := w.Served()
+				s := m.client.Stats()
+				t.Logf("%d requests, %d bytes, wasted %d: %+v", n, sent, s.Wasted, s.WebSeeds[0])
+				require.LessOrEqual(t, n, 12)
+				require.Error(t, s.WebSeeds[0].Err)
+				require.GreaterOrEqual(t, s.Wasted, sent/3)
+				require.Zero(t, s.WebSeeds[0].Requests)
+			})
+		})
+	}
+}
+
 // A reader far ahead has what it waits for at once, though runs of much else are under way.
 func TestWebSeedFollowsReader(t *testing.T) {
 	foundWeb(t, newSimRepeating(1, 256<<10, 200e6), func(t *testing.T, m *simWebMeeting) {

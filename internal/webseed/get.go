@@ -29,6 +29,7 @@ type Body struct {
 	Rangeless bool
 
 	url    string
+	framed bool // HTTP says where the body ends, so that an end is no broken connection
 	body   io.ReadCloser
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -122,6 +123,7 @@ func (s *Seed) get(parent context.Context, file int, r request, known *redirect)
 		s.mu.Unlock()
 	}
 	b.timer.Stop()
+	b.framed = resp.ProtoMajor >= 2 || resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0
 	b.body, b.Rangeless = resp.Body, resp.StatusCode == http.StatusOK && !r.whole()
 	ok = true
 	return b, nil
@@ -160,6 +162,10 @@ func (b *Body) Read(p []byte) (int, error) {
 	b.Offset += int64(n)
 	if err == nil || err == io.EOF && b.Offset == b.End {
 		return n, err
+	}
+	if err == io.EOF && b.framed { // the server's file is shorter
+		reason := fmt.Sprintf("ended at byte %d, not %d", b.Offset, b.End)
+		return n, &Error{URL: b.url, Reason: reason, Err: io.ErrUnexpectedEOF, Fate: Missing}
 	}
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -390,6 +391,37 @@ func TestSilence(t *testing.T) {
 			require.ErrorIs(t, err, errSilent)
 			require.Equal(t, silence, time.Since(began))
 		})
+	}
+}
+
+// A body that ends too early is that of a shorter file where HTTP says that it is whole, and a broken one elsewhere.
+func TestShort(t *testing.T) {
+	content := &Content{Layout: layout.New(16<<10, layout.File{Path: "f", Length: 10}), Name: "f"}
+	for name, c := range map[string]struct {
+		resp http.Response
+		err  error
+		fate Fate
+	}{
+		"chunked":             {http.Response{ProtoMajor: 1, TransferEncoding: []string{"chunked"}}, io.EOF, Missing},
+		"chunked, broken off": {http.Response{ProtoMajor: 1, TransferEncoding: []string{"chunked"}}, io.ErrUnexpectedEOF, Broken},
+		"HTTP/2":              {http.Response{ProtoMajor: 2}, io.EOF, Missing},
+		"until it closes":     {http.Response{ProtoMajor: 1}, io.EOF, Broken},
+	} {
+		s := newSeed(t, &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			resp := c.resp
+			resp.StatusCode, resp.ContentLength, resp.Header, resp.Request = 200, -1, http.Header{}, r
+			resp.Body = io.NopCloser(io.MultiReader(strings.NewReader("01234"), iotest.ErrReader(c.err)))
+			return &resp, nil
+		})}, "http://h/f", true, content)
+		b, err := s.Open(t.Context(), 0, 0, 10)
+		require.NoError(t, err, name)
+		n, err := io.ReadFull(b, make([]byte, 10))
+		b.Close()
+		require.Equal(t, 5, n, name)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)
+		e, ok := errors.AsType[*Error](err)
+		require.True(t, ok, name)
+		require.Equal(t, c.fate, e.Fate, name)
 	}
 }
 

@@ -26,6 +26,7 @@ type Script struct {
 	Pause     time.Duration // before each answer
 	Redirects string        // to the same path below this URL
 	Hangs     bool          // it answers nothing
+	Page      int           // it answers everything by the same page of so many bytes, and does not say how many
 }
 
 // A Server serves the files of one torrent.
@@ -85,6 +86,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case n <= s.script.Busy:
 		w.Header().Set("Retry-After", "1")
 		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	case s.script.Page > 0:
+		http.NewResponseController(w).Flush()
+		(&answer{ResponseWriter: w, s: s}).Write(make([]byte, s.script.Page))
 		return
 	case f == nil, s.script.Lacks != "" && strings.HasSuffix(r.URL.Path, s.script.Lacks):
 		http.NotFound(w, r)

@@ -31,8 +31,8 @@
 // # What is left behind
 //
 // Nothing that was not asked for. Without [Options.Dir] the content stays in memory and nothing is
-// written. With it, files are written under their paths in that directory, and never outside of it. While a
-// download is not complete, a few hidden files lie beside them, named for the info hash: a lock, the
+// written. With it, files are written under their paths in that directory, and never outside of it. While a file of
+// the torrent, chosen or not, is incomplete, a few hidden files lie beside them, named for the info hash: a lock, the
 // resume sidecar, and, if only some files are chosen, the bytes of others that share a piece with
 // them. The package has no state of its own beyond its values: no fixed port, no database, no global
 // logger.
@@ -71,7 +71,7 @@
 // torrent or link named may be inside, but is asked by no URL with a query there.
 //
 // # Memory
-// //
+//
 // A download without Dir and Storage keeps the chosen files in memory: up to [Options.MaxMemory], 1 GiB by
 // default. A larger one is refused with ErrTooLarge before anything is allocated. In addition, blocks
 // that wait for the rest of their piece take at most 32 MiB for all downloads of a Client together; blocks

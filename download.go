@@ -28,11 +28,11 @@ const (
 
 // A Download is one torrent under way: being checked, downloaded, shared. All methods may be called
 // from any goroutine.
-//
-// One goroutine, run, drives it; each peer has two more, and hashing and dialling borrow some. One
-// mutex guards what they share. It is held for a look-up or an update, never across I/O. A method that needs it says
-// "The caller holds d.mu." Its caller then releases it by unlock, which follows up what was done.
 type Download struct {
+	// One goroutine, run, drives it; each peer has two more, and hashing and dialling borrow some. One
+	// mutex guards what they share. It is held for a look-up or an update, never across I/O. A method that needs it says
+	// "The caller holds d.mu." Its caller then releases it by unlock, which follows up what was done.
+
 	// Fixed by Start.
 	t            *Torrent
 	o            Options

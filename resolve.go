@@ -21,9 +21,8 @@ import (
 const lookupTimeout = 30 * time.Second
 
 // Resolve fetches what a .torrent file would say from the swarm (BEP 9), and checks it against the
-// info hash. Peers come from the link and its trackers, from o.Peers, from other peers, and from the
-// local network if the client looks there. Of o it takes Client, Peers,
-// Trackers, FindPeers, MaxPeers and StallTimeout.
+// info hash. Peers come from the link and its trackers, from the DHT, from o.Peers and o.FindPeers, from other peers, and from
+// the local network if the client looks there. Of o it takes Client, Peers, Trackers, FindPeers, MaxPeers and StallTimeout.
 //
 // The torrent has the trackers and web seeds of the link, and its Start finds the peers that it was had
 // from. To download just the files that the link is about, use m.Priority:
@@ -36,7 +35,8 @@ const lookupTimeout = 30 * time.Second
 // It goes on until ctx ends. The error then matches ctx.Err() and its cause, and holds a *TrackerError
 // for each of the trackers that failed last; with StallTimeout it may be ErrStalled. What has the info
 // hash but is no torrent that this package takes is refused as by Parse. A link without trackers and
-// peers is refused with ErrUnsupported, unless o names peers or the client looks in the local network.
+// peers is refused with ErrUnsupported if the client has NoDHT, o names no source of peers, and the client does not look in
+// the local network.
 func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 	if ctx.Err() != nil {
 		return nil, contextError(ctx)

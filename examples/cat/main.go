@@ -24,9 +24,10 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE) // with `| head`, a write fails, and what is on disk is removed
 	var o torrent.Options
 	clientflags.Peers(&o)
+	usage := clientflags.Usage("usage: cat [-peers A,B] TORRENT PATH")
 	flag.Parse()
 	if flag.NArg() != 2 {
-		log.Fatal("usage: cat [-peers A,B] TORRENT PATH")
+		log.Fatal(usage)
 	}
 	switch err := run(flag.Arg(0), flag.Arg(1), &o); {
 	case errors.Is(err, syscall.EPIPE):

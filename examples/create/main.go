@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 
 	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/examples/internal/clientflags"
 )
 
 func main() {
@@ -41,9 +42,10 @@ func main() {
 		o.WebSeeds = append(o.WebSeeds, url)
 		return nil
 	})
+	usage := clientflags.Usage("usage: create [flags] PATH")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		log.Fatal("usage: create [flags] PATH; -h lists the flags")
+		log.Fatal(usage)
 	}
 	o.PieceLength = *piece << 10
 

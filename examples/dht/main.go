@@ -26,9 +26,10 @@ func main() {
 	client := &torrent.Client{NoListen: true}
 	clientflags.Register(client)
 	patience := flag.Duration("timeout", time.Minute, "how long to look at most")
+	usage := clientflags.Usage("usage: dht [-dht HOST:PORT,…] peers HASH | get TARGET | put TEXT")
 	flag.Parse()
 	if flag.NArg() != 2 {
-		log.Fatal("usage: dht [-dht HOST:PORT,…] peers HASH | get TARGET | put TEXT")
+		log.Fatal(usage)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	ctx, cancel := context.WithTimeout(ctx, *patience)

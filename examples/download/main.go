@@ -33,9 +33,10 @@ func main() {
 		o.WebSeeds = append(o.WebSeeds, url)
 		return nil
 	})
+	usage := clientflags.Usage("usage: download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] [-webseed URL] TORRENT|MAGNET…")
 	flag.Parse()
 	if flag.NArg() == 0 {
-		log.Fatal("usage: download [-dir DIR] [-peers A,B] [-only GLOB] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] [-webseed URL] TORRENT|MAGNET…")
+		log.Fatal(usage)
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

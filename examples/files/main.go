@@ -22,9 +22,10 @@ func main() {
 	var o torrent.Options
 	clientflags.Peers(&o)
 	flag.Int64Var(&o.MaxMemory, "memory", 0, "`bytes` of content to take at most; 1 GiB if not given")
+	usage := clientflags.Usage("usage: files [-peers A,B] [-memory BYTES] TORRENT")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		log.Fatal("usage: files [-peers A,B] [-memory BYTES] TORRENT")
+		log.Fatal(usage)
 	}
 	if err := run(flag.Arg(0), &o); err != nil {
 		log.Fatal(err)

@@ -24,9 +24,10 @@ func main() {
 	client := new(torrent.Client)
 	flag.StringVar(&client.Listen, "listen", "", "TCP `address` to accept peers on; any free port if not given")
 	clientflags.Register(client)
+	usage := clientflags.Usage("usage: seed -dir DIR [-listen ADDR] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] TORRENT")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		log.Fatal("usage: seed -dir DIR [-listen ADDR] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map] TORRENT")
+		log.Fatal(usage)
 	}
 	if err := run(flag.Arg(0), *dir, client); err != nil {
 		log.Fatal(err)

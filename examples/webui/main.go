@@ -37,9 +37,10 @@ func main() {
 	flag.StringVar(&client.Listen, "listen", "", "TCP `address` to accept peers on; any free port if not given")
 	flag.StringVar(&o.Dir, "dir", "downloads", "the `directory` to download into")
 	addr := flag.String("http", "", "loopback `address` of the page; "+usualAddr+", or another port if that is taken")
+	usage := clientflags.Usage("usage: webui [-dir DIR] [-http HOST:PORT] [-listen ADDR] [-peers A,B] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map]")
 	flag.Parse()
 	if flag.NArg() != 0 {
-		log.Fatal("usage: webui [-dir DIR] [-http HOST:PORT] [-listen ADDR] [-peers A,B] [-dht HOST:PORT,…|off] [-transport tcp|utp|both] [-proxy URL] [-bind ADDR] [-map]")
+		log.Fatal(usage)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, *addr)

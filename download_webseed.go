@@ -35,6 +35,7 @@ type webSeed struct {
 	running *sync.WaitGroup // its streams, and those of others
 	streams []*webStream
 	only    *webStream // the one that asks a server that sends whole files only; nil unless it does
+	crowded bool       // it refused a request beside another, so that no more are made at once than then
 }
 
 // openWebSeeds returns the web seeds of the user and of the torrent, a bounded number of them.
@@ -110,8 +111,7 @@ func (d *Download) startWebSeeds() {
 			continue
 		}
 		w.only = nil
-		for range webSeedStreams {
-			w.addStream()
+		for w.addStream() && !w.crowded && len(w.streams) < webSeedStreams {
 		}
 	}
 }
@@ -176,9 +176,14 @@ func (w *webSeed) rested(now time.Time) {
 
 // failed records that a request for a file failed. The caller holds mu.
 func (w *webSeed) failed(s *webStream, file int, err error, now time.Time) {
-	if w.health.Failed(file, err, now) {
+	if webseed.Refused(err) && slices.ContainsFunc(w.streams, func(o *webStream) bool { return o != s && o.reading }) {
+		w.crowded = true // the others go on
+		w.health.Crowded(err)
+		s.leave()
+	} else if w.health.Failed(file, err, now) {
 		w.lose()
 	} else {
+		w.crowded = false
 		s.release(allBlocks)
 		for _, s := range w.streams {
 			s.supply.Ready = false // until it rested

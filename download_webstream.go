@@ -347,7 +347,7 @@ func (s *webStream) opened() bool {
 		s.until = max(s.until, w.d.t.layout.File(s.file).End())
 		return w.keepTo(s)
 	}
-	for w.only == nil && len(w.streams) < w.seed.MaxRequests() && w.addStream() {
+	for w.only == nil && !w.crowded && len(w.streams) < w.seed.MaxRequests() && w.addStream() {
 	}
 	return true
 }

@@ -182,6 +182,18 @@ func TestWebSeedNeverFurther(t *testing.T) {
 	}
 }
 
+// A server that refuses one request beside another is asked by one at a time, and does not rest for it.
+func TestWebSeedCrowded(t *testing.T) {
+	foundWeb(t, newSimContent(1, 256<<10, 60e6), func(t *testing.T, m *simWebMeeting) {
+		w := m.serve(t, 2e6, simweb.Script{Crowded: 1})
+		s := m.run(t, 10*time.Minute)
+		n, _ := w.Served()
+		t.Logf("took %v, %d requests: %+v", m.client.took, n, s.WebSeeds[0])
+		require.LessOrEqual(t, m.client.took.Seconds(), 1.1*float64(s.Length)/2e6+1)
+		require.ErrorContains(t, s.WebSeeds[0].Err, "503")
+	})
+}
+
 // A reader far ahead has what it waits for at once, though runs of much else are under way.
 func TestWebSeedFollowsReader(t *testing.T) {
 	foundWeb(t, newSimRepeating(1, 256<<10, 200e6), func(t *testing.T, m *simWebMeeting) {

@@ -54,6 +54,16 @@ func (h *Health) Failed(file int, err error, now time.Time) (fileRests bool) {
 	return false
 }
 
+// Refused reports whether an error is that of a server that is busy and does not say for how long. Where another request of
+// the seed is under way, it may be that which it is busy with.
+func Refused(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Fate == Busy && e.After == 0
+}
+
+// Crowded records that a request was refused beside another. The seed does not rest for it.
+func (h *Health) Crowded(err error) { h.err = err }
+
 func (h *Health) backOff(first time.Duration, now time.Time) {
 	h.rest = min(max(2*h.rest, first), maxRest)
 	h.until = now.Add(h.rest)

@@ -22,6 +22,7 @@ type Script struct {
 	Corrupt   int64         // every so many-th block of 16 KiB is false; 0 is none
 	DiesAfter int64         // bytes of an answer, after which the connection is reset; 0 is never
 	Busy      int           // so many requests are answered by 503, a Retry-After of a second
+	Crowded   int           // it answers so many requests at once, and others by 503; 0 is any number
 	Lacks     string        // a suffix of paths that it answers by 404
 	Pause     time.Duration // before each answer
 	Redirects string        // to the same path below this URL
@@ -39,6 +40,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	requests int
+	serving  int
 	sent     int64
 }
 
@@ -77,7 +79,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests++
 	n := s.requests
+	s.serving++
+	crowded := s.script.Crowded > 0 && s.serving > s.script.Crowded
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.serving--
+		s.mu.Unlock()
+	}()
 	f := s.files[r.URL.Path]
 	switch {
 	case s.script.Hangs:
@@ -85,6 +94,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case n <= s.script.Busy:
 		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	case crowded:
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	case s.script.Page > 0:

@@ -96,6 +96,24 @@ func TestDHTNodesOfPeers(t *testing.T) {
 	})
 }
 
+// Clients that know no node join at those that a torrent names (BEP 5), and find each other there.
+func TestDHTNodesOfATorrent(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		router := dhtNetwork(t, n, 5)
+		content := newSimContent(1, 16<<10, 1<<20)
+		content.nodes = []string{"81.99.0.1:6881", router} // of which one is not there
+		seed := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond))
+		simSeed(t, seed, content)
+		simnet.Sleep(time.Minute)
+		newcomer := dhtClient(t, n.NewHost("80.0.0.2", 0, 0, 10*time.Millisecond))
+		d := simLeech(t, newcomer, content)
+		simnet.Sleep(5 * time.Minute)
+		require.NotZero(t, d.Stats().FromDHT)
+		_, err := d.Wait()
+		require.NoError(t, err)
+	})
+}
+
 // An item that one client puts is available from any other.
 func TestDHTItems(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

@@ -1,11 +1,12 @@
 package torrent
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/portmap"
 )
 
@@ -55,19 +56,34 @@ func (c *Client) portsMapped(held []portmap.Mapping, err error) {
 	before := c.mapped.publicPort()
 	c.mapped = portMappings{slices.Clone(held), err}
 	moved := c.mapped.publicPort() != before
-	downloads := slices.Collect(maps.Keys(c.registry.counted))
 	c.mu.Unlock()
-	for _, d := range downloads {
-		d.mu.Lock()
-		for _, m := range held {
-			if m.External.IsValid() {
-				d.discovery.cand.SetExternal(netip.AddrPortFrom(m.External.Unmap(), c.publicPort()))
-			}
-		}
-		d.mu.Unlock()
+	for _, f := range c.discoveries() {
+		f.knowExternal()
 		if moved {
-			d.discovery.portChanged()
+			f.portChanged()
 		}
+	}
+}
+
+// externals are the addresses, with the ports there, at which routers have the Internet reach us. A private one is not: there is
+// another router behind.
+func (c *Client) externals() (all []netip.AddrPort) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.mapped.held {
+		if a := m.External.Unmap(); a.IsValid() && !netaddr.IsLocal(a) {
+			all = append(all, netip.AddrPortFrom(a, cmp.Or(m.TCP, m.UDP)))
+		}
+	}
+	return all
+}
+
+// knowExternal has candidates ordered by where we are, as routers say (BEP 40).
+func (f *discovery) knowExternal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.client.externals() {
+		f.cand.SetExternal(a)
 	}
 }
 

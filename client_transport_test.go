@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/portmap"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
@@ -101,6 +102,30 @@ func TestMapPorts(t *testing.T) {
 		require.NoError(t, c.Close())
 		require.Zero(t, held(), "nothing stays open")
 	})
+}
+
+// What a router says of our address decides the order of peers (BEP 40), of downloads that are added after it did, too, unless
+// there is another router behind it.
+func TestMappedAddress(t *testing.T) {
+	for said, want := range map[string]string{"80.0.0.1": "80.0.0.1:7000", "10.0.0.7": "invalid AddrPort"} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			us, gateway := n.NewHost("90.0.0.2", 0, 0, 0), n.NewHost("90.0.0.1", 0, 0, 0)
+			natpmpRouter(t, gateway, netip.MustParseAddr(said), 7000)
+			c := dhtClient(t, us, "")
+			c.MapPorts, c.NoUTP = true, false
+			c.hooks.gateways = func() ([]portmap.Gateway, error) {
+				return []portmap.Gateway{{Router: gateway.IP(), Local: us.IP()}}, nil
+			}
+			for seed := range uint64(2) {
+				d := simSeed(t, c, newSimContent(1+seed, 16<<10, 64<<10))
+				simnet.Sleep(time.Minute)
+				d.mu.Lock()
+				require.Equal(t, want, d.discovery.cand.External(netaddr.IPv4).String())
+				d.mu.Unlock()
+			}
+			require.Len(t, c.Stats().PortMappings, 1)
+		})
+	}
 }
 
 // A client whose connections all go through a function of the user's asks no router beside it, and says so.

@@ -164,6 +164,7 @@ func (f *discovery) run(ctx context.Context) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer f.register()()
+	f.knowExternal()
 	if !f.private {
 		for _, h := range f.hashes.all() {
 			defer f.client.lookLocally(h, func(a netip.AddrPort) bool { return f.foundIn(h, peerlist.FromLSD, "", a) })()

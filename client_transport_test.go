@@ -120,8 +120,9 @@ func TestMappedAddress(t *testing.T) {
 				d := simSeed(t, c, newSimContent(1+seed, 16<<10, 64<<10))
 				simnet.Sleep(time.Minute)
 				d.mu.Lock()
-				require.Equal(t, want, d.discovery.cand.External(netaddr.IPv4).String())
+				external := d.discovery.cand.External(netaddr.IPv4)
 				d.mu.Unlock()
+				require.Equal(t, want, external.String())
 			}
 			require.Len(t, c.Stats().PortMappings, 1)
 		})

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/shoal-go/torrent/internal/dht"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/portmap"
 )
@@ -57,6 +58,7 @@ func (c *Client) portsMapped(held []portmap.Mapping, err error) {
 	c.mapped = portMappings{slices.Clone(held), err}
 	moved := c.mapped.publicPort() != before
 	c.mu.Unlock()
+	c.locate(c.dhtMember.member())
 	for _, f := range c.discoveries() {
 		f.knowExternal()
 		if moved {
@@ -76,6 +78,16 @@ func (c *Client) externals() (all []netip.AddrPort) {
 		}
 	}
 	return all
+}
+
+// locate tells the DHT where routers have the Internet reach us (BEP 42), if we are in it.
+func (c *Client) locate(node *dht.Node) {
+	if node == nil {
+		return
+	}
+	for _, a := range c.externals() {
+		node.Located(a.Addr())
+	}
 }
 
 // knowExternal has candidates ordered by where we are, as routers say (BEP 40).

@@ -29,6 +29,7 @@ func (c *Client) DHT() *DHT {
 		return &DHT{err: err}
 	}
 	node, err := c.joinDHT()
+	c.locate(node)
 	return &DHT{node, err}
 }
 

@@ -203,6 +203,7 @@ func (f *discovery) joinDHT() (stop func()) {
 		}
 		return func() {}
 	}
+	f.client.locate(node)
 	for _, n := range f.nodes {
 		node.AddHost(n)
 	}

@@ -201,6 +201,31 @@ func TestOutage(t *testing.T) {
 	b.pass(time.Minute)
 }
 
+// The id follows from the address that a router says, until others agree on another.
+func TestRouterKnowsAddress(t *testing.T) {
+	b := newBench(t, Config{})
+	b.fill(ipv4, 50)
+	h := b.fams[ipv4]
+	for _, router := range []string{"8.8.4.4", "8.8.8.8"} { // it may change its mind
+		us := netip.MustParseAddr(router)
+		b.located(b.now, us)
+		require.True(t, verifiedID(h.table.self, us), router)
+		require.Equal(t, us, b.statsNow().External4)
+	}
+	id := h.table.self
+	b.located(b.now, netip.MustParseAddr("192.168.1.1"))
+	require.Equal(t, id, h.table.self, "another router is behind that one")
+
+	other := netip.MustParseAddr("9.9.9.9")
+	for i := range 20 {
+		h.vote.cast(netip.AddrPortFrom(netip.AddrFrom4([4]byte{7, byte(i), 0, 1}), 6881), other, true)
+	}
+	require.Equal(t, other, h.vote.winner)
+	b.located(b.now, netip.MustParseAddr("8.8.4.4"))
+	require.Equal(t, other, h.vote.winner, "nodes know better")
+	h.table.check(t)
+}
+
 // The id follows from the address that others agree on, and is made known.
 func TestExternalAddress(t *testing.T) {
 	b := newBench(t, Config{})

@@ -305,6 +305,14 @@ func (c *core) answered(now time.Time, h *half, q *query, m *krpc.Message) {
 	}
 }
 
+// located takes what a router says of our external address.
+func (c *core) located(now time.Time, a netip.Addr) {
+	f, ok := familyOf(netip.AddrPortFrom(a, 1))
+	if ok && c.fams[f] != nil && c.fams[f].vote.route(a) {
+		c.moved(now, c.fams[f])
+	}
+}
+
 // moved takes an id that follows from our external address (BEP 42), and makes it known to whoever is near.
 func (c *core) moved(now time.Time, h *half) {
 	if verifiedID(h.table.self, h.vote.winner) {

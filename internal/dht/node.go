@@ -243,6 +243,16 @@ func (n *Node) NetworkChanged(ipv4, ipv6 bool) {
 	n.unlock(now)
 }
 
+// Located tells the node of our external address, as a router says. Its id follows from that (BEP 42), unless other nodes
+// agree on another address.
+func (n *Node) Located(a netip.Addr) {
+	n.mu.Lock()
+	now := time.Now()
+	n.core.located(now, a.Unmap())
+	n.core.tick(now)
+	n.unlock(now)
+}
+
 // Nodes returns nodes that answer, for Config.Nodes of a later run: up to 64 of each family.
 func (n *Node) Nodes() (nodes []netip.AddrPort) {
 	n.mu.Lock()

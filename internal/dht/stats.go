@@ -5,7 +5,7 @@ import "net/netip"
 // Stats is what a node has done since it was made.
 type Stats struct {
 	Nodes4, Nodes6 int        // nodes in the routing tables
-	External4      netip.Addr // our addresses as others see them; the zero Addr if too few agree
+	External4      netip.Addr // our addresses as others see them, or a router says; the zero Addr if too few agree
 	External6      netip.Addr
 
 	QueriesSent     int64 // by us

@@ -18,6 +18,7 @@ const (
 type vote struct {
 	verified, others ring
 	winner           netip.Addr
+	routed           netip.Addr // what a router said last
 }
 
 // ring is the last ballots.
@@ -29,6 +30,16 @@ type ring struct {
 type ballot struct {
 	from netip.AddrPort // network
 	says netip.Addr
+}
+
+// route records what a router says of our address, which holds until nodes agree on another, and reports whether that
+// makes another winner.
+func (v *vote) route(says netip.Addr) (changed bool) {
+	if netaddr.IsLocal(says) || says == v.winner || v.winner.IsValid() && v.winner != v.routed {
+		return false
+	}
+	v.routed, v.winner = says, says
+	return true
 }
 
 // cast records what a node that answered us says of our address, and reports whether that makes another

@@ -192,6 +192,9 @@ func countMessages(b []byte) (n int) {
 func TestMessagesCostLittle(t *testing.T) {
 	const times = 2000
 	pieces := 100_000
+	if raceEnabled() {
+		pieces = 10_000
+	}
 	for kind, m := range messageKinds(pieces) {
 		t.Run(kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

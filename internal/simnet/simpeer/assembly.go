@@ -80,7 +80,9 @@ func (p *assembly) assemble(l *Ledger, piece int) {
 	var liars []netip.AddrPort // of which one may be unknown
 	first := p.blocks[0].from
 	alone := first.IsValid()
+	dropped := false // perhaps: what a known liar sent is, even if it is true
 	for _, b := range p.blocks {
+		dropped = dropped || l.lied(b.from)
 		alone = alone && b.from == first
 		if b.lie && !slices.Contains(liars, b.from) {
 			liars = append(liars, b.from)
@@ -91,7 +93,7 @@ func (p *assembly) assemble(l *Ledger, piece int) {
 	}
 	switch {
 	case len(liars) == 0:
-		p.whole, p.at = !p.unsure, l.host.Network().Now()
+		p.whole, p.at = !p.unsure && !dropped, l.host.Network().Now()
 		for _, a := range p.suspect {
 			l.prove(a)
 		}

@@ -164,6 +164,7 @@ func (s *Sockets) Obey(c *http.Client) *http.Client {
 	if s.proxy != nil {
 		t.Proxy = nil
 	}
+	//lint:ignore SA1019 a transport of a user may have it
 	t.DialTLS, t.DialTLSContext = nil, nil
 	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return s.DialHost(ctx, network, addr, func(host string) error { return httpguard.Check(ctx, host) })

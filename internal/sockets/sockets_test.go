@@ -314,6 +314,7 @@ func TestObeyDialsNoOtherWay(t *testing.T) {
 	defer func() { http.DefaultTransport = before }()
 	for name, given := range map[string]http.RoundTripper{
 		"the default": nil,
+		//lint:ignore SA1019 a transport of a user may have them
 		"both":        &http.Transport{Dial: beside, DialTLS: beside},
 		"contexts": &http.Transport{
 			DialContext:    func(_ context.Context, network, addr string) (net.Conn, error) { return beside(network, addr) },

@@ -315,7 +315,7 @@ func TestObeyDialsNoOtherWay(t *testing.T) {
 	for name, given := range map[string]http.RoundTripper{
 		"the default": nil,
 		//lint:ignore SA1019 a transport of a user may have them
-		"both":        &http.Transport{Dial: beside, DialTLS: beside},
+		"both": &http.Transport{Dial: beside, DialTLS: beside},
 		"contexts": &http.Transport{
 			DialContext:    func(_ context.Context, network, addr string) (net.Conn, error) { return beside(network, addr) },
 			DialTLSContext: func(_ context.Context, network, addr string) (net.Conn, error) { return beside(network, addr) },

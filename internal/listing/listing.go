@@ -130,21 +130,8 @@ func (p *treePrinter) line(size int64, fork, name string) {
 
 // formatSize formats a number of bytes with three digits and a unit, always eight columns wide.
 func formatSize(n int64) string {
-	if n < 1000 {
-		return fmt.Sprintf("%4d B  ", n)
-	}
-	v, units := float64(n)/1024, "KMGTPE"
-	for v >= 999.5 {
-		v, units = v/1024, units[1:]
-	}
-	digits := 2
-	switch {
-	case v >= 99.95:
-		digits = 0
-	case v >= 9.995:
-		digits = 1
-	}
-	return fmt.Sprintf("%4.*f %ciB", digits, v, units[0])
+	number, unit := printable.Size(n)
+	return fmt.Sprintf("%4s %-3s", number, unit)
 }
 
 // comparePaths orders paths name by name, so that files of the same directory are adjacent.

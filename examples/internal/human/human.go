@@ -1,25 +1,16 @@
 // Package human has the words of the example programs: sizes, rates and counts as people read them.
 package human
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/shoal-go/torrent/internal/printable"
+)
 
 // Size is a number of bytes with three digits and a unit, such as 57.2 MiB.
 func Size(n int64) string {
-	if n < 1000 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, units := float64(n)/1024, "KMGTPE"
-	for v >= 999.5 {
-		v, units = v/1024, units[1:]
-	}
-	digits := 2
-	switch {
-	case v >= 99.95:
-		digits = 0
-	case v >= 9.995:
-		digits = 1
-	}
-	return fmt.Sprintf("%.*f %ciB", digits, v, units[0])
+	number, unit := printable.Size(n)
+	return number + " " + unit
 }
 
 // Rate is a number of bytes a second, such as 1.50 MiB/s.

@@ -59,7 +59,7 @@ func messageKinds(pieces int) map[string]struct{ once, again []byte } {
 		"suggest of an unchoked one":   {append(slices.Clone(single), simple(wire.Unchoke)...), wire.AppendSuggest(nil, one)},
 		"allowed-fast":                 {single, wire.AppendAllowedFast(nil, one)},
 		"cancel":                       {none, wire.AppendCancel(nil, one, 0, 16384)},
-		"extension handshake":          {none, hello(wire.ExtHandshake{M: map[string]int{"ut_pex": 1, "lt_donthave": 3}, V: "somebody 1.0", ReqQ: 250})},
+		"extension handshake":          {none, hello(wire.ExtHandshake{M: map[string]int{"ut_pex": 1, "lt_donthave": 3}, V: "another 1.0", ReqQ: 250})},
 		"extension handshake, reqq":    {append(slices.Clone(single), simple(wire.Unchoke)...), hello(wire.ExtHandshake{ReqQ: 250})},
 		"peer exchange":                {none, wire.AppendExtended(nil, extPEX, []byte("d5:added0:e"))},
 		"metadata":                     {none, wire.AppendExtended(nil, extMetadata, []byte("d8:msg_typei1e5:piecei0ee"))},

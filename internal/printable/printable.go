@@ -1,4 +1,4 @@
-// Package printable makes what strangers say fit for a log or a terminal. It holds no state; any package
+// Package printable makes what strangers say fit for a log or a terminal, and words sizes. It holds no state; any package
 // may call it, from any goroutine.
 package printable
 

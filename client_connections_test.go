@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,12 +212,12 @@ func TestAllow(t *testing.T) {
 		c := simClient(t, us, nil)
 		c.Dial, c.NoUTP = dialled.of(us), true
 		refused := netip.MustParsePrefix("81.0.0.0/8")
-		forbidden := false
-		c.Allow = func(a netip.Addr) bool { return !forbidden || !refused.Contains(a) }
+		var forbidden atomic.Bool
+		c.Allow = func(a netip.Addr) bool { return !forbidden.Load() || !refused.Contains(a) }
 		late := netip.MustParseAddrPort("81.9.9.9:1")
 		d := simLeech(t, c, content)
 		d.discovery.found(peerlist.FromDHT, "", late) // known before it is forbidden
-		forbidden = true
+		forbidden.Store(true)
 		for _, h := range []*simnet.Host{bad, good} {
 			p := simpeer.New("peer", h, 6881, content.truth, simpeer.Script{Fast: true})
 			require.NoError(t, p.Arrive())

@@ -144,7 +144,7 @@ func (n *Node) GetSigned(ctx context.Context, key ed25519.PublicKey, salt []byte
 }
 
 // Put stores an item at the nodes nearest to its target, and returns how many took it. An error means that
-// none did; a *Refusal says why. Items are forgotten after two hours, unless they are put again. If cas is not
+// none did, or that more of them have another version of it; a *Refusal says why. Items are forgotten after two hours, unless they are put again. If cas is not
 // nil, a mutable item only replaces the one with that sequence number.
 func (n *Node) Put(ctx context.Context, item *Item, cas *int64) (nodes int, err error) {
 	target := item.Target()
@@ -167,8 +167,8 @@ func (n *Node) Put(ctx context.Context, item *Item, cas *int64) (nodes int, err 
 	if err := n.do(ctx, s); err != nil {
 		return 0, fmt.Errorf("put %v: %w", target, err)
 	}
-	if s.stores == 0 {
-		return 0, fmt.Errorf("put %v: %w", target, s.whyNot())
+	if s.stores == 0 || s.conflicts > s.stores {
+		return s.stores, fmt.Errorf("put %v: %w", target, s.whyNot())
 	}
 	return s.stores, nil
 }

@@ -32,12 +32,13 @@ type search struct {
 	found func(peers []netip.AddrPort)         // sees the peers of an answer that are new
 	ended func(now time.Time)
 
-	walks   [families]*walk
-	over    bool
-	seen    map[netip.AddrPort]struct{} // peers found, at most maxFound
-	answers int                         // nodes that answered
-	stores  int                         // nodes that stored
-	refusal *Refusal                    // of a node that did not
+	walks     [families]*walk
+	over      bool
+	seen      map[netip.AddrPort]struct{} // peers found, at most maxFound
+	answers   int                         // nodes that answered
+	stores    int                         // nodes that stored
+	refusal   *Refusal                    // of a node that did not, a conflict if there was one
+	conflicts int                         // nodes that did not because they have another version
 }
 
 // walk is the part of a search in one family.
@@ -337,7 +338,11 @@ func (w *walk) refused(q *query, m *krpc.Message) {
 	if q.stage < late {
 		w.storing--
 	}
-	if w.search.refusal == nil {
-		w.search.refusal = &Refusal{Code: m.Code, Text: string(m.Text[:min(len(m.Text), 100)])}
+	refusal := &Refusal{Code: m.Code, Text: string(m.Text[:min(len(m.Text), 100)])}
+	if refusal.IsConflict() {
+		w.search.conflicts++
+	}
+	if w.search.refusal == nil || refusal.IsConflict() {
+		w.search.refusal = refusal
 	}
 }

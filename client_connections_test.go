@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,12 +211,12 @@ func TestAllow(t *testing.T) {
 		c := simClient(t, us, nil)
 		c.Dial, c.NoUTP = dialled.of(us), true
 		refused := netip.MustParsePrefix("81.0.0.0/8")
-		var forbidden atomic.Bool
-		c.Allow = func(a netip.Addr) bool { return !forbidden.Load() || !refused.Contains(a) }
-		late := netip.MustParseAddrPort("81.9.9.9:1")
+		c.Allow = func(a netip.Addr) bool { return !refused.Contains(a) }
 		d := simLeech(t, c, content)
-		d.discovery.found(peerlist.FromDHT, "", late) // known before it is forbidden
-		forbidden.Store(true)
+		d.discovery.mu.Lock() // one that is known from before it was refused
+		d.discovery.cand.Add(netip.MustParseAddrPort("81.9.9.9:1"), peerlist.FromDHT, "", time.Now())
+		d.discovery.mu.Unlock()
+		d.discovery.changed()
 		for _, h := range []*simnet.Host{bad, good} {
 			p := simpeer.New("peer", h, 6881, content.truth, simpeer.Script{Fast: true})
 			require.NoError(t, p.Arrive())

@@ -252,6 +252,7 @@ func TestProxyOutOfReach(t *testing.T) {
 					defer theirs.Close()
 					http.ReadRequest(bufio.NewReader(theirs))
 					io.WriteString(theirs, "HTTP/1.1 200 OK\r\n\r\n")
+					io.Copy(io.Discard, theirs) // until our end is closed
 				}()
 				return ours, nil
 			}},

@@ -1,35 +1,8 @@
 package picker
 
 import (
-	"slices"
-
 	"github.com/shoal-go/torrent/internal/bits"
 )
-
-// Join adds a supplier that has nothing yet.
-func (pk *Picker) Join(s *Supplier) {
-	s.has = bits.New(pk.layout.NumPieces())
-	pk.join(s)
-}
-
-// join adds a supplier that has what its fields say.
-func (pk *Picker) join(s *Supplier) {
-	s.pieces, s.sender, s.refused = pk.layout.NumPieces(), noSender, -1
-	if s.pipe.depth == 0 {
-		s.pipe = newPipeline()
-	}
-	pk.suppliers = append(pk.suppliers, s)
-	pk.count(s)
-}
-
-// Leave removes a supplier. It returns how many requests were outstanding to it, which others may now be asked for.
-func (pk *Picker) Leave(s *Supplier) int {
-	n := pk.Release(s, func(Block) bool { return true })
-	pk.endTurns(s)
-	pk.uncount(s)
-	pk.suppliers = slices.DeleteFunc(pk.suppliers, func(o *Supplier) bool { return o == s })
-	return n
-}
 
 // Bitfield records that s has the pieces in has and no others. Ownership of has passes to the Picker.
 func (pk *Picker) Bitfield(s *Supplier, has bits.Set) {

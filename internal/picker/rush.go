@@ -162,35 +162,3 @@ func soonest(helpers []*helper, other *Supplier) (best *helper) {
 	}
 	return best
 }
-
-// request records a request for a block of p, which may be under way already.
-func (pk *Picker) request(p *startedPiece, r Request, now time.Time) {
-	r.Supplier.expect(now)
-	b := &p.blocks[r.Block.Index]
-	if b.free() {
-		p.free--
-		if p.parole {
-			pk.assign(p, r.Supplier)
-		}
-	} else {
-		pk.steals++
-	}
-	pk.claim(b, r.Supplier, r.Block, now)
-	if p.free == 0 {
-		pk.close(p)
-	}
-}
-
-// yield releases the requests to s for pieces with a lower priority: all of them, or those before the last request
-// that is no less wanted.
-func (pk *Picker) yield(s *Supplier, priority uint8, all bool) (cancel []Request) {
-	end := len(s.queue)
-	for !all && end > 0 && pk.started[s.queue[end-1].Piece].priority < priority {
-		end--
-	}
-	k := 0
-	return pk.takeBack(s, func(b Block) bool {
-		k++
-		return k <= end && pk.started[b.Piece].priority < priority
-	})
-}

@@ -91,8 +91,8 @@ type lifetime struct {
 	closing    bool          // Close was called, of the download or its files
 }
 
-// take waits for the turn to look at all files.
-func (l *lifetime) take(ctx context.Context) error {
+// awaitTurn waits for the turn to look at all files.
+func (l *lifetime) awaitTurn(ctx context.Context) error {
 	select {
 	case <-l.turn:
 		return nil

@@ -76,7 +76,7 @@ func (d *Download) assembly(piece int32) (*assembly, picker.Started) {
 func (d *Download) hold(id picker.Block, b []byte, now time.Time) (out batch) {
 	a, p := d.assembly(id.Piece)
 	if a == nil {
-		d.discard(id.Piece)
+		d.dropAssembly(id.Piece)
 		a = d.newAssembly()
 		a.attempt, a.direct = p.Attempt, d.t.layout.PieceSize(int(id.Piece)) > maxHeldPiece
 		d.assembling.pieces[id.Piece] = a
@@ -114,8 +114,8 @@ func (a *assembly) isLatest(h heldBlock) bool {
 	return len(b) > 0 && &b[0] == &h.b[0]
 }
 
-// waste drops the data of a block that the picker has dropped. The caller holds d.mu.
-func (d *Download) waste(id picker.Block) {
+// dropBlock drops the data of a block that the picker has dropped. The caller holds d.mu.
+func (d *Download) dropBlock(id picker.Block) {
 	d.traffic.wasted += int64(d.t.layout.BlockLen(int(id.Piece), int(id.Index)))
 	a := d.assembling.pieces[id.Piece]
 	if a == nil {
@@ -187,8 +187,8 @@ func (d *Download) write(r batch) {
 	d.finishPiece(r.piece)
 }
 
-// discard drops the assembly of a piece. The caller holds d.mu.
-func (d *Download) discard(piece int32) {
+// dropAssembly drops the assembly of a piece. The caller holds d.mu.
+func (d *Download) dropAssembly(piece int32) {
 	a := d.assembling.pieces[piece]
 	if a == nil {
 		return
@@ -238,7 +238,7 @@ func (d *Download) sweep(now time.Time) (out []batch) {
 		switch {
 		case current == nil:
 			if a.writing == 0 {
-				d.discard(i)
+				d.dropAssembly(i)
 			}
 		case p.Left > 0 && len(a.blocks) > 0 && now.Sub(a.touched) > idleAssembly:
 			out = append(out, d.spill(i, a))
@@ -428,13 +428,13 @@ func (d *Download) pieceSpoiled(piece int32, a *assembly, digests []uint64) {
 	d.emit(Event{Kind: PieceFailed, Piece: i})
 	d.logLater(func() { d.log.Info("piece failed its hash", "piece", i) })
 	if !d.awaitBlocks(i, a, digests, time.Now()) {
-		d.spoil(piece, a, d.picker.Failed(i, digests))
+		d.pieceFailed(piece, a, d.picker.Failed(i, digests))
 	}
 }
 
-// spoil acts on a piece that failed its hash: it drops the blocks that the picker wants fetched again, and bans the liars. The
+// pieceFailed acts on a piece that failed its hash: it drops the blocks that the picker wants fetched again, and bans the liars. The
 // caller holds d.mu.
-func (d *Download) spoil(piece int32, a *assembly, liars []any) {
+func (d *Download) pieceFailed(piece int32, a *assembly, liars []any) {
 	i := int(piece)
 	if d.picker.Started(i).Attempt == a.attempt {
 		a.touched = time.Now()
@@ -442,7 +442,7 @@ func (d *Download) spoil(piece int32, a *assembly, liars []any) {
 		arrived, again := d.picker.Arrived(i), 0
 		for k := range arrived.Len() {
 			if !arrived.Has(k) {
-				d.waste(picker.Block{Piece: piece, Index: int32(k)})
+				d.dropBlock(picker.Block{Piece: piece, Index: int32(k)})
 				again++
 			}
 		}

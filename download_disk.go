@@ -92,7 +92,7 @@ func (d *Download) hashAgain(which bits.Set) {
 		defer d.unlock(now)
 		d.countChecked(i)
 		if ok {
-			d.found(i)
+			d.foundOnDisk(i)
 		} else {
 			d.lost(i, now)
 		}
@@ -132,8 +132,8 @@ func (r recheckReader) ReadAt(p []byte, off int64) (int, error) {
 	return n, io.ErrUnexpectedEOF
 }
 
-// found records that a piece was hashed, and is there. The caller holds d.mu.
-func (d *Download) found(i int) {
+// foundOnDisk records that a piece was hashed, and is there. The caller holds d.mu.
+func (d *Download) foundOnDisk(i int) {
 	d.disk.resumable = true
 	d.gotPiece(i, nil)
 	for _, p := range d.swarm.peers {
@@ -181,7 +181,7 @@ func (d *Download) Recheck(ctx context.Context) error {
 }
 
 func (d *Download) recheckAll(ctx context.Context) error {
-	if err := d.life.take(ctx); err != nil {
+	if err := d.life.awaitTurn(ctx); err != nil {
 		return err
 	}
 	defer d.life.giveBack()
@@ -276,7 +276,7 @@ func (d *Download) hashedAgain(i int, ok bool) {
 	case err != nil:
 		d.failStorage(err)
 	case fresh && d.untouched(i):
-		d.found(i)
+		d.foundOnDisk(i)
 		if !d.lacking() {
 			d.signal()
 		}

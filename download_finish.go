@@ -66,7 +66,7 @@ func (d *Download) finish() {
 	d.life.farewell.Wait()
 	d.mu.Lock()
 	for i := range d.assembling.pieces {
-		d.discard(i)
+		d.dropAssembly(i)
 	}
 	d.traffic.gate.Release(time.Now())
 	d.mu.Unlock()

@@ -69,17 +69,17 @@ func (d *Download) exposeBlocks(piece int, leaves []byte) {
 	}
 	delete(d.hashing.suspects, piece)
 	if d.picker.Started(piece).Attempt != s.a.attempt {
-		d.spoil(int32(piece), s.a, nil)
+		d.pieceFailed(int32(piece), s.a, nil)
 		return
 	}
 	lie := func(k int) bool { return s.digests[k] != leafDigest(merkle.Hash(leaves[k*merkle.Size:])) }
 	for k := range s.digests {
 		if lie(k) {
-			d.spoil(int32(piece), s.a, d.picker.Exposed(piece, lie))
+			d.pieceFailed(int32(piece), s.a, d.picker.Exposed(piece, lie))
 			return
 		}
 	}
-	d.spoil(int32(piece), s.a, d.picker.Failed(piece, s.digests))
+	d.pieceFailed(int32(piece), s.a, d.picker.Failed(piece, s.digests))
 }
 
 // giveUpBlocks deals with pieces that have waited too long for the hashes of their blocks. The caller holds d.mu.
@@ -91,7 +91,7 @@ func (d *Download) giveUpBlocks(now time.Time) {
 			if d.picker.Started(piece).Attempt == s.a.attempt {
 				liars = d.picker.Failed(piece, s.digests)
 			}
-			d.spoil(int32(piece), s.a, liars)
+			d.pieceFailed(int32(piece), s.a, liars)
 		}
 	}
 }
@@ -228,7 +228,7 @@ func (d *Download) recognise(pieces []int) {
 		if err != nil {
 			d.failStorage(err)
 		} else if d.untouched(i) {
-			d.found(i)
+			d.foundOnDisk(i)
 		}
 		d.unlock(time.Now())
 	}

@@ -55,7 +55,7 @@ func (d *Download) move(ctx context.Context, cancel context.CancelCauseFunc, dir
 			}
 		})()
 		defer context.AfterFunc(d.life.parent, func() { cancel(ErrClosed) })()
-		if err := d.life.take(ctx); err != nil {
+		if err := d.life.awaitTurn(ctx); err != nil {
 			return err
 		}
 		defer d.life.giveBack()

@@ -7,7 +7,7 @@ import (
 )
 
 // A supplier is what blocks come from: a peer is one, and a request to a web seed. The picker knows it as a picker.Supplier, of which it is the
-// Owner, and chooses what it is asked for. The blocks that it sends go to Download.take.
+// Owner, and chooses what it is asked for. The blocks that it sends go to Download.takeBlock.
 //
 // Its methods are called with the download's mutex held.
 type supplier interface {
@@ -76,9 +76,9 @@ func (d *Download) rush(piece int, now time.Time) {
 	}
 }
 
-// take takes a block that a supplier sent. The caller writes out once the mutex is released. A block that was never
+// takeBlock takes a block that a supplier sent. The caller writes out once the mutex is released. A block that was never
 // requested is dropped and not counted; what that means for the supplier is up to the caller. The caller holds d.mu.
-func (d *Download) take(s *picker.Supplier, id picker.Block, b []byte, now time.Time) (v picker.Verdict, out batch) {
+func (d *Download) takeBlock(s *picker.Supplier, id picker.Block, b []byte, now time.Time) (v picker.Verdict, out batch) {
 	n := int64(len(b))
 	got := d.picker.Received(s, id, now)
 	if got.Again {

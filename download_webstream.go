@@ -438,7 +438,7 @@ func (s *webStream) accept(id picker.Block, b []byte) (next picker.Block, more b
 	if k := slices.Index(s.todo, id); k >= 0 {
 		s.todo = slices.Delete(s.todo, k, k+1)
 	}
-	v, out := d.take(&s.supply, id, b, now)
+	v, out := d.takeBlock(&s.supply, id, b, now)
 	if v == picker.Accepted {
 		w.health.Worked()
 	}

@@ -143,7 +143,7 @@ func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err 
 		d.client.blocks.Put(b)
 		return batch{}, p.closing
 	}
-	v, out := d.take(&p.supply, id, b, now)
+	v, out := d.takeBlock(&p.supply, id, b, now)
 	if v == picker.Unrequested {
 		return batch{}, p.unrequested(n)
 	}

@@ -249,7 +249,7 @@ func (d *Download) disown() {
 		addr, ok := origin.(netip.AddrPort)
 		return ok && d.discovery.cand.Banned(addr)
 	}) {
-		d.waste(id)
+		d.dropBlock(id)
 	}
 	d.pending.freed = true
 }

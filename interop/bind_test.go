@@ -101,6 +101,7 @@ func (n *twoWays) resolve(t *testing.T) {
 
 // TestBind has a whole client use one interface of two, which vanishes on the way and comes back.
 func TestBind(t *testing.T) {
+	t.Parallel()
 	need(t, "nft", "ip", "nsenter")
 	if !ownNetwork(t) {
 		return
@@ -175,6 +176,7 @@ func (n *twoWays) vanish(t *testing.T, transport string) {
 // TestMachineMoves has a client without such a bound see its machine's cable pulled and its address change: it says so, and
 // goes on.
 func TestMachineMoves(t *testing.T) {
+	t.Parallel()
 	need(t, "nft", "ip", "nsenter")
 	if !ownNetwork(t) {
 		return

@@ -129,6 +129,7 @@ func networkColumns() (columns []string) {
 // TestDHT has this library and each client find each other through the DHT alone: one seeds a torrent that
 // has no tracker, the other downloads it by a link that says nothing but the info hash.
 func TestDHT(t *testing.T) {
+	t.Parallel()
 	tb := newTable(t, "DHT, magnet link without a tracker: client", networkColumns()...)
 	for _, c := range append(slices.Clip(clients), qbittorrent) {
 		t.Run(c.name, func(t *testing.T) {

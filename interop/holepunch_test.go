@@ -81,9 +81,11 @@ func newClientOn(t *testing.T, h *host, port string) *torrent.Client {
 // TestHolePunch has two clients behind routers of their own reach each other, when one that is connected to both introduces
 // them (BEP 55). One of them does not listen, so that the other one does not hear of it from peer exchange.
 func TestHolePunch(t *testing.T) {
+	t.Parallel()
 	for _, relay := range []client{library, libtorrent} {
 		t.Run(relay.name, func(t *testing.T) {
 			need(t, append([]string{"nft", "ip", "nsenter"}, relay.programs...)...)
+			t.Parallel()
 			if !ownNetwork(t) {
 				return
 			}

@@ -21,6 +21,7 @@ func subject() client {
 
 // TestClients moves a torrent between this library and each client, both ways.
 func TestClients(t *testing.T) {
+	t.Parallel()
 	from, to := "we download from it", "it downloads from us"
 	tb := newTable(t, "client", from, to)
 	for _, c := range append(slices.Clip(clients), qbittorrent) {
@@ -44,6 +45,7 @@ func TestClients(t *testing.T) {
 
 // TestMakers moves torrents that other programs made, both ways between this library and libtorrent.
 func TestMakers(t *testing.T) {
+	t.Parallel()
 	from, to := "we download it from libtorrent", "libtorrent downloads it from us"
 	tb := newTable(t, "torrent made by", from, to)
 	for _, m := range makers {
@@ -69,6 +71,7 @@ func TestMakers(t *testing.T) {
 // library, both ways, wherever the two have a way to connect in common. The one that downloads dials: the seed
 // knows of no peer.
 func TestEncryption(t *testing.T) {
+	t.Parallel()
 	columns := map[string][2]string{} // by policy
 	var titles []string
 	for _, ours := range library.settings {
@@ -105,6 +108,7 @@ func TestEncryption(t *testing.T) {
 
 // TestUTP moves a torrent over uTP alone, both ways, plainly and encrypted.
 func TestUTP(t *testing.T) {
+	t.Parallel()
 	columns := map[string][2]string{"disable": {"plain: from it", "plain: to it"}, "require": {"encrypted: from it", "encrypted: to it"}}
 	tb := newTable(t, "uTP: client", columns["disable"][0], columns["disable"][1], columns["require"][0], columns["require"][1])
 	us := overUTP(library)

@@ -17,6 +17,7 @@ import (
 // TestTrackers lets two clients of this library find each other through each tracker, over HTTP and UDP,
 // IPv4 and IPv6, and follows with scrapes what the tracker makes of their announces.
 func TestTrackers(t *testing.T) {
+	t.Parallel()
 	hosts := map[string]netip.Addr{"IPv4": trackerAddr, "IPv6": netip.MustParseAddr("fd77::1")}
 	tb := newTable(t, "tracker", "http IPv4", "http IPv6", "udp IPv4")
 	for _, kind := range trackers {

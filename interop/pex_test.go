@@ -18,6 +18,7 @@ const rumour = 4 * time.Minute
 
 // TestPeerExchange lets two leechers that know only a third find each other (BEP 11).
 func TestPeerExchange(t *testing.T) {
+	t.Parallel()
 	for _, third := range []client{libtorrent, library} {
 		t.Run(third.name, func(t *testing.T) {
 			need(t, third.programs...)

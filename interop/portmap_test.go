@@ -241,6 +241,7 @@ func (h *home) requireShut(t *testing.T) {
 
 // TestPortMap has miniupnpd map a port by each protocol, which a peer outside then uses.
 func TestPortMap(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		by     portmap.Protocol
 		input  string   // what the router drops, so that nothing but this is left

@@ -129,6 +129,7 @@ var proxyPrograms = []struct {
 
 // TestProxy reaches a peer through each proxy by address and by name, and nothing beside it.
 func TestProxy(t *testing.T) {
+	t.Parallel()
 	for _, tt := range proxyPrograms {
 		t.Run(tt.name, func(t *testing.T) {
 			need(t, tt.program, "nft", "ip", "nsenter", "unshare")

@@ -26,6 +26,7 @@ func (s *swarm) magnet(t *testing.T, trackers []string, peers ...netip.Addr) str
 // TestMagnets has this library, and each client, resolve and download a magnet link that names a tracker
 // from the other alone.
 func TestMagnets(t *testing.T) {
+	t.Parallel()
 	from, to := "we resolve and download from it", "it resolves and downloads from us"
 	tb := newTable(t, "magnet link: client", from, to)
 	for _, c := range clients {

@@ -14,6 +14,7 @@ import (
 // TestMagnetsOfVersion2 has this library and libtorrent resolve and download links of every kind to torrents of version 2 and
 // hybrids, in plaintext and encrypted. Piece layers, which no link leads to, come from the peer.
 func TestMagnetsOfVersion2(t *testing.T) {
+	t.Parallel()
 	from, to := "we resolve and download from libtorrent", "libtorrent resolves and downloads from us"
 	tb := newTable(t, "magnet link to", from, to)
 	for _, c := range []struct {
@@ -61,6 +62,7 @@ func TestMagnetsOfVersion2(t *testing.T) {
 // has as version 2. (Transmission 3.00 does not open hybrids. aria2 1.36 and libtorrent disagree on their info hashes. As a seed,
 // rtorrent wants padding files in its directory.)
 func TestHybridAsVersion1(t *testing.T) {
+	t.Parallel()
 	i := slices.IndexFunc(clients, func(c client) bool { return c.name == "rtorrent" })
 	c := clients[i]
 	need(t, append(c.programs, libtorrent.programs...)...)

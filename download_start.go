@@ -54,6 +54,7 @@ func (d *Download) open() (err error) {
 	d.discovery = newDiscovery(discoveryConfig{
 		client:     d.client,
 		hashes:     d.t.infoHashes(),
+		upgrade:    true,
 		private:    d.t.private,
 		tiers:      d.t.trackers,
 		byUser:     d.o.Trackers,

@@ -157,6 +157,11 @@ func (h infoHashes) answer(theirs *wire.Handshake) Hash {
 	return theirs.InfoHash
 }
 
+// leftInFirst reports whether a peer that we dialled left a connection in the first swarm of a hybrid, though it speaks version 2.
+func (h infoHashes) leftInFirst(k *connection) bool {
+	return h.second != (Hash{}) && !k.v2 && k.theirs.V2()
+}
+
 // handshake is ours in the swarm of one of the info hashes. In both we are the same peer.
 func (c *Client) handshake(h infoHashes, in Hash) wire.Handshake {
 	ours := wire.Handshake{InfoHash: in, PeerID: c.identity(h.first).id}

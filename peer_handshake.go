@@ -31,7 +31,7 @@ type connection struct {
 	encrypted bool
 	way       way
 	theirs    wire.Handshake
-	v2        bool // both ends speak version 2 (BEP 52)
+	v2        bool // it is of version 2 (BEP 52): its info hash is, or it was upgraded to that
 }
 
 // connect dials a peer and shakes hands with it, by several ways, of which the first whole handshake wins. in is the swarm.
@@ -61,6 +61,23 @@ func (c *Client) connect(ctx context.Context, addr netip.AddrPort, h infoHashes,
 		return nil, &PeerError{addr, err}
 	}
 	return k, nil
+}
+
+// reconnect makes a connection in the first swarm of a hybrid again in the second, because the peer says that it speaks version 2
+// and yet answered with the info hash of version 1. So libtorrent does if the connection is encrypted. Most of version 2, such as the hashes of
+// blocks, is not asked for there.
+func (c *Client) reconnect(ctx context.Context, k *connection, h infoHashes) (_ *connection, err error) {
+	k.Close()
+	for _, in := range []Hash{h.second, h.first} {
+		if err := c.redial(ctx, k.addr.Addr()); err != nil {
+			return nil, &PeerError{k.addr, err}
+		}
+		var again *connection
+		if again, err = c.connect(ctx, k.addr, h, in, []way{k.way}); err == nil {
+			return again, nil
+		}
+	}
+	return nil, err
 }
 
 // errHungUp marks an encrypted handshake that failed and may succeed unencrypted.
@@ -126,7 +143,7 @@ func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort,
 	}
 	hashes := d.t.infoHashes()
 	ours := c.handshake(hashes, hashes.answer(&k.theirs))
-	k.v2 = hashes.v2 && (ours.InfoHash == hashes.ofV2() || k.theirs.V2())
+	k.v2 = hashes.v2 && ours.InfoHash == hashes.ofV2()
 	if _, err := k.Write(ours.Append(nil)); err != nil {
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
@@ -155,7 +172,7 @@ func (c *Client) readHandshake(k *connection, h infoHashes, ours *wire.Handshake
 	case theirs.PeerID == ours.PeerID:
 		return errSelf
 	}
-	k.theirs, k.v2 = theirs, h.v2 && (theirs.InfoHash == h.ofV2() || theirs.V2())
+	k.theirs, k.v2 = theirs, h.v2 && theirs.InfoHash == h.ofV2()
 	return nil
 }
 

@@ -38,6 +38,7 @@ type discovery struct {
 type discoveryConfig struct {
 	client  *Client
 	hashes  infoHashes
+	upgrade bool                                                 // connections to peers of a hybrid are of version 2 where they can be
 	private bool                                                 // only trackers and the user name peers (BEP 27)
 	tiers   [][]string                                           // of the torrent or link
 	byUser  [][]string                                           // tiers
@@ -395,9 +396,16 @@ func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source, ways ...way)
 		ways = f.client.transport.ways(way(noted &^ inSecondSwarm))
 	}
 	k, err := f.client.connect(f.ctx, addr, f.hashes, in, ways)
+	if err == nil && f.upgrade && f.hashes.leftInFirst(k) {
+		k, err = f.client.reconnect(f.ctx, k, f.hashes)
+	}
 	f.mu.Lock()
 	if err == nil {
-		f.cand.SetWay(addr, uint8(k.way)|noted&inSecondSwarm)
+		noted &= inSecondSwarm
+		if f.hashes.second != (Hash{}) && k.v2 {
+			noted = inSecondSwarm
+		}
+		f.cand.SetWay(addr, uint8(k.way)|noted)
 	} else if f.hashes.second != (Hash{}) {
 		f.cand.SetWay(addr, noted^inSecondSwarm) // it may know the other info hash alone
 	}

@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -58,6 +59,9 @@ func (n *Network) connect(a, b *Host, from, to netip.AddrPort) (dialled, accepte
 }
 
 func (c *Conn) Read(b []byte) (int, error) {
+	if err := c.host.fail("read"); err != nil {
+		return 0, c.opError("read", err)
+	}
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	if c.readAtMost > 0 && len(b) > c.readAtMost {
@@ -86,6 +90,9 @@ func (c *Conn) Read(b []byte) (int, error) {
 }
 
 func (c *Conn) Write(b []byte) (int, error) {
+	if err := c.host.fail("write"); err != nil {
+		return 0, c.opError("write", err)
+	}
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	if c.tap != nil {
@@ -117,7 +124,10 @@ func (c *Conn) Write(b []byte) (int, error) {
 
 // Close ends the connection: what was written still arrives, what arrives from now on is lost, and the
 // other end's writes fail after the latency.
-func (c *Conn) Close() error {
+func (c *Conn) Close() (err error) {
+	if why := c.host.fail("close"); why != nil {
+		defer func() { err = cmp.Or(err, c.opError("close", why)) }()
+	}
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	if c.closed {
@@ -210,6 +220,9 @@ func (c *Conn) SetReadDeadline(t time.Time) error  { return c.setDeadline(&c.rea
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.writeBy, t) }
 
 func (c *Conn) setDeadline(d *deadline, t time.Time) error {
+	if err := c.host.fail("set deadline"); err != nil {
+		return c.opError("set", err)
+	}
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	if c.closed {

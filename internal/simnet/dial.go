@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -20,6 +21,9 @@ type listener struct {
 
 // Listen has the signature of net.Listen. An address without a host part is the host's own; port 0 is any.
 func (h *Host) Listen(network, addr string) (net.Listener, error) {
+	if err := h.fail("listen"); err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
+	}
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	at, err := h.local(network, addr)
@@ -61,6 +65,9 @@ func (h *Host) local(network, addr string) (netip.AddrPort, error) {
 }
 
 func (l *listener) Accept() (net.Conn, error) {
+	if err := l.host.fail("accept"); err != nil {
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: err}
+	}
 	l.host.net.mu.Lock()
 	defer l.host.net.mu.Unlock()
 	for len(l.pending) == 0 && !l.closed {
@@ -74,7 +81,10 @@ func (l *listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-func (l *listener) Close() error {
+func (l *listener) Close() (err error) {
+	if why := l.host.fail("close"); why != nil {
+		defer func() { err = cmp.Or(err, error(&net.OpError{Op: "close", Net: "tcp", Addr: l.Addr(), Err: why})) }()
+	}
 	l.host.net.mu.Lock()
 	defer l.host.net.mu.Unlock()
 	if l.closed {
@@ -110,6 +120,9 @@ func (h *Host) dialFrom(ctx context.Context, port uint16, network, addr string) 
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 	}
 	to, err := netip.ParseAddrPort(addr)
+	if err == nil {
+		err = h.fail("dial")
+	}
 	if err != nil {
 		return fail(err)
 	}

@@ -14,6 +14,10 @@ type Host struct {
 	Tap    Tapper        // listens in on each new connection of this host; nil is none
 	Buffer int           // bytes under way in a connection that this host sends on; 0 chooses as TCP would
 
+	// Fail is asked before each call of the host and its sockets, and an error of it becomes that of the call. A call that
+	// fails does nothing, but that what is closed is closed. nil is none.
+	Fail func(call string) error
+
 	net      *Network
 	ip       netip.Addr
 	up, down *link
@@ -124,6 +128,14 @@ func (h *Host) ephemeral() uint16 {
 			return h.port
 		}
 	}
+}
+
+// fail is the error with which a call fails, or nil.
+func (h *Host) fail(call string) error {
+	if h.Fail == nil {
+		return nil
+	}
+	return h.Fail(call)
 }
 
 // String is the address.

@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"os"
@@ -29,6 +30,9 @@ type datagram struct {
 // ListenPacket has the signature of net.ListenPacket. An address without a host part is the host's own; port
 // 0 is any.
 func (h *Host) ListenPacket(network, addr string) (net.PacketConn, error) {
+	if err := h.fail("listen"); err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
+	}
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	at, err := h.local(network, addr)
@@ -45,6 +49,9 @@ func (h *Host) ListenPacket(network, addr string) (net.PacketConn, error) {
 }
 
 func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	if err := c.host.fail("read packet"); err != nil {
+		return 0, nil, c.opError("read", err)
+	}
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	for {
@@ -63,6 +70,9 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 }
 
 func (c *packetConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	if err := c.host.fail("write packet"); err != nil {
+		return 0, c.opError("write", err)
+	}
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	addr, ok := to.(*net.UDPAddr)
@@ -92,7 +102,10 @@ func (c *packetConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	return len(b), nil
 }
 
-func (c *packetConn) Close() error {
+func (c *packetConn) Close() (err error) {
+	if why := c.host.fail("close"); why != nil {
+		defer func() { err = cmp.Or(err, c.opError("close", why)) }()
+	}
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	if c.closed {
@@ -114,6 +127,9 @@ func (c *packetConn) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(c.add
 func (c *packetConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
 
 func (c *packetConn) SetReadDeadline(t time.Time) error {
+	if err := c.host.fail("set deadline"); err != nil {
+		return c.opError("set", err)
+	}
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
 	if c.closed {

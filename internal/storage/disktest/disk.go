@@ -4,6 +4,8 @@ package disktest
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -20,21 +22,68 @@ import (
 // Disk is a disk in memory. After a loss of power, what was not synced is there or not, page by page, size and
 // time each for itself, as on the worst of file systems. It may be used from any goroutine.
 type Disk struct {
+	// Fail is asked before each call, also of what the disk has opened, and an error of it becomes that of the call. A call
+	// that fails does nothing but what cannot be helped: half of a read or write is done, and what is closed is
+	// closed. It is set before the first call; nil is none.
+	Fail func(call, name string) error
+
 	mu      sync.Mutex
 	clock   int64
 	names   map[string]*inode // as programs see it; a nil inode is a directory
 	durable map[string]*inode // as the disk has it for certain
+	held    map[string]int    // open files, maps and locks, and the disk itself, by what they are
 
 	syncError  error // of every sync, which then loses what it should have kept
 	writeError error // of every write
 }
 
 // New returns a disk with nothing on it.
-func New() *Disk { return &Disk{names: make(map[string]*inode), durable: make(map[string]*inode)} }
+func New() *Disk {
+	return &Disk{names: make(map[string]*inode), durable: make(map[string]*inode), held: make(map[string]int)}
+}
 
 // OpenFiles is storage.OpenFiles of a directory on the disk.
 func (d *Disk) OpenFiles(c storage.Content, dir string, log *slog.Logger) (storage.Store, error) {
-	return storage.OpenDisk(c, d, dir, log)
+	if err := d.fail("open the disk", dir); err != nil {
+		return nil, err
+	}
+	d.hold("disk", 1)
+	s, err := storage.OpenDisk(c, d, dir, log)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return s, nil
+}
+
+// Held is what is open, mapped or locked.
+func (d *Disk) Held() (held []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for what, n := range d.held {
+		if n != 0 {
+			held = append(held, fmt.Sprintf("%s: %d", what, n))
+		}
+	}
+	slices.Sort(held)
+	return held
+}
+
+// hold counts n more of what is held.
+func (d *Disk) hold(what string, n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.held[what] += n
+}
+
+// fail is the error with which a call fails, or nil.
+func (d *Disk) fail(call, name string) error {
+	if d.Fail == nil {
+		return nil
+	}
+	if err := d.Fail(call, name); err != nil {
+		return &fs.PathError{Op: call, Path: name, Err: err}
+	}
+	return nil
 }
 
 // FailSyncs has every sync fail from now on, and lose what it should have kept, until err is nil.
@@ -92,6 +141,9 @@ func (d *Disk) Crash(rng *rand.Rand) *Disk {
 }
 
 func (d *Disk) Open(name string, flag int) (storage.DiskFile, error) {
+	if err := d.fail("open", name); err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f, ok := d.names[name]
@@ -115,10 +167,14 @@ func (d *Disk) Open(name string, flag int) (storage.DiskFile, error) {
 		d.clock++
 		f.seen = version{mtime: d.clock}
 	}
-	return f, nil
+	d.held[name]++
+	return &file{inode: f, name: name}, nil
 }
 
 func (d *Disk) MkdirAll(name string) error {
+	if err := d.fail("mkdir", name); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for ; name != "."; name = filepath.Dir(name) {
@@ -128,6 +184,9 @@ func (d *Disk) MkdirAll(name string) error {
 }
 
 func (d *Disk) Stat(name string) (storage.FileInfo, error) {
+	if err := d.fail("stat", name); err != nil {
+		return storage.FileInfo{}, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if name == "." {
@@ -144,6 +203,9 @@ func (d *Disk) Stat(name string) (storage.FileInfo, error) {
 }
 
 func (d *Disk) Rename(from, to string) error {
+	if err := d.fail("rename", from); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f, ok := d.names[from]
@@ -159,6 +221,9 @@ func (d *Disk) Rename(from, to string) error {
 }
 
 func (d *Disk) Remove(name string) error {
+	if err := d.fail("remove", name); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f, ok := d.names[name]
@@ -179,6 +244,9 @@ func (d *Disk) Remove(name string) error {
 }
 
 func (d *Disk) Link(name string, to storage.Disk, as string) error {
+	if err := d.fail("link", name); err != nil {
+		return err
+	}
 	if sub, ok := to.(*directory); ok {
 		to, as = sub.disk, sub.path(as)
 	}
@@ -197,6 +265,9 @@ func (d *Disk) Link(name string, to storage.Disk, as string) error {
 }
 
 func (d *Disk) SetMtime(name string, mtime int64) error {
+	if err := d.fail("chtimes", name); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.names[name].seen.mtime = mtime
@@ -204,6 +275,9 @@ func (d *Disk) SetMtime(name string, mtime int64) error {
 }
 
 func (d *Disk) SyncDir(dir string) error {
+	if err := d.fail("sync directory", dir); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	inside := func(name string, _ *inode) bool { return filepath.Dir(name) == dir }
@@ -216,12 +290,22 @@ func (d *Disk) SyncDir(dir string) error {
 	return nil
 }
 
-func (d *Disk) SyncAll() (bool, error) { return false, nil }
+func (d *Disk) SyncAll() (bool, error) { return false, d.fail("sync", ".") }
 
 func (d *Disk) Lock(name string, exclusive bool) (func(bool) error, error) {
-	return func(bool) error { return nil }, nil
+	if err := d.fail("lock", name); err != nil {
+		return nil, err
+	}
+	d.hold("lock of "+name, 1)
+	return func(bool) error {
+		d.hold("lock of "+name, -1)
+		return d.fail("unlock", name)
+	}, nil
 }
 
-func (d *Disk) Claim([20]byte, []storage.Claim) error { return nil }
+func (d *Disk) Claim([20]byte, []storage.Claim) error { return d.fail("claim", ".") }
 
-func (d *Disk) Close() error { return nil }
+func (d *Disk) Close() error {
+	d.hold("disk", -1)
+	return d.fail("close", ".")
+}

@@ -73,33 +73,12 @@ func (f *inode) WriteAt(p []byte, off int64) (int, error) {
 	return copy(f.seen.data[off:], p), nil
 }
 
-func (f *inode) Writev(bufs [][]byte, off int64) error {
-	for _, b := range bufs {
-		n, err := f.WriteAt(b, off)
-		if err != nil {
-			return err
-		}
-		off += int64(n)
-	}
-	return nil
-}
-
-func (f *inode) NextData(off, size int64) (start, end int64, err error) { return off, size, nil }
-
-func (f *inode) Mmap(n int) ([]byte, func() error, error) {
-	b := make([]byte, n)
-	if got, err := f.ReadAt(b, 0); got < n {
-		return nil, nil, err
-	}
-	return b, func() error { return nil }, nil
-}
-
 func (f *inode) Truncate(size int64) error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	f.disk.clock++
 	f.seen.mtime = f.disk.clock
-	f.seen.data = f.seen.data[:size]
+	f.seen.data = append(f.seen.data, make([]byte, max(0, int(size)-len(f.seen.data)))...)[:size]
 	return nil
 }
 
@@ -114,4 +93,80 @@ func (f *inode) Sync() error {
 	return nil
 }
 
-func (f *inode) Close() error { return nil }
+// file is an open file.
+type file struct {
+	*inode
+	name string
+}
+
+func (f *file) Stat() (storage.FileInfo, error) {
+	if err := f.disk.fail("fstat", f.name); err != nil {
+		return storage.FileInfo{}, err
+	}
+	return f.inode.Stat()
+}
+
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.disk.fail("read", f.name); err != nil {
+		n, _ := f.inode.ReadAt(p[:len(p)/2], off)
+		return n, err
+	}
+	return f.inode.ReadAt(p, off)
+}
+
+func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.disk.fail("write", f.name); err != nil {
+		n, _ := f.inode.WriteAt(p[:len(p)/2], off)
+		return n, err
+	}
+	return f.inode.WriteAt(p, off)
+}
+
+func (f *file) Writev(bufs [][]byte, off int64) error {
+	for _, b := range bufs {
+		n, err := f.WriteAt(b, off)
+		if err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
+}
+
+func (f *file) NextData(off, size int64) (start, end int64, err error) {
+	return off, size, f.disk.fail("look for data in", f.name)
+}
+
+func (f *file) Mmap(n int) ([]byte, func() error, error) {
+	if err := f.disk.fail("map", f.name); err != nil {
+		return nil, nil, err
+	}
+	b := make([]byte, n)
+	if got, err := f.inode.ReadAt(b, 0); got < n {
+		return nil, nil, err
+	}
+	f.disk.hold("map of "+f.name, 1)
+	return b, func() error {
+		f.disk.hold("map of "+f.name, -1)
+		return f.disk.fail("unmap", f.name)
+	}, nil
+}
+
+func (f *file) Truncate(size int64) error {
+	if err := f.disk.fail("truncate", f.name); err != nil {
+		return err
+	}
+	return f.inode.Truncate(size)
+}
+
+func (f *file) Sync() error {
+	if err := f.disk.fail("sync", f.name); err != nil {
+		return err
+	}
+	return f.inode.Sync()
+}
+
+func (f *file) Close() error {
+	f.disk.hold(f.name, -1)
+	return f.disk.fail("close", f.name)
+}

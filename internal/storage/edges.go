@@ -112,8 +112,27 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 	return nil
 }
 
-// adopt copies what the edges have of file i into the file, which is not here yet. The caller holds s.mu for writing.
+// adopt copies what the edges have of file i into the file, which has nothing yet. A file that it made and could not
+// fill is removed, or it would pass for one that has all that there is of it. The caller holds s.mu for writing.
 func (s *fileStore) adopt(i int) error {
+	f := &s.files[i]
+	made := f.left == (Stamp{})
+	err := s.copyEdges(i)
+	if err == nil {
+		f.here = true
+	} else if made && f.left != (Stamp{}) {
+		s.handles.drop(i)
+		err = errors.Join(err, s.disk.Remove(f.name))
+		f.id, f.links, f.ready = FileID{}, 0, false
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.left = Stamp{}
+	}
+	return err
+}
+
+// copyEdges copies what the edges have of file i into the file. The caller holds s.mu for writing.
+func (s *fileStore) copyEdges(i int) error {
 	f := s.content.File(i)
 	first, end := s.content.PiecesOf(i)
 	var buf []byte // made if there is a slot: most files have none
@@ -151,7 +170,6 @@ func (s *fileStore) adopt(i int) error {
 			break
 		}
 	}
-	s.files[i].here = true
 	return nil
 }
 

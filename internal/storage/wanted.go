@@ -1,5 +1,7 @@
 package storage
 
+import "slices"
+
 // SetWanted decides that the wanted files are stored as files. They are made when they are first written, or
 // by Settle if they are empty.
 //
@@ -21,20 +23,21 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 		if !wanted[i] || f.Pad {
 			continue
 		}
-		if state.left == (Stamp{}) {
+		if state.left.Size == 0 {
 			missing = append(missing, i)
 		}
 		short = short || state.left.Size < f.Length
 	}
-	if len(missing) == 0 && !short {
+	if !short && !slices.ContainsFunc(missing, func(i int) bool { return s.files[i].left == (Stamp{}) }) {
 		return nil
 	}
 	if err := s.lock(); err != nil {
 		return err
 	}
 	for _, i := range missing {
-		// One that is here was wanted before, and is not written yet.
-		if !s.files[i].here {
+		// One that is here without being there was wanted before, and is not written yet. One that is empty may have been
+		// made by a run that ended before it had copied anything.
+		if f := &s.files[i]; !f.here || f.left != (Stamp{}) && s.content.File(i).Length > 0 {
 			if err := s.adopt(i); err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"maps"
 )
 
 // manyFiles is the number of files above which one sync of the whole file system is less work.
@@ -21,13 +22,30 @@ func (s *fileStore) syncDirty() error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(s.sync(files, dirs, together), s.handles.takeError())
+	err, lost := s.sync(files, dirs, together), s.handles.takeError()
+	if lost == nil && Exhausted(err) { // some were not even opened, and nothing is lost
+		s.remainDirty(files, dirs)
+		return err
+	}
+	err = errors.Join(err, lost)
 	if err != nil && !errors.Is(err, ErrClosed) {
 		s.dirtyMu.Lock()
 		s.syncFailed = err
 		s.dirtyMu.Unlock()
 	}
 	return err
+}
+
+// remainDirty has the next Sync do again what this one did not do.
+func (s *fileStore) remainDirty(files []int, dirs map[string]struct{}) {
+	for _, i := range files {
+		s.files[i].mu.Lock()
+		s.markDirty(i)
+		s.files[i].mu.Unlock()
+	}
+	s.dirtyMu.Lock()
+	defer s.dirtyMu.Unlock()
+	maps.Copy(s.dirtyDirs, dirs)
 }
 
 // takeDirty returns what a Sync has to do, and whether all of it lies in one file system.

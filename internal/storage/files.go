@@ -458,7 +458,11 @@ func (s *fileStore) Bytes(i int) ([]byte, func() error, error) {
 	if info.Size < length {
 		return nil, nil, fmt.Errorf("%s: %d of %d bytes: %w", s.path(i), info.Size, length, io.ErrUnexpectedEOF)
 	}
-	return h.f.Mmap(int(length))
+	b, release, err := h.f.Mmap(int(length))
+	if Exhausted(err) { // what is lacking is addresses, for which it is no use to wait
+		err = fmt.Errorf("%s: map %d bytes: %w: %v", s.path(i), length, ErrTooLarge, err)
+	}
+	return b, release, err
 }
 
 func (s *fileStore) Close() error {

@@ -1,0 +1,109 @@
+package storage_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
+)
+
+// A file that could not be given what the edges have of it is not left there, where the next run would take it for all
+// that there is, nor is one believed to have it that a killed run left empty.
+func TestEdgesThatCannotBeMovedStay(t *testing.T) {
+	const length = layout.BlockSize
+	tor, content := testContent(length, length/2, length, length) // a piece is shared by files 0 and 1
+	chosen := only(tor, func(i int) bool { return i != 1 })
+	failed := errors.New("failed")
+	for call, name := range map[string]string{"write": filepath.FromSlash("d/1"), "fstat": filepath.FromSlash("d/1"), "read": ".0102030000000000000000000000000000000000.edges.resume"} {
+		t.Run(call, func(t *testing.T) {
+			d := disktest.New()
+			s := openForgetful(t, tor, d)
+			require.NoError(t, s.SetWanted(chosen))
+			for i := range tor.NumPieces() {
+				writePiece(t, tor, s, content, i)
+			}
+			require.NoError(t, s.SaveResume(set(3, 0, 1), nil))
+			d.Fail = func(at, of string) error {
+				if at == call && of == name {
+					return failed
+				}
+				return nil
+			}
+			require.ErrorIs(t, s.SetWanted(all(tor)), failed)
+			d.Fail = nil
+			require.NoError(t, s.Close())
+			if call != "fstat" {
+				require.NotContains(t, d.Names(), filepath.FromSlash("d/1"))
+			}
+
+			s = openForgetful(t, tor, d)
+			require.NoError(t, s.SetWanted(all(tor)))
+			require.Equal(t, 3, verified(t, tor, s).Count(), "nothing is lost")
+			require.NoError(t, s.Finish())
+			require.NoError(t, s.Close())
+		})
+	}
+}
+
+// A sync for which there is no handle loses nothing, and is done by the next one.
+func TestSyncWithoutAHandle(t *testing.T) {
+	if !storage.Exhausted(syscall.EMFILE) {
+		t.Skip("no such error here")
+	}
+	tor, content := testContent(50, 200, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0)
+	storage.DropHandle(s, 0)
+	synced := 0
+	d.Fail = func(call, name string) error {
+		if call == "open" && name == filepath.FromSlash("d/0") {
+			return syscall.EMFILE
+		}
+		return nil
+	}
+	require.ErrorIs(t, s.SaveResume(set(6, 0), nil), syscall.EMFILE)
+	d.Fail = func(call, name string) error {
+		if call == "sync" && name == filepath.FromSlash("d/0") {
+			synced++
+		}
+		return nil
+	}
+	require.NoError(t, s.SaveResume(set(6, 0), nil))
+	require.Equal(t, 1, synced)
+	require.NoError(t, s.Close())
+	_, err := d.Stat(sidecarName)
+	require.NoError(t, err)
+}
+
+// No room for a map is nothing that passes when handles are given back.
+func TestNoAddressesForAMap(t *testing.T) {
+	tor, content := testContent(50, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	d.Fail = func(call, name string) error {
+		if call == "map" {
+			return os.NewSyscallError("mmap", syscall.ENOMEM)
+		}
+		return nil
+	}
+	_, _, err := s.Bytes(0)
+	require.False(t, storage.Exhausted(err))
+	require.ErrorContains(t, err, filepath.FromSlash("d/0"))
+	if storage.Exhausted(syscall.ENOMEM) {
+		require.ErrorIs(t, err, storage.ErrTooLarge)
+	}
+	require.NoError(t, s.Close())
+}

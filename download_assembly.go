@@ -173,17 +173,17 @@ func (d *Download) write(r batch) {
 	<-turn
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r.a.writing -= n
 	for _, h := range blocks {
 		if r.a.isLatest(h) {
 			delete(r.a.latest, h.index)
 		}
 		d.client.blocks.Put(h.b)
 	}
-	if err != nil {
+	if err != nil { // and they count as being written for ever, so that the sidecar does not claim them
 		d.failStorage(fmt.Errorf("write piece %d: %w", r.piece, err))
 		return
 	}
+	r.a.writing -= n
 	d.finishPiece(r.piece)
 }
 

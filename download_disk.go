@@ -379,6 +379,10 @@ func (s patientStore) WriteBlocks(blocks [][]byte, off int64) error {
 	return s.d.patient(func() error { return s.Store.WriteBlocks(blocks, off) })
 }
 
+func (s patientStore) SetWanted(wanted []bool) error {
+	return s.d.patient(func() error { return s.Store.SetWanted(wanted) })
+}
+
 func (s patientStore) Settle(ctx context.Context, have bits.Set) error {
 	return s.d.patient(func() error { return s.Store.Settle(ctx, have) })
 }

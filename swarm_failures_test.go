@@ -1,0 +1,392 @@
+package torrent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
+)
+
+// nthCall has one call fail: the n-th. All calls are counted together, whatever they are.
+type nthCall struct {
+	err error
+
+	mu     sync.Mutex
+	n      int // 0 is none
+	calls  int
+	failed string // the call that failed; "" if there were not as many
+}
+
+var errInjected = errors.New("injected")
+
+// fail is the error of a call, or nil.
+func (c *nthCall) fail(call string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls++; c.calls != c.n {
+		return nil
+	}
+	c.failed = call
+	return c.err
+}
+
+// hit is the call that failed, or "".
+func (c *nthCall) hit() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
+}
+
+// ours reports whether err is nil or that of the call that failed.
+func (c *nthCall) ours(err error) bool { return err == nil || errors.Is(err, c.err) && c.hit() != "" }
+
+// eachCall runs a history in which the first call fails, then one in which the second one does, and so on until
+// none does, each in a bubble, which a goroutine that is left ends.
+func eachCall(t *testing.T, err error, history func(t *testing.T, c *nthCall)) {
+	counts := map[string]int{}
+	for n := 1; ; n++ {
+		c := &nthCall{err: err, n: n}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			defer func() {
+				if why := recover(); why != nil {
+					fmt.Fprintf(os.Stderr, "Call %d failed, %s:\n", n, c.hit())
+					panic(why)
+				}
+			}()
+			synctest.Test(t, func(t *testing.T) { history(t, c) })
+		}()
+		<-done
+		if t.Failed() {
+			t.Fatalf("when call %d failed: %s", n, c.hit())
+		}
+		if c.hit() == "" {
+			t.Logf("%d calls: %v", n-1, counts)
+			return
+		}
+		counts[strings.Fields(c.hit())[0]]++
+	}
+}
+
+// failingRig is a host whose calls fail, and a seed of what it downloads.
+type failingRig struct {
+	test    *testing.T
+	call    *nthCall
+	net     *simnet.Network
+	content *simContent
+	seed    *simpeer.Peer
+	disk    *disktest.Disk
+	hosts   int
+	blocks  int64 // bytes of memory for blocks of started pieces; 0 is the default
+}
+
+func newFailingRig(t *testing.T, n *simnet.Network, c *nthCall) *failingRig {
+	content := newSimContent(1, 32<<10, 70_000, 0, 50_000, 40_000)
+	r := &failingRig{test: t, call: c, net: n, content: content, disk: disktest.New()}
+	r.seed = simpeer.New("seed", n.NewHost("80.0.0.1", 20e3, 0, 10*time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+	require.NoError(t, r.seed.Arrive())
+	return r
+}
+
+// life is one start of the download, until it was closed.
+type life struct {
+	*failingRig
+	host   *simnet.Host
+	ledger *simpeer.Ledger
+	client *Client
+	*Download
+	complete *Downloaded // once it was
+	err      error       // why it did not start, or did not become complete
+}
+
+// start starts the download. It may fail as the call did.
+func (r *failingRig) start(o Options) *life {
+	r.hosts++
+	l := &life{failingRig: r, host: r.net.NewHost(fmt.Sprintf("81.0.0.%d", r.hosts), 0, 0, 10*time.Millisecond)}
+	l.ledger = simpeer.Watch(l.host, r.content.truth)
+	l.client = simClient(r.test, l.host, nil)
+	l.client.Logger = nil // of a thousand histories
+	l.client.hooks.openFiles, l.client.hooks.blockMemory = r.disk.OpenFiles, r.blocks
+	o.Client, o.Peers = l.client, append(o.Peers, r.seed.Addr())
+	if o.Storage == nil {
+		o.Dir = "disk"
+	}
+	l.Download, l.err = r.content.Start(r.test.Context(), &o)
+	l.check("Start", l.err)
+	return l
+}
+
+// check requires that err is nil or that of the call that failed.
+func (l *life) check(what string, err error) {
+	l.test.Helper()
+	require.Truef(l.test, l.call.ours(err), "%s: %v", what, err)
+}
+
+// wait waits until the download is complete or has failed, and reports whether it is complete.
+func (l *life) wait() bool {
+	l.test.Helper()
+	if l.err != nil {
+		return false
+	}
+	select {
+	case <-l.Done():
+	case <-time.After(time.Hour):
+		require.FailNow(l.test, "it hangs", "%+v", l.Stats())
+	}
+	files, err := l.Wait()
+	if l.err = err; err == nil {
+		l.complete = files
+	}
+	l.check("Wait", err)
+	return err == nil
+}
+
+// whole waits until the download is complete, and reads it.
+func (l *life) whole() *life {
+	l.test.Helper()
+	if l.wait() {
+		l.read()
+	}
+	return l
+}
+
+// take has another peer download from this one.
+func (r *failingRig) take(l *life) {
+	r.hosts++
+	p := simpeer.New("leech", r.net.NewHost(fmt.Sprintf("82.0.0.%d", r.hosts), 0, 0, 10*time.Millisecond), 6881, r.content.truth, simpeer.Script{Fast: true, Takes: true})
+	p.Have = bits.New(r.content.NumPieces())
+	defer p.Stop()
+	p.Go(func() { p.Dial(l.host.Addr(6881)) })
+	simnet.Sleep(time.Minute)
+	assert.Empty(r.test, p.Faults())
+}
+
+// write has another program write a file: content from where one of its files begins.
+func (r *failingRig) write(name string, file, n int) {
+	r.test.Helper()
+	require.NoError(r.test, r.disk.MkdirAll(filepath.Dir(name)))
+	f, err := r.disk.Open(name, os.O_RDWR|os.O_CREATE)
+	require.NoError(r.test, err)
+	begin := r.content.layout.File(file).Offset
+	_, err = f.WriteAt(r.content.truth.Run(begin, int64(n)), 0)
+	require.NoError(r.test, err)
+	require.NoError(r.test, f.Close())
+}
+
+// read requires that the files hold what they should.
+func (l *life) read() {
+	l.test.Helper()
+	files := l.complete
+	for f := range files.Files() {
+		at := l.content.layout.File(f.index).Offset
+		b, err := f.Bytes()
+		l.check("Bytes", err)
+		if err == nil {
+			require.True(l.test, int64(len(b)) == f.Length() && l.content.truth.Equal(at, b), "wrong bytes of %s", f.Path())
+		}
+		b, err = fs.ReadFile(files, f.Path())
+		l.check("ReadFile", err)
+		if err == nil {
+			require.True(l.test, int64(len(b)) == f.Length() && l.content.truth.Equal(at, b), "wrong bytes of %s", f.Path())
+		}
+	}
+}
+
+// end closes everything, requires that nothing is left open, and returns what was verified.
+func (l *life) end() bits.Set {
+	l.test.Helper()
+	have := bits.New(l.content.NumPieces())
+	if l.Download != nil {
+		l.check("Close", l.Close())
+		if l.complete != nil {
+			l.check("Close of the files", l.complete.Close())
+		}
+		l.mu.Lock()
+		have = l.picker.Verified().Clone()
+		l.mu.Unlock()
+	}
+	l.check("Close of the client", l.client.Close())
+	synctest.Wait()
+	conns, listeners := l.host.Open()
+	require.Zero(l.test, conns, "connections left open")
+	require.Zero(l.test, listeners, "listeners left open")
+	require.Empty(l.test, l.failingRig.disk.Held())
+	if l.Download != nil {
+		held, _ := l.client.blocks.Held()
+		require.Zero(l.test, held, "bytes still kept for started pieces")
+	}
+	return have
+}
+
+// again starts the download once more, when no call fails any more, and requires that it becomes complete and fetches
+// nothing of what was verified.
+func (r *failingRig) again(have bits.Set) {
+	r.test.Helper()
+	l := r.start(Options{})
+	require.NoError(r.test, l.err)
+	require.True(r.test, l.wait(), "%v", l.err)
+	for i := range have.All() {
+		require.Falsef(r.test, l.ledger.Came(i), "piece %d was verified, and came again", i)
+	}
+	l.read()
+	have = l.end()
+	require.True(r.test, have.Full())
+	for _, name := range r.disk.Names() {
+		require.NotContains(r.test, name, fmt.Sprintf("%x", r.content.infoHash), "something is left beside the content")
+	}
+}
+
+func (r *failingRig) stop() {
+	r.seed.Stop()
+	assert.Empty(r.test, r.seed.Faults())
+}
+
+// diskHistories are what a download does with its disk. prepare runs before calls fail.
+var diskHistories = map[string]struct {
+	prepare func(r *failingRig)
+	history func(r *failingRig) *life
+}{
+	"download": {history: func(r *failingRig) *life { return r.start(Options{}).whole() }},
+	"keep the sidecar": {history: func(r *failingRig) *life {
+		l := r.start(Options{KeepResume: true}).whole()
+		if l.err != nil {
+			return l
+		}
+		l.end()
+		return r.start(Options{KeepResume: true}).whole()
+	}},
+	"choose more": {history: func(r *failingRig) *life {
+		l := r.start(Options{Seed: true, Select: Glob("file-0")}).whole()
+		if l.err != nil {
+			return l
+		}
+		l.Select(Glob("file-*"))
+		return l.whole()
+	}},
+	"choose less, and go on": {
+		prepare: func(r *failingRig) {
+			l := r.start(Options{Select: Glob("file-2")}).whole()
+			require.NoError(r.test, l.err)
+			l.end()
+		},
+		history: func(r *failingRig) *life { return r.start(Options{}).whole() },
+	},
+	"go on": {
+		prepare: func(r *failingRig) {
+			l := r.start(Options{})
+			time.Sleep(5 * time.Second)
+			have := l.end()
+			require.Positive(r.test, have.Count())
+			require.Less(r.test, have.Count(), have.Len())
+		},
+		history: func(r *failingRig) *life { return r.start(Options{}).whole() },
+	},
+	"stop and go on": {history: func(r *failingRig) *life {
+		l := r.start(Options{})
+		time.Sleep(5 * time.Second)
+		if l.Download == nil {
+			return l
+		}
+		l.end()
+		return r.start(Options{}).whole()
+	}},
+	"no memory for blocks": {history: func(r *failingRig) *life {
+		r.blocks = blockSize
+		return r.start(Options{}).whole()
+	}},
+	"found": {
+		prepare: func(r *failingRig) {
+			r.write("content-1/dir-0/file-0.part", 0, 70_000)
+			r.write("content-1/dir-2/file-2", 2, 60_000) // too long
+			r.write("other", 3, 40_000)
+			require.NoError(r.test, r.disk.Link("other", r.disk, "content-1/dir-0/file-3"))
+			f, err := r.disk.Open("content-1/dir-2/file-2", os.O_RDWR)
+			require.NoError(r.test, err)
+			_, err = f.WriteAt(make([]byte, 100), 20_000)
+			require.NoError(r.test, err)
+			require.NoError(r.test, f.Close())
+		},
+		history: func(r *failingRig) *life { return r.start(Options{}).whole() },
+	},
+	"another program writes": {history: func(r *failingRig) *life {
+		l := r.start(Options{Seed: true}).whole()
+		if l.err != nil {
+			return l
+		}
+		fail := r.disk.Fail
+		r.disk.Fail = nil
+		r.write("content-1/dir-0/file-0", 2, 70_000)
+		r.disk.Fail = fail
+		if err := l.Recheck(r.test.Context()); err != nil {
+			l.check("Recheck", err)
+			return l
+		}
+		return l.whole()
+	}},
+	"share": {history: func(r *failingRig) *life {
+		l := r.start(Options{Seed: true}).whole()
+		if l.err != nil {
+			return l
+		}
+		r.take(l)
+		return l
+	}},
+}
+
+// takesHandle are the calls that need one more handle, if only for the time being. Those of an os.Root open the
+// directories that lead to the file.
+var takesHandle = map[string]bool{
+	"open the disk": true, "open": true, "mkdir": true, "stat": true, "rename": true, "remove": true, "link": true,
+	"chtimes": true, "sync directory": true, "lock": true, "claim": true, "unlock": true,
+}
+
+// Whatever one call of the disk fails, a download ends with an error that says what failed, or becomes complete. Nothing
+// that was verified is fetched again, no handle is left and nothing hangs. A lack of handles is passed through by a
+// download that has begun.
+func TestEachDiskCallFails(t *testing.T) {
+	for name, tt := range diskHistories {
+		for _, why := range []error{errInjected, syscall.EMFILE} {
+			t.Run(fmt.Sprintf("%s: %v", name, why), func(t *testing.T) {
+				eachCall(t, why, func(t *testing.T, c *nthCall) {
+					n := simnet.New()
+					defer n.Close()
+					r := newFailingRig(t, n, c)
+					defer r.stop()
+					if tt.prepare != nil {
+						tt.prepare(r)
+					}
+					r.disk.Fail = func(call, name string) error {
+						if why == syscall.EMFILE && !takesHandle[call] {
+							return nil
+						}
+						return c.fail(call + " " + name)
+					}
+					l := tt.history(r)
+					if l.err != nil {
+						require.ErrorContains(t, l.err, c.hit())
+						require.False(t, why == syscall.EMFILE && l.Download != nil, "%v", l.err)
+					}
+					have := l.end()
+					r.disk.Fail = nil
+					r.again(have)
+				})
+			})
+		}
+	}
+}

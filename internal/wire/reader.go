@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -15,7 +16,12 @@ const (
 	maxBuffer = 64 << 10
 	// maxQuiet is how often in a row reads may bring little before the buffer shrinks.
 	maxQuiet = 64
+	// maxKept is the longest payload that is kept whole, but for bitfields: more than that of any message that is of use.
+	maxKept = 32 << 10
 )
+
+// SkipBitfields has a Reader skip bitfields.
+const SkipBitfields = -1
 
 // Reader reads messages from a stream. It belongs to one goroutine.
 type Reader struct {
@@ -24,24 +30,41 @@ type Reader struct {
 	start, end int
 	quiet      int    // how often in a row it was filled by reads that brought little each
 	left       uint32 // bytes of the current piece message that were not read yet
-	maxPayload int
+	bitfield   int    // the most bytes of one, or SkipBitfields
+	holds      func(n int) bool
+	held       int // as holds was told last
+	refused    bool
 }
 
-// NewReader returns a Reader of the messages that follow the handshake on r. maxPayload is the longest payload of a
-// bitfield or an extended message, in bytes.
-func NewReader(r io.Reader, maxPayload int) *Reader {
-	return &Reader{src: r, buf: make([]byte, minBuffer), maxPayload: maxPayload}
+// NewReader returns a Reader of the messages that follow the handshake on r. bitfield is the most bytes that a bitfield
+// may have, or SkipBitfields.
+func NewReader(r io.Reader, bitfield int) *Reader {
+	return &Reader{src: r, buf: make([]byte, minBuffer), bitfield: bitfield, holds: func(int) bool { return true }}
 }
+
+// Charge has holds told how many bytes the Reader holds, beyond a little, whenever that changes. Once it returns false,
+// nothing more is read.
+func (r *Reader) Charge(holds func(n int) bool) { r.holds = holds }
+
+// ErrNoRoom is the error of a Reader that may not hold what has come.
+var ErrNoRoom = errors.New("no room for what it sent of a message")
 
 // Next reads one message. For a Piece message it stops in front of the payload, which ReadBlock reads and SkipBlock
-// skips; the next call of Next skips what is left of it. The payload of a message with an unknown id is skipped, unless
-// the message is longer than 1 MiB.
+// skips; the next call of Next skips what is left of it. The payload of a message with an unknown id is skipped, and so
+// is what an extended message or hashes have beyond 32 KiB, which is more than anything that is asked for; a message over 1 MiB
+// is refused.
 //
 // The error is a *ProtocolError for a message that the protocol does not allow, io.EOF if the stream
 // ended between two messages, io.ErrUnexpectedEOF if it ended within one, else the error of the stream.
 func (r *Reader) Next() (Message, error) {
 	if err := r.SkipBlock(); err != nil {
 		return Message{}, err
+	}
+	if r.held > len(r.buf)-minBuffer {
+		r.hold(len(r.buf) - minBuffer) // the last payload is not used any more
+	}
+	if r.refused {
+		return Message{}, ErrNoRoom
 	}
 	if r.quiet > maxQuiet && len(r.buf) > minBuffer && r.buffered() <= minBuffer {
 		r.rebuffer(minBuffer)
@@ -79,17 +102,26 @@ func (r *Reader) Next() (Message, error) {
 		m.Index = binary.BigEndian.Uint32(p)
 		m.Begin = binary.BigEndian.Uint32(p[4:])
 		m.Length = rest
-		r.left = rest
+		r.left, rest = rest, 0
 	case Port:
 		m.Index = uint32(binary.BigEndian.Uint16(p))
 	case Bitfield:
-		m.Payload, err = r.payload(int(rest))
-	case Extended:
-		m.ExtID = p[0]
-		m.Payload, err = r.payload(int(rest))
-	case AskHashes, Hashes, HashReject:
-		m.Payload, err = r.payload(int(rest))
-	default:
+		if r.bitfield != SkipBitfields {
+			m.Payload, err = r.payload(int(rest))
+			rest = 0
+		}
+	case Extended, AskHashes, Hashes, HashReject:
+		if m.ID == Extended {
+			m.ExtID = p[0]
+		}
+		kept := min(rest, maxKept)
+		m.Payload, err = r.payload(int(kept))
+		rest -= kept
+		if rest > 0 {
+			m.Payload = bytes.Clone(m.Payload) // it may lie in the buffer
+		}
+	}
+	if err == nil {
 		err = r.discard(rest)
 	}
 	if err != nil {
@@ -114,9 +146,11 @@ func (r *Reader) check(id ID, size uint32) (fixed int, err error) {
 	case Piece:
 		fixed, atMost = 9, MaxBlock
 	case Bitfield:
-		fixed, atMost = 1, uint64(r.maxPayload)
+		if fixed, atMost = 1, maxUnknown-1; r.bitfield != SkipBitfields {
+			atMost = uint64(r.bitfield)
+		}
 	case Extended:
-		fixed, atMost = 2, uint64(r.maxPayload)
+		fixed, atMost = 2, maxUnknown-2
 	case AskHashes, HashReject, Hashes:
 		// All of it is payload, which is the same for all three but for the hashes.
 		n := uint64(1 + hashRequestSize)
@@ -206,8 +240,18 @@ func (r *Reader) fill(n int) error {
 	return err
 }
 
+// hold says how many bytes are held beyond a small buffer, and reports whether they may be.
+func (r *Reader) hold(n int) bool {
+	r.held = n
+	r.refused = r.refused || !r.holds(n)
+	return !r.refused
+}
+
 // rebuffer changes the size of the buffer, which must hold what is in it.
 func (r *Reader) rebuffer(size int) {
+	if !r.hold(size - minBuffer) {
+		return
+	}
 	buf := make([]byte, size)
 	r.end = copy(buf, r.buf[r.start:r.end])
 	r.start, r.buf = 0, buf
@@ -224,6 +268,10 @@ func (r *Reader) payload(n int) ([]byte, error) {
 		r.start += n
 		return p, nil
 	}
+	buffer := len(r.buf) - minBuffer
+	if !r.hold(buffer + min(n, 8*minBuffer)) {
+		return nil, ErrNoRoom
+	}
 	p := make([]byte, 0, min(n, 8*minBuffer))
 	p = append(p, r.buf[r.start:r.end]...)
 	r.start = r.end
@@ -236,7 +284,11 @@ func (r *Reader) payload(n int) ([]byte, error) {
 		if len(p) == n {
 			return p, nil
 		}
-		p = slices.Grow(p, min(len(p), n-len(p)))
+		more := min(len(p), n-len(p))
+		if !r.hold(buffer + len(p) + more) {
+			return nil, ErrNoRoom
+		}
+		p = slices.Grow(p, more)
 	}
 }
 

@@ -197,7 +197,7 @@ func TestReaderRefuses(t *testing.T) {
 		"piece over 128 KiB":       {0, 2, 0, 10, 7},
 		"bitfield over the bound":  {0, 1, 0, 2, 5},
 		"extended without an id":   {0, 0, 0, 1, 20},
-		"extended over the bound":  {0, 1, 0, 3, 20},
+		"extended over 1 MiB":      {0, 0x10, 0, 1, 20},
 		"short hash request":       {0, 0, 0, 48, 21},
 		"hash request with hashes": {0, 0, 0, 81, 21},
 		"hashes cut short":         {0, 0, 0, 80, 22},
@@ -222,7 +222,7 @@ func TestReaderRefuses(t *testing.T) {
 func TestReaderTakesTheLongest(t *testing.T) {
 	stream := append(AppendPieceHeader(nil, 0, 0, MaxBlock), make([]byte, MaxBlock)...)
 	stream = AppendBitfield(stream, make([]byte, testPayload))
-	stream = AppendExtended(stream, 1, make([]byte, testPayload))
+	stream = AppendExtended(stream, 1, make([]byte, maxUnknown-2))
 	stream = append(append(stream, 0, 0x10, 0, 0, 99), make([]byte, maxUnknown-1)...)
 	r := NewReader(bytes.NewReader(stream), testPayload)
 	for _, id := range []ID{Piece, Bitfield, Extended, 99} {
@@ -243,6 +243,54 @@ type greedy struct {
 func (g *greedy) Read(p []byte) (int, error) {
 	g.longest = max(g.longest, len(p))
 	return g.Reader.Read(p)
+}
+
+// Of what is longer than anything that is of use the beginning is kept.
+func TestReaderKeepsTheBeginning(t *testing.T) {
+	hello := append([]byte("d1:v1:xe"), make([]byte, maxUnknown-10)...)
+	stream := AppendExtended(nil, 7, hello)
+	stream = AppendHashes(stream, hashRequest, make([]byte, MaxHashes*32))
+	stream = AppendBitfield(stream, make([]byte, 1<<20-1))
+	stream = AppendHave(stream, 3)
+	r := NewReader(bytes.NewReader(stream), SkipBitfields)
+	most := 0
+	r.Charge(func(n int) bool { most = max(most, n); return true })
+	for _, want := range []Message{
+		{ID: Extended, ExtID: 7, Payload: hello[:maxKept]},
+		{ID: Hashes, Payload: append(slices.Clone(encodedHashRequest), make([]byte, maxKept-len(encodedHashRequest))...)},
+		{ID: Bitfield},
+		{ID: Have, Index: 3},
+	} {
+		m, err := r.Next()
+		require.NoError(t, err)
+		require.Equal(t, want, m)
+	}
+	require.LessOrEqual(t, most, maxBuffer+maxKept)
+}
+
+// What a Reader holds is told as it grows and as it ends. If it may not be, nothing more is read.
+func TestReaderIsCharged(t *testing.T) {
+	const long = 300_000
+	stream := append(AppendBitfield(nil, make([]byte, long)), AppendHave(nil, 1)...)
+	var told []int
+	r := NewReader(bytes.NewReader(stream), long)
+	r.Charge(func(n int) bool { told = append(told, n); return true })
+	_, err := r.Next()
+	require.NoError(t, err)
+	require.True(t, slices.IsSorted(told))
+	require.GreaterOrEqual(t, told[len(told)-1], long)
+	_, err = r.Next()
+	require.NoError(t, err)
+	require.Less(t, told[len(told)-1], maxBuffer)
+
+	src := &greedy{Reader: bytes.NewReader(stream)}
+	r = NewReader(src, long)
+	r.Charge(func(n int) bool { return n < 100_000 })
+	for range 2 {
+		_, err = r.Next()
+		require.ErrorIs(t, err, ErrNoRoom)
+	}
+	require.Less(t, src.longest, 100_000)
 }
 
 // A peer that announces a megabyte and sends a little must not make us hold a megabyte.
@@ -407,7 +455,7 @@ func FuzzReader(f *testing.F) {
 			case KeepAlive, Choke, Unchoke, Interested, NotInterested, Have, Bitfield, Request, Piece, Cancel,
 				Port, Suggest, HaveAll, HaveNone, Reject, AllowedFast, Extended, AskHashes, Hashes, HashReject:
 				again = appendMessage(again[:0], m, block)
-				if (m.ID != KeepAlive || size == 4) && !bytes.Equal(raw, again) {
+				if (m.ID != KeepAlive || size == 4) && (size < maxKept || m.ID == Bitfield || m.ID == Piece) && !bytes.Equal(raw, again) {
 					t.Fatalf("%x read as %v appends as %x", raw, m, again)
 				}
 			}

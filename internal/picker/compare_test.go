@@ -107,7 +107,7 @@ func (h *history) compareFirst() {
 func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 	free, left := 0, 0
 	for k := range p.blocks {
-		b, rb := &p.blocks[k], &real.blocks[k]
+		b, rb := &p.blocks[k], real.blocks.at(k)
 		id := Block{int32(p.index), int32(k)}
 		for _, o := range b.owners {
 			if rb.owner[0] != o.real && rb.owner[1] != o.real {
@@ -142,6 +142,15 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 	}
 	if (real.sole == nil) != (p.sole == nil) || p.sole != nil && real.sole != p.sole.real {
 		h.fail("piece %d: another sole supplier", p.index)
+	}
+	for _, r := range h.m.suppliers {
+		open := 0
+		for _, q := range h.s.open {
+			open += one(r.has[q.piece])
+		}
+		if !r.real.all && r.real.open != open {
+			h.fail("supplier %v: %d open pieces, want %d", r.real.Origin, r.real.open, open)
+		}
 	}
 	if real.open != (free > 0 && p.priority > 0) {
 		h.fail("piece %d: open %v with %d free blocks and priority %d", p.index, real.open, free, p.priority)

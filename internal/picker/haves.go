@@ -23,6 +23,7 @@ func (pk *Picker) Have(s *Supplier, i int) bool {
 			s.fresh++
 		}
 	}
+	s.open += pk.isOpen(i)
 	return true
 }
 
@@ -74,6 +75,15 @@ func (pk *Picker) lose(s *Supplier, i int) {
 			s.fresh--
 		}
 	}
+	s.open -= pk.isOpen(i)
+}
+
+// isOpen is 1 if piece i is in pk.open, else 0.
+func (pk *Picker) isOpen(i int) int {
+	if p := pk.started[int32(i)]; p != nil && p.open {
+		return 1
+	}
+	return 0
 }
 
 // Interesting reports whether s has a piece that is needed.
@@ -94,12 +104,18 @@ func (pk *Picker) count(s *Supplier) {
 		pk.heap.count(&s.has, 1)
 	}
 	s.want = s.has.CountAnd(&pk.need)
-	s.fresh = s.want
-	if s.want > 0 {
+	s.fresh, s.open = s.want, 0
+	if s.has.Count() > 0 {
 		pk.work += int64(len(pk.started))
-		for i := range pk.started {
-			if pk.need.Has(int(i)) && s.has.Has(int(i)) {
+		for i, p := range pk.started {
+			if !s.has.Has(int(i)) {
+				continue
+			}
+			if pk.need.Has(int(i)) {
 				s.fresh--
+			}
+			if p.open {
+				s.open++
 			}
 		}
 	}
@@ -127,6 +143,15 @@ func (pk *Picker) countWant(i, delta int) {
 	for _, s := range pk.suppliers {
 		if !s.all && s.has.Has(i) {
 			s.want += delta
+		}
+	}
+}
+
+// countOpen adds delta to open of each supplier that has piece i.
+func (pk *Picker) countOpen(i, delta int) {
+	for _, s := range pk.suppliers {
+		if !s.all && s.has.Has(i) {
+			s.open += delta
 		}
 	}
 }

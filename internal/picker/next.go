@@ -51,8 +51,12 @@ func (t *turn) takeDue() {
 // takeOpen takes free blocks of started pieces, and what is wanted more than these.
 func (t *turn) takeOpen() {
 	pk, s := t.pk, t.s
+	if s.Choking && !pk.allowsOpen(s) {
+		return
+	}
 	top := unknown // what s would start next
-	for k := 0; k < len(pk.open) && !t.full(); {
+	seen := 0      // how many of those before k it has: strangers may have thousands open that no other has
+	for k := 0; k < len(pk.open) && !t.full() && (s.all || seen < s.open); {
 		p := pk.open[k]
 		pk.work++
 		if top == unknown && pk.heap.topPriority() > p.priority {
@@ -60,24 +64,37 @@ func (t *turn) takeOpen() {
 		}
 		if top >= 0 && pk.heap.priority[top] > p.priority {
 			t.take(pk.start(top))
-			top, k = unknown, 0
+			top, k, seen = unknown, 0, 0
 			continue
 		}
 		if q := pk.suggested(s, p.priority, t.now); q != nil {
-			p, top, k = q, unknown, 0
+			p, top, k, seen = q, unknown, 0, 0
 		}
 		if pk.may(s, p, t.now) {
 			if p.sole != nil && p.sole != s {
 				p = t.reassign(p)
-				top, k = unknown, 0
+				top, k, seen = unknown, 0, 0
 			}
 			t.take(p)
 			if !p.open {
 				continue // the next one has its place in pk.open
 			}
 		}
+		if s.Has(int(pk.open[k].piece)) {
+			seen++
+		}
 		k++
 	}
+}
+
+// allowsOpen reports whether some open piece may be requested of s while it chokes.
+func (pk *Picker) allowsOpen(s *Supplier) bool {
+	for i := range s.allowed {
+		if pk.isOpen(int(i)) > 0 && s.Has(int(i)) {
+			return true
+		}
+	}
+	return false
 }
 
 // takeNew starts pieces.
@@ -105,7 +122,7 @@ func (t *turn) steal() {
 			t.take(t.reassign(p))
 			continue
 		}
-		b := &p.blocks[id.Index]
+		b := pk.block(p, id.Index)
 		if !s.Runs && !victim.stuck(id.Piece) && !largeGain(victim, victim.eta(at, t.now)-s.eta(len(s.queue), t.now), pk.together(t.now), t.now) {
 			pk.loot++
 		}
@@ -131,9 +148,9 @@ func (t *turn) take(p *startedPiece) {
 		t.pk.assign(p, t.s)
 	}
 	for ; p.free > 0 && !t.full(); p.cursor++ {
-		if b := &p.blocks[p.cursor]; b.free() {
+		if p.isFree(p.cursor) {
 			id := Block{p.piece, int32(p.cursor)}
-			t.pk.claim(b, t.s, id, t.now)
+			t.pk.claim(t.pk.block(p, id.Index), t.s, id, t.now)
 			p.free--
 			t.out = append(t.out, id)
 		}

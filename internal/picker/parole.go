@@ -42,8 +42,8 @@ type record struct {
 func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	p := pk.started[int32(i)]
 	a := attempt{digests: digests}
-	for _, b := range p.blocks {
-		a.senders = append(a.senders, b.sender)
+	for k := range p.blocks.len() {
+		a.senders = append(a.senders, p.blocks.at(k).sender)
 	}
 	u := pk.spoiled[p.piece]
 	if u == nil {
@@ -54,7 +54,7 @@ func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	if len(shares) == 1 && shares[0].sender >= 0 {
 		liars = []any{pk.senders[shares[0].sender]}
 		u.accused = nil
-		p.reset()
+		pk.reset(p)
 		pk.retire(p)
 		return liars
 	}
@@ -62,12 +62,12 @@ func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 		u.attempts = u.attempts[1:]
 	}
 	u.attempts = append(u.attempts, a)
-	u.accused = pk.accuse(u, shares, len(p.blocks))
-	for k := range p.blocks {
-		if slices.Contains(u.accused, p.blocks[k].sender) {
-			p.drop(k)
-		} else if !p.blocks[k].kept {
-			p.blocks[k].kept = true
+	u.accused = pk.accuse(u, shares, p.blocks.len())
+	for k, b := range p.blocks.known { // which are all
+		if slices.Contains(u.accused, b.sender) {
+			p.drop(k, b)
+		} else if !b.kept {
+			b.kept = true
 			p.kept++
 		}
 	}
@@ -82,14 +82,14 @@ func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 // are the origins that sent them.
 func (pk *Picker) Exposed(i int, lie func(block int) bool) (liars []any) {
 	p := pk.started[int32(i)]
-	for k := range p.blocks {
+	for k, b := range p.blocks.known { // which are all
 		if !lie(k) {
 			continue
 		}
-		if n := p.blocks[k].sender; n >= 0 && !slices.Contains(liars, pk.senders[n]) {
+		if n := b.sender; n >= 0 && !slices.Contains(liars, pk.senders[n]) {
 			liars = append(liars, pk.senders[n])
 		}
-		p.drop(k)
+		p.drop(k, b)
 	}
 	if p.parole {
 		pk.endTurn(p)
@@ -162,9 +162,9 @@ func (pk *Picker) Disown(liar func(origin any) bool) (dropped []Block) {
 			continue // it is being hashed, which shows whether they were false
 		}
 		before := len(dropped)
-		for k := range p.blocks {
-			if n := p.blocks[k].sender; n >= 0 && pk.liars[n] {
-				p.drop(k)
+		for k, b := range p.blocks.known {
+			if n := b.sender; n >= 0 && pk.liars[n] {
+				p.drop(k, b)
 				dropped = append(dropped, Block{p.piece, int32(k)})
 			}
 		}
@@ -252,9 +252,9 @@ func (pk *Picker) restart(p *startedPiece) {
 	if p.left == 0 {
 		return
 	}
-	for k := range p.blocks {
-		if b := &p.blocks[k]; b.here() && !b.kept {
-			p.drop(k)
+	for k, b := range p.blocks.known {
+		if b.here() && !b.kept {
+			p.drop(k, b)
 		}
 	}
 	pk.endTurn(p)

@@ -192,7 +192,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.s.spoiled[0] = &suspicion{attempts: make([]attempt, maxAttempts), records: make(map[any]record)}
 		sc.fetch("aaaa")
 		for k, sender := range []string{"a", "b", "a", "a"} {
-			sc.s.started[0].blocks[k].sender = sc.s.senderOf(sc.peers[sender])
+			sc.s.block(sc.s.started[0], int32(k)).sender = sc.s.senderOf(sc.peers[sender])
 		}
 		sc.s.Failed(0, truth)
 		require.Len(t, sc.s.spoiled[0].attempts, maxAttempts, "are not all remembered")

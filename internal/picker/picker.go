@@ -30,6 +30,7 @@ type Picker struct {
 	senders   []any           // origins of those that sent a block, by Supplier.sender
 	liars     []bool          // which of them are known to lie
 	spare     []*startedPiece // for reuse
+	runs      blockRuns       // of blocks of started pieces
 	steals    int64
 	received  int64 // blocks that were accepted
 	loot      int64 // thefts that gained little

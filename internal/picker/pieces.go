@@ -19,8 +19,8 @@ func (pk *Picker) Prioritise(i int, priority uint8) (cancel []Request) {
 		}
 	}
 	if p != nil {
-		p.priority = priority
 		pk.close(p) // its place among the open pieces is another
+		p.priority = priority
 		if !wanted {
 			cancel = pk.withdrawAll(p)
 		}
@@ -78,7 +78,7 @@ func (pk *Picker) Lost(i int) {
 func (pk *Picker) Restore(i int, blocks *bits.Set) {
 	p := pk.start(i)
 	for k := range blocks.All() {
-		p.blocks[k].sender = fromStorage
+		pk.block(p, int32(k)).sender = fromStorage
 		p.free--
 		p.left--
 	}
@@ -95,7 +95,7 @@ func (pk *Picker) Abandon(i int) (cancel []Request) {
 		return nil
 	}
 	cancel = pk.withdrawAll(p)
-	p.reset()
+	pk.reset(p)
 	pk.retire(p)
 	return cancel
 }

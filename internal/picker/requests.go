@@ -38,7 +38,7 @@ func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 	if p == nil {
 		return r
 	}
-	b := &p.blocks[id.Index]
+	b := pk.block(p, id.Index)
 	if b.here() || p.parole && (p.sole != nil && p.sole != s || p.sole == nil && pk.barred(s, p)) {
 		return r
 	}
@@ -149,8 +149,8 @@ func (pk *Picker) withdraw(s *Supplier, id Block) {
 
 // withdrawAll takes back all requests for p, for the caller to cancel.
 func (pk *Picker) withdrawAll(p *startedPiece) (cancel []Request) {
-	for k := range p.blocks {
-		for _, o := range p.blocks[k].owner {
+	for k, b := range p.blocks.known {
+		for _, o := range b.owner {
 			if o != nil {
 				id := Block{p.piece, int32(k)}
 				cancel = append(cancel, Request{o, id})
@@ -165,7 +165,7 @@ func (pk *Picker) withdrawAll(p *startedPiece) (cancel []Request) {
 func (pk *Picker) free(s *Supplier, id Block) {
 	s.forgiven.add(id)
 	p := pk.started[id.Piece]
-	b := &p.blocks[id.Index]
+	b := pk.block(p, id.Index)
 	b.removeOwner(s)
 	if b.free() {
 		p.free++
@@ -183,7 +183,7 @@ func (pk *Picker) claim(b *block, s *Supplier, id Block, now time.Time) {
 // request records a request for a block of p, which may be under way already.
 func (pk *Picker) request(p *startedPiece, r Request, now time.Time) {
 	r.Supplier.expect(now)
-	b := &p.blocks[r.Block.Index]
+	b := pk.block(p, r.Block.Index)
 	if b.free() {
 		p.free--
 		if p.parole {

@@ -68,21 +68,20 @@ func compareBlocks(a, b Block) int {
 func (t *turn) run(p *startedPiece) {
 	pk, begun, rarity := t.pk, len(t.out), t.pk.heap.avail[p.piece]
 	for k := p.cursor; !t.full(); k++ {
-		if k == len(p.blocks) {
+		if k == p.blocks.len() {
 			p, k = t.following(p.piece+1, len(t.out)-begun >= minRun, rarity), 0
 			if p == nil {
 				return
 			}
 		}
-		b := &p.blocks[k]
-		if !b.free() {
+		if !p.isFree(k) {
 			if len(t.out) > begun {
 				return
 			}
 			continue
 		}
 		id := Block{p.piece, int32(k)}
-		pk.claim(b, t.s, id, t.now)
+		pk.claim(pk.block(p, id.Index), t.s, id, t.now)
 		if p.free--; p.free == 0 {
 			pk.close(p)
 		}
@@ -157,7 +156,7 @@ func (pk *Picker) Offer(s *Supplier, id Block, now time.Time) bool {
 		}
 		p = pk.start(i)
 	}
-	b := &p.blocks[id.Index]
+	b := p.blocks.at(int(id.Index))
 	if b.here() || b.owner[0] == s || b.owner[1] == s || b.copies() == len(b.owner) || p.parole && p.sole != nil && p.sole != s {
 		return false
 	}

@@ -203,14 +203,14 @@ func TestRunHistories(t *testing.T) {
 			}
 			for _, s := range all {
 				for _, q := range s.queue {
-					b := pk.started[q.Piece].blocks[q.Index]
+					b := pk.started[q.Piece].blocks.at(int(q.Index))
 					require.True(t, b.owner[0] == s || b.owner[1] == s, "seed %d: %v is asked of another", seed, q.Block)
 				}
 			}
 			for _, p := range pk.started {
 				free := 0
-				for k := range p.blocks {
-					if p.blocks[k].free() {
+				for k := range p.blocks.len() {
+					if p.isFree(k) {
 						free++
 						require.GreaterOrEqual(t, k, p.cursor, "seed %d", seed)
 					}

@@ -49,8 +49,8 @@ func (pk *Picker) plan(i int, now time.Time) (ask []Request) {
 	if p.parole {
 		helpers = soleHelper(p, helpers, now)
 	}
-	for k := p.cursor; k < len(p.blocks) && p.free > len(ask); k++ {
-		if !p.blocks[k].free() {
+	for k := p.cursor; k < p.blocks.len() && p.free > len(ask); k++ {
+		if !p.isFree(k) {
 			continue
 		}
 		h := soonest(helpers, nil)
@@ -98,7 +98,7 @@ func (pk *Picker) helpers(i int, now time.Time) (helpers []*helper, pending []pe
 			if pk.started[q.Piece].priority < priority {
 				continue
 			}
-			if p != nil && q.Piece == p.piece && !p.parole && p.blocks[q.Index].copies() == 1 {
+			if p != nil && q.Piece == p.piece && !p.parole && pk.block(p, q.Index).copies() == 1 {
 				pending = append(pending, pendingBlock{q.Block, s, s.eta(stay, now)})
 			}
 			stay++

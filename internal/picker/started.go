@@ -29,9 +29,9 @@ func (pk *Picker) Started(i int) Started {
 // Arrived is the set of blocks of piece i, which must be started, that are here.
 func (pk *Picker) Arrived(i int) bits.Set {
 	p := pk.started[int32(i)]
-	arrived := bits.New(len(p.blocks))
-	for k := range p.blocks {
-		if p.blocks[k].here() {
+	arrived := bits.New(p.blocks.len())
+	for k, b := range p.blocks.known {
+		if b.here() {
 			arrived.Add(k)
 		}
 	}
@@ -43,7 +43,7 @@ type startedPiece struct {
 	piece    int32
 	priority uint8
 	attempt  uint64
-	blocks   []block
+	blocks   blockTable
 	free     int       // blocks that are neither here nor under way
 	left     int       // blocks that are not here
 	cursor   int       // no block before it is free
@@ -107,27 +107,33 @@ func (pk *Picker) start(i int) *startedPiece {
 	} else {
 		p = new(startedPiece)
 	}
-	n := pk.layout.NumBlocks(i)
 	pk.attempts++
-	p.blocks = slices.Grow(p.blocks[:0], n)[:n]
 	p.piece, p.priority, p.attempt = int32(i), pk.heap.priority[i], pk.attempts
 	p.parole = pk.spoiled[p.piece] != nil
-	p.reset()
+	pk.reset(p)
 	pk.started[p.piece] = p
 	pk.reopen(p)
 	return p
 }
 
-func (p *startedPiece) reset() {
-	for k := range p.blocks {
-		p.blocks[k] = block{sender: noSender}
-	}
-	p.free, p.left, p.kept, p.cursor = len(p.blocks), len(p.blocks), 0, 0
+// reset frees all blocks of p.
+func (pk *Picker) reset(p *startedPiece) {
+	n := pk.layout.NumBlocks(int(p.piece))
+	p.blocks.reset(n, &pk.runs)
+	p.free, p.left, p.kept, p.cursor = n, n, 0, 0
 }
 
-// drop drops block k, which is here.
-func (p *startedPiece) drop(k int) {
-	b := &p.blocks[k]
+// block returns block k of p, to be changed.
+func (pk *Picker) block(p *startedPiece, k int32) *block { return p.blocks.ref(int(k), &pk.runs) }
+
+// isFree reports whether block k is neither here nor under way.
+func (p *startedPiece) isFree(k int) bool {
+	b := p.blocks.at(k)
+	return b.free()
+}
+
+// drop drops block k, which is b and is here.
+func (p *startedPiece) drop(k int, b *block) {
 	if b.kept {
 		p.kept--
 	}
@@ -140,11 +146,11 @@ func (p *startedPiece) drop(k int) {
 }
 
 // lacks is how many blocks its sole supplier has to send.
-func (p *startedPiece) lacks() int { return len(p.blocks) - p.kept }
+func (p *startedPiece) lacks() int { return p.blocks.len() - p.kept }
 
 // retire returns p to the heap if none of its blocks is here or under way. A nil p is left alone.
 func (pk *Picker) retire(p *startedPiece) {
-	if p == nil || p.free < len(p.blocks) {
+	if p == nil || p.free < p.blocks.len() {
 		return
 	}
 	pk.endTurn(p)
@@ -158,6 +164,7 @@ func (pk *Picker) retire(p *startedPiece) {
 func (pk *Picker) forget(p *startedPiece) {
 	pk.close(p)
 	delete(pk.started, p.piece)
+	p.blocks.reset(0, &pk.runs)
 	p.sole, p.parole = nil, false
 	if len(pk.spare) < 64 {
 		pk.spare = append(pk.spare, p)
@@ -169,18 +176,25 @@ func (pk *Picker) reopen(p *startedPiece) {
 	if p.open || p.free == 0 || p.priority == 0 {
 		return
 	}
+	pk.open = slices.Insert(pk.open, pk.placeOf(p), p)
+	p.open = true
+	pk.countOpen(int(p.piece), 1)
+}
+
+// placeOf is where p is in open, or belongs.
+func (pk *Picker) placeOf(p *startedPiece) int {
 	at, _ := slices.BinarySearchFunc(pk.open, p, func(a, b *startedPiece) int {
 		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.attempt, b.attempt))
 	})
-	pk.open = slices.Insert(pk.open, at, p)
-	p.open = true
+	return at
 }
 
 // close takes p from the open pieces.
 func (pk *Picker) close(p *startedPiece) {
 	if p.open {
-		at := slices.Index(pk.open, p)
+		at := pk.placeOf(p)
 		pk.open = slices.Delete(pk.open, at, at+1)
 		p.open = false
+		pk.countOpen(int(p.piece), -1)
 	}
 }

@@ -91,7 +91,7 @@ func (pk *Picker) hasRation() bool { return pk.loot < firstLoot+pk.received/loot
 // one that was never asked gets a chance.
 func (pk *Picker) maySteal(s, o *Supplier, k int, now time.Time) bool {
 	id := o.queue[k].Block
-	b := &pk.started[id.Piece].blocks[id.Index]
+	b := pk.block(pk.started[id.Piece], id.Index)
 	if b.owner[0] == s || b.owner[1] == s || !s.may(id.Piece) {
 		return false
 	}

@@ -25,6 +25,7 @@ type Supplier struct {
 	has    bits.Set // what it has
 	want   int      // pieces it has that are needed; not kept while all
 	fresh  int      // pieces it has that are in the heap; not kept while all
+	open   int      // pieces it has that are in Picker.open; not kept while all
 
 	queue    []outstanding // oldest first
 	backing  []outstanding // an empty slice, whose room queue may lie in

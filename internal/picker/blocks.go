@@ -1,0 +1,84 @@
+package picker
+
+// runLength is how many blocks share the memory that is made when one of them is asked for or comes.
+const runLength = 64
+
+// blockTable is the blocks of a started piece. Of those that were not asked for nothing is kept: a piece may have 32,768
+// blocks, and thousands may be started of which a single block is here.
+type blockTable struct {
+	n    int
+	runs []*[runLength]block // nil where all blocks are free
+	made int                 // how many of these are not nil
+}
+
+// blockRuns are runs of blocks for reuse, and the count of those in use.
+type blockRuns struct {
+	spare []*[runLength]block
+	inUse int
+}
+
+// maxSpareRuns is how many runs are kept for reuse.
+const maxSpareRuns = 256
+
+// len is how many blocks the piece has.
+func (t *blockTable) len() int { return t.n }
+
+// at returns block k as it is.
+func (t *blockTable) at(k int) block {
+	if run := t.runs[k/runLength]; run != nil {
+		return run[k%runLength]
+	}
+	return block{sender: noSender}
+}
+
+// ref returns block k, to be changed.
+func (t *blockTable) ref(k int, from *blockRuns) *block {
+	run := t.runs[k/runLength]
+	if run == nil {
+		if last := len(from.spare) - 1; last >= 0 {
+			run, from.spare = from.spare[last], from.spare[:last]
+		} else {
+			run = new([runLength]block)
+		}
+		for i := range run {
+			run[i] = block{sender: noSender}
+		}
+		t.runs[k/runLength] = run
+		t.made++
+		from.inUse++
+	}
+	return &run[k%runLength]
+}
+
+// known yields the blocks, by their index, of which something is known: all that are not free.
+func (t *blockTable) known(yield func(k int, b *block) bool) {
+	left := t.made
+	for r := 0; left > 0; r++ {
+		run := t.runs[r]
+		if run == nil {
+			continue
+		}
+		left--
+		for i := range min(runLength, t.n-r*runLength) {
+			if !yield(r*runLength+i, &run[i]) {
+				return
+			}
+		}
+	}
+}
+
+// reset makes it a table of n free blocks.
+func (t *blockTable) reset(n int, from *blockRuns) {
+	for _, run := range t.runs {
+		if run != nil && len(from.spare) < maxSpareRuns {
+			from.spare = append(from.spare, run)
+		}
+	}
+	from.inUse -= t.made
+	clear(t.runs)
+	runs := (n + runLength - 1) / runLength
+	if cap(t.runs) < runs {
+		t.runs = make([]*[runLength]block, runs)
+	}
+	t.n, t.runs, t.made = n, t.runs[:runs], 0
+}

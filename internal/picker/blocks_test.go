@@ -1,0 +1,119 @@
+package picker
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
+)
+
+// only is a supplier of a single piece, which it is asked for.
+func only(pk *Picker, piece int) *Supplier {
+	s := &Supplier{Ready: true}
+	pk.Join(s)
+	pk.Have(s, piece)
+	return s
+}
+
+// opened is a Picker of so many pieces, each of which was started by a stranger that had it alone, sent a block and left.
+func opened(t *testing.T, pieces int, pieceLength int64) *Picker {
+	length := int64(pieces) * pieceLength
+	pk := New(layout.New(pieceLength, layout.File{Length: length}), 1)
+	for i := range pieces {
+		pk.Prioritise(i, 1)
+	}
+	now := time.Unix(1, 0)
+	for i := range pieces {
+		s := only(pk, i)
+		blocks, _ := pk.Next(s, 1, now, nil)
+		require.Len(t, blocks, 1)
+		require.Equal(t, Accepted, pk.Received(s, blocks[0], now).Verdict)
+		pk.Leave(s)
+	}
+	require.Len(t, pk.open, pieces)
+	return pk
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// What is kept of started pieces is a part of what was sent of them, however long they are. 403 blocks of pieces of 512 MiB
+// had 305 MiB kept.
+func TestStartedPiecesHoldLittle(t *testing.T) {
+	const pieces = 403
+	before := heap()
+	pk := opened(t, pieces, 512<<20)
+	require.Less(t, heap()-before, uint64(pieces*layout.BlockSize/2))
+	runtime.KeepAlive(pk)
+}
+
+// Thousands of open pieces cost nothing to those that have none of them, and one that has the last finds it.
+func TestOpenPiecesCostLittle(t *testing.T) {
+	const pieces = 15_816
+	pk := opened(t, pieces, 4*layout.BlockSize)
+	now := time.Unix(2, 0)
+	var all []*Supplier
+	for range 78 {
+		s := &Supplier{Ready: true}
+		pk.Join(s)
+		all = append(all, s)
+	}
+	choking := &Supplier{Ready: true, Choking: true}
+	pk.Join(choking)
+	pk.Bitfield(choking, bits.Full(pieces))
+	choking.AllowFast(3)
+	pk.Passed(3, nil)
+
+	work := pk.Work()
+	for _, s := range append(all, choking) {
+		blocks, _ := pk.Next(s, 10, now, nil)
+		require.Empty(t, blocks)
+	}
+	require.Less(t, pk.Work()-work, int64(200*len(all)), "which a theft costs, too")
+	pk.Have(all[0], pieces-1)
+	blocks, _ := pk.Next(all[0], 10, now, nil)
+	require.Len(t, blocks, 3)
+}
+
+// A table of blocks is what a slice of them would be.
+func TestBlockTable(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var runs blockRuns
+	var table blockTable
+	for range 100 {
+		want := make([]block, 1+rng.IntN(1000))
+		table.reset(len(want), &runs)
+		for k := range want {
+			want[k].sender = noSender
+		}
+		for range rng.IntN(50) {
+			k := rng.IntN(len(want))
+			want[k].sender, want[k].kept = int32(k), true
+			*table.ref(k, &runs) = want[k]
+		}
+		require.Equal(t, len(want), table.len())
+		for k, b := range want {
+			require.Equal(t, b, table.at(k))
+		}
+		for k, b := range table.known {
+			require.Equal(t, want[k], *b)
+			want[k] = block{sender: noSender}
+		}
+		for _, b := range want {
+			require.True(t, b.free(), "all others are")
+		}
+		require.LessOrEqual(t, runs.inUse, 50)
+	}
+	table.reset(0, &runs)
+	require.Zero(t, runs.inUse)
+	require.Less(t, len(runs.spare), maxSpareRuns)
+}

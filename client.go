@@ -13,11 +13,11 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/lsd"
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/netaddr"
-	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/portmap"
 	"github.com/shoal-go/torrent/internal/sockets"
@@ -145,11 +145,11 @@ type Client struct {
 	ownHTTP  bool
 	webSeeds *webseed.Client
 	udp      *tracker.UDP
-	mux      *udpmux.Mux     // of the UDP sockets
-	mapper   *portmap.Mapper // nil without MapPorts
-	utp      *utp.Socket     // nil if there is none
-	local    *lsd.Discovery  // nil if it is not wanted, or not available
-	outboxes outbox.Account  // of all peers
+	mux      *udpmux.Mux      // of the UDP sockets
+	mapper   *portmap.Mapper  // nil without MapPorts
+	utp      *utp.Socket      // nil if there is none
+	local    *lsd.Discovery   // nil if it is not wanted, or not available
+	account  *account.Account // of all that strangers have us hold
 	blocks   *blockpool.Pool
 	hashing  chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
 	ctx      context.Context // ended by Close

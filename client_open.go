@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/lsd"
 	"github.com/shoal-go/torrent/internal/portmap"
@@ -147,6 +148,7 @@ func (c *Client) prepare() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.account = account.New(0)
 	c.blocks = blockpool.New(blockSize, c.hooks.blockMemory)
 	c.registry.init()
 }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/hashfetch"
@@ -32,8 +33,9 @@ type peer struct {
 	d      *Download
 	conn   *connection // read by one goroutine, written by the other, closed by any
 	rd     *wire.Reader
-	out    outbox.Outbox // has its own mutex
-	number int           // of the connection within the download
+	out    outbox.Outbox   // has its own mutex
+	holder *account.Holder // has its own mutex
+	number int             // of the connection within the download
 	from   peerlist.Source
 	joined time.Time
 

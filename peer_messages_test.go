@@ -110,9 +110,9 @@ func (c *repeating) Close() error {
 func (c *repeating) SetReadDeadline(time.Time) error  { return nil }
 func (c *repeating) SetWriteDeadline(time.Time) error { return nil }
 
-// crowded is a download of so many pieces among 78 peers that are interested, each of which has most of them and
+// crowded is a download of so many pieces among some peers that are interested, each of which has most of them and
 // chokes us.
-func crowded(tb testing.TB, pieces int) *Download {
+func crowded(tb testing.TB, pieces, peers int) *Download {
 	t := &Torrent{name: "large", length: int64(pieces) * blockSize, infoHash: Hash{1}, pieces: make([]byte, sha1.Size*pieces)}
 	t.layout = layout.New(blockSize, layout.File{Path: "large", Length: t.length})
 	c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
@@ -122,7 +122,7 @@ func crowded(tb testing.TB, pieces int) *Download {
 		time.Sleep(time.Millisecond)
 	}
 	var all []chan struct{}
-	for k := range 78 {
+	for k := range peers {
 		b := make([]byte, (pieces+7)/8)
 		for i := range b[:len(b)-1] {
 			b[i] = 0xff ^ 1<<((i+k)%8)
@@ -163,7 +163,7 @@ func (emptyStorage) Close() error                           { return nil }
 // BenchmarkMessages is what one message of a stranger costs, of each kind, with 78 peers.
 func BenchmarkMessages(b *testing.B) {
 	for _, pieces := range []int{16_000, 1_000_000} {
-		d := crowded(b, pieces)
+		d := crowded(b, pieces, 78)
 		for kind, m := range messageKinds(pieces) {
 			b.Run(fmt.Sprintf("%s/%d", kind, pieces), func(b *testing.B) {
 				messages := countMessages(m.again)
@@ -203,7 +203,7 @@ func TestMessagesCostLittle(t *testing.T) {
 	for kind, m := range messageKinds(pieces) {
 		t.Run(kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := crowded(t, pieces)
+				d := crowded(t, pieces, 78)
 				synctest.Wait()
 				time.Sleep(time.Second) // the rounds of those that came
 				join(t, d, 201, m.once, nil, 0).leave()

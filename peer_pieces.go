@@ -147,7 +147,10 @@ func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err 
 	if v == picker.Unrequested {
 		return batch{}, p.unrequested(n)
 	}
-	p.useful = p.useful || v == picker.Accepted
+	if v == picker.Accepted {
+		p.useful = true
+		p.holder.Gave(int64(n))
+	}
 	p.work.Earn(blockWork)
 	p.down.Add(int64(n), now)
 	d.refill(&p.supply, now)

@@ -251,6 +251,7 @@ func (p *peer) answer(uploads []outbox.Request, buf []byte) (_ []byte, sent int,
 	now := time.Now()
 	d.mu.Lock()
 	p.up.Add(int64(sent), now)
+	p.holder.Gave(int64(sent)) // it reads what it asks for
 	d.traffic.up.Add(int64(sent), now)
 	d.traffic.uploaded += int64(sent)
 	p.denied = max(0, p.denied-len(uploads))

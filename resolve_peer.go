@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/metadata"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/pex"
@@ -152,7 +153,10 @@ func (p *metadataConn) asks(b []byte, now time.Time) []byte {
 // read acts on what comes until the connection ends, and returns why it did. All but extensions is for
 // those who know the torrent.
 func (p *metadataConn) read() error {
-	rd := wire.NewReader(p.conn, 1<<20)
+	holder := p.r.client.account.Join(func() { go p.stop(errHoldsMost) })
+	defer holder.Leave()
+	rd := wire.NewReader(p.conn, wire.SkipBitfields)
+	rd.Charge(func(n int) bool { return holder.Set(account.Incoming, n) })
 	for {
 		p.conn.SetReadDeadline(time.Now().Add(silenceTimeout))
 		m, err := rd.Next()

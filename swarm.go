@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/hashfetch"
 	"github.com/shoal-go/torrent/internal/outbox"
@@ -91,8 +92,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	d.swarm.numbered++
 	p := &peer{
 		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now,
-		rd:        wire.NewReader(k, max(1<<20, (d.t.NumPieces()+7)/8)),
-		out:       outbox.New(&d.client.outboxes),
+		rd:        wire.NewReader(k, (d.t.NumPieces()+7)/8),
 		fast:      k.theirs.Fast(),
 		extended:  k.theirs.Extended(),
 		amChoking: true,
@@ -100,6 +100,9 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 		ended:     make(chan struct{}),
 		work:      ratelimit.NewAccount(workRate, workAtOnce, now),
 	}
+	p.holder = d.client.account.Join(func() { go p.stop(errHoldsMost) })
+	p.rd.Charge(func(n int) bool { return p.holder.Set(account.Incoming, n) })
+	p.out = outbox.New(p.holder)
 	p.before, p.withheld = d.uploading.debts.Of(k.addr.Addr())
 	p.supply = picker.Supplier{Owner: p, Origin: k.addr, Host: k.addr.Addr(), Choking: true}
 	if !k.incoming {
@@ -152,6 +155,7 @@ func (d *Download) removePeer(p *peer) {
 	d.uploading.suggester.GiveUp(p.suggested)
 	d.uploading.spread.Forget(p.number)
 	p.out.Close()
+	p.holder.Leave()
 	d.uploading.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
 	d.swarm.peers = slices.DeleteFunc(d.swarm.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {
@@ -273,5 +277,7 @@ func (d *Download) Ban(addr netip.Addr) {
 }
 
 var errBannedByUser = errors.New("banned by the user")
+
+var errHoldsMost = errors.New("has us hold more than any other peer, and gave the least")
 
 var errBanned = errors.New("sent a false block")

@@ -2,12 +2,15 @@ package torrent
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -167,6 +170,44 @@ func TestClaimOfAnothersPort(t *testing.T) {
 				require.True(t, d.Stats().Complete, "%s", ip)
 			})
 		}
+	}
+}
+
+// heapInUse is the memory that is reachable.
+func heapInUse() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Eighty peers send all but the last byte of a megabyte, in messages of any kind, and nothing more. It held 172 MiB.
+func TestHalfSentMessages(t *testing.T) {
+	head := func(kind wire.ID, size uint32, next ...byte) []byte {
+		b := append(binary.BigEndian.AppendUint32(nil, size), byte(kind))
+		return append(append(b, next...), make([]byte, int(size)-2-len(next))...)
+	}
+	for name, half := range map[string][]byte{
+		"extension handshake": head(wire.Extended, 1<<20, 0),
+		"peer exchange":       head(wire.Extended, 1<<20, extPEX),
+		"unknown extension":   head(wire.Extended, 1<<20, 99),
+		"unknown message":     head(99, 1<<20),
+		"hashes":              head(wire.Hashes, 1+32+16+32*8000),
+		"bitfield":            head(wire.Bitfield, 1<<20),
+		"block":               head(wire.Piece, 9+wire.MaxBlock, make([]byte, 8)...),
+		"keep-alives":         make([]byte, 100_003),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := crowded(t, 1000, 0)
+				before := heapInUse()
+				for k := range 80 {
+					defer join(t, d, k, half, nil, 0).leave()
+				}
+				synctest.Wait()
+				require.Less(t, heapInUse()-before, int64(12<<20))
+			})
+		})
 	}
 }
 

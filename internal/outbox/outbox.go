@@ -8,8 +8,8 @@ package outbox
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -27,13 +27,12 @@ const (
 // Payload is not kept here. It is read when it is about to be sent. Our requests are encoded then, too: while the writer
 // is busy with an upload, the blocks may come from other peers, or the peer may choke us.
 type Outbox struct {
-	account *Account
-	wake    chan struct{} // holds a token from an addition until the writer takes it
+	holder *account.Holder // of the peer
+	wake   chan struct{}   // holds a token from an addition until the writer takes it
 
 	mu       sync.Mutex
 	messages []byte
 	taken    int           // bytes of messages that Take returned last, and that are perhaps not written yet
-	counted  int64         // in the account
 	ours     []Request     // our requests, sent behind the messages; oldest first
 	theirs   []Request     // the peer's requests that are not answered; oldest first
 	room     chan struct{} // closed when theirs falls below its bound; nil unless the reader waits
@@ -44,8 +43,8 @@ type Request struct {
 	Piece, Begin, Length uint32
 }
 
-// New returns an empty outbox.
-func New(a *Account) Outbox { return Outbox{account: a, wake: make(chan struct{}, 1)} }
+// New returns an empty outbox. What waits in it is in the account of the peer.
+func New(h *account.Holder) Outbox { return Outbox{holder: h, wake: make(chan struct{}, 1)} }
 
 // Wake has a token once something was added since the writer last took one.
 func (o *Outbox) Wake() <-chan struct{} { return o.wake }
@@ -78,12 +77,7 @@ func (o *Outbox) fits() bool {
 }
 
 // count brings the account up to date, and reports whether what is waiting has room in it. The caller holds o.mu.
-func (o *Outbox) count() bool {
-	n := int64(max(0, len(o.messages)+o.taken-free))
-	delta := n - o.counted
-	o.counted = n
-	return o.account.held.Add(delta) <= accountLimit || delta <= 0
-}
+func (o *Outbox) count() bool { return o.holder.Set(account.Outgoing, len(o.messages)+o.taken) }
 
 // Close takes what is waiting out of the account, once nothing is added any more.
 func (o *Outbox) Close() {
@@ -93,17 +87,8 @@ func (o *Outbox) Close() {
 	o.count()
 }
 
-// An Account is what the outboxes of all peers of a client hold together, beyond a little that each may. The zero value is
-// empty. One whose peer does not read and that needs more than there is room for has its peer dropped.
-type Account struct{ held atomic.Int64 }
-
-const (
-	accountLimit = 32 << 20
-	// free is what an outbox may hold whatever the others do: more than the messages of a peer that reads.
-	free = 128 << 10
-	// spare is the largest buffer that is kept for reuse.
-	spare = 64 << 10
-)
+// spare is the largest buffer that is kept for reuse.
+const spare = 64 << 10
 
 // Request adds requests of ours, and wakes the writer. It returns false once too much is waiting.
 func (o *Outbox) Request(requests []Request) bool {

@@ -5,12 +5,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
+// join is a peer in an account, of whose giving way nothing follows.
+func join(a *account.Account) *account.Holder { return a.Join(func() {}) }
+
 // A request that is taken back before it was written is never sent, nor is its cancel.
 func TestRequestsTakenBack(t *testing.T) {
-	o := New(new(Account))
+	o := New(join(account.New(0)))
 	first, second := Request{1, 0, 16384}, Request{2, 16384, 100}
 	require.True(t, o.Request([]Request{first, second}))
 	require.True(t, o.Add(func(b []byte) []byte { return wire.AppendSimple(b, wire.Interested) }))
@@ -26,32 +30,35 @@ func TestRequestsTakenBack(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	o := New(new(Account))
+	o := New(join(account.New(0)))
 	require.True(t, o.Request(make([]Request, maxBytes/requestSize)))
 	require.False(t, o.Request(make([]Request, 2)))
 }
 
-// All outboxes of a client share a bound. One that holds little always fits; what is taken counts until it was written.
+// All outboxes of a client share a bound, with all else that peers have us hold. What is taken counts until it was written.
 func TestAccountOfAll(t *testing.T) {
-	a := new(Account)
-	big := func(b []byte) []byte { return append(b, make([]byte, 3<<20)...) }
-	var all []Outbox
-	dropped := 0
-	for range 80 {
-		all = append(all, New(a))
+	a := account.New(0)
+	held := func() int64 {
+		n, limit := a.Held()
+		require.LessOrEqual(t, n, limit)
+		return n
 	}
+	big := func(b []byte) []byte { return append(b, make([]byte, 3<<20)...) }
+	all := make([]Outbox, 80)
+	gone := 0
 	for k := range all {
+		all[k] = New(a.Join(func() { gone++ }))
 		if !all[k].Add(big) {
-			all[k].Close()
-			dropped++
+			gone++
 		}
 		all[k].Take(nil, 1, nil)
-		require.LessOrEqual(t, a.held.Load(), int64(accountLimit))
+		held()
 	}
-	require.Equal(t, 80-11, dropped, "of 240 MiB, 32")
-	require.True(t, all[79].Add(func(b []byte) []byte { return wire.AppendSimple(b, wire.Interested) }), "a little always fits")
+	require.Equal(t, 80-10, gone, "of 240 MiB, 32")
+	small := New(join(a))
+	require.True(t, small.Add(func(b []byte) []byte { return wire.AppendSimple(b, wire.Interested) }), "a little always fits")
 	for k := range all {
 		all[k].Take(make([]byte, 0, 1<<20), 1, nil) // the writer is back for more
 	}
-	require.Zero(t, a.held.Load())
+	require.Zero(t, held())
 }

@@ -1,0 +1,155 @@
+// Package account bounds what strangers can make a client hold in memory: messages that they do not read or only half
+// send, data that is of no use before the rest of it has come, and what is remembered of them.
+//
+// A client owns one Account. Every peer, and whatever else strangers fill, is a Holder in it, whose owner says how much
+// it holds. Both may be used from any goroutine and under any lock but those that a holder's giveWay takes.
+package account
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	// Limit bounds what all holders hold beyond what is free, in bytes.
+	Limit = 32 << 20
+	// Free is what each may hold whatever the others do, in bytes: more than a peer that reads and sends whole messages.
+	Free = 64 << 10
+)
+
+// A Kind is something that is held. One goroutine at a time says how much of it there is.
+type Kind uint8
+
+const (
+	Outgoing Kind = iota // waits for the peer to read
+	Incoming             // has come, and is not whole or not read
+	Requests             // what is remembered of requests
+	Drafts               // metadata that is not known to be true
+	numKinds
+)
+
+// An Account is what all holders of a client hold together. If that is too much, who holds the most and gave the least
+// gives way.
+type Account struct {
+	limit int64
+
+	mu      sync.Mutex
+	held    int64     // the charges of all holders, never more than limit
+	holders []*Holder // but those that give way
+}
+
+// New returns an empty account of limit bytes; 0 is Limit.
+func New(limit int64) *Account { return &Account{limit: cmp.Or(limit, Limit)} }
+
+// Held returns how many bytes the holders hold beyond what is free, and the bound on them.
+func (a *Account) Held() (held, limit int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.held, a.limit
+}
+
+// A Holder is one that a stranger has us hold something for.
+type Holder struct {
+	account *Account
+	giveWay func()
+	gave    atomic.Int64
+	over    atomic.Bool // it gives way or has left
+	charge  int64       // what of it is in the account, whose mutex guards it
+
+	mu      sync.Mutex // taken before the account's
+	kinds   [numKinds]int64
+	sum     int64 // of kinds
+	settled int64 // the charge that was settled last
+}
+
+// Join adds a holder. giveWay is called, at most once and from any goroutine, when it is to let go of everything. It must
+// neither wait nor call the account.
+func (a *Account) Join(giveWay func()) *Holder {
+	h := &Holder{account: a, giveWay: giveWay}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.holders = append(a.holders, h)
+	return h
+}
+
+// Gave records that n bytes of use came of the holder.
+func (h *Holder) Gave(n int64) { h.gave.Add(n) }
+
+// Set says that the holder holds n bytes of a kind. It reports false if the holder has to let go of everything and end,
+// for which giveWay is not called.
+func (h *Holder) Set(k Kind, n int) bool {
+	h.set(k, n, false)
+	return !h.over.Load()
+}
+
+// Grow is Set for one that can do with less. If there is no room for n bytes, and none but those that gave more than they
+// hold could give way, it reports false, and what was said before stays.
+func (h *Holder) Grow(k Kind, n int) bool { return h.set(k, n, true) }
+
+func (h *Holder) set(k Kind, n int, yields bool) bool {
+	h.mu.Lock()
+	sum, ok := h.sum+int64(n)-h.kinds[k], true
+	var victims []*Holder
+	if charge := max(0, sum-Free); charge != h.settled {
+		if victims, ok = h.account.settle(h, charge, yields); ok {
+			h.settled = charge
+		}
+	}
+	if ok {
+		h.kinds[k], h.sum = int64(n), sum
+	}
+	h.mu.Unlock()
+	for _, v := range victims {
+		v.giveWay()
+	}
+	return ok
+}
+
+// settle makes the charge of h what it is now, and returns those that give way for it. It is not ok if h yields to all
+// others that are worth what they hold. The caller holds h.mu.
+func (a *Account) settle(h *Holder, charge int64, yields bool) (victims []*Holder, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for !h.over.Load() && a.held+charge-h.charge > a.limit {
+		worth := func(o *Holder) int64 {
+			if o == h {
+				return o.gave.Load() - charge
+			}
+			return o.gave.Load() - o.charge
+		}
+		worst := slices.MinFunc(a.holders, func(x, y *Holder) int {
+			return cmp.Or(cmp.Compare(worth(x), worth(y)), cmp.Compare(y.charge, x.charge))
+		})
+		if yields && (worst == h || worth(worst) >= 0) {
+			return victims, false
+		}
+		a.end(worst)
+		if worst != h {
+			victims = append(victims, worst)
+		}
+	}
+	if !h.over.Load() {
+		a.held += charge - h.charge
+		h.charge = charge
+	}
+	return victims, true
+}
+
+// end takes a holder out of the account. The caller holds a.mu.
+func (a *Account) end(h *Holder) {
+	a.held -= h.charge
+	h.charge = 0
+	h.over.Store(true)
+	a.holders = slices.DeleteFunc(a.holders, func(o *Holder) bool { return o == h })
+}
+
+// Leave takes the holder out of the account, once it holds nothing any more.
+func (h *Holder) Leave() {
+	h.account.mu.Lock()
+	defer h.account.mu.Unlock()
+	if !h.over.Load() {
+		h.account.end(h)
+	}
+}

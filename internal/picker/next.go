@@ -123,8 +123,11 @@ func (t *turn) steal() {
 			continue
 		}
 		b := pk.block(p, id.Index)
-		if !s.Runs && !victim.stuck(id.Piece) && !largeGain(victim, victim.eta(at, t.now)-s.eta(len(s.queue), t.now), pk.together(t.now), t.now) {
-			pk.loot++
+		if !s.Runs && !victim.stuck(id.Piece) {
+			gain := victim.eta(at, t.now) - s.eta(len(s.queue), t.now)
+			if !largeGain(victim, gain, pk.together(t.now), pk.intake.full(t.now), t.now) {
+				pk.loot++
+			}
 		}
 		full := b.copies() == len(b.owner)
 		if full {

@@ -33,6 +33,7 @@ type Picker struct {
 	runs      blockRuns       // of blocks of started pieces
 	steals    int64
 	received  int64 // blocks that were accepted
+	intake    intake
 	loot      int64 // thefts that gained little
 	work      int64
 }

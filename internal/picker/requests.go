@@ -30,6 +30,7 @@ func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 		return r
 	}
 	s.heard, s.snubbed = now, false
+	pk.intake.add(now)
 	r.Verdict = Wasted
 	p := pk.started[id.Piece]
 	if p == nil && pk.heap.holds(int(id.Piece)) {

@@ -16,7 +16,8 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 	}
 	mine := s.eta(len(s.queue), now)
 	busy := !s.Runs && len(s.queue) > 0 && mine > stealAhead+2*s.pipe.rtt
-	rationed := !s.Runs && !pk.hasRation()
+	full := pk.intake.full(now)
+	rationed := s.Runs && full || !s.Runs && !pk.hasRation()
 	var latest, together time.Duration
 	if rationed {
 		together = pk.together(now)
@@ -29,7 +30,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		for k := len(o.queue) - 1; k >= 0; k-- {
 			pk.work++
 			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].Piece)
-			worth := stuck || !busy && eta > max(latest, 2*mine) && (!rationed || largeGain(o, eta-mine, together, now))
+			worth := stuck || !busy && eta > max(latest, 2*mine) && (!rationed || largeGain(o, eta-mine, together, full, now))
 			if worth && pk.maySteal(s, o, k, now) && pk.mayReassign(s, o, k, now) {
 				victim, at, latest = o, k, eta
 				if stuck {
@@ -47,7 +48,8 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 
 // Where all are fast and together fill our own link, each has much of what is left under way, and is soon rid of it,
 // whatever its rate says. There every theft is waste. So a supplier does not steal before it runs out of work, and a theft
-// that gains little takes from a ration. Neither holds for one that is asked for runs, which begin a request each.
+// that gains little takes from a ration. Neither holds for one that is asked for runs, which begin a request each; but
+// while as much comes as we can take, it steals only what gains much.
 const (
 	stealAhead = 200 * time.Millisecond // a supplier with this much work and two round trips of it does not steal
 	firstLoot  = 16                     // thefts of small gain that the ration begins with
@@ -56,12 +58,17 @@ const (
 
 // largeGain reports whether a theft from o is outside the ration. It is if it gains a second, the supplier has been
 // measured or silent for as long, and it gains twice the time in which all suppliers together send what they were asked
-// for; and if o has sent nothing at all in a second.
-func largeGain(o *Supplier, gain, together time.Duration, now time.Time) bool {
-	if o.pace.rate <= 0 && now.Sub(o.heard) >= time.Second {
+// for; and if o has sent nothing at all in a second. While the intake is full, what o sent may be waiting for us. So then
+// a theft must gain far more, and be known to for longer.
+func largeGain(o *Supplier, gain, together time.Duration, full bool, now time.Time) bool {
+	silence := now.Sub(o.heard)
+	if full {
+		return gain >= max(5*time.Second, 8*together) && (o.pace.seconds >= 3 || silence >= 3*time.Second)
+	}
+	if o.pace.rate <= 0 && silence >= time.Second {
 		return true
 	}
-	return gain >= max(time.Second, 2*together) && (o.pace.seconds >= 1 || now.Sub(o.heard) >= time.Second)
+	return gain >= max(time.Second, 2*together) && (o.pace.seconds >= 1 || silence >= time.Second)
 }
 
 // together is how long all suppliers take together for what they are asked for.

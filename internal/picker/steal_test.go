@@ -119,3 +119,47 @@ func TestThievesAreRationed(t *testing.T) {
 	sc.s.Release(sc.peers["b"], everything)
 	require.NotEmpty(t, sc.asks("b", 1), "what would come seconds later is stolen whatever the ration")
 }
+
+// While as much comes as we can take, a supplier may look slow because what it sent waits for us. So no more is stolen
+// from it than the ration allows, unless it is known to be slow beyond that.
+func TestFullIntakeSparesTheSlow(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		owner    float64       // bytes a second
+		measured float64       // for so many seconds
+		silence  time.Duration // of the owner
+		runs     bool          // the thief is asked for runs
+		want     bool          // that it is stolen from while the intake is full
+	}{
+		{name: "seconds slower", owner: 1 << 19, measured: 1},
+		{name: "seconds slower than a thief that is asked for runs", owner: 1 << 19, measured: 1, runs: true},
+		{name: "far slower as it seems at first", owner: 1 << 14, measured: 1},
+		{name: "far slower for long", owner: 1 << 14, measured: 3, want: true},
+		{name: "far slower for long, and a thief that is asked for runs", owner: 1 << 14, measured: 3, runs: true, want: true},
+		{name: "silent for a moment", owner: 1 << 20, silence: 2 * time.Second},
+		{name: "never heard of for a moment", silence: 2 * time.Second},
+		{name: "never heard of for long", silence: 6 * time.Second, want: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := newScene(t, 20)
+			owner := sc.join("a")
+			owner.pace = pace{rate: tc.owner, seconds: tc.measured}
+			sc.asks("a", 80)
+			owner.heard = sc.now.Add(-tc.silence)
+			thief := sc.join("b")
+			thief.pace.rate, thief.Runs = 64<<20, tc.runs
+			sc.s.loot = firstLoot
+			next := sc.s.Next
+			if tc.runs {
+				next = sc.s.NextRun
+			}
+			sc.s.intake = intake{since: sc.now.Add(-intakeWindow), blocks: fullRate, best: fullRate, latest: sc.now}
+			blocks, _ := next(thief, 1, sc.now, nil)
+			require.Equal(t, tc.want, len(blocks) > 0)
+			sc.s.Release(thief, everything)
+			sc.s.intake.blocks = 0
+			blocks, _ = next(thief, 1, sc.now, nil)
+			require.NotEmpty(t, blocks, "once less comes")
+		})
+	}
+}

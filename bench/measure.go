@@ -17,6 +17,7 @@ type result struct {
 	ideal  time.Duration
 
 	goroutines float64 // of one idle torrent; 0 is not known
+	wasted     float64 // bytes that came beyond the content, as far as the client says
 }
 
 func failure(err error) result {
@@ -55,7 +56,7 @@ func measureInMemory(b *bench, a *arena, r racer) result {
 	if err := p.await(patience + 6*a.ideal); err != nil {
 		return failure(err)
 	}
-	return result{wall: p.wall, cpu: p.cpu(), memory: float64(p.peakMemory()), ideal: a.ideal}
+	return result{wall: p.wall, cpu: p.cpu(), memory: float64(p.peakMemory()), ideal: a.ideal, wasted: float64(p.value("wasted"))}
 }
 
 // compare reports whether out holds what the torrent is of: the name that the torrent has too.

@@ -47,6 +47,16 @@ var oursInMemory = racer{
 	},
 }
 
+// oursInCrowd is for seeds that connect to host 2, so many of them.
+func oursInCrowd(peers int) racer {
+	return racer{
+		name: "ours",
+		leech: func(b *bench, a *arena, out string) *exec.Cmd {
+			return exec.Command(b.bin+"/ours", "-dir", out, "-listen", peerAddr(2), "-peers", strconv.Itoa(peers), a.torrent)
+		},
+	}
+}
+
 // floor keeps so many requests in flight a seed.
 func floor(requests int, flags ...string) racer {
 	return racer{

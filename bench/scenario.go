@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 )
 
@@ -33,6 +34,9 @@ var scenarios = []scenario{
 	{"four", "Four seeds of 25 MB/s, 1 GiB", all(256), limitColumns, limitedSeeds(4, fullSpeed, 1024*mebibyte, mebibyte), measureLeech},
 	{"far", "Four seeds of 25 MB/s behind 100 ms of round trip, 1 GiB", all(256), limitColumns, farSeeds, measureLeech},
 	{"thirty", "Thirty seeds of 1 MB/s, 300 MB, pieces of 256 KiB", all(16), limitColumns, limitedSeeds(30, 1_000_000, 300_000_000, mebibyte/4), measureLeech},
+	crowd(20),
+	crowd(80),
+	crowd(500),
 	{"files", "One seed without a limit, 4,000 small files, some of them empty", all(256), raceColumns("floor"), manyFiles, measureLeech},
 	{"web", "A web server alone, 300 MB in one file, pieces of 1 MiB", webClients, raceColumns("libtorrent"), webFile, measureLeech},
 	{"web-files", "A web server alone, 4,000 small files, some of them empty", webClients, raceColumns("libtorrent"), webFiles, measureLeech},
@@ -104,6 +108,28 @@ func limitedSeeds(n, rate int, size, pieceLength int64) func(b *bench) (*arena, 
 		}
 		a.setIdeal(float64(size)*b.scale/float64(n*rate), 0)
 		return a, b.seed(a, 2, n, rate)
+	}
+}
+
+// crowd is of so many seeds that connect to the client themselves, all at once, each as fast as the machine.
+func crowd(peers int) scenario {
+	return scenario{
+		name:    fmt.Sprintf("crowd-%d", peers),
+		title:   fmt.Sprintf("%d seeds at once without a limit, 512 MiB, pieces of 256 KiB", peers),
+		racers:  []racer{oursInCrowd(peers)},
+		columns: crowdColumns,
+		prepare: func(b *bench) (*arena, error) {
+			path, err := b.singleFile(512 * mebibyte)
+			if err != nil {
+				return nil, err
+			}
+			a, err := b.arena(path, mebibyte/4)
+			if err != nil {
+				return nil, err
+			}
+			return a, b.background(a, b.bin+"/crowd", "-peers", strconv.Itoa(peers), path, a.bare, peerAddr(2))
+		},
+		measure: measureLeech,
 	}
 }
 

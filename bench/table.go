@@ -19,6 +19,7 @@ func wallOf(r result) float64       { return r.wall.Seconds() }
 func cpuOf(r result) float64        { return r.cpu.Seconds() }
 func memoryOf(r result) float64     { return r.memory }
 func goroutinesOf(r result) float64 { return r.goroutines }
+func wastedOf(r result) float64     { return r.wasted }
 
 var (
 	wallColumn = column{"wall, s", func(runs []result, _ map[string][]result) string {
@@ -47,6 +48,20 @@ func raceColumns(base string) []column {
 
 // limitColumns compare the wall time with what the swarm allows, and the CPU time with the floor's.
 var limitColumns = []column{wallColumn, idealColumn, cpuColumn, against("floor", cpuOf), memoryColumn}
+
+// crowdColumns say how much came beyond the content.
+var crowdColumns = []column{wallColumn, cpuColumn, memoryColumn,
+	{"wasted, MiB", func(runs []result, _ map[string][]result) string {
+		return fmt.Sprintf("%.1f", median(runs, wastedOf)/mebibyte)
+	}},
+	{"at most", func(runs []result, _ map[string][]result) string {
+		most := 0.0
+		for _, r := range runs {
+			most = max(most, r.wasted)
+		}
+		return fmt.Sprintf("%.1f", most/mebibyte)
+	}},
+}
 
 var idleColumns = []column{
 	{"memory a torrent, KB", func(runs []result, _ map[string][]result) string {

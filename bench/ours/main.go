@@ -1,8 +1,9 @@
 // Command ours downloads a torrent with this library, or seeds some.
 //
-//	ours [-memory] [-seed] [-listen ADDR] -dir DIR TORRENT...
+//	ours [-memory] [-seed] [-listen ADDR] [-peers N] -dir DIR TORRENT...
 //
-// It ends once the torrent is complete; with -seed it prints "ready" once all are, and shares on.
+// It ends once the torrent is complete, and prints how many bytes of it were wasted; with -seed it prints "ready" once
+// all are, and shares on.
 package main
 
 import (
@@ -30,16 +31,17 @@ func main() {
 	seed := flag.Bool("seed", false, "share on once complete")
 	listen := flag.String("listen", "", "address to accept peers on")
 	upload := flag.Int("upload", 0, "bytes a second to send at most")
+	peers := flag.Int("peers", 0, "connections of a torrent at most; 0 is the library's default")
 	flag.Parse()
 	if *memory {
 		*dir = ""
 	}
-	if err := run(*dir, *seed, *listen, *upload, flag.Args()); err != nil {
+	if err := run(*dir, *seed, *listen, *upload, *peers, flag.Args()); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(dir string, seed bool, listen string, upload int, torrents []string) error {
+func run(dir string, seed bool, listen string, upload, peers int, torrents []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	client := &torrent.Client{Listen: listen, NoDHT: true}
@@ -47,7 +49,7 @@ func run(dir string, seed bool, listen string, upload int, torrents []string) er
 	if upload > 0 {
 		client.UploadLimit = rate.NewLimiter(rate.Limit(upload), 256<<10)
 	}
-	o := &torrent.Options{Dir: dir, Seed: seed, Client: client, MaxMemory: 1 << 40}
+	o := &torrent.Options{Dir: dir, Seed: seed, Client: client, MaxMemory: 1 << 40, MaxPeers: peers}
 	var downloads []*torrent.Download
 	for _, path := range torrents {
 		t, err := torrent.Read(path)
@@ -66,6 +68,7 @@ func run(dir string, seed bool, listen string, upload int, torrents []string) er
 			return err
 		}
 		defer files.Close()
+		fmt.Println("wasted", d.Stats().Wasted)
 	}
 	if seed {
 		fmt.Println("ready")

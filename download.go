@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"maps"
@@ -226,7 +227,7 @@ func (d *Download) examine() bool {
 		}
 	})
 	if err != nil {
-		d.fail(err)
+		d.fail(fmt.Errorf("check what is there: %w", err))
 		return false
 	}
 	d.selection.choosing.Lock() // a choice before this is settled here, and a later one by itself

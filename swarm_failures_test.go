@@ -3,7 +3,10 @@ package torrent
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/storage/disktest"
@@ -58,8 +62,11 @@ func (c *nthCall) ours(err error) bool { return err == nil || errors.Is(err, c.e
 // eachCall runs a history in which the first call fails, then one in which the second one does, and so on until
 // none does, each in a bubble, which a goroutine that is left ends.
 func eachCall(t *testing.T, err error, history func(t *testing.T, c *nthCall)) {
-	counts := map[string]int{}
-	for n := 1; ; n++ {
+	counts, step := map[string]int{}, 1
+	if raceEnabled() {
+		step = 3
+	}
+	for n := 1; ; n += step {
 		c := &nthCall{err: err, n: n}
 		done := make(chan struct{})
 		go func() {
@@ -77,11 +84,18 @@ func eachCall(t *testing.T, err error, history func(t *testing.T, c *nthCall)) {
 			t.Fatalf("when call %d failed: %s", n, c.hit())
 		}
 		if c.hit() == "" {
-			t.Logf("%d calls: %v", n-1, counts)
+			t.Logf("%d calls or less: %v", n-1, counts)
 			return
 		}
 		counts[strings.Fields(c.hit())[0]]++
 	}
+}
+
+// quietClient is a client on a simulated host that logs nothing: it is one of a thousand.
+func quietClient(t *testing.T, h *simnet.Host) *Client {
+	c := simClient(t, h, nil)
+	c.Logger = nil
+	return c
 }
 
 // failingRig is a host whose calls fail, and a seed of what it downloads.
@@ -120,8 +134,7 @@ func (r *failingRig) start(o Options) *life {
 	r.hosts++
 	l := &life{failingRig: r, host: r.net.NewHost(fmt.Sprintf("81.0.0.%d", r.hosts), 0, 0, 10*time.Millisecond)}
 	l.ledger = simpeer.Watch(l.host, r.content.truth)
-	l.client = simClient(r.test, l.host, nil)
-	l.client.Logger = nil // of a thousand histories
+	l.client = quietClient(r.test, l.host)
 	l.client.hooks.openFiles, l.client.hooks.blockMemory = r.disk.OpenFiles, r.blocks
 	o.Client, o.Peers = l.client, append(o.Peers, r.seed.Addr())
 	if o.Storage == nil {
@@ -385,6 +398,179 @@ func TestEachDiskCallFails(t *testing.T) {
 					have := l.end()
 					r.disk.Fail = nil
 					r.again(have)
+				})
+			})
+		}
+	}
+}
+
+// failingStorage is a user's storage that remembers what it verified, and whose calls fail.
+type failingStorage struct {
+	*simStorage
+	call   *nthCall
+	open   int
+	pieces bits.Set
+}
+
+func (s *failingStorage) start(*Torrent) (Storage, error) {
+	if err := s.call.fail("open storage"); err != nil {
+		return nil, err
+	}
+	s.open++
+	return s, nil
+}
+
+func (s *failingStorage) ReadAt(p []byte, off int64) (int, error) {
+	if err := s.call.fail("read"); err != nil {
+		n, _ := s.simStorage.ReadAt(p[:len(p)/2], off)
+		return n, err
+	}
+	return s.simStorage.ReadAt(p, off)
+}
+
+func (s *failingStorage) WriteAt(p []byte, off int64) (int, error) {
+	if err := s.call.fail("write"); err != nil {
+		n, _ := s.simStorage.WriteAt(p[:len(p)/2], off)
+		return n, err
+	}
+	return s.simStorage.WriteAt(p, off)
+}
+
+func (s *failingStorage) Sync() error { return s.call.fail("sync") }
+
+func (s *failingStorage) Close() error {
+	s.open--
+	return s.call.fail("close")
+}
+
+func (s *failingStorage) PieceVerified(i int) error {
+	if err := s.call.fail("tell"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pieces.Add(i)
+	return nil
+}
+
+func (s *failingStorage) Verified() (Bitfield, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Bitfield{s.pieces.Clone()}, s.call.fail("ask")
+}
+
+// The same of a user's own storage.
+func TestEachStorageCallFails(t *testing.T) {
+	for _, blocks := range []int64{0, blockSize} {
+		t.Run(fmt.Sprintf("%d bytes for blocks", blocks), func(t *testing.T) {
+			eachCall(t, errInjected, func(t *testing.T, c *nthCall) {
+				n := simnet.New()
+				defer n.Close()
+				r := newFailingRig(t, n, c)
+				defer r.stop()
+				r.blocks = blocks
+				st := &failingStorage{simStorage: newSimStorage(r.content), call: c, pieces: bits.New(r.content.NumPieces())}
+				l := r.start(Options{Storage: st.start, Seed: true}).whole()
+				if l.err == nil {
+					r.take(l)
+				}
+				if l.err != nil {
+					require.NotEqual(t, c.err.Error(), l.err.Error(), "it does not say what failed")
+				}
+				have := l.end()
+				require.Zero(t, st.open, "not closed")
+				require.Empty(t, st.wrong)
+				c.mu.Lock()
+				c.n = 0
+				c.mu.Unlock()
+				l = r.start(Options{Storage: st.start})
+				require.NoError(t, l.err)
+				require.True(t, l.whole().err == nil, "%v", l.err)
+				for i := range have.All() {
+					require.Falsef(t, l.ledger.Came(i), "piece %d was verified, and came again", i)
+				}
+				l.end()
+				require.Zero(t, st.open, "not closed")
+			})
+		})
+	}
+}
+
+// serveTracker has a host answer every announce with some peers.
+func serveTracker(t *testing.T, h *simnet.Host, peers ...netip.AddrPort) (url string) {
+	l, err := h.Listen("tcp", ":80")
+	require.NoError(t, err)
+	answer := fmt.Sprintf("d8:intervali60e5:peers%d:%se", 6*len(peers), netaddr.AppendCompact(nil, peers))
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) })}
+	go srv.Serve(l)
+	t.Cleanup(func() { srv.Close() })
+	return "http://" + h.IP().String() + "/announce"
+}
+
+// Whatever one call of the sockets fails, a download becomes complete and is shared with others, unless there is no socket to
+// listen on. Then Start says so, and works when it is called again. Nothing is left open.
+func TestEachSocketCallFails(t *testing.T) {
+	for name, configure := range map[string]func(c *Client, h *simnet.Host, lan *simnet.LAN){
+		"TCP":       func(*Client, *simnet.Host, *simnet.LAN) {},
+		"encrypted": func(c *Client, _ *simnet.Host, _ *simnet.LAN) { c.Encryption = RequireEncryption },
+		"uTP":       func(c *Client, _ *simnet.Host, _ *simnet.LAN) { c.NoUTP, c.NoTCP = false, true },
+		"DHT, and either": func(c *Client, _ *simnet.Host, _ *simnet.LAN) {
+			c.NoDHT, c.NoUTP, c.DHTNodes = false, false, []string{"80.0.0.1:6881"}
+		},
+		"local discovery": func(c *Client, h *simnet.Host, lan *simnet.LAN) {
+			c.LocalDiscovery, c.hooks.listenMulticast = true, lan.Listener(h)
+		},
+	} {
+		for _, why := range []error{errInjected, syscall.EMFILE, syscall.ENOBUFS, syscall.ECONNABORTED} {
+			t.Run(fmt.Sprintf("%s: %v", name, why), func(t *testing.T) {
+				eachCall(t, why, func(t *testing.T, call *nthCall) {
+					n := simnet.New()
+					defer n.Close()
+					content := newSimContent(1, 32<<10, 100_000)
+					host := func(ip string) *simnet.Host { return n.NewHost(ip, 0, 0, 10*time.Millisecond) }
+					seed, us, leech := host("80.0.0.1"), host("80.0.0.2"), host("80.0.0.3")
+					var lan simnet.LAN
+					client := func(h *simnet.Host) *Client {
+						c := quietClient(t, h)
+						configure(c, h, &lan)
+						return c
+					}
+					simSeed(t, client(seed), content)
+					content.trackers = [][]string{{serveTracker(t, host("80.0.0.9"), seed.Addr(6881))}}
+					us.Fail = call.fail
+
+					c := client(us)
+					start := func() (*Download, error) {
+						return content.Start(t.Context(), &Options{Client: c, Seed: true, Storage: newSimStorage(content).open})
+					}
+					d, err := start()
+					if err != nil {
+						require.ErrorIs(t, err, why)
+						require.ErrorContains(t, err, "listen")
+						d, err = start()
+					}
+					require.NoError(t, err)
+					other := client(leech)
+					content.trackers = nil
+					took := simLeech(t, other, content, us.Addr(6881))
+					for _, d := range []*Download{d, took} {
+						select {
+						case <-d.Done():
+							_, err := d.Wait()
+							require.NoError(t, err)
+						case <-time.After(time.Hour):
+							require.FailNow(t, "it hangs", "%+v", d.Stats())
+						}
+					}
+					require.NoError(t, d.Close())
+					require.NoError(t, took.Close())
+					require.NoError(t, other.Close())
+					err = c.Close()
+					require.True(t, call.ours(err), "%v", err)
+					synctest.Wait()
+					conns, listeners := us.Open()
+					require.Zero(t, conns, "connections left open")
+					require.Zero(t, listeners, "listeners left open")
 				})
 			})
 		}

@@ -169,3 +169,14 @@ func FuzzReceived(f *testing.F) {
 		}
 	})
 }
+
+// Of two files with the same content the layer is fetched once.
+func TestSameContentIsFetchedOnce(t *testing.T) {
+	_, _, root, height := tree(3)
+	f := hashfetch.New()
+	f.Want(whole, root, height, level, 0, 3)
+	other := hashfetch.Target{File: 4, Piece: -1}
+	f.Want(other, root, height, level, 0, 3)
+	require.False(t, f.Wants(other))
+	require.Len(t, f.Next(hashfetch.NewPeer(), start), 1)
+}

@@ -2,7 +2,10 @@ package metainfo
 
 import (
 	"fmt"
+	"maps"
 	"math/bits"
+	"slices"
+	"strconv"
 
 	"github.com/shoal-go/torrent/internal/bencode"
 	"github.com/shoal-go/torrent/internal/merkle"
@@ -66,4 +69,53 @@ func (t *Info) parseLayer(i int, layer []byte) *Error {
 
 func layerError(root []byte, reason string) *Error {
 	return &Error{Field: fmt.Sprintf("piece layers[%.32x]", root), Reason: reason}
+}
+
+// WithLayers returns a .torrent file that Parse takes, with piece layers added to those that it has, by the roots of their files.
+// It returns raw itself if there are none to add, or if Parse would not take the result because of its size.
+func WithLayers(raw []byte, layers map[merkle.Hash][]byte) []byte {
+	dict, _, err := bencode.Salvage(raw, Limits(), "info")
+	if err != nil || len(layers) == 0 {
+		return raw
+	}
+	const name = "piece layers"
+	all, size := make(map[string][]byte), len(dict)
+	for root, layer := range layers {
+		all[string(root[:])] = layer
+		size += len(layer)
+	}
+	if size > MaxSize {
+		return raw
+	}
+	for key, value := range bencode.Keys(dict) {
+		if string(key) != name {
+			continue
+		}
+		for root, layer := range bencode.Keys(value) {
+			all[string(root)], _ = bencode.String(layer)
+		}
+	}
+	added := append(appendString(nil, name), 'd')
+	for _, root := range slices.Sorted(maps.Keys(all)) {
+		added = appendString(appendString(added, root), all[root])
+	}
+	added = append(added, 'e')
+	out := append(make([]byte, 0, len(dict)+len(added)), 'd')
+	for key, value := range bencode.Keys(dict) {
+		if string(key) > name { // in order, unless raw is not
+			out, added = append(out, added...), nil
+		}
+		if string(key) != name {
+			out = append(appendString(out, key), value...)
+		}
+	}
+	out = append(append(out, added...), 'e')
+	if len(out) > MaxSize {
+		return raw
+	}
+	return out
+}
+
+func appendString[S string | []byte](b []byte, s S) []byte {
+	return append(append(strconv.AppendInt(b, int64(len(s)), 10), ':'), s...)
 }

@@ -3,6 +3,9 @@
 package piecehash
 
 import (
+	"bytes"
+	"encoding/binary"
+	"math"
 	"math/bits"
 	"sync"
 
@@ -18,10 +21,11 @@ type Pieces struct {
 	roots  []merkle.Hash       // by file
 	files  map[merkle.Hash]int // longer than a block, by their roots
 
-	mu     sync.RWMutex
-	layers [][]byte       // of level, by file; nil is unknown, or of a file that has but one piece
-	trees  []*merkle.Tree // of layers, once needed
-	blocks map[int][]byte // the hashes of the blocks of pieces of which they are known
+	mu      sync.RWMutex
+	layers  [][]byte       // of level, by file; nil is unknown, or of a file that has but one piece
+	learned []int          // files whose layers were learned, one for each root
+	trees   []*merkle.Tree // of layers, once needed
+	blocks  map[int][]byte // the hashes of the blocks of pieces of which they are known
 }
 
 // New returns the pieces of the files of an aligned layout. roots are by file, those of padding unused; layers, too, are by
@@ -119,7 +123,52 @@ func (p *Pieces) Learn(file int, layer []byte) (files []int) {
 			files = append(files, i)
 		}
 	}
+	if len(files) > 0 {
+		p.learned = append(p.learned, file)
+	}
 	return files
+}
+
+// Learned are the layers that were learned, by the roots of their files. They must not be written to.
+func (p *Pieces) Learned() map[merkle.Hash][]byte {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	all := make(map[merkle.Hash][]byte, len(p.learned))
+	for _, file := range p.learned {
+		all[p.roots[file]] = p.layers[file]
+	}
+	return all
+}
+
+// AppendLearned appends the layers that were learned for Recall, as many of them as take at most so many bytes. Each is the index of
+// its file in 4 bytes, big-endian, and its hashes.
+func (p *Pieces) AppendLearned(b []byte, most int) []byte {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, file := range p.learned {
+		if layer := p.layers[file]; 4+len(layer) <= most {
+			b = append(binary.BigEndian.AppendUint32(b, uint32(file)), layer...)
+			most -= 4 + len(layer)
+		}
+	}
+	return b
+}
+
+// Recall learns layers that AppendLearned appended for the same torrent. It may be given anything: what proves no root is not
+// believed, nor what follows it.
+func (p *Pieces) Recall(b []byte) {
+	for len(b) >= 4 {
+		file := int(min(binary.BigEndian.Uint32(b), math.MaxInt32))
+		if b = b[4:]; file >= len(p.roots) {
+			return
+		}
+		first, end := p.layout.PiecesOf(file)
+		n := merkle.Size * (end - first)
+		if n > len(b) || !p.Known(file) && p.Learn(file, bytes.Clone(b[:n])) == nil {
+			return
+		}
+		b = b[n:]
+	}
 }
 
 // fits reports whether a layer is that of a file.

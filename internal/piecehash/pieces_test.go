@@ -116,3 +116,47 @@ func TestBlocksThatAreLearned(t *testing.T) {
 	_, known = p.Block(1, 1)
 	require.False(t, known)
 }
+
+// Layers that were learned are recalled by another Pieces of the same torrent, within bounds and if they are right.
+func TestLayersThatAreRecalled(t *testing.T) {
+	p, layer, roots := pieces(t, false)
+	require.Empty(t, p.Learned())
+	require.Empty(t, p.AppendLearned(nil, 1000))
+	require.NotEmpty(t, p.Learn(0, layer))
+	require.Equal(t, map[merkle.Hash][]byte{roots[0]: layer}, p.Learned())
+	kept := p.AppendLearned(nil, 4+len(layer))
+	require.Len(t, kept, 4+len(layer), "once for both files")
+	require.Empty(t, p.AppendLearned(nil, 3+len(layer)))
+	p.Recall(kept) // is known
+
+	next, _, _ := pieces(t, false)
+	kept[10] ^= 1
+	next.Recall(kept)
+	require.Len(t, next.Missing(), 2)
+	kept[10] ^= 1
+	next.Recall(kept)
+	kept[10] ^= 1 // it has a copy
+	require.Empty(t, next.Missing())
+	require.Equal(t, layer, next.Layer(2))
+
+	known, _, _ := pieces(t, true)
+	require.Empty(t, known.Learned(), "it had them itself")
+	require.Empty(t, known.AppendLearned(nil, 1000))
+}
+
+func FuzzRecall(f *testing.F) {
+	content := content(5*merkle.BlockSize + 1)
+	root, layer := hashes(content)
+	l := layout.NewAligned(2*merkle.BlockSize, layout.File{Path: "a", Length: int64(len(content))},
+		layout.File{Length: merkle.BlockSize - 1, Pad: true}, layout.File{Path: "b", Length: 5}, layout.File{Path: "empty"})
+	f.Add(append([]byte{0, 0, 0, 0}, layer...))
+	f.Add([]byte{0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3})
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p := piecehash.New(l, []merkle.Hash{root, {}, {1}, {}}, make([][]byte, 4))
+		p.Recall(b)
+		if got := p.Layer(0); got != nil && !bytes.Equal(got, layer) {
+			t.Fatalf("%x is believed", got)
+		}
+	})
+}

@@ -175,7 +175,7 @@ func (m *move) syncNames() error {
 // saveSidecar writes one that claims have and partial of the files in the new directory. The caller holds m.s.mu.
 func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 	s := m.s
-	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial}
+	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial, hashes: s.content.learned()}
 	for i := range s.files {
 		r.files[i] = fileClaim{size: noFile}
 		if info, ok := m.after[i]; ok {

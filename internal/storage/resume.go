@@ -15,31 +15,41 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// resume is what the sidecar says: the pieces that were verified, the blocks of other pieces that were written, and
-// the sizes and times of the files at that moment.
+// resume is what the sidecar says: the pieces that were verified, the blocks of other pieces that were written, the sizes and
+// times of the files at that moment, and the hashes of pieces that were fetched.
 //
 // Its encoding, with all integers big-endian: the magic, a version (2 bytes), the info hash (20), the piece
 // length (8), the length of all pieces (8), the number of files (4), for each file its size (8, all
 // ones if it was not there) and modification time (8, ns), the pieces as a bitfield, the number of
-// partial pieces (4), for each its index (4) and its blocks as a bitfield, and the SHA-1 of all that.
+// partial pieces (4), for each its index (4) and its blocks as a bitfield, in version 2 the hashes that the torrent did not
+// have, with their length (4) in front, and the SHA-1 of all that. Version 1 is written where there are no such hashes.
 type resume struct {
 	files   []fileClaim // by index in the layout, and one more for the edges
 	have    bits.Set
 	partial map[int]bits.Set
+	hashes  []byte
 }
 
 type fileClaim struct{ size, mtime int64 }
 
 const (
-	resumeMagic   = "\x89resume\n"
-	resumeVersion = 1
-	noFile        = -1 // the size of a file that was not there
+	resumeMagic      = "\x89resume\n"
+	resumeVersion    = 1
+	resumeWithHashes = 2  // the version that has hashes
+	noFile           = -1 // the size of a file that was not there
+
+	// maxKeptHashes bounds the hashes in a sidecar, in bytes: those of 128 Ki pieces. It is written every half minute.
+	maxKeptHashes = 4 << 20
 )
 
 func (r *resume) append(b []byte, c *Content) []byte {
 	start := len(b)
 	b = append(b, resumeMagic...)
-	b = binary.BigEndian.AppendUint16(b, resumeVersion)
+	version := uint16(resumeVersion)
+	if len(r.hashes) > 0 {
+		version = resumeWithHashes
+	}
+	b = binary.BigEndian.AppendUint16(b, version)
 	b = append(b, c.InfoHash[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(c.PieceLength()))
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Size()))
@@ -55,6 +65,10 @@ func (r *resume) append(b []byte, c *Content) []byte {
 		b = binary.BigEndian.AppendUint32(b, uint32(piece))
 		b = blocks.AppendTo(b)
 	}
+	if len(r.hashes) > 0 {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(r.hashes)))
+		b = append(b, r.hashes...)
+	}
 	sum := sha1.Sum(b[start:])
 	return append(b, sum[:]...)
 }
@@ -62,7 +76,19 @@ func (r *resume) append(b []byte, c *Content) []byte {
 // maxResumeSize bounds the sidecar of c: all of its pieces partial.
 func maxResumeSize(c *Content) int64 {
 	pieces := int64(c.NumPieces())
-	return 128 + 16*int64(c.NumFiles()+1) + pieces/8 + pieces*(4+1) + c.Size()/layout.BlockSize/8
+	most := 128 + 16*int64(c.NumFiles()+1) + pieces/8 + pieces*(4+1) + c.Size()/layout.BlockSize/8
+	if c.Hashes != nil {
+		most += maxKeptHashes
+	}
+	return most
+}
+
+// learned are the hashes that the sidecar keeps.
+func (c *Content) learned() []byte {
+	if c.Hashes == nil {
+		return nil
+	}
+	return c.Hashes.AppendLearned(nil, maxKeptHashes)
 }
 
 // parseResume reads what append wrote for the same content. The error says why p is something else.
@@ -73,8 +99,9 @@ func parseResume(p []byte, c *Content) (*resume, error) {
 	if len(p) < len(resumeMagic)+2+sha1.Size {
 		return nil, errors.New("damaged: too short")
 	}
-	if v := binary.BigEndian.Uint16(p[len(resumeMagic):]); v != resumeVersion {
-		return nil, fmt.Errorf("of version %d, while this is version %d", v, resumeVersion)
+	version := binary.BigEndian.Uint16(p[len(resumeMagic):])
+	if version != resumeVersion && version != resumeWithHashes {
+		return nil, fmt.Errorf("of version %d, while this is version %d", version, resumeWithHashes)
 	}
 	body, sum := p[:len(p)-sha1.Size], p[len(p)-sha1.Size:]
 	if sha1.Sum(body) != [sha1.Size]byte(sum) {
@@ -111,6 +138,13 @@ func parseResume(p []byte, c *Content) (*resume, error) {
 			return nil, fmt.Errorf("piece %d: %w", piece, err)
 		}
 		r.partial[piece] = blocks
+	}
+	if version == resumeWithHashes {
+		n := in.int()
+		if n == 0 || n > len(in.p) {
+			return nil, fmt.Errorf("%d bytes of hashes in %d", n, len(in.p))
+		}
+		r.hashes = in.take(n)
 	}
 	if len(in.p) > 0 || in.short {
 		return nil, errors.New("of the wrong length")
@@ -163,6 +197,9 @@ func (s *fileStore) readResume() {
 		s.files[i].written = r.files[i].size >= 0 && r.files[i].size <= s.content.File(i).Length
 	}
 	s.confirm(r)
+	if s.content.Hashes != nil {
+		s.content.Hashes.Recall(r.hashes)
+	}
 	s.claims = r
 	s.saved.Store(checksum(p))
 }
@@ -262,7 +299,7 @@ func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 
 // encodeClaims is a sidecar that claims have and partial of the files as they were left.
 func (s *fileStore) encodeClaims(have bits.Set, partial map[int]bits.Set) []byte {
-	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial}
+	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial, hashes: s.content.learned()}
 	for i := range s.files {
 		r.files[i] = s.claimOf(i)
 	}

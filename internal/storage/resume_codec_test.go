@@ -25,6 +25,9 @@ func FuzzParseResume(f *testing.F) {
 	r := &resume{files: make([]fileClaim, 5), have: one(3, 1), partial: map[int]bits.Set{0: one(4, 2), 2: one(3, 0)}}
 	b := r.append(nil, &c)
 	f.Add(b[:len(b)-sha1.Size])
+	r.hashes = []byte("hashes")
+	b = r.append(nil, &c)
+	f.Add(b[:len(b)-sha1.Size])
 	f.Add([]byte(resumeMagic))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		// With the right checksum, so that the rest of the parser is reached.

@@ -122,7 +122,7 @@ func TestResumeSidecarIsSetAside(t *testing.T) {
 		{"cut", valid(tor)[:40], "checksum"},
 		{"cut to its magic", []byte(storage.ResumeMagic), "too short"},
 		{"a bit wrong", func() []byte { b := valid(tor); b[100] ^= 4; return b }(), "checksum"},
-		{"newer", func() []byte { b := valid(tor); b[len(storage.ResumeMagic)+1]++; return b }(), "version 2"},
+		{"newer", func() []byte { b := valid(tor); b[len(storage.ResumeMagic)+1] = 3; return b }(), "version 3"},
 		{"of another torrent", valid(other), "another torrent"},
 		{"too large", make([]byte, 1<<20), "bytes"},
 	} {
@@ -147,4 +147,61 @@ func TestResumeSidecarIsSetAside(t *testing.T) {
 			require.Equal(t, []string{"d/0"}, listing(t, dir))
 		})
 	}
+}
+
+// keptHashes is a storage.Hashes.
+type keptHashes struct {
+	learned  []byte
+	recalled []byte
+}
+
+func (k *keptHashes) AppendLearned(b []byte, most int) []byte {
+	return append(b, k.learned[:min(most, len(k.learned))]...)
+}
+func (k *keptHashes) Recall(b []byte) { k.recalled = slices.Clone(b) }
+
+// Hashes that the torrent did not have stay in the sidecar, whatever becomes of the files.
+func TestResumeSidecarKeepsHashes(t *testing.T) {
+	tor, content := testContent(50, 200)
+	hashes := &keptHashes{learned: bytes.Repeat([]byte("hash"), 100_000)}
+	tor.Hashes = hashes
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	require.Empty(t, hashes.recalled)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.Settle(t.Context(), set(4)))
+	writePiece(t, tor, s, content, 1)
+	require.NoError(t, s.SaveResume(set(4, 1), nil))
+	to := t.TempDir()
+	require.NoError(t, s.Move(t.Context(), to, func() (bits.Set, map[int]bits.Set) { return set(4, 1), nil }, func(int64, int64) {}))
+	require.NoError(t, s.Close())
+	for _, claimed := range [][]int{{1}, nil} {
+		hashes.recalled = nil
+		s = openDirectory(t, tor, to)
+		have, _ := s.LoadResume()
+		require.Equal(t, claimed, pieces(have))
+		require.Equal(t, hashes.learned, hashes.recalled)
+		require.NoError(t, s.Close())
+		require.NoError(t, os.WriteFile(filepath.Join(to, "d", "0"), content, 0o666))
+	}
+	b, err := os.ReadFile(filepath.Join(to, sidecarName))
+	require.NoError(t, err)
+	require.EqualValues(t, 2, b[len(storage.ResumeMagic)+1])
+
+	// A version that has none is read with a torrent that could have them.
+	tor.Hashes = nil
+	plain := t.TempDir()
+	s = openDirectory(t, tor, plain)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.SaveResume(set(4, 1), nil))
+	require.NoError(t, s.Close())
+	b, err = os.ReadFile(filepath.Join(plain, sidecarName))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, b[len(storage.ResumeMagic)+1])
+	hashes.recalled = nil
+	tor.Hashes = hashes
+	s = openDirectory(t, tor, plain)
+	require.Empty(t, hashes.recalled)
+	require.NoFileExists(t, filepath.Join(plain, sidecarName+".bad"))
+	require.NoError(t, s.Close())
 }

@@ -33,6 +33,17 @@ type Content struct {
 	Name     string       // for errors
 	InfoHash [20]byte     // names what lies beside the files
 	NewCheck func() Check // returns one for a goroutine of its own
+	Hashes   Hashes       // what the sidecar keeps of the hashes of pieces; nil is nothing
+}
+
+// Hashes are those of the pieces of a torrent that does not have all of them itself. The sidecar keeps them, so that the
+// next run need not fetch them again. Their methods are called from any goroutine.
+type Hashes interface {
+	// AppendLearned appends those that the torrent did not have, in at most so many bytes.
+	AppendLearned(b []byte, most int) []byte
+	// Recall takes what AppendLearned appended in an earlier run, or anything else: it believes what proves itself. It does
+	// not keep b.
+	Recall(b []byte)
 }
 
 // Check compares pieces with what the torrent says of them. The bytes of a piece are written to it in

@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 )
 
@@ -37,4 +39,29 @@ func TestContent(t *testing.T) {
 	require.False(t, bytes.Equal(one.Piece(0), other.Piece(0)))
 	repeats := simpeer.NewRepeating(1, 1024, 1<<40)
 	require.Equal(t, repeats.Piece(0), repeats.Piece(1<<29))
+}
+
+func TestContentOfVersion2(t *testing.T) {
+	const pieceLength, long, short = 32 << 10, 100_000, 5
+	l := layout.NewAligned(pieceLength, layout.File{Path: "a", Length: long}, layout.File{Length: 4*pieceLength - long, Pad: true},
+		layout.File{Path: "empty"}, layout.File{Path: "b", Length: short})
+	for _, hybrid := range []bool{false, true} {
+		c := simpeer.NewVersion2(1, l, hybrid)
+		require.Equal(t, hybrid, c.InfoHash != c.InfoHashV2)
+		require.Equal(t, 5, c.NumPieces())
+		require.Equal(t, make([]byte, 4*pieceLength-long), c.Run(long, 4*pieceLength-long))
+		require.Len(t, c.Piece(3), long-3*pieceLength)
+		layer := c.PieceLayer(0)
+		require.Len(t, layer, 4*merkle.Size)
+		require.Equal(t, c.Root(0), merkle.Root(layer, 1, 3))
+		h := merkle.NewHasher()
+		_, _ = h.Write(c.Piece(1))
+		require.Equal(t, merkle.Hash(layer[merkle.Size:]), h.Sum(1))
+		require.Equal(t, merkle.HashBlock(c.Piece(4)), c.Root(3))
+		for _, file := range []int{1, 2} {
+			require.Zero(t, c.Root(file))
+			require.Nil(t, c.PieceLayer(file))
+		}
+		require.Nil(t, c.PieceLayer(3))
+	}
 }

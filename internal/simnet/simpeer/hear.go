@@ -94,6 +94,12 @@ func (s *session) hear(m wire.Message, block []byte) {
 		s.choked = false
 	case wire.Piece:
 		s.take(m, block[:m.Length])
+	case wire.AskHashes, wire.Hashes, wire.HashReject:
+		if !s.v2 {
+			p.blameLocked("%v without version 2", m.ID)
+			return
+		}
+		s.hearHashes(m)
 	}
 }
 

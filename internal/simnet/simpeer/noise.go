@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -64,6 +65,22 @@ func Noises() []Noise {
 			piece := s.peer.rng.IntN(s.peer.content.NumPieces())
 			b := s.peer.content.Block(uint32(piece), 0, uint32(min(layout.BlockSize, s.peer.content.PieceSize(piece))))
 			return append(wire.AppendPieceHeader(nil, uint32(piece), 0, uint32(len(b))), b...)
+		}},
+		{"a hash request that is too short", true, func(s *session) []byte { return []byte{0, 0, 0, 3, byte(wire.AskHashes), 1, 2} }},
+		{"a hash request of no file", false, func(s *session) []byte {
+			return wire.AppendHashRequest(nil, wire.HashRequest{Root: [32]byte{1}, Length: 2})
+		}},
+		{"a hash request far out of range", false, func(s *session) []byte {
+			r := wire.HashRequest{Base: 1 << 31, Index: 1 << 31, Length: 1 << 31, Proofs: 1 << 31}
+			for i, tree := range s.peer.content.trees {
+				if tree != nil {
+					r.Root = s.peer.content.Root(i)
+				}
+			}
+			return wire.AppendHashRequest(nil, r)
+		}},
+		{"hashes unasked", false, func(s *session) []byte {
+			return wire.AppendHashes(nil, wire.HashRequest{Root: [32]byte{1}, Length: 2}, make([]byte, 2*merkle.Size))
 		}},
 	}
 }

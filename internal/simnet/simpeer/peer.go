@@ -50,6 +50,7 @@ type Peer struct {
 	running  sync.WaitGroup
 
 	blocks int              // that it sent
+	hashes int              // hash requests that it answered
 	lies   map[request]bool // false blocks that it sent whole
 	taken  int64            // bytes of blocks that came from others
 	faults []string         // what others did wrong
@@ -146,8 +147,8 @@ func (p *Peer) Wait(d time.Duration) bool {
 	}
 }
 
-// Lies reports whether the peer sends false blocks.
-func (p *Peer) Lies() bool { return p.Corrupt > 0 }
+// Lies reports whether the peer sends false blocks or hashes.
+func (p *Peer) Lies() bool { return p.Corrupt > 0 || p.CorruptHashes > 0 }
 
 // Faults returns what the other ends of the peer's connections did wrong.
 func (p *Peer) Faults() []string {

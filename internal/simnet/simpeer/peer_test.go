@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -123,6 +124,45 @@ func TestNoises(t *testing.T) {
 					require.NoError(t, err)
 				}
 				seed.Stop()
+			})
+		})
+	}
+}
+
+// Peers of version 2 ask each other for hashes in either swarm of a hybrid, and notice false ones.
+func TestHashes(t *testing.T) {
+	const pieceLength = 64 << 10
+	l := layout.NewAligned(pieceLength, layout.File{Path: "a", Length: 10*pieceLength - 1}, layout.File{Length: 1, Pad: true},
+		layout.File{Path: "b", Length: 2 * layout.BlockSize})
+	for name, c := range map[string]struct {
+		hybrid bool
+		script Script
+		faults bool
+		none   bool // of its answers are hashes
+	}{
+		"version 2": {},
+		"hybrid":    {hybrid: true},
+		"version 1": {hybrid: true, script: Script{OnlyV1: true}, none: true},
+		"lies":      {script: Script{CorruptHashes: 1}, faults: true},
+		"refuses":   {script: Script{RefusesHashes: true}, none: true},
+		"silent":    {script: Script{Never: AnswersHashes}, none: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := NewVersion2(1, l, c.hybrid)
+				seed := New("seed", n.NewHost("80.0.0.1", 0, 0, 0), 6881, content, c.script)
+				asks := New("asks", n.NewHost("80.0.0.2", 0, 0, 0), 6881, content, Script{AsksHashes: true})
+				require.NoError(t, seed.Arrive())
+				for range 4 { // in one swarm or the other
+					asks.Go(func() { _ = asks.Dial(seed.Addr()) })
+				}
+				require.True(t, asks.Wait(time.Minute))
+				seed.Stop()
+				asks.Stop()
+				require.Equal(t, c.faults, len(asks.Faults()) > 0, "%v", asks.Faults())
+				require.Empty(t, seed.Faults())
+				require.Equal(t, c.none, seed.hashes == 0)
+				require.Equal(t, c.faults, seed.Lies())
 			})
 		})
 	}

@@ -30,6 +30,12 @@ type Script struct {
 	ResetAfter    int           // resets each connection after so many blocks
 	LeaveAfter    time.Duration // closes each connection after so long
 
+	// Hashes of version 2 (BEP 52), if the content has any.
+	OnlyV1        bool // of a hybrid knows version 1 alone
+	AsksHashes    bool // asks for hashes, a few times
+	CorruptHashes int  // every so many answers to hash requests, one is false
+	RefusesHashes bool // rejects hash requests
+
 	// Bytes that should not be sent.
 	Handshake  func(hello []byte) []byte // given the handshake, returns what to send in its place
 	Opening    func(*Content) []byte     // returns what to send in place of the bitfield
@@ -42,8 +48,9 @@ type Script struct {
 type Absence uint8
 
 const (
-	ShakesHands Absence = 1 << iota // takes the connection, and does nothing more
-	Unchokes                        // lets no peer ask
-	Answers                         // lets others ask, and does nothing more
-	Reads                           // anything beyond the handshake
+	ShakesHands   Absence = 1 << iota // takes the connection, and does nothing more
+	Unchokes                          // lets no peer ask
+	Answers                           // lets others ask, and does nothing more
+	Reads                             // anything beyond the handshake
+	AnswersHashes                     // hash requests (BEP 52)
 )

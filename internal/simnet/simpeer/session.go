@@ -25,6 +25,7 @@ type session struct {
 	done chan struct{} // closed when the connection is over
 	over bool
 	fast bool // both ends speak BEP 6
+	v2   bool // both ends speak version 2 (BEP 52)
 
 	out        []byte    // messages to be written before the next block
 	queue      []request // blocks to be sent
@@ -40,6 +41,9 @@ type session struct {
 	wanting   bool      // we are interested in them
 	asked     []request // of them, in order
 	remaining []int     // pieces that we are taking of them, last first
+
+	askedHashes map[wire.HashRequest]bool // of them, and not answered
+	hashesLeft  int                       // how often they are still asked for hashes
 }
 
 // speak runs one connection from its first byte to its last.
@@ -48,7 +52,7 @@ func (p *Peer) speak(conn net.Conn, dialled bool) {
 	s := &session{
 		peer: p, conn: conn, wake: sync.NewCond(&p.mu), done: make(chan struct{}),
 		choking: true, choked: true, theirs: bits.New(p.content.NumPieces()),
-		cancelled: map[request]bool{},
+		cancelled: map[request]bool{}, askedHashes: map[wire.HashRequest]bool{}, hashesLeft: maxHashesAsked,
 	}
 	p.mu.Lock()
 	if p.ctx.Err() != nil || p.listener == nil && !dialled {
@@ -97,19 +101,28 @@ func (s *session) shakeHands(dialled bool) bool {
 	if p.Fast {
 		ours.SetFast()
 	}
-	hello := ours.Append(nil)
-	if p.Handshake != nil {
-		hello = p.Handshake(hello)
+	if p.speaksV2() {
+		ours.SetV2()
+	}
+	hello := func() []byte {
+		b := ours.Append(nil)
+		if p.Handshake != nil {
+			b = p.Handshake(b)
+		}
+		return b
 	}
 	if dialled {
-		s.conn.Write(hello)
+		if p.speaksV2() && p.chance(2) { // of a hybrid, either will do
+			ours.InfoHash = p.content.InfoHashV2
+		}
+		s.conn.Write(hello())
 	}
 	b := make([]byte, wire.HandshakeSize)
 	if _, err := io.ReadFull(s.conn, b); err != nil {
 		return false
 	}
 	theirs, err := wire.ParseHandshake(b)
-	if err != nil || theirs.InfoHash != p.content.InfoHash {
+	if err != nil || theirs.InfoHash != p.content.InfoHash && !(p.speaksV2() && theirs.InfoHash == p.content.InfoHashV2) {
 		return false // encrypted, or about other content
 	}
 	if p.Never&ShakesHands != 0 {
@@ -117,12 +130,27 @@ func (s *session) shakeHands(dialled bool) bool {
 		return false
 	}
 	if !dialled {
-		if _, err := s.conn.Write(hello); err != nil {
+		ours.InfoHash = theirs.InfoHash
+		if p.speaksV2() && theirs.V2() {
+			ours.InfoHash = p.content.InfoHashV2
+		}
+		if _, err := s.conn.Write(hello()); err != nil {
 			return false
 		}
 	}
 	s.fast = p.Fast && theirs.Fast()
-	return len(hello) == wire.HandshakeSize
+	s.v2 = p.speaksV2() && theirs.V2()
+	return len(hello()) == wire.HandshakeSize
+}
+
+// speaksV2 reports whether the peer speaks version 2 of its content.
+func (p *Peer) speaksV2() bool { return p.content.InfoHashV2 != [20]byte{} && !p.OnlyV1 }
+
+// chance draws true once in n times.
+func (p *Peer) chance(n int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rng.IntN(n) == 0
 }
 
 // open says what the peer has, and starts what the script does by the clock. The caller holds s.peer.mu.
@@ -173,6 +201,9 @@ func (s *session) open() {
 			}
 			s.wake.Broadcast()
 		})
+	}
+	if p.AsksHashes && s.v2 {
+		s.every(hashesEvery, s.askForHashes)
 	}
 	if p.LeaveAfter > 0 {
 		p.running.Go(func() {

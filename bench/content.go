@@ -12,6 +12,7 @@ import (
 
 	"github.com/anacrolix/torrent/bencode"
 	"github.com/anacrolix/torrent/metainfo"
+	"github.com/shoal-go/torrent"
 )
 
 // makeFile writes a file of random bytes, always the same ones.
@@ -55,6 +56,20 @@ func makeTorrents(path, bare, root, announce string, pieceLength int64, webSeeds
 	return errors.Join(
 		writeTorrent(path, metainfo.MetaInfo{Announce: announce, UrlList: webSeeds, InfoBytes: b}),
 		writeTorrent(bare, metainfo.MetaInfo{InfoBytes: b}))
+}
+
+// makeVersion is makeTorrents without web seeds, for a torrent of any version.
+func makeVersion(path, bare, root, announce string, pieceLength int64, v torrent.Version) error {
+	for to, trackers := range map[string][][]string{path: {{announce}}, bare: nil} {
+		t, err := torrent.Create(root, &torrent.CreateOptions{Version: v, PieceLength: pieceLength, Trackers: trackers})
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(to, t.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func writeTorrent(path string, m metainfo.MetaInfo) error {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/shoal-go/torrent"
 )
 
 // scenario is a swarm, and what is measured of the clients in it.
@@ -29,6 +31,8 @@ var scenarios = []scenario{
 	{"small-pieces", "The same with pieces of 256 KiB", all(256), raceColumns("floor"), fatSeed(mebibyte / 4), measureLeech},
 	// The floor hashes a piece once it is whole, which is not the least for pieces that no cache holds.
 	{"big-pieces", "The same with pieces of 16 MiB", others, raceColumns("libtorrent"), fatSeed(16 * mebibyte), measureLeech},
+	{"v2", "The same with pieces of 1 MiB, of version 2", speakV2, raceColumns("libtorrent"), fatVersion(torrent.V2), measureLeech},
+	{"hybrid", "The same, a hybrid of both versions", speakV2, raceColumns("libtorrent"), fatVersion(torrent.Hybrid), measureLeech},
 	{"memory", "The same with pieces of 1 MiB, kept in memory (the floor writes nothing, and keeps all or nothing)",
 		[]racer{floor(256, "-nowrite"), floor(256, "-keep"), oursInMemory}, raceColumns("floor -nowrite"), fatSeed(mebibyte), measureInMemory},
 	{"four", "Four seeds of 25 MB/s, 1 GiB", all(256), limitColumns, limitedSeeds(4, fullSpeed, 1024*mebibyte, mebibyte), measureLeech},
@@ -46,6 +50,9 @@ var scenarios = []scenario{
 }
 
 var others = []racer{ours, anacrolix, aria2, libtorrent}
+
+// speakV2 are those that verify by the hash trees of version 2.
+var speakV2 = []racer{ours, libtorrent}
 
 // webClients are those that download from web servers alone.
 var webClients = []racer{ours, aria2, libtorrent}
@@ -77,19 +84,44 @@ func (b *bench) single(size, pieceLength int64) (*arena, error) {
 
 // arena is one for what lies at root, with a tracker and without seeds.
 func (b *bench) arena(root string, pieceLength int64) (*arena, error) {
-	base := filepath.Join(b.dir, filepath.Base(root))
-	a := &arena{content: filepath.Dir(root), torrent: base + ".torrent", bare: base + ".bare.torrent"}
-	announce, err := a.track()
+	a, announce, err := b.newArena(root)
 	if err != nil {
 		return nil, err
 	}
 	return a, makeTorrents(a.torrent, a.bare, root, announce, pieceLength)
 }
 
+// newArena is an arena whose torrents are still to be made, and the URL of its tracker.
+func (b *bench) newArena(root string) (a *arena, announce string, err error) {
+	base := filepath.Join(b.dir, filepath.Base(root))
+	a = &arena{content: filepath.Dir(root), torrent: base + ".torrent", bare: base + ".bare.torrent"}
+	announce, err = a.track()
+	return a, announce, err
+}
+
 func fatSeed(pieceLength int64) func(b *bench) (*arena, error) {
 	return func(b *bench) (*arena, error) {
 		a, err := b.single(2048*mebibyte, pieceLength)
 		if err != nil {
+			return nil, err
+		}
+		a.peers = []string{peerAddr(2)}
+		return a, b.seed(a, 2, 1, 0)
+	}
+}
+
+// fatVersion is fatSeed, with pieces of 1 MiB, for a torrent of another version than the first.
+func fatVersion(v torrent.Version) func(b *bench) (*arena, error) {
+	return func(b *bench) (*arena, error) {
+		path, err := b.singleFile(2048 * mebibyte)
+		if err != nil {
+			return nil, err
+		}
+		a, announce, err := b.newArena(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := makeVersion(a.torrent, a.bare, path, announce, mebibyte, v); err != nil {
 			return nil, err
 		}
 		a.peers = []string{peerAddr(2)}

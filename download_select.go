@@ -194,10 +194,11 @@ func newChoice(t *Torrent) choice {
 	return c
 }
 
-// choosePriorities calls sel for each file; nil is Normal for all. Padding gets the priority of the file before it, so
+// choosePriorities calls sel for each file; nil is Normal for all. Padding gets the priority of the file before it that has bytes, so
 // that choosing everything chooses every piece.
 func choosePriorities(t *Torrent, sel func(File) Priority) []Priority {
 	chosen := make([]Priority, t.layout.NumFiles())
+	var before Priority
 	for i, f := range t.layout.Files() {
 		switch {
 		case sel == nil:
@@ -206,8 +207,11 @@ func choosePriorities(t *Torrent, sel func(File) Priority) []Priority {
 			if chosen[i] = min(sel(t.file(i)), High); chosen[i] < OnDemand {
 				chosen[i] = Skip
 			}
-		case i > 0:
-			chosen[i] = chosen[i-1]
+			if f.Length > 0 {
+				before = chosen[i]
+			}
+		default:
+			chosen[i] = before
 		}
 	}
 	return chosen

@@ -40,7 +40,8 @@ func (p *peer) hashesRequested(m wire.Message) error {
 	case q.Base == 0:
 		first, end := d.t.layout.PiecesOf(file)
 		piece := first + q.Index>>d.t.hashes.Level()
-		if piece < end && q.Length <= 1<<d.t.hashes.HeightOf(piece) && d.t.layout.NumBlocks(piece) <= maxBlocksHashed && d.has(piece) {
+		proven := !d.t.hashes.Layered(file) || d.t.hashes.Known(file)
+		if piece < end && proven && q.Length <= 1<<d.t.hashes.HeightOf(piece) && d.t.layout.NumBlocks(piece) <= maxBlocksHashed && d.has(piece) {
 			if p.hashesReading.Add(1) <= maxHashesReading {
 				d.life.tasks.Go(func() { p.serveBlockHashes(r, file, piece, q) })
 				return nil

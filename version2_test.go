@@ -9,6 +9,8 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -380,4 +382,21 @@ func TestFalseHashesAreOfALiar(t *testing.T) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	require.True(t, d.discovery.cand.Banned(liar))
+}
+
+// A hybrid of which the layer is unknown serves no hashes of blocks: nothing would prove them.
+func TestHashesAreNotServedWithoutTheirProof(t *testing.T) {
+	tor, _ := shareV2(t, CreateOptions{Version: Hybrid}, Options{})
+	bare := withoutLayers(t, tor)
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "a"), append(longV2[:pieceLengthV2:pieceLengthV2], make([]byte, len(longV2)-pieceLengthV2)...), 0o644))
+	c := localClient(t)
+	d, err := bare.Start(t.Context(), &Options{Client: c, Dir: dir})
+	require.NoError(t, err)
+	defer d.Close()
+	require.Eventually(t, func() bool { return d.Stats().State == Downloading }, time.Minute, time.Millisecond)
+	require.True(t, d.Verified().Has(0))
+	p := dialV2(t, bare, netip.MustParseAddrPort(c.Addr().String()))
+	require.Nil(t, p.ask(t, wire.HashRequest{Root: rootV2(longV2), Length: 2, Proofs: 2}))
 }

@@ -71,7 +71,9 @@ const (
 	// are bound to was out of reach.
 	cutOffPause = 5 * time.Second
 
-	// inSecondSwarm marks the way of a candidate that is dialled with the second info hash.
+	// inFirstSwarm and inSecondSwarm mark the way of a candidate that was named in the swarm of the first info hash, and of one
+	// that is dialled with the second. Whoever is in both is dialled with the first, which it knows even if it has no version 2.
+	inFirstSwarm  = 0x40
 	inSecondSwarm = 0x80
 )
 
@@ -323,7 +325,7 @@ func (f *discovery) wakeSources() {
 
 // found is foundIn for sources that name peers of the torrent, and not of one of its swarms.
 func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.AddrPort) (news bool) {
-	return f.foundIn(f.hashes.first, from, tracker, addrs...)
+	return f.foundIn(Hash{}, from, tracker, addrs...)
 }
 
 // foundIn takes addresses that a source names in the swarm of an info hash, for trackers with the URL, and reports whether there
@@ -338,8 +340,12 @@ func (f *discovery) foundIn(h Hash, from peerlist.Source, tracker string, addrs 
 				f.fromDHT++
 			}
 		}
-		if f.second != nil && h == f.hashes.second {
-			f.cand.SetWay(a, f.cand.Way(a)|inSecondSwarm)
+		switch noted := f.cand.Way(a); {
+		case f.second == nil:
+		case h == f.hashes.first:
+			f.cand.SetWay(a, noted&^inSecondSwarm|inFirstSwarm)
+		case h == f.hashes.second && noted&inFirstSwarm == 0:
+			f.cand.SetWay(a, noted|inSecondSwarm)
 		}
 	}
 	f.mu.Unlock()
@@ -393,7 +399,7 @@ func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source, ways ...way)
 	}
 	punched := len(ways) > 0
 	if !punched {
-		ways = f.client.transport.ways(way(noted &^ inSecondSwarm))
+		ways = f.client.transport.ways(way(noted &^ (inFirstSwarm | inSecondSwarm)))
 	}
 	k, err := f.client.connect(f.ctx, addr, f.hashes, in, ways)
 	if err == nil && f.upgrade && f.hashes.leftInFirst(k) {
@@ -401,9 +407,9 @@ func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source, ways ...way)
 	}
 	f.mu.Lock()
 	if err == nil {
-		noted &= inSecondSwarm
+		noted &= inFirstSwarm | inSecondSwarm
 		if f.hashes.second != (Hash{}) && k.v2 {
-			noted = inSecondSwarm
+			noted |= inSecondSwarm
 		}
 		f.cand.SetWay(addr, uint8(k.way)|noted)
 	} else if f.hashes.second != (Hash{}) {

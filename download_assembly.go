@@ -326,8 +326,13 @@ func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error)
 	c.Reset()
 	err := d.eachRun(piece, a, scratch, func(b []byte) { c.Write(b) })
 	ok := c.Matches(int(piece))
-	if c, both := c.(*pieceCheck); both && c.disagree && err == nil {
-		err = errInconsistent
+	if c, both := c.(*pieceCheck); both && err == nil {
+		switch {
+		case c.disagree:
+			err = errInconsistent
+		case ok && c.unproven:
+			err = d.sawRoot(int(piece), c.root)
+		}
 	}
 	d.assembling.checks <- c
 	return ok, err

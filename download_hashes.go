@@ -3,10 +3,12 @@ package torrent
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/hashfetch"
 	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/picker"
@@ -18,10 +20,12 @@ import (
 // hashing is how a download of version 2 (BEP 52) gets hashes that the torrent does not have, and gives them to others.
 type hashing struct {
 	fetch   *hashfetch.Fetcher
-	waiting bool                // nothing is requested before the hashes are known that it would be checked by
+	waiting bool                // nothing is requested before the hashes are known that it would be checked by, and used on what is here
 	seen    map[int]merkle.Hash // roots of pieces that were there at the start, while what they must be is unknown
+	came    map[int]*pieceRoots // by file: of a hybrid, those of pieces that came while only their SHA-1 sums are known
 
-	suspects map[int]suspectPiece // that failed their hash and wait for the hashes of their blocks
+	recognising int                  // tasks that take pieces which were there at the start and have turned out right
+	suspects    map[int]suspectPiece // that failed their hash and wait for the hashes of their blocks
 
 	reading chan struct{} // held by what reads a piece to serve the hashes of its blocks
 }
@@ -31,6 +35,12 @@ type suspectPiece struct {
 	a       *assembly
 	digests []uint64
 	since   time.Time
+}
+
+// pieceRoots are the roots of pieces of a file whose layer is unknown: the layer, once all are here.
+type pieceRoots struct {
+	layer []byte
+	here  bits.Set
 }
 
 // blocksPatience is how long a piece that failed its hash waits for the hashes of its blocks. Without them, whoever sent the false
@@ -118,6 +128,7 @@ func (d *Download) wantLayers() {
 	d.hashing.fetch = hashfetch.New()
 	d.hashing.reading = make(chan struct{}, 1)
 	d.hashing.suspects = make(map[int]suspectPiece)
+	d.hashing.came = make(map[int]*pieceRoots)
 	if d.t.version == V1 {
 		return
 	}
@@ -131,7 +142,7 @@ func (d *Download) wantLayers() {
 // awaitLayers decides whether requests have to wait for hashes: those of a file of version 2 alone that is wanted. Pieces of
 // hybrids have a SHA-1 sum. The caller holds d.mu.
 func (d *Download) awaitLayers() {
-	d.hashing.waiting = false
+	d.hashing.waiting = d.hashing.recognising > 0
 	if d.t.version != V2 {
 		return
 	}
@@ -201,20 +212,70 @@ func (d *Download) learned(found hashfetch.Found, now time.Time) {
 	var right []int // pieces that were there at the start
 	for _, i := range d.t.hashes.Learn(found.File, found.Layer) {
 		first, end := d.t.layout.PiecesOf(i)
+		came := d.hashing.came[i]
+		delete(d.hashing.came, i)
 		for piece := first; piece < end; piece++ {
 			sum, seen := d.hashing.seen[piece]
 			delete(d.hashing.seen, piece)
-			if want, _ := d.t.hashes.Hash(piece); seen && sum == want {
+			want, _ := d.t.hashes.Hash(piece)
+			switch {
+			case came != nil && came.here.Has(piece-first) && merkle.Hash(came.layer[(piece-first)*merkle.Size:]) != want,
+				seen && sum != want && d.picker.Verified().Has(piece):
+				d.fail(fmt.Errorf("piece %d: %w", piece, errInconsistent))
+				return
+			case seen && sum == want:
 				right = append(right, piece)
 			}
 		}
 	}
+	d.disk.resumable = true
 	if len(right) > 0 {
+		d.hashing.recognising++
 		d.life.tasks.Go(func() { d.recognise(right) })
 	}
 	d.awaitLayers()
 	d.pending.freed = true
 	d.signal()
+}
+
+// sawRoot takes the root of a piece that has its SHA-1 sum, of a file of a hybrid whose layer is unknown. Those of all its pieces are
+// the layer, which then need not come from a peer.
+func (d *Download) sawRoot(piece int, root merkle.Hash) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if want, known := d.t.hashes.Hash(piece); known {
+		if want != root {
+			return errInconsistent
+		}
+		return nil
+	}
+	file, index := d.t.hashes.FileOf(piece)
+	r := d.hashing.came[file]
+	if r == nil {
+		first, end := d.t.layout.PiecesOf(file)
+		r = &pieceRoots{make([]byte, (end-first)*merkle.Size), bits.New(end - first)}
+		for k := range end - first {
+			if sum, seen := d.hashing.seen[first+k]; seen && d.picker.Verified().Has(first+k) {
+				r.add(k, sum)
+			}
+		}
+		d.hashing.came[file] = r
+	}
+	r.add(index, root)
+	if !r.here.Full() {
+		return nil
+	}
+	delete(d.hashing.came, file)
+	if d.t.hashes.Learn(file, r.layer) == nil && !d.t.hashes.Known(file) {
+		return errInconsistent
+	}
+	d.disk.resumable = true
+	return nil
+}
+
+func (r *pieceRoots) add(index int, root merkle.Hash) {
+	copy(r.layer[index*merkle.Size:], root[:])
+	r.here.Add(index)
 }
 
 // recognise takes pieces that were there at the start, and whose roots are right.
@@ -232,6 +293,11 @@ func (d *Download) recognise(pieces []int) {
 		}
 		d.unlock(time.Now())
 	}
+	d.mu.Lock()
+	d.hashing.recognising--
+	d.awaitLayers()
+	d.pending.freed = true
+	d.unlock(time.Now())
 	d.signal()
 }
 

@@ -418,3 +418,126 @@ func TestHybridPeerThatDoesNotUpgrade(t *testing.T) {
 		})
 	}
 }
+
+// Once a download has the layers that a magnet link does not lead to, the torrent has them: it is a whole .torrent file, and shares.
+func TestFetchedLayersAreSaved(t *testing.T) {
+	for _, version := range []Version{V2, Hybrid} {
+		t.Run(version.String(), func(t *testing.T) {
+			tor, addr := shareV2(t, CreateOptions{Version: version}, Options{})
+			o := &Options{Client: localClient(t), Peers: []netip.AddrPort{addr}}
+			got, err := tor.Magnet().Resolve(t.Context(), o)
+			require.NoError(t, err)
+			bare := got.Bytes()
+			require.Less(t, len(bare), len(tor.Bytes()))
+			dir := t.TempDir()
+			o.Dir = dir
+			files, err := got.DownloadAll(t.Context(), o)
+			require.NoError(t, err)
+			require.NoError(t, files.Close())
+			require.Equal(t, bare, got.raw, "what was read stays")
+
+			saved := filepath.Join(t.TempDir(), "saved.torrent")
+			f, err := os.Create(saved)
+			require.NoError(t, err)
+			n, err := got.WriteTo(f)
+			require.NoError(t, err)
+			require.NoError(t, f.Close())
+			require.EqualValues(t, len(got.Bytes()), n)
+			again, err := Read(saved)
+			require.NoError(t, err)
+			require.Empty(t, again.hashes.Missing())
+			require.Equal(t, tor.InfoHash(), again.InfoHash())
+			require.Equal(t, again.Bytes(), got.Bytes())
+
+			next := withoutLayers(t, tor)
+			files, err = next.DownloadAll(t.Context(), &Options{Client: localClient(t), Peers: []netip.AddrPort{seedV2(t, again, dir, Options{})}})
+			require.NoError(t, err)
+			require.NoError(t, files.Close())
+			require.Empty(t, next.hashes.Missing())
+		})
+	}
+}
+
+// A hybrid that comes from peers of version 1 alone has its layers from its own pieces.
+func TestLayersOfHybridWithoutPeersOfVersion2(t *testing.T) {
+	tor, _ := shareV2(t, CreateOptions{Version: Hybrid}, Options{})
+	only1 := *tor
+	only1.version = V1
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "a"), longV2, 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "b"), shortV2, 0o644))
+	addr := seedV2(t, &only1, dir, Options{})
+
+	// Some is there already.
+	dir = t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "a"), append(longV2[:pieceLengthV2:pieceLengthV2], make([]byte, len(longV2)-pieceLengthV2)...), 0o644))
+	bare := withoutLayers(t, tor)
+	files, err := bare.DownloadAll(t.Context(), &Options{Client: localClient(t), Dir: dir, Peers: []netip.AddrPort{addr}})
+	require.NoError(t, err)
+	require.NoError(t, files.Close())
+	require.Empty(t, bare.hashes.Missing())
+	again, err := Parse(bytes.NewReader(bare.Bytes()))
+	require.NoError(t, err)
+	require.Empty(t, again.hashes.Missing())
+}
+
+// A hybrid whose versions are of different content is found out, too, where its layers are not known before its pieces.
+func TestHybridThatIsInconsistentWithoutLayers(t *testing.T) {
+	info := with(infoV2(dict{"d": leafV2(longV2)}), dict{"length": 80_000, "private": 1, "pieces": sumsV1(contentV2(80_000, 'x'))})
+	tor, err := parseDict(t, dict{"info": info})
+	require.NoError(t, err)
+	only1 := *tor
+	only1.version = V1
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d"), contentV2(80_000, 'x'), 0o644))
+	addr := seedV2(t, &only1, dir, Options{})
+	_, err = tor.DownloadAll(t.Context(), &Options{Client: localClient(t), Peers: []netip.AddrPort{addr}})
+	require.ErrorIs(t, err, errInconsistent)
+}
+
+// The sidecar keeps layers that were fetched: the next run, which meets no peer, checks by them what was written since.
+func TestFetchedLayersOutliveARun(t *testing.T) {
+	tor, addr := shareV2(t, CreateOptions{Version: V2}, Options{})
+	dir := t.TempDir()
+	d, err := withoutLayers(t, tor).Start(t.Context(), &Options{Client: localClient(t), Dir: dir, Peers: []netip.AddrPort{addr}, KeepResume: true})
+	require.NoError(t, err)
+	_, err = d.Wait()
+	require.NoError(t, err)
+	require.NoError(t, d.Close())
+
+	// A piece is damaged: without the layers nothing of its file would be believed.
+	path := filepath.Join(dir, "d", "a")
+	b := slices.Clone(longV2)
+	b[pieceLengthV2+5]++
+	require.NoError(t, os.WriteFile(path, b, 0o644))
+	require.NoError(t, os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour)))
+	next := withoutLayers(t, tor)
+	d, err = next.Start(t.Context(), &Options{Client: localClient(t), Dir: dir})
+	require.NoError(t, err)
+	defer d.Close()
+	require.Eventually(t, func() bool { return d.Stats().State == Downloading }, time.Minute, time.Millisecond)
+	require.Empty(t, next.hashes.Missing())
+	verified := d.Verified()
+	require.Equal(t, []bool{true, false, true, true}, []bool{verified.Has(0), verified.Has(1), verified.Has(2), verified.Has(3)})
+}
+
+// A file without bytes may be chosen behind one that is not: what fills up the last piece of that is not wanted either.
+func TestChooseAnEmptyFileAlone(t *testing.T) {
+	info := infoV2(dict{"a": leafV2(longV2), "b": dict{"": dict{"length": 0}}, "c": leafV2(shortV2)})
+	tor, err := parseDict(t, dict{"info": with(info, dict{"private": 1}), "piece layers": layersV2(longV2)})
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d"), 0o755))
+	for name, b := range map[string][]byte{"a": longV2, "b": nil, "c": shortV2} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "d", name), b, 0o644))
+	}
+	addr := seedV2(t, tor, dir, Options{})
+	files, err := tor.DownloadAll(t.Context(), &Options{Client: localClient(t), Select: Glob("b", "c"), Peers: []netip.AddrPort{addr}})
+	require.NoError(t, err)
+	b, err := fs.ReadFile(files, "d/c")
+	require.NoError(t, err)
+	require.Equal(t, shortV2, b)
+	require.NoError(t, files.Close())
+}

@@ -32,6 +32,9 @@ type pieceCheck struct {
 	sum  Hash
 	// disagree is whether the last piece is that of one version and not that of the other.
 	disagree bool
+	// root is that of the last piece, of which unproven says that its SHA-1 sum alone is known, and right.
+	root     merkle.Hash
+	unproven bool
 }
 
 func (c *pieceCheck) Write(p []byte) (int, error) {
@@ -64,9 +67,10 @@ func (c *pieceCheck) Matches(i int) bool {
 	}
 	if c.tree != nil {
 		want, known := c.t.hashes.Hash(i)
-		sum := c.tree.Sum(c.t.hashes.HeightOf(i))
-		v2 = known && sum == want || !known && c.sha1 != nil
+		c.root = c.tree.Sum(c.t.hashes.HeightOf(i))
+		v2 = known && c.root == want || !known && c.sha1 != nil
 		c.disagree = c.sha1 != nil && known && v1 != v2
+		c.unproven = !known && v1
 	}
 	return v1 && v2
 }

@@ -102,10 +102,14 @@ func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
 
 // content is what storage needs to know of t.
 func (t *Torrent) content() storage.Content {
-	return storage.Content{
+	c := storage.Content{
 		Layout:   t.layout,
 		Name:     t.name,
 		InfoHash: t.infoHash,
 		NewCheck: t.newCheck,
 	}
+	if t.version != V1 {
+		c.Hashes = t.hashes
+	}
+	return c
 }

@@ -22,7 +22,8 @@ import (
 	"github.com/shoal-go/torrent/internal/piecehash"
 )
 
-// Torrent is what a .torrent file says (BEP 3, BEP 52). It does not change and may be used from any goroutine.
+// Torrent is what a .torrent file says (BEP 3, BEP 52). It does not change, but that its downloads may learn piece layers which the
+// file lacked. It may be used from any goroutine.
 type Torrent struct {
 	raw      []byte // the whole file, as it was read
 	info     []byte // the info dictionary, as it stands in raw
@@ -81,8 +82,17 @@ func (t *Torrent) Length() int64 { return t.length }
 // Size is the number of bytes of all pieces, padding files included: what a Storage spans.
 func (t *Torrent) Size() int64 { return t.layout.Size() }
 
-// Bytes is the .torrent file as it was read. The result is the caller's own.
-func (t *Torrent) Bytes() []byte { return bytes.Clone(t.raw) }
+// Bytes is the .torrent file as it was read. If that lacked piece layers (BEP 52), as what a magnet link leads to does, those that
+// a download of t has learned since are added. The result is the caller's own.
+func (t *Torrent) Bytes() []byte { return bytes.Clone(t.encoded()) }
+
+// encoded is Bytes, which is not to be written to.
+func (t *Torrent) encoded() []byte {
+	if t.version == V1 {
+		return t.raw
+	}
+	return metainfo.WithLayers(t.raw, t.hashes.Learned())
+}
 
 // String is the name and the info hash, for logs.
 func (t *Torrent) String() string { return fmt.Sprintf("%s (%s)", t.name, t.infoHash) }
@@ -192,9 +202,9 @@ func Parse(r io.Reader) (*Torrent, error) {
 	return parseMetainfo(raw, runtime.GOOS)
 }
 
-// WriteTo writes the .torrent file exactly as it was read.
+// WriteTo writes the .torrent file, which is Bytes.
 func (t *Torrent) WriteTo(w io.Writer) (int64, error) {
-	n, err := w.Write(t.raw)
+	n, err := w.Write(t.encoded())
 	return int64(n), err
 }
 

@@ -109,6 +109,9 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 	if h.silence && spoiled > 0 { // then a piece that is asked of one peer alone may wait for two such peers
 		bound += 2 * (snubTimeout + 5*time.Second)
 	}
+	if h.version != V1 && spoiled > 0 { // a piece waits for the hashes of its blocks
+		bound += 3 * blocksPatience
+	}
 	return bound
 }
 
@@ -298,6 +301,8 @@ func (h *simHistory) blameless(ip netip.Addr) bool {
 	for _, p := range h.peers {
 		script := p.Script
 		script.Fast, script.Eager, script.Takes = false, false, false
+		script.OnlyV1, script.AsksHashes, script.RefusesHashes = false, false, false
+		script.Never &^= simpeer.AnswersHashes
 		script.Flap, script.Rejects, script.Drip, script.StallAfter, script.ResetAfter, script.LeaveAfter = 0, 0, 0, 0, 0, 0
 		if p.Host.IP() == ip && !reflect.ValueOf(script).IsZero() {
 			return false

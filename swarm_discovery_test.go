@@ -10,10 +10,12 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
@@ -263,4 +265,26 @@ func TestLSDWithoutGroupOrListener(t *testing.T) {
 			require.True(t, d.Stats().Complete)
 		}
 	})
+}
+
+// A peer that is named in both swarms of a hybrid is met in the first, for it may know version 1 alone.
+func TestPeerOfBothSwarmsIsMetInTheFirst(t *testing.T) {
+	for _, firstLast := range []bool{false, true} {
+		found(t, newSimVersion(Hybrid, false, 1, 64<<10, 1e6), func(t *testing.T, m *simMeeting) {
+			p := m.meet(t, 1e6, simpeer.Script{OnlyV1: true})
+			m.client = simStart(t.Context(), t, m.net.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond), m.content, nil, &m.options, nil)
+			in := m.content.infoHashes().all()
+			if firstLast {
+				slices.Reverse(in)
+			}
+			m.client.Pause() // nothing is dialled before both are heard
+			for _, h := range in {
+				m.client.discovery.foundIn(h, peerlist.FromTracker, "http://t.example/", p.Addr())
+			}
+			m.client.Resume()
+			simWait(time.Hour, m.client)
+			require.NoError(t, m.client.compare(nil))
+			require.Less(t, m.client.took, 10*time.Second)
+		})
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
@@ -26,6 +27,8 @@ type simHistory struct {
 	rng     *rand.Rand
 	net     *simnet.Network
 	tracker *simtracker.Tracker
+	version Version
+	bare    bool // the content lacks its piece layers
 	content *simContent
 	choice  func(File) Priority
 	wanted  []int // pieces that the clients want
@@ -83,6 +86,7 @@ func drawHistory(n *simnet.Network, seed uint64) *simHistory {
 		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: n, tracker: simtracker.New(seed),
 		liars: map[netip.Addr]bool{}, stash: map[*simpeer.Peer]bits.Set{}, kinds: map[string]int{}, patience: 10 * time.Second,
 	}
+	h.drawVersion()
 	h.drawContent()
 	for range 1 + h.rng.IntN(2)*h.rng.IntN(3) {
 		h.drawClient()
@@ -96,7 +100,29 @@ func drawHistory(n *simnet.Network, seed uint64) *simHistory {
 		h.kinds[kind.name]++
 		kind.draw(h, kind.name)
 	}
+	if h.version != V1 {
+		for range h.rng.IntN(3) {
+			kind := simKindsV2[h.rng.IntN(len(simKindsV2))]
+			h.kinds[kind.name]++
+			kind.draw(h, kind.name)
+		}
+	}
 	return h
+}
+
+// drawVersion draws the version of the torrent, and whether it lacks its piece layers.
+func (h *simHistory) drawVersion() {
+	rng := rand.New(rand.NewPCG(h.seed, 2))
+	h.version = []Version{V1, V1, V2, Hybrid}[rng.IntN(4)]
+	h.bare = h.version != V1 && rng.IntN(2) == 0
+	if h.version != V1 {
+		h.kinds["version "+h.version.String()]++
+		h.note("version %v, without piece layers: %t", h.version, h.bare)
+	}
+	if h.bare {
+		h.kinds["without piece layers"]++
+		h.patience += time.Minute // some may not answer for them
+	}
 }
 
 func (h *simHistory) drawContent() {
@@ -105,6 +131,9 @@ func (h *simHistory) drawContent() {
 	total := int64(h.between(200e3, 10e6))
 	if h.chance(6) {
 		total = int64(h.between(1, 200e3))
+	}
+	if h.version != V1 {
+		pieceLength = 16 << 10 << merkle.Height(pieceLength>>14)
 	}
 	if pieceLength == 8<<20 {
 		total = 12 << 20
@@ -121,7 +150,7 @@ func (h *simHistory) drawContent() {
 			files = append(files, 0)
 		}
 	}
-	h.content = newSimContent(h.seed+1, pieceLength, files...)
+	h.content = newSimVersion(h.version, h.bare, h.seed+1, pieceLength, files...)
 	for i := range h.content.NumPieces() {
 		h.wanted = append(h.wanted, i)
 	}
@@ -205,6 +234,12 @@ func (h *simHistory) drawBuffer(host *simnet.Host) {
 // newPeer makes a scripted peer, which the tracker tells every client of.
 func (h *simHistory) newPeer(name string, rate float64, script simpeer.Script) *simpeer.Peer {
 	script.Fast = script.Fast || h.chance(2)
+	if h.version != V1 {
+		script.AsksHashes = script.AsksHashes || h.chance(3)
+	}
+	if h.version == Hybrid {
+		script.OnlyV1 = script.OnlyV1 || h.chance(4)
+	}
 	p := simpeer.New(name, h.newHost(rate, 0), uint16(1024+h.rng.IntN(60000)), h.content.truth, script)
 	p.Tracker = h.tracker
 	h.peers = append(h.peers, p)

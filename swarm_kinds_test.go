@@ -165,6 +165,21 @@ var simKinds = []simKind{
 	}},
 }
 
+// simKindsV2 are the ways to misbehave, or to be of little help, that version 2 adds.
+var simKindsV2 = []simKind{
+	simple("lies about hashes", func(h *simHistory) simpeer.Script { return simpeer.Script{CorruptHashes: 1 + h.rng.IntN(4)} }),
+	simple("lies in blocks and hashes", func(h *simHistory) simpeer.Script {
+		return simpeer.Script{Corrupt: 2 + h.rng.IntN(10), CorruptHashes: 1 + h.rng.IntN(2)}
+	}),
+	simple("lies, and refuses hash requests", func(h *simHistory) simpeer.Script {
+		return simpeer.Script{Corrupt: 2 + h.rng.IntN(10), RefusesHashes: true}
+	}),
+	simple("refuses hash requests", func(h *simHistory) simpeer.Script { return simpeer.Script{RefusesHashes: true} }),
+	simple("never answers hash requests", func(h *simHistory) simpeer.Script { return simpeer.Script{Never: simpeer.AnswersHashes} }),
+	simple("has hashes and sends no block", func(h *simHistory) simpeer.Script { return simpeer.Script{Never: simpeer.Answers} }),
+	simple("asks for hashes", func(h *simHistory) simpeer.Script { return simpeer.Script{AsksHashes: true, Takes: true} }),
+}
+
 // A peer that sends one false block of each of many pieces costs about what it sent. It used to cost all the pieces that
 // it had a hand in: 400 of 400 MiB, and twice the time.
 func TestLiarCostsWhatItSends(t *testing.T) {

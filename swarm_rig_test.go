@@ -23,7 +23,9 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/picker"
+	"github.com/shoal-go/torrent/internal/piecehash"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
@@ -129,7 +131,7 @@ func simStart(ctx context.Context, t *testing.T, h *simnet.Host, content *simCon
 
 func (s *simDownload) start(ctx context.Context, t *testing.T) {
 	s.options.Client = s.client
-	d, err := s.content.Start(ctx, &s.options)
+	d, err := s.content.own().Start(ctx, &s.options)
 	require.NoError(t, err)
 	s.Download = d
 	go func() {
@@ -248,7 +250,7 @@ func (s *simDownload) sample() {
 		if wanted >= 0 && !w.Wanting || wanted < 0 && perhaps < 0 && w.Wanting {
 			s.fault("said to %v that we are interested: %t, it has the wanted piece %d", p.conn.addr, w.Wanting, wanted)
 		}
-		if !w.Unchoked || r.Snubbed() || r.Outstanding() > 0 || d.o.DownloadLimit != nil || d.client.DownloadLimit != nil {
+		if d.hashing.waiting || !w.Unchoked || r.Snubbed() || r.Outstanding() > 0 || d.o.DownloadLimit != nil || d.client.DownloadLimit != nil {
 			continue
 		}
 		if i := s.couldAsk(r, w); i >= 0 {
@@ -333,6 +335,7 @@ func (s *simDownload) account(peers ...*simpeer.Peer) []string {
 type simContent struct {
 	*Torrent
 	truth *simpeer.Content
+	bare  bool // of version 2, it lacks the piece layers, as what a magnet link leads to
 }
 
 // newSimContent makes content that is drawn from a seed number, cut into files of the given lengths.
@@ -349,6 +352,53 @@ func newSimContent(seed uint64, pieceLength int64, files ...int64) *simContent {
 		total += n
 	}
 	return describe(name, simpeer.NewContent(seed, pieceLength, total), list...)
+}
+
+// newSimVersion is newSimContent for a version. It lacks the piece layers of version 2 if it is to be bare.
+func newSimVersion(v Version, bare bool, seed uint64, pieceLength int64, files ...int64) *simContent {
+	c := newSimContent(seed, pieceLength, files...)
+	if v == V1 {
+		return c
+	}
+	var list []layout.File
+	end := int64(0)
+	for _, f := range c.layout.Files() {
+		if fill := (pieceLength - end%pieceLength) % pieceLength; fill > 0 && f.Length > 0 {
+			list = append(list, layout.File{Path: fmt.Sprintf("%s/.pad/%d", c.name, fill), Length: fill, Pad: true})
+			end += fill
+		}
+		list = append(list, layout.File{Path: f.Path, Length: f.Length})
+		end += f.Length
+	}
+	c.truth = simpeer.NewVersion2(seed, layout.NewAligned(pieceLength, list...), v == Hybrid)
+	c.layout, c.version, c.infoHash, c.bare = c.truth.Layout, v, c.truth.InfoHash, bare
+	copy(c.infoHashV2[:], c.truth.InfoHashV2[:])
+	c.pieces = nil
+	for i := range c.NumPieces() {
+		if v == Hybrid {
+			sum := sha1.Sum(c.truth.Run(c.layout.PieceOffset(i), c.layout.PieceSize(i)+c.layout.PieceFill(i)))
+			c.pieces = append(c.pieces, sum[:]...)
+		}
+	}
+	c.Torrent = c.own()
+	return c
+}
+
+// own is the torrent as one client reads it: what its downloads learn, others do not know.
+func (c *simContent) own() *Torrent {
+	if c.version == V1 {
+		return c.Torrent
+	}
+	t := *c.Torrent
+	roots, layers := make([]merkle.Hash, t.layout.NumFiles()), make([][]byte, t.layout.NumFiles())
+	for i := range roots {
+		roots[i] = c.truth.Root(i)
+		if !c.bare {
+			layers[i] = c.truth.PieceLayer(i)
+		}
+	}
+	t.hashes = piecehash.New(t.layout, roots, layers)
+	return &t
 }
 
 // newSimRepeating makes one file of any length whose pieces are all alike.

@@ -62,8 +62,11 @@ func (p *assembly) askedAgain(w *watch, q request) {
 	}
 }
 
-// lied reports whether a false block came from the address of a peer, so that it may have been banned.
+// lied reports whether a false block or false hashes came from the address of a peer, so that it may have been banned.
 func (l *Ledger) lied(peer netip.AddrPort) bool {
+	if l.falseHashes[peer.Addr()] {
+		return true
+	}
 	for a := range l.account.Lies {
 		if a.Addr() == peer.Addr() {
 			return true

@@ -32,8 +32,9 @@ type frames struct {
 	hear func(head)             // a message, or the head of a piece
 	data func(b []byte)         // a part of the payload of a piece
 	bits func(at int, b []byte) // payload of a bitfield from byte at on; nil ignores it
+	sums func(b []byte)         // a part of the payload of hashes, in order; nil ignores it
 	deaf func()                 // called when it turns out that nothing can be understood; nil is not called
-	end  func()                 // a piece has come whole
+	end  func()                 // a piece, or hashes, have come whole
 	head [4 + 13]byte           // of the current message
 	have int                    // bytes of head
 	skip int                    // bytes of the current message still to come
@@ -72,6 +73,8 @@ func (f *frames) feed(b []byte) {
 				f.data(b[:n])
 			} else if f.this == wire.Bitfield && f.bits != nil {
 				f.bits(f.size-f.skip, b[:n])
+			} else if f.this == wire.Hashes && f.sums != nil {
+				f.sums(b[:n])
 			}
 			f.skip, b = f.skip-n, b[n:]
 			f.finish()
@@ -154,6 +157,9 @@ func (f *frames) heard(have int) {
 		f.bits(0, f.head[5:have])
 	}
 	f.hear(m)
+	if f.this == wire.Hashes && f.sums != nil {
+		f.sums(f.head[5:have])
+	}
 	f.finish()
 }
 
@@ -163,7 +169,7 @@ func (f *frames) finish() {
 		return
 	}
 	f.have = 0
-	if f.this == wire.Piece && f.end != nil {
+	if (f.this == wire.Piece || f.this == wire.Hashes) && f.end != nil {
 		f.end()
 	}
 }

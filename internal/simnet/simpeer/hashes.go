@@ -1,6 +1,7 @@
 package simpeer
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/merkle"
@@ -23,6 +24,9 @@ func (s *session) hearHashes(m wire.Message) {
 		return
 	}
 	p := s.peer
+	if !s.askedHashes[r] && len(p.Noise) > 0 {
+		return
+	}
 	if !s.askedHashes[r] {
 		p.blameLocked("%v that was never asked for", m.ID)
 		return
@@ -59,6 +63,16 @@ func (s *session) hashesRequested(r wire.HashRequest) {
 		}
 		s.say(wire.AppendHashes(nil, r, hashes))
 	}
+}
+
+// trueHashes reports whether the payload of hashes is what the content has.
+func (c *Content) trueHashes(payload []byte) bool {
+	if len(payload) < 48 {
+		return false
+	}
+	r, hashes := wire.ParseHashRequest(payload)
+	file, known := c.files[r.Root]
+	return known && inTree(r).Sound(c.height(file)) && bytes.Equal(hashes, c.trees[file].Append(nil, inTree(r)))
 }
 
 // askForHashes asks for the hashes of the blocks of a piece that the other end has, or for a part of the piece layer around it.

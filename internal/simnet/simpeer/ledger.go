@@ -21,9 +21,10 @@ type Ledger struct {
 	under  map[request]int // copies under way of each block
 	pieces []assembly
 
-	account Account
-	deaf    bool // some connection is encrypted beyond its handshake
-	Trace   func(format string, args ...any)
+	account     Account
+	falseHashes map[netip.Addr]bool // by sender
+	deaf        bool                // some connection is encrypted beyond its handshake
+	Trace       func(format string, args ...any)
 }
 
 // Account is what a client asked for and received, and what it did wrong.
@@ -50,7 +51,8 @@ func Watch(h *simnet.Host, c *Content) *Ledger {
 		return l
 	}
 	l := &Ledger{
-		content: c, host: h, watches: map[*watch]bool{}, under: map[request]int{},
+		falseHashes: map[netip.Addr]bool{},
+		content:     c, host: h, watches: map[*watch]bool{}, under: map[request]int{},
 		pieces:  make([]assembly, c.NumPieces()),
 		account: Account{Waste: map[string]int64{}, Lies: map[netip.AddrPort]int64{}, Proven: map[netip.AddrPort]bool{}},
 	}
@@ -65,6 +67,7 @@ func (l *Ledger) Tap(conn *simnet.Conn) simnet.Tap {
 		asked: map[request]bool{}, once: map[request]bool{}, crossed: map[request]bool{},
 	}
 	w.in.hear, w.in.data, w.in.bits, w.in.end = w.incoming, w.payload, w.bitfield, w.arrived
+	w.in.sums = w.hashes
 	w.out.hear = w.outgoing
 	w.in.deaf = func() { l.deaf = true }
 	l.watches[w] = true

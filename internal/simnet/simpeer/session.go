@@ -25,7 +25,7 @@ type session struct {
 	done chan struct{} // closed when the connection is over
 	over bool
 	fast bool // both ends speak BEP 6
-	v2   bool // both ends speak version 2 (BEP 52)
+	v2   bool // it is in the swarm of version 2 (BEP 52)
 
 	out        []byte    // messages to be written before the next block
 	queue      []request // blocks to be sent
@@ -139,7 +139,11 @@ func (s *session) shakeHands(dialled bool) bool {
 		}
 	}
 	s.fast = p.Fast && theirs.Fast()
-	s.v2 = p.speaksV2() && theirs.V2()
+	answer := ours.InfoHash
+	if dialled {
+		answer = theirs.InfoHash
+	}
+	s.v2 = p.speaksV2() && answer == p.content.InfoHashV2
 	return len(hello()) == wire.HandshakeSize
 }
 

@@ -24,6 +24,8 @@ type watch struct {
 	lie   bool    // what came of it is false
 	at    int     // bytes of it that came
 
+	sums []byte // of hashes that are arriving; empty if none are
+
 	came   []request // blocks that came whole at the time cameAt
 	cameAt time.Duration
 
@@ -169,9 +171,19 @@ func (w *watch) payload(b []byte) {
 	w.at += len(b)
 }
 
-// arrived records a block that came whole.
+// hashes records a part of hashes.
+func (w *watch) hashes(b []byte) { w.sums = append(w.sums, b...) }
+
+// arrived records a block, or hashes, that came whole.
 func (w *watch) arrived() {
 	l, q := w.ledger, w.block
+	if len(w.sums) > 0 {
+		if !l.content.trueHashes(w.sums) {
+			l.falseHashes[w.peer.Addr()] = true
+		}
+		w.sums = nil
+		return
+	}
 	w.at = 0
 	asked := w.settle(q)
 	if !asked && w.crossed[q] {

@@ -173,7 +173,7 @@ func (s *webStream) due() (at time.Time, ready, left bool) {
 		return at, false, s.left
 	}
 	s.supply.Ready = !s.left
-	return h.NextRested(), len(s.todo) > 0 || d.picker.Interesting(&s.supply), s.left
+	return h.NextRested(), len(s.todo) > 0 || !d.hashing.waiting && d.picker.Interesting(&s.supply), s.left
 }
 
 // next chooses the blocks to ask for. It returns the first one and the offset behind the last. The first is the current one.
@@ -185,7 +185,7 @@ func (s *webStream) next() (first picker.Block, end int64, ok bool) {
 	if s.left {
 		return first, 0, false
 	}
-	if len(s.todo) == 0 {
+	if len(s.todo) == 0 && !d.hashing.waiting {
 		blocks, cancel := d.picker.NextRun(&s.supply, s.supply.RunLength(), now, d.pending.scratch[:0])
 		d.pending.scratch = blocks
 		d.cancelAll(cancel)
@@ -433,8 +433,12 @@ func (s *webStream) admit(ctx context.Context) error {
 func (s *webStream) accept(id picker.Block, b []byte) (next picker.Block, more bool) {
 	d, w := s.w.d, s.w
 	n := int64(len(b))
+	lie := d.isFalse(id, b)
 	now := time.Now()
 	d.mu.Lock()
+	if lie {
+		return s.lied(id, b, now)
+	}
 	if k := slices.Index(s.todo, id); k >= 0 {
 		s.todo = slices.Delete(s.todo, k, k+1)
 	}
@@ -451,6 +455,24 @@ func (s *webStream) accept(id picker.Block, b []byte) (next picker.Block, more b
 	if out.a != nil {
 		d.write(out)
 	}
+	return next, more
+}
+
+// lied drops a block that is known to be false, and what else the web seed was asked for of its piece. The caller holds mu, which it releases.
+func (s *webStream) lied(id picker.Block, b []byte, now time.Time) (next picker.Block, more bool) {
+	d, w := s.w.d, s.w
+	d.client.blocks.Put(b)
+	s.skipped += int64(len(b))
+	s.countSkipped(now)
+	if !w.health.PieceRests(int(id.Piece)) { // another of the same piece counts once
+		w.lied(int(id.Piece), now)
+	}
+	if !s.left {
+		if next, more = s.following(id, now); more {
+			s.current = next
+		}
+	}
+	d.unlock(now)
 	return next, more
 }
 

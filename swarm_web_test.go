@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/simnet/simweb"
@@ -305,5 +308,49 @@ func TestWebSeedSelection(t *testing.T) {
 		require.NoError(t, r.Close())
 		simnet.Sleep(time.Minute)
 		require.Less(t, m.client.Stats().Downloaded, int64(16e6))
+	})
+}
+
+// A web seed of a torrent of version 2 that lacks its piece layers is asked for nothing before peers have given them.
+func TestWebSeedWaitsForLayers(t *testing.T) {
+	const arrives = 5 * time.Second
+	foundWeb(t, newSimVersion(V2, true, 1, 64<<10, 3e6, 100, 2e6), func(t *testing.T, m *simWebMeeting) {
+		m.serve(t, 1e6, simweb.Script{})
+		p := m.meet(t, 1e6, simpeer.Script{Never: simpeer.Answers})
+		p.Depart()
+		p.Come(arrives, 0, 0)
+		p.Go(func() {
+			if p.Wait(arrives) {
+				p.Dial(netip.MustParseAddrPort("81.0.0.1:6881"))
+			}
+		})
+		s := m.run(t, time.Minute)
+		require.Greater(t, m.client.took, arrives)
+		require.NoError(t, s.WebSeeds[0].Err)
+		require.EqualValues(t, s.Length, s.WebSeeds[0].Downloaded)
+		require.Zero(t, s.Wasted)
+	})
+}
+
+// A web seed's blocks are checked as they come where their hashes are known: it is found out by the first false one.
+func TestWebSeedFalseBlocksOfVersion2(t *testing.T) {
+	foundWeb(t, newSimVersion(V2, false, 1, 1<<20, 10e6), func(t *testing.T, m *simWebMeeting) {
+		m.serve(t, 5e6, simweb.Script{Corrupt: 3})
+		m.meet(t, 1e6, simpeer.Script{Fast: true})
+		m.start(t)
+		for i := range m.content.NumPieces() {
+			var leaves []byte
+			for block := range slices.Chunk(m.content.truth.Piece(i), blockSize) {
+				leaf := merkle.HashBlock(block)
+				leaves = append(leaves, leaf[:]...)
+			}
+			m.client.t.hashes.LearnBlocks(i, leaves)
+		}
+		simWait(time.Minute, m.client)
+		require.NoError(t, m.client.compare(nil))
+		s := m.client.Stats()
+		require.Equal(t, WebSeedBanned, s.WebSeeds[0].State)
+		require.LessOrEqual(t, s.Wasted, int64(3*blockSize))
+		require.NotZero(t, s.Wasted)
 	})
 }

@@ -112,6 +112,29 @@ func TestParsePadding(t *testing.T) {
 	require.Len(t, tor.layout.Files(), 10)
 }
 
+// BitComet writes padding without the attribute, under a name that says it.
+func TestParsePaddingOfBitComet(t *testing.T) {
+	const long = "_____padding_file_0_if you see this file, please update to BitComet 0.85 or above____"
+	tor, err := parseDict(t, dict{"info": dict{
+		"name": "dir",
+		"files": []any{
+			dict{"length": 60, "path": []string{"a"}},
+			dict{"length": 4, "path": []string{long}},
+			dict{"length": 10, "path": []string{"sub", "b"}},
+			dict{"length": 54, "path": []string{"sub", long}},
+			dict{"length": 5, "path": []string{"padding_file_0"}},
+		},
+		"piece length": 64,
+		"pieces":       strings.Repeat("h", 60),
+	}})
+	require.NoError(t, err)
+	require.Equal(t, []File{
+		{Path: "dir/a", Length: 60},
+		{Path: "dir/sub/b", Length: 10, Index: 2, Offset: 64},
+		{Path: "dir/padding_file_0", Length: 5, Index: 4, Offset: 128},
+	}, slices.Collect(tor.Files()))
+}
+
 // paths are those of all files, padding included.
 func paths(t *Torrent) (paths []string) {
 	for _, f := range t.layout.Files() {

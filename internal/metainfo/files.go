@@ -149,13 +149,11 @@ func (f *fileEntry) padding(length int64) bool {
 		case 0:
 			named = string(s) == ".pad"
 		case 1:
-			named = string(s) == strconv.FormatInt(length, 10)
+			named = named && string(s) == strconv.FormatInt(length, 10)
 		}
-		if depth++; !named || depth > 2 {
-			return false
-		}
+		depth++
 	}
-	return depth == 2
+	return named && depth == 2
 }
 
 // size is the number of bytes of file i in the content. A symbolic link has none.

@@ -428,3 +428,24 @@ func TestShort(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// Whatever a server says of its answer, what is taken from it is within what it was asked for.
+func FuzzAnswer(f *testing.F) {
+	f.Add(206, "bytes 10-19/100", "", "", int64(10))
+	f.Add(206, "bytes 10-9223372036854775807/9223372036854775808", "", "", int64(-1))
+	f.Add(206, "bytes */100", "identity", "", int64(-1))
+	f.Add(200, "", "gzip", "", int64(100))
+	f.Add(503, "", "", "99999999999999999999", int64(0))
+	f.Add(429, "", "", "Fri, 31 Dec 9999 23:59:59 GMT", int64(0))
+	f.Fuzz(func(t *testing.T, status int, contentRange, encoding, retry string, length int64) {
+		h := http.Header{"Content-Range": {contentRange}, "Content-Encoding": {encoding}, "Retry-After": {retry}}
+		r := request{from: 10, to: 20, size: 100}
+		from, to, wrong := r.judge(status, h, length, time.Unix(1e9, 0))
+		if wrong != nil {
+			require.GreaterOrEqual(t, wrong.After, time.Duration(0))
+			return
+		}
+		whole := status == http.StatusOK && from == 0 && to == 100
+		require.True(t, whole || status == http.StatusPartialContent && from == 10 && to == 20, "%d %d", from, to)
+	})
+}

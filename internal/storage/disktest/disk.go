@@ -178,6 +178,9 @@ func (d *Disk) MkdirAll(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for ; name != "."; name = filepath.Dir(name) {
+		if d.names[name] != nil {
+			return &fs.PathError{Op: "mkdir", Path: name, Err: syscall.ENOTDIR}
+		}
 		d.names[name] = nil
 	}
 	return nil

@@ -238,8 +238,8 @@ func TestDownloadedIsNotCutShort(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
-// A symbolic link is listed. It is not downloaded, chosen, counted or made on disk.
-func TestLinksAreListedOnly(t *testing.T) {
+// A symbolic link is listed and made on disk, but for one to the directory that it lies in. It is not downloaded, chosen or counted.
+func TestLinksAreListedAndMade(t *testing.T) {
 	const content = "content"
 	sum := sha1.Sum([]byte(content))
 	tor, err := parseDict(t, dict{"info": dict{"name": "dir", "piece length": 1 << 14, "pieces": string(sum[:]), "files": []any{
@@ -292,5 +292,8 @@ func TestLinksAreListedOnly(t *testing.T) {
 		}
 		return err
 	}))
-	require.Equal(t, []string{"dir/sub/file"}, onDisk)
+	require.Equal(t, []string{"dir/first", "dir/sub/file"}, onDisk)
+	b, err := os.ReadFile(filepath.Join(dir, "dir", "first"))
+	require.NoError(t, err)
+	require.Equal(t, content, string(b))
 }

@@ -64,8 +64,10 @@ type File struct {
 	// Offset is the place of its first byte in the content, padding included.
 	Offset int64
 	// LinkTarget is where a symbolic link points (BEP 47): a path in the form of Path, of a file or a directory
-	// that the torrent may or may not have. It is empty if the file is no link. A link has no bytes, is not downloaded
-	// and is not made on disk.
+	// that the torrent may or may not have. It is empty if the file is no link. A link has no bytes and is not downloaded. Under
+	// Options.Dir it is made once all that is wanted is complete, if it leads to something that is wanted, be it through other links,
+	// and not to a directory that it lies in. What is at its place already stays. Where the system has no links, it is left out,
+	// and logged.
 	LinkTarget string
 }
 

@@ -160,6 +160,19 @@ func TestLinksInVersion2(t *testing.T) {
 	var b strings.Builder
 	require.NoError(t, tor.PrintTree(&b))
 	require.Contains(t, b.String(), "link → d/sub/a")
+
+	dir, to := t.TempDir(), t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d", "sub"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "sub", "a"), shortV2, 0o644))
+	addr := seedV2(t, tor, dir, Options{})
+	files, err := tor.DownloadAll(t.Context(), &Options{Client: localClient(t), Dir: to, Peers: []netip.AddrPort{addr}})
+	require.NoError(t, err)
+	require.NoError(t, files.Close())
+	for _, dir := range []string{dir, to} {
+		target, err := os.Readlink(filepath.Join(dir, "d", "link"))
+		require.NoError(t, err)
+		require.Equal(t, filepath.Join("sub", "a"), target)
+	}
 }
 
 func TestParseMalformedVersion2(t *testing.T) {

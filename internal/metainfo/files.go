@@ -123,8 +123,7 @@ func readFileEntry(dict []byte) (f fileEntry) {
 	return f
 }
 
-// symlink reports whether the file is a symbolic link (BEP 47). Links are not made on disk, and nothing is in
-// their place.
+// symlink reports whether the file is a symbolic link (BEP 47), which has no bytes of the content.
 func (f *fileEntry) symlink() bool { return f.marked('l') }
 
 // marked reports whether the file has an attribute (BEP 47).

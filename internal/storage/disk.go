@@ -20,6 +20,11 @@ type Disk interface {
 	// Link gives a regular file another name, on the same Disk or another one. It fails where there are no such links,
 	// between file systems, and where the name is taken.
 	Link(name string, to Disk, as string) error
+	// Symlink makes a symbolic link that leads to target, as seen from the directory of name. It fails where the name is taken, and
+	// where there are no such links or we may not make them.
+	Symlink(target, name string) error
+	// Readlink is where a symbolic link leads. It fails if name is none.
+	Readlink(name string) (string, error)
 	// SetMtime sets the modification time of a file, in nanoseconds.
 	SetMtime(name string, mtime int64) error
 	// SyncDir makes the entries of a directory survive a loss of power.

@@ -101,6 +101,18 @@ func (d *rootDisk) Link(name string, to Disk, as string) error {
 	return nil
 }
 
+func (d *rootDisk) Symlink(target, name string) error {
+	if err := d.root.Symlink(target, name); err != nil {
+		return fmt.Errorf("in %s: %w", d.root.Name(), err)
+	}
+	return nil
+}
+
+func (d *rootDisk) Readlink(name string) (string, error) {
+	target, err := d.root.Readlink(name)
+	return target, d.named(name, err)
+}
+
 func (d *rootDisk) SetMtime(name string, mtime int64) error {
 	at := time.Unix(0, mtime)
 	return d.named(name, d.root.Chtimes(name, at, at))

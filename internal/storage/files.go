@@ -37,6 +37,9 @@ type fileStore struct {
 	files  []fileState // by index in the layout; one more at the end is the edges
 	wanted []bool      // by index in the layout, as SetWanted was told last
 
+	linksOnce sync.Once
+	links     []link // by linked
+
 	handles *handles
 	stopped atomic.Bool
 

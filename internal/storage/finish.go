@@ -20,6 +20,7 @@ func (s *fileStore) Finish() error {
 	if err := s.cutAll(func(int) bool { return true }); err != nil {
 		return err
 	}
+	s.makeLinks()
 	if s.edgesNeeded() {
 		return nil
 	}
@@ -59,6 +60,9 @@ func (s *fileStore) tidy(have bits.Set) error {
 	if err := s.cutAll(whole); err != nil {
 		return err
 	}
+	if have.Full() || s.allWanted(whole) {
+		s.makeLinks()
+	}
 	if !have.Full() || s.edgesNeeded() {
 		return nil
 	}
@@ -89,6 +93,16 @@ func (s *fileStore) keepSidecar(have bits.Set, partial map[int]bits.Set) error {
 		s.log.Warn("no resume sidecar is kept", "err", err)
 	}
 	return nil
+}
+
+// allWanted reports whether all files that are wanted are whole. The caller holds s.mu.
+func (s *fileStore) allWanted(whole func(i int) bool) bool {
+	for i := range s.content.NumFiles() {
+		if s.isWanted(i) && !s.content.File(i).Pad && !whole(i) {
+			return false
+		}
+	}
+	return true
 }
 
 // cutAll truncates the files that are wanted, too long, written to by us, and whole. The caller holds s.mu.

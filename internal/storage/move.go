@@ -22,7 +22,7 @@ import (
 //     meanwhile is recorded and copied afterwards. What is not synced yet of the others is.
 //  3. Reads and writes wait from here on. What was written last is copied, and the copies get the times of their files.
 //  4. All files get their names in the new directory: by hard links, or from the hidden one. None of them is there before, so
-//     nothing is overwritten.
+//     nothing is overwritten. The symbolic links that the torrent has follow.
 //  5. Those names are synced, and then the sidecar is written.
 //  6. Reads and writes go to the new directory.
 //  7. The old names are removed, the sidecar first, and the old lock.
@@ -44,6 +44,7 @@ type move struct {
 	linkable map[uint64]bool  // by the device that a file is on
 	staged   map[int]bool     // those that were copied; others are linked
 	placed   []string         // names that were made, in order
+	links    []string         // symbolic links in the old directory that are the torrent's
 	madeDirs []string         // directories that were made, the outer before the inner
 	release  bool             // the lock is not needed any more after this
 	unlock   func(bool) error // of the new directory

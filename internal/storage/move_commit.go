@@ -30,6 +30,9 @@ func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
 			return err
 		}
 	}
+	if err := m.placeLinks(); err != nil {
+		return err
+	}
 	if err := m.to.Remove(m.stage()); err != nil {
 		return err
 	}
@@ -252,6 +255,14 @@ func (m *move) removeFromOld(which func(i int) bool) error {
 			errs = append(errs, err)
 		}
 	}
+	for _, name := range m.links {
+		if err := m.old.Remove(name); err != nil && !absent(err) {
+			errs = append(errs, err)
+			continue
+		}
+		m.removeDirs(filepath.Dir(name))
+	}
+	m.links = nil
 	for _, i := range m.files {
 		name, moved := m.names[i]
 		if !moved || !which(i) {
@@ -261,8 +272,7 @@ func (m *move) removeFromOld(which func(i int) bool) error {
 			errs = append(errs, err)
 			continue
 		}
-		for dir := filepath.Dir(name); dir != "." && m.old.Remove(dir) == nil; dir = filepath.Dir(dir) {
-		}
+		m.removeDirs(filepath.Dir(name))
 	}
 	return errors.Join(errs...)
 }

@@ -117,7 +117,7 @@ func (s *fileStore) own(i int) error {
 			}
 		}
 	}
-	if info.Links > 1 {
+	if info.Links > 1 || !made && s.isLink(f.name) {
 		if err := s.copyOwn(i, info); err != nil {
 			return fmt.Errorf("%s: give it a copy of its own: %w", s.path(i), err)
 		}
@@ -132,6 +132,12 @@ func (s *fileStore) own(i int) error {
 	}
 	f.id, f.links, f.ready = info.ID, info.Links, true
 	return nil
+}
+
+// isLink reports whether a name is that of a symbolic link, to which nothing is written: it may lead to another file, which is not ours.
+func (s *fileStore) isLink(name string) bool {
+	_, err := s.disk.Readlink(name)
+	return err == nil
 }
 
 // portable is how many bytes of a name any file system takes, or else half of that.

@@ -267,6 +267,20 @@ func (d *Disk) Link(name string, to storage.Disk, as string) error {
 	return nil
 }
 
+// Symlink fails: the disk has no symbolic links.
+func (d *Disk) Symlink(target, name string) error {
+	return &os.LinkError{Op: "symlink", Old: target, New: name, Err: errors.ErrUnsupported}
+}
+
+func (d *Disk) Readlink(name string) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.names[name]; ok {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: syscall.EINVAL}
+	}
+	return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrNotExist}
+}
+
 func (d *Disk) SetMtime(name string, mtime int64) error {
 	if err := d.fail("chtimes", name); err != nil {
 		return err

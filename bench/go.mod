@@ -6,6 +6,7 @@ replace github.com/shoal-go/torrent => ../
 
 require (
 	github.com/anacrolix/torrent v1.61.0
+	github.com/quic-go/quic-go v0.65.0
 	github.com/shoal-go/torrent v0.0.0-00010101000000-000000000000
 	golang.org/x/time v0.16.0
 )

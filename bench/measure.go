@@ -61,8 +61,28 @@ func measureInMemory(b *bench, a *arena, r racer) result {
 
 // compare reports whether out holds what the torrent is of: the name that the torrent has too.
 func (a *arena) compare(out string) error {
-	name := strings.TrimSuffix(filepath.Base(a.torrent), ".torrent")
-	return compare(filepath.Join(a.content, name), filepath.Join(out, name))
+	return compare(filepath.Join(a.content, a.name()), filepath.Join(out, a.name()))
+}
+
+func (a *arena) name() string { return strings.TrimSuffix(filepath.Base(a.torrent), ".torrent") }
+
+// measurePair lets a client download from a seed of the same kind. CPU and memory are those of both.
+func measurePair(leech func(*bench, *arena, racer) result) func(*bench, *arena, racer) result {
+	return func(b *bench, a *arena, r racer) result {
+		seed, err := start(r.seed(b, a, 2))
+		if err != nil {
+			return failure(err)
+		}
+		defer seed.end()
+		if err := seed.awaitReady(patience); err != nil {
+			return failure(err)
+		}
+		before := cpuSoFar(seed.cmd.Process.Pid)
+		res := leech(b, a, r)
+		res.cpu += cpuSoFar(seed.cmd.Process.Pid) - before
+		res.memory += float64(seed.peakMemory())
+		return res
+	}
 }
 
 // measureSeed lets libtorrent download from a client.

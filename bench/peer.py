@@ -1,22 +1,29 @@
 #!/usr/bin/python3
 """A libtorrent peer for the benchmark.
 
-usage: peer.py leech TORRENT DIR IP
-       peer.py seed TORRENT DIR RATE IP...      one session an address, each of at most RATE bytes a second, 0 is no limit
-       peer.py idle DIR IP TORRENT...           one session that seeds them all
+usage: peer.py [utp] leech TORRENT DIR IP
+       peer.py [utp] seed TORRENT DIR RATE IP...  one session an address, each of at most RATE bytes a second, 0 is no limit
+       peer.py idle DIR IP TORRENT...             one session that seeds them all
 
-"leech" ends once the torrent is complete; the others print "ready" once all is seeding, and share on."""
+With "utp" peers are reached by uTP alone, else by TCP alone. "leech" ends once the torrent is complete; the others print "ready" once all is seeding, and share on."""
 import sys
 import time
 
 import libtorrent as lt
 
 
+args = sys.argv[1:]
+utp = args[0] == 'utp'
+if utp:
+    del args[0]
+
+
 def session(ip, port, rate=0):
     s = lt.session({
         'listen_interfaces': '%s:%d' % (ip, port), 'alert_mask': 0,
         'enable_dht': False, 'enable_lsd': False, 'enable_upnp': False, 'enable_natpmp': False,
-        'enable_incoming_utp': False, 'enable_outgoing_utp': False, 'allow_multiple_connections_per_ip': True,
+        'enable_incoming_utp': utp, 'enable_outgoing_utp': utp, 'enable_incoming_tcp': not utp, 'enable_outgoing_tcp': not utp,
+        'allow_multiple_connections_per_ip': True,
         'unchoke_slots_limit': 100, 'connections_limit': 1000, 'active_seeds': -1, 'active_limit': -1,
         'upload_rate_limit': rate, 'rate_limit_ip_overhead': False,
         'send_buffer_watermark': 8 << 20, 'max_allowed_in_request_queue': 4000})
@@ -36,7 +43,7 @@ def add(s, torrent, directory, seed):
     return s.add_torrent(p)
 
 
-what, *args = sys.argv[1:]
+what, *args = args
 if what == 'leech':
     torrent, directory, ip = args
     s = session(ip, 0)

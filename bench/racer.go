@@ -2,6 +2,7 @@ package main
 
 import (
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -38,6 +39,62 @@ var ours = racer{
 	idle: func(b *bench, a *arena, n int, torrents []string) *exec.Cmd {
 		return exec.Command(b.bin+"/ours", append([]string{"-seed", "-listen", peerAddr(n), "-dir", a.content}, torrents...)...)
 	},
+}
+
+// oursBy is this library with flags that bear on how its two ends reach each other.
+func oursBy(name string, flags ...string) racer {
+	return racer{
+		name: "ours " + name,
+		leech: func(b *bench, a *arena, out string) *exec.Cmd {
+			return exec.Command(b.bin+"/ours", append(flags[:len(flags):len(flags)], "-dir", out, a.torrent)...)
+		},
+		seed: func(b *bench, a *arena, n int) *exec.Cmd {
+			return exec.Command(b.bin+"/ours", append(flags[:len(flags):len(flags)], "-seed", "-listen", peerAddr(n), "-dir", a.content, a.bare)...)
+		},
+	}
+}
+
+// overUTP are pairs of a seed and a leech of the same kind.
+var overUTP = []racer{
+	oursBy("by TCP", "-transport", "tcp"),
+	oursBy("by uTP", "-transport", "utp"),
+	oursBy("by uTP without offload", "-transport", "utp", "-nooffload"),
+	{
+		name: "anacrolix by uTP",
+		leech: func(b *bench, a *arena, out string) *exec.Cmd {
+			return exec.Command(b.bin+"/anacrolix", "-utp", "-dir", out, a.torrent)
+		},
+		seed: func(b *bench, a *arena, n int) *exec.Cmd {
+			return exec.Command(b.bin+"/anacrolix", "-utp", "-seed", "-listen", peerAddr(n), "-dir", a.content, a.bare)
+		},
+	},
+	{
+		name:   "libtorrent by uTP",
+		usable: libtorrent.usable,
+		leech: func(b *bench, a *arena, out string) *exec.Cmd {
+			return exec.Command(b.python, b.script(), "utp", "leech", a.torrent, out, host(libtorrentHost))
+		},
+		seed: func(b *bench, a *arena, n int) *exec.Cmd {
+			return exec.Command(b.python, b.script(), "utp", "seed", a.bare, a.content, "0", host(n))
+		},
+	},
+}
+
+// stream moves as many bytes as the content has from one program's memory to another's, and does nothing else.
+func stream(name, over string) racer {
+	return racer{
+		name: name,
+		leech: func(b *bench, a *arena, out string) *exec.Cmd {
+			return exec.Command(b.bin+"/stream", "-over", over, a.peers[0])
+		},
+		seed: func(b *bench, a *arena, n int) *exec.Cmd {
+			return exec.Command(b.bin+"/stream", "-over", over, "-like", filepath.Join(a.content, a.name()), peerAddr(n))
+		},
+	}
+}
+
+var streams = []racer{
+	stream("TCP", "tcp"), stream("uTP", "utp"), stream("uTP without offload", "utp-nooffload"), stream("quic-go", "quic"),
 }
 
 var oursInMemory = racer{

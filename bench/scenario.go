@@ -46,6 +46,10 @@ var scenarios = []scenario{
 	{"web-files", "A web server alone, 4,000 small files, some of them empty", webClients, raceColumns("libtorrent"), webFiles, measureLeech},
 	{"seed", "Seeding to one libtorrent without a limit, 2 GiB (CPU and memory of the seed)",
 		[]racer{ours, anacrolix, libtorrent}, raceColumns("libtorrent"), seedless, measureSeed},
+	{"utp", "From a seed of the same kind without a limit, 2 GiB (CPU and memory of both)",
+		overUTP, raceColumns("ours by TCP"), seedless, measurePair(measureLeech)},
+	{"stream", "As many bytes from memory to memory, through one connection",
+		streams, raceColumns("TCP"), seedless, measurePair(measureInMemory)},
 	{"idle", "A thousand idle torrents, seeded by one process", []racer{ours, anacrolix, libtorrent}, idleColumns, manyTorrents, measureIdle},
 }
 

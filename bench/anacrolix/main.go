@@ -1,6 +1,6 @@
 // Command anacrolix downloads a torrent with github.com/anacrolix/torrent, or seeds it.
 //
-//	anacrolix [-seed] [-listen ADDR] -dir DIR TORRENT...
+//	anacrolix [-seed] [-listen ADDR] [-utp] -dir DIR TORRENT...
 //
 // It ends once the torrent is complete; with -seed it prints "ready" once all are, and shares on.
 package main
@@ -29,16 +29,18 @@ func main() {
 	dir := flag.String("dir", ".", "directory of the content")
 	seed := flag.Bool("seed", false, "share on once complete")
 	listen := flag.String("listen", "", "address to accept peers on")
+	utp := flag.Bool("utp", false, "uTP alone, not TCP alone")
 	flag.Parse()
-	if err := run(*dir, *seed, *listen, flag.Args()); err != nil {
+	if err := run(*dir, *seed, *utp, *listen, flag.Args()); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(dir string, seed bool, listen string, torrents []string) error {
+func run(dir string, seed, utp bool, listen string, torrents []string) error {
 	config := torrent.NewDefaultClientConfig()
-	// As the others: TCP alone, peers from the tracker alone.
-	config.NoDHT, config.DisableUTP, config.NoDefaultPortForwarding, config.DisableIPv6 = true, true, true, true
+	// As the others: one transport alone, peers from the tracker alone.
+	config.DisableTCP, config.DisableUTP = utp, !utp
+	config.NoDHT, config.NoDefaultPortForwarding, config.DisableIPv6 = true, true, true
 	config.DisableWebtorrent, config.DisableWebseeds = true, true
 	config.Seed = seed
 	config.NoUpload = !seed

@@ -1,6 +1,6 @@
 // Command ours downloads a torrent with this library, or seeds some.
 //
-//	ours [-memory] [-seed] [-listen ADDR] [-peers N] -dir DIR TORRENT...
+//	ours [-memory] [-seed] [-listen ADDR] [-peers N] [-transport both|tcp|utp] [-nooffload] -dir DIR TORRENT...
 //
 // It ends once the torrent is complete, and prints how many bytes of it were wasted; with -seed it prints "ready" once
 // all are, and shares on.
@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"net"
 	"os"
 	"os/signal"
 	"runtime"
@@ -32,23 +33,34 @@ func main() {
 	listen := flag.String("listen", "", "address to accept peers on")
 	upload := flag.Int("upload", 0, "bytes a second to send at most")
 	peers := flag.Int("peers", 0, "connections of a torrent at most; 0 is the library's default")
+	transport := flag.String("transport", "both", "how peers are reached: both, tcp or utp")
+	nooffload := flag.Bool("nooffload", false, "send and receive one UDP packet a system call")
 	flag.Parse()
 	if *memory {
 		*dir = ""
 	}
-	if err := run(*dir, *seed, *listen, *upload, *peers, flag.Args()); err != nil {
+	client := &torrent.Client{Listen: *listen, NoDHT: true, NoTCP: *transport == "utp", NoUTP: *transport == "tcp"}
+	if *upload > 0 {
+		client.UploadLimit = rate.NewLimiter(rate.Limit(*upload), 256<<10)
+	}
+	if *nooffload {
+		client.ListenPacket = listenPlainly
+	}
+	if err := run(client, *dir, *seed, *peers, flag.Args()); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(dir string, seed bool, listen string, upload, peers int, torrents []string) error {
+// listenPlainly opens a socket that hides what the system's could do.
+func listenPlainly(ctx context.Context, network, addr string) (net.PacketConn, error) {
+	conn, err := new(net.ListenConfig).ListenPacket(ctx, network, addr)
+	return struct{ net.PacketConn }{conn}, err
+}
+
+func run(client *torrent.Client, dir string, seed bool, peers int, torrents []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	client := &torrent.Client{Listen: listen, NoDHT: true}
 	defer client.Close()
-	if upload > 0 {
-		client.UploadLimit = rate.NewLimiter(rate.Limit(upload), 256<<10)
-	}
 	o := &torrent.Options{Dir: dir, Seed: seed, Client: client, MaxMemory: 1 << 40, MaxPeers: peers}
 	var downloads []*torrent.Download
 	for _, path := range torrents {

@@ -107,7 +107,10 @@ func (e *endpoint) arrived(seq uint16, a *arrivals) {
 			a.newest, a.newestSent, a.sampled = p.order, p.sent, !again
 		}
 	}
-	if p.probe && !again {
+	switch {
+	case p.probe && again:
+		e.mtu.unknown(a.now) // the tail was sent again, perhaps in fragments
+	case p.probe:
 		e.mtu.arrived(int(p.size), a.now)
 		e.cong.packet = float64(e.mtu.size)
 	}

@@ -48,6 +48,9 @@ type endpoint struct {
 	mtu  mtuSearch
 	loss lossDetection
 
+	takes uint16 // how large packets the other end is told that we take; 0 is that it is told nothing
+	felt  uint16 // how large a feeler was that the other end is to be told of
+
 	// What the other end said.
 	window     int           // bytes that it has room for
 	windowSeen uint32        // its clock when it said so
@@ -83,12 +86,13 @@ func (e *endpoint) dial(id, seq uint16, now time.Duration) {
 }
 
 // answer begins a connection that a SYN asks for. Our packets are numbered from seq on.
-func (e *endpoint) answer(syn *header, seq uint16, now time.Duration) {
+func (e *endpoint) answer(syn *packet, seq uint16, now time.Duration) {
 	e.state = answering
 	e.recvID, e.sendID, e.synSeq = syn.id+1, syn.id, syn.seq
 	e.begin(seq)
 	e.in.ack = syn.seq
-	e.note(syn, now)
+	e.note(&syn.header, now)
+	e.heardLargest(syn)
 	e.window, e.windowSeen = int(min(syn.window, 1<<30)), syn.stamp
 	e.acks.now = true
 	e.timers.handshake = now + unconfirmedFor
@@ -140,6 +144,9 @@ func (e *endpoint) receive(h *packet, now time.Duration) {
 	e.acknowledge(h, now)
 	e.settle(now)
 	if h.kind == typeState {
+		if e.takes > 0 {
+			e.feltBy(h, now)
+		}
 		return
 	}
 	fin := h.kind == typeFin
@@ -177,6 +184,7 @@ func (e *endpoint) receiveAnswer(h *packet, now time.Duration) {
 		return
 	}
 	e.note(&h.header, now)
+	e.heardLargest(h)
 	e.state = connected
 	e.in.ack = h.seq - 1
 	e.window, e.windowSeen = int(min(h.window, 1<<30)), h.stamp
@@ -186,6 +194,23 @@ func (e *endpoint) receiveAnswer(h *packet, now time.Duration) {
 	e.timers.handshake = 0
 	e.timers.confirms = confirmations
 	e.acks.confirm(now)
+}
+
+// heardLargest takes in how large packets may be that the other end takes. It is answered if it said so.
+func (e *endpoint) heardLargest(h *packet) {
+	e.takes = min(e.takes, h.ext.largest())
+	e.mtu.beyond = e.takes
+}
+
+// feltBy takes in a feeler, or what the other end says of ours.
+func (e *endpoint) feltBy(h *packet, now time.Duration) {
+	if len(h.payload) > 0 {
+		e.felt = uint16(min(headerSize+len(h.payload), int(e.takes)))
+	}
+	if size := h.ext.largest(); size > 0 {
+		e.mtu.answered(size)
+		e.cong.packet = float64(e.mtu.size)
+	}
 }
 
 // note records what every packet tells.

@@ -55,7 +55,7 @@ func dialed(t *testing.T) *rig {
 // answered is the end that answered a SYN.
 func answered(t *testing.T) *rig {
 	r := newRig(t)
-	r.e.answer(&header{kind: typeSyn, id: 99, seq: r.theirs, stamp: stamp(r.now)}, ours+1, r.now)
+	r.e.answer(&packet{header: header{kind: typeSyn, id: 99, seq: r.theirs, stamp: stamp(r.now)}}, ours+1, r.now)
 	r.step()
 	r.wants("STATE 1 ack 0")
 	r.now += roundTripTime
@@ -215,7 +215,7 @@ func TestDialingTakesOnlyTheAnswerToItsSyn(t *testing.T) {
 
 func TestAnswerIsRepeatedForEachSyn(t *testing.T) {
 	r := newRig(t)
-	r.e.answer(&header{kind: typeSyn, id: 99, seq: r.theirs, stamp: stamp(r.now)}, ours+1, r.now)
+	r.e.answer(&packet{header: header{kind: typeSyn, id: 99, seq: r.theirs, stamp: stamp(r.now)}}, ours+1, r.now)
 	r.step()
 	r.wants("STATE 1 ack 0")
 	r.later(5 * time.Second)
@@ -235,7 +235,7 @@ func TestAnswerIsRepeatedForEachSyn(t *testing.T) {
 
 func TestUnconfirmedEnds(t *testing.T) {
 	r := newRig(t)
-	r.e.answer(&header{kind: typeSyn, id: 99, seq: r.theirs, stamp: stamp(r.now)}, ours+1, r.now)
+	r.e.answer(&packet{header: header{kind: typeSyn, id: 99, seq: r.theirs, stamp: stamp(r.now)}}, ours+1, r.now)
 	r.step()
 	r.wants("STATE 1 ack 0")
 	r.later(unconfirmedFor)
@@ -395,6 +395,26 @@ func TestProbe(t *testing.T) {
 	require.Equal(t, "probe DATA 5 ack 0 1452 bytes", r.sent[0])
 	r.in("STATE 1 ack 8")
 	require.EqualValues(t, largestIPv4, r.e.mtu.size)
+}
+
+// A probe that was sent twice, as the tail, proves nothing, and another follows.
+func TestProbeThatWasTheTail(t *testing.T) {
+	r := dialed(t)
+	r.e.mtu = newMTUSearch(false)
+	r.probes = nil
+	r.write(2 * largestIPv4)
+	require.Equal(t, "probe DATA 1 ack 0 1452 bytes", r.sent[0])
+	r.in("STATE 1 ack 0 and 2")
+	r.in("STATE 1 ack 0 and 2,3") // the probe alone is still under way
+	r.sent = nil
+	r.later(400 * time.Millisecond)
+	require.Contains(t, r.sent, "DATA 1 ack 0 1452 bytes")
+	r.in("STATE 1 ack 3")
+	require.EqualValues(t, safeIPv4, r.e.mtu.size)
+	r.later(time.Second)
+	r.sent = nil
+	r.write(2 * largestIPv4)
+	require.Equal(t, "probe DATA 4 ack 0 1452 bytes", r.sent[0])
 }
 
 func TestProbeThatTheSystemRefuses(t *testing.T) {

@@ -24,7 +24,7 @@ func FuzzEndpoint(f *testing.F) {
 		n := &node{s: s, out: link, capacity: 20_000}
 		n.peer = &node{s: s, out: link}
 		n.begin()
-		n.e.answer(&header{kind: typeSyn, id: 7, seq: 65530}, 65530, n.now())
+		n.e.answer(&packet{header: header{kind: typeSyn, id: 7, seq: 65530}}, 65530, n.now())
 		n.act = func() {}
 		next := func() (x byte) {
 			if len(b) > 0 {

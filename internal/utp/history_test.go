@@ -82,6 +82,14 @@ func (p *party) act() {
 	}
 }
 
+var reset = "closed: " + errReset.Error()
+
+// gaveUp reports whether a party that has closed its end waited in vain for the other to hear of it.
+func (p *party) gaveUp() bool {
+	e := p.n.e
+	return p.left && e.state == closed && p.n.now()-e.loss.progress >= lingerFor
+}
+
 // drawLink draws a path one way.
 func drawLink(s *simulation) *simLink {
 	r := s.rand
@@ -144,6 +152,17 @@ func runHistory(seed uint64) error {
 	parties[0].expect, parties[1].expect = parties[1], parties[0]
 	a.ipv6 = r.IntN(2) == 0
 	b.ipv6 = a.ipv6
+	if r.IntN(3) == 0 {
+		a.local, b.local = true, r.IntN(4) > 0
+		for _, n := range []*node{a, b} {
+			if r.IntN(2) == 0 {
+				n.device = 1500 + r.IntN(20_000)
+			}
+			if r.IntN(4) == 0 {
+				n.out.mtu = 1500 + r.IntN(20_000)
+			}
+		}
+	}
 	a.dial()
 	if r.IntN(3) == 0 {
 		s.after(time.Duration(r.Int64N(int64(2*time.Second))), func() { there.change(); back.change() })
@@ -163,6 +182,9 @@ func runHistory(seed uint64) error {
 		for _, p := range parties {
 			if p.n.e != nil && p.n.e.err == errTimedOut && p.n.e.rtt.smoothed == 0 && p.read == 0 {
 				return nil // all that began it was lost, which may happen
+			}
+			if p.failed == reset && p.expect.gaveUp() {
+				return nil // all that it sent for a minute was lost, which may happen too
 			}
 			if p.failed != "" {
 				return fmt.Errorf("%s at %v: %s (%s)", p.name, s.now, p.failed, p)

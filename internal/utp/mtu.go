@@ -9,6 +9,8 @@ const (
 	safeIPv4     = 1280 - 28 // what all but every path carries
 	largestIPv4  = 1500 - 28
 	largestIPv6  = 1500 - 48
+	jumbo        = 9000 - 48
+	largestLocal = 65000 // what a UDP packet may have, with some room for the headers of a tunnel
 
 	probeStep    = 12               // bytes that are not worth another probe
 	probeTries   = 2                // a probe may be lost to something else than its size
@@ -17,8 +19,10 @@ const (
 )
 
 // mtuSearch finds the largest packet that the path carries in one piece, by packets that no router may
-// fragment. It never goes beyond the 1,500 bytes of Ethernet: some of those at the other end read into a
-// buffer not much larger, and would take a cut packet for a whole one.
+// fragment. It goes beyond the 1,500 bytes of Ethernet only if the other end has said that it takes more: some
+// read into a buffer not much larger, and would take a cut packet for a whole one. What lies beyond is a
+// loopback, or a local network of jumbo frames, which drops what is too large for it. So what is tried there
+// are feelers, packets without data, which the other end says that it got.
 type mtuSearch struct {
 	smallest, largest uint16
 	size              uint16 // of packets now
@@ -26,6 +30,9 @@ type mtuSearch struct {
 	probing           uint16 // the size of the probe under way, or 0
 	tries             uint8  // of this size
 	searched          bool   // the ceiling was tried
+	beyond            uint16 // the size of the next feeler; 0 if there is none to come
+	feeling           uint16 // the size of the feeler under way, or 0
+	felt              uint8  // feelers of this size
 	next              time.Duration
 }
 
@@ -54,6 +61,50 @@ func (m *mtuSearch) probe(now time.Duration) int {
 	return int(m.size + (m.ceiling-m.size+1)/2)
 }
 
+// feeler is the size of a feeler to be sent, or 0. None is before the path is known to carry what Ethernet does.
+func (m *mtuSearch) feeler(now time.Duration) int {
+	if m.largest-m.size >= probeStep || m.probing != 0 || now < m.next {
+		return 0
+	}
+	if m.feeling != 0 && m.felt == probeTries {
+		m.refused()
+	}
+	if m.beyond <= m.largest {
+		return 0
+	}
+	return int(m.beyond)
+}
+
+// feels records that a feeler was sent. wait is how long its answer may take.
+func (m *mtuSearch) feels(size int, wait, now time.Duration) {
+	m.feeling, m.next = uint16(size), now+wait
+	m.felt++
+}
+
+// answered records that the other end got a packet of this size.
+func (m *mtuSearch) answered(size uint16) {
+	if size == m.feeling && size > m.largest {
+		m.size, m.largest, m.ceiling = size, size, size
+		m.beyond, m.feeling = 0, 0
+	}
+}
+
+// refused records that packets of the size of the feeler do not pass.
+func (m *mtuSearch) refused() {
+	m.feeling, m.felt = 0, 0
+	if m.beyond > jumbo {
+		m.beyond = jumbo
+	} else {
+		m.beyond = 0
+	}
+}
+
+// unknown records that it will never be known whether a probe arrived.
+func (m *mtuSearch) unknown(now time.Duration) {
+	m.probing = 0
+	m.next = now + probeSpacing
+}
+
 // sent records that a probe is under way.
 func (m *mtuSearch) sent(size int) {
 	if m.probing = uint16(size); m.probing == m.ceiling {
@@ -66,6 +117,9 @@ func (m *mtuSearch) arrived(size int, now time.Duration) {
 	m.probing, m.tries = 0, 0
 	m.size = max(m.size, min(uint16(size), m.ceiling))
 	m.pause(now)
+	if m.beyond > m.largest {
+		m.next = now
+	}
 }
 
 // lost records that a probe was lost.
@@ -98,7 +152,7 @@ func (m *mtuSearch) pause(now time.Duration) {
 
 // stop ends the search where probes cannot be sent.
 func (m *mtuSearch) stop() {
-	m.probing, m.largest, m.ceiling = 0, m.size, m.size
+	m.probing, m.largest, m.ceiling, m.beyond = 0, m.size, m.size, 0
 }
 
 // vanished records that packets of the usual size no longer arrive: the path may have changed for one that
@@ -107,7 +161,11 @@ func (m *mtuSearch) vanished(now time.Duration) {
 	if m.size == m.smallest {
 		return
 	}
+	if ethernet := newMTUSearch(m.smallest == smallestIPv6).largest; m.largest > ethernet {
+		m.largest, m.size = ethernet, ethernet+1
+	}
 	m.ceiling, m.size = m.size-1, m.smallest
+	m.beyond = 0
 	m.searched, m.probing, m.tries = true, 0, 0
 	m.next = now + probeSpacing
 }

@@ -61,6 +61,60 @@ func TestMTUOfAPathThatChanges(t *testing.T) {
 	require.InDelta(t, 1000, size, probeStep)
 }
 
+// Between two ends that both say so packets are as large as the devices and the path between them carry.
+func TestMTUBeyondEthernet(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		ours, theirs bool
+		device, path int
+		least, most  int
+	}{
+		{"loopback", true, true, 65536, 65536, largestLocal, largestLocal},
+		{"jumbo frames", true, true, 9000, 9000, jumbo, jumbo},
+		{"jumbo frames on our side", true, true, 9000, 1500, largestIPv4, largestIPv4},
+		{"odd", true, true, 65536, 20_000, jumbo, jumbo},
+		{"Ethernet", true, true, 1500, 1500, largestIPv4, largestIPv4},
+		{"PPPoE", true, true, 1500, 1492, 1492 - ipHeaders - probeStep, 1492 - ipHeaders},
+		{"we alone", true, false, 65536, 65536, largestIPv4, largestIPv4},
+		{"they alone", false, true, 65536, 65536, largestIPv4, largestIPv4},
+	} {
+		s := newSimulation(1)
+		delay := 5 * time.Millisecond
+		a, b := s.connect(&simLink{s: s, mtu: c.path, fragments: c.path < 1500, delay: delay, rate: 2e6, buffer: 1_000_000}, &simLink{s: s, delay: delay})
+		a.local, b.local, a.device = c.ours, c.theirs, c.device
+		a.dial()
+		a.bulk()
+		var read int
+		b.sink(&read)
+		s.after(0, a.step)
+		s.run(s.now + 4*time.Second)
+		require.GreaterOrEqual(t, int(a.e.mtu.size), c.least, c.name)
+		require.LessOrEqual(t, int(a.e.mtu.size), c.most, c.name)
+		require.Greater(t, read, 5_000_000, c.name)
+	}
+}
+
+func TestMTUOfALargePathThatChanges(t *testing.T) {
+	m := newMTUSearch(false)
+	now := time.Hour
+	m.beyond = largestLocal
+	m.search(1472, &now)
+	require.Equal(t, largestLocal, m.feeler(now))
+	m.feels(largestLocal, time.Second, now)
+	require.Zero(t, m.feeler(now), "under way")
+	now += time.Second
+	require.Equal(t, largestLocal, m.feeler(now), "the first may have been lost")
+	m.feels(largestLocal, time.Second, now)
+	m.answered(jumbo)
+	require.EqualValues(t, largestIPv4, m.size, "not what was asked")
+	m.answered(largestLocal)
+	require.EqualValues(t, largestLocal, m.size)
+	m.vanished(now)
+	size, _ := m.search(1472, &now)
+	require.InDelta(t, 1472, size, probeStep)
+	require.Zero(t, m.feeler(now))
+}
+
 func TestMTUKnownToBeTooLarge(t *testing.T) {
 	m := newMTUSearch(false)
 	m.sent(m.probe(time.Hour))

@@ -111,16 +111,21 @@ func (o *outgoing) last() *outPacket {
 
 // cut adds an empty packet that is to hold up to size bytes with its header.
 func (o *outgoing) cut(size, more int) *outPacket {
-	if o.tail == nil || len(o.tail.b)-o.tail.used < size {
+	need := size
+	if size > smallBlock {
+		need = min(size, headerSize+more) // one that is not full leaves the rest of its block to others
+	}
+	if o.tail == nil || len(o.tail.b)-o.tail.used < need {
 		capacity := smallBlock
 		switch {
 		case o.underway > hugeBlock: // runs of packets that cross no border are worth it
 			capacity = hugeBlock
-		case more > size || o.nxt != o.end:
+		case more > size || o.nxt != o.end || need > smallBlock:
 			capacity = largeBlock
 		}
 		o.tail = &outBlock{b: o.memory.allocate(capacity)}
 	}
+	size = min(size, len(o.tail.b)-o.tail.used)
 	if n := int(o.end - o.una); n == len(o.ring) {
 		o.grow()
 	}

@@ -20,9 +20,15 @@ const (
 	headerSize         = 20
 	version            = 1
 	extensionSelective = 1 // a selective acknowledgement
+	extensionBits      = 2 // eight bytes that nothing is known of
 	// extensionMore goes on where the selective acknowledgement before it ends, for its length is a byte.
 	// It is our own; others skip what they do not know, and see the first part.
 	extensionMore = 0x4d
+	// extensionLargest says in two bytes how large a packet the sender takes, in a SYN and the answer to one,
+	// and later how large one was that came. It is our own, too, and goes only where packets may be larger than
+	// Ethernet carries. Extension bits stand before it, for some take a packet for theirs only if its first extension is one
+	// that they know.
+	extensionLargest = 0x4c
 	// maxMask is the largest multiple of 4 that a length byte holds.
 	maxMask = 252
 )
@@ -56,19 +62,41 @@ type extensions struct {
 	p    []byte
 }
 
+// all are the extensions, each with its type.
+func (e extensions) all() iter.Seq2[byte, []byte] {
+	return func(yield func(byte, []byte) bool) {
+		for kind, p := e.kind, e.p; kind != 0; kind, p = p[0], p[2+int(p[1]):] {
+			if !yield(kind, p[2:2+int(p[1])]) {
+				return
+			}
+		}
+	}
+}
+
+// largest is how large a packet the sender takes, or has got, or 0 if it does not say.
+func (e extensions) largest() uint16 {
+	for kind, p := range e.all() {
+		if kind == extensionLargest && len(p) == 2 {
+			return binary.BigEndian.Uint16(p)
+		}
+	}
+	return 0
+}
+
 // masks are the parts of a selective acknowledgement, each with the number of its first bit.
 func (e extensions) masks() iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		bit := -1 // none yet
-		for kind, p := e.kind, e.p; kind != 0 && bit < maxUnderway; kind, p = p[0], p[2+int(p[1]):] {
+		for kind, mask := range e.all() {
 			switch {
+			case bit >= maxUnderway:
+				return
 			case kind == extensionSelective && bit < 0:
 				bit = 0
 			case kind == extensionMore && bit > 0:
 			default:
 				continue
 			}
-			mask := p[2 : 2+int(p[1])]
 			if !yield(bit, mask) {
 				return
 			}

@@ -82,6 +82,25 @@ func TestMasks(t *testing.T) {
 	require.Equal(t, 9, parts)
 }
 
+func TestLargest(t *testing.T) {
+	b := make([]byte, 100)
+	h := header{kind: typeSyn}
+	n, _ := sayLargest(largestLocal, b[1:], b[headerSize:])
+	h.put(b, b[1])
+	var p packet
+	require.True(t, p.parse(b[:headerSize+n]))
+	require.EqualValues(t, extensionBits, p.ext.kind, "libutp drops a SYN that begins with another")
+	require.EqualValues(t, largestLocal, p.ext.largest())
+	require.Empty(t, p.payload)
+	for _, ext := range [][]byte{{0, 0}, {0, 1, 9}, {0, 3, 9, 9, 9}} {
+		require.Zero(t, extensions{extensionLargest, ext}.largest())
+	}
+	require.Zero(t, extensions{extensionSelective, []byte{0, 2, 9, 9}}.largest())
+	require.EqualValues(t, 0x909, extensions{extensionSelective, []byte{extensionLargest, 0, 0, 2, 9, 9}}.largest())
+	n, _ = sayLargest(0, b[1:], b[headerSize:])
+	require.Zero(t, n)
+}
+
 func TestBefore(t *testing.T) {
 	for _, c := range [][2]uint16{{1, 2}, {65535, 0}, {65000, 10}, {0, 32767}} {
 		require.True(t, before(c[0], c[1]), c)

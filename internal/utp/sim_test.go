@@ -2,6 +2,7 @@ package utp
 
 import (
 	"math/rand/v2"
+	"syscall"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/heaps"
@@ -135,6 +136,8 @@ type node struct {
 	offset   time.Duration
 	capacity int // that it begins with; 0 is the usual
 	ipv6     bool
+	local    bool // packets larger than those of Ethernet are taken
+	device   int  // the largest packet that it sends in one piece; 0 is any
 	// act is called after everything that happens, to read and write.
 	act func()
 
@@ -158,6 +161,9 @@ func (n *node) send(p []byte, segment int) (int, error) {
 }
 
 func (n *node) probe(p []byte) error {
+	if n.device != 0 && len(p)+ipHeaders > n.device {
+		return syscall.EMSGSIZE
+	}
 	n.carry(p, true)
 	return nil
 }
@@ -173,6 +179,9 @@ func (n *node) carry(p []byte, df bool) {
 func (n *node) begin() {
 	n.e = new(endpoint)
 	n.e.init(&n.memory, n.ipv6, n.now())
+	if n.local {
+		n.e.takes = largestLocal
+	}
 	if n.capacity != 0 {
 		n.e.in.capacity, n.e.in.told = n.capacity, n.capacity
 	}
@@ -194,7 +203,7 @@ func (n *node) receive(p []byte) {
 			return
 		}
 		n.begin()
-		n.e.answer(&h.header, uint16(n.s.rand.Uint32()), n.now())
+		n.e.answer(&h, uint16(n.s.rand.Uint32()), n.now())
 	} else if h.kind != typeSyn && h.id != n.e.recvID {
 		panic("another connection's packet")
 	}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	crand "crypto/rand"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // Network sends packets, as a udpmux.Mux does. It may be called from any goroutine.
@@ -112,7 +114,7 @@ func (s *Socket) Receive(p []byte, segment int, from netip.AddrPort) {
 			p = p[min(segment, len(p)):]
 			continue
 		}
-		c, victim := s.find(from, &pk.header)
+		c, victim := s.find(from, &pk)
 		if victim != nil {
 			victim.drop()
 		}
@@ -157,7 +159,7 @@ func (s *Socket) touch(c *conn) {
 
 // find is the connection that a packet belongs to, or nil. A new SYN makes one, for which another may have
 // to make room.
-func (s *Socket) find(from netip.AddrPort, h *header) (c, victim *conn) {
+func (s *Socket) find(from netip.AddrPort, h *packet) (c, victim *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := h.id
@@ -182,7 +184,7 @@ func (s *Socket) find(from netip.AddrPort, h *header) (c, victim *conn) {
 }
 
 // answer makes a connection that another end asks for, if there may be one. The caller holds s.mu.
-func (s *Socket) answer(from netip.AddrPort, h *header) (c, victim *conn) {
+func (s *Socket) answer(from netip.AddrPort, h *packet) (c, victim *conn) {
 	if s.listener == nil || s.closed {
 		return nil, nil
 	}
@@ -203,6 +205,9 @@ func (s *Socket) answer(from netip.AddrPort, h *header) (c, victim *conn) {
 func (s *Socket) newConn(remote netip.AddrPort) *conn {
 	c := &conn{s: s, remote: remote, place: confirmed}
 	c.e.init(&s.blocks, remote.Addr().Is6(), s.now())
+	if netaddr.IsLocal(remote.Addr()) {
+		c.e.takes = largestLocal // no path of the Internet carries more than Ethernet does
+	}
 	c.readable.L, c.writable.L = &c.mu, &c.mu
 	s.busy++
 	return c

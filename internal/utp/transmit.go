@@ -1,6 +1,7 @@
 package utp
 
 import (
+	"encoding/binary"
 	"errors"
 	"syscall"
 	"time"
@@ -11,6 +12,8 @@ const (
 	maxRunBytes = 65000 // and bytes
 	companyFrom = 8     // packets under way, from which on a packet that is not full waits for more
 	corkedBytes = 32 << 10
+
+	companyBytes = 128 << 10 // likewise
 )
 
 // sender sends packets to the other end.
@@ -44,7 +47,7 @@ func (e *endpoint) transmit(now time.Duration, s sender) {
 	case connected:
 		e.sendPackets(now, s)
 	}
-	if e.acks.now {
+	if e.acks.now || e.felt != 0 {
 		e.sendBare(typeState, now, s)
 	}
 }
@@ -82,13 +85,37 @@ func (e *endpoint) sendBare(kind packetType, now time.Duration, s sender) error 
 	switch kind {
 	case typeSyn:
 		h.id, h.seq = e.recvID, e.synSeq
+		said, _ := sayLargest(e.takes, b[1:], b[n:])
+		n += said
 	case typeState:
-		n += e.selective(b[1:], b[headerSize:e.mtu.size])
+		if e.state == answering {
+			e.felt = e.takes
+		}
+		said, next := sayLargest(e.felt, b[1:], b[n:])
+		e.felt = 0
+		n += said
+		n += e.selective(next, b[n:min(int(e.mtu.size), smallBlock)])
 		e.acks.sent()
 	}
 	h.put(b, b[1])
 	_, err := s.send(b[:n], 0)
 	return err
+}
+
+// sayLargest writes to p how large a packet is that we take or have got, and to kind what the first extension
+// is. It returns how much of p it used, and where the type of the next extension stands.
+func sayLargest(size uint16, kind, p []byte) (n int, next []byte) {
+	const bits, largest = 2 + 8, 2 + 2
+	if size == 0 {
+		return 0, kind
+	}
+	clear(p[:bits+largest])
+	kind[0] = extensionBits
+	p[0], p[1] = extensionLargest, bits-2
+	next = p[bits:]
+	next[1] = largest - 2
+	binary.BigEndian.PutUint16(next[2:], size)
+	return bits + largest, next
 }
 
 // selective writes to p what arrived early, and to kind what the first extension is. It returns how much of
@@ -118,6 +145,7 @@ func (e *endpoint) sendPackets(now time.Duration, s sender) {
 	if o.empty() {
 		return
 	}
+	e.feel(now, s)
 	rate := e.cong.rate(e.rtt.smoothed)
 	e.pace.refill(rate, int(e.mtu.size), now)
 	if e.loss.tail {
@@ -175,7 +203,7 @@ func (e *endpoint) sendPackets(now time.Duration, s sender) {
 // under way, the next acknowledgement is near.
 func (e *endpoint) waitsForCompany(seq uint16) bool {
 	o := &e.out
-	return seq == o.end-1 && o.last() != nil && o.underway >= companyFrom*int(e.mtu.size)
+	return seq == o.end-1 && o.last() != nil && o.underway >= min(companyFrom*int(e.mtu.size), companyBytes)
 }
 
 // run is how many packets from seq on may be sent as one run, of up to limit bytes in all, but at least one.
@@ -253,6 +281,27 @@ func (e *endpoint) sendRun(seq uint16, n int, now time.Duration, s sender) bool 
 		e.timers.pace = now + stallPause
 	}
 	return err == nil && sent == len(b)
+}
+
+// feel tries whether packets larger than those of Ethernet pass.
+func (e *endpoint) feel(now time.Duration, s sender) {
+	for size := e.mtu.feeler(now); size != 0; size = e.mtu.feeler(now) {
+		b := e.out.memory.allocate(largeBlock)
+		clear(b[:size])
+		h := e.header(now)
+		h.kind = typeState
+		h.put(b, 0)
+		err := s.probe(b[:size])
+		e.out.memory.release(b)
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+			e.mtu.stop()
+		case errors.Is(err, syscall.EMSGSIZE):
+			e.mtu.refused()
+		default:
+			e.mtu.feels(size, e.rtt.probeTimeout(), now)
+		}
+	}
 }
 
 // sendProbe sends a packet that tries out the path's MTU. If that cannot be, it goes as any other.

@@ -13,15 +13,16 @@ import (
 
 // Storage holds the content of one torrent. The content is one run of bytes: offsets count through all
 // files in torrent order, padding files included, and a call may span files and pieces. ReadAt and
-// WriteAt are called from many goroutines at once, but writes never overlap. They must not keep the
-// slice they are given.
+// WriteAt are called from many goroutines at once, but writes never overlap, and no call goes beyond the end of the
+// content, which is Torrent.Size. They must not keep the slice they are given.
 //
 // Where bytes were never written, ReadAt returns zeros, or an error that matches io.EOF,
 // io.ErrUnexpectedEOF or fs.ErrNotExist: everything is hashed before it is believed. Any other error of
 // ReadAt, and any error of another method, ends the download.
 //
 // A storage may be opened again for the same torrent, with what it holds, once it was closed. It answers then as it
-// would have before: what was written is there, whole or not.
+// would have before: what was written is there, whole or not. What it lost all the same is fetched again, unless Verified
+// claims it.
 //
 // A storage that has one object a file finds where a File lies by its Offset and Length; between files lies padding,
 // which is zeros and need not be stored.
@@ -32,7 +33,8 @@ import (
 //	Verified() (Bitfield, error)
 //
 // PieceVerified is told of each piece that has its hash, after it was written, also of those that were hashed because
-// they were there at the start. Verified says, when a download begins, which pieces the storage knows to be whole; they
+// they were there at the start, from many goroutines at once, and again of one that was lost and came a second time. Piece i
+// begins at i times Torrent.PieceLength. Verified says, when a download begins, which pieces the storage knows to be whole; they
 // are not hashed.
 //
 // Package storagetest has a suite that an implementation can be tried with, and examples/boltstore keeps content in a bbolt
@@ -93,6 +95,9 @@ func (fsStorage) Sync() error { return nil }
 // and believes no claim of an earlier run. A dir that is not there is an error; a file that is missing or
 // short is not. The context ends it between reads of at most 256 KiB.
 func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
+	if t.NumPieces() == 0 {
+		return Bitfield{}, errNoTorrent
+	}
 	have, err := storage.VerifyDir(ctx, t.content(), dir)
 	if err != nil {
 		return Bitfield{}, err

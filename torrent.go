@@ -100,6 +100,7 @@ func (t *Torrent) encoded() []byte {
 func (t *Torrent) String() string { return fmt.Sprintf("%s (%s)", t.name, t.infoHash) }
 
 // PieceLength is the size in bytes of every piece but the last, which of version 2 and hybrids is the last of each file.
+// Piece i begins at i times PieceLength in the content, as File.Offset counts it.
 func (t *Torrent) PieceLength() int64 { return t.layout.PieceLength() }
 
 // NumPieces is the number of pieces, at least one.

@@ -18,6 +18,7 @@ type registry struct {
 	downloads map[Hash]*Download      // nil while Start is about to begin it
 	serving   map[Hash]*Download      // those that take incoming connections
 	searching map[*discovery]struct{} // those that run
+	resolving map[*resolver]struct{}  // magnet links
 	counted   map[*Download]struct{}  // those whose totals are not in ended yet
 	ended     totals                  // of downloads of which nothing runs any more
 	streams   map[[20]byte]Hash       // the info hashes of serving, by what encrypted handshakes show of them
@@ -31,6 +32,7 @@ func (r *registry) init() {
 	r.hybrids = make(map[Hash]Hash)
 	r.counted = make(map[*Download]struct{})
 	r.searching = make(map[*discovery]struct{})
+	r.resolving = make(map[*resolver]struct{})
 }
 
 // Downloads yields the downloads under way, sharing ones included, in no order.

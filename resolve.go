@@ -36,12 +36,12 @@ const lookupTimeout = 30 * time.Second
 // for each of the trackers that failed last; with StallTimeout it may be ErrStalled. What has the info
 // hash but is no torrent that this package takes is refused as by Parse. A link without trackers and
 // peers is refused with ErrUnsupported if the client has NoDHT, o names no source of peers, and the client does not look in
-// the local network.
+// the local network. Meanwhile Client.Stats says how far it is.
 func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 	if ctx.Err() != nil {
 		return nil, contextError(ctx)
 	}
-	r := &resolver{m: m, parent: ctx, waker: newWaker(), peers: make(map[*metadataConn]struct{})}
+	r := &resolver{m: m, parent: ctx, began: time.Now(), waker: newWaker(), peers: make(map[*metadataConn]struct{})}
 	if o != nil {
 		r.o = *o
 	}
@@ -73,6 +73,7 @@ type resolver struct {
 	client    *Client
 	log       *slog.Logger
 	discovery *discovery
+	began     time.Time
 
 	parent context.Context // the caller's
 	ctx    context.Context // ended by the caller, the client, a stall, or success
@@ -117,6 +118,7 @@ func (r *resolver) run() (*Torrent, error) {
 		disconnect: r.disconnect,
 	}, r.client.newRand())
 	r.discovery.cand.Lone = true
+	defer r.client.showResolver(r)()
 	if len(r.m.Peers)+len(r.o.Peers) == 0 && !r.discovery.sources() {
 		return nil, fmt.Errorf("no peer to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)
 	}
@@ -280,6 +282,30 @@ func (r *resolver) failure() error {
 		err = contextError(r.parent)
 	}
 	return inVain(err, r.discovery.trackers, fmt.Sprintf("%d peers tried", r.discovery.tried), r.discovery.lastPeerError)
+}
+
+// showResolver has Stats tell of r until hide is called.
+func (c *Client) showResolver(r *resolver) (hide func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.registry.resolving[r] = struct{}{}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.registry.resolving, r)
+	}
+}
+
+func (r *resolver) stats() ResolveStats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := ResolveStats{
+		InfoHash: r.m.infoHashes().first, Name: r.m.Name, Since: r.began,
+		Peers: len(r.peers), Known: r.discovery.cand.Known(), Dialling: r.discovery.cand.Dialling(), Tried: r.discovery.tried,
+		Trackers: trackerStats(r.discovery.trackers), PeerErr: asText(r.discovery.lastPeerError),
+	}
+	s.Metadata, s.Length = r.metadata.Progress()
+	return s
 }
 
 // torrent is the result. Of a private torrent (BEP 27) it leaves out the peers that others named.

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -269,6 +270,75 @@ func TestResolveByTrackerAlone(t *testing.T) {
 		last := tracker.Announces()[len(tracker.Announces())-1]
 		require.Equal(t, "stopped", last.Event)
 		require.NotZero(t, last.Left, "a magnet link knows no length, so it is no seed")
+	})
+}
+
+// A link that is being resolved is seen in the client's Stats, and in none later.
+func TestResolveIsSeen(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimResolvable(t, 4000, false) // 80,000 bytes, which are five pieces
+		s := speakMetadata(t, n.NewHost("80.0.0.1", 0, 0, 20*time.Millisecond), content, metadataScript{delay: time.Second})
+		tracker := simtracker.New(1)
+		tracker.Answer = func(req *http.Request) (*http.Response, error) { return nil, errors.New("busy") }
+		n.NewHost("80.0.0.2", 0, 0, 0) // refuses
+		client := simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), tracker)
+		require.Empty(t, client.Stats().Resolving)
+		m := &Magnet{InfoHash: content.infoHash, Name: "a link", Peers: []string{s.addr().String(), "80.0.0.2:6881"}, Trackers: []string{"http://10.0.9.9/announce"}}
+		other := &Magnet{InfoHash: Hash{1}, Peers: []string{"80.0.0.3:6881"}}
+		began, resolved := time.Now(), make(chan error, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			_, err := m.Resolve(ctx, &Options{Client: client})
+			resolved <- err
+		}()
+		simnet.Sleep(2500 * time.Millisecond)
+		go func() {
+			_, err := other.Resolve(ctx, &Options{Client: client})
+			resolved <- err
+		}()
+		simnet.Sleep(100 * time.Millisecond)
+
+		seen := client.Stats().Resolving
+		require.Len(t, seen, 2)
+		require.Equal(t, Hash{1}, seen[1].InfoHash)
+		require.Zero(t, seen[1].Length)
+		got := seen[0]
+		require.Equal(t, content.infoHash, got.InfoHash)
+		require.Equal(t, "a link", got.Name)
+		require.Equal(t, began, got.Since)
+		require.Equal(t, 1, got.Peers)
+		require.Equal(t, 2, got.Known)
+		require.GreaterOrEqual(t, got.Tried, 2)
+		require.EqualValues(t, len(content.info), got.Length)
+		require.EqualValues(t, 2*wire.MetadataBlock, got.Metadata, "a second each")
+		require.ErrorContains(t, got.PeerErr, "80.0.0.2:6881")
+		require.Len(t, got.Trackers, 1)
+		require.ErrorContains(t, got.Trackers[0].Err, "busy")
+		b, err := json.Marshal(client.Stats())
+		require.NoError(t, err)
+		require.Contains(t, string(b), content.infoHash.String())
+
+		require.NoError(t, <-resolved)
+		require.Len(t, client.Stats().Resolving, 1)
+		cancel()
+		require.ErrorIs(t, <-resolved, context.Canceled)
+		require.Empty(t, client.Stats().Resolving)
+	})
+}
+
+// The only peer that a tracker names begins to listen a little later: it may just be starting.
+func TestResolveTriesTheOnlyPeerAgainSoon(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimResolvable(t, 1000, false)
+		h := n.NewHost("80.0.0.1", 0, 0, 20*time.Millisecond)
+		tracker := simtracker.New(1)
+		tracker.Add(h.Addr(6881))
+		time.AfterFunc(10*time.Second, func() { speakMetadata(t, h, content, metadataScript{}) })
+		m := &Magnet{InfoHash: content.infoHash, Trackers: []string{"http://10.0.9.9/announce"}}
+		_, err := m.Resolve(t.Context(), &Options{Client: simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), tracker)})
+		require.NoError(t, err)
+		require.Less(t, n.Now(), 30*time.Second)
 	})
 }
 

@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"bytes"
 	"cmp"
 	"iter"
 	"maps"
@@ -202,13 +203,14 @@ type ClientStats struct {
 	// downloads, ended ones included, and without those of earlier runs. They never fall.
 	Downloaded, Uploaded, Wasted int64
 
-	Downloads  int      // under way, sharing ones included
-	Peers      int      // connected, of all downloads and magnet links
-	Dialling   int      // addresses being dialled
-	Greeting   int      // incoming connections in their handshake
-	Memory     int64    // bytes that unfinished pieces hold in memory
-	MemoryMost int64    // the bound on Memory
-	DHT        DHTStats // zero before the client joins
+	Downloads  int            // under way, sharing ones included
+	Resolving  []ResolveStats // the magnet links that are being resolved, in the order in which that began
+	Peers      int            // connected, of all downloads and magnet links
+	Dialling   int            // addresses being dialled
+	Greeting   int            // incoming connections in their handshake
+	Memory     int64          // bytes that unfinished pieces hold in memory
+	MemoryMost int64          // the bound on Memory
+	DHT        DHTStats       // zero before the client joins
 
 	UDPErr   error // why nothing can be sent by UDP at present, as with a Proxy that does none, or nil
 	ProxyErr error // with Proxy, why it is out of reach at present, or nil
@@ -217,6 +219,20 @@ type ClientStats struct {
 	PortMapErr   error         // with MapPorts, why there is no other mapping, or nil
 
 	Addr net.Addr // where the client accepts peers, or nil
+}
+
+// ResolveStats is what is known of a magnet link while Magnet.Resolve looks for what it is about.
+type ResolveStats struct {
+	InfoHash Hash      // of version 2 alone, its first 20 bytes
+	Name     string    // as the link has it
+	Since    time.Time // when Resolve was called
+
+	Metadata, Length int64 // bytes of the info dictionary that are here, and of how many; zero before a peer says so
+
+	Peers, Known, Dialling int            // addresses: connected to, heard of, being dialled
+	Tried                  int            // dials so far
+	Trackers               []TrackerStats // of version 1, if the link is to a hybrid
+	PeerErr                error          // why the last peer that was tried was of no use, or nil
 }
 
 // totals are bytes of payload.
@@ -263,6 +279,7 @@ func (c *Client) Stats() ClientStats {
 			s.Downloads++
 		}
 	}
+	resolving := slices.Collect(maps.Keys(c.registry.resolving))
 	s.Peers, s.Dialling = c.budget.InUse()
 	s.Greeting = len(c.greetings)
 	s.PortMappings, s.PortMapErr = c.mapped.stats(), asText(c.mapped.err)
@@ -271,6 +288,12 @@ func (c *Client) Stats() ClientStats {
 	for _, d := range counted {
 		sum.add(d.totals())
 	}
+	for _, r := range resolving {
+		s.Resolving = append(s.Resolving, r.stats())
+	}
+	slices.SortFunc(s.Resolving, func(a, b ResolveStats) int {
+		return cmp.Or(a.Since.Compare(b.Since), bytes.Compare(a.InfoHash[:], b.InfoHash[:]))
+	})
 	s.Downloaded, s.Uploaded, s.Wasted = sum.downloaded, sum.uploaded, sum.wasted
 	if blocks != nil {
 		s.Memory, s.MemoryMost = blocks.Held()

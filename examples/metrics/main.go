@@ -69,6 +69,7 @@ func page(w io.Writer, s torrent.ClientStats) {
 		{"torrent_uploaded_bytes_total", "counter", "Payload sent.", s.Uploaded},
 		{"torrent_wasted_bytes_total", "counter", "Payload received in vain.", s.Wasted},
 		{"torrent_downloads", "gauge", "Downloads under way, sharing ones included.", int64(s.Downloads)},
+		{"torrent_resolving", "gauge", "Magnet links being resolved.", int64(len(s.Resolving))},
 		{"torrent_peers", "gauge", "Connected peers.", int64(s.Peers)},
 		{"torrent_dialling", "gauge", "Addresses being dialled.", int64(s.Dialling)},
 		{"torrent_memory_bytes", "gauge", "Memory of unfinished pieces.", s.Memory},

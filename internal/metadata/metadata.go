@@ -293,6 +293,21 @@ func (d *Draft) Text() []byte {
 	return b
 }
 
+// Progress returns how many bytes of the metadata are here, and of how many, as the peers that have come
+// furthest say it. Both are zero before a peer has said a length.
+func (m *Assembler) Progress() (have, size int64) {
+	for _, d := range m.drafts {
+		n := int64(0)
+		for _, w := range d.pieces {
+			n += int64(len(w.data))
+		}
+		if size == 0 || n > have || n == have && d.size < size {
+			have, size = n, d.size
+		}
+	}
+	return have, size
+}
+
 // key returns the key of the draft that a peer writes in.
 func (m *Assembler) key(p *Peer) draftKey {
 	k := draftKey{size: p.size}

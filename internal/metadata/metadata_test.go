@@ -235,6 +235,32 @@ func TestMetadataRules(t *testing.T) {
 }
 
 // A peer that claims another length than that of the truth lied, and so did one that wrote other bytes.
+func TestProgress(t *testing.T) {
+	m := New()
+	is := func(have, size int64) {
+		t.Helper()
+		gotHave, gotSize := m.Progress()
+		require.Equal(t, [2]int64{have, size}, [2]int64{gotHave, gotSize})
+	}
+	is(0, 0)
+	a, b := m.Join(addrPort("80.0.0.1:1"), epoch), m.Join(addrPort("80.0.0.2:1"), epoch)
+	is(0, 0)
+	size := int64(2*wire.MetadataBlock + 5)
+	require.NoError(t, m.Offer(a, size))
+	is(0, size)
+	require.NoError(t, m.Offer(b, size-1))
+	is(0, size-1)
+	require.Equal(t, []int{0, 1, 2}, m.Next(a, epoch))
+	_, err := m.Received(a, wire.MetadataMessage{Piece: 2, Data: make([]byte, 5)}, epoch)
+	require.NoError(t, err)
+	is(5, size)
+	_, err = m.Received(a, wire.MetadataMessage{Piece: 0, Data: make([]byte, wire.MetadataBlock)}, epoch)
+	require.NoError(t, err)
+	is(wire.MetadataBlock+5, size)
+	m.Leave(a)
+	is(wire.MetadataBlock+5, size) // another peer may go on with it
+}
+
 func TestMetadataLiars(t *testing.T) {
 	m := New()
 	truth := make([]byte, 2*wire.MetadataBlock)

@@ -328,6 +328,7 @@ func TestClientServes(t *testing.T) {
 	require.ErrorIs(t, c.Serve(late), torrent.ErrClosed)
 	_, err = late.Accept()
 	require.ErrorIs(t, err, net.ErrClosed, "what is not served is closed")
+	require.ErrorContains(t, new(torrent.Client).Serve(nil), "no listener")
 }
 
 // A client may be asked for its downloads at any time, even while the first begins.

@@ -1,19 +1,25 @@
 package torrent_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/torrenttest"
 )
 
 // Start copies its options, and Select may call any method of the download.
@@ -155,6 +161,58 @@ func TestZeroTorrentIsNotStarted(t *testing.T) {
 	require.ErrorContains(t, err, "use Read")
 	_, err = new(torrent.Torrent).DownloadAll(t.Context(), nil)
 	require.ErrorContains(t, err, "use Read")
+	_, err = new(torrent.Torrent).Verify(t.Context(), t.TempDir())
+	require.ErrorContains(t, err, "use Read")
+}
+
+// DownloadAll of a torrent without any source of peers says so at once, unless there is nothing to fetch.
+func TestDownloadAllWithoutPeers(t *testing.T) {
+	s := makeShare(t, torrent.CreateOptions{}, part{"a", 50_000})
+	public := makePublicShare(t, torrent.CreateOptions{}, part{"a", 50_000})
+	client := &torrent.Client{Listen: "127.0.0.1:0", NoDHT: true, NoUTP: true}
+	defer client.Close()
+	for name, tor := range map[string]*torrent.Torrent{"private": s.Torrent, "public": public.Torrent} {
+		_, err := tor.DownloadAll(t.Context(), &torrent.Options{Client: client})
+		require.ErrorIs(t, err, torrent.ErrUnsupported, name)
+		require.ErrorContains(t, err, "download "+tor.Name()+": no peer to ask", name)
+	}
+	_, err := s.DownloadAll(t.Context(), nil)
+	require.ErrorIs(t, err, torrent.ErrUnsupported, "the DHT is not asked for a private torrent")
+	require.Empty(t, slices.Collect(client.Downloads()))
+
+	files, err := s.DownloadAll(t.Context(), &torrent.Options{Client: client, Dir: s.dir})
+	require.NoError(t, err, "it is all there")
+	require.NoError(t, files.Close())
+	_, seed := torrenttest.Seed(t, map[string]string{"other": "content"})
+	for name, o := range map[string]torrent.Options{
+		"a peer":     {Peers: []netip.AddrPort{seed}},
+		"a tracker":  {Trackers: [][]string{{torrenttest.Tracker(t)}}},
+		"a web seed": {WebSeeds: []string{"http://127.0.0.1:1/"}},
+		"a function": {FindPeers: func(context.Context, torrent.Hash) iter.Seq[netip.AddrPort] {
+			return func(func(netip.AddrPort) bool) {}
+		}},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		o.Client = client
+		_, err := s.DownloadAll(ctx, &o)
+		require.ErrorIs(t, err, context.DeadlineExceeded, name)
+		cancel()
+	}
+
+	// Start waits for peers that are named later.
+	var log bytes.Buffer
+	waiting := &torrent.Client{NoListen: true, NoDHT: true, NoUTP: true, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	defer waiting.Close()
+	d, err := s.Start(t.Context(), &torrent.Options{Client: waiting})
+	require.NoError(t, err)
+	until(t, "it waits", func() bool { return d.Stats().State == torrent.Downloading })
+	select {
+	case <-d.Done():
+		t.Error("it ended")
+	default:
+	}
+	require.NoError(t, d.Close())
+	require.Contains(t, log.String(), "no peer to ask")
 }
 
 func TestStateAsText(t *testing.T) {

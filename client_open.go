@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -168,6 +169,9 @@ func (c *Client) takeFrom(l net.Listener) {
 // Serve accepts peers from l, beside what Listen says, and returns at once. The client closes l when it is closed,
 // or at once if that is an error. With NoListen, what trackers are told is the port of the first such listener.
 func (c *Client) Serve(l net.Listener) error {
+	if l == nil {
+		return errors.New("serve: no listener")
+	}
 	err := c.Open()
 	if err == nil {
 		var release func()

@@ -56,8 +56,8 @@
 // the bounds of this package, is a *[MetainfoError] that names the field. The sentinels are [ErrClosed], [ErrTooLarge],
 // [ErrUnsupported], [ErrStalled] and [ErrInUse].
 //
-// A download has no deadline of its own: without peers it waits for some, until the context ends, or for
-// [Options.StallTimeout]. If storage fails, as a full disk does, the download ends with that error. A peer
+// A download has no deadline of its own: without peers it waits for some,
+// until the context ends, or for [Options.StallTimeout]. Only DownloadAll ends at once where there is no peer to ask. If storage fails, as a full disk does, the download ends with that error. A peer
 // or tracker that fails, lies or goes away does not end it.
 //
 // # Web seeds

@@ -42,6 +42,7 @@ type Download struct {
 	log          *slog.Logger
 	uploadLimits ratelimit.Limits
 	digestSeed   maphash.Seed
+	unattended   bool // by DownloadAll: no peers are named later
 	store        storage.Store
 	files        *Downloaded
 
@@ -125,8 +126,12 @@ type traffic struct {
 
 // DownloadAll downloads what o chooses, all by default, and returns it once it is complete: Start, then
 // Wait. It ends early with ctx, whose error and cause the error matches.
+//
+// If something is to be fetched, and there is no peer to ask, it ends at once with an error that matches ErrUnsupported: the torrent
+// names neither trackers nor web seeds, o names no source of peers, and neither the DHT nor the local network is asked, as of a private
+// torrent they never are. Start waits for peers to connect or to be named by AddPeers, and the client's Logger is told.
 func (t *Torrent) DownloadAll(ctx context.Context, o *Options) (*Downloaded, error) {
-	d, err := t.Start(ctx, o)
+	d, err := t.start(ctx, o, true)
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +148,13 @@ func (t *Torrent) DownloadAll(ctx context.Context, o *Options) (*Downloaded, err
 // nothing was begun: a directory that cannot be written, content too large for memory, a client
 // that is closed.
 func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
+	return t.start(ctx, o, false)
+}
+
+func (t *Torrent) start(ctx context.Context, o *Options, unattended bool) (*Download, error) {
 	d := &Download{
 		t:          t,
+		unattended: unattended,
 		waker:      newWaker(),
 		digestSeed: maphash.MakeSeed(),
 		life:       lifetime{parent: ctx, done: make(chan struct{}), gone: make(chan struct{}), settled: make(chan struct{}), turn: make(chan struct{}, 1)},
@@ -266,6 +276,14 @@ func (d *Download) share() {
 		d.client.serve(d)
 	}
 	d.becomeComplete()
+	if d.inVain() {
+		why := fmt.Errorf("no peer to ask, for the torrent names neither trackers nor web seeds: %w", ErrUnsupported)
+		if d.unattended {
+			d.fail(fmt.Errorf("download %s: %w", d.t.name, why))
+		} else {
+			d.log.Warn("waits for peers to connect, or to be named", "err", why)
+		}
+	}
 	leave := func() {}
 	defer func() { leave() }()
 	timer := time.NewTimer(0)
@@ -291,6 +309,16 @@ func (d *Download) share() {
 			timer.Stop()
 		}
 	}
+}
+
+// inVain reports whether something is to be fetched, and there is nothing that may ever have it.
+func (d *Download) inVain() bool {
+	if d.discovery.sources() || len(d.webSeeds)+len(d.o.Peers)+len(d.t.peers) > 0 {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lacking() && d.discovery.cand.Known() == 0
 }
 
 // joinSwarm has peers connect, and sources asked for more of them, until leave is called.

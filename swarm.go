@@ -32,7 +32,7 @@ func (d *Download) AddPeers(peers ...netip.AddrPort) {
 }
 
 // AddTrackers has the download announced to more trackers, each in a tier of its own, like those of Options.Trackers. Those that it knows are left as
-// they are.
+// they are. A private torrent is announced to one tracker at a time (BEP 27): to these when those before them fail.
 func (d *Download) AddTrackers(urls ...string) { d.discovery.addTrackers(urls) }
 
 // Announce has all sources of peers asked now, as far as they allow: a tracker no sooner than its `min interval`.

@@ -2,6 +2,7 @@ package torrent_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -372,16 +373,19 @@ func TestAPIStorageErrors(t *testing.T) {
 		"write":       {failWrite: broken},
 		"later write": {failWrite: syscall.ENOSPC, failAfter: 3},
 		"read":        {failRead: broken},
+		"sync":        {failSync: broken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := count()
-			files, err := s.DownloadAll(within(t), &torrent.Options{Storage: st.open, Peers: []netip.AddrPort{addr}})
+			d, err := s.Start(within(t), &torrent.Options{Storage: st.open, Peers: []netip.AddrPort{addr}})
+			require.NoError(t, err)
+			files, err := d.Wait()
 			require.Nil(t, files)
-			want := st.failRead
-			if want == nil {
-				want = st.failWrite
-			}
+			want := cmp.Or(st.failRead, st.failWrite, st.failSync)
 			require.ErrorIs(t, err, want)
+			d.Close()
+			require.ErrorIs(t, d.Stats().StorageError, want)
+			require.NotZero(t, d.Stats().StorageErrors)
 			require.Equal(t, 1, st.closes)
 			settled(t, before)
 		})

@@ -237,7 +237,7 @@ func (d *Download) examine() bool {
 		}
 	})
 	if err != nil {
-		d.fail(fmt.Errorf("check what is there: %w", err))
+		d.endByStorage(fmt.Errorf("check what is there: %w", err))
 		return false
 	}
 	d.selection.choosing.Lock() // a choice before this is settled here, and a later one by itself
@@ -246,7 +246,7 @@ func (d *Download) examine() bool {
 	verified := d.picker.Verified().Clone()
 	d.mu.Unlock()
 	if err := d.store.Settle(d.life.ctx, verified); err != nil {
-		d.fail(err)
+		d.endByStorage(err)
 		return false
 	}
 	now := time.Now()
@@ -368,6 +368,15 @@ func (d *Download) failStorage(err error) {
 	}
 	d.storageFailed(err)
 	d.fail(err)
+}
+
+// endByStorage is failStorage, unless the download has ended already. The caller does not hold d.mu.
+func (d *Download) endByStorage(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.ended() {
+		d.failStorage(err)
+	}
 }
 
 // storageFailed records what storage could not do. The caller holds d.mu.

@@ -97,8 +97,8 @@ func (d *Download) hashAgain(which bits.Set) {
 			d.lost(i, now)
 		}
 	})
-	if err != nil && !d.ended() {
-		d.fail(fmt.Errorf("check again: %w", err))
+	if err != nil {
+		d.endByStorage(fmt.Errorf("check again: %w", err))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

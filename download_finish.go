@@ -231,7 +231,7 @@ func (d *Download) becomeComplete() {
 		finish = func() error { return d.store.Keep(have, partial) }
 	}
 	if err := finish(); err != nil {
-		d.fail(fmt.Errorf("finish: %w", err))
+		d.endByStorage(fmt.Errorf("store what was downloaded: %w", err))
 		return
 	}
 	if d.o.Seed && d.completedHere() {
@@ -271,7 +271,7 @@ func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok 
 		return have, partial, true
 	}
 	if err := d.store.SaveResume(have, partial); err != nil {
-		d.fail(fmt.Errorf("save what was verified: %w", err))
+		d.endByStorage(fmt.Errorf("save what was verified: %w", err))
 		return have, nil, false
 	}
 	return have, partial, true

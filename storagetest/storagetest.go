@@ -21,7 +21,8 @@ const pieceLength = 32 << 10
 
 // Run tests every rule of torrent.Storage that can be tested from outside. open returns an empty storage for
 // the torrent. It is called several times, for different torrents, while earlier storages may still be
-// open. The race detector finds more. A storage that keeps what it holds is tested by Reopen, too.
+// open, and again for one whose storage was closed. The race detector finds more. A storage that keeps what it holds is
+// tested by Reopen, too.
 func Run(t *testing.T, open func(*torrent.Torrent) (torrent.Storage, error)) {
 	for _, c := range []struct {
 		name string
@@ -36,6 +37,7 @@ func Run(t *testing.T, open func(*torrent.Torrent) (torrent.Storage, error)) {
 		{"buffers stay the caller's", (*subject).keepsNoBuffer},
 		{"many at once", (*subject).servesManyAtOnce},
 		{"torrents apart", (*subject).keepsTorrentsApart},
+		{"opened again", (*subject).opensAgain},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &subject{open: open}
@@ -243,6 +245,28 @@ func (s *subject) keepsTorrentsApart(t *testing.T) {
 	if err := other.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
+	s.check(t, 0, len(s.content))
+}
+
+// opensAgain expects what was closed to be opened again, and then to hold what it held, or nothing: a storage that keeps
+// what it holds, and one that does not, must not make something else of it.
+func (s *subject) opensAgain(t *testing.T) {
+	s.write(t, 0, len(s.content)/2)
+	s.reopen(t)
+	for piece := 0; piece < len(s.content); piece += pieceLength {
+		want := s.content[piece:min(piece+pieceLength, len(s.content))]
+		got := make([]byte, len(want))
+		n, err := s.ReadAt(got, int64(piece))
+		if err != nil && !isMissing(err) || err == nil && n < len(got) {
+			t.Fatalf("ReadAt of %d bytes at %d, opened again: %d, %v", len(got), piece, n, err)
+		}
+		for i, b := range got[:n] {
+			if b != want[i] && b != 0 {
+				t.Fatalf("ReadAt of %d bytes at %d, opened again: bytes that were never written", len(got), piece)
+			}
+		}
+	}
+	s.write(t, 0, len(s.content))
 	s.check(t, 0, len(s.content))
 }
 

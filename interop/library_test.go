@@ -155,15 +155,18 @@ func (p *libraryPeer) awaitComplete(t *testing.T) {
 
 // makeWithLibrary makes torrents with Create; without a tracker, if announce is empty.
 func makeWithLibrary(version torrent.Version) func(t *testing.T, dir, announce string) string {
+	return makeAs(torrent.CreateOptions{Version: version, PieceLength: pieceLength})
+}
+
+// makeAs is makeWithLibrary for any options.
+func makeAs(o torrent.CreateOptions) func(t *testing.T, dir, announce string) string {
 	return func(t *testing.T, dir, announce string) string {
 		t.Helper()
-		var tiers [][]string
+		o := o
 		if announce != "" {
-			tiers = [][]string{{announce}}
+			o.Trackers = [][]string{{announce}}
 		}
-		tor, err := torrent.Create(filepath.Join(dir, contentName), &torrent.CreateOptions{
-			PieceLength: pieceLength, Trackers: tiers, Version: version,
-		})
+		tor, err := torrent.Create(filepath.Join(dir, contentName), &o)
 		require.NoError(t, err)
 		path := filepath.Join(t.TempDir(), "created.torrent")
 		writeTorrent(t, path, tor)

@@ -3,11 +3,18 @@
 package interop
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -24,13 +31,31 @@ var qbittorrent = client{
 
 func startQbittorrent(t *testing.T, r role) peer {
 	t.Helper()
-	host, profile := newAddr(), t.TempDir()
+	host := newAddr()
+	profile, done := qbittorrentProfile(t, r, host)
+	// It starts the hook on its own, so that its output is not the program's.
+	program(t, "qbittorrent-nox")
+	args := []string{"-c", `: >"$1"; tail -f "$1" & shift; exec "$@"`, "sh", done,
+		"qbittorrent-nox", "--profile=" + profile, "--save-path=" + r.dir, "--skip-dialog=true", "--add-paused=false"}
+	if r.seed {
+		args = append(args, "--skip-hash-check")
+	}
+	if len(r.nodes) > 0 {
+		args = append(args, scratch(t, "nodes.torrent", torrentOfNodes(r.nodes)))
+	}
+	return programPeer{run(t, "sh", append(args, r.what)...), host, "finished"}
+}
+
+// qbittorrentProfile makes a directory with its settings. It writes to the file done when a download is complete.
+func qbittorrentProfile(t *testing.T, r role, host netip.Addr) (profile, done string) {
+	t.Helper()
+	profile = t.TempDir()
 	transport := "TCP"
 	if r.utp {
 		transport = "UTP"
 	}
 	encryption := map[string]int{"": 0, "allowed": 0, "forced": 1, "disabled": 2}[r.setting]
-	done := filepath.Join(profile, "done")
+	done = filepath.Join(profile, "done")
 	hook := scratch(t, "finished.sh", fmt.Appendf(nil, "#!/bin/sh\necho finished >>%s\n", done))
 	require.NoError(t, os.Chmod(hook, 0o755))
 	config := filepath.Join(profile, "qBittorrent", "config")
@@ -54,19 +79,84 @@ Session\MultiConnectionsPerIp=true
 PortForwardingEnabled=false
 [Preferences]
 WebUI\Address=%[3]s
-WebUI\Port=8080
-`, hook, peerPort, host, transport, encryption, len(r.nodes) > 0), 0o644))
-	// It starts the hook on its own, so that its output is not the program's.
-	program(t, "qbittorrent-nox")
-	args := []string{"-c", `: >"$1"; tail -f "$1" & shift; exec "$@"`, "sh", done,
-		"qbittorrent-nox", "--profile=" + profile, "--save-path=" + r.dir, "--skip-dialog=true", "--add-paused=false"}
-	if r.seed {
-		args = append(args, "--skip-hash-check")
+WebUI\Port=%[7]d
+WebUI\AuthSubnetWhitelistEnabled=true
+WebUI\AuthSubnetWhitelist=0.0.0.0/0
+WebUI\CSRFProtection=false
+WebUI\HostHeaderValidation=false
+`, hook, peerPort, host, transport, encryption, len(r.nodes) > 0, pagePort), 0o644))
+	return profile, done
+}
+
+const pagePort = 8080
+
+// qbittorrentService is one qBittorrent for several torrents, which are added over its web interface.
+type qbittorrentService struct {
+	programPeer
+	api string
+}
+
+func startQbittorrentService(t *testing.T) *qbittorrentService {
+	t.Helper()
+	host := newAddr()
+	profile, _ := qbittorrentProfile(t, role{}, host)
+	s := &qbittorrentService{
+		programPeer{run(t, "qbittorrent-nox", "--profile="+profile), host, ""},
+		fmt.Sprintf("http://%s:%d/api/v2/torrents/", host, pagePort),
 	}
-	if len(r.nodes) > 0 {
-		args = append(args, scratch(t, "nodes.torrent", torrentOfNodes(r.nodes)))
+	awaitPort(t, s.process, netip.AddrPortFrom(host, pagePort))
+	return s
+}
+
+// add has it download or seed what, a .torrent file or a magnet link.
+func (s *qbittorrentService) add(t *testing.T, what, dir string, seed bool) {
+	t.Helper()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	for name, value := range map[string]string{"savepath": dir, "skip_checking": fmt.Sprint(seed), "paused": "false", "autoTMM": "false"} {
+		require.NoError(t, form.WriteField(name, value))
 	}
-	return programPeer{run(t, "sh", append(args, r.what)...), host, "finished"}
+	if strings.HasPrefix(what, "magnet:") {
+		require.NoError(t, form.WriteField("urls", what))
+	} else {
+		b, err := os.ReadFile(what)
+		require.NoError(t, err)
+		part, err := form.CreateFormFile("torrents", filepath.Base(what))
+		require.NoError(t, err)
+		_, err = part.Write(b)
+		require.NoError(t, err)
+	}
+	require.NoError(t, form.Close())
+	answer, err := http.Post(s.api+"add", form.FormDataContentType(), &body)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	require.NoError(t, err)
+	require.Equal(t, "Ok.", string(b), answer.Status)
+}
+
+// awaitAll waits until all that was added to dir is there.
+func (s *qbittorrentService) awaitAll(t *testing.T, dir string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		answer, err := http.Get(s.api + "info?filter=completed")
+		if err != nil {
+			return false
+		}
+		defer answer.Body.Close()
+		var torrents []struct {
+			SavePath string `json:"save_path"`
+		}
+		if json.NewDecoder(answer.Body).Decode(&torrents) != nil {
+			return false
+		}
+		for _, tor := range torrents {
+			if filepath.Clean(tor.SavePath) == filepath.Clean(dir) {
+				return true
+			}
+		}
+		return false
+	}, patience, 100*time.Millisecond)
 }
 
 // torrentOfNodes is a torrent that no peer has, which names nodes of the DHT (BEP 5).

@@ -68,3 +68,71 @@ func TestHybridAsVersion1(t *testing.T) {
 	s.download(t, libtorrent, "", s.torrent)
 	s.download(t, c, "", s.torrent)
 }
+
+// TestQbittorrentVersion2 moves torrents of version 2 and hybrids between this library and one qBittorrent, both ways, by .torrent
+// file and by magnet link. It dials in plaintext first, and waits a minute before it tries encryption: so only what we dial is encrypted.
+func TestQbittorrentVersion2(t *testing.T) {
+	from, to := "we download from it", "it downloads from us"
+	tb := newTable(t, "qBittorrent", from, to)
+	need(t, qbittorrent.programs...)
+	q := startQbittorrentService(t)
+	for _, version := range []torrent.Version{torrent.V2, torrent.Hybrid} {
+		name := map[torrent.Version]string{torrent.V2: "version 2", torrent.Hybrid: "hybrid"}[version]
+		file, plain, link := tb.row(name), tb.row(name+", in plaintext"), tb.row(name+", by magnet link")
+		// Four torrents of the same content, as qBittorrent cannot have one twice.
+		fromIt := maker{"library", nil, makeWithLibrary(version)}
+		toIt := maker{"library", nil, makeAs(torrent.CreateOptions{Version: version, PieceLength: pieceLength, Private: true})}
+		toItPlainly := maker{"library", nil, makeAs(torrent.CreateOptions{Version: version, PieceLength: 2 * pieceLength, Private: true})}
+		toItByLink := maker{"library", nil, makeAs(torrent.CreateOptions{Version: version, PieceLength: 2 * pieceLength})}
+		t.Run(name+"/from", func(t *testing.T) {
+			t.Parallel()
+			s := newSwarm(t, fromIt)
+			dir := t.TempDir()
+			makeContent(t, dir)
+			q.add(t, s.torrent, dir, true)
+			s.await(t, "seeds", q, seeds)
+			t.Run("file", func(t *testing.T) {
+				t.Parallel()
+				defer file.record(t, from)
+				s.download(t, library, "require", s.torrent)
+			})
+			t.Run("plain", func(t *testing.T) {
+				t.Parallel()
+				defer plain.record(t, from)
+				s.download(t, library, "disable", s.torrent)
+			})
+			t.Run("link", func(t *testing.T) {
+				t.Parallel()
+				defer link.record(t, from)
+				s.download(t, library, "", linkTo(t, s.torrent))
+			})
+		})
+		for _, c := range []struct {
+			name, setting string
+			m             maker
+			row           *row
+		}{{"file", "", toIt, file}, {"plain", "disable", toItPlainly, plain}, {"link", "", toItByLink, link}} {
+			t.Run(name+"/to/"+c.name, func(t *testing.T) {
+				t.Parallel()
+				defer c.row.record(t, to)
+				s := newSwarm(t, c.m)
+				s.seed(t, library, c.setting)
+				what, dir := s.torrent, t.TempDir()
+				if c.name == "link" {
+					what = linkTo(t, what)
+				}
+				q.add(t, what, dir, false)
+				q.awaitAll(t, dir)
+				requireSame(t, s.content, dir)
+			})
+		}
+	}
+}
+
+// linkTo is a magnet link to a torrent.
+func linkTo(t *testing.T, path string) string {
+	t.Helper()
+	tor, err := torrent.Read(path)
+	require.NoError(t, err)
+	return tor.Magnet().String()
+}

@@ -3,6 +3,9 @@
 package interop
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -55,18 +58,73 @@ func TestMagnetsOfVersion2(t *testing.T) {
 	}
 }
 
-// TestHybridAsVersion1 has rtorrent, which knows a hybrid as a torrent of version 1 alone, download one from us that libtorrent
-// has as version 2. (Transmission 3.00 does not open hybrids. aria2 1.36 and libtorrent disagree on their info hashes. As a seed,
-// rtorrent wants padding files in its directory.)
+// TestHybridAsVersion1 has rtorrent, which knows a hybrid as a torrent of version 1 alone, and libtorrent, which begins by the info hash
+// of version 2 alone, in a swarm with us: both download from us, and libtorrent has from us what we have from rtorrent.
+// (Transmission 3.00 does not open hybrids. aria2 1.36 and libtorrent disagree on their info hashes.)
 func TestHybridAsVersion1(t *testing.T) {
-	t.Parallel()
-	i := slices.IndexFunc(clients, func(c client) bool { return c.name == "rtorrent" })
-	c := clients[i]
-	need(t, append(c.programs, libtorrent.programs...)...)
-	s := newSwarm(t, maker{"library", nil, makeWithLibrary(torrent.Hybrid)})
-	s.seed(t, subject(), "")
-	s.download(t, libtorrent, "", s.torrent)
-	s.download(t, c, "", s.torrent)
+	rtorrent := clients[slices.IndexFunc(clients, func(c client) bool { return c.name == "rtorrent" })]
+	need(t, append(rtorrent.programs, libtorrent.programs...)...)
+	hybrid := maker{"library", nil, makeWithLibrary(torrent.Hybrid)}
+	fetch := func(t *testing.T, c client, what string) (dir string, p peer) {
+		dir = t.TempDir()
+		return dir, c.start(t, role{what: what, dir: dir})
+	}
+	link := func(t *testing.T, s *swarm) string { // by version 2
+		tor, err := torrent.Read(s.torrent)
+		require.NoError(t, err)
+		m := tor.Magnet()
+		m.InfoHash = torrent.Hash{}
+		return m.String()
+	}
+	t.Run("from us", func(t *testing.T) {
+		t.Parallel()
+		s := newSwarm(t, hybrid)
+		s.seed(t, subject(), "")
+		dir1, p1 := fetch(t, rtorrent, s.torrent)
+		dir2, p2 := fetch(t, libtorrent, link(t, s))
+		p1.awaitComplete(t)
+		p2.awaitComplete(t)
+		p1.stop()
+		p2.stop()
+		requireSame(t, s.content, dir1)
+		requireSame(t, s.content, dir2)
+	})
+	t.Run("through us", func(t *testing.T) {
+		t.Parallel()
+		s := newSwarm(t, hybrid)
+		tor, err := torrent.Read(s.torrent)
+		require.NoError(t, err)
+		dir := t.TempDir()
+		makeContent(t, dir)
+		makePadding(t, tor, dir)
+		seed := rtorrent.start(t, role{what: s.torrent, dir: dir, seed: true})
+		s.await(t, "seeds", seed, seeds)
+		ours, us := fetch(t, subject(), s.torrent)
+		theirs, they := fetch(t, libtorrent, link(t, s))
+		us.awaitComplete(t)
+		they.awaitComplete(t)
+		they.stop()
+		requireSame(t, s.content, ours)
+		requireSame(t, s.content, theirs)
+	})
+}
+
+// makePadding makes the padding files of a hybrid, which rtorrent wants of a seed.
+func makePadding(t *testing.T, tor *torrent.Torrent, dir string) {
+	t.Helper()
+	end := int64(0)
+	fill := func(to int64) {
+		if n := to - end; n > 0 {
+			path := filepath.Join(dir, contentName, ".pad", fmt.Sprint(n))
+			require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+			require.NoError(t, os.WriteFile(path, make([]byte, n), 0o644))
+		}
+	}
+	for f := range tor.Files() {
+		fill(f.Offset)
+		end = f.Offset + f.Length
+	}
+	fill(tor.Size())
 }
 
 // TestQbittorrentVersion2 moves torrents of version 2 and hybrids between this library and one qBittorrent, both ways, by .torrent

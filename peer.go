@@ -227,8 +227,10 @@ func (p *peer) actLocked(m wire.Message, now time.Time) error {
 		}
 		p.hasPieces(has, now)
 	case wire.HaveAll:
-		if !p.saidPieces || !p.supply.HasAll() {
+		if !p.saidPieces {
 			p.hasPieces(bits.Full(pieces), now)
+		} else if d.picker.HaveAll(&p.supply) {
+			d.gained(p, true, now)
 		}
 	case wire.HaveNone:
 		if p.saidPieces {

@@ -1,6 +1,8 @@
 package picker
 
 import (
+	"slices"
+
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
@@ -50,9 +52,33 @@ func (pk *Picker) Haves(s *Supplier, has bits.Set) (news bool) {
 	return has.Count() > 0
 }
 
+// maxLost is how many lost pieces of a supplier are remembered.
+const maxLost = 64
+
+// HaveAll records that s has every piece, and reports whether that was not known yet.
+func (pk *Picker) HaveAll(s *Supplier) (news bool) {
+	missing := s.pieces - s.Count()
+	if missing == 0 {
+		return false
+	}
+	for _, i := range s.lost { // often all that it lacks: to look for it takes a pass over what s has
+		if pk.Have(s, int(i)) {
+			missing--
+		}
+	}
+	s.lost = s.lost[:0]
+	if missing > 0 {
+		pk.Haves(s, bits.Full(s.pieces))
+	}
+	return true
+}
+
 // DontHave records that s no longer has piece i (BEP 54), and releases its requests for that piece. The caller
 // cancels them: s might send the blocks twice if it has the piece again soon.
 func (pk *Picker) DontHave(s *Supplier, i int) (cancel []Request) {
+	if s.Has(i) && len(s.lost) < maxLost && !slices.Contains(s.lost, int32(i)) {
+		s.lost = append(s.lost, int32(i))
+	}
 	pk.lose(s, i)
 	return pk.takeBack(s, func(b Block) bool { return int(b.Piece) == i })
 }

@@ -110,6 +110,15 @@ func (h *history) event() {
 		h.s.DontHave(r.real, i)
 		h.m.release(r, func(id Block) bool { return int(id.Piece) == i })
 		r.has[i], r.all = false, false
+	case op == 14 && h.rng.IntN(4) == 0:
+		h.went = fmt.Sprint(r.real.Origin, " has everything")
+		if got := h.s.HaveAll(r.real); got != slices.Contains(r.has, false) {
+			h.fail("news %v", got)
+		}
+		for i := range r.has {
+			r.has[i] = true
+		}
+		r.all = r.real.all
 	case op < 15 && len(r.queue) == 0:
 		h.went = fmt.Sprint(r.real.Origin, " sends a bitfield")
 		has, bits := h.someHave()

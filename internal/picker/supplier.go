@@ -26,6 +26,7 @@ type Supplier struct {
 	want   int      // pieces it has that are needed; not kept while all
 	fresh  int      // pieces it has that are in the heap; not kept while all
 	open   int      // pieces it has that are in Picker.open; not kept while all
+	lost   []int32  // pieces that it said it no longer has, at most maxLost; it may have some of them again
 
 	queue    []outstanding // oldest first
 	backing  []outstanding // an empty slice, whose room queue may lie in

@@ -164,6 +164,7 @@ func (t *Torrent) start(ctx context.Context, o *Options, unattended bool) (*Down
 	}
 	if o != nil {
 		d.o = *o
+		d.paused = o.Paused
 	}
 	if t.NumPieces() == 0 {
 		return nil, errNoTorrent

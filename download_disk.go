@@ -161,7 +161,7 @@ func (d *Download) countChecked(i int) {
 }
 
 // Recheck hashes again what is there, and returns once that is done. Meanwhile the download goes on: what is verified is
-// shared until it proves wrong, and State is Checking. Pieces that are wrong are fetched again, and pieces that another
+// shared until it proves wrong, and State is Checking, or Paused. Pieces that are wrong are fetched again, and pieces that another
 // program has put there since are used. It is not an error that some are wrong. One Recheck runs at a time, after what Start does; others
 // wait for it. It ends early with ctx, with that error, and with ErrClosed when the download ends.
 func (d *Download) Recheck(ctx context.Context) error {

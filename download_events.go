@@ -13,10 +13,10 @@ import (
 type State uint8
 
 const (
-	Checking    State = iota // hashing what storage holds, at the start or in a Recheck
+	Checking    State = iota // hashing what storage holds, at the start or in a Recheck, and not paused
 	Downloading              // something that is chosen is not verified yet, or nothing is chosen
 	Seeding                  // all that is chosen is verified, and shared
-	Paused                   // by Pause, until Resume
+	Paused                   // by Pause or Options.Paused, until Resume; Stats.Checking says whether it hashes
 	Stopped                  // nothing of it runs any more, or is about to
 )
 
@@ -38,10 +38,10 @@ func (d *Download) state() State {
 	switch {
 	case d.ended():
 		return Stopped
-	case d.progress.checking || d.disk.checking:
-		return Checking
 	case d.paused:
 		return Paused
+	case d.progress.checking || d.disk.checking:
+		return Checking
 	case d.progress.complete:
 		return Seeding
 	}

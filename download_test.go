@@ -146,6 +146,29 @@ func TestPause(t *testing.T) {
 	})
 }
 
+// A download that is paused from the start is checked, and joins no swarm before Resume.
+func TestStartPaused(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, 64<<10, 4<<20)
+		content.trackers = [][]string{{"http://tracker.sim/announce"}}
+		tracker, us := simtracker.New(1), n.NewHost("80.0.0.1", 0, 0, 0)
+		c, st := simClient(t, us, tracker), newSimStorage(content)
+		d, err := content.Start(t.Context(), &Options{Client: c, Storage: st.open, Paused: true})
+		require.NoError(t, err)
+		require.Equal(t, Paused, d.Stats().State, "though it is checked")
+		simnet.Sleep(time.Minute)
+		require.Equal(t, Paused, d.Stats().State)
+		require.False(t, d.Stats().Checking)
+		require.Empty(t, eventsAt(tracker))
+		_, err = c.connect(t.Context(), us.Addr(6881), content.infoHashes(), content.infoHash, []way{byTCP})
+		require.Error(t, err, "it is not served")
+		d.Resume()
+		simnet.Sleep(time.Minute)
+		require.Equal(t, Downloading, d.Stats().State)
+		require.Equal(t, []string{"started"}, eventsAt(tracker))
+	})
+}
+
 // Close ends a paused download. A pause also holds if it comes while the content is still checked.
 func TestPauseAtOnce(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

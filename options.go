@@ -51,6 +51,9 @@ type Options struct {
 	// SeedUntil is called about once a second while a download with Seed shares. When it returns true, sharing ends
 	// as by Close. Nil is never.
 	SeedUntil func(Stats) bool
+	// Paused begins as after Pause: what is there is checked, and nothing else is done until Resume. A Pause that follows Start
+	// may come when trackers were told already.
+	Paused bool
 	// KeepResume has the resume sidecar stay beside the content in Dir once it is complete. A later Start then hashes only
 	// files whose size or modification time has changed since, and reads no other. What a Storage of the caller's own knows to be
 	// whole is its own to say, by Verified.

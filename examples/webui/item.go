@@ -107,6 +107,9 @@ func (it *item) download(ctx context.Context) error {
 		}
 	}
 	o.Select = it.priority()
+	it.mu.Lock()
+	o.Paused = it.saved.Paused
+	it.mu.Unlock()
 	d, err := t.Start(ctx, &o)
 	if err != nil {
 		return err
@@ -114,8 +117,10 @@ func (it *item) download(ctx context.Context) error {
 	defer d.Close()
 	it.mu.Lock()
 	it.d = d
-	if it.saved.Paused {
+	if it.saved.Paused { // which may have changed since
 		d.Pause()
+	} else {
+		d.Resume()
 	}
 	it.mu.Unlock()
 	it.shelf.notify()

@@ -54,7 +54,7 @@ func leafDigest(leaf merkle.Hash) uint64 { return binary.LittleEndian.Uint64(lea
 // The caller holds d.mu.
 func (d *Download) awaitBlocks(piece int, a *assembly, digests []uint64, now time.Time) bool {
 	n := d.t.layout.NumBlocks(piece)
-	if d.t.version == V1 || n < 2 || !slices.ContainsFunc(d.swarm.peers, func(p *peer) bool { return p.conn.v2 && p.closing == nil }) {
+	if n < 2 || !d.hashesCanBeAsked() {
 		return false
 	}
 	if _, known := d.t.hashes.Hash(piece); !known {
@@ -67,6 +67,16 @@ func (d *Download) awaitBlocks(piece int, a *assembly, digests []uint64, now tim
 	d.hashing.fetch.Want(hashfetch.Target{File: file, Piece: piece}, d.t.hashes.Root(file), d.t.hashes.Height(file), 0, index<<d.t.hashes.Level(), n)
 	d.askHashes(now)
 	return true
+}
+
+// hashesCanBeAsked reports whether a peer speaks version 2. The caller holds d.mu.
+func (d *Download) hashesCanBeAsked() bool {
+	return d.t.version != V1 && slices.ContainsFunc(d.swarm.peers, func(p *peer) bool { return p.conn.v2 && p.closing == nil })
+}
+
+// exposes reports whether false blocks are found by hashes of their own, once their piece has failed. The caller holds d.mu.
+func (d *Download) exposes() bool {
+	return d.t.version == V2 || d.hashesCanBeAsked() && len(d.t.hashes.Missing()) == 0
 }
 
 // exposeBlocks compares the blocks of a piece that failed its hash with hashes of their own. Only false ones are fetched again;

@@ -242,7 +242,7 @@ func (d *Download) ban(piece int, liars []any) {
 		}
 	}
 	// Where false blocks are found by their own hashes, what is true of a liar's is kept.
-	if len(liars) > 0 && d.t.version != V2 {
+	if len(liars) > 0 && !d.exposes() {
 		d.disown()
 	}
 }

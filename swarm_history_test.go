@@ -164,7 +164,11 @@ func (h *simHistory) drawContent() {
 				want[i] = true
 			}
 		}
-		h.wanted = slices.DeleteFunc(h.wanted, func(i int) bool { return !want[i] })
+		if len(want) == 0 { // all files that it chooses are empty
+			h.choice = nil
+		} else {
+			h.wanted = slices.DeleteFunc(h.wanted, func(i int) bool { return !want[i] })
+		}
 	}
 	h.note("%d bytes in %d files, %d pieces of %d bytes, %d wanted", total, len(files), h.content.NumPieces(), pieceLength, len(h.wanted))
 }

@@ -173,8 +173,14 @@ var steps = []struct {
 			d.Torrent()
 		}
 		c.Download(w.shares[w.rng.IntN(len(w.shares))].InfoHash())
-		if s := c.Stats(); s.Peers < 0 || s.Memory < 0 || s.Memory > s.MemoryMost {
+		s := c.Stats()
+		if s.Peers < 0 || s.Memory < 0 || s.Memory > s.MemoryMost {
 			return fmt.Errorf("these figures cannot be: %+v", s)
+		}
+		for _, r := range s.Resolving {
+			if r.Metadata > r.Length || r.Since.After(time.Now()) {
+				return fmt.Errorf("these figures cannot be: %+v", r)
+			}
 		}
 		return c.Open()
 	}},
@@ -254,7 +260,7 @@ func (w *walker) start() error {
 	s := w.shares[w.rng.IntN(len(w.shares))]
 	o := torrent.Options{
 		Client: w.clients[w.rng.IntN(len(w.clients))], Seed: w.rng.IntN(3) > 0, KeepResume: w.rng.IntN(2) == 0, Select: w.choice(),
-		DownloadLimit: w.limit, UploadLimit: w.limit,
+		DownloadLimit: w.limit, UploadLimit: w.limit, Paused: w.rng.IntN(6) == 0,
 		Trackers: [][]string{{w.tracker.url}},
 	}
 	d := &walked{s: s}
@@ -417,6 +423,7 @@ func TestWalk(t *testing.T) {
 	for _, c := range w.clients {
 		require.NoError(t, c.Close())
 		require.Zero(t, c.Stats().Downloads)
+		require.Empty(t, c.Stats().Resolving)
 	}
 	t.Log(w.calls)
 	for _, seed := range w.sharing {

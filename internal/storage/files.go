@@ -197,7 +197,9 @@ func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || notDirect
 func missing(err error) bool { return absent(err) || refused(err) }
 
 // ownName is the name of file i of the torrent under the directory.
-func (s *fileStore) ownName(i int) string { return filepath.FromSlash(s.content.File(i).Path) }
+func (s *fileStore) ownName(i int) string {
+	return filepath.FromSlash(apartFromSidecars(s.content.File(i).Path))
+}
 
 // sidecar is the name of a file beside the content.
 func (s *fileStore) sidecar(suffix string) string {

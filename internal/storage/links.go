@@ -34,6 +34,7 @@ func linksOf(l layout.Layout) (links []link) {
 	at := make(map[string]int) // index in links
 	for i, f := range l.Files() {
 		switch {
+		case f.Link != "" && (apartFromSidecars(f.Path) != f.Path || apartFromSidecars(f.Link) != f.Link):
 		case f.Link != "" && len(links) < maxLinks:
 			if _, ok := at[f.Path]; !ok {
 				at[f.Path] = len(links)

@@ -98,6 +98,7 @@ func TestLinksAreMade(t *testing.T) {
 		{"in the place of a file", []string{"d/a", "d/l > d/a", "d/l"}, everything, nil},
 		{"through one that is not made", []string{"d/a", "e > d/m", "d/m > d"}, everything, nil},
 		{"below a file or a link", []string{"d/a/f", "d/b", "d/b/l > d/a", "d/m > d/a", "d/m/n > d/a/f"}, everything, []string{"d/m > a"}},
+		{"in the place of a sidecar", []string{"d/a", "e/m > d/a", ".0202030405060708090a0b0c0d0e0f1011121314.resume.tmp > d/a", "d/.0202030405060708090a0b0c0d0e0f1011121314.copy > d/a"}, everything, []string{"e/m > ../d/a"}},
 		{"twice", []string{"d/a", "d/b", "d/l > d/a", "d/l > d/b"}, everything, []string{"d/l > a"}},
 		{"to what is not wanted", []string{"d/a/f", "d/b/g", "d/l > d/a/f", "d/m > d/a", "d/n > d/b/g", "d/o > d/b"}, func(i int) bool { return i == 1 }, []string{"d/n > b/g", "d/o > b"}},
 	} {

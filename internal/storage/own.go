@@ -2,12 +2,15 @@ package storage
 
 import (
 	"cmp"
+	"crypto/sha1"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/shoal-go/torrent/internal/safename"
 )
@@ -140,6 +143,23 @@ func (s *fileStore) isLink(name string) bool {
 	return err == nil
 }
 
+// apartFromSidecars is the path of a file, changed where it has a name that the sidecars of some torrent have: an author could
+// have us write to the one in the place of the other.
+func apartFromSidecars(path string) string {
+	if !strings.HasPrefix(path, ".") && !strings.Contains(path, "/.") {
+		return path
+	}
+	names := strings.Split(path, "/")
+	for i, name := range names {
+		if hash, _, ok := strings.Cut(strings.TrimPrefix(name, "."), "."); ok && name[0] == '.' && len(hash) == 2*sha1.Size {
+			if _, err := hex.DecodeString(hash); err == nil {
+				names[i] = "_" + name
+			}
+		}
+	}
+	return strings.Join(names, "/")
+}
+
 // portable is how many bytes of a name any file system takes, or else half of that.
 const portable = 240
 
@@ -150,7 +170,7 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 	var h *handle
 	file, err := s.open(i, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	for n := portable; refused(err) && n >= portable/2; n /= 2 {
-		name := filepath.FromSlash(safename.Portable(s.content.File(i).Path, n))
+		name := filepath.FromSlash(safename.Portable(apartFromSidecars(s.content.File(i).Path), n))
 		if name == f.name {
 			continue
 		}

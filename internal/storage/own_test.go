@@ -288,3 +288,39 @@ func TestInodesThatAreInventedAreNoChange(t *testing.T) {
 	}
 	require.NoError(t, s.Close())
 }
+
+// A torrent whose files are named like what lies beside the content of another gets other names for them, or the
+// other one would write to them.
+func TestNamesOfSidecarsAreNotTaken(t *testing.T) {
+	theirs, content := named(2, "d/a", "d/b")
+	for _, suffix := range []string{".resume", ".resume.tmp", ".resume.bad", ".edges.resume", ".lock", ".copy", ".move"} {
+		for _, path := range []string{sidecar(theirs, suffix), strings.ToUpper(sidecar(theirs, suffix)), sidecar(theirs, suffix) + "/x", "x/" + sidecar(theirs, suffix)} {
+			t.Run(path, func(t *testing.T) {
+				mine, wicked := named(1, path)
+				dir := t.TempDir()
+				s := openDirectory(t, mine, dir)
+				require.NoError(t, s.SetWanted(all(mine)))
+				download(t, mine, s, wicked)
+				require.NoError(t, s.Finish())
+				b, release, err := s.Bytes(0)
+				require.NoError(t, err)
+				defer release()
+				defer s.Close()
+
+				other := openDirectory(t, theirs, dir)
+				have, partial := other.LoadResume()
+				require.Zero(t, have.Count()+len(partial))
+				require.NoError(t, other.SetWanted([]bool{true, false}))
+				writePiece(t, theirs, other, content, 0)
+				require.NoError(t, other.SaveResume(set(4, 0), nil))
+				require.NoError(t, other.Close())
+				require.NoError(t, s.ChangedFile(0))
+				require.Equal(t, wicked, b)
+
+				s = openDirectory(t, mine, dir)
+				require.Equal(t, 2, verified(t, mine, s).Count(), "the next run finds it")
+				require.NoError(t, s.Close())
+			})
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/metadata"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/tracker"
@@ -83,6 +84,7 @@ type resolver struct {
 
 	mu           sync.Mutex
 	metadata     *metadata.Assembler
+	holder       *account.Holder // of its drafts
 	peers        map[*metadataConn]struct{}
 	named        []netip.AddrPort // by the link
 	served       []netip.AddrPort // connections that were of use and are over
@@ -96,6 +98,8 @@ func (r *resolver) run() (*Torrent, error) {
 	defer context.AfterFunc(r.client.ctx, func() { r.stop(ErrClosed) })()
 	r.log = r.client.log.With("magnet", r.m.id(), "infohash", r.m.InfoHash)
 	r.metadata = metadata.New()
+	r.join()
+	defer func() { r.holder.Leave() }()
 	var tiers [][]string
 	for _, url := range r.m.Trackers {
 		tiers = append(tiers, []string{url})
@@ -242,6 +246,43 @@ func (r *resolver) take(k *connection, _ peerlist.Source) bool {
 	return true
 }
 
+// join has the drafts in the client's account. The caller holds r.mu, or is alone.
+func (r *resolver) join() {
+	var h *account.Holder
+	h = r.client.account.Join(func() {
+		go func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.holder == h {
+				r.giveWay()
+			}
+		}()
+	})
+	r.holder = h
+}
+
+// charge says what the drafts hold, and makes room if that is too much. What was asked for counts for something, and not for
+// all of it, as it may be false. The caller holds r.mu.
+func (r *resolver) charge() {
+	if !r.holder.Set(account.Drafts, r.metadata.Held()) {
+		r.giveWay()
+	}
+}
+
+// giveWay drops the longest draft, and those who write it. The caller holds r.mu.
+func (r *resolver) giveWay() {
+	authors := r.metadata.GiveWay()
+	for p := range r.peers {
+		if slices.Contains(authors, p.source) {
+			p.end(errHoldsMost)
+		}
+	}
+	r.holder.Leave()
+	r.join()
+	r.holder.Gave(int64(r.metadata.Held() / 2))
+	r.charge()
+}
+
 // ban ends all dealings with a liar. The caller holds r.mu.
 func (r *resolver) ban(addr netip.AddrPort) {
 	r.log.Warn("banned", "peer", addr)
@@ -270,6 +311,7 @@ func (r *resolver) judge(d *metadata.Draft) {
 	if liar, ok := r.metadata.Refute(d); ok {
 		r.ban(liar)
 	}
+	r.charge()
 	for p := range r.peers {
 		p.signal()
 	}

@@ -63,6 +63,7 @@ func (r *resolver) speak(k *connection) error {
 	defer r.mu.Unlock()
 	delete(r.peers, p)
 	r.metadata.Leave(p.source)
+	r.charge()
 	if errors.Is(err, metadata.ErrLied) {
 		r.ban(k.addr)
 	}
@@ -200,7 +201,9 @@ func (p *metadataConn) receiveHandshake(payload []byte) error {
 	if h.MetadataSize == 0 {
 		return nil // it does not have it either, and may say so once it does
 	}
-	return p.r.metadata.Offer(p.source, h.MetadataSize)
+	err := p.r.metadata.Offer(p.source, h.MetadataSize)
+	p.r.charge()
+	return err
 }
 
 func (p *metadataConn) receivePEX(payload []byte, now time.Time) error {
@@ -231,6 +234,8 @@ func (p *metadataConn) receiveMetadata(payload []byte, now time.Time) error {
 	case wire.MetadataData:
 		if whole, err = r.metadata.Received(p.source, m, now); err == nil {
 			r.lastProgress = now
+			r.holder.Gave(int64(len(m.Data) / 2))
+			r.charge()
 		}
 	}
 	r.mu.Unlock()

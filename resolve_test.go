@@ -11,9 +11,11 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bencode"
@@ -163,6 +165,49 @@ func flippedOnce() func(int, []byte) []byte {
 		}
 		return b
 	}
+}
+
+// Liars fill drafts of several links, which share the client's account of what strangers have it hold. The honest peer of each
+// is heard all the same.
+func TestDraftsOfManyLinks(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), nil)
+		require.NoError(t, c.Open())
+		before := heapInUse()
+		var resolved atomic.Int32
+		for link := range 3 {
+			content := newSimResolvable(t, 100+link, false)
+			var peers []netip.AddrPort
+			for k := range 4 {
+				script := metadataScript{sizeAfter: 30 * time.Second}
+				if k > 0 {
+					length := int64(640+k) * wire.MetadataBlock
+					block := make([]byte, wire.MetadataBlock)
+					script = metadataScript{
+						size:   func(int64) int64 { return length },
+						answer: func(int, []byte) []byte { return block },
+						silent: func(i int) bool { return i > 600 },
+					}
+				}
+				peers = append(peers, speakMetadata(t, n.NewHost(fmt.Sprintf("81.%d.%d.1", link, k), 0, 0, time.Millisecond), content, script).addr())
+			}
+			go func() {
+				m := content.Magnet()
+				_, err := m.Resolve(t.Context(), &Options{Client: c, Peers: peers})
+				assert.NoError(t, err)
+				resolved.Add(1)
+			}()
+		}
+		simnet.Sleep(20 * time.Second)
+		require.Less(t, heapInUse()-before, int64(56<<20), "of 90 MiB that were sent")
+		held, limit := c.account.Held()
+		require.LessOrEqual(t, held, limit)
+		require.Greater(t, held, limit/2)
+		simnet.Sleep(time.Minute)
+		require.EqualValues(t, 3, resolved.Load())
+		held, _ = c.account.Held()
+		require.Zero(t, held)
+	})
 }
 
 func TestResolve(t *testing.T) {

@@ -72,7 +72,11 @@ type Draft struct {
 	draftKey
 	pieces  []piece // nil unless there is memory for the draft
 	missing int
+	held    int // bytes that its pieces take
 }
+
+// pieceOverhead is what a piece takes before it is here.
+const pieceOverhead = 64
 
 type piece struct {
 	data   []byte // nil while missing
@@ -182,6 +186,7 @@ func (m *Assembler) Received(p *Peer, x wire.MetadataMessage, now time.Time) (wh
 	}
 	p.useful = true
 	d.pieces[x.Piece] = piece{bytes.Clone(x.Data), p.addr}
+	d.held += len(x.Data)
 	if d.missing--; d.missing == 0 {
 		return d, nil
 	}
@@ -249,6 +254,7 @@ func (m *Assembler) Refute(d *Draft) (liar netip.AddrPort, ok bool) {
 			}
 			if own.pieces[i].data == nil {
 				own.pieces[i] = w
+				own.held += len(w.data)
 				own.missing--
 			}
 		}
@@ -329,6 +335,35 @@ func (m *Assembler) draft(k draftKey) *Draft {
 func (d *Draft) begin() {
 	d.pieces = make([]piece, (d.size+wire.MetadataBlock-1)/wire.MetadataBlock)
 	d.missing = len(d.pieces)
+	d.held = pieceOverhead * len(d.pieces)
+}
+
+// Held is how many bytes all drafts take.
+func (m *Assembler) Held() (n int) {
+	for _, d := range m.drafts {
+		n += d.held
+	}
+	return n
+}
+
+// GiveWay drops the draft that takes the most, and returns the peers that write in it. The caller disconnects them.
+func (m *Assembler) GiveWay() (authors []*Peer) {
+	var most *Draft
+	for _, d := range m.drafts {
+		if most == nil || d.held > most.held || d.held == most.held && d.size > most.size {
+			most = d
+		}
+	}
+	if most == nil {
+		return nil
+	}
+	m.drafts[most.draftKey] = &Draft{draftKey: most.draftKey}
+	for p := range m.peers {
+		if p.size != 0 && m.key(p) == most.draftKey {
+			authors = append(authors, p)
+		}
+	}
+	return authors
 }
 
 // ration decides which drafts have memory: those that a peer writes in before the rest, and of these

@@ -108,6 +108,14 @@ func TestMetadataHistories(t *testing.T) {
 				}
 			}
 			require.LessOrEqual(t, held, int64(maxDrafts))
+			kept := 0
+			for _, d := range m.drafts {
+				kept += pieceOverhead * len(d.pieces)
+				for _, w := range d.pieces {
+					kept += len(w.data)
+				}
+			}
+			require.Equal(t, kept, m.Held())
 		}
 	}
 }
@@ -286,4 +294,33 @@ func randomBytes(seed uint64, n int) []byte {
 	b := make([]byte, n)
 	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
 	return b
+}
+
+// The draft that takes the most gives way, with those that write in it.
+func TestGiveWay(t *testing.T) {
+	m := New()
+	require.Empty(t, m.GiveWay())
+	join := func(k byte, size int64, pieces int) *Peer {
+		p := m.Join(netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, 0, 0, k}), 1), epoch)
+		require.NoError(t, m.Offer(p, size))
+		for range pieces {
+			for _, i := range m.Next(p, epoch)[:1] {
+				_, err := m.Received(p, wire.MetadataMessage{Piece: i, Data: make([]byte, wire.MetadataBlock)}, epoch)
+				require.NoError(t, err)
+				p.asked = nil
+			}
+		}
+		return p
+	}
+	short, long := join(1, 10*wire.MetadataBlock, 2), join(2, 20*wire.MetadataBlock, 5)
+	other := join(3, 20*wire.MetadataBlock, 3)
+	held := m.Held()
+	require.ElementsMatch(t, []*Peer{long, other}, m.GiveWay())
+	require.Equal(t, held-8*wire.MetadataBlock-20*pieceOverhead, m.Held())
+	require.Empty(t, m.Next(long, epoch))
+	m.Leave(long)
+	m.Leave(other)
+	require.Equal(t, 2*wire.MetadataBlock+10*pieceOverhead, m.Held())
+	require.Len(t, m.Next(short, epoch), askedAtOnce)
+	require.Equal(t, []*Peer{short}, m.GiveWay())
 }

@@ -83,7 +83,7 @@ func (l *simLink) send(size int, df bool, deliver func()) {
 	at := s.now
 	if l.rate > 0 {
 		wait := l.queue()
-		if l.buffer > 0 && int(wait.Seconds()*l.rate)+size > l.buffer {
+		if l.buffer > 0 && wait > 0 && int(wait.Seconds()*l.rate)+size > l.buffer {
 			l.dropped++
 			return
 		}

@@ -29,6 +29,7 @@ const (
 //     halves, at most once a round trip. Any other loss is noise on the line: it is repaired, and no more.
 //   - While the queue is empty no other flow makes use of the path, and the window grows faster: most of all
 //     up to what the path was seen to carry of late.
+//   - Beside one that lives on losses in a queue too short for a target the window hardly grows: see rivals.
 //   - See slowStart for the first growth, and slowdown for how the delay of an empty queue is found.
 type congestion struct {
 	packet float64 // bytes of a full packet
@@ -37,7 +38,8 @@ type congestion struct {
 	start  slowStart
 	down   slowdown
 	round  round
-	pipe   pipe
+	pipe   recentMost // bytes that the path carried in a round trip without a queue
+	rivals rivals
 
 	reduced   uint32  // transmissions up to this one have been answered for
 	yielded   bool    // the window was shrunk for the delay of the last round trip
@@ -92,6 +94,11 @@ func emptyQueue(base time.Duration) time.Duration {
 	return min(max(base/10, time.Millisecond), 5*time.Millisecond)
 }
 
+// shortQueue is the shortest that is believed to lose packets.
+func shortQueue(base time.Duration) time.Duration {
+	return min(max(base/25, time.Millisecond), 5*time.Millisecond)
+}
+
 // acknowledged grows or shrinks the window.
 func (c *congestion) acknowledged(m measure) {
 	ended := c.round.acknowledged(m)
@@ -110,6 +117,7 @@ func (c *congestion) acknowledged(m measure) {
 	if c.start.active() {
 		c.window += c.start.growth(c, m, ended)
 	} else {
+		c.rivals.acknowledged(m)
 		if m.limited && m.queue <= c.goal(m) {
 			c.window += c.growth(m) * float64(m.bytes) / c.window
 		}
@@ -129,12 +137,15 @@ func (c *congestion) acknowledged(m measure) {
 
 // growth is how much the window grows in a round trip after slow start.
 func (c *congestion) growth(m measure) float64 {
+	if c.rivals.present(m.now) {
+		return rivalGain * c.packet
+	}
 	grow := min(gainBytes, c.window/8) * max(1, math.Sqrt(c.window/gainWindow))
 	if m.queue > emptyQueue(m.base) {
 		return grow
 	}
 	// With no queue there is room, of which no other makes use.
-	switch pipe := c.pipe.bytes(); {
+	switch pipe := c.pipe.value(); {
 	case c.window < pipe/2:
 		return max(grow, c.window/2)
 	case c.window < pipe*0.9:
@@ -159,7 +170,7 @@ func (c *congestion) yield(m measure) {
 // lost halves the window if packets were lost to congestion. last is the latest transmission among them.
 func (c *congestion) lost(m measure, packets int, last uint32) {
 	c.round.losses += packets
-	queued := m.queue > emptyQueue(m.base)
+	queued := m.queue > shortQueue(m.base)
 	if !queued && !c.round.lossy() {
 		return
 	}
@@ -167,7 +178,11 @@ func (c *congestion) lost(m measure, packets int, last uint32) {
 		return
 	}
 	if queued {
-		c.target.overflowed(max(m.queue, c.round.most, c.round.mostBefore), m) // it was lost a round trip ago
+		queue := max(m.queue, c.round.most, c.round.mostBefore) // it was lost a round trip ago
+		if !c.start.active() {
+			c.rivals.lost(queue, m)
+		}
+		c.target.overflowed(queue, m)
 	}
 	c.remember(m)
 	c.start.end()

@@ -142,7 +142,7 @@ func runHistory(seed uint64) error {
 			p.total = r.IntN(1 << (8 + r.IntN(12)))
 		}
 		if r.IntN(3) == 0 {
-			p.slow = time.Duration(1 + r.Int64N(int64(20*time.Millisecond)))
+			p.slow = 100*time.Microsecond + time.Duration(r.Int64N(int64(20*time.Millisecond)))
 		}
 		n.offset = time.Duration(r.Int64N(int64(time.Hour)))
 		if r.IntN(4) == 0 {

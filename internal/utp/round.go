@@ -42,19 +42,19 @@ func (r *round) lossy() bool {
 	return losses >= tolerableCount && float64(losses) > tolerableLoss*float64(r.packets+r.packetsBefore+losses)
 }
 
-const pipeSpan = 10 * time.Second
+const recentSpan = 10 * time.Second
 
-// pipe is the most that the path carried in a round trip without a queue, of the last 10 to 20 seconds.
-type pipe struct {
+// recentMost is the most that something was in the last 10 to 20 seconds.
+type recentMost struct {
 	began         time.Duration
 	current, last float64
 }
 
-func (p *pipe) sample(bytes float64, now time.Duration) {
-	if now-p.began >= pipeSpan {
-		p.began, p.last, p.current = now, p.current, 0
+func (r *recentMost) sample(v float64, now time.Duration) {
+	if now-r.began >= recentSpan {
+		r.began, r.last, r.current = now, r.current, 0
 	}
-	p.current = max(p.current, bytes)
+	r.current = max(r.current, v)
 }
 
-func (p *pipe) bytes() float64 { return max(p.current, p.last) }
+func (r *recentMost) value() float64 { return max(r.current, r.last) }

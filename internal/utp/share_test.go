@@ -114,6 +114,37 @@ func TestYieldsToTCP(t *testing.T) {
 	}
 }
 
+// A queue that overflows long before it is as long as our target says nothing by its length. TCP still keeps
+// most of what it has there alone, which is less than the link.
+func TestYieldsToTCPInAShortQueue(t *testing.T) {
+	for _, c := range []struct {
+		rate             float64
+		roundTrip, queue time.Duration
+	}{
+		{5e6, 50 * time.Millisecond, 10 * time.Millisecond},
+		{5e6, 50 * time.Millisecond, 5 * time.Millisecond},
+		{5e6, 100 * time.Millisecond, 10 * time.Millisecond},
+		{2e6, 50 * time.Millisecond, 10 * time.Millisecond},
+	} {
+		rates := func(at, tcpAt time.Duration) []float64 {
+			s := newShared(t, c.rate, c.roundTrip, int(c.rate*c.queue.Seconds()))
+			f, tcp := s.flow(at), s.reno(s.there, s.back, tcpAt)
+			s.run(30 * time.Second)
+			return s.rates(60*time.Second, &f.read, &tcp.delivered)
+		}
+		alone := rates(time.Hour, 0)[1]
+		for _, first := range []string{"uTP", "TCP"} {
+			at, tcpAt := time.Duration(0), 10*time.Second
+			if first == "TCP" {
+				at, tcpAt = tcpAt, at
+			}
+			got := rates(at, tcpAt)
+			t.Logf("%.0f MB/s, %v, buffer of %v, %s first: uTP %.0f%%, TCP %.0f%%, alone %.0f%%", c.rate/1e6, c.roundTrip, c.queue, first, got[0], got[1], alone)
+			require.Greater(t, got[1], 0.8*alone)
+		}
+	}
+}
+
 // The window is there again when TCP is gone.
 func TestComesBackAfterTCP(t *testing.T) {
 	s := newShared(t, 5e6, 50*time.Millisecond, 500_000)

@@ -8,7 +8,7 @@ import (
 const (
 	targetDelay  = 100 * time.Millisecond // the most that our packets may add to a queue (BEP 29)
 	targetStep   = 2
-	lowestTarget = targetDelay / 16
+	lowestTarget = targetDelay / 64
 	targetHalves = 3    // doublings of the window that halve the target
 	limitSlope   = 0.07 // of the limit, for each doubling of the window
 	leastLimit   = 0.3

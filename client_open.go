@@ -135,6 +135,7 @@ func (c *Client) prepare() {
 	}
 	c.prepareHTTP()
 	c.webSeeds = webseed.NewClient(c.http, func(u *url.URL) bool { return tracker.Direct(c.http, u) })
+	c.account = account.New(0)
 	c.preparePackets()
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {
@@ -149,7 +150,6 @@ func (c *Client) prepare() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.account = account.New(0)
 	c.blocks = blockpool.New(blockSize, c.hooks.blockMemory)
 	c.registry.init()
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/account"
 )
 
 // confirmed is the place of a connection that is not among the unconfirmed ones.
@@ -17,6 +19,7 @@ const confirmed = -1
 type conn struct {
 	s      *Socket
 	remote netip.AddrPort
+	holder *account.Holder // of what has arrived; nil without an account
 
 	// Guarded by s.mu.
 	place int  // among the unconfirmed
@@ -65,7 +68,37 @@ func (c *conn) receive(p []byte, segment int, pk *packet, now time.Duration) (n 
 		c.touched = true
 		c.s.touch(c)
 	}
+	c.charge()
 	return n
+}
+
+// charge says how much has arrived and is not read, and takes less from now on if that is too much. The caller holds c.mu.
+func (c *conn) charge() {
+	if c.holder == nil {
+		return
+	}
+	in := &c.e.in
+	if c.e.state == closed && in.lent == 0 {
+		c.holder.Leave()
+		return
+	}
+	was := in.full
+	in.full = !c.holder.Grow(account.Incoming, in.held())
+	if was && !in.full && c.e.state == connected && in.news() {
+		c.e.acks.now = true
+	}
+}
+
+// errNoRoom is why a connection ends that had more wait to be read than any other, and was read the least.
+var errNoRoom = errors.New("too much waits to be read")
+
+// giveWay ends the connection, and drops what was not read.
+func (c *conn) giveWay() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.e.abort(errNoRoom)
+	c.e.in.dropReady()
+	c.update(c.s.now())
 }
 
 // update sends what there is to send, and wakes the callers that wait for what has happened. The caller holds c.mu.
@@ -98,6 +131,7 @@ func (c *conn) update(now time.Duration) {
 		c.s.leave(c)
 		c.s.mu.Unlock()
 	}
+	c.charge()
 	if due := e.due(); due != 0 && (c.scheduled == 0 || due < c.scheduled) {
 		c.scheduled = due
 		c.s.clock.schedule(c, due)
@@ -153,6 +187,7 @@ func (c *conn) Read(b []byte) (int, error) {
 			return 0, nil
 		}
 		if n := c.e.read(b, now); n > 0 {
+			c.wasRead(n)
 			if c.e.acks.now {
 				c.update(now)
 			}
@@ -174,12 +209,21 @@ func (c *conn) Read(b []byte) (int, error) {
 		if n := c.e.in.awaited(); n > 0 {
 			now = c.s.now()
 			c.e.wasRead(now)
+			c.wasRead(n)
 			if c.e.acks.now {
 				c.update(now)
 			}
 			return n, nil
 		}
 	}
+}
+
+// wasRead brings the account up to date after a read. The caller holds c.mu.
+func (c *conn) wasRead(n int) {
+	if c.holder != nil {
+		c.holder.Gave(int64(n))
+	}
+	c.charge()
 }
 
 func (c *conn) Write(b []byte) (n int, err error) {

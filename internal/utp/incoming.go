@@ -1,6 +1,10 @@
 package utp
 
-import "time"
+import (
+	"time"
+
+	"github.com/shoal-go/torrent/internal/account"
+)
 
 const (
 	firstReceive   = 1 << 20  // bytes that may lie here unread
@@ -30,7 +34,9 @@ type incoming struct {
 	early int // bytes in ring
 
 	capacity int
-	told     int // of the room for more that was told, what is left
+	lent     int  // bytes of the blocks that are held
+	full     bool // no more than a little may be held
+	told     int  // of the room for more that was told, what is left
 	// What was read since measured tells how much room the reader needs.
 	measured time.Duration
 	read     int
@@ -43,7 +49,37 @@ type inSegment struct {
 }
 
 // window is the room for more.
-func (in *incoming) window() int { return max(in.capacity-in.ready-in.early, 0) }
+func (in *incoming) window() int {
+	if in.full {
+		return 0
+	}
+	return max(in.capacity-in.ready-in.early, 0)
+}
+
+// most is how many bytes may lie here unread.
+func (in *incoming) most() int {
+	if in.full {
+		return min(in.capacity, account.Free/2)
+	}
+	return in.capacity
+}
+
+func (in *incoming) lend(size int) []byte {
+	b := in.memory.allocate(size)
+	in.lent += len(b)
+	return b
+}
+
+func (in *incoming) giveBack(b []byte) {
+	in.lent -= len(b)
+	in.memory.release(b)
+}
+
+// held is the memory that is held. A packet of a byte takes a block, and the room for those before it.
+func (in *incoming) held() int {
+	const perSegment = 40
+	return in.lent + perSegment*(len(in.ring)+cap(in.queue))
+}
 
 func (in *incoming) at(seq uint16) *inSegment { return &in.ring[int(seq)&(len(in.ring)-1)] }
 
@@ -64,7 +100,7 @@ func (in *incoming) accept(seq uint16, payload []byte, fin bool) bool {
 		return false
 	case fin && !in.ended && in.ahead > 0 && before(seq, in.highest):
 		return false // something came after this end
-	case d > 1 && in.window() == 0, in.ready >= in.capacity && !fin:
+	case d > 1 && in.window() == 0, in.ready >= in.most() && !fin:
 		// The other end was told so, or is probing. What is missing is taken even if packets that came
 		// early fill all the room.
 		return false
@@ -85,7 +121,7 @@ func (in *incoming) accept(seq uint16, payload []byte, fin bool) bool {
 		in.early -= s.to - s.from
 		in.ahead--
 		if s.to == s.from {
-			in.memory.release(s.block)
+			in.giveBack(s.block)
 		} else {
 			in.ready += s.to - s.from
 			in.push(*s)
@@ -122,7 +158,7 @@ func (in *incoming) hold(seq uint16, payload []byte) bool {
 	if len(payload) > smallBlock {
 		size = largeBlock
 	}
-	s.block = in.memory.allocate(size)
+	s.block = in.lend(size)
 	s.to = copy(s.block, payload)
 	if in.ahead == 0 || before(in.highest, seq) {
 		in.highest = seq
@@ -150,7 +186,7 @@ func (in *incoming) append(p []byte) {
 			if last != nil || len(p) > smallBlock {
 				size = largeBlock
 			}
-			in.push(inSegment{block: in.memory.allocate(size)})
+			in.push(inSegment{block: in.lend(size)})
 			last = &in.queue[len(in.queue)-1]
 		}
 		n := copy(last.block[last.to:], p)
@@ -192,7 +228,7 @@ func (in *incoming) take(p []byte) (n int) {
 		k := copy(p[n:], s.block[s.from:s.to])
 		n += k
 		if s.from += k; s.from == s.to {
-			in.memory.release(s.block)
+			in.giveBack(s.block)
 			*s = inSegment{}
 			in.first++
 		}
@@ -257,7 +293,7 @@ func (in *incoming) mask(p []byte, first int) int {
 // dropReady lets go of what could be read.
 func (in *incoming) dropReady() {
 	for _, s := range in.queue[in.first:] {
-		in.memory.release(s.block)
+		in.giveBack(s.block)
 	}
 	in.queue, in.first, in.ready = nil, 0, 0
 }
@@ -266,7 +302,7 @@ func (in *incoming) dropReady() {
 func (in *incoming) dropEarly() {
 	for _, s := range in.ring {
 		if s.block != nil {
-			in.memory.release(s.block)
+			in.giveBack(s.block)
 		}
 	}
 	in.ring, in.ahead, in.early = nil, 0, 0

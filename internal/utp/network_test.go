@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/utp"
 )
 
@@ -24,6 +25,7 @@ type network struct {
 	cut   bool // nothing arrives
 	rand  *rand.Rand
 	hosts map[netip.AddrPort]*host
+	held  *account.Account                        // of all sockets; may be nil
 	tap   func(p []byte, from, to netip.AddrPort) // hears every packet
 }
 
@@ -41,7 +43,7 @@ func newNetwork() *network {
 // socket is a new Socket on an address.
 func (n *network) socket(t testing.TB, addr string, unconfirmed int) *utp.Socket {
 	h := &host{n: n, addr: netip.MustParseAddrPort(addr)}
-	h.socket = utp.NewSocket(utp.Config{Network: h, Unconfirmed: unconfirmed, Random: rand.NewPCG(2, uint64(h.addr.Port()))})
+	h.socket = utp.NewSocket(utp.Config{Network: h, Unconfirmed: unconfirmed, Random: rand.NewPCG(2, uint64(h.addr.Port())), Account: n.held})
 	n.mu.Lock()
 	n.hosts[h.addr] = h
 	n.mu.Unlock()
@@ -100,8 +102,10 @@ type pair struct {
 	c1, c2 net.Conn // dialled, accepted
 }
 
-func connect(t *testing.T) *pair {
-	p := &pair{n: newNetwork()}
+func connect(t *testing.T) *pair { return connectOver(t, newNetwork()) }
+
+func connectOver(t *testing.T, n *network) *pair {
+	p := &pair{n: n}
 	p.s1, p.s2 = p.n.socket(t, here, 0), p.n.socket(t, there, 0)
 	l, err := p.s2.Listen()
 	require.NoError(t, err)

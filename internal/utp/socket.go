@@ -19,6 +19,7 @@ import (
 
 	crand "crypto/rand"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
@@ -43,6 +44,9 @@ type Config struct {
 	// Random is the source of the numbers that make connections hard to guess; nil is one that cannot be
 	// foreseen.
 	Random rand.Source
+	// Account is where what has arrived and is not read is charged; nil is nowhere. Where there is no room, connections are told
+	// to send less, and the one that holds the most and was read the least is ended.
+	Account *account.Account
 }
 
 const (
@@ -54,6 +58,7 @@ const (
 // Socket is one end of many connections.
 type Socket struct {
 	network Network
+	account *account.Account // may be nil
 	began   time.Time
 	blocks  blocks
 	clock   clock
@@ -93,7 +98,7 @@ func NewSocket(c Config) *Socket {
 		c.Unconfirmed = defaultUnconfirmed
 	}
 	s := &Socket{
-		network: c.Network, began: time.Now(),
+		network: c.Network, account: c.Account, began: time.Now(),
 		random: rand.New(c.Random), most: c.Unconfirmed,
 		conns: make(map[connKey]*conn),
 	}
@@ -209,6 +214,9 @@ func (s *Socket) newConn(remote netip.AddrPort) *conn {
 		c.e.takes = largestLocal // no path of the Internet carries more than Ethernet does
 	}
 	c.readable.L, c.writable.L = &c.mu, &c.mu
+	if s.account != nil {
+		c.holder = s.account.Join(func() { go c.giveWay() })
+	}
 	s.busy++
 	return c
 }

@@ -1,0 +1,124 @@
+package utp_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net/netip"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/account"
+)
+
+const heldAtMost = 1 << 20
+
+func boundedPair(t *testing.T) *pair {
+	n := newNetwork()
+	n.held = account.New(heldAtMost)
+	return connectOver(t, n)
+}
+
+func requireBounded(t *testing.T, n *network) {
+	held, limit := n.held.Held()
+	require.LessOrEqual(t, held, limit)
+}
+
+// Connections that are not read hold no more than the account has room for. One that is read is as fast as without them.
+func TestUnreadConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := boundedPair(t)
+		want := content(1, 5_000_000)
+		transfer := func() time.Duration {
+			began := time.Now()
+			go p.c1.Write(want)
+			got := make([]byte, len(want))
+			_, err := io.ReadFull(p.c2, got)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(want, got))
+			requireBounded(t, p.n)
+			return time.Since(began)
+		}
+		alone := transfer()
+		for range 20 {
+			c, _ := p.another(t)
+			go c.Write(make([]byte, 1<<20))
+		}
+		time.Sleep(10 * time.Second)
+		requireBounded(t, p.n)
+		require.Less(t, transfer(), 2*alone)
+		time.Sleep(10 * time.Second)
+	})
+}
+
+// What was refused for lack of room comes once there is some: nothing is lost, and nothing waits for ever.
+func TestUnreadIsReadLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := boundedPair(t)
+		want := content(2, 3_000_000)
+		read := func(c io.Reader, n int) {
+			got := make([]byte, n)
+			_, err := io.ReadFull(c, got)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(want[:n], got))
+			want = want[n:]
+		}
+		hog := p.n.held.Join(func() { t.Error("it gave the most") })
+		hog.Gave(1 << 40)
+		require.True(t, hog.Set(account.Outgoing, account.Free+heldAtMost))
+		go p.c1.Write(want)
+		time.Sleep(time.Minute)
+		read(p.c2, 1_000_000)
+		requireBounded(t, p.n)
+		time.Sleep(time.Minute)
+		hog.Leave()
+		read(p.c2, len(want))
+	})
+}
+
+// Packets of one byte each that come out of order take a block each.
+func TestTinyPacketsOutOfOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := boundedPair(t)
+		var last []byte
+		p.n.set(func() {
+			p.n.tap = func(b []byte, _, to netip.AddrPort) {
+				if to == thereAddr && b[0] == 0x01 {
+					last = bytes.Clone(b)
+				}
+			}
+		})
+		connections := [][]byte{}
+		for range 30 {
+			c, _ := p.another(t)
+			_, err := c.Write([]byte("x"))
+			require.NoError(t, err)
+			time.Sleep(time.Second)
+			p.n.set(func() { connections = append(connections, last[:21:21]) })
+		}
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for _, b := range connections {
+			seq := binary.BigEndian.Uint16(b[16:])
+			for k := range uint16(1000) {
+				binary.BigEndian.PutUint16(b[16:], seq+2+k)
+				p.s2.Receive(b, len(b), netip.MustParseAddrPort(here))
+			}
+		}
+		p.s2.Flush()
+		time.Sleep(time.Second)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		requireBounded(t, p.n)
+		require.Less(t, int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(heldAtMost+31*2*account.Free), "of 62 MB")
+		_, err := p.c1.Write(make([]byte, 10_000))
+		require.NoError(t, err)
+		_, err = io.ReadFull(p.c2, make([]byte, 10_000))
+		require.NoError(t, err)
+	})
+}

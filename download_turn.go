@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/picker"
 )
@@ -95,6 +96,9 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	for _, p := range d.swarm.peers {
 		if d.snub(&p.supply, now) {
 			d.logLater(func() { d.log.Debug("snubbed", "peer", p.conn.addr) })
+		}
+		if !p.holder.Set(account.Requests, p.supply.Memory()) {
+			p.stopLocked(errHoldsMost)
 		}
 		p.sendPEX(now)
 		p.askHashes(now)

@@ -211,6 +211,28 @@ func TestHalfSentMessages(t *testing.T) {
 	}
 }
 
+// A peer that has a piece, is asked for it, and has it no more is forgiven the block, should it come: what is remembered of that
+// is charged to it.
+func TestTakenBackRequestsAreCharged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pieces = 10_000
+		d := crowded(t, pieces, 0)
+		var again []byte
+		for i := range uint32(pieces) {
+			again = wire.AppendDontHave(wire.AppendHave(again, i), extDontHave, i)
+		}
+		once := wire.AppendSimple(wire.AppendSimple(nil, wire.HaveNone), wire.Unchoke)
+		const liars = 10
+		for k := range liars {
+			defer join(t, d, k, once, again, 1).leave()
+		}
+		time.Sleep(2 * time.Second)
+		held, _ := d.client.account.Held()
+		require.Greater(t, held, int64(liars*4096*20))
+		require.Less(t, held, int64(liars*pieces*50))
+	})
+}
+
 // keepsPlace is how those behave that want nothing but the place: they claim everything, are interested, and send
 // keep-alives. They come back whenever they are dropped.
 var keepsPlace = simpeer.Script{

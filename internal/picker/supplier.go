@@ -70,6 +70,12 @@ func (s *Supplier) Snubbed() bool { return s.snubbed }
 // Outstanding is how many requests the supplier has not answered.
 func (s *Supplier) Outstanding() int { return len(s.queue) }
 
+// Memory is about how many bytes are kept of requests that were made and that were taken back.
+func (s *Supplier) Memory() int {
+	const perForgiven, perRequest = 40, 32
+	return perForgiven*(len(s.forgiven.latest)+len(s.forgiven.older)) + perRequest*(cap(s.queue)+cap(s.backing))
+}
+
 // IsAsked reports whether a request for a block of a piece is outstanding.
 func (s *Supplier) IsAsked(piece int) bool {
 	return slices.ContainsFunc(s.queue, func(q outstanding) bool { return int(q.Piece) == piece })

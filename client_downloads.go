@@ -35,7 +35,8 @@ func (r *registry) init() {
 	r.resolving = make(map[*resolver]struct{})
 }
 
-// Downloads yields the downloads under way, sharing ones included, in no order.
+// Downloads yields the downloads under way, paused and sharing ones included, in no order. Those that ended or failed are not among
+// them: Wait and Stats of the Download say how they did. Magnet links that are being resolved are in the client's Stats.
 func (c *Client) Downloads() iter.Seq[*Download] {
 	c.mu.Lock()
 	all := slices.Collect(maps.Values(c.registry.downloads))

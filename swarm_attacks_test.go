@@ -343,6 +343,38 @@ func TestFastCrowdWastesLittle(t *testing.T) {
 	}
 }
 
+// Where some peers are slow, a fast swarm does not wait for them at the end, though a link that is full looks alike.
+func TestFastSwarmOutrunsTheSlow(t *testing.T) {
+	type some struct {
+		peers  int
+		uplink float64
+	}
+	for _, tc := range []struct{ fast, slow some }{
+		{some{4, 25e6}, some{20, 200e3}},
+		{some{10, 10e6}, some{30, 500e3}},
+		{some{30, 1e6}, some{30, 100e3}},
+	} {
+		t.Run(fmt.Sprint(tc), func(t *testing.T) {
+			t.Parallel()
+			const size = 256 << 20
+			found(t, newSimRepeating(1, 256<<10, size), func(t *testing.T, m *simMeeting) {
+				rate, n := 0.0, 0
+				for _, s := range []some{tc.fast, tc.slow} {
+					for range s.peers {
+						later(m.meet(t, s.uplink, simpeer.Script{}), time.Second+time.Duration(n)*15*time.Millisecond)
+						rate, n = rate+s.uplink, n+1
+					}
+				}
+				m.host = m.net.NewHost("81.0.0.1", 0, 1e9, time.Millisecond)
+				m.options.MaxPeers = n
+				m.run(t, time.Hour)
+				require.Less(t, m.client.took.Seconds(), 2+1.1*size/rate)
+				require.Less(t, m.client.Stats().Wasted, int64(size/100))
+			})
+		})
+	}
+}
+
 // BenchmarkCrowd is a download from many peers over loopback at once, where every peer is as fast as the machine, and how
 // much of it comes twice.
 func BenchmarkCrowd(b *testing.B) {

@@ -8,7 +8,7 @@ import (
 )
 
 func TestIntakeIsFull(t *testing.T) {
-	type phase struct {
+	type phase struct { // after each it is asked for
 		rate int // blocks a second, in even steps
 		long time.Duration
 	}
@@ -21,25 +21,28 @@ func TestIntakeIsFull(t *testing.T) {
 		{"nothing came yet", nil, false},
 		{"as much as ever", []phase{{10_000, second}}, true},
 		{"so little that it cannot be all that we take", []phase{{500, 5 * second}}, false},
-		{"a third is left", []phase{{9000, second}, {3000, second}}, true},
+		{"a third is left", []phase{{9000, second}, {3000, 5 * second}}, true},
 		{"a fifth is left", []phase{{10_000, second}, {2000, second}}, false},
-		{"a fifth was left for a moment", []phase{{10_000, second}, {2000, 100 * ms}}, true},
-		{"nothing came for a moment", []phase{{10_000, second}, {0, 100 * ms}}, true},
-		{"nothing came since", []phase{{10_000, second}, {0, 300 * ms}}, false},
-		{"what was possible long ago counts little", []phase{{20_000, second}, {2000, 30 * second}}, true},
-		{"but it counts", []phase{{20_000, second}, {2000, 5 * second}}, false},
+		{"a fifth was left for a moment", []phase{{10_000, second}, {2000, 400 * ms}}, true},
+		{"a fifth was left for a moment, and for another", []phase{{10_000, second}, {2000, 400 * ms}, {10_000, second}, {2000, 400 * ms}}, true},
+		{"a fifth was left for long, and then about as much as before", []phase{{10_000, second}, {2000, second}, {8000, second}}, false},
+		{"a fifth was left for long, and then more than before", []phase{{10_000, second}, {2000, second}, {11_000, second}}, true},
+		{"we waited", []phase{{10_000, second}, {0, 5 * second}}, true},
+		{"we looked twice, and nothing came", []phase{{10_000, second}, {0, second}, {0, second}}, false},
+		{"what was possible long ago counts little", []phase{{20_000, second}, {2000, 40 * second}}, true},
 		{"after a pause it is as before", []phase{{10_000, second}, {0, time.Hour}, {10_000, second}}, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var in intake
-			now := epoch
+			now, full := epoch, false
 			for _, p := range tc.phases {
 				for k := range int(float64(p.rate) * p.long.Seconds()) {
 					in.add(now.Add(time.Duration(k) * second / time.Duration(p.rate)))
 				}
 				now = now.Add(p.long)
+				full = in.full(now)
 			}
-			require.Equal(t, tc.want, in.full(now))
+			require.Equal(t, tc.want, full)
 		})
 	}
 }

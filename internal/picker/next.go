@@ -125,7 +125,7 @@ func (t *turn) steal() {
 		b := pk.block(p, id.Index)
 		if !s.Runs && !victim.stuck(id.Piece) {
 			gain := victim.eta(at, t.now) - s.eta(len(s.queue), t.now)
-			if !largeGain(victim, gain, pk.together(t.now), pk.intake.full(t.now), t.now) {
+			if !pk.outlook(t.now).large(s, victim, gain) {
 				pk.loot++
 			}
 		}

@@ -16,11 +16,14 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 	}
 	mine := s.eta(len(s.queue), now)
 	busy := !s.Runs && len(s.queue) > 0 && mine > stealAhead+2*s.pipe.rtt
-	full := pk.intake.full(now)
-	rationed := s.Runs && full || !s.Runs && !pk.hasRation()
-	var latest, together time.Duration
+	rationed := !pk.hasRation()
+	if s.Runs {
+		rationed = pk.full(now)
+	}
+	var latest time.Duration
+	var view outlook
 	if rationed {
-		together = pk.together(now)
+		view = pk.outlook(now)
 	}
 	for _, o := range pk.suppliers {
 		pk.work++
@@ -30,7 +33,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		for k := len(o.queue) - 1; k >= 0; k-- {
 			pk.work++
 			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].Piece)
-			worth := stuck || !busy && eta > max(latest, 2*mine) && (!rationed || largeGain(o, eta-mine, together, full, now))
+			worth := stuck || !busy && eta > max(latest, 2*mine) && (!rationed || view.large(s, o, eta-mine))
 			if worth && pk.maySteal(s, o, k, now) && pk.mayReassign(s, o, k, now) {
 				victim, at, latest = o, k, eta
 				if stuck {
@@ -49,26 +52,59 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 // Where all are fast and together fill our own link, each has much of what is left under way, and is soon rid of it,
 // whatever its rate says. There every theft is waste. So a supplier does not steal before it runs out of work, and a theft
 // that gains little takes from a ration. Neither holds for one that is asked for runs, which begin a request each; but
-// while as much comes as we can take, it steals only what gains much.
+// while the intake is full, it steals only what gains much.
 const (
 	stealAhead = 200 * time.Millisecond // a supplier with this much work and two round trips of it does not steal
 	firstLoot  = 16                     // thefts of small gain that the ration begins with
-	lootRatio  = 100                    // blocks received that add one theft to it
+	lootRatio  = 100                    // blocks received that add one theft to it, or half of one while much comes twice
+	farSlower  = 8                      // how much slower than the thief a supplier must be while the intake is full,
+	crowd      = 64                     // more so among more suppliers than these, of which some seem slower by chance
 )
 
-// largeGain reports whether a theft from o is outside the ration. It is if it gains a second, the supplier has been
-// measured or silent for as long, and it gains twice the time in which all suppliers together send what they were asked
-// for; and if o has sent nothing at all in a second. While the intake is full, what o sent may be waiting for us. So then
-// a theft must gain far more, and be known to for longer.
-func largeGain(o *Supplier, gain, together time.Duration, full bool, now time.Time) bool {
-	silence := now.Sub(o.heard)
-	if full {
-		return gain >= max(5*time.Second, 8*together) && (o.pace.seconds >= 3 || silence >= 3*time.Second)
-	}
-	if o.pace.rate <= 0 && silence >= time.Second {
+// An outlook is what decides which thefts gain much.
+type outlook struct {
+	now      time.Time
+	together time.Duration // in which all suppliers send what they were asked for
+	full     bool          // the intake is full
+	slower   float64       // how much slower a supplier must be then
+	wasteful bool          // much came twice
+}
+
+func (pk *Picker) outlook(now time.Time) outlook {
+	slower := farSlower * max(1, float64(len(pk.suppliers))/crowd)
+	return outlook{now, pk.together(now), pk.full(now), slower, pk.wasteful()}
+}
+
+// large reports whether a theft by s from o is outside the ration. It is if it gains a second, o has been measured or
+// silent for as long, and it gains twice the time in which all suppliers together send what they were asked for; and if o
+// has sent nothing at all in a second.
+//
+// While the intake is full, what o sent may be waiting for us. So o must be silent for longer or far slower than s, and
+// little may have come twice so far.
+func (v outlook) large(s, o *Supplier, gain time.Duration) bool {
+	silence := v.now.Sub(o.heard)
+	if v.full {
+		slow := o.pace.rate > 0 && s.pace.rate >= v.slower*o.pace.rate
+		if v.wasteful || !slow && silence < 2*time.Second {
+			return false
+		}
+	} else if o.pace.rate <= 0 && silence >= time.Second {
 		return true
 	}
-	return gain >= max(time.Second, 2*together) && (o.pace.seconds >= 1 || silence >= time.Second)
+	return gain >= max(time.Second, 2*v.together) && (o.pace.seconds >= 1 || silence >= time.Second)
+}
+
+// full reports whether the intake is full. If what was stolen in a lull came twice, that was no sign of room.
+func (pk *Picker) full(now time.Time) bool {
+	if pk.wasteful() {
+		pk.intake.slack = false
+	}
+	return pk.intake.full(now)
+}
+
+// wasteful reports whether a quarter of the ration or more came twice.
+func (pk *Picker) wasteful() bool {
+	return 4*(pk.intake.total-pk.received) > firstLoot+pk.received/lootRatio
 }
 
 // together is how long all suppliers take together for what they are asked for.
@@ -88,7 +124,13 @@ func (pk *Picker) together(now time.Time) time.Duration {
 }
 
 // hasRation reports whether a theft that gains little is allowed.
-func (pk *Picker) hasRation() bool { return pk.loot < firstLoot+pk.received/lootRatio }
+func (pk *Picker) hasRation() bool {
+	grown := pk.received / lootRatio
+	if pk.wasteful() {
+		grown /= 2
+	}
+	return pk.loot < firstLoot+grown
+}
 
 // maySteal reports whether s may be asked for the block of the k-th request to o.
 //

@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -121,45 +122,69 @@ func TestThievesAreRationed(t *testing.T) {
 }
 
 // While as much comes as we can take, a supplier may look slow because what it sent waits for us. So no more is stolen
-// from it than the ration allows, unless it is known to be slow beyond that.
+// from it than the ration allows, unless it is slow beyond that.
 func TestFullIntakeSparesTheSlow(t *testing.T) {
 	for _, tc := range []struct {
-		name     string
-		owner    float64       // bytes a second
-		measured float64       // for so many seconds
-		silence  time.Duration // of the owner
-		runs     bool          // the thief is asked for runs
-		want     bool          // that it is stolen from while the intake is full
+		name    string
+		owner   float64       // bytes a second
+		silence time.Duration // of the owner
+		runs    bool          // the thief is asked for runs
+		others  int           // suppliers
+		want    bool          // that it is stolen from while the intake is full
 	}{
-		{name: "seconds slower", owner: 1 << 19, measured: 1},
-		{name: "seconds slower than a thief that is asked for runs", owner: 1 << 19, measured: 1, runs: true},
-		{name: "far slower as it seems at first", owner: 1 << 14, measured: 1},
-		{name: "far slower for long", owner: 1 << 14, measured: 3, want: true},
-		{name: "far slower for long, and a thief that is asked for runs", owner: 1 << 14, measured: 3, runs: true, want: true},
-		{name: "silent for a moment", owner: 1 << 20, silence: 2 * time.Second},
-		{name: "never heard of for a moment", silence: 2 * time.Second},
-		{name: "never heard of for long", silence: 6 * time.Second, want: true},
+		{name: "seconds slower", owner: 1 << 19},
+		{name: "seconds slower than a thief that is asked for runs", owner: 1 << 19, runs: true},
+		{name: "far slower", owner: 1 << 17, want: true},
+		{name: "far slower than a thief that is asked for runs", owner: 1 << 17, runs: true, want: true},
+		{name: "far slower, as some of many seem to be", owner: 1 << 17, others: 200},
+		{name: "silent for a moment", owner: 1 << 20, silence: 1500 * time.Millisecond},
+		{name: "silent for long", owner: 1 << 20, silence: 3 * time.Second, want: true},
+		{name: "never heard of for a moment", silence: 1500 * time.Millisecond},
+		{name: "never heard of for long", silence: 3 * time.Second, want: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			sc := newScene(t, 20)
 			owner := sc.join("a")
-			owner.pace = pace{rate: tc.owner, seconds: tc.measured}
+			owner.pace = pace{rate: tc.owner, seconds: 1}
 			sc.asks("a", 80)
 			owner.heard = sc.now.Add(-tc.silence)
 			thief := sc.join("b")
-			thief.pace.rate, thief.Runs = 64<<20, tc.runs
-			sc.s.loot = firstLoot
+			thief.pace.rate, thief.Runs = 2<<20, tc.runs
+			for k := range tc.others {
+				sc.join(fmt.Sprint(k))
+			}
 			next := sc.s.Next
 			if tc.runs {
 				next = sc.s.NextRun
 			}
-			sc.s.intake = intake{since: sc.now.Add(-intakeWindow), blocks: fullRate, best: fullRate, latest: sc.now}
-			blocks, _ := next(thief, 1, sc.now, nil)
-			require.Equal(t, tc.want, len(blocks) > 0)
-			sc.s.Release(thief, everything)
-			sc.s.intake.blocks = 0
-			blocks, _ = next(thief, 1, sc.now, nil)
-			require.NotEmpty(t, blocks, "once less comes")
+			steals := func() bool {
+				sc.s.loot = firstLoot
+				blocks, _ := next(thief, 1, sc.now, nil)
+				sc.s.Release(thief, everything)
+				return len(blocks) > 0
+			}
+			sc.s.intake = intake{since: sc.now, last: fullRate, best: fullRate}
+			require.Equal(t, tc.want, steals())
+			sc.s.intake.total = 5
+			require.False(t, steals(), "not if much came twice before")
+			sc.s.intake = intake{since: sc.now, best: fullRate, low: sc.now.Add(-intakeLull)}
+			require.True(t, steals(), "once less comes")
+			sc.s.intake = intake{since: sc.now, last: fullRate, best: fullRate, slack: true}
+			require.True(t, steals(), "nor while it takes thefts to have more come")
+			sc.s.intake.total = 5
+			require.False(t, steals(), "unless these came twice")
 		})
 	}
+}
+
+// The ration grows half as fast where much comes twice.
+func TestRationShrinks(t *testing.T) {
+	sc := newScene(t, 1)
+	sc.s.received, sc.s.intake.total = 10*lootRatio, 10*lootRatio
+	sc.s.loot = firstLoot + 9
+	require.True(t, sc.s.hasRation())
+	sc.s.intake.total += 7
+	require.False(t, sc.s.hasRation())
+	sc.s.loot = firstLoot + 4
+	require.True(t, sc.s.hasRation())
 }

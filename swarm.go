@@ -24,6 +24,7 @@ type swarm struct {
 	live         int // of these, how many are not closing
 	numbered     int // connections so far
 	nextTurnover time.Time
+	idlers       peerlist.Idlers
 }
 
 // AddPeers names peers to be tried beside those that are known. Like Options.Peers, they are never given up.

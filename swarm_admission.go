@@ -26,6 +26,9 @@ func (d *Download) admits(k *connection, from peerlist.Source, now time.Time) bo
 		return false
 	}
 	d.drop(errTwice, twice)
+	if k.incoming && d.swarm.idlers.Has(k.addr.Addr(), now) && !d.hasPlacesLeft(now) {
+		return false // it had a place lately, and made nothing of it
+	}
 	if d.takePlace(k, now) {
 		return true
 	}
@@ -34,6 +37,12 @@ func (d *Download) admits(k *connection, from peerlist.Source, now time.Time) bo
 		d.drop(errTurnover, out)
 	}
 	return ok && d.takePlace(k, now)
+}
+
+// hasPlacesLeft reports whether there are places that no candidate is to have. The caller holds d.mu.
+func (d *Download) hasPlacesLeft(now time.Time) bool {
+	_, _, waiting := d.discovery.cand.First(now)
+	return !waiting && d.swarm.live+d.discovery.cand.Dialling() < d.maxPeers()
 }
 
 // identify is what admission looks at in the connection of a number.
@@ -120,6 +129,9 @@ func (d *Download) earn(p *peer, now time.Time) {
 func (d *Download) drop(why error, numbers ...int) {
 	for _, p := range d.swarm.peers {
 		if slices.Contains(numbers, p.number) {
+			if why == errTurnover && p.earnedAt.IsZero() {
+				d.swarm.idlers.Add(p.conn.addr.Addr(), time.Now())
+			}
 			p.stopLocked(why)
 		}
 	}

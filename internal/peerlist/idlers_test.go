@@ -1,0 +1,35 @@
+package peerlist_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/peerlist"
+)
+
+func TestIdlers(t *testing.T) {
+	var l peerlist.Idlers
+	now := time.Unix(1e9, 0)
+	at := netip.MustParseAddr
+	require.False(t, l.Has(at("80.0.0.1"), now))
+	l.Add(at("80.0.0.1"), now)
+	l.Add(at("2001:db8::1"), now)
+	l.Add(at("10.0.0.1"), now)
+	require.True(t, l.Has(at("80.0.0.1"), now.Add(9*time.Minute)))
+	require.False(t, l.Has(at("80.0.0.1"), now.Add(10*time.Minute)))
+	require.False(t, l.Has(at("80.0.0.2"), now))
+	require.True(t, l.Has(at("2001:db8::2"), now), "of the same /64")
+	require.False(t, l.Has(at("2001:db8:0:1::1"), now))
+	require.False(t, l.Has(at("10.0.0.1"), now), "a local one stands for many")
+
+	// They are bounded, and forgotten.
+	for k := range 10_000 {
+		l.Add(netip.AddrFrom4([4]byte{90, byte(k >> 8), byte(k), 1}), now.Add(time.Minute))
+	}
+	require.False(t, l.Has(at("90.39.15.1"), now.Add(time.Minute)))
+	l.Add(at("90.39.15.1"), now.Add(time.Hour))
+	require.True(t, l.Has(at("90.39.15.1"), now.Add(time.Hour)))
+}

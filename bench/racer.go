@@ -54,11 +54,18 @@ func oursBy(name string, flags ...string) racer {
 	}
 }
 
-// overUTP are pairs of a seed and a leech of the same kind.
+// overUTP are this library's ways to itself.
 var overUTP = []racer{
 	oursBy("by TCP", "-transport", "tcp"),
-	oursBy("by uTP", "-transport", "utp"),
+	oursByUTP,
 	oursBy("by uTP without offload", "-transport", "utp", "-nooffload"),
+}
+
+var oursByUTP = oursBy("by uTP", "-transport", "utp")
+
+// allOverUTP are the clients that speak uTP.
+var allOverUTP = []racer{
+	oursByUTP,
 	{
 		name: "anacrolix by uTP",
 		leech: func(b *bench, a *arena, out string) *exec.Cmd {

@@ -45,11 +45,13 @@ var scenarios = []scenario{
 	{"web", "A web server alone, 300 MB in one file, pieces of 1 MiB", webClients, raceColumns("libtorrent"), webFile, measureLeech},
 	{"web-files", "A web server alone, 4,000 small files, some of them empty", webClients, raceColumns("libtorrent"), webFiles, measureLeech},
 	{"seed", "Seeding to one libtorrent without a limit, 2 GiB (CPU and memory of the seed)",
-		[]racer{ours, anacrolix, libtorrent}, raceColumns("libtorrent"), seedless, measureSeed},
+		[]racer{ours, anacrolix, libtorrent}, raceColumns("libtorrent"), seedless(2048 * mebibyte), measureSeed},
 	{"utp", "From a seed of the same kind without a limit, 2 GiB (CPU and memory of both)",
-		overUTP, raceColumns("ours by TCP"), seedless, measurePair(measureLeech)},
+		overUTP, raceColumns("ours by TCP"), seedless(2048 * mebibyte), measurePair(measureLeech)},
+	{"utp-others", "The same, 256 MiB, by uTP alone",
+		allOverUTP, raceColumns("libtorrent by uTP"), seedless(256 * mebibyte), measurePair(measureLeech)},
 	{"stream", "As many bytes from memory to memory, through one connection",
-		streams, raceColumns("TCP"), seedless, measurePair(measureInMemory)},
+		streams, raceColumns("TCP"), seedless(2048 * mebibyte), measurePair(measureInMemory)},
 	{"idle", "A thousand idle torrents, seeded by one process", []racer{ours, anacrolix, libtorrent}, idleColumns, manyTorrents, measureIdle},
 }
 
@@ -214,12 +216,14 @@ func manyFiles(b *bench) (*arena, error) {
 }
 
 // seedless is for clients that are the seed themselves.
-func seedless(b *bench) (*arena, error) {
-	a, err := b.single(2048*mebibyte, mebibyte)
-	if err == nil {
-		a.peers = []string{peerAddr(2)}
+func seedless(size int64) func(b *bench) (*arena, error) {
+	return func(b *bench) (*arena, error) {
+		a, err := b.single(size, mebibyte)
+		if err == nil {
+			a.peers = []string{peerAddr(2)}
+		}
+		return a, err
 	}
-	return a, err
 }
 
 // manyTorrents is a thousand torrents of a small file each; they lie where idleTorrents says.

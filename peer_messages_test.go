@@ -19,6 +19,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
@@ -272,9 +273,16 @@ func FuzzConnection(f *testing.F) {
 	f.Add(script(simple(wire.HaveAll), wire.AppendAllowedFast(nil, 1)[4:], wire.AppendSuggest(nil, 1)[4:], wire.AppendDontHave(nil, extDontHave, 1)[4:], simple(wire.HaveAll)))
 	f.Add(script(wire.AppendExtended(nil, 0, []byte("d1:md6:ut_pexi1e11:ut_metadatai2ee1:pi6881e4:reqqi1ee"))[4:], wire.AppendExtended(nil, extPEX, []byte("d5:added6:aaaabbe"))[4:], wire.AppendExtended(nil, extMetadata, []byte("d8:msg_typei0e5:piecei0ee"))[4:]))
 	f.Add(append([]byte{255}, 0, 16, 0, 0, 20))
+	for k := range 3 { // one for each version
+		r := wire.HashRequest{Root: newSimVersion(V2, true, 1, 64<<10, 1<<20).truth.Root(0), Base: 2, Length: 16, Proofs: 3}
+		blocks := wire.HashRequest{Root: r.Root, Length: 4, Proofs: 5}
+		f.Add(script(simple(wire.HaveAll), wire.AppendHashes(nil, r, make([]byte, 16*merkle.Size))[4:], wire.AppendHashRequest(nil, r)[4:], wire.AppendHashReject(nil, r)[4:],
+			simple(wire.Unchoke), block(0, 0, 1<<14), block(0, 1<<14, 1<<14), block(0, 2<<14, 1<<14), block(0, 3<<14, 1<<14),
+			wire.AppendHashes(nil, blocks, make([]byte, 9*merkle.Size))[4:], wire.AppendHashRequest(nil, blocks)[4:], make([]byte, 1+k)))
+	}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-			content := newSimContent(1, 64<<10, 1<<20)
+			content := newSimVersion([]Version{V1, V2, Hybrid}[len(script)%3], true, 1, 64<<10, 1<<20)
 			m := &simMeeting{net: n, content: content}
 			defer m.end(t)
 			seed := m.meet(t, 1e6, simpeer.Script{})
@@ -302,6 +310,9 @@ func speakFuzz(seed *simpeer.Peer, from *simnet.Host, content *simContent, scrip
 			return
 		}
 		hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte{7}}
+		if content.version != V1 {
+			hello.SetV2()
+		}
 		hello.SetFast()
 		hello.SetExtended()
 		out := hello.Append(nil)

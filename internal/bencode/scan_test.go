@@ -298,3 +298,17 @@ func BenchmarkScanUnsorted(b *testing.B) {
 		}
 	}
 }
+
+func TestSorted(t *testing.T) {
+	for text, want := range map[string]bool{
+		"i5e": true, "3:abc": true, "le": true, "de": true,
+		"d1:ai1e1:bi2ee": true, "d1:bi1e1:ai2ee": false, "d0:i1e1:ai2ee": true, "d1:ai1e0:i2ee": false,
+		"d1:ai1e2:aai2ee": true, "d2:aai1e1:ai2ee": false, "d1:\x7fi1e1:\x80i2ee": true,
+		"d1:ad1:bi1e1:ai2eee": false, "d1:ad1:ai1e1:bi2ee1:bi1ee": true, "d1:bd1:ai1ee1:ai1ee": false,
+		"ld1:ai1ee3:bbbd1:bi1e1:ai1eee": false, "d1:al1:b1:ae1:bi1ee": true, "d1:a1:z1:b1:ae": true,
+	} {
+		_, err := Scan([]byte(text), roomy)
+		require.NoError(t, err, text)
+		require.Equal(t, want, Sorted([]byte(text)), text)
+	}
+}

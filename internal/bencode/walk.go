@@ -1,6 +1,9 @@
 package bencode
 
-import "iter"
+import (
+	"bytes"
+	"iter"
+)
 
 // What follows walks values in place. It trusts its argument to be nil, one whole value that Scan has
 // passed or Salvage has returned, or a part that was yielded from one, and may panic on anything else.
@@ -110,4 +113,40 @@ func skip(p []byte, at int) int {
 			return at
 		}
 	}
+}
+
+// Sorted reports whether the keys of p and of all dictionaries in it are in order, as the bytes of raw strings. No key is twice in
+// one: neither Scan nor Salvage lets that pass.
+func Sorted(p []byte) bool {
+	type container struct {
+		dict, value bool   // value: the key before it was read
+		key         []byte // the last
+	}
+	var open []container
+	for at := 0; at < len(p); {
+		top := len(open) - 1
+		if p[at] == 'e' {
+			open = open[:top]
+			at++
+			continue
+		}
+		if top >= 0 && open[top].dict {
+			if open[top].value = !open[top].value; open[top].value {
+				key := stringAt(p, int32(at))
+				if open[top].key != nil && bytes.Compare(open[top].key, key) > 0 {
+					return false
+				}
+				open[top].key = key
+				at = skip(p, at)
+				continue
+			}
+		}
+		if p[at] == 'd' || p[at] == 'l' {
+			open = append(open, container{dict: p[at] == 'd'})
+			at++
+		} else {
+			at = skip(p, at)
+		}
+	}
+	return true
 }

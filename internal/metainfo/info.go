@@ -1,6 +1,7 @@
 package metainfo
 
 import (
+	"bytes"
 	"fmt"
 	"math/bits"
 
@@ -41,6 +42,11 @@ func (t *Info) parse(info []byte, goos string) *Error {
 	k := readInfoKeys(info)
 	if err := t.parseVersion(&k); err != nil {
 		return err
+	}
+	if t.V2 {
+		if err := checkOrder(info); err != nil {
+			return err
+		}
 	}
 	name, err := stringField("info.name", k.name)
 	if err != nil {
@@ -105,7 +111,24 @@ func (t *Info) parseVersion(k *infoKeys) *Error {
 	} else if k.tree != nil {
 		return &Error{Field: "info.meta version", Reason: "missing beside a file tree"}
 	}
-	t.V1 = !t.V2 || k.pieces != nil
+	t.V1 = !t.V2 || k.pieces != nil || k.files != nil || k.length != nil
+	return nil
+}
+
+// checkOrder refuses keys that are out of order, which version 2 does not tolerate: the order of a file tree is that of the content.
+func checkOrder(info []byte) *Error {
+	var last []byte
+	for key, value := range bencode.Keys(info) {
+		switch {
+		case last != nil && bytes.Compare(last, key) > 0:
+			return &Error{Field: "info", Reason: fmt.Sprintf("keys out of order: %.200q after %.200q", key, last)}
+		case string(key) == "file tree" && !bencode.Sorted(value):
+			return &Error{Field: "info.file tree", Reason: "keys out of order"}
+		case !bencode.Sorted(value):
+			return &Error{Field: "info", Reason: fmt.Sprintf("keys out of order in %.200q", key)}
+		}
+		last = key
+	}
 	return nil
 }
 

@@ -123,6 +123,11 @@ func (t *fileTree) file(path, dict []byte) *Error {
 	file := layout.File{Path: string(path)}
 	var root merkle.Hash
 	if e.symlink() {
+		for element := range bencode.Elems(e.target) {
+			if _, ok := bencode.String(element); !ok {
+				return t.wrong(".symlink path", "an element is not a string")
+			}
+		}
 		file.Pad = true
 		file.Link = e.pointsTo(t.name, t.goos)
 	} else {

@@ -1,7 +1,11 @@
 package torrent
 
 import (
+	"context"
+	"encoding/binary"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
+	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
@@ -277,6 +282,116 @@ func TestBanByUser(t *testing.T) {
 			simnet.Sleep(5 * time.Minute)
 			require.Empty(t, d.Stats().Peers)
 			d.Ban(netip.Addr{})
+		})
+	}
+}
+
+// strictPeer stands before a seed of a hybrid and does as libtorrent does: an encrypted connection stays in the swarm whose info hash
+// it is encrypted for, though the answer says that version 2 is spoken, and ends if it is asked for hashes in that of version 1.
+type strictPeer struct {
+	seed    netip.AddrPort
+	hashes  infoHashes
+	refuses Hash // a swarm in which it takes no connection
+
+	mu         sync.Mutex
+	ins        []Hash // of the connections, in order
+	overstrict int    // connections that ended because hashes were asked for
+}
+
+func (s *strictPeer) listen(t *testing.T) netip.AddrPort {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go s.relay(conn)
+		}
+	}()
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+func (s *strictPeer) relay(raw net.Conn) {
+	defer raw.Close()
+	made, in, err := mse.Accept(context.Background(), raw, nil, func(id [20]byte) (h [20]byte, ok bool) {
+		for _, h := range s.hashes.all() {
+			if mse.StreamID(h) == id {
+				return h, true
+			}
+		}
+		return h, false
+	}, mse.Options{})
+	s.mu.Lock()
+	s.ins = append(s.ins, in)
+	s.mu.Unlock()
+	if err != nil || Hash(in) == s.refuses {
+		return
+	}
+	seed, err := net.Dial("tcp", s.seed.String())
+	if err != nil {
+		return
+	}
+	defer seed.Close()
+	var p [wire.HandshakeSize]byte
+	if _, err := io.ReadFull(made, p[:]); err != nil {
+		return
+	}
+	p[27] &^= 0x10 // so that the seed does not upgrade
+	seed.Write(p[:])
+	if _, err := io.ReadFull(seed, p[:]); err != nil {
+		return
+	}
+	made.Write(p[:])
+	go func() {
+		defer made.Close()
+		io.Copy(made, seed)
+	}()
+	for {
+		var head [4]byte
+		if _, err := io.ReadFull(made, head[:]); err != nil {
+			return
+		}
+		m := make([]byte, binary.BigEndian.Uint32(head[:]))
+		if _, err := io.ReadFull(made, m); err != nil {
+			return
+		}
+		if len(m) > 0 && wire.ID(m[0]) == wire.AskHashes && Hash(in) == s.hashes.first {
+			s.mu.Lock()
+			s.overstrict++
+			s.mu.Unlock()
+			return
+		}
+		seed.Write(append(head[:], m...))
+	}
+}
+
+// A peer that speaks version 2 and does not upgrade a connection is connected to in the swarm of version 2, or asked for no hashes.
+func TestHybridPeerThatDoesNotUpgrade(t *testing.T) {
+	tor, seed := shareV2(t, CreateOptions{Version: Hybrid}, Options{})
+	h := tor.infoHashes()
+	for _, c := range []struct {
+		name    string
+		refuses Hash
+		want    []Hash
+	}{
+		{"it is met again", Hash{}, []Hash{h.first, h.second}},
+		{"it refuses version 2", h.second, []Hash{h.first, h.second, h.first}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &strictPeer{seed: seed, hashes: h, refuses: c.refuses}
+			client := localClient(t)
+			client.Encryption = RequireEncryption
+			bare := withoutLayers(t, tor)
+			files, err := bare.DownloadAll(t.Context(), &Options{Client: client, Peers: []netip.AddrPort{s.listen(t)}})
+			require.NoError(t, err)
+			require.NoError(t, files.Close())
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			require.Equal(t, c.want, s.ins)
+			require.Zero(t, s.overstrict)
 		})
 	}
 }

@@ -119,6 +119,7 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 func (h *simHistory) check(t *testing.T, sum *simFigures) {
 	var faults []string
 	for _, s := range h.clients {
+		sum.owed, sum.held = max(sum.owed, s.owed), max(sum.held, s.held)
 		faults = append(faults, s.account()...)
 		if !s.done() {
 			faults = append(faults, fmt.Sprintf("%v: not done after %v: %v", s.host, time.Since(s.began), s.describe()))

@@ -98,6 +98,8 @@ type simDownload struct {
 	took    time.Duration // until it was done
 
 	kept    int64                       // the most that started pieces held in memory at a sample
+	owed    int64                       // the most work that a peer had overdrawn its account by
+	held    int64                       // the most that was held for a peer
 	starved map[*picker.Supplier]string // peers that were asked for nothing at the last sample, though they could have been
 	faults  []string
 }
@@ -230,7 +232,11 @@ func (s *simDownload) sample() {
 		return
 	}
 	starved := map[*picker.Supplier]string{}
+	if held, limit := d.client.account.Held(); held > limit {
+		s.fault("strangers have us hold %d bytes, of %d at most", held, limit)
+	}
 	for _, p := range d.swarm.peers {
+		s.checkBudget(p)
 		r := &p.supply
 		if p.closing != nil {
 			continue
@@ -264,6 +270,25 @@ func (s *simDownload) sample() {
 		}
 	}
 	s.starved = starved
+}
+
+// What a peer, however it behaves, may have cost at any moment: the work of one message beyond its account, and what is
+// held of one message that comes, of others that it does not read, and of what it was asked for.
+const (
+	budgetOverdraft = 10_000 // steps of the picker, and some for each piece
+	budgetHeld      = 1<<20 + 256<<10
+)
+
+// checkBudget finds a peer that has got more of us than its budget. The caller holds s.mu.
+func (s *simDownload) checkBudget(p *peer) {
+	owed, held := p.work.Owed(time.Now()), p.holder.Held()
+	s.owed, s.held = max(s.owed, owed), max(s.held, held)
+	if most := budgetOverdraft + 8*int64(s.content.NumPieces()); owed > most {
+		s.fault("%v owes %d steps of work, of %d at most", p.conn.addr, owed, most)
+	}
+	if held > budgetHeld {
+		s.fault("%v has us hold %d bytes, of %d at most", p.conn.addr, held, budgetHeld)
+	}
 }
 
 // couldAsk finds, in the slow and plain way, a piece of which a peer could be asked for a block that no peer was

@@ -129,6 +129,7 @@ type simFigures struct {
 	received             int64
 	wasted               map[string]int64 // by kind
 	steals               int64
+	owed, held           int64           // the most work that a peer had overdrawn its account by, and the most bytes held for one
 	took                 []time.Duration // by the downloads, in the order they were looked at
 	slowest              float64         // of these, over its bound
 	slowestSeed          uint64
@@ -172,6 +173,7 @@ func (f *simFigures) String() string {
 	for _, k := range mostFirst(f.wasted) {
 		fmt.Fprintf(&b, "%5.2f %%  %s\n", f.percent(f.wasted[k]), k)
 	}
+	fmt.Fprintf(&b, "most that one peer had: %d steps of work beyond its account, %d bytes held\n", f.owed, f.held)
 	fmt.Fprintf(&b, "slowest against its bound: %.2f of it (seed %d)\n", f.slowest, f.slowestSeed)
 	return b.String()
 }

@@ -77,6 +77,13 @@ func (a *Account) Join(giveWay func()) *Holder {
 // Gave records that n bytes of use came of the holder.
 func (h *Holder) Gave(n int64) { h.gave.Add(n) }
 
+// Held returns how many bytes the holder holds, what is free included.
+func (h *Holder) Held() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.sum
+}
+
 // Set says that the holder holds n bytes of a kind. It reports false if the holder has to let go of everything and end,
 // for which giveWay is not called.
 func (h *Holder) Set(k Kind, n int) bool {

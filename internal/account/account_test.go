@@ -32,6 +32,7 @@ func TestFree(t *testing.T) {
 	h := a.Join(never(t))
 	require.True(t, h.Set(account.Requests, account.Free+10))
 	require.True(t, h.Set(account.Outgoing, 5))
+	require.Positive(t, h.Held())
 	require.EqualValues(t, 15, held(a))
 	require.True(t, h.Set(account.Requests, 0))
 	require.Zero(t, held(a))

@@ -27,3 +27,8 @@ func (a *Account) Charge(n int64, now time.Time) (wait time.Duration) {
 
 // Earn adds n to the account.
 func (a *Account) Earn(n int64) { a.left = min(a.most, a.left+float64(n)) }
+
+// Owed returns by how much the account is overdrawn.
+func (a *Account) Owed(now time.Time) int64 {
+	return int64(max(0, -(a.left + a.rate*now.Sub(a.at).Seconds())))
+}

@@ -21,5 +21,10 @@ func TestAccount(t *testing.T) {
 	a.Earn(1 << 40)
 	now = now.Add(time.Hour)
 	require.Zero(t, a.Charge(1000, now))
+	require.Zero(t, a.Owed(now))
 	require.NotZero(t, a.Charge(1, now), "no more is saved than the most")
+	require.EqualValues(t, 1, a.Owed(now))
+	a.Charge(99, now)
+	require.EqualValues(t, 50, a.Owed(now.Add(500*time.Millisecond)))
+	require.Zero(t, a.Owed(now.Add(time.Minute)))
 }

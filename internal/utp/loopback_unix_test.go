@@ -3,9 +3,11 @@
 package utp_test
 
 import (
+	"crypto/sha256"
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +30,42 @@ func loopback(t testing.TB, c udpmux.Config) (*utp.Socket, netip.AddrPort) {
 		m.Close()
 	})
 	return s, m.Addrs()[0]
+}
+
+// A loopback carries larger packets than any network, and the two ends find that out.
+func TestLargePackets(t *testing.T) {
+	if lo, err := net.InterfaceByName("lo"); runtime.GOOS != "linux" || err != nil || lo.MTU < 1<<16 {
+		t.Skip("needs a loopback of Linux")
+	}
+	for _, noOffload := range []bool{false, true} {
+		s1, _ := loopback(t, udpmux.Config{NoOffload: noOffload})
+		s2, addr := loopback(t, udpmux.Config{})
+		l, err := s2.Listen()
+		require.NoError(t, err)
+		from, err := s1.Dial(t.Context(), addr)
+		require.NoError(t, err)
+		to, err := l.Accept()
+		require.NoError(t, err)
+		sum := make(chan [sha256.Size]byte)
+		go func() {
+			h := sha256.New()
+			io.Copy(h, to)
+			sum <- [sha256.Size]byte(h.Sum(nil))
+		}()
+		want := sha256.New()
+		block := make([]byte, 50_000)
+		for i, large := byte(0), 0; large < 100; i++ {
+			block[i] = i
+			want.Write(block)
+			_, err := from.Write(block)
+			require.NoError(t, err)
+			if utp.PacketSize(from) > 60_000 {
+				large++
+			}
+		}
+		require.NoError(t, from.(interface{ CloseWrite() error }).CloseWrite())
+		require.Equal(t, [sha256.Size]byte(want.Sum(nil)), <-sum)
+	}
 }
 
 func cpu() time.Duration {

@@ -104,7 +104,9 @@ func TestStorageThatFailsToRemember(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	peers := []netip.AddrPort{s.seed(t, torrent.Options{})}
 	broken := errors.New("broken")
-	_, err := s.DownloadAll(within(t), &torrent.Options{Storage: (&noted{fails: map[string]error{"ask": broken}}).open, Peers: peers})
+	_, err := s.Start(within(t), &torrent.Options{Storage: func(*torrent.Torrent) (torrent.Storage, error) { return nil, nil }})
+	require.ErrorContains(t, err, "open storage: there is none")
+	_, err = s.DownloadAll(within(t), &torrent.Options{Storage: (&noted{fails: map[string]error{"ask": broken}}).open, Peers: peers})
 	require.ErrorIs(t, err, broken)
 	require.ErrorContains(t, err, "ask storage what it has verified")
 	_, err = s.DownloadAll(within(t), &torrent.Options{Storage: (&noted{fails: map[string]error{"verified": broken}}).open, Peers: peers})

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/shoal-go/torrent/internal/choker"
@@ -88,6 +89,9 @@ func (d *Download) openStore() (storage.Store, error) {
 	switch {
 	case d.o.Storage != nil:
 		st, err := d.o.Storage(d.t)
+		if err == nil && st == nil {
+			err = errors.New("there is none")
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open storage: %w", err)
 		}

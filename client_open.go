@@ -39,6 +39,7 @@ type hooks struct {
 	gateways        func() ([]portmap.Gateway, error)
 	seed            uint64 // of all that is drawn by lot but for keys; 0 is none
 	blockMemory     int64  // bytes of blocks of started pieces; 0 is blockpool.Limit
+	heldMemory      int64  // bytes of what else strangers have us hold; 0 is account.Limit
 }
 
 // orSystem returns the hooks with the system in place of those that are not set.
@@ -135,7 +136,7 @@ func (c *Client) prepare() {
 	}
 	c.prepareHTTP()
 	c.webSeeds = webseed.NewClient(c.http, func(u *url.URL) bool { return tracker.Direct(c.http, u) })
-	c.account = account.New(0)
+	c.account = account.New(c.hooks.heldMemory)
 	c.preparePackets()
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {

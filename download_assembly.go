@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/blockpool"
 	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/picker"
@@ -24,7 +25,8 @@ const (
 // assembling is the started pieces, and what they are put together with.
 type assembling struct {
 	pieces map[int32]*assembly
-	spent  []*assembly // for reuse
+	spent  []*assembly     // for reuse
+	holder *account.Holder // of what is kept of them beside their blocks; nil before the first second
 
 	// Not guarded by the download's mutex.
 	blocks  *blockpool.Share   // of the client's pool

@@ -42,6 +42,11 @@ func (d *Download) finish() {
 	d.closePeers()
 	d.client.remove(d)
 	d.life.tasks.Wait()
+	d.mu.Lock()
+	if h := d.assembling.holder; h != nil {
+		h.Leave()
+	}
+	d.mu.Unlock()
 	if cause := context.Cause(d.life.ctx); d.life.parent.Err() == nil && cause != errDone && cause != ErrClosed {
 		d.log.Warn("failed", "err", cause)
 	}

@@ -1,8 +1,11 @@
 package torrent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/account"
@@ -111,6 +114,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 			p.stopLocked(errUseless)
 		}
 	}
+	d.chargeStarted(now)
 	d.giveUpBlocks(now)
 	d.easeScarcity(now)
 	d.turnOver(now)
@@ -121,6 +125,43 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	d.client.blocks.Trim(now)
 	d.pending.freed = true // what could not be stolen a second ago may be worth it now
 	return d.sweep(now)
+}
+
+// chargeStarted charges the client's account with what is kept of started pieces, and gives up some of them if that is too much.
+// The caller holds d.mu.
+func (d *Download) chargeStarted(now time.Time) {
+	a := &d.assembling
+	if a.holder == nil {
+		a.holder = d.client.account.Join(func() {}) // which Set says, too
+	}
+	if a.holder.Set(account.Started, d.picker.Memory()) {
+		return
+	}
+	a.holder.Leave()
+	a.holder = nil
+	d.abandonIdle(d.picker.Memory()/2, now)
+}
+
+// abandonIdle drops pieces of which nothing has come for a while and nothing is under way, those of which the least is here
+// first, until no more than so many bytes are kept of all. The caller holds d.mu.
+func (d *Download) abandonIdle(most int, now time.Time) {
+	here := make(map[int32]int)
+	for i, a := range d.assembling.pieces {
+		current, p := d.assembly(i)
+		if current != nil && p.Left > 0 && p.Left == p.Free && a.writing == 0 && now.Sub(a.touched) > idleAssembly {
+			here[i] = d.t.layout.NumBlocks(int(i)) - p.Left
+		}
+	}
+	order := slices.SortedFunc(maps.Keys(here), func(i, j int32) int { return cmp.Or(cmp.Compare(here[i], here[j]), cmp.Compare(i, j)) })
+	for k, i := range order {
+		if k%64 == 0 && d.picker.Memory() <= most {
+			return
+		}
+		d.cancelAll(d.picker.Abandon(int(i)))
+		d.dropAssembly(i)
+		d.traffic.wasted += int64(here[i]) * blockSize
+		d.pending.freed = true
+	}
 }
 
 // errNoTorrent is what the zero Torrent gets.

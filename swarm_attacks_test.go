@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"context"
+	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -15,7 +16,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/account"
+	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -209,6 +213,56 @@ func TestHalfSentMessages(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Strangers have long pieces started, of which they send a block each. When what is kept of these is too much, they are given
+// up, but not while they are of use.
+func TestStartedPiecesGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const length, pieces, limit = 64 << 20, 200, 128 << 10
+		to := &Torrent{name: "large", length: pieces * length, infoHash: Hash{1}, pieces: make([]byte, sha1.Size*pieces)}
+		to.layout = layout.New(length, layout.File{Path: "large", Length: to.length})
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true, hooks: hooks{heldMemory: limit}}
+		defer c.Close()
+		d, err := to.Start(t.Context(), &Options{Client: c, MaxPeers: 300, Storage: func(*Torrent) (Storage, error) { return emptyStorage{}, nil }})
+		require.NoError(t, err)
+		synctest.Wait()
+		send := func(k int) {
+			b := wire.AppendHave(wire.AppendSimple(nil, wire.HaveNone), uint32(k))
+			conn := join(t, d, k, wire.AppendSimple(b, wire.Unchoke), nil, 0)
+			synctest.Wait()
+			d.mu.Lock()
+			p := d.swarm.peers[len(d.swarm.peers)-1]
+			out, err := p.accept(picker.Block{Piece: int32(k)}, d.client.blocks.Get(), time.Now())
+			d.unlock(time.Now())
+			require.NoError(t, err)
+			if out.a != nil {
+				d.write(out)
+			}
+			conn.leave()
+		}
+		started := func() (n, memory int) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.picker.NumStarted(), d.picker.Memory()
+		}
+		for k := range pieces {
+			send(k)
+		}
+		time.Sleep(10 * time.Second)
+		n, memory := started()
+		require.Equal(t, pieces, n)
+		require.Greater(t, memory, 3*limit)
+		time.Sleep(time.Minute)
+		n, memory = started()
+		require.Positive(t, n, "what fits stays")
+		require.LessOrEqual(t, memory, limit+account.Free)
+		held, _ := c.account.Held()
+		require.LessOrEqual(t, held, int64(limit))
+		require.NoError(t, d.Close())
+		held, _ = c.account.Held()
+		require.Zero(t, held)
+	})
 }
 
 // A peer that has a piece, is asked for it, and has it no more is forgiven the block, should it come: what is remembered of that

@@ -27,6 +27,7 @@ const (
 	Incoming             // has come, and is not whole or not read
 	Requests             // what is remembered of requests
 	Drafts               // metadata that is not known to be true
+	Started              // what is known of started pieces
 	numKinds
 )
 

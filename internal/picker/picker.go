@@ -77,6 +77,21 @@ func (pk *Picker) Availability(i int) uint16 { return pk.heap.avail[i] }
 // NumStarted is how many pieces are started.
 func (pk *Picker) NumStarted() int { return len(pk.started) }
 
+// Memory is about how many bytes are kept of started pieces.
+func (pk *Picker) Memory() int {
+	n := pk.runs.inUse * runLength * blockMemory
+	for _, p := range pk.started {
+		n += startedMemory + len(p.blocks.runs)*8
+	}
+	return n
+}
+
+// What is kept of a started piece, here and by the caller, beside its blocks, and of each block.
+const (
+	startedMemory = 512
+	blockMemory   = 24
+)
+
 // Steals is how many blocks were asked of a second supplier.
 func (pk *Picker) Steals() int64 { return pk.steals }
 

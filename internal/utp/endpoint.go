@@ -217,7 +217,7 @@ func (e *endpoint) feltBy(h *packet, now time.Duration) {
 func (e *endpoint) note(h *header, now time.Duration) {
 	e.heard = now
 	if soon := now + e.rtt.timeout(0); e.loss.timeouts > 0 && e.timers.retransmit > soon {
-		e.timers.retransmit = soon // the path works again, at least one way
+		e.timers.retransmit, e.loss.timeouts = soon, 1 // the path works again, at least one way
 	}
 	e.timers.confirms = 0
 	e.diff = stamp(now) - h.stamp

@@ -94,6 +94,8 @@ func TestTimeouts(t *testing.T) {
 	r.wants()
 	r.later(minTimeout)
 	r.wants("DATA 2 ack 0 1232 bytes", "DATA 3 ack 0 1232 bytes")
+	r.later(4 * minTimeout) // not as late as after all those before
+	r.wants("DATA 2 ack 0 1232 bytes", "DATA 3 ack 0 1232 bytes")
 	r.later(giveUp + longestTimeout)
 	require.Equal(t, closed, r.e.state)
 	require.ErrorIs(t, r.e.err, syscall.ETIMEDOUT)

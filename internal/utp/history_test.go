@@ -94,8 +94,7 @@ var reset = "closed: " + errReset.Error()
 
 // gaveUp reports whether a party that has closed its end waited in vain for the other to hear of it.
 func (p *party) gaveUp() bool {
-	e := p.n.e
-	return p.left && e.state == closed && p.n.now()-e.loss.progress >= lingerFor
+	return p.left && p.n.gaveUp && p.n.now()-p.n.e.loss.progress >= lingerFor
 }
 
 // drawLink draws a path one way.

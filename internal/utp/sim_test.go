@@ -138,6 +138,7 @@ type node struct {
 	ipv6     bool
 	local    bool // packets larger than those of Ethernet are taken
 	device   int  // the largest packet that it sends in one piece; 0 is any
+	gaveUp   bool // it has ended though not all that was written had arrived
 	// act is called after everything that happens, to read and write.
 	act func()
 
@@ -207,6 +208,13 @@ func (n *node) receive(p []byte) {
 	} else if h.kind != typeSyn && h.id != n.e.recvID {
 		panic("another connection's packet")
 	}
+	if n.gaveUp && h.kind != typeReset { // as a Socket answers what belongs to no connection
+		b := make([]byte, headerSize)
+		reset := header{kind: typeReset, id: n.e.sendID, stamp: stamp(n.now()), ack: h.seq}
+		reset.put(b, 0)
+		n.carry(b, false)
+		return
+	}
 	n.e.receive(&h, n.now())
 	n.step()
 }
@@ -238,7 +246,9 @@ func (n *node) step() {
 			return
 		}
 		n.wake = 0
+		waits := !n.e.out.empty()
 		n.e.tick(n.now())
+		n.gaveUp = n.gaveUp || waits && n.e.state == closed
 		n.step()
 	})
 }

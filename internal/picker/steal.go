@@ -33,7 +33,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		for k := len(o.queue) - 1; k >= 0; k-- {
 			pk.work++
 			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].Piece)
-			worth := stuck || !busy && eta > max(latest, 2*mine) && (!rationed || view.large(s, o, eta-mine))
+			worth := stuck || !busy && eta > max(latest, 2*mine) && (!rationed || s.Runs && o.Runs || view.large(s, o, eta-mine))
 			if worth && pk.maySteal(s, o, k, now) && pk.mayReassign(s, o, k, now) {
 				victim, at, latest = o, k, eta
 				if stuck {
@@ -52,7 +52,8 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 // Where all are fast and together fill our own link, each has much of what is left under way, and is soon rid of it,
 // whatever its rate says. There every theft is waste. So a supplier does not steal before it runs out of work, and a theft
 // that gains little takes from a ration. Neither holds for one that is asked for runs, which begin a request each; but
-// while the intake is full, it steals only what gains much.
+// while the intake is full, it steals from peers only what gains much. Of a web seed's streams a few have long runs each, and where one
+// is done the others' are shared.
 const (
 	stealAhead = 200 * time.Millisecond // a supplier with this much work and two round trips of it does not steal
 	firstLoot  = 16                     // thefts of small gain that the ration begins with

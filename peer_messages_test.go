@@ -228,7 +228,7 @@ func TestMessagesCostLittle(t *testing.T) {
 				const round = 100 * 100 // 78 peers in rounds that are due anyway
 				require.Less(t, float64(work), workAtOnce+workRate*took.Seconds()+round*(1+took.Seconds()/roundEvery.Seconds()))
 				if took == 0 {
-					require.Less(t, float64(work), float64(100*messages+round))
+					require.Less(t, float64(work), float64(300*messages+round))
 				}
 			})
 		})

@@ -20,9 +20,9 @@ type intake struct {
 const (
 	intakeWindow   = 250 * time.Millisecond
 	intakeHalfLife = 10 * time.Second // after which an earlier rate counts half
-	// fullRate is the least rate that may be as much as we can take, in blocks a second; 16 MiB/s. What takes longer lets
+	// fullRate is the least rate that may be as much as we can take, in blocks a second; 32 MiB/s. What takes longer lets
 	// suppliers be measured well.
-	fullRate = 1024
+	fullRate = 2048
 	// fullShare is the part of the best rate, one in so many, that counts as full. Where suppliers are slow,
 	// few of them are left once less comes.
 	fullShare = 4

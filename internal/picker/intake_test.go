@@ -29,7 +29,7 @@ func TestIntakeIsFull(t *testing.T) {
 		{"a fifth was left for long, and then more than before", []phase{{10_000, second}, {2000, second}, {11_000, second}}, true},
 		{"we waited", []phase{{10_000, second}, {0, 5 * second}}, true},
 		{"we looked twice, and nothing came", []phase{{10_000, second}, {0, second}, {0, second}}, false},
-		{"what was possible long ago counts little", []phase{{20_000, second}, {2000, 40 * second}}, true},
+		{"what was possible long ago counts little", []phase{{20_000, second}, {2400, 40 * second}}, true},
 		{"after a pause it is as before", []phase{{10_000, second}, {0, time.Hour}, {10_000, second}}, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

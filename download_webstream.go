@@ -64,24 +64,6 @@ func (s *webStream) ahead(id picker.Block) bool {
 	return off >= s.w.d.offsetOf(s.current) && off < s.until
 }
 
-// offsetOf is where a block begins in the content.
-func (d *Download) offsetOf(id picker.Block) int64 {
-	return d.t.layout.PieceOffset(int(id.Piece)) + int64(id.Index)*blockSize
-}
-
-// endOf is the offset behind a block.
-func (d *Download) endOf(id picker.Block) int64 {
-	return d.offsetOf(id) + int64(d.t.layout.BlockLen(int(id.Piece), int(id.Index)))
-}
-
-// after is the block behind another, if there is one.
-func (d *Download) after(id picker.Block) (picker.Block, bool) {
-	if id.Index++; int(id.Index) == d.t.layout.NumBlocks(int(id.Piece)) {
-		id = picker.Block{Piece: id.Piece + 1}
-	}
-	return id, int(id.Piece) < d.t.NumPieces()
-}
-
 // release has others asked for the blocks that which selects, and ends the answer if nothing more in it is wanted. The
 // caller holds mu.
 func (s *webStream) release(which func(picker.Block) bool) {

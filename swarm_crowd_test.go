@@ -1,0 +1,151 @@
+package torrent
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// Many peers that are each faster than our own link fetch few blocks twice: that some have nothing more to send while
+// others have costs nothing, because the link is full.
+func TestFastCrowdWastesLittle(t *testing.T) {
+	const size, downlink = 256 << 20, 100e6
+	for _, peers := range []int{80, 500} {
+		t.Run(fmt.Sprint(peers), func(t *testing.T) {
+			t.Parallel()
+			if raceEnabled() && peers > 80 {
+				t.Skip("takes minutes under the race detector, and finds no more")
+			}
+			found(t, newSimRepeating(1, 256<<10, size), func(t *testing.T, m *simMeeting) {
+				for range peers {
+					later(m.meet(t, downlink, simpeer.Script{}), time.Second) // all at once, which dials are not
+				}
+				m.host = m.net.NewHost("81.0.0.1", 0, downlink, time.Millisecond)
+				m.options.MaxPeers = peers
+				m.run(t, time.Hour)
+				s := m.client.Stats()
+				t.Logf("took %v, wasted %d bytes, %.1f %%, %d thefts", m.client.took, s.Wasted, 100*float64(s.Wasted)/size, s.Steals)
+				require.Less(t, s.Wasted, int64(size/50))
+			})
+		})
+	}
+}
+
+// Where some peers are slow, a fast swarm does not wait for them at the end, though a link that is full looks alike.
+func TestFastSwarmOutrunsTheSlow(t *testing.T) {
+	if raceEnabled() {
+		t.Skip("takes minutes under the race detector, and finds no more")
+	}
+	type some struct {
+		peers  int
+		uplink float64
+	}
+	for _, tc := range []struct{ fast, slow some }{
+		{some{4, 25e6}, some{20, 200e3}},
+		{some{10, 10e6}, some{30, 500e3}},
+		{some{30, 1e6}, some{30, 100e3}},
+	} {
+		t.Run(fmt.Sprint(tc), func(t *testing.T) {
+			t.Parallel()
+			const size = 256 << 20
+			found(t, newSimRepeating(1, 256<<10, size), func(t *testing.T, m *simMeeting) {
+				rate, n := 0.0, 0
+				for _, s := range []some{tc.fast, tc.slow} {
+					for range s.peers {
+						later(m.meet(t, s.uplink, simpeer.Script{}), time.Second+time.Duration(n)*15*time.Millisecond)
+						rate, n = rate+s.uplink, n+1
+					}
+				}
+				m.host = m.net.NewHost("81.0.0.1", 0, 1e9, time.Millisecond)
+				m.options.MaxPeers = n
+				m.run(t, time.Hour)
+				require.Less(t, m.client.took.Seconds(), 2+1.1*size/rate)
+				require.Less(t, m.client.Stats().Wasted, int64(size/100))
+			})
+		})
+	}
+}
+
+// BenchmarkCrowd is a download from many peers over loopback at once, where every peer is as fast as the machine, and how
+// much of it comes twice.
+func BenchmarkCrowd(b *testing.B) {
+	const size = 256 << 20
+	for _, peers := range []int{20, 80, 500} {
+		b.Run(fmt.Sprint(peers), func(b *testing.B) {
+			content := newSimRepeating(1, 256<<10, size)
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(b, err)
+			defer l.Close()
+			go func() {
+				for {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					go serveContent(conn, content)
+				}
+			}()
+			b.SetBytes(size)
+			wasted := int64(0)
+			for b.Loop() {
+				wasted += crowdDownload(b, content, l.Addr().String(), peers)
+			}
+			b.ReportMetric(100*float64(wasted)/float64(size*b.N), "%wasted")
+		})
+	}
+}
+
+// crowdDownload downloads from so many connections to one address, and returns what came twice.
+func crowdDownload(b *testing.B, content *simContent, addr string, peers int) (wasted int64) {
+	c := &Client{NoDHT: true, NoUTP: true, NoListen: true, Encryption: DisableEncryption}
+	defer c.Close()
+	d, err := content.Start(b.Context(), &Options{Client: c, MaxPeers: peers, Storage: newSimStorage(content).open})
+	require.NoError(b, err)
+	for d.Stats().State == Checking {
+		time.Sleep(time.Millisecond)
+	}
+	for k := range peers {
+		conn, err := net.Dial("tcp", addr)
+		require.NoError(b, err)
+		hello := wire.Handshake{}
+		hello.SetFast()
+		hello.PeerID[0], hello.PeerID[1] = byte(k), byte(k>>8)
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, byte(k >> 8), byte(k), 1}), 6881)
+		if !d.addPeer(&connection{Conn: conn, addr: at, theirs: hello}, peerlist.FromUser) {
+			conn.Close()
+		}
+	}
+	_, err = d.Wait()
+	require.NoError(b, err)
+	return d.Stats().Wasted
+}
+
+// serveContent answers all requests on a connection.
+func serveContent(conn net.Conn, content *simContent) {
+	defer conn.Close()
+	conn.Write(wire.AppendSimple(wire.AppendSimple(nil, wire.HaveAll), wire.Unchoke))
+	r := wire.NewReader(conn, 1<<20)
+	var out []byte
+	for {
+		m, err := r.Next()
+		if err != nil {
+			return
+		}
+		if m.ID != wire.Request {
+			continue
+		}
+		out = wire.AppendPieceHeader(out[:0], m.Index, m.Begin, m.Length)
+		out = append(out, content.truth.Block(m.Index, m.Begin, m.Length)...)
+		if _, err := conn.Write(out); err != nil {
+			return
+		}
+	}
+}

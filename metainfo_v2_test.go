@@ -63,7 +63,7 @@ func TestParseAsLibtorrent(t *testing.T) {
 		}, longV2, shortV2)},
 		{"hybrid_torrent_missing_pieces", "info.pieces", encode(t, dict{"info": with(single(shortV2), dict{"pieces": nil})})},
 		{"v2_no_power2_piece", "info.piece length", torrentV2(t, dict{"d": leafV2(longV2)}, dict{"piece length": 48 << 10})},
-		{"v2_piece_size", "info.piece length", torrentV2(t, dict{"d": leafV2(longV2)}, dict{"piece length": 1 << 40})},
+		{"v2_piece_size", "info.piece length", torrentV2(t, dict{"d": leafV2(longV2)}, dict{"piece length": int64(1) << 40})},
 		{"v2_invalid_file", `info.file tree["d/length"]`, torrentV2(t, dict{"d": leafV2(longV2)[""]}, nil)},
 		{"v2_deep_recursion", "bencode", torrentV2(t, deep, nil)},
 		{"v2_empty_filename", `info.file tree[""]`, torrentV2(t, dict{"": leafV2(longV2)[""], "b": leafV2(shortV2)}, nil)},

@@ -93,13 +93,7 @@ func (c *conn) charge() {
 var errNoRoom = errors.New("too much waits to be read")
 
 // giveWay ends the connection, and drops what was not read.
-func (c *conn) giveWay() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.e.abort(errNoRoom)
-	c.e.in.dropReady()
-	c.update(c.s.now())
-}
+func (c *conn) giveWay() { c.discard(errNoRoom) }
 
 // update sends what there is to send, and wakes the callers that wait for what has happened. The caller holds c.mu.
 func (c *conn) update(now time.Duration) {
@@ -112,7 +106,7 @@ func (c *conn) update(now time.Duration) {
 	if e.state == connected && !c.handed {
 		c.handed = true
 		if !c.s.handOver(c) {
-			e.abort(errReset)
+			e.discard(errReset)
 			e.transmit(now, c)
 		}
 	}
@@ -170,6 +164,14 @@ func (c *conn) abort(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.e.abort(err)
+	c.update(c.s.now())
+}
+
+// discard ends the connection at once, and drops what nobody is going to read.
+func (c *conn) discard(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.e.discard(err)
 	c.update(c.s.now())
 }
 

@@ -30,13 +30,16 @@ func (s *Socket) Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error
 	select {
 	case <-dialed:
 	case <-ctx.Done():
-		c.abort(context.Cause(ctx))
+		c.discard(context.Cause(ctx))
 		return fail(context.Cause(ctx))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.e.state == closed && c.e.err != nil {
-		return fail(c.e.err)
+		err := c.e.err
+		c.e.discard(err)
+		c.update(s.now())
+		return fail(err)
 	}
 	return c, nil
 }

@@ -299,10 +299,14 @@ func (e *endpoint) closeWrite() {
 
 // close ends both ways. What was written is still delivered, if the other end takes it in time.
 func (e *endpoint) close(now time.Duration) {
-	if e.abandoned || e.state == closed {
+	if e.abandoned {
 		return
 	}
 	e.abandoned = true
+	if e.state == closed {
+		e.in.dropReady()
+		return
+	}
 	if e.state != connected {
 		e.end(nil)
 		return
@@ -319,6 +323,12 @@ func (e *endpoint) abort(err error) {
 		e.acks.reset = true
 	}
 	e.end(err)
+}
+
+// discard ends the connection at once, and drops what could still be read.
+func (e *endpoint) discard(err error) {
+	e.abort(err)
+	e.in.dropReady()
 }
 
 // end drops everything.

@@ -72,7 +72,7 @@ func (l *listener) Close() error {
 		for {
 			select {
 			case c := <-l.queue:
-				c.abort(net.ErrClosed)
+				c.discard(net.ErrClosed)
 				continue
 			default:
 			}

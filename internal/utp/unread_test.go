@@ -122,3 +122,33 @@ func TestTinyPacketsOutOfOrder(t *testing.T) {
 		require.NoError(t, err)
 	})
 }
+
+// What nobody is going to read any more is let go of, and so is the place in the account.
+func TestUnreadIsLetGoOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := boundedPair(t)
+		held := func() int64 {
+			time.Sleep(time.Second)
+			n, _ := p.n.held.Held()
+			return n
+		}
+		_, err := p.c1.Write(make([]byte, 100_000))
+		require.NoError(t, err)
+		require.Positive(t, held())
+		require.NoError(t, p.s1.Close())
+		require.Positive(t, held(), "after a reset it may still be read")
+		require.NoError(t, p.c2.Close())
+		require.Zero(t, held())
+	})
+	synctest.Test(t, func(t *testing.T) {
+		p := boundedPair(t)
+		c, err := p.s1.Dial(t.Context(), thereAddr)
+		require.NoError(t, err)
+		_, err = c.Write(make([]byte, 100_000))
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		require.NoError(t, p.l.Close(), "before it was accepted")
+		held, _ := p.n.held.Held()
+		require.Zero(t, held)
+	})
+}

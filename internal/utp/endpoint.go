@@ -134,6 +134,9 @@ func (e *endpoint) receive(h *packet, now time.Duration) {
 		return // of what was never sent
 	}
 	if e.state == answering {
+		if h.ack != e.out.una-1 {
+			return // by one who has not seen our answer
+		}
 		e.state = connected
 		e.timers.handshake = 0
 		if e.timers.sends == 1 {

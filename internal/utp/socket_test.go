@@ -3,6 +3,7 @@ package utp_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -331,6 +332,29 @@ func TestSynFlood(t *testing.T) {
 		exchange(t, c, accepted, 1000)
 		time.Sleep(time.Minute)
 		require.Equal(t, 1, utp.Connections(s2), "the others are forgotten")
+	})
+}
+
+// Who claims to be at another address does not see the answers to his SYNs, and makes no connection without.
+func TestForgedConfirmation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newNetwork().socket(t, there, 0)
+		l, err := s.Listen()
+		require.NoError(t, err)
+		for i := range byte(50) {
+			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, 0, i}), 1)
+			s.Receive(synPacket(100, 7), 20, from)
+			for ack := uint16(0); ack < 4; ack++ {
+				b := synPacket(101, 8)
+				b[0] = 0x21
+				binary.BigEndian.PutUint16(b[18:], ack<<14)
+				s.Receive(b, len(b), from)
+			}
+			s.Flush()
+		}
+		time.AfterFunc(time.Minute, func() { l.Close() })
+		_, err = l.Accept()
+		require.ErrorIs(t, err, net.ErrClosed)
 	})
 }
 

@@ -331,6 +331,9 @@ func (e *endpoint) abort(err error) {
 // discard ends the connection at once, and drops what could still be read.
 func (e *endpoint) discard(err error) {
 	e.abort(err)
+	if e.in.ready > 0 {
+		e.in.complete = false // for a reader the end would be that of what was written
+	}
 	e.in.dropReady()
 }
 

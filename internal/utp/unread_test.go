@@ -152,3 +152,20 @@ func TestUnreadIsLetGoOf(t *testing.T) {
 		require.Zero(t, held)
 	})
 }
+
+// A connection that gives way ends in an error even if the end of what its other end wrote has come.
+func TestUnreadThatGivesWayIsNoEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := boundedPair(t)
+		_, err := p.c1.Write(make([]byte, 200_000))
+		require.NoError(t, err)
+		require.NoError(t, p.c1.Close())
+		time.Sleep(time.Second)
+		useful := p.n.held.Join(func() { t.Error("it gave the most") })
+		useful.Gave(1 << 40)
+		require.True(t, useful.Set(account.Outgoing, account.Free+heldAtMost))
+		time.Sleep(time.Second)
+		_, err = p.c2.Read(make([]byte, 10))
+		require.ErrorContains(t, err, "too much waits to be read")
+	})
+}

@@ -300,6 +300,27 @@ func TestSelectiveAcknowledgementOverALongGap(t *testing.T) {
 	r.wants("STATE 1 ack 0 and  and  and 5000")
 }
 
+// An end that has long had no room is given as much time as any other when the path fails.
+func TestPathFailsBesideAPeerWithoutRoom(t *testing.T) {
+	r := dialed(t)
+	r.room = 0
+	r.write(1232)
+	r.in("STATE 1 ack 0")
+	began := r.now
+	for r.now-began < 10*time.Minute {
+		r.sent = nil
+		for len(r.sent) == 0 {
+			r.later(50 * time.Millisecond)
+		}
+		r.in("STATE 1 ack 0")
+	}
+	began = r.now
+	for r.e.state == connected {
+		r.later(50 * time.Millisecond)
+	}
+	require.Greater(t, r.now-began, giveUp)
+}
+
 func TestPeerWithoutRoom(t *testing.T) {
 	r := dialed(t)
 	r.room = 2 * 1232

@@ -15,7 +15,7 @@ type lossDetection struct {
 	tail     bool          // the last packet is to be sent again
 	force    bool          // one packet is to be sent whatever the windows say
 	timeouts int           // in a row
-	progress time.Duration // when something was acknowledged last, or first under way
+	progress time.Duration // when something was acknowledged last, or first under way, or refused for lack of room
 	persists int           // likewise, of a receiver that has no room, but answers
 }
 
@@ -94,6 +94,7 @@ func (e *endpoint) retransmitTimeout(now time.Duration) {
 		// The other end answers, and has no room. How long that takes is not ours to say.
 		e.timers.retransmit = now + min(e.rtt.timeout(l.persists), longestPersist)
 		l.persists++
+		l.progress = now
 		return
 	}
 	if l.timeouts++; l.timeouts >= leastTimeouts && now-l.progress >= giveUp {

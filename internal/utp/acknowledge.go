@@ -39,7 +39,7 @@ func (e *endpoint) acknowledge(h *packet, now time.Duration) {
 	e.loss.probed = false
 	e.loss.progress = now
 	if e.timers.linger != 0 {
-		e.timers.linger = now + lingerFor
+		e.timers.linger = min(now+lingerFor, e.timers.lingerEnd)
 	}
 	if a.sampled {
 		e.rtt.sample(now-a.newestSent, now)

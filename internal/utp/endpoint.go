@@ -316,7 +316,7 @@ func (e *endpoint) close(now time.Duration) {
 	}
 	e.in.dropReady()
 	e.closeWrite()
-	e.timers.linger = now + lingerFor
+	e.timers.linger, e.timers.lingerEnd = now+lingerFor, now+longestLinger
 	e.settle(now)
 }
 

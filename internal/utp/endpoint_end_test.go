@@ -89,3 +89,19 @@ func TestCloseGivesUp(t *testing.T) {
 	require.Equal(t, closed, r.e.state)
 	require.Equal(t, "RESET 3 ack 0", r.sent[len(r.sent)-1])
 }
+
+// Who takes a little of it now and then does not have a closed connection stay for as long as he likes.
+func TestCloseGivesUpOnATrickle(t *testing.T) {
+	r := dialed(t)
+	r.write(50 * 1232)
+	r.e.close(r.now)
+	began := r.now
+	for i := 1; i <= 50 && r.e.state == connected; i++ {
+		r.later(lingerFor / 2)
+		r.in(fmt.Sprintf("STATE 1 ack %d", i))
+	}
+	require.Equal(t, closed, r.e.state)
+	require.InDelta(t, longestLinger.Seconds(), (r.now - began).Seconds(), 1)
+	require.Equal(t, "RESET 52 ack 0", r.sent[len(r.sent)-1])
+	require.Zero(t, r.memory.lent)
+}

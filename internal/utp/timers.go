@@ -7,11 +7,12 @@ const (
 	synSends       = 3 // a SYN is sent again twice
 	unconfirmedFor = 21 * time.Second
 	keepAlive      = 29 * time.Second
-	blackHole      = 2               // time-outs in a row, after which packets of this size may vanish
-	giveUp         = 2 * time.Minute // after the last acknowledgement
-	leastTimeouts  = 5               // in a row, before that
-	lingerFor      = time.Minute
-	longestPersist = 5 * time.Second // between packets to a receiver without room
+	blackHole      = 2                // time-outs in a row, after which packets of this size may vanish
+	giveUp         = 2 * time.Minute  // after the last acknowledgement
+	leastTimeouts  = 5                // in a row, before that
+	lingerFor      = time.Minute      // without any of it being taken
+	longestLinger  = 10 * time.Minute // in all
+	longestPersist = 5 * time.Second  // between packets to a receiver without room
 	stallPause     = time.Millisecond
 	firstConfirm   = time.Second // doubles with each
 	confirmations  = 5
@@ -29,6 +30,7 @@ type timers struct {
 	keepAlive  time.Duration
 	confirms   int           // that our end knows of the connection, until something is heard
 	linger     time.Duration // the end of waiting for the other end to take more of what was written
+	lingerEnd  time.Duration // which is never later
 }
 
 // due is when tick is to be called, or 0 if never.

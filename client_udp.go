@@ -114,7 +114,11 @@ func (c *Client) preparePackets() {
 	if c.NoUTP || c.sockets.NoUDP() != nil {
 		return
 	}
-	c.utp = utp.NewSocket(utp.Config{Network: c.mux, Unconfirmed: c.MaxPeers, Account: c.account, Random: mathrand.NewPCG(c.rng.Uint64(), c.rng.Uint64())})
+	o := utp.Config{Network: c.mux, Unconfirmed: c.MaxPeers, Account: c.account}
+	if c.hooks.seed != 0 { // otherwise its numbers cannot be foreseen
+		o.Random = mathrand.NewPCG(c.rng.Uint64(), c.rng.Uint64())
+	}
+	c.utp = utp.NewSocket(o)
 	c.mux.HandleRuns(udpmux.UTP, c.utp.Receive, c.utp.Flush)
 	c.transport.dialUTP = func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 		err := c.openPackets()

@@ -175,13 +175,15 @@ func TestParseLinks(t *testing.T) {
 		link([]any{"a", 1}, "no string"),
 		link(slices.Repeat([]string{"d"}, metainfo.MaxPathDepth+1), "deep"),
 		dict{"attr": "x", "length": 2, "path": []string{"no link"}, "symlink path": []string{"a"}},
+		link([]string{"..", ".", "a"}, "sub", "up"), // as libtorrent writes a link on disk to ../a
+		link([]string{".."}, "sub", "to all"),
 	}})})
 	require.NoError(t, err)
 	require.Equal(t, []File{
 		{Path: "dir/a", Length: 4},
 		{Path: "dir/to a file", LinkTarget: "dir/a", Index: 1, Offset: 4},
 		{Path: "dir/to a directory", LinkTarget: "dir/sub/dir", Index: 2, Offset: 4},
-		{Path: "dir/_/outside", LinkTarget: "dir/_/_/etcpasswd", Index: 3, Offset: 4},
+		{Path: "dir/_/outside", LinkTarget: "dir/etcpasswd", Index: 3, Offset: 4},
 		{Path: "dir/to nothing", LinkTarget: "dir/none", Index: 4, Offset: 4},
 		{Path: "dir/sub/dir/A", Length: 5, Index: 5, Offset: 4},
 		{Path: "dir/A", Length: 1, Index: 6, Offset: 9},
@@ -189,10 +191,12 @@ func TestParseLinks(t *testing.T) {
 		{Path: "dir/to a file that got another name", LinkTarget: "dir/A", Index: 8, Offset: 10},
 		{Path: "dir/SUB.1", LinkTarget: "dir/a", Index: 9, Offset: 10},
 		{Path: "dir/no link", Length: 2, Index: 17, Offset: 10},
+		{Path: "dir/sub/up", LinkTarget: "dir/a", Index: 18, Offset: 12},
+		{Path: "dir/sub/to all", LinkTarget: "dir", Index: 19, Offset: 12},
 	}, slices.Collect(tor.Files()))
 	require.EqualValues(t, 12, tor.Length())
 	require.EqualValues(t, 12, tor.Size())
-	require.Equal(t, 18, tor.layout.NumFiles())
+	require.Equal(t, 20, tor.layout.NumFiles())
 
 	// The name of the directory is a part of what they point to, as of their paths.
 	files := slices.Repeat([]any{link([]string{"a"}, "a")}, metainfo.MaxPaths/2/241)

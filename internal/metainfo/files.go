@@ -181,7 +181,7 @@ func (f *fileEntry) appendPath(dst []byte, i int, goos string) ([]byte, *Error) 
 		}
 		return nil, fileError(i, ".path", "missing")
 	}
-	dst, wrong := appendElements(dst, f.path, goos)
+	dst, wrong := appendElements(dst, f.path, goos, false)
 	if wrong != "" {
 		return nil, fileError(i, ".path", wrong)
 	}
@@ -197,20 +197,22 @@ func (f *fileEntry) linkTarget(name, goos string) string {
 	return f.pointsTo(name, goos)
 }
 
-// pointsTo is where the link points, or empty.
+// pointsTo is where the link points, or empty. libtorrent writes what the link on disk says, such as ../a, and leaves the dots out when
+// it reads that.
 func (f *fileEntry) pointsTo(name, goos string) string {
 	if f.target == nil {
 		return ""
 	}
-	target, wrong := appendElements([]byte(name), f.target, goos)
+	target, wrong := appendElements([]byte(name), f.target, goos, true)
 	if wrong != "" {
 		return ""
 	}
 	return string(target)
 }
 
-// appendElements appends the elements of a path, a slash before each, or says what is wrong with it.
-func appendElements(dst, path []byte, goos string) (_ []byte, wrong string) {
+// appendElements appends the elements of a path, a slash before each, or says what is wrong with it. Of a link it leaves out those
+// that are . and .. alone.
+func appendElements(dst, path []byte, goos string, link bool) (_ []byte, wrong string) {
 	if !bencode.IsList(path) {
 		return nil, "not a list"
 	}
@@ -222,6 +224,9 @@ func appendElements(dst, path []byte, goos string) (_ []byte, wrong string) {
 		}
 		if depth++; depth > MaxPathDepth {
 			return nil, fmt.Sprintf("more than %d elements", MaxPathDepth)
+		}
+		if link && (string(s) == "." || string(s) == "..") {
+			continue
 		}
 		dst = safename.Append(append(dst, '/'), s, goos)
 	}

@@ -72,7 +72,7 @@ func (h HashV2) String() string { return hex.EncodeToString(h[:]) }
 // MarshalText is String as encoding.TextMarshaler has it, so that JSON shows hex.
 func (h HashV2) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
 
-// UnmarshalText is parseHashV2 as encoding.TextUnmarshaler has it.
+// UnmarshalText reads 64 characters of hex, or the 68 that magnet links have, which begin with 1220.
 func (h *HashV2) UnmarshalText(text []byte) error {
 	parsed, err := parseHashV2(string(text))
 	if err == nil {

@@ -324,3 +324,48 @@ func TestNamesOfSidecarsAreNotTaken(t *testing.T) {
 		}
 	}
 }
+
+// Nor are they found under other names of such files, which other clients or other file systems would give them: an author can
+// guess how a sidecar begins, and so have it pass for a part of the file.
+func TestSidecarsAreNotFoundUnderOtherNames(t *testing.T) {
+	theirs, content := named(2, "d/a", "d/b")
+	for _, suffix := range []string{".resume", ".edges.resume"} {
+		name := sidecar(theirs, suffix)
+		for kind, path := range map[string]string{
+			"a mark without width": strings.TrimSuffix(name, suffix) + "\u200b" + suffix,
+			"a space at the end":   name + " ",
+			"a dot at the end":     name + ".",
+		} {
+			t.Run(suffix+", "+kind, func(t *testing.T) {
+				dir := t.TempDir()
+				other := openDirectory(t, theirs, dir)
+				require.NoError(t, other.SetWanted([]bool{true, false}))
+				writePiece(t, theirs, other, content, 0)
+				writePiece(t, theirs, other, content, 2)
+				require.NoError(t, other.SaveResume(set(4, 0), nil))
+				before, err := os.ReadFile(filepath.Join(dir, name))
+				require.NoError(t, err)
+
+				mine, wicked := named(1, path)
+				copy(wicked, before[:50])
+				hash := mine.InfoHash
+				mine = contentOf(mine.Layout, wicked)
+				mine.InfoHash = hash
+				s := openDirectory(t, mine, dir)
+				require.NoError(t, s.SetWanted(all(mine)))
+				require.NoError(t, s.Settle(t.Context(), verified(t, mine, s)))
+				download(t, mine, s, wicked)
+				require.NoError(t, s.Finish())
+				after, err := os.ReadFile(filepath.Join(dir, name))
+				require.NoError(t, err)
+				require.Equal(t, before, after)
+				require.NoError(t, s.Close())
+
+				s = openDirectory(t, mine, dir)
+				require.Equal(t, 2, verified(t, mine, s).Count(), "the next run finds it")
+				require.NoError(t, s.Close())
+				require.NoError(t, other.Close())
+			})
+		}
+	}
+}

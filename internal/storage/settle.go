@@ -34,7 +34,10 @@ func (s *fileStore) findAlias(i int, none absentDirs) bool {
 		return true
 	}
 	for _, other := range safename.Variants(s.content.File(i).Path) {
-		other = filepath.FromSlash(other)
+		other = filepath.FromSlash(apartFromSidecars(other))
+		if other == own {
+			continue
+		}
 		if look(other, math.MaxInt64) || look(other+partSuffix, length) {
 			return true
 		}

@@ -28,6 +28,13 @@ type hashing struct {
 	suspects    map[int]suspectPiece // that failed their hash and wait for the hashes of their blocks
 
 	reading chan struct{} // held by what reads a piece to serve the hashes of its blocks
+	last    pieceTree     // of the piece that was read so last
+}
+
+// pieceTree is the tree of the blocks of a piece, or nil.
+type pieceTree struct {
+	piece int
+	tree  *merkle.Tree
 }
 
 // A suspectPiece is one that failed its hash. Its assembly stays among the others meanwhile.

@@ -1,6 +1,9 @@
 package torrent
 
 import (
+	"errors"
+	"time"
+
 	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -43,6 +46,7 @@ func (p *peer) hashesRequested(m wire.Message) error {
 		proven := !d.t.hashes.Layered(file) || d.t.hashes.Known(file)
 		if piece < end && proven && q.Length <= 1<<d.t.hashes.HeightOf(piece) && d.t.layout.NumBlocks(piece) <= maxBlocksHashed && d.has(piece) {
 			if p.hashesReading.Add(1) <= maxHashesReading {
+				p.chargeBlockHashes(piece)
 				d.life.tasks.Go(func() { p.serveBlockHashes(r, file, piece, q) })
 				return nil
 			}
@@ -50,6 +54,16 @@ func (p *peer) hashesRequested(m wire.Message) error {
 		}
 	}
 	return p.rejectHashes(r)
+}
+
+// chargeBlockHashes charges the peer with the work to read and hash a piece, unless that was done last.
+func (p *peer) chargeBlockHashes(piece int) {
+	d := p.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.hashing.last.tree == nil || d.hashing.last.piece != piece {
+		p.charge(d.picker.Work()-blockWork*int64(d.t.layout.NumBlocks(piece)), time.Now())
+	}
 }
 
 // serveBlockHashes answers a request for the hashes of blocks when it is its turn.
@@ -111,6 +125,30 @@ func (d *Download) blockHashes(file, piece int, q merkle.Request) ([]byte, error
 	if err := d.store.Changed(piece); err != nil {
 		return nil, err
 	}
+	blocks, err := d.blockTree(piece)
+	if err != nil {
+		return nil, err
+	}
+	level := d.t.hashes.Level()
+	_, index := d.t.hashes.FileOf(piece)
+	within := q
+	within.Index -= index << level
+	hashes := blocks.Append(nil, within)
+	if tree := d.t.hashes.Tree(file); tree != nil {
+		hashes = tree.AppendProof(hashes, merkle.Request{Base: level, Index: index, Length: 1, Proofs: q.Base + q.Proofs - level})
+	}
+	return hashes, nil
+}
+
+// blockTree is the tree of the blocks of a piece. It is kept: whoever asks for the blocks of a long piece asks several times. The
+// caller holds d.hashing.reading.
+func (d *Download) blockTree(piece int) (*merkle.Tree, error) {
+	d.mu.Lock()
+	last := d.hashing.last
+	d.mu.Unlock()
+	if last.tree != nil && last.piece == piece {
+		return last.tree, nil
+	}
 	var leaves []byte
 	b := make([]byte, merkle.BlockSize)
 	off, end := d.t.layout.PieceOffset(piece), d.t.layout.PieceEnd(piece)
@@ -122,13 +160,13 @@ func (d *Download) blockHashes(file, piece int, q merkle.Request) ([]byte, error
 		leaf := merkle.HashBlock(b)
 		leaves = append(leaves, leaf[:]...)
 	}
-	height, level := d.t.hashes.HeightOf(piece), d.t.hashes.Level()
-	_, index := d.t.hashes.FileOf(piece)
-	within := q
-	within.Index -= index << level
-	hashes := merkle.NewTree(leaves, 0, height).Append(nil, within)
-	if tree := d.t.hashes.Tree(file); tree != nil {
-		hashes = tree.AppendProof(hashes, merkle.Request{Base: level, Index: index, Length: 1, Proofs: q.Base + q.Proofs - level})
+	height := d.t.hashes.HeightOf(piece)
+	tree := merkle.NewTree(leaves, 0, height)
+	if want, known := d.t.hashes.Hash(piece); !known || tree.Node(height, 0) != want {
+		return nil, errors.New("the piece is not as it was verified")
 	}
-	return hashes, nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hashing.last = pieceTree{piece, tree}
+	return tree, nil
 }

@@ -352,6 +352,31 @@ func TestHashesServedAreBounded(t *testing.T) {
 	}
 }
 
+// A request for the hashes of blocks has a piece read and hashed. That is charged to the peer, which is read later if it asks for
+// more than it may; but not for a piece that was read last, of which an honest peer asks for one part after the other.
+func TestBlockHashesAreCharged(t *testing.T) {
+	const pieceLength = 16 << 20
+	content := contentV2(2*pieceLength, 'c')
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), content, 0o644))
+	tor, err := Create(filepath.Join(dir, "f"), &CreateOptions{Version: V2, PieceLength: pieceLength, Private: true})
+	require.NoError(t, err)
+	p := dialV2(t, tor, seedV2(t, tor, dir, Options{}))
+	ask := func(piece, part int) bool {
+		r := wire.HashRequest{Root: rootV2(content), Index: uint32(piece)<<10 + 64*uint32(part), Length: 64, Proofs: 10}
+		return p.ask(t, r) != nil
+	}
+	for part := range 16 {
+		require.True(t, ask(0, part))
+	}
+	began := time.Now()
+	const each = pieceLength / blockSize * blockWork
+	for asked := 1; time.Since(began) < 2*time.Second; asked++ {
+		require.True(t, ask(asked%2, 0)) // of the other piece each time
+		require.LessOrEqual(t, float64(asked*each), workAtOnce+workRate*(time.Since(began).Seconds()+1)+each)
+	}
+}
+
 // A peer that sends false hashes is banned, and the layer comes from another.
 func TestFalseHashesAreOfALiar(t *testing.T) {
 	tor, addr := shareV2(t, CreateOptions{Version: V2}, Options{})

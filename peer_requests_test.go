@@ -385,5 +385,21 @@ func TestLookOnceAPieceAndAWhile(t *testing.T) {
 		u.lookDue(i, now)
 		now = now.Add(10 * time.Millisecond)
 	}
-	require.LessOrEqual(t, len(u.looked), 1024)
+	require.LessOrEqual(t, len(u.looked), 1024+100)
+}
+
+// A peer that requests a byte of each of many pieces has nothing walked through at each.
+func TestLooksAtManyPiecesCostLittle(t *testing.T) {
+	const pieces = 50_000
+	var u uploading
+	now := time.Unix(0, 0)
+	began := time.Now()
+	for i := range uint32(pieces) {
+		require.True(t, u.lookDue(i, now))
+		now = now.Add(lookAgain / pieces)
+	}
+	require.Less(t, time.Since(began), 3*time.Second)
+	now = now.Add(lookAgain)
+	require.True(t, u.lookDue(0, now))
+	require.Less(t, len(u.looked), pieces)
 }

@@ -30,6 +30,7 @@ type uploading struct {
 	judged    int64                             // peers in all choke rounds so far
 	fastSets  map[netip.Prefix]map[uint32]int64 // bytes of allowed-fast pieces that each /24 may still request, by piece (BEP 6)
 	looked    map[uint32]time.Time              // when the files under a piece were last seen to be unchanged
+	forgot    time.Time                         // when those that were longer ago than lookAgain were last removed
 }
 
 // lookAgain is how long files that were seen to be unchanged are believed to be. There may be thousands of them under
@@ -44,7 +45,8 @@ func (u *uploading) lookDue(piece uint32, now time.Time) bool {
 	if u.looked == nil {
 		u.looked = make(map[uint32]time.Time)
 	}
-	if len(u.looked) >= 1024 {
+	if len(u.looked) >= 1024 && now.Sub(u.forgot) >= lookAgain { // and not at each of thousands of pieces in that time
+		u.forgot = now
 		maps.DeleteFunc(u.looked, func(_ uint32, at time.Time) bool { return now.Sub(at) >= lookAgain })
 	}
 	u.looked[piece] = now

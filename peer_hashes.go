@@ -15,6 +15,8 @@ const (
 	maxHashesReading = 8
 	// maxBlocksHashed is how long a piece may be, in blocks, that is read to answer for the hashes of its blocks.
 	maxBlocksHashed = wire.MaxHashes
+	// hashWork is the work of one hash of two others.
+	hashWork = 10
 )
 
 // maxHashesServed is how many bytes of hashes one peer is sent: a few times all of them.
@@ -32,7 +34,7 @@ func (p *peer) hashesRequested(m wire.Message) error {
 	r, _ := wire.ParseHashRequest(m.Payload)
 	file, known := d.t.hashes.File(r.Root)
 	q := fromWireHashes(r).Request
-	if !known || q.Length > wire.MaxHashes || !q.Sound(d.t.hashes.Height(file)) || !p.mayServeHashes(q) {
+	if !known || q.Length > wire.MaxHashes || !q.Sound(d.t.hashes.Height(file)) || !p.mayServeHashes(file, q) {
 		return p.rejectHashes(r)
 	}
 	switch {
@@ -86,12 +88,23 @@ func (p *peer) serveBlockHashes(r wire.HashRequest, file, piece int, q merkle.Re
 	}
 }
 
-// mayServeHashes reports whether the peer may be sent what it asks for, and counts it.
-func (p *peer) mayServeHashes(q merkle.Request) bool {
+// hashesWork is the work of an answer from the tree of a file of so many pieces: a part of a run has the rest of it hashed, and all
+// runs are for the proof.
+func hashesWork(pieces int, q merkle.Request) (steps int64) {
+	if q.Base == 0 || q.Length < min(merkle.Run, pieces) {
+		steps = merkle.Run * hashWork
+	}
+	return steps + int64(pieces/merkle.Run)
+}
+
+// mayServeHashes reports whether the peer may be sent what it asks for, and counts and charges it.
+func (p *peer) mayServeHashes(file int, q merkle.Request) bool {
 	d := p.d
+	first, end := d.t.layout.PiecesOf(file)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := int64(q.Length) * merkle.Size
+	defer p.charge(d.picker.Work()-hashesWork(end-first, q), time.Now())
 	if p.hashesServed+n > d.maxHashesServed() || p.out.Backlog() > maxHashesWaiting {
 		return false
 	}

@@ -42,6 +42,9 @@ type Tree struct {
 // runLevels is how many levels lie between the layer and the roots of runs: 512 hashes, as many as one request asks for.
 const runLevels = 9
 
+// Run is how many hashes of its layer a Tree hashes at most to answer for fewer of them.
+const Run = 1 << runLevels
+
 // NewTree returns the tree of a layer of level base, which it keeps.
 func NewTree(layer []byte, base, height int) *Tree {
 	t := &Tree{layer: layer, base: base, height: height}

@@ -362,8 +362,9 @@ func TestBlockHashesAreCharged(t *testing.T) {
 	tor, err := Create(filepath.Join(dir, "f"), &CreateOptions{Version: V2, PieceLength: pieceLength, Private: true})
 	require.NoError(t, err)
 	p := dialV2(t, tor, seedV2(t, tor, dir, Options{}))
+	root := rootV2(content)
 	ask := func(piece, part int) bool {
-		r := wire.HashRequest{Root: rootV2(content), Index: uint32(piece)<<10 + 64*uint32(part), Length: 64, Proofs: 10}
+		r := wire.HashRequest{Root: root, Index: uint32(piece)<<10 + 64*uint32(part), Length: 64, Proofs: 10}
 		return p.ask(t, r) != nil
 	}
 	for part := range 16 {

@@ -109,6 +109,9 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 	if h.silence && spoiled > 0 { // then a piece that is asked of one peer alone may wait for two such peers
 		bound += 2 * (snubTimeout + 5*time.Second)
 	}
+	if len(h.web) > 0 { // what they spoil is asked of one peer alone, and the ledger does not see it
+		bound += 2 * piece
+	}
 	if h.version != V1 && spoiled > 0 { // a piece waits for the hashes of its blocks
 		bound += 3 * blocksPatience
 	}

@@ -64,7 +64,7 @@ func (c *nthCall) ours(err error) bool { return err == nil || errors.Is(err, c.e
 func eachCall(t *testing.T, err error, history func(t *testing.T, c *nthCall)) {
 	counts, step := map[string]int{}, 1
 	if raceEnabled() {
-		step = 3
+		step = 10
 	}
 	for n := 1; ; n += step {
 		c := &nthCall{err: err, n: n}

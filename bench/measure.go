@@ -69,18 +69,9 @@ func (a *arena) name() string { return strings.TrimSuffix(filepath.Base(a.torren
 // measurePair lets a client download from a seed of the same kind. CPU and memory are those of both.
 func measurePair(leech func(*bench, *arena, racer) result) func(*bench, *arena, racer) result {
 	return func(b *bench, a *arena, r racer) result {
-		seed, err := start(r.seed(b, a, 2))
-		if err != nil {
-			return failure(err)
-		}
-		defer seed.end()
-		if err := seed.awaitReady(patience); err != nil {
-			return failure(err)
-		}
-		before := cpuSoFar(seed.cmd.Process.Pid)
-		res := leech(b, a, r)
-		res.cpu += cpuSoFar(seed.cmd.Process.Pid) - before
-		res.memory += float64(seed.peakMemory())
+		res, seed := besideSeed(b, a, r, func() result { return leech(b, a, r) })
+		res.cpu += seed.cpu
+		res.memory += seed.memory
 		return res
 	}
 }
@@ -90,20 +81,26 @@ func measureSeed(b *bench, a *arena, r racer) result {
 	if !libtorrent.usable(b) {
 		return failure(errors.New("libtorrent is not installed"))
 	}
-	seed, err := start(r.seed(b, a, 2))
-	if err != nil {
-		return failure(err)
-	}
-	defer seed.end()
-	if err := seed.awaitReady(patience); err != nil {
-		return failure(err)
-	}
-	before := cpuSoFar(seed.cmd.Process.Pid)
-	leech := measureLeech(b, a, libtorrent)
+	leech, seed := besideSeed(b, a, r, func() result { return measureLeech(b, a, libtorrent) })
 	if leech.failed != "" {
 		return leech
 	}
-	return result{wall: leech.wall, cpu: cpuSoFar(seed.cmd.Process.Pid) - before, memory: float64(seed.peakMemory())}
+	return result{wall: leech.wall, cpu: seed.cpu, memory: seed.memory}
+}
+
+// besideSeed has a client seed while run is measured, and returns its result, and the CPU and memory of the seed.
+func besideSeed(b *bench, a *arena, r racer, run func() result) (res, cost result) {
+	seed, err := start(r.seed(b, a, 2))
+	if err != nil {
+		return failure(err), cost
+	}
+	defer seed.end()
+	if err := seed.awaitReady(patience); err != nil {
+		return failure(err), cost
+	}
+	before := cpuSoFar(seed.cmd.Process.Pid)
+	res = run()
+	return res, result{cpu: cpuSoFar(seed.cmd.Process.Pid) - before, memory: float64(seed.peakMemory())}
 }
 
 // measureIdle measures what a torrent costs that a client seeds to no peer.

@@ -167,7 +167,7 @@ func (c *conn) abort(err error) {
 	c.update(c.s.now())
 }
 
-// discard ends the connection at once, and drops what nobody is going to read.
+// discard ends the connection at once, and drops what was not read.
 func (c *conn) discard(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -123,7 +123,7 @@ func TestTinyPacketsOutOfOrder(t *testing.T) {
 	})
 }
 
-// What nobody is going to read any more is let go of, and so is the place in the account.
+// What will not be read any more is let go of, and so is the place in the account.
 func TestUnreadIsLetGoOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := boundedPair(t)

@@ -46,6 +46,7 @@ type conn struct {
 	slot int           // in the clock's heap
 
 	scheduled time.Duration // what wake was set to last; 0 is not at all
+	unacked   int           // what the Socket was told that it holds to be sent
 }
 
 // receive takes packets from the beginning of p, as long as they have the id of pk, the first. It returns
@@ -113,6 +114,7 @@ func (c *conn) update(now time.Duration) {
 	if c.readers > 0 && (e.in.directed > 0 || e.in.ready > 0 || e.in.complete || e.state == closed) {
 		c.readable.Broadcast()
 	}
+	c.countUnacknowledged()
 	if c.writers > 0 && (e.state == closed || e.out.waiting <= writeLimit/2 && e.out.room()) {
 		c.writable.Broadcast()
 	}
@@ -130,6 +132,14 @@ func (c *conn) update(now time.Duration) {
 		c.scheduled = due
 		c.s.clock.schedule(c, due)
 	}
+}
+
+// countUnacknowledged tells the Socket how much is held to be sent, and learns whether it may be more. The caller holds c.mu.
+func (c *conn) countUnacknowledged() {
+	holds := c.e.out.held()
+	c.s.unacknowledged.change(c.unacked, holds)
+	c.unacked = holds
+	c.e.out.full = c.s.unacknowledged.full(holds)
 }
 
 // tick is called by the clock.
@@ -245,6 +255,7 @@ func (c *conn) Write(b []byte) (n int, err error) {
 			return n, c.error("write", errFinished)
 		}
 		now := c.s.now()
+		c.countUnacknowledged()
 		if k := c.e.write(b[n:], now); k > 0 {
 			n += k
 			c.update(now)

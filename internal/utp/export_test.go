@@ -16,3 +16,11 @@ func PacketSize(c net.Conn) int {
 	defer k.mu.Unlock()
 	return int(k.e.mtu.size)
 }
+
+// Unacknowledged is what the connections of a socket hold to be sent, in bytes.
+func Unacknowledged(s *Socket) int64 { return s.unacknowledged.held.Load() }
+
+// LimitUnacknowledged sets the bound on it.
+func LimitUnacknowledged(s *Socket, n int64) { s.unacknowledged.limit = n }
+
+const UnacknowledgedFree = unacknowledgedFree

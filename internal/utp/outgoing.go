@@ -42,10 +42,13 @@ type outBlock struct {
 // outgoing holds what is to be sent, from when it is written until it is acknowledged, cut into packets.
 type outgoing struct {
 	memory allocator
+	lent   int         // bytes of the blocks that are held
+	full   bool        // no more may be held than there is
 	ring   []outPacket // of a power of two
 	// Sequence numbers: the oldest that is not acknowledged, the next to be sent for the first time, the
 	// next to be cut.
 	una, nxt, end uint16
+	widest        uint16 // that nxt was ahead of una
 	tail          *outBlock // where the next packet is cut
 	tailPayload   int       // that the last packet was meant for
 
@@ -61,8 +64,23 @@ func (o *outgoing) at(seq uint16) *outPacket { return &o.ring[int(seq)&(len(o.ri
 func (o *outgoing) unacknowledged() int      { return int(o.nxt - o.una) }
 func (o *outgoing) empty() bool              { return o.una == o.end }
 
+// plausible reports whether the other end may have acknowledged seq in a packet that comes now: it was sent, and it is not
+// so long ago that others have overtaken it by two round trips. Whoever cannot see the packets has to guess.
+func (o *outgoing) plausible(seq uint16) bool {
+	return before(seq, o.nxt) && !before(seq, o.una-1-min(2*o.widest, maxUnderway))
+}
+
+// held is the memory that is held. A packet that is not acknowledged keeps its whole block.
+func (o *outgoing) held() int {
+	const perPacket = 40
+	if o.lent == 0 {
+		return 0
+	}
+	return o.lent + perPacket*len(o.ring)
+}
+
 // room reports whether another packet may be cut.
-func (o *outgoing) room() bool { return !o.finished && int(o.end-o.una) < maxUnderway }
+func (o *outgoing) room() bool { return !o.finished && !o.full && int(o.end-o.una) < maxUnderway }
 
 // write cuts as much of p into packets of up to size bytes with their header as may lie waiting, and
 // returns how much that was. A packet that is not full yet is filled up first.
@@ -124,6 +142,7 @@ func (o *outgoing) cut(size, more int) *outPacket {
 			capacity = largeBlock
 		}
 		o.tail = &outBlock{b: o.memory.allocate(capacity)}
+		o.lent += len(o.tail.b)
 	}
 	size = min(size, len(o.tail.b)-o.tail.used)
 	if n := int(o.end - o.una); n == len(o.ring) {
@@ -158,6 +177,7 @@ func (o *outgoing) grow() {
 func (o *outgoing) sent(p *outPacket, now time.Duration) {
 	if p.status == waiting {
 		o.nxt++
+		o.widest = max(o.widest, o.nxt-o.una)
 		o.waiting -= p.payload()
 	} else if p.status == missing {
 		o.missing--
@@ -231,6 +251,7 @@ func (o *outgoing) arrive(p *outPacket) {
 	if b == o.tail {
 		o.tail = nil
 	}
+	o.lent -= len(b.b)
 	o.memory.release(b.b)
 }
 

@@ -63,6 +63,8 @@ type Socket struct {
 	blocks  blocks
 	clock   clock
 
+	unacknowledged unacknowledged
+
 	mu          sync.Mutex
 	random      *rand.Rand
 	conns       map[connKey]*conn
@@ -100,7 +102,8 @@ func NewSocket(c Config) *Socket {
 	s := &Socket{
 		network: c.Network, account: c.Account, began: time.Now(),
 		random: rand.New(c.Random), most: c.Unconfirmed,
-		conns: make(map[connKey]*conn),
+		conns:          make(map[connKey]*conn),
+		unacknowledged: unacknowledged{limit: unacknowledgedLimit},
 	}
 	s.clock.init(s)
 	return s

@@ -1,0 +1,37 @@
+package utp
+
+import "sync/atomic"
+
+const (
+	// unacknowledgedLimit bounds what all connections of a Socket hold to be sent and acknowledged, in bytes: a
+	// connection holds more than its part of it only while there is room.
+	unacknowledgedLimit = 32 << 20
+	// unacknowledgedFree is what each connection may hold whatever the others do.
+	unacknowledgedFree = 128 << 10
+)
+
+// unacknowledged is the memory that data of all connections of a Socket lies in until the other ends acknowledge it. An end
+// that takes much and then falls silent has us hold a whole window. Any goroutine may use it.
+type unacknowledged struct {
+	limit   int64
+	held    atomic.Int64
+	holders atomic.Int64 // connections that hold something
+}
+
+// change records that a connection that held was bytes now holds is.
+func (u *unacknowledged) change(was, is int) {
+	if was == is {
+		return
+	}
+	u.held.Add(int64(is - was))
+	if was == 0 {
+		u.holders.Add(1)
+	} else if is == 0 {
+		u.holders.Add(-1)
+	}
+}
+
+// full reports whether a connection that holds so many bytes may hold no more until some of them are acknowledged.
+func (u *unacknowledged) full(holds int) bool {
+	return holds >= unacknowledgedFree && u.held.Load() >= u.limit && int64(holds) >= u.limit/max(u.holders.Load(), 1)
+}

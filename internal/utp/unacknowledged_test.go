@@ -1,0 +1,63 @@
+package utp_test
+
+import (
+	"bytes"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/utp"
+)
+
+// Ends that take much and then fall silent have a socket hold no more than its bound and a part of it each. Another
+// connection is served beside them, if more slowly, and what they held is let go of when they end.
+func TestPeersThatFallSilent(t *testing.T) {
+	const bound, silent = 4 << 20, 12
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.delay = 200 * time.Millisecond
+		p := connectOver(t, n)
+		utp.LimitUnacknowledged(p.s1, bound)
+		for range silent {
+			c1, c2 := p.another(t)
+			go io.Copy(c1, zeros{})
+			go io.Copy(io.Discard, c2)
+		}
+		most, sum, samples := int64(0), int64(0), int64(0)
+		for range 1000 {
+			time.Sleep(10 * time.Millisecond)
+			most, sum, samples = max(most, utp.Unacknowledged(p.s1)), sum+utp.Unacknowledged(p.s1), samples+1
+		}
+		require.Less(t, most, int64(2*bound+(silent+1)*256<<10))
+		require.Greater(t, sum/samples, int64(bound/2), "the bound is what keeps them")
+
+		other := p.n.socket(t, "10.0.0.3:6881", 0)
+		l, err := other.Listen()
+		require.NoError(t, err)
+		p.n.set(func() { delete(p.n.hosts, thereAddr) })
+		time.Sleep(time.Second)
+		require.Greater(t, utp.Unacknowledged(p.s1), int64(bound/2))
+		c1, err := p.s1.Dial(t.Context(), l.Addr().(utp.Addr).AddrPort())
+		require.NoError(t, err)
+		c2, err := l.Accept()
+		require.NoError(t, err)
+		want := content(3, 5_000_000)
+		began := time.Now()
+		go c1.Write(want)
+		got := make([]byte, len(want))
+		_, err = io.ReadFull(c2, got)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want, got))
+		t.Logf("most %d KiB, on average %d KiB; beside them %v", most>>10, sum/samples>>10, time.Since(began))
+		require.Less(t, time.Since(began), 20*time.Second)
+		time.Sleep(5 * time.Minute)
+		require.Zero(t, utp.Unacknowledged(p.s1))
+	})
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }

@@ -130,8 +130,8 @@ func (e *endpoint) receive(h *packet, now time.Duration) {
 		e.receiveAnswer(h, now)
 		return
 	}
-	if before(e.out.nxt-1, h.ack) || before(h.ack, e.out.una-1-maxUnderway) {
-		return // of what was never sent
+	if !e.out.plausible(h.ack) {
+		return
 	}
 	if e.state == answering {
 		if h.ack != e.out.una-1 {

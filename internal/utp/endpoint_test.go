@@ -300,6 +300,22 @@ func TestSelectiveAcknowledgementOverALongGap(t *testing.T) {
 	r.wants("STATE 1 ack 0 and  and  and 5000")
 }
 
+// A packet that acknowledges what was under way long ago, or never, is of one who does not see the packets.
+func TestAcknowledgementsThatAreGuessed(t *testing.T) {
+	r := dialed(t)
+	r.in("DATA 1 ack -1 10 bytes", "DATA 1 ack 1 10 bytes")
+	r.wants()
+	for range 10 {
+		r.write(2 * 1232)
+		r.sent = nil
+		r.in(fmt.Sprintf("STATE 1 ack %d", r.e.out.nxt-1-ours))
+	}
+	r.in("DATA 1 ack 5 10 bytes", "DATA 1 ack 11 10 bytes")
+	require.Zero(t, r.e.in.ready)
+	r.in("DATA 1 ack 6 10 bytes")
+	require.Equal(t, 10, r.e.in.ready, "overtaken by two round trips")
+}
+
 // An end that has long had no room is given as much time as any other when the path fails.
 func TestPathFailsBesideAPeerWithoutRoom(t *testing.T) {
 	r := dialed(t)

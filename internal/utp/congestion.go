@@ -129,6 +129,9 @@ func (c *congestion) acknowledged(m measure) {
 	c.window = min(max(c.window, smallWindow*c.packet), maxWindow)
 	if ended {
 		c.round.begin(m)
+		if m.next-c.reduced > 1<<30 {
+			c.reduced = m.next - 1<<30 // numbers go round
+		}
 		if !c.start.active() {
 			c.down.consider(c, m)
 		}

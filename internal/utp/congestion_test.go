@@ -45,6 +45,24 @@ func TestLossIsCongestionOnlyWithAQueue(t *testing.T) {
 	}
 }
 
+// Transmissions are so many that their numbers go round before anything is lost.
+func TestHalvesAfterTransmissionsWithoutNumber(t *testing.T) {
+	w, m := full(1e6)
+	m.queue = 20 * time.Millisecond
+	w.lost(m, 1, 999)
+	require.Equal(t, 5e5, w.window)
+	m.queue, m.packets, m.bytes = 0, 1, 1400
+	for range 10 {
+		m.next += 1 << 28
+		m.newest = m.next - 1
+		w.acknowledged(m)
+	}
+	before := w.window
+	m.queue = 20 * time.Millisecond
+	w.lost(m, 1, m.newest)
+	require.InDelta(t, before/2, w.window, 1)
+}
+
 func TestHalvesOnceARoundTrip(t *testing.T) {
 	w, m := full(1e6)
 	m.queue = 20 * time.Millisecond

@@ -48,7 +48,7 @@ type outgoing struct {
 	// Sequence numbers: the oldest that is not acknowledged, the next to be sent for the first time, the
 	// next to be cut.
 	una, nxt, end uint16
-	widest        uint16 // that nxt was ahead of una
+	widest        uint16    // that nxt was ahead of una
 	tail          *outBlock // where the next packet is cut
 	tailPayload   int       // that the last packet was meant for
 

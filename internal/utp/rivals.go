@@ -26,7 +26,7 @@ type rivals struct {
 func (r *rivals) acknowledged(m measure) {
 	r.full.sample(m.queue.Seconds(), m.now)
 	if int32(m.newest-r.from) >= 0 {
-		r.most = max(r.most, m.flight)
+		r.from, r.most = m.newest, max(r.most, m.flight) // numbers go round
 	}
 }
 

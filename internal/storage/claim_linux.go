@@ -16,7 +16,7 @@ import (
 // a range begins says what is claimed; how long it is says by whom.
 const (
 	claimShift = 21      // each claim has 2 MiB of offsets to itself
-	ownerBits  = 20      // of the owner's info hash, which the length of a range tells
+	ownerBits  = 20      // of the number of an owner, which the length of a range tells
 	ownerTable = 1 << 62 // from here on ranges spell out whole info hashes, 40 bits each
 	partBits   = 40
 )
@@ -35,15 +35,35 @@ const (
 	claimFile  = 'f' // the file with an identity
 )
 
-func ownerOf(hash [20]byte) int64 { return int64(binary.BigEndian.Uint32(hash[:]) >> (32 - ownerBits)) }
+// An owner is the number of a download's info hash among those that have claims in the directory.
+type owner struct {
+	known  bool // claims tell it
+	number int64
+}
+
+// numberOf is the number that the claims of an info hash tell: the bits that it begins with, or the next number that no other info
+// hash has. An author can choose what a hash begins with.
+func (d *rootDisk) numberOf(hash [20]byte) int64 {
+	if d.owner.known {
+		return d.owner.number
+	}
+	who := int64(binary.BigEndian.Uint32(hash[:]) >> (32 - ownerBits))
+	for {
+		if by, taken := d.wholeOwner(who); !taken || by == hash {
+			return who
+		}
+		who = (who + 1) % (1 << ownerBits)
+	}
+}
 
 func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 	defer d.claimAlone()()
-	who := ownerOf(owner)
+	who := d.numberOf(owner)
 	for _, f := range files {
 		taken := func(kind byte, name string) error {
 			if by, ok := d.claimedBy(claimAt(kind, name)); ok && by != who {
-				return &Claimed{Path: filepath.Join(d.root.Name(), filepath.FromSlash(f.Path)), Owner: d.wholeOwner(by)}
+				whole, _ := d.wholeOwner(by)
+				return &Claimed{Path: filepath.Join(d.root.Name(), filepath.FromSlash(f.Path)), Owner: whole}
 			}
 			return nil
 		}
@@ -78,6 +98,7 @@ func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 	for k, part := range ownerParts(owner) {
 		d.hold(ownerTable|(who<<2|int64(k))<<partBits, part)
 	}
+	d.owner.known, d.owner.number = true, who
 	return nil
 }
 
@@ -122,16 +143,17 @@ func ownerParts(hash [20]byte) (parts [4]int64) {
 	return parts
 }
 
-// wholeOwner is the info hash that begins with the bits in who, as far as its owner says it.
-func (d *rootDisk) wholeOwner(who int64) (hash [20]byte) {
+// wholeOwner is the info hash of another Disk that has a number, as far as that says it.
+func (d *rootDisk) wholeOwner(who int64) (hash [20]byte, taken bool) {
 	for k := range int64(4) {
 		part, ok := d.claimedBy(ownerTable | (who<<2|k)<<partBits)
 		if !ok {
 			part = 0
 		}
+		taken = taken || ok
 		for i := range int64(5) {
 			hash[5*k+i] = byte(part >> (32 - 8*i))
 		}
 	}
-	return hash
+	return hash, taken
 }

@@ -13,6 +13,8 @@ import (
 type rootDisk struct {
 	root *os.Root
 	self *os.File // the directory itself
+
+	owner owner // of the claims; one Claim runs at a time
 }
 
 func openRoot(dir string) (Disk, error) {
@@ -29,7 +31,7 @@ func openRoot(dir string) (Disk, error) {
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	return &rootDisk{root, self}, nil
+	return &rootDisk{root: root, self: self}, nil
 }
 
 func (d *rootDisk) Open(name string, flag int) (DiskFile, error) {

@@ -102,6 +102,25 @@ func TestAPathBelongsToOneTorrent(t *testing.T) {
 	}
 }
 
+// An author can choose how an info hash begins, which takes a second for the bits that a claim tells. All of it decides whose a path is.
+func TestOwnersThatBeginAlike(t *testing.T) {
+	linuxOnly(t)
+	dir := t.TempDir()
+	mine, _ := named(1, "d/a")
+	theirs, _ := named(2, "d/a")
+	beside, _ := named(3, "d/b")
+	theirs.InfoHash, beside.InfoHash = mine.InfoHash, mine.InfoHash
+	theirs.InfoHash[19]++
+	beside.InfoHash[19]--
+	first, second := openDirectory(t, mine, dir), openDirectory(t, beside, dir)
+	require.NoError(t, first.SetWanted(all(mine)))
+	require.NoError(t, second.SetWanted(all(beside)), "another path is no conflict")
+	err := openDirectory(t, theirs, dir).SetWanted(all(theirs))
+	require.ErrorIs(t, err, storage.ErrInUse)
+	require.ErrorContains(t, err, fmt.Sprintf("%x", mine.InfoHash))
+	require.NoError(t, first.SetWanted(all(mine)), "its own claims are no obstacle")
+}
+
 // Files that are not wanted are not claimed.
 func TestOnlyWhatIsWantedIsClaimed(t *testing.T) {
 	linuxOnly(t)

@@ -88,23 +88,31 @@ func (p *peer) serveBlockHashes(r wire.HashRequest, file, piece int, q merkle.Re
 	}
 }
 
-// hashesWork is the work of an answer from the tree of a file of so many pieces: a part of a run has the rest of it hashed, and all
-// runs are for the proof.
-func hashesWork(pieces int, q merkle.Request) (steps int64) {
-	if q.Base == 0 || q.Length < min(merkle.Run, pieces) {
-		steps = merkle.Run * hashWork
+// hashesWork is the work of an answer about a file: to copy what is sent, and to hash a run of each tree of which a part is proven.
+func (d *Download) hashesWork(file int, q merkle.Request) int64 {
+	work := int64(q.Length)
+	prove := func(part, of int) {
+		if run := min(of, merkle.Run); part < run {
+			work += hashWork * int64(run)
+		}
 	}
-	return steps + int64(pieces/merkle.Run)
+	first, end := d.t.layout.PiecesOf(file)
+	if level := d.t.hashes.Level(); q.Base < level { // blocks of a piece, and the piece
+		prove(q.Length, 1<<min(level, d.t.hashes.Height(file)))
+		prove(1, end-first)
+	} else {
+		prove(q.Length, end-first)
+	}
+	return work
 }
 
 // mayServeHashes reports whether the peer may be sent what it asks for, and counts and charges it.
 func (p *peer) mayServeHashes(file int, q merkle.Request) bool {
 	d := p.d
-	first, end := d.t.layout.PiecesOf(file)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := int64(q.Length) * merkle.Size
-	defer p.charge(d.picker.Work()-hashesWork(end-first, q), time.Now())
+	defer p.charge(d.picker.Work()-d.hashesWork(file, q), time.Now())
 	if p.hashesServed+n > d.maxHashesServed() || p.out.Backlog() > maxHashesWaiting {
 		return false
 	}

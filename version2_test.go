@@ -18,7 +18,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/merkle"
+	"github.com/shoal-go/torrent/internal/piecehash"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -406,6 +408,32 @@ func TestProofsAreCharged(t *testing.T) {
 	}
 	const most = workAtOnce + 512*hashWork
 	require.Greater(t, time.Since(began).Seconds(), float64(times*512*hashWork-most)/workRate-1)
+}
+
+// An answer is charged with a run of each tree of which it proves a part, however long the tree is.
+func TestHashesWork(t *testing.T) {
+	const pieces, blocks = 1_000_000, 4096
+	l := layout.NewAligned(blocks*blockSize, layout.File{Path: "long", Length: pieces * blocks * blockSize},
+		layout.File{Path: "short", Length: 3 * blocks * blockSize}, layout.File{Path: "a piece", Length: 2 * blockSize})
+	d := &Download{t: &Torrent{layout: l, hashes: piecehash.New(l, make([]merkle.Hash, 3), make([][]byte, 3))}}
+	const level, run = 12, merkle.Run * hashWork
+	for _, c := range []struct {
+		file int
+		q    merkle.Request
+		work int64
+	}{
+		{0, merkle.Request{Base: level, Length: 2}, 2 + run},
+		{0, merkle.Request{Base: level, Length: 256}, 256 + run},
+		{0, merkle.Request{Base: level, Length: 512}, 512},
+		{0, merkle.Request{Base: level, Length: 8192}, 8192},
+		{0, merkle.Request{Length: 256}, 256 + 2*run},
+		{0, merkle.Request{Length: blocks}, blocks + run},
+		{1, merkle.Request{Base: level, Length: 2}, 2 + 3*hashWork},
+		{1, merkle.Request{Base: level, Length: 4}, 4},
+		{2, merkle.Request{Length: 2}, 2},
+	} {
+		require.Equal(t, c.work, d.hashesWork(c.file, c.q), "%d: %+v", c.file, c.q)
+	}
 }
 
 // A peer that sends false hashes is banned, and the layer comes from another.

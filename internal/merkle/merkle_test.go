@@ -1,10 +1,12 @@
 package merkle_test
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -149,6 +151,62 @@ func TestAnswersProveThemselves(t *testing.T) {
 			require.False(t, merkle.Prove(root, height, r, tree.Append(nil, r)), "without the levels up to the root nothing is proven")
 		}
 		require.Len(t, tree.AppendProof(nil, merkle.Request{Length: 2, Proofs: height}), merkle.Size*(height-1))
+	}
+}
+
+// An answer is made of one run of the layer and of one node of each layer above, however long the layer is. These take little room.
+func TestAnswersTakeOneRun(t *testing.T) {
+	const base, hashes, run = 3, 20*merkle.Run + 5, merkle.Run * merkle.Size
+	layer := random(hashes * merkle.Size)
+	height := base + merkle.Height(hashes)
+	root := merkle.Root(layer, base, height)
+	tree := merkle.NewTree(layer, base, height)
+	kept := 0
+	for k, above := range tree.Above() {
+		require.Equal(t, root, merkle.Root(above, base+9+k, height))
+		kept += len(above)
+	}
+	require.Less(t, kept, len(layer)/200)
+	for _, index := range []int{0, 7*merkle.Run + 6, hashes - 1} {
+		index &^= 1
+		r := merkle.Request{Base: base, Index: index, Length: 2, Proofs: height}
+		tree := merkle.NewTree(bytes.Clone(layer), base, height)
+		want := tree.Append(nil, r)
+		require.True(t, merkle.Prove(root, height, r, want))
+		scrambled := bytes.Clone(layer)
+		tree = merkle.NewTree(scrambled, base, height)
+		for from := 0; from < len(layer); from += run {
+			if from/run != index/merkle.Run {
+				clear(scrambled[from:min(from+run, len(layer))])
+			}
+		}
+		for k, above := range tree.Above() {
+			for i := range len(above) / merkle.Size {
+				if i != index/(merkle.Run<<k)^1 {
+					clear(above[i*merkle.Size:][:merkle.Size])
+				}
+			}
+		}
+		require.True(t, bytes.Equal(want, tree.Append(nil, r)), "hashes from %d on", index)
+	}
+	r := merkle.Request{Base: base, Index: hashes + 3, Length: 4, Proofs: height}
+	require.True(t, merkle.Prove(root, height, r, tree.Append(nil, r)), "nothing but padding")
+}
+
+// BenchmarkTree answers requests for few hashes of a long layer, and for as many as may be asked for.
+func BenchmarkTree(b *testing.B) {
+	const hashes = 1_000_000
+	layer := random(hashes * merkle.Size)
+	height := merkle.Height(hashes)
+	for _, length := range []int{2, 512, 8192} {
+		b.Run(strconv.Itoa(length), func(b *testing.B) {
+			tree := merkle.NewTree(layer, 0, height)
+			r := merkle.Request{Index: 8192, Length: length, Proofs: height}
+			var answer []byte
+			for b.Loop() {
+				answer = tree.Append(answer[:0], r)
+			}
+		})
 	}
 }
 

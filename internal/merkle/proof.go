@@ -1,6 +1,9 @@
 package merkle
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // A Request names hashes of one file (BEP 52): Length of them from Index on at level Base, and so many levels above from which
 // the nodes that prove them are wanted.
@@ -30,43 +33,46 @@ func (r Request) uncles(height int) int {
 // Hashes is how many hashes answer r in a tree of the given height.
 func (r Request) Hashes(height int) int { return r.Length + r.uncles(height) }
 
-// A Tree answers requests for the hashes of one file, from a layer of it. It keeps the roots of runs of that layer, so that no
-// answer costs more than one run and the roots.
+// A Tree answers requests for the hashes of one file, from a layer of it. It keeps the layers from the roots of runs up, a 256th of
+// that layer in all, so that no answer costs more hashes than one run has.
 type Tree struct {
 	layer  []byte
 	base   int
 	height int
-	runs   []byte // the nodes at level base+runLevels
+	above  [][]byte // the layers of level base+runLevels and up, to the root
 }
 
 // runLevels is how many levels lie between the layer and the roots of runs: 512 hashes, as many as one request asks for.
 const runLevels = 9
 
-// Run is how many hashes of its layer a Tree hashes at most to answer for fewer of them.
+// Run is how many hashes of its layer a Tree joins at most to answer for fewer of them.
 const Run = 1 << runLevels
 
 // NewTree returns the tree of a layer of level base, which it keeps.
 func NewTree(layer []byte, base, height int) *Tree {
 	t := &Tree{layer: layer, base: base, height: height}
-	if height > base+runLevels {
-		for from := 0; from < len(layer); from += Size << runLevels {
-			root := Root(layer[from:min(len(layer), from+Size<<runLevels)], base, base+runLevels)
-			t.runs = append(t.runs, root[:]...)
-		}
+	for from, to := base, base+runLevels; to <= height; from, to = to, to+1 {
+		layer = climb(layer, from, to)
+		t.above = append(t.above, layer)
 	}
 	return t
 }
 
-// Node is the node with an index at a level that is not below the tree's own layer.
-func (t *Tree) Node(level, index int) Hash {
-	if level >= t.base+runLevels && t.runs != nil {
-		return node(t.runs, t.base+runLevels, level, index)
+// climb is the layer of level to above one of level from.
+func climb(layer []byte, from, to int) (above []byte) {
+	for run := range slices.Chunk(layer, Size<<(to-from)) {
+		root := Root(run, from, to)
+		above = append(above, root[:]...)
 	}
-	return node(t.layer, t.base, level, index)
+	return above
 }
 
-// node is a node over part of a layer of level base.
-func node(layer []byte, base, level, index int) Hash {
+// Node is the node with an index at a level that is not below the tree's own layer.
+func (t *Tree) Node(level, index int) Hash {
+	layer, base := t.layer, t.base
+	if k := level - (t.base + runLevels); k >= 0 && k < len(t.above) {
+		layer, base = t.above[k], level
+	}
 	from := min(int64(index)<<(level-base)*Size, int64(len(layer)))
 	end := min(from+Size<<(level-base), int64(len(layer)))
 	return Root(layer[from:end], base, level)
@@ -75,8 +81,13 @@ func node(layer []byte, base, level, index int) Hash {
 // Append appends the answer to a sound request whose Base is not below the tree's layer: the hashes, padding included, and then
 // the nodes that prove them, the lowest first.
 func (t *Tree) Append(b []byte, r Request) []byte {
-	for i := range r.Length {
-		h := t.Node(r.Base, r.Index+i)
+	i, end := r.Index, r.Index+r.Length
+	if n := len(t.layer) / Size; r.Base == t.base && i < n {
+		b = append(b, t.layer[i*Size:min(end, n)*Size]...)
+		i = min(end, n)
+	}
+	for ; i < end; i++ {
+		h := t.Node(r.Base, i)
 		b = append(b, h[:]...)
 	}
 	return t.AppendProof(b, r)

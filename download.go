@@ -400,7 +400,8 @@ func (d *Download) Done() <-chan struct{} {
 
 // Wait returns what was downloaded once all that is chosen is complete and verified, or why it is not. What is
 // returned stays readable after the download was closed, until its own Close. Wait returns it also after Close, but then
-// what was in a Storage of the user's own cannot be read any more.
+// what was in a Storage of the user's own cannot be read any more, and it is ErrInUse if another download has taken a path of the files
+// meanwhile.
 func (d *Download) Wait() (*Downloaded, error) {
 	for {
 		<-d.Done()

@@ -119,6 +119,32 @@ func TestATorrentDoesNotTakeThePathOfAnother(t *testing.T) {
 	theirs.same(t, complete(t, again))
 }
 
+// What is read only after the download was closed is claimed again, or not read.
+func TestAClosedDownloadClaimsItsPathsAgain(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("no claims on this system")
+	}
+	mine := makeShare(t, torrent.CreateOptions{}, part{"a.bin", 500_000})
+	theirs := makeShare(t, torrent.CreateOptions{}, part{"a.bin", 100})
+	first, second := mine.gated(t), theirs.gated(t)
+	first.give()
+	second.give()
+	dir := t.TempDir()
+	d := mine.start(t, torrent.Options{Dir: dir, Peers: []netip.AddrPort{first.addr}})
+	<-d.Done()
+	require.NoError(t, d.Close())
+
+	taken := theirs.start(t, torrent.Options{Dir: dir})
+	_, err := d.Wait()
+	require.ErrorIs(t, err, torrent.ErrInUse)
+	require.NoError(t, taken.Close())
+	files, err := d.Wait()
+	require.NoError(t, err)
+	mine.same(t, files)
+	_, err = theirs.Start(t.Context(), &torrent.Options{Dir: dir, Peers: []netip.AddrPort{second.addr}})
+	require.ErrorIs(t, err, torrent.ErrInUse, "a map of the file may be read, and must not be cut")
+}
+
 // Of many that begin at once on one path, one goes on.
 func TestOneOfManyGetsAPath(t *testing.T) {
 	if runtime.GOOS != "linux" {

@@ -482,7 +482,8 @@ func (s *fileStore) Close() error {
 
 func (s *fileStore) Rest() error { return s.Close() }
 
-// Wake opens the directory again. How the files were left is known still, so that what has changed since is noticed.
+// Wake opens the directory again, and claims the files again, unless another download has claimed them since. How they were
+// left is known still, so that what has changed since is noticed.
 func (s *fileStore) Wake() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -493,6 +494,10 @@ func (s *fileStore) Wake() error {
 	if err != nil {
 		return err
 	}
-	s.disk, s.handles, s.closed = disk, newHandles(maxHandles, s.open), false
+	s.disk, s.handles = disk, newHandles(maxHandles, s.open)
+	if err := s.claim(s.wanted); err != nil {
+		return errors.Join(err, disk.Close())
+	}
+	s.closed = false
 	return nil
 }

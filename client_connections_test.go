@@ -90,6 +90,30 @@ func TestBudgetIsDealtFairly(t *testing.T) {
 	})
 }
 
+// Thousands of candidates that do not answer are named to one download. Another one's only peer is dialled all the same.
+func TestDialsAreTakenInTurns(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), nil)
+		var dead []netip.AddrPort
+		for k := range 3000 {
+			dead = append(dead, netip.MustParseAddrPort(fmt.Sprintf("%d.%d.%d.1:6881", 100+k%50, k/50, k%200)))
+		}
+		for k := range uint64(2) {
+			d := simLeech(t, c, newSimContent(k+1, blockSize, 64*blockSize))
+			d.discovery.found(peerlist.FromPEX, "", dead...)
+			simnet.Sleep(10*time.Second + 337*time.Millisecond) // so that no two timers end at once
+		}
+		content := newSimContent(3, blockSize, 64*blockSize)
+		d := simLeech(t, c, content)
+		p := simpeer.New("honest", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+		require.NoError(t, p.Arrive())
+		defer p.Stop()
+		d.discovery.found(peerlist.FromPEX, "", p.Addr())
+		simnet.Sleep(10 * time.Second)
+		require.True(t, d.Stats().Complete)
+	})
+}
+
 // A peer that wants nothing and has nothing that we want makes room for another.
 func TestUselessPeersMakeRoom(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

@@ -152,6 +152,20 @@ func (c *Client) claim(has int) peerlist.Claim {
 	return peerlist.Claim{Has: has, Sharing: len(c.registry.serving), Most: c.MaxPeers}
 }
 
+// dialClaim is claim where the next dial is asked for, which discoveries wait for in turn. The caller holds c.mu.
+func (c *Client) dialClaim(by *discovery, has int) peerlist.Claim {
+	claim := c.claim(has)
+	claim.By = by
+	return claim
+}
+
+// wakeWaiting has those dial whose turn it is. The caller holds c.mu.
+func (c *Client) wakeWaiting(now time.Time) {
+	for by := range c.budget.Turn(now) {
+		by.(*discovery).changed()
+	}
+}
+
 // excess is how many of so many connections are to make room for those of another download now.
 func (c *Client) excess(has int, now time.Time) int {
 	c.mu.Lock()
@@ -167,11 +181,16 @@ func (c *Client) allTaken(has int) bool {
 	return c.budget.AllTaken(c.claim(has))
 }
 
-// mayDial reports whether a download with so many connections may make one more now, to an address, and counts it if so.
-func (c *Client) mayDial(has int, addr netip.Addr, now time.Time) bool {
+// mayDial reports whether a discovery whose owner has so many connections may make one more now, to an address, and
+// counts it if so.
+func (c *Client) mayDial(by *discovery, has int, addr netip.Addr, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.budget.Dial(c.claim(has), addr, now)
+	ok := c.budget.Dial(c.dialClaim(by, has), addr, now)
+	if !ok {
+		c.wakeWaiting(now)
+	}
+	return ok
 }
 
 // targetAt is when an address may be dialled, as far as other dials of the same host decide it.
@@ -203,14 +222,16 @@ func (c *Client) endDial() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.budget.EndDial()
+	c.wakeWaiting(time.Now())
 }
 
-// dialAt is when a download with so many connections is to dial the next of cand, if that is known.
-func (c *Client) dialAt(cand *peerlist.List, has int, now time.Time) (at time.Time, ok bool) {
-	at, ok = cand.Due()
+// dialAt is when a discovery whose owner has so many connections is to dial its next candidate, if that is known. The
+// caller holds by.mu.
+func (c *Client) dialAt(by *discovery, has int, now time.Time) (at time.Time, ok bool) {
+	at, ok = by.cand.Due()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.budget.DialAt(c.claim(has), at, now), ok
+	return c.budget.DialAt(c.dialClaim(by, has), at, now), ok
 }
 
 // mayJoin reports whether a download with so many connections may take one that a peer made, and counts it if so.

@@ -159,7 +159,7 @@ func (d *Download) punch(addr netip.AddrPort, now time.Time) {
 		}
 	}
 	f.add(addr, peerlist.FromPEX, "", now)
-	if !d.client.mayDial(d.swarm.live, addr.Addr(), now) {
+	if !d.client.mayDial(f, d.swarm.live, addr.Addr(), now) {
 		return
 	}
 	if !f.cand.Take(addr) {

@@ -55,7 +55,7 @@ type discoveryConfig struct {
 	hungry   func() bool                             // no peer is connected, though some are wanted
 	dropped  func(tracker string)                    // another tracker of a private torrent took over (BEP 27)
 	take     func(*connection, peerlist.Source) bool // a connection was made; false has it closed
-	changed  func()                                  // there may be more to dial
+	changed  func()                                  // there may be more to dial; called with any mutex held
 	failed   func(addr netip.AddrPort)               // a candidate could not be reached; may be nil
 
 	disconnect func(lost func(*connection) bool) // ends connections that the network has lost
@@ -371,7 +371,7 @@ func (f *discovery) dialDue(live, most int, now time.Time) {
 			f.cand.Postpone(addr, at)
 			continue
 		}
-		if !f.client.mayDial(live, addr.Addr(), now) {
+		if !f.client.mayDial(f, live, addr.Addr(), now) {
 			return
 		}
 		f.cand.Next(now)
@@ -385,7 +385,7 @@ func (f *discovery) dialAt(live, most int, now time.Time) (at time.Time, ok bool
 	if live+f.cand.Dialling() >= most {
 		return at, false
 	}
-	return f.client.dialAt(f.cand, live, now)
+	return f.client.dialAt(f, live, now)
 }
 
 // dial connects to a candidate by the ways given, or by any if there are none, and hands the connection to the owner.

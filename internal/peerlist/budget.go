@@ -1,6 +1,7 @@
 package peerlist
 
 import (
+	"iter"
 	"net/netip"
 	"time"
 )
@@ -20,6 +21,7 @@ type Budget struct {
 
 // A Claim is that of one download of several that share a budget.
 type Claim struct {
+	By      any // the download, for those that wait for a dial in turn
 	Has     int // its connections
 	Sharing int // how many downloads share the budget
 	Most    int // connections of all of them together; 0 is no bound
@@ -67,11 +69,17 @@ func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time
 }
 
 // Dial reports whether a download may make one connection more now, to an address, and counts it if so. EndDial
-// follows.
+// follows. Those that may not because too many dials are under way take turns, each with one.
 func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
-	if n, _ := b.dials.allowance(now); n == 0 || !b.room(c, now) {
+	if !b.room(c, now) {
+		b.dials.served(c.By)
 		return false
 	}
+	if n, _ := b.dials.left(c.By, now); n == 0 {
+		b.dials.wait(c.By, now)
+		return false
+	}
+	b.dials.served(c.By)
 	b.begin(addr, now)
 	b.dials.halfOpen++
 	return true
@@ -80,7 +88,7 @@ func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
 // Redial is for a dial under way that makes a second connection in place of its first, as all that it makes count to
 // how many may be begun: it counts it, or returns how long it has to wait before it asks again.
 func (b *Budget) Redial(addr netip.Addr, now time.Time) (wait time.Duration) {
-	if wait = b.dials.wait(now); wait == 0 {
+	if wait = b.dials.pause(now); wait == 0 {
 		b.begin(addr, now)
 	}
 	return wait
@@ -94,6 +102,9 @@ func (b *Budget) begin(addr netip.Addr, now time.Time) {
 	b.dials.begin(now)
 }
 
+// Turn yields those whose turn it is to dial now.
+func (b *Budget) Turn(now time.Time) iter.Seq[any] { return b.dials.turn(now) }
+
 // EndDial counts a dial that is over. Joined came before it if it led to a connection.
 func (b *Budget) EndDial() { b.dials.end() }
 
@@ -102,9 +113,9 @@ func (b *Budget) DialAt(c Claim, due, now time.Time) time.Time {
 	if due.Before(now) {
 		due = now
 	}
-	n, wait := b.dials.allowance(now)
+	n, wait := b.dials.left(c.By, now)
 	if n == 0 && wait == 0 || !b.room(c, now) {
-		wait = budgetRound // too many are half open, or connected
+		wait = budgetRound // too many are half open, or connected, or it is another's turn
 	}
 	if again := now.Add(wait); due.Before(again) {
 		return again

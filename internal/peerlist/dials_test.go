@@ -1,6 +1,7 @@
 package peerlist
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ func TestDialBudget(t *testing.T) {
 		b.begin(now)
 		b.halfOpen++
 	}
-	require.Equal(t, 400*time.Millisecond, b.wait(now))
+	require.Equal(t, 400*time.Millisecond, b.pause(now))
 	allowed(0, 400*time.Millisecond, "until the first twenty are a second old")
 	now = now.Add(400 * time.Millisecond)
 	allowed(10, 0, "ten are still half open")
@@ -41,4 +42,44 @@ func TestDialBudget(t *testing.T) {
 	allowed(20, 0, "")
 	now = now.Add(time.Hour)
 	allowed(20, 0, "nothing is saved up")
+}
+
+// Those that wait for a dial get one each, in the order in which they asked, unless they ask no more.
+func TestDialsAreTakenInTurns(t *testing.T) {
+	var b Budget
+	now := epoch
+	dial := func(by string) bool { return b.Dial(Claim{By: by}, host, now) }
+	end := func() (woken []any) {
+		b.EndDial()
+		return slices.Collect(b.Turn(now))
+	}
+	for range maxHalfOpen {
+		require.True(t, dial("a"))
+	}
+	now = now.Add(time.Hour)
+	for _, by := range []string{"a", "b", "c", "b"} {
+		require.False(t, dial(by))
+	}
+	require.Equal(t, []any{"a"}, end())
+	require.False(t, dial("c"), "it is not its turn")
+	require.Equal(t, now.Add(budgetRound), b.DialAt(Claim{By: "c"}, now, now))
+	require.Equal(t, now, b.DialAt(Claim{By: "a"}, now, now))
+	require.True(t, dial("a"))
+	require.False(t, dial("a"), "each has one")
+	require.Equal(t, []any{"b"}, end())
+	require.Equal(t, []any{"b", "c"}, end())
+	require.True(t, dial("c"), "there is room for both")
+	require.True(t, dial("b"))
+
+	require.False(t, dial("b"))
+	now = now.Add(waitsFor)
+	require.False(t, dial("c"))
+	require.Equal(t, []any{"a"}, end())
+	now = now.Add(time.Millisecond)
+	require.Equal(t, []any{"c"}, slices.Collect(b.Turn(now)), "the others have not asked for long")
+	require.True(t, dial("c"))
+
+	require.False(t, b.Dial(Claim{By: "b"}, host, now))
+	require.False(t, b.Dial(Claim{By: "b", Most: 1}, host, now))
+	require.Empty(t, end(), "one that may not connect does not wait for a dial")
 }

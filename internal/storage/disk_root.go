@@ -87,12 +87,12 @@ func (d *rootDisk) Link(name string, to Disk, as string) error {
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	from, err := d.root.Open(filepath.Dir(name))
+	from, err := d.root.OpenFile(filepath.Dir(name), os.O_RDONLY|noWait, 0)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	dir, err := other.root.Open(filepath.Dir(as))
+	dir, err := other.root.OpenFile(filepath.Dir(as), os.O_RDONLY|noWait, 0)
 	if err != nil {
 		return err
 	}

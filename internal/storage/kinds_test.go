@@ -77,6 +77,27 @@ func TestOtherKindsOfFiles(t *testing.T) {
 				})
 			})
 		}
+		for _, name := range []string{"d/0", "d", sidecar(tor, ".resume"), sidecar(tor, ".resume.tmp"), sidecar(tor, ".lock"), sidecar(tor, ".move")} {
+			t.Run(kind+" "+name+" where to move", func(t *testing.T) {
+				dir, err := os.MkdirTemp("", "k")
+				require.NoError(t, err)
+				t.Cleanup(func() { os.RemoveAll(dir) })
+				require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o777))
+				make(t, filepath.Join(dir, name))
+				old := t.TempDir()
+				fill(t, tor, old, content)
+				within(t, "Move", func() {
+					s, err := storage.OpenFiles(tor, old, nil)
+					require.NoError(t, err)
+					require.NoError(t, s.SetWanted(all(tor)))
+					if err := s.Move(t.Context(), dir, claim(set(3, 0, 2)), func(int64, int64) {}); err == nil {
+						old = dir
+					}
+					require.NoError(t, s.Close())
+				})
+				require.Subset(t, listing(t, old), []string{"d/0", "d/1"}, "all of it is here or there")
+			})
+		}
 		t.Run(kind+" as the directory", func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "x")
 			make(t, path)

@@ -124,7 +124,7 @@ func (s *fileStore) linked() []link {
 }
 
 // makeLinks makes the symbolic links of the torrent that lead to something that is wanted, all of which is complete. Nothing gives
-// way to a link. What cannot be made is left out. The caller holds s.mu for writing.
+// way to a link, nor does what another download has claimed. What cannot be made is left out. The caller holds s.mu for writing.
 func (s *fileStore) makeLinks() {
 	links := s.linked()
 	if len(links) == 0 {
@@ -138,14 +138,29 @@ func (s *fileStore) makeLinks() {
 			}
 		}
 	}
-	var failed error
-	left := 0
+	var due []*link
+	var places []Claim
 	for i := range links {
 		k := &links[i]
-		if k.file >= 0 && !s.isWanted(k.file) || k.file < 0 && !wanted[k.final] {
-			continue
+		if (k.file >= 0 && s.isWanted(k.file) || k.file < 0 && wanted[k.final]) && !s.isMade(k) {
+			due = append(due, k)
+			places = append(places, Claim{Path: k.path})
 		}
-		if err := s.makeLink(k); err != nil {
+	}
+	var failed, taken error
+	if len(due) > maxClaims {
+		taken = s.disk.Claim(s.content.InfoHash, bounded(places))
+	}
+	left := 0
+	for i, k := range due {
+		err := taken
+		if len(due) <= maxClaims {
+			err = s.disk.Claim(s.content.InfoHash, places[i:i+1])
+		}
+		if err == nil {
+			err = s.makeLink(k)
+		}
+		if err != nil {
 			failed = err
 			left++
 		}
@@ -155,15 +170,23 @@ func (s *fileStore) makeLinks() {
 	}
 }
 
-// makeLink makes a link, unless it is there. The caller holds s.mu for writing.
+// isMade reports whether a link is there. The caller holds s.mu.
+func (s *fileStore) isMade(k *link) bool {
+	name, target, err := s.linkTo(k)
+	if err != nil {
+		return false
+	}
+	is, err := s.disk.Readlink(name)
+	return err == nil && is == target
+}
+
+// makeLink makes a link where nothing is. The caller holds s.mu for writing.
 func (s *fileStore) makeLink(k *link) error {
 	name, target, err := s.linkTo(k)
 	if err != nil {
 		return err
 	}
-	if is, err := s.disk.Readlink(name); err == nil && is == target {
-		return nil
-	} else if !absent(err) {
+	if _, err := s.disk.Readlink(name); !absent(err) {
 		return fmt.Errorf("%s: %w", filepath.Join(s.dir, name), fs.ErrExist)
 	}
 	if err := s.lock(); err != nil {
@@ -187,12 +210,12 @@ func (m *move) placeLinks() error {
 	s := m.s
 	links := s.linked()
 	for i := range links {
+		if !s.isMade(&links[i]) {
+			continue // or by another program
+		}
 		name, target, err := s.linkTo(&links[i])
 		if err != nil {
-			continue
-		}
-		if is, err := s.disk.Readlink(name); err != nil || is != target {
-			continue // not made, or by another program
+			return err
 		}
 		m.links = append(m.links, name)
 		if is, err := m.to.Readlink(name); err == nil && is == target {

@@ -172,6 +172,36 @@ func TestLinksReplaceNothing(t *testing.T) {
 	}
 }
 
+// Nor does a link take a path that another torrent has claimed, where nothing lies yet: that one's files would go where the link leads.
+func TestLinksTakeNoClaimedPath(t *testing.T) {
+	needSymlinks(t)
+	linuxOnly(t)
+	mine, content := named(3, "d/sub/f")
+	for _, c := range []struct {
+		name  string
+		link  string
+		wants []string
+	}{
+		{"to a file", "d/sub/f > d/a/f", nil},
+		{"to a directory", "d/sub > d/a", nil},
+		{"beside", "d/l > d/a", []string{"d/l > a"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			first := openDirectory(t, mine, dir)
+			require.NoError(t, first.SetWanted(all(mine)))
+			require.NoError(t, first.Settle(t.Context(), bits.New(mine.NumPieces())))
+			theirs, other := linkedContent("d/a/f", c.link)
+			second := openDirectory(t, theirs, dir)
+			fetch(t, theirs, second, other, func(int) bool { return true })
+			require.NoError(t, second.Finish())
+			require.Equal(t, c.wants, linksIn(t, dir))
+			download(t, mine, first, content)
+			require.NoError(t, second.Changed(0))
+		})
+	}
+}
+
 // A directory where nothing may be made is served as it is.
 func TestLinksInAReadOnlyDirectory(t *testing.T) {
 	needSymlinks(t)

@@ -220,6 +220,11 @@ func (m *move) claim() (files []Claim) {
 			files = append(files, Claim{Path: filepath.ToSlash(name), ID: m.after[i].ID})
 		}
 	}
+	for i := range s.linked() {
+		if k := &s.links[i]; s.isMade(k) {
+			files = append(files, Claim{Path: k.path})
+		}
+	}
 	return files
 }
 

@@ -53,7 +53,7 @@ func (s *Seed) Open(ctx context.Context, file int, from, to int64) (*Body, error
 			return nil, err
 		}
 		s.mu.Lock()
-		delete(s.redirects, file) // it may lead elsewhere by now
+		s.forget(file) // it may lead elsewhere by now
 		s.mu.Unlock()
 	}
 	return s.get(ctx, file, r, nil)
@@ -116,11 +116,7 @@ func (s *Seed) get(parent context.Context, file int, r request, known *redirect)
 		return nil, wrong
 	}
 	if end := resp.Request.URL; known == nil && end.String() != u.String() {
-		s.mu.Lock()
-		if len(s.redirects) < maxRedirected {
-			s.redirects[file] = redirect{to: end, public: guard.Public()}
-		}
-		s.mu.Unlock()
+		s.remember(file, end, guard.Public())
 	}
 	b.timer.Stop()
 	b.framed = resp.ProtoMajor >= 2 || resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0

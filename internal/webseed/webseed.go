@@ -44,18 +44,45 @@ type Seed struct {
 	base    *url.URL
 	rule    httpguard.Rule
 
-	mu        sync.Mutex
-	redirects map[int]redirect // by file
+	mu         sync.Mutex
+	redirects  map[int]redirect // by file
+	remembered int              // bytes that they take
 }
 
 // A redirect is where a file was found at last.
 type redirect struct {
 	to     *url.URL
 	public bool // where it began
+	size   int  // about how many bytes it takes
 }
 
-// maxRedirected is how many files a seed's redirects are remembered of.
-const maxRedirected = 10_000
+// maxRemembered bounds the redirects of a seed that are remembered. Files are asked for one after the other, so that the last few
+// are of use.
+const maxRemembered = 64 << 10
+
+// remember keeps where a file was found, at the cost of others if need be.
+func (s *Seed) remember(file int, to *url.URL, public bool) {
+	r := redirect{to, public, 256 + 2*len(to.String())}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(file)
+	for other := range s.redirects {
+		if s.remembered+r.size <= maxRemembered || r.size > maxRemembered {
+			break
+		}
+		s.forget(other)
+	}
+	if r.size <= maxRemembered {
+		s.redirects[file] = r
+		s.remembered += r.size
+	}
+}
+
+// forget removes a redirect if there is one. The lock is held.
+func (s *Seed) forget(file int) {
+	s.remembered -= s.redirects[file].size
+	delete(s.redirects, file)
+}
 
 var (
 	errScheme = errors.New("neither http nor https")

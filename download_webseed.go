@@ -155,21 +155,34 @@ func (w *webSeed) has(piece int) bool {
 	return true
 }
 
-// lose withdraws from every stream what the web seed cannot give for now. The caller holds mu.
-func (w *webSeed) lose() {
+// lose withdraws pieces from first up to before end from every stream: the web seed cannot give them for now. That takes work for
+// these alone, as there may be many files that it does not have. The caller holds mu.
+func (w *webSeed) lose(first, end int) {
 	for _, s := range w.streams {
-		w.offerAll(s)
-		s.release(func(id picker.Block) bool { return !w.has(int(id.Piece)) })
+		w.d.picker.Lose(&s.supply, first, end)
+		s.release(func(id picker.Block) bool { return first <= int(id.Piece) && int(id.Piece) < end })
 	}
 }
 
 // rested lets streams ask again for what has rested long enough. The caller holds mu.
 func (w *webSeed) rested(now time.Time) {
-	if !w.health.Rested(now) {
-		return
+	files, pieces := w.health.Rested(now)
+	for _, piece := range pieces {
+		w.regain(piece, piece+1)
 	}
-	for _, s := range w.streams {
-		w.offerAll(s)
+	for _, file := range files {
+		w.regain(w.d.t.layout.PiecesOf(file))
+	}
+}
+
+// regain gives every stream pieces from first up to before end, but for those that the web seed still cannot give. The caller holds mu.
+func (w *webSeed) regain(first, end int) {
+	for i := first; i < end; i++ {
+		for _, s := range w.streams {
+			if w.has(i) {
+				w.d.picker.Have(&s.supply, i)
+			}
+		}
 	}
 	w.d.pending.freed = true
 }
@@ -180,13 +193,17 @@ func (w *webSeed) failed(s *webStream, file int, err error, now time.Time) {
 		w.crowded = true // the others go on
 		w.health.Crowded(err)
 		s.leave()
-	} else if w.health.Failed(file, err, now) {
-		w.lose()
 	} else {
-		w.crowded = false
-		s.release(allBlocks)
-		for _, s := range w.streams {
-			s.supply.Ready = false // until it rested
+		if w.health.Failed(file, err, now) {
+			w.lose(w.d.t.layout.PiecesOf(file))
+		} else {
+			w.crowded = false
+		}
+		if now.Before(w.health.Rests()) {
+			s.release(allBlocks)
+			for _, s := range w.streams {
+				s.supply.Ready = false // until it rested
+			}
 		}
 	}
 	w.d.logLater(func() { w.d.log.Info("web seed failed", "err", err) })
@@ -195,7 +212,7 @@ func (w *webSeed) failed(s *webStream, file int, err error, now time.Time) {
 // lied records that a piece was false that came from the web seed alone. The caller holds mu.
 func (w *webSeed) lied(piece int, now time.Time) {
 	if !w.health.Lied(piece, now) {
-		w.lose()
+		w.lose(piece, piece+1)
 		return
 	}
 	for _, s := range slices.Clone(w.streams) {

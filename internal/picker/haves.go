@@ -83,6 +83,15 @@ func (pk *Picker) DontHave(s *Supplier, i int) (cancel []Request) {
 	return pk.takeBack(s, func(b Block) bool { return int(b.Piece) == i })
 }
 
+// Lose records that s no longer has the pieces from first up to before end. The caller releases its requests for them.
+func (pk *Picker) Lose(s *Supplier, first, end int) {
+	for i := first; i < end; i++ {
+		if s.Has(i) {
+			pk.lose(s, i)
+		}
+	}
+}
+
 func (pk *Picker) lose(s *Supplier, i int) {
 	if s.all {
 		pk.work += int64(pk.layout.NumPieces() / piecesPerStep)

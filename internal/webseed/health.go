@@ -10,7 +10,8 @@ const (
 	firstBusy    = 30 * time.Second // doubling to maxRest
 	firstBroken  = 5 * time.Second  // doubling to maxRest
 	maxRest      = 10 * time.Minute
-	maxFalse     = 2 // pieces of its own, before it is banned
+	maxFalse     = 2  // pieces of its own, before it is banned
+	maxMissing   = 16 // files in a row, before it rests: it may have none of them, or lead to one who knows nothing of them
 	maxFileRests = 100_000
 )
 
@@ -18,26 +19,36 @@ const (
 type Health struct {
 	until    time.Time         // it rests until then
 	rest     time.Duration     // how long the last one was, if nothing came since
+	missing  int               // files in a row that it does not have
 	files    map[int]time.Time // those that rest, and until when
 	pieces   map[int]time.Time // likewise, those that were false
+	order    []resting         // all of them, the first to have rested first: they rest equally long
 	lies     int               // how many pieces were false
 	broken   bool              // it rests because it could not be reached, not because it said so
 	unusable bool
 	err      error
 }
 
+// resting is a file, or a piece, that rests.
+type resting struct {
+	until time.Time
+	index int
+	piece bool
+}
+
 // Failed records that a request failed. file is what was asked for; it reports whether that file rests now, so that
-// the seed is asked for nothing in it until Rested says that it may.
+// the seed is asked for nothing in it until Rested says that it may. The seed itself may rest beside it.
 func (h *Health) Failed(file int, err error, now time.Time) (fileRests bool) {
 	h.err = err
 	e, ok := errors.AsType[*Error](err)
 	switch {
 	case ok && e.Fate == Missing:
-		if h.files == nil {
-			h.files = make(map[int]time.Time)
+		if h.missing++; h.missing%maxMissing == 0 && !now.Before(h.until) {
+			h.backOff(firstBroken, now)
+			h.broken = false
 		}
-		if len(h.files) < maxFileRests {
-			h.files[file] = now.Add(fileRest)
+		if len(h.files) < maxFileRests || h.FileRests(file) {
+			h.files = h.lay(h.files, resting{now.Add(fileRest), file, false})
 			return true
 		}
 		h.until = now.Add(fileRest)
@@ -76,23 +87,37 @@ func (h *Health) Revive(now time.Time) {
 	}
 }
 
+// lay has a file or piece rest, unless it does, and returns those that do.
+func (h *Health) lay(all map[int]time.Time, r resting) map[int]time.Time {
+	if all == nil {
+		all = make(map[int]time.Time)
+	}
+	if all[r.index].IsZero() {
+		all[r.index] = r.until
+		h.order = append(h.order, r)
+	}
+	return all
+}
+
 // Worked records that a block came.
-func (h *Health) Worked() { h.rest = 0 }
+func (h *Health) Worked() { h.rest, h.missing = 0, 0 }
 
 // Rests returns until when the seed rests, or a time that has passed.
 func (h *Health) Rests() time.Time { return h.until }
 
-// Rested removes the files and pieces that rested long enough from those that rest, and reports whether there were any.
-func (h *Health) Rested(now time.Time) (any bool) {
-	for _, m := range []map[int]time.Time{h.files, h.pieces} {
-		for i, until := range m {
-			if !now.Before(until) {
-				delete(m, i)
-				any = true
-			}
+// Rested removes the files and pieces that rested long enough from those that rest, and returns them.
+func (h *Health) Rested(now time.Time) (files, pieces []int) {
+	for len(h.order) > 0 && !now.Before(h.order[0].until) {
+		if r := h.order[0]; r.piece {
+			delete(h.pieces, r.index)
+			pieces = append(pieces, r.index)
+		} else {
+			delete(h.files, r.index)
+			files = append(files, r.index)
 		}
+		h.order = h.order[1:]
 	}
-	return any
+	return files, pieces
 }
 
 // FileRests and PieceRests report whether the seed is not asked for a file, or for a piece.
@@ -104,12 +129,8 @@ func (h *Health) AnyRests() bool { return len(h.files)+len(h.pieces) > 0 }
 
 // NextRested is when the first of the files and pieces that rest has rested long enough; zero if none rests.
 func (h *Health) NextRested() (next time.Time) {
-	for _, m := range []map[int]time.Time{h.files, h.pieces} {
-		for _, until := range m {
-			if next.IsZero() || until.Before(next) {
-				next = until
-			}
-		}
+	if len(h.order) > 0 {
+		next = h.order[0].until
 	}
 	return next
 }
@@ -119,10 +140,7 @@ func (h *Health) NextRested() (next time.Time) {
 func (h *Health) Lied(piece int, now time.Time) (banned bool) {
 	h.lies++
 	h.err = errFalse
-	if h.pieces == nil {
-		h.pieces = make(map[int]time.Time)
-	}
-	h.pieces[piece] = now.Add(fileRest)
+	h.pieces = h.lay(h.pieces, resting{now.Add(fileRest), piece, true})
 	return h.Banned()
 }
 

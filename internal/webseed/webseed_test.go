@@ -223,13 +223,32 @@ func TestHealth(t *testing.T) {
 	require.False(t, h.Lied(5, now.Add(time.Minute)))
 	require.True(t, h.PieceRests(5))
 	require.Equal(t, now.Add(time.Hour), h.NextRested())
-	require.False(t, h.Rested(now.Add(time.Hour-1)))
-	require.True(t, h.Rested(now.Add(time.Hour)))
+	require.True(t, h.Failed(7, &Error{Fate: Missing}, now.Add(time.Second)), "again, as it was asked twice")
+	files, pieces := h.Rested(now.Add(time.Hour - 1))
+	require.Empty(t, files)
+	require.Empty(t, pieces)
+	files, pieces = h.Rested(now.Add(time.Hour))
+	require.Equal(t, []int{7}, files)
+	require.Empty(t, pieces)
 	require.False(t, h.FileRests(7))
 	require.True(t, h.PieceRests(5))
 	require.False(t, h.Banned())
 	require.True(t, h.Lied(6, now))
 	require.True(t, h.Banned())
+
+	var lacking Health
+	for i := range 3 * maxMissing {
+		require.True(t, lacking.Failed(i, &Error{Fate: Missing}, now))
+		if i+1 == 2*maxMissing {
+			require.Equal(t, 10*time.Second, lacking.Rests().Sub(now), "it has none of many files")
+			lacking.Worked()
+		}
+		if now.Before(lacking.Rests()) {
+			require.Zero(t, (i+1)%maxMissing)
+			now = lacking.Rests()
+		}
+	}
+	require.Equal(t, now, lacking.Rests(), "5 s again")
 
 	var unusable Health
 	unusable.Unusable(errScheme)

@@ -26,7 +26,7 @@ var (
 	// ErrInUse is returned by Start if another download already writes the same content to the same
 	// directory, or if the same Client already has a download of the same info hash. On Linux it is returned, too, if a
 	// file that is chosen has the path of a file that a download of another torrent has chosen, in this process
-	// or another: until what that one downloaded is closed. The error names the path, and the other's info hash.
+	// or another, whichever directories above the file they were given: until what that one downloaded is closed. The error names the path, and the other's info hash.
 	ErrInUse = storage.ErrInUse
 )
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"os"
 	"path"
 	"path/filepath"
 	"time"
@@ -49,7 +50,7 @@ func (d *rootDisk) numberOf(hash [20]byte) int64 {
 	}
 	who := int64(binary.BigEndian.Uint32(hash[:]) >> (32 - ownerBits))
 	for {
-		if by, taken := d.wholeOwner(who); !taken || by == hash {
+		if by, taken := wholeOwner(d.self, who); !taken || by == hash {
 			return who
 		}
 		who = (who + 1) % (1 << ownerBits)
@@ -60,26 +61,12 @@ func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 	defer d.claimAlone()()
 	who := d.numberOf(owner)
 	for _, f := range files {
-		taken := func(kind byte, name string) error {
-			if by, ok := d.claimedBy(claimAt(kind, name)); ok && by != who {
-				whole, _ := d.wholeOwner(by)
-				return &Claimed{Path: filepath.Join(d.root.Name(), filepath.FromSlash(f.Path)), Owner: whole}
-			}
-			return nil
-		}
-		if err := taken(claimBelow, f.Path); err != nil {
+		if err := d.taken(d.self, f.Path, f, owner); err != nil {
 			return err
 		}
-		for p := f.Path; p != "."; p = path.Dir(p) {
-			if err := taken(claimPath, p); err != nil {
-				return err
-			}
-		}
-		if f.ID != (FileID{}) {
-			if err := taken(claimFile, identity(f.ID)); err != nil {
-				return err
-			}
-		}
+	}
+	if err := d.takenAround(files, owner); err != nil {
+		return err
 	}
 	below := make(map[string]struct{})
 	for _, f := range files {
@@ -99,6 +86,30 @@ func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 		d.hold(ownerTable|(who<<2|int64(k))<<partBits, part)
 	}
 	d.owner.known, d.owner.number = true, who
+	return d.takenAround(files, owner) // one that claims in another directory meanwhile sees ours, or we see its
+}
+
+// taken is a *Claimed if another owner has claimed a file in a directory, under which it has the given name.
+func (d *rootDisk) taken(dir *os.File, name string, f Claim, owner [20]byte) error {
+	ask := func(kind byte, name string) error {
+		if by, ok := claimedBy(dir, claimAt(kind, name)); ok {
+			if whole, _ := wholeOwner(dir, by); whole != owner {
+				return &Claimed{Path: filepath.Join(d.root.Name(), filepath.FromSlash(f.Path)), Owner: whole}
+			}
+		}
+		return nil
+	}
+	if err := ask(claimBelow, name); err != nil {
+		return err
+	}
+	for p := name; p != "."; p = path.Dir(p) {
+		if err := ask(claimPath, p); err != nil {
+			return err
+		}
+	}
+	if f.ID != (FileID{}) {
+		return ask(claimFile, identity(f.ID))
+	}
 	return nil
 }
 
@@ -125,11 +136,17 @@ func (d *rootDisk) hold(off, n int64) {
 	_ = ignoringEINTR(func() error { return unix.FcntlFlock(d.self.Fd(), unix.F_OFD_SETLK, &l) })
 }
 
-// claimedBy returns what the length of the range at off tells, if another Disk holds one.
-func (d *rootDisk) claimedBy(off int64) (n int64, taken bool) {
-	l := unix.Flock_t{Type: unix.F_WRLCK, Start: off, Len: 1 << claimShift}
-	err := ignoringEINTR(func() error { return unix.FcntlFlock(d.self.Fd(), unix.F_OFD_GETLK, &l) })
-	return l.Len - 1, err == nil && l.Type != unix.F_UNLCK
+// claimedBy returns what the length of the range at off of a directory tells, if another Disk holds one.
+func claimedBy(dir *os.File, off int64) (n int64, taken bool) {
+	l, taken := heldWithin(dir, off, 1<<claimShift)
+	return l.Len - 1, taken
+}
+
+// heldWithin is a range that another Disk holds within n bytes at off of a directory; n is 0 for all of them.
+func heldWithin(dir *os.File, off, n int64) (unix.Flock_t, bool) {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Start: off, Len: n}
+	err := ignoringEINTR(func() error { return unix.FcntlFlock(dir.Fd(), unix.F_OFD_GETLK, &l) })
+	return l, err == nil && l.Type != unix.F_UNLCK
 }
 
 // ownerParts cuts an info hash into four numbers of 40 bits. More would be slower: the system walks through all ranges of a
@@ -143,10 +160,10 @@ func ownerParts(hash [20]byte) (parts [4]int64) {
 	return parts
 }
 
-// wholeOwner is the info hash of another Disk that has a number, as far as that says it.
-func (d *rootDisk) wholeOwner(who int64) (hash [20]byte, taken bool) {
+// wholeOwner is the info hash of another Disk that has a number in a directory, as far as that says it.
+func wholeOwner(dir *os.File, who int64) (hash [20]byte, taken bool) {
 	for k := range int64(4) {
-		part, ok := d.claimedBy(ownerTable | (who<<2|k)<<partBits)
+		part, ok := claimedBy(dir, ownerTable|(who<<2|k)<<partBits)
 		if !ok {
 			part = 0
 		}

@@ -14,7 +14,8 @@ type rootDisk struct {
 	root *os.Root
 	self *os.File // the directory itself
 
-	owner owner // of the claims; one Claim runs at a time
+	whole string // the path of the directory, without symbolic links; empty if unknown
+	owner owner  // of the claims; one Claim runs at a time
 }
 
 func openRoot(dir string) (Disk, error) {
@@ -31,7 +32,14 @@ func openRoot(dir string) (Disk, error) {
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	return &rootDisk{root: root, self: self}, nil
+	whole, err := filepath.Abs(dir)
+	if err == nil {
+		whole, err = filepath.EvalSymlinks(whole)
+	}
+	if err != nil {
+		whole = ""
+	}
+	return &rootDisk{root: root, self: self, whole: whole}, nil
 }
 
 func (d *rootDisk) Open(name string, flag int) (DiskFile, error) {

@@ -121,6 +121,55 @@ func TestOwnersThatBeginAlike(t *testing.T) {
 	require.NoError(t, first.SetWanted(all(mine)), "its own claims are no obstacle")
 }
 
+// A file has one path in each directory that it is under, and a download may have any of these as its own.
+func TestAPathUnderTwoDirectories(t *testing.T) {
+	linuxOnly(t)
+	many := []string{"d/e/a"}
+	for i := range 3000 {
+		many = append(many, fmt.Sprintf("d/e/%d", i))
+	}
+	for _, c := range []struct {
+		name         string
+		outer, inner []string // the directory of the latter is d of the former
+		dir          string   // as the inner one names it
+		taken        bool
+	}{
+		{"the same file", []string{"b", "d/e/a"}, []string{"c", "e/a"}, "d", true},
+		{"the directory by a symbolic link", []string{"d/e/a"}, []string{"e/a"}, "link", true},
+		{"a file where the other has a directory", []string{"d/e"}, []string{"e/a"}, "d", true},
+		{"a directory where the other has a file", []string{"d/e/a"}, []string{"e"}, "d", true},
+		{"very many files", many, []string{"e/a"}, "d", true},
+		{"very many within", []string{"d/e/a"}, many, "d", false},
+		{"one beside the other", []string{"d/e/a"}, []string{"e/b", "a"}, "d", false},
+		{"a directory above alone", []string{"a"}, []string{"a"}, "d", false},
+	} {
+		for _, outerFirst := range []bool{true, false} {
+			t.Run(fmt.Sprint(c.name, ", outer first ", outerFirst), func(t *testing.T) {
+				above := t.TempDir()
+				require.NoError(t, os.Mkdir(above+"/d", 0o777))
+				require.NoError(t, os.Symlink("d", above+"/link"))
+				outer, _ := named(1, c.outer...)
+				inner, _ := named(2, c.inner...)
+				first, second, owner := openDirectory(t, outer, above), openDirectory(t, inner, filepath.Join(above, c.dir)), outer
+				if !outerFirst {
+					first, second = second, first
+					outer, inner, owner = inner, outer, inner
+				}
+				require.NoError(t, first.SetWanted(all(outer)))
+				err := second.SetWanted(all(inner))
+				if !c.taken {
+					require.NoError(t, err)
+					return
+				}
+				require.ErrorIs(t, err, storage.ErrInUse)
+				require.ErrorContains(t, err, fmt.Sprintf("%x", owner.InfoHash))
+				require.NoError(t, first.Close())
+				require.NoError(t, second.SetWanted(all(inner)))
+			})
+		}
+	}
+}
+
 // Files that are not wanted are not claimed.
 func TestOnlyWhatIsWantedIsClaimed(t *testing.T) {
 	linuxOnly(t)

@@ -185,11 +185,12 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 	defer d.unlock(now)
 	defer p.charge(d.picker.Work()-int64(len(payload)), now)
 	named, err := p.ext.pex.Receive(payload, p.conn.addr.Addr(), now)
+	by := peerlist.Network(p.conn.addr.Addr())
 	for q := range named {
 		if q.Flags&wire.PEXSeed != 0 && d.sated() {
 			continue // seeds are of no use to each other
 		}
-		d.discovery.add(q.Addr, peerlist.FromPEX, "", now)
+		d.discovery.add(q.Addr, peerlist.FromPEX, by, now)
 		if q.Flags&wire.PEXHolePunch != 0 {
 			d.discovery.cand.AddRelay(q.Addr, p.conn.addr)
 		}

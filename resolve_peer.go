@@ -211,8 +211,9 @@ func (p *metadataConn) receivePEX(payload []byte, now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	named, err := p.pex.Receive(payload, p.conn.addr.Addr(), now)
+	by := peerlist.Network(p.conn.addr.Addr())
 	for q := range named {
-		r.discovery.add(q.Addr, peerlist.FromPEX, "", now)
+		r.discovery.add(q.Addr, peerlist.FromPEX, by, now)
 	}
 	r.signal()
 	return err

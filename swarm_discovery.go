@@ -354,8 +354,8 @@ func (f *discovery) foundIn(h Hash, from peerlist.Source, tracker string, addrs 
 }
 
 // add takes an address that a source names. The caller holds f.mu.
-func (f *discovery) add(a netip.AddrPort, from peerlist.Source, tracker string, now time.Time) (news bool) {
-	return f.client.sockets.Reaches(a.Addr()) && f.client.allows(a.Addr().Unmap()) && f.cand.Add(a, from, tracker, now)
+func (f *discovery) add(a netip.AddrPort, from peerlist.Source, by string, now time.Time) (news bool) {
+	return f.client.sockets.Reaches(a.Addr()) && f.client.allows(a.Addr().Unmap()) && f.cand.Add(a, from, by, now)
 }
 
 // dialDue dials the candidates that are due, within the bounds of the client and those of the owner, which has live

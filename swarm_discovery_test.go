@@ -288,3 +288,42 @@ func TestPeerOfBothSwarmsIsMetInTheFirst(t *testing.T) {
 		})
 	}
 }
+
+// A source names a thousand addresses a minute that do not answer. What another one names is dialled soon all the same, be it
+// trusted less: another tracker, the DHT, or a peer of another network.
+func TestNamersTakeTurns(t *testing.T) {
+	for _, tc := range []struct {
+		liar, honest     peerlist.Source
+		liarBy, honestBy string
+	}{
+		{peerlist.FromTracker, peerlist.FromTracker, "http://dead", "http://live"},
+		{peerlist.FromTracker, peerlist.FromDHT, "http://dead", ""},
+		{peerlist.FromDHT, peerlist.FromPEX, "", "82.0.0.0/16"},
+		{peerlist.FromPEX, peerlist.FromPEX, "81.0.0.0/16", "82.0.0.0/16"},
+	} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, blockSize, 16*blockSize)
+			d := simLeech(t, simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), nil), content)
+			p := simpeer.New("honest", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+			require.NoError(t, p.Arrive())
+			defer p.Stop()
+			k := 0
+			lie := func() {
+				var dead []netip.AddrPort
+				for range 1000 {
+					dead = append(dead, netip.MustParseAddrPort(fmt.Sprintf("[2001:db8:0:%x::1]:6881", k)))
+					k++
+				}
+				d.discovery.found(tc.liar, tc.liarBy, dead...)
+			}
+			for range 4 { // after which many were dropped
+				lie()
+				simnet.Sleep(time.Minute)
+			}
+			d.discovery.found(tc.honest, tc.honestBy, p.Addr())
+			lie()
+			simnet.Sleep(15 * time.Second)
+			require.True(t, d.Stats().Complete, "%v beside %v", tc.honest, tc.liar)
+		})
+	}
+}

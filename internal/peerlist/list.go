@@ -9,7 +9,6 @@ package peerlist
 import (
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/heaps"
@@ -31,7 +30,7 @@ type standing uint8
 
 const (
 	isNew       standing = iota
-	isReady              // may be dialled; in List.ready
+	isReady              // may be dialled; in its namer's queue
 	isDelayed            // may be dialled when due; in List.delayed
 	isDialling           // returned by Next
 	isConnected          // has a connection
@@ -43,7 +42,8 @@ const (
 type candidate struct {
 	addr     netip.AddrPort
 	from     Source
-	tracker  string           // the last to name it
+	by       string           // the last tracker, or network of a peer, to name it
+	namer    *namer           // in whose turn it is dialled
 	failures int              // dials that failed and connections that were useless, in a row
 	useful   bool             // a connection to it was useful once
 	claimed  bool             // only what a connected peer says of itself stands for it being connected
@@ -69,9 +69,12 @@ type List struct {
 	private bool
 
 	all     map[netip.AddrPort]*candidate
-	ready   heaps.Heap[*candidate] // best first
+	namers  map[namedBy]*namer
 	delayed heaps.Heap[*candidate] // soonest first
+	nReady  int                    // candidates that may be dialled
 	nDials  int                    // candidates that are dialling
+	given   int                    // candidates that Next returned so far
+	turns   int                    // that namers had so far
 	crowds  map[netip.Prefix]int   // candidates by the narrowest prefix that places are dealt by
 
 	bans     map[netip.AddrPort]struct{}      // port 0 is every port but those that the user named
@@ -90,7 +93,7 @@ func New(rng *rand.Rand, private bool) *List {
 		private: private,
 		all:     make(map[netip.AddrPort]*candidate),
 		crowds:  make(map[netip.Prefix]int),
-		ready:   newQueue((*candidate).better),
+		namers:  make(map[namedBy]*namer),
 		delayed: newQueue((*candidate).sooner),
 		bans:    make(map[netip.AddrPort]struct{}),
 		liars:   make(map[netip.AddrPort]struct{}),
@@ -100,9 +103,9 @@ func New(rng *rand.Rand, private bool) *List {
 	}
 }
 
-// Add adds a candidate. tracker is the URL of the tracker that named it, or empty. It reports whether the
-// address is new: not known before, or given up.
-func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Time) bool {
+// Add adds a candidate. by is the URL of the tracker that named it, or the Network of the peer, or empty. It reports
+// whether the address is new: not known before, or given up.
+func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) bool {
 	addr = netaddr.Unmap(addr)
 	if from == FromUser {
 		c.named[addr] = struct{}{}
@@ -115,8 +118,9 @@ func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Ti
 	}
 	k := c.all[addr]
 	if k == nil {
-		k = &candidate{addr: addr, from: from, tracker: tracker, priority: c.Priority(addr), due: now}
+		k = &candidate{addr: addr, from: from, by: by, priority: c.Priority(addr), due: now}
 		c.all[addr] = k
+		c.nameBy(k, namedBy{from, by})
 		if prefix, public := publicPrefix(addr.Addr()); public {
 			k.nth = c.crowds[prefix]
 			c.crowds[prefix]++
@@ -127,15 +131,16 @@ func (c *List) Add(addr netip.AddrPort, from Source, tracker string, now time.Ti
 		}
 		return c.all[addr] == k
 	}
-	if tracker != "" {
-		k.tracker = tracker
+	if by != "" {
+		k.by = by
 	}
 	if from != FromIncoming && (from < k.from || k.from == FromIncoming) {
 		k.from = from
 		if k.standing == isReady {
-			c.ready.Fix(k.place)
+			k.namer.ready.Fix(k.place)
 		}
 	}
+	c.nameBy(k, namedBy{from, by})
 	if k.claimed && from != FromIncoming {
 		c.hold(k, now)
 		return false
@@ -185,7 +190,10 @@ func (c *List) Disown(addr netip.AddrPort) {
 // Next returns the best candidate that is due. It counts as dialling until Dialled says how it went.
 func (c *List) Next(now time.Time) (addr netip.AddrPort, from Source, ok bool) {
 	if addr, from, ok = c.First(now); ok {
-		c.move(c.all[addr], isDialling)
+		k := c.all[addr]
+		c.given++
+		c.hadTurn(k.namer)
+		c.move(k, isDialling)
 	}
 	return addr, from, ok
 }
@@ -195,10 +203,10 @@ func (c *List) First(now time.Time) (addr netip.AddrPort, from Source, ok bool) 
 	for c.delayed.Len() > 0 && !c.delayed.First().due.After(now) {
 		c.move(c.delayed.First(), isReady)
 	}
-	if c.ready.Len() == 0 {
+	if c.nReady == 0 {
 		return addr, from, false
 	}
-	k := c.ready.First()
+	k := c.best()
 	return k.addr, k.from, true
 }
 
@@ -221,7 +229,7 @@ func (c *List) NotDialled(addr netip.AddrPort, until time.Time) {
 // Due returns when Next has a candidate; the zero time is now. It is not ok if none is waiting.
 func (c *List) Due() (at time.Time, ok bool) {
 	switch {
-	case c.ready.Len() > 0:
+	case c.nReady > 0:
 		return time.Time{}, true
 	case c.delayed.Len() > 0:
 		return c.delayed.First().due, true
@@ -395,7 +403,9 @@ func (c *List) SetExternal(addr netip.AddrPort) {
 				k.priority = c.Priority(k.addr)
 			}
 		}
-		c.ready.FixAll()
+		for _, n := range c.namers {
+			n.ready.FixAll()
+		}
 	}
 }
 
@@ -411,11 +421,11 @@ func (c *List) Priority(addr netip.AddrPort) uint32 {
 	return c.rng.Uint32()
 }
 
-// Forget drops the candidates that tracker was the last to name, except the user's own: another tracker of
+// Forget drops the candidates that a tracker was the last to name, except the user's own: another tracker of
 // a private torrent has taken over (BEP 27).
 func (c *List) Forget(tracker string) {
 	for _, k := range c.all {
-		if k.tracker == tracker && k.from != FromUser {
+		if k.by == tracker && k.from != FromUser {
 			c.drop(k)
 		}
 	}
@@ -433,20 +443,6 @@ func (c *List) Dialling() int { return c.nDials }
 // Bans returns how many addresses are banned.
 func (c *List) Bans() int { return len(c.bans) + len(c.hosts) }
 
-// trim drops the least promising sixteenth, which leaves room for the next few.
-func (c *List) trim() {
-	var idle []*candidate
-	for _, k := range c.all {
-		if k.from != FromUser && k.standing != isDialling && k.standing != isConnected {
-			idle = append(idle, k)
-		}
-	}
-	slices.SortFunc(idle, func(a, b *candidate) int { return a.promise(b) })
-	for _, k := range idle[:min(len(idle), maxCandidates/16)] {
-		c.drop(k)
-	}
-}
-
 // queue puts k in the queue that it is dialled from.
 func (c *List) queue(k *candidate, now time.Time) {
 	if k.due.After(now) {
@@ -460,6 +456,7 @@ func (c *List) queue(k *candidate, now time.Time) {
 func (c *List) drop(k *candidate) {
 	c.move(k, isGone)
 	delete(c.all, k.addr)
+	c.leave(k)
 	if prefix, public := publicPrefix(k.addr.Addr()); public {
 		if c.crowds[prefix]--; c.crowds[prefix] == 0 {
 			delete(c.crowds, prefix)
@@ -471,7 +468,8 @@ func (c *List) drop(k *candidate) {
 func (c *List) move(k *candidate, to standing) {
 	switch k.standing {
 	case isReady:
-		c.ready.Remove(k.place)
+		k.namer.ready.Remove(k.place)
+		c.nReady--
 	case isDelayed:
 		c.delayed.Remove(k.place)
 	case isDialling:
@@ -481,7 +479,8 @@ func (c *List) move(k *candidate, to standing) {
 	k.claimed = k.claimed && to == isConnected
 	switch to {
 	case isReady:
-		c.ready.Push(k)
+		k.namer.ready.Push(k)
+		c.nReady++
 	case isDelayed:
 		c.delayed.Push(k)
 	case isDialling:

@@ -415,7 +415,7 @@ func TestCandidatesAreBounded(t *testing.T) {
 	us := addrPort("5.6.7.8:9")
 	c := New(rng, false)
 	c.SetExternal(us)
-	m := &slowCandidates{all: make(map[netip.AddrPort]*slowCandidate), named: make(map[netip.AddrPort]bool), us: us}
+	m := newSlowCandidates(us)
 	for i := range 2 * maxCandidates {
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{20, byte(rng.IntN(256)), byte(i >> 8), byte(i)}), 1)
 		from := Source(rng.IntN(len(sourceNames)))

@@ -22,11 +22,19 @@ type slowCandidates struct {
 	named  map[netip.AddrPort]bool
 	self   []netip.AddrPort
 	us     netip.AddrPort
+	turns  map[namedBy]int // when each had its last
+	turn   int
+	given  int
+}
+
+func newSlowCandidates(us netip.AddrPort) *slowCandidates {
+	return &slowCandidates{us: us, all: make(map[netip.AddrPort]*slowCandidate), named: make(map[netip.AddrPort]bool), turns: make(map[namedBy]int)}
 }
 
 type slowCandidate struct {
 	addr     netip.AddrPort
 	from     Source
+	namer    namedBy
 	nth      int
 	claimed  bool
 	held     bool
@@ -40,6 +48,26 @@ func (m *slowCandidates) refuses(addr netip.AddrPort) bool {
 	return slices.Contains(m.self, addr) || slices.ContainsFunc(m.banned, func(b netip.AddrPort) bool {
 		return b == addr || b.Addr() == addr.Addr() && !addr.Addr().IsPrivate() && !m.named[addr]
 	})
+}
+
+// size is how many candidates a namer has.
+func (m *slowCandidates) size(n namedBy) (size int) {
+	for _, k := range m.all {
+		if k.namer == n {
+			size++
+		}
+	}
+	return size
+}
+
+func (m *slowCandidates) hadTurn(n namedBy) {
+	m.turn++
+	m.turns[n] = m.turn
+}
+
+// forget has namers without candidates begin with another turn.
+func (m *slowCandidates) forget() {
+	maps.DeleteFunc(m.turns, func(n namedBy, _ int) bool { return m.size(n) == 0 })
 }
 
 // worse reports whether k is less promising than l.
@@ -67,7 +95,15 @@ func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bo
 	if m.refuses(addr) {
 		return false
 	}
+	by := namedBy{from: from}
+	if m.turns[by] == 0 {
+		m.hadTurn(by)
+	}
 	if k, ok := m.all[addr]; ok {
+		if k.namer != by && m.size(by)+1 < m.size(k.namer) {
+			k.namer = by
+		}
+		m.forget()
 		if from != FromIncoming && (from < k.from || k.from == FromIncoming) {
 			k.from = from
 		}
@@ -87,19 +123,27 @@ func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bo
 			nth++
 		}
 	}
-	m.all[addr] = &slowCandidate{addr: addr, from: from, nth: nth, doing: "waits", due: now}
+	m.all[addr] = &slowCandidate{addr: addr, from: from, namer: by, nth: nth, doing: "waits", due: now}
 	if len(m.all) > maxCandidates {
+		idle := make(map[namedBy]int)
+		for _, k := range m.all {
+			if k.from != FromUser && (k.doing == "waits" || k.doing == "given up") {
+				idle[k.namer]++
+			}
+		}
 		for range maxCandidates / 16 {
+			most := slices.Max(slices.Collect(maps.Values(idle)))
 			var worst *slowCandidate
 			for _, k := range m.all {
-				idle := k.from != FromUser && (k.doing == "waits" || k.doing == "given up")
-				if idle && (worst == nil || m.worse(k, worst)) {
+				if k.from != FromUser && (k.doing == "waits" || k.doing == "given up") && idle[k.namer] == most && (worst == nil || m.worse(k, worst)) {
 					worst = k
 				}
 			}
+			idle[worst.namer]--
 			delete(m.all, worst.addr)
 		}
 	}
+	m.forget()
 	return m.all[addr] != nil
 }
 
@@ -123,13 +167,21 @@ func (k *slowCandidate) hold(now time.Time) {
 }
 
 func (m *slowCandidates) next(now time.Time) (best *slowCandidate) {
+	better := func(k *slowCandidate) bool {
+		if turn, first := m.turns[k.namer], m.turns[best.namer]; m.given%4 == 3 && turn != first {
+			return turn < first
+		}
+		return m.worse(best, k)
+	}
 	for _, k := range m.all {
-		if k.doing == "waits" && !k.due.After(now) && (best == nil || m.worse(best, k)) {
+		if k.doing == "waits" && !k.due.After(now) && (best == nil || better(k)) {
 			best = k
 		}
 	}
 	if best != nil {
 		best.doing = "dialling"
+		m.given++
+		m.hadTurn(best.namer)
 	}
 	return best
 }
@@ -147,6 +199,7 @@ func (m *slowCandidates) failed(k *slowCandidate, now time.Time) {
 
 func (m *slowCandidates) drop() {
 	maps.DeleteFunc(m.all, func(addr netip.AddrPort, _ *slowCandidate) bool { return m.refuses(addr) })
+	m.forget()
 }
 
 func (m *slowCandidates) dialling() (n int) {
@@ -164,7 +217,7 @@ func TestCandidatesAgreeWithModel(t *testing.T) {
 		us := addrPort("5.6.7.8:9")
 		c := New(rng, false)
 		c.SetExternal(us)
-		m := &slowCandidates{all: make(map[netip.AddrPort]*slowCandidate), named: make(map[netip.AddrPort]bool), us: us}
+		m := newSlowCandidates(us)
 		now := epoch
 		hosts := 10 + rng.IntN(60)
 		anyone := func() netip.AddrPort {

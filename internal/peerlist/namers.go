@@ -1,0 +1,129 @@
+package peerlist
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/shoal-go/torrent/internal/heaps"
+)
+
+// fairEvery is how often the next candidate is not the most promising of all, but that of the namer whose turn it is.
+const fairEvery = 4
+
+// namedBy says who named a candidate.
+type namedBy struct {
+	from Source
+	by   string // the URL of a tracker, or the Network of a peer; empty for others
+}
+
+// A namer is one that names candidates. Those that are better by what can be known before they are dialled may all be
+// dead, or lies: so that thousands of them do not keep us from those that others name, each namer has its turn.
+type namer struct {
+	namedBy
+	size  int                    // candidates of it
+	ready heaps.Heap[*candidate] // those that may be dialled, best first
+	turn  int                    // when it had its last
+}
+
+// Network is what peers of one network are told apart from others by, as those that name candidates.
+func Network(a netip.Addr) string {
+	levels := levelsOf(a)
+	return levels[min(1, len(levels)-1)].prefix(a).String()
+}
+
+// nameBy records that a candidate is named by one. Of several, the one that names the fewest has it.
+func (c *List) nameBy(k *candidate, by namedBy) {
+	if k.namer != nil && k.namer.namedBy == by {
+		return
+	}
+	n := c.namers[by]
+	if n == nil {
+		n = &namer{namedBy: by, ready: newQueue((*candidate).better)}
+		c.namers[by] = n
+		c.hadTurn(n) // it comes after those that wait
+	}
+	if k.namer == nil {
+		k.namer = n
+		n.size++
+		return
+	}
+	if n.size+1 >= k.namer.size {
+		c.unless(n)
+		return
+	}
+	waits := k.standing
+	if waits == isReady {
+		c.move(k, isNew)
+	}
+	c.leave(k)
+	k.namer = n
+	n.size++
+	if waits == isReady {
+		c.move(k, isReady)
+	}
+}
+
+// leave takes a candidate from its namer.
+func (c *List) leave(k *candidate) {
+	k.namer.size--
+	c.unless(k.namer)
+}
+
+// unless forgets a namer, unless it has candidates.
+func (c *List) unless(n *namer) {
+	if n.size == 0 {
+		delete(c.namers, n.namedBy)
+	}
+}
+
+// hadTurn records that a namer had its turn.
+func (c *List) hadTurn(n *namer) {
+	c.turns++
+	n.turn = c.turns
+}
+
+// best is the candidate that is to be dialled next. There must be one.
+func (c *List) best() (best *candidate) {
+	fair := c.given%fairEvery == fairEvery-1
+	for _, n := range c.namers {
+		if n.ready.Len() == 0 {
+			continue
+		}
+		k := n.ready.First()
+		if best == nil || fair && n.turn < best.namer.turn || !fair && k.better(best) {
+			best = k
+		}
+	}
+	return best
+}
+
+// trim drops a sixteenth of the candidates, which leaves room for the next few: always the least promising of those that
+// name the most.
+func (c *List) trim() {
+	idle := make(map[*namer][]*candidate)
+	for _, k := range c.all {
+		if k.from != FromUser && k.standing != isDialling && k.standing != isConnected {
+			idle[k.namer] = append(idle[k.namer], k)
+		}
+	}
+	for _, list := range idle {
+		slices.SortFunc(list, func(a, b *candidate) int { return b.promise(a) })
+	}
+	for range maxCandidates / 16 {
+		var worst *candidate
+		most := 0
+		for n, list := range idle {
+			if len(list) == 0 || len(list) < most {
+				continue
+			}
+			if last := list[len(list)-1]; len(list) > most || last.promise(worst) < 0 {
+				worst, most = last, len(idle[n])
+			}
+		}
+		if worst == nil {
+			return
+		}
+		idle[worst.namer] = idle[worst.namer][:most-1]
+		c.drop(worst)
+	}
+}

@@ -63,6 +63,27 @@ func TestDHTFindsPeers(t *testing.T) {
 	})
 }
 
+// Without a tracker the nodes of the DHT say how large a swarm is.
+func TestDHTIsScraped(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		router := dhtNetwork(t, n, 20)
+		content := newSimContent(1, 16<<10, 1<<20)
+		lonely := simLeech(t, dhtClient(t, n.NewHost("80.0.1.1", 0, 0, 0), router), newSimContent(2, 16<<10, 1<<20))
+		for k := range 3 {
+			simSeed(t, dhtClient(t, n.NewHost(fmt.Sprintf("80.0.0.%d", k+1), 1, 0, 10*time.Millisecond), router), content)
+		}
+		simnet.Sleep(time.Minute)
+		d := simLeech(t, dhtClient(t, n.NewHost("80.0.1.2", 0, 1, 10*time.Millisecond), router), content)
+		simnet.Sleep(time.Minute)
+		s, err := d.Scrape(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, Scrape{Seeds: 3, Leechers: 1}, s)
+		s, err = lonely.Scrape(t.Context())
+		require.NoError(t, err, "it announced itself")
+		require.Equal(t, Scrape{Leechers: 1}, s)
+	})
+}
+
 // Nothing of a private torrent goes to the DHT, and a client that has no other does not join it.
 func TestDHTNeverHearsOfPrivateTorrents(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

@@ -1,10 +1,12 @@
 package torrent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/dht"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
@@ -50,14 +52,15 @@ func trackerErrors(errs []*tracker.Error) (all []error) {
 	return all
 }
 
-// Scrape is what a tracker knows of a swarm (BEP 48).
+// Scrape is what a tracker knows of a swarm (BEP 48), or the DHT (BEP 33).
 type Scrape struct {
 	Seeds     int // peers that have everything
 	Leechers  int // peers that do not
-	Completed int // downloads that were ever completed
+	Completed int // downloads that were ever completed; 0 from the DHT, which does not know
 }
 
-// Scrape asks the trackers, until one answers, how large the swarm is (BEP 48).
+// Scrape asks the trackers, until one answers, how large the swarm is (BEP 48). If none does, it is what the nodes of the DHT
+// estimate (BEP 33), which are not asked about private torrents.
 func (d *Download) Scrape(ctx context.Context) (Scrape, error) {
 	s, failed, ok := d.discovery.trackers.Scrape(ctx)
 	switch {
@@ -65,6 +68,13 @@ func (d *Download) Scrape(ctx context.Context) (Scrape, error) {
 		return Scrape(s), nil
 	case ctx.Err() != nil:
 		return Scrape{}, errors.Join(append(trackerErrors(failed), contextError(ctx))...)
+	}
+	if node := d.client.dhtMember.member(); node != nil && !d.discovery.private {
+		seeds, others, err := node.Scrape(ctx, dht.ID(d.t.infoHash))
+		if err == nil && seeds+others > 0 {
+			return Scrape{Seeds: seeds, Leechers: others}, nil
+		}
+		return Scrape{}, errors.Join(append(trackerErrors(failed), cmp.Or(err, errors.New("torrent: no node of the DHT knows the swarm")))...)
 	}
 	return Scrape{}, errors.Join(append(trackerErrors(failed), errors.New("torrent: no tracker could be scraped"))...)
 }

@@ -20,9 +20,6 @@ type Gate struct {
 // NewGate returns a gate for requests of block bytes each.
 func NewGate(l Limits, block int) Gate { return Gate{limits: l, block: block} }
 
-// Limited reports whether there is any limit.
-func (g *Gate) Limited() bool { return len(g.limits) > 0 }
-
 // Admit returns how many requests may be sent now, at most most.
 func (g *Gate) Admit(now time.Time, most int) (n int) {
 	g.pause = 0

@@ -117,9 +117,6 @@ func (s *Sockets) start(task func()) {
 	}
 }
 
-// Proxied reports whether there is a proxy.
-func (s *Sockets) Proxied() bool { return s.proxy != nil }
-
 // Bind is the address that everything is bound to; invalid is none.
 func (s *Sockets) Bind() netip.Addr { return s.config.Bind }
 

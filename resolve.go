@@ -221,7 +221,7 @@ func (r *resolver) lookUp(peer string) {
 		r.mu.Lock()
 		r.named = append(r.named, addr)
 		r.mu.Unlock()
-		r.discovery.found(peerlist.FromUser, "", addr)
+		r.discovery.found(peerlist.FromMagnet, "", addr)
 	}
 }
 

@@ -107,6 +107,33 @@ func TestAimedAtOthers(t *testing.T) {
 	})
 }
 
+// A magnet link names a hundred ports of one host outside our network, and of one inside.
+func TestMagnetAimedAtOthers(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		var dialled dialRecord
+		c := simClient(t, us, nil)
+		c.NoUTP = true
+		c.Dial = dialled.of(us)
+		link := "magnet:?xt=urn:btih:0123456789012345678901234567890123456789"
+		for k := range 50 {
+			link += fmt.Sprintf("&x.pe=9.9.9.9:%d&x.pe=10.0.0.1:%d", 1000+k, 1000+k)
+		}
+		m, err := ParseMagnet(link)
+		require.NoError(t, err)
+		n.NewHost("9.9.9.9", 0, 0, 0)
+		n.NewHost("10.0.0.1", 0, 0, 0)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		_, err = m.Resolve(ctx, &Options{Client: c})
+		require.Error(t, err)
+		outside := dialled.count(func(a netip.Addr) bool { return a.As4()[0] == 9 })
+		require.LessOrEqual(t, outside, 66)
+		require.Greater(t, outside, 50, "but they are never given up")
+		require.LessOrEqual(t, dialled.count(netip.Addr.IsPrivate), 330)
+	})
+}
+
 // Peers that hang up on encryption are dialled twice, and both dials count.
 func TestDialsOfBothKindsArePaced(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

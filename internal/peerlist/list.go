@@ -315,10 +315,10 @@ func (c *List) failed(k *candidate, now time.Time) {
 	k.failures++
 	k.due = now.Add(min(time.Duration(k.failures)*redialAfter, redialAtMost))
 	lone := c.Lone && !k.sated && !c.others(k)
-	if k.from == FromUser || lone {
+	if k.from.isTheUsers() || lone {
 		k.due = now.Add(min(redialUser<<min(k.failures-1, 16), redialAfter))
 	}
-	if k.failures >= maxFailures && k.from != FromUser && !lone {
+	if k.failures >= maxFailures && !k.from.isTheUsers() && !lone {
 		c.move(k, isGivenUp)
 		return
 	}

@@ -189,10 +189,10 @@ func (m *slowCandidates) next(now time.Time) (best *slowCandidate) {
 func (m *slowCandidates) failed(k *slowCandidate, now time.Time) {
 	k.failures++
 	k.due = now.Add(min(time.Duration(k.failures)*time.Minute, 10*time.Minute))
-	if k.from == FromUser {
+	if k.from == FromUser || k.from == FromMagnet {
 		k.due = now.Add(time.Duration(min(math.Pow(2, float64(k.failures)), 60)) * time.Second)
 	}
-	if k.doing = "waits"; k.failures >= 3 && k.from != FromUser {
+	if k.doing = "waits"; k.failures >= 3 && k.from != FromUser && k.from != FromMagnet {
 		k.doing = "given up"
 	}
 }

@@ -23,3 +23,6 @@ func (s Source) String() string { return sourceNames[s] }
 func (s Source) allowedInPrivate() bool {
 	return s == FromUser || s == FromTracker || s == FromMagnet || s == FromFinder
 }
+
+// isTheUsers reports whether candidates that come from there are never given up: the user named them, or gave the link that does.
+func (s Source) isTheUsers() bool { return s == FromUser || s == FromMagnet }

@@ -64,8 +64,8 @@
 //
 // HTTP servers that a torrent or magnet link names, or [Options.WebSeeds], are asked for what peers lack or are slow to give
 // (BEP 19), two requests at a time, or five by HTTP/2. A file that a server does not have it is asked for again after an hour. A
-// server that is busy rests as long as it says, one that fails from five seconds to ten minutes; one that sent
-// two false pieces is not asked any more. [Stats] says how each does.
+// server that is busy rests as long as it says, one that fails, or has none of sixteen files in a row, from five seconds to ten
+// minutes; one that sent two false pieces is not asked any more. [Stats] says how each does.
 //
 // A server on the open internet cannot redirect to an address inside the user's network, whoever named it. One that a
 // torrent or link named may be inside, but is asked by no URL with a query there.

@@ -118,6 +118,7 @@ type infoHashes struct {
 	first  Hash // by which the client knows the torrent: of version 1, unless it is of version 2 alone
 	second Hash // of version 2 beside that; zero if there is none
 	v2     bool // one of them is of version 2
+	linked bool // they are what a link says: any bytes, until content is known that has them
 }
 
 func (t *Torrent) infoHashes() infoHashes {

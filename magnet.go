@@ -183,11 +183,11 @@ func (m *Magnet) infoHashes() infoHashes {
 	v1, v2 := m.InfoHash != (Hash{}), m.InfoHashV2 != (HashV2{})
 	switch {
 	case v1 && v2:
-		return infoHashes{first: m.InfoHash, second: m.InfoHashV2.truncated(), v2: true}
+		return infoHashes{first: m.InfoHash, second: m.InfoHashV2.truncated(), v2: true, linked: true}
 	case v2:
-		return infoHashes{first: m.InfoHashV2.truncated(), v2: true}
+		return infoHashes{first: m.InfoHashV2.truncated(), v2: true, linked: true}
 	}
-	return infoHashes{first: m.InfoHash}
+	return infoHashes{first: m.InfoHash, linked: true}
 }
 
 // id names what the link is to, for logs and errors.

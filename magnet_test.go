@@ -1,9 +1,14 @@
 package torrent
 
 import (
+	"encoding/hex"
 	"fmt"
+	"io"
+	"net"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -198,4 +203,54 @@ func FuzzParseMagnet(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, m, again)
 	})
+}
+
+// Whoever writes a link chooses its info hash, and the addresses of peers. A program inside the network that reads lines is not
+// told a line of his so. A client that encrypts did it as well, as it tries without after it was not answered.
+func TestResolveTellsNoLines(t *testing.T) {
+	for _, policy := range []EncryptionPolicy{PreferEncryption, DisableEncryption, RequireEncryption} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer l.Close()
+		var mu sync.Mutex
+		var heard []byte
+		dials := 0
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer conn.Close()
+					conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
+					b, _ := io.ReadAll(conn)
+					mu.Lock()
+					defer mu.Unlock()
+					heard = append(heard, b...)
+					dials++
+				}()
+			}
+		}()
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true, Encryption: policy}
+		defer c.Close()
+		m, err := ParseMagnet("magnet:?xt=urn:btih:" + hex.EncodeToString([]byte("..\r\nFLUSHALL\r\nQUIT\r\n")) + "&x.pe=" + l.Addr().String())
+		require.NoError(t, err)
+		_, err = m.Resolve(t.Context(), &Options{Client: c, StallTimeout: time.Second})
+		require.Error(t, err)
+		require.Eventually(t, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			require.NotContains(t, string(heard), "FLUSHALL", policy)
+			return dials > 0
+		}, time.Minute, time.Millisecond)
+	}
+	for hash, want := range map[string]bool{
+		"0123456789abcdefghij":                     false,
+		"01234567\n\x00\xff9ab-cd e\r":             false,
+		"0123456789abcdef\nabc":                    true,
+		"\r\"\\x46LUSHALL\"\r\xff\xff\xff\xff\xff": true,
+	} {
+		require.Equal(t, want, hasLine(Hash([]byte(hash))), "%q", hash)
+	}
 }

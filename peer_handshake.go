@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/mse"
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -100,10 +101,36 @@ func (c *Client) tryConnect(ctx context.Context, by way, addr netip.AddrPort, h 
 			return nil, fmt.Errorf("%w: %w", errHungUp, err)
 		}
 		k.Conn, k.encrypted = made, true
+	} else if h.linked && netaddr.IsLocal(addr.Addr()) && hasLine(in) {
+		return nil, errLine
 	} else if _, err := conn.Write(ours.Append(nil)); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
 	return k, c.readHandshake(k, h, &ours)
+}
+
+// errLine is that whoever wrote a magnet link may mean another program than a peer.
+var errLine = errors.New("handshake: an info hash like a line of text is told to no address inside the network unencrypted")
+
+// hasLine reports whether a program that reads lines could take a part of an info hash for a command: a line's end, and letters
+// somewhere behind it.
+func hasLine(h Hash) bool {
+	at := bytes.IndexAny(h[:], "\r\n")
+	if at < 0 {
+		return false
+	}
+	letters := 0
+	for _, c := range h[at:] {
+		if c |= 0x20; 'a' <= c && c <= 'z' {
+			letters++
+		} else {
+			letters = 0
+		}
+		if letters == 3 {
+			return true
+		}
+	}
+	return false
 }
 
 // answer makes the handshake on an incoming connection whose first bytes were read, encrypted if the peer starts so,

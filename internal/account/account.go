@@ -31,7 +31,7 @@ const (
 	numKinds
 )
 
-// An Account is what all holders of a client hold together. If that is too much, who holds the most and gave the least
+// An Account is what all holders of a client hold together. If that is too much, who holds the most beyond what it gave
 // gives way.
 type Account struct {
 	limit int64
@@ -92,8 +92,8 @@ func (h *Holder) Set(k Kind, n int) bool {
 	return !h.over.Load()
 }
 
-// Grow is Set for one that can do with less. If there is no room for n bytes, and none but those that gave more than they
-// hold could give way, it reports false, and what was said before stays.
+// Grow is Set for one that can do with less. If there is no room for n bytes, and who is to give way is the holder itself, or
+// gave as much as it holds, it reports false, and what was said before stays.
 func (h *Holder) Grow(k Kind, n int) bool { return h.set(k, n, true) }
 
 func (h *Holder) set(k Kind, n int, yields bool) bool {
@@ -121,16 +121,14 @@ func (a *Account) settle(h *Holder, charge int64, yields bool) (victims []*Holde
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for !h.over.Load() && a.held+charge-h.charge > a.limit {
-		worth := func(o *Holder) int64 {
+		holds := func(o *Holder) int64 {
 			if o == h {
-				return o.gave.Load() - charge
+				return charge
 			}
-			return o.gave.Load() - o.charge
+			return o.charge
 		}
-		worst := slices.MinFunc(a.holders, func(x, y *Holder) int {
-			return cmp.Or(cmp.Compare(worth(x), worth(y)), cmp.Compare(y.charge, x.charge))
-		})
-		if yields && (worst == h || worth(worst) >= 0) {
+		worst := slices.MaxFunc(a.holders, func(x, y *Holder) int { return cmp.Compare(burden(x, holds(x)), burden(y, holds(y))) })
+		if yields && (worst == h || worst.gave.Load() >= worst.charge) {
 			return victims, false
 		}
 		a.end(worst)
@@ -144,6 +142,13 @@ func (a *Account) settle(h *Holder, charge int64, yields bool) (victims []*Holde
 	}
 	return victims, true
 }
+
+// pardon is the part of what a holder holds, one in so many, that weighs whatever it gave. Else those that gave much could fill
+// the account, and drive out all that have given nothing yet, though these hold little or nothing.
+const pardon = 16
+
+// burden is what weighs of n bytes that a holder holds.
+func burden(h *Holder, n int64) int64 { return max(pardon*(n-h.gave.Load()), n) }
 
 // end takes a holder out of the account. The caller holds a.mu.
 func (a *Account) end(h *Holder) {

@@ -101,6 +101,32 @@ func TestGrow(t *testing.T) {
 	require.EqualValues(t, 301, held(a))
 }
 
+// Those that gave more than they hold do not drive out others that hold nothing, or little: of them, who holds the most gives way.
+func TestWhatWasGivenBuysNoRoom(t *testing.T) {
+	a := account.New(limit)
+	gone := ""
+	join := func(name string, gave int64, holds int) *account.Holder {
+		h := a.Join(func() { gone += name })
+		h.Gave(gave)
+		require.True(t, h.Set(account.Incoming, holds))
+		return h
+	}
+	honest := []*account.Holder{
+		join("newcomer ", 0, 0),
+		join("useful ", limit/64, account.Free+limit/64),
+		join("unproven ", 0, account.Free+limit/128),
+	}
+	first := join("first ", 100*limit, account.Free+limit/2)
+	second := join("second ", 100*limit, account.Free+limit/4)
+	require.True(t, second.Set(account.Outgoing, limit/4))
+	require.Equal(t, "first ", gone)
+	require.False(t, first.Set(account.Incoming, 0))
+	require.False(t, second.Set(account.Outgoing, limit), "now it holds the most itself")
+	for _, h := range honest {
+		require.True(t, h.Set(account.Outgoing, 0))
+	}
+}
+
 // However many of them there are, they do not hold more than the bound.
 func TestManyHolders(t *testing.T) {
 	a := account.New(limit)

@@ -47,6 +47,7 @@ type conn struct {
 
 	scheduled time.Duration // what wake was set to last; 0 is not at all
 	unacked   int           // what the Socket was told that it holds to be sent
+	lingers   int           // of that, what is held by a connection that its caller closed
 }
 
 // receive takes packets from the beginning of p, as long as they have the id of pk, the first. It returns
@@ -139,6 +140,10 @@ func (c *conn) countUnacknowledged() {
 	holds := c.e.out.held()
 	c.s.unacknowledged.change(c.unacked, holds)
 	c.unacked = holds
+	if c.e.abandoned {
+		c.s.unacknowledged.lingering.Add(int64(holds - c.lingers))
+		c.lingers = holds
+	}
 	c.e.out.full = c.s.unacknowledged.full(holds)
 }
 
@@ -287,7 +292,8 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// Close ends the connection. What was written is still delivered, as long as the other end takes it.
+// Close ends the connection. What was written is still delivered, as long as the other end takes it, unless closed
+// connections hold too much already.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -300,6 +306,10 @@ func (c *conn) Close() error {
 	now := c.s.now()
 	c.e.close(now)
 	c.update(now)
+	if c.lingers > 0 && c.s.unacknowledged.crowded() {
+		c.e.abort(nil)
+		c.update(now)
+	}
 	c.readable.Broadcast()
 	c.writable.Broadcast()
 	return nil

@@ -70,13 +70,13 @@ func (o *outgoing) plausible(seq uint16) bool {
 	return before(seq, o.nxt) && !before(seq, o.una-1-min(2*o.widest, maxUnderway))
 }
 
-// held is the memory that is held. A packet that is not acknowledged keeps its whole block.
+// held is the memory that is held, that of the connection included. A packet that is not acknowledged keeps its whole block.
 func (o *outgoing) held() int {
-	const perPacket = 40
+	const perConnection, perPacket = 4 << 10, 40
 	if o.lent == 0 {
 		return 0
 	}
-	return o.lent + perPacket*len(o.ring)
+	return perConnection + o.lent + perPacket*len(o.ring)
 }
 
 // room reports whether another packet may be cut.

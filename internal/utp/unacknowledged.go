@@ -8,6 +8,8 @@ const (
 	unacknowledgedLimit = 32 << 20
 	// unacknowledgedFree is what each connection may hold whatever the others do.
 	unacknowledgedFree = 128 << 10
+	// lingeringPart is the part of the bound, one in so many, up to which connections that their callers closed are waited for.
+	lingeringPart = 4
 )
 
 // unacknowledged is the memory that data of all connections of a Socket lies in until the other ends acknowledge it. An end
@@ -16,6 +18,8 @@ type unacknowledged struct {
 	limit   int64
 	held    atomic.Int64
 	holders atomic.Int64 // connections that hold something
+
+	lingering atomic.Int64 // of held, by connections that their callers closed
 }
 
 // change records that a connection that held was bytes now holds is.
@@ -35,3 +39,6 @@ func (u *unacknowledged) change(was, is int) {
 func (u *unacknowledged) full(holds int) bool {
 	return holds >= unacknowledgedFree && u.held.Load() >= u.limit && int64(holds) >= u.limit/max(u.holders.Load(), 1)
 }
+
+// crowded reports whether connections that their callers closed hold so much that no more of them are waited for.
+func (u *unacknowledged) crowded() bool { return u.lingering.Load() > u.limit/lingeringPart }

@@ -2,7 +2,9 @@ package utp_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,3 +63,51 @@ func TestPeersThatFallSilent(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// Connections that are closed while their other ends acknowledge hardly anything are not waited for by the thousand.
+func TestClosedConnectionsHoldLittle(t *testing.T) {
+	const bound = 4 << 20
+	for _, written := range []int{100 << 10, 20 << 10, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNetwork()
+			s := n.socket(t, here, 0)
+			utp.LimitUnacknowledged(s, bound)
+			l, err := s.Listen()
+			require.NoError(t, err)
+			var addr netip.AddrPort
+			var answer []byte
+			n.set(func() {
+				n.tap = func(p []byte, _, to netip.AddrPort) {
+					if to == addr {
+						answer = bytes.Clone(p)
+					}
+				}
+			})
+			most := int64(0)
+			for k := range uint16(1500) {
+				n.set(func() { addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{81, 0, byte(k >> 8), byte(k)}), 6881) })
+				receive := func(p []byte) {
+					s.Receive(p, len(p), addr)
+					s.Flush()
+				}
+				receive(synPacket(7, 1))
+				confirm := synPacket(8, 2)
+				confirm[0] = 0x21
+				binary.BigEndian.PutUint16(confirm[18:], binary.BigEndian.Uint16(answer[16:])-1)
+				receive(confirm)
+				c, err := l.Accept()
+				require.NoError(t, err)
+				_, err = c.Write(make([]byte, written))
+				require.NoError(t, err)
+				require.NoError(t, c.Close())
+				time.Sleep(10 * time.Millisecond)
+				most = max(most, utp.Unacknowledged(s))
+			}
+			t.Logf("%d bytes written: at most %d KiB of %d connections", written, most>>10, utp.Connections(s))
+			require.LessOrEqual(t, most, int64(bound))
+			time.Sleep(2 * time.Minute)
+			require.Zero(t, utp.Unacknowledged(s))
+			require.Zero(t, utp.Connections(s))
+		})
+	}
+}

@@ -5,6 +5,7 @@ package hashfetch
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,6 +21,9 @@ const (
 	maxLength = 512
 	// atOnce is how many requests a peer may have to answer.
 	atOnce = 4
+	// maxRests is how many requests a peer may rest from, beyond those that it answered, before it is asked for nothing at all: of
+	// thousands of files it has the hashes of none, most likely.
+	maxRests = 16
 	// maxUnasked is how many answers that were not asked for are forgiven.
 	maxUnasked = 16
 )
@@ -33,9 +37,10 @@ var (
 
 // A Peer is what is known of one that may be asked.
 type Peer struct {
-	asked   map[*job]time.Time // that it has not answered
-	rests   map[*job]time.Time // not to be asked for that before
-	unasked int
+	asked    map[*job]time.Time // that it has not answered
+	rests    map[*job]time.Time // not to be asked for that before
+	answered int
+	unasked  int
 }
 
 // NewPeer returns a peer that was asked for nothing.
@@ -67,7 +72,7 @@ type job struct {
 	height int
 	want   *want
 	last   time.Time // when a peer was asked last
-	hashes []byte    // once they are proven
+	hashes []byte    // once they are proven, and it is done
 }
 
 // A want is a layer, or a part of one, that is fetched.
@@ -83,7 +88,8 @@ type Fetcher struct {
 	wants map[Target]*want
 	jobs  map[Request]*job // that are not done
 	fresh []*job           // that no peer was asked for, in order
-	asked []*job           // the others that are not done
+	asked []*job           // the others, some of which are done
+	done  int              // how many of asked are
 }
 
 // New returns a Fetcher that wants nothing.
@@ -122,34 +128,39 @@ func (f *Fetcher) Want(t Target, root merkle.Hash, height, level, first, n int) 
 	}
 }
 
-// Next returns what to ask a peer for now, and counts it as asked.
+// Next returns what to ask a peer for now, and counts it as asked. There may be thousands of jobs, and it is called for all peers
+// whenever one of them refuses something.
 func (f *Fetcher) Next(p *Peer, now time.Time) (requests []Request) {
-	for j, at := range p.asked {
-		if now.Sub(at) >= restTime {
-			delete(p.asked, j)
-		}
+	maps.DeleteFunc(p.asked, func(_ *job, at time.Time) bool { return now.Sub(at) >= restTime })
+	maps.DeleteFunc(p.rests, func(_ *job, until time.Time) bool { return !now.Before(until) })
+	if len(p.rests) >= maxRests+p.answered {
+		return nil
 	}
-	ask := func(j *job) bool {
-		if _, waits := p.asked[j]; waits || now.Before(p.rests[j]) || len(p.asked) >= atOnce {
-			return false
-		}
-		delete(p.rests, j)
+	ask := func(j *job) {
 		p.asked[j], j.last = now, now
 		requests = append(requests, j.Request)
-		return true
+	}
+	if f.done > len(f.asked)/2 {
+		f.asked = slices.DeleteFunc(f.asked, func(j *job) bool { return j.hashes != nil })
+		f.done = 0
 	}
 	for _, j := range f.asked {
-		if now.Sub(j.last) >= AskAgain {
+		if len(p.asked) >= atOnce {
+			return requests
+		}
+		if now.Sub(j.last) < AskAgain || j.hashes != nil {
+			continue
+		}
+		_, waits := p.asked[j]
+		if _, rests := p.rests[j]; !waits && !rests {
 			ask(j)
 		}
 	}
-	f.fresh = slices.DeleteFunc(f.fresh, func(j *job) bool {
-		if !ask(j) {
-			return false
-		}
-		f.asked = append(f.asked, j)
-		return true
-	})
+	for len(f.fresh) > 0 && len(p.asked) < atOnce {
+		ask(f.fresh[0])
+		f.asked = append(f.asked, f.fresh[0])
+		f.fresh = f.fresh[1:]
+	}
 	return requests
 }
 
@@ -170,7 +181,8 @@ func (f *Fetcher) Received(p *Peer, r Request, hashes []byte) (Found, bool, erro
 	}
 	j.hashes = slices.Clone(hashes[:r.Length*merkle.Size])
 	delete(f.jobs, r)
-	f.asked = slices.DeleteFunc(f.asked, func(other *job) bool { return other == j })
+	f.done++
+	p.answered++
 	w := j.want
 	if w.left--; w.left > 0 {
 		return Found{}, false, nil

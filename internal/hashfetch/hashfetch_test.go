@@ -131,6 +131,61 @@ func TestRejects(t *testing.T) {
 	require.NoError(t, f.Rejected(b, r, start), "late")
 }
 
+// Of thousands of files, a peer that refuses the hashes of all is soon asked for no more of them, until some time has passed. To
+// look for what to ask a peer for takes no longer with more files.
+func TestManyFilesAreRefused(t *testing.T) {
+	const files, peers, most = 10_000, 80, 20
+	f := hashfetch.New()
+	for i := range files {
+		f.Want(hashfetch.Target{File: i, Piece: -1}, merkle.Hash{byte(i), byte(i >> 8)}, 2, 1, 0, 2)
+	}
+	var all []*hashfetch.Peer
+	for range peers {
+		p := hashfetch.NewPeer()
+		f.Next(p, start)
+		all = append(all, p)
+	}
+	refuse := func(now time.Time) (n int) {
+		p := hashfetch.NewPeer()
+		for again := 0; again < 2; again++ {
+			for todo := f.Next(p, now); len(todo) > 0; n++ {
+				require.NoError(t, f.Rejected(p, todo[0], now))
+				for _, other := range all {
+					f.Next(other, now)
+				}
+				todo = append(todo[1:], f.Next(p, now)...)
+			}
+			require.LessOrEqual(t, n, most*(again+1))
+			now = now.Add(30 * time.Second)
+		}
+		return n
+	}
+	require.Greater(t, refuse(start), most)
+
+	// One that has some of them is asked for all.
+	f = hashfetch.New()
+	trees := make(map[merkle.Hash]*merkle.Tree)
+	for i := range 1000 {
+		leaf := sha256.Sum256([]byte{byte(i), byte(i >> 8)})
+		tr := merkle.NewTree(append(leaf[:], leaf[:]...), 1, 2)
+		trees[tr.Node(2, 0)] = tr
+		f.Want(hashfetch.Target{File: i, Piece: -1}, tr.Node(2, 0), 2, 1, 0, 2)
+	}
+	p, answered := hashfetch.NewPeer(), 0
+	for todo := f.Next(p, start); len(todo) > 0; todo = append(todo[1:], f.Next(p, start)...) {
+		if r := todo[0]; r.Root[0]%2 == 0 {
+			require.NoError(t, f.Rejected(p, r, start))
+		} else {
+			_, whole, err := f.Received(p, r, trees[r.Root].Append(nil, r.Request))
+			require.NoError(t, err)
+			require.True(t, whole)
+			answered++
+		}
+	}
+	require.InDelta(t, 500, answered, 50)
+	require.True(t, f.Wanting())
+}
+
 // False hashes are of a liar, whatever they are like.
 func TestLies(t *testing.T) {
 	tr, _, root, height := tree(600)

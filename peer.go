@@ -71,6 +71,7 @@ type peer struct {
 
 	work ratelimit.Account // that its messages may cause; like rest, the reading goroutine's
 	rest time.Duration     // before another message is read
+	sent atomic.Int64      // bytes of blocks that have not earned work yet; needs no mutex
 
 	closing error         // why it ends; nil until it does
 	ended   chan struct{} // closed when it is to end
@@ -135,20 +136,26 @@ func (p *peer) read() error {
 	}
 }
 
-// The work that a peer's messages may cause, in steps of the picker. The bitfield of a torrent
+// The work that a peer's messages may cause, in steps of the picker, which take some nanoseconds each. The bitfield of a torrent
 // of a million pieces is as much as two million.
 const (
 	workRate    = 250_000   // a second
 	workAtOnce  = 5_000_000 // some tens of milliseconds
 	messageWork = 4         // of any message
-	blockWork   = 1_000     // that a block earns
+	answerWork  = 100       // of one that is answered
+	requestWork = 400       // of a request, and of a cancel that withdraws one
+	blockWork   = 1_000     // that 16 KiB of blocks earn, from the peer or to it
 )
 
-// charge charges the peer with the work that a message caused. before is the picker's Work when the message was read. If the
-// peer has caused too much, its next message is read later. The caller holds d.mu.
-func (p *peer) charge(before int64, now time.Time) {
-	p.rest = p.work.Charge(messageWork+p.d.picker.Work()-before, now)
+// charge charges the peer with work that its messages cause. If that is too much, its next message is read later. It is called by
+// the reading goroutine.
+func (p *peer) charge(work int64, now time.Time) {
+	p.work.Earn(p.sent.Swap(0) / (blockSize / blockWork))
+	p.rest = p.work.Charge(work, now)
 }
+
+// chargeSince charges the peer with what the picker has worked since its Work was before. The caller holds d.mu.
+func (p *peer) chargeSince(before int64, now time.Time) { p.charge(p.d.picker.Work()-before, now) }
 
 // pause waits until the peer may cause more work.
 func (p *peer) pause() error {
@@ -165,6 +172,7 @@ func (p *peer) pause() error {
 
 // act acts on a message, unless it carries a block.
 func (p *peer) act(m wire.Message, now time.Time) error {
+	p.charge(messageWork, now)
 	switch m.ID {
 	case wire.KeepAlive:
 		return nil
@@ -174,16 +182,19 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 		}
 		return nil
 	case wire.Request:
-		return p.requested(outbox.Request{Piece: m.Index, Begin: m.Begin, Length: m.Length})
+		return p.requested(outbox.Request{Piece: m.Index, Begin: m.Begin, Length: m.Length}, now)
 	case wire.Cancel:
-		if r := (outbox.Request{Piece: m.Index, Begin: m.Begin, Length: m.Length}); p.out.Remove(r) && p.fast {
-			p.reject(r)
+		if r := (outbox.Request{Piece: m.Index, Begin: m.Begin, Length: m.Length}); p.out.Remove(r) {
+			p.charge(requestWork, now)
+			if p.fast {
+				p.reject(r)
+			}
 		}
 		return nil
 	case wire.Extended:
 		return p.actExtended(m, now)
 	case wire.AskHashes:
-		return p.hashesRequested(m)
+		return p.hashesRequested(m, now)
 	case wire.Suggest, wire.HaveAll, wire.HaveNone, wire.Reject, wire.AllowedFast:
 		if !p.fast {
 			return fmt.Errorf("%v without the Fast extension", m.ID)
@@ -197,7 +208,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 // actLocked acts on a message that changes what either side may ask for. The caller holds p.d.mu.
 func (p *peer) actLocked(m wire.Message, now time.Time) error {
 	d := p.d
-	defer p.charge(d.picker.Work(), now)
+	defer p.chargeSince(d.picker.Work(), now)
 	pieces := d.t.NumPieces()
 	isPiece := uint64(m.Index) < uint64(pieces)
 	switch m.ID {

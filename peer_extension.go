@@ -97,6 +97,7 @@ func (p *peer) actExtended(m wire.Message, now time.Time) error {
 	if !p.extended {
 		return errors.New("extended message without the extension protocol")
 	}
+	p.charge(int64(len(m.Payload)), now)
 	if m.ExtID == 0 {
 		return p.receiveExtHandshake(m.Payload, now)
 	}
@@ -119,7 +120,7 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	d := p.d
 	d.mu.Lock()
 	defer d.unlock(now)
-	defer p.charge(d.picker.Work()-int64(len(payload)), now)
+	defer p.chargeSince(d.picker.Work(), now)
 	for n, e := range extensionTable {
 		if id, said := h.M[e.name]; said && n > 0 {
 			p.ext.number[n] = byte(id)
@@ -158,7 +159,6 @@ func (p *peer) receiveMetadata(payload []byte, now time.Time) error {
 	d := p.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p.charge(d.picker.Work(), now)
 	number := p.ext.number[extMetadata]
 	if number == 0 {
 		return nil
@@ -171,6 +171,7 @@ func (p *peer) receiveMetadata(payload []byte, now time.Time) error {
 		answer.Data = d.t.info[begin:min(begin+wire.MetadataBlock, size)]
 		p.ext.metadataServed += int64(len(answer.Data))
 	}
+	p.charge(answerWork+int64(len(answer.Data))/(blockSize/blockWork), now)
 	p.sendExtended(number, answer.Append(nil))
 	return nil
 }
@@ -183,7 +184,7 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 	d := p.d
 	d.mu.Lock()
 	defer d.unlock(now)
-	defer p.charge(d.picker.Work()-int64(len(payload)), now)
+	defer p.chargeSince(d.picker.Work(), now)
 	named, err := p.ext.pex.Receive(payload, p.conn.addr.Addr(), now)
 	by := peerlist.Network(p.conn.addr.Addr())
 	for q := range named {
@@ -251,7 +252,7 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 	}
 	d.mu.Lock()
 	defer d.unlock(now)
-	defer p.charge(d.picker.Work(), now)
+	defer p.chargeSince(d.picker.Work(), now)
 	if cancel := d.picker.DontHave(&p.supply, int(i)); len(cancel) > 0 {
 		d.cancelAll(cancel)
 		d.pending.released = true

@@ -26,15 +26,16 @@ func (d *Download) maxHashesServed() int64 {
 
 // hashesRequested answers a hash request (BEP 52). Those of piece layers are at hand; for those of the blocks of a piece it is read
 // again, one at a time.
-func (p *peer) hashesRequested(m wire.Message) error {
+func (p *peer) hashesRequested(m wire.Message, now time.Time) error {
 	d := p.d
 	if d.t.version == V1 {
 		return nil
 	}
+	p.charge(answerWork, now)
 	r, _ := wire.ParseHashRequest(m.Payload)
 	file, known := d.t.hashes.File(r.Root)
 	q := fromWireHashes(r).Request
-	if !known || q.Length > wire.MaxHashes || !q.Sound(d.t.hashes.Height(file)) || !p.mayServeHashes(file, q) {
+	if !known || q.Length > wire.MaxHashes || !q.Sound(d.t.hashes.Height(file)) || !p.mayServeHashes(file, q, now) {
 		return p.rejectHashes(r)
 	}
 	switch {
@@ -48,7 +49,7 @@ func (p *peer) hashesRequested(m wire.Message) error {
 		proven := !d.t.hashes.Layered(file) || d.t.hashes.Known(file)
 		if piece < end && proven && q.Length <= 1<<d.t.hashes.HeightOf(piece) && d.t.layout.NumBlocks(piece) <= maxBlocksHashed && d.has(piece) {
 			if p.hashesReading.Add(1) <= maxHashesReading {
-				p.chargeBlockHashes(piece)
+				p.chargeBlockHashes(piece, now)
 				d.life.tasks.Go(func() { p.serveBlockHashes(r, file, piece, q) })
 				return nil
 			}
@@ -59,12 +60,12 @@ func (p *peer) hashesRequested(m wire.Message) error {
 }
 
 // chargeBlockHashes charges the peer with the work to read and hash a piece, unless that was done last.
-func (p *peer) chargeBlockHashes(piece int) {
+func (p *peer) chargeBlockHashes(piece int, now time.Time) {
 	d := p.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.hashing.last.tree == nil || d.hashing.last.piece != piece {
-		p.charge(d.picker.Work()-blockWork*int64(d.t.layout.NumBlocks(piece)), time.Now())
+		p.charge(blockWork*int64(d.t.layout.NumBlocks(piece)), now)
 	}
 }
 
@@ -107,12 +108,12 @@ func (d *Download) hashesWork(file int, q merkle.Request) int64 {
 }
 
 // mayServeHashes reports whether the peer may be sent what it asks for, and counts and charges it.
-func (p *peer) mayServeHashes(file int, q merkle.Request) bool {
+func (p *peer) mayServeHashes(file int, q merkle.Request, now time.Time) bool {
 	d := p.d
+	p.charge(d.hashesWork(file, q), now)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := int64(q.Length) * merkle.Size
-	defer p.charge(d.picker.Work()-d.hashesWork(file, q), time.Now())
 	if p.hashesServed+n > d.maxHashesServed() || p.out.Backlog() > maxHashesWaiting {
 		return false
 	}

@@ -1,15 +1,19 @@
 package torrent
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
+	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,17 +21,30 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/shoal-go/torrent/internal/blockpool"
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/merkle"
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
-	"github.com/shoal-go/torrent/internal/simnet"
-	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/piecehash"
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// messageKinds are what a stranger may send again and again. Each is sent in turn, after what is sent once.
-func messageKinds(pieces int) map[string]struct{ once, again []byte } {
+// A messageKind is what a stranger may send again and again, after what it sends once.
+type messageKind struct {
+	once, again []byte
+
+	unchoked bool  // it may request
+	deaf     bool  // it reads nothing
+	paid     bool  // by what it is sent
+	most     int   // messages, before the connection ends; 0 if it does not
+	work     int64 // that each message is charged at least, beside messageWork
+}
+
+// messageKinds are the kinds of messages to a download of crowdTorrent.
+func messageKinds(d *Download) map[string]messageKind {
+	pieces := d.t.NumPieces()
 	simple := func(ids ...wire.ID) (b []byte) {
 		for _, id := range ids {
 			b = wire.AppendSimple(b, id)
@@ -47,93 +64,213 @@ func messageKinds(pieces int) map[string]struct{ once, again []byte } {
 	}
 	hello := func(h wire.ExtHandshake) []byte { return wire.AppendExtended(nil, 0, h.Append(nil)) }
 	dontHave := func(i uint32) []byte { return wire.AppendDontHave(nil, extDontHave, i) }
-	return map[string]struct{ once, again []byte }{
-		"keep-alive":                   {none, wire.AppendKeepAlive(nil)},
-		"interested":                   {none, simple(wire.Interested)},
-		"interested and not":           {none, simple(wire.Interested, wire.NotInterested)},
-		"choke":                        {single, simple(wire.Choke)},
-		"unchoke":                      {single, simple(wire.Unchoke)},
-		"choke and unchoke":            {single, simple(wire.Unchoke, wire.Choke)},
-		"choke and unchoke of nothing": {none, simple(wire.Unchoke, wire.Choke)},
-		"have":                         {none, haves()},
-		"have of one":                  {none, wire.AppendHave(nil, one)},
-		"have-all":                     {none, simple(wire.HaveAll)},
-		"have-all after a bitfield":    {wire.AppendBitfield(nil, bitfield), simple(wire.HaveAll)},
-		"have and don't have":          {none, append(dontHave(one), wire.AppendHave(nil, one)...)},
-		"don't have of a seed":         {simple(wire.HaveAll), append(dontHave(one), wire.AppendHave(nil, one)...)},
-		"have-all, don't have":         {simple(wire.HaveAll), append(dontHave(one), simple(wire.HaveAll)...)},
-		"suggest":                      {none, wire.AppendSuggest(nil, one)},
-		"suggest of an unchoked one":   {append(slices.Clone(single), simple(wire.Unchoke)...), wire.AppendSuggest(nil, one)},
-		"allowed-fast":                 {single, wire.AppendAllowedFast(nil, one)},
-		"cancel":                       {none, wire.AppendCancel(nil, one, 0, 16384)},
-		"extension handshake":          {none, hello(wire.ExtHandshake{M: map[string]int{"ut_pex": 1, "lt_donthave": 3}, V: "another 1.0", ReqQ: 250})},
-		"extension handshake, reqq":    {append(slices.Clone(single), simple(wire.Unchoke)...), hello(wire.ExtHandshake{ReqQ: 250})},
-		"peer exchange":                {none, wire.AppendExtended(nil, extPEX, []byte("d5:added0:e"))},
-		"metadata":                     {none, wire.AppendExtended(nil, extMetadata, []byte("d8:msg_typei1e5:piecei0ee"))},
-		"unknown extension":            {none, wire.AppendExtended(nil, 77, []byte("x"))},
-		"unknown":                      {none, simple(99)},
-		"port":                         {none, wire.AppendPort(nil, 6881)},
+	const held, lacked, piece = 1, 2 * piecesOfCrowd, lengthOfCrowd // a piece that we have, one that we lack, and its length
+	able := hello(wire.ExtHandshake{M: map[string]int{"ut_metadata": 2, "ut_holepunch": 4}})
+	interested := simple(wire.HaveNone, wire.Interested)
+	request := func(index, n uint32) []byte { return wire.AppendRequest(nil, index, 0, n) }
+	cancelled := func(index, n uint32) []byte { return wire.AppendCancel(request(index, n), index, 0, n) }
+	requests := func() (b []byte) {
+		for i := range uint32(400) {
+			b = wire.AppendRequest(b, held, i, blockSize)
+		}
+		return b
+	}
+	root, level, height := d.t.hashes.Root(0), uint32(d.t.hashes.Level()), uint32(d.t.hashes.Height(0))
+	hashes := func(base, index, length, proofs uint32) wire.HashRequest {
+		return wire.HashRequest{Root: root, Base: base, Index: index, Length: length, Proofs: proofs}
+	}
+	ask := func(r wire.HashRequest) []byte { return wire.AppendHashRequest(nil, r) }
+	metadata := func(m wire.MetadataMessage) []byte { return wire.AppendExtended(nil, extMetadata, m.Append(nil)) }
+	nested := append([]byte("d8:msg_typei1e5:piecei0e1:x"), strings.Repeat("le", 2000)...)
+	punch := func(typ byte) []byte {
+		m := wire.HolePunch{Type: typ, Addr: netip.MustParseAddrPort("80.1.0.1:6881")} // a peer
+		return wire.AppendExtended(nil, extHolePunch, m.Append(nil))
+	}
+	const run = merkle.Run * hashWork
+	return map[string]messageKind{
+		"keep-alive":                   {once: none, again: wire.AppendKeepAlive(nil)},
+		"interested":                   {once: none, again: simple(wire.Interested)},
+		"interested and not":           {once: none, again: simple(wire.Interested, wire.NotInterested)},
+		"choke":                        {once: single, again: simple(wire.Choke)},
+		"unchoke":                      {once: single, again: simple(wire.Unchoke)},
+		"choke and unchoke":            {once: single, again: simple(wire.Unchoke, wire.Choke)},
+		"choke and unchoke of nothing": {once: none, again: simple(wire.Unchoke, wire.Choke)},
+		"have":                         {once: none, again: haves()},
+		"have of one":                  {once: none, again: wire.AppendHave(nil, one)},
+		"have-all":                     {once: none, again: simple(wire.HaveAll)},
+		"have-all after a bitfield":    {once: wire.AppendBitfield(nil, bitfield), again: simple(wire.HaveAll)},
+		"have and don't have":          {once: none, again: append(dontHave(one), wire.AppendHave(nil, one)...)},
+		"don't have of a seed":         {once: simple(wire.HaveAll), again: append(dontHave(one), wire.AppendHave(nil, one)...)},
+		"have-all, don't have":         {once: simple(wire.HaveAll), again: append(dontHave(one), simple(wire.HaveAll)...)},
+		"suggest":                      {once: none, again: wire.AppendSuggest(nil, one)},
+		"suggest of an unchoked one":   {once: append(slices.Clone(single), simple(wire.Unchoke)...), again: wire.AppendSuggest(nil, one)},
+		"allowed-fast":                 {once: single, again: wire.AppendAllowedFast(nil, one)},
+		"cancel":                       {once: none, again: wire.AppendCancel(nil, one, 0, 16384)},
+		"extension handshake":          {once: none, again: hello(wire.ExtHandshake{M: map[string]int{"ut_pex": 1, "lt_donthave": 3}, V: "another 1.0", ReqQ: 250})},
+		"extension handshake, reqq":    {once: append(slices.Clone(single), simple(wire.Unchoke)...), again: hello(wire.ExtHandshake{ReqQ: 250})},
+		"peer exchange":                {once: none, again: wire.AppendExtended(nil, extPEX, []byte("d5:added0:e")), most: 12},
+		"metadata":                     {once: none, again: wire.AppendExtended(nil, extMetadata, []byte("d8:msg_typei1e5:piecei0ee"))},
+		"unknown extension":            {once: none, again: wire.AppendExtended(nil, 77, []byte("x"))},
+		"unknown":                      {once: none, again: simple(99)},
+		"port":                         {once: none, again: wire.AppendPort(nil, 6881)},
+
+		"request of a piece we lack":          {once: interested, again: request(lacked, blockSize), unchoked: true, most: maxDenied, work: requestWork},
+		"request while choked":                {once: interested, again: request(held, blockSize), most: maxDenied, work: requestWork},
+		"requests":                            {once: interested, again: requests(), unchoked: true, paid: true},
+		"request of a byte":                   {once: interested, again: request(held, 1), unchoked: true, work: requestWork - 1},
+		"request and cancel":                  {once: interested, again: cancelled(held, piece), unchoked: true, paid: true},
+		"request and cancel of a deaf peer":   {once: interested, again: cancelled(held, piece), unchoked: true, deaf: true, work: requestWork / 2},
+		"requests of a deaf peer":             {once: interested, again: requests(), unchoked: true, deaf: true, most: maxDenied + outbox.MaxQueued, work: requestWork},
+		"the same request of a deaf peer":     {once: interested, again: request(held, piece), unchoked: true, deaf: true, most: maxDenied + 1, work: requestWork},
+		"reject of what was not asked":        {once: none, again: wire.AppendReject(nil, lacked, 0, blockSize), most: 1},
+		"piece that was not asked":            {once: none, again: append(wire.AppendPieceHeader(nil, lacked, 0, blockSize), make([]byte, blockSize)...), most: 1},
+		"hash request of a run":               {once: none, again: ask(hashes(level, 512, 512, height)), work: 512},
+		"hash request of a run, no proof":     {once: none, again: ask(hashes(level, 512, 512, 0)), work: 512},
+		"hash request of most":                {once: none, again: ask(hashes(level, 0, wire.MaxHashes, height)), work: wire.MaxHashes},
+		"hash request of two":                 {once: none, again: ask(hashes(level, 512, 2, height)), work: run},
+		"hash request of blocks":              {once: none, again: ask(hashes(0, held<<level, 2, height)), work: run},
+		"hash request of blocks that we lack": {once: none, again: ask(hashes(0, lacked<<level, 2, height)), work: answerWork},
+		"hash request that is not sound":      {once: none, again: ask(hashes(level, 1, 512, height)), work: answerWork},
+		"hash request of an unknown root":     {once: none, again: ask(wire.HashRequest{Base: level, Length: 512}), work: answerWork},
+		"hashes that were not asked":          {once: none, again: wire.AppendHashes(nil, hashes(level, 0, 512, 0), make([]byte, 512*merkle.Size)), most: 17},
+		"hash reject of what was not asked":   {once: none, again: wire.AppendHashReject(nil, hashes(level, 0, 512, 0)), most: 17},
+		"rendezvous":                          {once: able, again: punch(wire.HolePunchRendezvous)},
+		"connect":                             {once: able, again: punch(wire.HolePunchConnect)},
+		"hole punch error":                    {once: able, again: punch(wire.HolePunchError)},
+		"metadata request":                    {once: able, again: metadata(wire.MetadataMessage{Type: wire.MetadataRequest, Piece: 1}), work: answerWork},
+		"metadata request behind the end":     {once: able, again: metadata(wire.MetadataMessage{Type: wire.MetadataRequest, Piece: 1 << 20}), work: answerWork},
+		"metadata that was not asked":         {once: able, again: metadata(wire.MetadataMessage{Type: wire.MetadataData, Data: make([]byte, wire.MetadataBlock)}), work: wire.MetadataBlock},
+		"metadata of a long dictionary":       {once: able, again: wire.AppendExtended(nil, extMetadata, append(nested, 'e')), work: int64(len(nested))},
 	}
 }
 
-// repeating is a connection on which some bytes come once, and others so often. It takes whatever is written to it.
+// repeating is a connection of a peer that says what it is told to, so often, and takes whatever is written to it.
 type repeating struct {
 	net.Conn
-	once, again []byte
-	times, at   int
-	ended       sync.Once
-	end         chan struct{} // closed when everything was read, or the client closed it
-	open        chan struct{} // closed to end the connection
+	deaf   bool // it takes nothing
+	next   chan saying
+	said   chan struct{} // receives when all of that was read
+	closed chan struct{} // by the client
+	once   sync.Once
+	saying
+}
+
+type saying struct {
+	words     []byte
+	times, at int
 }
 
 func (c *repeating) Read(p []byte) (n int, err error) {
-	n = copy(p, c.once)
-	c.once = c.once[n:]
 	for n < len(p) && c.times > 0 {
-		k := copy(p[n:], c.again[c.at:])
+		k := copy(p[n:], c.words[c.at:])
 		n += k
-		if c.at += k; c.at == len(c.again) {
+		if c.at += k; c.at == len(c.words) {
 			c.at, c.times = 0, c.times-1
 		}
 	}
-	if n == 0 {
-		c.ended.Do(func() { close(c.end) })
-		<-c.open
+	if n > 0 {
+		return n, nil
+	}
+	if c.words != nil {
+		c.words = nil
+		c.said <- struct{}{}
+	}
+	var more bool
+	select {
+	case c.saying, more = <-c.next:
+	case <-c.closed:
+	}
+	if !more {
 		return 0, io.EOF
 	}
-	return n, nil
+	return c.Read(p)
 }
 
-func (c *repeating) Write(p []byte) (int, error) { return len(p), nil }
+// say says something so often, and returns once that was read or the connection ended.
+func (c *repeating) say(words []byte, times int) {
+	select {
+	case c.next <- saying{words: words, times: times}:
+		select {
+		case <-c.said:
+		case <-c.closed:
+		}
+	case <-c.closed:
+	}
+}
+
+// leave ends the connection.
+func (c *repeating) leave() { close(c.next) }
+
+func (c *repeating) Write(p []byte) (int, error) {
+	if c.deaf {
+		<-c.closed
+		return 0, net.ErrClosed
+	}
+	return len(p), nil
+}
+
 func (c *repeating) Close() error {
-	c.ended.Do(func() { close(c.end) })
+	c.once.Do(func() { close(c.closed) })
 	return nil
 }
 func (c *repeating) SetReadDeadline(time.Time) error  { return nil }
 func (c *repeating) SetWriteDeadline(time.Time) error { return nil }
 
-// crowded is a download of so many pieces among some peers that are interested, each of which has most of them and
-// chokes us.
-func crowded(tb testing.TB, pieces, peers int) *Download {
+// plainTorrent is a torrent of so many pieces of a block each.
+func plainTorrent(pieces int) *Torrent {
 	t := &Torrent{name: "large", length: int64(pieces) * blockSize, infoHash: Hash{1}, pieces: make([]byte, sha1.Size*pieces)}
 	t.layout = layout.New(blockSize, layout.File{Path: "large", Length: t.length})
+	return t
+}
+
+// crowdTorrent is a torrent of version 2 of so many pieces of 128 KiB, the first of which are zeros.
+func crowdTorrent(pieces int) *Torrent {
+	const level = 3
+	t := &Torrent{name: "large", length: int64(pieces) * lengthOfCrowd, infoHash: Hash{1}, version: V2, info: make([]byte, 1<<20)}
+	file := layout.File{Path: "large", Length: t.length}
+	t.layout = layout.NewAligned(lengthOfCrowd, file)
+	layer := make([]byte, merkle.Size*pieces)
+	mathrand.NewChaCha8([32]byte{}).Read(layer)
+	zeros := merkle.HashBlock(make([]byte, blockSize))
+	zero := merkle.Root(bytes.Repeat(zeros[:], 1<<level), 0, level)
+	copy(layer, bytes.Repeat(zero[:], piecesOfCrowd))
+	root := merkle.Root(layer, level, merkle.Height(t.length/blockSize))
+	t.hashes = piecehash.New(t.layout, []merkle.Hash{root}, [][]byte{layer})
+	return t
+}
+
+const (
+	lengthOfCrowd = 8 * blockSize // of a piece of a crowdTorrent
+	piecesOfCrowd = 16            // how many of them are here
+)
+
+// crowded is a download among some peers that are interested, each of which has most pieces and chokes us.
+func crowded(tb testing.TB, t *Torrent, peers int) *Download {
 	c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
-	d, err := t.Start(tb.Context(), &Options{Client: c, MaxPeers: 100, Storage: func(*Torrent) (Storage, error) { return emptyStorage{}, nil }})
+	d, err := t.Start(tb.Context(), &Options{Client: c, MaxPeers: 100, Storage: func(*Torrent) (Storage, error) {
+		if t.version == V1 {
+			return emptyStorage{}, nil
+		}
+		return zeroStorage{pieces: t.NumPieces()}, nil
+	}})
 	require.NoError(tb, err)
 	for d.Stats().State == Checking {
 		time.Sleep(time.Millisecond)
 	}
-	var all []chan struct{}
+	d.mu.Lock()
+	c.transport.dialUTP = func(context.Context, netip.AddrPort) (net.Conn, error) { return nil, io.EOF } // so that hole punching is offered
+	d.mu.Unlock()
+	var all []*repeating
 	for k := range peers {
-		b := make([]byte, (pieces+7)/8)
+		b := make([]byte, (t.NumPieces()+7)/8)
 		for i := range b[:len(b)-1] {
 			b[i] = 0xff ^ 1<<((i+k)%8)
 		}
-		all = append(all, join(tb, d, k, wire.AppendSimple(wire.AppendBitfield(nil, b), wire.Interested), nil, 0).open)
+		all = append(all, join(tb, d, k, wire.AppendSimple(wire.AppendBitfield(nil, b), wire.Interested)))
 	}
 	tb.Cleanup(func() {
-		for _, open := range all {
-			close(open)
+		for _, conn := range all {
+			conn.leave()
 		}
 		d.Close()
 		c.Close()
@@ -141,17 +278,41 @@ func crowded(tb testing.TB, pieces, peers int) *Download {
 	return d
 }
 
-// join has a peer connect that sends something once and something else so often, and returns once that was read.
-func join(tb testing.TB, d *Download, k int, once, again []byte, times int) *repeating {
-	conn := &repeating{once: once, again: again, times: times, end: make(chan struct{}), open: make(chan struct{})}
+// join has a peer connect that sends something, and returns once that was read.
+func join(tb testing.TB, d *Download, k int, once []byte) *repeating {
+	conn := newRepeating()
+	conn.join(tb, d, k, once)
+	return conn
+}
+
+func newRepeating() *repeating {
+	return &repeating{next: make(chan saying), said: make(chan struct{}), closed: make(chan struct{})}
+}
+
+func (c *repeating) join(tb testing.TB, d *Download, k int, once []byte) {
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, byte(k), 0, 1}), 6881)
 	hello := wire.Handshake{}
 	hello.SetFast()
 	hello.SetExtended()
 	hello.PeerID[0] = byte(k)
-	require.True(tb, d.addPeer(&connection{Conn: conn, addr: addr, theirs: hello, incoming: true}, peerlist.FromIncoming))
-	<-conn.end
-	return conn
+	require.True(tb, d.addPeer(&connection{Conn: c, addr: addr, theirs: hello, incoming: true}, peerlist.FromIncoming))
+	c.say(once, 1)
+}
+
+// ready has a peer come that says what it says once, and forgets what that was charged.
+func (m messageKind) ready(tb testing.TB, d *Download, settle func()) (*repeating, *peer) {
+	conn := newRepeating()
+	conn.deaf = m.deaf
+	conn.join(tb, d, 200, m.once)
+	settle()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.swarm.peers[len(d.swarm.peers)-1]
+	if m.unchoked {
+		p.unchoke(time.Now())
+	}
+	p.work = ratelimit.NewAccount(workRate, workAtOnce, time.Now())
+	return conn, p
 }
 
 // emptyStorage is a Storage that holds nothing.
@@ -162,26 +323,62 @@ func (emptyStorage) WriteAt(b []byte, _ int64) (int, error) { return len(b), nil
 func (emptyStorage) Sync() error                            { return nil }
 func (emptyStorage) Close() error                           { return nil }
 
+// zeroStorage is a Storage that has the first pieces of a crowdTorrent.
+type zeroStorage struct {
+	emptyStorage
+	pieces int
+}
+
+func (s zeroStorage) ReadAt(b []byte, off int64) (int, error) {
+	if off >= piecesOfCrowd*lengthOfCrowd {
+		return 0, io.EOF
+	}
+	clear(b)
+	return len(b), nil
+}
+
+func (s zeroStorage) Verified() (Bitfield, error) {
+	whole := bits.New(s.pieces)
+	for i := range piecesOfCrowd {
+		whole.Add(i)
+	}
+	return Bitfield{whole}, nil
+}
+
 // BenchmarkMessages is what one message of a stranger costs, of each kind, with 78 peers.
 func BenchmarkMessages(b *testing.B) {
 	for _, pieces := range []int{16_000, 1_000_000} {
-		d := crowded(b, pieces, 78)
-		for kind, m := range messageKinds(pieces) {
+		d := crowded(b, crowdTorrent(pieces), 78)
+		for kind, m := range messageKinds(d) {
+			messages := countMessages(m.again)
+			if m.most > 0 && m.most < 100 {
+				continue
+			}
 			b.Run(fmt.Sprintf("%s/%d", kind, pieces), func(b *testing.B) {
-				messages := countMessages(m.again)
+				b.StopTimer()
 				for left := b.N; left > 0; { // one that sends too much is made to wait
-					n := min(left, max(1, workAtOnce/messageWork/2/messages))
+					n := min(left, max(1, workAtOnce/int(messageWork+m.work)/2/messages))
+					if m.paid {
+						n = min(n, max(1, outbox.MaxQueued/messages))
+					}
+					if m.most > 0 {
+						n = min(n, max(1, m.most/messages))
+					}
 					left -= n
-					conn := join(b, d, 200, m.once, m.again, n)
+					conn, p := m.ready(b, d, func() { time.Sleep(2 * roundEvery) })
+					b.StartTimer()
+					conn.say(m.again, n)
+					for m.paid && p.out.Waiting() > 0 {
+						runtime.Gosched()
+					}
 					b.StopTimer()
-					close(conn.open)
+					conn.leave()
 					for gone := false; !gone; {
 						d.mu.Lock()
 						gone = len(d.swarm.peers) == 78
 						d.mu.Unlock()
 						runtime.Gosched()
 					}
-					b.StartTimer()
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*messages), "ns/message")
 			})
@@ -196,43 +393,53 @@ func countMessages(b []byte) (n int) {
 	return n
 }
 
-// What a stranger says costs a few steps a message whatever it is and however large the torrent; and where a message costs
-// more, the next ones are read later. It used to be as much as there are peers, or pieces: 55 µs an interested, 7 ms a
-// have-all of a million pieces.
+// What a stranger says costs a few steps a message whatever it is and however large the torrent; where a message costs
+// more, the next ones are read later; and what no honest peer says ends the connection. It used to be as much as there are peers, or
+// pieces: 55 µs an interested, 7 ms a have-all of a million pieces.
 func TestMessagesCostLittle(t *testing.T) {
-	const times = 2000
 	pieces := 100_000
 	if raceEnabled() {
 		pieces = 10_000
 	}
-	for kind, m := range messageKinds(pieces) {
-		t.Run(kind, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				d := crowded(t, pieces, 78)
+	synctest.Test(t, func(t *testing.T) {
+		d := crowded(t, crowdTorrent(pieces), 78)
+		kinds := messageKinds(d)
+		for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+			m := kinds[kind]
+			conn, p := m.ready(t, d, func() { // it is not choked again before another round is due
+				d.mu.Lock()
+				next := d.uploading.choker.Next()
+				d.mu.Unlock()
+				time.Sleep(time.Until(next) + time.Second)
 				synctest.Wait()
-				time.Sleep(time.Second) // the rounds of those that came
-				join(t, d, 201, m.once, nil, 0).leave()
-				work := d.work()
-				conn := join(t, d, 202, m.once, nil, 0)
-				once := d.work() - work
-				conn.leave()
-
-				work = d.work()
-				began := time.Now()
-				conn = join(t, d, 203, m.once, m.again, times)
-				work = d.work() - work - once
-				took := time.Since(began)
-				conn.leave()
-				messages := times * countMessages(m.again)
-				t.Logf("%.1f steps a message, in %v", float64(work)/float64(messages), took)
-				const round = 100 * 100 // 78 peers in rounds that are due anyway
-				require.Less(t, float64(work), workAtOnce+workRate*took.Seconds()+round*(1+took.Seconds()/roundEvery.Seconds()))
-				if took == 0 {
-					require.Less(t, float64(work), float64(300*messages+round))
-				}
 			})
-		})
-	}
+			p.work.Charge(workAtOnce, time.Now()) // so that whatever it is charged takes time
+			work := d.work()
+			began := time.Now()
+			messages := countMessages(m.again)
+			times := max(1, min(20_000, 5*workRate/(messageWork+int(m.work)))/messages)
+			conn.say(m.again, times)
+			took := time.Since(began)
+			work = d.work() - work
+			messages *= times
+			charged := took.Seconds() * workRate
+			t.Logf("%s: %.1f steps a message, charged with %.1f", kind, float64(work)/float64(messages), charged/float64(messages))
+			const round = 100 * 100 // 78 peers in rounds that are due anyway
+			require.LessOrEqual(t, float64(work), charged+round*(1+took.Seconds()/roundEvery.Seconds()), kind)
+			d.mu.Lock()
+			ended := p.closing != nil
+			d.mu.Unlock()
+			require.True(t, ended == (m.most > 0) || m.paid, kind)
+			if m.most > 0 {
+				messages = min(messages, m.most)
+			}
+			if !m.paid && !ended {
+				require.GreaterOrEqual(t, charged, float64(messages)*float64(messageWork+m.work)*0.999, kind)
+			}
+			conn.leave()
+			synctest.Wait()
+		}
+	})
 }
 
 // work is the steps that were taken so far, those of choke rounds included.
@@ -241,98 +448,4 @@ func (d *Download) work() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.picker.Work() + d.uploading.judged
-}
-
-// leave ends a connection.
-func (c *repeating) leave() {
-	synctest.Wait()
-	close(c.open)
-	synctest.Wait()
-}
-
-// FuzzConnection has a stranger send any messages to a download, in any order, beside an honest seed. The download
-// completes in the time that the seed takes, the seed is not banned, and what the stranger has us hold and do is bounded.
-//
-// The input is messages: an id, the length of a payload, and the payload. An id of 255 sends what follows as it is.
-func FuzzConnection(f *testing.F) {
-	block := func(index, begin uint32, n int) []byte {
-		return append(wire.AppendPieceHeader(nil, index, begin, uint32(n))[4:], make([]byte, n)...)
-	}
-	script := func(messages ...[]byte) (b []byte) { // each without its length
-		for _, m := range messages {
-			b = binary.BigEndian.AppendUint16(append(b, m[0]), uint16(len(m)-1))
-			b = append(b, m[1:]...)
-		}
-		return b
-	}
-	simple := func(id wire.ID) []byte { return []byte{byte(id)} }
-	f.Add([]byte{})
-	f.Add(script(simple(wire.HaveAll), simple(wire.Unchoke), block(0, 0, 1<<14), block(1, 0, 1<<14), block(2, 1<<14, 1<<14)))
-	f.Add(script(simple(wire.HaveNone), wire.AppendHave(nil, 1)[4:], simple(wire.Unchoke), simple(wire.Choke), simple(wire.Unchoke), simple(wire.Interested)))
-	f.Add(script(wire.AppendRequest(nil, 0, 0, 1<<14)[4:], wire.AppendCancel(nil, 0, 0, 1<<14)[4:], wire.AppendReject(nil, 0, 0, 1<<14)[4:]))
-	f.Add(script(simple(wire.HaveAll), wire.AppendAllowedFast(nil, 1)[4:], wire.AppendSuggest(nil, 1)[4:], wire.AppendDontHave(nil, extDontHave, 1)[4:], simple(wire.HaveAll)))
-	f.Add(script(wire.AppendExtended(nil, 0, []byte("d1:md6:ut_pexi1e11:ut_metadatai2ee1:pi6881e4:reqqi1ee"))[4:], wire.AppendExtended(nil, extPEX, []byte("d5:added6:aaaabbe"))[4:], wire.AppendExtended(nil, extMetadata, []byte("d8:msg_typei0e5:piecei0ee"))[4:]))
-	f.Add(append([]byte{255}, 0, 16, 0, 0, 20))
-	for k := range 3 { // one for each version
-		r := wire.HashRequest{Root: newSimVersion(V2, true, 1, 64<<10, 1<<20).truth.Root(0), Base: 2, Length: 16, Proofs: 3}
-		blocks := wire.HashRequest{Root: r.Root, Length: 4, Proofs: 5}
-		f.Add(script(simple(wire.HaveAll), wire.AppendHashes(nil, r, make([]byte, 16*merkle.Size))[4:], wire.AppendHashRequest(nil, r)[4:], wire.AppendHashReject(nil, r)[4:],
-			simple(wire.Unchoke), block(0, 0, 1<<14), block(0, 1<<14, 1<<14), block(0, 2<<14, 1<<14), block(0, 3<<14, 1<<14),
-			wire.AppendHashes(nil, blocks, make([]byte, 9*merkle.Size))[4:], wire.AppendHashRequest(nil, blocks)[4:], make([]byte, 1+k)))
-	}
-	f.Fuzz(func(t *testing.T, script []byte) {
-		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-			content := newSimVersion([]Version{V1, V2, Hybrid}[len(script)%3], true, 1, 64<<10, 1<<20)
-			m := &simMeeting{net: n, content: content}
-			defer m.end(t)
-			seed := m.meet(t, 1e6, simpeer.Script{})
-			stranger := n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond)
-			seed.Go(func() { speakFuzz(seed, stranger, content, script) })
-			m.run(t, 10*time.Minute)
-			require.False(t, m.client.banned(seed.Addr()))
-			require.LessOrEqual(t, m.client.kept, int64(blockpool.Limit))
-			m.client.mu.Lock()
-			defer m.client.mu.Unlock()
-			require.Less(t, m.client.picker.Work(), int64(workAtOnce)+workRate*int64(m.client.took.Seconds()+1))
-		})
-	})
-}
-
-// speakFuzz connects to the client under test and sends it the messages of a script, again each time that the connection
-// ends, until the download can be expected to be complete.
-func speakFuzz(seed *simpeer.Peer, from *simnet.Host, content *simContent, script []byte) {
-	for range 3 {
-		if !seed.Wait(100 * time.Millisecond) {
-			return
-		}
-		conn, err := from.Dial(context.Background(), "tcp", "81.0.0.1:6881")
-		if err != nil {
-			return
-		}
-		hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte{7}}
-		if content.version != V1 {
-			hello.SetV2()
-		}
-		hello.SetFast()
-		hello.SetExtended()
-		out := hello.Append(nil)
-		for rest := script; len(rest) >= 3; {
-			id, size := rest[0], int(binary.BigEndian.Uint16(rest[1:]))
-			if id == 255 {
-				out = append(out, rest[1:]...)
-				break
-			}
-			size = min(size, len(rest)-3)
-			out = binary.BigEndian.AppendUint32(out, uint32(size+1))
-			out = append(append(out, id), rest[3:3+size]...)
-			rest = rest[3+size:]
-		}
-		seed.Go(func() {
-			seed.Wait(3 * time.Second)
-			conn.Close()
-		})
-		conn.Write(out)
-		io.Copy(io.Discard, conn)
-		conn.Close()
-	}
 }

@@ -54,7 +54,8 @@ func (u *uploading) lookDue(piece uint32, now time.Time) bool {
 }
 
 // requested queues a request of the peer, if the peer may make it.
-func (p *peer) requested(r outbox.Request) error {
+func (p *peer) requested(r outbox.Request, now time.Time) error {
+	p.charge(requestWork, now)
 	for {
 		may, err := p.mayAsk(r)
 		if err != nil {
@@ -250,6 +251,7 @@ func (p *peer) answer(uploads []outbox.Request, buf []byte) (_ []byte, sent int,
 	if _, err := p.conn.Write(buf); err != nil {
 		return buf, 0, err
 	}
+	p.sent.Add(int64(sent))
 	now := time.Now()
 	d.mu.Lock()
 	p.up.Add(int64(sent), now)

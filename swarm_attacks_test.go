@@ -230,10 +230,10 @@ func TestHalfSentMessages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := crowded(t, 1000, 0)
+				d := crowded(t, plainTorrent(1000), 0)
 				before := heapInUse()
 				for k := range 80 {
-					defer join(t, d, k, half, nil, 0).leave()
+					defer join(t, d, k, half).leave()
 				}
 				synctest.Wait()
 				require.Less(t, heapInUse()-before, int64(12<<20))
@@ -256,7 +256,7 @@ func TestStartedPiecesGiveWay(t *testing.T) {
 		synctest.Wait()
 		send := func(k int) {
 			b := wire.AppendHave(wire.AppendSimple(nil, wire.HaveNone), uint32(k))
-			conn := join(t, d, k, wire.AppendSimple(b, wire.Unchoke), nil, 0)
+			conn := join(t, d, k, wire.AppendSimple(b, wire.Unchoke))
 			synctest.Wait()
 			d.mu.Lock()
 			p := d.swarm.peers[len(d.swarm.peers)-1]
@@ -297,7 +297,7 @@ func TestStartedPiecesGiveWay(t *testing.T) {
 func TestTakenBackRequestsAreCharged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const pieces = 10_000
-		d := crowded(t, pieces, 0)
+		d := crowded(t, plainTorrent(pieces), 0)
 		var again []byte
 		for i := range uint32(pieces) {
 			again = wire.AppendDontHave(wire.AppendHave(again, i), extDontHave, i)
@@ -305,7 +305,9 @@ func TestTakenBackRequestsAreCharged(t *testing.T) {
 		once := wire.AppendSimple(wire.AppendSimple(nil, wire.HaveNone), wire.Unchoke)
 		const liars = 10
 		for k := range liars {
-			defer join(t, d, k, once, again, 1).leave()
+			conn := join(t, d, k, once)
+			conn.say(again, 1)
+			defer conn.leave()
 		}
 		time.Sleep(2 * time.Second)
 		held, _ := d.client.account.Held()

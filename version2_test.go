@@ -380,36 +380,6 @@ func TestBlockHashesAreCharged(t *testing.T) {
 	}
 }
 
-// So is a request for few hashes of a long layer, which has many others hashed to prove these: 150 µs for 53 bytes.
-func TestProofsAreCharged(t *testing.T) {
-	content := contentV2(1000*blockSize, 'd')
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), content, 0o644))
-	tor, err := Create(filepath.Join(dir, "f"), &CreateOptions{Version: V2, PieceLength: 2 * blockSize, Private: true})
-	require.NoError(t, err)
-	root := rootV2(content)
-	p := dialV2(t, tor, seedV2(t, tor, dir, Options{}))
-	require.NotNil(t, p.ask(t, wire.HashRequest{Root: root, Base: 1, Length: 512, Proofs: 9}))
-	began := time.Now()
-	const times = 1200
-	var requests []byte
-	for k := range uint32(times) {
-		requests = wire.AppendHashRequest(requests, wire.HashRequest{Root: root, Base: 1, Index: 2 * (k % 200), Length: 2, Proofs: 9})
-	}
-	_, err = p.Write(requests)
-	require.NoError(t, err)
-	for answers := 0; answers < times; {
-		m, err := p.rd.Next()
-		require.NoError(t, err)
-		require.NotEqual(t, wire.HashReject, m.ID)
-		if m.ID == wire.Hashes {
-			answers++
-		}
-	}
-	const most = workAtOnce + 512*hashWork
-	require.Greater(t, time.Since(began).Seconds(), float64(times*512*hashWork-most)/workRate-1)
-}
-
 // An answer is charged with a run of each tree of which it proves a part, however long the tree is.
 func TestHashesWork(t *testing.T) {
 	const pieces, blocks = 1_000_000, 4096

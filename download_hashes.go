@@ -83,7 +83,7 @@ func (d *Download) hashesCanBeAsked() bool {
 
 // exposes reports whether false blocks are found by hashes of their own, once their piece has failed. The caller holds d.mu.
 func (d *Download) exposes() bool {
-	return d.t.version == V2 || d.hashesCanBeAsked() && len(d.t.hashes.Missing()) == 0
+	return d.t.version == V2 || d.hashesCanBeAsked() && !d.t.hashes.AnyMissing(func(int) bool { return true })
 }
 
 // exposeBlocks compares the blocks of a piece that failed its hash with hashes of their own. Only false ones are fetched again;
@@ -163,11 +163,8 @@ func (d *Download) awaitLayers() {
 	if d.t.version != V2 {
 		return
 	}
-	for _, i := range d.t.hashes.Missing() {
-		if d.selection.choice.priority[i] != Skip {
-			d.hashing.waiting = true
-			return
-		}
+	if d.t.hashes.AnyMissing(func(i int) bool { return d.selection.choice.priority[i] != Skip }) {
+		d.hashing.waiting = true
 	}
 }
 

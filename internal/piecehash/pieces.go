@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
+	"slices"
 	"sync"
 
 	"github.com/shoal-go/torrent/internal/layout"
@@ -19,9 +20,11 @@ type Pieces struct {
 	layout layout.Layout
 	level  int                 // of a piece
 	roots  []merkle.Hash       // by file
-	files  map[merkle.Hash]int // longer than a block, by their roots
+	files  map[merkle.Hash]int // longer than a block, by their roots; of several with one root the last
+	twins  []int               // by file: the one before it that has the same root, or -1
 
 	mu      sync.RWMutex
+	missing []int          // all files whose layer is unknown, and some others behind the first of them
 	layers  [][]byte       // of level, by file; nil is unknown, or of a file that has but one piece
 	learned []int          // files whose layers were learned, one for each root
 	trees   []*merkle.Tree // of layers, once needed
@@ -36,11 +39,21 @@ func New(l layout.Layout, roots []merkle.Hash, layers [][]byte) *Pieces {
 		level:  bits.TrailingZeros64(uint64(l.PieceLength() / merkle.BlockSize)),
 		trees:  make([]*merkle.Tree, len(roots)),
 		files:  make(map[merkle.Hash]int),
+		twins:  make([]int, len(roots)),
 		blocks: make(map[int][]byte),
 	}
 	for i, root := range roots {
-		if f := l.File(i); !f.Pad && f.Length > merkle.BlockSize {
-			p.files[root] = i
+		f := l.File(i)
+		if f.Pad || f.Length <= merkle.BlockSize {
+			continue
+		}
+		p.twins[i] = -1
+		if twin, ok := p.files[root]; ok {
+			p.twins[i] = twin
+		}
+		p.files[root] = i
+		if p.Layered(i) && layers[i] == nil {
+			p.missing = append(p.missing, i)
 		}
 	}
 	return p
@@ -101,28 +114,41 @@ func (p *Pieces) Known(file int) bool {
 
 // Missing are the files whose layer is unknown.
 func (p *Pieces) Missing() (files []int) {
-	for i := range p.roots {
-		if !p.Known(i) {
-			files = append(files, i)
-		}
-	}
+	p.AnyMissing(func(i int) bool {
+		files = append(files, i)
+		return false
+	})
 	return files
+}
+
+// AnyMissing reports whether which holds for a file whose layer is unknown. It is called until it does, with each of these files in
+// order, under the lock.
+func (p *Pieces) AnyMissing(which func(file int) bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := func(i int) bool { return p.layers[i] != nil }
+	for len(p.missing) > 0 && known(p.missing[0]) {
+		p.missing = p.missing[1:] // layers come in order, more or less, and there may be thousands
+	}
+	return slices.ContainsFunc(p.missing, func(i int) bool { return !known(i) && which(i) })
 }
 
 // Learn takes the piece layer of a file, which it keeps, for all files with the same root, and returns these. It returns none if the
 // layer does not prove the root.
 func (p *Pieces) Learn(file int, layer []byte) (files []int) {
-	if !p.fits(file, layer) {
+	last, ok := p.files[p.roots[file]]
+	if !ok || !p.fits(file, layer) {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, root := range p.roots {
-		if f := p.layout.File(i); !f.Pad && root == p.roots[file] && f.Length == p.layout.File(file).Length && p.layers[i] == nil {
+	for i := last; i >= 0; i = p.twins[i] {
+		if p.layout.File(i).Length == p.layout.File(file).Length && p.layers[i] == nil {
 			p.layers[i] = layer
 			files = append(files, i)
 		}
 	}
+	slices.Reverse(files)
 	if len(files) > 0 {
 		p.learned = append(p.learned, file)
 	}

@@ -2,6 +2,7 @@ package piecehash_test
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -115,6 +116,32 @@ func TestBlocksThatAreLearned(t *testing.T) {
 	p.ForgetBlocks(1)
 	_, known = p.Block(1, 1)
 	require.False(t, known)
+}
+
+// Of many files, those whose layers are missing are found in order, and one layer is learned for all with the same root.
+func TestMissingLayers(t *testing.T) {
+	const files, kinds = 30, 10
+	var list []layout.File
+	var roots []merkle.Hash
+	layers := make(map[int][]byte)
+	for i := range files {
+		root, layer := hashes(bytes.Repeat([]byte{byte(i % kinds)}, 4*merkle.BlockSize))
+		list = append(list, layout.File{Path: string(rune('a' + i)), Length: 4 * merkle.BlockSize})
+		roots = append(roots, root)
+		layers[i%kinds] = layer
+	}
+	p := piecehash.New(layout.NewAligned(2*merkle.BlockSize, list...), roots, make([][]byte, files))
+	learned := 0
+	for _, kind := range []int{3, 0, 1, 9, 8, 7, 2, 4, 6, 5} {
+		missing := p.Missing()
+		require.Len(t, missing, files-learned)
+		require.True(t, slices.IsSorted(missing))
+		require.True(t, p.AnyMissing(func(i int) bool { return i%kinds == kind }))
+		require.Equal(t, []int{kind, kinds + kind, 2*kinds + kind}, p.Learn(kinds+kind, layers[kind]))
+		require.False(t, p.AnyMissing(func(i int) bool { return i%kinds == kind }))
+		learned += 3
+	}
+	require.Empty(t, p.Missing())
 }
 
 // Layers that were learned are recalled by another Pieces of the same torrent, within bounds and if they are right.

@@ -63,8 +63,8 @@ func (p EncryptionPolicy) String() string {
 	return strconv.Itoa(int(p))
 }
 
-// methods are what may follow an encrypted handshake, the preferred one first. Where all that is
-// wanted is not to be recognised, plain text after it costs nothing.
+// methods are the methods that may follow an encrypted handshake, the preferred one first. PreferEncryption only
+// hides the protocol, for which plain text after the handshake is enough and costs nothing.
 func (p EncryptionPolicy) methods() mse.Options {
 	if p == RequireEncryption {
 		return mse.Options{Methods: []mse.Method{mse.RC4}}
@@ -72,9 +72,9 @@ func (p EncryptionPolicy) methods() mse.Options {
 	return mse.Options{Methods: []mse.Method{mse.Plaintext, mse.RC4}}
 }
 
-// Client is what downloads share: one listener, limits and a budget of connections and memory. The
-// zero value is ready to use. Its fields are fixed by Open, or the first Start that names it. What Dial, ListenPacket, HTTPClient,
-// Proxy, Bind and Allow do to each kind of traffic is in a table under "Ways out" above.
+// A Client holds what several downloads share: a listener, limits and a budget of connections and memory. The zero value is ready
+// to use. Its fields must not be changed after Open, or after the first Start that names it. A table in the package documentation,
+// under "Ways out", shows how Dial, ListenPacket, HTTPClient, Proxy, Bind and Allow affect each kind of traffic.
 type Client struct {
 	// Listen is the TCP address to accept peers on. Empty is any free port on all addresses.
 	Listen string
@@ -82,34 +82,34 @@ type Client struct {
 	NoListen bool
 	// MaxPeers bounds the connections of all downloads together; 0 is no bound beside each download's own.
 	MaxPeers int
-	// DownloadLimit and UploadLimit bound the payload of all downloads together in bytes a second.
-	// Nil is no limit, and a limit of 0 lets nothing pass. They may be shared further, and changed while in use. Any burst
-	// will do; one of 0 is set to 16 KiB.
+	// DownloadLimit and UploadLimit bound the payload of all downloads together in bytes a second. Nil is no limit, and a
+	// limit of 0 lets nothing pass. The limiters may be shared with other clients, and changed while in use. They may have
+	// any burst; a burst of 0 is set to 16 KiB.
 	DownloadLimit *rate.Limiter
 	UploadLimit   *rate.Limiter
 	// Encryption says whether connections are encrypted.
 	Encryption EncryptionPolicy
-	// LocalDiscovery looks for peers in the local network, by multicast (BEP 14). It never does so for
-	// private torrents, and whether a magnet link is of one is known once it is resolved.
+	// LocalDiscovery looks for peers in the local network, by multicast (BEP 14). It never does so for private
+	// torrents. Whether a magnet link is of a private torrent is known only once it is resolved.
 	LocalDiscovery bool
-	// NoDHT stays out of the DHT (BEP 5). Else the client joins it with the first download that may use it, which is none
-	// of a private torrent, or with the first call of DHT.
+	// NoDHT keeps the client out of the DHT (BEP 5). Otherwise the client joins it with the first download of a torrent
+	// that is not private, or with the first call of DHT.
 	NoDHT bool
 	// DHTNodes are the nodes, as host:port, at which joining the DHT begins, such as DHT().Nodes() of an earlier run. Nil is the
 	// well-known routers; an empty list is none, until a torrent or a peer names some.
 	DHTNodes []string
-	// NoUTP neither connects nor accepts by uTP (BEP 29), which yields to other traffic and passes some routers. Else peers
-	// are dialled by TCP, and a moment later by uTP, and the first that answers wins. uTP goes through the UDP sockets of
-	// ListenPacket, which are bound to the host of Listen, if that is an IP address, and to its port.
+	// NoUTP neither connects nor accepts by uTP (BEP 29), which yields to other traffic and passes some routers. Otherwise
+	// peers are dialled by TCP, and a moment later by uTP, and the first connection that is made is used. uTP goes through
+	// the UDP sockets of ListenPacket, which are bound to the host of Listen, if that is an IP address, and to its port.
 	NoUTP bool
 	// NoTCP connects and accepts by uTP alone.
 	NoTCP bool
-	// MapPorts asks the routers of this machine to let peers in, by PCP, NAT-PMP or UPnP, and has trackers, the DHT and peers
-	// told the port that they open. It is renewed as long as the client lives, and deleted at Close.
+	// MapPorts asks the routers of this machine to forward a port, by PCP, NAT-PMP or UPnP, and tells trackers, the DHT and
+	// peers the external port. The mapping is renewed as long as the client is open, and deleted at Close.
 	MapPorts bool
-	// Allow says which peers may be dialled and accepted, and which DHT nodes asked and answered, whoever named them;
-	// nil is all of them. Connections that there are stay. It is called often, from any goroutine, and must neither wait nor
-	// call the client or a download.
+	// Allow reports whether peers at an address may be dialled and accepted, and DHT nodes there queried and answered, no
+	// matter where the address came from; nil allows all. Existing connections are not affected. Allow is called often, from
+	// any goroutine, and must neither block nor call the client or a download.
 	Allow func(netip.Addr) bool
 	// Dial connects to peers by TCP; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -118,27 +118,28 @@ type Client struct {
 	// not given.
 	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
 	// HTTPClient speaks to trackers and web seeds; nil is one of the client's own, closed with it. With Proxy or Bind, one whose
-	// Transport is nil or an *http.Transport connects as they say. Any other Transport is the caller's to see to.
+	// Transport is nil or an *http.Transport connects as they say. A Transport of another type is used as it is: the caller has
+	// to make it obey them.
 	HTTPClient *http.Client
-	// Proxy is what everything goes through: "socks5" or "socks5h", with a user and password if it wants them, or "http",
-	// of which CONNECT is used. Connections to peers, trackers and web seeds go through it, and with SOCKS also uTP, the DHT and
-	// UDP trackers, by UDP ASSOCIATE; where the proxy does no UDP there is none, as Stats says. Nothing leaves beside it:
-	// there is no listener, so peers cannot connect to us, no local discovery and no port mapping, whatever other fields
-	// say. Names are looked up at the proxy, with socks5 as with socks5h: the difference that some programs make would
-	// have names leak. Only the proxy's own name is looked up here; peers that are named by a host name
-	// are left out. A proxy that is out of reach is tried again, and all waits for it. Dial and ListenPacket, if they
-	// are set, are how the proxy is reached. Packets go to IPv4 addresses alone.
+	// Proxy is the URL of a proxy that all traffic goes through. Its scheme is "socks5" or "socks5h", with a user and password
+	// if the proxy wants them, or "http", of which CONNECT is used. Connections to peers, trackers and web seeds go through it,
+	// and with SOCKS also uTP, the DHT and UDP trackers, by UDP ASSOCIATE. If the proxy does not relay UDP, none is sent, and
+	// Stats says so. Nothing bypasses the proxy: there is no listener, so peers cannot connect to the client, no local discovery
+	// and no port mapping, whatever other fields say. Names are looked up at the proxy, with socks5 as with socks5h, because
+	// local look-ups would reveal them. Only the proxy's own name is looked up locally; peers that are given by a host name are
+	// left out. While the proxy is out of reach, it is tried again and all traffic waits. Dial and ListenPacket, if set, are
+	// used to reach the proxy. UDP packets go to IPv4 addresses only.
 	Proxy *url.URL
-	// Bind is the one address of this machine that every socket is bound to, and to the interface that has it where the
-	// system can do that (Linux, and macOS and Windows, for which it is built but was not tried): peers, trackers, web seeds,
-	// the DHT, uTP, local discovery, port mapping, and what Go's own resolver asks. The other family of addresses is not
-	// used at all. If the address goes, the traffic stops, and comes back with it. Listen may name no other address. A name
-	// server that cannot be asked from this address, such as one on the loopback, is not asked. Dial's connections are of use only if they come from Bind; ListenPacket is
-	// given the address to bind to. The zero value is all addresses.
+	// Bind is the one address of this machine that every socket is bound to: those for peers, trackers, web seeds, the DHT, uTP,
+	// local discovery, port mapping and the look-ups of Go's own resolver. Where the system supports it, sockets are also bound to
+	// the interface that has the address (on Linux, and on macOS and Windows, where this is untested). Addresses of the other
+	// family are not used at all. If the address goes away, all traffic stops until it is back. Listen may name no other address. A
+	// name server that cannot be reached from this address, such as one on the loopback, is not asked. Connections made by Dial are
+	// refused unless they come from Bind; ListenPacket is given the address to bind to. The zero value is all addresses.
 	Bind netip.Addr
-	// Logger is told what goes on; nil is silent. What is about a download has the attributes torrent, its name, and infohash, and
-	// what is about a magnet link being resolved has magnet and infohash. What is about a peer has peer, its address, about a tracker
-	// tracker, its URL, about a piece piece, its index; err is an error. These names stay.
+	// Logger receives log records; nil discards them. Records about a download have the attributes torrent (its name) and infohash;
+	// records about a magnet link that is being resolved have magnet and infohash. Further attributes are peer (an address),
+	// tracker (a URL), piece (an index) and err (an error). These names are stable.
 	Logger *slog.Logger
 
 	hooks hooks
@@ -177,7 +178,8 @@ type Client struct {
 	greetings []*greeting // incoming connections in their handshake, oldest first
 }
 
-// Addr is where the client accepts peers, or nil: before Open or the first Start, and with NoListen.
+// Addr returns the address at which the client accepts peers. It is nil before Open or the first Start, and with
+// NoListen.
 func (c *Client) Addr() net.Addr { return c.transport.addr() }
 
 // port is where we accept peers, or 0.
@@ -188,7 +190,7 @@ func (c *Client) port() uint16 {
 	return 0
 }
 
-// Close stops every download and returns once nothing of the client runs any more.
+// Close stops every download. It returns once no goroutine of the client is left.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	first := !c.closed
@@ -238,8 +240,8 @@ func (c *Client) borrow() (release func(), err error) {
 	return c.tasks.Done, nil
 }
 
-// hooks are the seams that tests of this package use in place of the system and of chance. Their zero
-// value is the real thing.
+// hooks replace the operating system and the source of randomness in tests of this package. The zero value uses the
+// real ones.
 type hooks struct {
 	listen          func(network, addr string) (net.Listener, error)
 	listenMulticast func(network string, group netip.AddrPort) (net.PacketConn, error)
@@ -266,15 +268,15 @@ func (h hooks) orSystem() hooks {
 	return h
 }
 
-// identity is what others know the client by, in the swarm of one torrent. It is another one in each swarm and
-// each run, so that no one can tell which torrents a client has from meeting it.
+// identity identifies the client to others in the swarm of one torrent. It differs in each swarm and each run, so
+// that a peer which meets a client cannot tell which other torrents it has.
 type identity struct {
 	id  [20]byte
 	key uint32 // that trackers know us by (BEP 7)
 }
 
-// identity is the client's in the swarm of h. It stays the same as long as the client lives, for private
-// trackers count those that they know.
+// identity returns the client's identity in the swarm of h. It stays the same as long as the client is open, because
+// private trackers recognise clients by it.
 func (c *Client) identity(h Hash) (who identity) {
 	drawn := sha256.Sum256(append(c.secret[:], h[:]...))
 	copy(who.id[copy(who.id[:], peerIDPrefix):], drawn[:])
@@ -285,9 +287,9 @@ func (c *Client) identity(h Hash) (who identity) {
 // peerIDPrefix names the client and its version in peer ids (BEP 20).
 const peerIDPrefix = "-SL0100-"
 
-// Open makes the client ready and listens for peers, as the first Start that names it does otherwise. An error
-// leaves the client as it was, to be opened again. Open of a client that is open does nothing; once it was closed
-// it returns ErrClosed.
+// Open makes the client ready and listens for peers. It is optional: the first Start that names the client opens it.
+// After an error the client is as before and can be opened again. If the client is already open, Open does nothing;
+// after Close it returns ErrClosed.
 func (c *Client) Open() error {
 	c.opening.Lock()
 	defer c.opening.Unlock()
@@ -340,7 +342,7 @@ func (c *Client) Open() error {
 	return nil
 }
 
-// prepare sets what is fixed by Open.
+// prepare sets the fields that Open fixes.
 func (c *Client) prepare() {
 	c.drawSecret()
 	c.log = slog.New(slog.DiscardHandler)
@@ -380,8 +382,9 @@ func (c *Client) takeFrom(l net.Listener) {
 	c.tasks.Go(func() { c.accept(l) })
 }
 
-// Serve accepts peers from l, beside what Listen says, and returns at once. The client closes l when it is closed,
-// or at once if that is an error. With NoListen, what trackers are told is the port of the first such listener.
+// Serve accepts peers from l, in addition to the address of Listen, and returns at once. The client closes l when it
+// is closed, or at once if Serve returns an error. With NoListen, trackers are told the port of the first such
+// listener.
 func (c *Client) Serve(l net.Listener) error {
 	if l == nil {
 		return errors.New("serve: no listener")
@@ -404,7 +407,7 @@ func (c *Client) Serve(l net.Listener) error {
 	return err
 }
 
-// drawSecret draws the client's secret, and seeds its source of chance.
+// drawSecret draws the client's secret, and seeds its source of randomness.
 func (c *Client) drawSecret() {
 	rand.Read(c.secret[:])
 	seed := [2]uint64{mathrand.Uint64(), mathrand.Uint64()}
@@ -416,7 +419,7 @@ func (c *Client) drawSecret() {
 	c.rng = mathrand.New(mathrand.NewPCG(seed[0], seed[1]))
 }
 
-// newRand returns a source of chance of its own, for a download.
+// newRand returns a new source of randomness for a download.
 func (c *Client) newRand() *mathrand.Rand {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -35,8 +35,9 @@ func (r *registry) init() {
 	r.resolving = make(map[*resolver]struct{})
 }
 
-// Downloads yields the downloads under way, paused and sharing ones included, in no order. Those that ended or failed are not among
-// them: Wait and Stats of the Download say how they did. Magnet links that are being resolved are in the client's Stats.
+// Downloads yields the downloads that are running, paused and sharing ones included, in no particular order. Downloads that have
+// ended or failed are left out: their own Wait and Stats say how they ended. Magnet links that are being resolved are in the
+// client's Stats.
 func (c *Client) Downloads() iter.Seq[*Download] {
 	c.mu.Lock()
 	all := slices.Collect(maps.Values(c.registry.downloads))
@@ -45,7 +46,8 @@ func (c *Client) Downloads() iter.Seq[*Download] {
 	return slices.Values(all)
 }
 
-// Download returns the download of an info hash that is under way, if there is one. Of version 2 that is the first 20 bytes.
+// Download returns the running download of an info hash, if there is one. A torrent of version 2 is found by the first 20
+// bytes of its info hash.
 func (c *Client) Download(h Hash) (*Download, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -53,7 +55,7 @@ func (c *Client) Download(h Hash) (*Download, bool) {
 	return d, d != nil
 }
 
-// first is the info hash by which a download is known that has h.
+// first returns the info hash by which the client knows the download that has h as one of its info hashes.
 func (r *registry) first(h Hash) Hash {
 	if first, ok := r.hybrids[h]; ok {
 		return first
@@ -79,7 +81,7 @@ func (c *Client) add(d *Download) error {
 	return nil
 }
 
-// begin shows a download that was added to others, unless the client was closed since.
+// begin makes a download that was added visible to others, unless the client was closed since.
 func (c *Client) begin(d *Download) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -147,26 +149,27 @@ func (c *Client) stream(id [20]byte) (infoHash [20]byte, ok bool) {
 	return h, ok
 }
 
-// claim is that of a download, or of a magnet link, with so many connections. The caller holds c.mu.
+// claim returns the claim of a download, or of a magnet link, that has so many connections. The caller holds c.mu.
 func (c *Client) claim(has int) peerlist.Claim {
 	return peerlist.Claim{Has: has, Sharing: len(c.registry.serving), Most: c.MaxPeers}
 }
 
-// dialClaim is claim where the next dial is asked for, which discoveries wait for in turn. The caller holds c.mu.
+// dialClaim is like claim, but for the next dial, for which discoveries wait in turn. The caller holds c.mu.
 func (c *Client) dialClaim(by *discovery, has int) peerlist.Claim {
 	claim := c.claim(has)
 	claim.By = by
 	return claim
 }
 
-// wakeWaiting has those dial whose turn it is. The caller holds c.mu.
+// wakeWaiting wakes the discoveries whose turn it is to dial. The caller holds c.mu.
 func (c *Client) wakeWaiting(now time.Time) {
 	for by := range c.budget.Turn(now) {
 		by.(*discovery).changed()
 	}
 }
 
-// excess is how many of so many connections are to make room for those of another download now.
+// excess returns how many connections of a download that has so many must make room for those of another download
+// now.
 func (c *Client) excess(has int, now time.Time) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -193,14 +196,14 @@ func (c *Client) mayDial(by *discovery, has int, addr netip.Addr, now time.Time)
 	return ok
 }
 
-// targetAt is when an address may be dialled, as far as other dials of the same host decide it.
+// targetAt returns when an address may be dialled, as far as other dials of the same host decide it.
 func (c *Client) targetAt(addr netip.Addr, from peerlist.Source, now time.Time) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.budget.TargetAt(addr, from, now)
 }
 
-// redial waits until a dial under way may connect once more.
+// redial waits until a dial that is under way may connect again.
 func (c *Client) redial(ctx context.Context, addr netip.Addr) error {
 	for {
 		c.mu.Lock()

@@ -22,7 +22,8 @@ import (
 const (
 	// lookBound is how often the addresses of this machine are looked at while everything is bound to one of them.
 	lookBound = time.Second
-	// forgottenAfter is how long others bear with a silent connection, whatever they say: after such a sleep there is none.
+	// forgottenAfter is how long other ends keep a silent connection. After a sleep longer than that, every connection is
+	// lost.
 	forgottenAfter = 2 * time.Minute
 )
 
@@ -54,7 +55,8 @@ func (c *Client) watchNetwork() {
 	}
 }
 
-// networkChanged does what follows from a change: at once what ends, and once it has settled what begins.
+// networkChanged acts on a change of the network. It ends what is lost at once, and starts again what was lost when
+// the network has settled.
 func (c *Client) networkChanged(change netwatch.Change, addrs []netip.Addr) {
 	if change.Slept > 0 || len(change.Gone)+len(change.Come) > 0 {
 		c.log.Info("network changed", "gone", change.Gone, "come", change.Come, "slept", change.Slept)
@@ -65,7 +67,7 @@ func (c *Client) networkChanged(change netwatch.Change, addrs []netip.Addr) {
 	}
 }
 
-// networkLost ends what cannot go on, and has sockets made again.
+// networkLost ends the connections that cannot continue, and replaces sockets.
 func (c *Client) networkLost(change netwatch.Change) {
 	bind := c.sockets.Bind()
 	if slices.Contains(change.Gone, bind) || slices.Contains(change.Come, bind) {
@@ -83,8 +85,8 @@ func (c *Client) networkLost(change netwatch.Change) {
 	}
 }
 
-// isLost reports whether a connection was made from an address that is ours no more. From which a uTP connection was made
-// is not known, as its socket has them all.
+// isLost reports whether a connection was made from an address that this machine no longer has. The address of a uTP
+// connection is not known, because its socket is bound to all of them.
 func isLost(k *connection, gone []netip.Addr) bool {
 	local := netaddr.Of(k.LocalAddr()).Addr()
 	return slices.ContainsFunc(gone, func(a netip.Addr) bool {
@@ -100,8 +102,8 @@ func (c *Client) isOnline(addrs []netip.Addr) bool {
 	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !a.IsLoopback() && !a.IsLinkLocalUnicast() })
 }
 
-// networkSettled has others told where we are now. first is false if that was done already, and only what has failed
-// since is to be tried again.
+// networkSettled tells others our present addresses. first is false if that was done already and only what has failed
+// since is tried again.
 func (c *Client) networkSettled(first bool, addrs []netip.Addr) {
 	if c.mapper != nil {
 		c.mapper.Refresh()
@@ -120,7 +122,7 @@ func (c *Client) networkSettled(first bool, addrs []netip.Addr) {
 	c.reviveWebSeeds()
 }
 
-// packetFamilies is by which families of addresses packets may be sent.
+// packetFamilies reports over which address families packets may be sent.
 func (c *Client) packetFamilies(addrs []netip.Addr) (v4, v6 bool) {
 	if c.Proxy != nil {
 		return true, false
@@ -146,8 +148,8 @@ func (c *Client) discoveries() (all []*discovery) {
 	return all
 }
 
-// networkChanged has sources asked again and candidates dialled again, since we have another address than before, or a
-// network again. first is as in networkSettled.
+// networkChanged asks sources again and dials candidates again, because our address has changed or the network is
+// back. first is as in networkSettled.
 func (f *discovery) networkChanged(first bool) {
 	now := time.Now()
 	f.mu.Lock()
@@ -201,7 +203,7 @@ func (c *Client) newSockets(h hooks) (*sockets.Sockets, error) {
 // listens reports whether peers may connect to us.
 func (c *Client) listens() bool { return !c.NoListen && c.Proxy == nil }
 
-// prepareHTTP makes what speaks HTTP.
+// prepareHTTP makes the client's HTTP clients.
 func (c *Client) prepareHTTP() {
 	if c.HTTPClient != nil {
 		c.http = c.sockets.Obey(c.HTTPClient)
@@ -212,7 +214,7 @@ func (c *Client) prepareHTTP() {
 	c.http = tracker.NewHTTPClient(tracker.HTTPConfig{Dial: c.sockets.DialHost, Single: c.Proxy != nil || c.Bind.IsValid(), NoProxy: c.Proxy != nil})
 }
 
-// listenMulticast hears what is sent to a group in the local network, by the interface that Bind says.
+// listenMulticast joins a multicast group of the local network, on the interface of Bind if that is set.
 func (c *Client) listenMulticast(network string, group netip.AddrPort) (net.PacketConn, error) {
 	if !c.sockets.Reaches(group.Addr()) {
 		return nil, fmt.Errorf("%s: an address of another family than Client.Bind", group)
@@ -240,7 +242,7 @@ func (c *Client) gateways() ([]portmap.Gateway, error) {
 	return portmap.Gateways()
 }
 
-// lookUpFor looks up hosts that speak by packets, once there is a way for these.
+// lookUpFor returns a function that looks up hosts to send packets to, once packets can be sent.
 func (c *Client) lookUpFor(k sockets.Kind) func(ctx context.Context, host string, port uint16) ([]netip.Addr, error) {
 	lookUp := c.sockets.LookUpFor(k)
 	return func(ctx context.Context, host string, port uint16) ([]netip.Addr, error) {
@@ -251,7 +253,8 @@ func (c *Client) lookUpFor(k sockets.Kind) func(ctx context.Context, host string
 	}
 }
 
-// waysChanged has sources of peers asked since UDP at the proxy is there, and all of them if the proxy was out of reach.
+// waysChanged asks sources of peers again because UDP through the proxy has become available, or all of them if the
+// proxy was out of reach.
 func (c *Client) waysChanged(again bool) {
 	if node := c.dhtMember.member(); node != nil {
 		node.NetworkChanged(true, false)
@@ -265,7 +268,7 @@ func (c *Client) waysChanged(again bool) {
 	c.reviveWebSeeds()
 }
 
-// reviveWebSeeds has web seeds asked again that could not be reached.
+// reviveWebSeeds asks web seeds again that could not be reached.
 func (c *Client) reviveWebSeeds() {
 	now := time.Now()
 	for d := range c.Downloads() {
@@ -292,7 +295,7 @@ type unsupportedError struct{ error }
 
 func (e unsupportedError) Unwrap() []error { return []error{ErrUnsupported, e.error} }
 
-// PortMapping is where a router lets peers in.
+// PortMapping is a port of a router that is forwarded to this client.
 type PortMapping struct {
 	Protocol string     // PCP, NAT-PMP or UPnP
 	Router   netip.Addr // that was asked
@@ -300,13 +303,13 @@ type PortMapping struct {
 	TCP, UDP uint16     // external ports; 0 is none
 }
 
-// portMappings is what routers have been asked for. The client's mutex guards it.
+// portMappings holds the mappings that routers have granted. The client's mutex guards it.
 type portMappings struct {
 	held []portmap.Mapping
 	err  error // why there is no other
 }
 
-// mapPorts has routers let peers in until the client is closed.
+// mapPorts keeps ports of routers mapped until the client is closed.
 func (c *Client) mapPorts() {
 	if c.Proxy != nil {
 		c.portsMapped(nil, fmt.Errorf("no router is asked beside Client.Proxy: %w", ErrUnsupported))
@@ -332,7 +335,7 @@ func (c *Client) mapPorts() {
 	c.tasks.Go(func() { c.mapper.Run(c.ctx) })
 }
 
-// portsMapped takes what routers grant now, and has the downloads say so.
+// portsMapped records the mappings that routers grant now, and has downloads announce the new port.
 func (c *Client) portsMapped(held []portmap.Mapping, err error) {
 	c.mu.Lock()
 	before := c.mapped.publicPort()
@@ -348,8 +351,8 @@ func (c *Client) portsMapped(held []portmap.Mapping, err error) {
 	}
 }
 
-// externals are the addresses, with the ports there, at which routers have the Internet reach us. A private one is not: there is
-// another router behind.
+// externals returns the addresses and ports at which, as routers say, the Internet reaches us. Private addresses are left out: a
+// router with one is behind another router.
 func (c *Client) externals() (all []netip.AddrPort) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -361,7 +364,7 @@ func (c *Client) externals() (all []netip.AddrPort) {
 	return all
 }
 
-// locate tells the DHT where routers have the Internet reach us (BEP 42), if we are in it.
+// locate tells our DHT node, if there is one, the external addresses that routers report (BEP 42).
 func (c *Client) locate(node *dht.Node) {
 	if node == nil {
 		return
@@ -371,7 +374,7 @@ func (c *Client) locate(node *dht.Node) {
 	}
 }
 
-// knowExternal has candidates ordered by where we are, as routers say (BEP 40).
+// knowExternal orders candidates by our external addresses that routers report (BEP 40).
 func (f *discovery) knowExternal() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -380,7 +383,7 @@ func (f *discovery) knowExternal() {
 	}
 }
 
-// publicPort is the external port of IPv4, where peers reach most hosts behind a router; 0 is none.
+// publicPort returns the external port of IPv4, at which peers reach most hosts behind a router; 0 is none.
 func (p *portMappings) publicPort() uint16 {
 	for _, m := range p.held {
 		switch {
@@ -406,7 +409,7 @@ func (c *Client) publicPort() uint16 {
 	return c.port()
 }
 
-// stats is the mappings as ClientStats shows them.
+// stats returns the mappings as ClientStats shows them.
 func (p *portMappings) stats() (all []PortMapping) {
 	for _, m := range p.held {
 		all = append(all, PortMapping{Protocol: m.By.String(), Router: m.Router, External: m.External, TCP: m.TCP, UDP: m.UDP})

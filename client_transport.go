@@ -29,11 +29,11 @@ const (
 	dialTimeout = 5 * time.Second
 	// proxyDialTimeout is the same through a proxy, some of which take many hops.
 	proxyDialTimeout = 20 * time.Second
-	// headStart is how long the way that is tried first is tried alone.
+	// headStart is how long the first way is tried before the next one starts.
 	headStart = 250 * time.Millisecond
 )
 
-// A way is what carries a connection.
+// A way is the protocol that carries a connection.
 type way uint8
 
 const (
@@ -44,7 +44,7 @@ const (
 
 func (w way) String() string { return [...]string{"", "tcp", "utp"}[w] }
 
-// wayOf is what carries a connection that a peer made.
+// wayOf returns the way of a connection that a peer made.
 func wayOf(conn net.Conn) way {
 	if _, ok := conn.RemoteAddr().(utp.Addr); ok {
 		return byUTP
@@ -52,8 +52,8 @@ func wayOf(conn net.Conn) way {
 	return byTCP
 }
 
-// A transport is how connections to peers are had: by which ways they are dialled, and a set of listeners. But for
-// Stats, nothing above it knows by which way a connection came. It may be used from any goroutine.
+// A transport makes connections to peers. It holds the ways by which they are dialled, and a set of listeners. Except
+// for Stats, its callers do not know the way of a connection. It may be used from any goroutine.
 type transport struct {
 	// Fixed before the transport is used; nil is a way that is not there.
 	dialTCP func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -74,7 +74,7 @@ func (t *transport) dial(ctx context.Context, by way, addr netip.AddrPort) (net.
 	return t.dialTCP(ctx, "tcp", addr.String())
 }
 
-// ways are those by which a peer may be dialled, in the order in which they are tried: first the one that
+// ways returns the ways by which a peer may be dialled, in the order in which they are tried: first the one that
 // worked last time, or TCP.
 func (t *transport) ways(last way) (ways []way) {
 	if t.dialTCP != nil {
@@ -89,8 +89,8 @@ func (t *transport) ways(last way) (ways []way) {
 	return ways
 }
 
-// race tries the ways in turn, each once the one before has failed or had its head start, and returns the first
-// connection that is made. The others are closed, in goroutines of tasks. The error is that of the first way.
+// race tries the ways in order. Each starts once the one before it has failed or had its head start. It returns the
+// first connection that is made. The others are closed, in goroutines of tasks. The error is that of the first way.
 func race(ctx context.Context, ways []way, tasks *sync.WaitGroup, connect func(context.Context, way) (*connection, error)) (*connection, error) {
 	if len(ways) == 1 {
 		return connect(ctx, ways[0])
@@ -121,7 +121,7 @@ func race(ctx context.Context, ways []way, tasks *sync.WaitGroup, connect func(c
 		case r := <-results:
 			ended++
 			if errs[r.way] = r.err; r.err == nil || errors.Is(r.err, errSelf) || ctx.Err() != nil {
-				tasks.Go(func() { // what comes of the others is not wanted
+				tasks.Go(func() { // the other connections are not wanted
 					for range started - ended {
 						if r := <-results; r.err == nil {
 							r.k.Close()
@@ -193,8 +193,8 @@ func (c *Client) accept(l net.Listener) {
 	}
 }
 
-// welcome shakes hands with a peer that connected. Where too many do so at once, one of the largest crowd makes
-// room.
+// welcome makes the handshake with a peer that connected. If too many connect at once, one of the network that has
+// the most makes room.
 func (c *Client) welcome(conn net.Conn) {
 	addr := netaddr.Of(conn.RemoteAddr())
 	g := &greeting{peerlist.Greeting{Addr: addr.Addr()}, conn}
@@ -234,7 +234,8 @@ func (c *Client) greetingsFrom(from netip.Addr) (n int) {
 	return n
 }
 
-// hear waits for the beginning of a handshake, on which alone something is spent, and answers it.
+// hear waits for the beginning of a handshake and answers it. Nothing more is allocated for the connection before
+// that.
 func (c *Client) hear(g *greeting, addr netip.AddrPort) (*connection, *Download, error) {
 	until := time.Now().Add(handshakeTimeout)
 	g.conn.SetReadDeadline(until)
@@ -278,7 +279,7 @@ func (c *Client) receive(g *greeting, addr netip.AddrPort) {
 	}
 }
 
-// dhtVersion is what other nodes are told that we are (BEP 5, v).
+// dhtVersion is the version that we tell other nodes (BEP 5, v).
 const dhtVersion = "SL\x01\x00"
 
 var errNoDHT = fmt.Errorf("the client stays out of the DHT: %w", ErrUnsupported)
@@ -311,7 +312,7 @@ func (c *Client) joinDHT() (*dht.Node, error) {
 		Send:     c.sendPacket,
 		Nodes:    c.DHTNodes,
 		LookUp:   c.lookUpFor(sockets.DHT),
-		ReadOnly: c.Proxy != nil, // no node can ask us there
+		ReadOnly: c.Proxy != nil, // other nodes cannot query us through a proxy
 		Version:  dhtVersion,
 		Allow:    c.Allow,
 		Rand:     c.newRand(),
@@ -359,14 +360,14 @@ func (c *Client) dhtPort() uint16 {
 	return 0
 }
 
-// heardOfNode takes the address of a node that a peer told of.
+// heardOfNode takes the address of a node that a peer named (PORT, BEP 5).
 func (c *Client) heardOfNode(a netip.AddrPort) {
 	if node := c.dhtMember.member(); node != nil {
 		node.AddNode(a)
 	}
 }
 
-// preparePackets makes all that speaks UDP. No socket is opened before something is sent.
+// preparePackets makes everything that uses UDP. No socket is opened before a packet is sent.
 func (c *Client) preparePackets() {
 	c.mux = udpmux.New(udpmux.Config{Listen: c.sockets.ListenPacket, Bind: c.bindPackets()})
 	c.udp = tracker.NewUDP(c.sendPacket, c.lookUpFor(sockets.Tracker))
@@ -392,7 +393,7 @@ func (c *Client) preparePackets() {
 	}
 }
 
-// bindPackets is the address that UDP sockets are bound to, where Bind or that of the TCP listener says one.
+// bindPackets returns the address that UDP sockets are bound to: Bind, or the address of the TCP listener, or none.
 func (c *Client) bindPackets() netip.Addr {
 	switch {
 	case c.Proxy != nil:
@@ -438,7 +439,7 @@ func (c *Client) openPackets() error {
 	return err
 }
 
-// sendPacket sends one packet. What the system has no room for is lost, as on any link.
+// sendPacket sends one packet. If the system has no room for it, it is lost, as on any link.
 func (c *Client) sendPacket(p []byte, to netip.AddrPort) error {
 	if err := c.openPackets(); err != nil {
 		return err

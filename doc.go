@@ -28,47 +28,47 @@
 // [Create] makes a torrent of a file or a directory. [ParseMagnet] reads a magnet link, and
 // [Magnet.Resolve] fetches from the swarm what its .torrent file would say.
 //
-// # What is left behind
+// # Files and state
 //
-// Nothing that was not asked for. Without [Options.Dir] the content stays in memory and nothing is
-// written. With it, files are written under their paths in that directory, and never outside of it. While a file of
-// the torrent, chosen or not, is incomplete, a few hidden files lie beside them, named for the info hash: a lock, the
-// resume sidecar, and, if only some files are chosen, the bytes of others that share a piece with
-// them. The package has no state of its own beyond its values: no fixed port, no database, no global
-// logger.
+// Without [Options.Dir] the content stays in memory and nothing is written. With it, files are written under their
+// paths in that directory, and never outside of it. While a file of the torrent, chosen or not, is incomplete, a few
+// hidden files lie beside them, named for the info hash: a lock, the resume sidecar, and, if only some files are
+// chosen, the bytes of others that share a piece with them. The package has no state of its own beyond its values: no
+// fixed port, no database, no global logger.
 //
 // # Contexts and closing
 //
-// The context given to Start spans the whole download, sharing included. When it ends, so does the
-// download; trackers are told, if they answer at once. [Download.Close] ends it without the context,
-// and gives trackers a few seconds. When it has returned, no goroutine and no connection of the
-// download is left. A Downloaded outlives its download and has a Close of its own, which alone ends the slices that Bytes
-// returned.
+// The context given to Start spans the whole download, sharing included. When it ends, the download ends; trackers are
+// told, if they answer at once. [Download.Close] ends the download without the context, and gives trackers a few seconds.
+// When Close returns, no goroutine and no connection of the download is left. A Downloaded outlives its download. Only
+// its own Close invalidates the slices that Bytes returned.
 //
-// With [Options.Seed] a complete download continues to share: Wait returns the files, and sharing ends
-// with the context, or with a Close of the Download, the Downloaded or the [Client].
+// With [Options.Seed] a complete download continues to share: Wait returns the files, and sharing ends with the
+// context, or when the Download, the Downloaded or the [Client] is closed.
 //
 // # Errors
 //
-// The error of a call or a download that a context ended matches both the context's Err and its Cause. The
-// error of a download that did not finish also holds the last error of each of the first few trackers, as
-// *[TrackerError], and says how many peers were tried. The error for a torrent that is malformed, or beyond
-// the bounds of this package, is a *[MetainfoError] that names the field. The sentinels are [ErrClosed], [ErrTooLarge],
-// [ErrUnsupported], [ErrStalled] and [ErrInUse].
+// If a context ended a call or a download, the error matches both the context's Err and its Cause. The error of a
+// download that did not finish also holds the last error of each of the first few trackers, as *[TrackerError], and
+// says how many peers were tried. The error for a torrent that is malformed, or exceeds the bounds of this package, is
+// a *[MetainfoError] that names the field. The sentinels are [ErrClosed], [ErrTooLarge], [ErrUnsupported], [ErrStalled]
+// and [ErrInUse].
 //
-// A download has no deadline of its own: without peers it waits for some,
-// until the context ends, or for [Options.StallTimeout]. Only DownloadAll ends at once where there is no peer to ask. If storage fails, as a full disk does, the download ends with that error. A peer
-// or tracker that fails, lies or goes away does not end it.
+// A download has no deadline of its own: without peers it waits for some, until the context ends, or for [Options.StallTimeout].
+// Only DownloadAll ends at once if there is no source of peers. If storage fails, for example because the disk is full, the
+// download ends with that error. A peer or tracker that fails, lies or goes away does not end it.
 //
 // # Web seeds
 //
-// HTTP servers that a torrent or magnet link names, or [Options.WebSeeds], are asked for what peers lack or are slow to give
-// (BEP 19), two requests at a time, or five by HTTP/2. A file that a server does not have it is asked for again after an hour. A
-// server that is busy rests as long as it says, one that fails, or has none of sixteen files in a row, from five seconds to ten
-// minutes; one that sent two false pieces is not asked any more. [Stats] says how each does.
+// A download also fetches from HTTP servers that a torrent, a magnet link or [Options.WebSeeds] names (BEP 19). They are asked
+// for pieces that peers lack or send slowly, two requests at a time, or five over HTTP/2. If a server does not have a file, it
+// is asked for that file again after an hour. A server that is busy is not asked for as long as it says. A server that fails, or
+// lacks sixteen files in a row, is not asked for five seconds to ten minutes. A server that sent two false pieces is not asked
+// again. [Stats] shows the state of each.
 //
-// A server on the open internet cannot redirect to an address inside the user's network, whoever named it. One that a
-// torrent or link named may be inside, but is asked by no URL with a query there.
+// A server on the open internet cannot redirect to an address inside the user's network, even if the user named the
+// server. A server that a torrent or link named may be inside that network, but then no URL with a query is requested
+// from it.
 //
 // # Memory
 //
@@ -80,10 +80,10 @@
 //
 // # Verified bytes
 //
-// Every byte that the package returns was part of a piece with the right hash. The slice that Bytes returns
-// must not be written to, and is valid until [Downloaded.Close]. With a Dir it is a map of the file, which
-// shows what the file holds now: if another program writes to the file later the slice changes, and if it
-// is made shorter, reading the slice crashes the program. Open and ReadFile return an error then.
+// Every byte that the package returns was part of a piece with the right hash. The slice that Bytes returns must not
+// be written to, and is valid until [Downloaded.Close]. With a Dir it is a memory map of the file, and shows the
+// file's present content: if another program writes to the file later, the slice changes, and if the file is made
+// shorter, reading the slice crashes the program. Open and ReadFile return an error in these cases.
 // [DownloadedFile.Bytes] says more.
 //
 // # Finding peers
@@ -91,19 +91,20 @@
 // Peers come from a torrent's trackers, from the DHT, from [Options.Peers], [Options.FindPeers] and [Download.AddPeers], from
 // other peers, and from the local network if [Client.LocalDiscovery] is set. A private torrent (BEP 27) is
 // announced to its trackers alone, and takes peers from them and from the user. A client joins the DHT with the first download
-// that may use it, unless [Client.NoDHT] is set, at well-known routers or at [Client.DHTNodes]. It leaves no file: what
-// [DHT.Nodes] returns is for the next run.
+// that may use it, unless [Client.NoDHT] is set, at well-known routers or at [Client.DHTNodes]. It keeps no file of nodes: a
+// program can save the result of [DHT.Nodes] for its next run.
 //
 // # Version 2
 //
 // Torrents of version 2 (BEP 52) and hybrids of both versions are used like others. A hybrid joins the swarms of both its info
 // hashes, and each piece must have the hashes of both versions; if these disagree the download ends with an error that says so.
-// Where the protocol has room for 20 bytes only, as [Torrent.InfoHash] has, the info hash of version 2 alone is cut to that.
+// Where there is room for 20 bytes only, as in [Torrent.InfoHash] and in most messages of the protocol, a torrent of version 2
+// alone is identified by the first 20 bytes of its info hash.
 //
 // # Ways out
 //
-// What a client sends goes by sockets of the system, unless a field of [Client] says otherwise. Nothing leaves by a way that was not
-// given:
+// A client sends through sockets of the operating system, unless a field of [Client] says otherwise. The fields affect each kind of
+// traffic as follows, and nothing bypasses them:
 //
 //	                   Dial   ListenPacket   HTTPClient   Proxy     Bind    Allow
 //	TCP to peers       its    -              -            through   bound   asked
@@ -117,30 +118,30 @@
 //	port mapping       off    its            -            off       bound   -
 //	names (DNS)        -      -              -            through   bound   -
 //
-// "its" is by that function or client alone, and a dash that the field changes nothing. "off" holds for Dial only while ListenPacket
-// is nil: then no UDP is sent at all. With both, Dial is also what routers are asked through by UPnP. With Proxy
-// everything goes through the proxy, or not at all: what is sent by UDP goes through one that speaks SOCKS and does UDP.
-// With Bind everything leaves from that address, and by the interface that has it. Dial, ListenPacket and
-// HTTPClient are then how the proxy is reached, and asked to bind; an HTTPClient whose Transport is not an [net/http.Transport]
-// does what it does. Allow is asked for each address before it is dialled, accepted or queried, and, where peers come from
+// "its" means through that function or client alone, and a dash that the field has no effect. In the column of Dial, "off" holds
+// only while ListenPacket is nil: then no UDP is sent at all. If both are set, Dial also makes the connections of UPnP to routers.
+// With Proxy everything goes through the proxy, or is not sent at all; UDP needs a SOCKS proxy that relays UDP. With Bind
+// everything leaves from that address, through the interface that has it. With Proxy, Dial and ListenPacket are used to reach the
+// proxy; with Bind they are asked to bind to the address. Proxy and Bind apply to an HTTPClient only if its Transport is nil or an
+// [net/http.Transport]. Allow is asked for each address before it is dialled, accepted or queried, and, where peers come from
 // trackers, peer exchange or local discovery, before they are remembered; [Download.Ban] does the same for one download's peers.
 //
-// A client notices when its machine slept, or has other addresses or a network again: what is lost is dropped, and trackers, the
-// DHT, routers and the local network are told within a minute.
+// A client notices when its machine slept, when its addresses change and when the network returns. It drops connections that are
+// lost, and announces itself to trackers, the DHT, routers and the local network within a minute.
 //
 // # Resuming
 //
 // Start with the same Dir continues from the files that are there, no matter which program wrote them: they
-// are hashed, and pieces that are right are used. After a Close or a kill, the resume sidecar lists the pieces
-// that were verified. They are not hashed again if size and modification time of their files are as it
-// says. With [Options.KeepResume] it stays once the content is complete, so that a program that shares terabytes shares
-// them again at once when it is restarted. Two downloads cannot write the same content to the same directory at once: the second is refused
+// are hashed, and pieces that are right are used. After a Close or a kill, the resume sidecar lists the pieces that were verified.
+// They are not hashed again if their files still have the sizes and modification times that the sidecar records. With
+// [Options.KeepResume] the sidecar stays once the content is complete, so that a program that shares terabytes can share them again
+// immediately after a restart. Two downloads cannot write the same content to the same directory at once: the second is refused
 // with ErrInUse.
 //
 // # Many downloads
 //
-// Downloads that name the same [Client] share its listener, its rate limits, and a budget of connections and
-// memory. Rate limits are limiters of [golang.org/x/time/rate], which may be changed while in use.
-// All types may be used from any goroutine, except the result of Download.Open: like a file, it has one
-// position. Its ReadAt may be called from many.
+// Downloads that name the same [Client] share its listener, its rate limits, and a budget of connections and memory.
+// Rate limits are limiters of [golang.org/x/time/rate], which may be changed while in use. All types may be used from
+// several goroutines at once, except the result of Download.Open: like a file, it has one position. Its ReadAt may be
+// called from several goroutines.
 package torrent

@@ -31,7 +31,7 @@ func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 	if d.hashing.waiting {
 		return
 	}
-	n := d.admit(room, now)
+	n := d.admitRequests(room, now)
 	if n == 0 {
 		return
 	}
@@ -44,8 +44,8 @@ func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 	}
 }
 
-// admit returns how many of room requests the limits admit now. The caller holds d.mu.
-func (d *Download) admit(room int, now time.Time) int {
+// admitRequests returns how many of room requests the limits admitRequests now. The caller holds d.mu.
+func (d *Download) admitRequests(room int, now time.Time) int {
 	n := d.traffic.gate.Admit(now, room)
 	if n < room && !d.traffic.throttled {
 		d.traffic.throttled = true
@@ -65,7 +65,7 @@ func (d *Download) rush(piece int, now time.Time) {
 	asked := d.picker.Rush(piece, now, func(cancel []picker.Request, n int) int {
 		d.pending.freed = d.pending.freed || len(cancel) > 0
 		d.cancelAll(cancel)
-		return d.admit(n, now)
+		return d.admitRequests(n, now)
 	})
 	for _, e := range asked {
 		if e.Supplier.Runs {

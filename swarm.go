@@ -84,7 +84,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	if d.ended() || d.progress.checking || d.paused || d.discovery.cand.Banned(k.addr) || !d.admits(k, from, now) {
+	if d.ended() || d.progress.checking || d.paused || d.discovery.cand.Banned(k.addr) || !d.admitConnection(k, from, now) {
 		if !k.incoming {
 			d.refused(k, from, now)
 		}
@@ -283,9 +283,9 @@ var errHoldsMost = errors.New("has us hold more than any other peer, and gave th
 
 var errBanned = errors.New("sent a false block")
 
-// admits reports whether there is a place for the connection, and no other to the same peer, and counts
+// admitConnection reports whether there is a place for the connection, and no other to the same peer, and counts
 // it if so. The caller holds d.mu.
-func (d *Download) admits(k *connection, from peerlist.Source, now time.Time) bool {
+func (d *Download) admitConnection(k *connection, from peerlist.Source, now time.Time) bool {
 	var all []peerlist.Connection
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {

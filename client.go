@@ -169,13 +169,13 @@ type Client struct {
 	transport transport      // has its own mutex
 	tasks     sync.WaitGroup // all goroutines of the client
 
-	mu        sync.Mutex
-	closed    bool
-	rng       *mathrand.Rand
-	registry  registry
-	budget    peerlist.Budget
-	mapped    portMappings
-	greetings []*greeting // incoming connections in their handshake, oldest first
+	mu         sync.Mutex
+	closed     bool
+	rng        *mathrand.Rand
+	registry   registry
+	budget     peerlist.Budget
+	mapped     portMappings
+	handshakes []*pendingHandshake // incoming connections in their handshake, oldest first
 }
 
 // Addr returns the address at which the client accepts peers. It is nil before Open or the first Start, and with
@@ -206,7 +206,7 @@ func (c *Client) Close() error {
 	stopped.Wait()
 	if first {
 		c.cancel()
-		c.hangUp()
+		c.closeHandshakes()
 		c.transport.close()
 		if c.utp != nil {
 			c.utp.Close()
@@ -318,7 +318,7 @@ func (c *Client) Open() error {
 	c.opened, c.hooks, c.sockets = true, h, ways
 	c.prepare()
 	if l != nil {
-		c.takeFrom(l)
+		c.acceptFrom(l)
 	}
 	if c.utp != nil && c.listens() {
 		if err := c.listenUTP(); err != nil {
@@ -376,8 +376,8 @@ func (c *Client) isClosed() bool {
 	return c.closed
 }
 
-// takeFrom accepts peers from a listener until the client is closed.
-func (c *Client) takeFrom(l net.Listener) {
+// acceptFrom accepts peers from a listener until the client is closed.
+func (c *Client) acceptFrom(l net.Listener) {
 	c.transport.add(l)
 	c.tasks.Go(func() { c.accept(l) })
 }
@@ -397,7 +397,7 @@ func (c *Client) Serve(l net.Listener) error {
 			if c.Proxy != nil {
 				err = fmt.Errorf("accept peers beside Client.Proxy: %w", ErrUnsupported)
 			} else {
-				c.takeFrom(l)
+				c.acceptFrom(l)
 			}
 		}
 	}

@@ -191,7 +191,7 @@ func TestManyTorrentsComeAndGo(t *testing.T) {
 		leeches.mu.Lock()
 		defer leeches.mu.Unlock()
 		connected, dialling := leeches.budget.InUse()
-		return connected == 0 && dialling == 0 && len(leeches.greetings) == 0
+		return connected == 0 && dialling == 0 && len(leeches.handshakes) == 0
 	}, time.Minute, time.Millisecond, "nothing is left counted")
 }
 

@@ -163,13 +163,13 @@ func (t *transport) close() {
 }
 
 const (
-	maxGreetings          = 100 // incoming connections in their handshake
-	maxGreetingPerAddress = 3
+	maxHandshakes           = 100 // incoming connections in their handshake
+	maxHandshakesPerAddress = 3
 )
 
-// A greeting is an incoming connection in its handshake.
-type greeting struct {
-	peerlist.Greeting
+// A pendingHandshake is an incoming connection in its handshake.
+type pendingHandshake struct {
+	peerlist.Handshake
 	conn net.Conn
 }
 
@@ -178,7 +178,7 @@ func (c *Client) accept(l net.Listener) {
 	for {
 		conn, err := l.Accept()
 		if err == nil {
-			c.welcome(conn)
+			c.startHandshake(conn)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -193,81 +193,81 @@ func (c *Client) accept(l net.Listener) {
 	}
 }
 
-// welcome makes the handshake with a peer that connected. If too many connect at once, one of the network that has
+// startHandshake makes the handshake with a peer that connected. If too many connect at once, one of the network that has
 // the most makes room.
-func (c *Client) welcome(conn net.Conn) {
+func (c *Client) startHandshake(conn net.Conn) {
 	addr := netaddr.Of(conn.RemoteAddr())
-	g := &greeting{peerlist.Greeting{Addr: addr.Addr()}, conn}
+	h := &pendingHandshake{peerlist.Handshake{Addr: addr.Addr()}, conn}
 	if !addr.IsValid() || !c.allows(addr.Addr()) {
 		conn.Close()
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || !netaddr.IsLocal(g.Addr) && c.greetingsFrom(g.Addr) >= maxGreetingPerAddress {
+	if c.closed || !netaddr.IsLocal(h.Addr) && c.handshakesFrom(h.Addr) >= maxHandshakesPerAddress {
 		conn.Close()
 		return
 	}
-	if len(c.greetings) >= maxGreetings {
-		all := make([]peerlist.Greeting, 0, maxGreetings)
-		for _, g := range c.greetings {
-			all = append(all, g.Greeting)
+	if len(c.handshakes) >= maxHandshakes {
+		all := make([]peerlist.Handshake, 0, maxHandshakes)
+		for _, h := range c.handshakes {
+			all = append(all, h.Handshake)
 		}
-		out := peerlist.Shed(all, g.Addr)
-		c.greetings[out].conn.Close()
-		c.greetings = slices.Delete(c.greetings, out, out+1)
+		out := peerlist.Shed(all, h.Addr)
+		c.handshakes[out].conn.Close()
+		c.handshakes = slices.Delete(c.handshakes, out, out+1)
 	}
-	c.greetings = append(c.greetings, g)
-	c.tasks.Go(func() { c.receive(g, addr) })
+	c.handshakes = append(c.handshakes, h)
+	c.tasks.Go(func() { c.finishHandshake(h, addr) })
 }
 
 // allows reports whether the user allows dealings with an unmapped address.
 func (c *Client) allows(a netip.Addr) bool { return c.Allow == nil || c.Allow(a) }
 
-// greetingsFrom is how many of those in their handshake come from an address. The caller holds c.mu.
-func (c *Client) greetingsFrom(from netip.Addr) (n int) {
-	for _, g := range c.greetings {
-		if g.Addr == from {
+// handshakesFrom is how many of those in their handshake come from an address. The caller holds c.mu.
+func (c *Client) handshakesFrom(from netip.Addr) (n int) {
+	for _, h := range c.handshakes {
+		if h.Addr == from {
 			n++
 		}
 	}
 	return n
 }
 
-// hear waits for the beginning of a handshake and answers it. Nothing more is allocated for the connection before
+// awaitHandshake waits for the beginning of a handshake and answers it. Nothing more is allocated for the connection before
 // that.
-func (c *Client) hear(g *greeting, addr netip.AddrPort) (*connection, *Download, error) {
+func (c *Client) awaitHandshake(h *pendingHandshake, addr netip.AddrPort) (*connection, *Download, error) {
 	until := time.Now().Add(handshakeTimeout)
-	g.conn.SetReadDeadline(until)
+	h.conn.SetReadDeadline(until)
 	var first [mse.PlainSize]byte
-	if _, err := io.ReadFull(g.conn, first[:]); err != nil {
-		g.conn.Close()
+	if _, err := io.ReadFull(h.conn, first[:]); err != nil {
+		h.conn.Close()
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
 	c.mu.Lock()
-	g.Spoke = true
+	h.Spoke = true
 	c.mu.Unlock()
-	g.conn.SetReadDeadline(time.Time{})
+	h.conn.SetReadDeadline(time.Time{})
 	ctx, cancel := context.WithDeadline(c.ctx, until)
 	defer cancel()
-	return c.answer(ctx, g.conn, addr, first)
+	return c.answerHandshake(ctx, h.conn, addr, first)
 }
 
-// hangUp ends all handshakes.
-func (c *Client) hangUp() {
+// closeHandshakes ends all handshakes.
+func (c *Client) closeHandshakes() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, g := range c.greetings {
-		g.conn.Close()
+	for _, h := range c.handshakes {
+		h.conn.Close()
 	}
 }
 
-// receive hands a connection to the download that the peer asks for.
-func (c *Client) receive(g *greeting, addr netip.AddrPort) {
-	k, d, err := c.hear(g, addr)
+// finishHandshake waits for the handshake, and hands the connection to the download that it is for.
+func (c *Client) finishHandshake(h *pendingHandshake, addr netip.AddrPort) {
+	k, d, err := c.awaitHandshake(h, addr)
 	c.mu.Lock()
-	if i := slices.Index(c.greetings, g); i >= 0 {
-		c.greetings = slices.Delete(c.greetings, i, i+1)
+	if i := slices.Index(c.handshakes, h); i >= 0 {
+		c.handshakes = slices.Delete(c.handshakes, i, i+1)
 	}
 	c.mu.Unlock()
 	if err != nil {
@@ -415,7 +415,7 @@ func (c *Client) listenUTP() error {
 	}
 	l, err := c.utp.Listen()
 	if err == nil {
-		c.takeFrom(l)
+		c.acceptFrom(l)
 	}
 	return err
 }

@@ -181,7 +181,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		},
 		"no handshakes": {
 			attack: func(r *faultRig) (all []*speaker) {
-				for range 3 * maxGreetings {
+				for range 3 * maxHandshakes {
 					all = append(all, r.mute(r.host(), nil))
 				}
 				return all
@@ -191,7 +191,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		"handshakes that drip": {
 			attack: func(r *faultRig) (all []*speaker) {
 				hello := wire.Handshake{InfoHash: r.content.infoHash}
-				for range 3 * maxGreetings {
+				for range 3 * maxHandshakes {
 					s := r.mute(r.host(), nil)
 					all = append(all, s)
 					go func() {
@@ -208,7 +208,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		},
 		"garbage for a handshake": {
 			attack: func(r *faultRig) (all []*speaker) {
-				for k := range 3 * maxGreetings {
+				for k := range 3 * maxHandshakes {
 					all = append(all, r.mute(r.host(), randomBytes(uint64(k), 2000)))
 				}
 				return all
@@ -218,7 +218,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		"garbage for a key exchange": {
 			encrypt: true,
 			attack: func(r *faultRig) (all []*speaker) {
-				for k := range 3 * maxGreetings {
+				for k := range 3 * maxHandshakes {
 					all = append(all, r.mute(r.host(), randomBytes(uint64(k), 2000)))
 				}
 				return all
@@ -228,7 +228,7 @@ func TestAnHonestPeerBesideFaults(t *testing.T) {
 		"half a key exchange": {
 			encrypt: true,
 			attack: func(r *faultRig) (all []*speaker) {
-				for k := range 3 * maxGreetings {
+				for k := range 3 * maxHandshakes {
 					all = append(all, r.mute(r.host(), randomBytes(uint64(k), 96)))
 				}
 				return all
@@ -312,18 +312,18 @@ func stillOpen(all []*speaker) (open int) {
 // How many connections one address may have depends on whether many machines may be behind it.
 func TestConnectionsFromOneAddress(t *testing.T) {
 	for ip, want := range map[string]struct{ greeting, peers int }{
-		"81.0.0.1":    {maxGreetingPerAddress, peerlist.MaxPerAddress},
-		"2001:db8::1": {maxGreetingPerAddress, peerlist.MaxPerAddress},
-		"127.0.0.2":   {maxGreetings, defaultMaxPeers},
-		"10.0.0.2":    {maxGreetings, defaultMaxPeers},
-		"fd00::2":     {maxGreetings, defaultMaxPeers},
+		"81.0.0.1":    {maxHandshakesPerAddress, peerlist.MaxPerAddress},
+		"2001:db8::1": {maxHandshakesPerAddress, peerlist.MaxPerAddress},
+		"127.0.0.2":   {maxHandshakes, defaultMaxPeers},
+		"10.0.0.2":    {maxHandshakes, defaultMaxPeers},
+		"fd00::2":     {maxHandshakes, defaultMaxPeers},
 	} {
 		t.Run(ip, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				r := newFaultRig(t, n, false)
 				h := n.NewHost(ip, 0, 0, 0)
 				var mute, all []*speaker
-				for range maxGreetings + 10 {
+				for range maxHandshakes + 10 {
 					mute = append(mute, r.mute(h, nil))
 				}
 				simnet.Sleep(time.Second)

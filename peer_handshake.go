@@ -133,9 +133,9 @@ func hasLine(h Hash) bool {
 	return false
 }
 
-// answer makes the handshake on an incoming connection whose first bytes were read, encrypted if the peer starts so,
+// answerHandshake makes the handshake on an incoming connection whose first bytes were read, encrypted if the peer starts so,
 // and finds the download that it is for. It closes conn on failure.
-func (c *Client) answer(ctx context.Context, conn net.Conn, addr netip.AddrPort, begin [mse.PlainSize]byte) (_ *connection, d *Download, err error) {
+func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.AddrPort, begin [mse.PlainSize]byte) (_ *connection, d *Download, err error) {
 	defer closeUnless(&err, conn)
 	defer interrupt(ctx, conn)(&err)
 	k := &connection{Conn: conn, addr: addr, incoming: true, way: wayOf(conn)}

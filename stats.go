@@ -281,7 +281,7 @@ func (c *Client) Stats() ClientStats {
 	}
 	resolving := slices.Collect(maps.Keys(c.registry.resolving))
 	s.Peers, s.Dialling = c.budget.InUse()
-	s.Greeting = len(c.greetings)
+	s.Greeting = len(c.handshakes)
 	s.PortMappings, s.PortMapErr = c.mapped.stats(), asText(c.mapped.err)
 	blocks := c.blocks
 	c.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// Greeting is what is looked at in an incoming connection that has not shaken hands yet.
-type Greeting struct {
+// Handshake is what is looked at in an incoming connection that has not shaken hands yet.
+type Handshake struct {
 	Addr  netip.Addr
 	Spoke bool // the peer has sent the beginning of a handshake
 }
@@ -16,15 +16,15 @@ type Greeting struct {
 // Shed returns which of the connections that shake hands, oldest first, makes room for a newcomer: of the largest
 // crowd, which the newcomer may be one of, the oldest that has said nothing, else the oldest. However many come from a few
 // prefixes, those from others have the time that a handshake takes.
-func Shed(greetings []Greeting, newcomer netip.Addr) (i int) {
+func Shed(handshakes []Handshake, newcomer netip.Addr) (i int) {
 	c := make(crowds)
 	c.add(newcomer)
-	for _, g := range greetings {
-		c.add(g.Addr)
+	for _, h := range handshakes {
+		c.add(h.Addr)
 	}
 	size := 0
-	for k, g := range greetings {
-		if n := c.size(g.Addr); n > size || n == size && greetings[i].Spoke && !g.Spoke {
+	for k, h := range handshakes {
+		if n := c.size(h.Addr); n > size || n == size && handshakes[i].Spoke && !h.Spoke {
 			i, size = k, n
 		}
 	}

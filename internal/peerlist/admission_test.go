@@ -67,31 +67,31 @@ func TestAdmit(t *testing.T) {
 }
 
 func TestShed(t *testing.T) {
-	silent, spoke := func(a string) Greeting { return Greeting{Addr: netip.MustParseAddr(a)} }, func(a string) Greeting { return Greeting{netip.MustParseAddr(a), true} }
+	silent, spoke := func(a string) Handshake { return Handshake{Addr: netip.MustParseAddr(a)} }, func(a string) Handshake { return Handshake{netip.MustParseAddr(a), true} }
 	for name, tc := range map[string]struct {
-		greetings []Greeting
-		newcomer  string
-		want      int
+		handshakes []Handshake
+		newcomer   string
+		want       int
 	}{
-		"the oldest":                         {[]Greeting{silent("1.0.0.1"), silent("2.0.0.1")}, "9.0.0.1", 0},
-		"that has said nothing":              {[]Greeting{spoke("1.0.0.1"), silent("2.0.0.1"), silent("3.0.0.1")}, "9.0.0.1", 1},
-		"if there is one":                    {[]Greeting{spoke("1.0.0.1"), spoke("2.0.0.1")}, "9.0.0.1", 0},
-		"of the largest crowd":               {[]Greeting{silent("1.0.0.1"), spoke("2.0.0.1"), silent("2.0.0.2"), silent("2.0.0.3")}, "9.0.0.1", 2},
-		"even if all of it have spoken":      {[]Greeting{silent("1.0.0.1"), spoke("2.0.0.1"), spoke("2.0.0.2")}, "9.0.0.1", 1},
-		"which may be the newcomer's":        {[]Greeting{silent("1.0.0.1"), silent("2.0.0.1"), silent("3.0.0.1")}, "3.0.0.9", 2},
-		"a local address is one":             {[]Greeting{silent("1.0.0.1"), silent("10.0.0.1"), silent("10.0.0.1")}, "9.0.0.1", 1},
-		"but not the network that it is of":  {[]Greeting{silent("1.0.0.1"), silent("10.0.0.1"), silent("10.0.0.2")}, "9.0.0.1", 0},
-		"a /64 of IPv6 is one":               {[]Greeting{silent("1.0.0.1"), silent("2001:db8::1"), silent("2001:db8::2")}, "9.0.0.1", 1},
-		"and so are many /24 of one network": {append([]Greeting{silent("1.0.0.1")}, many16()...), "9.0.0.1", 1},
+		"the oldest":                         {[]Handshake{silent("1.0.0.1"), silent("2.0.0.1")}, "9.0.0.1", 0},
+		"that has said nothing":              {[]Handshake{spoke("1.0.0.1"), silent("2.0.0.1"), silent("3.0.0.1")}, "9.0.0.1", 1},
+		"if there is one":                    {[]Handshake{spoke("1.0.0.1"), spoke("2.0.0.1")}, "9.0.0.1", 0},
+		"of the largest crowd":               {[]Handshake{silent("1.0.0.1"), spoke("2.0.0.1"), silent("2.0.0.2"), silent("2.0.0.3")}, "9.0.0.1", 2},
+		"even if all of it have spoken":      {[]Handshake{silent("1.0.0.1"), spoke("2.0.0.1"), spoke("2.0.0.2")}, "9.0.0.1", 1},
+		"which may be the newcomer's":        {[]Handshake{silent("1.0.0.1"), silent("2.0.0.1"), silent("3.0.0.1")}, "3.0.0.9", 2},
+		"a local address is one":             {[]Handshake{silent("1.0.0.1"), silent("10.0.0.1"), silent("10.0.0.1")}, "9.0.0.1", 1},
+		"but not the network that it is of":  {[]Handshake{silent("1.0.0.1"), silent("10.0.0.1"), silent("10.0.0.2")}, "9.0.0.1", 0},
+		"a /64 of IPv6 is one":               {[]Handshake{silent("1.0.0.1"), silent("2001:db8::1"), silent("2001:db8::2")}, "9.0.0.1", 1},
+		"and so are many /24 of one network": {append([]Handshake{silent("1.0.0.1")}, many16()...), "9.0.0.1", 1},
 	} {
-		require.Equal(t, tc.want, Shed(tc.greetings, netip.MustParseAddr(tc.newcomer)), name)
+		require.Equal(t, tc.want, Shed(tc.handshakes, netip.MustParseAddr(tc.newcomer)), name)
 	}
 }
 
-// many16 are greetings of eight /24 of one /16.
-func many16() (all []Greeting) {
+// many16 are handshakes of eight /24 of one /16.
+func many16() (all []Handshake) {
 	for k := range byte(8) {
-		all = append(all, Greeting{Addr: netip.AddrFrom4([4]byte{2, 0, k, 1})})
+		all = append(all, Handshake{Addr: netip.AddrFrom4([4]byte{2, 0, k, 1})})
 	}
 	return all
 }

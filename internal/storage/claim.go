@@ -30,16 +30,22 @@ const maxClaims = 1024
 
 // claim claims the wanted files, so that no other download writes to them as long as the Store is open. Files that are
 // not wanted are claimed if they are there, because their bytes may be written where they lie. If another download has
-// one of these, its bytes are kept aside. The caller holds s.mu.
+// one of these, its bytes are kept aside. Nor is a file ours that was found under another name, if another download has it.
+// The caller holds s.mu.
 func (s *fileStore) claim(wanted []bool) error {
 	var files []Claim
 	var others []int
 	for i := range s.content.NumFiles() {
-		switch {
-		case s.content.File(i).Pad:
+		if s.content.File(i).Pad {
+			continue
+		}
+		switch f := &s.files[i]; {
+		case wanted[i] && f.alias:
+			files = append(files, Claim{Path: filepath.ToSlash(s.ownName(i))})
+			others = append(others, i)
 		case wanted[i]:
 			files = append(files, s.claimFor(i))
-		case s.files[i].here:
+		case f.here:
 			others = append(others, i)
 		}
 	}
@@ -56,15 +62,23 @@ func (s *fileStore) claim(wanted []bool) error {
 	}
 	for k, i := range others {
 		if len(others) > maxClaims || s.disk.Claim(s.content.InfoHash, files[k:k+1]) != nil {
-			f := &s.files[i]
-			s.handles.drop(i)
-			f.here, f.left, f.id = false, Stamp{}, FileID{}
+			s.forget(i)
 		}
 	}
 	if s.claims != nil {
 		s.confirm(s.claims)
 	}
 	return nil
+}
+
+// forget records that file i, as it was found, is another's. The caller holds s.mu.
+func (s *fileStore) forget(i int) {
+	f := &s.files[i]
+	s.handles.drop(i)
+	if f.alias {
+		f.name, f.alias = s.ownName(i), false
+	}
+	f.here, f.left, f.id, f.links = false, Stamp{}, FileID{}, 0
 }
 
 // claimFor is the claim on file i. A file with several names is claimed by its path alone: it is not written to.

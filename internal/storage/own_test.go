@@ -170,6 +170,37 @@ func TestAPathUnderTwoDirectories(t *testing.T) {
 	}
 }
 
+// A file that another download has, under a name that ours might have been given, is not ours, and no reason to refuse; and while
+// ours is looked for under such a name, its own is claimed.
+func TestPathsOfFilesUnderOtherNames(t *testing.T) {
+	linuxOnly(t)
+	mine, content := named(1, "d/a", "d/b?")
+	theirs, other := named(2, "d/a.part", "d/b_")
+	rivals, _ := named(3, "d/a")
+	dir := t.TempDir()
+	first := openDirectory(t, theirs, dir)
+	require.NoError(t, first.SetWanted(all(theirs)))
+	for i := range theirs.NumPieces() {
+		writePiece(t, theirs, first, other, i)
+	}
+	require.NoError(t, first.Finish())
+	second := openDirectory(t, mine, dir)
+	require.NoError(t, second.SetWanted(all(mine)))
+	require.NoError(t, second.Settle(t.Context(), verified(t, mine, second)))
+	download(t, mine, second, content)
+	require.NoError(t, second.Finish())
+	require.Equal(t, bits.Full(theirs.NumPieces()), verified(t, theirs, first))
+	require.NoError(t, first.Close())
+	require.NoError(t, second.Close())
+
+	require.NoError(t, os.Remove(dir+"/d/a"))
+	second = openDirectory(t, mine, dir)
+	require.NoError(t, second.SetWanted(all(mine)))
+	require.ErrorIs(t, openDirectory(t, rivals, dir).SetWanted(all(rivals)), storage.ErrInUse)
+	require.NoError(t, second.Settle(t.Context(), verified(t, mine, second)))
+	download(t, mine, second, content)
+}
+
 // Files that are not wanted are not claimed.
 func TestOnlyWhatIsWantedIsClaimed(t *testing.T) {
 	linuxOnly(t)

@@ -91,17 +91,16 @@ func (s *fileStore) judge(i int, have bits.Set) error {
 	if ours && !s.isWanted(i) {
 		return nil
 	}
-	f.alias = false
-	s.handles.drop(i)
 	if !ours {
 		s.log.Debug("file is another's", "file", s.path(i))
-		f.name, f.id, f.links, f.here = s.ownName(i), FileID{}, 0, false
-		f.left = Stamp{}
+		s.forget(i)
 		if s.isWanted(i) {
 			return s.adopt(i)
 		}
 		return nil
 	}
+	f.alias = false
+	s.handles.drop(i)
 	own, part := strings.CutSuffix(f.name, partSuffix)
 	if !part || f.name == s.ownName(i) {
 		return nil

@@ -3,6 +3,7 @@ package torrent_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -253,6 +254,27 @@ func TestMeddlingWhileDownloading(t *testing.T) {
 			s.onDisk(t, dir)
 		})
 	}
+}
+
+// Another program that writes to many files is noticed once, and not file by file.
+func TestMeddlingWithManyFiles(t *testing.T) {
+	var parts []part
+	for i := range 40 {
+		parts = append(parts, part{fmt.Sprintf("f%d", i), 16 << 10})
+	}
+	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, parts...)
+	peer := s.gated(t)
+	dir := t.TempDir()
+	d := s.start(t, torrent.Options{Dir: dir, Peers: []netip.AddrPort{peer.addr}})
+	peer.give(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
+	until(t, "half is there", func() bool { return d.Stats().PiecesVerified == 20 })
+	long := time.Now().Add(-time.Hour)
+	for path := range s.want {
+		os.Chtimes(filepath.Join(dir, filepath.FromSlash(path)), long, long)
+	}
+	peer.give()
+	s.same(t, complete(t, d))
+	require.Equal(t, 1, d.Stats().StorageErrors)
 }
 
 // If they do it while we seed, nothing of it is served, it is reported in Stats, and it is fetched again.

@@ -20,12 +20,20 @@ type diskState struct {
 	lastError  error
 	unreadable map[int]struct{} // pieces that storage could not read back once
 	rechecks   int              // under way; nothing becomes complete meanwhile
-	checking   bool             // in one that the user asked for
-	resumable  bool             // something was verified since the sidecar was last written
+	doubts     doubts
+	checking   bool // in one that the user asked for
+	resumable  bool // something was verified since the sidecar was last written
 	saving     bool
 	nextSave   time.Time
 
 	sidecar sync.Mutex // held while the sidecar is written, from when it is decided what it claims; not guarded by mu
+}
+
+// doubts are pieces in doubt. One goroutine hashes them, however many become that at once: it takes all that wait.
+type doubts struct {
+	waiting bits.Set
+	hashed  chan struct{} // closed once what waits is hashed; nil if nothing does
+	running bool          // the goroutine
 }
 
 // recheck drops a piece because storage failed or holds something else, until it was hashed again. Other pieces in the
@@ -47,14 +55,18 @@ func (d *Download) recheck(piece int, why error) {
 	d.doubt(piece)
 }
 
-// doubt hashes a piece again, and those that are in files which have changed with it. Until then they are not there. It
+// doubt hashes pieces again, and those that are in files which have changed with them. Until then they are not there. It
 // does not wait, and returns what is closed when they are hashed.
-func (d *Download) doubt(piece int) (hashed <-chan struct{}) {
+func (d *Download) doubt(pieces ...int) (hashed <-chan struct{}) {
 	now := time.Now()
-	which, err := d.store.Refresh(piece)
-	if err != nil {
-		which = bits.New(d.t.NumPieces())
+	which := bits.New(d.t.NumPieces())
+	for _, piece := range pieces {
 		which.Add(piece)
+		if changed, err := d.store.Refresh(piece); err == nil {
+			for i := range changed.All() {
+				which.Add(i)
+			}
+		}
 	}
 	recheck := bits.New(d.t.NumPieces())
 	d.mu.Lock()
@@ -70,17 +82,44 @@ func (d *Download) doubt(piece int) (hashed <-chan struct{}) {
 			d.giveUp(i)
 		}
 	}
-	done := make(chan struct{})
 	if recheck.Count() == 0 || d.ended() {
+		done := make(chan struct{})
 		close(done)
 		return done
 	}
-	d.disk.rechecks++
-	d.life.tasks.Go(func() {
-		defer close(done)
-		d.hashAgain(recheck)
-	})
-	return done
+	q := &d.disk.doubts
+	if q.hashed == nil {
+		q.waiting, q.hashed = bits.New(d.t.NumPieces()), make(chan struct{})
+	}
+	for i := range recheck.All() {
+		q.waiting.Add(i)
+	}
+	if !q.running {
+		q.running = true
+		d.disk.rechecks++
+		d.life.tasks.Go(d.hashDoubted)
+	}
+	return q.hashed
+}
+
+// hashDoubted hashes what is in doubt until nothing is.
+func (d *Download) hashDoubted() {
+	for {
+		d.mu.Lock()
+		q := &d.disk.doubts
+		which, hashed := q.waiting, q.hashed
+		q.waiting, q.hashed = bits.Set{}, nil
+		if hashed == nil {
+			q.running = false
+			d.disk.rechecks--
+			d.signal()
+			d.mu.Unlock()
+			return
+		}
+		d.mu.Unlock()
+		d.hashAgain(which)
+		close(hashed)
+	}
 }
 
 // hashAgain hashes pieces in doubt. One that cannot be read is fetched and written again: that repairs a bad sector, or
@@ -100,10 +139,6 @@ func (d *Download) hashAgain(which bits.Set) {
 	if err != nil {
 		d.endByStorage(fmt.Errorf("check again: %w", err))
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.disk.rechecks--
-	d.signal()
 }
 
 // failedToRead records that storage could not read a byte back.
@@ -225,28 +260,27 @@ func (d *Download) hashAll(ctx context.Context) error {
 	}
 	d.mu.Unlock()
 	err := storage.Verify(ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, d.hashedAgain)
-	for _, done := range doubted {
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	select {
+	case <-doubted:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	return err
 }
 
-// doubtChanged doubts the pieces of files that are not as they were left.
-func (d *Download) doubtChanged() (doubted []<-chan struct{}) {
+// doubtChanged doubts the pieces of all files that are not as they were left, and returns what is closed when they are hashed.
+func (d *Download) doubtChanged() (hashed <-chan struct{}) {
+	var pieces []int
 	for i, f := range d.t.layout.Files() {
 		if !f.Pad && f.Length > 0 && d.store.ChangedFile(i) != nil {
 			first, _ := d.t.layout.PiecesOf(i)
-			doubted = append(doubted, d.doubt(first))
+			pieces = append(pieces, first)
 		}
 	}
 	if piece, _ := d.store.AnyChanged(d.Verified().pieces); piece >= 0 { // bytes of files that are not chosen
-		doubted = append(doubted, d.doubt(piece))
+		pieces = append(pieces, piece)
 	}
-	return doubted
+	return d.doubt(pieces...)
 }
 
 // untouched reports whether a piece is not verified, and storage holds nothing of it that peers sent.

@@ -269,6 +269,7 @@ func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok 
 	d.mu.Unlock()
 	if piece, err := d.store.AnyChanged(have); piece >= 0 {
 		d.recheck(piece, err) // another program wrote to the files: what it changed is fetched again
+		d.doubtChanged()      // and it may have written to many
 		d.signal()
 		return have, nil, false
 	}

@@ -3,6 +3,7 @@ package torrent
 import (
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +22,9 @@ type badStorage struct {
 	piece  int64
 	fails  int // how many more reads fail; -1 is all until it is written
 	beyond bool
+
+	hold    chan struct{} // reads wait until it is closed, unless it is nil
+	reading atomic.Int32
 }
 
 func (s *badStorage) open(*Torrent) (Storage, error) { return s, nil }
@@ -31,7 +35,13 @@ func (s *badStorage) ReadAt(p []byte, off int64) (int, error) {
 	if bad && s.fails > 0 {
 		s.fails--
 	}
+	hold := s.hold
 	s.mu.Unlock()
+	if hold != nil {
+		s.reading.Add(1)
+		<-hold
+		s.reading.Add(-1)
+	}
 	if bad {
 		return 0, &fs.PathError{Op: "read", Path: "disk", Err: syscall.EIO}
 	}
@@ -154,5 +164,29 @@ func TestDiskBeyondRepair(t *testing.T) {
 		simnet.Sleep(5 * time.Second)
 		require.True(t, r.new.hungUp())
 		require.True(t, r.seed.ended())
+	})
+}
+
+// Of pieces that come into doubt one after the other, as by a disk that fails while many peers ask, no more are read at a time than
+// by the check at the start: each reader has a buffer.
+func TestDoubtsAreHashedInTurn(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		r := newBadRig(t, n)
+		hold := make(chan struct{})
+		r.store.mu.Lock()
+		r.store.hold = hold
+		r.store.mu.Unlock()
+		var hashed []<-chan struct{}
+		for i := range 8 {
+			hashed = append(hashed, r.seed.doubt(i))
+			simnet.Sleep(time.Second)
+		}
+		at := r.store.reading.Load()
+		close(hold)
+		require.Equal(t, int32(1), at, "the others wait for the first")
+		for _, done := range hashed {
+			<-done
+		}
+		require.Equal(t, 8, r.seed.Stats().PiecesVerified)
 	})
 }

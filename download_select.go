@@ -173,8 +173,10 @@ type choice struct {
 	t        *Torrent
 	priority []Priority // by file
 	missing  []int32    // by file: its pieces that are not verified
-	done     []int      // chosen files that are whole, in the order in which they were completed
+	done     []int      // chosen files that are whole, in the order in which they were completed; -1 was one
 	isDone   []bool     // by file: is in done
+	doneAt   []int32    // by file that is in done: where
+	gone     int        // how many of done are -1
 	chosen   int        // number of chosen files
 	demand   int        // number of files that are OnDemand and not whole
 	wanted   int64      // bytes of the chosen files
@@ -186,6 +188,7 @@ func newChoice(t *Torrent) choice {
 		t:       t,
 		missing: make([]int32, t.layout.NumFiles()),
 		isDone:  make([]bool, t.layout.NumFiles()),
+		doneAt:  make([]int32, t.layout.NumFiles()),
 	}
 	for i := range t.layout.NumFiles() {
 		first, end := t.layout.PiecesOf(i)
@@ -259,8 +262,24 @@ func (c *choice) demanded(i int) bool {
 // note adds file i to those that are done, if it is chosen and whole.
 func (c *choice) note(i int) {
 	if c.missing[i] == 0 && c.priority[i].chosen() && !c.t.layout.File(i).Pad && !c.isDone[i] {
-		c.isDone[i] = true
+		c.isDone[i], c.doneAt[i] = true, int32(len(c.done))
 		c.done = append(c.done, i)
+	}
+}
+
+// undo takes file i from those that are done. Thousands may go one after the other.
+func (c *choice) undo(i int) {
+	if !c.isDone[i] {
+		return
+	}
+	c.isDone[i] = false
+	c.done[c.doneAt[i]] = -1
+	if c.gone++; 2*c.gone < len(c.done) {
+		return
+	}
+	c.done, c.gone = slices.DeleteFunc(c.done, func(k int) bool { return k < 0 }), 0
+	for at, k := range c.done {
+		c.doneAt[k] = int32(at)
 	}
 }
 
@@ -309,10 +328,7 @@ func (c *choice) piece(i int, verified bool) {
 		} else {
 			c.verified -= n
 			c.missing[f]++
-			if c.isDone[f] {
-				c.isDone[f] = false
-				c.done = slices.DeleteFunc(c.done, func(k int) bool { return k == f })
-			}
+			c.undo(f)
 		}
 		if c.demanded(f) && before+c.missing[f] == 1 { // whole now, or no longer
 			c.demand += int(c.missing[f] - before)

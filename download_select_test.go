@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
@@ -105,6 +106,30 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Of very many files that are lost one after the other, each costs the same.
+func TestManyFilesAreLost(t *testing.T) {
+	files := make([]layout.File, 200_000)
+	for i := range files {
+		files[i] = layout.File{Path: "f", Length: 1}
+	}
+	tor := &Torrent{layout: layout.New(1, files...)}
+	c := newChoice(tor)
+	none := bits.New(len(files))
+	c.set(choosePriorities(tor, nil), &none)
+	for i := range files {
+		c.piece(i, true)
+	}
+	began := time.Now()
+	for i := range files {
+		c.piece(i, false)
+	}
+	require.Less(t, time.Since(began), 5*time.Second, "it took over a minute")
+	for i := range files {
+		c.piece(i, true)
+	}
+	require.Len(t, c.done, len(files))
 }
 
 // A download that was complete for long has not stalled when more is chosen.

@@ -145,7 +145,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 			d.mu.Lock()
 			var fresh []int
 			for _, i := range d.selection.choice.done {
-				if !given[i] {
+				if i >= 0 && !given[i] {
 					fresh = append(fresh, i)
 				}
 			}

@@ -18,6 +18,9 @@ const (
 	userAgent   = "shoal-go/torrent"
 )
 
+// http2Held is how many bytes a server may send ahead of those who read, by HTTP/2. All requests of it share one connection.
+const http2Held = 1 << 20
+
 // familyKey is the context key of the netaddr.Family that a request is made over.
 type familyKey struct{}
 
@@ -76,6 +79,7 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 			MaxIdleConnsPerHost:    2,                // web seeds use two
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart
 			MaxResponseHeaderBytes: 64 << 10,
+			HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerConnection: http2Held, MaxReceiveBufferPerStream: http2Held / 2},
 		}
 	}
 	return &http.Client{Transport: d}

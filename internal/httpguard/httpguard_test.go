@@ -19,13 +19,14 @@ func parse(t *testing.T, s string) *url.URL {
 var inward = []string{
 	"127.0.0.1", "10.1.2.3", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
 	"::1", "::ffff:10.1.2.3", "fe80::1%eth0", "fd00::1", "::", "localhost", "LOCALHOST.", "x.localhost",
+	"64:ff9b::a00:1", "64:ff9b::c0a8:101", "2002:c0a8:101::1", "::7f00:1",
 }
 
 func TestIsInward(t *testing.T) {
 	for _, host := range inward {
 		require.True(t, IsInward(host), host)
 	}
-	for _, host := range []string{"1.1.1.1", "2606:4700::1111", "example.com", "localhost.example"} {
+	for _, host := range []string{"1.1.1.1", "2606:4700::1111", "64:ff9b::101:101", "example.com", "localhost.example"} {
 		require.False(t, IsInward(host), host)
 	}
 }

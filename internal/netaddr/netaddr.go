@@ -27,6 +27,7 @@ func Of(a fmt.Stringer) netip.AddrPort {
 var (
 	broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	cgnat     = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
+	siteLocal = netip.MustParsePrefix("fec0::/10")     // RFC 3879
 )
 
 // Dialable reports whether there can be a peer at an unmapped address.
@@ -36,9 +37,27 @@ func Dialable(a netip.AddrPort) bool {
 }
 
 // IsLocal reports whether an unmapped address is loopback or private, so that several peers, on one
-// host or on many, may share it.
+// host or on many, may share it. One of IPv6 that a router translates is as the one of IPv4 that it has in it.
 func IsLocal(ip netip.Addr) bool {
-	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || cgnat.Contains(ip)
+	ip = translated(ip)
+	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || cgnat.Contains(ip) || siteLocal.Contains(ip)
+}
+
+// translated is the address of IPv4 that a router or a tunnel of this network makes of one of IPv6, or ip itself.
+func translated(ip netip.Addr) netip.Addr {
+	if !ip.Is6() {
+		return ip
+	}
+	a := ip.As16()
+	switch {
+	case a[0] == 0x20 && a[1] == 0x02: // 6to4 (RFC 3056)
+		return netip.AddrFrom4([4]byte(a[2:6]))
+	case a[0] == 0 && a[1] == 0x64 && a[2] == 0xff && a[3] == 0x9b && (a[4]|a[5] == 0 || a[4] == 0 && a[5] == 1): // NAT64 (RFC 6052, RFC 8215)
+		return netip.AddrFrom4([4]byte(a[12:]))
+	case [8]byte(a[:8]) == [8]byte{} && a[10]|a[11] == 0 && (a[8] == 0xff && a[9] == 0xff || a[8]|a[9] == 0) && !ip.IsLoopback() && !ip.IsUnspecified(): // RFC 2765, RFC 4291
+		return netip.AddrFrom4([4]byte(a[12:]))
+	}
+	return ip
 }
 
 // MayName reports whether one at an unmapped address is believed to know a peer at another. Whoever is on the open
@@ -48,6 +67,7 @@ func MayName(from, addr netip.Addr) bool { return reach(addr) <= reach(from) }
 
 // reach is how far inside our network an address is.
 func reach(ip netip.Addr) int {
+	ip = translated(ip)
 	switch {
 	case ip.IsLoopback():
 		return 3

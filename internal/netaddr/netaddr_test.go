@@ -74,6 +74,18 @@ func TestIsLocal(t *testing.T) {
 		"172.32.0.1":      false,
 		"8.8.8.8":         false,
 		"2001:db8::1":     false,
+
+		"fec0::1":                   true,
+		"64:ff9b::192.168.1.1":      true, // NAT64
+		"64:ff9b::8.8.8.8":          false,
+		"64:ff9b:1::10.0.0.1":       true,
+		"64:ff9b:2::10.0.0.1":       false,
+		"2002:7f00:1::1":            true, // 6to4
+		"2002:808:808::192.168.1.1": false,
+		"::127.0.0.1":               true,
+		"::8.8.8.8":                 false,
+		"::ffff:0:10.0.0.1":         true,
+		"::1:0:10.0.0.1":            false,
 	} {
 		require.Equal(t, want, netaddr.IsLocal(netip.MustParseAddr(ip)), ip)
 	}
@@ -86,6 +98,7 @@ func TestMayName(t *testing.T) {
 			require.Equal(t, n >= k, netaddr.MayName(netip.MustParseAddr(who), netip.MustParseAddr(addr)), "%s names %s", who, addr)
 		}
 	}
+	require.False(t, netaddr.MayName(netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("64:ff9b::10.0.0.1")))
 	require.True(t, netaddr.MayName(netip.MustParseAddr("fe80::1"), netip.MustParseAddr("169.254.1.1")))
 	require.False(t, netaddr.MayName(netip.MustParseAddr("fe80::1"), netip.MustParseAddr("::1")))
 }

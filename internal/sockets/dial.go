@@ -26,7 +26,7 @@ func (s *Sockets) Dial(ctx context.Context, network, addr string) (net.Conn, err
 }
 
 // DialHost connects to a host, which may have a name, for HTTP. Each address is given to check before it is
-// connected to; with a proxy, which alone looks up names, only one that addr itself is.
+// connected to, one of this machine as an address of the link; with a proxy, which alone looks up names, only one that addr itself is.
 func (s *Sockets) DialHost(ctx context.Context, network, addr string, check func(host string) error) (net.Conn, error) {
 	if s.proxy == nil {
 		return s.dial(ctx, network, addr, check)
@@ -45,6 +45,23 @@ func (s *Sockets) DialHost(ctx context.Context, network, addr string, check func
 		return nil, err
 	}
 	return &hostConn{conn, hostAddr(addr)}, nil
+}
+
+// judged is the host that an address is judged as. One of this machine, or beside it in a network of IPv6, is inside our network though
+// it is public: what listens there may well be kept from the Internet. It is judged as one of the link.
+func (s *Sockets) judged(host string) string {
+	ip, err := netip.ParseAddr(host)
+	if err != nil || httpguard.IsInward(host) {
+		return host
+	}
+	own, _ := s.Addrs()
+	for _, a := range own {
+		near, err := a.WithZone("").Prefix(64)
+		if a == ip.Unmap() || a.Is6() && err == nil && near.Contains(ip) {
+			return "fe80::"
+		}
+	}
+	return host
 }
 
 // A hostConn is a connection through a proxy whose other end is known by what was asked for, not by the proxy.
@@ -97,7 +114,7 @@ func (s *Sockets) dial(ctx context.Context, network, addr string, check func(hos
 	}
 	if d := s.config.System.Dial; d != nil {
 		if host, _, err := net.SplitHostPort(addr); err == nil && check != nil {
-			if err := check(host); err != nil {
+			if err := check(s.judged(host)); err != nil {
 				return nil, err
 			}
 		}
@@ -113,7 +130,7 @@ func (s *Sockets) dial(ctx context.Context, network, addr string, check func(hos
 	d.Control = func(network, address string, c syscall.RawConn) error {
 		host, _, _ := net.SplitHostPort(address)
 		if check != nil {
-			if err := check(host); err != nil {
+			if err := check(s.judged(host)); err != nil {
 				return err
 			}
 		}

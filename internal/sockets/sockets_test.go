@@ -20,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/httpguard"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simproxy"
 	"github.com/shoal-go/torrent/internal/sockets"
@@ -343,4 +344,30 @@ func TestOwnDialElsewhere(t *testing.T) {
 	s = open(t, sockets.Config{Bind: netip.MustParseAddr("203.0.113.77"), Dial: new(net.Dialer).DialContext})
 	_, err = s.Dial(t.Context(), "tcp", l.Addr().String())
 	require.ErrorContains(t, err, "Client.Dial connects from 127.0.0.1")
+}
+
+// A public address of this machine, or of another in its network, is judged as one inside our network.
+func TestOwnAddressesAreInside(t *testing.T) {
+	s := open(t, sockets.Config{System: sockets.System{
+		Dial: func(context.Context, netip.Addr, string, string) (net.Conn, error) {
+			return nil, errors.New("nothing there")
+		},
+		Addrs: func() ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("2001:db8:1:2::5")}, nil
+		},
+	}})
+	for host, want := range map[string]bool{
+		"203.0.113.5": true, "::ffff:203.0.113.5": true, "203.0.113.6": false, "2001:db8:1:2::5": true, "2001:db8:1:2:ff::": true, "2001:db8:1:3::5": false,
+		"name.example": false, "127.0.0.1": true,
+	} {
+		judged := ""
+		s.DialHost(t.Context(), "tcp", net.JoinHostPort(host, "80"), func(host string) error {
+			judged = host
+			return nil
+		})
+		require.Equal(t, want, httpguard.IsInward(judged), "%s as %s", host, judged)
+		if host == "127.0.0.1" {
+			require.Equal(t, host, judged)
+		}
+	}
 }

@@ -6,11 +6,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -402,4 +404,28 @@ func TestLooksAtManyPiecesCostLittle(t *testing.T) {
 	now = now.Add(lookAgain)
 	require.True(t, u.lookDue(0, now))
 	require.Less(t, len(u.looked), pieces)
+}
+
+// What is read to be sent to a peer is not much, however long its requests are, and not kept once it requests nothing.
+func TestPayloadIsNotKept(t *testing.T) {
+	var long, short []outbox.Request
+	for range maxUploadRun {
+		long, short = append(long, outbox.Request{Length: wire.MaxBlock}), append(short, outbox.Request{Length: blockSize})
+	}
+	require.Equal(t, long[:1], atOnce(long))
+	require.Equal(t, short, atOnce(short))
+	require.Len(t, atOnce(append(short[:3:3], long...)), 3)
+
+	synctest.Test(t, func(t *testing.T) {
+		d := crowded(t, plainTorrent(1000), 1)
+		w := writer{p: d.swarm.peers[0], payload: make([]byte, maxUploadBytes), lastSent: time.Now()}
+		wait, err := w.send()
+		require.NoError(t, err)
+		require.NotNil(t, w.payload)
+		time.Sleep(wait)
+		wait, err = w.send()
+		require.NoError(t, err)
+		require.Nil(t, w.payload)
+		require.Greater(t, wait, time.Minute)
+	})
 }

@@ -14,8 +14,12 @@ import (
 )
 
 const (
-	// maxUploadRun is how many blocks are written at once to a peer that takes them fast.
-	maxUploadRun = 8
+	// maxUploadRun is how many blocks are written at once to a peer that takes them fast, and maxUploadBytes how many bytes of
+	// requests that are longer than a block.
+	maxUploadRun   = 8
+	maxUploadBytes = maxUploadRun * blockSize
+	// payloadKept is how long the memory for these is kept while a peer requests nothing.
+	payloadKept = time.Second
 	// maxDenied is how many requests a peer may make without the right to: a few times as many as may be under way
 	// when we choke it or lose a piece.
 	maxDenied = 4 * outbox.MaxQueued
@@ -190,11 +194,18 @@ func (w *writer) send() (wait time.Duration, err error) {
 		return w.sendBlocks(now)
 	}
 	w.turn.Leave(now) // it may have been for requests that were cancelled
-	if wait = keepAliveAfter - now.Sub(w.lastSent); wait <= 0 {
+	quiet := now.Sub(w.lastSent)
+	if quiet >= payloadKept {
+		w.payload = nil
+	}
+	switch {
+	case quiet >= keepAliveAfter:
 		p.out.Add(wire.AppendKeepAlive)
 		return 0, nil
+	case w.payload != nil:
+		return payloadKept - quiet, nil
 	}
-	return wait, nil
+	return keepAliveAfter - quiet, nil
 }
 
 // sendBlocks answers requests, as soon as limits allow. A limit lets through one block at a time.
@@ -202,6 +213,7 @@ func (w *writer) sendBlocks(now time.Time) (wait time.Duration, err error) {
 	if len(w.p.d.uploadLimits) > 0 {
 		w.uploads = w.uploads[:1]
 	}
+	w.uploads = atOnce(w.uploads)
 	if wait = w.turn.Delay(now, int(w.uploads[0].Length)); wait > 0 {
 		return wait, nil
 	}
@@ -212,6 +224,17 @@ func (w *writer) sendBlocks(now time.Time) (wait time.Duration, err error) {
 	w.lastSent = time.Now()
 	w.turn.Sent(w.lastSent, sent)
 	return 0, nil
+}
+
+// atOnce are those of some requests that are answered at once: the first, and as many others as their bytes have room for.
+func atOnce(requests []outbox.Request) []outbox.Request {
+	n := 0
+	for k, r := range requests {
+		if n += int(r.Length); n > maxUploadBytes && k > 0 {
+			return requests[:k]
+		}
+	}
+	return requests
 }
 
 // uploadRun is how many blocks are written at once: few to a slow peer, so that it can still cancel others.

@@ -200,6 +200,30 @@ func TestKeys(t *testing.T) {
 }
 
 // A value that is yielded may be appended to without harm to what stands behind it.
+func TestTree(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"de", ""},
+		{"i1e", ""},
+		{"d1:ai1e1:bd1:cde1:dleee", "0a 0b 1c 1d"},
+		{"d1:ad1:bd1:cdeee1:dd1:xd1:yi1eee1:ei2ee", "0a 1b 2c 0d 1x 0e"}, // it does not go into x
+	} {
+		var got []string
+		Tree([]byte(c.in+"trailing"), func(depth int, key, value []byte) (into, end bool) {
+			got = append(got, fmt.Sprint(depth, string(key)))
+			return IsDict(value) && string(key) != "x", false
+		})
+		require.Equal(t, c.want, strings.Join(got, " "), c.in)
+	}
+	Tree([]byte("d1:ade1:bdee"), func(_ int, key, _ []byte) (into, end bool) {
+		require.Equal(t, "a", string(key))
+		return true, true
+	})
+	require.True(t, HasFirst([]byte("d0:dee"), ""))
+	for _, in := range []string{"de", "d1:adee", "i0e", ""} {
+		require.False(t, HasFirst([]byte(in), ""), in)
+	}
+}
+
 func TestKeysYieldsClipped(t *testing.T) {
 	p := []byte("d1:a1:x1:b1:ye")
 	for key, value := range Keys(p) {

@@ -27,6 +27,38 @@ func Keys(p []byte) iter.Seq2[[]byte, []byte] {
 	}
 }
 
+// Tree goes once over a dictionary and the dictionaries in it, however deep they lie. It calls visit for each entry, with the number
+// of dictionaries around its own, and with all of p from its value on. If visit says so, Tree goes into the value, which must be a
+// dictionary, or ends.
+func Tree(p []byte, visit func(depth int, key, value []byte) (into, end bool)) {
+	if !IsDict(p) {
+		return
+	}
+	for at, depth := 1, 0; depth >= 0; {
+		if p[at] == 'e' {
+			at++
+			depth--
+			continue
+		}
+		key := stringAt(p, int32(at))
+		at = skip(p, at)
+		switch into, end := visit(depth, key, p[at:]); {
+		case end:
+			return
+		case into:
+			at++
+			depth++
+		default:
+			at = skip(p, at)
+		}
+	}
+}
+
+// HasFirst reports whether the first key of a dictionary is key. It does not look at what follows that.
+func HasFirst(p []byte, key string) bool {
+	return IsDict(p) && p[1] != 'e' && string(stringAt(p, 1)) == key
+}
+
 // Elems yields the encoded elements of a list. It yields nothing if p is no list.
 func Elems(p []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {

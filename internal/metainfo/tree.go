@@ -3,7 +3,6 @@ package metainfo
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 
 	"github.com/shoal-go/torrent/internal/bencode"
@@ -65,43 +64,39 @@ func onlyFile(tree []byte) (name []byte, ok bool) {
 }
 
 // isLeaf reports whether an entry of a tree is a file: a dictionary whose first key is empty.
-func isLeaf(value []byte) bool {
-	for key := range bencode.Keys(value) {
-		return len(key) == 0
-	}
-	return false
-}
+func isLeaf(value []byte) bool { return bencode.HasFirst(value, "") }
 
-// directory reads the entries of a directory, whose path is safe already. How deep they lie is bounded by MaxDepth.
-func (t *fileTree) directory(path, dict []byte) *Error {
-	outer := len(t.at)
-	for key, value := range bencode.Keys(dict) {
-		if t.at = t.at[:outer]; outer > 0 {
+// directory reads the entries of a directory, whose path is safe already, and of all in it. How deep they lie is bounded by MaxDepth.
+func (t *fileTree) directory(path, dict []byte) (err *Error) {
+	type end struct{ path, at int } // of the names of a directory
+	ends := []end{{len(path), 0}}
+	bencode.Tree(dict, func(depth int, key, value []byte) (into, stop bool) {
+		ends = ends[:depth+1]
+		path, t.at = path[:ends[depth].path], t.at[:ends[depth].at]
+		if depth > 0 {
 			t.at = append(t.at, '/')
 		}
 		t.at = append(t.at, key...)
 		switch {
 		case len(key) == 0:
-			return t.wrong("", "an entry without a name beside others, or at the root")
+			err = t.wrong("", "an entry without a name beside others, or at the root")
+			return false, true
 		case !bencode.IsDict(value):
-			return t.wrong("", "not a dictionary")
+			err = t.wrong("", "not a dictionary")
+			return false, true
 		}
-		entry := safename.Append(append(slices.Clip(path), '/'), key, t.goos)
-		var err *Error
+		path = safename.Append(append(path, '/'), key, t.goos)
 		if isLeaf(value) {
-			err = t.file(entry, value)
-		} else {
-			err = t.directory(entry, value)
+			err = t.file(path, value)
+			return false, err != nil
 		}
-		if err != nil {
-			return err
-		}
-	}
-	t.at = t.at[:outer]
-	return nil
+		ends = append(ends, end{len(path), len(t.at)})
+		return true, false
+	})
+	return err
 }
 
-// file reads an entry of the empty key, which has no other beside it.
+// file reads an entry of the empty key, which has no other beside it. Other bytes may follow dict.
 func (t *fileTree) file(path, dict []byte) *Error {
 	var props []byte
 	entries := 0

@@ -213,6 +213,7 @@ func (d *Download) chokeRound(now time.Time) {
 		p.withheld = p.withheld || p.amInterested && p.supply.Choking
 		states[k] = d.chokeState(p, now)
 	}
+	d.crowds(states)
 	chosen := d.uploading.choker.Decide(now, d.sharing(), d.traffic.up.Rate(now), states)
 	for _, p := range d.swarm.peers {
 		switch may := slices.Contains(chosen, p.number); {
@@ -221,6 +222,20 @@ func (d *Download) chokeRound(now time.Time) {
 		case !may && !p.amChoking:
 			p.choke()
 		}
+	}
+}
+
+// crowds tells the choker which peers are many of one network. The caller holds d.mu.
+func (d *Download) crowds(states []choker.Peer) {
+	var addrs []netip.Addr
+	var of []int
+	for k, p := range d.swarm.peers {
+		if p.peerInterested {
+			addrs, of = append(addrs, p.conn.addr.Addr()), append(of, k)
+		}
+	}
+	for i, size := range peerlist.Crowds(addrs) {
+		states[of[i]].Crowd = size
 	}
 }
 

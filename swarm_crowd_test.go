@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -148,4 +149,43 @@ func serveContent(conn net.Conn, content *simContent) {
 			return
 		}
 	}
+}
+
+// Seventy connections of one network hold upload slots and ask for next to nothing. The peers of others are served as if they
+// were one.
+func TestSlotsAreDealtByNetwork(t *testing.T) {
+	took := func(crowd int) (took time.Duration) {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, 256<<10, 40<<20)
+			us := n.NewHost("80.0.0.1", 1e6, 0, 10*time.Millisecond)
+			simSeed(t, simClient(t, us, nil), content)
+			simnet.Sleep(time.Second)
+			for k := range crowd {
+				s := speak(t, n.NewHost(fmt.Sprintf("2001:db8::%x", k+1), 0, 0, 10*time.Millisecond), content, us.Addr(6881), speech{fast: true})
+				s.sayID(wire.HaveNone)
+				s.sayID(wire.Interested)
+				go func() {
+					for s.pause(8 * time.Second) {
+						s.ask(0)
+					}
+				}()
+			}
+			simnet.Sleep(time.Minute)
+			began := time.Now()
+			var honest []*Download
+			for k := range 3 {
+				leech := n.NewHost(fmt.Sprintf("9%d.0.0.1", k), 1e6, 2e6, 10*time.Millisecond)
+				honest = append(honest, simLeech(t, simClient(t, leech, nil), content, us.Addr(6881)))
+			}
+			for _, d := range honest {
+				_, err := d.Wait()
+				require.NoError(t, err)
+			}
+			took = time.Since(began)
+		})
+		return took
+	}
+	alone, crowded := took(0), took(70)
+	t.Logf("took %v alone, %v beside a crowd", alone, crowded)
+	require.Less(t, crowded, 3*alone/2)
 }

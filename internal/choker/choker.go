@@ -18,7 +18,8 @@ const (
 	optimisticEvery = 30 * time.Second
 	// chokeTurn is how long a peer that gives nothing in return keeps a slot that others wait for:
 	// long enough for it to notice, and to upload to us as well.
-	chokeTurn = 30 * time.Second
+	chokeTurn  = 30 * time.Second
+	drawWeight = 1000 // of a peer, in the lot
 	// newcomer is how long after it connected a peer is three times as likely to be drawn.
 	newcomer = time.Minute
 
@@ -48,7 +49,12 @@ type Peer struct {
 	Received, Sent int64     // payload bytes since it connected, from it and to it
 	Joined         time.Time // when it connected
 	UnchokedAt     time.Time // when it was last unchoked; zero if never
+	Crowd          int       // how many that are interested count as its network; 0 is 1
 }
+
+// crowd is how many peers have one turn together: or one network that holds many connections would have most of the slots, and
+// use none of them.
+func (p *Peer) crowd() int { return max(1, p.Crowd) }
 
 // owes reports whether a peer is a free rider: it took much, gave little, and withheld what it could give.
 // Without this, a swarm that waits for its one seed would spend all its spare upload on such peers, and
@@ -163,7 +169,7 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 			if p.UnchokedAt.After(since) {
 				since = p.UnchokedAt
 			}
-			k.claim, k.worth = claimWaiting, now.Sub(since).Seconds()
+			k.claim, k.worth = claimWaiting, now.Sub(since).Seconds()/float64(p.crowd())
 		case p.Up == 0 && now.Sub(p.UnchokedAt) >= roundEvery:
 			k.claim = claimTurnOver // it asks for nothing
 		default:
@@ -203,9 +209,9 @@ func (c *Choker) draw(now time.Time, last int, left []Peer) {
 		case p.ID == last && len(left) > 1:
 			return 0
 		case now.Sub(p.Joined) < newcomer:
-			return 3
+			return 3 * drawWeight / p.crowd()
 		}
-		return 1
+		return max(1, drawWeight/p.crowd())
 	}
 	sum := 0
 	for _, p := range left {

@@ -221,6 +221,28 @@ func TestNewcomersAreLucky(t *testing.T) {
 
 // Twenty peers that all want something from a seed for half an hour get as much time each, and a fast
 // one does not lose its slot to a slow one while it has its turn.
+// Those of a crowd wait for a slot as if they were one, and are drawn as rarely.
+func TestCrowdHasOneTurn(t *testing.T) {
+	for _, seeding := range []bool{false, true} {
+		s := newChokeScene(1, "abcdefghijklmnopqrstuvwxyz")
+		s.seeding = seeding
+		for i := range s.peers[:20] {
+			s.peers[i].Crowd = 20
+		}
+		turns := 0 // of the six others
+		for range 3000 {
+			s.decide()
+			s.now = s.now.Add(roundEvery)
+			for i := range s.peers {
+				if p := &s.peers[i]; p.Unchoked && p.ID >= 'u' {
+					turns++
+				}
+			}
+		}
+		require.Greater(t, turns, 3000*5*6/10, "seeding: %t", seeding)
+	}
+}
+
 func TestSeedIsFair(t *testing.T) {
 	s := newChokeScene(1, "abcdefghijklmnopqrst")
 	s.seeding = true

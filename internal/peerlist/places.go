@@ -78,6 +78,23 @@ func (c crowds) size(a netip.Addr) (n int) {
 	return max(1, n)
 }
 
+// Crowds returns how many of the addresses count as the network of each. A local one, which any number of peers may stand
+// behind, is no crowd.
+func Crowds(addrs []netip.Addr) (sizes []int) {
+	c := make(crowds)
+	for _, a := range addrs {
+		c.add(a)
+	}
+	for _, a := range addrs {
+		size := 1
+		if !netaddr.IsLocal(a) {
+			size = c.size(a)
+		}
+		sizes = append(sizes, size)
+	}
+	return sizes
+}
+
 // sizeWith returns the size of the crowd of a newcomer if it takes the place of another.
 func (c crowds) sizeWith(newcomer, other netip.Addr) (n int) {
 	for _, l := range levelsOf(newcomer) {

@@ -148,22 +148,22 @@ type Client struct {
 	opened  bool       // guarded by opening
 
 	// Fixed by Open.
-	secret   [16]byte // that identities are drawn from
-	log      *slog.Logger
-	sockets  *sockets.Sockets
-	http     *http.Client
-	ownHTTP  bool
-	webSeeds *webseed.Client
-	udp      *tracker.UDP
-	mux      *udpmux.Mux      // of the UDP sockets
-	mapper   *portmap.Mapper  // nil without MapPorts
-	utp      *utp.Socket      // nil if there is none
-	local    *lsd.Discovery   // nil if it is not wanted, or not available
-	account  *account.Account // of all that strangers have us hold
-	blocks   *blockpool.Pool
-	hashing  chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
-	ctx      context.Context // ended by Close
-	cancel   context.CancelFunc
+	secret    [16]byte // that identities are drawn from
+	log       *slog.Logger
+	sockets   *sockets.Sockets
+	http      *http.Client
+	ownHTTP   bool
+	webSeeds  *webseed.Client
+	udp       *tracker.UDP
+	mux       *udpmux.Mux      // of the UDP sockets
+	mapper    *portmap.Mapper  // nil without MapPorts
+	utp       *utp.Socket      // nil if there is none
+	local     *lsd.Discovery   // nil if it is not wanted, or not available
+	account   *account.Account // of all that strangers have us hold
+	blockPool *blockpool.Pool
+	hashing   chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
+	ctx       context.Context // ended by Close
+	cancel    context.CancelFunc
 
 	dhtMember dhtMember      // has its own mutex
 	transport transport      // has its own mutex
@@ -366,7 +366,7 @@ func (c *Client) prepare() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.blocks = blockpool.New(blockSize, c.hooks.blockMemory)
+	c.blockPool = blockpool.New(blockSize, c.hooks.blockMemory)
 	c.registry.init()
 }
 

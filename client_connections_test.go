@@ -243,7 +243,7 @@ func TestAllow(t *testing.T) {
 		c.Allow = func(a netip.Addr) bool { return !refused.Contains(a) }
 		d := simLeech(t, c, content)
 		d.discovery.mu.Lock() // one that is known from before it was refused
-		d.discovery.cand.Add(netip.MustParseAddrPort("81.9.9.9:1"), peerlist.FromDHT, "", time.Now())
+		d.discovery.candidates.Add(netip.MustParseAddrPort("81.9.9.9:1"), peerlist.FromDHT, "", time.Now())
 		d.discovery.mu.Unlock()
 		d.discovery.changed()
 		for _, h := range []*simnet.Host{bad, good} {

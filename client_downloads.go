@@ -231,7 +231,7 @@ func (c *Client) endDial() {
 // dialAt is when a discovery whose owner has so many connections is to dial its next candidate, if that is known. The
 // caller holds by.mu.
 func (c *Client) dialAt(by *discovery, has int, now time.Time) (at time.Time, ok bool) {
-	at, ok = by.cand.Due()
+	at, ok = by.candidates.Due()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.budget.DialAt(c.dialClaim(by, has), at, now), ok

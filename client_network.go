@@ -153,7 +153,7 @@ func (c *Client) discoveries() (all []*discovery) {
 func (f *discovery) networkChanged(first bool) {
 	now := time.Now()
 	f.mu.Lock()
-	f.cand.Revive(now)
+	f.candidates.Revive(now)
 	f.mu.Unlock()
 	if first {
 		f.trackers.Moved()
@@ -379,7 +379,7 @@ func (f *discovery) knowExternal() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, a := range f.client.externals() {
-		f.cand.SetExternal(a)
+		f.candidates.SetExternal(a)
 	}
 }
 

@@ -314,7 +314,7 @@ func TestMappedAddress(t *testing.T) {
 				d := simSeed(t, c, newSimContent(1+seed, 16<<10, 64<<10))
 				simnet.Sleep(time.Minute)
 				d.mu.Lock()
-				external := d.discovery.cand.External(netaddr.IPv4)
+				external := d.discovery.candidates.External(netaddr.IPv4)
 				d.mu.Unlock()
 				require.Equal(t, want, external.String())
 			}
@@ -378,7 +378,7 @@ func TestWays(t *testing.T) {
 				<-d.Done()
 				d.mu.Lock()
 				defer d.mu.Unlock()
-				require.Equal(t, tc.want, way(d.discovery.cand.Way(them.Addr(6881))).String())
+				require.Equal(t, tc.want, way(d.discovery.candidates.Way(them.Addr(6881))).String())
 			})
 		})
 	}

@@ -319,7 +319,7 @@ func (d *Download) inVain() bool {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.lacking() && d.discovery.cand.Known() == 0
+	return d.lacking() && d.discovery.candidates.Known() == 0
 }
 
 // joinSwarm has peers connect, and sources asked for more of them, until leave is called.

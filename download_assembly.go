@@ -29,7 +29,7 @@ type assembling struct {
 	holder *account.Holder // of what is kept of them beside their blocks; nil before the first second
 
 	// Not guarded by the download's mutex.
-	blocks  *blockpool.Share   // of the client's pool
+	share   *blockpool.Share   // of the client's pool
 	writing [16]chan struct{}  // held while a piece is written, by piece: two writes of one never overlap
 	checks  chan storage.Check // nil until needed: one for each goroutine that may hash pieces
 }
@@ -84,13 +84,13 @@ func (d *Download) hold(id picker.Block, b []byte, now time.Time) (out batch) {
 		d.assembling.pieces[id.Piece] = a
 	}
 	a.touched = now
-	if !a.direct && d.assembling.blocks.Hold() {
+	if !a.direct && d.assembling.share.Hold() {
 		if len(a.blocks) == 0 {
 			n := d.t.layout.NumBlocks(int(id.Piece))
 			a.blocks = slices.Grow(a.blocks, n)[:n]
 		}
 		if former := a.blocks[id.Index]; former != nil {
-			d.assembling.blocks.Drop(former)
+			d.assembling.share.Drop(former)
 		}
 		a.blocks[id.Index] = b
 		return batch{}
@@ -125,7 +125,7 @@ func (d *Download) dropBlock(id picker.Block) {
 	}
 	delete(a.latest, id.Index)
 	if len(a.blocks) > 0 && a.blocks[id.Index] != nil {
-		d.assembling.blocks.Drop(a.blocks[id.Index])
+		d.assembling.share.Drop(a.blocks[id.Index])
 		a.blocks[id.Index] = nil
 	}
 }
@@ -141,7 +141,7 @@ func (d *Download) spill(piece int32, a *assembly) batch {
 			a.hand(h)
 		}
 	}
-	d.assembling.blocks.Release(len(out.blocks))
+	d.assembling.share.Release(len(out.blocks))
 	a.blocks = nil
 	return out
 }
@@ -162,7 +162,7 @@ func (d *Download) write(r batch) {
 	blocks = slices.DeleteFunc(blocks, func(h heldBlock) bool {
 		stale := !wanted || !r.a.isLatest(h)
 		if stale {
-			d.client.blocks.Put(h.b)
+			d.client.blockPool.Put(h.b)
 		}
 		return stale
 	})
@@ -179,7 +179,7 @@ func (d *Download) write(r batch) {
 		if r.a.isLatest(h) {
 			delete(r.a.latest, h.index)
 		}
-		d.client.blocks.Put(h.b)
+		d.client.blockPool.Put(h.b)
 	}
 	if err != nil { // and they count as being written for ever, so that the sidecar does not claim them
 		d.failStorage(fmt.Errorf("write piece %d: %w", r.piece, err))
@@ -206,7 +206,7 @@ func (d *Download) dropAssembly(piece int32) {
 func (d *Download) dropBlocks(a *assembly) {
 	for _, b := range a.blocks {
 		if b != nil {
-			d.assembling.blocks.Drop(b)
+			d.assembling.share.Drop(b)
 		}
 	}
 }
@@ -259,7 +259,7 @@ func (d *Download) finishPiece(piece int32) {
 		return
 	}
 	delete(d.assembling.pieces, piece) // it belongs to the hashing goroutine now
-	d.assembling.blocks.BeginFlush()
+	d.assembling.share.BeginFlush()
 	d.life.tasks.Add(1) // tasks.Go would allocate twice as much
 	go d.check(piece, a)
 }
@@ -289,7 +289,7 @@ func (d *Download) check(piece int32, a *assembly) {
 	if !mayStay {
 		d.dropBlocks(a)
 	}
-	d.assembling.blocks.EndFlush()
+	d.assembling.share.EndFlush()
 	d.mu.Lock()
 	defer d.unlock(time.Now())
 	if !mayStay {

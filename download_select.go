@@ -122,7 +122,7 @@ func (d *Download) stir(now time.Time) {
 		return
 	}
 	d.progress.last = now // there was nothing to wait for
-	d.discovery.cand.Recall(now)
+	d.discovery.candidates.Recall(now)
 	d.discovery.wakeSources()
 	d.startWebSeeds()
 	d.signal()

@@ -24,7 +24,7 @@ func (d *Download) open() (err error) {
 	d.uploading.choker = choker.New(d.rng)
 	d.selection.choice = newChoice(d.t)
 	d.selection.opened = make([]bool, d.t.layout.NumFiles())
-	d.assembling.blocks = d.client.blocks.NewShare()
+	d.assembling.share = d.client.blockPool.NewShare()
 	for k := range d.assembling.writing {
 		d.assembling.writing[k] = make(chan struct{}, 1)
 	}

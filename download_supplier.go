@@ -86,10 +86,10 @@ func (d *Download) takeBlock(s *picker.Supplier, id picker.Block, b []byte, now 
 	}
 	switch got.Verdict {
 	case picker.Unrequested:
-		d.client.blocks.Put(b)
+		d.client.blockPool.Put(b)
 		return picker.Unrequested, out
 	case picker.Wasted:
-		d.client.blocks.Put(b)
+		d.client.blockPool.Put(b)
 		d.traffic.wasted += n
 	case picker.Accepted:
 		out = d.hold(id, b, now)

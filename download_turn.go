@@ -122,7 +122,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	if len(d.reading.readers) > 0 {
 		d.followReaders(now) // by the rate of now
 	}
-	d.client.blocks.Trim(now)
+	d.client.blockPool.Trim(now)
 	d.pending.freed = true // what could not be stolen a second ago may be worth it now
 	return d.sweep(now)
 }

@@ -254,13 +254,13 @@ func (s *webStream) read(ctx context.Context, id picker.Block, end int64) ([]byt
 	if err := s.admit(ctx); err != nil {
 		return nil, err
 	}
-	d.assembling.blocks.Await()
+	d.assembling.share.Await()
 	if s.broken != id {
 		s.dropPartial()
 	}
 	b := s.partial
 	if s.partial = nil; b == nil {
-		b = d.client.blocks.Get()[:0]
+		b = d.client.blockPool.Get()[:0]
 	}
 	size := d.t.layout.BlockLen(int(id.Piece), int(id.Index))
 	for off := d.offsetOf(id); len(b) < size; {
@@ -297,7 +297,7 @@ func (s *webStream) read(ctx context.Context, id picker.Block, end int64) ([]byt
 // dropPartial forgets the block that broke off.
 func (s *webStream) dropPartial() {
 	if s.partial != nil {
-		s.w.d.client.blocks.Put(s.partial)
+		s.w.d.client.blockPool.Put(s.partial)
 		s.partial = nil
 	}
 }
@@ -345,15 +345,15 @@ func (s *webStream) skip(ctx context.Context, to int64) error {
 		off := base + s.body.Offset
 		id := d.blockOver(off)
 		n := min(d.endOf(id), base+to) - off
-		d.assembling.blocks.Await()
-		b := d.client.blocks.Get()[:n]
+		d.assembling.share.Await()
+		b := d.client.blockPool.Get()[:n]
 		k, err := io.ReadFull(s.body, b)
 		if err == nil && int(n) == d.t.layout.BlockLen(int(id.Piece), int(id.Index)) && s.wants(id) {
 			s.came += int64(k)
 			s.accept(id, b)
 			continue
 		}
-		d.client.blocks.Put(b)
+		d.client.blockPool.Put(b)
 		s.skipped += int64(k)
 		if err != nil {
 			return err
@@ -443,7 +443,7 @@ func (s *webStream) accept(id picker.Block, b []byte) (next picker.Block, more b
 // lied drops a block that is known to be false, and what else the web seed was asked for of its piece. The caller holds mu, which it releases.
 func (s *webStream) lied(id picker.Block, b []byte, now time.Time) (next picker.Block, more bool) {
 	d, w := s.w.d, s.w
-	d.client.blocks.Put(b)
+	d.client.blockPool.Put(b)
 	s.skipped += int64(len(b))
 	s.countSkipped(now)
 	if !w.health.PieceRests(int(id.Piece)) { // another of the same piece counts once

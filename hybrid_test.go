@@ -311,7 +311,7 @@ func TestVersion2WastesFalseBlocksAlone(t *testing.T) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			for k, a := range seeds {
-				require.Equal(t, k > 0, d.discovery.cand.Banned(a), "seed %d", k)
+				require.Equal(t, k > 0, d.discovery.candidates.Banned(a), "seed %d", k)
 			}
 		})
 	}

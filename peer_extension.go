@@ -140,11 +140,11 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	}
 	if p.conn.incoming && h.P != 0 && !p.ext.listens.IsValid() {
 		p.ext.listens = netip.AddrPortFrom(p.conn.addr.Addr(), uint16(h.P))
-		d.discovery.cand.Claimed(p.ext.listens, now)
+		d.discovery.candidates.Claimed(p.ext.listens, now)
 	}
 	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
 		p.ext.saidYourIP = true // once: all priorities depend on it
-		d.discovery.cand.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.publicPort()))
+		d.discovery.candidates.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.publicPort()))
 	}
 	d.refill(&p.supply, now)
 	return nil
@@ -193,7 +193,7 @@ func (p *peer) receivePEX(payload []byte, now time.Time) error {
 		}
 		d.discovery.add(q.Addr, peerlist.FromPEX, by, now)
 		if q.Flags&wire.PEXHolePunch != 0 {
-			d.discovery.cand.AddRelay(q.Addr, p.conn.addr)
+			d.discovery.candidates.AddRelay(q.Addr, p.conn.addr)
 		}
 	}
 	return err

@@ -62,7 +62,7 @@ func (p *peer) receiveHolePunch(payload []byte, now time.Time) error {
 			d.punch(m.Addr, now)
 		}
 	case wire.HolePunchError:
-		d.discovery.cand.DropRelay(m.Addr, p.conn.addr)
+		d.discovery.candidates.DropRelay(m.Addr, p.conn.addr)
 		d.rendezvous(m.Addr, now)
 	}
 	return nil
@@ -80,7 +80,7 @@ func (p *peer) introduce(to netip.AddrPort, now time.Time) (code uint32) {
 	if !netaddr.Dialable(to) || p.isAt(to) {
 		return wire.HolePunchNoSuchPeer
 	}
-	if d.discovery.cand.IsSelf(to) {
+	if d.discovery.candidates.IsSelf(to) {
 		return wire.HolePunchNoSelf
 	}
 	var target *peer
@@ -134,7 +134,7 @@ func (d *Download) rendezvous(to netip.AddrPort, now time.Time) {
 	if !d.punches() {
 		return
 	}
-	for _, relay := range d.discovery.cand.Relays(to) {
+	for _, relay := range d.discovery.candidates.Relays(to) {
 		for _, p := range d.swarm.peers {
 			if p.conn.addr == relay && p.closing == nil && p.ext.number[extHolePunch] != 0 && again(&p.ext.punching.sent, now) {
 				p.sendHolePunch(wire.HolePunch{Type: wire.HolePunchRendezvous, Addr: to})
@@ -147,7 +147,7 @@ func (d *Download) rendezvous(to netip.AddrPort, now time.Time) {
 // punch connects to a peer by uTP at once, as it does to us, within the bounds of other dials. The caller holds d.mu.
 func (d *Download) punch(addr netip.AddrPort, now time.Time) {
 	f := d.discovery
-	if d.ended() || d.paused || d.progress.checking || !d.punches() || d.swarm.live+f.cand.Dialling() >= d.maxPeers() {
+	if d.ended() || d.paused || d.progress.checking || !d.punches() || d.swarm.live+f.candidates.Dialling() >= d.maxPeers() {
 		return
 	}
 	if f.client.targetAt(addr.Addr(), peerlist.FromPEX, now).After(now) {
@@ -162,7 +162,7 @@ func (d *Download) punch(addr netip.AddrPort, now time.Time) {
 	if !d.client.mayDial(f, d.swarm.live, addr.Addr(), now) {
 		return
 	}
-	if !f.cand.Take(addr) {
+	if !f.candidates.Take(addr) {
 		d.client.endDial()
 		return
 	}

@@ -132,7 +132,7 @@ func TestHolePunchRelay(t *testing.T) {
 		b := newPuncher(t, n.NewHost("80.0.2.1", 0, 0, 0), content, us.Addr(6881), true)
 		newPuncher(t, n.NewHost("80.0.3.1", 0, 0, 0), content, us.Addr(6881), false)
 		d.mu.Lock()
-		d.discovery.cand.SetExternal(us.Addr(6881))
+		d.discovery.candidates.SetExternal(us.Addr(6881))
 		d.mu.Unlock()
 		for _, tc := range []struct {
 			to      string

@@ -101,10 +101,10 @@ func (p *peer) receive(m wire.Message) error {
 		}
 		return p.rd.SkipBlock()
 	}
-	d.assembling.blocks.Await()
-	b := d.client.blocks.Get()[:m.Length]
+	d.assembling.share.Await()
+	b := d.client.blockPool.Get()[:m.Length]
 	if err := p.rd.ReadBlock(b); err != nil {
-		d.client.blocks.Put(b)
+		d.client.blockPool.Put(b)
 		return err
 	}
 	lie := d.isFalse(id, b)
@@ -113,7 +113,7 @@ func (p *peer) receive(m wire.Message) error {
 	if lie {
 		err := p.lied(id, len(b))
 		d.unlock(now)
-		d.client.blocks.Put(b)
+		d.client.blockPool.Put(b)
 		return err
 	}
 	out, err := p.accept(id, b, now)
@@ -140,7 +140,7 @@ func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err 
 	d := p.d
 	n := len(b)
 	if p.closing == errBanned {
-		d.client.blocks.Put(b)
+		d.client.blockPool.Put(b)
 		return batch{}, p.closing
 	}
 	v, out := d.takeBlock(&p.supply, id, b, now)

@@ -121,7 +121,7 @@ func (r *resolver) run() (*Torrent, error) {
 		changed:    r.signal,
 		disconnect: r.disconnect,
 	}, r.client.newRand())
-	r.discovery.cand.Lone = true
+	r.discovery.candidates.Lone = true
 	defer r.client.showResolver(r)()
 	if len(r.m.Peers)+len(r.o.Peers) == 0 && !r.discovery.sources() {
 		return nil, fmt.Errorf("no peer to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)
@@ -286,9 +286,9 @@ func (r *resolver) giveWay() {
 // ban ends all dealings with a liar. The caller holds r.mu.
 func (r *resolver) ban(addr netip.AddrPort) {
 	r.log.Warn("banned", "peer", addr)
-	r.discovery.cand.Ban(addr)
+	r.discovery.candidates.Ban(addr)
 	for p := range r.peers {
-		if r.discovery.cand.Banned(p.conn.addr) {
+		if r.discovery.candidates.Banned(p.conn.addr) {
 			p.end(metadata.ErrLied)
 		}
 	}
@@ -343,7 +343,7 @@ func (r *resolver) stats() ResolveStats {
 	defer r.mu.Unlock()
 	s := ResolveStats{
 		InfoHash: r.m.infoHashes().first, Name: r.m.Name, Since: r.began,
-		Peers: len(r.peers), Known: r.discovery.cand.Known(), Dialling: r.discovery.cand.Dialling(), Tried: r.discovery.tried,
+		Peers: len(r.peers), Known: r.discovery.candidates.Known(), Dialling: r.discovery.candidates.Dialling(), Tried: r.discovery.tried,
 		Trackers: trackerStats(r.discovery.trackers), PeerErr: asText(r.discovery.lastPeerError),
 	}
 	s.Metadata, s.Length = r.metadata.Progress()
@@ -361,6 +361,6 @@ func (r *resolver) torrent(tiers [][]string) (*Torrent, error) {
 		t.peers = append(t.peers, r.served...)
 	}
 	slices.SortFunc(t.peers, netip.AddrPort.Compare)
-	t.peers = slices.DeleteFunc(slices.Compact(t.peers), r.discovery.cand.Banned)
+	t.peers = slices.DeleteFunc(slices.Compact(t.peers), r.discovery.candidates.Banned)
 	return t, nil
 }

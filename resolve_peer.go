@@ -70,7 +70,7 @@ func (r *resolver) speak(k *connection) error {
 	if p.source.Useful() {
 		r.served = append(r.served, k.addr)
 	}
-	r.discovery.cand.Left(k.addr, p.source.Useful() && p.source.Overdue(now) == nil, now)
+	r.discovery.candidates.Left(k.addr, p.source.Useful() && p.source.Overdue(now) == nil, now)
 	for q := range r.peers {
 		q.signal() // what it was asked for is free for others
 	}

@@ -85,10 +85,10 @@ func (d *Download) Stats() Stats {
 		Checked:        d.progress.checked,
 		Moved:          d.moving.done.Load(),
 		ToMove:         d.moving.total.Load(),
-		Known:          d.discovery.cand.Known(),
+		Known:          d.discovery.candidates.Known(),
 		FromDHT:        d.discovery.fromDHT,
-		Dialling:       d.discovery.cand.Dialling(),
-		Banned:         d.discovery.cand.Bans(),
+		Dialling:       d.discovery.candidates.Dialling(),
+		Banned:         d.discovery.candidates.Bans(),
 		Trackers:       trackerStats(d.discovery.trackers),
 		Pieces:         d.t.NumPieces(),
 		PiecesVerified: d.picker.Verified().Count(),
@@ -283,7 +283,7 @@ func (c *Client) Stats() ClientStats {
 	s.Peers, s.Dialling = c.budget.InUse()
 	s.Greeting = len(c.handshakes)
 	s.PortMappings, s.PortMapErr = c.mapped.stats(), asText(c.mapped.err)
-	blocks := c.blocks
+	blocks := c.blockPool
 	c.mu.Unlock()
 	for _, d := range counted {
 		sum.add(d.totals())

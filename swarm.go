@@ -52,9 +52,9 @@ func (d *Download) droppedTracker(url string) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	d.discovery.cand.Forget(url)
+	d.discovery.candidates.Forget(url)
 	for _, p := range d.swarm.peers {
-		if !d.discovery.cand.Has(p.ext.listens) {
+		if !d.discovery.candidates.Has(p.ext.listens) {
 			p.stopLocked(fmt.Errorf("tracker %s is no longer used", url))
 		}
 	}
@@ -84,7 +84,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	if d.ended() || d.progress.checking || d.paused || d.discovery.cand.Banned(k.addr) || !d.admitConnection(k, from, now) {
+	if d.ended() || d.progress.checking || d.paused || d.discovery.candidates.Banned(k.addr) || !d.admitConnection(k, from, now) {
 		if !k.incoming {
 			d.refused(k, from, now)
 		}
@@ -132,12 +132,12 @@ func (d *Download) refused(k *connection, from peerlist.Source, now time.Time) {
 				p.ext.listens = k.addr
 			}
 			if p.ext.listens != k.addr || from == peerlist.FromUser && !p.gave() {
-				d.discovery.cand.Left(k.addr, false, now)
+				d.discovery.candidates.Left(k.addr, false, now)
 			}
 			return
 		}
 	}
-	d.discovery.cand.Left(k.addr, true, now)
+	d.discovery.candidates.Left(k.addr, true, now)
 }
 
 // listensAt reports whether a connected peer is known to listen at an address. The caller holds d.mu.
@@ -161,12 +161,12 @@ func (d *Download) removePeer(p *peer) {
 	d.swarm.peers = slices.DeleteFunc(d.swarm.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {
 		if p.closing == errBothSeeds {
-			d.discovery.cand.Sated(p.ext.listens, now)
+			d.discovery.candidates.Sated(p.ext.listens, now)
 			if !d.sated() {
-				d.discovery.cand.Recall(now) // we want something again by now
+				d.discovery.candidates.Recall(now) // we want something again by now
 			}
 		} else {
-			d.discovery.cand.Left(p.ext.listens, p.gave() || d.paused, now)
+			d.discovery.candidates.Left(p.ext.listens, p.gave() || d.paused, now)
 		}
 	}
 	d.pending.freed, d.pending.rechoke = true, true
@@ -249,10 +249,10 @@ func (d *Download) ban(piece int, liars []any) {
 		addr := l.(netip.AddrPort) // a peer's origin
 		d.emit(Event{Kind: PeerBanned, Peer: addr, Err: errBanned})
 		d.logLater(func() { d.log.Warn("banned", "peer", addr) })
-		d.discovery.cand.Ban(addr)
+		d.discovery.candidates.Ban(addr)
 		for _, p := range d.swarm.peers {
-			if d.discovery.cand.Banned(p.conn.addr) {
-				d.discovery.cand.Disown(p.ext.listens)
+			if d.discovery.candidates.Banned(p.conn.addr) {
+				d.discovery.candidates.Disown(p.ext.listens)
 				p.stopLocked(errBanned)
 			}
 		}
@@ -267,7 +267,7 @@ func (d *Download) ban(piece int, liars []any) {
 func (d *Download) disown() {
 	for _, id := range d.picker.Disown(func(origin any) bool {
 		addr, ok := origin.(netip.AddrPort)
-		return ok && d.discovery.cand.Banned(addr)
+		return ok && d.discovery.candidates.Banned(addr)
 	}) {
 		d.dropBlock(id)
 	}
@@ -283,10 +283,10 @@ func (d *Download) Ban(addr netip.Addr) {
 	}
 	d.mu.Lock()
 	defer d.unlock(time.Now())
-	d.discovery.cand.BanHost(addr)
+	d.discovery.candidates.BanHost(addr)
 	d.emit(Event{Kind: PeerBanned, Peer: netip.AddrPortFrom(addr, 0), Err: errBannedByUser})
 	for _, p := range d.swarm.peers {
-		if d.discovery.cand.Banned(p.conn.addr) {
+		if d.discovery.candidates.Banned(p.conn.addr) {
 			p.stopLocked(errBannedByUser)
 		}
 	}
@@ -311,7 +311,7 @@ func (d *Download) admitConnection(k *connection, from peerlist.Source, now time
 	}
 	newcomer := k.identify(0)
 	newcomer.Named = !k.incoming && from == peerlist.FromUser
-	twice, ok := peerlist.Admit(d.identity.id, newcomer, all, d.swarm.live+d.discovery.cand.Dialling() >= d.maxPeers())
+	twice, ok := peerlist.Admit(d.identity.id, newcomer, all, d.swarm.live+d.discovery.candidates.Dialling() >= d.maxPeers())
 	if !ok {
 		return false
 	}
@@ -331,8 +331,8 @@ func (d *Download) admitConnection(k *connection, from peerlist.Source, now time
 
 // hasPlacesLeft reports whether there are places that no candidate is to have. The caller holds d.mu.
 func (d *Download) hasPlacesLeft(now time.Time) bool {
-	_, _, waiting := d.discovery.cand.First(now)
-	return !waiting && d.swarm.live+d.discovery.cand.Dialling() < d.maxPeers()
+	_, _, waiting := d.discovery.candidates.First(now)
+	return !waiting && d.swarm.live+d.discovery.candidates.Dialling() < d.maxPeers()
 }
 
 // identify is what admission looks at in the connection of a number.
@@ -358,7 +358,7 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 // turnOver makes room for others where there is none: at once where a crowd has the places or hardly any peer earns
 // its own, else now and then. The caller holds d.mu.
 func (d *Download) turnOver(now time.Time) {
-	if addr, _, waiting := d.discovery.cand.First(now); waiting && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
+	if addr, _, waiting := d.discovery.candidates.First(now); waiting && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
 		peers, displaced := d.worths(now), peerlist.Crowding
 		if !d.sharing() && peerlist.Scarce(now, peers) {
 			displaced = peerlist.Displaced
@@ -372,7 +372,7 @@ func (d *Download) turnOver(now time.Time) {
 	}
 	d.swarm.nextTurnover = now.Add(peerlist.TurnoverEvery)
 	n := peerlist.Turnover(d.swarm.live, d.maxPeers())
-	if _, waiting := d.discovery.cand.Due(); n > 0 && waiting {
+	if _, waiting := d.discovery.candidates.Due(); n > 0 && waiting {
 		d.drop(errTurnover, peerlist.Worst(now, d.worths(now), n)...)
 	}
 }
@@ -396,7 +396,7 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 				Earned:   p.earnedAt,
 				Mutual:   p.amInterested || p.peerInterested,
 				Rate:     p.down.Rate(now) + p.up.Rate(now),
-				Priority: d.discovery.cand.Priority(p.conn.addr),
+				Priority: d.discovery.candidates.Priority(p.conn.addr),
 			})
 		}
 	}

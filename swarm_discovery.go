@@ -28,7 +28,7 @@ type discovery struct {
 	keeping  keeping
 
 	// Guarded by the owner's mutex.
-	cand          *peerlist.List
+	candidates    *peerlist.List
 	tried         int // addresses dialled so far
 	fromDHT       int // addresses that the DHT was the first to name
 	lastPeerError error
@@ -79,7 +79,7 @@ const (
 
 // newDiscovery returns a discovery that asks no source before run.
 func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
-	f := &discovery{discoveryConfig: c, cand: peerlist.New(rng, c.private), hunger: newWaker()}
+	f := &discovery{discoveryConfig: c, candidates: peerlist.New(rng, c.private), hunger: newWaker()}
 	f.trackers = f.newAnnouncer(c.hashes.first)
 	if c.hashes.second != (Hash{}) {
 		f.second = f.newAnnouncer(c.hashes.second)
@@ -340,12 +340,12 @@ func (f *discovery) foundIn(h Hash, from peerlist.Source, tracker string, addrs 
 				f.fromDHT++
 			}
 		}
-		switch noted := f.cand.Way(a); {
+		switch noted := f.candidates.Way(a); {
 		case f.second == nil:
 		case h == f.hashes.first:
-			f.cand.SetWay(a, noted&^inSecondSwarm|inFirstSwarm)
+			f.candidates.SetWay(a, noted&^inSecondSwarm|inFirstSwarm)
 		case h == f.hashes.second && noted&inFirstSwarm == 0:
-			f.cand.SetWay(a, noted|inSecondSwarm)
+			f.candidates.SetWay(a, noted|inSecondSwarm)
 		}
 	}
 	f.mu.Unlock()
@@ -355,26 +355,26 @@ func (f *discovery) foundIn(h Hash, from peerlist.Source, tracker string, addrs 
 
 // add takes an address that a source names. The caller holds f.mu.
 func (f *discovery) add(a netip.AddrPort, from peerlist.Source, by string, now time.Time) (news bool) {
-	return f.client.sockets.Reaches(a.Addr()) && f.client.allows(a.Addr().Unmap()) && f.cand.Add(a, from, by, now)
+	return f.client.sockets.Reaches(a.Addr()) && f.client.allows(a.Addr().Unmap()) && f.candidates.Add(a, from, by, now)
 }
 
 // dialDue dials the candidates that are due, within the bounds of the client and those of the owner, which has live
 // connections and may have most. The caller holds f.mu.
 func (f *discovery) dialDue(live, most int, now time.Time) {
-	for live+f.cand.Dialling() < most {
+	for live+f.candidates.Dialling() < most {
 		// The client is asked last, because it counts a dial that it allows.
-		addr, from, ok := f.cand.First(now)
+		addr, from, ok := f.candidates.First(now)
 		if !ok {
 			return
 		}
 		if at := f.client.targetAt(addr.Addr(), from, now); at.After(now) {
-			f.cand.Postpone(addr, at)
+			f.candidates.Postpone(addr, at)
 			continue
 		}
 		if !f.client.mayDial(f, live, addr.Addr(), now) {
 			return
 		}
-		f.cand.Next(now)
+		f.candidates.Next(now)
 		f.tried++
 		f.tasks.Go(func() { f.dial(addr, from) })
 	}
@@ -382,7 +382,7 @@ func (f *discovery) dialDue(live, most int, now time.Time) {
 
 // dialAt is when the next candidate is to be dialled, if that is known. The caller holds f.mu.
 func (f *discovery) dialAt(live, most int, now time.Time) (at time.Time, ok bool) {
-	if live+f.cand.Dialling() >= most {
+	if live+f.candidates.Dialling() >= most {
 		return at, false
 	}
 	return f.client.dialAt(f, live, now)
@@ -391,7 +391,7 @@ func (f *discovery) dialAt(live, most int, now time.Time) (at time.Time, ok bool
 // dial connects to a candidate by the ways given, or by any if there are none, and hands the connection to the owner.
 func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source, ways ...way) {
 	f.mu.Lock()
-	noted := f.cand.Way(addr)
+	noted := f.candidates.Way(addr)
 	f.mu.Unlock()
 	in := f.hashes.first
 	if noted&inSecondSwarm != 0 {
@@ -411,18 +411,18 @@ func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source, ways ...way)
 		if f.hashes.second != (Hash{}) && k.v2 {
 			noted |= inSecondSwarm
 		}
-		f.cand.SetWay(addr, uint8(k.way)|noted)
+		f.candidates.SetWay(addr, uint8(k.way)|noted)
 	} else if f.hashes.second != (Hash{}) {
-		f.cand.SetWay(addr, noted^inSecondSwarm) // it may know the other info hash alone
+		f.candidates.SetWay(addr, noted^inSecondSwarm) // it may know the other info hash alone
 	}
 	if storage.Exhausted(err) {
-		f.cand.NotDialled(addr, time.Now().Add(tick)) // it is not the candidate's fault
+		f.candidates.NotDialled(addr, time.Now().Add(tick)) // it is not the candidate's fault
 	} else if errors.Is(err, sockets.ErrCutOff) {
-		f.cand.NotDialled(addr, time.Now().Add(cutOffPause)) // nor is this
+		f.candidates.NotDialled(addr, time.Now().Add(cutOffPause)) // nor is this
 	}
-	wanted := f.cand.Dialled(addr, err == nil, time.Now())
+	wanted := f.candidates.Dialled(addr, err == nil, time.Now())
 	if errors.Is(err, errSelf) {
-		f.cand.ExcludeSelf(addr)
+		f.candidates.ExcludeSelf(addr)
 	}
 	if err != nil && f.ctx.Err() == nil {
 		f.lastPeerError = err

@@ -241,7 +241,7 @@ func (l *life) end() bits.Set {
 	require.Zero(l.test, listeners, "listeners left open")
 	require.Empty(l.test, l.failingRig.disk.Held())
 	if l.Download != nil {
-		held, _ := l.client.blocks.Held()
+		held, _ := l.client.blockPool.Held()
 		require.Zero(l.test, held, "bytes still kept for started pieces")
 	}
 	return have

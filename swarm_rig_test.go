@@ -198,7 +198,7 @@ func (s *simDownload) end(t *testing.T) {
 
 // memory is how many bytes started pieces keep.
 func (s *simDownload) memory() int64 {
-	held, _ := s.client.blocks.Held()
+	held, _ := s.client.blockPool.Held()
 	return held
 }
 
@@ -212,7 +212,7 @@ func (s *simDownload) fault(format string, args ...any) {
 // download's own account; what passed between it and its peers is by the ledger's.
 func (s *simDownload) sample() {
 	s.kept = max(s.kept, s.memory())
-	if _, limit := s.client.blocks.Held(); s.kept > limit {
+	if _, limit := s.client.blockPool.Held(); s.kept > limit {
 		s.fault("started pieces keep %d bytes", s.kept)
 	}
 	d := s.Download
@@ -306,7 +306,7 @@ func (s *simDownload) couldAsk(r *picker.Supplier, w simpeer.Terms) int {
 func (s *simDownload) banned(a netip.AddrPort) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.discovery.cand.Banned(a)
+	return s.discovery.candidates.Banned(a)
 }
 
 // compare checks that a complete download has the files that were chosen and no others, and that they hold

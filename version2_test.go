@@ -448,7 +448,7 @@ func TestFalseHashesAreOfALiar(t *testing.T) {
 	require.NoError(t, err)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	require.True(t, d.discovery.cand.Banned(liar))
+	require.True(t, d.discovery.candidates.Banned(liar))
 }
 
 // A hybrid of which the layer is unknown serves no hashes of blocks: nothing would prove them.

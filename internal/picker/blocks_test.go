@@ -117,3 +117,24 @@ func TestBlockTable(t *testing.T) {
 	require.Zero(t, runs.inUse)
 	require.Less(t, len(runs.spare), maxSpareRuns)
 }
+
+// A piece may be so long that to look for its free blocks is work. A peer that chokes again and again has that done each time.
+func TestLongWaysToFreeBlocksAreWork(t *testing.T) {
+	const blocks = 32_768
+	length := int64(blocks * layout.BlockSize)
+	pk := New(layout.New(length, layout.File{Length: length}), 1)
+	pk.Prioritise(0, normal)
+	here := bits.Full(blocks)
+	here.Remove(0)
+	here.Remove(blocks - 1)
+	pk.Restore(0, &here)
+	s := &Supplier{Ready: true, all: true}
+	pk.join(s)
+	for range 10 {
+		before := pk.Work()
+		asked, _ := pk.Next(s, 32, epoch, nil)
+		require.Len(t, asked, 2)
+		require.GreaterOrEqual(t, pk.Work()-before, int64(blocks))
+		require.Equal(t, 2, pk.Release(s, func(Block) bool { return true }))
+	}
+}

@@ -151,6 +151,7 @@ func (t *turn) take(p *startedPiece) {
 		t.pk.assign(p, t.s)
 	}
 	for ; p.free > 0 && !t.full(); p.cursor++ {
+		t.pk.work++
 		if p.isFree(p.cursor) {
 			id := Block{p.piece, int32(p.cursor)}
 			t.pk.claim(t.pk.block(p, id.Index), t.s, id, t.now)

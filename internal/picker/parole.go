@@ -268,6 +268,7 @@ func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 	if s.snubbed {
 		return nil
 	}
+	pk.work += int64(len(pk.spoiled))
 	for i, u := range pk.spoiled {
 		p := pk.started[i]
 		if p == nil || p.sole == nil || p.sole == s || p.left < p.lacks() || first != nil && first.piece < i {

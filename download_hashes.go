@@ -132,14 +132,6 @@ func (d *Download) isFalse(id picker.Block, b []byte) bool {
 	return known && merkle.HashBlock(b) != want
 }
 
-// lied bans the peer for a block of n bytes that is known to be false. The caller holds d.mu.
-func (p *peer) lied(id picker.Block, n int) error {
-	p.d.traffic.wasted += int64(n)
-	p.d.traffic.downloaded += int64(n)
-	p.d.ban(int(id.Piece), []any{p.conn.addr})
-	return errBanned
-}
-
 // wantLayers has peers asked for the piece layers that are missing. The caller holds d.mu, or is open.
 func (d *Download) wantLayers() {
 	d.hashing.fetch = hashfetch.New()

@@ -209,8 +209,8 @@ func (w *webSeed) failed(s *webStream, file int, err error, now time.Time) {
 	w.d.logLater(func() { w.d.log.Info("web seed failed", "err", err) })
 }
 
-// lied records that a piece was false that came from the web seed alone. The caller holds mu.
-func (w *webSeed) lied(piece int, now time.Time) {
+// sentFalsePiece records that a piece was false that came from the web seed alone. The caller holds mu.
+func (w *webSeed) sentFalsePiece(piece int, now time.Time) {
 	if !w.health.Lied(piece, now) {
 		w.lose(piece, piece+1)
 		return

@@ -219,7 +219,7 @@ func (s *webStream) fetch(parent context.Context) bool {
 			s.broke(ctx, err)
 			return true
 		}
-		id, more = s.accept(id, b)
+		id, more = s.handIn(id, b)
 	}
 	return true
 }
@@ -350,7 +350,7 @@ func (s *webStream) skip(ctx context.Context, to int64) error {
 		k, err := io.ReadFull(s.body, b)
 		if err == nil && int(n) == d.t.layout.BlockLen(int(id.Piece), int(id.Index)) && s.wants(id) {
 			s.came += int64(k)
-			s.accept(id, b)
+			s.handIn(id, b)
 			continue
 		}
 		d.client.blockPool.Put(b)
@@ -411,15 +411,15 @@ func (s *webStream) admit(ctx context.Context) error {
 	}
 }
 
-// accept takes a block that was read, and returns the one to be read next if there is another in the same answer.
-func (s *webStream) accept(id picker.Block, b []byte) (next picker.Block, more bool) {
+// handIn takes a block that was read, and returns the one to be read next if there is another in the same answer.
+func (s *webStream) handIn(id picker.Block, b []byte) (next picker.Block, more bool) {
 	d, w := s.w.d, s.w
 	n := int64(len(b))
 	lie := d.isFalse(id, b)
 	now := time.Now()
 	d.mu.Lock()
 	if lie {
-		return s.lied(id, b, now)
+		return s.sentFalseBlock(id, b, now)
 	}
 	if k := slices.Index(s.todo, id); k >= 0 {
 		s.todo = slices.Delete(s.todo, k, k+1)
@@ -440,14 +440,14 @@ func (s *webStream) accept(id picker.Block, b []byte) (next picker.Block, more b
 	return next, more
 }
 
-// lied drops a block that is known to be false, and what else the web seed was asked for of its piece. The caller holds mu, which it releases.
-func (s *webStream) lied(id picker.Block, b []byte, now time.Time) (next picker.Block, more bool) {
+// sentFalseBlock drops a block that is known to be false, and what else the web seed was asked for of its piece. The caller holds mu, which it releases.
+func (s *webStream) sentFalseBlock(id picker.Block, b []byte, now time.Time) (next picker.Block, more bool) {
 	d, w := s.w.d, s.w
 	d.client.blockPool.Put(b)
 	s.skipped += int64(len(b))
 	s.countSkipped(now)
 	if !w.health.PieceRests(int(id.Piece)) { // another of the same piece counts once
-		w.lied(int(id.Piece), now)
+		w.sentFalsePiece(int(id.Piece), now)
 	}
 	if !s.left {
 		if next, more = s.following(id, now); more {

@@ -123,7 +123,7 @@ func (p *peer) read() error {
 			return err
 		}
 		if m.ID == wire.Piece {
-			err = p.receive(m)
+			err = p.receiveBlock(m)
 		} else {
 			err = p.act(m, time.Now())
 		}

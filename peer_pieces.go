@@ -88,8 +88,8 @@ func (p *peer) tellDontHave(i int) {
 // maxUnrequested is how many blocks that were never requested are forgiven.
 const maxUnrequested = 16
 
-// receive reads the payload of a piece message and takes the block.
-func (p *peer) receive(m wire.Message) error {
+// receiveBlock reads the payload of a piece message and takes the block.
+func (p *peer) receiveBlock(m wire.Message) error {
 	d := p.d
 	id, ok := d.blockAt(m)
 	if !ok { // nothing that we request looks like that
@@ -111,12 +111,12 @@ func (p *peer) receive(m wire.Message) error {
 	now := time.Now()
 	d.mu.Lock()
 	if lie {
-		err := p.lied(id, len(b))
+		err := p.sentFalseBlock(id, len(b))
 		d.unlock(now)
 		d.client.blockPool.Put(b)
 		return err
 	}
-	out, err := p.accept(id, b, now)
+	out, err := p.handIn(id, b, now)
 	d.unlock(now)
 	if out.a != nil {
 		d.write(out)
@@ -135,8 +135,8 @@ func (d *Download) blockAt(m wire.Message) (id picker.Block, ok bool) {
 	return id, int(m.Length) == d.t.layout.BlockLen(int(id.Piece), int(id.Index))
 }
 
-// accept takes a block that was read. out is to be written once the mutex is released. The caller holds p.d.mu.
-func (p *peer) accept(id picker.Block, b []byte, now time.Time) (out batch, err error) {
+// handIn takes a block that was read. out is to be written once the mutex is released. The caller holds p.d.mu.
+func (p *peer) handIn(id picker.Block, b []byte, now time.Time) (out batch, err error) {
 	d := p.d
 	n := len(b)
 	if p.closing == errBanned {
@@ -170,6 +170,14 @@ func (p *peer) unrequested(n int) error {
 		return errors.New("too many unrequested blocks")
 	}
 	return nil
+}
+
+// sentFalseBlock bans the peer for a block of n bytes that is known to be false. The caller holds d.mu.
+func (p *peer) sentFalseBlock(id picker.Block, n int) error {
+	p.d.traffic.wasted += int64(n)
+	p.d.traffic.downloaded += int64(n)
+	p.d.ban(int(id.Piece), []any{p.conn.addr})
+	return errBanned
 }
 
 // request asks the peer for blocks. It is part of supplier.

@@ -243,7 +243,7 @@ func (d *Download) crowds(states []choker.Peer) {
 func (d *Download) ban(piece int, liars []any) {
 	for _, l := range liars {
 		if w, ok := l.(*webSeed); ok {
-			w.lied(piece, time.Now())
+			w.sentFalsePiece(piece, time.Now())
 			continue
 		}
 		addr := l.(netip.AddrPort) // a peer's origin

@@ -260,7 +260,7 @@ func TestStartedPiecesGiveWay(t *testing.T) {
 			synctest.Wait()
 			d.mu.Lock()
 			p := d.swarm.peers[len(d.swarm.peers)-1]
-			out, err := p.accept(picker.Block{Piece: int32(k)}, d.client.blockPool.Get(), time.Now())
+			out, err := p.handIn(picker.Block{Piece: int32(k)}, d.client.blockPool.Get(), time.Now())
 			d.unlock(time.Now())
 			require.NoError(t, err)
 			if out.a != nil {

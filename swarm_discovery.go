@@ -71,6 +71,9 @@ const (
 	// are bound to was out of reach.
 	cutOffPause = 5 * time.Second
 
+	// maxTorrentNodes is how many nodes that a torrent names the DHT is told of, so that there is room for those of others.
+	maxTorrentNodes = 16
+
 	// inFirstSwarm and inSecondSwarm mark the way of a candidate that was named in the swarm of the first info hash, and of one
 	// that is dialled with the second. Whoever is in both is dialled with the first, which it knows even if it has no version 2.
 	inFirstSwarm  = 0x40
@@ -207,7 +210,7 @@ func (f *discovery) joinDHT() (stop func()) {
 		return func() {}
 	}
 	f.client.locate(node)
-	for _, n := range f.nodes {
+	for _, n := range f.nodes[:min(len(f.nodes), maxTorrentNodes)] {
 		node.AddHost(n)
 	}
 	f.keep(node)

@@ -13,8 +13,10 @@ const (
 	minBackOff   = time.Second
 	maxBackOff   = 5 * time.Minute
 	resolveAgain = time.Minute
-	maxHosts     = 64
-	maxSilent    = 8 // queries unanswered in a row, after which we take ourselves to be cut off
+	lookPatience = 5 * time.Second // for names of nodes, before routers are asked beside them
+	maxHosts     = 64              // named in the course of time, the last ones
+	maxFirst     = 128             // named by the configuration
+	maxSilent    = 8               // queries unanswered in a row, after which we take ourselves to be cut off
 )
 
 // bootstrap is how a half finds its first nodes, and those near itself. It begins with the nodes that the
@@ -37,6 +39,7 @@ func (b *bootstrap) soon(now time.Time) { b.next, b.wait = now, 0 }
 type hostName struct {
 	name    string // host:port
 	router  bool
+	first   bool // it is of the configuration, and does not give way
 	addrs   []netip.AddrPort
 	literal bool      // name is an address, and not looked up
 	pending bool      // it is being looked up
@@ -49,16 +52,51 @@ func (h *half) connected() bool { return h.unanswered < maxSilent }
 // alone reports whether we know so few nodes that routers may be asked.
 func (h *half) alone() bool { return h.table.size < minNodes || !h.connected() }
 
-// addHost records a node by its name.
-func (c *core) addHost(name string, router bool) {
-	if len(c.hosts) >= maxHosts || slices.ContainsFunc(c.hosts, func(h *hostName) bool { return h.name == name }) {
+// configureHosts records the nodes and routers of the configuration.
+func (c *core) configureHosts() {
+	for _, name := range c.cfg.Nodes[:min(len(c.cfg.Nodes), maxFirst)] {
+		c.newHost(name)
+	}
+	for _, name := range c.cfg.Routers[:min(len(c.cfg.Routers), maxHosts)] {
+		if h := c.newHost(name); h != nil {
+			h.router = true
+		}
+	}
+	for _, h := range c.hosts {
+		h.first = true
+	}
+}
+
+// addHost records a node by its name. Of many the last ones are kept: those before had their turn.
+func (c *core) addHost(name string) {
+	if c.newHost(name) == nil {
 		return
 	}
-	h := &hostName{name: name, router: router}
+	oldest, named := -1, 0
+	for i, h := range c.hosts {
+		if h.first {
+			continue
+		}
+		if named++; oldest < 0 {
+			oldest = i
+		}
+	}
+	if named > maxHosts {
+		c.hosts = slices.Delete(c.hosts, oldest, oldest+1)
+	}
+}
+
+// newHost records a node by its name, and returns it; nil if it is known.
+func (c *core) newHost(name string) *hostName {
+	if slices.ContainsFunc(c.hosts, func(h *hostName) bool { return h.name == name }) {
+		return nil
+	}
+	h := &hostName{name: name}
 	if a, err := netip.ParseAddrPort(name); err == nil {
 		h.literal, h.addrs = true, []netip.AddrPort{netip.AddrPortFrom(a.Addr().Unmap(), a.Port())}
 	}
 	c.hosts = append(c.hosts, h)
+	return h
 }
 
 // isRouter reports whether a well-known router is at the address. Such are asked for nodes, and spared
@@ -134,7 +172,7 @@ func (b *bootstrap) backOff(now time.Time, rng *rand.Rand) {
 }
 
 // hostAddrs appends the addresses of named nodes, or of routers, to blind, and has names looked up that
-// were not lately. It reports whether any is being looked up.
+// were not lately. It reports whether any is being looked up, and not for long.
 func (c *core) hostAddrs(now time.Time, h *half, routers bool, blind *[]netip.AddrPort) (pending bool) {
 	for _, host := range c.hosts {
 		if host.router != routers {
@@ -142,9 +180,13 @@ func (c *core) hostAddrs(now time.Time, h *half, routers bool, blind *[]netip.Ad
 		}
 		if !host.literal && !host.pending && (host.asked.IsZero() || now.Sub(host.asked) >= resolveAgain) {
 			host.pending, host.asked = true, now
-			c.lookUp = append(c.lookUp, host.name)
+			at := len(c.lookUp)
+			if routers {
+				at = 0 // there are few, and who named them is known
+			}
+			c.lookUp = slices.Insert(c.lookUp, at, host.name)
 		}
-		pending = pending || host.pending
+		pending = pending || host.pending && now.Sub(host.asked) < lookPatience
 		for _, a := range host.addrs {
 			if f, ok := familyOf(a); ok && f == h.family && c.allowed(a) {
 				*blind = append(*blind, a)

@@ -145,9 +145,26 @@ func TestNames(t *testing.T) {
 	require.Contains(t, b.lookUp, "router.example:2")
 
 	for i := range 100 {
-		b.addHost(host(i).String(), false)
+		b.addHost(host(i).String())
 	}
-	require.Len(t, b.hosts, maxHosts)
+	require.Len(t, b.hosts, 3+maxHosts)
+}
+
+// Many nodes that are gone, of an earlier run or of torrents, do not keep out those that are named later.
+func TestManyNodesThatAreGone(t *testing.T) {
+	var gone []string
+	for i := range 2 * maxFirst {
+		gone = append(gone, host(1000+i).String())
+	}
+	b := newBench(t, Config{Nodes: gone, Routers: []string{host(1).String()}})
+	for i := range 200 {
+		b.addHost(host(2000 + i).String())
+	}
+	b.addHost(host(2).String())
+	require.True(t, b.isRouter(host(1)))
+	asked, _ := b.pass(10 * time.Minute)
+	require.Contains(t, asked, host(1))
+	require.Contains(t, asked, host(2))
 }
 
 // Without a network no node is blamed, and all is as before when there is one again.

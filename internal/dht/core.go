@@ -78,12 +78,7 @@ func newCore(now time.Time, cfg *Config, rng *rand.Rand) *core {
 		kept:    newSchedule(),
 		sweepAt: now.Add(sweepEvery),
 	}
-	for _, name := range cfg.Nodes {
-		c.addHost(name, false)
-	}
-	for _, name := range cfg.Routers {
-		c.addHost(name, true)
-	}
+	c.configureHosts()
 	c.setFamilies(now, cfg.IPv4, cfg.IPv6)
 	return c
 }

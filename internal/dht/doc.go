@@ -3,7 +3,7 @@
 // samples as in 51).
 //
 // A [Node] has no socket. Whoever owns one calls [Node.Receive] for each datagram that may be a message, and
-// gives the node a function to send by. It has one goroutine for the time, one more while names are looked up,
+// gives the node a function to send by. It has one goroutine for the time, a few more while names are looked up,
 // and none a packet or a query. It writes no file: [Node.Nodes] goes out, and Config.Nodes of a later run in.
 //
 // # Layers

@@ -23,6 +23,11 @@ var (
 	ErrNotFound = errors.New("not in the DHT")
 )
 
+const (
+	lookAtOnce  = 8 // names that are looked up
+	lookTimeout = 10 * time.Second
+)
+
 // maxSpare is how large a buffer of datagrams is kept for the next time.
 const maxSpare = 64 << 10
 
@@ -37,7 +42,7 @@ type Config struct {
 	Routers    []string // host:port of well-known routers, asked while fewer than three nodes are known
 
 	// LookUp returns the addresses of a host that Nodes, Routers or AddHost name, with the port of the node there.
-	// If it is nil, only addresses are used.
+	// If it is nil, only addresses are used. Several goroutines may call it at a time.
 	LookUp func(ctx context.Context, host string, port uint16) ([]netip.Addr, error)
 
 	Allow    func(netip.Addr) bool // which addresses are asked and answered; nil is all
@@ -65,7 +70,7 @@ type Node struct {
 	timer   *time.Timer
 	armed   time.Time // when the timer goes off
 	names   []string  // to be looked up
-	looking bool      // a goroutine looks them up
+	looking int       // goroutines that look them up
 }
 
 // New makes a node and starts its goroutine. It begins to look for nodes at once. The caller hands it
@@ -123,10 +128,10 @@ func (n *Node) run() {
 			n.mu.Lock()
 			batch := n.core.found
 			n.core.found = nil
-			n.names = append(n.names, n.core.lookUp...)
+			n.names = append(n.core.lookUp, n.names...) // what is wanted last, such as routers, is wanted most
 			n.core.lookUp = nil
-			if len(n.names) > 0 && !n.looking {
-				n.looking = true
+			for range min(len(n.names), lookAtOnce-n.looking) {
+				n.looking++
 				n.wg.Go(n.lookUp)
 			}
 			n.mu.Unlock()
@@ -175,12 +180,12 @@ func (n *Node) unlock(now time.Time) {
 	n.mu.Unlock()
 }
 
-// lookUp is the goroutine that looks up names, one after the other. It ends with the last.
+// lookUp is a goroutine that looks up names, one after the other. It ends with the last.
 func (n *Node) lookUp() {
 	for {
 		n.mu.Lock()
 		if len(n.names) == 0 || n.ctx.Err() != nil {
-			n.looking = false
+			n.looking--
 			n.mu.Unlock()
 			return
 		}
@@ -208,7 +213,9 @@ func (n *Node) resolve(name string) (addrs []netip.AddrPort) {
 	if err != nil {
 		return nil
 	}
-	ips, _ := n.cfg.LookUp(n.ctx, host, uint16(port))
+	ctx, cancel := context.WithTimeout(n.ctx, lookTimeout)
+	defer cancel()
+	ips, _ := n.cfg.LookUp(ctx, host, uint16(port))
 	for _, ip := range ips {
 		addrs = append(addrs, netip.AddrPortFrom(ip.Unmap(), uint16(port)))
 	}
@@ -228,7 +235,7 @@ func (n *Node) AddNode(a netip.AddrPort) {
 func (n *Node) AddHost(hostport string) {
 	n.mu.Lock()
 	now := time.Now()
-	n.core.addHost(hostport, false)
+	n.core.addHost(hostport)
 	n.core.tick(now)
 	n.unlock(now)
 }

@@ -296,9 +296,12 @@ func TestNames(t *testing.T) {
 		net := newNetwork(t)
 		net.join(dht.Config{}, addr(0))
 		net.join(dht.Config{Nodes: []string{addr(0).String()}}, addr(1))
+		var mu sync.Mutex
 		var asked []string
 		lookUp := func(ctx context.Context, host string, _ uint16) ([]netip.Addr, error) {
+			mu.Lock()
 			asked = append(asked, host)
+			mu.Unlock()
 			select {
 			case <-time.After(time.Second):
 			case <-ctx.Done():
@@ -382,6 +385,34 @@ func TestCancelAndClose(t *testing.T) {
 }
 
 // An idle node has one goroutine.
+// Names that are never answered, as the author of a torrent may have it, do not keep the routers from being asked.
+func TestNamesThatAreNotAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := newNetwork(t)
+		net.join(dht.Config{}, addr(0))
+		net.join(dht.Config{Nodes: []string{addr(0).String()}}, addr(1))
+		n := net.join(dht.Config{
+			Nodes:   []string{addr(9).String()}, // gone
+			Routers: []string{"router.example:6881"},
+			LookUp: func(ctx context.Context, host string, _ uint16) ([]netip.Addr, error) {
+				if host == "router.example" {
+					return []netip.Addr{addr(0).Addr()}, nil
+				}
+				select {
+				case <-time.After(30 * time.Second):
+				case <-ctx.Done():
+				}
+				return nil, errors.New("no answer")
+			},
+		}, addr(2))
+		for i := range 60 {
+			n.AddHost(fmt.Sprintf("stalls-%d.example:6881", i))
+		}
+		time.Sleep(time.Minute)
+		require.NotZero(t, n.Stats().Nodes4)
+	})
+}
+
 func TestGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := runtime.NumGoroutine()

@@ -148,49 +148,6 @@ func (c *Client) discoveries() (all []*discovery) {
 	return all
 }
 
-// networkChanged asks sources again and dials candidates again, because our address has changed or the network is
-// back. first is as in networkSettled.
-func (f *discovery) networkChanged(first bool) {
-	now := time.Now()
-	f.mu.Lock()
-	f.candidates.Revive(now)
-	f.mu.Unlock()
-	if first {
-		f.trackers.Moved()
-	} else {
-		f.announce()
-	}
-	f.hunger.signal()
-	f.changed()
-}
-
-// disconnect ends the download's connections that are lost.
-func (d *Download) disconnect(lost func(*connection) bool) {
-	now := time.Now()
-	d.mu.Lock()
-	defer d.unlock(now)
-	for _, p := range d.swarm.peers {
-		if lost(p.conn) {
-			p.stopLocked(errNetworkChanged)
-		}
-	}
-}
-
-// disconnect ends the resolver's connections that are lost.
-func (r *resolver) disconnect(lost func(*connection) bool) {
-	r.mu.Lock()
-	var ended []net.Conn
-	for p := range r.peers {
-		if lost(p.conn) {
-			ended = append(ended, p.conn)
-		}
-	}
-	r.mu.Unlock()
-	for _, conn := range ended {
-		conn.Close()
-	}
-}
-
 // newSockets returns what opens the client's sockets: all of them, so that Proxy and Bind are obeyed in one place.
 func (c *Client) newSockets(h hooks) (*sockets.Sockets, error) {
 	return sockets.New(sockets.Config{
@@ -251,6 +208,15 @@ func (c *Client) lookUpFor(k sockets.Kind) func(ctx context.Context, host string
 		}
 		return lookUp(ctx, host, port)
 	}
+}
+
+// lookupForOthers looks up a host that a stranger has named. It is nil with Client.Dial or Client.Proxy, which lead past all
+// that this machine asks by itself.
+func (c *Client) lookupForOthers() func(context.Context, string) ([]netip.Addr, error) {
+	if c.Dial != nil || c.Proxy != nil {
+		return nil
+	}
+	return c.sockets.LookUp
 }
 
 // waysChanged asks sources of peers again because UDP through the proxy has become available, or all of them if the
@@ -371,15 +337,6 @@ func (c *Client) locate(node *dht.Node) {
 	}
 	for _, a := range c.externals() {
 		node.Located(a.Addr())
-	}
-}
-
-// knowExternal orders candidates by our external addresses that routers report (BEP 40).
-func (f *discovery) knowExternal() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, a := range f.client.externals() {
-		f.candidates.SetExternal(a)
 	}
 }
 

@@ -364,3 +364,18 @@ func (r *resolver) torrent(tiers [][]string) (*Torrent, error) {
 	t.peers = slices.DeleteFunc(slices.Compact(t.peers), r.discovery.candidates.Banned)
 	return t, nil
 }
+
+// disconnect ends the resolver's connections that are lost.
+func (r *resolver) disconnect(lost func(*connection) bool) {
+	r.mu.Lock()
+	var ended []net.Conn
+	for p := range r.peers {
+		if lost(p.conn) {
+			ended = append(ended, p.conn)
+		}
+	}
+	r.mu.Unlock()
+	for _, conn := range ended {
+		conn.Close()
+	}
+}

@@ -187,6 +187,18 @@ func (d *Download) closePeers() {
 	}
 }
 
+// disconnect ends the download's connections that are lost.
+func (d *Download) disconnect(lost func(*connection) bool) {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	for _, p := range d.swarm.peers {
+		if lost(p.conn) {
+			p.stopLocked(errNetworkChanged)
+		}
+	}
+}
+
 // chokeState is what the choker is told of a peer. The caller holds d.mu.
 func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 	return choker.Peer{

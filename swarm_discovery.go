@@ -151,15 +151,6 @@ func (f *discovery) trackerHeard(s tracker.Status) {
 	}
 }
 
-// lookupForOthers looks up a host that a stranger has named. It is nil with Client.Dial or Client.Proxy, which lead past all
-// that this machine asks by itself.
-func (c *Client) lookupForOthers() func(context.Context, string) ([]netip.Addr, error) {
-	if c.Dial != nil || c.Proxy != nil {
-		return nil
-	}
-	return c.sockets.LookUp
-}
-
 // sources reports whether there is any source to ask.
 func (f *discovery) sources() bool {
 	return len(f.tiers)+len(f.byUser) > 0 || f.find != nil || !f.private && (f.client.hasLocal() || !f.client.NoDHT)
@@ -260,6 +251,31 @@ func (f *discovery) portChanged() {
 	f.keeping.mu.Unlock()
 	if node != nil {
 		f.keep(node)
+	}
+}
+
+// networkChanged asks sources again and dials candidates again, because our address has changed or the network is
+// back. first is as in networkSettled.
+func (f *discovery) networkChanged(first bool) {
+	now := time.Now()
+	f.mu.Lock()
+	f.candidates.Revive(now)
+	f.mu.Unlock()
+	if first {
+		f.trackers.Moved()
+	} else {
+		f.announce()
+	}
+	f.hunger.signal()
+	f.changed()
+}
+
+// knowExternal orders candidates by our external addresses that routers report (BEP 40).
+func (f *discovery) knowExternal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.client.externals() {
+		f.candidates.SetExternal(a)
 	}
 }
 

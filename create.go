@@ -62,7 +62,7 @@ type CreateOptions struct {
 // name, and the info hashes are those of libtorrent without attributes. Path itself may be a symbolic
 // link. A link, a device or another special file in a directory is an error that matches ErrUnsupported,
 // unless Include leaves it out. So is a name that Read would change, because the content would not be
-// found under it. It is also an error if a file changes while Create reads it, or if there are no bytes
+// found under it, and one that Read would take for that of padding, unless the version is V2. It is also an error if a file changes while Create reads it, or if there are no bytes
 // of content.
 func Create(path string, o *CreateOptions) (*Torrent, error) {
 	return CreateContext(context.Background(), path, o)
@@ -426,6 +426,9 @@ func (p *plan) checkNames(t *Torrent) error {
 		return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", p.name, t.name, ErrUnsupported)
 	}
 	for i, f := range t.layout.Files() {
+		if p.files[i].path != "" && f.Pad {
+			return fmt.Errorf("%s has the name of padding, and would be read as zeros: %w", p.files[i].path, ErrUnsupported)
+		}
 		if p.files[i].path != "" && t.multi && f.Path != p.name+"/"+p.files[i].name {
 			return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", p.files[i].name, f.Path, ErrUnsupported)
 		}

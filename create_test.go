@@ -336,6 +336,27 @@ func TestCreateRefusesNamesThatWouldChange(t *testing.T) {
 	}
 }
 
+// A file that has the name of padding would pass for zeros, and the torrent could never be completed.
+func TestCreateRefusesNamesOfPadding(t *testing.T) {
+	for _, name := range []string{"_____padding_file_0_x", ".pad/1"} {
+		dir := filepath.Join(t.TempDir(), "content")
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, ".pad"), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "a"), []byte("x"), 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644))
+		for _, version := range []Version{V1, Hybrid, V2} {
+			tor, err := Create(dir, &CreateOptions{Version: version})
+			if version != V2 {
+				require.Error(t, err, "%q %v", name, version)
+				continue
+			}
+			require.NoError(t, err)
+			have, err := tor.Verify(t.Context(), filepath.Dir(dir))
+			require.NoError(t, err)
+			require.Equal(t, 2, have.Count(), name)
+		}
+	}
+}
+
 func TestChoosePieceLength(t *testing.T) {
 	for length, want := range map[int64]int64{
 		1:              16 << 10,

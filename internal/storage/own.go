@@ -76,6 +76,9 @@ func (s *fileStore) makeReady(off, n int64) error {
 		if f := s.content.File(i); f.Pad || f.Length == 0 || !s.files[i].here {
 			continue
 		}
+		if s.stopped.Load() {
+			return ErrClosed
+		}
 		if err := s.own(i); err != nil {
 			return err
 		}

@@ -65,3 +65,31 @@ func TestStopEndsAWriteBetweenSteps(t *testing.T) {
 	require.ErrorIs(t, s.SaveResume(bits.New(1), nil), storage.ErrClosed)
 	require.NoError(t, s.Close())
 }
+
+// openingDisk calls before each file is opened.
+type openingDisk struct {
+	storage.Disk
+	before func()
+}
+
+func (d openingDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	d.before()
+	return d.Disk.Open(name, flag)
+}
+
+// A piece may have very many files, all of which are made before it is written.
+func TestStopEndsTheMakingOfFiles(t *testing.T) {
+	tor, content := testContent(1<<20, slices.Repeat([]int64{10}, 1000)...)
+	dir := t.TempDir()
+	disk, err := storage.OpenRoot(dir)
+	require.NoError(t, err)
+	var s storage.Store
+	stop := func() {}
+	s, err = storage.OpenDisk(tor, openingDisk{disk, func() { stop() }}, dir, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	stop = func() { s.Stop() }
+	require.ErrorIs(t, s.WriteBlocks([][]byte{content}, 0), storage.ErrClosed)
+	require.Len(t, visible(listing(t, dir)), 1)
+	require.NoError(t, s.Close())
+}

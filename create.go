@@ -26,8 +26,8 @@ type CreateOptions struct {
 	// Name is the name of the file, or of the directory of the files, in the torrent. Empty is the last
 	// element of the path.
 	Name string
-	// Version is by which rules the torrent is made: V1, which every client reads, Hybrid, or V2. Of one file in a directory, which
-	// version 2 alone does not tell from a file without one, V2 makes the torrent of that file.
+	// Version is by which rules the torrent is made: V1, which every client reads, Hybrid, or V2. Version 2 alone does not
+	// distinguish a directory that holds a single file from that file, so V2 makes the torrent of the file.
 	Version Version
 	// PieceLength is in bytes, 1 to 512 MiB; other clients expect a power of two of at least 16 KiB, which versions other than V1
 	// must have.
@@ -130,7 +130,7 @@ func create(ctx context.Context, src source, root, name string, o *CreateOptions
 	return p.torrent(sums)
 }
 
-// plan is everything in a torrent except the hashes of its pieces.
+// plan holds everything in a torrent except the hashes of its pieces.
 type plan struct {
 	o           *CreateOptions
 	name        string
@@ -180,7 +180,7 @@ func checkURLs(o *CreateOptions) error {
 	return nil
 }
 
-// cut chooses the piece length, and pads the files if o.Pad is set.
+// cut chooses the piece length, and pads the files if the options or the version ask for it.
 func (p *plan) cut() (err error) {
 	if p.pieceLength == 0 {
 		p.pieceLength = choosePieceLength(p.length)
@@ -240,7 +240,7 @@ func (p *plan) torrent(s *sums) (*Torrent, error) {
 	})
 }
 
-// findContent lists the files below root, sorted. multi is whether root is a directory.
+// findContent lists the files below root, sorted. multi reports whether root is a directory.
 func findContent(ctx context.Context, src source, root string, include func(string, fs.DirEntry) bool) (files []contentFile, multi bool, err error) {
 	err = src.walk(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -32,7 +32,7 @@ type sums struct {
 	layers map[string][]byte // parts of pieces, by the roots of files longer than a piece
 }
 
-// newSums returns room for the hashes of a plan, which are none that any content has.
+// newSums returns room for the hashes of a plan, filled with values that no content has.
 func newSums(p *plan) *sums {
 	s, n := new(sums), p.layout.NumPieces()
 	if p.o.Version != V2 {
@@ -100,7 +100,7 @@ func (h *pieceSummer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// sum takes the hashes of piece i, of which all was written.
+// sum records the hashes of piece i, all of which was written.
 func (h *pieceSummer) sum(i int) {
 	if h.sha1 != nil {
 		writeZeros(h.sha1, h.p.layout.PieceFill(i))
@@ -266,7 +266,8 @@ func progressOf(total int64, progress func(done, total int64)) func(n int) {
 // With a Name, all of fsys is the directory of that name. Without one the root of fsys must hold a single entry, a file
 // or a directory, which is the content and gives it its name. FSStorage shares either from the same fsys.
 //
-// A file that is no io.ReaderAt and no io.Seeker is read by each core up to where its pieces end.
+// A file that is neither an io.ReaderAt nor an io.Seeker is read from its beginning by each core, up to the end of
+// the core's pieces.
 func CreateFS(ctx context.Context, fsys fs.FS, o *CreateOptions) (*Torrent, error) {
 	if o == nil {
 		o = &CreateOptions{}

@@ -11,18 +11,18 @@ import (
 	"github.com/shoal-go/torrent/internal/dht"
 )
 
-// DHT is a client's place in the mainline DHT: peers of torrents without a tracker (BEP 5, over IPv4 and IPv6, BEP 32), and
-// small items that anyone may store and fetch (BEP 44). Downloads use it by themselves; what is here is for
-// programs that want more of it. It ends with the client. All methods may be called from any goroutine.
+// DHT is a client's node in the mainline DHT. The DHT finds peers of torrents without a tracker (BEP 5, over IPv4 and IPv6,
+// BEP 32), and stores small items for anyone (BEP 44). Downloads use it on their own; these methods are for programs that
+// use the DHT directly. It ends with the client. All methods may be called from any goroutine.
 //
-// Where the client has none, with Client.NoDHT or where no UDP may be sent, methods return an error that matches
-// ErrUnsupported, and once the client is closed, ErrClosed.
+// If the client has no node, because of Client.NoDHT or because no UDP may be sent, methods return an error that
+// matches ErrUnsupported. Once the client is closed they return ErrClosed.
 type DHT struct {
 	node *dht.Node
 	err  error // why there is none
 }
 
-// DHT returns the client's place in the DHT. The first call opens the client if it is not open, and joins the DHT if
+// DHT returns the client's node in the DHT. The first call opens the client if it is not open, and joins the DHT if
 // no download has done so.
 func (c *Client) DHT() *DHT {
 	if err := c.Open(); err != nil {
@@ -49,8 +49,8 @@ func (d *DHT) Peers(ctx context.Context, h Hash) iter.Seq2[netip.AddrPort, error
 	}
 }
 
-// Announce tells the nodes nearest to an info hash that there is a peer of it at this client's address and a TCP and uTP
-// port. They forget it within the hour, so repeat it, as downloads do for themselves.
+// Announce tells the nodes nearest to an info hash that this client's address has a peer of that torrent at a port, by
+// TCP and uTP. Nodes forget it within an hour, so it must be repeated; downloads repeat their own announces.
 func (d *DHT) Announce(ctx context.Context, h Hash, port uint16) error {
 	switch {
 	case d.err != nil:
@@ -86,9 +86,9 @@ func (d *DHT) Put(ctx context.Context, value []byte) (Hash, error) {
 	return Hash(item.Target()), dhtError(err)
 }
 
-// GetSigned fetches the mutable item of a key and a salt, which may be empty: of those that nodes hold the one with the
-// highest sequence number. Its signature is checked. BEP 46 has such a value name the info hash of a torrent's latest
-// version.
+// GetSigned fetches the mutable item of a key and a salt, which may be empty. If nodes hold several, it returns the one
+// with the highest sequence number. The signature is checked. In BEP 46 such an item holds the info hash of a torrent's
+// latest version.
 func (d *DHT) GetSigned(ctx context.Context, key ed25519.PublicKey, salt []byte) (value []byte, seq int64, err error) {
 	switch {
 	case d.err != nil:
@@ -122,8 +122,8 @@ func (d *DHT) PutSigned(ctx context.Context, key ed25519.PrivateKey, salt, value
 	return dhtError(err)
 }
 
-// Nodes are nodes that answered lately, as host:port for Client.DHTNodes of a later run; nil if there are none. They are there
-// after the client is closed, too.
+// Nodes returns nodes that answered lately, as host:port for Client.DHTNodes of a later run; nil if there are none. It may be
+// called after the client is closed.
 func (d *DHT) Nodes() (nodes []string) {
 	if d.err != nil {
 		return nil
@@ -141,10 +141,10 @@ type DHTStats struct {
 	NodesIPv4, NodesIPv6       int        // nodes in the routing tables
 	ExternalIPv4, ExternalIPv6 netip.Addr // our addresses, as several nodes agree; invalid if unknown
 
-	QueriesSent, AnswersReceived int64 // ours, and what came of them
+	QueriesSent, AnswersReceived int64 // our own, and the answers to them
 	QueriesTimedOut              int64
-	QueriesReceived, AnswersSent int64 // other nodes', and what we said to them
-	QueriesSilenced              int64 // of those, left unanswered for being too many
+	QueriesReceived, AnswersSent int64 // of other nodes, and our answers to them
+	QueriesSilenced              int64 // of those, left unanswered because there were too many
 	Dropped                      int64 // packets that were no message, or answered nothing
 	BytesSent, BytesReceived     int64 // of packets, without the headers of UDP and IP
 
@@ -175,7 +175,7 @@ func (d *DHT) Stats() DHTStats {
 	}
 }
 
-// dhtError is err as the caller of this package knows it.
+// dhtError converts an error of package dht to one of this package.
 func dhtError(err error) error {
 	if errors.Is(err, dht.ErrClosed) {
 		return ErrClosed

@@ -22,13 +22,12 @@ import (
 const (
 	tick            = time.Second
 	resumeEvery     = 30 * time.Second
-	stopAnnounce    = 5 * time.Second        // for the last announces, at Close
+	stopAnnounce    = 5 * time.Second        // for the last announces after Close
 	stopAtOnce      = 700 * time.Millisecond // for everything, once the context has ended
-	maxTrackersSaid = 5                      // whose last words an error repeats
+	maxTrackersSaid = 5                      // trackers whose last errors the error of a download holds
 )
 
-// A Download is one torrent under way: being checked, downloaded, shared. All methods may be called
-// from any goroutine.
+// A Download is a torrent that is being checked, downloaded or shared. All methods may be called from any goroutine.
 type Download struct {
 	// One goroutine, run, drives it; each peer has two more, and hashing and dialling borrow some. One
 	// mutex guards what they share. It is held for a look-up or an update, never across I/O. A method that needs it says
@@ -73,7 +72,7 @@ type Download struct {
 	nextTick   time.Time
 }
 
-// A lifetime is how a download begins and ends. All but the last six fields may be used without the mutex.
+// A lifetime holds how a download begins and ends. All but the last six fields may be used without the mutex.
 type lifetime struct {
 	parent   context.Context // the caller's
 	ctx      context.Context // ended by the caller, a failure, Close, or completion without Seed
@@ -93,7 +92,7 @@ type lifetime struct {
 	closing    bool          // Close was called, of the download or its files
 }
 
-// awaitTurn waits for the turn to look at all files.
+// awaitTurn waits for the token of turn.
 func (l *lifetime) awaitTurn(ctx context.Context) error {
 	select {
 	case <-l.turn:
@@ -105,7 +104,7 @@ func (l *lifetime) awaitTurn(ctx context.Context) error {
 
 func (l *lifetime) giveBack() { l.turn <- struct{}{} }
 
-// progress is how far a download is.
+// progress records how far a download is.
 type progress struct {
 	checking bool
 	checked  int64     // bytes hashed of what storage held at the start
@@ -114,22 +113,23 @@ type progress struct {
 	last     time.Time // when a block or a piece last came
 }
 
-// traffic is the payload of all peers together, and what bounds it.
+// traffic counts the payload of all peers together, and limits requests.
 type traffic struct {
 	downloaded, uploaded, wasted int64 // bytes
 	down, up                     ratelimit.Meter
 
 	gate      ratelimit.Gate // for requests
 	throttled bool           // it held requests back; turn comes back to them
-	turning   bool           // turn is at it, and need not be woken
+	turning   bool           // turn is handling this, and need not be woken
 }
 
 // DownloadAll downloads what o chooses, all by default, and returns it once it is complete: Start, then
 // Wait. It ends early with ctx, whose error and cause the error matches.
 //
-// If something is to be fetched, and there is no peer to ask, it ends at once with an error that matches ErrUnsupported: the torrent
-// names neither trackers nor web seeds, o names no source of peers, and neither the DHT nor the local network is asked, as of a private
-// torrent they never are. Start waits for peers to connect or to be named by AddPeers, and the client's Logger is told.
+// If something must be fetched and there is no source of peers, DownloadAll fails at once with an error that matches
+// ErrUnsupported. This happens if the torrent names neither trackers nor web seeds, o names no peers and no source of peers, and
+// neither the DHT nor local discovery may be used (they never are for a private torrent). In that case Start does not fail: it logs
+// a warning and waits for peers to connect or to be named by AddPeers.
 func (t *Torrent) DownloadAll(ctx context.Context, o *Options) (*Downloaded, error) {
 	d, err := t.start(ctx, o, true)
 	if err != nil {
@@ -143,10 +143,9 @@ func (t *Torrent) DownloadAll(ctx context.Context, o *Options) (*Downloaded, err
 	return files, nil
 }
 
-// Start begins a download and returns at once; what the directory already holds is then verified,
-// and the rest fetched. ctx spans the whole download, sharing included. An error here means that
-// nothing was begun: a directory that cannot be written, content too large for memory, a client
-// that is closed.
+// Start begins a download and returns at once. The download then verifies what the directory already holds, and
+// fetches the rest. ctx spans the whole download, sharing included. If Start returns an error, nothing was begun;
+// examples are a directory that cannot be written, content too large for memory, or a closed client.
 func (t *Torrent) Start(ctx context.Context, o *Options) (*Download, error) {
 	return t.start(ctx, o, false)
 }
@@ -189,7 +188,7 @@ func (t *Torrent) start(ctx context.Context, o *Options, unattended bool) (*Down
 	return d, nil
 }
 
-// run drives the download from its start until nothing is left of it.
+// run drives the download from its start until none of its goroutines is left.
 func (d *Download) run() {
 	defer close(d.life.gone)
 	if !d.ownClient() {
@@ -271,7 +270,7 @@ func (d *Download) examine() bool {
 	return true
 }
 
-// share runs the download's place in the swarm until it ends.
+// share takes part in the swarm until the download ends.
 func (d *Download) share() {
 	if d.o.Seed && !d.isPaused() { // before others learn that it is complete
 		d.client.serve(d)
@@ -312,7 +311,7 @@ func (d *Download) share() {
 	}
 }
 
-// inVain reports whether something is to be fetched, and there is nothing that may ever have it.
+// inVain reports whether something must be fetched and there is no source of peers that could have it.
 func (d *Download) inVain() bool {
 	if d.discovery.sources() || len(d.webSeeds)+len(d.o.Peers)+len(d.t.peers) > 0 {
 		return false
@@ -322,7 +321,7 @@ func (d *Download) inVain() bool {
 	return d.lacking() && d.discovery.candidates.Known() == 0
 }
 
-// joinSwarm has peers connect, and sources asked for more of them, until leave is called.
+// joinSwarm accepts and dials peers, and asks sources for more, until leave is called.
 func (d *Download) joinSwarm() (leave func()) {
 	d.life.farewell.Wait() // of an earlier time: a tracker hears of an end before the next start
 	announcing, stopAnnouncing := context.WithCancel(context.WithoutCancel(d.life.ctx))
@@ -361,8 +360,7 @@ func (d *Download) sharing() bool { return d.progress.complete }
 // fail ends the download with an error of its own.
 func (d *Download) fail(err error) { d.life.stop(err) }
 
-// failStorage is fail where storage is the reason: once Wait has returned, only Stats tells of it.
-// The caller holds d.mu.
+// failStorage is fail for an error of storage. After Wait has returned, only Stats reports it. The caller holds d.mu.
 func (d *Download) failStorage(err error) {
 	if errors.Is(err, ErrClosed) && d.ended() {
 		return // it was cut short
@@ -380,28 +378,27 @@ func (d *Download) endByStorage(err error) {
 	}
 }
 
-// storageFailed records what storage could not do. The caller holds d.mu.
+// storageFailed records an error of storage. The caller holds d.mu.
 func (d *Download) storageFailed(err error) {
 	d.disk.errors++
 	d.disk.lastError = err
 	d.emit(Event{Kind: StorageFailed, Err: err})
 }
 
-// Torrent is what is being downloaded.
+// Torrent returns the torrent that is being downloaded.
 func (d *Download) Torrent() *Torrent { return d.t }
 
-// Done is closed when the download is complete or has failed; Wait then says which at once. When more is chosen, by
-// Select, or something is lost, Done is another channel from then on.
+// Done returns a channel that is closed when the download is complete or has failed; Wait then returns at once. After
+// Select has chosen more, or after verified data was lost, Done returns a new channel.
 func (d *Download) Done() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.life.settled
 }
 
-// Wait returns what was downloaded once all that is chosen is complete and verified, or why it is not. What is
-// returned stays readable after the download was closed, until its own Close. Wait returns it also after Close, but then
-// what was in a Storage of the user's own cannot be read any more, and it is ErrInUse if another download has taken a path of the files
-// meanwhile.
+// Wait waits until all chosen files are complete and verified, and returns them, or the error that ended the download. The result
+// stays readable after the download is closed, until its own Close. Wait may also be called after Close. Then files in a user's
+// Storage can no longer be read, and Wait returns ErrInUse if another download has claimed a path of the files meanwhile.
 func (d *Download) Wait() (*Downloaded, error) {
 	for {
 		<-d.Done()
@@ -414,7 +411,7 @@ func (d *Download) Wait() (*Downloaded, error) {
 	}
 }
 
-// outcome is what Wait returns, unless it has to wait on. The caller holds d.mu.
+// outcome returns the results of Wait. ok is false if Wait has to go on waiting. The caller holds d.mu.
 func (d *Download) outcome() (files *Downloaded, err error, ok bool) {
 	select {
 	case <-d.life.settled:
@@ -433,9 +430,9 @@ func (d *Download) outcome() (files *Downloaded, err error, ok bool) {
 	return d.files, nil, true
 }
 
-// Close stops the download, or the sharing that follows it, and returns once nothing of it runs any
-// more. What Dir holds stays for a later Start to go on from. Slices that Bytes returned stay valid; only the Close of
-// the Downloaded ends them.
+// Close stops the download, or the sharing that follows it, and returns once none of its goroutines is left. The files
+// in Dir stay, and a later Start continues from them. Slices that Bytes returned stay valid until the Downloaded is
+// closed.
 func (d *Download) Close() error {
 	d.stopMoving()
 	d.life.stop(ErrClosed)
@@ -452,7 +449,7 @@ func (d *Download) Close() error {
 	return d.store.Rest()
 }
 
-// endSharing stops what still runs of a complete download: its files are being closed.
+// endSharing ends the sharing of a complete download, because its files are being closed.
 func (d *Download) endSharing() error {
 	d.stopMoving()
 	d.life.stop(ErrClosed)

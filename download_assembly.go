@@ -22,7 +22,7 @@ const (
 	idleAssembly = 30 * time.Second
 )
 
-// assembling is the started pieces, and what they are put together with.
+// assembling holds the assemblies of started pieces, and what they share.
 type assembling struct {
 	pieces map[int32]*assembly
 	spent  []*assembly     // for reuse
@@ -45,12 +45,12 @@ type assembly struct {
 	writing int      // blocks that are being written
 	touched time.Time
 
-	// latest is what was last handed out to be written of each block that is being written: a block that came instead of one
-	// that was dropped must not be overwritten by it.
+	// latest holds, for each block that is being written, the data last handed out for it. If a block was dropped while it
+	// was being written and came again, the older write must not win.
 	latest map[int32][]byte
 }
 
-// A batch is blocks of one piece that are to be written without the mutex.
+// A batch is a set of blocks of one piece that are written without the mutex.
 type batch struct {
 	a      *assembly
 	piece  int32
@@ -63,7 +63,7 @@ type heldBlock struct {
 	b     []byte
 }
 
-// assembly returns the assembly of a piece in its present attempt, or nil, and what the picker knows of the piece. An
+// assembly returns the assembly of a piece in its present attempt, or nil, and the picker's state of the piece. An
 // assembly of an earlier attempt is left for sweep or hold to discard. The caller holds d.mu.
 func (d *Download) assembly(piece int32) (*assembly, picker.Started) {
 	a, p := d.assembling.pieces[piece], d.picker.Started(int(piece))
@@ -307,7 +307,8 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 }
 
-// storeVerified tells a storage that wants to know of it that a piece is whole. The caller does not hold d.mu.
+// storeVerified tells a storage that has the method PieceVerified that a piece is verified. The caller does not hold
+// d.mu.
 func (d *Download) storeVerified(piece int) error {
 	s, ok := d.store.(interface{ PieceVerified(int) error })
 	if !ok {
@@ -357,8 +358,8 @@ func (d *Download) digest(piece int32, a *assembly, scratch *[]byte) ([]uint64, 
 	return digests, err
 }
 
-// eachRun calls yield with the bytes of a complete piece in order, from memory or read back from storage, in runs that
-// start at a block. scratch is a buffer of hashRun bytes, made when it is needed.
+// eachRun calls yield with the bytes of a complete piece in order, from memory or storage, in runs that start at a
+// block boundary. scratch is a buffer of hashRun bytes, made when it is needed.
 func (d *Download) eachRun(piece int32, a *assembly, scratch *[]byte, yield func([]byte)) error {
 	if !a.direct {
 		for _, b := range a.blocks {
@@ -389,7 +390,7 @@ func (d *Download) suspect(piece int32) bool {
 	return d.picker.Started(int(piece)).Parole
 }
 
-// pieceVerified records that a piece which peers sent has its hash and is on storage. The caller holds d.mu.
+// pieceVerified records that a piece that peers sent has its hash and is on storage. The caller holds d.mu.
 func (d *Download) pieceVerified(i int, digests []uint64) {
 	now := time.Now()
 	d.progress.fetched = true
@@ -428,7 +429,7 @@ func (d *Download) gotPiece(i int, digests []uint64) {
 	d.broadcast()
 }
 
-// pieceSpoiled records that a complete piece does not have its hash. Blocks that are not the first to be suspected stay.
+// pieceSpoiled records that a complete piece does not have its hash. Blocks that are not the first suspects are kept.
 // The caller holds d.mu.
 func (d *Download) pieceSpoiled(piece int32, a *assembly, digests []uint64) {
 	i := int(piece)

@@ -14,7 +14,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// diskState is the errors of storage, and what the sidecar does not say yet.
+// diskState records the errors of storage, rechecks, and whether the sidecar is out of date.
 type diskState struct {
 	errors     int
 	lastError  error
@@ -122,8 +122,8 @@ func (d *Download) hashDoubted() {
 	}
 }
 
-// hashAgain hashes pieces in doubt. One that cannot be read is fetched and written again: that repairs a bad sector, or
-// fails and says why.
+// hashAgain hashes pieces that are in doubt. A piece that cannot be read is fetched and written again: this repairs a
+// bad sector, or returns an error that says why not.
 func (d *Download) hashAgain(which bits.Set) {
 	err := storage.Verify(d.life.ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, func(i int, ok bool) {
 		now := time.Now()
@@ -152,7 +152,7 @@ func (d *Download) failedToRead(off int64, err error) {
 	d.disk.unreadable[d.t.layout.PieceAt(off)] = struct{}{}
 }
 
-// recheckReader reports errors to failed, and reads the bytes as missing.
+// recheckReader reports read errors to failed, and treats the bytes as missing.
 type recheckReader struct {
 	io.ReaderAt
 	failed func(off int64, err error)
@@ -167,7 +167,7 @@ func (r recheckReader) ReadAt(p []byte, off int64) (int, error) {
 	return n, io.ErrUnexpectedEOF
 }
 
-// foundOnDisk records that a piece was hashed, and is there. The caller holds d.mu.
+// foundOnDisk records that a piece was hashed and is right. The caller holds d.mu.
 func (d *Download) foundOnDisk(i int) {
 	d.disk.resumable = true
 	d.gotPiece(i, nil)
@@ -176,7 +176,7 @@ func (d *Download) foundOnDisk(i int) {
 	}
 }
 
-// lost has a piece that was in doubt fetched again. The caller holds d.mu.
+// lost marks a piece that was in doubt as missing, so that it is fetched again. The caller holds d.mu.
 func (d *Download) lost(i int, now time.Time) {
 	d.picker.Lost(i)
 	d.disk.resumable = true
@@ -195,10 +195,10 @@ func (d *Download) countChecked(i int) {
 	}
 }
 
-// Recheck hashes again what is there, and returns once that is done. Meanwhile the download goes on: what is verified is
-// shared until it proves wrong, and State is Checking, or Paused. Pieces that are wrong are fetched again, and pieces that another
-// program has put there since are used. It is not an error that some are wrong. One Recheck runs at a time, after what Start does; others
-// wait for it. It ends early with ctx, with that error, and with ErrClosed when the download ends.
+// Recheck hashes the content in storage again, and returns once that is done. Meanwhile the download continues: verified pieces are
+// shared until they prove wrong, and State is Checking, or Paused. Pieces that are wrong are fetched again, and pieces that another
+// program has written since are used. Wrong pieces are not an error. One Recheck runs at a time, after the check that Start makes;
+// other calls wait for it. When ctx ends, Recheck returns its error; when the download ends, Recheck returns ErrClosed.
 func (d *Download) Recheck(ctx context.Context) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -245,7 +245,7 @@ func (d *Download) recheckAll(ctx context.Context) error {
 	return err
 }
 
-// hashAll hashes what is verified, and what else is there that no peer sent.
+// hashAll hashes verified pieces, and others of which storage holds something that peers did not send.
 func (d *Download) hashAll(ctx context.Context) error {
 	doubted := d.doubtChanged()
 	which := d.store.Present()
@@ -293,7 +293,7 @@ func (d *Download) untouched(i int) bool {
 	return (a == nil || !a.direct) && (p == picker.Started{} || p.Left > 0)
 }
 
-// hashedAgain is told by Recheck whether piece i is right.
+// hashedAgain records whether Recheck found piece i right.
 func (d *Download) hashedAgain(i int, ok bool) {
 	now := time.Now()
 	d.mu.Lock()
@@ -320,7 +320,7 @@ func (d *Download) hashedAgain(i int, ok bool) {
 	}
 }
 
-// giveUp tells peers that a piece in doubt is not there. The caller holds d.mu.
+// giveUp tells peers that we no longer have a piece that is in doubt. The caller holds d.mu.
 func (d *Download) giveUp(i int) {
 	d.selection.choice.piece(i, false)
 	for _, p := range d.swarm.peers {
@@ -328,7 +328,7 @@ func (d *Download) giveUp(i int) {
 	}
 }
 
-// scarcity bounds the connections after the process ran out of handles. The download's mutex guards it.
+// scarcity limits the connections after the process ran out of file handles. The download's mutex guards it.
 type scarcity struct {
 	most int       // connections; 0 is no bound of this kind
 	grow time.Time // when there may be more again
@@ -338,7 +338,7 @@ const growEvery = 10 * time.Second
 
 var errScarce = errors.New("makes room for a file: out of handles")
 
-// giveWay gives up connections, so that there are handles for files, and records why.
+// giveWay closes connections, so that there are handles for files, and records why.
 func (d *Download) giveWay(why error) {
 	now := time.Now()
 	d.mu.Lock()
@@ -349,7 +349,7 @@ func (d *Download) giveWay(why error) {
 	d.drop(errScarce, peerlist.WorstOfAll(now, d.worths(now), n)...)
 }
 
-// easeScarcity lets more connections be made again, after some time without a shortage. The caller holds d.mu.
+// easeScarcity raises the limit of connections again, after some time without a shortage. The caller holds d.mu.
 func (d *Download) easeScarcity(now time.Time) {
 	if d.scarcity.most == 0 || now.Before(d.scarcity.grow) {
 		return
@@ -369,7 +369,7 @@ func (d *Download) maxPeers() int {
 	return d.scarcity.most
 }
 
-// patient does what needs a handle until there is one, or the download ends. Connections give way meanwhile.
+// patient repeats do until there is a file handle for it, or the download ends. Connections make room meanwhile.
 func (d *Download) patient(do func() error) error {
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err := do()
@@ -447,7 +447,7 @@ func (s patientStore) Bytes(i int) (b []byte, release func() error, err error) {
 	return b, release, err
 }
 
-// PieceVerified tells a storage that wants to know of it.
+// PieceVerified passes a verified piece on to a storage that has that method.
 func (s patientStore) PieceVerified(piece int) error {
 	if st, ok := s.Store.(interface{ PieceVerified(int) error }); ok {
 		return st.PieceVerified(piece)

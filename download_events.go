@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// State is what a download is at.
+// State is the state of a download.
 type State uint8
 
 const (
@@ -48,11 +48,11 @@ func (d *Download) state() State {
 	return Downloading
 }
 
-// Pause has the download leave the swarm until Resume: it ends all connections, tells trackers that it stops, and
-// asks no source for peers. What is there stays, and can be read. It returns at once.
+// Pause makes the download leave the swarm until Resume: it ends all connections, announces to trackers that it
+// stops, and asks no source for peers. Verified data stays, and can be read. Pause returns at once.
 func (d *Download) Pause() { d.setPaused(true) }
 
-// Resume has a paused download join the swarm again. Nothing is hashed for it.
+// Resume makes a paused download join the swarm again. Nothing is hashed again.
 func (d *Download) Resume() { d.setPaused(false) }
 
 func (d *Download) setPaused(paused bool) {
@@ -70,15 +70,15 @@ func (d *Download) isPaused() bool {
 	return d.paused
 }
 
-// Verified is the pieces that are verified and on storage, chosen or not.
+// Verified returns the pieces that are verified and on storage, chosen or not.
 func (d *Download) Verified() Bitfield {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return Bitfield{d.picker.Verified().Clone()}
 }
 
-// Files yields the files in torrent order, chosen or not but padding files left out, and how many bytes of each are
-// verified.
+// Files yields all files in torrent order, chosen or not, and how many bytes of each are verified. Padding files are
+// left out.
 func (d *Download) Files() iter.Seq2[File, int64] {
 	return func(yield func(File, int64) bool) {
 		have := d.Verified()
@@ -96,7 +96,7 @@ func (d *Download) Files() iter.Seq2[File, int64] {
 	}
 }
 
-// EventKind is what an Event tells of.
+// EventKind is the kind of an Event.
 type EventKind uint8
 
 const (
@@ -110,7 +110,7 @@ const (
 	TrackerFailed                    // Tracker, Err: a *TrackerError
 	StateChanged                     // State
 	StorageFailed                    // Err
-	EventsDropped                    // Dropped: so many events came faster than they were taken, and are left out here
+	EventsDropped                    // Dropped: so many events are left out here, because the caller was too slow
 )
 
 var eventNames = [...]string{
@@ -161,8 +161,9 @@ type subscription struct {
 	dropped int // since the last that waits
 }
 
-// Events yields what happens in the download from now on, until ctx or the download ends. It never holds the download
-// up: while the caller is busy 1000 events wait, and those beyond are dropped and counted in one of kind EventsDropped.
+// Events yields the events of the download from now on, until ctx or the download ends. It never delays the download:
+// while the caller is busy up to 1000 events wait, and further ones are dropped and counted in an event of kind
+// EventsDropped.
 func (d *Download) Events(ctx context.Context) iter.Seq[Event] {
 	s := &subscription{waker: newWaker()}
 	d.subscribe(s)
@@ -190,7 +191,7 @@ func (d *Download) Events(ctx context.Context) iter.Seq[Event] {
 	}
 }
 
-// subscribe has s told of events, if it is not yet.
+// subscribe adds s to the subscriptions, unless it is one already.
 func (d *Download) subscribe(s *subscription) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -217,7 +218,7 @@ func (d *Download) takeEvents(s *subscription) []Event {
 	return events
 }
 
-// emit tells those that read events of one. The caller holds d.mu.
+// emit passes an event to all subscriptions. The caller holds d.mu.
 func (d *Download) emit(e Event) {
 	if len(d.events.subscriptions) == 0 {
 		return
@@ -233,7 +234,7 @@ func (d *Download) emit(e Event) {
 	}
 }
 
-// emitState tells of the state if it has changed.
+// emitState emits the state if it has changed.
 func (d *Download) emitState() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -243,7 +244,7 @@ func (d *Download) emitState() {
 	}
 }
 
-// emitTracker tells of a tracker's answer.
+// emitTracker emits the answer or the error of a tracker.
 func (d *Download) emitTracker(url string, peers int, warning string, err error) {
 	e := Event{Kind: TrackerAnswered, Tracker: url, Peers: peers, Message: warning}
 	if err != nil {

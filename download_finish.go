@@ -10,8 +10,8 @@ import (
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
-// setResult sets the result of the download: complete, or why it never will be. The first call decides for good whether it
-// failed. Later ones are about more that was chosen.
+// setResult sets the result of the download: complete, or the error why it never will be. The first call decides for good
+// whether the download failed. Later calls are about files that were chosen later.
 func (d *Download) setResult(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -37,7 +37,7 @@ func (d *Download) isSettled() bool {
 	}
 }
 
-// finish ends what is left of the download.
+// finish ends what still runs of the download.
 func (d *Download) finish() {
 	d.closePeers()
 	d.client.remove(d)
@@ -82,8 +82,8 @@ func (d *Download) finish() {
 	}
 }
 
-// hurry is run when the caller's context has ended. Soon after that, whatever storage is still at is cut short, and the
-// result is told even if something does not end.
+// hurry runs when the caller's context has ended. A moment later it interrupts storage, and sets the result even if
+// something has not ended yet.
 func (d *Download) hurry() {
 	timer := time.NewTimer(stopAtOnce)
 	defer timer.Stop()
@@ -163,7 +163,7 @@ func (d *Download) save() {
 	}
 }
 
-// failure is the reason why the download ended before it was complete.
+// failure returns the error for a download that ended before it was complete.
 func (d *Download) failure() error {
 	cause := context.Cause(d.life.ctx)
 	if d.life.parent.Err() == nil {
@@ -182,8 +182,8 @@ func (d *Download) failure() error {
 	return fmt.Errorf("download %s: %w", d.t.name, inVain(contextError(d.life.parent), d.discovery.trackers, progress, last))
 }
 
-// inVain is err, which ended a search for peers and their content, joined with the last errors of the trackers. Its text
-// also says how far the search came, and the error of the last peer.
+// inVain returns err, which ended a download or a search for metadata, joined with the last errors of the trackers. Its
+// text also says how far the search came, and the error of the last peer.
 func inVain(err error, t *tracker.Announcer, progress string, lastPeer error) error {
 	words := trackerErrors(t.Errors())
 	words = words[:min(len(words), maxTrackersSaid)]
@@ -193,7 +193,7 @@ func inVain(err error, t *tracker.Announcer, progress string, lastPeer error) er
 	return fmt.Errorf("%w (%s)", errors.Join(append([]error{err}, words...)...), progress)
 }
 
-// contextError is the error of a context that ended, and its cause if that is another error.
+// contextError returns the error of a context that ended, and its cause if that is another error.
 func contextError(ctx context.Context) error {
 	if cause := context.Cause(ctx); !errors.Is(cause, ctx.Err()) {
 		return fmt.Errorf("%w: %w", ctx.Err(), cause)
@@ -202,7 +202,7 @@ func contextError(ctx context.Context) error {
 	}
 }
 
-// partial is the sets of blocks on storage of pieces that are not complete. The caller holds d.mu.
+// partial returns, for each piece that is not complete, the set of its blocks on storage. The caller holds d.mu.
 func (d *Download) partial() map[int]bits.Set {
 	partial := make(map[int]bits.Set)
 	for i := range d.assembling.pieces {
@@ -213,7 +213,7 @@ func (d *Download) partial() map[int]bits.Set {
 	return partial
 }
 
-// becomeComplete completes the download, if all that is wanted is verified and it is not complete yet.
+// becomeComplete completes the download if all wanted pieces are verified and it is not complete yet.
 func (d *Download) becomeComplete() {
 	if !d.mayComplete() {
 		return
@@ -250,15 +250,16 @@ func (d *Download) becomeComplete() {
 	d.setResult(nil)
 }
 
-// mayComplete reports whether all that is wanted has just been verified.
+// mayComplete reports whether all wanted pieces are verified and the download is not complete yet.
 func (d *Download) mayComplete() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return !d.lacking() && d.life.ctx.Err() == nil && d.selection.choice.chosen > 0 && !d.progress.complete && d.disk.rechecks == 0
 }
 
-// secureContent checks that no other program has changed the files, and saves what a wider choice of files would need.
-// It reports whether the download is complete, and what of it is there. The caller holds d.selection.choosing.
+// secureContent checks that no other program has changed the files, and saves a sidecar for a later choice of more
+// files. It reports whether the download is complete, and which pieces and blocks are there. The caller holds
+// d.selection.choosing.
 func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok bool) {
 	d.mu.Lock()
 	if d.lacking() || d.selection.choice.chosen == 0 || d.disk.rechecks > 0 {

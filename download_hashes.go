@@ -17,18 +17,19 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// hashing is how a download of version 2 (BEP 52) gets hashes that the torrent does not have, and gives them to others.
+// hashing is the state by which a download of version 2 (BEP 52) fetches hashes that the torrent lacks, and serves them
+// to others.
 type hashing struct {
 	fetch   *hashfetch.Fetcher
-	waiting bool                // nothing is requested before the hashes are known that it would be checked by, and used on what is here
-	seen    map[int]merkle.Hash // roots of pieces that were there at the start, while what they must be is unknown
-	came    map[int]*pieceRoots // by file: of a hybrid, those of pieces that came while only their SHA-1 sums are known
+	waiting bool                // no block is requested before the hashes of its piece are known and applied to data that is here
+	seen    map[int]merkle.Hash // roots of pieces that were there at the start and whose hashes are not known yet
+	came    map[int]*pieceRoots // by file: of a hybrid, roots of pieces that came while only their SHA-1 sums are known
 
 	recognising int                  // tasks that take pieces which were there at the start and have turned out right
 	suspects    map[int]suspectPiece // that failed their hash and wait for the hashes of their blocks
 
-	reading chan struct{} // held by what reads a piece to serve the hashes of its blocks
-	last    pieceTree     // of the piece that was read so last
+	reading chan struct{} // held while a piece is read to serve the hashes of its blocks
+	last    pieceTree     // of the piece last read for that
 }
 
 // pieceTree is the tree of the blocks of a piece, or nil.
@@ -50,14 +51,14 @@ type pieceRoots struct {
 	here  bits.Set
 }
 
-// blocksPatience is how long a piece that failed its hash waits for the hashes of its blocks. Without them, whoever sent the false
-// ones is found as in version 1.
+// blocksPatience is how long a piece that failed its hash waits for the hashes of its blocks. Without them, the peers that sent
+// false blocks are found as in version 1.
 const blocksPatience = 3 * hashfetch.AskAgain
 
-// leafDigest is the digest of a block with a hash.
+// leafDigest returns the digest of a block that has the given hash.
 func leafDigest(leaf merkle.Hash) uint64 { return binary.LittleEndian.Uint64(leaf[:]) }
 
-// awaitBlocks has peers asked for the hashes of the blocks of a piece that failed its own, and reports whether there are any to ask.
+// awaitBlocks requests the hashes of the blocks of a piece that failed its own hash, and reports whether there is a peer to ask.
 // The caller holds d.mu.
 func (d *Download) awaitBlocks(piece int, a *assembly, digests []uint64, now time.Time) bool {
 	n := d.t.layout.NumBlocks(piece)
@@ -81,13 +82,13 @@ func (d *Download) hashesCanBeAsked() bool {
 	return d.t.version != V1 && slices.ContainsFunc(d.swarm.peers, func(p *peer) bool { return p.conn.v2 && p.closing == nil })
 }
 
-// exposes reports whether false blocks are found by hashes of their own, once their piece has failed. The caller holds d.mu.
+// exposes reports whether false blocks of a failed piece can be found by their own hashes. The caller holds d.mu.
 func (d *Download) exposes() bool {
 	return d.t.version == V2 || d.hashesCanBeAsked() && !d.t.hashes.AnyMissing(func(int) bool { return true })
 }
 
-// exposeBlocks compares the blocks of a piece that failed its hash with hashes of their own. Only false ones are fetched again;
-// those that a peer sends are checked as they come; and their senders are banned. The caller holds d.mu.
+// exposeBlocks compares the blocks of a piece that failed its hash with their own hashes. Only false blocks are fetched again,
+// and their senders are banned. Blocks that come from then on are checked at once. The caller holds d.mu.
 func (d *Download) exposeBlocks(piece int, leaves []byte) {
 	d.t.hashes.LearnBlocks(piece, leaves)
 	s, waits := d.hashing.suspects[piece]
@@ -123,7 +124,7 @@ func (d *Download) giveUpBlocks(now time.Time) {
 	}
 }
 
-// isFalse reports whether a block is known not to be what it should be.
+// isFalse reports whether a block is known to have a wrong hash.
 func (d *Download) isFalse(id picker.Block, b []byte) bool {
 	if d.t.version == V1 {
 		return false
@@ -148,8 +149,8 @@ func (d *Download) wantLayers() {
 	}
 }
 
-// awaitLayers decides whether requests have to wait for hashes: those of a file of version 2 alone that is wanted. Pieces of
-// hybrids have a SHA-1 sum. The caller holds d.mu.
+// awaitLayers decides whether block requests have to wait for hashes: they do while a wanted file of version 2 alone lacks
+// its layer. Pieces of hybrids have a SHA-1 sum. The caller holds d.mu.
 func (d *Download) awaitLayers() {
 	d.hashing.waiting = d.hashing.recognising > 0
 	if d.t.version != V2 {
@@ -185,7 +186,7 @@ func fromWireHashes(r wire.HashRequest) hashfetch.Request {
 	return hashfetch.Request{Root: r.Root, Request: merkle.Request{Base: int(r.Base), Index: int(r.Index), Length: int(r.Length), Proofs: int(r.Proofs)}}
 }
 
-// receiveHashes takes hashes that a peer sent, or that it sends none. The caller holds d.mu.
+// receiveHashes takes hashes that a peer sent, or its refusal to send them. The caller holds d.mu.
 func (p *peer) receiveHashes(m wire.Message, now time.Time) error {
 	d := p.d
 	r, hashes := wire.ParseHashRequest(m.Payload)
@@ -244,8 +245,8 @@ func (d *Download) learned(found hashfetch.Found, now time.Time) {
 	d.signal()
 }
 
-// sawRoot takes the root of a piece that has its SHA-1 sum, of a file of a hybrid whose layer is unknown. Those of all its pieces are
-// the layer, which then need not come from a peer.
+// sawRoot takes the root of a piece that has its SHA-1 sum, in a file of a hybrid whose layer is unknown. The roots of all pieces
+// of the file make up its layer, which then need not come from a peer.
 func (d *Download) sawRoot(piece int, root merkle.Hash) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -284,7 +285,7 @@ func (r *pieceRoots) add(index int, root merkle.Hash) {
 	r.here.Add(index)
 }
 
-// recognise takes pieces that were there at the start, and whose roots are right.
+// recognise marks pieces as verified that were there at the start and whose roots are right.
 func (d *Download) recognise(pieces []int) {
 	for _, i := range pieces {
 		if d.store.Changed(i) != nil {
@@ -308,7 +309,7 @@ func (d *Download) recognise(pieces []int) {
 }
 
 // recogniseFiles hashes what storage has of files of version 2 whose layers are missing. A file that is whole proves its layer by
-// its root; what is seen of others is compared once their layers are known.
+// its root. The roots found in other files are compared once their layers are known.
 func (d *Download) recogniseFiles(content storage.Content, todo func(piece int) bool) error {
 	which := d.store.Present()
 	for i := range which.All() {
@@ -354,7 +355,7 @@ func (d *Download) recogniseFiles(content storage.Content, todo func(piece int) 
 	return nil
 }
 
-// rootRecorder is a storage.Check that hands on the roots of the pieces that it is shown.
+// rootRecorder is a storage.Check that records the roots of the pieces that it checks.
 type rootRecorder struct {
 	*merkle.Hasher
 	pieces *piecehash.Pieces

@@ -14,17 +14,17 @@ type moving struct {
 	done, total atomic.Int64            // bytes to copy
 }
 
-// Move moves the files that the download has in its directory, and what lies beside them, to dir, which is made if it is
-// not there, and returns once they are there. It renames, or copies where dir is on another file system; Stats.Moved says how
-// far that is. Meanwhile the download goes on, and so do its readers. Files, slices and readers that were handed out stay
+// Move moves the files of the download, and the hidden files beside them, to dir, and returns once they are there. It makes
+// dir if it does not exist. It renames the files, or copies them if dir is on another file system; Stats.Moved counts the
+// bytes copied. Meanwhile the download and its readers continue. Files, slices and readers that were returned before stay
 // valid.
 //
-// All of the content is moved, or none: after an error everything is as it was, and after a kill or a loss of power all of it
-// is in the old directory or in dir, where Start finds it. Nothing that other programs have in dir is overwritten: it
-// is an error that matches fs.ErrExist if a file is in the way, and ErrInUse if another download is. What is theirs in
-// the old directory stays there. Move waits for the check at the start, for Recheck and for another Move. It ends early
-// with ctx or the download. A download that was not closed can be moved after its end, too. Content that is in memory, or in a Storage
-// of the caller's own, cannot be moved: errors.ErrUnsupported.
+// All of the content is moved, or none: after an error everything is as it was, and after a kill or a loss of power all of it is in
+// the old directory or in dir, where Start finds it. Move overwrites no file in dir: the error matches fs.ErrExist if another file
+// is in the way, and ErrInUse if another download is. Files of other programs in the old directory stay there. Move waits for the
+// check at the start, for Recheck and for another Move. It returns early with an error if ctx or the download ends. A download that
+// has ended but was not closed can be moved, too. Content in memory, or in a Storage of the caller's own, cannot be moved: the
+// error matches errors.ErrUnsupported.
 func (d *Download) Move(ctx context.Context, dir string) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -48,7 +48,7 @@ func (d *Download) move(ctx context.Context, cancel context.CancelCauseFunc, dir
 	}
 	d.mu.Unlock()
 	if runs {
-		// Not by its completion: what ends then goes on with the content where it is put.
+		// Completion does not stop a Move: the result of the download uses the content in its new place.
 		defer context.AfterFunc(d.life.ctx, func() {
 			if context.Cause(d.life.ctx) != errDone {
 				cancel(ErrClosed)
@@ -84,7 +84,7 @@ func (d *Download) move(ctx context.Context, cancel context.CancelCauseFunc, dir
 	return err
 }
 
-// stopMoving ends a Move, and all to come: the download is being closed.
+// stopMoving ends a running Move and refuses later ones, because the download is being closed.
 func (d *Download) stopMoving() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -94,7 +94,7 @@ func (d *Download) stopMoving() {
 	}
 }
 
-// claims is what a sidecar may claim now.
+// claims returns the pieces and blocks that a sidecar may claim now.
 func (d *Download) claims() (have bits.Set, partial map[int]bits.Set) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -15,19 +15,19 @@ import (
 )
 
 const (
-	// readAheadTime says how far ahead of an open reader pieces are fetched first, at the download's rate.
+	// readAheadTime is how far ahead of an open reader pieces are fetched first, as time at the download's rate.
 	readAheadTime = 5 * time.Second
 	minReadAhead  = 2 << 20
 	maxReadAhead  = 64 << 20
 )
 
-// reading is what readers wait for, and what is fetched first for them.
+// reading records which pieces readers wait for, and which are fetched first for them.
 type reading struct {
 	readers  map[*reader]struct{}
 	urgent   map[int]uint8 // priorities of the pieces ahead of readers
 	awaited  map[int]int   // how many reads wait for each piece that is waited for
 	changed  chan struct{} // closed and replaced when a piece or a file is finished
-	watchers int           // how many goroutines may wait for that
+	watchers int           // how many goroutines may wait for changed
 }
 
 // A reader reads a file of a running download. What it needs next is fetched first.
@@ -46,8 +46,8 @@ type reader struct {
 }
 
 // Open opens a file that is chosen or OnDemand for reading while the download runs. Reads wait for the bytes they need, and the pieces just
-// ahead of the reader are fetched before others. The result is also an io.ReaderAt, and works with http.ServeContent.
-// ctx ends every wait. Once the Downloaded is closed, reads fail with ErrClosed.
+// ahead of the reader are fetched before others. The result is also an io.ReaderAt, and works with http.ServeContent. When ctx
+// ends, reads no longer wait. Once the Downloaded is closed, reads fail with ErrClosed.
 func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, error) {
 	i := slices.IndexFunc(d.t.layout.Files(), func(f layout.File) bool { return f.Path == path && !f.Pad })
 	if i < 0 {
@@ -83,7 +83,7 @@ func (r *reader) Close() error {
 	r.closed = true
 	delete(d.reading.readers, r)
 	d.followReaders(now)
-	d.broadcast() // also to its own Read, which may be the only one that waits
+	d.broadcast() // also wakes the reader's own Read, which may be the only one that waits
 	d.reading.watchers--
 	return nil
 }
@@ -174,7 +174,7 @@ func (r *reader) read(p []byte, off int64) (int, error) {
 	}
 }
 
-// isGone reports whether nothing of the download runs any more.
+// isGone reports whether the download has ended and none of its goroutines is left.
 func (d *Download) isGone() bool {
 	select {
 	case <-d.life.gone:

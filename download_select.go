@@ -9,7 +9,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// selection is which files are wanted.
+// selection holds which files are wanted.
 type selection struct {
 	// choosing is held while files are chosen, and while what is chosen becomes complete. It is taken before the
 	// download's mutex, so that storage can be told of a choice without the mutex.
@@ -19,9 +19,9 @@ type selection struct {
 	opened   []bool  // by file: it is OnDemand, or was, and storage has a place for it; guarded by choosing
 }
 
-// Select changes which files to download, while the download runs. What is already there stays. If more is chosen than is
-// there, Wait, Done and Completed are about the new choice from then on. If nothing is chosen, the download waits for
-// another choice. A download that is complete and has ended cannot be widened. Nil is Normal for all files.
+// Select changes which files to download, while the download runs. Data that is already there stays. If the new choice
+// has missing files, Wait, Done and Completed are about the new choice from then on. If nothing is chosen, the download
+// waits for another choice. A download that is complete and has ended cannot choose more. Nil is Normal for all files.
 func (d *Download) Select(sel func(File) Priority) {
 	priority := choosePriorities(d.t, sel)
 	d.selection.choosing.Lock() // one Select at a time: storage is told without the mutex
@@ -64,7 +64,7 @@ func (d *Download) choose(priority []Priority) error {
 	return nil
 }
 
-// openOnDemand has storage make a place for a file that is OnDemand, which has none before it is opened.
+// openOnDemand makes a place in storage for a file that is OnDemand. Such a file has none before it is opened.
 func (d *Download) openOnDemand(file int) error {
 	s := &d.selection
 	s.choosing.Lock()
@@ -111,12 +111,12 @@ func (d *Download) lacking() bool {
 	return false
 }
 
-// sated reports whether no other peer can have anything for us, now or when a reader comes. The caller holds d.mu.
+// sated reports whether nothing more is needed from peers, now or by a later reader. The caller holds d.mu.
 func (d *Download) sated() bool {
 	return d.picker.Needed().Count() == 0 && d.selection.choice.demand == 0
 }
 
-// stir has peers looked for if nothing was needed until now, and something is. The caller holds d.mu.
+// stir looks for peers if nothing was needed until now and something is. The caller holds d.mu.
 func (d *Download) stir(now time.Time) {
 	if d.progress.checking || d.picker.Needed().Count() == 0 {
 		return
@@ -128,7 +128,7 @@ func (d *Download) stir(now time.Time) {
 	d.signal()
 }
 
-// becomeIncomplete resumes a complete download, if something is chosen that is not there. The caller holds d.mu.
+// becomeIncomplete resumes a complete download if a chosen file has missing pieces. The caller holds d.mu.
 func (d *Download) becomeIncomplete(now time.Time) {
 	if !d.progress.complete || !d.lacking() {
 		return
@@ -168,7 +168,8 @@ const (
 	pieceNow    = 255
 )
 
-// A choice is which files of a download are wanted, and how much of them is verified. The download's mutex guards it.
+// A choice holds which files of a download are wanted, and how much of them is verified. The download's mutex guards
+// it.
 type choice struct {
 	t        *Torrent
 	priority []Priority // by file
@@ -243,7 +244,7 @@ func (c *choice) set(priority []Priority, have *bits.Set) {
 	}
 }
 
-// left is the number of bytes that trackers are told are missing, those that are fetched on demand included.
+// left returns the number of missing bytes that trackers are told, files on demand included.
 func (c *choice) left() int64 {
 	n := c.wanted - c.verified
 	for i, f := range c.t.layout.Files() {
@@ -293,12 +294,12 @@ func (c *choice) files() (chosen []int) {
 	return chosen
 }
 
-// whole are the chosen files of which every piece is verified.
+// whole returns the chosen files of which every piece is verified.
 func (c *choice) whole() []int {
 	return slices.DeleteFunc(c.files(), func(i int) bool { return c.missing[i] > 0 })
 }
 
-// pieces are the priorities of all pieces.
+// pieces returns the priorities of all pieces.
 func (c *choice) pieces() []uint8 {
 	all := make([]uint8, c.t.NumPieces())
 	for i := range c.t.layout.NumFiles() {

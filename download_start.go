@@ -15,7 +15,7 @@ import (
 // ownClient reports whether the client belongs to this download alone, and is closed with it.
 func (d *Download) ownClient() bool { return d.o.Client == nil }
 
-// open makes all that can fail at once.
+// open does everything that can make Start fail.
 func (d *Download) open() (err error) {
 	d.log = d.client.log.With("torrent", d.t.name, "infohash", d.t.infoHash)
 	d.identity = d.client.identity(d.t.infoHash)

@@ -6,8 +6,8 @@ import (
 	"github.com/shoal-go/torrent/internal/picker"
 )
 
-// A supplier is what blocks come from: a peer is one, and a request to a web seed. The picker knows it as a picker.Supplier, of which it is the
-// Owner, and chooses what it is asked for. The blocks that it sends go to Download.takeBlock.
+// A supplier sends blocks: a peer is a supplier, and so is a request to a web seed. It is the Owner of a picker.Supplier, by which
+// the picker chooses its blocks. The blocks that it sends go to Download.takeBlock.
 //
 // Its methods are called with the download's mutex held.
 type supplier interface {

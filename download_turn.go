@@ -13,7 +13,7 @@ import (
 	"github.com/shoal-go/torrent/internal/picker"
 )
 
-// turn does all that is due and returns when the next turn is; zero if only a wake brings it.
+// turn does everything that is due and returns the time of the next turn; zero if that waits for a wake.
 func (d *Download) turn(now time.Time) (next time.Time) {
 	d.mu.Lock()
 	if at := d.stallsAt(); !at.IsZero() && !now.Before(at) {
@@ -94,7 +94,7 @@ func (d *Download) stallsAt() time.Time {
 	return d.progress.last.Add(d.o.StallTimeout)
 }
 
-// everySecond looks after what time changes: rates, snubs, useless peers, peer exchange. The caller holds d.mu.
+// everySecond updates what changes with time: rates, snubs, useless peers, peer exchange. The caller holds d.mu.
 func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	for _, p := range d.swarm.peers {
 		if d.snub(&p.supply, now) {
@@ -127,12 +127,12 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	return d.sweep(now)
 }
 
-// chargeStarted charges the client's account with what is kept of started pieces, and gives up some of them if that is too much.
-// The caller holds d.mu.
+// chargeStarted charges the client's account with the memory kept for started pieces, and gives up some of them if it is too
+// much. The caller holds d.mu.
 func (d *Download) chargeStarted(now time.Time) {
 	a := &d.assembling
 	if a.holder == nil {
-		a.holder = d.client.account.Join(func() {}) // which Set says, too
+		a.holder = d.client.account.Join(func() {}) // there is nothing to call: Set reports that it must give way
 	}
 	if a.holder.Set(account.Started, d.picker.Memory()) {
 		return
@@ -142,8 +142,8 @@ func (d *Download) chargeStarted(now time.Time) {
 	d.abandonIdle(d.picker.Memory()/2, now)
 }
 
-// abandonIdle drops pieces of which nothing has come for a while and nothing is under way, those of which the least is here
-// first, until no more than so many bytes are kept of all. The caller holds d.mu.
+// abandonIdle drops started pieces that have received no block for a while and have no request under way, those with the
+// fewest blocks first, until at most so many bytes are kept for all started pieces. The caller holds d.mu.
 func (d *Download) abandonIdle(most int, now time.Time) {
 	here := make(map[int32]int)
 	for i, a := range d.assembling.pieces {
@@ -164,10 +164,10 @@ func (d *Download) abandonIdle(most int, now time.Time) {
 	}
 }
 
-// errNoTorrent is what the zero Torrent gets.
+// errNoTorrent is the error of the zero Torrent.
 var errNoTorrent = errors.New("torrent: not read from anything: use Read, Parse, Create or Magnet.Resolve")
 
-// seedUntil ends sharing if the user's function says so, which it is asked once a second.
+// seedUntil ends sharing if the user's function returns true. It is called once a second.
 func (d *Download) seedUntil() {
 	if d.o.SeedUntil == nil {
 		return
@@ -180,15 +180,15 @@ func (d *Download) seedUntil() {
 	}
 }
 
-// pending is what updates made under the mutex have left to do before it is released.
+// pending records what updates made under the mutex have left to be done before it is released.
 type pending struct {
 	freed    bool             // blocks are free that idle suppliers may be asked for
-	released bool             // so they are, by what a peer said: that is followed up in the next round
+	released bool             // blocks became free because of a peer's message: that is followed up in the next round
 	roomy    bool             // some supplier is Roomy
 	rechoke  bool             // a choke round is due
 	roundAt  time.Time        // when what peers say is next followed up
 	woken    bool             // turn was woken for that
-	logs     []func()         // what is to be logged
+	logs     []func()         // calls that write to the log
 	scratch  []picker.Block   // reused by ask
 	requests []outbox.Request // reused by ask, too
 }
@@ -196,8 +196,8 @@ type pending struct {
 // followUp does what follows from updates made under the mutex: it asks suppliers that have room for blocks, and
 // holds a choke round.
 //
-// What peers say is followed up at once if that has not been done for a while, else in a later round: it costs as much as
-// there are peers, and any of them may say it as often as it likes. The caller holds d.mu.
+// Messages of peers are followed up at once if the last time is a while ago, otherwise in a later round: the cost grows
+// with the number of peers, and each peer can send such messages as often as it likes. The caller holds d.mu.
 func (d *Download) followUp(now time.Time) {
 	if d.pending.released || d.pending.rechoke {
 		if now.Before(d.pending.roundAt) {
@@ -237,7 +237,7 @@ func (d *Download) followUp(now time.Time) {
 	}
 }
 
-// roundEvery is how often what peers say may have all others looked after.
+// roundEvery is how often messages of peers may cause work for all other peers.
 const roundEvery = 50 * time.Millisecond
 
 // unlock releases the mutex, after followUp. Then it writes to the log. The caller holds d.mu.
@@ -255,8 +255,8 @@ func (d *Download) unlock(now time.Time) {
 // The caller holds d.mu.
 func (d *Download) logLater(write func()) { d.pending.logs = append(d.pending.logs, write) }
 
-// A waker makes one goroutine look for work again. wake holds a token from a signal until the goroutine takes it. To
-// signal never waits.
+// A waker makes one goroutine look for work again. wake holds a token from a signal until the goroutine takes it.
+// Signalling never blocks.
 type waker struct{ wake chan struct{} }
 
 func newWaker() waker { return waker{make(chan struct{}, 1)} }

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/dht"
 	"github.com/shoal-go/torrent/internal/lsd"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/netwatch"
@@ -210,9 +209,9 @@ func (c *Client) lookUpFor(k sockets.Kind) func(ctx context.Context, host string
 	}
 }
 
-// lookupForOthers looks up a host that a stranger has named. It is nil with Client.Dial or Client.Proxy, which lead past all
+// lookUpForStrangers looks up a host that a stranger has named. It is nil with Client.Dial or Client.Proxy, which lead past all
 // that this machine asks by itself.
-func (c *Client) lookupForOthers() func(context.Context, string) ([]netip.Addr, error) {
+func (c *Client) lookUpForStrangers() func(context.Context, string) ([]netip.Addr, error) {
 	if c.Dial != nil || c.Proxy != nil {
 		return nil
 	}
@@ -328,16 +327,6 @@ func (c *Client) externals() (all []netip.AddrPort) {
 		}
 	}
 	return all
-}
-
-// locate tells our DHT node, if there is one, the external addresses that routers report (BEP 42).
-func (c *Client) locate(node *dht.Node) {
-	if node == nil {
-		return
-	}
-	for _, a := range c.externals() {
-		node.Located(a.Addr())
-	}
 }
 
 // publicPort returns the external port of IPv4, at which peers reach most hosts behind a router; 0 is none.

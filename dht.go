@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"sync"
 
 	"github.com/shoal-go/torrent/internal/dht"
+	"github.com/shoal-go/torrent/internal/sockets"
+	"github.com/shoal-go/torrent/internal/udpmux"
 )
 
 // DHT is a client's node in the mainline DHT. The DHT finds peers of torrents without a tracker (BEP 5, over IPv4 and IPv6,
@@ -181,4 +184,102 @@ func dhtError(err error) error {
 		return ErrClosed
 	}
 	return err
+}
+
+// dhtVersion is the version that we tell other nodes (BEP 5, v).
+const dhtVersion = "SL\x01\x00"
+
+var errNoDHT = fmt.Errorf("the client stays out of the DHT: %w", ErrUnsupported)
+
+// dhtMember is a client's node in the DHT, if it has joined.
+type dhtMember struct {
+	mu   sync.Mutex // taken before the client's
+	node *dht.Node
+	over bool // the client is closed
+}
+
+// joinDHT returns the client's node, and has it join the DHT the first time.
+func (c *Client) joinDHT() (*dht.Node, error) {
+	if c.NoDHT {
+		return nil, errNoDHT
+	}
+	m := &c.dhtMember
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.over {
+		return nil, ErrClosed
+	}
+	if m.node != nil {
+		return m.node, nil
+	}
+	if err := c.openPackets(); err != nil {
+		return nil, err
+	}
+	cfg := dht.Config{
+		Send:     c.sendPacket,
+		Nodes:    c.DHTNodes,
+		LookUp:   c.lookUpFor(sockets.DHT),
+		ReadOnly: c.Proxy != nil, // other nodes cannot query us through a proxy
+		Version:  dhtVersion,
+		Allow:    c.Allow,
+		Rand:     c.newRand(),
+	}
+	if c.DHTNodes == nil {
+		cfg.Routers = dht.Routers()
+	}
+	for _, a := range c.mux.Addrs() {
+		cfg.IPv4 = cfg.IPv4 || a.Addr().Unmap().Is4()
+		cfg.IPv6 = cfg.IPv6 || a.Addr().Is6()
+	}
+	m.node = dht.New(cfg)
+	c.mux.Handle(udpmux.KRPC, m.node.Receive, nil)
+	return m.node, nil
+}
+
+// member returns the client's node if it has joined the DHT, or nil.
+func (m *dhtMember) member() *dht.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.node
+}
+
+// leave ends the node, before the sockets are closed.
+func (m *dhtMember) leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.over = true
+	if m.node != nil {
+		m.node.Close()
+	}
+}
+
+// dhtPort is the UDP port that peers are told of (BEP 5), or 0 if we are not in the DHT.
+func (c *Client) dhtPort() uint16 {
+	if c.dhtMember.member() == nil {
+		return 0
+	}
+	if c.Proxy != nil {
+		return 0
+	}
+	for _, a := range c.mux.Addrs() {
+		return a.Port()
+	}
+	return 0
+}
+
+// heardOfNode takes the address of a node that a peer named (PORT, BEP 5).
+func (c *Client) heardOfNode(a netip.AddrPort) {
+	if node := c.dhtMember.member(); node != nil {
+		node.AddNode(a)
+	}
+}
+
+// locate tells our DHT node, if there is one, the external addresses that routers report (BEP 42).
+func (c *Client) locate(node *dht.Node) {
+	if node == nil {
+		return
+	}
+	for _, a := range c.externals() {
+		node.Located(a.Addr())
+	}
 }

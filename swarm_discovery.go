@@ -102,7 +102,7 @@ func (f *discovery) newAnnouncer(h Hash) *tracker.Announcer {
 		Private:  c.private,
 		HTTP:     c.client.http,
 		UDP:      c.client.udp,
-		Lookup:   c.client.lookupForOthers(),
+		Lookup:   c.client.lookUpForStrangers(),
 		Port:     c.client.publicPort,
 		Progress: c.progress,
 		Found:    func(url string, peers []netip.AddrPort) { f.foundIn(h, peerlist.FromTracker, url, peers...) },

@@ -93,7 +93,7 @@ func TestTrackerNamesAHost(t *testing.T) {
 
 	// Dial may use a proxy, so names are not looked up beside it.
 	client.Dial = new(net.Dialer).DialContext
-	require.Nil(t, client.lookupForOthers())
+	require.Nil(t, client.lookUpForStrangers())
 }
 
 func TestTrackersHearOfCompletionBeforeTheStop(t *testing.T) {

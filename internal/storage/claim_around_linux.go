@@ -18,7 +18,9 @@ func (d *rootDisk) takenAround(files []Claim, owner [20]byte) error {
 		within = path.Join(filepath.Base(dir), within)
 		dir = filepath.Dir(dir)
 		above, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
-		if err != nil {
+		if Exhausted(err) {
+			return err
+		} else if err != nil {
 			continue // we may pass through, and not look at it
 		}
 		err = d.takenIn(above, files, owner, func(f Claim) string { return path.Join(within, f.Path) })
@@ -34,7 +36,9 @@ func (d *rootDisk) takenAround(files []Claim, owner [20]byte) error {
 	}
 	for p, files := range below {
 		dir, err := d.root.OpenFile(filepath.FromSlash(p), os.O_RDONLY|unix.O_DIRECTORY, 0)
-		if err != nil {
+		if Exhausted(err) {
+			return err
+		} else if err != nil {
 			continue // not there, or a file
 		}
 		err = d.takenIn(dir, files, owner, func(f Claim) string {

@@ -2,13 +2,16 @@ package storage_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/shoal-go/torrent/internal/storage/disktest"
@@ -50,6 +53,76 @@ func TestEdgesThatCannotBeMovedStay(t *testing.T) {
 			require.NoError(t, s.Close())
 		})
 	}
+}
+
+// scantDisk has few handles.
+type scantDisk struct {
+	storage.Disk
+	left *atomic.Int64
+}
+
+func (d scantDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	if d.left.Add(-1) < 0 {
+		d.left.Add(1)
+		return nil, syscall.EMFILE
+	}
+	f, err := d.Disk.Open(name, flag)
+	if err != nil {
+		d.left.Add(1)
+		return nil, err
+	}
+	return scantFile{f, d.left}, nil
+}
+
+func (d scantDisk) MkdirAll(name string) error {
+	if d.left.Load() < 1 {
+		return syscall.EMFILE
+	}
+	return d.Disk.MkdirAll(name)
+}
+
+func (d scantDisk) SyncDir(name string) error {
+	if d.left.Load() < 1 {
+		return syscall.EMFILE
+	}
+	return d.Disk.SyncDir(name)
+}
+
+func (d scantDisk) SyncAll() (bool, error) { return false, nil }
+
+type scantFile struct {
+	storage.DiskFile
+	left *atomic.Int64
+}
+
+func (f scantFile) Close() error {
+	f.left.Add(1)
+	return f.DiskFile.Close()
+}
+
+// Files that are kept open give way to those that are made, or to directories, where handles are few.
+func TestFewHandles(t *testing.T) {
+	if !storage.Exhausted(syscall.EMFILE) {
+		t.Skip("no such error here")
+	}
+	paths := make([]string, 40)
+	for i := range paths {
+		paths[i] = fmt.Sprintf("d%d/%d", i/4, i)
+	}
+	tor, content := named(1, paths...)
+	d := scantDisk{disktest.New(), new(atomic.Int64)}
+	d.left.Store(3)
+	s, err := storage.OpenDisk(tor, d, "", nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, s.SaveResume(bits.Full(tor.NumPieces()), nil))
+	require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, s))
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+	require.EqualValues(t, 3, d.left.Load())
 }
 
 // A sync for which there is no handle loses nothing, and is done by the next one.

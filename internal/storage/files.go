@@ -215,16 +215,25 @@ func (s *fileStore) path(i int) string { return filepath.Join(s.dir, s.files[i].
 // open opens file i for handles. With os.O_CREATE it makes the directories that lead there. The caller holds s.mu.
 func (s *fileStore) open(i, flag int) (DiskFile, error) {
 	name := s.files[i].name
-	f, err := s.disk.Open(name, flag)
+	f, err := s.openRoomy(name, flag)
 	if err != nil && flag&os.O_CREATE != 0 && errors.Is(err, fs.ErrNotExist) {
 		if err := s.mkdirAll(filepath.Dir(name)); err != nil {
 			return nil, err
 		}
-		f, err = s.disk.Open(name, flag)
+		f, err = s.openRoomy(name, flag)
 	}
 	if err == nil && flag&os.O_CREATE != 0 {
 		s.madeName(name)
 	}
+	return f, err
+}
+
+// openRoomy opens a file for which others that are not in use give way.
+func (s *fileStore) openRoomy(name string, flag int) (f DiskFile, err error) {
+	err = s.handles.makeRoom(func() (err error) {
+		f, err = s.disk.Open(name, flag)
+		return err
+	})
 	return f, err
 }
 
@@ -235,7 +244,7 @@ func (s *fileStore) mkdirAll(name string) error {
 	for dir := name; dir != "."; dir = filepath.Dir(dir) {
 		s.madeName(dir)
 	}
-	return s.disk.MkdirAll(name)
+	return s.handles.makeRoom(func() error { return s.disk.MkdirAll(name) })
 }
 
 // madeName records that the next Sync is to sync the directory that holds name.

@@ -49,9 +49,6 @@ func (p *handles) get(file int, write, create bool) (*handle, error) {
 		flag |= os.O_CREATE
 	}
 	f, err := p.open(file, flag)
-	for Exhausted(err) && p.closeOldest() {
-		f, err = p.open(file, flag)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +122,15 @@ func (p *handles) retire(file int) {
 func (p *handles) shrink() {
 	for len(p.files) > p.max && p.retireOldest() {
 	}
+}
+
+// makeRoom does what needs a handle of the system's. Where there is none, files that are not in use are closed for it.
+func (p *handles) makeRoom(do func() error) error {
+	err := do()
+	for Exhausted(err) && p.closeOldest() {
+		err = do()
+	}
+	return err
 }
 
 // closeOldest closes the least recently used file that is not in use, and reports whether there was one.

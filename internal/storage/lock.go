@@ -30,7 +30,11 @@ func (s *fileStore) lock() error {
 	if s.unlock != nil {
 		return nil
 	}
-	unlock, err := s.disk.Lock(s.sidecar(".lock"), true)
+	var unlock func(remove bool) error
+	err := s.handles.makeRoom(func() (err error) {
+		unlock, err = s.disk.Lock(s.sidecar(".lock"), true)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("write to %s: %w", s.dir, err)
 	}

@@ -132,7 +132,8 @@ func (s *fileStore) own(i int) error {
 		}
 	}
 	if info.ID != f.id && len(s.files) <= maxClaims {
-		if err := s.disk.Claim(s.content.InfoHash, []Claim{{filepath.ToSlash(f.name), info.ID}}); err != nil {
+		mine := []Claim{{filepath.ToSlash(f.name), info.ID}}
+		if err := s.handles.makeRoom(func() error { return s.disk.Claim(s.content.InfoHash, mine) }); err != nil {
 			return err
 		}
 	}
@@ -247,7 +248,7 @@ func (s *fileStore) rename(i int) error {
 func (s *fileStore) copyOwn(i int, info FileInfo) (err error) {
 	f := &s.files[i]
 	tmp := filepath.Join(filepath.Dir(f.name), s.sidecar(".copy"))
-	to, err := s.disk.Open(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	to, err := s.openRoomy(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}

@@ -343,7 +343,7 @@ func (s *fileStore) replaceSidecar(b []byte) error {
 
 // replace replaces the content of name with p, so that after a loss of power the file holds the old or the new.
 func (s *fileStore) replace(name string, p []byte) error {
-	return replaceOn(s.disk, name, p, s.renameOpen)
+	return s.handles.makeRoom(func() error { return replaceOn(s.disk, name, p, s.renameOpen) })
 }
 
 func replaceOn(disk Disk, name string, p []byte, rename func(from, to string) error) error {

@@ -96,7 +96,7 @@ func (s *fileStore) sync(files []int, dirs map[string]struct{}, together bool) e
 		if s.stopped.Load() {
 			return ErrClosed
 		}
-		if err := s.disk.SyncDir(dir); err != nil && !absent(err) {
+		if err := s.handles.makeRoom(func() error { return s.disk.SyncDir(dir) }); err != nil && !absent(err) {
 			return err
 		}
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/portmap"
 	"github.com/shoal-go/torrent/internal/printable"
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/sockets"
 	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/shoal-go/torrent/internal/tracker"
@@ -165,6 +166,7 @@ type Client struct {
 	ctx       context.Context // ended by Close
 	cancel    context.CancelFunc
 
+	hashReads hashReads      // has its own mutex
 	dhtMember dhtMember      // has its own mutex
 	transport transport      // has its own mutex
 	tasks     sync.WaitGroup // all goroutines of the client
@@ -352,6 +354,7 @@ func (c *Client) prepare() {
 	c.prepareHTTP()
 	c.webSeeds = webseed.NewClient(c.http, func(u *url.URL) bool { return tracker.Direct(c.http, u) })
 	c.account = account.New(c.hooks.heldMemory)
+	c.hashReads.account = ratelimit.NewAccount(hashReadRate, hashReadsAtOnce, time.Now())
 	c.preparePackets()
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {

@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -438,4 +439,38 @@ func TestChooseAnEmptyFileAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, shortV2, b)
 	require.NoError(t, files.Close())
+}
+
+// What is read for the hashes of blocks is bounded for all peers together, and for those that call again and again.
+func TestBlockHashesAreRationed(t *testing.T) {
+	r := hashReads{account: ratelimit.NewAccount(hashReadRate, hashReadsAtOnce, time.Unix(0, 0))}
+	blocks := 0
+	const each, seconds = 1000, 100
+	for k := range seconds * 100 {
+		if r.may(each, time.Unix(0, 0).Add(time.Duration(k)*time.Second/100)) {
+			blocks += each
+		}
+	}
+	require.InDelta(t, hashReadsAtOnce+seconds*hashReadRate, blocks, 2*each)
+
+	content := contentV2(4*pieceLengthV2, 'c')
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), content, 0o644))
+	tor, err := Create(filepath.Join(dir, "f"), &CreateOptions{Version: V2, PieceLength: pieceLengthV2, Private: true})
+	require.NoError(t, err)
+	c := localClient(t)
+	d, err := tor.Start(t.Context(), &Options{Client: c, Dir: dir, Seed: true})
+	require.NoError(t, err)
+	_, err = d.Wait()
+	require.NoError(t, err)
+	ask := func(base, index uint32) bool {
+		p := dialV2(t, tor, netip.MustParseAddrPort(c.Addr().String()))
+		return p.ask(t, wire.HashRequest{Root: rootV2(content), Base: base, Index: index, Length: 2}) != nil
+	}
+	require.True(t, ask(0, 2))
+	require.True(t, ask(0, 4))
+	require.True(t, c.hashReads.may(1_000_000, time.Now()))
+	require.False(t, ask(0, 0))
+	require.True(t, ask(0, 4), "it was read last")
+	require.True(t, ask(1, 0), "this needs no reading")
 }

@@ -2,9 +2,11 @@ package torrent
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/merkle"
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -17,7 +19,31 @@ const (
 	maxBlocksHashed = wire.MaxHashes
 	// hashWork is the work of one hash of two others.
 	hashWork = 10
+	// hashReadRate is how many blocks a second all strangers may have a client read for their hashes, and hashReadsAtOnce how many
+	// at once: the longest piece. Each peer is charged with it, but one that calls again begins with a new account.
+	hashReadRate    = 512
+	hashReadsAtOnce = maxBlocksHashed
 )
+
+// hashReads bounds how much a client reads for the hashes of blocks. Peers that know only of false pieces ask for these, so
+// it is seldom that an honest one is refused, and then it finds the liar without them.
+type hashReads struct {
+	mu      sync.Mutex
+	account ratelimit.Account
+}
+
+// may reports whether so many blocks may be read, and counts them.
+func (r *hashReads) may(blocks int, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.account.Owed(now) > 0 {
+		return false
+	}
+	r.account.Charge(int64(blocks), now)
+	return true
+}
+
+var errHashReads = errors.New("too much is read for the hashes of blocks")
 
 // maxHashesServed is how many bytes of hashes one peer is sent: a few times all of them.
 func (d *Download) maxHashesServed() int64 {
@@ -170,6 +196,9 @@ func (d *Download) blockTree(piece int) (*merkle.Tree, error) {
 	d.mu.Unlock()
 	if last.tree != nil && last.piece == piece {
 		return last.tree, nil
+	}
+	if !d.client.hashReads.may(d.t.layout.NumBlocks(piece), time.Now()) {
+		return nil, errHashReads
 	}
 	var leaves []byte
 	b := make([]byte, merkle.BlockSize)

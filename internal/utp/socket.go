@@ -11,6 +11,8 @@ package utp
 
 import (
 	"context"
+	"encoding/binary"
+	"math/bits"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -197,8 +199,7 @@ func (s *Socket) answer(from netip.AddrPort, h *packet) (c, victim *conn) {
 		return nil, nil
 	}
 	if len(s.unconfirmed) >= s.most {
-		// Of a flood, one is as good as another; of those that mean it, most get through.
-		victim = s.unconfirmed[s.random.IntN(len(s.unconfirmed))]
+		victim = s.victim(from.Addr())
 		s.forget(victim)
 	}
 	c = s.newConn(from)
@@ -207,6 +208,44 @@ func (s *Socket) answer(from netip.AddrPort, h *packet) (c, victim *conn) {
 	s.unconfirmed = append(s.unconfirmed, c)
 	s.conns[connKey{from, c.e.recvID}] = c
 	return c, victim
+}
+
+// victim is the unconfirmed connection that makes room for one to another address: the one nearest to that, if they may be
+// of one network, so that no network takes the place of others. Else it is any: of a flood from everywhere, one is as good as another, and
+// of those that mean it, most get through. The caller holds s.mu.
+func (s *Socket) victim(newcomer netip.Addr) *conn {
+	first, near := s.random.IntN(len(s.unconfirmed)), 0
+	victim := s.unconfirmed[first]
+	for k := range s.unconfirmed {
+		c := s.unconfirmed[(first+k)%len(s.unconfirmed)]
+		if n := common(c.remote.Addr(), newcomer); n > near {
+			victim, near = c, n
+		}
+	}
+	return victim
+}
+
+// common is how many bits two addresses begin with alike, if that is a network that one may hold in full; else 0.
+func common(a, b netip.Addr) (n int) {
+	least := 16
+	if a.Is6() {
+		least = 32
+	}
+	if a.Is6() != b.Is6() {
+		return 0
+	}
+	p, q := a.As16(), b.As16()
+	n = bits.LeadingZeros64(binary.BigEndian.Uint64(p[:8]) ^ binary.BigEndian.Uint64(q[:8]))
+	if n == 64 {
+		n += bits.LeadingZeros64(binary.BigEndian.Uint64(p[8:]) ^ binary.BigEndian.Uint64(q[8:]))
+	}
+	if a.Is4() {
+		n -= 96 // those of every mapped address
+	}
+	if n < least {
+		return 0
+	}
+	return n
 }
 
 // newConn makes a connection that is not known yet. The caller holds s.mu.

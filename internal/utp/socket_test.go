@@ -335,6 +335,51 @@ func TestSynFlood(t *testing.T) {
 	})
 }
 
+// A flood of SYNs from one network takes no place of others, however much faster it is than their round trips.
+func TestSynFloodOfOneNetwork(t *testing.T) {
+	for name, from := range map[string]func(i int) netip.Addr{
+		"one address": func(int) netip.Addr { return netip.MustParseAddr("1.2.3.4") },
+		"a /16":       func(i int) netip.Addr { return netip.AddrFrom4([4]byte{1, 2, byte(i >> 8), byte(i)}) },
+		"a /48": func(i int) netip.Addr {
+			return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 0, byte(i >> 8), byte(i), 15: byte(i)})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork()
+				n.delay = 150 * time.Millisecond
+				s1, s2 := n.socket(t, here, 0), n.socket(t, there, 40)
+				l, err := s2.Listen()
+				require.NoError(t, err)
+				over := make(chan struct{})
+				defer close(over)
+				go func() {
+					for i := 0; ; i++ {
+						s2.Receive(synPacket(uint16(i), uint16(i)), 20, netip.AddrPortFrom(from(i), uint16(1+i%60_000)))
+						s2.Flush()
+						select {
+						case <-over:
+							return
+						case <-time.After(time.Second / 5000):
+						}
+					}
+				}()
+				time.Sleep(100 * time.Millisecond)
+				time.AfterFunc(time.Minute, func() { l.Close() })
+				for range 5 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					c, err := s1.Dial(ctx, thereAddr)
+					cancel()
+					require.NoError(t, err)
+					accepted, err := l.Accept()
+					require.NoError(t, err)
+					exchange(t, c, accepted, 1000)
+				}
+			})
+		})
+	}
+}
+
 // Who claims to be at another address does not see the answers to his SYNs, and makes no connection without.
 func TestForgedConfirmation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -368,6 +368,12 @@ func TestDebts(t *testing.T) {
 	require.Equal(t, Debt{Sent: 1 << 30, Received: 1 << 20}, debt)
 	_, owes = all.Of(ip(2))
 	require.False(t, owes)
+	six := Debts{}
+	six.Left(netip.MustParseAddr("2001:db8::1"), rider, epoch)
+	_, owes = six.Of(netip.MustParseAddr("2001:db8::2"))
+	require.True(t, owes, "it has the whole /64")
+	_, owes = six.Of(netip.MustParseAddr("2001:db8:0:1::1"))
+	require.False(t, owes)
 	for name, change := range map[string]func(p *Peer){
 		"gave enough":               func(p *Peer) { p.Received = 1 << 29 },
 		"took little":               func(p *Peer) { p.Sent = creditAtFirst },

@@ -10,8 +10,8 @@ import (
 // maxDebtors is how many addresses of peers that left owing us are remembered.
 const maxDebtors = 1000
 
-// Debts remember what free riders took, so that no debt is forgiven by connecting again. Local addresses,
-// which many peers may share, are exempt. The zero value is ready.
+// Debts remember what free riders took, so that no debt is forgiven by connecting again, be it from another address of the
+// same /64. Local addresses, which many peers may share, are exempt. The zero value is ready.
 type Debts map[netip.Addr]Debt
 
 // Debt is what a peer was sent and gave over all connections so far, in bytes.
@@ -19,7 +19,7 @@ type Debt struct{ Sent, Received int64 }
 
 // Of returns the debt of the peers at an address, if there is one.
 func (all Debts) Of(ip netip.Addr) (debt Debt, owes bool) {
-	debt, owes = all[ip]
+	debt, owes = all[debtor(ip)]
 	return debt, owes
 }
 
@@ -29,11 +29,20 @@ func (all *Debts) Left(ip netip.Addr, p Peer, now time.Time) {
 		return
 	}
 	if p.Down = 0; !p.owes(now) { // what it sends now, it will send no more
-		delete(*all, ip)
+		delete(*all, debtor(ip))
 		return
 	}
 	if *all == nil || len(*all) >= maxDebtors {
 		*all = make(Debts)
 	}
-	(*all)[ip] = Debt{p.Sent, p.Received}
+	(*all)[debtor(ip)] = Debt{p.Sent, p.Received}
+}
+
+// debtor is what the debt of an unmapped address is remembered by: of IPv6, a host has its whole /64.
+func debtor(ip netip.Addr) netip.Addr {
+	if ip.Is6() {
+		p, _ := ip.Prefix(64) // which every address of IPv6 has
+		return p.Addr()
+	}
+	return ip
 }

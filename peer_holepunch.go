@@ -62,8 +62,9 @@ func (p *peer) receiveHolePunch(payload []byte, now time.Time) error {
 			d.punch(m.Addr, now)
 		}
 	case wire.HolePunchError:
-		d.discovery.candidates.DropRelay(m.Addr, p.conn.addr)
-		d.rendezvous(m.Addr, now)
+		if d.discovery.candidates.DropRelay(m.Addr, p.conn.addr) { // so that a stranger has others asked for nothing
+			d.rendezvous(m.Addr, now)
+		}
 	}
 	return nil
 }

@@ -212,6 +212,12 @@ func TestHolePunchInitiator(t *testing.T) {
 		want := []string{"0 80.0.9.1:6881 0"}
 		require.Equal(t, want, b.take(), "the last to name it")
 		require.Empty(t, a.take())
+		c := newPuncher(t, n.NewHost("80.0.3.1", 0, 0, 0), content, us.Addr(6881), true)
+		for range 3 {
+			c.say(wire.HolePunchError, "80.0.9.1:6881")
+			simnet.Sleep(2 * time.Second)
+		}
+		require.Empty(t, slices.Concat(a.take(), b.take()), "one that was not asked has the others asked")
 		b.say(wire.HolePunchError, "80.0.9.1:6881")
 		require.Equal(t, want, a.take(), "then the other")
 		a.say(wire.HolePunchError, "80.0.9.1:6881")

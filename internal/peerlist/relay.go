@@ -19,11 +19,14 @@ func (c *List) AddRelay(addr, relay netip.AddrPort) {
 	}
 }
 
-// DropRelay records that the peer at relay does not introduce us to addr.
-func (c *List) DropRelay(addr, relay netip.AddrPort) {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil {
-		k.relays = slices.DeleteFunc(k.relays, func(r netip.AddrPort) bool { return r == relay })
+// DropRelay records that the peer at relay does not introduce us to addr. It reports whether it might have.
+func (c *List) DropRelay(addr, relay netip.AddrPort) bool {
+	k := c.all[netaddr.Unmap(addr)]
+	if k == nil || !slices.Contains(k.relays, relay) {
+		return false
 	}
+	k.relays = slices.DeleteFunc(k.relays, func(r netip.AddrPort) bool { return r == relay })
+	return true
 }
 
 // Relays are the peers that may introduce us to addr; the one that named it last comes first.

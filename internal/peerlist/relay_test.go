@@ -25,7 +25,8 @@ func TestRelays(t *testing.T) {
 	}
 	l.AddRelay(a, relay(3))
 	require.Equal(t, []netip.AddrPort{relay(3), relay(5), relay(4), relay(2)}, l.Relays(a))
-	l.DropRelay(a, relay(5))
+	require.True(t, l.DropRelay(a, relay(5)))
+	require.False(t, l.DropRelay(a, relay(5)))
 	require.Equal(t, []netip.AddrPort{relay(3), relay(4), relay(2)}, l.Relays(a))
 
 	require.True(t, l.Take(a))

@@ -237,47 +237,44 @@ func isPort(p string) bool {
 	return n > 0 && n == len(p) && ('1' <= r && r <= '9' || r == '¹' || r == '²' || r == '³')
 }
 
-// place is a name in a directory, as a file system that ignores case sees it.
-// Directories whose paths differ only in case are one.
-type place struct {
-	dir  int // 0 is the root
-	name string
-}
-
 // TellApart renames the files that would take the place of another: those whose paths are equal, or where one is
 // a directory of another, even one that is written in another case. They get a number: "bar.1.txt". A directory
 // keeps its name, then the file that comes first. A path is slash-separated; an empty one is of a file
 // that is not stored, and stays empty.
 func TellApart(paths []string) {
-	dirs := make(map[place]int)
-	places := make([]place, len(paths))
-	for i, rest := range paths {
-		for rest != "" {
-			name, below, ok := strings.Cut(rest, "/")
-			places[i].name = FoldCase(name)
-			if !ok {
-				break
-			}
-			dir, known := dirs[places[i]]
-			if !known {
-				dir = len(dirs) + 1
-				dirs[places[i]] = dir
-			}
-			places[i].dir, rest = dir, below
-		}
+	folded := make([]string, len(paths))
+	here := make(map[string]bool, len(paths)) // folded, of files
+	for i, path := range paths {
+		folded[i] = FoldCase(path)
+		here[folded[i]] = true
 	}
-
+	// Of directories, which may be very many more than files, those are looked at alone that are in the place of a file.
+	dirs := make(map[string]bool) // folded
+	eachDirectory(folded, func(dir string) {
+		if here[dir] {
+			dirs[dir] = true
+		}
+	})
 	taken := make(map[string]bool, len(paths))
-	free := func(path string, p place) bool { return dirs[p] == 0 && !taken[path] }
-	var late []int // files whose place is taken
-	for i, p := range places {
+	free := func(path, folded string) bool { return !dirs[folded] && !taken[path] }
+	var late []int                  // files whose place is taken
+	around := make(map[string]bool) // the directories that they are in, folded
+	for i, path := range paths {
 		switch {
-		case paths[i] == "":
-		case free(paths[i], p):
-			taken[paths[i]] = true
+		case path == "":
+		case free(path, folded[i]):
+			taken[path] = true
 		default:
 			late = append(late, i)
+			around[parent(folded[i])] = true
 		}
+	}
+	if len(late) > 0 {
+		eachDirectory(folded, func(dir string) {
+			if around[parent(dir)] {
+				dirs[dir] = true
+			}
+		})
 	}
 
 	// Every name that may stay as it is has its place by now. The number to go on from is kept by
@@ -290,7 +287,7 @@ func TellApart(paths []string) {
 		for {
 			numbers[series]++
 			name := stem + "." + strconv.Itoa(numbers[series]) + ext
-			if path := paths[i][:slash] + name; free(path, place{places[i].dir, FoldCase(name)}) {
+			if path := paths[i][:slash] + name; free(path, FoldCase(path)) {
 				taken[path] = true
 				paths[i] = path
 				break
@@ -298,6 +295,24 @@ func TellApart(paths []string) {
 		}
 	}
 }
+
+// eachDirectory calls visit for the directories of paths, and seldom twice for the same.
+func eachDirectory(paths []string, visit func(dir string)) {
+	last := ""
+	for _, path := range paths {
+		dir := parent(path)
+		if dir == last {
+			continue
+		}
+		last = dir
+		for ; dir != ""; dir = parent(dir) {
+			visit(dir)
+		}
+	}
+}
+
+// parent is the directory that a path is in, or empty.
+func parent(path string) string { return path[:max(0, strings.LastIndexByte(path, '/'))] }
 
 // Numbered is path with the number n in its last name, as TellApart puts it there.
 func Numbered(path string, n int) string {

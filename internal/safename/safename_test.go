@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -163,6 +165,23 @@ func TestTellApartMany(t *testing.T) {
 			require.LessOrEqual(t, len(p), len("t/")+maxName)
 		}
 	}
+}
+
+// Directories may be very many more than files: nothing is kept of those in the place of which there is no file.
+func TestTellApartDeep(t *testing.T) {
+	paths := make([]string, 2000)
+	for i := range paths {
+		paths[i] = strconv.Itoa(i) + strings.Repeat("/a", 126)
+	}
+	paths = append(paths, "7/a/A/a")
+	want := slices.Clone(paths)
+	want[2000] = "7/a/A/a.1"
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	safename.TellApart(paths)
+	runtime.ReadMemStats(&after)
+	require.Equal(t, want, paths)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(4<<20), "bytes allocated")
 }
 
 func FuzzSafeName(f *testing.F) {

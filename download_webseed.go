@@ -17,11 +17,12 @@ import (
 )
 
 const (
-	maxWebSeeds    = 25 // of one download that are asked
+	maxWebSeeds    = 25 // web seeds of one download that are used
 	webSeedStreams = 2  // of one web seed at first; more with HTTP/2
 )
 
-// A webSeed is a server that has the content (BEP 19). It is several suppliers: one for each request that may be under way.
+// A webSeed is a server that has the content (BEP 19). It has several suppliers: one for each request that may be under
+// way.
 //
 // The download's mutex guards what follows seed.
 type webSeed struct {
@@ -34,8 +35,8 @@ type webSeed struct {
 	ctx     context.Context // ends when it is left; nil before the first time it is asked
 	running *sync.WaitGroup // its streams, and those of others
 	streams []*webStream
-	only    *webStream // the one that asks a server that sends whole files only; nil unless it does
-	crowded bool       // it refused a request beside another, so that no more are made at once than then
+	only    *webStream // the only stream that asks a server that sends whole files; nil for other servers
+	crowded bool       // it refused a request while another was under way, so no more requests than that are made at once
 }
 
 // openWebSeeds returns the web seeds of the user and of the torrent, a bounded number of them.
@@ -64,7 +65,8 @@ func (d *Download) openWebSeeds() (all []*webSeed) {
 	return all
 }
 
-// webContent is the content as servers have it: under the names that the author wrote, not those that are safe on disk.
+// webContent returns the content under the names that servers have: those that the author wrote, not those that are
+// safe on disk.
 func (t *Torrent) webContent() *webseed.Content {
 	c := &webseed.Content{Layout: t.layout}
 	c.Name, c.Paths = metainfo.Names(t.info)
@@ -82,7 +84,7 @@ func (t *Torrent) webContent() *webseed.Content {
 	return c
 }
 
-// joinWebSeeds has web seeds asked until leave is called, which returns once nothing of them runs.
+// joinWebSeeds asks web seeds until leave is called. leave returns once none of their goroutines is left.
 func (d *Download) joinWebSeeds() (leave func()) {
 	ctx, cancel := context.WithCancel(d.life.ctx)
 	running := new(sync.WaitGroup)
@@ -116,7 +118,7 @@ func (d *Download) startWebSeeds() {
 	}
 }
 
-// addStream adds a supplier, unless the web seed is not asked any more. The caller holds mu.
+// addStream adds a stream, unless the web seed may no longer be asked. The caller holds mu.
 func (w *webSeed) addStream() (added bool) {
 	if w.seed == nil || w.health.Banned() || w.ctx.Err() != nil {
 		return false
@@ -155,8 +157,8 @@ func (w *webSeed) has(piece int) bool {
 	return true
 }
 
-// lose withdraws pieces from first up to before end from every stream: the web seed cannot give them for now. That takes work for
-// these alone, as there may be many files that it does not have. The caller holds mu.
+// lose withdraws the pieces from first up to before end from every stream: the web seed cannot send them for now. The cost is
+// proportional to these pieces alone, because a web seed may lack many files. The caller holds mu.
 func (w *webSeed) lose(first, end int) {
 	for _, s := range w.streams {
 		w.d.picker.Lose(&s.supply, first, end)
@@ -164,7 +166,7 @@ func (w *webSeed) lose(first, end int) {
 	}
 }
 
-// rested lets streams ask again for what has rested long enough. The caller holds mu.
+// rested lets streams ask again for files and pieces whose rest is over. The caller holds mu.
 func (w *webSeed) rested(now time.Time) {
 	files, pieces := w.health.Rested(now)
 	for _, piece := range pieces {
@@ -175,7 +177,8 @@ func (w *webSeed) rested(now time.Time) {
 	}
 }
 
-// regain gives every stream pieces from first up to before end, but for those that the web seed still cannot give. The caller holds mu.
+// regain gives every stream the pieces from first up to before end, except those that the web seed still cannot send. The caller
+// holds mu.
 func (w *webSeed) regain(first, end int) {
 	for i := first; i < end; i++ {
 		for _, s := range w.streams {
@@ -221,8 +224,8 @@ func (w *webSeed) sentFalsePiece(piece int, now time.Time) {
 	w.d.logLater(func() { w.d.log.Warn("banned", "webseed", w.url) })
 }
 
-// keepTo has one stream alone ask, because the server sends whole files only: it sends each of them once. It reports whether
-// s is that one. The caller holds mu.
+// keepTo restricts requests to one stream, because the server sends whole files only and should send each of them once. It
+// reports whether s is that stream. The caller holds mu.
 func (w *webSeed) keepTo(s *webStream) bool {
 	if w.only == nil && !s.left {
 		w.only = s
@@ -235,7 +238,7 @@ func (w *webSeed) keepTo(s *webStream) bool {
 	return w.only == s
 }
 
-// WebSeedState is what a web seed is at.
+// WebSeedState is the state of a web seed.
 type WebSeedState uint8
 
 const (
@@ -258,7 +261,7 @@ func (s WebSeedState) String() string {
 // MarshalText is String as encoding.TextMarshaler has it.
 func (s WebSeedState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// WebSeedStats is what is known of a web seed (BEP 19).
+// WebSeedStats describes a web seed (BEP 19).
 type WebSeedStats struct {
 	URL        string // as the torrent or Options name it
 	State      WebSeedState
@@ -269,7 +272,7 @@ type WebSeedStats struct {
 	Err        error     // why a request last failed, or nil
 }
 
-// stats is a snapshot. The caller holds mu.
+// stats returns a snapshot. The caller holds mu.
 func (w *webSeed) stats(now time.Time) WebSeedStats {
 	s := WebSeedStats{URL: w.url, Rate: w.down.Rate(now), Downloaded: w.down.Total(), Err: asText(w.health.Err())}
 	for _, o := range w.streams {

@@ -12,13 +12,14 @@ import (
 )
 
 const (
-	// maxGap is how many bytes that are not wanted are read to come to others, instead of a request for these.
+	// maxGap is how many unwanted bytes are read to reach wanted ones, in place of a new request.
 	maxGap = 64 << 10
-	// enough is how many bytes that an answer which broke added count as progress, so that the rest is asked for at once.
+	// enough is how many new bytes an answer that broke off must have brought to count as progress. Then the rest is
+	// requested at once.
 	enough = 1 << 10
 )
 
-// errWithdrawn is why a request ended whose answer is not wanted any more.
+// errWithdrawn is the cause with which a request ends when its answer is no longer wanted.
 var errWithdrawn = errors.New("not wanted any more")
 
 // A webStream asks a web seed for one run of blocks at a time. It is a supplier. One goroutine asks and reads.
@@ -28,18 +29,18 @@ type webStream struct {
 	w       *webSeed
 	waker                   // of the goroutine
 	supply  picker.Supplier // what the picker knows of it
-	todo    []picker.Block  // that it is asked for, and has not read
-	left    bool            // it is no supplier any more
+	todo    []picker.Block  // blocks that it was asked for and has not read
+	left    bool            // it is no longer a supplier
 	reading bool            // a request is under way
 	current picker.Block    // being read, or to be read next
-	until   int64           // where in the content the present body ends
+	until   int64           // offset in the content at which the present body ends
 	stop    context.CancelCauseFunc
 
 	// Of the goroutine alone.
 	body    *webseed.Body
-	file    int    // that body is of
+	file    int    // whose bytes body has
 	came    int64  // bytes of body that are kept
-	partial []byte // the block that broke off, as far as it came
+	partial []byte // the bytes that came of the block that broke off
 	broken  picker.Block
 	skipped int64 // bytes read in vain and not counted yet
 }
@@ -58,14 +59,14 @@ func (s *webStream) withdraw(id picker.Block) {
 	s.stopUnwanted()
 }
 
-// ahead reports whether a block comes in the present body.
+// ahead reports whether a block is still to come in the present body.
 func (s *webStream) ahead(id picker.Block) bool {
 	off := s.w.d.offsetOf(id)
 	return off >= s.w.d.offsetOf(s.current) && off < s.until
 }
 
-// release has others asked for the blocks that which selects, and ends the answer if nothing more in it is wanted. The
-// caller holds mu.
+// release makes the blocks that which selects available to other suppliers, and ends the answer if nothing more in it
+// is wanted. The caller holds mu.
 func (s *webStream) release(which func(picker.Block) bool) {
 	d := s.w.d
 	d.picker.Release(&s.supply, which)
@@ -98,7 +99,7 @@ func (s *webStream) leave() {
 	s.signal()
 }
 
-// run asks the web seed for what is wanted of it until ctx ends or the stream leaves.
+// run asks the web seed for wanted blocks until ctx ends or the stream leaves.
 func (s *webStream) run(ctx context.Context) {
 	d := s.w.d
 	defer func() {
@@ -141,7 +142,8 @@ func (s *webStream) run(ctx context.Context) {
 	}
 }
 
-// due reports whether the web seed may be asked now, and if there is one, when what is to be asked of it changes with time.
+// due reports whether the web seed may be asked now, whether the stream has left, and the time, if there is one, at which
+// to look again.
 func (s *webStream) due() (at time.Time, ready, left bool) {
 	d, h := s.w.d, &s.w.health
 	now := time.Now()
@@ -192,7 +194,7 @@ func (s *webStream) next() (first picker.Block, end int64, ok bool) {
 	return first, d.endOf(last), true
 }
 
-// fetch asks for one run of blocks and takes them. It reports whether there was one.
+// fetch asks for one run of blocks and takes them. It reports whether there was a run to ask for.
 func (s *webStream) fetch(parent context.Context) bool {
 	d := s.w.d
 	id, end, ok := s.next()
@@ -236,7 +238,7 @@ func (s *webStream) broke(ctx context.Context, err error) {
 	if s.came < enough && !s.left {
 		s.w.failed(s, s.file, err, now)
 		if s.w.health.FileRests(s.file) {
-			s.dropPartial() // it was of something else
+			s.dropPartial() // a later answer may be of another version of the file
 		}
 	}
 }
@@ -284,7 +286,7 @@ func (s *webStream) read(ctx context.Context, id picker.Block, end int64) ([]byt
 			}
 		}
 		if err != nil {
-			s.partial, s.broken = b, id // the next request goes on behind it
+			s.partial, s.broken = b, id // the next request continues after it
 			d.mu.Lock()
 			d.traffic.gate.Refund(1)
 			d.mu.Unlock()
@@ -319,8 +321,8 @@ func (s *webStream) seek(ctx context.Context, part webseed.Part) (err error) {
 	return s.skip(ctx, part.Offset)
 }
 
-// opened looks at a body that was opened: its server may be one that others must not be asked beside, or that takes more
-// requests. It reports whether the body is read.
+// opened looks at a body that was opened: its server may send whole files only, or accept more requests at once. It
+// reports whether to read the body.
 func (s *webStream) opened() bool {
 	w := s.w
 	w.d.mu.Lock()
@@ -368,7 +370,7 @@ func (d *Download) blockOver(off int64) picker.Block {
 	return picker.Block{Piece: int32(i), Index: int32((off - d.t.layout.PieceOffset(i)) / blockSize)}
 }
 
-// wants reports whether a block that came by the way is wanted. Then it counts as asked for.
+// wants reports whether a block that comes in any case is wanted. If so, it counts as requested.
 func (s *webStream) wants(id picker.Block) bool {
 	d := s.w.d
 	now := time.Now()
@@ -458,7 +460,7 @@ func (s *webStream) sentFalseBlock(id picker.Block, b []byte, now time.Time) (ne
 	return next, more
 }
 
-// countSkipped counts what was read in vain. The caller holds mu.
+// countSkipped adds the bytes that were skipped to the wasted ones. The caller holds mu.
 func (s *webStream) countSkipped(now time.Time) {
 	d, n := s.w.d, s.skipped
 	s.skipped = 0

@@ -133,7 +133,7 @@ func (d *Downloaded) content() *contentfs.Content {
 	return &contentfs.Content{Layout: d.t.layout, ModTime: d.t.creationDate, ReadFileAt: d.readAt}
 }
 
-// fileSystem is that of the chosen files, for an operation on a name.
+// fileSystem returns the tree of the chosen files, for an operation on a name.
 func (d *Downloaded) fileSystem(op, name string) (*contentfs.Tree, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -158,7 +158,7 @@ func (d *Downloaded) Open(name string) (fs.File, error) {
 	return t.Open(name)
 }
 
-// Stat returns size and type. The modification time is the torrent's creation date.
+// Stat returns size and type. The modification time is the creation date of the torrent.
 func (d *Downloaded) Stat(name string) (fs.FileInfo, error) {
 	t, err := d.fileSystem("stat", name)
 	if err != nil {
@@ -197,8 +197,8 @@ func (f *DownloadedFile) Path() string { return f.d.t.layout.File(f.index).Path 
 // Length is in bytes.
 func (f *DownloadedFile) Length() int64 { return f.d.t.layout.File(f.index).Length }
 
-// Open opens the file for reading. Where Bytes of a file that another program has cut would crash the program, its reads
-// return an error. It is also an io.Seeker and an io.ReaderAt.
+// Open opens the file for reading. If another program has changed or shortened the file, reads return an error, where
+// access to the slice of Bytes could crash the program. The result is also an io.Seeker and an io.ReaderAt.
 func (f *DownloadedFile) Open() (fs.File, error) {
 	d := f.d
 	d.mu.RLock()
@@ -209,16 +209,16 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 	return d.content().OpenFile(f.index), nil
 }
 
-// Bytes is the content without a copy. It must not be written to. It is a slice of the memory that
-// holds the content, or a map of the file that is made at the first call and stays until the Close of the Downloaded, which
-// alone ends it: that of the Download does not, and if the download fails the map stays until the program ends. The
-// content of a user's Storage is read into memory. An empty file is an empty slice.
+// Bytes returns the content without a copy. It must not be written to. It is a slice of the memory that holds the content,
+// or a memory map of the file that is made at the first call. The map stays until the Downloaded is closed; closing the
+// Download does not end it, and if the download fails the map stays until the program ends. The content of a user's Storage
+// is read into memory. For an empty file the slice is empty.
 //
-// It is an error if the file is no longer as it was verified, by its size and modification time, or if
-// it is longer than a slice can be. But a map shows the file as it is now: if another program writes to
-// it later the slice changes, and if the file is made shorter, reading the slice beyond its new end
-// crashes the program (SIGBUS), which Go cannot recover from. If other programs may write to the files,
-// use Open or ReadFile on the Downloaded: they return an error then.
+// Bytes returns an error if the size or modification time of the file has changed since it was verified, or if the
+// file is longer than a slice can be. A map always shows the present content of the file: if another program writes
+// to it later, the slice changes, and if the file is made shorter, reading the slice beyond its new end crashes the
+// program (SIGBUS), which Go cannot recover from. If other programs may write to the files, use Open or ReadFile on
+// the Downloaded: they return an error then.
 func (f *DownloadedFile) Bytes() ([]byte, error) {
 	d := f.d
 	d.mu.RLock()

@@ -19,18 +19,18 @@ var (
 	// ErrUnsupported is returned for input that is well formed but of a kind that this package does not
 	// handle, such as a torrent of a version after 2.
 	ErrUnsupported = metainfo.ErrUnsupported
-	// ErrNotFound is returned by DHT.Get and DHT.GetSigned where nodes answered, and none has the item.
+	// ErrNotFound is returned by DHT.Get and DHT.GetSigned if nodes answered and none has the item.
 	ErrNotFound = dht.ErrNotFound
 	// ErrStalled ends a download that made no progress for Options.StallTimeout.
 	ErrStalled = errors.New("torrent: no progress")
-	// ErrInUse is returned by Start if another download already writes the same content to the same
-	// directory, or if the same Client already has a download of the same info hash. On Linux it is returned, too, if a
-	// file that is chosen has the path of a file that a download of another torrent has chosen, in this process
-	// or another, whichever directories above the file they were given: until what that one downloaded is closed. The error names the path, and the other's info hash.
+	// ErrInUse is returned by Start if another download already writes the same content to the same directory, or if the same
+	// Client already has a download of the same info hash. On Linux it is also returned if a chosen file has the path of a file
+	// that a download of another torrent has chosen, in this process or another, even if their Dirs differ. The other download
+	// releases the path when its Downloaded is closed. The error names the path and the other info hash.
 	ErrInUse = storage.ErrInUse
 )
 
-// MetainfoError says which field of a torrent is malformed, and how.
+// MetainfoError reports which field of a torrent is malformed, and how.
 type MetainfoError struct {
 	Field  string // the keys that lead to it, such as "info.piece length" or "info.files[3].path"; "" is the whole file
 	Reason string
@@ -52,7 +52,7 @@ func (e *TrackerError) Error() string { return fmt.Sprintf("tracker %s: %s", e.U
 
 func (e *TrackerError) Unwrap() error { return e.Err }
 
-// PeerError says why a connection to a peer could not be made, or ended.
+// PeerError reports why a connection to a peer could not be made, or ended.
 type PeerError struct {
 	Addr netip.AddrPort // of the peer
 	Err  error          // why

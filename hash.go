@@ -10,7 +10,7 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// Hash is an info hash of 20 bytes: a SHA-1 sum, or the beginning of one of version 2.
+// Hash is an info hash of 20 bytes: a SHA-1 sum, or the first 20 bytes of an info hash of version 2.
 type Hash [20]byte
 
 // ParseHash reads an info hash as magnet links write it: 40 characters of hex or 32 of base32, in either case.
@@ -81,7 +81,7 @@ func (h *HashV2) UnmarshalText(text []byte) error {
 	return err
 }
 
-// truncated is what stands for the hash where the protocol has 20 bytes.
+// truncated returns the form of the hash that the protocol uses where it has room for 20 bytes only.
 func (h HashV2) truncated() Hash { return Hash(h[:20]) }
 
 // Version says by which rules a torrent was made.
@@ -89,7 +89,7 @@ type Version uint8
 
 const (
 	V1     Version = iota // BEP 3
-	Hybrid                // both: programs that know only one of them download the same files
+	Hybrid                // both: a program that knows only one of them downloads the same files
 	V2                    // BEP 52
 )
 
@@ -106,17 +106,17 @@ func (v Version) String() string {
 // MarshalText is String as encoding.TextMarshaler has it.
 func (v Version) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
-// Version says by which rules the torrent was made.
+// Version returns the version of the torrent.
 func (t *Torrent) Version() Version { return t.version }
 
-// InfoHashV2 identifies a torrent of version 2 or a hybrid: SHA-256 over the info dictionary as it was written. It is false
-// for version 1 alone.
+// InfoHashV2 returns the info hash of a torrent of version 2 or a hybrid: SHA-256 over the info dictionary as it was
+// written. It returns false for a torrent of version 1 alone.
 func (t *Torrent) InfoHashV2() (HashV2, bool) { return t.infoHashV2, t.version != V1 }
 
-// infoHashes are those under which the peers of one torrent meet. A hybrid has two, and so two swarms (BEP 52).
+// infoHashes are the info hashes of the swarms of one torrent. A hybrid has two, and so two swarms (BEP 52).
 type infoHashes struct {
-	first  Hash // by which the client knows the torrent: of version 1, unless it is of version 2 alone
-	second Hash // of version 2 beside that; zero if there is none
+	first  Hash // identifies the torrent within the client: of version 1, unless the torrent is of version 2 alone
+	second Hash // of version 2, in addition to that; zero if there is none
 	v2     bool // one of them is of version 2
 	linked bool // they are what a link says: any bytes, until content is known that has them
 }
@@ -129,7 +129,7 @@ func (t *Torrent) infoHashes() infoHashes {
 	return h
 }
 
-// all are the info hashes that there are.
+// all returns the info hashes.
 func (h infoHashes) all() []Hash {
 	if h.second == (Hash{}) {
 		return []Hash{h.first}
@@ -137,7 +137,7 @@ func (h infoHashes) all() []Hash {
 	return []Hash{h.first, h.second}
 }
 
-// ofV2 is the one of version 2, or zero.
+// ofV2 returns the info hash of version 2, or zero.
 func (h infoHashes) ofV2() Hash {
 	if h.v2 && h.second == (Hash{}) {
 		return h.first
@@ -145,12 +145,14 @@ func (h infoHashes) ofV2() Hash {
 	return h.second
 }
 
-// accepts reports whether theirs may answer our handshake with ours: the same, or that of version 2 instead (BEP 52).
+// accepts reports whether a peer may answer our handshake for ours with theirs: the same info hash, or the one of
+// version 2 instead (BEP 52).
 func (h infoHashes) accepts(ours, theirs Hash) bool {
 	return theirs == ours || h.second != (Hash{}) && theirs == h.second
 }
 
-// answer is the info hash that answers a handshake. A peer of a hybrid that speaks version 2, too, is answered with that.
+// answer returns the info hash with which to answer a handshake. A peer of a hybrid that supports version 2 is answered
+// with the info hash of version 2.
 func (h infoHashes) answer(theirs *wire.Handshake) Hash {
 	if h.second != (Hash{}) && theirs.V2() {
 		return h.second
@@ -158,12 +160,13 @@ func (h infoHashes) answer(theirs *wire.Handshake) Hash {
 	return theirs.InfoHash
 }
 
-// leftInFirst reports whether a peer that we dialled left a connection in the first swarm of a hybrid, though it speaks version 2.
+// leftInFirst reports whether a peer that we dialled kept the connection in the first swarm of a hybrid, although it supports
+// version 2.
 func (h infoHashes) leftInFirst(k *connection) bool {
 	return h.second != (Hash{}) && !k.v2 && k.theirs.V2()
 }
 
-// handshake is ours in the swarm of one of the info hashes. In both we are the same peer.
+// handshake returns our handshake in the swarm of one of the info hashes. Our peer id is the same in both.
 func (c *Client) handshake(h infoHashes, in Hash) wire.Handshake {
 	ours := wire.Handshake{InfoHash: in, PeerID: c.identity(h.first).id}
 	ours.SetFast()

@@ -17,8 +17,8 @@ import (
 	"github.com/shoal-go/torrent/internal/safename"
 )
 
-// Bounds on a magnet link. The first allows for all the others together, so that ParseMagnet reads what String
-// writes of any link that it has read.
+// Bounds on a magnet link. The first leaves room for all others together, so that ParseMagnet can read what String
+// writes for any link that ParseMagnet has read.
 const (
 	maxMagnet      = 2 << 20 // bytes of the link
 	maxMagnetName  = 255     // bytes of dn
@@ -28,8 +28,8 @@ const (
 	maxFileIndex   = 1<<22 - 1
 )
 
-// Magnet is a magnet link: which torrent it is (BEP 9), and hints where to find it. It does not
-// describe the content; Resolve fetches from the swarm what a .torrent file would say.
+// Magnet is a magnet link: it identifies a torrent (BEP 9), and gives hints where to find it. It does not describe
+// the content; Resolve fetches from the swarm what a .torrent file would say.
 type Magnet struct {
 	// InfoHash is of version 1; zero if the link names version 2 alone.
 	InfoHash Hash
@@ -44,13 +44,12 @@ type Magnet struct {
 	WebSeeds []string
 	// Peers are addresses as host:port, the host a name or an IP address.
 	Peers []string
-	// Select are the files that the link is about, by their index in the torrent, ascending
-	// (BEP 53). Empty is all of them.
+	// Select holds the indices in the torrent of the files that the link selects, ascending (BEP 53). Empty is all
+	// files.
 	Select []int
 }
 
-// Priority is Normal for the files that the link is about, and Skip for the rest. As Options.Select it
-// downloads these files.
+// Priority returns Normal for the files that the link selects, and Skip for the rest. Use it as Options.Select.
 func (m *Magnet) Priority(f File) Priority {
 	if _, found := slices.BinarySearch(m.Select, f.Index); found || len(m.Select) == 0 {
 		return Normal
@@ -58,7 +57,7 @@ func (m *Magnet) Priority(f File) Priority {
 	return Skip
 }
 
-// Magnet is the link to the torrent, with its trackers and web seeds.
+// Magnet returns a link to the torrent, with its trackers and web seeds.
 func (t *Torrent) Magnet() *Magnet {
 	m := &Magnet{Name: t.name, InfoHashV2: t.infoHashV2}
 	if t.version != V2 {
@@ -77,10 +76,10 @@ func (t *Torrent) Magnet() *Magnet {
 
 // ParseMagnet reads a magnet link.
 //
-// The parameters that decide on the content must be right: the info hash (xt: of version 1 as hex or base32, of version 2
-// as a multihash in hex, or both) and the choice of files (so). The rest are hints: a tracker, web seed or peer that is malformed, too long, or of
-// an unknown scheme is left out, as are those after the hundredth of each, and so is an info hash of version 2 that is malformed
-// beside one of version 1. One that is no SHA-256 is refused with an error that matches ErrUnsupported if it is alone.
+// The parameters that decide on the content must be right: the info hash (xt: of version 1 as hex or base32, of version 2 as a
+// multihash in hex, or both) and the choice of files (so). The rest are hints: a tracker, web seed or peer that is malformed, too
+// long, or of an unknown scheme is left out, as are those after the hundredth of each. A malformed info hash of version 2 is left
+// out if there is one of version 1. If the only info hash is a multihash other than SHA-256, the error matches ErrUnsupported.
 //
 // Links that were damaged by a web page or a careless program are read as they were meant: with &amp; for &,
 // spaces around a value, a percent sign that is not escaped, or an empty so.
@@ -119,7 +118,7 @@ func parseMagnet(uri string) (*Magnet, error) {
 	}
 }
 
-// magnetParser gathers what the parameters of a link say.
+// magnetParser collects the parameters of a link.
 type magnetParser struct {
 	m       Magnet
 	found   bool  // an info hash of version 1
@@ -178,7 +177,7 @@ func parseMultihash(s string) (HashV2, error) {
 	return parseHashV2(strings.TrimPrefix(s, multihash))
 }
 
-// infoHashes are those that the link has.
+// infoHashes returns the info hashes of the link.
 func (m *Magnet) infoHashes() infoHashes {
 	v1, v2 := m.InfoHash != (Hash{}), m.InfoHashV2 != (HashV2{})
 	switch {
@@ -190,7 +189,7 @@ func (m *Magnet) infoHashes() infoHashes {
 	return infoHashes{first: m.InfoHash, linked: true}
 }
 
-// id names what the link is to, for logs and errors.
+// id returns a name for the torrent of the link, for logs and errors.
 func (m *Magnet) id() string {
 	if m.InfoHash == (Hash{}) && m.InfoHashV2 != (HashV2{}) {
 		return m.InfoHashV2.String()

@@ -25,7 +25,7 @@ const (
 	uselessTimeout = 600 * time.Second // neither side is interested
 )
 
-// A peer is one connection to another client of the swarm, and the state of BEP 3. One goroutine reads and acts on
+// A peer is one connection to another client of the swarm, and its state (BEP 3). One goroutine reads and acts on
 // messages, another writes. When either ends, so does the other. It is a supplier of blocks.
 //
 // The download's mutex guards the fields, unless they are fixed or their comment says otherwise.
@@ -39,7 +39,7 @@ type peer struct {
 	from   peerlist.Source
 	joined time.Time
 
-	earned   int64     // bytes that had earned it its place at earnedAt
+	earned   int64     // bytes exchanged by earnedAt, by which it had earned its place
 	earnedAt time.Time // when its place was last earned; zero if never
 
 	fast     bool // both sides speak BEP 6; fixed
@@ -47,7 +47,7 @@ type peer struct {
 	ext      extensions
 
 	// Download state
-	hashes            *hashfetch.Peer // what it was asked for of hashes
+	hashes            *hashfetch.Peer // hash requests to it
 	hashesServed      int64           // bytes of hashes that it was sent
 	hashesReading     atomic.Int32    // its requests that wait for a piece to be read; needs no mutex
 	supply            picker.Supplier // what the picker knows of it
@@ -65,12 +65,12 @@ type peer struct {
 	before         choker.Debt      // from earlier connections
 	withheld       bool             // it had what we want, and choked us
 	allowed        map[uint32]int64 // bytes of each allowed-fast piece that its /24 may still ask for (BEP 6)
-	denied         int              // requests that it had no right to make, less those answered since
+	denied         int              // requests that it was not allowed to make, minus those answered since
 	up             ratelimit.Meter
 	suggested      []int // pieces that were suggested to it and that it has not got (BEP 6)
 
-	work ratelimit.Account // that its messages may cause; like rest, the reading goroutine's
-	rest time.Duration     // before another message is read
+	work ratelimit.Account // bounds the work that its messages may cause; like rest, used by the reading goroutine only
+	rest time.Duration     // pause before another message is read
 	sent atomic.Int64      // bytes of blocks that have not earned work yet; needs no mutex
 
 	closing error         // why it ends; nil until it does
@@ -97,7 +97,7 @@ func (p *peer) stop(why error) {
 	p.stopLocked(why)
 }
 
-// stopLocked is stop under the mutex. The caller holds p.d.mu.
+// stopLocked is like stop. The caller holds p.d.mu.
 func (p *peer) stopLocked(why error) {
 	if p.closing == nil {
 		p.closing = why
@@ -205,7 +205,7 @@ func (p *peer) act(m wire.Message, now time.Time) error {
 	return p.actLocked(m, now)
 }
 
-// actLocked acts on a message that changes what either side may ask for. The caller holds p.d.mu.
+// actLocked acts on a message that changes what either side may request. The caller holds p.d.mu.
 func (p *peer) actLocked(m wire.Message, now time.Time) error {
 	d := p.d
 	defer p.chargeSince(d.picker.Work(), now)
@@ -279,7 +279,7 @@ func (p *peer) sendSimple(id wire.ID) {
 	p.send(func(b []byte) []byte { return wire.AppendSimple(b, id) })
 }
 
-// greet sends the first messages of a connection: what we have, and what we can do. The caller holds p.d.mu.
+// greet sends the first messages of a connection: our pieces and our extensions. The caller holds p.d.mu.
 func (p *peer) greet() {
 	have := p.d.picker.Verified()
 	p.send(func(b []byte) []byte {

@@ -19,10 +19,10 @@ import (
 // clientName is our name and version, as told to peers and trackers.
 const clientName = "shoal/0.1"
 
-// An extension is an extension of the protocol (BEP 10): its name, and what to do with its messages.
+// An extension is an extension of the protocol (BEP 10): its name, and the function that acts on its messages.
 type extension struct {
 	name    string
-	offered func(d *Download) bool // to the peers of d
+	offered func(d *Download) bool // whether it is offered to the peers of d
 	receive func(p *peer, payload []byte, now time.Time) error
 }
 
@@ -44,7 +44,7 @@ const (
 
 func always(*Download) bool { return true }
 
-// extensions is what a peer said of itself in its extension handshakes.
+// extensions records what a peer said in its extension handshakes.
 type extensions struct {
 	number     [numExtensions]byte // by which it names each extension; 0 if it does not speak it
 	client     string
@@ -54,12 +54,12 @@ type extensions struct {
 	pex        pex.Exchange
 	punching   punching
 
-	handshake []byte // the last one, unless it is long; the reading goroutine's
+	handshake []byte // the last one, unless it is long; used by the reading goroutine only
 
 	metadataServed int64 // bytes of the info dictionary that it was sent
 }
 
-// maxSavedHandshake is the length of the longest extension handshake that is noticed when it comes again.
+// maxSavedHandshake is the length of the longest extension handshake that is recognised when it is repeated.
 const maxSavedHandshake = 1 << 10
 
 // extHandshake is our extension handshake. The caller holds d.mu.
@@ -176,7 +176,7 @@ func (p *peer) receiveMetadata(payload []byte, now time.Time) error {
 	return nil
 }
 
-// gossips reports whether peers may be told of each other.
+// gossips reports whether peers may be told of other peers.
 func (d *Download) gossips() bool { return !d.t.private }
 
 // receivePEX takes the addresses that a peer knows (BEP 11).
@@ -265,5 +265,6 @@ func (p *peer) receiveDontHave(payload []byte, now time.Time) error {
 // them again: a peer that requests all of a long dictionary at once does nothing wrong.
 const maxMetadataWaiting = 1 << 20
 
-// maxMetadataServed is how many bytes of an info dictionary of the given size one peer is sent: a few times all of it.
+// maxMetadataServed is how many bytes of an info dictionary of the given size are sent to one peer: a few times its
+// size.
 func maxMetadataServed(size int64) int64 { return 4*size + 64<<10 }

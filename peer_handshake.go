@@ -21,7 +21,7 @@ const handshakeTimeout = 10 * time.Second
 
 var errSelf = errors.New("connected to ourselves")
 
-// errNotAllowed is that Client.Allow forbids an address that was known before.
+// errNotAllowed is the error for a known address that Client.Allow forbids now.
 var errNotAllowed = errors.New("the client does not allow this address")
 
 // A connection is a connection to a peer after the handshake of BEP 3.
@@ -35,8 +35,8 @@ type connection struct {
 	v2        bool // it is of version 2 (BEP 52): its info hash is, or it was upgraded to that
 }
 
-// connect dials a peer and shakes hands with it, by several ways, of which the first whole handshake wins. in is the swarm.
-// mayDial has counted the first connection that it begins; each other is counted, too.
+// connect dials a peer and makes the handshake with it, by several ways. The first complete handshake wins. in is the info
+// hash of the swarm. mayDial has counted the first connection that connect begins; connect counts the others.
 func (c *Client) connect(ctx context.Context, addr netip.AddrPort, h infoHashes, in Hash, ways []way) (*connection, error) {
 	if !c.allows(addr.Addr()) {
 		return nil, &PeerError{addr, errNotAllowed}
@@ -64,9 +64,9 @@ func (c *Client) connect(ctx context.Context, addr netip.AddrPort, h infoHashes,
 	return k, nil
 }
 
-// reconnect makes a connection in the first swarm of a hybrid again in the second, because the peer says that it speaks version 2
-// and yet answered with the info hash of version 1. So libtorrent does if the connection is encrypted. Most of version 2, such as the hashes of
-// blocks, is not asked for there.
+// reconnect replaces a connection in the first swarm of a hybrid by one in the second, because the peer supports version 2 and yet
+// answered with the info hash of version 1. libtorrent does this if the connection is encrypted. In the first swarm most of version
+// 2, such as the hashes of blocks, is not available.
 func (c *Client) reconnect(ctx context.Context, k *connection, h infoHashes) (_ *connection, err error) {
 	k.Close()
 	for _, in := range []Hash{h.second, h.first} {

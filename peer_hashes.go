@@ -15,9 +15,9 @@ const (
 	maxHashesWaiting = 1 << 20
 	// maxHashesReading is how many requests of one peer may wait for pieces to be read.
 	maxHashesReading = 8
-	// maxBlocksHashed is how long a piece may be, in blocks, that is read to answer for the hashes of its blocks.
+	// maxBlocksHashed is the length in blocks of the longest piece that is read to serve the hashes of its blocks.
 	maxBlocksHashed = wire.MaxHashes
-	// hashWork is the work of one hash of two others.
+	// hashWork is the work of hashing two hashes into one.
 	hashWork = 10
 	// hashReadRate is how many blocks a second all strangers may have a client read for their hashes, and hashReadsAtOnce how many
 	// at once: the longest piece. Each peer is charged with it, but one that calls again begins with a new account.
@@ -50,8 +50,8 @@ func (d *Download) maxHashesServed() int64 {
 	return 1<<20 + 4*merkle.Size*(2*int64(d.t.NumPieces())+d.t.Length()/merkle.BlockSize)
 }
 
-// hashesRequested answers a hash request (BEP 52). Those of piece layers are at hand; for those of the blocks of a piece it is read
-// again, one at a time.
+// hashesRequested answers a hash request (BEP 52). Hashes of piece layers are in memory. For the hashes of its blocks a piece is
+// read again, one piece at a time.
 func (p *peer) hashesRequested(m wire.Message, now time.Time) error {
 	d := p.d
 	if d.t.version == V1 {
@@ -85,7 +85,7 @@ func (p *peer) hashesRequested(m wire.Message, now time.Time) error {
 	return p.rejectHashes(r)
 }
 
-// chargeBlockHashes charges the peer with the work to read and hash a piece, unless that was done last.
+// chargeBlockHashes charges the peer with the work to read and hash a piece, unless it is the piece last read.
 func (p *peer) chargeBlockHashes(piece int, now time.Time) {
 	d := p.d
 	d.mu.Lock()
@@ -115,7 +115,8 @@ func (p *peer) serveBlockHashes(r wire.HashRequest, file, piece int, q merkle.Re
 	}
 }
 
-// hashesWork is the work of an answer about a file: to copy what is sent, and to hash a run of each tree of which a part is proven.
+// hashesWork returns the work of answering a request about a file: to copy the hashes, and to hash a run of each tree that the
+// proof passes through.
 func (d *Download) hashesWork(file int, q merkle.Request) int64 {
 	work := int64(q.Length)
 	prove := func(part, of int) {
@@ -133,7 +134,7 @@ func (d *Download) hashesWork(file int, q merkle.Request) int64 {
 	return work
 }
 
-// mayServeHashes reports whether the peer may be sent what it asks for, and counts and charges it.
+// mayServeHashes reports whether the peer may be sent the hashes that it requests, and counts and charges them.
 func (p *peer) mayServeHashes(file int, q merkle.Request, now time.Time) bool {
 	d := p.d
 	p.charge(d.hashesWork(file, q), now)
@@ -167,8 +168,8 @@ func (p *peer) rejectHashes(r wire.HashRequest) error {
 	return nil
 }
 
-// blockHashes answers a request for the hashes of blocks of a piece, from storage. Above the piece, the file's piece layer proves
-// them.
+// blockHashes reads a piece from storage and returns the requested hashes of its blocks. Above the piece, the proof comes from
+// the file's piece layer.
 func (d *Download) blockHashes(file, piece int, q merkle.Request) ([]byte, error) {
 	if err := d.store.Changed(piece); err != nil {
 		return nil, err
@@ -188,8 +189,8 @@ func (d *Download) blockHashes(file, piece int, q merkle.Request) ([]byte, error
 	return hashes, nil
 }
 
-// blockTree is the tree of the blocks of a piece. It is kept: whoever asks for the blocks of a long piece asks several times. The
-// caller holds d.hashing.reading.
+// blockTree returns the tree of the blocks of a piece. The last one is kept, because a peer requests the hashes of a long piece
+// in several messages. The caller holds d.hashing.reading.
 func (d *Download) blockTree(piece int) (*merkle.Tree, error) {
 	d.mu.Lock()
 	last := d.hashing.last

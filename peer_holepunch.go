@@ -9,22 +9,24 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// Two peers behind routers that translate addresses reach each other by uTP if both send at about the same time, which a
-// peer that is connected to both tells them (BEP 55). We are the initiator for a candidate that could not be reached, if
-// peer exchange said that it speaks the extension; the target when a peer has us connect; and a relay for our peers.
+// Two peers behind routers that translate addresses reach each other by uTP if both send at about the same time. A peer
+// that is connected to both, the relay, tells them when (BEP 55). We are the initiator for a candidate that could not be
+// reached, if peer exchange said that it supports the extension; the target when a relay tells us to connect; and a
+// relay for our peers.
 
-// punchEvery is how often a peer may have us do something about others, and how often we have it.
+// punchEvery is the least interval between messages of one kind with which a peer makes us act for others, and
+// between our own to it.
 const punchEvery = time.Second
 
-// punching is what a peer and we did by ut_holepunch (BEP 55).
+// punching records the last messages of ut_holepunch between a peer and us (BEP 55).
 type punching struct {
-	sent    time.Time // a rendezvous that it is to relay
-	relayed time.Time // a rendezvous that it sent
-	told    time.Time // of another peer that wants to connect to it
-	taken   time.Time // a connect that it sent
+	sent    time.Time // our last rendezvous to it
+	relayed time.Time // its last rendezvous
+	told    time.Time // our last connect to it, about another peer
+	taken   time.Time // its last connect
 }
 
-// again reports whether punchEvery has passed since at, which is now then.
+// again reports whether punchEvery has passed since *at, and if so sets *at to now.
 func again(at *time.Time, now time.Time) bool {
 	if !at.IsZero() && now.Sub(*at) < punchEvery {
 		return false
@@ -37,7 +39,8 @@ func again(at *time.Time, now time.Time) bool {
 // The caller holds d.mu.
 func (d *Download) punches() bool { return d.gossips() && d.client.transport.dialUTP != nil }
 
-// receiveHolePunch takes a message of BEP 55. What cannot be read, and what comes more than once a second, is ignored.
+// receiveHolePunch acts on a message of BEP 55. Malformed messages, and those that come more than once a second, are
+// ignored.
 func (p *peer) receiveHolePunch(payload []byte, now time.Time) error {
 	m, ok := wire.ParseHolePunch(payload)
 	if !ok {
@@ -74,8 +77,9 @@ func (p *peer) sendHolePunch(m wire.HolePunch) {
 	p.sendExtended(p.ext.number[extHolePunch], m.Append(nil))
 }
 
-// introduce has the peer and one at another address connect to each other, or returns why not. Both are told only where
-// the other one is that we are connected to, so that nothing is sent to a third. The caller holds p.d.mu.
+// introduce tells the peer and one at another address to connect to each other, or returns the error code. Each is told
+// only the address of a peer that we are connected to, so that no third party is sent anything. The caller holds
+// p.d.mu.
 func (p *peer) introduce(to netip.AddrPort, now time.Time) (code uint32) {
 	d := p.d
 	if !netaddr.Dialable(to) || p.isAt(to) {
@@ -98,7 +102,7 @@ func (p *peer) introduce(to netip.AddrPort, now time.Time) (code uint32) {
 	case target.ext.number[extHolePunch] == 0 || !at.IsValid() || !from.IsValid():
 		return wire.HolePunchNoSupport
 	case netaddr.FamilyOf(from.Addr()) != netaddr.FamilyOf(at.Addr()), !netaddr.MayName(target.conn.addr.Addr(), from.Addr()), !netaddr.MayName(p.conn.addr.Addr(), at.Addr()):
-		return wire.HolePunchNotConnected // as far as it is concerned
+		return wire.HolePunchNotConnected // it is told the same as if there were no such peer
 	case !again(&target.ext.punching.told, now):
 		return 0 // it hears of enough others
 	}
@@ -107,12 +111,13 @@ func (p *peer) introduce(to netip.AddrPort, now time.Time) (code uint32) {
 	return 0
 }
 
-// isAt reports whether the peer is the one at an address: where it listens, or where its connection comes from.
-// The caller holds p.d.mu.
+// isAt reports whether an address is the peer's: the one that it listens at, or the one that its connection comes
+// from. The caller holds p.d.mu.
 func (p *peer) isAt(a netip.AddrPort) bool { return p.ext.listens == a || p.conn.addr == a }
 
-// reachedAt is where the peer's uTP socket is seen from outside: a router has chosen the port that its connection comes
-// from, if that is by uTP. Else it is likely to be the one that it listens at. The caller holds p.d.mu.
+// reachedAt returns the address at which others most likely reach the peer's uTP socket. If its connection uses uTP, a
+// router may have chosen the port that the connection comes from. Otherwise the port is likely to be the one that the
+// peer listens at. The caller holds p.d.mu.
 func (p *peer) reachedAt() netip.AddrPort {
 	if p.conn.way == byUTP {
 		return p.conn.addr
@@ -120,7 +125,7 @@ func (p *peer) reachedAt() netip.AddrPort {
 	return p.ext.listens
 }
 
-// unreached has a peer introduce us to a candidate that could not be reached.
+// unreached asks a peer to introduce us to a candidate that could not be reached.
 func (d *Download) unreached(addr netip.AddrPort) {
 	now := time.Now()
 	d.mu.Lock()
@@ -130,7 +135,7 @@ func (d *Download) unreached(addr netip.AddrPort) {
 	}
 }
 
-// rendezvous has a peer that named a candidate introduce us to it. The caller holds d.mu.
+// rendezvous asks a peer that named a candidate to introduce us to it. The caller holds d.mu.
 func (d *Download) rendezvous(to netip.AddrPort, now time.Time) {
 	if !d.punches() {
 		return
@@ -145,7 +150,8 @@ func (d *Download) rendezvous(to netip.AddrPort, now time.Time) {
 	}
 }
 
-// punch connects to a peer by uTP at once, as it does to us, within the bounds of other dials. The caller holds d.mu.
+// punch connects to a peer by uTP at once, as the peer does to us, within the same bounds as other dials. The caller
+// holds d.mu.
 func (d *Download) punch(addr netip.AddrPort, now time.Time) {
 	f := d.discovery
 	if d.ended() || d.paused || d.progress.checking || !d.punches() || d.swarm.live+f.candidates.Dialling() >= d.maxPeers() {

@@ -29,8 +29,8 @@ func (p *peer) has(i int, now time.Time) {
 	}
 }
 
-// hasPieces records a bitfield, have-all or have-none. Only the first replaces what is known. Others add to it: aria2
-// sends a bitfield in place of many haves if that is shorter. The caller holds p.d.mu.
+// hasPieces records a bitfield, have-all or have-none. Only the first message replaces what is known. Later ones add
+// to it: aria2 sends a bitfield in place of many haves if that is shorter. The caller holds p.d.mu.
 func (p *peer) hasPieces(has bits.Set, now time.Time) {
 	if !p.saidPieces {
 		p.saidPieces = true
@@ -43,7 +43,8 @@ func (p *peer) hasPieces(has bits.Set, now time.Time) {
 	}
 }
 
-// gained acts on a peer having more pieces than was known. needed is whether one of them may be. The caller holds d.mu.
+// gained acts on news that a peer has more pieces than was known. needed reports whether one of them may be needed. The
+// caller holds d.mu.
 func (d *Download) gained(p *peer, needed bool, now time.Time) {
 	if needed {
 		d.updateInterest(p)
@@ -67,7 +68,7 @@ func (d *Download) updateInterest(p *peer) {
 	}
 }
 
-// tellHave tells the peer that we have a piece. If it has the piece, too, that can wait for the next message.
+// tellHave tells the peer that we have a piece. If the peer has the piece, too, the message waits for another one.
 // The caller holds p.d.mu.
 func (p *peer) tellHave(i int) {
 	encode := func(b []byte) []byte { return wire.AppendHave(b, uint32(i)) }
@@ -124,7 +125,7 @@ func (p *peer) receiveBlock(m wire.Message) error {
 	return err
 }
 
-// blockAt returns the block that a piece message carries or a reject names. It is not ok if it is none that we
+// blockAt returns the block that a piece message carries or a reject names. ok is false if it is not a block that we
 // would request.
 func (d *Download) blockAt(m wire.Message) (id picker.Block, ok bool) {
 	if uint64(m.Index) >= uint64(d.t.NumPieces()) || m.Begin%blockSize != 0 ||
@@ -254,15 +255,15 @@ const (
 	// allowedTimes is how often each of their bytes may be requested from one network. Some requests may have been
 	// cancelled.
 	allowedTimes = 2
-	// maxFastSets is for how many networks it is remembered what they requested.
+	// maxFastSets is for how many networks their requests of allowed-fast pieces are remembered.
 	maxFastSets = 1000
 	// fastSetBelow is how many pieces a peer may have and still use its allowed-fast ones.
 	fastSetBelow = fastSetSize
 )
 
 // sendAllowedFast lets a peer that has few pieces request some of ours while it is choked, so that it soon has something
-// to give. How many bytes it may take is shared by all peers of its /24, now and later: to connect again and again, from
-// one address or many, gains nothing. The caller holds p.d.mu.
+// to share. All peers of a /24, now and later, share one allowance of bytes, so that a peer gains nothing by connecting
+// again and again, from one address or many. The caller holds p.d.mu.
 func (p *peer) sendAllowedFast() {
 	d := p.d
 	ip := p.conn.addr.Addr()
@@ -300,7 +301,7 @@ func (p *peer) takeAllowedFast(r outbox.Request) bool {
 	return true
 }
 
-// suggestAtOnce is how many suggested pieces a peer may lack.
+// suggestAtOnce is how many suggested pieces may be outstanding for a peer.
 const suggestAtOnce = 4
 
 // suggest suggests pieces that are worth sending to a peer that may request them. The caller holds d.mu.
@@ -318,7 +319,7 @@ func (d *Download) suggest(p *peer, now time.Time) {
 	}
 }
 
-// tookSuggestion acts on a peer having piece i, if that was suggested to it. The caller holds d.mu.
+// tookSuggestion records that a peer has piece i now, in case it was suggested to it. The caller holds d.mu.
 func (d *Download) tookSuggestion(p *peer, i int, now time.Time) {
 	if k := slices.Index(p.suggested, i); k >= 0 {
 		p.suggested = slices.Delete(p.suggested, k, k+1)

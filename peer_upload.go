@@ -20,7 +20,7 @@ const (
 	maxUploadBytes = maxUploadRun * blockSize
 	// payloadKept is how long the memory for these is kept while a peer requests nothing.
 	payloadKept = time.Second
-	// maxDenied is how many requests a peer may make without the right to: a few times as many as may be under way
+	// maxDenied is how many requests that are not allowed a peer may make: a few times as many as may be under way
 	// when we choke it or lose a piece.
 	maxDenied = 4 * outbox.MaxQueued
 )
@@ -34,14 +34,15 @@ type uploading struct {
 	judged    int64                             // peers in all choke rounds so far
 	fastSets  map[netip.Prefix]map[uint32]int64 // bytes of allowed-fast pieces that each /24 may still request, by piece (BEP 6)
 	looked    map[uint32]time.Time              // when the files under a piece were last seen to be unchanged
-	forgot    time.Time                         // when those that were longer ago than lookAgain were last removed
+	forgot    time.Time                         // when entries older than lookAgain were last removed
 }
 
-// lookAgain is how long files that were seen to be unchanged are believed to be. There may be thousands of them under
-// a piece, so that a look at each block would cost far more than the block.
+// lookAgain is how long files that were seen to be unchanged are assumed to stay so. A piece may span thousands of
+// files, so that looking for each block would cost far more than the block.
 const lookAgain = time.Second
 
-// lookDue reports whether to look for changes under a piece, and records that this is done.
+// lookDue reports whether it is time to look for changes of the files of a piece, and if so records that this is
+// done.
 func (u *uploading) lookDue(piece uint32, now time.Time) bool {
 	if at, ok := u.looked[piece]; ok && now.Sub(at) < lookAgain {
 		return false
@@ -49,7 +50,7 @@ func (u *uploading) lookDue(piece uint32, now time.Time) bool {
 	if u.looked == nil {
 		u.looked = make(map[uint32]time.Time)
 	}
-	if len(u.looked) >= 1024 && now.Sub(u.forgot) >= lookAgain { // and not at each of thousands of pieces in that time
+	if len(u.looked) >= 1024 && now.Sub(u.forgot) >= lookAgain { // not for each of thousands of pieces within that time
 		u.forgot = now
 		maps.DeleteFunc(u.looked, func(_ uint32, at time.Time) bool { return now.Sub(at) >= lookAgain })
 	}
@@ -85,7 +86,7 @@ func (p *peer) requested(r outbox.Request, now time.Time) error {
 	}
 }
 
-// mayAsk reports whether the peer may request r now. An error means that no peer ever may.
+// mayAsk reports whether the peer may request r now. It returns an error if no peer may ever request it.
 func (p *peer) mayAsk(r outbox.Request) (bool, error) {
 	d := p.d
 	d.mu.Lock()
@@ -105,8 +106,8 @@ func (p *peer) mayAsk(r outbox.Request) (bool, error) {
 	return true, nil
 }
 
-// mostRequested is up to where a peer may request a piece. libtorrent, and who knows a hybrid as version 1, also request the
-// zeros that fill up the last piece of a file.
+// mostRequested returns the offset in a piece up to which peers may request it. libtorrent, and clients that know a hybrid
+// as version 1, also request the zeros that fill up the last piece of a file.
 func (d *Download) mostRequested(piece int) int64 {
 	if d.t.layout.Aligned() {
 		return d.t.PieceLength()
@@ -138,8 +139,8 @@ func (p *peer) reject(r outbox.Request) error {
 	return nil
 }
 
-// write sends what is in the outbox until the connection ends, and returns why it ended. Messages go first. A block
-// is read from storage only when it is about to be sent; while a limit holds it back, messages still pass.
+// write sends the contents of the outbox until the connection ends, and returns why it ended. Messages go first. A
+// block is read from storage only when it is about to be sent; while a limit delays it, messages still pass.
 func (p *peer) write() error {
 	w := writer{p: p, turn: ratelimit.NewTurn(p.d.uploadLimits), lastSent: time.Now()}
 	defer func() { w.turn.Leave(time.Now()) }()
@@ -174,7 +175,8 @@ type writer struct {
 	lastSent time.Time
 }
 
-// send sends what can be sent now, and returns how long to wait for more. Zero means not at all.
+// send sends what can be sent now, and returns how long to wait before the next call; zero means to wait for a
+// signal.
 func (w *writer) send() (wait time.Duration, err error) {
 	p := w.p
 	w.messages, w.uploads = p.out.Take(w.messages, p.uploadRun(), w.uploads)
@@ -278,7 +280,7 @@ func (p *peer) answer(uploads []outbox.Request, buf []byte) (_ []byte, sent int,
 	now := time.Now()
 	d.mu.Lock()
 	p.up.Add(int64(sent), now)
-	p.holder.Gave(int64(sent)) // it reads what it asks for
+	p.holder.Gave(int64(sent)) // it reads the blocks that it requests
 	d.traffic.up.Add(int64(sent), now)
 	d.traffic.uploaded += int64(sent)
 	p.denied = max(0, p.denied-len(uploads))
@@ -286,7 +288,7 @@ func (p *peer) answer(uploads []outbox.Request, buf []byte) (_ []byte, sent int,
 	return buf, sent, nil
 }
 
-// readForUpload reads a block that a peer may have, and reports whether it could. If the disk fails or the files have
+// readForUpload reads a block for a peer, and reports whether that succeeded. If the disk fails or the files have
 // changed, the piece is rechecked.
 func (d *Download) readForUpload(r outbox.Request, b []byte) bool {
 	now := time.Now()

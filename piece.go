@@ -9,7 +9,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// errInconsistent ends a download of a hybrid of which a piece has the hash of one version and not that of the other.
+// errInconsistent ends a download of a hybrid if a piece has its hash of one version and not the one of the other.
 var errInconsistent = errors.New("the torrent is inconsistent: its hashes of version 1 and of version 2 are of different content")
 
 func (t *Torrent) newCheck() storage.Check {
@@ -32,7 +32,7 @@ type pieceCheck struct {
 	sum  Hash
 	// disagree is whether the last piece is that of one version and not that of the other.
 	disagree bool
-	// root is that of the last piece, of which unproven says that its SHA-1 sum alone is known, and right.
+	// root is the root of the last piece. unproven is set if only its SHA-1 sum is known, and right.
 	root     merkle.Hash
 	unproven bool
 }
@@ -56,8 +56,8 @@ func (c *pieceCheck) Reset() {
 	}
 }
 
-// Matches reports whether what was written since the last Reset is piece i. A piece of version 2 whose hash is not known yet is
-// none, or in a hybrid what its SHA-1 sum says.
+// Matches reports whether the bytes written since the last Reset are piece i. A piece whose hash of version 2 is not known yet
+// does not match, except in a hybrid, where its SHA-1 sum decides.
 func (c *pieceCheck) Matches(i int) bool {
 	v1, v2 := true, true
 	if c.sha1 != nil {
@@ -75,7 +75,7 @@ func (c *pieceCheck) Matches(i int) bool {
 	return v1 && v2
 }
 
-// writeZeros writes the n bytes of padding (BEP 47) that a piece of version 1 has at its end.
+// writeZeros writes n zeros: the padding (BEP 47) at the end of a piece of version 1.
 func writeZeros(h hash.Hash, n int64) {
 	var zeros [4096]byte
 	for n > 0 {

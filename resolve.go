@@ -21,23 +21,23 @@ import (
 // lookupTimeout bounds the search for the addresses of a peer that a link names.
 const lookupTimeout = 30 * time.Second
 
-// Resolve fetches what a .torrent file would say from the swarm (BEP 9), and checks it against the
-// info hash. Peers come from the link and its trackers, from the DHT, from o.Peers and o.FindPeers, from other peers, and from
-// the local network if the client looks there. Of o it takes Client, Peers, Trackers, FindPeers, MaxPeers and StallTimeout.
+// Resolve fetches the metadata of the torrent from the swarm (BEP 9), and checks it against the info hash. Peers come from the
+// link and its trackers, from the DHT, from o.Peers and o.FindPeers, from other peers, and from the local network if the
+// client looks there. It uses only the fields Client, Peers, Trackers, FindPeers, MaxPeers and StallTimeout of o.
 //
-// The torrent has the trackers and web seeds of the link, and its Start finds the peers that it was had
-// from. To download just the files that the link is about, use m.Priority:
+// The torrent has the trackers and web seeds of the link, and its Start first tries the peers that sent the metadata.
+// To download only the files that the link selects, use m.Priority:
 //
 //	t, err := m.Resolve(ctx, o)
 //	…
 //	o.Select = m.Priority
 //	files, err := t.DownloadAll(ctx, o)
 //
-// It goes on until ctx ends. The error then matches ctx.Err() and its cause, and holds a *TrackerError
-// for each of the trackers that failed last; with StallTimeout it may be ErrStalled. What has the info
-// hash but is no torrent that this package takes is refused as by Parse. A link without trackers and
-// peers is refused with ErrUnsupported if the client has NoDHT, o names no source of peers, and the client does not look in
-// the local network. Meanwhile Client.Stats says how far it is.
+// Resolve continues until ctx ends. The error then matches ctx.Err() and its cause, and holds a *TrackerError for each of
+// the trackers that failed last; with StallTimeout it may match ErrStalled. Metadata that has the info hash but is
+// malformed or unsupported is refused with the errors of Parse. A link without trackers and peers is refused with
+// ErrUnsupported if the client has NoDHT, o names no source of peers, and the client does not look in the local network.
+// Client.Stats shows the progress.
 func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 	if ctx.Err() != nil {
 		return nil, contextError(ctx)
@@ -142,7 +142,7 @@ func (r *resolver) run() (*Torrent, error) {
 	return r.torrent(tiers)
 }
 
-// search dials peers and looks after those connected until it is over.
+// search dials peers and checks the connected ones until the resolver ends.
 func (r *resolver) search() {
 	r.lastProgress = time.Now()
 	timer := time.NewTimer(0)
@@ -161,7 +161,7 @@ func (r *resolver) search() {
 	}
 }
 
-// turn does all that is due, and returns when the next turn is; zero if only a wake brings it.
+// turn does everything that is due, and returns the time of the next turn; zero if that waits for a wake.
 func (r *resolver) turn(now time.Time) (next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -198,7 +198,7 @@ func (r *resolver) hungry() bool {
 	return len(r.peers) == 0
 }
 
-// lookUp finds a peer of the link by its host's name. As the user gave the link, it is never given up.
+// lookUp looks up the host name of a peer of the link. The user gave the link, so the peer is never given up.
 func (r *resolver) lookUp(peer string) {
 	host, p, err := net.SplitHostPort(peer)
 	port, errPort := strconv.ParseUint(p, 10, 16)
@@ -225,7 +225,7 @@ func (r *resolver) lookUp(peer string) {
 	}
 }
 
-// note keeps what a peer did wrong, in case that it was the last to do so.
+// note records why a peer was of no use, in case it is the last error.
 func (r *resolver) note(err error) {
 	r.log.Debug("in vain", "err", err)
 	r.mu.Lock()
@@ -235,7 +235,7 @@ func (r *resolver) note(err error) {
 	}
 }
 
-// take speaks with a peer that was connected to, until it has no more to say.
+// take runs the connection to a peer until it ends.
 func (r *resolver) take(k *connection, _ peerlist.Source) bool {
 	r.client.joinedPeer()
 	r.tasks.Go(func() {
@@ -246,7 +246,7 @@ func (r *resolver) take(k *connection, _ peerlist.Source) bool {
 	return true
 }
 
-// join has the drafts in the client's account. The caller holds r.mu, or is alone.
+// join adds the drafts to the client's account. The caller holds r.mu, or no other goroutine has r yet.
 func (r *resolver) join() {
 	var h *account.Holder
 	h = r.client.account.Join(func() {
@@ -261,15 +261,15 @@ func (r *resolver) join() {
 	r.holder = h
 }
 
-// charge says what the drafts hold, and makes room if that is too much. What was asked for counts for something, and not for
-// all of it, as it may be false. The caller holds r.mu.
+// charge reports to the account how much the drafts hold, and makes room if that is too much. Data that was requested counts
+// in favour of the resolver, but only in part, because it may be false. The caller holds r.mu.
 func (r *resolver) charge() {
 	if !r.holder.Set(account.Drafts, r.metadata.Held()) {
 		r.giveWay()
 	}
 }
 
-// giveWay drops the longest draft, and those who write it. The caller holds r.mu.
+// giveWay drops the longest draft, and the connections to its authors. The caller holds r.mu.
 func (r *resolver) giveWay() {
 	authors := r.metadata.GiveWay()
 	for p := range r.peers {
@@ -283,7 +283,7 @@ func (r *resolver) giveWay() {
 	r.charge()
 }
 
-// ban ends all dealings with a liar. The caller holds r.mu.
+// ban bans a liar and ends its connections. The caller holds r.mu.
 func (r *resolver) ban(addr netip.AddrPort) {
 	r.log.Warn("banned", "peer", addr)
 	r.discovery.candidates.Ban(addr)
@@ -294,7 +294,7 @@ func (r *resolver) ban(addr netip.AddrPort) {
 	}
 }
 
-// judge takes a whole draft of the metadata.
+// judge checks a complete draft of the metadata.
 func (r *resolver) judge(d *metadata.Draft) {
 	text := d.Text() // nothing writes to it any more
 	ok := r.m.names(text)
@@ -317,7 +317,7 @@ func (r *resolver) judge(d *metadata.Draft) {
 	}
 }
 
-// failure is why there is no metadata.
+// failure returns the error of Resolve.
 func (r *resolver) failure() error {
 	err := context.Cause(r.ctx)
 	if r.parent.Err() != nil {
@@ -326,7 +326,7 @@ func (r *resolver) failure() error {
 	return inVain(err, r.discovery.trackers, fmt.Sprintf("%d peers tried", r.discovery.tried), r.discovery.lastPeerError)
 }
 
-// showResolver has Stats tell of r until hide is called.
+// showResolver shows r in Stats until hide is called.
 func (c *Client) showResolver(r *resolver) (hide func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -350,7 +350,7 @@ func (r *resolver) stats() ResolveStats {
 	return s
 }
 
-// torrent is the result. Of a private torrent (BEP 27) it leaves out the peers that others named.
+// torrent returns the result. For a private torrent (BEP 27) it leaves out the peers that the link does not name.
 func (r *resolver) torrent(tiers [][]string) (*Torrent, error) {
 	t, err := newTorrent(r.info, outer{trackers: tiers, webSeeds: r.m.WebSeeds})
 	if err != nil {

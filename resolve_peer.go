@@ -21,7 +21,7 @@ type metadataConn struct {
 	ended chan struct{} // closed once nothing more is read
 
 	source  *metadata.Peer
-	number  byte // by which the peer wants to be told of ut_metadata; 0 until it said so
+	number  byte // the peer's number for ut_metadata; 0 until the peer said so
 	pex     pex.Exchange
 	refused []int // pieces that it asks us for
 	closing error // why it ends, once it does
@@ -80,14 +80,14 @@ func (r *resolver) speak(k *connection) error {
 	return err
 }
 
-// stop has the connection end, for the given reason unless there was one before.
+// stop ends the connection. Only the first reason counts.
 func (p *metadataConn) stop(why error) {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
 	p.end(why)
 }
 
-// end is stop under the mutex. The caller holds p.r.mu.
+// end is like stop. The caller holds p.r.mu.
 func (p *metadataConn) end(why error) {
 	if p.closing == nil {
 		p.closing = why
@@ -95,12 +95,12 @@ func (p *metadataConn) end(why error) {
 	}
 }
 
-// write greets the peer and asks it for what it can give, until the connection ends.
+// write sends our first messages and requests for metadata, until the connection ends.
 func (p *metadataConn) write() error {
 	r := p.r
 	var b []byte
 	if p.conn.theirs.Fast() {
-		b = wire.AppendSimple(b, wire.HaveNone) // BEP 6 wants one of its kind first
+		b = wire.AppendSimple(b, wire.HaveNone) // BEP 6 requires this, a have-all or a bitfield first
 	}
 	hello := wire.ExtHandshake{
 		M:      map[string]int{extensionTable[extPEX].name: extPEX, extensionTable[extMetadata].name: extMetadata},
@@ -151,8 +151,8 @@ func (p *metadataConn) asks(b []byte, now time.Time) []byte {
 	return b
 }
 
-// read acts on what comes until the connection ends, and returns why it did. All but extensions is for
-// those who know the torrent.
+// read acts on messages until the connection ends, and returns why it ended. Only extension messages are of use: the
+// others presuppose the metadata.
 func (p *metadataConn) read() error {
 	holder := p.r.client.account.Join(func() { go p.stop(errHoldsMost) })
 	defer holder.Leave()

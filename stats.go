@@ -16,7 +16,7 @@ import (
 
 // Stats is a snapshot of a download.
 type Stats struct {
-	State State // what it is at
+	State State // present state
 
 	// Bytes: of everything, of what is chosen, of what is chosen and verified. Files that are OnDemand are not chosen.
 	Length, Wanted, Verified int64
@@ -34,7 +34,7 @@ type Stats struct {
 
 	Peers                   []PeerStats    // the connected ones
 	Known, Dialling, Banned int            // addresses: heard of, being dialled, banned
-	FromDHT                 int            // of those heard of, the ones that the DHT was the first to name
+	FromDHT                 int            // of those heard of, how many the DHT named first
 	WebSeeds                []WebSeedStats // those of the user first; at most 25 are used
 	Trackers                []TrackerStats
 	Pieces, PiecesVerified  int   // all, and those verified, chosen or not
@@ -45,7 +45,7 @@ type Stats struct {
 	Complete                bool  // all that is chosen is verified
 }
 
-// PeerStats is what is known of a connected peer.
+// PeerStats describes a connected peer.
 type PeerStats struct {
 	Addr      netip.AddrPort // where it is, with the port of this connection
 	Client    string         // name and version as the peer gives them (BEP 10), or the start of its peer id
@@ -131,9 +131,9 @@ func (p *peer) stats(now time.Time) PeerStats {
 	}
 }
 
-// Completed yields each chosen file once it is whole and verified, those already whole first, and returns once the download
-// is complete. If the download ends before that, or another program changed a file after it had ended, the last pair holds
-// the error. Breaking out of the loop leaves the download running.
+// Completed yields each chosen file once it is complete and verified, those already complete first, and returns once the
+// download is complete. If the download fails, or another program changed a file after the download had ended, the last
+// pair holds the error. Breaking out of the loop leaves the download running.
 func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 	return func(yield func(*DownloadedFile, error) bool) {
 		d.watch(1)
@@ -203,7 +203,7 @@ type ClientStats struct {
 	// downloads, ended ones included, and without those of earlier runs. They never fall.
 	Downloaded, Uploaded, Wasted int64
 
-	Downloads  int            // under way, sharing ones included
+	Downloads  int            // that are running, sharing ones included
 	Resolving  []ResolveStats // the magnet links that are being resolved, in the order in which that began
 	Peers      int            // connected, of all downloads and magnet links
 	Dialling   int            // addresses being dialled
@@ -221,7 +221,7 @@ type ClientStats struct {
 	Addr net.Addr // where the client accepts peers, or nil
 }
 
-// ResolveStats is what is known of a magnet link while Magnet.Resolve looks for what it is about.
+// ResolveStats describes a magnet link while Magnet.Resolve fetches its metadata.
 type ResolveStats struct {
 	InfoHash Hash      // of version 2 alone, its first 20 bytes
 	Name     string    // as the link has it

@@ -20,36 +20,35 @@ import (
 // io.ErrUnexpectedEOF or fs.ErrNotExist: everything is hashed before it is believed. Any other error of
 // ReadAt, and any error of another method, ends the download.
 //
-// A storage may be opened again for the same torrent, with what it holds, once it was closed. It answers then as it
-// would have before: what was written is there, whole or not. What it lost all the same is fetched again, unless Verified
-// claims it.
+// A storage may be opened again for the same torrent, with what it holds, once it was closed. It must then return the
+// data that was written before, even of incomplete pieces. Data that is lost nevertheless is fetched again, unless
+// Verified claims it.
 //
-// A storage that has one object a file finds where a File lies by its Offset and Length; between files lies padding,
-// which is zeros and need not be stored.
+// A storage with one object per file can compute the place of a File from its Offset and Length. Padding between
+// files is zeros and need not be stored.
 //
 // These methods are called if a storage has them:
 //
 //	PieceVerified(i int) error
 //	Verified() (Bitfield, error)
 //
-// PieceVerified is told of each piece that has its hash, after it was written, also of those that were hashed because
-// they were there at the start, from many goroutines at once, and again of one that was lost and came a second time. Piece i
-// begins at i times Torrent.PieceLength. Verified says, when a download begins, which pieces the storage knows to be whole; they
-// are not hashed.
+// PieceVerified is called for each verified piece after it was written, and for pieces that were already there at the start and
+// were verified by hashing. It is called again for a piece that was lost and fetched a second time, and from many goroutines at
+// once. Piece i begins at i times Torrent.PieceLength. Verified is called when a download begins. It returns the pieces that the
+// storage knows to be complete; they are not hashed.
 //
-// Package storagetest has a suite that an implementation can be tried with, and examples/boltstore keeps content in a bbolt
-// database.
+// Package storagetest has a test suite for implementations, and examples/boltstore keeps content in a bbolt database.
 type Storage interface {
 	io.ReaderAt
 	io.WriterAt
-	// Sync returns once all that was written will survive a loss of power. It is called from time to time, before a
-	// download is done, and before Close.
+	// Sync returns once all data written so far will survive a loss of power. It is called from time to time, before
+	// a download is complete, and before Close.
 	Sync() error
 	// Close releases what the storage holds. Nothing is called after it.
 	Close() error
 }
 
-// wrapStorage makes a store of what the user's function opened.
+// wrapStorage makes a store of a Storage that the user's function opened.
 func (t *Torrent) wrapStorage(st Storage) (storage.Store, error) {
 	whole := bits.New(t.NumPieces())
 	if s, ok := st.(interface{ Verified() (Bitfield, error) }); ok {
@@ -70,19 +69,19 @@ func (t *Torrent) wrapStorage(st Storage) (storage.Store, error) {
 	return storage.Wrap(t.content(), st, whole, tell), nil
 }
 
-// FSStorage shares content that lies in a file system, such as an embed.FS or an archive, under the paths that
-// File.Path says, or under these without the name of the torrent. It is for Options.Storage. Nothing can be written to it: a
-// download that lacks something ends with an error. A file that is missing or short is taken for content that is not there.
+// FSStorage shares content that lies in a file system, such as an embed.FS or an archive, under the paths of File.Path, or
+// under these paths without the name of the torrent. Use the result as Options.Storage. Nothing can be written to it: a
+// download that lacks pieces ends with an error. The bytes of a file that is missing or short count as missing content.
 //
-// Files are opened when they are first read, and stay open until the download is closed. One that is no io.ReaderAt and
-// no io.Seeker is read into memory.
+// Files are opened when they are first read, and stay open until the download is closed. One that is neither an
+// io.ReaderAt nor an io.Seeker is read into memory.
 func FSStorage(fsys fs.FS) func(*Torrent) (Storage, error) {
 	return func(t *Torrent) (Storage, error) {
 		return fsStorage{contentfs.NewSource(t.layout, fsys)}, nil
 	}
 }
 
-// fsStorage is a Storage that is only read.
+// fsStorage is a Storage that cannot be written to.
 type fsStorage struct{ *contentfs.Source }
 
 func (fsStorage) WriteAt([]byte, int64) (int, error) {
@@ -91,9 +90,9 @@ func (fsStorage) WriteAt([]byte, int64) (int, error) {
 
 func (fsStorage) Sync() error { return nil }
 
-// Verify hashes what dir holds of the content and returns the pieces that are right. It writes nothing,
-// and believes no claim of an earlier run. A dir that is not there is an error; a file that is missing or
-// short is not. The context ends it between reads of at most 256 KiB.
+// Verify hashes the content that is in dir and returns the pieces that are right. It writes nothing, and uses no
+// resume sidecar. It is an error if dir does not exist, but not if files are missing or short. When ctx ends, Verify
+// returns after at most one more read of 256 KiB.
 func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
 	if t.NumPieces() == 0 {
 		return Bitfield{}, errNoTorrent
@@ -105,7 +104,7 @@ func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
 	return Bitfield{have}, nil
 }
 
-// content is what storage needs to know of t.
+// content returns what storage needs to know of t.
 func (t *Torrent) content() storage.Content {
 	c := storage.Content{
 		Layout:   t.layout,

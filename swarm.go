@@ -18,7 +18,7 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// swarm is the peers that a download is connected to.
+// swarm holds the peers that a download is connected to.
 type swarm struct {
 	peers        []*peer
 	live         int // of these, how many are not closing
@@ -27,16 +27,16 @@ type swarm struct {
 	idlers       peerlist.Idlers
 }
 
-// AddPeers names peers to be tried beside those that are known. Like Options.Peers, they are never given up.
+// AddPeers adds peers to try. Like Options.Peers, they are never given up.
 func (d *Download) AddPeers(peers ...netip.AddrPort) {
 	d.discovery.found(peerlist.FromUser, "", peers...)
 }
 
-// AddTrackers has the download announced to more trackers, each in a tier of its own, like those of Options.Trackers. Those that it knows are left as
-// they are. A private torrent is announced to one tracker at a time (BEP 27): to these when those before them fail.
+// AddTrackers adds trackers, each in a tier of its own, like those of Options.Trackers. Trackers that are already known do not
+// change. A private torrent is announced to one tracker at a time (BEP 27): to the new ones only when those before them fail.
 func (d *Download) AddTrackers(urls ...string) { d.discovery.addTrackers(urls) }
 
-// Announce has all sources of peers asked now, as far as they allow: a tracker no sooner than its `min interval`.
+// Announce asks all sources of peers now, as far as they allow: a tracker no sooner than its `min interval`.
 func (d *Download) Announce() { d.discovery.announce() }
 
 // hungry reports whether the download wants peers and has none.
@@ -67,7 +67,7 @@ func (d *Download) seeds() bool {
 	return d.picker.Verified().Full()
 }
 
-// announceProgress is what we tell trackers of the download.
+// announceProgress returns the progress of the download as announced to trackers.
 func (d *Download) announceProgress() tracker.Progress {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -79,7 +79,7 @@ func (d *Download) announceProgress() tracker.Progress {
 	}
 }
 
-// addPeer makes a connection a peer. It returns false if the connection is not wanted.
+// addPeer makes a peer of a connection. It returns false if the connection is not wanted.
 func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	now := time.Now()
 	d.mu.Lock()
@@ -122,9 +122,9 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	return true
 }
 
-// refused records that a connection we made is not wanted. If the peer is connected to us already, we have learned
-// where it listens; but that it is the same peer is only what it says, so one that the user named is tried again unless
-// something came of the other connection. The caller holds d.mu.
+// refused records that a connection that we made is not wanted. If the peer is connected to us already, we have learned
+// where it listens. Its peer id alone does not prove that it is the same peer, so an address that the user named is
+// tried again unless the other connection was useful. The caller holds d.mu.
 func (d *Download) refused(k *connection, from peerlist.Source, now time.Time) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil && p.conn.incoming && p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.addr.Addr() == k.addr.Addr() {
@@ -199,7 +199,7 @@ func (d *Download) disconnect(lost func(*connection) bool) {
 	}
 }
 
-// chokeState is what the choker is told of a peer. The caller holds d.mu.
+// chokeState returns the state of a peer for the choker. The caller holds d.mu.
 func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 	return choker.Peer{
 		ID:         p.number,
@@ -269,13 +269,13 @@ func (d *Download) ban(piece int, liars []any) {
 			}
 		}
 	}
-	// Where false blocks are found by their own hashes, what is true of a liar's is kept.
+	// If blocks can be checked by their own hashes, the right blocks of a liar are kept.
 	if len(liars) > 0 && !d.exposes() {
 		d.disown()
 	}
 }
 
-// disown has everything fetched again that banned peers sent and that no hash has vouched for. The caller holds d.mu.
+// disown drops all unverified blocks that banned peers sent, so that they are fetched again. The caller holds d.mu.
 func (d *Download) disown() {
 	for _, id := range d.picker.Disown(func(origin any) bool {
 		addr, ok := origin.(netip.AddrPort)
@@ -286,8 +286,8 @@ func (d *Download) disown() {
 	d.pending.freed = true
 }
 
-// Ban ends the connections to an address, and has none made to or accepted from any of its ports for the life of the
-// download, even if Options.Peers or AddPeers name it.
+// Ban ends the connections to an address. As long as the download runs, no connection to or from any of its ports is
+// made or accepted, even if Options.Peers or AddPeers name it.
 func (d *Download) Ban(addr netip.Addr) {
 	addr = addr.Unmap()
 	if !addr.IsValid() {
@@ -329,7 +329,7 @@ func (d *Download) admitConnection(k *connection, from peerlist.Source, now time
 	}
 	d.drop(errTwice, twice)
 	if k.incoming && d.swarm.idlers.Has(k.addr.Addr(), now) && !d.hasPlacesLeft(now) {
-		return false // it had a place lately, and made nothing of it
+		return false // it lost its place lately because it gave nothing
 	}
 	if d.takePlace(k, now) {
 		return true
@@ -341,18 +341,19 @@ func (d *Download) admitConnection(k *connection, from peerlist.Source, now time
 	return ok && d.takePlace(k, now)
 }
 
-// hasPlacesLeft reports whether there are places that no candidate is to have. The caller holds d.mu.
+// hasPlacesLeft reports whether there are free places and no candidate is due to be dialled for them. The caller
+// holds d.mu.
 func (d *Download) hasPlacesLeft(now time.Time) bool {
 	_, _, waiting := d.discovery.candidates.First(now)
 	return !waiting && d.swarm.live+d.discovery.candidates.Dialling() < d.maxPeers()
 }
 
-// identify is what admission looks at in the connection of a number.
+// identify returns the properties of a connection that admission looks at. number identifies it.
 func (k *connection) identify(number int) peerlist.Connection {
 	return peerlist.Connection{ID: number, Addr: k.addr.Addr(), PeerID: k.theirs.PeerID, Incoming: k.incoming}
 }
 
-// gave reports whether anything of use came of the connection. The caller holds p.d.mu.
+// gave reports whether the connection was useful. The caller holds p.d.mu.
 func (p *peer) gave() bool { return p.useful || p.up.Total() > 0 }
 
 // takePlace counts a connection, if there is a place for it here and in the client's budget. The caller holds d.mu.
@@ -367,8 +368,8 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 	return true
 }
 
-// turnOver makes room for others where there is none: at once where a crowd has the places or hardly any peer earns
-// its own, else now and then. The caller holds d.mu.
+// turnOver makes room for other peers if all places are taken: at once if one network has too many of them or hardly
+// any peer earns its place, otherwise from time to time. The caller holds d.mu.
 func (d *Download) turnOver(now time.Time) {
 	if addr, _, waiting := d.discovery.candidates.First(now); waiting && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
 		peers, displaced := d.worths(now), peerlist.Crowding
@@ -389,14 +390,15 @@ func (d *Download) turnOver(now time.Time) {
 	}
 }
 
-// shareOut gives up connections that other downloads of the client have a better claim to. The caller holds d.mu.
+// shareOut gives up connections in favour of other downloads of the client that are below their share. The caller
+// holds d.mu.
 func (d *Download) shareOut(now time.Time) {
 	if n := d.client.excess(d.swarm.live, now); n > 0 {
 		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)
 	}
 }
 
-// worths returns what each peer is worth to us. The caller holds d.mu.
+// worths returns the worth of each peer. The caller holds d.mu.
 func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {
@@ -415,8 +417,8 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 	return worths
 }
 
-// earn records whether a peer has earned its place again: by what it gave, and by what it was given, unless that
-// ends with it. The caller holds d.mu.
+// earn records whether a peer has earned its place again: by the bytes that it gave us, and by those that it
+// received, unless it does not pass them on. The caller holds d.mu.
 func (d *Download) earn(p *peer, now time.Time) {
 	given := p.down.Total()
 	if !d.uploading.spread.Hoards(p.number, d.t.layout.PieceLength()) {

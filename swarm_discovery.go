@@ -17,9 +17,10 @@ import (
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
-// A discovery finds the peers of one torrent, and dials them: those of both swarms, if it is a hybrid (BEP 52). It owns the
-// candidates and every source that names some: trackers, the DHT, local discovery, a user's own function; peer exchange hands it
-// what it hears. A Download has one and so has Magnet.Resolve. A new source is a constant of internal/peerlist and a line in run.
+// A discovery finds the peers of one torrent, and dials them. For a hybrid it finds the peers of both swarms (BEP 52). It owns
+// the candidates and the sources that name them: trackers, the DHT, local discovery and the user's own function. Peer exchange
+// passes addresses to it. A Download has one, and so has Magnet.Resolve. A new source needs a constant in internal/peerlist and a
+// line in run.
 type discovery struct {
 	discoveryConfig
 	trackers *tracker.Announcer // with the first info hash
@@ -34,7 +35,8 @@ type discovery struct {
 	lastPeerError error
 }
 
-// discoveryConfig is what the owner of a discovery gives it. No callback is called with the mutex held.
+// discoveryConfig holds the settings and callbacks of a discovery's owner. Callbacks are called without the mutex,
+// unless they say otherwise.
 type discoveryConfig struct {
 	client  *Client
 	hashes  infoHashes
@@ -64,23 +66,25 @@ type discoveryConfig struct {
 }
 
 const (
-	// findEvery is when a user's own function is asked again, and findHungry when no peer is connected.
+	// findEvery is how often the user's own function is asked again, and findHungry how often while no peer is
+	// connected.
 	findEvery  = 15 * time.Minute
 	findHungry = time.Minute
-	// cutOffPause is when a candidate is dialled again that could not be, because the proxy or the address that we
-	// are bound to was out of reach.
+	// cutOffPause is how long a candidate waits that could not be dialled because the proxy was out of reach or the
+	// address of Bind was gone.
 	cutOffPause = 5 * time.Second
 
 	// maxTorrentNodes is how many nodes that a torrent names the DHT is told of, so that there is room for those of others.
 	maxTorrentNodes = 16
 
 	// inFirstSwarm and inSecondSwarm mark the way of a candidate that was named in the swarm of the first info hash, and of one
-	// that is dialled with the second. Whoever is in both is dialled with the first, which it knows even if it has no version 2.
+	// that is dialled with the second. A candidate of both swarms is dialled with the first info hash, which it knows even if it
+	// does not support version 2.
 	inFirstSwarm  = 0x40
 	inSecondSwarm = 0x80
 )
 
-// newDiscovery returns a discovery that asks no source before run.
+// newDiscovery returns a discovery. It asks no source before run.
 func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
 	f := &discovery{discoveryConfig: c, candidates: peerlist.New(rng, c.private), hunger: newWaker()}
 	f.trackers = f.newAnnouncer(c.hashes.first)
@@ -90,7 +94,8 @@ func newDiscovery(c discoveryConfig, rng *rand.Rand) *discovery {
 	return f
 }
 
-// newAnnouncer returns what announces one info hash to the trackers. What the trackers say is reported for the first hash only.
+// newAnnouncer returns an announcer of one info hash to the trackers. Answers of trackers are reported for the first info hash
+// only.
 func (f *discovery) newAnnouncer(h Hash) *tracker.Announcer {
 	c := &f.discoveryConfig
 	identity := c.client.identity(c.hashes.first)
@@ -116,14 +121,14 @@ func (f *discovery) newAnnouncer(h Hash) *tracker.Announcer {
 	return tracker.New(config)
 }
 
-// announcers yields those of all info hashes.
+// announcers yields the announcers of all info hashes.
 func (f *discovery) announcers(yield func(*tracker.Announcer) bool) {
 	if yield(f.trackers) && f.second != nil {
 		yield(f.second)
 	}
 }
 
-// stop tells all trackers that we leave, until ctx ends.
+// stop announces to all trackers that we leave, until ctx ends.
 func (f *discovery) stop(ctx context.Context) {
 	var stopping sync.WaitGroup
 	for a := range f.announcers {
@@ -139,7 +144,7 @@ func (f *discovery) addTrackers(urls []string) {
 	}
 }
 
-// trackerHeard hands on what a tracker said, or why it said nothing.
+// trackerHeard passes on the answer or the error of a tracker.
 func (f *discovery) trackerHeard(s tracker.Status) {
 	if f.heard == nil {
 		return
@@ -151,7 +156,7 @@ func (f *discovery) trackerHeard(s tracker.Status) {
 	}
 }
 
-// sources reports whether there is any source to ask.
+// sources reports whether there is a source to ask.
 func (f *discovery) sources() bool {
 	return len(f.tiers)+len(f.byUser) > 0 || f.find != nil || !f.private && (f.client.hasLocal() || !f.client.NoDHT)
 }
@@ -179,7 +184,7 @@ func (f *discovery) run(ctx context.Context) {
 	f.trackers.Run(ctx)
 }
 
-// register has the discovery hear of changes of the network until stop is called.
+// register informs the discovery of changes of the network until stop is called.
 func (f *discovery) register() (stop func()) {
 	f.client.mu.Lock()
 	defer f.client.mu.Unlock()
@@ -191,7 +196,7 @@ func (f *discovery) register() (stop func()) {
 	}
 }
 
-// joinDHT has the DHT look for peers, and announce us, until stop is called.
+// joinDHT looks for peers in the DHT, and announces us there, until stop is called.
 func (f *discovery) joinDHT() (stop func()) {
 	node, err := f.client.joinDHT()
 	if err != nil {
@@ -208,21 +213,21 @@ func (f *discovery) joinDHT() (stop func()) {
 	return func() { f.keep(nil) }
 }
 
-// keeping is the torrent as the DHT keeps it announced while run does. It has a mutex of its own, taken after others.
+// keeping holds the announces that the DHT repeats while run does. It has a mutex of its own, taken after others.
 type keeping struct {
 	mu   sync.Mutex
 	node *dht.Node
 	kept []*dht.Kept // one an info hash
 }
 
-// get is what the DHT keeps.
+// get returns the announces that the DHT repeats.
 func (k *keeping) get() []*dht.Kept {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.kept
 }
 
-// keep has a node keep the torrent announced, or none.
+// keep makes a node repeat the announces of the torrent. If node is nil, none does.
 func (f *discovery) keep(node *dht.Node) {
 	seed := node != nil && f.seeds()
 	f.keeping.mu.Lock()
@@ -289,7 +294,7 @@ func (f *discovery) completed() {
 	}
 }
 
-// announce has all sources asked as soon as they allow.
+// announce asks all sources as soon as they allow.
 func (f *discovery) announce() {
 	for a := range f.announcers {
 		a.Announce()
@@ -331,7 +336,7 @@ func (f *discovery) runFind(ctx context.Context) {
 	}
 }
 
-// wakeSources has sources asked sooner because what hungry says has changed. It never waits.
+// wakeSources makes sources look again at when to ask, because the result of hungry has changed. It never waits.
 func (f *discovery) wakeSources() {
 	for a := range f.announcers {
 		a.Wake()
@@ -342,13 +347,13 @@ func (f *discovery) wakeSources() {
 	}
 }
 
-// found is foundIn for sources that name peers of the torrent, and not of one of its swarms.
+// found is like foundIn, for sources that do not say which swarm of the torrent a peer is in.
 func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.AddrPort) (news bool) {
 	return f.foundIn(Hash{}, from, tracker, addrs...)
 }
 
-// foundIn takes addresses that a source names in the swarm of an info hash, for trackers with the URL, and reports whether there
-// was news among them.
+// foundIn takes addresses that a source names in the swarm of an info hash, and reports whether one of them is new. tracker is
+// the URL if the source is a tracker.
 func (f *discovery) foundIn(h Hash, from peerlist.Source, tracker string, addrs ...netip.AddrPort) (news bool) {
 	now := time.Now()
 	f.mu.Lock()

@@ -22,8 +22,8 @@ import (
 	"github.com/shoal-go/torrent/internal/piecehash"
 )
 
-// Torrent is what a .torrent file says (BEP 3, BEP 52). It does not change, but that its downloads may learn piece layers which the
-// file lacked. It may be used from any goroutine.
+// Torrent is the content of a .torrent file (BEP 3, BEP 52). It does not change, except that downloads may add piece layers that
+// the file lacked. It may be used from several goroutines at once.
 type Torrent struct {
 	raw      []byte // the whole file, as it was read
 	info     []byte // the info dictionary, as it stands in raw
@@ -45,29 +45,29 @@ type Torrent struct {
 	createdBy    string
 	creationDate time.Time
 
-	peers []netip.AddrPort // of a magnet link, tried beside others
+	peers []netip.AddrPort // of a magnet link, tried in addition to others
 
 	multi bool // has a files list, so name is a directory
 }
 
 // File is one file of a torrent.
 type File struct {
-	// Path is slash-separated and safe to join to a directory: "name", or "name/sub/file". It is what the torrent
-	// says but for what is safe nowhere. A file system that does not take it has the file under a similar name.
-	// It may hold characters that are not seen; PrintTree shows them.
+	// Path is slash-separated and safe to join to a directory: "name", or "name/sub/file". It is the path of the
+	// torrent, changed only where no file system could use it safely. If the file system at hand does not accept it,
+	// the file has a similar name there. It may contain invisible characters; PrintTree shows them.
 	Path string
 	// Length is in bytes.
 	Length int64
-	// Index is the place in the torrent's list of files, from 0, with padding files counted, also those that version 2 does
-	// not list between files that begin with a piece.
+	// Index is the position in the torrent's list of files, from 0. Padding files are counted, and so is the padding
+	// between files that version 2 implies without listing it.
 	Index int
-	// Offset is the place of its first byte in the content, padding included.
+	// Offset is the offset of the file's first byte in the content, padding included.
 	Offset int64
-	// LinkTarget is where a symbolic link points (BEP 47): a path in the form of Path, of a file or a directory
-	// that the torrent may or may not have. It is empty if the file is no link. A link has no bytes and is not downloaded. Under
-	// Options.Dir it is made once all that is wanted is complete, if it leads to something that is wanted, be it through other links,
-	// and not to a directory that it lies in. What is at its place already stays. Where the system has no links, it is left out,
-	// and logged.
+	// LinkTarget is where a symbolic link points (BEP 47): a path in the form of Path, of a file or a directory that the torrent
+	// may or may not have. It is empty if the file is no link. A link has no bytes and is not downloaded. With Options.Dir it is
+	// made once all wanted files are complete, if it leads to a wanted file or directory, directly or through other links, and not
+	// to a directory that contains the link. An existing file in its place is not replaced. If the system has no symbolic links,
+	// the link is left out, and this is logged.
 	LinkTarget string
 }
 
@@ -81,14 +81,14 @@ func (t *Torrent) InfoHash() Hash { return t.infoHash }
 // Length is the content's size in bytes, padding files left out.
 func (t *Torrent) Length() int64 { return t.length }
 
-// Size is the number of bytes of all pieces, padding files included: what a Storage spans.
+// Size is the number of bytes of all pieces, padding files included. It is the size of a Storage.
 func (t *Torrent) Size() int64 { return t.layout.Size() }
 
-// Bytes is the .torrent file as it was read. If that lacked piece layers (BEP 52), as what a magnet link leads to does, those that
-// a download of t has learned since are added. The result is the caller's own.
+// Bytes returns the .torrent file as it was read. If it lacked piece layers (BEP 52), as the torrent of a magnet link does, the
+// layers that a download of t has learned since are added. The caller may change the result.
 func (t *Torrent) Bytes() []byte { return bytes.Clone(t.encoded()) }
 
-// encoded is Bytes, which is not to be written to.
+// encoded is like Bytes, but the result must not be written to.
 func (t *Torrent) encoded() []byte {
 	if t.version == V1 {
 		return t.raw
@@ -109,7 +109,7 @@ func (t *Torrent) NumPieces() int { return t.layout.NumPieces() }
 // Private reports whether peers may come only from the torrent's trackers (BEP 27).
 func (t *Torrent) Private() bool { return t.private }
 
-// Trackers are the announce URLs in tiers (BEP 12). The result is the caller's own.
+// Trackers returns the announce URLs in tiers (BEP 12). The caller may change the result.
 func (t *Torrent) Trackers() [][]string {
 	tiers := make([][]string, len(t.trackers))
 	for i, tier := range t.trackers {
@@ -187,16 +187,14 @@ func Read(path string) (*Torrent, error) {
 	return t, err
 }
 
-// Parse reads a .torrent file of version 1 (BEP 3), of version 2 (BEP 52), or a hybrid of both, from r up to its end. A file
-// whose info dictionary is malformed, that ends early, or that is larger than the bounds of this package is refused
-// with a *MetainfoError; one of a newer version with one that matches ErrUnsupported. So are a hybrid whose two lists of
-// files disagree, and piece layers that do not hash to their roots, or are of no file. Layers that are missing do no harm: a
-// download asks its peers for them.
+// Parse reads a .torrent file of version 1 (BEP 3), of version 2 (BEP 52), or a hybrid of both, from r up to its end. The
+// error is a *MetainfoError if the file ends early, exceeds the bounds of this package or has a malformed info dictionary,
+// if the two file lists of a hybrid disagree, or if piece layers do not hash to their roots or belong to no file. For a
+// newer version the error matches ErrUnsupported. Missing layers are not an error: a download asks its peers for them.
 //
-// Outside the info dictionary, a malformed value is left out, bytes after the end of the file's
-// dictionary are ignored, and of a key that is there twice the last counts. URLs of trackers and web
-// seeds that this package cannot use are left out as well. Names of files are changed where they would
-// be unsafe.
+// Outside the info dictionary, malformed values are left out, bytes after the end of the file's dictionary are
+// ignored, and if a key is repeated the last one counts. URLs of trackers and web seeds that this package cannot use
+// are left out as well. Names of files are changed where they would be unsafe.
 func Parse(r io.Reader) (*Torrent, error) {
 	raw, err := io.ReadAll(io.LimitReader(r, metainfo.MaxSize+1))
 	if err != nil {
@@ -211,7 +209,7 @@ func (t *Torrent) WriteTo(w io.Writer) (int64, error) {
 	return int64(n), err
 }
 
-// outer is what a .torrent file says outside its info dictionary. All of it is optional.
+// outer holds the values of a .torrent file outside its info dictionary. All of them are optional.
 type outer struct {
 	trackers           [][]string
 	webSeeds           []string

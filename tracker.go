@@ -10,24 +10,24 @@ import (
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
-// TrackerStats is what is known of one tracker.
+// TrackerStats describes one tracker.
 type TrackerStats struct {
 	URL  string // as the torrent or the user has it
 	Tier int    // from 0 (BEP 12)
 
 	Announcing   bool      // it has been asked and not yet answered
 	LastAnnounce time.Time // when it was last asked; zero if never
-	NextAnnounce time.Time // when it is asked again at the latest, if it is still its turn then; zero if it is not going to be
+	NextAnnounce time.Time // when it is asked again at the latest, if it is still its turn then; zero if it will not be asked
 
 	Err       error  // a *TrackerError if the last announce failed or is waiting in vain, or nil
-	Warning   string // what it said beside its last answer
+	Warning   string // the warning in its last answer
 	Peers     int    // addresses in its last answer
 	Seeds     int    // seeds in the swarm as it last said; 0 if unsaid
 	Leechers  int    // leechers in the swarm as it last said; 0 if unsaid
 	Completed int    // downloads it has seen complete as it last said; 0 if unsaid
 }
 
-// trackerStats is the state of each tracker, tier by tier in the order in which they are tried.
+// trackerStats returns the state of each tracker, tier by tier in the order in which they are tried.
 func trackerStats(a *tracker.Announcer) (stats []TrackerStats) {
 	for _, s := range a.Status() {
 		t := TrackerStats{
@@ -44,7 +44,7 @@ func trackerStats(a *tracker.Announcer) (stats []TrackerStats) {
 	return stats
 }
 
-// trackerErrors are errs as the caller of this package knows them.
+// trackerErrors converts errors of package tracker to those of this package.
 func trackerErrors(errs []*tracker.Error) (all []error) {
 	for _, err := range errs {
 		all = append(all, (*TrackerError)(err))
@@ -52,15 +52,15 @@ func trackerErrors(errs []*tracker.Error) (all []error) {
 	return all
 }
 
-// Scrape is what a tracker knows of a swarm (BEP 48), or the DHT (BEP 33).
+// Scrape describes a swarm as a tracker (BEP 48) or the DHT (BEP 33) knows it.
 type Scrape struct {
 	Seeds     int // peers that have everything
 	Leechers  int // peers that do not
 	Completed int // downloads that were ever completed; 0 from the DHT, which does not know
 }
 
-// Scrape asks the trackers, until one answers, how large the swarm is (BEP 48). If none does, it is what the nodes of the DHT
-// estimate (BEP 33), which are not asked about private torrents.
+// Scrape asks the trackers how large the swarm is, until one answers (BEP 48). If none does, it returns an estimate by nodes
+// of the DHT (BEP 33), except for private torrents, about which the DHT is never asked.
 func (d *Download) Scrape(ctx context.Context) (Scrape, error) {
 	s, failed, ok := d.discovery.trackers.Scrape(ctx)
 	switch {

@@ -19,8 +19,8 @@ import (
 
 // A discovery finds the peers of one torrent, and dials them. For a hybrid it finds the peers of both swarms (BEP 52). It owns
 // the candidates and the sources that name them: trackers, the DHT, local discovery and the user's own function. Peer exchange
-// passes addresses to it. A Download has one, and so has Magnet.Resolve. A new source needs a constant in internal/peerlist and a
-// line in run.
+// passes addresses to it. A Download has one, and so has Magnet.Resolve. ARCHITECTURE.md says
+// what a new source needs.
 type discovery struct {
 	discoveryConfig
 	trackers *tracker.Announcer // with the first info hash

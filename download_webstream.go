@@ -14,6 +14,8 @@ import (
 const (
 	// maxGap is how many unwanted bytes are read to reach wanted ones, in place of a new request.
 	maxGap = 64 << 10
+	// turnHeld is how long a request that the limits hold back keeps its turn at a host that other downloads wait for.
+	turnHeld = 5 * time.Second
 	// enough is how many new bytes an answer that broke off must have brought to count as progress. Then the rest is
 	// requested at once.
 	enough = 1 << 10
@@ -38,9 +40,10 @@ type webStream struct {
 
 	// Of the goroutine alone.
 	body    *webseed.Body
-	file    int    // whose bytes body has
-	came    int64  // bytes of body that are kept
-	partial []byte // the bytes that came of the block that broke off
+	file    int       // whose bytes body has
+	began   time.Time // the request
+	came    int64     // bytes of body that are kept
+	partial []byte    // the bytes that came of the block that broke off
 	broken  picker.Block
 	skipped int64 // bytes read in vain and not counted yet
 }
@@ -203,6 +206,7 @@ func (s *webStream) fetch(parent context.Context) bool {
 	}
 	ctx, stop := context.WithCancelCause(parent)
 	defer stop(nil)
+	s.began = time.Now()
 	d.mu.Lock()
 	s.reading, s.stop, s.until = true, stop, end
 	wanted := slices.Contains(s.todo, id)
@@ -388,7 +392,7 @@ func (s *webStream) offer(id picker.Block, now time.Time) bool {
 	return true
 }
 
-// admit waits until the limits let another block pass.
+// admit waits until the limits let another block pass, or other downloads are to have their turn at the host.
 func (s *webStream) admit(ctx context.Context) error {
 	d := s.w.d
 	for held := false; ; held = true {
@@ -403,7 +407,13 @@ func (s *webStream) admit(ctx context.Context) error {
 		if n == 1 {
 			return nil
 		}
-		timer := time.NewTimer(pause)
+		if yield := s.began.Add(turnHeld); !now.Before(yield) && s.w.seed.Wanted() {
+			d.mu.Lock()
+			s.release(allBlocks)
+			d.unlock(now)
+			return errWithdrawn
+		}
+		timer := time.NewTimer(min(pause, turnHeld))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

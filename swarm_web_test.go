@@ -8,9 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/fstest"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/merkle"
@@ -412,3 +415,45 @@ func TestFilesThatAWebSeedLacks(t *testing.T) {
 	few, many := cost(1000), cost(100_000)
 	require.Less(t, many, 20*few, "few %v, many %v", few, many)
 }
+
+// A download whose limit lets little or nothing pass does not keep another from the host that both have web seeds at.
+func TestWebSeedsOfOneHost(t *testing.T) {
+	for _, limit := range []rate.Limit{0, 20e3} {
+		synctest.Test(t, func(t *testing.T) {
+			files := fstest.MapFS{"a": {Data: make([]byte, 8<<20)}, "b": {Data: bytes.Repeat([]byte("b"), 4<<20)}}
+			serve := http.FileServerFS(files)
+			c := &Client{NoDHT: true, NoUTP: true, NoListen: true, HTTPClient: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				w := httptest.NewRecorder()
+				serve.ServeHTTP(w, r)
+				resp := w.Result()
+				resp.Request = r
+				return resp, nil
+			})}}
+			defer c.Close()
+			start := func(name string, limit *rate.Limiter) *Download {
+				tor, err := CreateFS(t.Context(), fstest.MapFS{name: files[name]}, &CreateOptions{PieceLength: 1 << 20, WebSeeds: []string{"http://h.example/"}, Private: true})
+				require.NoError(t, err)
+				d, err := tor.Start(t.Context(), &Options{Client: c, DownloadLimit: limit})
+				require.NoError(t, err)
+				return d
+			}
+			a := start("a", rate.NewLimiter(limit, 16<<10))
+			defer a.Close()
+			time.Sleep(time.Second)
+			began := time.Now()
+			b := start("b", nil)
+			defer b.Close()
+			select {
+			case <-b.Done():
+			case <-time.After(time.Hour):
+			}
+			require.Less(t, time.Since(began), 2*turnHeld)
+			time.Sleep(100 * time.Second)
+			require.InDelta(t, float64(limit)*(101+time.Since(began).Seconds()-100), float64(a.Stats().Downloaded), 200e3, "it goes on")
+		})
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -21,7 +21,13 @@ type hosts struct {
 type host struct {
 	used    int
 	most    int
-	waiting []chan struct{} // those that want to ask, in the order in which they came
+	waiting []waiter // those that want to ask, in the order in which they came
+}
+
+// A waiter wants to ask for content of a torrent.
+type waiter struct {
+	turn    chan struct{} // closed when it is its turn
+	content *Content
 }
 
 // Acquire waits for its turn to ask the seed's host, until ctx ends. release ends the turn.
@@ -35,7 +41,7 @@ func (s *Seed) Acquire(ctx context.Context) (release func(), err error) {
 		h.known[key] = at
 	}
 	turn := make(chan struct{})
-	at.waiting = append(at.waiting, turn)
+	at.waiting = append(at.waiting, waiter{turn, s.content})
 	at.grant()
 	h.mu.Unlock()
 	release = sync.OnceFunc(func() {
@@ -50,7 +56,7 @@ func (s *Seed) Acquire(ctx context.Context) (release func(), err error) {
 	case <-ctx.Done():
 	}
 	h.mu.Lock()
-	k := slices.Index(at.waiting, turn)
+	k := slices.IndexFunc(at.waiting, func(w waiter) bool { return w.turn == turn })
 	if k >= 0 {
 		at.waiting = slices.Delete(at.waiting, k, k+1)
 	}
@@ -64,10 +70,19 @@ func (s *Seed) Acquire(ctx context.Context) (release func(), err error) {
 // grant gives the next ones their turns. The lock is held.
 func (h *host) grant() {
 	for h.used < h.most && len(h.waiting) > 0 {
-		close(h.waiting[0])
+		close(h.waiting[0].turn)
 		h.waiting = h.waiting[1:]
 		h.used++
 	}
+}
+
+// Wanted reports whether seeds of other torrents wait for their turn at the seed's host.
+func (s *Seed) Wanted() bool {
+	h := &s.client.hosts
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at := h.known[s.base.Scheme+"://"+s.base.Host]
+	return at != nil && slices.ContainsFunc(at.waiting, func(w waiter) bool { return w.content != s.content })
 }
 
 // MaxRequests is how many requests of the seed's host may be under way.

@@ -314,3 +314,24 @@ func TestDHTGoroutines(t *testing.T) {
 	require.LessOrEqual(t, runtime.NumGoroutine()-before, 4)
 	t.Log(runtime.NumGoroutine()-before, "goroutines")
 }
+
+// A node of the DHT that Allow refuses is neither asked nor answered, whoever names it.
+func TestAllowInTheDHT(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		router := dhtNetwork(t, n, 5)
+		s := newSpy(n.NewHost("85.0.0.1", 0, 0, 0))
+		c := dhtClient(t, s.host, router, "81.2.0.1:6881")
+		c.Dial, c.ListenPacket, c.hooks = nil, nil, s.hooks()
+		refused := netip.MustParseAddr("81.2.0.1")
+		c.Allow = func(a netip.Addr) bool { return a != refused }
+		node := c.DHT()
+		c.heardOfNode(netip.AddrPortFrom(refused, 6881))
+		simnet.Sleep(10 * time.Minute)
+		require.Equal(t, 4, node.Stats().NodesIPv4)
+		require.NotEmpty(t, s.seen("DHT packet 81.1.0.1:"))
+		require.Empty(t, s.seen("packet 81.2.0.1:"))
+		for _, a := range node.Nodes() {
+			require.NotContains(t, a, "81.2.0.1")
+		}
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/hashfetch"
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
@@ -25,6 +26,14 @@ type swarm struct {
 	numbered     int // connections so far
 	nextTurnover time.Time
 	idlers       peerlist.Idlers
+	work         ratelimit.Accounts[netip.Prefix] // of peers that left, by address or /64
+}
+
+// hostOf is whose work is counted together if it comes again: an address, or a /64. It is not ok for a local address, behind which
+// there may be any number of peers.
+func hostOf(a netip.Addr) (host netip.Prefix, ok bool) {
+	host, _ = a.Prefix(min(a.BitLen(), 64))
+	return host, !netaddr.IsLocal(a)
 }
 
 // AddPeers adds peers to try. Like Options.Peers, they are never given up.
@@ -104,6 +113,9 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	p.holder = d.client.account.Join(func() { go p.stop(errHoldsMost) })
 	p.rd.Charge(func(n int) bool { return p.holder.Set(account.Incoming, n) })
 	p.out = outbox.New(p.holder)
+	if host, ok := hostOf(k.addr.Addr()); ok {
+		p.work = d.swarm.work.Open(host, p.work)
+	}
 	p.before, p.withheld = d.uploading.debts.Of(k.addr.Addr())
 	p.supply = picker.Supplier{Owner: p, Origin: k.addr, Host: k.addr.Addr(), Choking: true}
 	if !k.incoming {
@@ -157,6 +169,9 @@ func (d *Download) removePeer(p *peer) {
 	d.uploading.spread.Forget(p.number)
 	p.out.Close()
 	p.holder.Leave()
+	if host, ok := hostOf(p.conn.addr.Addr()); ok {
+		d.swarm.work.Close(host, p.work, now)
+	}
 	d.uploading.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
 	d.swarm.peers = slices.DeleteFunc(d.swarm.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {

@@ -408,3 +408,24 @@ func TestEclipse(t *testing.T) {
 		}
 	}
 }
+
+// One that connects again begins with what was left of the work that it may cause, not with a new account.
+func TestWorkIsRememberedOfThoseThatLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := crowded(t, plainTorrent(1000), 0)
+		waits := func(k int) time.Duration {
+			conn := join(t, d, k, wire.AppendSimple(nil, wire.HaveNone))
+			synctest.Wait()
+			wait := d.swarm.peers[0].work.Charge(workAtOnce/2, time.Now())
+			conn.leave()
+			synctest.Wait()
+			return wait
+		}
+		require.Zero(t, waits(1))
+		require.Less(t, waits(1), time.Second)
+		require.Greater(t, waits(1), 5*time.Second)
+		require.Zero(t, waits(2), "another address")
+		time.Sleep(time.Minute)
+		require.Zero(t, waits(1))
+	})
+}

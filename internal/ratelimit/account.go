@@ -1,6 +1,9 @@
 package ratelimit
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // An Account bounds the work that one peer has us do. Whoever works for it charges the account and waits for as long as
 // it is overdrawn. It fills at a steady rate, and by what the peer earns.
@@ -17,7 +20,7 @@ func NewAccount(rate, most float64, now time.Time) Account {
 
 // Charge takes n from the account, and returns how long to wait before more is done: until nothing is owed.
 func (a *Account) Charge(n int64, now time.Time) (wait time.Duration) {
-	a.left = min(a.most, a.left+a.rate*now.Sub(a.at).Seconds()) - float64(n)
+	a.left = a.leftAt(now) - float64(n)
 	a.at = now
 	if a.left >= 0 {
 		return 0
@@ -31,4 +34,40 @@ func (a *Account) Earn(n int64) { a.left = min(a.most, a.left+float64(n)) }
 // Owed returns by how much the account is overdrawn.
 func (a *Account) Owed(now time.Time) int64 {
 	return int64(max(0, -(a.left + a.rate*now.Sub(a.at).Seconds())))
+}
+
+// leftAt is what is in the account.
+func (a *Account) leftAt(now time.Time) float64 {
+	return min(a.most, a.left+a.rate*now.Sub(a.at).Seconds())
+}
+
+// maxClosed is how many accounts that were closed are remembered.
+const maxClosed = 1024
+
+// Accounts remember what was left in accounts that were closed, so that it is no use to close one and open another. The zero
+// value is ready.
+type Accounts[K comparable] struct{ closed map[K]Account }
+
+// Open returns an account with what was left in the last one, or fresh.
+func (all *Accounts[K]) Open(who K, fresh Account) Account {
+	if left, known := all.closed[who]; known {
+		return left
+	}
+	return fresh
+}
+
+// Close records what is left. Of several accounts the one with the least counts.
+func (all *Accounts[K]) Close(who K, a Account, now time.Time) {
+	if other, known := all.closed[who]; known && other.leftAt(now) < a.leftAt(now) {
+		return
+	}
+	if len(all.closed) >= maxClosed {
+		maps.DeleteFunc(all.closed, func(_ K, a Account) bool { return a.leftAt(now) >= a.most })
+	}
+	if all.closed == nil || len(all.closed) >= maxClosed {
+		all.closed = make(map[K]Account)
+	}
+	if a.leftAt(now) < a.most {
+		all.closed[who] = a
+	}
 }

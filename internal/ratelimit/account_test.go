@@ -28,3 +28,33 @@ func TestAccount(t *testing.T) {
 	require.EqualValues(t, 50, a.Owed(now.Add(500*time.Millisecond)))
 	require.Zero(t, a.Owed(now.Add(time.Minute)))
 }
+
+// Who closes an account and opens another has what was left, and of several the least.
+func TestAccounts(t *testing.T) {
+	now := time.Unix(1, 0)
+	fresh := func() ratelimit.Account { return ratelimit.NewAccount(100, 1000, now) }
+	var all ratelimit.Accounts[int]
+	a := all.Open(1, fresh())
+	require.Zero(t, a.Charge(900, now))
+	all.Close(1, a, now)
+	other := all.Open(2, fresh())
+	require.Zero(t, other.Charge(1000, now), "another has its own")
+
+	b := all.Open(1, fresh())
+	require.Equal(t, time.Second, b.Charge(200, now))
+	all.Close(1, b, now)
+	all.Close(1, fresh(), now)
+	now = now.Add(2 * time.Second)
+	c := all.Open(1, fresh())
+	require.Zero(t, c.Charge(100, now), "it filled meanwhile")
+	require.NotZero(t, c.Charge(1, now))
+
+	for k := range 100_000 {
+		all.Close(k, a, now)
+	}
+	require.LessOrEqual(t, ratelimit.Closed(&all), 1024)
+	now = now.Add(time.Minute)
+	d := all.Open(99_999, fresh())
+	require.Zero(t, d.Charge(1000, now))
+	require.NotZero(t, d.Charge(1, now))
+}

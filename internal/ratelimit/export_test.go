@@ -4,3 +4,6 @@ const (
 	Recheck   = recheck
 	MaxUnused = maxUnused
 )
+
+// Closed is how many accounts are remembered.
+func Closed[K comparable](all *Accounts[K]) int { return len(all.closed) }

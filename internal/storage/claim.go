@@ -65,8 +65,8 @@ func (s *fileStore) claim(wanted []bool) error {
 			s.forget(i)
 		}
 	}
-	if s.claims != nil {
-		s.confirm(s.claims)
+	if s.resumed != nil {
+		s.confirm(s.resumed)
 	}
 	return nil
 }

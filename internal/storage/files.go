@@ -44,7 +44,7 @@ type fileStore struct {
 	stopped atomic.Bool
 
 	resumeMu sync.Mutex                      // one SaveResume, Sync or end of a Move at a time; taken before mu
-	claims   *resume                         // of an earlier run, as far as they still hold; nil if there are none
+	resumed  *resume                         // the sidecar of an earlier run, as far as it still holds; nil if there is none
 	saved    atomic.Pointer[[sha1.Size]byte] // the checksum of the sidecar that is there; nil if there is none of ours
 
 	lockMu sync.Mutex

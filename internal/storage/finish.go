@@ -73,7 +73,7 @@ func (s *fileStore) tidy(have bits.Set) error {
 func (s *fileStore) keepSidecar(have bits.Set, partial map[int]bits.Set) error {
 	s.resumeMu.Lock()
 	defer s.resumeMu.Unlock()
-	b := s.encodeClaims(have, partial)
+	b := s.encodeResume(have, partial)
 	if saved := s.saved.Load(); saved != nil && *saved == *checksum(b) || have.Count() == 0 && len(partial) == 0 {
 		return nil
 	}

@@ -178,13 +178,13 @@ func (m *move) syncNames() error {
 // saveSidecar writes one that claims have and partial of the files in the new directory. The caller holds m.s.mu.
 func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 	s := m.s
-	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial, hashes: s.content.learned()}
+	r := &resume{files: make([]resumeStamp, len(s.files)), have: have, partial: partial, hashes: s.content.learned()}
 	for i := range s.files {
-		r.files[i] = fileClaim{size: noFile}
+		r.files[i] = resumeStamp{size: noFile}
 		if info, ok := m.after[i]; ok {
-			r.files[i] = fileClaim{info.Size, info.Mtime}
+			r.files[i] = resumeStamp{info.Size, info.Mtime}
 			if s.compare(i) != nil {
-				r.files[i] = fileClaim{} // changed by another program
+				r.files[i] = resumeStamp{} // changed by another program
 			}
 		}
 	}

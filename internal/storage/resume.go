@@ -24,13 +24,14 @@ import (
 // partial pieces (4), for each its index (4) and its blocks as a bitfield, in version 2 the hashes that the torrent did not
 // have, with their length (4) in front, and the SHA-1 of all that. Version 1 is written where there are no such hashes.
 type resume struct {
-	files   []fileClaim // by index in the layout, and one more for the edges
+	files   []resumeStamp // by index in the layout, and one more for the edges
 	have    bits.Set
 	partial map[int]bits.Set
 	hashes  []byte
 }
 
-type fileClaim struct{ size, mtime int64 }
+// A resumeStamp is the size and modification time that a file had.
+type resumeStamp struct{ size, mtime int64 }
 
 const (
 	resumeMagic      = "\x89resume\n"
@@ -114,9 +115,9 @@ func parseResume(p []byte, c *Content) (*resume, error) {
 	if in.int64() != c.PieceLength() || in.int64() != c.Size() || in.int() != c.NumFiles()+1 {
 		return nil, errors.New("of a torrent of another shape")
 	}
-	r := &resume{files: make([]fileClaim, c.NumFiles()+1)}
+	r := &resume{files: make([]resumeStamp, c.NumFiles()+1)}
 	for i := range r.files {
-		r.files[i] = fileClaim{in.int64(), in.int64()}
+		r.files[i] = resumeStamp{in.int64(), in.int64()}
 	}
 	var err error
 	if r.have, err = bits.Parse(in.take((c.NumPieces()+7)/8), c.NumPieces()); err != nil {
@@ -200,7 +201,7 @@ func (s *fileStore) readResume() {
 	if s.content.Hashes != nil {
 		s.content.Hashes.Recall(r.hashes)
 	}
-	s.claims = r
+	s.resumed = r
 	s.saved.Store(checksum(p))
 }
 
@@ -231,7 +232,7 @@ func (s *fileStore) readSidecar(name string) ([]byte, error) {
 func (s *fileStore) confirm(r *resume) {
 	held := make([]bool, len(s.files))
 	for i := range s.files {
-		held[i] = s.claimOf(i) == r.files[i]
+		held[i] = s.resumeStampOf(i) == r.files[i]
 		s.files[i].durable = held[i]
 		if !held[i] {
 			s.log.Debug("file is not as the resume sidecar says, will be hashed", "file", s.path(i))
@@ -255,26 +256,26 @@ func (s *fileStore) confirm(r *resume) {
 	maps.DeleteFunc(r.partial, func(piece int, _ bits.Set) bool { return r.have.Has(piece) || !holds(piece, false) })
 }
 
-// claimOf is how file i was left.
-func (s *fileStore) claimOf(i int) fileClaim {
+// resumeStampOf is how file i was left.
+func (s *fileStore) resumeStampOf(i int) resumeStamp {
 	left := s.leftAs(i)
 	switch {
 	case s.files[i].meddled.Load():
-		return fileClaim{} // no file matches this
+		return resumeStamp{} // no file matches this
 	case left == Stamp{}:
-		return fileClaim{size: noFile}
+		return resumeStamp{size: noFile}
 	}
-	return fileClaim{left.Size, left.Mtime}
+	return resumeStamp{left.Size, left.Mtime}
 }
 
 func (s *fileStore) LoadResume() (bits.Set, map[int]bits.Set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.claims
+	r := s.resumed
 	if r == nil {
 		return bits.New(s.content.NumPieces()), nil
 	}
-	s.claims = nil
+	s.resumed = nil
 	return r.have, r.partial
 }
 
@@ -290,18 +291,18 @@ func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 		s.log.Debug("sidecar stays as it is", "err", err)
 		return nil
 	}
-	b := s.encodeClaims(have, partial)
+	b := s.encodeResume(have, partial)
 	if err := s.syncClaimed(have); err != nil {
 		return err
 	}
 	return s.replaceSidecar(b)
 }
 
-// encodeClaims is a sidecar that claims have and partial of the files as they were left.
-func (s *fileStore) encodeClaims(have bits.Set, partial map[int]bits.Set) []byte {
-	r := &resume{files: make([]fileClaim, len(s.files)), have: have, partial: partial, hashes: s.content.learned()}
+// encodeResume is a sidecar that claims have and partial of the files as they were left.
+func (s *fileStore) encodeResume(have bits.Set, partial map[int]bits.Set) []byte {
+	r := &resume{files: make([]resumeStamp, len(s.files)), have: have, partial: partial, hashes: s.content.learned()}
 	for i := range s.files {
-		r.files[i] = s.claimOf(i)
+		r.files[i] = s.resumeStampOf(i)
 	}
 	return r.append(nil, &s.content)
 }

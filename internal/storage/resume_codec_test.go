@@ -22,7 +22,7 @@ func one(n, i int) bits.Set {
 func FuzzParseResume(f *testing.F) {
 	c := Content{Layout: layout.New(4*layout.BlockSize,
 		layout.File{Length: 3 * layout.BlockSize}, layout.File{Length: 7 * layout.BlockSize}, layout.File{}, layout.File{Length: 1})}
-	r := &resume{files: make([]fileClaim, 5), have: one(3, 1), partial: map[int]bits.Set{0: one(4, 2), 2: one(3, 0)}}
+	r := &resume{files: make([]resumeStamp, 5), have: one(3, 1), partial: map[int]bits.Set{0: one(4, 2), 2: one(3, 0)}}
 	b := r.append(nil, &c)
 	f.Add(b[:len(b)-sha1.Size])
 	r.hashes = []byte("hashes")
@@ -50,7 +50,7 @@ func FuzzParseResume(f *testing.F) {
 
 func TestResumeSidecarOfManyFilesAndPieces(t *testing.T) {
 	c := Content{Layout: layout.New(1, slices.Repeat([]layout.File{{Length: 1}}, 2000)...)}
-	r := &resume{files: make([]fileClaim, 2001), have: bits.New(2000), partial: make(map[int]bits.Set)}
+	r := &resume{files: make([]resumeStamp, 2001), have: bits.New(2000), partial: make(map[int]bits.Set)}
 	for i := range 2000 {
 		r.partial[i] = one(1, 0)
 	}

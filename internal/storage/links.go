@@ -86,20 +86,27 @@ type linkTree struct {
 // resolve finds out what k leads to, and reports whether that is something of the torrent, and no directory that k lies in.
 func (t *linkTree) resolve(k *link) bool {
 	k.final, k.file = "", -1
-	rest := k.target
-	for hops := 0; rest != ""; {
-		var element string
-		element, rest, _ = strings.Cut(rest, "/")
-		k.final = path.Join(k.final, element)
+	whole := k.target
+	for hops, end := 0, 0; end < len(whole); {
+		begin := end // of the next element
+		if end > 0 {
+			begin++
+		}
+		if n := strings.IndexByte(whole[begin:], '/'); n >= 0 {
+			end = begin + n
+		} else {
+			end = len(whole)
+		}
+		k.final = whole[:end] // no copy: a path may have very many elements, and so may thousands of links
 		if i, ok := t.at[k.final]; ok {
 			if hops++; hops > maxLinkHops {
 				return false
 			}
-			rest = path.Join(t.links[i].target, rest)
+			whole, end = t.links[i].target+whole[end:], 0
 			k.final = ""
 		} else if i, ok := t.files[k.final]; ok {
 			k.file = i
-			return rest == ""
+			return end == len(whole)
 		} else if !t.dirs[k.final] {
 			return false
 		}

@@ -1,10 +1,12 @@
 package storage_test
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -129,6 +131,26 @@ func TestLinksAreMade(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What links lead to is found without a copy of each part of each path.
+func TestLinksThroughDeepPaths(t *testing.T) {
+	dir := "d" + strings.Repeat("/e", 120)
+	entries := []string{dir + "/f"}
+	for i := range 1000 {
+		target := dir + "/f"
+		if i%8 > 0 {
+			target = fmt.Sprintf("%s/%d", dir, i-1)
+		}
+		entries = append(entries, fmt.Sprintf("%s/%d > %s", dir, i, target))
+	}
+	tor, _ := linkedContent(entries...)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	links := storage.LinksOf(tor)
+	runtime.ReadMemStats(&after)
+	require.Len(t, links, 1000)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), "bytes allocated, which were 136 MiB")
 }
 
 // Only what is wanted and complete has links: Keep at the end of a run that is not makes none.

@@ -66,11 +66,17 @@ func mark(r rune) bool {
 
 // seen leaves out what is not seen.
 func seen(r rune) rune {
+	if r < utf8.RuneSelf {
+		return r
+	}
 	if mark(r) || unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
 		return -1
 	}
 	return r
 }
+
+// Visible is name without what is not seen of it.
+func Visible(name string) string { return strings.Map(seen, name) }
 
 // mayBeSeen reports whether a name begins with something plain.
 func mayBeSeen(name []byte) bool {

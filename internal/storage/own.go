@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/shoal-go/torrent/internal/safename"
 )
@@ -150,12 +151,15 @@ func (s *fileStore) isLink(name string) bool {
 // apartFromSidecars is the path of a file, changed where it has a name that the sidecars of some torrent have: an author could
 // have us write to the one in the place of the other.
 func apartFromSidecars(path string) string {
-	if !strings.HasPrefix(path, ".") && !strings.Contains(path, "/.") {
+	odd := func(r rune) bool { return r >= utf8.RuneSelf }
+	if !strings.HasPrefix(path, ".") && !strings.Contains(path, "/.") && !strings.ContainsFunc(path, odd) {
 		return path
 	}
 	names := strings.Split(path, "/")
 	for i, name := range names {
-		if hash, _, ok := strings.Cut(strings.TrimPrefix(name, "."), "."); ok && name[0] == '.' && len(hash) == 2*sha1.Size {
+		// Some file systems that fold names leave out what is not seen.
+		hidden, ok := strings.CutPrefix(safename.Visible(name), ".")
+		if hash, _, more := strings.Cut(hidden, "."); ok && more && len(hash) == 2*sha1.Size {
 			if _, err := hex.DecodeString(hash); err == nil {
 				names[i] = "_" + name
 			}

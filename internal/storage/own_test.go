@@ -424,6 +424,29 @@ func TestNamesOfSidecarsAreNotTaken(t *testing.T) {
 	}
 }
 
+// Nor where the file system leaves out what is not seen, as some do that fold names.
+func TestNamesOfSidecarsThatAreNotSeen(t *testing.T) {
+	theirs, _ := named(2, "d/a")
+	for _, suffix := range []string{".resume", ".edges.resume", ".lock", ".copy"} {
+		name := sidecar(theirs, suffix)
+		for _, path := range []string{"\u200d" + name, name[:20] + "\u200d" + name[20:], "d/." + "\u200d" + name[1:], name + "\u200d"} {
+			mine, content := named(1, path)
+			dir := t.TempDir()
+			disk, err := storage.OpenRoot(dir)
+			require.NoError(t, err)
+			s, err := storage.OpenDisk(mine, foldingDisk{disk, func(s string) string { return strings.ReplaceAll(s, "\u200d", "") }}, dir, nil)
+			require.NoError(t, err)
+			require.NoError(t, s.SetWanted(all(mine)))
+			download(t, mine, s, content)
+			require.NoError(t, s.Finish())
+			require.NoError(t, s.Close())
+			for _, p := range listing(t, dir) {
+				require.NotEqual(t, name, filepath.Base(p), "%q", path)
+			}
+		}
+	}
+}
+
 // Nor are they found under other names of such files, which other clients or other file systems would give them: an author can
 // guess how a sidecar begins, and so have it pass for a part of the file.
 func TestSidecarsAreNotFoundUnderOtherNames(t *testing.T) {

@@ -176,6 +176,7 @@ type Client struct {
 	rng        *mathrand.Rand
 	registry   registry
 	budget     peerlist.Budget
+	exchanges  peerlist.Exchanges
 	mapped     portMappings
 	handshakes []*pendingHandshake // incoming connections in their handshake, oldest first
 }

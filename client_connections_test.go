@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -227,6 +229,47 @@ func TestSilentConnections(t *testing.T) {
 			simnet.Sleep(400 * time.Millisecond)
 			require.Len(t, d.Stats().Peers, k+1)
 		}
+	})
+}
+
+// Those of one network begin encrypted handshakes without end, each of which costs us far more than them. Few are answered,
+// and a peer of another network gets in.
+func TestKeyExchangesArePaced(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 4*blockSize)
+		us := n.NewHost("80.0.0.1", 0, 0, time.Millisecond)
+		c := simClient(t, us, nil)
+		c.Encryption = PreferEncryption
+		d := simSeed(t, c, content)
+		simnet.Sleep(time.Second)
+		var answered atomic.Int64
+		const seconds, each = 4, 200
+		for k := range 100 {
+			h := n.NewHost(fmt.Sprintf("2001:db8:0:%x::1", k), 0, 0, time.Millisecond)
+			go func() {
+				for range seconds * each / 100 {
+					conn, err := h.Dial(t.Context(), "tcp", us.Addr(6881).String())
+					if err != nil {
+						return
+					}
+					conn.Write(bytes.Repeat([]byte{7}, 96))
+					conn.SetReadDeadline(time.Now().Add(100 * time.Second / each))
+					if n, _ := conn.Read(make([]byte, 1)); n > 0 {
+						answered.Add(1)
+					}
+					conn.Close()
+				}
+			}()
+		}
+		simnet.Sleep(2 * time.Second)
+		leech := simClient(t, n.NewHost("90.0.0.1", 0, 0, time.Millisecond), nil)
+		leech.Encryption = RequireEncryption
+		simLeech(t, leech, content, us.Addr(6881))
+		simnet.Sleep(time.Second)
+		require.Positive(t, d.Stats().Uploaded)
+		simnet.Sleep(5 * time.Second)
+		require.Positive(t, answered.Load())
+		require.LessOrEqual(t, answered.Load(), int64(10*(seconds+2)))
 	})
 }
 

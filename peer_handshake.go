@@ -147,6 +147,9 @@ func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.
 	case !plain && c.Encryption == DisableEncryption:
 		return nil, nil, errors.New("handshake: encrypted, or no BitTorrent")
 	case !plain:
+		if err := c.awaitExchange(ctx, addr.Addr()); err != nil {
+			return nil, nil, fmt.Errorf("handshake: %w", err)
+		}
 		k.Conn, _, err = mse.Accept(ctx, conn, bytes.Clone(first), c.stream, c.Encryption.methods())
 		if err != nil {
 			return nil, nil, fmt.Errorf("handshake: %w", err)
@@ -182,6 +185,23 @@ func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.
 		return nil, nil, errSelf // the end that dialled learns this from our answer
 	}
 	return k, d, nil
+}
+
+// awaitExchange waits until the key exchange of an encrypted handshake may be answered.
+func (c *Client) awaitExchange(ctx context.Context, from netip.Addr) error {
+	for {
+		c.mu.Lock()
+		wait, ok := c.exchanges.Answer(from, time.Now())
+		c.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
 }
 
 // readHandshake reads and checks the answer to our own handshake.

@@ -236,7 +236,7 @@ func TestResolveTellsNoLines(t *testing.T) {
 		defer c.Close()
 		m, err := ParseMagnet("magnet:?xt=urn:btih:" + hex.EncodeToString([]byte("..\r\nFLUSHALL\r\nQUIT\r\n")) + "&x.pe=" + l.Addr().String())
 		require.NoError(t, err)
-		_, err = m.Resolve(t.Context(), &Options{Client: c, StallTimeout: time.Second})
+		_, err = m.Resolve(t.Context(), &Options{Client: c, StallTimeout: time.Second / 2})
 		require.Error(t, err)
 		require.Eventually(t, func() bool {
 			mu.Lock()

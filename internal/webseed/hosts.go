@@ -2,13 +2,15 @@ package webseed
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 )
 
 const (
-	maxConns    = 2 // of one host, by HTTP/1
-	maxRequests = 5 // of one host under way, where one connection takes several (HTTP/2)
+	maxConns    = 2    // of one host, by HTTP/1
+	maxRequests = 5    // of one host under way, where one connection takes several (HTTP/2)
+	maxKnown    = 1000 // hosts, beside those in use
 )
 
 // hosts bounds how many requests are under way to each host, those of all downloads together.
@@ -37,6 +39,9 @@ func (s *Seed) Acquire(ctx context.Context) (release func(), err error) {
 	h.mu.Lock()
 	at := h.known[key]
 	if at == nil {
+		if len(h.known) >= maxKnown {
+			maps.DeleteFunc(h.known, func(_ string, at *host) bool { return at.used == 0 && len(at.waiting) == 0 })
+		}
 		at = &host{most: maxConns}
 		h.known[key] = at
 	}

@@ -298,6 +298,25 @@ func TestHosts(t *testing.T) {
 	})
 }
 
+// Hosts that are not asked any more are forgotten.
+func TestHostsAreForgotten(t *testing.T) {
+	c := NewClient(nil, direct)
+	acquire := func(host int) (release func()) {
+		s, err := c.NewSeed(fmt.Sprintf("http://h%d.example/", host), true, &Content{})
+		require.NoError(t, err)
+		release, err = s.Acquire(t.Context())
+		require.NoError(t, err)
+		return release
+	}
+	used := acquire(0)
+	for i := range 5 * maxKnown {
+		acquire(i)()
+	}
+	require.LessOrEqual(t, len(c.hosts.known), maxKnown+1)
+	require.Equal(t, 1, c.hosts.known["http://h0.example"].used)
+	used()
+}
+
 // What leads inside the user's network, or to what is no HTTP, is not asked for. A server on the open internet is one whose name
 // resolves to this machine at first, as far as the guard knows.
 func TestForbidden(t *testing.T) {

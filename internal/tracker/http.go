@@ -18,6 +18,9 @@ const (
 	userAgent   = "shoal-go/torrent"
 )
 
+// idleConns is how many connections are kept for later requests, to all hosts.
+const idleConns = 64
+
 // http2Held is how many bytes a server may send ahead of those who read, by HTTP/2. All requests of it share one connection.
 const http2Held = 1 << 20
 
@@ -76,6 +79,7 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 			},
 			ForceAttemptHTTP2:      true,
 			TLSHandshakeTimeout:    10 * time.Second,
+			MaxIdleConns:           idleConns,
 			MaxIdleConnsPerHost:    2,                // web seeds use two
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart
 			MaxResponseHeaderBytes: 64 << 10,

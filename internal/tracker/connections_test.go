@@ -2,8 +2,11 @@ package tracker
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -69,4 +72,46 @@ func TestUnreadHTTP2(t *testing.T) {
 		t.Logf("%d KiB", sent.Load()>>10)
 		require.Less(t, sent.Load(), int64(1300<<10))
 	})
+}
+
+// A web seed that leads each request to another host does not have a connection kept to each: they took all handles.
+func TestIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		listener := make(pipeListener)
+		var open atomic.Int64
+		client := NewHTTPClient(HTTPConfig{Dial: func(context.Context, string, string, func(string) error) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			open.Add(1)
+			listener <- theirs
+			return &countedConn{Conn: ours, open: &open}, nil
+		}})
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("x")) })}
+		go server.Serve(listener)
+		defer func() {
+			client.CloseIdleConnections()
+			close(listener)
+			server.Close()
+		}()
+		for i := range 10 * idleConns {
+			resp, err := client.Get(fmt.Sprintf("http://h%d.example/f", i))
+			require.NoError(t, err)
+			_, err = io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			resp.Body.Close()
+			synctest.Wait()
+			require.LessOrEqual(t, open.Load(), int64(idleConns))
+		}
+	})
+}
+
+// A countedConn counts among those that are open until it is closed.
+type countedConn struct {
+	net.Conn
+	open *atomic.Int64
+	once sync.Once
+}
+
+func (c *countedConn) Close() error {
+	c.once.Do(func() { c.open.Add(-1) })
+	return c.Conn.Close()
 }

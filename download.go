@@ -7,13 +7,10 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/storage"
@@ -199,75 +196,6 @@ func (d *Download) run() {
 		d.share()
 	}
 	d.finish()
-}
-
-// examine verifies what storage already holds. It returns false if the download ended meanwhile.
-func (d *Download) examine() bool {
-	have, partial := d.store.LoadResume()
-	todo := bits.New(d.t.NumPieces())
-	if !have.Full() {
-		todo = d.store.Present()
-	}
-	d.mu.Lock()
-	for i := range have.All() {
-		todo.Remove(i)
-		d.gotPiece(i, nil)
-	}
-	d.mu.Unlock()
-	if d.t.version != V1 && len(d.t.hashes.Missing()) > 0 {
-		if err := d.recogniseFiles(d.t.content(), todo.Has); err != nil {
-			d.fail(err)
-			return false
-		}
-	}
-	err := storage.Verify(d.life.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
-		var err error
-		if ok {
-			err = d.storeVerified(i)
-		}
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if err != nil {
-			d.failStorage(err)
-		}
-		d.progress.checked += d.t.layout.PieceSize(i)
-		if ok {
-			d.gotPiece(i, nil)
-			d.disk.resumable = true
-		}
-	})
-	if err != nil {
-		d.endByStorage(fmt.Errorf("check what is there: %w", err))
-		return false
-	}
-	d.selection.choosing.Lock() // a choice before this is settled here, and a later one by itself
-	defer d.selection.choosing.Unlock()
-	d.mu.Lock()
-	verified := d.picker.Verified().Clone()
-	d.mu.Unlock()
-	if err := d.store.Settle(d.life.ctx, verified); err != nil {
-		d.endByStorage(err)
-		return false
-	}
-	now := time.Now()
-	d.mu.Lock()
-	defer d.unlock(now)
-	for _, i := range slices.Sorted(maps.Keys(partial)) {
-		if blocks := partial[i]; !d.picker.Verified().Has(i) && blocks.Count() > 0 {
-			d.picker.Restore(i, &blocks)
-			d.assembling.pieces[int32(i)] = &assembly{attempt: d.picker.Started(i).Attempt, direct: true, touched: now}
-			d.finishPiece(int32(i))
-		}
-	}
-	d.progress.checking = false
-	d.wantLayers()
-	d.awaitLayers()
-	d.progress.last = now
-	d.disk.nextSave = now.Add(resumeEvery)
-	n := d.picker.Verified().Count()
-	d.life.giveBack()
-	d.logLater(func() { d.log.Info("examined", "have", n, "pieces", d.t.NumPieces()) })
-	return true
 }
 
 // share takes part in the swarm until the download ends.

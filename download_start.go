@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"time"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
@@ -104,4 +108,88 @@ func (d *Download) openStore() (storage.Store, error) {
 		most = defaultMaxMemory
 	}
 	return storage.NewMemory(d.t.content(), most), nil
+}
+
+// examine verifies what storage already holds. It returns false if the download ended meanwhile.
+func (d *Download) examine() bool {
+	have, partial := d.store.LoadResume()
+	todo := d.takeResumed(have)
+	if d.t.version != V1 && len(d.t.hashes.Missing()) > 0 {
+		if err := d.recogniseFiles(d.t.content(), todo.Has); err != nil {
+			d.fail(err)
+			return false
+		}
+	}
+	if err := d.verifyPresent(todo); err != nil {
+		d.endByStorage(fmt.Errorf("check what is there: %w", err))
+		return false
+	}
+	d.selection.choosing.Lock() // a choice before this is settled here, and a later one by itself
+	defer d.selection.choosing.Unlock()
+	d.mu.Lock()
+	verified := d.picker.Verified().Clone()
+	d.mu.Unlock()
+	if err := d.store.Settle(d.life.ctx, verified); err != nil {
+		d.endByStorage(err)
+		return false
+	}
+	now := time.Now()
+	d.mu.Lock()
+	defer d.unlock(now)
+	d.restorePartial(partial, now)
+	d.progress.checking = false
+	d.wantLayers()
+	d.awaitLayers()
+	d.progress.last = now
+	d.disk.nextSave = now.Add(resumeEvery)
+	n := d.picker.Verified().Count()
+	d.life.giveBack()
+	d.logLater(func() { d.log.Info("examined", "have", n, "pieces", d.t.NumPieces()) })
+	return true
+}
+
+// takeResumed takes the pieces that the sidecar claims, and returns those that have to be hashed.
+func (d *Download) takeResumed(have bits.Set) (todo bits.Set) {
+	todo = bits.New(d.t.NumPieces())
+	if !have.Full() {
+		todo = d.store.Present()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range have.All() {
+		todo.Remove(i)
+		d.gotPiece(i, nil)
+	}
+	return todo
+}
+
+// verifyPresent hashes pieces of which storage holds something, and takes those that are right.
+func (d *Download) verifyPresent(todo bits.Set) error {
+	return storage.Verify(d.life.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
+		var err error
+		if ok {
+			err = d.storeVerified(i)
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if err != nil {
+			d.failStorage(err)
+		}
+		d.progress.checked += d.t.layout.PieceSize(i)
+		if ok {
+			d.gotPiece(i, nil)
+			d.disk.resumable = true
+		}
+	})
+}
+
+// restorePartial takes the blocks of pieces that were incomplete when the sidecar was written. The caller holds d.mu.
+func (d *Download) restorePartial(partial map[int]bits.Set, now time.Time) {
+	for _, i := range slices.Sorted(maps.Keys(partial)) {
+		if blocks := partial[i]; !d.picker.Verified().Has(i) && blocks.Count() > 0 {
+			d.picker.Restore(i, &blocks)
+			d.assembling.pieces[int32(i)] = &assembly{attempt: d.picker.Started(i).Attempt, direct: true, touched: now}
+			d.finishPiece(int32(i))
+		}
+	}
 }

@@ -291,6 +291,8 @@ func (w *webSeed) stats(now time.Time) WebSeedStats {
 	return s
 }
 
+func allBlocks(picker.Block) bool { return true }
+
 // offsetOf is where a block begins in the content.
 func (d *Download) offsetOf(id picker.Block) int64 {
 	return d.t.layout.PieceOffset(int(id.Piece)) + int64(id.Index)*blockSize
@@ -299,6 +301,12 @@ func (d *Download) offsetOf(id picker.Block) int64 {
 // endOf is the offset behind a block.
 func (d *Download) endOf(id picker.Block) int64 {
 	return d.offsetOf(id) + int64(d.t.layout.BlockLen(int(id.Piece), int(id.Index)))
+}
+
+// blockOver is the block that holds a byte of the content.
+func (d *Download) blockOver(off int64) picker.Block {
+	i := d.t.layout.PieceAt(off)
+	return picker.Block{Piece: int32(i), Index: int32((off - d.t.layout.PieceOffset(i)) / blockSize)}
 }
 
 // after is the block behind another, if there is one.

@@ -78,8 +78,6 @@ func (s *webStream) release(which func(picker.Block) bool) {
 	s.stopUnwanted()
 }
 
-func allBlocks(picker.Block) bool { return true }
-
 // stopUnwanted ends the answer if nothing more in it is wanted. An answer from a server that sends only
 // whole files goes on while any of it is.
 func (s *webStream) stopUnwanted() {
@@ -366,12 +364,6 @@ func (s *webStream) skip(ctx context.Context, to int64) error {
 		}
 	}
 	return nil
-}
-
-// blockOver is the block that holds a byte of the content.
-func (d *Download) blockOver(off int64) picker.Block {
-	i := d.t.layout.PieceAt(off)
-	return picker.Block{Piece: int32(i), Index: int32((off - d.t.layout.PieceOffset(i)) / blockSize)}
 }
 
 // wants reports whether a block that comes in any case is wanted. If so, it counts as requested.

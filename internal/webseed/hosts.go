@@ -3,7 +3,9 @@ package webseed
 import (
 	"context"
 	"maps"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -32,10 +34,19 @@ type waiter struct {
 	content *Content
 }
 
+// host is the name and port of the seed's host, however its URL writes them.
+func (s *Seed) host() string {
+	port := s.base.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[s.base.Scheme]
+	}
+	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(s.base.Hostname(), ".")), port)
+}
+
 // Acquire waits for its turn to ask the seed's host, until ctx ends. release ends the turn.
 func (s *Seed) Acquire(ctx context.Context) (release func(), err error) {
 	h := &s.client.hosts
-	key := s.base.Scheme + "://" + s.base.Host
+	key := s.host()
 	h.mu.Lock()
 	at := h.known[key]
 	if at == nil {
@@ -86,7 +97,7 @@ func (s *Seed) Wanted() bool {
 	h := &s.client.hosts
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	at := h.known[s.base.Scheme+"://"+s.base.Host]
+	at := h.known[s.host()]
 	return at != nil && slices.ContainsFunc(at.waiting, func(w waiter) bool { return w.content != s.content })
 }
 
@@ -95,7 +106,7 @@ func (s *Seed) MaxRequests() int {
 	h := &s.client.hosts
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if at := h.known[s.base.Scheme+"://"+s.base.Host]; at != nil {
+	if at := h.known[s.host()]; at != nil {
 		return at.most
 	}
 	return maxConns
@@ -106,7 +117,7 @@ func (s *Seed) heard(major int) {
 	h := &s.client.hosts
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if at := h.known[s.base.Scheme+"://"+s.base.Host]; at != nil {
+	if at := h.known[s.host()]; at != nil {
 		at.most = maxConns
 		if major >= 2 {
 			at.most = maxRequests

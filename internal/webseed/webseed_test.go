@@ -313,8 +313,13 @@ func TestHostsAreForgotten(t *testing.T) {
 		acquire(i)()
 	}
 	require.LessOrEqual(t, len(c.hosts.known), maxKnown+1)
-	require.Equal(t, 1, c.hosts.known["http://h0.example"].used)
+	require.Equal(t, 1, c.hosts.known["h0.example:80"].used)
 	used()
+	for u, want := range map[string]string{
+		"http://H.example./f": "h.example:80", "https://h.example": "h.example:443", "http://h.example:80/": "h.example:80", "http://[::1]/f": "[::1]:80",
+	} {
+		require.Equal(t, want, newSeed(t, nil, u, true, &Content{}).host())
+	}
 }
 
 // What leads inside the user's network, or to what is no HTTP, is not asked for. A server on the open internet is one whose name

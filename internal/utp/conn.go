@@ -22,8 +22,7 @@ type conn struct {
 	holder *account.Holder // of what has arrived; nil without an account
 
 	// Guarded by s.mu.
-	place int  // among the unconfirmed
-	left  bool // s.leave was called
+	place int // among the unconfirmed
 
 	writing sync.Mutex // held by a Write, so that two do not mix
 
@@ -119,13 +118,10 @@ func (c *conn) update(now time.Duration) {
 	if c.writers > 0 && (e.state == closed || e.out.waiting <= writeLimit/2 && e.out.room()) {
 		c.writable.Broadcast()
 	}
-	if e.state == closed || e.settled {
+	if e.state == closed {
 		c.s.mu.Lock()
-		if e.state == closed {
-			c.s.forget(c)
-			c.s.clock.cancel(c)
-		}
-		c.s.leave(c)
+		c.s.forget(c)
+		c.s.clock.cancel(c)
 		c.s.mu.Unlock()
 	}
 	c.charge()

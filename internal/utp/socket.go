@@ -10,7 +10,6 @@
 package utp
 
 import (
-	"context"
 	"encoding/binary"
 	"math/bits"
 	"math/rand/v2"
@@ -74,8 +73,6 @@ type Socket struct {
 	most        int     // unconfirmed
 	listener    *listener
 	closed      bool
-	busy        int           // connections that their callers use, or that have something to deliver
-	idle        chan struct{} // closed when there are none, if a Shutdown waits
 	resets      float64       // that may be sent
 	resetsAt    time.Duration // when that was so
 
@@ -259,7 +256,6 @@ func (s *Socket) newConn(remote netip.AddrPort) *conn {
 	if s.account != nil {
 		c.holder = s.account.Join(func() { go c.giveWay() })
 	}
-	s.busy++
 	return c
 }
 
@@ -282,19 +278,6 @@ func (s *Socket) forget(c *conn) {
 		delete(s.conns, key)
 	}
 	s.confirm(c)
-	s.leave(c)
-}
-
-// leave records that a connection is no longer needed. The caller holds s.mu.
-func (s *Socket) leave(c *conn) {
-	if c.left {
-		return
-	}
-	c.left = true
-	if s.busy--; s.busy == 0 && s.idle != nil {
-		close(s.idle)
-		s.idle = nil
-	}
 }
 
 // stray answers a packet that belongs to no connection.
@@ -354,28 +337,4 @@ func (s *Socket) Close() error {
 	}
 	s.clock.stop()
 	return nil
-}
-
-// Shutdown waits until what was written to connections that are closed has been delivered, and for
-// connections that are not to be closed, or for ctx to end. Then it calls Close. The error is that of ctx.
-func (s *Socket) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	var idle chan struct{}
-	if s.busy > 0 {
-		if s.idle == nil {
-			s.idle = make(chan struct{})
-		}
-		idle = s.idle
-	}
-	s.mu.Unlock()
-	var err error
-	if idle != nil {
-		select {
-		case <-idle:
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-	}
-	s.Close()
-	return err
 }

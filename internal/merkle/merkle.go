@@ -48,9 +48,6 @@ var pads = func() (p [64]Hash) {
 	return p
 }()
 
-// Pad is the node at a level, 0 to 63, that covers nothing of a file.
-func Pad(level int) Hash { return pads[level] }
-
 // A stack folds consecutive nodes of one level into their tree. It holds at most one node a level.
 type stack struct {
 	nodes []Hash

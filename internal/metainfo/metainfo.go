@@ -17,7 +17,7 @@ import (
 const (
 	// MaxSize bounds a .torrent file in bytes.
 	MaxSize   = 32 << 20
-	MaxDepth  = 64
+	maxDepth  = 64
 	MaxValues = 4 << 20
 	MaxURLs   = 1000 // trackers, web seeds or nodes; more are left out
 	MaxURL    = 4096 // bytes
@@ -101,7 +101,7 @@ func Parse(raw []byte, goos string) (*File, *Error) {
 
 // Limits bound a .torrent file.
 func Limits() bencode.Limits {
-	return bencode.Limits{Bytes: MaxSize, Depth: MaxDepth, Values: MaxValues}
+	return bencode.Limits{Bytes: MaxSize, Depth: maxDepth, Values: MaxValues}
 }
 
 // text is a string for people to read, in valid UTF-8. A value of another type is empty.

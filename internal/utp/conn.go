@@ -73,6 +73,9 @@ func (c *conn) receive(p []byte, segment int, pk *packet, now time.Duration) (n 
 	return n
 }
 
+// roomForMore is how much room there has to be again before the other end is told to send as it did before there was none.
+const roomForMore = 256 << 10
+
 // charge says how much has arrived and is not read, and takes less from now on if that is too much. The caller holds c.mu.
 func (c *conn) charge() {
 	if c.holder == nil {
@@ -84,7 +87,12 @@ func (c *conn) charge() {
 		return
 	}
 	was := in.full
-	in.full = !c.holder.Grow(account.Incoming, in.held())
+	if was { // until there is room for more than this, or the other end would send that, too, and most of it in vain
+		in.full = !c.holder.Grow(account.Incoming, in.held()+roomForMore)
+	}
+	if !c.holder.Grow(account.Incoming, in.held()) {
+		in.full = true
+	}
 	if was && !in.full && c.e.state == connected && in.news() {
 		c.e.acks.now = true
 	}

@@ -10,6 +10,7 @@ const (
 	firstReceive   = 1 << 20  // bytes that may lie here unread
 	largestReceive = 16 << 20 // and at most, if they are read fast
 	leastReorder   = 1024     // packets ahead of one that is missing
+	leastRing      = 64       // likewise, for which there is room in any case
 )
 
 // incoming puts what arrives in order and holds it until it is read.
@@ -49,12 +50,7 @@ type inSegment struct {
 }
 
 // window is the room for more.
-func (in *incoming) window() int {
-	if in.full {
-		return 0
-	}
-	return max(in.capacity-in.ready-in.early, 0)
-}
+func (in *incoming) window() int { return max(in.most()-in.ready-in.early, 0) }
 
 // most is how many bytes may lie here unread.
 func (in *incoming) most() int {
@@ -100,7 +96,7 @@ func (in *incoming) accept(seq uint16, payload []byte, fin bool) bool {
 		return false
 	case fin && !in.ended && in.ahead > 0 && before(seq, in.highest):
 		return false // something came after this end
-	case d > 1 && in.window() == 0, in.ready >= in.most() && !fin:
+	case d > 1 && (in.window() == 0 || in.full && !in.mayHold(d)), in.ready >= in.most() && !fin:
 		// The other end was told so, or is probing. What is missing is taken even if packets that came
 		// early fill all the room.
 		return false
@@ -128,16 +124,20 @@ func (in *incoming) accept(seq uint16, payload []byte, fin bool) bool {
 		}
 		*s = inSegment{}
 	}
-	if in.ahead == 0 && len(in.ring) > 64 {
+	if in.ahead == 0 && len(in.ring) > leastRing {
 		in.ring = nil
 	}
 	in.complete = in.ended && in.ack == in.fin
 	return true
 }
 
+// mayHold reports whether a packet that came early is kept where no more than a little may be held. One that was overtaken by a few
+// is no loss.
+func (in *incoming) mayHold(ahead int) bool { return ahead < leastRing && in.held() < account.Free }
+
 // hold keeps a packet that came early.
 func (in *incoming) hold(seq uint16, payload []byte) bool {
-	need := 64
+	need := leastRing
 	for need <= int(seq-in.ack) {
 		need *= 2
 	}

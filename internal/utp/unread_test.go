@@ -80,6 +80,28 @@ func TestUnreadIsReadLater(t *testing.T) {
 	})
 }
 
+// Where the account is full of what others hold, a connection that is read at once goes on, if more slowly.
+func TestReadersGoOnBesideHogs(t *testing.T) {
+	const each, chunk, most = 5_000_000, 16 << 10, 20 * time.Second // a window in a round trip, more or less
+	synctest.Test(t, func(t *testing.T) {
+		p := boundedPair(t)
+		hog := p.n.held.Join(func() { t.Error("it gave the most") })
+		hog.Gave(1 << 40)
+		require.True(t, hog.Set(account.Outgoing, account.Free+heldAtMost))
+		go p.c1.Write(make([]byte, each))
+		began := time.Now()
+		for read := 0; read < each; {
+			n, err := io.ReadFull(p.c2, make([]byte, min(chunk, each-read)))
+			require.NoError(t, err)
+			read += n
+			time.Sleep(time.Duration(n) * time.Second / (20 << 20))
+		}
+		t.Log(time.Since(began))
+		require.Less(t, time.Since(began), most)
+		requireBounded(t, p.n)
+	})
+}
+
 // Packets of one byte each that come out of order take a block each.
 func TestTinyPacketsOutOfOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

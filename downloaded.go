@@ -212,13 +212,14 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 // Bytes returns the content without a copy. It must not be written to. It is a slice of the memory that holds the content,
 // or a memory map of the file that is made at the first call. The map stays until the Downloaded is closed; closing the
 // Download does not end it, and if the download fails the map stays until the program ends. The content of a user's Storage
-// is read into memory. For an empty file the slice is empty.
+// is read into memory, and so is a file of at most 16 KiB. For an empty file the slice is empty.
 //
 // Bytes returns an error if the size or modification time of the file has changed since it was verified, or if the
-// file is longer than a slice can be. A map always shows the present content of the file: if another program writes
-// to it later, the slice changes, and if the file is made shorter, reading the slice beyond its new end crashes the
-// program (SIGBUS), which Go cannot recover from. If other programs may write to the files, use Open or ReadFile on
-// the Downloaded: they return an error then.
+// file is longer than a slice can be. It returns ErrTooLarge instead of a map when the program has half of the maps that
+// the system allows it: without any left the program could not go on. A map always shows the present content of the
+// file: if another program writes to it later, the slice changes, and if the file is made shorter, or the disk fails,
+// reading what is missing crashes the program (SIGBUS), which Go cannot recover from. If other programs may write to the
+// files, use Open or ReadFile on the Downloaded: they return an error then.
 func (f *DownloadedFile) Bytes() ([]byte, error) {
 	d := f.d
 	d.mu.RLock()

@@ -25,6 +25,15 @@ func OpenHandles(s Store) int {
 // DropHandle forgets the open handle of file i, so that it is opened by its name again.
 func DropHandle(s Store, i int) { s.(*fileStore).handles.drop(i) }
 
+// MapsAreMany is what SetMapsAreMany replaces, from the next map on.
+var MapsAreMany = mapsAreMany
+
+func SetMapsAreMany(s Store, are func() bool) {
+	f := s.(*fileStore)
+	f.mapsAreMany = are
+	f.maps.Store(0)
+}
+
 // OpenRoot is the directory of a real file system.
 func OpenRoot(dir string) (Disk, error) { return openRoot(dir) }
 

@@ -159,15 +159,17 @@ func TestSyncWithoutAHandle(t *testing.T) {
 
 // No room for a map is nothing that passes when handles are given back.
 func TestNoAddressesForAMap(t *testing.T) {
-	tor, content := testContent(50, 100)
+	tor, content := testContent(16<<10, 20_000, 100)
 	d := disktest.New()
 	s := openForgetful(t, tor, d)
 	require.NoError(t, s.SetWanted(all(tor)))
 	for i := range tor.NumPieces() {
 		writePiece(t, tor, s, content, i)
 	}
+	maps := 0
 	d.Fail = func(call, name string) error {
 		if call == "map" {
+			maps++
 			return os.NewSyscallError("mmap", syscall.ENOMEM)
 		}
 		return nil
@@ -178,5 +180,22 @@ func TestNoAddressesForAMap(t *testing.T) {
 	if storage.Exhausted(syscall.ENOMEM) {
 		require.ErrorIs(t, err, storage.ErrTooLarge)
 	}
+	require.Equal(t, 1, maps)
+	b, _, err := s.Bytes(1)
+	require.NoError(t, err, "what is short is copied")
+	require.Equal(t, content[20_000:], b)
+
+	many := true
+	storage.SetMapsAreMany(s, func() bool { return many })
+	_, _, err = s.Bytes(0)
+	require.ErrorContains(t, err, "very many other maps")
+	require.ErrorIs(t, err, storage.ErrTooLarge)
+	require.Equal(t, 1, maps, "the last ones are left to the program")
+	many = false
+	d.Fail = nil
+	b, release, err := s.Bytes(0)
+	require.NoError(t, err)
+	require.Equal(t, content[:20_000], b)
+	require.NoError(t, release())
 	require.NoError(t, s.Close())
 }

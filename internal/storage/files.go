@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -42,6 +41,10 @@ type fileStore struct {
 
 	handles *handles
 	stopped atomic.Bool
+
+	maps        atomic.Int64 // asked for
+	crowded     atomic.Bool  // there were too many when that was looked at last
+	mapsAreMany func() bool
 
 	resumeMu sync.Mutex                      // one SaveResume, Sync or end of a Move at a time; taken before mu
 	resumed  *resume                         // the sidecar of an earlier run, as far as it still holds; nil if there is none
@@ -126,11 +129,12 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 	}
 	s := &fileStore{
 		content: c, dir: dir, disk: disk, log: log,
-		reopen:    func() (Disk, error) { return openRoot(dir) },
-		files:     make([]fileState, c.NumFiles()+1),
-		slots:     make(map[int]int),
-		dirtyDirs: make(map[string]struct{}),
-		scratch:   sync.Pool{New: func() any { return new([][]byte) }},
+		reopen:      func() (Disk, error) { return openRoot(dir) },
+		mapsAreMany: mapsAreMany,
+		files:       make([]fileState, c.NumFiles()+1),
+		slots:       make(map[int]int),
+		dirtyDirs:   make(map[string]struct{}),
+		scratch:     sync.Pool{New: func() any { return new([][]byte) }},
 	}
 	s.handles = newHandles(maxHandles, s.open)
 	none := make(absentDirs)
@@ -442,41 +446,6 @@ func (s *fileStore) leftAs(i int) Stamp {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.left
-}
-
-// Bytes maps file i. The file may still shrink under the map.
-func (s *fileStore) Bytes(i int) ([]byte, func() error, error) {
-	length := s.content.File(i).Length
-	if err := s.ChangedFile(i); err != nil {
-		return nil, nil, err
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	switch {
-	case s.closed:
-		return nil, nil, ErrClosed
-	case length > math.MaxInt:
-		return nil, nil, fmt.Errorf("%s: %d bytes in one slice: %w", s.path(i), length, ErrTooLarge)
-	case length == 0:
-		return []byte{}, func() error { return nil }, nil
-	}
-	h, err := s.handles.get(i, false, false)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer s.handles.put(h)
-	info, err := h.f.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	if info.Size < length {
-		return nil, nil, fmt.Errorf("%s: %d of %d bytes: %w", s.path(i), info.Size, length, io.ErrUnexpectedEOF)
-	}
-	b, release, err := h.f.Mmap(int(length))
-	if Exhausted(err) { // what is lacking is addresses, for which it is no use to wait
-		err = fmt.Errorf("%s: map %d bytes: %w: %v", s.path(i), length, ErrTooLarge, err)
-	}
-	return b, release, err
 }
 
 func (s *fileStore) Close() error {

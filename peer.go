@@ -127,7 +127,7 @@ func (p *peer) read() error {
 		} else {
 			err = p.act(m, time.Now())
 		}
-		if err == nil && p.rest > 0 {
+		if err == nil && p.rest >= leastRest {
 			err = p.pause()
 		}
 		if err != nil {
@@ -145,6 +145,8 @@ const (
 	answerWork  = 100       // of one that is answered
 	requestWork = 400       // of a request, and of a cancel that withdraws one
 	blockWork   = 1_000     // that 16 KiB of blocks earn, from the peer or to it
+	// leastRest is how long a peer is read later at least: to wait after each message would cost more than most messages.
+	leastRest = 10 * time.Millisecond
 )
 
 // charge charges the peer with work that its messages cause. If that is too much, its next message is read later. It is called by

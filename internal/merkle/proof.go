@@ -81,6 +81,7 @@ func (t *Tree) Node(level, index int) Hash {
 // Append appends the answer to a sound request whose Base is not below the tree's layer: the hashes, padding included, and then
 // the nodes that prove them, the lowest first.
 func (t *Tree) Append(b []byte, r Request) []byte {
+	b = slices.Grow(b, Size*r.Hashes(t.height))
 	i, end := r.Index, r.Index+r.Length
 	if n := len(t.layer) / Size; r.Base == t.base && i < n {
 		b = append(b, t.layer[i*Size:min(end, n)*Size]...)

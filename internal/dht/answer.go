@@ -31,8 +31,7 @@ func (c *core) asked(now time.Time, h *half, m *krpc.Message, from netip.AddrPor
 			h.tryAt = soon
 		}
 	}
-	r := &c.reply
-	switch method := string(m.Method); method {
+	switch string(m.Method) {
 	case krpc.Ping:
 	case krpc.AnnouncePeer:
 		if !c.announced(now, h, m, from) {
@@ -43,36 +42,46 @@ func (c *core) asked(now time.Time, h *half, m *krpc.Message, from netip.AddrPor
 			return
 		}
 	default: // an unknown query with a target is answered as find_node
-		if m.Has&krpc.HasTarget == 0 {
-			if method == krpc.FindNode || method == krpc.GetPeers || method == krpc.Get || method == krpc.SampleInfohashes {
-				c.refuse(now, m, from, krpc.ProtocolError, "no target")
-			} else {
-				c.refuse(now, m, from, krpc.MethodUnknown, "unknown query")
-			}
+		if !c.answerTarget(now, h, m, from) {
 			return
-		}
-		c.nodesFor(h, m, from)
-		switch method {
-		case krpc.GetPeers:
-			if h.peers.room(h.table.self, m.Target, from) {
-				r.Token = c.tokens.make(now, from.Addr(), m.Target)
-			}
-			c.peersFor(h, m, from)
-		case krpc.Get:
-			if c.items.room(h.table.self, m.Target, from) {
-				r.Token = c.tokens.make(now, from.Addr(), m.Target)
-			}
-			c.itemFor(m)
-		case krpc.SampleInfohashes:
-			r.Has |= krpc.HasInterval | krpc.HasNum
-			r.Interval, r.Num = int64(sampleInterval/time.Second), int64(len(h.peers.swarms))
-			r.Samples = make([]byte, 0, maxSample*len(ID{}))
-			for _, hash := range h.peers.hashes(now) {
-				r.Samples = append(r.Samples, hash[:]...)
-			}
 		}
 	}
 	c.respond(now, h, m, from)
+}
+
+// answerTarget fills reply with what is known of the target of a query, or refuses a query without one.
+func (c *core) answerTarget(now time.Time, h *half, m *krpc.Message, from netip.AddrPort) (ok bool) {
+	method := string(m.Method)
+	if m.Has&krpc.HasTarget == 0 {
+		if method == krpc.FindNode || method == krpc.GetPeers || method == krpc.Get || method == krpc.SampleInfohashes {
+			c.refuse(now, m, from, krpc.ProtocolError, "no target")
+		} else {
+			c.refuse(now, m, from, krpc.MethodUnknown, "unknown query")
+		}
+		return false
+	}
+	c.nodesFor(h, m, from)
+	r := &c.reply
+	switch method {
+	case krpc.GetPeers:
+		if h.peers.room(h.table.self, m.Target, from) {
+			r.Token = c.tokens.make(now, from.Addr(), m.Target)
+		}
+		c.peersFor(h, m, from)
+	case krpc.Get:
+		if c.items.room(h.table.self, m.Target, from) {
+			r.Token = c.tokens.make(now, from.Addr(), m.Target)
+		}
+		c.itemFor(m)
+	case krpc.SampleInfohashes:
+		r.Has |= krpc.HasInterval | krpc.HasNum
+		r.Interval, r.Num = int64(sampleInterval/time.Second), int64(len(h.peers.swarms))
+		r.Samples = make([]byte, 0, maxSample*len(ID{}))
+		for _, hash := range h.peers.hashes(now) {
+			r.Samples = append(r.Samples, hash[:]...)
+		}
+	}
+	return true
 }
 
 // respond sends what is in reply as the response to a query. What does not fit is left out: nodes of the

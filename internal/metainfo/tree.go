@@ -66,7 +66,7 @@ func onlyFile(tree []byte) (name []byte, ok bool) {
 // isLeaf reports whether an entry of a tree is a file: a dictionary whose first key is empty.
 func isLeaf(value []byte) bool { return bencode.HasFirst(value, "") }
 
-// directory reads the entries of a directory, whose path is safe already, and of all in it. How deep they lie is bounded by MaxDepth.
+// directory reads the entries of a directory, whose path is safe already, and of all in it. How deep they lie is bounded by maxDepth.
 func (t *fileTree) directory(path, dict []byte) (err *Error) {
 	type end struct{ path, at int } // of the names of a directory
 	ends := []end{{len(path), 0}}

@@ -117,13 +117,7 @@ func (e *endpoint) receive(h *packet, now time.Duration) {
 		}
 		return
 	case typeReset:
-		if e.plausibleReset(h) {
-			if e.state == dialing {
-				e.end(errRefused)
-			} else {
-				e.end(errReset)
-			}
-		}
+		e.receiveReset(h)
 		return
 	}
 	if e.state == dialing {
@@ -152,6 +146,22 @@ func (e *endpoint) receive(h *packet, now time.Duration) {
 		}
 		return
 	}
+	e.receiveData(h, now)
+}
+
+// receiveReset ends the connection if the other end may have sent the reset.
+func (e *endpoint) receiveReset(h *packet) {
+	switch {
+	case !e.plausibleReset(h):
+	case e.state == dialing:
+		e.end(errRefused)
+	default:
+		e.end(errReset)
+	}
+}
+
+// receiveData takes the payload of a packet, or the end, and has it acknowledged.
+func (e *endpoint) receiveData(h *packet, now time.Duration) {
 	fin := h.kind == typeFin
 	if e.abandoned && !fin && !e.in.complete && before(e.in.ack, h.seq) && e.out.empty() {
 		// The other end talks to a caller that has left. It got all that the caller said.

@@ -1,8 +1,9 @@
-// Package account bounds what strangers can make a client hold in memory: messages that they do not read or only half
-// send, data that is of no use before the rest of it has come, and what is remembered of them.
+// Package account bounds what strangers can make a client hold in memory: messages that they do not read or send only
+// in part, data that is of no use before the rest of it has come, and records of their requests.
 //
-// A client owns one Account. Every peer, and whatever else strangers fill, is a Holder in it, whose owner says how much
-// it holds. Both may be used from any goroutine and under any lock but those that a holder's giveWay takes.
+// A client owns one Account. Every peer, and everything else that strangers fill, is a Holder in it. The owner of a
+// Holder reports how much it holds. Both may be used from any goroutine and under any lock but those that a holder's
+// giveWay takes.
 package account
 
 import (
@@ -15,19 +16,20 @@ import (
 const (
 	// Limit bounds what all holders hold beyond what is free, in bytes.
 	Limit = 32 << 20
-	// Free is what each may hold whatever the others do, in bytes: more than a peer that reads and sends whole messages.
+	// Free is how many bytes each holder may hold regardless of the others: more than a peer needs that reads and sends
+	// whole messages.
 	Free = 64 << 10
 )
 
-// A Kind is something that is held. One goroutine at a time says how much of it there is.
+// A Kind is a kind of memory that is held. One goroutine at a time reports how much of it there is.
 type Kind uint8
 
 const (
-	Outgoing Kind = iota // waits for the peer to read
-	Incoming             // has come, and is not whole or not read
-	Requests             // what is remembered of requests
+	Outgoing Kind = iota // messages that wait for the peer to read them
+	Incoming             // data that has come and is incomplete or unread
+	Requests             // records of requests
 	Drafts               // metadata that is not known to be true
-	Started              // what is known of started pieces
+	Started              // the state of started pieces
 	numKinds
 )
 
@@ -38,7 +40,7 @@ type Account struct {
 
 	mu      sync.Mutex
 	held    int64     // the charges of all holders, never more than limit
-	holders []*Holder // but those that give way
+	holders []*Holder // except those that give way
 }
 
 // New returns an empty account of limit bytes; 0 is Limit.
@@ -51,13 +53,13 @@ func (a *Account) Held() (held, limit int64) {
 	return a.held, a.limit
 }
 
-// A Holder is one that a stranger has us hold something for.
+// A Holder is a peer, or another object, that strangers make us hold memory for.
 type Holder struct {
 	account *Account
 	giveWay func()
 	gave    atomic.Int64
 	over    atomic.Bool // it gives way or has left
-	charge  int64       // what of it is in the account, whose mutex guards it
+	charge  int64       // bytes counted in the account, whose mutex guards it
 
 	mu      sync.Mutex // taken before the account's
 	kinds   [numKinds]int64
@@ -65,8 +67,8 @@ type Holder struct {
 	settled int64 // the charge that was settled last
 }
 
-// Join adds a holder. giveWay is called, at most once and from any goroutine, when it is to let go of everything. It must
-// neither wait nor call the account.
+// Join adds a holder. giveWay is called, at most once and from any goroutine, when the holder has to release everything.
+// It must neither block nor call the account.
 func (a *Account) Join(giveWay func()) *Holder {
 	h := &Holder{account: a, giveWay: giveWay}
 	a.mu.Lock()

@@ -5,8 +5,8 @@ import (
 	"iter"
 )
 
-// What follows walks values in place. It trusts its argument to be nil, one whole value that Scan has
-// passed or Salvage has returned, or a part that was yielded from one, and may panic on anything else.
+// The functions below walk values in place. Their argument must be nil, one whole value that Scan has accepted or
+// Salvage has returned, or a part that was yielded from one. They may panic on anything else.
 
 // Keys yields the entries of a dictionary in the order in which they stand: the key's own bytes and
 // the encoded value. It yields nothing if p is no dictionary.

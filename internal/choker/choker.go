@@ -1,5 +1,5 @@
-// Package choker decides whom to upload to (BEP 3), and what: which peers are unchoked, which of them only take, and
-// which pieces to allow and to suggest to them (BEP 6).
+// Package choker decides which peers to unchoke (BEP 3), which of them are free riders, and which pieces to allow and
+// to suggest to them (BEP 6).
 //
 // It is plain data: it knows no connection and no clock, and draws from the random source that it is
 // given. Each download has its own Choker, Spread, Suggester and Debts, which its lock guards.
@@ -171,14 +171,14 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 			}
 			k.claim, k.worth = claimWaiting, now.Sub(since).Seconds()/float64(p.crowd())
 		case p.Up == 0 && now.Sub(p.UnchokedAt) >= roundEvery:
-			k.claim = claimTurnOver // it asks for nothing
+			k.claim = claimTurnOver // it requests nothing
 		default:
 			k.claim, k.worth = claimInTurn, p.Up
 		}
 		ranked = append(ranked, k)
 	}
-	// Peers whose turn is over make room. While seeding, only the quarter that was served longest does, so
-	// that the rest goes on undisturbed.
+	// Peers whose turn is over make room. While seeding, only the quarter that was served longest does, so that the
+	// others continue undisturbed.
 	yield := len(ranked)
 	if seeding {
 		yield = max(1, c.slots/4)

@@ -28,7 +28,7 @@ func (all *Debts) Left(ip netip.Addr, p Peer, now time.Time) {
 	if netaddr.IsLocal(ip) {
 		return
 	}
-	if p.Down = 0; !p.owes(now) { // what it sends now, it will send no more
+	if p.Down = 0; !p.owes(now) { // a peer that has left sends nothing more
 		delete(*all, debtor(ip))
 		return
 	}

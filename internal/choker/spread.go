@@ -4,14 +4,14 @@ const (
 	// In place of the number of a peer, which begins at 1.
 	unassigned = 0
 	toSeveral  = -1
-	// hoardPieces is how many pieces a peer may at least have for itself before it hoards.
+	// hoardPieces is how many pieces a peer may keep to itself before it counts as a hoarder.
 	hoardPieces = 4
 )
 
-// A Spread follows what becomes of the pieces that a seed gives away first. The seed cannot see what its
-// peers give each other. But a peer that is given a piece that no other has, and shares it, is soon seen
-// to have passed it on: others have it, which did not get it here. A free rider's pieces stay where they
-// are, and the swarm waits for the seed to send them again. The zero value is ready.
+// A Spread tracks whether peers pass on the pieces that a seed gives them first. The seed cannot see what its peers
+// give each other. But a peer that is given a piece that no other has, and shares it, is soon seen to have passed it
+// on: others have it, which did not get it here. A free rider's pieces stay where they are, and the swarm waits for
+// the seed to send them again. The zero value is ready.
 type Spread struct {
 	to    []int32         // by piece: the number of the one peer that was given it when no other had it
 	gifts map[int32]*gift // by the peer's number

@@ -1,9 +1,9 @@
 // Package krpc reads and writes the messages of the DHT (BEP 5 with 32, 33, 42, 43, 44 and 51): bencoded
-// dictionaries, one a datagram, each a query, a response or an error. It knows neither what a message
-// answers nor what is to be done about it.
+// dictionaries, one a datagram, each a query, a response or an error. It matches no answers to queries, and acts on
+// no message.
 //
-// What a stranger sent is scanned under bounds before any of it is read. A key that is missing or of
-// the wrong type is unsaid; whether that is an offence is for the caller to say.
+// Data from strangers is scanned under bounds before any of it is read. A key that is missing or of the wrong type is
+// treated as absent; the caller decides whether that is an error.
 //
 // It holds no state. Any package may call it, from any goroutine.
 package krpc

@@ -1,5 +1,5 @@
-// Package merkle has the hash trees of version 2 (BEP 52): binary trees of SHA-256 over the blocks of one file, 16 KiB
-// each. Leaves behind the end of the file are zeros, so that every tree is full.
+// Package merkle implements the hash trees of version 2 (BEP 52): binary trees of SHA-256 over the blocks of one file,
+// 16 KiB each. Leaves behind the end of the file are zeros, so that every tree is full.
 //
 // Levels count from the leaves, which are level 0; a tree of height h has 2^h leaves and its root at level h. A layer is the
 // hashes of one level, one behind another, without those that cover nothing of the file.
@@ -26,13 +26,13 @@ type Hash [Size]byte
 // Blocks is how many blocks a file of length bytes has.
 func Blocks(length int64) int64 { return (length + BlockSize - 1) / BlockSize }
 
-// Height is that of the lowest tree with at least n leaves.
+// Height returns the height of the lowest tree with at least n leaves.
 func Height(n int64) int { return bits.Len64(uint64(max(n, 1) - 1)) }
 
 // HashBlock is the leaf of one block.
 func HashBlock(b []byte) Hash { return sha256.Sum256(b) }
 
-// join is the parent of two nodes.
+// join returns the parent of two nodes.
 func join(left, right *Hash) Hash {
 	var both [2 * Size]byte
 	copy(both[:], left[:])
@@ -64,8 +64,8 @@ func (s *stack) push(h Hash) {
 	s.nodes = append(s.nodes, h)
 }
 
-// root is the root at level height of the nodes pushed, which are of level base, and of padding behind them. There must be no
-// more nodes than it has room for. The stack is spent then.
+// root returns the root, at level height, of the nodes pushed, which are of level base, with padding behind them. The nodes
+// must fit below that root. The stack must not be used afterwards.
 func (s *stack) root(base, height int) Hash {
 	var h Hash // of the last nodes, with padding, once there is any of it
 	padded := false
@@ -99,15 +99,15 @@ func (s *stack) pop() Hash {
 
 func (s *stack) reset() { s.nodes, s.n = s.nodes[:0], 0 }
 
-// A Hasher computes the root of what is written to it, in memory that grows with the logarithm of its length. It belongs to one
-// goroutine; several make the parts of one tree on all cores.
+// A Hasher computes the root of the bytes written to it, in memory that grows with the logarithm of their number. It belongs to
+// one goroutine; several make the parts of one tree on all cores.
 type Hasher struct {
 	sha   hash.Hash
 	fill  int // bytes of the block that has begun
 	stack stack
 }
 
-// NewHasher returns a Hasher of nothing so far.
+// NewHasher returns a Hasher to which nothing was written.
 func NewHasher() *Hasher { return &Hasher{sha: sha256.New()} }
 
 // Write adds bytes. It never fails.
@@ -132,8 +132,8 @@ func (h *Hasher) leaf() {
 	h.fill = 0
 }
 
-// Sum is the root of the tree of a height over all that was written since the last Sum, which must fit into it. A new tree
-// begins with the next Write.
+// Sum returns the root of a tree of the given height over the bytes written since the last Sum, which must fit into it.
+// The next Write begins a new tree.
 func (h *Hasher) Sum(height int) Hash {
 	if h.fill > 0 {
 		h.leaf()
@@ -143,14 +143,14 @@ func (h *Hasher) Sum(height int) Hash {
 	return root
 }
 
-// Reset forgets what was written.
+// Reset discards the bytes written so far.
 func (h *Hasher) Reset() {
 	h.sha.Reset()
 	h.fill = 0
 	h.stack.reset()
 }
 
-// Root is the root at level height over a layer of level base, which must fit into it.
+// Root returns the root, at level height, over a layer of level base, which must fit into that tree.
 func Root(layer []byte, base, height int) Hash {
 	var s stack
 	for ; len(layer) >= Size; layer = layer[Size:] {

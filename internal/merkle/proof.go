@@ -5,14 +5,14 @@ import (
 	"slices"
 )
 
-// A Request names hashes of one file (BEP 52): Length of them from Index on at level Base, and so many levels above from which
-// the nodes that prove them are wanted.
+// A Request names hashes of one file (BEP 52): Length hashes from Index on at level Base, and the number of levels above them
+// whose proof nodes are wanted.
 type Request struct {
 	Base, Index, Length, Proofs int
 }
 
-// Sound reports whether a tree of the given height has what r names: a power of two of at least two hashes, at an
-// index that is a multiple of it. All of it may be a stranger's.
+// Sound reports whether r is valid for a tree of the given height: Length is a power of two of at least two, and
+// Index is a multiple of it. Any values of r may come from a stranger.
 func (r Request) Sound(height int) bool {
 	if r.Base < 0 || r.Base >= height || r.Length < 2 || r.Length&(r.Length-1) != 0 || r.Index < 0 || r.Proofs < 0 {
 		return false
@@ -21,16 +21,16 @@ func (r Request) Sound(height int) bool {
 	return r.Index%r.Length == 0 && int64(r.Index)+int64(r.Length) <= width && r.Proofs < 64
 }
 
-// top is the level of the lowest node that covers all that is asked for.
+// top returns the level of the lowest node that covers all requested hashes.
 func (r Request) top() int { return r.Base + bits.TrailingZeros(uint(r.Length)) }
 
-// uncles is how many nodes prove what is asked for in a tree of the given height. The levels that the hashes themselves give are
-// counted in Proofs but left out, and none is wanted of the root.
+// uncles returns how many nodes prove the requested hashes in a tree of the given height. Levels that follow from the hashes
+// themselves are counted in Proofs but not sent, and the root is never sent.
 func (r Request) uncles(height int) int {
 	return max(0, min(r.Base+r.Proofs+1, height)-r.top())
 }
 
-// Hashes is how many hashes answer r in a tree of the given height.
+// Hashes returns how many hashes answer r in a tree of the given height.
 func (r Request) Hashes(height int) int { return r.Length + r.uncles(height) }
 
 // A Tree answers requests for the hashes of one file, from a layer of it. It keeps the layers from the roots of runs up, a 256th of
@@ -58,7 +58,7 @@ func NewTree(layer []byte, base, height int) *Tree {
 	return t
 }
 
-// climb is the layer of level to above one of level from.
+// climb returns the layer of level to above a layer of level from.
 func climb(layer []byte, from, to int) (above []byte) {
 	for run := range slices.Chunk(layer, Size<<(to-from)) {
 		root := Root(run, from, to)
@@ -94,7 +94,7 @@ func (t *Tree) Append(b []byte, r Request) []byte {
 	return t.AppendProof(b, r)
 }
 
-// AppendProof appends only the nodes that prove what is asked for. They must not lie below the tree's layer.
+// AppendProof appends only the nodes that prove the requested hashes. They must not lie below the tree's layer.
 func (t *Tree) AppendProof(b []byte, r Request) []byte {
 	level := r.top()
 	index := r.Index >> (level - r.Base)

@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Method is how a connection goes on after the handshake, as the protocol numbers it.
+// Method is the encryption of a connection after the handshake, as the protocol numbers it.
 type Method uint32
 
 const (

@@ -1,6 +1,6 @@
-// Package netaddr says what the protocol wants to know of an address: its one form, its family,
-// whether a peer can be dialled there and whether it is a local one, how it is written in a compact
-// list, and how two of them rank a connection (BEP 40).
+// Package netaddr has what the protocol needs for addresses: their canonical form, their family, whether a peer can
+// be dialled there, whether they are local, compact lists of them, and the priority of a connection between two of
+// them (BEP 40).
 //
 // It holds no state. Any package may call it, from any goroutine.
 package netaddr
@@ -60,9 +60,9 @@ func translated(ip netip.Addr) netip.Addr {
 	return ip
 }
 
-// MayName reports whether one at an unmapped address is believed to know a peer at another. Whoever is on the open
-// internet has no business with addresses inside our network, and would have us connect to what he cannot reach
-// himself; nor has anyone but this host with its loopback.
+// MayName reports whether a source at the unmapped address from may name a peer at addr. A host on the open internet
+// may not name addresses inside our network: it could make us connect to hosts that it cannot reach itself. Only this
+// host may name loopback addresses.
 func MayName(from, addr netip.Addr) bool { return reach(addr) <= reach(from) }
 
 // reach is how far inside our network an address is.
@@ -71,7 +71,7 @@ func reach(ip netip.Addr) int {
 	switch {
 	case ip.IsLoopback():
 		return 3
-	case cgnat.Contains(ip): // of strangers who have the same provider
+	case cgnat.Contains(ip): // shared with strangers that have the same provider
 		return 1
 	case IsLocal(ip):
 		return 2

@@ -1,5 +1,5 @@
-// Package netwatch tells from what a client sees now and then, the clocks and the addresses of its machine, that the
-// machine has slept, or has other addresses than before, and when it is time to do what follows from that.
+// Package netwatch detects that a machine has slept or that its addresses have changed, from regular looks at its
+// clocks and addresses, and decides when to act on that.
 //
 // It is plain data, for one goroutine.
 package netwatch
@@ -17,7 +17,7 @@ const (
 	asleep = 30 * time.Second
 	// settles is how long addresses have to stay as they are before others are told: routes and names come after them.
 	settles = 3 * time.Second
-	// again is when what may have come too early the first time is done once more.
+	// again is how long after the first attempt failed ones are repeated, in case they came too early.
 	again = 20 * time.Second
 )
 
@@ -25,8 +25,8 @@ const (
 type Change struct {
 	Slept      time.Duration // how long the machine slept, at least; 0 if it did not
 	Gone, Come []netip.Addr  // addresses
-	Settled    bool          // what came after an earlier change, or sleep, is there by now: others are to be told
-	Again      bool          // what failed since then may be tried again
+	Settled    bool          // the network has settled after an earlier change or sleep: tell others now
+	Again      bool          // attempts that failed since then may be repeated
 }
 
 // Any reports whether there is anything to do.
@@ -89,7 +89,7 @@ func (w *Watch) Next(now time.Time, every time.Duration) time.Time {
 	return next
 }
 
-// without is what of a is not in b.
+// without returns the elements of a that are not in b.
 func without(a, b []netip.Addr) (rest []netip.Addr) {
 	for _, x := range a {
 		if !slices.Contains(b, x) {

@@ -1,5 +1,5 @@
-// Package outbox holds what is to be written to one peer: encoded messages, our requests, and the requests of the peer
-// that are not answered yet.
+// Package outbox queues the output to one peer: encoded messages, our requests, and the requests of the peer that are
+// not answered yet.
 //
 // It owns no connection and no goroutine. An Outbox has a lock of its own. Any goroutine may add to it, under a
 // download's lock or without; only the goroutine that writes to the peer takes from it.
@@ -22,7 +22,7 @@ const (
 	requestSize = 17
 )
 
-// An Outbox holds what is to be written to one peer. To add to it never waits.
+// An Outbox queues the output to one peer. Adding to it never blocks.
 //
 // Payload is not kept here. It is read when it is about to be sent. Our requests are encoded then, too: while the writer
 // is busy with an upload, the blocks may come from other peers, or the peer may choke us.
@@ -43,10 +43,10 @@ type Request struct {
 	Piece, Begin, Length uint32
 }
 
-// New returns an empty outbox. What waits in it is in the account of the peer.
+// New returns an empty outbox. Messages that wait in it are charged to h.
 func New(h *account.Holder) Outbox { return Outbox{holder: h, wake: make(chan struct{}, 1)} }
 
-// Wake has a token once something was added since the writer last took one.
+// Wake returns a channel that has a token if something was added since the writer last took one.
 func (o *Outbox) Wake() <-chan struct{} { return o.wake }
 
 func (o *Outbox) signal() {
@@ -63,7 +63,7 @@ func (o *Outbox) Add(encode func([]byte) []byte) bool {
 	return ok
 }
 
-// AddLazily is Add for messages that may wait for company.
+// AddLazily is like Add, but does not wake the writer: the messages are sent together with later ones.
 func (o *Outbox) AddLazily(encode func([]byte) []byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -71,7 +71,7 @@ func (o *Outbox) AddLazily(encode func([]byte) []byte) bool {
 	return o.fits()
 }
 
-// fits reports whether no more is waiting than may. The caller holds o.mu.
+// fits reports whether the waiting messages are within their bound. The caller holds o.mu.
 func (o *Outbox) fits() bool {
 	return o.count() && len(o.messages)+requestSize*len(o.ours) <= maxBytes
 }
@@ -99,8 +99,7 @@ func (o *Outbox) Request(requests []Request) bool {
 	return o.fits()
 }
 
-// Withdraw removes the requests of ours that which selects, and reports whether there were any. The peer does not hear of
-// them.
+// Withdraw removes those of our requests that which selects, and reports whether there were any. They are never sent.
 func (o *Outbox) Withdraw(which func(Request) bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -109,7 +108,7 @@ func (o *Outbox) Withdraw(which func(Request) bool) bool {
 	return len(o.ours) < n
 }
 
-// Queueing is what became of a request of the peer.
+// Queueing is the result of Enqueue.
 type Queueing uint8
 
 const (
@@ -170,7 +169,7 @@ func (o *Outbox) Remove(r Request) bool {
 	return true
 }
 
-// Refuse removes the requests of the peer for which stay is false. reject is whether to tell the peer (BEP 6).
+// Refuse removes the requests of the peer for which stay is false. If reject is set, the peer is told (BEP 6).
 func (o *Outbox) Refuse(reject bool, stay func(Request) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

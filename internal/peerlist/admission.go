@@ -13,9 +13,9 @@ type Handshake struct {
 	Spoke bool // the peer has sent the beginning of a handshake
 }
 
-// Shed returns which of the connections that shake hands, oldest first, makes room for a newcomer: of the largest
-// crowd, which the newcomer may be one of, the oldest that has said nothing, else the oldest. However many come from a few
-// prefixes, those from others have the time that a handshake takes.
+// Shed returns which of the connections in their handshake, given oldest first, makes room for a newcomer. In the largest
+// crowd, which may include the newcomer, it is the oldest one that has sent nothing, or else the oldest. So connections
+// from other prefixes have time for their handshake, however many come from a few prefixes.
 func Shed(handshakes []Handshake, newcomer netip.Addr) (i int) {
 	c := make(crowds)
 	c.add(newcomer)
@@ -31,7 +31,7 @@ func Shed(handshakes []Handshake, newcomer netip.Addr) (i int) {
 	return i
 }
 
-// A Connection is what admission looks at in a connection to a peer.
+// A Connection is what admission knows of a connection to a peer.
 type Connection struct {
 	ID       int // of a connection that was admitted, from 1
 	Addr     netip.Addr
@@ -40,18 +40,18 @@ type Connection struct {
 
 	Named bool // the user named the address, which we dialled
 	Old   bool // it has been there for longer than two dials at once may lie apart
-	Idle  bool // nothing of use came of it yet
+	Idle  bool // it has not been useful yet
 }
 
 // AtOnce is how far apart two dials of one another may lie.
 const AtOnce = 20 * time.Second
 
-// Admit decides whether there may be another connection beside those that there are. Where both ends
-// dialled each other at once, both keep the connection made by the lower peer id: twice is the one that
-// makes room for it then, or 0. own is our peer id, and full means that there is no room for more.
+// Admit decides whether to admit another connection beside the existing ones. If both ends dialled each other at
+// once, both keep the connection made by the lower peer id; twice is the id of the connection that makes room for it,
+// or 0. own is our peer id, and full reports that there is no room for more.
 //
-// A peer id is only what a peer says, and one that shares an address with another may have heard its id. So no
-// connection makes room later on, but one that nothing came of for the user's own peer.
+// A peer id is only a claim, and a peer that shares an address with another may have learned its id. So later on no
+// connection makes room, except one that was useless, for a peer that the user named.
 func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, ok bool) {
 	same := 0
 	for _, p := range all {
@@ -67,8 +67,8 @@ func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, 
 			twice = p.ID
 		}
 	}
-	// Any number of peers may stand behind a local address, but they take no place from others, nor one
-	// that others are being dialled for.
+	// Any number of peers may share a local address, but they take no place from others, and none that others are
+	// being dialled for.
 	if same >= MaxPerAddress && !k.Named && (!netaddr.IsLocal(k.Addr) || k.Incoming && full) {
 		return 0, false
 	}

@@ -9,9 +9,9 @@ import (
 // budgetRound is how often a download looks at the budget, to dial more or to give connections back.
 const budgetRound = time.Second
 
-// A Budget deals the connections of a client among its downloads: each may have an equal share, and what
-// the others leave of theirs. A download above its share gives connections back when one below it asks. The
-// connections of a download that has begun to dial count from then on. The zero value is ready.
+// A Budget divides the connections of a client among its downloads: each may have an equal share, and what the others
+// leave of theirs. A download above its share gives connections back when one below it asks. The connections of a
+// download that has begun to dial count from then on. The zero value is ready.
 type Budget struct {
 	dials     dials
 	targets   targets
@@ -19,7 +19,7 @@ type Budget struct {
 	refused   time.Time // when a download below its share was last refused a connection
 }
 
-// A Claim is that of one download of several that share a budget.
+// A Claim is the claim of one download to connections of a shared budget.
 type Claim struct {
 	By      any // the download, for those that wait for a dial in turn
 	Has     int // its connections
@@ -51,7 +51,7 @@ func (b *Budget) AllTaken(c Claim) bool {
 	return c.Most > 0 && b.connected+b.dials.halfOpen >= c.Most && c.Has >= c.share()
 }
 
-// Excess is how many of its connections a download is to give back now, to another.
+// Excess returns how many of its connections a download has to give up now, in favour of another.
 func (b *Budget) Excess(c Claim, now time.Time) int {
 	if c.Most <= 0 || c.Has <= c.share() || now.Sub(b.refused) > budgetRound {
 		return 0
@@ -59,8 +59,8 @@ func (b *Budget) Excess(c Claim, now time.Time) int {
 	return max(1, (c.Has-c.share())/4)
 }
 
-// TargetAt is when an address that a source named may be dialled, as far as other dials of the same host decide it:
-// now or later. What the user named always may.
+// TargetAt returns when an address that a source named may be dialled, as far as other dials of the same host decide
+// it: now or later. An address that the user named may always be dialled.
 func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time {
 	if from == FromUser {
 		return now
@@ -69,7 +69,7 @@ func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time
 }
 
 // Dial reports whether a download may make one connection more now, to an address, and counts it if so. EndDial
-// follows. Those that may not because too many dials are under way take turns, each with one.
+// follows. Downloads that are refused because too many dials are under way take turns, with one dial each.
 func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
 	if !b.room(c, now) {
 		b.dials.served(c.By)
@@ -85,8 +85,8 @@ func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
 	return true
 }
 
-// Redial is for a dial under way that makes a second connection in place of its first, as all that it makes count to
-// how many may be begun: it counts it, or returns how long it has to wait before it asks again.
+// Redial is called by a dial under way before it makes a second connection in place of its first. It counts that
+// connection towards the rate of dials, or returns how long to wait before asking again.
 func (b *Budget) Redial(addr netip.Addr, now time.Time) (wait time.Duration) {
 	if wait = b.dials.pause(now); wait == 0 {
 		b.begin(addr, now)
@@ -102,13 +102,13 @@ func (b *Budget) begin(addr netip.Addr, now time.Time) {
 	b.dials.begin(now)
 }
 
-// Turn yields those whose turn it is to dial now.
+// Turn yields the downloads whose turn it is to dial now.
 func (b *Budget) Turn(now time.Time) iter.Seq[any] { return b.dials.turn(now) }
 
-// EndDial counts a dial that is over. Joined came before it if it led to a connection.
+// EndDial counts a dial that is over. If it led to a connection, Joined is called before.
 func (b *Budget) EndDial() { b.dials.end() }
 
-// DialAt is when a download may dial a candidate that is due at a time, as far as is known.
+// DialAt returns when a download may dial a candidate that is due at the given time, as far as that is known.
 func (b *Budget) DialAt(c Claim, due, now time.Time) time.Time {
 	if due.Before(now) {
 		due = now

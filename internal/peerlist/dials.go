@@ -9,24 +9,25 @@ import (
 const (
 	maxHalfOpen       = 20
 	maxDialsPerSecond = 30
-	// waitsFor is how long one that was refused a dial keeps its turn without asking again. It asks once in a budgetRound.
+	// waitsFor is how long a download that was refused a dial keeps its turn without asking again. It asks once in a
+	// budgetRound.
 	waitsFor = 2 * budgetRound
 )
 
-// dials bounds how many connections are half open, and how many dials begin in any second. Where they are all under
-// way, those that share them take turns: one with thousands of candidates that do not answer would keep the others
-// from the few that do. The zero value is ready.
+// dials bounds how many connections are half open, and how many dials begin in any second. When all are under way,
+// the downloads that share them take turns. Otherwise one with thousands of candidates that do not answer would keep
+// the others from the few that do. The zero value is ready.
 type dials struct {
 	halfOpen int
 	began    [maxDialsPerSecond]time.Time // the last dials, from oldest on around
 	oldest   int
-	waiting  []waiter // those that were refused one, in turn
+	waiting  []waiter // downloads that were refused a dial, in turn
 }
 
-// waiter is one that waits for a dial.
+// waiter is a download that waits for a dial.
 type waiter struct {
 	by    any
-	asked time.Time // when it last did
+	asked time.Time // when it last asked
 }
 
 // allowance returns how many dials may begin now. If only the rate forbids one, wait is how long it does.
@@ -45,7 +46,7 @@ func (b *dials) allowance(now time.Time) (n int, wait time.Duration) {
 	return n, wait
 }
 
-// left is allowance for one of those that share the dials: what those before it leave.
+// left is the allowance of one download: what the downloads before it in turn leave.
 func (b *dials) left(by any, now time.Time) (n int, wait time.Duration) {
 	n, wait = b.allowance(now)
 	for k, w := range b.current(now) {
@@ -56,13 +57,13 @@ func (b *dials) left(by any, now time.Time) (n int, wait time.Duration) {
 	return max(0, n-len(b.waiting)), wait
 }
 
-// current returns those that wait, without those that have not asked for a while.
+// current returns the waiting downloads, without those that have not asked for a while.
 func (b *dials) current(now time.Time) []waiter {
 	b.waiting = slices.DeleteFunc(b.waiting, func(w waiter) bool { return now.Sub(w.asked) > waitsFor })
 	return b.waiting
 }
 
-// wait has one that was refused a dial wait for it, behind those that do already.
+// wait adds a download that was refused a dial behind those that wait already.
 func (b *dials) wait(by any, now time.Time) {
 	for k := range b.waiting {
 		if b.waiting[k].by == by {
@@ -73,12 +74,12 @@ func (b *dials) wait(by any, now time.Time) {
 	b.waiting = append(b.waiting, waiter{by, now})
 }
 
-// served has one wait no more, which has begun a dial, or may not for another reason.
+// served removes a download from those that wait, because it has begun a dial or may not dial for another reason.
 func (b *dials) served(by any) {
 	b.waiting = slices.DeleteFunc(b.waiting, func(w waiter) bool { return w.by == by })
 }
 
-// turn yields those that wait and may begin a dial now.
+// turn yields the waiting downloads that may begin a dial now.
 func (b *dials) turn(now time.Time) iter.Seq[any] {
 	return func(yield func(any) bool) {
 		n, _ := b.allowance(now)
@@ -95,7 +96,8 @@ func (b *dials) pause(now time.Time) time.Duration {
 	return max(0, time.Second-now.Sub(b.began[b.oldest]))
 }
 
-// begin counts a connection that is begun. What is half open is counted apart, as one dial may begin two in turn.
+// begin counts a connection that is begun. Half-open connections are counted separately, because one dial may begin
+// two in turn.
 func (b *dials) begin(now time.Time) {
 	b.began[b.oldest] = now
 	b.oldest = (b.oldest + 1) % len(b.began)

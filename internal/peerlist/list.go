@@ -1,6 +1,6 @@
-// Package peerlist decides whom to dial, whom to admit and whom to keep: the peers that are known, from
-// all sources; the budget of dials and connections that downloads share; and the peers that make room
-// for others.
+// Package peerlist decides which peers to dial, to admit and to keep. It has the list of known peers from all
+// sources, the budget of dials and connections that downloads share, and the choice of peers that make room for
+// others.
 //
 // It is plain data: it knows no connection and no clock, and draws from the random source that it is
 // given. Each download has its own List, and a client one Budget, which their locks guard.
@@ -25,7 +25,7 @@ const (
 	claimHold     = 2 * time.Minute // that another source's candidate is not dialled because a peer says that it is there
 )
 
-// standing is what a candidate is doing.
+// standing is the state of a candidate.
 type standing uint8
 
 const (
@@ -42,14 +42,14 @@ const (
 type candidate struct {
 	addr     netip.AddrPort
 	from     Source
-	by       string           // the last tracker, or network of a peer, to name it
+	by       string           // the last tracker, or network of a peer, that named it
 	namer    *namer           // in whose turn it is dialled
 	failures int              // dials that failed and connections that were useless, in a row
 	useful   bool             // a connection to it was useful once
-	claimed  bool             // only what a connected peer says of itself stands for it being connected
+	claimed  bool             // it counts as connected only because a connected peer says that it listens there
 	held     bool             // its dial was put off for such a claim, which happens once
-	sated    bool             // the last connection ended because both sides have all that they want
-	nth      int              // how many of its prefix there were before it
+	sated    bool             // the last connection ended because both sides have everything they want
+	nth      int              // how many candidates of its prefix came before it
 	priority uint32           // BEP 40; higher is better
 	way      uint8            // by which it was last connected to; 0 is none
 	relays   []netip.AddrPort // connected peers that may introduce us to it (BEP 55), at most maxRelays, last named first
@@ -58,11 +58,11 @@ type candidate struct {
 	place    int       // in its queue
 }
 
-// A List is the peers that we could dial, from all sources, each address once. It takes the address of
-// an IPv4 host in either form, and returns it in 4 bytes.
+// A List holds the peers that we could dial, from all sources, each address once. It takes the address of an IPv4
+// host in either form, and returns it in 4 bytes.
 type List struct {
-	// Lone has a candidate that failed tried again soon, as one that the user named is, while there is no other: for
-	// downloads that have nothing to do until a peer is there.
+	// Lone makes the list retry a failed candidate soon, like one that the user named, while there is no other
+	// candidate. It is for downloads that have nothing to do until a peer is connected.
 	Lone bool
 
 	rng     *rand.Rand
@@ -78,8 +78,8 @@ type List struct {
 	crowds  map[netip.Prefix]int   // candidates by the narrowest prefix that places are dealt by
 
 	bans     map[netip.AddrPort]struct{}      // port 0 is every port but those that the user named
-	liars    map[netip.AddrPort]struct{}      // what was banned itself
-	hosts    map[netip.Addr]struct{}          // banned with every port, whoever names one
+	liars    map[netip.AddrPort]struct{}      // the addresses for which Ban was called
+	hosts    map[netip.Addr]struct{}          // banned with every port, whatever the source
 	named    map[netip.AddrPort]struct{}      // by the user
 	self     map[netip.AddrPort]struct{}      // addresses that turned out to be our own
 	external [netaddr.Families]netip.AddrPort // how the world sees us, over IPv4 and IPv6; invalid if unknown
@@ -152,9 +152,9 @@ func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) b
 	return true
 }
 
-// Claimed records that a peer that connected to us says that it listens at addr. Where no other source has named the
-// address, it need not be dialled as long as that peer is connected. Else it is dialled later, as another peer may be
-// there, and at once if the user named it.
+// Claimed records that a peer that connected to us says that it listens at addr. If no other source has named the
+// address, it is not dialled as long as that peer is connected. Otherwise it is dialled later, because another peer
+// may be there, or at once if the user named it.
 func (c *List) Claimed(addr netip.AddrPort, now time.Time) {
 	addr = netaddr.Unmap(addr)
 	c.Add(addr, FromIncoming, "", now)
@@ -169,7 +169,7 @@ func (c *List) Claimed(addr netip.AddrPort, now time.Time) {
 	}
 }
 
-// hold puts the dial of a claimed candidate off once.
+// hold postpones the dial of a claimed candidate, once.
 func (c *List) hold(k *candidate, now time.Time) {
 	if k.from != FromUser && !k.held {
 		k.held = true
@@ -180,7 +180,7 @@ func (c *List) hold(k *candidate, now time.Time) {
 	c.queue(k, now)
 }
 
-// Disown forgets a candidate that only a peer that lied has named: where it listens itself, as it said.
+// Disown forgets the address at which a liar said that it listens, if no other source named it.
 func (c *List) Disown(addr netip.AddrPort) {
 	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.from == FromIncoming {
 		c.drop(k)
@@ -210,7 +210,7 @@ func (c *List) First(now time.Time) (addr netip.AddrPort, from Source, ok bool) 
 	return k.addr, k.from, true
 }
 
-// Postpone has a candidate that First returned wait until a time.
+// Postpone makes a candidate that First returned wait until a time.
 func (c *List) Postpone(addr netip.AddrPort, until time.Time) {
 	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isReady {
 		k.due = until
@@ -218,7 +218,7 @@ func (c *List) Postpone(addr netip.AddrPort, until time.Time) {
 	}
 }
 
-// NotDialled puts back a candidate that Next gave and that could not be tried, for lack of means of our own.
+// NotDialled puts back a candidate that Next returned and that could not be dialled for a reason of our own.
 func (c *List) NotDialled(addr netip.AddrPort, until time.Time) {
 	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isDialling {
 		k.due = until
@@ -226,7 +226,7 @@ func (c *List) NotDialled(addr netip.AddrPort, until time.Time) {
 	}
 }
 
-// Due returns when Next has a candidate; the zero time is now. It is not ok if none is waiting.
+// Due returns when Next has a candidate; the zero time is now. ok is false if none is waiting.
 func (c *List) Due() (at time.Time, ok bool) {
 	switch {
 	case c.nReady > 0:
@@ -252,7 +252,7 @@ func (c *List) Dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
 	return true
 }
 
-// SetWay records by which of the owner's ways, a number that the list does not interpret, addr was connected to.
+// SetWay records the way by which addr was connected to: a number of the owner's, which the list does not interpret.
 func (c *List) SetWay(addr netip.AddrPort, way uint8) {
 	if k := c.all[netaddr.Unmap(addr)]; k != nil {
 		k.way = way
@@ -281,8 +281,8 @@ func (c *List) Left(addr netip.AddrPort, useful bool, now time.Time) {
 	c.queue(k, now)
 }
 
-// Sated records that the connection to addr ended because both sides have all that they want. Until
-// Recall that counts as a failure.
+// Sated records that the connection to addr ended because both sides have everything they want. Until Recall this
+// counts as a failure.
 func (c *List) Sated(addr netip.AddrPort, now time.Time) {
 	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isConnected {
 		k.sated = true
@@ -290,7 +290,7 @@ func (c *List) Sated(addr netip.AddrPort, now time.Time) {
 	}
 }
 
-// Recall has the sated candidates dialled at once, because something is wanted again.
+// Recall makes the sated candidates due at once, because something is wanted again.
 func (c *List) Recall(now time.Time) {
 	for _, k := range c.all {
 		if k.sated && (k.standing == isDelayed || k.standing == isGivenUp) {
@@ -325,7 +325,7 @@ func (c *List) failed(k *candidate, now time.Time) {
 	c.queue(k, now)
 }
 
-// Revive has candidates that could not be dialled tried again now, since it may have been for lack of a network.
+// Revive makes candidates that could not be dialled due now, because the cause may have been a missing network.
 func (c *List) Revive(now time.Time) {
 	for _, k := range c.all {
 		if k.failures > 0 && !k.sated && (k.standing == isDelayed || k.standing == isGivenUp) {
@@ -335,8 +335,8 @@ func (c *List) Revive(now time.Time) {
 	}
 }
 
-// Ban refuses an address for good: every port of a public one, only the one port of a local one, which
-// many peers may share. What the user named at another port is not refused for it.
+// Ban refuses an address for good: every port of a public one, only the one port of a local one, which many peers may
+// share. Addresses that the user named at another port are not affected.
 func (c *List) Ban(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
 	c.bans[banKey(addr)] = struct{}{}
@@ -344,7 +344,7 @@ func (c *List) Ban(addr netip.AddrPort) {
 	c.dropBanned()
 }
 
-// BanHost refuses every port of an address for good, whoever names one.
+// BanHost refuses every port of an address for good, whatever the source.
 func (c *List) BanHost(addr netip.Addr) {
 	c.hosts[addr.Unmap()] = struct{}{}
 	c.dropBanned()
@@ -368,7 +368,7 @@ func (c *List) Banned(addr netip.AddrPort) bool {
 	return host || banned && (itself || !named)
 }
 
-// banKey is what a ban of an unmapped address is recorded by.
+// banKey returns the key under which a ban of an unmapped address is recorded.
 func banKey(addr netip.AddrPort) netip.AddrPort {
 	if netaddr.IsLocal(addr.Addr()) {
 		return addr
@@ -392,8 +392,8 @@ func (c *List) IsSelf(addr netip.AddrPort) bool {
 	return ours || addr == c.external[netaddr.FamilyOf(addr.Addr())]
 }
 
-// SetExternal sets how the world sees us: our address, with the port that we listen at. It decides the
-// canonical priority of all candidates of that address family.
+// SetExternal sets our external address, with the port that we listen at. It determines the canonical priority of all
+// candidates of that address family.
 func (c *List) SetExternal(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
 	if e := &c.external[netaddr.FamilyOf(addr.Addr())]; *e != addr {
@@ -409,11 +409,10 @@ func (c *List) SetExternal(addr netip.AddrPort) {
 	}
 }
 
-// External returns how the world sees us over a family of addresses; invalid if unknown.
+// External returns our external address of an address family; invalid if unknown.
 func (c *List) External(f netaddr.Family) netip.AddrPort { return c.external[f] }
 
-// Priority returns the canonical priority (BEP 40) if we know how the peer would see us, else one drawn by
-// lot.
+// Priority returns the canonical priority (BEP 40) if our external address is known, otherwise a random one.
 func (c *List) Priority(addr netip.AddrPort) uint32 {
 	if e := c.external[netaddr.FamilyOf(addr.Addr())]; e.IsValid() {
 		return netaddr.Priority(e, addr)
@@ -421,7 +420,7 @@ func (c *List) Priority(addr netip.AddrPort) uint32 {
 	return c.rng.Uint32()
 }
 
-// Forget drops the candidates that a tracker was the last to name, except the user's own: another tracker of
+// Forget drops the candidates that a tracker was the last to name, except the user's own, because another tracker of
 // a private torrent has taken over (BEP 27).
 func (c *List) Forget(tracker string) {
 	for _, k := range c.all {

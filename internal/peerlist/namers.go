@@ -10,28 +10,29 @@ import (
 // fairEvery is how often the next candidate is not the most promising of all, but that of the namer whose turn it is.
 const fairEvery = 4
 
-// namedBy says who named a candidate.
+// namedBy identifies the source that named a candidate.
 type namedBy struct {
 	from Source
 	by   string // the URL of a tracker, or the Network of a peer; empty for others
 }
 
-// A namer is one that names candidates. Those that are better by what can be known before they are dialled may all be
-// dead, or lies: so that thousands of them do not keep us from those that others name, each namer has its turn.
+// A namer is a source that names candidates. Candidates that look better before they are dialled may all be dead or
+// made up. Each namer has its turn, so that thousands of such candidates do not keep us from those that others name.
 type namer struct {
 	namedBy
-	size  int                    // candidates of it
+	size  int                    // number of its candidates
 	ready heaps.Heap[*candidate] // those that may be dialled, best first
 	turn  int                    // when it had its last
 }
 
-// Network is what peers of one network are told apart from others by, as those that name candidates.
+// Network returns the name of the network of a peer, which identifies it as a namer.
 func Network(a netip.Addr) string {
 	levels := levelsOf(a)
 	return levels[min(1, len(levels)-1)].prefix(a).String()
 }
 
-// nameBy records that a candidate is named by one. Of several, the one that names the fewest has it.
+// nameBy records that a namer names a candidate. Of several namers, the candidate belongs to the one that has the
+// fewest.
 func (c *List) nameBy(k *candidate, by namedBy) {
 	if k.namer != nil && k.namer.namedBy == by {
 		return
@@ -69,7 +70,7 @@ func (c *List) leave(k *candidate) {
 	c.unless(k.namer)
 }
 
-// unless forgets a namer, unless it has candidates.
+// unless forgets a namer if it has no candidates.
 func (c *List) unless(n *namer) {
 	if n.size == 0 {
 		delete(c.namers, n.namedBy)
@@ -82,7 +83,7 @@ func (c *List) hadTurn(n *namer) {
 	n.turn = c.turns
 }
 
-// best is the candidate that is to be dialled next. There must be one.
+// best returns the candidate to dial next. There must be one.
 func (c *List) best() (best *candidate) {
 	fair := c.given%fairEvery == fairEvery-1
 	for _, n := range c.namers {
@@ -97,8 +98,8 @@ func (c *List) best() (best *candidate) {
 	return best
 }
 
-// trim drops a sixteenth of the candidates, which leaves room for the next few: always the least promising of those that
-// name the most.
+// trim drops a sixteenth of the candidates, to leave room for new ones. It always takes the least promising candidate of
+// the namer that has the most.
 func (c *List) trim() {
 	idle := make(map[*namer][]*candidate)
 	for _, k := range c.all {

@@ -13,11 +13,11 @@ const (
 	// have more as long as they take no place from others.
 	MaxPerAddress = 3
 
-	// EarnedBytes is what a peer gives, or passes on, to have earned its place for earnedGrace. It is far less
-	// than an honest peer gives, and so much that a crowd that pays for all places is no obstacle.
+	// EarnedBytes is how much a peer has to give, or pass on, to have earned its place for earnedGrace. It is far
+	// less than an honest peer gives, and enough that a crowd which earns all places does no harm.
 	EarnedBytes = 64 << 10
 	earnedGrace = 2 * time.Minute
-	// joinedGrace is how long a new peer, unless it is one of a crowd, need not have earned its place.
+	// joinedGrace is how long a new peer keeps its place without earning it, unless it is one of a crowd.
 	joinedGrace = time.Minute
 
 	// crowdShare is the part of all places that peers of one prefix keep by earning them.
@@ -113,18 +113,18 @@ func (p Worth) earns(now time.Time) bool {
 	return !p.Earned.IsZero() && now.Sub(p.Earned) < earnedGrace
 }
 
-// Displaced returns the id of the peer that is to make room for one at an address, where there is no place left:
+// Displaced returns the id of the peer that makes room for a newcomer when all places are taken:
 //
 //   - one that does not earn its place, and is of a larger crowd than the newcomer;
 //   - one that has not earned its place for a while, and is of no smaller crowd;
 //   - one of a crowd that has more than its share, whatever it gives, if the newcomer is of none.
 //
-// It is the most useless of these, and not ok if there is none.
+// It is the most useless of these. ok is false if there is none.
 func Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
 	return displaced(now, peers, newcomer, true)
 }
 
-// Crowding is Displaced where only crowds make room, in favour of a candidate that may not be there at all.
+// Crowding is like Displaced, but only peers of crowds make room, because the candidate may not exist at all.
 func Crowding(now time.Time, peers []Worth, candidate netip.Addr) (id int, ok bool) {
 	return displaced(now, peers, candidate, false)
 }

@@ -37,8 +37,8 @@ func (c *List) Relays(addr netip.AddrPort) []netip.AddrPort {
 	return nil
 }
 
-// Take has a candidate dialled that need not be due, as if Next had returned it. It reports false for one that is not
-// known, that is dialled already, or that is connected.
+// Take marks a candidate as dialling, as if Next had returned it, even if it is not due. It returns false if the
+// candidate is unknown, is being dialled, or is connected.
 func (c *List) Take(addr netip.AddrPort) bool {
 	k := c.all[netaddr.Unmap(addr)]
 	if k == nil || k.standing == isDialling || k.standing == isConnected {

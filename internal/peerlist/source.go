@@ -1,6 +1,6 @@
 package peerlist
 
-// A Source is where a peer's address came from. Lower ones are trusted more.
+// A Source says where a peer's address came from. Lower values are trusted more.
 type Source uint8
 
 const (

@@ -9,8 +9,8 @@ import (
 
 const (
 	targetWindow = time.Minute
-	// maxDialsPerTarget is how many dials of one target begin in any targetWindow, whatever the ports, so that
-	// those who name peers cannot aim many of us at it. There are more peers behind a local address.
+	// maxDialsPerTarget is how many dials of one target begin in any targetWindow, whatever the ports, so that a
+	// source cannot aim many clients at it. More peers may share a local address.
 	maxDialsPerTarget      = 6
 	maxDialsPerLocalTarget = 30
 	sweepTargetsOver       = 2048

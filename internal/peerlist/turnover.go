@@ -10,7 +10,7 @@ import (
 // TurnoverEvery is how often, where places are scarce, the worst peers make room for others.
 const TurnoverEvery = 300 * time.Second
 
-// Worth is what decides whether a connection is kept when others are waiting.
+// Worth holds the properties that decide whether a connection is kept when others are waiting.
 type Worth struct {
 	ID       int
 	Addr     netip.Addr
@@ -22,7 +22,7 @@ type Worth struct {
 	Priority uint32    // BEP 40
 }
 
-// Turnover is how many of the connected peers are to make room for others, every TurnoverEvery.
+// Turnover returns how many of the connected peers make room for others, every TurnoverEvery.
 func Turnover(connected, maxPeers int) int {
 	if connected*10 < maxPeers*9 {
 		return 0
@@ -30,15 +30,15 @@ func Turnover(connected, maxPeers int) int {
 	return max(1, connected*4/100)
 }
 
-// Worst returns the ids of the n peers that would be missed least, worst first; fewer where the rest is
-// new, or the user's own.
+// Worst returns the ids of the n least useful peers, worst first; fewer if the others are new or were named by the
+// user.
 func Worst(now time.Time, peers []Worth, n int) (ids []int) {
 	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool {
 		return p.Keep || now.Sub(p.Joined) < joinedGrace
 	}), n)
 }
 
-// WorstOfAll is Worst where no peer is exempt.
+// WorstOfAll is like Worst, but no peer is exempt.
 func WorstOfAll(now time.Time, peers []Worth, n int) (ids []int) {
 	peers = slices.SortedFunc(slices.Values(peers), func(p, q Worth) int {
 		return cmp.Or(compareBool(p.earns(now), q.earns(now)), p.compare(q))
@@ -49,8 +49,8 @@ func WorstOfAll(now time.Time, peers []Worth, n int) (ids []int) {
 	return ids
 }
 
-// compare compares two peers that both earn their places, or both do not: it is negative if p would be missed less.
-// That one is interested costs it nothing, so it only decides between peers of which nothing better is known.
+// compare compares two peers of which both earn their places or neither does. It is negative if p is less useful.
+// Being interested costs a peer nothing, so it decides only between peers that are otherwise equal.
 func (p Worth) compare(q Worth) int {
 	return cmp.Or(
 		compareBool(p.Mutual, q.Mutual),

@@ -1,4 +1,4 @@
-// Package pex keeps what the two ends of a connection told each other of other peers (BEP 11).
+// Package pex records which peers the two ends of a connection told each other about (BEP 11).
 //
 // It is plain data: it knows no connection and no clock. One Exchange serves one connection, whose lock guards it.
 package pex
@@ -21,7 +21,7 @@ const (
 	maxSent    = 50 // added and dropped, each
 )
 
-// An Exchange is what one peer was told of others, and when it last told us. The zero value is ready for use.
+// An Exchange records which peers one peer was told about, and when it last told us. The zero value is ready for use.
 type Exchange struct {
 	told     map[netip.AddrPort]struct{} // peers that it knows from us
 	sentAt   time.Time                   // or there was nothing to tell
@@ -29,15 +29,15 @@ type Exchange struct {
 	offences int
 }
 
-// A Peer is what a message says of one peer.
+// A Peer is one peer of a message.
 type Peer struct {
 	Addr  netip.AddrPort // at which it listens
 	Flags byte           // wire.PEXSeed and others
 }
 
-// Receive parses a message from an address, and yields the peers that it adds. Local ones are believed of local peers only.
-// Of several at one public address only the first counts, so that a message cannot make us connect to many ports of a host
-// (BEP 11). A message that comes too soon after the one before counts as empty; many such are an error.
+// Receive parses a message from an address, and yields the peers that it adds. Local addresses are accepted only from local
+// peers. Of several at one public address only the first counts, so that a message cannot make us connect to many ports of
+// a host (BEP 11). A message that comes too soon after the one before counts as empty; many such are an error.
 func (s *Exchange) Receive(payload []byte, from netip.Addr, now time.Time) (iter.Seq[Peer], error) {
 	if !s.gotAt.IsZero() && now.Sub(s.gotAt) < least {
 		var err error
@@ -70,8 +70,8 @@ func (s *Exchange) Receive(payload []byte, from netip.Addr, now time.Time) (iter
 // Due reports whether the peer may be told which peers came and left.
 func (s *Exchange) Due(now time.Time) bool { return s.sentAt.IsZero() || now.Sub(s.sentAt) >= every }
 
-// Message is what to tell a peer at an address, given the peers that are here now: which came and which left since
-// the last time. It is nil if there is nothing to tell.
+// Message returns the message for a peer at an address: which of peers came, and which left, since the last message.
+// It is nil if there is nothing to tell.
 func (s *Exchange) Message(to netip.Addr, peers iter.Seq[Peer], now time.Time) []byte {
 	var x wire.PEX
 	here := make(map[netip.AddrPort]bool)

@@ -67,7 +67,7 @@ type arrivals struct {
 	newest         uint32        // transmission
 	newestSent     time.Duration // when that was
 	sampled        bool          // it was sent only once, so it is known what was acknowledged
-	late           bool          // what was taken for lost has arrived after all
+	late           bool          // a packet that counted as lost has arrived after all
 }
 
 // arrivedEarly records what a mask says of the packets from seq on.
@@ -119,11 +119,11 @@ func (e *endpoint) arrived(seq uint16, a *arrivals) {
 	e.out.arrive(p)
 }
 
-// measure is what is known of the path now.
+// measure returns the present knowledge of the path.
 func (e *endpoint) measure(now time.Duration) measure {
 	m := measure{now: now, next: e.out.order, base: e.rtt.base(), latest: e.rtt.latest, floor: e.wait.ours.value()}
-	// What waits in a queue on its way there is in the round trip too. The two clocks may jump, one clock
-	// does not.
+	// The wait in a queue on the way there is part of the round trip, too. The difference of two clocks may jump; a
+	// single clock does not.
 	m.queue = min(e.wait.queueing(), max(e.rtt.latest-m.base, 0))
 	return m
 }

@@ -3,12 +3,12 @@ package utp
 import "time"
 
 const (
-	ackDelay     = 20 * time.Millisecond // that an acknowledgement may wait for company
+	ackDelay     = 20 * time.Millisecond // that an acknowledgement may wait to go with others
 	ackPackets   = 2                     // that are acknowledged at once
 	confirmDelay = time.Millisecond      // for the first data to go along
 )
 
-// ackState says what the other end is to be told.
+// ackState records which acknowledgement is due to the other end.
 type ackState struct {
 	now     bool          // at once
 	packets int           // that arrived in order since it was last told something
@@ -25,7 +25,7 @@ func (a *ackState) arrived(enough int, now time.Duration) {
 	}
 }
 
-// confirm has the other end told that its answer came, soon.
+// confirm schedules an early acknowledgement of the other end's answer.
 func (a *ackState) confirm(now time.Duration) { a.at = now + confirmDelay }
 
 func (a *ackState) sent() { *a = ackState{reset: a.reset} }

@@ -10,13 +10,13 @@ const (
 	hugeBlock  = 256 << 10
 )
 
-// allocator lends the memory that data under way lies in. What it lends has one of the sizes of blocks.
+// allocator lends the memory for data under way, in one of the sizes of blocks.
 type allocator interface {
 	allocate(size int) []byte
 	release(b []byte)
 }
 
-// blocks is the allocator of a Socket. What is given back is lent again, until the garbage collector takes it.
+// blocks is the allocator of a Socket. Returned memory is lent again, until the garbage collector takes it.
 type blocks struct{ small, large, huge sync.Pool }
 
 func (p *blocks) allocate(size int) []byte {

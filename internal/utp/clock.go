@@ -29,7 +29,7 @@ func (k *clock) init(s *Socket) {
 	)
 }
 
-// schedule has c.tick called at a time, unless it already will be sooner.
+// schedule arranges a call of c.tick at a time, unless an earlier call is scheduled already.
 func (k *clock) schedule(c *conn, at time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -46,7 +46,7 @@ func (k *clock) schedule(c *conn, at time.Duration) {
 	k.arm()
 }
 
-// cancel takes a schedule back.
+// cancel cancels a scheduled call.
 func (k *clock) cancel(c *conn) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

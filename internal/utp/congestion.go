@@ -18,9 +18,9 @@ const (
 	tolerableCount = 3 // losses that are no more than bad luck
 )
 
-// congestion says how much may be under way. It is LEDBAT (RFC 6817): the window grows while packets wait
-// in queues for less than a target, and shrinks while they wait longer, so that those in a hurry find the
-// queue short. These are the rules for what the RFC leaves open:
+// congestion decides how much may be under way. It is LEDBAT (RFC 6817): the window grows while packets wait in
+// queues for less than a target, and shrinks while they wait longer, so that those in a hurry find the queue short.
+// These are the rules for what the RFC leaves open:
 //
 //   - The target depends on the window: see target. Above it the window shrinks by a fraction of itself,
 //     below it grows by an amount. So flows that share a queue come to have the same window, whichever was
@@ -29,7 +29,7 @@ const (
 //     halves, at most once a round trip. Any other loss is noise on the line: it is repaired, and no more.
 //   - While the queue is empty no other flow makes use of the path, and the window grows faster: most of all
 //     up to what the path was seen to carry of late.
-//   - Beside one that lives on losses in a queue too short for a target the window hardly grows: see rivals.
+//   - Beside a flow that relies on losses, in a queue too short for a target, the window hardly grows: see rivals.
 //   - See slowStart for the first growth, and slowdown for how the delay of an empty queue is found.
 type congestion struct {
 	packet float64 // bytes of a full packet
@@ -54,7 +54,7 @@ func newCongestion(packet int) congestion {
 	return c
 }
 
-// measure is what an acknowledgement says about the path.
+// measure holds what an acknowledgement says about the path.
 type measure struct {
 	now     time.Duration
 	bytes   int           // acknowledged by it
@@ -89,12 +89,12 @@ func (c *congestion) rate(smoothed time.Duration) float64 {
 	return gain * float64(c.allowed()) / smoothed.Seconds()
 }
 
-// emptyQueue is the longest wait that is still taken for noise.
+// emptyQueue returns the longest wait that still counts as noise.
 func emptyQueue(base time.Duration) time.Duration {
 	return min(max(base/10, time.Millisecond), 5*time.Millisecond)
 }
 
-// shortQueue is the shortest that is believed to lose packets.
+// shortQueue returns the shortest wait at which a queue is assumed to lose packets.
 func shortQueue(base time.Duration) time.Duration {
 	return min(max(base/25, time.Millisecond), 5*time.Millisecond)
 }
@@ -130,7 +130,7 @@ func (c *congestion) acknowledged(m measure) {
 	if ended {
 		c.round.begin(m)
 		if m.next-c.reduced > 1<<30 {
-			c.reduced = m.next - 1<<30 // numbers go round
+			c.reduced = m.next - 1<<30 // numbers wrap around
 		}
 		if !c.start.active() {
 			c.down.consider(c, m)
@@ -157,8 +157,8 @@ func (c *congestion) growth(m measure) float64 {
 	return max(grow, c.window/32)
 }
 
-// yield shrinks the window after a round trip in which no packet was faster than the target. The next
-// round trip shows what became of it.
+// yield shrinks the window after a round trip in which no packet was faster than the target. The next round trip
+// shows the effect.
 func (c *congestion) yield(m measure) {
 	goal := c.goal(m)
 	if c.round.least <= goal || c.yielded {
@@ -192,13 +192,13 @@ func (c *congestion) lost(m measure, packets int, last uint32) {
 	c.window = max(c.window/2, smallWindow*c.packet)
 }
 
-// remember keeps what is about to be changed because of a loss.
+// remember saves the state that a loss is about to change.
 func (c *congestion) remember(m measure) {
 	c.reduced = m.next - 1
 	c.undo, c.undoUntil = c.window, c.start.until
 }
 
-// mistaken takes the last reduction back: nothing was lost, it only came late.
+// mistaken undoes the last reduction, because nothing was lost: a packet only came late.
 func (c *congestion) mistaken() {
 	if c.undo != 0 {
 		c.window, c.undo = max(c.window, c.undo), 0
@@ -214,8 +214,8 @@ func (c *congestion) timedOut(m measure) {
 	c.down.stop()
 }
 
-// idled shrinks the window of one that has sent nothing for so many time-outs: it no longer says anything
-// about the path.
+// idled shrinks the window after nothing was sent for so many time-outs, because it no longer says anything about the
+// path.
 func (c *congestion) idled(periods int) {
 	least := initialWindow * c.packet
 	if c.window <= least {

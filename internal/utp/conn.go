@@ -15,7 +15,7 @@ import (
 // confirmed is the place of a connection that is not among the unconfirmed ones.
 const confirmed = -1
 
-// conn is a connection as its caller sees it.
+// conn is a connection, as a net.Conn.
 type conn struct {
 	s      *Socket
 	remote netip.AddrPort
@@ -36,12 +36,12 @@ type conn struct {
 	readBy   deadline
 	writeBy  deadline
 	closed   bool          // by its caller
-	touched  bool          // Flush will see to it
+	touched  bool          // Flush will update it
 	handed   bool          // accepted, or waiting for that
 	dialed   chan struct{} // closed when the connection is made or has failed; nil if it was not dialled
 
 	// Guarded by s.clock.mu.
-	wake time.Duration // when the clock sees to it
+	wake time.Duration // when the clock calls tick
 	slot int           // in the clock's heap
 
 	scheduled time.Duration // what wake was set to last; 0 is not at all
@@ -49,8 +49,8 @@ type conn struct {
 	lingers   int           // of that, what is held by a connection that its caller closed
 }
 
-// receive takes packets from the beginning of p, as long as they have the id of pk, the first. It returns
-// how many bytes they are.
+// receive takes packets from the beginning of p, as long as they have the id of pk, the first. It returns how many
+// bytes it took.
 func (c *conn) receive(p []byte, segment int, pk *packet, now time.Duration) (n int) {
 	id := pk.id
 	c.mu.Lock()
@@ -98,13 +98,13 @@ func (c *conn) charge() {
 	}
 }
 
-// errNoRoom is why a connection ends that had more wait to be read than any other, and was read the least.
+// errNoRoom is the error of a connection that was ended because it had the most unread data and was read the least.
 var errNoRoom = errors.New("too much waits to be read")
 
-// giveWay ends the connection, and drops what was not read.
+// giveWay ends the connection, and drops unread data.
 func (c *conn) giveWay() { c.discard(errNoRoom) }
 
-// update sends what there is to send, and wakes the callers that wait for what has happened. The caller holds c.mu.
+// update sends pending packets, and wakes the callers that wait for a change. The caller holds c.mu.
 func (c *conn) update(now time.Duration) {
 	e := &c.e
 	e.transmit(now, c)
@@ -139,7 +139,8 @@ func (c *conn) update(now time.Duration) {
 	}
 }
 
-// countUnacknowledged tells the Socket how much is held to be sent, and learns whether it may be more. The caller holds c.mu.
+// countUnacknowledged reports to the Socket how much unsent and unacknowledged data is held, and learns whether more is
+// allowed. The caller holds c.mu.
 func (c *conn) countUnacknowledged() {
 	holds := c.e.out.held()
 	c.s.unacknowledged.change(c.unacked, holds)
@@ -186,7 +187,7 @@ func (c *conn) abort(err error) {
 	c.update(c.s.now())
 }
 
-// discard ends the connection at once, and drops what was not read.
+// discard ends the connection at once, and drops unread data.
 func (c *conn) discard(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -280,7 +281,7 @@ func (c *conn) Write(b []byte) (n int, err error) {
 
 var errFinished = errors.New("closed for writing")
 
-// CloseWrite ends what is written; what the other end writes can still be read.
+// CloseWrite closes the connection for writing. Data from the other end can still be read.
 func (c *conn) CloseWrite() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -296,7 +297,7 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// Close ends the connection. What was written is still delivered, as long as the other end takes it, unless closed
+// Close closes the connection. Written data is still delivered, as long as the other end takes it, unless closed
 // connections hold too much already.
 func (c *conn) Close() error {
 	c.mu.Lock()
@@ -322,7 +323,7 @@ func (c *conn) Close() error {
 func (c *conn) LocalAddr() net.Addr  { return c.s.localAddr(c.remote) }
 func (c *conn) RemoteAddr() net.Addr { return Addr(c.remote) }
 
-// error says of what connection and what it did an error is.
+// error wraps err with the operation and the addresses of the connection.
 func (c *conn) error(op string, err error) error {
 	if err == nil {
 		err = errReset // it ended without us, and there is more to come
@@ -344,7 +345,7 @@ func (d *deadline) stop() {
 	}
 }
 
-// set has the callers that wait on cond look again at t.
+// set wakes the callers that wait on cond at t.
 func (d *deadline) set(t time.Time, cond *sync.Cond) {
 	d.at = t
 	cond.Broadcast()

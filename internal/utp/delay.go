@@ -50,7 +50,7 @@ func (l *lowest) add(v uint32, now time.Duration) {
 
 func (l *lowest) value() uint32 { return l.least }
 
-// shift adds d to all that was noted.
+// shift adds d to all recorded values.
 func (l *lowest) shift(d uint32) {
 	for i := range l.entries {
 		l.entries[i] += d
@@ -64,7 +64,7 @@ const (
 	// More is no drift.
 	maxDrift  = 0.0005
 	mostDrift = 10 * time.Millisecond
-	noDelay   = 1<<31 - 1 // what some send that have measured none
+	noDelay   = 1<<31 - 1 // sent by some ends that have not measured a delay
 )
 
 // delays measures how long our packets wait in queues on their way. The two clocks need not agree: what
@@ -97,15 +97,15 @@ func (d *delays) heard(diff uint32, now time.Duration) {
 	}
 }
 
-// told records what the other end says of the packet of ours that it got last.
+// told records the delay that the other end measured of our packet that it got last.
 func (d *delays) told(diff uint32, now time.Duration) {
 	if diff != 0 && diff != noDelay {
 		d.ours.add(diff, now)
 	}
 }
 
-// base is how long it takes to the other end and back when no queue is on the way. What the clocks differ
-// by goes out of the sum.
+// base returns the time to the other end and back without a queue on the way. The difference of the clocks cancels
+// out in the sum.
 func (d *delays) base() time.Duration {
 	if !d.ours.known || !d.theirs.known {
 		return 0
@@ -113,7 +113,7 @@ func (d *delays) base() time.Duration {
 	return time.Duration(max(int32(d.ours.value()+d.theirs.value()), 1)) * time.Microsecond
 }
 
-// sample records what the other end says of a packet that it has just acknowledged.
+// sample records the delay that the other end measured of a packet that it has just acknowledged.
 func (d *delays) sample(diff uint32, now time.Duration) {
 	if diff == 0 || diff == noDelay {
 		return

@@ -9,8 +9,8 @@ import (
 // idAttempts bounds the search for a number that no other connection with an address has.
 const idAttempts = 100
 
-// Dial makes a connection to an address. The error is a *net.OpError, which matches syscall.ECONNREFUSED if
-// the other end wants none, and syscall.ETIMEDOUT if it does not answer.
+// Dial makes a connection to an address. The error is a *net.OpError, which matches syscall.ECONNREFUSED if the other
+// end refuses, and syscall.ETIMEDOUT if it does not answer.
 func (s *Socket) Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	fail := func(err error) (net.Conn, error) {

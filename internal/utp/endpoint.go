@@ -15,23 +15,23 @@ const (
 	closed
 )
 
-// writeLimit is how many bytes may wait to be sent for the first time: enough that acknowledgements always
-// find something to send, and no more, for what waits here waits longest.
+// writeLimit is how many bytes may wait to be sent for the first time: enough that acknowledgements always find
+// something to send, and no more, because bytes that wait here wait longest.
 const writeLimit = 128 << 10
 
-// Why a connection ended. They are those of TCP, so that callers need no others.
+// Errors of a connection that ended. They are the errors of TCP, so that callers need not distinguish.
 var (
 	errRefused  error = syscall.ECONNREFUSED
 	errReset    error = syscall.ECONNRESET
 	errTimedOut error = syscall.ETIMEDOUT
 )
 
-// endpoint is one end of a connection: packets in, packets out, what was read and written, and the time. It
-// is plain data, which one goroutine at a time may touch. The time is counted from some moment before the
+// endpoint is one end of a connection. It takes packets, written data and the time, and produces packets and data to
+// be read. It is plain data, which one goroutine at a time may use. The time is counted from some moment before the
 // first packet.
 //
-// After anything that was done to it, transmit sends what there is to send, and due says when to call tick
-// if nothing happens until then.
+// After every call, transmit sends the packets that are due, and due returns when to call tick if nothing happens
+// until then.
 type endpoint struct {
 	state state
 	err   error // why it is closed; nil for an orderly end
@@ -51,17 +51,17 @@ type endpoint struct {
 	takes uint16 // how large packets the other end is told that we take; 0 is that it is told nothing
 	felt  uint16 // how large a feeler was that the other end is to be told of
 
-	// What the other end said.
+	// Said by the other end:
 	window     int           // bytes that it has room for
 	windowSeen uint32        // its clock when it said so
 	diff       uint32        // how much later than its stamp its last packet came
 	heard      time.Duration // when that was
 
 	limited   bool // the window was full since the last acknowledgement
-	corked    bool // nothing but a write has happened: what is not worth a run may wait for the next acknowledgement
-	abandoned bool // the caller has closed its side: what comes in is of no use
+	corked    bool // only a write has happened: less than a full run may wait for the next acknowledgement
+	abandoned bool // the caller has closed its side: incoming data is of no use
 	finished  bool // the caller writes no more
-	settled   bool // the connection waits only for what may still come
+	settled   bool // the connection waits only for late packets of the other end
 
 	acks   ackState
 	timers timers
@@ -129,7 +129,7 @@ func (e *endpoint) receive(h *packet, now time.Duration) {
 	}
 	if e.state == answering {
 		if h.ack != e.out.una-1 {
-			return // by one who has not seen our answer
+			return // sent before the other end saw our answer
 		}
 		e.state = connected
 		e.timers.handshake = 0
@@ -164,7 +164,7 @@ func (e *endpoint) receiveReset(h *packet) {
 func (e *endpoint) receiveData(h *packet, now time.Duration) {
 	fin := h.kind == typeFin
 	if e.abandoned && !fin && !e.in.complete && before(e.in.ack, h.seq) && e.out.empty() {
-		// The other end talks to a caller that has left. It got all that the caller said.
+		// The other end sends to a caller that has left. It has received everything that the caller wrote.
 		e.end(nil)
 		e.acks.reset = true
 		return
@@ -172,7 +172,7 @@ func (e *endpoint) receiveData(h *packet, now time.Duration) {
 	ahead := e.in.ahead
 	switch fresh := e.in.accept(h.seq, h.payload, fin); {
 	case !fresh, fin, ahead > e.in.ahead, ahead == 0 && e.in.ahead > 0:
-		e.acks.now = true // known, the last, or the beginning or the end of a gap: the other end wants to hear of it
+		e.acks.now = true // a known packet, the last one, or the beginning or end of a gap: tell the other end
 	default:
 		// The longer the gap, the more it takes to tell of it.
 		e.acks.arrived(ackPackets+e.in.span()/256, now)
@@ -182,8 +182,8 @@ func (e *endpoint) receiveData(h *packet, now time.Duration) {
 	}
 }
 
-// settle ends a connection that the caller has left soon after all that he wrote arrived. Until then
-// what the other end sends again is answered.
+// settle ends a connection that its caller has left, soon after everything that the caller wrote has arrived. Until
+// then, packets that the other end sends again are answered.
 func (e *endpoint) settle(now time.Duration) {
 	if e.abandoned && e.out.empty() && !e.settled && e.state == connected {
 		e.settled = true
@@ -209,13 +209,13 @@ func (e *endpoint) receiveAnswer(h *packet, now time.Duration) {
 	e.acks.confirm(now)
 }
 
-// heardLargest takes in how large packets may be that the other end takes. It is answered if it said so.
+// heardLargest records the largest packet that the other end says it takes, and answers it.
 func (e *endpoint) heardLargest(h *packet) {
 	e.takes = min(e.takes, h.ext.largest())
 	e.mtu.beyond = e.takes
 }
 
-// feltBy takes in a feeler, or what the other end says of ours.
+// feltBy takes a feeler, or the other end's answer to ours.
 func (e *endpoint) feltBy(h *packet, now time.Duration) {
 	if len(h.payload) > 0 {
 		e.felt = uint16(min(headerSize+len(h.payload), int(e.takes)))
@@ -226,7 +226,7 @@ func (e *endpoint) feltBy(h *packet, now time.Duration) {
 	}
 }
 
-// note records what every packet tells.
+// note records the header fields of every packet.
 func (e *endpoint) note(h *header, now time.Duration) {
 	e.heard = now
 	if soon := now + e.rtt.timeout(0); e.loss.timeouts > 0 && e.timers.retransmit > soon {
@@ -241,8 +241,7 @@ func (e *endpoint) note(h *header, now time.Duration) {
 	}
 }
 
-// plausibleReset reports whether a reset may come from the other end, which tells it by what it says that
-// it got.
+// plausibleReset reports whether a reset may come from the other end, judged by the packet that it acknowledges.
 func (e *endpoint) plausibleReset(h *packet) bool {
 	if e.state == dialing {
 		return h.ack == e.synSeq
@@ -291,7 +290,7 @@ func (e *endpoint) read(p []byte, now time.Duration) (n int) {
 	return n
 }
 
-// wasRead does what follows from something having been read.
+// wasRead updates the window after a read.
 func (e *endpoint) wasRead(now time.Duration) {
 	e.in.widen(e.wait.base(), now)
 	if e.state == connected && e.in.news() && !e.in.complete {
@@ -302,7 +301,7 @@ func (e *endpoint) wasRead(now time.Duration) {
 // eof reports whether everything that the other end wrote was read.
 func (e *endpoint) eof() bool { return e.in.complete && e.in.ready == 0 }
 
-// closeWrite ends what is written.
+// closeWrite closes the connection for writing.
 func (e *endpoint) closeWrite() {
 	if !e.finished && e.state != closed {
 		e.finished, e.corked = true, false
@@ -310,7 +309,7 @@ func (e *endpoint) closeWrite() {
 	}
 }
 
-// close ends both ways. What was written is still delivered, if the other end takes it in time.
+// close closes both directions. Written data is still delivered, if the other end takes it in time.
 func (e *endpoint) close(now time.Duration) {
 	if e.abandoned {
 		return
@@ -338,11 +337,11 @@ func (e *endpoint) abort(err error) {
 	e.end(err)
 }
 
-// discard ends the connection at once, and drops what could still be read.
+// discard ends the connection at once, and drops unread data.
 func (e *endpoint) discard(err error) {
 	e.abort(err)
 	if e.in.ready > 0 {
-		e.in.complete = false // for a reader the end would be that of what was written
+		e.in.complete = false // a reader must not take this for the end of the other end's data
 	}
 	e.in.dropReady()
 }
@@ -354,7 +353,7 @@ func (e *endpoint) end(err error) {
 	}
 	e.state, e.err = closed, err
 	e.out.drop()
-	e.in.dropEarly() // what is in order may still be read
+	e.in.dropEarly() // data in order may still be read
 	if e.abandoned {
 		e.in.dropReady()
 	}

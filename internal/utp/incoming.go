@@ -13,7 +13,7 @@ const (
 	leastRing      = 64       // likewise, for which there is room in any case
 )
 
-// incoming puts what arrives in order and holds it until it is read.
+// incoming puts arriving data in order and holds it until it is read.
 type incoming struct {
 	memory allocator
 
@@ -25,7 +25,7 @@ type incoming struct {
 	ended    bool   // it is known where the end is
 	complete bool   // everything up to the end arrived in order
 
-	// A reader that waits has what arrives put right where it wants it.
+	// A waiting reader lends its buffer, and arriving data is put there directly.
 	direct   []byte
 	directed int // bytes in direct
 
@@ -37,8 +37,8 @@ type incoming struct {
 	capacity int
 	lent     int  // bytes of the blocks that are held
 	full     bool // no more than a little may be held
-	told     int  // of the room for more that was told, what is left
-	// What was read since measured tells how much room the reader needs.
+	told     int  // what is left of the window last announced
+	// The amount read since measured shows how much room the reader needs.
 	measured time.Duration
 	read     int
 }
@@ -71,7 +71,8 @@ func (in *incoming) giveBack(b []byte) {
 	in.memory.release(b)
 }
 
-// held is the memory that is held. A packet of a byte takes a block, and the room for those before it.
+// held returns how much memory is held. A packet of one byte takes a whole block, and room in the ring for the
+// packets before it.
 func (in *incoming) held() int {
 	const perSegment = 40
 	return in.lent + perSegment*(len(in.ring)+cap(in.queue))
@@ -168,7 +169,7 @@ func (in *incoming) hold(seq uint16, payload []byte) bool {
 	return true
 }
 
-// append adds bytes to what can be read.
+// append adds bytes to the readable data.
 func (in *incoming) append(p []byte) {
 	if in.ready == 0 && in.directed < len(in.direct) {
 		n := copy(in.direct[in.directed:], p)
@@ -204,7 +205,7 @@ func (in *incoming) push(s inSegment) {
 	in.queue = append(in.queue, s)
 }
 
-// await has p filled with what arrives next, if nothing is there to be read and no other reader waits so.
+// await arranges that arriving data is put into p, if nothing can be read now and no other reader has done so.
 func (in *incoming) await(p []byte) bool {
 	if in.direct != nil || in.ready > 0 {
 		return false
@@ -221,7 +222,7 @@ func (in *incoming) awaited() (n int) {
 	return n
 }
 
-// take copies to p what can be read.
+// take copies readable data to p.
 func (in *incoming) take(p []byte) (n int) {
 	for n < len(p) && in.first < len(in.queue) {
 		s := &in.queue[in.first]
@@ -244,7 +245,7 @@ func (in *incoming) take(p []byte) (n int) {
 	return n
 }
 
-// widen makes room for what the reader reads in two round trips.
+// widen makes room for the data that the reader reads in two round trips.
 func (in *incoming) widen(roundTrip, now time.Duration) {
 	if roundTrip == 0 {
 		roundTrip = 100 * time.Millisecond
@@ -290,7 +291,7 @@ func (in *incoming) mask(p []byte, first int) int {
 	return n
 }
 
-// dropReady lets go of what could be read.
+// dropReady releases the readable data.
 func (in *incoming) dropReady() {
 	for _, s := range in.queue[in.first:] {
 		in.giveBack(s.block)
@@ -298,7 +299,7 @@ func (in *incoming) dropReady() {
 	in.queue, in.first, in.ready = nil, 0, 0
 }
 
-// dropEarly lets go of what arrived out of order.
+// dropEarly releases the data that arrived out of order.
 func (in *incoming) dropEarly() {
 	for _, s := range in.ring {
 		if s.block != nil {

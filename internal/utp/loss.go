@@ -2,9 +2,9 @@ package utp
 
 import "time"
 
-// lossDetection knows a lost packet by what was sent later and has arrived: three later packets, or one
-// that was sent a quarter of a round trip later (RFC 8985). Transmissions are numbered over all packets, so
-// what was sent again may be known to be lost again.
+// lossDetection infers a loss from packets that were sent later and have arrived: three later packets, or one that
+// was sent a quarter of a round trip later (RFC 8985). Transmissions are numbered over all packets, so the loss of a
+// retransmission can be detected, too.
 type lossDetection struct {
 	furthest uint16    // of the packets that arrived
 	latest   [3]uint32 // the last three of the transmissions that arrived
@@ -31,7 +31,7 @@ func (l *lossDetection) arrived(order uint32) {
 	}
 }
 
-// detectLosses marks what must be lost, and sets the timer for what soon will.
+// detectLosses marks the packets that count as lost, and sets the timer for those that soon will.
 func (e *endpoint) detectLosses(m measure) {
 	l := &e.loss
 	e.timers.reorder = 0
@@ -41,8 +41,8 @@ func (e *endpoint) detectLosses(m measure) {
 	packets, last, found := 0, uint32(0), false
 	wait := e.rtt.smoothed
 	wait += max(wait/4, time.Millisecond)
-	// The other end may not tell of all that it has: nothing is known of what is further on than all that
-	// it told.
+	// The other end may not report all packets that it has: nothing is known about packets beyond the last one that
+	// it reported.
 	for seq := e.out.una; before(seq, l.furthest); seq++ {
 		p := e.out.at(seq)
 		if p.status != underway || int32(l.latest[0]-p.order) <= 0 {
@@ -59,7 +59,7 @@ func (e *endpoint) detectLosses(m measure) {
 		if p.probe {
 			p.probe = false
 			e.mtu.lost(int(p.size), m.now)
-			continue // too large, most likely, which says nothing of congestion
+			continue // most likely too large, which says nothing about congestion
 		}
 		packets++
 		if !found || int32(p.order-last) > 0 {
@@ -71,7 +71,7 @@ func (e *endpoint) detectLosses(m measure) {
 	}
 }
 
-// retransmitTimeout gives up on all that is under way. It is sent again, slowly.
+// retransmitTimeout treats all packets under way as lost. They are sent again, slowly.
 func (e *endpoint) retransmitTimeout(now time.Duration) {
 	l := &e.loss
 	l.probed = false
@@ -91,7 +91,7 @@ func (e *endpoint) retransmitTimeout(now time.Duration) {
 	}
 	e.timers.retransmit = 0
 	if e.window == 0 && e.heard >= l.lastSent {
-		// The other end answers, and has no room. How long that takes is not ours to say.
+		// The other end answers, but has no room. It may stay so for any length of time.
 		e.timers.retransmit = now + min(e.rtt.timeout(l.persists), longestPersist)
 		l.persists++
 		l.progress = now

@@ -6,23 +6,23 @@ import "time"
 const (
 	smallestIPv4 = 576 - 28
 	smallestIPv6 = 1280 - 48
-	safeIPv4     = 1280 - 28 // what all but every path carries
+	safeIPv4     = 1280 - 28 // nearly every path carries this
 	largestIPv4  = 1500 - 28
 	largestIPv6  = 1500 - 48
 	jumbo        = 9000 - 48
-	largestLocal = 65000 // what a UDP packet may have, with some room for the headers of a tunnel
+	largestLocal = 65000 // the largest content of a UDP packet, less some room for the headers of a tunnel
 
 	probeStep    = 12               // bytes that are not worth another probe
-	probeTries   = 2                // a probe may be lost to something else than its size
+	probeTries   = 2                // a probe may be lost for another reason than its size
 	probeAgain   = 10 * time.Minute // after a search
 	probeSpacing = 100 * time.Millisecond
 )
 
 // mtuSearch finds the largest packet that the path carries in one piece, by packets that no router may
-// fragment. It goes beyond the 1,500 bytes of Ethernet only if the other end has said that it takes more: some
-// read into a buffer not much larger, and would take a cut packet for a whole one. What lies beyond is a
-// loopback, or a local network of jumbo frames, which drops what is too large for it. So what is tried there
-// are feelers, packets without data, which the other end says that it got.
+// fragment. It goes beyond the 1,500 bytes of Ethernet only if the other end has said that it takes more: some read
+// into a buffer not much larger, and would take a cut packet for a whole one. Larger packets pass only on a loopback
+// or a local network of jumbo frames, which drop packets that are too large. So larger sizes are tried with feelers:
+// packets without data, whose arrival the other end reports.
 type mtuSearch struct {
 	smallest, largest uint16
 	size              uint16 // of packets now
@@ -61,7 +61,8 @@ func (m *mtuSearch) probe(now time.Duration) int {
 	return int(m.size + (m.ceiling-m.size+1)/2)
 }
 
-// feeler is the size of a feeler to be sent, or 0. None is before the path is known to carry what Ethernet does.
+// feeler returns the size of a feeler to be sent, or 0. No feeler is sent before the path is known to carry
+// Ethernet's size.
 func (m *mtuSearch) feeler(now time.Duration) int {
 	if m.largest-m.size >= probeStep || m.probing != 0 || now < m.next {
 		return 0
@@ -155,8 +156,8 @@ func (m *mtuSearch) stop() {
 	m.probing, m.largest, m.ceiling, m.beyond = 0, m.size, m.size, 0
 }
 
-// vanished records that packets of the usual size no longer arrive: the path may have changed for one that
-// carries less, without a word.
+// vanished records that packets of the usual size no longer arrive: the path may have changed to one that carries
+// less.
 func (m *mtuSearch) vanished(now time.Duration) {
 	if m.size == m.smallest {
 		return

@@ -5,7 +5,7 @@ import "time"
 // maxUnderway is the most packets that may be under way. Sequence numbers of more could not be told apart.
 const maxUnderway = 1 << 14
 
-// status is what is known of a packet that was cut.
+// status is the state of a packet that was cut.
 type status uint8
 
 const (
@@ -21,7 +21,7 @@ type outPacket struct {
 	at     uint32        // of its header in block
 	size   uint16        // with its header
 	order  uint32        // number of its last transmission, over all packets
-	sent   time.Duration // when that was
+	sent   time.Duration // time of that transmission
 	sends  uint8
 	status status
 	fin    bool
@@ -39,7 +39,7 @@ type outBlock struct {
 	packets int // that are not acknowledged
 }
 
-// outgoing holds what is to be sent, from when it is written until it is acknowledged, cut into packets.
+// outgoing holds data from when it is written until it is acknowledged, cut into packets.
 type outgoing struct {
 	memory allocator
 	lent   int         // bytes of the blocks that are held
@@ -64,13 +64,14 @@ func (o *outgoing) at(seq uint16) *outPacket { return &o.ring[int(seq)&(len(o.ri
 func (o *outgoing) unacknowledged() int      { return int(o.nxt - o.una) }
 func (o *outgoing) empty() bool              { return o.una == o.end }
 
-// plausible reports whether the other end may have acknowledged seq in a packet that comes now: it was sent, and it is not
-// so long ago that others have overtaken it by two round trips. Whoever cannot see the packets has to guess.
+// plausible reports whether the other end may have acknowledged seq in a packet that comes now: it was sent, and packets
+// sent two round trips later have not overtaken it. An attacker that cannot see the packets has to guess.
 func (o *outgoing) plausible(seq uint16) bool {
 	return before(seq, o.nxt) && !before(seq, o.una-1-min(2*o.widest, maxUnderway))
 }
 
-// held is the memory that is held, that of the connection included. A packet that is not acknowledged keeps its whole block.
+// held returns how much memory is held, that of the connection included. A packet that is not acknowledged keeps its whole
+// block.
 func (o *outgoing) held() int {
 	const perConnection, perPacket = 4 << 10, 40
 	if o.lent == 0 {
@@ -82,8 +83,8 @@ func (o *outgoing) held() int {
 // room reports whether another packet may be cut.
 func (o *outgoing) room() bool { return !o.finished && !o.full && int(o.end-o.una) < maxUnderway }
 
-// write cuts as much of p into packets of up to size bytes with their header as may lie waiting, and
-// returns how much that was. A packet that is not full yet is filled up first.
+// write cuts p into packets of up to size bytes, headers included, as far as the limit of waiting bytes allows, and
+// returns how much it took. A packet that is not full yet is filled up first.
 func (o *outgoing) write(p []byte, size, limit int) (n int) {
 	for n < len(p) && o.waiting < limit {
 		if o.last() == nil {
@@ -103,7 +104,7 @@ func (o *outgoing) writeProbe(p []byte, size int) int {
 	return o.fill(p)
 }
 
-// fill adds to the last packet what fits.
+// fill adds to the last packet as many bytes as fit.
 func (o *outgoing) fill(p []byte) int {
 	last := o.last()
 	if last == nil {
@@ -202,7 +203,7 @@ func (o *outgoing) lose(seq uint16) {
 	o.missing++
 }
 
-// revive takes back that packets are lost, as far as they were not sent again.
+// revive marks lost packets that were not sent again as under way.
 func (o *outgoing) revive() {
 	for seq := o.una; seq != o.nxt; seq++ {
 		if p := o.at(seq); p.status == missing {
@@ -255,7 +256,7 @@ func (o *outgoing) arrive(p *outPacket) {
 	o.memory.release(b.b)
 }
 
-// advance moves on past what arrived in order. Once nothing is left, neither is memory.
+// advance moves past the packets that arrived in order. Once none is left, it releases the memory.
 func (o *outgoing) advance() {
 	for o.una != o.nxt && o.at(o.una).status == arrived {
 		o.una++
@@ -265,7 +266,7 @@ func (o *outgoing) advance() {
 	}
 }
 
-// drop lets go of everything.
+// drop releases everything.
 func (o *outgoing) drop() {
 	for seq := o.una; seq != o.end; seq++ {
 		if p := o.at(seq); p.status != arrived {

@@ -7,14 +7,14 @@ const (
 	burstTime    = 2 * time.Millisecond
 )
 
-// pacer spreads packets over a round trip, for a burst fills queues as a higher rate would. It is a bucket
-// of bytes that fills at the rate of sending, and may be overdrawn by one run of packets.
+// pacer spreads packets over a round trip, because a burst fills queues as a higher rate would. It is a bucket of
+// bytes that fills at the rate of sending, and may be overdrawn by one run of packets.
 type pacer struct {
 	bytes float64
 	at    time.Duration // when bytes was right
 }
 
-// refill brings the bucket up to now. A rate of 0, in bytes a second, is none that is known, and no limit.
+// refill brings the bucket up to now. A rate of 0, in bytes a second, is unknown, and no limit.
 func (p *pacer) refill(rate float64, packet int, now time.Duration) {
 	depth := max(float64(burstPackets*packet), rate*burstTime.Seconds())
 	p.bytes += rate * (now - p.at).Seconds()

@@ -20,20 +20,20 @@ const (
 	headerSize         = 20
 	version            = 1
 	extensionSelective = 1 // a selective acknowledgement
-	extensionBits      = 2 // eight bytes that nothing is known of
-	// extensionMore goes on where the selective acknowledgement before it ends, for its length is a byte.
-	// It is our own; others skip what they do not know, and see the first part.
+	extensionBits      = 2 // eight bytes of unknown meaning
+	// extensionMore continues the selective acknowledgement before it, whose length is limited by its single length
+	// byte. It is our own extension; other implementations skip it, and see the first part.
 	extensionMore = 0x4d
 	// extensionLargest says in two bytes how large a packet the sender takes, in a SYN and the answer to one,
-	// and later how large one was that came. It is our own, too, and goes only where packets may be larger than
-	// Ethernet carries. Extension bits stand before it, for some take a packet for theirs only if its first extension is one
-	// that they know.
+	// and later how large one was that came. It is our own, too, and goes only where packets may be larger than Ethernet
+	// carries. Extension bits stand before it, because some implementations accept a packet only if they know its first
+	// extension.
 	extensionLargest = 0x4c
 	// maxMask is the largest multiple of 4 that a length byte holds.
 	maxMask = 252
 )
 
-// header is what every packet begins with.
+// header is the header of every packet.
 type header struct {
 	kind     packetType
 	id       uint16 // of the connection, as its receiver knows it
@@ -56,7 +56,7 @@ func (h *header) put(p []byte, ext byte) {
 	binary.BigEndian.PutUint16(p[18:], h.ack)
 }
 
-// extensions are what stands between a header and the payload.
+// extensions are the bytes between the header and the payload.
 type extensions struct {
 	kind byte // of the first, or 0
 	p    []byte
@@ -105,14 +105,14 @@ func (e extensions) masks() iter.Seq2[int, []byte] {
 	}
 }
 
-// packet is a packet taken apart.
+// packet is a parsed packet.
 type packet struct {
 	header
 	ext     extensions
 	payload []byte
 }
 
-// parse takes a packet apart. It reports whether b is one; its extensions are well-formed then.
+// parse parses a packet. It reports whether b is one; if so, its extensions are well-formed.
 func (p *packet) parse(b []byte) bool {
 	if len(b) < headerSize || b[0]&0x0f != version || packetType(b[0]>>4) > typeSyn {
 		return false

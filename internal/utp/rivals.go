@@ -10,17 +10,17 @@ const (
 	rivalGain     = 1. / 8 // of a packet, that the window grows by in a round trip
 )
 
-// rivals knows whether another flow lives on losses in a queue that is too short for the delay to tell. TCP
-// leaves such a path partly empty after each loss, and fills it by a packet a round trip: what we take
-// meanwhile it never gets back, for its next loss comes the sooner. Alone, we stay below the length at which
-// the queue loses packets. If it overflows though we had made room already, the other that filled it is no
-// flow of our kind. From then on the window hardly grows, until that has not happened for a while.
+// rivals detects another flow that relies on losses in a queue too short for the delay to show it. TCP leaves such a
+// path partly empty after each loss, and fills it by a packet a round trip. The room that we take meanwhile it never
+// gets back, because its next loss comes sooner. Alone, we stay below the length at which the queue loses packets. If
+// it overflows although we had made room already, the flow that filled it is not one of our kind. From then on the
+// window hardly grows, until that has not happened for a while.
 type rivals struct {
 	most  int           // bytes under way since what the last overflow led to shows
 	from  uint32        // the transmission from which on it does
 	last  time.Duration // overflow
 	full  recentMost    // how long the queue gets, in seconds
-	until time.Duration // that another is believed to be there
+	until time.Duration // until when a rival is assumed to exist
 }
 
 func (r *rivals) acknowledged(m measure) {

@@ -8,7 +8,7 @@ const (
 	longestTimeout = time.Minute
 )
 
-// roundTrip is what is known of the time from a packet to its acknowledgement.
+// roundTrip estimates the time from a packet to its acknowledgement.
 type roundTrip struct {
 	smoothed, deviation time.Duration // 0 before the first sample
 	latest              time.Duration
@@ -28,7 +28,7 @@ func (r *roundTrip) sample(d, now time.Duration) {
 	r.smoothed += (d - r.smoothed) / 8
 }
 
-// base is the shortest round trip of late: what it takes without a queue.
+// base returns the shortest recent round trip: the one without a queue.
 func (r *roundTrip) base() time.Duration {
 	if !r.lowest.known {
 		return 0
@@ -36,7 +36,7 @@ func (r *roundTrip) base() time.Duration {
 	return time.Duration(r.lowest.value()) * time.Microsecond
 }
 
-// timeout is how long to wait for an acknowledgement after so many waits in vain.
+// timeout returns how long to wait for an acknowledgement after so many time-outs.
 func (r *roundTrip) timeout(before int) time.Duration {
 	d := firstTimeout
 	if r.smoothed != 0 {

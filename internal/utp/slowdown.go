@@ -22,7 +22,7 @@ type slowdown struct {
 
 func (s *slowdown) active() bool { return s.cap != 0 }
 
-// first has a slowdown follow slow start.
+// first schedules the slowdown that follows slow start.
 func (s *slowdown) first(m measure) {
 	if s.next == 0 {
 		s.next, s.every = m.now+2*m.latest, firstSlowdown
@@ -30,7 +30,8 @@ func (s *slowdown) first(m measure) {
 	}
 }
 
-// consider begins a slowdown if one is due and of use: if the queue was empty of late, its delay is known.
+// consider begins a slowdown if one is due and useful. If the queue was empty lately, its delay is known and none is
+// needed.
 func (s *slowdown) consider(c *congestion, m measure) {
 	if s.next == 0 || m.now < s.next {
 		return

@@ -28,7 +28,7 @@ func (s *slowStart) begin(until float64) { *s = slowStart{until: until} }
 func (s *slowStart) end()                { s.until = 0 }
 func (s *slowStart) active() bool        { return s.until != 0 }
 
-// growth is what an acknowledgement adds to the window.
+// growth returns how much an acknowledgement adds to the window.
 func (s *slowStart) growth(c *congestion, m measure, ended bool) float64 {
 	if s.samples == 0 || m.queue < s.least {
 		s.least = m.queue

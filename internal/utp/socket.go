@@ -1,12 +1,12 @@
-// Package utp is the transport of BEP 29: connections that carry streams of bytes in both ways over UDP,
-// and yield to other traffic.
+// Package utp implements the transport of BEP 29: connections that carry streams of bytes in both directions over
+// UDP, and yield to other traffic.
 //
 // A Socket owns its connections and their timers. The owner of the UDP socket, a udpmux.Mux, gives it the
 // packets that come in, and sends those that go out. Connections are net.Conns, which any goroutine may
 // use; none of them has a goroutine of its own.
 //
-// What a connection does is decided by an endpoint, plain data that takes in packets and the time and puts
-// out packets: see endpoint.go, and the files it names. The rest of the package ties endpoints to callers.
+// The behaviour of a connection is decided by an endpoint: plain data that takes packets and the time, and produces
+// packets. See endpoint.go. The rest of the package connects endpoints with callers.
 package utp
 
 import (
@@ -39,14 +39,13 @@ type Network interface {
 // Config says how a Socket works. The zero value of each field but Network is useful.
 type Config struct {
 	Network Network
-	// Unconfirmed is how many connections at most there are that another end asked for without proof that
-	// it is where it says. 0 is 80.
+	// Unconfirmed bounds the incoming connections whose other end has not proved that it receives packets at its
+	// address. 0 is 80.
 	Unconfirmed int
-	// Random is the source of the numbers that make connections hard to guess; nil is one that cannot be
-	// foreseen.
+	// Random is the source of the numbers that make connections hard to guess; nil is an unpredictable one.
 	Random rand.Source
-	// Account is where what has arrived and is not read is charged; nil is nowhere. Where there is no room, connections are told
-	// to send less, and the one that holds the most and was read the least is ended.
+	// Account is charged with data that has arrived and is not read; nil charges nothing. When it is full, other ends are told
+	// to send less, and the connection that holds the most and was read the least is ended.
 	Account *account.Account
 }
 
@@ -81,7 +80,7 @@ type Socket struct {
 	spare     []*conn // memory for touched
 }
 
-// connKey is how a packet finds its connection.
+// connKey identifies the connection of a packet.
 type connKey struct {
 	addr netip.AddrPort
 	id   uint16
@@ -111,8 +110,8 @@ func NewSocket(c Config) *Socket {
 // now is the time of endpoints. It is never 0.
 func (s *Socket) now() time.Duration { return time.Since(s.began) + time.Second }
 
-// Receive takes packets that came from one address, of segment bytes each and what is left in the last one.
-// What is to be done about them is done by Flush. They are the caller's again when Receive returns.
+// Receive takes packets that came from one address, of segment bytes each and what is left in the last one. Flush
+// acts on them. The caller may reuse p when Receive returns.
 func (s *Socket) Receive(p []byte, segment int, from netip.AddrPort) {
 	now := s.now()
 	var pk packet
@@ -157,7 +156,7 @@ func (s *Socket) Flush() {
 	s.touchedMu.Unlock()
 }
 
-// touch has Flush update a connection.
+// touch makes Flush update a connection.
 func (s *Socket) touch(c *conn) {
 	s.touchedMu.Lock()
 	s.touched = append(s.touched, c)
@@ -171,7 +170,7 @@ func (s *Socket) find(from netip.AddrPort, h *packet) (c, victim *conn) {
 	defer s.mu.Unlock()
 	id := h.id
 	if h.kind == typeSyn {
-		id++ // what its sender expects in answers is what we get in the packets that follow
+		id++ // the id in answers to a SYN is also the one in the packets that follow it
 	}
 	if c := s.conns[connKey{from, id}]; c != nil {
 		return c, nil
@@ -207,9 +206,9 @@ func (s *Socket) answer(from netip.AddrPort, h *packet) (c, victim *conn) {
 	return c, victim
 }
 
-// victim is the unconfirmed connection that makes room for one to another address: the one nearest to that, if they may be
-// of one network, so that no network takes the place of others. Else it is any: of a flood from everywhere, one is as good as another, and
-// of those that mean it, most get through. The caller holds s.mu.
+// victim returns the unconfirmed connection that makes room for a newcomer: the one with the nearest address, if both may be of one
+// network, so that no network takes the place of others. Otherwise it is a random one: in a flood from everywhere none can be
+// distinguished, and most honest connections get through. The caller holds s.mu.
 func (s *Socket) victim(newcomer netip.Addr) *conn {
 	first, near := s.random.IntN(len(s.unconfirmed)), 0
 	victim := s.unconfirmed[first]
@@ -222,7 +221,8 @@ func (s *Socket) victim(newcomer netip.Addr) *conn {
 	return victim
 }
 
-// common is how many bits two addresses begin with alike, if that is a network that one may hold in full; else 0.
+// common returns the length of the common prefix of two addresses, if one owner may hold all of a network of that
+// size; otherwise 0.
 func common(a, b netip.Addr) (n int) {
 	least := 16
 	if a.Is6() {
@@ -245,7 +245,7 @@ func common(a, b netip.Addr) (n int) {
 	return n
 }
 
-// newConn makes a connection that is not known yet. The caller holds s.mu.
+// newConn makes a connection that no packet can reach yet. The caller holds s.mu.
 func (s *Socket) newConn(remote netip.AddrPort) *conn {
 	c := &conn{s: s, remote: remote, place: confirmed}
 	c.e.init(&s.blocks, remote.Addr().Is6(), s.now())
@@ -259,7 +259,7 @@ func (s *Socket) newConn(remote netip.AddrPort) *conn {
 	return c
 }
 
-// confirm takes a connection from those that are unconfirmed. The caller holds s.mu.
+// confirm removes a connection from the unconfirmed ones. The caller holds s.mu.
 func (s *Socket) confirm(c *conn) {
 	if c.place == confirmed {
 		return
@@ -271,7 +271,7 @@ func (s *Socket) confirm(c *conn) {
 	c.place = confirmed
 }
 
-// forget lets go of a connection, so that no packet reaches it any more. The caller holds s.mu.
+// forget removes a connection, so that no packet reaches it any more. The caller holds s.mu.
 func (s *Socket) forget(c *conn) {
 	key := connKey{c.remote, c.e.recvID}
 	if s.conns[key] == c {
@@ -299,13 +299,13 @@ func (s *Socket) stray(h *header, to netip.AddrPort, now time.Duration) {
 	}
 	b := s.blocks.allocate(smallBlock)
 	defer s.blocks.release(b)
-	// It acknowledges what it answers, which proves that it is no forgery.
+	// It acknowledges the packet that it answers, which proves that the reset is not forged.
 	reset := header{kind: typeReset, id: h.id, stamp: stamp(now), seq: seq, ack: h.seq}
 	reset.put(b, 0)
 	s.network.Send(b[:headerSize], 0, to)
 }
 
-// localAddr is where the other end finds us, as far as we know.
+// localAddr returns our address as the other end sees it, as far as it is known.
 func (s *Socket) localAddr(remote netip.AddrPort) Addr {
 	for _, a := range s.network.Addrs() {
 		if a.Addr().Is4() == remote.Addr().Is4() {

@@ -19,7 +19,8 @@ const (
 	pressedFor     = time.Minute
 )
 
-// target is how long a queue may be: targetDelay at most, and less where that does as well, or does harm.
+// target is how long a queue may be: targetDelay at most, and less if a shorter queue is enough or a longer one does
+// harm.
 //
 //   - A large window needs no long queue to fill the path, so the target is shorter for larger windows. That
 //     leaves little of a queue beside a TCP which keeps it short itself, such as BBR. And of two flows that
@@ -40,7 +41,7 @@ type target struct {
 	most    time.Duration
 }
 
-// goal is the wait that is right for the window as it is.
+// goal returns the target for the present window.
 func (c *congestion) goal(m measure) time.Duration {
 	if m.now < c.target.pressed {
 		return targetDelay
@@ -59,8 +60,8 @@ func (t *target) overflowed(queue time.Duration, m measure) {
 	t.adjust(m)
 }
 
-// adjust has the target fit the queue, as far as that is known. All who share a queue see how long it gets,
-// more or less; the steps are so large that they come to the same target all the same.
+// adjust fits the target to the queue, as far as that is known. All flows that share a queue see roughly how long it
+// gets; the steps are so large that they still arrive at the same target.
 func (t *target) adjust(m measure) {
 	if t.overflow == 0 {
 		return
@@ -69,7 +70,7 @@ func (t *target) adjust(m measure) {
 		t.overflow, t.limit = 0, targetDelay
 		return
 	}
-	// What was taken for a part of the path may turn out to have been queue.
+	// A delay that counted as part of the path may turn out to have been a queue.
 	if down := int32(t.floor - m.floor); down > 0 {
 		t.overflow += time.Duration(down) * time.Microsecond
 	}

@@ -33,7 +33,7 @@ type timers struct {
 	lingerEnd  time.Duration // which is never later
 }
 
-// due is when tick is to be called, or 0 if never.
+// due returns when to call tick, or 0 for never.
 func (e *endpoint) due() time.Duration {
 	if e.state == closed {
 		return 0
@@ -65,7 +65,7 @@ func (e *endpoint) finUnderway() bool {
 	return e.out.finished && e.out.nxt == e.out.end && e.out.una != e.out.end
 }
 
-// trim lets go of memory that an idle connection does not need.
+// trim releases memory that an idle connection does not need.
 func (e *endpoint) trim() {
 	if e.out.empty() {
 		e.out.ring = nil
@@ -78,7 +78,7 @@ func (e *endpoint) trim() {
 	}
 }
 
-// tick does what is due.
+// tick acts on the timers that are due.
 func (e *endpoint) tick(now time.Duration) {
 	if e.state == closed {
 		return

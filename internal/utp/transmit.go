@@ -25,7 +25,7 @@ type sender interface {
 	probe(p []byte) error
 }
 
-// transmit sends what may be sent now.
+// transmit sends the packets that may be sent now.
 func (e *endpoint) transmit(now time.Duration, s sender) {
 	if e.acks.reset {
 		e.acks.reset = false
@@ -62,7 +62,7 @@ func (e *endpoint) sendSyn(now time.Duration, s sender) {
 	}
 }
 
-// header is what all packets that are sent now begin with, but for their type and number.
+// header returns the header of all packets that are sent now, except for their type and number.
 func (e *endpoint) header(now time.Duration) header {
 	e.in.told = e.in.window()
 	h := header{id: e.sendID, stamp: stamp(now), diff: e.diff, window: uint32(e.in.told), seq: e.out.nxt, ack: e.in.ack}
@@ -74,7 +74,7 @@ func (e *endpoint) header(now time.Duration) header {
 	return h
 }
 
-// sendBare sends a packet without data, and with it all that is to be acknowledged.
+// sendBare sends a packet without data, with all acknowledgements.
 func (e *endpoint) sendBare(kind packetType, now time.Duration, s sender) error {
 	h := e.header(now)
 	h.kind = kind
@@ -138,7 +138,7 @@ func (e *endpoint) selective(kind, p []byte) (n int) {
 	return n
 }
 
-// sendPackets sends data, first of all what was lost, as far as the windows allow.
+// sendPackets sends data as far as the windows allow, lost packets first.
 func (e *endpoint) sendPackets(now time.Duration, s sender) {
 	o := &e.out
 	e.timers.pace = 0
@@ -258,7 +258,7 @@ func (e *endpoint) sendRun(seq uint16, n int, now time.Duration, s sender) bool 
 		sent, err = s.send(b, int(first.size))
 	}
 	if err != nil {
-		sent = len(b) // as good as lost on the way
+		sent = len(b) // treated as lost on the way
 	}
 	for i := 0; i < n && i*int(first.size) < sent; i++ {
 		p := o.at(seq + uint16(i))
@@ -304,7 +304,8 @@ func (e *endpoint) feel(now time.Duration, s sender) {
 	}
 }
 
-// sendProbe sends a packet that tries out the path's MTU. If that cannot be, it goes as any other.
+// sendProbe sends a packet that probes the path's MTU. If the system cannot do that, the packet is sent like any
+// other.
 func (e *endpoint) sendProbe(p *outPacket, now time.Duration, s sender) (sent int, err error) {
 	err = s.probe(p.bytes())
 	switch {

@@ -3,17 +3,17 @@ package utp
 import "sync/atomic"
 
 const (
-	// unacknowledgedLimit bounds what all connections of a Socket hold to be sent and acknowledged, in bytes: a
-	// connection holds more than its part of it only while there is room.
+	// unacknowledgedLimit bounds the unsent and unacknowledged bytes of all connections of a Socket. A connection
+	// holds more than its share only while there is room.
 	unacknowledgedLimit = 32 << 20
-	// unacknowledgedFree is what each connection may hold whatever the others do.
+	// unacknowledgedFree is how many bytes each connection may hold regardless of the others.
 	unacknowledgedFree = 128 << 10
 	// lingeringPart is the part of the bound, one in so many, up to which connections that their callers closed are waited for.
 	lingeringPart = 4
 )
 
 // unacknowledged is the memory that data of all connections of a Socket lies in until the other ends acknowledge it. An end
-// that takes much and then falls silent has us hold a whole window. Any goroutine may use it.
+// that takes much and then falls silent makes us hold a whole window. Any goroutine may use it.
 type unacknowledged struct {
 	limit   int64
 	held    atomic.Int64

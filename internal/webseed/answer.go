@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// An Error says why a server did not send what it was asked for, and what follows.
+// An Error says why a server did not send the requested bytes, and what follows from that.
 type Error struct {
 	URL    string // of the file
 	Reason string
@@ -21,12 +21,12 @@ type Error struct {
 func (e *Error) Error() string { return "web seed " + e.URL + ": " + e.Reason }
 func (e *Error) Unwrap() error { return e.Err }
 
-// A Fate is what follows from an Error.
+// A Fate is the consequence of an Error.
 type Fate uint8
 
 const (
 	Broken  Fate = iota // the server or the way there failed: it rests
-	Busy                // it says so: it rests as long as it asks for
+	Busy                // the server says that it is busy: it rests as long as it asks for
 	Missing             // it does not have that file: the file rests
 )
 
@@ -38,8 +38,8 @@ type request struct {
 
 func (r request) whole() bool { return r.from == 0 && r.to == r.size }
 
-// judge returns from which offset in the file the body of an answer starts, and where it ends, or what is wrong with
-// it. length is the Content-Length, or -1.
+// judge returns the offsets in the file at which the body of an answer starts and ends, or the error in it. length is
+// the Content-Length, or -1.
 func (r request) judge(status int, h http.Header, length int64, now time.Time) (from, to int64, wrong *Error) {
 	switch {
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
@@ -110,7 +110,7 @@ func parseOffset(s string) (n int64, ok bool) {
 
 const maxRetryAfter = 24 * time.Hour
 
-// retryAfter is how long a Retry-After header says to wait, in seconds or by a date; 0 if it does not say.
+// retryAfter returns how long a Retry-After header says to wait, in seconds or by a date; 0 if it does not say.
 func retryAfter(s string, now time.Time) time.Duration {
 	s = textproto.TrimString(s)
 	if s == "" {

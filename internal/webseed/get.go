@@ -25,7 +25,7 @@ var errSilent = fmt.Errorf("not a byte in %v", silence)
 type Body struct {
 	// Offset is that of the next byte within the file, and End that behind the last byte.
 	Offset, End int64
-	// Rangeless is set where the server sends all of a file, though it was asked for a part.
+	// Rangeless is set if the server sends a whole file although it was asked for a part.
 	Rangeless bool
 
 	url    string
@@ -37,8 +37,8 @@ type Body struct {
 }
 
 // Open asks for the bytes of a file from one offset to before another. The body may start before and end after that,
-// where the server sends whole files only. It must be closed. ctx ends the request, its body included. An error
-// that is no *Error is that of ctx.
+// if the server sends whole files only. It must be closed. ctx ends the request, its body included. An error that is
+// not an *Error is that of ctx.
 func (s *Seed) Open(ctx context.Context, file int, from, to int64) (*Body, error) {
 	r := request{from: from, to: to, size: s.content.Layout.File(file).Length}
 	s.mu.Lock()
@@ -128,7 +128,7 @@ func (s *Seed) get(parent context.Context, file int, r request, known *redirect)
 // failure is the error of a request for u that had no answer.
 func (s *Seed) failure(u *url.URL, err error) *Error {
 	e := &Error{URL: printable.Line(u.Redacted()), Err: err}
-	// What a guard refuses is refused by what the URL is, and not for what the server did.
+	// A guard refuses a URL because of the URL itself, not because of anything that the server did.
 	for _, refused := range []error{errQuery, httpguard.ErrInward, httpguard.ErrRedirect, httpguard.ErrScheme} {
 		if errors.Is(err, refused) {
 			e.Err, e.Fate = refused, Missing
@@ -141,7 +141,7 @@ func (s *Seed) failure(u *url.URL, err error) *Error {
 	return e
 }
 
-// because is err, or why ctx ended if it has.
+// because returns err, or the cause of ctx if it has ended.
 func because(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -149,7 +149,8 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-// Read reads the next bytes. Before the end of the body it returns no io.EOF. Only while it waits does time run.
+// Read reads the next bytes. It never returns io.EOF before the end of the body. The limit on silence counts only
+// while Read waits.
 func (b *Body) Read(p []byte) (int, error) {
 	p = p[:min(int64(len(p)), b.End-b.Offset)]
 	b.timer.Reset(silence)

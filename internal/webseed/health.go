@@ -11,18 +11,19 @@ const (
 	firstBroken  = 5 * time.Second  // doubling to maxRest
 	maxRest      = 10 * time.Minute
 	maxFalse     = 2  // pieces of its own, before it is banned
-	maxMissing   = 16 // files in a row, before it rests: it may have none of them, or lead to one who knows nothing of them
+	maxMissing   = 16 // files in a row, before it rests: it may have none of the files, or redirect to a server that has none
 	maxFileRests = 100_000
 )
 
-// Health is how a seed does, and when it may be asked. The zero value is of one that was not asked yet.
+// Health records the failures of a seed, and decides when it may be asked. The zero value is for a seed that was not
+// asked yet.
 type Health struct {
 	until    time.Time         // it rests until then
-	rest     time.Duration     // how long the last one was, if nothing came since
+	rest     time.Duration     // length of the last rest, if nothing came since
 	missing  int               // files in a row that it does not have
 	files    map[int]time.Time // those that rest, and until when
 	pieces   map[int]time.Time // likewise, those that were false
-	order    []resting         // all of them, the first to have rested first: they rest equally long
+	order    []resting         // all of them, in the order in which their rests end: all rests are equally long
 	lies     int               // how many pieces were false
 	broken   bool              // it rests because it could not be reached, not because it said so
 	unusable bool
@@ -36,8 +37,8 @@ type resting struct {
 	piece bool
 }
 
-// Failed records that a request failed. file is what was asked for; it reports whether that file rests now, so that
-// the seed is asked for nothing in it until Rested says that it may. The seed itself may rest beside it.
+// Failed records that a request for a file failed. It reports whether that file rests now: then the seed is not asked
+// for it until Rested returns it. The seed itself may rest, too.
 func (h *Health) Failed(file int, err error, now time.Time) (fileRests bool) {
 	h.err = err
 	e, ok := errors.AsType[*Error](err)
@@ -65,14 +66,14 @@ func (h *Health) Failed(file int, err error, now time.Time) (fileRests bool) {
 	return false
 }
 
-// Refused reports whether an error is that of a server that is busy and does not say for how long. Where another request of
-// the seed is under way, it may be that which it is busy with.
+// Refused reports whether an error is that of a server that is busy and does not say for how long. If another request to
+// the seed is under way, the server may be busy with that.
 func Refused(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Fate == Busy && e.After == 0
 }
 
-// Crowded records that a request was refused beside another. The seed does not rest for it.
+// Crowded records that a request was refused while another was under way. The seed does not rest because of it.
 func (h *Health) Crowded(err error) { h.err = err }
 
 func (h *Health) backOff(first time.Duration, now time.Time) {
@@ -80,14 +81,14 @@ func (h *Health) backOff(first time.Duration, now time.Time) {
 	h.until = now.Add(h.rest)
 }
 
-// Revive ends a rest of a seed that could not be reached, since it may have been for lack of a network.
+// Revive ends the rest of a seed that could not be reached, because the cause may have been a missing network.
 func (h *Health) Revive(now time.Time) {
 	if h.broken && now.Before(h.until) {
 		h.until, h.rest = now, 0
 	}
 }
 
-// lay has a file or piece rest, unless it does, and returns those that do.
+// lay makes a file or piece rest, unless it rests already, and returns the resting ones.
 func (h *Health) lay(all map[int]time.Time, r resting) map[int]time.Time {
 	if all == nil {
 		all = make(map[int]time.Time)
@@ -127,7 +128,7 @@ func (h *Health) PieceRests(piece int) bool { return !h.pieces[piece].IsZero() }
 // AnyRests reports whether any file or piece rests.
 func (h *Health) AnyRests() bool { return len(h.files)+len(h.pieces) > 0 }
 
-// NextRested is when the first of the files and pieces that rest has rested long enough; zero if none rests.
+// NextRested returns when the first rest of a file or piece ends; zero if none rests.
 func (h *Health) NextRested() (next time.Time) {
 	if len(h.order) > 0 {
 		next = h.order[0].until
@@ -135,8 +136,8 @@ func (h *Health) NextRested() (next time.Time) {
 	return next
 }
 
-// Lied records that a piece was false that came from the seed alone, and reports whether it is to be banned. If not, that
-// piece rests.
+// Lied records that a piece that came from the seed alone was false, and reports whether the seed must be banned. If not,
+// that piece rests.
 func (h *Health) Lied(piece int, now time.Time) (banned bool) {
 	h.lies++
 	h.err = errFalse
@@ -152,5 +153,5 @@ func (h *Health) Unusable(why error) { h.unusable, h.err = true, why }
 // Banned reports whether the seed is never asked again, because it sent too many false pieces or cannot be asked at all.
 func (h *Health) Banned() bool { return h.unusable || h.lies >= maxFalse }
 
-// Err is why the last request failed that did, or nil.
+// Err returns the error of the last request that failed, or nil.
 func (h *Health) Err() error { return h.err }

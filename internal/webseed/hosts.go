@@ -101,7 +101,7 @@ func (s *Seed) Wanted() bool {
 	return at != nil && slices.ContainsFunc(at.waiting, func(w waiter) bool { return w.content != s.content })
 }
 
-// MaxRequests is how many requests of the seed's host may be under way.
+// MaxRequests returns how many requests to the seed's host may be under way.
 func (s *Seed) MaxRequests() int {
 	h := &s.client.hosts
 	h.mu.Lock()

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// fileURL is the URL of a file (BEP 19): below the directory that the seed's URL is, or that URL itself where the torrent is
-// one file and the URL does not end in a slash. A query stays behind the path.
+// fileURL returns the URL of a file (BEP 19). It lies below the seed's URL, or is that URL itself if the torrent is a single
+// file and the URL does not end in a slash. A query stays behind the path.
 func (s *Seed) fileURL(file int) *url.URL {
 	u := *s.base
 	u.Fragment, u.RawFragment = "", ""

@@ -1,6 +1,6 @@
-// Package webseed fetches content from HTTP servers that have it as plain files (BEP 19). It builds their URLs, cuts ranges
-// of content into ranges of files, judges answers, remembers redirects, and says how long a server that failed rests. Which
-// bytes are fetched, and when, is up to its caller.
+// Package webseed fetches content from HTTP servers that have it as plain files (BEP 19). It builds their URLs, splits
+// ranges of content into ranges of files, checks answers, remembers redirects, and decides how long a server that failed
+// rests. The caller decides which bytes are fetched, and when.
 //
 // A Client is shared by all downloads, and a Seed is one server for one download; any goroutine may use them. A Body belongs
 // to one goroutine. A Health is plain data, which its caller guards; the time is an argument.
@@ -25,7 +25,8 @@ type Client struct {
 	hosts  hosts
 }
 
-// NewClient returns a client that asks by c. direct reports whether its requests for a URL are known to go through no proxy.
+// NewClient returns a client that makes its requests through c. direct reports whether its requests for a URL are known to
+// go through no proxy.
 func NewClient(c *http.Client, direct func(u *url.URL) bool) *Client {
 	return &Client{http: c, direct: direct, hosts: hosts{known: make(map[string]*host)}}
 }
@@ -49,7 +50,7 @@ type Seed struct {
 	remembered int              // bytes that they take
 }
 
-// A redirect is where a file was found at last.
+// A redirect is the last URL of a chain of redirects to a file.
 type redirect struct {
 	to     *url.URL
 	public bool // where it began
@@ -111,8 +112,8 @@ func (c *Client) NewSeed(rawURL string, byUser bool, content *Content) (*Seed, e
 	return s, nil
 }
 
-// noQuery is the httpguard.Rule of web seeds: a file inside the user's network has a path, and what has a query may be an
-// order to a router or a service.
+// noQuery is the httpguard.Rule of web seeds: a file inside the user's network has a path, while a URL with a query may
+// be a command to a router or a service.
 func noQuery(u *url.URL, _ bool) error {
 	if u.RawQuery != "" || u.ForceQuery {
 		return errQuery

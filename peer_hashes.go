@@ -20,7 +20,7 @@ const (
 	// hashWork is the work of hashing two hashes into one.
 	hashWork = 10
 	// hashReadRate is how many blocks a second all strangers may have a client read for their hashes, and hashReadsAtOnce how many
-	// at once: the longest piece. Each peer is charged with it, but one that calls again begins with a new account.
+	// at once: the longest piece. Each peer is charged with it, too, but there may be any number of them.
 	hashReadRate    = 512
 	hashReadsAtOnce = maxBlocksHashed
 )

@@ -24,6 +24,10 @@ const idleConns = 64
 // http2Held is how many bytes a server may send ahead of those who read, by HTTP/2. All requests of it share one connection.
 const http2Held = 1 << 20
 
+// http2Written is how long nothing may be written to a server by HTTP/2: one that sends and does not read. No context ends that wait, which
+// reads and closes of a body are in, too. What we write is little, and fits in the buffers of a socket otherwise.
+const http2Written = time.Second
+
 // familyKey is the context key of the netaddr.Family that a request is made over.
 type familyKey struct{}
 
@@ -83,7 +87,11 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 			MaxIdleConnsPerHost:    2,                // web seeds use two
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart
 			MaxResponseHeaderBytes: 64 << 10,
-			HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerConnection: http2Held, MaxReceiveBufferPerStream: http2Held / 2},
+			HTTP2: &http.HTTP2Config{
+				MaxReceiveBufferPerConnection: http2Held,
+				MaxReceiveBufferPerStream:     http2Held / 2,
+				WriteByteTimeout:              http2Written,
+			},
 		}
 	}
 	return &http.Client{Transport: d}

@@ -189,3 +189,30 @@ func TestSlotsAreDealtByNetwork(t *testing.T) {
 	t.Logf("took %v alone, %v beside a crowd", alone, crowded)
 	require.Less(t, crowded, 3*alone/2)
 }
+
+// Forty peers that send a block in eighteen seconds each, so that they are not snubbed, were asked for all of the content. A seed
+// that comes later takes it over from them.
+func TestSlowCrowdKeepsNothingFromSeed(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, 64<<10, 16<<20)
+		d := simLeech(t, simClient(t, n.NewHost("80.0.0.1", 0, 0, 5*time.Millisecond), nil), content)
+		arrive := func(addr string, rate float64) netip.AddrPort {
+			p := simpeer.New(addr, n.NewHost(addr, rate, 0, 5*time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true, Eager: true})
+			require.NoError(t, p.Arrive())
+			t.Cleanup(p.Stop)
+			return p.Addr()
+		}
+		for k := range 40 {
+			d.discovery.found(peerlist.FromPEX, "", arrive(fmt.Sprintf("%d.%d.0.1", 100+k, k), 900))
+		}
+		simnet.Sleep(30 * time.Second)
+		d.discovery.found(peerlist.FromTracker, "", arrive("90.0.0.1", 500e3))
+		began := time.Now()
+		_, err := d.Wait()
+		require.NoError(t, err)
+		s := d.Stats()
+		t.Logf("took %v, wasted %d bytes, %d thefts", time.Since(began), s.Wasted, s.Steals)
+		require.Less(t, time.Since(began), time.Minute)
+		require.Less(t, s.Wasted, content.length/20)
+	})
+}

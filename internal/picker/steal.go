@@ -57,6 +57,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 const (
 	stealAhead = 200 * time.Millisecond // a supplier with this much work and two round trips of it does not steal
 	firstLoot  = 16                     // thefts of small gain that the ration begins with
+	muchTime   = 10 * time.Second       // that a theft gains is much, however slow all are together
 	lootRatio  = 100                    // blocks received that add one theft to it, or half of one while much comes twice
 	farSlower  = 8                      // how much slower than the thief a supplier must be while the intake is full,
 	crowd      = 64                     // more so among more suppliers than these, of which some seem slower by chance
@@ -77,8 +78,8 @@ func (pk *Picker) outlook(now time.Time) outlook {
 }
 
 // large reports whether a theft by s from o is outside the ration. It is if it gains a second, o has been measured or
-// silent for as long, and it gains twice the time in which all suppliers together send what they were asked for; and if o
-// has sent nothing at all in a second.
+// silent for as long, and it gains twice the time in which all suppliers together send what they were asked for, or ten
+// seconds, for where all are slow that is long; and if o has sent nothing at all in a second.
 //
 // While the intake is full, what o sent may be waiting for us. So o must be silent for longer or far slower than s, and
 // little may have come twice so far.
@@ -92,7 +93,7 @@ func (v outlook) large(s, o *Supplier, gain time.Duration) bool {
 	} else if o.pace.rate <= 0 && silence >= time.Second {
 		return true
 	}
-	return gain >= max(time.Second, 2*v.together) && (o.pace.seconds >= 1 || silence >= time.Second)
+	return gain >= max(time.Second, min(2*v.together, muchTime)) && (o.pace.seconds >= 1 || silence >= time.Second)
 }
 
 // full reports whether the intake is full. If what was stolen in a lull came twice, that was no sign of room.

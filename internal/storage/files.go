@@ -197,6 +197,25 @@ func (d absentDirs) stat(disk Disk, name string) (FileInfo, error) {
 // it means the same, until something is to be written.
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || notDirectory(err) }
 
+// refusedName is the error of a name that is said not to be there where it is to be made. Some file systems, such as exFAT by
+// FUSE, say so of a name that they do not take.
+type refusedName struct{ error }
+
+func (e refusedName) Unwrap() error { return e.error }
+
+func notMade(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return refusedName{err}
+	}
+	return err
+}
+
+// notTaken reports whether a file system does not take a name that was to be made.
+func notTaken(err error) bool {
+	_, ok := errors.AsType[refusedName](err)
+	return ok || refused(err)
+}
+
 // missing reports whether err means that a file is not there, or cannot be, under its name.
 func missing(err error) bool { return absent(err) || refused(err) }
 
@@ -222,9 +241,10 @@ func (s *fileStore) open(i, flag int) (DiskFile, error) {
 	f, err := s.openRoomy(name, flag)
 	if err != nil && flag&os.O_CREATE != 0 && errors.Is(err, fs.ErrNotExist) {
 		if err := s.mkdirAll(filepath.Dir(name)); err != nil {
-			return nil, err
+			return nil, notMade(err)
 		}
 		f, err = s.openRoomy(name, flag)
+		err = notMade(err)
 	}
 	if err == nil && flag&os.O_CREATE != 0 {
 		s.madeName(name)

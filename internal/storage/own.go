@@ -177,7 +177,7 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 	s.handles.drop(i)
 	var h *handle
 	file, err := s.open(i, os.O_RDWR|os.O_CREATE|os.O_EXCL)
-	for n := portable; refused(err) && n >= portable/2; n /= 2 {
+	for n := portable; notTaken(err) && n >= portable/2; n /= 2 {
 		name := filepath.FromSlash(safename.Portable(apartFromSidecars(s.content.File(i).Path), n))
 		if name == f.name {
 			continue

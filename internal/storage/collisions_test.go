@@ -4,8 +4,10 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -99,4 +101,36 @@ func place(lines []string) []string {
 	}
 	safename.TellApart(paths)
 	return paths
+}
+
+// A file system that invents inodes may take names for one, too, as exFAT by FUSE does with those that differ in case.
+func TestNamesThatDifferInCaseWhereInodesAreInvented(t *testing.T) {
+	for _, folds := range []bool{true, false} {
+		if !folds && runtime.GOOS != "linux" {
+			continue
+		}
+		tor, content := named(1, "d/ReadMe.txt", "d/readme.txt", "d/a", "d/A", "D/b", "d/b", "d/README.TXT", "d/other")
+		dir := t.TempDir()
+		open := func() storage.Store {
+			disk, err := storage.OpenRoot(dir)
+			require.NoError(t, err)
+			if folds {
+				disk = foldingDisk{disk, strings.ToLower}
+			}
+			s, err := storage.OpenDisk(tor, strangeDisk{disk, new(atomic.Uint64)}, dir, nil)
+			require.NoError(t, err)
+			require.NoError(t, s.SetWanted(all(tor)))
+			return s
+		}
+		s := open()
+		download(t, tor, s, content)
+		require.NoError(t, s.SaveResume(bits.Full(tor.NumPieces()), nil))
+		require.NoError(t, s.Finish())
+		require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, s))
+		require.NoError(t, s.Close())
+		require.Len(t, listing(t, dir), tor.NumFiles())
+		s = open()
+		require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, s), "the next run finds all of them: %q", listing(t, dir))
+		require.NoError(t, s.Close())
+	}
 }

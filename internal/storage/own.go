@@ -26,6 +26,7 @@ func (f *fileState) found(info FileInfo) {
 // another name, it is read there.
 func (s *fileStore) findTwins() error {
 	first := make(map[any]int)
+	s.findAlike()
 	for i := range s.content.NumFiles() {
 		f := &s.files[i]
 		if !f.here {
@@ -33,6 +34,10 @@ func (s *fileStore) findTwins() error {
 		}
 		key := s.identity(i, f.id)
 		twin, ok := first[key]
+		if !ok {
+			twin = s.sameInCase(i)
+			ok = twin >= 0 && twin < i
+		}
 		if !ok {
 			first[key] = i
 			continue
@@ -215,7 +220,7 @@ func (s *fileStore) sameFile(i int, id FileID) int {
 			return j
 		}
 	}
-	return -1
+	return s.sameInCase(i)
 }
 
 // identity is what file i, with an identity of id, has alone. Where the system does not tell, that is its name without

@@ -1,0 +1,72 @@
+package storage
+
+import (
+	"strings"
+	"unicode"
+
+	"github.com/shoal-go/torrent/internal/safename"
+)
+
+// findAlike finds the files whose paths differ from another's in case alone.
+func (s *fileStore) findAlike() {
+	first := make(map[string]int)
+	s.alike = make(map[int][]int)
+	for i := range s.content.NumFiles() {
+		if s.files[i].name == "" {
+			continue
+		}
+		key := safename.FoldCase(s.files[i].name)
+		if k, ok := first[key]; !ok {
+			first[key] = i
+		} else if s.alike[k] == nil {
+			group := []int{k, i}
+			s.alike[k], s.alike[i] = group, group
+		} else {
+			group := append(s.alike[k], i)
+			for _, j := range group {
+				s.alike[j] = group
+			}
+		}
+	}
+}
+
+// sameInCase is the first file of the content that is there and has the name of file i, which is there, but for its case, where
+// the file system takes these for one; or -1. Identities do not always show that: where inodes are invented, each name has its own.
+// The caller holds s.mu.
+func (s *fileStore) sameInCase(i int) int {
+	name := s.files[i].name
+	for _, j := range s.alike[i] {
+		f := &s.files[j]
+		if j != i && (f.left != Stamp{}) && strings.EqualFold(f.name, name) && s.foldsCase(name) {
+			return j
+		}
+	}
+	return -1
+}
+
+// foldsCase asks the file system whether it finds a file that is there under a name that no file of the content has, and which differs
+// in case alone. The caller holds s.mu.
+func (s *fileStore) foldsCase(name string) bool {
+	swapped := strings.Map(func(r rune) rune {
+		if upper := unicode.ToUpper(r); upper != r {
+			return upper
+		}
+		return unicode.ToLower(r)
+	}, name)
+	for _, other := range []string{swapped, strings.ToUpper(name), strings.ToLower(name)} {
+		if other != name && !s.hasName(other) {
+			_, err := s.disk.Stat(other)
+			return err == nil
+		}
+	}
+	return false
+}
+
+func (s *fileStore) hasName(name string) bool {
+	for i := range s.files {
+		if s.files[i].name == name {
+			return true
+		}
+	}
+	return false
+}

@@ -166,7 +166,7 @@ func (p *peer) askHashes(now time.Time) {
 	if !p.conn.v2 || p.closing != nil || !p.d.hashing.fetch.Wanting() {
 		return
 	}
-	for _, r := range p.d.hashing.fetch.Next(p.hashes, now) {
+	for _, r := range p.d.hashing.fetch.Next(p.hashesAsked, now) {
 		p.send(func(b []byte) []byte { return wire.AppendHashRequest(b, onWireHashes(r)) })
 	}
 }
@@ -191,11 +191,11 @@ func (p *peer) receiveHashes(m wire.Message, now time.Time) error {
 	d := p.d
 	r, hashes := wire.ParseHashRequest(m.Payload)
 	if m.ID == wire.HashReject {
-		err := d.hashing.fetch.Rejected(p.hashes, fromWireHashes(r), now)
+		err := d.hashing.fetch.Rejected(p.hashesAsked, fromWireHashes(r), now)
 		d.askHashes(now)
 		return err
 	}
-	found, whole, err := d.hashing.fetch.Received(p.hashes, fromWireHashes(r), hashes)
+	found, whole, err := d.hashing.fetch.Received(p.hashesAsked, fromWireHashes(r), hashes)
 	if errors.Is(err, hashfetch.ErrLied) {
 		d.ban(0, []any{p.conn.addr})
 	}

@@ -47,9 +47,6 @@ type peer struct {
 	ext      extensions
 
 	// Download state
-	hashes            *hashfetch.Peer // hash requests to it
-	hashesServed      int64           // bytes of hashes that it was sent
-	hashesReading     atomic.Int32    // its requests that wait for a piece to be read; needs no mutex
 	supply            picker.Supplier // what the picker knows of it
 	saidPieces        bool            // its bitfield, have-all or have-none has come
 	amInterested      bool
@@ -68,6 +65,11 @@ type peer struct {
 	denied         int              // requests that it was not allowed to make, minus those answered since
 	up             ratelimit.Meter
 	suggested      []int // pieces that were suggested to it and that it has not got (BEP 6)
+
+	// Hashes of version 2
+	hashesAsked   *hashfetch.Peer // hash requests to it
+	hashesServed  int64           // bytes of hashes that it was sent
+	hashesReading atomic.Int32    // its hash requests that wait for a piece to be read; needs no mutex
 
 	work ratelimit.Account // bounds the work that its messages may cause; like rest, used by the reading goroutine only
 	rest time.Duration     // pause before another message is read

@@ -102,13 +102,13 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	d.swarm.numbered++
 	p := &peer{
 		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now,
-		rd:        wire.NewReader(k, (d.t.NumPieces()+7)/8),
-		fast:      k.theirs.Fast(),
-		extended:  k.theirs.Extended(),
-		amChoking: true,
-		hashes:    hashfetch.NewPeer(),
-		ended:     make(chan struct{}),
-		work:      ratelimit.NewAccount(workRate, workAtOnce, now),
+		rd:          wire.NewReader(k, (d.t.NumPieces()+7)/8),
+		fast:        k.theirs.Fast(),
+		extended:    k.theirs.Extended(),
+		amChoking:   true,
+		hashesAsked: hashfetch.NewPeer(),
+		ended:       make(chan struct{}),
+		work:        ratelimit.NewAccount(workRate, workAtOnce, now),
 	}
 	p.holder = d.client.account.Join(func() { go p.stop(errHoldsMost) })
 	p.rd.Charge(func(n int) bool { return p.holder.Set(account.Incoming, n) })
@@ -163,7 +163,7 @@ func (d *Download) removePeer(p *peer) {
 	d.mu.Lock()
 	defer d.unlock(now)
 	d.traffic.gate.Refund(d.picker.Leave(&p.supply))
-	d.hashing.fetch.Leave(p.hashes)
+	d.hashing.fetch.Leave(p.hashesAsked)
 	d.askHashes(now)
 	d.uploading.suggester.GiveUp(p.suggested)
 	d.uploading.spread.Forget(p.number)

@@ -68,16 +68,16 @@ func (tr *tracker) heard(a answer, now time.Time) {
 		Leechers:  max(tr.swarm.Leechers, a.swarm.Leechers),
 		Completed: max(tr.swarm.Completed, a.swarm.Completed),
 	}
-	soonest, next := a.schedule()
+	soonest, next := a.intervals()
 	tr.soonest, tr.next = now.Add(soonest), now.Add(next)
 	if tr.sooner {
 		tr.next, tr.sooner = tr.soonest, false
 	}
 }
 
-// schedule returns how long after an answer the tracker may be announced to again, by its `min interval`,
+// intervals returns how long after an answer the tracker may be announced to again, by its `min interval`,
 // and how long after it is, by its interval.
-func (a *answer) schedule() (soonest, next time.Duration) {
+func (a *answer) intervals() (soonest, next time.Duration) {
 	next = defaultInterval
 	if a.interval > 0 {
 		next = clampInterval(a.interval)

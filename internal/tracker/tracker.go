@@ -94,7 +94,7 @@ type tracker struct {
 	asking   bool      // an announce is under way and no address family has answered it
 	askedAt  time.Time // zero if never
 	next     time.Time // when it is due
-	soonest  time.Time // when it is due at the earliest, if the download is hungry
+	soonest  time.Time // the earliest that it allows, by `min interval`: then it is due if the download is hungry, or Announce is called
 	sooner   bool      // Announce was called while it was asked: what it was told may be out of date
 	failures int       // since the last answer
 	final    bool      // it is never asked again

@@ -139,25 +139,32 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 		d.watch(1)
 		defer d.watch(-1)
 		given := make(map[int]bool)
+		next, lost := 0, 0 // what was looked at of the files that are done, and how many were lost until then
 		var changed error
 		for {
 			gone := d.isGone()
 			d.mu.Lock()
-			var fresh []int
-			for _, i := range d.selection.choice.done {
+			c := &d.selection.choice
+			if lost != c.lost {
+				next, lost = 0, c.lost
+			}
+			var fresh, chosen []int
+			for _, i := range c.done[next:] {
 				if i >= 0 && !given[i] {
 					fresh = append(fresh, i)
 				}
 			}
-			settled := d.isSettled()
-			chosen := d.selection.choice.files()
+			next = len(c.done)
+			settled := d.isSettled() && !d.progress.checking
+			if settled {
+				chosen = c.files()
+			}
 			changes, done, result := d.reading.changed, d.isDone(), d.life.result
-			examined := !d.progress.checking
 			d.mu.Unlock()
 			doubted := false
 			for _, i := range fresh {
 				if err := d.store.ChangedFile(i); err != nil {
-					changed = err
+					changed, next = err, 0
 					if d.t.layout.File(i).Length > 0 && !gone {
 						first, _ := d.t.layout.PiecesOf(i)
 						d.recheck(first, err) // then it is fetched again
@@ -175,7 +182,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 				yield(nil, result)
 				return
 			case doubted:
-			case examined && settled && !slices.ContainsFunc(chosen, func(i int) bool { return !given[i] }):
+			case settled && !slices.ContainsFunc(chosen, func(i int) bool { return !given[i] }):
 				return
 			case gone:
 				yield(nil, cmp.Or(changed, ErrClosed))

@@ -156,8 +156,8 @@ func serveContent(conn net.Conn, content *simContent) {
 func TestSlotsAreDealtByNetwork(t *testing.T) {
 	took := func(crowd int) (took time.Duration) {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-			content := newSimContent(1, 256<<10, 40<<20)
-			us := n.NewHost("80.0.0.1", 1e6, 0, 10*time.Millisecond)
+			content := newSimContent(1, 64<<10, 8<<20)
+			us := n.NewHost("80.0.0.1", 200e3, 0, 10*time.Millisecond)
 			simSeed(t, simClient(t, us, nil), content)
 			simnet.Sleep(time.Second)
 			for k := range crowd {
@@ -174,7 +174,7 @@ func TestSlotsAreDealtByNetwork(t *testing.T) {
 			began := time.Now()
 			var honest []*Download
 			for k := range 3 {
-				leech := n.NewHost(fmt.Sprintf("9%d.0.0.1", k), 1e6, 2e6, 10*time.Millisecond)
+				leech := n.NewHost(fmt.Sprintf("9%d.0.0.1", k), 200e3, 400e3, 10*time.Millisecond)
 				honest = append(honest, simLeech(t, simClient(t, leech, nil), content, us.Addr(6881)))
 			}
 			for _, d := range honest {
@@ -190,11 +190,11 @@ func TestSlotsAreDealtByNetwork(t *testing.T) {
 	require.Less(t, crowded, 3*alone/2)
 }
 
-// Forty peers that send a block in eighteen seconds each, so that they are not snubbed, were asked for all of the content. A seed
+// Twenty peers that send a block in eighteen seconds each, so that they are not snubbed, were asked for all of the content. A seed
 // that comes later takes it over from them.
 func TestSlowCrowdKeepsNothingFromSeed(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-		content := newSimContent(1, 64<<10, 16<<20)
+		content := newSimContent(1, 64<<10, 8<<20)
 		d := simLeech(t, simClient(t, n.NewHost("80.0.0.1", 0, 0, 5*time.Millisecond), nil), content)
 		arrive := func(addr string, rate float64) netip.AddrPort {
 			p := simpeer.New(addr, n.NewHost(addr, rate, 0, 5*time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true, Eager: true})
@@ -202,11 +202,11 @@ func TestSlowCrowdKeepsNothingFromSeed(t *testing.T) {
 			t.Cleanup(p.Stop)
 			return p.Addr()
 		}
-		for k := range 40 {
+		for k := range 20 {
 			d.discovery.found(peerlist.FromPEX, "", arrive(fmt.Sprintf("%d.%d.0.1", 100+k, k), 900))
 		}
 		simnet.Sleep(30 * time.Second)
-		d.discovery.found(peerlist.FromTracker, "", arrive("90.0.0.1", 500e3))
+		d.discovery.found(peerlist.FromTracker, "", arrive("90.0.0.1", 250e3))
 		began := time.Now()
 		_, err := d.Wait()
 		require.NoError(t, err)

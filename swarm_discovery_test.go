@@ -316,9 +316,9 @@ func TestNamersTakeTurns(t *testing.T) {
 				}
 				d.discovery.found(tc.liar, tc.liarBy, dead...)
 			}
-			for range 4 { // after which many were dropped
+			for range 3 { // after which, and another, many were dropped
 				lie()
-				simnet.Sleep(time.Minute)
+				simnet.Sleep(20 * time.Second)
 			}
 			d.discovery.found(tc.honest, tc.honestBy, p.Addr())
 			lie()

@@ -233,8 +233,8 @@ func (s *share) onDisk(t *testing.T, dir string) {
 	require.Equal(t, s.NumPieces(), have.Count())
 }
 
-// What other programs do to files while a download runs is noticed before it is complete, reported in Stats, and
-// repaired.
+// Changes that other programs make to files while a download runs are noticed before it is complete, reported in
+// Stats, and repaired.
 func TestMeddlingWhileDownloading(t *testing.T) {
 	for _, tt := range meddlings {
 		t.Run(tt.name, func(t *testing.T) {

@@ -108,7 +108,7 @@ func TestAPITooLarge(t *testing.T) {
 	require.NoError(t, files.Close())
 }
 
-// What cannot work is refused at once, and leaves nothing running.
+// A download that cannot work is refused at once, and leaves nothing running.
 func TestAPIStartRefuses(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{}, mixed...)
 	file := filepath.Join(s.dir, "share", "a.bin")
@@ -453,7 +453,7 @@ func TestAPIStats(t *testing.T) {
 	require.Equal(t, s.Length(), d.Stats().Verified, "stats are there after the end")
 }
 
-// What happens between the call of Events and the first look at what it yields is not lost.
+// Events between the call of Events and its first iteration are not lost.
 func TestEventsFromTheCallOn(t *testing.T) {
 	tor, seed := torrenttest.Seed(t, map[string]string{"tide.txt": "neap"})
 	client := &torrent.Client{Listen: "127.0.0.1:0", NoDHT: true, NoUTP: true}

@@ -54,7 +54,7 @@ func sleep(d time.Duration) {
 	synctest.Wait()
 }
 
-// What is on demand is fetched where a reader is, and not elsewhere.
+// Files on demand are fetched where a reader reads, and not elsewhere.
 func TestOnDemand(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
 		swarm(t, func(t *testing.T, n *torrenttest.Network, tor *torrent.Torrent, o torrent.Options) {

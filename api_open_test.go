@@ -166,7 +166,7 @@ func TestAPIOpenContext(t *testing.T) {
 	require.ErrorIs(t, finally(t, blocked).err, fs.ErrClosed)
 }
 
-// What a reader waits for is requested at once, even when nothing arrives that would make room in the pipeline.
+// A piece that a reader waits for is requested at once, even if no block arrives to make room in the pipeline.
 func TestAPIOpenFirst(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, part{"0", 8 << 20}, part{"1", 1 << 20})

@@ -300,7 +300,7 @@ func TestAPIKeepResume(t *testing.T) {
 	})
 }
 
-// What was made by another program is hashed once.
+// Content made by another program is hashed once.
 func TestAPIKeepResumeOfWhatWasThere(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
@@ -330,7 +330,7 @@ func TestAPIKeepResumeReadOnly(t *testing.T) {
 	require.Empty(t, beside(t, s.dir))
 }
 
-// What is verified of files that are not chosen, or fetched on demand, is known to the next run, too.
+// Verified pieces of files that are not chosen, or that are fetched on demand, are known to the next run, too.
 func TestAPIKeepResumeOfSome(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)

@@ -101,7 +101,7 @@ func TestAPIRecheckSeed(t *testing.T) {
 	}
 }
 
-// What the sidecar claims is right again once Recheck has returned, even if nothing comes after that.
+// The sidecar's claims are right again once Recheck has returned, even if nothing follows.
 func TestAPIRecheckThenRestart(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
@@ -130,7 +130,7 @@ func TestAPIRecheckThenRestart(t *testing.T) {
 	}
 }
 
-// What another program puts there while a download runs is found.
+// Recheck finds pieces that another program has written while a download runs.
 func TestAPIRecheckFindsWhatCame(t *testing.T) {
 	t.Parallel()
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)

@@ -273,7 +273,7 @@ func TestKeyExchangesArePaced(t *testing.T) {
 	})
 }
 
-// Whom Allow refuses is neither dialled nor accepted, whoever names it, and nor is it resolved from.
+// A peer that Allow refuses is neither dialled nor accepted, whatever its source, and no metadata is fetched from it.
 func TestAllow(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 16*blockSize)

@@ -90,7 +90,7 @@ func TestOwnAddressIsCalledOnce(t *testing.T) {
 	}
 }
 
-// What a client shows in one swarm does not identify it in another, and it does not answer for torrents that it
+// A client cannot be identified in one swarm by its identity in another, and it does not answer for torrents that it
 // does not have.
 func TestIdentityIsOfOneTorrent(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

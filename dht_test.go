@@ -264,7 +264,7 @@ func TestDHTContexts(t *testing.T) {
 	})
 }
 
-// What is left of a DHT once its client is closed: the nodes, and an error that says so.
+// After its client is closed, a DHT still returns its nodes, and an error that says that it is closed.
 func TestDHTAfterClose(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		c := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), dhtNetwork(t, n, 5))

@@ -62,7 +62,7 @@ func TestExportedNamesHaveComments(t *testing.T) {
 	}
 }
 
-// What the documents link to is there.
+// The targets of links in the documents exist.
 func TestLinksOfDocuments(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 	var documents []string

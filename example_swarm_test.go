@@ -135,7 +135,7 @@ func ExampleDownload_Stats() {
 	// 300000 of 300000 bytes, 19 of 19 pieces, 300000 received, 0 in vain
 }
 
-// What happens, as it happens.
+// The events of a download, as they happen.
 func ExampleDownload_Events() {
 	t, peer := torrenttest.Seed(nil, map[string]string{"tide/ebb.txt": "out", "tide/flood.txt": "in"})
 	ctx := context.Background()

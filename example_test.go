@@ -117,7 +117,7 @@ func ExampleDownload_Open() {
 	// "in in "
 }
 
-// What was downloaded is a file system.
+// The result of a download is a file system.
 func ExampleDownloaded() {
 	t, peer := torrenttest.Seed(nil, map[string]string{"tide/ebb.txt": "out", "tide/moon/full.txt": "spring", "tide/moon/half.txt": "neap"})
 	files, err := t.DownloadAll(context.Background(), &torrent.Options{Peers: []netip.AddrPort{peer}})

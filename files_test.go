@@ -49,7 +49,7 @@ func TestNamesStay(t *testing.T) {
 	}
 }
 
-// What is not seen in a name is shown, in a tree and in a log.
+// Invisible characters of a name are shown, in a tree and in a log.
 func TestNamesAreShown(t *testing.T) {
 	unseen := []string{"\u00AD", "\u034F", "\uFE0F", "\U000E0041", "\u200B", "\u200D", "\uFEFF", "\u3164"}
 	name := "share" + strings.Join(unseen, "x") + ".exe"
@@ -172,7 +172,7 @@ func TestOneOfManyGetsAPath(t *testing.T) {
 	require.Equal(t, n-1, refused)
 }
 
-// What was there before, and is not wholly the torrent's, is neither cut nor renamed.
+// A file that was there before and is not wholly the torrent's is neither truncated nor renamed.
 func TestWhatIsNotOursIsLeftAlone(t *testing.T) {
 	s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, part{"a.bin", 100_000}, part{"b.bin", 100_000})
 	seed := s.gated(t)

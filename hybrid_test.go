@@ -191,7 +191,7 @@ func TestLayersComeFromPeers(t *testing.T) {
 	}
 }
 
-// What is there already is used, though no layer says that it is right: whole files at once, parts once the layer is known.
+// Content that is there already is used although no layer proves it: whole files at once, parts once the layer is known.
 func TestContentIsRecognisedWithoutLayers(t *testing.T) {
 	tor, addr := shareV2(t, CreateOptions{Version: V2}, Options{})
 	dir := t.TempDir()

@@ -21,7 +21,7 @@ import (
 // snubTimeout is how long a peer that was asked for blocks may be silent while it is not known how long they take.
 const snubTimeout = 20 * time.Second
 
-// What a client says to the only peer that it knows of, message by message, in answer to what the peer does.
+// The messages of a client to its only peer, in answer to the peer's messages.
 func TestAsking(t *testing.T) {
 	bitfield := func(pieces ...int) []byte {
 		has := set(3, pieces...)
@@ -135,7 +135,7 @@ func TestAsking(t *testing.T) {
 	}
 }
 
-// What one peer does not send is asked of another at once.
+// Blocks that one peer does not send are requested from another at once.
 func TestAskingAnother(t *testing.T) {
 	content := newSimContent(1, blockSize, 2*blockSize)
 	lie := append(wire.AppendPieceHeader(nil, 0, 0, blockSize), make([]byte, blockSize)...)

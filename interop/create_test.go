@@ -185,7 +185,7 @@ func TestCreateVersion2AsLibtorrent(t *testing.T) {
 	}
 }
 
-// What Create makes, others read, and they see the same info hash.
+// Other clients read the torrents that Create makes, and see the same info hash.
 func TestCreateIsReadByOthers(t *testing.T) {
 	dir := writeFiles(t, nested)
 	for name, o := range map[string]*torrent.CreateOptions{

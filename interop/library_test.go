@@ -42,8 +42,8 @@ type libraryPeer struct {
 	failed chan struct{}
 }
 
-// newClient is a Client that lives on host alone: it listens there, and calls peers and trackers from there.
-// What it logs is shown if the test fails.
+// newClient is a Client that lives on host alone: it listens there, and calls peers and trackers from there. Its log
+// is shown if the test fails.
 func newClient(t *testing.T, host netip.Addr, setting string) *torrent.Client {
 	t.Helper()
 	var log logBuffer

@@ -31,7 +31,7 @@ type relay struct {
 
 type blockAt struct{ piece, begin uint32 }
 
-// startRelay listens on addr, and takes whoever calls there to the seed.
+// startRelay listens on addr, and connects every caller with the seed.
 func startRelay(t *testing.T, addr netip.Addr, seed netip.AddrPort) *relay {
 	t.Helper()
 	l, err := net.Listen("tcp", netip.AddrPortFrom(addr, 0).String())

@@ -38,7 +38,7 @@ func main() {
 		o.Trackers = append(o.Trackers, []string{url})
 		return nil
 	})
-	flag.Func("webseed", "`URL` where the content is to be had as well", func(url string) error {
+	flag.Func("webseed", "`URL` of a web seed that has the content", func(url string) error {
 		o.WebSeeds = append(o.WebSeeds, url)
 		return nil
 	})

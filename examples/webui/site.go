@@ -26,7 +26,7 @@ type site struct {
 	guard *guard
 }
 
-// newSite serves a shelf to whoever has the token, at an address.
+// newSite serves a shelf at an address, to all requests that have the token.
 func newSite(s *shelf, token, addr string) http.Handler {
 	mux := http.NewServeMux()
 	site := &site{shelf: s, guard: newGuard(token, addr, mux)}

@@ -320,7 +320,7 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// What has failed says why, and can be tried again.
+// A failed download says why, and can be tried again.
 func TestFailure(t *testing.T) {
 	tor := torrenttest.Make(t, tide)
 	dir := t.TempDir()

@@ -20,7 +20,7 @@ func held(a *account.Account) int64 {
 // never is the giveWay of one that is never to give way.
 func never(t *testing.T) func() { return func() { t.Error("gave way") } }
 
-// What is free to each is in no account, whatever the kinds.
+// The free part of each holder is not counted, whatever the kinds.
 func TestFree(t *testing.T) {
 	a := account.New(limit)
 	for range 100 {

@@ -140,7 +140,7 @@ type contender struct {
 	worth float64 // among equal claims, higher is better
 }
 
-// What a contender's claim to a slot rests on.
+// The claims of a contender to a slot, best first.
 const (
 	claimHolding  = iota // it has the slot, and no round is due
 	claimGiving          // it sends to us, and we leech

@@ -12,8 +12,8 @@ const (
 	maxPeers6 = 25
 )
 
-// asked takes a query, and answers it if it may be. Its address may be forged: nothing that it
-// says counts against or for any node but one that shows a token.
+// asked takes a query, and answers it if the guard admits it. Its address may be forged: a query counts neither for
+// nor against a node, unless it shows a token.
 func (c *core) asked(now time.Time, h *half, m *krpc.Message, from netip.AddrPort) {
 	c.stats.QueriesReceived++
 	if c.cfg.ReadOnly || !c.guard.admit(now, from) { // BEP 43
@@ -84,8 +84,8 @@ func (c *core) answerTarget(now time.Time, h *half, m *krpc.Message, from netip.
 	return true
 }
 
-// respond sends what is in reply as the response to a query. What does not fit is left out: nodes of the
-// family that was not asked over, then peers by lot, then nodes.
+// respond sends what is in reply as the response to a query. If it does not fit, parts are left out: nodes of the
+// family that was not asked over, then random peers, then nodes.
 func (c *core) respond(now time.Time, h *half, m *krpc.Message, to netip.AddrPort) {
 	r := &c.reply
 	r.Kind, r.TID, r.Version, r.IP = krpc.Response, m.TID, c.version(), to
@@ -106,7 +106,8 @@ func (c *core) respond(now time.Time, h *half, m *krpc.Message, to netip.AddrPor
 		case len(*own) > 0:
 			*own = (*own)[:max(0, len(*own)-(over+nodeSize-1)/nodeSize)]
 		default:
-			// One value of BEP 44 may be too large alone. It is sent, since its node could not get rid of it else.
+			// One value of BEP 44 may be too large alone. It is sent all the same, because otherwise no node could
+			// ever fetch it.
 			c.answer(now, to)
 			return
 		}
@@ -166,7 +167,7 @@ func (c *core) peersFor(h *half, m *krpc.Message, to netip.AddrPort) {
 	c.reply.Values = h.peers.draw(m.Target, most, m.NoSeed, c.reply.Values[:0], func(p netip.AddrPort) bool { return mayName(to, p) })
 }
 
-// itemFor adds an item (BEP 44), but for a value that the asker has.
+// itemFor adds an item (BEP 44), without its value if the querying node has that already.
 func (c *core) itemFor(m *krpc.Message) {
 	item, r := c.items.get(m.Target), &c.reply
 	if item == nil {

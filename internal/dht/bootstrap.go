@@ -32,10 +32,10 @@ type bootstrap struct {
 	again   bool          // we have another id, which those near to it are to hear of
 }
 
-// soon has the next attempt made at once.
+// soon makes the next attempt due at once.
 func (b *bootstrap) soon(now time.Time) { b.next, b.wait = now, 0 }
 
-// hostName is where a node may be that we were told of.
+// hostName is the named address of a node that we were told of.
 type hostName struct {
 	name    string // host:port
 	router  bool
@@ -67,7 +67,7 @@ func (c *core) configureHosts() {
 	}
 }
 
-// addHost records a node by its name. Of many the last ones are kept: those before had their turn.
+// addHost records a node by its name. If there are too many, the earliest are dropped, because they have been tried.
 func (c *core) addHost(name string) {
 	if c.newHost(name) == nil {
 		return
@@ -99,8 +99,7 @@ func (c *core) newHost(name string) *hostName {
 	return h
 }
 
-// isRouter reports whether a well-known router is at the address. Such are asked for nodes, and spared
-// otherwise.
+// isRouter reports whether a well-known router is at the address. Routers are asked for nodes only.
 func (c *core) isRouter(a netip.AddrPort) bool {
 	for _, h := range c.hosts {
 		if h.router && slices.Contains(h.addrs, a) {
@@ -110,7 +109,7 @@ func (c *core) isRouter(a netip.AddrPort) bool {
 	return false
 }
 
-// wantsNodes reports whether the half is to look for nodes near itself.
+// wantsNodes reports whether the half has to look for nodes near itself.
 func (c *core) wantsNodes(h *half) bool {
 	return h.boot.search == nil && (h.boot.again || h.table.size < bucketSize || !h.connected())
 }

@@ -57,8 +57,8 @@ func (e *entry) order(other *entry) int {
 	return int(min(max(e.rtt-other.rtt, -1), 1))
 }
 
-// yields reports whether the node makes room for another. One that only is slower stays, unless the other
-// takes less than half the time: it is worth something that it has been here for long.
+// yields reports whether the node makes room for another. A node that is merely slower stays, unless the other takes
+// less than half the time, because a node that has been here for long is more reliable.
 func (e *entry) yields(to *entry) bool {
 	switch {
 	case e.fails != to.fails:
@@ -117,7 +117,7 @@ func (b *bucket) replacement() (best *entry) {
 	return best
 }
 
-// suspect has the nodes of the bucket asked soon, unless they were just now.
+// suspect makes the nodes of the bucket be asked soon, unless they were asked just now.
 func (b *bucket) suspect(now time.Time) {
 	for i := range b.live {
 		if e := &b.live[i]; now.Sub(e.asked) >= 5*time.Minute {

@@ -15,9 +15,9 @@ const (
 	sweepEvery  = time.Minute
 )
 
-// core is a node without a socket, a clock or a goroutine: datagrams and the time go in, datagrams and
-// what was found come out. Whoever owns it calls receive and tick, one call at a time, sends what is in out
-// after each, and calls tick at the latest when next says.
+// core is a node without a socket, a clock or a goroutine: datagrams and the time go in, datagrams and results come
+// out. Its owner calls receive and tick, one call at a time, sends the datagrams in out after each, and calls tick at
+// the latest at the time that next returns.
 type core struct {
 	cfg  *Config
 	rng  *rand.Rand
@@ -103,7 +103,7 @@ func (c *core) setFamilies(now time.Time, v4, v6 bool) {
 	}
 }
 
-// networkChanged has us found where we are now. There is a socket of the families given.
+// networkChanged makes us known at our new addresses. v4 and v6 report which families have a socket.
 func (c *core) networkChanged(now time.Time, v4, v6 bool) {
 	c.setFamilies(now, v4, v6)
 	c.dead = newDead()
@@ -118,7 +118,7 @@ func (c *core) networkChanged(now time.Time, v4, v6 bool) {
 	c.announceAll(now)
 }
 
-// tick does what is due.
+// tick does everything that is due.
 func (c *core) tick(now time.Time) {
 	for {
 		q := c.queries.due(now)
@@ -279,7 +279,7 @@ func (c *core) answered(now time.Time, h *half, q *query, m *krpc.Message) {
 		return
 	}
 	contact := krpc.Contact{ID: m.ID, Addr: q.to}
-	// Nodes that we know only from others have no voice: they may be there for that alone.
+	// Nodes that we know only from others have no vote: they may exist only to vote.
 	chosen := !q.known || q.walk == nil && q.id == m.ID && h.table.has(q.to)
 	if !q.router {
 		h.table.answered(now, contact, now.Sub(q.sent), q.known && q.id != m.ID)
@@ -308,7 +308,7 @@ func (c *core) located(now time.Time, a netip.Addr) {
 	}
 }
 
-// moved takes an id that follows from our external address (BEP 42), and makes it known to whoever is near.
+// moved takes an id that follows from our external address (BEP 42), and makes it known to the nodes near it.
 func (c *core) moved(now time.Time, h *half) {
 	if verifiedID(h.table.self, h.vote.winner) {
 		return
@@ -319,7 +319,7 @@ func (c *core) moved(now time.Time, h *half) {
 	h.refreshSoon(now)
 }
 
-// refused takes an error that a node answers with. It is there, at least.
+// refused takes an error that a node answers with. It shows at least that the node is alive.
 func (c *core) refused(q *query, m *krpc.Message) {
 	c.stats.AnswersReceived++
 	switch {
@@ -330,8 +330,8 @@ func (c *core) refused(q *query, m *krpc.Message) {
 	}
 }
 
-// unanswered holds it against a node that it did not answer, unless no other did since: then it may be us
-// that cannot be reached.
+// unanswered counts against a node that it did not answer, unless no other node has answered since: then we may be
+// the ones that cannot be reached.
 func (c *core) unanswered(now time.Time, q *query) {
 	h := c.fams[q.family]
 	if h == nil {

@@ -10,8 +10,8 @@ const (
 	deadLife = 10 * time.Minute
 )
 
-// dead remembers hosts that did not answer us and never had. Lookups leave them out for ten minutes, so
-// that a victim that liars name is not asked in each of them, and that dead nodes cost us less.
+// dead remembers hosts that did not answer us and never had. Lookups leave them out for ten minutes, so that a victim
+// named by liars is not asked in every lookup, and dead nodes cost less.
 type dead struct {
 	until map[netip.AddrPort]time.Time
 	ring  []netip.AddrPort // in the order in which they came, at most maxDead

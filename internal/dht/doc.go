@@ -2,9 +2,9 @@
 // (BEP 5; IPv6 as in BEP 32, scrapes as in 33, node ids as in 42, read-only nodes as in 43, items as in 44,
 // samples as in 51).
 //
-// A [Node] has no socket. Whoever owns one calls [Node.Receive] for each datagram that may be a message, and
-// gives the node a function to send by. It has one goroutine for the time, a few more while names are looked up,
-// and none a packet or a query. It writes no file: [Node.Nodes] goes out, and Config.Nodes of a later run in.
+// A [Node] has no socket. The owner of the socket calls [Node.Receive] for each datagram that may be a message, and
+// gives the node a function to send datagrams. It has one goroutine for the time, a few more while names are looked
+// up, and none a packet or a query. It writes no file: [Node.Nodes] goes out, and Config.Nodes of a later run in.
 //
 // # Layers
 //
@@ -16,14 +16,14 @@
 // and bootstrap.go) joins them to a state machine of datagrams in and datagrams out, which a simulation drives
 // by thousands. The Node (node.go, operations.go) is a lock, a timer and a goroutine around one core.
 //
-// # Whom it believes
+// # Trust
 //
-// No node. A query may come from a forged address, so it proves nothing and counts against none; an answer must
-// repeat a random transaction id from the address that was asked. What a node says of others is followed as
-// far as it has proved good, and no more than a few of a network; ids that do not follow from an address (BEP
-// 42) do not push out those that do. Nothing of a local network is asked because a node on the Internet named
-// it. What we answer is bounded in bytes, so that an attacker gains nothing by sending us
-// what others then receive.
+// It trusts no node. A query may come from a forged address, so it proves nothing and counts against no node. An
+// answer must repeat a random transaction id and come from the address that was asked. Nodes named by another are
+// asked only as far as that node has proved good, and only a few of one network; nodes whose ids do not follow from
+// their addresses (BEP 42) do not push out those whose ids do. No address of a local network is asked because a node
+// on the Internet named it. Answers are bounded in bytes, so that an attacker gains nothing by making us send to
+// others.
 package dht
 
 import "github.com/shoal-go/torrent/internal/krpc"

@@ -24,7 +24,8 @@ func makerOf(a netip.AddrPort) maker {
 	return maker(high)
 }
 
-// makers counts what a store holds by its makers, so that a full store takes from whoever fills it.
+// makers counts the entries of a store by their makers, so that a full store evicts entries of the maker that has the
+// most.
 type makers map[maker]int32
 
 func (m makers) add(k maker, n int32) {

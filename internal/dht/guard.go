@@ -104,7 +104,7 @@ func (a *asker) floods(now time.Time) bool {
 	return true
 }
 
-// sweep forgets who has nothing to remember.
+// sweep forgets the addresses that have no recent queries and no penalty.
 func (g *guard) sweep(now time.Time) {
 	for host, a := range g.hosts {
 		if now.Sub(a.window) >= 2*floodWindow && !now.Before(a.silent) && a.bytes.left(now) >= a.bytes.burst {

@@ -6,8 +6,8 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// hostOf is what counts as one node: an address with port 0, or a local address with its port, since
-// many nodes may share that.
+// hostOf returns the key that counts as one node: an address with port 0, or a local address with its port, because
+// many nodes may share that address.
 func hostOf(a netip.AddrPort) netip.AddrPort {
 	if netaddr.IsLocal(a.Addr()) {
 		return a
@@ -15,8 +15,8 @@ func hostOf(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr(), 0)
 }
 
-// networkOf is what one operator is likely to hold in full: a /24 of IPv4 or a /64 of IPv6 with port 0, or
-// a local address with its port.
+// networkOf returns the network that one operator is likely to hold in full: a /24 of IPv4 or a /64 of IPv6 with port
+// 0, or a local address with its port.
 func networkOf(a netip.AddrPort) netip.AddrPort {
 	ip := a.Addr()
 	if netaddr.IsLocal(ip) {

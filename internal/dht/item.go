@@ -61,7 +61,7 @@ func (i *Item) signed() []byte {
 	return append(b, i.Value...)
 }
 
-// itemFault is what a node that is asked to store an item finds wrong with it.
+// itemFault is the error of a node that refuses to store an item.
 type itemFault struct {
 	code   int64 // of krpc
 	reason string
@@ -69,7 +69,7 @@ type itemFault struct {
 
 func (e *itemFault) Error() string { return fmt.Sprintf("%s (code %d)", e.reason, e.code) }
 
-// check finds what is wrong with an item, but for its signature.
+// check validates an item, except for its signature.
 func (i *Item) check() *itemFault {
 	switch {
 	case len(i.Value) > maxValue:
@@ -91,7 +91,7 @@ func (i *Item) check() *itemFault {
 // verified reports whether the signature of a mutable item is good.
 func (i *Item) verified() bool { return ed25519.Verify(i.Key, i.signed(), i.Sig) }
 
-// Check reports what is wrong with an item that is to be put.
+// Check returns an error if an item cannot be put.
 func (i *Item) Check() error {
 	if fault := i.check(); fault != nil {
 		return fault

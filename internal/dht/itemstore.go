@@ -13,8 +13,8 @@ const (
 	itemLife = 2 * time.Hour
 )
 
-// itemStore holds the items that were put here (BEP 44), for two hours. When it is full, it takes from
-// whoever fills it.
+// itemStore holds the items that were put here (BEP 44), for two hours. When it is full, it evicts items of the
+// network that has the most.
 type itemStore struct {
 	items  map[ID]*storedItem
 	makers makers

@@ -17,7 +17,7 @@ const (
 	maxOthers     = 24  // nodes that are asked though their ids do not follow from their addresses, if enough do
 	maxSiblings   = 3   // candidates of one network
 	maxSiblingTry = 2   // of which so many are asked, while none answers
-	initialCredit = 2   // nodes that whoever answers may name and have asked, while none of them answers
+	initialCredit = 2   // nodes named by one answering node that are asked while none of them answers
 	maxCredit     = 16
 )
 
@@ -103,7 +103,7 @@ func (l *lookup) offer(c krpc.Contact, namer int) {
 	}
 	n := candidate{Contact: c, network: network, verified: verifiedID(c.ID, c.Addr.Addr())}
 	if siblings >= maxSiblings {
-		// Whoever names others of a node's network keeps out none that has the better id, or is nearer.
+		// Naming other nodes of a node's network does not keep out a node that has the better id, or is nearer.
 		if worst < 0 || l.nodes[worst].verified && !n.verified ||
 			l.nodes[worst].verified == n.verified && !krpc.Nearer(l.target, c.ID, l.nodes[worst].ID) {
 			return
@@ -173,8 +173,8 @@ func (l *lookup) believed(n *candidate) bool {
 	return false
 }
 
-// next is whom to ask now, who counts as asked from here on, and whether the id is known. It is not ok
-// while there is none.
+// next returns the node to ask now, which counts as asked from then on, and whether its id is known. ok is false if
+// there is none.
 func (l *lookup) next() (c krpc.Contact, known, ok bool) {
 	if l.spent() {
 		return c, false, false
@@ -328,8 +328,8 @@ func (l *lookup) answered(c krpc.Contact, known bool) (n *candidate, number int)
 	case n == nil:
 		return nil, 0
 	case n.ID != c.ID:
-		// It is not who it was said to be. What it says counts if its own id follows from its address: the fault
-		// is with whoever named it.
+		// It has another id than it was said to have. Its answer counts if its own id follows from its address: then
+		// the node that named it is at fault.
 		n.state = candidateFailed
 		if !verifiedID(c.ID, c.Addr.Addr()) || netaddr.IsLocal(c.Addr.Addr()) {
 			return nil, 0

@@ -91,7 +91,7 @@ func New(cfg Config) *Node {
 	return n
 }
 
-// Close ends the node and all that is under way.
+// Close ends the node and all its operations.
 func (n *Node) Close() {
 	n.stop()
 	n.wg.Wait()
@@ -111,7 +111,7 @@ func (n *Node) Receive(b []byte, from netip.AddrPort) {
 	n.unlock(now)
 }
 
-// run is the node's goroutine: it keeps the time, and hands on what was found.
+// run is the node's goroutine: it keeps the time, and delivers results.
 func (n *Node) run() {
 	defer n.timer.Stop()
 	for {
@@ -128,7 +128,7 @@ func (n *Node) run() {
 			n.mu.Lock()
 			batch := n.core.found
 			n.core.found = nil
-			n.names = append(n.core.lookUp, n.names...) // what is wanted last, such as routers, is wanted most
+			n.names = append(n.core.lookUp, n.names...) // the last ones, such as routers, are wanted most
 			n.core.lookUp = nil
 			for range min(len(n.names), lookAtOnce-n.looking) {
 				n.looking++
@@ -142,7 +142,7 @@ func (n *Node) run() {
 	}
 }
 
-// unlock sets the timer for what is due next, releases the mutex, and sends what the core wants sent.
+// unlock sets the timer for the next tick, releases the mutex, and sends the datagrams of the core.
 func (n *Node) unlock(now time.Time) {
 	if next := n.core.next(now); !next.Equal(n.armed) {
 		n.armed = next
@@ -222,8 +222,8 @@ func (n *Node) resolve(name string) (addrs []netip.AddrPort) {
 	return addrs
 }
 
-// AddNode names an address at which there may be a node, such as a peer's that sent a PORT message. It is
-// asked when there is need, and remembered if it answers.
+// AddNode names an address at which there may be a node, such as a peer's that sent a PORT message. It is asked when
+// the node needs others, and remembered if it answers.
 func (n *Node) AddNode(a netip.AddrPort) {
 	n.mu.Lock()
 	now := time.Now()
@@ -240,8 +240,8 @@ func (n *Node) AddHost(hostport string) {
 	n.unlock(now)
 }
 
-// NetworkChanged tells the node that it has other addresses than before, or a network again, and of which
-// families there is a socket now. It makes itself known there, and announces all torrents again.
+// NetworkChanged tells the node that its addresses have changed or that the network is back, and which families have
+// a socket now. The node makes itself known there, and announces all torrents again.
 func (n *Node) NetworkChanged(ipv4, ipv6 bool) {
 	n.mu.Lock()
 	now := time.Now()
@@ -298,8 +298,8 @@ func (n *Node) Keep(t Torrent, found func(peers []netip.AddrPort)) *Kept {
 	return k
 }
 
-// Hurry has the torrent looked up sooner, since its peers are few: a minute after the last time at the
-// soonest, and each time in a row twice as long after it.
+// Hurry makes the node look the torrent up sooner, because it has few peers: at the soonest a minute after the last
+// time, and after twice as long for each further call in a row.
 func (k *Kept) Hurry() {
 	k.node.mu.Lock()
 	now := time.Now()
@@ -308,7 +308,7 @@ func (k *Kept) Hurry() {
 	k.node.unlock(now)
 }
 
-// SetSeed says whether we have all of the torrent from now on.
+// SetSeed sets whether we have all of the torrent.
 func (k *Kept) SetSeed(seed bool) {
 	k.node.mu.Lock()
 	defer k.node.mu.Unlock()

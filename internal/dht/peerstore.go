@@ -22,8 +22,8 @@ const (
 	sampleInterval = 6 * time.Hour // the longest that BEP 51 allows, since no node needs many
 )
 
-// peerStore holds the peers that were announced to us (BEP 5), of one family: of a swarm one a node's
-// address (BEP 33), for 45 minutes. When it is full, it takes from whoever fills it.
+// peerStore holds the peers that were announced to us (BEP 5), of one family: of a swarm one a node's address (BEP
+// 33), for 45 minutes. When it is full, it evicts swarms and peers of the networks that have the most.
 type peerStore struct {
 	rng    *rand.Rand
 	start  time.Time // what the ages of peers are counted from
@@ -153,8 +153,8 @@ func (w *swarm) remove(i int) {
 	w.peers = w.peers[:last]
 }
 
-// draw appends up to n peers of a swarm to peers, by lot, of those for which use is true; and no seeds to
-// whoever wants none.
+// draw appends up to n peers of a swarm to peers, at random, of those for which use is true; with noSeed, seeds are
+// left out.
 func (s *peerStore) draw(hash ID, n int, noSeed bool, peers []netip.AddrPort, use func(netip.AddrPort) bool) []netip.AddrPort {
 	w := s.swarms[hash]
 	if w == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/torrent/internal/krpc"
 )
 
-// What cannot be answered is refused as BEP 5 says, or passed over in silence.
+// A query that cannot be answered is refused as in BEP 5, or ignored.
 func TestOddPackets(t *testing.T) {
 	for _, tc := range []struct {
 		name, packet string

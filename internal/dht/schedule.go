@@ -14,13 +14,13 @@ const (
 	maxKept       = 16          // torrents that are looked up at a time
 )
 
-// Torrent is what is announced, and how.
+// Torrent describes an announce.
 type Torrent struct {
 	Hash ID
 	Port uint16 // on which we take peers; if it is 0, and no port implied, peers are looked up and nothing announced
 
-	// ImpliedPort has other nodes take the port that our datagrams come from (BEP 5): behind a NAT that is
-	// the one by which uTP reaches us.
+	// ImpliedPort makes other nodes use the port that our datagrams come from (BEP 5): behind a NAT that is the one
+	// by which uTP reaches us.
 	ImpliedPort bool
 	Seed        bool // we have all of it (BEP 33); seeds are not asked for then
 }
@@ -168,7 +168,7 @@ func announceTo(t Torrent) func(*krpc.Message, *candidate) {
 	}
 }
 
-// announceAll has all torrents looked up and announced again, since we are somewhere else now.
+// announceAll looks all torrents up and announces them again, because our address has changed.
 func (c *core) announceAll(now time.Time) {
 	for k := range c.kept.All() {
 		k.due = now

@@ -74,7 +74,7 @@ func (c *core) start(now time.Time, s *search, in ...*half) {
 	c.stats.Lookups++
 }
 
-// cancel ends a search without a word.
+// cancel ends a search silently.
 func (c *core) cancel(s *search) {
 	if s.over {
 		return
@@ -83,7 +83,7 @@ func (c *core) cancel(s *search) {
 	c.searches = slices.DeleteFunc(c.searches, func(o *search) bool { return o == s })
 }
 
-// pump has each search ask as far as it may, by turns, and ends those that are done.
+// pump lets the searches send their queries in turn, as far as the budget allows, and ends those that are done.
 func (c *core) pump(now time.Time) {
 	c.lack = 0
 	for progress := true; progress; {
@@ -268,8 +268,8 @@ func (c *core) walkAnswered(now time.Time, h *half, q *query, m *krpc.Message) {
 	}
 }
 
-// findPeers hands on the peers that were not found before. Those who invent many leave room for what the
-// nearest nodes say, which comes last.
+// findPeers delivers the peers that were not found before. A node that invents many peers leaves room for those of
+// the nearest nodes, which come last.
 func (c *core) findPeers(s *search, h *half, from netip.AddrPort, peers []netip.AddrPort) {
 	most := maxPeers4
 	if len(s.seen) >= maxFound/2 {

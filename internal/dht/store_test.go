@@ -221,7 +221,7 @@ func TestFullSwarm(t *testing.T) {
 	require.GreaterOrEqual(t, s.swarms[hash].index(host(1599)), 0)
 }
 
-// A full store takes from whoever fills it, else what is farthest from us.
+// A full store evicts entries of the maker that has the most, or else the entry farthest from us.
 func TestFullPeerStore(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	s, self := newPeerStore(epoch, rng), ID{}

@@ -16,9 +16,9 @@ const maxDepth = 50 // buckets; no network has as many nodes
 const natLife = 90 * time.Second
 
 // table is the routing table of one family (BEP 5). Bucket i holds nodes whose ids share i leading bits
-// with ours, the last one those that share more; it is split when it is full, if most of it is verified, so
-// that a node that chooses its id at will cannot have a table of his own within ours. A node is in the table once it
-// has answered us; until then, and while its bucket is full, it waits.
+// with ours, the last one those that share more; it is split when it is full, if most of it is verified, so that a
+// node that chooses its id at will cannot make its own table within ours. A node is in the table once it has answered
+// us; until then, and while its bucket is full, it waits.
 type table struct {
 	self    ID
 	buckets []bucket                 // up to maxDepth
@@ -32,8 +32,8 @@ func newTable(self ID) table {
 
 func (t *table) index(id ID) int { return min(krpc.Common(t.self, id), len(t.buckets)-1) }
 
-// answered records that a node answered us, and takes it in if it may be. It may not if it was asked as
-// another, that is if it has another id than we were told: whoever named it lied, if it does not.
+// answered records that a node answered us, and takes it in if it may be. asAnother is set if it has another id than
+// we were told: then it is not taken in, because either it or the node that named it lied.
 func (t *table) answered(now time.Time, c krpc.Contact, rtt time.Duration, asAnother bool) {
 	if c.ID == t.self {
 		return
@@ -292,9 +292,9 @@ func (t *table) untried(now time.Time) (c krpc.Contact, ok bool) {
 	return c, false
 }
 
-// closest fills near, up to its capacity, with the nodes nearest to target for which use is true; the nearest
-// comes first. No more than three in eight are there by ids that do not follow from their addresses, unless
-// there are too few others: whoever is near to a target by choice would hide all that are by lot.
+// closest fills near, up to its capacity, with the nodes nearest to target for which use is true; the nearest comes
+// first. No more than three in eight are there by ids that do not follow from their addresses, unless there are too
+// few others: nodes that choose ids near a target would hide all honest ones.
 func (t *table) closest(target ID, near []krpc.Contact, use func(*entry) bool) []krpc.Contact {
 	n := cap(near)
 	var space [maxSeeds]krpc.Contact

@@ -13,8 +13,8 @@ const (
 	tokenSize = 8
 )
 
-// tokens makes the tokens that permit to store (BEP 5): who shows one has received what we sent to that
-// address. They follow from a secret, so none is remembered.
+// tokens makes the tokens that permit storing (BEP 5): a node that shows one has received a packet that we sent to
+// its address. They are derived from a secret, so none is stored.
 type tokens struct {
 	rng           *rand.Rand
 	secret        [2][16]byte // the current one and the one before it

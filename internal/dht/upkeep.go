@@ -99,7 +99,7 @@ func (c *core) greetOne(now time.Time, h *half) {
 	c.ask(now, &query{to: a, family: h.family, router: c.isRouter(a)}, krpc.FindNode)
 }
 
-// overheard has the nodes that an answer to upkeep names wait until they are asked.
+// overheard adds the nodes that an answer to upkeep names to those that wait to be asked.
 func (c *core) overheard(now time.Time, h *half, from netip.AddrPort, m *krpc.Message) {
 	nodes := m.Nodes
 	if h.family == ipv6 {

@@ -12,9 +12,9 @@ const (
 	minAgree   = 5
 )
 
-// vote finds our external address from what nodes of different networks say that it is (the key ip of
-// BEP 42), a network at a time having one voice. Nodes whose own ids follow from their addresses are
-// heard alone once there are five of them: of others one attacker makes as many as it likes.
+// vote finds our external address from what nodes of different networks say that it is (the key ip of BEP 42), with
+// one vote for each network. Once there are five nodes whose own ids follow from their addresses, only such nodes
+// count, because an attacker can make any number of others.
 type vote struct {
 	verified, others ring
 	winner           netip.Addr
@@ -80,7 +80,7 @@ func (r *ring) cast(b ballot) {
 	r.next = (r.next + 1) % maxBallots
 }
 
-// count is how many say the same, and how many there are.
+// count returns how many ballots agree on says, and how many there are.
 func (r *ring) count(says netip.Addr) (agree, all int) {
 	for _, b := range r.ballots {
 		if b.says == says {

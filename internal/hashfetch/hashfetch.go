@@ -1,4 +1,5 @@
-// Package hashfetch decides which hashes of version 2 (BEP 52) to ask which peer for, and which of what peers send to believe.
+// Package hashfetch decides which hashes of version 2 (BEP 52) to request from which peer, and checks the hashes that peers
+// send.
 //
 // It is plain data: it knows no connection and no clock. One Fetcher serves one download, whose lock guards it and its peers.
 package hashfetch
@@ -15,7 +16,7 @@ import (
 const (
 	// AskAgain is how long a peer may take before another is asked for the same.
 	AskAgain = 3 * time.Second
-	// restTime is how long a peer is not asked again for what it refused or did not answer.
+	// restTime is how long a peer is not asked again for hashes that it refused or did not send.
 	restTime = 30 * time.Second
 	// maxLength is how many hashes of a layer one request asks for.
 	maxLength = 512
@@ -29,13 +30,13 @@ const (
 )
 
 var (
-	// ErrLied is what only a peer that lies can cause.
+	// ErrLied is an error that only a lying peer can cause.
 	ErrLied = errors.New("sent false hashes")
-	// ErrUnasked is of a peer that sends much that it was not asked for.
+	// ErrUnasked is the error of a peer that sends many unrequested hashes.
 	ErrUnasked = errors.New("sent hashes that it was not asked for")
 )
 
-// A Peer is what is known of one that may be asked.
+// A Peer is the state of a peer that may be asked.
 type Peer struct {
 	asked    map[*job]time.Time // that it has not answered
 	rests    map[*job]time.Time // not to be asked for that before
@@ -43,24 +44,24 @@ type Peer struct {
 	unasked  int
 }
 
-// NewPeer returns a peer that was asked for nothing.
+// NewPeer returns a peer that was not asked yet.
 func NewPeer() *Peer {
 	return &Peer{asked: make(map[*job]time.Time), rests: make(map[*job]time.Time)}
 }
 
-// A Request is one for hashes of the file with a root.
+// A Request asks for hashes of the file with a root.
 type Request struct {
 	Root merkle.Hash
 	merkle.Request
 }
 
-// A Found is a layer that is known now, and proven.
+// A Found is a layer that is now known and proven.
 type Found struct {
 	Target
 	Layer []byte // without padding
 }
 
-// A Target is what a layer is of: the pieces of a file, or the blocks of one of its pieces.
+// A Target identifies a layer: that of the pieces of a file, or that of the blocks of one of its pieces.
 type Target struct {
 	File  int
 	Piece int // -1 for the piece layer of the file
@@ -83,7 +84,7 @@ type want struct {
 	left int // jobs that are not done
 }
 
-// Fetcher is what is wanted of all peers.
+// A Fetcher holds the hashes that are wanted from all peers.
 type Fetcher struct {
 	wants map[Target]*want
 	jobs  map[Request]*job // that are not done
@@ -103,8 +104,8 @@ func (f *Fetcher) Wanting() bool { return len(f.jobs) > 0 }
 // Wants reports whether t is being fetched.
 func (f *Fetcher) Wants(t Target) bool { return f.wants[t] != nil }
 
-// Want adds n hashes of a level, beginning with first, of the tree with a root and a height. What is first is asked for first.
-// n and first are those of a whole piece layer, or of the blocks of a piece.
+// Want adds n hashes of a level, beginning with first, of the tree with a root and a height. Layers that are wanted first are
+// requested first. n and first are those of a whole piece layer, or of the blocks of a piece.
 func (f *Fetcher) Want(t Target, root merkle.Hash, height, level, first, n int) {
 	if f.wants[t] != nil {
 		return
@@ -128,8 +129,8 @@ func (f *Fetcher) Want(t Target, root merkle.Hash, height, level, first, n int) 
 	}
 }
 
-// Next returns what to ask a peer for now, and counts it as asked. There may be thousands of jobs, and it is called for all peers
-// whenever one of them refuses something.
+// Next returns the requests to send to a peer now, and counts them as sent. There may be thousands of jobs, and it is called for
+// all peers whenever one of them refuses something.
 func (f *Fetcher) Next(p *Peer, now time.Time) (requests []Request) {
 	maps.DeleteFunc(p.asked, func(_ *job, at time.Time) bool { return now.Sub(at) >= restTime })
 	maps.DeleteFunc(p.rests, func(_ *job, until time.Time) bool { return !now.Before(until) })
@@ -164,7 +165,7 @@ func (f *Fetcher) Next(p *Peer, now time.Time) (requests []Request) {
 	return requests
 }
 
-// Received takes what a peer sent, which may be part of anything, and returns the layer that it completes, if it does. An error
+// Received takes hashes that a peer sent, which may be unrequested, and returns the layer that they complete, if any. An error
 // ends the connection; ErrLied bans the peer, too.
 func (f *Fetcher) Received(p *Peer, r Request, hashes []byte) (Found, bool, error) {
 	j := f.jobs[r]

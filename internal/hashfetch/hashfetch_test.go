@@ -82,7 +82,7 @@ func TestShortLayers(t *testing.T) {
 	require.Equal(t, []hashfetch.Request{{Root: root, Request: merkle.Request{Index: 4, Length: 2, Proofs: 2}}}, f.Next(p, start))
 }
 
-// Who does not answer within three seconds is not waited for: another is asked.
+// If a peer does not answer within three seconds, another is asked.
 func TestAnotherPeerIsAsked(t *testing.T) {
 	tr, _, root, height := tree(3)
 	f := hashfetch.New()

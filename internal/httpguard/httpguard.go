@@ -32,7 +32,7 @@ type guardKey struct{}
 //     networks. But there a rule says what may be asked for, so that an author cannot have a router or a service of the
 //     user's do what a GET can make it do.
 //
-// What the user names may be anywhere.
+// A URL of the user may be at any address.
 type Guard struct {
 	rule       Rule                  // nil if the user named the URL
 	isDirect   func(u *url.URL) bool // requests go through no proxy, as far as is known
@@ -45,7 +45,7 @@ type Guard struct {
 // A Rule says why a URL inside our network is not asked for, or nil. here is whether it is on this machine.
 type Rule func(u *url.URL, here bool) error
 
-// What a Guard refuses.
+// Errors of a Guard that refuses a request.
 var (
 	ErrInward   = errors.New("redirected from a public address to a private one")
 	ErrRedirect = fmt.Errorf("more than %d redirects", maxRedirects)

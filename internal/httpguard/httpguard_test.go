@@ -65,7 +65,7 @@ func TestGuardRule(t *testing.T) {
 	require.ErrorIs(t, g.Begin(parse(t, "http://10.0.0.1/x")), refused, "the URL says it")
 }
 
-// What was redirected once is judged again by where it began.
+// A redirect that was remembered is judged again by the URL where it began.
 func TestGuardResumed(t *testing.T) {
 	for _, public := range []bool{true, false} {
 		g := New(nil, func(*url.URL) bool { return true })

@@ -86,7 +86,7 @@ func trim(m krpc.Message) krpc.Message {
 	return m
 }
 
-// What the later BEPs add, read and written again.
+// Fields of later BEPs are read and written again.
 func TestExtensions(t *testing.T) {
 	key, sig := strings.Repeat("k", 32), strings.Repeat("s", 64)
 	filter := strings.Repeat("f", 256)

@@ -101,7 +101,7 @@ func TestRequestsThatAreNotSound(t *testing.T) {
 	require.True(t, merkle.Request{Base: 4, Length: 2, Proofs: 63}.Sound(height))
 }
 
-// What a tree answers is the hashes and their proofs, which nothing else passes for.
+// A tree answers with the hashes and their proofs, and Prove accepts nothing else.
 func TestAnswersProveThemselves(t *testing.T) {
 	for _, blocks := range []int{2, 3, 5, 8, 700, 1100} {
 		content := random(blocks * merkle.BlockSize)

@@ -135,7 +135,7 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// What the acceptor has already read to tell an encrypted connection from a plain one is not lost.
+// The bytes that the acceptor has read to distinguish an encrypted connection from a plain one are not lost.
 func TestAcceptTakesWhatWasRead(t *testing.T) {
 	for _, n := range []int{0, 1, PlainSize, keySize} {
 		a, b := pipes["loopback"](t)

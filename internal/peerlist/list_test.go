@@ -448,7 +448,7 @@ func BenchmarkCandidates(b *testing.B) {
 	}
 }
 
-// What failed for lack of a network is tried again when there is one, and nothing else.
+// Candidates that failed for lack of a network are tried again when there is one, and no others.
 func TestRevive(t *testing.T) {
 	c := New(rand.New(rand.NewPCG(1, 2)), false)
 	now := time.Unix(1e9, 0)

@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Who makes room for whom. Peers are numbered from 1 in the order in which they are listed.
+// The cases show which peer makes room for which newcomer. Peers are numbered from 1 in the order in which they are
+// listed.
 func TestDisplaced(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	const (
@@ -110,7 +111,7 @@ func TestScarce(t *testing.T) {
 	require.False(t, Scarce(now, nil))
 }
 
-// Whoever names thousands of addresses of one network gets no more of the first dials than any other.
+// A source that names thousands of addresses of one network gets no more of the first dials than any other.
 func TestPrefixesInTurn(t *testing.T) {
 	c := newTestCandidates(false)
 	for k := range 200 {

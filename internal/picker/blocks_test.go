@@ -46,8 +46,8 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// What is kept of started pieces is a part of what was sent of them, however long they are. 403 blocks of pieces of 512 MiB
-// had 305 MiB kept.
+// The state kept for started pieces is a small part of the data that was sent, however long the pieces are. 403 blocks of
+// pieces of 512 MiB had 305 MiB kept.
 func TestStartedPiecesHoldLittle(t *testing.T) {
 	const pieces = 403
 	before := heap()

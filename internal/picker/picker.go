@@ -86,7 +86,7 @@ func (pk *Picker) Memory() int {
 	return n
 }
 
-// What is kept of a started piece, here and by the caller, beside its blocks, and of each block.
+// The memory for the state of a started piece, here and in the caller, beside its blocks, and for that of each block.
 const (
 	startedMemory = 512
 	blockMemory   = 24

@@ -72,7 +72,7 @@ func TestRunRarestFirst(t *testing.T) {
 	require.Equal(t, "0.0 to 2.3, 12", sc.runs("w", 1000), "what most have, last")
 }
 
-// What a reader waits for comes before what is behind it, and a run does not go on past what is wanted more.
+// Pieces that a reader waits for come before later ones, and a run does not extend past pieces that are wanted more.
 func TestRunOfReader(t *testing.T) {
 	sc := newScene(t, 100)
 	sc.serves("w")

@@ -59,13 +59,13 @@ func New(l layout.Layout, roots []merkle.Hash, layers [][]byte) *Pieces {
 	return p
 }
 
-// Level is that of a whole piece in the tree of a file that is longer than one.
+// Level returns the level of a whole piece in the tree of a file that is longer than a piece.
 func (p *Pieces) Level() int { return p.level }
 
 // Root is the root of a file's tree.
 func (p *Pieces) Root(file int) merkle.Hash { return p.roots[file] }
 
-// Height is that of a file's tree.
+// Height returns the height of a file's tree.
 func (p *Pieces) Height(file int) int {
 	return merkle.Height(merkle.Blocks(p.layout.File(file).Length))
 }
@@ -79,7 +79,7 @@ func (p *Pieces) FileOf(piece int) (file, index int) {
 	return file, piece - p.layout.PieceAt(p.layout.File(file).Offset)
 }
 
-// HeightOf is that of a piece's tree: that of its file if it is the only piece.
+// HeightOf returns the height of a piece's tree. For the only piece of a file it is that of the file.
 func (p *Pieces) HeightOf(piece int) int {
 	if file, _ := p.FileOf(piece); !p.Layered(file) {
 		return p.Height(file)
@@ -87,7 +87,7 @@ func (p *Pieces) HeightOf(piece int) int {
 	return p.level
 }
 
-// Hash is what a piece must have, if that is known yet.
+// Hash returns the hash that a piece must have, if it is known.
 func (p *Pieces) Hash(piece int) (h merkle.Hash, known bool) {
 	file, index := p.FileOf(piece)
 	if !p.Layered(file) {
@@ -112,7 +112,7 @@ func (p *Pieces) Known(file int) bool {
 	return p.layers[file] != nil
 }
 
-// Missing are the files whose layer is unknown.
+// Missing returns the files whose layer is unknown.
 func (p *Pieces) Missing() (files []int) {
 	p.AnyMissing(func(i int) bool {
 		files = append(files, i)
@@ -155,7 +155,7 @@ func (p *Pieces) Learn(file int, layer []byte) (files []int) {
 	return files
 }
 
-// Learned are the layers that were learned, by the roots of their files. They must not be written to.
+// Learned returns the layers that were learned, by the roots of their files. They must not be written to.
 func (p *Pieces) Learned() map[merkle.Hash][]byte {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -180,8 +180,8 @@ func (p *Pieces) AppendLearned(b []byte, most int) []byte {
 	return b
 }
 
-// Recall learns layers that AppendLearned appended for the same torrent. It may be given anything: what proves no root is not
-// believed, nor what follows it.
+// Recall learns layers that AppendLearned appended for the same torrent. b may be any bytes: a layer that does not prove its
+// root is ignored, and so is everything after it.
 func (p *Pieces) Recall(b []byte) {
 	for len(b) >= 4 {
 		file := int(min(binary.BigEndian.Uint32(b), math.MaxInt32))
@@ -197,13 +197,13 @@ func (p *Pieces) Recall(b []byte) {
 	}
 }
 
-// fits reports whether a layer is that of a file.
+// fits reports whether a layer proves the root of a file.
 func (p *Pieces) fits(file int, layer []byte) bool {
 	first, end := p.layout.PiecesOf(file)
 	return len(layer) == merkle.Size*(end-first) && merkle.Root(layer, p.level, p.Height(file)) == p.roots[file]
 }
 
-// Tree is that of a file which is longer than a piece, over its piece layer, or nil if that is unknown.
+// Tree returns the tree over the piece layer of a file that is longer than a piece, or nil if the layer is unknown.
 func (p *Pieces) Tree(file int) *merkle.Tree {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -239,7 +239,7 @@ func (p *Pieces) ForgetBlocks(piece int) {
 	delete(p.blocks, piece)
 }
 
-// Block is what a block of a piece must have, if that is known.
+// Block returns the hash that a block of a piece must have, if it is known.
 func (p *Pieces) Block(piece, block int) (h merkle.Hash, known bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()

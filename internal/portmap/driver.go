@@ -27,7 +27,7 @@ type grant struct {
 
 var errLost = errors.New("the router has forgotten the mapping")
 
-// A takenError is why an external port cannot be mapped where another may be.
+// A takenError is the error for an external port that cannot be mapped although another one may be.
 type takenError struct{ error }
 
 func (e takenError) Unwrap() error { return e.error }

@@ -27,9 +27,8 @@ type router struct {
 	dial         func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// exchange sends what questions returns, again and again, and hears answers until hear has heard enough.
-// Both are told how many waits for an answer are over; hear is called at the end of each, too, without a
-// packet.
+// exchange sends the packets that questions returns, repeatedly, and passes answers to hear until hear returns true.
+// Both are told how many waits for an answer are over; hear is called at the end of each, too, without a packet.
 func (r *router) exchange(ctx context.Context, questions func(waits int) []packet, hear func(b []byte, from netip.AddrPort, waits int) bool) error {
 	network := netaddr.FamilyOf(r.Local).Network("udp")
 	conn, err := r.listenPacket(ctx, network, netip.AddrPortFrom(r.Local, 0).String())
@@ -78,7 +77,7 @@ func (r *router) exchange(ctx context.Context, questions func(waits int) []packe
 	return errSilent
 }
 
-// interrupted is why an operation failed: the end of ctx, or else err.
+// interrupted returns why an operation failed: the error of ctx if it has ended, otherwise err.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -94,7 +93,7 @@ func (r *router) ask(ctx context.Context, request []byte, hear func(b []byte) bo
 		func(b []byte, from netip.AddrPort, _ int) bool { return from == port && hear(b) })
 }
 
-// A refusal is a router's answer that it will not do what it was asked.
+// A refusal is a router's answer that it refuses a request.
 type refusal struct {
 	by     Protocol
 	reason string

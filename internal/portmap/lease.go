@@ -19,8 +19,8 @@ func checkEvery(by Protocol) time.Duration {
 	return time.Minute
 }
 
-// A lease is when what is to be done next about one router's mapping. It is plain data. A zero lease
-// holds nothing and asks for the mapping at once.
+// A lease schedules the next step for one router's mapping. It is plain data. A zero lease holds nothing and asks for
+// the mapping at once.
 type lease struct {
 	until    time.Time // the mapping ends unless it is renewed; zero if there is none
 	renew    time.Time // while granted
@@ -31,7 +31,7 @@ type lease struct {
 	failures int       // since then
 }
 
-// A step is what a lease wants done.
+// A step is an action that a lease asks for.
 type step uint8
 
 const (
@@ -74,8 +74,8 @@ func (l *lease) checked(now time.Time, by Protocol) {
 	l.check = now.Add(checkEvery(by))
 }
 
-// lose records that the router has forgotten the mapping, or does not answer: it is asked again at once.
-// What is held counts as held until its time is over.
+// lose records that the router has forgotten the mapping, or does not answer: it is asked again at once. The mapping
+// counts as held until its lifetime is over.
 func (l *lease) lose(now time.Time) {
 	l.granted, l.retry = false, now
 }
@@ -98,7 +98,7 @@ func (l *lease) end() {
 	l.until = time.Time{}
 }
 
-// hurry has what is next done now.
+// hurry makes the next step due now.
 func (l *lease) hurry(now time.Time) {
 	if l.granted {
 		l.check = now

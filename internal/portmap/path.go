@@ -68,7 +68,7 @@ func (p *path) want(port uint16) {
 	}
 }
 
-// state returns what the router holds, or the zero Mapping, and why it is not what is wanted.
+// state returns the mapping that the router holds, or the zero Mapping, and the error if it is not the wanted one.
 func (p *path) state() (Mapping, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -178,7 +178,7 @@ func waitOf(errs []error) (wait time.Duration) {
 	return wait
 }
 
-// probe finds out what the router speaks, and returns the driver of the best that was not refused.
+// probe finds out which protocols the router speaks, and returns the driver of the best one that was not refused.
 func (p *path) probe(ctx context.Context, refused [protocols]bool) (driver, error) {
 	found := &probe{Gateway: p.Gateway, refused: refused}
 	var best Protocol
@@ -220,7 +220,7 @@ func (p *path) newPCP() (driver, error) {
 	return &pcp{router: p.router, port: p.Port, nonces: p.nonces}, nil
 }
 
-// obtain has the router map the port for all transports, at one external port if possible.
+// obtain asks the router to map the port for all transports, at one external port if possible.
 func (p *path) obtain(ctx context.Context) (Mapping, time.Duration, error) {
 	if p.holder != nil && p.holder.protocol() != p.driver.protocol() {
 		clear(p.asked) // what was asked for otherwise ends by itself, where the router does not answer
@@ -248,7 +248,7 @@ func (p *path) obtain(ctx context.Context) (Mapping, time.Duration, error) {
 	}
 }
 
-// answered reports whether an error is what the router said.
+// answered reports whether an error is an answer of the router.
 func answered(err error) bool {
 	var r *refusal
 	return errors.As(err, &r) || codeOf(err) != 0 || isTaken(err)
@@ -263,8 +263,8 @@ func (p *path) otherPort() (uint16, error) {
 	return 10000 + binary.BigEndian.Uint16(b[:])%50000, nil
 }
 
-// add asks for the port of each transport. What the router gives for the first is what it is asked
-// for the next, unless they were different before.
+// add asks for the port of each transport. The port that the router grants for the first transport is requested for
+// the next, unless the ports were different before.
 func (p *path) add(ctx context.Context) (life time.Duration, err error) {
 	life = maxLifetime
 	first := p.transports[0]

@@ -1,5 +1,5 @@
-// Package portmap asks the routers of this machine to let peers in: it has the listening port mapped
-// from outside, keeps the mapping for as long as it is wanted, and deletes it in the end.
+// Package portmap asks the routers of this machine to forward the listening port to it. It keeps the mapping as long
+// as it is wanted, and deletes it at the end.
 //
 // A router is asked by PCP (RFC 6887), else by NAT-PMP (RFC 6886), else by UPnP (Internet Gateway
 // Device 1 and 2). TCP and UDP share one external port where the router allows it. For IPv6, where
@@ -10,10 +10,10 @@
 // One Mapper is one listening port: Run is called once, from a goroutine of the caller's; Refresh may
 // be called from any.
 //
-// There are packages for parts of this. What decided against them is what a client promises of its
-// sockets and of strangers' answers: jackpal/go-nat-pmp and huin/goupnp open sockets of their own;
-// goupnp reads answers without a bound and fetches whatever URL comes back, at 33,000 lines; libp2p/go-nat
-// stands on both; none speaks PCP or sees that a router has restarted.
+// There are packages for parts of this. They do not fit the promises of a client about its sockets and about
+// strangers' answers: jackpal/go-nat-pmp and huin/goupnp open sockets of their own; goupnp reads answers without a
+// bound and fetches whatever URL comes back, at 33,000 lines; libp2p/go-nat stands on both; none speaks PCP or sees
+// that a router has restarted.
 package portmap
 
 import (
@@ -30,7 +30,7 @@ import (
 	"time"
 )
 
-// A Protocol is how a router is asked. They are tried in this order.
+// A Protocol is a protocol for asking a router. They are tried in this order.
 type Protocol uint8
 
 const (
@@ -44,7 +44,7 @@ func (p Protocol) String() string {
 	return [protocols]string{PCP: "PCP", NATPMP: "NAT-PMP", UPnP: "UPnP"}[p]
 }
 
-// A Config says what is to be mapped, and by which sockets. It is not changed once New has it.
+// A Config says which port to map, and how to open sockets. It must not be changed after New.
 type Config struct {
 	Port     uint16 // where peers are listened for, and the external port that is asked for first
 	TCP, UDP bool   // what to map it for
@@ -65,7 +65,7 @@ type Config struct {
 	Log  *slog.Logger // nil logs nothing
 }
 
-// A Mapping is what a router holds for this machine.
+// A Mapping is a mapping that a router holds for this machine.
 type Mapping struct {
 	Gateway
 	By       Protocol
@@ -114,8 +114,7 @@ func (l *lockedReader) Read(b []byte) (int, error) {
 	return l.r.Read(b)
 }
 
-// Refresh has the gateways looked up and the mappings checked now, because the machine woke or its
-// network changed.
+// Refresh looks the gateways up and checks the mappings now, because the machine woke or its network changed.
 func (m *Mapper) Refresh() {
 	m.mu.Lock()
 	m.look, m.refresh = true, true
@@ -184,7 +183,7 @@ func (m *Mapper) takeLook() bool {
 	return look
 }
 
-// follow has a path for every gateway that there is, and ends the others.
+// follow starts a path for every present gateway, and ends the others.
 func (m *Mapper) follow(ctx context.Context, running *sync.WaitGroup) error {
 	if !m.TCP && !m.UDP {
 		return nil

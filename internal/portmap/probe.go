@@ -12,8 +12,8 @@ const routerPort = 5351
 // maxDevices bounds how many devices that answer a search are remembered.
 const maxDevices = 4
 
-// A probe is what is known of which protocols a router speaks. It asks for all of them at once, with
-// questions that change nothing, and settles for the best one that it heard of. It is plain data.
+// A probe records which protocols a router speaks. It asks for all of them at once, with questions that change
+// nothing, and settles for the best one that it heard of. It is plain data.
 type probe struct {
 	Gateway
 	refused [protocols]bool // not asked for

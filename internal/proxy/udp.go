@@ -194,8 +194,8 @@ type packetDialled struct {
 	to target
 }
 
-// Read reads a packet of the host. Where it is known by its name alone, it is whoever sends from the
-// port, as only the proxy knows its address.
+// Read reads a packet of the host. If the host is known by its name alone, this is any host that sends from the port,
+// as only the proxy knows its address.
 func (c *packetDialled) Read(b []byte) (int, error) {
 	for {
 		n, from, err := c.read(b)

@@ -93,7 +93,7 @@ func TestListenPacket(t *testing.T) {
 	}
 	from := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: conn.LocalAddr().(*net.UDPAddr).Port}
 
-	// What does not come from the relay, or is nothing, is not heard.
+	// Packets that do not come from the relay, or are empty, are ignored.
 	stranger, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer stranger.Close()

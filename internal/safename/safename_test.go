@@ -205,7 +205,7 @@ func FuzzSafeName(f *testing.F) {
 	})
 }
 
-// What other clients store under another name is found there.
+// A file that another client stored under another name is found there.
 func TestVariants(t *testing.T) {
 	long := strings.Repeat("a", 250) + ".mkv"
 	for _, c := range []struct {

@@ -51,7 +51,7 @@ type System struct {
 	Addrs        func() ([]netip.Addr, error) // of this machine
 }
 
-// ErrCutOff is why nothing could be sent, whoever it was for: the proxy, or the address that everything is bound to,
+// ErrCutOff is the error if nothing can be sent to any host: the proxy, or the address that everything is bound to,
 // is out of reach.
 var ErrCutOff = errors.New("cut off")
 

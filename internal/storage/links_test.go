@@ -168,7 +168,7 @@ func TestLinksWaitForTheContent(t *testing.T) {
 	require.Empty(t, linksIn(t, dir))
 }
 
-// What is at the place of a link stays, whatever it is.
+// An existing file in the place of a link stays, whatever it is.
 func TestLinksReplaceNothing(t *testing.T) {
 	needSymlinks(t)
 	tor, content := linkedContent("d/a", "d/l > d/a")

@@ -137,7 +137,7 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// What is written while files are copied is in the copies.
+// Data written while files are copied is in the copies.
 func TestMoveWhileWriting(t *testing.T) {
 	const pieceLength = 4 * layout.BlockSize
 	for seed := range uint64(20) {

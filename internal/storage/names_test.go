@@ -89,7 +89,7 @@ func TestNamesThatAFileSystemDoesNotTake(t *testing.T) {
 	}
 }
 
-// What other clients stored under their names for a file is read there, and kept there.
+// A file that another client stored under its own name is read there, and kept there.
 func TestContentOfOtherClientsIsFound(t *testing.T) {
 	long := strings.Repeat("l", 245)
 	for name, c := range map[string]struct{ path, there string }{

@@ -49,7 +49,7 @@ func TestTrackerPath(t *testing.T) {
 	}
 }
 
-// What the author of a torrent can have asked inside our network, and the user.
+// The URLs inside our network that the author of a torrent, and the user, can make a client request.
 func TestGuard(t *testing.T) {
 	for _, c := range []struct {
 		url      string

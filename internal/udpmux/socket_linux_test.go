@@ -25,7 +25,7 @@ func udpPair(t *testing.T) (s *linuxSocket, other *net.UDPConn) {
 	return s, listen()
 }
 
-// What the kernel refuses to cut into packets goes out all the same.
+// Data that the kernel refuses to cut into packets is still sent.
 func TestRunsThatCannotBeOffloaded(t *testing.T) {
 	s, other := udpPair(t)
 	s.raw.Control(func(fd uintptr) {

@@ -90,7 +90,7 @@ func TestCloseGivesUp(t *testing.T) {
 	require.Equal(t, "RESET 3 ack 0", r.sent[len(r.sent)-1])
 }
 
-// Who takes a little of it now and then does not have a closed connection stay for as long as he likes.
+// An end that takes a little data now and then cannot keep a closed connection forever.
 func TestCloseGivesUpOnATrickle(t *testing.T) {
 	r := dialed(t)
 	r.write(50 * 1232)

@@ -40,7 +40,7 @@ func TestLossByTime(t *testing.T) {
 	r.wants("DATA 1 ack 0 1232 bytes")
 }
 
-// What was sent again and is lost again is known by what was sent after it.
+// The loss of a retransmission is detected by packets that were sent after it.
 func TestLossOfARepetition(t *testing.T) {
 	r := dialed(t)
 	r.write(6 * 1232)

@@ -386,7 +386,7 @@ func TestRoomIsToldWhenThereIsSomeAgain(t *testing.T) {
 	require.Equal(t, 2800, r.e.in.told)
 }
 
-// What is not a full packet waits for more while the next acknowledgement is near, and not otherwise.
+// A packet that is not full waits for more data while the next acknowledgement is near, and not otherwise.
 func TestSmallWrites(t *testing.T) {
 	r := dialed(t)
 	r.write(10)

@@ -383,7 +383,7 @@ func TestSynFloodOfOneNetwork(t *testing.T) {
 	}
 }
 
-// Who claims to be at another address does not see the answers to his SYNs, and makes no connection without.
+// A sender with a forged address does not see the answers to its SYNs, and cannot make a connection.
 func TestForgedConfirmation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newNetwork().socket(t, there, 0)
@@ -431,7 +431,7 @@ func TestForgedPackets(t *testing.T) {
 	})
 }
 
-// What belongs to no connection is answered with a reset, but not too often, and never a reset.
+// A packet that belongs to no connection is answered with a reset, but not too often, and never if it is a reset.
 func TestStrayPackets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()

@@ -55,7 +55,7 @@ func TestUnreadConnections(t *testing.T) {
 	})
 }
 
-// What was refused for lack of room comes once there is some: nothing is lost, and nothing waits for ever.
+// Data refused for lack of room arrives once there is room: nothing is lost, and nothing waits forever.
 func TestUnreadIsReadLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := boundedPair(t)
@@ -148,7 +148,7 @@ func TestTinyPacketsOutOfOrder(t *testing.T) {
 	})
 }
 
-// What will not be read any more is let go of, and so is the place in the account.
+// Data that will never be read is released, and so is the place in the account.
 func TestUnreadIsLetGoOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := boundedPair(t)

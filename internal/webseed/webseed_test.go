@@ -322,7 +322,7 @@ func TestHostsAreForgotten(t *testing.T) {
 	}
 }
 
-// What leads inside the user's network, or to what is no HTTP, is not asked for. A server on the open internet is one whose name
+// A URL inside the user's network, or one that is not HTTP, is not requested. A server on the open internet is one whose name
 // resolves to this machine at first, as far as the guard knows.
 func TestForbidden(t *testing.T) {
 	var asked atomic.Int32

@@ -94,7 +94,7 @@ func TestExtHandshakeOfManyExtensions(t *testing.T) {
 	require.Len(t, ParseExtHandshake(append(p, "ee"...)).M, maxExtensions)
 }
 
-// What is over a bound is left out, and what came before it is used.
+// Values beyond a bound are left out, and those before it are used.
 func TestExtensionsBounds(t *testing.T) {
 	for name, rest := range map[string]string{
 		"too deep":        "1:x" + strings.Repeat("l", 100) + strings.Repeat("e", 100) + "e",

@@ -267,7 +267,7 @@ func TestReaderKeepsTheBeginning(t *testing.T) {
 	require.LessOrEqual(t, most, maxBuffer+maxKept)
 }
 
-// What a Reader holds is told as it grows and as it ends. If it may not be, nothing more is read.
+// A Reader reports how much it holds as that grows and ends. If it may hold no more, it reads nothing more.
 func TestReaderIsCharged(t *testing.T) {
 	const long = 300_000
 	stream := append(AppendBitfield(nil, make([]byte, long)), AppendHave(nil, 1)...)

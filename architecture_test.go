@@ -94,7 +94,7 @@ func requirePlain(t *testing.T, name string, f *ast.File) {
 	})
 }
 
-// What can be said without a download knows nothing of one.
+// Files of the root that need no download do not refer to one.
 func TestInternalPackagesDoNotImportTheRoot(t *testing.T) {
 	for _, dir := range internalPackages(t) {
 		for name, f := range sources(t, dir) {

@@ -310,7 +310,7 @@ func TestAllow(t *testing.T) {
 	})
 }
 
-// What Allow refuses, and what Ban does, is refused whoever names it, by TCP and uTP, both ways.
+// An address that Allow or Ban refuses is refused whatever its source, by TCP and uTP, in both directions.
 func TestAllowAndBanOfEveryKind(t *testing.T) {
 	sources := []peerlist.Source{peerlist.FromUser, peerlist.FromTracker, peerlist.FromDHT, peerlist.FromPEX, peerlist.FromLSD, peerlist.FromFinder}
 	for _, ban := range []bool{false, true} {

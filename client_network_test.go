@@ -303,7 +303,7 @@ func TestBindOptions(t *testing.T) {
 	require.Equal(t, "127.0.0.1", c.Addr().(*net.TCPAddr).IP.String())
 }
 
-// What the machine goes through is made up for within a minute, without the program's doing.
+// A client recovers from sleep and changes of the network within a minute, without any action of the program.
 func TestMachineChanges(t *testing.T) {
 	other := netip.MustParseAddr("85.0.0.9")
 	for _, tc := range []struct {

@@ -315,7 +315,7 @@ func TestDHTGoroutines(t *testing.T) {
 	t.Log(runtime.NumGoroutine()-before, "goroutines")
 }
 
-// A node of the DHT that Allow refuses is neither asked nor answered, whoever names it.
+// A node of the DHT that Allow refuses is neither asked nor answered, whatever its source.
 func TestAllowInTheDHT(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		router := dhtNetwork(t, n, 5)

@@ -441,7 +441,7 @@ func TestChooseAnEmptyFileAlone(t *testing.T) {
 	require.NoError(t, files.Close())
 }
 
-// What is read for the hashes of blocks is bounded for all peers together, and for those that call again and again.
+// Reads for the hashes of blocks are bounded for all peers together, and for peers that reconnect again and again.
 func TestBlockHashesAreRationed(t *testing.T) {
 	r := hashReads{account: ratelimit.NewAccount(hashReadRate, hashReadsAtOnce, time.Unix(0, 0))}
 	blocks := 0

@@ -400,9 +400,9 @@ func countMessages(b []byte) (n int) {
 	return n
 }
 
-// What a stranger says costs a few steps a message whatever it is and however large the torrent; where a message costs
-// more, the next ones are read later; and what no honest peer says ends the connection. It used to be as much as there are peers, or
-// pieces: 55 µs an interested, 7 ms a have-all of a million pieces.
+// A message of a stranger costs a few steps whatever it is and however large the torrent; where a message costs more, the next ones
+// are read later; and what no honest peer says ends the connection. It used to be as much as there are peers, or pieces: 55 µs an
+// interested, 7 ms a have-all of a million pieces.
 func TestMessagesCostLittle(t *testing.T) {
 	pieces := 100_000
 	if raceEnabled() {

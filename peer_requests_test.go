@@ -406,7 +406,7 @@ func TestLooksAtManyPiecesCostLittle(t *testing.T) {
 	require.Less(t, len(u.looked), pieces)
 }
 
-// What is read to be sent to a peer is not much, however long its requests are, and not kept once it requests nothing.
+// Little is read ahead for a peer, however long its requests are, and nothing is kept once it requests nothing.
 func TestPayloadIsNotKept(t *testing.T) {
 	var long, short []outbox.Request
 	for range maxUploadRun {

@@ -268,8 +268,8 @@ func (s simHTTP) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func (s simHTTP) CloseIdleConnections() { s.web.CloseIdleConnections() }
 
-// With three of four seeds lying in one block of twenty, a download of version 2 fetches nothing again but what was false, and finds
-// every liar out by the first of his pieces that it looks into.
+// With three of four seeds lying in one block of twenty, a download of version 2 fetches nothing again but what was false, and
+// finds every liar out by the first of its pieces that it looks into.
 func TestLiarsOfVersion2CostTheirLies(t *testing.T) {
 	const rate, pieceLength, size = 2e6, 256 << 10, 16 << 20
 	for name, bare := range map[string]bool{"with piece layers": false, "without": true} {

@@ -4,7 +4,7 @@
 //
 //	go run ./examples/quickstart
 //
-// What a program of your own would do is all in this file; the swarm is in swarm.go.
+// This file has everything that a program of your own would do; the swarm is in swarm.go.
 package main
 
 import (

@@ -29,7 +29,7 @@ func TestAccount(t *testing.T) {
 	require.Zero(t, a.Owed(now.Add(time.Minute)))
 }
 
-// Who closes an account and opens another has what was left, and of several the least.
+// An address that closes an account and opens another gets the balance that was left, and of several the least.
 func TestAccounts(t *testing.T) {
 	now := time.Unix(1, 0)
 	fresh := func() ratelimit.Account { return ratelimit.NewAccount(100, 1000, now) }

@@ -133,7 +133,7 @@ func TestLinksAreMade(t *testing.T) {
 	}
 }
 
-// What links lead to is found without a copy of each part of each path.
+// The targets of links are found without a copy of each part of each path.
 func TestLinksThroughDeepPaths(t *testing.T) {
 	dir := "d" + strings.Repeat("/e", 120)
 	entries := []string{dir + "/f"}

@@ -109,7 +109,7 @@ func (c *Client) tryConnect(ctx context.Context, by way, addr netip.AddrPort, h 
 	return k, c.readHandshake(k, h, &ours)
 }
 
-// errLine is the error for an address at which the author of a magnet link may mean another program than a peer.
+// errLine refuses a dial that the author of a magnet link may have aimed at another program than a peer.
 var errLine = errors.New("handshake: an info hash like a line of text is told to no address inside the network unencrypted")
 
 // hasLine reports whether a program that reads lines could take a part of an info hash for a command: a line's end, and letters

@@ -310,43 +310,6 @@ func TestAllow(t *testing.T) {
 	})
 }
 
-// An address that Allow or Ban refuses is refused whatever its source, by TCP and uTP, in both directions.
-func TestAllowAndBanOfEveryKind(t *testing.T) {
-	sources := []peerlist.Source{peerlist.FromUser, peerlist.FromTracker, peerlist.FromDHT, peerlist.FromPEX, peerlist.FromLSD, peerlist.FromFinder}
-	for _, ban := range []bool{false, true} {
-		for _, utp := range []bool{false, true} {
-			t.Run(fmt.Sprintf("ban %t, uTP %t", ban, utp), func(t *testing.T) {
-				simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-					content := newSimContent(1, blockSize, 16*blockSize)
-					us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("81.0.0.1", 0, 0, 0)
-					s := newSpy(us)
-					c := utpClient(t, us, !utp)
-					c.Dial, c.ListenPacket, c.hooks = nil, nil, s.hooks()
-					c.NoUTP = !utp
-					if !ban {
-						c.Allow = func(a netip.Addr) bool { return a != them.IP() }
-					}
-					d := simLeech(t, c, content)
-					if ban {
-						d.Ban(them.IP())
-					}
-					theirs := utpClient(t, them, !utp)
-					theirs.NoUTP = !utp
-					seed := simSeed(t, theirs, content, us.Addr(6881)) // which dials us
-					for _, from := range sources {
-						d.discovery.found(from, "", them.Addr(6881))
-					}
-					simnet.Sleep(10 * time.Minute)
-					require.Empty(t, s.seen("dial 81.", "SYN 81."))
-					require.Empty(t, d.Stats().Peers)
-					require.Empty(t, seed.Stats().Peers)
-					require.Zero(t, d.Stats().Verified)
-				})
-			})
-		}
-	}
-}
-
 // Ban is for every port of an address, also of a local one, and of peers that the user named before or after.
 func TestBanByUser(t *testing.T) {
 	for _, ip := range []string{"81.0.0.1", "10.0.0.1"} {

@@ -44,9 +44,17 @@ func (s *fileStore) sameInCase(i int) int {
 	return -1
 }
 
-// foldsCase asks the file system whether it finds a file that is there under a name that no file of the content has, and which differs
-// in case alone. The caller holds s.mu.
+// foldsCase reports whether the file system takes names for one that differ in case alone. It asks once, for a file that is there, by
+// a name that no file of the content has. The caller holds s.mu for writing.
 func (s *fileStore) foldsCase(name string) bool {
+	if s.folding == 0 {
+		s.folding = s.asksCase(name)
+	}
+	return s.folding > 0
+}
+
+// asksCase is 1 if the file system finds a file, which is there, by a name in another case, -1 if not, and 0 if there is no such name.
+func (s *fileStore) asksCase(name string) int8 {
 	swapped := strings.Map(func(r rune) rune {
 		if upper := unicode.ToUpper(r); upper != r {
 			return upper
@@ -55,11 +63,13 @@ func (s *fileStore) foldsCase(name string) bool {
 	}, name)
 	for _, other := range []string{swapped, strings.ToUpper(name), strings.ToLower(name)} {
 		if other != name && !s.hasName(other) {
-			_, err := s.disk.Stat(other)
-			return err == nil
+			if _, err := s.disk.Stat(other); err == nil {
+				return 1
+			}
+			return -1
 		}
 	}
-	return false
+	return 0
 }
 
 func (s *fileStore) hasName(name string) bool {

@@ -5,6 +5,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"github.com/shoal-go/torrent/internal/safename"
 )
 
 // Claimed is the error of a path that another download has. It matches ErrInUse.
@@ -45,6 +47,9 @@ func (s *fileStore) claim(wanted []bool) error {
 			others = append(others, i)
 		case wanted[i]:
 			files = append(files, s.claimFor(i))
+			if s.files[i].here && s.content.NumFiles() <= maxClaims/4 {
+				files = append(files, s.inAnyCase(i)...)
+			}
 		case f.here:
 			others = append(others, i)
 		}
@@ -90,6 +95,19 @@ func (s *fileStore) claimFor(i int) Claim {
 		c.ID = f.id
 	}
 	return c
+}
+
+// anyCase is what the claims on names without regard to case begin with, as no name does.
+const anyCase = "\x00"
+
+// inAnyCase is the claim on the name of file i, which is there, in any case, if the file system takes these for one. Where inodes are
+// invented, its identity does not keep others from it. The caller holds s.mu.
+func (s *fileStore) inAnyCase(i int) []Claim {
+	name := s.files[i].name
+	if !s.foldsCase(name) {
+		return nil
+	}
+	return []Claim{{Path: anyCase + safename.FoldCase(filepath.ToSlash(name))}}
 }
 
 // bounded returns the files, or directories that hold them if they are too many.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -94,7 +95,7 @@ func (d *rootDisk) taken(dir *os.File, name string, f Claim, owner [20]byte) err
 	ask := func(kind byte, name string) error {
 		if by, ok := claimedBy(dir, claimAt(kind, name)); ok {
 			if whole, _ := wholeOwner(dir, by); whole != owner {
-				return &Claimed{Path: filepath.Join(d.root.Name(), filepath.FromSlash(f.Path)), Owner: whole}
+				return &Claimed{Path: filepath.Join(d.root.Name(), filepath.FromSlash(strings.TrimPrefix(f.Path, anyCase))), Owner: whole}
 			}
 		}
 		return nil

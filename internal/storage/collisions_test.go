@@ -134,3 +134,35 @@ func TestNamesThatDifferInCaseWhereInodesAreInvented(t *testing.T) {
 		require.NoError(t, s.Close())
 	}
 }
+
+// Nor do two torrents share such a file.
+func TestAPathInAnotherCaseWhereInodesAreInvented(t *testing.T) {
+	linuxOnly(t)
+	for _, folds := range []bool{true, false} {
+		mine, content := named(1, "d/ReadMe.txt", "d/a")
+		theirs, _ := named(2, "d/readme.TXT", "d/b")
+		dir := t.TempDir()
+		open := func(tor storage.Content) storage.Store {
+			disk, err := storage.OpenRoot(dir)
+			require.NoError(t, err)
+			if folds {
+				disk = foldingDisk{disk, strings.ToLower}
+			}
+			s, err := storage.OpenDisk(tor, strangeDisk{disk, new(atomic.Uint64)}, dir, nil)
+			require.NoError(t, err)
+			t.Cleanup(func() { s.Close() })
+			return s
+		}
+		s := open(mine)
+		require.NoError(t, s.SetWanted(all(mine)))
+		download(t, mine, s, content)
+		require.NoError(t, s.Finish())
+		if err := open(theirs).SetWanted(all(theirs)); folds {
+			require.ErrorIs(t, err, storage.ErrInUse)
+			require.ErrorContains(t, err, filepath.Join(dir, "d/readme.txt"))
+			require.NoError(t, open(mine).SetWanted(all(mine)))
+		} else {
+			require.NoError(t, err)
+		}
+	}
+}

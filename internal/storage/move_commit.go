@@ -231,7 +231,7 @@ func (m *move) adopt() {
 	clear(s.dirtyDirs)
 	s.dirtyMu.Unlock()
 	dir := m.dir
-	s.disk, s.dir, s.handles = m.to, dir, newHandles(maxHandles, s.open)
+	s.disk, s.dir, s.handles, s.folding = m.to, dir, newHandles(maxHandles, s.open), 0
 	s.reopen = func() (Disk, error) { return openRoot(dir) }
 	s.move = nil
 	if err := m.removeFromOld(func(i int) bool { return !m.staged[i] }); err != nil {

@@ -138,7 +138,7 @@ func (s *fileStore) own(i int) error {
 		}
 	}
 	if info.ID != f.id && len(s.files) <= maxClaims {
-		mine := []Claim{{filepath.ToSlash(f.name), info.ID}}
+		mine := append(s.inAnyCase(i), Claim{filepath.ToSlash(f.name), info.ID})
 		if err := s.handles.makeRoom(func() error { return s.disk.Claim(s.content.InfoHash, mine) }); err != nil {
 			return err
 		}

@@ -37,17 +37,20 @@ func TestOutOfHandles(t *testing.T) {
 	}
 	d := s.start(t, torrent.Options{Dir: dir, Peers: peers, MaxPeers: 100})
 	until(t, "most are connected", func() bool { return len(d.Stats().Peers) > 60 })
-	// From here on not a single handle is free.
+	// Not a single handle is free, whatever gives way, until that was felt. Then some have to give way.
 	var limit, before syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
 	fds, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
 	limit = before
-	limit.Cur = uint64(len(fds)) - 20
+	limit.Cur = 3
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
 	for _, seed := range seeds {
 		seed.give()
 	}
+	until(t, "no file can be made", func() bool { return d.Stats().StorageErrors > 0 })
+	limit.Cur = uint64(len(fds)) - 20
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
 	files := complete(t, d)
 	st := d.Stats()
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before))

@@ -384,7 +384,7 @@ func (s *webStream) offer(id picker.Block, now time.Time) bool {
 	return true
 }
 
-// admit waits until the limits let another block pass, or other downloads are to have their turn at the host.
+// admit waits until the limits let another block pass, or other downloads are to have their turn at the host, unless the body would begin again.
 func (s *webStream) admit(ctx context.Context) error {
 	d := s.w.d
 	for held := false; ; held = true {
@@ -399,7 +399,7 @@ func (s *webStream) admit(ctx context.Context) error {
 		if n == 1 {
 			return nil
 		}
-		if yield := s.began.Add(turnHeld); !now.Before(yield) && s.w.seed.Wanted() {
+		if yield := s.began.Add(turnHeld); !now.Before(yield) && (s.body == nil || !s.body.Rangeless) && s.w.seed.Wanted() {
 			d.mu.Lock()
 			s.release(allBlocks)
 			d.unlock(now)

@@ -454,6 +454,43 @@ func TestWebSeedsOfOneHost(t *testing.T) {
 	}
 }
 
+// Limited downloads from a server that sends whole files only take their turns there file by file: one broken off begins again.
+func TestWebSeedRangelessTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files := fstest.MapFS{}
+		serve := http.FileServerFS(files)
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true, HTTPClient: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			whole := r.Clone(r.Context())
+			whole.Header.Del("Range")
+			serve.ServeHTTP(w, whole)
+			resp := w.Result()
+			resp.Request = r
+			return resp, nil
+		})}}
+		defer c.Close()
+		var downloads []*Download
+		for _, name := range []string{"a", "b", "c"} {
+			files[name] = &fstest.MapFile{Data: bytes.Repeat([]byte(name), 2<<20)}
+			tor, err := CreateFS(t.Context(), fstest.MapFS{name: files[name]}, &CreateOptions{PieceLength: 1 << 20, WebSeeds: []string{"http://h.example/"}, Private: true})
+			require.NoError(t, err)
+			d, err := tor.Start(t.Context(), &Options{Client: c, DownloadLimit: rate.NewLimiter(100e3, 16<<10)})
+			require.NoError(t, err)
+			defer d.Close()
+			downloads = append(downloads, d)
+		}
+		began := time.Now()
+		for _, d := range downloads {
+			select {
+			case <-d.Done():
+			case <-time.After(10 * time.Minute):
+				require.FailNow(t, "not done", "%+v", d.Stats())
+			}
+		}
+		require.Less(t, time.Since(began), time.Minute)
+	})
+}
+
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -53,7 +53,7 @@ func (s *fileStore) foldsCase(name string) bool {
 	return s.folding > 0
 }
 
-// asksCase is 1 if the file system finds a file, which is there, by a name in another case, -1 if not, and 0 if there is no such name.
+// asksCase is 1 if the file system finds a file, which is there, by a name in another case, -1 if not, and 0 if that cannot be told.
 func (s *fileStore) asksCase(name string) int8 {
 	swapped := strings.Map(func(r rune) rune {
 		if upper := unicode.ToUpper(r); upper != r {
@@ -62,14 +62,36 @@ func (s *fileStore) asksCase(name string) int8 {
 		return unicode.ToLower(r)
 	}, name)
 	for _, other := range []string{swapped, strings.ToUpper(name), strings.ToLower(name)} {
-		if other != name && !s.hasName(other) {
-			if _, err := s.disk.Stat(other); err == nil {
-				return 1
-			}
-			return -1
+		if other == name || s.hasName(other) {
+			continue
 		}
+		mine, err := s.disk.Stat(name)
+		if err != nil {
+			return 0
+		}
+		theirs, err := s.disk.Stat(other)
+		switch {
+		case absent(err):
+			return -1
+		case err != nil:
+			return 0
+		}
+		return isOne(mine, theirs)
 	}
 	return 0
+}
+
+// isOne is 1 if two names lead to one file, -1 if to two, as where another download has a file by the other name, and 0 if that cannot
+// be told. Where inodes are invented, their numbers differ although the file is one. So two files of the same size and time count as
+// one: then a name is refused that could be had, which is better than two downloads that write to one file.
+func isOne(a, b FileInfo) int8 {
+	switch {
+	case a.Stamp != b.Stamp:
+		return -1
+	case a.ID == b.ID && a.Links > 1:
+		return 0 // it may have both names
+	}
+	return 1
 }
 
 func (s *fileStore) hasName(name string) bool {

@@ -33,46 +33,78 @@ func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 // requests had 20 MiB held of each, in no account.
 func TestUnreadHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		listener := make(pipeListener)
-		var conns []net.Conn
-		client := NewHTTPClient(HTTPConfig{Dial: func(context.Context, string, string, func(string) error) (net.Conn, error) {
-			ours, theirs := net.Pipe()
-			conns = append(conns, ours, theirs)
-			listener <- theirs
-			return ours, nil
-		}})
-		var http2 http.Protocols
-		http2.SetUnencryptedHTTP2(true)
-		for _, transport := range client.Transport.(*dualTransport).by {
-			transport.Protocols = &http2
-		}
-		var sent atomic.Int64
-		server := &http.Server{Protocols: &http2, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			for b := make([]byte, 16<<10); ; {
-				n, err := w.Write(b)
-				sent.Add(int64(n))
-				if err != nil {
-					return
-				}
-			}
-		})}
-		go server.Serve(listener)
-		defer func() {
-			for _, conn := range conns {
-				conn.Close()
-			}
-			close(listener)
-			server.Close()
-		}()
+		get, sent := serveHTTP2(t)
 		for range 5 {
-			resp, err := client.Get("http://h.example/f")
-			require.NoError(t, err)
-			require.Equal(t, 2, resp.ProtoMajor)
+			get()
 		}
 		synctest.Wait()
 		t.Logf("%d KiB", sent.Load()>>10)
 		require.Less(t, sent.Load(), int64(1300<<10))
 	})
+}
+
+// Answers that are not read, as a limit holds their readers back, leave others of the same server alone.
+func TestUnreadBesideRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		get, _ := serveHTTP2(t)
+		for range 4 {
+			get()
+		}
+		synctest.Wait()
+		read := make(chan error, 1)
+		body := get()
+		go func() {
+			_, err := io.CopyN(io.Discard, body, 4<<20)
+			read <- err
+		}()
+		select {
+		case err := <-read:
+			require.NoError(t, err)
+		case <-time.After(time.Minute):
+			require.FailNow(t, "starved")
+		}
+	})
+}
+
+// serveHTTP2 returns what asks a server for a body that has no end, by HTTP/2, and how many bytes that sent in all.
+func serveHTTP2(t *testing.T) (get func() io.Reader, sent *atomic.Int64) {
+	listener := make(pipeListener)
+	var conns []net.Conn
+	client := NewHTTPClient(HTTPConfig{Dial: func(context.Context, string, string, func(string) error) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		conns = append(conns, ours, theirs)
+		listener <- theirs
+		return ours, nil
+	}})
+	var http2 http.Protocols
+	http2.SetUnencryptedHTTP2(true)
+	for _, transport := range client.Transport.(*dualTransport).by {
+		transport.Protocols = &http2
+	}
+	sent = new(atomic.Int64)
+	server := &http.Server{Protocols: &http2, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for b := make([]byte, 16<<10); ; {
+			n, err := w.Write(b)
+			sent.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	})}
+	go server.Serve(listener)
+	t.Cleanup(func() {
+		for _, conn := range conns {
+			conn.Close()
+		}
+		close(listener)
+		server.Close()
+	})
+	return func() io.Reader {
+		resp, err := client.Get("http://h.example/f")
+		require.NoError(t, err)
+		require.Equal(t, 2, resp.ProtoMajor)
+		return resp.Body
+	}, sent
 }
 
 // A web seed that leads each request to another host does not have a connection kept to each: they took all handles.

@@ -21,8 +21,9 @@ const (
 // idleConns is how many connections are kept for later requests, to all hosts.
 const idleConns = 64
 
-// http2Held is how many bytes a server may send ahead of those who read, by HTTP/2. All requests of it share one connection.
-const http2Held = 1 << 20
+// http2Held is how many bytes a server may send ahead of those who read, by HTTP/2. All requests of it share one connection, but no
+// bound: what one does not read yet would keep the others from any. Web seeds have five requests of a server under way.
+const http2Held = 1 << 20 / 5
 
 // http2Written is how long nothing may be written to a server by HTTP/2: one that sends and does not read. No context ends that wait, which
 // reads and closes of a body are in, too. What we write is little, and fits in the buffers of a socket otherwise.
@@ -88,9 +89,8 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart
 			MaxResponseHeaderBytes: 64 << 10,
 			HTTP2: &http.HTTP2Config{
-				MaxReceiveBufferPerConnection: http2Held,
-				MaxReceiveBufferPerStream:     http2Held / 2,
-				WriteByteTimeout:              http2Written,
+				MaxReceiveBufferPerStream: http2Held,
+				WriteByteTimeout:          http2Written,
 			},
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -270,6 +271,37 @@ func TestKeyExchangesArePaced(t *testing.T) {
 		simnet.Sleep(5 * time.Second)
 		require.Positive(t, answered.Load())
 		require.LessOrEqual(t, answered.Load(), int64(10*(seconds+2)))
+	})
+}
+
+// Connections of one network wait by the thousand for their key exchange. Those that were closed for others stop waiting, and a
+// peer of another network gets in.
+func TestShedHandshakesEnd(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 4*blockSize)
+		us := n.NewHost("80.0.0.1", 0, 0, time.Millisecond)
+		c := simClient(t, us, nil)
+		c.Encryption = PreferEncryption
+		d := simSeed(t, c, content)
+		simnet.Sleep(time.Second)
+		var hosts []*simnet.Host
+		for k := range 50 {
+			hosts = append(hosts, n.NewHost(fmt.Sprintf("2001:db8::%x", k+1), 0, 0, time.Millisecond))
+		}
+		before := runtime.NumGoroutine()
+		for k := range 1000 {
+			conn, err := hosts[k%len(hosts)].Dial(t.Context(), "tcp", us.Addr(6881).String())
+			require.NoError(t, err)
+			defer conn.Close()
+			conn.Write(bytes.Repeat([]byte{7}, 96))
+		}
+		simnet.Sleep(100 * time.Millisecond)
+		require.Less(t, runtime.NumGoroutine()-before, 3*maxHandshakes)
+		leech := simClient(t, n.NewHost("90.0.0.1", 0, 0, time.Millisecond), nil)
+		leech.Encryption = RequireEncryption
+		simLeech(t, leech, content, us.Addr(6881))
+		simnet.Sleep(time.Second)
+		require.Positive(t, d.Stats().Uploaded)
 	})
 }
 

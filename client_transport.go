@@ -169,7 +169,9 @@ const (
 // A pendingHandshake is an incoming connection in its handshake.
 type pendingHandshake struct {
 	peerlist.Handshake
-	conn net.Conn
+	conn   net.Conn
+	ctx    context.Context // ends when the handshake must
+	cancel context.CancelFunc
 }
 
 // accept takes connections until the listener is closed.
@@ -196,7 +198,7 @@ func (c *Client) accept(l net.Listener) {
 // the most makes room.
 func (c *Client) startHandshake(conn net.Conn) {
 	addr := netaddr.Of(conn.RemoteAddr())
-	h := &pendingHandshake{peerlist.Handshake{Addr: addr.Addr()}, conn}
+	h := &pendingHandshake{Handshake: peerlist.Handshake{Addr: addr.Addr()}, conn: conn}
 	if !addr.IsValid() || !c.allows(addr.Addr()) {
 		conn.Close()
 		return
@@ -214,8 +216,10 @@ func (c *Client) startHandshake(conn net.Conn) {
 		}
 		out := peerlist.Shed(all, h.Addr)
 		c.handshakes[out].conn.Close()
+		c.handshakes[out].cancel() // it may be waiting, and not in a read
 		c.handshakes = slices.Delete(c.handshakes, out, out+1)
 	}
+	h.ctx, h.cancel = context.WithTimeout(c.ctx, handshakeTimeout)
 	c.handshakes = append(c.handshakes, h)
 	c.tasks.Go(func() { c.finishHandshake(h, addr) })
 }
@@ -233,10 +237,10 @@ func (c *Client) handshakesFrom(from netip.Addr) (n int) {
 	return n
 }
 
-// awaitHandshake waits for the beginning of a handshake and answers it. Nothing more is allocated for the connection before
-// that.
+// awaitHandshake waits for the beginning of a handshake and answers it. Nothing else is allocated for the connection
+// before that.
 func (c *Client) awaitHandshake(h *pendingHandshake, addr netip.AddrPort) (*connection, *Download, error) {
-	until := time.Now().Add(handshakeTimeout)
+	until, _ := h.ctx.Deadline()
 	h.conn.SetReadDeadline(until)
 	var first [mse.PlainSize]byte
 	if _, err := io.ReadFull(h.conn, first[:]); err != nil {
@@ -247,9 +251,7 @@ func (c *Client) awaitHandshake(h *pendingHandshake, addr netip.AddrPort) (*conn
 	h.Spoke = true
 	c.mu.Unlock()
 	h.conn.SetReadDeadline(time.Time{})
-	ctx, cancel := context.WithDeadline(c.ctx, until)
-	defer cancel()
-	return c.answerHandshake(ctx, h.conn, addr, first)
+	return c.answerHandshake(h.ctx, h.conn, addr, first)
 }
 
 // closeHandshakes ends all handshakes.
@@ -263,6 +265,7 @@ func (c *Client) closeHandshakes() {
 
 // finishHandshake waits for the handshake, and hands the connection to the download that it is for.
 func (c *Client) finishHandshake(h *pendingHandshake, addr netip.AddrPort) {
+	defer h.cancel()
 	k, d, err := c.awaitHandshake(h, addr)
 	c.mu.Lock()
 	if i := slices.Index(c.handshakes, h); i >= 0 {

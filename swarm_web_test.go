@@ -395,8 +395,8 @@ func TestFilesThatAWebSeedLacks(t *testing.T) {
 		w := d.webSeeds[0]
 		lacks := &webseed.Error{Fate: webseed.Missing}
 		w.failed(w.streams[0], 0, lacks, time.Now())
-		const batch = 50
-		for n := range 3 {
+		const batch = 15
+		for n := range 10 {
 			now := time.Now()
 			for i := range batch {
 				file := 1 + n*batch + i

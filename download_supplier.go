@@ -44,7 +44,7 @@ func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 	}
 }
 
-// admitRequests returns how many of room requests the limits admitRequests now. The caller holds d.mu.
+// admitRequests returns how many of room requests the limits admit now. The caller holds d.mu.
 func (d *Download) admitRequests(room int, now time.Time) int {
 	n := d.traffic.gate.Admit(now, room)
 	if n < room && !d.traffic.throttled {

@@ -74,7 +74,7 @@ func (d *Download) Scrape(ctx context.Context) (Scrape, error) {
 		if err == nil && seeds+others > 0 {
 			return Scrape{Seeds: seeds, Leechers: others}, nil
 		}
-		return Scrape{}, errors.Join(append(trackerErrors(failed), cmp.Or(err, errors.New("torrent: no node of the DHT knows the swarm")))...)
+		return Scrape{}, errors.Join(append(trackerErrors(failed), cmp.Or(dhtError(err), errors.New("torrent: no node of the DHT knows the swarm")))...)
 	}
 	return Scrape{}, errors.Join(append(trackerErrors(failed), errors.New("torrent: no tracker could be scraped"))...)
 }

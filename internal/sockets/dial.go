@@ -64,7 +64,7 @@ func (s *Sockets) judged(host string) string {
 	return host
 }
 
-// A hostConn is a connection through a proxy whose other end is known by what was asked for, not by the proxy.
+// A hostConn is a connection whose other end is known by something else than its address: through a proxy, by what was asked for.
 type hostConn struct {
 	net.Conn
 	remote hostAddr
@@ -118,7 +118,8 @@ func (s *Sockets) dial(ctx context.Context, network, addr string, check func(hos
 				return nil, err
 			}
 		}
-		return d(ctx, s.config.Bind, network, addr)
+		conn, err := d(ctx, s.config.Bind, network, addr)
+		return s.asJudged(conn, err, check)
 	}
 	d := net.Dialer{Resolver: s.resolver()}
 	if s.config.Bind.IsValid() {
@@ -140,7 +141,20 @@ func (s *Sockets) dial(ctx context.Context, network, addr string, check func(hos
 	if err != nil && s.config.Bind.IsValid() && isCutOff(err) {
 		err = fmt.Errorf("%w: %w", ErrCutOff, err)
 	}
-	return conn, err
+	return s.asJudged(conn, err, check)
+}
+
+// asJudged returns a connection that was checked, whose other end is what it was judged as: it may be kept for a request with other rules.
+func (s *Sockets) asJudged(conn net.Conn, err error, check func(host string) error) (net.Conn, error) {
+	if err != nil || check == nil {
+		return conn, err
+	}
+	if host, port, err := net.SplitHostPort(conn.RemoteAddr().String()); err == nil {
+		if j := s.judged(host); j != host {
+			return &hostConn{conn, hostAddr(net.JoinHostPort(j, port))}, nil
+		}
+	}
+	return conn, nil
 }
 
 // isCutOff reports whether a dial failed for lack of our own address.

@@ -371,3 +371,56 @@ func TestOwnAddressesAreInside(t *testing.T) {
 		}
 	}
 }
+
+// A connection to an address of this machine that an announce left is inside our network for the next request, too.
+func TestOwnAddressKept(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var asked atomic.Int32
+	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) })}
+	go server.Serve(l)
+	defer server.Close()
+	own := netip.MustParseAddrPort("203.0.113.5:80")
+	s := open(t, sockets.Config{System: sockets.System{
+		Dial: func(context.Context, netip.Addr, string, string) (net.Conn, error) {
+			conn, err := net.Dial("tcp", l.Addr().String())
+			return &connFrom{conn, own}, err
+		},
+		Addrs: func() ([]netip.Addr, error) { return []netip.Addr{own.Addr()}, nil },
+	}})
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return s.DialHost(ctx, network, addr, func(host string) error { return httpguard.Check(ctx, host) })
+	}}}
+	defer client.CloseIdleConnections()
+	refused := errors.New("has a query")
+	get := func(u string) error {
+		guard := httpguard.New(func(u *url.URL, _ bool) error {
+			if u.RawQuery != "" {
+				return refused
+			}
+			return nil
+		}, func(*url.URL) bool { return true })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		req, err := http.NewRequestWithContext(guard.Watch(ctx, cancel), http.MethodGet, u, nil)
+		require.NoError(t, err)
+		require.NoError(t, guard.Begin(req.URL))
+		resp, err := guard.Client(client).Do(req)
+		if err != nil {
+			return context.Cause(ctx)
+		}
+		resp.Body.Close()
+		return nil
+	}
+	require.NoError(t, get("http://203.0.113.5/announce"))
+	require.ErrorIs(t, get("http://203.0.113.5/f?reboot"), refused)
+	require.EqualValues(t, 1, asked.Load())
+}
+
+// A connFrom is a connection from another address than it is.
+type connFrom struct {
+	net.Conn
+	remote netip.AddrPort
+}
+
+func (c *connFrom) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }

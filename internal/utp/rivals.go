@@ -25,7 +25,7 @@ type rivals struct {
 
 func (r *rivals) acknowledged(m measure) {
 	r.full.sample(m.queue.Seconds(), m.now)
-	if int32(m.newest-r.from) >= 0 {
+	if m.newest != 0 && int32(m.newest-r.from) >= 0 { // 0 is that all came late
 		r.from, r.most = m.newest, max(r.most, m.flight) // numbers go round
 	}
 }

@@ -29,12 +29,9 @@ type swarm struct {
 	work         ratelimit.Accounts[netip.Prefix] // of peers that left, by address or /64
 }
 
-// hostOf is whose work is counted together if it comes again: an address, or a /64. It is not ok for a local address, behind which
-// there may be any number of peers.
-func hostOf(a netip.Addr) (host netip.Prefix, ok bool) {
-	host, _ = a.Prefix(min(a.BitLen(), 64))
-	return host, !netaddr.IsLocal(a)
-}
+// hostOf is whose work is counted together if it comes again. It is not ok for a local address, behind which there may be any number
+// of peers.
+func hostOf(a netip.Addr) (host netip.Prefix, ok bool) { return netaddr.Host(a), !netaddr.IsLocal(a) }
 
 // AddPeers adds peers to try. Like Options.Peers, they are never given up.
 func (d *Download) AddPeers(peers ...netip.AddrPort) {

@@ -38,11 +38,5 @@ func (all *Debts) Left(ip netip.Addr, p Peer, now time.Time) {
 	(*all)[debtor(ip)] = Debt{p.Sent, p.Received}
 }
 
-// debtor is what the debt of an unmapped address is remembered by: of IPv6, a host has its whole /64.
-func debtor(ip netip.Addr) netip.Addr {
-	if ip.Is6() {
-		p, _ := ip.Prefix(64) // which every address of IPv6 has
-		return p.Addr()
-	}
-	return ip
-}
+// debtor is the address that stands for the host of an unmapped one.
+func debtor(ip netip.Addr) netip.Addr { return netaddr.Host(ip).Addr() }

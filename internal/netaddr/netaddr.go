@@ -43,6 +43,12 @@ func IsLocal(ip netip.Addr) bool {
 	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || cgnat.Contains(ip) || siteLocal.Contains(ip)
 }
 
+// Host returns the prefix of the addresses that one host has: an address of IPv4, a /64 of IPv6.
+func Host(ip netip.Addr) netip.Prefix {
+	host, _ := ip.Prefix(min(ip.BitLen(), 64)) // which every address has
+	return host
+}
+
 // translated is the address of IPv4 that a router or a tunnel of this network makes of one of IPv6, or ip itself.
 func translated(ip netip.Addr) netip.Addr {
 	if !ip.Is6() {

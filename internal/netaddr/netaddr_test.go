@@ -138,3 +138,13 @@ func FuzzCompact(f *testing.F) {
 		require.True(t, bytes.Equal(p[:len(again)], again))
 	})
 }
+
+func TestHost(t *testing.T) {
+	for _, c := range []struct{ addr, host string }{
+		{"198.51.100.7", "198.51.100.7/32"},
+		{"2001:db8:1:2:3::4", "2001:db8:1:2::/64"},
+		{"fe80::1%eth0", "fe80::/64"},
+	} {
+		require.Equal(t, c.host, netaddr.Host(netip.MustParseAddr(c.addr)).String())
+	}
+}

@@ -33,7 +33,7 @@ func (a *Account) Earn(n int64) { a.left = min(a.most, a.left+float64(n)) }
 
 // Owed returns by how much the account is overdrawn.
 func (a *Account) Owed(now time.Time) int64 {
-	return int64(max(0, -(a.left + a.rate*now.Sub(a.at).Seconds())))
+	return int64(max(0, -a.leftAt(now)))
 }
 
 // leftAt is what is in the account.

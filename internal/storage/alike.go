@@ -9,22 +9,18 @@ import (
 
 // findAlike finds the files whose paths differ from another's in case alone.
 func (s *fileStore) findAlike() {
-	first := make(map[string]int)
-	s.alike = make(map[int][]int)
+	groups := make(map[string][]int)
 	for i := range s.content.NumFiles() {
-		if s.files[i].name == "" {
-			continue
+		if name := s.files[i].name; name != "" {
+			key := safename.FoldCase(name)
+			groups[key] = append(groups[key], i)
 		}
-		key := safename.FoldCase(s.files[i].name)
-		if k, ok := first[key]; !ok {
-			first[key] = i
-		} else if s.alike[k] == nil {
-			group := []int{k, i}
-			s.alike[k], s.alike[i] = group, group
-		} else {
-			group := append(s.alike[k], i)
-			for _, j := range group {
-				s.alike[j] = group
+	}
+	s.alike = make(map[int][]int)
+	for _, group := range groups {
+		if len(group) > 1 {
+			for _, i := range group {
+				s.alike[i] = group
 			}
 		}
 	}

@@ -47,7 +47,7 @@ func (s *fileStore) claim(wanted []bool) error {
 			others = append(others, i)
 		case wanted[i]:
 			files = append(files, s.claimFor(i))
-			if s.files[i].here && s.content.NumFiles() <= maxClaims/4 {
+			if f.here && s.content.NumFiles() <= maxClaims/4 {
 				files = append(files, s.inAnyCase(i)...)
 			}
 		case f.here:

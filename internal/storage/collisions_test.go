@@ -105,6 +105,18 @@ func place(lines []string) []string {
 	return paths
 }
 
+// openStrange opens a store on a file system that invents inodes, and may take names for one that differ in case.
+func openStrange(t *testing.T, tor storage.Content, dir string, folds bool) storage.Store {
+	disk, err := storage.OpenRoot(dir)
+	require.NoError(t, err)
+	if folds {
+		disk = foldingDisk{disk, strings.ToLower}
+	}
+	s, err := storage.OpenDisk(tor, strangeDisk{disk, new(atomic.Uint64)}, dir, nil)
+	require.NoError(t, err)
+	return s
+}
+
 // A file system that invents inodes may take names for one, too, as exFAT by FUSE does with those that differ in case.
 func TestNamesThatDifferInCaseWhereInodesAreInvented(t *testing.T) {
 	for _, folds := range []bool{true, false} {
@@ -114,13 +126,7 @@ func TestNamesThatDifferInCaseWhereInodesAreInvented(t *testing.T) {
 		tor, content := named(1, "d/ReadMe.txt", "d/readme.txt", "d/a", "d/A", "D/b", "d/b", "d/README.TXT", "d/other")
 		dir := t.TempDir()
 		open := func() storage.Store {
-			disk, err := storage.OpenRoot(dir)
-			require.NoError(t, err)
-			if folds {
-				disk = foldingDisk{disk, strings.ToLower}
-			}
-			s, err := storage.OpenDisk(tor, strangeDisk{disk, new(atomic.Uint64)}, dir, nil)
-			require.NoError(t, err)
+			s := openStrange(t, tor, dir, folds)
 			require.NoError(t, s.SetWanted(all(tor)))
 			return s
 		}
@@ -145,13 +151,7 @@ func TestAPathInAnotherCaseWhereInodesAreInvented(t *testing.T) {
 		theirs, _ := named(2, "d/readme.TXT", "d/b")
 		dir := t.TempDir()
 		open := func(tor storage.Content) storage.Store {
-			disk, err := storage.OpenRoot(dir)
-			require.NoError(t, err)
-			if folds {
-				disk = foldingDisk{disk, strings.ToLower}
-			}
-			s, err := storage.OpenDisk(tor, strangeDisk{disk, new(atomic.Uint64)}, dir, nil)
-			require.NoError(t, err)
+			s := openStrange(t, tor, dir, folds)
 			t.Cleanup(func() { s.Close() })
 			return s
 		}

@@ -458,6 +458,9 @@ func TestWebSeedsOfOneHost(t *testing.T) {
 func TestWebSeedRangelessTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		files := fstest.MapFS{}
+		for _, name := range []string{"a", "b", "c"} {
+			files[name] = &fstest.MapFile{Data: bytes.Repeat([]byte(name), 2<<20)}
+		}
 		serve := http.FileServerFS(files)
 		c := &Client{NoDHT: true, NoUTP: true, NoListen: true, HTTPClient: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			w := httptest.NewRecorder()
@@ -470,9 +473,8 @@ func TestWebSeedRangelessTurns(t *testing.T) {
 		})}}
 		defer c.Close()
 		var downloads []*Download
-		for _, name := range []string{"a", "b", "c"} {
-			files[name] = &fstest.MapFile{Data: bytes.Repeat([]byte(name), 2<<20)}
-			tor, err := CreateFS(t.Context(), fstest.MapFS{name: files[name]}, &CreateOptions{PieceLength: 1 << 20, WebSeeds: []string{"http://h.example/"}, Private: true})
+		for name, file := range files {
+			tor, err := CreateFS(t.Context(), fstest.MapFS{name: file}, &CreateOptions{PieceLength: 1 << 20, WebSeeds: []string{"http://h.example/"}, Private: true})
 			require.NoError(t, err)
 			d, err := tor.Start(t.Context(), &Options{Client: c, DownloadLimit: rate.NewLimiter(100e3, 16<<10)})
 			require.NoError(t, err)

@@ -107,34 +107,59 @@ func serveHTTP2(t *testing.T) (get func() io.Reader, sent *atomic.Int64) {
 	}, sent
 }
 
-// A web seed that leads each request to another host does not have a connection kept to each: they took all handles.
+// A web seed that leads each request to another host does not have a connection kept to each: they took all handles. What is
+// under way goes on.
 func TestIdleConnections(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		listener := make(pipeListener)
-		var open atomic.Int64
-		client := NewHTTPClient(HTTPConfig{Dial: func(context.Context, string, string, func(string) error) (net.Conn, error) {
-			ours, theirs := net.Pipe()
-			open.Add(1)
-			listener <- theirs
-			return &countedConn{Conn: ours, open: &open}, nil
-		}})
-		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("x")) })}
-		go server.Serve(listener)
-		defer func() {
-			client.CloseIdleConnections()
-			close(listener)
-			server.Close()
-		}()
-		for i := range 10 * idleConns {
-			resp, err := client.Get(fmt.Sprintf("http://h%d.example/f", i))
-			require.NoError(t, err)
-			_, err = io.ReadAll(resp.Body)
-			require.NoError(t, err)
-			resp.Body.Close()
-			synctest.Wait()
-			require.LessOrEqual(t, open.Load(), int64(idleConns))
-		}
-	})
+	for _, http2 := range []bool{false, true} {
+		var protocols http.Protocols
+		protocols.SetHTTP1(!http2)
+		protocols.SetUnencryptedHTTP2(http2)
+		t.Run(protocols.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				listener := make(pipeListener)
+				var open atomic.Int64
+				client := NewHTTPClient(HTTPConfig{Dial: func(context.Context, string, string, func(string) error) (net.Conn, error) {
+					ours, theirs := net.Pipe()
+					open.Add(1)
+					listener <- theirs
+					return &countedConn{Conn: ours, open: &open}, nil
+				}})
+				for _, transport := range client.Transport.(*dualTransport).by {
+					transport.Protocols = &protocols
+				}
+				longEnough, goOn := context.WithCancel(t.Context())
+				server := &http.Server{Protocols: &protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					w.Write([]byte("x"))
+					if r.URL.Path == "/long" {
+						http.NewResponseController(w).Flush()
+						<-longEnough.Done()
+					}
+				})}
+				go server.Serve(listener)
+				defer func() {
+					goOn()
+					client.CloseIdleConnections()
+					close(listener)
+					server.Close()
+				}()
+				long, err := client.Get("http://h.example/long")
+				require.NoError(t, err)
+				for i := range 10 * idleConns {
+					resp, err := client.Get(fmt.Sprintf("http://h%d.example/f", i))
+					require.NoError(t, err)
+					_, err = io.ReadAll(resp.Body)
+					require.NoError(t, err)
+					resp.Body.Close()
+					synctest.Wait()
+					require.LessOrEqual(t, open.Load(), int64(1+idleConns))
+				}
+				goOn()
+				body, err := io.ReadAll(long.Body)
+				require.NoError(t, err)
+				require.Equal(t, "x", string(body))
+			})
+		})
+	}
 }
 
 // A countedConn counts among those that are open until it is closed.

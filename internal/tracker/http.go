@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,7 +19,8 @@ const (
 	userAgent   = "shoal-go/torrent"
 )
 
-// idleConns is how many connections are kept for later requests, to all hosts.
+// idleConns is how many connections are kept for later requests, to all hosts. MaxIdleConns closes none of HTTP/2, so all idle ones are
+// closed each time that as many have been made.
 const idleConns = 64
 
 // http2Held is how many bytes a server may send ahead of those who read, by HTTP/2. All requests of it share one connection, but no
@@ -36,6 +38,7 @@ type familyKey struct{}
 // of different families are kept apart, which one http.Transport alone could not do.
 type dualTransport struct {
 	by     [netaddr.Families]*http.Transport
+	made   atomic.Int64 // connections
 	single bool
 }
 
@@ -78,9 +81,13 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 			DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 				ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 				defer cancel()
-				return c.Dial(ctx, f.Network("tcp"), addr, func(host string) error {
+				conn, err := c.Dial(ctx, f.Network("tcp"), addr, func(host string) error {
 					return httpguard.Check(ctx, host)
 				})
+				if err == nil && d.made.Add(1)%idleConns == 0 {
+					d.CloseIdleConnections()
+				}
+				return conn, err
 			},
 			ForceAttemptHTTP2:      true,
 			TLSHandshakeTimeout:    10 * time.Second,

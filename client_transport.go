@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
@@ -14,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/sockets"
@@ -242,8 +240,8 @@ func (c *Client) handshakesFrom(from netip.Addr) (n int) {
 func (c *Client) awaitHandshake(h *pendingHandshake, addr netip.AddrPort) (*connection, *Download, error) {
 	until, _ := h.ctx.Deadline()
 	h.conn.SetReadDeadline(until)
-	var first [mse.PlainSize]byte
-	if _, err := io.ReadFull(h.conn, first[:]); err != nil {
+	begin, err := c.readBeginning(h.conn)
+	if err != nil {
 		h.conn.Close()
 		return nil, nil, fmt.Errorf("handshake: %w", err)
 	}
@@ -251,7 +249,7 @@ func (c *Client) awaitHandshake(h *pendingHandshake, addr netip.AddrPort) (*conn
 	h.Spoke = true
 	c.mu.Unlock()
 	h.conn.SetReadDeadline(time.Time{})
-	return c.answerHandshake(h.ctx, h.conn, addr, first)
+	return c.answerHandshake(h.ctx, h.conn, addr, begin)
 }
 
 // closeHandshakes ends all handshakes.

@@ -133,24 +133,40 @@ func hasLine(h Hash) bool {
 	return false
 }
 
-// answerHandshake makes the handshake on an incoming connection whose first bytes were read, encrypted if the peer starts so,
-// and finds the download that it is for. It closes conn on failure.
-func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.AddrPort, begin [mse.PlainSize]byte) (_ *connection, d *Download, err error) {
+// readBeginning reads the beginning of the handshake on an incoming connection: of a plain one what shows that it is plain,
+// of an encrypted one the whole public key, so that a peer that sent less makes us do no work.
+func (c *Client) readBeginning(conn net.Conn) ([]byte, error) {
+	begin := make([]byte, mse.KeySize)
+	first, rest := begin[:mse.PlainSize], begin[mse.PlainSize:]
+	if _, err := io.ReadFull(conn, first); err != nil {
+		return nil, err
+	}
+	plain := mse.IsPlain(first)
+	switch {
+	case plain && c.Encryption == RequireEncryption:
+		return nil, errors.New("not encrypted")
+	case plain:
+		return first, nil
+	case c.Encryption == DisableEncryption:
+		return nil, errors.New("encrypted, or no BitTorrent")
+	}
+	_, err := io.ReadFull(conn, rest)
+	return begin, err
+}
+
+// answerHandshake makes the handshake on an incoming connection of which readBeginning was read, encrypted if the peer starts
+// so, and finds the download that it is for. It closes conn on failure.
+func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.AddrPort, begin []byte) (_ *connection, d *Download, err error) {
 	defer closeUnless(&err, conn)
 	defer interrupt(ctx, conn)(&err)
 	k := &connection{Conn: conn, addr: addr, incoming: true, way: wayOf(conn)}
 	var p [wire.HandshakeSize]byte
-	first := p[:copy(p[:], begin[:])]
-	switch plain := mse.IsPlain(first); {
-	case plain && c.Encryption == RequireEncryption:
-		return nil, nil, errors.New("handshake: not encrypted")
-	case !plain && c.Encryption == DisableEncryption:
-		return nil, nil, errors.New("handshake: encrypted, or no BitTorrent")
-	case !plain:
+	first := p[:mse.PlainSize]
+	if copy(first, begin); !mse.IsPlain(first) {
 		if err := c.awaitExchange(ctx, addr.Addr()); err != nil {
 			return nil, nil, fmt.Errorf("handshake: %w", err)
 		}
-		k.Conn, _, err = mse.Accept(ctx, conn, bytes.Clone(first), c.stream, c.Encryption.methods())
+		k.Conn, _, err = mse.Accept(ctx, conn, begin, c.stream, c.Encryption.methods())
 		if err != nil {
 			return nil, nil, fmt.Errorf("handshake: %w", err)
 		}

@@ -14,8 +14,8 @@ import (
 // errUnknownStream is returned by Accept if find does not know the StreamID that the peer sent.
 var errUnknownStream = errors.New("no such info hash here")
 
-// Accept makes the handshake on a connection that a peer dialled. first is what was read of it already, at most 96
-// bytes. find returns the info hash of a StreamID; it is called at most once.
+// Accept makes the handshake on a connection that a peer dialled. first is what was read of it already, at most
+// KeySize bytes. find returns the info hash of a StreamID; it is called at most once.
 //
 // Reads of the connection that Accept returns give the initial payload first. The connection goes on by the first of
 // o.Methods that the peer offered. A deadline of conn stays. After an error the caller must close conn. If ctx ends, the

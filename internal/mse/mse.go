@@ -63,11 +63,13 @@ const (
 	vcSize     = 8         // bytes of the verification constant, which is zeros
 )
 
-// PlainSize is how many bytes IsPlain needs.
-const PlainSize = 20
+const (
+	PlainSize = 20      // bytes that IsPlain needs
+	KeySize   = keySize // bytes of a public key; Accept does costly work once it has the peer's
+)
 
 // IsPlain reports whether the first PlainSize bytes of an accepted connection begin an unencrypted BitTorrent handshake
-// (BEP 3). If not, they may be passed to Accept.
+// (BEP 3). If not, they are part of a public key: they, or the whole key, may be passed to Accept.
 func IsPlain(first []byte) bool { return bytes.HasPrefix(first, []byte("\x13BitTorrent protocol")) }
 
 // interruptible runs a handshake on conn, and interrupts it when ctx ends by a deadline in the past. The error then

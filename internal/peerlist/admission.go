@@ -10,7 +10,7 @@ import (
 // Handshake is what is looked at in an incoming connection that has not shaken hands yet.
 type Handshake struct {
 	Addr  netip.Addr
-	Spoke bool // the peer has sent the beginning of a handshake
+	Spoke bool // the peer has sent the beginning of a handshake, or its whole key if that is encrypted
 }
 
 // Shed returns which of the connections in their handshake, given oldest first, makes room for a newcomer. In the largest

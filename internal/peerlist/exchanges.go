@@ -9,7 +9,7 @@ import (
 
 const (
 	// maxExchanges is how many key exchanges of encrypted handshakes are answered in a second, and
-	// maxExchangesOfNetwork how many of those for one network. Each costs some tenths of a millisecond, and who asks for it 96 bytes.
+	// maxExchangesOfNetwork how many of those for one network. Each costs us some tenths of a millisecond, and the peer 96 bytes.
 	maxExchanges          = 200
 	maxExchangesOfNetwork = 10
 )

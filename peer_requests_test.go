@@ -418,7 +418,7 @@ func TestPayloadIsNotKept(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		d := crowded(t, plainTorrent(1000), 1)
-		w := writer{p: d.swarm.peers[0], payload: make([]byte, maxUploadBytes), lastSent: time.Now()}
+		w := writer{p: d.swarm.peers[0], payload: make([]byte, maxUploadBytes), lastSent: time.Now(), lastAnswered: time.Now()}
 		wait, err := w.send()
 		require.NoError(t, err)
 		require.NotNil(t, w.payload)
@@ -427,5 +427,15 @@ func TestPayloadIsNotKept(t *testing.T) {
 		require.NoError(t, err)
 		require.Nil(t, w.payload)
 		require.Greater(t, wait, time.Minute)
+
+		w.payload, w.lastAnswered = make([]byte, maxUploadBytes), time.Now()
+		for until := time.Now().Add(payloadKept); time.Now().Before(until); time.Sleep(payloadKept / 2) {
+			w.p.out.AddLazily(func(b []byte) []byte { return wire.AppendHave(b, 1) })
+			_, err = w.send()
+			require.NoError(t, err)
+		}
+		_, err = w.send()
+		require.NoError(t, err)
+		require.True(t, w.payload == nil, "messages do not keep it")
 	})
 }

@@ -173,6 +173,9 @@ type writer struct {
 	payload  []byte           // scratch
 	deadline time.Time        // of the connection
 	lastSent time.Time
+	// lastAnswered is when requests were last answered. It is earlier than lastSent in a busy swarm, where a have goes out
+	// each moment.
+	lastAnswered time.Time
 }
 
 // send sends what can be sent now, and returns how long to wait before the next call; zero means to wait for a
@@ -196,8 +199,8 @@ func (w *writer) send() (wait time.Duration, err error) {
 		return w.sendBlocks(now)
 	}
 	w.turn.Leave(now) // it may have been for requests that were cancelled
-	quiet := now.Sub(w.lastSent)
-	if quiet >= payloadKept {
+	quiet, unused := now.Sub(w.lastSent), now.Sub(w.lastAnswered)
+	if unused >= payloadKept {
 		w.payload = nil
 	}
 	switch {
@@ -205,7 +208,7 @@ func (w *writer) send() (wait time.Duration, err error) {
 		p.out.Add(wire.AppendKeepAlive)
 		return 0, nil
 	case w.payload != nil:
-		return payloadKept - quiet, nil
+		return payloadKept - unused, nil
 	}
 	return keepAliveAfter - quiet, nil
 }
@@ -224,6 +227,7 @@ func (w *writer) sendBlocks(now time.Time) (wait time.Duration, err error) {
 		return 0, err
 	}
 	w.lastSent = time.Now()
+	w.lastAnswered = w.lastSent
 	w.turn.Sent(w.lastSent, sent)
 	return 0, nil
 }

@@ -3,6 +3,7 @@ package peerlist
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,4 +134,27 @@ func TestPrefixesInTurn(t *testing.T) {
 		c.drop(k)
 	}
 	require.Empty(t, c.crowds)
+}
+
+// Each address counts as one of its largest crowd, for uploads.
+func TestCrowds(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		addrs string
+		want  []int
+	}{
+		{"none", "", nil},
+		{"far from each other", "1.0.0.1 2.0.0.1 2001:db8::1", []int{1, 1, 1}},
+		{"of a /24", "1.0.0.1 2.0.0.1 1.0.0.2 1.0.0.3", []int{3, 1, 3, 3}},
+		{"one address", "1.0.0.1 1.0.0.1", []int{2, 2}},
+		{"of a /16, four of which count as one", "1.0.0.1 1.0.1.1 1.0.2.1 1.0.3.1 1.0.4.1 1.0.5.1 1.0.6.1 1.0.7.1", []int{2, 2, 2, 2, 2, 2, 2, 2}},
+		{"of a /64", "2001:db8::1 2001:db8::2 2001:db8:1::1", []int{2, 2, 1}},
+		{"local ones", "10.0.0.1 10.0.0.2 10.0.0.2", []int{1, 1, 1}},
+	} {
+		var addrs []netip.Addr
+		for _, a := range strings.Fields(tc.addrs) {
+			addrs = append(addrs, netip.MustParseAddr(a))
+		}
+		require.Equal(t, tc.want, Crowds(addrs), tc.name)
+	}
 }

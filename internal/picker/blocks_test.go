@@ -52,7 +52,10 @@ func TestStartedPiecesHoldLittle(t *testing.T) {
 	const pieces = 403
 	before := heap()
 	pk := opened(t, pieces, 512<<20)
-	require.Less(t, heap()-before, uint64(pieces*layout.BlockSize/2))
+	held := heap() - before
+	require.Less(t, held, uint64(pieces*layout.BlockSize/2))
+	require.Greater(t, uint64(pk.Memory()), held/2, "it is accounted for")
+	require.Less(t, uint64(pk.Memory()), 2*held)
 	runtime.KeepAlive(pk)
 }
 

@@ -298,3 +298,19 @@ func TestExposedBlocks(t *testing.T) {
 	require.Equal(t, []int{1, 1}, []int{p.Left, p.Free})
 	require.False(t, p.Parole, "what comes is known by its own hash")
 }
+
+// A piece whose false blocks are known is no longer on parole: another peer may send them.
+func TestExposedBlocksEndParole(t *testing.T) {
+	sc := newScene(t, 1)
+	sc.join("a")
+	sc.join("b")
+	sc.fetch("abab")
+	sc.failed()
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+	require.True(t, sc.s.Started(0).Parole)
+	for k := range int32(4) {
+		sc.sends("a", 0, k, Accepted)
+	}
+	require.Equal(t, "a", origins(sc.s.Exposed(0, func(k int) bool { return k == 1 })))
+	require.Equal(t, "0.1", sc.asks("b", 4))
+}

@@ -192,3 +192,30 @@ func TestAllowedFastIsBounded(t *testing.T) {
 	}
 	require.Equal(t, 64, allowed)
 }
+
+// What is not read until later is no silence of the supplier.
+func TestHeldIsNotSnubbed(t *testing.T) {
+	pk := newPicker(1)
+	s := join(pk, "s", set(1, 0))
+	askOne(t, pk, s)
+	require.NotZero(t, s.Memory(), "the request takes some")
+	s.Held(start.Add(19 * time.Second))
+	require.Empty(t, pk.Snub(s, start.Add(38*time.Second)))
+	require.Len(t, pk.Snub(s, start.Add(40*time.Second)), 1)
+}
+
+// A supplier may say again, and take back, what it has.
+func TestHavesAndLose(t *testing.T) {
+	pk := newPicker(8)
+	s := join(pk, "s", set(8, 0))
+	require.True(t, pk.Haves(s, set(8, 0, 1)))
+	require.False(t, pk.Haves(s, set(8, 0, 1)), "no news")
+	require.True(t, pk.HaveAll(s))
+	require.False(t, pk.Haves(s, set(8, 5)), "it has all")
+	pk.Lose(s, 2, 6)
+	require.Equal(t, 4, s.Count())
+	require.False(t, s.Has(2) || s.Has(5))
+	require.True(t, s.Has(1) && s.Has(6))
+	pk.Lose(s, 4, 7)
+	require.Equal(t, 3, s.Count(), "some of them it did not have")
+}

@@ -27,9 +27,11 @@ func TestPieceInDoubt(t *testing.T) {
 	sc.s.Passed(1, nil)
 	require.False(t, sc.s.Interesting(sc.peers["s"]))
 	require.True(t, sc.s.Doubt(0))
+	require.True(t, sc.s.Doubted(0))
 	require.False(t, sc.s.Doubt(0), "it is already")
 	sc.s.Prioritise(0, high)
 	require.Empty(t, sc.asks("s", 1), "it is not asked for before it is known to be lost")
 	sc.s.Lost(0)
+	require.False(t, sc.s.Doubted(0))
 	require.Equal(t, "0.0", sc.asks("s", 1))
 }

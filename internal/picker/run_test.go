@@ -54,6 +54,18 @@ func TestRunsInOrder(t *testing.T) {
 	require.Equal(t, "8.0 to 9.3, 8", sc.runs("w", 100), "up to the end")
 }
 
+// One that sends little in a second is asked for short runs, so that it keeps little from others.
+func TestRunLength(t *testing.T) {
+	sc := newScene(t, 1)
+	w := sc.serves("w")
+	require.Equal(t, 4*startDepth, w.RunLength())
+	w.pipe.depth = 2
+	require.Equal(t, 8, w.RunLength())
+	w.pipe.depth = maxDepth
+	require.Equal(t, MaxRun, w.RunLength())
+	require.Equal(t, "none", sc.runs("w", 0), "there is room for none")
+}
+
 // A run begins with what is rarest and goes on for some MiB, whatever follows.
 func TestRunRarestFirst(t *testing.T) {
 	sc := newScene(t, 200)

@@ -124,6 +124,33 @@ func TestBootstrapWithNobody(t *testing.T) {
 	require.LessOrEqual(t, len(to), queryBurst)
 }
 
+// Peers that say where nodes are, by PORT messages, have us ask few of them: not each port of theirs, and not each of thousands.
+func TestNodesThatPeersName(t *testing.T) {
+	b := newBench(t, Config{})
+	told := func(a netip.AddrPort) {
+		b.tell(b.now, a)
+		b.tick(b.now)
+	}
+	for port := range uint16(500) {
+		told(netip.AddrPortFrom(host(1).Addr(), 1024+port))
+		b.now = b.now.Add(time.Second)
+	}
+	_, to := b.sent()
+	require.Equal(t, []netip.AddrPort{netip.AddrPortFrom(host(1).Addr(), 1024)}, to)
+
+	b.now = b.now.Add(time.Hour)
+	told(host(1))
+	_, to = b.sent()
+	require.Equal(t, []netip.AddrPort{host(1)}, to, "it may have moved")
+
+	for i := range 2000 {
+		told(host(2 + i))
+		b.now = b.now.Add(10 * time.Millisecond)
+	}
+	_, to = b.sent()
+	require.InDelta(t, toldBurst+20*toldRate, len(to), 3)
+}
+
 // Names are looked up, in the order of need, and again when they came to nothing.
 func TestNames(t *testing.T) {
 	b := newBench(t, Config{Nodes: []string{"node.example:1", "10.0.0.1:7"}, Routers: []string{"router.example:2", "router.example:2"}})

@@ -26,6 +26,7 @@ type core struct {
 
 	queries  queries
 	budget   budget  // of our own queries
+	told     budget  // of addresses that peers name
 	lack     float64 // what a lookup waits for; 0 if none does
 	searches []*search
 	turn     int // of searches, who is asked first
@@ -33,7 +34,8 @@ type core struct {
 	guard  guard
 	tokens tokens
 	items  itemStore
-	dead   dead
+	dead   spared // hosts that did not answer us and never had, so that no victim of liars is asked in every lookup
+	met    spared // hosts that peers named
 	hosts  []*hostName
 	lookUp []string // names of hosts that the owner is to look up, and to call resolved with
 	found  []found  // what the owner is to hand on
@@ -74,7 +76,9 @@ func newCore(now time.Time, cfg *Config, rng *rand.Rand) *core {
 		guard:   newGuard(),
 		tokens:  tokens{rng: rng},
 		items:   newItemStore(),
-		dead:    newDead(),
+		told:    budget{rate: toldRate, burst: toldBurst, at: now},
+		dead:    newSpared(),
+		met:     newSpared(),
 		kept:    newSchedule(),
 		sweepAt: now.Add(sweepEvery),
 	}
@@ -106,7 +110,7 @@ func (c *core) setFamilies(now time.Time, v4, v6 bool) {
 // networkChanged makes us known at our new addresses. v4 and v6 report which families have a socket.
 func (c *core) networkChanged(now time.Time, v4, v6 bool) {
 	c.setFamilies(now, v4, v6)
-	c.dead = newDead()
+	c.dead, c.met = newSpared(), newSpared()
 	for _, h := range c.fams {
 		if h != nil {
 			h.vote = vote{}

@@ -12,7 +12,7 @@
 // or I/O is in it. The parts each keep one rule: the routing table (table.go, bucket.go) takes who answered,
 // the lookup (lookup.go) decides whom to ask, guard.go whom to answer, the stores (peerstore.go, itemstore.go,
 // fair.go) what to keep, token.go who may store, vote.go where we are, schedule.go when a torrent's turn comes,
-// queries.go what is under way, dead.go whom to spare. The core (core.go with search.go, answer.go, upkeep.go
+// queries.go what is under way, spared.go whom to spare. The core (core.go with search.go, answer.go, upkeep.go
 // and bootstrap.go) joins them to a state machine of datagrams in and datagrams out, which a simulation drives
 // by thousands. The Node (node.go, operations.go) is a lock, a timer and a goroutine around one core.
 //

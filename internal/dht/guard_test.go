@@ -154,18 +154,18 @@ func TestGuardIsBounded(t *testing.T) {
 	require.Empty(t, g.networks)
 }
 
-func TestDead(t *testing.T) {
-	d := newDead()
-	d.add(epoch, addr1)
-	require.True(t, d.has(epoch.Add(deadLife-1), addr1))
-	require.True(t, d.has(epoch, netip.MustParseAddrPort("11.1.1.1:99")), "whatever its port")
-	require.False(t, d.has(epoch.Add(deadLife), addr1))
-	require.False(t, d.has(epoch, host(1)))
-	for i := range 3 * maxDead {
-		d.add(epoch, host(i))
+func TestSpared(t *testing.T) {
+	s := newSpared()
+	s.add(epoch, addr1)
+	require.True(t, s.has(epoch.Add(sparedFor-1), addr1))
+	require.True(t, s.has(epoch, netip.MustParseAddrPort("11.1.1.1:99")), "whatever its port")
+	require.False(t, s.has(epoch.Add(sparedFor), addr1))
+	require.False(t, s.has(epoch, host(1)))
+	for i := range 3 * maxSpared {
+		s.add(epoch, host(i))
 	}
-	require.Len(t, d.until, maxDead)
-	require.Len(t, d.ring, maxDead)
-	require.False(t, d.has(epoch, addr1))
-	require.True(t, d.has(epoch, host(3*maxDead-1)))
+	require.Len(t, s.until, maxSpared)
+	require.Len(t, s.ring, maxSpared)
+	require.False(t, s.has(epoch, addr1))
+	require.True(t, s.has(epoch, host(3*maxSpared-1)))
 }

@@ -227,7 +227,7 @@ func (n *Node) resolve(name string) (addrs []netip.AddrPort) {
 func (n *Node) AddNode(a netip.AddrPort) {
 	n.mu.Lock()
 	now := time.Now()
-	n.core.addNode(now, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+	n.core.tell(now, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
 	n.unlock(now)
 }
 

@@ -14,6 +14,9 @@ const (
 	trySoon     = 250 * time.Millisecond // while we know few, or after a query of a stranger then
 	maxGreeted  = 64
 
+	toldRate  = 1 // addresses that peers name, a second
+	toldBurst = 2 * bucketSize
+
 	// How often we look for the nodes nearest to us, after we came, and in the long run.
 	refreshFirst = time.Minute
 	refreshEvery = 15 * time.Minute
@@ -71,7 +74,17 @@ func (c *core) findNodes(now time.Time, h *half, node krpc.Contact, i int) {
 	c.ask(now, &query{to: node.Addr, id: node.ID, known: true, family: h.family}, krpc.FindNode)
 }
 
-// addNode records an address at which there is said to be a node, by a peer's PORT message, for example.
+// tell records an address at which a peer says that there is a node. A flood of peers, or of ports of one, has us ask few of them.
+func (c *core) tell(now time.Time, a netip.AddrPort) {
+	if c.told.left(now) < 1 || c.met.has(now, a) {
+		return
+	}
+	c.told.spend(now, 1)
+	c.met.add(now, a)
+	c.addNode(now, a)
+}
+
+// addNode records an address at which there is said to be a node.
 func (c *core) addNode(now time.Time, a netip.AddrPort) {
 	f, ok := familyOf(a)
 	if !ok || c.fams[f] == nil || !c.allowed(a) || c.dead.has(now, a) {

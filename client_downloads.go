@@ -151,7 +151,7 @@ func (c *Client) stream(id [20]byte) (infoHash [20]byte, ok bool) {
 
 // claim returns the claim of a download, or of a magnet link, that has so many connections. The caller holds c.mu.
 func (c *Client) claim(has int) peerlist.Claim {
-	return peerlist.Claim{Has: has, Sharing: len(c.registry.serving), Most: c.MaxPeers}
+	return peerlist.Claim{Has: has, Sharing: len(c.registry.serving) + len(c.registry.resolving), Most: c.MaxPeers}
 }
 
 // dialClaim is like claim, but for the next dial, for which discoveries wait in turn. The caller holds c.mu.

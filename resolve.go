@@ -86,6 +86,7 @@ type resolver struct {
 	metadata     *metadata.Assembler
 	holder       *account.Holder // of its drafts
 	peers        map[*metadataConn]struct{}
+	numbered     int              // connections so far
 	named        []netip.AddrPort // by the link
 	served       []netip.AddrPort // connections that were of use and are over
 	info         []byte           // once it has its hash
@@ -184,12 +185,46 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 		}
 	}
 	if r.ctx.Err() == nil {
+		r.makeRoom(now)
 		r.discovery.dialDue(len(r.peers), r.o.maxPeers(), now)
 	}
 	if at, ok := r.discovery.dialAt(len(r.peers), r.o.maxPeers(), now); ok && (next.IsZero() || at.Before(next)) {
 		next = at
 	}
 	return next
+}
+
+// makeRoom ends connections in favour of candidates that wait while all places are taken, and of downloads that are below their
+// share, as a download does. The caller holds r.mu.
+func (r *resolver) makeRoom(now time.Time) {
+	var worths []peerlist.Worth
+	live := make(map[int]*metadataConn)
+	for p := range r.peers {
+		if p.closing == nil {
+			live[p.id] = p
+			worths = append(worths, peerlist.Worth{
+				ID: p.id, Addr: p.conn.addr.Addr(), Keep: p.from == peerlist.FromUser,
+				Joined: p.joined, Earned: p.earned, Priority: r.discovery.candidates.Priority(p.conn.addr),
+			})
+		}
+	}
+	if n := r.client.excess(len(live), now); n > 0 {
+		for _, id := range peerlist.WorstOfAll(now, worths, n) {
+			live[id].end(errShared)
+		}
+		return
+	}
+	addr, _, waiting := r.discovery.candidates.First(now)
+	if !waiting || len(live) < r.o.maxPeers() && !r.client.allTaken(len(live)) {
+		return
+	}
+	displaced := peerlist.Crowding
+	if peerlist.Scarce(now, worths) {
+		displaced = peerlist.Displaced
+	}
+	if out, ok := displaced(now, worths, addr.Addr()); ok {
+		live[out].end(errTurnover)
+	}
 }
 
 func (r *resolver) hungry() bool {
@@ -236,12 +271,12 @@ func (r *resolver) note(err error) {
 }
 
 // take runs the connection to a peer until it ends.
-func (r *resolver) take(k *connection, _ peerlist.Source) bool {
+func (r *resolver) take(k *connection, from peerlist.Source) bool {
 	r.client.joinedPeer()
 	r.tasks.Go(func() {
 		defer r.signal()
 		defer r.client.leftPeer()
-		r.note(&PeerError{k.addr, r.speak(k)})
+		r.note(&PeerError{k.addr, r.speak(k, from)})
 	})
 	return true
 }

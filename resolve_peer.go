@@ -20,6 +20,11 @@ type metadataConn struct {
 	waker               // of write
 	ended chan struct{} // closed once nothing more is read
 
+	id     int // of the connection within the resolver
+	from   peerlist.Source
+	joined time.Time
+	earned time.Time // when it last sent metadata that it was asked for; zero if never
+
 	source  *metadata.Peer
 	number  byte // the peer's number for ut_metadata; 0 until the peer said so
 	pex     pex.Exchange
@@ -31,15 +36,17 @@ type metadataConn struct {
 const maxRefused = 64
 
 // speak asks a peer for metadata until the connection ends, and returns why it did.
-func (r *resolver) speak(k *connection) error {
+func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	defer k.Close()
-	p := &metadataConn{r: r, conn: k, waker: newWaker(), ended: make(chan struct{})}
+	p := &metadataConn{r: r, conn: k, waker: newWaker(), ended: make(chan struct{}), from: from, joined: time.Now()}
 	defer context.AfterFunc(r.ctx, func() { k.Close() })()
 	if !k.theirs.Extended() {
 		p.closing = errors.New("speaks no extensions")
 	}
 	r.mu.Lock()
-	p.source = r.metadata.Join(k.addr, time.Now())
+	p.source = r.metadata.Join(k.addr, p.joined)
+	r.numbered++
+	p.id = r.numbered
 	r.peers[p] = struct{}{}
 	r.mu.Unlock()
 	r.log.Debug("connected", "peer", k.addr, "encrypted", k.encrypted)
@@ -234,7 +241,7 @@ func (p *metadataConn) receiveMetadata(payload []byte, now time.Time) error {
 		err = r.metadata.Rejected(p.source, m.Piece, now)
 	case wire.MetadataData:
 		if whole, err = r.metadata.Received(p.source, m, now); err == nil {
-			r.lastProgress = now
+			r.lastProgress, p.earned = now, now
 			r.holder.Gave(int64(len(m.Data) / 2))
 			r.charge()
 		}

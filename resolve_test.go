@@ -50,6 +50,7 @@ type metadataScript struct {
 	rejects   int                              // how many requests it rejects
 	silent    func(piece int) bool             // reports whether it leaves a request without an answer
 	delay     time.Duration                    // before each answer
+	stays     bool                             // it sends keep-alives
 }
 
 // metadataSpeaker is a peer at port 6881 that has metadata, and counts what it is asked for.
@@ -113,6 +114,13 @@ func (s *metadataSpeaker) speak(conn net.Conn) {
 		b = wire.AppendExtended(b, 0, ours.Append(nil))
 	}
 	conn.Write(b)
+	if s.stays {
+		go func() {
+			for _, err := conn.Write(wire.AppendKeepAlive(nil)); err == nil; _, err = conn.Write(wire.AppendKeepAlive(nil)) {
+				time.Sleep(time.Minute)
+			}
+		}()
+	}
 	for r := wire.NewReader(conn, 1<<20); ; {
 		m, err := r.Next()
 		if err != nil {

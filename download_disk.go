@@ -29,118 +29,6 @@ type diskState struct {
 	sidecar sync.Mutex // held while the sidecar is written, from when it is decided what it claims; not guarded by mu
 }
 
-// doubts are pieces in doubt. One goroutine hashes them, however many become that at once: it takes all that wait.
-type doubts struct {
-	waiting bits.Set
-	hashed  chan struct{} // closed once what waits is hashed; nil if nothing does
-	running bool          // the goroutine
-}
-
-// recheck drops a piece because storage failed or holds something else, until it was hashed again. Other pieces in the
-// same files are rechecked with it.
-func (d *Download) recheck(piece int, why error) {
-	d.log.Warn("storage", "piece", piece, "err", why)
-	d.mu.Lock()
-	d.storageFailed(why)
-	had := d.picker.Verified().Has(piece)
-	_, again := d.disk.unreadable[piece]
-	d.mu.Unlock()
-	switch {
-	case !had:
-		return // it is being rechecked already
-	case again && !errors.Is(why, storage.ErrChanged):
-		d.fail(fmt.Errorf("read piece %d, which was fetched and written again: %w", piece, why))
-		return
-	}
-	d.doubt(piece)
-}
-
-// doubt hashes pieces again, and those that are in files which have changed with them. Until then they are not there. It
-// does not wait, and returns what is closed when they are hashed.
-func (d *Download) doubt(pieces ...int) (hashed <-chan struct{}) {
-	now := time.Now()
-	which := bits.New(d.t.NumPieces())
-	for _, piece := range pieces {
-		which.Add(piece)
-		if changed, err := d.store.Refresh(piece); err == nil {
-			for i := range changed.All() {
-				which.Add(i)
-			}
-		}
-	}
-	recheck := bits.New(d.t.NumPieces())
-	d.mu.Lock()
-	defer d.unlock(now)
-	for i := range which.All() {
-		if a := d.assembling.pieces[int32(i)]; a != nil && a.direct {
-			// Blocks on storage of a started piece may be wrong, too. The peers that sent them are not to blame.
-			d.cancelAll(d.picker.Abandon(i))
-			d.pending.freed = true
-		}
-		if d.picker.Doubt(i) {
-			recheck.Add(i)
-			d.giveUp(i)
-		}
-	}
-	if recheck.Count() == 0 || d.ended() {
-		done := make(chan struct{})
-		close(done)
-		return done
-	}
-	q := &d.disk.doubts
-	if q.hashed == nil {
-		q.waiting, q.hashed = bits.New(d.t.NumPieces()), make(chan struct{})
-	}
-	for i := range recheck.All() {
-		q.waiting.Add(i)
-	}
-	if !q.running {
-		q.running = true
-		d.disk.rechecks++
-		d.life.tasks.Go(d.hashDoubted)
-	}
-	return q.hashed
-}
-
-// hashDoubted hashes what is in doubt until nothing is.
-func (d *Download) hashDoubted() {
-	for {
-		d.mu.Lock()
-		q := &d.disk.doubts
-		which, hashed := q.waiting, q.hashed
-		q.waiting, q.hashed = bits.Set{}, nil
-		if hashed == nil {
-			q.running = false
-			d.disk.rechecks--
-			d.signal()
-			d.mu.Unlock()
-			return
-		}
-		d.mu.Unlock()
-		d.hashAgain(which)
-		close(hashed)
-	}
-}
-
-// hashAgain hashes pieces that are in doubt. A piece that cannot be read is fetched and written again: this repairs a
-// bad sector, or returns an error that says why not.
-func (d *Download) hashAgain(which bits.Set) {
-	err := storage.Verify(d.life.ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, func(i int, ok bool) {
-		now := time.Now()
-		d.mu.Lock()
-		defer d.unlock(now)
-		d.countChecked(i)
-		if ok {
-			d.foundOnDisk(i)
-		} else {
-			d.lost(i, now)
-		}
-	})
-	if err != nil {
-		d.endByStorage(fmt.Errorf("check again: %w", err))
-	}
-}
-
 // failedToRead records that storage could not read a byte back.
 func (d *Download) failedToRead(off int64, err error) {
 	d.mu.Lock()
@@ -320,14 +208,6 @@ func (d *Download) hashedAgain(i int, ok bool) {
 	}
 }
 
-// giveUp tells peers that we no longer have a piece that is in doubt. The caller holds d.mu.
-func (d *Download) giveUp(i int) {
-	d.selection.choice.piece(i, false)
-	for _, p := range d.swarm.peers {
-		p.tellDontHave(i)
-	}
-}
-
 // scarcity limits the connections after the process ran out of file handles. The download's mutex guards it.
 type scarcity struct {
 	most int       // connections; 0 is no bound of this kind
@@ -431,9 +311,9 @@ func (s patientStore) Keep(have bits.Set, partial map[int]bits.Set) error {
 	return s.d.patient(func() error { return s.Store.Keep(have, partial) })
 }
 
-func (s patientStore) Refresh(piece int) (which bits.Set, err error) {
+func (s patientStore) Refresh(piece int, doubted bits.Set) (which bits.Set, err error) {
 	err = s.d.patient(func() (err error) {
-		which, err = s.Store.Refresh(piece)
+		which, err = s.Store.Refresh(piece, doubted)
 		return err
 	})
 	return which, err

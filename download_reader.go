@@ -164,7 +164,10 @@ func (r *reader) read(p []byte, off int64) (int, error) {
 		if err == nil {
 			var n int
 			if n, err = d.store.ReadAt(p, begin); n == len(p) {
-				return n, nil
+				if d.hasAll(piece, piece+1) {
+					return n, nil
+				}
+				continue // it came into doubt, of which Changed does not tell
 			}
 		}
 		if d.isGone() {

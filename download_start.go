@@ -51,6 +51,7 @@ func (d *Download) open() (err error) {
 	}
 	d.store = patientStore{d.store, d}
 	d.files = newDownloaded(d.t, d.store, d.endSharing)
+	d.files.verified = d.hasAll
 	if err = d.choose(choosePriorities(d.t, d.o.Select)); err != nil {
 		d.store.Close()
 		return err

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"iter"
@@ -26,6 +27,10 @@ type Downloaded struct {
 	t     *Torrent
 	store storage.Store
 	stop  func() error // ends sharing
+
+	// verified reports whether pieces are verified, from one to before another. It takes the download's mutex, which is
+	// taken before mu; nil is all of them.
+	verified func(first, end int) bool
 
 	// closeStore closes the store, once. A download that fails calls it before Close does. Slices of files
 	// that Completed yielded stay valid until Close.
@@ -103,6 +108,21 @@ func (d *Downloaded) Close() error {
 
 // readAt reads from file i, and never past its end.
 func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
+	n, err := d.readStored(i, p, off)
+	if begin := d.t.layout.File(i).Offset + off; n > 0 && d.verified != nil &&
+		!d.verified(d.t.layout.PieceAt(begin), d.t.layout.PieceAt(begin+int64(n)-1)+1) {
+		return 0, d.inDoubt(i)
+	}
+	return n, err
+}
+
+// inDoubt is the error of a file whose pieces are not verified any more.
+func (d *Downloaded) inDoubt(i int) error {
+	return fmt.Errorf("%s: %w: it is not verified again yet", d.t.layout.File(i).Path, storage.ErrChanged)
+}
+
+// readStored is readAt of what the store does not find changed.
+func (d *Downloaded) readStored(i int, p []byte, off int64) (int, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if d.closed {
@@ -221,7 +241,15 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 // reading what is missing crashes the program (SIGBUS), which Go cannot recover from. If other programs may write to the
 // files, use Open or ReadFile on the Downloaded: they return an error then.
 func (f *DownloadedFile) Bytes() ([]byte, error) {
-	d := f.d
+	b, err := f.d.slice(f.index)
+	if err == nil && f.d.verified != nil && !f.d.verified(f.d.t.layout.PiecesOf(f.index)) {
+		return nil, f.d.inDoubt(f.index)
+	}
+	return b, err
+}
+
+// slice is Bytes of what the store does not find changed.
+func (d *Downloaded) slice(i int) ([]byte, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if d.closed {
@@ -229,16 +257,16 @@ func (f *DownloadedFile) Bytes() ([]byte, error) {
 	}
 	d.mapsMu.Lock()
 	defer d.mapsMu.Unlock()
-	if m, ok := d.maps[f.index]; ok {
-		if err := d.store.ChangedFile(f.index); err != nil {
+	if m, ok := d.maps[i]; ok {
+		if err := d.store.ChangedFile(i); err != nil {
 			return nil, err
 		}
 		return m.bytes, nil
 	}
-	b, release, err := d.store.Bytes(f.index)
+	b, release, err := d.store.Bytes(i)
 	if err != nil {
 		return nil, err
 	}
-	d.maps[f.index] = mapped{b, release}
+	d.maps[i] = mapped{b, release}
 	return b, nil
 }

@@ -305,7 +305,9 @@ func (d *Download) readForUpload(r outbox.Request, b []byte) bool {
 	}
 	var err error
 	if look {
-		err = d.store.Changed(int(r.Piece))
+		if err = d.store.Changed(int(r.Piece)); err == nil && !d.hasAll(int(r.Piece), int(r.Piece)+1) {
+			return false // Changed does not tell of what is in doubt
+		}
 	}
 	if err == nil {
 		n := min(int64(len(b)), max(0, d.t.layout.PieceSize(int(r.Piece))-int64(r.Begin)))

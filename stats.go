@@ -172,6 +172,10 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 					}
 					continue
 				}
+				if !d.hasAll(d.t.layout.PiecesOf(i)) {
+					doubted = true // since then, of which ChangedFile does not tell
+					continue
+				}
 				given[i] = true
 				if !yield(d.files.file(i), nil) {
 					return

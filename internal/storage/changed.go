@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -98,7 +99,7 @@ func (s *fileStore) compare(i int) error {
 	return fmt.Errorf("%s: %w", s.path(i), ErrChanged)
 }
 
-func (s *fileStore) Refresh(piece int) (bits.Set, error) {
+func (s *fileStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	doubt := bits.New(s.content.NumPieces())
@@ -106,28 +107,48 @@ func (s *fileStore) Refresh(piece int) (bits.Set, error) {
 		return doubt, ErrClosed
 	}
 	doubt.Add(piece)
+	accept := true
+	add := func(piece int) {
+		doubt.Add(piece)
+		accept = accept && doubted.Has(piece)
+	}
 	for i := range s.content.FilesOf(piece) {
-		if !s.files[i].here || s.compare(i) == nil {
+		if !s.files[i].here {
 			continue
-		}
-		if err := s.look(i); err != nil {
+		} else if err := s.compare(i); err == nil {
+			continue
+		} else if !errors.Is(err, ErrChanged) {
 			return doubt, err
 		}
+		accept = true
 		for first, end := s.content.PiecesOf(i); first < end; first++ {
-			doubt.Add(first)
+			add(first)
+		}
+		if accept {
+			if err := s.look(i); err != nil {
+				return doubt, err
+			}
 		}
 	}
-	if edges := s.edgesFile(); s.usesEdges(piece) && s.compare(edges) != nil {
-		for piece := range s.slots {
-			doubt.Add(piece)
-		}
-		clear(s.slots)
-		if err := s.look(edges); err != nil {
-			return doubt, err
-		}
-		return doubt, s.findSlots()
+	edges := s.edgesFile()
+	if !s.usesEdges(piece) {
+		return doubt, nil
 	}
-	return doubt, nil
+	if err := s.compare(edges); err == nil || !errors.Is(err, ErrChanged) {
+		return doubt, err
+	}
+	accept = true
+	for piece := range s.slots {
+		add(piece)
+	}
+	if !accept {
+		return doubt, nil
+	}
+	clear(s.slots)
+	if err := s.look(edges); err != nil {
+		return doubt, err
+	}
+	return doubt, s.findSlots()
 }
 
 // look records file i as it is now as how it was left. The caller holds s.mu.

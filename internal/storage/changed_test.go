@@ -67,12 +67,15 @@ func TestChangesByOtherProgramsAreNoticed(t *testing.T) {
 			require.ErrorIs(t, err, storage.ErrChanged)
 			require.ErrorContains(t, err, dir+"/d/1")
 
-			doubt, err := s.Refresh(2)
+			doubt, err := s.Refresh(2, set(5, 1, 2, 3))
 			require.NoError(t, err)
 			require.Equal(t, []int{1, 2, 3, 4}, slices.Collect(doubt.All()), "the pieces of this file")
+			require.ErrorIs(t, s.Changed(3), storage.ErrChanged, "one of them is not in doubt yet")
+			_, err = s.Refresh(2, doubt)
+			require.NoError(t, err)
 			require.NoError(t, s.Changed(3))
 			if s.Changed(0) != nil { // whose file was in the same directory
-				_, err := s.Refresh(0)
+				_, err := s.Refresh(0, bits.Full(5))
 				require.NoError(t, err)
 			}
 

@@ -232,7 +232,9 @@ func (m *memory) ChangedFile(int) error { return nil }
 
 func (m *memory) AnyChanged(bits.Set) (int, error) { return -1, nil }
 
-func (m *memory) Refresh(int) (bits.Set, error) { return bits.New(m.content.NumPieces()), nil }
+func (m *memory) Refresh(int, bits.Set) (bits.Set, error) {
+	return bits.New(m.content.NumPieces()), nil
+}
 
 func (m *memory) Bytes(i int) ([]byte, func() error, error) {
 	m.mu.RLock()

@@ -231,7 +231,7 @@ func download(t *testing.T, tor storage.Content, s storage.Store, content []byte
 		}
 		for piece, err := s.AnyChanged(have); piece >= 0; piece, err = s.AnyChanged(have) {
 			require.ErrorIs(t, err, storage.ErrChanged)
-			_, err = s.Refresh(piece)
+			_, err = s.Refresh(piece, bits.Full(tor.NumPieces()))
 			require.NoError(t, err)
 		}
 	}

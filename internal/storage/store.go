@@ -118,9 +118,10 @@ type Store interface {
 	// each file once. It is called before the content is handed over as complete.
 	AnyChanged(have bits.Set) (piece int, err error)
 
-	// Refresh accepts the files under piece as they are now, and returns the pieces that this puts in doubt: they
-	// are to be hashed again, and no claim about them holds until then.
-	Refresh(piece int) (bits.Set, error)
+	// Refresh returns piece, and those in the files under it that are not as they were left: they are to be hashed again,
+	// and no claim about them holds until then. It accepts such a file as it is now if all of its pieces are in doubted,
+	// because from then on Changed does not tell of it.
+	Refresh(piece int, doubted bits.Set) (bits.Set, error)
 
 	// Release says that nothing is written any more. Another Store may then write the same content.
 	Release() error

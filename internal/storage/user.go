@@ -146,7 +146,7 @@ func (s *userStore) ChangedFile(int) error { return nil }
 
 func (s *userStore) AnyChanged(bits.Set) (int, error) { return -1, nil }
 
-func (s *userStore) Refresh(piece int) (bits.Set, error) {
+func (s *userStore) Refresh(piece int, _ bits.Set) (bits.Set, error) {
 	doubt := bits.New(s.content.NumPieces())
 	doubt.Add(piece)
 	return doubt, nil

@@ -1,0 +1,124 @@
+package torrent
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/outbox"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// watchedStore calls what is not nil before Refresh, and before Changed once.
+type watchedStore struct {
+	storage.Store
+	refresh func(piece int)
+	changed func()
+	once    sync.Once
+}
+
+func (s *watchedStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {
+	if s.refresh != nil {
+		s.refresh(piece)
+	}
+	return s.Store.Refresh(piece, doubted)
+}
+
+func (s *watchedStore) Changed(piece int) error {
+	if s.changed != nil {
+		s.once.Do(s.changed)
+	}
+	return s.Store.Changed(piece)
+}
+
+// shareWatched shares two files of two pieces each, which another program has then changed.
+func shareWatched(t *testing.T) (*Download, *watchedStore) {
+	tor, content := testContent(blockSize, 2*blockSize, 2*blockSize)
+	dir := t.TempDir()
+	fill(t, tor, dir, content)
+	s := new(watchedStore)
+	c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+	c.hooks.openFiles = func(c storage.Content, dir string, log *slog.Logger) (storage.Store, error) {
+		var err error
+		s.Store, err = storage.OpenFiles(c, dir, log)
+		return s, err
+	}
+	d, err := tor.Start(t.Context(), &Options{Dir: dir, Seed: true, Client: c})
+	require.NoError(t, err)
+	t.Cleanup(func() { d.Close(); c.Close() })
+	_, err = d.Wait()
+	require.NoError(t, err)
+	for _, name := range []string{"0", "1"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "d", name), make([]byte, 3*blockSize), 0o666))
+	}
+	return d, s
+}
+
+// While files that have changed are gone over, nothing in those that are done with is handed out.
+func TestNothingOfAChangedFileIsHandedOut(t *testing.T) {
+	d, s := shareWatched(t)
+	reached, hold := make(chan struct{}), make(chan struct{})
+	reach, release := sync.OnceFunc(func() { close(reached) }), sync.OnceFunc(func() { close(hold) })
+	defer release()
+	s.refresh = func(piece int) {
+		if piece == 2 {
+			reach()
+			<-hold
+		}
+	}
+	hashed := make(chan (<-chan struct{}), 1)
+	go func() { hashed <- d.doubtChanged() }()
+	<-reached
+	for i := range 2 {
+		require.False(t, d.Verified().Has(i))
+		require.False(t, d.readForUpload(outbox.Request{Piece: uint32(i)}, make([]byte, blockSize)))
+	}
+	_, err := d.files.ReadFile("d/0")
+	require.Error(t, err)
+	_, err = d.files.file(0).Bytes()
+	require.Error(t, err)
+	release()
+	<-<-hashed
+	require.Zero(t, d.Verified().Count())
+	_, err = d.files.ReadFile("d/1")
+	require.Error(t, err, "until it is fetched again")
+}
+
+// Nor is anything that was verified when a read began.
+func TestNothingThatComesIntoDoubtIsHandedOut(t *testing.T) {
+	for name, read := range map[string]func(t *testing.T, d *Download) error{
+		"upload": func(t *testing.T, d *Download) error {
+			if !d.readForUpload(outbox.Request{}, make([]byte, blockSize)) {
+				return errors.New("rejected")
+			}
+			return nil
+		},
+		"reader": func(t *testing.T, d *Download) error {
+			r, err := d.Open(t.Context(), "d/0")
+			require.NoError(t, err)
+			done := make(chan error, 1)
+			go func() {
+				_, err := r.Read(make([]byte, blockSize))
+				done <- err
+			}()
+			synctest.Wait()
+			require.NoError(t, r.Close())
+			return <-done
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d, s := shareWatched(t)
+				s.changed = func() { <-d.doubtChanged() }
+				require.Error(t, read(t, d))
+			})
+		})
+	}
+}

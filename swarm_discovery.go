@@ -107,6 +107,7 @@ func (f *discovery) newAnnouncer(h Hash) *tracker.Announcer {
 		Private:  c.private,
 		HTTP:     c.client.http,
 		UDP:      c.client.udp,
+		Account:  c.client.account,
 		Lookup:   c.client.lookUpForStrangers(),
 		Port:     c.client.publicPort,
 		Progress: c.progress,

@@ -195,7 +195,7 @@ func (t *Announcer) exchange(ctx context.Context, tr *tracker, r route, req requ
 	if tr.u.Scheme == "udp" {
 		return t.c.UDP.announce(ctx, tr.u, r, req)
 	}
-	return announceHTTP(ctx, t.c.HTTP, tr.u, r.family, tr.byUser.Load(), req)
+	return t.announceHTTP(ctx, tr.u, r.family, tr.byUser.Load(), req)
 }
 
 // Stop announces `stopped` to every tracker that knows of us, to all at once, until they have answered or

@@ -23,6 +23,10 @@ const (
 // closed each time that as many have been made.
 const idleConns = 64
 
+// httpHeader is how many bytes the header of an answer may have. Of short lines it takes fifteen times as much memory, which is in no
+// account.
+const httpHeader = 16 << 10
+
 // http2Held is how many bytes a server may send ahead of those who read, by HTTP/2. All requests of it share one connection, but no
 // bound: what one does not read yet would keep the others from any. Web seeds have five requests of a server under way.
 const http2Held = 1 << 20 / 5
@@ -94,7 +98,7 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 			MaxIdleConns:           idleConns,
 			MaxIdleConnsPerHost:    2,                // web seeds use two
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart
-			MaxResponseHeaderBytes: 64 << 10,
+			MaxResponseHeaderBytes: httpHeader,
 			HTTP2: &http.HTTP2Config{
 				MaxReceiveBufferPerStream: http2Held,
 				WriteByteTimeout:          http2Written,
@@ -148,12 +152,14 @@ type reply struct {
 
 // getHTTP fetches u, of a tracker that the user or the author named, over a family of addresses. The error is why there
 // is no reply at all.
-func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Family, byUser bool) (reply, error) {
+func (t *Announcer) getHTTP(ctx context.Context, u string, f netaddr.Family, byUser bool) (reply, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, httpTimeout, errSilent)
 	defer stop()
-	guard := newGuard(client, byUser)
+	holder := t.c.Account.Join(func() { cancel(errNoRoom) })
+	defer holder.Leave()
+	guard := newGuard(t.c.HTTP, byUser)
 	ctx = context.WithValue(ctx, familyKey{}, f)
 	ctx = guard.Watch(ctx, cancel)
 
@@ -167,13 +173,13 @@ func getHTTP(ctx context.Context, client *http.Client, u string, f netaddr.Famil
 	if err := guard.Begin(req.URL); err != nil {
 		return reply{}, err
 	}
-	resp, err := guard.Client(client).Do(req)
+	resp, err := guard.Client(t.c.HTTP).Do(req)
 	if err != nil {
 		return reply{}, becauseOf(ctx, err)
 	}
 	defer resp.Body.Close()
 	r := reply{status: resp.StatusCode, local: guard.Local(req.URL)}
-	if r.body, r.cut = readBody(resp.Body); r.cut != nil {
+	if r.body, r.cut = readBody(resp.Body, holder); r.cut != nil {
 		// That there was no more time is no reason to refuse what came, but what else ended it is.
 		if r.cut = becauseOf(ctx, r.cut); ctx.Err() != nil && r.cut != errSilent {
 			return reply{}, r.cut

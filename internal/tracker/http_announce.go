@@ -21,8 +21,8 @@ import (
 
 var answerLimits = bencode.Limits{Bytes: httpAnswer, Depth: 32, Values: 1 << 18}
 
-func announceHTTP(ctx context.Context, client *http.Client, u *url.URL, f netaddr.Family, byUser bool, r request) (answer, error) {
-	reply, err := getHTTP(ctx, client, announceURL(u, r), f, byUser)
+func (t *Announcer) announceHTTP(ctx context.Context, u *url.URL, f netaddr.Family, byUser bool, r request) (answer, error) {
+	reply, err := t.getHTTP(ctx, announceURL(u, r), f, byUser)
 	if err != nil {
 		return answer{}, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
@@ -27,6 +28,9 @@ func gzipped(p string) []byte {
 	z.Close()
 	return b.Bytes()
 }
+
+// holder is one that has room.
+func holder() *account.Holder { return account.New(0).Join(func() {}) }
 
 func TestReadBody(t *testing.T) {
 	long, full := strings.Repeat("x", httpAnswer+1), strings.Repeat("x", httpAnswer)
@@ -61,7 +65,7 @@ func TestReadBody(t *testing.T) {
 		{"gzip with a name without end", bytes.NewReader(append([]byte("\x1f\x8b\x08\x08\x00\x00\x00\x00\x00\xff"), long...)), "", gzip.ErrHeader},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			body, err := readBody(c.body)
+			body, err := readBody(c.body, holder())
 			if c.err == nil {
 				require.NoError(t, err)
 			} else {
@@ -175,13 +179,13 @@ func FuzzReadBody(f *testing.F) {
 	f.Add(bytes.Repeat(gzipped(""), 3))
 	f.Add([]byte("\x1f\x8b\x08\x1f\x00\x00\x00\x00\x00\xff\x02\x00xx"))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		body, err := readBody(bytes.NewReader(p))
+		body, err := readBody(bytes.NewReader(p), holder())
 		require.LessOrEqual(t, len(body), httpAnswer)
 		if !bytes.HasPrefix(p, []byte("\x1f\x8b")) {
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(p, body))
 		}
-		again, err := readBody(bytes.NewReader(gzipped(string(p))))
+		again, err := readBody(bytes.NewReader(gzipped(string(p))), holder())
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(p, again))
 	})
@@ -191,7 +195,7 @@ func BenchmarkGzipOfNothing(b *testing.B) {
 	p := bytes.Repeat(gzipped(""), httpAnswer/len(gzipped(""))+1)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := readBody(bytes.NewReader(p)); !errors.Is(err, errAnswerTooLong) {
+		if _, err := readBody(bytes.NewReader(p), holder()); !errors.Is(err, errAnswerTooLong) {
 			b.Fatal(fmt.Errorf("read: %w", err))
 		}
 	}

@@ -105,7 +105,7 @@ func (t *Announcer) scrapeHTTP(ctx context.Context, u *url.URL, byUser bool) (Sc
 	if !ok {
 		return Scrape{}, errors.New("cannot be scraped")
 	}
-	reply, err := getHTTP(ctx, t.c.HTTP, at, netaddr.AnyFamily, byUser)
+	reply, err := t.getHTTP(ctx, at, netaddr.AnyFamily, byUser)
 	if err != nil {
 		return Scrape{}, err
 	}

@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/printable"
 )
@@ -39,8 +40,9 @@ type Config struct {
 	PeerID    [20]byte
 	Key       uint32 // tells a tracker that two announces from different addresses are from one client (BEP 7)
 	Private   bool
-	HTTP      *http.Client // never nil; NewHTTPClient makes one that announces over IPv4 and IPv6
-	UDP       *UDP         // the client's, for all UDP trackers
+	HTTP      *http.Client     // never nil; NewHTTPClient makes one that announces over IPv4 and IPv6
+	UDP       *UDP             // the client's, for all UDP trackers
+	Account   *account.Account // the client's, in which long answers are; never nil
 
 	// Lookup gives the addresses of a host. It is asked for those of peers that a tracker names by a host
 	// name; nil leaves them out.

@@ -65,6 +65,7 @@ type peer struct {
 	denied         int              // requests that it was not allowed to make, minus those answered since
 	up             ratelimit.Meter
 	suggested      []int // pieces that were suggested to it and that it has not got (BEP 6)
+	shortBlocks    int   // that earned what they cost; used by the writing goroutine only
 
 	// Hashes of version 2
 	hashesAsked   *hashfetch.Peer // hash requests to it
@@ -73,7 +74,7 @@ type peer struct {
 
 	work ratelimit.Account // bounds the work that its messages may cause; like rest, used by the reading goroutine only
 	rest time.Duration     // pause before another message is read
-	sent atomic.Int64      // bytes of blocks that have not earned work yet; needs no mutex
+	paid atomic.Int64      // work that blocks sent to it have earned, and that is not in its account yet; needs no mutex
 
 	closing error         // why it ends; nil until it does
 	ended   chan struct{} // closed when it is to end
@@ -146,7 +147,7 @@ const (
 	messageWork = 4         // of any message
 	answerWork  = 100       // of one that is answered
 	requestWork = 400       // of a request, and of a cancel that withdraws one
-	blockWork   = 1_000     // that 16 KiB of blocks earn, from the peer or to it
+	blockWork   = 1_000     // that a block from the peer earns, and 16 KiB of blocks to it
 	// leastRest is how long a peer is read later at least: to wait after each message would cost more than most messages.
 	leastRest = 10 * time.Millisecond
 )
@@ -154,8 +155,23 @@ const (
 // charge charges the peer with work that its messages cause. If that is too much, its next message is read later. It is called by
 // the reading goroutine.
 func (p *peer) charge(work int64, now time.Time) {
-	p.work.Earn(p.sent.Swap(0) / (blockSize / blockWork))
+	p.work.Earn(p.paid.Swap(0))
 	p.rest = p.work.Charge(work, now)
+}
+
+// earns returns the work that an answer to a request earns: by its length, but no less than it cost if it is the short block at the
+// end of a piece. With pieces or files of some KiB there are no other blocks. An honest peer requests each about once; one that
+// requests more of them than there are pieces pays for the others. It is called by the writing goroutine.
+func (p *peer) earns(r outbox.Request) int64 {
+	const cost = messageWork + requestWork
+	work := int64(r.Length) / (blockSize / blockWork)
+	t := p.d.t
+	if work >= cost || p.shortBlocks == t.NumPieces() || r.Begin%blockSize != 0 ||
+		int64(r.Begin)+int64(r.Length) != t.layout.PieceSize(int(r.Piece)) {
+		return work
+	}
+	p.shortBlocks++
+	return cost
 }
 
 // chargeSince charges the peer with what the picker has worked since its Work was before. The caller holds d.mu.

@@ -255,6 +255,7 @@ func (p *peer) uploadRun() int {
 func (p *peer) answer(uploads []outbox.Request, buf []byte) (_ []byte, sent int, _ error) {
 	d := p.d
 	buf = buf[:0]
+	earned := int64(0)
 	for _, r := range uploads {
 		if !p.out.Remove(r) {
 			continue // cancelled meanwhile
@@ -273,6 +274,7 @@ func (p *peer) answer(uploads []outbox.Request, buf []byte) (_ []byte, sent int,
 			continue
 		}
 		sent += int(r.Length)
+		earned += p.earns(r)
 	}
 	if len(buf) == 0 {
 		return buf, 0, nil
@@ -280,7 +282,7 @@ func (p *peer) answer(uploads []outbox.Request, buf []byte) (_ []byte, sent int,
 	if _, err := p.conn.Write(buf); err != nil {
 		return buf, 0, err
 	}
-	p.sent.Add(int64(sent))
+	p.paid.Add(earned)
 	now := time.Now()
 	d.mu.Lock()
 	p.up.Add(int64(sent), now)

@@ -1,0 +1,101 @@
+package torrent
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/outbox"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// wholeStorage is a Storage that has so many pieces, of whatever bytes.
+type wholeStorage struct {
+	emptyStorage
+	pieces int
+}
+
+func (wholeStorage) ReadAt(b []byte, _ int64) (int, error) { return len(b), nil }
+func (s wholeStorage) Verified() (Bitfield, error)         { return Bitfield{bits.Full(s.pieces)}, nil }
+
+// A peer that downloads pieces of 1 KiB from us is not made to wait for work: it used to be held to 735 requests a second. One
+// that requests the same again and again, or other short parts of pieces, is.
+func TestShortBlocksAreNotThrottled(t *testing.T) {
+	const pieces, length, round = 4000, 1 << 10, 400
+	synctest.Test(t, func(t *testing.T) {
+		tor := plainTorrent(pieces)
+		tor.length = pieces * length
+		tor.layout = layout.New(length, layout.File{Path: "short", Length: tor.length})
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+		defer c.Close()
+		d, err := tor.Start(t.Context(), &Options{Client: c, Seed: true, Storage: func(*Torrent) (Storage, error) {
+			return wholeStorage{pieces: pieces}, nil
+		}})
+		require.NoError(t, err)
+		<-d.Done()
+		leech := messageKind{once: wire.AppendSimple(wire.AppendSimple(nil, wire.HaveNone), wire.Interested), unchoked: true}
+		conn, p := leech.ready(t, d, synctest.Wait)
+		p.work.Charge(workAtOnce, time.Now()) // so that whatever it is charged takes time
+		download := func(n uint32) time.Duration {
+			began := time.Now()
+			for i := uint32(0); i < pieces; i += round {
+				var all []byte
+				for k := range uint32(round) {
+					all = wire.AppendRequest(all, i+k, 0, n)
+				}
+				conn.say(all, 1)
+				synctest.Wait()
+			}
+			return time.Since(began)
+		}
+		first := download(length)
+		t.Logf("%d requests in %v, %.0f a second", pieces, first, pieces/max(first.Seconds(), 1e-9))
+		require.EqualValues(t, pieces*length, d.Stats().Uploaded)
+		require.Less(t, first, time.Second)
+		require.Greater(t, download(length), 4*time.Second, "again")
+		require.Greater(t, download(1), 4*time.Second, "a byte of each")
+		conn.leave()
+		synctest.Wait()
+	})
+}
+
+// What a request earns by being answered. It costs 404.
+func TestWorkEarnedByBlocks(t *testing.T) {
+	short := layout.New(1<<10, layout.File{Path: "a", Length: 10<<10 + 1})
+	long := layout.New(40<<10, layout.File{Path: "a", Length: 80 << 10})
+	files := layout.NewAligned(32<<10, layout.File{Path: "a", Length: 1 << 10}, layout.File{Length: 31 << 10, Pad: true}, layout.File{Path: "b", Length: 17 << 10})
+	for name, tt := range map[string]struct {
+		layout               layout.Layout
+		piece, begin, length uint32
+		want                 int64
+	}{
+		"block":                           {long, 0, 0, blockSize, 1024},
+		"two blocks":                      {long, 0, 0, 2 * blockSize, 2048},
+		"half a block":                    {long, 0, 0, blockSize / 2, 512},
+		"end of a long piece":             {long, 0, 2 * blockSize, 8 << 10, 512},
+		"short piece":                     {short, 0, 0, 1 << 10, 404},
+		"short last piece":                {short, 10, 0, 1, 404},
+		"start of a short piece":          {short, 0, 0, 512, 32},
+		"end of a short piece":            {short, 0, 512, 512, 32},
+		"last byte of a short piece":      {short, 0, 1023, 1, 0},
+		"short file":                      {files, 0, 0, 1 << 10, 404},
+		"short file, padded":              {files, 0, 0, blockSize, 1024},
+		"byte of a short file":            {files, 0, 0, 1, 0},
+		"byte of the padding":             {files, 0, 1 << 10, 1, 0},
+		"short end of a file":             {files, 1, blockSize, 1 << 10, 404},
+		"a byte more than the end of one": {files, 1, blockSize - 1, 1<<10 + 1, 64},
+		"a byte less than the end of one": {files, 1, blockSize, 1<<10 - 1, 63},
+	} {
+		p := &peer{d: &Download{t: &Torrent{layout: tt.layout}}}
+		require.Equal(t, tt.want, p.earns(outbox.Request{Piece: tt.piece, Begin: tt.begin, Length: tt.length}), name)
+	}
+	p := &peer{d: &Download{t: &Torrent{layout: short}}}
+	for range short.NumPieces() {
+		require.EqualValues(t, 404, p.earns(outbox.Request{Length: 1 << 10}))
+	}
+	require.EqualValues(t, 64, p.earns(outbox.Request{Length: 1 << 10}), "again and again")
+}

@@ -28,6 +28,7 @@ import (
 
 const (
 	maxTrackers  = 200 // of one download; a list may hold any number
+	usersRoom    = 50  // trackers that the user may name however many the author does
 	maxPeersSaid = 1000
 )
 
@@ -80,6 +81,7 @@ type Announcer struct {
 	mu        sync.Mutex
 	tiers     [][]*tracker        // each in the order in which it is tried
 	known     map[string]*tracker // them all, by URL
+	byUser    int                 // how many of them the user was the first to name
 	current   *tracker            // private: the one that we are at, once one has answered
 	completed bool                // the download completed here
 }
@@ -150,8 +152,11 @@ func (t *Announcer) addTier(urls []string, byUser bool) {
 		if tr := t.known[s]; tr != nil && byUser {
 			tr.byUser.Store(true)
 		}
-		if s == "" || t.known[s] != nil || len(t.known) == maxTrackers {
+		if s == "" || t.known[s] != nil || len(t.known) >= maxTrackers && !(byUser && t.byUser < usersRoom) {
 			continue
+		}
+		if byUser {
+			t.byUser++
 		}
 		tr := &tracker{url: s, tier: len(t.tiers)}
 		tr.byUser.Store(byUser)
@@ -171,7 +176,7 @@ func (t *Announcer) addTier(urls []string, byUser bool) {
 }
 
 // Add adds trackers that the user names, each in a tier of its own. Those that are known are left as they are, and so are all once there
-// are 200.
+// are 200, of which 50 are the user's.
 func (t *Announcer) Add(urls ...string) {
 	t.mu.Lock()
 	for _, s := range urls {

@@ -96,6 +96,26 @@ func TestAddTrackers(t *testing.T) {
 	})
 }
 
+// The trackers of a torrent, however many, leave room for the user's.
+func TestUsersTrackersBesideMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tiers [][]string
+		for k := range maxTrackers {
+			tiers = append(tiers, []string{fmt.Sprintf("http://10.0.1.9/%d", k)})
+		}
+		r := newTrackerRig(t, tiers...)
+		r.config.UserTiers = [][]string{{"http://10.0.1.1/announce"}}
+		var one, two said
+		r.serve("10.0.1.1", honest(&one, onePeer))
+		r.serve("10.0.1.2", honest(&two, onePeer))
+		trackers, _ := r.start()
+		trackers.Add("http://10.0.1.2/announce")
+		simnet.Sleep(5 * time.Minute)
+		require.Equal(t, "started", one.take())
+		require.Equal(t, "started", two.take())
+	})
+}
+
 // An Announce while a tracker is being asked counts for the next time: what it was told may be out of date.
 func TestAnnounceWhileAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -165,11 +165,11 @@ func (d *Download) punch(addr netip.AddrPort, now time.Time) {
 			return
 		}
 	}
-	f.add(addr, peerlist.FromPEX, "", now)
+	news := f.add(addr, peerlist.FromPEX, "", now)
 	if !d.client.mayDial(f, d.swarm.live, addr.Addr(), now) {
 		return
 	}
-	if !f.candidates.Take(addr) {
+	if !f.candidates.Take(addr, news) {
 		d.client.endDial()
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -254,4 +255,28 @@ func TestHolePunchTarget(t *testing.T) {
 		}
 		require.Equal(t, known+1, d.Stats().Known)
 	})
+}
+
+// A stranger says again and again to connect to a peer that is away for a while and does not speak uTP. Attempts by uTP are no
+// reason not to dial it as usual.
+func TestHolePunchKeepsNoPeerOut(t *testing.T) {
+	for _, from := range []peerlist.Source{peerlist.FromUser, peerlist.FromTracker} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, 64<<10, 1<<20)
+			us, away := n.NewHost("80.0.0.1", 0, 0, time.Millisecond), n.NewHost("90.0.0.1", 0, 0, time.Millisecond)
+			d := simLeech(t, utpClient(t, us, true), content)
+			d.discovery.found(from, "", away.Addr(6881))
+			simnet.Sleep(time.Second)
+			a := newPuncher(t, n.NewHost("80.0.1.1", 0, 0, 0), content, us.Addr(6881), true)
+			time.AfterFunc(50*time.Second, func() { simSeed(t, simClient(t, away, nil), content) })
+			for range 4 {
+				for range 3 {
+					a.say(wire.HolePunchConnect, "90.0.0.1:6881")
+					simnet.Sleep(6 * time.Second)
+				}
+				simnet.Sleep(20 * time.Second)
+			}
+			require.True(t, d.Stats().Complete, "named by a %v", from)
+		})
+	}
 }

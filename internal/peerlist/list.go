@@ -54,6 +54,7 @@ type candidate struct {
 	way      uint8            // by which it was last connected to; 0 is none
 	relays   []netip.AddrPort // connected peers that may introduce us to it (BEP 55), at most maxRelays, last named first
 	standing standing
+	taken    standing  // what it was when Take returned it, while it is dialled for that; isNew otherwise
 	due      time.Time // when it may be dialled
 	place    int       // in its queue
 }
@@ -244,9 +245,12 @@ func (c *List) Dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
 	if k == nil || k.standing != isDialling {
 		return k != nil
 	}
-	if ok {
+	switch {
+	case ok:
 		c.move(k, isConnected)
-	} else {
+	case k.taken != isNew:
+		c.move(k, k.taken)
+	default:
 		c.failed(k, now)
 	}
 	return true
@@ -475,6 +479,9 @@ func (c *List) move(k *candidate, to standing) {
 		c.nDials--
 	}
 	k.standing = to
+	if to != isDialling {
+		k.taken = isNew
+	}
 	k.claimed = k.claimed && to == isConnected
 	switch to {
 	case isReady:

@@ -18,7 +18,7 @@ func TestRelays(t *testing.T) {
 	relay := func(n uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("81.0.0.1"), n) }
 	l.AddRelay(a, relay(1))
 	require.Empty(t, l.Relays(a), "of what is no candidate")
-	require.False(t, l.Take(a))
+	require.False(t, l.Take(a, false))
 	l.Add(a, peerlist.FromPEX, "", now)
 	for n := range uint16(6) {
 		l.AddRelay(a, relay(n))
@@ -29,13 +29,41 @@ func TestRelays(t *testing.T) {
 	require.False(t, l.DropRelay(a, relay(5)))
 	require.Equal(t, []netip.AddrPort{relay(3), relay(4), relay(2)}, l.Relays(a))
 
-	require.True(t, l.Take(a))
+	require.True(t, l.Take(a, false))
 	require.Equal(t, 1, l.Dialling())
-	require.False(t, l.Take(a), "it is being dialled")
+	require.False(t, l.Take(a, false), "it is being dialled")
 	require.True(t, l.Dialled(a, false, now))
-	require.True(t, l.Take(a), "though it is not due")
+	require.True(t, l.Take(a, false), "though it is not due")
 	require.True(t, l.Dialled(a, true, now))
-	require.False(t, l.Take(a), "it is connected")
+	require.False(t, l.Take(a, false), "it is connected")
+}
+
+// A dial that a stranger asked for leaves no trace if it fails.
+func TestTake(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
+	a, b := netip.MustParseAddrPort("80.0.0.1:1"), netip.MustParseAddrPort("81.0.0.1:1")
+	l.Add(a, peerlist.FromTracker, "", now)
+	for range 5 {
+		require.True(t, l.Take(a, false))
+		require.True(t, l.Dialled(a, false, now))
+	}
+	got, _, ok := l.Next(now)
+	require.True(t, ok)
+	require.Equal(t, a, got)
+	l.Dialled(a, false, now)
+	due, _ := l.Due()
+	l.Take(a, false)
+	l.Dialled(a, false, now.Add(5*time.Second))
+	again, ok := l.Due()
+	require.True(t, ok)
+	require.Equal(t, due, again)
+
+	require.True(t, l.Take(b, l.Add(b, peerlist.FromPEX, "", now)))
+	l.Dialled(b, false, now)
+	_, _, ok = l.Next(now)
+	require.False(t, ok, "no other source named this one")
+	require.Zero(t, l.Dialling())
 }
 
 func TestIsSelf(t *testing.T) {

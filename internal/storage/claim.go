@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -54,26 +55,41 @@ func (s *fileStore) claim(wanted []bool) error {
 			others = append(others, i)
 		}
 	}
-	if err := s.disk.Claim(s.content.InfoHash, bounded(files)); err != nil || len(others) == 0 {
+	if err := s.claimOn(s.disk, bounded(files)); err != nil || len(others) == 0 {
 		return err
 	}
 	files = nil
 	for _, i := range others {
 		files = append(files, s.claimFor(i))
 	}
-	err := s.disk.Claim(s.content.InfoHash, bounded(files))
-	if err == nil {
-		return nil
+	err := s.claimOn(s.disk, bounded(files))
+	if !errors.Is(err, ErrInUse) {
+		return err
 	}
-	for k, i := range others {
-		if len(others) > maxClaims || s.disk.Claim(s.content.InfoHash, files[k:k+1]) != nil {
-			s.forget(i)
+	taken := others
+	if len(others) <= maxClaims {
+		taken = nil
+		for k, i := range others {
+			err := s.claimOn(s.disk, files[k:k+1])
+			if errors.Is(err, ErrInUse) {
+				taken = append(taken, i)
+			} else if err != nil {
+				return err
+			}
 		}
+	}
+	for _, i := range taken {
+		s.forget(i)
 	}
 	if s.resumed != nil {
 		s.confirm(s.resumed)
 	}
 	return nil
+}
+
+// claimOn claims files on a disk. Those that are open and not in use give way to what it needs handles for.
+func (s *fileStore) claimOn(disk Disk, files []Claim) error {
+	return s.handles.makeRoom(func() error { return disk.Claim(s.content.InfoHash, files) })
 }
 
 // forget records that file i, as it was found, is another's. The caller holds s.mu.

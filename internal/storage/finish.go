@@ -20,7 +20,9 @@ func (s *fileStore) Finish() error {
 	if err := s.cutAll(func(int) bool { return true }); err != nil {
 		return err
 	}
-	s.makeLinks()
+	if err := s.makeLinks(); err != nil {
+		return err
+	}
 	if s.edgesNeeded() {
 		return nil
 	}
@@ -61,7 +63,9 @@ func (s *fileStore) tidy(have bits.Set) error {
 		return err
 	}
 	if have.Full() || s.allWanted(whole) {
-		s.makeLinks()
+		if err := s.makeLinks(); err != nil {
+			return err
+		}
 	}
 	if !have.Full() || s.edgesNeeded() {
 		return nil

@@ -131,11 +131,12 @@ func (s *fileStore) linked() []link {
 }
 
 // makeLinks makes the symbolic links of the torrent that lead to something that is wanted, all of which is complete. Nothing gives
-// way to a link, nor does what another download has claimed. What cannot be made is left out. The caller holds s.mu for writing.
-func (s *fileStore) makeLinks() {
+// way to a link, nor does what another download has claimed. What cannot be made is left out; that there is no handle for it is an
+// error, which passes. The caller holds s.mu for writing.
+func (s *fileStore) makeLinks() error {
 	links := s.linked()
 	if len(links) == 0 {
-		return
+		return nil
 	}
 	wanted := make(map[string]bool) // directories
 	for i := range s.content.NumFiles() {
@@ -156,18 +157,20 @@ func (s *fileStore) makeLinks() {
 	}
 	var failed, taken error
 	if len(due) > maxClaims {
-		taken = s.disk.Claim(s.content.InfoHash, bounded(places))
+		taken = s.claimOn(s.disk, bounded(places))
 	}
 	left := 0
 	for i, k := range due {
 		err := taken
 		if len(due) <= maxClaims {
-			err = s.disk.Claim(s.content.InfoHash, places[i:i+1])
+			err = s.claimOn(s.disk, places[i:i+1])
 		}
 		if err == nil {
-			err = s.makeLink(k)
+			err = s.handles.makeRoom(func() error { return s.makeLink(k) })
 		}
-		if err != nil {
+		if Exhausted(err) {
+			return err
+		} else if err != nil {
 			failed = err
 			left++
 		}
@@ -175,6 +178,7 @@ func (s *fileStore) makeLinks() {
 	if left > 0 {
 		s.log.Warn("symbolic links are left out", "links", left, "err", failed)
 	}
+	return nil
 }
 
 // isMade reports whether a link is there. The caller holds s.mu.

@@ -188,7 +188,7 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 			m.files = append(m.files, i)
 		}
 	}
-	if err := m.to.Claim(s.content.InfoHash, bounded(m.claim())); err != nil {
+	if err := s.claimOn(m.to, bounded(m.claim())); err != nil {
 		return wasLocked, err
 	}
 	m.old, s.move = s.disk, m

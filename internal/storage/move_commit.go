@@ -39,7 +39,7 @@ func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
 	if err := m.syncNames(); err != nil {
 		return err
 	}
-	if err := m.to.Claim(s.content.InfoHash, bounded(m.claim())); err != nil {
+	if err := s.claimOn(m.to, bounded(m.claim())); err != nil {
 		return err
 	}
 	saved := s.saved.Load() != nil || !have.Full()

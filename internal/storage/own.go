@@ -139,7 +139,7 @@ func (s *fileStore) own(i int) error {
 	}
 	if info.ID != f.id && len(s.files) <= maxClaims {
 		mine := append(s.inAnyCase(i), Claim{filepath.ToSlash(f.name), info.ID})
-		if err := s.handles.makeRoom(func() error { return s.disk.Claim(s.content.InfoHash, mine) }); err != nil {
+		if err := s.claimOn(s.disk, mine); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,105 @@
+package storage_test
+
+import (
+	"errors"
+	"io/fs"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
+)
+
+// failClaims has the next n claims fail.
+func failClaims(d *disktest.Disk, n int, err error) {
+	d.Fail = func(call, _ string) error {
+		if call != "claim" || n == 0 {
+			return nil
+		}
+		n--
+		return err
+	}
+}
+
+// A claim that fails for want of a handle, or of a right, says nothing of whose a file is.
+func TestClaimsThatFailForgetNothing(t *testing.T) {
+	refused := errors.New("refused")
+	tor, content := testContent(50, 200, 100, 150)
+	for _, err := range []error{syscall.EMFILE, fs.ErrPermission, refused} {
+		for nth := 1; nth <= 4; nth++ {
+			d := disktest.New()
+			s := openForgetful(t, tor, d)
+			require.NoError(t, s.SetWanted(all(tor)))
+			for i := range tor.NumPieces() {
+				writePiece(t, tor, s, content, i)
+			}
+			have := bits.Full(tor.NumPieces())
+			have.Remove(8)
+			require.NoError(t, s.SaveResume(have, nil))
+			require.NoError(t, s.Close())
+
+			s = openForgetful(t, tor, d)
+			first := only(tor, func(i int) bool { return i == 0 })
+			claims := 0
+			d.Fail = func(call, _ string) error {
+				if call == "claim" {
+					if claims++; claims == nth {
+						return err
+					} else if claims == 2 { // of the others at once; the two that follow are of one each
+						return storage.ErrInUse
+					}
+				}
+				return nil
+			}
+			require.ErrorIs(t, s.SetWanted(first), err, "claim %d", nth)
+			d.Fail = nil
+			require.NoError(t, s.SetWanted(first))
+			claimed, _ := s.LoadResume()
+			require.Equal(t, have, claimed, "claim %d: %v", nth, err)
+			require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, s))
+			require.NoError(t, s.Close())
+		}
+	}
+}
+
+// Files that are not in use give their handles to claims.
+func TestClaimsAreMadeRoomFor(t *testing.T) {
+	if !storage.Exhausted(syscall.EMFILE) {
+		t.Skip("no such error here")
+	}
+	tor, content := testContent(50, 200, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	require.Equal(t, 2, storage.OpenHandles(s))
+	failClaims(d, 2, syscall.EMFILE)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.Zero(t, storage.OpenHandles(s))
+	require.NoError(t, s.Close())
+}
+
+// A link waits for a handle. Where that is not what its claim lacks, it is left out.
+func TestLinksWhoseClaimsFail(t *testing.T) {
+	for _, err := range []error{syscall.EMFILE, errors.New("refused")} {
+		tor, content := linkedContent("d/a", "d/l > d/a")
+		d := disktest.New()
+		s := openForgetful(t, tor, d)
+		require.NoError(t, s.SetWanted(all(tor)))
+		writePiece(t, tor, s, content, 0)
+		storage.DropHandle(s, 0)
+		failClaims(d, 1, err)
+		finished := s.Finish()
+		if storage.Exhausted(err) {
+			require.ErrorIs(t, finished, err)
+			finished = s.Finish()
+		}
+		require.NoError(t, finished)
+		require.NoError(t, s.Close())
+	}
+}

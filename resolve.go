@@ -97,7 +97,7 @@ func (r *resolver) run() (*Torrent, error) {
 	r.ctx, r.stop = context.WithCancelCause(r.parent)
 	defer r.stop(nil)
 	defer context.AfterFunc(r.client.ctx, func() { r.stop(ErrClosed) })()
-	r.log = r.client.log.With("magnet", r.m.id(), "infohash", r.m.InfoHash)
+	r.log = r.client.log.With("magnet", r.m.id(), "infohash", r.m.infoHashes().first)
 	r.metadata = metadata.New()
 	r.join()
 	defer func() { r.holder.Leave() }()

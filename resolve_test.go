@@ -1,15 +1,18 @@
 package torrent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -377,6 +380,21 @@ func TestResolveIsSeen(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, <-resolved, context.Canceled)
 		require.Empty(t, client.Stats().Resolving)
+	})
+}
+
+// Log records of a link of version 2 alone have its info hash as other log records and Stats do: the first 20 bytes.
+func TestResolveLogsTheInfoHash(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		var log bytes.Buffer
+		client := simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil)
+		client.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		m := &Magnet{InfoHashV2: HashV2{1, 2, 3, 31: 4}, Peers: []string{"[::1"}}
+		_, err := m.Resolve(ctx, &Options{Client: client})
+		require.Error(t, err)
+		require.Contains(t, log.String(), "infohash=010203"+strings.Repeat("0", 34)+" ")
 	})
 }
 

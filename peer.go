@@ -140,10 +140,10 @@ func (p *peer) read() error {
 }
 
 // The work that a peer's messages may cause, in steps of the picker, which take some nanoseconds each. The bitfield of a torrent
-// of a million pieces is as much as two million.
+// of a million pieces takes two million.
 const (
-	workRate    = 250_000   // a second
-	workAtOnce  = 5_000_000 // some tens of milliseconds
+	workRate    = 250_000   // steps a second that a peer may cause
+	workAtOnce  = 5_000_000 // steps at once, which take some tens of milliseconds
 	messageWork = 4         // of any message
 	answerWork  = 100       // of one that is answered
 	requestWork = 400       // of a request, and of a cancel that withdraws one

@@ -233,7 +233,8 @@ func (r *resolver) hungry() bool {
 	return len(r.peers) == 0
 }
 
-// lookUp looks up the host name of a peer of the link. The user gave the link, so the peer is never given up.
+// lookUp adds the addresses of a peer that the link names as host:port. The user gave the link, so they stay candidates however often
+// they fail.
 func (r *resolver) lookUp(peer string) {
 	host, p, err := net.SplitHostPort(peer)
 	port, errPort := strconv.ParseUint(p, 10, 16)

@@ -14,6 +14,7 @@ const (
 	maxBackOff   = 5 * time.Minute
 	resolveAgain = time.Minute
 	lookPatience = 5 * time.Second // for names of nodes, before routers are asked beside them
+	maxHostAddrs = 4               // of a name, in each family
 	maxHosts     = 64              // named in the course of time, the last ones
 	maxFirst     = 128             // named by the configuration
 	maxSilent    = 8               // queries unanswered in a row, after which we take ourselves to be cut off
@@ -195,13 +196,25 @@ func (c *core) hostAddrs(now time.Time, h *half, routers bool, blind *[]netip.Ad
 	return pending
 }
 
+// firstOfEach returns the first addresses of each family, so that one name does not stand for many nodes.
+func firstOfEach(addrs []netip.AddrPort) (few []netip.AddrPort) {
+	var of [families]int
+	for _, a := range addrs {
+		if f, ok := familyOf(a); ok && of[f] < maxHostAddrs {
+			of[f]++
+			few = append(few, a)
+		}
+	}
+	return few
+}
+
 // resolved takes the addresses of a name that was to be looked up, none if there are none.
 func (c *core) resolved(now time.Time, name string, addrs []netip.AddrPort) {
 	for _, host := range c.hosts {
 		if host.name == name {
 			host.pending = false
 			if len(addrs) > 0 {
-				host.addrs = addrs
+				host.addrs = firstOfEach(addrs)
 			}
 		}
 	}

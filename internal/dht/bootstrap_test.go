@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -192,6 +193,28 @@ func TestManyNodesThatAreGone(t *testing.T) {
 	asked, _ := b.pass(10 * time.Minute)
 	require.Contains(t, asked, host(1))
 	require.Contains(t, asked, host(2))
+}
+
+// A name with very many addresses, which a torrent named, counts as few nodes.
+func TestNamesWithManyAddresses(t *testing.T) {
+	b := newBench(t, Config{Nodes: []string{host(1).String()}, Routers: []string{"router.example:2"}})
+	b.addHost("six.example:1")
+	b.resolved(b.now, "six.example:1", []netip.AddrPort{netip.MustParseAddrPort("[2001:db8::1]:2"), host(3)})
+	for i := range 16 {
+		name := fmt.Sprintf("many%d.example:1", i)
+		b.addHost(name)
+		var gone []netip.AddrPort
+		for j := range 1000 {
+			gone = append(gone, host(1000*(i+1)+j))
+		}
+		b.resolved(b.now, name, gone)
+	}
+	b.pass(30 * time.Second)
+	b.resolved(b.now, "router.example:2", []netip.AddrPort{host(2)})
+	asked, _ := b.pass(10 * time.Minute)
+	require.Contains(t, asked, host(1))
+	require.Contains(t, asked, host(2))
+	require.Contains(t, asked, host(3))
 }
 
 // Without a network no node is blamed, and all is as before when there is one again.

@@ -37,6 +37,7 @@ type messageKind struct {
 
 	unchoked bool  // it may request
 	deaf     bool  // it reads nothing
+	plain    bool  // it does not speak the Fast extension
 	paid     bool  // by what it is sent
 	most     int   // messages, before the connection ends; 0 if it does not
 	work     int64 // that each message is charged at least, beside messageWork
@@ -94,6 +95,7 @@ func messageKinds(d *Download) map[string]messageKind {
 		"choke":                        {once: single, again: simple(wire.Choke)},
 		"unchoke":                      {once: single, again: simple(wire.Unchoke)},
 		"choke and unchoke":            {once: single, again: simple(wire.Unchoke, wire.Choke)},
+		"choke and unchoke of a seed":  {once: wire.AppendBitfield(nil, bytes.Repeat([]byte{0xff}, pieces/8)), again: simple(wire.Unchoke, wire.Choke), plain: true, work: 150},
 		"choke and unchoke of nothing": {once: none, again: simple(wire.Unchoke, wire.Choke)},
 		"have":                         {once: none, again: haves()},
 		"have of one":                  {once: none, again: wire.AppendHave(nil, one)},
@@ -148,6 +150,7 @@ func messageKinds(d *Download) map[string]messageKind {
 type repeating struct {
 	net.Conn
 	deaf   bool // it takes nothing
+	plain  bool // it does not speak the Fast extension
 	next   chan saying
 	said   chan struct{} // receives when all of that was read
 	closed chan struct{} // by the client
@@ -297,7 +300,9 @@ func newRepeating() *repeating {
 func (c *repeating) join(tb testing.TB, d *Download, k int, once []byte) {
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, byte(k), 0, 1}), 6881)
 	hello := wire.Handshake{}
-	hello.SetFast()
+	if !c.plain {
+		hello.SetFast()
+	}
 	hello.SetExtended()
 	hello.PeerID[0] = byte(k)
 	require.True(tb, d.addPeer(&connection{Conn: c, addr: addr, theirs: hello, incoming: true}, peerlist.FromIncoming))
@@ -307,7 +312,7 @@ func (c *repeating) join(tb testing.TB, d *Download, k int, once []byte) {
 // ready has a peer come that says what it says once, and forgets what that was charged.
 func (m messageKind) ready(tb testing.TB, d *Download, settle func()) (*repeating, *peer) {
 	conn := newRepeating()
-	conn.deaf = m.deaf
+	conn.deaf, conn.plain = m.deaf, m.plain
 	conn.join(tb, d, 200, m.once)
 	settle()
 	d.mu.Lock()

@@ -141,3 +141,30 @@ func TestLongWaysToFreeBlocksAreWork(t *testing.T) {
 		require.Equal(t, 2, pk.Release(s, func(Block) bool { return true }))
 	}
 }
+
+// To start a piece and to give it back takes a look at every supplier, and a way through the heap. A peer that chokes again and again
+// has that done for each of its requests.
+func TestStartingPiecesIsWork(t *testing.T) {
+	const pieces, suppliers, depth = 10_000, 80, 32
+	pk := New(layout.New(layout.BlockSize, layout.File{Length: pieces * layout.BlockSize}), 1)
+	for i := range pieces {
+		pk.Prioritise(i, normal)
+	}
+	for range suppliers - 1 {
+		pk.Join(&Supplier{Ready: true, Choking: true})
+	}
+	s := &Supplier{Ready: true, all: true}
+	pk.join(s)
+	for range 10 {
+		before := pk.Work()
+		asked, _ := pk.Next(s, depth, epoch, nil)
+		require.Len(t, asked, depth)
+		require.Equal(t, depth, pk.Release(s, func(Block) bool { return true }))
+		require.GreaterOrEqual(t, pk.Work()-before, int64(depth*suppliers))
+	}
+	most := bits.Full(pieces)
+	most.Remove(1)
+	before := pk.Work()
+	pk.Bitfield(pk.suppliers[0], most)
+	require.Less(t, pk.Work()-before, int64(3*pieces), "of a bitfield every piece counts, not its way")
+}

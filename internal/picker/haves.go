@@ -173,8 +173,12 @@ func (pk *Picker) countOne(s *Supplier, i, delta int) {
 	}
 }
 
+// suppliersPerStep is of how many suppliers it can be looked up in the time of one step whether they have a piece.
+const suppliersPerStep = 4
+
 // countWant adds delta to want of each supplier that has piece i.
 func (pk *Picker) countWant(i, delta int) {
+	pk.work += int64(len(pk.suppliers)) / suppliersPerStep
 	for _, s := range pk.suppliers {
 		if !s.all && s.has.Has(i) {
 			s.want += delta
@@ -184,6 +188,7 @@ func (pk *Picker) countWant(i, delta int) {
 
 // countOpen adds delta to open of each supplier that has piece i.
 func (pk *Picker) countOpen(i, delta int) {
+	pk.work += int64(len(pk.suppliers)) / suppliersPerStep
 	for _, s := range pk.suppliers {
 		if !s.all && s.has.Has(i) {
 			s.open += delta
@@ -193,6 +198,7 @@ func (pk *Picker) countOpen(i, delta int) {
 
 // countFresh adds delta to fresh of each supplier that has piece i.
 func (pk *Picker) countFresh(i, delta int) {
+	pk.work += int64(len(pk.suppliers)) / suppliersPerStep
 	for _, s := range pk.suppliers {
 		if !s.all && s.has.Has(i) {
 			s.fresh += delta

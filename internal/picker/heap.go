@@ -56,6 +56,7 @@ func (h *pieceHeap) home(i int) *[]int32 {
 }
 
 func (h *pieceHeap) swap(q []int32, a, b int) {
+	h.work++
 	q[a], q[b] = q[b], q[a]
 	h.pos[q[a]], h.pos[q[b]] = int32(a), int32(b)
 }
@@ -145,7 +146,7 @@ func (h *pieceHeap) count(has *bits.Set, delta int) {
 		}
 		return
 	}
-	h.work += int64(h.len())
+	work := h.work + int64(h.len()) // as much as is swapped
 	for i := range has.All() {
 		h.avail[i] += uint16(delta)
 	}
@@ -161,6 +162,7 @@ func (h *pieceHeap) count(has *bits.Set, delta int) {
 			h.down(q, at)
 		}
 	}
+	h.work = work
 }
 
 // top returns the first piece in order, or -1: the choice of a peer that has everything.

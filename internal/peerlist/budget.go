@@ -39,16 +39,19 @@ func (b *Budget) room(c Claim, now time.Time) bool {
 	if c.Most <= 0 {
 		return true
 	}
-	left, below := c.Most-b.connected-b.dials.halfOpen, c.Has < c.share()
+	left, below := b.left(c), c.Has < c.share()
 	if left <= 0 && below {
 		b.refused = now
 	}
-	return left > 0 && (below || left > c.Most/10)
+	return left > 0 && below || !below && !b.AllTaken(c)
 }
 
-// AllTaken reports whether all connections are in use, and a download has its share of them.
+// left is how many more connections all downloads may have.
+func (b *Budget) left(c Claim) int { return c.Most - b.connected - b.dials.halfOpen }
+
+// AllTaken reports whether a download has its share of all connections, and gets another only in the place of one of these.
 func (b *Budget) AllTaken(c Claim) bool {
-	return c.Most > 0 && b.connected+b.dials.halfOpen >= c.Most && c.Has >= c.share()
+	return c.Most > 0 && b.left(c) <= c.Most/10 && c.Has >= c.share()
 }
 
 // Excess returns how many of its connections a download has to give up now, in favour of another.

@@ -56,6 +56,7 @@ func TestBudgetAllTaken(t *testing.T) {
 	var b Budget
 	for has := range 10 {
 		require.False(t, b.AllTaken(Claim{Has: has, Sharing: 1, Most: 10}))
+		require.Equal(t, has == 9, b.AllTaken(Claim{Has: 5, Sharing: 2, Most: 10}), "the rest is for those below their share")
 		require.True(t, b.Accept(Claim{Has: has, Sharing: 1, Most: 10}, epoch))
 	}
 	require.True(t, b.AllTaken(Claim{Has: 10, Sharing: 1, Most: 10}))

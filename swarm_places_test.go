@@ -1,0 +1,43 @@
+package torrent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+)
+
+// Each download of a client has its share of the connections, and what is left over is too little for another. A crowd of one
+// network that holds all of one download's makes room for the seed that is to be dialled.
+func TestCrowdInTheShareOfADownload(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		c.MaxPeers = 20
+		var all []*Download
+		var content *simContent
+		for k := range 3 {
+			content = newSimContent(uint64(k+1), blockSize, 64*blockSize)
+			all = append(all, simLeech(t, c, content))
+			for i := range 6 { // of 20/3
+				p := simpeer.New("crowd", n.NewHost(fmt.Sprintf("66.%d.0.%d", k, i+1), 1e6, 0, time.Millisecond), 6881, content.truth, keepsPlace)
+				require.NoError(t, p.Arrive())
+				defer p.Stop()
+				p.Call(1, netaddr.Of(c.Addr()), 5*time.Second)
+			}
+		}
+		simnet.Sleep(2 * time.Minute)
+		require.Equal(t, []int{6, 6, 6}, connected(all...))
+		seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+		require.NoError(t, seed.Arrive())
+		defer seed.Stop()
+		all[2].discovery.found(peerlist.FromPEX, "", seed.Addr())
+		simnet.Sleep(5 * time.Minute)
+		require.True(t, all[2].Stats().Complete, "%d connections", connected(all...))
+	})
+}

@@ -162,7 +162,7 @@ func (s *fileStore) look(i int) error {
 		return err
 	}
 	f.left, f.id, f.links = info.Stamp, info.ID, info.Links
-	f.ready = false
+	f.ready.Store(false)
 	f.meddled.Store(false)
 	return nil
 }

@@ -123,7 +123,8 @@ func (s *fileStore) adopt(i int) error {
 	} else if made && f.left != (Stamp{}) {
 		s.handles.drop(i)
 		err = errors.Join(err, s.disk.Remove(f.name))
-		f.id, f.links, f.ready = FileID{}, 0, false
+		f.id, f.links = FileID{}, 0
+		f.ready.Store(false)
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.left = Stamp{}

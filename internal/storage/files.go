@@ -73,12 +73,14 @@ type fileState struct {
 	name string // under the directory, in the system's form; "" for padding
 	here bool   // its bytes are in the file, wanted or not, and not in the edges; guarded by fileStore.mu
 
-	// As the file was found. Guarded by fileStore.mu, as is name.
+	// As the file was found, or made. Guarded by fileStore.mu, as is name.
 	id    FileID
 	links int
 	twin  bool // another file of the content was found to be the same
 	alias bool // read under a name that is not its own, until Settle sees whether it is ours
-	ready bool // own was called, so that writing changes nothing but this file
+
+	// ready is set once writing changes nothing but this file, by own, or by makeNew, which holds fileStore.mu for reading, and mu.
+	ready atomic.Bool
 
 	// mu is held while the file is written, so that left is known to be our own doing.
 	mu      sync.Mutex

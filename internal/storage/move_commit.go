@@ -212,7 +212,8 @@ func (m *move) adopt() {
 		f.mu.Lock()
 		switch {
 		case !moved && f.left != (Stamp{}): // it was another's, and stays
-			f.left, f.id, f.links, f.ready, f.alias = Stamp{}, FileID{}, 0, false, false
+			f.left, f.id, f.links, f.alias = Stamp{}, FileID{}, 0, false
+			f.ready.Store(false)
 			f.here = i == s.edgesFile() || s.isWanted(i)
 		case moved:
 			f.left, f.id, f.links = info.Stamp, info.ID, info.Links

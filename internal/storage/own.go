@@ -70,6 +70,9 @@ func (s *fileStore) makeReady(off, n int64) error {
 	if s.areReady(off, n) {
 		return nil
 	}
+	if s.makeNew(off, n); s.areReady(off, n) {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := checkWrite(&s.content, s.closed, off, n); err != nil {
@@ -92,6 +95,45 @@ func (s *fileStore) makeReady(off, n int64) error {
 	return nil
 }
 
+// makeNew makes the files that a write touches and that were not there: most writes to a large torrent need no more, and files are
+// made beside each other so. It leaves to own whatever is not as simple, fails, or has to be claimed.
+func (s *fileStore) makeNew(off, n int64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed || s.move != nil || !s.locked.Load() || len(s.files) <= maxClaims {
+		return
+	}
+	for i := s.content.FileAt(off); i < s.content.NumFiles() && s.content.File(i).Offset < off+n && !s.stopped.Load(); i++ {
+		f := &s.files[i]
+		if s.content.File(i).Pad || s.content.File(i).Length == 0 || !f.here || f.twin || f.alias {
+			continue
+		}
+		f.mu.Lock()
+		if !f.ready.Load() && f.left == (Stamp{}) {
+			if info, err := s.makeFile(i); err == nil && info.Links <= 1 {
+				f.left, f.id, f.links = info.Stamp, info.ID, info.Links
+				s.markDirty(i)
+				f.ready.Store(true)
+			}
+		}
+		f.mu.Unlock()
+	}
+}
+
+// makeFile makes file i, which must not be there. The caller holds s.mu.
+func (s *fileStore) makeFile(i int) (info FileInfo, err error) {
+	file, err := s.open(i, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return FileInfo{}, err
+	}
+	h, err := s.handles.add(i, file, true)
+	if err != nil {
+		return FileInfo{}, err
+	}
+	defer s.handles.put(h)
+	return h.f.Stat()
+}
+
 func (s *fileStore) areReady(off, n int64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -99,7 +141,7 @@ func (s *fileStore) areReady(off, n int64) bool {
 		return false
 	}
 	for i := s.content.FileAt(off); i < s.content.NumFiles() && s.content.File(i).Offset < off+n; i++ {
-		if f := s.content.File(i); !f.Pad && f.Length > 0 && s.files[i].here && !s.files[i].ready {
+		if f := s.content.File(i); !f.Pad && f.Length > 0 && s.files[i].here && !s.files[i].ready.Load() {
 			return false
 		}
 	}
@@ -111,7 +153,7 @@ func (s *fileStore) areReady(off, n int64) bool {
 // file if it is not there. lock was called before. The caller holds s.mu for writing.
 func (s *fileStore) own(i int) error {
 	f := &s.files[i]
-	if f.ready {
+	if f.ready.Load() {
 		return nil
 	}
 	info, made, err := s.openOwn(i)
@@ -143,7 +185,8 @@ func (s *fileStore) own(i int) error {
 			return err
 		}
 	}
-	f.id, f.links, f.ready = info.ID, info.Links, true
+	f.id, f.links = info.ID, info.Links
+	f.ready.Store(true)
 	return nil
 }
 
@@ -239,7 +282,8 @@ func (s *fileStore) rename(i int) error {
 		if _, err := s.disk.Stat(name); absent(err) {
 			s.log.Info("stored under another name, because the file system takes its own for another's", "file", s.path(i), "name", name)
 			s.handles.drop(i)
-			f.name, f.id, f.links, f.twin, f.ready = name, FileID{}, 0, false, false
+			f.name, f.id, f.links, f.twin = name, FileID{}, 0, false
+			f.ready.Store(false)
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			if f.left != (Stamp{}) {

@@ -11,8 +11,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -190,4 +195,52 @@ func readFull(s storage.Store, p []byte, off int64) error {
 		return nil
 	}
 	return err
+}
+
+// meetingDisk makes a file named m… only while another such is being made.
+type meetingDisk struct {
+	storage.Disk
+	meet  chan struct{}
+	alone atomic.Bool
+}
+
+func (d *meetingDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	if flag&os.O_EXCL != 0 && strings.HasPrefix(name, "m") {
+		select {
+		case d.meet <- struct{}{}:
+		case <-d.meet:
+		case <-time.After(10 * time.Second):
+			d.alone.Store(true)
+		}
+	}
+	return d.Disk.Open(name, flag)
+}
+
+// Files of a large torrent are made beside each other, so that a disk that is slow to make one delays no other.
+func TestFilesAreMadeAtOnce(t *testing.T) {
+	paths := []string{"first", "m1", "m2"}
+	for i := range 1022 {
+		paths = append(paths, fmt.Sprint("other", i))
+	}
+	tor, content := named(1, paths...)
+	disk, err := storage.OpenRoot(t.TempDir())
+	require.NoError(t, err)
+	slow := &meetingDisk{Disk: disk, meet: make(chan struct{})}
+	s, err := storage.OpenDisk(tor, slow, "dir", nil)
+	require.NoError(t, err)
+	defer s.Close()
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0) // takes the lock
+	var both sync.WaitGroup
+	for _, off := range []int64{100, 200} {
+		both.Go(func() { assert.NoError(t, s.WriteBlocks([][]byte{content[off : off+50]}, off)) })
+	}
+	both.Wait()
+	require.False(t, slow.alone.Load())
+	for _, off := range []int64{100, 200} {
+		got := make([]byte, 50)
+		_, err := s.ReadAt(got, off)
+		require.NoError(t, err)
+		require.Equal(t, content[off:off+50], got)
+	}
 }

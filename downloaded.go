@@ -235,8 +235,9 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 // is read into memory, and so is a file of at most 16 KiB. For an empty file the slice is empty.
 //
 // Bytes returns an error if the size or modification time of the file has changed since it was verified, or if the
-// file is longer than a slice can be. It returns ErrTooLarge instead of a map when the program has half of the maps that
-// the system allows it: without any left the program could not go on. A map always shows the present content of the
+// file is longer than a slice can be. It returns ErrTooLarge instead of a map when the program has more than half of the
+// maps that the system allows it, or three quarters at the latest: without any left the program could not go on. That
+// holds for all downloads of the program together. A map always shows the present content of the
 // file: if another program writes to it later, the slice changes, and if the file is made shorter, or the disk fails,
 // reading what is missing crashes the program (SIGBUS), which Go cannot recover from. If other programs may write to the
 // files, use Open or ReadFile on the Downloaded: they return an error then.

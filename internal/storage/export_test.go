@@ -29,9 +29,7 @@ func DropHandle(s Store, i int) { s.(*fileStore).handles.drop(i) }
 var MapsAreMany = mapsAreMany
 
 func SetMapsAreMany(s Store, are func() bool) {
-	f := s.(*fileStore)
-	f.mapsAreMany = are
-	f.maps.Store(0)
+	s.(*fileStore).mapsAreMany = are
 }
 
 // OpenRoot is the directory of a real file system.

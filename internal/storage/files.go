@@ -42,8 +42,7 @@ type fileStore struct {
 	handles *handles
 	stopped atomic.Bool
 
-	maps        atomic.Int64 // asked for
-	crowded     atomic.Bool  // there were too many when that was looked at last
+	maps        mapCount
 	mapsAreMany func() bool
 
 	resumeMu sync.Mutex                      // one SaveResume, Sync or end of a Move at a time; taken before mu

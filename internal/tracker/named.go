@@ -16,6 +16,7 @@ const (
 	maxNamed      = 20 // peers that one answer names by a host name; others are left out
 	maxNamedAddrs = 4  // addresses of one of them
 	maxHostName   = 253
+	namedAMinute  = 60 // lookups of all trackers of a download
 
 	namedAtOnce  = 4 // lookups
 	namedTimeout = 5 * time.Second
@@ -35,12 +36,13 @@ func isHostName(name []byte) bool {
 }
 
 // lookUpNamed hands on the peers that tr has named by their host names, until ctx ends. How many lookups a
-// tracker can cause, and for how long, is bounded; and one on the open internet cannot have us dial addresses
-// inside our network by giving them names.
+// tracker can cause, and all of them in a minute, and for how long, is bounded: other hosts have to answer them. And one on the open
+// internet cannot have us dial addresses inside our network by giving them names.
 func (t *Announcer) lookUpNamed(ctx context.Context, tr *tracker, a answer) {
 	if t.c.Lookup == nil || len(a.named) == 0 {
 		return
 	}
+	a.named = a.named[:t.takeLookups(len(a.named), time.Now())]
 	ctx, cancel := context.WithTimeout(ctx, namedTimeout)
 	defer cancel()
 	addrs := make([][]netip.AddrPort, len(a.named))
@@ -62,6 +64,18 @@ func (t *Announcer) lookUpNamed(ctx context.Context, tr *tracker, a answer) {
 	if t.countNamed(tr, len(peers)) {
 		t.c.Found(tr.url, peers)
 	}
+}
+
+// takeLookups returns how many of n lookups may be made, and counts them.
+func (t *Announcer) takeLookups(n int, now time.Time) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Sub(t.lookupsSince) >= time.Minute {
+		t.lookupsSince, t.lookups = now, 0
+	}
+	n = min(n, namedAMinute-t.lookups)
+	t.lookups += n
+	return n
 }
 
 // lookUp gives the addresses of one peer, only those on the open internet unless the tracker is local.

@@ -2,12 +2,14 @@ package tracker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,6 +145,35 @@ func TestPeersByNameAreBounded(t *testing.T) {
 }
 
 // Without a way to look names up, they are left out.
+// However many trackers name peers by host names, few of these are looked up: whose name server has to answer is for them to say.
+func TestPeersByNameOfManyTrackers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tiers [][]string
+		for i := range maxTrackers {
+			tiers = append(tiers, []string{fmt.Sprintf("http://10.0.1.1/announce?%d", i)})
+		}
+		r := newTrackerRig(t, tiers...)
+		r.hungry = true
+		var names, asked atomic.Int64
+		r.serve("10.0.1.1", func(w http.ResponseWriter, _ *http.Request) {
+			var b strings.Builder
+			for range maxNamed {
+				fmt.Fprintf(&b, "d2:ip13:%06d.victim4:porti80ee", names.Add(1))
+			}
+			fmt.Fprint(w, "d8:intervali60e5:peersl"+b.String()+"ee")
+		})
+		r.config.Lookup = func(context.Context, string) ([]netip.Addr, error) {
+			asked.Add(1)
+			return nil, errors.New("no such host")
+		}
+		r.start()
+		simnet.Sleep(5 * time.Minute)
+		t.Logf("%d of %d names", asked.Load(), names.Load())
+		require.LessOrEqual(t, asked.Load(), int64(6*namedAMinute))
+		require.Greater(t, asked.Load(), int64(3*namedAMinute))
+	})
+}
+
 func TestPeersByNameWithoutLookup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})

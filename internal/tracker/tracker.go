@@ -84,6 +84,9 @@ type Announcer struct {
 	byUser    int                 // how many of them the user was the first to name
 	current   *tracker            // private: the one that we are at, once one has answered
 	completed bool                // the download completed here
+
+	lookups      int       // of peers that are named by host names, since then
+	lookupsSince time.Time // less than a minute ago, or it counts no more
 }
 
 // tracker is the state of one tracker; Announcer.mu guards what follows byUser.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -36,7 +37,8 @@ const (
 // length write one draft together. If it turns out to be false, each of its authors goes on alone
 // with the pieces that it wrote, and a peer that wrote a false draft alone is a liar.
 //
-// The memory of drafts is bounded. Shorter ones go first, since a lie about them is found out sooner.
+// The memory of drafts is bounded. Those of peers of the smallest crowds go first, so that no network keeps the peers of others
+// out; then shorter ones, since a lie about them is found out sooner.
 type Assembler struct {
 	peers    map[*Peer]struct{}
 	drafts   map[draftKey]*Draft
@@ -366,13 +368,22 @@ func (m *Assembler) GiveWay() (authors []*Peer) {
 	return authors
 }
 
-// ration decides which drafts have memory: those that a peer writes in before the rest, and of these
-// the shorter.
+// ration decides which drafts have memory: those that a peer writes in before the rest, then those with a peer of a smaller
+// crowd, and of these the shorter.
 func (m *Assembler) ration() {
-	live := make(map[*Draft]bool)
+	live, crowd := make(map[*Draft]bool), make(map[*Draft]int)
+	var addrs []netip.Addr
+	var of []*Draft
 	for p := range m.peers {
 		if p.size != 0 {
-			live[m.drafts[m.key(p)]] = true
+			d := m.drafts[m.key(p)]
+			live[d] = true
+			addrs, of = append(addrs, p.addr.Addr()), append(of, d)
+		}
+	}
+	for k, size := range peerlist.Crowds(addrs) {
+		if d := of[k]; crowd[d] == 0 || size < crowd[d] {
+			crowd[d] = size
 		}
 	}
 	turn := func(d *Draft) int {
@@ -386,7 +397,7 @@ func (m *Assembler) ration() {
 		order = append(order, d)
 	}
 	slices.SortFunc(order, func(a, b *Draft) int {
-		return cmp.Or(cmp.Compare(turn(a), turn(b)), cmp.Compare(a.size, b.size), a.only.Compare(b.only))
+		return cmp.Or(cmp.Compare(turn(a), turn(b)), cmp.Compare(crowd[a], crowd[b]), cmp.Compare(a.size, b.size), a.only.Compare(b.only))
 	})
 	sum := int64(0)
 	for _, d := range order {

@@ -149,6 +149,35 @@ func TestMetadataRations(t *testing.T) {
 	require.Empty(t, m.drafts)
 }
 
+// A crowd of one network claims more shorter lengths than there is memory for. The honest peer is asked all the same.
+func TestMetadataCrowd(t *testing.T) {
+	for _, first := range []bool{false, true} {
+		m := New()
+		join := func(addr string, size int64) *Peer {
+			p := m.Join(addrPort(addr), epoch)
+			require.NoError(t, m.Offer(p, size))
+			return p
+		}
+		const size = 2 << 20
+		var honest *Peer
+		if first {
+			honest = join("90.0.0.1:1", size)
+			require.NotEmpty(t, m.Next(honest, epoch))
+		}
+		for k := range 40 {
+			p := join(fmt.Sprintf("66.0.0.%d:1", k+1), size-1-int64(k))
+			m.Next(p, epoch)
+		}
+		if !first {
+			honest = join("90.0.0.1:1", size)
+			require.NotEmpty(t, m.Next(honest, epoch))
+		}
+		_, err := m.Received(honest, wire.MetadataMessage{Type: wire.MetadataData, Data: make([]byte, wire.MetadataBlock)}, epoch)
+		require.NoError(t, err)
+		require.True(t, honest.Useful())
+	}
+}
+
 func TestMetadataAsksAnotherAfterAWhile(t *testing.T) {
 	m := New()
 	a, b, c := m.Join(addrPort("80.0.0.1:1"), epoch), m.Join(addrPort("80.0.0.2:1"), epoch), m.Join(addrPort("80.0.0.3:1"), epoch)

@@ -9,6 +9,7 @@ import (
 	"github.com/shoal-go/torrent/internal/metadata"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/pex"
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -18,13 +19,14 @@ type metadataConn struct {
 	r     *resolver
 	conn  *connection
 	waker               // of write
-	ended chan struct{} // closed once nothing more is read
+	ended chan struct{} // closed with closing
 
 	id     int // of the connection within the resolver
 	from   peerlist.Source
 	joined time.Time
 	earned time.Time // when it last sent metadata that it was asked for; zero if never
 
+	work    ratelimit.Account // of its messages; of the reading goroutine
 	source  *metadata.Peer
 	number  byte // the peer's number for ut_metadata; 0 until the peer said so
 	pex     pex.Exchange
@@ -39,6 +41,7 @@ const maxRefused = 64
 func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	defer k.Close()
 	p := &metadataConn{r: r, conn: k, waker: newWaker(), ended: make(chan struct{}), from: from, joined: time.Now()}
+	p.work = ratelimit.NewAccount(workRate, workAtOnce, p.joined)
 	defer context.AfterFunc(r.ctx, func() { k.Close() })()
 	if !k.theirs.Extended() {
 		p.closing = errors.New("speaks no extensions")
@@ -60,7 +63,6 @@ func (r *resolver) speak(k *connection, from peerlist.Source) error {
 			p.stop(p.write())
 		}()
 		p.stop(p.read())
-		close(p.ended)
 		<-written
 		err = p.closing
 	}
@@ -98,6 +100,7 @@ func (p *metadataConn) stop(why error) {
 func (p *metadataConn) end(why error) {
 	if p.closing == nil {
 		p.closing = why
+		close(p.ended)
 		p.conn.Close()
 	}
 }
@@ -168,27 +171,60 @@ func (p *metadataConn) read() error {
 	for {
 		p.conn.SetReadDeadline(time.Now().Add(silenceTimeout))
 		m, err := rd.Next()
+		now := time.Now()
 		switch {
 		case err != nil:
-			return err
 		case m.ID == wire.Piece:
-			return errors.New("sent an unrequested block")
-		case m.ID != wire.Extended:
-			continue
+			err = errors.New("sent an unrequested block")
+		case m.ID == wire.Extended:
+			err = p.actExtended(m, now)
 		}
-		now := time.Now()
-		switch m.ExtID {
-		case 0:
-			err = p.receiveHandshake(m.Payload)
-		case extPEX:
-			err = p.receivePEX(m.Payload, now)
-		case extMetadata:
-			err = p.receiveMetadata(m.Payload, now)
+		if err == nil {
+			err = p.charge(m, now)
 		}
 		if err != nil {
 			return err
 		}
-		p.signal()
+	}
+}
+
+func (p *metadataConn) actExtended(m wire.Message, now time.Time) (err error) {
+	switch m.ExtID {
+	case 0:
+		err = p.receiveHandshake(m.Payload)
+	case extPEX:
+		err = p.receivePEX(m.Payload, now)
+	case extMetadata:
+		err = p.receiveMetadata(m.Payload, now)
+	}
+	p.signal()
+	return err
+}
+
+// extendedWork is the work that an extension message causes. Each has the writer look for what to ask the peer for.
+func (p *metadataConn) extendedWork(payload []byte) int64 {
+	return answerWork + int64(len(payload)) + p.source.Steps()
+}
+
+// charge charges the peer with the work that a message causes. If that is too much, it returns only when the next one may be read.
+func (p *metadataConn) charge(m wire.Message, now time.Time) error {
+	work := int64(messageWork)
+	if m.ID == wire.Extended {
+		work = p.extendedWork(m.Payload)
+	}
+	rest := p.work.Charge(work, now)
+	if rest < leastRest {
+		return nil
+	}
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-p.ended:
+		return p.closing
+	case <-p.r.ctx.Done():
+		return p.r.ctx.Err()
 	}
 }
 
@@ -241,6 +277,7 @@ func (p *metadataConn) receiveMetadata(payload []byte, now time.Time) error {
 		err = r.metadata.Rejected(p.source, m.Piece, now)
 	case wire.MetadataData:
 		if whole, err = r.metadata.Received(p.source, m, now); err == nil {
+			p.work.Earn(p.extendedWork(payload)) // few come that were not asked for
 			r.lastProgress, p.earned = now, now
 			r.holder.Gave(int64(len(m.Data) / 2))
 			r.charge()

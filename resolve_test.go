@@ -54,6 +54,7 @@ type metadataScript struct {
 	silent    func(piece int) bool             // reports whether it leaves a request without an answer
 	delay     time.Duration                    // before each answer
 	stays     bool                             // it sends keep-alives
+	flood     []byte                           // sent again and again once it is connected, 3,000 times
 }
 
 // metadataSpeaker is a peer at port 6881 that has metadata, and counts what it is asked for.
@@ -64,6 +65,7 @@ type metadataSpeaker struct {
 
 	mu               sync.Mutex
 	connected, asked int
+	flooded          int
 }
 
 func speakMetadata(t *testing.T, h *simnet.Host, content *simContent, script metadataScript) *metadataSpeaker {
@@ -123,6 +125,9 @@ func (s *metadataSpeaker) speak(conn net.Conn) {
 				time.Sleep(time.Minute)
 			}
 		}()
+	}
+	if s.flood != nil {
+		go s.floodOver(conn)
 	}
 	for r := wire.NewReader(conn, 1<<20); ; {
 		m, err := r.Next()

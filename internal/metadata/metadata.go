@@ -224,6 +224,9 @@ func (p *Peer) answered(piece int, now time.Time) (ok bool, err error) {
 	return true, nil
 }
 
+// Steps is how many pieces Next looks at, at most.
+func (p *Peer) Steps() int64 { return 2 * p.size / wire.MetadataBlock }
+
 // Useful reports whether the peer sent a piece that was wanted.
 func (p *Peer) Useful() bool { return p.useful }
 

@@ -1,8 +1,8 @@
 package storage
 
 import (
+	"path/filepath"
 	"strings"
-	"unicode"
 
 	"github.com/shoal-go/torrent/internal/safename"
 )
@@ -31,70 +31,74 @@ func (s *fileStore) findAlike() {
 // The caller holds s.mu.
 func (s *fileStore) sameInCase(i int) int {
 	name := s.files[i].name
+	if s.alike[i] == nil || !s.foldsCase(name) {
+		return -1
+	}
 	for _, j := range s.alike[i] {
 		f := &s.files[j]
-		if j != i && (f.left != Stamp{}) && strings.EqualFold(f.name, name) && s.foldsCase(name) {
+		if j != i && (f.left != Stamp{}) && strings.EqualFold(f.name, name) {
 			return j
 		}
 	}
 	return -1
 }
 
-// foldsCase reports whether the file system takes names for one that differ in case alone. It asks once, for a file that is there, by
-// a name that no file of the content has. The caller holds s.mu for writing.
+// foldsCase reports whether the file system takes names for one that differ in case alone. It asks for a file that is there, and the
+// lock, until one of them shows it. The caller holds s.mu for writing.
 func (s *fileStore) foldsCase(name string) bool {
-	if s.folding == 0 {
-		s.folding = s.asksCase(name)
+	for _, there := range []string{name, s.sidecar(".lock")} {
+		if s.folding == 0 {
+			_ = s.handles.makeRoom(func() (err error) { // what cannot be told now is asked again
+				s.folding, err = asksCase(s.disk, there)
+				return err
+			})
+		}
 	}
 	return s.folding > 0
 }
 
-// asksCase is 1 if the file system finds a file, which is there, by a name in another case, -1 if not, and 0 if that cannot be told.
-func (s *fileStore) asksCase(name string) int8 {
-	swapped := strings.Map(func(r rune) rune {
-		if upper := unicode.ToUpper(r); upper != r {
-			return upper
-		}
-		return unicode.ToLower(r)
-	}, name)
-	for _, other := range []string{swapped, strings.ToUpper(name), strings.ToLower(name)} {
-		if other == name || s.hasName(other) {
-			continue
-		}
-		mine, err := s.disk.Stat(name)
-		if err != nil {
-			return 0
-		}
-		theirs, err := s.disk.Stat(other)
-		switch {
-		case absent(err):
-			return -1
-		case err != nil:
-			return 0
-		}
-		return isOne(mine, theirs)
+// asksCase is 1 if a disk takes names for one that differ in case alone, -1 if not, and 0 if the file of this name does not show it.
+// It is shown by another name that leads to something, and yet not both are listed. What is seen of a file does not show it: where
+// inodes are invented, one file has several, two files may have the same size and time, and both change while it is written.
+func asksCase(disk Disk, name string) (int8, error) {
+	name, other := inOtherCase(name)
+	if other == "" {
+		return 0, nil
 	}
-	return 0
-}
-
-// isOne is 1 if two names lead to one file, -1 if to two, as where another download has a file by the other name, and 0 if that cannot
-// be told. Where inodes are invented, their numbers differ although the file is one. So two files of the same size and time count as
-// one: then a name is refused that could be had, which is better than two downloads that write to one file.
-func isOne(a, b FileInfo) int8 {
+	if _, err := disk.Stat(other); absent(err) {
+		if _, err := disk.Stat(name); err != nil {
+			return 0, err
+		}
+		return -1, nil
+	}
+	listed, err := disk.Listed(name)
+	if err == nil && listed {
+		listed, err = disk.Listed(other)
+	}
 	switch {
-	case a.Stamp != b.Stamp:
-		return -1
-	case a.ID == b.ID && a.Links > 1:
-		return 0 // it may have both names
+	case err != nil:
+		return 0, err
+	case listed:
+		return -1, nil
 	}
-	return 1
-}
-
-func (s *fileStore) hasName(name string) bool {
-	for i := range s.files {
-		if s.files[i].name == name {
-			return true
+	for _, name := range []string{name, other} { // unless one was removed meanwhile
+		if _, err := disk.Stat(name); err != nil {
+			return 0, err
 		}
 	}
-	return false
+	return 1, nil
+}
+
+// inOtherCase is as much of a path as ends in a name with a letter of ASCII, and the same with that letter in the other case; or two
+// empty strings. Other letters some file systems take for one and some do not.
+func inOtherCase(path string) (mine, other string) {
+	for ; path != "."; path = filepath.Dir(path) {
+		dir, base := filepath.Split(path)
+		for i := range len(base) {
+			if c := base[i] | 0x20; 'a' <= c && c <= 'z' {
+				return path, dir + base[:i] + string(base[i]^0x20) + base[i+1:]
+			}
+		}
+	}
+	return "", ""
 }

@@ -2,7 +2,6 @@ package storage_test
 
 import (
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"runtime"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -167,27 +165,4 @@ func TestAPathInAnotherCaseWhereInodesAreInvented(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-}
-
-// A file of another download, whose name differs in case, is no proof that the file system takes both names for one.
-func TestAnothersNameInAnotherCaseProvesNothing(t *testing.T) {
-	linuxOnly(t)
-	mine, content := named(1, "README")
-	theirs, others := named(2, "readme")
-	dir := t.TempDir()
-	first, second := openDirectory(t, mine, dir), openDirectory(t, theirs, dir)
-	require.NoError(t, first.SetWanted(all(mine)))
-	require.NoError(t, second.SetWanted(all(theirs)))
-	download(t, mine, first, content)
-	download(t, theirs, second, others)
-	require.NoError(t, first.Close())
-	require.NoError(t, second.Close())
-	for i, name := range []string{"README", "readme"} {
-		require.NoError(t, os.Chtimes(filepath.Join(dir, name), time.Time{}, time.Unix(int64(1e9+i), 0)))
-	}
-	first, second = openDirectory(t, mine, dir), openDirectory(t, theirs, dir)
-	defer first.Close()
-	defer second.Close()
-	require.NoError(t, first.SetWanted(all(mine)))
-	require.NoError(t, second.SetWanted(all(theirs)))
 }

@@ -14,6 +14,8 @@ type Disk interface {
 	MkdirAll(name string) error
 	// Stat follows symbolic links out of the directory, too: what it returns is compared, and never acted upon.
 	Stat(name string) (FileInfo, error)
+	// Listed reports whether a directory lists a file under just that name.
+	Listed(name string) (bool, error)
 	Rename(from, to string) error
 	// Remove removes a file or an empty directory.
 	Remove(name string) error

@@ -44,6 +44,11 @@ func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 	return regular(f)
 }
 
+// openDir opens a directory to be listed, wherever symbolic links lead.
+func (d *rootDisk) openDir(name string) (*os.File, error) {
+	return os.Open(filepath.Join(d.root.Name(), name))
+}
+
 // linkAt gives a regular file another name.
 func linkAt(from *os.File, name string, to *os.File, as string) error {
 	name = filepath.Join(from.Name(), name)

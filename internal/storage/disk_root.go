@@ -3,9 +3,11 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -79,6 +81,26 @@ func regular(f *os.File) (*os.File, error) {
 
 func (d *rootDisk) MkdirAll(name string) error {
 	return d.named(name, d.root.MkdirAll(name, 0o777))
+}
+
+func (d *rootDisk) Listed(name string) (bool, error) {
+	dir, err := d.openDir(filepath.Dir(name))
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(1024)
+		if slices.Contains(names, filepath.Base(name)) {
+			return true, nil
+		}
+		if err == io.EOF {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
 }
 
 func (d *rootDisk) Rename(from, to string) error {

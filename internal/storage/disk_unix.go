@@ -71,6 +71,19 @@ func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 	return regular(os.NewFile(uintptr(fd), filepath.Join(d.root.Name(), name)))
 }
 
+// openDir opens a directory to be listed, wherever symbolic links lead.
+func (d *rootDisk) openDir(name string) (*os.File, error) {
+	var fd int
+	err := ignoringEINTR(func() (err error) {
+		fd, err = unix.Openat(int(d.self.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: filepath.Join(d.root.Name(), name), Err: err}
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(d.root.Name(), name)), nil
+}
+
 // linkAt gives a regular file another name. It does not follow symbolic links.
 func linkAt(from *os.File, name string, to *os.File, as string) error {
 	var st unix.Stat_t

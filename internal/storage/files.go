@@ -61,7 +61,7 @@ type fileStore struct {
 	dirtyDirs  map[string]struct{} // in which names were made since then
 	syncFailed error               // stays: a later sync does not know what this one lost
 
-	folding int8          // the file system takes names for one that differ in case alone: 1 if so, -1 if not, 0 if it was not asked; guarded by mu
+	folding int8          // the file system takes names for one that differ in case alone: 1 if so, -1 if not, 0 if that is not known; guarded by mu
 	alike   map[int][]int // files whose paths differ from these files' in case alone, and themselves
 
 	scratch sync.Pool // of *[][]byte, the part of a run that falls in one file

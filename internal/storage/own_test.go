@@ -291,6 +291,10 @@ func (d foldingDisk) MkdirAll(name string) error                 { return d.Disk
 func (d foldingDisk) Rename(from, to string) error               { return d.Disk.Rename(d.fold(from), d.fold(to)) }
 func (d foldingDisk) Remove(name string) error                   { return d.Disk.Remove(d.fold(name)) }
 
+func (d foldingDisk) Listed(name string) (bool, error) {
+	return d.Disk.Listed(filepath.Join(d.fold(filepath.Dir(name)), filepath.Base(name)))
+}
+
 func openFolding(t *testing.T, tor storage.Content, dir string) storage.Store {
 	disk, err := storage.OpenRoot(dir)
 	require.NoError(t, err)

@@ -34,6 +34,8 @@ func (s *directory) Stat(name string) (storage.FileInfo, error) {
 	return info, err
 }
 
+func (s *directory) Listed(name string) (bool, error) { return s.disk.Listed(s.path(name)) }
+
 func (s *directory) Link(name string, to storage.Disk, as string) error {
 	return s.disk.Link(s.path(name), to, as)
 }

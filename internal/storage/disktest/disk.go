@@ -186,6 +186,16 @@ func (d *Disk) MkdirAll(name string) error {
 	return nil
 }
 
+func (d *Disk) Listed(name string) (bool, error) {
+	if err := d.fail("list", filepath.Dir(name)); err != nil {
+		return false, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.names[name]
+	return ok, nil
+}
+
 func (d *Disk) Stat(name string) (storage.FileInfo, error) {
 	if err := d.fail("stat", name); err != nil {
 		return storage.FileInfo{}, err

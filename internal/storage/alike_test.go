@@ -1,0 +1,135 @@
+package storage_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// spellings are all names of so many letters that differ in case alone.
+func spellings(letters int) (paths []string) {
+	for k := range 1 << letters {
+		name := []byte(strings.Repeat("a", letters))
+		for i := range name {
+			if k>>i&1 != 0 {
+				name[i] = 'A'
+			}
+		}
+		paths = append(paths, string(name))
+	}
+	return paths
+}
+
+// countingDisk counts what is asked for.
+type countingDisk struct {
+	storage.Disk
+	stats, listings int
+}
+
+func (d *countingDisk) Stat(name string) (storage.FileInfo, error) {
+	d.stats++
+	return d.Disk.Stat(name)
+}
+
+func (d *countingDisk) Listed(name string) (bool, error) {
+	d.listings++
+	return d.Disk.Listed(name)
+}
+
+// Each spelling of a name that the content could be asked by is that of another of its files. These find their places all the same,
+// and whether the file system folds case is asked once.
+func TestEverySpellingOfAName(t *testing.T) {
+	for _, folds := range []bool{true, false} {
+		tor, content := named(1, spellings(6)...)
+		dir := t.TempDir()
+		open := func() (storage.Store, *countingDisk) {
+			disk, err := storage.OpenRoot(dir)
+			require.NoError(t, err)
+			if folds {
+				disk = foldingDisk{disk, strings.ToLower}
+			}
+			d := &countingDisk{Disk: disk}
+			s, err := storage.OpenDisk(tor, strangeDisk{d, new(atomic.Uint64)}, dir, nil)
+			require.NoError(t, err)
+			require.NoError(t, s.SetWanted(all(tor)))
+			return s, d
+		}
+		s, _ := open()
+		download(t, tor, s, content)
+		require.NoError(t, s.Finish())
+		require.NoError(t, s.Close())
+		require.Len(t, listing(t, dir), tor.NumFiles())
+		s, d := open()
+		require.LessOrEqual(t, d.listings, 2)
+		require.Less(t, d.stats, 3*tor.NumFiles())
+		require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, s), "the next run finds all of them")
+		require.NoError(t, s.Close())
+	}
+}
+
+// writtenDisk has files that are written to between two looks.
+type writtenDisk struct {
+	storage.Disk
+	clock *atomic.Int64
+}
+
+func (d writtenDisk) Stat(name string) (storage.FileInfo, error) {
+	info, err := d.Disk.Stat(name)
+	info.Mtime = d.clock.Add(1)
+	return info, err
+}
+
+// A write between two looks does not make two files of one.
+func TestANameInAnotherCaseOfAFileThatIsWritten(t *testing.T) {
+	linuxOnly(t)
+	mine, content := named(1, "README")
+	theirs, _ := named(2, "readme")
+	dir, inodes := t.TempDir(), new(atomic.Uint64)
+	open := func(tor storage.Content) storage.Store {
+		disk, err := storage.OpenRoot(dir)
+		require.NoError(t, err)
+		disk = strangeDisk{foldingDisk{disk, strings.ToLower}, inodes}
+		s, err := storage.OpenDisk(tor, writtenDisk{disk, new(atomic.Int64)}, dir, nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	fill(t, mine, dir, content)
+	require.NoError(t, os.Rename(filepath.Join(dir, "README"), filepath.Join(dir, "readme")))
+	require.NoError(t, open(mine).SetWanted(all(mine)))
+	require.ErrorIs(t, open(theirs).SetWanted(all(theirs)), storage.ErrInUse)
+}
+
+// A file of another download, whose name differs in case, is no proof that the file system takes both names for one, however alike
+// the two files are.
+func TestAnothersNameInAnotherCaseProvesNothing(t *testing.T) {
+	linuxOnly(t)
+	for _, another := range []string{"readme", "rEADME"} {
+		mine, content := named(1, "README")
+		theirs, others := named(2, another)
+		dir := t.TempDir()
+		first, second := openDirectory(t, mine, dir), openDirectory(t, theirs, dir)
+		require.NoError(t, first.SetWanted(all(mine)))
+		require.NoError(t, second.SetWanted(all(theirs)))
+		download(t, mine, first, content)
+		download(t, theirs, second, others)
+		require.NoError(t, first.Close())
+		require.NoError(t, second.Close())
+		for _, name := range []string{"README", another} {
+			require.NoError(t, os.Chtimes(filepath.Join(dir, name), time.Time{}, time.Unix(1e9, 0)))
+		}
+		first, second = openDirectory(t, mine, dir), openDirectory(t, theirs, dir)
+		require.NoError(t, first.SetWanted(all(mine)))
+		require.NoError(t, second.SetWanted(all(theirs)))
+		require.NoError(t, first.Close())
+		require.NoError(t, second.Close())
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +47,27 @@ func (s *Sockets) DialHost(ctx context.Context, network, addr string, check func
 		return nil, err
 	}
 	return &hostConn{conn, hostAddr(addr)}, nil
+}
+
+// maxTried is how many addresses of a family a dial connects to if a stranger may have named the host: a name may have thousands, which
+// are others'.
+const maxTried = 8
+
+var errManyAddrs = fmt.Errorf("more than %d addresses", maxTried)
+
+// fewOf is check for the first addresses that it is given, and refuses the others.
+func fewOf(check func(host string) error) func(host string) error {
+	var tried4, tried6 atomic.Int32
+	return func(host string) error {
+		tried := &tried4
+		if strings.Contains(host, ":") {
+			tried = &tried6
+		}
+		if tried.Add(1) > maxTried {
+			return errManyAddrs
+		}
+		return check(host)
+	}
 }
 
 // judged is the host that an address is judged as. One of this machine, or beside it in a network of IPv6, is inside our network though
@@ -120,6 +143,9 @@ func (s *Sockets) dial(ctx context.Context, network, addr string, check func(hos
 		}
 		conn, err := d(ctx, s.config.Bind, network, addr)
 		return s.asJudged(conn, err, check)
+	}
+	if check != nil {
+		check = fewOf(check)
 	}
 	d := net.Dialer{Resolver: s.resolver()}
 	if s.config.Bind.IsValid() {

@@ -16,12 +16,21 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// watchedStore calls what is not nil before Refresh, and before Changed once.
+// watchedStore calls what is not nil: before Refresh, before Changed once, and after ReadAt.
 type watchedStore struct {
 	storage.Store
 	refresh func(piece int)
 	changed func()
 	once    sync.Once
+	read    func()
+}
+
+func (s *watchedStore) ReadAt(p []byte, off int64) (int, error) {
+	n, err := s.Store.ReadAt(p, off)
+	if s.read != nil {
+		s.read()
+	}
+	return n, err
 }
 
 func (s *watchedStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {
@@ -121,4 +130,28 @@ func TestNothingThatComesIntoDoubtIsHandedOut(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was hashed before a file changed again says nothing of it.
+func TestAFileChangesWhileItIsHashedAgain(t *testing.T) {
+	d, s := shareWatched(t)
+	_, content := testContent(blockSize, 2*blockSize, 2*blockSize)
+	path := filepath.Join(d.o.Dir, "d", "0")
+	require.NoError(t, os.WriteFile(path, content[:2*blockSize], 0o666))
+	reached, hold := make(chan struct{}), make(chan struct{})
+	reach, release := sync.OnceFunc(func() { close(reached) }), sync.OnceFunc(func() { close(hold) })
+	defer release()
+	s.read = func() {
+		reach()
+		<-hold
+	}
+	first := d.doubt(0)
+	<-reached
+	require.NoError(t, os.WriteFile(path, make([]byte, 3*blockSize), 0o666))
+	second := d.doubt(0)
+	release()
+	<-first
+	<-second
+	require.False(t, d.Verified().Has(0))
+	require.False(t, d.Verified().Has(1))
 }

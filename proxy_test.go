@@ -358,7 +358,7 @@ func TestProxyOptions(t *testing.T) {
 	for u, want := range map[string]string{
 		"https://p":           `scheme "https" is not socks5, socks5h or http`,
 		"ftp://user:secret@p": `scheme "ftp"`,
-		"socks5://":           "no name of a host",
+		"socks5://":           "invalid host name",
 	} {
 		c := &Client{Proxy: proxyURL(t, u)}
 		err := c.Open()

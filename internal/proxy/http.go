@@ -11,10 +11,10 @@ import (
 	"net/url"
 )
 
-// maxHeader bounds the answer of an HTTP proxy.
+// maxHeader is the greatest length of the header of a proxy's answer, in bytes.
 const maxHeader = 16 << 10
 
-// connectHTTP asks an HTTP proxy for a tunnel (RFC 9110, 9.3.6), and returns the connection through it.
+// connectHTTP asks an HTTP proxy for a tunnel to a target (RFC 9110, 9.3.6), and returns a connection through the tunnel.
 func connectHTTP(conn net.Conn, user *url.Userinfo, to target) (net.Conn, error) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n", to)
@@ -36,14 +36,14 @@ func connectHTTP(conn net.Conn, user *url.Userinfo, to target) (net.Conn, error)
 	return &begunConn{Conn: conn, begun: rest}, nil
 }
 
-// readTunnel reads the answer to a CONNECT, and returns what came behind it: the peer may talk first.
+// readTunnel reads the answer to a CONNECT request. rest is what was read after the answer: the target may send first.
 func readTunnel(r io.Reader) (rest []byte, err error) {
 	limited := &io.LimitedReader{R: r, N: maxHeader}
 	br := bufio.NewReader(limited)
 	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
 	if err != nil {
 		if limited.N == 0 {
-			err = fmt.Errorf("an answer longer than %d bytes", maxHeader)
+			err = fmt.Errorf("answer over %d bytes", maxHeader)
 		}
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
@@ -56,10 +56,10 @@ func readTunnel(r io.Reader) (rest []byte, err error) {
 	return br.Peek(br.Buffered())
 }
 
-// A begunConn is a connection of which some was read already.
+// A begunConn is a connection whose first bytes have been read already. Read returns these first.
 type begunConn struct {
 	net.Conn
-	begun []byte // for the goroutine that reads
+	begun []byte // not yet returned; belongs to the goroutine that reads
 }
 
 func (c *begunConn) Read(b []byte) (int, error) {

@@ -11,7 +11,7 @@ import (
 
 func TestRelayOf(t *testing.T) {
 	for _, tt := range []struct {
-		bound, proxy, want string // "" is an error
+		bound, proxy, want string // want "" is an error
 	}{
 		{"203.0.113.7:1", "203.0.113.1", "203.0.113.7:1"},
 		{"10.0.0.7:1", "10.0.0.1", "10.0.0.7:1"},
@@ -29,7 +29,7 @@ func TestRelayOf(t *testing.T) {
 		bound, _ := parseTarget(tt.bound)
 		got, err := relayOf(bound, netip.MustParseAddr(tt.proxy))
 		if tt.want == "" {
-			require.ErrorContains(t, err, "without an address to send to")
+			require.ErrorContains(t, err, "answer without a relay address")
 			continue
 		}
 		require.NoError(t, err)
@@ -39,14 +39,14 @@ func TestRelayOf(t *testing.T) {
 	require.Error(t, err)
 }
 
-// FuzzDatagram reads packets without a fault, and every one as it would be written.
+// FuzzDatagram checks that any packet can be parsed without a panic, and that writing the result yields the same bytes.
 func FuzzDatagram(f *testing.F) {
 	for _, b := range []string{"\x00\x00\x00\x01\xcb\x00\x71\x07\x1a\xe1hello", "\x00\x00\x00\x03\x01a\x00\x50", "\x00\x00\x00\x04\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07\x00\x01x"} {
 		f.Add([]byte(b))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		from, data, ok := parseDatagram(b)
-		if !ok || from.ip.Is4() && b[3] == addrIPv6 { // which was mapped
+		if !ok || from.ip.Is4() && b[3] == addrIPv6 { // an IPv4-mapped address is written as IPv4
 			return
 		}
 		if again := append(appendTarget([]byte{b[0], b[1], 0}, from), data...); !bytes.Equal(again, b) {
@@ -55,7 +55,7 @@ func FuzzDatagram(f *testing.F) {
 	})
 }
 
-// FuzzReply reads answers to SOCKS requests without a fault, and nothing behind them.
+// FuzzReply checks that any answer to a SOCKS request can be read without a panic, and that nothing after it is read.
 func FuzzReply(f *testing.F) {
 	for _, b := range []string{"\x05\x00\x00\x01\x01\x02\x03\x04\x05\x06more", "\x05\x00\x00\x03\x01a\x05\x06more", "\x05\x05\x00\x01"} {
 		f.Add([]byte(b))
@@ -72,7 +72,7 @@ func FuzzReply(f *testing.F) {
 	})
 }
 
-// FuzzTunnel reads answers to CONNECT without a fault, and returns what is behind them.
+// FuzzTunnel checks that any answer to CONNECT can be read without a panic, and that no byte after it is lost.
 func FuzzTunnel(f *testing.F) {
 	for _, b := range []string{"HTTP/1.1 200 OK\r\n\r\nhello", "HTTP/1.0 407 No\r\nX: y\r\n\r\n"} {
 		f.Add([]byte(b))

@@ -1,11 +1,10 @@
-// Package proxy reaches other hosts through a proxy: by SOCKS 5 (RFC 1928, 1929), TCP and UDP, or by the
-// CONNECT of HTTP, TCP alone. Names are resolved at the proxy, always, so that not even a question for one
-// leaves beside it.
+// Package proxy connects to other hosts through a proxy: with SOCKS 5 for TCP and UDP (RFC 1928, 1929), or with
+// HTTP CONNECT for TCP only. Host names are always resolved by the proxy, so no DNS query bypasses it.
 //
-// A Proxy holds nothing but its address; each connection and each UDP association is the caller's to
-// close. Everything may be used from any goroutine.
+// A Proxy has no state but its configuration. The caller closes each connection and each UDP association.
+// Everything may be used from any goroutine.
 //
-// golang.org/x/net/proxy speaks SOCKS 5 without UDP, which is what most of this package is for.
+// Most of this package is for UDP, which the SOCKS 5 client of golang.org/x/net/proxy lacks.
 package proxy
 
 import (
@@ -19,7 +18,7 @@ import (
 	"time"
 )
 
-// A Proxy is a way to other hosts.
+// A Proxy connects to other hosts through a proxy server.
 type Proxy struct {
 	scheme string // "socks5" or "http"
 	addr   string // host and port of the proxy
@@ -28,9 +27,9 @@ type Proxy struct {
 	listen func(ctx context.Context, network, addr string) (net.PacketConn, error)
 }
 
-// New returns the proxy that a URL names: socks5, socks5h or http, a host, a port unless it is 1080 or
-// 80, and a user and a password if it wants them. It is connected to by dial; packets to it leave through
-// sockets of listen, on a port that is free. Neither is called here.
+// New returns the proxy at a URL. The scheme is socks5, socks5h or http. The default port is 1080 for SOCKS and 80
+// for HTTP. The URL may contain a user and a password. The Proxy calls dial to connect to the proxy server, and listen,
+// with port 0, to open the socket of a UDP association. New calls neither.
 func New(u *url.URL, dial func(ctx context.Context, network, addr string) (net.Conn, error), listen func(ctx context.Context, network, addr string) (net.PacketConn, error)) (*Proxy, error) {
 	p := &Proxy{scheme: u.Scheme, user: u.User, dial: dial, listen: listen}
 	port := u.Port()
@@ -59,12 +58,13 @@ func New(u *url.URL, dial func(ctx context.Context, network, addr string) (net.C
 	return p, nil
 }
 
-// String names the proxy, without the user.
+// String returns the scheme and address of the proxy, without the user.
 func (p *Proxy) String() string { return p.scheme + "://" + p.addr }
 
-// Dial connects to a host and port through the proxy. network is "tcp" or "udp", or either with a 4 or a 6
-// behind it, which a proxy cannot be told and which counts for nothing. For UDP what is written goes to addr,
-// and what is read comes from there; an error matches errors.ErrUnsupported as that of ListenPacket does.
+// Dial connects to a host and port through the proxy. network is "tcp", "tcp4", "tcp6", "udp", "udp4" or "udp6". The
+// digit is ignored, because a request to a proxy has no field for the family. For UDP, writes go to addr
+// and reads return packets from addr; if addr has a host name, from any host with its port. The error for UDP matches
+// errors.ErrUnsupported in the same cases as that of ListenPacket.
 func (p *Proxy) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	to, err := parseTarget(addr)
 	if err != nil {
@@ -88,7 +88,7 @@ func (p *Proxy) Dial(ctx context.Context, network, addr string) (net.Conn, error
 	return c, nil
 }
 
-// connect makes a connection to a target.
+// connect opens a TCP connection to a target through the proxy.
 func (p *Proxy) connect(ctx context.Context, to target) (net.Conn, error) {
 	conn, err := p.dial(ctx, "tcp", p.addr)
 	if err != nil {
@@ -110,13 +110,14 @@ func (p *Proxy) connect(ctx context.Context, to target) (net.Conn, error) {
 	return made, nil
 }
 
-// ListenPacket opens an association for UDP, of which the proxy sends and receives packets on a port of its
-// own. The connection that is returned sends to IP addresses and to names, which any net.Addr may hold
-// whose String is a host and a port, and returns IP addresses, or names if the proxy names the sender. It
-// ends, with an error that matches net.ErrClosed, when the proxy ends the association. network and addr are
-// not used, for a proxy cannot be told; they make ListenPacket one of its kind.
+// ListenPacket opens a UDP association. The proxy sends and receives its packets on a port that the proxy chooses.
+// WriteTo of the returned connection accepts any net.Addr whose String is a host and a port; the host is an IP address
+// or a name. ReadFrom returns the IP address of the sender, or its name if the proxy reports a name. When the proxy ends
+// the association, both fail with an error that matches net.ErrClosed.
 //
-// The error matches errors.ErrUnsupported if the proxy does no UDP, or not for this user.
+// network and addr are ignored. They give ListenPacket the signature of net.ListenConfig.ListenPacket.
+//
+// The error matches errors.ErrUnsupported if the proxy does not support UDP, or does not allow it to this user.
 func (p *Proxy) ListenPacket(ctx context.Context, network, addr string) (net.PacketConn, error) {
 	a, err := p.associate(ctx)
 	if err != nil {
@@ -125,17 +126,17 @@ func (p *Proxy) ListenPacket(ctx context.Context, network, addr string) (net.Pac
 	return a, nil
 }
 
-// A target is a host and a port to reach.
+// A target is a host and a port to connect or send to.
 type target struct {
 	ip   netip.Addr // unmapped; invalid if the host is a name
 	name string
 	port uint16
 }
 
-// maxName is the length of a name that fits in a request.
+// maxName is the length in bytes of the longest name that fits in a SOCKS request.
 const maxName = 255
 
-// parseTarget reads "host:port".
+// parseTarget parses "host:port". A port of 0 and an address with a zone are errors.
 func parseTarget(addr string) (target, error) {
 	host, service, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -143,26 +144,26 @@ func parseTarget(addr string) (target, error) {
 	}
 	port, err := strconv.ParseUint(service, 10, 16)
 	if err != nil || port == 0 {
-		return target{}, fmt.Errorf("no port: %q", service)
+		return target{}, fmt.Errorf("invalid port: %q", service)
 	}
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case err == nil && ip.Zone() != "":
-		return target{}, fmt.Errorf("an address of this machine's network: %s", ip)
+		return target{}, fmt.Errorf("address with a zone: %s", ip)
 	case err == nil:
 		return target{ip: ip.Unmap(), port: uint16(port)}, nil
 	case host == "" || len(host) > maxName:
-		return target{}, fmt.Errorf("no name of a host: %q", host)
+		return target{}, fmt.Errorf("invalid host name: %q", host)
 	}
 	for _, c := range []byte(host) {
 		if c <= ' ' || c == 0x7f {
-			return target{}, fmt.Errorf("no name of a host: %q", host)
+			return target{}, fmt.Errorf("invalid host name: %q", host)
 		}
 	}
 	return target{name: host, port: uint16(port)}, nil
 }
 
-// String is host:port.
+// String returns "host:port".
 func (t target) String() string {
 	if t.ip.IsValid() {
 		return netip.AddrPortFrom(t.ip, t.port).String()
@@ -170,7 +171,7 @@ func (t target) String() string {
 	return net.JoinHostPort(t.name, strconv.Itoa(int(t.port)))
 }
 
-// Network makes a target with a name a net.Addr of packets.
+// Network returns "udp". With it a target that has a name is a net.Addr.
 func (t target) Network() string { return "udp" }
 
 func (t target) packetAddr() net.Addr {
@@ -180,7 +181,7 @@ func (t target) packetAddr() net.Addr {
 	return t
 }
 
-// handshake does f on a connection, which fails when ctx ends. The connection has no deadline afterwards.
+// handshake calls f, which uses conn. When ctx ends, the use of conn fails. The connection has no deadline afterwards.
 func handshake(ctx context.Context, conn net.Conn, f func() error) error {
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -19,7 +19,7 @@ import (
 
 func TestNew(t *testing.T) {
 	long := strings.Repeat("x", 256)
-	for u, want := range map[string]string{ // the name, or the error
+	for u, want := range map[string]string{ // want is what String returns, or the error
 		"socks5://proxy.example":              "socks5://proxy.example:1080",
 		"socks5h://10.0.0.1:9050":             "socks5://10.0.0.1:9050",
 		"socks5://u:p@[2001:db8::1]":          "socks5://[2001:db8::1]:1080",
@@ -28,12 +28,12 @@ func TestNew(t *testing.T) {
 		"https://proxy.example":               `scheme "https" is not socks5, socks5h or http`,
 		"socks4://proxy.example":              `scheme "socks4"`,
 		"//proxy.example":                     `scheme ""`,
-		"socks5://":                           "no name of a host",
-		"socks5://proxy.example:0":            "no port",
-		"socks5://proxy.example:65536":        "no port",
-		"socks5://:p@proxy.example":           "a user of 0 bytes",
-		"socks5://" + long + "@proxy.example": "a user of 256 bytes",
-		"socks5://u:" + long + "@a":           "a password of 256 bytes",
+		"socks5://":                           "invalid host name",
+		"socks5://proxy.example:0":            "invalid port",
+		"socks5://proxy.example:65536":        "invalid port",
+		"socks5://:p@proxy.example":           "user name of 0 bytes",
+		"socks5://" + long + "@proxy.example": "user name of 256 bytes",
+		"socks5://u:" + long + "@a":           "password of 256 bytes",
 		"http://" + long + ":secret@a":        "http://a:80",
 	} {
 		parsed, err := url.Parse(u)
@@ -49,12 +49,13 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// A line is what one side of a script says: the client what it must, the proxy what it does.
+// A line is one exchange of a script: what the client must send, and what the proxy answers.
 type line struct {
 	client, proxy string
 }
 
-// through has a proxy of a URL play a script on each connection, and then send on what it is sent.
+// through returns the Proxy of a URL and the addresses that it has dialled. The proxy plays the script on each connection,
+// and afterwards echoes what it receives.
 func through(t *testing.T, u string, script ...line) (*proxy.Proxy, *[]string) {
 	parsed, err := url.Parse(u)
 	require.NoError(t, err)
@@ -96,8 +97,8 @@ func TestDial(t *testing.T) {
 	for name, tt := range map[string]struct {
 		proxy, to string
 		script    []line
-		err       string // "" is a connection
-		early     string // what the peer says first
+		err       string // "" is success
+		early     string // what the target sends first
 	}{
 		"IPv4": {"socks5://p", "203.0.113.7:6881", []line{
 			{greet, greeted}, {"\x05\x01\x00\x01\xcb\x00\x71\x07\x1a\xe1", done},
@@ -114,33 +115,33 @@ func TestDial(t *testing.T) {
 		"a user": {"socks5://u:pw@p", "a:1", []line{
 			{"\x05\x02\x00\x02", "\x05\x02"}, {"\x01\x01u\x02pw", "\x01\x00"}, {"\x05\x01\x00\x03\x01a\x00\x01", done},
 		}, "", ""},
-		"a user, not asked for": {"socks5://u:pw@p", "a:1", []line{
+		"a user, not required": {"socks5://u:pw@p", "a:1", []line{
 			{"\x05\x02\x00\x02", greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", done},
 		}, "", ""},
 		"a user without a password": {"socks5://u@p", "a:1", []line{
 			{"\x05\x02\x00\x02", "\x05\x02"}, {"\x01\x01u\x00", "\x05\x00"}, {"\x05\x01\x00\x03\x01a\x00\x01", done},
 		}, "", ""},
-		"bound to a name":      {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "\x05\x00\x00\x03\x00\x00\x00"}}, "", ""},
-		"bound to IPv6":        {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "\x05\x00\x00\x04" + strings.Repeat("\x00", 18)}}, "", ""},
-		"a peer that is first": {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", done + "hello"}}, "", "hello"},
+		"bound to a name":    {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "\x05\x00\x00\x03\x00\x00\x00"}}, "", ""},
+		"bound to IPv6":      {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "\x05\x00\x00\x04" + strings.Repeat("\x00", 18)}}, "", ""},
+		"target sends first": {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", done + "hello"}}, "", "hello"},
 
-		"a wrong password":      {"socks5://u:pw@p", "a:1", []line{{"\x05\x02\x00\x02", "\x05\x02"}, {"\x01\x01u\x02pw", "\x01\x01"}}, "the proxy refuses the user or the password", ""},
-		"no user":               {"socks5://p", "a:1", []line{{greet, "\x05\xff"}}, "the proxy wants a user", ""},
-		"no user, but wanted":   {"socks5://p", "a:1", []line{{greet, "\x05\x02"}}, "no way to authenticate: method 2", ""},
-		"an unknown method":     {"socks5://u:pw@p", "a:1", []line{{"\x05\x02\x00\x02", "\x05\x01"}}, "no way to authenticate: method 1", ""},
-		"refused":               {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "\x05\x05\x00\x01"}}, "dial a:1 by proxy socks5://p:1080: the proxy says: connection refused", ""},
-		"refused, unheard of":   {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "\x05\xaa\x00\x01"}}, "reply 170", ""},
-		"no SOCKS":              {"socks5://p", "a:1", []line{{greet, "HTTP/1.1 400 Bad Request\r\n"}}, "version 72: no SOCKS 5 proxy", ""},
-		"no SOCKS, later":       {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "HTTP"}}, "version 72: no SOCKS 5 proxy", ""},
-		"an address of nothing": {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "\x05\x00\x00\x02\x01\x02\x03"}}, "an address of type 2", ""},
+		"a wrong password":     {"socks5://u:pw@p", "a:1", []line{{"\x05\x02\x00\x02", "\x05\x02"}, {"\x01\x01u\x02pw", "\x01\x01"}}, "the proxy refuses the user or the password", ""},
+		"no user":              {"socks5://p", "a:1", []line{{greet, "\x05\xff"}}, "the proxy requires a user", ""},
+		"no user, required":    {"socks5://p", "a:1", []line{{greet, "\x05\x02"}}, "unsupported authentication method 2", ""},
+		"an unknown method":    {"socks5://u:pw@p", "a:1", []line{{"\x05\x02\x00\x02", "\x05\x01"}}, "unsupported authentication method 1", ""},
+		"refused":              {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "\x05\x05\x00\x01"}}, "dial a:1 by proxy socks5://p:1080: the proxy says: connection refused", ""},
+		"refused, unknown":     {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "\x05\xaa\x00\x01"}}, "reply 170", ""},
+		"not SOCKS":            {"socks5://p", "a:1", []line{{greet, "HTTP/1.1 400 Bad Request\r\n"}}, "version 72: not a SOCKS 5 proxy", ""},
+		"not SOCKS, later":     {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "HTTP"}}, "version 72: not a SOCKS 5 proxy", ""},
+		"unknown address type": {"socks5://p", "a:1", []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", "\x05\x00\x00\x02\x01\x02\x03"}}, "unknown address type 2", ""},
 
 		"a tunnel":                {"http://p", "203.0.113.7:6881", []line{{get + "\r\n", "HTTP/1.1 200 OK\r\n\r\n"}}, "", ""},
 		"a tunnel, with a body":   {"http://p", "203.0.113.7:6881", []line{{get + "\r\n", "HTTP/1.0 200 Connection established\r\nContent-Length: 3\r\n\r\nhello"}}, "", "hello"},
 		"a tunnel for a user":     {"http://u:pw@p", "203.0.113.7:6881", []line{{get + "Proxy-Authorization: Basic dTpwdw==\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"}}, "", ""},
-		"a tunnel to a name":      {"http://p", "[2001:db8::7]:1", []line{{"CONNECT [2001:db8::7]:1 HTTP/1.1\r\nHost: [2001:db8::7]:1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"}}, "", ""},
+		"a tunnel to IPv6":        {"http://p", "[2001:db8::7]:1", []line{{"CONNECT [2001:db8::7]:1 HTTP/1.1\r\nHost: [2001:db8::7]:1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"}}, "", ""},
 		"no tunnel":               {"http://p", "203.0.113.7:6881", []line{{get + "\r\n", "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 100000\r\n\r\n"}}, "the proxy says: HTTP status 407", ""},
-		"no HTTP":                 {"http://p", "203.0.113.7:6881", []line{{get + "\r\n", "\x05\x00\r\n\r\n"}}, "malformed HTTP", ""},
-		"a header without an end": {"http://p", "203.0.113.7:6881", []line{{get + "\r\n", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 20000)}}, "an answer longer than 16384 bytes", ""},
+		"not HTTP":                {"http://p", "203.0.113.7:6881", []line{{get + "\r\n", "\x05\x00\r\n\r\n"}}, "malformed HTTP", ""},
+		"a header without an end": {"http://p", "203.0.113.7:6881", []line{{get + "\r\n", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 20000)}}, "answer over 16384 bytes", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -157,7 +158,7 @@ func TestDial(t *testing.T) {
 				}
 				require.NoError(t, err)
 				defer conn.Close()
-				time.Sleep(time.Hour) // no deadline is left
+				time.Sleep(time.Hour) // the deadline of the handshake must be gone
 				go conn.Write([]byte(" world"))
 				b := make([]byte, len(tt.early)+6)
 				_, err = io.ReadFull(conn, b)
@@ -168,20 +169,20 @@ func TestDial(t *testing.T) {
 	}
 }
 
-// TestDialRefuses asks no proxy for what cannot be.
+// TestDialRefuses checks that an invalid address is refused before the proxy is dialled.
 func TestDialRefuses(t *testing.T) {
 	p, dialled := through(t, "socks5://p")
 	for addr, want := range map[string]string{
 		"":                              "missing port",
 		"a":                             "missing port",
-		"a:http":                        "no port",
-		"a:0":                           "no port",
-		":1":                            "no name",
-		"a b:1":                         "no name",
+		"a:http":                        "invalid port",
+		"a:0":                           "invalid port",
+		":1":                            "invalid host name",
+		"a b:1":                         "invalid host name",
 		"a\r\nX: y:1":                   "too many colons",
-		"a\r\n:1":                       "no name",
-		strings.Repeat("a", 256) + ":1": "no name",
-		"[fe80::1%eth0]:1":              "an address of this machine's network",
+		"a\r\n:1":                       "invalid host name",
+		strings.Repeat("a", 256) + ":1": "invalid host name",
+		"[fe80::1%eth0]:1":              "address with a zone",
 	} {
 		_, err := p.Dial(t.Context(), "tcp", addr)
 		require.ErrorContains(t, err, want, addr)
@@ -198,10 +199,10 @@ func TestDialRefuses(t *testing.T) {
 	require.Empty(t, *dialled)
 }
 
-// TestSilentProxy gives up a proxy that does not answer when the context ends, wherever it stops.
+// TestSilentProxy checks that Dial returns when the context ends, after whichever byte the proxy falls silent.
 func TestSilentProxy(t *testing.T) {
 	answers := []line{{greet, greeted}, {"\x05\x01\x00\x03\x01a\x00\x01", done}}
-	for said := range len(greeted) + len(done) {
+	for said := range len(greeted) + len(done) { // bytes that the proxy sends
 		script := []line{{greet, greeted[:min(said, 2)]}}
 		if said >= 2 {
 			script = append(script, line{answers[1].client, done[:said-2]})
@@ -227,7 +228,7 @@ func TestSilentProxy(t *testing.T) {
 	}
 }
 
-// TestCutOff has a proxy close the connection at every byte.
+// TestCutOff checks the error when the proxy closes the connection, after each byte of its answer in turn.
 func TestCutOff(t *testing.T) {
 	for name, answer := range map[string]string{"socks5": greeted + done, "http": "HTTP/1.1 200 OK\r\n\r\n"} {
 		for n := range answer {
@@ -243,7 +244,7 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-// TestDialFails says why the proxy was not reached.
+// TestDialFails checks that the error of Dial includes why the proxy could not be dialled.
 func TestDialFails(t *testing.T) {
 	for _, scheme := range []string{"socks5", "http"} {
 		why := errors.New("no route")

@@ -25,7 +25,7 @@ const (
 	addrIPv6 = 4
 )
 
-// A socksReply is the reason why a SOCKS proxy refuses a request (RFC 1928, 6).
+// A socksReply is the code with which a SOCKS proxy refuses a request (RFC 1928, 6).
 type socksReply uint8
 
 const (
@@ -44,20 +44,20 @@ func (r socksReply) Error() string {
 	return fmt.Sprintf("the proxy says: reply %d", uint8(r))
 }
 
-// checkUser reports whether a user fits in a request (RFC 1929).
+// checkUser returns an error if the user name or the password does not fit in a request (RFC 1929).
 func checkUser(u *url.Userinfo) error {
 	password, _ := u.Password()
 	if n := len(u.Username()); n == 0 || n > 255 {
-		return fmt.Errorf("a user of %d bytes, not of 1 to 255", n)
+		return fmt.Errorf("user name of %d bytes, want 1 to 255", n)
 	}
 	if n := len(password); n > 255 {
-		return fmt.Errorf("a password of %d bytes, not of at most 255", n)
+		return fmt.Errorf("password of %d bytes, want at most 255", n)
 	}
 	return nil
 }
 
-// requestSOCKS greets a proxy, says who asks, and makes a request. It returns the address that the
-// answer has. Nothing is read beyond the answer.
+// requestSOCKS negotiates the authentication method, authenticates if the proxy requires it, and makes a request. It
+// returns the address in the reply. It reads nothing after the reply.
 func requestSOCKS(rw io.ReadWriter, user *url.Userinfo, command byte, to target) (target, error) {
 	methods := []byte{methodNone}
 	if user != nil {
@@ -72,15 +72,15 @@ func requestSOCKS(rw io.ReadWriter, user *url.Userinfo, command byte, to target)
 	}
 	switch {
 	case b[0] != socksVersion:
-		return target{}, fmt.Errorf("an answer of version %d: no SOCKS 5 proxy", b[0])
+		return target{}, fmt.Errorf("answer of version %d: not a SOCKS 5 proxy", b[0])
 	case b[1] == methodPassword && user != nil:
 		if err := authenticate(rw, user); err != nil {
 			return target{}, err
 		}
 	case b[1] == methodRefused && user == nil:
-		return target{}, errors.New("the proxy wants a user")
+		return target{}, errors.New("the proxy requires a user")
 	case b[1] != methodNone:
-		return target{}, fmt.Errorf("no way to authenticate: method %d", b[1])
+		return target{}, fmt.Errorf("unsupported authentication method %d", b[1])
 	}
 	if _, err := rw.Write(appendTarget([]byte{socksVersion, command, 0}, to)); err != nil {
 		return target{}, err
@@ -88,7 +88,7 @@ func requestSOCKS(rw io.ReadWriter, user *url.Userinfo, command byte, to target)
 	return readReply(rw)
 }
 
-// authenticate says who asks (RFC 1929).
+// authenticate sends the user name and the password (RFC 1929).
 func authenticate(rw io.ReadWriter, user *url.Userinfo) error {
 	password, _ := user.Password()
 	b := append([]byte{authVersion, byte(len(user.Username()))}, user.Username()...)
@@ -100,31 +100,31 @@ func authenticate(rw io.ReadWriter, user *url.Userinfo) error {
 	if err := readFull(rw, answer[:]); err != nil {
 		return err
 	}
-	if answer[1] != 0 { // the version before it is not what every proxy says
+	if answer[1] != 0 { // answer[0] is the version, which some proxies set wrongly
 		return errors.New("the proxy refuses the user or the password")
 	}
 	return nil
 }
 
-// readReply reads the answer to a request.
+// readReply reads the reply to a request (RFC 1928, 6) and returns the address in it.
 func readReply(r io.Reader) (target, error) {
 	b := make([]byte, 4, 4+1+maxName+2)
 	if err := readFull(r, b); err != nil {
 		return target{}, err
 	}
 	if b[0] != socksVersion {
-		return target{}, fmt.Errorf("an answer of version %d: no SOCKS 5 proxy", b[0])
+		return target{}, fmt.Errorf("answer of version %d: not a SOCKS 5 proxy", b[0])
 	}
-	if b[1] != 0 { // what is behind it, if anything, does not matter
+	if b[1] != 0 { // the rest of a refusal is not needed, and may be missing
 		return target{}, socksReply(b[1])
 	}
-	b = b[:5] // every address has at least one byte, the first of a name is its length
+	b = b[:5] // every address has at least one byte; the first byte of a name is its length
 	if err := readFull(r, b[4:]); err != nil {
 		return target{}, err
 	}
 	n := targetLength(b[3:])
 	if n == 0 {
-		return target{}, fmt.Errorf("an answer with an address of type %d", b[3])
+		return target{}, fmt.Errorf("answer with unknown address type %d", b[3])
 	}
 	b = b[:3+n]
 	if err := readFull(r, b[5:]); err != nil {
@@ -134,7 +134,7 @@ func readReply(r io.Reader) (target, error) {
 	return to, nil
 }
 
-// readFull is io.ReadFull for what must come: its end is unexpected.
+// readFull is io.ReadFull, but returns io.ErrUnexpectedEOF also if the stream ends before the first byte.
 func readFull(r io.Reader, b []byte) error {
 	_, err := io.ReadFull(r, b)
 	if err == io.EOF {
@@ -143,7 +143,7 @@ func readFull(r io.Reader, b []byte) error {
 	return err
 }
 
-// appendTarget appends the type of an address, the address and the port.
+// appendTarget appends the type of an address, the address and the port (RFC 1928, 5).
 func appendTarget(b []byte, t target) []byte {
 	switch {
 	case t.ip.Is4():
@@ -159,7 +159,7 @@ func appendTarget(b []byte, t target) []byte {
 	return binary.BigEndian.AppendUint16(b, t.port)
 }
 
-// targetLength is the length of what appendTarget wrote, which its first two bytes tell, or 0.
+// targetLength returns the length in bytes of an encoded target, given its first two bytes, or 0 if its type is unknown.
 func targetLength(b []byte) int {
 	switch b[0] {
 	case addrIPv4:
@@ -172,7 +172,7 @@ func targetLength(b []byte) int {
 	return 0
 }
 
-// cutTarget reads what appendTarget wrote, and returns what is behind it.
+// cutTarget parses what appendTarget wrote at the start of b, and returns the rest of b.
 func cutTarget(b []byte) (t target, rest []byte, ok bool) {
 	if len(b) < 2 {
 		return t, nil, false

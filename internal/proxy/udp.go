@@ -17,24 +17,24 @@ const (
 	maxPacket        = 1<<16 - 1
 )
 
-// An association is a UDP socket whose packets a SOCKS proxy passes on (RFC 1928, 7). It is good for as
-// long as the TCP connection that asked for it.
+// An association is a UDP socket whose packets a SOCKS proxy relays (RFC 1928, 7). It lasts as long as the TCP
+// connection on which it was requested.
 type association struct {
-	net.PacketConn // to the relay
-	control        net.Conn
-	relay          netip.AddrPort // of the proxy, the only one that is sent to and heard
+	net.PacketConn                // to the relay
+	control        net.Conn       // the TCP connection
+	relay          netip.AddrPort // of the proxy; packets go to and come from this address only
 
 	reading sync.Mutex
-	in      []byte
+	in      []byte // guarded by reading
 	writing sync.Mutex
-	out     []byte
+	out     []byte // guarded by writing
 
 	once  sync.Once
 	ended chan struct{} // closed when the association has ended
-	err   error         // why; written before
+	err   error         // why it has ended; written before ended is closed
 }
 
-// associate opens an association.
+// associate requests a UDP association from the proxy and opens its socket.
 func (p *Proxy) associate(ctx context.Context) (*association, error) {
 	if p.scheme != "socks5" {
 		return nil, errNoUDP
@@ -57,7 +57,7 @@ func (p *Proxy) associate(ctx context.Context) (*association, error) {
 func (a *association) open(ctx context.Context, p *Proxy) error {
 	var bound target
 	err := handshake(ctx, a.control, func() (err error) {
-		// Which address packets will come from is not known behind a router; zeros say so.
+		// Behind a router we do not know which address our packets will come from. Zeros say so (RFC 1928, 7).
 		bound, err = requestSOCKS(a.control, p.user, socksAssociate, target{ip: netip.IPv4Unspecified()})
 		return err
 	})
@@ -79,31 +79,31 @@ func (a *association) open(ctx context.Context, p *Proxy) error {
 	return err
 }
 
-// relayOf is where packets are to be sent, given what the proxy answered and where it is. One behind a
-// router, or on all addresses of a machine, may answer with an address that says nothing from here; and no
-// proxy in the Internet has us send to a machine of our own network.
+// relayOf returns the address to send packets to. bound is the address in the reply of the proxy, proxy the address of
+// the proxy itself. A proxy that is behind a router, or listens on all addresses, may reply with an address that is of no
+// use here; then its own address is taken. So it is if a proxy on the Internet names an address of our own network.
 func relayOf(bound target, proxy netip.Addr) (netip.AddrPort, error) {
 	ip := bound.ip
 	if !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || netaddr.IsLocal(ip) != netaddr.IsLocal(proxy) || ip.IsLoopback() != proxy.IsLoopback() {
 		ip = proxy
 	}
 	if !ip.IsValid() || bound.port == 0 {
-		return netip.AddrPort{}, fmt.Errorf("an answer without an address to send to: %s", bound)
+		return netip.AddrPort{}, fmt.Errorf("answer without a relay address: %s", bound)
 	}
 	return netip.AddrPortFrom(ip, bound.port), nil
 }
 
-// watch ends the association when its connection ends. Nothing is sent on that.
+// watch ends the association when its TCP connection ends. A proxy sends nothing on that connection.
 func (a *association) watch() {
 	var b [1]byte
 	_, err := a.control.Read(b[:])
 	if err == nil {
-		err = errors.New("it sent what it must not")
+		err = errors.New("unexpected data on its TCP connection")
 	}
 	a.end(fmt.Errorf("the proxy ended the UDP association: %w (%w)", net.ErrClosed, err))
 }
 
-// end closes everything.
+// end closes the socket and the TCP connection, and records why.
 func (a *association) end(why error) (err error) {
 	a.once.Do(func() {
 		a.err = why
@@ -117,7 +117,7 @@ func (a *association) end(why error) (err error) {
 // Close ends the association.
 func (a *association) Close() error { return a.end(net.ErrClosed) }
 
-// ReadFrom reads what a host sent to the proxy's port. It may be called by several goroutines.
+// ReadFrom reads a packet that a host sent to the association's port at the proxy. It may be called from several goroutines.
 func (a *association) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, from, err := a.read(b)
 	if err != nil {
@@ -148,7 +148,7 @@ func (a *association) read(b []byte) (int, target, error) {
 	}
 }
 
-// WriteTo has the proxy send a packet to a host.
+// WriteTo sends a packet to a host through the proxy.
 func (a *association) WriteTo(b []byte, to net.Addr) (int, error) {
 	if u, ok := to.(*net.UDPAddr); ok && u.Zone == "" {
 		if ip, ok := netip.AddrFromSlice(u.IP); ok {
@@ -178,8 +178,8 @@ func (a *association) write(b []byte, to target) (int, error) {
 	return len(b), nil
 }
 
-// parseDatagram reads a packet of the relay: who sent it, and what. Fragments are dropped, as nothing here
-// sends any.
+// parseDatagram parses a packet from the relay into its sender and its data (RFC 1928, 7). Fragments are refused: support
+// for them is optional.
 func parseDatagram(b []byte) (from target, data []byte, ok bool) {
 	if len(b) < 3 || b[2] != 0 {
 		return from, nil, false
@@ -188,14 +188,14 @@ func parseDatagram(b []byte) (from target, data []byte, ok bool) {
 	return from, data, ok && (from.ip.IsValid() || from.name != "")
 }
 
-// packetDialled is an association with one other host.
+// packetDialled is an association used for one other host.
 type packetDialled struct {
 	*association
 	to target
 }
 
-// Read reads a packet of the host. If the host is known by its name alone, this is any host that sends from the port,
-// as only the proxy knows its address.
+// Read reads a packet from the host. If the host was given by name, only the proxy knows its address, so Read accepts a
+// packet from any host with the same port.
 func (c *packetDialled) Read(b []byte) (int, error) {
 	for {
 		n, from, err := c.read(b)

@@ -14,14 +14,14 @@ import (
 	"github.com/shoal-go/torrent/internal/proxy"
 )
 
-// A relay is a SOCKS proxy on the loopback that does UDP and leaves to the test what it does with packets.
+// A relay is a SOCKS proxy on the loopback that supports UDP. The test reads and writes the packets of the relay itself.
 type relay struct {
-	net.PacketConn               // where packets come
-	control        chan net.Conn // each connection, after its request was answered
-	asked          string        // the request; for one connection at a time
+	net.PacketConn               // the socket of the relay
+	control        chan net.Conn // each TCP connection, after its request was answered
+	asked          string        // the request on the last connection
 }
 
-// newRelay starts one that answers a request with bound, to which it adds the port of its relay.
+// newRelay starts a relay that answers a request with bound followed by the port of its socket, and then sends early.
 func newRelay(t *testing.T, bound string, early ...string) (*proxy.Proxy, *relay) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -59,7 +59,7 @@ func newRelay(t *testing.T, bound string, early ...string) (*proxy.Proxy, *relay
 
 const boundHere = "\x05\x00\x00\x01\x7f\x00\x00\x01"
 
-// read is the next packet that came to the relay.
+// read returns the next packet that the relay receives, and its sender.
 func (r *relay) read(t *testing.T) (string, net.Addr) {
 	b := make([]byte, 1<<16)
 	n, from, err := r.ReadFrom(b)
@@ -93,7 +93,7 @@ func TestListenPacket(t *testing.T) {
 	}
 	from := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: conn.LocalAddr().(*net.UDPAddr).Port}
 
-	// Packets that do not come from the relay, or are empty, are ignored.
+	// Packets that do not come from the relay, and malformed ones, are ignored.
 	stranger, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer stranger.Close()
@@ -120,7 +120,7 @@ func TestListenPacket(t *testing.T) {
 	_, err = conn.WriteTo(b, named("nonsense"))
 	require.ErrorContains(t, err, "send by proxy: ")
 	_, err = conn.WriteTo(b, &net.UDPAddr{IP: net.ParseIP("fe80::1"), Zone: "eth0", Port: 1})
-	require.ErrorContains(t, err, "this machine's network")
+	require.ErrorContains(t, err, "address with a zone")
 
 	require.NoError(t, conn.SetReadDeadline(time.Unix(1, 0)))
 	_, _, err = conn.ReadFrom(b)
@@ -128,7 +128,7 @@ func TestListenPacket(t *testing.T) {
 
 	require.NoError(t, conn.Close())
 	_, err = control.Read(b)
-	require.Equal(t, io.EOF, err, "the proxy is told")
+	require.Equal(t, io.EOF, err, "the TCP connection is closed")
 	_, _, err = conn.ReadFrom(b)
 	require.ErrorIs(t, err, net.ErrClosed)
 	_, err = conn.WriteTo(b, from)
@@ -136,13 +136,13 @@ func TestListenPacket(t *testing.T) {
 	require.NoError(t, conn.Close())
 }
 
-// named is an address with a name.
+// named is a net.Addr with a host name.
 type named string
 
 func (named) Network() string  { return "udp" }
 func (n named) String() string { return string(n) }
 
-// TestAssociationEnds has readers and writers learn that the proxy ended it.
+// TestAssociationEnds checks that reads and writes fail after the proxy ended the association.
 func TestAssociationEnds(t *testing.T) {
 	p, r := newRelay(t, boundHere)
 	conn, err := p.ListenPacket(t.Context(), "udp4", "")
@@ -154,24 +154,24 @@ func TestAssociationEnds(t *testing.T) {
 	_, err = conn.WriteTo([]byte("x"), &net.UDPAddr{IP: net.IPv4(1, 2, 3, 4), Port: 5})
 	require.ErrorContains(t, err, "the proxy ended the UDP association")
 
-	p, _ = newRelay(t, boundHere, "hello") // what a proxy must not say
+	p, _ = newRelay(t, boundHere, "hello") // a proxy must send nothing after its reply
 	conn, err = p.ListenPacket(t.Context(), "udp4", "")
 	require.NoError(t, err)
 	_, _, err = conn.ReadFrom(make([]byte, 10))
-	require.ErrorContains(t, err, "it sent what it must not")
+	require.ErrorContains(t, err, "unexpected data on its TCP connection")
 }
 
 func TestDialUDP(t *testing.T) {
 	for to, tt := range map[string]struct {
 		sent   string
-		others []string // senders that are not heard
+		others []string // senders whose packets are ignored
 		from   string
 	}{
 		"203.0.113.7:6881": {"\x00\x00\x00\x01\xcb\x00\x71\x07\x1a\xe1", []string{"\x01\xcb\x00\x71\x07\x1a\xe2", "\x01\xcb\x00\x71\x08\x1a\xe1", "\x03\x01a\x1a\xe1"}, "\x01\xcb\x00\x71\x07\x1a\xe1"},
 		"a:80":             {"\x00\x00\x00\x03\x01a\x00\x50", []string{"\x01\xcb\x00\x71\x07\x1a\xe1"}, "\x01\xcb\x00\x71\x07\x00\x50"},
 	} {
 		t.Run(to, func(t *testing.T) {
-			p, r := newRelay(t, "\x05\x00\x00\x01\x00\x00\x00\x00") // at the address of the proxy
+			p, r := newRelay(t, "\x05\x00\x00\x01\x00\x00\x00\x00") // zeros: the address of the proxy
 			conn, err := p.Dial(t.Context(), "udp", to)
 			require.NoError(t, err)
 			defer conn.Close()
@@ -193,7 +193,7 @@ func TestDialUDP(t *testing.T) {
 	}
 }
 
-// TestNoUDP distinguishes a proxy that does no UDP from one that fails.
+// TestNoUDP checks that only the error of a proxy without UDP matches errors.ErrUnsupported, not that of a failure.
 func TestNoUDP(t *testing.T) {
 	for reply, unsupported := range map[string]bool{"\x07": true, "\x02": true, "\x01": false, "\x05": false} {
 		p, _ := newRelay(t, "\x05"+reply+"\x00\x01\x00\x00\x00\x00")

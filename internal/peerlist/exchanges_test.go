@@ -23,8 +23,8 @@ func TestExchanges(t *testing.T) {
 		}
 		return ok
 	}
-	one := func(k int) string { return fmt.Sprintf("2001:db8:0:%x::%x", k, k) }
-	require.Equal(t, maxExchangesOfNetwork, answered(100, one), "of a /48")
+	one := func(k int) string { return fmt.Sprintf("2001:db8:%x::%x", k, k) }
+	require.Equal(t, maxExchangesOfNetwork, answered(100, one), "of a /32")
 	now = now.Add(400 * time.Millisecond)
 	require.Zero(t, answered(1, one))
 	require.Equal(t, maxExchanges-maxExchangesOfNetwork, answered(500, func(int) string { return "10.0.0.1" }), "any number of a local address")

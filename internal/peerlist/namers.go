@@ -25,10 +25,10 @@ type namer struct {
 	turn  int                    // when it had its last
 }
 
-// Network returns the name of the network of a peer, which identifies it as a namer.
+// Network returns the name of the network of a peer, the widest that places are counted by, which identifies it as a namer.
 func Network(a netip.Addr) string {
 	levels := levelsOf(a)
-	return levels[min(1, len(levels)-1)].prefix(a).String()
+	return levels[len(levels)-1].prefix(a).String()
 }
 
 // nameBy records that a namer names a candidate. Of several namers, the candidate belongs to the one that has the

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -166,6 +167,12 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 	if here.ID == there.ID && here.ID != (FileID{}) || filepath.Clean(s.dir) == filepath.Clean(m.dir) {
 		return false, errSameDir
 	}
+	m.old = s.disk
+	if same, err := m.sameDirs("."); err != nil {
+		return false, fmt.Errorf("write to %s: %w", m.dir, err)
+	} else if same {
+		return false, errSameDir
+	}
 	wasLocked = s.locked.Load()
 	if err := s.lock(); err != nil {
 		return wasLocked, err
@@ -191,8 +198,30 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 	if err := s.claimOn(m.to, bounded(m.claim())); err != nil {
 		return wasLocked, err
 	}
-	m.old, s.move = s.disk, m
+	s.move = m
 	return wasLocked, nil
+}
+
+// sameDirs reports whether a directory below the new one is that of the same name below the old one. Where one is a view of the
+// other, as with file systems of FUSE or of a network, their files have different identities, and what is removed from one is gone
+// from both. So a file is made in one, and looked for in the other: by a name that no system remembers.
+func (m *move) sameDirs(dir string) (same bool, err error) {
+	name := filepath.Join(dir, m.s.sidecar(".move."+rand.Text()))
+	err = m.s.handles.makeRoom(func() error {
+		f, err := m.to.Open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	})
+	if err != nil {
+		return false, err
+	}
+	_, err = m.old.Stat(name)
+	if same = err == nil; absent(err) {
+		err = nil
+	}
+	return same, errors.Join(err, m.to.Remove(name))
 }
 
 // prepare clears the new directory, and finds out which files must be copied.
@@ -289,19 +318,37 @@ func (m *move) clear() error {
 	return nil
 }
 
-// leftover reports whether info, of what lies in the place of file i in the new directory, is of the file itself, or of a
-// copy that a Move has made: with its size, time and bytes.
+// leftover reports whether info, of what lies in the place of file i in the new directory, is of another name of the file itself,
+// or of a copy that a Move has made: with its size, time and bytes.
 func (m *move) leftover(i int, info FileInfo) (bool, error) {
 	now, err := m.s.stat(i)
 	switch {
 	case err != nil || info.ID == FileID{} || !info.Regular:
 		return false, err
-	case info.ID == now.ID:
-		return info.Links > 1, nil // else another path leads to the only one
-	case info.Stamp != now.Stamp:
+	case info.ID == now.ID && info.Links <= 1:
+		return false, nil // another path leads to the only one
+	case info.ID != now.ID && (info.Stamp != now.Stamp || m.s.isOurs(info.ID)):
 		return false, nil
 	}
+	if same, err := m.sameDirs(filepath.Dir(m.s.nameOf(i))); err != nil || same {
+		return false, err
+	}
+	if info.ID == now.ID {
+		return true, nil
+	}
 	return m.sameBytes(i, info.Size)
+}
+
+// isOurs reports whether a file of the content has an identity.
+func (s *fileStore) isOurs(id FileID) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for i := range s.files {
+		if s.files[i].id == id {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *fileStore) nameOf(i int) string {

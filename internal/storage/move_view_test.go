@@ -1,0 +1,113 @@
+package storage_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// viewDisk is a view of a directory, as a file system of FUSE or of a network: it has identities of its own, and no links, locks or
+// claims.
+type viewDisk struct {
+	storage.Disk
+	number uint64
+}
+
+func (d viewDisk) Stat(name string) (storage.FileInfo, error) {
+	info, err := d.Disk.Stat(name)
+	info.ID.Dev += d.number
+	return info, err
+}
+
+func (d viewDisk) Link(name string, _ storage.Disk, as string) error {
+	return &os.LinkError{Op: "link", Old: name, New: as, Err: errors.ErrUnsupported}
+}
+
+func (d viewDisk) Lock(string, bool) (func(bool) error, error) {
+	return func(bool) error { return nil }, nil
+}
+
+func (d viewDisk) Claim([20]byte, []storage.Claim) error { return nil }
+
+// Where the new directory is the old one, or has parts of it, by other paths, a Move removes nothing there as if it were left by
+// an earlier one.
+func TestMoveToTheSameFilesByAnotherPath(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	for name, c := range map[string]struct {
+		prepare func(t *testing.T, root string) // with the content in root/old
+		number  uint64                          // of the new view, where that of the old one is 0
+		err     error
+	}{
+		"another view": {func(t *testing.T, root string) {
+			require.NoError(t, os.Symlink("old", root+"/new"))
+		}, 1, nil},
+		"a view of what is below": {func(t *testing.T, root string) {
+			require.NoError(t, os.Mkdir(root+"/new", 0o777))
+			require.NoError(t, os.Rename(root+"/old/d", root+"/new/d"))
+			require.NoError(t, os.Symlink(root+"/new/d", root+"/old/d"))
+		}, 1, fs.ErrExist},
+		"with other names": {func(t *testing.T, root string) {
+			require.NoError(t, os.Mkdir(root+"/new", 0o777))
+			require.NoError(t, os.Rename(root+"/old/d", root+"/new/d"))
+			require.NoError(t, os.Symlink(root+"/new/d", root+"/old/d"))
+			require.NoError(t, os.Link(root+"/new/d/0", root+"/elsewhere"))
+			require.NoError(t, os.Link(root+"/new/d/1", root+"/elsewhere2"))
+		}, 0, fs.ErrExist},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if runtime.GOOS == "windows" {
+				t.Skip("symbolic links")
+			}
+			root := t.TempDir()
+			old, dir := filepath.Join(root, "old"), filepath.Join(root, "new")
+			fill(t, tor, old, content)
+			c.prepare(t, root)
+			before := listing(t, root)
+			disk, err := storage.OpenRoot(dir)
+			require.NoError(t, err)
+			from, err := storage.OpenRoot(old)
+			require.NoError(t, err)
+			s, err := storage.OpenDisk(tor, viewDisk{from, 0}, old, nil)
+			require.NoError(t, err)
+			require.NoError(t, s.SetWanted(all(tor)))
+			err = storage.MoveTo(t.Context(), s, viewDisk{disk, c.number}, dir, claim(bits.Full(tor.NumPieces())))
+			if c.err != nil {
+				require.ErrorIs(t, err, c.err)
+			} else {
+				require.ErrorContains(t, err, "the same directory")
+			}
+			require.Equal(t, before, listing(t, root))
+			require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+			require.NoError(t, s.Close())
+		})
+	}
+}
+
+// A file of the content that is in the place of another, because the new directory is that above the old one, is not taken for a copy.
+func TestMoveToWhereAnotherFileIs(t *testing.T) {
+	tor, content := named(1, "d/d/a", "d/a")
+	root := t.TempDir()
+	old := filepath.Join(root, "d")
+	require.NoError(t, os.MkdirAll(old+"/d/d", 0o777))
+	copy(content[len(content)/2:], content[:len(content)/2])
+	at := time.Unix(1e9, 0)
+	for name, b := range map[string][]byte{"d/d/a": content[:len(content)/2], "d/a": content[len(content)/2:]} {
+		require.NoError(t, os.WriteFile(filepath.Join(old, name), b, 0o666))
+		require.NoError(t, os.Chtimes(filepath.Join(old, name), at, at))
+	}
+	before := listing(t, root)
+	s := openDirectory(t, tor, old)
+	require.NoError(t, s.SetWanted(all(tor)))
+	err := s.Move(t.Context(), root, claim(bits.Full(tor.NumPieces())), func(int64, int64) {})
+	require.ErrorIs(t, err, fs.ErrExist)
+	require.Equal(t, before, listing(t, root))
+}

@@ -218,33 +218,39 @@ func (l *Discovery) Join(hash [20]byte, found func(netip.AddrPort) bool) (leave 
 func (l *Discovery) due(now time.Time) (hashes [][20]byte, next time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var order [][20]byte
 	for h, s := range l.swarms {
-		if len(s.found) > 0 {
-			order = append(order, h)
-		} else if now.Sub(s.announced) >= announceLeast {
-			delete(l.swarms, h)
+		if len(s.found) == 0 {
+			if now.Sub(s.announced) >= announceLeast {
+				delete(l.swarms, h)
+			}
+		} else if next.IsZero() || s.due.Before(next) {
+			next = s.due
 		}
 	}
-	if len(order) == 0 || l.port() == 0 {
+	if next.IsZero() || l.port() == 0 {
 		return nil, time.Time{}
 	}
-	slices.SortFunc(order, func(a, b [20]byte) int {
-		return cmp.Or(l.swarms[a].due.Compare(l.swarms[b].due), bytes.Compare(a[:], b[:]))
-	})
-	if first := l.swarms[order[0]].due; first.After(now) {
-		return nil, first
+	if next.After(now) {
+		return nil, next
 	}
 	if turn := l.said.ReserveN(now, 1); turn.DelayFrom(now) > 0 {
 		next = now.Add(turn.DelayFrom(now))
 		turn.CancelAt(now)
 		return nil, next
 	}
-	for _, h := range order[:min(len(order), announceBatch)] {
-		if s := l.swarms[h]; !s.due.After(now) {
-			s.announced, s.due = now, now.Add(announceEvery)
-			hashes = append(hashes, h)
+	var order [][20]byte
+	for h, s := range l.swarms {
+		if len(s.found) > 0 && !s.due.After(now) {
+			order = append(order, h)
 		}
+	}
+	slices.SortFunc(order, func(a, b [20]byte) int {
+		return cmp.Or(l.swarms[a].due.Compare(l.swarms[b].due), bytes.Compare(a[:], b[:]))
+	})
+	for _, h := range order[:min(len(order), announceBatch)] {
+		s := l.swarms[h]
+		s.announced, s.due = now, now.Add(announceEvery)
+		hashes = append(hashes, h)
 	}
 	return hashes, now // for the rest
 }

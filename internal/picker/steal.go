@@ -20,6 +20,8 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 	if s.Runs {
 		rationed = pk.full(now)
 	}
+	rests := now.Before(s.looksFrom)
+	looks := 0
 	var latest time.Duration
 	var view outlook
 	if rationed {
@@ -32,6 +34,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		}
 		for k := len(o.queue) - 1; k >= 0; k-- {
 			pk.work++
+			looks++
 			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].Piece)
 			worth := stuck || !busy && eta > max(latest, 2*mine) && (!rationed || s.Runs && o.Runs || view.large(s, o, eta-mine))
 			if worth && pk.maySteal(s, o, k, now) && pk.mayReassign(s, o, k, now) {
@@ -41,13 +44,24 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 				}
 				worth = false // those before it are expected sooner
 			}
-			if !worth && !o.Choking { // what it does not send while choking may lie among what it does
+			if rests || !worth && !o.Choking { // what it does not send while choking may lie among what it does
 				break
 			}
 		}
 	}
+	if victim == nil && looks > fewLooks {
+		s.looksFrom = now.Add(time.Duration(looks) * lookPause)
+	}
 	return victim, at
 }
+
+// Slow suppliers and those that choke may keep thousands of requests, and many others may look through them in vain, again whenever a
+// block comes free somewhere. So one that has looked at more than a few looks at the last of each alone for a while, which grows with
+// their number.
+const (
+	fewLooks  = 1000
+	lookPause = 50 * time.Microsecond
+)
 
 // Where all are fast and together fill our own link, each has much of what is left under way, and is soon rid of it,
 // whatever its rate says. There every theft is waste. So a supplier does not steal before it runs out of work, and a theft

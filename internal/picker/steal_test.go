@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 func TestSteal(t *testing.T) {
@@ -187,4 +189,61 @@ func TestRationShrinks(t *testing.T) {
 	require.False(t, sc.s.hasRation())
 	sc.s.loot = firstLoot + 4
 	require.True(t, sc.s.hasRation())
+}
+
+// A supplier that sends a few blocks more in each round is soon asked for thousands, which it may keep as long as it sends one now and
+// then. Others look through these for what they may take over, and that must not take them long each time that a block comes free.
+func TestLooksInVainCostLittle(t *testing.T) {
+	const pieces, perPiece, holders = 15_000, 4, 20
+	pk := New(layout.New(perPiece*layout.BlockSize, layout.File{Length: pieces * perPiece * layout.BlockSize}), 1)
+	for i := range pieces {
+		pk.Prioritise(i, normal)
+	}
+	now := epoch
+	var last *Supplier
+	for range holders {
+		s := &Supplier{Ready: true, all: true}
+		pk.join(s)
+		s.SetLimit(maxDepth)
+		pk.Next(s, s.Room(), now, nil)
+		wait := time.Millisecond // the first comes at once
+		for sends := 1; s.Outstanding() < maxDepth*3/4; sends += 2 + sends/4 {
+			require.Less(t, sends, 40, "so few blocks do")
+			now = now.Add(wait)
+			wait = 60 * time.Millisecond
+			for range sends {
+				id := s.queue[0].Block
+				require.Equal(t, Accepted, pk.Received(s, id, now).Verdict)
+				if i := int(id.Piece); pk.Started(i).Left == 0 {
+					pk.Passed(i, nil)
+				}
+			}
+			pk.Next(s, s.Room(), now, nil)
+		}
+		last = s
+	}
+	for _, o := range pk.suppliers {
+		o.Choking = true
+		o.heard = now
+	}
+	s := &Supplier{Ready: true}
+	pk.Join(s)
+	first, other := int(last.queue[0].Piece), int(last.queue[perPiece*2].Piece)
+	pk.Have(s, first)
+	blocks, _ := pk.Next(s, s.Room(), now, nil)
+	require.NotEmpty(t, blocks, "it takes over what it can")
+
+	work := pk.Work()
+	const rounds = 20
+	for range rounds {
+		now = now.Add(50 * time.Millisecond)
+		blocks, _ = pk.Next(s, s.Room(), now, nil)
+		require.Empty(t, blocks)
+	}
+	require.Less(t, pk.Work()-work, int64(2*holders*maxDepth), "most of them look at little")
+
+	pk.Have(s, other)
+	now = now.Add(5 * time.Second)
+	blocks, _ = pk.Next(s, s.Room(), now, nil)
+	require.NotEmpty(t, blocks, "and what it can take over now is found a little later")
 }

@@ -38,6 +38,7 @@ type Supplier struct {
 	refused   int32              // the piece of which it last rejected a block, or -1
 	snubbed   bool               // it let requests wait for too long, and has sent nothing since
 
+	looksFrom time.Time // when it may look again through all that others are asked for
 	heard     time.Time // when the last block came, or the first request after a pause went out
 	blockTime deviation // between blocks while some are outstanding
 	pace      pace

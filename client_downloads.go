@@ -134,19 +134,42 @@ func (c *Client) remove(d *Download) {
 	}
 }
 
-// servingDownload is the download that takes incoming connections for an info hash, or nil.
-func (c *Client) servingDownload(h Hash) *Download {
+// An acceptor takes the connections that peers make to us in a swarm.
+type acceptor struct {
+	hashes infoHashes
+	take   func(*connection, peerlist.Source) bool // false if the connection is not wanted; the caller closes it then
+}
+
+// acceptorFor returns what takes incoming connections for an info hash: a download, or a magnet link that is being resolved.
+func (c *Client) acceptorFor(h Hash) (to acceptor, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.registry.serving[c.registry.first(h)]
+	if d := c.registry.serving[c.registry.first(h)]; d != nil {
+		return acceptor{d.t.infoHashes(), d.addPeer}, true
+	}
+	for r := range c.registry.resolving {
+		if slices.Contains(r.discovery.hashes.all(), h) {
+			return acceptor{r.discovery.hashes, r.accept}, true
+		}
+	}
+	return acceptor{}, false
 }
 
 // stream is the info hash that an encrypted handshake is for.
 func (c *Client) stream(id [20]byte) (infoHash [20]byte, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h, ok := c.registry.streams[id]
-	return h, ok
+	if h, ok := c.registry.streams[id]; ok {
+		return h, true
+	}
+	for r := range c.registry.resolving {
+		for _, h := range r.discovery.hashes.all() {
+			if mse.StreamID(h) == id {
+				return h, true
+			}
+		}
+	}
+	return infoHash, false
 }
 
 // claim returns the claim of a download, or of a magnet link, that has so many connections. The caller holds c.mu.

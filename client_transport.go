@@ -237,13 +237,13 @@ func (c *Client) handshakesFrom(from netip.Addr) (n int) {
 
 // awaitHandshake waits for the beginning of a handshake and answers it. Nothing else is allocated for the connection
 // before that.
-func (c *Client) awaitHandshake(h *pendingHandshake, addr netip.AddrPort) (*connection, *Download, error) {
+func (c *Client) awaitHandshake(h *pendingHandshake, addr netip.AddrPort) (*connection, acceptor, error) {
 	until, _ := h.ctx.Deadline()
 	h.conn.SetReadDeadline(until)
 	begin, err := c.readBeginning(h.conn)
 	if err != nil {
 		h.conn.Close()
-		return nil, nil, fmt.Errorf("handshake: %w", err)
+		return nil, acceptor{}, fmt.Errorf("handshake: %w", err)
 	}
 	c.mu.Lock()
 	h.Spoke = true
@@ -261,10 +261,10 @@ func (c *Client) closeHandshakes() {
 	}
 }
 
-// finishHandshake waits for the handshake, and hands the connection to the download that it is for.
+// finishHandshake waits for the handshake, and hands the connection to what it is for.
 func (c *Client) finishHandshake(h *pendingHandshake, addr netip.AddrPort) {
 	defer h.cancel()
-	k, d, err := c.awaitHandshake(h, addr)
+	k, to, err := c.awaitHandshake(h, addr)
 	c.mu.Lock()
 	if i := slices.Index(c.handshakes, h); i >= 0 {
 		c.handshakes = slices.Delete(c.handshakes, i, i+1)
@@ -274,7 +274,7 @@ func (c *Client) finishHandshake(h *pendingHandshake, addr netip.AddrPort) {
 		c.log.Debug("incoming", "peer", addr, "err", err)
 		return
 	}
-	if !d.addPeer(k, peerlist.FromIncoming) {
+	if !to.take(k, peerlist.FromIncoming) {
 		k.Close()
 	}
 }

@@ -155,8 +155,8 @@ func (c *Client) readBeginning(conn net.Conn) ([]byte, error) {
 }
 
 // answerHandshake makes the handshake on an incoming connection of which readBeginning was read, encrypted if the peer starts
-// so, and finds the download that it is for. It closes conn on failure.
-func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.AddrPort, begin []byte) (_ *connection, d *Download, err error) {
+// so, and finds what it is for. It closes conn on failure.
+func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.AddrPort, begin []byte) (_ *connection, to acceptor, err error) {
 	defer closeUnless(&err, conn)
 	defer interrupt(ctx, conn)(&err)
 	k := &connection{Conn: conn, addr: addr, incoming: true, way: wayOf(conn)}
@@ -164,43 +164,43 @@ func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.
 	first := p[:mse.PlainSize]
 	if copy(first, begin); !mse.IsPlain(first) {
 		if err := c.awaitExchange(ctx, addr.Addr()); err != nil {
-			return nil, nil, fmt.Errorf("handshake: %w", err)
+			return nil, to, fmt.Errorf("handshake: %w", err)
 		}
 		k.Conn, _, err = mse.Accept(ctx, conn, begin, c.stream, c.Encryption.methods())
 		if err != nil {
-			return nil, nil, fmt.Errorf("handshake: %w", err)
+			return nil, to, fmt.Errorf("handshake: %w", err)
 		}
 		k.encrypted = true
 		if _, err := io.ReadFull(k, first); err != nil {
-			return nil, nil, fmt.Errorf("handshake: %w", err)
+			return nil, to, fmt.Errorf("handshake: %w", err)
 		}
 	}
 	// A peer may wait for our answer before it sends its peer id. Trackers that test whether we can be reached
 	// never send one.
 	head, id := p[:wire.HandshakeHead], p[wire.HandshakeHead:]
 	if _, err := io.ReadFull(k, head[len(first):]); err != nil {
-		return nil, nil, fmt.Errorf("handshake: %w", err)
+		return nil, to, fmt.Errorf("handshake: %w", err)
 	}
 	if k.theirs, err = wire.ParseHandshake(head); err != nil {
-		return nil, nil, fmt.Errorf("handshake: %w", err)
+		return nil, to, fmt.Errorf("handshake: %w", err)
 	}
-	if d = c.servingDownload(k.theirs.InfoHash); d == nil {
-		return nil, nil, fmt.Errorf("handshake: no download of info hash %s", Hash(k.theirs.InfoHash))
+	to, ok := c.acceptorFor(k.theirs.InfoHash)
+	if !ok {
+		return nil, to, fmt.Errorf("handshake: no download of info hash %s", Hash(k.theirs.InfoHash))
 	}
-	hashes := d.t.infoHashes()
-	ours := c.handshake(hashes, hashes.answer(&k.theirs))
-	k.v2 = hashes.v2 && ours.InfoHash == hashes.ofV2()
+	ours := c.handshake(to.hashes, to.hashes.answer(&k.theirs))
+	k.v2 = to.hashes.v2 && ours.InfoHash == to.hashes.ofV2()
 	if _, err := k.Write(ours.Append(nil)); err != nil {
-		return nil, nil, fmt.Errorf("handshake: %w", err)
+		return nil, to, fmt.Errorf("handshake: %w", err)
 	}
 	if _, err := io.ReadFull(k, id); err != nil {
-		return nil, nil, fmt.Errorf("handshake: %w", err)
+		return nil, to, fmt.Errorf("handshake: %w", err)
 	}
 	k.theirs.PeerID = [20]byte(id)
 	if k.theirs.PeerID == ours.PeerID {
-		return nil, nil, errSelf // the end that dialled learns this from our answer
+		return nil, to, errSelf // the end that dialled learns this from our answer
 	}
-	return k, d, nil
+	return k, to, nil
 }
 
 // awaitExchange waits until the key exchange of an encrypted handshake may be answered.

@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/metadata"
 	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
@@ -23,7 +24,8 @@ const lookupTimeout = 30 * time.Second
 
 // Resolve fetches the metadata of the torrent from the swarm (BEP 9), and checks it against the info hash. Peers come from the
 // link and its trackers, from the DHT, from o.Peers and o.FindPeers, from other peers, and from the local network if the
-// client looks there. It uses only the fields Client, Peers, Trackers, FindPeers, MaxPeers and StallTimeout of o.
+// client looks there; peers of the torrent may dial the client, too. It uses only the fields Client, Peers, Trackers, FindPeers,
+// MaxPeers and StallTimeout of o.
 //
 // The torrent has the trackers and web seeds of the link, and its Start first tries the peers that sent the metadata.
 // To download only the files that the link selects, use m.Priority:
@@ -86,10 +88,13 @@ type resolver struct {
 	metadata     *metadata.Assembler
 	holder       *account.Holder // of its drafts
 	peers        map[*metadataConn]struct{}
-	numbered     int              // connections so far
-	named        []netip.AddrPort // by the link
-	served       []netip.AddrPort // connections that were of use and are over
-	info         []byte           // once it has its hash
+	numbered     int                              // connections so far
+	accepting    bool                             // connections that peers make
+	accepted     int                              // connections that peers made and that are there
+	work         ratelimit.Accounts[netip.Prefix] // of hosts that left
+	named        []netip.AddrPort                 // by the link
+	served       []netip.AddrPort                 // connections that were of use and are over
+	info         []byte                           // once it has its hash
 	lastProgress time.Time
 }
 
@@ -132,7 +137,9 @@ func (r *resolver) run() (*Torrent, error) {
 		r.tasks.Go(func() { r.lookUp(peer) })
 	}
 	r.tasks.Go(func() { r.discovery.run(r.ctx) })
+	r.accepts(true)
 	r.search()
+	r.accepts(false)
 	r.tasks.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), stopAtOnce)
 	defer cancel()
@@ -274,10 +281,50 @@ func (r *resolver) note(err error) {
 // take runs the connection to a peer until it ends.
 func (r *resolver) take(k *connection, from peerlist.Source) bool {
 	r.client.joinedPeer()
+	r.tasks.Go(func() { r.serve(k, from) })
+	return true
+}
+
+// serve runs a connection that the client has counted.
+func (r *resolver) serve(k *connection, from peerlist.Source) {
+	defer r.signal()
+	defer r.client.leftPeer()
+	r.note(&PeerError{k.addr, r.speak(k, from)})
+}
+
+// accepts says whether accept takes connections.
+func (r *resolver) accepts(yes bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.accepting = yes
+}
+
+// accept is like take for a connection that the peer made, as one behind a router has to, and reports whether it is wanted. Half of
+// the places are for peers that we dial.
+func (r *resolver) accept(k *connection, from peerlist.Source) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.accepting || r.discovery.candidates.Banned(k.addr) || r.accepted >= max(r.o.maxPeers()/2, 1) {
+		return false
+	}
+	var all []peerlist.Connection
+	for p := range r.peers {
+		c := p.conn.identify(p.id)
+		c.Old = true
+		all = append(all, c)
+	}
+	if _, ok := peerlist.Admit(r.client.identity(r.discovery.hashes.first).id, k.identify(0), all, false); !ok {
+		return false
+	}
+	if !r.client.mayJoin(len(r.peers), time.Now()) {
+		return false
+	}
+	r.accepted++
 	r.tasks.Go(func() {
-		defer r.signal()
-		defer r.client.leftPeer()
-		r.note(&PeerError{k.addr, r.speak(k, from)})
+		r.serve(k, from)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.accepted--
 	})
 	return true
 }

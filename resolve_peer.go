@@ -46,7 +46,11 @@ func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	if !k.theirs.Extended() {
 		p.closing = errors.New("speaks no extensions")
 	}
+	host, public := hostOf(k.addr.Addr())
 	r.mu.Lock()
+	if public {
+		p.work = r.work.Open(host, p.work)
+	}
 	p.source = r.metadata.Join(k.addr, p.joined)
 	r.numbered++
 	p.id = r.numbered
@@ -76,10 +80,15 @@ func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	if errors.Is(err, metadata.ErrLied) {
 		r.ban(k.addr)
 	}
-	if p.source.Useful() {
-		r.served = append(r.served, k.addr)
+	if public {
+		r.work.Close(host, p.work, now)
 	}
-	r.discovery.candidates.Left(k.addr, p.source.Useful() && p.source.Overdue(now) == nil, now)
+	if !k.incoming { // otherwise no peer listens at the address
+		if p.source.Useful() {
+			r.served = append(r.served, k.addr)
+		}
+		r.discovery.candidates.Left(k.addr, p.source.Useful() && p.source.Overdue(now) == nil, now)
+	}
 	for q := range r.peers {
 		q.signal() // what it was asked for is free for others
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -45,6 +46,54 @@ func TestResolverIsFlooded(t *testing.T) {
 			defer flooder.mu.Unlock()
 			t.Logf("%s: %d", name, flooder.flooded)
 			require.Less(t, flooder.flooded, 2000, "%s: what may be read is 8 MB, and a connection holds 4", name)
+		})
+	}
+}
+
+// Peers that cannot be dialled dial us, encrypted or not, and have the metadata. Those that are of no use leave places for others.
+func TestResolveByPeersThatDial(t *testing.T) {
+	for _, policy := range []EncryptionPolicy{DisableEncryption, RequireEncryption} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimResolvable(t, 5, false)
+			me := n.NewHost("80.0.0.1", 0, 0, 0)
+			c := simClient(t, me, nil)
+			c.Encryption = policy
+			require.NoError(t, c.Open())
+			m := content.Magnet()
+			resolved := make(chan error, 1)
+			go func() {
+				nowhere := netip.MustParseAddrPort("89.0.0.1:1")
+				_, err := m.Resolve(t.Context(), &Options{Client: c, Peers: []netip.AddrPort{nowhere}, MaxPeers: 6})
+				resolved <- err
+			}()
+			simnet.Sleep(time.Second)
+			dial := func(ip string, script metadataScript) {
+				host := n.NewHost(ip, 0, 0, time.Millisecond)
+				conn, err := host.Dial(t.Context(), "tcp", me.Addr(6881).String())
+				require.NoError(t, err)
+				if policy == RequireEncryption {
+					conn, err = mse.Initiate(t.Context(), conn, content.infoHash, policy.methods(), nil)
+					require.NoError(t, err)
+				}
+				go (&metadataSpeaker{metadataScript: script, content: content, host: host}).speak(conn)
+			}
+			for i := range 2 {
+				dial(fmt.Sprintf("81.%d.0.1", i), metadataScript{sizeAfter: time.Hour})
+			}
+			simnet.Sleep(time.Second)
+			dial("82.0.0.1", metadataScript{sizeAfter: 10 * time.Second})
+			for i := range 5 {
+				dial(fmt.Sprintf("83.%d.0.1", i), metadataScript{sizeAfter: time.Hour})
+			}
+			simnet.Sleep(time.Second)
+			require.Equal(t, 3, c.Stats().Resolving[0].Peers, "half of the places are for those that are dialled")
+			simnet.Sleep(9 * time.Second)
+			select {
+			case err := <-resolved:
+				require.NoError(t, err)
+			default:
+				require.Fail(t, "not resolved")
+			}
 		})
 	}
 }

@@ -91,14 +91,15 @@ func (s *metadataSpeaker) speak(conn net.Conn) {
 	s.mu.Lock()
 	s.connected++
 	s.mu.Unlock()
-	if _, err := io.ReadFull(conn, make([]byte, wire.HandshakeSize)); err != nil {
-		return
-	}
 	hello := wire.Handshake{InfoHash: s.content.infoHash, PeerID: [20]byte(fmt.Appendf(nil, "%20v", s.host))}
 	if !s.plain {
 		hello.SetExtended()
 	}
-	b := hello.Append(nil)
+	conn.Write(hello.Append(nil))
+	if _, err := io.ReadFull(conn, make([]byte, wire.HandshakeSize)); err != nil {
+		return
+	}
+	var b []byte
 	if s.first != "" {
 		b = wire.AppendExtended(b, 0, []byte(s.first))
 	}

@@ -9,12 +9,12 @@ import (
 	"syscall"
 )
 
-// errNoDevice is that no interface has the address that everything is bound to.
+// errNoDevice is the error if no interface has the bound address.
 var errNoDevice = errors.New("no interface has the address")
 
-// control binds a socket that is about to be opened to the interface that has the address that everything is bound
-// to: the address alone would have packets leave by whichever interface the routes say. host is the address that is
-// dialled; what is for this machine itself leaves by no interface.
+// control binds a new socket to the interface that has the bound address. Without this, the routes of the system choose
+// the interface. host is the address that is dialled, or "" for a listener. A connection to an address of this machine uses
+// no interface and is left alone.
 func (s *Sockets) control(host string, c syscall.RawConn) error {
 	if !s.config.Bind.IsValid() {
 		return nil
@@ -29,23 +29,23 @@ func (s *Sockets) control(host string, c syscall.RawConn) error {
 		return err
 	}
 	if device == nil {
-		return nil // the system has it, or refuses to bind to it
+		return nil // the address belongs to a System of a test, or the system will refuse to bind to it
 	}
 	var failed error
 	err = c.Control(func(fd uintptr) { failed = bindToDevice(fd, device, s.config.Bind.Is6()) })
 	return errors.Join(err, failed)
 }
 
-// deviceOf is the interface that has an address, or nil.
+// deviceOf returns the interface that has an address, or nil if there is none.
 func deviceOf(a netip.Addr) (*net.Interface, error) {
 	all, err := net.Interfaces()
 	if err != nil {
-		return nil, fmt.Errorf("interfaces of this machine: %w", err)
+		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, device := range all {
 		addrs, err := device.Addrs()
 		if err != nil {
-			continue // it has gone since
+			continue // the interface has disappeared
 		}
 		for _, b := range addrs {
 			p, err := netip.ParsePrefix(b.String())
@@ -60,15 +60,15 @@ func deviceOf(a netip.Addr) (*net.Interface, error) {
 	return nil, nil
 }
 
-// Addrs are the addresses of this machine on interfaces that are connected to something. One whose cable is out, or that is
-// down, keeps its addresses, which are of no use meanwhile.
+// Addrs returns the addresses of this machine on interfaces that are running. An interface that is down, or whose cable is
+// unplugged, keeps its addresses, but they are of no use meanwhile.
 func (s *Sockets) Addrs() ([]netip.Addr, error) {
 	if a := s.config.System.Addrs; a != nil {
 		return a()
 	}
 	all, err := net.Interfaces()
 	if err != nil {
-		return nil, fmt.Errorf("interfaces of this machine: %w", err)
+		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	var addrs []netip.Addr
 	for _, device := range all {
@@ -77,7 +77,7 @@ func (s *Sockets) Addrs() ([]netip.Addr, error) {
 		}
 		own, err := device.Addrs()
 		if err != nil {
-			continue // it has gone since
+			continue // the interface has disappeared
 		}
 		for _, a := range own {
 			if p, err := netip.ParsePrefix(a.String()); err == nil {
@@ -88,8 +88,8 @@ func (s *Sockets) Addrs() ([]netip.Addr, error) {
 	return addrs, nil
 }
 
-// present is an error if the system of a test lacks the address that everything is bound to; the real one refuses
-// to bind to it then.
+// present returns an error if the System of a test lacks the bound address. The real system needs no check: it refuses to
+// bind to an address that it lacks.
 func (s *Sockets) present() error {
 	if !s.config.Bind.IsValid() || s.config.System.Addrs == nil {
 		return nil
@@ -101,7 +101,8 @@ func (s *Sockets) present() error {
 	return err
 }
 
-// Device is the interface that has the address that everything is bound to, or nil if there is no such address.
+// Device returns the interface that has the bound address, or nil if Config.Bind is not set. The error matches ErrCutOff if
+// no interface has the address.
 func (s *Sockets) Device() (*net.Interface, error) {
 	if !s.config.Bind.IsValid() {
 		return nil, nil

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bindToDevice has a socket send by one interface alone.
+// bindToDevice makes a socket send on one interface only.
 func bindToDevice(fd uintptr, device *net.Interface, six bool) error {
 	if six {
 		return os.NewSyscallError("IPV6_BOUND_IF", unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_BOUND_IF, device.Index))

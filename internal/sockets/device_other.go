@@ -4,5 +4,5 @@ package sockets
 
 import "net"
 
-// bindToDevice leaves it to the routes of the system by which interface packets from an address leave.
+// bindToDevice does nothing. The routes of the system choose the interface.
 func bindToDevice(uintptr, *net.Interface, bool) error { return nil }

@@ -16,7 +16,8 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// Dial connects to a peer: by the user's own way, or through the proxy if there is one.
+// Dial connects to a peer: through the proxy if there is one, else with Config.Dial if it is set, else with a socket of the
+// system.
 func (s *Sockets) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	switch {
 	case s.proxy != nil:
@@ -27,8 +28,9 @@ func (s *Sockets) Dial(ctx context.Context, network, addr string) (net.Conn, err
 	return s.dial(ctx, network, addr, nil)
 }
 
-// DialHost connects to a host, which may have a name, for HTTP. Each address is given to check before it is
-// connected to, one of this machine as an address of the link; with a proxy, which alone looks up names, only one that addr itself is.
+// DialHost connects to a host for HTTP. addr has a name or an IP address. DialHost calls check with each IP address before
+// it connects to that, and fails with its error; an address of this machine is passed as a link-local one. With a proxy, only
+// the proxy looks up names, so check is called only if addr has an IP address. check may be nil.
 func (s *Sockets) DialHost(ctx context.Context, network, addr string, check func(host string) error) (net.Conn, error) {
 	if s.proxy == nil {
 		return s.dial(ctx, network, addr, check)
@@ -70,8 +72,8 @@ func fewOf(check func(host string) error) func(host string) error {
 	}
 }
 
-// judged is the host that an address is judged as. One of this machine, or beside it in a network of IPv6, is inside our network though
-// it is public: what listens there may well be kept from the Internet. It is judged as one of the link.
+// judged returns the host to check in place of host. An address of this machine, or in the same IPv6 network (/64), is
+// inside our network even if it is public: a service there may be closed to the Internet. It is checked as a link-local one.
 func (s *Sockets) judged(host string) string {
 	ip, err := netip.ParseAddr(host)
 	if err != nil || httpguard.IsInward(host) {
@@ -87,7 +89,8 @@ func (s *Sockets) judged(host string) string {
 	return host
 }
 
-// A hostConn is a connection whose other end is known by something else than its address: through a proxy, by what was asked for.
+// A hostConn is a connection with another RemoteAddr: through a proxy, the host that was asked for; to this machine or its
+// network, a link-local address.
 type hostConn struct {
 	net.Conn
 	remote hostAddr
@@ -100,7 +103,7 @@ type hostAddr string
 func (hostAddr) Network() string  { return "tcp" }
 func (a hostAddr) String() string { return string(a) }
 
-// DialNear connects to an address of the local network, never through a proxy.
+// DialNear connects to an address of the local network. If there is a proxy, it is an error.
 func (s *Sockets) DialNear(ctx context.Context, network, addr string) (net.Conn, error) {
 	switch {
 	case s.proxy != nil:
@@ -111,7 +114,7 @@ func (s *Sockets) DialNear(ctx context.Context, network, addr string) (net.Conn,
 	return s.dial(ctx, network, addr, nil)
 }
 
-// dialUser connects by the user's own way, whose connections come from where they should or are of no use.
+// dialUser connects with Config.Dial. It closes a connection that does not come from the bound address.
 func (s *Sockets) dialUser(ctx context.Context, network, addr string) (net.Conn, error) {
 	if !s.config.Bind.IsValid() {
 		return s.config.Dial(ctx, network, addr)
@@ -130,7 +133,7 @@ func (s *Sockets) dialUser(ctx context.Context, network, addr string) (net.Conn,
 	return conn, nil
 }
 
-// dial connects by a socket of the system's.
+// dial connects with a socket of the system.
 func (s *Sockets) dial(ctx context.Context, network, addr string, check func(host string) error) (net.Conn, error) {
 	if err := s.refuse(addr); err != nil {
 		return nil, err
@@ -170,7 +173,8 @@ func (s *Sockets) dial(ctx context.Context, network, addr string, check func(hos
 	return s.asJudged(conn, err, check)
 }
 
-// asJudged returns a connection that was checked, whose other end is what it was judged as: it may be kept for a request with other rules.
+// asJudged returns conn with the RemoteAddr that was checked. An HTTP client may keep the connection for a later request
+// whose check is stricter, and checks its RemoteAddr then.
 func (s *Sockets) asJudged(conn net.Conn, err error, check func(host string) error) (net.Conn, error) {
 	if err != nil || check == nil {
 		return conn, err
@@ -183,12 +187,12 @@ func (s *Sockets) asJudged(conn net.Conn, err error, check func(host string) err
 	return conn, nil
 }
 
-// isCutOff reports whether a dial failed for lack of our own address.
+// isCutOff reports whether a dial failed because this machine lacks the bound address.
 func isCutOff(err error) bool {
 	return errors.Is(err, syscall.ENETDOWN) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, errNoDevice)
 }
 
-// refuse is why nothing is sent to an address, or nil.
+// refuse returns an error if the bound address cannot reach addr or is missing.
 func (s *Sockets) refuse(addr string) error {
 	if !s.config.Bind.IsValid() {
 		return nil
@@ -203,8 +207,8 @@ func (s *Sockets) refuse(addr string) error {
 	return s.present()
 }
 
-// Obey returns an HTTP client of the user's that connects through the proxy, or from the address that everything is
-// bound to, if there is one. A client whose Transport is not an *http.Transport does what it does.
+// Obey returns a copy of an HTTP client of the user that connects through the proxy or from the bound address. It returns
+// c itself if there is neither, or if its Transport is not an *http.Transport, which cannot be changed.
 func (s *Sockets) Obey(c *http.Client) *http.Client {
 	if s.proxy == nil && !s.config.Bind.IsValid() {
 		return c
@@ -221,7 +225,7 @@ func (s *Sockets) Obey(c *http.Client) *http.Client {
 	if s.proxy != nil {
 		t.Proxy = nil
 	}
-	//lint:ignore SA1019 a transport of a user may have it
+	//lint:ignore SA1019 the transport of a user may set it
 	t.DialTLS, t.DialTLSContext = nil, nil
 	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return s.DialHost(ctx, network, addr, func(host string) error { return httpguard.Check(ctx, host) })
@@ -231,7 +235,8 @@ func (s *Sockets) Obey(c *http.Client) *http.Client {
 	return &obeying
 }
 
-// newTransport is a copy of the default, or one like it if the program has put something else there, which may go anywhere.
+// newTransport returns a copy of http.DefaultTransport. If the program has replaced that by another type, which could
+// connect in any way, it returns a transport with the original settings.
 func newTransport() *http.Transport {
 	if t, ok := http.DefaultTransport.(*http.Transport); ok {
 		return t.Clone()

@@ -12,8 +12,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// The name of a tracker or web seed that has a thousand addresses has few of them connected to, and one that answers is found among
-// those.
+// Only a few of the addresses of a name are dialled, however many it has. If one of these answers, the dial succeeds.
 func TestNameWithManyAddresses(t *testing.T) {
 	before := net.DefaultResolver
 	t.Cleanup(func() { net.DefaultResolver = before })

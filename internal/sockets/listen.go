@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// relisten is how often a listener whose address has gone is tried again.
+// relisten is the interval at which a listener whose address is missing tries to listen again.
 const relisten = time.Second
 
-// Listen listens for TCP connections, never beside a proxy. If everything is bound to one address, so is the listener,
-// and Renew has it made again, on the same port.
+// Listen listens for TCP connections. If there is a proxy, it is an error. If Config.Bind is set, the listener is bound to
+// that address, and Renew makes it listen again on the same port.
 func (s *Sockets) Listen(addr string) (net.Listener, error) {
 	if s.proxy != nil {
 		return nil, errBeside
@@ -56,20 +56,20 @@ func (s *Sockets) listen(network, addr string) (net.Listener, error) {
 
 func (s *Sockets) controlListen(_, address string, c syscall.RawConn) error { return s.control("", c) }
 
-// A listener is made again when its address has gone and come back.
+// A listener listens again when its address has gone and come back.
 type listener struct {
 	s       *Sockets
 	network string
-	at      net.Addr
-	renewed chan struct{}
-	closed  chan struct{}
+	at      net.Addr      // where the first one listened
+	renewed chan struct{} // of capacity 1
+	closed  chan struct{} // closed by Close
 
-	mu sync.Mutex
-	net.Listener
-	over bool
+	mu           sync.Mutex
+	net.Listener      // nil while there is none
+	over         bool // Close was called
 }
 
-// Accept takes the next connection. It waits while the address is away.
+// Accept returns the next connection. While the address is missing, it waits.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		l.mu.Lock()
@@ -97,7 +97,7 @@ func (l *listener) isGone(inner net.Listener) bool {
 	return l.over || l.Listener != inner
 }
 
-// again listens where the listener did before, as soon as that is possible.
+// again listens at the same address again, as soon as that is possible.
 func (l *listener) again() error {
 	for {
 		l.mu.Lock()
@@ -127,7 +127,7 @@ func (l *listener) again() error {
 	}
 }
 
-// renew has the listener made again.
+// renew closes the inner listener, so that Accept listens again.
 func (l *listener) renew() {
 	l.mu.Lock()
 	if l.Listener != nil {
@@ -165,7 +165,7 @@ func (l *listener) Close() error {
 	return l.Listener.Close()
 }
 
-// Renew has listeners made again, since the address that they are bound to has gone or come back.
+// Renew makes all listeners of a bound address listen again. Call it when the address has gone or come back.
 func (s *Sockets) Renew() {
 	s.mu.Lock()
 	var all []*listener
@@ -178,8 +178,8 @@ func (s *Sockets) Renew() {
 	}
 }
 
-// ListenPacket opens a UDP socket on "udp4" or "udp6", or a way for packets through the proxy, which is one for both
-// and called "udp4".
+// ListenPacket opens a UDP socket. network is "udp4" or "udp6". With a proxy it returns a relay through it, which carries
+// packets of both families; "udp6" is an error then.
 func (s *Sockets) ListenPacket(ctx context.Context, network, addr string) (net.PacketConn, error) {
 	if err := s.NoUDP(); err != nil {
 		return nil, err
@@ -193,7 +193,7 @@ func (s *Sockets) ListenPacket(ctx context.Context, network, addr string) (net.P
 	return s.openRelay()
 }
 
-// ListenNear opens a UDP socket for the local network, never through a proxy.
+// ListenNear opens a UDP socket for the local network. If there is a proxy, it is an error.
 func (s *Sockets) ListenNear(ctx context.Context, network, addr string) (net.PacketConn, error) {
 	if s.proxy != nil {
 		return nil, errBeside
@@ -201,7 +201,7 @@ func (s *Sockets) ListenNear(ctx context.Context, network, addr string) (net.Pac
 	return s.ListenPacket(ctx, network, addr)
 }
 
-// listenPacket opens a socket of this machine.
+// listenPacket opens a UDP socket of this machine.
 func (s *Sockets) listenPacket(ctx context.Context, network, addr string) (net.PacketConn, error) {
 	if s.config.Dial != nil && s.config.ListenPacket == nil {
 		return nil, errNoPackets

@@ -15,7 +15,8 @@ import (
 	"github.com/shoal-go/torrent/internal/krpc"
 )
 
-// LookUp returns the addresses of a host. With a proxy it is an error, as a proxy tells none.
+// LookUp returns the addresses of a host, without those that Reaches reports false for. With a proxy it is an error: only
+// the proxy looks up names, and it does not return addresses.
 func (s *Sockets) LookUp(ctx context.Context, host string) (addrs []netip.Addr, err error) {
 	switch {
 	case s.proxy != nil:
@@ -28,8 +29,8 @@ func (s *Sockets) LookUp(ctx context.Context, host string) (addrs []netip.Addr, 
 	return slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !s.Reaches(a) }), err
 }
 
-// resolver looks up names. If everything is bound to one address that is Go's own, whose questions are, too. A name
-// server on this machine is not asked then, as it would ask others by whichever way it likes.
+// resolver returns the resolver for names. If Config.Bind is set, it is Go's own resolver, whose queries come from the bound
+// address too. A name server on this machine is refused then, because its own queries would not come from that address.
 func (s *Sockets) resolver() *net.Resolver {
 	if !s.config.Bind.IsValid() {
 		return net.DefaultResolver
@@ -42,7 +43,8 @@ func (s *Sockets) resolver() *net.Resolver {
 	}}
 }
 
-// isHere reports whether an address is of this machine, and what is sent there is not seen by the interface that has Bind.
+// isHere reports whether a is an address of this machine. If the bound address is a loopback one, it reports false, because
+// traffic within the machine is what the user wants then.
 func (s *Sockets) isHere(a netip.Addr) bool {
 	if s.config.Bind.IsLoopback() {
 		return false
@@ -51,7 +53,7 @@ func (s *Sockets) isHere(a netip.Addr) bool {
 	return a.IsLoopback() || err == nil && slices.Contains(own, a)
 }
 
-// A Kind is a protocol by which a host can be asked where it is.
+// A Kind is a UDP protocol with which a host can be queried through a proxy to learn its address.
 type Kind uint8
 
 const (
@@ -59,8 +61,9 @@ const (
 	DHT                 // BEP 5
 )
 
-// LookUpFor returns a function that returns the addresses at which a host answers by a protocol of packets at a port.
-// With a proxy it sends a question to the name, which the proxy alone looks up, and sees from where the answer comes.
+// LookUpFor returns a function that returns the addresses of a host that speaks protocol k at a UDP port. Without a proxy
+// the function looks up the name. With one, it sends a query to the name through the proxy, and returns the address that
+// the answer comes from.
 func (s *Sockets) LookUpFor(k Kind) func(ctx context.Context, host string, port uint16) ([]netip.Addr, error) {
 	return func(ctx context.Context, host string, port uint16) ([]netip.Addr, error) {
 		if err := s.NoUDP(); err != nil {
@@ -77,23 +80,23 @@ func (s *Sockets) LookUpFor(k Kind) func(ctx context.Context, host string, port 
 	}
 }
 
-// askTimeout is how long an answer is waited for, or for an association to ask through.
+// askTimeout is how long ask waits, for a UDP association and the answer together.
 const askTimeout = 15 * time.Second
 
-// An asking is a question that was sent to a name.
+// An asking is a query that was sent to a name and is not answered yet.
 type asking struct {
-	port   uint16
-	is     func(p []byte) bool
-	answer chan netip.Addr // of capacity 1
+	port   uint16              // the port that the answer must come from
+	is     func(p []byte) bool // reports whether p is the answer
+	answer chan netip.Addr     // receives the sender; of capacity 1
 }
 
-// hostPort is a name to send to.
+// hostPort is a net.Addr with a host name.
 type hostPort string
 
 func (hostPort) Network() string  { return "udp" }
 func (a hostPort) String() string { return string(a) }
 
-// ask sends a question to a name until it is answered.
+// ask sends a query to a name through the proxy, repeats it until it is answered, and returns the address of the sender.
 func (s *Sockets) ask(ctx context.Context, k Kind, host string, port uint16) (netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -143,7 +146,7 @@ func (s *Sockets) ask(ctx context.Context, k Kind, host string, port uint16) (ne
 	}
 }
 
-// answers reports whether a packet answers a question, which then has been answered.
+// answers reports whether a packet answers one of the queries under way. If so, it passes the sender on to ask.
 func (r *relay) answers(p []byte, from netip.AddrPort) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -157,7 +160,7 @@ func (r *relay) answers(p []byte, from netip.AddrPort) bool {
 	return false
 }
 
-// connectRequest is what an exchange with a UDP tracker begins with (BEP 15), and says which packet answers it.
+// connectRequest returns a connect request to a UDP tracker (BEP 15), and a function that recognizes its answer.
 func connectRequest() (question []byte, is func([]byte) bool) {
 	question = binary.BigEndian.AppendUint64(nil, 0x41727101980)
 	question = append(question, make([]byte, 8)...) // action 0
@@ -165,7 +168,8 @@ func connectRequest() (question []byte, is func([]byte) bool) {
 	return question, func(p []byte) bool { return len(p) >= 16 && bytes.Equal(p[:8], question[8:]) }
 }
 
-// ping is a query to a DHT node, and says which packet answers it. We do not stay there to be asked in turn.
+// ping returns a ping query to a DHT node (BEP 5), and a function that recognizes its answer. The query is marked read-only
+// (BEP 43), because the sender answers no queries.
 func ping() (question []byte, is func([]byte) bool) {
 	m := krpc.Message{Kind: krpc.Query, TID: make([]byte, 8), Method: []byte(krpc.Ping), Has: krpc.HasID, ReadOnly: true}
 	rand.Read(m.TID)

@@ -9,9 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A name server on this machine would ask others by whichever way it likes, so that one is not asked while everything is
-// bound to another address.
-func TestResolverAsksNoneHere(t *testing.T) {
+// A name server on this machine would send its own queries from any address. It is not used if Config.Bind is another
+// address.
+func TestResolverRefusesLocalNameServer(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()

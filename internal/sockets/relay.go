@@ -13,25 +13,25 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// refusedPause is how long a proxy that does no UDP is not asked for it again.
+// refusedPause is the time until an association is requested again from a proxy that does not support UDP.
 const refusedPause = 10 * time.Minute
 
-// A relay is a way for packets through a SOCKS proxy. It outlives the association that it has with the proxy: when
-// that ends, another is made. What is sent while there is none is an error.
+// A relay is a net.PacketConn through a SOCKS proxy. It outlasts the UDP association that it has with the proxy: when that
+// ends, it opens another. Without an association, writes fail and reads wait.
 type relay struct {
 	s      *Sockets
 	ctx    context.Context
 	cancel context.CancelFunc
-	soon   chan struct{} // of capacity 1: the proxy is there again
+	soon   chan struct{} // of capacity 1; full when the proxy has come back
 
 	mu      sync.Mutex
-	conn    net.PacketConn // nil if there is none
-	err     error          // why, or nil if it is not known yet
-	changed chan struct{}  // closed, and another made, when these change
-	asked   []*asking
+	conn    net.PacketConn // the association; nil if there is none
+	err     error          // why there is none; nil if that is not known yet
+	changed chan struct{}  // closed, and replaced, when conn or err changes
+	asked   []*asking      // queries that are not answered yet
 }
 
-// openRelay returns at once, and has an association made.
+// openRelay returns a relay at once, and opens an association in a goroutine.
 func (s *Sockets) openRelay() (net.PacketConn, error) {
 	r := &relay{s: s, soon: make(chan struct{}, 1), changed: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancel(s.ctx)
@@ -45,7 +45,7 @@ func (s *Sockets) openRelay() (net.PacketConn, error) {
 	return r, nil
 }
 
-// run keeps an association until the relay is closed.
+// run opens one association after another until the relay is closed.
 func (r *relay) run() {
 	defer r.set(nil, net.ErrClosed)
 	again := false
@@ -95,7 +95,7 @@ func (r *relay) rest(d time.Duration) {
 	}
 }
 
-// hurry has an association made soon.
+// hurry ends the pause before the next association.
 func (r *relay) hurry() {
 	select {
 	case r.soon <- struct{}{}:
@@ -103,7 +103,7 @@ func (r *relay) hurry() {
 	}
 }
 
-// set records the association, or why there is none, and returns what is closed when that changes.
+// set records the association, or why there is none. The returned channel is closed when that changes.
 func (r *relay) set(conn net.PacketConn, err error) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -136,7 +136,7 @@ func (r *relay) error() error {
 	return r.err
 }
 
-// ReadFrom waits for a packet, through one association after another.
+// ReadFrom waits for a packet, whatever association it comes through. It keeps back answers to the queries of ask.
 func (r *relay) ReadFrom(b []byte) (int, net.Addr, error) {
 	for {
 		conn, changed := r.current()
@@ -163,7 +163,7 @@ func (r *relay) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-// WriteTo sends a packet, or fails at once.
+// WriteTo sends a packet. If there is no association, it fails at once.
 func (r *relay) WriteTo(b []byte, to net.Addr) (int, error) {
 	conn, _ := r.current()
 	if conn == nil {
@@ -181,7 +181,7 @@ func (r *relay) Close() error {
 	return nil
 }
 
-// LocalAddr has a port that means nothing, as where others hear from us is a matter of the proxy.
+// LocalAddr returns a placeholder. The proxy chooses the address that other hosts see.
 func (r *relay) LocalAddr() net.Addr {
 	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), 1))
 }

@@ -1,10 +1,10 @@
-// Package sockets opens every socket of a client: what peers, trackers, web seeds, the DHT, uTP, port mapping and
-// lookups of names speak through. A proxy, and an address that all of it is bound to, are obeyed here and nowhere
-// else, so that what is not opened by this package obeys neither; a test of the root sees to it that nothing is.
+// Package sockets opens every socket of a client: those for peers, trackers, web seeds, the DHT, uTP, port mapping and
+// DNS queries. Only this package implements Client.Proxy and Client.Bind: a socket that is opened elsewhere would bypass
+// both. A test of the root package checks that there is none.
 //
-// A Sockets belongs to one client. It owns the UDP association with a SOCKS proxy, and one goroutine while that is
-// made or the proxy is out of reach; what its methods return is the caller's to close. All of it may be called from
-// any goroutine.
+// A Sockets belongs to one client. It owns the UDP association with a SOCKS proxy, a goroutine that maintains the
+// association, and a goroutine that waits for a proxy that is out of reach. The caller closes what the methods return.
+// Everything may be called from any goroutine.
 package sockets
 
 import (
@@ -25,50 +25,49 @@ type (
 	listenFunc = func(ctx context.Context, network, addr string) (net.PacketConn, error)
 )
 
-// Config says which ways there are. Its zero value is the system's own.
+// Config says how sockets are opened. With the zero value, they are plain sockets of the system.
 type Config struct {
-	Proxy *url.URL   // what everything goes through, or nil
-	Bind  netip.Addr // what everything is bound to, if it is valid
+	Proxy *url.URL   // the proxy for all traffic, or nil
+	Bind  netip.Addr // the address that all sockets are bound to ("the bound address"), if it is valid
 
-	// Dial and ListenPacket are the user's own ways for connections to peers and for packets. With Dial and
-	// without ListenPacket there are no packets. They reach the proxy if there is one.
+	// Dial and ListenPacket, if set, open connections to peers and UDP sockets in place of the system. With Dial and
+	// without ListenPacket there is no UDP. If there is a proxy, they connect to the proxy.
 	Dial         dialFunc
 	ListenPacket listenFunc
 
 	System System
 
-	// Changed is called when UDP at the proxy is there for the first time, and, with again, when the proxy or UDP there
-	// is back. It must not wait. It may be nil.
+	// Changed is called with again false when the first UDP association with the proxy is open at the first attempt, and
+	// with again true when the proxy or its UDP has come back. It must not block. It may be nil.
 	Changed func(again bool)
 }
 
-// System is the system, in whose place tests put another. A field that is nil is the real one.
+// System replaces the functions of the operating system in tests. A nil field means the real function.
 type System struct {
-	Dial         func(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error) // from is valid if it is bound
+	Dial         func(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error) // from is Config.Bind
 	Listen       func(network, addr string) (net.Listener, error)
 	ListenPacket listenFunc
 	LookUp       func(ctx context.Context, host string) ([]netip.Addr, error)
 	Addrs        func() ([]netip.Addr, error) // of this machine
 }
 
-// ErrCutOff is the error if nothing can be sent to any host: the proxy, or the address that everything is bound to,
-// is out of reach.
+// ErrCutOff is the error if no host can be reached, because the proxy is out of reach or the bound address is missing.
 var ErrCutOff = errors.New("cut off")
 
-// errUnsupported of a kind of traffic is that the configuration leaves no way for it.
+// errUnsupported returns an error that matches errors.ErrUnsupported: the configuration does not allow it.
 func errUnsupported(what string) error { return fmt.Errorf("%s: %w", what, errors.ErrUnsupported) }
 
 var (
 	errNoPackets  = errUnsupported("no UDP with Client.Dial and without Client.ListenPacket")
 	errHTTPProxy  = errUnsupported("no UDP through an HTTP proxy")
-	errBeside     = errUnsupported("not beside Client.Proxy")
-	errNoName     = errUnsupported("a name that only the proxy can look up")
+	errBeside     = errUnsupported("would bypass Client.Proxy")
+	errNoName     = errUnsupported("names are looked up by the proxy only")
 	errFamily     = errUnsupported("an address of another family than Client.Bind")
-	errNameHere   = errUnsupported("a name server on this machine beside Client.Bind")
+	errNameHere   = errUnsupported("a name server on this machine would bypass Client.Bind")
 	errBindElsewh = errors.New("an address other than Client.Bind")
 )
 
-// Sockets opens sockets.
+// Sockets opens the sockets of one client.
 type Sockets struct {
 	config Config
 	proxy  *proxy.Proxy // nil if there is none
@@ -77,18 +76,18 @@ type Sockets struct {
 	tasks  sync.WaitGroup
 
 	mu        sync.Mutex
-	proxyErr  error // why the proxy is out of reach, or nil
-	relay     *relay
-	listeners map[*listener]struct{}
+	proxyErr  error                  // why the proxy is out of reach, or nil
+	relay     *relay                 // the last one opened, or nil
+	listeners map[*listener]struct{} // those that Renew makes listen again
 }
 
-// New returns the sockets of a configuration. The error is what is wrong with the proxy's URL or the address.
-// Nothing is opened.
+// New returns a Sockets with a configuration. It fails if Proxy is not a valid URL of a proxy or Bind not a unicast address.
+// It opens no socket.
 func New(c Config) (*Sockets, error) {
 	s := &Sockets{config: c, listeners: make(map[*listener]struct{})}
 	if c.Bind.IsValid() {
 		if c.Bind.IsUnspecified() || c.Bind.IsMulticast() {
-			return nil, fmt.Errorf("bind to %s: not one address of this machine", c.Bind)
+			return nil, fmt.Errorf("bind to %s: not a unicast address", c.Bind)
 		}
 		s.config.Bind = c.Bind.Unmap()
 	}
@@ -102,32 +101,33 @@ func New(c Config) (*Sockets, error) {
 	return s, nil
 }
 
-// Close ends what goes on by itself.
+// Close ends the goroutines of s and waits for them. Sockets that were returned to callers stay open.
 func (s *Sockets) Close() {
-	s.mu.Lock() // no task is begun any more
+	s.mu.Lock() // so that start begins no task after Wait
 	s.cancel()
 	s.mu.Unlock()
 	s.tasks.Wait()
 }
 
-// start begins a task unless everything is over. The caller holds s.mu.
+// start runs task in a goroutine, unless s is closed. The caller holds s.mu.
 func (s *Sockets) start(task func()) {
 	if s.ctx.Err() == nil {
 		s.tasks.Go(task)
 	}
 }
 
-// Bind is the address that everything is bound to; invalid is none.
+// Bind returns the bound address. It is invalid if there is none.
 func (s *Sockets) Bind() netip.Addr { return s.config.Bind }
 
-// Reaches reports whether there is a way to an address, by its family.
+// Reaches reports whether addresses of the family of a can be reached: through a proxy all, else those of the family of the
+// bound address.
 func (s *Sockets) Reaches(a netip.Addr) bool {
 	return s.proxy != nil || !s.config.Bind.IsValid() || s.config.Bind.Is4() == a.Unmap().Is4()
 }
 
 const (
 	proxyTimeout = 10 * time.Second // for a connection to the proxy
-	firstPause   = time.Second
+	firstPause   = time.Second      // before the proxy is tried again; doubled after each failure
 	longestPause = 30 * time.Second
 )
 
@@ -159,7 +159,7 @@ func (s *Sockets) reachProxy(ctx context.Context, network, addr string) (net.Con
 	return s.dial(ctx, network, addr, nil)
 }
 
-// awaitProxy tries to reach the proxy until it can, and then has that known.
+// awaitProxy tries to connect to the proxy until that succeeds, and then calls Config.Changed.
 func (s *Sockets) awaitProxy(network, addr string) {
 	for pause := firstPause; s.rest(pause); pause = min(2*pause, longestPause) {
 		conn, err := s.reachProxy(s.ctx, network, addr)
@@ -178,7 +178,7 @@ func (s *Sockets) awaitProxy(network, addr string) {
 	}
 }
 
-// rest waits, and reports whether there is anything left to do.
+// rest waits for d. It returns false at once when s is closed.
 func (s *Sockets) rest(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -196,15 +196,15 @@ func (s *Sockets) changed(again bool) {
 	}
 }
 
-// ProxyErr is why the proxy is out of reach at present, or nil.
+// ProxyErr returns why the proxy is out of reach at present, or nil.
 func (s *Sockets) ProxyErr() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.proxyErr
 }
 
-// UDPErr is why no packet can be sent at present, or nil. It matches errors.ErrUnsupported if there is no way for
-// packets at all.
+// UDPErr returns why no UDP packet can be sent at present, or nil. It matches errors.ErrUnsupported if the configuration or
+// the proxy does not support UDP.
 func (s *Sockets) UDPErr() error {
 	switch {
 	case s.config.Dial != nil && s.config.ListenPacket == nil:
@@ -222,7 +222,7 @@ func (s *Sockets) UDPErr() error {
 	return s.relay.error()
 }
 
-// NoUDP is why no packet can ever be sent, or nil.
+// NoUDP returns why the configuration does not allow UDP, or nil.
 func (s *Sockets) NoUDP() error {
 	switch {
 	case s.config.Dial != nil && s.config.ListenPacket == nil:

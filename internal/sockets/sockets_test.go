@@ -40,7 +40,7 @@ func parse(t *testing.T, s string) *url.URL {
 	return u
 }
 
-// bound are real sockets on an address of the loopback.
+// bound returns a Sockets of the real system, bound to 127.0.0.1.
 func bound(t *testing.T) *sockets.Sockets {
 	return open(t, sockets.Config{Bind: netip.MustParseAddr("127.0.0.1")})
 }
@@ -73,8 +73,8 @@ func TestBound(t *testing.T) {
 	require.Error(t, err)
 }
 
-// An address that no interface has is no way out.
-func TestBoundToNothing(t *testing.T) {
+// With a bound address that no interface has, nothing can be dialled or listened on.
+func TestBoundToMissingAddress(t *testing.T) {
 	s := open(t, sockets.Config{Bind: netip.MustParseAddr("203.0.113.77")})
 	_, err := s.Dial(t.Context(), "tcp", "127.0.0.1:9")
 	require.ErrorIs(t, err, sockets.ErrCutOff)
@@ -84,7 +84,7 @@ func TestBoundToNothing(t *testing.T) {
 	require.ErrorIs(t, err, sockets.ErrCutOff)
 }
 
-// A listener is made again on its port.
+// A renewed listener listens on the same port.
 func TestRenew(t *testing.T) {
 	s := bound(t)
 	l, err := s.Listen(":0")
@@ -119,7 +119,7 @@ func TestRenew(t *testing.T) {
 	s.Renew()
 }
 
-// While the address is away a listener waits, and its port stays its own.
+// While its address is missing, a listener waits. It listens on the same port when the address is back.
 func TestListenerWithoutAddress(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		h := n.NewHost("80.0.0.1", 0, 0, 0)
@@ -160,12 +160,13 @@ func TestListenerWithoutAddress(t *testing.T) {
 		there.Store(false)
 		s.Renew()
 		simnet.Sleep(time.Second)
-		require.NoError(t, l.Close(), "while it waits")
+		require.NoError(t, l.Close(), "while Accept waits for the address")
 		accepting.Wait()
 	})
 }
 
-// A name is looked up by asking there, through the proxy, by the protocol that is spoken there.
+// The address of a name is learned from the answer to a query that is sent to it through the proxy, in the protocol of the
+// host.
 func TestLookUpByProxy(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		us, via, far := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("81.0.0.1", 0, 0, 0), n.NewHost("82.0.0.1", 0, 0, 0)
@@ -202,10 +203,13 @@ func TestLookUpByProxy(t *testing.T) {
 			ListenPacket: func(_ context.Context, network, addr string) (net.PacketConn, error) {
 				return us.ListenPacket(network, addr)
 			},
-			LookUp: func(context.Context, string) ([]netip.Addr, error) { t.Error("looked up here"); return nil, nil },
+			LookUp: func(context.Context, string) ([]netip.Addr, error) {
+				t.Error("looked up without the proxy")
+				return nil, nil
+			},
 		}})
 		_, err = s.LookUpFor(sockets.Tracker)(t.Context(), "far.sim", 7000)
-		require.ErrorIs(t, err, net.ErrClosed, "there is no way for packets yet")
+		require.ErrorIs(t, err, net.ErrClosed, "there is no relay yet")
 		packets, err := s.ListenPacket(t.Context(), "udp4", "")
 		require.NoError(t, err)
 		defer packets.Close()
@@ -237,7 +241,7 @@ func TestLookUpByProxy(t *testing.T) {
 	})
 }
 
-// A proxy that cannot be reached is tried again alone, however many want it, and that it is back is told.
+// A proxy that is out of reach is tried by one goroutine only, however many dials fail. Config.Changed is called when it is back.
 func TestProxyOutOfReach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tried, told, there atomic.Int32
@@ -279,7 +283,8 @@ func TestProxyOutOfReach(t *testing.T) {
 	})
 }
 
-// A client of the user's obeys where it can be made to, and is left alone where there is nothing to obey.
+// An HTTP client of the user is changed to use the bound address if its Transport is an *http.Transport. Without a proxy or
+// a bound address it is not changed.
 func TestObey(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) }))
 	defer server.Close()
@@ -302,11 +307,11 @@ func TestObey(t *testing.T) {
 	require.Same(t, other, s.Obey(other))
 }
 
-// No way of dialling that a Transport of the user's has is left to it, nor that of a default that the program has replaced.
-func TestObeyDialsNoOtherWay(t *testing.T) {
+// Obey replaces every dial function of the user's Transport, and does not use a default transport that the program has set.
+func TestObeyReplacesDialFunctions(t *testing.T) {
 	beside := func(string, string) (net.Conn, error) {
-		t.Error("dialled beside the address")
-		return nil, errors.New("beside")
+		t.Error("dialled with a function of the user's Transport")
+		return nil, errors.New("bypassed")
 	}
 	s := open(t, sockets.Config{Bind: netip.MustParseAddr("203.0.113.77"), System: sockets.System{
 		Addrs: func() ([]netip.Addr, error) { return nil, nil },
@@ -316,7 +321,7 @@ func TestObeyDialsNoOtherWay(t *testing.T) {
 	defer func() { http.DefaultTransport = before }()
 	for name, given := range map[string]http.RoundTripper{
 		"the default": nil,
-		//lint:ignore SA1019 a transport of a user may have them
+		//lint:ignore SA1019 the transport of a user may set them
 		"both": &http.Transport{Dial: beside, DialTLS: beside},
 		"contexts": &http.Transport{
 			DialContext:    func(_ context.Context, network, addr string) (net.Conn, error) { return beside(network, addr) },
@@ -331,8 +336,8 @@ func TestObeyDialsNoOtherWay(t *testing.T) {
 	}
 }
 
-// A Dial of the user's that connects from elsewhere is of no use.
-func TestOwnDialElsewhere(t *testing.T) {
+// A connection of Config.Dial that does not come from the bound address is an error.
+func TestDialFromAnotherAddress(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
@@ -346,7 +351,7 @@ func TestOwnDialElsewhere(t *testing.T) {
 	require.ErrorContains(t, err, "Client.Dial connects from 127.0.0.1")
 }
 
-// A public address of this machine, or of another in its network, is judged as one inside our network.
+// A public address of this machine, or of another machine in its IPv6 network, is checked as one inside our network.
 func TestOwnAddressesAreInside(t *testing.T) {
 	s := open(t, sockets.Config{System: sockets.System{
 		Dial: func(context.Context, netip.Addr, string, string) (net.Conn, error) {
@@ -372,8 +377,9 @@ func TestOwnAddressesAreInside(t *testing.T) {
 	}
 }
 
-// A connection to an address of this machine that an announce left is inside our network for the next request, too.
-func TestOwnAddressKept(t *testing.T) {
+// An idle connection to an address of this machine, left by an announce, is checked as inside our network when the next
+// request uses it.
+func TestOwnAddressOfIdleConnection(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	var asked atomic.Int32
@@ -417,7 +423,7 @@ func TestOwnAddressKept(t *testing.T) {
 	require.EqualValues(t, 1, asked.Load())
 }
 
-// A connFrom is a connection from another address than it is.
+// A connFrom is a connection that reports another RemoteAddr.
 type connFrom struct {
 	net.Conn
 	remote netip.AddrPort

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -262,6 +263,54 @@ func TestNothingIsWrittenThroughALink(t *testing.T) {
 	b, err = os.ReadFile(filepath.Join(dir, "d", "a"))
 	require.NoError(t, err)
 	require.Equal(t, content[:10], b)
+}
+
+// blindDisk has no handle to look at so many symbolic links.
+type blindDisk struct {
+	storage.Disk
+	fails *int
+}
+
+func (d blindDisk) Readlink(name string) (string, error) {
+	if *d.fails > 0 {
+		*d.fails--
+		return "", syscall.EMFILE
+	}
+	return d.Disk.Readlink(name)
+}
+
+// Nor is that done because there was no handle to see that it is one.
+func TestNothingIsWrittenThroughALinkWithoutHandles(t *testing.T) {
+	needSymlinks(t)
+	if !storage.Exhausted(syscall.EMFILE) {
+		t.Skip("no such error here")
+	}
+	for fails := 1; fails <= 3; fails++ {
+		tor, content := linkedContent("d/a")
+		dir := t.TempDir()
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "d"), 0o777))
+		other := filepath.Join(dir, "other")
+		require.NoError(t, os.WriteFile(other, []byte("another's"), 0o666))
+		require.NoError(t, os.Symlink("../other", filepath.Join(dir, "d", "a")))
+		disk, err := storage.OpenRoot(dir)
+		require.NoError(t, err)
+		left := 0
+		s, err := storage.OpenDisk(tor, blindDisk{disk, &left}, dir, nil)
+		require.NoError(t, err)
+		require.NoError(t, s.SetWanted(all(tor)))
+		left = fails
+		for {
+			_, err := s.WriteAt(content, 0)
+			if err == nil {
+				break
+			}
+			require.ErrorIs(t, err, syscall.EMFILE)
+		}
+		require.NoError(t, s.Close())
+		b, err := os.ReadFile(other)
+		require.NoError(t, err)
+		require.Equal(t, "another's", string(b))
+	}
 }
 
 // Links move with the files, and what is in their place in the new directory stops a Move.

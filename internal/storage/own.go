@@ -171,7 +171,13 @@ func (s *fileStore) own(i int) error {
 			}
 		}
 	}
-	if info.Links > 1 || !made && s.isLink(f.name) {
+	link := false
+	if !made {
+		if link, err = s.isLink(f.name); err != nil {
+			return err
+		}
+	}
+	if link || info.Links > 1 {
 		if err := s.copyOwn(i, info); err != nil {
 			return fmt.Errorf("%s: give it a copy of its own: %w", s.path(i), err)
 		}
@@ -190,10 +196,17 @@ func (s *fileStore) own(i int) error {
 	return nil
 }
 
-// isLink reports whether a name is that of a symbolic link, to which nothing is written: it may lead to another file, which is not ours.
-func (s *fileStore) isLink(name string) bool {
-	_, err := s.disk.Readlink(name)
-	return err == nil
+// isLink reports whether a name is that of a symbolic link, to which nothing is written: it may lead to another file, which is not
+// ours. That there is no handle to look is an error.
+func (s *fileStore) isLink(name string) (bool, error) {
+	err := s.handles.makeRoom(func() error {
+		_, err := s.disk.Readlink(name)
+		return err
+	})
+	if Exhausted(err) {
+		return false, err
+	}
+	return err == nil, nil
 }
 
 // apartFromSidecars is the path of a file, changed where it has a name that the sidecars of some torrent have: an author could

@@ -3,6 +3,8 @@ package storage_test
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -102,4 +104,32 @@ func TestLinksWhoseClaimsFail(t *testing.T) {
 		require.NoError(t, finished)
 		require.NoError(t, s.Close())
 	}
+}
+
+// What lies under another name is not passed over because there was no handle to look at it.
+func TestAnAliasIsLookedForWithoutAHandle(t *testing.T) {
+	if !storage.Exhausted(syscall.EMFILE) {
+		t.Skip("no such error here")
+	}
+	tor, content := testContent(50, 100)
+	d := disktest.New()
+	require.NoError(t, d.MkdirAll("d"))
+	part := filepath.FromSlash("d/0.part")
+	f, err := d.Open(part, os.O_RDWR|os.O_CREATE)
+	require.NoError(t, err)
+	_, err = f.WriteAt(content, 0)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	d.Fail = func(call, name string) error {
+		if call == "stat" && name == part {
+			return syscall.EMFILE
+		}
+		return nil
+	}
+	_, err = storage.OpenDisk(tor, d, "disk", nil)
+	require.ErrorIs(t, err, syscall.EMFILE)
+	d.Fail = nil
+	s := openForgetful(t, tor, d)
+	require.Equal(t, bits.Full(2), s.Present())
+	require.NoError(t, s.Close())
 }

@@ -152,8 +152,12 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 			f.name = s.ownName(i)
 		}
 		info, err := none.stat(disk, f.name)
-		if missing(err) && i < s.edgesFile() && s.findAlias(i, none) {
-			continue
+		if missing(err) && i < s.edgesFile() {
+			if found, err := s.findAlias(i, none); err != nil {
+				return nil, err
+			} else if found {
+				continue
+			}
 		}
 		switch {
 		case missing(err):

@@ -14,15 +14,19 @@ import (
 const partSuffix = ".part"
 
 // findAlias looks for file i under a name that another program, or a file system that does not take its own, may
-// have given it. It is read there, and left alone until Settle.
-func (s *fileStore) findAlias(i int, none absentDirs) bool {
+// have given it. It is read there, and left alone until Settle. That there is no handle to look is an error.
+func (s *fileStore) findAlias(i int, none absentDirs) (found bool, err error) {
 	f, length := &s.files[i], s.content.File(i).Length
 	if length == 0 {
-		return false
+		return false, nil
 	}
-	look := func(name string, most int64) bool {
-		info, err := s.disk.Stat(name)
-		if err != nil || !info.Regular || info.Size > most {
+	look := func(name string, most int64) bool { // true ends it, by an error, too
+		info, failed := s.disk.Stat(name)
+		if Exhausted(failed) {
+			err = failed
+			return true
+		}
+		if failed != nil || !info.Regular || info.Size > most {
 			return false
 		}
 		f.name, f.alias = name, true
@@ -31,7 +35,7 @@ func (s *fileStore) findAlias(i int, none absentDirs) bool {
 	}
 	own := f.name
 	if none[filepath.Dir(own)] == nil && look(own+partSuffix, length) {
-		return true
+		return err == nil, err
 	}
 	for _, other := range safename.Variants(s.content.File(i).Path) {
 		other = filepath.FromSlash(apartFromSidecars(other))
@@ -39,10 +43,10 @@ func (s *fileStore) findAlias(i int, none absentDirs) bool {
 			continue
 		}
 		if look(other, math.MaxInt64) || look(other+partSuffix, length) {
-			return true
+			return err == nil, err
 		}
 	}
-	return false
+	return false, nil
 }
 
 func (s *fileStore) Settle(ctx context.Context, have bits.Set) error {

@@ -21,10 +21,10 @@ type moving struct {
 //
 // All of the content is moved, or none: after an error everything is as it was, and after a kill or a loss of power all of it is in
 // the old directory or in dir, where Start finds it. Move overwrites no file in dir: the error matches fs.ErrExist if another file
-// is in the way, and ErrInUse if another download is. Files of other programs in the old directory stay there. Move waits for the
-// check at the start, for Recheck and for another Move. It returns early with an error if ctx or the download ends. A download that
-// has ended but was not closed can be moved, too. Content in memory, or in a Storage of the caller's own, cannot be moved: the
-// error matches errors.ErrUnsupported.
+// is in the way, and ErrInUse if another download is. Files of other programs in the old directory stay there, and so do files that
+// another program changes while they are copied. Move waits for the check at the start, for Recheck and for another Move. It returns
+// early with an error if ctx or the download ends. A download that has ended but was not closed can be moved, too. Content in memory,
+// or in a Storage of the caller's own, cannot be moved: the error matches errors.ErrUnsupported.
 func (d *Download) Move(ctx context.Context, dir string) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

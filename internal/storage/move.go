@@ -26,7 +26,7 @@ import (
 //     nothing is overwritten. The symbolic links that the torrent has follow.
 //  5. Those names are synced, and then the sidecar is written.
 //  6. Reads and writes go to the new directory.
-//  7. The old names are removed, the sidecar first, and the old lock.
+//  7. The old names are removed, the sidecar first, and the old lock. A file that another program changed while it was copied stays.
 //
 // A rename would be simpler, but of two files renamed one after the other only one is there after a kill.
 
@@ -51,6 +51,7 @@ type move struct {
 	unlock   func(bool) error // of the new directory
 	names    map[int]string   // of what was placed
 	after    map[int]FileInfo // of what was placed
+	left     map[int]Stamp    // how the old files of what was copied were left
 	done     int64            // bytes that were copied
 	total    int64            // bytes to copy
 
@@ -114,7 +115,7 @@ var errSameDir = errors.New("the same directory")
 func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) (err error) {
 	m := &move{
 		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
-		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), written: make(map[int][]span), names: make(map[int]string),
+		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), left: make(map[int]Stamp), written: make(map[int][]span), names: make(map[int]string),
 	}
 	have, _ := claims()
 	wasLocked, err := m.begin(have)

@@ -216,6 +216,7 @@ func (m *move) adopt() {
 			f.ready.Store(false)
 			f.here = i == s.edgesFile() || s.isWanted(i)
 		case moved:
+			m.left[i] = f.left
 			f.left, f.id, f.links = info.Stamp, info.ID, info.Links
 			if !m.staged[i] {
 				f.links = max(1, f.links-1)
@@ -267,6 +268,10 @@ func (m *move) removeFromOld(which func(i int) bool) error {
 	for _, i := range m.files {
 		name, moved := m.names[i]
 		if !moved || !which(i) {
+			continue
+		}
+		if info, err := m.old.Stat(name); err == nil && m.staged[i] && info.Stamp != m.left[i] {
+			errs = append(errs, fmt.Errorf("%s: %w while it was copied", name, ErrChanged))
 			continue
 		}
 		if err := m.old.Remove(name); err != nil && !absent(err) {

@@ -111,3 +111,36 @@ func TestMoveToWhereAnotherFileIs(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrExist)
 	require.Equal(t, before, listing(t, root))
 }
+
+// A file that another program changes or replaces while it is copied to another file system stays, with what was written to it.
+func TestMoveKeepsWhatIsChangedMeanwhile(t *testing.T) {
+	tor, content := testContent(50, 200, 100, 100)
+	old, dir := t.TempDir(), t.TempDir()
+	fill(t, tor, old, content)
+	changed := false
+	disks := onDisks(t, true, func() {
+		if _, err := os.Stat(filepath.Join(dir, sidecar(tor, ".move"), "1")); err != nil || changed {
+			return
+		}
+		changed = true
+		require.NoError(t, os.WriteFile(old+"/d/0", []byte("edited"), 0o666))
+		require.NoError(t, os.WriteFile(old+"/d/new", []byte("saved"), 0o666))
+		require.NoError(t, os.Rename(old+"/d/new", old+"/d/1"))
+	}, old, dir)
+	s, err := storage.OpenDisk(tor, disks[0], old, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	have := bits.Full(tor.NumPieces())
+	require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, claim(have)))
+	require.True(t, changed)
+	require.Equal(t, []string{"d/0", "d/1"}, listing(t, old))
+	for name, want := range map[string]string{"d/0": "edited", "d/1": "saved"} {
+		b, err := os.ReadFile(filepath.Join(old, name))
+		require.NoError(t, err)
+		require.Equal(t, want, string(b))
+	}
+	require.ErrorIs(t, s.ChangedFile(0), storage.ErrChanged, "it is hashed again")
+	require.ErrorIs(t, s.ChangedFile(1), storage.ErrChanged)
+	require.NoError(t, s.ChangedFile(2))
+	require.NoError(t, s.Close())
+}

@@ -24,6 +24,7 @@ type hosts struct {
 // A host is one server, by its name and port.
 type host struct {
 	used    int
+	by      map[*Content]int // of them, by torrent
 	most    int
 	waiting []waiter // those that want to ask, in the order in which they came
 }
@@ -53,7 +54,7 @@ func (s *Seed) Acquire(ctx context.Context) (release func(), err error) {
 		if len(h.known) >= maxKnown {
 			maps.DeleteFunc(h.known, func(_ string, at *host) bool { return at.used == 0 && len(at.waiting) == 0 })
 		}
-		at = &host{most: maxConns}
+		at = &host{most: maxConns, by: make(map[*Content]int)}
 		h.known[key] = at
 	}
 	turn := make(chan struct{})
@@ -64,6 +65,9 @@ func (s *Seed) Acquire(ctx context.Context) (release func(), err error) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		at.used--
+		if at.by[s.content]--; at.by[s.content] == 0 {
+			delete(at.by, s.content)
+		}
 		at.grant()
 	})
 	select {
@@ -83,12 +87,20 @@ func (s *Seed) Acquire(ctx context.Context) (release func(), err error) {
 	return nil, context.Cause(ctx)
 }
 
-// grant gives the next ones their turns. The lock is held.
+// grant gives the next ones their turns: those of the torrent that has the fewest, else those that came first. The lock is held.
 func (h *host) grant() {
 	for h.used < h.most && len(h.waiting) > 0 {
-		close(h.waiting[0].turn)
-		h.waiting = h.waiting[1:]
+		next := 0
+		for k, w := range h.waiting {
+			if h.by[w.content] < h.by[h.waiting[next].content] {
+				next = k
+			}
+		}
+		w := h.waiting[next]
+		close(w.turn)
+		h.waiting = slices.Delete(h.waiting, next, next+1)
 		h.used++
+		h.by[w.content]++
 	}
 }
 

@@ -298,6 +298,40 @@ func TestHosts(t *testing.T) {
 	})
 }
 
+// A torrent that names one host many times does not keep another from it.
+func TestTurnsOfTorrents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := NewClient(nil, direct)
+		turns := make(chan string, 100)
+		releases := make(chan func(), 100)
+		wait := func(torrent string, content *Content, n int) {
+			for i := range n {
+				s, err := c.NewSeed(fmt.Sprintf("http://h/%d", i), false, content)
+				require.NoError(t, err)
+				go func() {
+					release, err := s.Acquire(t.Context())
+					if err == nil {
+						turns <- torrent
+						releases <- release
+					}
+				}()
+				synctest.Wait()
+			}
+		}
+		wait("many", new(Content), 50)
+		wait("one", new(Content), 2)
+		var order []string
+		for range 8 {
+			order = append(order, <-turns)
+			if len(order) >= maxConns {
+				(<-releases)()
+			}
+			synctest.Wait()
+		}
+		require.Equal(t, []string{"many", "many", "one", "many", "one", "many", "many", "many"}, order)
+	})
+}
+
 // Hosts that are not asked any more are forgotten.
 func TestHostsAreForgotten(t *testing.T) {
 	c := NewClient(nil, direct)

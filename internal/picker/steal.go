@@ -21,7 +21,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		rationed = pk.full(now)
 	}
 	rests := now.Before(s.looksFrom)
-	looks := 0
+	before := pk.work
 	var latest time.Duration
 	var view outlook
 	if rationed {
@@ -34,7 +34,6 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		}
 		for k := len(o.queue) - 1; k >= 0; k-- {
 			pk.work++
-			looks++
 			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].Piece)
 			worth := stuck || !busy && eta > max(latest, 2*mine) && (!rationed || s.Runs && o.Runs || view.large(s, o, eta-mine))
 			if worth && pk.maySteal(s, o, k, now) && pk.mayReassign(s, o, k, now) {
@@ -49,7 +48,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 			}
 		}
 	}
-	if victim == nil && looks > fewLooks {
+	if looks := pk.work - before; victim == nil && looks > fewLooks {
 		s.looksFrom = now.Add(time.Duration(looks) * lookPause)
 	}
 	return victim, at
@@ -59,8 +58,9 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 // block comes free somewhere. So one that has looked at more than a few looks at the last of each alone for a while, which grows with
 // their number.
 const (
-	fewLooks  = 1000
-	lookPause = 50 * time.Microsecond
+	fewLooks        = 1000 // and steps that they take
+	lookPause       = 50 * time.Microsecond
+	requestsPerStep = 16 // of a queue in which one is sought
 )
 
 // Where all are fast and together fill our own link, each has much of what is left under way, and is soon rid of it,
@@ -171,6 +171,7 @@ func (pk *Picker) maySteal(s, o *Supplier, k int, now time.Time) bool {
 		return false
 	}
 	at := slices.IndexFunc(other.queue, func(q outstanding) bool { return q.Block == id })
+	pk.work += int64(at / requestsPerStep)
 	eta := other.eta(at, now)
 	if !other.stuck(id.Piece) && eta <= 2*s.eta(len(s.queue), now) {
 		return false // the other sends it soon enough

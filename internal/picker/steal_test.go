@@ -247,3 +247,32 @@ func TestLooksInVainCostLittle(t *testing.T) {
 	blocks, _ = pk.Next(s, s.Room(), now, nil)
 	require.NotEmpty(t, blocks, "and what it can take over now is found a little later")
 }
+
+// The place of a request among thousands is looked for to learn when another supplier sends the block, which is work, too.
+func TestLooksAtSharedRequestsAreWork(t *testing.T) {
+	pk := New(layout.New(layout.BlockSize, layout.File{Length: maxDepth * layout.BlockSize}), 1)
+	for i := range maxDepth {
+		pk.Prioritise(i, normal)
+	}
+	join := func(rate float64) *Supplier {
+		s := &Supplier{Ready: true, all: true}
+		pk.join(s)
+		s.pipe.depth, s.pipe.limit, s.pace.rate = maxDepth, maxDepth, rate
+		return s
+	}
+	chokes := join(0)
+	blocks, _ := pk.Next(chokes, maxDepth, epoch, nil)
+	require.Len(t, blocks, maxDepth)
+	chokes.Choking = true
+	blocks, _ = pk.Next(join(1<<24), maxDepth, epoch, nil)
+	require.Len(t, blocks, maxDepth, "all of which another will send")
+	slow := join(1 << 10)
+	before := pk.Work()
+	blocks, _ = pk.Next(slow, 1, epoch, nil)
+	require.Empty(t, blocks, "sooner than a slow one")
+	require.Greater(t, pk.Work()-before, int64(maxDepth*maxDepth/2/requestsPerStep))
+	before = pk.Work()
+	blocks, _ = pk.Next(slow, 1, epoch, nil)
+	require.Empty(t, blocks)
+	require.Less(t, pk.Work()-before, int64(1000))
+}

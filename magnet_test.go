@@ -4,13 +4,14 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 const (
@@ -205,45 +206,44 @@ func FuzzParseMagnet(f *testing.F) {
 	})
 }
 
-// Whoever writes a link chooses its info hash, and the addresses of peers. A program inside the network that reads lines is not
-// told a line of his so. A client that encrypts did it as well, as it tries without after it was not answered.
+// The author of a link chooses its info hash, and the addresses of peers. No program at a private address that reads lines is told one
+// of the author's. A client that encrypts did so too, because it dials again without encryption if it is not answered.
 func TestResolveTellsNoLines(t *testing.T) {
 	for _, policy := range []EncryptionPolicy{PreferEncryption, DisableEncryption, RequireEncryption} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer l.Close()
-		var mu sync.Mutex
-		var heard []byte
-		dials := 0
-		go func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			l, err := n.NewHost("10.0.0.2", 0, 0, 0).Listen("tcp", ":6379")
+			require.NoError(t, err)
+			var mu sync.Mutex
+			var heard []byte
+			dials := 0
+			go func() {
+				for {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					go func() {
+						defer conn.Close()
+						conn.SetDeadline(time.Now().Add(time.Second))
+						b, _ := io.ReadAll(conn)
+						mu.Lock()
+						defer mu.Unlock()
+						heard = append(heard, b...)
+						dials++
+					}()
 				}
-				go func() {
-					defer conn.Close()
-					conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
-					b, _ := io.ReadAll(conn)
-					mu.Lock()
-					defer mu.Unlock()
-					heard = append(heard, b...)
-					dials++
-				}()
-			}
-		}()
-		c := &Client{NoDHT: true, NoUTP: true, NoListen: true, Encryption: policy}
-		defer c.Close()
-		m, err := ParseMagnet("magnet:?xt=urn:btih:" + hex.EncodeToString([]byte("..\r\nFLUSHALL\r\nQUIT\r\n")) + "&x.pe=" + l.Addr().String())
-		require.NoError(t, err)
-		_, err = m.Resolve(t.Context(), &Options{Client: c, StallTimeout: time.Second / 2})
-		require.Error(t, err)
-		require.Eventually(t, func() bool {
+			}()
+			c := simClient(t, n.NewHost("10.0.0.1", 0, 0, 0), nil)
+			c.Encryption = policy
+			m, err := ParseMagnet("magnet:?xt=urn:btih:" + hex.EncodeToString([]byte("..\r\nFLUSHALL\r\nQUIT\r\n")) + "&x.pe=10.0.0.2:6379")
+			require.NoError(t, err)
+			_, err = m.Resolve(t.Context(), &Options{Client: c, StallTimeout: time.Minute})
+			require.ErrorIs(t, err, ErrStalled)
 			mu.Lock()
 			defer mu.Unlock()
+			require.Positive(t, dials, policy)
 			require.NotContains(t, string(heard), "FLUSHALL", policy)
-			return dials > 0
-		}, time.Minute, time.Millisecond)
+		})
 	}
 	for hash, want := range map[string]bool{
 		"0123456789abcdefghij":                     false,

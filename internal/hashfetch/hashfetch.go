@@ -101,9 +101,6 @@ func New() *Fetcher {
 // Wanting reports whether anything is still wanted.
 func (f *Fetcher) Wanting() bool { return len(f.jobs) > 0 }
 
-// Wants reports whether t is being fetched.
-func (f *Fetcher) Wants(t Target) bool { return f.wants[t] != nil }
-
 // Want adds n hashes of a level, beginning with first, of the tree with a root and a height. Layers that are wanted first are
 // requested first. n and first are those of a whole piece layer, or of the blocks of a piece.
 func (f *Fetcher) Want(t Target, root merkle.Hash, height, level, first, n int) {

@@ -137,7 +137,7 @@ func (c *Conn) Close() (err error) {
 	c.finish()
 	p := c.in
 	p.deaf, p.arrived = true, nil
-	c.host.net.After(c.host.net.between(p.to, p.from).delay, func() {
+	c.host.net.After(delay(p.to, p.from), func() {
 		if !p.from.cut && !p.to.cut {
 			p.failWrite(syscall.EPIPE)
 		}
@@ -189,7 +189,7 @@ func (c *Conn) reset() {
 	in, out := c.in, c.out
 	in.failRead(syscall.ECONNRESET)
 	out.failWrite(syscall.ECONNRESET)
-	c.host.net.After(c.host.net.between(out.from, out.to).delay, func() {
+	c.host.net.After(delay(out.from, out.to), func() {
 		if !out.from.cut && !out.to.cut {
 			out.failRead(syscall.ECONNRESET)
 			in.failWrite(syscall.ECONNRESET)

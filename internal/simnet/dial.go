@@ -150,7 +150,7 @@ func (h *Host) roundTrip(ctx context.Context, to netip.AddrPort) error {
 	l, answers := h.net.listeners[to], h.net.known[to.Addr()] && !h.cut
 	rtt := 2 * h.Delay
 	if l != nil {
-		rtt = 2 * h.net.between(h, l.host).delay
+		rtt = 2 * delay(h, l.host)
 		answers = answers && !l.host.cut && (!l.host.guarded || l.host == h)
 	}
 	h.net.mu.Unlock()

@@ -2,33 +2,8 @@ package simnet
 
 import "time"
 
-// path is what lies between two hosts, beside their own links, one way.
-type path struct {
-	delay time.Duration
-	link  *link // nil if only the hosts' links bound the rate
-}
-
-// SetPath sets latency and bandwidth between two hosts, each way, in place of the sum of their delays. A rate
-// of 0 is no limit beside those of the links.
-func (n *Network) SetPath(a, b *Host, delay time.Duration, rate float64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, ends := range [][2]*Host{{a, b}, {b, a}} {
-		p := &path{delay: delay}
-		if rate > 0 {
-			p.link = &link{net: n, rate: rate}
-		}
-		n.paths[ends] = p
-	}
-}
-
-// between is the path from a to b. The caller holds n.mu.
-func (n *Network) between(a, b *Host) *path {
-	if p := n.paths[[2]*Host{a, b}]; p != nil {
-		return p
-	}
-	return &path{delay: a.Delay + b.Delay}
-}
+// delay is the latency between two hosts, one way.
+func delay(a, b *Host) time.Duration { return a.Delay + b.Delay }
 
 // link sends one segment at a time at its rate. When several connections wait, the one that was served
 // least goes first (start-time fair queueing), so that each gets an equal share and a short message does

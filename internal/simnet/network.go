@@ -41,8 +41,7 @@ type Network struct {
 	listeners map[netip.AddrPort]*listener
 	packets   map[netip.AddrPort]*packetConn
 	known     map[netip.Addr]bool // addresses of all hosts
-	paths     map[[2]*Host]*path
-	conns     map[*Conn]bool // ends that are not closed
+	conns     map[*Conn]bool      // ends that are not closed
 	closed    chan struct{}
 }
 
@@ -74,7 +73,6 @@ func New() *Network {
 		listeners: map[netip.AddrPort]*listener{},
 		packets:   map[netip.AddrPort]*packetConn{},
 		known:     map[netip.Addr]bool{},
-		paths:     map[[2]*Host]*path{},
 		conns:     map[*Conn]bool{},
 		closed:    make(chan struct{}),
 	}

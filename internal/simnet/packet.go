@@ -92,7 +92,7 @@ func (c *packetConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	}
 	d := datagram{b: append([]byte(nil), b...), from: c.addr}
 	if peer := c.host.net.packets[at]; peer != nil && !c.host.cut {
-		c.host.net.After(c.host.net.between(c.host, peer.host).delay, func() {
+		c.host.net.After(delay(c.host, peer.host), func() {
 			if !peer.closed && !peer.host.cut && (!peer.host.guarded || peer.sentTo[d.from]) {
 				peer.arrived = append(peer.arrived, d)
 				peer.ready.Broadcast()

@@ -7,7 +7,7 @@ import (
 
 // pipe is one way of a connection:
 //
-//	Write → sender's uplink → path → latency → receiver's downlink → arrived → Read
+//	Write → sender's uplink → latency → receiver's downlink → arrived → Read
 //
 // At most window bytes are under way between Write and Read; a Write of more waits.
 type pipe struct {
@@ -35,19 +35,14 @@ type pipe struct {
 // pipe makes one way of a connection. The caller holds n.mu.
 func (n *Network) pipe(from, to *Host) *pipe {
 	p := &pipe{net: n, from: from, to: to, canRead: sync.NewCond(&n.mu), canWrite: sync.NewCond(&n.mu)}
-	path := n.between(from, to)
+	latency := delay(from, to)
 	down := &flow{link: to.down, next: p.arrive}
-	fly := func(s segment) { n.After(path.delay, func() { down.send(s) }) }
-	if path.delay == 0 {
+	fly := func(s segment) { n.After(latency, func() { down.send(s) }) }
+	if latency == 0 {
 		fly = down.send
 	}
 	p.first = &flow{link: from.up, next: fly}
 	slowest := slower(from.up.rate, to.down.rate)
-	if path.link != nil {
-		slowest = slower(slowest, path.link.rate)
-		between := &flow{link: path.link, next: fly}
-		p.first.next = between.send
-	}
 	// A segment takes about 15 ms on the slowest link, so that latency stays true where it matters
 	// and a fast link is simulated in few steps.
 	p.segment = 64 << 10
@@ -59,7 +54,7 @@ func (n *Network) pipe(from, to *Host) *pipe {
 	if p.window == 0 {
 		p.window = 4 << 20
 		if slowest > 0 {
-			p.window = min(max(int(2*slowest*(2*path.delay).Seconds()), 64<<10), 4<<20)
+			p.window = min(max(int(2*slowest*(2*latency).Seconds()), 64<<10), 4<<20)
 		}
 	}
 	return p

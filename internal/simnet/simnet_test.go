@@ -111,15 +111,14 @@ func TestDial(t *testing.T) {
 func TestThroughput(t *testing.T) {
 	const MB = 1e6
 	for name, c := range map[string]struct {
-		up, path, down float64
-		delay          time.Duration
-		readAtMost     int
-		size           int
-		want           time.Duration
+		up, down   float64
+		delay      time.Duration
+		readAtMost int
+		size       int
+		want       time.Duration
 	}{
 		"bound by the uplink":     {up: 2 * MB, down: 9 * MB, delay: 10 * time.Millisecond, size: 20 * MB, want: 10 * time.Second},
 		"bound by the downlink":   {up: 9 * MB, down: 2 * MB, delay: 10 * time.Millisecond, size: 20 * MB, want: 10 * time.Second},
-		"bound by the path":       {path: 2 * MB, delay: 10 * time.Millisecond, size: 20 * MB, want: 10 * time.Second},
 		"a long path":             {up: 2 * MB, delay: 300 * time.Millisecond, size: 20 * MB, want: 10*time.Second + 300*time.Millisecond},
 		"a modem":                 {up: 5000, delay: 50 * time.Millisecond, size: 50_000, want: 10 * time.Second},
 		"tiny reads":              {up: 5000, delay: 50 * time.Millisecond, size: 50_000, readAtMost: 7, want: 10 * time.Second},
@@ -127,9 +126,8 @@ func TestThroughput(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-				a, b := n.NewHost("10.0.0.1", c.up, 0, 0), n.NewHost("10.0.0.2", 0, c.down, 0)
+				a, b := n.NewHost("10.0.0.1", c.up, 0, c.delay), n.NewHost("10.0.0.2", 0, c.down, 0)
 				b.Plan = func() simnet.Fault { return simnet.Fault{ReadAtMost: c.readAtMost} }
-				n.SetPath(a, b, c.delay, c.path)
 				from, to := connect(t, a, b)
 				data := noise(c.size)
 				start := time.Now()

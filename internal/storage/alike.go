@@ -48,19 +48,25 @@ func (s *fileStore) sameInCase(i int) int {
 func (s *fileStore) foldsCase(name string) bool {
 	for _, there := range []string{name, s.sidecar(".lock")} {
 		if s.folding == 0 {
-			_ = s.handles.makeRoom(func() (err error) { // what cannot be told now is asked again
-				s.folding, err = asksCase(s.disk, there)
-				return err
-			})
+			s.folding = s.asksCase(s.disk, there)
 		}
 	}
 	return s.folding > 0
 }
 
-// asksCase is 1 if a disk takes names for one that differ in case alone, -1 if not, and 0 if the file of this name does not show it.
+// asksCase is what seesCase says, or 0 if that failed, even though files that are not in use gave way.
+func (s *fileStore) asksCase(disk Disk, name string) (folding int8) {
+	_ = s.handles.makeRoom(func() (err error) {
+		folding, err = seesCase(disk, name)
+		return err
+	})
+	return folding
+}
+
+// seesCase is 1 if a disk takes names for one that differ in case alone, -1 if not, and 0 if the file of this name does not show it.
 // It is shown by another name that leads to something, and yet not both are listed. What is seen of a file does not show it: where
 // inodes are invented, one file has several, two files may have the same size and time, and both change while it is written.
-func asksCase(disk Disk, name string) (int8, error) {
+func seesCase(disk Disk, name string) (int8, error) {
 	name, other := inOtherCase(name)
 	if other == "" {
 		return 0, nil

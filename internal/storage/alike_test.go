@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,4 +133,64 @@ func TestAnothersNameInAnotherCaseProvesNothing(t *testing.T) {
 		require.NoError(t, first.Close())
 		require.NoError(t, second.Close())
 	}
+}
+
+// openInvented opens a store where inodes are invented, each time another one, on a file system that takes names for one.
+func openInvented(t *testing.T, tor storage.Content, dir string, fold func(string) string, inodes *atomic.Uint64) storage.Store {
+	s, err := storage.OpenDisk(tor, invented(t, dir, fold, inodes), dir, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func invented(t *testing.T, dir string, fold func(string) string, inodes *atomic.Uint64) storage.Disk {
+	disk, err := storage.OpenRoot(dir)
+	require.NoError(t, err)
+	return strangeDisk{foldingDisk{disk, fold}, inodes}
+}
+
+// However many files a download has, and whether it finds any when it begins, others do not have these in another case.
+func TestManyFilesAreClaimedInAnyCase(t *testing.T) {
+	linuxOnly(t)
+	for _, n := range []int{1, 300, 1100} {
+		for _, there := range []bool{true, false} {
+			paths := []string{"d/ReadMe"}
+			for len(paths) < n {
+				paths = append(paths, fmt.Sprintf("d/%d", len(paths)))
+			}
+			mine, _ := named(1, paths...)
+			theirs, _ := named(2, "d/readme")
+			dir, inodes := t.TempDir(), new(atomic.Uint64)
+			if there {
+				require.NoError(t, os.Mkdir(dir+"/d", 0o777))
+				require.NoError(t, os.WriteFile(dir+"/d/readme", make([]byte, 100), 0o666))
+			}
+			require.NoError(t, openInvented(t, mine, dir, strings.ToLower, inodes).SetWanted(all(mine)))
+			require.ErrorIs(t, openInvented(t, theirs, dir, strings.ToLower, inodes).SetWanted(all(theirs)), storage.ErrInUse, "%d files, there %v", n, there)
+		}
+	}
+}
+
+func TestFilesAreClaimedInAnyCaseWhereTheyAreMoved(t *testing.T) {
+	linuxOnly(t)
+	mine, content := named(1, "d/ReadMe", "d/a")
+	theirs, _ := named(2, "d/readme")
+	old, dir, inodes := t.TempDir(), t.TempDir(), new(atomic.Uint64)
+	s := openDirectory(t, mine, old)
+	require.NoError(t, s.SetWanted(all(mine)))
+	download(t, mine, s, content)
+	require.NoError(t, storage.MoveTo(t.Context(), s, invented(t, dir, strings.ToLower, inodes), dir, claim(bits.Full(mine.NumPieces()))))
+	require.ErrorIs(t, openInvented(t, theirs, dir, strings.ToLower, inodes).SetWanted(all(theirs)), storage.ErrInUse)
+}
+
+// A directory above has the files below by a path in which the name of a directory is in another case.
+func TestFilesAreClaimedInAnyCaseWithinAnotherDirectory(t *testing.T) {
+	linuxOnly(t)
+	outer, content := named(1, "sub/X")
+	inner, _ := named(2, "x")
+	above, inodes := t.TempDir(), new(atomic.Uint64)
+	s := openInvented(t, outer, above, strings.ToUpper, inodes)
+	require.NoError(t, s.SetWanted(all(outer)))
+	download(t, outer, s, content)
+	require.ErrorIs(t, openInvented(t, inner, above+"/SUB", strings.ToUpper, inodes).SetWanted(all(inner)), storage.ErrInUse)
 }

@@ -6,8 +6,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-
-	"github.com/shoal-go/torrent/internal/safename"
 )
 
 // Claimed is the error of a path that another download has. It matches ErrInUse.
@@ -26,6 +24,10 @@ func (e *Claimed) Unwrap() error { return ErrInUse }
 type Claim struct {
 	Path string // slash-separated, under the directory
 	ID   FileID // of the file that is there, because a file system may take another path for the same; or zero
+
+	// AnyCase is set where the file system takes paths for one that differ in case alone. Where inodes are invented, the
+	// identity of a file does not keep others from it.
+	AnyCase bool
 }
 
 // maxClaims bounds the claims of one Store: the system walks through all that a directory has for each.
@@ -36,6 +38,11 @@ const maxClaims = 1024
 // one of these, its bytes are kept aside. Nor is a file ours that was found under another name, if another download has it.
 // The caller holds s.mu.
 func (s *fileStore) claim(wanted []bool) error {
+	for i := range s.content.NumFiles() {
+		if f := &s.files[i]; s.folding == 0 && f.here && (f.left != Stamp{}) {
+			s.foldsCase(f.name)
+		}
+	}
 	var files []Claim
 	var others []int
 	for i := range s.content.NumFiles() {
@@ -44,13 +51,10 @@ func (s *fileStore) claim(wanted []bool) error {
 		}
 		switch f := &s.files[i]; {
 		case wanted[i] && f.alias:
-			files = append(files, Claim{Path: filepath.ToSlash(s.ownName(i))})
+			files = append(files, Claim{Path: filepath.ToSlash(s.ownName(i)), AnyCase: s.folding > 0})
 			others = append(others, i)
 		case wanted[i]:
 			files = append(files, s.claimFor(i))
-			if f.here && s.content.NumFiles() <= maxClaims/4 {
-				files = append(files, s.inAnyCase(i)...)
-			}
 		case f.here:
 			others = append(others, i)
 		}
@@ -106,24 +110,11 @@ func (s *fileStore) forget(i int) {
 // The caller holds s.mu.
 func (s *fileStore) claimFor(i int) Claim {
 	f := &s.files[i]
-	c := Claim{Path: filepath.ToSlash(f.name)}
+	c := Claim{Path: filepath.ToSlash(f.name), AnyCase: s.folding > 0}
 	if f.links == 1 {
 		c.ID = f.id
 	}
 	return c
-}
-
-// anyCase is what the claims on names without regard to case begin with, as no name does.
-const anyCase = "\x00"
-
-// inAnyCase is the claim on the name of file i, which is there, in any case, if the file system takes these for one. Where inodes are
-// invented, its identity does not keep others from it. The caller holds s.mu.
-func (s *fileStore) inAnyCase(i int) []Claim {
-	name := s.files[i].name
-	if !s.foldsCase(name) {
-		return nil
-	}
-	return []Claim{{Path: anyCase + safename.FoldCase(filepath.ToSlash(name))}}
 }
 
 // bounded returns the files, or directories that hold them if they are too many.
@@ -149,7 +140,7 @@ func upTo(files []Claim, depth int) (list []Claim, ok bool) {
 	seen := make(map[string]struct{})
 	for _, c := range files {
 		if p := firstElements(c.Path, depth); p != c.Path {
-			c = Claim{Path: p}
+			c = Claim{Path: p, AnyCase: c.AnyCase}
 		}
 		if _, ok := seen[c.Path]; ok {
 			continue

@@ -7,10 +7,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shoal-go/torrent/internal/safename"
 )
 
 // Claims are read locks on ranges of the directory itself (open file description locks), of which the kernel lets
@@ -36,6 +37,17 @@ const (
 	claimBelow = 'b' // something below a path
 	claimFile  = 'f' // the file with an identity
 )
+
+// anyCase is what the names of claims begin with that regard no case, as no path does.
+const anyCase = "\x00"
+
+// names are what is claimed by c on a file that has the given path.
+func (c Claim) names(path string) []string {
+	if c.AnyCase {
+		return []string{path, anyCase + safename.FoldCase(path)}
+	}
+	return []string{path}
+}
 
 // An owner is the number of a download's info hash among those that have claims in the directory.
 type owner struct {
@@ -71,13 +83,15 @@ func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 	}
 	below := make(map[string]struct{})
 	for _, f := range files {
-		d.hold(claimAt(claimPath, f.Path), who)
-		for p := path.Dir(f.Path); p != "."; p = path.Dir(p) {
-			if _, ok := below[p]; ok {
-				break
+		for _, name := range f.names(f.Path) {
+			d.hold(claimAt(claimPath, name), who)
+			for p := path.Dir(name); p != "."; p = path.Dir(p) {
+				if _, ok := below[p]; ok {
+					break
+				}
+				below[p] = struct{}{}
+				d.hold(claimAt(claimBelow, p), who)
 			}
-			below[p] = struct{}{}
-			d.hold(claimAt(claimBelow, p), who)
 		}
 		if f.ID != (FileID{}) {
 			d.hold(claimAt(claimFile, identity(f.ID)), who)
@@ -95,17 +109,19 @@ func (d *rootDisk) taken(dir *os.File, name string, f Claim, owner [20]byte) err
 	ask := func(kind byte, name string) error {
 		if by, ok := claimedBy(dir, claimAt(kind, name)); ok {
 			if whole, _ := wholeOwner(dir, by); whole != owner {
-				return &Claimed{Path: filepath.Join(d.root.Name(), filepath.FromSlash(strings.TrimPrefix(f.Path, anyCase))), Owner: whole}
+				return &Claimed{Path: filepath.Join(d.root.Name(), filepath.FromSlash(f.Path)), Owner: whole}
 			}
 		}
 		return nil
 	}
-	if err := ask(claimBelow, name); err != nil {
-		return err
-	}
-	for p := name; p != "."; p = path.Dir(p) {
-		if err := ask(claimPath, p); err != nil {
+	for _, name := range f.names(name) {
+		if err := ask(claimBelow, name); err != nil {
 			return err
+		}
+		for p := name; p != "."; p = path.Dir(p) {
+			if err := ask(claimPath, p); err != nil {
+				return err
+			}
 		}
 	}
 	if f.ID != (FileID{}) {

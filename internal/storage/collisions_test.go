@@ -159,7 +159,7 @@ func TestAPathInAnotherCaseWhereInodesAreInvented(t *testing.T) {
 		require.NoError(t, s.Finish())
 		if err := open(theirs).SetWanted(all(theirs)); folds {
 			require.ErrorIs(t, err, storage.ErrInUse)
-			require.ErrorContains(t, err, filepath.Join(dir, "d/readme.txt"))
+			require.ErrorContains(t, err, filepath.Join(dir, "d/readme.TXT"))
 			require.NoError(t, open(mine).SetWanted(all(mine)))
 		} else {
 			require.NoError(t, err)

@@ -152,7 +152,7 @@ func (s *fileStore) makeLinks() error {
 		k := &links[i]
 		if (k.file >= 0 && s.isWanted(k.file) || k.file < 0 && wanted[k.final]) && !s.isMade(k) {
 			due = append(due, k)
-			places = append(places, Claim{Path: k.path})
+			places = append(places, Claim{Path: k.path, AnyCase: s.folding > 0})
 		}
 	}
 	var failed, taken error

@@ -245,14 +245,15 @@ func (m *move) prepare() error {
 // claim is the claims on what is, or will be, in the new directory. The caller holds m.s.mu.
 func (m *move) claim() (files []Claim) {
 	s := m.s
+	folds := s.asksCase(m.to, s.sidecar(".lock")) > 0
 	for i := range s.edgesFile() {
 		if name := s.files[i].name; name != "" && (s.files[i].here || s.isWanted(i)) {
-			files = append(files, Claim{Path: filepath.ToSlash(name), ID: m.after[i].ID})
+			files = append(files, Claim{filepath.ToSlash(name), m.after[i].ID, folds})
 		}
 	}
 	for i := range s.linked() {
 		if k := &s.links[i]; s.isMade(k) {
-			files = append(files, Claim{Path: k.path})
+			files = append(files, Claim{Path: k.path, AnyCase: folds})
 		}
 	}
 	return files

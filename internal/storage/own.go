@@ -186,8 +186,8 @@ func (s *fileStore) own(i int) error {
 		}
 	}
 	if info.ID != f.id && len(s.files) <= maxClaims {
-		mine := append(s.inAnyCase(i), Claim{filepath.ToSlash(f.name), info.ID})
-		if err := s.claimOn(s.disk, mine); err != nil {
+		mine := Claim{filepath.ToSlash(f.name), info.ID, s.foldsCase(f.name)}
+		if err := s.claimOn(s.disk, []Claim{mine}); err != nil {
 			return err
 		}
 	}

@@ -34,6 +34,11 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 	if err := s.lock(); err != nil {
 		return err
 	}
+	if s.folding == 0 && s.foldsCase(s.sidecar(".lock")) { // no other file was there to show it
+		if err := s.claim(wanted); err != nil {
+			return err
+		}
+	}
 	for _, i := range missing {
 		// One that is here without being there was wanted before, and is not written yet. One that is empty may have been
 		// made by a run that ended before it had copied anything.

@@ -173,6 +173,37 @@ func TestTooLongIsCutOnlyIfWritten(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// What another program appends between two runs to a file that is whole, or writes to one that should be empty, is kept as well.
+func TestTooLongSinceTheLastRunIsKept(t *testing.T) {
+	tor, content := testContent(50, 120, 0, 30)
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for piece := range tor.NumPieces() {
+		writePiece(t, tor, s, content, piece)
+	}
+	have := bits.Full(tor.NumPieces())
+	require.NoError(t, s.Settle(t.Context(), have))
+	require.NoError(t, s.Keep(have, nil))
+	require.NoError(t, s.Close())
+	long := append(content[:120:120], "more"...)
+	require.NoError(t, os.WriteFile(dir+"/d/0", long, 0o666))
+	require.NoError(t, os.WriteFile(dir+"/d/1", []byte("notes"), 0o666))
+
+	s = openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+	require.NoError(t, s.Settle(t.Context(), have))
+	require.NoError(t, s.Keep(have, nil))
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+	for name, want := range map[string]string{"d/0": string(long), "d/1": "notes"} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.Equal(t, want, string(b))
+	}
+}
+
 // A file of another program under the name of one that was not completed is left alone.
 func TestPartFilesOfOthersAreLeftAlone(t *testing.T) {
 	tor, content := testContent(50, 120, 30)

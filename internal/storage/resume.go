@@ -194,8 +194,7 @@ func (s *fileStore) readResume() {
 		return
 	}
 	for i := range s.content.NumFiles() {
-		// Of a file that was not too long when it was left, what is too much came later.
-		s.files[i].written = r.files[i].size >= 0 && r.files[i].size <= s.content.File(i).Length
+		s.files[i].known = r.files[i].size >= 0 && r.files[i].size <= s.content.File(i).Length
 	}
 	s.confirm(r)
 	if s.content.Hashes != nil {

@@ -107,7 +107,7 @@ func (s *fileStore) isWritten(i int) bool {
 	f := &s.files[i]
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.written
+	return f.written || f.known
 }
 
 func (s *fileStore) syncFile(i int) error {

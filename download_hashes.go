@@ -171,9 +171,16 @@ func (p *peer) askHashes(now time.Time) {
 	}
 }
 
-// askHashes asks all peers. The caller holds d.mu.
+// askHashes asks all peers, those that are late with answers after the others. The caller holds d.mu.
 func (d *Download) askHashes(now time.Time) {
+	if !d.hashing.fetch.Wanting() {
+		return
+	}
+	late := make(map[*peer]int)
 	for _, p := range d.swarm.peers {
+		late[p] = p.hashesAsked.Late(now)
+	}
+	for _, p := range slices.SortedStableFunc(slices.Values(d.swarm.peers), func(p, q *peer) int { return late[p] - late[q] }) {
 		p.askHashes(now)
 	}
 }

@@ -104,7 +104,6 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 			p.stopLocked(errHoldsMost)
 		}
 		p.sendPEX(now)
-		p.askHashes(now)
 		d.earn(p, now)
 		if p.amInterested || p.peerInterested {
 			p.idleSince = time.Time{}
@@ -114,6 +113,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 			p.stopLocked(errUseless)
 		}
 	}
+	d.askHashes(now)
 	d.chargeStarted(now)
 	d.giveUpBlocks(now)
 	d.easeScarcity(now)

@@ -41,3 +41,25 @@ func TestCrowdInTheShareOfADownload(t *testing.T) {
 		require.True(t, all[2].Stats().Complete, "%d connections", connected(all...))
 	})
 }
+
+// Peers that came first never answer hash requests, so that one of them is always asked again before the seed is. The seed has its
+// turn all the same, without which no block of version 2 could be requested.
+func TestPeersSilentAboutHashes(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimVersion(V2, true, 1, 16<<10, 1<<20)
+		d := simLeech(t, simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil), content)
+		come := func(ip string, script simpeer.Script) *simpeer.Peer {
+			p := simpeer.New("peer", n.NewHost(ip, 1e6, 0, time.Millisecond), 6881, content.truth, script)
+			require.NoError(t, p.Arrive())
+			d.AddPeers(p.Addr())
+			return p
+		}
+		for k := range 20 {
+			defer come(fmt.Sprintf("66.0.0.%d", k+1), simpeer.Script{Fast: true, Never: simpeer.AnswersHashes | simpeer.Answers}).Stop()
+		}
+		simnet.Sleep(time.Second)
+		defer come("90.0.0.1", simpeer.Script{Fast: true}).Stop()
+		simnet.Sleep(2 * time.Minute)
+		require.True(t, d.Stats().Complete, "%+v", d.Stats())
+	})
+}

@@ -41,7 +41,20 @@ type Peer struct {
 	asked    map[*job]time.Time // that it has not answered
 	rests    map[*job]time.Time // not to be asked for that before
 	answered int
+	lapses   int // requests that it was not waited for any longer
 	unasked  int
+}
+
+// Late returns how many requests the peer has let wait for too long. Peers are given to Next in this order: silent ones would be
+// asked again and again before others have their turn.
+func (p *Peer) Late(now time.Time) int {
+	n := p.lapses
+	for _, at := range p.asked {
+		if now.Sub(at) >= AskAgain {
+			n++
+		}
+	}
+	return n
 }
 
 // NewPeer returns a peer that was not asked yet.
@@ -129,7 +142,9 @@ func (f *Fetcher) Want(t Target, root merkle.Hash, height, level, first, n int) 
 // Next returns the requests to send to a peer now, and counts them as sent. There may be thousands of jobs, and it is called for
 // all peers whenever one of them refuses something.
 func (f *Fetcher) Next(p *Peer, now time.Time) (requests []Request) {
+	before := len(p.asked)
 	maps.DeleteFunc(p.asked, func(_ *job, at time.Time) bool { return now.Sub(at) >= restTime })
+	p.lapses += before - len(p.asked)
 	maps.DeleteFunc(p.rests, func(_ *job, until time.Time) bool { return !now.Before(until) })
 	if len(p.rests) >= maxRests+p.answered {
 		return nil

@@ -19,7 +19,7 @@ import (
 	"github.com/shoal-go/torrent/internal/printable"
 )
 
-var answerLimits = bencode.Limits{Bytes: httpAnswer, Depth: 32, Values: 1 << 18}
+var answerLimits = bencode.Limits{Bytes: httpAnswer, Depth: 32, Values: 1 << 16}
 
 func (t *Announcer) announceHTTP(ctx context.Context, u *url.URL, f netaddr.Family, byUser bool, r request) (answer, error) {
 	reply, err := t.getHTTP(ctx, announceURL(u, r), f, byUser)
@@ -172,9 +172,14 @@ func salvageAnswer(body []byte) (dict []byte, err error) {
 	return nil, cmp.Or(err, errors.New("not a dictionary"))
 }
 
-// list takes the peers of a list of dictionaries (BEP 3). Those that are named by a host name are kept apart.
+// list takes the peers of a list of dictionaries (BEP 3). Those that are named by a host name are kept apart. A list that
+// unpacks to very many is not looked at to its end.
 func (a *answer) list(list []byte) {
+	seen := 0
 	for peer := range bencode.Elems(list) {
+		if seen++; seen > maxPeersSeen {
+			return
+		}
 		var host []byte
 		var port int64
 		for key, value := range bencode.Keys(peer) {

@@ -135,6 +135,21 @@ func TestParseHTTPAnswer(t *testing.T) {
 	}
 }
 
+// An answer of 2.6 KB may unpack to 50,000 peers, which took a tenth of a second to look at.
+func TestParseHTTPAnswerLooksAtFewPeers(t *testing.T) {
+	const junk, good = "d2:ip3:a:b4:porti1ee", "d2:ip7:9.9.9.94:porti80ee"
+	for n, want := range map[int]int{maxPeersSeen - 1: 1, maxPeersSeen: 0} {
+		a, err := parseHTTPAnswer([]byte("d8:intervali60e5:peersl" + strings.Repeat(junk, n) + good + "ee"))
+		require.NoError(t, err)
+		require.Len(t, a.peers, want)
+	}
+	values := strings.Repeat("le", answerLimits.Values)
+	a, err := parseHTTPAnswer([]byte("d8:intervali60e5:peersl" + good + values + "e6:peers618:" + strings.Repeat("9", 18) + "e"))
+	require.NoError(t, err)
+	require.Len(t, a.peers, 1, "cut after so many values")
+	require.Equal(t, 1<<16, answerLimits.Values)
+}
+
 func TestParseHTTPAnswerBoundsPeers(t *testing.T) {
 	compact := bytes.Repeat([]byte("\x01\x02\x03\x04\x00\x50"), 10_000)
 	a, err := parseHTTPAnswer(fmt.Appendf(nil, "d5:peers%d:%se", len(compact), compact))

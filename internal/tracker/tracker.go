@@ -30,6 +30,7 @@ const (
 	maxTrackers  = 200 // of one download; a list may hold any number
 	usersRoom    = 50  // trackers that the user may name however many the author does
 	maxPeersSaid = 1000
+	maxPeersSeen = 5 * maxPeersSaid // of a list, that are looked at
 )
 
 // Config is what the announces of one download need. No callback is called with a lock held, and none

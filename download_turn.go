@@ -183,7 +183,7 @@ func (d *Download) seedUntil() {
 // pending records what updates made under the mutex have left to be done before it is released.
 type pending struct {
 	freed    bool             // blocks are free that idle suppliers may be asked for
-	released bool             // blocks became free because of a peer's message: that is followed up in the next round
+	released bool             // blocks became free because of what a peer said, or left: that is followed up in the next round
 	roomy    bool             // some supplier is Roomy
 	rechoke  bool             // a choke round is due
 	roundAt  time.Time        // when what peers say is next followed up

@@ -454,6 +454,30 @@ func TestMessagesCostLittle(t *testing.T) {
 	})
 }
 
+// What peers that come and go leave to others is dealt out in the next round, too, not each time: there may be many that want work.
+func TestComingAndGoingCostsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := crowded(t, crowdTorrent(1000), 0)
+		only := wire.AppendSimple(wire.AppendHave(wire.AppendSimple(nil, wire.HaveNone), 500), wire.Unchoke)
+		var all []*repeating
+		for k := range 78 {
+			all = append(all, join(t, d, k, only)) // the first two are asked for all of it
+		}
+		work := d.work()
+		const visits = 100
+		for range visits {
+			join(t, d, 200, only).leave()
+			synctest.Wait()
+		}
+		steps := d.work() - work
+		t.Logf("%d steps a visit", steps/visits)
+		require.Less(t, steps, int64(visits*78*10))
+		for _, c := range all {
+			c.leave()
+		}
+	})
+}
+
 // work is the steps that were taken so far, those of choke rounds included.
 func (d *Download) work() int64 {
 	synctest.Wait()

@@ -181,7 +181,7 @@ func (d *Download) removePeer(p *peer) {
 			d.discovery.candidates.Left(p.ext.listens, p.gave() || d.paused, now)
 		}
 	}
-	d.pending.freed, d.pending.rechoke = true, true
+	d.pending.released, d.pending.rechoke = true, true
 	if len(d.swarm.peers) == 0 {
 		d.discovery.wakeSources()
 	}

@@ -3,7 +3,10 @@
 package storage_test
 
 import (
+	"fmt"
+	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,4 +29,26 @@ func TestWriteAllocatesNothing(t *testing.T) {
 	read := func() { require.NoError(t, readFull(c, got, 1<<20)) }
 	require.Zero(t, testing.AllocsPerRun(20, read))
 	require.Equal(t, pieceOf(tor, content, 1), got)
+}
+
+// Where inodes are invented, the first write to each file looks for another that is the same.
+func TestWriteToOneOfManyFilesAllocatesLittle(t *testing.T) {
+	linuxOnly(t)
+	var paths []string
+	for i := range 1000 {
+		paths = append(paths, fmt.Sprint(i))
+	}
+	tor, content := named(1, paths...)
+	dir := t.TempDir()
+	for _, p := range paths {
+		require.NoError(t, os.WriteFile(dir+"/"+p, make([]byte, 100), 0o666))
+	}
+	s := openInvented(t, tor, dir, func(name string) string { return name }, new(atomic.Uint64))
+	require.NoError(t, s.SetWanted(all(tor)))
+	written := int64(0)
+	require.Less(t, testing.AllocsPerRun(4, func() {
+		_, err := s.WriteAt(content[written:written+100], written)
+		require.NoError(t, err)
+		written += 100
+	}), 500.)
 }

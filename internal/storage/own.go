@@ -272,7 +272,7 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 func (s *fileStore) sameFile(i int, id FileID) int {
 	key := s.identity(i, id)
 	for j := range s.content.NumFiles() {
-		if f := &s.files[j]; j != i && f.name != "" && (f.left != Stamp{}) && s.identity(j, f.id) == key {
+		if f := &s.files[j]; j != i && f.name != "" && (f.left != Stamp{}) && f.id == id && s.identity(j, f.id) == key {
 			return j
 		}
 	}

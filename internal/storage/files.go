@@ -86,8 +86,8 @@ type fileState struct {
 	left    Stamp // as our last write left the file, or as it was found; zero if it is not there
 	dirty   bool  // among dirtyFiles
 	durable bool  // as it was found it is on disk for certain, or was among dirtyFiles since
-	written bool  // by us, in this run
-	known   bool  // an earlier run left it, and not too long: what is too much came later, and is not ours
+	written bool  // by us, in this run or an earlier one that did not complete the content
+	known   bool  // an earlier run left it, and not too long
 	writing atomic.Bool
 	// meddled is set when a write finds the file not as it was left. From then on left says nothing, until
 	// Refresh.

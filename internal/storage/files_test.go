@@ -173,7 +173,7 @@ func TestTooLongIsCutOnlyIfWritten(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// What another program appends between two runs to a file that is whole, or writes to one that should be empty, is kept as well.
+// What another program appends to a file, or writes to one that should be empty, after the content was complete is kept as well.
 func TestTooLongSinceTheLastRunIsKept(t *testing.T) {
 	tor, content := testContent(50, 120, 0, 30)
 	dir := t.TempDir()

@@ -194,7 +194,10 @@ func (s *fileStore) readResume() {
 		return
 	}
 	for i := range s.content.NumFiles() {
-		s.files[i].known = r.files[i].size >= 0 && r.files[i].size <= s.content.File(i).Length
+		f, length := &s.files[i], s.content.File(i).Length
+		f.known = r.files[i].size >= 0 && r.files[i].size <= length
+		// What is too much came later. In a download that goes on it is cut, and in one that was complete it is the user's.
+		f.written = f.known && length > 0 && !r.have.Full()
 	}
 	s.confirm(r)
 	if s.content.Hashes != nil {

@@ -51,13 +51,13 @@ func (s *Sockets) DialHost(ctx context.Context, network, addr string, check func
 	return &hostConn{conn, hostAddr(addr)}, nil
 }
 
-// maxTried is how many addresses of a family a dial connects to if a stranger may have named the host: a name may have thousands, which
-// are others'.
+// maxTried is how many addresses of each family a dial with a check tries. A stranger may have chosen the host, and its name
+// may have thousands of addresses, all of them other people's.
 const maxTried = 8
 
 var errManyAddrs = fmt.Errorf("more than %d addresses", maxTried)
 
-// fewOf is check for the first addresses that it is given, and refuses the others.
+// fewOf returns a check that calls check for the first maxTried addresses of each family, and refuses all later ones.
 func fewOf(check func(host string) error) func(host string) error {
 	var tried4, tried6 atomic.Int32
 	return func(host string) error {

@@ -47,7 +47,7 @@ func TestNameWithManyAddresses(t *testing.T) {
 	conn.Close()
 }
 
-// answerNames is a name server, of one connection, that knows addresses of IPv4.
+// answerNames serves DNS over conn. It answers queries for A records from known.
 func answerNames(conn net.Conn, known map[string][][4]byte) {
 	defer conn.Close()
 	for {

@@ -10,8 +10,8 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// privatePatience is how long a private torrent, which may be at one tracker only, waits for a silent tracker
-// if there is another to go to.
+// privatePatience is how long a private torrent waits for the answer of a tracker if it has another one. It may be at one
+// tracker at a time only (BEP 27).
 const privatePatience = time.Minute
 
 // event is the reason for an announce, numbered as in BEP 15.
@@ -28,7 +28,7 @@ func (e event) String() string {
 	return [...]string{"", "completed", "started", "stopped"}[e]
 }
 
-// request is what a tracker is told.
+// request is an announce: what a tracker is told.
 type request struct {
 	infoHash [20]byte
 	peerID   [20]byte
@@ -37,32 +37,32 @@ type request struct {
 	Progress
 	event     event
 	numWant   int
-	trackerID string // of its last answer
+	trackerID string // `tracker id` of the tracker's last answer, or ""
 }
 
-// answer is what a tracker says, once checked: durations are not negative, numbers fit an int32, there are
-// at most maxPeersSaid peers, and each of them could be dialled.
+// answer is the checked answer to an announce: durations are not negative, numbers fit in an int32, there are
+// at most maxPeersSaid peers, and each of them can be dialled.
 type answer struct {
 	peers                 []netip.AddrPort
-	named                 []namedPeer   // whose addresses are to be looked up
+	named                 []namedPeer   // peers given by host name, not looked up yet
 	local                 bool          // the tracker is inside our network
-	interval, minInterval time.Duration // 0 if unsaid
+	interval, minInterval time.Duration // 0 if missing
 	swarm                 Scrape
 	warning               string
 	trackerID             string
 	addr                  netip.AddrPort // UDP: where the answer came from
 }
 
-// route is one way to a tracker. Over a family of addresses it sees, and names, only peers of that
-// family, so a tracker that has both is announced to over both (BEP 7).
+// route is an address family over which a tracker is announced to. Over one family, a tracker sees and returns only peers of
+// that family, so a tracker with addresses of both is announced to over both (BEP 7).
 type route struct {
 	family netaddr.Family
-	addrs  []netip.AddrPort // UDP: its addresses of that family, to be tried in turn
+	addrs  []netip.AddrPort // UDP: the tracker's addresses of that family, to be tried in turn
 }
 
-// ask begins an announce to tr. The caller holds t.mu.
+// ask starts an announce to tr. The caller holds t.mu.
 func (t *Announcer) ask(ctx context.Context, tr *tracker, now time.Time) {
-	// An address family that has not answered since the last announce is asked again from the start.
+	// The last announce may still wait for an answer over one address family. It is cancelled.
 	previous := tr.done
 	if tr.cancel != nil {
 		tr.cancel(nil)
@@ -87,7 +87,7 @@ func (t *Announcer) ask(ctx context.Context, tr *tracker, now time.Time) {
 	})
 }
 
-// usable returns how many trackers are not final. The caller holds t.mu.
+// usable returns the number of trackers that are not final. The caller holds t.mu.
 func (t *Announcer) usable() (n int) {
 	for tr := range t.all() {
 		if !tr.final {
@@ -97,8 +97,8 @@ func (t *Announcer) usable() (n int) {
 	return n
 }
 
-// announce announces to tr over each of its routes, and records each answer as it comes. The error is why
-// there was none.
+// announce announces to tr over each of its routes, and records each answer when it arrives. If no route had an answer,
+// it returns the error of the most telling one.
 func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc, tr *tracker) error {
 	routes, err := t.routes(ctx, tr)
 	if err != nil {
@@ -118,7 +118,7 @@ func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc
 			}
 			errs[i] = err
 			if len(routes) > 1 {
-				// The other family may be a black hole, and what this one heard should be known before that is over.
+				// The other family may be a black hole. Do not delay the error of this one until that times out.
 				timer := time.AfterFunc(tierPatience, func() { t.giveUp(tr, cancel) })
 				context.AfterFunc(ctx, func() { timer.Stop() })
 			}
@@ -128,7 +128,7 @@ func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc
 	return mostTelling(errs)
 }
 
-// giveUp ends the announce to tr unless it has been answered.
+// giveUp cancels the announce to tr unless it has been answered.
 func (t *Announcer) giveUp(tr *tracker, cancel context.CancelCauseFunc) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,7 +137,7 @@ func (t *Announcer) giveUp(tr *tracker, cancel context.CancelCauseFunc) {
 	}
 }
 
-// routes returns the ways to tr that its name and our sockets allow.
+// routes returns the routes to tr. For UDP, it looks up the host, and puts first the address that answered last.
 func (t *Announcer) routes(ctx context.Context, tr *tracker) ([]route, error) {
 	if tr.u.Scheme != "udp" {
 		return httpRoutes(t.c.HTTP, tr.u), nil
@@ -165,18 +165,18 @@ func (t *Announcer) routes(ctx context.Context, tr *tracker) ([]route, error) {
 	return routes, nil
 }
 
-// request returns what to tell tr over a family of addresses at this moment.
+// request returns the announce to send to tr over a family now.
 func (t *Announcer) request(tr *tracker, f netaddr.Family) request {
 	r := request{
 		infoHash: t.c.InfoHash, peerID: t.c.PeerID, key: t.c.Key,
 		port: t.c.Port(), Progress: t.c.Progress(), numWant: 200,
 	}
 	if r.port == 0 {
-		// Trackers refuse port 0. Port 1 is what clients that cannot be connected to say.
+		// Trackers refuse port 0. Clients that do not listen send port 1.
 		r.port = 1
 	}
 	if r.Left < 0 {
-		// Any number but 0, which would mean that we are a seed.
+		// Any number but 0, which means that we are a seed.
 		r.Left = 16 << 10
 	}
 	t.mu.Lock()
@@ -198,9 +198,9 @@ func (t *Announcer) exchange(ctx context.Context, tr *tracker, r route, req requ
 	return t.announceHTTP(ctx, tr.u, r.family, tr.byUser.Load(), req)
 }
 
-// Stop announces `stopped` to every tracker that knows of us, to all at once, until they have answered or
-// ctx ends; those that do not know yet that the download completed are told so first. Call it after Run
-// has returned. A later Run begins with `started` again.
+// Stop announces `stopped` to every tracker that answered `started`, to all at once. It returns when all have answered or ctx
+// ends. A tracker that has not answered `completed` yet is sent that first. Call Stop after Run has returned. A later Run
+// begins with `started` again.
 func (t *Announcer) Stop(ctx context.Context) {
 	var told sync.WaitGroup
 	t.mu.Lock()
@@ -224,7 +224,7 @@ func (t *Announcer) Stop(ctx context.Context) {
 	}
 }
 
-// stop announces `stopped` to one tracker.
+// stop announces `stopped` to one tracker, after `completed` if that is due.
 func (t *Announcer) stop(ctx context.Context, tr *tracker, r route) {
 	req := t.request(tr, r.family)
 	req.numWant = 0
@@ -239,15 +239,16 @@ func (t *Announcer) stop(ctx context.Context, tr *tracker, r route) {
 	say(eventStopped)
 }
 
-// dropInward leaves out the peers inside our network, unless the tracker is there too: it cannot have seen them.
+// dropInward removes the peers inside our network, unless the tracker is inside it too. A tracker outside cannot have seen
+// their addresses.
 func (a *answer) dropInward() {
 	if !a.local {
 		a.peers = slices.DeleteFunc(a.peers, func(p netip.AddrPort) bool { return netaddr.IsLocal(p.Addr()) })
 	}
 }
 
-// compactPeers appends the peers of a compact list (BEP 23, BEP 7) to peers: addresses of size bytes,
-// 4 or 16, with their ports.
+// compactPeers appends the peers in a compact list (BEP 7, 23) to peers, up to maxPeersSaid. An entry is an address of size
+// bytes, 4 or 16, and a port.
 func compactPeers(peers []netip.AddrPort, p []byte, size int) []netip.AddrPort {
 	for a := range netaddr.Compact(p, size) {
 		if a = netaddr.Unmap(a); netaddr.Dialable(a) && len(peers) < maxPeersSaid {

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A pipeListener accepts the other ends of connections within the test.
+// A pipeListener is a net.Listener whose connections are sent to it.
 type pipeListener chan net.Conn
 
 func (l pipeListener) Accept() (net.Conn, error) {
@@ -30,8 +30,8 @@ func (l pipeListener) Accept() (net.Conn, error) {
 func (l pipeListener) Close() error   { return nil }
 func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// What a server sends by HTTP/2, and a web seed's reader does not take yet, is held: a megabyte of each server. Five
-// requests had 20 MiB held of each, in no account.
+// What an HTTP/2 server sends and the reader of a web seed does not read yet is buffered. Five requests may buffer about a
+// megabyte together, not 20 MiB.
 func TestUnreadHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		get, sent := serveHTTP2(t)
@@ -44,7 +44,7 @@ func TestUnreadHTTP2(t *testing.T) {
 	})
 }
 
-// Answers that are not read, as a limit holds their readers back, leave others of the same server alone.
+// Answers that are not read, because a rate limit delays their readers, do not block another answer from the same server.
 func TestUnreadBesideRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		get, _ := serveHTTP2(t)
@@ -67,7 +67,8 @@ func TestUnreadBesideRead(t *testing.T) {
 	})
 }
 
-// serveHTTP2 returns what asks a server for a body that has no end, by HTTP/2, and how many bytes that sent in all.
+// serveHTTP2 starts an HTTP/2 server whose bodies have no end. get returns a new body; sent counts the bytes that the server
+// has written.
 func serveHTTP2(t *testing.T) (get func() io.Reader, sent *atomic.Int64) {
 	listener := make(pipeListener)
 	var conns []net.Conn
@@ -108,8 +109,8 @@ func serveHTTP2(t *testing.T) (get func() io.Reader, sent *atomic.Int64) {
 	}, sent
 }
 
-// A web seed that leads each request to another host does not have a connection kept to each: they took all handles. What is
-// under way goes on.
+// A web seed that redirects each request to another host must not leave an idle connection to each: they would use up all
+// file descriptors. Requests under way are not interrupted.
 func TestIdleConnections(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		var protocols http.Protocols
@@ -163,7 +164,7 @@ func TestIdleConnections(t *testing.T) {
 	}
 }
 
-// A countedConn counts among those that are open until it is closed.
+// A countedConn decrements open when it is closed.
 type countedConn struct {
 	net.Conn
 	open *atomic.Int64
@@ -175,8 +176,8 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// A server that speaks HTTP/2, sends and does not read has net/http wait to write to it, and what reads or closes a body wait for that,
-// which no context ends. It kept a download from being closed.
+// An HTTP/2 server that sends but does not read makes writes of net/http block. Reading or closing a body waits for these, and no
+// context ends that. A read must fail after http2Written, or a download could not be closed.
 func TestHTTP2ServerThatDoesNotRead(t *testing.T) {
 	frame := func(kind, flags, stream byte, payload ...byte) []byte {
 		return append([]byte{0, 0, byte(len(payload)), kind, flags, 0, 0, 0, stream}, payload...)
@@ -200,7 +201,7 @@ func TestHTTP2ServerThatDoesNotRead(t *testing.T) {
 				}
 				theirs.Write(frame(headers, 4, 1, 0x88)) // status 200
 				theirs.Write(frame(data, 0, 1, []byte("some of the body")...))
-				theirs.Write(frame(ping, 0, 0, make([]byte, 8)...)) // which is to be answered
+				theirs.Write(frame(ping, 0, 0, make([]byte, 8)...)) // the client must answer, which blocks
 			}()
 			return ours, nil
 		}})
@@ -212,7 +213,7 @@ func TestHTTP2ServerThatDoesNotRead(t *testing.T) {
 		began := time.Now()
 		resp, err := client.Get("http://h.example/f")
 		require.NoError(t, err)
-		// What waits on a mutex stops the clock of a bubble, so the body is not closed before.
+		// The body is closed only afterwards: a goroutine that waits for a mutex stops the clock of a bubble.
 		body, err := io.ReadAll(resp.Body)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.Equal(t, "some of the body", string(body))

@@ -14,10 +14,10 @@ import (
 	"github.com/shoal-go/torrent/internal/printable"
 )
 
-// Error is why a tracker did not give what it was asked for.
+// Error is the failure of an announce or a scrape.
 type Error struct {
 	URL    string
-	Reason string // what the tracker said, or what went wrong on the way to it, for a person
+	Reason string // the tracker's failure reason, or a description of what went wrong
 	Err    error  // the cause, or nil
 }
 
@@ -25,7 +25,7 @@ func (e *Error) Error() string { return fmt.Sprintf("tracker %s: %s", e.URL, e.R
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// newError returns err as an Error, whose reason does not repeat the URL.
+// newError returns err as an Error. Its Reason does not repeat the URL.
 func newError(tracker string, err error) *Error {
 	e := &Error{URL: tracker, Err: err}
 	if u, ok := errors.AsType[*url.Error](err); ok {
@@ -41,20 +41,20 @@ func newError(tracker string, err error) *Error {
 // errSilent is the error of a tracker that did not answer in time.
 var errSilent = errors.New("no answer")
 
-// A refusal is a failure that the tracker itself declares.
+// A refusal is a failure that the tracker itself reports.
 type refusal struct {
 	reason string
-	retry  time.Duration // when it may be asked again (BEP 31); 0 if unsaid
-	final  bool          // it is never asked again
+	retry  time.Duration // time until the tracker may be asked again (BEP 31); 0 if not given
+	final  bool          // the tracker must not be asked again
 }
 
 func (r *refusal) Error() string { return cmp.Or(r.reason, "refused without a reason") }
 
-// refuse is the refusal that gives text as its reason.
+// refuse returns a refusal with text as its reason.
 func refuse(text []byte) *refusal { return &refusal{reason: printable.Line(string(text))} }
 
-// mostTelling returns nil if one of the routes to a tracker succeeded, else the error that says most about
-// the tracker.
+// mostTelling returns nil if one of errs is nil, else the error that says most about the tracker: a refusal, or an error
+// that does not come from a missing address family.
 func mostTelling(errs []error) error {
 	if slices.Contains(errs, nil) {
 		return nil
@@ -72,8 +72,8 @@ func mostTelling(errs []error) error {
 	return errs[0]
 }
 
-// isUnreachable reports whether an error comes from the lack of an address family, here or there, so that
-// it says nothing about the tracker.
+// isUnreachable reports whether err means that this machine or the tracker lacks an address family. Such an error says
+// nothing about the tracker.
 func isUnreachable(err error) bool {
 	if _, ok := errors.AsType[*net.AddrError](err); ok {
 		return true

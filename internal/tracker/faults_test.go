@@ -23,15 +23,15 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
-// faultyTracker is a tracker with one fault. It is set up at an address, and gives its URL.
+// faultyTracker is a tracker with one fault.
 type faultyTracker struct {
 	name   string
-	setUp  func(r *trackerRig, ip string) (url string)
-	reason string // the error in its Status within 35 s; "" for an answer that counts as good
-	found  int    // peers that come of it
+	setUp  func(r *trackerRig, ip string) (url string) // starts it at ip
+	reason string                                      // the error in its Status within 35 s; "" for none
+	found  int                                         // peers in its answer
 }
 
-// inHTTP is a fault in how an HTTP tracker answers.
+// inHTTP returns a setUp for an HTTP tracker with the given handler.
 func inHTTP(answer http.HandlerFunc) func(*trackerRig, string) string {
 	return func(r *trackerRig, ip string) string {
 		r.serve(ip, answer)
@@ -139,7 +139,7 @@ var trackerFaults = []faultyTracker{
 	{"UDP error without a reason", inUDP(func(p []byte, reply func([]byte)) { reply(append([]byte{0, 0, 0, 3}, p[12:16]...)) }), "refused without a reason", 0},
 }
 
-// Every fault is bounded, named and harmless: another tracker of the next tier is not held up by it.
+// Every fault ends in bounded time with an error that names it, and does not delay the tracker of the next tier.
 func TestTrackerFaults(t *testing.T) {
 	for _, c := range trackerFaults {
 		t.Run(c.name, func(t *testing.T) {
@@ -177,8 +177,7 @@ func TestTrackerFaults(t *testing.T) {
 	}
 }
 
-// Of ten trackers nine are dead, in nine ways: the one that lives is found within ten seconds, at any place
-// in the list.
+// Of ten trackers, nine fail in different ways. A peer from the tenth is found within ten seconds, wherever it is in the list.
 func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 	ways := []string{
 		"refuses the connection", "no such host answers", "accepts and says nothing", "a name that is never resolved", "HTML",
@@ -210,7 +209,7 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 					} else {
 						r.serve("10.0.2.2", honest(&s, onePeer))
 					}
-					urls = slices.Insert(urls, order%(len(urls)+1), alive) // each place in turn
+					urls = slices.Insert(urls, order%(len(urls)+1), alive) // at each position in turn
 					if layout == "ten tiers" {
 						for _, url := range urls {
 							r.config.Tiers = append(r.config.Tiers, []string{url})
@@ -220,7 +219,7 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 					}
 					trackers := New(r.config)
 					for i, tr := range trackers.tiers[0] {
-						if len(trackers.tiers[0]) > 1 { // the order meant, not the shuffled one
+						if len(trackers.tiers[0]) > 1 { // undo the shuffle
 							at := slices.IndexFunc(trackers.tiers[0], func(tr *tracker) bool { return tr.url == urls[i] })
 							trackers.tiers[0][i], trackers.tiers[0][at] = trackers.tiers[0][at], tr
 						}
@@ -231,7 +230,7 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 					require.Equal(t, []netip.AddrPort{rigPeer}, r.foundBy()[alive], "order %v", urls)
 					key := layout + ", " + scheme
 					worst[key] = max(worst[key], r.foundAt)
-					if order == 9 && layout == "one tier" && scheme == "http" { // the living one last
+					if order == 9 && layout == "one tier" && scheme == "http" { // the working one is last
 						fmt.Fprintf(columns, "tracker\tasked after\tsaid within 10 s\n")
 						for _, st := range trackers.Status() {
 							word := "peers"
@@ -255,7 +254,7 @@ func TestTimeToFirstPeerAmongDeadTrackers(t *testing.T) {
 	}
 }
 
-// BEP 27: the peers of a tracker that failed are dropped when another one answers, and not before.
+// The peers of a private torrent's tracker that failed are dropped when another tracker answers, and not before (BEP 27).
 func TestPrivateTrackerSwitch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const first, second = "http://10.0.1.1/announce", "http://10.0.1.2/announce"
@@ -291,7 +290,7 @@ func TestPrivateTrackerSwitch(t *testing.T) {
 	})
 }
 
-// A list of a thousand silent trackers causes no storm of announces.
+// Of a thousand silent trackers, only askedAtOnce are asked at a time, and maxTrackers at all.
 func TestTrackersAskedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t)
@@ -314,8 +313,9 @@ func TestTrackersAskedAtOnce(t *testing.T) {
 	})
 }
 
-// Nor does it when peers are found while many trackers are being waited for, and those behind get their turn.
-func TestTrackersAskedAtOnceOncePeersAreThere(t *testing.T) {
+// When peers are found while many trackers are waited for, no more are asked until the longer patience has passed. Then the
+// next ones are.
+func TestTrackersAskedAtOnceWithPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t)
 		for i := range 100 {

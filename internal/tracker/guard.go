@@ -9,12 +9,12 @@ import (
 	"github.com/shoal-go/torrent/internal/httpguard"
 )
 
-var errNoPath = errors.New("not asked: an address inside the network, and not the path of a tracker")
+var errNoPath = errors.New("not requested: a host inside the network, and not the path of a tracker")
 
-// newGuard returns the guard of a request to a tracker. One that the author of a torrent or link named is asked inside our
-// network by the paths of trackers alone: on this machine the first part of the path is announce or scrape, elsewhere the
-// first or the last is. UDP trackers need no guard: they hear nothing of the author's before they have answered as trackers
-// do (BEP 15).
+// newGuard returns the guard of a request to a tracker. If the tracker was named by the author of a torrent or link, not by
+// the user, a request inside our network must have the path of a tracker: on this machine its first element is announce or
+// scrape, on other machines the first or the last. UDP trackers need no guard: nothing that the author chose is sent to them
+// before they have answered a connect request (BEP 15).
 func newGuard(c *http.Client, byUser bool) *httpguard.Guard {
 	var rule httpguard.Rule
 	if !byUser {
@@ -28,14 +28,15 @@ func newGuard(c *http.Client, byUser bool) *httpguard.Guard {
 	return httpguard.New(rule, func(u *url.URL) bool { return Direct(c, u) })
 }
 
-// Direct reports whether requests of c for u are known to go through no proxy.
+// Direct reports whether requests of c for u certainly do not go through a proxy. It reports false for a client that was not
+// made by NewHTTPClient.
 func Direct(c *http.Client, u *url.URL) bool {
 	d, ours := c.Transport.(*dualTransport)
 	return ours && !d.proxied(u)
 }
 
-// isTrackerPath reports whether the path of a URL is that of a tracker, on this machine or on another one. Programs
-// differ in what they make of dots and escapes, so there are none.
+// isTrackerPath reports whether the path of a URL is that of a tracker, on this machine (here) or on another one. Servers
+// differ in how they resolve dots and escapes, so a path with these is not.
 func isTrackerPath(u *url.URL, here bool) bool {
 	path := strings.TrimPrefix(u.EscapedPath(), "/")
 	if strings.ContainsAny(path, "%\\;") || strings.Contains("/"+path, "/.") {

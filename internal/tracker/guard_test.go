@@ -49,13 +49,13 @@ func TestTrackerPath(t *testing.T) {
 	}
 }
 
-// The URLs inside our network that the author of a torrent, and the user, can make a client request.
+// TestGuard lists URLs that the author of a torrent, and the user, can and cannot make a client request.
 func TestGuard(t *testing.T) {
 	for _, c := range []struct {
 		url      string
-		to       string // a redirect
-		byAuthor string // the error; "" is none
-		byUser   string
+		to       string // redirect target, or ""
+		byAuthor string // error if the author named the tracker; "" is none
+		byUser   string // error if the user did
 	}{
 		{"http://1.1.1.1/any?thing=1", "", "", ""},
 		{"http://public.example/any?thing=1", "", "", ""},

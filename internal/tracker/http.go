@@ -15,50 +15,52 @@ import (
 )
 
 const (
-	httpTimeout = 30 * time.Second // of one request, redirects and body included
+	httpTimeout = 30 * time.Second // for one request, including redirects and the body
 	userAgent   = "shoal-go/torrent"
 )
 
-// idleConns is how many connections are kept for later requests, to all hosts. MaxIdleConns closes none of HTTP/2, so all idle ones are
-// closed each time that as many have been made.
+// idleConns is the greatest number of idle connections to all hosts. http.Transport.MaxIdleConns does not close those of HTTP/2,
+// so all idle connections are closed each time that this many new ones have been made.
 const idleConns = 64
 
-// httpHeader is how many bytes the header of an answer may have. Of short lines it takes fifteen times as much memory, which is in no
-// account.
+// httpHeader is the greatest length of the header of an answer, in bytes. A header of short lines takes fifteen times as much
+// memory, which is not charged to the account.
 const httpHeader = 16 << 10
 
-// http2Held is how many bytes a server may send ahead of those who read, by HTTP/2. All requests of it share one connection, but no
-// bound: what one does not read yet would keep the others from any. Web seeds have five requests of a server under way.
+// http2Held is how many bytes of each answer an HTTP/2 server may send before they are read. The requests to a server share one
+// connection. A bound for the whole connection would let one request that does not read block the others. A web seed has up to
+// five requests under way.
 const http2Held = 1 << 20 / 5
 
-// http2Written is how long nothing may be written to a server by HTTP/2: one that sends and does not read. No context ends that wait, which
-// reads and closes of a body are in, too. What we write is little, and fits in the buffers of a socket otherwise.
+// http2Written is how long a write to an HTTP/2 server may make no progress. If a server sends but does not read, writes block,
+// and reading or closing a body waits for them, which no context ends. We write little, so normally it fits in the buffer of the
+// socket.
 const http2Written = time.Second
 
 // familyKey is the context key of the netaddr.Family that a request is made over.
 type familyKey struct{}
 
-// dualTransport makes each request over the family of addresses that its context names. Connections
-// of different families are kept apart, which one http.Transport alone could not do.
+// dualTransport makes each request over the address family that the request's context has. It has an http.Transport for each
+// family, because one http.Transport would share its connections between families.
 type dualTransport struct {
 	by     [netaddr.Families]*http.Transport
-	made   atomic.Int64 // connections
-	single bool
+	made   atomic.Int64 // connections made so far
+	single bool         // HTTPConfig.Single
 }
 
-// HTTPConfig says how a client connects.
+// HTTPConfig configures NewHTTPClient.
 type HTTPConfig struct {
-	// Dial connects to a host. It calls check with each address before it connects to it. Nil is a net.Dialer.
+	// Dial connects to a host. It must call check with each address before it connects to that. If nil, a net.Dialer is used.
 	Dial func(ctx context.Context, network, addr string, check func(host string) error) (net.Conn, error)
-	// Single announces once, because trackers see one address of ours only.
+	// Single means to announce once, not over both families, because trackers see only one address of ours.
 	Single bool
-	// NoProxy leaves alone what the environment says of proxies.
+	// NoProxy means to ignore the proxy in the environment (http.ProxyFromEnvironment).
 	NoProxy bool
 }
 
 const connectTimeout = 10 * time.Second
 
-// dialSystem is an HTTPConfig's Dial by the system.
+// dialSystem is the default of HTTPConfig.Dial.
 func dialSystem(ctx context.Context, network, addr string, check func(host string) error) (net.Conn, error) {
 	dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
 		host, _, _ := net.SplitHostPort(address)
@@ -67,9 +69,9 @@ func dialSystem(ctx context.Context, network, addr string, check func(host strin
 	return dialer.DialContext(ctx, network, addr)
 }
 
-// NewHTTPClient returns a client for HTTP trackers that announces over IPv4 and IPv6 alike (BEP 7) and
-// checks the addresses of names when it dials them. A client of the user's own announces
-// once, over whatever its transport chooses.
+// NewHTTPClient returns a client for HTTP trackers. An Announcer with this client announces over both IPv4 and IPv6 (BEP 7),
+// and checks the address of a host when it dials it. With any other client, an Announcer announces once, over the family that
+// the client's transport chooses.
 func NewHTTPClient(c HTTPConfig) *http.Client {
 	if c.Dial == nil {
 		c.Dial = dialSystem
@@ -96,7 +98,7 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 			ForceAttemptHTTP2:      true,
 			TLSHandshakeTimeout:    10 * time.Second,
 			MaxIdleConns:           idleConns,
-			MaxIdleConnsPerHost:    2,                // web seeds use two
+			MaxIdleConnsPerHost:    2,                // for web seeds
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart
 			MaxResponseHeaderBytes: httpHeader,
 			HTTP2: &http.HTTP2Config{
@@ -113,21 +115,22 @@ func (d *dualTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return d.by[f].RoundTrip(r)
 }
 
-// CloseIdleConnections is what http.Client.CloseIdleConnections calls.
+// CloseIdleConnections is called by http.Client.CloseIdleConnections.
 func (d *dualTransport) CloseIdleConnections() {
 	for _, t := range d.by {
 		t.CloseIdleConnections()
 	}
 }
 
-// httpRoutes returns both families if client can separate them and u names a host that may have both.
+// httpRoutes returns a route for each family if client is from NewHTTPClient and the host of u may have addresses of both.
+// Otherwise it returns a single route over any family.
 func httpRoutes(client *http.Client, u *url.URL) []route {
 	d, ok := client.Transport.(*dualTransport)
 	if _, err := netip.ParseAddr(u.Hostname()); !ok || err == nil {
 		return []route{{}}
 	}
 	if d.single || d.proxied(u) {
-		return []route{{}} // the tracker sees the proxy's address in any case
+		return []route{{}} // the tracker sees the address of the proxy over either family
 	}
 	return []route{{family: netaddr.IPv4}, {family: netaddr.IPv6}}
 }
@@ -142,16 +145,16 @@ func (d *dualTransport) proxied(u *url.URL) bool {
 	return proxy != nil || err != nil
 }
 
-// reply is what came back for a request.
+// reply is the answer to an HTTP request.
 type reply struct {
 	status int
-	body   []byte // as much as could be read of it
-	cut    error  // why there is no more of the body, or nil
-	local  bool   // it came from inside our network
+	body   []byte // as much of the body as could be read
+	cut    error  // why the rest of the body could not be read, or nil
+	local  bool   // the server is inside our network
 }
 
-// getHTTP fetches u, of a tracker that the user or the author named, over a family of addresses. The error is why there
-// is no reply at all.
+// getHTTP fetches u over an address family. byUser is whether the user, not the author of the torrent, named the tracker. A
+// body that breaks off or comes too slowly is no error: it is recorded in reply.cut.
 func (t *Announcer) getHTTP(ctx context.Context, u string, f netaddr.Family, byUser bool) (reply, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -168,7 +171,7 @@ func (t *Announcer) getHTTP(ctx context.Context, u string, f netaddr.Family, byU
 		return reply{}, err
 	}
 	req.Header.Set("User-Agent", userAgent)
-	// Said by us, it keeps the transport from inflating the body, which it does without a bound.
+	// An explicit header keeps the transport from inflating the body, which it does without a bound.
 	req.Header.Set("Accept-Encoding", "gzip")
 	if err := guard.Begin(req.URL); err != nil {
 		return reply{}, err
@@ -180,7 +183,7 @@ func (t *Announcer) getHTTP(ctx context.Context, u string, f netaddr.Family, byU
 	defer resp.Body.Close()
 	r := reply{status: resp.StatusCode, local: guard.Local(req.URL)}
 	if r.body, r.cut = readBody(resp.Body, holder); r.cut != nil {
-		// That there was no more time is no reason to refuse what came, but what else ended it is.
+		// After a timeout, what was read is still of use. After any other end of ctx it is not.
 		if r.cut = becauseOf(ctx, r.cut); ctx.Err() != nil && r.cut != errSilent {
 			return reply{}, r.cut
 		}
@@ -188,7 +191,7 @@ func (t *Announcer) getHTTP(ctx context.Context, u string, f netaddr.Family, byU
 	return r, nil
 }
 
-// becauseOf is err, or why ctx ended if it has.
+// becauseOf returns the cause of ctx if it has ended, else err.
 func becauseOf(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause

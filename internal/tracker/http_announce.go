@@ -31,9 +31,8 @@ func (t *Announcer) announceHTTP(ctx context.Context, u *url.URL, f netaddr.Fami
 	return a, reply.judge(err)
 }
 
-// judge is the error of a reply whose body was read with err. A tracker that gives a reason is believed whatever
-// the HTTP status, and 410 is final (BEP 31 has no other way to say so). A body that was cut short counts if
-// what is needed of it came.
+// judge returns the error of a reply, given the error of parsing its body. A failure reason counts whatever the HTTP status
+// is. Status 410 (Gone) is final. A body that was cut short is accepted if it could be parsed.
 func (r *reply) judge(err error) error {
 	refused, declared := errors.AsType[*refusal](err)
 	switch {
@@ -53,8 +52,8 @@ func (r *reply) judge(err error) error {
 	return nil
 }
 
-// announceURL returns u with the parameters of BEP 3 behind those that it has. `ip` is never among them:
-// the tracker sees our address better than we could guess it.
+// announceURL returns u with the parameters of BEP 3 after its own. It never adds `ip`: the tracker sees our address, and we
+// could only guess it.
 func announceURL(u *url.URL, r request) string {
 	q := []byte(u.RawQuery)
 	add := func(key, value string) {
@@ -78,7 +77,7 @@ func announceURL(u *url.URL, r request) string {
 	if r.event != eventNone {
 		add("event", r.event.String())
 	} else if r.PartialSeed {
-		add("event", "paused") // as BEP 21 has it
+		add("event", "paused") // BEP 21
 	}
 	if r.trackerID != "" {
 		add("trackerid", r.trackerID)
@@ -92,8 +91,8 @@ func withQuery(u *url.URL, query string) string {
 	return full.String()
 }
 
-// appendEscaped percent-encodes all but the unreserved characters of RFC 3986. url.QueryEscape makes `+` of
-// a space, which trackers with a parser of their own do not undo.
+// appendEscaped appends s to b and percent-encodes all but the unreserved characters of RFC 3986. url.QueryEscape would encode
+// a space as `+`, which the parsers of some trackers do not decode.
 func appendEscaped(b []byte, s string) []byte {
 	for i := range len(s) {
 		c := s[i]
@@ -106,9 +105,8 @@ func appendEscaped(b []byte, s string) []byte {
 	return b
 }
 
-// parseHTTPAnswer reads the answer to an announce (BEP 3, 7, 23, 24, 31). A field that is malformed or of the
-// wrong type counts as unsaid. The error is a *refusal or a *bencode.SyntaxError; an answer that breaks
-// off is no error if it has named peers by then.
+// parseHTTPAnswer parses the answer to an announce (BEP 3, 7, 23, 24, 31). A field that is malformed or of the wrong type
+// counts as missing. The error is a *refusal if the tracker reports a failure. A truncated answer is no error if it has peers.
 func parseHTTPAnswer(body []byte) (answer, error) {
 	dict, broken := salvageAnswer(body)
 	if dict == nil {
@@ -145,7 +143,7 @@ func parseHTTPAnswer(body []byte) (answer, error) {
 			a.peers = compactPeers(a.peers, text, 16)
 		}
 	}
-	// Some trackers send a reason each time, and leave it empty when all is well.
+	// Some trackers always send a failure reason, which is empty on success.
 	useful := len(a.peers) > 0 || len(a.named) > 0
 	switch {
 	case no == nil || no.reason == "" && (useful || a.interval > 0):
@@ -162,8 +160,8 @@ func parseHTTPAnswer(body []byte) (answer, error) {
 	return answer{}, no
 }
 
-// salvageAnswer is what can be read of the dictionary that body begins with, or nil if that is nothing, and
-// why there is no more. Some trackers have a line's end behind it.
+// salvageAnswer returns what can be read of the dictionary at the start of body, or nil if body does not begin with one. err
+// is why the rest cannot be read. Bytes after the dictionary are ignored: some trackers send a newline.
 func salvageAnswer(body []byte) (dict []byte, err error) {
 	dict, _, err = bencode.Salvage(body, answerLimits)
 	if bencode.IsDict(dict) {
@@ -172,8 +170,8 @@ func salvageAnswer(body []byte) (dict []byte, err error) {
 	return nil, cmp.Or(err, errors.New("not a dictionary"))
 }
 
-// list takes the peers of a list of dictionaries (BEP 3). Those that are named by a host name are kept apart. A list that
-// unpacks to very many is not looked at to its end.
+// list adds the peers in a list of dictionaries (BEP 3): those with an IP address to a.peers, those with a host name to
+// a.named. It ignores entries after the first maxPeersSeen.
 func (a *answer) list(list []byte) {
 	seen := 0
 	for peer := range bencode.Elems(list) {
@@ -205,7 +203,7 @@ func (a *answer) list(list []byte) {
 	}
 }
 
-// seconds returns an interval that a tracker says: at least one second, so that 0 means unsaid.
+// seconds parses an interval in seconds. It returns at least one second, or 0 if value is not an integer.
 func seconds(value []byte) time.Duration {
 	n, ok := bencode.Int(value)
 	if !ok {

@@ -11,23 +11,23 @@ import (
 	"github.com/shoal-go/torrent/internal/account"
 )
 
-// httpAnswer is how many bytes of an answer are read, and how many it may inflate to.
+// httpAnswer is the greatest length of the body of an answer in bytes, before and after it is inflated.
 const httpAnswer = 1 << 20
 
 var errAnswerTooLong = fmt.Errorf("answer over %d bytes", httpAnswer)
 
-// errNoRoom is the error of a long answer that the account has no room for, or that gave way to another holder.
+// errNoRoom is the error of a long answer that the account has no room for, or has evicted.
 var errNoRoom = errors.New("no memory for the rest of a long answer")
 
-// readBody reads the body of an answer, whose memory is charged to h. Beside an error it returns what came before: the answer may be
-// whole all the same.
+// readBody reads the body of an answer and charges its memory to h. With an error it also returns what it read before, which
+// may be the whole answer.
 //
-// A body that begins as gzip does is inflated, whatever the header says: no answer begins so, and names
-// for the encoding vary. Both what is read and what comes out are bounded, because gzip of nothing, over
-// and over, inflates to nothing.
+// A body that begins like gzip is inflated, whatever Content-Encoding says: no bencoded answer begins so, and servers use
+// different names for gzip. The lengths before and after inflating are both bounded, because many empty gzip members inflate
+// to nothing.
 func readBody(body io.Reader, h *account.Holder) ([]byte, error) {
 	r := bufio.NewReader(&boundedReader{body, httpAnswer})
-	magic, _ := r.Peek(2) // an error comes again
+	magic, _ := r.Peek(2) // the next read returns the error again
 	if string(magic) != "\x1f\x8b" {
 		return readAll(r, h)
 	}
@@ -42,7 +42,7 @@ func readBody(body io.Reader, h *account.Holder) ([]byte, error) {
 	return p, err
 }
 
-// readAll is io.ReadAll with its memory charged to h, of not much more than httpAnswer.
+// readAll is io.ReadAll, but charges its memory to h. r has at most httpAnswer bytes.
 func readAll(r io.Reader, h *account.Holder) ([]byte, error) {
 	p := make([]byte, 0, 4<<10)
 	for {
@@ -64,7 +64,7 @@ func readAll(r io.Reader, h *account.Holder) ([]byte, error) {
 	}
 }
 
-// boundedReader reads from r, and fails with errAnswerTooLong where r has more than left bytes.
+// boundedReader reads at most left bytes from r. If r has more, it fails with errAnswerTooLong.
 type boundedReader struct {
 	r    io.Reader
 	left int

@@ -20,7 +20,7 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
-// gzipped is p as gzip writes it.
+// gzipped returns p compressed with gzip.
 func gzipped(p string) []byte {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -29,7 +29,7 @@ func gzipped(p string) []byte {
 	return b.Bytes()
 }
 
-// holder is one that has room.
+// holder returns a holder of an account with room.
 func holder() *account.Holder { return account.New(0).Join(func() {}) }
 
 func TestReadBody(t *testing.T) {
@@ -51,10 +51,10 @@ func TestReadBody(t *testing.T) {
 		{"gzip", bytes.NewReader(whole), onePeer, nil},
 		{"gzip, byte by byte", iotest.OneByteReader(bytes.NewReader(whole)), onePeer, nil},
 		{"gzip in two parts", bytes.NewReader(append(gzipped(onePeer[:9]), gzipped(onePeer[9:])...)), onePeer, nil},
-		{"gzip without its sum", bytes.NewReader(whole[:len(whole)-8]), onePeer, io.ErrUnexpectedEOF},
-		{"gzip without half its sum", bytes.NewReader(whole[:len(whole)-5]), onePeer, io.ErrUnexpectedEOF},
-		{"gzip with another sum", bytes.NewReader(append(whole[:len(whole)-8:len(whole)-8], "12345678"...)), onePeer, gzip.ErrChecksum},
-		{"gzip and something else", bytes.NewReader(append(whole[:len(whole):len(whole)], "<!doctype html>"...)), onePeer, gzip.ErrHeader},
+		{"gzip without its checksum", bytes.NewReader(whole[:len(whole)-8]), onePeer, io.ErrUnexpectedEOF},
+		{"gzip without half its checksum", bytes.NewReader(whole[:len(whole)-5]), onePeer, io.ErrUnexpectedEOF},
+		{"gzip with a wrong checksum", bytes.NewReader(append(whole[:len(whole)-8:len(whole)-8], "12345678"...)), onePeer, gzip.ErrChecksum},
+		{"gzip followed by something else", bytes.NewReader(append(whole[:len(whole):len(whole)], "<!doctype html>"...)), onePeer, gzip.ErrHeader},
 		{"gzip, broken", io.MultiReader(bytes.NewReader(whole[:len(whole)-8]), iotest.ErrReader(broken)), onePeer, broken},
 		{"a header of gzip alone", bytes.NewReader(whole[:5]), "", io.ErrUnexpectedEOF},
 		{"gzip that inflates to as much as allowed", bytes.NewReader(gzipped(full)), full, nil},
@@ -76,7 +76,7 @@ func TestReadBody(t *testing.T) {
 	}
 }
 
-// An answer counts however it comes, if what is needed of it does.
+// An answer is accepted whatever its encoding and however its body ends, if it has peers.
 func TestHTTPBodies(t *testing.T) {
 	whole := gzipped(onePeer)
 	send := func(encoding string, body []byte) http.HandlerFunc {
@@ -96,15 +96,15 @@ func TestHTTPBodies(t *testing.T) {
 		{"gzip", send("gzip", whole), 0, ""},
 		{"x-gzip", send("x-gzip", whole), 0, ""},
 		{"gzip in capitals", send("GZIP", whole), 0, ""},
-		{"gzip that is not said", send("", whole), 0, ""},
-		{"gzip that is none", send("gzip", []byte(onePeer)), 0, ""},
+		{"gzip not declared", send("", whole), 0, ""},
+		{"gzip declared but not used", send("gzip", []byte(onePeer)), 0, ""},
 		{"gzip without its end", send("gzip", whole[:len(whole)-8]), 0, ""},
-		{"gzip without more", send("gzip", whole[:len(whole)-20]), 0, "gzip: unexpected EOF"},
-		{"a body shorter than it says", func(w http.ResponseWriter, _ *http.Request) {
+		{"gzip cut within the answer", send("gzip", whole[:len(whole)-20]), 0, "gzip: unexpected EOF"},
+		{"a body shorter than Content-Length", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			io.WriteString(w, onePeer)
 		}, 0, ""},
-		{"gzip shorter than it says, without its end", func(w http.ResponseWriter, _ *http.Request) {
+		{"gzip shorter than Content-Length, without its end", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "x-gzip")
 			w.Header().Set("Content-Length", "1000")
 			w.Write(whole[:len(whole)-4])
@@ -114,7 +114,7 @@ func TestHTTPBodies(t *testing.T) {
 			w.(http.Flusher).Flush()
 			panic(http.ErrAbortHandler)
 		}, 0, ""},
-		{"half an answer in half a body", func(w http.ResponseWriter, _ *http.Request) {
+		{"half an answer, shorter than Content-Length", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			io.WriteString(w, onePeer[:40])
 		}, 0, "unexpected EOF"},
@@ -150,7 +150,7 @@ func TestHTTPBodies(t *testing.T) {
 	}
 }
 
-// Empty members of gzip inflate to nothing, so that a bound on what comes out is never reached.
+// Empty gzip members inflate to nothing, so a bound on the inflated length is never reached.
 func TestGzipOfNothingWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})

@@ -16,8 +16,8 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
-// An answer is held until it is whole, or for half a minute. Two hundred of one server that stalled, of a kilobyte each, held 237 MiB
-// for the lists that they unpacked to; their headers held 191 MiB.
+// An answer is held in memory until it is whole, or for half a minute. Two hundred stalled answers of one server, of a kilobyte
+// each on the wire, must not hold much memory, neither for the bodies that they inflate to nor for their headers.
 func TestStalledAnswersHoldLittle(t *testing.T) {
 	var list, header bytes.Buffer
 	list.WriteString("HTTP/1.1 200 OK\r\n\r\n")
@@ -54,7 +54,7 @@ func TestStalledAnswersHoldLittle(t *testing.T) {
 				held := heap() - before
 				t.Logf("%d MiB", held>>20)
 				require.Less(t, held, int64(80<<20))
-				require.True(t, slices.ContainsFunc(trackers.Status(), func(s Status) bool { return s.Peers == 0 && s.Swarm.Seeds == 7 }), "one that is honest")
+				require.True(t, slices.ContainsFunc(trackers.Status(), func(s Status) bool { return s.Peers == 0 && s.Swarm.Seeds == 7 }), "the answer of an honest tracker is read")
 			})
 		})
 	}

@@ -68,7 +68,7 @@ func TestTrackerURLs(t *testing.T) {
 				simnet.Sleep(time.Hour)
 				require.Len(t, trackers.Status(), 1)
 				require.EqualError(t, trackers.Status()[0].Err, "tracker "+c.url+": "+c.reason)
-				require.Zero(t, trackers.Status()[0].NextAnnounce, "it is not tried again")
+				require.Zero(t, trackers.Status()[0].NextAnnounce, "the tracker is not tried again")
 			})
 		})
 	}
@@ -89,12 +89,12 @@ func TestParseHTTPAnswer(t *testing.T) {
 		{"all", "d8:completei1e10:downloadedi2e10:incompletei3e8:intervali900e12:min intervali60e5:peers0:10:tracker id2:xy15:warning message4:slowe",
 			answer{interval: 15 * time.Minute, minInterval: time.Minute, swarm: Scrape{1, 3, 2}, trackerID: "xy", warning: "slow"}, ""},
 		{"nothing", "de", answer{}, ""},
-		{"a line's end behind it", "de\r\n", answer{}, ""},
+		{"followed by a newline", "de\r\n", answer{}, ""},
 		{"compact", "d5:peers12:\x01\x02\x03\x04\x00\x50\x05\x06\x07\x08\x1a\xe1e", answer{peers: peer("1.2.3.4:80", "5.6.7.8:6881")}, ""},
-		{"compact with a rest", "d5:peers9:\x01\x02\x03\x04\x00\x50\x05\x06\x07e", answer{peers: peer("1.2.3.4:80")}, ""},
+		{"compact with bytes left over", "d5:peers9:\x01\x02\x03\x04\x00\x50\x05\x06\x07e", answer{peers: peer("1.2.3.4:80")}, ""},
 		{"compact IPv6", "d6:peers618:\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x50e", answer{peers: peer("[2001:db8::1]:80")}, ""},
 		{"IPv4 in IPv6", "d6:peers618:\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04\x00\x50e", answer{peers: peer("1.2.3.4:80")}, ""},
-		{"no such peers", "d5:peers24:\x01\x02\x03\x04\x00\x00\x00\x00\x00\x00\x00\x50\xe0\x00\x00\x01\x00\x50\xff\xff\xff\xff\x00\x50e", answer{}, ""},
+		{"peers that cannot be dialled", "d5:peers24:\x01\x02\x03\x04\x00\x00\x00\x00\x00\x00\x00\x50\xe0\x00\x00\x01\x00\x50\xff\xff\xff\xff\x00\x50e", answer{}, ""},
 		{"dictionaries", "d5:peersld2:ip7:1.2.3.47:peer id1:x4:porti80eed2:ip3:::14:porti81eed2:ip9:localhost4:porti80eed2:ip7:1.2.3.44:porti65616eed4:porti1eeled2:ip7:1.2.3.44:port2:80ei7eee",
 			answer{peers: peer("1.2.3.4:80", "[::1]:81"), named: []namedPeer{{"localhost", 80}}}, ""},
 		{"wrong types", "d8:complete1:a10:incompletele8:intervalde5:peersi7e6:peers6le10:tracker idi1ee", answer{}, ""},
@@ -103,24 +103,24 @@ func TestParseHTTPAnswer(t *testing.T) {
 		{"malformed numbers", "d8:completei-0e10:downloadedi99999999999999999999e10:incompletei3e8:intervali01800e12:min intervali60e5:peers6:\x01\x02\x03\x04\x00\x50e",
 			answer{peers: peer("1.2.3.4:80"), swarm: Scrape{Leechers: 3}, minInterval: time.Minute}, ""},
 		{"2^63 seconds", "d8:intervali9223372036854775808ee", answer{}, ""},
-		{"twice", "d8:intervali900e8:intervali1800e5:peers6:\x01\x02\x03\x04\x00\x505:peers6:\x05\x06\x07\x08\x00\x50e",
+		{"duplicate keys", "d8:intervali900e8:intervali1800e5:peers6:\x01\x02\x03\x04\x00\x505:peers6:\x05\x06\x07\x08\x00\x50e",
 			answer{peers: peer("1.2.3.4:80", "5.6.7.8:80"), interval: 30 * time.Minute}, ""},
 		{"malformed peers among others", "d5:peersld2:ip7:1.2.3.44:porti080eed2:ip7:1.2.3.54:porti80e4:porti81eed2:ip07:1.2.3.64:porti80eed2:ip7:1.2.3.74:porti80eeee",
 			answer{peers: peer("1.2.3.5:81", "1.2.3.7:80")}, ""},
-		{"broken off behind peers", "d8:intervali900e5:peers6:\x01\x02\x03\x04\x00\x506:peers618:", answer{peers: peer("1.2.3.4:80"), interval: 15 * time.Minute}, ""},
-		{"broken off within peers", "d5:peersld2:ip7:1.2.3.44:porti80eed2:ip7:1.2", answer{peers: peer("1.2.3.4:80")}, ""},
-		{"broken off before peers", "d8:intervali900e5:peers12:\x01\x02\x03\x04\x00\x50", answer{}, "bencode: "},
-		{"broken off behind a reason", "d14:failure reason2:no8:interval", answer{}, "no"},
-		{"an empty reason beside peers", "d14:failure reason0:5:peers6:\x01\x02\x03\x04\x00\x50e", answer{peers: peer("1.2.3.4:80")}, ""},
-		{"an empty reason beside an interval", "d14:failure reason0:8:intervali900e5:peers0:e", answer{interval: 15 * time.Minute}, ""},
-		{"a reason that is no string beside peers", "d14:failure reasoni0e5:peers6:\x01\x02\x03\x04\x00\x50e", answer{peers: peer("1.2.3.4:80")}, ""},
-		{"an empty reason alone", "d14:failure reason0:e", answer{}, "refused without a reason"},
-		{"an empty reason, and when to come again", "d14:failure reason0:8:retry in5:nevere", answer{}, "refused without a reason"},
+		{"truncated after peers", "d8:intervali900e5:peers6:\x01\x02\x03\x04\x00\x506:peers618:", answer{peers: peer("1.2.3.4:80"), interval: 15 * time.Minute}, ""},
+		{"truncated within peers", "d5:peersld2:ip7:1.2.3.44:porti80eed2:ip7:1.2", answer{peers: peer("1.2.3.4:80")}, ""},
+		{"truncated before peers", "d8:intervali900e5:peers12:\x01\x02\x03\x04\x00\x50", answer{}, "bencode: "},
+		{"truncated after a failure reason", "d14:failure reason2:no8:interval", answer{}, "no"},
+		{"an empty failure reason and peers", "d14:failure reason0:5:peers6:\x01\x02\x03\x04\x00\x50e", answer{peers: peer("1.2.3.4:80")}, ""},
+		{"an empty failure reason and an interval", "d14:failure reason0:8:intervali900e5:peers0:e", answer{interval: 15 * time.Minute}, ""},
+		{"a failure reason that is not a string, and peers", "d14:failure reasoni0e5:peers6:\x01\x02\x03\x04\x00\x50e", answer{peers: peer("1.2.3.4:80")}, ""},
+		{"only an empty failure reason", "d14:failure reason0:e", answer{}, "refused without a reason"},
+		{"an empty failure reason and retry in", "d14:failure reason0:8:retry in5:nevere", answer{}, "refused without a reason"},
 		{"refused", "d14:failure reason9:no\x1b[2J\nok5:peers6:\x01\x02\x03\x04\x00\x50e", answer{}, "no [2J ok"},
 		{"HTML", "<html>", answer{}, "bencode: "},
-		{"nothing at all", "", answer{}, "bencode: "},
+		{"no bytes", "", answer{}, "bencode: "},
 		{"a list", "le", answer{}, "not a dictionary"},
-		{"a lie about a length", "d5:peers500000000:ab", answer{}, "bencode: "},
+		{"a length beyond the end", "d5:peers500000000:ab", answer{}, "bencode: "},
 		{"depth", strings.Repeat("l", 1<<20), answer{}, "bencode: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -160,14 +160,14 @@ func TestParseHTTPAnswerBoundsPeers(t *testing.T) {
 	require.Len(t, a.peers, maxPeersSaid)
 }
 
-// An announce over HTTP says what trackers want to know, and takes what they answer.
+// TestHTTPAnnounce checks the parameters of announces over HTTP, and that the fields of an answer are used.
 func TestHTTPAnnounce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
 		var got []*http.Request
 		r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
 			got = append(got, req)
-			// A gzip header that the transport did not ask for would look the same.
+			// The transport would not inflate this body, because it did not set Accept-Encoding itself.
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
 			fmt.Fprint(z, "d10:tracker id2:id15:warning message3:hum5:peers6:\x0a\x09\x09\x09\x1a\xe1e")
@@ -180,8 +180,8 @@ func TestHTTPAnnounce(t *testing.T) {
 		require.Len(t, got, 3)
 		q := got[0].URL.Query()
 		require.Equal(t, "shoal-go/torrent", got[0].Header.Get("User-Agent"))
-		require.Equal(t, "1", q.Get("port"), "trackers refuse 0")
-		require.Equal(t, "16384", q.Get("left"), "unknown, but not none")
+		require.Equal(t, "1", q.Get("port"), "trackers refuse port 0")
+		require.Equal(t, "16384", q.Get("left"), "unknown, and 0 would mean a seed")
 		require.False(t, q.Has("ip"))
 		require.False(t, q.Has("trackerid"))
 		require.Equal(t, "id", got[1].URL.Query().Get("trackerid"))
@@ -237,13 +237,13 @@ func TestHTTPAnnouncesOverBothFamilies(t *testing.T) {
 				end()
 				began := time.Now()
 				trackers.Stop(t.Context())
-				require.Less(t, time.Since(began), time.Second, "only where `started` was answered")
+				require.Less(t, time.Since(began), time.Second, "`stopped` is sent only where `started` was answered")
 			})
 		})
 	}
 }
 
-// A tracker on the open internet does not know peers inside our network.
+// Peers inside our network are dropped from the answers of trackers outside it.
 func TestInwardPeers(t *testing.T) {
 	const peers = "d8:intervali1800e5:peers18:\x0a\x09\x09\x09\x1a\xe1\x7f\x00\x00\x01\x1a\xe1\x08\x08\x08\x08\x1a\xe1e"
 	for tracker, want := range map[string]int{"1.1.1.1": 1, "10.0.1.1": 3, "127.0.0.1": 3, "100.64.0.9": 3} {
@@ -271,7 +271,7 @@ func TestHTTPRedirects(t *testing.T) {
 		{"private to public", "http://10.0.1.1/announce", "http://2.2.2.2/good", ""},
 		{"public to private", "http://1.1.1.1/announce", "http://10.0.1.2/good", "redirected from a public address to a private one"},
 		{"public to loopback", "http://1.1.1.1/announce", "http://127.0.0.1/good", "redirected from a public address to a private one"},
-		{"public to loopback in IPv6 dress", "http://1.1.1.1/announce", "http://[::ffff:127.0.0.1]/good", "redirected from a public address to a private one"},
+		{"public to IPv4-mapped loopback", "http://1.1.1.1/announce", "http://[::ffff:127.0.0.1]/good", "redirected from a public address to a private one"},
 		{"public to localhost", "http://1.1.1.1/announce", "http://LocalHost./good", "redirected from a public address to a private one"},
 		{"public to a name within", "http://1.1.1.1/announce", "http://within.example/good", "redirected from a public address to a private one"},
 		{"by name, public to a name within", "http://public.example/announce", "http://within.example/good", "redirected from a public address to a private one"},
@@ -279,7 +279,7 @@ func TestHTTPRedirects(t *testing.T) {
 		{"five times", "http://10.0.1.1/5", "", ""},
 		{"six times", "http://10.0.1.1/6", "", "more than 5 redirects"},
 		{"in a circle", "http://10.0.1.1/circle", "http://10.0.1.1/circle", "more than 5 redirects"},
-		{"to no http", "http://10.0.1.1/announce", "file:///etc/passwd", "neither http nor https"},
+		{"to a file URL", "http://10.0.1.1/announce", "file:///etc/passwd", "neither http nor https"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -294,7 +294,7 @@ func TestHTTPRedirects(t *testing.T) {
 						if _, err := fmt.Sscanf(req.URL.Path, "/%d", &n); err == nil && n > 0 {
 							http.Redirect(w, req, fmt.Sprintf("/%d", n-1), http.StatusFound)
 						} else if req.URL.Path == "/good" || err == nil {
-							fmt.Fprint(w, strings.Replace(onePeer, "\x0a\x09", "\x08\x09", 1)) // a public one
+							fmt.Fprint(w, strings.Replace(onePeer, "\x0a\x09", "\x08\x09", 1)) // a public peer
 						} else {
 							http.Redirect(w, req, c.to, http.StatusFound)
 						}
@@ -314,7 +314,7 @@ func TestHTTPRedirects(t *testing.T) {
 	}
 }
 
-// The dialer of our own client knows the addresses of a name before it connects to one.
+// The client of NewHTTPClient checks each address before it connects to it, whatever the host name was.
 func TestRedirectGuard(t *testing.T) {
 	g := newGuard(NewHTTPClient(HTTPConfig{}), true)
 	to, err := url.Parse("http://1.1.1.1/announce")
@@ -328,7 +328,7 @@ func TestRedirectGuard(t *testing.T) {
 	}
 }
 
-// A client of the user's own is used as it is, and its own rule for redirects holds too.
+// An HTTP client of the user is used unchanged, and its CheckRedirect applies too.
 func TestOwnHTTPClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://t.example/announce"})

@@ -13,31 +13,31 @@ import (
 )
 
 const (
-	maxNamed      = 20 // peers that one answer names by a host name; others are left out
+	maxNamed      = 20 // peers with a host name in one answer; others are left out
 	maxNamedAddrs = 4  // addresses of one of them
 	maxHostName   = 253
-	namedAMinute  = 60 // lookups of all trackers of a download
+	namedAMinute  = 60 // lookups per minute for all trackers of a download
 
-	namedAtOnce  = 4 // lookups
+	namedAtOnce  = 4 // concurrent lookups for one answer
 	namedTimeout = 5 * time.Second
 )
 
-// namedPeer is a peer that a tracker names by a host name (BEP 3), not by an address.
+// namedPeer is a peer for which a tracker gives a host name in place of an address (BEP 3).
 type namedPeer struct {
 	host string
 	port uint16
 }
 
-// isHostName reports whether a name could be looked up.
+// isHostName reports whether name has the form of a host name.
 func isHostName(name []byte) bool {
 	return len(name) > 0 && len(name) <= maxHostName && !bytes.ContainsFunc(name, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_')
 	})
 }
 
-// lookUpNamed hands on the peers that tr has named by their host names, until ctx ends. How many lookups a
-// tracker can cause, and all of them in a minute, and for how long, is bounded: other hosts have to answer them. And one on the open
-// internet cannot have us dial addresses inside our network by giving them names.
+// lookUpNamed looks up the host names in an answer of tr and calls Config.Found with the peers. The number of lookups is bounded
+// for each answer and for all trackers in a minute, and so is their time: other people's name servers have to answer them. Names
+// from a tracker outside our network are not resolved to addresses inside it.
 func (t *Announcer) lookUpNamed(ctx context.Context, tr *tracker, a answer) {
 	if t.c.Lookup == nil || len(a.named) == 0 {
 		return
@@ -66,7 +66,7 @@ func (t *Announcer) lookUpNamed(ctx context.Context, tr *tracker, a answer) {
 	}
 }
 
-// takeLookups returns how many of n lookups may be made, and counts them.
+// takeLookups returns how many of n lookups may be made at now, and counts them.
 func (t *Announcer) takeLookups(n int, now time.Time) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -78,7 +78,7 @@ func (t *Announcer) takeLookups(n int, now time.Time) int {
 	return n
 }
 
-// lookUp gives the addresses of one peer, only those on the open internet unless the tracker is local.
+// lookUp returns the addresses of one peer. Those inside our network are left out unless local is set.
 func (t *Announcer) lookUp(ctx context.Context, peer namedPeer, local bool) (addrs []netip.AddrPort) {
 	if !local && httpguard.IsInward(peer.host) {
 		return nil
@@ -96,7 +96,7 @@ func (t *Announcer) lookUp(ctx context.Context, peer namedPeer, local bool) (add
 	return addrs
 }
 
-// countNamed counts n peers to the last answer of tr, and reports whether they are to be handed on.
+// countNamed adds n to the number of peers in the last answer of tr, and reports whether to pass these on to Config.Found.
 func (t *Announcer) countNamed(tr *tracker, n int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

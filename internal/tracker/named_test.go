@@ -19,7 +19,7 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
-// BEP 3 has the peers of a list named by an address or by a host name.
+// A peer in a list of dictionaries has an address or a host name (BEP 3).
 func TestPeersByName(t *testing.T) {
 	addr := func(s ...string) (ips []netip.Addr) {
 		for _, s := range s {
@@ -54,18 +54,18 @@ func TestPeersByName(t *testing.T) {
 		after   time.Duration
 	}{
 		{"one", "11.0.1.1", list("public.example"), []string{"9.0.0.1:80"}, 0},
-		{"beside addresses", "11.0.1.1", list("9.9.9.9", "public.example"), []string{"9.9.9.9:80", "9.0.0.1:80"}, 0},
-		{"of several addresses", "11.0.1.1", list("both.example"), []string{"9.0.0.2:80", "[2001:db8::2]:80", "9.0.0.3:80"}, 0},
-		{"of too many", "11.0.1.1", list("many.example"), []string{"9.1.0.1:80", "9.1.0.2:80", "9.1.0.3:80", "9.1.0.4:80"}, 0},
+		{"among addresses", "11.0.1.1", list("9.9.9.9", "public.example"), []string{"9.9.9.9:80", "9.0.0.1:80"}, 0},
+		{"with several addresses", "11.0.1.1", list("both.example"), []string{"9.0.0.2:80", "[2001:db8::2]:80", "9.0.0.3:80"}, 0},
+		{"with too many addresses", "11.0.1.1", list("many.example"), []string{"9.1.0.1:80", "9.1.0.2:80", "9.1.0.3:80", "9.1.0.4:80"}, 0},
 		{"named twice", "11.0.1.1", list("public.example", "public.example"), []string{"9.0.0.1:80"}, 0},
-		{"that leads nowhere", "11.0.1.1", list("nobody.example", "useless.test", "public.example"), []string{"9.0.0.1:80"}, 0},
-		{"that is never found", "11.0.1.1", list("slow.example", "public.example"), []string{"9.0.0.1:80"}, namedTimeout},
+		{"without a usable address", "11.0.1.1", list("nobody.example", "useless.test", "public.example"), []string{"9.0.0.1:80"}, 0},
+		{"whose lookup never ends", "11.0.1.1", list("slow.example", "public.example"), []string{"9.0.0.1:80"}, namedTimeout},
 		{"inside our network, from outside", "11.0.1.1", list("within.example", "router", "localhost", "x.localhost"), nil, 0},
 		{"inside our network, from a name outside", "tracker.test", list("within.example", "public.example"), []string{"9.0.0.1:80"}, 0},
 		{"inside our network, from inside", "10.0.1.1", list("within.example", "router", "localhost", "public.example"),
 			[]string{"10.0.0.1:80", "192.168.0.1:80", "127.0.0.1:80", "9.0.0.1:80"}, 0},
 		{"inside our network, from a name inside", "tracker.within", list("within.example"), []string{"10.0.0.1:80"}, 0},
-		{"that is no name", "11.0.1.1", list("", "a b", "é", "a/b", "user@host", strings.Repeat("a", 254)), nil, 0},
+		{"that is not a host name", "11.0.1.1", list("", "a b", "é", "a/b", "user@host", strings.Repeat("a", 254)), nil, 0},
 		{"without a port", "11.0.1.1", "d5:peersld2:ip14:public.exampleed2:ip14:public.example4:porti0eed2:ip14:public.example4:porti65536eeee", nil, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -95,8 +95,8 @@ func TestPeersByName(t *testing.T) {
 	}
 }
 
-// A tracker has no more than twenty names looked up, four at a time and for no longer than five seconds, and they
-// hold up nothing.
+// For one answer, at most maxNamed host names are looked up, namedAtOnce at a time, for at most namedTimeout. Peers with
+// addresses do not wait for that.
 func TestPeersByNameAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
@@ -144,8 +144,8 @@ func TestPeersByNameAreBounded(t *testing.T) {
 	})
 }
 
-// Without a way to look names up, they are left out.
-// However many trackers name peers by host names, few of these are looked up: whose name server has to answer is for them to say.
+// However many trackers return peers with host names, only few names are looked up: the trackers choose which name servers have
+// to answer.
 func TestPeersByNameOfManyTrackers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tiers [][]string
@@ -174,6 +174,7 @@ func TestPeersByNameOfManyTrackers(t *testing.T) {
 	})
 }
 
+// If Config.Lookup is nil, peers with host names are left out.
 func TestPeersByNameWithoutLookup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})

@@ -10,21 +10,22 @@ import (
 )
 
 const (
-	// A tracker's interval is obeyed within these bounds.
+	// The interval of a tracker is clamped to these bounds.
 	leastInterval    = time.Minute
 	greatestInterval = 24 * time.Hour
 	defaultInterval  = 30 * time.Minute
-	// hungryInterval is assumed where a tracker says no `min interval`, unless its interval is shorter.
+	// hungryInterval is the default of `min interval`, unless the tracker's interval is shorter.
 	hungryInterval = 5 * time.Minute
 
 	firstRetry = 15 * time.Second
 	lastRetry  = 30 * time.Minute
 )
 
-// hungryRetries come before the others while no peer is connected: a tracker that is just starting is up in a moment.
+// hungryRetries are the first delays while no peer is connected. A tracker that is just being started may answer soon.
 var hungryRetries = [...]time.Duration{time.Second, 3 * time.Second, 7 * time.Second}
 
-// retryAfter is how long a tracker that cannot be reached is left alone after so many failures before this one.
+// retryAfter returns the delay after a failed announce before the next one. failures is the number of failures in a row
+// before this one.
 func retryAfter(failures int, hungry bool) time.Duration {
 	if hungry {
 		if failures < len(hungryRetries) {
@@ -35,7 +36,7 @@ func retryAfter(failures int, hungry bool) time.Duration {
 	return min(firstRetry<<min(failures, 16), lastRetry)
 }
 
-// answered records what tr said to an announce over one family of addresses.
+// answered records the answer of tr to an announce over one address family, and passes it on to the callbacks.
 func (t *Announcer) answered(tr *tracker, f netaddr.Family, e event, a answer) {
 	t.c.Log.Debug("announced", "tracker", tr.url, "event", e, "peers", len(a.peers), "interval", a.interval)
 	t.mu.Lock()
@@ -56,7 +57,7 @@ func (t *Announcer) answered(tr *tracker, f netaddr.Family, e event, a answer) {
 	t.Wake()
 }
 
-// heard records an answer, the first to an announce or that of another address family.
+// heard records an answer. If another address family has answered the same announce before, the two are combined.
 func (tr *tracker) heard(a answer, now time.Time) {
 	if tr.asking {
 		tr.asking, tr.peers, tr.swarm = false, 0, Scrape{}
@@ -75,8 +76,8 @@ func (tr *tracker) heard(a answer, now time.Time) {
 	}
 }
 
-// intervals returns how long after an answer the tracker may be announced to again, by its `min interval`,
-// and how long after it is, by its interval.
+// intervals returns the delays after an answer: soonest, before which the tracker must not be announced to again
+// (`min interval`), and next, after which it is announced to (`interval`).
 func (a *answer) intervals() (soonest, next time.Duration) {
 	next = defaultInterval
 	if a.interval > 0 {
@@ -115,8 +116,8 @@ func (t *Announcer) promote(tr *tracker) {
 	}
 }
 
-// moveTo makes tr the one tracker of a private torrent, and returns the one that it takes over from, if any.
-// The caller holds t.mu.
+// moveTo makes tr the current tracker of a private torrent, and returns the one that was current before, if any. The caller
+// holds t.mu.
 func (t *Announcer) moveTo(tr *tracker) (left *tracker) {
 	if !t.c.Private || t.current == tr {
 		return nil
@@ -125,8 +126,8 @@ func (t *Announcer) moveTo(tr *tracker) (left *tracker) {
 	return left
 }
 
-// failed records that an announce to tr had no good answer. If run has ended, that says nothing about the
-// tracker.
+// failed records that an announce to tr failed with err. If run has ended, the failure says nothing about the tracker and is
+// not counted.
 func (t *Announcer) failed(run context.Context, tr *tracker, err error) {
 	ended := run.Err() != nil
 	failure := newError(tr.url, err)
@@ -157,7 +158,7 @@ func (t *Announcer) failed(run context.Context, tr *tracker, err error) {
 	t.tell(status)
 }
 
-// tell hands on what became of an announce.
+// tell passes the outcome of an announce to Config.Heard.
 func (t *Announcer) tell(s Status) {
 	if t.c.Heard != nil {
 		t.c.Heard(s)

@@ -26,23 +26,22 @@ import (
 	"github.com/shoal-go/torrent/internal/udpmux"
 )
 
-// trackerRig is a machine in a simulated network with the trackers that it announces to. Use it within a
-// bubble.
+// trackerRig is a simulated network with our host and the trackers that it announces to. Use it in a synctest bubble.
 type trackerRig struct {
 	t      *testing.T
 	net    *simnet.Network
 	me     *simnet.Host
 	me6    *simnet.Host
-	names  map[string][]netip.Addr // a name that is not there is looked up for ever
+	names  map[string][]netip.Addr // the lookup of a name that is missing never ends
 	config Config
 
 	mu      sync.Mutex
 	mux     *udpmux.Mux
 	noIPv6  bool
-	hungry  bool // until peers are found
+	hungry  bool // the download is hungry until peers are found
 	fed     bool
 	found   map[string][]netip.AddrPort
-	foundAt time.Duration // first peers
+	foundAt time.Duration // when the first peers were found
 	dropped []string
 }
 
@@ -123,7 +122,7 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 	return r
 }
 
-// send opens the sockets when they are first needed.
+// send sends a datagram. It opens the sockets first, if they are not open yet.
 func (r *trackerRig) send(p []byte, to netip.AddrPort) error {
 	if err := r.mux.Open(r.t.Context(), 0); err != nil {
 		return err
@@ -160,7 +159,7 @@ func (r *trackerRig) lookup(ctx context.Context, host string) ([]netip.Addr, err
 	return ips, nil
 }
 
-// foundBy returns the peers that each tracker has named so far.
+// foundBy returns the peers that were found so far, by the URL of their tracker.
 func (r *trackerRig) foundBy() map[string][]netip.AddrPort {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -173,10 +172,10 @@ func (r *trackerRig) droppedURLs() []string {
 	return slices.Clone(r.dropped)
 }
 
-// start runs the announces until the test ends, or the returned function is called.
+// start creates an Announcer and runs it until the test ends or end is called.
 func (r *trackerRig) start() (t *Announcer, end func()) { return r.run(New(r.config)) }
 
-// run is start for an announcer that there is.
+// run is start for an existing Announcer.
 func (r *trackerRig) run(t *Announcer) (_ *Announcer, end func()) {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	var running sync.WaitGroup
@@ -186,7 +185,7 @@ func (r *trackerRig) run(t *Announcer) (_ *Announcer, end func()) {
 	return t, end
 }
 
-// serve has an HTTP server at port 80 of ip.
+// serve starts an HTTP server at port 80 of ip.
 func (r *trackerRig) serve(ip string, answer http.HandlerFunc) {
 	l, err := r.net.NewHost(ip, 0, 0, 40*time.Millisecond).Listen("tcp", ":80")
 	if err != nil {
@@ -197,7 +196,7 @@ func (r *trackerRig) serve(ip string, answer http.HandlerFunc) {
 	r.t.Cleanup(func() { s.Close() })
 }
 
-// serveUDP has a socket at port 80 of ip. The function gets each datagram, and a function that sends an answer.
+// serveUDP opens a UDP socket at port 80 of ip. It calls receive with each datagram, and with a function that sends an answer.
 func (r *trackerRig) serveUDP(ip string, receive func(p []byte, reply func([]byte))) *simnet.Host {
 	h := r.net.NewHost(ip, 0, 0, 40*time.Millisecond)
 	c, err := h.ListenPacket("udp", ":80")
@@ -218,7 +217,7 @@ func (r *trackerRig) serveUDP(ip string, receive func(p []byte, reply func([]byt
 	return h
 }
 
-// said collects the events of the announces to a tracker, "" among them.
+// said records the events of the announces that a tracker received; "" is an announce without an event.
 type said struct {
 	mu     sync.Mutex
 	events []string
@@ -232,7 +231,7 @@ func (s *said) add(event string) {
 	s.at = append(s.at, time.Now())
 }
 
-// take returns the events since it was last called: `started` and so on, `-` for none.
+// take returns the events since its last call, separated by spaces. An announce without an event is `-`.
 func (s *said) take() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,7 +245,7 @@ func (s *said) take() string {
 	return strings.Join(events, " ")
 }
 
-// honest answers announces over HTTP with one peer.
+// honest answers announces over HTTP with body.
 func honest(s *said, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.add(r.URL.Query().Get("event"))
@@ -254,10 +253,10 @@ func honest(s *said, body string) http.HandlerFunc {
 	}
 }
 
-// onePeer is an answer that names rigPeer.
+// onePeer is an answer with rigPeer.
 const onePeer = "d8:completei5e10:incompletei7e8:intervali1800e5:peers6:\x0a\x09\x09\x09\x1a\xe1e"
 
-// honestUDP answers connects and announces as BEP 15 has it, checking the connection id.
+// honestUDP answers connect, announce and scrape requests (BEP 15), and checks the connection id.
 func honestUDP(s *said, peers []byte) func([]byte, func([]byte)) {
 	return func(p []byte, reply func([]byte)) {
 		be := binary.BigEndian
@@ -290,7 +289,7 @@ func honestUDP(s *said, peers []byte) func([]byte, func([]byte)) {
 
 var compactPeer = []byte("\x0a\x09\x09\x09\x1a\xe1")
 
-// serveHTTPScrape answers scrapes, and nothing else.
+// serveHTTPScrape starts an HTTP server at port 80 of ip that answers scrapes only.
 func (r *trackerRig) serveHTTPScrape(ip, body string) {
 	r.serve(ip, func(w http.ResponseWriter, req *http.Request) {
 		if !strings.HasPrefix(req.URL.Path[strings.LastIndex(req.URL.Path, "/"):], "/scrape") || req.URL.Query().Get("info_hash") != string(rigHash[:]) {
@@ -301,7 +300,7 @@ func (r *trackerRig) serveHTTPScrape(ip, body string) {
 	})
 }
 
-// scrape is Scrape with the errors joined, as a user sees them.
+// scrape is Announcer.Scrape with the errors joined.
 func scrape(ctx context.Context, t *Announcer) (Scrape, error) {
 	s, errs, ok := t.Scrape(ctx)
 	if ok {

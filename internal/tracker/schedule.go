@@ -7,16 +7,16 @@ import (
 )
 
 const (
-	// hungryPatience is how long a download without peers waits for a tracker, or for the peers that
-	// one named, before it asks the next of the tier beside it.
+	// hungryPatience is how long a download without peers waits for a tracker's answer, or for a connection to the peers
+	// in it, before it also asks the next tracker of the tier.
 	hungryPatience = time.Second
-	// tierPatience is the same while there are peers: as long as BEP 15 waits before it repeats itself.
+	// tierPatience is the same for a download with peers. It is the time before the first retransmission in BEP 15.
 	tierPatience = 15 * time.Second
 
-	askedAtOnce = 10 // trackers that have been asked and are still within the patience
+	askedAtOnce = 10 // trackers that may be waited for at the same time
 )
 
-// Run announces until ctx ends, and returns when nothing is under way any more.
+// Run announces until ctx ends. It returns when no announce is under way any more.
 func (t *Announcer) Run(ctx context.Context) {
 	defer t.asking.Wait()
 	timer := time.NewTimer(0)
@@ -44,8 +44,8 @@ func (t *Announcer) Run(ctx context.Context) {
 	}
 }
 
-// due picks the trackers to announce to now, and says when to look again; a zero time is not before
-// something happens. The caller holds t.mu.
+// due returns the trackers to announce to now, and the time to call it again. A zero time means not before Wake is called. The
+// caller holds t.mu.
 func (t *Announcer) due(now time.Time, hungry bool) (ask []*tracker, again time.Time) {
 	r := round{now: now, hungry: hungry, private: t.c.Private, patience: tierPatience}
 	if hungry {
@@ -64,25 +64,25 @@ func (t *Announcer) due(now time.Time, hungry bool) (ask []*tracker, again time.
 	return r.ask, r.again
 }
 
-// A round is one look at the schedule.
+// A round is one evaluation of the schedule.
 type round struct {
 	now             time.Time
 	hungry, private bool
 	patience        time.Duration
 
-	ask       []*tracker // to be announced to now
-	waitedFor int        // these, and the trackers that were asked before and are still within the patience
-	again     time.Time  // the next look; zero is not before something happens
+	ask       []*tracker // the trackers to announce to now
+	waitedFor int        // how many are in ask, or were asked less than patience ago and have not answered
+	again     time.Time  // of the next round; zero means not before Wake is called
 }
 
-// lookAt has the next round begin at a time, if it is to begin no sooner.
+// lookAt makes the next round begin at the given time at the latest.
 func (r *round) lookAt(at time.Time) {
 	if r.again.IsZero() || at.Before(r.again) {
 		r.again = at
 	}
 }
 
-// takeNews asks tr if an event is due to it, and counts it if it has been asked already.
+// takeNews asks tr if an event is due to it. If tr was asked less than patience ago and has not answered, takeNews counts it.
 func (r *round) takeNews(tr *tracker, completed bool) {
 	if until := tr.askedAt.Add(r.patience); tr.asking && r.now.Before(until) {
 		r.lookAt(until)
@@ -93,7 +93,7 @@ func (r *round) takeNews(tr *tracker, completed bool) {
 	}
 }
 
-// walk goes through a tier until one of its trackers serves it.
+// walk goes through a tier until one of its trackers serves the tier.
 func (r *round) walk(tier []*tracker) {
 	for _, tr := range tier {
 		if !tr.final && r.serves(tr) {
@@ -102,7 +102,7 @@ func (r *round) walk(tier []*tracker) {
 	}
 }
 
-// serves asks tr if it is due, and reports whether those behind it in its tier need not be asked for now.
+// serves asks tr if it is due, and reports whether the trackers after it in its tier need not be asked now.
 func (r *round) serves(tr *tracker) bool {
 	at := tr.dueAt(r.hungry)
 	switch {
@@ -130,8 +130,8 @@ func (r *round) suffices(tr *tracker) bool {
 	return tr.peers > 0 && r.waitsFor(tr)
 }
 
-// waitsFor reports whether it is too early to ask another tracker beside tr, which has been asked: for
-// its answer, or for the peers that it named.
+// waitsFor reports whether it is too early to ask another tracker besides tr, which has been asked. The download waits for the
+// answer of tr, or for a connection to the peers in it.
 func (r *round) waitsFor(tr *tracker) bool {
 	if r.private {
 		return true
@@ -148,7 +148,7 @@ func (r *round) waitsFor(tr *tracker) bool {
 	return true
 }
 
-// dueAt is when tr may be announced to again. A tracker that works sets how soon that may be.
+// dueAt returns when tr is due. For a hungry download, a tracker that works is due as soon as its `min interval` allows.
 func (tr *tracker) dueAt(hungry bool) time.Time {
 	if hungry && tr.working() {
 		return tr.soonest

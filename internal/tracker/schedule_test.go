@@ -42,7 +42,7 @@ func TestTrackerEvents(t *testing.T) {
 				require.Empty(t, trackers.Errors())
 
 				simnet.Sleep(time.Hour)
-				require.Equal(t, "- -", events(), "each interval of half an hour")
+				require.Equal(t, "- -", events(), "once in each interval of half an hour")
 				trackers.Complete()
 				simnet.Sleep(time.Second)
 				require.Equal(t, "completed", events(), "at once, and only once")
@@ -55,7 +55,7 @@ func TestTrackerEvents(t *testing.T) {
 				defer cancel()
 				trackers.Stop(ctx)
 				require.Equal(t, "stopped", events())
-				require.Less(t, time.Since(began), time.Second, "it returns as soon as the answer is there")
+				require.Less(t, time.Since(began), time.Second, "Stop returns when the answer has arrived")
 			})
 		})
 	}
@@ -79,7 +79,7 @@ func TestNoStopToTrackerThatNeverAnswered(t *testing.T) {
 	})
 }
 
-// The download was over before the tracker could be reached, yet it completed here.
+// A tracker that answers only after the download has completed is sent `started`, then `completed`.
 func TestTrackerThatAnswersAfterCompletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
@@ -166,7 +166,7 @@ func TestTrackerRetry(t *testing.T) {
 				}
 				if c.gaps[len(c.gaps)-1] == 0 {
 					simnet.Sleep(48 * time.Hour)
-					require.Empty(t, s.take(), "a final word is believed")
+					require.Empty(t, s.take(), "a final tracker is not asked again")
 					require.Zero(t, trackers.Status()[0].NextAnnounce)
 				}
 				require.Error(t, trackers.Status()[0].Err)
@@ -217,7 +217,7 @@ func TestTrackerInterval(t *testing.T) {
 	}
 }
 
-// Tiers are described by the trackers that are asked, second by second.
+// TestTrackerTiers checks which trackers of each list have been asked after how many seconds.
 func TestTrackerTiers(t *testing.T) {
 	const silent, dead, good, empty = "silent", "dead", "good", "empty"
 	for _, c := range []struct {
@@ -225,14 +225,14 @@ func TestTrackerTiers(t *testing.T) {
 		tiers   [][]string
 		hungry  bool
 		private bool
-		want    map[int]string // second: the trackers that have been asked by then, in order
+		want    map[int]string // by second: the trackers that have been asked, in order
 	}{
 		{"one good", [][]string{{good}}, true, false, map[int]string{60: "good"}},
-		{"the dead one gives way at once", [][]string{{dead, good}}, true, false, map[int]string{1: "dead good"}},
+		{"after a failure the next is asked at once", [][]string{{dead, good}}, true, false, map[int]string{1: "dead good"}},
 		{"each tier by itself", [][]string{{good}, {good}, {silent}}, false, false, map[int]string{1: "good good silent"}},
 		{"a hungry download waits a second", [][]string{{silent, silent, good, good}}, true, false, map[int]string{0: "silent", 1: "silent silent", 2: "silent silent good", 60: "silent silent good"}},
-		{"one that is fed waits fifteen", [][]string{{silent, good}}, false, false, map[int]string{14: "silent", 15: "silent good"}},
-		{"an answer without peers is not waited for either", [][]string{{empty, empty, good, good}}, true, false, map[int]string{1: "empty empty good", 60: "empty empty good"}},
+		{"a download with peers waits fifteen", [][]string{{silent, good}}, false, false, map[int]string{14: "silent", 15: "silent good"}},
+		{"after an answer without peers the next is asked", [][]string{{empty, empty, good, good}}, true, false, map[int]string{1: "empty empty good", 60: "empty empty good"}},
 		{"unless peers are not needed", [][]string{{empty, good}}, false, false, map[int]string{60: "empty"}},
 		{"private: one at a time, for a minute", [][]string{{silent, empty}, {good}}, true, true, map[int]string{29: "silent", 31: "silent empty", 120: "silent empty"}},
 		{"private: the next tier when all of the first failed", [][]string{{dead, dead}, {good}, {good}}, true, true, map[int]string{10: "dead dead good"}},
@@ -252,7 +252,7 @@ func TestTrackerTiers(t *testing.T) {
 				}
 				r.config.Tiers = urls
 				trackers := New(r.config)
-				// After the shuffle, so that the order is the table's.
+				// The servers are set up after the shuffle, so that the order is that of the table.
 				for i, tier := range trackers.tiers {
 					for j, tr := range tier {
 						kind := c.tiers[i][j]

@@ -11,16 +11,16 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// Scrape is what a tracker knows of a swarm (BEP 48).
+// Scrape holds the counts that a tracker reports for a swarm (BEP 48).
 type Scrape struct {
 	Seeds     int // peers that have everything
 	Leechers  int // peers that do not
-	Completed int // downloads that were ever completed
+	Completed int // completed downloads ever
 }
 
-// Scrape asks the trackers in turn until one answers. While one is silent the next is asked beside it;
-// of a private torrent only one is asked. None is waited for longer than
-// httpTimeout. It is not ok if none answered before ctx ended; errs are those of the trackers that failed.
+// Scrape scrapes the trackers in turn until one answers. If one does not answer within hungryPatience, the next is asked
+// too. For a private torrent only one is asked. Scrape waits for each at most httpTimeout. If none has answered before all
+// failed or ctx ended, ok is false, and errs has the errors of the trackers that failed.
 func (t *Announcer) Scrape(ctx context.Context) (s Scrape, errs []*Error, ok bool) {
 	order := t.scrapeOrder()
 	ctx, cancel := context.WithCancel(ctx)
@@ -55,7 +55,7 @@ func (t *Announcer) Scrape(ctx context.Context) (s Scrape, errs []*Error, ok boo
 	return Scrape{}, errs, false
 }
 
-// scrapeOrder returns the trackers to scrape: those that work before the others.
+// scrapeOrder returns the trackers to scrape, those that work first.
 func (t *Announcer) scrapeOrder() []*tracker {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -116,8 +116,8 @@ func (t *Announcer) scrapeHTTP(ctx context.Context, u *url.URL, byUser bool) (Sc
 	return s, nil
 }
 
-// scrapeURL returns the URL that a tracker is scraped at: its announce URL with `announce` at the start of
-// the last part of the path replaced by `scrape`. If it is not there, the tracker cannot be scraped.
+// scrapeURL returns the scrape URL of a tracker for the torrent h (BEP 48). It is the announce URL with `announce` at the start
+// of the last element of the path replaced by `scrape`. If that element begins otherwise, the tracker cannot be scraped.
 func scrapeURL(u *url.URL, h [20]byte) (string, bool) {
 	dir, last := "", u.EscapedPath()
 	if i := strings.LastIndexByte(last, '/'); i >= 0 {
@@ -173,8 +173,8 @@ func parseHTTPScrape(body []byte, h [20]byte) (s Scrape, err error) {
 	return s, err
 }
 
-// asText returns a hash as the npm package bittorrent-tracker writes it in a scrape: each byte as the
-// character of that number, encoded as UTF-8.
+// asText returns a hash as the npm package bittorrent-tracker encodes it in a scrape: each byte as the code point of that
+// number, in UTF-8.
 func asText(h [20]byte) string {
 	text := make([]rune, len(h))
 	for i, b := range h {

@@ -2,22 +2,22 @@ package tracker
 
 import "time"
 
-// Status is what is known of one tracker.
+// Status is the state of one tracker.
 type Status struct {
 	URL  string
 	Tier int // from 0 (BEP 12)
 
-	Announcing   bool      // it has been asked and not yet answered
-	LastAnnounce time.Time // when it was last asked; zero if never
-	NextAnnounce time.Time // when it is asked again at the latest, if it is still its turn then; zero if it never is
+	Announcing   bool      // an announce has no answer yet
+	LastAnnounce time.Time // zero if never
+	NextAnnounce time.Time // zero if never or under way; a tracker whose turn in its tier it is not may be asked later
 
 	Err     *Error // nil unless the last announce failed or has no answer yet
-	Warning string // what it said beside its last answer
-	Peers   int    // addresses in its last answer
-	Swarm   Scrape // as it last said
+	Warning string // the warning message in the last answer
+	Peers   int    // addresses in the last answer
+	Swarm   Scrape // of the last answer
 }
 
-// Status returns a snapshot of every tracker, tier by tier in the order in which they are tried.
+// Status returns the state of every tracker, tier by tier, in the order in which they are tried.
 func (t *Announcer) Status() []Status {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -33,7 +33,7 @@ func (t *Announcer) Status() []Status {
 	return all
 }
 
-// status is a snapshot. The caller holds the Announcer's mu.
+// status returns the state of tr. The caller holds Announcer.mu.
 func (tr *tracker) status() Status {
 	s := Status{
 		URL: tr.url, Tier: tr.tier,
@@ -46,7 +46,7 @@ func (tr *tracker) status() Status {
 	return s
 }
 
-// Errors returns why each tracker failed whose last announce failed, or that never answered.
+// Errors returns the error of each tracker whose last announce failed or that has never answered.
 func (t *Announcer) Errors() []*Error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,9 +1,9 @@
 // Package tracker announces downloads to trackers over HTTP and UDP (BEP 3, 7, 12, 15, 27, 48).
 //
-// An Announcer serves one download. It owns what is known of the download's trackers and the schedule of
-// its announces. Run is its one long-lived goroutine; every other method may be called from any
-// goroutine, but Stop only after Run has returned. A UDP serves all announcers of a client, through
-// sockets that it does not own. Time is that of package time, so all of it runs in a testing/synctest bubble.
+// An Announcer serves one download. It owns the state of the download's trackers and the schedule of the announces. Run is its
+// one long-lived goroutine. Every other method may be called from any goroutine, but Stop only after Run has returned. A UDP
+// serves all announcers of a client, through sockets that it does not own. All times are those of package time, so that
+// everything runs in a testing/synctest bubble.
 package tracker
 
 import (
@@ -27,53 +27,51 @@ import (
 )
 
 const (
-	maxTrackers  = 200 // of one download; a list may hold any number
-	usersRoom    = 50  // trackers that the user may name however many the author does
-	maxPeersSaid = 1000
-	maxPeersSeen = 5 * maxPeersSaid // of a list, that are looked at
+	maxTrackers  = 200              // of one download
+	usersRoom    = 50               // trackers that the user may add beyond maxTrackers
+	maxPeersSaid = 1000             // peers in one answer; others are left out
+	maxPeersSeen = 5 * maxPeersSaid // entries of a list of peers that are parsed
 )
 
-// Config is what the announces of one download need. No callback is called with a lock held, and none
-// may block for long.
+// Config is the configuration of an Announcer. Callbacks are called without a lock held, and must not block for long.
 type Config struct {
-	Tiers     [][]string // as the author of the torrent or link names them
-	UserTiers [][]string // as the user does; these may be anywhere
+	Tiers     [][]string // tracker URLs of the torrent or link, tier by tier (BEP 12)
+	UserTiers [][]string // tracker URLs that the user named; requests to these may go to any host and path
 	InfoHash  [20]byte
 	PeerID    [20]byte
-	Key       uint32 // tells a tracker that two announces from different addresses are from one client (BEP 7)
+	Key       uint32 // identifies this client to trackers if its address changes (BEP 7)
 	Private   bool
 	HTTP      *http.Client     // never nil; NewHTTPClient makes one that announces over IPv4 and IPv6
-	UDP       *UDP             // the client's, for all UDP trackers
-	Account   *account.Account // the client's, in which long answers are; never nil
+	UDP       *UDP             // shared by all downloads of a client
+	Account   *account.Account // of the client; long answers are charged to it; never nil
 
-	// Lookup gives the addresses of a host. It is asked for those of peers that a tracker names by a host
-	// name; nil leaves them out.
+	// Lookup returns the addresses of a host. It is called for peers for which a tracker gives a host name. If nil, such
+	// peers are left out.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
-	Port     func() uint16                            // where we listen; 0 if nowhere
-	Progress func() Progress                          // at the moment of an announce
-	Found    func(url string, peers []netip.AddrPort) // a good answer; each of the peers could be dialled
-	Heard    func(Status)                             // an answer, good or not; may be nil
-	Hungry   func() bool                              // the download wants peers and has none connected
-	Dropped  func(oldURL string)                      // private: another tracker took over; the peers of the old one are to go
+	Port     func() uint16                            // returns the port that we listen on, or 0
+	Progress func() Progress                          // returns the progress to announce
+	Found    func(url string, peers []netip.AddrPort) // called with the peers of an answer; each of them can be dialled
+	Heard    func(Status)                             // called after an announce was answered or failed; may be nil
+	Hungry   func() bool                              // reports whether the download wants peers and has none connected
+	Dropped  func(oldURL string)                      // private: another tracker took over; the peers of the old one are to be dropped
 	Rand     *rand.Rand
 	Log      *slog.Logger // never nil
 }
 
-// Progress is what a tracker is told of a download, in bytes.
+// Progress is the state of a download that is announced, in bytes.
 type Progress struct {
 	Uploaded, Downloaded int64
 	Left                 int64 // not yet verified; -1 while the length is unknown
-	PartialSeed          bool  // some of the content is missing, and not wanted (BEP 21)
+	PartialSeed          bool  // some of the content is missing and none of that is wanted (BEP 21)
 }
 
-// An Announcer announces one download to its trackers for as long as Run lives.
+// An Announcer announces one download to its trackers while Run runs.
 //
-// Each tier is served on its own, by the first of its trackers that answers: in real lists the tiers are
-// unrelated trackers, each of which knows another part of the swarm, so that leaving out all but
-// the first tier would leave out peers. While the download is hungry, it waits neither for a silent
-// tracker nor for one that names no peers: the next tracker of the tier is asked beside it a second
-// later. A private torrent is at one tracker at a time (BEP 27).
+// It announces to every tier, in each to the first tracker that answers. In real lists, the tiers are unrelated trackers, each
+// of which knows another part of the swarm, so using only the first tier would miss peers. If the download is hungry and a
+// tracker is silent or returns no peers, the next tracker of the tier is asked too, a second later. A private torrent is at one
+// tracker at a time (BEP 27).
 type Announcer struct {
 	c      Config
 	woken  chan struct{}  // of capacity 1; full when Run has to look at the schedule again
@@ -81,19 +79,19 @@ type Announcer struct {
 
 	mu        sync.Mutex
 	tiers     [][]*tracker        // each in the order in which it is tried
-	known     map[string]*tracker // them all, by URL
-	byUser    int                 // how many of them the user was the first to name
-	current   *tracker            // private: the one that we are at, once one has answered
-	completed bool                // the download completed here
+	known     map[string]*tracker // all trackers by URL
+	byUser    int                 // how many of them were added for the user
+	current   *tracker            // private: the tracker that we are at; nil until one has answered
+	completed bool                // Complete was called
 
-	lookups      int       // of peers that are named by host names, since then
-	lookupsSince time.Time // less than a minute ago, or it counts no more
+	lookups      int       // lookups of peers with host names since lookupsSince
+	lookupsSince time.Time // start of the minute for which lookups are counted
 }
 
-// tracker is the state of one tracker; Announcer.mu guards what follows byUser.
+// tracker is the state of one tracker. Announcer.mu guards the fields after byUser.
 type tracker struct {
 	url  string
-	u    *url.URL // nil if final for being malformed
+	u    *url.URL // nil if url is malformed; the tracker is final then
 	tier int
 
 	byUser atomic.Bool // the user named it
@@ -101,43 +99,43 @@ type tracker struct {
 	// Schedule
 	asking   bool      // an announce is under way and no address family has answered it
 	askedAt  time.Time // zero if never
-	next     time.Time // when it is due
-	soonest  time.Time // the earliest that it allows, by `min interval`: then it is due if the download is hungry, or Announce is called
-	sooner   bool      // Announce was called while it was asked: what it was told may be out of date
+	next     time.Time // when the tracker is due
+	soonest  time.Time // when `min interval` allows the next announce; due then if the download is hungry or Announce is called
+	sooner   bool      // Announce was called while an announce was under way, which may have sent outdated numbers
 	failures int       // since the last answer
-	final    bool      // it is never asked again
+	final    bool      // the tracker is never asked again
 
 	// Last announce
-	answered bool // it once gave a good answer
+	answered bool // the tracker has answered at least once
 	err      *Error
 	warning  string
 	peers    int
 	swarm    Scrape
 
 	joined [netaddr.Families]registration
-	cancel context.CancelCauseFunc // ends what is left of the last announce
-	done   chan struct{}           // closed when nothing is left of it
+	cancel context.CancelCauseFunc // cancels the last announce
+	done   chan struct{}           // closed when the last announce has ended
 }
 
-// registration is what a tracker was told and has acknowledged by one address family.
+// registration is what a tracker has acknowledged over one address family.
 type registration struct {
 	started   bool
 	completed bool
-	id        string         // its `tracker id`, which the next announce repeats
+	id        string         // the tracker's `tracker id`, to be sent with the next announce
 	addr      netip.AddrPort // UDP: where the answer came from
 }
 
-// working reports whether the last announce had a good answer.
+// working reports whether the last announce was answered.
 func (tr *tracker) working() bool { return tr.err == nil && tr.answered }
 
-// hasNews reports whether an event is due to a tracker that works.
+// hasNews reports whether `completed` is due to a tracker that works.
 func (tr *tracker) hasNews(completed bool) bool {
 	return completed && tr.working() && slices.ContainsFunc(tr.joined[:], func(r registration) bool {
 		return r.started && !r.completed
 	})
 }
 
-// New returns an announcer that has not announced anything yet.
+// New returns an Announcer. It announces nothing before Run is called.
 func New(c Config) *Announcer {
 	t := &Announcer{c: c, woken: make(chan struct{}, 1), known: make(map[string]*tracker)}
 	for _, urls := range c.Tiers {
@@ -149,7 +147,7 @@ func New(c Config) *Announcer {
 	return t
 }
 
-// addTier adds the trackers of a tier that are not known yet, in an order drawn by lot (BEP 12). The caller holds t.mu.
+// addTier adds the trackers of a tier that are not known yet, in random order (BEP 12). The caller holds t.mu.
 func (t *Announcer) addTier(urls []string, byUser bool) {
 	var tier []*tracker
 	for _, s := range urls {
@@ -179,8 +177,8 @@ func (t *Announcer) addTier(urls []string, byUser bool) {
 	}
 }
 
-// Add adds trackers that the user names, each in a tier of its own. Those that are known are left as they are, and so are all once there
-// are 200, of which 50 are the user's.
+// Add adds trackers that the user named, each in a tier of its own. It ignores those that are known already. Once there are
+// maxTrackers, it adds further ones only until usersRoom are the user's.
 func (t *Announcer) Add(urls ...string) {
 	t.mu.Lock()
 	for _, s := range urls {
@@ -190,8 +188,8 @@ func (t *Announcer) Add(urls ...string) {
 	t.Wake()
 }
 
-// Announce has the trackers announced to as soon as they allow: one that answered after its `min interval`, one that
-// failed after the first retry.
+// Announce makes every tracker due as soon as it allows: one that answered after its `min interval`, one that failed
+// 15 seconds after the failed announce began.
 func (t *Announcer) Announce() {
 	t.mu.Lock()
 	for tr := range t.all() {
@@ -206,9 +204,9 @@ func (t *Announcer) Announce() {
 	t.Wake()
 }
 
-// Moved has the trackers announced to now, whatever they said of intervals, because this machine has another address or has
-// slept: what they know of us is wrong. None is asked twice in a quarter of a minute. What is under way begins again, as
-// it may wait for an answer to an address that is no more.
+// Moved makes every tracker due now, whatever its intervals. Call it when the address of this machine has changed or the
+// machine has slept, so that the trackers have wrong information. No tracker is asked twice within 15 seconds. Announces under
+// way are cancelled and retried, because their answers may go to an address that we no longer have.
 func (t *Announcer) Moved() {
 	t.mu.Lock()
 	now := time.Now()
@@ -261,8 +259,8 @@ func (t *Announcer) all() iter.Seq[*tracker] {
 	}
 }
 
-// oneByOne returns every tracker in the order in which a private torrent tries them: the current one comes
-// first as long as it works, whatever its tier. The caller holds t.mu.
+// oneByOne returns every tracker in the order in which a private torrent tries them. The current one comes first while it
+// works, whatever its tier. The caller holds t.mu.
 func (t *Announcer) oneByOne() []*tracker {
 	order := slices.Concat(t.tiers...)
 	if i := slices.Index(order, t.current); i > 0 && t.current.working() {
@@ -271,8 +269,8 @@ func (t *Announcer) oneByOne() []*tracker {
 	return order
 }
 
-// Complete has `completed` announced, once to each tracker that knows of us. Call it only if the
-// download completed here.
+// Complete announces `completed`, once, to each tracker that has answered `started`. Call it only if the download completed in
+// this client.
 func (t *Announcer) Complete() {
 	t.mu.Lock()
 	t.completed = true
@@ -280,8 +278,7 @@ func (t *Announcer) Complete() {
 	t.Wake()
 }
 
-// Wake has Run look at the schedule again, because the callbacks would return something else now. It never
-// waits.
+// Wake makes Run evaluate the schedule again. Call it when the callbacks would return other values. It never blocks.
 func (t *Announcer) Wake() {
 	select {
 	case t.woken <- struct{}{}:

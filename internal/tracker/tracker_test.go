@@ -12,12 +12,12 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
-// A download without peers asks a tracker that does not answer soon again, then as seldom as any.
+// A download without peers first retries a failed tracker after short delays, and then after the usual ones.
 func TestHungryRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
 		r.hungry = true
-		r.net.NewHost("10.0.1.1", 0, 0, 0) // which refuses connections
+		r.net.NewHost("10.0.1.1", 0, 0, 0) // refuses connections
 		trackers, end := r.start()
 		defer end()
 		began := time.Now()
@@ -33,7 +33,7 @@ func TestHungryRetries(t *testing.T) {
 		last := trackers.Status()[0].LastAnnounce
 		trackers.Announce()
 		simnet.Sleep(20 * time.Second)
-		require.Equal(t, 15*time.Second, trackers.Status()[0].LastAnnounce.Sub(last).Round(time.Second), "as soon as the first retry would be")
+		require.Equal(t, 15*time.Second, trackers.Status()[0].LastAnnounce.Sub(last).Round(time.Second), "after the delay of the first retry")
 	})
 }
 
@@ -45,7 +45,7 @@ func TestRetryAfter(t *testing.T) {
 	require.Equal(t, lastRetry, retryAfter(1<<30, true))
 }
 
-// Announce brings the next announce forward to what the tracker allows, and no further.
+// Announce moves the next announce to the end of `min interval`, not before it.
 func TestAnnounceObeysMinInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
@@ -61,11 +61,11 @@ func TestAnnounceObeysMinInterval(t *testing.T) {
 		simnet.Sleep(2 * time.Second)
 		require.Equal(t, "-", s.take())
 		simnet.Sleep(29 * time.Minute)
-		require.Empty(t, s.take(), "then the interval holds again")
+		require.Empty(t, s.take(), "then the interval applies again")
 	})
 }
 
-// Trackers that are added are asked at once; those that are known, and those beyond the bound, change nothing.
+// Added trackers are asked at once. Those that are known already, and those beyond maxTrackers, are ignored.
 func TestAddTrackers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
@@ -80,7 +80,7 @@ func TestAddTrackers(t *testing.T) {
 		require.Equal(t, "started", two.take())
 		require.Len(t, trackers.Status(), 2)
 
-		// Run may begin again after a Stop.
+		// Run may be called again after Stop.
 		end()
 		trackers.Stop(t.Context())
 		require.Equal(t, "stopped", one.take())
@@ -96,8 +96,8 @@ func TestAddTrackers(t *testing.T) {
 	})
 }
 
-// The trackers of a torrent, however many, leave room for the user's.
-func TestUsersTrackersBesideMany(t *testing.T) {
+// However many trackers a torrent has, there is room for those of the user.
+func TestUserTrackersAmongMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tiers [][]string
 		for k := range maxTrackers {
@@ -116,8 +116,8 @@ func TestUsersTrackersBesideMany(t *testing.T) {
 	})
 }
 
-// An Announce while a tracker is being asked counts for the next time: what it was told may be out of date.
-func TestAnnounceWhileAsked(t *testing.T) {
+// A call of Announce during an announce brings the next one forward: the one under way may have sent outdated numbers.
+func TestAnnounceWhileAnnouncing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
 		var s said
@@ -135,7 +135,7 @@ func TestAnnounceWhileAsked(t *testing.T) {
 	})
 }
 
-// A machine that has moved says so to every tracker at once, whatever intervals say, but not many times in a row.
+// After Moved, every tracker is announced to at once, whatever its intervals, but not repeatedly within 15 seconds.
 func TestMoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"}, []string{"http://10.0.1.2/announce"})
@@ -147,7 +147,7 @@ func TestMoved(t *testing.T) {
 		require.Equal(t, "started", s.take())
 		trackers.Moved()
 		simnet.Sleep(time.Second)
-		require.Equal(t, "-", s.take(), "the tracker knows us, and is told once")
+		require.Equal(t, "-", s.take(), "one announce, without an event, because the tracker knows us")
 		for range 10 {
 			trackers.Moved()
 			simnet.Sleep(time.Second)
@@ -156,14 +156,14 @@ func TestMoved(t *testing.T) {
 		simnet.Sleep(10 * time.Second)
 		require.Equal(t, "-", s.take())
 		var late said
-		r.serve("10.0.1.2", honest(&late, onePeer)) // which had failed so often that it would wait for long
+		r.serve("10.0.1.2", honest(&late, onePeer)) // it failed so often that its next retry is far away
 		trackers.Moved()
 		simnet.Sleep(20 * time.Second)
 		require.Equal(t, "started", late.take())
 	})
 }
 
-// An announce that waits for an answer to an address that is no more begins again.
+// Moved restarts an announce under way, whose answer would go to the old address.
 func TestMovedWhileAsking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})

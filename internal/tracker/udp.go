@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	udpSilence      = 15 * time.Second
-	udpRepeats      = 8
-	udpConnectionID = time.Minute // how long one is good for
+	udpSilence      = 15 * time.Second // before the first retransmission; doubled each time (BEP 15)
+	udpRepeats      = 8                // retransmissions
+	udpConnectionID = time.Minute      // lifetime of a connection id
 	lookupTimeout   = 30 * time.Second
 )
 
-// UDP speaks to all UDP trackers of all downloads of a client (BEP 15). It may be used from any goroutine.
+// UDP is the client side of the UDP tracker protocol (BEP 15), for all downloads of a client. It may be used from any goroutine.
 type UDP struct {
 	send   func(p []byte, to netip.AddrPort) error
 	lookup func(ctx context.Context, host string, port uint16) ([]netip.Addr, error)
@@ -33,7 +33,7 @@ type UDP struct {
 	connections map[netip.AddrPort]udpConnection
 }
 
-// udpQuestion identifies an answer: by the address that was asked, and a number that only it was told.
+// udpQuestion identifies a request by the address that it was sent to and its transaction id.
 type udpQuestion struct {
 	addr        netip.AddrPort
 	transaction uint32
@@ -41,7 +41,7 @@ type udpQuestion struct {
 
 type udpWaiter struct {
 	action udpAction
-	answer chan<- []byte // of capacity 1; the goroutine that removes the question from the map sends
+	answer chan<- []byte // of capacity 1; only the goroutine that removes the request from UDP.asked sends
 }
 
 type udpConnection struct {
@@ -49,8 +49,8 @@ type udpConnection struct {
 	until time.Time
 }
 
-// NewUDP returns a transport that sends datagrams by send, whose errors are *net.OpError where they concern one
-// destination alone, and asks lookup for the addresses of a host that has a tracker at a port. What comes back is given to Receive.
+// NewUDP returns a UDP that sends datagrams with send and looks up hosts with lookup. An error of send that concerns only the
+// destination must be a *net.OpError. lookup gets the port of the tracker too. The caller passes received datagrams to Receive.
 func NewUDP(
 	send func(p []byte, to netip.AddrPort) error,
 	lookup func(ctx context.Context, host string, port uint16) ([]netip.Addr, error),
@@ -116,15 +116,15 @@ func (u *UDP) scrape(ctx context.Context, addrs []netip.AddrPort, h [20]byte) (S
 	}, nil
 }
 
-// exchange asks the addresses in turn until one answers, each time waiting twice as long, and connecting
-// first where that is needed. The answer is of the action asked for and at least as long as
-// that action's fixed part. The error is a *refusal if a tracker sent one.
+// exchange sends a request to the addresses in turn until one answers. It waits twice as long after each one that is silent,
+// and connects first if it has no connection id for the address. The answer has the given action and at least the length of
+// that action's fixed part. If the tracker sent an error, exchange returns a *refusal.
 func (u *UDP) exchange(ctx context.Context, addrs []netip.AddrPort, action udpAction, request []byte) (answer []byte, from netip.AddrPort, err error) {
 	var (
-		// One number for all repetitions, so that a late answer to an earlier one counts too.
+		// All retransmissions have the same transaction id, so that a late answer to an earlier one is accepted.
 		connecting, asking = newTransaction(), newTransaction()
-		connectedHere      = false // on a connection that was made in this exchange
-		unsent             = 0     // addresses in a row that could not be sent to
+		connectedHere      = false // the connection id was received in this exchange
+		unsent             = 0     // addresses in a row that send failed for
 	)
 	for n, turn := 0, 0; n <= udpRepeats; {
 		addr := addrs[turn%len(addrs)]
@@ -146,7 +146,7 @@ func (u *UDP) exchange(ctx context.Context, addrs []netip.AddrPort, action udpAc
 			connectedHere, unsent = true, 0
 			u.connect(addr, binary.BigEndian.Uint64(answer[8:]))
 		case refused && connected && !connectedHere:
-			// The tracker may have forgotten the connection before its time.
+			// The tracker may have forgotten the connection id early.
 			u.disconnect(addr)
 			connectedHere = true
 		case err == errSilent:
@@ -160,7 +160,7 @@ func (u *UDP) exchange(ctx context.Context, addrs []netip.AddrPort, action udpAc
 	return nil, netip.AddrPort{}, errSilent
 }
 
-// ask sends one datagram and waits for its answer. The error is errSilent after silence.
+// ask sends one datagram and waits for its answer. If there is none within silence, it returns errSilent.
 func (u *UDP) ask(ctx context.Context, addr netip.AddrPort, p []byte, action udpAction, transaction uint32, silence time.Duration) ([]byte, error) {
 	answers := make(chan []byte, 1)
 	question := udpQuestion{addr, transaction}
@@ -190,9 +190,8 @@ func (u *UDP) ask(ctx context.Context, addr netip.AddrPort, p []byte, action udp
 	}
 }
 
-// Receive gives a datagram to the question that it answers. It does not wait, and p is the caller's again when it
-// returns. What answers no question, comes from another address than was asked, is of another action or too short for
-// it is dropped, and the question stays open.
+// Receive delivers a datagram to the request that it answers. It does not block, and does not keep p. A datagram that answers no
+// request is dropped: one with an unknown transaction id, from another address, of another action, or too short for its action.
 func (u *UDP) Receive(p []byte, from netip.AddrPort) {
 	if len(p) < 8 {
 		return
@@ -212,7 +211,7 @@ func (u *UDP) Receive(p []byte, from netip.AddrPort) {
 	w.answer <- slices.Clone(p)
 }
 
-// connection returns the connection id to use with addr, if there is one that is still good.
+// connection returns the connection id for addr, if there is one that has not expired.
 func (u *UDP) connection(addr netip.AddrPort) (id uint64, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -238,7 +237,7 @@ func (u *UDP) disconnect(addr netip.AddrPort) {
 	delete(u.connections, addr)
 }
 
-// Forget forgets all connections, which trackers have made with an address that is ours no more.
+// Forget removes all connection ids. Call it when our address has changed: trackers bind an id to the address.
 func (u *UDP) Forget() {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 
 const udpProtocolID = 0x41727101980 // of a connect request
 
-// udpAction says what a datagram is (BEP 15).
+// udpAction is the type of a datagram (BEP 15).
 type udpAction uint32
 
 const (
@@ -20,14 +20,14 @@ const (
 	udpError
 )
 
-// newTransaction returns a number that no one can guess without seeing our datagrams.
+// newTransaction returns an unpredictable transaction id.
 func newTransaction() uint32 {
 	var b [4]byte
 	rand.Read(b[:])
 	return binary.BigEndian.Uint32(b[:])
 }
 
-// udpHeader returns a request: the 16 bytes that all begin with, then body.
+// udpHeader returns a request: the 16 bytes that every request begins with, followed by body.
 func udpHeader(id uint64, action udpAction, transaction uint32, body []byte) []byte {
 	p := make([]byte, 0, 16+len(body))
 	p = binary.BigEndian.AppendUint64(p, id)
@@ -36,9 +36,8 @@ func udpHeader(id uint64, action udpAction, transaction uint32, body []byte) []b
 	return append(p, body...)
 }
 
-// appendUDPAnnounce appends what follows the header of an announce, with the path and query of the
-// tracker's URL behind it (BEP 41). The address field stays 0: the tracker sees our address
-// better than we could guess it.
+// appendUDPAnnounce appends the body of an announce, followed by the path and query of the tracker's URL (BEP 41). The address
+// field stays 0: the tracker sees our address, and we could only guess it.
 func appendUDPAnnounce(p []byte, tracker *url.URL, r request) []byte {
 	p = append(p, r.infoHash[:]...)
 	p = append(p, r.peerID[:]...)
@@ -51,12 +50,12 @@ func appendUDPAnnounce(p []byte, tracker *url.URL, r request) []byte {
 	p = binary.BigEndian.AppendUint32(p, uint32(r.numWant))
 	p = binary.BigEndian.AppendUint16(p, r.port)
 
-	const urlData = 2 // each such option holds up to 255 bytes
+	const urlData = 2 // option type; each option has up to 255 bytes of data
 	data := tracker.EscapedPath()
 	if tracker.RawQuery != "" {
 		data += "?" + tracker.RawQuery
 	}
-	// A datagram over 1280 bytes may be lost on its way every time.
+	// A datagram over 1280 bytes may never arrive.
 	for data = data[:min(len(data), 1000)]; len(data) > 0; {
 		n := min(len(data), 255)
 		p = append(p, urlData, byte(n))
@@ -66,8 +65,8 @@ func appendUDPAnnounce(p []byte, tracker *url.URL, r request) []byte {
 	return p
 }
 
-// parseUDPAnswer reads the answer to an announce, of at least 20 bytes. The family of addresses that it came
-// over decides the form of the peers.
+// parseUDPAnswer parses the answer to an announce, of at least 20 bytes. v4 is whether it came over IPv4, which decides the
+// size of the addresses in it.
 func parseUDPAnswer(p []byte, v4 bool) answer {
 	a := answer{
 		interval: max(time.Duration(udpCount(p[8:]))*time.Second, 1),
@@ -81,7 +80,7 @@ func parseUDPAnswer(p []byte, v4 bool) answer {
 	return a
 }
 
-// udpCount returns a number of four bytes, at most the largest int32.
+// udpCount returns the 32-bit number at the start of p, at most math.MaxInt32.
 func udpCount(p []byte) int {
 	return int(min(binary.BigEndian.Uint32(p), math.MaxInt32))
 }

@@ -39,7 +39,7 @@ func TestUDPAnnounceRequest(t *testing.T) {
 	}
 }
 
-// The datagrams that a silent tracker gets, by the second, are those of the examples of BEP 15.
+// A silent tracker is sent the datagrams of the examples in BEP 15, at the same times. want is "second:action" for each.
 func TestUDPSilence(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -70,7 +70,7 @@ func TestUDPSilence(t *testing.T) {
 				require.True(t, trackers.Status()[0].Announcing)
 				simnet.Sleep(7664 * time.Second)
 				require.Equal(t, c.want, strings.Join(got, " "))
-				require.LessOrEqual(t, len(transactions), 2, "a repetition has the transaction id of the first")
+				require.LessOrEqual(t, len(transactions), 2, "retransmissions have the same transaction id")
 				require.ErrorContains(t, trackers.Status()[0].Err, "no answer")
 				require.False(t, trackers.Status()[0].Announcing)
 			})
@@ -123,9 +123,9 @@ func TestUDPNextAddress(t *testing.T) {
 		r.serveUDP("10.0.1.3", honestUDP(&s, compactPeer))
 		trackers, end := r.start()
 		simnet.Sleep(46 * time.Second)
-		require.Equal(t, "connect started", s.take(), "the third after 15 and 30 seconds of silence")
+		require.Equal(t, "connect started", s.take(), "the third address, after 15 and 30 seconds of silence")
 		simnet.Sleep(30 * time.Minute)
-		require.Equal(t, "connect -", s.take(), "next time it is the first to be asked")
+		require.Equal(t, "connect -", s.take(), "the next announce goes to the address that answered")
 		end()
 		trackers.Stop(t.Context())
 		require.Equal(t, "stopped", s.take())
@@ -165,7 +165,7 @@ func TestUDPOverBothFamilies(t *testing.T) {
 	}
 }
 
-// The lack of IPv6 on this machine is not the error of a tracker that does not answer.
+// If this machine has no IPv6, the error is still that the tracker does not answer over IPv4.
 func TestUDPWithoutIPv6(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://t.example:80"})
@@ -177,7 +177,7 @@ func TestUDPWithoutIPv6(t *testing.T) {
 	})
 }
 
-// No datagram of a stranger keeps the true answer from being heard.
+// A forged datagram does not keep the true answer from being accepted.
 func TestUDPForgery(t *testing.T) {
 	be := binary.BigEndian
 	for _, c := range []struct {
@@ -200,7 +200,7 @@ func TestUDPForgery(t *testing.T) {
 					honestUDP(&s, compactPeer)(p, func(true []byte) {
 						reply(c.lie(bytes.Clone(true)))
 						reply(true)
-						reply(true) // again
+						reply(true) // a duplicate
 					})
 				})
 				trackers, _ := r.start()
@@ -213,7 +213,7 @@ func TestUDPForgery(t *testing.T) {
 	}
 }
 
-// A datagram from elsewhere is not the tracker's, even with the right transaction.
+// A datagram from another address is ignored, even if its transaction id is right.
 func TestUDPForgeryFromAnotherAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
@@ -263,7 +263,7 @@ func TestUDPError(t *testing.T) {
 	})
 }
 
-// A datagram that cannot be sent ends the exchange with the reason.
+// If a datagram cannot be sent, the exchange fails with the error of the socket.
 func TestUDPCannotSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
@@ -282,7 +282,7 @@ func TestScrape(t *testing.T) {
 	}{
 		{"good", "/announce", "d5:filesd20:" + hash + "d8:completei5e10:downloadedi50e10:incompletei10eeee", Scrape{5, 10, 50}, ""},
 		{"with a key", "/x/announce.php?key=1", "d5:filesd20:" + hash + "deee", Scrape{}, ""},
-		{"not where it says announce", "/announce/x", "de", Scrape{}, "cannot be scraped"},
+		{"announce not in the last element", "/announce/x", "de", Scrape{}, "cannot be scraped"},
 		{"another torrent", "/announce", "d5:filesd20:aaaaaaaaaaaaaaaaaaaad8:completei5eeee", Scrape{}, "the torrent is not in the answer"},
 		{"refused", "/announce", "d14:failure reason2:noe", Scrape{}, "no"},
 		{"garbage", "/announce", "<html>", Scrape{}, `malformed answer "<html>"`},
@@ -303,7 +303,7 @@ func TestScrape(t *testing.T) {
 	}
 }
 
-func TestScrapeDoesNotWaitForTheSilent(t *testing.T) {
+func TestScrapeDoesNotWaitForSilentTracker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"}, []string{"http://10.0.1.2/announce"})
 		r.serveHTTPScrape("10.0.1.2", "d5:filesd20:"+string(rigHash[:])+"d8:completei5eeee")
@@ -319,7 +319,7 @@ func TestScrapeDoesNotWaitForTheSilent(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		_, err = scrape(ctx, New(r.config))
-		require.ErrorIs(t, err, context.DeadlineExceeded, "a private torrent asks one")
+		require.ErrorIs(t, err, context.DeadlineExceeded, "only one tracker is asked for a private torrent")
 		_, err = scrape(t.Context(), New(r.config))
 		require.ErrorContains(t, err, "tracker udp://10.0.1.1:80: no answer")
 	})
@@ -330,7 +330,7 @@ func FuzzUDPAnswer(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x03\x00\x00\x00\x09no"), true)
 	f.Add(bytes.Repeat([]byte{0xff}, 100), false)
 	f.Fuzz(func(t *testing.T, p []byte, v4 bool) {
-		// One question of each kind is open; a datagram that is taken for its answer must be long enough to be read as one.
+		// One request of each action is under way. A datagram that is accepted as its answer must be long enough to be parsed.
 		u := NewUDP(nil, nil)
 		from := netip.MustParseAddrPort("10.0.1.1:80")
 		for action := udpConnect; action <= udpScrape; action++ {

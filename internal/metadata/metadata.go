@@ -48,6 +48,7 @@ type Assembler struct {
 // A Peer is a connected peer that may have the metadata.
 type Peer struct {
 	addr    netip.AddrPort
+	network string
 	joined  time.Time
 	size    int64     // of the metadata, as it claims; 0 if unsaid
 	asked   []ask     // outstanding requests
@@ -99,7 +100,7 @@ func New() *Assembler {
 
 // Join adds a peer, Leave removes it; what it wrote stays.
 func (m *Assembler) Join(addr netip.AddrPort, now time.Time) *Peer {
-	p := &Peer{addr: addr, joined: now}
+	p := &Peer{addr: addr, network: peerlist.Network(addr.Addr()), joined: now}
 	m.peers[p] = struct{}{}
 	return p
 }
@@ -125,7 +126,8 @@ func (m *Assembler) Offer(p *Peer, size int64) error {
 	return nil
 }
 
-// Next returns the pieces to ask a peer for now, and counts them as asked.
+// Next returns the pieces to ask a peer for now, and counts them as asked. A late piece is asked of a second peer, and of a third
+// if both are of one network.
 func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
 	if p.size == 0 || now.Before(p.paused) {
 		return nil
@@ -134,17 +136,23 @@ func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
 	d := m.drafts[key]
 	asked := make(map[int]ask) // the latest
 	copies := make(map[int]int)
+	networks := make(map[int]map[string]bool) // of those that were asked
 	for q := range m.peers {
 		if m.key(q) != key {
 			continue
 		}
 		for _, a := range q.asked {
 			copies[a.piece]++
+			if networks[a.piece] == nil {
+				networks[a.piece] = make(map[string]bool)
+			}
+			networks[a.piece][q.network] = true
 			if a.at.After(asked[a.piece].at) {
 				asked[a.piece] = a
 			}
 		}
 	}
+	few := func(i int) bool { return copies[i] == 1 || len(networks[i]) == 1 && !networks[i][p.network] }
 	for _, again := range []bool{false, true} {
 		for i := range d.pieces {
 			if len(p.asked) == askedAtOnce {
@@ -153,7 +161,7 @@ func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
 			if d.pieces[i].data != nil || p.isAsked(i) {
 				continue
 			}
-			if copies[i] == 0 || again && copies[i] == 1 && now.Sub(asked[i].at) >= askAgain {
+			if copies[i] == 0 || again && few(i) && now.Sub(asked[i].at) >= askAgain {
 				if len(p.asked) == 0 {
 					p.heard = now
 				}

@@ -125,8 +125,10 @@ func (pk *Picker) Release(s *Supplier, which func(Block) bool) (n int) {
 	return n
 }
 
-// takeBack is Release for requests that the caller cancels.
+// takeBack is Release for requests that the caller cancels. To cancel each takes a pass over those that wait to be sent.
 func (pk *Picker) takeBack(s *Supplier, which func(Block) bool) (cancel []Request) {
+	queued := len(s.queue)
+	defer func() { pk.work += int64(len(cancel) * queued / requestsPerStep) }()
 	pk.Release(s, func(b Block) bool {
 		if !which(b) {
 			return false

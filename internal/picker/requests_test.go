@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 func TestBlocksComeBack(t *testing.T) {
@@ -63,3 +65,22 @@ func TestForgivenBlocksAreCounted(t *testing.T) {
 }
 
 func (f *forgiven) len() int { return len(f.latest) + len(f.older) }
+
+// A peer that says again and again that it has a piece and has it no more, and reads nothing, has all requests for the piece looked
+// for among those that wait to be sent.
+func TestCancelsAreWork(t *testing.T) {
+	const blocks = maxDepth
+	length := int64(blocks * layout.BlockSize)
+	pk := New(layout.New(length, layout.File{Length: length}), 1)
+	pk.Prioritise(0, normal)
+	s := &Supplier{Ready: true}
+	pk.Join(s)
+	for range 3 {
+		require.True(t, pk.Have(s, 0))
+		asked, _ := pk.Next(s, blocks, epoch, nil)
+		require.Len(t, asked, blocks)
+		before := pk.Work()
+		require.Len(t, pk.DontHave(s, 0), blocks)
+		require.GreaterOrEqual(t, pk.Work()-before, int64(blocks*blocks/16))
+	}
+}

@@ -37,6 +37,7 @@ type Guard struct {
 	rule       Rule                  // nil if the user named the URL
 	isDirect   func(u *url.URL) bool // requests go through no proxy, as far as is known
 	public     atomic.Bool           // the first address was a public one, or is not known
+	connected  atomic.Bool           // the first connection led to a public address, which may be that of a proxy; or there is none yet
 	redirected atomic.Bool
 	u          atomic.Pointer[url.URL] // that is asked for
 	direct     atomic.Bool             // by no proxy: the address of the connection is that of u
@@ -59,19 +60,23 @@ func New(rule Rule, direct func(u *url.URL) bool) *Guard { return &Guard{rule: r
 // Begin checks the URL of the first request.
 func (g *Guard) Begin(u *url.URL) error {
 	g.public.Store(!IsInward(u.Hostname()))
+	g.connected.Store(true)
 	return g.checkURL(u)
 }
 
-// Resume checks the URL that an earlier request was redirected to, which began at a public address or not, as its
-// Public said.
-func (g *Guard) Resume(u *url.URL, public bool) error {
-	g.public.Store(public)
+// An Origin is where a request began.
+type Origin struct{ public, connected bool }
+
+// Resume checks the URL that an earlier request was redirected to, whose Origin is given.
+func (g *Guard) Resume(u *url.URL, from Origin) error {
+	g.public.Store(from.public)
+	g.connected.Store(from.connected)
 	g.redirected.Store(true)
 	return g.checkURL(u)
 }
 
-// Public reports whether the request began at a public address, or perhaps did.
-func (g *Guard) Public() bool { return g.public.Load() }
+// Origin returns where the request began.
+func (g *Guard) Origin() Origin { return Origin{g.public.Load(), g.connected.Load()} }
 
 // checkURL refuses to ask for a URL inside our network that it must not. A name passes: its addresses are checked when
 // they are known.
@@ -94,10 +99,14 @@ func (g *Guard) checkConn(host string) error { return g.check(host, g.direct.Loa
 
 // check refuses a host, which is that of the URL if it is known not to be that of a proxy.
 func (g *Guard) check(host string, direct bool) error {
+	public := g.public.Load()
+	if !direct {
+		public = g.connected.Load()
+	}
 	switch {
 	case !IsInward(host):
 		return nil
-	case g.redirected.Load() && g.public.Load():
+	case g.redirected.Load() && public:
 		return ErrInward
 	case direct && g.rule != nil:
 		return g.rule(g.u.Load(), isLoopback(host))
@@ -116,7 +125,10 @@ func (g *Guard) Watch(ctx context.Context, cancel context.CancelCauseFunc) conte
 				return
 			}
 			if !g.redirected.Load() {
-				g.public.Store(!IsInward(host))
+				g.connected.Store(!IsInward(host))
+				if g.direct.Load() {
+					g.public.Store(!IsInward(host))
+				}
 			}
 			// The dialer of a user's own transport does not check.
 			if err := g.checkConn(host); err != nil {

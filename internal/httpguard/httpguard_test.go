@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"testing"
 
@@ -68,10 +69,56 @@ func TestGuardRule(t *testing.T) {
 // A redirect that was remembered is judged again by the URL where it began.
 func TestGuardResumed(t *testing.T) {
 	for _, public := range []bool{true, false} {
+		first := New(nil, func(*url.URL) bool { return true })
+		require.NoError(t, first.Begin(parse(t, map[bool]string{true: "http://1.1.1.1/", false: "http://10.0.0.2/"}[public])))
 		g := New(nil, func(*url.URL) bool { return true })
-		err := g.Resume(parse(t, "http://10.0.0.1/x"), public)
+		err := g.Resume(parse(t, "http://10.0.0.1/x"), first.Origin())
 		require.Equal(t, public, errors.Is(err, ErrInward))
 	}
+}
+
+// The address of a proxy inside the network, which all connections lead to, is not taken for that of the server that redirects.
+func TestRedirectsThroughAProxyInside(t *testing.T) {
+	var asked []string
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.RequestURI)
+		if to := r.URL.Query().Get("to"); to != "" {
+			http.Redirect(w, r, to, http.StatusFound)
+		}
+	}))
+	defer proxy.Close()
+	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(parse(t, proxy.URL))}}
+	defer client.CloseIdleConnections()
+	get := func(u string, begin func(*Guard, *url.URL) error) (*Guard, error) {
+		asked = nil
+		g := New(nil, func(*url.URL) bool { return false })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		req, err := http.NewRequestWithContext(g.Watch(ctx, cancel), http.MethodGet, u, nil)
+		require.NoError(t, err)
+		if err := begin(g, req.URL); err != nil {
+			return g, err
+		}
+		resp, err := g.Client(client).Do(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return g, err
+	}
+	_, err := get("http://name.example/?to=http://10.0.0.1/x", (*Guard).Begin)
+	require.ErrorIs(t, err, ErrInward)
+	require.Len(t, asked, 1)
+
+	g, err := get("http://name.example/?to=http://other.example/x", (*Guard).Begin)
+	require.NoError(t, err)
+	require.Len(t, asked, 2)
+	resume := func(again *Guard, u *url.URL) error { return again.Resume(u, g.Origin()) }
+	_, err = get("http://other.example/x", resume)
+	require.NoError(t, err)
+	require.Len(t, asked, 1)
+	_, err = get("http://10.0.0.1/x", resume)
+	require.ErrorIs(t, err, ErrInward)
+	require.Empty(t, asked)
 }
 
 func TestGuardClient(t *testing.T) {

@@ -319,7 +319,8 @@ func TestRedirectGuard(t *testing.T) {
 	g := newGuard(NewHTTPClient(HTTPConfig{}), true)
 	to, err := url.Parse("http://1.1.1.1/announce")
 	require.NoError(t, err)
-	require.NoError(t, g.Resume(to, true))
+	require.NoError(t, g.Begin(to))
+	require.NoError(t, g.Resume(to, g.Origin()))
 	ctx := g.Watch(t.Context(), func(error) {})
 	client := NewHTTPClient(HTTPConfig{}).Transport.(*dualTransport)
 	for f, addr := range [netaddr.Families]string{netaddr.AnyFamily: "127.0.0.1:9", netaddr.IPv4: "127.0.0.1:9", netaddr.IPv6: "[::1]:9"} {

@@ -93,7 +93,7 @@ func (s *Seed) get(parent context.Context, file int, r request, known *redirect)
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.from, r.to-1))
 	}
 	if known != nil {
-		err = guard.Resume(req.URL, known.public)
+		err = guard.Resume(req.URL, known.from)
 	} else {
 		err = guard.Begin(req.URL)
 	}
@@ -116,7 +116,7 @@ func (s *Seed) get(parent context.Context, file int, r request, known *redirect)
 		return nil, wrong
 	}
 	if end := resp.Request.URL; known == nil && end.String() != u.String() {
-		s.remember(file, end, guard.Public())
+		s.remember(file, end, guard.Origin())
 	}
 	b.timer.Stop()
 	b.framed = resp.ProtoMajor >= 2 || resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0

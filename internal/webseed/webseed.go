@@ -52,9 +52,9 @@ type Seed struct {
 
 // A redirect is the last URL of a chain of redirects to a file.
 type redirect struct {
-	to     *url.URL
-	public bool // where it began
-	size   int  // about how many bytes it takes
+	to   *url.URL
+	from httpguard.Origin
+	size int // about how many bytes it takes
 }
 
 // maxRemembered bounds the redirects of a seed that are remembered. Files are asked for one after the other, so that the last few
@@ -62,8 +62,8 @@ type redirect struct {
 const maxRemembered = 64 << 10
 
 // remember keeps where a file was found, at the cost of others if need be.
-func (s *Seed) remember(file int, to *url.URL, public bool) {
-	r := redirect{to, public, 256 + 2*len(to.String())}
+func (s *Seed) remember(file int, to *url.URL, from httpguard.Origin) {
+	r := redirect{to, from, 256 + 2*len(to.String())}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forget(file)

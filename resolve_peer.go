@@ -55,11 +55,11 @@ func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	r.numbered++
 	p.id = r.numbered
 	r.peers[p] = struct{}{}
+	err := p.closing
 	r.mu.Unlock()
 	r.log.Debug("connected", "peer", k.addr, "encrypted", k.encrypted)
 	r.signal()
 
-	err := p.closing
 	if err == nil {
 		written := make(chan struct{})
 		go func() {

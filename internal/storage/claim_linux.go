@@ -53,6 +53,7 @@ func (c Claim) names(path string) []string {
 type owner struct {
 	known  bool // claims tell it
 	number int64
+	waited bool // in vain, for others that claim or have locked the directory
 }
 
 // numberOf is the number that the claims of an info hash tell: the bits that it begins with, or the next number that no other info
@@ -73,10 +74,8 @@ func (d *rootDisk) numberOf(hash [20]byte) int64 {
 func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 	defer d.claimAlone()()
 	who := d.numberOf(owner)
-	for _, f := range files {
-		if err := d.taken(d.self, f.Path, f, owner); err != nil {
-			return err
-		}
+	if err := d.takenHere(files, owner); err != nil {
+		return err
 	}
 	if err := d.takenAround(files, owner); err != nil {
 		return err
@@ -101,7 +100,22 @@ func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 		d.hold(ownerTable|(who<<2|int64(k))<<partBits, part)
 	}
 	d.owner.known, d.owner.number = true, who
+	if d.owner.waited { // we were not alone
+		if err := d.takenHere(files, owner); err != nil {
+			return err
+		}
+	}
 	return d.takenAround(files, owner) // one that claims in another directory meanwhile sees ours, or we see its
+}
+
+// takenHere is a *Claimed if another owner has claimed one of the files in this directory.
+func (d *rootDisk) takenHere(files []Claim, owner [20]byte) error {
+	for _, f := range files {
+		if err := d.taken(d.self, f.Path, f, owner); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // taken is a *Claimed if another owner has claimed a file in a directory, under which it has the given name.
@@ -132,18 +146,21 @@ func (d *rootDisk) taken(dir *os.File, name string, f Claim, owner [20]byte) err
 
 func identity(id FileID) string { return fmt.Sprintf("%d on %d", id.Inode, id.Dev) }
 
-// claimAlone keeps others from claiming in the same directory until done is called, for a second at most.
+// claimAlone keeps others from claiming in the same directory until done is called. It waits a second for them at most, and after
+// it has waited in vain no longer, until it was alone again: another program may have a lock on the directory for hours.
 func (d *rootDisk) claimAlone() (done func()) {
 	for range 100 {
 		err := ignoringEINTR(func() error { return unix.Flock(int(d.self.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 		if err == nil {
+			d.owner.waited = false
 			return func() { unix.Flock(int(d.self.Fd()), unix.LOCK_UN) }
 		}
-		if err != unix.EWOULDBLOCK {
-			break // a file system without locks
+		if err != unix.EWOULDBLOCK || d.owner.waited {
+			return func() {} // a file system without locks, or one that another program has
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+	d.owner.waited = true
 	return func() {}
 }
 

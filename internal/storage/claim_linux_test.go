@@ -1,0 +1,42 @@
+package storage_test
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// A program that keeps a lock on the directory is waited for once, and not for each file: the store can be neither read nor written
+// meanwhile.
+func TestALockedDirectoryIsWaitedForOnce(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := os.Open(dir)
+	require.NoError(t, err)
+	defer lock.Close()
+	require.NoError(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
+	tor, content := testContent(50, 50, 50, 50, 50, 50, 50, 50, 50)
+	synctest.Test(t, func(t *testing.T) {
+		s, err := storage.OpenFiles(tor, dir, nil)
+		require.NoError(t, err)
+		defer s.Close()
+		start := time.Now()
+		require.NoError(t, s.SetWanted(all(tor)))
+		for piece := range tor.NumPieces() {
+			writePiece(t, tor, s, content, piece)
+		}
+		require.Equal(t, time.Second, time.Since(start))
+		other := tor
+		other.InfoHash[0]++
+		theirs, err := storage.OpenFiles(other, filepath.Join(dir, "."), nil)
+		require.NoError(t, err)
+		defer theirs.Close()
+		require.ErrorIs(t, theirs.SetWanted(all(other)), storage.ErrInUse)
+	})
+}

@@ -10,32 +10,32 @@ import (
 	"github.com/shoal-go/torrent/internal/bencode"
 )
 
-// dictionary bounds the dictionaries of extensions.
+// dictionary has the bounds on the dictionary of an extension message.
 var dictionary = bencode.Limits{Bytes: 1 << 20, Depth: 32, Values: 1 << 14}
 
 const (
-	maxExtensions = 256 // there are no more numbers
+	maxExtensions = 256 // the number of extension ids
 	maxClientName = 128 // bytes
 )
 
-// ExtHandshake is the handshake of the extension protocol (BEP 10), extended message 0. It may come again at any time,
-// and then holds only what has changed. Zero fields are left out.
+// ExtHandshake is the handshake of the extension protocol (BEP 10), extended message 0. It may be sent again at any time, with
+// only the fields that have changed. A field with the zero value is absent.
 type ExtHandshake struct {
-	// M has, for each extension that the sender speaks, the number that messages to the sender carry. 0 means that
-	// it no longer speaks the extension. If a name is missing, nothing has changed for that extension.
+	// M maps each extension that the sender supports to the extension id of messages to the sender. Id 0 means that the
+	// sender no longer supports the extension. If a name is missing, nothing has changed for that extension.
 	M            map[string]int
-	V            string // client and version as the peer wrote them, at most 128 bytes
-	ReqQ         int    // how many requests the sender is ready to queue
-	P            int    // port that the sender listens on
+	V            string // name and version of the client, unchecked, at most 128 bytes
+	ReqQ         int    // how many outstanding requests the sender accepts
+	P            int    // TCP port that the sender listens on
 	YourIP       []byte // the receiver's address as the sender sees it, 4 or 16 bytes
 	IPv4, IPv6   []byte // the sender's other addresses, 4 and 16 bytes
-	MetadataSize int64  // of the info dictionary in bytes (BEP 9); any positive number may be claimed
-	UploadOnly   *bool  // whether the sender wants nothing (BEP 21); nil if it does not say
+	MetadataSize int64  // length of the info dictionary in bytes (BEP 9), unchecked
+	UploadOnly   *bool  // whether the sender downloads nothing (BEP 21); nil if absent
 }
 
-// ParseExtHandshake parses the payload of an extended message 0. An entry that is malformed, of the wrong type, of an
-// impossible value, or behind the end of a payload that was cut short counts as left out: some clients make such
-// mistakes, and have pieces to give. The result does not refer to p.
+// ParseExtHandshake parses the payload of an extended message 0. It ignores entries that are malformed, of the wrong type or
+// out of range, and if the payload is truncated, it returns the entries before the end: some clients make such mistakes, and
+// have pieces all the same. The result does not refer to p.
 func ParseExtHandshake(p []byte) ExtHandshake {
 	var h ExtHandshake
 	dict, _ := salvage(p)
@@ -73,7 +73,7 @@ func ParseExtHandshake(p []byte) ExtHandshake {
 	return h
 }
 
-// parseNumbers parses the dictionary m of the handshake.
+// parseNumbers parses the value of the key m.
 func parseNumbers(p []byte) map[string]int {
 	m := make(map[string]int)
 	for name, value := range bencode.Keys(p) {
@@ -114,14 +114,14 @@ func (h *ExtHandshake) Append(b []byte) []byte {
 	return append(b, 'e')
 }
 
-// AppendDontHave appends an lt_donthave message (BEP 54): the sender no longer has the piece. extID is the number that
-// the receiver gave to the extension.
+// AppendDontHave appends an lt_donthave message (BEP 54): the sender no longer has the piece. extID is the number of the
+// extension in the receiver's extension handshake.
 func AppendDontHave(b []byte, extID byte, index uint32) []byte {
 	b = append(header(b, Extended, 1+4), extID)
 	return binary.BigEndian.AppendUint32(b, index)
 }
 
-// ParseDontHave parses the payload of an lt_donthave message (BEP 54), the index of a piece.
+// ParseDontHave parses the payload of an lt_donthave message (BEP 54) and returns the index of the piece.
 func ParseDontHave(p []byte) (index uint32, err error) {
 	if len(p) != 4 {
 		return 0, violation("lt_donthave of %d bytes", len(p))
@@ -129,14 +129,14 @@ func ParseDontHave(p []byte) (index uint32, err error) {
 	return binary.BigEndian.Uint32(p), nil
 }
 
-// salvage returns what can be read of the dictionary at the start of p, and its length. The length is 0 if the
-// dictionary does not end in p.
+// salvage returns what can be read of the dictionary at the start of p, and the length of the dictionary in p. The length is
+// 0 if the dictionary does not end in p.
 func salvage(p []byte) (dict []byte, n int) {
 	dict, n, _ = bencode.Salvage(p, dictionary)
 	return dict, n
 }
 
-// natural is the integer in value if that is one from 0 to most, else 0.
+// natural returns the integer that value encodes if it is from 0 to most, else 0.
 func natural(value []byte, most int64) int64 {
 	if n, ok := bencode.Int(value); ok && n >= 0 && n <= most {
 		return n
@@ -154,7 +154,7 @@ func appendIntEntry(b []byte, key string, v int64) []byte {
 	return append(b, 'e')
 }
 
-// appendStringEntry appends an entry of a dictionary, unless its value is empty.
+// appendStringEntry appends an entry of a dictionary, or nothing if its value is empty.
 func appendStringEntry[S string | []byte](b []byte, key string, value S) []byte {
 	if len(value) == 0 {
 		return b

@@ -15,7 +15,7 @@ func TestExtHandshake(t *testing.T) {
 	tests := map[string]struct {
 		payload string
 		want    ExtHandshake
-		append  string // "" is payload
+		append  string // what Append returns; "" means payload
 	}{
 		"everything": {
 			payload: "d4:ipv44:\x01\x02\x03\x044:ipv616:" + string(ip6) + "1:md11:lt_donthavei7e11:ut_metadatai0e6:ut_pexi1ee" +
@@ -31,7 +31,7 @@ func TestExtHandshake(t *testing.T) {
 		},
 		"nothing":       {payload: "de", append: "d1:mdee"},
 		"no extensions": {payload: "d1:mdee", want: ExtHandshake{M: map[string]int{}}},
-		"values that cannot be": {
+		"values out of range": {
 			payload: "d4:ipv43:abc1:md1:ai-1e1:bi256e1:ci255e1:d1:1e13:metadata_sizei-1e1:pi65536e4:reqqi-5e11:upload_onlyi2e6:yourip5:abcdee",
 			want:    ExtHandshake{M: map[string]int{"c": 255}},
 			append:  "d1:md1:ci255eee",
@@ -51,13 +51,13 @@ func TestExtHandshake(t *testing.T) {
 			want:    ExtHandshake{M: map[string]int{}, V: strings.Repeat("x", 128)},
 			append:  "d1:mde1:v128:" + strings.Repeat("x", 128) + "e",
 		},
-		"bytes behind it": {payload: "d1:v1:xe\x00\x00", want: ExtHandshake{V: "x"}, append: "d1:mde1:v1:xe"},
+		"followed by bytes": {payload: "d1:v1:xe\x00\x00", want: ExtHandshake{V: "x"}, append: "d1:mde1:v1:xe"},
 		"malformed numbers": {
 			payload: "d1:md1:ai01e1:bi2e1:ci-0ee13:metadata_sizei99999999999999999999e1:pi6881e4:reqqi0250e1:v1:xe",
 			want:    ExtHandshake{M: map[string]int{"b": 2}, P: 6881, V: "x"},
 			append:  "d1:md1:bi2ee1:pi6881e1:v1:xe",
 		},
-		"entries that come twice": {
+		"duplicate keys": {
 			payload: "d1:md1:ai1e1:ai2ee1:pi1e1:pi2e1:v1:xe",
 			want:    ExtHandshake{M: map[string]int{"a": 2}, P: 2, V: "x"},
 			append:  "d1:md1:ai2ee1:pi2e1:v1:xe",
@@ -67,12 +67,12 @@ func TestExtHandshake(t *testing.T) {
 			want:    ExtHandshake{M: map[string]int{"ut_pex": 1, "ut_metadata": 2}},
 			append:  "d1:md11:ut_metadatai2e6:ut_pexi1eee",
 		},
-		"no end":         {payload: "d1:md1:ai1ee1:v1:x", want: ExtHandshake{M: map[string]int{"a": 1}, V: "x"}, append: "d1:md1:ai1ee1:v1:xe"},
-		"a lying length": {payload: "d1:md1:ai1ee1:v500000000:abe", want: ExtHandshake{M: map[string]int{"a": 1}}, append: "d1:md1:ai1eee"},
-		"nothing at all": {payload: "", append: "d1:mdee"},
-		"a list":         {payload: "li1ee", append: "d1:mdee"},
-		"a string":       {payload: "2:de", append: "d1:mdee"},
-		"a bare end":     {payload: "e", append: "d1:mdee"},
+		"no end":                  {payload: "d1:md1:ai1ee1:v1:x", want: ExtHandshake{M: map[string]int{"a": 1}, V: "x"}, append: "d1:md1:ai1ee1:v1:xe"},
+		"a length beyond the end": {payload: "d1:md1:ai1ee1:v500000000:abe", want: ExtHandshake{M: map[string]int{"a": 1}}, append: "d1:md1:ai1eee"},
+		"no bytes":                {payload: "", append: "d1:mdee"},
+		"a list":                  {payload: "li1ee", append: "d1:mdee"},
+		"a string":                {payload: "2:de", append: "d1:mdee"},
+		"only an end":             {payload: "e", append: "d1:mdee"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestExtHandshakeOfManyExtensions(t *testing.T) {
 	require.Len(t, ParseExtHandshake(append(p, "ee"...)).M, maxExtensions)
 }
 
-// Values beyond a bound are left out, and those before it are used.
+// A dictionary that exceeds a bound is read up to the value that does.
 func TestExtensionsBounds(t *testing.T) {
 	for name, rest := range map[string]string{
 		"too deep":        "1:x" + strings.Repeat("l", 100) + strings.Repeat("e", 100) + "e",
@@ -107,7 +107,7 @@ func TestExtensionsBounds(t *testing.T) {
 			request := ParseMetadataMessage([]byte("d8:msg_typei0e5:piecei3e" + rest))
 			require.Equal(t, MetadataMessage{Type: MetadataRequest, Piece: 3}, request)
 			data := ParseMetadataMessage([]byte("d8:msg_typei1e5:piecei3e" + rest))
-			require.Equal(t, MetadataMessage{Type: metadataUnknown}, data, "where its data begins is unknown")
+			require.Equal(t, MetadataMessage{Type: metadataUnknown}, data, "the start of the data is unknown")
 		})
 	}
 }
@@ -218,7 +218,7 @@ func FuzzExtHandshake(f *testing.F) {
 			}
 		}
 		if h.M == nil {
-			h.M = map[string]int{} // which is what it is written as
+			h.M = map[string]int{} // Append writes an empty dictionary
 		}
 		require.Equal(t, h, ParseExtHandshake(h.Append(nil)))
 	})
@@ -234,7 +234,7 @@ func FuzzMetadata(f *testing.F) {
 			return
 		}
 		if m.Type != MetadataData {
-			m.TotalSize = 0 // which is not written
+			m.TotalSize = 0 // Append does not write it
 		}
 		again := ParseMetadataMessage(m.Append(nil))
 		require.Equal(t, m.Type, again.Type)

@@ -3,22 +3,22 @@ package wire
 import "encoding/binary"
 
 const (
-	// MaxHashes is how many hashes of a layer one message may carry (BEP 52), beside those that prove them.
+	// MaxHashes is how many hashes of a layer one message may have (BEP 52), not counting the proof hashes.
 	MaxHashes = 8192
-	// hashRequestSize is the length of a hash request in bytes, and of what hashes begin with.
+	// hashRequestSize is the length in bytes of the payload of a hash request, with which hashes messages begin too.
 	hashRequestSize = 32 + 4*4
 	maxHashesSize   = hashRequestSize + 32*(MaxHashes+64)
 )
 
-// HashRequest names hashes of the tree of one file (BEP 52): the payload of a hash request and of a hash reject, and what the
-// payload of hashes begins with. Its numbers may be any.
+// HashRequest identifies hashes in the tree of one file (BEP 52). It is the payload of a hash request and of a hash reject, and
+// the start of the payload of hashes. The numbers are unchecked.
 type HashRequest struct {
-	Root                        [32]byte // of the file
+	Root                        [32]byte // root of the file's tree
 	Base, Index, Length, Proofs uint32
 }
 
-// ParseHashRequest parses the Payload of a message that is one of these three, and returns with it the hashes of the last kind,
-// which are a part of it.
+// ParseHashRequest parses the Payload of an AskHashes, Hashes or HashReject message. hashes is the part of payload after the
+// request; it is empty unless the message is Hashes.
 func ParseHashRequest(payload []byte) (r HashRequest, hashes []byte) {
 	r.Root = [32]byte(payload)
 	for i, v := range []*uint32{&r.Base, &r.Index, &r.Length, &r.Proofs} {

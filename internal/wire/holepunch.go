@@ -7,28 +7,28 @@ import (
 
 // Types of a HolePunch (BEP 55).
 const (
-	HolePunchRendezvous = 0 // to a relay: have the target and me connect to each other
-	HolePunchConnect    = 1 // from a relay: connect to this address now
+	HolePunchRendezvous = 0 // to a relay: make the target and the sender connect to each other
+	HolePunchConnect    = 1 // from a relay: connect to the address now
 	HolePunchError      = 2 // from a relay: the rendezvous failed
 )
 
-// Why a rendezvous failed (BEP 55).
+// Error codes of a HolePunch (BEP 55).
 const (
-	HolePunchNoSuchPeer   = 1 // the address cannot be a peer's
-	HolePunchNotConnected = 2 // the relay has no connection to it
-	HolePunchNoSupport    = 3 // it does not speak the extension
-	HolePunchNoSelf       = 4 // it is the relay
+	HolePunchNoSuchPeer   = 1 // the target's address is invalid
+	HolePunchNotConnected = 2 // the relay has no connection to the target
+	HolePunchNoSupport    = 3 // the target does not support the extension
+	HolePunchNoSelf       = 4 // the target is the relay
 )
 
-// HolePunch is a message of ut_holepunch (BEP 55). Only the form of the address was checked.
+// HolePunch is a message of ut_holepunch (BEP 55). Of the address only the form is checked.
 type HolePunch struct {
 	Type byte
 	Addr netip.AddrPort // of the target in a rendezvous and an error, of the other end in a connect
 	Code uint32         // of an error, else 0
 }
 
-// ParseHolePunch parses the payload of a ut_holepunch message. The code may be missing, since some senders leave it out
-// unless it is an error. It reports false for what it cannot read.
+// ParseHolePunch parses the payload of a ut_holepunch message. The code may be missing, because some senders leave it out
+// unless the type is an error. ok is false if the payload is malformed.
 func ParseHolePunch(p []byte) (m HolePunch, ok bool) {
 	if len(p) < 2 {
 		return m, false
@@ -48,7 +48,7 @@ func ParseHolePunch(p []byte) (m HolePunch, ok bool) {
 	return m, true
 }
 
-// Append appends the payload to b, with a code in each message, as the BEP has it.
+// Append appends the payload to b. It always includes the code, as BEP 55 requires.
 func (m *HolePunch) Append(b []byte) []byte {
 	ip := m.Addr.Addr().Unmap()
 	kind := byte(1)

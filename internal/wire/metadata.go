@@ -22,12 +22,12 @@ const (
 type MetadataMessage struct {
 	Type      int
 	Piece     int
-	TotalSize int64  // of the metadata in bytes, or 0
-	Data      []byte // of a MetadataData: the bytes behind the dictionary
+	TotalSize int64  // of the metadata in bytes, unchecked; 0 if absent
+	Data      []byte // of a MetadataData: the bytes after the dictionary
 }
 
-// ParseMetadataMessage parses the payload of a ut_metadata message. Data is a part of p, of any length. A message that
-// cannot be read, or lacks its type or its piece, has type -1.
+// ParseMetadataMessage parses the payload of a ut_metadata message. Data is a part of p, of any length. If the message is
+// malformed, or lacks its type or its piece, the Type of the result is -1.
 func ParseMetadataMessage(p []byte) MetadataMessage {
 	m := MetadataMessage{Type: metadataUnknown, Piece: -1}
 	dict, n := salvage(p)
@@ -43,7 +43,7 @@ func ParseMetadataMessage(p []byte) MetadataMessage {
 		}
 	}
 	switch {
-	case m.Type < 0, m.Piece < 0, m.Type == MetadataData && n == 0: // or it is unknown where the data begins
+	case m.Type < 0, m.Piece < 0, m.Type == MetadataData && n == 0: // n is 0 if the start of the data is unknown
 		return MetadataMessage{Type: metadataUnknown}
 	case m.Type == MetadataData:
 		m.Data = p[n:]

@@ -7,28 +7,28 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// maxPEX is how many peers are taken from each list of a PEX message.
+// maxPEX is how many peers are parsed of each list of a PEX message.
 const maxPEX = 100
 
 // Flags of a peer in a PEX message (BEP 11).
 const (
 	PEXEncrypts  = 0x01 // prefers encryption
-	PEXSeed      = 0x02 // wants nothing
-	PEXUTP       = 0x04 // speaks uTP
-	PEXHolePunch = 0x08 // speaks ut_holepunch (BEP 55)
-	PEXReachable = 0x10 // the sender had connected to it
+	PEXSeed      = 0x02 // downloads nothing
+	PEXUTP       = 0x04 // supports uTP
+	PEXHolePunch = 0x08 // supports ut_holepunch (BEP 55)
+	PEXReachable = 0x10 // the sender could connect to the peer
 )
 
-// PEX is a message of ut_pex (BEP 11): peers that connected to the sender and that left it. Only the form of the
-// addresses was checked. They may not be addresses of peers, and ports may be 0.
+// PEX is a message of ut_pex (BEP 11): the peers that the sender has connected to, or lost, since its last message. Of the
+// addresses only the form is checked; ports may be 0.
 type PEX struct {
-	Added, Added6           []netip.AddrPort // of IPv4, of IPv6
-	AddedFlags, Added6Flags []byte           // one for each of Added and of Added6
-	Dropped, Dropped6       []netip.AddrPort // of IPv4, of IPv6
+	Added, Added6           []netip.AddrPort // IPv4 and IPv6
+	AddedFlags, Added6Flags []byte           // one byte for each peer in Added and in Added6
+	Dropped, Dropped6       []netip.AddrPort // IPv4 and IPv6
 }
 
-// ParsePEX parses the payload of a ut_pex message, up to 100 peers of each list. A list that cannot be read counts as
-// empty, a missing flag as 0. The result does not refer to p.
+// ParsePEX parses the payload of a ut_pex message, up to 100 peers of each list. A malformed list counts as empty, and a missing
+// flag as 0. The result does not refer to p.
 func ParsePEX(p []byte) PEX {
 	var x PEX
 	var flags, flags6 []byte
@@ -55,9 +55,9 @@ func ParsePEX(p []byte) PEX {
 	return x
 }
 
-// Append appends the dictionary of the message to b. Flags may be left out.
+// Append appends the dictionary of the message to b. Missing flags are written as 0.
 func (x *PEX) Append(b []byte) []byte {
-	b = appendString(append(b, 'd'), "added") // BEP 11 wants at least one list
+	b = appendString(append(b, 'd'), "added") // BEP 11 requires at least one list
 	b = appendString(b, netaddr.AppendCompact(nil, x.Added))
 	b = appendStringEntry(b, "added.f", fitFlags(x.AddedFlags, len(x.Added)))
 	b = appendStringEntry(b, "added6", netaddr.AppendCompact(nil, x.Added6))
@@ -67,7 +67,7 @@ func (x *PEX) Append(b []byte) []byte {
 	return append(b, 'e')
 }
 
-// parseCompact parses the first peers of a compact list.
+// parseCompact parses up to maxPEX peers of a compact list with addresses of size bytes.
 func parseCompact(p []byte, size int) (peers []netip.AddrPort) {
 	for a := range netaddr.Compact(p[:min(len(p), maxPEX*(size+2))], size) {
 		peers = append(peers, a)
@@ -75,7 +75,7 @@ func parseCompact(p []byte, size int) (peers []netip.AddrPort) {
 	return peers
 }
 
-// fitFlags returns n flags: those given, and zeros after them.
+// fitFlags returns the first n flags, padded with zeros.
 func fitFlags(flags []byte, n int) []byte {
 	fit := make([]byte, n)
 	copy(fit, flags)

@@ -8,60 +8,60 @@ import (
 	"slices"
 )
 
-// The size of a Reader's buffer, in bytes. There may be hundreds of peers, most of them slow, for which a small buffer
-// is enough. If a peer sends faster than we read, one system call for several blocks saves more than the copy from the
-// buffer costs: 64 KiB save a fifth of the time of receiving, and more would save little.
+// The size of a Reader's buffer, in bytes. There may be hundreds of peers. Most of them are slow, so a small buffer is enough. If
+// a peer sends faster than we read, reading several blocks with one system call saves more than the copy from the buffer costs: a
+// buffer of 64 KiB saves a fifth of the time, and a larger one little more.
 const (
 	minBuffer = 4 << 10
 	maxBuffer = 64 << 10
-	// maxQuiet is how often in a row reads may bring little before the buffer shrinks.
+	// maxQuiet is how many times in a row the buffer may be filled with little before it shrinks.
 	maxQuiet = 64
-	// maxKept is the longest payload that is kept whole, but for bitfields: more than that of any message that is of use.
+	// maxKept is how many bytes of a payload are kept, except that of a bitfield. No useful message is longer.
 	maxKept = 32 << 10
 )
 
-// SkipBitfields has a Reader skip bitfields.
+// SkipBitfields makes a Reader skip the payload of bitfields.
 const SkipBitfields = -1
 
 // Reader reads messages from a stream. It belongs to one goroutine.
 type Reader struct {
 	src        io.Reader
-	buf        []byte // buf[start:end] was read and is not used yet
+	buf        []byte // buf[start:end] was read from src and is not consumed yet
 	start, end int
-	quiet      int    // how often in a row it was filled by reads that brought little each
-	left       uint32 // bytes of the current piece message that were not read yet
-	bitfield   int    // the most bytes of one, or SkipBitfields
-	holds      func(n int) bool
-	held       int // as holds was told last
-	refused    bool
+	quiet      int              // how many times in a row the buffer was filled by reads of few bytes each
+	left       uint32           // bytes of the block of the current piece message that are not read yet
+	bitfield   int              // the greatest length of a bitfield in bytes, or SkipBitfields
+	holds      func(n int) bool // see Charge
+	held       int              // the last argument of holds
+	refused    bool             // holds has returned false
 }
 
-// NewReader returns a Reader of the messages that follow the handshake on r. bitfield is the most bytes that a bitfield
-// may have, or SkipBitfields.
+// NewReader returns a Reader of the messages after the handshake on r. bitfield is the greatest length that a bitfield may have,
+// in bytes, or SkipBitfields.
 func NewReader(r io.Reader, bitfield int) *Reader {
 	return &Reader{src: r, buf: make([]byte, minBuffer), bitfield: bitfield, holds: func(int) bool { return true }}
 }
 
-// Charge has holds told how many bytes the Reader holds, beyond a little, whenever that changes. Once it returns false,
-// nothing more is read.
+// Charge makes the Reader call holds whenever its memory changes. n is the memory in bytes beyond that of the smallest buffer.
+// Once holds returns false, Next returns ErrNoRoom and reads nothing more.
 func (r *Reader) Charge(holds func(n int) bool) { r.holds = holds }
 
-// ErrNoRoom is the error of a Reader that may not hold what has come.
-var ErrNoRoom = errors.New("no room for what it sent of a message")
+// ErrNoRoom is the error of Next after the function passed to Charge returned false.
+var ErrNoRoom = errors.New("no memory for the rest of a message")
 
-// Next reads one message. For a Piece message it stops in front of the payload, which ReadBlock reads and SkipBlock
-// skips; the next call of Next skips what is left of it. The payload of a message with an unknown id is skipped, and so
-// is what an extended message or hashes have beyond 32 KiB, which is more than anything that is asked for; a message over 1 MiB
-// is refused.
+// Next reads one message. For a Piece message it stops before the block, which ReadBlock reads and SkipBlock skips. The next call
+// of Next skips the rest of the block. The payload of a message with an unknown id is skipped. Of the payload of an extended
+// message or of hashes, only the first 32 KiB are kept, which is more than anything that we request. A message over 1 MiB is
+// refused.
 //
-// The error is a *ProtocolError for a message that the protocol does not allow, io.EOF if the stream
-// ended between two messages, io.ErrUnexpectedEOF if it ended within one, else the error of the stream.
+// The error is a *ProtocolError if the message violates the protocol, io.EOF if the stream ended between two messages,
+// io.ErrUnexpectedEOF if it ended within a message, else the error of the stream.
 func (r *Reader) Next() (Message, error) {
 	if err := r.SkipBlock(); err != nil {
 		return Message{}, err
 	}
 	if r.held > len(r.buf)-minBuffer {
-		r.hold(len(r.buf) - minBuffer) // the last payload is not used any more
+		r.hold(len(r.buf) - minBuffer) // the last payload is no longer valid
 	}
 	if r.refused {
 		return Message{}, ErrNoRoom
@@ -118,7 +118,7 @@ func (r *Reader) Next() (Message, error) {
 		m.Payload, err = r.payload(int(kept))
 		rest -= kept
 		if rest > 0 {
-			m.Payload = bytes.Clone(m.Payload) // it may lie in the buffer
+			m.Payload = bytes.Clone(m.Payload) // discard may overwrite the buffer
 		}
 	}
 	if err == nil {
@@ -130,10 +130,10 @@ func (r *Reader) Next() (Message, error) {
 	return m, nil
 }
 
-// check reports whether a message with this id may have size bytes, its id included, and how many of these every such
-// message has.
+// check returns an error if a message with this id cannot have size bytes, including its id. fixed is the length of the part that
+// every message with this id has, including the id.
 func (r *Reader) check(id ID, size uint32) (fixed int, err error) {
-	atMost := uint64(0) // beyond the fixed ones
+	atMost := uint64(0) // bytes after the fixed part
 	switch id {
 	case Choke, Unchoke, Interested, NotInterested, HaveAll, HaveNone:
 		fixed = 1
@@ -152,7 +152,7 @@ func (r *Reader) check(id ID, size uint32) (fixed int, err error) {
 	case Extended:
 		fixed, atMost = 2, maxUnknown-2
 	case AskHashes, HashReject, Hashes:
-		// All of it is payload, which is the same for all three but for the hashes.
+		// Everything after the id is Payload. Only a Hashes message has hashes after the request.
 		n := uint64(1 + hashRequestSize)
 		if s := uint64(size); s != n && (id != Hashes || s < n || s > 1+maxHashesSize || (s-n)%32 != 0) {
 			return 0, violation("%v of %d bytes", id, size)
@@ -167,9 +167,9 @@ func (r *Reader) check(id ID, size uint32) (fixed int, err error) {
 	return fixed, nil
 }
 
-// ReadBlock reads the next len(dst) bytes of the payload of the current Piece message. It may be called several times. It
-// is an error to read more than is left. Bytes that are not in the buffer, and do not fit into it, go straight from the
-// stream to dst.
+// ReadBlock reads the next len(dst) bytes of the block of the current Piece message. It may be called several times. It is an
+// error to read more than is left. Bytes that are not in the buffer and do not fit in it are read from the stream directly into
+// dst.
 func (r *Reader) ReadBlock(dst []byte) error {
 	if uint64(len(dst)) > uint64(r.left) {
 		return errors.New("wire: read beyond the block")
@@ -196,17 +196,17 @@ func (r *Reader) ReadBlock(dst []byte) error {
 	}
 }
 
-// SkipBlock discards what is left of the payload of the current Piece message.
+// SkipBlock discards the rest of the block of the current Piece message.
 func (r *Reader) SkipBlock() error {
 	n := r.left
 	r.left = 0
 	return r.discard(n)
 }
 
-// buffered is how many bytes can be read without waiting for the stream.
+// buffered returns the number of bytes in the buffer.
 func (r *Reader) buffered() int { return r.end - r.start }
 
-// fill reads until the buffer holds at least n bytes of the current message. It must have room for them.
+// fill reads until the buffer holds at least n bytes. n must not exceed the size of the buffer.
 func (r *Reader) fill(n int) error {
 	have := r.end - r.start
 	if have >= n {
@@ -233,21 +233,21 @@ func (r *Reader) fill(n int) error {
 	}
 	switch {
 	case r.end >= n:
-		return nil // an error that came with the last bytes comes again
+		return nil // if the last read returned an error too, the next one returns it again
 	case r.end > 0:
 		return unexpected(err)
 	}
 	return err
 }
 
-// hold says how many bytes are held beyond a small buffer, and reports whether they may be.
+// hold calls holds with n, and reports whether the Reader may go on.
 func (r *Reader) hold(n int) bool {
 	r.held = n
 	r.refused = r.refused || !r.holds(n)
 	return !r.refused
 }
 
-// rebuffer changes the size of the buffer, which must hold what is in it.
+// rebuffer changes the size of the buffer. size must be at least r.buffered().
 func (r *Reader) rebuffer(size int) {
 	if !r.hold(size - minBuffer) {
 		return
@@ -257,8 +257,8 @@ func (r *Reader) rebuffer(size int) {
 	r.start, r.buf = 0, buf
 }
 
-// payload returns the next n bytes. If they do not fit into the buffer, they are in a slice of their own. That grows as
-// bytes come, so that a peer cannot make us allocate more than twice what it sends.
+// payload returns the next n bytes. If they do not fit in the buffer, it allocates a slice, which grows as bytes arrive, so that
+// a peer cannot make us allocate more than twice what it sends.
 func (r *Reader) payload(n int) ([]byte, error) {
 	if n <= len(r.buf) {
 		if err := r.fill(n); err != nil {
@@ -292,7 +292,7 @@ func (r *Reader) payload(n int) ([]byte, error) {
 	}
 }
 
-// discard drops the next n bytes.
+// discard skips the next n bytes.
 func (r *Reader) discard(n uint32) error {
 	for n > 0 {
 		if r.start == r.end {
@@ -307,7 +307,7 @@ func (r *Reader) discard(n uint32) error {
 	return nil
 }
 
-// unexpected turns the end of the stream into the error for an end within a message.
+// unexpected returns io.ErrUnexpectedEOF for io.EOF, and any other error unchanged.
 func unexpected(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -30,7 +30,7 @@ func BenchmarkReaderLoopback(b *testing.B) {
 	go func() {
 		c, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
-			l.Close() // Accept fails, too
+			l.Close() // makes Accept fail
 			return
 		}
 		defer c.Close()

@@ -18,8 +18,8 @@ var (
 	encodedHashRequest = slices.Concat(hashRequest.Root[:], []byte{0, 0, 0, 3, 0x80, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 7})
 )
 
-// sample is every message there is, and what Next is to make of it.
-// The long ones carry n bytes.
+// sample returns a stream with every kind of message, and what Next must return for it. Messages of variable length have about n
+// bytes.
 func sample(n int) (stream []byte, want []Message) {
 	big := bytes.Repeat([]byte("0123456789"), n/10)
 	b := AppendKeepAlive(nil)
@@ -73,7 +73,7 @@ func sample(n int) (stream []byte, want []Message) {
 	}
 }
 
-// appendMessage is the inverse of Next, with block as the payload of a Piece.
+// appendMessage is the inverse of Next. block is the block of a Piece message.
 func appendMessage(b []byte, m Message, block []byte) []byte {
 	switch m.ID {
 	case KeepAlive:
@@ -128,7 +128,7 @@ func TestReaderReadsWhatWasAppended(t *testing.T) {
 				require.NoError(t, err, "message %d", i)
 				require.Equal(t, w, m, "message %d", i)
 				if m.ID >= 99 && m.ID != KeepAlive {
-					continue // an unknown one: only its id is reported
+					continue // an unknown message: only its id is returned
 				}
 				block := make([]byte, m.Length)
 				if m.ID == Piece {
@@ -153,7 +153,7 @@ func TestReaderSkipsBlocks(t *testing.T) {
 		m, err := r.Next()
 		require.NoError(t, err)
 		require.Equal(t, w, m)
-		if m.ID == Piece && i%2 == 0 { // else it is left for Next to skip
+		if m.ID == Piece && i%2 == 0 { // else Next skips it
 			require.NoError(t, r.ReadBlock(make([]byte, 1)))
 			require.NoError(t, r.SkipBlock())
 		}
@@ -218,7 +218,7 @@ func TestReaderRefuses(t *testing.T) {
 	}
 }
 
-func TestReaderTakesTheLongest(t *testing.T) {
+func TestReaderAcceptsLongestMessages(t *testing.T) {
 	stream := append(AppendPieceHeader(nil, 0, 0, MaxBlock), make([]byte, MaxBlock)...)
 	stream = AppendBitfield(stream, make([]byte, testPayload))
 	stream = AppendExtended(stream, 1, make([]byte, maxUnknown-2))
@@ -233,7 +233,7 @@ func TestReaderTakesTheLongest(t *testing.T) {
 	require.Equal(t, io.EOF, err)
 }
 
-// greedy notes the longest read that was asked of it.
+// greedy is an io.Reader that records the length of the longest buffer passed to Read.
 type greedy struct {
 	io.Reader
 	longest int
@@ -244,7 +244,7 @@ func (g *greedy) Read(p []byte) (int, error) {
 	return g.Reader.Read(p)
 }
 
-// Of what is longer than anything that is of use the beginning is kept.
+// Only the beginning of a payload that is longer than any useful one is kept.
 func TestReaderKeepsTheBeginning(t *testing.T) {
 	hello := append([]byte("d1:v1:xe"), make([]byte, maxUnknown-10)...)
 	stream := AppendExtended(nil, 7, hello)
@@ -267,7 +267,7 @@ func TestReaderKeepsTheBeginning(t *testing.T) {
 	require.LessOrEqual(t, most, maxBuffer+maxKept)
 }
 
-// A Reader reports how much it holds as that grows and ends. If it may hold no more, it reads nothing more.
+// A Reader reports its memory as it grows and shrinks. If it may hold no more, it reads nothing more.
 func TestReaderIsCharged(t *testing.T) {
 	const long = 300_000
 	stream := append(AppendBitfield(nil, make([]byte, long)), AppendHave(nil, 1)...)
@@ -292,8 +292,8 @@ func TestReaderIsCharged(t *testing.T) {
 	require.Less(t, src.longest, 100_000)
 }
 
-// A peer that announces a megabyte and sends a little must not make us hold a megabyte.
-func TestReaderMakesRoomOnlyForWhatComes(t *testing.T) {
+// A peer that sends a length of a megabyte and then few bytes must not make us allocate a megabyte.
+func TestReaderAllocatesAsBytesArrive(t *testing.T) {
 	const claimed = 1 << 20
 	for _, sent := range []int{0, 100, 10_000, 100_000, claimed - 1} {
 		stream := AppendBitfield(nil, make([]byte, claimed))[:5+sent]
@@ -304,7 +304,7 @@ func TestReaderMakesRoomOnlyForWhatComes(t *testing.T) {
 	}
 }
 
-func TestReaderPassesErrorsOn(t *testing.T) {
+func TestReaderReturnsErrorsOfStream(t *testing.T) {
 	broken := errors.New("broken")
 	stream := AppendPieceHeader(nil, 0, 0, 100)
 	for n := range len(stream) + 1 {
@@ -349,7 +349,7 @@ func TestReaderDoesNotAllocate(t *testing.T) {
 	require.Zero(t, allocs)
 }
 
-// in gives its bytes n at a time.
+// in is an io.Reader that returns at most n bytes at a time.
 type in struct {
 	src io.Reader
 	n   int
@@ -357,7 +357,7 @@ type in struct {
 
 func (r *in) Read(p []byte) (int, error) { return r.src.Read(p[:min(len(p), r.n)]) }
 
-func TestReaderFitsItsBufferToThePeer(t *testing.T) {
+func TestReaderAdaptsItsBuffer(t *testing.T) {
 	src := &in{newPieces(), maxBuffer}
 	r := NewReader(src, testPayload)
 	block := make([]byte, 16<<10)
@@ -371,19 +371,19 @@ func TestReaderFitsItsBufferToThePeer(t *testing.T) {
 	}
 	require.Equal(t, minBuffer, len(r.buf))
 	read(8)
-	require.Equal(t, maxBuffer, len(r.buf), "much comes at once")
+	require.Equal(t, maxBuffer, len(r.buf), "large reads")
 	src.n = 1000
 	read(4)
-	require.Equal(t, maxBuffer, len(r.buf), "it may be a moment's lull")
+	require.Equal(t, maxBuffer, len(r.buf), "a few small reads")
 	read(100)
-	require.Equal(t, minBuffer, len(r.buf), "little comes at once")
+	require.Equal(t, minBuffer, len(r.buf), "many small reads")
 	src.n = maxBuffer
 	read(8)
 	require.Equal(t, maxBuffer, len(r.buf))
 }
 
-// Where much comes at once, one system call serves several blocks.
-func TestReaderReadsSeldom(t *testing.T) {
+// If the stream has much to read, one system call reads several blocks.
+func TestReaderMakesFewReads(t *testing.T) {
 	src := &counting{Reader: newPieces()}
 	r := NewReader(src, testPayload)
 	block := make([]byte, 16<<10)
@@ -423,7 +423,7 @@ func FuzzReader(f *testing.F) {
 		}
 		r := NewReader(src, testPayload)
 		var again []byte
-		at := 0 // in the stream, behind the messages read so far
+		at := 0 // offset in the stream after the messages read so far
 		for {
 			m, err := r.Next()
 			if err != nil {

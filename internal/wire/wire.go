@@ -1,9 +1,9 @@
 // Package wire encodes and parses the peer protocol: the handshake and the messages of BEP 3, those of the Fast extension
 // (BEP 6), of the extension protocol (BEP 10) with their dictionaries, and of version 2 (BEP 52).
 //
-// It appends messages to a buffer and reads them from a stream. Every length is checked before anything is allocated.
-// It knows nothing of a torrent: its callers check whether an index is in range and a message in order. A Reader belongs
-// to one goroutine; everything else may be used from any.
+// It appends messages to a buffer and reads them from a stream. It checks every length before it allocates. It has no state of a
+// torrent: callers check whether an index is in range and a message allowed at that point. A Reader belongs to one goroutine;
+// everything else may be used from any goroutine.
 package wire
 
 import (
@@ -11,7 +11,7 @@ import (
 	"strconv"
 )
 
-// ID is the byte that says what kind of message follows.
+// ID is the type of a message.
 type ID byte
 
 const (
@@ -35,8 +35,8 @@ const (
 	Hashes        ID = 22
 	HashReject    ID = 23
 
-	// KeepAlive stands for the message of no bytes, which has no id on the wire. No known message has this id. A peer
-	// that sends it is understood as with any unknown message: it says nothing.
+	// KeepAlive stands for a message of length 0, which has no id on the wire. No known message has this id. If a peer sends
+	// it, the message is ignored like any unknown one.
 	KeepAlive ID = 0xFF
 )
 
@@ -47,7 +47,7 @@ var names = [...]string{
 	Extended: "extended", AskHashes: "hash request", Hashes: "hashes", HashReject: "hash reject", KeepAlive: "keep-alive",
 }
 
-// String is the name of the message in the protocol.
+// String returns the name of the message.
 func (id ID) String() string {
 	if s := names[id]; s != "" {
 		return s
@@ -56,9 +56,9 @@ func (id ID) String() string {
 }
 
 const (
-	// MaxBlock is the longest payload in bytes that a piece message may have.
+	// MaxBlock is the greatest length of the block of a piece message, in bytes.
 	MaxBlock = 128 << 10
-	// maxUnknown is the longest message with an unknown id that is skipped, in bytes, its id included.
+	// maxUnknown is the greatest length of a message that is skipped, in bytes, including its id.
 	maxUnknown = 1 << 20
 )
 
@@ -66,7 +66,7 @@ const (
 //
 //   - Have, Suggest, AllowedFast: Index
 //   - Request, Cancel, Reject: Index, Begin, Length
-//   - Piece: Index, Begin, and Length, which is that of the payload in bytes
+//   - Piece: Index, Begin, and Length, the length of the block in bytes
 //   - Port: Index is the port
 //   - Bitfield: Payload
 //   - Extended: ExtID, Payload
@@ -75,10 +75,10 @@ type Message struct {
 	ID                   ID
 	ExtID                byte
 	Index, Begin, Length uint32
-	Payload              []byte // belongs to the Reader, and is valid until the next call of Next
+	Payload              []byte // belongs to the Reader; valid until the next call of Next
 }
 
-// ProtocolError says what a peer sent that the protocol does not allow. Nothing more can be read from that peer.
+// ProtocolError is a violation of the protocol by a peer. Nothing more can be read from that peer.
 type ProtocolError struct {
 	Reason string
 }

@@ -144,7 +144,11 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 	}
 	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
 		p.ext.saidYourIP = true // once: all priorities depend on it
-		d.discovery.candidates.SetExternal(netip.AddrPortFrom(ip.Unmap(), d.client.publicPort()))
+		us := netip.AddrPortFrom(ip.Unmap(), d.client.publicPort())
+		known := d.discovery.candidates.External(netaddr.FamilyOf(us.Addr()))
+		if !known.IsValid() || us != known && again(&d.discovery.toldOf, now) { // strangers may reconnect
+			d.discovery.candidates.SetExternal(us)
+		}
 	}
 	d.refill(&p.supply, now)
 	return nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -432,5 +433,28 @@ func TestPEXReceived(t *testing.T) {
 		}
 		simnet.Sleep(time.Second)
 		require.Empty(t, d.Stats().Peers, "a flood ends the connection")
+	})
+}
+
+// Strangers that connect again and again tell us of other addresses of ours. To order thousands of candidates anew for each would be
+// dear.
+func TestExternalAddressChangesSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := crowded(t, plainTorrent(10), 0)
+		told := func(k int) netip.AddrPort {
+			hello := wire.ExtHandshake{YourIP: []byte{9, 9, 9, byte(k)}}
+			defer join(t, d, k, wire.AppendExtended(wire.AppendSimple(nil, wire.HaveNone), 0, hello.Append(nil))).leave()
+			synctest.Wait()
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.discovery.candidates.External(netaddr.IPv4)
+		}
+		first := told(1)
+		require.True(t, first.IsValid())
+		second := told(2)
+		require.NotEqual(t, first, second)
+		require.Equal(t, second, told(3))
+		time.Sleep(punchEvery)
+		require.NotEqual(t, second, told(4))
 	})
 }

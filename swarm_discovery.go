@@ -30,8 +30,9 @@ type discovery struct {
 
 	// Guarded by the owner's mutex.
 	candidates    *peerlist.List
-	tried         int // addresses dialled so far
-	fromDHT       int // addresses that the DHT was the first to name
+	tried         int       // addresses dialled so far
+	fromDHT       int       // addresses that the DHT was the first to name
+	toldOf        time.Time // when a peer last told us of another address of ours
 	lastPeerError error
 }
 

@@ -204,6 +204,33 @@ func TestTooLongSinceTheLastRunIsKept(t *testing.T) {
 	}
 }
 
+// A file that is cut is given a copy of its own before that, if it has other names.
+func TestTooLongIsCutUnderItsOwnNameAlone(t *testing.T) {
+	tor, content := testContent(50, 100, 50)
+	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "elsewhere")
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0)
+	writePiece(t, tor, s, content, 1)
+	require.NoError(t, s.SaveResume(set(3, 0, 1), nil))
+	require.NoError(t, s.Close())
+	require.NoError(t, os.Link(dir+"/d/0", elsewhere))
+	long := append(content[:100:100], "more"...)
+	require.NoError(t, os.WriteFile(elsewhere, long, 0o666))
+
+	s = openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 2)
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Changed(0))
+	require.NoError(t, s.Close())
+	for name, want := range map[string][]byte{dir + "/d/0": content[:100], elsewhere: long} {
+		b, err := os.ReadFile(name)
+		require.NoError(t, err)
+		require.Equal(t, want, b, name)
+	}
+}
+
 // A file of another program under the name of one that was not completed is left alone.
 func TestPartFilesOfOthersAreLeftAlone(t *testing.T) {
 	tor, content := testContent(50, 120, 30)

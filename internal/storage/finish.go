@@ -109,7 +109,8 @@ func (s *fileStore) allWanted(whole func(i int) bool) bool {
 	return true
 }
 
-// cutAll truncates the files that are wanted, too long, written to by us, and whole. The caller holds s.mu.
+// cutAll truncates the files that are wanted, too long, written to by us, and whole. The caller holds s.mu for
+// writing.
 func (s *fileStore) cutAll(whole func(i int) bool) error {
 	for i := range s.content.NumFiles() {
 		f, length := &s.files[i], s.content.File(i).Length
@@ -162,11 +163,14 @@ func (s *fileStore) removeSidecars(suffixes ...string) error {
 	return nil
 }
 
-// cut truncates file i to its length. The caller holds s.mu.
+// cut truncates file i to its length. The caller holds s.mu for writing.
 func (s *fileStore) cut(i int, length int64) error {
 	if err := s.lock(); err != nil {
 		s.log.Warn("file is too long", "file", s.path(i), "err", err)
 		return nil
+	}
+	if err := s.own(i); err != nil { // an earlier run wrote it, and it may have other names since
+		return err
 	}
 	f := &s.files[i]
 	f.mu.Lock()

@@ -128,3 +128,25 @@ func BenchmarkServe(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkClaimsBesideOthers begins a download of 500 files in a directory that holds 20 others.
+func BenchmarkClaimsBesideOthers(b *testing.B) {
+	dir := b.TempDir()
+	begin := func(k int) storage.Store {
+		var paths []string
+		for i := range 500 {
+			paths = append(paths, fmt.Sprintf("torrent %d/d%d/file %d", k, i%5, i))
+		}
+		tor, _ := named(byte(k), paths...)
+		s, err := storage.OpenFiles(tor, dir, nil)
+		require.NoError(b, err)
+		require.NoError(b, s.SetWanted(all(tor)))
+		return s
+	}
+	for k := range 20 {
+		defer begin(k).Close()
+	}
+	for b.Loop() {
+		require.NoError(b, begin(99).Close())
+	}
+}

@@ -62,10 +62,11 @@ func (d *rootDisk) takenIn(dir *os.File, files []Claim, owner [20]byte, name fun
 	if !any {
 		return nil
 	}
+	others := make(neighbours)
 	for _, f := range files {
 		name := name(f)
 		if name != "." {
-			if err := d.taken(dir, name, f, owner); err != nil {
+			if err := d.taken(dir, others, name, f, owner); err != nil {
 				return err
 			}
 			continue

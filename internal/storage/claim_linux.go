@@ -110,16 +110,35 @@ func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 
 // takenHere is a *Claimed if another owner has claimed one of the files in this directory.
 func (d *rootDisk) takenHere(files []Claim, owner [20]byte) error {
+	others := make(neighbours)
 	for _, f := range files {
-		if err := d.taken(d.self, f.Path, f, owner); err != nil {
+		if err := d.taken(d.self, others, f.Path, f, owner); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// neighbours says of the directories that lie directly in another whether any other Disk has claims there. Most torrents have one of
+// their own, and thousands may lie in one place: they are not asked about file by file.
+type neighbours map[string]bool
+
+// near reports whether any other Disk has claims in the directory directly in dir that a path leads through.
+func (n neighbours) near(dir *os.File, name string) bool {
+	first := firstElements(name, 1)
+	near, asked := n[first]
+	if !asked && first != name {
+		for _, kind := range []byte{claimPath, claimBelow} {
+			_, taken := claimedBy(dir, claimAt(kind, first))
+			near = near || taken
+		}
+		n[first] = near
+	}
+	return near || first == name
+}
+
 // taken is a *Claimed if another owner has claimed a file in a directory, under which it has the given name.
-func (d *rootDisk) taken(dir *os.File, name string, f Claim, owner [20]byte) error {
+func (d *rootDisk) taken(dir *os.File, others neighbours, name string, f Claim, owner [20]byte) error {
 	ask := func(kind byte, name string) error {
 		if by, ok := claimedBy(dir, claimAt(kind, name)); ok {
 			if whole, _ := wholeOwner(dir, by); whole != owner {
@@ -129,6 +148,9 @@ func (d *rootDisk) taken(dir *os.File, name string, f Claim, owner [20]byte) err
 		return nil
 	}
 	for _, name := range f.names(name) {
+		if !others.near(dir, name) {
+			continue
+		}
 		if err := ask(claimBelow, name); err != nil {
 			return err
 		}

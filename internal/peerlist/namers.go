@@ -107,24 +107,25 @@ func (c *List) trim() {
 			idle[k.namer] = append(idle[k.namer], k)
 		}
 	}
+	lists := heaps.New(func(a, b []*candidate) bool { // that to drop from first
+		if len(a) != len(b) {
+			return len(a) > len(b)
+		}
+		return a[len(a)-1].promise(b[len(b)-1]) < 0
+	}, func([]*candidate, int) {})
 	for _, list := range idle {
 		slices.SortFunc(list, func(a, b *candidate) int { return b.promise(a) })
+		lists.Push(list)
 	}
 	for range maxCandidates / 16 {
-		var worst *candidate
-		most := 0
-		for n, list := range idle {
-			if len(list) == 0 || len(list) < most {
-				continue
-			}
-			if last := list[len(list)-1]; len(list) > most || last.promise(worst) < 0 {
-				worst, most = last, len(idle[n])
-			}
-		}
-		if worst == nil {
+		if lists.Len() == 0 {
 			return
 		}
-		idle[worst.namer] = idle[worst.namer][:most-1]
-		c.drop(worst)
+		list := lists.Pop()
+		last := len(list) - 1
+		c.drop(list[last])
+		if last > 0 {
+			lists.Push(list[:last])
+		}
 	}
 }

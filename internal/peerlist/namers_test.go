@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
@@ -35,5 +36,18 @@ func TestNamersOfOneNetwork(t *testing.T) {
 			require.LessOrEqual(t, k, 16)
 			return
 		}
+	}
+}
+
+// BenchmarkManyNamers is what a candidate costs when there are too many, of one namer and of thousands.
+func BenchmarkManyNamers(b *testing.B) {
+	for _, namers := range []int{1, 3000} {
+		b.Run(strconv.Itoa(namers), func(b *testing.B) {
+			l := peerlist.New(rand.New(rand.NewPCG(1, 2)), false)
+			for i := 0; b.Loop(); i++ {
+				a := netip.AddrFrom4([4]byte{byte(20 + i%100), byte(i >> 16), byte(i >> 8), byte(i)})
+				l.Add(netip.AddrPortFrom(a, 6881), peerlist.FromPEX, strconv.Itoa(i%namers), time.Unix(1, 0))
+			}
+		})
 	}
 }

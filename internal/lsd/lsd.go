@@ -32,6 +32,7 @@ const (
 	announceBatch = 20              // torrents in one announce
 	maxPacket     = 1400            // bytes of an announce; no more are looked at
 	maxHeard      = 50              // announces a second that are looked at, and as many more in a burst
+	maxHeardOfOne = maxHeard / 2    // of those in a second, from one address
 	errorPause    = time.Second     // after a socket failed to read
 )
 
@@ -73,6 +74,8 @@ type Discovery struct {
 
 	mu     sync.Mutex
 	swarms map[[20]byte]*swarm
+	second time.Time          // that is counted in of
+	of     map[netip.Addr]int // announces that were looked at, by sender
 }
 
 type socket struct {
@@ -279,10 +282,24 @@ func (l *Discovery) listen(ctx context.Context, s socket) {
 			}
 			continue
 		}
-		if a := netaddr.Of(from); a.IsValid() && l.heard.Allow() {
+		if a := netaddr.Of(from); a.IsValid() && l.mayHear(a.Addr(), time.Now()) {
 			l.hear(b[:n], a.Addr())
 		}
 	}
+}
+
+// mayHear reports whether an announce is to be looked at, and counts it. No sender keeps us from hearing the others.
+func (l *Discovery) mayHear(from netip.Addr, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.second) >= time.Second {
+		l.second, l.of = now, make(map[netip.Addr]int)
+	}
+	if l.of[from] >= maxHeardOfOne || !l.heard.AllowN(now, 1) {
+		return false
+	}
+	l.of[from]++
+	return true
 }
 
 // hear takes an announce of another client.

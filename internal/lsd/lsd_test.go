@@ -111,6 +111,32 @@ func TestAnnounces(t *testing.T) {
 	})
 }
 
+// A host that announces a thousand times a second keeps no other from being heard.
+func TestFloodOfOneHost(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		lan := new(simnet.LAN)
+		us := run(t, lan, n.NewHost("192.168.0.1", 0, 0, 0), 6881)
+		defer us.Join([20]byte{1}, us.take)()
+		group := groups()[0].addr
+		say := func(h *simnet.Host) func(hash byte) {
+			s, err := lan.Listener(h)("udp4", group)
+			require.NoError(t, err)
+			t.Cleanup(func() { s.Close() })
+			return func(hash byte) {
+				s.WriteTo(appendPacket(nil, group, 6881, [][20]byte{{hash}}, ""), net.UDPAddrFromAddrPort(group))
+			}
+		}
+		flood, honest := say(n.NewHost("192.168.0.2", 0, 0, 0)), say(n.NewHost("192.168.0.3", 0, 0, 0))
+		for range 3010 {
+			flood(2)
+			simnet.Sleep(time.Millisecond)
+		}
+		honest(1)
+		simnet.Sleep(time.Millisecond)
+		require.Equal(t, 1, us.known())
+	})
+}
+
 // A torrent that leaves and joins again is not announced more often than one that stays.
 func TestJoinAgain(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

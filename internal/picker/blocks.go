@@ -1,29 +1,29 @@
 package picker
 
-// runLength is how many blocks share the memory that is made when one of them is asked for or comes.
+// runLength is how many consecutive blocks are allocated together, when the first of them is requested or arrives.
 const runLength = 64
 
-// blockTable is the blocks of a started piece. Of those that were not asked for nothing is kept: a piece may have 32,768
-// blocks, and thousands may be started of which a single block is here.
+// blockTable holds the blocks of a started piece. Blocks that were not requested take no memory: a piece may have 32,768 blocks,
+// and thousands of pieces may be started of which a single block is here.
 type blockTable struct {
 	n    int
-	runs []*[runLength]block // nil where all blocks are free
-	made int                 // how many of these are not nil
+	runs []*[runLength]block // an entry is nil if all its blocks are free
+	made int                 // how many entries are not nil
 }
 
-// blockRuns are runs of blocks for reuse, and the count of those in use.
+// blockRuns holds runs of blocks for reuse, and counts those in use.
 type blockRuns struct {
 	spare []*[runLength]block
 	inUse int
 }
 
-// maxSpareRuns is how many runs are kept for reuse.
+// maxSpareRuns is the greatest number of runs kept for reuse.
 const maxSpareRuns = 256
 
-// len is how many blocks the piece has.
+// len returns the number of blocks.
 func (t *blockTable) len() int { return t.n }
 
-// at returns block k as it is.
+// at returns a copy of block k.
 func (t *blockTable) at(k int) block {
 	if run := t.runs[k/runLength]; run != nil {
 		return run[k%runLength]
@@ -31,7 +31,7 @@ func (t *blockTable) at(k int) block {
 	return block{sender: noSender}
 }
 
-// ref returns block k, to be changed.
+// ref returns block k for modification. It allocates the run of the block if necessary.
 func (t *blockTable) ref(k int, from *blockRuns) *block {
 	run := t.runs[k/runLength]
 	if run == nil {
@@ -50,7 +50,7 @@ func (t *blockTable) ref(k int, from *blockRuns) *block {
 	return &run[k%runLength]
 }
 
-// known yields the blocks, by their index, of which something is known: all that are not free.
+// known yields the allocated blocks by index. These include all that are not free.
 func (t *blockTable) known(yield func(k int, b *block) bool) {
 	left := t.made
 	for r := 0; left > 0; r++ {
@@ -67,7 +67,7 @@ func (t *blockTable) known(yield func(k int, b *block) bool) {
 	}
 }
 
-// reset makes it a table of n free blocks.
+// reset makes t a table of n free blocks.
 func (t *blockTable) reset(n int, from *blockRuns) {
 	for _, run := range t.runs {
 		if run != nil && len(from.spare) < maxSpareRuns {

@@ -142,8 +142,8 @@ func TestLongWaysToFreeBlocksAreWork(t *testing.T) {
 	}
 }
 
-// To start a piece and to give it back takes a look at every supplier, and a way through the heap. A peer that chokes again and again
-// has that done for each of its requests.
+// To start a piece and to give it back takes a look at every supplier, and a way through the heap. A peer that chokes again and
+// again has that done for each of its requests.
 func TestStartingPiecesIsWork(t *testing.T) {
 	const pieces, suppliers, depth = 10_000, 80, 32
 	pk := New(layout.New(layout.BlockSize, layout.File{Length: pieces * layout.BlockSize}), 1)

@@ -1,8 +1,7 @@
 package picker
 
-// forgiven counts the blocks that a supplier was asked for and need not send any more. It may send each of them as
-// often as it was asked, and that is no offence. At least the maxForgiven latest blocks are remembered, at most
-// twice as many.
+// forgiven counts the released requests to a supplier. The supplier may still answer each of them: the block does not count as
+// unrequested. At least the latest maxForgiven blocks are remembered, at most twice as many.
 type forgiven struct{ latest, older map[Block]int }
 
 const maxForgiven = 4096
@@ -18,7 +17,7 @@ func (f *forgiven) add(b Block) {
 	delete(f.older, b)
 }
 
-// take forgets a block once, and reports whether it was remembered.
+// take removes one request for a block, and reports whether there was one.
 func (f *forgiven) take(b Block) bool {
 	for _, m := range []map[Block]int{f.latest, f.older} {
 		if m[b] == 0 {

@@ -13,7 +13,7 @@ func (pk *Picker) Bitfield(s *Supplier, has bits.Set) {
 	pk.count(s)
 }
 
-// Have records that s has piece i, and reports whether that was not known yet.
+// Have records that s has piece i, and reports whether that is new.
 func (pk *Picker) Have(s *Supplier, i int) bool {
 	if s.all || !s.has.Add(i) {
 		return false
@@ -29,8 +29,8 @@ func (pk *Picker) Have(s *Supplier, i int) bool {
 	return true
 }
 
-// Haves records that s has the pieces in has, beside those that it is known to have, and reports whether there were any
-// others. Ownership of has passes to the Picker.
+// Haves records that s has the pieces in has, besides those that it is known to have, and reports whether any of them are new.
+// Ownership of has passes to the Picker.
 func (pk *Picker) Haves(s *Supplier, has bits.Set) (news bool) {
 	pk.work += int64(has.Len() / piecesPerStep)
 	if s.all {
@@ -52,16 +52,16 @@ func (pk *Picker) Haves(s *Supplier, has bits.Set) (news bool) {
 	return has.Count() > 0
 }
 
-// maxLost is how many lost pieces of a supplier are remembered.
+// maxLost is the greatest length of Supplier.lost.
 const maxLost = 64
 
-// HaveAll records that s has every piece, and reports whether that was not known yet.
+// HaveAll records that s has every piece, and reports whether that is new.
 func (pk *Picker) HaveAll(s *Supplier) (news bool) {
 	missing := s.pieces - s.Count()
 	if missing == 0 {
 		return false
 	}
-	for _, i := range s.lost { // often all that it lacks: to look for it takes a pass over what s has
+	for _, i := range s.lost { // often these are all that s lacks, and no pass over its bitfield is needed
 		if pk.Have(s, int(i)) {
 			missing--
 		}
@@ -73,8 +73,8 @@ func (pk *Picker) HaveAll(s *Supplier) (news bool) {
 	return true
 }
 
-// DontHave records that s no longer has piece i (BEP 54), and releases its requests for that piece. The caller
-// cancels them: s might send the blocks twice if it has the piece again soon.
+// DontHave records that s no longer has piece i (BEP 54), and releases the requests to s for that piece. The caller cancels
+// these: if s soon has the piece again, it might send the blocks twice.
 func (pk *Picker) DontHave(s *Supplier, i int) (cancel []Request) {
 	if s.Has(i) && len(s.lost) < maxLost && !slices.Contains(s.lost, int32(i)) {
 		s.lost = append(s.lost, int32(i))
@@ -83,7 +83,7 @@ func (pk *Picker) DontHave(s *Supplier, i int) (cancel []Request) {
 	return pk.takeBack(s, func(b Block) bool { return int(b.Piece) == i })
 }
 
-// Lose records that s no longer has the pieces from first up to before end. The caller releases its requests for them.
+// Lose records that s no longer has the pieces first to end-1. The caller releases the requests to s for them.
 func (pk *Picker) Lose(s *Supplier, first, end int) {
 	for i := first; i < end; i++ {
 		if s.Has(i) {
@@ -113,7 +113,7 @@ func (pk *Picker) lose(s *Supplier, i int) {
 	s.open -= pk.isOpen(i)
 }
 
-// isOpen is 1 if piece i is in pk.open, else 0.
+// isOpen returns 1 if piece i is in pk.open, else 0.
 func (pk *Picker) isOpen(i int) int {
 	if p := pk.started[int32(i)]; p != nil && p.open {
 		return 1
@@ -126,7 +126,7 @@ func (pk *Picker) Interesting(s *Supplier) bool {
 	return s.all && pk.need.Count() > 0 || !s.all && s.want > 0
 }
 
-// count adds what s has to the availability of pieces, and derives the counters of s.
+// count adds the pieces of s to the availability, and computes the counters of s.
 func (pk *Picker) count(s *Supplier) {
 	if s.has.Full() && s.has.Len() > 0 {
 		s.all, s.has = true, bits.Set{}
@@ -165,15 +165,15 @@ func (pk *Picker) uncount(s *Supplier) {
 	}
 }
 
-// countOne adds delta to the availability of piece i, which s has or had. What sends runs is no peer, and does not count: it
-// is several suppliers, and starts what no peer has.
+// countOne adds delta to the availability of piece i, which s has or had. A supplier that sends runs is not counted: it is a web
+// seed, not a peer, has several suppliers, and should start the pieces that no peer has.
 func (pk *Picker) countOne(s *Supplier, i, delta int) {
 	if !s.Runs {
 		pk.heap.countOne(i, delta)
 	}
 }
 
-// suppliersPerStep is of how many suppliers it can be looked up in the time of one step whether they have a piece.
+// suppliersPerStep is the number of suppliers of which one step (see Picker.Work) looks up whether they have a piece.
 const suppliersPerStep = 4
 
 // countWant adds delta to want of each supplier that has piece i.

@@ -2,25 +2,24 @@ package picker
 
 import "github.com/shoal-go/torrent/internal/bits"
 
-// A pieceHeap holds the pieces that are wanted and not started, in the order in which to start
-// them: highest priority first, then the one that the fewest peers have, then by a tie-break drawn
-// once, so that two clients in one swarm do not choose alike.
+// A pieceHeap holds the pieces that are wanted and not started, in the order in which to start them: by priority, highest first,
+// then by availability, lowest first, then by a random number, so that two clients in one swarm choose different pieces.
 //
-// It also counts availability for all pieces, held or not. Peers that have everything are left out
-// of that count, so that a seed's coming and going costs nothing. Pieces that only such peers have
-// are in a heap of their own, out of the way of a walk for any other peer.
+// It also counts the availability of all pieces, in the heap or not. Peers that have everything are not counted, so the arrival
+// of a seed costs nothing. Pieces that only such peers have are in a separate heap, so that a walk for any other peer does not
+// visit them.
 type pieceHeap struct {
 	seed     uint64
-	priority []uint8  // 0 is not wanted
-	avail    []uint16 // peers that have the piece, those that have everything left out
-	pos      []int32  // place in its heap, or -1
+	priority []uint8  // 0 means not wanted
+	avail    []uint16 // number of peers that have the piece, without those that have everything
+	pos      []int32  // index in its heap, or -1
 
-	unseen []int32 // the heap of pieces with avail 0
-	seen   []int32 // the heap of the others
+	unseen []int32 // heap of the pieces with avail 0
+	seen   []int32 // heap of the other pieces
 
 	work int64 // steps, as in Picker.Work
 
-	frontier []int32 // scratch of first: places still to be visited, a heap of their own
+	frontier []int32 // scratch space of first: a heap of the indices in seen still to be visited
 }
 
 func newPieceHeap(n int, seed uint64) *pieceHeap {
@@ -36,7 +35,7 @@ func newPieceHeap(n int, seed uint64) *pieceHeap {
 	return h
 }
 
-// key orders the pieces: the smallest is started first.
+// key returns the sort key of piece i. The piece with the smallest key is started first.
 func (h *pieceHeap) key(i int32) uint64 {
 	x := (uint64(i) + h.seed) * 0x9e3779b97f4a7c15
 	x ^= x >> 29
@@ -47,7 +46,7 @@ func (h *pieceHeap) key(i int32) uint64 {
 func (h *pieceHeap) len() int         { return len(h.unseen) + len(h.seen) }
 func (h *pieceHeap) holds(i int) bool { return h.pos[i] >= 0 }
 
-// home is the heap that piece i belongs to while its availability is what it is.
+// home returns the heap that piece i belongs to, given its availability.
 func (h *pieceHeap) home(i int) *[]int32 {
 	if h.avail[i] == 0 {
 		return &h.unseen
@@ -136,8 +135,8 @@ func (h *pieceHeap) countOne(i, delta int) {
 	}
 }
 
-// count adds delta to the availability of each piece in has: O(log n) for each, or one pass over
-// everything where that is less.
+// count adds delta to the availability of each piece in has. It takes O(log n) for each piece, or rebuilds both heaps if that is
+// less work.
 func (h *pieceHeap) count(has *bits.Set, delta int) {
 	h.work += int64(has.Len()/piecesPerStep + has.Count())
 	if has.Count() <= h.len()/16 {
@@ -146,7 +145,7 @@ func (h *pieceHeap) count(has *bits.Set, delta int) {
 		}
 		return
 	}
-	work := h.work + int64(h.len()) // as much as is swapped
+	work := h.work + int64(h.len()) // counts a rebuild as len steps, not each swap
 	for i := range has.All() {
 		h.avail[i] += uint16(delta)
 	}
@@ -165,7 +164,7 @@ func (h *pieceHeap) count(has *bits.Set, delta int) {
 	h.work = work
 }
 
-// top returns the first piece in order, or -1: the choice of a peer that has everything.
+// top returns the first piece in order, or -1. This is the choice for a peer that has everything.
 func (h *pieceHeap) top() int {
 	switch {
 	case len(h.unseen) == 0 && len(h.seen) == 0:
@@ -176,7 +175,7 @@ func (h *pieceHeap) top() int {
 	return int(h.seen[0])
 }
 
-// topPriority is the priority of the first piece in order, 0 if there is none.
+// topPriority returns the priority of the first piece in order, or 0 if there is none.
 func (h *pieceHeap) topPriority() uint8 {
 	if i := h.top(); i >= 0 {
 		return h.priority[i]
@@ -184,16 +183,15 @@ func (h *pieceHeap) topPriority() uint8 {
 	return 0
 }
 
-// maxWalk is how many places of the heap first visits at most. A place costs as much as walkCost steps of a pass over
-// the bitfield, which is made once the walk has cost as much as a pass.
+// maxWalk is how many entries of the heap first visits at most. An entry costs walkCost steps. Once the walk has cost as much as
+// a pass over the bitfield, first makes that pass.
 const (
 	maxWalk  = 1024
 	walkCost = 8
 )
 
-// first returns the first piece in order that has holds, or -1. It walks the heap best-first
-// without changing it; for a peer so sparse that the walk gets long, it makes one pass over has.
-// Each piece of has must have been counted.
+// first returns the first piece in order that is in has, or -1. It walks the heap best-first without changing it. If the walk
+// gets long, because has contains few pieces, it makes one pass over has instead. The pieces in has must have been counted.
 func (h *pieceHeap) first(has *bits.Set) int {
 	if len(h.seen) == 0 {
 		return -1
@@ -229,7 +227,7 @@ func (h *pieceHeap) first(has *bits.Set) int {
 	return best
 }
 
-// float moves the last place of the frontier up to where it belongs.
+// float moves the last entry of the frontier up to its position.
 func (h *pieceHeap) float(f []int32) {
 	for at := len(f) - 1; at > 0; {
 		parent := (at - 1) / 2
@@ -241,7 +239,7 @@ func (h *pieceHeap) float(f []int32) {
 	}
 }
 
-// sink moves the first place of the frontier down to where it belongs.
+// sink moves the first entry of the frontier down to its position.
 func (h *pieceHeap) sink(f []int32) {
 	for at := 0; ; {
 		least := at

@@ -5,32 +5,33 @@ import (
 	"time"
 )
 
-// intake measures how many blocks come from all suppliers together. While our own link or this machine cannot take more,
-// it is full: what a supplier sent waits for us, which looks as if the supplier were slow.
+// intake measures the rate of blocks from all suppliers together. It is full while our own link or this machine cannot take more.
+// Then blocks that a supplier has sent wait for us, and the supplier seems slow.
 type intake struct {
-	since  time.Time // start of the present window
-	blocks int       // received in it
+	since  time.Time // start of the current window
+	blocks int       // received in the current window
 	total  int64     // received in all
-	last   float64   // rate of the window before, in blocks a second
-	best   float64   // the highest rate of a window; the older it is, the less it counts
-	low    time.Time // since when far less than that comes; zero while it does not
-	slack  bool      // less came for a while, so there is room; until more comes than ever
+	last   float64   // rate of the previous window, in blocks a second
+	best   float64   // highest rate of a window, decaying with age
+	low    time.Time // since when the rate is below 1/fullShare of best; zero if it is not
+	slack  bool      // the rate was that low for intakeLull, so there is room; cleared when it exceeds best
 }
 
 const (
 	intakeWindow   = 250 * time.Millisecond
-	intakeHalfLife = 10 * time.Second // after which an earlier rate counts half
-	// fullRate is the least rate that may be as much as we can take, in blocks a second; 32 MiB/s. What takes longer lets
-	// suppliers be measured well.
+	intakeHalfLife = 10 * time.Second // after which best counts half
+	// fullRate is the lowest rate at which the intake can be full, in blocks a second; 32 MiB/s. Below it, the rates of suppliers
+	// can be measured well.
 	fullRate = 2048
-	// fullShare is the part of the best rate, one in so many, that counts as full. Where suppliers are slow,
-	// few of them are left once less comes.
+	// The intake is full while its rate is at least 1/fullShare of best. If it is lower because suppliers are slow, few suppliers
+	// are left.
 	fullShare = 4
-	// intakeLull is how long less may come while the intake is full: on a busy machine this process has to wait now and then.
+	// intakeLull is how long the rate may be lower while the intake stays full. On a busy machine, this process has to wait now
+	// and then.
 	intakeLull = time.Second / 2
 )
 
-// add counts a block.
+// add counts a received block.
 func (in *intake) add(now time.Time) {
 	if d := now.Sub(in.since); d >= intakeWindow {
 		in.last = float64(in.blocks) / d.Seconds()
@@ -45,13 +46,13 @@ func (in *intake) add(now time.Time) {
 	in.look(now)
 }
 
-// full reports whether so much comes, or came until a moment ago, that it may be as much as we can take.
+// full reports whether the rate is, or was until a moment ago, so high that it may be all that we can take.
 func (in *intake) full(now time.Time) bool {
 	in.look(now)
 	return in.best >= fullRate && !in.slack
 }
 
-// look keeps low and slack up to date. While this process waits nothing is looked at, so that a wait alone is no lull.
+// look updates low and slack. It is not called while this process waits, so a wait alone is not taken for a lull.
 func (in *intake) look(now time.Time) {
 	d := now.Sub(in.since)
 	rate := float64(in.blocks) / max(d, intakeWindow).Seconds()

@@ -2,12 +2,12 @@ package picker
 
 import "time"
 
-// Next appends to out up to n blocks to ask of s now, and records the requests. The caller cancels requests that
-// this makes pointless.
+// Next appends to out up to n blocks to request from s now, and records the requests. cancel are requests to other suppliers that
+// are pointless now; the caller cancels them.
 //
-// Of the pieces with the highest priority, those that s suggests come first: a seed suggests what no other peer
-// has. Then come started pieces, the oldest first, so that they are completed; then new ones in the order of the
-// heap. If no block is free, s takes over what others are asked for.
+// Of the pieces with the highest priority, those that s suggests come first: a seed suggests pieces that no other peer has. Then
+// come started pieces, oldest first, so that they are completed, and then new ones in the order of the heap. If no block is free,
+// s takes over requests to others.
 func (pk *Picker) Next(s *Supplier, n int, now time.Time, out []Block) (blocks []Block, cancel []Request) {
 	s.expect(now)
 	if s.snubbed {
@@ -30,37 +30,37 @@ type turn struct {
 	s      *Supplier
 	now    time.Time
 	out    []Block
-	end    int // how long out may become
+	end    int // greatest length of out
 	cancel []Request
 }
 
 func (t *turn) full() bool { return len(t.out) >= t.end }
 
-// takeDue takes pieces on parole of which it is the turn of s.
+// takeDue takes the pieces on parole that are due to s.
 func (t *turn) takeDue() {
 	for !t.full() {
 		p := t.pk.due(t.s)
 		if p == nil {
 			return
 		}
-		p.sole = nil // giving way is no lapse
+		p.sole = nil // to give way does not count as a lapse
 		t.take(t.reassign(p))
 	}
 }
 
-// takeOpen takes free blocks of started pieces, and what is wanted more than these.
+// takeOpen takes free blocks of started pieces, and starts pieces with a higher priority than these.
 func (t *turn) takeOpen() {
 	pk, s := t.pk, t.s
 	if s.Choking && !pk.allowsOpen(s) {
 		return
 	}
-	top := unknown // what s would start next
-	seen := 0      // how many of those before k it has: strangers may have thousands open that no other has
+	top := unknown // the piece that s would start next
+	seen := 0      // how many of pk.open[:k] s has; thousands may be open that only one stranger has
 	for k := 0; k < len(pk.open) && !t.full() && (s.all || seen < s.open); {
 		p := pk.open[k]
 		pk.work++
 		if top == unknown && pk.heap.topPriority() > p.priority {
-			top = pk.first(s) // once for all of pk.open: it is the costly part
+			top = pk.first(s) // once for all of pk.open, because it is costly
 		}
 		if top >= 0 && pk.heap.priority[top] > p.priority {
 			t.take(pk.start(top))
@@ -77,7 +77,7 @@ func (t *turn) takeOpen() {
 			}
 			t.take(p)
 			if !p.open {
-				continue // the next one has its place in pk.open
+				continue // p is no longer in pk.open
 			}
 		}
 		if s.Has(int(pk.open[k].piece)) {
@@ -87,7 +87,7 @@ func (t *turn) takeOpen() {
 	}
 }
 
-// allowsOpen reports whether some open piece may be requested of s while it chokes.
+// allowsOpen reports whether any open piece may be requested from s while it chokes us.
 func (pk *Picker) allowsOpen(s *Supplier) bool {
 	for i := range s.allowed {
 		if pk.isOpen(int(i)) > 0 && s.Has(int(i)) {
@@ -97,7 +97,7 @@ func (pk *Picker) allowsOpen(s *Supplier) bool {
 	return false
 }
 
-// takeNew starts pieces.
+// takeNew starts pieces and takes their blocks.
 func (t *turn) takeNew() {
 	for !t.full() {
 		top := t.pk.first(t.s)
@@ -108,7 +108,7 @@ func (t *turn) takeNew() {
 	}
 }
 
-// steal takes over blocks that others are asked for.
+// steal takes over requests to other suppliers.
 func (t *turn) steal() {
 	pk, s := t.pk, t.s
 	for !t.full() {
@@ -131,11 +131,11 @@ func (t *turn) steal() {
 		}
 		full := b.copies() == len(b.owner)
 		if full {
-			pk.withdraw(victim, id) // s takes its place
+			pk.withdraw(victim, id) // s replaces victim
 		}
 		pk.claim(b, s, id, t.now)
 		if victim.Runs && !full {
-			pk.withdraw(victim, id) // or it would send the rest of its run after what is taken over
+			pk.withdraw(victim, id) // victim sends its run in order, and would send this block too
 		}
 		if victim.Runs || full {
 			t.cancel = append(t.cancel, Request{victim, id})
@@ -145,7 +145,7 @@ func (t *turn) steal() {
 	}
 }
 
-// take takes free blocks of p.
+// take takes the free blocks of p in order, as far as there is room in out.
 func (t *turn) take(p *startedPiece) {
 	if p.parole {
 		t.pk.assign(p, t.s)
@@ -164,7 +164,7 @@ func (t *turn) take(p *startedPiece) {
 	}
 }
 
-// reassign takes a piece on parole from its sole supplier and starts it again, for s.
+// reassign takes a piece on parole from its sole supplier and starts it again for s.
 func (t *turn) reassign(p *startedPiece) *startedPiece {
 	i := p.piece
 	t.pk.endTurn(p)
@@ -176,10 +176,10 @@ func (t *turn) reassign(p *startedPiece) *startedPiece {
 	return p
 }
 
-// unknown stands for a result of first that has not been asked for.
+// unknown means that first has not been called yet.
 const unknown = -2
 
-// first is the first piece in heap order that s can start, or -1. It may take a pass over all that s has.
+// first returns the first piece in heap order that s can start, or -1. It may make a pass over the bitfield of s.
 func (pk *Picker) first(s *Supplier) int {
 	top := pk.heap.top()
 	if top < 0 || !s.all && s.fresh == 0 {
@@ -207,7 +207,7 @@ func (pk *Picker) first(s *Supplier) int {
 	return top
 }
 
-// suggested is a piece of the given priority that s suggests and can be asked for, or nil. It is started.
+// suggested returns a piece of the given priority that s suggests and can be asked for, or nil. It starts the piece if necessary.
 func (pk *Picker) suggested(s *Supplier, priority uint8, now time.Time) *startedPiece {
 	for _, i := range s.suggested {
 		if s.Choking || pk.heap.priority[i] != priority || !s.Has(int(i)) {
@@ -232,7 +232,7 @@ func (pk *Picker) may(s *Supplier, p *startedPiece, now time.Time) bool {
 	case o == nil, o == s, !o.Has(int(p.piece)):
 		return true
 	case o.stuck(p.piece):
-		return !s.snubbed || !o.IsAsked(int(p.piece)) // or two that are snubbed would take turns
+		return !s.snubbed || !o.IsAsked(int(p.piece)) // else two snubbed suppliers would take turns
 	default:
 		return pk.neglects(o, s, p, now)
 	}

@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// pace measures how fast a supplier sends what it was asked for.
+// pace measures the rate at which a supplier answers requests.
 type pace struct {
-	rate     float64   // bytes a second, or 0 while unknown
+	rate     float64   // bytes a second; 0 while unknown
 	measured time.Time // when rate was last set
-	bytes    float64   // that came, and
-	seconds  float64   // in which they were waited for; of both, the latest count most
+	bytes    float64   // received, decaying with age
+	seconds  float64   // spent waiting for bytes, decaying with age
 }
 
 const (
-	// guessedRate stands in for an unknown rate, in bytes a second.
+	// guessedRate is used for an unknown rate, in bytes a second.
 	guessedRate = 64 << 10
-	// paceHalfLife is the waiting time after which an earlier measurement counts half.
+	// paceHalfLife is the waiting time after which a measurement counts half.
 	paceHalfLife = 3 * time.Second
 )
 
-// add counts n bytes that came after a silence. The rate is low during the first second, because a single block
-// may have lain in a buffer.
+// add counts n bytes that arrived after a silence. The rate is underestimated during the first second, because a single block may
+// have been in a buffer already.
 func (p *pace) add(n int, silence time.Duration, now time.Time) {
 	keep := math.Exp2(-silence.Seconds() / paceHalfLife.Seconds())
 	p.bytes = p.bytes*keep + float64(n)
@@ -30,14 +30,14 @@ func (p *pace) add(n int, silence time.Duration, now time.Time) {
 	p.measured = now
 }
 
-// The rate was perhaps measured while our own link was full. The older it is, the more it is doubted: after
-// doubtAfter the supplier is expected to be twice as fast, after another doubtAfter three times.
+// The rate may have been measured while our own link was full. The older it is, the faster the supplier is assumed to be: twice
+// as fast after doubtAfter, three times after twice doubtAfter, and so on until maxDoubt.
 const (
 	doubtAfter = 10 * time.Second
 	maxDoubt   = 60 * time.Second
 )
 
-// estimate is how long n bytes are expected to take that are asked for now, with the given round trip.
+// estimate returns how long n bytes that are requested now are expected to take, with the given round-trip time.
 func (p *pace) estimate(n float64, rtt time.Duration, now time.Time) time.Duration {
 	rate := p.rate
 	if rate <= 0 {
@@ -50,14 +50,14 @@ func (p *pace) estimate(n float64, rtt time.Duration, now time.Time) time.Durati
 	return d
 }
 
-// How long a supplier may be silent while requests are outstanding.
+// How long a supplier may be silent while requests are outstanding, before it is snubbed.
 const (
 	snubTimeout    = 20 * time.Second  // while its block times are unknown
-	minSnubTimeout = 10 * time.Second  // however fast it was
-	maxSnubTimeout = 180 * time.Second // however slow it was
+	minSnubTimeout = 10 * time.Second  // for a fast supplier
+	maxSnubTimeout = 180 * time.Second // for a slow supplier
 )
 
-// deviation is a smoothed mean of the times between blocks, and of how far they are from it (RFC 6298).
+// deviation is the smoothed mean and mean deviation of the times between blocks, computed as in RFC 6298.
 type deviation struct {
 	n         int
 	mean, dev time.Duration
@@ -73,9 +73,9 @@ func (v *deviation) add(d time.Duration) {
 	v.n++
 }
 
-// patience is the silence after which a supplier is snubbed.
+// patience returns the silence after which a supplier is snubbed.
 func (v *deviation) patience() time.Duration {
-	if v.n < 8 { // too few to rely on
+	if v.n < 8 { // too few samples
 		return snubTimeout
 	}
 	return min(max(minSnubTimeout, v.mean+4*v.dev), maxSnubTimeout)

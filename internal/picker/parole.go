@@ -8,37 +8,39 @@ import (
 	"time"
 )
 
-// A suspicion is kept of a piece that failed its hash, until it passes. Meanwhile the piece is on parole: what it
-// lacks is asked of one supplier at a time. If it fails with all its blocks from one, that supplier lied. If it passes,
-// comparing its blocks with those of earlier attempts shows which suppliers lied before.
+// A suspicion is the record of a piece that failed its hash. It is kept until the piece passes. Meanwhile the piece is on parole:
+// its missing blocks are requested from one supplier at a time, the sole supplier. If the piece fails with all its blocks from
+// one supplier, that supplier lied. If it passes, comparing its blocks with those of earlier attempts shows which suppliers lied
+// before.
 //
-// Blocks of a piece that failed are not all fetched again at once, or one false block would cost a piece. The first
-// time it is those of the suppliers that sent the fewest, then all but those of the one that sent the most, then all.
+// When a piece fails, not all its blocks are fetched again, or each false block would cost a whole piece. After the first failure
+// it is the blocks of the suppliers that sent the fewest, after the second all but those of the supplier that sent the most, and
+// then all.
 type suspicion struct {
 	attempts []attempt
-	failures int            // attempts that no liar explains
-	accused  []int32        // whose blocks were dropped when it failed last, by Supplier.sender
+	failures int            // failed attempts without blocks of a known liar
+	accused  []int32        // suppliers whose blocks were dropped at the last failure, by Supplier.sender
 	records  map[any]record // of sole suppliers, by Supplier.Host
 }
 
-// An attempt is what the blocks of a piece were that failed its hash.
+// An attempt records the blocks of a piece that failed its hash.
 type attempt struct {
-	senders []int32  // by block, as in block.sender
-	digests []uint64 // by block
+	senders []int32  // of each block, as in block.sender
+	digests []uint64 // of each block
 }
 
-// maxAttempts is how many attempts at one piece are remembered.
+// maxAttempts is how many attempts are remembered for a piece.
 const maxAttempts = 8
 
-// A record says how suppliers of one host did as sole suppliers of a piece.
+// A record counts the turns of the suppliers of one host as sole supplier of a piece.
 type record struct {
-	turns  int // how often one of them was made the sole supplier
-	lapses int // how often one let the piece wait, or had sent nothing when another took over
+	turns  int // how often a supplier of the host was made the sole supplier
+	lapses int // how often its turn ended with requests that may never be answered, or without a block sent
 }
 
-// Failed records that piece i is complete and does not have its hash. digests are of its blocks. liars are the
-// origins that are shown to have sent a false block: one that sent the whole piece. What is suspect of the piece is
-// fetched again. The rest stays in the present attempt: Started and Arrived say whether there is one and what it is.
+// Failed records that piece i is complete and does not match its hash. digests has a digest of each block. If one supplier sent
+// the whole piece, liars has its origin. Blocks under suspicion are dropped, to be fetched again. The other blocks stay, unless
+// none does: Started and Arrived report what is left of the piece.
 func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	p := pk.started[int32(i)]
 	a := attempt{digests: digests}
@@ -63,7 +65,7 @@ func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	}
 	u.attempts = append(u.attempts, a)
 	u.accused = pk.accuse(u, shares, p.blocks.len())
-	for k, b := range p.blocks.known { // which are all
+	for k, b := range p.blocks.known { // all blocks, because the piece is complete
 		if slices.Contains(u.accused, b.sender) {
 			p.drop(k, b)
 		} else if !b.kept {
@@ -78,11 +80,11 @@ func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	return nil
 }
 
-// Exposed records that piece i is complete, and which of its blocks are known to be false. Only these are fetched again. liars
-// are the origins that sent them.
+// Exposed records that piece i is complete, and that exactly the blocks for which lie reports true are false. Only these are
+// fetched again. liars are the origins of the suppliers that sent them.
 func (pk *Picker) Exposed(i int, lie func(block int) bool) (liars []any) {
 	p := pk.started[int32(i)]
-	for k, b := range p.blocks.known { // which are all
+	for k, b := range p.blocks.known { // all blocks, because the piece is complete
 		if !lie(k) {
 			continue
 		}
@@ -99,13 +101,13 @@ func (pk *Picker) Exposed(i int, lie func(block int) bool) (liars []any) {
 	return liars
 }
 
-// A share is how many blocks of a piece one sender sent.
+// A share is the number of blocks of a piece that one supplier sent.
 type share struct {
 	sender int32
 	blocks int
 }
 
-// sharesOf returns the shares in a piece, the smallest first.
+// sharesOf returns the shares of a piece, smallest first, given the sender of each block.
 func sharesOf(senders []int32) (shares []share) {
 	at := make(map[int32]int)
 	for _, n := range senders {
@@ -121,8 +123,8 @@ func sharesOf(senders []int32) (shares []share) {
 	return shares
 }
 
-// accuse chooses whose blocks of a piece that failed are fetched again: those of known liars, or else more with each
-// failure.
+// accuse chooses the suppliers whose blocks of a failed piece are fetched again: known liars if there are any, or else more
+// suppliers with each failure. See suspicion.
 func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []int32) {
 	for _, sh := range shares {
 		if sh.sender >= 0 && pk.liars[sh.sender] {
@@ -132,7 +134,7 @@ func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []in
 	if len(accused) > 0 {
 		return accused
 	}
-	n := 1 // how many shares
+	n := 1 // how many of shares are accused
 	switch u.failures++; u.failures {
 	case 1:
 		for sum := shares[0].blocks; n < len(shares)-1; n++ {
@@ -151,15 +153,15 @@ func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []in
 	return accused
 }
 
-// Disown drops all blocks whose senders have an origin that is a known liar, wherever a piece is not complete, and
-// returns them. From then on, blocks of these are the first that are fetched again of a piece that fails.
+// Disown drops the blocks that known liars sent, in all pieces that are not complete, and returns them. liar reports whether an
+// origin is a known liar. When a piece fails later, the blocks of these liars are fetched again first.
 func (pk *Picker) Disown(liar func(origin any) bool) (dropped []Block) {
 	for n, origin := range pk.senders {
 		pk.liars[n] = pk.liars[n] || liar(origin)
 	}
 	for _, p := range pk.startedInOrder() {
 		if p.left == 0 {
-			continue // it is being hashed, which shows whether they were false
+			continue // the piece is being hashed, which shows whether its blocks are false
 		}
 		before := len(dropped)
 		for k, b := range p.blocks.known {
@@ -176,13 +178,13 @@ func (pk *Picker) Disown(liar func(origin any) bool) (dropped []Block) {
 	return dropped
 }
 
-// startedInOrder returns the started pieces in an order that does not depend on chance.
+// startedInOrder returns the started pieces in the order in which they were started.
 func (pk *Picker) startedInOrder() []*startedPiece {
 	return slices.SortedFunc(maps.Values(pk.started), func(a, b *startedPiece) int { return cmp.Compare(a.attempt, b.attempt) })
 }
 
-// barred reports whether s may not begin to send what a piece on parole lacks, because that is to replace what s sent
-// before. If no other supplier can send it, s may.
+// barred reports whether s must not become the sole supplier of p, because the missing blocks of p replace blocks that s sent. s
+// is not barred if no other supplier can send them.
 func (pk *Picker) barred(s *Supplier, p *startedPiece) bool {
 	if p.kept == 0 || p.sole != nil {
 		return false
@@ -196,8 +198,8 @@ func (pk *Picker) barred(s *Supplier, p *startedPiece) bool {
 	})
 }
 
-// clear ends the suspicion against piece i, which has passed. digests are of its true blocks. It returns the origins
-// that sent others.
+// clear removes the suspicion of piece i, which has passed. digests has a digest of each of its true blocks. It returns the
+// origins of the suppliers that sent other blocks.
 func (pk *Picker) clear(i int, digests []uint64) (liars []any) {
 	u := pk.spoiled[int32(i)]
 	if u == nil {
@@ -214,7 +216,7 @@ func (pk *Picker) clear(i int, digests []uint64) (liars []any) {
 	return liars
 }
 
-// assign makes s the sole supplier of p, which is on parole.
+// assign makes s the sole supplier of p, a piece on parole.
 func (pk *Picker) assign(p *startedPiece, s *Supplier) {
 	if p.sole != s {
 		p.sole = s
@@ -225,7 +227,7 @@ func (pk *Picker) assign(p *startedPiece, s *Supplier) {
 	}
 }
 
-// endTurn leaves p without a sole supplier. If the one that it had was no use, that is recorded.
+// endTurn removes the sole supplier of p. If requests to it may never be answered, or it has sent nothing, a lapse is recorded.
 func (pk *Picker) endTurn(p *startedPiece) {
 	if o := p.sole; o != nil && (o.stuck(p.piece) || p.left == p.lacks()) {
 		records := pk.spoiled[p.piece].records
@@ -236,8 +238,8 @@ func (pk *Picker) endTurn(p *startedPiece) {
 	p.sole = nil
 }
 
-// endTurns takes all pieces on parole from s. What it sent of them proves nothing beside the blocks of another, so
-// they start again.
+// endTurns takes all pieces on parole from s. They start again, because blocks of s together with those of another supplier prove
+// nothing.
 func (pk *Picker) endTurns(s *Supplier) {
 	for _, p := range pk.started {
 		if p.sole == s {
@@ -246,8 +248,8 @@ func (pk *Picker) endTurns(s *Supplier) {
 	}
 }
 
-// restart drops the blocks that the sole supplier of a piece on parole sent, and returns it to the heap if none is left,
-// unless it is complete and being hashed.
+// restart drops the blocks that the sole supplier of p sent, and returns p to the heap if no block is left. It does nothing if p
+// is complete and being hashed.
 func (pk *Picker) restart(p *startedPiece) {
 	if p.left == 0 {
 		return
@@ -262,8 +264,8 @@ func (pk *Picker) restart(p *startedPiece) {
 	pk.retire(p)
 }
 
-// due is the first piece on parole that s should have at once, or nil: its sole supplier has sent nothing of it yet,
-// and is of a host that lapsed more often than that of s.
+// due returns the first piece on parole that s should take over at once, or nil. The sole supplier of such a piece has sent
+// nothing of it yet, and its host has more lapses than that of s.
 func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 	if s.snubbed {
 		return nil
@@ -281,18 +283,17 @@ func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 	return first
 }
 
-// neglects reports whether o, the sole supplier of p, is asked for other pieces only, and s would be so much sooner
-// that it should have p.
+// neglects reports whether no request for p is outstanding to o, its sole supplier, and s would have p so much sooner that it
+// should take over.
 func (pk *Picker) neglects(o, s *Supplier, p *startedPiece, now time.Time) bool {
 	return !o.IsAsked(int(p.piece)) && pk.outdoes(s, o, p, len(o.queue)-1, now)
 }
 
-// outdoes reports whether s would have all of p sooner, by a margin, than o, which has still to send k+1 blocks and
-// those of p that are free.
+// outdoes reports whether s would have sent all of p sooner, by a margin, than o would have sent its first k+1 outstanding blocks
+// and the free blocks of p.
 //
-// The margin doubles with each turn that the host of s has had: a fast supplier that chokes all the time must not
-// keep a slow one from completing p. It is larger for a supplier of unknown rate, or many of these would pass p
-// around.
+// The margin doubles with each turn that the host of s has had: a fast supplier that chokes again and again must not keep a slow
+// one from completing p. The margin is larger if the rate of s is unknown, or many such suppliers would pass p around.
 func (pk *Picker) outdoes(s, o *Supplier, p *startedPiece, k int, now time.Time) bool {
 	margin := 2 * math.Exp2(float64(pk.spoiled[p.piece].records[s.Host].turns))
 	if s.pace.rate <= 0 {

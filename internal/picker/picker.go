@@ -1,9 +1,9 @@
-// Package picker decides which blocks each supplier is asked for. The rarest pieces come first, started pieces
-// before new ones. When nothing is free, a fast supplier takes over what a slow one was asked for. A piece that
-// failed its hash is fetched from one supplier at a time, so that the one that lied is found.
+// Package picker decides which blocks to request from which supplier. Started pieces come before new ones, and the rarest of
+// these first. When no block is free, a fast supplier takes over requests to a slow one. A piece that failed its hash is fetched
+// from one supplier at a time, to find out which one lied.
 //
-// A Picker and the Suppliers that joined it are plain data. They belong to one download, which calls them under
-// its mutex from any goroutine. The time is an argument; requests to send and to cancel are return values.
+// A Picker and the Suppliers that joined it are plain data. They belong to one download, which calls them from any goroutine
+// while it holds its mutex. The time is an argument. Requests to send and to cancel are return values.
 package picker
 
 import (
@@ -11,44 +11,44 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// A Picker holds what is known of the pieces and every outstanding request. Suppliers pull: one with room in its
-// pipeline calls Next, and what it receives it reports with Received.
+// A Picker holds the state of all pieces and every outstanding request. Suppliers pull: one with room in its pipeline calls Next,
+// and reports each received block with Received.
 //
-// A piece is in exactly one place: unwanted, in the heap (wanted and not started), started, verified, or in doubt.
+// A piece is in exactly one state: unwanted, in the heap (wanted and not started), started, verified, or in doubt.
 type Picker struct {
 	layout    layout.Layout
 	heap      *pieceHeap
 	have      bits.Set         // verified
 	need      bits.Set         // wanted and not verified
-	doubted   map[int]struct{} // verified once, and now to be hashed again
+	doubted   map[int]struct{} // verified before, and to be hashed again
 	started   map[int32]*startedPiece
-	open      []*startedPiece // started and wanted, with a free block; by priority, then oldest first
-	suppliers []*Supplier     // in the order in which they joined
-	seeds     int             // suppliers that have everything
-	attempts  uint64          // how often a piece was started
-	spoiled   map[int32]*suspicion
-	senders   []any           // origins of those that sent a block, by Supplier.sender
-	liars     []bool          // which of them are known to lie
-	spare     []*startedPiece // for reuse
-	runs      blockRuns       // of blocks of started pieces
-	steals    int64
-	received  int64 // blocks that were accepted
+	open      []*startedPiece      // started and wanted, with a free block; by priority, then oldest first
+	suppliers []*Supplier          // in the order in which they joined
+	seeds     int                  // suppliers that have everything
+	attempts  uint64               // number of times that a piece was started
+	spoiled   map[int32]*suspicion // pieces that failed their hash
+	senders   []any                // origins of the suppliers that sent a block, by Supplier.sender
+	liars     []bool               // which of senders are known liars
+	spare     []*startedPiece      // for reuse
+	runs      blockRuns            // of blocks of started pieces
+	steals    int64                // see Steals
+	received  int64                // accepted blocks
 	intake    intake
 	loot      int64 // thefts that gained little
-	work      int64
+	work      int64 // see Work
 }
 
-// Block names a block: the Index-th run of 16 KiB in a piece.
+// Block identifies a block: the Index-th 16 KiB of a piece.
 type Block struct{ Piece, Index int32 }
 
-// A Request is for one block of one supplier. The caller sends it, or cancels it.
+// A Request is a request for one block from one supplier. The caller sends or cancels it.
 type Request struct {
 	Supplier *Supplier
 	Block    Block
 }
 
-// New returns a Picker of content that is cut as l says. No piece is wanted yet. seed decides between pieces that
-// are equal otherwise.
+// New returns a Picker for content with the layout l. No piece is wanted yet. seed determines the order of pieces of equal
+// priority and availability.
 func New(l layout.Layout, seed uint64) *Picker {
 	return &Picker{
 		layout:  l,
@@ -61,23 +61,23 @@ func New(l layout.Layout, seed uint64) *Picker {
 	}
 }
 
-// Suppliers are those that have joined and not left, in the order in which they joined. The caller must not change
-// the list.
+// Suppliers returns the suppliers that have joined and not left, in the order in which they joined. The caller must not change
+// the slice.
 func (pk *Picker) Suppliers() []*Supplier { return pk.suppliers }
 
-// Verified is the set of pieces that are verified. The caller must not change it.
+// Verified returns the set of verified pieces. The caller must not change it.
 func (pk *Picker) Verified() *bits.Set { return &pk.have }
 
-// Needed is the set of pieces that are wanted and not verified. The caller must not change it.
+// Needed returns the set of pieces that are wanted and not verified. The caller must not change it.
 func (pk *Picker) Needed() *bits.Set { return &pk.need }
 
-// Availability is how many suppliers have piece i, not counting those that have everything.
+// Availability returns the number of peers that have piece i, not counting those that have everything.
 func (pk *Picker) Availability(i int) uint16 { return pk.heap.avail[i] }
 
-// NumStarted is how many pieces are started.
+// NumStarted returns the number of started pieces.
 func (pk *Picker) NumStarted() int { return len(pk.started) }
 
-// Memory is about how many bytes are kept of started pieces.
+// Memory returns the approximate memory of the state of started pieces, in bytes.
 func (pk *Picker) Memory() int {
 	n := pk.runs.inUse * runLength * blockMemory
 	for _, p := range pk.started {
@@ -86,21 +86,21 @@ func (pk *Picker) Memory() int {
 	return n
 }
 
-// The memory for the state of a started piece, here and in the caller, beside its blocks, and for that of each block.
+// The memory of the state of a started piece, in bytes.
 const (
-	startedMemory = 512
-	blockMemory   = 24
+	startedMemory = 512 // without its blocks, here and in the caller
+	blockMemory   = 24  // of each block
 )
 
-// Steals is how many blocks were asked of a second supplier.
+// Steals returns how many blocks were requested from a second supplier.
 func (pk *Picker) Steals() int64 { return pk.steals }
 
-// piecesPerStep is how many pieces of a bitfield a pass gets over in the time of one step.
+// piecesPerStep is the number of pieces of a bitfield that a pass covers in one step.
 const piecesPerStep = 512
 
-// Work counts the steps that were taken so far to choose what to ask for and to count what suppliers have. Each takes some
+// Work returns the number of steps taken so far to choose blocks and to count the pieces of suppliers. A step takes some
 // nanoseconds.
 func (pk *Picker) Work() int64 { return pk.work + pk.heap.work }
 
-// blockLen is the length of a block in bytes.
+// blockLen returns the length of a block in bytes.
 func (pk *Picker) blockLen(b Block) int { return pk.layout.BlockLen(int(b.Piece), int(b.Index)) }

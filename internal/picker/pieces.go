@@ -2,8 +2,8 @@ package picker
 
 import "github.com/shoal-go/torrent/internal/bits"
 
-// Prioritise sets the priority of piece i; 0 is not wanted. The caller cancels requests for a
-// piece that is no longer wanted.
+// Prioritise sets the priority of piece i. Priority 0 means not wanted. If the piece is no longer wanted, cancel has the requests
+// for it, which the caller cancels.
 func (pk *Picker) Prioritise(i int, priority uint8) (cancel []Request) {
 	_, doubted := pk.doubted[i]
 	if !pk.heap.prioritise(i, priority) || doubted || pk.have.Has(i) {
@@ -19,7 +19,7 @@ func (pk *Picker) Prioritise(i int, priority uint8) (cancel []Request) {
 		}
 	}
 	if p != nil {
-		pk.close(p) // its place among the open pieces is another
+		pk.close(p) // its position in pk.open changes
 		p.priority = priority
 		if !wanted {
 			cancel = pk.withdrawAll(p)
@@ -30,10 +30,10 @@ func (pk *Picker) Prioritise(i int, priority uint8) (cancel []Request) {
 	return cancel
 }
 
-// Passed records that piece i is whole, has its hash and is stored. The caller cancels requests for it.
+// Passed records that piece i is complete, matches its hash and is stored. The caller cancels the requests in cancel.
 //
-// digests are of its blocks; they are needed only where Started said that the piece is on parole. liars are the
-// origins of suppliers that sent other blocks before.
+// digests has a digest of each block. It is needed only if Started reports that the piece is on parole. liars are the origins of
+// the suppliers that sent other blocks before.
 func (pk *Picker) Passed(i int, digests []uint64) (cancel []Request, liars []any) {
 	liars = pk.clear(i, digests)
 	if p := pk.started[int32(i)]; p != nil {
@@ -49,8 +49,8 @@ func (pk *Picker) Passed(i int, digests []uint64) (cancel []Request, liars []any
 	return cancel, liars
 }
 
-// Doubt records that piece i may not be what was verified, and reports whether it was verified at all. It is
-// neither verified nor needed until Passed or Lost says which.
+// Doubt records that the content of piece i may have changed since it was verified. The piece is neither verified nor needed
+// until Passed or Lost is called. If the piece is not verified, Doubt does nothing and reports false.
 func (pk *Picker) Doubt(i int) bool {
 	had := pk.have.Remove(i)
 	if had {
@@ -65,7 +65,7 @@ func (pk *Picker) Doubted(i int) bool {
 	return doubted
 }
 
-// Lost records that piece i, which was in doubt, is not there any more.
+// Lost records that piece i, which was in doubt, is missing or wrong.
 func (pk *Picker) Lost(i int) {
 	delete(pk.doubted, i)
 	if pk.heap.priority[i] > 0 {
@@ -74,7 +74,7 @@ func (pk *Picker) Lost(i int) {
 	}
 }
 
-// Restore starts piece i with the blocks that storage holds from an earlier run.
+// Restore starts piece i with the given blocks, which storage holds from an earlier run.
 func (pk *Picker) Restore(i int, blocks *bits.Set) {
 	p := pk.start(i)
 	for k := range blocks.All() {
@@ -87,8 +87,7 @@ func (pk *Picker) Restore(i int, blocks *bits.Set) {
 	}
 }
 
-// Abandon drops the blocks of piece i, if it is started and not yet complete. The caller cancels requests for
-// it.
+// Abandon drops the blocks of piece i if the piece is started and not complete. The caller cancels the requests in cancel.
 func (pk *Picker) Abandon(i int) (cancel []Request) {
 	p := pk.started[int32(i)]
 	if p == nil || p.left == 0 {
@@ -100,19 +99,19 @@ func (pk *Picker) Abandon(i int) (cancel []Request) {
 	return cancel
 }
 
-// shelve puts piece i into the heap.
+// shelve adds piece i to the heap.
 func (pk *Picker) shelve(i int) {
 	pk.heap.push(i)
 	pk.countFresh(i, 1)
 }
 
-// unshelve takes piece i out of the heap.
+// unshelve removes piece i from the heap.
 func (pk *Picker) unshelve(i int) {
 	pk.heap.remove(i)
 	pk.countFresh(i, -1)
 }
 
-// setNeed sets whether piece i is wanted and not verified.
+// setNeed adds piece i to need or removes it.
 func (pk *Picker) setNeed(i int, need bool) {
 	switch {
 	case need == pk.need.Has(i):

@@ -9,40 +9,40 @@ import (
 const (
 	startDepth   = 32
 	maxDepth     = 2000
-	defaultReqQ  = 250 // what a peer takes at once that does not say (BEP 10, reqq)
+	defaultReqQ  = 250 // limit of a peer that sends no reqq (BEP 10)
 	pipelineTime = time.Second
 )
 
-// A pipeline decides how many requests may be outstanding to a supplier: as many as it answers in one round trip and
-// one second. At first the depth doubles, as long as the rate grows with it.
+// A pipeline decides how many requests may be outstanding to a supplier: as many as it answers in a round-trip time and
+// pipelineTime. At first the depth doubles as long as the rate grows with it.
 type pipeline struct {
 	depth    int           // requests that may be outstanding
-	limit    int           // the most that the supplier takes
-	rtt      time.Duration // the shortest time from a request to its block so far
+	limit    int           // greatest depth, as the supplier allows
+	rtt      time.Duration // shortest time from a request to its block so far
 	doubling bool          // the depth still doubles
 
-	since time.Time // start of the present round, at the end of which the rate is measured
-	bytes int       // received in it
-	last  float64   // rate of the round before
+	since time.Time // start of the current round; the rate is measured at its end
+	bytes int       // received in the current round
+	last  float64   // rate of the previous round
 }
 
 func newPipeline() pipeline {
 	return pipeline{depth: startDepth, limit: defaultReqQ, doubling: true}
 }
 
-// setLimit sets how many requests the supplier takes.
+// setLimit sets how many outstanding requests the supplier allows.
 func (p *pipeline) setLimit(n int) {
 	p.limit = min(max(n, 1), maxDepth)
 	p.depth = min(p.depth, p.limit)
 }
 
-// asked starts a round with the first request after a pause. The pause is not measured.
+// asked starts a round when the first request after a pause is sent, so that the pause is not measured.
 func (p *pipeline) asked(now time.Time) {
 	p.since, p.bytes = now, 0
 }
 
-// received counts a block of n bytes that had been asked for at the given time. rate is the smoothed rate of the
-// supplier in bytes a second.
+// received counts a block of n bytes that was requested at the time asked. rate is the smoothed rate of the supplier in bytes a
+// second.
 func (p *pipeline) received(n int, asked, now time.Time, rate float64) {
 	if d := now.Sub(asked); p.rtt == 0 || d < p.rtt {
 		p.rtt = d
@@ -68,8 +68,8 @@ func (p *pipeline) received(n int, asked, now time.Time, rate float64) {
 	p.depth = min(max(want, startDepth), p.limit)
 }
 
-// room is how many requests to send now, while queued are outstanding. It is 0 until a quarter of the depth is free,
-// so that many requests go out together.
+// room returns how many requests to send now, while queued are outstanding. It returns 0 until a quarter of the depth is free, so
+// that many requests are sent together.
 func (p *pipeline) room(queued int) int {
 	if queued > p.depth-p.depth/4 {
 		return 0

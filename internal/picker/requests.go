@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// Verdict is what becomes of a block that was received.
+// Verdict says what to do with a received block.
 type Verdict uint8
 
 const (
-	Accepted    Verdict = iota // it is wanted: keep it
-	Wasted                     // it was asked for, and is not wanted any more
-	Unrequested                // it was never asked for
+	Accepted    Verdict = iota // the block is wanted: keep it
+	Wasted                     // the block was requested, but is no longer wanted
+	Unrequested                // the block was never requested
 )
 
-// A Receipt says what follows from a block that was received.
+// A Receipt is the result of Received.
 type Receipt struct {
 	Verdict Verdict
-	Cancel  [2]*Supplier // those that are asked for the block, too, and need not send it
-	Again   bool         // the supplier is asked for it again: cancel that, as this may answer an earlier request
+	Cancel  [2]*Supplier // other suppliers with a request for the block, which is to be cancelled
+	Again   bool         // the block answers an earlier request, perhaps: cancel the request for it to the same supplier
 }
 
-// Received records that s sent a whole block.
+// Received records that s sent a whole block. The caller acts on the Receipt.
 func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 	if s.answer(id, pk.blockLen(id), now) {
 		r.Again = s.forgiven.has(id)
@@ -66,7 +66,7 @@ func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 	return r
 }
 
-// senderOf is the index in senders of the origin of s.
+// senderOf returns the index in pk.senders of the origin of s, and adds the origin if it is missing.
 func (pk *Picker) senderOf(s *Supplier) int32 {
 	if s.sender == noSender {
 		if s.sender = int32(slices.Index(pk.senders, s.Origin)); s.sender < 0 {
@@ -77,8 +77,8 @@ func (pk *Picker) senderOf(s *Supplier) int32 {
 	return s.sender
 }
 
-// Rejected records that s will not send a block (BEP 6). It reports whether the block was ever asked for, and
-// whether others may be asked for it now, unless its request had been released before.
+// Rejected records that s rejected a request (BEP 6). asked is whether the block was requested from s. freed is whether the
+// request was still outstanding, so that the block can be requested from others now.
 func (pk *Picker) Rejected(s *Supplier, id Block) (asked, freed bool) {
 	if s.forgiven.take(id) {
 		return true, false
@@ -86,10 +86,11 @@ func (pk *Picker) Rejected(s *Supplier, id Block) (asked, freed bool) {
 	if pk.Release(s, func(b Block) bool { return b == id }) == 0 {
 		return false, false
 	}
-	s.forgiven.take(id) // it will not come
+	s.forgiven.take(id) // the block will not arrive
 	delete(s.allowed, id.Piece)
 	if !s.Choking {
-		// It was asked for too much at once, or has the piece no more. A second reject in a row decides.
+		// Too many requests were outstanding to s, or s no longer has the piece. After a second reject in a row for the piece,
+		// the latter is assumed.
 		s.pipe.setLimit(max(startDepth, len(s.queue)))
 		if s.refused == id.Piece {
 			pk.lose(s, int(id.Piece))
@@ -99,8 +100,9 @@ func (pk *Picker) Rejected(s *Supplier, id Block) (asked, freed bool) {
 	return true, true
 }
 
-// Snub checks whether s has let requests wait for too long. If so it releases them, and no more than one block is
-// asked of s until it sends one. The caller cancels the requests, as s may wake up when others send the blocks.
+// Snub checks whether s has not answered for too long. If so, it releases the requests to s, and no more than one block is
+// requested from s until it sends one. The caller cancels the requests in cancel, because s may send the blocks after others
+// have.
 func (pk *Picker) Snub(s *Supplier, now time.Time) (cancel []Request) {
 	if !s.overdue(now) {
 		return nil
@@ -109,8 +111,8 @@ func (pk *Picker) Snub(s *Supplier, now time.Time) (cancel []Request) {
 	return pk.takeBack(s, func(Block) bool { return true })
 }
 
-// Release takes back the outstanding requests to s for the blocks that which selects, and returns how many they are.
-// Others may be asked for the blocks now. If s sends them nevertheless, that is no offence.
+// Release removes the outstanding requests to s for the blocks that which selects, and returns their number. The blocks can be
+// requested from others now. If s sends them nevertheless, they do not count as unrequested.
 func (pk *Picker) Release(s *Supplier, which func(Block) bool) (n int) {
 	pk.work += int64(len(s.queue))
 	s.queue = slices.DeleteFunc(s.queue, func(q outstanding) bool {
@@ -125,7 +127,8 @@ func (pk *Picker) Release(s *Supplier, which func(Block) bool) (n int) {
 	return n
 }
 
-// takeBack is Release for requests that the caller cancels. To cancel each takes a pass over those that wait to be sent.
+// takeBack is Release, but returns the requests, for the caller to cancel. To cancel each takes a pass over those that wait to be
+// sent.
 func (pk *Picker) takeBack(s *Supplier, which func(Block) bool) (cancel []Request) {
 	queued := len(s.queue)
 	defer func() { pk.work += int64(len(cancel) * queued / requestsPerStep) }()
@@ -139,7 +142,7 @@ func (pk *Picker) takeBack(s *Supplier, which func(Block) bool) (cancel []Reques
 	return cancel
 }
 
-// withdraw takes back one request to s, for the caller to cancel.
+// withdraw releases one request to s, for the caller to cancel.
 func (pk *Picker) withdraw(s *Supplier, id Block) {
 	for k := range s.queue {
 		if s.queue[k].Block == id {
@@ -150,7 +153,7 @@ func (pk *Picker) withdraw(s *Supplier, id Block) {
 	}
 }
 
-// withdrawAll takes back all requests for p, for the caller to cancel.
+// withdrawAll releases all requests for p, for the caller to cancel.
 func (pk *Picker) withdrawAll(p *startedPiece) (cancel []Request) {
 	for k, b := range p.blocks.known {
 		for _, o := range b.owner {
@@ -164,7 +167,7 @@ func (pk *Picker) withdrawAll(p *startedPiece) (cancel []Request) {
 	return cancel
 }
 
-// free ends the ownership of a block by s, whose request for it is not in its queue any more.
+// free removes s from the owners of a block, after its request was removed from the queue of s.
 func (pk *Picker) free(s *Supplier, id Block) {
 	s.forgiven.add(id)
 	p := pk.started[id.Piece]
@@ -183,7 +186,7 @@ func (pk *Picker) claim(b *block, s *Supplier, id Block, now time.Time) {
 	s.enqueue(outstanding{id, now})
 }
 
-// request records a request for a block of p, which may be under way already.
+// request records a request for a block of p. The block may be requested from another supplier already.
 func (pk *Picker) request(p *startedPiece, r Request, now time.Time) {
 	r.Supplier.expect(now)
 	b := pk.block(p, r.Block.Index)
@@ -201,8 +204,8 @@ func (pk *Picker) request(p *startedPiece, r Request, now time.Time) {
 	}
 }
 
-// yield releases the requests to s for pieces with a lower priority: all of them, or those before the last request
-// that is no less wanted.
+// yield releases requests to s for pieces with a lower priority than the given one: all of them, or only those before the last
+// request with at least that priority.
 func (pk *Picker) yield(s *Supplier, priority uint8, all bool) (cancel []Request) {
 	end := len(s.queue)
 	for !all && end > 0 && pk.started[s.queue[end-1].Piece].priority < priority {

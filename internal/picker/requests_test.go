@@ -66,8 +66,8 @@ func TestForgivenBlocksAreCounted(t *testing.T) {
 
 func (f *forgiven) len() int { return len(f.latest) + len(f.older) }
 
-// A peer that says again and again that it has a piece and has it no more, and reads nothing, has all requests for the piece looked
-// for among those that wait to be sent.
+// A peer that says again and again that it has a piece and has it no more, and reads nothing, has all requests for the piece
+// looked for among those that wait to be sent.
 func TestCancelsAreWork(t *testing.T) {
 	const blocks = maxDepth
 	length := int64(blocks * layout.BlockSize)

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// MaxRun is how many blocks one run is of at most, 16 MiB.
+// MaxRun is the greatest length of a run in blocks, 16 MiB.
 const MaxRun = 1024
 
-// minRun is how long a run gets even if what follows its first piece is less rare, in blocks.
+// minRun is the length in blocks up to which a run continues even if the next piece is less rare than its first one.
 const minRun = 256
 
-// RunLength is how many blocks the next run of s should be of: what it sends in a few seconds.
+// RunLength returns the length of the next run of s in blocks: what s sends in a few seconds.
 func (s *Supplier) RunLength() int { return min(4*s.pipe.depth, MaxRun) }
 
-// NextRun is Next for a supplier that Runs. The blocks that it appends to out, up to n, follow one another, as far as they
-// are not taken over from others.
+// NextRun is Next for a supplier with Runs set. It appends up to n consecutive blocks to out, or blocks taken over from others,
+// which may not be consecutive.
 //
-// A started piece is completed first. A new run begins with the rarest of the pieces that are wanted most, where the
-// most blocks follow; with the first of them if there are no peers, so that content comes in order. It goes on as long as nothing is wanted more than
-// what follows.
+// A started piece is completed first. A new run begins at the rarest of the pieces with the highest priority; of several, at the
+// one with the most free blocks after it. If there are no peers, it begins at the first of them, so that content arrives in
+// order. It continues until a piece with a higher priority than the next one is wanted.
 func (pk *Picker) NextRun(s *Supplier, n int, now time.Time, out []Block) (blocks []Block, cancel []Request) {
 	s.expect(now)
 	if n <= 0 {
@@ -28,7 +28,7 @@ func (pk *Picker) NextRun(s *Supplier, n int, now time.Time, out []Block) (block
 	}
 	t := turn{pk: pk, s: s, now: now, out: out, end: len(out) + n}
 	if p := pk.due(s); p != nil {
-		p.sole = nil // giving way is no lapse
+		p.sole = nil // to give way does not count as a lapse
 		t.take(t.reassign(p))
 		return t.out, t.cancel
 	}
@@ -47,7 +47,7 @@ func (pk *Picker) NextRun(s *Supplier, n int, now time.Time, out []Block) (block
 	case p == nil:
 		mark := len(s.queue)
 		t.steal()
-		// It took the last block first, and sends the first one first.
+		// steal takes the last block first, but a run is sent in order.
 		slices.SortFunc(t.out[len(out):], compareBlocks)
 		slices.SortStableFunc(s.queue[min(mark, len(s.queue)):], func(a, b outstanding) int { return compareBlocks(a.Block, b.Block) })
 		return t.out, t.cancel
@@ -64,7 +64,7 @@ func compareBlocks(a, b Block) int {
 	return cmp.Or(cmp.Compare(a.Piece, b.Piece), cmp.Compare(a.Index, b.Index))
 }
 
-// run takes the first free blocks of p that follow one another, and those of the pieces behind it.
+// run takes the first consecutive free blocks of p, and those of the pieces after it.
 func (t *turn) run(p *startedPiece) {
 	pk, begun, rarity := t.pk, len(t.out), t.pk.heap.avail[p.piece]
 	for k := p.cursor; !t.full(); k++ {
@@ -89,8 +89,8 @@ func (t *turn) run(p *startedPiece) {
 	}
 }
 
-// following is piece i, started, if a run may go on with it; else nil. long is set if the run is long enough to end where a
-// piece is less rare than its first one.
+// following returns piece i, and starts it if necessary, if a run may continue with it, else nil. If long is set, the run does
+// not continue with a piece that is less rare than rarity, the availability of its first one.
 func (t *turn) following(i int32, long bool, rarity uint16) *startedPiece {
 	pk := t.pk
 	if int(i) >= pk.layout.NumPieces() || !pk.need.Has(int(i)) || !t.s.may(i) || pk.spoiled[i] != nil {
@@ -109,14 +109,14 @@ func (t *turn) following(i int32, long bool, rarity uint16) *startedPiece {
 	return pk.start(int(i))
 }
 
-// runStart is the piece, not started yet, that a run of n blocks of s should begin with, or -1.
+// runStart returns the piece in the heap at which a run of n blocks of s should begin, or -1.
 func (pk *Picker) runStart(s *Supplier, n int) (best int) {
 	top := pk.heap.top()
 	if top < 0 {
 		return -1
 	}
 	inOrder := !slices.ContainsFunc(pk.suppliers, func(o *Supplier) bool { return !o.Runs })
-	class := func(i int) uint64 { return pk.heap.key(int32(i)) >> 32 } // priority, then rarity
+	class := func(i int) uint64 { return pk.heap.key(int32(i)) >> 32 } // priority, then availability
 	best, most, end := -1, 0, 0
 	for i := range pk.need.All() {
 		if !pk.heap.holds(i) || !s.may(int32(i)) {
@@ -143,7 +143,8 @@ func (pk *Picker) runStart(s *Supplier, n int) (best int) {
 	return best
 }
 
-// Offer asks s for a block that it is about to send in any case, and reports whether it is wanted.
+// Offer records a request to s for a block that s is about to send in any case. If the block is not wanted, it records none and
+// reports false.
 func (pk *Picker) Offer(s *Supplier, id Block, now time.Time) bool {
 	i := int(id.Piece)
 	if !pk.need.Has(i) || !s.may(id.Piece) {

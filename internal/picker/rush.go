@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Rush gets piece i as soon as possible. Each free block is asked of the supplier that is expected to send it
-// first, before anything less wanted. A block under way is asked of a second supplier if that one has it in under
-// half the time.
+// Rush fetches piece i as soon as possible. Each free block is requested from the supplier that is expected to send it first,
+// before blocks with a lower priority. A block under way is also requested from a second supplier if that one would send it in
+// under half the time.
 //
-// admit is called once: it cancels requests that make room, and returns how many of n requests may go out. Rush
-// returns those.
+// Rush calls admit once. admit cancels the requests in cancel, which makes room, and returns how many of n requests may be sent.
+// Rush returns these requests.
 func (pk *Picker) Rush(i int, now time.Time, admit func(cancel []Request, n int) int) (ask []Request) {
 	ask = pk.plan(i, now)
 	p := pk.started[int32(i)]
@@ -33,7 +33,7 @@ func (pk *Picker) Rush(i int, now time.Time, admit func(cancel []Request, n int)
 	return ask
 }
 
-// plan decides which supplier to ask for which block. It starts piece i and changes nothing else.
+// plan decides which block to request from which supplier. It starts piece i and changes nothing else.
 func (pk *Picker) plan(i int, now time.Time) (ask []Request) {
 	if !pk.need.Has(i) {
 		return nil
@@ -70,30 +70,30 @@ func (pk *Picker) plan(i int, now time.Time) (ask []Request) {
 	return ask
 }
 
-// A helper is a supplier that can be asked for blocks of a piece that is rushed.
+// A helper is a supplier that can be asked for blocks of the rushed piece.
 type helper struct {
 	*Supplier
-	queued int           // requests before the next one, once less wanted ones are cancelled
-	eta    time.Duration // until that one is answered
-	delay  time.Duration // of eta, what it costs to end a run early
+	queued int           // requests before the next one, after those with a lower priority are cancelled
+	eta    time.Duration // until the next request is answered
+	delay  time.Duration // the part of eta that it costs to end a run early
 }
 
-// switchRun is what it costs a supplier to end a run: perhaps a connection, and the start of another.
+// switchRun is the time that it costs a supplier to end a run and start another one, perhaps on a new connection.
 const switchRun = 500 * time.Millisecond
 
-// A pendingBlock is a block that one supplier alone is asked for.
+// A pendingBlock is a block that is requested from exactly one supplier.
 type pendingBlock struct {
 	Block
 	owner *Supplier
 	eta   time.Duration
 }
 
-// helpers returns the suppliers that can be asked for blocks of piece i, and the blocks of it that may be asked of a
-// second supplier.
+// helpers returns the suppliers that can be asked for blocks of piece i, and the blocks of it that may be requested from a second
+// supplier.
 func (pk *Picker) helpers(i int, now time.Time) (helpers []*helper, pending []pendingBlock) {
 	p, priority := pk.started[int32(i)], pk.heap.priority[i]
 	for _, s := range pk.suppliers {
-		stay := 0 // requests that are not less wanted
+		stay := 0 // requests with at least the priority of piece i
 		for _, q := range s.queue {
 			if pk.started[q.Piece].priority < priority {
 				continue
@@ -115,8 +115,8 @@ func (pk *Picker) helpers(i int, now time.Time) (helpers []*helper, pending []pe
 	return helpers, pending
 }
 
-// soleHelper is the one helper that may send the rest of a piece on parole: its sole supplier, or else the one that
-// would be done first.
+// soleHelper returns the one helper that may send the rest of a piece on parole: its sole supplier, or if it has none the helper
+// that would be done first.
 func soleHelper(p *startedPiece, helpers []*helper, now time.Time) []*helper {
 	helpers = slices.DeleteFunc(helpers, func(h *helper) bool { return p.sole != nil && p.sole != h.Supplier })
 	if len(helpers) == 0 {
@@ -127,14 +127,14 @@ func soleHelper(p *startedPiece, helpers []*helper, now time.Time) []*helper {
 	})}
 }
 
-// joinRuns exchanges the blocks of requests, so that each supplier that sends runs is asked for consecutive ones.
+// joinRuns exchanges the blocks of requests so that each supplier is asked for consecutive ones, if any of them sends runs.
 func joinRuns(ask []Request, helpers []*helper) {
 	if !slices.ContainsFunc(helpers, func(h *helper) bool { return h.Runs }) {
 		return
 	}
 	blocks := make([]Block, len(ask))
 	for k, r := range ask {
-		blocks[k] = r.Block // in order
+		blocks[k] = r.Block // in ascending order
 	}
 	place := func(s *Supplier) int {
 		return slices.IndexFunc(helpers, func(h *helper) bool { return h.Supplier == s })
@@ -145,15 +145,14 @@ func joinRuns(ask []Request, helpers []*helper) {
 	}
 }
 
-// take gives the helper a request.
+// take returns a request to h, and counts it.
 func (h *helper) take(b Block, now time.Time) Request {
 	h.queued++
 	h.eta = h.delay + h.Supplier.eta(h.queued, now)
 	return Request{h.Supplier, b}
 }
 
-// soonest is the helper with room, other than one supplier, that would send another block first; nil if none has
-// room.
+// soonest returns the helper with room, except other, that would send another block first, or nil if none has room.
 func soonest(helpers []*helper, other *Supplier) (best *helper) {
 	for _, h := range helpers {
 		if h.Supplier != other && h.queued < h.pipe.depth && (best == nil || h.eta < best.eta) {

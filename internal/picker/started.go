@@ -7,17 +7,17 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// Started is what is known of a started piece. The zero value is of a piece that is not started.
+// Started is the state of a started piece. The zero value is for a piece that is not started.
 type Started struct {
-	Attempt uint64    // another each time that the piece is started; 0 if it is not
-	Left    int       // blocks that are not here
-	Free    int       // blocks that are not here and that no supplier is asked for
-	Parole  bool      // it failed its hash before, so all blocks that are not here from then are to come from one supplier
-	Kept    int       // blocks that are here from then; what it lacks is first asked of others than those who sent it before
-	Sole    *Supplier // that supplier, once there is one
+	Attempt uint64    // a new number each time that the piece is started; 0 if it is not
+	Left    int       // blocks that have not arrived
+	Free    int       // blocks that have not arrived and are not requested
+	Parole  bool      // the piece failed its hash before, so all blocks but the kept ones must come from one supplier
+	Kept    int       // blocks kept from a failed attempt
+	Sole    *Supplier // the one supplier of a piece on parole; nil if not chosen yet
 }
 
-// Started returns what is known of piece i. Blocks of it that were accepted in another attempt are of no use.
+// Started returns the state of piece i. Blocks that were accepted in another attempt are of no use.
 func (pk *Picker) Started(i int) Started {
 	p := pk.started[int32(i)]
 	if p == nil {
@@ -26,7 +26,7 @@ func (pk *Picker) Started(i int) Started {
 	return Started{p.attempt, p.left, p.free, p.parole, p.kept, p.sole}
 }
 
-// Arrived is the set of blocks of piece i, which must be started, that are here.
+// Arrived returns the set of blocks of piece i that have arrived. The piece must be started.
 func (pk *Picker) Arrived(i int) bits.Set {
 	p := pk.started[int32(i)]
 	arrived := bits.New(p.blocks.len())
@@ -38,37 +38,37 @@ func (pk *Picker) Arrived(i int) bits.Set {
 	return arrived
 }
 
-// startedPiece is a piece of which blocks were asked for.
+// startedPiece is the state of a started piece.
 type startedPiece struct {
 	piece    int32
 	priority uint8
 	attempt  uint64
 	blocks   blockTable
-	free     int       // blocks that are neither here nor under way
-	left     int       // blocks that are not here
-	cursor   int       // no block before it is free
-	open     bool      // it is in Picker.open
-	kept     int       // blocks that are here from an attempt that failed, and not under suspicion first
-	parole   bool      // it failed its hash before: all blocks but the kept ones are to come from sole
-	sole     *Supplier // nil if it is not on parole, or no supplier has been asked yet
+	free     int       // blocks that have not arrived and are not requested
+	left     int       // blocks that have not arrived
+	cursor   int       // no block before this index is free
+	open     bool      // the piece is in Picker.open
+	kept     int       // blocks kept from a failed attempt because their senders were not accused
+	parole   bool      // the piece failed its hash before: all blocks but the kept ones must come from sole
+	sole     *Supplier // nil if the piece is not on parole, or no block of it was requested yet
 }
 
 type block struct {
-	owner  [2]*Supplier // those that were asked for it and have not answered
+	owner  [2]*Supplier // suppliers with an outstanding request for the block
 	sender int32        // index into Picker.senders, or one of the values below
-	kept   bool         // it is one of startedPiece.kept
+	kept   bool         // the block is counted in startedPiece.kept
 }
 
 const (
-	noSender    = -1 // the block is not here
-	fromStorage = -2 // an earlier run left it
+	noSender    = -1 // the block has not arrived
+	fromStorage = -2 // the block was in storage from an earlier run
 )
 
 func (b *block) here() bool { return b.sender != noSender }
 
 func (b *block) free() bool { return b.owner[0] == nil && b.owner[1] == nil && !b.here() }
 
-// copies is how many suppliers are asked for the block.
+// copies returns the number of outstanding requests for the block.
 func (b *block) copies() int {
 	n := 0
 	for _, o := range b.owner {
@@ -79,7 +79,7 @@ func (b *block) copies() int {
 	return n
 }
 
-// addOwner records that s is asked for the block. Only one other may be.
+// addOwner adds s to the owners of b, of which there must be at most one.
 func (b *block) addOwner(s *Supplier) {
 	k := 0
 	if b.owner[0] != nil {
@@ -96,7 +96,7 @@ func (b *block) removeOwner(s *Supplier) {
 	}
 }
 
-// start begins piece i, which may be in the heap or unwanted.
+// start starts piece i, which may be in the heap or unwanted.
 func (pk *Picker) start(i int) *startedPiece {
 	if pk.heap.holds(i) {
 		pk.unshelve(i)
@@ -116,23 +116,23 @@ func (pk *Picker) start(i int) *startedPiece {
 	return p
 }
 
-// reset frees all blocks of p.
+// reset makes all blocks of p free.
 func (pk *Picker) reset(p *startedPiece) {
 	n := pk.layout.NumBlocks(int(p.piece))
 	p.blocks.reset(n, &pk.runs)
 	p.free, p.left, p.kept, p.cursor = n, n, 0, 0
 }
 
-// block returns block k of p, to be changed.
+// block returns block k of p for modification.
 func (pk *Picker) block(p *startedPiece, k int32) *block { return p.blocks.ref(int(k), &pk.runs) }
 
-// isFree reports whether block k is neither here nor under way.
+// isFree reports whether block k has not arrived and is not requested.
 func (p *startedPiece) isFree(k int) bool {
 	b := p.blocks.at(k)
 	return b.free()
 }
 
-// drop drops block k, which is b and is here.
+// drop drops block k, which is b and has arrived.
 func (p *startedPiece) drop(k int, b *block) {
 	if b.kept {
 		p.kept--
@@ -145,10 +145,10 @@ func (p *startedPiece) drop(k int, b *block) {
 	}
 }
 
-// lacks is how many blocks its sole supplier has to send.
+// lacks returns how many blocks the sole supplier has to send in all.
 func (p *startedPiece) lacks() int { return p.blocks.len() - p.kept }
 
-// retire returns p to the heap if none of its blocks is here or under way. A nil p is left alone.
+// retire returns p to the heap if all its blocks are free. If p is nil, it does nothing.
 func (pk *Picker) retire(p *startedPiece) {
 	if p == nil || p.free < p.blocks.len() {
 		return
@@ -160,7 +160,7 @@ func (pk *Picker) retire(p *startedPiece) {
 	}
 }
 
-// forget forgets a started piece.
+// forget removes a started piece.
 func (pk *Picker) forget(p *startedPiece) {
 	pk.close(p)
 	delete(pk.started, p.piece)
@@ -171,7 +171,7 @@ func (pk *Picker) forget(p *startedPiece) {
 	}
 }
 
-// reopen puts p among the open pieces if it belongs there.
+// reopen adds p to pk.open if it is wanted and has a free block.
 func (pk *Picker) reopen(p *startedPiece) {
 	if p.open || p.free == 0 || p.priority == 0 {
 		return
@@ -181,7 +181,7 @@ func (pk *Picker) reopen(p *startedPiece) {
 	pk.countOpen(int(p.piece), 1)
 }
 
-// placeOf is where p is in open, or belongs.
+// placeOf returns the index of p in pk.open, or where to insert it.
 func (pk *Picker) placeOf(p *startedPiece) int {
 	at, _ := slices.BinarySearchFunc(pk.open, p, func(a, b *startedPiece) int {
 		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.attempt, b.attempt))
@@ -189,7 +189,7 @@ func (pk *Picker) placeOf(p *startedPiece) int {
 	return at
 }
 
-// close takes p from the open pieces.
+// close removes p from pk.open.
 func (pk *Picker) close(p *startedPiece) {
 	if p.open {
 		at := pk.placeOf(p)

@@ -7,9 +7,8 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// victim finds the request that s should take over. Of all that are expected in more than twice the time that s
-// needs, it is the one that is expected last. It returns the supplier that was asked and the request's place in its
-// queue, or nil.
+// victim finds the request that s should take over: of all that are expected to take more than twice as long as s would, the one
+// that is expected last. It returns the supplier that the request was sent to, or nil, and the index of the request in its queue.
 func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) {
 	if s.snubbed {
 		return nil, 0
@@ -41,9 +40,9 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 				if stuck {
 					return victim, at
 				}
-				worth = false // those before it are expected sooner
+				worth = false // earlier requests are expected sooner
 			}
-			if rests || !worth && !o.Choking { // what it does not send while choking may lie among what it does
+			if rests || !worth && !o.Choking { // requests that a choking supplier does not answer may be anywhere in its queue
 				break
 			}
 		}
@@ -54,36 +53,36 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 	return victim, at
 }
 
-// Slow suppliers and those that choke may keep thousands of requests, and many others may look through them in vain, again whenever a
-// block comes free somewhere. So one that has looked at more than a few looks at the last of each alone for a while, which grows with
-// their number.
+// Slow or choking suppliers may have thousands of outstanding requests, and many other suppliers may search these in vain
+// whenever a block becomes free. After a supplier has searched in vain for more than fewLooks steps, it looks only at the last
+// request of each other supplier for a while: lookPause for each step.
 const (
-	fewLooks        = 1000 // and steps that they take
+	fewLooks        = 1000 // steps
 	lookPause       = 50 * time.Microsecond
-	requestsPerStep = 16 // of a queue in which one is sought
+	requestsPerStep = 16 // requests of a queue that one step of a search covers
 )
 
-// Where all are fast and together fill our own link, each has much of what is left under way, and is soon rid of it,
-// whatever its rate says. There every theft is waste. So a supplier does not steal before it runs out of work, and a theft
-// that gains little takes from a ration. Neither holds for one that is asked for runs, which begin a request each; but
-// while the intake is full, it steals from peers only what gains much. Of a web seed's streams a few have long runs each, and where one
-// is done the others' are shared.
+// If all suppliers are fast and together fill our own link, each of them has many of the remaining requests, and will answer them
+// soon, whatever its measured rate is. Every theft is waste then. So a supplier does not steal before it runs out of work, and
+// thefts that gain little are rationed. Neither applies to a supplier that sends runs, because each of its runs is a single HTTP
+// request; but while the intake is full, it steals from peers only if it gains much. The streams of a web seed may always steal
+// from each other: a few have long runs, and when one is done, it shares those of the others.
 const (
-	stealAhead = 200 * time.Millisecond // a supplier with this much work and two round trips of it does not steal
-	firstLoot  = 16                     // thefts of small gain that the ration begins with
-	muchTime   = 10 * time.Second       // that a theft gains is much, however slow all are together
-	lootRatio  = 100                    // blocks received that add one theft to it, or half of one while much comes twice
-	farSlower  = 8                      // how much slower than the thief a supplier must be while the intake is full,
-	crowd      = 64                     // more so among more suppliers than these, of which some seem slower by chance
+	stealAhead = 200 * time.Millisecond // a supplier with more work than this and two round trips does not steal
+	firstLoot  = 16                     // thefts of little gain that the ration begins with
+	muchTime   = 10 * time.Second       // a gain of this is large, however slow all suppliers are together
+	lootRatio  = 100                    // received blocks that add one theft to the ration, or half of one while thefts are wasteful
+	farSlower  = 8                      // how many times slower than the thief a supplier must be while the intake is full
+	crowd      = 64                     // with more suppliers than this, farSlower grows, because some seem slower by chance
 )
 
-// An outlook is what decides which thefts gain much.
+// An outlook is the state of the download that decides which thefts gain much.
 type outlook struct {
 	now      time.Time
-	together time.Duration // in which all suppliers send what they were asked for
+	together time.Duration // time in which all suppliers answer all outstanding requests
 	full     bool          // the intake is full
-	slower   float64       // how much slower a supplier must be then
-	wasteful bool          // much came twice
+	slower   float64       // how many times slower than the thief a supplier must be while the intake is full
+	wasteful bool          // many blocks came twice
 }
 
 func (pk *Picker) outlook(now time.Time) outlook {
@@ -91,12 +90,12 @@ func (pk *Picker) outlook(now time.Time) outlook {
 	return outlook{now, pk.together(now), pk.full(now), slower, pk.wasteful()}
 }
 
-// large reports whether a theft by s from o is outside the ration. It is if it gains a second, o has been measured or
-// silent for as long, and it gains twice the time in which all suppliers together send what they were asked for, or ten
-// seconds, for where all are slow that is long; and if o has sent nothing at all in a second.
+// large reports whether a theft by s from o gains so much that it is not rationed. That is so if it gains at least a second, and
+// either twice the time in which all suppliers together answer all requests or muchTime, and o has been measured or silent for at
+// least a second. It is also so if o has never sent anything and has been silent for a second.
 //
-// While the intake is full, what o sent may be waiting for us. So o must be silent for longer or far slower than s, and
-// little may have come twice so far.
+// While the intake is full, blocks that o sent may be waiting for us. Then o must also have been silent for longer or be far
+// slower than s, and few blocks may have come twice so far.
 func (v outlook) large(s, o *Supplier, gain time.Duration) bool {
 	silence := v.now.Sub(o.heard)
 	if v.full {
@@ -110,7 +109,7 @@ func (v outlook) large(s, o *Supplier, gain time.Duration) bool {
 	return gain >= max(time.Second, min(2*v.together, muchTime)) && (o.pace.seconds >= 1 || silence >= time.Second)
 }
 
-// full reports whether the intake is full. If what was stolen in a lull came twice, that was no sign of room.
+// full reports whether the intake is full. If thefts are wasteful, an earlier lull was no sign of room, and is disregarded.
 func (pk *Picker) full(now time.Time) bool {
 	if pk.wasteful() {
 		pk.intake.slack = false
@@ -118,12 +117,12 @@ func (pk *Picker) full(now time.Time) bool {
 	return pk.intake.full(now)
 }
 
-// wasteful reports whether a quarter of the ration or more came twice.
+// wasteful reports whether the number of blocks that came twice exceeds a quarter of the ration.
 func (pk *Picker) wasteful() bool {
 	return 4*(pk.intake.total-pk.received) > firstLoot+pk.received/lootRatio
 }
 
-// together is how long all suppliers take together for what they are asked for.
+// together returns the time in which all suppliers together answer all outstanding requests, or 0 if no rate is known.
 func (pk *Picker) together(now time.Time) time.Duration {
 	blocks, rate := 0, 0.0
 	for _, o := range pk.suppliers {
@@ -139,7 +138,7 @@ func (pk *Picker) together(now time.Time) time.Duration {
 	return time.Duration(float64(blocks) * layout.BlockSize / rate * float64(time.Second))
 }
 
-// hasRation reports whether a theft that gains little is allowed.
+// hasRation reports whether a theft of little gain is allowed.
 func (pk *Picker) hasRation() bool {
 	grown := pk.received / lootRatio
 	if pk.wasteful() {
@@ -150,10 +149,10 @@ func (pk *Picker) hasRation() bool {
 
 // maySteal reports whether s may be asked for the block of the k-th request to o.
 //
-// If another is asked for it, too, s replaces the slower of the two, and must be sooner than both by the margin:
-// two slow ones must not keep a block from a fast one that has nothing to do. Among suppliers that have not shown
-// how fast they are none is sooner, or they would take the block from each other before any of them can send it. But
-// one that was never asked gets a chance.
+// If the block is requested from another supplier too, s replaces the slower of the two, and must send the block in under half
+// their time: two slow suppliers must not keep a block from a fast one that is idle. If the rates of s and o are unknown, s may
+// not steal, or such suppliers would take the block from each other before any of them can send it. A supplier that was never
+// asked for anything is exempt.
 func (pk *Picker) maySteal(s, o *Supplier, k int, now time.Time) bool {
 	id := o.queue[k].Block
 	b := pk.block(pk.started[id.Piece], id.Index)
@@ -174,13 +173,13 @@ func (pk *Picker) maySteal(s, o *Supplier, k int, now time.Time) bool {
 	pk.work += int64(at / requestsPerStep)
 	eta := other.eta(at, now)
 	if !other.stuck(id.Piece) && eta <= 2*s.eta(len(s.queue), now) {
-		return false // the other sends it soon enough
+		return false // other sends it soon enough
 	}
 	return o.stuck(id.Piece) || !other.stuck(id.Piece) && eta <= o.eta(k, now)
 }
 
-// mayReassign reports whether s may take over the piece of the k-th request to o, if it is on parole: then all of it
-// starts again. That pays only if s has the whole piece sooner by the margin.
+// mayReassign reports whether s may take over the piece of the k-th request to o, if that is on parole. The whole piece starts
+// again then, so s must outdo o. It reports true for a piece that is not on parole.
 func (pk *Picker) mayReassign(s, o *Supplier, k int, now time.Time) bool {
 	p := pk.started[o.queue[k].Piece]
 	return !p.parole || o.stuck(p.piece) || pk.outdoes(s, o, p, k, now)

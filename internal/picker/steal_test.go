@@ -191,8 +191,9 @@ func TestRationShrinks(t *testing.T) {
 	require.True(t, sc.s.hasRation())
 }
 
-// A supplier that sends a few blocks more in each round is soon asked for thousands, which it may keep as long as it sends one now and
-// then. Others look through these for what they may take over, and that must not take them long each time that a block comes free.
+// A supplier that sends a few blocks more in each round is soon asked for thousands, which it may keep as long as it sends one
+// now and then. Others look through these for what they may take over, and that must not take them long each time that a block
+// comes free.
 func TestLooksInVainCostLittle(t *testing.T) {
 	const pieces, perPiece, holders = 15_000, 4, 20
 	pk := New(layout.New(perPiece*layout.BlockSize, layout.File{Length: pieces * perPiece * layout.BlockSize}), 1)

@@ -8,44 +8,44 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// A Supplier is what a Picker knows of one that blocks come from, such as a connected peer. Its owner sets the
-// exported fields and keeps them up to date.
+// A Supplier is the state of a source of blocks, such as a connected peer. Its owner sets the exported fields and keeps them up
+// to date.
 type Supplier struct {
-	Owner   any  // what the supplier is to the caller; the Picker does not look at it
-	Origin  any  // what is blamed for false blocks, in this connection and in others; comparable
-	Host    any  // suppliers with the same Host take turns at a piece on parole as one; comparable
-	Ready   bool // it can be asked for blocks, unless it is Choking
-	Choking bool // it does not answer requests, but for allowed-fast pieces (BEP 6)
-	Roomy   bool // requests to it were cancelled, so it may be asked for others; the Picker does not look at it
-	Runs    bool // it sends runs of consecutive blocks, one run at a time: it calls NextRun. Set before Join
+	Owner   any  // for the caller; not used by the Picker
+	Origin  any  // identity to blame for false blocks, the same in all its connections; comparable
+	Host    any  // suppliers with the same Host share their turns at a piece on parole; comparable
+	Ready   bool // can be asked for blocks, unless Choking
+	Choking bool // answers no requests except for allowed-fast pieces (BEP 6)
+	Roomy   bool // requests to it were cancelled, so it can be asked for others; not used by the Picker
+	Runs    bool // sends one run of consecutive blocks at a time: NextRun is called, not Next. Set before Join
 
 	sender int32    // index into Picker.senders, or noSender while it has sent nothing
-	pieces int      // how many pieces there are
-	all    bool     // it has every piece, and has is not used
-	has    bits.Set // what it has
-	want   int      // pieces it has that are needed; not kept while all
-	fresh  int      // pieces it has that are in the heap; not kept while all
-	open   int      // pieces it has that are in Picker.open; not kept while all
-	lost   []int32  // pieces that it said it no longer has, at most maxLost; it may have some of them again
+	pieces int      // number of pieces of the torrent
+	all    bool     // has every piece; the field has is not used
+	has    bits.Set // the pieces that it has
+	want   int      // how many of its pieces are needed; not maintained if all
+	fresh  int      // how many of its pieces are in the heap; not maintained if all
+	open   int      // how many of its pieces are in Picker.open; not maintained if all
+	lost   []int32  // pieces that it lost (DontHave), at most maxLost; it may have some of them again
 
 	queue    []outstanding // oldest first
-	backing  []outstanding // an empty slice, whose room queue may lie in
-	asked    bool          // it was asked for a block at least once
+	backing  []outstanding // of length 0; its memory may be that of queue
+	asked    bool          // a block was requested from it at least once
 	forgiven forgiven
 
 	allowed   map[int32]struct{} // allowed-fast pieces (BEP 6)
-	suggested []int32            // pieces that it prefers to send (BEP 6), the latest last
-	refused   int32              // the piece of which it last rejected a block, or -1
-	snubbed   bool               // it let requests wait for too long, and has sent nothing since
+	suggested []int32            // pieces that it prefers to send (BEP 6), latest last
+	refused   int32              // the piece of the last rejected request, or -1
+	snubbed   bool               // has not answered for too long, and has sent nothing since
 
-	looksFrom time.Time // when it may look again through all that others are asked for
-	heard     time.Time // when the last block came, or the first request after a pause went out
-	blockTime deviation // between blocks while some are outstanding
+	looksFrom time.Time // when victim may search all outstanding requests for it again
+	heard     time.Time // when the last block arrived, or the first request after a pause was sent
+	blockTime deviation // times between blocks while requests are outstanding
 	pace      pace
 	pipe      pipeline
 }
 
-// outstanding is a request that was not answered yet.
+// outstanding is a request that is not answered yet, and when it was made.
 type outstanding struct {
 	Block
 	at time.Time
@@ -57,7 +57,7 @@ func (s *Supplier) Has(piece int) bool { return s.all || s.has.Has(piece) }
 // HasAll reports whether the supplier has every piece.
 func (s *Supplier) HasAll() bool { return s.all || s.has.Full() }
 
-// Count is how many pieces the supplier has.
+// Count returns the number of pieces that the supplier has.
 func (s *Supplier) Count() int {
 	if s.all {
 		return s.pieces
@@ -65,13 +65,13 @@ func (s *Supplier) Count() int {
 	return s.has.Count()
 }
 
-// Snubbed reports whether the supplier let requests wait for too long, and has sent nothing since.
+// Snubbed reports whether the supplier did not answer for too long (see Picker.Snub) and has sent nothing since.
 func (s *Supplier) Snubbed() bool { return s.snubbed }
 
-// Outstanding is how many requests the supplier has not answered.
+// Outstanding returns the number of outstanding requests to the supplier.
 func (s *Supplier) Outstanding() int { return len(s.queue) }
 
-// Memory is about how many bytes are kept of requests that were made and that were taken back.
+// Memory returns the approximate memory of outstanding and released requests, in bytes.
 func (s *Supplier) Memory() int {
 	const perForgiven, perRequest = 40, 32
 	return perForgiven*(len(s.forgiven.latest)+len(s.forgiven.older)) + perRequest*(cap(s.queue)+cap(s.backing))
@@ -82,7 +82,7 @@ func (s *Supplier) IsAsked(piece int) bool {
 	return slices.ContainsFunc(s.queue, func(q outstanding) bool { return int(q.Piece) == piece })
 }
 
-// Room is how many more blocks the supplier should be asked for now.
+// Room returns how many more blocks to request from the supplier now.
 func (s *Supplier) Room() int {
 	if !s.Ready || s.Choking && len(s.allowed) == 0 {
 		return 0
@@ -90,10 +90,10 @@ func (s *Supplier) Room() int {
 	return s.pipe.room(len(s.queue))
 }
 
-// SetLimit sets how many requests the supplier takes at once.
+// SetLimit sets how many outstanding requests the supplier allows.
 func (s *Supplier) SetLimit(n int) { s.pipe.setLimit(n) }
 
-// maxAllowed is how many allowed-fast pieces of a supplier are remembered.
+// maxAllowed is how many allowed-fast pieces of a supplier are recorded.
 const maxAllowed = 64
 
 // AllowFast records that a choke does not stop requests for a piece (BEP 6).
@@ -112,7 +112,7 @@ func (s *Supplier) AllowedFast(piece int) bool {
 	return ok
 }
 
-// maxSuggested is how many suggestions of a supplier are remembered, the latest ones.
+// maxSuggested is how many suggestions of a supplier are recorded, the latest ones.
 const maxSuggested = 8
 
 // Suggest records that the supplier prefers to send a piece (BEP 6).
@@ -128,13 +128,13 @@ func (s *Supplier) may(piece int32) bool {
 	return s.Has(int(piece)) && (!s.Choking || s.AllowedFast(int(piece)))
 }
 
-// stuck reports whether requests for a piece may never be answered.
+// stuck reports whether requests for a piece may never be answered: the supplier is snubbed or choking.
 func (s *Supplier) stuck(piece int32) bool {
 	return s.snubbed || s.Choking && !s.AllowedFast(int(piece))
 }
 
-// eta is the time until the k-th outstanding block, from 0, is expected. It grows while the supplier is silent, so
-// that one that stopped is noticed before it is snubbed.
+// eta returns the time until the block of the k-th outstanding request is expected, counting from 0. It grows while the supplier
+// is silent, so that a supplier that has stopped is noticed before it is snubbed.
 func (s *Supplier) eta(k int, now time.Time) time.Duration {
 	d := s.pace.estimate(float64(k+1)*layout.BlockSize, s.pipe.rtt, now)
 	if len(s.queue) > 0 {
@@ -143,15 +143,15 @@ func (s *Supplier) eta(k int, now time.Time) time.Duration {
 	return d
 }
 
-// overdue reports whether the supplier has let requests wait for too long.
+// overdue reports whether the supplier has not answered for too long.
 func (s *Supplier) overdue(now time.Time) bool {
 	return len(s.queue) > 0 && now.Sub(s.heard) > s.blockTime.patience()
 }
 
-// Held records that what the supplier sends was not read until now, so that the wait is not taken for its silence.
+// Held records that nothing was read from the supplier until now, so that the delay does not count as silence.
 func (s *Supplier) Held(now time.Time) { s.heard = now }
 
-// expect starts to measure the time until the next block, if none was waited for.
+// expect starts to measure the time until the next block, if no request is outstanding.
 func (s *Supplier) expect(now time.Time) {
 	if len(s.queue) == 0 {
 		s.heard = now
@@ -159,7 +159,7 @@ func (s *Supplier) expect(now time.Time) {
 	}
 }
 
-// enqueue adds a request to the queue. It reuses the room that answered requests leave at the front.
+// enqueue adds a request to the queue. It reuses the memory of answered requests at the front.
 func (s *Supplier) enqueue(q outstanding) {
 	if n := len(s.queue); n == cap(s.queue) {
 		if 2*n > cap(s.backing) {
@@ -179,8 +179,8 @@ func (s *Supplier) dequeue(k int) {
 	s.queue = slices.Delete(s.queue, k, k+1)
 }
 
-// answer removes the request for a block of n bytes that has come from the queue, and measures how long it took.
-// It reports whether the block was outstanding.
+// answer removes from the queue the request for a block of n bytes that has arrived, and updates the measurements. It reports
+// whether there was such a request.
 func (s *Supplier) answer(b Block, n int, now time.Time) bool {
 	for k := range s.queue {
 		if q := s.queue[k]; q.Block == b {
@@ -195,13 +195,13 @@ func (s *Supplier) answer(b Block, n int, now time.Time) bool {
 	return false
 }
 
-// Join adds a supplier that has nothing yet.
+// Join adds a supplier that has no pieces yet.
 func (pk *Picker) Join(s *Supplier) {
 	s.has = bits.New(pk.layout.NumPieces())
 	pk.join(s)
 }
 
-// join adds a supplier that has what its fields say.
+// join adds a supplier with the pieces in its fields all and has.
 func (pk *Picker) join(s *Supplier) {
 	s.pieces, s.sender, s.refused = pk.layout.NumPieces(), noSender, -1
 	if s.pipe.depth == 0 {
@@ -211,7 +211,7 @@ func (pk *Picker) join(s *Supplier) {
 	pk.count(s)
 }
 
-// Leave removes a supplier. It returns how many requests were outstanding to it, which others may now be asked for.
+// Leave removes a supplier and releases the requests to it. It returns their number.
 func (pk *Picker) Leave(s *Supplier) int {
 	n := pk.Release(s, func(Block) bool { return true })
 	pk.endTurns(s)

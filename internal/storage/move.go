@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -313,9 +314,34 @@ func (m *move) clear() error {
 			return err
 		}
 	}
+	if err := m.findInTheWay(); err != nil {
+		return err
+	}
 	name := s.sidecar(".resume")
 	if err := m.to.Remove(name); err != nil && !absent(err) {
 		return err
+	}
+	return nil
+}
+
+// findInTheWay is an error if a file lies where one that is wanted will be made later: it would be overwritten then.
+func (m *move) findInTheWay() error {
+	s := m.s
+	moved := make(map[int]bool)
+	for _, i := range m.files {
+		moved[i] = true
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	none := make(absentDirs)
+	for i := range s.content.NumFiles() {
+		f := s.content.File(i)
+		if moved[i] || f.Pad || f.Length == 0 || !s.isWanted(i) {
+			continue
+		}
+		if _, err := none.stat(m.to, s.files[i].name); !missing(err) {
+			return cmp.Or(err, error(&fs.PathError{Op: "move to", Path: filepath.Join(m.dir, s.files[i].name), Err: fs.ErrExist}))
+		}
 	}
 	return nil
 }

@@ -144,3 +144,23 @@ func TestMoveKeepsWhatIsChangedMeanwhile(t *testing.T) {
 	require.NoError(t, s.ChangedFile(2))
 	require.NoError(t, s.Close())
 }
+
+// A file in the place of one that is not begun yet is in the way, too: it would be overwritten once that is.
+func TestMoveToWhereAFileWillBeMade(t *testing.T) {
+	tor, content := testContent(50, 100, 100)
+	old, dir := t.TempDir(), t.TempDir()
+	s := openDirectory(t, tor, old)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0)
+	require.NoError(t, os.Mkdir(dir+"/d", 0o777))
+	require.NoError(t, os.WriteFile(dir+"/d/1", []byte("another's"), 0o666))
+	before := listing(t, old)
+	move := func() error { return s.Move(t.Context(), dir, claim(set(4, 0)), func(int64, int64) {}) }
+	require.ErrorIs(t, move(), fs.ErrExist)
+	require.Equal(t, before, listing(t, old))
+	require.Equal(t, []string{"d/1"}, listing(t, dir))
+	require.NoError(t, s.SetWanted(only(tor, func(i int) bool { return i == 0 })))
+	require.NoError(t, os.Remove(dir+"/d/1"))
+	require.NoError(t, move())
+	require.Equal(t, []int{0}, pieces(verified(t, tor, s)))
+}

@@ -205,24 +205,20 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 // share, as a download does. The caller holds r.mu.
 func (r *resolver) makeRoom(now time.Time) {
 	var worths []peerlist.Worth
-	live := make(map[int]*metadataConn)
 	for p := range r.peers {
 		if p.closing == nil {
-			live[p.id] = p
-			worths = append(worths, peerlist.Worth{
-				ID: p.id, Addr: p.conn.addr.Addr(), Keep: p.from == peerlist.FromUser,
-				Joined: p.joined, Earned: p.earned, Priority: r.discovery.candidates.Priority(p.conn.addr),
-			})
+			worths = append(worths, r.worth(p))
 		}
 	}
-	if n := r.client.excess(len(live), now); n > 0 {
+	live := len(worths)
+	if n := r.client.excess(live, now); n > 0 {
 		for _, id := range peerlist.WorstOfAll(now, worths, n) {
-			live[id].end(errShared)
+			r.end(id, errShared)
 		}
 		return
 	}
 	addr, _, waiting := r.discovery.candidates.First(now)
-	if !waiting || len(live) < r.o.maxPeers() && !r.client.allTaken(len(live)) {
+	if !waiting || live < r.o.maxPeers() && !r.client.allTaken(live) {
 		return
 	}
 	displaced := peerlist.Crowding
@@ -230,7 +226,24 @@ func (r *resolver) makeRoom(now time.Time) {
 		displaced = peerlist.Displaced
 	}
 	if out, ok := displaced(now, worths, addr.Addr()); ok {
-		live[out].end(errTurnover)
+		r.end(out, errTurnover)
+	}
+}
+
+// worth returns what decides whether a peer keeps its place. The caller holds r.mu.
+func (r *resolver) worth(p *metadataConn) peerlist.Worth {
+	return peerlist.Worth{
+		ID: p.id, Addr: p.conn.addr.Addr(), Keep: p.from == peerlist.FromUser,
+		Joined: p.joined, Earned: p.earned, Priority: r.discovery.candidates.Priority(p.conn.addr),
+	}
+}
+
+// end ends a connection. The caller holds r.mu.
+func (r *resolver) end(id int, why error) {
+	for p := range r.peers {
+		if p.id == id {
+			p.end(why)
+		}
 	}
 }
 
@@ -300,23 +313,37 @@ func (r *resolver) accepts(yes bool) {
 }
 
 // accept is like take for a connection that the peer made, as one behind a router has to, and reports whether it is wanted. Half of
-// the places are for peers that we dial.
+// the places are for peers that we dial. When all others are taken, one of these makes room, as in a download.
 func (r *resolver) accept(k *connection, from peerlist.Source) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.accepting || r.discovery.candidates.Banned(k.addr) || r.accepted >= max(r.o.maxPeers()/2, 1) {
+	now := time.Now()
+	if !r.accepting || r.discovery.candidates.Banned(k.addr) {
 		return false
 	}
 	var all []peerlist.Connection
+	var dialled []peerlist.Worth // those that dialled us
 	for p := range r.peers {
 		c := p.conn.identify(p.id)
 		c.Old = true
 		all = append(all, c)
+		if p.conn.incoming && p.closing == nil {
+			dialled = append(dialled, r.worth(p))
+		}
 	}
 	if _, ok := peerlist.Admit(r.client.identity(r.discovery.hashes.first).id, k.identify(0), all, false); !ok {
 		return false
 	}
-	if !r.client.mayJoin(len(r.peers), time.Now()) {
+	joined := r.accepted < max(r.o.maxPeers()/2, 1) && r.client.mayJoin(len(r.peers), now)
+	if !joined {
+		out, ok := peerlist.Displaced(now, dialled, k.addr.Addr())
+		if !ok {
+			return false
+		}
+		r.end(out, errTurnover)
+		joined = r.client.mayJoin(len(r.peers), now) // if not, there will be a place when it tries again
+	}
+	if !joined {
 		return false
 	}
 	r.accepted++

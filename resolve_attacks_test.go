@@ -82,3 +82,45 @@ func TestResolveSharesConnections(t *testing.T) {
 		require.True(t, d.Stats().Complete, "%+v", d.Stats())
 	})
 }
+
+// A crowd of one network dials a resolver, and holds all places for peers that dial. A peer that dials later gets in all the same.
+func TestResolveEclipseByPeersThatDial(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		defer simnet.Sleep(2 * time.Minute) // until the liars have noticed the end
+		content := newSimResolvable(t, 1000, false)
+		me := n.NewHost("81.0.0.1", 0, 0, 0)
+		c := simClient(t, me, nil)
+		require.NoError(t, c.Open())
+		m := &Magnet{InfoHash: content.infoHash}
+		resolved := make(chan error, 1)
+		go func() {
+			nowhere := netip.MustParseAddrPort("89.0.0.1:1")
+			_, err := m.Resolve(t.Context(), &Options{Client: c, Peers: []netip.AddrPort{nowhere}})
+			resolved <- err
+		}()
+		simnet.Sleep(time.Second)
+		dial := func(ip string, script metadataScript) {
+			host := n.NewHost(ip, 0, 0, time.Millisecond)
+			conn, err := host.Dial(t.Context(), "tcp", me.Addr(6881).String())
+			require.NoError(t, err)
+			go (&metadataSpeaker{metadataScript: script, content: content, host: host}).speak(conn)
+		}
+		for k := range 60 {
+			dial(fmt.Sprintf("66.0.0.%d", k+1), metadataScript{
+				stays: true, delay: 14 * time.Second,
+				size:   func(int64) int64 { return 30<<20 + int64(k) },
+				answer: func(int, []byte) []byte { return make([]byte, wire.MetadataBlock) },
+			})
+		}
+		simnet.Sleep(time.Minute)
+		require.Greater(t, c.Stats().Resolving[0].Peers, 30)
+		dial("90.0.0.1", metadataScript{})
+		simnet.Sleep(time.Minute)
+		select {
+		case err := <-resolved:
+			require.NoError(t, err)
+		default:
+			require.Fail(t, "not resolved", "%+v", c.Stats().Resolving)
+		}
+	})
+}

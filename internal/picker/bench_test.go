@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// benchPicker has all of so many pieces wanted, and suppliers that each hold a random share of them.
+// benchPicker returns a Picker whose pieces are all wanted, and suppliers that each have a random share of the pieces.
 func benchPicker(pieces, suppliers int, share float64) (*Picker, []*Supplier) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	l := layout.New(256<<10, layout.File{Length: int64(pieces) * 256 << 10})
@@ -33,8 +33,8 @@ func benchPicker(pieces, suppliers int, share float64) (*Picker, []*Supplier) {
 	return s, all
 }
 
-// BenchmarkNext is the whole of a block's scheduling: asked for, received, its piece verified and,
-// so that there is always more to do, lost again some pieces later.
+// BenchmarkNext measures the scheduling of one block: it is requested and received, its piece is verified and, so that there is
+// always more to do, lost again some pieces later.
 func BenchmarkNext(b *testing.B) {
 	for _, share := range []float64{1, 0.5, 0.01} {
 		for _, suppliers := range []int{1, 50, 500} {
@@ -79,8 +79,8 @@ func BenchmarkNext(b *testing.B) {
 	}
 }
 
-// BenchmarkNextOfUrgent is the same for one block where many pieces are started that the peer has not, and
-// what is wanted most is a piece that it has not either.
+// BenchmarkNextOfUrgent measures the same for a peer that has neither the started pieces, of which there are many, nor the piece
+// with the highest priority.
 func BenchmarkNextOfUrgent(b *testing.B) {
 	for _, started := range []int{1, 100} {
 		for _, pieces := range []int{1e5, 1e6} {

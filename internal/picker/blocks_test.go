@@ -12,7 +12,7 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// only is a supplier of a single piece, which it is asked for.
+// only adds a supplier that has a single piece.
 func only(pk *Picker, piece int) *Supplier {
 	s := &Supplier{Ready: true}
 	pk.Join(s)
@@ -20,7 +20,8 @@ func only(pk *Picker, piece int) *Supplier {
 	return s
 }
 
-// opened is a Picker of so many pieces, each of which was started by a stranger that had it alone, sent a block and left.
+// opened returns a Picker whose pieces are all open: each was started by a supplier that had only this piece, sent a block and
+// left.
 func opened(t *testing.T, pieces int, pieceLength int64) *Picker {
 	length := int64(pieces) * pieceLength
 	pk := New(layout.New(pieceLength, layout.File{Length: length}), 1)
@@ -46,20 +47,20 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// The state kept for started pieces is a small part of the data that was sent, however long the pieces are. 403 blocks of
-// pieces of 512 MiB had 305 MiB kept.
+// The state of started pieces takes less memory than the blocks that arrived, however long the pieces are. Here one block each of
+// 403 pieces of 512 MiB has arrived.
 func TestStartedPiecesHoldLittle(t *testing.T) {
 	const pieces = 403
 	before := heap()
 	pk := opened(t, pieces, 512<<20)
 	held := heap() - before
 	require.Less(t, held, uint64(pieces*layout.BlockSize/2))
-	require.Greater(t, uint64(pk.Memory()), held/2, "it is accounted for")
+	require.Greater(t, uint64(pk.Memory()), held/2, "Memory counts it")
 	require.Less(t, uint64(pk.Memory()), 2*held)
 	runtime.KeepAlive(pk)
 }
 
-// Thousands of open pieces cost nothing to those that have none of them, and one that has the last finds it.
+// Thousands of open pieces cost little for a supplier that has none of them. A supplier that has only the last one finds it.
 func TestOpenPiecesCostLittle(t *testing.T) {
 	const pieces = 15_816
 	pk := opened(t, pieces, 4*layout.BlockSize)
@@ -81,13 +82,13 @@ func TestOpenPiecesCostLittle(t *testing.T) {
 		blocks, _ := pk.Next(s, 10, now, nil)
 		require.Empty(t, blocks)
 	}
-	require.Less(t, pk.Work()-work, int64(200*len(all)), "which a theft costs, too")
+	require.Less(t, pk.Work()-work, int64(200*len(all)), "includes the search for requests to take over")
 	pk.Have(all[0], pieces-1)
 	blocks, _ := pk.Next(all[0], 10, now, nil)
 	require.Len(t, blocks, 3)
 }
 
-// A table of blocks is what a slice of them would be.
+// A blockTable behaves like a slice of blocks.
 func TestBlockTable(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var runs blockRuns
@@ -112,7 +113,7 @@ func TestBlockTable(t *testing.T) {
 			want[k] = block{sender: noSender}
 		}
 		for _, b := range want {
-			require.True(t, b.free(), "all others are")
+			require.True(t, b.free(), "blocks that known does not yield are free")
 		}
 		require.LessOrEqual(t, runs.inUse, 50)
 	}
@@ -121,8 +122,8 @@ func TestBlockTable(t *testing.T) {
 	require.Less(t, len(runs.spare), maxSpareRuns)
 }
 
-// A piece may be so long that to look for its free blocks is work. A peer that chokes again and again has that done each time.
-func TestLongWaysToFreeBlocksAreWork(t *testing.T) {
+// A piece may be so long that the search for its free blocks counts as work. A peer that chokes again and again repeats it.
+func TestSearchForFreeBlocksIsWork(t *testing.T) {
 	const blocks = 32_768
 	length := int64(blocks * layout.BlockSize)
 	pk := New(layout.New(length, layout.File{Length: length}), 1)
@@ -142,8 +143,8 @@ func TestLongWaysToFreeBlocksAreWork(t *testing.T) {
 	}
 }
 
-// To start a piece and to give it back takes a look at every supplier, and a way through the heap. A peer that chokes again and
-// again has that done for each of its requests.
+// Starting a piece and returning it to the heap visits every supplier and moves entries of the heap. That counts as work, because
+// a peer that chokes again and again repeats it for each of its requests.
 func TestStartingPiecesIsWork(t *testing.T) {
 	const pieces, suppliers, depth = 10_000, 80, 32
 	pk := New(layout.New(layout.BlockSize, layout.File{Length: pieces * layout.BlockSize}), 1)
@@ -166,5 +167,5 @@ func TestStartingPiecesIsWork(t *testing.T) {
 	most.Remove(1)
 	before := pk.Work()
 	pk.Bitfield(pk.suppliers[0], most)
-	require.Less(t, pk.Work()-before, int64(3*pieces), "of a bitfield every piece counts, not its way")
+	require.Less(t, pk.Work()-before, int64(3*pieces), "the pieces of a bitfield count, not each swap in the heap")
 }

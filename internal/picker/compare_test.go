@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// compare looks at everything.
+// compare compares the whole state of the picker with that of the model.
 func (h *history) compare() {
 	seeds := 0
 	for k, r := range h.m.suppliers {
@@ -95,7 +95,7 @@ func (h *history) compareFirst() {
 			}
 		}
 		if r.real.all {
-			continue // it starts what is at the top
+			continue // it starts the top of the heap
 		}
 		if got := h.s.heap.first(&r.real.has); (first == nil) != (got < 0) || first != nil && got != first.index {
 			h.fail("supplier %v would start %d, want %+v", r.real.Origin, got, first)
@@ -103,7 +103,7 @@ func (h *history) compareFirst() {
 	}
 }
 
-// compareStarted compares a started piece.
+// compareStarted compares the state of a started piece.
 func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 	free, left := 0, 0
 	for k := range p.blocks {

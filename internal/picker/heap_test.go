@@ -10,7 +10,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-func TestTwoClientsDoNotChooseAlike(t *testing.T) {
+func TestOrderDependsOnSeed(t *testing.T) {
 	order := func(seed uint64) (order []int) {
 		h := newPieceHeap(50, seed)
 		for i := range 50 {
@@ -26,10 +26,10 @@ func TestTwoClientsDoNotChooseAlike(t *testing.T) {
 	}
 	require.Equal(t, order(1), order(1))
 	require.NotEqual(t, order(1), order(2))
-	require.False(t, slices.IsSorted(order(1)), "nor in order")
+	require.False(t, slices.IsSorted(order(1)), "not in order of the index")
 }
 
-// A peer that has few of many pieces, none of them near the top, costs one pass over its bitfield.
+// For a peer with few pieces, none of them near the top of the heap, first finds the right one with a pass over the bitfield.
 func TestSparsePeer(t *testing.T) {
 	const n = 20_000
 	h := newPieceHeap(n, 7)
@@ -57,7 +57,7 @@ func TestSparsePeer(t *testing.T) {
 	require.Equal(t, -1, h.first(&none))
 }
 
-// A peer that has little is counted piece by piece, to the same end.
+// The pieces of a peer that has few are counted one by one, with the same result.
 func TestCountOfFewPieces(t *testing.T) {
 	const n = 1000
 	h := newPieceHeap(n, 7)

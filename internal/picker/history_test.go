@@ -23,7 +23,7 @@ type history struct {
 	now  time.Time
 	s    *Picker
 	m    *modelPicker
-	went string // the last event
+	went string // description of the last event
 }
 
 func (h *history) fail(format string, args ...any) {
@@ -46,7 +46,7 @@ func newHistory(t *testing.T, seed uint64) *history {
 	return h
 }
 
-// anyone is a connected supplier, or nil.
+// anyone returns a random connected supplier, or nil if there is none.
 func (h *history) anyone() *modelSupplier {
 	if len(h.m.suppliers) == 0 {
 		return nil
@@ -54,7 +54,7 @@ func (h *history) anyone() *modelSupplier {
 	return h.m.suppliers[h.rng.IntN(len(h.m.suppliers))]
 }
 
-// someHave draws what a supplier has.
+// someHave returns a random set of pieces for a supplier.
 func (h *history) someHave() (has []bool, b bits.Set) {
 	n := len(h.m.pieces)
 	has, b = make([]bool, n), bits.New(n)
@@ -79,7 +79,7 @@ func (h *history) sameCancels(want []string, got []Request) {
 	}
 }
 
-// event has one random thing happen to both, and compares what they answer.
+// event makes one random event happen to both, and compares their results.
 func (h *history) event() {
 	h.step++
 	h.now = h.now.Add(time.Duration(h.rng.IntN(2000)) * time.Millisecond)
@@ -178,7 +178,7 @@ func (h *history) event() {
 		if !slices.Equal(want, got) {
 			h.fail("dropped %v, want %v", got, want)
 		}
-		r.liar = r.real.sender >= 0 // one that sent nothing leaves no trace
+		r.liar = r.real.sender >= 0 // the picker does not record suppliers that sent nothing
 	case op < 92 && p.waiting() && !p.spoiled:
 		h.went = fmt.Sprint("storage holds some of ", i)
 		h.m.start(p)
@@ -203,7 +203,7 @@ func (h *history) event() {
 	}
 }
 
-// rush has a piece fetched soonest, and asks that the plan is a good one.
+// rush rushes a piece, and checks that the plan is valid and uses all helpers with room.
 func (h *history) rush(p *modelPiece) {
 	h.went = fmt.Sprint("rush ", p.index)
 	room := make(map[*Supplier]int)
@@ -230,13 +230,13 @@ func (h *history) rush(p *modelPiece) {
 		r, b := h.m.suppliers[k], h.m.block(e.Block)
 		switch {
 		case int(e.Block.Piece) != p.index || !p.wanted() || b.sender != nil || slices.Contains(b.owners, r):
-			h.fail("%v is sent for %v", r.real.Origin, e.Block)
+			h.fail("%v is asked for %v", r.real.Origin, e.Block)
 		case !r.may(p) || r.snubbed:
-			h.fail("%v cannot be sent for %v", r.real.Origin, e.Block)
+			h.fail("%v cannot be asked for %v", r.real.Origin, e.Block)
 		case p.parole && (len(b.owners) > 0 || p.sole != nil && p.sole != r):
-			h.fail("%v is sent for %v, which is on parole", r.real.Origin, e.Block)
+			h.fail("%v is asked for %v, which is on parole", r.real.Origin, e.Block)
 		case len(b.owners) > 1:
-			h.fail("%v is sent for %v as the third", r.real.Origin, e.Block)
+			h.fail("%v is the third that is asked for %v", r.real.Origin, e.Block)
 		}
 		if p.parole {
 			p.assign(r)
@@ -247,7 +247,7 @@ func (h *history) rush(p *modelPiece) {
 		h.m.ask(r, e.Block)
 		room[e.Supplier]--
 		if room[e.Supplier] < 0 {
-			h.fail("%v is sent for too many", r.real.Origin)
+			h.fail("%v is asked for too many", r.real.Origin)
 		}
 	}
 	p.retire()
@@ -265,9 +265,9 @@ func (h *history) rush(p *modelPiece) {
 	}
 }
 
-// rushCancels compares what is cancelled for a piece that is rushed: what is less wanted of the suppliers that are
-// asked for blocks of it, and what is before it where it is under way. If admit cut the plan short, its other
-// suppliers are not known.
+// rushCancels checks the requests that are cancelled for a rushed piece: all with a lower priority to the suppliers that are
+// asked for its blocks, and those before its blocks in other queues. If admit cut the plan short, the other suppliers of the plan
+// are unknown.
 func (h *history) rushCancels(p *modelPiece, cancel []Request, plan []Request, cut bool) {
 	if cut {
 		for _, c := range cancel {
@@ -289,7 +289,7 @@ func (h *history) rushCancels(p *modelPiece, cancel []Request, plan []Request, c
 	h.sameCancels(want, cancel)
 }
 
-// character changes what a supplier is like.
+// character changes a random property of a supplier.
 func (h *history) character(r *modelSupplier, i int) {
 	switch h.rng.IntN(5) {
 	case 0:
@@ -319,7 +319,7 @@ func (h *history) character(r *modelSupplier, i int) {
 	}
 }
 
-// finish has the hash of a piece be right or wrong, if it is complete, or in doubt, or found on disk.
+// finish passes or fails a piece that is complete, or passes one that is in doubt or found on disk.
 func (h *history) finish(p *modelPiece) {
 	switch {
 	case p.complete() && h.rng.IntN(3) == 0:
@@ -336,7 +336,7 @@ func (h *history) finish(p *modelPiece) {
 	}
 }
 
-// A million random events, after each of which the picker agrees with its model in everything.
+// After each of a million random events, the picker agrees with its model.
 func TestPickerAgreesWithModel(t *testing.T) {
 	histories := 1000
 	if testing.Short() {
@@ -351,8 +351,8 @@ func TestPickerAgreesWithModel(t *testing.T) {
 	}
 }
 
-// However often all ask at one moment, they come to rest: none takes blocks from another that takes them
-// back at once.
+// If all suppliers call Next again and again at one moment, they end up with nothing to take: no two suppliers take the same
+// blocks from each other in turn.
 func TestPickerComesToRest(t *testing.T) {
 	for seed := range uint64(300) {
 		h := newHistory(t, seed)

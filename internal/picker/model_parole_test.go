@@ -2,7 +2,7 @@ package picker
 
 import "slices"
 
-// kept is how many blocks are here from an attempt that failed.
+// kept returns the number of blocks kept from a failed attempt.
 func (p *modelPiece) kept() (n int) {
 	for _, b := range p.blocks {
 		n += one(b.kept)
@@ -10,7 +10,7 @@ func (p *modelPiece) kept() (n int) {
 	return n
 }
 
-// dropTurn drops what the sole supplier sent.
+// dropTurn drops the blocks that the sole supplier sent.
 func (p *modelPiece) dropTurn() {
 	for k := range p.blocks {
 		if !p.blocks[k].kept {
@@ -20,7 +20,7 @@ func (p *modelPiece) dropTurn() {
 	p.endTurn()
 }
 
-// barred reports whether r, whose blocks are to be replaced, may not begin to do that, as another can.
+// barred reports whether r must not become the sole supplier, because its own blocks are to be replaced and another can do that.
 func (m *modelPicker) barred(r *modelSupplier, p *modelPiece) bool {
 	return p.started > 0 && p.kept() > 0 && p.sole == nil && slices.Contains(p.accused, r) &&
 		slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool {
@@ -28,7 +28,7 @@ func (m *modelPicker) barred(r *modelSupplier, p *modelPiece) bool {
 		})
 }
 
-// failed has what is suspect fetched again of a piece that did not have its hash.
+// failed drops the blocks under suspicion of a piece that failed its hash.
 func (p *modelPiece) failed() {
 	if p.lapses == nil {
 		p.turns, p.lapses = map[any]int{}, map[any]int{}
@@ -78,7 +78,7 @@ func (p *modelPiece) failed() {
 	p.retire()
 }
 
-// disown drops what a liar sent.
+// disown drops the blocks that a liar sent.
 func (m *modelPicker) disown(r *modelSupplier) (dropped []Block) {
 	r.liar = true
 	for _, p := range m.pieces {

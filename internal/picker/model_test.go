@@ -9,8 +9,8 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// modelPicker is the picker told the plain, slow way: nothing is counted ahead, nothing is
-// ordered, every question is answered by looking at everything.
+// modelPicker is a simple and slow model of the Picker. It keeps no counters and no order: every answer is computed from the
+// whole state.
 type modelPicker struct {
 	layout    layout.Layout
 	pieces    []*modelPiece
@@ -22,33 +22,33 @@ type modelPicker struct {
 
 type modelPiece struct {
 	index    int
-	tie      uint32 // drawn once, orders pieces that are equal otherwise
+	tie      uint32 // random order of pieces of equal priority and availability
 	priority uint8
 	had      bool // verified
-	doubted  bool // verified once, and to be hashed again
+	doubted  bool // verified before, and to be hashed again
 	spoiled  bool // failed its hash, and has not passed since
-	started  int  // when, in starts; 0 is not started
+	started  int  // number of the start; 0 if not started
 	parole   bool
-	turns    map[any]int // how often a sole supplier of each host began it
-	lapses   map[any]int // how often one let it wait, or sent nothing of it
+	turns    map[any]int // see record, by host
+	lapses   map[any]int // see record, by host
 	sole     *modelSupplier
 	blocks   []modelBlock
-	failures int              // attempts that no liar explains
-	accused  []*modelSupplier // whose blocks were dropped when it failed last
+	failures int              // failed attempts without blocks of a known liar
+	accused  []*modelSupplier // suppliers whose blocks were dropped at the last failure
 }
 
 type modelBlock struct {
 	owners []*modelSupplier
-	sender *modelSupplier // nil while it is not here
-	kept   bool           // it is here from an attempt that failed
+	sender *modelSupplier // nil until the block has arrived
+	kept   bool           // kept from a failed attempt
 }
 
-// storedEarlier is the sender of blocks that an earlier run left.
+// storedEarlier is the sender of blocks that were in storage.
 var storedEarlier = &modelSupplier{}
 
 type modelSupplier struct {
 	real     *Supplier
-	all      bool // it had every piece when it told of them all at once, and lost none since
+	all      bool // had every piece after a Bitfield or Haves, and has lost none since
 	has      []bool
 	queue    []Block
 	late     map[Block]int
@@ -58,7 +58,7 @@ type modelSupplier struct {
 	suggests []int
 	rate     float64
 	shown    time.Time
-	asked    bool // ever
+	asked    bool // a block was requested from it at least once
 	rtt      time.Duration
 	heard    time.Time
 	liar     bool
@@ -96,7 +96,7 @@ func (m *modelPicker) start(p *modelPiece) {
 	p.blocks = make([]modelBlock, m.layout.NumBlocks(p.index))
 }
 
-// retire lets go of a started piece of which nothing is here or under way.
+// retire ends a started piece whose blocks are all free.
 func (p *modelPiece) retire() {
 	if p.started > 0 && !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return !b.free() }) {
 		p.endTurn()
@@ -104,14 +104,14 @@ func (p *modelPiece) retire() {
 	}
 }
 
-// complete reports whether all blocks of a started piece are here.
+// complete reports whether p is started and all its blocks have arrived.
 func (p *modelPiece) complete() bool {
 	return p.started > 0 && !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender == nil })
 }
 
 func (m *modelPicker) block(id Block) *modelBlock { return &m.pieces[id.Piece].blocks[id.Index] }
 
-// unask ends a request that was not answered.
+// withdraw removes an outstanding request.
 func (m *modelPicker) withdraw(r *modelSupplier, id Block) {
 	b := m.block(id)
 	b.owners = slices.DeleteFunc(slices.Clone(b.owners), func(o *modelSupplier) bool { return o == r })
@@ -119,7 +119,7 @@ func (m *modelPicker) withdraw(r *modelSupplier, id Block) {
 	r.late[id]++
 }
 
-// unaskAll ends all requests for a piece, and returns them.
+// withdrawAll removes all outstanding requests for a piece, and returns them.
 func (m *modelPicker) withdrawAll(p *modelPiece) (cancel []string) {
 	for k := range p.blocks {
 		id := Block{int32(p.index), int32(k)}
@@ -139,7 +139,7 @@ func (p *modelPiece) assign(r *modelSupplier) {
 	}
 }
 
-// endTurn ends the time of the sole supplier, and counts it if that came to nothing.
+// endTurn removes the sole supplier, and counts a lapse if it was stuck or sent nothing.
 func (p *modelPiece) endTurn() {
 	if o := p.sole; o != nil && (o.stuck(p) || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil && !b.kept })) {
 		p.lapses[o.real.Host]++
@@ -147,7 +147,7 @@ func (p *modelPiece) endTurn() {
 	p.sole = nil
 }
 
-// reassign starts a piece again, for another sole supplier.
+// reassign starts a piece again for another sole supplier.
 func (m *modelPicker) reassign(p *modelPiece) (cancel []string) {
 	p.endTurn()
 	cancel = m.withdrawAll(p)
@@ -159,7 +159,7 @@ func (m *modelPicker) reassign(p *modelPiece) (cancel []string) {
 	return cancel
 }
 
-// entrusted is the first piece that r gets at once from one that has lapsed more often and sent nothing yet.
+// due returns the first piece that r takes over at once, because its sole supplier has more lapses and has sent nothing yet.
 func (m *modelPicker) due(r *modelSupplier) *modelPiece {
 	for _, p := range m.pieces {
 		if p.started > 0 && p.sole != nil && p.sole != r && r.may(p) && p.lapses[p.sole.real.Host] > p.lapses[r.real.Host] &&
@@ -186,12 +186,12 @@ func (r *modelSupplier) may(p *modelPiece) bool {
 	return r.has[p.index] && (!r.choking || r.allowed[p.index])
 }
 
-// choose is the piece of which r is asked for free blocks next: of the most wanted ones that it may
-// be asked for one that it suggests; else a started one, the oldest; else the first to be started.
+// choose returns the piece of which free blocks are requested from r next. Of the pieces with the highest priority that r can be
+// asked for, it is one that r suggests, else the oldest started one, else the first to start.
 func (m *modelPicker) choose(r *modelSupplier, now time.Time) *modelPiece {
 	could := func(p *modelPiece) bool {
 		held := p.sole != nil && p.sole != r && p.sole.has[p.index] && !m.neglects(p, r, now)
-		if held && p.sole.stuck(p) { // two that are snubbed do not take it in turns
+		if held && p.sole.stuck(p) { // two snubbed suppliers do not take turns
 			held = r.snubbed && slices.ContainsFunc(p.sole.queue, func(id Block) bool { return int(id.Piece) == p.index })
 		}
 		return p.wanted() && r.may(p) && !m.barred(r, p) && (p.started == 0 ||
@@ -211,7 +211,7 @@ func (m *modelPicker) choose(r *modelSupplier, now time.Time) *modelPiece {
 	return best
 }
 
-// sooner reports whether p comes before q, which is wanted as much.
+// sooner reports whether p comes before q, which has the same priority.
 func (m *modelPicker) sooner(p, q *modelPiece) bool {
 	if p.started == 0 && q.started == 0 {
 		return m.before(p, q)
@@ -219,12 +219,12 @@ func (m *modelPicker) sooner(p, q *modelPiece) bool {
 	return p.started > 0 && (q.started == 0 || p.started < q.started)
 }
 
-// eta is when r is expected to have sent n blocks.
+// eta returns the time in which r is expected to send n blocks.
 func (r *modelSupplier) eta(n int, now time.Time) time.Duration {
 	rate := cmp.Or(r.rate, guessedRate)
 	sending := time.Duration(float64(n) * layout.BlockSize / rate * float64(time.Second))
 	doubt := 1.
-	if r.shown != (time.Time{}) { // twice as fast as it was ten seconds ago, seven times after a minute
+	if r.shown != (time.Time{}) { // assumed twice as fast after ten seconds, seven times after a minute
 		doubt += min(now.Sub(r.shown).Seconds(), 60) / 10
 	}
 	eta := time.Duration(float64(sending+r.rtt) / doubt)
@@ -234,8 +234,8 @@ func (r *modelSupplier) eta(n int, now time.Time) time.Duration {
 	return eta
 }
 
-// outdoes reports whether r has the whole of a piece on parole by half the time in which o has sent n blocks
-// and those of the piece that are free, less often with each turn of r's, and if its rate is unknown.
+// outdoes reports whether r would send all of a piece on parole in under half the time in which o sends n blocks and the free
+// ones of the piece. The margin grows with each turn of r's host, and if the rate of r is unknown.
 func (m *modelPicker) outdoes(p *modelPiece, r, o *modelSupplier, n int, now time.Time) bool {
 	for _, b := range p.blocks {
 		n += one(b.free())
@@ -250,14 +250,14 @@ func (m *modelPicker) outdoes(p *modelPiece, r, o *modelSupplier, n int, now tim
 	return float64(o.eta(n, now)) > margin*float64(r.eta(len(r.queue)+len(p.blocks)-p.kept(), now))
 }
 
-// neglects reports whether the sole supplier of a piece is asked for none of it, and slower than r.
+// neglects reports whether no request for a piece is outstanding to its sole supplier, and r outdoes that.
 func (m *modelPicker) neglects(p *modelPiece, r *modelSupplier, now time.Time) bool {
 	o := p.sole
 	asked := slices.ContainsFunc(o.queue, func(id Block) bool { return int(id.Piece) == p.index })
 	return !asked && m.outdoes(p, r, o, len(o.queue), now)
 }
 
-// expected is when r's k-th request from 0 may be answered, perhaps never.
+// expected returns the time until the k-th request to r, counting from 0, is answered: very long if it may never be.
 func (m *modelPicker) expected(r *modelSupplier, k int, now time.Time) time.Duration {
 	if r.stuck(m.pieces[r.queue[k].Piece]) {
 		return 1 << 62
@@ -265,7 +265,7 @@ func (m *modelPicker) expected(r *modelSupplier, k int, now time.Time) time.Dura
 	return r.eta(k+1, now)
 }
 
-// victim is the request that r takes over when nothing is free.
+// victim returns the request that r takes over when no block is free.
 func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupplier, at Block) {
 	if r.snubbed {
 		return nil, at
@@ -279,17 +279,17 @@ func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupp
 			}
 			eta := m.expected(o, k, now)
 			worth := len(owners) == 1 || r.rate > 0 || o.rate > 0 || !r.asked || o.stuck(m.pieces[id.Piece])
-			for _, other := range owners { // sooner than all, in the place of the last
+			for _, other := range owners { // r is sooner than all owners, and replaces the last
 				theirs := m.expected(other, slices.Index(other.queue, id), now)
 				worth = worth && theirs > 2*r.eta(len(r.queue)+1, now) && (theirs <= eta || len(owners) == 1)
 			}
-			if p := m.pieces[id.Piece]; !o.stuck(p) { // it is out of work, and it pays for sure or there are few such thefts
+			if p := m.pieces[id.Piece]; !o.stuck(p) { // r is running out of work, and gains much or has a ration
 				mine := r.eta(len(r.queue)+1, now)
 				worth = worth && (len(r.queue) == 0 || mine <= stealAhead+2*r.rtt) &&
 					(m.loot < firstLoot+m.received/lootRatio || m.largeGain(o, eta-mine, now))
 			}
 			if p := m.pieces[id.Piece]; p.parole && !o.stuck(p) {
-				worth = worth && m.outdoes(p, r, o, k+1, now) // all of it starts again
+				worth = worth && m.outdoes(p, r, o, k+1, now) // the whole piece starts again
 			}
 			if worth && (eta > latest || eta == latest && o == victim) {
 				victim, at, latest = o, id, eta
@@ -299,8 +299,8 @@ func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupp
 	return victim, at
 }
 
-// largeGain reports whether a theft from o that gains so much is worth it: it was silent for a second, and all together
-// need less than half of that for what they are asked for.
+// largeGain reports whether a theft from o with the given gain is not rationed: o was silent for a second, and all suppliers
+// together answer all requests in less than half the gain.
 func (m *modelPicker) largeGain(o *modelSupplier, gain time.Duration, now time.Time) bool {
 	blocks, rate := 0, 0.
 	for _, s := range m.suppliers {
@@ -428,7 +428,8 @@ func (m *modelPicker) release(r *modelSupplier, which func(Block) bool) (back []
 	return back
 }
 
-// yield has r give back what is less wanted than a priority, as far as something else stands behind it, or all.
+// yield removes requests to r for pieces with a lower priority than the given one: all of them, or those before the last other
+// request.
 func (m *modelPicker) yield(r *modelSupplier, priority uint8, all bool) (cancel []string) {
 	end := len(r.queue)
 	less := func(id Block) bool { return m.pieces[id.Piece].priority < priority }

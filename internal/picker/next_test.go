@@ -15,8 +15,8 @@ func TestRarestFirst(t *testing.T) {
 	sc.join("a", 0, 1)
 	sc.join("b", 1, 2)
 	sc.join("c", 1, 2)
-	require.Equal(t, "0.0 0.1", sc.asks("a", 2), "piece 0 is only with a, and with the seed, which does not count")
-	require.Equal(t, "2.0 2.1", sc.asks("b", 2), "b has not got 0; 2 is rarer than 1")
+	require.Equal(t, "0.0 0.1", sc.asks("a", 2), "only a has piece 0, besides the seed, which does not count")
+	require.Equal(t, "2.0 2.1", sc.asks("b", 2), "b lacks 0; 2 is rarer than 1")
 	require.Equal(t, "0.2 0.3 2.2 2.3", sc.asks("s", 4), "started pieces come before new ones, the oldest first")
 	sc.s.Leave(sc.peers["c"])
 	require.Equal(t, "1.0", sc.asks("s", 1))
@@ -31,16 +31,16 @@ func TestPriority(t *testing.T) {
 	sc.s.Prioritise(other, high)
 	require.Equal(t, fmt.Sprintf("%d.0 %d.1 %d.2 %d.3 %d.1", other, other, other, other, first), sc.asks("s", 5),
 		"what is more wanted comes before what is begun")
-	require.Equal(t, fmt.Sprintf("%d.0 %d.1", first, first), ids(blocksOf(sc.s.yield(sc.peers["s"], high, true))), "and may take its place")
+	require.Equal(t, fmt.Sprintf("%d.0 %d.1", first, first), ids(blocksOf(sc.s.yield(sc.peers["s"], high, true))), "a piece of higher priority may take its place")
 
 	cancel := sc.s.Prioritise(other, skip)
-	require.Len(t, cancel, 4, "what is not wanted any more is cancelled")
+	require.Len(t, cancel, 4, "requests for an unwanted piece are cancelled")
 	require.False(t, sc.s.need.Has(other))
 	sc.sends("s", int32(other), 0, Wasted)
 	sc.s.Prioritise(first, skip)
 	sc.s.Prioritise(3-first-other, skip)
 	require.Empty(t, sc.asks("s", 1))
-	require.False(t, sc.s.Interesting(sc.peers["s"]), "and interest ends with what is wanted")
+	require.False(t, sc.s.Interesting(sc.peers["s"]), "nothing that s has is wanted")
 }
 
 func TestInterest(t *testing.T) {
@@ -48,9 +48,9 @@ func TestInterest(t *testing.T) {
 	a := sc.join("a", 0)
 	require.True(t, sc.s.Interesting(a))
 	sc.s.Passed(0, nil)
-	require.False(t, sc.s.Interesting(a), "we have what it has")
+	require.False(t, sc.s.Interesting(a), "we have all its pieces")
 	require.True(t, sc.s.Have(a, 1))
-	require.False(t, sc.s.Have(a, 1), "no news")
+	require.False(t, sc.s.Have(a, 1), "not new")
 	require.True(t, sc.s.Interesting(a))
 	sc.s.lose(a, 1)
 	require.False(t, sc.s.Interesting(a))
@@ -62,14 +62,14 @@ func TestFastPieces(t *testing.T) {
 	sc.join("b", 0, 1, 2)
 	a.Choking = true
 	a.allowed = map[int32]struct{}{2: {}, 3: {}}
-	require.Equal(t, "3.0 3.1 3.2 3.3", sc.asks("a", 9), "what it has of what a choke does not stop (BEP 6)")
+	require.Equal(t, "3.0 3.1 3.2 3.3", sc.asks("a", 9), "its allowed-fast pieces (BEP 6)")
 	b := sc.peers["b"]
 	top := sc.s.first(b)
 	other := (top + 1) % 3
 	b.Suggest(other)
 	require.Equal(t, other, sc.s.first(b), "a suggestion overrules rarity")
 	sc.s.Prioritise(top, high)
-	require.Equal(t, top, sc.s.first(b), "but not what is wanted more")
+	require.Equal(t, top, sc.s.first(b), "but not priority")
 	for i := range maxSuggested + 3 {
 		b.Suggest(i)
 	}
@@ -89,14 +89,14 @@ func TestSuggestedPieces(t *testing.T) {
 		}
 		return ids
 	}
-	require.Equal(t, blocks(started+1, 0, 2), strings.Fields(sc.asks("b", 2)), "what is suggested comes before what is started")
+	require.Equal(t, blocks(started+1, 0, 2), strings.Fields(sc.asks("b", 2)), "a suggested piece comes before started ones")
 	require.Equal(t, slices.Concat(blocks(started+1, 2, 4), blocks(started, 1, 2)), strings.Fields(sc.asks("b", 3)), "to its end")
 	b.Suggest((started + 2) % 4)
 	sc.s.Prioritise(started, high)
-	require.Equal(t, slices.Concat(blocks(started, 2, 4), blocks(started+2, 0, 1)), strings.Fields(sc.asks("b", 3)), "but not before what is wanted more")
+	require.Equal(t, slices.Concat(blocks(started, 2, 4), blocks(started+2, 0, 1)), strings.Fields(sc.asks("b", 3)), "but not before pieces of higher priority")
 }
 
-func TestSnubbedPeerIsTriedWithOne(t *testing.T) {
+func TestSnubbedPeerIsAskedForOne(t *testing.T) {
 	sc := newScene(t, 3)
 	a := sc.join("a")
 	sc.asks("a", 2)
@@ -105,5 +105,5 @@ func TestSnubbedPeerIsTriedWithOne(t *testing.T) {
 	sc.s.Release(a, everything)
 	require.Len(t, strings.Fields(sc.asks("a", 9)), 1, "one block, to see whether it is back")
 	sc.sends("a", a.queue[0].Piece, a.queue[0].Index, Accepted)
-	require.Len(t, strings.Fields(sc.asks("a", 5)), 5, "it is")
+	require.Len(t, strings.Fields(sc.asks("a", 5)), 5, "it is back")
 }

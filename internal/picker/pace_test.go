@@ -9,10 +9,10 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// epoch is where the clocks of tests without a bubble start.
+// epoch is the start time of tests without a synctest bubble.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// A peer is snubbed once it has been silent for longer than its blocks have ever taken to come, within bounds.
+// A peer is snubbed when it has been silent for much longer than its blocks usually take, within bounds.
 func TestSnubPatience(t *testing.T) {
 	for _, c := range []struct {
 		blocks int
@@ -20,9 +20,9 @@ func TestSnubPatience(t *testing.T) {
 		want   time.Duration
 	}{
 		{0, 0, snubTimeout},
-		{7, time.Second, snubTimeout}, // too few to know
+		{7, time.Second, snubTimeout}, // too few samples
 		{8, time.Second, minSnubTimeout},
-		{8, 10 * time.Second, 12670 * time.Millisecond}, // the mean, and four times the 0.67 s that they seem to stray
+		{8, 10 * time.Second, 12670 * time.Millisecond}, // the mean, and four times the deviation of 0.67 s
 		{100, 30 * time.Second, 30 * time.Second},
 		{100, 500 * time.Second, maxSnubTimeout},
 	} {
@@ -35,14 +35,14 @@ func TestSnubPatience(t *testing.T) {
 		require.False(t, r.overdue(epoch.Add(c.want-10*time.Millisecond)), "%+v", c)
 		require.True(t, r.overdue(epoch.Add(c.want+10*time.Millisecond)), "%+v", c)
 		r.queue = nil
-		require.False(t, r.overdue(epoch.Add(time.Hour)), "it is asked for nothing")
+		require.False(t, r.overdue(epoch.Add(time.Hour)), "nothing is requested from it")
 	}
 }
 
-// The rate of a peer is that of the last seconds in which it was asked for something.
+// The rate of a peer is measured over the last seconds in which requests were outstanding.
 func TestRateOfAnswers(t *testing.T) {
 	for silence, want := range map[time.Duration]float64{
-		0:               layout.BlockSize, // that may have been ready
+		0:               layout.BlockSize, // the block may have been in a buffer
 		time.Second:     layout.BlockSize,
 		5 * time.Second: layout.BlockSize / 5.,
 		time.Minute:     layout.BlockSize / 60.,
@@ -59,12 +59,12 @@ func TestRateOfAnswers(t *testing.T) {
 	for range 10 {
 		r.add(layout.BlockSize, time.Second, epoch)
 	}
-	require.InEpsilon(t, 2*layout.BlockSize, r.rate, 0.3, "it has become slower")
+	require.InEpsilon(t, 2*layout.BlockSize, r.rate, 0.3, "the peer has become slower")
 	r.add(layout.BlockSize, time.Minute, epoch)
-	require.InEpsilon(t, layout.BlockSize/60., r.rate, 0.01, "and slower")
+	require.InEpsilon(t, layout.BlockSize/60., r.rate, 0.01, "the peer has become slower still")
 }
 
-// That a peer is slow is believed less and less until it shows it again.
+// The older a measured rate is, the faster the peer is assumed to be.
 func TestOldRateIsDoubted(t *testing.T) {
 	var r Supplier
 	r.pace.add(layout.BlockSize, 4*time.Second, epoch)
@@ -74,7 +74,7 @@ func TestOldRateIsDoubted(t *testing.T) {
 	require.Equal(t, took/7, r.eta(0, epoch.Add(time.Hour)))
 	r.heard = epoch.Add(time.Hour)
 	r.enqueue(outstanding{at: r.heard})
-	require.Equal(t, took/7, r.eta(0, r.heard), "to be asked changes nothing yet")
+	require.Equal(t, took/7, r.eta(0, r.heard), "a request alone changes nothing")
 	require.Equal(t, took, r.eta(0, r.heard.Add(took)), "silence does")
 	r.pace.add(layout.BlockSize, 4*time.Second, epoch.Add(time.Hour))
 	require.Equal(t, took, r.eta(0, epoch.Add(time.Hour)))

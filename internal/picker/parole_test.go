@@ -10,11 +10,11 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// fetch has each of four blocks of piece 0 sent by the peer that is named in its place.
+// fetch makes the peer names[k] send block k of piece 0.
 func (sc *scene) fetch(names string) {
 	sc.t.Helper()
 	for k, name := range names {
-		for range 4 { // others may have to take turns until this one is asked for block k
+		for range 4 { // repeat until block k is requested from this peer
 			if slices.ContainsFunc(sc.peers[string(name)].queue, func(q outstanding) bool { return int(q.Index) == k }) {
 				break
 			}
@@ -25,7 +25,7 @@ func (sc *scene) fetch(names string) {
 	}
 }
 
-// origins writes out some origins, each of which is a name.
+// origins joins origins, each of which is the name of a peer.
 func origins(liars []any) (names string) {
 	for _, name := range liars {
 		names += name.(string)
@@ -33,13 +33,13 @@ func origins(liars []any) (names string) {
 	return names
 }
 
-// passed has piece 0 pass its hash, and returns the names of those that lied.
+// passed makes piece 0 pass its hash, and returns the names of the liars.
 func (sc *scene) passed(truth []uint64) string {
 	_, liars := sc.s.Passed(0, truth)
 	return origins(liars)
 }
 
-// failed has piece 0 fail as if it had failed twice before, so that nothing of it is believed.
+// failed makes piece 0 fail its hash as if it had failed twice before, so that all its blocks are dropped.
 func (sc *scene) failed() {
 	sc.s.spoiled[0] = &suspicion{failures: 2, records: make(map[any]record)}
 	sc.s.Failed(0, make([]uint64, 4))
@@ -61,19 +61,19 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.join("l")
 		sc.fetch("alal")
 		sc.s.spoiled[0] = &suspicion{failures: 2, records: make(map[any]record)}
-		require.Empty(t, sc.s.Failed(0, []uint64{10, 99, 12, 13}), "it could be either")
+		require.Empty(t, sc.s.Failed(0, []uint64{10, 99, 12, 13}), "either peer may have lied")
 
 		require.Equal(t, "0.0 0.1", sc.asks("a", 2))
-		require.Empty(t, sc.asks("l", 2), "it is on parole with a alone")
+		require.Empty(t, sc.asks("l", 2), "a is the sole supplier")
 		for k := range int32(4) {
 			sc.asks("a", 1)
 			sc.sends("a", 0, k, Accepted)
 		}
-		require.Equal(t, "l", sc.passed(truth), "the block that differs was l's")
-		require.Empty(t, sc.passed(truth), "and that is the end of it")
+		require.Equal(t, "l", sc.passed(truth), "l sent the block that differs")
+		require.Empty(t, sc.passed(truth), "the suspicion has ended")
 	})
 
-	t.Run("the liar has it on parole", func(t *testing.T) {
+	t.Run("the liar is the sole supplier", func(t *testing.T) {
 		sc := newScene(t, 1)
 		sc.join("a")
 		sc.join("l")
@@ -83,7 +83,7 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		require.Equal(t, "l", origins(sc.s.Failed(0, []uint64{10, 98, 12, 13})))
 	})
 
-	t.Run("a parole that is not served", func(t *testing.T) {
+	t.Run("the sole supplier stops sending", func(t *testing.T) {
 		sc := newScene(t, 1)
 		sc.join("a")
 		sc.join("b")
@@ -100,20 +100,20 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.peers["a"].Choking = false
 		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4))
 		sc.s.Leave(sc.peers["a"])
-		require.True(t, sc.s.heap.holds(0), "and so it does when a leaves")
+		require.True(t, sc.s.heap.holds(0), "the piece starts again when a leaves, too")
 	})
 
-	t.Run("a slow one has it on parole", func(t *testing.T) {
+	t.Run("the sole supplier is slow", func(t *testing.T) {
 		sc := newScene(t, 1)
 		sc.join("a").pace.rate = 1 << 12
 		sc.join("b")
 		sc.fetch("abab")
 		sc.failed()
 		sc.asks("a", 4)
-		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "all of it is stolen, or none")
+		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "the whole piece is taken over")
 	})
 
-	t.Run("its sole supplier is busy with another piece", func(t *testing.T) {
+	t.Run("the sole supplier is busy with another piece", func(t *testing.T) {
 		sc := newScene(t, 2)
 		sc.s.Prioritise(1, 0)
 		sc.join("a").pace.rate = 1 << 12
@@ -126,10 +126,10 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.s.Prioritise(1, high)
 		require.Equal(t, "1.0 1.1 1.2 1.3", sc.asks("a", 4))
 		require.Empty(t, sc.asks("b", 4), "b would not have it sooner")
-		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4), "c would, and starts again")
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4), "c would, and starts the piece again")
 	})
 
-	t.Run("a crowd passes it around", func(t *testing.T) {
+	t.Run("many suppliers pass it around", func(t *testing.T) {
 		sc := newScene(t, 1)
 		sc.join("a").pace.rate = 70e3
 		for _, name := range []string{"c", "d", "e", "f", "g"} {
@@ -138,25 +138,25 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.fetch("acac")
 		sc.failed()
 		sc.asks("c", 4)
-		require.Empty(t, sc.asks("d", 4), "d has shown nothing yet")
+		require.Empty(t, sc.asks("d", 4), "the rate of d is unknown")
 		for k, name := range []string{"d", "e", "f", "g"} {
 			sc.peers[[]string{"c", "d", "e", "f"}[k]].snubbed = true
-			require.Contains(t, sc.asks(name, 4), "0.0 0.1 0.2 0.3", "unless the other lets it wait for too long")
+			require.Contains(t, sc.asks(name, 4), "0.0 0.1 0.2 0.3", "the sole supplier is snubbed")
 		}
 		sc.now = sc.now.Add(2 * time.Second)
-		require.Equal(t, "0.0 0.1 0.2 0.3 -g:0.0 -g:0.1 -g:0.2 -g:0.3", sc.asks("a", 4), "however many have let it wait")
+		require.Equal(t, "0.0 0.1 0.2 0.3 -g:0.0 -g:0.1 -g:0.2 -g:0.3", sc.asks("a", 4), "however many lapses there were")
 		sc.peers["a"].Choking = true
 		sc.s.Release(sc.peers["a"], everything)
 		sc.peers["c"].snubbed = false
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("c", 4))
 		sc.peers["a"].Choking = false
 		sc.now = sc.now.Add(2 * time.Second)
-		require.Empty(t, sc.asks("a", 4), "a had its turn, so it has to be much sooner")
+		require.Empty(t, sc.asks("a", 4), "a had a turn, so it must be sooner by a larger margin")
 		sc.now = sc.now.Add(2 * time.Second)
 		require.Contains(t, sc.asks("a", 4), "0.0 0.1 0.2 0.3")
 	})
 
-	t.Run("one has let it wait before", func(t *testing.T) {
+	t.Run("one supplier has lapsed before", func(t *testing.T) {
 		sc := newScene(t, 1)
 		sc.join("a").pace.rate = 500e3
 		sc.join("b")
@@ -166,13 +166,13 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 		sc.peers["b"].snubbed = true
 		sc.s.Release(sc.peers["b"], everything)
 		sc.peers["b"].snubbed = false
-		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4), "b may be the first to ask again, and is fast")
-		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4), "but it is a's turn")
-		require.Empty(t, sc.asks("b", 4), "even if that takes longer")
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4), "b calls Next first, and is fast")
+		require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4), "but b has lapsed, and a has not")
+		require.Empty(t, sc.asks("b", 4), "even if a takes longer")
 		sc.now = sc.now.Add(time.Second)
-		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "unless that takes too long")
+		require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4), "unless a takes too long")
 		sc.sends("b", 0, 0, Accepted)
-		require.Empty(t, sc.asks("a", 4), "it is not taken from a peer that sends")
+		require.Empty(t, sc.asks("a", 4), "a piece is not taken from a peer that sends")
 	})
 
 	t.Run("an earlier run left it", func(t *testing.T) {
@@ -195,11 +195,11 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 			sc.s.block(sc.s.started[0], int32(k)).sender = sc.s.senderOf(sc.peers[sender])
 		}
 		sc.s.Failed(0, truth)
-		require.Len(t, sc.s.spoiled[0].attempts, maxAttempts, "are not all remembered")
+		require.Len(t, sc.s.spoiled[0].attempts, maxAttempts, "only maxAttempts are recorded")
 	})
 }
 
-// A piece that failed is not fetched again as a whole, unless nothing else explains it.
+// A piece that failed is not fetched again as a whole at once.
 func TestBlocksOfAFailedPieceStay(t *testing.T) {
 	truth := []uint64{10, 11, 12, 13}
 
@@ -210,7 +210,7 @@ func TestBlocksOfAFailedPieceStay(t *testing.T) {
 		sc.fetch("aala")
 		require.Empty(t, sc.s.Failed(0, []uint64{10, 11, 99, 13}))
 		require.Equal(t, Started{Attempt: 1, Left: 1, Free: 1, Parole: true, Kept: 3}, sc.s.Started(0))
-		require.Empty(t, sc.asks("l", 4), "l is not asked for the same again")
+		require.Empty(t, sc.asks("l", 4), "l may not replace its own block")
 		require.Equal(t, "0.2", sc.asks("a", 4))
 		sc.sends("a", 0, 2, Accepted)
 		require.Equal(t, "l", sc.passed(truth))
@@ -225,28 +225,28 @@ func TestBlocksOfAFailedPieceStay(t *testing.T) {
 		sc.s.Failed(0, []uint64{10, 11, 99, 13})
 		require.Equal(t, "0.0", sc.asks("b", 4))
 		sc.sends("b", 0, 0, Accepted)
-		require.Empty(t, sc.s.Failed(0, []uint64{10, 11, 99, 13}), "b and c, two blocks each")
+		require.Empty(t, sc.s.Failed(0, []uint64{10, 11, 99, 13}), "b and c sent two blocks each")
 		require.Equal(t, 2, sc.s.Started(0).Kept)
 		require.Equal(t, "0.0 0.1", sc.asks("a", 4))
 		sc.sends("a", 0, 0, Accepted)
 		sc.sends("a", 0, 1, Accepted)
 		sc.s.Failed(0, []uint64{10, 11, 99, 13})
-		require.Zero(t, sc.s.Started(0), "nothing is believed now")
+		require.Zero(t, sc.s.Started(0), "all blocks are dropped")
 		sc.fetch("aaaa")
 		require.Equal(t, "c", sc.passed(truth))
 	})
 
-	t.Run("its own sender alone is left", func(t *testing.T) {
+	t.Run("only the sender of the dropped block is left", func(t *testing.T) {
 		sc := newScene(t, 1)
 		sc.join("a").Ready = true
 		sc.join("l").Ready = true
 		sc.fetch("aala")
 		sc.s.Failed(0, []uint64{10, 11, 99, 13})
 		sc.peers["a"].Choking = true
-		require.Equal(t, "0.2", sc.asks("l", 4), "or it would never be whole")
+		require.Equal(t, "0.2", sc.asks("l", 4), "otherwise the piece would never be complete")
 	})
 
-	t.Run("the one that was to replace them leaves", func(t *testing.T) {
+	t.Run("the supplier that replaces blocks leaves", func(t *testing.T) {
 		sc := newScene(t, 1)
 		for _, name := range []string{"a", "b", "l"} {
 			sc.join(name).Ready = true
@@ -256,11 +256,11 @@ func TestBlocksOfAFailedPieceStay(t *testing.T) {
 		require.Equal(t, "0.0 0.1", sc.asks("b", 4))
 		sc.sends("b", 0, 0, Accepted)
 		sc.s.Leave(sc.peers["b"])
-		require.Equal(t, Started{Attempt: 1, Left: 2, Free: 2, Parole: true, Kept: 2}, sc.s.Started(0), "what is not suspected stays")
+		require.Equal(t, Started{Attempt: 1, Left: 2, Free: 2, Parole: true, Kept: 2}, sc.s.Started(0), "the other blocks stay")
 	})
 }
 
-// When a liar is known, everything that it sent and that no hash has vouched for is fetched again, and nothing else.
+// Disown drops the unverified blocks of a known liar, and no others.
 func TestDisown(t *testing.T) {
 	sc := newScene(t, 3)
 	sc.join("a").Ready = true
@@ -274,17 +274,17 @@ func TestDisown(t *testing.T) {
 	sc.sends("l", 0, 1, Accepted)
 	sc.sends("a", 0, 0, Accepted)
 	liar := func(origin any) bool { return origin == "l" }
-	require.Equal(t, "0.1", ids(sc.s.Disown(liar)), "what is being hashed is not touched")
+	require.Equal(t, "0.1", ids(sc.s.Disown(liar)), "a piece that is being hashed is left alone")
 	require.Empty(t, sc.s.Disown(liar))
 	require.Equal(t, 3, sc.s.Started(0).Left)
 
 	require.Empty(t, sc.s.Failed(1, []uint64{10, 99, 12, 13}))
 	arrived := sc.s.Arrived(1)
-	require.False(t, arrived.Has(0) || arrived.Has(1), "l is the first to be suspected, whatever its share")
+	require.False(t, arrived.Has(0) || arrived.Has(1), "a known liar is accused first, whatever its share")
 	require.True(t, arrived.Has(2) && arrived.Has(3))
 }
 
-// Of a piece whose false blocks are known, only these are fetched again, and their senders are known.
+// If the false blocks of a piece are known, only these are fetched again, and their senders lied.
 func TestExposedBlocks(t *testing.T) {
 	sc := newScene(t, 1)
 	for _, name := range []string{"a", "b", "c"} {
@@ -296,10 +296,10 @@ func TestExposedBlocks(t *testing.T) {
 	require.Equal(t, []int{0, 2, 3}, slices.Collect(arrived.All()))
 	p := sc.s.Started(0)
 	require.Equal(t, []int{1, 1}, []int{p.Left, p.Free})
-	require.False(t, p.Parole, "what comes is known by its own hash")
+	require.False(t, p.Parole, "blocks are checked by their own hashes")
 }
 
-// A piece whose false blocks are known is no longer on parole: another peer may send them.
+// If the false blocks of a piece are known, it has no sole supplier any more: any peer may send them.
 func TestExposedBlocksEndParole(t *testing.T) {
 	sc := newScene(t, 1)
 	sc.join("a")

@@ -15,7 +15,7 @@ const blocks = 4 // of each piece
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// newPicker returns a picker of so many wanted pieces.
+// newPicker returns a Picker with the given number of pieces, all wanted.
 func newPicker(pieces int) *picker.Picker {
 	const length = blocks * layout.BlockSize
 	pk := picker.New(layout.New(length, layout.File{Length: int64(pieces) * length}), 1)
@@ -25,7 +25,7 @@ func newPicker(pieces int) *picker.Picker {
 	return pk
 }
 
-// join adds a supplier that has some pieces and does not choke.
+// join adds a supplier that has the given pieces and does not choke.
 func join(pk *picker.Picker, origin string, has bits.Set) *picker.Supplier {
 	s := &picker.Supplier{Origin: origin, Host: origin, Ready: true}
 	pk.Join(s)
@@ -41,7 +41,7 @@ func set(pieces int, has ...int) bits.Set {
 	return b
 }
 
-// askOne has s asked for one block.
+// askOne requests one block from s.
 func askOne(t *testing.T, pk *picker.Picker, s *picker.Supplier) picker.Block {
 	t.Helper()
 	asked, cancel := pk.Next(s, 1, start, nil)
@@ -52,7 +52,7 @@ func askOne(t *testing.T, pk *picker.Picker, s *picker.Supplier) picker.Block {
 
 func all(picker.Block) bool { return true }
 
-// One supplier sends all there is, in the words of its owner.
+// One supplier sends all pieces, through the exported API.
 func TestDownloadFromOne(t *testing.T) {
 	const pieces = 3
 	pk := newPicker(pieces)
@@ -62,20 +62,20 @@ func TestDownloadFromOne(t *testing.T) {
 	s := &picker.Supplier{Origin: "a", Host: "a", Choking: true}
 	pk.Join(s)
 	require.Equal(t, []*picker.Supplier{s}, pk.Suppliers())
-	require.False(t, pk.Interesting(s), "it has nothing yet")
+	require.False(t, pk.Interesting(s), "it has no pieces yet")
 	require.True(t, pk.Have(s, 1))
 	require.Equal(t, 1, s.Count())
 	require.False(t, s.HasAll())
 	require.EqualValues(t, 1, pk.Availability(1))
 	pk.Bitfield(s, bits.Full(pieces))
-	require.Zero(t, pk.Availability(1), "those that have everything do not count")
+	require.Zero(t, pk.Availability(1), "suppliers that have everything are not counted")
 	require.True(t, s.HasAll())
 	require.Equal(t, pieces, s.Count())
 	require.True(t, pk.Interesting(s))
 
 	require.Zero(t, s.Room(), "it is not ready")
 	s.Ready = true
-	require.Zero(t, s.Room(), "and it chokes us")
+	require.Zero(t, s.Room(), "it chokes us")
 	s.Choking = false
 	s.SetLimit(3)
 	require.Equal(t, 3, s.Room())
@@ -88,7 +88,7 @@ func TestDownloadFromOne(t *testing.T) {
 		for _, b := range asked {
 			now = now.Add(time.Second)
 			require.True(t, s.IsAsked(int(b.Piece)))
-			require.Equal(t, picker.Receipt{}, pk.Received(s, b, now), "it is accepted")
+			require.Equal(t, picker.Receipt{}, pk.Received(s, b, now), "the block is accepted")
 			st := pk.Started(int(b.Piece))
 			require.NotZero(t, st.Attempt)
 			require.Equal(t, blocks-pk.Arrived(int(b.Piece)).Count(), st.Left)
@@ -113,7 +113,7 @@ func TestRejected(t *testing.T) {
 	pk := newPicker(2)
 	s := join(pk, "a", set(2, 0))
 	asked, freed := pk.Rejected(s, picker.Block{Piece: 0, Index: 1})
-	require.False(t, asked, "it was never asked for")
+	require.False(t, asked, "the block was never requested")
 	require.False(t, freed)
 
 	reject := func(b picker.Block) {
@@ -126,16 +126,16 @@ func TestRejected(t *testing.T) {
 	}
 	s.AllowFast(0)
 	s.Choking = true
-	require.NotZero(t, s.Room(), "for allowed-fast pieces")
+	require.NotZero(t, s.Room(), "an allowed-fast piece can be requested")
 	require.True(t, s.AllowedFast(0))
 	reject(askOne(t, pk, s))
-	require.False(t, s.AllowedFast(0), "it does not allow that piece after all")
+	require.False(t, s.AllowedFast(0), "a reject while choking ends allowed-fast")
 	left, _ := pk.Next(s, 1, start, nil)
 	require.Empty(t, left)
 
 	s.Choking = false
 	reject(askOne(t, pk, s))
-	require.True(t, s.Has(0), "it may have been asked for too much at once")
+	require.True(t, s.Has(0), "one reject may mean too many requests")
 	reject(askOne(t, pk, s))
 	require.False(t, s.Has(0))
 	require.False(t, pk.Interesting(s))
@@ -145,11 +145,11 @@ func TestRejected(t *testing.T) {
 	require.Equal(t, 1, pk.Release(s, all))
 	asked, freed = pk.Rejected(s, b)
 	require.True(t, asked)
-	require.False(t, freed, "it was released before")
-	require.Equal(t, picker.Unrequested, pk.Received(s, b, start).Verdict, "and is not expected any more")
+	require.False(t, freed, "the request was released before")
+	require.Equal(t, picker.Unrequested, pk.Received(s, b, start).Verdict, "a rejected block is not expected any more")
 }
 
-// A peer that is silent for too long is asked for one block, until it sends it.
+// A peer that is silent for too long is asked for only one block until it sends one.
 func TestSnub(t *testing.T) {
 	pk := newPicker(1)
 	s := join(pk, "a", bits.Full(1))
@@ -158,16 +158,16 @@ func TestSnub(t *testing.T) {
 	require.Empty(t, pk.Snub(s, start.Add(19*time.Second)))
 	require.False(t, s.Snubbed())
 	late := start.Add(21 * time.Second)
-	require.Len(t, pk.Snub(s, late), 3, "requests to cancel")
+	require.Len(t, pk.Snub(s, late), 3, "all its requests are to be cancelled")
 	require.True(t, s.Snubbed())
 	require.Zero(t, s.Outstanding())
 	asked, _ = pk.Next(s, 3, late, nil)
 	require.Len(t, asked, 1)
-	require.Equal(t, picker.Receipt{Again: true}, pk.Received(s, asked[0], late), "it may answer the first request")
+	require.Equal(t, picker.Receipt{Again: true}, pk.Received(s, asked[0], late), "the block may answer the first request")
 	require.False(t, s.Snubbed())
 }
 
-// A block that two were asked for need not be sent by the other.
+// When a block that was requested from two suppliers arrives, the other request is cancelled.
 func TestSecondCopyIsCancelled(t *testing.T) {
 	pk := newPicker(1)
 	a, b := join(pk, "a", bits.Full(1)), join(pk, "b", bits.Full(1))
@@ -180,7 +180,7 @@ func TestSecondCopyIsCancelled(t *testing.T) {
 	require.Equal(t, blocks-1, pk.Leave(a))
 }
 
-// A peer that allows any number of pieces is believed for some of them.
+// However many pieces a peer allows fast, only 64 are recorded.
 func TestAllowedFastIsBounded(t *testing.T) {
 	s := new(picker.Supplier)
 	allowed := 0
@@ -193,29 +193,29 @@ func TestAllowedFastIsBounded(t *testing.T) {
 	require.Equal(t, 64, allowed)
 }
 
-// What is not read until later is no silence of the supplier.
+// A delay of our own reads does not count as silence of the supplier.
 func TestHeldIsNotSnubbed(t *testing.T) {
 	pk := newPicker(1)
 	s := join(pk, "s", set(1, 0))
 	askOne(t, pk, s)
-	require.NotZero(t, s.Memory(), "the request takes some")
+	require.NotZero(t, s.Memory(), "a request takes memory")
 	s.Held(start.Add(19 * time.Second))
 	require.Empty(t, pk.Snub(s, start.Add(38*time.Second)))
 	require.Len(t, pk.Snub(s, start.Add(40*time.Second)), 1)
 }
 
-// A supplier may say again, and take back, what it has.
+// Haves may repeat pieces, and Lose may include pieces that the supplier lacks.
 func TestHavesAndLose(t *testing.T) {
 	pk := newPicker(8)
 	s := join(pk, "s", set(8, 0))
 	require.True(t, pk.Haves(s, set(8, 0, 1)))
-	require.False(t, pk.Haves(s, set(8, 0, 1)), "no news")
+	require.False(t, pk.Haves(s, set(8, 0, 1)), "not new")
 	require.True(t, pk.HaveAll(s))
-	require.False(t, pk.Haves(s, set(8, 5)), "it has all")
+	require.False(t, pk.Haves(s, set(8, 5)), "it has every piece already")
 	pk.Lose(s, 2, 6)
 	require.Equal(t, 4, s.Count())
 	require.False(t, s.Has(2) || s.Has(5))
 	require.True(t, s.Has(1) && s.Has(6))
 	pk.Lose(s, 4, 7)
-	require.Equal(t, 3, s.Count(), "some of them it did not have")
+	require.Equal(t, 3, s.Count(), "it lacked some of these before")
 }

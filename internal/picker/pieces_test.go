@@ -6,10 +6,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A started piece of which storage may hold something else starts again. No supplier is blamed.
+// Abandon makes a started piece start again, without blame for a supplier.
 func TestAbandon(t *testing.T) {
 	sc := newScene(t, 1)
-	require.Empty(t, sc.s.Abandon(0), "it was not begun")
+	require.Empty(t, sc.s.Abandon(0), "the piece is not started")
 	a := sc.join("a")
 	require.Equal(t, "0.0 0.1 0.2", sc.asks("a", 3))
 	sc.sends("a", 0, 0, Accepted)
@@ -17,7 +17,7 @@ func TestAbandon(t *testing.T) {
 	require.True(t, sc.s.heap.holds(0))
 	require.Empty(t, a.queue)
 	sc.fetch("aaaa")
-	require.Empty(t, sc.s.Abandon(0), "it is on its way to be hashed")
+	require.Empty(t, sc.s.Abandon(0), "the piece is complete and being hashed")
 }
 
 func TestPieceInDoubt(t *testing.T) {
@@ -28,9 +28,9 @@ func TestPieceInDoubt(t *testing.T) {
 	require.False(t, sc.s.Interesting(sc.peers["s"]))
 	require.True(t, sc.s.Doubt(0))
 	require.True(t, sc.s.Doubted(0))
-	require.False(t, sc.s.Doubt(0), "it is already")
+	require.False(t, sc.s.Doubt(0), "the piece is in doubt already")
 	sc.s.Prioritise(0, high)
-	require.Empty(t, sc.asks("s", 1), "it is not asked for before it is known to be lost")
+	require.Empty(t, sc.asks("s", 1), "a piece in doubt is not requested")
 	sc.s.Lost(0)
 	require.False(t, sc.s.Doubted(0))
 	require.Equal(t, "0.0", sc.asks("s", 1))

@@ -9,11 +9,11 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// pipe sends as fast as a path allows: rate bytes a second, each block a round trip after it was asked for
-// at the earliest. It keeps as many requests under way as the pipeline says.
+// pipe simulates a supplier that sends rate bytes a second, each block at least a round trip after its request. It keeps as many
+// requests outstanding as the pipeline says.
 func pipe(p *pipeline, rate float64, rtt, d time.Duration, now time.Time) time.Time {
 	var asked []time.Time
-	link := now // is free from then on
+	link := now // when the link is free
 	for end := now.Add(d); now.Before(end); {
 		if len(asked) == 0 {
 			p.asked(now)
@@ -39,12 +39,12 @@ func TestPipelineDepth(t *testing.T) {
 		rate   float64
 		rtt    time.Duration
 		limit  int
-		atMost int // requests: what comes in a round trip and a second
+		atMost int // requests: the blocks of a round trip and a second
 	}{
 		{"a slow peer", 50e3, 50 * time.Millisecond, 500, startDepth},
 		{"a fast one nearby", 20e6, time.Millisecond, 2000, 1300},
 		{"a fast one far away", 10e6, 300 * time.Millisecond, 2000, 850},
-		{"faster than it takes requests", 100e6, 100 * time.Millisecond, 250, 250},
+		{"one that is limited by its reqq", 100e6, 100 * time.Millisecond, 250, 250},
 		{"one that takes few requests", 1e6, 100 * time.Millisecond, 5, 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -54,16 +54,15 @@ func TestPipelineDepth(t *testing.T) {
 			require.InDelta(t, (c.rtt + time.Duration(layout.BlockSize/c.rate*1e9)).Seconds(), p.rtt.Seconds(), 1e-3)
 			require.LessOrEqual(t, p.depth, c.atMost)
 			want := min(c.rate*(c.rtt+pipelineTime).Seconds()/layout.BlockSize, float64(c.limit))
-			require.GreaterOrEqual(t, p.depth, int(want*9/10), "so much has to be under way, or the peer pauses")
+			require.GreaterOrEqual(t, p.depth, int(want*9/10), "with fewer requests the peer would pause")
 
 			pipe(&p, 10e3, c.rtt, 20*time.Second, now)
-			require.LessOrEqual(t, p.depth, startDepth, "it shrinks with the rate")
+			require.LessOrEqual(t, p.depth, startDepth, "the depth shrinks with the rate")
 		})
 	}
 }
 
-// While the rate still grows with it, the depth doubles with each round, so a fast peer is asked for as
-// much as it can send within a few round trips.
+// While the rate grows with it, the depth doubles in each round, so that a fast peer has enough requests after a few round trips.
 func TestPipelineOpensFast(t *testing.T) {
 	p := newPipeline()
 	p.setLimit(maxDepth)
@@ -75,15 +74,15 @@ func TestPipelineLimit(t *testing.T) {
 	p := newPipeline()
 	require.Equal(t, startDepth, p.room(0))
 	p.setLimit(0)
-	require.Equal(t, 1, p.room(0), "one request at least")
+	require.Equal(t, 1, p.room(0), "at least one request")
 	p.setLimit(1 << 30)
 	require.Equal(t, maxDepth, p.limit)
 	p.depth = 40
-	require.Equal(t, 10, p.room(30), "a quarter is free: they go out together")
+	require.Equal(t, 10, p.room(30), "a quarter is free: requests are sent together")
 	require.Zero(t, p.room(31), "not one by one")
 }
 
-// Time in which nothing was asked for is no measure of the rate.
+// Time without an outstanding request does not lower the measured rate.
 func TestPipelineIdle(t *testing.T) {
 	p := newPipeline()
 	p.setLimit(maxDepth)

@@ -8,15 +8,15 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-func TestBlocksComeBack(t *testing.T) {
+func TestReleasedBlocks(t *testing.T) {
 	sc := newScene(t, 1)
 	a, b := sc.join("a"), sc.join("b")
 	require.Equal(t, "0.0 0.1 0.2", sc.asks("a", 3))
 	sc.s.Release(a, everything)
 	a.Choking = true
 	require.Empty(t, sc.asks("a", 3), "it chokes us")
-	require.Equal(t, "0.0 0.1", sc.asks("b", 2), "what it was asked for is free at once")
-	require.Equal(t, "b", sc.sends("a", 0, 0, Accepted), "a block that comes after the choke is taken, and b need not send it")
+	require.Equal(t, "0.0 0.1", sc.asks("b", 2), "blocks that were requested from a are free at once")
+	require.Equal(t, "b", sc.sends("a", 0, 0, Accepted), "a block that arrives after the choke is accepted, and the request to b is cancelled")
 	sc.sends("b", 0, 1, Accepted)
 	sc.sends("a", 0, 1, Wasted)
 	sc.sends("a", 0, 3, Unrequested)
@@ -24,7 +24,7 @@ func TestBlocksComeBack(t *testing.T) {
 	require.Equal(t, "0.2 0.3", sc.asks("b", 9))
 	sc.s.Leave(b)
 	a.Choking = false
-	require.Equal(t, "0.2 0.3", sc.asks("a", 9), "a lost connection frees what is not here")
+	require.Equal(t, "0.2 0.3", sc.asks("a", 9), "a lost connection frees the blocks that have not arrived")
 }
 
 func TestStartedPieceWithoutHolders(t *testing.T) {
@@ -33,9 +33,9 @@ func TestStartedPieceWithoutHolders(t *testing.T) {
 	sc.join("b", 1)
 	require.Equal(t, "0.0", sc.asks("a", 1))
 	sc.s.Leave(a)
-	require.Empty(t, sc.s.started, "a piece of which nothing is here or under way goes back to the heap")
+	require.Empty(t, sc.s.started, "a piece whose blocks are all free returns to the heap")
 	require.True(t, sc.s.heap.holds(0))
-	require.Equal(t, "1.0 1.1 1.2 1.3", sc.asks("b", 9), "and it is not in the way of b")
+	require.Equal(t, "1.0 1.1 1.2 1.3", sc.asks("b", 9), "b is not held up by it")
 }
 
 func TestForgivenBlocksAreBounded(t *testing.T) {
@@ -49,7 +49,7 @@ func TestForgivenBlocksAreBounded(t *testing.T) {
 	}
 }
 
-// A peer that was asked twice for a block, and told twice that it is not wanted any more, may answer twice.
+// A peer that was sent two requests for a block, and a cancel for each, may answer both.
 func TestForgivenBlocksAreCounted(t *testing.T) {
 	sc := newScene(t, 1)
 	a := sc.join("a")

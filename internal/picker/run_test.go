@@ -13,7 +13,7 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// serves adds a supplier that sends runs, has everything and sends 1 MiB/s.
+// serves adds a supplier that sends runs, has everything and has a rate of 1 MiB/s.
 func (sc *scene) serves(name string) *Supplier {
 	r := sc.join(name)
 	r.Runs, r.Ready = true, true
@@ -44,17 +44,17 @@ func TestRunsInOrder(t *testing.T) {
 	sc := newScene(t, 10)
 	sc.serves("w")
 	sc.serves("v")
-	require.Equal(t, "0.0 to 1.1, 6", sc.runs("w", 6), "without peers, the first ones")
-	require.Equal(t, "1.2 to 3.3, 10", sc.runs("v", 10), "what was begun, and on")
+	require.Equal(t, "0.0 to 1.1, 6", sc.runs("w", 6), "without peers, in order")
+	require.Equal(t, "1.2 to 3.3, 10", sc.runs("v", 10), "the started piece is completed first")
 	sc.s.Prioritise(7, high)
-	require.Equal(t, "7.0 to 7.3, 4", sc.runs("w", 4), "what is wanted more")
+	require.Equal(t, "7.0 to 7.3, 4", sc.runs("w", 4), "a piece of higher priority")
 	sc.s.Prioritise(5, skip)
-	require.Equal(t, "4.0 to 4.3, 4", sc.runs("w", 100), "up to what is not wanted")
-	require.Equal(t, "6.0 to 6.3, 4", sc.runs("w", 100), "up to what another is asked for")
+	require.Equal(t, "4.0 to 4.3, 4", sc.runs("w", 100), "up to an unwanted piece")
+	require.Equal(t, "6.0 to 6.3, 4", sc.runs("w", 100), "up to blocks requested from another supplier")
 	require.Equal(t, "8.0 to 9.3, 8", sc.runs("w", 100), "up to the end")
 }
 
-// One that sends little in a second is asked for short runs, so that it keeps little from others.
+// A slow supplier is asked for short runs, so that it keeps few blocks from others.
 func TestRunLength(t *testing.T) {
 	sc := newScene(t, 1)
 	w := sc.serves("w")
@@ -63,10 +63,10 @@ func TestRunLength(t *testing.T) {
 	require.Equal(t, 8, w.RunLength())
 	w.pipe.depth = maxDepth
 	require.Equal(t, MaxRun, w.RunLength())
-	require.Equal(t, "none", sc.runs("w", 0), "there is room for none")
+	require.Equal(t, "none", sc.runs("w", 0), "no block is asked for")
 }
 
-// A run begins with what is rarest and goes on for some MiB, whatever follows.
+// A run begins at the rarest piece and continues for minRun blocks, however common the next pieces are.
 func TestRunRarestFirst(t *testing.T) {
 	sc := newScene(t, 200)
 	sc.serves("w")
@@ -78,10 +78,10 @@ func TestRunRarestFirst(t *testing.T) {
 	}
 	sc.join("a", most...)
 	sc.join("b", 0, 1, 2)
-	require.Equal(t, "40.0 to 103.3, 256", sc.runs("w", 1000), "the rarest, and as much as makes a run")
-	require.Equal(t, "104.0 to 199.3, 384", sc.runs("w", 1000), "of what is equally rare, where most follows")
+	require.Equal(t, "40.0 to 103.3, 256", sc.runs("w", 1000), "the rarest, up to minRun")
+	require.Equal(t, "104.0 to 199.3, 384", sc.runs("w", 1000), "of equally rare pieces, the start of the longest run")
 	require.Equal(t, "3.0 to 39.3, 148", sc.runs("w", 1000))
-	require.Equal(t, "0.0 to 2.3, 12", sc.runs("w", 1000), "what most have, last")
+	require.Equal(t, "0.0 to 2.3, 12", sc.runs("w", 1000), "the most common pieces last")
 }
 
 // Pieces that a reader waits for come before later ones, and a run does not extend past pieces that are wanted more.
@@ -92,12 +92,12 @@ func TestRunOfReader(t *testing.T) {
 		sc.s.Prioritise(50+k, urgent-uint8(k))
 	}
 	sc.s.Prioritise(20, urgent-1)
-	require.Equal(t, "50.0 to 51.3, 8", sc.runs("w", 100), "then another reader's is wanted more")
+	require.Equal(t, "50.0 to 51.3, 8", sc.runs("w", 100), "then the piece of another reader has a higher priority")
 	require.Equal(t, "20.0 to 20.3, 4", sc.runs("w", 100))
-	require.Equal(t, "52.0 to 69.3, 72", sc.runs("w", 72), "what is behind a reader's, for there is nothing more urgent")
+	require.Equal(t, "52.0 to 69.3, 72", sc.runs("w", 72), "past the piece of a reader, because nothing is more urgent")
 }
 
-// The end of a run is taken over, and given up, at once.
+// A fast supplier takes over the end of a run, whose requests are cancelled.
 func TestRunTakenOver(t *testing.T) {
 	sc := newScene(t, 8)
 	slow, fast := sc.serves("slow"), sc.serves("fast")
@@ -107,7 +107,7 @@ func TestRunTakenOver(t *testing.T) {
 	blocks, cancel := sc.s.NextRun(fast, 100, sc.now, nil)
 	require.True(t, slices.IsSortedFunc(blocks, compareBlocks), "in order")
 	require.Equal(t, Block{7, 3}, blocks[len(blocks)-1])
-	require.Len(t, cancel, len(blocks), "nothing is asked of both")
+	require.Len(t, cancel, len(blocks), "no block is requested from both")
 	require.Equal(t, 32, slow.Outstanding()+fast.Outstanding())
 	require.Greater(t, fast.Outstanding(), 20)
 	require.Less(t, fast.Outstanding(), 32)
@@ -117,7 +117,7 @@ func TestRunTakenOver(t *testing.T) {
 	require.Equal(t, "none", sc.runs("slow", 100), "the slow one takes nothing back")
 }
 
-// A piece on parole is asked of one alone, and a run does not go on into one.
+// A piece on parole is requested from one supplier, and a run does not continue into it.
 func TestRunOfParole(t *testing.T) {
 	sc := newScene(t, 4)
 	w := sc.serves("w")
@@ -128,13 +128,13 @@ func TestRunOfParole(t *testing.T) {
 	require.Equal(t, []any{"w"}, sc.s.Failed(2, make([]uint64, 4)))
 	sc.s.Release(w, everything)
 	require.Equal(t, "0.0 to 1.3, 8", sc.runs("w", 100))
-	require.Equal(t, "2.0 to 2.3, 4", sc.runs("w", 100), "what is suspect is a run of its own")
+	require.Equal(t, "2.0 to 2.3, 4", sc.runs("w", 100), "a piece on parole is a run of its own")
 	require.Equal(t, "3.0 to 3.3, 4", sc.runs("w", 100))
 	require.Equal(t, w, sc.s.Started(2).Sole)
 }
 
-// Web seeds do not count as peers that have a piece.
-func TestRunsDoNotCount(t *testing.T) {
+// Suppliers that send runs (web seeds) do not count in the availability.
+func TestAvailabilityWithoutRuns(t *testing.T) {
 	sc := newScene(t, 4)
 	w := sc.serves("w")
 	sc.s.Bitfield(w, bits.New(4))
@@ -157,16 +157,17 @@ func TestOffer(t *testing.T) {
 	sc.s.Prioritise(3, skip)
 	offer := func(piece, index int32) bool { return sc.s.Offer(w, Block{piece, index}, sc.now) }
 	require.True(t, offer(0, 0), "a piece that is not started")
-	require.False(t, offer(0, 0), "it is asked for that")
-	require.True(t, offer(1, 0), "it is asked of a peer, and comes anyway")
+	require.False(t, offer(0, 0), "it is requested from w already")
+	require.True(t, offer(1, 0), "requested from a peer, but w sends it anyway")
 	require.Equal(t, "a", sc.sends("w", 1, 0, Accepted))
-	require.False(t, offer(1, 0), "it is here")
+	require.False(t, offer(1, 0), "it has arrived")
 	require.False(t, offer(3, 0), "not wanted")
 	sc.sends("w", 0, 0, Accepted)
 	require.Zero(t, w.Outstanding())
 }
 
-// Whatever suppliers do, blocks are asked of the one that is asked, once or twice, and all come in the end.
+// TestRunHistories makes random events happen to suppliers with and without runs, checks the state after each, and ends when all
+// pieces have arrived.
 func TestRunHistories(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -216,7 +217,7 @@ func TestRunHistories(t *testing.T) {
 			for _, s := range all {
 				for _, q := range s.queue {
 					b := pk.started[q.Piece].blocks.at(int(q.Index))
-					require.True(t, b.owner[0] == s || b.owner[1] == s, "seed %d: %v is asked of another", seed, q.Block)
+					require.True(t, b.owner[0] == s || b.owner[1] == s, "seed %d: %v is requested from another", seed, q.Block)
 				}
 			}
 			for _, p := range pk.started {

@@ -8,11 +8,11 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// unlimited lets all that is planned go out.
+// unlimited is an admit function that admits all requests.
 func unlimited(_ []Request, n int) int { return n }
 
-// A piece that is under way from a slow peer is taken over for the greater part by a faster one, which puts off what
-// is less wanted.
+// A faster peer takes over the greater part of a rushed piece from a slow one, and its requests with a lower priority are
+// cancelled.
 func TestRushTakesOver(t *testing.T) {
 	const blocks = 64
 	s := New(layout.New(blocks*layout.BlockSize, layout.File{Length: 4 * blocks * layout.BlockSize}), 1)
@@ -33,9 +33,9 @@ func TestRushTakesOver(t *testing.T) {
 	s.Prioritise(i, urgent)
 
 	plan := s.Rush(i, now, func(cancel []Request, n int) int {
-		require.Len(t, cancel, 100, "what is less wanted makes room")
+		require.Len(t, cancel, 100, "requests with a lower priority make room")
 		for _, c := range cancel {
-			require.Equal(t, fast, c.Supplier, "nothing less wanted stands before the piece")
+			require.Equal(t, fast, c.Supplier, "no request of lower priority comes before the piece in the queue of slow")
 			require.NotEqualValues(t, i, c.Block.Piece)
 		}
 		return n
@@ -45,14 +45,14 @@ func TestRushTakesOver(t *testing.T) {
 		require.EqualValues(t, i, e.Block.Piece)
 	}
 	require.Len(t, fast.queue, len(plan))
-	// It is taken over from its end on, as far as the fast one has each block in half the time.
+	// fast takes over blocks from the end of the piece, as long as it would send each in half the time.
 	last := fast.eta(len(fast.queue)-1, now)
 	require.Less(t, 2*last, slow.eta(blocks-len(plan), now))
 	require.Greater(t, len(plan), blocks/2)
-	require.Empty(t, s.Rush(i, now, unlimited), "and that is all there is to do")
+	require.Empty(t, s.Rush(i, now, unlimited), "nothing is left to do")
 }
 
-// Free blocks of a piece that is waited for are shared out so that the last of them comes soonest.
+// The free blocks of a rushed piece are divided among the suppliers so that the last block arrives as soon as possible.
 func TestRushSharesOut(t *testing.T) {
 	const blocks = 60
 	s := New(layout.New(blocks*layout.BlockSize, layout.File{Length: blocks * layout.BlockSize}), 1)

@@ -21,7 +21,7 @@ const (
 	urgent = 255
 )
 
-// A scene is a picker of some pieces of four blocks each, all wanted, among peers called a, b, c….
+// A scene is a Picker whose pieces have four blocks each and are all wanted, with peers named a, b, c….
 type scene struct {
 	t     *testing.T
 	s     *Picker
@@ -43,7 +43,7 @@ func newScene(t *testing.T, pieces int) *scene {
 	return sc
 }
 
-// join connects a peer that has the pieces given, or everything, and sends 1 MiB/s.
+// join adds a peer with a rate of 1 MiB/s that has the given pieces, or everything if none is given.
 func (sc *scene) join(name string, has ...int) *Supplier {
 	r := &Supplier{all: len(has) == 0, has: bits.New(sc.s.layout.NumPieces()), pace: pace{rate: 1 << 20}}
 	for _, i := range has {
@@ -70,7 +70,7 @@ func blocksOf(cancel []Request) (blocks []Block) {
 	return blocks
 }
 
-// asks has a peer ask for n blocks, and returns them, and whose requests for what are cancelled.
+// asks calls Next for n blocks. It returns the blocks, and the cancelled requests as " -peer:block".
 func (sc *scene) asks(name string, n int) string {
 	blocks, cancel := sc.s.Next(sc.peers[name], n, sc.now, nil)
 	s := ids(blocks)
@@ -84,7 +84,7 @@ func (sc *scene) asks(name string, n int) string {
 	return s
 }
 
-// sends has a peer send a block, and returns whose requests for it are cancelled.
+// sends makes a peer send a block, and returns the names of the peers whose requests for it are cancelled.
 func (sc *scene) sends(name string, piece, index int32, want Verdict) (cancelled string) {
 	sc.t.Helper()
 	got := received(sc.s, sc.peers[name], Block{piece, index}, sc.now)
@@ -97,7 +97,7 @@ func (sc *scene) sends(name string, piece, index int32, want Verdict) (cancelled
 	return cancelled
 }
 
-// received has a block come from a peer that stays as fast as the test says.
+// received calls Received, but leaves the measured rate of the peer unchanged.
 func received(s *Picker, r *Supplier, id Block, now time.Time) Receipt {
 	pace, pipe := r.pace, r.pipe
 	defer func() { r.pace, r.pipe = pace, pipe }()

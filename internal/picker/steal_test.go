@@ -13,18 +13,18 @@ import (
 )
 
 func TestSteal(t *testing.T) {
-	// a has all four blocks of the only piece under way; t comes when nothing is left.
+	// All four blocks of the only piece are requested from a. Then t joins, and no block is free.
 	for _, tc := range []struct {
 		name         string
 		owner, thief float64 // bytes a second
 		snubbed      bool
 		want         string
 	}{
-		{"as fast", 1 << 20, 1 << 20, false, "0.3"}, // the fourth block is expected in four times t's time
+		{"as fast", 1 << 20, 1 << 20, false, "0.3"}, // a needs four times as long for the fourth block as t
 		{"far faster", 1 << 14, 1 << 20, false, "0.3 0.2 0.1 0.0"},
 		{"a little slower", 1 << 20, 1 << 20 * 6 / 10, false, "0.3"},
 		{"half as fast", 1 << 20, 1 << 19, false, ""},
-		{"slow, from one that snubs us", 1 << 20, 1 << 14, true, "0.3 0.2 0.1 0.0"},
+		{"slow, from a snubbed peer", 1 << 20, 1 << 14, true, "0.3 0.2 0.1 0.0"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			sc := newScene(t, 1)
@@ -43,7 +43,7 @@ func TestEndgame(t *testing.T) {
 	slow.pace.rate = 1 << 10
 	sc.asks("a", 4)
 	sc.join("b").pace.rate = 1 << 20
-	require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 9), "the one expected last is taken over first")
+	require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("b", 9), "the block that is expected last is taken over first")
 	sc.join("c").pace.rate = 1 << 14
 	require.Empty(t, sc.asks("c", 9), "two copies of a block are enough")
 	require.Equal(t, "a", sc.sends("b", 0, 3, Accepted), "the first copy wins, the other is cancelled")
@@ -51,9 +51,9 @@ func TestEndgame(t *testing.T) {
 	require.Equal(t, "b", sc.sends("a", 0, 2, Accepted))
 	sc.s.Release(slow, everything)
 	sc.peers["c"].pace.rate = 1 << 22
-	require.Equal(t, "0.0", sc.asks("c", 1), "a block that one gave back may be stolen again")
+	require.Equal(t, "0.0", sc.asks("c", 1), "a block that is requested only once may be stolen again")
 	sc.peers["c"].pipe.rtt = time.Minute
-	require.Empty(t, sc.asks("c", 1), "but not from afar")
+	require.Empty(t, sc.asks("c", 1), "but not if c is not sooner")
 }
 
 func TestSilentPeerIsExpectedLater(t *testing.T) {
@@ -61,30 +61,30 @@ func TestSilentPeerIsExpectedLater(t *testing.T) {
 	sc.join("a")
 	sc.asks("a", 4)
 	sc.join("b").pace.rate = 1 << 17
-	require.Empty(t, sc.asks("b", 1), "a block takes b an eighth of a second, and a sends all in half of that")
+	require.Empty(t, sc.asks("b", 1), "b would not send a block in under half the time of a")
 	sc.now = sc.now.Add(time.Second)
 	require.Equal(t, "0.3", sc.asks("b", 1), "but a has been silent for a second")
 }
 
-// Two were asked for each block, and nothing has come for five seconds. A third takes the place of one
-// of them if it is known to be sooner than both.
-func TestThirdTakesAPlace(t *testing.T) {
+// Each block is requested from two peers, and nothing has arrived for five seconds. A third peer replaces the slower one if it is
+// expected to be sooner than both.
+func TestThirdReplacesSlower(t *testing.T) {
 	const unknown, slow, fast = 0, 1 << 10, 1 << 20
 	for _, tc := range []struct {
 		name          string
 		first, second float64 // bytes a second
 		third         float64
-		choking       bool // the first two do
-		asked         bool // the third was, before
+		choking       bool // the first two choke us
+		asked         bool // a block was requested from the third before
 		want          string
 	}{
 		{"the first is slower", slow, 2 * slow, fast, false, true, "0.3 -a:0.3"},
 		{"the second is slower", 2 * slow, slow, fast, false, true, "0.3 -b:0.3"},
-		{"the third has shown nothing yet", slow, 2 * slow, unknown, false, true, "0.3 -a:0.3"},
-		{"none has shown anything", unknown, unknown, unknown, false, true, ""},
-		{"none has shown anything, and the third was never asked", unknown, unknown, unknown, false, false, "0.3 -a:0.3"},
-		{"none has shown anything, and nothing will come of two", unknown, unknown, unknown, true, true, "0.3 -a:0.3"},
-		{"the third is fast, and the others may be", unknown, unknown, fast, false, true, "0.3 -a:0.3"},
+		{"the rate of the third is unknown", slow, 2 * slow, unknown, false, true, "0.3 -a:0.3"},
+		{"all rates are unknown", unknown, unknown, unknown, false, true, ""},
+		{"all rates are unknown, and the third was never asked", unknown, unknown, unknown, false, false, "0.3 -a:0.3"},
+		{"all rates are unknown, and the first two choke us", unknown, unknown, unknown, true, true, "0.3 -a:0.3"},
+		{"the third is fast, and the rates of the others are unknown", unknown, unknown, fast, false, true, "0.3 -a:0.3"},
 		{"the third is slower still", slow, slow, slow / 8, false, true, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -105,9 +105,9 @@ func TestThirdTakesAPlace(t *testing.T) {
 	}
 }
 
-// Where all are fast, few blocks are fetched twice: a supplier does not steal while it has work, and a theft that gains
-// less than a second, or less than all together take for the rest, comes out of a ration.
-func TestThievesAreRationed(t *testing.T) {
+// If all suppliers are fast, few blocks are fetched twice: a supplier does not steal while it has work, and thefts that gain less
+// than a second, or less than twice the time of all suppliers together for the rest, are rationed.
+func TestTheftsAreRationed(t *testing.T) {
 	sc := newScene(t, 20)
 	a := sc.join("a")
 	a.pace.rate = 1 << 20
@@ -117,32 +117,32 @@ func TestThievesAreRationed(t *testing.T) {
 	sc.s.Release(sc.peers["b"], everything)
 	require.Len(t, strings.Fields(sc.asks("b", 99)), firstLoot-12, "until the ration is used up")
 	sc.s.received += lootRatio
-	require.Len(t, strings.Fields(sc.asks("b", 99)), 1, "which grows with what comes")
+	require.Len(t, strings.Fields(sc.asks("b", 99)), 1, "the ration grows with the blocks received")
 	sc.now = sc.now.Add(3 * time.Second)
 	sc.s.Release(sc.peers["b"], everything)
-	require.NotEmpty(t, sc.asks("b", 1), "what would come seconds later is stolen whatever the ration")
+	require.NotEmpty(t, sc.asks("b", 1), "a theft that gains seconds is not rationed")
 }
 
-// While as much comes as we can take, a supplier may look slow because what it sent waits for us. So no more is stolen
-// from it than the ration allows, unless it is slow beyond that.
-func TestFullIntakeSparesTheSlow(t *testing.T) {
+// While the intake is full, a supplier may seem slow because its blocks wait for us. So no more is stolen from it than the ration
+// allows, unless it is far slower or silent for long.
+func TestTheftsWhileIntakeIsFull(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		owner   float64       // bytes a second
 		silence time.Duration // of the owner
-		runs    bool          // the thief is asked for runs
-		others  int           // suppliers
-		want    bool          // that it is stolen from while the intake is full
+		runs    bool          // the thief sends runs
+		others  int           // number of other suppliers
+		want    bool          // whether the thief steals while the intake is full
 	}{
 		{name: "seconds slower", owner: 1 << 19},
-		{name: "seconds slower than a thief that is asked for runs", owner: 1 << 19, runs: true},
+		{name: "seconds slower than a thief that sends runs", owner: 1 << 19, runs: true},
 		{name: "far slower", owner: 1 << 17, want: true},
-		{name: "far slower than a thief that is asked for runs", owner: 1 << 17, runs: true, want: true},
-		{name: "far slower, as some of many seem to be", owner: 1 << 17, others: 200},
+		{name: "far slower than a thief that sends runs", owner: 1 << 17, runs: true, want: true},
+		{name: "far slower, among many suppliers", owner: 1 << 17, others: 200},
 		{name: "silent for a moment", owner: 1 << 20, silence: 1500 * time.Millisecond},
 		{name: "silent for long", owner: 1 << 20, silence: 3 * time.Second, want: true},
-		{name: "never heard of for a moment", silence: 1500 * time.Millisecond},
-		{name: "never heard of for long", silence: 3 * time.Second, want: true},
+		{name: "has never sent a block, silent for a moment", silence: 1500 * time.Millisecond},
+		{name: "has never sent a block, silent for long", silence: 3 * time.Second, want: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			sc := newScene(t, 20)
@@ -168,18 +168,18 @@ func TestFullIntakeSparesTheSlow(t *testing.T) {
 			sc.s.intake = intake{since: sc.now, last: fullRate, best: fullRate}
 			require.Equal(t, tc.want, steals())
 			sc.s.intake.total = 5
-			require.False(t, steals(), "not if much came twice before")
+			require.False(t, steals(), "not if many blocks came twice")
 			sc.s.intake = intake{since: sc.now, best: fullRate, low: sc.now.Add(-intakeLull)}
-			require.True(t, steals(), "once less comes")
+			require.True(t, steals(), "after a lull the intake is not full")
 			sc.s.intake = intake{since: sc.now, last: fullRate, best: fullRate, slack: true}
-			require.True(t, steals(), "nor while it takes thefts to have more come")
+			require.True(t, steals(), "nor until the rate exceeds the best one")
 			sc.s.intake.total = 5
-			require.False(t, steals(), "unless these came twice")
+			require.False(t, steals(), "unless many blocks came twice")
 		})
 	}
 }
 
-// The ration grows half as fast where much comes twice.
+// The ration grows half as fast if many blocks come twice.
 func TestRationShrinks(t *testing.T) {
 	sc := newScene(t, 1)
 	sc.s.received, sc.s.intake.total = 10*lootRatio, 10*lootRatio
@@ -191,10 +191,10 @@ func TestRationShrinks(t *testing.T) {
 	require.True(t, sc.s.hasRation())
 }
 
-// A supplier that sends a few blocks more in each round is soon asked for thousands, which it may keep as long as it sends one
-// now and then. Others look through these for what they may take over, and that must not take them long each time that a block
-// comes free.
-func TestLooksInVainCostLittle(t *testing.T) {
+// A supplier that sends a few more blocks in each round soon has thousands of outstanding requests, and keeps them as long as it
+// sends one now and then. Others search these for requests to take over whenever a block becomes free. If they find none, that
+// must cost little.
+func TestFutileSearchesCostLittle(t *testing.T) {
 	const pieces, perPiece, holders = 15_000, 4, 20
 	pk := New(layout.New(perPiece*layout.BlockSize, layout.File{Length: pieces * perPiece * layout.BlockSize}), 1)
 	for i := range pieces {
@@ -207,9 +207,9 @@ func TestLooksInVainCostLittle(t *testing.T) {
 		pk.join(s)
 		s.SetLimit(maxDepth)
 		pk.Next(s, s.Room(), now, nil)
-		wait := time.Millisecond // the first comes at once
+		wait := time.Millisecond // the first block arrives at once
 		for sends := 1; s.Outstanding() < maxDepth*3/4; sends += 2 + sends/4 {
-			require.Less(t, sends, 40, "so few blocks do")
+			require.Less(t, sends, 40, "so few blocks are enough for a long queue")
 			now = now.Add(wait)
 			wait = 60 * time.Millisecond
 			for range sends {
@@ -232,7 +232,7 @@ func TestLooksInVainCostLittle(t *testing.T) {
 	first, other := int(last.queue[0].Piece), int(last.queue[perPiece*2].Piece)
 	pk.Have(s, first)
 	blocks, _ := pk.Next(s, s.Room(), now, nil)
-	require.NotEmpty(t, blocks, "it takes over what it can")
+	require.NotEmpty(t, blocks, "it takes over the requests that it can")
 
 	work := pk.Work()
 	const rounds = 20
@@ -241,16 +241,16 @@ func TestLooksInVainCostLittle(t *testing.T) {
 		blocks, _ = pk.Next(s, s.Room(), now, nil)
 		require.Empty(t, blocks)
 	}
-	require.Less(t, pk.Work()-work, int64(2*holders*maxDepth), "most of them look at little")
+	require.Less(t, pk.Work()-work, int64(2*holders*maxDepth), "most searches look only at the last requests")
 
 	pk.Have(s, other)
 	now = now.Add(5 * time.Second)
 	blocks, _ = pk.Next(s, s.Room(), now, nil)
-	require.NotEmpty(t, blocks, "and what it can take over now is found a little later")
+	require.NotEmpty(t, blocks, "a request that it can take over now is found a little later")
 }
 
-// The place of a request among thousands is looked for to learn when another supplier sends the block, which is work, too.
-func TestLooksAtSharedRequestsAreWork(t *testing.T) {
+// To learn when another supplier will send a block, its request is searched for in a queue of thousands. That counts as work.
+func TestSearchInQueueIsWork(t *testing.T) {
 	pk := New(layout.New(layout.BlockSize, layout.File{Length: maxDepth * layout.BlockSize}), 1)
 	for i := range maxDepth {
 		pk.Prioritise(i, normal)
@@ -266,11 +266,11 @@ func TestLooksAtSharedRequestsAreWork(t *testing.T) {
 	require.Len(t, blocks, maxDepth)
 	chokes.Choking = true
 	blocks, _ = pk.Next(join(1<<24), maxDepth, epoch, nil)
-	require.Len(t, blocks, maxDepth, "all of which another will send")
+	require.Len(t, blocks, maxDepth, "every block is requested from a second supplier")
 	slow := join(1 << 10)
 	before := pk.Work()
 	blocks, _ = pk.Next(slow, 1, epoch, nil)
-	require.Empty(t, blocks, "sooner than a slow one")
+	require.Empty(t, blocks, "the second supplier sends each block sooner than slow")
 	require.Greater(t, pk.Work()-before, int64(maxDepth*maxDepth/2/requestsPerStep))
 	before = pk.Work()
 	blocks, _ = pk.Next(slow, 1, epoch, nil)

@@ -161,6 +161,9 @@ func (s *fileStore) look(i int) error {
 	if err != nil && !missing(err) {
 		return err
 	}
+	if s.move != nil {
+		s.move.accepted(i)
+	}
 	f.left, f.id, f.links = info.Stamp, info.ID, info.Links
 	f.ready.Store(false)
 	f.meddled.Store(false)

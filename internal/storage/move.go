@@ -58,6 +58,7 @@ type move struct {
 
 	mu      sync.Mutex
 	written map[int][]span // since the copy of a file began, and not copied since
+	void    map[int]bool   // files that have to be copied again
 }
 
 // span is a part of a file.
@@ -116,7 +117,8 @@ var errSameDir = errors.New("the same directory")
 func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) (err error) {
 	m := &move{
 		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
-		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), left: make(map[int]Stamp), written: make(map[int][]span), names: make(map[int]string),
+		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string),
+		written: make(map[int][]span), void: make(map[int]bool),
 	}
 	have, _ := claims()
 	wasLocked, err := m.begin(have)

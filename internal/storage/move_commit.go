@@ -216,7 +216,9 @@ func (m *move) adopt() {
 			f.ready.Store(false)
 			f.here = i == s.edgesFile() || s.isWanted(i)
 		case moved:
-			m.left[i] = f.left
+			if !changed {
+				m.left[i] = f.left
+			}
 			f.left, f.id, f.links = info.Stamp, info.ID, info.Links
 			if !m.staged[i] {
 				f.links = max(1, f.links-1)
@@ -270,8 +272,8 @@ func (m *move) removeFromOld(which func(i int) bool) error {
 		if !moved || !which(i) {
 			continue
 		}
-		if info, err := m.old.Stat(name); err == nil && m.staged[i] && info.Stamp != m.left[i] {
-			errs = append(errs, fmt.Errorf("%s: %w while it was copied", name, ErrChanged))
+		if info, err := m.old.Stat(name); err == nil && info.Stamp != m.left[i] && (m.staged[i] || info.ID != m.after[i].ID) {
+			errs = append(errs, fmt.Errorf("%s: %w while it was moved", name, ErrChanged))
 			continue
 		}
 		if err := m.old.Remove(name); err != nil && !absent(err) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"slices"
 )
@@ -31,6 +32,15 @@ func (m *move) wrote(i int, bufs [][]byte, off int64) {
 		spans = append(spans, span{off, off + n})
 	}
 	m.written[i] = spans
+}
+
+// accepted records that another program changed the old file i: a copy of it is no longer what it holds.
+func (m *move) accepted(i int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, begun := m.written[i]; begun {
+		m.void[i] = true
+	}
 }
 
 // copyAll is the second step.
@@ -63,6 +73,9 @@ func (m *move) copyAll() error {
 func (m *move) late() (n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if len(m.void) > 0 {
+		return math.MaxInt64
+	}
 	for _, spans := range m.written {
 		for _, s := range spans {
 			n += s.to - s.from
@@ -166,6 +179,7 @@ func (s *fileStore) openToRead(name string) (DiskFile, error) {
 func (m *move) copyFile(i int, step step) error {
 	m.mu.Lock()
 	m.written[i] = nil // from here on
+	delete(m.void, i)
 	m.mu.Unlock()
 	size := m.s.sizeOf(i)
 	return m.copySpans(i, step, os.O_RDWR|os.O_CREATE|os.O_EXCL, span{0, size})
@@ -177,10 +191,16 @@ func (s *fileStore) sizeOf(i int) int64 { return s.leftAs(i).Size }
 // catchUp copies what was written to the old file i since it was copied.
 func (m *move) catchUp(i int, step step) error {
 	m.mu.Lock()
-	spans := m.written[i]
+	spans, void := m.written[i], m.void[i]
 	m.written[i] = nil
 	m.mu.Unlock()
-	if len(spans) == 0 {
+	switch {
+	case void:
+		if err := m.removeStaged(i); err != nil {
+			return err
+		}
+		return m.copyFile(i, step)
+	case len(spans) == 0:
 		return nil
 	}
 	return m.copySpans(i, step, os.O_RDWR|os.O_CREATE, spans...)

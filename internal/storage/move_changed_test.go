@@ -1,0 +1,99 @@
+package storage_test
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// stagingDisk calls before the copy of file 1 is made.
+type stagingDisk struct {
+	storage.Disk
+	before func()
+}
+
+func (d stagingDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	if filepath.Base(name) == "1" {
+		d.before()
+	}
+	return d.Disk.Open(name, flag)
+}
+
+// A file that another program changes while it is copied, and that is accepted as it is then, is copied again.
+func TestMoveCopiesAgainWhatIsAccepted(t *testing.T) {
+	tor, content := testContent(50, 200, 100, 100)
+	old, dir := t.TempDir(), t.TempDir()
+	fill(t, tor, old, content)
+	require.NoError(t, os.WriteFile(old+"/d/0", make([]byte, 200), 0o666))
+	disks := onDisks(t, true, func() {}, old, dir)
+	var s storage.Store
+	have := bits.Full(tor.NumPieces())
+	disks[1].Disk = stagingDisk{disks[1].Disk, sync.OnceFunc(func() {
+		require.NoError(t, os.WriteFile(old+"/d/0", content[:200], 0o666)) // another program completes it
+		_, err := s.Refresh(0, have)
+		require.NoError(t, err)
+		require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+	})}
+	s, err := storage.OpenDisk(tor, disks[0], old, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, claim(have)))
+	piece, err := s.AnyChanged(have)
+	require.Equal(t, -1, piece, err)
+	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count(), "what counts as verified is there")
+	require.NoError(t, s.Close())
+	require.Empty(t, listing(t, old))
+}
+
+// A file that another program replaces while it is moved by its name stays.
+func TestMoveKeepsWhatReplacesALinkedFile(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	old, dir := t.TempDir(), t.TempDir()
+	fill(t, tor, old, content)
+	replaced := false
+	disks := onDisks(t, false, func() {
+		if _, err := os.Stat(dir + "/d/1"); err != nil || replaced {
+			return
+		}
+		replaced = true
+		require.NoError(t, os.WriteFile(old+"/d/new", []byte("saved"), 0o666))
+		require.NoError(t, os.Rename(old+"/d/new", old+"/d/0"))
+	}, old, dir)
+	s, err := storage.OpenDisk(tor, disks[0], old, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, claim(bits.Full(tor.NumPieces()))))
+	require.True(t, replaced)
+	require.Equal(t, []string{"d/0"}, listing(t, old))
+	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+	require.NoError(t, s.Close())
+}
+
+// What another program wrote to a file while it was copied stays, also if we have written to the file after that.
+func TestMoveKeepsWhatIsWrittenTo(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	old, dir := t.TempDir(), t.TempDir()
+	fill(t, tor, old, content)
+	disks := onDisks(t, true, func() {}, old, dir)
+	var s storage.Store
+	disks[1].Disk = stagingDisk{disks[1].Disk, sync.OnceFunc(func() {
+		require.NoError(t, os.WriteFile(old+"/d/0", append([]byte("edited"), content[6:200]...), 0o666))
+		writePiece(t, tor, s, content, 3)
+	})}
+	s, err := storage.OpenDisk(tor, disks[0], old, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 2)
+	require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, claim(bits.Full(tor.NumPieces()))))
+	b, err := os.ReadFile(old + "/d/0")
+	require.NoError(t, err)
+	require.Equal(t, "edited", string(b[:6]))
+	require.ErrorIs(t, s.ChangedFile(0), storage.ErrChanged)
+	require.NoError(t, s.Close())
+}

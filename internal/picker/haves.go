@@ -173,7 +173,7 @@ func (pk *Picker) countOne(s *Supplier, i, delta int) {
 	}
 }
 
-// suppliersPerStep is the number of suppliers of which one step (see Picker.Work) looks up whether they have a piece.
+// suppliersPerStep is the number of suppliers that one step (see Picker.Work) checks for a piece.
 const suppliersPerStep = 4
 
 // countWant adds delta to want of each supplier that has piece i.

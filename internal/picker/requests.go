@@ -127,8 +127,8 @@ func (pk *Picker) Release(s *Supplier, which func(Block) bool) (n int) {
 	return n
 }
 
-// takeBack is Release, but returns the requests, for the caller to cancel. To cancel each takes a pass over those that wait to be
-// sent.
+// takeBack is Release, but returns the requests, for the caller to cancel. Each cancel is a pass over the messages that wait to
+// be sent, and counts as work.
 func (pk *Picker) takeBack(s *Supplier, which func(Block) bool) (cancel []Request) {
 	queued := len(s.queue)
 	defer func() { pk.work += int64(len(cancel) * queued / requestsPerStep) }()

@@ -66,8 +66,8 @@ func TestForgivenBlocksAreCounted(t *testing.T) {
 
 func (f *forgiven) len() int { return len(f.latest) + len(f.older) }
 
-// A peer that says again and again that it has a piece and has it no more, and reads nothing, has all requests for the piece
-// looked for among those that wait to be sent.
+// Each cancel makes the caller search the messages that wait to be sent. That counts as work, because a peer that reads nothing,
+// and announces and loses a piece again and again, repeats it for all requests for the piece.
 func TestCancelsAreWork(t *testing.T) {
 	const blocks = maxDepth
 	length := int64(blocks * layout.BlockSize)

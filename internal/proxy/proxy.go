@@ -112,8 +112,8 @@ func (p *Proxy) connect(ctx context.Context, to target) (net.Conn, error) {
 
 // ListenPacket opens a UDP association. The proxy sends and receives its packets on a port that the proxy chooses.
 // WriteTo of the returned connection accepts any net.Addr whose String is a host and a port; the host is an IP address
-// or a name. ReadFrom returns the IP address of the sender, or its name if the proxy reports a name. When the proxy ends
-// the association, both fail with an error that matches net.ErrClosed.
+// or a name. ReadFrom returns the IP address of the sender, or its name if the proxy reports a name. After the proxy has
+// ended the association, both methods fail with an error that matches net.ErrClosed.
 //
 // network and addr are ignored. They give ListenPacket the signature of net.ListenConfig.ListenPacket.
 //
@@ -181,7 +181,7 @@ func (t target) packetAddr() net.Addr {
 	return t
 }
 
-// handshake calls f, which uses conn. When ctx ends, the use of conn fails. The connection has no deadline afterwards.
+// handshake calls f. When ctx ends, reads and writes of f on conn fail. conn has no deadline afterwards.
 func handshake(ctx context.Context, conn net.Conn, f func() error) error {
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

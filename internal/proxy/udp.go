@@ -81,7 +81,8 @@ func (a *association) open(ctx context.Context, p *Proxy) error {
 
 // relayOf returns the address to send packets to. bound is the address in the reply of the proxy, proxy the address of
 // the proxy itself. A proxy that is behind a router, or listens on all addresses, may reply with an address that is of no
-// use here; then its own address is taken. So it is if a proxy on the Internet names an address of our own network.
+// use here. relayOf returns the address of the proxy then, and also if a proxy on the Internet replies with an address
+// inside our network.
 func relayOf(bound target, proxy netip.Addr) (netip.AddrPort, error) {
 	ip := bound.ip
 	if !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || netaddr.IsLocal(ip) != netaddr.IsLocal(proxy) || ip.IsLoopback() != proxy.IsLoopback() {

@@ -89,8 +89,8 @@ func (s *Sockets) judged(host string) string {
 	return host
 }
 
-// A hostConn is a connection with another RemoteAddr: through a proxy, the host that was asked for; to this machine or its
-// network, a link-local address.
+// A hostConn is a connection whose RemoteAddr is replaced: by the requested host if it goes through a proxy, by a link-local
+// address if it goes to this machine or its network.
 type hostConn struct {
 	net.Conn
 	remote hostAddr
@@ -192,7 +192,7 @@ func isCutOff(err error) bool {
 	return errors.Is(err, syscall.ENETDOWN) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, errNoDevice)
 }
 
-// refuse returns an error if the bound address cannot reach addr or is missing.
+// refuse returns an error if the bound address is of another family than addr, or missing.
 func (s *Sockets) refuse(addr string) error {
 	if !s.config.Bind.IsValid() {
 		return nil

@@ -43,8 +43,8 @@ func (s *Sockets) resolver() *net.Resolver {
 	}}
 }
 
-// isHere reports whether a is an address of this machine. If the bound address is a loopback one, it reports false, because
-// traffic within the machine is what the user wants then.
+// isHere reports whether a is an address of this machine, unless the bound address is a loopback one. In that case it reports
+// false, because all traffic stays within the machine.
 func (s *Sockets) isHere(a netip.Addr) bool {
 	if s.config.Bind.IsLoopback() {
 		return false

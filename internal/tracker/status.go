@@ -9,7 +9,7 @@ type Status struct {
 
 	Announcing   bool      // an announce has no answer yet
 	LastAnnounce time.Time // zero if never
-	NextAnnounce time.Time // zero if never or under way; a tracker whose turn in its tier it is not may be asked later
+	NextAnnounce time.Time // the latest time of the next one, if it is the tracker's turn then; zero if Announcing or final
 
 	Err     *Error // nil unless the last announce failed or has no answer yet
 	Warning string // the warning message in the last answer

@@ -28,7 +28,7 @@ import (
 
 const (
 	maxTrackers  = 200              // of one download
-	usersRoom    = 50               // trackers that the user may add beyond maxTrackers
+	usersRoom    = 50               // trackers that the user may have even if there are maxTrackers already
 	maxPeersSaid = 1000             // peers in one answer; others are left out
 	maxPeersSeen = 5 * maxPeersSaid // entries of a list of peers that are parsed
 )

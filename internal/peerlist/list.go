@@ -345,18 +345,19 @@ func (c *List) Ban(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
 	c.bans[banKey(addr)] = struct{}{}
 	c.liars[addr] = struct{}{}
-	c.dropBanned()
+	c.dropBanned(addr.Addr())
 }
 
 // BanHost refuses every port of an address for good, whatever the source.
 func (c *List) BanHost(addr netip.Addr) {
 	c.hosts[addr.Unmap()] = struct{}{}
-	c.dropBanned()
+	c.dropBanned(addr.Unmap())
 }
 
-func (c *List) dropBanned() {
+// dropBanned drops the candidates at an address that are banned now.
+func (c *List) dropBanned(at netip.Addr) {
 	for a, k := range c.all {
-		if c.Banned(a) {
+		if a.Addr() == at && c.Banned(a) {
 			c.drop(k)
 		}
 	}

@@ -51,3 +51,14 @@ func BenchmarkManyNamers(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBan is what it costs to ban one more address when there are many candidates.
+func BenchmarkBan(b *testing.B) {
+	l := peerlist.New(rand.New(rand.NewPCG(1, 2)), false)
+	for i := range 2900 {
+		l.Add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{20, 0, byte(i >> 8), byte(i)}), 6881), peerlist.FromPEX, "", time.Unix(1, 0))
+	}
+	for i := 0; b.Loop(); i++ {
+		l.Ban(netip.AddrPortFrom(netip.AddrFrom4([4]byte{30, byte(i >> 16), byte(i >> 8), byte(i)}), 6881))
+	}
+}

@@ -3,8 +3,8 @@ package picker
 // runLength is how many consecutive blocks are allocated together, when the first of them is requested or arrives.
 const runLength = 64
 
-// blockTable holds the blocks of a started piece. Blocks that were not requested take no memory: a piece may have 32,768 blocks,
-// and thousands of pieces may be started of which a single block is here.
+// blockTable holds the blocks of a started piece. Runs of free blocks take no memory: a piece may have 32,768 blocks,
+// and thousands of started pieces may have a single block each.
 type blockTable struct {
 	n    int
 	runs []*[runLength]block // an entry is nil if all its blocks are free

@@ -11,7 +11,7 @@ func (h *history) compare() {
 	for k, r := range h.m.suppliers {
 		real := r.real
 		if h.s.suppliers[k] != real {
-			h.fail("supplier %d is another", k)
+			h.fail("supplier %d differs", k)
 		}
 		want, fresh := 0, 0
 		for i, p := range h.m.pieces {
@@ -128,7 +128,7 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 			h.fail("block %v: kept %v", id, rb.kept)
 		}
 		if rb.here() && rb.copies() > 0 {
-			h.fail("block %v is here and under way", id)
+			h.fail("block %v has arrived and is requested", id)
 		}
 		if b.free() && k < real.cursor {
 			h.fail("block %v is free and before the cursor %d", id, real.cursor)
@@ -141,7 +141,7 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 			real.free, real.left, real.priority, real.parole, free, left, p.priority, p.parole)
 	}
 	if (real.sole == nil) != (p.sole == nil) || p.sole != nil && real.sole != p.sole.real {
-		h.fail("piece %d: another sole supplier", p.index)
+		h.fail("piece %d: wrong sole supplier", p.index)
 	}
 	for _, r := range h.m.suppliers {
 		open := 0

@@ -165,8 +165,8 @@ func (pk *Picker) uncount(s *Supplier) {
 	}
 }
 
-// countOne adds delta to the availability of piece i, which s has or had. A supplier that sends runs is not counted: it is a web
-// seed, not a peer, has several suppliers, and should start the pieces that no peer has.
+// countOne adds delta to the availability of piece i, which s has or had. A supplier that sends runs is not counted: it is one
+// of several for a web seed, which is not a peer and should start the pieces that no peer has.
 func (pk *Picker) countOne(s *Supplier, i, delta int) {
 	if !s.Runs {
 		pk.heap.countOne(i, delta)

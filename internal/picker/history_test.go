@@ -102,7 +102,7 @@ func (h *history) event() {
 	case op < 12:
 		h.went = fmt.Sprint(r.real.Origin, " has ", i)
 		if got := h.s.Have(r.real, i); got == r.has[i] {
-			h.fail("news %v", got)
+			h.fail("new: %v", got)
 		}
 		r.has[i] = true
 	case op < 14:
@@ -113,7 +113,7 @@ func (h *history) event() {
 	case op == 14 && h.rng.IntN(4) == 0:
 		h.went = fmt.Sprint(r.real.Origin, " has everything")
 		if got := h.s.HaveAll(r.real); got != slices.Contains(r.has, false) {
-			h.fail("news %v", got)
+			h.fail("new: %v", got)
 		}
 		for i := range r.has {
 			r.has[i] = true
@@ -159,7 +159,7 @@ func (h *history) event() {
 		}
 	case op < 80:
 		some := h.rng.IntN(3)
-		h.went = fmt.Sprint(r.real.Origin, " gives back")
+		h.went = fmt.Sprint(r.real.Origin, " releases requests")
 		h.s.Release(r.real, func(id Block) bool { return (int(id.Index)+int(id.Piece))%3 >= some })
 		h.m.release(r, func(id Block) bool { return (int(id.Index)+int(id.Piece))%3 >= some })
 	case op < 81:
@@ -260,7 +260,7 @@ func (h *history) rush(p *modelPiece) {
 			stays += one(h.m.pieces[id.Piece].priority >= p.priority && !slices.ContainsFunc(plan, func(e Request) bool { return e.Supplier == r.real && e.Block == id }))
 		}
 		if r.may(p) && !r.snubbed && room[r.real] > stays && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }) {
-			h.fail("%v could be sent for what is free", r.real.Origin)
+			h.fail("%v could be asked for a free block", r.real.Origin)
 		}
 	}
 }
@@ -272,7 +272,7 @@ func (h *history) rushCancels(p *modelPiece, cancel []Request, plan []Request, c
 	if cut {
 		for _, c := range cancel {
 			if h.m.pieces[c.Block.Piece].priority >= p.priority {
-				h.fail("%v makes room", c.Block)
+				h.fail("%v is cancelled to make room", c.Block)
 			}
 			k := slices.IndexFunc(h.m.suppliers, func(r *modelSupplier) bool { return r.real == c.Supplier })
 			h.m.release(h.m.suppliers[k], func(id Block) bool { return id == c.Block })
@@ -305,12 +305,12 @@ func (h *history) character(r *modelSupplier, i int) {
 		r.suggests = r.suggests[max(0, len(r.suggests)-maxSuggested):]
 	case 3:
 		r.snubbed = len(r.queue) > 0
-		h.went = fmt.Sprint(r.real.Origin, " snubs: ", r.snubbed)
+		h.went = fmt.Sprint(r.real.Origin, " snubbed: ", r.snubbed)
 	default:
 		r.rate = []float64{0, 1e4, 1e5, 1e7}[h.rng.IntN(4)]
 		r.rtt = time.Duration(h.rng.IntN(200)) * time.Millisecond
 		r.shown = h.now
-		h.went = fmt.Sprint(r.real.Origin, " is at ", r.rate)
+		h.went = fmt.Sprint(r.real.Origin, " has rate ", r.rate)
 	}
 	r.real.Choking, r.real.snubbed, r.real.pace.rate, r.real.pipe.rtt, r.real.pace.measured = r.choking, r.snubbed, r.rate, r.rtt, r.shown
 	r.real.allowed = make(map[int32]struct{})
@@ -373,7 +373,7 @@ func TestPickerComesToRest(t *testing.T) {
 					moves += len(got)
 				}
 				if moves > 2000 {
-					h.fail("no rest")
+					h.fail("suppliers take blocks without end")
 				}
 			}
 		}

@@ -23,7 +23,7 @@ const (
 	// fullRate is the lowest rate at which the intake can be full, in blocks a second; 32 MiB/s. Below it, the rates of suppliers
 	// can be measured well.
 	fullRate = 2048
-	// The intake is full while its rate is at least 1/fullShare of best. If it is lower because suppliers are slow, few suppliers
+	// The intake is full while its rate is at least 1/fullShare of best. If suppliers are the cause of a lower rate, few of them
 	// are left.
 	fullShare = 4
 	// intakeLull is how long the rate may be lower while the intake stays full. On a busy machine, this process has to wait now

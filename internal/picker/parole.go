@@ -39,8 +39,8 @@ type record struct {
 }
 
 // Failed records that piece i is complete and does not match its hash. digests has a digest of each block. If one supplier sent
-// the whole piece, liars has its origin. Blocks under suspicion are dropped, to be fetched again. The other blocks stay, unless
-// none does: Started and Arrived report what is left of the piece.
+// the whole piece, liars has its origin. Blocks under suspicion are dropped, to be fetched again. If no other block is left, the
+// piece returns to the heap. Started and Arrived report the result.
 func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	p := pk.started[int32(i)]
 	a := attempt{digests: digests}

@@ -18,7 +18,7 @@ const (
 type Receipt struct {
 	Verdict Verdict
 	Cancel  [2]*Supplier // other suppliers with a request for the block, which is to be cancelled
-	Again   bool         // the block answers an earlier request, perhaps: cancel the request for it to the same supplier
+	Again   bool         // the block may answer an earlier, released request: cancel the last one, or it may come twice
 }
 
 // Received records that s sent a whole block. The caller acts on the Receipt.

@@ -20,7 +20,7 @@ func (s *Supplier) RunLength() int { return min(4*s.pipe.depth, MaxRun) }
 //
 // A started piece is completed first. A new run begins at the rarest of the pieces with the highest priority; of several, at the
 // one with the most free blocks after it. If there are no peers, it begins at the first of them, so that content arrives in
-// order. It continues until a piece with a higher priority than the next one is wanted.
+// order. It continues as long as no piece has a higher priority than the next one.
 func (pk *Picker) NextRun(s *Supplier, n int, now time.Time, out []Block) (blocks []Block, cancel []Request) {
 	s.expect(now)
 	if n <= 0 {

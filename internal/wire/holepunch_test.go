@@ -18,7 +18,7 @@ func TestHolePunch(t *testing.T) {
 		want    wire.HolePunch
 	}{
 		"rendezvous with a code":         {[]byte("\x00\x00\x50\x01\x02\x03\x1a\xe1\x00\x00\x00\x00"), wire.HolePunch{Addr: four}},
-		"connect without one":            {[]byte("\x01\x00\x50\x01\x02\x03\x1a\xe1"), wire.HolePunch{Type: 1, Addr: four}},
+		"connect without a code":         {[]byte("\x01\x00\x50\x01\x02\x03\x1a\xe1"), wire.HolePunch{Type: 1, Addr: four}},
 		"error":                          {[]byte("\x02\x00\x50\x01\x02\x03\x1a\xe1\x00\x00\x00\x03"), wire.HolePunch{Type: 2, Addr: four, Code: wire.HolePunchNoSupport}},
 		"a code without an error":        {[]byte("\x01\x00\x50\x01\x02\x03\x1a\xe1\x00\x00\x00\x03"), wire.HolePunch{Type: 1, Addr: four}},
 		"IPv6 without a code":            {short, wire.HolePunch{Addr: six}},

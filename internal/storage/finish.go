@@ -169,8 +169,11 @@ func (s *fileStore) cut(i int, length int64) error {
 		s.log.Warn("file is too long", "file", s.path(i), "err", err)
 		return nil
 	}
-	if err := s.own(i); err != nil { // an earlier run wrote it, and it may have other names since
+	if err := s.own(i); Exhausted(err) || errors.Is(err, ErrClosed) { // an earlier run wrote it, and it may have other names since
 		return err
+	} else if err != nil {
+		s.log.Warn("file is too long", "file", s.path(i), "err", err)
+		return nil
 	}
 	f := &s.files[i]
 	f.mu.Lock()

@@ -97,3 +97,24 @@ func TestMoveKeepsWhatIsWrittenTo(t *testing.T) {
 	require.ErrorIs(t, s.ChangedFile(0), storage.ErrChanged)
 	require.NoError(t, s.Close())
 }
+
+// A file of another program stays where it is, also if a run before this one has found it there.
+func TestMoveLeavesWhatAnEarlierRunFound(t *testing.T) {
+	tor, content := testContent(50, 100, 100, 50)
+	old, dir := t.TempDir(), t.TempDir()
+	require.NoError(t, os.Mkdir(old+"/d", 0o777))
+	require.NoError(t, os.WriteFile(old+"/d/1", []byte("another's"), 0o666))
+	first := only(tor, func(i int) bool { return i != 1 })
+	s := openDirectory(t, tor, old)
+	require.NoError(t, s.SetWanted(first))
+	writePiece(t, tor, s, content, 0)
+	require.NoError(t, s.SaveResume(set(5, 0), nil))
+	require.NoError(t, s.Close())
+
+	s = openDirectory(t, tor, old)
+	require.NoError(t, s.SetWanted(first))
+	require.NoError(t, s.Move(t.Context(), dir, claim(set(5, 0)), func(int64, int64) {}))
+	require.Equal(t, []string{"d/1"}, listing(t, old))
+	require.Equal(t, []int{0}, pieces(verified(t, tor, s)))
+	require.NoError(t, s.Close())
+}

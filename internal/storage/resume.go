@@ -193,9 +193,14 @@ func (s *fileStore) readResume() {
 		}
 		return
 	}
+	some := r.have.Clone()
+	for piece := range r.partial {
+		some.Add(piece)
+	}
 	for i := range s.content.NumFiles() {
 		f, length := &s.files[i], s.content.File(i).Length
-		f.known = r.files[i].size >= 0 && r.files[i].size <= length
+		// Of a file with none of the content it says how it was found. That is another's.
+		f.known = r.files[i].size >= 0 && r.files[i].size <= length && (length == 0 || s.holdsAny(i, some))
 		// What is too much came later. In a download that goes on it is cut, and in one that was complete it is the user's.
 		f.written = f.known && length > 0 && !r.have.Full()
 	}

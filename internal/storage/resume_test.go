@@ -205,3 +205,37 @@ func TestResumeSidecarKeepsHashes(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(plain, sidecarName+".bad"))
 	require.NoError(t, s.Close())
 }
+
+// A file that an earlier run found and that is not ours to write to, behind a link, is synced and claimed by the next run, too.
+func TestAFoundFileIsClaimedByTheNextRun(t *testing.T) {
+	needSymlinks(t)
+	tor, content := testContent(50, 100, 100)
+	dir, outside := t.TempDir(), t.TempDir()
+	fill(t, tor, outside, content)
+	require.NoError(t, os.Mkdir(dir+"/d", 0o777))
+	require.NoError(t, os.Symlink(outside+"/d/0", dir+"/d/0"))
+	for run := range 3 {
+		require.NoError(t, os.Chtimes(outside+"/d/0", time.Time{}, time.Unix(int64(1e9+run), 0)))
+		s := openDirectory(t, tor, dir)
+		require.NoError(t, s.SetWanted(all(tor)))
+		have := verified(t, tor, s)
+		require.Equal(t, []int{0, 1}, pieces(have)[:2])
+		require.NoError(t, s.Settle(t.Context(), have))
+		if run == 0 {
+			writePiece(t, tor, s, content, 2)
+			have.Add(2)
+		}
+		require.NoError(t, s.SaveResume(have, nil))
+		require.NoError(t, s.Close())
+	}
+	long := append(content[:100:100], "appended"...)
+	require.NoError(t, os.WriteFile(outside+"/d/0", long, 0o666))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 3)
+	require.NoError(t, s.Finish(), "nor is it cut")
+	require.NoError(t, s.Close())
+	b, err := os.ReadFile(outside + "/d/0")
+	require.NoError(t, err)
+	require.Equal(t, long, b)
+}

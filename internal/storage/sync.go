@@ -103,18 +103,11 @@ func (s *fileStore) sync(files []int, dirs map[string]struct{}, together bool) e
 	return nil
 }
 
-func (s *fileStore) isWritten(i int) bool {
-	f := &s.files[i]
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.written || f.known
-}
-
 func (s *fileStore) syncFile(i int) error {
 	s.mu.RLock() // for its name
 	h, err := s.handles.get(i, true, false)
-	if err != nil && !s.isWritten(i) {
-		h, err = s.handles.get(i, false, false) // found, and not ours to write to
+	if err != nil && !absent(err) && !Exhausted(err) {
+		h, err = s.handles.get(i, false, false) // found, perhaps by an earlier run, and not ours to write to
 	}
 	s.mu.RUnlock()
 	if err != nil {

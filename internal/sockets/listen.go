@@ -60,7 +60,7 @@ func (s *Sockets) controlListen(_, address string, c syscall.RawConn) error { re
 type listener struct {
 	s       *Sockets
 	network string
-	at      net.Addr      // where the first one listened
+	at      net.Addr      // address of the first inner listener
 	renewed chan struct{} // of capacity 1
 	closed  chan struct{} // closed by Close
 

@@ -28,7 +28,7 @@ func (e event) String() string {
 	return [...]string{"", "completed", "started", "stopped"}[e]
 }
 
-// request is an announce: what a tracker is told.
+// request holds the parameters of an announce.
 type request struct {
 	infoHash [20]byte
 	peerID   [20]byte
@@ -98,7 +98,7 @@ func (t *Announcer) usable() (n int) {
 }
 
 // announce announces to tr over each of its routes, and records each answer when it arrives. If no route had an answer,
-// it returns the error of the most telling one.
+// it returns the error that says most about the tracker.
 func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc, tr *tracker) error {
 	routes, err := t.routes(ctx, tr)
 	if err != nil {

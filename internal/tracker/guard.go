@@ -36,7 +36,7 @@ func Direct(c *http.Client, u *url.URL) bool {
 }
 
 // isTrackerPath reports whether the path of a URL is that of a tracker, on this machine (here) or on another one. Servers
-// differ in how they resolve dots and escapes, so a path with these is not.
+// differ in how they resolve dots and escapes, so it reports false for a path with these.
 func isTrackerPath(u *url.URL, here bool) bool {
 	path := strings.TrimPrefix(u.EscapedPath(), "/")
 	if strings.ContainsAny(path, "%\\;") || strings.Contains("/"+path, "/.") {

@@ -128,7 +128,7 @@ func (s *Sockets) dialUser(ctx context.Context, network, addr string) (net.Conn,
 	}
 	if from := netaddr.Of(conn.LocalAddr()).Addr(); from != s.config.Bind {
 		conn.Close()
-		return nil, fmt.Errorf("dial %s: Client.Dial connects from %s: %w", addr, from, errBindElsewh)
+		return nil, fmt.Errorf("dial %s: Client.Dial connects from %s: %w", addr, from, errBindElsewhere)
 	}
 	return conn, nil
 }

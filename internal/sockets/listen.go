@@ -27,7 +27,7 @@ func (s *Sockets) Listen(addr string) (net.Listener, error) {
 		return nil, err
 	}
 	if ip, err := netip.ParseAddr(host); host != "" && (err != nil || !ip.IsUnspecified() && ip.Unmap() != s.config.Bind) {
-		return nil, fmt.Errorf("listen on %s: %w, which is %s", addr, errBindElsewh, s.config.Bind)
+		return nil, fmt.Errorf("listen on %s: %w, which is %s", addr, errBindElsewhere, s.config.Bind)
 	}
 	l := &listener{s: s, network: "tcp4", renewed: make(chan struct{}, 1), closed: make(chan struct{})}
 	if s.config.Bind.Is6() {
@@ -215,7 +215,7 @@ func (s *Sockets) listenPacket(ctx context.Context, network, addr string) (net.P
 			return nil, fmt.Errorf("%s: %w", network, errFamily)
 		}
 		if ip, err := netip.ParseAddr(host); host != "" && (err != nil || !ip.IsUnspecified() && ip.Unmap() != bind) {
-			return nil, fmt.Errorf("listen on %s: %w, which is %s", addr, errBindElsewh, bind)
+			return nil, fmt.Errorf("listen on %s: %w, which is %s", addr, errBindElsewhere, bind)
 		}
 		addr = net.JoinHostPort(bind.String(), port)
 		if err := s.present(); err != nil {

@@ -58,13 +58,13 @@ var ErrCutOff = errors.New("cut off")
 func errUnsupported(what string) error { return fmt.Errorf("%s: %w", what, errors.ErrUnsupported) }
 
 var (
-	errNoPackets  = errUnsupported("no UDP with Client.Dial and without Client.ListenPacket")
-	errHTTPProxy  = errUnsupported("no UDP through an HTTP proxy")
-	errBeside     = errUnsupported("would bypass Client.Proxy")
-	errNoName     = errUnsupported("names are looked up by the proxy only")
-	errFamily     = errUnsupported("an address of another family than Client.Bind")
-	errNameHere   = errUnsupported("a name server on this machine would bypass Client.Bind")
-	errBindElsewh = errors.New("an address other than Client.Bind")
+	errNoPackets     = errUnsupported("no UDP with Client.Dial and without Client.ListenPacket")
+	errHTTPProxy     = errUnsupported("no UDP through an HTTP proxy")
+	errBeside        = errUnsupported("would bypass Client.Proxy")
+	errNoName        = errUnsupported("names are looked up by the proxy only")
+	errFamily        = errUnsupported("an address of another family than Client.Bind")
+	errNameHere      = errUnsupported("a name server on this machine would bypass Client.Bind")
+	errBindElsewhere = errors.New("an address other than Client.Bind")
 )
 
 // Sockets opens the sockets of one client.

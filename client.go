@@ -83,9 +83,9 @@ type Client struct {
 	NoListen bool
 	// MaxPeers bounds the connections of all downloads together; 0 is no bound beside each download's own.
 	MaxPeers int
-	// DownloadLimit and UploadLimit bound the payload of all downloads together in bytes a second. Nil is no limit, and a
-	// limit of 0 lets nothing pass. The limiters may be shared with other clients, and changed while in use. They may have
-	// any burst; a burst of 0 is set to 16 KiB.
+	// DownloadLimit and UploadLimit bound the payload of all downloads together in bytes a second, and the metadata and
+	// hashes that they send to peers. Nil is no limit, and a limit of 0 lets nothing pass. The limiters may be shared with
+	// other clients, and changed while in use. They may have any burst; a burst of 0 is set to 16 KiB.
 	DownloadLimit *rate.Limiter
 	UploadLimit   *rate.Limiter
 	// Encryption says whether connections are encrypted.
@@ -167,6 +167,7 @@ type Client struct {
 	cancel    context.CancelFunc
 
 	hashReads hashReads      // has its own mutex
+	answers   answers        // has its own mutex
 	dhtMember dhtMember      // has its own mutex
 	transport transport      // has its own mutex
 	tasks     sync.WaitGroup // all goroutines of the client

@@ -62,9 +62,9 @@ type Options struct {
 	// Uploaded and Downloaded are bytes of payload of earlier runs. They are included in Stats and in announces to
 	// trackers.
 	Uploaded, Downloaded int64
-	// DownloadLimit and UploadLimit bound this download's payload in bytes a second, on top of the client's. Nil is no
-	// limit, and a limit of 0 lets nothing pass. They may be shared with other downloads, and changed while in use. They
-	// may have any burst; a burst of 0 is set to 16 KiB.
+	// DownloadLimit and UploadLimit bound this download's payload in bytes a second, on top of the client's; metadata and
+	// hashes that are sent to peers count, too. Nil is no limit, and a limit of 0 lets nothing pass. They may be shared with
+	// other downloads, and changed while in use. They may have any burst; a burst of 0 is set to 16 KiB.
 	DownloadLimit *rate.Limiter
 	UploadLimit   *rate.Limiter
 	// Storage opens a storage of the caller's own for the content. Nil is memory, or files under Dir.

@@ -176,7 +176,11 @@ func (p *peer) receiveMetadata(payload []byte, now time.Time) error {
 		p.ext.metadataServed += int64(len(answer.Data))
 	}
 	p.charge(answerWork+int64(len(answer.Data))/(blockSize/blockWork), now)
-	p.sendExtended(number, answer.Append(nil))
+	if answer.Type == wire.MetadataReject {
+		p.sendExtended(number, answer.Append(nil))
+	} else if !p.out.AddAnswer(wire.AppendExtended(nil, number, answer.Append(nil))) {
+		p.stopLocked(errNotReading)
+	}
 	return nil
 }
 

@@ -155,7 +155,7 @@ func (d *Download) has(piece int) bool {
 }
 
 func (p *peer) sendHashes(r wire.HashRequest, hashes []byte) error {
-	if !p.out.Add(func(b []byte) []byte { return wire.AppendHashes(b, r, hashes) }) {
+	if !p.out.AddAnswer(wire.AppendHashes(nil, r, hashes)) {
 		return errNotReading
 	}
 	return nil

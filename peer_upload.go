@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/choker"
@@ -35,6 +36,22 @@ type uploading struct {
 	fastSets  map[netip.Prefix]map[uint32]int64 // bytes of allowed-fast pieces that each /24 may still request, by piece (BEP 6)
 	looked    map[uint32]time.Time              // when the files under a piece were last seen to be unchanged
 	forgot    time.Time                         // when entries older than lookAgain were last removed
+}
+
+// answers paces the messages beside blocks that count as uploads: parts of info dictionaries, and hashes.
+type answers struct {
+	mu   sync.Mutex
+	pace ratelimit.Answers
+}
+
+// delay returns how long to wait before asking again whether n bytes may be sent under the limits; 0 if they may be sent now.
+func (a *answers) delay(l ratelimit.Limits, n int) time.Duration {
+	if len(l) == 0 {
+		return 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pace.Delay(time.Now(), l, n)
 }
 
 // lookAgain is how long files that were seen to be unchanged are assumed to stay so. A piece may span thousands of
@@ -140,7 +157,8 @@ func (p *peer) reject(r outbox.Request) error {
 }
 
 // write sends the contents of the outbox until the connection ends, and returns why it ended. Messages go first. A
-// block is read from storage only when it is about to be sent; while a limit delays it, messages still pass.
+// block is read from storage only when it is about to be sent; while a limit delays it, messages still pass, and long ones
+// that the limit counts, too, are sent between blocks.
 func (p *peer) write() error {
 	w := writer{p: p, turn: ratelimit.NewTurn(p.d.uploadLimits), lastSent: time.Now()}
 	defer func() { w.turn.Leave(time.Now()) }()
@@ -195,8 +213,13 @@ func (w *writer) send() (wait time.Duration, err error) {
 		now = time.Now() // the write may have waited for the peer to read
 		w.lastSent = now
 	}
+	if wait, err = w.sendAnswer(); err != nil {
+		return 0, err
+	}
+	now = time.Now()
 	if len(w.uploads) > 0 {
-		return w.sendBlocks(now)
+		blocks, err := w.sendBlocks(now)
+		return min(wait, blocks), err
 	}
 	w.turn.Leave(now) // it may have been for requests that were cancelled
 	quiet, unused := now.Sub(w.lastSent), now.Sub(w.lastAnswered)
@@ -208,9 +231,26 @@ func (w *writer) send() (wait time.Duration, err error) {
 		p.out.Add(wire.AppendKeepAlive)
 		return 0, nil
 	case w.payload != nil:
-		return payloadKept - unused, nil
+		return min(wait, payloadKept-unused), nil
 	}
-	return keepAliveAfter - quiet, nil
+	return min(wait, keepAliveAfter-quiet), nil
+}
+
+// sendAnswer sends a message that counts as an upload, as soon as limits allow.
+func (w *writer) sendAnswer() (wait time.Duration, err error) {
+	message := w.p.out.Answer()
+	if message == nil {
+		return keepAliveAfter, nil
+	}
+	if wait = w.p.d.client.answers.delay(w.p.d.uploadLimits, len(message)); wait > 0 {
+		return wait, nil
+	}
+	if _, err = w.p.conn.Write(message); err != nil {
+		return 0, err
+	}
+	w.p.out.Answered()
+	w.lastSent = time.Now()
+	return 0, nil
 }
 
 // sendBlocks answers requests, as soon as limits allow. A limit lets through one block at a time.

@@ -345,3 +345,60 @@ func TestLimitForgetsWhatIsChoked(t *testing.T) {
 		require.InEpsilon(t, 4<<20/limit, m.client.took.Seconds(), 0.1)
 	})
 }
+
+// Metadata counts as blocks do, and hosts that reconnect for more of it get no more. Yet it waits behind no block, so that a
+// resolver is served in time.
+func TestLimitCountsMetadata(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		const limit, window = 64 << 10, 100 * time.Second
+		content := newSimResolvable(t, 3000, false) // four blocks of metadata
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		c := simClient(t, us, nil)
+		c.UploadLimit = drained(limit, 64<<10)
+		d := simSeed(t, c, content)
+		simnet.Sleep(time.Second)
+		for k := range 4 {
+			s := speak(t, n.NewHost(fmt.Sprintf("80.0.1.%d", k), 0, 0, 0), content, us.Addr(6881), speech{fast: true})
+			s.sayID(wire.HaveNone)
+			s.sayID(wire.Interested)
+			simnet.Sleep(time.Second)
+			for i := range uint32(500) {
+				s.ask(i)
+			}
+		}
+		resolve := func(ip string) *speaker {
+			s := speak(t, n.NewHost(ip, 0, 0, 0), content, us.Addr(6881), speech{fast: true, extended: true})
+			s.sayID(wire.HaveNone)
+			s.sayHello(wire.ExtHandshake{M: map[string]int{"ut_metadata": 9}})
+			for i := range 16 {
+				m := wire.MetadataMessage{Type: wire.MetadataRequest, Piece: i % 4}
+				s.say(wire.AppendExtended(nil, extMetadata, m.Append(nil)))
+			}
+			return s
+		}
+		answers := func(s *speaker) (n int) {
+			for _, w := range s.take() {
+				if strings.HasPrefix(w, `extended 9 "d8:msg_typei1e`) {
+					n++
+				}
+			}
+			return n
+		}
+		before, metadata, began := d.Stats().Uploaded, 0, time.Now()
+		for round := 0; time.Since(began) < window; round++ {
+			greedy := resolve(fmt.Sprintf("80.0.2.%d", round%8))
+			simnet.Sleep(2 * time.Second)
+			metadata += answers(greedy)
+			greedy.Close()
+		}
+		blocks := float64(d.Stats().Uploaded-before) / window.Seconds()
+		rate := float64(metadata*wire.MetadataBlock) / window.Seconds()
+		require.InEpsilon(t, limit, blocks+rate, 0.1)
+		require.InEpsilon(t, limit/2, rate, 0.2, "while blocks are waiting, no more than half of the limit")
+
+		simnet.Sleep(time.Second)
+		honest := resolve("80.0.3.1")
+		simnet.Sleep(3 * time.Second)
+		require.GreaterOrEqual(t, answers(honest), 4)
+	})
+}

@@ -30,12 +30,14 @@ type Outbox struct {
 	holder *account.Holder // of the peer
 	wake   chan struct{}   // holds a token from an addition until the writer takes it
 
-	mu       sync.Mutex
-	messages []byte
-	taken    int           // bytes of messages that Take returned last, and that are perhaps not written yet
-	ours     []Request     // our requests, sent behind the messages; oldest first
-	theirs   []Request     // the peer's requests that are not answered; oldest first
-	room     chan struct{} // closed when theirs falls below its bound; nil unless the reader waits
+	mu        sync.Mutex
+	messages  []byte
+	taken     int           // bytes of messages that Take returned last, and that are perhaps not written yet
+	ours      []Request     // our requests, sent behind the messages; oldest first
+	answers   [][]byte      // messages that count as uploads; oldest first
+	answering int           // bytes of answers
+	theirs    []Request     // the peer's requests that are not answered; oldest first
+	room      chan struct{} // closed when theirs falls below its bound; nil unless the reader waits
 }
 
 // A Request names a block as requests, cancels and rejects do.
@@ -73,17 +75,52 @@ func (o *Outbox) AddLazily(encode func([]byte) []byte) bool {
 
 // fits reports whether the waiting messages are within their bound. The caller holds o.mu.
 func (o *Outbox) fits() bool {
-	return o.count() && len(o.messages)+requestSize*len(o.ours) <= maxBytes
+	return o.count() && o.backlog()+requestSize*len(o.ours) <= maxBytes
 }
 
 // count brings the account up to date, and reports whether what is waiting has room in it. The caller holds o.mu.
-func (o *Outbox) count() bool { return o.holder.Set(account.Outgoing, len(o.messages)+o.taken) }
+func (o *Outbox) count() bool { return o.holder.Set(account.Outgoing, o.backlog()+o.taken) }
+
+// backlog is the size of the waiting messages. The caller holds o.mu.
+func (o *Outbox) backlog() int { return len(o.messages) + o.answering }
 
 // Close takes what is waiting out of the account, once nothing is added any more.
 func (o *Outbox) Close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.messages, o.taken = nil, 0
+	o.answers, o.answering = nil, 0
+	o.count()
+}
+
+// AddAnswer adds a message that is long enough to count as an upload, and wakes the writer. It returns false once too much is
+// waiting.
+func (o *Outbox) AddAnswer(message []byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.answers = append(o.answers, message)
+	o.answering += len(message)
+	o.signal()
+	return o.fits()
+}
+
+// Answer returns the oldest message that counts as an upload, or nil. It stays in the outbox until it is Answered.
+func (o *Outbox) Answer() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.answers) == 0 {
+		return nil
+	}
+	return o.answers[0]
+}
+
+// Answered removes the message that Answer returned last, once it was written.
+func (o *Outbox) Answered() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.answering -= len(o.answers[0])
+	o.answers[0] = nil
+	o.answers = o.answers[1:]
 	o.count()
 }
 
@@ -216,5 +253,5 @@ func (o *Outbox) Waiting() int {
 func (o *Outbox) Backlog() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.messages)
+	return o.backlog()
 }

@@ -62,3 +62,27 @@ func TestAccountOfAll(t *testing.T) {
 	}
 	require.Zero(t, held())
 }
+
+// Messages that count as uploads wait apart from the others, and are bounded and charged as these are until they are written.
+func TestAnswers(t *testing.T) {
+	a := account.New(0)
+	o := New(join(a))
+	require.Nil(t, o.Answer())
+	first, second := make([]byte, 1<<20), make([]byte, 2<<20)
+	require.True(t, o.AddAnswer(first))
+	require.True(t, o.AddAnswer(second))
+	require.Len(t, o.Wake(), 1)
+	require.Equal(t, 3<<20, o.Backlog())
+	messages, _ := o.Take(nil, 1, nil)
+	require.Empty(t, messages)
+	require.Len(t, o.Answer(), len(first))
+	o.Answered()
+	require.Len(t, o.Answer(), len(second))
+	held, _ := a.Held()
+	require.EqualValues(t, 2<<20-account.Free, held)
+	require.False(t, o.AddAnswer(make([]byte, maxBytes)))
+	o.Close()
+	held, _ = a.Held()
+	require.Zero(t, held)
+	require.Nil(t, o.Answer())
+}

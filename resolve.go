@@ -88,9 +88,10 @@ type resolver struct {
 	metadata     *metadata.Assembler
 	holder       *account.Holder // of its drafts
 	peers        map[*metadataConn]struct{}
-	numbered     int                              // connections so far
-	accepting    bool                             // connections that peers make
-	accepted     int                              // connections that peers made and that are there
+	numbered     int  // connections so far
+	accepting    bool // connections that peers make
+	accepted     int  // connections that peers made and that do not end
+	idlers       peerlist.Idlers
 	work         ratelimit.Accounts[netip.Prefix] // of hosts that left
 	named        []netip.AddrPort                 // by the link
 	served       []netip.AddrPort                 // connections that were of use and are over
@@ -242,6 +243,9 @@ func (r *resolver) worth(p *metadataConn) peerlist.Worth {
 func (r *resolver) end(id int, why error) {
 	for p := range r.peers {
 		if p.id == id {
+			if why == errTurnover && p.earned.IsZero() {
+				r.idlers.Add(p.conn.addr.Addr(), time.Now())
+			}
 			p.end(why)
 		}
 	}
@@ -301,7 +305,6 @@ func (r *resolver) take(k *connection, from peerlist.Source) bool {
 // serve runs a connection that the client has counted.
 func (r *resolver) serve(k *connection, from peerlist.Source) {
 	defer r.signal()
-	defer r.client.leftPeer()
 	r.note(&PeerError{k.addr, r.speak(k, from)})
 }
 
@@ -324,35 +327,36 @@ func (r *resolver) accept(k *connection, from peerlist.Source) bool {
 	var all []peerlist.Connection
 	var dialled []peerlist.Worth // those that dialled us
 	for p := range r.peers {
+		if p.closing != nil {
+			continue
+		}
 		c := p.conn.identify(p.id)
 		c.Old = true
 		all = append(all, c)
-		if p.conn.incoming && p.closing == nil {
+		if p.conn.incoming {
 			dialled = append(dialled, r.worth(p))
 		}
 	}
 	if _, ok := peerlist.Admit(r.client.identity(r.discovery.hashes.first).id, k.identify(0), all, false); !ok {
 		return false
 	}
-	joined := r.accepted < max(r.o.maxPeers()/2, 1) && r.client.mayJoin(len(r.peers), now)
+	joined := r.accepted < max(r.o.maxPeers()/2, 1) && r.client.mayJoin(len(all), now)
 	if !joined {
+		if r.idlers.Has(k.addr.Addr(), now) {
+			return false // it lost its place lately because it gave nothing
+		}
 		out, ok := peerlist.Displaced(now, dialled, k.addr.Addr())
 		if !ok {
 			return false
 		}
 		r.end(out, errTurnover)
-		joined = r.client.mayJoin(len(r.peers), now) // if not, there will be a place when it tries again
+		joined = r.client.mayJoin(len(all)-1, now)
 	}
 	if !joined {
 		return false
 	}
 	r.accepted++
-	r.tasks.Go(func() {
-		r.serve(k, from)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.accepted--
-	})
+	r.tasks.Go(func() { r.serve(k, from) })
 	return true
 }
 

@@ -43,9 +43,6 @@ func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	p := &metadataConn{r: r, conn: k, waker: newWaker(), ended: make(chan struct{}), from: from, joined: time.Now()}
 	p.work = ratelimit.NewAccount(workRate, workAtOnce, p.joined)
 	defer context.AfterFunc(r.ctx, func() { k.Close() })()
-	if !k.theirs.Extended() {
-		p.closing = errors.New("speaks no extensions")
-	}
 	host, public := hostOf(k.addr.Addr())
 	r.mu.Lock()
 	if public {
@@ -55,6 +52,9 @@ func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	r.numbered++
 	p.id = r.numbered
 	r.peers[p] = struct{}{}
+	if !k.theirs.Extended() {
+		p.end(errors.New("speaks no extensions"))
+	}
 	err := p.closing
 	r.mu.Unlock()
 	r.log.Debug("connected", "peer", k.addr, "encrypted", k.encrypted)
@@ -105,12 +105,16 @@ func (p *metadataConn) stop(why error) {
 	p.end(why)
 }
 
-// end is like stop. The caller holds p.r.mu.
+// end is like stop. Its place is free at once. The caller holds p.r.mu.
 func (p *metadataConn) end(why error) {
 	if p.closing == nil {
 		p.closing = why
 		close(p.ended)
 		p.conn.Close()
+		if p.conn.incoming {
+			p.r.accepted--
+		}
+		p.r.client.leftPeer()
 	}
 }
 

@@ -6,11 +6,11 @@ import (
 	"path/filepath"
 )
 
-// absentDirs are directories that files were not found in, and why they are not there; nil if they are. Of thousands of files
-// in one that is not there, only the first is looked for.
+// absentDirs maps a directory in which a file was missing to the error of the directory's own Stat, or to nil if the directory
+// exists. A directory may hold thousands of files: if it does not exist, only the first of them costs a system call.
 type absentDirs map[string]error
 
-// stat is Disk.Stat.
+// stat is disk.Stat, except that it makes no system call for a name in a directory known to be absent.
 func (d absentDirs) stat(disk Disk, name string) (FileInfo, error) {
 	dir := filepath.Dir(name)
 	err, known := d[dir]
@@ -26,16 +26,17 @@ func (d absentDirs) stat(disk Disk, name string) (FileInfo, error) {
 	return info, err
 }
 
-// absent reports whether err means that a file is not there. A file in the place of a directory on the way to
-// it means the same, until something is to be written.
+// absent reports whether err means that a file does not exist. A file in the place of one of its parent directories means the
+// same, until something is to be written.
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || notDirectory(err) }
 
-// refusedName is the error of a name that is said not to be there where it is to be made. Some file systems, such as exFAT by
-// FUSE, say so of a name that they do not take.
+// refusedName wraps fs.ErrNotExist from creating a file or directory whose parent exists. Some file systems, such as exFAT over
+// FUSE, return that error for a name that they do not allow.
 type refusedName struct{ error }
 
 func (e refusedName) Unwrap() error { return e.error }
 
+// notMade wraps the error of creating a file in a refusedName if it is fs.ErrNotExist.
 func notMade(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return refusedName{err}
@@ -43,11 +44,11 @@ func notMade(err error) error {
 	return err
 }
 
-// notTaken reports whether a file system does not take a name that was to be made.
+// notTaken reports whether err, from creating a file, means that the file system does not allow its name.
 func notTaken(err error) bool {
 	_, ok := errors.AsType[refusedName](err)
 	return ok || refused(err)
 }
 
-// missing reports whether err means that a file is not there, or cannot be, under its name.
+// missing reports whether err means that a file does not exist, or cannot exist, under its name.
 func missing(err error) bool { return absent(err) || refused(err) }

@@ -7,7 +7,7 @@ import (
 	"github.com/shoal-go/torrent/internal/safename"
 )
 
-// findAlike finds the files whose paths differ from another's in case alone.
+// findAlike finds the files whose paths differ from another file's only in case.
 func (s *fileStore) findAlike() {
 	groups := make(map[string][]int)
 	for i := range s.content.NumFiles() {
@@ -26,9 +26,9 @@ func (s *fileStore) findAlike() {
 	}
 }
 
-// sameInCase is the first file of the content that is there and has the name of file i, which is there, but for its case, where
-// the file system takes these for one; or -1. Identities do not always show that: where inodes are invented, each name has its own.
-// The caller holds s.mu.
+// sameInCase returns the first other file of the content that exists and whose name differs from that of file i only in case, if
+// the file system treats the two names as one; otherwise it returns -1. File i exists. Identities do not always show this: some
+// file systems invent an inode for each name. The caller holds s.mu for writing.
 func (s *fileStore) sameInCase(i int) int {
 	name := s.files[i].name
 	if s.alike[i] == nil || !s.foldsCase(name) {
@@ -43,8 +43,8 @@ func (s *fileStore) sameInCase(i int) int {
 	return -1
 }
 
-// foldsCase reports whether the file system takes names for one that differ in case alone. It asks for a file that is there, and the
-// lock, until one of them shows it. The caller holds s.mu for writing.
+// foldsCase reports whether the file system ignores case in names. It tries the file of the given name, which should exist, and
+// then the lock file, until one of them shows it. The caller holds s.mu for writing.
 func (s *fileStore) foldsCase(name string) bool {
 	for _, there := range []string{name, s.sidecar(".lock")} {
 		if s.folding == 0 {
@@ -54,7 +54,7 @@ func (s *fileStore) foldsCase(name string) bool {
 	return s.folding > 0
 }
 
-// asksCase is what seesCase says, or 0 if that failed, even though files that are not in use gave way.
+// asksCase is seesCase, but closes open files that are not in use if the system runs out of handles. It returns 0 on an error.
 func (s *fileStore) asksCase(disk Disk, name string) (folding int8) {
 	_ = s.handles.makeRoom(func() (err error) {
 		folding, err = seesCase(disk, name)
@@ -63,9 +63,10 @@ func (s *fileStore) asksCase(disk Disk, name string) (folding int8) {
 	return folding
 }
 
-// seesCase is 1 if a disk takes names for one that differ in case alone, -1 if not, and 0 if the file of this name does not show it.
-// It is shown by another name that leads to something, and yet not both are listed. What is seen of a file does not show it: where
-// inodes are invented, one file has several, two files may have the same size and time, and both change while it is written.
+// seesCase returns 1 if a disk ignores case in names, -1 if it does not, and 0 if the file of this name does not show it. The
+// disk ignores case if the name in the other case leads to a file too, but the directory does not list both names. A comparison
+// of the two FileInfos would not show it: where inodes are invented, one file has several; two files may have the same size and
+// modification time; and both of these change while a file is written.
 func seesCase(disk Disk, name string) (int8, error) {
 	name, other := inOtherCase(name)
 	if other == "" {
@@ -95,8 +96,9 @@ func seesCase(disk Disk, name string) (int8, error) {
 	return 1, nil
 }
 
-// inOtherCase is as much of a path as ends in a name with a letter of ASCII, and the same with that letter in the other case; or two
-// empty strings. Other letters some file systems take for one and some do not.
+// inOtherCase returns the longest leading part of path whose last element has an ASCII letter, and the same with the first such
+// letter of that element in the other case. It returns two empty strings if no element has one. Letters outside ASCII do not
+// serve: file systems that ignore case differ in how they treat those.
 func inOtherCase(path string) (mine, other string) {
 	for ; path != "."; path = filepath.Dir(path) {
 		dir, base := filepath.Split(path)

@@ -8,24 +8,24 @@ import (
 )
 
 const (
-	// maxCopied is the length of the longest file that Bytes copies: a map of so little costs as much, and a process has
-	// some 65,000.
+	// maxCopied is the length in bytes of the longest file that Bytes copies. To map so little costs as much as to copy it, and
+	// Linux allows a process about 65,000 maps.
 	maxCopied = 16 << 10
-	// maxUnseen is how many maps a store makes at most before it looks again how many the process has.
+	// maxUnseen is how many maps a store makes at most before it counts those of the process again.
 	maxUnseen = 1024
 )
 
-// mapCount counts the maps of one store, and looks now and then how many the process has, which takes a while if they are many.
-// A store makes fewer maps after a look than half of those that it had then. So all stores of the process together have no
-// more than three quarters of what the system allows, although they know nothing of each other: when the last of them looks
-// and finds at most half, all that the others had when they looked is among that.
+// mapCount counts the maps of one store, and now and then those of the whole process, which is slow if there are many. Between
+// two counts of the process a store makes fewer than half as many maps as it had at the first of the two. So all stores of the
+// process together have at most three quarters of the maps that the system allows, although they do not know of each other: the
+// store that counts last finds at most half of them in use, and that includes all maps that the others had when they counted.
 type mapCount struct {
 	mu     sync.Mutex
 	all    int
-	unseen int // made since the last look
+	unseen int // made since the process was last counted
 }
 
-// add counts another map, unless many reports that the process has too many.
+// add counts another map and returns true, or returns false if many reports that the process has too many.
 func (c *mapCount) add(many func() bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -46,7 +46,7 @@ func (c *mapCount) remove() {
 	c.all--
 }
 
-// Bytes maps file i, or copies it if it is short. The file may still shrink under the map.
+// Bytes maps file i, or copies it if it has at most maxCopied bytes. Another program may still truncate the file under the map.
 func (s *fileStore) Bytes(i int) ([]byte, func() error, error) {
 	length := s.content.File(i).Length
 	if err := s.ChangedFile(i); err != nil {
@@ -79,12 +79,12 @@ func (s *fileStore) Bytes(i int) ([]byte, func() error, error) {
 		return b, func() error { return nil }, readFull(h.f, b, 0)
 	}
 	if !s.maps.add(s.mapsAreMany) {
-		return nil, nil, fmt.Errorf("%s: map %d bytes, beside very many other maps: %w", s.path(i), length, ErrTooLarge)
+		return nil, nil, fmt.Errorf("%s: map %d bytes: too many maps in this process: %w", s.path(i), length, ErrTooLarge)
 	}
 	b, unmap, err := h.f.Mmap(int(length))
 	if err != nil {
 		s.maps.remove()
-		if Exhausted(err) { // what is lacking is addresses, for which it is no use to wait
+		if Exhausted(err) { // out of address space: waiting does not help
 			err = fmt.Errorf("%s: map %d bytes: %w: %v", s.path(i), length, ErrTooLarge, err)
 		}
 		return nil, nil, err

@@ -7,8 +7,8 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// Changed compares size and modification time of every file under piece: one system call for each,
-// and none is opened.
+// Changed compares the size and the modification time of every file that holds a part of piece. That takes one system call for
+// each file and opens none.
 func (s *fileStore) Changed(piece int) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -72,12 +72,12 @@ func (s *fileStore) AnyChanged(have bits.Set) (int, error) {
 	return -1, nil
 }
 
-// compare is ErrChanged if file i is not as it was left. The caller holds s.mu.
+// compare returns ErrChanged if file i is not as it was left. The caller holds s.mu.
 func (s *fileStore) compare(i int) error {
 	f := &s.files[i]
 	if !f.meddled.Load() {
 		if f.writing.Load() {
-			// We are writing to the file now, and have compared before that.
+			// This store is writing to the file, and compared it first.
 			return nil
 		}
 		f.mu.Lock()
@@ -90,10 +90,10 @@ func (s *fileStore) compare(i int) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w: it is gone", s.path(i), ErrChanged)
+			return fmt.Errorf("%s: %w: it no longer exists", s.path(i), ErrChanged)
 		}
 		if info.Size != f.left.Size {
-			return fmt.Errorf("%s: %w: %d bytes, left with %d", s.path(i), ErrChanged, info.Size, f.left.Size)
+			return fmt.Errorf("%s: %w: it has %d bytes and had %d", s.path(i), ErrChanged, info.Size, f.left.Size)
 		}
 	}
 	return fmt.Errorf("%s: %w", s.path(i), ErrChanged)
@@ -151,7 +151,7 @@ func (s *fileStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {
 	return doubt, s.findSlots()
 }
 
-// look records file i as it is now as how it was left. The caller holds s.mu.
+// look accepts file i as it is now: later changes are found relative to that. The caller holds s.mu for writing.
 func (s *fileStore) look(i int) error {
 	f := &s.files[i]
 	f.mu.Lock()

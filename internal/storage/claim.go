@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Claimed is the error of a path that another download has. It matches ErrInUse.
+// Claimed is the error for a path that another download has claimed. It matches ErrInUse.
 type Claimed struct {
-	Path  string   // with the directory
+	Path  string   // includes the directory
 	Owner [20]byte // the info hash of the download's torrent
 }
 
@@ -20,23 +20,23 @@ func (e *Claimed) Error() string {
 
 func (e *Claimed) Unwrap() error { return ErrInUse }
 
-// Claim is a file, or a directory and all that is below it.
+// Claim is a claim on a file, or on a directory and all that is below it.
 type Claim struct {
 	Path string // slash-separated, under the directory
-	ID   FileID // of the file that is there, because a file system may take another path for the same; or zero
+	ID   FileID // of the file, because another path may lead to it too; zero if it does not exist or is not claimed by identity
 
-	// AnyCase is set where the file system takes paths for one that differ in case alone. Where inodes are invented, the
-	// identity of a file does not keep others from it.
+	// AnyCase is set where the file system ignores case in paths. Where inodes are invented, a claim on the identity of a file
+	// does not keep other downloads from it.
 	AnyCase bool
 }
 
-// maxClaims bounds the claims of one Store: the system walks through all that a directory has for each.
+// maxClaims bounds the claims of one Store: for each, the system walks through all claims on the directory.
 const maxClaims = 1024
 
-// claim claims the wanted files, so that no other download writes to them as long as the Store is open. Files that are
-// not wanted are claimed if they are there, because their bytes may be written where they lie. If another download has
-// one of these, its bytes are kept aside. Nor is a file ours that was found under another name, if another download has it.
-// The caller holds s.mu.
+// claim claims the wanted files, so that no other download writes to them as long as the Store is open. Files that are not wanted
+// are claimed if they exist, because bytes of theirs may be written in place. If another download has claimed one of these, the
+// bytes are kept in the edges instead. A file that was found under another name is forgotten if another download has claimed it.
+// The caller holds s.mu for writing.
 func (s *fileStore) claim(wanted []bool) error {
 	for i := range s.content.NumFiles() {
 		if f := &s.files[i]; s.folding == 0 && f.here && (f.left != Stamp{}) {
@@ -91,12 +91,13 @@ func (s *fileStore) claim(wanted []bool) error {
 	return nil
 }
 
-// claimOn claims files on a disk. Those that are open and not in use give way to what it needs handles for.
+// claimOn claims files on a disk. If the system runs out of handles, it closes open files that are not in use.
 func (s *fileStore) claimOn(disk Disk, files []Claim) error {
 	return s.handles.makeRoom(func() error { return disk.Claim(s.content.InfoHash, files) })
 }
 
-// forget records that file i, as it was found, is another's. The caller holds s.mu.
+// forget records that the file found for file i belongs to another download or program: file i is not here. The caller holds s.mu
+// for writing.
 func (s *fileStore) forget(i int) {
 	f := &s.files[i]
 	s.handles.drop(i)
@@ -106,7 +107,7 @@ func (s *fileStore) forget(i int) {
 	f.here, f.left, f.id, f.links = false, Stamp{}, FileID{}, 0
 }
 
-// claimFor is the claim on file i. A file with several names is claimed by its path alone: it is not written to.
+// claimFor returns the claim on file i. A file with several names is claimed only by its path, because it is not written to.
 // The caller holds s.mu.
 func (s *fileStore) claimFor(i int) Claim {
 	f := &s.files[i]
@@ -117,7 +118,7 @@ func (s *fileStore) claimFor(i int) Claim {
 	return c
 }
 
-// bounded returns the files, or directories that hold them if they are too many.
+// bounded returns files or, if they are too many, directories that hold them.
 func bounded(files []Claim) []Claim {
 	depth := 0
 	for _, c := range files {
@@ -134,8 +135,8 @@ func bounded(files []Claim) []Claim {
 	}
 }
 
-// upTo returns the files, without what their paths have below depth. It returns false if they, and the directories
-// that lead to them, are too many.
+// upTo returns files with every path cut to its first depth elements. It returns false if they and their parent directories are
+// more than maxClaims.
 func upTo(files []Claim, depth int) (list []Claim, ok bool) {
 	seen := make(map[string]struct{})
 	for _, c := range files {
@@ -159,7 +160,7 @@ func upTo(files []Claim, depth int) (list []Claim, ok bool) {
 	return list, true
 }
 
-// firstElements is p without what it has below depth.
+// firstElements returns the first depth elements of p.
 func firstElements(p string, depth int) string {
 	for i := range len(p) {
 		if p[i] == '/' {

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The same file lies under each of the directories that lead to it, and a download may have any of these as its own. So what is
-// claimed in one is looked for in those above it and below it. Where there is none, that is one question a directory.
+// A file lies below each of its parent directories, and any of these may be the directory of a download. So before a file is
+// claimed in one directory, the directories above and below that are searched for claims on it. A directory without claims
+// needs a single lock query.
 
-// takenAround is a *Claimed if another owner has claimed one of the files in a directory above this one, or in one below it.
+// takenAround returns a *Claimed if another owner has claimed one of the files in a directory above or below this one.
 func (d *rootDisk) takenAround(files []Claim, owner [20]byte) error {
 	within := "."
 	for dir := d.whole; dir != "" && dir != filepath.Dir(dir); {
@@ -21,7 +22,7 @@ func (d *rootDisk) takenAround(files []Claim, owner [20]byte) error {
 		if Exhausted(err) {
 			return err
 		} else if err != nil {
-			continue // we may pass through, and not look at it
+			continue // a directory that may be traversed but not read
 		}
 		err = d.takenIn(above, files, owner, func(f Claim) string { return path.Join(within, f.Path) })
 		if err != nil {
@@ -39,7 +40,7 @@ func (d *rootDisk) takenAround(files []Claim, owner [20]byte) error {
 		if Exhausted(err) {
 			return err
 		} else if err != nil {
-			continue // not there, or a file
+			continue // p does not exist or is a file
 		}
 		err = d.takenIn(dir, files, owner, func(f Claim) string {
 			if f.Path == p {
@@ -54,8 +55,8 @@ func (d *rootDisk) takenAround(files []Claim, owner [20]byte) error {
 	return nil
 }
 
-// takenIn is a *Claimed if another owner has claimed one of the files in dir, which has them under other names, or itself by the
-// name ".". It closes dir.
+// takenIn returns a *Claimed if another owner has claimed one of the files in dir. The function name returns the path of a file
+// below dir, or "." for dir itself. takenIn closes dir.
 func (d *rootDisk) takenIn(dir *os.File, files []Claim, owner [20]byte, name func(Claim) string) error {
 	defer dir.Close()
 	held, any := heldWithin(dir, 0, 0)

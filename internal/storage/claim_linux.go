@@ -14,17 +14,17 @@ import (
 	"github.com/shoal-go/torrent/internal/safename"
 )
 
-// Claims are read locks on ranges of the directory itself (open file description locks), of which the kernel lets
-// us ask where others have some. They need no file, no right to write, and end with the process at the latest. Where
-// a range begins says what is claimed; how long it is says by whom.
+// Claims are read locks (open file description locks) on byte ranges of the directory itself. The kernel reports where other
+// processes and descriptors hold such locks. They need neither a file nor write permission, and end with the process at the
+// latest. The offset of a range encodes what is claimed, and its length encodes the owner.
 const (
 	claimShift = 21      // each claim has 2 MiB of offsets to itself
-	ownerBits  = 20      // of the number of an owner, which the length of a range tells
-	ownerTable = 1 << 62 // from here on ranges spell out whole info hashes, 40 bits each
+	ownerBits  = 20      // bits of an owner's number, which the length of a range encodes
+	ownerTable = 1 << 62 // ranges from this offset on encode whole info hashes, partBits bits each
 	partBits   = 40
 )
 
-// claimAt is where the range of a claim begins.
+// claimAt returns the offset at which the range of a claim begins.
 func claimAt(kind byte, name string) int64 {
 	h := fnv.New64a()
 	h.Write([]byte{kind})
@@ -38,10 +38,10 @@ const (
 	claimFile  = 'f' // the file with an identity
 )
 
-// anyCase is what the names of claims begin with that regard no case, as no path does.
+// anyCase is the prefix of names of claims that ignore case. No path begins with it.
 const anyCase = "\x00"
 
-// names are what is claimed by c on a file that has the given path.
+// names returns the names that c claims for a file at the given path.
 func (c Claim) names(path string) []string {
 	if c.AnyCase {
 		return []string{path, anyCase + safename.FoldCase(path)}
@@ -49,15 +49,15 @@ func (c Claim) names(path string) []string {
 	return []string{path}
 }
 
-// An owner is the number of a download's info hash among those that have claims in the directory.
+// An owner is the number that stands for a download's info hash in the claims on the directory.
 type owner struct {
-	known  bool // claims tell it
+	known  bool // number is set, and claims with it may exist
 	number int64
-	waited bool // in vain, for others that claim or have locked the directory
+	waited bool // the last wait for the lock on the directory was in vain
 }
 
-// numberOf is the number that the claims of an info hash tell: the bits that it begins with, or the next number that no other info
-// hash has. An author can choose what a hash begins with.
+// numberOf returns the number that the claims of an info hash encode: its first ownerBits bits or, if another info hash has that
+// number, the next free one. The author of a torrent can choose how its info hash begins.
 func (d *rootDisk) numberOf(hash [20]byte) int64 {
 	if d.owner.known {
 		return d.owner.number
@@ -100,15 +100,16 @@ func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 		d.hold(ownerTable|(who<<2|int64(k))<<partBits, part)
 	}
 	d.owner.known, d.owner.number = true, who
-	if d.owner.waited { // we were not alone
+	if d.owner.waited { // another Disk may have claimed at the same time
 		if err := d.takenHere(files, owner); err != nil {
 			return err
 		}
 	}
-	return d.takenAround(files, owner) // one that claims in another directory meanwhile sees ours, or we see its
+	// If another Disk claims in another directory at the same time, at least one of the two finds the other's claims here.
+	return d.takenAround(files, owner)
 }
 
-// takenHere is a *Claimed if another owner has claimed one of the files in this directory.
+// takenHere returns a *Claimed if another owner has claimed one of the files in this directory.
 func (d *rootDisk) takenHere(files []Claim, owner [20]byte) error {
 	others := make(neighbours)
 	for _, f := range files {
@@ -119,11 +120,12 @@ func (d *rootDisk) takenHere(files []Claim, owner [20]byte) error {
 	return nil
 }
 
-// neighbours says of the directories that lie directly in another whether any other Disk has claims there. Most torrents have one of
-// their own, and thousands may lie in one place: they are not asked about file by file.
+// neighbours records, for names directly in a directory, whether another Disk has claims at or below them. Most torrents have a
+// directory of their own, and thousands of these may lie in one place: a directory without claims is not searched for each file.
 type neighbours map[string]bool
 
-// near reports whether any other Disk has claims in the directory directly in dir that a path leads through.
+// near reports whether another Disk may have claims on the path name in dir: it has some at or below the path's first element, or
+// the path has no other.
 func (n neighbours) near(dir *os.File, name string) bool {
 	first := firstElements(name, 1)
 	near, asked := n[first]
@@ -137,7 +139,7 @@ func (n neighbours) near(dir *os.File, name string) bool {
 	return near || first == name
 }
 
-// taken is a *Claimed if another owner has claimed a file in a directory, under which it has the given name.
+// taken returns a *Claimed if another owner has claimed, in dir, the file f, whose path below dir is name.
 func (d *rootDisk) taken(dir *os.File, others neighbours, name string, f Claim, owner [20]byte) error {
 	ask := func(kind byte, name string) error {
 		if by, ok := claimedBy(dir, claimAt(kind, name)); ok {
@@ -168,8 +170,9 @@ func (d *rootDisk) taken(dir *os.File, others neighbours, name string, f Claim, 
 
 func identity(id FileID) string { return fmt.Sprintf("%d on %d", id.Inode, id.Dev) }
 
-// claimAlone keeps others from claiming in the same directory until done is called. It waits a second for them at most, and after
-// it has waited in vain no longer, until it was alone again: another program may have a lock on the directory for hours.
+// claimAlone keeps other Disks from claiming in the same directory until done is called. It waits for them at most one second.
+// After a wait in vain it does not wait again until it has once got the lock, because another program may lock the directory for
+// hours.
 func (d *rootDisk) claimAlone() (done func()) {
 	for range 100 {
 		err := ignoringEINTR(func() error { return unix.Flock(int(d.self.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
@@ -178,7 +181,7 @@ func (d *rootDisk) claimAlone() (done func()) {
 			return func() { unix.Flock(int(d.self.Fd()), unix.LOCK_UN) }
 		}
 		if err != unix.EWOULDBLOCK || d.owner.waited {
-			return func() {} // a file system without locks, or one that another program has
+			return func() {} // the file system has no locks, or another program holds this one
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -186,27 +189,27 @@ func (d *rootDisk) claimAlone() (done func()) {
 	return func() {}
 }
 
-// hold locks the range at off whose length tells n. A file system without such locks goes without claims.
+// hold locks the range at off whose length encodes n. A file system without such locks has no claims.
 func (d *rootDisk) hold(off, n int64) {
 	l := unix.Flock_t{Type: unix.F_RDLCK, Start: off, Len: n + 1}
 	_ = ignoringEINTR(func() error { return unix.FcntlFlock(d.self.Fd(), unix.F_OFD_SETLK, &l) })
 }
 
-// claimedBy returns what the length of the range at off of a directory tells, if another Disk holds one.
+// claimedBy returns the number that the length of the range at off of a directory encodes, if another Disk holds one there.
 func claimedBy(dir *os.File, off int64) (n int64, taken bool) {
 	l, taken := heldWithin(dir, off, 1<<claimShift)
 	return l.Len - 1, taken
 }
 
-// heldWithin is a range that another Disk holds within n bytes at off of a directory; n is 0 for all of them.
+// heldWithin returns a range that another Disk holds within the n bytes at off of a directory. If n is 0, it searches to the end.
 func heldWithin(dir *os.File, off, n int64) (unix.Flock_t, bool) {
 	l := unix.Flock_t{Type: unix.F_WRLCK, Start: off, Len: n}
 	err := ignoringEINTR(func() error { return unix.FcntlFlock(dir.Fd(), unix.F_OFD_GETLK, &l) })
 	return l, err == nil && l.Type != unix.F_UNLCK
 }
 
-// ownerParts cuts an info hash into four numbers of 40 bits. More would be slower: the system walks through all ranges of a
-// directory for each, and thousands of downloads may share one.
+// ownerParts splits an info hash into four numbers of 40 bits. More parts would be slower: the system walks through all ranges
+// of a directory for each of them, and thousands of downloads may share a directory.
 func ownerParts(hash [20]byte) (parts [4]int64) {
 	for k := range parts {
 		for _, b := range hash[5*k : 5*k+5] {
@@ -216,7 +219,8 @@ func ownerParts(hash [20]byte) (parts [4]int64) {
 	return parts
 }
 
-// wholeOwner is the info hash of another Disk that has a number in a directory, as far as that says it.
+// wholeOwner returns the info hash of the other Disk whose claims on a directory have the number who. Parts that the directory
+// does not hold are zero; taken is false if it holds none.
 func wholeOwner(dir *os.File, who int64) (hash [20]byte, taken bool) {
 	for k := range int64(4) {
 		part, ok := claimedBy(dir, ownerTable|(who<<2|k)<<partBits)

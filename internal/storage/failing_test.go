@@ -188,7 +188,7 @@ func TestNoAddressesForAMap(t *testing.T) {
 	many := true
 	storage.SetMapsAreMany(s, func() bool { return many })
 	_, _, err = s.Bytes(0)
-	require.ErrorContains(t, err, "very many other maps")
+	require.ErrorContains(t, err, "too many maps in this process")
 	require.ErrorIs(t, err, storage.ErrTooLarge)
 	require.Equal(t, 1, maps, "the last ones are left to the program")
 	many = false

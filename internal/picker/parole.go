@@ -54,7 +54,7 @@ func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	}
 	shares := sharesOf(a.senders)
 	if len(shares) == 1 && shares[0].sender >= 0 {
-		liars = []any{pk.senders[shares[0].sender]}
+		liars = []any{pk.senders.origins[shares[0].sender]}
 		u.accused = nil
 		pk.reset(p)
 		pk.retire(p)
@@ -88,8 +88,8 @@ func (pk *Picker) Exposed(i int, lie func(block int) bool) (liars []any) {
 		if !lie(k) {
 			continue
 		}
-		if n := b.sender; n >= 0 && !slices.Contains(liars, pk.senders[n]) {
-			liars = append(liars, pk.senders[n])
+		if n := b.sender; n >= 0 && !slices.Contains(liars, pk.senders.origins[n]) {
+			liars = append(liars, pk.senders.origins[n])
 		}
 		p.drop(k, b)
 	}
@@ -127,7 +127,7 @@ func sharesOf(senders []int32) (shares []share) {
 // suppliers with each failure. See suspicion.
 func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []int32) {
 	for _, sh := range shares {
-		if sh.sender >= 0 && pk.liars[sh.sender] {
+		if sh.sender >= 0 && pk.senders.liars[sh.sender] {
 			accused = append(accused, sh.sender)
 		}
 	}
@@ -156,8 +156,8 @@ func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []in
 // Disown drops the blocks that known liars sent, in all pieces that are not complete, and returns them. liar reports whether an
 // origin is a known liar. When a piece fails later, the blocks of these liars are fetched again first.
 func (pk *Picker) Disown(liar func(origin any) bool) (dropped []Block) {
-	for n, origin := range pk.senders {
-		pk.liars[n] = pk.liars[n] || liar(origin)
+	for n, origin := range pk.senders.origins {
+		pk.senders.liars[n] = pk.senders.liars[n] || liar(origin)
 	}
 	for _, p := range pk.startedInOrder() {
 		if p.left == 0 {
@@ -165,7 +165,7 @@ func (pk *Picker) Disown(liar func(origin any) bool) (dropped []Block) {
 		}
 		before := len(dropped)
 		for k, b := range p.blocks.known {
-			if n := b.sender; n >= 0 && pk.liars[n] {
+			if n := b.sender; n >= 0 && pk.senders.liars[n] {
 				p.drop(k, b)
 				dropped = append(dropped, Block{p.piece, int32(k)})
 			}
@@ -208,8 +208,8 @@ func (pk *Picker) clear(i int, digests []uint64) (liars []any) {
 	delete(pk.spoiled, int32(i))
 	for _, a := range u.attempts {
 		for k, sender := range a.senders {
-			if sender >= 0 && a.digests[k] != digests[k] && !slices.Contains(liars, pk.senders[sender]) {
-				liars = append(liars, pk.senders[sender])
+			if sender >= 0 && a.digests[k] != digests[k] && !slices.Contains(liars, pk.senders.origins[sender]) {
+				liars = append(liars, pk.senders.origins[sender])
 			}
 		}
 	}

@@ -66,17 +66,6 @@ func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 	return r
 }
 
-// senderOf returns the index in pk.senders of the origin of s, and adds the origin if it is missing.
-func (pk *Picker) senderOf(s *Supplier) int32 {
-	if s.sender == noSender {
-		if s.sender = int32(slices.Index(pk.senders, s.Origin)); s.sender < 0 {
-			s.sender = int32(len(pk.senders))
-			pk.senders, pk.liars = append(pk.senders, s.Origin), append(pk.liars, false)
-		}
-	}
-	return s.sender
-}
-
 // Rejected records that s rejected a request (BEP 6). asked is whether the block was requested from s. freed is whether the
 // request was still outstanding, so that the block can be requested from others now.
 func (pk *Picker) Rejected(s *Supplier, id Block) (asked, freed bool) {

@@ -55,7 +55,7 @@ type startedPiece struct {
 
 type block struct {
 	owner  [2]*Supplier // suppliers with an outstanding request for the block
-	sender int32        // index into Picker.senders, or one of the values below
+	sender int32        // number in Picker.senders, or one of the values below
 	kept   bool         // the block is counted in startedPiece.kept
 }
 

@@ -19,7 +19,7 @@ type Supplier struct {
 	Roomy   bool // requests to it were cancelled, so it can be asked for others; not used by the Picker
 	Runs    bool // sends one run of consecutive blocks at a time: NextRun is called, not Next. Set before Join
 
-	sender int32    // index into Picker.senders, or noSender while it has sent nothing
+	sender int32    // number in Picker.senders, or noSender while it has sent nothing
 	pieces int      // number of pieces of the torrent
 	all    bool     // has every piece; the field has is not used
 	has    bits.Set // the pieces that it has
@@ -216,6 +216,7 @@ func (pk *Picker) Leave(s *Supplier) int {
 	n := pk.Release(s, func(Block) bool { return true })
 	pk.endTurns(s)
 	pk.uncount(s)
+	s.sender = noSender // it may be forgotten
 	pk.suppliers = slices.DeleteFunc(pk.suppliers, func(o *Supplier) bool { return o == s })
 	return n
 }

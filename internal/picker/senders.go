@@ -1,0 +1,74 @@
+package picker
+
+import "slices"
+
+// leastSenders is how many senders are remembered before the first search for those that can be forgotten.
+const leastSenders = 128
+
+// senders holds the origins of the suppliers that sent a block, so that blocks can name them by number. Those are forgotten whom
+// no block names that may still prove false, and their numbers are used again.
+type senders struct {
+	origins []any
+	liars   []bool  // which of origins are known liars
+	unused  []int32 // numbers that name no origin
+	enough  int     // how many numbers there may be before the next search; 0 is leastSenders
+}
+
+// senderOf returns the number of the origin of s, and gives it one if it has none.
+func (pk *Picker) senderOf(s *Supplier) int32 {
+	if s.sender != noSender {
+		return s.sender
+	}
+	if s.sender = int32(slices.Index(pk.senders.origins, s.Origin)); s.sender >= 0 {
+		return s.sender
+	}
+	x := &pk.senders
+	if len(x.unused) == 0 && len(x.origins) >= max(x.enough, leastSenders) {
+		pk.forgetSenders()
+	}
+	if last := len(x.unused) - 1; last >= 0 {
+		s.sender, x.unused = x.unused[last], x.unused[:last]
+		x.origins[s.sender] = s.Origin
+		return s.sender
+	}
+	s.sender = int32(len(x.origins))
+	x.origins, x.liars = append(x.origins, s.Origin), append(x.liars, false)
+	return s.sender
+}
+
+// forgetSenders frees the numbers that no supplier, started piece or suspicion refers to. The next search comes once there are
+// twice as many as are left, so that it costs little for each.
+func (pk *Picker) forgetSenders() {
+	x := &pk.senders
+	used := make([]bool, len(x.origins))
+	use := func(n int32) {
+		if n >= 0 {
+			used[n] = true
+		}
+	}
+	for _, s := range pk.suppliers {
+		use(s.sender)
+	}
+	for _, p := range pk.started {
+		for _, b := range p.blocks.known {
+			use(b.sender)
+		}
+	}
+	for _, u := range pk.spoiled {
+		for _, n := range u.accused {
+			use(n)
+		}
+		for _, a := range u.attempts {
+			for _, n := range a.senders {
+				use(n)
+			}
+		}
+	}
+	for n, is := range used {
+		if !is {
+			x.origins[n], x.liars[n] = nil, false
+			x.unused = append(x.unused, int32(n))
+		}
+	}
+	x.enough = 2 * (len(used) - len(x.unused))
+}

@@ -61,12 +61,9 @@ func (s *fileStore) AnyChanged(have bits.Set) (int, error) {
 			}
 		}
 	}
-	for piece := range s.slots {
-		if have.Has(piece) && s.usesEdges(piece) {
-			if err := s.compare(s.edgesFile()); err != nil {
-				return piece, err
-			}
-			break
+	if piece := s.slotOfAny(have); piece >= 0 {
+		if err := s.compare(s.edgesFile()); err != nil {
+			return piece, err
 		}
 	}
 	return -1, nil

@@ -7,6 +7,8 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // The edges are one file for the bytes of files that are not wanted, but share a piece with a wanted one. It is
@@ -73,6 +75,18 @@ func (s *fileStore) slot(piece int, create bool) (int, error) {
 	}
 	s.slots[piece] = slot
 	return slot, nil
+}
+
+// slotOfAny is one of pieces that has bytes in a slot, or -1. The caller holds s.mu.
+func (s *fileStore) slotOfAny(pieces bits.Set) int {
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	for piece := range s.slots {
+		if pieces.Has(piece) && s.usesEdges(piece) {
+			return piece
+		}
+	}
+	return -1
 }
 
 // readEdges reads all of p from the slots of the pieces that it spans. The caller holds s.mu.

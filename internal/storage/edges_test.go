@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -111,6 +112,27 @@ func TestEdgesChangedByAnotherProgramAreInDoubt(t *testing.T) {
 	writePiece(t, tor, s, content, 2)
 	require.Equal(t, []int{0, 1, 2}, pieces(verified(t, tor, s)))
 	require.Equal(t, set(4, 0, 1, 2).Count(), verified(t, tor, s).Count())
+}
+
+// Whether the edges have changed is asked while they are written to.
+func TestEdgesAreComparedWhileTheyAreWritten(t *testing.T) {
+	tor, content := testContent(50, slices.Repeat([]int64{10, 40}, 100)...)
+	s := openDirectory(t, tor, t.TempDir())
+	require.NoError(t, s.SetWanted(only(tor, func(i int) bool { return i%2 == 1 })))
+	writePiece(t, tor, s, content, 0)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for piece := 1; piece < tor.NumPieces(); piece++ {
+			_ = s.WriteBlocks([][]byte{pieceOf(tor, content, piece)}, tor.PieceOffset(piece))
+		}
+	})
+	for range 100 {
+		piece, err := s.AnyChanged(set(tor.NumPieces(), 99))
+		require.NoError(t, err)
+		require.Equal(t, -1, piece)
+	}
+	writing.Wait()
+	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
 }
 
 func TestAnUnwantedFileOnDiskIsUsed(t *testing.T) {

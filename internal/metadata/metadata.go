@@ -43,6 +43,7 @@ type Assembler struct {
 	peers    map[*Peer]struct{}
 	drafts   map[draftKey]*Draft
 	suspects map[netip.AddrPort]struct{} // wrote in a draft of several authors that was false
+	scratch  []asking                    // of askedFor
 }
 
 // A Peer is a connected peer that may have the metadata.
@@ -107,7 +108,9 @@ func (m *Assembler) Join(addr netip.AddrPort, now time.Time) *Peer {
 
 func (m *Assembler) Leave(p *Peer) {
 	delete(m.peers, p)
-	m.ration()
+	if p.size != 0 {
+		m.ration()
+	}
 }
 
 // Offer records the length that a peer claims.
@@ -129,39 +132,21 @@ func (m *Assembler) Offer(p *Peer, size int64) error {
 // Next returns the pieces to ask a peer for now, and counts them as asked. A late piece is asked of a second peer, and of a third
 // if both are of one network.
 func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
-	if p.size == 0 || now.Before(p.paused) {
+	if p.size == 0 || len(p.asked) == askedAtOnce || now.Before(p.paused) {
 		return nil
 	}
 	key := m.key(p)
 	d := m.drafts[key]
-	asked := make(map[int]ask) // the latest
-	copies := make(map[int]int)
-	networks := make(map[int]map[string]bool) // of those that were asked
-	for q := range m.peers {
-		if m.key(q) != key {
-			continue
-		}
-		for _, a := range q.asked {
-			copies[a.piece]++
-			if networks[a.piece] == nil {
-				networks[a.piece] = make(map[string]bool)
-			}
-			networks[a.piece][q.network] = true
-			if a.at.After(asked[a.piece].at) {
-				asked[a.piece] = a
-			}
-		}
-	}
-	few := func(i int) bool { return copies[i] == 1 || len(networks[i]) == 1 && !networks[i][p.network] }
+	asked := m.askedFor(key, len(d.pieces))
 	for _, again := range []bool{false, true} {
-		for i := range d.pieces {
+		for i := range asked {
 			if len(p.asked) == askedAtOnce {
 				return pieces
 			}
 			if d.pieces[i].data != nil || p.isAsked(i) {
 				continue
 			}
-			if copies[i] == 0 || again && few(i) && now.Sub(asked[i].at) >= askAgain {
+			if a := &asked[i]; a.copies == 0 || again && a.few(p) && now.Sub(a.last) >= askAgain {
 				if len(p.asked) == 0 {
 					p.heard = now
 				}
@@ -171,6 +156,44 @@ func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
 		}
 	}
 	return pieces
+}
+
+// An asking is how the peers of a draft are asked for one piece of it.
+type asking struct {
+	copies  int
+	last    time.Time
+	network string // of the first that was found
+	several bool   // they are of several networks
+}
+
+// few reports whether so few are asked that another peer may be.
+func (a *asking) few(p *Peer) bool {
+	return a.copies == 1 || a.copies > 1 && !a.several && a.network != p.network
+}
+
+// askedFor returns how the peers that write in a draft are asked for each of its pieces, until it is called again.
+func (m *Assembler) askedFor(key draftKey, pieces int) []asking {
+	m.scratch = slices.Grow(m.scratch[:0], pieces)[:pieces]
+	clear(m.scratch)
+	for q := range m.peers {
+		if q.size != key.size || m.key(q) != key {
+			continue
+		}
+		for _, ask := range q.asked {
+			if ask.piece >= pieces {
+				continue // of a draft that lost its memory
+			}
+			a := &m.scratch[ask.piece]
+			if a.copies == 0 {
+				a.network = q.network
+			}
+			a.several = a.several || q.network != a.network
+			if a.copies++; ask.at.After(a.last) {
+				a.last = ask.at
+			}
+		}
+	}
+	return m.scratch
 }
 
 func (p *Peer) isAsked(piece int) bool {
@@ -382,14 +405,12 @@ func (m *Assembler) GiveWay() (authors []*Peer) {
 // ration decides which drafts have memory: those that a peer writes in before the rest, then those with a peer of a smaller
 // crowd, and of these the shorter.
 func (m *Assembler) ration() {
-	live, crowd := make(map[*Draft]bool), make(map[*Draft]int)
-	var addrs []netip.Addr
-	var of []*Draft
+	crowd := make(map[*Draft]int, len(m.peers)) // the smallest of the peers of those that are live
+	addrs := make([]netip.Addr, 0, len(m.peers))
+	of := make([]*Draft, 0, len(m.peers))
 	for p := range m.peers {
 		if p.size != 0 {
-			d := m.drafts[m.key(p)]
-			live[d] = true
-			addrs, of = append(addrs, p.addr.Addr()), append(of, d)
+			addrs, of = append(addrs, p.addr.Addr()), append(of, m.drafts[m.key(p)])
 		}
 	}
 	for k, size := range peerlist.Crowds(addrs) {
@@ -397,28 +418,26 @@ func (m *Assembler) ration() {
 			crowd[d] = size
 		}
 	}
-	turn := func(d *Draft) int {
-		if live[d] {
-			return 0
-		}
-		return 1
+	type claim struct {
+		*Draft
+		crowd int // 0 if no peer writes in it
 	}
-	order := make([]*Draft, 0, len(m.drafts))
+	order := make([]claim, 0, len(m.drafts))
 	for _, d := range m.drafts {
-		order = append(order, d)
+		order = append(order, claim{d, crowd[d]})
 	}
-	slices.SortFunc(order, func(a, b *Draft) int {
-		return cmp.Or(cmp.Compare(turn(a), turn(b)), cmp.Compare(crowd[a], crowd[b]), cmp.Compare(a.size, b.size), a.only.Compare(b.only))
+	slices.SortFunc(order, func(a, b claim) int {
+		return cmp.Or(-cmp.Compare(min(a.crowd, 1), min(b.crowd, 1)), cmp.Compare(a.crowd, b.crowd), cmp.Compare(a.size, b.size), a.only.Compare(b.only))
 	})
 	sum := int64(0)
 	for _, d := range order {
 		sum += d.size
-		switch fits := sum <= maxDrafts; {
-		case live[d] && fits && d.pieces == nil:
+		switch fits, live := sum <= maxDrafts, d.crowd > 0; {
+		case live && fits && d.pieces == nil:
 			d.begin()
-		case live[d] && !fits && d.pieces != nil:
+		case live && !fits && d.pieces != nil:
 			m.drafts[d.draftKey] = &Draft{draftKey: d.draftKey} // the old one may be being hashed
-		case !live[d] && (!fits || d.pieces == nil || d.missing == len(d.pieces)):
+		case !live && (!fits || d.pieces == nil || d.missing == len(d.pieces)):
 			delete(m.drafts, d.draftKey)
 		}
 	}

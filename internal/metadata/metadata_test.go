@@ -149,6 +149,29 @@ func TestMetadataRations(t *testing.T) {
 	require.Empty(t, m.drafts)
 }
 
+// With many peers that write in one draft it costs little to see that a peer is asked for enough, or that there is nothing to ask it
+// for: each of them is looked at when any of them leaves.
+func TestMetadataOfManyPeersCostsLittle(t *testing.T) {
+	m := New()
+	var all []*Peer
+	for k := range 80 {
+		p := m.Join(addrPort(fmt.Sprintf("80.%d.0.1:1", k)), epoch)
+		require.NoError(t, m.Offer(p, 70*wire.MetadataBlock))
+		all = append(all, p)
+	}
+	later := epoch.Add(askAgain)
+	for _, now := range []time.Time{epoch, later} {
+		for _, p := range all {
+			m.Next(p, now)
+		}
+	}
+	busy, free := all[0], all[len(all)-1]
+	require.Len(t, busy.asked, askedAtOnce)
+	require.Empty(t, free.asked)
+	require.Zero(t, testing.AllocsPerRun(10, func() { m.Next(busy, later) }))
+	require.Zero(t, testing.AllocsPerRun(10, func() { m.Next(free, later) }))
+}
+
 // A crowd of one network claims more shorter lengths than there is memory for. The honest peer is asked all the same.
 func TestMetadataCrowd(t *testing.T) {
 	for _, first := range []bool{false, true} {

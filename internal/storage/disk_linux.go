@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxVectors is how many buffers the kernel takes at once (UIO_MAXIOV).
+// maxVectors is how many buffers the kernel accepts in one call (UIO_MAXIOV).
 const maxVectors = 1024
 
-// maxWrite is how many bytes are written at once, unless one buffer alone is longer. For larger writes the page
-// cache takes larger folios, and the kernel's lists of recently used memory have none of that size. Other memory
-// has gone cold; if a hypervisor has reclaimed it, the write waits for each page to be provided again. Then
-// 1 MiB at a time costs eight times as much as this.
+// maxWrite is how many bytes are written in one call, unless one buffer is longer. For larger writes the page cache allocates
+// larger folios, which the kernel's lists of recently used memory do not hold. Other free memory has not been used for long: if
+// a hypervisor has reclaimed it, the write waits until each page is provided again. Writing 1 MiB at a time then takes eight
+// times as long as this.
 const maxWrite = 32 << 10
 
-// vectors is room for the buffers of one writev, kept so that writing allocates nothing.
+// vectors holds the buffers of one writev. It is reused, so that writing allocates nothing.
 type vectors struct{ iov []unix.Iovec }
 
 func (f *rootFile) Writev(bufs [][]byte, off int64) error {
@@ -44,18 +44,18 @@ func (f *rootFile) Writev(bufs [][]byte, off int64) error {
 	return nil
 }
 
-// pwritev writes all of iov, however much the kernel takes at once, and returns how much that was.
+// pwritev writes all of iov, in as many calls as the kernel needs, and returns how many bytes it wrote.
 func (f *rootFile) pwritev(iov []unix.Iovec, off int64) (total int64, errno syscall.Errno) {
 	for len(iov) > 0 {
-		// Not unix.Pwritev, which allocates a slice of vectors at each call. The kernel puts the two halves
-		// of the offset together. The shift is in two steps, so that it is defined where a word is 64 bits.
+		// Not unix.Pwritev, which allocates a slice of vectors at each call. The kernel joins the two halves of the offset. The
+		// shift is in two steps, because where a word has 64 bits the whole offset is in lo and hi must be zero.
 		lo, hi := uintptr(off), uintptr(uint64(off)>>16>>(8*unsafe.Sizeof(uintptr(0))-16))
 		r, _, errno := unix.Syscall6(unix.SYS_PWRITEV, f.Fd(), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)), lo, hi, 0)
 		if errno == unix.EINTR {
 			continue
 		}
 		if errno == 0 && r == 0 {
-			errno = syscall.EIO // no file system should do that, and it would have us loop for ever
+			errno = syscall.EIO // no file system should return that; it would make this loop endless
 		}
 		if errno != 0 {
 			return total, errno
@@ -74,7 +74,7 @@ func (f *rootFile) pwritev(iov []unix.Iovec, off int64) (total int64, errno sysc
 	return total, 0
 }
 
-// SyncAll syncs the whole file system. That is far less work than thousands of files one by one.
+// SyncAll syncs the whole file system, which is far less work than to sync thousands of files one by one.
 func (d *rootDisk) SyncAll() (bool, error) {
 	conn, err := d.self.SyscallConn()
 	if err != nil {

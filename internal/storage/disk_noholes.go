@@ -2,7 +2,7 @@
 
 package storage
 
-// NextData knows of no holes on this system.
+// NextData finds no holes: on this system it treats the whole file as data.
 func (f *rootFile) NextData(off, size int64) (start, end int64, err error) {
 	return off, max(off, size), nil
 }

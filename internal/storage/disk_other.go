@@ -32,10 +32,10 @@ func infoOf(info fs.FileInfo) FileInfo {
 	}
 }
 
-// noWait is nothing that this system needs.
+// noWait is the open flag that keeps an open from blocking. This system needs none.
 const noWait = 0
 
-// openAnywhere opens a regular file to be read, wherever symbolic links lead.
+// openAnywhere opens a regular file for reading. It follows symbolic links out of the directory.
 func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 	f, err := os.Open(filepath.Join(d.root.Name(), name))
 	if err != nil {
@@ -44,12 +44,12 @@ func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 	return regular(f)
 }
 
-// openDir opens a directory to be listed, wherever symbolic links lead.
+// openDir opens a directory for listing. It follows symbolic links out of the Disk's directory.
 func (d *rootDisk) openDir(name string) (*os.File, error) {
 	return os.Open(filepath.Join(d.root.Name(), name))
 }
 
-// linkAt gives a regular file another name.
+// linkAt makes a hard link to a regular file. It does not follow symbolic links.
 func linkAt(from *os.File, name string, to *os.File, as string) error {
 	name = filepath.Join(from.Name(), name)
 	if info, err := os.Lstat(name); err != nil {
@@ -60,12 +60,13 @@ func linkAt(from *os.File, name string, to *os.File, as string) error {
 	return os.Link(name, filepath.Join(to.Name(), as))
 }
 
-// SyncDir does nothing: a directory cannot be synced here, and a new name needs no such care.
+// SyncDir does nothing: this system cannot sync a directory, and a new name does not need it.
 func (d *rootDisk) SyncDir(string) error { return nil }
 
-// notDirectory reports whether a part of a path that should be a directory is not one. Here that is
+// notDirectory reports whether err means that a parent directory in a path is not a directory. On this system that error is
 // fs.ErrNotExist.
 func notDirectory(error) bool { return false }
 
-// refused reports whether a file system does not take a name. What this system forbids is mapped before.
+// refused reports whether err means that the file system does not allow a name. Names that this system forbids are mapped to
+// others before they get here.
 func refused(error) bool { return false }

@@ -16,14 +16,14 @@ type rootDisk struct {
 	root *os.Root
 	self *os.File // the directory itself
 
-	whole string // the path of the directory, without symbolic links; empty if unknown
+	whole string // the absolute path of the directory, without symbolic links; empty if unknown
 	owner owner  // of the claims; one Claim runs at a time
 }
 
 func openRoot(dir string) (Disk, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return nil, err
-	} else if !info.IsDir() { // to open a pipe would wait
+	} else if !info.IsDir() { // opening a pipe would block
 		return nil, &fs.PathError{Op: "open", Path: dir, Err: errors.New("not a directory")}
 	}
 	root, err := os.OpenRoot(dir)
@@ -67,7 +67,7 @@ func (d *rootDisk) openIn(name string, flag int) (*os.File, error) {
 
 var errNotRegular = errors.New("not a regular file")
 
-// regular is f, or an error if that is not a regular file.
+// regular returns f, or closes it and returns an error if it is not a regular file.
 func regular(f *os.File) (*os.File, error) {
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -152,7 +152,7 @@ func (d *rootDisk) SetMtime(name string, mtime int64) error {
 
 func (d *rootDisk) Close() error { return errors.Join(d.self.Close(), d.root.Close()) }
 
-// named puts the whole path into an error: an os.Root knows only the part below it.
+// named puts the whole path into an error: an os.Root reports only the part below it.
 func (d *rootDisk) named(name string, err error) error {
 	var e *fs.PathError
 	if errors.As(err, &e) {

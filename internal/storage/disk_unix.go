@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stat is one system call and opens nothing: it is called for each block that is served.
+// Stat makes one system call and opens nothing, because it is called for each block that is served.
 func (d *rootDisk) Stat(name string) (FileInfo, error) {
 	var st unix.Stat_t
 	err := ignoringEINTR(func() error { return unix.Fstatat(int(d.self.Fd()), name, &st, 0) })
 	if err == unix.ENAMETOOLONG {
-		// The path is too long for one call. An os.Root walks it step by step.
+		// The path is too long for one call. An os.Root walks it element by element.
 		f, err := d.Open(name, os.O_RDONLY)
 		if err != nil {
 			return FileInfo{}, err
@@ -52,10 +52,10 @@ func infoOf(st *unix.Stat_t) FileInfo {
 	}
 }
 
-// noWait keeps an open from waiting for the other end of a pipe.
+// noWait is the open flag that keeps an open from waiting for the other end of a pipe.
 const noWait = unix.O_NONBLOCK
 
-// openAnywhere opens a regular file to be read, wherever symbolic links lead.
+// openAnywhere opens a regular file for reading. It follows symbolic links out of the directory.
 func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 	var fd int
 	err := ignoringEINTR(func() (err error) {
@@ -63,7 +63,7 @@ func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 		return err
 	})
 	if err == unix.ENAMETOOLONG {
-		return d.openIn(name, os.O_RDONLY) // step by step
+		return d.openIn(name, os.O_RDONLY) // walks the path element by element
 	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
@@ -71,7 +71,7 @@ func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 	return regular(os.NewFile(uintptr(fd), filepath.Join(d.root.Name(), name)))
 }
 
-// openDir opens a directory to be listed, wherever symbolic links lead.
+// openDir opens a directory for listing. It follows symbolic links out of the Disk's directory.
 func (d *rootDisk) openDir(name string) (*os.File, error) {
 	var fd int
 	err := ignoringEINTR(func() (err error) {
@@ -84,7 +84,7 @@ func (d *rootDisk) openDir(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), filepath.Join(d.root.Name(), name)), nil
 }
 
-// linkAt gives a regular file another name. It does not follow symbolic links.
+// linkAt makes a hard link to a regular file. It does not follow symbolic links.
 func linkAt(from *os.File, name string, to *os.File, as string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(from.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -116,10 +116,10 @@ func ignoringEINTR(call func() error) error {
 	}
 }
 
-// notDirectory reports whether a part of a path that should be a directory is not one.
+// notDirectory reports whether err means that a parent directory in a path is not a directory.
 func notDirectory(err error) bool { return errors.Is(err, unix.ENOTDIR) }
 
-// refused reports whether a file system does not take a name.
+// refused reports whether err means that the file system does not allow a name.
 func refused(err error) bool {
 	return errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EILSEQ)
 }

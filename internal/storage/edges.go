@@ -11,13 +11,14 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// The edges are one file for the bytes of files that are not wanted, but share a piece with a wanted one. It is
-// a row of slots. Each has a header that names its piece, and room for the whole of it. Only the bytes of
-// files that are not here are written to a slot; the rest of it stays a hole. A slot stays with its piece,
-// so that a run that was killed loses nothing.
+// The edges are one file for the bytes of files that are not wanted but share a piece with a wanted one. The file is a sequence of
+// slots. Each slot has a header that names its piece, and space for the whole piece. Only bytes of files that are not here are
+// written to a slot; the rest stays a hole. A slot keeps its piece for good, so that a run that is killed loses nothing.
+
+// edgeHeader is the length in bytes of the header of a slot.
 const edgeHeader = 16
 
-// slotAt is where the bytes of a slot begin in the edges.
+// slotAt returns the offset in the edges at which the bytes of a slot begin, after its header.
 func (s *fileStore) slotAt(slot int) int64 {
 	return int64(slot)*(edgeHeader+s.content.PieceLength()) + edgeHeader
 }
@@ -30,7 +31,7 @@ func (s *fileStore) appendEdgeHeader(b []byte, piece int) []byte {
 	return binary.BigEndian.AppendUint32(b, sum)
 }
 
-// findSlots reads which pieces there are slots for.
+// findSlots reads from the edges which pieces have slots.
 func (s *fileStore) findSlots() error {
 	edges := s.edgesFile()
 	if !s.files[edges].here {
@@ -49,15 +50,16 @@ func (s *fileStore) findSlots() error {
 		piece := int(binary.BigEndian.Uint32(header[4:]))
 		_, twice := s.slots[piece]
 		if twice || piece >= s.content.NumPieces() || string(s.appendEdgeHeader(want[:0], piece)) != string(header[:]) {
-			// Not written by us, or not to the end. New slots begin here.
-			s.log.Warn("edges end in something that is not a slot", "file", s.path(edges), "slot", slot)
+			// Another program wrote this, or the header was not written completely. New slots begin here.
+			s.log.Warn("edges file ends in bytes that are not a slot", "file", s.path(edges), "slot", slot)
 			return nil
 		}
 		s.slots[piece] = slot
 	}
 }
 
-// slot is the number of the slot of piece. It makes one if create is set.
+// slot returns the number of the slot of piece. If there is none, it makes one if create is set, and otherwise returns
+// fs.ErrNotExist.
 func (s *fileStore) slot(piece int, create bool) (int, error) {
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
@@ -107,7 +109,7 @@ func (s *fileStore) readEdges(p []byte, off int64) error {
 	return nil
 }
 
-// writeEdges writes n bytes to the slots of the pieces that they span. The caller holds s.mu.
+// writeEdges writes the first n bytes of bufs to the slots of the pieces that they span. The caller holds s.mu.
 func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 	r := run{blocks: bufs}
 	for n > 0 {
@@ -126,8 +128,8 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 	return nil
 }
 
-// adopt copies what the edges have of file i into the file, which has nothing yet. A file that it made and could not
-// fill is removed, or it would pass for one that has all that there is of it. The caller holds s.mu for writing.
+// adopt copies the bytes that the edges hold of file i into the file, which has none yet. If it makes the file and then fails, it
+// removes the file, which would otherwise count as having all of these bytes. The caller holds s.mu for writing.
 func (s *fileStore) adopt(i int) error {
 	f := &s.files[i]
 	made := f.left == (Stamp{})
@@ -146,11 +148,11 @@ func (s *fileStore) adopt(i int) error {
 	return err
 }
 
-// copyEdges copies what the edges have of file i into the file. The caller holds s.mu for writing.
+// copyEdges copies the bytes that the edges hold of file i into the file. The caller holds s.mu for writing.
 func (s *fileStore) copyEdges(i int) error {
 	f := s.content.File(i)
 	first, end := s.content.PiecesOf(i)
-	var buf []byte // made if there is a slot: most files have none
+	var buf []byte // allocated only if there is a slot: most files have none
 	for _, piece := range [...]int{first, end - 1} {
 		slot, ok := s.slots[piece]
 		if !ok {
@@ -188,7 +190,7 @@ func (s *fileStore) copyEdges(i int) error {
 	return nil
 }
 
-// readSlot reads as much into p as was written.
+// readSlot reads from a slot into p. It returns fewer than len(p) bytes, without an error, if the edges end before that.
 func (s *fileStore) readSlot(slot int, p []byte, within int64) (int, error) {
 	h, err := s.handles.get(s.edgesFile(), false, false)
 	if err != nil {

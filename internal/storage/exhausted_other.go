@@ -2,5 +2,5 @@
 
 package storage
 
-// Exhausted reports whether err means that the system has run out of handles. It does not tell here.
+// Exhausted reports whether err means that the system has run out of handles. On this system that is not known.
 func Exhausted(error) bool { return false }

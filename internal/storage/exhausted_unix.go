@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exhausted reports whether err means that the process or the system has run out of handles, or of memory or ports for
-// a socket, which passes once some are given back.
+// Exhausted reports whether err means that the process or the system has run out of handles, or of memory or ports for a socket.
+// Such an error is temporary: it passes when some are released.
 func Exhausted(err error) bool {
 	for _, e := range [...]error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EADDRNOTAVAIL} {
 		if errors.Is(err, e) {

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Exhausted reports whether err means that the process or the system has run out of handles, or of memory or ports for
-// a socket, which passes once some are given back.
+// Exhausted reports whether err means that the process or the system has run out of handles, or of memory for a socket. Such an
+// error is temporary: it passes when some are released.
 func Exhausted(err error) bool {
 	for _, e := range [...]error{windows.ERROR_TOO_MANY_OPEN_FILES, windows.WSAEMFILE, windows.WSAENOBUFS} {
 		if errors.Is(err, e) {

@@ -178,7 +178,7 @@ func (h *history) event() {
 		if !slices.Equal(want, got) {
 			h.fail("dropped %v, want %v", got, want)
 		}
-		r.liar = r.real.sender >= 0 // the picker does not record suppliers that sent nothing
+		r.liar = slices.Contains(h.s.senders.origins, r.real.Origin) // the picker does not record suppliers that sent nothing
 	case op < 92 && p.waiting() && !p.spoiled:
 		h.went = fmt.Sprint("storage holds some of ", i)
 		h.m.start(p)

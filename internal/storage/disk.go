@@ -8,9 +8,8 @@ import (
 // is an os.Root. Tests use one that fails, or that loses what was not synced: see package disktest. Names are relative to the
 // directory and in the system's own form.
 type Disk interface {
-	// Open opens a regular file. It fails for any other kind of file, and does not block on one, such as a pipe. Opened for
-	// reading, symbolic links are followed out of the directory, because the user made them. Opened for writing, they are not:
-	// Open fails.
+	// Open opens a regular file. It fails for any other kind of file, and does not block on one, such as a pipe. For reading, it
+	// follows symbolic links out of the directory, because the user made them. For writing, it fails on such a link.
 	Open(name string, flag int) (DiskFile, error)
 	MkdirAll(name string) error
 	// Stat follows symbolic links out of the directory as well: its result is only compared.
@@ -71,7 +70,7 @@ type Stamp struct {
 	Mtime int64 // Unix time in nanoseconds
 }
 
-// FileID identifies a file as long as it is not removed. It is zero where the system has no such identity.
+// FileID tells files apart at one moment. It is zero where the system has no such identity.
 type FileID struct{ Dev, Inode uint64 }
 
 // FileInfo is what a Disk reports of a file.

@@ -11,9 +11,9 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// The edges are one file for the bytes of files that are not wanted but share a piece with a wanted one. The file is a sequence of
-// slots. Each slot has a header that names its piece, and space for the whole piece. Only bytes of files that are not here are
-// written to a slot; the rest stays a hole. A slot keeps its piece for good, so that a run that is killed loses nothing.
+// The edges are one file for the bytes of files that are not wanted but share a piece with a wanted one. The file is a sequence
+// of slots. Each slot has a header that names its piece, and space for the whole piece. Only bytes of files that are not here are
+// written to a slot; the rest stays a hole. A slot is never given to another piece, so that a run that is killed loses nothing.
 
 // edgeHeader is the length in bytes of the header of a slot.
 const edgeHeader = 16

@@ -15,29 +15,27 @@ import (
 	"sync/atomic"
 )
 
-// fileStore keeps the content in files under one directory, as other clients do: each under its path, and
-// sparse until it is written. Bytes of files that are not wanted, but share a piece with a wanted one, go to
-// one more file, the edges.
+// fileStore keeps the content in files under one directory, as other clients do: each file at its path, and sparse until it is
+// written. Bytes of files that are not wanted but share a piece with a wanted one go to one more file, the edges.
 //
-// While the content is not complete, the resume sidecar lies beside it, and while the store writes, a lock. All
-// three are named for the info hash.
+// The resume sidecar lies beside the content while it is not complete, and the lock file while the store writes. The edges, the
+// sidecar and the lock file are named for the info hash.
 type fileStore struct {
 	content Content
 	dir     string
 	disk    Disk
 	log     *slog.Logger
-	reopen  func() (Disk, error) // opens disk again
+	reopen  func() (Disk, error) // opens the directory again
 
-	// mu is held for writing where the file that a byte lives in changes, and for reading by every read and
-	// write of bytes.
+	// mu is held for writing to change which file holds a byte, and for reading by every read and write of bytes.
 	mu     sync.RWMutex
 	closed bool
-	move   *move       // under way, or nil
-	files  []fileState // by index in the layout; one more at the end is the edges
-	wanted []bool      // by index in the layout, as SetWanted was told last
+	move   *move       // the Move in progress, or nil
+	files  []fileState // by index in the layout; the last one is the edges
+	wanted []bool      // by index in the layout, from the last SetWanted
 
 	linksOnce sync.Once
-	links     []link // by linked
+	links     []link // the result of linked
 
 	handles *handles
 	stopped atomic.Bool
@@ -46,8 +44,8 @@ type fileStore struct {
 	mapsAreMany func() bool
 
 	resumeMu sync.Mutex                      // one SaveResume, Sync or end of a Move at a time; taken before mu
-	resumed  *resume                         // the sidecar of an earlier run, as far as it still holds; nil if there is none
-	saved    atomic.Pointer[[sha1.Size]byte] // the checksum of the sidecar that is there; nil if there is none of ours
+	resumed  *resume                         // the claims of an earlier run's sidecar that still hold; nil without a sidecar
+	saved    atomic.Pointer[[sha1.Size]byte] // the checksum of the sidecar on disk; nil if there is none of this content
 
 	lockMu sync.Mutex
 	unlock func(remove bool) error // nil while the lock is not held
@@ -58,46 +56,46 @@ type fileStore struct {
 
 	dirtyMu    sync.Mutex
 	dirtyFiles []int               // written since the last Sync
-	dirtyDirs  map[string]struct{} // in which names were made since then
-	syncFailed error               // stays: a later sync does not know what this one lost
+	dirtyDirs  map[string]struct{} // directories in which names were made since then
+	syncFailed error               // of a Sync; it stays, because a later sync does not report what that one lost
 
-	folding int8          // the file system takes names for one that differ in case alone: 1 if so, -1 if not, 0 if that is not known; guarded by mu
-	alike   map[int][]int // files whose paths differ from these files' in case alone, and themselves
+	folding int8          // 1 if the file system ignores case in names, -1 if not, 0 if that is not known; guarded by mu
+	alike   map[int][]int // a file to the files whose paths equal its own but for case, itself included
 
-	scratch sync.Pool // of *[][]byte, the part of a run that falls in one file
+	scratch sync.Pool // of *[][]byte: the part of a run that lies in one file
 }
 
-// fileState is one file. It is kept small, because torrents of 100,000 files are not rare.
+// fileState is the state of one file. It is kept small, because torrents of 100,000 files are not rare.
 type fileState struct {
-	name string // under the directory, in the system's form; "" for padding
+	name string // relative to the directory, in the system's form; "" for padding
 	here bool   // its bytes are in the file, wanted or not, and not in the edges; guarded by fileStore.mu
 
-	// As the file was found, or made. Guarded by fileStore.mu, as is name.
+	// As of when the file was found or made. Guarded by fileStore.mu, as is name.
 	id    FileID
 	links int
-	twin  bool // another file of the content was found to be the same
-	alias bool // read under a name that is not its own, until Settle sees whether it is ours
+	twin  bool // another file of the content is the same file on the file system
+	alias bool // read under a name that is not its own, until Settle finds out whether it is this file
 
-	// ready is set once writing changes nothing but this file, by own, or by makeNew, which holds fileStore.mu for reading, and mu.
+	// ready is set once a write to the file changes no other file. It is set by own, or by makeNew, which holds mu, and
+	// fileStore.mu for reading.
 	ready atomic.Bool
 
-	// mu is held while the file is written, so that left is known to be our own doing.
+	// mu is held while the file is written, so that a change of its stamp meanwhile is known to be this store's own.
 	mu      sync.Mutex
-	left    Stamp // as our last write left the file, or as it was found; zero if it is not there
+	left    Stamp // as the last write of this store left the file, or as it was found; zero if it does not exist
 	dirty   bool  // among dirtyFiles
-	durable bool  // as it was found it is on disk for certain, or was among dirtyFiles since
-	written bool  // by us, in this run or an earlier one that did not complete the content
-	known   bool  // an earlier run left it, and not too long
+	durable bool  // what was found is known to be on disk, or the file has been among dirtyFiles since
+	written bool  // by this store, or by an earlier run that did not complete the content
+	known   bool  // an earlier run recorded it with bytes of the content, and no longer than the torrent says
 	writing atomic.Bool
-	// meddled is set when a write finds the file not as it was left. From then on left says nothing, until
-	// Refresh.
+	// meddled is set when a write finds that the file is not as it was left. Until Refresh, left then means nothing.
 	meddled atomic.Bool
 }
 
-// OpenFiles opens dir, made if it is not there, for the content.
+// OpenFiles returns a Store that keeps the content in files under dir. It makes dir if it does not exist.
 //
-// Nothing is locked yet, so any number of Stores may serve content that is complete. If another one is writing
-// the same content, in this process or another, OpenFiles returns ErrInUse.
+// OpenFiles locks nothing yet, so any number of Stores may serve the same complete content. If another Store is writing the
+// content to dir, in this process or another, OpenFiles returns ErrInUse.
 func OpenFiles(c Content, dir string, log *slog.Logger) (Store, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
@@ -127,7 +125,7 @@ func OpenDisk(c Content, disk Disk, dir string, log *slog.Logger) (Store, error)
 	return s, nil
 }
 
-// openOn looks at the files that are there, and changes nothing.
+// openOn finds the files that exist, and changes nothing.
 func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -182,12 +180,12 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 	return s, nil
 }
 
-// ownName is the name of file i of the torrent under the directory.
+// ownName returns the name of file i as the torrent has it, relative to the directory.
 func (s *fileStore) ownName(i int) string {
 	return filepath.FromSlash(apartFromSidecars(s.content.File(i).Path))
 }
 
-// sidecar is the name of a file beside the content.
+// sidecar returns the name of a file beside the content: a dot, the info hash and the suffix.
 func (s *fileStore) sidecar(suffix string) string {
 	return "." + hex.EncodeToString(s.content.InfoHash[:]) + suffix
 }
@@ -195,10 +193,10 @@ func (s *fileStore) sidecar(suffix string) string {
 // edgesFile is the index of the edges in files.
 func (s *fileStore) edgesFile() int { return len(s.files) - 1 }
 
-// path names file i in errors.
+// path returns the path of file i for errors and logs.
 func (s *fileStore) path(i int) string { return filepath.Join(s.dir, s.files[i].name) }
 
-// open opens file i for handles. With os.O_CREATE it makes the directories that lead there. The caller holds s.mu.
+// open opens file i for handles. With os.O_CREATE it makes its parent directories. The caller holds s.mu.
 func (s *fileStore) open(i, flag int) (DiskFile, error) {
 	name := s.files[i].name
 	f, err := s.openRoomy(name, flag)
@@ -215,7 +213,7 @@ func (s *fileStore) open(i, flag int) (DiskFile, error) {
 	return f, err
 }
 
-// openRoomy opens a file for which others that are not in use give way.
+// openRoomy opens a file. If the system runs out of handles, it closes open files that are not in use.
 func (s *fileStore) openRoomy(name string, flag int) (f DiskFile, err error) {
 	err = s.handles.makeRoom(func() (err error) {
 		f, err = s.disk.Open(name, flag)
@@ -234,7 +232,7 @@ func (s *fileStore) mkdirAll(name string) error {
 	return s.handles.makeRoom(func() error { return s.disk.MkdirAll(name) })
 }
 
-// madeName records that the next Sync is to sync the directory that holds name.
+// madeName has the next Sync sync the directory that holds name.
 func (s *fileStore) madeName(name string) {
 	s.dirtyMu.Lock()
 	defer s.dirtyMu.Unlock()
@@ -302,7 +300,7 @@ func (s *fileStore) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// maxStep is how many bytes are written to a file before it is looked whether to go on.
+// maxStep is how many bytes are written or copied before the next check whether to stop.
 const maxStep = 128 << 10
 
 func (s *fileStore) Stop() { s.stopped.Store(true) }
@@ -351,10 +349,10 @@ func (s *fileStore) WriteBlocks(blocks [][]byte, off int64) error {
 	return nil
 }
 
-// run is consecutive buffers of the content, of which some bytes were taken already.
+// run is a sequence of consecutive buffers of the content, from the front of which bytes are taken.
 type run struct {
 	blocks [][]byte
-	taken  int // of blocks[0]
+	taken  int // bytes of blocks[0]
 }
 
 // take appends the next n bytes of the run to part.
@@ -372,7 +370,7 @@ func (r *run) take(part [][]byte, n int64) [][]byte {
 	return part
 }
 
-// writeFile writes bufs to file i, and makes it if it is not there. The caller holds s.mu.
+// writeFile writes bufs to file i, which it makes if it does not exist. The caller holds s.mu.
 func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	f := &s.files[i]
 	f.mu.Lock()
@@ -389,7 +387,7 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 		return err
 	}
 	if before.Gone {
-		// Another program removed or replaced the file. What is written to the old one is lost.
+		// Another program removed or replaced the file. Writes to the old one would be lost.
 		f.meddled.Store(true)
 		s.handles.drop(i)
 		again, err := s.handles.get(i, true, true)
@@ -407,13 +405,13 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	if s.move != nil {
 		s.move.wrote(i, bufs, off)
 	}
-	// A write that failed may have changed the file, too.
+	// A write that failed may have changed the file as well.
 	after, statErr := h.f.Stat()
 	f.left = after.Stamp
 	return cmp.Or(err, statErr)
 }
 
-// markDirty records that the next Sync is to sync file i. The caller holds s.files[i].mu.
+// markDirty has the next Sync sync file i. The caller holds s.files[i].mu.
 func (s *fileStore) markDirty(i int) {
 	if f := &s.files[i]; !f.dirty {
 		f.dirty = true
@@ -423,7 +421,7 @@ func (s *fileStore) markDirty(i int) {
 	}
 }
 
-// leftAs is how file i was left.
+// leftAs returns the stamp with which file i was left.
 func (s *fileStore) leftAs(i int) Stamp {
 	f := &s.files[i]
 	f.mu.Lock()
@@ -443,8 +441,8 @@ func (s *fileStore) Close() error {
 
 func (s *fileStore) Rest() error { return s.Close() }
 
-// Wake opens the directory again, and claims the files again, unless another download has claimed them since. How they were
-// left is known still, so that what has changed since is noticed.
+// Wake opens the directory and claims the files again. It fails with ErrInUse if another download has claimed wanted ones
+// meanwhile. The stamps of the files are kept, so that Changed finds what other programs changed during the rest.
 func (s *fileStore) Wake() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

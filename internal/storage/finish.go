@@ -8,9 +8,9 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// Finish cuts wanted files that are too long and were written to, removes what was kept for the next run, and releases the lock, unless
-// the edges hold bytes that a wider choice will need. It does not sync: without a sidecar nothing is
-// claimed, and so nothing can be claimed wrongly.
+// Finish truncates wanted files that are too long and that this download wrote to. It removes what was kept for the next run and
+// releases the lock, unless the edges hold bytes that are needed if more files become wanted. It does not sync: without a sidecar
+// it makes no claim that a loss of power could make wrong.
 func (s *fileStore) Finish() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,7 +44,8 @@ func (s *fileStore) Keep(have bits.Set, partial map[int]bits.Set) error {
 	return s.removeKept()
 }
 
-// tidy is what Finish does, but for the sidecar and the lock.
+// tidy does the part of Finish that concerns neither the sidecar nor the lock, as far as the pieces in have are all of their
+// files.
 func (s *fileStore) tidy(have bits.Set) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,7 +74,7 @@ func (s *fileStore) tidy(have bits.Set) error {
 	return s.removeSidecars(".resume.tmp", ".resume.bad", ".edges.resume")
 }
 
-// keepSidecar replaces the sidecar, if it says something else.
+// keepSidecar replaces the sidecar if its content would be different. It writes none for a have and partial that are empty.
 func (s *fileStore) keepSidecar(have bits.Set, partial map[int]bits.Set) error {
 	s.resumeMu.Lock()
 	defer s.resumeMu.Unlock()
@@ -93,13 +94,13 @@ func (s *fileStore) keepSidecar(have bits.Set, partial map[int]bits.Set) error {
 	if errors.Is(err, ErrClosed) {
 		return err
 	}
-	if err != nil { // the content is as good without it, and is hashed by the next run
+	if err != nil { // the content is complete without the sidecar; the next run hashes it
 		s.log.Warn("no resume sidecar is kept", "err", err)
 	}
 	return nil
 }
 
-// allWanted reports whether all files that are wanted are whole. The caller holds s.mu.
+// allWanted reports whether all wanted files are whole. The caller holds s.mu.
 func (s *fileStore) allWanted(whole func(i int) bool) bool {
 	for i := range s.content.NumFiles() {
 		if s.isWanted(i) && !s.content.File(i).Pad && !whole(i) {
@@ -109,7 +110,7 @@ func (s *fileStore) allWanted(whole func(i int) bool) bool {
 	return true
 }
 
-// cutAll truncates the files that are wanted, too long, written to by us, and whole. The caller holds s.mu for
+// cutAll truncates the files that are wanted, too long, written to by this download, and whole. The caller holds s.mu for
 // writing.
 func (s *fileStore) cutAll(whole func(i int) bool) error {
 	for i := range s.content.NumFiles() {
@@ -123,7 +124,8 @@ func (s *fileStore) cutAll(whole func(i int) bool) error {
 	return nil
 }
 
-// removeKept removes what is beside the content, and releases the lock. The caller holds s.mu for writing.
+// removeKept removes the files with these suffixes beside the content, and releases the lock, which removes the lock file. The
+// caller holds s.mu for writing.
 func (s *fileStore) removeKept(suffixes ...string) error {
 	if err := s.removeSidecars(append(suffixes, ".lock")...); err != nil {
 		return err
@@ -131,7 +133,7 @@ func (s *fileStore) removeKept(suffixes ...string) error {
 	return s.releaseUnlessMoving()
 }
 
-// removeSidecars removes files beside the content, of which the lock is left to release.
+// removeSidecars removes the files with these suffixes beside the content, except the lock file, which release removes.
 // The caller holds s.mu for writing.
 func (s *fileStore) removeSidecars(suffixes ...string) error {
 	for _, suffix := range suffixes {
@@ -141,7 +143,7 @@ func (s *fileStore) removeSidecars(suffixes ...string) error {
 		}
 		if err := s.lock(); err != nil {
 			// The content is complete, but the directory is read-only, or another Store writes to it.
-			s.log.Debug("sidecar stays", "file", name, "err", err)
+			s.log.Debug("sidecar is not removed", "file", name, "err", err)
 			return nil
 		}
 		if suffix == ".lock" {
@@ -163,13 +165,14 @@ func (s *fileStore) removeSidecars(suffixes ...string) error {
 	return nil
 }
 
-// cut truncates file i to its length. The caller holds s.mu for writing.
+// cut truncates file i to length bytes. If it cannot write to the file, it leaves it as it is. The caller holds s.mu for writing.
 func (s *fileStore) cut(i int, length int64) error {
 	if err := s.lock(); err != nil {
 		s.log.Warn("file is too long", "file", s.path(i), "err", err)
 		return nil
 	}
-	if err := s.own(i); Exhausted(err) || errors.Is(err, ErrClosed) { // an earlier run wrote it, and it may have other names since
+	// An earlier run may have written the file, and it may have been given other names since.
+	if err := s.own(i); Exhausted(err) || errors.Is(err, ErrClosed) {
 		return err
 	} else if err != nil {
 		s.log.Warn("file is too long", "file", s.path(i), "err", err)

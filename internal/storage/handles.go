@@ -18,7 +18,7 @@ type handles struct {
 	files  map[int]*handle
 	uses   uint64 // counts the calls of get
 	closed bool
-	failed error // the first error of closing a file that had been written, until takeError
+	failed error // the first error of closing a file open for writing, until takeError
 }
 
 // handle is an open file. Its owner is handles, whose mutex guards all but f.
@@ -27,16 +27,16 @@ type handle struct {
 	file     int
 	writable bool
 	users    int
-	used     uint64 // what uses was at the last get
-	old      bool   // another handle took its place: its last user closes it
+	used     uint64 // the value of uses at the last get
+	old      bool   // removed from files while in use: its last user closes it
 }
 
 func newHandles(max int, open func(file int, flag int) (DiskFile, error)) *handles {
 	return &handles{open: open, max: max, files: make(map[int]*handle)}
 }
 
-// get returns file open for reading, or for reading and writing; put must follow. Without create, a file that
-// is not there is an error.
+// get returns a handle of file, open for reading or, if write is set, for reading and writing. The caller must call put. If the
+// file does not exist, get makes it if create is set, and otherwise returns an error.
 func (p *handles) get(file int, write, create bool) (*handle, error) {
 	if h := p.lookup(file, write); h != nil {
 		return h, nil
@@ -55,7 +55,7 @@ func (p *handles) get(file int, write, create bool) (*handle, error) {
 	return p.add(file, f, write)
 }
 
-// add keeps a file that is open. It is in use, as after get.
+// add keeps f, which is open, as the handle of file. The handle is in use, as after get.
 func (p *handles) add(file int, f DiskFile, write bool) (*handle, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -71,6 +71,7 @@ func (p *handles) add(file int, f DiskFile, write bool) (*handle, error) {
 	return h, nil
 }
 
+// lookup returns an open handle of file, or nil. The handle is in use, as after get.
 func (p *handles) lookup(file int, write bool) *handle {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -83,6 +84,7 @@ func (p *handles) lookup(file int, write bool) *handle {
 	return h
 }
 
+// put ends the caller's use of h.
 func (p *handles) put(h *handle) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,7 +105,7 @@ func (p *handles) drop(file int) {
 	p.retire(file)
 }
 
-// The caller holds p.mu.
+// retire forgets the handle of file and closes it once it is not in use. The caller holds p.mu.
 func (p *handles) retire(file int) {
 	h := p.files[file]
 	if h == nil {
@@ -117,14 +119,15 @@ func (p *handles) retire(file int) {
 	p.close(h)
 }
 
-// shrink closes files over the bound that are not in use. Looking at all of them costs little beside opening the
-// one that was too many. The caller holds p.mu.
+// shrink closes files that are not in use until no more than max are open. To look through all of them costs little beside
+// opening one. The caller holds p.mu.
 func (p *handles) shrink() {
 	for len(p.files) > p.max && p.retireOldest() {
 	}
 }
 
-// makeRoom does what needs a handle of the system's. Where there is none, files that are not in use are closed for it.
+// makeRoom calls do. As long as that fails because the system has run out of handles, makeRoom closes a file that is not in use
+// and calls do again.
 func (p *handles) makeRoom(do func() error) error {
 	err := do()
 	for Exhausted(err) && p.closeOldest() {
@@ -140,7 +143,7 @@ func (p *handles) closeOldest() bool {
 	return p.retireOldest()
 }
 
-// The caller holds p.mu.
+// retireOldest is closeOldest. The caller holds p.mu.
 func (p *handles) retireOldest() bool {
 	var oldest *handle
 	for _, h := range p.files {
@@ -154,14 +157,14 @@ func (p *handles) retireOldest() bool {
 	return oldest != nil
 }
 
-// The caller holds p.mu.
+// close closes the file of h and records an error of a file open for writing. The caller holds p.mu.
 func (p *handles) close(h *handle) {
 	if err := h.f.Close(); err != nil && h.writable && p.failed == nil {
 		p.failed = err
 	}
 }
 
-// takeError returns the first error of closing files since the last call.
+// takeError returns the first error of closing files open for writing since the last call.
 func (p *handles) takeError() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,7 +173,7 @@ func (p *handles) takeError() error {
 	return err
 }
 
-// closeAll closes every file, those in use as soon as they are put back. From then on none is opened.
+// closeAll closes every file, and those in use at their last put. After it, get fails with ErrClosed.
 func (p *handles) closeAll() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

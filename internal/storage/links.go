@@ -13,21 +13,20 @@ import (
 )
 
 const (
-	// maxLinks is how many symbolic links of a torrent are made, and maxLinkHops how many others one may lead through.
-	maxLinks    = 10_000
-	maxLinkHops = 8
+	maxLinks    = 10_000 // symbolic links of a torrent that are made, at most
+	maxLinkHops = 8      // other links that one may lead through, at most
 )
 
-// A link is a symbolic link of the torrent (BEP 47) that may be made: what it leads to is a file or a directory of the torrent, and
+// A link is a symbolic link of the torrent (BEP 47) that may be made: it leads to a file or a directory of the torrent, and
 // nothing else of the torrent lies at its path or below.
 type link struct {
-	path   string // slash-separated, under the directory
+	path   string // slash-separated, relative to the directory
 	target string // likewise
-	final  string // what it leads to, through other links
-	file   int    // the index of final, or -1 for a directory
+	final  string // where it leads once other links are resolved
+	file   int    // the index of the file final, or -1 for a directory
 }
 
-// linksOf returns the links of the content that may be made. It looks at paths alone.
+// linksOf returns the links of the content that may be made. It uses only the paths in the layout.
 func linksOf(l layout.Layout) (links []link) {
 	files := make(map[string]int)
 	dirs := make(map[string]bool)
@@ -68,27 +67,28 @@ func linksOf(l layout.Layout) (links []link) {
 		for p, i := range at {
 			if !t.resolve(&links[i]) {
 				delete(at, p)
-				again = true // others may lead through it
+				again = true // other links may lead through this one
 			}
 		}
 	}
 	return slices.DeleteFunc(links, func(k link) bool { _, ok := at[k.path]; return !ok })
 }
 
-// A linkTree is what linksOf looks at.
+// A linkTree is the paths of a torrent, in which its links are resolved.
 type linkTree struct {
 	files map[string]int
 	dirs  map[string]bool
 	links []link
-	at    map[string]int // index in links, of those that nothing stands in the way of
+	at    map[string]int // path to index in links, of those that may still be made
 }
 
-// resolve finds out what k leads to, and reports whether that is something of the torrent, and no directory that k lies in.
+// resolve sets k.final and k.file, and reports whether k leads to a file or directory of the torrent, but to none that contains
+// k.
 func (t *linkTree) resolve(k *link) bool {
 	k.final, k.file = "", -1
 	whole := k.target
 	for hops, end := 0, 0; end < len(whole); {
-		begin := end // of the next element
+		begin := end // where the next element begins
 		if end > 0 {
 			begin++
 		}
@@ -97,7 +97,7 @@ func (t *linkTree) resolve(k *link) bool {
 		} else {
 			end = len(whole)
 		}
-		k.final = whole[:end] // no copy: a path may have very many elements, and so may thousands of links
+		k.final = whole[:end] // no copy: thousands of links may each have very many elements
 		if i, ok := t.at[k.final]; ok {
 			if hops++; hops > maxLinkHops {
 				return false
@@ -114,11 +114,11 @@ func (t *linkTree) resolve(k *link) bool {
 	return k.final != "" && !strings.HasPrefix(k.path, k.final+"/")
 }
 
-// linkTo is the name of a link, and where it is to lead as seen from its directory. The caller holds s.mu.
+// linkTo returns the name of a link and its target, relative to the directory of the link. The caller holds s.mu.
 func (s *fileStore) linkTo(k *link) (name, target string, err error) {
 	name, target = filepath.FromSlash(k.path), filepath.FromSlash(k.target)
 	if k.file >= 0 && k.target == k.final {
-		target = s.files[k.file].name // which the file system may have demanded
+		target = s.files[k.file].name // may not be the torrent's name for the file, if the file system does not allow that
 	}
 	target, err = filepath.Rel(filepath.Dir(name), target)
 	return name, target, err
@@ -130,15 +130,15 @@ func (s *fileStore) linked() []link {
 	return s.links
 }
 
-// makeLinks makes the symbolic links of the torrent that lead to something that is wanted, all of which is complete. Nothing gives
-// way to a link, nor does what another download has claimed. What cannot be made is left out; that there is no handle for it is an
-// error, which passes. The caller holds s.mu for writing.
+// makeLinks makes the symbolic links of the torrent that lead to a wanted file, or to a directory that holds one. All wanted
+// files are complete. makeLinks replaces nothing that exists, and makes no link at a path that another download has claimed. It
+// leaves out links that it cannot make, but returns an error if the system is out of handles. The caller holds s.mu for writing.
 func (s *fileStore) makeLinks() error {
 	links := s.linked()
 	if len(links) == 0 {
 		return nil
 	}
-	wanted := make(map[string]bool) // directories
+	wanted := make(map[string]bool) // directories that hold wanted files
 	for i := range s.content.NumFiles() {
 		if f := s.content.File(i); !f.Pad && s.isWanted(i) {
 			for dir := path.Dir(f.Path); dir != "." && !wanted[dir]; dir = path.Dir(dir) {
@@ -176,12 +176,12 @@ func (s *fileStore) makeLinks() error {
 		}
 	}
 	if left > 0 {
-		s.log.Warn("symbolic links are left out", "links", left, "err", failed)
+		s.log.Warn("some symbolic links could not be made", "links", left, "err", failed)
 	}
 	return nil
 }
 
-// isMade reports whether a link is there. The caller holds s.mu.
+// isMade reports whether a link exists, with the right target. The caller holds s.mu.
 func (s *fileStore) isMade(k *link) bool {
 	name, target, err := s.linkTo(k)
 	if err != nil {
@@ -191,7 +191,7 @@ func (s *fileStore) isMade(k *link) bool {
 	return err == nil && is == target
 }
 
-// makeLink makes a link where nothing is. The caller holds s.mu for writing.
+// makeLink makes a link. It fails if its name exists. The caller holds s.mu for writing.
 func (s *fileStore) makeLink(k *link) error {
 	name, target, err := s.linkTo(k)
 	if err != nil {
@@ -216,13 +216,13 @@ func (s *fileStore) makeLink(k *link) error {
 	return err
 }
 
-// placeLinks makes the links in the new directory that are in the old one. The caller holds m.s.mu.
+// placeLinks makes in the new directory those links that exist in the old one. The caller holds m.s.mu.
 func (m *move) placeLinks() error {
 	s := m.s
 	links := s.linked()
 	for i := range links {
 		if !s.isMade(&links[i]) {
-			continue // or by another program
+			continue // absent, or made by another program with another target
 		}
 		name, target, err := s.linkTo(&links[i])
 		if err != nil {
@@ -242,13 +242,13 @@ func (m *move) placeLinks() error {
 		case errors.Is(err, fs.ErrExist):
 			return &fs.PathError{Op: "move to", Path: filepath.Join(m.dir, name), Err: fs.ErrExist}
 		default:
-			s.log.Warn("a symbolic link is not moved", "err", err) // the file system has none
+			s.log.Warn("a symbolic link is not moved", "err", err) // the file system has no symbolic links
 		}
 	}
 	return nil
 }
 
-// removeDirs removes directories of the old directory, the inner first, as far as they are empty.
+// removeDirs removes dir and its parents below the old directory, the innermost first, up to one that is not empty.
 func (m *move) removeDirs(dir string) {
 	for ; dir != "." && m.old.Remove(dir) == nil; dir = filepath.Dir(dir) {
 	}

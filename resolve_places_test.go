@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
@@ -56,5 +57,35 @@ func TestResolveCrowdThatReconnects(t *testing.T) {
 		default:
 			require.Fail(t, "not resolved", "%+v", c.Stats().Resolving)
 		}
+	})
+}
+
+// Peers of 38 networks dial a resolver again as soon as they are dropped, and answer no request. All of the metadata is asked of
+// them before the peer comes that has it.
+func TestResolveSilentCrowdThatReconnects(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimResolvable(t, 20_000, false)
+		me, honest := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("90.0.0.1", 0, 0, 50*time.Millisecond)
+		c := simClient(t, me, nil)
+		require.NoError(t, c.Open())
+		var over atomic.Bool
+		defer simnet.Sleep(2 * time.Minute) // until the crowd has noticed the end
+		defer over.Store(true)
+		for k := range 38 {
+			host := n.NewHost(fmt.Sprintf("66.%d.0.1", k), 0, 0, time.Millisecond)
+			script := metadataScript{stays: true, silent: func(int) bool { return true }}
+			go func() {
+				for ; !over.Load(); time.Sleep(100 * time.Millisecond) {
+					if conn, err := host.Dial(t.Context(), "tcp", me.Addr(6881).String()); err == nil {
+						(&metadataSpeaker{metadataScript: script, content: content, host: host}).speak(conn)
+					}
+				}
+			}()
+		}
+		time.AfterFunc(30*time.Second, func() { speakMetadata(t, honest, content, metadataScript{}) })
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		_, err := content.Magnet().Resolve(ctx, &Options{Client: c, Peers: []netip.AddrPort{honest.Addr(6881)}})
+		require.NoError(t, err)
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -24,11 +25,12 @@ const (
 	// Timeout is how long a peer may answer none of its requests.
 	Timeout         = 15 * time.Second
 	askedAtOnce     = 4               // requests outstanding to a peer
-	askAgain        = 2 * time.Second // then an idle peer is asked for the same piece
+	askAgain        = 2 * time.Second // then another idle peer is asked for the same piece
 	sizePatience    = time.Minute     // for a peer to say how long the metadata is
 	rejectPause     = 5 * time.Second // before a peer that rejected is asked again
 	maxRejectPauses = 3               // in a row
 	maxUnasked      = 16              // answers that were not asked for
+	maxSilent       = 4096            // hosts of silent peers that are remembered
 )
 
 // An Assembler puts the info dictionary of a torrent together from what peers send of it.
@@ -43,6 +45,7 @@ type Assembler struct {
 	peers    map[*Peer]struct{}
 	drafts   map[draftKey]*Draft
 	suspects map[netip.AddrPort]struct{} // wrote in a draft of several authors that was false
+	silent   map[netip.Prefix]struct{}   // hosts that left requests without an answer, and never gave anything
 	scratch  []asking                    // of askedFor
 }
 
@@ -96,6 +99,7 @@ func New() *Assembler {
 		peers:    make(map[*Peer]struct{}),
 		drafts:   make(map[draftKey]*Draft),
 		suspects: make(map[netip.AddrPort]struct{}),
+		silent:   make(map[netip.Prefix]struct{}),
 	}
 }
 
@@ -107,6 +111,9 @@ func (m *Assembler) Join(addr netip.AddrPort, now time.Time) *Peer {
 }
 
 func (m *Assembler) Leave(p *Peer) {
+	if len(p.asked) > 0 && !p.useful && len(m.silent) < maxSilent {
+		m.silent[netaddr.Host(p.addr.Addr())] = struct{}{}
+	}
 	delete(m.peers, p)
 	if p.size != 0 {
 		m.ration()
@@ -129,16 +136,22 @@ func (m *Assembler) Offer(p *Peer, size int64) error {
 	return nil
 }
 
-// Next returns the pieces to ask a peer for now, and counts them as asked. A late piece is asked of a second peer, and of a third
-// if both are of one network.
+// Next returns the pieces to ask a peer for now, and counts them as asked. A late piece is asked of a second peer, and then of peers
+// of other networks, one at a time: last of hosts that were silent before, and not of those that have only just come. So peers
+// that are silent and connect again keep no piece from those that have it.
 func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
 	if p.size == 0 || len(p.asked) == askedAtOnce || now.Before(p.paused) {
 		return nil
 	}
 	key := m.key(p)
 	d := m.drafts[key]
-	asked := m.askedFor(key, len(d.pieces))
-	for _, again := range []bool{false, true} {
+	asked := m.askedFor(p, key, len(d.pieces))
+	patience := askAgain
+	if _, silent := m.silent[netaddr.Host(p.addr.Addr())]; silent && !p.useful {
+		patience = Timeout
+	}
+	mayRepeat := p.useful || now.Sub(p.joined) >= askAgain
+	for _, again := range []bool{false, mayRepeat} {
 		for i := range asked {
 			if len(p.asked) == askedAtOnce {
 				return pieces
@@ -146,7 +159,7 @@ func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
 			if d.pieces[i].data != nil || p.isAsked(i) {
 				continue
 			}
-			if a := &asked[i]; a.copies == 0 || again && a.few(p) && now.Sub(a.last) >= askAgain {
+			if a := &asked[i]; a.copies == 0 || again && a.few() && now.Sub(a.last) >= patience {
 				if len(p.asked) == 0 {
 					p.heard = now
 				}
@@ -160,19 +173,16 @@ func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
 
 // An asking is how the peers of a draft are asked for one piece of it.
 type asking struct {
-	copies  int
-	last    time.Time
-	network string // of the first that was found
-	several bool   // they are of several networks
+	copies int
+	last   time.Time
+	near   bool // one of them is of the network of the peer that may be asked, too
 }
 
 // few reports whether so few are asked that another peer may be.
-func (a *asking) few(p *Peer) bool {
-	return a.copies == 1 || a.copies > 1 && !a.several && a.network != p.network
-}
+func (a *asking) few() bool { return a.copies == 1 || !a.near }
 
-// askedFor returns how the peers that write in a draft are asked for each of its pieces, until it is called again.
-func (m *Assembler) askedFor(key draftKey, pieces int) []asking {
+// askedFor returns how the peers that write in the draft of p are asked for each of its pieces, until it is called again.
+func (m *Assembler) askedFor(p *Peer, key draftKey, pieces int) []asking {
 	m.scratch = slices.Grow(m.scratch[:0], pieces)[:pieces]
 	clear(m.scratch)
 	for q := range m.peers {
@@ -184,10 +194,7 @@ func (m *Assembler) askedFor(key draftKey, pieces int) []asking {
 				continue // of a draft that lost its memory
 			}
 			a := &m.scratch[ask.piece]
-			if a.copies == 0 {
-				a.network = q.network
-			}
-			a.several = a.several || q.network != a.network
+			a.near = a.near || q.network == p.network
 			if a.copies++; ask.at.After(a.last) {
 				a.last = ask.at
 			}

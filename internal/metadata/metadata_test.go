@@ -216,7 +216,9 @@ func TestMetadataAsksAnotherAfterAWhile(t *testing.T) {
 	require.NoError(t, m.Offer(third, 3*wire.MetadataBlock))
 	require.Empty(t, m.Next(other, epoch.Add(2*askAgain-1)))
 	require.Equal(t, []int{0, 1, 2}, m.Next(other, epoch.Add(2*askAgain)), "unless they are of one network")
-	require.Empty(t, m.Next(third, epoch.Add(time.Hour)))
+	require.Empty(t, m.Next(third, epoch.Add(3*askAgain-1)))
+	require.Equal(t, []int{0, 1, 2}, m.Next(third, epoch.Add(3*askAgain)), "or the others are late, too")
+	require.Empty(t, m.Next(c, epoch.Add(time.Hour)))
 	m.Leave(other)
 	m.Leave(third)
 	require.NoError(t, b.Overdue(epoch.Add(Timeout)))
@@ -225,6 +227,32 @@ func TestMetadataAsksAnotherAfterAWhile(t *testing.T) {
 	m.Leave(a)
 	require.Empty(t, m.Next(c, epoch.Add(askAgain)))
 	require.Equal(t, []int{0, 1, 2}, m.Next(c, epoch.Add(2*askAgain)))
+}
+
+// Peers that never answer come back from many networks as soon as they are dropped. They are asked for late pieces after one that
+// was there before.
+func TestMetadataSilentPeersComeAgain(t *testing.T) {
+	m, now := New(), epoch
+	join := func(addr string) *Peer {
+		p := m.Join(addrPort(addr), now)
+		require.NoError(t, m.Offer(p, wire.MetadataBlock))
+		return p
+	}
+	a, b, honest := join("80.0.0.1:1"), join("81.0.0.1:1"), join("90.0.0.1:1")
+	require.Len(t, m.Next(a, now), 1)
+	now = now.Add(askAgain)
+	fresh := join("82.0.0.1:1")
+	require.Empty(t, m.Next(fresh, now), "it has only just come")
+	require.Len(t, m.Next(b, now), 1)
+	m.Leave(a)
+	m.Leave(b)
+	a, b = join("80.0.0.1:2"), join("81.0.0.1:2")
+	require.Len(t, m.Next(a, now), 1, "no other is asked")
+	now = now.Add(askAgain)
+	require.Empty(t, m.Next(b, now))
+	require.Len(t, m.Next(honest, now), 1)
+	now = now.Add(Timeout)
+	require.Len(t, m.Next(b, now), 1, "it may be slow")
 }
 
 // Each peer does something wrong about metadata that has two pieces.

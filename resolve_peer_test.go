@@ -1,7 +1,9 @@
 package torrent
 
 import (
+	"context"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 	"testing"
@@ -96,4 +98,34 @@ func TestResolveByPeersThatDial(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A seed that cannot be dialled gives the metadata to a resolver that it dialled. It dials again soon after that, for the download
+// that follows.
+func TestSeedDialsAgainAfterItGaveTheMetadata(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimResolvable(t, 5, false)
+		me := n.NewHost("80.0.0.1", 0, 0, time.Millisecond)
+		c := simClient(t, me, nil)
+		require.NoError(t, c.Open())
+		seed := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		seed.NoListen = true
+		_, err := content.Start(t.Context(), &Options{
+			Client: seed, Seed: true, Storage: newSimStorage(content).fill().open,
+			FindPeers: func(context.Context, Hash) iter.Seq[netip.AddrPort] {
+				return func(yield func(netip.AddrPort) bool) {
+					simnet.Sleep(time.Second)
+					yield(me.Addr(6881))
+				}
+			},
+		})
+		require.NoError(t, err)
+		nowhere := netip.MustParseAddrPort("89.0.0.1:1")
+		o := &Options{Client: c, Peers: []netip.AddrPort{nowhere}, Storage: newSimStorage(content).open}
+		got, err := content.Magnet().Resolve(t.Context(), o)
+		require.NoError(t, err)
+		_, err = got.DownloadAll(t.Context(), o)
+		require.NoError(t, err)
+		require.Less(t, n.Now(), 20*time.Second)
+	})
 }

@@ -178,7 +178,7 @@ func (d *Download) removePeer(p *peer) {
 				d.discovery.candidates.Recall(now) // we want something again by now
 			}
 		} else {
-			d.discovery.candidates.Left(p.ext.listens, p.gave() || d.paused, now)
+			d.discovery.candidates.Left(p.ext.listens, p.gave() || p.ext.metadataServed > 0 || d.paused, now)
 		}
 	}
 	d.pending.released, d.pending.rechoke = true, true

@@ -48,14 +48,15 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		}
 	}
 	if looks := pk.work - before; victim == nil && looks > fewLooks {
-		s.looksFrom = now.Add(time.Duration(looks) * lookPause)
+		s.looksFrom = now.Add(min(time.Duration(looks), lookPause) * time.Duration(looks))
 	}
 	return victim, at
 }
 
 // Slow or choking suppliers may have thousands of outstanding requests, and many other suppliers may search these in vain
 // whenever a block becomes free. After a supplier has searched in vain for more than fewLooks steps, it looks only at the last
-// request of each other supplier for a while: lookPause for each step.
+// request of each other supplier for a while: lookPause for each step. At the end of a fast download a search takes some thousands
+// of steps, and a long pause would delay the last blocks. So the pause for each step is at most as many nanoseconds as there were steps.
 const (
 	fewLooks        = 1000 // steps
 	lookPause       = 50 * time.Microsecond

@@ -249,6 +249,33 @@ func TestFutileSearchesCostLittle(t *testing.T) {
 	require.NotEmpty(t, blocks, "a request that it can take over now is found a little later")
 }
 
+// If fast suppliers have some thousands of outstanding requests, a supplier that searched these in vain soon searches again: it may
+// be the end of the download.
+func TestFutileSearchesDelayLittle(t *testing.T) {
+	const holders, each = 5, 1000
+	pk := New(layout.New(layout.BlockSize, layout.File{Length: holders * each * layout.BlockSize}), 1)
+	for i := range holders * each {
+		pk.Prioritise(i, normal)
+	}
+	for range holders {
+		s := &Supplier{Ready: true, all: true}
+		pk.join(s)
+		s.pipe.depth, s.pipe.limit = each, each
+		blocks, _ := pk.Next(s, each, epoch, nil)
+		require.Len(t, blocks, each)
+		s.Choking = true
+	}
+	s := &Supplier{Ready: true}
+	pk.Join(s)
+	before := pk.Work()
+	blocks, _ := pk.Next(s, 1, epoch, nil)
+	require.Empty(t, blocks, "it has nothing")
+	require.Greater(t, pk.Work()-before, int64(holders*each))
+	pk.Have(s, int(pk.suppliers[0].queue[0].Piece))
+	blocks, _ = pk.Next(s, 1, epoch.Add(50*time.Millisecond), nil)
+	require.NotEmpty(t, blocks)
+}
+
 // To learn when another supplier will send a block, its request is searched for in a queue of thousands. That counts as work.
 func TestSearchInQueueIsWork(t *testing.T) {
 	pk := New(layout.New(layout.BlockSize, layout.File{Length: maxDepth * layout.BlockSize}), 1)

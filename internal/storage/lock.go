@@ -14,7 +14,7 @@ func (s *fileStore) probe() error {
 		return &Claimed{Path: filepath.Join(s.dir, filepath.FromSlash(s.content.Name)), Owner: s.content.InfoHash}
 	}
 	if err != nil {
-		// There is no lock, or it cannot be opened. The first write shows which.
+		// The lock file does not exist or cannot be opened. The first write finds out which.
 		return nil
 	}
 	return unlock(false)
@@ -52,7 +52,7 @@ func (s *fileStore) Release() error {
 	return s.releaseUnlessMoving()
 }
 
-// releaseUnlessMoving is release, which a Move does at its end. The caller holds s.mu for writing.
+// releaseUnlessMoving calls release, or has the Move in progress release the lock at its end. The caller holds s.mu for writing.
 func (s *fileStore) releaseUnlessMoving() error {
 	if s.move != nil {
 		s.move.release = true

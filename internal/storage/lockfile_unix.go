@@ -26,7 +26,7 @@ func (d *rootDisk) Lock(name string, exclusive bool) (func(remove bool) error, e
 		case err == unix.EWOULDBLOCK:
 			return nil, errors.Join(ErrInUse, f.Close())
 		case err == unix.ENOTSUP || err == unix.ENOLCK || err == unix.ENOSYS || err == unix.EINVAL:
-			// The file system has no locks. Going on without one is better than failing.
+			// The file system has no locks. To continue without one is better than to fail.
 		case err != nil:
 			return nil, errors.Join(&fs.PathError{Op: "lock", Path: f.Name(), Err: err}, f.Close())
 		}

@@ -27,8 +27,8 @@ func (d *rootDisk) Lock(name string, exclusive bool) (func(remove bool) error, e
 	return func(remove bool) error {
 		err := f.Close()
 		if remove {
-			// An open file cannot be removed here. Another download may have opened it in between, and
-			// then the file is its own.
+			// This system does not remove an open file. If another download has opened the file since it was closed above, the
+			// lock is that download's now, and Remove fails.
 			_ = d.root.Remove(name)
 		}
 		return err

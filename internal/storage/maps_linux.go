@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// mapsAreMany reports whether the process has half of the maps that the system lets it have. If it had all, the runtime could not
-// have any for the heap, and would end the program.
+// mapsAreMany reports whether the process has more than half of the maps that the system allows it. If it had all of them, the Go
+// runtime could not map more memory for the heap, and would end the program.
 func mapsAreMany() bool {
 	most := 65530
 	if b, err := os.ReadFile("/proc/sys/vm/max_map_count"); err == nil {
@@ -16,7 +16,7 @@ func mapsAreMany() bool {
 			most = n
 		}
 	}
-	f, err := os.Open("/proc/self/maps") // a line for each
+	f, err := os.Open("/proc/self/maps") // one line for each map
 	if err != nil {
 		return false
 	}

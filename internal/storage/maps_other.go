@@ -2,5 +2,5 @@
 
 package storage
 
-// mapsAreMany is about a bound that this system does not have.
+// mapsAreMany returns false: this system has no bound on the maps of a process.
 func mapsAreMany() bool { return false }

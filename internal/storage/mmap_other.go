@@ -2,7 +2,7 @@
 
 package storage
 
-// Mmap reads the file: this system has no maps.
+// Mmap reads the file into memory: this system cannot map files.
 func (f *rootFile) Mmap(n int) ([]byte, func() error, error) {
 	b := make([]byte, n)
 	if err := readFull(f, b, 0); err != nil {

@@ -20,7 +20,7 @@ func (f *rootFile) Mmap(n int) ([]byte, func() error, error) {
 	if err != nil {
 		return nil, nil, &fs.PathError{Op: "map", Path: f.Name(), Err: errors.Join(err, closed)}
 	}
-	// Through a pointer to addr, because vet cannot know that this is not an address of the Go heap.
+	// The conversion goes through a pointer to addr, because vet cannot know that addr is not an address in the Go heap.
 	b := unsafe.Slice(*(**byte)(unsafe.Pointer(&addr)), n)
 	return b, func() error { return windows.UnmapViewOfFile(addr) }, nil
 }

@@ -16,14 +16,14 @@ import (
 	"github.com/shoal-go/torrent/internal/safename"
 )
 
-// found records a file that is there.
+// found records that the file exists, as info describes it.
 func (f *fileState) found(info FileInfo) {
 	f.left, f.id, f.links, f.here = info.Stamp, info.ID, info.Links, true
 }
 
-// findTwins finds the files of the content that are one on the file system: hard links of each other, reached through
-// a symbolic link, or with names that the file system takes for the same. If an earlier run had to give one of them
-// another name, it is read there.
+// findTwins finds files of the content that are the same file on the file system: hard links of each other, reached through a
+// symbolic link, or with names that the file system treats as the same. A file that an earlier run had to store under another
+// name is read from there.
 func (s *fileStore) findTwins() error {
 	first := make(map[any]int)
 	s.findAlike()
@@ -60,12 +60,12 @@ func (s *fileStore) findTwins() error {
 	return nil
 }
 
-// numbered is another name for file i, which the next run finds again.
+// numbered returns another name for file i. It depends only on name and i, so that the next run finds the file again.
 func numbered(name string, i int) string {
 	return filepath.FromSlash(safename.Numbered(filepath.ToSlash(name), i))
 }
 
-// makeReady has own called for all files that a write of n bytes at off touches.
+// makeReady makes every file that a write of n bytes at off touches ready to be written, with makeNew or own.
 func (s *fileStore) makeReady(off, n int64) error {
 	if s.areReady(off, n) {
 		return nil
@@ -95,8 +95,9 @@ func (s *fileStore) makeReady(off, n int64) error {
 	return nil
 }
 
-// makeNew makes the files that a write touches and that were not there: most writes to a large torrent need no more, and files are
-// made beside each other so. It leaves to own whatever is not as simple, fails, or has to be claimed.
+// makeNew makes the files that a write of n bytes at off touches and that do not exist. Most writes to a large torrent need
+// nothing else, and because makeNew holds s.mu only for reading, several files are made at the same time. It leaves to own every
+// file for which that fails, that needs more, or that has to be claimed by identity.
 func (s *fileStore) makeNew(off, n int64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -120,7 +121,7 @@ func (s *fileStore) makeNew(off, n int64) {
 	}
 }
 
-// makeFile makes file i, which must not be there. The caller holds s.mu.
+// makeFile makes file i. It fails if the file exists. The caller holds s.mu.
 func (s *fileStore) makeFile(i int) (info FileInfo, err error) {
 	file, err := s.open(i, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
@@ -134,6 +135,7 @@ func (s *fileStore) makeFile(i int) (info FileInfo, err error) {
 	return h.f.Stat()
 }
 
+// areReady reports whether the lock is held and every file that a write of n bytes at off touches is ready.
 func (s *fileStore) areReady(off, n int64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -148,9 +150,9 @@ func (s *fileStore) areReady(off, n int64) bool {
 	return true
 }
 
-// own makes sure that what is written to file i, from now on, changes nothing else: no other file of the content or
-// of another program that is the same on the file system, and nothing that another download claims. It makes the
-// file if it is not there. lock was called before. The caller holds s.mu for writing.
+// own makes sure that writes to file i change no other file: neither one of the content or of another program that is the same
+// file on the file system, nor one that another download has claimed. It makes the file if it does not exist. The caller has
+// called lock, and holds s.mu for writing.
 func (s *fileStore) own(i int) error {
 	f := &s.files[i]
 	if f.ready.Load() {
@@ -162,7 +164,7 @@ func (s *fileStore) own(i int) error {
 	}
 	if info.Links <= 1 && (f.twin || !made && (info.ID != f.id || f.left == Stamp{})) {
 		if twin := s.sameFile(i, info.ID); twin >= 0 {
-			// The later one in the torrent gives way, so that the next run finds both.
+			// Of the two, the later in the torrent gets the other name, so that the next run finds both.
 			if err := s.rename(max(i, twin)); err != nil {
 				return err
 			}
@@ -179,7 +181,7 @@ func (s *fileStore) own(i int) error {
 	}
 	if link || info.Links > 1 {
 		if err := s.copyOwn(i, info); err != nil {
-			return fmt.Errorf("%s: give it a copy of its own: %w", s.path(i), err)
+			return fmt.Errorf("%s: replace it with a copy: %w", s.path(i), err)
 		}
 		if info, err = s.disk.Stat(f.name); err != nil {
 			return err
@@ -196,8 +198,8 @@ func (s *fileStore) own(i int) error {
 	return nil
 }
 
-// isLink reports whether a name is that of a symbolic link, to which nothing is written: it may lead to another file, which is not
-// ours. That there is no handle to look is an error.
+// isLink reports whether name is a symbolic link. The store does not write through one, because it may lead to a file that is not
+// part of the content. isLink returns an error only if the system is out of handles.
 func (s *fileStore) isLink(name string) (bool, error) {
 	err := s.handles.makeRoom(func() error {
 		_, err := s.disk.Readlink(name)
@@ -209,8 +211,8 @@ func (s *fileStore) isLink(name string) (bool, error) {
 	return err == nil, nil
 }
 
-// apartFromSidecars is the path of a file, changed where it has a name that the sidecars of some torrent have: an author could
-// have us write to the one in the place of the other.
+// apartFromSidecars returns path, with "_" in front of each element that could be the name of a torrent's sidecar. Otherwise the
+// author of a torrent could have the library write to a sidecar in the place of a file.
 func apartFromSidecars(path string) string {
 	odd := func(r rune) bool { return r >= utf8.RuneSelf }
 	if !strings.HasPrefix(path, ".") && !strings.Contains(path, "/.") && !strings.ContainsFunc(path, odd) {
@@ -218,7 +220,7 @@ func apartFromSidecars(path string) string {
 	}
 	names := strings.Split(path, "/")
 	for i, name := range names {
-		// Some file systems that fold names leave out what is not seen.
+		// Some file systems that ignore case in names also ignore invisible characters.
 		hidden, ok := strings.CutPrefix(safename.Visible(name), ".")
 		if hash, _, more := strings.Cut(hidden, "."); ok && more && len(hash) == 2*sha1.Size {
 			if _, err := hex.DecodeString(hash); err == nil {
@@ -229,10 +231,11 @@ func apartFromSidecars(path string) string {
 	return strings.Join(names, "/")
 }
 
-// portable is how many bytes of a name any file system takes, or else half of that.
+// portable is the length in bytes of a file name that almost every file system allows. The others allow half of that.
 const portable = 240
 
-// openOwn opens file i for writing, and makes it if it is not there. The caller holds s.mu.
+// openOwn opens file i for writing, and makes it if it does not exist. If the file system does not allow the name, it makes the
+// file under another one. The caller holds s.mu for writing.
 func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 	f := &s.files[i]
 	s.handles.drop(i)
@@ -243,7 +246,7 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 		if name == f.name {
 			continue
 		}
-		s.log.Info("stored under another name, because the file system does not take its own", "file", s.path(i), "name", name)
+		s.log.Info("stored under another name, because the file system does not allow its own", "file", s.path(i), "name", name)
 		f.name = name
 		file, err = s.open(i, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	}
@@ -268,7 +271,8 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 	return info, made, err
 }
 
-// sameFile is another file of the content that has an identity, or -1. The caller holds s.mu.
+// sameFile returns another file of the content that is the same file on the file system as file i, whose identity is id; or -1.
+// The caller holds s.mu for writing.
 func (s *fileStore) sameFile(i int, id FileID) int {
 	key := s.identity(i, id)
 	for j := range s.content.NumFiles() {
@@ -279,8 +283,8 @@ func (s *fileStore) sameFile(i int, id FileID) int {
 	return s.sameInCase(i)
 }
 
-// identity is what file i, with an identity of id, has alone. Where the system does not tell, that is its name without
-// regard to case.
+// identity returns a key that no other file on the file system shares with file i. That is id or, where the system has no
+// identities, the name with its case folded.
 func (s *fileStore) identity(i int, id FileID) any {
 	if id == (FileID{}) {
 		return safename.FoldCase(s.files[i].name)
@@ -288,12 +292,12 @@ func (s *fileStore) identity(i int, id FileID) any {
 	return id
 }
 
-// rename gives file i a name that nothing has. The caller holds s.mu.
+// rename gives file i another name, at which nothing exists. It moves nothing on disk. The caller holds s.mu for writing.
 func (s *fileStore) rename(i int) error {
 	f := &s.files[i]
 	for name, n := numbered(f.name, i), 1; ; name, n = numbered(name, i), n+1 {
 		if _, err := s.disk.Stat(name); absent(err) {
-			s.log.Info("stored under another name, because the file system takes its own for another's", "file", s.path(i), "name", name)
+			s.log.Info("stored under another name, because its own leads to another file", "file", s.path(i), "name", name)
 			s.handles.drop(i)
 			f.name, f.id, f.links, f.twin = name, FileID{}, 0, false
 			f.ready.Store(false)
@@ -310,7 +314,7 @@ func (s *fileStore) rename(i int) error {
 	}
 }
 
-// copyOwn puts a copy in the place of file i, which has other names besides. The caller holds s.mu.
+// copyOwn replaces file i, which is a symbolic link or has other hard links, with a copy. The caller holds s.mu for writing.
 func (s *fileStore) copyOwn(i int, info FileInfo) (err error) {
 	f := &s.files[i]
 	tmp := filepath.Join(filepath.Dir(f.name), s.sidecar(".copy"))
@@ -342,7 +346,7 @@ func (s *fileStore) copyOwn(i int, info FileInfo) (err error) {
 	return nil
 }
 
-// copyTo copies the first size bytes of file i, but for its holes. The caller holds s.mu.
+// copyTo copies the first size bytes of file i to another file, and keeps its holes. The caller holds s.mu.
 func (s *fileStore) copyTo(to DiskFile, i int, size int64) error {
 	h, err := s.handles.get(i, true, false)
 	if err != nil {

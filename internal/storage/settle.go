@@ -10,17 +10,18 @@ import (
 	"github.com/shoal-go/torrent/internal/safename"
 )
 
-// partSuffix follows the name of a file that Transmission did not complete.
+// partSuffix is what Transmission appends to the name of a file that is not complete.
 const partSuffix = ".part"
 
-// findAlias looks for file i under a name that another program, or a file system that does not take its own, may
-// have given it. It is read there, and left alone until Settle. That there is no handle to look is an error.
+// findAlias looks for file i, which does not exist under its own name, under the names that other programs give it, and those
+// that this store gives it on a file system that does not allow its own. A file that is found is read there, and not changed
+// before Settle. findAlias returns an error only if the system is out of handles.
 func (s *fileStore) findAlias(i int, none absentDirs) (found bool, err error) {
 	f, length := &s.files[i], s.content.File(i).Length
 	if length == 0 {
 		return false, nil
 	}
-	look := func(name string, most int64) bool { // true ends it, by an error, too
+	look := func(name string, most int64) bool { // true ends the search, with the file or with an error
 		info, failed := s.disk.Stat(name)
 		if Exhausted(failed) {
 			err = failed
@@ -84,11 +85,11 @@ func (s *fileStore) settle(i int, have bits.Set) error {
 	return s.own(i)
 }
 
-// The caller holds s.mu.
+// isWanted reports whether file i is wanted. The caller holds s.mu.
 func (s *fileStore) isWanted(i int) bool { return len(s.wanted) > 0 && s.wanted[i] }
 
-// judge decides whether file i, which was found under another name, is ours: if a piece in it is verified.
-// The caller holds s.mu.
+// judge decides whether what was found for file i under another name is that file: it is if a piece in it is verified.
+// The caller holds s.mu for writing.
 func (s *fileStore) judge(i int, have bits.Set) error {
 	f := &s.files[i]
 	ours := s.holdsAny(i, have)
@@ -96,7 +97,7 @@ func (s *fileStore) judge(i int, have bits.Set) error {
 		return nil
 	}
 	if !ours {
-		s.log.Debug("file is another's", "file", s.path(i))
+		s.log.Debug("file is not of this torrent", "file", s.path(i))
 		s.forget(i)
 		if s.isWanted(i) {
 			return s.adopt(i)

@@ -8,8 +8,8 @@ import (
 // manyFiles is the number of files above which one sync of the whole file system is less work.
 const manyFiles = 64
 
-// Sync syncs the files that were written since the last time, and the directories that hold their names. Close does
-// not wait for it: a slow disk must not delay the end of a context.
+// Sync syncs the files that were written since the last Sync, and the directories in which names were made. Close does not wait
+// for a Sync in progress, because a slow disk must not delay the end of a context.
 func (s *fileStore) Sync() error {
 	s.resumeMu.Lock()
 	defer s.resumeMu.Unlock()
@@ -23,7 +23,7 @@ func (s *fileStore) syncDirty() error {
 		return err
 	}
 	err, lost := s.sync(files, dirs, together), s.handles.takeError()
-	if lost == nil && Exhausted(err) { // some were not even opened, and nothing is lost
+	if lost == nil && Exhausted(err) { // some files were not opened, but no write is lost
 		s.remainDirty(files, dirs)
 		return err
 	}
@@ -36,7 +36,7 @@ func (s *fileStore) syncDirty() error {
 	return err
 }
 
-// remainDirty has the next Sync do again what this one did not do.
+// remainDirty has the next Sync sync these files and directories again.
 func (s *fileStore) remainDirty(files []int, dirs map[string]struct{}) {
 	for _, i := range files {
 		s.files[i].mu.Lock()
@@ -48,7 +48,8 @@ func (s *fileStore) remainDirty(files []int, dirs map[string]struct{}) {
 	maps.Copy(s.dirtyDirs, dirs)
 }
 
-// takeDirty returns what a Sync has to do, and whether all of it lies in one file system.
+// takeDirty returns the files and directories that a Sync has to sync, and whether all of the files lie in the file system of the
+// directory.
 func (s *fileStore) takeDirty() (files []int, dirs map[string]struct{}, together bool, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -104,10 +105,10 @@ func (s *fileStore) sync(files []int, dirs map[string]struct{}, together bool) e
 }
 
 func (s *fileStore) syncFile(i int) error {
-	s.mu.RLock() // for its name
+	s.mu.RLock() // guards the name of the file
 	h, err := s.handles.get(i, true, false)
 	if err != nil && !absent(err) && !Exhausted(err) {
-		h, err = s.handles.get(i, false, false) // found, perhaps by an earlier run, and not ours to write to
+		h, err = s.handles.get(i, false, false) // a file that was found, and that the process may only read
 	}
 	s.mu.RUnlock()
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// userStore is a User, of which little more is known than its four methods: it stores padding, is hashed at every
-// start but for the pieces that it says are whole, and cannot tell whether another program changed it.
+// userStore makes a Store of a User. A User stores padding. All of its pieces are hashed at every start, except those that it
+// reports as whole, and changes by other programs are not noticed.
 type userStore struct {
 	content Content
 	whole   bits.Set
@@ -21,19 +21,19 @@ type userStore struct {
 
 	stopped atomic.Bool
 
-	mu     sync.RWMutex // for writing by Close, for reading by the rest
+	mu     sync.RWMutex // held for writing by Close and Rest, and for reading by other methods that use the fields below
 	st     User
 	closed bool
-	rests  bool // closed by Rest, and not by Close yet
+	rests  bool // Rest was called, and Close was not
 }
 
-// Wrap makes a Store of a storage of the user's own. whole is the pieces that it knows to be whole, and tell is told
-// of others once they are; it may be nil.
+// Wrap returns a Store over st. whole is the set of pieces that st already holds whole. tell is called for each other piece once
+// it is verified; it may be nil.
 func Wrap(c Content, st User, whole bits.Set, tell func(piece int) error) Store {
 	return &userStore{content: c, st: st, whole: whole, tell: tell}
 }
 
-// PieceVerified tells the User that a piece is whole.
+// PieceVerified calls the function tell given to Wrap, if there is one, to report that a piece is whole.
 func (s *userStore) PieceVerified(piece int) error {
 	if s.tell == nil {
 		return nil
@@ -73,7 +73,7 @@ func (s *userStore) Sync() error {
 	return s.st.Sync()
 }
 
-// Close waits for the calls in progress: no method of the User is called after it.
+// Close waits for calls in progress. No method of the User is called after Close returns.
 func (s *userStore) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,12 +11,12 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// verifyBuffer is how many bytes one core reads at a time: enough that system calls cost nothing beside the hash,
-// few enough that the bytes are still in the core's cache when they are hashed.
+// verifyBuffer is how many bytes one core reads at a time. That is enough for system calls to cost little beside the hash, and
+// few enough for the bytes to be still in the core's cache when they are hashed.
 const verifyBuffer = 256 << 10
 
-// VerifyDir hashes what dir holds of the content and returns the pieces that are right. It writes nothing and
-// believes no claim of an earlier run. A dir that is not there is an error; a file that is missing or short is not.
+// VerifyDir hashes the content in dir and returns the pieces that match. It writes nothing, and trusts no claim of an earlier
+// run. It is an error if dir does not exist, but not if a file is missing or short.
 func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 	disk, err := openRoot(dir)
 	if err != nil {
@@ -36,9 +36,9 @@ func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 	return have, err
 }
 
-// Verify hashes the pieces in which, on all cores, and calls result for each, by one goroutine at a time and in no
-// particular order. A piece whose bytes are not there is not ok. Any other error of r ends it, as does the
-// context, between reads of at most 256 KiB. All calls of result have returned when Verify returns.
+// Verify hashes the pieces in which, on all cores, and calls result for each, from one goroutine at a time and in no particular
+// order. A piece whose bytes do not exist is not ok. Any other error of r ends Verify, as does the end of ctx, between reads of
+// at most 256 KiB. All calls of result have returned when Verify returns.
 func Verify(ctx context.Context, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
 	v := &verification{content: c, r: r, which: which, result: result, run: int(max(1, verifyBuffer/c.PieceLength()))}
 	outer := ctx
@@ -67,14 +67,14 @@ type verification struct {
 	content Content
 	r       io.ReaderAt
 	which   bits.Set
-	run     int // pieces taken at once: several if they are small, so that one read fetches them all
+	run     int // pieces that a core takes at once: several if they are small, so that one read fetches all of them
 	result  func(piece int, ok bool)
 
 	mu   sync.Mutex // also serialises result
 	next int        // the first piece that no core has taken
 }
 
-// take returns the next pieces, first to before end, all of them to be hashed and consecutive.
+// take returns the next consecutive pieces to hash, from first up to but not including end. If none is left, first is end.
 func (v *verification) take() (first, end int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -116,8 +116,8 @@ func (v *verification) work(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// together hashes consecutive pieces, which fit in buf, after a single read. It returns false if it could not read
-// all of them; then it has called result for none.
+// together hashes consecutive pieces, which fit in buf, after a single read. It returns false if it could not read all of them;
+// then it has not called result.
 func (v *verification) together(first, end int, buf []byte, h Check) bool {
 	off := v.content.PieceOffset(first)
 	b := buf[:v.content.PieceEnd(end-1)-off]
@@ -133,6 +133,7 @@ func (v *verification) together(first, end int, buf []byte, h Check) bool {
 	return true
 }
 
+// alone hashes one piece and reports whether it matches. A piece whose bytes do not exist does not.
 func (v *verification) alone(ctx context.Context, piece int, buf []byte, h Check) (bool, error) {
 	h.Reset()
 	off := v.content.PieceOffset(piece)

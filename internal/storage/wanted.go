@@ -2,10 +2,10 @@ package storage
 
 import "slices"
 
-// SetWanted decides that the wanted files are stored as files. They are made when they are first written, or
-// by Settle if they are empty.
+// SetWanted has the wanted files stored as files, and not in the edges. A file is made when it is first written, or by Settle if
+// it is empty.
 //
-// If all of them are there in full length nothing is made, and the directory may be read-only.
+// If all wanted files exist in full length, SetWanted writes nothing, and the directory may be read-only.
 func (s *fileStore) SetWanted(wanted []bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -34,14 +34,14 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 	if err := s.lock(); err != nil {
 		return err
 	}
-	if s.folding == 0 && s.foldsCase(s.sidecar(".lock")) { // no other file was there to show it
+	if s.folding == 0 && s.foldsCase(s.sidecar(".lock")) { // no file existed before the lock to show it
 		if err := s.claim(wanted); err != nil {
 			return err
 		}
 	}
 	for _, i := range missing {
-		// One that is here without being there was wanted before, and is not written yet. One that is empty may have been
-		// made by a run that ended before it had copied anything.
+		// A file that is here but does not exist was wanted before, and is not written yet: nothing is to be copied. One that
+		// exists with size 0 may have been made by a run that ended before it copied anything.
 		if f := &s.files[i]; !f.here || f.left != (Stamp{}) && s.content.File(i).Length > 0 {
 			if err := s.adopt(i); err != nil {
 				return err

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	maxSize   = 32 << 20 // bytes of an info dictionary
-	maxDrafts = 64 << 20 // bytes of all drafts that are worked on
+	maxSize   = 32 << 20  // bytes of an info dictionary
+	maxDrafts = 256 << 20 // bytes of all drafts that are worked on, as they are claimed; what they hold is in the account of the client
 
 	// Timeout is how long a peer may answer none of its requests.
 	Timeout         = 15 * time.Second
@@ -46,6 +46,7 @@ type Assembler struct {
 	drafts   map[draftKey]*Draft
 	suspects map[netip.AddrPort]struct{} // wrote in a draft of several authors that was false
 	silent   map[netip.Prefix]struct{}   // hosts that left requests without an answer, and never gave anything
+	most     int64                       // bytes of all drafts that have memory
 	scratch  []asking                    // of askedFor
 }
 
@@ -100,6 +101,7 @@ func New() *Assembler {
 		drafts:   make(map[draftKey]*Draft),
 		suspects: make(map[netip.AddrPort]struct{}),
 		silent:   make(map[netip.Prefix]struct{}),
+		most:     maxDrafts,
 	}
 }
 
@@ -439,7 +441,7 @@ func (m *Assembler) ration() {
 	sum := int64(0)
 	for _, d := range order {
 		sum += d.size
-		switch fits, live := sum <= maxDrafts, d.crowd > 0; {
+		switch fits, live := sum <= m.most, d.crowd > 0; {
 		case live && fits && d.pieces == nil:
 			d.begin()
 		case live && !fits && d.pieces != nil:

@@ -27,6 +27,7 @@ func TestMetadataHistories(t *testing.T) {
 		size := 1 + rng.IntN(12*wire.MetadataBlock)
 		truth := randomBytes(seed, size)
 		m, now := New(), epoch
+		m.most = 2 * maxSize
 		type fellow struct {
 			*Peer
 			addr   netip.AddrPort
@@ -107,7 +108,7 @@ func TestMetadataHistories(t *testing.T) {
 					held += d.size
 				}
 			}
-			require.LessOrEqual(t, held, int64(maxDrafts))
+			require.LessOrEqual(t, held, m.most)
 			kept := 0
 			for _, d := range m.drafts {
 				kept += pieceOverhead * len(d.pieces)
@@ -122,6 +123,7 @@ func TestMetadataHistories(t *testing.T) {
 
 func TestMetadataRations(t *testing.T) {
 	m := New()
+	m.most = 2 * maxSize
 	var long []*Peer
 	for k := range 5 {
 		p := m.Join(addrPort(fmt.Sprintf("80.0.0.%d:1", k)), epoch)
@@ -147,6 +149,22 @@ func TestMetadataRations(t *testing.T) {
 		m.Leave(p)
 	}
 	require.Empty(t, m.drafts)
+}
+
+// A few liars of as many networks claim shorter lengths than the true one, and send hardly anything. The honest peer is asked all
+// the same.
+func TestMetadataOfFewNetworks(t *testing.T) {
+	const size = 10 << 20
+	m := New()
+	for k := range 24 {
+		p := m.Join(addrPort(fmt.Sprintf("66.%d.0.1:1", k)), epoch)
+		require.NoError(t, m.Offer(p, size-1-int64(k)))
+		require.NotEmpty(t, m.Next(p, epoch))
+	}
+	honest := m.Join(addrPort("90.0.0.1:1"), epoch)
+	require.NoError(t, m.Offer(honest, size))
+	require.NotEmpty(t, m.Next(honest, epoch))
+	require.Less(t, m.Held(), 2<<20, "before anything came")
 }
 
 // With many peers that write in one draft it costs little to see that a peer is asked for enough, or that there is nothing to ask it
@@ -176,6 +194,7 @@ func TestMetadataOfManyPeersCostsLittle(t *testing.T) {
 func TestMetadataCrowd(t *testing.T) {
 	for _, first := range []bool{false, true} {
 		m := New()
+		m.most = 2 * maxSize
 		join := func(addr string, size int64) *Peer {
 			p := m.Join(addrPort(addr), epoch)
 			require.NoError(t, m.Offer(p, size))

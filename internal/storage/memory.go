@@ -10,31 +10,30 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// memory keeps the content in memory: wanted files whole, and of other files only the bytes that share a piece
-// with a wanted one.
+// memory keeps the content in memory: wanted files whole, and of other files only the bytes in a piece that a wanted file shares.
 type memory struct {
 	content Content
-	max     int64
+	max     int64 // bytes
 
-	mu     sync.RWMutex // held for writing where files changes, and for reading by reads and writes of bytes
+	mu     sync.RWMutex // held for writing to change files, and for reading by reads and writes of bytes
 	closed bool
 	files  []memoryFile // by index in the layout
 }
 
-// memoryFile holds a file whole, or the parts of it in its first and its last piece: only these can share a piece
+// memoryFile holds a whole file, or the parts of it in its first and its last piece, which are the only pieces that it can share
 // with another file.
 type memoryFile struct {
 	whole      []byte
 	head, tail []byte
 }
 
-// NewMemory returns a Store in memory. SetWanted allocates what is wanted, or returns ErrTooLarge if that is more
-// than limit bytes.
+// NewMemory returns a Store in memory. SetWanted allocates the memory for the wanted files, or returns ErrTooLarge if that is
+// more than limit bytes.
 func NewMemory(c Content, limit int64) Store {
 	return &memory{content: c, max: limit, files: make([]memoryFile, c.NumFiles())}
 }
 
-// edges are the lengths of what file i has in its first piece and in its last, if that is another.
+// edges returns how many bytes of file i lie in its first piece, and how many in its last if that is another piece.
 func (m *memory) edges(i int) (head, tail int64) {
 	first, end := m.content.PiecesOf(i)
 	if end-first <= 1 {
@@ -49,16 +48,16 @@ func (m *memory) SetWanted(wanted []bool) error {
 	// Everything is counted before anything is allocated.
 	plan, need := m.plan(wanted)
 	if limit := min(m.max, math.MaxInt); need > limit {
-		return fmt.Errorf("%s: %d bytes to keep in memory, %d allowed: %w", m.content.Name, need, limit, ErrTooLarge)
+		return fmt.Errorf("%s: keep %d bytes in memory, %d allowed: %w", m.content.Name, need, limit, ErrTooLarge)
 	}
 	m.allocate(plan)
 	return nil
 }
 
-// memoryPlan says which parts of a file memory is to hold.
+// memoryPlan is which parts of a file memory is to hold.
 type memoryPlan struct{ whole, head, tail bool }
 
-// plan returns which parts of each file are to be held, those held already included, and their bytes.
+// plan returns which parts of each file to hold, including those held already, and how many bytes they are in all.
 // The caller holds m.mu.
 func (m *memory) plan(wanted []bool) (plan []memoryPlan, need int64) {
 	c := &m.content
@@ -94,7 +93,7 @@ func (m *memory) plan(wanted []bool) (plan []memoryPlan, need int64) {
 	return plan, need
 }
 
-// allocate makes what is planned and not there yet. The caller holds m.mu.
+// allocate allocates the parts in plan that do not exist yet. The caller holds m.mu for writing.
 func (m *memory) allocate(plan []memoryPlan) {
 	for i, p := range plan {
 		length, have := m.content.File(i).Length, &m.files[i]
@@ -114,7 +113,7 @@ func (m *memory) allocate(plan []memoryPlan) {
 	}
 }
 
-// room is where the bytes of file i from off on are kept, at most n of them; nil if they are not kept.
+// room returns the memory that holds file i from off on, at most n bytes of it. It is empty if the byte at off is not held.
 // The caller holds m.mu.
 func (m *memory) room(i int, off, n int64) []byte {
 	f, length := &m.files[i], m.content.File(i).Length
@@ -248,7 +247,7 @@ func (m *memory) Bytes(i int) ([]byte, func() error, error) {
 	case m.files[i].whole == nil:
 		return nil, nil, fmt.Errorf("%s: %w", f.Path, io.ErrUnexpectedEOF)
 	}
-	// Its capacity is its length, so that appending to it copies it.
+	// The capacity is the length, so that an append by the caller copies the slice.
 	b := m.files[i].whole
 	return b[:len(b):len(b)], release, nil
 }

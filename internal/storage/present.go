@@ -4,14 +4,15 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// Present leaves out the pieces that cannot be right: those with bytes in a missing file or past the end of a
-// short one, and those that are only holes, unless they should hold zeros.
+// Present leaves out the pieces that cannot match: those with bytes in a missing file or past the end of a short one, and those
+// that consist only of holes, unless the piece should be all zeros. It keeps a last piece of holes if that is shorter than
+// the others.
 func (s *fileStore) Present() bits.Set {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	c := &s.content
-	lacking := bits.New(c.NumPieces()) // some bytes of these are not there
-	data := bits.New(c.NumPieces())    // some bytes of these are not in a hole
+	lacking := bits.New(c.NumPieces()) // pieces of which some bytes do not exist
+	data := bits.New(c.NumPieces())    // pieces of which some bytes are not in a hole
 	if s.closed {
 		return data
 	}
@@ -52,8 +53,7 @@ func (s *fileStore) Present() bits.Set {
 	return data
 }
 
-// presentEdges marks the pieces of file i, which is not here: those with a slot as having data, the others as
-// lacking.
+// presentEdges marks the pieces of file i, whose bytes are in the edges: those with a slot as data, the others as lacking.
 func (s *fileStore) presentEdges(i int, lacking, data *bits.Set) {
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
@@ -95,8 +95,8 @@ func (s *fileStore) eachData(i int, size int64, mark func(from, to int64)) error
 	return nil
 }
 
-// zeroPiece returns a function that reports whether a piece of full length should hold only zeros. It hashes the
-// zeros once, when it is first called.
+// zeroPiece returns a function that reports whether a piece of full length should be all zeros. The function hashes the zeros
+// once, at its first call.
 func zeroPiece(c *Content) func(piece int) bool {
 	var h Check
 	return func(piece int) bool {

@@ -15,14 +15,14 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// resume is what the sidecar says: the pieces that were verified, the blocks of other pieces that were written, the sizes and
-// times of the files at that moment, and the hashes of pieces that were fetched.
+// resume is the content of the sidecar: the pieces that were verified, the blocks of other pieces that were written, the sizes
+// and modification times of the files at that moment, and the hashes of pieces that were fetched.
 //
-// Its encoding, with all integers big-endian: the magic, a version (2 bytes), the info hash (20), the piece
-// length (8), the length of all pieces (8), the number of files (4), for each file its size (8, all
-// ones if it was not there) and modification time (8, ns), the pieces as a bitfield, the number of
-// partial pieces (4), for each its index (4) and its blocks as a bitfield, in version 2 the hashes that the torrent did not
-// have, with their length (4) in front, and the SHA-1 of all that. Version 1 is written where there are no such hashes.
+// Its encoding, with all integers big-endian, is: the magic; the version (2 bytes); the info hash (20); the piece length (8); the
+// length of the content (8); the number of files, the edges included (4); for each file its size (8, all ones if it did not
+// exist) and modification time (8, Unix time in nanoseconds); the verified pieces as a bitfield; the number of partial pieces
+// (4); for each of these its index (4) and its blocks as a bitfield; in version 2 the length in bytes of the fetched hashes (4)
+// and the hashes; and the SHA-1 of all of this. Version 1 is written if there are no such hashes.
 type resume struct {
 	files   []resumeStamp // by index in the layout, and one more for the edges
 	have    bits.Set
@@ -37,12 +37,13 @@ const (
 	resumeMagic      = "\x89resume\n"
 	resumeVersion    = 1
 	resumeWithHashes = 2  // the version that has hashes
-	noFile           = -1 // the size of a file that was not there
+	noFile           = -1 // the size of a file that did not exist
 
-	// maxKeptHashes bounds the hashes in a sidecar, in bytes: those of 128 Ki pieces. It is written every half minute.
+	// maxKeptHashes bounds the hashes in a sidecar, in bytes: enough for 128 Ki pieces. The sidecar is written every half minute.
 	maxKeptHashes = 4 << 20
 )
 
+// append appends the encoding of r for c.
 func (r *resume) append(b []byte, c *Content) []byte {
 	start := len(b)
 	b = append(b, resumeMagic...)
@@ -74,7 +75,7 @@ func (r *resume) append(b []byte, c *Content) []byte {
 	return append(b, sum[:]...)
 }
 
-// maxResumeSize bounds the sidecar of c: all of its pieces partial.
+// maxResumeSize returns the largest size in bytes of a sidecar of c: that with all pieces partial.
 func maxResumeSize(c *Content) int64 {
 	pieces := int64(c.NumPieces())
 	most := 128 + 16*int64(c.NumFiles()+1) + pieces/8 + pieces*(4+1) + c.Size()/layout.BlockSize/8
@@ -84,7 +85,7 @@ func maxResumeSize(c *Content) int64 {
 	return most
 }
 
-// learned are the hashes that the sidecar keeps.
+// learned returns the hashes that the sidecar is to keep.
 func (c *Content) learned() []byte {
 	if c.Hashes == nil {
 		return nil
@@ -92,7 +93,7 @@ func (c *Content) learned() []byte {
 	return c.Hashes.AppendLearned(nil, maxKeptHashes)
 }
 
-// parseResume reads what append wrote for the same content. The error says why p is something else.
+// parseResume parses what append encoded for the same content. The error says what is wrong with p.
 func parseResume(p []byte, c *Content) (*resume, error) {
 	if !bytes.HasPrefix(p, []byte(resumeMagic)) {
 		return nil, errors.New("not a resume sidecar")
@@ -153,7 +154,7 @@ func parseResume(p []byte, c *Content) (*resume, error) {
 	return r, nil
 }
 
-// fields takes integers off the front of p. If p ends too early they are zero, and short is set.
+// fields reads integers and bytes from the front of p. Past the end of p they are zero, and short is set.
 type fields struct {
 	p     []byte
 	short bool
@@ -171,11 +172,11 @@ func (f *fields) take(n int) []byte {
 
 func (f *fields) int64() int64 { return int64(binary.BigEndian.Uint64(f.take(8))) }
 
-// int is a 32-bit count or index, or a number too large for either.
+// int reads a 32-bit count or index. A larger number than an int32 holds is returned as 1<<31 - 1, which is too large for either.
 func (f *fields) int() int { return int(min(binary.BigEndian.Uint32(f.take(4)), 1<<31-1)) }
 
-// readResume reads the sidecar, if there is one, and keeps those of its claims that still hold. A sidecar that
-// cannot be used is set aside, because another program may have written it.
+// readResume reads the sidecar, if there is one, and keeps those of its claims that still hold. A sidecar that cannot be used is
+// renamed and not overwritten, because another program may have written it.
 func (s *fileStore) readResume() {
 	name := s.sidecar(".resume")
 	p, err := s.readSidecar(name)
@@ -189,7 +190,7 @@ func (s *fileStore) readResume() {
 	if err != nil {
 		s.log.Warn("resume sidecar set aside, files will be hashed", "file", name, "reason", err)
 		if err := s.disk.Rename(name, name+".bad"); err != nil {
-			s.log.Debug("resume sidecar stays", "file", name, "err", err)
+			s.log.Debug("resume sidecar is not renamed", "file", name, "err", err)
 		}
 		return
 	}
@@ -199,9 +200,10 @@ func (s *fileStore) readResume() {
 	}
 	for i := range s.content.NumFiles() {
 		f, length := &s.files[i], s.content.File(i).Length
-		// Of a file with none of the content it says how it was found. That is another's.
+		// If the sidecar claims no piece or block of a file, it records only how the file was found: that may be any file.
 		f.known = r.files[i].size >= 0 && r.files[i].size <= length && (length == 0 || s.holdsAny(i, some))
-		// What is too much came later. In a download that goes on it is cut, and in one that was complete it is the user's.
+		// Bytes past the length in the torrent were added since. They are cut off if the download was not complete; if it was,
+		// the user may have added them.
 		f.written = f.known && length > 0 && !r.have.Full()
 	}
 	s.confirm(r)
@@ -212,7 +214,7 @@ func (s *fileStore) readResume() {
 	s.saved.Store(checksum(p))
 }
 
-// checksum is the SHA-1 at the end of a sidecar.
+// checksum returns the SHA-1 at the end of a sidecar.
 func checksum(p []byte) *[sha1.Size]byte {
 	sum := [sha1.Size]byte(p[len(p)-sha1.Size:])
 	return &sum
@@ -229,13 +231,13 @@ func (s *fileStore) readSidecar(name string) ([]byte, error) {
 		return nil, err
 	}
 	if limit := maxResumeSize(&s.content); info.Size > limit {
-		return nil, fmt.Errorf("%d bytes, while none has more than %d", info.Size, limit)
+		return nil, fmt.Errorf("%d bytes long, at most %d possible", info.Size, limit)
 	}
 	p := make([]byte, info.Size)
 	return p, readFull(f, p, 0)
 }
 
-// confirm removes from r the pieces under which a file is not as r says.
+// confirm removes from r the pieces of which a file is not as r records it.
 func (s *fileStore) confirm(r *resume) {
 	held := make([]bool, len(s.files))
 	for i := range s.files {
@@ -245,7 +247,7 @@ func (s *fileStore) confirm(r *resume) {
 			s.log.Debug("file is not as the resume sidecar says, will be hashed", "file", s.path(i))
 		}
 	}
-	// A piece that is partly written may reach into a file, or a slot, that was never written to.
+	// A partial piece need not have a slot: its blocks may all be in files.
 	holds := func(piece int, whole bool) bool {
 		_, slot := s.slots[piece]
 		for i := range s.content.FilesOf(piece) {
@@ -263,7 +265,7 @@ func (s *fileStore) confirm(r *resume) {
 	maps.DeleteFunc(r.partial, func(piece int, _ bits.Set) bool { return r.have.Has(piece) || !holds(piece, false) })
 }
 
-// resumeStampOf is how file i was left.
+// resumeStampOf returns the stamp with which file i was left, or one that matches no file if another program changed it.
 func (s *fileStore) resumeStampOf(i int) resumeStamp {
 	left := s.leftAs(i)
 	switch {
@@ -286,8 +288,8 @@ func (s *fileStore) LoadResume() (bits.Set, map[int]bits.Set) {
 	return r.have, r.partial
 }
 
-// SaveResume replaces the sidecar. Nothing is claimed before it is synced. The stamps of the files are taken before
-// that, so that a write during the Sync makes the claim void, and not wrong.
+// SaveResume replaces the sidecar. It syncs the content first, so that the sidecar claims nothing that a loss of power could
+// undo. It takes the stamps of the files before the sync: a write during the sync then makes the claim void, and not wrong.
 func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 	s.resumeMu.Lock()
 	defer s.resumeMu.Unlock()
@@ -305,7 +307,7 @@ func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 	return s.replaceSidecar(b)
 }
 
-// encodeResume is a sidecar that claims have and partial of the files as they were left.
+// encodeResume returns a sidecar that claims have and partial for the files as they were left.
 func (s *fileStore) encodeResume(have bits.Set, partial map[int]bits.Set) []byte {
 	r := &resume{files: make([]resumeStamp, len(s.files)), have: have, partial: partial, hashes: s.content.learned()}
 	for i := range s.files {
@@ -314,7 +316,8 @@ func (s *fileStore) encodeResume(have bits.Set, partial map[int]bits.Set) []byte
 	return r.append(nil, &s.content)
 }
 
-// syncClaimed is Sync, also of files with verified pieces that were found: whatever wrote them may not have synced them.
+// syncClaimed is Sync, but also syncs files that were found and hold pieces of have: the program that wrote them may not have
+// synced them. The caller holds s.resumeMu.
 func (s *fileStore) syncClaimed(have bits.Set) error {
 	s.mu.RLock()
 	for i := range s.content.NumFiles() {
@@ -340,6 +343,7 @@ func (s *fileStore) holdsAny(i int, have bits.Set) bool {
 	return false
 }
 
+// replaceSidecar writes b as the sidecar.
 func (s *fileStore) replaceSidecar(b []byte) error {
 	name := s.sidecar(".resume")
 	if err := s.replace(name, b); err != nil {
@@ -349,7 +353,7 @@ func (s *fileStore) replaceSidecar(b []byte) error {
 	return nil
 }
 
-// replace replaces the content of name with p, so that after a loss of power the file holds the old or the new.
+// replace replaces the content of name with p. After a loss of power the file holds all of the old or all of the new content.
 func (s *fileStore) replace(name string, p []byte) error {
 	return s.handles.makeRoom(func() error { return replaceOn(s.disk, name, p, s.renameOpen) })
 }
@@ -374,7 +378,7 @@ func replaceOn(disk Disk, name string, p []byte, rename func(from, to string) er
 	return disk.SyncDir(".")
 }
 
-// renameOpen renames, unless the store has been closed: then the directory may be in use by another.
+// renameOpen renames a file, unless the store is closed: then another Store may already use the directory.
 func (s *fileStore) renameOpen(from, to string) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -1,6 +1,6 @@
-// Package storage keeps the content of one torrent: in memory, in files under a directory, or in a storage of
-// the user's own. It verifies what is there, remembers across runs what was verified, and notices what other
-// programs change. Everything that it asks of the operating system goes through a Disk.
+// Package storage keeps the content of one torrent: in memory, in files under a directory, or in a storage that the user
+// implements. It verifies the content that exists, records across runs what was verified, and finds changes by other programs.
+// Every call to the operating system goes through a Disk.
 //
 // A Store belongs to one download, which closes it. All of its methods may be called from any goroutine.
 package storage
@@ -17,13 +17,14 @@ import (
 )
 
 var (
-	// ErrClosed is returned by every method of a Store after Close.
+	// ErrClosed is returned by the methods of a Store after Close.
 	ErrClosed = errors.New("torrent: closed")
-	// ErrTooLarge is returned for content that does not fit in the memory allowed, or in one slice.
+	// ErrTooLarge is returned for content that does not fit in the allowed memory, in one slice, or in the maps of the process.
 	ErrTooLarge = errors.New("torrent: larger than the memory allowed")
-	// ErrInUse is returned where another Store already writes the same content to the same directory.
+	// ErrInUse is returned if another Store already writes the same content to the same directory, or another download has
+	// claimed a wanted file.
 	ErrInUse = errors.New("torrent: already in use by another download")
-	// ErrChanged is returned by Changed if a file is not as it was left, and not if looking at it failed.
+	// ErrChanged is returned by Changed if a file is not as it was left. It is not returned if the file could not be examined.
 	ErrChanged = errors.New("changed by another program")
 )
 
@@ -31,32 +32,32 @@ var (
 type Content struct {
 	layout.Layout
 	Name     string       // for errors
-	InfoHash [20]byte     // names what lies beside the files
-	NewCheck func() Check // returns one for a goroutine of its own
-	Hashes   Hashes       // what the sidecar keeps of the hashes of pieces; nil is nothing
+	InfoHash [20]byte     // names the files beside the content
+	NewCheck func() Check // returns a Check for use by one goroutine
+	Hashes   Hashes       // fetched hashes of pieces, for the sidecar to keep; nil for none
 }
 
-// Hashes are those of the pieces of a torrent that does not have all of them itself. The sidecar keeps them, so that the
-// next run need not fetch them again. Their methods are called from any goroutine.
+// Hashes are the piece hashes of a torrent that does not contain all of them (BEP 52). The sidecar keeps those that were fetched,
+// so that the next run need not fetch them again. The methods are called from any goroutine.
 type Hashes interface {
-	// AppendLearned appends those that the torrent did not have, in at most so many bytes.
+	// AppendLearned appends the hashes that the torrent did not contain, as far as they fit in most bytes.
 	AppendLearned(b []byte, most int) []byte
-	// Recall takes what AppendLearned appended in an earlier run, or anything else: it believes what proves itself. It does
-	// not keep b.
+	// Recall accepts hashes from b, which AppendLearned appended in an earlier run. b may also be damaged or forged: Recall
+	// accepts only hashes that it can verify. It does not keep b.
 	Recall(b []byte)
 }
 
-// Check compares pieces with what the torrent says of them. The bytes of a piece are written to it in
-// order; then it knows which piece they are.
+// Check verifies pieces against the hashes of the torrent. The bytes of a piece are written to it in order; then Matches reports
+// whether they are a given piece.
 type Check interface {
 	io.Writer
 	// Matches reports whether all that was written since the last Reset is piece i.
 	Matches(i int) bool
-	// Reset begins another piece.
+	// Reset discards what was written, to begin another piece.
 	Reset()
 }
 
-// User is a storage of the user's own: torrent.Storage, whose rules it keeps.
+// User is a storage that the user implements: a torrent.Storage, whose contract applies.
 type User interface {
 	io.ReaderAt
 	io.WriterAt
@@ -64,91 +65,90 @@ type User interface {
 	Close() error
 }
 
-// Store is the content of one torrent, and what a download asks of it. Offsets count through the whole content,
-// padding included. Memory and files implement it; a User is wrapped.
+// Store is the content of one torrent, with the operations that a download needs. Offsets are in bytes from the start of the
+// content, padding included. NewMemory, OpenFiles and Wrap return one.
 type Store interface {
 	User
 
-	// WriteBlocks writes consecutive buffers as one run that starts at off, and may span files.
+	// WriteBlocks writes the buffers, one after the other, starting at off. They may span files.
 	WriteBlocks(blocks [][]byte, off int64) error
 
-	// SetWanted says which files are wanted, by index in the layout. It is called before the first write, and
-	// whenever the choice changes. Bytes that were kept aside for a file are moved into it. Files that were wanted
-	// before stay.
+	// SetWanted sets which files are wanted, by index in the layout. It is called before the first write, and whenever the
+	// choice changes. Bytes of a wanted file that were kept in the edges are copied into it. Files that are no longer wanted
+	// stay.
 	SetWanted(wanted []bool) error
 
-	// Settle is called with all that is verified, once what is there was hashed, and after each SetWanted from then on.
-	// Only from the first call on may anything be written. Empty files that are wanted are made. What was found
-	// under another name than its own is kept if any of it is verified, and left alone otherwise. ctx ends it
-	// between files.
+	// Settle is called with all verified pieces, first when the content that exists has been hashed, and then after each
+	// SetWanted. Nothing may be written before the first call. Settle makes the wanted files that are empty. A file that was
+	// found under another name is used if a piece in it is verified, and otherwise left alone. The end of ctx ends Settle between
+	// files.
 	Settle(ctx context.Context, have bits.Set) error
 
-	// Stop has what is in progress end with ErrClosed after the step that it is at, and what begins later at once. Reads
-	// go on. It waits for nothing. Close follows.
+	// Stop makes the calls in progress, except reads, end with ErrClosed after their current step, and later ones end at once. It
+	// does not wait for them. Close follows.
 	Stop()
 
-	// LoadResume returns the claims of the last run that still hold, by size and modification time of the files:
-	// the pieces that were verified, and the blocks of other pieces that were written. Pieces in Present() that
-	// are not in have are worth hashing; partial counts only for those that fail.
+	// LoadResume returns the claims of the last run that still hold, judged by the size and modification time of the files: the
+	// pieces that were verified, and the blocks of other pieces that were written. Pieces in Present() that are not in have are
+	// worth hashing; partial counts only for those that do not match.
 	LoadResume() (have bits.Set, partial map[int]bits.Set)
 
-	// Present is the pieces whose bytes may all be there, so that they are worth hashing.
+	// Present returns the pieces that are worth hashing, because all of their bytes may exist.
 	Present() bits.Set
 
 	// SaveResume syncs, and then records have and partial for the next run. Both must have been taken before
 	// the call. It does nothing if have is full or nothing was ever written.
 	SaveResume(have bits.Set, partial map[int]bits.Set) error
 
-	// Finish is called when everything that is wanted is verified. Files that are too long are cut if anything was
-	// written to them, and what was
-	// kept only for the next run is removed, unless it holds bytes of files that are not wanted yet.
+	// Finish is called when everything that is wanted is verified. Wanted files that are too long are truncated if this download
+	// wrote to them. What was kept only for the next run is removed, unless it holds bytes of files that are not wanted yet.
 	Finish() error
 
-	// Keep is Finish, but that a sidecar with have and partial stays for the next run, which then need not hash
-	// anything. It may also be called at the end of a run that is not complete: only files all of whose pieces are in
-	// have are cut. If nothing can be written, as in a directory that is read-only, it leaves things as they are.
+	// Keep is Finish, except that it leaves a sidecar with have and partial, so that the next run need not hash anything. It may
+	// also be called at the end of a run that is not complete: it truncates only files all of whose pieces are in have. If the
+	// directory is read-only, it leaves everything as it is.
 	Keep(have bits.Set, partial map[int]bits.Set) error
 
-	// Changed returns an error if a file under piece is not as it was left. It is called before a piece is
+	// Changed returns ErrChanged if a file that holds a part of piece is not as it was left. It is called before a piece is
 	// served. ChangedFile is the same for one file, by index.
 	Changed(piece int) error
 	ChangedFile(file int) error
 
-	// AnyChanged returns a piece of have for which Changed returns an error, and that error; or -1. It looks at
-	// each file once. It is called before the content is handed over as complete.
+	// AnyChanged returns a piece of have for which Changed returns an error, and that error; or -1 and nil. It examines each file
+	// once. It is called before the content is reported complete.
 	AnyChanged(have bits.Set) (piece int, err error)
 
-	// Refresh returns piece, and those in the files under it that are not as they were left: they are to be hashed again,
-	// and no claim about them holds until then. It accepts such a file as it is now if all of its pieces are in doubted,
-	// because from then on Changed does not tell of it.
+	// Refresh returns the pieces that must be hashed again: piece, and all pieces of those of its files that are not as they were
+	// left. Until then no claim about them holds. If all pieces of such a file are in doubted, Refresh accepts the file as it is
+	// now, and Changed no longer returns an error for it.
 	Refresh(piece int, doubted bits.Set) (bits.Set, error)
 
-	// Release says that nothing is written any more. Another Store may then write the same content.
+	// Release is called when nothing more will be written. Another Store may then write the same content.
 	Release() error
 
-	// Move moves the content, and what lies beside it, to another directory, and returns once all of it is there, or
-	// with everything as it was. It goes on being read and written meanwhile. claims is called more than once, and returns what
-	// SaveResume would be called with; progress is told how many of how many bytes are copied. It is errors.ErrUnsupported
-	// where there is no directory.
+	// Move moves the content, with the sidecar and the edges, to another directory. It returns when all of it is there, or an
+	// error with everything as it was. Reads and writes continue meanwhile. claims is called more than once, and returns the
+	// arguments for SaveResume. progress is called with the bytes copied so far and all bytes to copy. Move returns
+	// errors.ErrUnsupported for a Store without a directory.
 	Move(ctx context.Context, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) error
 
-	// Rest is Close, but that Wake makes the content readable again. What is in memory stays readable.
+	// Rest is Close, except that Wake makes the content readable again. Content in memory stays readable.
 	Rest() error
 
-	// Wake ends a Rest. Of a User's storage nothing can be read any more.
+	// Wake ends a Rest. The content of a User stays unreadable.
 	Wake() error
 
-	// Bytes is the whole of file i, unchanged since it was verified, as a slice of memory, a read-only
-	// map or a copy, good until release is called.
+	// Bytes returns the whole of file i, which must be as it was left, as the store's own memory, a read-only map or a copy. The
+	// slice is valid until release is called.
 	Bytes(i int) (b []byte, release func() error, err error)
 }
 
-// Unwritten reports whether a read failed only because the bytes are not there.
+// Unwritten reports whether a read failed only because the bytes do not exist.
 func Unwritten(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, fs.ErrNotExist)
 }
 
-// readFull reads all of p. If r ends before that, the error is io.ErrUnexpectedEOF.
+// readFull reads len(p) bytes at off. If r ends before that, the error is io.ErrUnexpectedEOF.
 func readFull(r io.ReaderAt, p []byte, off int64) error {
 	if len(p) == 0 {
 		return nil

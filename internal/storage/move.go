@@ -15,21 +15,23 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// A Move takes these steps. Whenever it ends, by an error, a kill or a loss of power, one of the two directories holds
-// all of the content. Before the sixth step that is the old one, and from then on the new one.
+// A Move takes these steps. Whenever it ends, by an error, a kill or a loss of power, one of the two directories holds all of the
+// content: before step 6 the old one, and from then on the new one.
 //
-//  1. The new directory is made, its lock taken and the paths claimed, so that nothing else writes there. What an earlier Move
-//     left there is removed. A file of anyone else in the place of one of ours is an error.
-//  2. Files that cannot be linked are copied to a hidden directory, by parts, and synced. What is written to the old ones
-//     meanwhile is recorded and copied afterwards. What is not synced yet of the others is.
-//  3. Reads and writes wait from here on. What was written last is copied, and the copies get the times of their files.
-//  4. All files get their names in the new directory: by hard links, or from the hidden one. None of them is there before, so
-//     nothing is overwritten. The symbolic links that the torrent has follow.
-//  5. Those names are synced, and then the sidecar is written.
-//  6. Reads and writes go to the new directory.
-//  7. The old names are removed, the sidecar first, and the old lock. A file that another program changed while it was copied stays.
+//  1. Make the new directory, take its lock and claim the paths, so that no other download writes there. Remove what an earlier
+//     Move left there. It is an error if a file of another program or download has one of the names.
+//  2. Copy the files that cannot be linked to a hidden directory in the new one, in parts, and sync the copies. Record what is
+//     written to the old files meanwhile, and copy that afterwards. Sync the other files.
+//  3. Make reads and writes wait. Copy what was written last, and give the copies the modification times of the old files.
+//  4. Give all files their names in the new directory, by hard links or by renames from the hidden directory. None of the names
+//     exists before, so nothing is overwritten. Then make the symbolic links of the torrent.
+//  5. Sync those names, and then write the sidecar.
+//  6. Let reads and writes continue in the new directory.
+//  7. Remove the old names, beginning with the sidecar, and the old lock file. A file that another program changed while it was
+//     copied stays.
 //
-// A rename would be simpler, but of two files renamed one after the other only one is there after a kill.
+// To rename the files would be simpler, but a kill between two renames would leave each directory with only a part of the
+// content.
 
 var errNoDirectory = fmt.Errorf("not in a directory: %w", errors.ErrUnsupported)
 
@@ -38,30 +40,30 @@ type move struct {
 	s        *fileStore
 	ctx      context.Context
 	to       Disk
-	old      Disk // that the content is on at first
-	dir      string
+	old      Disk   // the Disk that the content is moved from
+	dir      string // the new directory
 	progress func(done, total int64)
 
-	files    []int            // that are moved, by index in fileStore.files
-	linkable map[uint64]bool  // by the device that a file is on
-	staged   map[int]bool     // those that were copied; others are linked
-	placed   []string         // names that were made, in order
-	links    []string         // symbolic links in the old directory that are the torrent's
-	madeDirs []string         // directories that were made, the outer before the inner
-	release  bool             // the lock is not needed any more after this
-	unlock   func(bool) error // of the new directory
-	names    map[int]string   // of what was placed
-	after    map[int]FileInfo // of what was placed
-	left     map[int]Stamp    // how the old files of what was copied were left
-	done     int64            // bytes that were copied
+	files    []int            // the files to move, by index in fileStore.files
+	linkable map[uint64]bool  // by device: files on it can be linked into the new directory
+	staged   map[int]bool     // files that are copied; the others are linked
+	placed   []string         // names made in the new directory, in order
+	links    []string         // symbolic links of the torrent in the old directory
+	madeDirs []string         // directories made in the new one, the outer before the inner
+	release  bool             // release the lock at the end of the Move
+	unlock   func(bool) error // unlocks the new directory until step 6, and the old one from then on
+	names    map[int]string   // names of the files in placed
+	after    map[int]FileInfo // the files in placed, as they are in the new directory
+	left     map[int]Stamp    // how the old files of those in after were left, unless another program changed them
+	done     int64            // bytes copied so far
 	total    int64            // bytes to copy
 
 	mu      sync.Mutex
-	written map[int][]span // since the copy of a file began, and not copied since
-	void    map[int]bool   // files that have to be copied again
+	written map[int][]span // what was written to a file since its copy began, and is not copied yet
+	void    map[int]bool   // files that must be copied again as a whole
 }
 
-// span is a part of a file.
+// span is a range of bytes of a file, from before to.
 type span struct{ from, to int64 }
 
 func (s *fileStore) Move(ctx context.Context, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) error {
@@ -79,12 +81,12 @@ func (s *fileStore) Move(ctx context.Context, dir string, claims func() (bits.Se
 		}
 	}
 	for _, dir := range made {
-		os.Remove(dir) // unless it is in use by now
+		os.Remove(dir) // fails if another program has put something there
 	}
 	return err
 }
 
-// mkdirAll makes dir, and returns the directories that it made, the inner before the outer. Their names are synced.
+// mkdirAll makes dir and its parents, and returns the directories that it made, the inner before the outer. It syncs their names.
 func mkdirAll(dir string) (made []string, err error) {
 	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
 		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
@@ -101,7 +103,7 @@ func mkdirAll(dir string) (made []string, err error) {
 	for _, d := range made {
 		up, err := openRoot(filepath.Dir(d))
 		if err != nil {
-			continue // one that we may not read
+			continue // a directory that the process may not read
 		}
 		if err := errors.Join(up.SyncDir("."), up.Close()); err != nil {
 			return made, err
@@ -149,7 +151,8 @@ func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func
 	return nil
 }
 
-// begin is the first step.
+// begin takes step 1, except that prepare removes what an earlier Move left. wasLocked reports whether the store held its lock
+// before.
 func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 	s := m.s
 	s.mu.Lock()
@@ -206,9 +209,10 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 	return wasLocked, nil
 }
 
-// sameDirs reports whether a directory below the new one is that of the same name below the old one. Where one is a view of the
-// other, as with file systems of FUSE or of a network, their files have different identities, and what is removed from one is gone
-// from both. So a file is made in one, and looked for in the other: by a name that no system remembers.
+// sameDirs reports whether the directory dir below the new one is the directory dir below the old one. One may be a view of the
+// other, as with FUSE and network file systems: then their files have different identities, but what is removed from one is
+// removed from both. So sameDirs makes a file in one directory and looks for it in the other. The name is random, so that no
+// system has a cached answer for it.
 func (m *move) sameDirs(dir string) (same bool, err error) {
 	name := filepath.Join(dir, m.s.sidecar(".move."+rand.Text()))
 	err = m.s.handles.makeRoom(func() error {
@@ -228,7 +232,7 @@ func (m *move) sameDirs(dir string) (same bool, err error) {
 	return same, errors.Join(err, m.to.Remove(name))
 }
 
-// prepare clears the new directory, and finds out which files must be copied.
+// prepare clears the new directory, makes the hidden one, and finds out which files must be copied.
 func (m *move) prepare() error {
 	if err := m.clear(); err != nil {
 		return err
@@ -245,7 +249,8 @@ func (m *move) prepare() error {
 	return nil
 }
 
-// claim is the claims on what is, or will be, in the new directory. The caller holds m.s.mu.
+// claim returns the claims on the files and links that are, or will be, in the new directory. The caller holds m.s.mu for
+// writing.
 func (m *move) claim() (files []Claim) {
 	s := m.s
 	folds := s.asksCase(m.to, s.sidecar(".lock")) > 0
@@ -262,7 +267,8 @@ func (m *move) claim() (files []Claim) {
 	return files
 }
 
-// moves reports whether file i is ours: other programs may have put something else in its place. The caller holds s.mu.
+// moves reports whether a Move moves file i: it does unless what was found at its name may belong to another program. The caller
+// holds s.mu.
 func (s *fileStore) moves(i int, have bits.Set) bool {
 	f := &s.files[i]
 	switch {
@@ -276,11 +282,13 @@ func (s *fileStore) moves(i int, have bits.Set) bool {
 	return s.holdsAny(i, have)
 }
 
-// stage is the directory for copies that are not whole, and staged the name of one in it.
-func (m *move) stage() string           { return m.s.sidecar(".move") }
+// stage returns the name of the hidden directory, in the new one, for copies that are not whole.
+func (m *move) stage() string { return m.s.sidecar(".move") }
+
+// stagedName returns the name of the copy of file i in the hidden directory.
 func (m *move) stagedName(i int) string { return filepath.Join(m.stage(), strconv.Itoa(i)) }
 
-// clear removes what an earlier Move left in the new directory. Names in use by others are an error.
+// clear removes what an earlier Move left in the new directory. It is an error if another file has the name of one to move.
 func (m *move) clear() error {
 	s := m.s
 	if _, err := m.to.Stat(m.stage()); !absent(err) {
@@ -326,7 +334,8 @@ func (m *move) clear() error {
 	return nil
 }
 
-// findInTheWay is an error if a file lies where one that is wanted will be made later: it would be overwritten then.
+// findInTheWay returns an error if a file exists in the new directory where a wanted file will be made later, which would
+// overwrite it.
 func (m *move) findInTheWay() error {
 	s := m.s
 	moved := make(map[int]bool)
@@ -348,15 +357,15 @@ func (m *move) findInTheWay() error {
 	return nil
 }
 
-// leftover reports whether info, of what lies in the place of file i in the new directory, is of another name of the file itself,
-// or of a copy that a Move has made: with its size, time and bytes.
+// leftover reports whether what exists at the name of file i in the new directory, described by info, was left by an earlier
+// Move: another hard link to the file, or a copy with the same size, modification time and bytes.
 func (m *move) leftover(i int, info FileInfo) (bool, error) {
 	now, err := m.s.stat(i)
 	switch {
 	case err != nil || info.ID == FileID{} || !info.Regular:
 		return false, err
 	case info.ID == now.ID && info.Links <= 1:
-		return false, nil // another path leads to the only one
+		return false, nil // not another hard link: two paths lead to the only name
 	case info.ID != now.ID && (info.Stamp != now.Stamp || m.s.isOurs(info.ID)):
 		return false, nil
 	}
@@ -369,7 +378,7 @@ func (m *move) leftover(i int, info FileInfo) (bool, error) {
 	return m.sameBytes(i, info.Size)
 }
 
-// isOurs reports whether a file of the content has an identity.
+// isOurs reports whether id is the identity of a file of the content.
 func (s *fileStore) isOurs(id FileID) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -396,11 +405,12 @@ func (s *fileStore) stat(i int) (FileInfo, error) {
 	return s.disk.Stat(s.files[i].name)
 }
 
+// probeName is the name, in the hidden directory, of the link that canLink makes.
 const probeName = "probe"
 
-// canLink reports whether file i can have another name in the new directory.
+// canLink reports whether file i can be linked into the new directory.
 func (m *move) canLink(i int) bool {
-	m.s.mu.RLock() // so that no write to the file sees both names
+	m.s.mu.RLock() // keeps own, which would copy a file that has two names, from running meanwhile
 	defer m.s.mu.RUnlock()
 	if m.s.closed {
 		return false

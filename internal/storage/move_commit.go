@@ -10,7 +10,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// commit is the third step, and all until the sixth.
+// commit takes steps 3 to 6.
 func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
 	s := m.s
 	s.resumeMu.Lock()
@@ -52,7 +52,7 @@ func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
 	return nil
 }
 
-// renew looks again which files are to be moved: some may have been made meanwhile. The caller holds m.s.mu.
+// renew adds to m.files those files to move that were made since step 1. The caller holds m.s.mu.
 func (m *move) renew(have bits.Set) {
 	known := make(map[int]bool)
 	for _, i := range m.files {
@@ -70,7 +70,7 @@ func (m *move) place(i int) error {
 	s := m.s
 	f := &s.files[i]
 	if f.left == (Stamp{}) {
-		return m.removeStaged(i) // removed meanwhile
+		return m.removeStaged(i) // the file was removed meanwhile
 	}
 	if s.stopped.Load() {
 		return ErrClosed
@@ -115,7 +115,7 @@ func (m *move) removeStaged(i int) error {
 	return nil
 }
 
-// rename renames within the new directory, and overwrites nothing.
+// rename renames a file within the new directory. It fails if the name to exists.
 func (m *move) rename(from, to string) error {
 	err := m.to.Link(from, m.to, to)
 	if err == nil {
@@ -130,7 +130,7 @@ func (m *move) rename(from, to string) error {
 	return m.to.Rename(from, to)
 }
 
-// The caller holds m.s.mu.
+// look records the name and the FileInfo of file i in the new directory. The caller holds m.s.mu.
 func (m *move) look(i int) error {
 	m.names[i] = m.s.files[i].name
 	info, err := m.to.Stat(m.s.files[i].name)
@@ -138,7 +138,7 @@ func (m *move) look(i int) error {
 	return err
 }
 
-// makeDir makes a directory in the new one, and records which are new. The caller holds m.s.mu.
+// makeDir makes a directory and its parents in the new directory, and records those that it made. The caller holds m.s.mu.
 func (m *move) makeDir(name string) error {
 	if name == "." {
 		return nil
@@ -158,7 +158,7 @@ func (m *move) makeDir(name string) error {
 	return nil
 }
 
-// syncNames makes the names in the new directory survive a loss of power. The caller holds m.s.mu.
+// syncNames syncs the names that were made in the new directory. The caller holds m.s.mu.
 func (m *move) syncNames() error {
 	dirs := map[string]bool{".": true}
 	for _, name := range m.placed {
@@ -175,7 +175,7 @@ func (m *move) syncNames() error {
 	return nil
 }
 
-// saveSidecar writes one that claims have and partial of the files in the new directory. The caller holds m.s.mu.
+// saveSidecar writes a sidecar to the new directory that claims have and partial for the files there. The caller holds m.s.mu.
 func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 	s := m.s
 	r := &resume{files: make([]resumeStamp, len(s.files)), have: have, partial: partial, hashes: s.content.learned()}
@@ -198,8 +198,8 @@ func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 	return nil
 }
 
-// adopt is the sixth step. Files that were linked lose their old names at once, so that none has two when it is written.
-// The caller holds m.s.mu.
+// adopt takes step 6. It also removes the old names of files that were linked, so that no file has two names when it is written.
+// The caller holds m.s.mu for writing.
 func (m *move) adopt() {
 	s := m.s
 	if err := s.handles.closeAll(); err != nil {
@@ -211,7 +211,7 @@ func (m *move) adopt() {
 		info, moved := m.after[i]
 		f.mu.Lock()
 		switch {
-		case !moved && f.left != (Stamp{}): // it was another's, and stays
+		case !moved && f.left != (Stamp{}): // it may belong to another program, and stays in the old directory
 			f.left, f.id, f.links, f.alias = Stamp{}, FileID{}, 0, false
 			f.ready.Store(false)
 			f.here = i == s.edgesFile() || s.isWanted(i)
@@ -243,15 +243,15 @@ func (m *move) adopt() {
 	}
 }
 
-// removeOld is the seventh step.
+// removeOld takes step 7.
 func (m *move) removeOld() error {
 	err := m.removeFromOld(func(i int) bool { return m.staged[i] })
 	err = errors.Join(err, m.unlock(true))
 	return errors.Join(err, m.old.Close())
 }
 
-// removeFromOld removes files, and what is beside them, from the old directory. Directories that are empty then go with them.
-// The caller holds m.s.mu.
+// removeFromOld removes the sidecar, the symbolic links, the moved files for which the function which returns true, and the
+// directories that are empty then, from the old directory.
 func (m *move) removeFromOld(which func(i int) bool) error {
 	var errs []error
 	for _, suffix := range [...]string{".resume", ".resume.tmp"} {
@@ -301,7 +301,7 @@ func (m *move) undo() error {
 	}
 	remove(m.stage())
 	for k := len(m.madeDirs) - 1; k >= 0; k-- {
-		m.to.Remove(m.madeDirs[k]) // unless another program has put something there
+		m.to.Remove(m.madeDirs[k]) // fails if another program has put something there
 	}
 	return errors.Join(append(errs, m.unlock(true))...)
 }

@@ -14,7 +14,7 @@ import (
 // maxLate is how many bytes may be left to copy while reads and writes wait.
 const maxLate = 4 << 20
 
-// wrote records a write to the old file i, if the copy of it has begun. The caller holds m.s.files[i].mu.
+// wrote records a write to the old file i if its copy has begun. The caller holds m.s.files[i].mu.
 func (m *move) wrote(i int, bufs [][]byte, off int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -34,7 +34,7 @@ func (m *move) wrote(i int, bufs [][]byte, off int64) {
 	m.written[i] = spans
 }
 
-// accepted records that another program changed the old file i: a copy of it is no longer what it holds.
+// accepted records that another program changed the old file i, so that a copy no longer equals it.
 func (m *move) accepted(i int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -43,7 +43,7 @@ func (m *move) accepted(i int) {
 	}
 }
 
-// copyAll is the second step.
+// copyAll takes step 2, except for the sync of files that are linked, which commit does first.
 func (m *move) copyAll() error {
 	m.tell(0)
 	for _, i := range slices.Clone(m.files) {
@@ -53,7 +53,7 @@ func (m *move) copyAll() error {
 			}
 		}
 	}
-	for range 8 { // as long as peers are no faster than the disks, that is soon little
+	for range 8 { // little is left soon, unless data arrives faster than the disks copy it
 		late := m.late()
 		for _, i := range m.files {
 			if m.staged[i] {
@@ -69,7 +69,8 @@ func (m *move) copyAll() error {
 	return nil
 }
 
-// late is how many bytes are still to be copied of what was written since the copies began.
+// late returns how many of the bytes written since the copies began are not copied yet. It returns math.MaxInt64 if a file must
+// be copied again as a whole.
 func (m *move) late() (n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -84,16 +85,19 @@ func (m *move) late() (n int64) {
 	return n
 }
 
-// A step copies part of the old file i to another, and returns where the next begins. It is io.EOF at the end.
+// A step copies a part of the old file i, at or after off and before end, and returns the offset of the next part. If no data is
+// left before end, it returns io.EOF.
 type step func(i int, to DiskFile, buf []byte, off, end int64) (next int64, err error)
 
-// lockedStep is step for who does not hold the store's mutex. No write to the file comes between its read and its write.
+// lockedStep is step for a caller that does not hold m.s.mu.
 func (m *move) lockedStep(i int, to DiskFile, buf []byte, off, end int64) (int64, error) {
 	m.s.mu.RLock()
 	defer m.s.mu.RUnlock()
 	return m.step(i, to, buf, off, end)
 }
 
+// step implements the type step. It holds the mutex of the file, so that no write to the old file comes between its read and the
+// write of the copy. The caller holds m.s.mu.
 func (m *move) step(i int, to DiskFile, buf []byte, off, end int64) (int64, error) {
 	s := m.s
 	if s.closed || s.stopped.Load() {
@@ -123,7 +127,7 @@ func (m *move) step(i int, to DiskFile, buf []byte, off, end int64) (int64, erro
 		return 0, cmp.Or(err, io.ErrUnexpectedEOF)
 	}
 	if n == 0 {
-		return end, io.EOF // another program has cut it
+		return end, io.EOF // another program has truncated the file
 	}
 	if _, err := to.WriteAt(b[:n], start); err != nil {
 		return 0, err
@@ -132,12 +136,13 @@ func (m *move) step(i int, to DiskFile, buf []byte, off, end int64) (int64, erro
 	return start + int64(n), nil
 }
 
+// tell reports the progress after another n bytes.
 func (m *move) tell(n int64) {
 	m.done += n
 	m.progress(m.done, max(m.total, m.done))
 }
 
-// sameBytes reports whether the first size bytes of the old file i are those of its like in the new directory.
+// sameBytes reports whether the first size bytes of file i are the same in the old and in the new directory.
 func (m *move) sameBytes(i int, size int64) (bool, error) {
 	name := m.s.nameOf(i)
 	ours, err := m.s.openToRead(name)
@@ -175,7 +180,7 @@ func (s *fileStore) openToRead(name string) (DiskFile, error) {
 	return s.disk.Open(name, os.O_RDONLY)
 }
 
-// copyFile copies the old file i to the hidden directory, but for its holes.
+// copyFile copies the old file i to the hidden directory, and keeps its holes.
 func (m *move) copyFile(i int, step step) error {
 	m.mu.Lock()
 	m.written[i] = nil // from here on
@@ -185,7 +190,7 @@ func (m *move) copyFile(i int, step step) error {
 	return m.copySpans(i, step, os.O_RDWR|os.O_CREATE|os.O_EXCL, span{0, size})
 }
 
-// sizeOf is how long file i is now.
+// sizeOf returns the size in bytes with which file i was left.
 func (s *fileStore) sizeOf(i int) int64 { return s.leftAs(i).Size }
 
 // catchUp copies what was written to the old file i since it was copied.
@@ -206,6 +211,7 @@ func (m *move) catchUp(i int, step step) error {
 	return m.copySpans(i, step, os.O_RDWR|os.O_CREATE, spans...)
 }
 
+// copySpans copies these spans of the old file i to its copy, which it opens with flag, and syncs the copy.
 func (m *move) copySpans(i int, step step, flag int, spans ...span) (err error) {
 	to, err := m.to.Open(m.stagedName(i), flag)
 	if err != nil {
@@ -228,7 +234,7 @@ func (m *move) copySpans(i int, step step, flag int, spans ...span) (err error) 
 	return to.Sync()
 }
 
-// finishCopy gives the copy of file i its length and its time. The caller holds m.s.mu for writing.
+// finishCopy gives the copy of file i the size and modification time of the old file. The caller holds m.s.mu for writing.
 func (m *move) finishCopy(i int) error {
 	to, err := m.to.Open(m.stagedName(i), os.O_RDWR)
 	if err != nil {

@@ -199,6 +199,13 @@ func (c *Client) excess(has int, now time.Time) int {
 	return c.budget.Excess(c.claim(has), now)
 }
 
+// starves reports whether a download waits in vain for its first connection, because there are more downloads than connections.
+func (c *Client) starves(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.budget.Starves(c.claim(0), now)
+}
+
 // allTaken reports whether a download with so many connections, which are its share, gets another only in the place
 // of one of them.
 func (c *Client) allTaken(has int) bool {

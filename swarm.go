@@ -357,7 +357,7 @@ func (d *Download) admitConnection(k *connection, from peerlist.Source, now time
 // holds d.mu.
 func (d *Download) hasPlacesLeft(now time.Time) bool {
 	_, _, waiting := d.discovery.candidates.First(now)
-	return !waiting && d.swarm.live+d.discovery.candidates.Dialling() < d.maxPeers()
+	return !waiting && d.swarm.live+d.discovery.candidates.Dialling() < d.maxPeers() && !d.client.starves(now)
 }
 
 // identify returns the properties of a connection that admission looks at. number identifies it.
@@ -402,11 +402,15 @@ func (d *Download) turnOver(now time.Time) {
 	}
 }
 
-// shareOut gives up connections in favour of other downloads of the client that are below their share. The caller
-// holds d.mu.
+// shareOut gives up connections in favour of other downloads of the client that are below their share. If there are too few for
+// all downloads, those that give nothing change hands. The caller holds d.mu.
 func (d *Download) shareOut(now time.Time) {
 	if n := d.client.excess(d.swarm.live, now); n > 0 {
 		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)
+	} else if d.swarm.live > 0 && d.client.starves(now) {
+		if out, ok := peerlist.Idlest(now, d.worths(now)); ok {
+			d.drop(errTurnover, out)
+		}
 	}
 }
 

@@ -63,3 +63,31 @@ func TestPeersSilentAboutHashes(t *testing.T) {
 		require.True(t, d.Stats().Complete, "%+v", d.Stats())
 	})
 }
+
+// A client has more downloads than connections, and a crowd of one network has one of each of the first, which gives nothing. The
+// others have their turn.
+func TestMoreDownloadsThanConnections(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		c.MaxPeers = 3
+		var all []*Download
+		var content *simContent
+		for k := range 6 {
+			content = newSimContent(uint64(k+1), blockSize, 64*blockSize)
+			all = append(all, simLeech(t, c, content))
+			p := simpeer.New("crowd", n.NewHost(fmt.Sprintf("66.0.0.%d", k+1), 1e6, 0, time.Millisecond), 6881, content.truth, keepsPlace)
+			require.NoError(t, p.Arrive())
+			defer p.Stop()
+			p.Call(1, netaddr.Of(c.Addr()), 5*time.Second)
+			simnet.Sleep(time.Second)
+		}
+		require.Equal(t, []int{1, 1, 1, 0, 0, 0}, connected(all...))
+		simnet.Sleep(time.Minute)
+		seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+		require.NoError(t, seed.Arrive())
+		defer seed.Stop()
+		all[5].discovery.found(peerlist.FromPEX, "", seed.Addr())
+		simnet.Sleep(4 * time.Minute)
+		require.True(t, all[5].Stats().Complete, "%d connections", connected(all...))
+	})
+}

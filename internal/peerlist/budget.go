@@ -62,6 +62,11 @@ func (b *Budget) Excess(c Claim, now time.Time) int {
 	return max(1, (c.Has-c.share())/4)
 }
 
+// Starves reports whether there are more downloads than connections, all of which are in use, and one without any asked for one.
+func (b *Budget) Starves(c Claim, now time.Time) bool {
+	return c.Most > 0 && c.Sharing > c.Most && b.left(c) <= 0 && now.Sub(b.refused) <= budgetRound
+}
+
 // TargetAt returns when an address that a source named may be dialled, as far as other dials of the same host decide
 // it: now or later. An address that the user named may always be dialled.
 func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time {

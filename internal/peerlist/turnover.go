@@ -49,6 +49,16 @@ func WorstOfAll(now time.Time, peers []Worth, n int) (ids []int) {
 	return ids
 }
 
+// Idlest returns the least useful of the peers that do not earn their places, if there is one that is neither new nor named by the
+// user.
+func Idlest(now time.Time, peers []Worth) (id int, ok bool) {
+	ids := Worst(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.earns(now) }), 1)
+	if len(ids) == 0 {
+		return 0, false
+	}
+	return ids[0], true
+}
+
 // compare compares two peers of which both earn their places or neither does. It is negative if p is less useful.
 // Being interested costs a peer nothing, so it decides only between peers that are otherwise equal.
 func (p Worth) compare(q Worth) int {

@@ -33,3 +33,13 @@ func TestWorst(t *testing.T) {
 	require.Equal(t, []int{3, 2, 1, 4}, Worst(now, peers, 10), "what a peer gave counts more than what it says")
 	require.Equal(t, 1, peers[0].ID, "the argument is left as it is")
 }
+
+func TestIdlest(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	old := epoch
+	_, ok := Idlest(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: now}, {ID: 3, Joined: old, Keep: true}})
+	require.False(t, ok)
+	id, ok := Idlest(now, []Worth{{ID: 1, Joined: old, Rate: 2}, {ID: 2, Joined: old, Rate: 1}, {ID: 3, Joined: now}})
+	require.True(t, ok)
+	require.Equal(t, 2, id)
+}

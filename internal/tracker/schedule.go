@@ -47,7 +47,7 @@ func (t *Announcer) Run(ctx context.Context) {
 // due returns the trackers to announce to now, and the time to call it again. A zero time means not before Wake is called. The
 // caller holds t.mu.
 func (t *Announcer) due(now time.Time, hungry bool) (ask []*tracker, again time.Time) {
-	r := round{now: now, hungry: hungry, private: t.c.Private, patience: tierPatience}
+	r := round{now: now, hungry: hungry, private: t.c.Private, patience: tierPatience, hosts: t.hosts}
 	if hungry {
 		r.patience = hungryPatience
 	}
@@ -69,6 +69,7 @@ type round struct {
 	now             time.Time
 	hungry, private bool
 	patience        time.Duration
+	hosts           hosts
 
 	ask       []*tracker // the trackers to announce to now
 	waitedFor int        // how many are in ask, or were asked less than patience ago and have not answered
@@ -87,10 +88,26 @@ func (r *round) takeNews(tr *tracker, completed bool) {
 	if until := tr.askedAt.Add(r.patience); tr.asking && r.now.Before(until) {
 		r.lookAt(until)
 		r.waitedFor++
-	} else if !tr.asking && !tr.final && tr.hasNews(completed) {
-		r.ask = append(r.ask, tr)
-		r.waitedFor++
+	} else if !tr.asking && !tr.final && tr.hasNews(completed) && r.allows(tr) {
+		r.add(tr)
 	}
+}
+
+// allows reports whether tr may be asked: its host was not asked too often lately.
+func (r *round) allows(tr *tracker) bool {
+	at := r.hosts.next(tr)
+	if r.now.Before(at) {
+		r.lookAt(at)
+		return false
+	}
+	return true
+}
+
+// add has tr asked.
+func (r *round) add(tr *tracker) {
+	r.ask = append(r.ask, tr)
+	r.waitedFor++
+	r.hosts.add(tr, r.now)
 }
 
 // walk goes through a tier until one of its trackers serves the tier.
@@ -111,9 +128,10 @@ func (r *round) serves(tr *tracker) bool {
 	case r.now.Before(at):
 		r.lookAt(at)
 		return r.suffices(tr)
+	case !r.allows(tr):
+		return r.suffices(tr)
 	case r.waitedFor < askedAtOnce:
-		r.ask = append(r.ask, tr)
-		r.waitedFor++
+		r.add(tr)
 		return r.waitsFor(tr)
 	}
 	return true

@@ -83,6 +83,7 @@ type Announcer struct {
 	byUser    int                 // how many of them were added for the user
 	current   *tracker            // private: the tracker that we are at; nil until one has answered
 	completed bool                // Complete was called
+	hosts     hosts               // those asked lately
 
 	lookups      int       // lookups of peers with host names since lookupsSince
 	lookupsSince time.Time // start of the minute for which lookups are counted
@@ -137,7 +138,7 @@ func (tr *tracker) hasNews(completed bool) bool {
 
 // New returns an Announcer. It announces nothing before Run is called.
 func New(c Config) *Announcer {
-	t := &Announcer{c: c, woken: make(chan struct{}, 1), known: make(map[string]*tracker)}
+	t := &Announcer{c: c, woken: make(chan struct{}, 1), known: make(map[string]*tracker), hosts: make(hosts)}
 	for _, urls := range c.Tiers {
 		t.addTier(urls, false)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// spellings are all names of so many letters that differ in case alone.
+// spellings returns all names that are the letter a, in either case, so many times.
 func spellings(letters int) (paths []string) {
 	for k := range 1 << letters {
 		name := []byte(strings.Repeat("a", letters))
@@ -29,7 +29,7 @@ func spellings(letters int) (paths []string) {
 	return paths
 }
 
-// countingDisk counts what is asked for.
+// countingDisk counts the calls of Stat and Listed.
 type countingDisk struct {
 	storage.Disk
 	stats, listings int
@@ -45,8 +45,8 @@ func (d *countingDisk) Listed(name string) (bool, error) {
 	return d.Disk.Listed(name)
 }
 
-// Each spelling of a name that the content could be asked by is that of another of its files. These find their places all the same,
-// and whether the file system folds case is asked once.
+// Each spelling of a name in another case is the name of another file of the content. Every file still gets a place of its own,
+// and the store finds out once whether the file system ignores case.
 func TestEverySpellingOfAName(t *testing.T) {
 	for _, folds := range []bool{true, false} {
 		tor, content := named(1, spellings(6)...)
@@ -76,7 +76,7 @@ func TestEverySpellingOfAName(t *testing.T) {
 	}
 }
 
-// writtenDisk has files that are written to between two looks.
+// writtenDisk is a disk whose files are written to between any two calls of Stat.
 type writtenDisk struct {
 	storage.Disk
 	clock *atomic.Int64
@@ -88,8 +88,8 @@ func (d writtenDisk) Stat(name string) (storage.FileInfo, error) {
 	return info, err
 }
 
-// A write between two looks does not make two files of one.
-func TestANameInAnotherCaseOfAFileThatIsWritten(t *testing.T) {
+// A file that is written between two calls of Stat is still recognized as the same by its name in another case.
+func TestANameInAnotherCaseOfAFileBeingWritten(t *testing.T) {
 	linuxOnly(t)
 	mine, content := named(1, "README")
 	theirs, _ := named(2, "readme")
@@ -109,9 +109,9 @@ func TestANameInAnotherCaseOfAFileThatIsWritten(t *testing.T) {
 	require.ErrorIs(t, open(theirs).SetWanted(all(theirs)), storage.ErrInUse)
 }
 
-// A file of another download, whose name differs in case, is no proof that the file system takes both names for one, however alike
+// A file of another download whose name differs only in case does not prove that the file system ignores case, however similar
 // the two files are.
-func TestAnothersNameInAnotherCaseProvesNothing(t *testing.T) {
+func TestAnotherFileInAnotherCaseProvesNothing(t *testing.T) {
 	linuxOnly(t)
 	for _, another := range []string{"readme", "rEADME"} {
 		mine, content := named(1, "README")
@@ -135,7 +135,8 @@ func TestAnothersNameInAnotherCaseProvesNothing(t *testing.T) {
 	}
 }
 
-// openInvented opens a store where inodes are invented, each time another one, on a file system that takes names for one.
+// openInvented opens a store on a file system that invents a new inode each time, and treats names as one that fold returns the
+// same for.
 func openInvented(t *testing.T, tor storage.Content, dir string, fold func(string) string, inodes *atomic.Uint64) storage.Store {
 	s, err := storage.OpenDisk(tor, invented(t, dir, fold, inodes), dir, nil)
 	require.NoError(t, err)
@@ -149,7 +150,8 @@ func invented(t *testing.T, dir string, fold func(string) string, inodes *atomic
 	return strangeDisk{foldingDisk{disk, fold}, inodes}
 }
 
-// However many files a download has, and whether it finds any when it begins, others do not have these in another case.
+// No other download gets a file of a download under its name in another case, however many files that has, and whether or not any
+// exist when it begins.
 func TestManyFilesAreClaimedInAnyCase(t *testing.T) {
 	linuxOnly(t)
 	for _, n := range []int{1, 300, 1100} {
@@ -183,7 +185,7 @@ func TestFilesAreClaimedInAnyCaseWhereTheyAreMoved(t *testing.T) {
 	require.ErrorIs(t, openInvented(t, theirs, dir, strings.ToLower, inodes).SetWanted(all(theirs)), storage.ErrInUse)
 }
 
-// A directory above has the files below by a path in which the name of a directory is in another case.
+// A download in an outer directory claims a file by a path in which the name of the inner directory is in another case.
 func TestFilesAreClaimedInAnyCaseWithinAnotherDirectory(t *testing.T) {
 	linuxOnly(t)
 	outer, content := named(1, "sub/X")

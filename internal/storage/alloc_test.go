@@ -14,7 +14,7 @@ import (
 	"github.com/shoal-go/torrent/internal/layout"
 )
 
-// Without the race detector, under which a sync.Pool forgets at random.
+// This test does not run with the race detector, under which a sync.Pool drops values at random.
 func TestWriteAllocatesNothing(t *testing.T) {
 	tor, content := testContent(1<<20, 3<<19, 3<<19)
 	c := openDirectory(t, tor, t.TempDir())
@@ -31,7 +31,7 @@ func TestWriteAllocatesNothing(t *testing.T) {
 	require.Equal(t, pieceOf(tor, content, 1), got)
 }
 
-// Where inodes are invented, the first write to each file looks for another that is the same.
+// Where inodes are invented, the first write to each file searches for another file of the content that is the same file.
 func TestWriteToOneOfManyFilesAllocatesLittle(t *testing.T) {
 	linuxOnly(t)
 	var paths []string

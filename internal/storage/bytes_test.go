@@ -9,7 +9,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
-// Many stores in one process, which know nothing of each other, leave maps to the program.
+// Many stores in one process, which do not know of each other, leave maps for the rest of the program.
 func TestMapsOfManyStores(t *testing.T) {
 	const stores, files, most = 60, 40, 1200
 	lengths := make([]int64, files)
@@ -60,7 +60,7 @@ func TestMapsOfManyStores(t *testing.T) {
 	require.Greater(t, total, most/2)
 	require.LessOrEqual(t, total, most*3/4)
 
-	for i := range open { // what is given back counts no more
+	for i := range open { // maps that are released no longer count
 		for _, release := range releases[i] {
 			require.NoError(t, release())
 			total--

@@ -15,7 +15,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-func TestChangesByOtherProgramsAreNoticed(t *testing.T) {
+func TestChangesByOtherProgramsAreFound(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("an open file cannot be removed here")
 	}
@@ -33,7 +33,7 @@ func TestChangesByOtherProgramsAreNoticed(t *testing.T) {
 			if _, err := f.WriteAt([]byte("other"), 60); err != nil {
 				return err
 			}
-			// As if some time had passed since our write.
+			// As if some time had passed since the store's write.
 			return cmpErr(f.Close(), os.Chtimes(path, past, past))
 		}},
 		{"removed", os.Remove},

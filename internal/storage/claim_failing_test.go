@@ -15,7 +15,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
-// failClaims has the next n claims fail.
+// failClaims makes the next n claims fail.
 func failClaims(d *disktest.Disk, n int, err error) {
 	d.Fail = func(call, _ string) error {
 		if call != "claim" || n == 0 {
@@ -26,7 +26,7 @@ func failClaims(d *disktest.Disk, n int, err error) {
 	}
 }
 
-// A claim that fails for want of a handle, or of a right, says nothing of whose a file is.
+// A claim that fails without a *Claimed, for example because the system is out of handles, does not make the store forget a file.
 func TestClaimsThatFailForgetNothing(t *testing.T) {
 	refused := errors.New("refused")
 	tor, content := testContent(50, 200, 100, 150)
@@ -67,8 +67,8 @@ func TestClaimsThatFailForgetNothing(t *testing.T) {
 	}
 }
 
-// Files that are not in use give their handles to claims.
-func TestClaimsAreMadeRoomFor(t *testing.T) {
+// Open files that are not in use are closed if a claim needs a handle.
+func TestClaimsCloseUnusedFiles(t *testing.T) {
 	if !storage.Exhausted(syscall.EMFILE) {
 		t.Skip("no such error here")
 	}
@@ -86,7 +86,8 @@ func TestClaimsAreMadeRoomFor(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// A link waits for a handle. Where that is not what its claim lacks, it is left out.
+// If the claim of a link fails because the system is out of handles, Finish fails and can be called again. If it fails otherwise,
+// the link is left out.
 func TestLinksWhoseClaimsFail(t *testing.T) {
 	for _, err := range []error{syscall.EMFILE, errors.New("refused")} {
 		tor, content := linkedContent("d/a", "d/l > d/a")
@@ -106,8 +107,8 @@ func TestLinksWhoseClaimsFail(t *testing.T) {
 	}
 }
 
-// What lies under another name is not passed over because there was no handle to look at it.
-func TestAnAliasIsLookedForWithoutAHandle(t *testing.T) {
+// A file under another name is not overlooked because the system is out of handles.
+func TestAnAliasIsNotOverlookedWithoutAHandle(t *testing.T) {
 	if !storage.Exhausted(syscall.EMFILE) {
 		t.Skip("no such error here")
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// A program that keeps a lock on the directory is waited for once, and not for each file: the store can be neither read nor written
-// meanwhile.
+// If another program holds a lock on the directory, the store waits for it once and not for each file, because it can be neither
+// read nor written during the wait.
 func TestALockedDirectoryIsWaitedForOnce(t *testing.T) {
 	dir := t.TempDir()
 	lock, err := os.Open(dir)

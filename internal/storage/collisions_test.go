@@ -18,14 +18,14 @@ import (
 	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
-// decompose writes letters as some file systems do.
+// decompose returns a name in Unicode normalization form D, in which some file systems store names.
 var decompose = strings.NewReplacer("é", "e\u0301", "É", "E\u0301", "ä", "a\u0308", "ß", "ss", "ﬁ", "fi", "Å", "A\u030A", "\u212B", "A\u030A")
 
-// foldAll is a name as a file system sees it that regards neither case nor the form of letters.
+// foldAll folds a name as a file system does that ignores case and Unicode normalization.
 func foldAll(name string) string { return safename.FoldCase(decompose.Replace(name)) }
 
-// Whatever paths an author thinks of, each file gets a place of its own within the directory, the same one each
-// time, also where the file system takes some of them for one.
+// Whatever the paths of a torrent are, each file gets a place of its own within the directory, and the same one each time, even
+// if the file system treats some of the paths as one.
 func FuzzNameCollisions(f *testing.F) {
 	for _, paths := range []string{
 		"a\nA\na/b", "é\ne\u0301\nE\u0301", "ß\nss\nSS", "x.txt\nX.TXT\nx.1.txt\nX.1.txt", "ﬁ/a\nfi/A\nFI", "..\n.\n_\n\n/", "a/b/c\na/B\nA",
@@ -89,7 +89,7 @@ func FuzzNameCollisions(f *testing.F) {
 	})
 }
 
-// place makes paths of lines, as is done with those of a torrent.
+// place returns the paths in lines, made safe as the paths of a torrent are.
 func place(lines []string) []string {
 	paths := make([]string, len(lines))
 	for i, line := range lines {
@@ -103,7 +103,7 @@ func place(lines []string) []string {
 	return paths
 }
 
-// openStrange opens a store on a file system that invents inodes, and may take names for one that differ in case.
+// openStrange opens a store on a file system that invents inodes, and may ignore case in names.
 func openStrange(t *testing.T, tor storage.Content, dir string, folds bool) storage.Store {
 	disk, err := storage.OpenRoot(dir)
 	require.NoError(t, err)
@@ -115,7 +115,7 @@ func openStrange(t *testing.T, tor storage.Content, dir string, folds bool) stor
 	return s
 }
 
-// A file system that invents inodes may take names for one, too, as exFAT by FUSE does with those that differ in case.
+// A file system that invents inodes may also ignore case in names, as exFAT over FUSE does.
 func TestNamesThatDifferInCaseWhereInodesAreInvented(t *testing.T) {
 	for _, folds := range []bool{true, false} {
 		if !folds && runtime.GOOS != "linux" {
@@ -141,7 +141,7 @@ func TestNamesThatDifferInCaseWhereInodesAreInvented(t *testing.T) {
 	}
 }
 
-// Nor do two torrents share such a file.
+// Two torrents do not share a file on such a file system.
 func TestAPathInAnotherCaseWhereInodesAreInvented(t *testing.T) {
 	linuxOnly(t)
 	for _, folds := range []bool{true, false} {

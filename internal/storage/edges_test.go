@@ -43,7 +43,7 @@ func TestSelectionCreatesNoOtherFiles(t *testing.T) {
 	require.NoError(t, s.Finish())
 	require.NoError(t, s.Close())
 
-	// After a wider choice the edges are in their files.
+	// When more files are wanted, the edges are copied into them.
 	s = openDirectory(t, tor, dir)
 	require.NoError(t, s.SetWanted(want(1, 2, 3, 4)))
 	require.NoError(t, s.Settle(t.Context(), set(5, 1, 2)))
@@ -79,7 +79,7 @@ func TestSelectionWidensWhileBlocksOfAPieceAreMissing(t *testing.T) {
 			write := func(block int) {
 				require.NoError(t, s.WriteBlocks([][]byte{content[block*layout.BlockSize : (block+1)*layout.BlockSize]}, int64(block)*layout.BlockSize))
 			}
-			write(14) // of the last file, with nothing before or after it
+			write(14) // a block of the last file, with no block before or after it
 			write(1)
 			require.NoError(t, s.SetWanted(all(tor)))
 			for _, block := range []int{0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15} {
@@ -114,7 +114,7 @@ func TestEdgesChangedByAnotherProgramAreInDoubt(t *testing.T) {
 	require.Equal(t, set(4, 0, 1, 2).Count(), verified(t, tor, s).Count())
 }
 
-// Whether the edges have changed is asked while they are written to.
+// The edges are checked for changes while they are written to.
 func TestEdgesAreComparedWhileTheyAreWritten(t *testing.T) {
 	tor, content := testContent(50, slices.Repeat([]int64{10, 40}, 100)...)
 	s := openDirectory(t, tor, t.TempDir())

@@ -17,8 +17,8 @@ import (
 	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
-// A file that could not be given what the edges have of it is not left there, where the next run would take it for all
-// that there is, nor is one believed to have it that a killed run left empty.
+// If the bytes in the edges cannot be copied into a file, the file is removed, because the next run would not look in the edges
+// for bytes of a file that exists. An empty file that a killed run left does not hide the edges either.
 func TestEdgesThatCannotBeMovedStay(t *testing.T) {
 	const length = layout.BlockSize
 	tor, content := testContent(length, length/2, length, length) // a piece is shared by files 0 and 1
@@ -55,7 +55,7 @@ func TestEdgesThatCannotBeMovedStay(t *testing.T) {
 	}
 }
 
-// scantDisk has few handles.
+// scantDisk is a Disk with few handles.
 type scantDisk struct {
 	storage.Disk
 	left *atomic.Int64
@@ -100,7 +100,7 @@ func (f scantFile) Close() error {
 	return f.DiskFile.Close()
 }
 
-// Files that are kept open give way to those that are made, or to directories, where handles are few.
+// Files that are kept open are closed if the system has no handle left to make a file or a directory.
 func TestFewHandles(t *testing.T) {
 	if !storage.Exhausted(syscall.EMFILE) {
 		t.Skip("no such error here")
@@ -125,7 +125,7 @@ func TestFewHandles(t *testing.T) {
 	require.EqualValues(t, 3, d.left.Load())
 }
 
-// A sync for which there is no handle loses nothing, and is done by the next one.
+// A sync that fails because the system is out of handles loses nothing: the next one syncs the same files.
 func TestSyncWithoutAHandle(t *testing.T) {
 	if !storage.Exhausted(syscall.EMFILE) {
 		t.Skip("no such error here")
@@ -157,7 +157,7 @@ func TestSyncWithoutAHandle(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// No room for a map is nothing that passes when handles are given back.
+// An error of Mmap for lack of addresses is not Exhausted: it does not pass when handles are released.
 func TestNoAddressesForAMap(t *testing.T) {
 	tor, content := testContent(16<<10, 20_000, 100)
 	d := disktest.New()

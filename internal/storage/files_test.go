@@ -107,7 +107,7 @@ func TestPartFilesAreTakenOver(t *testing.T) {
 	require.NoError(t, os.Rename(dir+"/d/0", dir+"/d/0.part"))
 	require.NoError(t, os.Truncate(dir+"/d/0.part", 120))
 	require.NoError(t, os.Rename(dir+"/d/1", dir+"/d/1.part"))
-	require.NoError(t, os.WriteFile(dir+"/d/2.part", content[:70], 0o644)) // of something else
+	require.NoError(t, os.WriteFile(dir+"/d/2.part", content[:70], 0o644)) // a file of another torrent
 	have, err := storage.VerifyDir(t.Context(), tor, dir)
 	require.NoError(t, err)
 	require.Equal(t, []int{0, 1, 4, 5, 6, 7}, pieces(have))
@@ -131,7 +131,7 @@ func TestPartFilesAreTakenOver(t *testing.T) {
 	require.NotContains(t, pieces(s.Present()), 0, "too long to be a part")
 }
 
-// A file that is longer than the torrent says keeps what is behind, until a piece is written into it.
+// A file that is longer than the torrent says keeps the bytes past its length, unless a piece is written into it.
 func TestTooLongIsCutOnlyIfWritten(t *testing.T) {
 	tor, content := testContent(50, 120, 30)
 	dir := t.TempDir()
@@ -173,7 +173,7 @@ func TestTooLongIsCutOnlyIfWritten(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// What another program appends to a file, or writes to one that should be empty, after the content was complete is kept as well.
+// Bytes that another program appends to a file, or writes to one that should be empty, after the content was complete are kept.
 func TestTooLongSinceTheLastRunIsKept(t *testing.T) {
 	tor, content := testContent(50, 120, 0, 30)
 	dir := t.TempDir()
@@ -204,7 +204,7 @@ func TestTooLongSinceTheLastRunIsKept(t *testing.T) {
 	}
 }
 
-// A file that is cut is given a copy of its own before that, if it has other names.
+// A file with other hard links is replaced with a copy before it is truncated.
 func TestTooLongIsCutUnderItsOwnNameAlone(t *testing.T) {
 	tor, content := testContent(50, 100, 50)
 	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "elsewhere")
@@ -231,7 +231,7 @@ func TestTooLongIsCutUnderItsOwnNameAlone(t *testing.T) {
 	}
 }
 
-// A file of another program under the name of one that was not completed is left alone.
+// A file of another program with the name of an incomplete file of Transmission's is left alone.
 func TestPartFilesOfOthersAreLeftAlone(t *testing.T) {
 	tor, content := testContent(50, 120, 30)
 	dir := t.TempDir()
@@ -254,7 +254,7 @@ func TestPartFilesOfOthersAreLeftAlone(t *testing.T) {
 	require.Equal(t, 3, verified(t, tor, s).Count())
 }
 
-// visible leaves out what lies beside the content.
+// visible leaves out the sidecar, the edges and the lock file.
 func visible(names []string) []string {
 	return slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, ".") })
 }
@@ -325,7 +325,7 @@ func TestSymlinksDoNotLeadOut(t *testing.T) {
 			require.Empty(t, listing(t, outside))
 		})
 	}
-	t.Run("to what is there", func(t *testing.T) {
+	t.Run("to existing files", func(t *testing.T) {
 		dir, outside := t.TempDir(), t.TempDir()
 		fill(t, tor, outside, content)
 		require.NoError(t, os.Symlink(filepath.Join(outside, "d"), filepath.Join(dir, "d")))
@@ -342,7 +342,7 @@ func TestSymlinksDoNotLeadOut(t *testing.T) {
 	})
 }
 
-// testReadThroughLinks reads content that links in dir lead to, and writes nothing there.
+// testReadThroughLinks reads content through links in dir, and requires that a write does not go through them.
 func testReadThroughLinks(t *testing.T, tor storage.Content, content []byte, dir, outside string) {
 	have, err := storage.VerifyDir(t.Context(), tor, dir)
 	require.NoError(t, err)
@@ -415,7 +415,7 @@ func TestLongPath(t *testing.T) {
 	require.NoError(t, s.SetWanted(all(tor)))
 	require.NoError(t, s.Changed(1))
 	require.NoError(t, s.Close())
-	root, err := os.OpenRoot(dir) // it can remove what os.RemoveAll may not reach
+	root, err := os.OpenRoot(dir) // can remove paths that are too long for os.RemoveAll
 	require.NoError(t, err)
 	require.NoError(t, root.RemoveAll("d"))
 	require.NoError(t, root.Close())

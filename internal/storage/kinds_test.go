@@ -28,7 +28,7 @@ func within(t *testing.T, what string, do func()) {
 	}
 }
 
-// Nothing waits for what is no regular file, wherever it lies.
+// No call blocks on a file that is not regular, such as a pipe, wherever it lies.
 func TestOtherKindsOfFiles(t *testing.T) {
 	kinds := map[string]func(t *testing.T, path string){
 		"pipe": func(t *testing.T, path string) { require.NoError(t, unix.Mkfifo(path, 0o666)) },

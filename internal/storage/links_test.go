@@ -18,7 +18,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// linkedContent makes a torrent of files of ten bytes, and of links, which are written "path > target".
+// linkedContent makes a torrent of files of ten bytes each and of links. A link is written "path > target".
 func linkedContent(entries ...string) (storage.Content, []byte) {
 	var files []layout.File
 	for _, e := range entries {
@@ -36,7 +36,7 @@ func linkedContent(entries ...string) (storage.Content, []byte) {
 	return contentOf(l, content), content
 }
 
-// fetch writes all of the content that is wanted.
+// fetch writes all of the wanted content.
 func fetch(t *testing.T, tor storage.Content, s storage.Store, content []byte, wanted func(int) bool) bits.Set {
 	t.Helper()
 	require.NoError(t, s.SetWanted(only(tor, wanted)))
@@ -53,7 +53,7 @@ func fetch(t *testing.T, tor storage.Content, s storage.Store, content []byte, w
 	return have
 }
 
-// linksIn are the symbolic links below dir, as "path > target".
+// linksIn returns the symbolic links below dir, as "path > target".
 func linksIn(t *testing.T, dir string) (links []string) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -75,7 +75,7 @@ func needSymlinks(t testing.TB) {
 	}
 }
 
-// Symbolic links are made once what is wanted is complete, where they lead to something of the torrent.
+// Symbolic links that lead to a file or directory of the torrent are made once everything wanted is complete.
 func TestLinksAreMade(t *testing.T) {
 	needSymlinks(t)
 	everything := func(int) bool { return true }
@@ -134,7 +134,7 @@ func TestLinksAreMade(t *testing.T) {
 	}
 }
 
-// The targets of links are found without a copy of each part of each path.
+// The targets of links are resolved without a copy of each leading part of each path.
 func TestLinksThroughDeepPaths(t *testing.T) {
 	dir := "d" + strings.Repeat("/e", 120)
 	entries := []string{dir + "/f"}
@@ -154,7 +154,7 @@ func TestLinksThroughDeepPaths(t *testing.T) {
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), "bytes allocated, which were 136 MiB")
 }
 
-// Only what is wanted and complete has links: Keep at the end of a run that is not makes none.
+// Links are made only when everything wanted is complete: Keep at the end of an incomplete run makes none.
 func TestLinksWaitForTheContent(t *testing.T) {
 	needSymlinks(t)
 	tor, content := linkedContent("d/a", "d/b", "d/c", "d/l > d/a")
@@ -169,7 +169,7 @@ func TestLinksWaitForTheContent(t *testing.T) {
 	require.Empty(t, linksIn(t, dir))
 }
 
-// An existing file in the place of a link stays, whatever it is.
+// A file of any kind that exists at the path of a link stays.
 func TestLinksReplaceNothing(t *testing.T) {
 	needSymlinks(t)
 	tor, content := linkedContent("d/a", "d/l > d/a")
@@ -195,7 +195,8 @@ func TestLinksReplaceNothing(t *testing.T) {
 	}
 }
 
-// Nor does a link take a path that another torrent has claimed, where nothing lies yet: that one's files would go where the link leads.
+// No link is made at a path that another torrent has claimed, even if nothing exists there yet: the files of that torrent would
+// be written to the target of the link.
 func TestLinksTakeNoClaimedPath(t *testing.T) {
 	needSymlinks(t)
 	linuxOnly(t)
@@ -225,7 +226,7 @@ func TestLinksTakeNoClaimedPath(t *testing.T) {
 	}
 }
 
-// A directory where nothing may be made is served as it is.
+// Content in a read-only directory is served without its links.
 func TestLinksInAReadOnlyDirectory(t *testing.T) {
 	needSymlinks(t)
 	tor, content := linkedContent("d/a", "d/l > d/a")
@@ -243,7 +244,8 @@ func TestLinksInAReadOnlyDirectory(t *testing.T) {
 	require.NoError(t, s.Finish())
 }
 
-// Nothing is written through a symbolic link, not even one that stays in the directory: the file gets a place of its own.
+// Nothing is written through a symbolic link, even if its target is in the directory: the link is replaced with a copy of the
+// file.
 func TestNothingIsWrittenThroughALink(t *testing.T) {
 	needSymlinks(t)
 	tor, content := linkedContent("d/a", "d/b")
@@ -265,7 +267,7 @@ func TestNothingIsWrittenThroughALink(t *testing.T) {
 	require.Equal(t, content[:10], b)
 }
 
-// blindDisk has no handle to look at so many symbolic links.
+// blindDisk fails the next *fails calls of Readlink as if the system were out of handles.
 type blindDisk struct {
 	storage.Disk
 	fails *int
@@ -279,7 +281,7 @@ func (d blindDisk) Readlink(name string) (string, error) {
 	return d.Disk.Readlink(name)
 }
 
-// Nor is that done because there was no handle to see that it is one.
+// Nothing is written through a symbolic link even if the system is out of handles to recognize it.
 func TestNothingIsWrittenThroughALinkWithoutHandles(t *testing.T) {
 	needSymlinks(t)
 	if !storage.Exhausted(syscall.EMFILE) {
@@ -313,7 +315,7 @@ func TestNothingIsWrittenThroughALinkWithoutHandles(t *testing.T) {
 	}
 }
 
-// Links move with the files, and what is in their place in the new directory stops a Move.
+// A Move moves the links with the files. It fails if something exists at the path of a link in the new directory.
 func TestMoveWithLinks(t *testing.T) {
 	needSymlinks(t)
 	tor, content := linkedContent("d/a/f", "d/b/l > d/a/f", "d/m > d/a")
@@ -350,7 +352,7 @@ func TestMoveWithLinks(t *testing.T) {
 	}
 }
 
-// Whatever the paths and targets, what the links lead to is of the torrent.
+// Whatever the paths and targets are, every link leads to a file or directory of the torrent.
 func FuzzLinks(f *testing.F) {
 	f.Add("d/a/f\nd/l > d/a\nd/m > d/l/f")
 	f.Add("d/F/V/A/F\nd/F/V/C > d/F/V/A\nd/F/F > d/F/V/C/F")
@@ -380,7 +382,7 @@ func FuzzLinks(f *testing.F) {
 		}
 		for name := range links {
 			require.False(t, there[name], "a file or directory is there")
-			at, rest := path.Dir(name), links[name] // as a system follows it
+			at, rest := path.Dir(name), links[name] // resolved as a system does
 			for steps := 0; rest != ""; steps++ {
 				require.Less(t, steps, 10_000, "a circle")
 				var element string

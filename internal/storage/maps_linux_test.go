@@ -16,7 +16,7 @@ func TestMapsAreMany(t *testing.T) {
 		t.Skip("another bound than the usual one")
 	}
 	require.False(t, storage.MapsAreMany())
-	// Each second page is a map of its own, and so are those between.
+	// Every second page has another protection, so that each page is a map of its own.
 	page := os.Getpagesize()
 	const n = 66_000 / 4
 	b, err := unix.Mmap(-1, 0, 2*n*page, unix.PROT_NONE, unix.MAP_ANON|unix.MAP_PRIVATE)

@@ -12,7 +12,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// stagingDisk calls before the copy of file 1 is made.
+// stagingDisk calls a function before the copy of file 1 is made.
 type stagingDisk struct {
 	storage.Disk
 	before func()
@@ -25,7 +25,7 @@ func (d stagingDisk) Open(name string, flag int) (storage.DiskFile, error) {
 	return d.Disk.Open(name, flag)
 }
 
-// A file that another program changes while it is copied, and that is accepted as it is then, is copied again.
+// A file that another program changes while it is copied, and that Refresh then accepts, is copied again.
 func TestMoveCopiesAgainWhatIsAccepted(t *testing.T) {
 	tor, content := testContent(50, 200, 100, 100)
 	old, dir := t.TempDir(), t.TempDir()
@@ -51,7 +51,7 @@ func TestMoveCopiesAgainWhatIsAccepted(t *testing.T) {
 	require.Empty(t, listing(t, old))
 }
 
-// A file that another program replaces while it is moved by its name stays.
+// A file with which another program replaces one that was linked stays in the old directory.
 func TestMoveKeepsWhatReplacesALinkedFile(t *testing.T) {
 	tor, content := testContent(50, 200, 100)
 	old, dir := t.TempDir(), t.TempDir()
@@ -75,7 +75,7 @@ func TestMoveKeepsWhatReplacesALinkedFile(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// What another program wrote to a file while it was copied stays, also if we have written to the file after that.
+// A file that another program wrote to while it was copied stays in the old directory, even if the store wrote to it afterwards.
 func TestMoveKeepsWhatIsWrittenTo(t *testing.T) {
 	tor, content := testContent(50, 200, 100)
 	old, dir := t.TempDir(), t.TempDir()
@@ -98,7 +98,7 @@ func TestMoveKeepsWhatIsWrittenTo(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// A file of another program stays where it is, also if a run before this one has found it there.
+// A file of another program stays where it is, even if an earlier run found it there.
 func TestMoveLeavesWhatAnEarlierRunFound(t *testing.T) {
 	tor, content := testContent(50, 100, 100, 50)
 	old, dir := t.TempDir(), t.TempDir()

@@ -18,8 +18,8 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// A Move that is killed, at whichever step, leaves all of the content in the old directory or in the new one. From the old one it can
-// be moved again.
+// A Move that is killed at any step leaves all of the content in the old directory or in the new one. From the old one it can be
+// moved again.
 func TestKillInAMove(t *testing.T) {
 	tor, content := testContent(3*layout.BlockSize/2, 10_000, 150_000, 0, 100)
 	have := bits.Full(tor.NumPieces())

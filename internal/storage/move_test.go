@@ -18,8 +18,8 @@ import (
 	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
-// watchedDisk calls before each operation that changes something. If apart it has no links to other disks, as another
-// file system.
+// watchedDisk calls the function before at each operation that changes something. If apart is set, it makes no links to other
+// disks, like another file system.
 type watchedDisk struct {
 	storage.Disk
 	apart  bool
@@ -66,7 +66,7 @@ func (f *watchedFile) Sync() error { f.before(); return f.DiskFile.Sync() }
 
 func (f *watchedFile) Truncate(n int64) error { f.before(); return f.DiskFile.Truncate(n) }
 
-// onDisks opens directories of a real file system, watched.
+// onDisks opens directories of the real file system as watchedDisks.
 func onDisks(t *testing.T, apart bool, before func(), dirs ...string) (disks []*watchedDisk) {
 	t.Helper()
 	for _, dir := range dirs {
@@ -78,7 +78,7 @@ func onDisks(t *testing.T, apart bool, before func(), dirs ...string) (disks []*
 	return disks
 }
 
-// claim has Move claim pieces.
+// claim returns the argument claims of a Move that claims pieces.
 func claim(have bits.Set) func() (bits.Set, map[int]bits.Set) {
 	return func() (bits.Set, map[int]bits.Set) { return have.Clone(), nil }
 }
@@ -244,7 +244,7 @@ func TestMoveFails(t *testing.T) {
 	}
 }
 
-// whole requires that one of two directories has all of the content, and that neither claims what it has not.
+// whole requires that one of two directories has all of the content, and that neither claims pieces that it does not have.
 func whole(t *testing.T, tor storage.Content, at int, open func(dir string) storage.Store, dirs ...string) {
 	t.Helper()
 	complete := 0
@@ -263,7 +263,7 @@ func whole(t *testing.T, tor storage.Content, at int, open func(dir string) stor
 	require.Positive(t, complete, "step %d: neither is whole", at)
 }
 
-// Wherever a Move is when power is lost, all of the content is in the old directory or in the new one.
+// Whatever the step at which power is lost, all of the content is in the old directory or in the new one.
 func TestLossOfPowerInAMove(t *testing.T) {
 	tor, content := testContent(3*layout.BlockSize/2, 10_000, 70_000, 0, 100, 100_000, -5000, 60_000)
 	for name, apart := range map[string]bool{"by name": false, "by copy": true} {

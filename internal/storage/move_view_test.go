@@ -15,7 +15,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// viewDisk is a view of a directory, as a file system of FUSE or of a network: it has identities of its own, and no links, locks or
+// viewDisk is a view of a directory, like a FUSE or network file system: it has identities of its own, and no links, locks or
 // claims.
 type viewDisk struct {
 	storage.Disk
@@ -38,13 +38,13 @@ func (d viewDisk) Lock(string, bool) (func(bool) error, error) {
 
 func (d viewDisk) Claim([20]byte, []storage.Claim) error { return nil }
 
-// Where the new directory is the old one, or has parts of it, by other paths, a Move removes nothing there as if it were left by
-// an earlier one.
+// If the new directory is the old one, or contains parts of it, by another path, a Move does not remove files there as if an
+// earlier Move had left them.
 func TestMoveToTheSameFilesByAnotherPath(t *testing.T) {
 	tor, content := testContent(50, 200, 100)
 	for name, c := range map[string]struct {
-		prepare func(t *testing.T, root string) // with the content in root/old
-		number  uint64                          // of the new view, where that of the old one is 0
+		prepare func(t *testing.T, root string) // called when the content is in root/old
+		number  uint64                          // device of the new view; that of the old one is 0
 		err     error
 	}{
 		"another view": {func(t *testing.T, root string) {
@@ -92,7 +92,8 @@ func TestMoveToTheSameFilesByAnotherPath(t *testing.T) {
 	}
 }
 
-// A file of the content that is in the place of another, because the new directory is that above the old one, is not taken for a copy.
+// If the new directory is the parent of the old one, a file of the content may exist at the new path of another. It is not
+// mistaken for a copy.
 func TestMoveToWhereAnotherFileIs(t *testing.T) {
 	tor, content := named(1, "d/d/a", "d/a")
 	root := t.TempDir()
@@ -145,7 +146,7 @@ func TestMoveKeepsWhatIsChangedMeanwhile(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// A file in the place of one that is not begun yet is in the way, too: it would be overwritten once that is.
+// A Move fails if a file exists at the path of one that is not written yet: it would be overwritten later.
 func TestMoveToWhereAFileWillBeMade(t *testing.T) {
 	tor, content := testContent(50, 100, 100)
 	old, dir := t.TempDir(), t.TempDir()

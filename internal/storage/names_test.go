@@ -16,11 +16,11 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// narrowDisk is a file system that takes no reserved characters and no long names, as exFAT and some that encrypt.
+// narrowDisk is a file system that allows neither reserved characters nor long names, like exFAT and some that encrypt.
 type narrowDisk struct {
 	storage.Disk
 	most    int
-	refusal error // of a name with a character that it does not take
+	refusal error // for a name with a reserved character
 }
 
 func (d narrowDisk) check(name string) error {
@@ -56,12 +56,12 @@ func (d narrowDisk) MkdirAll(name string) error {
 	return d.Disk.MkdirAll(name)
 }
 
-func TestNamesThatAFileSystemDoesNotTake(t *testing.T) {
+func TestNamesThatAFileSystemDoesNotAllow(t *testing.T) {
 	long := strings.Repeat("x", 250)
 	for _, c := range []struct {
 		most    int
 		refusal error
-	}{{255, unix.EINVAL}, {245, unix.EINVAL}, {143, unix.EINVAL}, {255, unix.ENOENT}} { // the last is what exFAT by FUSE says
+	}{{255, unix.EINVAL}, {245, unix.EINVAL}, {143, unix.EINVAL}, {255, unix.ENOENT}} { // exFAT over FUSE returns the last
 		tor, content := named(1, "d: e/a?", "d: e/b", "d/a:b", "d/a_b", "d/a?b", "d/"+long+".mkv", "d/"+long+".txt", "d/"+long+"y.txt")
 		dir := t.TempDir()
 		open := func() storage.Store {
@@ -89,7 +89,7 @@ func TestNamesThatAFileSystemDoesNotTake(t *testing.T) {
 	}
 }
 
-// A file that another client stored under its own name is read there, and kept there.
+// A file that another client stored under a name of its own is read there and stays there.
 func TestContentOfOtherClientsIsFound(t *testing.T) {
 	long := strings.Repeat("l", 245)
 	for name, c := range map[string]struct{ path, there string }{

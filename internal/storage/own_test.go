@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// named makes content of files with the given paths, 100 bytes each.
+// named makes a torrent, and its content, of files of 100 bytes with the given paths.
 func named(hash byte, paths ...string) (storage.Content, []byte) {
 	var lengths []int64
 	for range paths {
@@ -81,7 +81,7 @@ func TestAPathBelongsToOneTorrent(t *testing.T) {
 			require.ErrorContains(t, err, fmt.Sprintf("%x", mine.InfoHash))
 			require.NoError(t, second.Close())
 
-			// Nor may it when the first is complete, as long as that is open.
+			// The same holds when the first download is complete, as long as it is open.
 			for i := range mine.NumPieces() {
 				writePiece(t, mine, first, content, i)
 			}
@@ -102,7 +102,8 @@ func TestAPathBelongsToOneTorrent(t *testing.T) {
 	}
 }
 
-// An author can choose how an info hash begins, which takes a second for the bits that a claim tells. All of it decides whose a path is.
+// Within a second an author can find a torrent whose info hash begins with any given 20 bits, which are all that the length of a
+// claim encodes. The whole info hash decides to which torrent a path belongs.
 func TestOwnersThatBeginAlike(t *testing.T) {
 	linuxOnly(t)
 	dir := t.TempDir()
@@ -121,7 +122,7 @@ func TestOwnersThatBeginAlike(t *testing.T) {
 	require.NoError(t, first.SetWanted(all(mine)), "its own claims are no obstacle")
 }
 
-// A file has one path in each directory that it is under, and a download may have any of these as its own.
+// A file has a path relative to each of its parent directories, and any of these may be the directory of a download.
 func TestAPathUnderTwoDirectories(t *testing.T) {
 	linuxOnly(t)
 	many := []string{"d/e/a"}
@@ -130,8 +131,8 @@ func TestAPathUnderTwoDirectories(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name         string
-		outer, inner []string // the directory of the latter is d of the former
-		dir          string   // as the inner one names it
+		outer, inner []string // the directory of inner is d in that of outer
+		dir          string   // the path by which inner opens its directory
 		taken        bool
 	}{
 		{"the same file", []string{"b", "d/e/a"}, []string{"c", "e/a"}, "d", true},
@@ -170,8 +171,8 @@ func TestAPathUnderTwoDirectories(t *testing.T) {
 	}
 }
 
-// A file that another download has, under a name that ours might have been given, is not ours, and no reason to refuse; and while
-// ours is looked for under such a name, its own is claimed.
+// If a file exists under another name that a file of a download could have, but another download has claimed it, the first
+// download neither uses it nor fails. While a file is read under another name, its own name is claimed.
 func TestPathsOfFilesUnderOtherNames(t *testing.T) {
 	linuxOnly(t)
 	mine, content := named(1, "d/a", "d/b?")
@@ -213,7 +214,7 @@ func TestOnlyWhatIsWantedIsClaimed(t *testing.T) {
 	require.ErrorIs(t, first.SetWanted(all(mine)), storage.ErrInUse)
 }
 
-// download writes what is not there, round after round, until all of it is.
+// download writes the pieces that are not verified, in several rounds, until all of them are.
 func download(t *testing.T, tor storage.Content, s storage.Store, content []byte) {
 	t.Helper()
 	for round := 0; ; round++ {
@@ -237,7 +238,7 @@ func download(t *testing.T, tor storage.Content, s storage.Store, content []byte
 	}
 }
 
-func TestHardLinksAreGivenCopies(t *testing.T) {
+func TestHardLinksAreReplacedWithCopies(t *testing.T) {
 	tor, content := named(1, "d/a", "d/b", "d/c")
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(dir+"/d", 0o777))
@@ -261,7 +262,7 @@ func TestHardLinksAreGivenCopies(t *testing.T) {
 	require.Equal(t, []string{"d/a", "d/b", "d/c", "other"}, listing(t, dir))
 }
 
-// Two torrents may share content by hard links, and neither spoils the other's when it writes.
+// Two torrents may share content by hard links, and a write to one does not change the content of the other.
 func TestHardLinksBetweenTorrents(t *testing.T) {
 	mine, content := named(1, "d/a")
 	theirs, other := named(2, "e/a")
@@ -277,7 +278,7 @@ func TestHardLinksBetweenTorrents(t *testing.T) {
 	require.Equal(t, bits.Full(mine.NumPieces()), verified(t, mine, first))
 }
 
-// foldingDisk is a file system that takes some names for the same.
+// foldingDisk is a file system that treats names as one that fold returns the same for.
 type foldingDisk struct {
 	storage.Disk
 	fold func(string) string
@@ -305,7 +306,7 @@ func openFolding(t *testing.T, tor storage.Content, dir string) storage.Store {
 	return s
 }
 
-func TestNamesThatAFileSystemTakesForOne(t *testing.T) {
+func TestNamesThatAFileSystemTreatsAsOne(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("files have no identity here")
 	}
@@ -322,7 +323,7 @@ func TestNamesThatAFileSystemTakesForOne(t *testing.T) {
 	require.Equal(t, bits.Full(tor.NumPieces()), verified(t, tor, s), "the next run finds all of them: %q", listing(t, dir))
 	require.NoError(t, s.Close())
 
-	// Another torrent's file is no less taken because it is written differently.
+	// Another torrent does not get the file by another spelling either.
 	linuxOnly(t)
 	mine, content := named(3, "f/ß")
 	theirs, _ := named(4, "f/ss")
@@ -336,7 +337,7 @@ func TestNamesThatAFileSystemTakesForOne(t *testing.T) {
 	require.ErrorIs(t, openFolding(t, theirs, dir).SetWanted(all(theirs)), storage.ErrInUse)
 }
 
-// strangeDisk is a file system that invents the numbers of inodes, another one each time.
+// strangeDisk is a file system that invents a new inode number each time.
 type strangeDisk struct {
 	storage.Disk
 	last *atomic.Uint64
@@ -364,7 +365,7 @@ func (f strangeFile) Stat() (storage.FileInfo, error) {
 	return info, err
 }
 
-func TestInodesThatAreInventedAreNoChange(t *testing.T) {
+func TestInventedInodesAreNoChange(t *testing.T) {
 	tor, content := named(1, "d/a", "d/b", "d/c")
 	dir := t.TempDir()
 	open := func() storage.Store {
@@ -392,8 +393,8 @@ func TestInodesThatAreInventedAreNoChange(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// A torrent whose files are named like what lies beside the content of another gets other names for them, or the
-// other one would write to them.
+// The files of a torrent that have the names of another torrent's sidecars get other names. Otherwise the other torrent would
+// write to them.
 func TestNamesOfSidecarsAreNotTaken(t *testing.T) {
 	theirs, content := named(2, "d/a", "d/b")
 	for _, suffix := range []string{".resume", ".resume.tmp", ".resume.bad", ".edges.resume", ".lock", ".copy", ".move"} {
@@ -428,8 +429,8 @@ func TestNamesOfSidecarsAreNotTaken(t *testing.T) {
 	}
 }
 
-// Nor where the file system leaves out what is not seen, as some do that fold names.
-func TestNamesOfSidecarsThatAreNotSeen(t *testing.T) {
+// The same holds for names with invisible characters, which some file systems that ignore case also ignore.
+func TestNamesOfSidecarsWithInvisibleCharacters(t *testing.T) {
 	theirs, _ := named(2, "d/a")
 	for _, suffix := range []string{".resume", ".edges.resume", ".lock", ".copy"} {
 		name := sidecar(theirs, suffix)
@@ -451,8 +452,8 @@ func TestNamesOfSidecarsThatAreNotSeen(t *testing.T) {
 	}
 }
 
-// Nor are they found under other names of such files, which other clients or other file systems would give them: an author can
-// guess how a sidecar begins, and so have it pass for a part of the file.
+// A sidecar is not found as a file of a torrent under another name that other clients or file systems could give that file. An
+// author can guess how a sidecar begins, so that it would match a piece of the file.
 func TestSidecarsAreNotFoundUnderOtherNames(t *testing.T) {
 	theirs, content := named(2, "d/a", "d/b")
 	for _, suffix := range []string{".resume", ".edges.resume"} {

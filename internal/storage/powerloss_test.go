@@ -25,7 +25,7 @@ func openForgetful(t *testing.T, tor storage.Content, d storage.Disk) storage.St
 	return s
 }
 
-// After any loss of power the sidecar claims nothing that is not there, and the content is complete in the end.
+// After any loss of power the sidecar claims no piece whose bytes were lost, and the content is complete in the end.
 func TestLossOfPower(t *testing.T) {
 	claimed, crashes := 0, 0
 	for seed := range uint64(100) {
@@ -131,7 +131,7 @@ func TestAFullDiskIsAnError(t *testing.T) {
 	require.Equal(t, []int{0}, pieces(have))
 }
 
-// A read-only directory is no obstacle while nothing has to be written.
+// Content in a read-only directory can be served if nothing has to be written.
 func TestReadOnlyDirectory(t *testing.T) {
 	tor, content := testContent(50, 200, 100)
 	d := disktest.New()
@@ -181,7 +181,7 @@ func (d readOnlyDisk) Remove(name string) error {
 	return &fs.PathError{Op: "remove", Path: name, Err: syscall.EROFS}
 }
 
-// A sidecar of what other programs wrote, and may not have synced, claims nothing that a loss of power can take.
+// A sidecar for content that other programs wrote, and may not have synced, claims nothing that a loss of power can undo.
 func TestLossOfPowerAfterKeep(t *testing.T) {
 	claimed := 0
 	for seed := range uint64(50) {

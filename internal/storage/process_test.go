@@ -115,7 +115,7 @@ func TestPermissions(t *testing.T) {
 	require.ErrorIs(t, s.SetWanted(all(tor)), fs.ErrPermission, "at once, and not only with the first piece")
 	require.NoError(t, s.Close())
 
-	// Permission that is lost during the download.
+	// The permission is lost during the download.
 	require.NoError(t, os.Chmod(dir, 0o755))
 	s = openDirectory(t, tor, dir)
 	require.NoError(t, s.SetWanted(all(tor)))

@@ -30,7 +30,7 @@ func FuzzParseResume(f *testing.F) {
 	f.Add(b[:len(b)-sha1.Size])
 	f.Add([]byte(resumeMagic))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		// With the right checksum, so that the rest of the parser is reached.
+		// With a correct checksum the rest of the parser is reached.
 		sum := sha1.Sum(p)
 		p = append(p, sum[:]...)
 		r, err := parseResume(p, &c)

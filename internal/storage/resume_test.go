@@ -86,7 +86,7 @@ func TestResumeSidecar(t *testing.T) {
 		have, _ = s.LoadResume()
 		require.Empty(t, pieces(have))
 	})
-	t.Run("is removed when all is there", func(t *testing.T) {
+	t.Run("is removed when the content is complete", func(t *testing.T) {
 		s := openDirectory(t, tor, dir)
 		require.NoError(t, s.SetWanted(all(tor)))
 		for i := range 5 {
@@ -149,7 +149,7 @@ func TestResumeSidecarIsSetAside(t *testing.T) {
 	}
 }
 
-// keptHashes is a storage.Hashes.
+// keptHashes implements storage.Hashes.
 type keptHashes struct {
 	learned  []byte
 	recalled []byte
@@ -160,7 +160,7 @@ func (k *keptHashes) AppendLearned(b []byte, most int) []byte {
 }
 func (k *keptHashes) Recall(b []byte) { k.recalled = slices.Clone(b) }
 
-// Hashes that the torrent did not have stay in the sidecar, whatever becomes of the files.
+// Hashes that the torrent did not contain stay in the sidecar, whatever happens to the files.
 func TestResumeSidecarKeepsHashes(t *testing.T) {
 	tor, content := testContent(50, 200)
 	hashes := &keptHashes{learned: bytes.Repeat([]byte("hash"), 100_000)}
@@ -188,7 +188,7 @@ func TestResumeSidecarKeepsHashes(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 2, b[len(storage.ResumeMagic)+1])
 
-	// A version that has none is read with a torrent that could have them.
+	// Version 1, which has no hashes, is read for a torrent that could have some.
 	tor.Hashes = nil
 	plain := t.TempDir()
 	s = openDirectory(t, tor, plain)
@@ -206,7 +206,8 @@ func TestResumeSidecarKeepsHashes(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// A file that an earlier run found and that is not ours to write to, behind a link, is synced and claimed by the next run, too.
+// A file that an earlier run found through a symbolic link, and that therefore cannot be opened for writing, is synced and
+// claimed by the next run as well.
 func TestAFoundFileIsClaimedByTheNextRun(t *testing.T) {
 	needSymlinks(t)
 	tor, content := testContent(50, 100, 100)

@@ -12,7 +12,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// Empty files, of which there may be very many, are made by Settle alone, and its context ends that.
+// Only Settle makes empty files, of which there may be very many, and its context ends it in between.
 func TestEmptyFilesAreMadeInSteps(t *testing.T) {
 	tor, _ := testContent(50, append([]int64{10}, slices.Repeat([]int64{0}, 100)...)...)
 	dir := t.TempDir()
@@ -28,7 +28,7 @@ func TestEmptyFilesAreMadeInSteps(t *testing.T) {
 	require.Len(t, visible(listing(t, dir)), 100)
 }
 
-// stoppingDisk has the store stop after the first write of each file.
+// stoppingDisk stops the store after the first write to each file.
 type stoppingDisk struct {
 	storage.Disk
 	stop func()
@@ -66,7 +66,7 @@ func TestStopEndsAWriteBetweenSteps(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// openingDisk calls before each file is opened.
+// openingDisk calls a function before each file is opened.
 type openingDisk struct {
 	storage.Disk
 	before func()
@@ -77,8 +77,8 @@ func (d openingDisk) Open(name string, flag int) (storage.DiskFile, error) {
 	return d.Disk.Open(name, flag)
 }
 
-// A piece may have very many files, all of which are made before it is written.
-func TestStopEndsTheMakingOfFiles(t *testing.T) {
+// A piece may span very many files, all of which are made before it is written. Stop ends that in between.
+func TestStopEndsTheCreationOfFiles(t *testing.T) {
 	tor, content := testContent(1<<20, slices.Repeat([]int64{10}, 1000)...)
 	dir := t.TempDir()
 	disk, err := storage.OpenRoot(dir)

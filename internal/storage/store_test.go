@@ -43,7 +43,7 @@ func testContent(pieceLength int64, lengths ...int64) (storage.Content, []byte) 
 	return contentOf(l, content), content
 }
 
-// contentOf is what a torrent of the content says.
+// contentOf returns the Content of a torrent with these files and bytes.
 func contentOf(l layout.Layout, content []byte) storage.Content {
 	var sums [][sha1.Size]byte
 	for b := range slices.Chunk(content, int(l.PieceLength())) {
@@ -55,7 +55,7 @@ func contentOf(l layout.Layout, content []byte) storage.Content {
 	}
 }
 
-// sumCheck compares pieces with their SHA-1 sums.
+// sumCheck is a Check that compares pieces with their SHA-1 hashes.
 type sumCheck struct {
 	hash.Hash
 	sums [][sha1.Size]byte
@@ -63,15 +63,15 @@ type sumCheck struct {
 
 func (c *sumCheck) Matches(i int) bool { return string(c.Sum(nil)) == string(c.sums[i][:]) }
 
-// sidecar is the name of a file beside the content.
+// sidecar returns the name of a file beside the content.
 func sidecar(c storage.Content, suffix string) string {
 	return fmt.Sprintf(".%x%s", c.InfoHash, suffix)
 }
 
-// all wants every file.
+// all returns the argument of SetWanted for all files.
 func all(t storage.Content) []bool { return only(t, func(int) bool { return true }) }
 
-// only wants the files for which want returns true.
+// only returns the argument of SetWanted for the files for which want returns true.
 func only(t storage.Content, want func(i int) bool) []bool {
 	w := make([]bool, t.NumFiles())
 	for i := range w {
@@ -88,13 +88,13 @@ func openDirectory(t *testing.T, tor storage.Content, dir string) storage.Store 
 	return c
 }
 
-// verified hashes what is present.
+// verified hashes the pieces that are present and returns those that match.
 func verified(t *testing.T, tor storage.Content, c storage.Store) bits.Set {
 	t.Helper()
 	have := bits.New(tor.NumPieces())
 	which := c.Present()
 	if which.Count() == 0 {
-		which = bits.Full(tor.NumPieces()) // Present is about an earlier run, and memory has none
+		which = bits.Full(tor.NumPieces()) // Present reports pieces of an earlier run, of which memory has none
 	}
 	require.NoError(t, storage.Verify(t.Context(), tor, c, which, func(piece int, ok bool) {
 		if ok {
@@ -104,7 +104,7 @@ func verified(t *testing.T, tor storage.Content, c storage.Store) bits.Set {
 	return have
 }
 
-// listing is the files under dir, slash-separated, in lexical order.
+// listing returns the files under dir, slash-separated, in lexical order.
 func listing(t *testing.T, dir string) []string {
 	t.Helper()
 	var names []string
@@ -129,7 +129,7 @@ func writePiece(t *testing.T, tor storage.Content, c storage.Store, content []by
 	require.NoError(t, c.WriteBlocks(blocks, tor.PieceOffset(i)))
 }
 
-// builtIn opens each kind of store, with nothing in it.
+// builtIn opens each kind of store, empty.
 var builtIn = map[string]func(*testing.T, storage.Content) storage.Store{
 	"memory": func(t *testing.T, tor storage.Content) storage.Store {
 		return storage.NewMemory(tor, 1<<30)
@@ -188,7 +188,7 @@ func TestMemoryIsRefusedBeforeAllocation(t *testing.T) {
 	require.ErrorIs(t, c.SetWanted([]bool{true}), storage.ErrTooLarge)
 }
 
-// readFull reads all of p.
+// readFull reads len(p) bytes.
 func readFull(s storage.Store, p []byte, off int64) error {
 	n, err := s.ReadAt(p, off)
 	if n == len(p) {
@@ -197,7 +197,7 @@ func readFull(s storage.Store, p []byte, off int64) error {
 	return err
 }
 
-// meetingDisk makes a file named m… only while another such is being made.
+// meetingDisk makes a file whose name begins with m only while another such file is being made.
 type meetingDisk struct {
 	storage.Disk
 	meet  chan struct{}
@@ -216,8 +216,8 @@ func (d *meetingDisk) Open(name string, flag int) (storage.DiskFile, error) {
 	return d.Disk.Open(name, flag)
 }
 
-// Files of a large torrent are made beside each other, so that a disk that is slow to make one delays no other.
-func TestFilesAreMadeAtOnce(t *testing.T) {
+// Several files of a large torrent are made at the same time, so that one that is slow to make does not delay the others.
+func TestFilesAreMadeConcurrently(t *testing.T) {
 	paths := []string{"first", "m1", "m2"}
 	for i := range 1022 {
 		paths = append(paths, fmt.Sprint("other", i))

@@ -108,7 +108,7 @@ func (s *fileStore) syncFile(i int) error {
 	s.mu.RLock() // guards the name of the file
 	h, err := s.handles.get(i, true, false)
 	if err != nil && !absent(err) && !Exhausted(err) {
-		h, err = s.handles.get(i, false, false) // a file that was found, and that the process may only read
+		h, err = s.handles.get(i, false, false) // a file that was found and cannot be opened for writing
 	}
 	s.mu.RUnlock()
 	if err != nil {

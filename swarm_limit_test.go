@@ -402,3 +402,21 @@ func TestLimitCountsMetadata(t *testing.T) {
 		require.GreaterOrEqual(t, answers(honest), 4)
 	})
 }
+
+// So do hashes of version 2.
+func TestLimitCountsHashes(t *testing.T) {
+	lim := rate.NewLimiter(1e-3, 1<<20)
+	tor, addr := shareV2(t, CreateOptions{Version: V2}, Options{UploadLimit: lim})
+	p := dialV2(t, tor, addr)
+	for _, r := range []wire.HashRequest{{Base: 1, Length: 4, Proofs: 1}, {Length: 2}} {
+		before := lim.Tokens()
+		r.Root = rootV2(longV2)
+		hashes := p.ask(t, r)
+		require.NotEmpty(t, hashes)
+		require.InDelta(t, len(hashes), before-lim.Tokens(), 100, "and the header")
+		require.Less(t, lim.Tokens(), before-float64(len(hashes)))
+	}
+	before := lim.Tokens()
+	require.Nil(t, p.ask(t, wire.HashRequest{Root: rootV2(longV2), Base: 2, Length: 2}))
+	require.InDelta(t, before, lim.Tokens(), 1, "a reject is nothing")
+}

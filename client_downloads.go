@@ -274,11 +274,12 @@ func (c *Client) mayJoin(has int, now time.Time) bool {
 	return c.budget.Accept(c.claim(has), now)
 }
 
-// joinedPeer counts a connection that mayDial had allowed; leftPeer ends any.
-func (c *Client) joinedPeer() {
+// joinedPeer reports whether a download with so many connections may take one that it dialled, and counts it if so; leftPeer
+// ends any.
+func (c *Client) joinedPeer(has int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.budget.Joined()
+	return c.budget.Join(c.claim(has), now)
 }
 
 func (c *Client) leftPeer() {

@@ -295,9 +295,15 @@ func (r *resolver) note(err error) {
 	}
 }
 
-// take runs the connection to a peer until it ends.
+// take runs the connection to a peer until it ends, if there is a place for it.
 func (r *resolver) take(k *connection, from peerlist.Source) bool {
-	r.client.joinedPeer()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if !r.client.joinedPeer(len(r.peers), now) {
+		r.discovery.candidates.Left(k.addr, true, now)
+		return false
+	}
 	r.tasks.Go(func() { r.serve(k, from) })
 	return true
 }

@@ -376,8 +376,7 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 	if k.incoming {
 		return d.client.mayJoin(d.swarm.live, now)
 	}
-	d.client.joinedPeer() // it was counted when it was dialled
-	return true
+	return d.client.joinedPeer(d.swarm.live, now)
 }
 
 // turnOver makes room for other peers if all places are taken: at once if one network has too many of them or hardly

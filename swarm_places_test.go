@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -90,4 +91,28 @@ func TestMoreDownloadsThanConnections(t *testing.T) {
 		simnet.Sleep(4 * time.Minute)
 		require.True(t, all[5].Stats().Complete, "%d connections", connected(all...))
 	})
+}
+
+// A source names thousands of addresses at which there is no peer, so that dials are always under way. They take no place from a
+// seed that dials us.
+func TestDialsInVainTakeNoPlaces(t *testing.T) {
+	for _, most := range []int{1, 10, 20} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, blockSize, 64*blockSize)
+			c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+			c.MaxPeers = most
+			d := simLeech(t, c, content)
+			simnet.Sleep(time.Second)
+			for k := range 3000 {
+				d.discovery.found(peerlist.FromPEX, "66.0.0.0/16", netip.AddrPortFrom(netip.AddrFrom4([4]byte{66, byte(k >> 8), byte(k), 1}), 1))
+			}
+			simnet.Sleep(time.Second)
+			seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+			require.NoError(t, seed.Arrive())
+			defer seed.Stop()
+			seed.Call(1, netaddr.Of(c.Addr()), time.Minute)
+			simnet.Sleep(30 * time.Second)
+			require.True(t, d.Stats().Complete, "with %d connections", most)
+		})
+	}
 }

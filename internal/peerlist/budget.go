@@ -33,17 +33,19 @@ func (c Claim) share() int { return max(1, c.Most/max(1, c.Sharing)) }
 // InUse returns how many connections there are, and how many are being made.
 func (b *Budget) InUse() (connected, dialling int) { return b.connected, b.dials.halfOpen }
 
-// room reports whether a download may have one connection more. The last tenth of the budget is for those
-// below their share.
-func (b *Budget) room(c Claim, now time.Time) bool {
+// room reports whether a download may have one connection more, if so many are left. The last tenth of the budget is for
+// those below their share.
+func (b *Budget) room(c Claim, left int, now time.Time) bool {
 	if c.Most <= 0 {
 		return true
 	}
-	left, below := b.left(c), c.Has < c.share()
-	if left <= 0 && below {
+	if c.Has >= c.share() {
+		return left > c.Most/10
+	}
+	if left <= 0 {
 		b.refused = now
 	}
-	return left > 0 && below || !below && !b.AllTaken(c)
+	return left > 0
 }
 
 // left is how many more connections all downloads may have.
@@ -79,7 +81,7 @@ func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time
 // Dial reports whether a download may make one connection more now, to an address, and counts it if so. EndDial
 // follows. Downloads that are refused because too many dials are under way take turns, with one dial each.
 func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
-	if !b.room(c, now) {
+	if !b.room(c, b.left(c), now) {
 		b.dials.served(c.By)
 		return false
 	}
@@ -113,7 +115,7 @@ func (b *Budget) begin(addr netip.Addr, now time.Time) {
 // Turn yields the downloads whose turn it is to dial now.
 func (b *Budget) Turn(now time.Time) iter.Seq[any] { return b.dials.turn(now) }
 
-// EndDial counts a dial that is over. If it led to a connection, Joined is called before.
+// EndDial counts a dial that is over. If it led to a connection, Join is called before.
 func (b *Budget) EndDial() { b.dials.end() }
 
 // DialAt returns when a download may dial a candidate that is due at the given time, as far as that is known.
@@ -122,7 +124,7 @@ func (b *Budget) DialAt(c Claim, due, now time.Time) time.Time {
 		due = now
 	}
 	n, wait := b.dials.left(c.By, now)
-	if n == 0 && wait == 0 || !b.room(c, now) {
+	if n == 0 && wait == 0 || !b.room(c, b.left(c), now) {
 		wait = budgetRound // too many are half open, or connected, or it is another's turn
 	}
 	if again := now.Add(wait); due.Before(again) {
@@ -131,15 +133,28 @@ func (b *Budget) DialAt(c Claim, due, now time.Time) time.Time {
 	return due
 }
 
-// Accept reports whether a download may take a connection that a peer made, and counts it if so.
+// Accept reports whether a download may take a connection that a peer made, and counts it if so. Dials under way take no place
+// from it, because most candidates may not exist.
 func (b *Budget) Accept(c Claim, now time.Time) bool {
-	if !b.room(c, now) {
+	if !b.room(c, c.Most-b.connected, now) {
 		return false
 	}
 	b.connected++
 	return true
 }
 
-// Joined counts a connection that was dialled, Left one of either kind that has ended.
-func (b *Budget) Joined() { b.connected++ }
-func (b *Budget) Left()   { b.connected-- }
+// Join reports whether a download may take a connection that it dialled, and counts it if so: peers may have taken the last place
+// since Dial.
+func (b *Budget) Join(c Claim, now time.Time) bool {
+	if c.Most > 0 && b.connected >= c.Most {
+		if c.Has < c.share() {
+			b.refused = now
+		}
+		return false
+	}
+	b.connected++
+	return true
+}
+
+// Left counts a connection that has ended.
+func (b *Budget) Left() { b.connected-- }

@@ -17,7 +17,7 @@ func TestBudgetOfOne(t *testing.T) {
 		if !b.Dial(c, host, now) {
 			return false
 		}
-		b.Joined()
+		require.True(t, b.Join(c, now))
 		b.EndDial()
 		now = now.Add(time.Second)
 		return true
@@ -77,7 +77,7 @@ func TestBudgetPacesDials(t *testing.T) {
 	require.False(t, b.Dial(c, host, epoch), "too many are half open")
 	require.Equal(t, epoch.Add(time.Second), b.DialAt(c, time.Time{}, epoch))
 	for range 10 {
-		b.Joined()
+		require.True(t, b.Join(c, epoch))
 		b.EndDial()
 	}
 	for range 10 {
@@ -91,4 +91,24 @@ func TestBudgetPacesDials(t *testing.T) {
 	require.Equal(t, epoch.Add(time.Second), b.DialAt(c, epoch, epoch.Add(600*time.Millisecond)), "too many dials in a second")
 	require.False(t, b.Dial(c, host, epoch.Add(600*time.Millisecond)))
 	require.True(t, b.Dial(c, host, epoch.Add(time.Second)))
+}
+
+// Dials under way take no place from peers that dial us. One that succeeds when the last place is taken has none.
+func TestBudgetOfPeersThatDial(t *testing.T) {
+	var b Budget
+	c := Claim{Sharing: 1, Most: 3}
+	for range 3 {
+		require.True(t, b.Dial(c, host, epoch))
+	}
+	require.False(t, b.Dial(c, host, epoch))
+	require.True(t, b.Join(c, epoch))
+	for has := 1; has < 3; has++ {
+		require.True(t, b.Accept(Claim{Has: has, Sharing: 1, Most: 3}, epoch))
+	}
+	require.False(t, b.Accept(Claim{Has: 3, Sharing: 1, Most: 3}, epoch))
+	require.False(t, b.Join(Claim{Has: 3, Sharing: 1, Most: 3}, epoch))
+	later := epoch.Add(time.Minute)
+	require.Zero(t, b.Excess(Claim{Has: 3, Sharing: 2, Most: 3}, later))
+	require.False(t, b.Join(Claim{Has: 0, Sharing: 2, Most: 3}, later))
+	require.Equal(t, 1, b.Excess(Claim{Has: 3, Sharing: 2, Most: 3}, later), "in favour of one below its share")
 }

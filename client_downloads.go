@@ -134,13 +134,13 @@ func (c *Client) remove(d *Download) {
 	}
 }
 
-// An acceptor takes the connections that peers make to us in a swarm.
+// An acceptor takes the incoming connections of a swarm.
 type acceptor struct {
 	hashes infoHashes
 	take   func(*connection, peerlist.Source) bool // false if the connection is not wanted; the caller closes it then
 }
 
-// acceptorFor returns what takes incoming connections for an info hash: a download, or a magnet link that is being resolved.
+// acceptorFor returns the acceptor for an info hash. It is that of a download, or of a magnet link that is being resolved.
 func (c *Client) acceptorFor(h Hash) (to acceptor, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,7 +155,7 @@ func (c *Client) acceptorFor(h Hash) (to acceptor, ok bool) {
 	return acceptor{}, false
 }
 
-// stream is the info hash that an encrypted handshake is for.
+// stream returns the info hash that an encrypted handshake names by id, its stream identifier.
 func (c *Client) stream(id [20]byte) (infoHash [20]byte, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

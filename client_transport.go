@@ -261,7 +261,7 @@ func (c *Client) closeHandshakes() {
 	}
 }
 
-// finishHandshake waits for the handshake, and hands the connection to what it is for.
+// finishHandshake waits for the handshake, and hands the connection to the acceptor for its info hash.
 func (c *Client) finishHandshake(h *pendingHandshake, addr netip.AddrPort) {
 	defer h.cancel()
 	k, to, err := c.awaitHandshake(h, addr)

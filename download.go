@@ -125,8 +125,8 @@ type traffic struct {
 //
 // If something must be fetched and there is no source of peers, DownloadAll fails at once with an error that matches
 // ErrUnsupported. This happens if the torrent names neither trackers nor web seeds, o names no peers and no source of peers, and
-// neither the DHT nor local discovery may be used (they never are for a private torrent). In that case Start does not fail: it logs
-// a warning and waits for peers to connect or to be named by AddPeers.
+// neither the DHT nor local discovery may be used (they never are for a private torrent). In that case Start does not fail: it
+// logs a warning and waits for peers to connect or to be named by AddPeers.
 func (t *Torrent) DownloadAll(ctx context.Context, o *Options) (*Downloaded, error) {
 	d, err := t.start(ctx, o, true)
 	if err != nil {
@@ -205,7 +205,7 @@ func (d *Download) share() {
 	}
 	d.becomeComplete()
 	if d.inVain() {
-		why := fmt.Errorf("no peer to ask, for the torrent names neither trackers nor web seeds: %w", ErrUnsupported)
+		why := fmt.Errorf("no peer to ask: the torrent names neither trackers nor web seeds: %w", ErrUnsupported)
 		if d.unattended {
 			d.fail(fmt.Errorf("download %s: %w", d.t.name, why))
 		} else {

@@ -9,15 +9,15 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// doubts are pieces in doubt. One goroutine hashes them, however many become that at once: it takes all that wait.
+// doubts are the pieces in doubt that wait to be hashed. One goroutine hashes them: each time it takes all that wait.
 type doubts struct {
 	waiting bits.Set
-	hashed  chan struct{} // closed once what waits is hashed; nil if nothing does
-	running bool          // the goroutine
+	hashed  chan struct{} // closed once the waiting pieces are hashed; nil if none wait
+	running bool          // the goroutine runs
 }
 
-// recheck drops a piece because storage failed or holds something else, until it was hashed again. Other pieces in the
-// same files are rechecked with it.
+// recheck puts a piece in doubt, because storage failed or a file has changed, until it is hashed again. If files of the piece
+// have changed, their other pieces are hashed again as well.
 func (d *Download) recheck(piece int, why error) {
 	d.log.Warn("storage", "piece", piece, "err", why)
 	d.mu.Lock()
@@ -35,11 +35,11 @@ func (d *Download) recheck(piece int, why error) {
 	d.doubt(piece)
 }
 
-// doubt hashes pieces again, and those that are in files which have changed with them. Until then they are not there. It
-// does not wait, and returns what is closed when they are hashed.
+// doubt puts pieces in doubt and has them hashed again, with all pieces of those of their files that have changed. Until then the
+// download does not have them. It does not wait for the hashing, and returns a channel that is closed when that is done.
 //
-// Nothing that was verified is handed out of a file that has changed: its pieces are in doubt before the store accepts it
-// as it is. They are put in doubt once more after that, because one may have been hashed before it.
+// No piece of a changed file is handed out as verified: all of them are in doubt before the store accepts the file as it is now.
+// They are put in doubt again afterwards, because one may have been hashed before the store accepted the file.
 func (d *Download) doubt(pieces ...int) (hashed <-chan struct{}) {
 	d.mu.Lock()
 	d.disk.rechecks++
@@ -79,12 +79,12 @@ func (d *Download) distrust(which bits.Set) {
 	d.putInDoubt(which)
 }
 
-// putInDoubt puts pieces in doubt, as far as they are verified, and returns those that are in doubt now. The caller holds d.mu.
+// putInDoubt puts those of the pieces in doubt that are verified, and returns those that are in doubt now. The caller holds d.mu.
 func (d *Download) putInDoubt(which bits.Set) (doubted bits.Set) {
 	doubted = bits.New(d.t.NumPieces())
 	for i := range which.All() {
 		if a := d.assembling.pieces[int32(i)]; a != nil && a.direct {
-			// Blocks on storage of a started piece may be wrong, too. The peers that sent them are not to blame.
+			// Blocks of a started piece that are on storage may be wrong as well. The peers that sent them are not to blame.
 			d.cancelAll(d.picker.Abandon(i))
 			d.pending.freed = true
 		}
@@ -98,7 +98,7 @@ func (d *Download) putInDoubt(which bits.Set) (doubted bits.Set) {
 	return doubted
 }
 
-// hashSoon has pieces hashed that are in doubt. The caller holds d.mu.
+// hashSoon has pieces in doubt hashed, and returns a channel that is closed when they are. The caller holds d.mu.
 func (d *Download) hashSoon(which bits.Set) (hashed <-chan struct{}) {
 	if which.Count() == 0 || d.ended() {
 		d.signal()
@@ -121,7 +121,7 @@ func (d *Download) hashSoon(which bits.Set) (hashed <-chan struct{}) {
 	return q.hashed
 }
 
-// hasAll reports whether the pieces from first to before end are verified, and none is in doubt.
+// hasAll reports whether all pieces from first up to but not including end are verified, and none is in doubt.
 func (d *Download) hasAll(first, end int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,7 +135,7 @@ func (d *Download) hasAll(first, end int) bool {
 	return true
 }
 
-// hashDoubted hashes what is in doubt until nothing is.
+// hashDoubted hashes the waiting pieces until none wait.
 func (d *Download) hashDoubted() {
 	for {
 		d.mu.Lock()
@@ -155,15 +155,15 @@ func (d *Download) hashDoubted() {
 	}
 }
 
-// hashAgain hashes pieces that are in doubt. A piece that cannot be read is fetched and written again: this repairs a
-// bad sector, or returns an error that says why not.
+// hashAgain hashes pieces that are in doubt. A piece that cannot be read is fetched and written again, which repairs a bad sector
+// or ends the download with an error.
 func (d *Download) hashAgain(which bits.Set) {
 	err := storage.Verify(d.life.ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, func(i int, ok bool) {
 		now := time.Now()
 		d.mu.Lock()
 		defer d.unlock(now)
 		if q := &d.disk.doubts; q.hashed != nil && q.waiting.Has(i) {
-			return // the file has changed again since
+			return // the piece was put in doubt again meanwhile
 		}
 		d.countChecked(i)
 		if ok {
@@ -177,7 +177,7 @@ func (d *Download) hashAgain(which bits.Set) {
 	}
 }
 
-// giveUp tells peers that we no longer have a piece that is in doubt. The caller holds d.mu.
+// giveUp tells all peers that the download no longer has a piece, which is in doubt. The caller holds d.mu.
 func (d *Download) giveUp(i int) {
 	d.selection.choice.piece(i, false)
 	for _, p := range d.swarm.peers {

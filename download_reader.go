@@ -45,9 +45,9 @@ type reader struct {
 	closed bool
 }
 
-// Open opens a file that is chosen or OnDemand for reading while the download runs. Reads wait for the bytes they need, and the pieces just
-// ahead of the reader are fetched before others. The result is also an io.ReaderAt, and works with http.ServeContent. When ctx
-// ends, reads no longer wait. Once the Downloaded is closed, reads fail with ErrClosed.
+// Open opens a file that is chosen or OnDemand for reading while the download runs. Reads wait for the bytes they need, and the
+// pieces just ahead of the reader are fetched before others. The result is also an io.ReaderAt, and works with http.ServeContent.
+// When ctx ends, reads no longer wait. Once the Downloaded is closed, reads fail with ErrClosed.
 func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, error) {
 	i := slices.IndexFunc(d.t.layout.Files(), func(f layout.File) bool { return f.Path == path && !f.Pad })
 	if i < 0 {
@@ -167,7 +167,7 @@ func (r *reader) read(p []byte, off int64) (int, error) {
 				if d.hasAll(piece, piece+1) {
 					return n, nil
 				}
-				continue // it came into doubt, of which Changed does not tell
+				continue // the piece was put in doubt meanwhile, which Changed does not report
 			}
 		}
 		if d.isGone() {

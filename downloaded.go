@@ -28,8 +28,8 @@ type Downloaded struct {
 	store storage.Store
 	stop  func() error // ends sharing
 
-	// verified reports whether pieces are verified, from one to before another. It takes the download's mutex, which is
-	// taken before mu; nil is all of them.
+	// verified reports whether the pieces from first up to but not including end are verified. It locks the download's mutex, so
+	// the caller must not hold mu. If it is nil, all pieces are verified.
 	verified func(first, end int) bool
 
 	// closeStore closes the store, once. A download that fails calls it before Close does. Slices of files
@@ -116,12 +116,12 @@ func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// inDoubt is the error of a file whose pieces are not verified any more.
+// inDoubt returns the error for a file of which a piece is in doubt.
 func (d *Downloaded) inDoubt(i int) error {
-	return fmt.Errorf("%s: %w: it is not verified again yet", d.t.layout.File(i).Path, storage.ErrChanged)
+	return fmt.Errorf("%s: %w, and not verified again yet", d.t.layout.File(i).Path, storage.ErrChanged)
 }
 
-// readStored is readAt of what the store does not find changed.
+// readStored is readAt, but finds only changes that the store reports: pieces in doubt are read as well.
 func (d *Downloaded) readStored(i int, p []byte, off int64) (int, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -249,7 +249,7 @@ func (f *DownloadedFile) Bytes() ([]byte, error) {
 	return b, err
 }
 
-// slice is Bytes of what the store does not find changed.
+// slice is Bytes, but finds only changes that the store reports: pieces in doubt are returned as well.
 func (d *Downloaded) slice(i int) ([]byte, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()

@@ -147,8 +147,9 @@ const (
 	messageWork = 4         // of any message
 	answerWork  = 100       // of one that is answered
 	requestWork = 400       // of a request, and of a cancel that withdraws one
-	blockWork   = 1_000     // that a block from the peer earns, and 16 KiB of blocks to it
-	// leastRest is how long a peer is read later at least: to wait after each message would cost more than most messages.
+	blockWork   = 1_000     // earned by a block from the peer, and by 16 KiB of blocks to it
+	// leastRest is the shortest wait before the next message is read. Waits after each message would cost more than most
+	// messages.
 	leastRest = 10 * time.Millisecond
 )
 
@@ -159,9 +160,10 @@ func (p *peer) charge(work int64, now time.Time) {
 	p.rest = p.work.Charge(work, now)
 }
 
-// earns returns the work that an answer to a request earns: by its length, but no less than it cost if it is the short block at the
-// end of a piece. With pieces or files of some KiB there are no other blocks. An honest peer requests each about once; one that
-// requests more of them than there are pieces pays for the others. It is called by the writing goroutine.
+// earns returns the work that the answer to a request earns the peer. It is proportional to the length of the block, but a short
+// block at the end of a piece earns no less than its request cost: a torrent with pieces of a few KiB has only such blocks. An
+// honest peer requests each of them about once, so that at most as many as there are pieces earn this. It is called by the
+// writing goroutine.
 func (p *peer) earns(r outbox.Request) int64 {
 	const cost = messageWork + requestWork
 	work := int64(r.Length) / (blockSize / blockWork)

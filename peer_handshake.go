@@ -19,7 +19,7 @@ import (
 // handshakeTimeout bounds a handshake, encryption included.
 const handshakeTimeout = 10 * time.Second
 
-var errSelf = errors.New("connected to ourselves")
+var errSelf = errors.New("connected to self")
 
 // errNotAllowed is the error for a known address that Client.Allow forbids now.
 var errNotAllowed = errors.New("the client does not allow this address")
@@ -32,7 +32,7 @@ type connection struct {
 	encrypted bool
 	way       way
 	theirs    wire.Handshake
-	v2        bool // it is of version 2 (BEP 52): its info hash is, or it was upgraded to that
+	v2        bool // its info hash is that of version 2 (BEP 52), or the handshake upgraded it to that
 }
 
 // connect dials a peer and makes the handshake with it, by several ways. The first complete handshake wins. in is the info
@@ -64,9 +64,9 @@ func (c *Client) connect(ctx context.Context, addr netip.AddrPort, h infoHashes,
 	return k, nil
 }
 
-// reconnect replaces a connection in the first swarm of a hybrid by one in the second, because the peer supports version 2 and yet
-// answered with the info hash of version 1. libtorrent does this if the connection is encrypted. In the first swarm most of version
-// 2, such as the hashes of blocks, is not available.
+// reconnect replaces a connection in the first swarm of a hybrid by one in the second. It is called if the peer supports version
+// 2 but answered with the info hash of version 1, as libtorrent does if the connection is encrypted. In the first swarm most of
+// version 2, such as the hashes of blocks, is not available.
 func (c *Client) reconnect(ctx context.Context, k *connection, h infoHashes) (_ *connection, err error) {
 	k.Close()
 	for _, in := range []Hash{h.second, h.first} {
@@ -109,11 +109,11 @@ func (c *Client) tryConnect(ctx context.Context, by way, addr netip.AddrPort, h 
 	return k, c.readHandshake(k, h, &ours)
 }
 
-// errLine refuses a dial that the author of a magnet link may have aimed at another program than a peer.
-var errLine = errors.New("handshake: an info hash like a line of text is told to no address inside the network unencrypted")
+// errLine is the error for a dial with which the author of a magnet link may have aimed at a program that is not a peer.
+var errLine = errors.New("handshake: an info hash that contains a line of text is not sent to a local address unencrypted")
 
-// hasLine reports whether a program that reads lines could take a part of an info hash for a command: a line's end, and letters
-// somewhere behind it.
+// hasLine reports whether a program that reads lines could take a part of an info hash for a command: whether the hash contains a
+// line break and, somewhere after it, three letters in a row.
 func hasLine(h Hash) bool {
 	at := bytes.IndexAny(h[:], "\r\n")
 	if at < 0 {
@@ -133,8 +133,8 @@ func hasLine(h Hash) bool {
 	return false
 }
 
-// readBeginning reads the beginning of the handshake on an incoming connection: of a plain one what shows that it is plain,
-// of an encrypted one the whole public key, so that a peer that sent less makes us do no work.
+// readBeginning reads the beginning of the handshake on an incoming connection. Of a plain handshake it reads the bytes that show
+// that it is plain. Of an encrypted one it reads the whole public key, so that a peer that sends less causes no computation.
 func (c *Client) readBeginning(conn net.Conn) ([]byte, error) {
 	begin := make([]byte, mse.KeySize)
 	first, rest := begin[:mse.PlainSize], begin[mse.PlainSize:]
@@ -154,8 +154,8 @@ func (c *Client) readBeginning(conn net.Conn) ([]byte, error) {
 	return begin, err
 }
 
-// answerHandshake makes the handshake on an incoming connection of which readBeginning was read, encrypted if the peer starts
-// so, and finds what it is for. It closes conn on failure.
+// answerHandshake makes the handshake on an incoming connection and finds the acceptor for its info hash. begin is what
+// readBeginning returned. The handshake is encrypted if the peer began it so. answerHandshake closes conn on failure.
 func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.AddrPort, begin []byte) (_ *connection, to acceptor, err error) {
 	defer closeUnless(&err, conn)
 	defer interrupt(ctx, conn)(&err)
@@ -175,8 +175,8 @@ func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.
 			return nil, to, fmt.Errorf("handshake: %w", err)
 		}
 	}
-	// A peer may wait for our answer before it sends its peer id. Trackers that test whether we can be reached
-	// never send one.
+	// A peer may wait for the answer before it sends its peer id. A tracker that tests whether the client can be reached never
+	// sends one.
 	head, id := p[:wire.HandshakeHead], p[wire.HandshakeHead:]
 	if _, err := io.ReadFull(k, head[len(first):]); err != nil {
 		return nil, to, fmt.Errorf("handshake: %w", err)
@@ -198,7 +198,7 @@ func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.
 	}
 	k.theirs.PeerID = [20]byte(id)
 	if k.theirs.PeerID == ours.PeerID {
-		return nil, to, errSelf // the end that dialled learns this from our answer
+		return nil, to, errSelf // the end that dialled finds this out from the answer
 	}
 	return k, to, nil
 }

@@ -38,7 +38,7 @@ type uploading struct {
 	forgot    time.Time                         // when entries older than lookAgain were last removed
 }
 
-// answers paces the messages beside blocks that count as uploads: parts of info dictionaries, and hashes.
+// answers paces those messages other than blocks that count as uploads: pieces of metadata (BEP 9) and hashes (BEP 52).
 type answers struct {
 	mu   sync.Mutex
 	pace ratelimit.Answers
@@ -157,8 +157,8 @@ func (p *peer) reject(r outbox.Request) error {
 }
 
 // write sends the contents of the outbox until the connection ends, and returns why it ended. Messages go first. A
-// block is read from storage only when it is about to be sent; while a limit delays it, messages still pass, and long ones
-// that the limit counts, too, are sent between blocks.
+// block is read from storage only when it is about to be sent. While a limit delays it, messages still pass. Long messages that
+// the limit counts as well are sent between blocks.
 func (p *peer) write() error {
 	w := writer{p: p, turn: ratelimit.NewTurn(p.d.uploadLimits), lastSent: time.Now()}
 	defer func() { w.turn.Leave(time.Now()) }()
@@ -191,8 +191,8 @@ type writer struct {
 	payload  []byte           // scratch
 	deadline time.Time        // of the connection
 	lastSent time.Time
-	// lastAnswered is when requests were last answered. It is earlier than lastSent in a busy swarm, where a have goes out
-	// each moment.
+	// lastAnswered is when a request was last answered. In a busy swarm it is much earlier than lastSent, because have messages
+	// are sent all the time.
 	lastAnswered time.Time
 }
 
@@ -348,7 +348,7 @@ func (d *Download) readForUpload(r outbox.Request, b []byte) bool {
 	var err error
 	if look {
 		if err = d.store.Changed(int(r.Piece)); err == nil && !d.hasAll(int(r.Piece), int(r.Piece)+1) {
-			return false // Changed does not tell of what is in doubt
+			return false // a piece is in doubt, which Changed does not report
 		}
 	}
 	if err == nil {

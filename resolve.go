@@ -89,13 +89,13 @@ type resolver struct {
 	holder       *account.Holder // of its drafts
 	peers        map[*metadataConn]struct{}
 	numbered     int  // connections so far
-	accepting    bool // connections that peers make
-	accepted     int  // connections that peers made and that do not end
+	accepting    bool // incoming connections are accepted
+	accepted     int  // incoming connections that are not ending
 	idlers       peerlist.Idlers
 	work         ratelimit.Accounts[netip.Prefix] // of hosts that left
 	named        []netip.AddrPort                 // by the link
 	served       []netip.AddrPort                 // connections that were of use and are over
-	info         []byte                           // once it has its hash
+	info         []byte                           // the metadata; nil until its hash matches
 	lastProgress time.Time
 }
 
@@ -131,7 +131,7 @@ func (r *resolver) run() (*Torrent, error) {
 	r.discovery.candidates.Lone = true
 	defer r.client.showResolver(r)()
 	if len(r.m.Peers)+len(r.o.Peers) == 0 && !r.discovery.sources() {
-		return nil, fmt.Errorf("no peer to ask, for the link names neither trackers nor peers: %w", ErrUnsupported)
+		return nil, fmt.Errorf("no peer to ask: the link names neither trackers nor peers: %w", ErrUnsupported)
 	}
 	r.discovery.found(peerlist.FromUser, "", r.o.Peers...)
 	for _, peer := range r.m.Peers[:min(len(r.m.Peers), maxMagnetURLs)] {
@@ -178,7 +178,7 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 		if err := p.source.Overdue(now); err != nil {
 			p.end(err)
 		}
-		p.signal() // what it may be asked for changes with time
+		p.signal() // the pieces to request from it change with time
 	}
 	if len(r.peers) > 0 {
 		next = now.Add(tick)
@@ -231,7 +231,7 @@ func (r *resolver) makeRoom(now time.Time) {
 	}
 }
 
-// worth returns what decides whether a peer keeps its place. The caller holds r.mu.
+// worth returns the worth of a peer, which decides whether it keeps its place. The caller holds r.mu.
 func (r *resolver) worth(p *metadataConn) peerlist.Worth {
 	return peerlist.Worth{
 		ID: p.id, Addr: p.conn.addr.Addr(), Keep: p.from == peerlist.FromUser,
@@ -257,8 +257,8 @@ func (r *resolver) hungry() bool {
 	return len(r.peers) == 0
 }
 
-// lookUp adds the addresses of a peer that the link names as host:port. The user gave the link, so they stay candidates however often
-// they fail.
+// lookUp adds the addresses of a peer that the link names as host:port. The user gave the link, so they stay candidates however
+// often they fail.
 func (r *resolver) lookUp(peer string) {
 	host, p, err := net.SplitHostPort(peer)
 	port, errPort := strconv.ParseUint(p, 10, 16)
@@ -285,7 +285,7 @@ func (r *resolver) lookUp(peer string) {
 	}
 }
 
-// note records why a peer was of no use, in case it is the last error.
+// note records why a peer was of no use, for the error of Resolve.
 func (r *resolver) note(err error) {
 	r.log.Debug("in vain", "err", err)
 	r.mu.Lock()
@@ -308,21 +308,22 @@ func (r *resolver) take(k *connection, from peerlist.Source) bool {
 	return true
 }
 
-// serve runs a connection that the client has counted.
+// serve runs a connection that is already in the client's count.
 func (r *resolver) serve(k *connection, from peerlist.Source) {
 	defer r.signal()
 	r.note(&PeerError{k.addr, r.speak(k, from)})
 }
 
-// accepts says whether accept takes connections.
+// accepts sets whether accept takes connections.
 func (r *resolver) accepts(yes bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.accepting = yes
 }
 
-// accept is like take for a connection that the peer made, as one behind a router has to, and reports whether it is wanted. Half of
-// the places are for peers that we dial. When all others are taken, one of these makes room, as in a download.
+// accept is like take for an incoming connection, and reports whether it is wanted. Peers behind a router cannot be reached
+// otherwise. Half of the places are for peers that the resolver dials. If all others are taken, one of the incoming connections
+// makes room, as in a download.
 func (r *resolver) accept(k *connection, from peerlist.Source) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -331,7 +332,7 @@ func (r *resolver) accept(k *connection, from peerlist.Source) bool {
 		return false
 	}
 	var all []peerlist.Connection
-	var dialled []peerlist.Worth // those that dialled us
+	var dialled []peerlist.Worth // peers of incoming connections
 	for p := range r.peers {
 		if p.closing != nil {
 			continue
@@ -349,7 +350,7 @@ func (r *resolver) accept(k *connection, from peerlist.Source) bool {
 	joined := r.accepted < max(r.o.maxPeers()/2, 1) && r.client.mayJoin(len(all), now)
 	if !joined {
 		if r.idlers.Has(k.addr.Addr(), now) {
-			return false // it lost its place lately because it gave nothing
+			return false // it recently lost its place because it sent nothing
 		}
 		out, ok := peerlist.Displaced(now, dialled, k.addr.Addr())
 		if !ok {
@@ -416,7 +417,7 @@ func (r *resolver) ban(addr netip.AddrPort) {
 
 // judge checks a complete draft of the metadata.
 func (r *resolver) judge(d *metadata.Draft) {
-	text := d.Text() // nothing writes to it any more
+	text := d.Text() // no goroutine writes to it any more
 	ok := r.m.names(text)
 	r.mu.Lock()
 	defer r.mu.Unlock()

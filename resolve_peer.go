@@ -21,20 +21,20 @@ type metadataConn struct {
 	waker               // of write
 	ended chan struct{} // closed with closing
 
-	id     int // of the connection within the resolver
+	id     int // number of the connection within the resolver
 	from   peerlist.Source
 	joined time.Time
-	earned time.Time // when it last sent metadata that it was asked for; zero if never
+	earned time.Time // when it last sent metadata that was requested; zero if never
 
 	work    ratelimit.Account // of its messages; of the reading goroutine
 	source  *metadata.Peer
 	number  byte // the peer's number for ut_metadata; 0 until the peer said so
 	pex     pex.Exchange
-	refused []int // pieces that it asks us for
-	closing error // why it ends, once it does
+	refused []int // pieces that the peer requested, and whose rejects are to be sent
+	closing error // why the connection ends; nil until it does
 }
 
-// maxRefused is how many requests of a peer may wait for their reject; those beyond get none.
+// maxRefused is how many requests of a peer may wait for their rejects. Further requests get none.
 const maxRefused = 64
 
 // speak asks a peer for metadata until the connection ends, and returns why it did.
@@ -53,7 +53,7 @@ func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	p.id = r.numbered
 	r.peers[p] = struct{}{}
 	if !k.theirs.Extended() {
-		p.end(errors.New("speaks no extensions"))
+		p.end(errors.New("does not support extensions"))
 	}
 	err := p.closing
 	r.mu.Unlock()
@@ -83,14 +83,14 @@ func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	if public {
 		r.work.Close(host, p.work, now)
 	}
-	if !k.incoming { // otherwise no peer listens at the address
+	if !k.incoming { // the port of an incoming connection is not one that the peer listens at
 		if p.source.Useful() {
 			r.served = append(r.served, k.addr)
 		}
 		r.discovery.candidates.Left(k.addr, p.source.Useful() && p.source.Overdue(now) == nil, now)
 	}
 	for q := range r.peers {
-		q.signal() // what it was asked for is free for others
+		q.signal() // the pieces that were requested from p may be requested from q
 	}
 	if len(r.peers) == 0 {
 		r.discovery.wakeSources()
@@ -98,14 +98,14 @@ func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	return err
 }
 
-// stop ends the connection. Only the first reason counts.
+// stop ends the connection. The first reason is kept.
 func (p *metadataConn) stop(why error) {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
 	p.end(why)
 }
 
-// end is like stop. Its place is free at once. The caller holds p.r.mu.
+// end is like stop. The place of the connection is free at once. The caller holds p.r.mu.
 func (p *metadataConn) end(why error) {
 	if p.closing == nil {
 		p.closing = why
@@ -118,7 +118,7 @@ func (p *metadataConn) end(why error) {
 	}
 }
 
-// write sends our first messages and requests for metadata, until the connection ends.
+// write sends the first messages and then requests for metadata, until the connection ends.
 func (p *metadataConn) write() error {
 	r := p.r
 	var b []byte
@@ -174,8 +174,8 @@ func (p *metadataConn) asks(b []byte, now time.Time) []byte {
 	return b
 }
 
-// read acts on messages until the connection ends, and returns why it ended. Only extension messages are of use: the
-// others presuppose the metadata.
+// read acts on messages until the connection ends, and returns why it ended. It ignores other messages than those of extensions,
+// because without the metadata they cannot be used.
 func (p *metadataConn) read() error {
 	holder := p.r.client.account.Join(func() { go p.stop(errHoldsMost) })
 	defer holder.Leave()
@@ -214,12 +214,14 @@ func (p *metadataConn) actExtended(m wire.Message, now time.Time) (err error) {
 	return err
 }
 
-// extendedWork is the work that an extension message causes. Each has the writer look for what to ask the peer for.
+// extendedWork returns the work that an extension message causes. After each, the writer looks for pieces to request from the
+// peer.
 func (p *metadataConn) extendedWork(payload []byte) int64 {
 	return answerWork + int64(len(payload)) + p.source.Steps()
 }
 
-// charge charges the peer with the work that a message causes. If that is too much, it returns only when the next one may be read.
+// charge charges the peer with the work that a message causes. If that is too much, it returns only when the next one may be
+// read.
 func (p *metadataConn) charge(m wire.Message, now time.Time) error {
 	work := int64(messageWork)
 	if m.ID == wire.Extended {
@@ -244,7 +246,7 @@ func (p *metadataConn) charge(m wire.Message, now time.Time) error {
 func (p *metadataConn) receiveHandshake(payload []byte) error {
 	h := wire.ParseExtHandshake(payload)
 	if h.M == nil {
-		return nil // none of what it speaks could be read; it may say so again
+		return nil // the list of its extensions could not be read; it may send another
 	}
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
@@ -252,10 +254,10 @@ func (p *metadataConn) receiveHandshake(payload []byte) error {
 		p.number = byte(id)
 	}
 	if p.number == 0 {
-		return errors.New("has no metadata to give")
+		return errors.New("does not send metadata")
 	}
 	if h.MetadataSize == 0 {
-		return nil // it does not have it either, and may say so once it does
+		return nil // the peer does not have the metadata yet, and may send another handshake when it does
 	}
 	err := p.r.metadata.Offer(p.source, h.MetadataSize)
 	p.r.charge()
@@ -290,7 +292,7 @@ func (p *metadataConn) receiveMetadata(payload []byte, now time.Time) error {
 		err = r.metadata.Rejected(p.source, m.Piece, now)
 	case wire.MetadataData:
 		if whole, err = r.metadata.Received(p.source, m, now); err == nil {
-			p.work.Earn(p.extendedWork(payload)) // few come that were not asked for
+			p.work.Earn(p.extendedWork(payload)) // few pieces that were not requested get here
 			r.lastProgress, p.earned = now, now
 			r.holder.Gave(int64(len(m.Data) / 2))
 			r.charge()

@@ -173,7 +173,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 					continue
 				}
 				if !d.hasAll(d.t.layout.PiecesOf(i)) {
-					doubted = true // since then, of which ChangedFile does not tell
+					doubted = true // a piece was put in doubt meanwhile, which ChangedFile does not report
 					continue
 				}
 				given[i] = true

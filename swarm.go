@@ -29,8 +29,8 @@ type swarm struct {
 	work         ratelimit.Accounts[netip.Prefix] // of peers that left, by address or /64
 }
 
-// hostOf is whose work is counted together if it comes again. It is not ok for a local address, behind which there may be any number
-// of peers.
+// hostOf is whose work is counted together if it comes again. It is not ok for a local address, behind which there may be any
+// number of peers.
 func hostOf(a netip.Addr) (host netip.Prefix, ok bool) { return netaddr.Host(a), !netaddr.IsLocal(a) }
 
 // AddPeers adds peers to try. Like Options.Peers, they are never given up.
@@ -263,7 +263,8 @@ func (d *Download) crowds(states []choker.Peer) {
 	}
 }
 
-// ban bans the peers at the origins of false blocks of a piece, and ends their connections. A web seed is allowed one piece. The caller holds d.mu.
+// ban bans the peers at the origins of false blocks of a piece, and ends their connections. A web seed is allowed one piece. The
+// caller holds d.mu.
 func (d *Download) ban(piece int, liars []any) {
 	for _, l := range liars {
 		if w, ok := l.(*webSeed); ok {
@@ -401,8 +402,8 @@ func (d *Download) turnOver(now time.Time) {
 	}
 }
 
-// shareOut gives up connections in favour of other downloads of the client that are below their share. If there are too few for
-// all downloads, those that give nothing change hands. The caller holds d.mu.
+// shareOut gives up connections in favour of other downloads of the client that are below their share. If there are fewer
+// connections than downloads, it drops an idle peer in favour of a download that has none. The caller holds d.mu.
 func (d *Download) shareOut(now time.Time) {
 	if n := d.client.excess(d.swarm.live, now); n > 0 {
 		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)

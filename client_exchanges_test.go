@@ -15,7 +15,8 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
-// Peers that send a part of their key and fall silent do not use up what others of their network may have answered.
+// Peers that send a part of their key and fall silent do not use up the key exchanges that others of their network may have
+// answered.
 func TestUnfinishedKeysCostNoExchange(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		us := n.NewHost("80.0.0.1", 0, 0, time.Millisecond)

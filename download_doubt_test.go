@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// watchedStore calls what is not nil: before Refresh, before Changed once, and after ReadAt.
+// watchedStore calls those of its functions that are not nil: before Refresh, before the first Changed, and after ReadAt.
 type watchedStore struct {
 	storage.Store
 	refresh func(piece int)
@@ -70,7 +70,7 @@ func shareWatched(t *testing.T) (*Download, *watchedStore) {
 	return d, s
 }
 
-// While files that have changed are gone over, nothing in those that are done with is handed out.
+// While changed files are refreshed one after the other, no bytes of those already refreshed are handed out.
 func TestNothingOfAChangedFileIsHandedOut(t *testing.T) {
 	d, s := shareWatched(t)
 	reached, hold := make(chan struct{}), make(chan struct{})
@@ -100,7 +100,7 @@ func TestNothingOfAChangedFileIsHandedOut(t *testing.T) {
 	require.Error(t, err, "until it is fetched again")
 }
 
-// Nor is anything that was verified when a read began.
+// A read does not return bytes that were verified when it began and are in doubt when it ends.
 func TestNothingThatComesIntoDoubtIsHandedOut(t *testing.T) {
 	for name, read := range map[string]func(t *testing.T, d *Download) error{
 		"upload": func(t *testing.T, d *Download) error {
@@ -132,7 +132,7 @@ func TestNothingThatComesIntoDoubtIsHandedOut(t *testing.T) {
 	}
 }
 
-// What was hashed before a file changed again says nothing of it.
+// The result of a hash from before a file changed again is discarded.
 func TestAFileChangesWhileItIsHashedAgain(t *testing.T) {
 	d, s := shareWatched(t)
 	_, content := testContent(blockSize, 2*blockSize, 2*blockSize)

@@ -206,9 +206,10 @@ func FuzzParseMagnet(f *testing.F) {
 	})
 }
 
-// The author of a link chooses its info hash, and the addresses of peers. No program at a private address that reads lines is told one
-// of the author's. A client that encrypts did so too, because it dials again without encryption if it is not answered.
-func TestResolveTellsNoLines(t *testing.T) {
+// The author of a link chooses its info hash and the addresses of peers. A program at a private address that reads lines never
+// receives one of the author's. That holds for a client that prefers encryption as well, which dials again without it if the peer
+// does not answer.
+func TestResolveSendsNoLines(t *testing.T) {
 	for _, policy := range []EncryptionPolicy{PreferEncryption, DisableEncryption, RequireEncryption} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			l, err := n.NewHost("10.0.0.2", 0, 0, 0).Listen("tcp", ":6379")

@@ -436,8 +436,8 @@ func TestPEXReceived(t *testing.T) {
 	})
 }
 
-// Strangers that connect again and again tell us of other addresses of ours. To order thousands of candidates anew for each would be
-// dear.
+// Peers that connect again and again each report another external address of the client. To sort thousands of candidates again
+// for each report would cost too much.
 func TestExternalAddressChangesSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := crowded(t, plainTorrent(10), 0)

@@ -257,8 +257,8 @@ func TestHolePunchTarget(t *testing.T) {
 	})
 }
 
-// A stranger says again and again to connect to a peer that is away for a while and does not speak uTP. Attempts by uTP are no
-// reason not to dial it as usual.
+// A peer sends connect messages (BEP 55) again and again for another peer, which is away for a while and does not support uTP.
+// That the attempts by uTP fail does not keep the client from dialling it as usual.
 func TestHolePunchKeepsNoPeerOut(t *testing.T) {
 	for _, from := range []peerlist.Source{peerlist.FromUser, peerlist.FromTracker} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {

@@ -405,9 +405,9 @@ func countMessages(b []byte) (n int) {
 	return n
 }
 
-// A message of a stranger costs a few steps whatever it is and however large the torrent; where a message costs more, the next ones
-// are read later; and what no honest peer says ends the connection. It used to be as much as there are peers, or pieces: 55 µs an
-// interested, 7 ms a have-all of a million pieces.
+// A message of a stranger costs a few steps whatever it is and however large the torrent; where a message costs more, the next
+// ones are read later; and what no honest peer says ends the connection. It used to be as much as there are peers, or pieces: 55
+// µs an interested, 7 ms a have-all of a million pieces.
 func TestMessagesCostLittle(t *testing.T) {
 	pieces := 100_000
 	if raceEnabled() {
@@ -454,7 +454,8 @@ func TestMessagesCostLittle(t *testing.T) {
 	})
 }
 
-// What peers that come and go leave to others is dealt out in the next round, too, not each time: there may be many that want work.
+// Blocks that peers release when they leave are requested from others in the next round, and not at each departure, because many
+// peers may want work.
 func TestComingAndGoingCostsLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := crowded(t, crowdTorrent(1000), 0)

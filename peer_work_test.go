@@ -13,7 +13,7 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// wholeStorage is a Storage that has so many pieces, of whatever bytes.
+// wholeStorage is a Storage that reports so many pieces as whole, whatever their bytes.
 type wholeStorage struct {
 	emptyStorage
 	pieces int
@@ -22,8 +22,8 @@ type wholeStorage struct {
 func (wholeStorage) ReadAt(b []byte, _ int64) (int, error) { return len(b), nil }
 func (s wholeStorage) Verified() (Bitfield, error)         { return Bitfield{bits.Full(s.pieces)}, nil }
 
-// A peer that downloads pieces of 1 KiB from us is not made to wait for work: it used to be held to 735 requests a second. One
-// that requests the same again and again, or other short parts of pieces, is.
+// A peer that downloads pieces of 1 KiB is not throttled for the work that its requests cause, which once limited it to 735
+// requests a second. A peer that requests the same blocks again and again, or other short parts of pieces, is throttled.
 func TestShortBlocksAreNotThrottled(t *testing.T) {
 	const pieces, length, round = 4000, 1 << 10, 400
 	synctest.Test(t, func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestShortBlocksAreNotThrottled(t *testing.T) {
 	})
 }
 
-// What a request earns by being answered. It costs 404.
+// The work that the answer to a request earns. A request costs 404 steps.
 func TestWorkEarnedByBlocks(t *testing.T) {
 	short := layout.New(1<<10, layout.File{Path: "a", Length: 10<<10 + 1})
 	long := layout.New(40<<10, layout.File{Path: "a", Length: 80 << 10})

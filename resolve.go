@@ -257,8 +257,7 @@ func (r *resolver) hungry() bool {
 	return len(r.peers) == 0
 }
 
-// lookUp adds the addresses of a peer that the link names as host:port. The user gave the link, so they stay candidates however
-// often they fail.
+// lookUp adds the addresses of host:port, a peer of the link. They stay candidates however often they fail: the link is the user's.
 func (r *resolver) lookUp(peer string) {
 	host, p, err := net.SplitHostPort(peer)
 	port, errPort := strconv.ParseUint(p, 10, 16)
@@ -321,9 +320,8 @@ func (r *resolver) accepts(yes bool) {
 	r.accepting = yes
 }
 
-// accept is like take for an incoming connection, and reports whether it is wanted. Peers behind a router cannot be reached
-// otherwise. Half of the places are for peers that the resolver dials. If all others are taken, one of the incoming connections
-// makes room, as in a download.
+// accept is like take for an incoming connection, and reports whether it is wanted. Half of the places are for peers that the
+// resolver dials. If all others are taken, one of the incoming connections makes room, as in a download.
 func (r *resolver) accept(k *connection, from peerlist.Source) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// A crowd of one network holds all connections of a magnet link. Each peer claims another length, most of them one for which there
-// is no room, so that it is never asked for anything. The honest peer that is named later gets in all the same.
+// A crowd of one network holds all connections of a magnet link. Each peer claims another length of the metadata. For most of
+// these there is no memory, so that nothing is ever requested from the peer. An honest peer that is named later still gets in.
 func TestResolveEclipse(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		defer simnet.Sleep(2 * time.Minute) // until the liars have noticed the end
@@ -83,7 +83,7 @@ func TestResolveSharesConnections(t *testing.T) {
 	})
 }
 
-// A crowd of one network dials a resolver, and holds all places for peers that dial. A peer that dials later gets in all the same.
+// A crowd of one network dials a resolver and holds all places for incoming connections. A peer that dials later still gets in.
 func TestResolveEclipseByPeersThatDial(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		defer simnet.Sleep(2 * time.Minute) // until the liars have noticed the end

@@ -27,7 +27,7 @@ func (s *metadataSpeaker) floodOver(conn net.Conn) {
 	}
 }
 
-// A peer that floods a resolver with messages is read later.
+// A resolver delays its reads from a peer that floods it with messages.
 func TestResolverIsFlooded(t *testing.T) {
 	for name, flood := range map[string][]byte{
 		"handshakes": wire.AppendExtended(nil, 0, fmt.Appendf(nil, "d1:v8000:%8000de", 0)),
@@ -52,7 +52,8 @@ func TestResolverIsFlooded(t *testing.T) {
 	}
 }
 
-// Peers that cannot be dialled dial us, encrypted or not, and have the metadata. Those that are of no use leave places for others.
+// Peers that cannot be dialled and have the metadata dial the resolver, encrypted or not. Peers that are of no use make room for
+// them.
 func TestResolveByPeersThatDial(t *testing.T) {
 	for _, policy := range []EncryptionPolicy{DisableEncryption, RequireEncryption} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
@@ -100,8 +101,8 @@ func TestResolveByPeersThatDial(t *testing.T) {
 	}
 }
 
-// A seed that cannot be dialled gives the metadata to a resolver that it dialled. It dials again soon after that, for the download
-// that follows.
+// A seed that cannot be dialled gives the metadata to a resolver that it dialled. It dials again soon after that, for the
+// download that follows.
 func TestSeedDialsAgainAfterItGaveTheMetadata(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimResolvable(t, 5, false)

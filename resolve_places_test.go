@@ -60,8 +60,8 @@ func TestResolveCrowdThatReconnects(t *testing.T) {
 	})
 }
 
-// Peers of 38 networks dial a resolver again as soon as they are dropped, and answer no request. All of the metadata is asked of
-// them before the peer comes that has it.
+// Peers of 38 networks dial a resolver again as soon as they are dropped, and answer no request. All of the metadata is requested
+// from them before a peer connects that has it.
 func TestResolveSilentCrowdThatReconnects(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimResolvable(t, 20_000, false)

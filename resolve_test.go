@@ -389,7 +389,7 @@ func TestResolveIsSeen(t *testing.T) {
 	})
 }
 
-// Log records of a link of version 2 alone have its info hash as other log records and Stats do: the first 20 bytes.
+// Log records for a link of version 2 only show its info hash as other log records and Stats do: the first 20 bytes.
 func TestResolveLogsTheInfoHash(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		var log bytes.Buffer

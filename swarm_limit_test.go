@@ -346,8 +346,8 @@ func TestLimitForgetsWhatIsChoked(t *testing.T) {
 	})
 }
 
-// Metadata counts as blocks do, and hosts that reconnect for more of it get no more. Yet it waits behind no block, so that a
-// resolver is served in time.
+// Metadata counts against the limit as blocks do, and hosts that reconnect get no more of it. But it does not wait behind blocks,
+// so that a resolver is served in time.
 func TestLimitCountsMetadata(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		const limit, window = 64 << 10, 100 * time.Second
@@ -403,7 +403,7 @@ func TestLimitCountsMetadata(t *testing.T) {
 	})
 }
 
-// So do hashes of version 2.
+// Hashes of version 2 count against the limit as blocks do.
 func TestLimitCountsHashes(t *testing.T) {
 	lim := rate.NewLimiter(1e-3, 1<<20)
 	tor, addr := shareV2(t, CreateOptions{Version: V2}, Options{UploadLimit: lim})

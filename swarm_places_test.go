@@ -14,8 +14,8 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 )
 
-// Each download of a client has its share of the connections, and what is left over is too little for another. A crowd of one
-// network that holds all of one download's makes room for the seed that is to be dialled.
+// Each download of a client has its share of the connections, and too few are left over for another one. A crowd of one network
+// that holds all connections of a download makes room for a seed that is to be dialled.
 func TestCrowdInTheShareOfADownload(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
@@ -43,8 +43,8 @@ func TestCrowdInTheShareOfADownload(t *testing.T) {
 	})
 }
 
-// Peers that came first never answer hash requests, so that one of them is always asked again before the seed is. The seed has its
-// turn all the same, without which no block of version 2 could be requested.
+// Peers that connected first never answer hash requests, so that one of them would always be asked again before the seed. The
+// seed still gets its turn. Without its hashes no block of version 2 could be requested.
 func TestPeersSilentAboutHashes(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimVersion(V2, true, 1, 16<<10, 1<<20)
@@ -65,8 +65,8 @@ func TestPeersSilentAboutHashes(t *testing.T) {
 	})
 }
 
-// A client has more downloads than connections, and a crowd of one network has one of each of the first, which gives nothing. The
-// others have their turn.
+// A client has more downloads than connections. A crowd of one network, which sends nothing, has one connection of each of the
+// first downloads. The others still get their turn.
 func TestMoreDownloadsThanConnections(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
@@ -93,8 +93,8 @@ func TestMoreDownloadsThanConnections(t *testing.T) {
 	})
 }
 
-// A source names thousands of addresses at which there is no peer, so that dials are always under way. They take no place from a
-// seed that dials us.
+// A source names thousands of addresses without a peer, so that dials are always under way. They do not take a place from a seed
+// that dials the client.
 func TestDialsInVainTakeNoPlaces(t *testing.T) {
 	for _, most := range []int{1, 10, 20} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {

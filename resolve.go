@@ -257,7 +257,7 @@ func (r *resolver) hungry() bool {
 	return len(r.peers) == 0
 }
 
-// lookUp adds the addresses of host:port, a peer of the link. They stay candidates however often they fail: the link is the user's.
+// lookUp adds the addresses of host:port, a peer of the link. They stay candidates however often they fail: the user named them.
 func (r *resolver) lookUp(peer string) {
 	host, p, err := net.SplitHostPort(peer)
 	port, errPort := strconv.ParseUint(p, 10, 16)

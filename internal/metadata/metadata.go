@@ -20,34 +20,34 @@ import (
 
 const (
 	maxSize   = 32 << 20  // bytes of an info dictionary
-	maxDrafts = 256 << 20 // bytes of all drafts that are worked on, as they are claimed; what they hold is in the account of the client
+	maxDrafts = 256 << 20 // bytes that all drafts with memory claim; the bytes that they hold are in the account of the client
 
 	// Timeout is how long a peer may answer none of its requests.
 	Timeout         = 15 * time.Second
 	askedAtOnce     = 4               // requests outstanding to a peer
-	askAgain        = 2 * time.Second // then another idle peer is asked for the same piece
-	sizePatience    = time.Minute     // for a peer to say how long the metadata is
-	rejectPause     = 5 * time.Second // before a peer that rejected is asked again
+	askAgain        = 2 * time.Second // until a piece is requested from another idle peer as well
+	sizePatience    = time.Minute     // until a peer must have said how long the metadata is
+	rejectPause     = 5 * time.Second // before the next request to a peer that rejected one
 	maxRejectPauses = 3               // in a row
-	maxUnasked      = 16              // answers that were not asked for
+	maxUnasked      = 16              // answers of a peer to no request that are tolerated
 	maxSilent       = 4096            // hosts of silent peers that are remembered
 )
 
 // An Assembler puts the info dictionary of a torrent together from what peers send of it.
 //
-// Only the info hash shows what is true, and only of the whole. So the peers that claim the same
-// length write one draft together. If it turns out to be false, each of its authors goes on alone
-// with the pieces that it wrote, and a peer that wrote a false draft alone is a liar.
+// The pieces cannot be verified one by one: the info hash covers only the whole. So the peers that claim the same length write
+// one draft together. If it turns out to be false, each of its authors continues alone with the pieces that it wrote, and a peer
+// that wrote a false draft alone is a liar.
 //
-// The memory of drafts is bounded. Those of peers of the smallest crowds go first, so that no network keeps the peers of others
-// out; then shorter ones, since a lie about them is found out sooner.
+// The memory of drafts is bounded. Drafts with a peer of a smaller crowd get memory first, so that no network keeps the peers of
+// others out. Among equals, shorter drafts get it first, because a lie about them is found out sooner.
 type Assembler struct {
 	peers    map[*Peer]struct{}
 	drafts   map[draftKey]*Draft
 	suspects map[netip.AddrPort]struct{} // wrote in a draft of several authors that was false
-	silent   map[netip.Prefix]struct{}   // hosts that left requests without an answer, and never gave anything
+	silent   map[netip.Prefix]struct{}   // hosts that left requests unanswered and never sent a piece
 	most     int64                       // bytes of all drafts that have memory
-	scratch  []asking                    // of askedFor
+	scratch  []asking                    // the result of askedFor, reused
 }
 
 // A Peer is a connected peer that may have the metadata.
@@ -138,9 +138,9 @@ func (m *Assembler) Offer(p *Peer, size int64) error {
 	return nil
 }
 
-// Next returns the pieces to ask a peer for now, and counts them as asked. A late piece is asked of a second peer, and then of peers
-// of other networks, one at a time: last of hosts that were silent before, and not of those that have only just come. So peers
-// that are silent and connect again keep no piece from those that have it.
+// Next returns the pieces to request from a peer now, and counts them as requested. A late piece is requested from a second peer,
+// and then from peers of other networks, one at a time. Hosts that were silent before come last, and peers that have only just
+// connected are left out. So silent peers that reconnect do not keep a piece from being requested from a peer that has it.
 func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
 	if p.size == 0 || len(p.asked) == askedAtOnce || now.Before(p.paused) {
 		return nil
@@ -173,17 +173,17 @@ func (m *Assembler) Next(p *Peer, now time.Time) (pieces []int) {
 	return pieces
 }
 
-// An asking is how the peers of a draft are asked for one piece of it.
+// An asking is the state of the requests for one piece of a draft.
 type asking struct {
 	copies int
 	last   time.Time
-	near   bool // one of them is of the network of the peer that may be asked, too
+	near   bool // one of them is of the same network as the peer that may be asked
 }
 
-// few reports whether so few are asked that another peer may be.
+// few reports whether so few peers are asked that another one may be.
 func (a *asking) few() bool { return a.copies == 1 || !a.near }
 
-// askedFor returns how the peers that write in the draft of p are asked for each of its pieces, until it is called again.
+// askedFor returns the state of the requests for each piece of the draft of p. The result is valid until the next call.
 func (m *Assembler) askedFor(p *Peer, key draftKey, pieces int) []asking {
 	m.scratch = slices.Grow(m.scratch[:0], pieces)[:pieces]
 	clear(m.scratch)
@@ -209,8 +209,7 @@ func (p *Peer) isAsked(piece int) bool {
 	return slices.ContainsFunc(p.asked, func(a ask) bool { return a.piece == piece })
 }
 
-// Received records a piece, of which it copies the data. It returns the draft that the piece completes, if
-// it does.
+// Received records a piece, whose data it copies. If the piece completes its draft, Received returns the draft.
 func (m *Assembler) Received(p *Peer, x wire.MetadataMessage, now time.Time) (whole *Draft, err error) {
 	if ok, err := p.answered(x.Piece, now); !ok {
 		return nil, err
@@ -264,7 +263,7 @@ func (p *Peer) answered(piece int, now time.Time) (ok bool, err error) {
 	return true, nil
 }
 
-// Steps is how many pieces Next looks at, at most.
+// Steps returns how many pieces Next examines at most.
 func (p *Peer) Steps() int64 { return 2 * p.size / wire.MetadataBlock }
 
 // Useful reports whether the peer sent a piece that was wanted.
@@ -344,8 +343,8 @@ func (d *Draft) Text() []byte {
 	return b
 }
 
-// Progress returns how many bytes of the metadata are here, and of how many, as the peers that have come
-// furthest say it. Both are zero before a peer has said a length.
+// Progress returns how many bytes of the metadata the most complete draft has, and the length that its peers claim. Both are zero
+// before a peer has claimed a length.
 func (m *Assembler) Progress() (have, size int64) {
 	for _, d := range m.drafts {
 		n := int64(0)
@@ -383,7 +382,7 @@ func (d *Draft) begin() {
 	d.held = pieceOverhead * len(d.pieces)
 }
 
-// Held is how many bytes all drafts take.
+// Held returns how many bytes of memory all drafts use.
 func (m *Assembler) Held() (n int) {
 	for _, d := range m.drafts {
 		n += d.held
@@ -411,8 +410,8 @@ func (m *Assembler) GiveWay() (authors []*Peer) {
 	return authors
 }
 
-// ration decides which drafts have memory: those that a peer writes in before the rest, then those with a peer of a smaller
-// crowd, and of these the shorter.
+// ration decides which drafts have memory. Drafts that a peer writes in come before others, then those with a peer of a smaller
+// crowd, and then the shorter ones.
 func (m *Assembler) ration() {
 	crowd := make(map[*Draft]int, len(m.peers)) // the smallest of the peers of those that are live
 	addrs := make([]netip.Addr, 0, len(m.peers))

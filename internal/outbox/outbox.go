@@ -32,7 +32,7 @@ type Outbox struct {
 
 	mu        sync.Mutex
 	messages  []byte
-	taken     int           // bytes of messages that Take returned last, and that are perhaps not written yet
+	taken     int           // bytes of the messages that Take returned last, which may not be written yet
 	ours      []Request     // our requests, sent behind the messages; oldest first
 	answers   [][]byte      // messages that count as uploads; oldest first
 	answering int           // bytes of answers
@@ -81,7 +81,7 @@ func (o *Outbox) fits() bool {
 // count brings the account up to date, and reports whether what is waiting has room in it. The caller holds o.mu.
 func (o *Outbox) count() bool { return o.holder.Set(account.Outgoing, o.backlog()+o.taken) }
 
-// backlog is the size of the waiting messages. The caller holds o.mu.
+// backlog returns the size in bytes of the waiting messages. The caller holds o.mu.
 func (o *Outbox) backlog() int { return len(o.messages) + o.answering }
 
 // Close takes what is waiting out of the account, once nothing is added any more.
@@ -104,7 +104,7 @@ func (o *Outbox) AddAnswer(message []byte) bool {
 	return o.fits()
 }
 
-// Answer returns the oldest message that counts as an upload, or nil. It stays in the outbox until it is Answered.
+// Answer returns the oldest message that counts as an upload, or nil. The message stays in the outbox until Answered is called.
 func (o *Outbox) Answer() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -114,7 +114,7 @@ func (o *Outbox) Answer() []byte {
 	return o.answers[0]
 }
 
-// Answered removes the message that Answer returned last, once it was written.
+// Answered removes the message that Answer returned last. It is called once that is written.
 func (o *Outbox) Answered() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -9,9 +9,8 @@ import (
 // budgetRound is how often a download looks at the budget, to dial more or to give connections back.
 const budgetRound = time.Second
 
-// A Budget divides the connections of a client among its downloads: each may have an equal share, and what the others
-// leave of theirs. A download above its share gives connections back when one below it asks. The connections of a
-// download that has begun to dial count from then on. The zero value is ready.
+// A Budget divides the connections of a client among its downloads: each may have an equal share, and what the others leave of
+// theirs. A download above its share gives connections back when one below its share asks. The zero value is ready to use.
 type Budget struct {
 	dials     dials
 	targets   targets
@@ -21,20 +20,20 @@ type Budget struct {
 
 // A Claim is the claim of one download to connections of a shared budget.
 type Claim struct {
-	By      any // the download, for those that wait for a dial in turn
+	By      any // identifies the download among those that wait for their turn to dial
 	Has     int // its connections
 	Sharing int // how many downloads share the budget
-	Most    int // connections of all of them together; 0 is no bound
+	Most    int // bound on the connections of all of them together; 0 is no bound
 }
 
-// share is how many connections each of the downloads may have.
+// share returns how many connections each of the downloads may have.
 func (c Claim) share() int { return max(1, c.Most/max(1, c.Sharing)) }
 
 // InUse returns how many connections there are, and how many are being made.
 func (b *Budget) InUse() (connected, dialling int) { return b.connected, b.dials.halfOpen }
 
-// room reports whether a download may have one connection more, if so many are left. The last tenth of the budget is for
-// those below their share.
+// room reports whether a download may have another connection if the budget has left more. The last tenth of the budget is for
+// downloads below their share.
 func (b *Budget) room(c Claim, left int, now time.Time) bool {
 	if c.Most <= 0 {
 		return true
@@ -48,10 +47,11 @@ func (b *Budget) room(c Claim, left int, now time.Time) bool {
 	return left > 0
 }
 
-// left is how many more connections all downloads may have.
+// left returns how many more connections all downloads together may have, counting dials under way as connections.
 func (b *Budget) left(c Claim) int { return c.Most - b.connected - b.dials.halfOpen }
 
-// AllTaken reports whether a download has its share of all connections, and gets another only in the place of one of these.
+// AllTaken reports whether a download has its share of the connections, so that it gets another only in the place of one of
+// these.
 func (b *Budget) AllTaken(c Claim) bool {
 	return c.Most > 0 && b.left(c) <= c.Most/10 && c.Has >= c.share()
 }
@@ -64,13 +64,14 @@ func (b *Budget) Excess(c Claim, now time.Time) int {
 	return max(1, (c.Has-c.share())/4)
 }
 
-// Starves reports whether there are more downloads than connections, all of which are in use, and one without any asked for one.
+// Starves reports whether there are more downloads than connections, all connections are in use, and a download without any was
+// recently refused one.
 func (b *Budget) Starves(c Claim, now time.Time) bool {
 	return c.Most > 0 && c.Sharing > c.Most && b.left(c) <= 0 && now.Sub(b.refused) <= budgetRound
 }
 
-// TargetAt returns when an address that a source named may be dialled, as far as other dials of the same host decide
-// it: now or later. An address that the user named may always be dialled.
+// TargetAt returns when an address that a source named may be dialled, now or later, with regard to other dials of the same host.
+// An address that the user named may always be dialled.
 func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time {
 	if from == FromUser {
 		return now
@@ -78,8 +79,8 @@ func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time
 	return b.targets.dialAt(addr.Unmap(), now)
 }
 
-// Dial reports whether a download may make one connection more now, to an address, and counts it if so. EndDial
-// follows. Downloads that are refused because too many dials are under way take turns, with one dial each.
+// Dial reports whether a download may dial an address now, and counts the dial if so. The caller must then call EndDial.
+// Downloads that are refused because too many dials are under way take turns, with one dial each.
 func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
 	if !b.room(c, b.left(c), now) {
 		b.dials.served(c.By)
@@ -125,7 +126,7 @@ func (b *Budget) DialAt(c Claim, due, now time.Time) time.Time {
 	}
 	n, wait := b.dials.left(c.By, now)
 	if n == 0 && wait == 0 || !b.room(c, b.left(c), now) {
-		wait = budgetRound // too many are half open, or connected, or it is another's turn
+		wait = budgetRound // too many dials or connections, or it is the turn of another download
 	}
 	if again := now.Add(wait); due.Before(again) {
 		return again
@@ -133,8 +134,8 @@ func (b *Budget) DialAt(c Claim, due, now time.Time) time.Time {
 	return due
 }
 
-// Accept reports whether a download may take a connection that a peer made, and counts it if so. Dials under way take no place
-// from it, because most candidates may not exist.
+// Accept reports whether a download may take an incoming connection, and counts it if so. Dials under way do not count, because
+// most candidates may not exist.
 func (b *Budget) Accept(c Claim, now time.Time) bool {
 	if !b.room(c, c.Most-b.connected, now) {
 		return false
@@ -143,8 +144,8 @@ func (b *Budget) Accept(c Claim, now time.Time) bool {
 	return true
 }
 
-// Join reports whether a download may take a connection that it dialled, and counts it if so: peers may have taken the last place
-// since Dial.
+// Join reports whether a download may take a connection that it dialled, and counts it if so. Incoming connections may have taken
+// the last place since Dial.
 func (b *Budget) Join(c Claim, now time.Time) bool {
 	if c.Most > 0 && b.connected >= c.Most {
 		if c.Has < c.share() {

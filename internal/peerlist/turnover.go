@@ -49,8 +49,8 @@ func WorstOfAll(now time.Time, peers []Worth, n int) (ids []int) {
 	return ids
 }
 
-// Idlest returns the least useful of the peers that do not earn their places, if there is one that is neither new nor named by the
-// user.
+// Idlest returns the id of the least useful peer that does not earn its place. Peers that are new or that the user named are
+// exempt.
 func Idlest(now time.Time, peers []Worth) (id int, ok bool) {
 	ids := Worst(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.earns(now) }), 1)
 	if len(ids) == 0 {

@@ -7,11 +7,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Answers pace messages that count as blocks do, but do not wait behind them: under a low limit that blocks use up, the
-// requester would be gone before its turn. Instead later blocks wait for the messages, which get no more than half of a
-// limit while they do. The zero value is ready.
+// Answers pace messages that count against limits as blocks do, but do not wait behind blocks: under a low limit that blocks use
+// up, the requester would be gone before its turn. Instead later blocks wait for the messages, which get no more than half of a
+// limit while blocks wait. The zero value is ready to use.
 type Answers struct {
-	last map[*rate.Limiter]answered // under each limit, as long as others have to wait for it
+	last map[*rate.Limiter]answered // the last message under each limit, as long as others must wait for it
 }
 
 type answered struct {
@@ -19,14 +19,14 @@ type answered struct {
 	n  int // bytes
 }
 
-// due is when an answer may follow at a limit.
+// due returns when the next message may be sent under a limit that is short of tokens.
 func (a answered) due(limit rate.Limit) time.Time {
 	seconds := 2 * float64(a.n) / max(float64(limit), 1)
 	return a.at.Add(time.Duration(seconds * float64(time.Second)))
 }
 
-// Delay returns how long to wait before asking again whether n bytes may be sent; 0 if they may be sent now, and then they
-// are counted. now must be fresh.
+// Delay counts n bytes and returns 0 if they may be sent now. Otherwise it returns how long to wait before the next call. now
+// must be the current time.
 func (a *Answers) Delay(now time.Time, l Limits, n int) time.Duration {
 	var wait time.Duration
 	maps.DeleteFunc(a.last, func(lim *rate.Limiter, x answered) bool { return !x.due(lim.Limit()).After(now) })

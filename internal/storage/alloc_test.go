@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 // This test does not run with the race detector, under which a sync.Pool drops values at random.
@@ -51,4 +53,30 @@ func TestWriteToOneOfManyFilesAllocatesLittle(t *testing.T) {
 		require.NoError(t, err)
 		written += 100
 	}), 500.)
+}
+
+// What claims cost grows with the number of directories, not with the steps to each of them, file by file.
+func TestClaimsInDeepDirectoriesCostLittle(t *testing.T) {
+	dir := t.TempDir()
+	open := func(k int) (s storage.Store, tor storage.Content, content []byte) {
+		var paths []string
+		for i := range 100 {
+			paths = append(paths, "x/"+strings.Repeat("a/", 500)+fmt.Sprint(k, " ", i))
+		}
+		tor, content = named(byte(k), paths...)
+		s, err := storage.OpenFiles(tor, dir, nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { s.Close() })
+		return s, tor, content
+	}
+	other, tor, _ := open(1)
+	require.NoError(t, other.SetWanted(all(tor)))
+	s, tor, content := open(2)
+	require.Less(t, testing.AllocsPerRun(1, func() { require.NoError(t, s.SetWanted(all(tor))) }), 50_000.0)
+	writePiece(t, tor, s, content, 0)
+	piece := 0
+	require.Less(t, testing.AllocsPerRun(1, func() {
+		piece += 2 // of another file
+		writePiece(t, tor, s, content, piece)
+	}), 50_000.0)
 }

@@ -31,12 +31,12 @@ func (d *rootDisk) takenAround(files []Claim, owner [20]byte) error {
 	}
 	below := make(map[string][]Claim)
 	for _, f := range files {
-		for p := f.Path; p != "."; p = path.Dir(p) {
+		for p := f.Path; p != "."; p = above(p) {
 			below[p] = append(below[p], f)
 		}
 	}
 	for p, files := range below {
-		dir, err := d.root.OpenFile(filepath.FromSlash(p), os.O_RDONLY|unix.O_DIRECTORY, 0)
+		dir, err := d.openBelow(p)
 		if Exhausted(err) {
 			return err
 		} else if err != nil {
@@ -55,6 +55,24 @@ func (d *rootDisk) takenAround(files []Claim, owner [20]byte) error {
 	return nil
 }
 
+// openBelow opens a directory within this one. An os.Root goes there step by step, and so to all that lead to a deep one in the
+// square of their number.
+func (d *rootDisk) openBelow(p string) (*os.File, error) {
+	var fd int
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH}
+	err := ignoringEINTR(func() (err error) {
+		fd, err = unix.Openat2(int(d.self.Fd()), p, &how)
+		return err
+	})
+	switch {
+	case err == nil:
+		return os.NewFile(uintptr(fd), p), nil
+	case absent(err) || Exhausted(err):
+		return nil, err
+	}
+	return d.root.OpenFile(p, os.O_RDONLY|unix.O_DIRECTORY, 0) // the path is too long for one call, or the system has no such call
+}
+
 // takenIn returns a *Claimed if another owner has claimed one of the files in dir. The function name returns the path of a file
 // below dir, or "." for dir itself. takenIn closes dir.
 func (d *rootDisk) takenIn(dir *os.File, files []Claim, owner [20]byte, name func(Claim) string) error {
@@ -63,7 +81,7 @@ func (d *rootDisk) takenIn(dir *os.File, files []Claim, owner [20]byte, name fun
 	if !any {
 		return nil
 	}
-	others := make(neighbours)
+	others := newNeighbours()
 	for _, f := range files {
 		name := name(f)
 		if name != "." {

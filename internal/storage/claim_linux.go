@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
-	"path"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -84,7 +84,7 @@ func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 	for _, f := range files {
 		for _, name := range f.names(f.Path) {
 			d.hold(claimAt(claimPath, name), who)
-			for p := path.Dir(name); p != "."; p = path.Dir(p) {
+			for p := above(name); p != "."; p = above(p) {
 				if _, ok := below[p]; ok {
 					break
 				}
@@ -111,7 +111,7 @@ func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
 
 // takenHere returns a *Claimed if another owner has claimed one of the files in this directory.
 func (d *rootDisk) takenHere(files []Claim, owner [20]byte) error {
-	others := make(neighbours)
+	others := newNeighbours()
 	for _, f := range files {
 		if err := d.taken(d.self, others, f.Path, f, owner); err != nil {
 			return err
@@ -122,21 +122,36 @@ func (d *rootDisk) takenHere(files []Claim, owner [20]byte) error {
 
 // neighbours records, for names directly in a directory, whether another Disk has claims at or below them. Most torrents have a
 // directory of their own, and thousands of these may lie in one place: a directory without claims is not searched for each file.
-type neighbours map[string]bool
+type neighbours struct {
+	any   map[string]bool
+	asked map[string]bool // paths that no other owner has claimed, nor what leads to them
+}
+
+func newNeighbours() neighbours {
+	return neighbours{make(map[string]bool), make(map[string]bool)}
+}
 
 // near reports whether another Disk may have claims on the path name in dir: it has some at or below the path's first element, or
 // the path has no other.
 func (n neighbours) near(dir *os.File, name string) bool {
 	first := firstElements(name, 1)
-	near, asked := n[first]
+	near, asked := n.any[first]
 	if !asked && first != name {
 		for _, kind := range []byte{claimPath, claimBelow} {
 			_, taken := claimedBy(dir, claimAt(kind, first))
 			near = near || taken
 		}
-		n[first] = near
+		n.any[first] = near
 	}
 	return near || first == name
+}
+
+// above is the directory that holds what lies at p.
+func above(p string) string {
+	if i := strings.LastIndexByte(p, '/'); i >= 0 {
+		return p[:i]
+	}
+	return "."
 }
 
 // taken returns a *Claimed if another owner has claimed, in dir, the file f, whose path below dir is name.
@@ -156,10 +171,11 @@ func (d *rootDisk) taken(dir *os.File, others neighbours, name string, f Claim, 
 		if err := ask(claimBelow, name); err != nil {
 			return err
 		}
-		for p := name; p != "."; p = path.Dir(p) {
+		for p := name; p != "." && !others.asked[p]; p = above(p) {
 			if err := ask(claimPath, p); err != nil {
 				return err
 			}
+			others.asked[p] = true
 		}
 	}
 	if f.ID != (FileID{}) {

@@ -29,8 +29,8 @@ type swarm struct {
 	work         ratelimit.Accounts[netip.Prefix] // of peers that left, by address or /64
 }
 
-// hostOf is whose work is counted together if it comes again. It is not ok for a local address, behind which there may be any
-// number of peers.
+// hostOf returns the prefix whose peers share one account of work, also when they reconnect. ok is false for a local address,
+// which any number of peers may share.
 func hostOf(a netip.Addr) (host netip.Prefix, ok bool) { return netaddr.Host(a), !netaddr.IsLocal(a) }
 
 // AddPeers adds peers to try. Like Options.Peers, they are never given up.

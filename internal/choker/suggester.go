@@ -9,7 +9,7 @@ import (
 // suggestPause is how long to wait after nothing worth suggesting was found.
 const suggestPause = 30 * time.Second
 
-// maxLooks is at how many pieces Pick looks at most. A peer can have it look as often as it is choked and unchoked.
+// maxLooks is how many pieces Pick examines at most. A peer can cause a call whenever it is choked and unchoked.
 const maxLooks = 1 << 14
 
 // A Suggester chooses which pieces a seed suggests to each peer: pieces that no other peer has, or only a hoarder, and
@@ -18,7 +18,7 @@ const maxLooks = 1 << 14
 type Suggester struct {
 	given bits.Set  // pieces that were requested from us or suggested
 	next  int       // where to go on looking
-	vain  int       // pieces that were looked at since one was found
+	vain  int       // pieces examined since one was found
 	idle  time.Time // until then there is nothing to find
 }
 
@@ -30,7 +30,8 @@ func (s *Suggester) Give(i, pieces int) {
 	s.given.Add(i)
 }
 
-// Pick returns a piece to suggest, or -1 if it found none so far. avail is how many peers have a piece, and sp knows which of them keep it.
+// Pick returns a piece to suggest, or -1 if it found none so far. avail is how many peers have a piece, and sp knows which of
+// them keep it.
 func (s *Suggester) Pick(pieces int, avail func(int) uint16, sp *Spread, pieceLength int64, now time.Time) int {
 	if now.Before(s.idle) {
 		return -1

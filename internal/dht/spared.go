@@ -10,11 +10,11 @@ const (
 	sparedFor = 10 * time.Minute
 )
 
-// spared remembers hosts that are not to be asked again for ten minutes.
+// spared records hosts that are not queried again before sparedFor has passed. It holds the last maxSpared of them.
 type spared struct {
 	until map[netip.AddrPort]time.Time
-	ring  []netip.AddrPort // in the order in which they came, at most maxSpared
-	next  int              // the oldest, once the ring is full
+	ring  []netip.AddrPort // the hosts in the order in which they were added, at most maxSpared
+	next  int              // index of the oldest host, once the ring is full
 }
 
 func newSpared() spared { return spared{until: make(map[netip.AddrPort]time.Time)} }

@@ -22,8 +22,8 @@ const (
 	maxLength = 512
 	// atOnce is how many requests a peer may have to answer.
 	atOnce = 4
-	// maxRests is how many requests a peer may rest from, beyond those that it answered, before it is asked for nothing at all: of
-	// thousands of files it has the hashes of none, most likely.
+	// maxRests is how many more requests a peer may rest from than it answered before it is asked for nothing at all. Most likely
+	// it has no hashes, even if there are thousands of files.
 	maxRests = 16
 	// maxUnasked is how many answers that were not asked for are forgiven.
 	maxUnasked = 16
@@ -41,12 +41,12 @@ type Peer struct {
 	asked    map[*job]time.Time // that it has not answered
 	rests    map[*job]time.Time // not to be asked for that before
 	answered int
-	lapses   int // requests that it was not waited for any longer
+	lapses   int // requests that it did not answer in time
 	unasked  int
 }
 
-// Late returns how many requests the peer has let wait for too long. Peers are given to Next in this order: silent ones would be
-// asked again and again before others have their turn.
+// Late returns how many requests the peer did not answer in time. The owner calls Next for peers in ascending order of Late.
+// Otherwise silent peers would be asked again and again before others get their turn.
 func (p *Peer) Late(now time.Time) int {
 	n := p.lapses
 	for _, at := range p.asked {

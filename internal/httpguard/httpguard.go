@@ -37,7 +37,7 @@ type Guard struct {
 	rule       Rule                  // nil if the user named the URL
 	isDirect   func(u *url.URL) bool // requests go through no proxy, as far as is known
 	public     atomic.Bool           // the first address was a public one, or is not known
-	connected  atomic.Bool           // the first connection led to a public address, which may be that of a proxy; or there is none yet
+	connected  atomic.Bool           // there is no connection yet, or the first led to a public address, perhaps that of a proxy
 	redirected atomic.Bool
 	u          atomic.Pointer[url.URL] // that is asked for
 	direct     atomic.Bool             // by no proxy: the address of the connection is that of u

@@ -30,8 +30,8 @@ const (
 	announceLeast = time.Minute     // between announces of a torrent, even if a new peer was heard
 	announceBurst = 5               // announces in a row; in the long run there is one a minute
 	announceBatch = 20              // torrents in one announce
-	maxPacket     = 1400            // bytes of an announce; no more are looked at
-	maxHeard      = 50              // announces a second that are looked at, and as many more in a burst
+	maxPacket     = 1400            // bytes of an announce that are read
+	maxHeard      = 50              // announces a second that are parsed, and as many more in a burst
 	maxHeardOfOne = maxHeard / 2    // of those in a second, from one address
 	errorPause    = time.Second     // after a socket failed to read
 )
@@ -74,8 +74,8 @@ type Discovery struct {
 
 	mu     sync.Mutex
 	swarms map[[20]byte]*swarm
-	second time.Time          // that is counted in of
-	of     map[netip.Addr]int // announces that were looked at, by sender
+	second time.Time          // the beginning of the second that of counts
+	of     map[netip.Addr]int // announces parsed in that second, by sender
 }
 
 type socket struct {
@@ -288,7 +288,8 @@ func (l *Discovery) listen(ctx context.Context, s socket) {
 	}
 }
 
-// mayHear reports whether an announce is to be looked at, and counts it. No sender keeps us from hearing the others.
+// mayHear reports whether an announce may be parsed, and counts it if so. The bound for each sender leaves room for other
+// senders.
 func (l *Discovery) mayHear(from netip.Addr, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -54,7 +54,7 @@ type candidate struct {
 	way      uint8            // by which it was last connected to; 0 is none
 	relays   []netip.AddrPort // connected peers that may introduce us to it (BEP 55), at most maxRelays, last named first
 	standing standing
-	taken    standing  // what it was when Take returned it, while it is dialled for that; isNew otherwise
+	taken    standing  // its standing before Take, while it is dialled because of that; isNew otherwise
 	due      time.Time // when it may be dialled
 	place    int       // in its queue
 }
@@ -63,7 +63,7 @@ type candidate struct {
 // host in either form, and returns it in 4 bytes.
 type List struct {
 	// Lone makes the list retry a failed candidate soon, like one that the user named, while there is no other
-	// candidate. It is for downloads that have nothing to do until a peer is connected.
+	// candidate. It is for downloads that can do nothing until a peer is connected.
 	Lone bool
 
 	rng     *rand.Rand
@@ -354,7 +354,7 @@ func (c *List) BanHost(addr netip.Addr) {
 	c.dropBanned(addr.Unmap())
 }
 
-// dropBanned drops the candidates at an address that are banned now.
+// dropBanned drops those candidates at an address that are now banned.
 func (c *List) dropBanned(at netip.Addr) {
 	for a, k := range c.all {
 		if a.Addr() == at && c.Banned(a) {

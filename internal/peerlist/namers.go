@@ -25,7 +25,8 @@ type namer struct {
 	turn  int                    // when it had its last
 }
 
-// Network returns the name of the network of a peer, the widest that places are counted by, which identifies it as a namer.
+// Network returns the name of a peer's network, which identifies the peer as a namer. It is the widest prefix by which places are
+// counted.
 func Network(a netip.Addr) string {
 	levels := levelsOf(a)
 	return levels[len(levels)-1].prefix(a).String()

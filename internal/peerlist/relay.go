@@ -40,7 +40,7 @@ func (c *List) Relays(addr netip.AddrPort) []netip.AddrPort {
 // Take marks a candidate as dialling, as if Next had returned it, even if it is not due. It returns false if the
 // candidate is unknown, is being dialled, or is connected.
 //
-// A stranger may have asked for that dial. So if it fails, the candidate is again what it was, unless it is news.
+// Any peer may have caused that dial. So if the dial fails, the candidate gets its former standing back, unless news is set.
 func (c *List) Take(addr netip.AddrPort, news bool) bool {
 	k := c.all[netaddr.Unmap(addr)]
 	if k == nil || k.standing == isDialling || k.standing == isConnected {

@@ -116,3 +116,28 @@ func TestDialsInVainTakeNoPlaces(t *testing.T) {
 		})
 	}
 }
+
+// A source names addresses at which there is no peer for one torrent, so that its dials take all connections that are left. The
+// seed that the user names for another one has its turn.
+func TestDialsInVainKeepNoTorrentFromDialling(t *testing.T) {
+	for _, most := range []int{1, 10, 20} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+			c.MaxPeers = most
+			content := newSimContent(1, blockSize, 64*blockSize)
+			d, other := simLeech(t, c, content), simLeech(t, c, newSimContent(2, blockSize, 64*blockSize))
+			for k := range 2000 {
+				other.discovery.found(peerlist.FromPEX, "66.0.0.0/16", netip.AddrPortFrom(netip.AddrFrom4([4]byte{66, byte(k >> 8), byte(k), 1}), 1))
+				if k < 40 {
+					simnet.Sleep(437 * time.Millisecond) // so that dials do not end at once
+				}
+			}
+			seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+			require.NoError(t, seed.Arrive())
+			defer seed.Stop()
+			d.AddPeers(seed.Addr())
+			simnet.Sleep(30 * time.Second)
+			require.True(t, d.Stats().Complete, "with %d connections", most)
+		})
+	}
+}

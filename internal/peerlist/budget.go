@@ -50,6 +50,14 @@ func (b *Budget) room(c Claim, left int, now time.Time) bool {
 // left returns how many more connections all downloads together may have, counting dials under way as connections.
 func (b *Budget) left(c Claim) int { return c.Most - b.connected - b.dials.halfOpen }
 
+// bound has no more dials half open than there are connections left for them.
+func (b *Budget) bound(c Claim) {
+	b.dials.less = 0
+	if c.Most > 0 {
+		b.dials.less = max(0, maxHalfOpen-max(0, c.Most-b.connected))
+	}
+}
+
 // AllTaken reports whether a download has its share of the connections, so that it gets another only in the place of one of
 // these.
 func (b *Budget) AllTaken(c Claim) bool {
@@ -67,7 +75,7 @@ func (b *Budget) Excess(c Claim, now time.Time) int {
 // Starves reports whether there are more downloads than connections, all connections are in use, and a download without any was
 // recently refused one.
 func (b *Budget) Starves(c Claim, now time.Time) bool {
-	return c.Most > 0 && c.Sharing > c.Most && b.left(c) <= 0 && now.Sub(b.refused) <= budgetRound
+	return c.Most > 0 && c.Sharing > c.Most && b.connected >= c.Most && now.Sub(b.refused) <= budgetRound
 }
 
 // TargetAt returns when an address that a source named may be dialled, now or later, with regard to other dials of the same host.
@@ -80,9 +88,11 @@ func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time
 }
 
 // Dial reports whether a download may dial an address now, and counts the dial if so. The caller must then call EndDial.
-// Downloads that are refused because too many dials are under way take turns, with one dial each.
+// Downloads that are refused because too many dials are under way take turns, with one dial each. So do those below their share
+// to which dials alone leave no connection.
 func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
-	if !b.room(c, b.left(c), now) {
+	b.bound(c)
+	if !b.room(c, b.left(c), now) && (c.Has >= c.share() || b.connected >= c.Most) {
 		b.dials.served(c.By)
 		return false
 	}
@@ -124,6 +134,7 @@ func (b *Budget) DialAt(c Claim, due, now time.Time) time.Time {
 	if due.Before(now) {
 		due = now
 	}
+	b.bound(c)
 	n, wait := b.dials.left(c.By, now)
 	if n == 0 && wait == 0 || !b.room(c, b.left(c), now) {
 		wait = budgetRound // too many dials or connections, or it is the turn of another download

@@ -19,6 +19,7 @@ const (
 // the others from the few that do. The zero value is ready.
 type dials struct {
 	halfOpen int
+	less     int                          // of maxHalfOpen, because connections leave no room for more
 	began    [maxDialsPerSecond]time.Time // the last dials, from oldest on around
 	oldest   int
 	waiting  []waiter // downloads that were refused a dial, in turn
@@ -32,7 +33,7 @@ type waiter struct {
 
 // allowance returns how many dials may begin now. If only the rate forbids one, wait is how long it does.
 func (b *dials) allowance(now time.Time) (n int, wait time.Duration) {
-	room := maxHalfOpen - b.halfOpen
+	room := maxHalfOpen - b.less - b.halfOpen
 	for n < room && n < len(b.began) {
 		age := now.Sub(b.began[(b.oldest+n)%len(b.began)])
 		if age < time.Second {

@@ -83,3 +83,24 @@ func TestDialsAreTakenInTurns(t *testing.T) {
 	require.False(t, b.Dial(Claim{By: "b", Most: 1}, host, now))
 	require.Empty(t, end(), "one that may not connect does not wait for a dial")
 }
+
+// Dials of one download that take all connections that are left keep no other below its share from its turn.
+func TestDialsTakeTurnsAtTheLastConnections(t *testing.T) {
+	var b Budget
+	now := epoch
+	dial := func(by string, has int) bool { return b.Dial(Claim{By: by, Has: has, Sharing: 2, Most: 4}, host, now) }
+	require.True(t, b.Accept(Claim{By: "b", Sharing: 2, Most: 4}, now))
+	for range 3 {
+		require.True(t, dial("a", 0))
+	}
+	require.False(t, dial("a", 0))
+	require.False(t, dial("b", 1))
+	b.EndDial()
+	require.True(t, dial("a", 0), "it waited first")
+	require.False(t, dial("a", 0))
+	b.EndDial()
+	require.Equal(t, []any{"b"}, slices.Collect(b.Turn(now)))
+	require.False(t, dial("a", 0), "it is the turn of the other")
+	require.True(t, dial("b", 1))
+	require.False(t, dial("b", 2), "it has its share")
+}

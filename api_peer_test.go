@@ -32,7 +32,7 @@ type remote struct {
 	most   atomic.Int32 // how many were open at once
 	sent   atomic.Int64 // bytes of blocks
 	mu     sync.Mutex
-	asked  map[int]bool // pieces of which blocks were requested
+	asked  map[int]bool // pieces with requested blocks
 	order  []int        // the piece of each request
 	allow  map[int]bool // pieces that a gated peer sends
 	opened chan struct{}

@@ -74,8 +74,8 @@ func (p EncryptionPolicy) methods() mse.Options {
 }
 
 // A Client holds what several downloads share: a listener, limits and a budget of connections and memory. The zero value is ready
-// to use. Its fields must not be changed after Open, or after the first Start that names it. A table in the package documentation,
-// under "Ways out", shows how Dial, ListenPacket, HTTPClient, Proxy, Bind and Allow affect each kind of traffic.
+// to use. Its fields must not be changed after Open, or after the first Start that names it. A table in the package
+// documentation, under "Ways out", shows how Dial, ListenPacket, HTTPClient, Proxy, Bind and Allow affect each kind of traffic.
 type Client struct {
 	// Listen is the TCP address to accept peers on. Empty is any free port on all addresses.
 	Listen string
@@ -123,7 +123,7 @@ type Client struct {
 	// to make it obey them.
 	HTTPClient *http.Client
 	// Proxy is the URL of a proxy that all traffic goes through. Its scheme is "socks5" or "socks5h", with a user and password
-	// if the proxy wants them, or "http", of which CONNECT is used. Connections to peers, trackers and web seeds go through it,
+	// if the proxy wants them, or "http", with which CONNECT is used. Connections to peers, trackers and web seeds go through it,
 	// and with SOCKS also uTP, the DHT and UDP trackers, by UDP ASSOCIATE. If the proxy does not relay UDP, none is sent, and
 	// Stats says so. Nothing bypasses the proxy: there is no listener, so peers cannot connect to the client, no local discovery
 	// and no port mapping, whatever other fields say. Names are looked up at the proxy, with socks5 as with socks5h, because
@@ -132,15 +132,15 @@ type Client struct {
 	// used to reach the proxy. UDP packets go to IPv4 addresses only.
 	Proxy *url.URL
 	// Bind is the one address of this machine that every socket is bound to: those for peers, trackers, web seeds, the DHT, uTP,
-	// local discovery, port mapping and the look-ups of Go's own resolver. Where the system supports it, sockets are also bound to
-	// the interface that has the address (on Linux, and on macOS and Windows, where this is untested). Addresses of the other
-	// family are not used at all. If the address goes away, all traffic stops until it is back. Listen may name no other address. A
-	// name server that cannot be reached from this address, such as one on the loopback, is not asked. Connections made by Dial are
-	// refused unless they come from Bind; ListenPacket is given the address to bind to. The zero value is all addresses.
+	// local discovery, port mapping and the look-ups of Go's own resolver. Where the system supports it, sockets are also bound
+	// to the interface that has the address (on Linux, and on macOS and Windows, where this is untested). Addresses of the other
+	// family are not used at all. If the address goes away, all traffic stops until it is back. Listen may name no other address.
+	// A name server that cannot be reached from this address, such as one on the loopback, is not asked. Connections made by Dial
+	// are refused unless they come from Bind; ListenPacket is given the address to bind to. The zero value is all addresses.
 	Bind netip.Addr
-	// Logger receives log records; nil discards them. Records about a download have the attributes torrent (its name) and infohash;
-	// records about a magnet link that is being resolved have magnet and infohash. Further attributes are peer (an address),
-	// tracker (a URL), piece (an index) and err (an error). These names are stable.
+	// Logger receives log records; nil discards them. Records about a download have the attributes torrent (its name) and
+	// infohash; records about a magnet link that is being resolved have magnet and infohash. Further attributes are peer (an
+	// address), tracker (a URL), piece (an index) and err (an error). These names are stable.
 	Logger *slog.Logger
 
 	hooks hooks
@@ -256,7 +256,7 @@ type hooks struct {
 	wall            func() time.Time                                                   // a clock that goes on while the machine sleeps
 	openFiles       func(storage.Content, string, *slog.Logger) (storage.Store, error) // what a directory is
 	gateways        func() ([]portmap.Gateway, error)
-	seed            uint64 // of all that is drawn by lot but for keys; 0 is none
+	seed            uint64 // seeds everything random except keys; 0 is no fixed seed
 	blockMemory     int64  // bytes of blocks of started pieces; 0 is blockpool.Limit
 	heldMemory      int64  // bytes of what else strangers have us hold; 0 is account.Limit
 }

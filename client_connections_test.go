@@ -93,7 +93,7 @@ func TestBudgetIsDealtFairly(t *testing.T) {
 	})
 }
 
-// Thousands of candidates that do not answer are named to one download. Another one's only peer is dialled all the same.
+// Thousands of candidates that do not answer are named to one download. The only peer of another download is still dialled.
 func TestDialsAreTakenInTurns(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), nil)
@@ -385,8 +385,9 @@ func TestBanByUser(t *testing.T) {
 	}
 }
 
-// strictPeer stands before a seed of a hybrid and does as libtorrent does: an encrypted connection stays in the swarm whose info hash
-// it is encrypted for, though the answer says that version 2 is spoken, and ends if it is asked for hashes in that of version 1.
+// strictPeer stands before a seed of a hybrid and does as libtorrent does: an encrypted connection stays in the swarm whose info
+// hash it is encrypted for, though the answer says that version 2 is spoken, and ends if it is asked for hashes in that of
+// version 1.
 type strictPeer struct {
 	seed    netip.AddrPort
 	hashes  infoHashes
@@ -467,7 +468,8 @@ func (s *strictPeer) relay(raw net.Conn) {
 	}
 }
 
-// A peer that speaks version 2 and does not upgrade a connection is connected to in the swarm of version 2, or asked for no hashes.
+// A peer that speaks version 2 and does not upgrade a connection is connected to in the swarm of version 2, or asked for no
+// hashes.
 func TestHybridPeerThatDoesNotUpgrade(t *testing.T) {
 	tor, seed := shareV2(t, CreateOptions{Version: Hybrid}, Options{})
 	h := tor.infoHashes()

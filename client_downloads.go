@@ -20,7 +20,7 @@ type registry struct {
 	searching map[*discovery]struct{} // those that run
 	resolving map[*resolver]struct{}  // magnet links
 	counted   map[*Download]struct{}  // those whose totals are not in ended yet
-	ended     totals                  // of downloads of which nothing runs any more
+	ended     totals                  // of downloads whose goroutines have all ended
 	streams   map[[20]byte]Hash       // the info hashes of serving, by what encrypted handshakes show of them
 	hybrids   map[Hash]Hash           // from their info hashes of version 2 to the ones that they are known by
 }
@@ -177,7 +177,7 @@ func (c *Client) claim(has int) peerlist.Claim {
 	return peerlist.Claim{Has: has, Sharing: len(c.registry.serving) + len(c.registry.resolving), Most: c.MaxPeers}
 }
 
-// dialClaim is like claim, but for the next dial, for which discoveries wait in turn. The caller holds c.mu.
+// dialClaim returns the claim for the next dial of a discovery. Discoveries that are refused take turns. The caller holds c.mu.
 func (c *Client) dialClaim(by *discovery, has int) peerlist.Claim {
 	claim := c.claim(has)
 	claim.By = by

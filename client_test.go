@@ -298,7 +298,7 @@ func TestMapPorts(t *testing.T) {
 	})
 }
 
-// What a router says of our address decides the order of peers (BEP 40), of downloads that are added after it did, too, unless
+// The external address that a router reports decides the order of peers (BEP 40), also for downloads that are added later, unless
 // there is another router behind it.
 func TestMappedAddress(t *testing.T) {
 	for said, want := range map[string]string{"80.0.0.1": "80.0.0.1:7000", "10.0.0.7": "invalid AddrPort"} {

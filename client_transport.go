@@ -52,7 +52,7 @@ func wayOf(conn net.Conn) way {
 // A transport makes connections to peers. It holds the ways by which they are dialled, and a set of listeners. Except
 // for Stats, its callers do not know the way of a connection. It may be used from any goroutine.
 type transport struct {
-	// Fixed before the transport is used; nil is a way that is not there.
+	// Fixed before the transport is used; nil is a way that is not available.
 	dialTCP func(ctx context.Context, network, addr string) (net.Conn, error)
 	dialUTP func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
 	timeout time.Duration // of a dial

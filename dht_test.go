@@ -121,7 +121,7 @@ func TestDHTNodesOfATorrent(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		router := dhtNetwork(t, n, 5)
 		content := newSimContent(1, 16<<10, 1<<20)
-		content.nodes = []string{"81.99.0.1:6881", router} // of which one is not there
+		content.nodes = []string{"81.99.0.1:6881", router} // the first does not exist
 		seed := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond))
 		simSeed(t, seed, content)
 		simnet.Sleep(time.Minute)

@@ -83,10 +83,11 @@ func (d *Download) countChecked(i int) {
 	}
 }
 
-// Recheck hashes the content in storage again, and returns once that is done. Meanwhile the download continues: verified pieces are
-// shared until they prove wrong, and State is Checking, or Paused. Pieces that are wrong are fetched again, and pieces that another
-// program has written since are used. Wrong pieces are not an error. One Recheck runs at a time, after the check that Start makes;
-// other calls wait for it. When ctx ends, Recheck returns its error; when the download ends, Recheck returns ErrClosed.
+// Recheck hashes the content in storage again, and returns once that is done. Meanwhile the download continues: verified pieces
+// are shared until they prove wrong, and State is Checking, or Paused. Pieces that are wrong are fetched again, and pieces that
+// another program has written since are used. Wrong pieces are not an error. One Recheck runs at a time, after the check that
+// Start makes; other calls wait for it. When ctx ends, Recheck returns its error; when the download ends, Recheck returns
+// ErrClosed.
 func (d *Download) Recheck(ctx context.Context) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -133,7 +134,7 @@ func (d *Download) recheckAll(ctx context.Context) error {
 	return err
 }
 
-// hashAll hashes verified pieces, and others of which storage holds something that peers did not send.
+// hashAll hashes the verified pieces, and other pieces for which storage holds bytes that peers did not send.
 func (d *Download) hashAll(ctx context.Context) error {
 	doubted := d.doubtChanged()
 	which := d.store.Present()

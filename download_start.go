@@ -164,7 +164,7 @@ func (d *Download) takeResumed(have bits.Set) (todo bits.Set) {
 	return todo
 }
 
-// verifyPresent hashes pieces of which storage holds something, and takes those that are right.
+// verifyPresent hashes the pieces for which storage holds bytes, and adds those that match to the verified ones.
 func (d *Download) verifyPresent(todo bits.Set) error {
 	return storage.Verify(d.life.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
 		var err error

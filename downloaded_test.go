@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// downloaded is the content of tor in s, as if it had been downloaded.
+// downloaded returns the content of tor in s, as if it had been downloaded.
 func downloaded(t *testing.T, tor *Torrent, s storage.Store, content []byte) *Downloaded {
 	t.Helper()
 	require.NoError(t, s.SetWanted(all(tor)))
@@ -238,7 +238,8 @@ func TestDownloadedIsNotCutShort(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
-// A symbolic link is listed and made on disk, but for one to the directory that it lies in. It is not downloaded, chosen or counted.
+// A symbolic link is listed and made on disk, unless it leads to a directory that contains it. It is not downloaded, chosen or
+// counted.
 func TestLinksAreListedAndMade(t *testing.T) {
 	const content = "content"
 	sum := sha1.Sum([]byte(content))

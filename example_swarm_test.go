@@ -70,7 +70,7 @@ func ExampleTorrent_Start_seed() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if _, err := d.Wait(); err != nil { // until what is there is verified
+	if _, err := d.Wait(); err != nil { // until the existing content is verified
 		log.Fatal(err)
 	}
 
@@ -266,7 +266,7 @@ func ExampleDownloadedFile() {
 	// tide.txt: 9 bytes, "neap tide"
 }
 
-// A DHT of three clients, of which two join at the first. Without DHTNodes they begin at well-known nodes.
+// A DHT of three clients. Two of them join through the first. Without DHTNodes they would begin at well-known nodes.
 func ExampleDHT() {
 	first := &torrent.Client{Listen: "127.0.0.1:0", DHTNodes: []string{}}
 	defer first.Close()

@@ -59,7 +59,7 @@ func localClient(t *testing.T) *Client {
 	return c
 }
 
-// A hybrid answers to both info hashes, and to a peer that knows version 2, too, with that one.
+// A hybrid answers to both info hashes. It answers a peer that supports version 2 with the info hash of version 2.
 func TestHybridAnswersInBothSwarms(t *testing.T) {
 	tor, addr := shareV2(t, CreateOptions{Version: Hybrid}, Options{})
 	v2 := tor.infoHashV2.truncated()
@@ -191,7 +191,7 @@ func TestLayersComeFromPeers(t *testing.T) {
 	}
 }
 
-// Content that is there already is used although no layer proves it: whole files at once, parts once the layer is known.
+// Existing content is used although no layer verifies it yet: whole files at once, and parts once the layer is known.
 func TestContentIsRecognisedWithoutLayers(t *testing.T) {
 	tor, addr := shareV2(t, CreateOptions{Version: V2}, Options{})
 	dir := t.TempDir()
@@ -267,7 +267,8 @@ func (s *lyingStorage) WriteAt(p []byte, _ int64) (int, error) { return len(p), 
 func (s *lyingStorage) Sync() error                            { return nil }
 func (s *lyingStorage) Close() error                           { return nil }
 
-// With three of four seeds lying about one block in twenty, nothing but the false blocks is fetched twice, and each liar is banned.
+// With three of four seeds lying about one block in twenty, nothing but the false blocks is fetched twice, and each liar is
+// banned.
 func TestVersion2WastesFalseBlocksAlone(t *testing.T) {
 	content := make([]byte, 6<<20)
 	rng := rand.NewChaCha8([32]byte{3})
@@ -318,7 +319,8 @@ func TestVersion2WastesFalseBlocksAlone(t *testing.T) {
 	}
 }
 
-// Once a download has the layers that a magnet link does not lead to, the torrent has them: it is a whole .torrent file, and shares.
+// Once a download has the layers that a magnet link does not lead to, the torrent has them: it is a whole .torrent file, and
+// shares.
 func TestFetchedLayersAreSaved(t *testing.T) {
 	for _, version := range []Version{V2, Hybrid} {
 		t.Run(version.String(), func(t *testing.T) {
@@ -368,7 +370,7 @@ func TestLayersOfHybridWithoutPeersOfVersion2(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "b"), shortV2, 0o644))
 	addr := seedV2(t, &only1, dir, Options{})
 
-	// Some is there already.
+	// Some content exists already.
 	dir = t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "a"), append(longV2[:pieceLengthV2:pieceLengthV2], make([]byte, len(longV2)-pieceLengthV2)...), 0o644))
@@ -382,7 +384,7 @@ func TestLayersOfHybridWithoutPeersOfVersion2(t *testing.T) {
 	require.Empty(t, again.hashes.Missing())
 }
 
-// A hybrid whose versions are of different content is found out, too, where its layers are not known before its pieces.
+// A hybrid whose versions describe different content is also found out if its layers are not known before its pieces.
 func TestHybridThatIsInconsistentWithoutLayers(t *testing.T) {
 	info := with(infoV2(dict{"d": leafV2(longV2)}), dict{"length": 80_000, "private": 1, "pieces": sumsV1(contentV2(80_000, 'x'))})
 	tor, err := parseDict(t, dict{"info": info})

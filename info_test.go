@@ -154,7 +154,7 @@ func offsets(t *Torrent) (offsets []int64) {
 	return offsets
 }
 
-// Symbolic links (BEP 47) are listed, but for those that have no path or point nowhere.
+// Symbolic links (BEP 47) are listed, except those without a path or a target.
 func TestParseLinks(t *testing.T) {
 	link := func(target any, path ...string) dict {
 		return dict{"attr": "l", "path": path, "symlink path": target}

@@ -37,9 +37,9 @@ type Options struct {
 	// into the user's network is never followed.
 	Trackers [][]string
 	// WebSeeds are URLs of HTTP servers that have the content (BEP 19), in addition to the torrent's own. A URL is that of the
-	// directory that holds the torrent's file or directory, or that of the file itself. They may be at any address. A web seed that
-	// a torrent or link names may have been written by a stranger: no URL with a query is requested from it inside the user's
-	// network. A redirect from the open internet into the user's network is never followed.
+	// directory that holds the torrent's file or directory, or that of the file itself. They may be at any address. A web seed
+	// that a torrent or link names may have been written by a stranger: no URL with a query is requested from it inside the
+	// user's network. A redirect from the open internet into the user's network is never followed.
 	WebSeeds []string
 	// FindPeers is another source of peers. It is called at the start, every 15 minutes, and after a minute while no
 	// peer is connected. Its peers are used as they come, and its sequence must end when ctx does. It is called for
@@ -63,7 +63,7 @@ type Options struct {
 	// trackers.
 	Uploaded, Downloaded int64
 	// DownloadLimit and UploadLimit bound this download's payload in bytes a second, on top of the client's; metadata and
-	// hashes that are sent to peers count, too. Nil is no limit, and a limit of 0 lets nothing pass. They may be shared with
+	// hashes that are sent to peers count as well. Nil is no limit, and a limit of 0 lets nothing pass. They may be shared with
 	// other downloads, and changed while in use. They may have any burst; a burst of 0 is set to 16 KiB.
 	DownloadLimit *rate.Limiter
 	UploadLimit   *rate.Limiter

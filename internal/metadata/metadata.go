@@ -113,7 +113,8 @@ func (m *Assembler) Join(addr netip.AddrPort, now time.Time) *Peer {
 }
 
 func (m *Assembler) Leave(p *Peer) {
-	if len(p.asked) > 0 && !p.useful && len(m.silent) < maxSilent {
+	local := netaddr.IsLocal(p.addr.Addr()) // any number of peers may stand behind it
+	if len(p.asked) > 0 && !p.useful && !local && len(m.silent) < maxSilent {
 		m.silent[netaddr.Host(p.addr.Addr())] = struct{}{}
 	}
 	delete(m.peers, p)

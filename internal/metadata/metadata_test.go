@@ -272,6 +272,15 @@ func TestMetadataSilentPeersComeAgain(t *testing.T) {
 	require.Len(t, m.Next(honest, now), 1)
 	now = now.Add(Timeout)
 	require.Len(t, m.Next(b, now), 1, "it may be slow")
+
+	m = New()
+	a, b = join("10.0.0.1:1"), join("10.0.0.1:2")
+	require.Len(t, m.Next(a, now), 1)
+	m.Leave(a)
+	a = join("10.0.0.1:3")
+	require.Len(t, m.Next(b, now), 1)
+	now = now.Add(askAgain)
+	require.Len(t, m.Next(a, now), 1, "others may share a local address")
 }
 
 // Each peer does something wrong about metadata that has two pieces.

@@ -21,6 +21,10 @@ type doubts struct {
 func (d *Download) recheck(piece int, why error) {
 	d.log.Warn("storage", "piece", piece, "err", why)
 	d.mu.Lock()
+	if d.ended() { // what ended it stays the last error
+		d.mu.Unlock()
+		return
+	}
 	d.storageFailed(why)
 	had := d.picker.Verified().Has(piece)
 	_, again := d.disk.unreadable[piece]

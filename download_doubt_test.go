@@ -155,3 +155,12 @@ func TestAFileChangesWhileItIsHashedAgain(t *testing.T) {
 	require.False(t, d.Verified().Has(0))
 	require.False(t, d.Verified().Has(1))
 }
+
+// A file that is found to have changed after storage ended the download is not taken for the cause.
+func TestTheErrorThatEndedStays(t *testing.T) {
+	d, _ := shareWatched(t)
+	why := errors.New("disk is gone")
+	d.endByStorage(why)
+	d.recheck(0, storage.ErrChanged)
+	require.ErrorIs(t, d.Stats().StorageError, why)
+}

@@ -186,6 +186,7 @@ func TestMetadataOfManyPeersCostsLittle(t *testing.T) {
 	busy, free := all[0], all[len(all)-1]
 	require.Len(t, busy.asked, askedAtOnce)
 	require.Empty(t, free.asked)
+	require.EqualValues(t, 2*70, free.Steps(), "what it is charged for")
 	require.Zero(t, testing.AllocsPerRun(10, func() { m.Next(busy, later) }))
 	require.Zero(t, testing.AllocsPerRun(10, func() { m.Next(free, later) }))
 }

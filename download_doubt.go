@@ -63,9 +63,7 @@ func (d *Download) doubt(pieces ...int) (hashed <-chan struct{}) {
 				break
 			}
 			d.distrust(changed)
-			for i := range changed.All() {
-				which.Add(i)
-			}
+			which.AddAll(&changed)
 		}
 	}
 	now := time.Now()
@@ -114,9 +112,7 @@ func (d *Download) hashSoon(which bits.Set) (hashed <-chan struct{}) {
 	if q.hashed == nil {
 		q.waiting, q.hashed = bits.New(d.t.NumPieces()), make(chan struct{})
 	}
-	for i := range which.All() {
-		q.waiting.Add(i)
-	}
+	q.waiting.AddAll(&which)
 	if !q.running {
 		q.running = true
 		d.disk.rechecks++

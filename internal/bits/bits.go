@@ -124,6 +124,15 @@ func (b *Set) Clone() Set {
 	return c
 }
 
+// AddAll sets the indices that are set in c, which must have the same length.
+func (b *Set) AddAll(c *Set) {
+	b.count = 0
+	for i, w := range c.words {
+		b.words[i] |= w
+		b.count += bits.OnesCount64(b.words[i])
+	}
+}
+
 // RemoveAll unsets the indices that are set in c, which must have the same length.
 func (b *Set) RemoveAll(c *Set) {
 	b.count = 0

@@ -29,11 +29,15 @@ func TestSetMatchesAPlainModel(t *testing.T) {
 				plainOther[i] = true
 			}
 			var want []int
+			var union []int
 			both := 0
 			for i, set := range plain {
 				require.Equal(t, set, b.Has(i))
 				if set {
 					want = append(want, i)
+				}
+				if set || plainOther[i] {
+					union = append(union, i)
 				}
 				if set && plainOther[i] {
 					both++
@@ -43,6 +47,10 @@ func TestSetMatchesAPlainModel(t *testing.T) {
 			require.Equal(t, len(want), b.Count())
 			require.Equal(t, len(want) == n, b.Full())
 			require.Equal(t, both, b.CountAnd(&other))
+			sum := b.Clone()
+			sum.AddAll(&other)
+			require.Equal(t, union, slices.Collect(sum.All()))
+			require.Equal(t, len(union), sum.Count())
 		}
 		require.Equal(t, n, b.Len())
 		require.False(t, b.Has(-1))

@@ -38,9 +38,7 @@ func (pk *Picker) Haves(s *Supplier, has bits.Set) (news bool) {
 	}
 	has.RemoveAll(&s.has)
 	if has.Count() > has.Len()/8 {
-		for i := range s.has.All() {
-			has.Add(i)
-		}
+		has.AddAll(&s.has)
 		pk.work += int64(has.Count())
 		pk.Bitfield(s, has)
 		return true

@@ -135,15 +135,18 @@ func newNeighbours() neighbours {
 // the path has no other.
 func (n neighbours) near(dir *os.File, name string) bool {
 	first := firstElements(name, 1)
+	if first == name {
+		return true
+	}
 	near, asked := n.any[first]
-	if !asked && first != name {
+	if !asked {
 		for _, kind := range []byte{claimPath, claimBelow} {
 			_, taken := claimedBy(dir, claimAt(kind, first))
 			near = near || taken
 		}
 		n.any[first] = near
 	}
-	return near || first == name
+	return near
 }
 
 // above is the directory that holds what lies at p.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,6 +66,18 @@ func numbered(name string, i int) string {
 	return filepath.FromSlash(safename.Numbered(filepath.ToSlash(name), i))
 }
 
+// touched yields the files that get bytes of a write of n bytes at off; what goes to padding or to the edges is no file's. The caller
+// holds s.mu.
+func (s *fileStore) touched(off, n int64) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := s.content.FileAt(off); i < s.content.NumFiles() && s.content.File(i).Offset < off+n; i++ {
+			if f := s.content.File(i); !f.Pad && f.Length > 0 && s.files[i].here && !yield(i) {
+				return
+			}
+		}
+	}
+}
+
 // makeReady makes every file that a write of n bytes at off touches ready to be written, with makeNew or own.
 func (s *fileStore) makeReady(off, n int64) error {
 	if s.areReady(off, n) {
@@ -81,10 +94,7 @@ func (s *fileStore) makeReady(off, n int64) error {
 	if err := s.lock(); err != nil {
 		return err
 	}
-	for i := s.content.FileAt(off); i < s.content.NumFiles() && s.content.File(i).Offset < off+n; i++ {
-		if f := s.content.File(i); f.Pad || f.Length == 0 || !s.files[i].here {
-			continue
-		}
+	for i := range s.touched(off, n) {
 		if s.stopped.Load() {
 			return ErrClosed
 		}
@@ -104,9 +114,12 @@ func (s *fileStore) makeNew(off, n int64) {
 	if s.closed || s.move != nil || !s.locked.Load() || len(s.files) <= maxClaims {
 		return
 	}
-	for i := s.content.FileAt(off); i < s.content.NumFiles() && s.content.File(i).Offset < off+n && !s.stopped.Load(); i++ {
+	for i := range s.touched(off, n) {
 		f := &s.files[i]
-		if s.content.File(i).Pad || s.content.File(i).Length == 0 || !f.here || f.twin || f.alias {
+		if s.stopped.Load() {
+			return
+		}
+		if f.twin || f.alias {
 			continue
 		}
 		f.mu.Lock()
@@ -142,8 +155,8 @@ func (s *fileStore) areReady(off, n int64) bool {
 	if !s.locked.Load() {
 		return false
 	}
-	for i := s.content.FileAt(off); i < s.content.NumFiles() && s.content.File(i).Offset < off+n; i++ {
-		if f := s.content.File(i); !f.Pad && f.Length > 0 && s.files[i].here && !s.files[i].ready.Load() {
+	for i := range s.touched(off, n) {
+		if !s.files[i].ready.Load() {
 			return false
 		}
 	}
@@ -239,8 +252,7 @@ const portable = 240
 func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 	f := &s.files[i]
 	s.handles.drop(i)
-	var h *handle
-	file, err := s.open(i, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	info, err = s.makeFile(i)
 	for n := portable; notTaken(err) && n >= portable/2; n /= 2 {
 		name := filepath.FromSlash(safename.Portable(apartFromSidecars(s.content.File(i).Path), n))
 		if name == f.name {
@@ -248,18 +260,9 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 		}
 		s.log.Info("stored under another name, because the file system does not allow its own", "file", s.path(i), "name", name)
 		f.name = name
-		file, err = s.open(i, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+		info, err = s.makeFile(i)
 	}
-	if made = err == nil; made {
-		h, err = s.handles.add(i, file, true)
-	} else if errors.Is(err, fs.ErrExist) {
-		h, err = s.handles.get(i, true, false)
-	}
-	if err != nil {
-		return FileInfo{}, false, err
-	}
-	defer s.handles.put(h)
-	if info, err = h.f.Stat(); made && err == nil {
+	if err == nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.left != (Stamp{}) {
@@ -267,8 +270,18 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 		}
 		f.left = info.Stamp
 		s.markDirty(i)
+		return info, true, nil
 	}
-	return info, made, err
+	if !errors.Is(err, fs.ErrExist) {
+		return FileInfo{}, false, err
+	}
+	h, err := s.handles.get(i, true, false)
+	if err != nil {
+		return FileInfo{}, false, err
+	}
+	defer s.handles.put(h)
+	info, err = h.f.Stat()
+	return info, false, err
 }
 
 // sameFile returns another file of the content that is the same file on the file system as file i, whose identity is id; or -1.

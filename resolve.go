@@ -222,11 +222,7 @@ func (r *resolver) makeRoom(now time.Time) {
 	if !waiting || live < r.o.maxPeers() && !r.client.allTaken(live) {
 		return
 	}
-	displaced := peerlist.Crowding
-	if peerlist.Scarce(now, worths) {
-		displaced = peerlist.Displaced
-	}
-	if out, ok := displaced(now, worths, addr.Addr()); ok {
+	if out, ok := peerlist.MakesRoom(now, worths, addr.Addr(), true); ok {
 		r.end(out, errTurnover)
 	}
 }

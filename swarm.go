@@ -384,11 +384,7 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 // any peer earns its place, otherwise from time to time. The caller holds d.mu.
 func (d *Download) turnOver(now time.Time) {
 	if addr, _, waiting := d.discovery.candidates.First(now); waiting && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
-		peers, displaced := d.worths(now), peerlist.Crowding
-		if !d.sharing() && peerlist.Scarce(now, peers) {
-			displaced = peerlist.Displaced
-		}
-		if out, ok := displaced(now, peers, addr.Addr()); ok {
+		if out, ok := peerlist.MakesRoom(now, d.worths(now), addr.Addr(), !d.sharing()); ok {
 			d.drop(errTurnover, out)
 		}
 	}

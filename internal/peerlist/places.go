@@ -124,14 +124,24 @@ func Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bo
 	return displaced(now, peers, newcomer, true)
 }
 
-// Crowding is like Displaced, but only peers of crowds make room, because the candidate may not exist at all.
-func Crowding(now time.Time, peers []Worth, candidate netip.Addr) (id int, ok bool) {
+// MakesRoom returns the id of the peer that makes room for a candidate, which may not exist at all, when all places are taken. If more
+// peers are wanted and few earn their places, that is the peer that a newcomer displaces; otherwise it is one of a crowd. ok is false
+// if there is none.
+func MakesRoom(now time.Time, peers []Worth, candidate netip.Addr, wanted bool) (id int, ok bool) {
+	if wanted && scarce(now, peers) {
+		return Displaced(now, peers, candidate)
+	}
+	return crowding(now, peers, candidate)
+}
+
+// crowding is like Displaced, but only peers of crowds make room, because the candidate may not exist at all.
+func crowding(now time.Time, peers []Worth, candidate netip.Addr) (id int, ok bool) {
 	return displaced(now, peers, candidate, false)
 }
 
-// Scarce reports whether so few peers earn their places that the others are worth less than candidates that were
+// scarce reports whether so few peers earn their places that the others are worth less than candidates that were
 // never tried.
-func Scarce(now time.Time, peers []Worth) bool {
+func scarce(now time.Time, peers []Worth) bool {
 	earning := 0
 	for _, p := range peers {
 		if p.earns(now) {

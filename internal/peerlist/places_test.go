@@ -42,7 +42,7 @@ func TestDisplaced(t *testing.T) {
 		peers    [][]Worth
 		newcomer string
 		want     int // 0 is none
-		crowds   int // of Crowding; 0 is none
+		crowds   int // of crowding; 0 is none
 	}{
 		{"there is no peer", nil, "9.0.0.1", 0, 0},
 		{"those that came just now are given a minute", [][]Worth{many(3, "%d.0.0.1", new, dull)}, "9.0.0.1", 0, 0},
@@ -93,7 +93,7 @@ func TestDisplaced(t *testing.T) {
 		id, ok := Displaced(now, peers, netip.MustParseAddr(tc.newcomer))
 		require.Equal(t, tc.want, id, tc.name)
 		require.Equal(t, tc.want != 0, ok, tc.name)
-		id, ok = Crowding(now, peers, netip.MustParseAddr(tc.newcomer))
+		id, ok = crowding(now, peers, netip.MustParseAddr(tc.newcomer))
 		require.Equal(t, tc.crowds, id, "for a candidate, %s", tc.name)
 		require.Equal(t, tc.crowds != 0, ok, "for a candidate, %s", tc.name)
 	}
@@ -102,14 +102,14 @@ func TestDisplaced(t *testing.T) {
 func TestScarce(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := make([]Worth, 80)
-	require.True(t, Scarce(now, peers))
+	require.True(t, scarce(now, peers))
 	for k := range 4 {
 		peers[k].Earned = now
 	}
-	require.True(t, Scarce(now, peers))
+	require.True(t, scarce(now, peers))
 	peers[4].Earned = now
-	require.False(t, Scarce(now, peers))
-	require.False(t, Scarce(now, nil))
+	require.False(t, scarce(now, peers))
+	require.False(t, scarce(now, nil))
 }
 
 // A source that names thousands of addresses of one network gets no more of the first dials than any other.

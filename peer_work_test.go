@@ -107,19 +107,29 @@ func TestWorkEarnedByBlocks(t *testing.T) {
 	require.EqualValues(t, 64, p.earns(outbox.Request{Length: 1 << 10}), "again and again")
 }
 
+// takesEncrypted returns a client that shares something and accepts encrypted peers, and a function by which the k-th host of another
+// network connects to it.
+func takesEncrypted(t *testing.T, n *simnet.Network) (c *Client, dial func(k int) net.Conn) {
+	us := n.NewHost("80.0.0.1", 0, 0, time.Millisecond)
+	c = simClient(t, us, nil)
+	c.Encryption = PreferEncryption
+	simSeed(t, c, newSimContent(1, blockSize, 4*blockSize))
+	simnet.Sleep(time.Second)
+	return c, func(k int) net.Conn {
+		h := n.NewHost(fmt.Sprintf("2001:db8::%x", k+1), 0, 0, time.Millisecond)
+		conn, err := h.Dial(t.Context(), "tcp", us.Addr(6881).String())
+		require.NoError(t, err)
+		return conn
+	}
+}
+
 // Peers that send a part of their key and fall silent do not use up the key exchanges that others of their network may have
 // answered.
 func TestUnfinishedKeysCostNoExchange(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-		us := n.NewHost("80.0.0.1", 0, 0, time.Millisecond)
-		c := simClient(t, us, nil)
-		c.Encryption = PreferEncryption
-		simSeed(t, c, newSimContent(1, blockSize, 4*blockSize))
-		simnet.Sleep(time.Second)
+		c, dial := takesEncrypted(t, n)
 		for k := range 20 {
-			h := n.NewHost(fmt.Sprintf("2001:db8::%x", k+1), 0, 0, time.Millisecond)
-			conn, err := h.Dial(t.Context(), "tcp", us.Addr(6881).String())
-			require.NoError(t, err)
+			conn := dial(k)
 			defer conn.Close()
 			conn.Write(bytes.Repeat([]byte{7}, 95))
 		}
@@ -135,16 +145,10 @@ func TestUnfinishedKeysCostNoExchange(t *testing.T) {
 // that began a handshake.
 func TestUnfinishedKeysAreShed(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-		us := n.NewHost("80.0.0.1", 0, 0, time.Millisecond)
-		c := simClient(t, us, nil)
-		c.Encryption = PreferEncryption
-		simSeed(t, c, newSimContent(1, blockSize, 4*blockSize))
-		simnet.Sleep(time.Second)
+		_, dial := takesEncrypted(t, n)
 		var all []net.Conn
 		for k := range maxHandshakes + 1 {
-			h := n.NewHost(fmt.Sprintf("2001:db8::%x", k+1), 0, 0, time.Millisecond)
-			conn, err := h.Dial(t.Context(), "tcp", us.Addr(6881).String())
-			require.NoError(t, err)
+			conn := dial(k)
 			defer conn.Close()
 			all = append(all, conn)
 			if k == 50 {

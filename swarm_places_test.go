@@ -14,6 +14,13 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 )
 
+// honestSeed has a seed of the content come to a network that no crowd is in.
+func honestSeed(t *testing.T, n *simnet.Network, content *simContent) *simpeer.Peer {
+	p := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+	require.NoError(t, p.Arrive())
+	return p
+}
+
 // Each download of a client has its share of the connections, and too few are left over for another one. A crowd of one network
 // that holds all connections of a download makes room for a seed that is to be dialled.
 func TestCrowdInTheShareOfADownload(t *testing.T) {
@@ -34,8 +41,7 @@ func TestCrowdInTheShareOfADownload(t *testing.T) {
 		}
 		simnet.Sleep(2 * time.Minute)
 		require.Equal(t, []int{6, 6, 6}, connected(all...))
-		seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
-		require.NoError(t, seed.Arrive())
+		seed := honestSeed(t, n, content)
 		defer seed.Stop()
 		all[2].discovery.found(peerlist.FromPEX, "", seed.Addr())
 		simnet.Sleep(5 * time.Minute)
@@ -84,8 +90,7 @@ func TestMoreDownloadsThanConnections(t *testing.T) {
 		}
 		require.Equal(t, []int{1, 1, 1, 0, 0, 0}, connected(all...))
 		simnet.Sleep(time.Minute)
-		seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
-		require.NoError(t, seed.Arrive())
+		seed := honestSeed(t, n, content)
 		defer seed.Stop()
 		all[5].discovery.found(peerlist.FromPEX, "", seed.Addr())
 		simnet.Sleep(4 * time.Minute)
@@ -107,8 +112,7 @@ func TestDialsInVainTakeNoPlaces(t *testing.T) {
 				d.discovery.found(peerlist.FromPEX, "66.0.0.0/16", netip.AddrPortFrom(netip.AddrFrom4([4]byte{66, byte(k >> 8), byte(k), 1}), 1))
 			}
 			simnet.Sleep(time.Second)
-			seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
-			require.NoError(t, seed.Arrive())
+			seed := honestSeed(t, n, content)
 			defer seed.Stop()
 			seed.Call(1, netaddr.Of(c.Addr()), time.Minute)
 			simnet.Sleep(30 * time.Second)
@@ -132,8 +136,7 @@ func TestDialsInVainKeepNoTorrentFromDialling(t *testing.T) {
 					simnet.Sleep(437 * time.Millisecond) // so that dials do not end at once
 				}
 			}
-			seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
-			require.NoError(t, seed.Arrive())
+			seed := honestSeed(t, n, content)
 			defer seed.Stop()
 			d.AddPeers(seed.Addr())
 			simnet.Sleep(30 * time.Second)

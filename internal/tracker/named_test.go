@@ -28,16 +28,16 @@ func TestPeersByName(t *testing.T) {
 		return ips
 	}
 	names := map[string][]netip.Addr{
-		"public.example": addr("9.0.0.1"),
-		"both.example":   addr("9.0.0.2", "2001:db8::2", "10.0.0.2", "::ffff:9.0.0.3"),
-		"within.example": addr("10.0.0.1"),
-		"router":         addr("192.168.0.1"),
-		"nobody.example": nil,
-		"useless.test":   addr("0.0.0.0", "224.0.0.1"),
-		"localhost":      addr("127.0.0.1"),
-		"many.example":   addr("9.1.0.1", "9.1.0.2", "9.1.0.3", "9.1.0.4", "9.1.0.5"),
-		"tracker.test":   addr("11.0.1.1"),
-		"tracker.within": addr("10.0.1.1"),
+		"public.example":  addr("9.0.0.1"),
+		"both.example":    addr("9.0.0.2", "2001:db8::2", "10.0.0.2", "::ffff:9.0.0.3"),
+		"within.example":  addr("10.0.0.1"),
+		"router":          addr("192.168.0.1"),
+		"unknown.example": nil,
+		"useless.test":    addr("0.0.0.0", "224.0.0.1"),
+		"localhost":       addr("127.0.0.1"),
+		"many.example":    addr("9.1.0.1", "9.1.0.2", "9.1.0.3", "9.1.0.4", "9.1.0.5"),
+		"tracker.test":    addr("11.0.1.1"),
+		"tracker.within":  addr("10.0.1.1"),
 	}
 	list := func(hosts ...string) string {
 		b := "d8:intervali1800e5:peersl"
@@ -58,7 +58,7 @@ func TestPeersByName(t *testing.T) {
 		{"with several addresses", "11.0.1.1", list("both.example"), []string{"9.0.0.2:80", "[2001:db8::2]:80", "9.0.0.3:80"}, 0},
 		{"with too many addresses", "11.0.1.1", list("many.example"), []string{"9.1.0.1:80", "9.1.0.2:80", "9.1.0.3:80", "9.1.0.4:80"}, 0},
 		{"named twice", "11.0.1.1", list("public.example", "public.example"), []string{"9.0.0.1:80"}, 0},
-		{"without a usable address", "11.0.1.1", list("nobody.example", "useless.test", "public.example"), []string{"9.0.0.1:80"}, 0},
+		{"without a usable address", "11.0.1.1", list("unknown.example", "useless.test", "public.example"), []string{"9.0.0.1:80"}, 0},
 		{"whose lookup never ends", "11.0.1.1", list("slow.example", "public.example"), []string{"9.0.0.1:80"}, namedTimeout},
 		{"inside our network, from outside", "11.0.1.1", list("within.example", "router", "localhost", "x.localhost"), nil, 0},
 		{"inside our network, from a name outside", "tracker.test", list("within.example", "public.example"), []string{"9.0.0.1:80"}, 0},

@@ -34,6 +34,7 @@ type fileStore struct {
 	files  []fileState // by index in the layout; the last one is the edges
 	wanted []bool      // by index in the layout, from the last SetWanted
 
+	ownNames  func() map[string]struct{} // listOwnNames, called once
 	linksOnce sync.Once
 	links     []link // the result of linked
 
@@ -140,6 +141,7 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 		scratch:     sync.Pool{New: func() any { return new([][]byte) }},
 	}
 	s.handles = newHandles(maxHandles, s.open)
+	s.ownNames = sync.OnceValue(s.listOwnNames)
 	none := make(absentDirs)
 	for i := range s.files {
 		f := &s.files[i]

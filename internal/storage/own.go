@@ -254,7 +254,7 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 	s.handles.drop(i)
 	info, err = s.makeFile(i)
 	for n := portable; notTaken(err) && n >= portable/2; n /= 2 {
-		name := filepath.FromSlash(safename.Portable(apartFromSidecars(s.content.File(i).Path), n))
+		name := s.spare(i, safename.Portable(s.content.File(i).Path, n))
 		if name == f.name {
 			continue
 		}

@@ -27,7 +27,7 @@ func (s *fileStore) findAlias(i int, none absentDirs) (found bool, err error) {
 			err = failed
 			return true
 		}
-		if failed != nil || !info.Regular || info.Size > most {
+		if failed != nil || !info.Regular || info.Size > most || s.isAnothers(i, name) {
 			return false
 		}
 		f.name, f.alias = name, true
@@ -39,7 +39,7 @@ func (s *fileStore) findAlias(i int, none absentDirs) (found bool, err error) {
 		return err == nil, err
 	}
 	for _, other := range safename.Variants(s.content.File(i).Path) {
-		other = filepath.FromSlash(apartFromSidecars(other))
+		other = s.spare(i, other)
 		if other == own {
 			continue
 		}
@@ -48,6 +48,33 @@ func (s *fileStore) findAlias(i int, none absentDirs) (found bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// isAnothers reports whether the torrent gives a name, perhaps in another case, to a file other than file i.
+func (s *fileStore) isAnothers(i int, name string) bool {
+	_, taken := s.ownNames()[safename.FoldCase(name)]
+	return taken && name != s.ownName(i)
+}
+
+// listOwnNames returns the names that the torrent gives its files, with their case folded.
+func (s *fileStore) listOwnNames() map[string]struct{} {
+	names := make(map[string]struct{})
+	for i := range s.content.NumFiles() {
+		if !s.content.File(i).Pad {
+			names[safename.FoldCase(s.ownName(i))] = struct{}{}
+		}
+	}
+	return names
+}
+
+// spare returns the name for file i to have instead of its own: a path in the system's form, with a number if the torrent gives that to
+// another file.
+func (s *fileStore) spare(i int, path string) string {
+	name := filepath.FromSlash(apartFromSidecars(path))
+	if s.isAnothers(i, name) {
+		return numbered(name, i)
+	}
+	return name
 }
 
 func (s *fileStore) Settle(ctx context.Context, have bits.Set) error {

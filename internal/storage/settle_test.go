@@ -3,6 +3,8 @@ package storage_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -92,4 +94,32 @@ func TestStopEndsTheCreationOfFiles(t *testing.T) {
 	require.ErrorIs(t, s.WriteBlocks([][]byte{content}, 0), storage.ErrClosed)
 	require.Len(t, visible(listing(t, dir)), 1)
 	require.NoError(t, s.Close())
+}
+
+// A missing file is not taken from a file of the same torrent that has one of the names under which other clients store it.
+func TestNamesOfTheSameTorrentAreNoOtherNames(t *testing.T) {
+	for name, c := range map[string]struct{ missing, other, there string }{
+		"not complete":              {"d/a", "d/a.part", "d/a.part"},
+		"reserved by Windows":       {"d/x:y", "d/x_y", "d/x_y"},
+		"reserved and not complete": {"d/x:y", "d/x_y", "d/x_y.part"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tor, content := named(1, c.missing, c.other)
+			copy(content[100:150], content[:50]) // they have a piece in common
+			hash := tor.InfoHash
+			tor = contentOf(tor.Layout, content)
+			tor.InfoHash = hash
+			dir := t.TempDir()
+			require.NoError(t, os.Mkdir(dir+"/d", 0o777))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, c.there), content[100:], 0o666))
+			s := openDirectory(t, tor, dir)
+			require.NoError(t, s.SetWanted(all(tor)))
+			have := verified(t, tor, s)
+			require.NotContains(t, pieces(have), 0)
+			require.NoError(t, s.Settle(t.Context(), have))
+			download(t, tor, s, content)
+			require.NoError(t, s.Finish())
+			require.Equal(t, []string{c.missing, c.other}, listing(t, dir))
+		})
+	}
 }

@@ -19,20 +19,53 @@ type registry struct {
 	serving   map[Hash]*Download      // those that take incoming connections
 	searching map[*discovery]struct{} // those that run
 	resolving map[*resolver]struct{}  // magnet links
+	links     map[Hash][]*resolver    // the same by each of their info hashes
 	counted   map[*Download]struct{}  // those whose totals are not in ended yet
 	ended     totals                  // of downloads whose goroutines have all ended
-	streams   map[[20]byte]Hash       // the info hashes of serving, by what encrypted handshakes show of them
+	streams   map[[20]byte]stream     // of serving and of links, by what encrypted handshakes show of the info hash
 	hybrids   map[Hash]Hash           // from their info hashes of version 2 to the ones that they are known by
+}
+
+// A stream is an info hash that encrypted handshakes may name.
+type stream struct {
+	infoHash Hash
+	users    int // downloads and magnet links that take its connections
 }
 
 func (r *registry) init() {
 	r.downloads = make(map[Hash]*Download)
 	r.serving = make(map[Hash]*Download)
-	r.streams = make(map[[20]byte]Hash)
+	r.streams = make(map[[20]byte]stream)
 	r.hybrids = make(map[Hash]Hash)
 	r.counted = make(map[*Download]struct{})
 	r.searching = make(map[*discovery]struct{})
 	r.resolving = make(map[*resolver]struct{})
+	r.links = make(map[Hash][]*resolver)
+}
+
+// useStream makes an info hash known to encrypted handshakes until leaveStream is called as often.
+func (r *registry) useStream(h Hash) {
+	id := mse.StreamID(h)
+	r.streams[id] = stream{h, r.streams[id].users + 1}
+}
+
+func (r *registry) leaveStream(h Hash) {
+	id := mse.StreamID(h)
+	if s := r.streams[id]; s.users > 1 {
+		r.streams[id] = stream{h, s.users - 1}
+	} else {
+		delete(r.streams, id)
+	}
+}
+
+// unserve hands no more incoming connections to d.
+func (r *registry) unserve(d *Download) {
+	if r.serving[d.t.infoHash] == d {
+		delete(r.serving, d.t.infoHash)
+		for _, h := range d.t.infoHashes().all() {
+			r.leaveStream(h)
+		}
+	}
 }
 
 // Downloads yields the downloads that are running, paused and sharing ones included, in no particular order. Downloads that have
@@ -96,13 +129,16 @@ func (c *Client) begin(d *Download) error {
 	return nil
 }
 
-// serve hands incoming connections to d from now on.
+// serve hands incoming connections to d from now on. It may be called again.
 func (c *Client) serve(d *Download) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.registry.serving[d.t.infoHash] == d {
+		return
+	}
 	c.registry.serving[d.t.infoHash] = d
 	for _, h := range d.t.infoHashes().all() {
-		c.registry.streams[mse.StreamID(h)] = h
+		c.registry.useStream(h)
 	}
 }
 
@@ -110,12 +146,7 @@ func (c *Client) serve(d *Download) {
 func (c *Client) unserve(d *Download) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.registry.serving[d.t.infoHash] == d {
-		delete(c.registry.serving, d.t.infoHash)
-		for _, h := range d.t.infoHashes().all() {
-			delete(c.registry.streams, mse.StreamID(h))
-		}
-	}
+	c.registry.unserve(d)
 }
 
 // remove forgets a download that was added, the first time that it is called.
@@ -127,10 +158,34 @@ func (c *Client) remove(d *Download) {
 	}
 	d.added = false
 	delete(c.registry.downloads, d.t.infoHash)
-	delete(c.registry.serving, d.t.infoHash)
+	c.registry.unserve(d)
 	for _, h := range d.t.infoHashes().all() {
 		delete(c.registry.hybrids, h)
-		delete(c.registry.streams, mse.StreamID(h))
+	}
+}
+
+// showResolver shows r in Stats, and lets acceptorFor find it, until hide is called.
+func (c *Client) showResolver(r *resolver) (hide func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := &c.registry
+	hashes := r.discovery.hashes.all()
+	g.resolving[r] = struct{}{}
+	for _, h := range hashes {
+		g.links[h] = append(g.links[h], r)
+		g.useStream(h)
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(g.resolving, r)
+		for _, h := range hashes {
+			g.links[h] = slices.DeleteFunc(g.links[h], func(other *resolver) bool { return other == r })
+			if len(g.links[h]) == 0 {
+				delete(g.links, h)
+			}
+			g.leaveStream(h)
+		}
 	}
 }
 
@@ -140,36 +195,38 @@ type acceptor struct {
 	take   func(*connection, peerlist.Source) bool // false if the connection is not wanted; the caller closes it then
 }
 
-// acceptorFor returns the acceptor for an info hash. It is that of a download, or of a magnet link that is being resolved.
+// acceptorFor returns the acceptor for an info hash. It is that of a download, or of a magnet link that is being resolved: if
+// the same link is resolved more than once at a time, of the resolver with the fewest connections.
 func (c *Client) acceptorFor(h Hash) (to acceptor, ok bool) {
+	d, links := c.acceptors(h)
+	if d != nil {
+		return acceptor{d.t.infoHashes(), d.addPeer}, true
+	}
+	fewest := 0
+	for _, r := range links {
+		if n, accepting := r.connections(); accepting && (!ok || n < fewest) {
+			to, fewest, ok = acceptor{r.discovery.hashes, r.accept}, n, true
+		}
+	}
+	return to, ok
+}
+
+// acceptors returns what takes the incoming connections of an info hash: a download, or else magnet links.
+func (c *Client) acceptors(h Hash) (*Download, []*resolver) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if d := c.registry.serving[c.registry.first(h)]; d != nil {
-		return acceptor{d.t.infoHashes(), d.addPeer}, true
+		return d, nil
 	}
-	for r := range c.registry.resolving {
-		if slices.Contains(r.discovery.hashes.all(), h) {
-			return acceptor{r.discovery.hashes, r.accept}, true
-		}
-	}
-	return acceptor{}, false
+	return nil, slices.Clone(c.registry.links[h])
 }
 
 // stream returns the info hash that an encrypted handshake names by id, its stream identifier.
 func (c *Client) stream(id [20]byte) (infoHash [20]byte, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if h, ok := c.registry.streams[id]; ok {
-		return h, true
-	}
-	for r := range c.registry.resolving {
-		for _, h := range r.discovery.hashes.all() {
-			if mse.StreamID(h) == id {
-				return h, true
-			}
-		}
-	}
-	return infoHash, false
+	s, ok := c.registry.streams[id]
+	return s.infoHash, ok
 }
 
 // claim returns the claim of a download, or of a magnet link, that has so many connections. The caller holds c.mu.

@@ -316,6 +316,13 @@ func (r *resolver) accepts(yes bool) {
 	r.accepting = yes
 }
 
+// connections returns how many connections the resolver has, and whether accept takes more.
+func (r *resolver) connections() (n int, accepting bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.peers), r.accepting
+}
+
 // accept is like take for an incoming connection, and reports whether it is wanted. Half of the places are for peers that the
 // resolver dials. If all others are taken, one of the incoming connections makes room, as in a download.
 func (r *resolver) accept(k *connection, from peerlist.Source) bool {
@@ -439,18 +446,6 @@ func (r *resolver) failure() error {
 		err = contextError(r.parent)
 	}
 	return inVain(err, r.discovery.trackers, fmt.Sprintf("%d peers tried", r.discovery.tried), r.discovery.lastPeerError)
-}
-
-// showResolver shows r in Stats until hide is called.
-func (c *Client) showResolver(r *resolver) (hide func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.registry.resolving[r] = struct{}{}
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.registry.resolving, r)
-	}
 }
 
 func (r *resolver) stats() ResolveStats {

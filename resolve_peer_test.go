@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -129,4 +130,81 @@ func TestSeedDialsAgainAfterItGaveTheMetadata(t *testing.T) {
 		require.NoError(t, err)
 		require.Less(t, n.Now(), 20*time.Second)
 	})
+}
+
+// Peers that dial a client which resolves one link twice are dealt to both.
+func TestTwoResolversShareThePeersThatDial(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		defer simnet.Sleep(2 * time.Minute) // until the peers have noticed the end
+		content := newSimResolvable(t, 5, false)
+		me := n.NewHost("80.0.0.1", 0, 0, 0)
+		c := simClient(t, me, nil)
+		require.NoError(t, c.Open())
+		ctx, cancel := context.WithCancel(t.Context())
+		var resolving sync.WaitGroup
+		for range 2 {
+			resolving.Go(func() {
+				content.Magnet().Resolve(ctx, &Options{Client: c, Peers: []netip.AddrPort{netip.MustParseAddrPort("89.0.0.1:1")}})
+			})
+		}
+		defer func() { cancel(); resolving.Wait() }()
+		simnet.Sleep(time.Second)
+		for i := range 12 {
+			host := n.NewHost(fmt.Sprintf("81.%d.0.1", i), 0, 0, time.Millisecond)
+			conn, err := host.Dial(t.Context(), "tcp", me.Addr(6881).String())
+			require.NoError(t, err)
+			go (&metadataSpeaker{metadataScript: metadataScript{sizeAfter: time.Hour}, content: content, host: host}).speak(conn)
+			simnet.Sleep(time.Second)
+			links := c.Stats().Resolving
+			require.Equal(t, i+1, links[0].Peers+links[1].Peers)
+			require.LessOrEqual(t, max(links[0].Peers, links[1].Peers)-min(links[0].Peers, links[1].Peers), 1)
+		}
+	})
+}
+
+// A handshake costs the same however many links are being resolved, and finds a link whatever else of the same info hash comes
+// and goes.
+func TestLinksAreFoundByInfoHash(t *testing.T) {
+	c := &Client{NoListen: true, NoDHT: true, NoUTP: true}
+	require.NoError(t, c.Open())
+	defer c.Close()
+	link := func(hashes infoHashes) (hide func()) {
+		return c.showResolver(&resolver{accepting: true, discovery: &discovery{discoveryConfig: discoveryConfig{hashes: hashes}}})
+	}
+	v1, v2 := Hash{1}, Hash{2}
+	finds := func(h Hash) bool {
+		named, ok := c.stream(mse.StreamID(h))
+		require.Equal(t, ok, Hash(named) == h)
+		_, accepted := c.acceptorFor(h)
+		require.Equal(t, ok, accepted)
+		return ok
+	}
+	hideHybrid := link(infoHashes{first: v1, second: v2})
+	hideFirst := link(infoHashes{first: v1})
+	require.True(t, finds(v1) && finds(v2))
+	hideHybrid()
+	require.True(t, finds(v1), "the other link has it")
+	require.False(t, finds(v2))
+
+	d := &Download{t: &Torrent{infoHash: v1}}
+	c.serve(d)
+	c.serve(d) // as the start of sharing does
+	hideFirst()
+	require.True(t, finds(v1), "the download has it")
+	hideFirst = link(infoHashes{first: v1})
+	c.unserve(d)
+	require.True(t, finds(v1), "the link has it")
+	hideFirst()
+	require.False(t, finds(v1))
+	require.Empty(t, c.registry.links)
+	require.Empty(t, c.registry.streams)
+
+	cost := func() float64 {
+		return testing.AllocsPerRun(10, func() { c.stream([20]byte{}); c.acceptorFor(Hash{}) })
+	}
+	before := cost()
+	for k := range 1000 {
+		defer link(infoHashes{first: Hash{3, byte(k), byte(k >> 8)}})()
+	}
+	require.Equal(t, before, cost())
 }

@@ -132,6 +132,31 @@ func TestSchedule(t *testing.T) {
 	require.Zero(t, b.kept.Len())
 }
 
+// A node that answers an announce without saying who it is does not keep the torrent from being looked up again.
+func TestKeptGoesOnAfterAnAnswerWithoutAnID(t *testing.T) {
+	b := newBench(t, Config{})
+	b.local(40)
+	b.keep(b.now, Torrent{Hash: ID{1}, Port: 7}, func([]netip.AddrPort) {})
+	liars, announces := 0, 0
+	for began := b.now; b.now.Sub(began) < 2*time.Hour; b.now = b.now.Add(15 * time.Second) {
+		b.tick(b.now)
+		b.serve(func(m, r *krpc.Message, at netip.AddrPort) bool {
+			switch string(m.Method) {
+			case krpc.GetPeers:
+				r.Token = []byte("token")
+			case krpc.AnnouncePeer:
+				if announces++; announces%lookupDepth == 1 {
+					r.Has &^= krpc.HasID
+					liars++
+				}
+			}
+			return true
+		})
+	}
+	require.GreaterOrEqual(t, liars, 8, "lookups in two hours")
+	require.LessOrEqual(t, b.kept.running, 1)
+}
+
 func TestPackets(t *testing.T) {
 	var p packets
 	for range p.each {

@@ -321,23 +321,30 @@ func (w *walk) overdue(q *query) {
 
 // failed records that a node answered with nothing of use.
 func (w *walk) failed(q *query) {
+	if q.store {
+		w.answeredStore(q)
+		return
+	}
 	w.leave(q)
 	w.lookup.mark(q.to, candidateFailed)
+}
+
+// answeredStore records that a query to store was answered, whatever the answer says.
+func (w *walk) answeredStore(q *query) {
+	if q.stage < late {
+		w.storing--
+	}
 }
 
 // stored records that a node has stored.
 func (w *walk) stored(q *query) {
 	w.search.stores++
-	if q.stage < late {
-		w.storing--
-	}
+	w.answeredStore(q)
 }
 
 // refused records that a node would not store.
 func (w *walk) refused(q *query, m *krpc.Message) {
-	if q.stage < late {
-		w.storing--
-	}
+	w.answeredStore(q)
 	refusal := &Refusal{Code: m.Code, Text: string(m.Text[:min(len(m.Text), 100)])}
 	if refusal.IsConflict() {
 		w.search.conflicts++

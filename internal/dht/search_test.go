@@ -117,6 +117,12 @@ func TestStoring(t *testing.T) {
 			}
 			return true
 		}, 0, 0},
+		{"none says who it is when it is to store", func(m, r *krpc.Message) bool {
+			if string(m.Method) == krpc.AnnouncePeer {
+				r.Has &^= krpc.HasID
+			}
+			return true
+		}, 0, 0},
 		{"none answers when it is to store", func(m, r *krpc.Message) bool { return string(m.Method) != krpc.AnnouncePeer }, 0, 0},
 	} {
 		b := newBench(t, Config{})

@@ -70,6 +70,14 @@ type Stamp struct {
 	Mtime int64 // Unix time in nanoseconds
 }
 
+// stampOf returns the Stamp of a file that exists. It is not zero, even for an empty file that was modified at Unix time 0.
+func stampOf(size, mtime int64) Stamp {
+	if size == 0 && mtime == 0 {
+		mtime = 1
+	}
+	return Stamp{size, mtime}
+}
+
 // FileID tells files apart at one moment. It is zero where the system has no such identity.
 type FileID struct{ Dev, Inode uint64 }
 

@@ -26,7 +26,7 @@ func (f *rootFile) Stat() (FileInfo, error) {
 
 func infoOf(info fs.FileInfo) FileInfo {
 	return FileInfo{
-		Stamp:   Stamp{Size: info.Size(), Mtime: info.ModTime().UnixNano()},
+		Stamp:   stampOf(info.Size(), info.ModTime().UnixNano()),
 		Regular: info.Mode().IsRegular(),
 		Dense:   true,
 	}

@@ -40,10 +40,7 @@ func (f *rootFile) Stat() (FileInfo, error) {
 
 func infoOf(st *unix.Stat_t) FileInfo {
 	return FileInfo{
-		Stamp: Stamp{
-			Size:  st.Size,
-			Mtime: unix.TimespecToNsec(st.Mtim),
-		},
+		Stamp:   stampOf(st.Size, unix.TimespecToNsec(st.Mtim)),
 		ID:      FileID{uint64(st.Dev), uint64(st.Ino)},
 		Links:   int(min(uint64(st.Nlink), 1<<16)),
 		Regular: st.Mode&unix.S_IFMT == unix.S_IFREG,

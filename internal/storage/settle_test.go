@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -122,4 +123,20 @@ func TestNamesOfTheSameTorrentAreNoOtherNames(t *testing.T) {
 			require.Equal(t, []string{c.missing, c.other}, listing(t, dir))
 		})
 	}
+}
+
+// An empty file whose modification time is zero exists.
+func TestEmptyFileOf1970(t *testing.T) {
+	tor, content := testContent(50, 100, 0)
+	dir, to := t.TempDir(), t.TempDir()
+	fill(t, tor, dir, content)
+	require.NoError(t, os.Chtimes(filepath.Join(dir, "d", "1"), time.Unix(0, 0), time.Unix(0, 0)))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.Settle(t.Context(), bits.Full(2)))
+	require.Equal(t, []string{"d/0", "d/1"}, listing(t, dir), "nothing is to be written, so that nothing is locked")
+	claims := func() (bits.Set, map[int]bits.Set) { return bits.Full(2), nil }
+	require.NoError(t, s.Move(t.Context(), to, claims, func(int64, int64) {}))
+	require.Equal(t, []string{"d/0", "d/1"}, visible(listing(t, to)))
+	require.Empty(t, visible(listing(t, dir)))
 }

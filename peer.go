@@ -130,12 +130,13 @@ func (p *peer) read() error {
 		} else {
 			err = p.act(m, time.Now())
 		}
-		if err == nil && p.rest >= leastRest {
-			err = p.pause()
+		if err == nil && !pause(p.rest, p.ended) {
+			err = p.closing
 		}
 		if err != nil {
 			return err
 		}
+		p.rest = 0
 	}
 }
 
@@ -179,16 +180,18 @@ func (p *peer) earns(r outbox.Request) int64 {
 // chargeSince charges the peer with what the picker has worked since its Work was before. The caller holds d.mu.
 func (p *peer) chargeSince(before int64, now time.Time) { p.charge(p.d.picker.Work()-before, now) }
 
-// pause waits until the peer may cause more work.
-func (p *peer) pause() error {
-	timer := time.NewTimer(p.rest)
+// pause waits until a peer may cause more work, if that is worth a wait. It reports whether the connection goes on.
+func pause(rest time.Duration, ended <-chan struct{}) bool {
+	if rest < leastRest {
+		return true
+	}
+	timer := time.NewTimer(rest)
 	defer timer.Stop()
-	p.rest = 0
 	select {
 	case <-timer.C:
-		return nil
-	case <-p.ended:
-		return p.closing
+		return true
+	case <-ended:
+		return false
 	}
 }
 

@@ -42,7 +42,7 @@ func (r *resolver) speak(k *connection, from peerlist.Source) error {
 	defer k.Close()
 	p := &metadataConn{r: r, conn: k, waker: newWaker(), ended: make(chan struct{}), from: from, joined: time.Now()}
 	p.work = ratelimit.NewAccount(workRate, workAtOnce, p.joined)
-	defer context.AfterFunc(r.ctx, func() { k.Close() })()
+	defer context.AfterFunc(r.ctx, func() { p.stop(context.Cause(r.ctx)) })()
 	host, public := hostOf(k.addr.Addr())
 	r.mu.Lock()
 	if public {
@@ -227,20 +227,10 @@ func (p *metadataConn) charge(m wire.Message, now time.Time) error {
 	if m.ID == wire.Extended {
 		work = p.extendedWork(m.Payload)
 	}
-	rest := p.work.Charge(work, now)
-	if rest < leastRest {
-		return nil
-	}
-	timer := time.NewTimer(rest)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-p.ended:
+	if !pause(p.work.Charge(work, now), p.ended) {
 		return p.closing
-	case <-p.r.ctx.Done():
-		return p.r.ctx.Err()
 	}
+	return nil
 }
 
 func (p *metadataConn) receiveHandshake(payload []byte) error {

@@ -10,14 +10,15 @@ import (
 // maxLine is how many bytes of a text are kept.
 const maxLine = 300
 
-// Line returns the start of s as one line of valid UTF-8 without control characters.
+// Line returns the start of s as one line of valid UTF-8 without control characters. It shares no memory with s, which may be
+// much longer.
 func Line(s string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if seen(r) {
 			return r
 		}
 		return ' '
-	}, s[:min(len(s), maxLine)]))
+	}, strings.Clone(s[:min(len(s), maxLine)])))
 }
 
 // Name returns s with a replacement character for each rune that is not seen: so that it does not hide in a name what

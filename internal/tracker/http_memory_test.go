@@ -66,3 +66,34 @@ func heap() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// Of the text in an answer only the part that is shown is kept, even if the answer is long: a megabyte of it takes a kilobyte
+// on the wire.
+func TestLongTextsInAnswersAreNotKept(t *testing.T) {
+	for _, key := range []string{"warning message", "failure reason"} {
+		t.Run(key, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const trackers = 50
+				var body bytes.Buffer
+				z := gzip.NewWriter(&body)
+				text := bytes.Repeat([]byte("a"), httpAnswer-100)
+				fmt.Fprintf(z, "d%d:%s%d:%s8:intervali86400ee", len(key), key, len(text), text)
+				z.Close()
+				require.Less(t, body.Len(), 2<<10)
+				var tiers [][]string
+				for i := range trackers {
+					tiers = append(tiers, []string{fmt.Sprintf("http://10.0.1.1/announce/%d", i)})
+				}
+				r := newTrackerRig(t, tiers...)
+				r.serve("10.0.1.1", func(w http.ResponseWriter, _ *http.Request) { w.Write(body.Bytes()) })
+				before := heap()
+				a, _ := r.start()
+				simnet.Sleep(5 * time.Minute)
+				held := heap() - before
+				t.Logf("%d KiB", held>>10)
+				require.Less(t, held, int64(8<<20))
+				require.False(t, slices.ContainsFunc(a.Status(), func(s Status) bool { return s.Warning == "" && s.Err == nil }), "all are asked")
+			})
+		})
+	}
+}

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
@@ -18,12 +19,24 @@ import (
 // between our own to it.
 const punchEvery = time.Second
 
+// introduceEvery is the least interval between two introductions of one peer, or of peers of one network, to the same peer. A peer
+// hears of one in punchEvery only, so that otherwise one that asks again and again would leave nothing for others.
+const introduceEvery = 30 * time.Second
+
 // punching records the last messages of ut_holepunch between a peer and us (BEP 55).
 type punching struct {
 	sent    time.Time // our last rendezvous to it
 	relayed time.Time // its last rendezvous
 	told    time.Time // our last connect to it, about another peer
 	taken   time.Time // its last connect
+
+	heardOf []introduction // the peers that it was told of within introduceEvery
+}
+
+// An introduction records when a peer was told of another.
+type introduction struct {
+	of netip.AddrPort // where its connection comes from
+	at time.Time
 }
 
 // again reports whether punchEvery has passed since *at, and if so sets *at to now.
@@ -32,6 +45,23 @@ func again(at *time.Time, now time.Time) bool {
 		return false
 	}
 	*at = now
+	return true
+}
+
+// tells reports whether a peer may be told of another now, and if so records that it is.
+func (h *punching) tells(of netip.AddrPort, now time.Time) bool {
+	h.heardOf = slices.DeleteFunc(h.heardOf, func(i introduction) bool { return now.Sub(i.at) >= introduceEvery })
+	hosts := []netip.Addr{of.Addr()}
+	for _, i := range h.heardOf {
+		if i.of == of {
+			return false
+		}
+		hosts = append(hosts, i.of.Addr())
+	}
+	if peerlist.Crowds(hosts)[0] > 1 || !again(&h.told, now) {
+		return false
+	}
+	h.heardOf = append(h.heardOf, introduction{of, now})
 	return true
 }
 
@@ -103,7 +133,7 @@ func (p *peer) introduce(to netip.AddrPort, now time.Time) (code uint32) {
 		return wire.HolePunchNoSupport
 	case netaddr.FamilyOf(from.Addr()) != netaddr.FamilyOf(at.Addr()), !netaddr.MayName(target.conn.addr.Addr(), from.Addr()), !netaddr.MayName(p.conn.addr.Addr(), at.Addr()):
 		return wire.HolePunchNotConnected // it is told the same as if there were no such peer
-	case !again(&target.ext.punching.told, now):
+	case !target.ext.punching.tells(p.conn.addr, now):
 		return 0 // it hears of enough others
 	}
 	target.sendHolePunch(wire.HolePunch{Type: wire.HolePunchConnect, Addr: from})

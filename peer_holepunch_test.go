@@ -157,7 +157,7 @@ func TestHolePunchRelay(t *testing.T) {
 		}
 
 		// One a second counts, of each, and for each.
-		simnet.Sleep(time.Second)
+		simnet.Sleep(introduceEvery)
 		m := wire.HolePunch{Type: wire.HolePunchRendezvous, Addr: netip.MustParseAddrPort("80.0.2.1:1234")}
 		for range 100 {
 			a.Write(wire.AppendExtended(nil, extHolePunch, m.Append(nil)))
@@ -166,15 +166,16 @@ func TestHolePunchRelay(t *testing.T) {
 		require.Len(t, a.take(), 1)
 		require.Len(t, b.take(), 1)
 		c := newPuncher(t, n.NewHost("80.0.4.1", 0, 0, 0), content, us.Addr(6881), true)
-		a.say(wire.HolePunchRendezvous, "80.0.2.1:1234")
+		e := newPuncher(t, n.NewHost("80.0.5.1", 0, 0, 0), content, us.Addr(6881), true)
 		c.say(wire.HolePunchRendezvous, "80.0.2.1:1234")
+		e.say(wire.HolePunchRendezvous, "80.0.2.1:1234")
 		require.Len(t, b.take(), 1, "from two peers")
-		require.Empty(t, c.take())
-		require.Len(t, a.take(), 1)
+		require.Empty(t, e.take())
+		require.Len(t, c.take(), 1)
 
 		// Nor does what cannot be read end a connection.
 		a.Write(wire.AppendExtended(nil, extHolePunch, []byte("\x00\x05")))
-		simnet.Sleep(2 * time.Second)
+		simnet.Sleep(introduceEvery)
 		a.say(wire.HolePunchRendezvous, "80.0.2.1:1234")
 		require.Len(t, a.take(), 1)
 
@@ -190,6 +191,34 @@ func TestHolePunchRelay(t *testing.T) {
 		both := byte(wire.PEXUTP | wire.PEXHolePunch)
 		require.Equal(t, both, flags[netip.MustParseAddrPort("80.0.1.1:1234")]&both)
 		require.Zero(t, flags[netip.MustParseAddrPort("80.0.3.1:1234")]&both)
+	})
+}
+
+// Two peers of one network ask a relay again and again to be introduced to a peer. Another one that asks once is introduced, too.
+func TestHolePunchRelayIsFair(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, 64<<10, 1<<20)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		simLeech(t, utpClient(t, us, true), content)
+		simnet.Sleep(time.Second)
+		join := func(ip string) *puncher {
+			return newPuncher(t, n.NewHost(ip, 0, 0, 0), content, us.Addr(6881), true)
+		}
+		target, other := join("80.0.2.1"), join("80.0.3.1")
+		greedy := []*puncher{join("80.0.1.1"), join("80.0.1.2")}
+		for range 10 {
+			for _, g := range greedy {
+				g.say(wire.HolePunchRendezvous, "80.0.2.1:1234")
+			}
+		}
+		require.Equal(t, []string{"1 80.0.1.1:1234 0"}, target.take())
+		greedy[0].say(wire.HolePunchRendezvous, "80.0.2.1:1234")
+		other.say(wire.HolePunchRendezvous, "80.0.2.1:1234")
+		require.Equal(t, []string{"1 80.0.3.1:1234 0"}, target.take())
+		require.Equal(t, []string{"1 80.0.2.1:1234 0"}, other.take())
+		simnet.Sleep(introduceEvery)
+		greedy[1].say(wire.HolePunchRendezvous, "80.0.2.1:1234")
+		require.Equal(t, []string{"1 80.0.1.2:1234 0"}, target.take(), "it is its turn again")
 	})
 }
 

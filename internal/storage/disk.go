@@ -25,7 +25,8 @@ type Disk interface {
 	// Symlink makes a symbolic link to target, which is relative to the directory of name. It fails where name exists, and where
 	// there are no symbolic links or the process may not make them.
 	Symlink(target, name string) error
-	// Readlink returns the target of a symbolic link. It fails if name is not one.
+	// Readlink returns the target of a symbolic link. It fails if name is not one. Like Stat, it follows symbolic links among the
+	// directories above name.
 	Readlink(name string) (string, error)
 	// SetMtime sets the modification time of a file, in nanoseconds.
 	SetMtime(name string, mtime int64) error

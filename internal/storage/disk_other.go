@@ -32,6 +32,11 @@ func infoOf(info fs.FileInfo) FileInfo {
 	}
 }
 
+func (d *rootDisk) Readlink(name string) (string, error) {
+	target, err := d.root.Readlink(name)
+	return target, d.named(name, err)
+}
+
 // noWait is the open flag that keeps an open from blocking. This system needs none.
 const noWait = 0
 

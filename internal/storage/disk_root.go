@@ -140,11 +140,6 @@ func (d *rootDisk) Symlink(target, name string) error {
 	return nil
 }
 
-func (d *rootDisk) Readlink(name string) (string, error) {
-	target, err := d.root.Readlink(name)
-	return target, d.named(name, err)
-}
-
 func (d *rootDisk) SetMtime(name string, mtime int64) error {
 	at := time.Unix(0, mtime)
 	return d.named(name, d.root.Chtimes(name, at, at))

@@ -68,6 +68,26 @@ func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 	return regular(os.NewFile(uintptr(fd), filepath.Join(d.root.Name(), name)))
 }
 
+// Readlink makes one system call, because a torrent may have thousands of links in very deep directories.
+func (d *rootDisk) Readlink(name string) (string, error) {
+	for b := make([]byte, 128); ; b = make([]byte, 2*len(b)) {
+		n := 0
+		err := ignoringEINTR(func() (err error) {
+			n, err = unix.Readlinkat(int(d.self.Fd()), name, b)
+			return err
+		})
+		switch {
+		case err == unix.ENAMETOOLONG:
+			target, err := d.root.Readlink(name) // walks the path element by element
+			return target, d.named(name, err)
+		case err != nil:
+			return "", &fs.PathError{Op: "readlink", Path: filepath.Join(d.root.Name(), name), Err: err}
+		case n < len(b):
+			return string(b[:n]), nil
+		}
+	}
+}
+
 // openDir opens a directory for listing. It follows symbolic links out of the Disk's directory.
 func (d *rootDisk) openDir(name string) (*os.File, error) {
 	var fd int

@@ -456,7 +456,11 @@ func (s *fileStore) Wake() error {
 		return err
 	}
 	s.disk, s.handles = disk, newHandles(maxHandles, s.open)
-	if err := s.claim(s.wanted); err != nil {
+	err = s.claim(s.wanted)
+	if err == nil {
+		err = s.claimLinks()
+	}
+	if err != nil {
 		return errors.Join(err, disk.Close())
 	}
 	s.closed = false

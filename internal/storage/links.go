@@ -161,6 +161,9 @@ func (s *fileStore) makeLinks() error {
 	}
 	left := 0
 	for i, k := range due {
+		if s.stopped.Load() {
+			return ErrClosed
+		}
 		err := taken
 		if len(due) <= maxClaims {
 			err = s.claimOn(s.disk, places[i:i+1])
@@ -179,6 +182,34 @@ func (s *fileStore) makeLinks() error {
 		s.log.Warn("some symbolic links could not be made", "links", left, "err", failed)
 	}
 	return nil
+}
+
+// claimLinks claims the links that an earlier run made, so that no other download writes through them. The caller holds s.mu for
+// writing.
+func (s *fileStore) claimLinks() error {
+	made := false
+	for i := 0; i < s.edgesFile() && !made; i++ {
+		if f := s.content.File(i); f.Link != "" {
+			var err error
+			if made, err = s.isLink(filepath.FromSlash(f.Path)); err != nil {
+				return err
+			}
+		}
+	}
+	if !made { // as almost always: the links need not be resolved
+		return nil
+	}
+	var places []Claim
+	links := s.linked()
+	for i := range links {
+		if k := &links[i]; s.isMade(k) {
+			places = append(places, Claim{Path: k.path, AnyCase: s.folding > 0})
+		}
+	}
+	if len(places) == 0 {
+		return nil
+	}
+	return s.claimOn(s.disk, bounded(places))
 }
 
 // isMade reports whether a link exists, with the right target. The caller holds s.mu.

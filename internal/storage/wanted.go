@@ -15,6 +15,11 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 	if err := s.claim(wanted); err != nil {
 		return err
 	}
+	if s.wanted == nil {
+		if err := s.claimLinks(); err != nil {
+			return err
+		}
+	}
 	s.wanted = append([]bool(nil), wanted...)
 	var missing []int
 	short := false

@@ -232,6 +232,7 @@ func (c *core) walkAnswered(now time.Time, h *half, q *query, m *krpc.Message) {
 	if !q.router {
 		n, number := w.lookup.answered(krpc.Contact{ID: m.ID, Addr: q.to}, q.known)
 		if n == nil {
+			w.lookup.mark(q.to, candidateFailed)
 			return
 		}
 		namer = number

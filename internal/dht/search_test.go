@@ -229,3 +229,25 @@ func TestCancel(t *testing.T) {
 	require.True(t, s.over)
 	require.True(t, ended)
 }
+
+// A node that answers with the id that we had when it was asked holds up no lookup.
+func TestAnswerWithOurFormerID(t *testing.T) {
+	b := newBench(t, Config{})
+	b.local(40)
+	former := b.fams[ipv4].table.self
+	s := b.search(&search{target: ID{1}, method: krpc.GetPeers})
+	asked := b.idAt(s.walks[ipv4].lookup.nodes[0].Addr)
+	b.located(b.now, netip.MustParseAddr("1.2.3.4"))
+	require.NotEqual(t, former, b.fams[ipv4].table.self)
+	for range 60 {
+		b.serve(func(m, r *krpc.Message, at netip.AddrPort) bool {
+			if r.ID == asked {
+				r.ID = former
+			}
+			return true
+		})
+		b.now = b.now.Add(time.Second)
+		b.tick(b.now)
+	}
+	require.True(t, s.over)
+}

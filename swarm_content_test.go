@@ -160,7 +160,7 @@ func (s *simStorage) ReadAt(p []byte, off int64) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.each(p, off, func(b []byte, at int64, block int, _ bool) error {
-		if !s.written.Has(block) {
+		if block != padding && !s.written.Has(block) {
 			return fs.ErrNotExist
 		}
 		copy(b, s.content.truth.Run(at, int64(len(b))))
@@ -168,7 +168,10 @@ func (s *simStorage) ReadAt(p []byte, off int64) (int, error) {
 	})
 }
 
-// each calls do for the part of p in each block, with whether that is the whole block.
+// padding takes the place of a block's number where a call reads or writes what lies between two files.
+const padding = -1
+
+// each calls do for the part of p in each block, with whether that is the whole block, and for what is padding.
 func (s *simStorage) each(p []byte, off int64, do func(b []byte, at int64, block int, whole bool) error) (int, error) {
 	c, n := s.content.truth, 0
 	for n < len(p) {
@@ -178,15 +181,43 @@ func (s *simStorage) each(p []byte, off int64, do func(b []byte, at int64, block
 		}
 		piece := int(at / c.PieceLength())
 		begin := at % c.PieceLength()
-		left := min(blockSize-begin%blockSize, c.PieceSize(piece)-begin)
+		block, left := piece*s.content.blocksAPiece()+int(begin/blockSize), min(blockSize-begin%blockSize, c.PieceSize(piece)-begin)
+		if left <= 0 {
+			block, left = padding, c.PieceLength()-begin
+		}
 		b := p[n:min(len(p), n+int(left))]
-		whole := begin%blockSize == 0 && len(b) == int(left)
-		if err := do(b, at, piece*s.content.blocksAPiece()+int(begin/blockSize), whole); err != nil {
+		whole := block != padding && begin%blockSize == 0 && len(b) == int(left)
+		if err := do(b, at, block, whole); err != nil {
 			return n, err
 		}
 		n += len(b)
 	}
 	return n, nil
+}
+
+// Padding can be read and written by the calls that span files, which Storage allows, and is zeros that need not be stored.
+func TestSimStoragePadding(t *testing.T) {
+	for _, version := range []Version{V2, Hybrid} {
+		for _, tail := range []int64{1, blockSize, blockSize + 100} { // of the first file, in its last piece
+			content := newSimVersion(version, false, 1, 4*blockSize, 4*blockSize+tail, 3)
+			s := newSimStorage(content)
+			all, got := content.truth.Run(0, content.layout.Size()), make([]byte, content.layout.Size())
+			second := content.layout.PieceOffset(2)
+			_, err := s.ReadAt(got[second-10:], second-10)
+			require.ErrorIs(t, err, fs.ErrNotExist)
+			n, err := s.WriteAt(all, 0)
+			require.NoError(t, err)
+			require.Len(t, all, n)
+			require.Empty(t, s.wrong)
+			n, err = s.ReadAt(got, 0)
+			require.NoError(t, err)
+			require.Len(t, all, n)
+			require.Equal(t, all, got)
+			_, err = s.WriteAt([]byte{1}, second-1)
+			require.NoError(t, err)
+			require.Equal(t, []int64{second - 1}, s.wrong)
+		}
+	}
 }
 
 func (s *simStorage) Sync() error { return nil }

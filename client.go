@@ -354,8 +354,8 @@ func (c *Client) prepare() {
 		c.log = slog.New(printable.Handler(c.Logger.Handler()))
 	}
 	c.prepareHTTP()
-	c.webSeeds = webseed.NewClient(c.http, func(u *url.URL) bool { return tracker.Direct(c.http, u) })
 	c.account = account.New(c.hooks.heldMemory)
+	c.webSeeds = webseed.NewClient(c.http, func(u *url.URL) bool { return tracker.Direct(c.http, u) }, c.account)
 	c.hashReads.account = ratelimit.NewAccount(hashReadRate, hashReadsAtOnce, time.Now())
 	c.preparePackets()
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))

@@ -1,5 +1,6 @@
 // Package httpguard bounds what an HTTP request may reach inside the user's network, where a stranger wrote its URL: the
-// author of a torrent or link, or a server that redirects. The address that is connected to is judged, not the name.
+// author of a torrent or link, or a server that redirects. The address that is connected to is judged, not the name. It also
+// counts the memory that headers of answers take.
 //
 // A Guard belongs to one request with its redirects. Its methods may be called from any goroutine, as transports do.
 package httpguard
@@ -162,8 +163,11 @@ func (g *Guard) Client(c *http.Client) *http.Client {
 		}
 		req.Header.Del("Referer") // an announce URL may hold a secret
 		if c.CheckRedirect != nil {
-			return c.CheckRedirect(req, via)
+			if err := c.CheckRedirect(req, via); err != nil {
+				return err
+			}
 		}
+		req.Response.Header = nil // it may be long, and would be kept until the last answer has come
 		return nil
 	}
 	return &guarded

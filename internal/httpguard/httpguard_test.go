@@ -140,6 +140,7 @@ func TestGuardClient(t *testing.T) {
 		req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, c.to, nil)
 		require.NoError(t, err)
 		req.Header.Set("Referer", "http://1.1.1.1/?secret")
+		req.Response = new(http.Response)
 		err = g.Client(new(http.Client)).CheckRedirect(req, make([]*http.Request, c.via))
 		require.Equal(t, c.err, err, c.to)
 		if err == nil {

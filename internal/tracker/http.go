@@ -23,10 +23,6 @@ const (
 // so all idle connections are closed each time that this many new ones have been made.
 const idleConns = 64
 
-// httpHeader is the greatest length of the header of an answer, in bytes. A header of short lines takes fifteen times as much
-// memory, which is not charged to the account.
-const httpHeader = 16 << 10
-
 // http2Held is how many bytes of each answer an HTTP/2 server may send before they are read. The requests to a server share one
 // connection. A bound for the whole connection would let one request that does not read block the others. A web seed has up to
 // five requests under way.
@@ -100,7 +96,7 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 			MaxIdleConns:           idleConns,
 			MaxIdleConnsPerHost:    2,                // for web seeds
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart
-			MaxResponseHeaderBytes: httpHeader,
+			MaxResponseHeaderBytes: httpguard.MaxHeader,
 			HTTP2: &http.HTTP2Config{
 				MaxReceiveBufferPerStream: http2Held,
 				WriteByteTimeout:          http2Written,
@@ -160,8 +156,7 @@ func (t *Announcer) getHTTP(ctx context.Context, u string, f netaddr.Family, byU
 	defer cancel(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, httpTimeout, errSilent)
 	defer stop()
-	holder := t.c.Account.Join(func() { cancel(errNoRoom) })
-	defer holder.Leave()
+	giveWay := func() { cancel(errNoRoom) }
 	guard := newGuard(t.c.HTTP, byUser)
 	ctx = context.WithValue(ctx, familyKey{}, f)
 	ctx = guard.Watch(ctx, cancel)
@@ -176,11 +171,16 @@ func (t *Announcer) getHTTP(ctx context.Context, u string, f netaddr.Family, byU
 	if err := guard.Begin(req.URL); err != nil {
 		return reply{}, err
 	}
-	resp, err := guard.Client(t.c.HTTP).Do(req)
+	counted, whole := httpguard.CountHeaders(ctx, t.c.Account, giveWay)
+	resp, err := guard.Client(t.c.HTTP).Do(req.WithContext(counted))
+	whole()
 	if err != nil {
 		return reply{}, becauseOf(ctx, err)
 	}
 	defer resp.Body.Close()
+	resp.Header = nil // it may be long
+	holder := t.c.Account.Join(giveWay)
+	defer holder.Leave()
 	r := reply{status: resp.StatusCode, local: guard.Local(req.URL)}
 	if r.body, r.cut = readBody(resp.Body, holder); r.cut != nil {
 		// After a timeout, what was read is still of use. After any other end of ctx it is not.

@@ -19,7 +19,10 @@ const (
 	userAgent = "shoal-go/torrent"
 )
 
-var errSilent = fmt.Errorf("not a byte in %v", silence)
+var (
+	errSilent = fmt.Errorf("not a byte in %v", silence)
+	errNoRoom = errors.New("no memory for the rest of a slow header")
+)
 
 // A Body is bytes of a file as a server sends them.
 type Body struct {
@@ -100,7 +103,9 @@ func (s *Seed) get(parent context.Context, file int, r request, known *redirect)
 	if err != nil {
 		return fail(ctx, err)
 	}
-	resp, err := guard.Client(s.client.http).Do(req)
+	counted, whole := httpguard.CountHeaders(b.ctx, s.client.account, func() { cancel(errNoRoom) })
+	resp, err := guard.Client(s.client.http).Do(req.WithContext(counted))
+	whole()
 	if err != nil {
 		return fail(ctx, err)
 	}
@@ -118,6 +123,7 @@ func (s *Seed) get(parent context.Context, file int, r request, known *redirect)
 	if end := resp.Request.URL; known == nil && end.String() != u.String() {
 		s.remember(file, end, guard.Origin())
 	}
+	resp.Header = nil // it may be long
 	b.timer.Stop()
 	b.framed = resp.ProtoMajor >= 2 || resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0
 	b.body, b.Rangeless = resp.Body, resp.StatusCode == http.StatusOK && !r.whole()

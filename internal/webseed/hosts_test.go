@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/account"
 )
 
 // No more requests of a host are under way than it takes, first come, first served.
 func TestHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := NewClient(nil, direct)
+		c := NewClient(nil, direct, account.New(0))
 		a, err := c.NewSeed("http://h/a", true, &Content{})
 		require.NoError(t, err)
 		b, err := c.NewSeed("http://h/b", true, &Content{})
@@ -57,7 +59,7 @@ func TestHosts(t *testing.T) {
 // A torrent that names one host many times does not keep another from it.
 func TestTurnsOfTorrents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := NewClient(nil, direct)
+		c := NewClient(nil, direct, account.New(0))
 		turns := make(chan string, 100)
 		releases := make(chan func(), 100)
 		wait := func(torrent string, content *Content, n int) {
@@ -90,7 +92,7 @@ func TestTurnsOfTorrents(t *testing.T) {
 
 // Hosts that are not asked any more are forgotten.
 func TestHostsAreForgotten(t *testing.T) {
-	c := NewClient(nil, direct)
+	c := NewClient(nil, direct, account.New(0))
 	acquire := func(host int) (release func()) {
 		s, err := c.NewSeed(fmt.Sprintf("http://h%d.example/", host), true, &Content{})
 		require.NoError(t, err)

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"sync"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/httpguard"
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/printable"
@@ -20,15 +21,16 @@ import (
 
 // A Client makes the requests of all downloads.
 type Client struct {
-	http   *http.Client
-	direct func(u *url.URL) bool
-	hosts  hosts
+	http    *http.Client
+	direct  func(u *url.URL) bool
+	account *account.Account
+	hosts   hosts
 }
 
 // NewClient returns a client that makes its requests through c. direct reports whether its requests for a URL are known to
-// go through no proxy.
-func NewClient(c *http.Client, direct func(u *url.URL) bool) *Client {
-	return &Client{http: c, direct: direct, hosts: hosts{known: make(map[string]*host)}}
+// go through no proxy. The account counts slow headers.
+func NewClient(c *http.Client, direct func(u *url.URL) bool, a *account.Account) *Client {
+	return &Client{http: c, direct: direct, account: a, hosts: hosts{known: make(map[string]*host)}}
 }
 
 // Content is the files of a torrent.

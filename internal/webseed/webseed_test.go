@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/httpguard"
 	"github.com/shoal-go/torrent/internal/layout"
 )
@@ -25,7 +26,7 @@ import (
 func direct(*url.URL) bool { return true }
 
 func newSeed(t testing.TB, c *http.Client, u string, byUser bool, content *Content) *Seed {
-	s, err := NewClient(c, direct).NewSeed(u, byUser, content)
+	s, err := NewClient(c, direct, account.New(0)).NewSeed(u, byUser, content)
 	require.NoError(t, err)
 	return s
 }
@@ -57,10 +58,10 @@ func TestFileURL(t *testing.T) {
 	for u, want := range map[string]error{
 		"ftp://h/": errScheme, "file:///etc/passwd": errScheme, "": errScheme, "//h/": errScheme, "http:///x": errNoHost, "http:x": errNoHost,
 	} {
-		_, err := NewClient(nil, direct).NewSeed(u, true, one)
+		_, err := NewClient(nil, direct, account.New(0)).NewSeed(u, true, one)
 		require.ErrorIs(t, err, want, u)
 	}
-	_, err := NewClient(nil, direct).NewSeed("http://h/%zz", true, one)
+	_, err := NewClient(nil, direct, account.New(0)).NewSeed("http://h/%zz", true, one)
 	require.ErrorContains(t, err, "malformed")
 }
 
@@ -70,7 +71,7 @@ func FuzzFileURL(f *testing.F) {
 	f.Add("https://u@h:1/%2e/?q#f", "..", "%00\\?#")
 	f.Fuzz(func(t *testing.T, base, name, path string) {
 		content := &Content{Name: name, Paths: [][]string{strings.Split(path, "/")}}
-		s, err := NewClient(nil, direct).NewSeed(base, false, content)
+		s, err := NewClient(nil, direct, account.New(0)).NewSeed(base, false, content)
 		if err != nil {
 			return
 		}

@@ -229,7 +229,9 @@ func (c *core) walkAnswered(now time.Time, h *half, q *query, m *krpc.Message) {
 		return
 	}
 	namer := -1
-	if !q.router {
+	if q.router {
+		w.lookup.mark(q.to, candidateFailed) // if a node named it: it is of use for the nodes that it names alone
+	} else {
 		n, number := w.lookup.answered(krpc.Contact{ID: m.ID, Addr: q.to}, q.known)
 		if n == nil {
 			w.lookup.mark(q.to, candidateFailed)

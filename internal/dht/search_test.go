@@ -230,6 +230,37 @@ func TestCancel(t *testing.T) {
 	require.True(t, ended)
 }
 
+// A node that names a well-known router as one near the target holds up no lookup: a router is asked, but is none of those that
+// a lookup finds.
+func TestRouterThatANodeNames(t *testing.T) {
+	router := host(1)
+	b := newBench(t, Config{Routers: []string{router.String()}})
+	b.fill(ipv4, 40)
+	b.fams[ipv4].boot.tried = true
+	s := b.search(&search{target: ID{1}, method: krpc.GetPeers, store: announceTo(Torrent{Hash: ID{1}, Port: 7})})
+	named := krpc.Contact{ID: ID{1, 19: 1}, Addr: router}
+	asked := 0
+	for range 60 {
+		for range 20 {
+			messages, to := b.sent()
+			for i, m := range messages {
+				r := krpc.Message{Kind: krpc.Response, TID: m.TID, Has: krpc.HasID | krpc.HasNodes, ID: named.ID, Token: []byte("token"), Nodes: []krpc.Contact{named}}
+				if to[i] == router {
+					asked++
+				} else {
+					r.ID = b.idAt(to[i])
+				}
+				b.receive(b.now, r.Append(nil), to[i])
+			}
+		}
+		b.now = b.now.Add(time.Second)
+		b.tick(b.now)
+	}
+	require.True(t, s.over)
+	require.NotZero(t, asked)
+	require.Positive(t, s.stores)
+}
+
 // A node that answers with the id that we had when it was asked holds up no lookup.
 func TestAnswerWithOurFormerID(t *testing.T) {
 	b := newBench(t, Config{})

@@ -18,7 +18,7 @@ import (
 )
 
 // policyPackages hold plain data: their tests can drive a million histories through them.
-var policyPackages = []string{"internal/choker", "internal/hashfetch", "internal/metadata", "internal/netwatch", "internal/peerlist", "internal/pex", "internal/picker"}
+var policyPackages = []string{"internal/choker", "internal/extaddr", "internal/hashfetch", "internal/metadata", "internal/netwatch", "internal/peerlist", "internal/pex", "internal/picker"}
 
 const modulePath = "github.com/shoal-go/torrent"
 

@@ -44,8 +44,8 @@ func full(t testing.TB) *bench {
 		for i := range 2 * maxGuarded {
 			b.guard.admit(b.now, addr(i))
 		}
-		for i := range 2 * maxBallots {
-			h.vote.cast(addr(i), addr(i).Addr(), i%2 == 0)
+		for i := range 128 {
+			h.vote.Cast(addr(i), addr(i).Addr(), i%2 == 0)
 		}
 	}
 	for i := range maxItems {

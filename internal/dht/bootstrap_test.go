@@ -285,11 +285,11 @@ func TestRouterKnowsAddress(t *testing.T) {
 
 	other := netip.MustParseAddr("9.9.9.9")
 	for i := range 20 {
-		h.vote.cast(netip.AddrPortFrom(netip.AddrFrom4([4]byte{7, byte(i), 0, 1}), 6881), other, true)
+		h.vote.Cast(netip.AddrPortFrom(netip.AddrFrom4([4]byte{7, byte(i), 0, 1}), 6881), other, true)
 	}
-	require.Equal(t, other, h.vote.winner)
+	require.Equal(t, other, h.vote.Winner())
 	b.located(b.now, netip.MustParseAddr("8.8.4.4"))
-	require.Equal(t, other, h.vote.winner, "nodes know better")
+	require.Equal(t, other, h.vote.Winner(), "nodes know better")
 	h.table.check(t)
 }
 

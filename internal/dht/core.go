@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/extaddr"
 	"github.com/shoal-go/torrent/internal/krpc"
 )
 
@@ -53,7 +54,7 @@ type core struct {
 type half struct {
 	family  family
 	table   table
-	vote    vote
+	vote    extaddr.Vote
 	peers   peerStore
 	boot    bootstrap
 	greeted []netip.AddrPort // addresses that were named to us and are still to be asked, at most maxGreeted
@@ -113,7 +114,7 @@ func (c *core) networkChanged(now time.Time, v4, v6 bool) {
 	c.dead, c.met = newSpared(), newSpared()
 	for _, h := range c.fams {
 		if h != nil {
-			h.vote = vote{}
+			h.vote = extaddr.Vote{}
 			h.boot.again = true
 			h.boot.soon(now)
 			h.refreshSoon(now)
@@ -291,7 +292,7 @@ func (c *core) answered(now time.Time, h *half, q *query, m *krpc.Message) {
 	if wasAlone {
 		h.boot.soon(now) // there is a network again
 	}
-	if m.IP.IsValid() && chosen && h.vote.cast(q.to, m.IP.Addr().Unmap(), verifiedID(m.ID, q.to.Addr())) {
+	if m.IP.IsValid() && chosen && h.vote.Cast(networkOf(q.to), m.IP.Addr().Unmap(), verifiedID(m.ID, q.to.Addr())) {
 		c.moved(now, h)
 	}
 	switch {
@@ -307,17 +308,17 @@ func (c *core) answered(now time.Time, h *half, q *query, m *krpc.Message) {
 // located takes what a router says of our external address.
 func (c *core) located(now time.Time, a netip.Addr) {
 	f, ok := familyOf(netip.AddrPortFrom(a, 1))
-	if ok && c.fams[f] != nil && c.fams[f].vote.route(a) {
+	if ok && c.fams[f] != nil && c.fams[f].vote.Route(a) {
 		c.moved(now, c.fams[f])
 	}
 }
 
 // moved takes an id that follows from our external address (BEP 42), and makes it known to the nodes near it.
 func (c *core) moved(now time.Time, h *half) {
-	if verifiedID(h.table.self, h.vote.winner) {
+	if verifiedID(h.table.self, h.vote.Winner()) {
 		return
 	}
-	h.table.rename(secureID(h.vote.winner, c.rng))
+	h.table.rename(secureID(h.vote.Winner(), c.rng))
 	h.boot.again = true
 	h.boot.soon(now)
 	h.refreshSoon(now)

@@ -11,7 +11,7 @@
 // Everything below [Node] is plain data: the time is an argument, chance is injected, and no goroutine, lock
 // or I/O is in it. The parts each keep one rule: the routing table (table.go, bucket.go) takes who answered,
 // the lookup (lookup.go) decides whom to ask, guard.go whom to answer, the stores (peerstore.go, itemstore.go,
-// fair.go) what to keep, token.go who may store, vote.go where we are, schedule.go when a torrent's turn comes,
+// fair.go) what to keep, token.go who may store, schedule.go when a torrent's turn comes,
 // queries.go what is under way, spared.go whom to spare. The core (core.go with search.go, answer.go, upkeep.go
 // and bootstrap.go) joins them to a state machine of datagrams in and datagrams out, which a simulation drives
 // by thousands. The Node (node.go, operations.go) is a lock, a timer and a goroutine around one core.

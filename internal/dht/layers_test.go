@@ -18,8 +18,9 @@ func TestOnlyTheNodeActs(t *testing.T) {
 	allowed := []string{
 		"bytes", "cmp", "crypto/ed25519", "crypto/sha1", "crypto/sha256", "encoding/binary", "errors", "fmt",
 		"hash/crc32", "math", "math/bits", "math/rand/v2", "net/netip", "slices", "maps", "strconv", "time",
-		"github.com/shoal-go/torrent/internal/bencode", "github.com/shoal-go/torrent/internal/heaps",
-		"github.com/shoal-go/torrent/internal/krpc", "github.com/shoal-go/torrent/internal/netaddr",
+		"github.com/shoal-go/torrent/internal/bencode", "github.com/shoal-go/torrent/internal/extaddr",
+		"github.com/shoal-go/torrent/internal/heaps", "github.com/shoal-go/torrent/internal/krpc",
+		"github.com/shoal-go/torrent/internal/netaddr",
 	}
 	files, err := os.ReadDir(".")
 	require.NoError(t, err)

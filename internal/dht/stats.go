@@ -34,9 +34,9 @@ func (c *core) statsNow() Stats {
 			continue
 		}
 		if h.family == ipv4 {
-			s.Nodes4, s.External4 = h.table.size, h.vote.winner
+			s.Nodes4, s.External4 = h.table.size, h.vote.Winner()
 		} else {
-			s.Nodes6, s.External6 = h.table.size, h.vote.winner
+			s.Nodes6, s.External6 = h.table.size, h.vote.Winner()
 		}
 		s.Swarms += len(h.peers.swarms)
 		s.Peers += h.peers.peers

@@ -1,4 +1,7 @@
-package dht
+// Package extaddr decides which external address of ours to believe, by what routers, nodes of the DHT and peers say of it.
+//
+// It is plain data. The owner of a Vote guards it.
+package extaddr
 
 import (
 	"net/netip"
@@ -12,10 +15,10 @@ const (
 	minAgree   = 5
 )
 
-// vote finds our external address from what nodes of different networks say that it is (the key ip of BEP 42), with
-// one vote for each network. Once there are five nodes whose own ids follow from their addresses, only such nodes
-// count, because an attacker can make any number of others.
-type vote struct {
+// A Vote finds our external address of one family from what others in different networks say that it is (the key ip of BEP 42,
+// yourip of BEP 10), with one vote for each network. Once there are five that are verified, only such ones count, because an
+// attacker can make any number of others. The zero value is ready to use.
+type Vote struct {
 	verified, others ring
 	winner           netip.Addr
 	routed           netip.Addr // what a router said last
@@ -28,13 +31,16 @@ type ring struct {
 }
 
 type ballot struct {
-	from netip.AddrPort // network
+	from netip.AddrPort // what identifies the network
 	says netip.Addr
 }
 
-// route records what a router says of our address, which holds until nodes agree on another, and reports whether that
+// Winner returns our external address; invalid if unknown.
+func (v *Vote) Winner() netip.Addr { return v.winner }
+
+// Route records what a router says of our address, which holds until others agree on another, and reports whether that
 // makes another winner.
-func (v *vote) route(says netip.Addr) (changed bool) {
+func (v *Vote) Route(says netip.Addr) (changed bool) {
 	if netaddr.IsLocal(says) || says == v.winner || v.winner.IsValid() && v.winner != v.routed {
 		return false
 	}
@@ -42,14 +48,14 @@ func (v *vote) route(says netip.Addr) (changed bool) {
 	return true
 }
 
-// cast records what a node that answered us says of our address, and reports whether that makes another
-// winner: at least five agree, and two thirds of the last 64. A third who lie are almost never as many; and
-// a node that believed them once would be one voice less for the truth.
-func (v *vote) cast(from netip.AddrPort, says netip.Addr, verified bool) (changed bool) {
+// Cast records what a host of a network says of our address, and reports whether that makes another winner: at least five
+// networks agree, and two thirds of the last 64. A third that lies is almost never as many; and a node that believed it once
+// would be one voice less for the truth.
+func (v *Vote) Cast(network netip.AddrPort, says netip.Addr, verified bool) (changed bool) {
 	if netaddr.IsLocal(says) || !netaddr.Dialable(netip.AddrPortFrom(says, 1)) {
 		return false
 	}
-	b := ballot{networkOf(from), says}
+	b := ballot{network, says}
 	if verified {
 		v.verified.cast(b)
 	} else {

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/pex"
@@ -142,13 +141,9 @@ func (p *peer) receiveExtHandshake(payload []byte, now time.Time) error {
 		p.ext.listens = netip.AddrPortFrom(p.conn.addr.Addr(), uint16(h.P))
 		d.discovery.candidates.Claimed(p.ext.listens, now)
 	}
-	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !netaddr.IsLocal(ip.Unmap()) && !p.ext.saidYourIP {
-		p.ext.saidYourIP = true // once: all priorities depend on it
-		us := netip.AddrPortFrom(ip.Unmap(), d.client.publicPort())
-		known := d.discovery.candidates.External(netaddr.FamilyOf(us.Addr()))
-		if !known.IsValid() || us != known && again(&d.discovery.toldOf, now) { // strangers may reconnect
-			d.discovery.candidates.SetExternal(us)
-		}
+	if ip, ok := netip.AddrFromSlice(h.YourIP); ok && !p.ext.saidYourIP {
+		p.ext.saidYourIP = true
+		d.discovery.candidates.Told(p.conn.addr.Addr(), netip.AddrPortFrom(ip, d.client.publicPort()), now)
 	}
 	d.refill(&p.supply, now)
 	return nil

@@ -30,9 +30,8 @@ type discovery struct {
 
 	// Guarded by the owner's mutex.
 	candidates    *peerlist.List
-	tried         int       // addresses dialled so far
-	fromDHT       int       // addresses that the DHT was the first to name
-	toldOf        time.Time // when a peer last told us of another address of ours
+	tried         int // addresses dialled so far
+	fromDHT       int // addresses that the DHT was the first to name
 	lastPeerError error
 }
 
@@ -267,6 +266,9 @@ func (f *discovery) networkChanged(first bool) {
 	now := time.Now()
 	f.mu.Lock()
 	f.candidates.Revive(now)
+	if first {
+		f.candidates.ForgetVotes()
+	}
 	f.mu.Unlock()
 	if first {
 		f.trackers.Moved()

@@ -78,12 +78,12 @@ type List struct {
 	turns   int                    // that namers had so far
 	crowds  map[netip.Prefix]int   // candidates by the narrowest prefix that places are dealt by
 
-	bans     map[netip.AddrPort]struct{}      // port 0 is every port but those that the user named
-	liars    map[netip.AddrPort]struct{}      // the addresses for which Ban was called
-	hosts    map[netip.Addr]struct{}          // banned with every port, whatever the source
-	named    map[netip.AddrPort]struct{}      // by the user
-	self     map[netip.AddrPort]struct{}      // addresses that turned out to be our own
-	external [netaddr.Families]netip.AddrPort // how the world sees us, over IPv4 and IPv6; invalid if unknown
+	bans     map[netip.AddrPort]struct{} // port 0 is every port but those that the user named
+	liars    map[netip.AddrPort]struct{} // the addresses for which Ban was called
+	hosts    map[netip.Addr]struct{}     // banned with every port, whatever the source
+	named    map[netip.AddrPort]struct{} // by the user
+	self     map[netip.AddrPort]struct{} // addresses that turned out to be our own
+	external external
 }
 
 // New returns an empty list. For a private torrent (BEP 27) it takes peers from trackers and
@@ -388,41 +388,6 @@ func (c *List) ExcludeSelf(addr netip.AddrPort) {
 	if k := c.all[addr]; k != nil {
 		c.drop(k)
 	}
-}
-
-// IsSelf reports whether addr is our own, as far as we know.
-func (c *List) IsSelf(addr netip.AddrPort) bool {
-	addr = netaddr.Unmap(addr)
-	_, ours := c.self[addr]
-	return ours || addr == c.external[netaddr.FamilyOf(addr.Addr())]
-}
-
-// SetExternal sets our external address, with the port that we listen at. It determines the canonical priority of all
-// candidates of that address family.
-func (c *List) SetExternal(addr netip.AddrPort) {
-	addr = netaddr.Unmap(addr)
-	if e := &c.external[netaddr.FamilyOf(addr.Addr())]; *e != addr {
-		*e = addr
-		for _, k := range c.all {
-			if netaddr.FamilyOf(k.addr.Addr()) == netaddr.FamilyOf(addr.Addr()) {
-				k.priority = c.Priority(k.addr)
-			}
-		}
-		for _, n := range c.namers {
-			n.ready.FixAll()
-		}
-	}
-}
-
-// External returns our external address of an address family; invalid if unknown.
-func (c *List) External(f netaddr.Family) netip.AddrPort { return c.external[f] }
-
-// Priority returns the canonical priority (BEP 40) if our external address is known, otherwise a random one.
-func (c *List) Priority(addr netip.AddrPort) uint32 {
-	if e := c.external[netaddr.FamilyOf(addr.Addr())]; e.IsValid() {
-		return netaddr.Priority(e, addr)
-	}
-	return c.rng.Uint32()
 }
 
 // Forget drops the candidates that a tracker was the last to name, except the user's own, because another tracker of

@@ -65,12 +65,3 @@ func TestTake(t *testing.T) {
 	require.False(t, ok, "no other source named this one")
 	require.Zero(t, l.Dialling())
 }
-
-func TestIsSelf(t *testing.T) {
-	l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
-	a, b := netip.MustParseAddrPort("80.0.0.1:1"), netip.MustParseAddrPort("80.0.0.1:2")
-	require.False(t, l.IsSelf(a))
-	l.SetExternal(a)
-	l.ExcludeSelf(b)
-	require.True(t, l.IsSelf(a) && l.IsSelf(b))
-}

@@ -144,3 +144,38 @@ func TestDialsInVainKeepNoTorrentFromDialling(t *testing.T) {
 		})
 	}
 }
+
+// A crowd of one network holds all places, and gives just enough to keep them. None of its prefixes has more than its share. A
+// seed that dials the client still gets in.
+func TestNetworkThatEarnsItsPlaces(t *testing.T) {
+	for _, tc := range []struct {
+		places int
+		addr   func(k int) string
+	}{
+		{3, func(k int) string { return fmt.Sprintf("66.0.0.%d", k+1) }},
+		{5, func(k int) string { return fmt.Sprintf("66.0.%d.%d", k/3, k%3+1) }},
+		{5, func(k int) string { return fmt.Sprintf("2001:db8:1:%x::%x", k/3, k%3+1) }},
+		{20, func(k int) string { return fmt.Sprintf("2001:db8:%x:%x::1", k/6, k%6+1) }},
+	} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+			c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+			c.MaxPeers = tc.places
+			d := simLeech(t, c, content)
+			simnet.Sleep(time.Second)
+			for k := range tc.places {
+				p := simpeer.New("crowd", n.NewHost(tc.addr(k), 600, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+				require.NoError(t, p.Arrive())
+				defer p.Stop()
+				p.Call(1, netaddr.Of(c.Addr()), 5*time.Second)
+			}
+			simnet.Sleep(5 * time.Minute)
+			require.Equal(t, []int{tc.places}, connected(d))
+			seed := honestSeed(t, n, content)
+			defer seed.Stop()
+			seed.Call(1, netaddr.Of(c.Addr()), 5*time.Second)
+			simnet.Sleep(10 * time.Second)
+			require.True(t, connectedTo(d, seed.Addr()), "%d places, %s", tc.places, tc.addr(0))
+		})
+	}
+}

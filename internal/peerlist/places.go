@@ -20,8 +20,10 @@ const (
 	// joinedGrace is how long a new peer keeps its place without earning it, unless it is one of a crowd.
 	joinedGrace = time.Minute
 
-	// crowdShare is the part of all places that peers of one prefix keep by earning them.
-	crowdShare = 8
+	// crowdShare is the part of all places that peers of one prefix keep by earning them, as far as their network keeps
+	// no more than networkShare.
+	crowdShare   = 8
+	networkShare = 2
 	// scarcity is the part of all peers that earn their places below which these are scarce.
 	scarcity = 16
 )
@@ -95,17 +97,23 @@ func Crowds(addrs []netip.Addr) (sizes []int) {
 	return sizes
 }
 
-// sizeWith returns the size of the crowd of a newcomer if it takes the place of another.
-func (c crowds) sizeWith(newcomer, other netip.Addr) (n int) {
-	for _, l := range levelsOf(newcomer) {
+// inNetwork returns how many peers are of the widest prefix that counts for an address.
+func (c crowds) inNetwork(a netip.Addr) int {
+	levels := levelsOf(a)
+	return c[levels[len(levels)-1].prefix(a)]
+}
+
+// with returns the size of the crowd of a newcomer, and the number of peers in its network, if it takes the place of another.
+func (c crowds) with(newcomer, other netip.Addr) (size, inNetwork int) {
+	for _, l := range levelsOf(newcomer) { // the widest prefix comes last
 		prefix := l.prefix(newcomer)
-		with := c[prefix] + 1
+		inNetwork = c[prefix] + 1
 		if prefix.Contains(other.WithZone("")) && netaddr.IsLocal(other) == netaddr.IsLocal(newcomer) {
-			with--
+			inNetwork--
 		}
-		n = max(n, with/l.fair)
+		size = max(size, inNetwork/l.fair)
 	}
-	return max(1, n)
+	return max(1, size), inNetwork
 }
 
 // earns reports whether a peer has lately given what a place is worth.
@@ -117,7 +125,7 @@ func (p Worth) earns(now time.Time) bool {
 //
 //   - one that does not earn its place, and is of a larger crowd than the newcomer;
 //   - one that has not earned its place for a while, and is of no smaller crowd;
-//   - one of a crowd that has more than its share, whatever it gives, if the newcomer is of none.
+//   - one of a crowd or a network that has more than its share, whatever it gives, if the newcomer is of none.
 //
 // It is the most useless of these. ok is false if there is none.
 func Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
@@ -153,20 +161,21 @@ func scarce(now time.Time, peers []Worth) bool {
 
 func displaced(now time.Time, peers []Worth, newcomer netip.Addr, idle bool) (id int, ok bool) {
 	c := crowdsOf(peers)
-	share := func(a netip.Addr) int {
+	over := func(a netip.Addr, size, inNetwork int) bool {
 		if netaddr.IsLocal(a) {
-			return MaxPerAddress
+			return size > MaxPerAddress
 		}
-		return max(MaxPerAddress, len(peers)/crowdShare)
+		return size > max(MaxPerAddress, len(peers)/crowdShare) || inNetwork > max(1, len(peers)/networkShare)
 	}
 	var worst Worth
 	size := 0 // of the crowd of the worst
 	for _, p := range peers {
-		theirs, ours := c.size(p.Addr), c.sizeWith(newcomer, p.Addr)
+		theirs := c.size(p.Addr)
+		ours, inNetwork := c.with(newcomer, p.Addr)
 		var out bool
 		switch {
 		case p.Keep:
-		case theirs > share(p.Addr) && ours <= share(newcomer):
+		case over(p.Addr, theirs, c.inNetwork(p.Addr)) && !over(newcomer, ours, inNetwork):
 			out = true
 		case !p.earns(now):
 			out = ours < theirs || idle && ours == theirs && now.Sub(p.Joined) >= joinedGrace

@@ -141,6 +141,7 @@ func (d *Download) hashAll(ctx context.Context) error {
 	d.mu.Lock()
 	for i := range d.t.NumPieces() {
 		switch {
+		case d.o.Storage == nil && d.t.layout.IsPadding(i): // which is not stored
 		case d.picker.Verified().Has(i):
 			which.Add(i)
 		case which.Has(i) && !d.untouched(i):

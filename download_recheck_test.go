@@ -190,3 +190,20 @@ func TestDoubtsAreHashedInTurn(t *testing.T) {
 		require.Equal(t, 8, r.seed.Stats().PiecesVerified)
 	})
 }
+
+// Pieces of padding alone are hashed neither at the start nor by Recheck: they are not stored, and may be far longer than the files.
+func TestPaddingIsNotHashedAgain(t *testing.T) {
+	tor, content := testContent(blockSize, -64*blockSize, blockSize)
+	dir := t.TempDir()
+	fill(t, tor, dir, content)
+	c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+	d, err := tor.Start(t.Context(), &Options{Dir: dir, Seed: true, Client: c})
+	require.NoError(t, err)
+	t.Cleanup(func() { d.Close(); c.Close() })
+	_, err = d.Wait()
+	require.NoError(t, err)
+	require.EqualValues(t, blockSize, d.Stats().Checked)
+	require.NoError(t, d.Recheck(t.Context()))
+	require.EqualValues(t, blockSize, d.Stats().Checked)
+	require.True(t, d.Verified().Has(0))
+}

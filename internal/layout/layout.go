@@ -125,6 +125,14 @@ func (l Layout) FilesOf(piece int) iter.Seq[int] {
 	}
 }
 
+// IsPadding reports whether a piece holds no byte of a file.
+func (l Layout) IsPadding(piece int) bool {
+	for range l.FilesOf(piece) {
+		return false
+	}
+	return true
+}
+
 // PiecesOf is the range of pieces, first to before end, that have bytes of a file. It is empty for an
 // empty file.
 func (l Layout) PiecesOf(file int) (first, end int) {

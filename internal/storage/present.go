@@ -6,7 +6,7 @@ import (
 
 // Present leaves out the pieces that cannot match: those with bytes in a missing file or past the end of a short one, and those
 // that consist only of holes, unless the piece should be all zeros. It keeps a last piece of holes if that is shorter than
-// the others.
+// the others. It also leaves out the pieces of zeroPadding.
 func (s *fileStore) Present() bits.Set {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -46,7 +46,7 @@ func (s *fileStore) Present() bits.Set {
 		case lacking.Has(piece):
 			data.Remove(piece)
 		case data.Has(piece):
-		case c.PieceSize(piece) < c.PieceLength() || zeros(piece):
+		case c.PieceSize(piece) < c.PieceLength() || !c.IsPadding(piece) && zeros(piece):
 			data.Add(piece)
 		}
 	}
@@ -93,6 +93,19 @@ func (s *fileStore) eachData(i int, size int64, mark func(from, to int64)) error
 		off = max(to, off+1)
 	}
 	return nil
+}
+
+// zeroPadding returns the pieces of full length that are nothing but padding, and match. To hash them would be work without bound:
+// an author writes 512 MiB of padding in 20 bytes.
+func zeroPadding(c *Content) bits.Set {
+	have := bits.New(c.NumPieces())
+	zeros := zeroPiece(c)
+	for piece := range c.NumPieces() {
+		if c.IsPadding(piece) && c.PieceSize(piece) == c.PieceLength() && zeros(piece) {
+			have.Add(piece)
+		}
+	}
+	return have
 }
 
 // zeroPiece returns a function that reports whether a piece of full length should be all zeros. The function hashes the zeros

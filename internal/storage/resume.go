@@ -278,14 +278,16 @@ func (s *fileStore) resumeStampOf(i int) resumeStamp {
 }
 
 func (s *fileStore) LoadResume() (bits.Set, map[int]bits.Set) {
+	have := zeroPadding(&s.content)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.resumed
 	if r == nil {
-		return bits.New(s.content.NumPieces()), nil
+		return have, nil
 	}
 	s.resumed = nil
-	return r.have, r.partial
+	have.AddAll(&r.have)
+	return have, r.partial
 }
 
 // SaveResume replaces the sidecar. It syncs the content first, so that the sidecar claims nothing that a loss of power could

@@ -27,7 +27,7 @@ func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 		return bits.Set{}, errors.Join(err, disk.Close())
 	}
 	defer s.Close()
-	have := bits.New(c.NumPieces())
+	have := zeroPadding(&c)
 	err = Verify(ctx, c, s, s.Present(), func(piece int, ok bool) {
 		if ok {
 			have.Add(piece)

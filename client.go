@@ -156,6 +156,7 @@ type Client struct {
 	ownHTTP   bool
 	webSeeds  *webseed.Client
 	udp       *tracker.UDP
+	pace      *tracker.Pace
 	mux       *udpmux.Mux      // of the UDP sockets
 	mapper    *portmap.Mapper  // nil without MapPorts
 	utp       *utp.Socket      // nil if there is none

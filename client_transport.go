@@ -282,7 +282,7 @@ func (c *Client) finishHandshake(h *pendingHandshake, addr netip.AddrPort) {
 // preparePackets makes everything that uses UDP. No socket is opened before a packet is sent.
 func (c *Client) preparePackets() {
 	c.mux = udpmux.New(udpmux.Config{Listen: c.sockets.ListenPacket, Bind: c.bindPackets()})
-	c.udp = tracker.NewUDP(c.sendPacket, c.lookUpFor(sockets.Tracker))
+	c.udp, c.pace = tracker.NewUDP(c.sendPacket, c.lookUpFor(sockets.Tracker)), tracker.NewPace()
 	c.mux.Handle(udpmux.Tracker, c.udp.Receive, nil)
 	if c.NoUTP || c.sockets.NoUDP() != nil {
 		return

@@ -107,6 +107,7 @@ func (f *discovery) newAnnouncer(h Hash) *tracker.Announcer {
 		Private:  c.private,
 		HTTP:     c.client.http,
 		UDP:      c.client.udp,
+		Pace:     c.client.pace,
 		Account:  c.client.account,
 		Lookup:   c.client.lookUpForStrangers(),
 		Port:     c.client.publicPort,

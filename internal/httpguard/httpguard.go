@@ -42,6 +42,10 @@ type Guard struct {
 	redirected atomic.Bool
 	u          atomic.Pointer[url.URL] // that is asked for
 	direct     atomic.Bool             // by no proxy: the address of the connection is that of u
+
+	turn func(ctx context.Context, addr netip.Addr) error // of Pace, or nil
+	took atomic.Bool                                      // the turn of the next connection
+	addr atomic.Pointer[netip.Addr]                       // of the last connection
 }
 
 // A Rule says why a URL inside our network is not asked for, or nil. here is whether it is on this machine.
@@ -87,10 +91,35 @@ func (g *Guard) checkURL(u *url.URL) error {
 	return g.check(u.Hostname(), true)
 }
 
+// Pace has turn called before an address is asked for something, without a proxy. turn may wait, or return an error to end the
+// request. Call Pace before Watch.
+func (g *Guard) Pace(turn func(ctx context.Context, addr netip.Addr) error) { g.turn = turn }
+
+// Addr returns the address that was asked last. It is not valid if that may be a proxy's.
+func (g *Guard) Addr() (addr netip.Addr) {
+	if a := g.addr.Load(); a != nil && g.direct.Load() {
+		addr = *a
+	}
+	return addr
+}
+
+// takeTurn waits for the turn of an address.
+func (g *Guard) takeTurn(ctx context.Context, host string) error {
+	addr, err := netip.ParseAddr(host)
+	if err != nil || g.turn == nil || !g.direct.Load() {
+		return nil
+	}
+	g.took.Store(true)
+	return g.turn(ctx, addr.Unmap())
+}
+
 // Check refuses to connect to an address if the guard of the context's request does. A dialer calls it.
 func Check(ctx context.Context, host string) error {
 	if g, ok := ctx.Value(guardKey{}).(*Guard); ok {
-		return g.checkConn(host)
+		if err := g.checkConn(host); err != nil {
+			return err
+		}
+		return g.takeTurn(ctx, host)
 	}
 	return nil
 }
@@ -131,8 +160,17 @@ func (g *Guard) Watch(ctx context.Context, cancel context.CancelCauseFunc) conte
 					g.public.Store(!IsInward(host))
 				}
 			}
-			// The dialer of a user's own transport does not check.
-			if err := g.checkConn(host); err != nil {
+			if addr, err := netip.ParseAddr(host); err == nil {
+				addr = addr.Unmap()
+				g.addr.Store(&addr)
+			}
+			// The dialer of a user's own transport does not check, and a connection may be an older one.
+			err = g.checkConn(host)
+			if err == nil && (c.Reused || !g.took.Load()) {
+				err = g.takeTurn(ctx, host)
+			}
+			g.took.Store(false)
+			if err != nil {
 				cancel(err)
 				c.Conn.Close() // or the request might be written before the cancellation is seen
 			}

@@ -193,7 +193,15 @@ func (t *Announcer) request(tr *tracker, f netaddr.Family) request {
 
 func (t *Announcer) exchange(ctx context.Context, tr *tracker, r route, req request) (answer, error) {
 	if tr.u.Scheme == "udp" {
-		return t.c.UDP.announce(ctx, tr.u, r, req)
+		pace := t.c.Pace
+		if tr.byUser.Load() {
+			pace = nil
+		}
+		a, err := t.c.UDP.announce(ctx, tr.u, r, req, pace)
+		if err == nil {
+			t.c.Pace.heard(a.addr.Addr())
+		}
+		return a, err
 	}
 	return t.announceHTTP(ctx, tr.u, r.family, tr.byUser.Load(), req)
 }

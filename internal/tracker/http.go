@@ -147,6 +147,7 @@ type reply struct {
 	body   []byte // as much of the body as could be read
 	cut    error  // why the rest of the body could not be read, or nil
 	local  bool   // the server is inside our network
+	from   netip.Addr
 }
 
 // getHTTP fetches u over an address family. byUser is whether the user, not the author of the torrent, named the tracker. A
@@ -158,6 +159,9 @@ func (t *Announcer) getHTTP(ctx context.Context, u string, f netaddr.Family, byU
 	defer stop()
 	giveWay := func() { cancel(errNoRoom) }
 	guard := newGuard(t.c.HTTP, byUser)
+	if !byUser {
+		guard.Pace(t.c.Pace.wait)
+	}
 	ctx = context.WithValue(ctx, familyKey{}, f)
 	ctx = guard.Watch(ctx, cancel)
 
@@ -181,7 +185,7 @@ func (t *Announcer) getHTTP(ctx context.Context, u string, f netaddr.Family, byU
 	resp.Header = nil // it may be long
 	holder := t.c.Account.Join(giveWay)
 	defer holder.Leave()
-	r := reply{status: resp.StatusCode, local: guard.Local(req.URL)}
+	r := reply{status: resp.StatusCode, local: guard.Local(req.URL), from: guard.Addr()}
 	if r.body, r.cut = readBody(resp.Body, holder); r.cut != nil {
 		// After a timeout, what was read is still of use. After any other end of ctx it is not.
 		if r.cut = becauseOf(ctx, r.cut); ctx.Err() != nil && r.cut != errSilent {

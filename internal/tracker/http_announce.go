@@ -27,6 +27,9 @@ func (t *Announcer) announceHTTP(ctx context.Context, u *url.URL, f netaddr.Fami
 		return answer{}, err
 	}
 	a, err := parseHTTPAnswer(reply.body)
+	if _, declared := errors.AsType[*refusal](err); err == nil || declared {
+		t.c.Pace.heard(reply.from)
+	}
 	a.local = reply.local
 	return a, reply.judge(err)
 }

@@ -83,6 +83,7 @@ func newTrackerRig(t *testing.T, tiers ...[]string) *trackerRig {
 		Tiers: tiers, InfoHash: rigHash, PeerID: [20]byte([]byte("-SH0001-abcdefghijkl")), Key: 0xabc123,
 		HTTP:     client,
 		UDP:      NewUDP(r.send, r.lookupFor),
+		Pace:     NewPace(),
 		Account:  account.New(0),
 		Port:     func() uint16 { return 6881 },
 		Progress: func() Progress { return Progress{Uploaded: 1, Downloaded: 2, Left: 3} },

@@ -1,8 +1,8 @@
 // Package tracker announces downloads to trackers over HTTP and UDP (BEP 3, 7, 12, 15, 27, 48).
 //
 // An Announcer serves one download. It owns the state of the download's trackers and the schedule of the announces. Run is its
-// one long-lived goroutine. Every other method may be called from any goroutine, but Stop only after Run has returned. A UDP
-// serves all announcers of a client, through sockets that it does not own. All times are those of package time, so that
+// one long-lived goroutine. Every other method may be called from any goroutine, but Stop only after Run has returned. A UDP and a Pace
+// serve all announcers of a client, the UDP through sockets that it does not own. All times are those of package time, so that
 // everything runs in a testing/synctest bubble.
 package tracker
 
@@ -43,6 +43,7 @@ type Config struct {
 	Private   bool
 	HTTP      *http.Client     // never nil; NewHTTPClient makes one that announces over IPv4 and IPv6
 	UDP       *UDP             // shared by all downloads of a client
+	Pace      *Pace            // shared likewise; never nil
 	Account   *account.Account // of the client; long answers are charged to it; never nil
 
 	// Lookup returns the addresses of a host. It is called for peers for which a tracker gives a host name. If nil, such

@@ -93,9 +93,9 @@ func (u *UDP) resolve(ctx context.Context, tracker *url.URL) ([]netip.AddrPort, 
 	return addrs, nil
 }
 
-// announce announces to a tracker over one route.
-func (u *UDP) announce(ctx context.Context, tracker *url.URL, to route, r request) (answer, error) {
-	p, from, err := u.exchange(ctx, to.addrs, udpAnnounce, appendUDPAnnounce(nil, tracker, r))
+// announce announces to a tracker over one route, at the pace of exchange.
+func (u *UDP) announce(ctx context.Context, tracker *url.URL, to route, r request, pace *Pace) (answer, error) {
+	p, from, err := u.exchange(ctx, to.addrs, udpAnnounce, appendUDPAnnounce(nil, tracker, r), pace)
 	if err != nil {
 		return answer{}, err
 	}
@@ -105,7 +105,7 @@ func (u *UDP) announce(ctx context.Context, tracker *url.URL, to route, r reques
 }
 
 func (u *UDP) scrape(ctx context.Context, addrs []netip.AddrPort, h [20]byte) (Scrape, error) {
-	p, _, err := u.exchange(ctx, addrs, udpScrape, h[:])
+	p, _, err := u.exchange(ctx, addrs, udpScrape, h[:], nil)
 	if err != nil {
 		return Scrape{}, err
 	}
@@ -118,18 +118,24 @@ func (u *UDP) scrape(ctx context.Context, addrs []netip.AddrPort, h [20]byte) (S
 
 // exchange sends a request to the addresses in turn until one answers. It waits twice as long after each one that is silent,
 // and connects first if it has no connection id for the address. The answer has the given action and at least the length of
-// that action's fixed part. If the tracker sent an error, exchange returns a *refusal.
-func (u *UDP) exchange(ctx context.Context, addrs []netip.AddrPort, action udpAction, request []byte) (answer []byte, from netip.AddrPort, err error) {
+// that action's fixed part. If the tracker sent an error, exchange returns a *refusal. It connects
+// at a pace, unless that is nil.
+func (u *UDP) exchange(ctx context.Context, addrs []netip.AddrPort, action udpAction, request []byte, pace *Pace) (answer []byte, from netip.AddrPort, err error) {
 	var (
 		// All retransmissions have the same transaction id, so that a late answer to an earlier one is accepted.
 		connecting, asking = newTransaction(), newTransaction()
 		connectedHere      = false // the connection id was received in this exchange
 		unsent             = 0     // addresses in a row that send failed for
 	)
-	for n, turn := 0, 0; n <= udpRepeats; {
-		addr := addrs[turn%len(addrs)]
+	for n, next := 0, 0; n <= udpRepeats; {
+		addr := addrs[next%len(addrs)]
 		silence := udpSilence << n
 		id, connected := u.connection(addr)
+		if !connected && pace != nil {
+			if err := pace.wait(ctx, addr.Addr()); err != nil {
+				return nil, addr, err
+			}
+		}
 		if connected {
 			answer, err = u.ask(ctx, addr, udpHeader(id, action, asking, request), action, asking, silence)
 		} else {
@@ -150,9 +156,9 @@ func (u *UDP) exchange(ctx context.Context, addrs []netip.AddrPort, action udpAc
 			u.disconnect(addr)
 			connectedHere = true
 		case err == errSilent:
-			n, turn, unsent = n+1, turn+1, 0
+			n, next, unsent = n+1, next+1, 0
 		case unreachable && unsent+1 < len(addrs):
-			turn, unsent = turn+1, unsent+1
+			next, unsent = next+1, unsent+1
 		default:
 			return nil, addr, err
 		}

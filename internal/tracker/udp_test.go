@@ -268,7 +268,7 @@ func TestUDPCannotSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newTrackerRig(t, []string{"udp://10.0.1.1:80"})
 		require.NoError(t, r.mux.Close())
-		_, _, err := r.config.UDP.exchange(t.Context(), []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:80")}, udpScrape, nil)
+		_, _, err := r.config.UDP.exchange(t.Context(), []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:80")}, udpScrape, nil, nil)
 		require.ErrorIs(t, err, net.ErrClosed)
 	})
 }

@@ -1,0 +1,96 @@
+package tracker
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+)
+
+// Many torrents that list a host, by its address, by names or by redirects, have us ask it at a bounded rate, unless it is a tracker.
+func TestManyTorrentsWithOneHost(t *testing.T) {
+	const torrents = 300
+	for _, tc := range []struct {
+		name    string
+		url     string
+		tracker bool
+		named   bool // by the user
+	}{
+		{name: "address", url: "http://10.0.1.1/%d/announce"},
+		{name: "names", url: "http://n%d.example/announce"},
+		{name: "redirects", url: "http://r%d.example/announce"},
+		{name: "udp", url: "udp://10.0.1.1:80/%d"},
+		{name: "tracker", url: "http://10.0.1.1/%d/announce", tracker: true},
+		{name: "udp tracker", url: "udp://10.0.1.1:80/%d", tracker: true},
+		{name: "the user's", url: "http://10.0.1.1/%d/announce", named: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrackerRig(t)
+				r.hungry = true
+				r.config.HTTP = NewHTTPClient(HTTPConfig{NoProxy: true, Single: true, Dial: func(ctx context.Context, network, addr string, check func(string) error) (net.Conn, error) {
+					host := "10.0.1.1"
+					if strings.HasPrefix(addr, "r") {
+						host = "10.0.2.1"
+					}
+					if err := check(host); err != nil {
+						return nil, err
+					}
+					return r.me.Dial(ctx, network, host+":80")
+				}})
+				t.Cleanup(r.config.HTTP.CloseIdleConnections)
+				var a asks
+				if strings.HasPrefix(tc.url, "udp") {
+					r.serveUDP("10.0.1.1", func(p []byte, reply func([]byte)) {
+						switch {
+						case len(p) == 16:
+							a.add()
+							if tc.tracker {
+								reply(append([]byte{0, 0, 0, 0}, append(p[12:16:16], make([]byte, 8)...)...))
+							}
+						case tc.tracker:
+							reply(append([]byte{0, 0, 0, 1}, append(p[12:16:16], make([]byte, 12)...)...))
+						}
+					})
+				} else {
+					r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
+						a.add()
+						if tc.tracker {
+							fmt.Fprint(w, "d8:intervali1800ee")
+							return
+						}
+						http.NotFound(w, req)
+					})
+				}
+				r.serve("10.0.2.1", func(w http.ResponseWriter, req *http.Request) {
+					http.Redirect(w, req, "http://10.0.1.1/announce", http.StatusFound)
+				})
+				for k := range torrents {
+					r.names[fmt.Sprintf("n%d.example", k)] = []netip.Addr{netip.MustParseAddr("10.0.1.1")}
+					tiers := [][]string{{fmt.Sprintf(tc.url, k)}}
+					r.config.Tiers, r.config.UserTiers = tiers, nil
+					if tc.named {
+						r.config.Tiers, r.config.UserTiers = nil, tiers
+					}
+					r.start()
+				}
+				simnet.Sleep(2 * time.Second)
+				if tc.tracker || tc.named {
+					require.GreaterOrEqual(t, a.within(time.Minute), torrents, "of all torrents")
+				} else {
+					require.GreaterOrEqual(t, a.within(time.Minute), paceBurst)
+					require.LessOrEqual(t, a.within(time.Minute), paceBurst+int(2*time.Second/paceEvery))
+				}
+			})
+		})
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -167,6 +168,7 @@ type Client struct {
 	ctx       context.Context // ended by Close
 	cancel    context.CancelFunc
 
+	peers     atomic.Int64   // connections that budget counts, to read without the mutex
 	hashReads hashReads      // has its own mutex
 	answers   answers        // has its own mutex
 	dhtMember dhtMember      // has its own mutex

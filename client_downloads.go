@@ -328,6 +328,7 @@ func (c *Client) dialAt(by *discovery, has int, now time.Time) (at time.Time, ok
 func (c *Client) mayJoin(has int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.countPeers()
 	return c.budget.Accept(c.claim(has), now)
 }
 
@@ -336,11 +337,24 @@ func (c *Client) mayJoin(has int, now time.Time) bool {
 func (c *Client) joinedPeer(has int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.countPeers()
 	return c.budget.Join(c.claim(has), now)
 }
 
 func (c *Client) leftPeer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.countPeers()
 	c.budget.Left()
+}
+
+// countPeers follows a change of the connections in the budget. The caller holds c.mu.
+func (c *Client) countPeers() {
+	connected, _ := c.budget.InUse()
+	c.peers.Store(int64(connected))
+}
+
+// workRate returns how many steps of work a second each peer of the client may cause.
+func (c *Client) workRate() float64 {
+	return min(workRate, float64(workOfAll)/float64(max(1, c.peers.Load())))
 }

@@ -143,7 +143,8 @@ func (p *peer) read() error {
 // The work that a peer's messages may cause, in steps of the picker, which take some nanoseconds each. The bitfield of a torrent
 // of a million pieces takes two million.
 const (
-	workRate    = 250_000   // steps a second that a peer may cause
+	workRate    = 250_000   // steps a second that a peer may cause, or its share of workOfAll if that is less
+	workOfAll   = 5_000_000 // steps a second that all peers of a client may cause, which take a fraction of a core
 	workAtOnce  = 5_000_000 // steps at once, which take some tens of milliseconds
 	messageWork = 4         // of any message
 	answerWork  = 100       // of one that is answered
@@ -157,6 +158,7 @@ const (
 // charge charges the peer with work that its messages cause. If that is too much, its next message is read later. It is called by
 // the reading goroutine.
 func (p *peer) charge(work int64, now time.Time) {
+	p.work.Pace(p.d.client.workRate(), now)
 	p.work.Earn(p.paid.Swap(0))
 	p.rest = p.work.Charge(work, now)
 }

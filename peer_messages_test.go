@@ -434,7 +434,7 @@ func TestMessagesCostLittle(t *testing.T) {
 			took := time.Since(began)
 			work = d.work() - work
 			messages *= times
-			charged := (took + leastRest).Seconds() * workRate
+			charged := (took + leastRest).Seconds() * d.client.workRate()
 			t.Logf("%s: %.1f steps a message, charged with %.1f", kind, float64(work)/float64(messages), charged/float64(messages))
 			const round = 100 * 100 // 78 peers in rounds that are due anyway
 			require.LessOrEqual(t, float64(work), charged+round*(1+took.Seconds()/roundEvery.Seconds()), kind)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +69,33 @@ func TestShortBlocksAreNotThrottled(t *testing.T) {
 		conn.leave()
 		synctest.Wait()
 	})
+}
+
+// The more peers a client has, the less work each of them may cause, so that all together cannot take a processor.
+func TestWorkOfAllPeersIsBounded(t *testing.T) {
+	const messages = 20_000
+	for _, peers := range []int{10, 80} {
+		synctest.Test(t, func(t *testing.T) {
+			d := crowded(t, plainTorrent(1000), 0)
+			drained := make([]*repeating, peers)
+			for k := range drained {
+				drained[k] = join(t, d, k, wire.AppendSimple(nil, wire.HaveNone))
+				d.swarm.peers[k].work.Charge(workAtOnce, time.Now())
+			}
+			began := time.Now()
+			var all sync.WaitGroup
+			for _, conn := range drained {
+				all.Go(func() { conn.say(wire.AppendSimple(nil, wire.NotInterested), messages) })
+			}
+			all.Wait()
+			rate := float64(peers*messages*messageWork) / time.Since(began).Seconds()
+			require.InEpsilon(t, min(workOfAll, peers*workRate), rate, 0.1, "%d peers", peers)
+			for _, conn := range drained {
+				conn.leave()
+			}
+			synctest.Wait()
+		})
+	}
 }
 
 // The work that the answer to a request earns. A request costs 404 steps.

@@ -227,6 +227,7 @@ func (p *metadataConn) charge(m wire.Message, now time.Time) error {
 	if m.ID == wire.Extended {
 		work = p.extendedWork(m.Payload)
 	}
+	p.work.Pace(p.r.client.workRate(), now)
 	if !pause(p.work.Charge(work, now), p.ended) {
 		return p.closing
 	}

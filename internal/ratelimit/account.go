@@ -18,6 +18,9 @@ func NewAccount(rate, most float64, now time.Time) Account {
 	return Account{rate: rate, most: most, left: most, at: now}
 }
 
+// Pace makes the account fill at another rate a second from now on.
+func (a *Account) Pace(rate float64, now time.Time) { a.left, a.at, a.rate = a.leftAt(now), now, rate }
+
 // Charge takes n from the account, and returns how long to wait before more is done: until nothing is owed.
 func (a *Account) Charge(n int64, now time.Time) (wait time.Duration) {
 	a.left = a.leftAt(now) - float64(n)

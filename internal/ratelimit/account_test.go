@@ -27,6 +27,14 @@ func TestAccount(t *testing.T) {
 	a.Charge(99, now)
 	require.EqualValues(t, 50, a.Owed(now.Add(500*time.Millisecond)))
 	require.Zero(t, a.Owed(now.Add(time.Minute)))
+
+	a.Pace(10, now)
+	require.EqualValues(t, 100, a.Owed(now))
+	require.Equal(t, 10*time.Second, a.Charge(0, now))
+	now = now.Add(5 * time.Second)
+	a.Pace(100, now)
+	require.EqualValues(t, 50, a.Owed(now), "it filled at the rate of that time")
+	require.Equal(t, 500*time.Millisecond, a.Charge(0, now))
 }
 
 // An address that closes an account and opens another gets the balance that was left, and of several the least.

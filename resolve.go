@@ -230,7 +230,7 @@ func (r *resolver) makeRoom(now time.Time) {
 // worth returns the worth of a peer, which decides whether it keeps its place. The caller holds r.mu.
 func (r *resolver) worth(p *metadataConn) peerlist.Worth {
 	return peerlist.Worth{
-		ID: p.id, Addr: p.conn.addr.Addr(), Keep: p.from == peerlist.FromUser,
+		ID: p.id, Addr: p.conn.addr.Addr(), Keep: r.discovery.candidates.Named(p.conn.addr),
 		Joined: p.joined, Earned: p.earned, Priority: r.discovery.candidates.Priority(p.conn.addr),
 	}
 }
@@ -291,7 +291,7 @@ func (r *resolver) note(err error) {
 }
 
 // take runs the connection to a peer until it ends, if there is a place for it.
-func (r *resolver) take(k *connection, from peerlist.Source) bool {
+func (r *resolver) take(k *connection, _ peerlist.Source) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -299,14 +299,14 @@ func (r *resolver) take(k *connection, from peerlist.Source) bool {
 		r.discovery.candidates.Left(k.addr, true, now)
 		return false
 	}
-	r.tasks.Go(func() { r.serve(k, from) })
+	r.tasks.Go(func() { r.serve(k) })
 	return true
 }
 
 // serve runs a connection that is already in the client's count.
-func (r *resolver) serve(k *connection, from peerlist.Source) {
+func (r *resolver) serve(k *connection) {
 	defer r.signal()
-	r.note(&PeerError{k.addr, r.speak(k, from)})
+	r.note(&PeerError{k.addr, r.speak(k)})
 }
 
 // accepts sets whether accept takes connections.
@@ -325,7 +325,7 @@ func (r *resolver) connections() (n int, accepting bool) {
 
 // accept is like take for an incoming connection, and reports whether it is wanted. Half of the places are for peers that the
 // resolver dials. If all others are taken, one of the incoming connections makes room, as in a download.
-func (r *resolver) accept(k *connection, from peerlist.Source) bool {
+func (r *resolver) accept(k *connection, _ peerlist.Source) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -364,7 +364,7 @@ func (r *resolver) accept(k *connection, from peerlist.Source) bool {
 		return false
 	}
 	r.accepted++
-	r.tasks.Go(func() { r.serve(k, from) })
+	r.tasks.Go(func() { r.serve(k) })
 	return true
 }
 

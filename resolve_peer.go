@@ -22,7 +22,6 @@ type metadataConn struct {
 	ended chan struct{} // closed with closing
 
 	id     int // number of the connection within the resolver
-	from   peerlist.Source
 	joined time.Time
 	earned time.Time // when it last sent metadata that was requested; zero if never
 
@@ -38,9 +37,9 @@ type metadataConn struct {
 const maxRefused = 64
 
 // speak asks a peer for metadata until the connection ends, and returns why it did.
-func (r *resolver) speak(k *connection, from peerlist.Source) error {
+func (r *resolver) speak(k *connection) error {
 	defer k.Close()
-	p := &metadataConn{r: r, conn: k, waker: newWaker(), ended: make(chan struct{}), from: from, joined: time.Now()}
+	p := &metadataConn{r: r, conn: k, waker: newWaker(), ended: make(chan struct{}), joined: time.Now()}
 	p.work = ratelimit.NewAccount(workRate, workAtOnce, p.joined)
 	defer context.AfterFunc(r.ctx, func() { p.stop(context.Cause(r.ctx)) })()
 	host, public := hostOf(k.addr.Addr())

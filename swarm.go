@@ -90,9 +90,9 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	if d.ended() || d.progress.checking || d.paused || d.discovery.candidates.Banned(k.addr) || !d.admitConnection(k, from, now) {
+	if d.ended() || d.progress.checking || d.paused || d.discovery.candidates.Banned(k.addr) || !d.admitConnection(k, now) {
 		if !k.incoming {
-			d.refused(k, from, now)
+			d.refused(k, now)
 		}
 		return false
 	}
@@ -134,13 +134,13 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 // refused records that a connection that we made is not wanted. If the peer is connected to us already, we have learned
 // where it listens. Its peer id alone does not prove that it is the same peer, so an address that the user named is
 // tried again unless the other connection was useful. The caller holds d.mu.
-func (d *Download) refused(k *connection, from peerlist.Source, now time.Time) {
+func (d *Download) refused(k *connection, now time.Time) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil && p.conn.incoming && p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.addr.Addr() == k.addr.Addr() {
 			if !p.ext.listens.IsValid() {
 				p.ext.listens = k.addr
 			}
-			if p.ext.listens != k.addr || from == peerlist.FromUser && !p.gave() {
+			if p.ext.listens != k.addr || d.discovery.candidates.Named(k.addr) && !p.gave() {
 				d.discovery.candidates.Left(k.addr, false, now)
 			}
 			return
@@ -325,7 +325,7 @@ var errBanned = errors.New("sent a false block")
 
 // admitConnection reports whether there is a place for the connection, and no other to the same peer, and counts
 // it if so. The caller holds d.mu.
-func (d *Download) admitConnection(k *connection, from peerlist.Source, now time.Time) bool {
+func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	var all []peerlist.Connection
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {
@@ -335,7 +335,7 @@ func (d *Download) admitConnection(k *connection, from peerlist.Source, now time
 		}
 	}
 	newcomer := k.identify(0)
-	newcomer.Named = !k.incoming && from == peerlist.FromUser
+	newcomer.Named = !k.incoming && d.discovery.candidates.Named(k.addr)
 	twice, ok := peerlist.Admit(d.identity.id, newcomer, all, d.swarm.live+d.discovery.candidates.Dialling() >= d.maxPeers())
 	if !ok {
 		return false
@@ -417,7 +417,7 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 			worths = append(worths, peerlist.Worth{
 				ID:       p.number,
 				Addr:     p.conn.addr.Addr(),
-				Keep:     p.from == peerlist.FromUser,
+				Keep:     d.discovery.candidates.Named(p.conn.addr),
 				Joined:   p.joined,
 				Earned:   p.earnedAt,
 				Mutual:   p.amInterested || p.peerInterested,

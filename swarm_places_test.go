@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -12,6 +13,7 @@ import (
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/wire"
 )
 
 // honestSeed has a seed of the content come to a network that no crowd is in.
@@ -176,6 +178,54 @@ func TestNetworkThatEarnsItsPlaces(t *testing.T) {
 			seed.Call(1, netaddr.Of(c.Addr()), 5*time.Second)
 			simnet.Sleep(10 * time.Second)
 			require.True(t, connectedTo(d, seed.Addr()), "%d places, %s", tc.places, tc.addr(0))
+		})
+	}
+}
+
+// A peer that the user named keeps its place however the connection to it came about: it may have dialled us itself from that
+// address, or have been introduced, or been named only later. To say that it listens there is not enough.
+func TestNamedPeerKeepsItsPlace(t *testing.T) {
+	named, near := netip.MustParseAddrPort("90.0.0.1:6881"), netip.MustParseAddrPort("90.0.0.1:7000")
+	for _, tc := range []struct {
+		name  string
+		conn  connection
+		from  peerlist.Source
+		later bool // it is named once it is connected
+		keep  bool
+	}{
+		{name: "dialled", conn: connection{addr: named}, from: peerlist.FromUser, keep: true},
+		{name: "introduced by a relay", conn: connection{addr: named}, from: peerlist.FromPEX, keep: true},
+		{name: "dialled us", conn: connection{addr: named, incoming: true}, from: peerlist.FromIncoming, keep: true},
+		{name: "named later", conn: connection{addr: named}, from: peerlist.FromTracker, later: true, keep: true},
+		{name: "says that it listens there", conn: connection{addr: near, incoming: true}, from: peerlist.FromIncoming},
+		{name: "is at another port", conn: connection{addr: near}, from: peerlist.FromTracker},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := crowded(t, plainTorrent(10), 0)
+				if !tc.later {
+					d.AddPeers(named)
+				}
+				speaker := newRepeating()
+				defer speaker.leave()
+				k := tc.conn
+				k.Conn = speaker
+				k.theirs.SetExtended()
+				k.theirs.PeerID[0] = 1
+				require.True(t, d.addPeer(&k, tc.from))
+				hello := wire.ExtHandshake{P: int(named.Port())}
+				speaker.say(wire.AppendExtended(nil, 0, hello.Append(nil)), 1)
+				synctest.Wait()
+				if tc.later {
+					d.AddPeers(named)
+				}
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				if k.incoming {
+					require.Equal(t, named, d.swarm.peers[0].ext.listens)
+				}
+				require.Equal(t, tc.keep, d.worths(time.Now())[0].Keep)
+			})
 		})
 	}
 }

@@ -368,9 +368,16 @@ func (c *List) Banned(addr netip.AddrPort) bool {
 	addr = netaddr.Unmap(addr)
 	_, banned := c.bans[banKey(addr)]
 	_, itself := c.liars[addr]
-	_, named := c.named[addr]
 	_, host := c.hosts[addr.Addr()]
-	return host || banned && (itself || !named)
+	return host || banned && (itself || !c.Named(addr))
+}
+
+// Named reports whether the user named addr, so that the peer whose connection comes from there or leads there keeps its place,
+// whichever end made it. That a peer says that it listens at addr is not enough: any other behind the same router could say so.
+// One that has the router send from the very port of addr gains a place at most.
+func (c *List) Named(addr netip.AddrPort) bool {
+	_, named := c.named[netaddr.Unmap(addr)]
+	return named
 }
 
 // banKey returns the key under which a ban of an unmapped address is recorded.

@@ -14,6 +14,7 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -211,19 +212,28 @@ func (g *Guard) Client(c *http.Client) *http.Client {
 	return &guarded
 }
 
+// insideNames are the last elements of names that lead to nothing on the open internet (RFC 6761, 6762; reserved by ICANN, or common
+// on routers and in no public zone). Nor does a name of one element, or one below home.arpa (RFC 8375).
+var insideNames = []string{"localhost", "local", "internal", "lan"}
+
 // IsInward reports whether a host is, by its address or its name, not on the open internet.
 func IsInward(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	if err != nil {
 		host = strings.ToLower(strings.TrimSuffix(host, "."))
-		return host == "localhost" || strings.HasSuffix(host, ".localhost")
+		last := host[strings.LastIndexByte(host, '.')+1:]
+		return slices.Contains(insideNames, last) || last == host || strings.HasSuffix(host, ".home.arpa")
 	}
 	ip = ip.Unmap()
 	return netaddr.IsLocal(ip) || ip.IsUnspecified()
 }
 
-// isLoopback reports whether a host that is inward is this machine.
+// isLoopback reports whether a host that is inward is this machine, as far as is known.
 func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	return err != nil || ip.Unmap().IsLoopback() || ip.IsUnspecified()
+	if err != nil {
+		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		return host == "localhost" || strings.HasSuffix(host, ".localhost")
+	}
+	return ip.Unmap().IsLoopback() || ip.IsUnspecified()
 }

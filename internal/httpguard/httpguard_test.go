@@ -20,6 +20,7 @@ func parse(t *testing.T, s string) *url.URL {
 var inward = []string{
 	"127.0.0.1", "10.1.2.3", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
 	"::1", "::ffff:10.1.2.3", "fe80::1%eth0", "fd00::1", "::", "localhost", "LOCALHOST.", "x.localhost",
+	"nas", "NAS.", "tracker.local", "tracker.internal", "a.tracker.lan", "tracker.home.arpa",
 	"64:ff9b::a00:1", "64:ff9b::c0a8:101", "2002:c0a8:101::1", "::7f00:1",
 }
 
@@ -27,7 +28,7 @@ func TestIsInward(t *testing.T) {
 	for _, host := range inward {
 		require.True(t, IsInward(host), host)
 	}
-	for _, host := range []string{"1.1.1.1", "2606:4700::1111", "64:ff9b::101:101", "example.com", "localhost.example"} {
+	for _, host := range []string{"1.1.1.1", "2606:4700::1111", "64:ff9b::101:101", "example.com", "localhost.example", "local.example", "home.arpa.example", "example.lans"} {
 		require.False(t, IsInward(host), host)
 	}
 }
@@ -44,6 +45,23 @@ func TestGuardRedirected(t *testing.T) {
 		ctx := g.Watch(t.Context(), func(error) {})
 		require.ErrorIs(t, Check(ctx, host), ErrInward, host)
 		require.NoError(t, Check(t.Context(), host), "no request of ours")
+	}
+}
+
+// A server of the user's network redirects to another one there, also if a proxy may hide its address.
+func TestRedirectWithinTheNetwork(t *testing.T) {
+	for host, public := range map[string]bool{"192.168.1.4": false, "nas": false, "tracker.local": false, "tracker.example": true} {
+		g := New(nil, func(*url.URL) bool { return false })
+		require.NoError(t, g.Begin(parse(t, "http://"+host+"/announce")))
+		g.redirected.Store(true)
+		err := g.checkURL(parse(t, "http://192.168.1.5/announce"))
+		require.Equal(t, public, errors.Is(err, ErrInward), host)
+	}
+}
+
+func TestIsLoopback(t *testing.T) {
+	for host, want := range map[string]bool{"localhost": true, "x.LOCALHOST.": true, "127.1.2.3": true, "::1": true, "0.0.0.0": true, "nas": false, "10.0.0.1": false} {
+		require.Equal(t, want, isLoopback(host), host)
 	}
 }
 

@@ -28,11 +28,18 @@ func newGuard(c *http.Client, byUser bool) *httpguard.Guard {
 	return httpguard.New(rule, func(u *url.URL) bool { return Direct(c, u) })
 }
 
-// Direct reports whether requests of c for u certainly do not go through a proxy. It reports false for a client that was not
-// made by NewHTTPClient.
+// Direct reports whether requests of c for u certainly do not go through a proxy. Of a client that was not made by NewHTTPClient
+// that is known only if its transport is an http.Transport that dials by itself.
 func Direct(c *http.Client, u *url.URL) bool {
-	d, ours := c.Transport.(*dualTransport)
-	return ours && !d.proxied(u)
+	switch t := c.Transport.(type) {
+	case *dualTransport:
+		return !t.proxied(u)
+	case *http.Transport:
+		//lint:ignore SA1019 the transport of a user may set these
+		dials := t.Dial == nil && t.DialTLS == nil && t.DialContext == nil && t.DialTLSContext == nil
+		return dials && !isProxied(t, u)
+	}
+	return false
 }
 
 // isTrackerPath reports whether the path of a URL is that of a tracker, on this machine (here) or on another one. Servers

@@ -1,7 +1,9 @@
 package tracker
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -112,5 +114,24 @@ func TestGuard(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestDirect(t *testing.T) {
+	u, err := url.Parse("http://name.example/announce")
+	require.NoError(t, err)
+	proxy := func(*http.Request) (*url.URL, error) { return u, nil }
+	dial := func(context.Context, string, string) (net.Conn, error) { return nil, nil }
+	for name, c := range map[string]struct {
+		transport http.RoundTripper
+		want      bool
+	}{
+		"ours":              {NewHTTPClient(HTTPConfig{NoProxy: true}).Transport, true},
+		"plain":             {&http.Transport{}, true},
+		"with a proxy":      {&http.Transport{Proxy: proxy}, false},
+		"that dials itself": {&http.Transport{DialContext: dial}, false},
+		"unknown":           {nil, false},
+	} {
+		require.Equal(t, c.want, Direct(&http.Client{Transport: c.transport}, u), name)
 	}
 }

@@ -132,12 +132,14 @@ func httpRoutes(client *http.Client, u *url.URL) []route {
 }
 
 // proxied reports whether requests for u go through a proxy.
-func (d *dualTransport) proxied(u *url.URL) bool {
-	of := d.by[netaddr.AnyFamily].Proxy
-	if of == nil {
+func (d *dualTransport) proxied(u *url.URL) bool { return isProxied(d.by[netaddr.AnyFamily], u) }
+
+// isProxied reports whether a transport asks a proxy for u.
+func isProxied(t *http.Transport, u *url.URL) bool {
+	if t.Proxy == nil {
 		return false
 	}
-	proxy, err := of(&http.Request{URL: u})
+	proxy, err := t.Proxy(&http.Request{URL: u})
 	return proxy != nil || err != nil
 }
 

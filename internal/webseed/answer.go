@@ -16,6 +16,8 @@ type Error struct {
 	Err    error // the cause, or nil
 	Fate   Fate
 	After  time.Duration // how long it asks us to wait (Retry-After); 0 if it does not say
+	// Doubtful is set with Missing if the answer may be that of something on the way, such as the login page of a network.
+	Doubtful bool
 }
 
 func (e *Error) Error() string { return "web seed " + e.URL + ": " + e.Reason }
@@ -51,7 +53,7 @@ func (r request) judge(status int, h http.Header, length int64, now time.Time) (
 		return 0, 0, &Error{Reason: statusText(status), Fate: Missing}
 	}
 	missing := func(format string, args ...any) (int64, int64, *Error) {
-		return 0, 0, &Error{Reason: fmt.Sprintf(format, args...), Fate: Missing}
+		return 0, 0, &Error{Reason: fmt.Sprintf(format, args...), Fate: Missing, Doubtful: status == http.StatusOK}
 	}
 	if e := h.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return missing("content encoding %q", e)

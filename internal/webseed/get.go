@@ -30,6 +30,7 @@ type Body struct {
 	Offset, End int64
 	// Rangeless is set if the server sends a whole file although it was asked for a part.
 	Rangeless bool
+	all       bool // the server says that this is the whole file
 
 	url    string
 	framed bool // HTTP says where the body ends, so that an end is no broken connection
@@ -126,7 +127,8 @@ func (s *Seed) get(parent context.Context, file int, r request, known *redirect)
 	resp.Header = nil // it may be long
 	b.timer.Stop()
 	b.framed = resp.ProtoMajor >= 2 || resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0
-	b.body, b.Rangeless = resp.Body, resp.StatusCode == http.StatusOK && !r.whole()
+	b.body, b.all = resp.Body, resp.StatusCode == http.StatusOK
+	b.Rangeless = b.all && !r.whole()
 	ok = true
 	return b, nil
 }
@@ -137,7 +139,7 @@ func (s *Seed) failure(u *url.URL, err error) *Error {
 	// A guard refuses a URL because of the URL itself, not because of anything that the server did.
 	for _, refused := range []error{errQuery, httpguard.ErrInward, httpguard.ErrRedirect, httpguard.ErrScheme} {
 		if errors.Is(err, refused) {
-			e.Err, e.Fate = refused, Missing
+			e.Err, e.Fate, e.Doubtful = refused, Missing, refused == httpguard.ErrInward
 		}
 	}
 	if of, ok := errors.AsType[*url.Error](e.Err); ok {
@@ -168,7 +170,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	}
 	if err == io.EOF && b.framed { // the server's file is shorter
 		reason := fmt.Sprintf("ended at byte %d, not %d", b.Offset, b.End)
-		return n, &Error{URL: b.url, Reason: reason, Err: io.ErrUnexpectedEOF, Fate: Missing}
+		return n, &Error{URL: b.url, Reason: reason, Err: io.ErrUnexpectedEOF, Fate: Missing, Doubtful: b.all}
 	}
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF

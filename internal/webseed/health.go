@@ -2,11 +2,13 @@ package webseed
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
 const (
 	fileRest     = time.Hour
+	firstDoubt   = time.Minute      // doubling to fileRest
 	firstBusy    = 30 * time.Second // doubling to maxRest
 	firstBroken  = 5 * time.Second  // doubling to maxRest
 	maxRest      = 10 * time.Minute
@@ -23,7 +25,8 @@ type Health struct {
 	missing  int               // files in a row that it does not have
 	files    map[int]time.Time // those that rest, and until when
 	pieces   map[int]time.Time // likewise, those that were false
-	order    []resting         // all of them, in the order in which their rests end: all rests are equally long
+	order    []resting         // all of them, in the order in which their rests end
+	doubts   map[int]int       // how often a file rested because of a doubtful error
 	lies     int               // how many pieces were false
 	broken   bool              // it rests because it could not be reached, not because it said so
 	unusable bool
@@ -49,7 +52,11 @@ func (h *Health) Failed(file int, err error, now time.Time) (fileRests bool) {
 			h.broken = false
 		}
 		if len(h.files) < maxFileRests || h.FileRests(file) {
-			h.files = h.lay(h.files, resting{now.Add(fileRest), file, false})
+			rest := fileRest
+			if e.Doubtful {
+				rest = h.doubt(file)
+			}
+			h.files = h.lay(h.files, resting{now.Add(rest), file, false})
 			return true
 		}
 		h.until = now.Add(fileRest)
@@ -64,6 +71,18 @@ func (h *Health) Failed(file int, err error, now time.Time) (fileRests bool) {
 		h.broken = true
 	}
 	return false
+}
+
+// doubt returns how long a file rests that may be there after all.
+func (h *Health) doubt(file int) time.Duration {
+	n := h.doubts[file]
+	if !h.FileRests(file) && n < 6 && len(h.doubts) < maxFileRests {
+		if h.doubts == nil {
+			h.doubts = make(map[int]int)
+		}
+		h.doubts[file]++
+	}
+	return min(firstDoubt<<n, fileRest)
 }
 
 // Refused reports whether an error is that of a server that is busy and does not say for how long. If another request to
@@ -81,11 +100,13 @@ func (h *Health) backOff(first time.Duration, now time.Time) {
 	h.until = now.Add(h.rest)
 }
 
-// Revive ends the rest of a seed that could not be reached, because the cause may have been a missing network.
+// Revive ends the rest of a seed that could not be reached, because the cause may have been a missing network. Files that may be
+// there rest no longer than at first when they fail again.
 func (h *Health) Revive(now time.Time) {
 	if h.broken && now.Before(h.until) {
 		h.until, h.rest = now, 0
 	}
+	clear(h.doubts)
 }
 
 // lay makes a file or piece rest, unless it rests already, and returns the resting ones.
@@ -95,7 +116,8 @@ func (h *Health) lay(all map[int]time.Time, r resting) map[int]time.Time {
 	}
 	if all[r.index].IsZero() {
 		all[r.index] = r.until
-		h.order = append(h.order, r)
+		at, _ := slices.BinarySearchFunc(h.order, r.until.Add(1), func(r resting, t time.Time) int { return r.until.Compare(t) })
+		h.order = slices.Insert(h.order, at, r)
 	}
 	return all
 }

@@ -264,3 +264,27 @@ func (c *brokenConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 	return c.PacketConn.ReadFrom(b)
 }
+
+// TestDeviceThatSwitchesProtocols drops a device that switches to another protocol and then says nothing: no context ends the
+// reads of such a connection.
+func TestDeviceThatSwitchesProtocols(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, here, gate)
+		newRouter(g.lan, gate, public).speakUPnP(1)
+		g.serve(gate+":5000", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			conn.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chess\r\n\r\n"))
+			<-t.Context().Done()
+		}))
+		g.start()
+		time.Sleep(time.Minute)
+		g.requireNone(t, "HTTP status 101")
+		began := time.Now()
+		g.stop()
+		require.Less(t, time.Since(began), 3*time.Second)
+	})
+}

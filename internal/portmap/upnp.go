@@ -111,6 +111,9 @@ func (r *router) do(req *http.Request) (status int, body []byte, err error) {
 		return 0, nil, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols { // no context ends a read of such a body
+		return resp.StatusCode, nil, nil
+	}
 	body, err = io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 	if err == nil && len(body) > maxDocument {
 		err = errors.New("answer too long")

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
 )
 
 // A pipeListener is a net.Listener whose connections are sent to it.
@@ -219,5 +221,31 @@ func TestHTTP2ServerThatDoesNotRead(t *testing.T) {
 		require.Equal(t, "some of the body", string(body))
 		require.Equal(t, http2Written, time.Since(began))
 		resp.Body.Close()
+	})
+}
+
+// A server that switches to another protocol, and then says nothing, is dropped at once: no context ends the reads of such a
+// connection.
+func TestServerThatSwitchesProtocols(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
+		r.serve("10.0.1.1", func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chess\r\n\r\n")
+			select {
+			case <-t.Context().Done():
+			case <-time.After(time.Hour):
+			}
+		})
+		a, end := r.start()
+		simnet.Sleep(2 * httpTimeout)
+		require.ErrorContains(t, a.Errors()[0], "101")
+		began := time.Now()
+		end()
+		require.Less(t, time.Since(began), time.Second)
 	})
 }

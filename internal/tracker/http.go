@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -184,6 +185,9 @@ func (t *Announcer) getHTTP(ctx context.Context, u string, f netaddr.Family, byU
 		return reply{}, becauseOf(ctx, err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols { // no context ends a read of such a body
+		return reply{}, fmt.Errorf("HTTP status %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	}
 	resp.Header = nil // it may be long
 	holder := t.c.Account.Join(giveWay)
 	defer holder.Leave()

@@ -12,12 +12,13 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 )
 
-// Liars come all the time, each from another address of one network. They send some blocks, half of them false, and then nothing,
+// Liars come all the time, each from another address. They send some blocks, half of them false, and then nothing,
 // so that the pieces that they spoiled wait for them. The download used to stand still, beside honest seeds that were idle: 20 of
 // 32 pieces in ten minutes, where all of them take 40 seconds without the liars.
 func TestLiarsThatStall(t *testing.T) {
 	for name, address := range map[string]string{
-		"one /64 of IPv6": "2001:db8:9:9::%x",
+		"one /64 of IPv6":     "2001:db8:9:9::%x",
+		"many /64 of one /48": "2001:db8:9:%x::1",
 	} {
 		t.Run(name, func(t *testing.T) {
 			found(t, newSimContent(1, 1<<20, 8<<20), func(t *testing.T, m *simMeeting) {

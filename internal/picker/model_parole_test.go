@@ -95,3 +95,24 @@ func (m *modelPicker) disown(r *modelSupplier) (dropped []Block) {
 	}
 	return dropped
 }
+
+// tried reports whether r sent a block in pieces that passed, and no other supplier more than fairPart times as many.
+func (m *modelPicker) tried(r *modelSupplier) bool {
+	return r.given > 0 && !slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool { return o.given > fairPart*r.given })
+}
+
+// outranked reports whether r must not become the sole supplier, because it is not tried and another can do that which is.
+func (m *modelPicker) outranked(r *modelSupplier, p *modelPiece) bool {
+	return p.started > 0 && p.parole && !m.tried(r) && slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool {
+		return m.tried(o) && !o.snubbed && o.may(p) && p.lapses[o.real.Host] < maxLapses && !m.barred(o, p)
+	})
+}
+
+// passed counts the blocks of a complete piece for their senders.
+func (p *modelPiece) passed() {
+	if p.complete() {
+		for _, b := range p.blocks {
+			b.sender.given++
+		}
+	}
+}

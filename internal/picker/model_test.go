@@ -62,6 +62,7 @@ type modelSupplier struct {
 	rtt      time.Duration
 	heard    time.Time
 	liar     bool
+	given    int // blocks in pieces that passed
 }
 
 func one(b bool) int {
@@ -159,10 +160,16 @@ func (m *modelPicker) reassign(p *modelPiece) (cancel []string) {
 	return cancel
 }
 
-// due returns the first piece that r takes over at once, because its sole supplier has more lapses and has sent nothing yet.
+// due returns the first piece that r takes over at once, because its sole supplier has sent nothing yet, and has more lapses or is
+// not tried as r is.
 func (m *modelPicker) due(r *modelSupplier) *modelPiece {
 	for _, p := range m.pieces {
-		if p.started > 0 && p.sole != nil && p.sole != r && r.may(p) && p.lapses[p.sole.real.Host] > p.lapses[r.real.Host] &&
+		if p.started == 0 || p.sole == nil || p.sole == r || !r.may(p) {
+			continue
+		}
+		mine := p.lapses[r.real.Host]
+		precedes := m.tried(r) && !m.tried(p.sole) && mine < maxLapses
+		if (precedes || p.lapses[p.sole.real.Host] > mine && !m.outranked(r, p)) &&
 			!slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil && !b.kept }) {
 			return p
 		}
@@ -194,7 +201,7 @@ func (m *modelPicker) choose(r *modelSupplier, now time.Time) *modelPiece {
 		if held && p.sole.stuck(p) { // two snubbed suppliers do not take turns
 			held = r.snubbed && slices.ContainsFunc(p.sole.queue, func(id Block) bool { return int(id.Piece) == p.index })
 		}
-		return p.wanted() && r.may(p) && !m.barred(r, p) && (p.started == 0 ||
+		return p.wanted() && r.may(p) && !m.barred(r, p) && (p.sole == r || !m.outranked(r, p)) && (p.started == 0 ||
 			!held && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }))
 	}
 	var best *modelPiece
@@ -291,6 +298,7 @@ func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupp
 			if p := m.pieces[id.Piece]; p.parole && !o.stuck(p) {
 				worth = worth && m.outdoes(p, r, o, k+1, now) // the whole piece starts again
 			}
+			worth = worth && !m.outranked(r, m.pieces[id.Piece])
 			if worth && (eta > latest || eta == latest && o == victim) {
 				victim, at, latest = o, id, eta
 			}

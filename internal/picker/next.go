@@ -67,10 +67,11 @@ func (t *turn) takeOpen() {
 			top, k, seen = unknown, 0, 0
 			continue
 		}
-		if q := pk.suggested(s, p.priority, t.now); q != nil {
+		q := pk.suggested(s, p.priority, t.now)
+		if q != nil {
 			p, top, k, seen = q, unknown, 0, 0
 		}
-		if pk.may(s, p, t.now) {
+		if q != nil || pk.may(s, p, t.now) {
 			if p.sole != nil && p.sole != s {
 				p = t.reassign(p)
 				top, k, seen = unknown, 0, 0
@@ -225,7 +226,7 @@ func (pk *Picker) suggested(s *Supplier, priority uint8, now time.Time) *started
 
 // may reports whether s can be asked for blocks of p.
 func (pk *Picker) may(s *Supplier, p *startedPiece, now time.Time) bool {
-	if !s.may(p.piece) || pk.barred(s, p) {
+	if !s.may(p.piece) || pk.barred(s, p) || p.sole != s && pk.outranked(s, p) {
 		return false
 	}
 	switch o := p.sole; {

@@ -264,19 +264,63 @@ func (pk *Picker) restart(p *startedPiece) {
 	pk.retire(p)
 }
 
+// Strangers who come to spoil pieces could also keep them: each new one would have a turn at a piece on parole, and stall. So the
+// first turns are those of suppliers that are tried: that sent blocks in pieces that passed, and at least one for each fairPart of those
+// that the best peer sent. A tried supplier loses this precedence at a piece after maxLapses.
+const (
+	fairPart  = 16
+	maxLapses = 3
+)
+
+// mostGiven returns how many blocks the peer that sent the most in pieces that passed has sent.
+func (pk *Picker) mostGiven() (most int) {
+	pk.work += int64(len(pk.suppliers)) / suppliersPerStep
+	for _, s := range pk.suppliers {
+		if !s.Runs {
+			most = max(most, pk.givenBy(s))
+		}
+	}
+	return most
+}
+
+// tried reports whether s is tried. most is mostGiven.
+func (pk *Picker) tried(s *Supplier, most int) bool {
+	n := pk.givenBy(s)
+	return n > 0 && fairPart*n >= most
+}
+
+// outranked reports whether s must leave p, a piece on parole, to another supplier, because s is not tried and the other is.
+func (pk *Picker) outranked(s *Supplier, p *startedPiece) bool {
+	if !p.parole {
+		return false
+	}
+	most := pk.mostGiven()
+	if most == 0 || pk.tried(s, most) {
+		return false
+	}
+	return slices.ContainsFunc(pk.suppliers, func(o *Supplier) bool {
+		return pk.tried(o, most) && o.Ready && !o.snubbed && !o.Runs && o.may(p.piece) &&
+			pk.spoiled[p.piece].records[o.Host].lapses < maxLapses && !pk.barred(o, p)
+	})
+}
+
 // due returns the first piece on parole that s should take over at once, or nil. The sole supplier of such a piece has sent
-// nothing of it yet, and its host has more lapses than that of s.
+// nothing of it yet, and its host has more lapses than that of s, or s is tried and the sole supplier is not.
 func (pk *Picker) due(s *Supplier) (first *startedPiece) {
-	if s.snubbed {
+	if s.snubbed || len(pk.spoiled) == 0 {
 		return nil
 	}
 	pk.work += int64(len(pk.spoiled))
+	most := pk.mostGiven()
+	tried := pk.tried(s, most)
 	for i, u := range pk.spoiled {
 		p := pk.started[i]
 		if p == nil || p.sole == nil || p.sole == s || p.left < p.lacks() || first != nil && first.piece < i {
 			continue
 		}
-		if s.may(i) && u.records[p.sole.Host].lapses > u.records[s.Host].lapses {
+		lapses := u.records[s.Host].lapses
+		precedes := tried && lapses < maxLapses && !pk.tried(p.sole, most)
+		if s.may(i) && (precedes || u.records[p.sole.Host].lapses > lapses && !pk.outranked(s, p)) {
 			first = p
 		}
 	}

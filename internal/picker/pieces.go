@@ -37,6 +37,9 @@ func (pk *Picker) Prioritise(i int, priority uint8) (cancel []Request) {
 func (pk *Picker) Passed(i int, digests []uint64) (cancel []Request, liars []any) {
 	liars = pk.clear(i, digests)
 	if p := pk.started[int32(i)]; p != nil {
+		if p.left == 0 {
+			pk.senders.credit(p)
+		}
 		cancel = pk.withdrawAll(p)
 		pk.forget(p)
 	}

@@ -47,6 +47,7 @@ func (pk *Picker) plan(i int, now time.Time) (ask []Request) {
 		p = pk.start(i)
 	}
 	if p.parole {
+		helpers = slices.DeleteFunc(helpers, func(h *helper) bool { return p.sole != h.Supplier && pk.outranked(h.Supplier, p) })
 		helpers = soleHelper(p, helpers, now)
 	}
 	for k := p.cursor; k < p.blocks.len() && p.free > len(ask); k++ {

@@ -10,6 +10,7 @@ const leastSenders = 128
 type senders struct {
 	origins []any
 	liars   []bool  // which of origins are known liars
+	given   []int   // blocks of each of origins in pieces that passed
 	unused  []int32 // numbers that name no origin
 	enough  int     // how many numbers there may be before the next search; 0 is leastSenders
 }
@@ -32,7 +33,7 @@ func (pk *Picker) senderOf(s *Supplier) int32 {
 		return s.sender
 	}
 	s.sender = int32(len(x.origins))
-	x.origins, x.liars = append(x.origins, s.Origin), append(x.liars, false)
+	x.origins, x.liars, x.given = append(x.origins, s.Origin), append(x.liars, false), append(x.given, 0)
 	return s.sender
 }
 
@@ -66,9 +67,26 @@ func (pk *Picker) forgetSenders() {
 	}
 	for n, is := range used {
 		if !is {
-			x.origins[n], x.liars[n] = nil, false
+			x.origins[n], x.liars[n], x.given[n] = nil, false, 0
 			x.unused = append(x.unused, int32(n))
 		}
 	}
 	x.enough = 2 * (len(used) - len(x.unused))
+}
+
+// credit counts the blocks of p, which has passed, as given by their senders.
+func (x *senders) credit(p *startedPiece) {
+	for _, b := range p.blocks.known {
+		if b.sender >= 0 {
+			x.given[b.sender]++
+		}
+	}
+}
+
+// givenBy returns how many blocks s sent in pieces that passed.
+func (pk *Picker) givenBy(s *Supplier) int {
+	if s.sender == noSender {
+		return 0
+	}
+	return pk.senders.given[s.sender]
 }

@@ -183,5 +183,5 @@ func (pk *Picker) maySteal(s, o *Supplier, k int, now time.Time) bool {
 // again then, so s must outdo o. It reports true for a piece that is not on parole.
 func (pk *Picker) mayReassign(s, o *Supplier, k int, now time.Time) bool {
 	p := pk.started[o.queue[k].Piece]
-	return !p.parole || o.stuck(p.piece) || pk.outdoes(s, o, p, k, now)
+	return !p.parole || (o.stuck(p.piece) || pk.outdoes(s, o, p, k, now)) && !pk.outranked(s, p)
 }

@@ -270,7 +270,7 @@ func (h hooks) orSystem() hooks {
 		h.wall = time.Now
 	}
 	if h.openFiles == nil {
-		h.openFiles = storage.OpenFiles
+		h.openFiles = new(storage.Claims).OpenFiles
 	}
 	return h
 }

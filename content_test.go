@@ -59,7 +59,7 @@ var builtIn = map[string]func(*testing.T, *Torrent) storage.Store{
 
 func openDirectory(t *testing.T, tor *Torrent, dir string) storage.Store {
 	t.Helper()
-	s, err := storage.OpenFiles(tor.content(), dir, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	s, err := new(storage.Claims).OpenFiles(tor.content(), dir, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s
@@ -107,7 +107,7 @@ func OpenMemory(t *Torrent) (Storage, error) {
 // OpenFilesIn is the storage that a download gets into a directory, each into a new one.
 func OpenFilesIn(dir func() string) func(*Torrent) (Storage, error) {
 	return func(t *Torrent) (Storage, error) {
-		s, err := storage.OpenFiles(t.content(), dir(), nil)
+		s, err := new(storage.Claims).OpenFiles(t.content(), dir(), nil)
 		if err != nil {
 			return nil, err
 		}

@@ -140,7 +140,8 @@
 //
 // # Many downloads
 //
-// Downloads that name the same [Client] share its listener, its rate limits, and a budget of connections and memory.
+// Downloads that name the same [Client] share its listener, its rate limits, and a budget of connections and memory. They never write
+// to each other's files: the second to choose a path is refused with ErrInUse. Those of different Clients are kept apart on Linux only.
 // Rate limits are limiters of [golang.org/x/time/rate], which may be changed while in use. All types may be used from
 // several goroutines at once, except the result of Download.Open: like a file, it has one position. Its ReadAt may be
 // called from several goroutines.

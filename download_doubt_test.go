@@ -56,7 +56,7 @@ func shareWatched(t *testing.T) (*Download, *watchedStore) {
 	c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
 	c.hooks.openFiles = func(c storage.Content, dir string, log *slog.Logger) (storage.Store, error) {
 		var err error
-		s.Store, err = storage.OpenFiles(c, dir, log)
+		s.Store, err = new(storage.Claims).OpenFiles(c, dir, log)
 		return s, err
 	}
 	d, err := tor.Start(t.Context(), &Options{Dir: dir, Seed: true, Client: c})

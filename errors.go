@@ -24,9 +24,11 @@ var (
 	// ErrStalled ends a download that made no progress for Options.StallTimeout.
 	ErrStalled = errors.New("torrent: no progress")
 	// ErrInUse is returned by Start if another download already writes the same content to the same directory, or if the same
-	// Client already has a download of the same info hash. On Linux it is also returned if a chosen file has the path of a file
-	// that a download of another torrent has chosen, in this process or another, even if their Dirs differ. The other download
-	// releases the path when its Downloaded is closed. The error names the path and the other info hash.
+	// Client already has a download of the same info hash. It is also returned if a chosen file has the path of a file that the
+	// Client's download of another torrent has chosen, even if their Dirs differ. On Linux this extends to the downloads of other
+	// Clients, in this process or another. If these have chosen more than 16 files of a torrent, all that is in the directories of
+	// the files is theirs, so two Clients cannot share such a directory. The other download releases the path when its Downloaded
+	// is closed. The error names the path and the other info hash.
 	ErrInUse = storage.ErrInUse
 )
 

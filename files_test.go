@@ -74,7 +74,7 @@ func TestNamesAreShown(t *testing.T) {
 // nothing is cut under a map.
 func TestATorrentDoesNotTakeThePathOfAnother(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("no claims on this system")
+		t.Skip("clients do not know of each other here")
 	}
 	mine := makeShare(t, torrent.CreateOptions{}, part{"a.bin", 500_000}, part{"b.bin", 70_000})
 	theirs := makeShare(t, torrent.CreateOptions{}, part{"a.bin", 100}, part{"d/c.bin", 70_001}, part{"e", 1})
@@ -122,7 +122,7 @@ func TestATorrentDoesNotTakeThePathOfAnother(t *testing.T) {
 // What is read only after the download was closed is claimed again, or not read.
 func TestAClosedDownloadClaimsItsPathsAgain(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("no claims on this system")
+		t.Skip("clients do not know of each other here")
 	}
 	mine := makeShare(t, torrent.CreateOptions{}, part{"a.bin", 500_000})
 	theirs := makeShare(t, torrent.CreateOptions{}, part{"a.bin", 100})
@@ -147,29 +147,35 @@ func TestAClosedDownloadClaimsItsPathsAgain(t *testing.T) {
 
 // Of many that begin at once on one path, one goes on.
 func TestOneOfManyGetsAPath(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("no claims on this system")
-	}
-	dir := t.TempDir()
-	errs := make(chan error)
-	const n = 8
-	for i := range n {
-		s := makeShare(t, torrent.CreateOptions{Comment: fmt.Sprint(i)}, part{"a.bin", 1000 + i})
+	for _, ofOneClient := range []bool{true, false} {
+		if !ofOneClient && runtime.GOOS != "linux" {
+			continue
+		}
+		dir := t.TempDir()
+		errs := make(chan error)
+		const n = 8
 		c := local()
 		t.Cleanup(func() { c.Close() })
-		go func() {
-			_, err := s.Start(t.Context(), &torrent.Options{Dir: dir, Client: c})
-			errs <- err
-		}()
-	}
-	refused := 0
-	for range n {
-		if err := <-errs; err != nil {
-			require.ErrorIs(t, err, torrent.ErrInUse)
-			refused++
+		for i := range n {
+			s := makeShare(t, torrent.CreateOptions{Comment: fmt.Sprint(i)}, part{"a.bin", 1000 + i})
+			if !ofOneClient {
+				c = local()
+				t.Cleanup(func() { c.Close() })
+			}
+			go func(c *torrent.Client) {
+				_, err := s.Start(t.Context(), &torrent.Options{Dir: dir, Client: c})
+				errs <- err
+			}(c)
 		}
+		refused := 0
+		for range n {
+			if err := <-errs; err != nil {
+				require.ErrorIs(t, err, torrent.ErrInUse)
+				refused++
+			}
+		}
+		require.Equal(t, n-1, refused)
 	}
-	require.Equal(t, n-1, refused)
 }
 
 // A file that was there before and is not wholly the torrent's is neither truncated nor renamed.

@@ -137,23 +137,18 @@ func TestAnotherFileInAnotherCaseProvesNothing(t *testing.T) {
 
 // openInvented opens a store on a file system that invents a new inode each time, and treats names as one that fold returns the
 // same for.
-func openInvented(t *testing.T, tor storage.Content, dir string, fold func(string) string, inodes *atomic.Uint64) storage.Store {
-	s, err := storage.OpenDisk(tor, invented(t, dir, fold, inodes), dir, nil)
+func openInvented(t *testing.T, tor storage.Content, disk storage.Disk, dir string, fold func(string) string, inodes *atomic.Uint64) storage.Store {
+	s, err := storage.OpenDisk(tor, strangeDisk{foldingDisk{disk, fold}, inodes}, dir, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s
 }
 
-func invented(t *testing.T, dir string, fold func(string) string, inodes *atomic.Uint64) storage.Disk {
-	disk, err := storage.OpenRoot(dir)
-	require.NoError(t, err)
-	return strangeDisk{foldingDisk{disk, fold}, inodes}
-}
-
 // No other download gets a file of a download under its name in another case, however many files that has, and whether or not any
 // exist when it begins.
-func TestManyFilesAreClaimedInAnyCase(t *testing.T) {
-	linuxOnly(t)
+func TestManyFilesAreClaimedInAnyCase(t *testing.T) { forDisks(t, testManyFilesAreClaimedInAnyCase) }
+
+func testManyFilesAreClaimedInAnyCase(t *testing.T, openRoot func(string) storage.Disk) {
 	for _, n := range []int{1, 300, 1100} {
 		for _, there := range []bool{true, false} {
 			paths := []string{"d/ReadMe"}
@@ -167,32 +162,41 @@ func TestManyFilesAreClaimedInAnyCase(t *testing.T) {
 				require.NoError(t, os.Mkdir(dir+"/d", 0o777))
 				require.NoError(t, os.WriteFile(dir+"/d/readme", make([]byte, 100), 0o666))
 			}
-			require.NoError(t, openInvented(t, mine, dir, strings.ToLower, inodes).SetWanted(all(mine)))
-			require.ErrorIs(t, openInvented(t, theirs, dir, strings.ToLower, inodes).SetWanted(all(theirs)), storage.ErrInUse, "%d files, there %v", n, there)
+			require.NoError(t, openInvented(t, mine, openRoot(dir), dir, strings.ToLower, inodes).SetWanted(all(mine)))
+			err := openInvented(t, theirs, openRoot(dir), dir, strings.ToLower, inodes).SetWanted(all(theirs))
+			require.ErrorIs(t, err, storage.ErrInUse, "%d files, there %v", n, there)
 		}
 	}
 }
 
 func TestFilesAreClaimedInAnyCaseWhereTheyAreMoved(t *testing.T) {
-	linuxOnly(t)
+	forDisks(t, testFilesAreClaimedInAnyCaseWhereTheyAreMoved)
+}
+
+func testFilesAreClaimedInAnyCaseWhereTheyAreMoved(t *testing.T, openRoot func(string) storage.Disk) {
 	mine, content := named(1, "d/ReadMe", "d/a")
 	theirs, _ := named(2, "d/readme")
 	old, dir, inodes := t.TempDir(), t.TempDir(), new(atomic.Uint64)
 	s := openDirectory(t, mine, old)
 	require.NoError(t, s.SetWanted(all(mine)))
 	download(t, mine, s, content)
-	require.NoError(t, storage.MoveTo(t.Context(), s, invented(t, dir, strings.ToLower, inodes), dir, claim(bits.Full(mine.NumPieces()))))
-	require.ErrorIs(t, openInvented(t, theirs, dir, strings.ToLower, inodes).SetWanted(all(theirs)), storage.ErrInUse)
+	to := strangeDisk{foldingDisk{openRoot(dir), strings.ToLower}, inodes}
+	require.NoError(t, storage.MoveTo(t.Context(), s, to, dir, claim(bits.Full(mine.NumPieces()))))
+	require.ErrorIs(t, openInvented(t, theirs, openRoot(dir), dir, strings.ToLower, inodes).SetWanted(all(theirs)), storage.ErrInUse)
 }
 
 // A download in an outer directory claims a file by a path in which the name of the inner directory is in another case.
 func TestFilesAreClaimedInAnyCaseWithinAnotherDirectory(t *testing.T) {
-	linuxOnly(t)
+	forDisks(t, testFilesAreClaimedInAnyCaseWithinAnotherDirectory)
+}
+
+func testFilesAreClaimedInAnyCaseWithinAnotherDirectory(t *testing.T, openRoot func(string) storage.Disk) {
 	outer, content := named(1, "sub/X")
 	inner, _ := named(2, "x")
 	above, inodes := t.TempDir(), new(atomic.Uint64)
-	s := openInvented(t, outer, above, strings.ToUpper, inodes)
+	s := openInvented(t, outer, openRoot(above), above, strings.ToUpper, inodes)
 	require.NoError(t, s.SetWanted(all(outer)))
 	download(t, outer, s, content)
-	require.ErrorIs(t, openInvented(t, inner, above+"/SUB", strings.ToUpper, inodes).SetWanted(all(inner)), storage.ErrInUse)
+	dir := above + "/SUB"
+	require.ErrorIs(t, openInvented(t, inner, openRoot(dir), dir, strings.ToUpper, inodes).SetWanted(all(inner)), storage.ErrInUse)
 }

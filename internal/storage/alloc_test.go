@@ -45,7 +45,9 @@ func TestWriteToOneOfManyFilesAllocatesLittle(t *testing.T) {
 	for _, p := range paths {
 		require.NoError(t, os.WriteFile(dir+"/"+p, make([]byte, 100), 0o666))
 	}
-	s := openInvented(t, tor, dir, func(name string) string { return name }, new(atomic.Uint64))
+	disk, err := storage.OpenRoot(dir)
+	require.NoError(t, err)
+	s := openInvented(t, tor, disk, dir, func(name string) string { return name }, new(atomic.Uint64))
 	require.NoError(t, s.SetWanted(all(tor)))
 	written := int64(0)
 	require.Less(t, testing.AllocsPerRun(4, func() {
@@ -57,14 +59,14 @@ func TestWriteToOneOfManyFilesAllocatesLittle(t *testing.T) {
 
 // What claims cost grows with the number of directories, not with the steps to each of them, file by file.
 func TestClaimsInDeepDirectoriesCostLittle(t *testing.T) {
-	dir := t.TempDir()
+	dir, claims := t.TempDir(), new(storage.Claims)
 	open := func(k int) (s storage.Store, tor storage.Content, content []byte) {
 		var paths []string
 		for i := range 100 {
 			paths = append(paths, "x/"+strings.Repeat("a/", 500)+fmt.Sprint(k, " ", i))
 		}
 		tor, content = named(byte(k), paths...)
-		s, err := storage.OpenFiles(tor, dir, nil)
+		s, err := claims.OpenFiles(tor, dir, nil)
 		require.NoError(t, err)
 		t.Cleanup(func() { s.Close() })
 		return s, tor, content

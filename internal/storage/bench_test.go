@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -129,24 +130,35 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
-// BenchmarkClaimsBesideOthers begins a download of 500 files in a directory that holds 20 others.
+// BenchmarkClaimsBesideOthers begins n downloads of 100 files each in one directory, as a program does that is started again.
 func BenchmarkClaimsBesideOthers(b *testing.B) {
-	dir := b.TempDir()
-	begin := func(k int) storage.Store {
-		var paths []string
-		for i := range 500 {
-			paths = append(paths, fmt.Sprintf("torrent %d/d%d/file %d", k, i%5, i))
-		}
-		tor, _ := named(byte(k), paths...)
-		s, err := storage.OpenFiles(tor, dir, nil)
-		require.NoError(b, err)
-		require.NoError(b, s.SetWanted(all(tor)))
-		return s
-	}
-	for k := range 20 {
-		defer begin(k).Close()
-	}
-	for b.Loop() {
-		require.NoError(b, begin(99).Close())
+	for _, n := range []int{200, 1000} {
+		b.Run(fmt.Sprintf("torrents=%d", n), func(b *testing.B) {
+			torrents := make([]storage.Content, n)
+			for k := range torrents {
+				var paths []string
+				for i := range 100 {
+					paths = append(paths, fmt.Sprintf("torrent %d/d%d/file %d", k, i%5, i))
+				}
+				torrents[k], _ = named(byte(k), paths...)
+				torrents[k].InfoHash[1] = byte(k >> 8)
+			}
+			for b.Loop() {
+				claims, dir, began := new(storage.Claims), b.TempDir(), time.Duration(0)
+				var stores []storage.Store
+				for _, tor := range torrents {
+					s, err := claims.OpenFiles(tor, dir, nil)
+					require.NoError(b, err)
+					start := time.Now()
+					require.NoError(b, s.SetWanted(all(tor)))
+					began += time.Since(start)
+					stores = append(stores, s)
+				}
+				b.ReportMetric(float64(began.Nanoseconds())/float64(n), "ns/torrent")
+				for _, s := range stores {
+					require.NoError(b, s.Close())
+				}
+			}
+		})
 	}
 }

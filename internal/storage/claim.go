@@ -3,9 +3,11 @@ package storage
 import (
 	"errors"
 	"fmt"
-	"path"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/shoal-go/torrent/internal/safename"
 )
 
 // Claimed is the error for a path that another download has claimed. It matches ErrInUse.
@@ -25,19 +27,38 @@ type Claim struct {
 	Path string // slash-separated, under the directory
 	ID   FileID // of the file, because another path may lead to it too; zero if it does not exist or is not claimed by identity
 
+	// New is set if the file was just made, so that whoever else claimed its identity did so for a file that is gone.
+	New bool
+
 	// AnyCase is set where the file system ignores case in paths. Where inodes are invented, a claim on the identity of a file
 	// does not keep other downloads from it.
 	AnyCase bool
 }
 
-// maxClaims bounds the claims of one Store: for each, the system walks through all claims on the directory.
-const maxClaims = 1024
+const (
+	// maxLocks bounds the names that one call of Claim locks to keep other processes from them. Of more files the directories are
+	// locked: for each lock, the system walks through all locks on the directory.
+	maxLocks = 16
+	// maxClaims bounds how many files are claimed one by one, and how many directories are searched for claims of others.
+	maxClaims = 1024
+)
+
+// anyCase is the prefix of names of claims that ignore case. No path begins with it.
+const anyCase = "\x00"
+
+// names returns the names that c claims for a file at the given path.
+func (c Claim) names(path string) []string {
+	if c.AnyCase {
+		return []string{path, anyCase + safename.FoldCase(path)}
+	}
+	return []string{path}
+}
 
 // claim claims the wanted files, so that no other download writes to them as long as the Store is open. Files that are not wanted
 // are claimed if they exist, because bytes of theirs may be written in place. If another download has claimed one of these, the
 // bytes are kept in the edges instead. A file that was found under another name is forgotten if another download has claimed it.
-// The caller holds s.mu for writing.
-func (s *fileStore) claim(wanted []bool) error {
+// undo takes back what was not claimed before. The caller holds s.mu for writing.
+func (s *fileStore) claim(wanted []bool) (undo func(), err error) {
 	for i := range s.content.NumFiles() {
 		if f := &s.files[i]; s.folding == 0 && f.here && (f.left != Stamp{}) {
 			s.foldsCase(f.name)
@@ -59,41 +80,66 @@ func (s *fileStore) claim(wanted []bool) error {
 			others = append(others, i)
 		}
 	}
-	if err := s.claimOn(s.disk, bounded(files)); err != nil || len(others) == 0 {
-		return err
+	undo, err = s.claimOn(s.disk, files)
+	if err != nil || len(others) == 0 {
+		return undo, err
 	}
 	files = nil
 	for _, i := range others {
 		files = append(files, s.claimFor(i))
 	}
-	err := s.claimOn(s.disk, bounded(files))
-	if !errors.Is(err, ErrInUse) {
-		return err
+	taken, undoOthers, err := s.claimEach(files)
+	if err != nil {
+		undo()
+		return nil, err
 	}
-	taken := others
-	if len(others) <= maxClaims {
-		taken = nil
-		for k, i := range others {
-			err := s.claimOn(s.disk, files[k:k+1])
-			if errors.Is(err, ErrInUse) {
-				taken = append(taken, i)
-			} else if err != nil {
-				return err
-			}
-		}
+	for _, k := range taken {
+		s.forget(others[k])
 	}
-	for _, i := range taken {
-		s.forget(i)
-	}
-	if s.resumed != nil {
+	if len(taken) > 0 && s.resumed != nil {
 		s.confirm(s.resumed)
 	}
-	return nil
+	return func() { undoOthers(); undo() }, nil
 }
 
 // claimOn claims files on a disk. If the system runs out of handles, it closes open files that are not in use.
-func (s *fileStore) claimOn(disk Disk, files []Claim) error {
-	return s.handles.makeRoom(func() error { return disk.Claim(s.content.InfoHash, files) })
+func (s *fileStore) claimOn(disk Disk, files []Claim) (undo func(), err error) {
+	err = s.handles.makeRoom(func() (err error) {
+		undo, err = disk.Claim(s.content.InfoHash, files)
+		return err
+	})
+	return undo, err
+}
+
+// claimEach claims those files that no other download has claimed, and returns the indices of the rest. If some are taken and there
+// are too many to claim one by one, it claims none.
+func (s *fileStore) claimEach(files []Claim) (taken []int, undo func(), err error) {
+	undo, err = s.claimOn(s.disk, files)
+	if !errors.Is(err, ErrInUse) {
+		return nil, undo, err
+	}
+	var claimed []func()
+	undo = func() {
+		for _, undo := range slices.Backward(claimed) {
+			undo()
+		}
+	}
+	for k := range files {
+		one, err := func() {}, ErrInUse
+		if len(files) <= maxClaims {
+			one, err = s.claimOn(s.disk, files[k:k+1])
+		}
+		switch {
+		case err == nil:
+			claimed = append(claimed, one)
+		case errors.Is(err, ErrInUse):
+			taken = append(taken, k)
+		default:
+			undo()
+			return nil, nil, err
+		}
+	}
+	return taken, undo, nil
 }
 
 // forget records that the file found for file i belongs to another download or program: file i is not here. The caller holds s.mu
@@ -118,26 +164,23 @@ func (s *fileStore) claimFor(i int) Claim {
 	return c
 }
 
-// bounded returns files or, if they are too many, directories that hold them.
-func bounded(files []Claim) []Claim {
-	depth := 0
+// bounded returns files or, if they and their parent directories are more than most, directories that hold them. Only directly in
+// the directory of the Disk may there be more.
+func bounded(files []Claim, most int) []Claim {
+	depth := 1
 	for _, c := range files {
 		depth = max(depth, strings.Count(c.Path, "/")+1)
 	}
-	if within, ok := upTo(files, depth); ok {
-		return within
-	}
-	for depth--; ; depth-- {
-		within, ok := upTo(files, depth)
-		if ok || depth <= 1 {
+	for depth = min(depth, max(most, 1)); ; depth-- {
+		if within, ok := upTo(files, depth, most); ok || depth == 1 {
 			return within
 		}
 	}
 }
 
-// upTo returns files with every path cut to its first depth elements. It returns false if they and their parent directories are
-// more than maxClaims.
-func upTo(files []Claim, depth int) (list []Claim, ok bool) {
+// upTo returns files with every path cut to its first depth elements. It returns false if depth is more than 1, and they and their
+// parent directories are more than most.
+func upTo(files []Claim, depth, most int) (list []Claim, ok bool) {
 	seen := make(map[string]struct{})
 	for _, c := range files {
 		if p := firstElements(c.Path, depth); p != c.Path {
@@ -147,14 +190,14 @@ func upTo(files []Claim, depth int) (list []Claim, ok bool) {
 			continue
 		}
 		list = append(list, c)
-		for p := c.Path; p != "."; p = path.Dir(p) {
+		for p := c.Path; p != "."; p = above(p) {
 			if _, ok := seen[p]; ok {
 				break
 			}
 			seen[p] = struct{}{}
 		}
-		if len(seen) > maxClaims {
-			return list, false
+		if depth > 1 && len(seen) > most {
+			return nil, false
 		}
 	}
 	return list, true

@@ -5,26 +5,39 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
-	"path/filepath"
-	"strings"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/shoal-go/torrent/internal/safename"
 )
 
-// Claims are read locks (open file description locks) on byte ranges of the directory itself. The kernel reports where other
-// processes and descriptors hold such locks. They need neither a file nor write permission, and end with the process at the
-// latest. The offset of a range encodes what is claimed, and its length encodes the owner.
+// What other processes and clients have claimed is known by read locks (open file description locks) on bytes of the directory
+// itself. They need neither a file nor write permission, and end with the process at the latest. The offset of a byte encodes what
+// is claimed and by whom. All claims of one client in a directory are held on one open file, so that the kernel only reports those of
+// others.
 const (
 	claimShift = 21      // each claim has 2 MiB of offsets to itself
-	ownerBits  = 20      // bits of an owner's number, which the length of a range encodes
-	ownerTable = 1 << 62 // ranges from this offset on encode whole info hashes, partBits bits each
-	partBits   = 40
+	ownerBits  = 20      // bits of an owner's number, which is the byte of a claim that is locked
+	ownerTable = 1 << 62 // ranges from this offset on encode whole info hashes, in two parts
+	partBits   = 41      // each part has so many bits of offsets to itself: five bytes are where its range begins, and five its length
+	ownerParts = 2
 )
 
-// claimAt returns the offset at which the range of a claim begins.
+// A lockTable is the locks on one directory.
+type lockTable struct {
+	mu      sync.Mutex
+	waited  bool // the last wait for the lock on the directory was in vain
+	numbers map[int64]*claimant
+}
+
+// ownLocks are those of one claimant. Guarded by the mutex of its directory's lockTable.
+type ownLocks struct {
+	number int64          // stands for the info hash, as long as there are locks
+	held   map[int64]bool // offsets of what is claimed
+}
+
+// claimAt returns the offset at which the bytes of a claim begin.
 func claimAt(kind byte, name string) int64 {
 	h := fnv.New64a()
 	h.Write([]byte{kind})
@@ -38,218 +51,244 @@ const (
 	claimFile  = 'f' // the file with an identity
 )
 
-// anyCase is the prefix of names of claims that ignore case. No path begins with it.
-const anyCase = "\x00"
+func identity(id FileID) string { return fmt.Sprintf("%d on %d", id.Inode, id.Dev) }
 
-// names returns the names that c claims for a file at the given path.
-func (c Claim) names(path string) []string {
-	if c.AnyCase {
-		return []string{path, anyCase + safename.FoldCase(path)}
+// lock keeps other processes from files, or from directories that hold them, since the system walks through all locks of a
+// directory for each. It returns a *Claimed if another one has claimed a file. undo is never nil.
+func (c *claimant) lock(files []Claim) (undo func(), err error) {
+	e, added := c.dir, []int64(nil)
+	undo = func() {
+		e.locks.mu.Lock()
+		defer e.locks.mu.Unlock()
+		c.release(added)
 	}
-	return []string{path}
-}
-
-// An owner is the number that stands for a download's info hash in the claims on the directory.
-type owner struct {
-	known  bool // number is set, and claims with it may exist
-	number int64
-	waited bool // the last wait for the lock on the directory was in vain
-}
-
-// numberOf returns the number that the claims of an info hash encode: its first ownerBits bits or, if another info hash has that
-// number, the next free one. The author of a torrent can choose how its info hash begins.
-func (d *rootDisk) numberOf(hash [20]byte) int64 {
-	if d.owner.known {
-		return d.owner.number
+	e.locks.mu.Lock()
+	defer e.locks.mu.Unlock()
+	files = slices.DeleteFunc(slices.Clone(bounded(files, maxLocks)), c.covers)
+	if len(files) == 0 {
+		return undo, nil
 	}
-	who := int64(binary.BigEndian.Uint32(hash[:]) >> (32 - ownerBits))
-	for {
-		if by, taken := wholeOwner(d.self, who); !taken || by == hash {
-			return who
+	done := e.alone()
+	defer done()
+	if err := e.locked(c, files, itself); err != nil {
+		return undo, err
+	}
+	c.begin()
+	hold := func(off int64) (isNew bool) {
+		if c.locks.held[off] {
+			return false
 		}
-		who = (who + 1) % (1 << ownerBits)
+		c.locks.held[off] = true
+		added = append(added, off)
+		e.set(unix.F_RDLCK, off+c.locks.number, 1)
+		return true
 	}
-}
-
-func (d *rootDisk) Claim(owner [20]byte, files []Claim) error {
-	defer d.claimAlone()()
-	who := d.numberOf(owner)
-	if err := d.takenHere(files, owner); err != nil {
-		return err
-	}
-	if err := d.takenAround(files, owner); err != nil {
-		return err
-	}
-	below := make(map[string]struct{})
 	for _, f := range files {
 		for _, name := range f.names(f.Path) {
-			d.hold(claimAt(claimPath, name), who)
-			for p := above(name); p != "."; p = above(p) {
-				if _, ok := below[p]; ok {
-					break
-				}
-				below[p] = struct{}{}
-				d.hold(claimAt(claimBelow, p), who)
+			hold(claimAt(claimPath, name))
+			for p := above(name); p != "." && hold(claimAt(claimBelow, p)); p = above(p) {
 			}
 		}
 		if f.ID != (FileID{}) {
-			d.hold(claimAt(claimFile, identity(f.ID)), who)
+			hold(claimAt(claimFile, identity(f.ID)))
 		}
 	}
-	for k, part := range ownerParts(owner) {
-		d.hold(ownerTable|(who<<2|int64(k))<<partBits, part)
+	if e.locks.waited { // another process may have claimed at the same time
+		return undo, e.locked(c, files, itself)
 	}
-	d.owner.known, d.owner.number = true, who
-	if d.owner.waited { // another Disk may have claimed at the same time
-		if err := d.takenHere(files, owner); err != nil {
-			return err
+	return undo, nil
+}
+
+// covers reports whether f needs no lock any more: it lies in a directory that is locked, or is locked itself.
+func (c *claimant) covers(f Claim) bool {
+	for _, name := range f.names(f.Path) {
+		p := name
+		if f.ID != (FileID{}) && !c.locks.held[claimAt(claimFile, identity(f.ID))] {
+			p = above(name)
+		}
+		for ; p != "." && !c.locks.held[claimAt(claimPath, p)]; p = above(p) {
+		}
+		if p == "." {
+			return false
 		}
 	}
-	// If another Disk claims in another directory at the same time, at least one of the two finds the other's claims here.
-	return d.takenAround(files, owner)
+	return true
 }
 
-// takenHere returns a *Claimed if another owner has claimed one of the files in this directory.
-func (d *rootDisk) takenHere(files []Claim, owner [20]byte) error {
-	others := newNeighbours()
-	for _, f := range files {
-		if err := d.taken(d.self, others, f.Path, f, owner); err != nil {
-			return err
-		}
+// begin gives c the number that its locks encode: the first bits of its info hash or, if another info hash has that number, the
+// next free one. The author of a torrent can choose how its info hash begins.
+func (c *claimant) begin() {
+	e := c.dir
+	if len(c.locks.held) > 0 {
+		return
 	}
-	return nil
-}
-
-// neighbours records, for names directly in a directory, whether another Disk has claims at or below them. Most torrents have a
-// directory of their own, and thousands of these may lie in one place: a directory without claims is not searched for each file.
-type neighbours struct {
-	any   map[string]bool
-	asked map[string]bool // paths that no other owner has claimed, nor what leads to them
-}
-
-func newNeighbours() neighbours {
-	return neighbours{make(map[string]bool), make(map[string]bool)}
-}
-
-// near reports whether another Disk may have claims on the path name in dir: it has some at or below the path's first element, or
-// the path has no other.
-func (n neighbours) near(dir *os.File, name string) bool {
-	first := firstElements(name, 1)
-	if first == name {
-		return true
-	}
-	near, asked := n.any[first]
-	if !asked {
-		for _, kind := range []byte{claimPath, claimBelow} {
-			_, taken := claimedBy(dir, claimAt(kind, first))
-			near = near || taken
-		}
-		n.any[first] = near
-	}
-	return near
-}
-
-// above is the directory that holds what lies at p.
-func above(p string) string {
-	if i := strings.LastIndexByte(p, '/'); i >= 0 {
-		return p[:i]
-	}
-	return "."
-}
-
-// taken returns a *Claimed if another owner has claimed, in dir, the file f, whose path below dir is name.
-func (d *rootDisk) taken(dir *os.File, others neighbours, name string, f Claim, owner [20]byte) error {
-	ask := func(kind byte, name string) error {
-		if by, ok := claimedBy(dir, claimAt(kind, name)); ok {
-			if whole, _ := wholeOwner(dir, by); whole != owner {
-				return &Claimed{Path: filepath.Join(d.root.Name(), filepath.FromSlash(f.Path)), Owner: whole}
-			}
-		}
-		return nil
-	}
-	for _, name := range f.names(name) {
-		if !others.near(dir, name) {
+	who := int64(binary.BigEndian.Uint32(c.owner[:]) >> (32 - ownerBits))
+	for ; ; who = (who + 1) % (1 << ownerBits) {
+		if e.locks.numbers[who] != nil {
 			continue
 		}
-		if err := ask(claimBelow, name); err != nil {
-			return err
-		}
-		for p := name; p != "." && !others.asked[p]; p = above(p) {
-			if err := ask(claimPath, p); err != nil {
-				return err
-			}
-			others.asked[p] = true
+		if by, taken := e.wholeOwner(who); !taken || by == c.owner {
+			break
 		}
 	}
-	if f.ID != (FileID{}) {
-		return ask(claimFile, identity(f.ID))
+	if e.locks.numbers == nil {
+		e.locks.numbers = make(map[int64]*claimant)
 	}
-	return nil
+	e.locks.numbers[who] = c
+	c.locks = ownLocks{who, make(map[int64]bool)}
+	for k := range ownerParts {
+		e.set(unix.F_RDLCK, partAt(who, k)+number40(c.owner[10*k:]), number40(c.owner[10*k+5:])+1)
+	}
 }
 
-func identity(id FileID) string { return fmt.Sprintf("%d on %d", id.Inode, id.Dev) }
-
-// claimAlone keeps other Disks from claiming in the same directory until done is called. It waits for them at most one second.
-// After a wait in vain it does not wait again until it has once got the lock, because another program may lock the directory for
-// hours.
-func (d *rootDisk) claimAlone() (done func()) {
-	for range 100 {
-		err := ignoringEINTR(func() error { return unix.Flock(int(d.self.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
-		if err == nil {
-			d.owner.waited = false
-			return func() { unix.Flock(int(d.self.Fd()), unix.LOCK_UN) }
+// release ends some locks of c. The caller holds c.dir.locks.mu.
+func (c *claimant) release(offsets []int64) {
+	e := c.dir
+	for _, off := range offsets {
+		if c.locks.held[off] {
+			delete(c.locks.held, off)
+			e.set(unix.F_UNLCK, off+c.locks.number, 1)
 		}
-		if err != unix.EWOULDBLOCK || d.owner.waited {
+	}
+	if len(c.locks.held) == 0 && e.locks.numbers[c.locks.number] == c {
+		delete(e.locks.numbers, c.locks.number)
+		e.set(unix.F_UNLCK, partAt(c.locks.number, 0), ownerParts<<partBits)
+	}
+}
+
+// unlock ends all locks of c.
+func (c *claimant) unlock() {
+	c.dir.locks.mu.Lock()
+	defer c.dir.locks.mu.Unlock()
+	var all []int64
+	for off := range c.locks.held {
+		all = append(all, off)
+	}
+	c.release(all)
+}
+
+// locked returns a *Claimed if another process or client has claimed one of the files for another owner than c.
+func (e *claimDir) locked(c *claimant, files []Claim, within func(string) (string, bool)) error {
+	return taken(foreign{e, c.owner}, files, within)
+}
+
+// alone keeps other processes from claiming in the same directory until done is called. It waits for them at most one second.
+// After a wait in vain it does not wait again until it has once got the lock, because another program may lock the directory for
+// hours. The caller holds e.locks.mu.
+func (e *claimDir) alone() (done func()) {
+	for range 100 {
+		err := ignoringEINTR(func() error { return unix.Flock(int(e.self.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+		if err == nil {
+			e.locks.waited = false
+			return func() { unix.Flock(int(e.self.Fd()), unix.LOCK_UN) }
+		}
+		if err != unix.EWOULDBLOCK || e.locks.waited {
 			return func() {} // the file system has no locks, or another program holds this one
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	d.owner.waited = true
+	e.locks.waited = true
 	return func() {}
 }
 
-// hold locks the range at off whose length encodes n. A file system without such locks has no claims.
-func (d *rootDisk) hold(off, n int64) {
-	l := unix.Flock_t{Type: unix.F_RDLCK, Start: off, Len: n + 1}
-	_ = ignoringEINTR(func() error { return unix.FcntlFlock(d.self.Fd(), unix.F_OFD_SETLK, &l) })
+// set locks or unlocks n bytes at off. A file system without such locks has no claims of other processes.
+func (e *claimDir) set(kind int16, off, n int64) {
+	l := unix.Flock_t{Type: kind, Start: off, Len: n}
+	_ = ignoringEINTR(func() error { return unix.FcntlFlock(e.self.Fd(), unix.F_OFD_SETLK, &l) })
 }
 
-// claimedBy returns the number that the length of the range at off of a directory encodes, if another Disk holds one there.
-func claimedBy(dir *os.File, off int64) (n int64, taken bool) {
-	l, taken := heldWithin(dir, off, 1<<claimShift)
-	return l.Len - 1, taken
-}
-
-// heldWithin returns a range that another Disk holds within the n bytes at off of a directory. If n is 0, it searches to the end.
-func heldWithin(dir *os.File, off, n int64) (unix.Flock_t, bool) {
+// heldWithin returns a range that another process or client holds within the n bytes at off. If n is 0, it searches to the end.
+func (e *claimDir) heldWithin(off, n int64) (unix.Flock_t, bool) {
 	l := unix.Flock_t{Type: unix.F_WRLCK, Start: off, Len: n}
-	err := ignoringEINTR(func() error { return unix.FcntlFlock(dir.Fd(), unix.F_OFD_GETLK, &l) })
+	err := ignoringEINTR(func() error { return unix.FcntlFlock(e.self.Fd(), unix.F_OFD_GETLK, &l) })
 	return l, err == nil && l.Type != unix.F_UNLCK
 }
 
-// ownerParts splits an info hash into four numbers of 40 bits. More parts would be slower: the system walks through all ranges
-// of a directory for each of them, and thousands of downloads may share a directory.
-func ownerParts(hash [20]byte) (parts [4]int64) {
-	for k := range parts {
-		for _, b := range hash[5*k : 5*k+5] {
-			parts[k] = parts[k]<<8 | int64(b)
-		}
+// partAt returns the offset of a part of the info hash for which a number stands. More parts would be slower: the system walks
+// through all locks of a directory for each of them.
+func partAt(who int64, k int) int64 { return ownerTable | (who*ownerParts+int64(k))<<partBits }
+
+// number40 is the number in the first five bytes of b.
+func number40(b []byte) (n int64) {
+	for _, b := range b[:5] {
+		n = n<<8 | int64(b)
 	}
-	return parts
+	return n
 }
 
-// wholeOwner returns the info hash of the other Disk whose claims on a directory have the number who. Parts that the directory
-// does not hold are zero; taken is false if it holds none.
-func wholeOwner(dir *os.File, who int64) (hash [20]byte, taken bool) {
-	for k := range int64(4) {
-		part, ok := claimedBy(dir, ownerTable|(who<<2|k)<<partBits)
-		if !ok {
-			part = 0
-		}
-		taken = taken || ok
-		for i := range int64(5) {
-			hash[5*k+i] = byte(part >> (32 - 8*i))
+// wholeOwner returns the info hash for which the number who stands in the locks of others. Parts that are missing are zero; taken
+// is false if all are.
+func (e *claimDir) wholeOwner(who int64) (hash [20]byte, taken bool) {
+	for k := range ownerParts {
+		if l, ok := e.heldWithin(partAt(who, k), 1<<partBits); ok {
+			taken = true
+			for i := range 5 {
+				hash[10*k+i] = byte((l.Start - partAt(who, k)) >> (32 - 8*i))
+				hash[10*k+5+i] = byte((l.Len - 1) >> (32 - 8*i))
+			}
 		}
 	}
 	return hash, taken
+}
+
+// foreign is what other processes and clients have claimed in a directory for others than an owner, as a claimTable.
+type foreign struct {
+	*claimDir
+	owner [20]byte
+}
+
+func (t foreign) any() ([20]byte, bool) {
+	if _, some := t.heldWithin(0, 0); !some {
+		return [20]byte{}, false
+	}
+	return t.others(partAt(0, 0), ownerParts<<partBits, 0, 1<<ownerBits)
+}
+
+func (t foreign) at(kind byte, name string) ([20]byte, bool) {
+	return t.others(claimAt(kind, name), 1, 0, 1<<ownerBits)
+}
+
+func (t foreign) claimed(name string) ([20]byte, bool)      { return t.at(claimPath, name) }
+func (t foreign) claimedBelow(name string) ([20]byte, bool) { return t.at(claimBelow, name) }
+func (t foreign) claimedFile(id FileID) ([20]byte, bool)    { return t.at(claimFile, identity(id)) }
+
+// others returns another owner whose number is at least from and less than to. What has the number k is held at base + k*step.
+func (t foreign) others(base, step, from, to int64) (owner [20]byte, ok bool) {
+	if from >= to {
+		return owner, false
+	}
+	n := (to - from) * step
+	if base+from*step > (1<<63-1)-n {
+		n = 0 // to the end
+	}
+	l, ok := t.heldWithin(base+from*step, n)
+	if !ok {
+		return owner, false
+	}
+	who := max(from, (l.Start-base)/step)
+	if owner, _ := t.wholeOwner(who); owner != t.owner {
+		return owner, true
+	}
+	if owner, ok := t.others(base, step, from, who); ok {
+		return owner, true
+	}
+	return t.others(base, step, who+1, to)
+}
+
+// openBelow opens a directory within this one. An os.Root goes there step by step, and so to all that lead to a deep one in the
+// square of their number.
+func (d *rootDisk) openBelow(p string) (*os.File, error) {
+	var fd int
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH}
+	err := ignoringEINTR(func() (err error) {
+		fd, err = unix.Openat2(int(d.self.Fd()), p, &how)
+		return err
+	})
+	switch {
+	case err == nil:
+		return os.NewFile(uintptr(fd), p), nil
+	case absent(err) || Exhausted(err):
+		return nil, err
+	}
+	return d.root.OpenFile(p, os.O_RDONLY|unix.O_DIRECTORY, 0) // the path is too long for one call, or the system has no such call
 }

@@ -40,3 +40,28 @@ func TestALockedDirectoryIsWaitedForOnce(t *testing.T) {
 		require.ErrorIs(t, theirs.SetWanted(all(other)), storage.ErrInUse)
 	})
 }
+
+// The wait for a program that has locked one directory delays no claims in another.
+func TestALockedDirectoryDelaysNoOther(t *testing.T) {
+	locked, free := t.TempDir(), t.TempDir()
+	lock, err := os.Open(locked)
+	require.NoError(t, err)
+	defer lock.Close()
+	require.NoError(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
+	synctest.Test(t, func(t *testing.T) {
+		claims, start := new(storage.Claims), time.Now()
+		claimIn := func(dir string) time.Duration {
+			disk, err := claims.OpenRoot(dir)
+			require.NoError(t, err)
+			defer disk.Close()
+			_, err = disk.Claim([20]byte{1}, []storage.Claim{{Path: "a"}})
+			require.NoError(t, err)
+			return time.Since(start)
+		}
+		waited := make(chan time.Duration)
+		go func() { waited <- claimIn(locked) }()
+		synctest.Wait()
+		require.Zero(t, claimIn(free))
+		require.Equal(t, time.Second, <-waited)
+	})
+}

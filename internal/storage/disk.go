@@ -40,9 +40,10 @@ type Disk interface {
 	// the file does not exist. unlock also removes the file if remove is set.
 	Lock(name string, exclusive bool) (unlock func(remove bool) error, err error)
 	// Claim keeps other owners from claiming the files until Close, or returns a *Claimed if one of them has claimed one of the
-	// files. An owner is an info hash. Claim leaves nothing in the directory. Disks of the same directory see each other's
-	// claims, in any process.
-	Claim(owner [20]byte, files []Claim) error
+	// files. undo ends those claims that this call added. An owner is an info hash, always the same for one Disk. Claim leaves
+	// nothing in the directory. Disks of the same Claims see each other's claims, and on Linux also those of others, in any process:
+	// if one call claims many files, these see directories that hold them instead. Claim may be called concurrently.
+	Claim(owner [20]byte, files []Claim) (undo func(), err error)
 	Close() error
 }
 

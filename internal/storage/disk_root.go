@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -17,10 +18,14 @@ type rootDisk struct {
 	self *os.File // the directory itself
 
 	whole string // the absolute path of the directory, without symbolic links; empty if unknown
-	owner owner  // of the claims; one Claim runs at a time
+
+	claims   *Claims
+	joining  sync.Mutex // guards claimant
+	claimant *claimant  // nil before the first Claim
 }
 
-func openRoot(dir string) (Disk, error) {
+// openRoot opens a directory whose files are claimed in r.
+func (r *Claims) openRoot(dir string) (Disk, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return nil, err
 	} else if !info.IsDir() { // opening a pipe would block
@@ -41,7 +46,7 @@ func openRoot(dir string) (Disk, error) {
 	if err != nil {
 		whole = ""
 	}
-	return &rootDisk{root: root, self: self, whole: whole}, nil
+	return &rootDisk{root: root, self: self, whole: whole, claims: r}, nil
 }
 
 func (d *rootDisk) Open(name string, flag int) (DiskFile, error) {
@@ -145,7 +150,10 @@ func (d *rootDisk) SetMtime(name string, mtime int64) error {
 	return d.named(name, d.root.Chtimes(name, at, at))
 }
 
-func (d *rootDisk) Close() error { return errors.Join(d.self.Close(), d.root.Close()) }
+func (d *rootDisk) Close() error {
+	d.leave()
+	return errors.Join(d.self.Close(), d.root.Close())
+}
 
 // named puts the whole path into an error: an os.Root reports only the part below it.
 func (d *rootDisk) named(name string, err error) error {

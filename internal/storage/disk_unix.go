@@ -49,6 +49,15 @@ func infoOf(st *unix.Stat_t) FileInfo {
 	}
 }
 
+// identityOf returns the identity of an open directory, or zero if it has none.
+func identityOf(f *os.File) FileID {
+	var st unix.Stat_t
+	if err := ignoringEINTR(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
+		return FileID{}
+	}
+	return infoOf(&st).ID
+}
+
 // noWait is the open flag that keeps an open from waiting for the other end of a pipe.
 const noWait = unix.O_NONBLOCK
 

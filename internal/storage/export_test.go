@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -33,7 +34,22 @@ func SetMapsAreMany(s Store, are func() bool) {
 }
 
 // OpenRoot opens a directory of the real file system.
-func OpenRoot(dir string) (Disk, error) { return openRoot(dir) }
+func (r *Claims) OpenRoot(dir string) (Disk, error) { return r.openRoot(dir) }
+
+// OpenRoot is Claims.OpenRoot for a Disk that shares its Claims with no other.
+func OpenRoot(dir string) (Disk, error) { return new(Claims).openRoot(dir) }
+
+// OpenFiles is Claims.OpenFiles for a Store that shares its Claims with no other.
+func OpenFiles(c Content, dir string, log *slog.Logger) (Store, error) {
+	return new(Claims).OpenFiles(c, dir, log)
+}
+
+// Directories returns in how many directories there are claims.
+func (r *Claims) Directories() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.dirs)
+}
 
 // MoveTo is Move to a Disk.
 func MoveTo(ctx context.Context, s Store, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set)) error {

@@ -21,11 +21,11 @@ import (
 // The resume sidecar lies beside the content while it is not complete, and the lock file while the store writes. The edges, the
 // sidecar and the lock file are named for the info hash.
 type fileStore struct {
-	content Content
-	dir     string
-	disk    Disk
-	log     *slog.Logger
-	reopen  func() (Disk, error) // opens the directory again
+	content  Content
+	dir      string
+	disk     Disk
+	log      *slog.Logger
+	openRoot func(dir string) (Disk, error) // opens a directory whose files are claimed with those of this one
 
 	// mu is held for writing to change which file holds a byte, and for reading by every read and write of bytes.
 	mu     sync.RWMutex
@@ -93,26 +93,7 @@ type fileState struct {
 	meddled atomic.Bool
 }
 
-// OpenFiles returns a Store that keeps the content in files under dir. It makes dir if it does not exist.
-//
-// OpenFiles locks nothing yet, so any number of Stores may serve the same complete content. If another Store is writing the
-// content to dir, in this process or another, OpenFiles returns ErrInUse.
-func OpenFiles(c Content, dir string, log *slog.Logger) (Store, error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, err
-	}
-	disk, err := openRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	s, err := OpenDisk(c, disk, dir, log)
-	if err != nil {
-		return nil, errors.Join(err, disk.Close())
-	}
-	return s, nil
-}
-
-// OpenDisk is OpenFiles for a directory that is open already. The Store closes the disk. If OpenDisk fails, the
+// OpenDisk is Claims.OpenFiles for a directory that is open already. The Store closes the disk. If OpenDisk fails, the
 // disk stays open.
 func OpenDisk(c Content, disk Disk, dir string, log *slog.Logger) (Store, error) {
 	s, err := openOn(c, disk, dir, log)
@@ -133,7 +114,7 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 	}
 	s := &fileStore{
 		content: c, dir: dir, disk: disk, log: log,
-		reopen:      func() (Disk, error) { return openRoot(dir) },
+		openRoot:    new(Claims).openRoot,
 		mapsAreMany: mapsAreMany,
 		files:       make([]fileState, c.NumFiles()+1),
 		slots:       make(map[int]int),
@@ -451,14 +432,14 @@ func (s *fileStore) Wake() error {
 	if !s.closed {
 		return nil
 	}
-	disk, err := s.reopen()
+	disk, err := s.openRoot(s.dir)
 	if err != nil {
 		return err
 	}
 	s.disk, s.handles = disk, newHandles(maxHandles, s.open)
-	err = s.claim(s.wanted)
+	_, err = s.claim(s.wanted)
 	if err == nil {
-		err = s.claimLinks()
+		_, err = s.claimLinks()
 	}
 	if err != nil {
 		return errors.Join(err, disk.Close())

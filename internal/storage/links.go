@@ -155,20 +155,20 @@ func (s *fileStore) makeLinks() error {
 			places = append(places, Claim{Path: k.path, AnyCase: s.folding > 0})
 		}
 	}
-	var failed, taken error
-	if len(due) > maxClaims {
-		taken = s.claimOn(s.disk, bounded(places))
+	taken, _, err := s.claimEach(places)
+	if Exhausted(err) {
+		return err
 	}
+	var failed error
 	left := 0
 	for i, k := range due {
 		if s.stopped.Load() {
 			return ErrClosed
 		}
-		err := taken
-		if len(due) <= maxClaims {
-			err = s.claimOn(s.disk, places[i:i+1])
-		}
-		if err == nil {
+		err := err
+		if _, isTaken := slices.BinarySearch(taken, i); isTaken {
+			err = ErrInUse
+		} else if err == nil {
 			err = s.handles.makeRoom(func() error { return s.makeLink(k) })
 		}
 		if Exhausted(err) {
@@ -184,20 +184,19 @@ func (s *fileStore) makeLinks() error {
 	return nil
 }
 
-// claimLinks claims the links that an earlier run made, so that no other download writes through them. The caller holds s.mu for
-// writing.
-func (s *fileStore) claimLinks() error {
+// claimLinks claims the links that an earlier run made, so that no other download writes through them. undo takes back
+// what was not claimed before. The caller holds s.mu for writing.
+func (s *fileStore) claimLinks() (undo func(), err error) {
 	made := false
 	for i := 0; i < s.edgesFile() && !made; i++ {
 		if f := s.content.File(i); f.Link != "" {
-			var err error
 			if made, err = s.isLink(filepath.FromSlash(f.Path)); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
 	if !made { // as almost always: the links need not be resolved
-		return nil
+		return func() {}, nil
 	}
 	var places []Claim
 	links := s.linked()
@@ -207,9 +206,9 @@ func (s *fileStore) claimLinks() error {
 		}
 	}
 	if len(places) == 0 {
-		return nil
+		return func() {}, nil
 	}
-	return s.claimOn(s.disk, bounded(places))
+	return s.claimOn(s.disk, places)
 }
 
 // isMade reports whether a link exists, with the right target. The caller holds s.mu.

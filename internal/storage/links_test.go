@@ -197,9 +197,10 @@ func TestLinksReplaceNothing(t *testing.T) {
 
 // No link is made at a path that another torrent has claimed, even if nothing exists there yet: the files of that torrent would
 // be written to the target of the link.
-func TestLinksTakeNoClaimedPath(t *testing.T) {
+func TestLinksTakeNoClaimedPath(t *testing.T) { forClients(t, testLinksTakeNoClaimedPath) }
+
+func testLinksTakeNoClaimedPath(t *testing.T, openDirectory opener) {
 	needSymlinks(t)
-	linuxOnly(t)
 	mine, content := named(3, "d/sub/f")
 	for _, c := range []struct {
 		name  string

@@ -71,7 +71,7 @@ func (s *fileStore) Move(ctx context.Context, dir string, claims func() (bits.Se
 	if err != nil {
 		return err
 	}
-	disk, err := openRoot(dir)
+	disk, err := s.openRoot(dir)
 	if err == nil {
 		if err = s.moveTo(ctx, disk, dir, claims, progress); err == nil {
 			return nil
@@ -101,7 +101,7 @@ func mkdirAll(dir string) (made []string, err error) {
 		return nil, err
 	}
 	for _, d := range made {
-		up, err := openRoot(filepath.Dir(d))
+		up, err := new(Claims).openRoot(filepath.Dir(d))
 		if err != nil {
 			continue // a directory that the process may not read
 		}
@@ -202,7 +202,7 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 			m.files = append(m.files, i)
 		}
 	}
-	if err := s.claimOn(m.to, bounded(m.claim())); err != nil {
+	if _, err := s.claimOn(m.to, m.claim()); err != nil {
 		return wasLocked, err
 	}
 	s.move = m
@@ -256,7 +256,7 @@ func (m *move) claim() (files []Claim) {
 	folds := s.asksCase(m.to, s.sidecar(".lock")) > 0
 	for i := range s.edgesFile() {
 		if name := s.files[i].name; name != "" && (s.files[i].here || s.isWanted(i)) {
-			files = append(files, Claim{filepath.ToSlash(name), m.after[i].ID, folds})
+			files = append(files, Claim{Path: filepath.ToSlash(name), ID: m.after[i].ID, AnyCase: folds})
 		}
 	}
 	for i := range s.linked() {

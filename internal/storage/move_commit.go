@@ -39,7 +39,7 @@ func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
 	if err := m.syncNames(); err != nil {
 		return err
 	}
-	if err := s.claimOn(m.to, bounded(m.claim())); err != nil {
+	if _, err := s.claimOn(m.to, m.claim()); err != nil {
 		return err
 	}
 	saved := s.saved.Load() != nil || !have.Full()
@@ -234,9 +234,7 @@ func (m *move) adopt() {
 	s.dirtyMu.Lock()
 	clear(s.dirtyDirs)
 	s.dirtyMu.Unlock()
-	dir := m.dir
-	s.disk, s.dir, s.handles, s.folding = m.to, dir, newHandles(maxHandles, s.open), 0
-	s.reopen = func() (Disk, error) { return openRoot(dir) }
+	s.disk, s.dir, s.handles, s.folding = m.to, m.dir, newHandles(maxHandles, s.open), 0
 	s.move = nil
 	if err := m.removeFromOld(func(i int) bool { return !m.staged[i] }); err != nil {
 		s.log.Warn("moved, but an old file stays", "err", err)

@@ -36,7 +36,7 @@ func (d viewDisk) Lock(string, bool) (func(bool) error, error) {
 	return func(bool) error { return nil }, nil
 }
 
-func (d viewDisk) Claim([20]byte, []storage.Claim) error { return nil }
+func (d viewDisk) Claim([20]byte, []storage.Claim) (func(), error) { return func() {}, nil }
 
 // If the new directory is the old one, or contains parts of it, by another path, a Move does not remove files there as if an
 // earlier Move had left them.

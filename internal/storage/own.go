@@ -107,7 +107,7 @@ func (s *fileStore) makeReady(off, n int64) error {
 
 // makeNew makes the files that a write of n bytes at off touches and that do not exist. Most writes to a large torrent need
 // nothing else, and because makeNew holds s.mu only for reading, several files are made at the same time. It leaves to own every
-// file for which that fails, that needs more, or that has to be claimed by identity.
+// file for which that fails or that needs more, and those of small torrents, which show whether the file system ignores case.
 func (s *fileStore) makeNew(off, n int64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -124,7 +124,12 @@ func (s *fileStore) makeNew(off, n int64) {
 		}
 		f.mu.Lock()
 		if !f.ready.Load() && f.left == (Stamp{}) {
-			if info, err := s.makeFile(i); err == nil && info.Links <= 1 {
+			info, err := s.makeFile(i)
+			if err == nil {
+				mine := Claim{Path: filepath.ToSlash(f.name), ID: info.ID, New: true, AnyCase: s.folding > 0}
+				_, err = s.claimOn(s.disk, []Claim{mine})
+			}
+			if err == nil && info.Links <= 1 {
 				f.left, f.id, f.links = info.Stamp, info.ID, info.Links
 				s.markDirty(i)
 				f.ready.Store(true)
@@ -200,9 +205,9 @@ func (s *fileStore) own(i int) error {
 			return err
 		}
 	}
-	if info.ID != f.id && len(s.files) <= maxClaims {
-		mine := Claim{filepath.ToSlash(f.name), info.ID, s.foldsCase(f.name)}
-		if err := s.claimOn(s.disk, []Claim{mine}); err != nil {
+	if made || info.ID != f.id {
+		mine := Claim{Path: filepath.ToSlash(f.name), ID: info.ID, New: made, AnyCase: s.foldsCase(f.name)}
+		if _, err := s.claimOn(s.disk, []Claim{mine}); err != nil {
 			return err
 		}
 	}

@@ -66,7 +66,7 @@ type User interface {
 }
 
 // Store is the content of one torrent, with the operations that a download needs. Offsets are in bytes from the start of the
-// content, padding included. NewMemory, OpenFiles and Wrap return one.
+// content, padding included. NewMemory, Claims.OpenFiles and Wrap return one.
 type Store interface {
 	User
 

@@ -12,14 +12,20 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 	if s.closed {
 		return ErrClosed
 	}
-	if err := s.claim(wanted); err != nil {
+	undo, err := s.claim(wanted)
+	if err != nil {
 		return err
 	}
 	if s.wanted == nil {
-		if err := s.claimLinks(); err != nil {
+		undoLinks, err := s.claimLinks()
+		if err != nil {
+			undo()
 			return err
 		}
+		undoFiles := undo
+		undo = func() { undoLinks(); undoFiles() }
 	}
+	before := s.wanted
 	s.wanted = append([]bool(nil), wanted...)
 	var missing []int
 	short := false
@@ -36,13 +42,13 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 	if !short && !slices.ContainsFunc(missing, func(i int) bool { return s.files[i].left == (Stamp{}) }) {
 		return nil
 	}
-	if err := s.lock(); err != nil {
-		return err
+	if err = s.lock(); err == nil && s.folding == 0 && s.foldsCase(s.sidecar(".lock")) {
+		_, err = s.claim(wanted) // no file existed before the lock to show it
 	}
-	if s.folding == 0 && s.foldsCase(s.sidecar(".lock")) { // no file existed before the lock to show it
-		if err := s.claim(wanted); err != nil {
-			return err
-		}
+	if err != nil {
+		undo()
+		s.wanted = before
+		return err
 	}
 	for _, i := range missing {
 		// A file that is here but does not exist was wanted before, and is not written yet: nothing is to be copied. One that

@@ -54,7 +54,7 @@ func (s *directory) Readlink(name string) (string, error) {
 func (s *directory) SetMtime(name string, mtime int64) error {
 	return s.disk.SetMtime(s.path(name), mtime)
 }
-func (s *directory) SyncDir(name string) error             { return s.disk.SyncDir(s.path(name)) }
-func (s *directory) SyncAll() (bool, error)                { return s.disk.SyncAll() }
-func (s *directory) Claim([20]byte, []storage.Claim) error { return nil }
-func (s *directory) Close() error                          { return nil }
+func (s *directory) SyncDir(name string) error                       { return s.disk.SyncDir(s.path(name)) }
+func (s *directory) SyncAll() (bool, error)                          { return s.disk.SyncAll() }
+func (s *directory) Claim([20]byte, []storage.Claim) (func(), error) { return func() {}, nil }
+func (s *directory) Close() error                                    { return nil }

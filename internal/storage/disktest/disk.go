@@ -330,7 +330,9 @@ func (d *Disk) Lock(name string, exclusive bool) (func(bool) error, error) {
 	}, nil
 }
 
-func (d *Disk) Claim([20]byte, []storage.Claim) error { return d.fail("claim", ".") }
+func (d *Disk) Claim([20]byte, []storage.Claim) (func(), error) {
+	return func() {}, d.fail("claim", ".")
+}
 
 func (d *Disk) Close() error {
 	d.hold("disk", -1)

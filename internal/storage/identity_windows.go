@@ -1,0 +1,16 @@
+package storage
+
+import (
+	"os"
+
+	"golang.org/x/sys/windows"
+)
+
+// identityOf returns the identity of an open directory, or zero if it has none.
+func identityOf(f *os.File) FileID {
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &info); err != nil {
+		return FileID{}
+	}
+	return FileID{Dev: uint64(info.VolumeSerialNumber), Inode: uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow)}
+}

@@ -38,6 +38,7 @@ type peer struct {
 	number int             // of the connection within the download
 	from   peerlist.Source
 	joined time.Time
+	idler  bool // it made the connection, and had the grace of a newcomer before; fixed
 
 	earned   int64     // bytes exchanged by earnedAt, by which it had earned its place
 	earnedAt time.Time // when its place was last earned; zero if never
@@ -97,6 +98,7 @@ func (p *peer) run() {
 func (p *peer) stop(why error) {
 	p.d.mu.Lock()
 	defer p.d.mu.Unlock()
+	p.d.quits(p)
 	p.stopLocked(why)
 }
 

@@ -98,7 +98,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	}
 	d.swarm.numbered++
 	p := &peer{
-		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now,
+		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now, idler: k.incoming && d.swarm.idlers.Has(k.addr.Addr(), now),
 		rd:          wire.NewReader(k, (d.t.NumPieces()+7)/8),
 		fast:        k.theirs.Fast(),
 		extended:    k.theirs.Extended(),
@@ -358,7 +358,15 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 // holds d.mu.
 func (d *Download) hasPlacesLeft(now time.Time) bool {
 	_, _, waiting := d.discovery.candidates.First(now)
-	return !waiting && d.swarm.live+d.discovery.candidates.Dialling() < d.maxPeers() && !d.client.starves(now)
+	return !waiting && d.swarm.live+d.discovery.candidates.Dialling() < d.maxPeers() && !d.client.allTaken(d.swarm.live) && !d.client.starves(now)
+}
+
+// quits records that a peer ends its connection. If all places were taken and it had not earned its own, it has had the grace of a
+// newcomer. Otherwise peers that leave before it is over, and come back at once, would keep all places. The caller holds d.mu.
+func (d *Download) quits(p *peer) {
+	if p.closing == nil && p.earnedAt.IsZero() && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
+		d.swarm.idlers.Add(p.conn.addr.Addr(), time.Now())
+	}
 }
 
 // identify returns the properties of a connection that admission looks at. number identifies it.
@@ -414,11 +422,15 @@ func (d *Download) shareOut(now time.Time) {
 func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {
+			joined := p.joined
+			if p.idler {
+				joined = time.Time{}
+			}
 			worths = append(worths, peerlist.Worth{
 				ID:       p.number,
 				Addr:     p.conn.addr.Addr(),
 				Keep:     d.discovery.candidates.Named(p.conn.addr),
-				Joined:   p.joined,
+				Joined:   joined,
 				Earned:   p.earnedAt,
 				Mutual:   p.amInterested || p.peerInterested,
 				Rate:     p.down.Rate(now) + p.up.Rate(now),

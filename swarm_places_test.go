@@ -229,3 +229,46 @@ func TestNamedPeerKeepsItsPlace(t *testing.T) {
 		})
 	}
 }
+
+// Peers hold all places, give nothing, and each leaves before it has to make room, to come back at once. A seed that dials the
+// client still gets in.
+func TestPeersThatLeaveAndComeBack(t *testing.T) {
+	for _, ofClient := range []bool{false, true} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			const places = 5
+			content := newSimContent(1, blockSize, 64*blockSize)
+			c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+			o := Options{Client: c, MaxPeers: places, Storage: newSimStorage(content).open}
+			if ofClient {
+				c.MaxPeers, o.MaxPeers = places, 0
+			}
+			d, err := content.Start(t.Context(), &o)
+			require.NoError(t, err)
+			simnet.Sleep(time.Second)
+			script := keepsPlace
+			script.LeaveAfter = 55 * time.Second
+			for k := range places {
+				p := simpeer.New("crowd", n.NewHost(fmt.Sprintf("%d.1.0.1", 100+k), 0, 0, time.Millisecond), 6881, content.truth, script)
+				require.NoError(t, p.Arrive())
+				defer p.Stop()
+				p.Go(func() {
+					for again := time.Duration(0); p.Wait(again); {
+						began := time.Now()
+						p.Dial(netaddr.Of(c.Addr()))
+						if again = time.Millisecond; time.Since(began) < time.Second {
+							again = 5 * time.Second // it was refused
+						}
+					}
+				})
+				simnet.Sleep(8 * time.Second)
+			}
+			require.Equal(t, []int{places}, connected(d))
+			simnet.Sleep(time.Minute)
+			seed := honestSeed(t, n, content)
+			defer seed.Stop()
+			seed.Call(1, netaddr.Of(c.Addr()), 7*time.Second)
+			simnet.Sleep(2 * time.Minute)
+			require.True(t, d.Stats().Complete, "places of the client: %t", ofClient)
+		})
+	}
+}

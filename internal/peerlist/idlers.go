@@ -8,17 +8,17 @@ import (
 )
 
 const (
-	// idlerStays is how long a peer that lost its place because it gave nothing cannot displace another.
+	// idlerStays is how long a peer that lost its place, or left it, and had given nothing cannot displace another.
 	idlerStays = 10 * time.Minute
 	maxIdlers  = 4096
 )
 
-// Idlers are the addresses, or /64s, of peers that lately lost their places because they had given nothing. Each address has
+// Idlers are the addresses, or /64s, of peers that lately lost their places, or left them, and had given nothing. Each address has
 // the grace of a newcomer only once. Otherwise many addresses that reconnect at once, one after the other, would leave no
 // place for other peers. The zero value is ready. The download's mutex guards it.
 type Idlers struct{ lost map[netip.Prefix]time.Time }
 
-// Add records a peer that lost its place.
+// Add records a peer that lost its place, or left it.
 func (l *Idlers) Add(a netip.Addr, now time.Time) {
 	if netaddr.IsLocal(a) { // any number of peers may stand behind it
 		return

@@ -155,7 +155,7 @@ func (t *Torrent) start(ctx context.Context, o *Options, unattended bool) (*Down
 		digestSeed: maphash.MakeSeed(),
 		life:       lifetime{parent: ctx, done: make(chan struct{}), gone: make(chan struct{}), settled: make(chan struct{}), turn: make(chan struct{}, 1)},
 		progress:   progress{checking: true},
-		assembling: assembling{pieces: make(map[int32]*assembly)},
+		assembling: assembling{pieces: make(map[int32]*assembly), hashing: make(map[int32]*assembly)},
 		reading:    reading{changed: make(chan struct{}), readers: make(map[*reader]struct{}), awaited: make(map[int]int)},
 	}
 	if o != nil {

@@ -24,9 +24,10 @@ const (
 
 // assembling holds the assemblies of started pieces, and what they share.
 type assembling struct {
-	pieces map[int32]*assembly
-	spent  []*assembly     // for reuse
-	holder *account.Holder // of what is kept of them beside their blocks; nil before the first second
+	pieces  map[int32]*assembly
+	hashing map[int32]*assembly // of pieces that are hashed and stored now
+	spent   []*assembly         // for reuse
+	holder  *account.Holder     // of what is kept of them beside their blocks; nil before the first second
 
 	// Not guarded by the download's mutex.
 	share   *blockpool.Share   // of the client's pool
@@ -42,6 +43,7 @@ type assembly struct {
 	attempt uint64   // at the piece, as in picker.Started
 	blocks  [][]byte // by index; nil if the block is not here, or is on storage
 	direct  bool     // blocks go to storage as they come
+	doubted bool     // another program changed a file of the piece once all blocks were here
 	writing int      // blocks that are being written
 	touched time.Time
 
@@ -259,6 +261,7 @@ func (d *Download) finishPiece(piece int32) {
 		return
 	}
 	delete(d.assembling.pieces, piece) // it belongs to the hashing goroutine now
+	d.assembling.hashing[piece] = a
 	d.assembling.share.BeginFlush()
 	d.life.tasks.Add(1) // tasks.Go would allocate twice as much
 	go d.check(piece, a)
@@ -292,7 +295,12 @@ func (d *Download) check(piece int32, a *assembly) {
 	d.assembling.share.EndFlush()
 	d.mu.Lock()
 	defer d.unlock(time.Now())
-	if !mayStay {
+	delete(d.assembling.hashing, piece)
+	doubted := a.doubted
+	if doubted && mayStay {
+		d.dropBlocks(a)
+	}
+	if doubted || !mayStay {
 		d.reuse(a)
 	}
 	switch {
@@ -300,6 +308,10 @@ func (d *Download) check(piece int32, a *assembly) {
 		d.fail(fmt.Errorf("piece %d: %w", piece, err))
 	case err != nil:
 		d.failStorage(err)
+	case doubted: // what was hashed may not be what storage holds
+		d.traffic.wasted += d.t.layout.PieceSize(int(piece))
+		d.cancelAll(d.picker.Discard(int(piece)))
+		d.pending.freed = true
 	case ok:
 		d.pieceVerified(int(piece), digests)
 	default:

@@ -85,8 +85,11 @@ func (d *Download) distrust(which bits.Set) {
 func (d *Download) putInDoubt(which bits.Set) (doubted bits.Set) {
 	doubted = bits.New(d.t.NumPieces())
 	for i := range which.All() {
-		if a := d.assembling.pieces[int32(i)]; a != nil && a.direct {
+		if a := d.assembling.hashing[int32(i)]; a != nil {
+			a.doubted = true
+		} else if a := d.assembling.pieces[int32(i)]; a != nil && a.direct {
 			// Blocks of a started piece that are on storage may be wrong as well. The peers that sent them are not to blame.
+			a.doubted = d.picker.Started(i).Left == 0
 			d.cancelAll(d.picker.Abandon(i))
 			d.pending.freed = true
 		}

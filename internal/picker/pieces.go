@@ -96,6 +96,19 @@ func (pk *Picker) Abandon(i int) (cancel []Request) {
 	if p == nil || p.left == 0 {
 		return nil
 	}
+	return pk.discard(p)
+}
+
+// Discard drops the blocks of piece i, which is complete and was hashed: storage may no longer hold them. No supplier is to blame.
+// The caller cancels the requests in cancel.
+func (pk *Picker) Discard(i int) (cancel []Request) {
+	if p := pk.started[int32(i)]; p != nil {
+		cancel = pk.discard(p)
+	}
+	return cancel
+}
+
+func (pk *Picker) discard(p *startedPiece) (cancel []Request) {
 	cancel = pk.withdrawAll(p)
 	pk.reset(p)
 	pk.retire(p)

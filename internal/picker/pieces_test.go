@@ -18,6 +18,10 @@ func TestAbandon(t *testing.T) {
 	require.Empty(t, a.queue)
 	sc.fetch("aaaa")
 	require.Empty(t, sc.s.Abandon(0), "the piece is complete and being hashed")
+	require.False(t, sc.s.heap.holds(0))
+	require.Empty(t, sc.s.Discard(0))
+	require.True(t, sc.s.heap.holds(0))
+	require.Empty(t, sc.s.Discard(0), "the piece is not started")
 }
 
 func TestPieceInDoubt(t *testing.T) {

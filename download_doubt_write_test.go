@@ -1,0 +1,92 @@
+package torrent
+
+import (
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// meddledStore calls meddle once: after a piece was written or, if reads is set, after one was read to its end to be hashed.
+type meddledStore struct {
+	storage.Store
+	end    int64 // of the first piece
+	reads  bool
+	meddle func()
+	once   sync.Once
+}
+
+func (s *meddledStore) WriteBlocks(blocks [][]byte, off int64) error {
+	err := s.Store.WriteBlocks(blocks, off)
+	s.once.Do(s.meddle)
+	return err
+}
+
+func (s *meddledStore) WriteAt(p []byte, off int64) (int, error) {
+	n, err := s.Store.WriteAt(p, off)
+	if !s.reads {
+		s.once.Do(s.meddle)
+	}
+	return n, err
+}
+
+func (s *meddledStore) ReadAt(p []byte, off int64) (int, error) {
+	n, err := s.Store.ReadAt(p, off)
+	if s.reads && (off+int64(n))%s.end == 0 {
+		s.once.Do(s.meddle)
+	}
+	return n, err
+}
+
+// A piece is fetched again if another program changed its file between the write of the piece and the end of its check, and the
+// file was accepted as it is meanwhile.
+func TestAFileChangesWhileAPieceIsWritten(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		pieceLength int64
+		reads       bool
+	}{
+		{"after it is written", 2 * blockSize, false},
+		{"after a block is written", maxHeldPiece + blockSize, false},
+		{"after it is read", maxHeldPiece + blockSize, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimContent(1, c.pieceLength, c.pieceLength)
+				from := n.NewHost("80.0.0.1", 0, 0, 0)
+				_, err := content.Start(t.Context(), &Options{Client: simClient(t, from, nil), Seed: true, Storage: newSimStorage(content).fill().open})
+				require.NoError(t, err)
+
+				var d *Download
+				dir := t.TempDir()
+				path := filepath.Join(dir, filepath.FromSlash(content.file(0).Path))
+				s := &meddledStore{end: c.pieceLength, reads: c.reads}
+				s.meddle = func() {
+					require.NoError(t, os.WriteFile(path, make([]byte, c.pieceLength), 0o666))
+					d.doubt(0) // finds all pieces of the file in doubt
+				}
+				client := simClient(t, n.NewHost("80.0.0.2", 0, 0, 0), nil)
+				client.hooks.openFiles = func(c storage.Content, dir string, log *slog.Logger) (storage.Store, error) {
+					var err error
+					s.Store, err = new(storage.Claims).OpenFiles(c, dir, log)
+					return s, err
+				}
+				d, err = content.Start(t.Context(), &Options{Dir: dir, Client: client, Peers: []netip.AddrPort{from.Addr(6881)}})
+				require.NoError(t, err)
+				t.Cleanup(func() { d.Close() })
+				_, err = d.Wait()
+				require.NoError(t, err)
+				b, err := os.ReadFile(path)
+				require.NoError(t, err)
+				require.True(t, content.truth.Equal(0, b), "the content is as the torrent says")
+			})
+		})
+	}
+}

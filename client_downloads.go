@@ -341,6 +341,13 @@ func (c *Client) joinedPeer(has int, now time.Time) bool {
 	return c.budget.Join(c.claim(has), now)
 }
 
+// replacedPeer counts a connection that takes the place of another one to the same peer; leftPeer for that one is called next.
+func (c *Client) replacedPeer() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.budget.Replace()
+}
+
 func (c *Client) leftPeer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

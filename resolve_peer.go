@@ -36,39 +36,42 @@ type metadataConn struct {
 // maxRefused is how many requests of a peer may wait for their rejects. Further requests get none.
 const maxRefused = 64
 
-// speak asks a peer for metadata until the connection ends, and returns why it did.
-func (r *resolver) speak(k *connection) error {
-	defer k.Close()
-	p := &metadataConn{r: r, conn: k, waker: newWaker(), ended: make(chan struct{}), joined: time.Now()}
-	p.work = ratelimit.NewAccount(workRate, workAtOnce, p.joined)
-	defer context.AfterFunc(r.ctx, func() { p.stop(context.Cause(r.ctx)) })()
-	host, public := hostOf(k.addr.Addr())
-	r.mu.Lock()
-	if public {
+// begin makes a peer of a connection that is in the client's count, and runs it. The caller holds r.mu.
+func (r *resolver) begin(k *connection, now time.Time) {
+	r.numbered++
+	p := &metadataConn{
+		r: r, conn: k, waker: newWaker(), ended: make(chan struct{}), id: r.numbered, joined: now,
+		work: ratelimit.NewAccount(workRate, workAtOnce, now), source: r.metadata.Join(k.addr, now),
+	}
+	if host, public := hostOf(k.addr.Addr()); public {
 		p.work = r.work.Open(host, p.work)
 	}
-	p.source = r.metadata.Join(k.addr, p.joined)
-	r.numbered++
-	p.id = r.numbered
 	r.peers[p] = struct{}{}
 	if !k.theirs.Extended() {
 		p.end(errors.New("does not support extensions"))
 	}
-	err := p.closing
-	r.mu.Unlock()
+	r.tasks.Go(func() {
+		defer r.signal()
+		r.note(&PeerError{k.addr, p.speak()})
+	})
+}
+
+// speak asks a peer for metadata until the connection ends, and returns why it did.
+func (p *metadataConn) speak() error {
+	r, k := p.r, p.conn
+	defer k.Close()
+	defer context.AfterFunc(r.ctx, func() { p.stop(context.Cause(r.ctx)) })()
 	r.log.Debug("connected", "peer", k.addr, "encrypted", k.encrypted)
 	r.signal()
 
-	if err == nil {
-		written := make(chan struct{})
-		go func() {
-			defer close(written)
-			p.stop(p.write())
-		}()
-		p.stop(p.read())
-		<-written
-		err = p.closing
-	}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		p.stop(p.write())
+	}()
+	p.stop(p.read())
+	<-written
+	err := p.closing
 
 	now := time.Now()
 	r.mu.Lock()
@@ -79,7 +82,7 @@ func (r *resolver) speak(k *connection) error {
 	if errors.Is(err, metadata.ErrLied) {
 		r.ban(k.addr)
 	}
-	if public {
+	if host, public := hostOf(k.addr.Addr()); public {
 		r.work.Close(host, p.work, now)
 	}
 	if !k.incoming { // the port of an incoming connection is not one that the peer listens at

@@ -340,7 +340,11 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	if !ok {
 		return false
 	}
-	d.drop(errTwice, twice)
+	if twice != 0 {
+		d.client.replacedPeer()
+		d.drop(errTwice, twice)
+		return true
+	}
 	if k.incoming && d.swarm.idlers.Has(k.addr.Addr(), now) && !d.hasPlacesLeft(now) {
 		return false // it lost its place lately because it gave nothing
 	}

@@ -47,11 +47,12 @@ type Connection struct {
 const AtOnce = 20 * time.Second
 
 // Admit decides whether to admit another connection beside the existing ones. If both ends dialled each other at
-// once, both keep the connection made by the lower peer id; twice is the id of the connection that makes room for it,
-// or 0. own is our peer id, and full reports that there is no room for more.
+// once, both keep the connection made by the lower peer id; twice is the id of the connection that it replaces, in whose place it
+// is to be admitted whatever else holds, or 0. Otherwise the peer, which decides likewise, may have closed the one while we close
+// the other. own is our peer id, and full reports that there is no room for more.
 //
 // A peer id is only a claim, and a peer that shares an address with another may have learned its id. So later on no
-// connection makes room, except one that was useless, for a peer that the user named.
+// connection replaces another. A peer that the user named is admitted beside one that was useless.
 func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, ok bool) {
 	same := 0
 	for _, p := range all {
@@ -59,18 +60,21 @@ func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, 
 			continue
 		}
 		same++
-		if p.PeerID == k.PeerID && p.Incoming != k.Incoming {
-			oursIsLower := string(own[:]) < string(k.PeerID[:])
-			if p.Old && !(k.Named && p.Idle) || !p.Old && k.Incoming == oursIsLower {
-				return 0, false
-			}
-			twice = p.ID
+		if p.PeerID != k.PeerID || p.Incoming == k.Incoming || p.Old && k.Named && p.Idle {
+			continue
 		}
+		if oursIsLower := string(own[:]) < string(k.PeerID[:]); p.Old || k.Incoming == oursIsLower {
+			return 0, false
+		}
+		twice = p.ID
+	}
+	if twice != 0 {
+		return twice, true
 	}
 	// Any number of peers may share a local address, but they take no place from others, and none that others are
 	// being dialled for.
 	if same >= MaxPerAddress && !k.Named && (!netaddr.IsLocal(k.Addr) || k.Incoming && full) {
 		return 0, false
 	}
-	return twice, true
+	return 0, true
 }

@@ -50,12 +50,15 @@ func TestAdmit(t *testing.T) {
 			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: public, PeerID: high, Incoming: true, Old: true, Idle: true}}, false, 0, false,
 		},
 		"the user's own, later, where nothing came of the other": {
-			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Old: true, Idle: true}}, false, 7, true,
+			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Old: true, Idle: true}}, false, 0, true,
 		},
 		"the user's own, where something did": {
 			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Old: true}}, false, 0, false,
 		},
 		"the user's own, behind a crowd": {Connection{Addr: public, PeerID: low, Named: true}, times(3, Connection{Addr: public, Incoming: true}), false, 0, true},
+		"one that replaces another, where there is no room": {
+			Connection{Addr: public, PeerID: low, Incoming: true}, append(times(3, Connection{Addr: public}), Connection{ID: 7, Addr: public, PeerID: low}), true, 7, true,
+		},
 		"the same id at another address": {
 			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: private, PeerID: high, Incoming: true}}, false, 0, true,
 		},

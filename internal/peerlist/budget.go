@@ -168,5 +168,8 @@ func (b *Budget) Join(c Claim, now time.Time) bool {
 	return true
 }
 
+// Replace counts a connection to a peer that is connected twice. The other one's end is counted at once.
+func (b *Budget) Replace() { b.connected++ }
+
 // Left counts a connection that has ended.
 func (b *Budget) Left() { b.connected-- }

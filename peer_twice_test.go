@@ -1,0 +1,78 @@
+package torrent
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/simnet"
+)
+
+// Two clients dial each other at about the same time, for a download or a magnet link. Both keep the same one of the two
+// connections, whichever of them began.
+func TestBothDialAtOnce(t *testing.T) {
+	for _, kinds := range [][2]string{{"download", "download"}, {"download", "link"}, {"link", "download"}, {"link", "link"}} {
+		for _, ahead := range []int{-40, -15, -11, -8, -5, 0, 5, 8, 11, 15, 40} { // in milliseconds
+			t.Run(fmt.Sprint(kinds, ahead), func(t *testing.T) {
+				simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+					content := newSimResolvable(t, 2500, false) // whose metadata takes half a second
+					hosts := []*simnet.Host{n.NewHost("80.0.0.1", 100e3, 0, 10*time.Millisecond), n.NewHost("81.0.0.1", 100e3, 0, 10*time.Millisecond)}
+					ctx, cancel := context.WithCancel(t.Context())
+					var resolving sync.WaitGroup
+					defer func() { cancel(); resolving.Wait() }()
+					var live [2]func() int
+					for k, kind := range kinds {
+						c := simClient(t, hosts[k], nil)
+						o := &Options{Client: c, Seed: true, Storage: newSimStorage(content).open}
+						o.FindPeers = func(context.Context, Hash) iter.Seq[netip.AddrPort] {
+							return func(yield func(netip.AddrPort) bool) {
+								time.Sleep(2*time.Second + time.Duration((2*k-1)*ahead)*time.Millisecond)
+								yield(hosts[1-k].Addr(6881))
+							}
+						}
+						if kind == "download" {
+							d, err := content.Start(ctx, o)
+							require.NoError(t, err)
+							live[k] = func() int { return len(d.Stats().Peers) }
+							continue
+						}
+						require.NoError(t, c.Open())
+						resolving.Go(func() { content.Magnet().Resolve(ctx, o) })
+						live[k] = func() int { return c.Stats().Resolving[0].Peers }
+					}
+					simnet.Sleep(2300 * time.Millisecond)
+					require.Equal(t, []int{1, 1}, []int{live[0](), live[1]()})
+				})
+			})
+		}
+	}
+}
+
+// A connection replaces another one to the same peer even if the peer would get no other place: at its end the other one is closed.
+func TestReplacedWhereThereIsNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := crowded(t, plainTorrent(10), 0)
+		now := time.Now()
+		dialled := newRepeating()
+		defer dialled.leave()
+		require.True(t, d.addPeer(&connection{Conn: dialled, addr: netip.MustParseAddrPort("90.0.0.1:6881")}, peerlist.FromTracker))
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.swarm.idlers.Add(netip.MustParseAddr("90.0.0.1"), now)
+		waiting := netip.MustParseAddrPort("91.0.0.1:6881")
+		d.discovery.candidates.Add(waiting, peerlist.FromTracker, "", now)
+		defer d.discovery.candidates.Ban(waiting) // before it is dialled
+		dials := &connection{addr: netip.MustParseAddrPort("90.0.0.1:7000"), incoming: true}
+		require.True(t, d.admitConnection(dials, now), "its id is lower")
+		require.Equal(t, errTwice, d.swarm.peers[0].closing)
+		d.client.leftPeer()
+	})
+}

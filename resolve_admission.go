@@ -1,0 +1,107 @@
+package torrent
+
+import (
+	"time"
+
+	"github.com/shoal-go/torrent/internal/peerlist"
+)
+
+// take runs the connection to a peer until it ends, if there is a place for it.
+func (r *resolver) take(k *connection, _ peerlist.Source) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	twice, ok := r.admit(k, now)
+	if !ok || !r.replace(twice) && !r.client.joinedPeer(len(r.peers), now) {
+		r.discovery.candidates.Left(k.addr, ok, now)
+		return false
+	}
+	r.begin(k, now)
+	return true
+}
+
+// accepts sets whether accept takes connections.
+func (r *resolver) accepts(yes bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.accepting = yes
+}
+
+// connections returns how many connections the resolver has, and whether accept takes more.
+func (r *resolver) connections() (n int, accepting bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.peers), r.accepting
+}
+
+// accept is like take for an incoming connection, and reports whether it is wanted.
+func (r *resolver) accept(k *connection, _ peerlist.Source) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if !r.accepting || r.discovery.candidates.Banned(k.addr) {
+		return false
+	}
+	twice, ok := r.admit(k, now)
+	if !ok || !r.replace(twice) && !r.findPlace(k, now) {
+		return false
+	}
+	r.accepted++
+	r.begin(k, now)
+	return true
+}
+
+// admit reports whether a connection is wanted beside the others, and which of them it replaces, as in a download. The caller
+// holds r.mu.
+func (r *resolver) admit(k *connection, now time.Time) (twice int, ok bool) {
+	var all []peerlist.Connection
+	for p := range r.peers {
+		if p.closing == nil {
+			c := p.conn.identify(p.id)
+			c.Old, c.Idle = now.Sub(p.joined) > peerlist.AtOnce, p.earned.IsZero()
+			all = append(all, c)
+		}
+	}
+	newcomer := k.identify(0)
+	newcomer.Named = !k.incoming && r.discovery.candidates.Named(k.addr)
+	return peerlist.Admit(r.client.identity(r.discovery.hashes.first).id, newcomer, all, false)
+}
+
+// replace counts a connection that takes the place of another one to the same peer, which it ends. It reports false if that is 0,
+// none. The caller holds r.mu.
+func (r *resolver) replace(twice int) bool {
+	if twice == 0 {
+		return false
+	}
+	r.client.replacedPeer()
+	r.end(twice, errTwice)
+	return true
+}
+
+// findPlace counts an incoming connection if there is a place for it. Half of the places are for peers that the resolver dials. If
+// all others are taken, one of the incoming connections makes room, as in a download. The caller holds r.mu.
+func (r *resolver) findPlace(k *connection, now time.Time) bool {
+	live := 0
+	var dialled []peerlist.Worth // peers of incoming connections
+	for p := range r.peers {
+		if p.closing != nil {
+			continue
+		}
+		live++
+		if p.conn.incoming {
+			dialled = append(dialled, r.worth(p))
+		}
+	}
+	if r.accepted < max(r.o.maxPeers()/2, 1) && r.client.mayJoin(live, now) {
+		return true
+	}
+	if r.idlers.Has(k.addr.Addr(), now) {
+		return false // it recently lost its place because it sent nothing
+	}
+	out, ok := peerlist.Displaced(now, dialled, k.addr.Addr())
+	if !ok {
+		return false
+	}
+	r.end(out, errTurnover)
+	return r.client.mayJoin(live-1, now)
+}

@@ -19,6 +19,12 @@ import (
 const (
 	maxWebSeeds    = 25 // web seeds of one download that are used
 	webSeedStreams = 2  // of one web seed at first; more with HTTP/2
+
+	// turnHeld is how long a request that the limits hold back keeps its turn at a host that other downloads wait for.
+	turnHeld = 5 * time.Second
+	// turnLong is how long any request keeps it if a download that has fewer turns waits. The server may be slow, perhaps with
+	// intent.
+	turnLong = 30 * time.Second
 )
 
 // A webSeed is a server that has the content (BEP 19). It has several suppliers: one for each request that may be under
@@ -236,6 +242,27 @@ func (w *webSeed) keepTo(s *webStream) bool {
 		}
 	}
 	return w.only == s
+}
+
+// takeTurns ends the request of ctx once it had a long turn and a download with fewer turns at the host waits for one. An answer from a
+// server that sends only whole files goes on, because it would begin again.
+func (s *webStream) takeTurns(ctx context.Context) *time.Timer {
+	d := s.w.d
+	var timer *time.Timer
+	timer = time.AfterFunc(turnLong, func() {
+		now := time.Now()
+		d.mu.Lock()
+		defer d.unlock(now)
+		if ctx.Err() != nil {
+			return
+		}
+		if s.reading && s.w.only != s && s.w.seed.Starves() {
+			s.release(allBlocks)
+			return
+		}
+		timer.Reset(turnHeld)
+	})
+	return timer
 }
 
 // WebSeedState is the state of a web seed.

@@ -14,8 +14,6 @@ import (
 const (
 	// maxGap is how many unwanted bytes are read to reach wanted ones, in place of a new request.
 	maxGap = 64 << 10
-	// turnHeld is how long a request that the limits hold back keeps its turn at a host that other downloads wait for.
-	turnHeld = 5 * time.Second
 	// enough is how many new bytes an answer that broke off must have brought to count as progress. Then the rest is
 	// requested at once.
 	enough = 1 << 10
@@ -205,6 +203,7 @@ func (s *webStream) fetch(parent context.Context) bool {
 	ctx, stop := context.WithCancelCause(parent)
 	defer stop(nil)
 	s.began = time.Now()
+	defer s.takeTurns(ctx).Stop()
 	d.mu.Lock()
 	s.reading, s.stop, s.until = true, stop, end
 	wanted := slices.Contains(s.todo, id)

@@ -113,6 +113,15 @@ func (s *Seed) Wanted() bool {
 	return at != nil && slices.ContainsFunc(at.waiting, func(w waiter) bool { return w.content != s.content })
 }
 
+// Starves reports whether a seed of a torrent that has fewer turns at the seed's host than its own waits for another.
+func (s *Seed) Starves() bool {
+	h := &s.client.hosts
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at := h.known[s.host()]
+	return at != nil && slices.ContainsFunc(at.waiting, func(w waiter) bool { return at.by[w.content] < at.by[s.content] })
+}
+
 // MaxRequests returns how many requests to the seed's host may be under way.
 func (s *Seed) MaxRequests() int {
 	h := &s.client.hosts

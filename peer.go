@@ -325,7 +325,7 @@ func (p *peer) greet() {
 	if p.extended {
 		p.sendExtHandshake()
 	}
-	p.askHashes(time.Now())
+	p.d.askHashes(time.Now())
 	if p.fast {
 		p.sendAllowedFast()
 	}

@@ -41,3 +41,28 @@ func TestLiarsThatStall(t *testing.T) {
 		})
 	}
 }
+
+// Peers that are silent about hashes are there before an honest seed, and others come all the time. Each of them used to be asked
+// alone for three seconds, and those that had just come before all others.
+func TestManyPeersSilentAboutHashes(t *testing.T) {
+	found(t, newSimVersion(V2, true, 1, 64<<10, 1<<20), func(t *testing.T, m *simMeeting) {
+		m.host = m.net.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond)
+		m.client = simStart(t.Context(), t, m.host, m.content, nil, &m.options, nil)
+		come := func(every time.Duration) {
+			silent := simpeer.New("silent", m.net.NewHost(fmt.Sprintf("2001:db8:9:%x::1", len(m.peers)+1), 2e6, 0, 10*time.Millisecond), 6881, m.content.truth,
+				simpeer.Script{Fast: true, Never: simpeer.AnswersHashes})
+			silent.Go(func() { silent.Dial(netip.MustParseAddrPort("81.0.0.1:6881")) })
+			m.peers = append(m.peers, silent)
+			simnet.Sleep(every)
+		}
+		for range 30 {
+			come(0)
+		}
+		m.client.AddPeers(m.meet(t, 1e6, simpeer.Script{Fast: true}).Addr())
+		for !m.client.done() && time.Since(m.client.began) < 2*time.Minute {
+			come(time.Second)
+		}
+		require.True(t, m.client.done(), "%s", m.client.describe())
+		require.Less(t, m.client.took, 30*time.Second)
+	})
+}

@@ -18,6 +18,8 @@ const (
 	AskAgain = 3 * time.Second
 	// restTime is how long a peer is not asked again for hashes that it refused or did not send.
 	restTime = 30 * time.Second
+	// mostAtOnce is how many peers are asked for the same at once, if many were asked in vain: twice as many each time.
+	mostAtOnce = 8
 	// maxLength is how many hashes of a layer one request asks for.
 	maxLength = 512
 	// atOnce is how many requests a peer may have to answer.
@@ -85,7 +87,9 @@ type job struct {
 	Request
 	height int
 	want   *want
-	last   time.Time // when a peer was asked last
+	last   time.Time // when peers were asked last
+	copies int       // how many peers are asked at once
+	more   int       // of these, how many are still to be asked
 	hashes []byte    // once they are proven, and it is done
 }
 
@@ -151,6 +155,7 @@ func (f *Fetcher) Next(p *Peer, now time.Time) (requests []Request) {
 	}
 	ask := func(j *job) {
 		p.asked[j], j.last = now, now
+		j.more--
 		requests = append(requests, j.Request)
 	}
 	if f.done > len(f.asked)/2 {
@@ -161,15 +166,20 @@ func (f *Fetcher) Next(p *Peer, now time.Time) (requests []Request) {
 		if len(p.asked) >= atOnce {
 			return requests
 		}
-		if now.Sub(j.last) < AskAgain || j.hashes != nil {
+		if again := now.Sub(j.last) >= AskAgain; !again && j.more == 0 || j.hashes != nil {
 			continue
+		} else if _, waits := p.asked[j]; waits || !p.rests[j].IsZero() {
+			continue
+		} else if again && j.last.IsZero() {
+			j.more = 1
+		} else if again {
+			j.copies = min(2*j.copies, mostAtOnce)
+			j.more = j.copies
 		}
-		_, waits := p.asked[j]
-		if _, rests := p.rests[j]; !waits && !rests {
-			ask(j)
-		}
+		ask(j)
 	}
 	for len(f.fresh) > 0 && len(p.asked) < atOnce {
+		f.fresh[0].copies, f.fresh[0].more = 1, 1
 		ask(f.fresh[0])
 		f.asked = append(f.asked, f.fresh[0])
 		f.fresh = f.fresh[1:]

@@ -114,6 +114,34 @@ func TestAnotherPeerIsAsked(t *testing.T) {
 	require.Len(t, f.Next(other, start.Add(30*time.Second)), 1, "at once when a peer leaves")
 }
 
+// If many peers do not answer, more are asked each time. One that refuses is replaced by one.
+func TestMoreAreAskedEachTime(t *testing.T) {
+	_, _, root, height := tree(3)
+	f := hashfetch.New()
+	f.Want(whole, root, height, level, 0, 3)
+	var last *hashfetch.Peer
+	var r hashfetch.Request
+	asked := func(now time.Time) (n int) {
+		for range 20 {
+			p := hashfetch.NewPeer()
+			if requests := f.Next(p, now); len(requests) > 0 {
+				last, r = p, requests[0]
+				n++
+			}
+		}
+		return n
+	}
+	now := start
+	for _, want := range []int{1, 2, 4, 8, 8} {
+		require.Equal(t, want, asked(now))
+		now = now.Add(hashfetch.AskAgain - 1)
+		require.Zero(t, asked(now))
+		require.NoError(t, f.Rejected(last, r, now))
+		require.Equal(t, 1, asked(now))
+		now = now.Add(hashfetch.AskAgain)
+	}
+}
+
 func TestRejects(t *testing.T) {
 	tr, _, root, height := tree(3)
 	f := hashfetch.New()

@@ -192,7 +192,9 @@ func testAPathUnderTwoDirectories(t *testing.T, openDirectory opener) {
 			t.Run(fmt.Sprint(c.name, ", outer first ", outerFirst), func(t *testing.T) {
 				above := t.TempDir()
 				require.NoError(t, os.Mkdir(above+"/d", 0o777))
-				require.NoError(t, os.Symlink("d", above+"/link"))
+				if err := os.Symlink("d", above+"/link"); err != nil && c.dir == "link" {
+					t.Skip("no symbolic links here:", err)
+				}
 				outer, _ := named(1, c.outer...)
 				inner, _ := named(2, c.inner...)
 				first, second, owner := openDirectory(t, outer, above), openDirectory(t, inner, filepath.Join(above, c.dir)), outer

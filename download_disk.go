@@ -21,8 +21,9 @@ type diskState struct {
 	unreadable map[int]struct{} // pieces that storage could not read back once
 	rechecks   int              // under way; nothing becomes complete meanwhile
 	doubts     doubts
-	checking   bool // in one that the user asked for
-	resumable  bool // something was verified since the sidecar was last written
+	unsure     bits.Set // pieces that came into doubt since Recheck began to hash; empty if none runs
+	checking   bool     // in one that the user asked for
+	resumable  bool     // something was verified since the sidecar was last written
 	saving     bool
 	nextSave   time.Time
 
@@ -124,7 +125,7 @@ func (d *Download) recheckAll(ctx context.Context) error {
 	err := d.hashAll(ctx)
 	d.mu.Lock()
 	d.disk.rechecks--
-	d.disk.checking = false
+	d.disk.checking, d.disk.unsure = false, bits.Set{}
 	due := d.disk.resumable
 	d.mu.Unlock()
 	if due && err == nil {
@@ -139,6 +140,7 @@ func (d *Download) hashAll(ctx context.Context) error {
 	doubted := d.doubtChanged()
 	which := d.store.Present()
 	d.mu.Lock()
+	d.disk.unsure = bits.New(d.t.NumPieces())
 	for i := range d.t.NumPieces() {
 		switch {
 		case d.o.Storage == nil && d.t.layout.IsPadding(i): // which is not stored
@@ -199,7 +201,7 @@ func (d *Download) hashedAgain(i int, ok bool) {
 	switch {
 	case err != nil:
 		d.failStorage(err)
-	case fresh && d.untouched(i):
+	case fresh && d.untouched(i) && !d.disk.unsure.Has(i):
 		d.foundOnDisk(i)
 		if !d.lacking() {
 			d.signal()

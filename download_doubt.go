@@ -84,6 +84,9 @@ func (d *Download) distrust(which bits.Set) {
 // putInDoubt puts those of the pieces in doubt that are verified, and returns those that are in doubt now. The caller holds d.mu.
 func (d *Download) putInDoubt(which bits.Set) (doubted bits.Set) {
 	doubted = bits.New(d.t.NumPieces())
+	if d.disk.unsure.Len() > 0 {
+		d.disk.unsure.AddAll(&which)
+	}
 	for i := range which.All() {
 		if a := d.assembling.hashing[int32(i)]; a != nil {
 			a.doubted = true

@@ -90,3 +90,30 @@ func TestAFileChangesWhileAPieceIsWritten(t *testing.T) {
 		})
 	}
 }
+
+// Recheck does not take a piece that another program wrote for verified if its file changed again while the piece was hashed.
+func TestAFileChangesWhileItIsFound(t *testing.T) {
+	tor, content := testContent(blockSize, blockSize)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "0")
+	var d *Download
+	s := &meddledStore{end: blockSize, reads: true}
+	s.meddle = func() {
+		require.NoError(t, os.WriteFile(path, make([]byte, 2*blockSize), 0o666))
+		d.doubt(0)
+	}
+	c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+	c.hooks.openFiles = func(c storage.Content, dir string, log *slog.Logger) (storage.Store, error) {
+		var err error
+		s.Store, err = new(storage.Claims).OpenFiles(c, dir, log)
+		return s, err
+	}
+	d, err := tor.Start(t.Context(), &Options{Dir: dir, Client: c})
+	require.NoError(t, err)
+	t.Cleanup(func() { d.Close(); c.Close() })
+	require.NoError(t, d.Recheck(t.Context())) // after the check at the start
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+	require.NoError(t, os.WriteFile(path, content, 0o666))
+	require.NoError(t, d.Recheck(t.Context()))
+	require.False(t, d.Verified().Has(0))
+}

@@ -63,7 +63,9 @@ func NewUDP(
 	}
 }
 
-// resolve returns the addresses of a tracker's host.
+var errNotOne = errors.New("a multicast, broadcast or unspecified address")
+
+// resolve returns the addresses of a tracker's host, except those that are of no single host.
 func (u *UDP) resolve(ctx context.Context, tracker *url.URL) ([]netip.AddrPort, error) {
 	port, err := strconv.ParseUint(tracker.Port(), 10, 16)
 	if err != nil || port == 0 {
@@ -85,9 +87,14 @@ func (u *UDP) resolve(ctx context.Context, tracker *url.URL) ([]netip.AddrPort, 
 	}
 	addrs := make([]netip.AddrPort, 0, len(ips))
 	for _, ip := range ips {
-		addrs = append(addrs, netip.AddrPortFrom(ip.Unmap(), uint16(port)))
+		if a := netip.AddrPortFrom(ip.Unmap(), uint16(port)); netaddr.Dialable(a) { // a multicast would go to many
+			addrs = append(addrs, a)
+		}
 	}
-	if len(addrs) == 0 {
+	switch {
+	case len(addrs) == 0 && len(ips) > 0:
+		return nil, errNotOne
+	case len(addrs) == 0:
 		return nil, &net.DNSError{Err: "no addresses", Name: host, IsNotFound: true}
 	}
 	return addrs, nil

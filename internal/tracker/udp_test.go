@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -352,6 +354,43 @@ func FuzzUDPAnswer(f *testing.F) {
 			default:
 				require.Len(t, u.asked, 1)
 			}
+		}
+	})
+}
+
+// No packet is sent to an address that is not of one host.
+func TestUDPTrackerAtManyHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t)
+		var mu sync.Mutex
+		var sent []netip.AddrPort
+		u := NewUDP(func(_ []byte, to netip.AddrPort) error {
+			mu.Lock()
+			defer mu.Unlock()
+			sent = append(sent, to)
+			return &net.OpError{Op: "write", Err: syscall.ENETUNREACH}
+		}, r.lookupFor)
+		r.config.UDP = u
+		r.hungry = true
+		r.names["many.example"] = []netip.Addr{netip.MustParseAddr("239.255.255.250"), netip.MustParseAddr("::ffff:255.255.255.255")}
+		r.names["mixed.example"] = []netip.Addr{netip.MustParseAddr("ff02::1"), netip.MustParseAddr("10.0.1.1")}
+		for _, host := range []string{"239.255.255.250", "255.255.255.255", "0.0.0.0", "[::]", "[ff02::1]", "[::ffff:224.0.0.1]", "10.0.1.1:0", "many.example", "mixed.example"} {
+			if !strings.HasSuffix(host, ":0") {
+				host += ":80"
+			}
+			r.config.Tiers = append(r.config.Tiers, []string{"udp://" + host})
+		}
+		r.config.UserTiers = [][]string{{"udp://224.0.0.2:80"}}
+		trackers, _ := r.start()
+		simnet.Sleep(time.Minute)
+		for _, s := range trackers.Status() {
+			require.NotNil(t, s.Err, s.URL)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		require.NotEmpty(t, sent)
+		for _, to := range sent {
+			require.Equal(t, netip.MustParseAddrPort("10.0.1.1:80"), to)
 		}
 	})
 }

@@ -355,15 +355,9 @@ func TestAPIKeepResumeOfSome(t *testing.T) {
 	_, err = io.CopyN(io.Discard, r, 40_000)
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
-	// What was asked for arrives still.
-	until(t, "it is at rest", func() bool {
-		before := d.Stats().Downloaded
-		time.Sleep(50 * time.Millisecond)
-		return d.Stats().Downloaded == before && d.Stats().PiecesStarted == 0
-	})
+	require.NoError(t, d.Close()) // until then, more of what was asked for may arrive
 	more := d.Stats().PiecesVerified
 	require.Greater(t, more, pieces)
-	require.NoError(t, d.Close())
 
 	d = s.unhashed(t, o, more)
 	r, err = d.Open(t.Context(), "share/a.bin")

@@ -144,23 +144,28 @@ func (pk *Picker) runStart(s *Supplier, n int) (best int) {
 }
 
 // Offer records a request to s for a block that s is about to send in any case. If the block is not wanted, it records none and
-// reports false.
-func (pk *Picker) Offer(s *Supplier, id Block, now time.Time) bool {
+// reports false. Of two others that the block was requested from, the request to one is to be cancelled: two slow suppliers must
+// not keep from s what s may send only once.
+func (pk *Picker) Offer(s *Supplier, id Block, now time.Time) (cancel []Request, wanted bool) {
 	i := int(id.Piece)
 	if !pk.need.Has(i) || !s.may(id.Piece) {
-		return false
+		return nil, false
 	}
 	p := pk.started[id.Piece]
 	if p == nil {
 		if !pk.heap.holds(i) {
-			return false
+			return nil, false
 		}
 		p = pk.start(i)
 	}
 	b := p.blocks.at(int(id.Index))
-	if b.here() || b.owner[0] == s || b.owner[1] == s || b.copies() == len(b.owner) || p.parole && p.sole != nil && p.sole != s {
-		return false
+	if b.here() || b.owner[0] == s || b.owner[1] == s || p.parole && p.sole != nil && p.sole != s {
+		return nil, false
+	}
+	if last := len(b.owner) - 1; b.copies() > last {
+		cancel = append(cancel, Request{b.owner[last], id})
+		pk.withdraw(b.owner[last], id)
 	}
 	pk.request(p, Request{s, id}, now)
-	return true
+	return cancel, true
 }

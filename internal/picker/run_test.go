@@ -155,7 +155,11 @@ func TestOffer(t *testing.T) {
 		return sc.asks("a", 2)
 	}())
 	sc.s.Prioritise(3, skip)
-	offer := func(piece, index int32) bool { return sc.s.Offer(w, Block{piece, index}, sc.now) }
+	offer := func(piece, index int32) bool {
+		cancel, wanted := sc.s.Offer(w, Block{piece, index}, sc.now)
+		require.Empty(t, cancel)
+		return wanted
+	}
 	require.True(t, offer(0, 0), "a piece that is not started")
 	require.False(t, offer(0, 0), "it is requested from w already")
 	require.True(t, offer(1, 0), "requested from a peer, but w sends it anyway")
@@ -164,6 +168,21 @@ func TestOffer(t *testing.T) {
 	require.False(t, offer(3, 0), "not wanted")
 	sc.sends("w", 0, 0, Accepted)
 	require.Zero(t, w.Outstanding())
+}
+
+// Two suppliers that are slow do not keep a block from one that sends it in any case.
+func TestOfferReplacesOneOfTwo(t *testing.T) {
+	sc := newScene(t, 1)
+	w := sc.serves("w")
+	sc.join("a").pace.rate = 1 << 10
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+	sc.join("b").pace.rate = 1 << 13
+	require.Equal(t, "0.3", sc.asks("b", 1))
+	cancel, wanted := sc.s.Offer(w, Block{0, 3}, sc.now)
+	require.True(t, wanted)
+	require.Equal(t, []Request{{sc.peers["b"], Block{0, 3}}}, cancel)
+	require.Equal(t, "a", sc.sends("w", 0, 3, Accepted))
+	sc.sends("b", 0, 3, Wasted)
 }
 
 // TestRunHistories makes random events happen to suppliers with and without runs, checks the state after each, and ends when all

@@ -36,16 +36,31 @@ var (
 // history must show is in simHistory.check. One that fails names its seed, and -seed replays it. They are no
 // subtests: thousands would be listed behind the figures.
 func TestSwarm(t *testing.T) {
-	oneCourse(t)
-	sum := newSimFigures()
-	first, n := *swarmFirst, *swarmSeeds
+	first, end := *swarmFirst, *swarmFirst+int64(*swarmSeeds)
 	if *swarmSeed >= 0 {
-		first, n = *swarmSeed, 1
+		first, end = *swarmSeed, *swarmSeed+1
 	}
-	for seed := first; seed < first+int64(n); seed++ {
-		runSeed(t, uint64(seed), sum)
+	draw := func(t *testing.T, first, end int64) {
+		sum := newSimFigures()
+		for seed := first; seed < end; seed++ {
+			runSeed(t, uint64(seed), sum)
+		}
+		t.Log(sum)
 	}
-	t.Log(sum)
+	if !raceEnabled() {
+		oneCourse(t)
+		draw(t, first, end)
+		return
+	}
+	// The race detector draws the order of goroutines by lot in any case, so these histories may run beside others.
+	t.Parallel()
+	for ; first < end; first += 20 {
+		from, to := first, min(first+20, end)
+		t.Run(fmt.Sprintf("from %d", from), func(t *testing.T) {
+			t.Parallel()
+			draw(t, from, to)
+		})
+	}
 }
 
 // A history takes the same course whenever it is drawn.
@@ -82,8 +97,10 @@ func oneCourse(t *testing.T) {
 // runSeed runs one history in a goroutine of its own, which a failure ends. If the history panics, as it does
 // when it leaves a goroutine behind, runSeed says which one it was.
 func runSeed(t *testing.T, seed uint64, sum *simFigures) {
-	runtime.GC()
-	cryptotest.SetGlobalRandom(t, seed)
+	if !raceEnabled() { // where it takes one course
+		runtime.GC()
+		cryptotest.SetGlobalRandom(t, seed)
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -56,6 +56,7 @@ func sleep(d time.Duration) {
 
 // Files on demand are fetched where a reader reads, and not elsewhere.
 func TestOnDemand(t *testing.T) {
+	t.Parallel()
 	for _, dir := range []string{"", t.TempDir()} {
 		swarm(t, func(t *testing.T, n *torrenttest.Network, tor *torrent.Torrent, o torrent.Options) {
 			o.Dir, o.Seed, o.Select, o.StallTimeout = dir, true, only(torrent.OnDemand), time.Minute

@@ -201,6 +201,7 @@ func TestManyTorrentsComeAndGo(t *testing.T) {
 // An honest peer with a slow handshake gets in, while 1,450 connections a second come from a few prefixes and say
 // nothing.
 func TestSilentConnections(t *testing.T) {
+	t.Parallel()
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimContent(1, blockSize, 4*blockSize)
 		us := n.NewHost("80.0.0.1", 0, 0, 0)

@@ -40,6 +40,7 @@ func outcome(t *testing.T, d *Download) error {
 
 // A download that fills its disk ends with that error. Once there is room, the next run continues from there.
 func TestDownloadFillsTheDisk(t *testing.T) {
+	t.Parallel()
 	tor, content := testContent(64<<10, 1<<20, 1<<20)
 	dir, ok := proctest.InChild()
 	if !ok {

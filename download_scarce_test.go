@@ -16,6 +16,7 @@ import (
 
 // A process without a handle to spare gets through: peers give way to files.
 func TestOutOfHandles(t *testing.T) {
+	t.Parallel()
 	dir, ok := proctest.InChild()
 	if !ok {
 		out, err := proctest.Child(t, t.TempDir(), nil).CombinedOutput()

@@ -270,6 +270,7 @@ func (s *lyingStorage) Close() error                           { return nil }
 // With three of four seeds lying about one block in twenty, nothing but the false blocks is fetched twice, and each liar is
 // banned.
 func TestVersion2WastesFalseBlocksAlone(t *testing.T) {
+	t.Parallel()
 	content := make([]byte, 6<<20)
 	rng := rand.NewChaCha8([32]byte{3})
 	rng.Read(content)

@@ -156,6 +156,7 @@ func offsets(t *Torrent) (offsets []int64) {
 
 // Symbolic links (BEP 47) are listed, except those without a path or a target.
 func TestParseLinks(t *testing.T) {
+	t.Parallel()
 	link := func(target any, path ...string) dict {
 		return dict{"attr": "l", "path": path, "symlink path": target}
 	}
@@ -202,6 +203,9 @@ func TestParseLinks(t *testing.T) {
 	require.Equal(t, 20, tor.layout.NumFiles())
 
 	// The name of the directory is a part of what they point to, as of their paths.
+	if raceEnabled() {
+		return // one goroutine alone, for many seconds under the race detector
+	}
 	files := slices.Repeat([]any{link([]string{"a"}, "a")}, metainfo.MaxPaths/2/241)
 	_, err = parseDict(t, dict{"info": with(multiInfo(), dict{"name": strings.Repeat("n", 240), "files": files})})
 	require.ErrorContains(t, err, "all paths together over 64 MiB")
@@ -387,6 +391,10 @@ func TestHostileMetainfo(t *testing.T) {
 
 // A long name of the directory is part of every path. The sum of them is bounded.
 func TestParsePathsTogether(t *testing.T) {
+	if raceEnabled() {
+		t.Skip("one goroutine alone, for many seconds under the race detector")
+	}
+	t.Parallel()
 	files := slices.Repeat([]any{dict{"length": 1, "path": []string{"a"}}}, metainfo.MaxPaths/240)
 	_, err := parseDict(t, dict{"info": with(multiInfo(), dict{"name": strings.Repeat("n", 240), "files": files})})
 	require.ErrorContains(t, err, "all paths together over 64 MiB")

@@ -101,6 +101,7 @@ func (s *speaker) flood() {
 // Each case is what peers may do, and how much it may cost an honest peer. A peer that takes the blocks that it
 // asked for shares the uplink; any other may cost next to nothing.
 func TestAnHonestPeerBesideFaults(t *testing.T) {
+	t.Parallel()
 	const alone = 8 * time.Second
 	for name, tt := range map[string]struct {
 		encrypt bool

@@ -409,6 +409,7 @@ func countMessages(b []byte) (n int) {
 // ones are read later; and what no honest peer says ends the connection. It used to be as much as there are peers, or pieces: 55
 // µs an interested, 7 ms a have-all of a million pieces.
 func TestMessagesCostLittle(t *testing.T) {
+	t.Parallel()
 	pieces := 100_000
 	if raceEnabled() {
 		pieces = 10_000

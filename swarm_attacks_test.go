@@ -333,6 +333,7 @@ var keepsPlace = simpeer.Script{
 // A crowd holds all places before honest seeds come. These get in all the same, whether they call or have to be
 // called, and the download completes.
 func TestEclipse(t *testing.T) {
+	t.Parallel()
 	client := netip.MustParseAddrPort("81.0.0.1:6881")
 	for _, crowd := range []struct {
 		name  string
@@ -350,6 +351,7 @@ func TestEclipse(t *testing.T) {
 				name = crowd.name + ", seeds are called"
 			}
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				content := newSimContent(1, 64<<10, 16<<20)
 				simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 					m := &simMeeting{net: n, content: content, host: n.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond)}

@@ -327,6 +327,7 @@ func (s *failingStorage) Verified() (Bitfield, error) {
 
 // The same of a user's own storage.
 func TestEachStorageCallFails(t *testing.T) {
+	t.Parallel()
 	for _, blocks := range []int64{0, blockSize} {
 		t.Run(fmt.Sprintf("%d bytes for blocks", blocks), func(t *testing.T) {
 			eachCall(t, errInjected, func(t *testing.T, c *nthCall) {
@@ -376,6 +377,7 @@ func serveTracker(t *testing.T, h *simnet.Host, peers ...netip.AddrPort) (url st
 // Whatever one call of the sockets fails, a download becomes complete and is shared with others, unless there is no socket to
 // listen on. Then Start says so, and works when it is called again. Nothing is left open.
 func TestEachSocketCallFails(t *testing.T) {
+	t.Parallel()
 	for name, configure := range map[string]func(c *Client, h *simnet.Host, lan *simnet.LAN){
 		"TCP":       func(*Client, *simnet.Host, *simnet.LAN) {},
 		"encrypted": func(c *Client, _ *simnet.Host, _ *simnet.LAN) { c.Encryption = RequireEncryption },
@@ -389,6 +391,7 @@ func TestEachSocketCallFails(t *testing.T) {
 	} {
 		for _, why := range []error{errInjected, syscall.EMFILE, syscall.ENOBUFS, syscall.ECONNABORTED} {
 			t.Run(fmt.Sprintf("%s: %v", name, why), func(t *testing.T) {
+				t.Parallel()
 				eachCall(t, why, func(t *testing.T, call *nthCall) {
 					n := simnet.New()
 					defer n.Close()

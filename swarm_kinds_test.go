@@ -183,6 +183,7 @@ var simKindsV2 = []simKind{
 // A peer that sends one false block of each of many pieces costs about what it sent. It used to cost all the pieces that
 // it had a hand in: 400 of 400 MiB, and twice the time.
 func TestLiarCostsWhatItSends(t *testing.T) {
+	t.Parallel()
 	const rate = 2e6
 	for name, pieceLength := range map[string]int64{"held in memory": 1 << 20, "written as they come": 8 << 20} {
 		t.Run(name, func(t *testing.T) {
@@ -271,6 +272,7 @@ func (s simHTTP) CloseIdleConnections() { s.web.CloseIdleConnections() }
 // With three of four seeds lying in one block of twenty, a download of version 2 fetches nothing again but what was false, and
 // finds every liar out by the first of its pieces that it looks into.
 func TestLiarsOfVersion2CostTheirLies(t *testing.T) {
+	t.Parallel()
 	const rate, pieceLength, size = 2e6, 256 << 10, 16 << 20
 	for name, bare := range map[string]bool{"with piece layers": false, "without": true} {
 		for _, version := range []Version{V2, Hybrid} {

@@ -127,6 +127,7 @@ func (r limitRow) measure(tb testing.TB, client func(k int) (c *Client, addr fun
 
 // Every limit is kept to within five percent, whatever the bucket holds and whichever client is at the other end.
 func TestLimitTable(t *testing.T) {
+	t.Parallel()
 	var rows []limitRow
 	for _, upload := range []bool{false, true} {
 		for _, limit := range []rate.Limit{16 << 10, 256 << 10, 4 << 20, 100e6} {

@@ -216,6 +216,7 @@ func TestCloseInMidPiece(t *testing.T) {
 // A whole download on a disk that forgets what was not synced, with many losses of power. It takes no piece
 // for verified that is not there, fetches none again that the sidecar claims, and ends with the content.
 func TestDownloadLosesPower(t *testing.T) {
+	t.Parallel()
 	losses, claims, stops, failures := 0, 0, 0, 0
 	for seed := range uint64(20) {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
@@ -408,9 +409,11 @@ var takesHandle = map[string]bool{
 // that was verified is fetched again, no handle is left and nothing hangs. A lack of handles is passed through by a
 // download that has begun.
 func TestEachDiskCallFails(t *testing.T) {
+	t.Parallel()
 	for name, tt := range diskHistories {
 		for _, why := range []error{errInjected, syscall.EMFILE} {
 			t.Run(fmt.Sprintf("%s: %v", name, why), func(t *testing.T) {
+				t.Parallel()
 				eachCall(t, why, func(t *testing.T, c *nthCall) {
 					n := simnet.New()
 					defer n.Close()

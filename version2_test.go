@@ -357,6 +357,7 @@ func TestHashesServedAreBounded(t *testing.T) {
 // A request for the hashes of blocks has a piece read and hashed. That is charged to the peer, which is read later if it asks for
 // more than it may; but not for a piece that was read last, of which an honest peer asks for one part after the other.
 func TestBlockHashesAreCharged(t *testing.T) {
+	t.Parallel()
 	const pieceLength = 16 << 20
 	content := contentV2(2*pieceLength, 'c')
 	dir := t.TempDir()

@@ -32,7 +32,6 @@ const (
 	announceBatch = 20              // torrents in one announce
 	maxPacket     = 1400            // bytes of an announce that are read
 	maxHeard      = 50              // announces a second that are parsed, and as many more in a burst
-	maxHeardOfOne = maxHeard / 2    // of those in a second, from one address
 	errorPause    = time.Second     // after a socket failed to read
 )
 
@@ -74,8 +73,8 @@ type Discovery struct {
 
 	mu     sync.Mutex
 	swarms map[[20]byte]*swarm
-	second time.Time          // the beginning of the second that of counts
-	of     map[netip.Addr]int // announces parsed in that second, by sender
+	second time.Time          // when of was halved last
+	of     map[netip.Addr]int // announces parsed lately, by sender: the count is halved each second
 }
 
 type socket struct {
@@ -102,6 +101,7 @@ func New(c Config) *Discovery {
 		heard:  rate.NewLimiter(maxHeard, maxHeard),
 		said:   rate.NewLimiter(rate.Every(announceLeast), announceBurst),
 		swarms: make(map[[20]byte]*swarm),
+		of:     make(map[netip.Addr]int),
 	}
 	l.join()
 	return l
@@ -288,15 +288,20 @@ func (l *Discovery) listen(ctx context.Context, s socket) {
 	}
 }
 
-// mayHear reports whether an announce may be parsed, and counts it if so. The bound for each sender leaves room for other
-// senders.
+// mayHear reports whether an announce may be parsed, and counts it if so. A sender leaves as many in a burst to others as it had
+// itself lately, so that one that announces seldom is heard beside many that flood.
 func (l *Discovery) mayHear(from netip.Addr, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now.Sub(l.second) >= time.Second {
-		l.second, l.of = now, make(map[netip.Addr]int)
+	if seconds := now.Sub(l.second) / time.Second; seconds > 0 {
+		l.second = now
+		for a := range l.of {
+			if l.of[a] >>= seconds; l.of[a] == 0 {
+				delete(l.of, a)
+			}
+		}
 	}
-	if l.of[from] >= maxHeardOfOne || !l.heard.AllowN(now, 1) {
+	if l.heard.TokensAt(now) < float64(1+l.of[from]) || !l.heard.AllowN(now, 1) {
 		return false
 	}
 	l.of[from]++

@@ -229,9 +229,13 @@ func (r *resolver) makeRoom(now time.Time) {
 
 // worth returns the worth of a peer, which decides whether it keeps its place. The caller holds r.mu.
 func (r *resolver) worth(p *metadataConn) peerlist.Worth {
+	joined := p.joined
+	if p.idler {
+		joined = time.Time{}
+	}
 	return peerlist.Worth{
 		ID: p.id, Addr: p.conn.addr.Addr(), Keep: r.discovery.candidates.Named(p.conn.addr),
-		Joined: p.joined, Earned: p.earned, Priority: r.discovery.candidates.Priority(p.conn.addr),
+		Joined: joined, Earned: p.earned, Priority: r.discovery.candidates.Priority(p.conn.addr),
 	}
 }
 

@@ -92,7 +92,7 @@ func (r *resolver) findPlace(k *connection, now time.Time) bool {
 			dialled = append(dialled, r.worth(p))
 		}
 	}
-	if r.accepted < max(r.o.maxPeers()/2, 1) && r.client.mayJoin(live, now) {
+	if r.accepted < r.mostAccepted() && r.client.mayJoin(live, now) {
 		return true
 	}
 	if r.idlers.Has(k.addr.Addr(), now) {
@@ -104,4 +104,15 @@ func (r *resolver) findPlace(k *connection, now time.Time) bool {
 	}
 	r.end(out, errTurnover)
 	return r.client.mayJoin(live-1, now)
+}
+
+// mostAccepted is how many incoming connections there may be.
+func (r *resolver) mostAccepted() int { return max(r.o.maxPeers()/2, 1) }
+
+// quits records that an incoming connection ends, as Download.quits does, whichever end it was. The caller holds r.mu.
+func (r *resolver) quits(p *metadataConn, why error) {
+	ours := why == errTwice || why == errShared
+	if !ours && p.conn.incoming && p.earned.IsZero() && (r.accepted >= r.mostAccepted() || r.client.allTaken(len(r.peers))) {
+		r.idlers.Add(p.conn.addr.Addr(), time.Now())
+	}
 }

@@ -201,3 +201,51 @@ func TestResolveSilentCrowdThatReconnects(t *testing.T) {
 		require.NoError(t, err)
 	})
 }
+
+// Peers hold all places for incoming connections of a resolver, and do not say how long the metadata is. Each leaves before it has to
+// make room, and dials again at once. A peer that dials later still gets in.
+func TestResolvePeersThatComeBackAtOnce(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimResolvable(t, 1000, false)
+		me := n.NewHost("80.0.0.1", 0, 0, 0)
+		c := simClient(t, me, nil)
+		require.NoError(t, c.Open())
+		resolved := make(chan error, 1)
+		go func() {
+			nowhere := netip.MustParseAddrPort("89.0.0.1:1")
+			_, err := content.Magnet().Resolve(t.Context(), &Options{Client: c, MaxPeers: 10, Peers: []netip.AddrPort{nowhere}})
+			resolved <- err
+		}()
+		simnet.Sleep(time.Second)
+		var over atomic.Bool
+		defer simnet.Sleep(2 * time.Minute) // until the crowd has noticed the end
+		defer over.Store(true)
+		call := func(ip string, script metadataScript) {
+			host := n.NewHost(ip, 0, 0, time.Millisecond)
+			for !over.Load() {
+				began := time.Now()
+				if conn, err := host.Dial(t.Context(), "tcp", me.Addr(6881).String()); err == nil {
+					time.AfterFunc(55*time.Second, func() { conn.Close() })
+					(&metadataSpeaker{metadataScript: script, content: content, host: host}).speak(conn)
+				}
+				if time.Since(began) < time.Second {
+					time.Sleep(7 * time.Second) // it was refused
+				}
+			}
+		}
+		for k := range 5 {
+			go call(fmt.Sprintf("%d.0.0.1", 100+k), metadataScript{stays: true, size: func(int64) int64 { return 0 }})
+			simnet.Sleep(2 * time.Second)
+		}
+		require.Equal(t, 5, c.Stats().Resolving[0].Peers)
+		simnet.Sleep(time.Minute)
+		go call("90.0.0.1", metadataScript{})
+		simnet.Sleep(3 * time.Minute)
+		select {
+		case err := <-resolved:
+			require.NoError(t, err)
+		default:
+			require.Fail(t, "not resolved", "%+v", c.Stats().Resolving)
+		}
+	})
+}

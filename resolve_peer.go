@@ -23,6 +23,7 @@ type metadataConn struct {
 
 	id     int // number of the connection within the resolver
 	joined time.Time
+	idler  bool      // it made the connection, and had the grace of a newcomer before; fixed
 	earned time.Time // when it last sent metadata that was requested; zero if never
 
 	work    ratelimit.Account // of its messages; of the reading goroutine
@@ -46,6 +47,7 @@ func (r *resolver) begin(k *connection, now time.Time) {
 	if host, public := hostOf(k.addr.Addr()); public {
 		p.work = r.work.Open(host, p.work)
 	}
+	p.idler = k.incoming && r.idlers.Has(k.addr.Addr(), now)
 	r.peers[p] = struct{}{}
 	if !k.theirs.Extended() {
 		p.end(errors.New("does not support extensions"))
@@ -111,6 +113,7 @@ func (p *metadataConn) stop(why error) {
 func (p *metadataConn) end(why error) {
 	if p.closing == nil {
 		p.closing = why
+		p.r.quits(p, why)
 		close(p.ended)
 		p.conn.Close()
 		if p.conn.incoming {

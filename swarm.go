@@ -282,18 +282,24 @@ func (d *Download) ban(piece int, liars []any) {
 			}
 		}
 	}
-	// If blocks can be checked by their own hashes, the right blocks of a liar are kept.
-	if len(liars) > 0 && !d.exposes() {
+	switch {
+	case len(liars) == 0:
+	case d.exposes(): // blocks can be checked by their own hashes, so the right blocks of a liar are kept
+		d.picker.Distrust(d.isBanned)
+	default:
 		d.disown()
 	}
 }
 
+// isBanned reports whether the origin of blocks is a banned peer. The caller holds d.mu.
+func (d *Download) isBanned(origin any) bool {
+	addr, ok := origin.(netip.AddrPort)
+	return ok && d.discovery.candidates.Banned(addr)
+}
+
 // disown drops all unverified blocks that banned peers sent, so that they are fetched again. The caller holds d.mu.
 func (d *Download) disown() {
-	for _, id := range d.picker.Disown(func(origin any) bool {
-		addr, ok := origin.(netip.AddrPort)
-		return ok && d.discovery.candidates.Banned(addr)
-	}) {
+	for _, id := range d.picker.Disown(d.isBanned) {
 		d.dropBlock(id)
 	}
 	d.pending.freed = true

@@ -66,3 +66,18 @@ func TestManyPeersSilentAboutHashes(t *testing.T) {
 		require.Less(t, m.client.took, 30*time.Second)
 	})
 }
+
+// If no peer sends the hashes of blocks of version 2, the blocks of a known liar are the first to be fetched again, as in version 1.
+func TestLiarBesidePeersWithoutHashes(t *testing.T) {
+	found(t, newSimVersion(V2, false, 1, 1<<20, 32<<20), func(t *testing.T, m *simMeeting) {
+		for range 3 {
+			m.meet(t, 500e3, simpeer.Script{Fast: true, RefusesHashes: true})
+		}
+		liar := m.meet(t, 1.5e6, simpeer.Script{Fast: true, Corrupt: 20, RefusesHashes: true})
+		m.run(t, time.Hour)
+		wasted, sent := m.client.Stats().Wasted, liar.Host.Sent()
+		t.Logf("%d bytes wasted, the liar sent %d", wasted, sent)
+		require.True(t, m.client.banned(liar.Addr()))
+		require.Less(t, wasted, sent*3/2)
+	})
+}

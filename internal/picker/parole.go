@@ -153,12 +153,17 @@ func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []in
 	return accused
 }
 
-// Disown drops the blocks that known liars sent, in all pieces that are not complete, and returns them. liar reports whether an
-// origin is a known liar. When a piece fails later, the blocks of these liars are fetched again first.
-func (pk *Picker) Disown(liar func(origin any) bool) (dropped []Block) {
+// Distrust records known liars: liar reports whether an origin is one. When a piece fails later, the blocks of these liars are
+// fetched again first.
+func (pk *Picker) Distrust(liar func(origin any) bool) {
 	for n, origin := range pk.senders.origins {
 		pk.senders.liars[n] = pk.senders.liars[n] || liar(origin)
 	}
+}
+
+// Disown distrusts known liars, drops the blocks that they sent, in all pieces that are not complete, and returns these.
+func (pk *Picker) Disown(liar func(origin any) bool) (dropped []Block) {
+	pk.Distrust(liar)
 	for _, p := range pk.startedInOrder() {
 		if p.left == 0 {
 			continue // the piece is being hashed, which shows whether its blocks are false

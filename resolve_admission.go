@@ -58,7 +58,7 @@ func (r *resolver) admit(k *connection, now time.Time) (twice int, ok bool) {
 	for p := range r.peers {
 		if p.closing == nil {
 			c := p.conn.identify(p.id)
-			c.Old, c.Idle = now.Sub(p.joined) > peerlist.AtOnce, p.earned.IsZero()
+			c.Age, c.Idle = now.Sub(p.joined), p.earned.IsZero()
 			all = append(all, c)
 		}
 	}

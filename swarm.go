@@ -336,7 +336,7 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {
 			c := p.conn.identify(p.number)
-			c.Old, c.Idle = now.Sub(p.joined) > peerlist.AtOnce, !p.gave()
+			c.Age, c.Idle = now.Sub(p.joined), !p.gave()
 			all = append(all, c)
 		}
 	}

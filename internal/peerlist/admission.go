@@ -39,7 +39,7 @@ type Connection struct {
 	Incoming bool // the peer made it
 
 	Named bool // the user named the address, which we dialled
-	Old   bool // it has been there for longer than two dials at once may lie apart
+	Age   time.Duration
 	Idle  bool // it has not been useful yet
 }
 
@@ -60,13 +60,15 @@ func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, 
 			continue
 		}
 		same++
-		if p.PeerID != k.PeerID || p.Incoming == k.Incoming || p.Old && k.Named && p.Idle {
+		if p.PeerID != k.PeerID || p.Incoming == k.Incoming || p.Age > AtOnce && k.Named && p.Idle {
 			continue
 		}
-		if oursIsLower := string(own[:]) < string(k.PeerID[:]); p.Old || k.Incoming == oursIsLower {
+		if oursIsLower := string(own[:]) < string(k.PeerID[:]); p.Age > AtOnce || k.Incoming == oursIsLower {
 			return 0, false
 		}
-		twice = p.ID
+		if p.Age <= AtOnce/2 { // longer ago, the peer may count it as earlier, and close the newcomer
+			twice = p.ID
+		}
 	}
 	if twice != 0 {
 		return twice, true

@@ -3,6 +3,7 @@ package peerlist
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -43,17 +44,23 @@ func TestAdmit(t *testing.T) {
 		"we dialled too, and ours is lower": {
 			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: public, PeerID: high, Incoming: true}}, false, 7, true,
 		},
+		"one dialled so much later that the other may find it too late": {
+			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Age: AtOnce - time.Second}}, false, 0, true,
+		},
+		"but not if ours is lower": {
+			Connection{Addr: public, PeerID: high, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: high, Age: AtOnce - time.Second}}, false, 0, false,
+		},
 		"one dialled later, whatever the ids": {
-			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Old: true, Idle: true}}, false, 0, false,
+			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Age: time.Minute, Idle: true}}, false, 0, false,
 		},
 		"one that we dialled later": {
-			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: public, PeerID: high, Incoming: true, Old: true, Idle: true}}, false, 0, false,
+			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: public, PeerID: high, Incoming: true, Age: time.Minute, Idle: true}}, false, 0, false,
 		},
 		"the user's own, later, where nothing came of the other": {
-			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Old: true, Idle: true}}, false, 0, true,
+			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Age: time.Minute, Idle: true}}, false, 0, true,
 		},
 		"the user's own, where something did": {
-			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Old: true}}, false, 0, false,
+			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Age: time.Minute}}, false, 0, false,
 		},
 		"the user's own, behind a crowd": {Connection{Addr: public, PeerID: low, Named: true}, times(3, Connection{Addr: public, Incoming: true}), false, 0, true},
 		"one that replaces another, where there is no room": {

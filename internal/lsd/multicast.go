@@ -9,7 +9,7 @@ import (
 
 // ListenMulticast opens a socket that hears what is sent to a group in the local network, over an interface and from one of
 // its addresses, or those that the system chooses if they are zero. Other programs may listen at the same port, and hear
-// what we say.
+// what we say. What is sent to this machine alone is not heard, except on Windows.
 func ListenMulticast(network string, group netip.AddrPort, device *net.Interface, from netip.Addr) (net.PacketConn, error) {
 	conn, err := net.ListenMulticastUDP(network, device, net.UDPAddrFromAddrPort(group))
 	if err != nil {
@@ -29,5 +29,5 @@ func ListenMulticast(network string, group netip.AddrPort, device *net.Interface
 		conn.Close()
 		return nil, fmt.Errorf("multicast to this machine: %w", err)
 	}
-	return conn, nil
+	return groupOnly(conn, group.Addr().Is6()), nil
 }

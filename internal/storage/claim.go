@@ -80,9 +80,9 @@ func (s *fileStore) claim(wanted []bool) (undo func(), err error) {
 			others = append(others, i)
 		}
 	}
-	undo, err = s.claimOn(s.disk, files)
+	undoWanted, err := s.claimOn(s.disk, files)
 	if err != nil || len(others) == 0 {
-		return undo, err
+		return undoWanted, err
 	}
 	files = nil
 	for _, i := range others {
@@ -90,7 +90,7 @@ func (s *fileStore) claim(wanted []bool) (undo func(), err error) {
 	}
 	taken, undoOthers, err := s.claimEach(files)
 	if err != nil {
-		undo()
+		undoWanted()
 		return nil, err
 	}
 	for _, k := range taken {
@@ -99,7 +99,7 @@ func (s *fileStore) claim(wanted []bool) (undo func(), err error) {
 	if len(taken) > 0 && s.resumed != nil {
 		s.confirm(s.resumed)
 	}
-	return func() { undoOthers(); undo() }, nil
+	return func() { undoOthers(); undoWanted() }, nil
 }
 
 // claimOn claims files on a disk. If the system runs out of handles, it closes open files that are not in use.

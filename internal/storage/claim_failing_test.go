@@ -134,3 +134,25 @@ func TestAnAliasIsNotOverlookedWithoutAHandle(t *testing.T) {
 	require.Equal(t, bits.Full(2), s.Present())
 	require.NoError(t, s.Close())
 }
+
+// If a choice is refused after its claims, these end, those of files that are here and not wanted too.
+func TestARefusedChoiceBesideFilesThatAreHere(t *testing.T) {
+	tor, content := testContent(50, 100, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(only(tor, func(i int) bool { return i == 0 })))
+	writePiece(t, tor, s, content, 0)
+	require.NoError(t, s.Close())
+
+	s = openForgetful(t, tor, d)
+	d.Fail = func(call, _ string) error {
+		if call == "lock" {
+			return syscall.EIO
+		}
+		return nil
+	}
+	require.ErrorIs(t, s.SetWanted(only(tor, func(i int) bool { return i == 1 })), syscall.EIO)
+	d.Fail = nil
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.Close())
+}

@@ -21,7 +21,12 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-const maxRedirects = 5
+const (
+	maxRedirects = 5
+	// maxConns is how many connections are tried for one URL. A transport tries another one at once, and without end, after a
+	// server has ended one before it took the request.
+	maxConns = 8
+)
 
 // guardKey is the context key of the *Guard of a request.
 type guardKey struct{}
@@ -43,6 +48,7 @@ type Guard struct {
 	redirected atomic.Bool
 	u          atomic.Pointer[url.URL] // that is asked for
 	direct     atomic.Bool             // by no proxy: the address of the connection is that of u
+	conns      atomic.Int32            // tried for u
 
 	turn func(ctx context.Context, addr netip.Addr) error // of Pace, or nil
 	took atomic.Bool                                      // the turn of the next connection
@@ -57,6 +63,7 @@ var (
 	ErrInward   = errors.New("redirected from a public address to a private one")
 	ErrRedirect = fmt.Errorf("more than %d redirects", maxRedirects)
 	ErrScheme   = errors.New("redirected to a URL that is neither http nor https")
+	ErrConns    = fmt.Errorf("%d connections ended before they took the request", maxConns)
 )
 
 // New returns a guard for one request. The rule is for what a stranger named; nil is for what the user did. direct reports
@@ -88,6 +95,7 @@ func (g *Guard) Origin() Origin { return Origin{g.public.Load(), g.connected.Loa
 // they are known.
 func (g *Guard) checkURL(u *url.URL) error {
 	g.u.Store(u)
+	g.conns.Store(0)
 	g.direct.Store(g.isDirect(u))
 	return g.check(u.Hostname(), true)
 }
@@ -150,6 +158,11 @@ func (g *Guard) check(host string, direct bool) error {
 func (g *Guard) Watch(ctx context.Context, cancel context.CancelCauseFunc) context.Context {
 	ctx = context.WithValue(ctx, guardKey{}, g)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) {
+			if g.conns.Add(1) > maxConns {
+				cancel(ErrConns)
+			}
+		},
 		GotConn: func(c httptrace.GotConnInfo) {
 			host, _, err := net.SplitHostPort(c.Conn.RemoteAddr().String())
 			if err != nil {

@@ -15,6 +15,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/account"
+	"github.com/shoal-go/torrent/internal/httpguard"
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
@@ -247,5 +250,33 @@ func TestServerThatSwitchesProtocols(t *testing.T) {
 		began := time.Now()
 		end()
 		require.Less(t, time.Since(began), time.Second)
+	})
+}
+
+// A server that ends each HTTP/2 connection before it takes a request is not connected to again and again.
+func TestServerThatGoesAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var made atomic.Int32
+		client := NewHTTPClient(HTTPConfig{NoProxy: true, Dial: func(context.Context, string, string, func(string) error) (net.Conn, error) {
+			made.Add(1)
+			ours, theirs := net.Pipe()
+			context.AfterFunc(t.Context(), func() { theirs.Close() })
+			go io.Copy(io.Discard, theirs)
+			go theirs.Write([]byte{
+				0, 0, 0, 4, 0, 0, 0, 0, 0, // settings
+				0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // GOAWAY
+			})
+			time.Sleep(time.Millisecond)
+			return ours, nil
+		}})
+		var http2 http.Protocols
+		http2.SetUnencryptedHTTP2(true)
+		for _, transport := range client.Transport.(*dualTransport).by {
+			transport.Protocols = &http2
+		}
+		a := New(Config{HTTP: client, Pace: NewPace(), Account: account.New(0)})
+		_, err := a.getHTTP(t.Context(), "http://h.example/announce", netaddr.IPv4, true)
+		require.ErrorIs(t, err, httpguard.ErrConns)
+		require.LessOrEqual(t, made.Load(), int32(10))
 	})
 }

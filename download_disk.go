@@ -27,7 +27,9 @@ type diskState struct {
 	saving     bool
 	nextSave   time.Time
 
-	sidecar sync.Mutex // held while the sidecar is written, from when it is decided what it claims; not guarded by mu
+	// sidecar is held while the sidecar is written, from when it is decided what it claims, and while the store accepts changed
+	// files. It is taken before mu.
+	sidecar sync.Mutex
 }
 
 // failedToRead records that storage could not read a byte back.

@@ -53,6 +53,9 @@ func (d *Download) doubt(pieces ...int) (hashed <-chan struct{}) {
 		which.Add(piece)
 	}
 	d.distrust(which)
+	// No sidecar claims what was verified before for a file as the store accepts it.
+	d.disk.sidecar.Lock()
+	defer d.disk.sidecar.Unlock()
 	for _, piece := range pieces {
 		for {
 			changed, err := d.store.Refresh(piece, which)

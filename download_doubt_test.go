@@ -164,3 +164,18 @@ func TestTheErrorThatEndedStays(t *testing.T) {
 	d.recheck(0, storage.ErrChanged)
 	require.ErrorIs(t, d.Stats().StorageError, why)
 }
+
+// No sidecar is written while a changed file is accepted: it would claim what was verified before for the file as it is now.
+func TestNoSidecarIsWrittenWhileAFileIsAccepted(t *testing.T) {
+	d, s := shareWatched(t)
+	refreshed := 0
+	s.refresh = func(int) {
+		refreshed++
+		if d.disk.sidecar.TryLock() {
+			d.disk.sidecar.Unlock()
+			t.Error("a sidecar could be written")
+		}
+	}
+	d.doubt(0)
+	require.Positive(t, refreshed)
+}

@@ -259,7 +259,7 @@ func (d *Download) mayComplete() bool {
 
 // secureContent checks that no other program has changed the files, and saves a sidecar for a later choice of more
 // files. It reports whether the download is complete, and which pieces and blocks are there. The caller holds
-// d.selection.choosing.
+// d.selection.choosing and d.disk.sidecar.
 func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok bool) {
 	d.mu.Lock()
 	if d.lacking() || d.selection.choice.chosen == 0 || d.disk.rechecks > 0 {
@@ -269,6 +269,8 @@ func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok 
 	have, partial = d.picker.Verified().Clone(), d.partial()
 	d.mu.Unlock()
 	if piece, err := d.store.AnyChanged(have); piece >= 0 {
+		d.disk.sidecar.Unlock()
+		defer d.disk.sidecar.Lock()
 		d.recheck(piece, err) // another program wrote to the files: what it changed is fetched again
 		d.doubtChanged()      // and it may have written to many
 		d.signal()

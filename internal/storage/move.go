@@ -61,6 +61,7 @@ type move struct {
 	mu      sync.Mutex
 	written map[int][]span // what was written to a file since its copy began, and is not copied yet
 	void    map[int]bool   // files that must be copied again as a whole
+	doubted map[int]bool   // files that another program changed, for which nothing is claimed
 }
 
 // span is a range of bytes of a file, from before to.
@@ -120,7 +121,7 @@ func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func
 	m := &move{
 		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
 		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string),
-		written: make(map[int][]span), void: make(map[int]bool),
+		written: make(map[int][]span), void: make(map[int]bool), doubted: make(map[int]bool),
 	}
 	have, _ := claims()
 	wasLocked, err := m.begin(have)

@@ -118,3 +118,30 @@ func TestMoveLeavesWhatAnEarlierRunFound(t *testing.T) {
 	require.Equal(t, []int{0}, pieces(verified(t, tor, s)))
 	require.NoError(t, s.Close())
 }
+
+// Of a file that another program changes after the claims for the sidecar were taken, and that Refresh then accepts, nothing is
+// claimed.
+func TestMoveClaimsNothingOfWhatIsAccepted(t *testing.T) {
+	tor, content := testContent(50, 100, 100, 100)
+	old, dir := t.TempDir(), t.TempDir()
+	s := openDirectory(t, tor, old)
+	require.NoError(t, s.SetWanted(all(tor)))
+	have := set(6, 0, 1, 2, 3)
+	for piece := range have.All() {
+		writePiece(t, tor, s, content, piece)
+	}
+	calls := 0
+	claims := func() (bits.Set, map[int]bits.Set) {
+		if calls++; calls == 2 {
+			require.NoError(t, os.WriteFile(filepath.Join(old, "d", "1"), make([]byte, 90), 0o666))
+			_, err := s.Refresh(2, bits.Full(6))
+			require.NoError(t, err)
+		}
+		return have, nil
+	}
+	require.NoError(t, s.Move(t.Context(), dir, claims, func(int64, int64) {}))
+	require.Equal(t, 2, calls)
+	require.NoError(t, s.Close())
+	claimed, _ := openDirectory(t, tor, dir).LoadResume()
+	require.Equal(t, []int{0, 1}, pieces(claimed))
+}

@@ -183,7 +183,7 @@ func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 		r.files[i] = resumeStamp{size: noFile}
 		if info, ok := m.after[i]; ok {
 			r.files[i] = resumeStamp{info.Size, info.Mtime}
-			if s.compare(i) != nil {
+			if s.compare(i) != nil || m.doubted[i] {
 				r.files[i] = resumeStamp{} // changed by another program
 			}
 		}

@@ -34,10 +34,11 @@ func (m *move) wrote(i int, bufs [][]byte, off int64) {
 	m.written[i] = spans
 }
 
-// accepted records that another program changed the old file i, so that a copy no longer equals it.
+// accepted records that another program changed the old file i, so that a copy no longer equals it and no claim holds.
 func (m *move) accepted(i int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.doubted[i] = true
 	if _, begun := m.written[i]; begun {
 		m.void[i] = true
 	}

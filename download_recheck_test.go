@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"io/fs"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -206,4 +208,28 @@ func TestPaddingIsNotHashedAgain(t *testing.T) {
 	require.NoError(t, d.Recheck(t.Context()))
 	require.EqualValues(t, blockSize, d.Stats().Checked)
 	require.True(t, d.Verified().Has(0))
+}
+
+// Recheck used to crash the program if it found a piece right that peers had spoiled, and for which no blocks were compared.
+func TestRecheckFindsWhatPeersSpoiled(t *testing.T) {
+	found(t, newSimContent(1, 2*blockSize, 2*blockSize), func(t *testing.T, m *simMeeting) {
+		m.options.Peers = []netip.AddrPort{
+			m.meet(t, 1e6, simpeer.Script{Fast: true, StallAfter: 1}).Addr(),
+			m.meet(t, 1e6, simpeer.Script{Fast: true, StallAfter: 1, Corrupt: 1}).Addr(),
+		}
+		store := newSimStorage(m.content)
+		m.options.Storage = store.open
+		m.host = m.net.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond)
+		m.client = simStart(t.Context(), t, m.host, m.content, nil, &m.options, nil)
+		d := m.client.Download
+		for e := range d.Events(t.Context()) {
+			if e.Kind == PieceFailed {
+				break
+			}
+		}
+		store.fill()
+		require.NoError(t, d.Recheck(t.Context()))
+		<-d.Done()
+		require.True(t, d.Stats().Complete)
+	})
 }

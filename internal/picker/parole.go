@@ -203,14 +203,14 @@ func (pk *Picker) barred(s *Supplier, p *startedPiece) bool {
 	})
 }
 
-// clear removes the suspicion of piece i, which has passed. digests has a digest of each of its true blocks. It returns the
-// origins of the suppliers that sent other blocks.
+// clear removes the suspicion of piece i, which has passed. digests has a digest of each of its true blocks, or is nil if these are
+// not known. It returns the origins of the suppliers that sent other blocks.
 func (pk *Picker) clear(i int, digests []uint64) (liars []any) {
 	u := pk.spoiled[int32(i)]
-	if u == nil {
+	delete(pk.spoiled, int32(i))
+	if u == nil || digests == nil {
 		return nil
 	}
-	delete(pk.spoiled, int32(i))
 	for _, a := range u.attempts {
 		for k, sender := range a.senders {
 			if sender >= 0 && a.digests[k] != digests[k] && !slices.Contains(liars, pk.senders.origins[sender]) {

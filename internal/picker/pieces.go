@@ -32,8 +32,8 @@ func (pk *Picker) Prioritise(i int, priority uint8) (cancel []Request) {
 
 // Passed records that piece i is complete, matches its hash and is stored. The caller cancels the requests in cancel.
 //
-// digests has a digest of each block. It is needed only if Started reports that the piece is on parole. liars are the origins of
-// the suppliers that sent other blocks before.
+// digests has a digest of each block. It is needed only if suppliers sent the piece and Started reports that it is on parole. liars
+// are the origins of the suppliers that sent other blocks before.
 func (pk *Picker) Passed(i int, digests []uint64) (cancel []Request, liars []any) {
 	liars = pk.clear(i, digests)
 	if p := pk.started[int32(i)]; p != nil {

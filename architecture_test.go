@@ -159,6 +159,7 @@ func TestSocketsAreOpenedInOnePlace(t *testing.T) {
 		"internal/udpmux/mux.go net.ListenConfig",          // without a Config.Listen
 		"internal/tracker/http.go net.Dialer",              // without an HTTPConfig.Dial
 		"internal/tracker/http.go http.Transport",          // by HTTPConfig.Dial
+		"internal/tracker/guard.go http.Transport",         // only looked at
 		"internal/portmap/upnp.go http.Transport",          // by Config.Dial
 	}
 	for _, dir := range append(internalPackages(t), ".") {

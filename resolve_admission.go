@@ -64,7 +64,7 @@ func (r *resolver) admit(k *connection, now time.Time) (twice int, ok bool) {
 	}
 	newcomer := k.identify(0)
 	newcomer.Named = !k.incoming && r.discovery.candidates.Named(k.addr)
-	return peerlist.Admit(r.client.identity(r.discovery.hashes.first).id, newcomer, all, false)
+	return peerlist.Admit(r.client.identity(r.discovery.hashes.first).id, newcomer, all)
 }
 
 // replace counts a connection that takes the place of another one to the same peer, which it ends. It reports false if that is 0,

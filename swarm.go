@@ -342,7 +342,7 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	}
 	newcomer := k.identify(0)
 	newcomer.Named = !k.incoming && d.discovery.candidates.Named(k.addr)
-	twice, ok := peerlist.Admit(d.identity.id, newcomer, all, d.swarm.live+d.discovery.candidates.Dialling() >= d.maxPeers())
+	twice, ok := peerlist.Admit(d.identity.id, newcomer, all)
 	if !ok {
 		return false
 	}
@@ -354,7 +354,8 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	if k.incoming && d.swarm.idlers.Has(k.addr.Addr(), now) && !d.hasPlacesLeft(now) {
 		return false // it lost its place lately because it gave nothing
 	}
-	if d.takePlace(k, now) {
+	full := d.swarm.live+d.discovery.candidates.Dialling() >= d.maxPeers()
+	if !(full && peerlist.Crowded(newcomer, all)) && d.takePlace(k, now) {
 		return true
 	}
 	out, ok := peerlist.Displaced(now, d.worths(now), k.addr.Addr())

@@ -49,11 +49,11 @@ const AtOnce = 20 * time.Second
 // Admit decides whether to admit another connection beside the existing ones. If both ends dialled each other at
 // once, both keep the connection made by the lower peer id; twice is the id of the connection that it replaces, in whose place it
 // is to be admitted whatever else holds, or 0. Otherwise the peer, which decides likewise, may have closed the one while we close
-// the other. own is our peer id, and full reports that there is no room for more.
+// the other. own is our peer id.
 //
 // A peer id is only a claim, and a peer that shares an address with another may have learned its id. So later on no
 // connection replaces another. A peer that the user named is admitted beside one that was useless.
-func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, ok bool) {
+func Admit(own [20]byte, k Connection, all []Connection) (twice int, ok bool) {
 	same := 0
 	for _, p := range all {
 		if p.Addr != k.Addr {
@@ -73,10 +73,18 @@ func Admit(own [20]byte, k Connection, all []Connection, full bool) (twice int, 
 	if twice != 0 {
 		return twice, true
 	}
-	// Any number of peers may share a local address, but they take no place from others, and none that others are
-	// being dialled for.
-	if same >= MaxPerAddress && !k.Named && (!netaddr.IsLocal(k.Addr) || k.Incoming && full) {
-		return 0, false
+	return 0, same < MaxPerAddress || k.Named || netaddr.IsLocal(k.Addr)
+}
+
+// Crowded reports whether k is one of many that peers made from one local address. Any number of peers may share it, such as all
+// that a router or a container forwards to us. But they take no free place that others are being dialled for: if there are no
+// more, one has to make room (Displaced).
+func Crowded(k Connection, all []Connection) bool {
+	same := 0
+	for _, p := range all {
+		if p.Addr == k.Addr {
+			same++
+		}
 	}
-	return 0, true
+	return k.Incoming && netaddr.IsLocal(k.Addr) && same >= MaxPerAddress
 }

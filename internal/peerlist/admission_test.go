@@ -21,59 +21,67 @@ func TestAdmit(t *testing.T) {
 	for name, tc := range map[string]struct {
 		k     Connection
 		all   []Connection
-		full  bool
 		twice int
 		ok    bool
 	}{
-		"the first":                       {Connection{Addr: public}, nil, true, 0, true},
-		"others are elsewhere":            {Connection{Addr: public}, times(9, Connection{Addr: private}), false, 0, true},
-		"a third of a public address":     {Connection{Addr: public}, times(2, Connection{Addr: public}), false, 0, true},
-		"a fourth of a public address":    {Connection{Addr: public}, times(3, Connection{Addr: public}), false, 0, false},
-		"a fourth of a private address":   {Connection{Addr: private, PeerID: low, Incoming: true}, times(3, Connection{Addr: private}), false, 0, true},
-		"a fourth where there is no room": {Connection{Addr: private, PeerID: low, Incoming: true}, times(3, Connection{Addr: private}), true, 0, false},
-		"a fourth that we dialled":        {Connection{Addr: private}, times(3, Connection{Addr: private}), true, 0, true},
+		"the first":                     {Connection{Addr: public}, nil, 0, true},
+		"others are elsewhere":          {Connection{Addr: public}, times(9, Connection{Addr: private}), 0, true},
+		"a third of a public address":   {Connection{Addr: public}, times(2, Connection{Addr: public}), 0, true},
+		"a fourth of a public address":  {Connection{Addr: public}, times(3, Connection{Addr: public}), 0, false},
+		"a fourth of a private address": {Connection{Addr: private, PeerID: low, Incoming: true}, times(3, Connection{Addr: private}), 0, true},
+		"a fourth that we dialled":      {Connection{Addr: private}, times(3, Connection{Addr: private}), 0, true},
 		"the other dialled too, and its id is lower": {
-			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low}}, false, 7, true,
+			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low}}, 7, true,
 		},
 		"the other dialled too, and ours is lower": {
-			Connection{Addr: public, PeerID: high, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: high}}, false, 0, false,
+			Connection{Addr: public, PeerID: high, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: high}}, 0, false,
 		},
 		"we dialled too, and its id is lower": {
-			Connection{Addr: public, PeerID: low}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true}}, false, 0, false,
+			Connection{Addr: public, PeerID: low}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true}}, 0, false,
 		},
 		"we dialled too, and ours is lower": {
-			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: public, PeerID: high, Incoming: true}}, false, 7, true,
+			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: public, PeerID: high, Incoming: true}}, 7, true,
 		},
 		"one dialled so much later that the other may find it too late": {
-			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Age: AtOnce - time.Second}}, false, 0, true,
+			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Age: AtOnce - time.Second}}, 0, true,
 		},
 		"but not if ours is lower": {
-			Connection{Addr: public, PeerID: high, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: high, Age: AtOnce - time.Second}}, false, 0, false,
+			Connection{Addr: public, PeerID: high, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: high, Age: AtOnce - time.Second}}, 0, false,
 		},
 		"one dialled later, whatever the ids": {
-			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Age: time.Minute, Idle: true}}, false, 0, false,
+			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Age: time.Minute, Idle: true}}, 0, false,
 		},
 		"one that we dialled later": {
-			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: public, PeerID: high, Incoming: true, Age: time.Minute, Idle: true}}, false, 0, false,
+			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: public, PeerID: high, Incoming: true, Age: time.Minute, Idle: true}}, 0, false,
 		},
 		"the user's own, later, where nothing came of the other": {
-			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Age: time.Minute, Idle: true}}, false, 0, true,
+			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Age: time.Minute, Idle: true}}, 0, true,
 		},
 		"the user's own, where something did": {
-			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Age: time.Minute}}, false, 0, false,
+			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Age: time.Minute}}, 0, false,
 		},
-		"the user's own, behind a crowd": {Connection{Addr: public, PeerID: low, Named: true}, times(3, Connection{Addr: public, Incoming: true}), false, 0, true},
+		"the user's own, behind a crowd": {Connection{Addr: public, PeerID: low, Named: true}, times(3, Connection{Addr: public, Incoming: true}), 0, true},
 		"one that replaces another, where there is no room": {
-			Connection{Addr: public, PeerID: low, Incoming: true}, append(times(3, Connection{Addr: public}), Connection{ID: 7, Addr: public, PeerID: low}), true, 7, true,
+			Connection{Addr: public, PeerID: low, Incoming: true}, append(times(3, Connection{Addr: public}), Connection{ID: 7, Addr: public, PeerID: low}), 7, true,
 		},
 		"the same id at another address": {
-			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: private, PeerID: high, Incoming: true}}, false, 0, true,
+			Connection{Addr: public, PeerID: high}, []Connection{{ID: 7, Addr: private, PeerID: high, Incoming: true}}, 0, true,
 		},
 	} {
-		twice, ok := Admit(own, tc.k, tc.all, tc.full)
+		twice, ok := Admit(own, tc.k, tc.all)
 		require.Equal(t, tc.ok, ok, name)
 		require.Equal(t, tc.twice, twice, name)
 	}
+}
+
+func TestCrowded(t *testing.T) {
+	public, private := netip.MustParseAddr("80.0.0.1"), netip.MustParseAddr("10.0.0.1")
+	there := []Connection{{Addr: private}, {Addr: public}, {Addr: private}, {Addr: public}, {Addr: public}}
+	require.False(t, Crowded(Connection{Addr: private, Incoming: true}, there))
+	there = append(there, Connection{Addr: private, Incoming: true})
+	require.True(t, Crowded(Connection{Addr: private, Incoming: true}, there))
+	require.False(t, Crowded(Connection{Addr: private}, there), "we dialled it")
+	require.False(t, Crowded(Connection{Addr: public, Incoming: true}, there), "Admit refuses it")
 }
 
 func TestShed(t *testing.T) {

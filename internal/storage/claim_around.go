@@ -16,8 +16,8 @@ import (
 // A claimTable answers who has claimed what in one directory, other than one owner.
 type claimTable interface {
 	any() (owner [20]byte, ok bool)
+	// claimed returns the owner of a claim on name, on a directory that holds it or on something below it.
 	claimed(name string) (owner [20]byte, ok bool)
-	claimedBelow(name string) (owner [20]byte, ok bool)
 	claimedFile(id FileID) (owner [20]byte, ok bool)
 }
 
@@ -31,8 +31,6 @@ func taken(t claimTable, files []Claim, within func(string) (string, bool)) erro
 	if !some {
 		return nil
 	}
-	near := make(map[string]bool) // directly in the directory: whether there may be claims at or below it
-	free := make(map[string]bool) // paths that no other owner has claimed, nor what leads to them
 	claimed := func(f Claim) (by [20]byte, ok bool) {
 		name, ok := within(f.Path)
 		switch {
@@ -42,24 +40,8 @@ func taken(t claimTable, files []Claim, within func(string) (string, bool)) erro
 			return someone, true
 		}
 		for _, name := range f.names(name) {
-			first := firstElements(name, 1)
-			if _, asked := near[first]; !asked {
-				_, near[first] = t.claimed(first)
-				if !near[first] {
-					_, near[first] = t.claimedBelow(first)
-				}
-			}
-			if !near[first] {
-				continue
-			}
-			if by, ok := t.claimedBelow(name); ok {
+			if by, ok := t.claimed(name); ok {
 				return by, true
-			}
-			for p := name; p != "." && !free[p]; p = above(p) {
-				if by, ok := t.claimed(p); ok {
-					return by, true
-				}
-				free[p] = true
 			}
 		}
 		if f.ID == (FileID{}) || f.New {

@@ -169,7 +169,7 @@ func (c *claimant) unlock() {
 
 // locked returns a *Claimed if another process or client has claimed one of the files for another owner than c.
 func (e *claimDir) locked(c *claimant, files []Claim, within func(string) (string, bool)) error {
-	return taken(foreign{e, c.owner}, files, within)
+	return taken(foreign{e, c.owner, make(map[string]bool), make(map[string]bool)}, files, within)
 }
 
 // alone keeps other processes from claiming in the same directory until done is called. It waits for them at most one second.
@@ -235,6 +235,8 @@ func (e *claimDir) wholeOwner(who int64) (hash [20]byte, taken bool) {
 type foreign struct {
 	*claimDir
 	owner [20]byte
+	near  map[string]bool // directly in the directory: whether there may be claims at or below it
+	free  map[string]bool // paths that no other owner has claimed, nor what leads to them
 }
 
 func (t foreign) any() ([20]byte, bool) {
@@ -248,9 +250,30 @@ func (t foreign) at(kind byte, name string) ([20]byte, bool) {
 	return t.others(claimAt(kind, name), 1, 0, 1<<ownerBits)
 }
 
-func (t foreign) claimed(name string) ([20]byte, bool)      { return t.at(claimPath, name) }
-func (t foreign) claimedBelow(name string) ([20]byte, bool) { return t.at(claimBelow, name) }
-func (t foreign) claimedFile(id FileID) ([20]byte, bool)    { return t.at(claimFile, identity(id)) }
+func (t foreign) claimed(name string) (by [20]byte, ok bool) {
+	first := firstElements(name, 1)
+	if _, asked := t.near[first]; !asked {
+		_, t.near[first] = t.at(claimPath, first)
+		if !t.near[first] {
+			_, t.near[first] = t.at(claimBelow, first)
+		}
+	}
+	if !t.near[first] {
+		return by, false
+	}
+	if by, ok := t.at(claimBelow, name); ok {
+		return by, true
+	}
+	for p := name; p != "." && !t.free[p]; p = above(p) {
+		if by, ok := t.at(claimPath, p); ok {
+			return by, true
+		}
+		t.free[p] = true
+	}
+	return by, false
+}
+
+func (t foreign) claimedFile(id FileID) ([20]byte, bool) { return t.at(claimFile, identity(id)) }
 
 // others returns another owner whose number is at least from and less than to. What has the number k is held at base + k*step.
 func (t foreign) others(base, step, from, to int64) (owner [20]byte, ok bool) {

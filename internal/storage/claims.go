@@ -35,10 +35,9 @@ type claimDir struct {
 	locks lockTable
 
 	claimants map[[20]byte]*claimant
-	at        map[string]*claimant         // the names that are claimed
-	below     map[string]map[*claimant]int // directories to the number of claims, and of directories with claims, directly in them
-	files     map[FileID]*claimant         // the files that are claimed by identity
-	most      int                          // of the names that were ever claimed since at was made
+	names     claimedNames         // what is claimed by name
+	files     map[FileID]*claimant // what is claimed by identity
+	most      int                  // of the identities that were ever claimed since files was made
 }
 
 // A claimant is the claims of one owner in one directory. They end when all its Disks of the directory are closed. Guarded by
@@ -47,7 +46,7 @@ type claimant struct {
 	owner [20]byte
 	dir   *claimDir
 	disks int
-	names []string
+	names int // how many it has in dir.names
 	ids   []FileID
 	locks ownLocks
 }
@@ -116,7 +115,7 @@ func (r *Claims) join(e *claimDir, owner [20]byte) *claimant {
 	if c == nil {
 		if e.claimants == nil {
 			e.claimants = make(map[[20]byte]*claimant)
-			e.renew()
+			e.files = make(map[FileID]*claimant)
 		}
 		c = &claimant{owner: owner, dir: e}
 		e.claimants[owner] = c
@@ -132,32 +131,14 @@ func (r *Claims) leave(c *claimant) {
 	last := c.disks == 0
 	if last {
 		delete(c.dir.claimants, c.owner)
-		for _, name := range c.names {
-			c.dir.remove(name, c)
-		}
+		c.removeNames(func(string) bool { return true })
 		c.removeIDs(c.ids)
-		c.dir.renew()
 	}
 	r.mu.Unlock()
 	if last {
 		c.unlock()
 	}
 	r.drop(c.dir)
-}
-
-// renew makes the maps of claims again if most of what was in them is gone, because a map keeps its memory.
-func (e *claimDir) renew() {
-	if e.at == nil || e.most >= 1024 && len(e.at) < e.most/4 {
-		e.at, e.below, e.files = copied(e.at), copied(e.below), copied(e.files)
-		e.most = len(e.at)
-	}
-}
-
-// copied is maps.Clone, except that the result has room for no more than there is.
-func copied[K comparable, V any](m map[K]V) map[K]V {
-	c := make(map[K]V, len(m))
-	maps.Copy(c, m)
-	return c
 }
 
 // claim claims files, unless another owner has claimed one of them in c's directory or in one of the nested ones: then it returns
@@ -178,12 +159,12 @@ func (r *Claims) claim(c *claimant, files []Claim, nested []nestedDir) (undo fun
 	if err != nil {
 		return nil, err
 	}
-	had, hadIDs := len(c.names), len(c.ids)
+	var names []string
+	had := len(c.ids)
 	for _, f := range files {
 		for _, name := range f.names(f.Path) {
-			if c.dir.at[name] == nil {
-				c.dir.add(name, c)
-				c.names = append(c.names, name)
+			if c.dir.names.at(name) == nil {
+				names = append(names, name)
 			}
 		}
 		if f.ID != (FileID{}) && c.dir.files[f.ID] != c {
@@ -191,21 +172,26 @@ func (r *Claims) claim(c *claimant, files []Claim, nested []nestedDir) (undo fun
 			c.ids = append(c.ids, f.ID)
 		}
 	}
-	names, ids := slices.Clone(c.names[had:]), slices.Clone(c.ids[hadIDs:])
+	c.dir.most = max(c.dir.most, len(c.dir.files))
+	slices.Sort(names)
+	names = slices.Compact(names)
+	c.dir.names.add(names, c)
+	c.names += len(names)
+	ids := slices.Clone(c.ids[had:])
 	return func() { r.takeBack(c, names, ids) }, nil
 }
 
-// takeBack ends some of the claims of c.
+// takeBack ends some of the claims of c. The names are sorted.
 func (r *Claims) takeBack(c *claimant, names []string, ids []FileID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c.disks == 0 {
 		return
 	}
-	for _, name := range names {
-		c.dir.remove(name, c)
-	}
-	c.names = slices.DeleteFunc(c.names, func(name string) bool { return c.dir.at[name] != c })
+	c.removeNames(func(name string) bool {
+		_, found := slices.BinarySearch(names, name)
+		return found
+	})
 	c.removeIDs(ids)
 	c.ids = slices.DeleteFunc(c.ids, func(id FileID) bool { return c.dir.files[id] != c })
 }
@@ -216,7 +202,7 @@ func (r *Claims) holds(c *claimant, files []Claim) bool {
 	defer r.mu.Unlock()
 	for _, f := range files {
 		for _, name := range f.names(f.Path) {
-			if c.dir.at[name] != c {
+			if c.dir.names.at(name) != c {
 				return false
 			}
 		}
@@ -224,32 +210,11 @@ func (r *Claims) holds(c *claimant, files []Claim) bool {
 	return true
 }
 
-func (e *claimDir) add(name string, c *claimant) {
-	e.at[name] = c
-	e.most = max(e.most, len(e.at))
-	for p := above(name); p != "."; p = above(p) {
-		n := e.below[p]
-		if n == nil {
-			n = make(map[*claimant]int)
-			e.below[p] = n
-		}
-		if n[c]++; n[c] > 1 {
-			break
-		}
-	}
-}
-
-func (e *claimDir) remove(name string, c *claimant) {
-	delete(e.at, name)
-	for p := above(name); p != "."; p = above(p) {
-		n := e.below[p]
-		if n[c]--; n[c] > 0 {
-			break
-		}
-		if delete(n, c); len(n) == 0 {
-			delete(e.below, p)
-		}
-	}
+// removeNames ends the claims of c on those names for which the function which returns true.
+func (c *claimant) removeNames(which func(name string) bool) {
+	before := len(c.dir.names)
+	c.dir.names.remove(func(n claimedName) bool { return n.by == c && which(n.name) })
+	c.names -= before - len(c.dir.names)
 }
 
 func (c *claimant) removeIDs(ids []FileID) {
@@ -257,6 +222,11 @@ func (c *claimant) removeIDs(ids []FileID) {
 		if c.dir.files[id] == c { // it may be another's by now: see Claim.New
 			delete(c.dir.files, id)
 		}
+	}
+	if e := c.dir; e.most >= 1024 && len(e.files) < e.most/4 { // a map keeps its memory
+		left := make(map[FileID]*claimant, len(e.files))
+		maps.Copy(left, e.files)
+		e.files, e.most = left, len(left)
 	}
 }
 
@@ -275,18 +245,16 @@ func (t registered) other(c *claimant) (owner [20]byte, ok bool) {
 
 func (t registered) any() (owner [20]byte, ok bool) {
 	for _, c := range t.claimants {
-		if owner, ok := t.other(c); ok && len(c.names) > 0 {
+		if owner, ok := t.other(c); ok && c.names > 0 {
 			return owner, true
 		}
 	}
 	return owner, false
 }
 
-func (t registered) claimed(name string) ([20]byte, bool) { return t.other(t.at[name]) }
-
-func (t registered) claimedBelow(name string) (owner [20]byte, ok bool) {
-	for c := range t.below[name] {
-		if owner, ok := t.other(c); ok {
+func (t registered) claimed(name string) (owner [20]byte, ok bool) {
+	for n := range t.names.around(name) {
+		if owner, ok := t.other(n.by); ok {
 			return owner, true
 		}
 	}

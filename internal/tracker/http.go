@@ -103,6 +103,7 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 				WriteByteTimeout:          http2Written,
 			},
 		}
+		filterHTTP2(d.by[f])
 	}
 	return &http.Client{Transport: d}
 }

@@ -75,7 +75,11 @@ func (s *fileStore) claim(wanted []bool) (undo func(), err error) {
 			files = append(files, Claim{Path: filepath.ToSlash(s.ownName(i)), AnyCase: s.folding > 0})
 			others = append(others, i)
 		case wanted[i]:
-			files = append(files, s.claimFor(i))
+			mine, err := s.claimFor(i)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, mine)
 		case f.here:
 			others = append(others, i)
 		}
@@ -86,7 +90,12 @@ func (s *fileStore) claim(wanted []bool) (undo func(), err error) {
 	}
 	files = nil
 	for _, i := range others {
-		files = append(files, s.claimFor(i))
+		other, err := s.claimFor(i)
+		if err != nil {
+			undo()
+			return nil, err
+		}
+		files = append(files, other)
 	}
 	taken, undoOthers, err := s.claimEach(files)
 	if err != nil {
@@ -153,15 +162,19 @@ func (s *fileStore) forget(i int) {
 	f.here, f.left, f.id, f.links = false, Stamp{}, FileID{}, 0
 }
 
-// claimFor returns the claim on file i. A file with several names is claimed only by its path, because it is not written to.
-// The caller holds s.mu.
-func (s *fileStore) claimFor(i int) Claim {
+// claimFor returns the claim on file i. A file with several names, or a symbolic link, is claimed only by its path, because
+// what it leads to is not written to: see own. claimFor returns an error only if the system is out of handles. The caller holds s.mu.
+func (s *fileStore) claimFor(i int) (Claim, error) {
 	f := &s.files[i]
 	c := Claim{Path: filepath.ToSlash(f.name), AnyCase: s.folding > 0}
-	if f.links == 1 {
+	if f.links != 1 {
+		return c, nil
+	}
+	link, err := s.isLink(f.name)
+	if !link {
 		c.ID = f.id
 	}
-	return c
+	return c, err
 }
 
 // bounded returns files or, if they and their parent directories are more than most, directories that hold them. Only directly in

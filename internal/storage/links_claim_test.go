@@ -2,6 +2,8 @@ package storage_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,4 +46,33 @@ func TestLinksOfAnEarlierRunAreClaimed(t *testing.T) {
 	require.NoError(t, first.Rest())
 	require.NoError(t, first.Wake())
 	try()
+}
+
+// Users share content among torrents by symbolic links too. A linked file is copied before it is written to, so the torrents do
+// not share a file that is written.
+func TestLinksBetweenTorrents(t *testing.T) {
+	for _, linkFirst := range []bool{false, true} {
+		forClients(t, func(t *testing.T, open opener) {
+			dir := t.TempDir()
+			target, content := named(1, "a/x")
+			linked, other := named(2, "b/x")
+			require.NoError(t, os.MkdirAll(filepath.Join(dir, "a"), 0o777))
+			require.NoError(t, os.MkdirAll(filepath.Join(dir, "b"), 0o777))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "a", "x"), content, 0o666))
+			require.NoError(t, os.Symlink("../a/x", filepath.Join(dir, "b", "x")))
+			var s storage.Store
+			for _, isLink := range []bool{linkFirst, !linkFirst} {
+				if isLink {
+					s = open(t, linked, dir)
+					require.NoError(t, s.SetWanted(all(linked)))
+				} else {
+					require.NoError(t, open(t, target, dir).SetWanted(all(target)))
+				}
+			}
+			writePiece(t, linked, s, other, 0)
+			now, err := os.ReadFile(filepath.Join(dir, "a", "x"))
+			require.NoError(t, err)
+			require.Equal(t, content, now)
+		})
+	}
 }

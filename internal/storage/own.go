@@ -197,7 +197,8 @@ func (s *fileStore) own(i int) error {
 			return err
 		}
 	}
-	if link || info.Links > 1 {
+	apart := link || info.Links > 1
+	if apart {
 		if err := s.copyOwn(i, info); err != nil {
 			return fmt.Errorf("%s: replace it with a copy: %w", s.path(i), err)
 		}
@@ -205,8 +206,8 @@ func (s *fileStore) own(i int) error {
 			return err
 		}
 	}
-	if made || info.ID != f.id {
-		mine := Claim{Path: filepath.ToSlash(f.name), ID: info.ID, New: made, AnyCase: s.foldsCase(f.name)}
+	if made || apart || info.ID != f.id {
+		mine := Claim{Path: filepath.ToSlash(f.name), ID: info.ID, New: made || apart, AnyCase: s.foldsCase(f.name)}
 		if _, err := s.claimOn(s.disk, []Claim{mine}); err != nil {
 			return err
 		}

@@ -21,6 +21,7 @@ const (
 	udpRepeats      = 8                // retransmissions
 	udpConnectionID = time.Minute      // lifetime of a connection id
 	lookupTimeout   = 30 * time.Second
+	maxHostAddrs    = 8 // of each family, of a tracker's host: a stranger may have named thousands, all other people's
 )
 
 // UDP is the client side of the UDP tracker protocol (BEP 15), for all downloads of a client. It may be used from any goroutine.
@@ -65,7 +66,7 @@ func NewUDP(
 
 var errNotOne = errors.New("a multicast, broadcast or unspecified address")
 
-// resolve returns the addresses of a tracker's host, except those that are of no single host.
+// resolve returns a few addresses of a tracker's host, without those that are of no single host.
 func (u *UDP) resolve(ctx context.Context, tracker *url.URL) ([]netip.AddrPort, error) {
 	port, err := strconv.ParseUint(tracker.Port(), 10, 16)
 	if err != nil || port == 0 {
@@ -86,9 +87,12 @@ func (u *UDP) resolve(ctx context.Context, tracker *url.URL) ([]netip.AddrPort, 
 		}
 	}
 	addrs := make([]netip.AddrPort, 0, len(ips))
+	var of [netaddr.Families]int
 	for _, ip := range ips {
-		if a := netip.AddrPortFrom(ip.Unmap(), uint16(port)); netaddr.Dialable(a) { // a multicast would go to many
+		a := netip.AddrPortFrom(ip.Unmap(), uint16(port))
+		if n := &of[netaddr.FamilyOf(a.Addr())]; netaddr.Dialable(a) && *n < maxHostAddrs { // a multicast would go to many
 			addrs = append(addrs, a)
+			*n++
 		}
 	}
 	switch {

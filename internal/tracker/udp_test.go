@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"syscall"
@@ -393,4 +394,17 @@ func TestUDPTrackerAtManyHosts(t *testing.T) {
 			require.Equal(t, netip.MustParseAddrPort("10.0.1.1:80"), to)
 		}
 	})
+}
+
+// A name with very many addresses leads to few.
+func TestUDPNameWithManyAddresses(t *testing.T) {
+	u := NewUDP(nil, func(context.Context, string, uint16) (all []netip.Addr, _ error) {
+		for i := range 4000 {
+			all = append(all, netip.AddrFrom4([4]byte{9, 9, byte(i >> 8), byte(i)}), netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), 15: byte(i)}))
+		}
+		return all, nil
+	})
+	addrs, err := u.resolve(t.Context(), &url.URL{Scheme: "udp", Host: "many.example:80"})
+	require.NoError(t, err)
+	require.Len(t, addrs, 2*maxHostAddrs)
 }

@@ -16,6 +16,7 @@ func (pk *Picker) Next(s *Supplier, n int, now time.Time, out []Block) (blocks [
 	if n <= 0 {
 		return out, nil
 	}
+	pk.ranking = ranking{}
 	t := turn{pk: pk, s: s, now: now, out: out, end: len(out) + n}
 	t.takeDue()
 	t.takeOpen()

@@ -277,14 +277,25 @@ const (
 	maxLapses = 3
 )
 
+// A ranking is what one choice of blocks has found out about who comes first at pieces on parole, of which there may be thousands.
+type ranking struct {
+	known bool      // most is
+	most  int       // see mostGiven
+	first *Supplier // the last one found that outranks another; nil if there is none
+}
+
 // mostGiven returns how many blocks the peer that sent the most in pieces that passed has sent.
 func (pk *Picker) mostGiven() (most int) {
+	if pk.ranking.known {
+		return pk.ranking.most
+	}
 	pk.work += int64(len(pk.suppliers)) / suppliersPerStep
 	for _, s := range pk.suppliers {
 		if !s.Runs {
 			most = max(most, pk.givenBy(s))
 		}
 	}
+	pk.ranking.known, pk.ranking.most = true, most
 	return most
 }
 
@@ -303,10 +314,19 @@ func (pk *Picker) outranked(s *Supplier, p *startedPiece) bool {
 	if most == 0 || pk.tried(s, most) {
 		return false
 	}
-	return slices.ContainsFunc(pk.suppliers, func(o *Supplier) bool {
+	outranks := func(o *Supplier) bool {
 		return pk.tried(o, most) && o.Ready && !o.snubbed && !o.Runs && o.may(p.piece) &&
 			pk.spoiled[p.piece].records[o.Host].lapses < maxLapses && !pk.barred(o, p)
-	})
+	}
+	if o := pk.ranking.first; o != nil && outranks(o) {
+		return true
+	}
+	pk.work += int64(len(pk.suppliers)) / suppliersPerStep
+	at := slices.IndexFunc(pk.suppliers, outranks)
+	if at >= 0 {
+		pk.ranking.first = pk.suppliers[at]
+	}
+	return at >= 0
 }
 
 // due returns the first piece on parole that s should take over at once, or nil. The sole supplier of such a piece has sent

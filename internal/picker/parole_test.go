@@ -242,6 +242,36 @@ func TestStrangersComeLast(t *testing.T) {
 	require.True(t, sc.s.tried(stranger, sc.s.mostGiven()))
 }
 
+// Peers that must leave all pieces on parole to others used to look through all peers for each of these pieces.
+func TestManyPiecesOnParoleCostLittle(t *testing.T) {
+	const pieces, peers = 500, 80
+	sc := newScene(t, pieces)
+	for _, name := range []string{"l", "m"} {
+		sc.s.senderOf(sc.join(name))
+	}
+	for i := range pieces {
+		p := sc.s.start(i)
+		for k := range int32(4) {
+			sc.s.block(p, k).sender = k % 2
+			p.free--
+			p.left--
+		}
+		sc.s.close(p)
+		sc.s.Failed(i, make([]uint64, 4))
+	}
+	for k := range peers {
+		o := sc.join(string(rune('A' + k)))
+		o.Ready, o.Choking = true, k < peers-1
+		sc.s.senders.given[sc.s.senderOf(o)] = 1
+	}
+	sc.join("s").Ready = true
+	before := sc.s.Work()
+	require.Empty(t, sc.asks("s", 1))
+	steps := sc.s.Work() - before
+	t.Logf("%d steps", steps)
+	require.Less(t, steps, int64(3*pieces))
+}
+
 // Only blocks of pieces that passed count as given.
 func TestGivenBlocks(t *testing.T) {
 	sc := newScene(t, 1)

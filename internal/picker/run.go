@@ -26,6 +26,7 @@ func (pk *Picker) NextRun(s *Supplier, n int, now time.Time, out []Block) (block
 	if n <= 0 {
 		return out, nil
 	}
+	pk.ranking = ranking{}
 	t := turn{pk: pk, s: s, now: now, out: out, end: len(out) + n}
 	if p := pk.due(s); p != nil {
 		p.sole = nil // to give way does not count as a lapse

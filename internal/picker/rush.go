@@ -38,6 +38,7 @@ func (pk *Picker) plan(i int, now time.Time) (ask []Request) {
 	if !pk.need.Has(i) {
 		return nil
 	}
+	pk.ranking = ranking{}
 	helpers, pending := pk.helpers(i, now)
 	if len(helpers) == 0 {
 		return nil

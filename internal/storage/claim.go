@@ -92,7 +92,7 @@ func (s *fileStore) claim(wanted []bool) (undo func(), err error) {
 	for _, i := range others {
 		other, err := s.claimFor(i)
 		if err != nil {
-			undo()
+			undoWanted()
 			return nil, err
 		}
 		files = append(files, other)

@@ -156,3 +156,43 @@ func TestARefusedChoiceBesideFilesThatAreHere(t *testing.T) {
 	require.NoError(t, s.SetWanted(all(tor)))
 	require.NoError(t, s.Close())
 }
+
+// noLinkSeen is a Disk that is out of handles whenever it is asked whether a name is a symbolic link.
+type noLinkSeen struct {
+	storage.Disk
+	name string // empty if none fails
+}
+
+func (d *noLinkSeen) Readlink(name string) (string, error) {
+	if name == d.name {
+		return "", syscall.EMFILE
+	}
+	return d.Disk.Readlink(name)
+}
+
+// A choice is refused if the system is out of handles to see whether a file that is not wanted is a symbolic link.
+func TestAChoiceWithoutAHandleForAFileThatIsHere(t *testing.T) {
+	if !storage.Exhausted(syscall.EMFILE) {
+		t.Skip("no such error here")
+	}
+	tor, content := testContent(50, 100, 100)
+	d := &noLinkSeen{Disk: disktest.New()}
+	open := func() storage.Store {
+		s, err := storage.OpenDisk(tor, d, "disk", nil)
+		require.NoError(t, err)
+		return s
+	}
+	s := open()
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, s.Close())
+
+	s = open()
+	d.name = filepath.FromSlash("d/1")
+	require.ErrorIs(t, s.SetWanted(only(tor, func(i int) bool { return i == 0 })), syscall.EMFILE)
+	d.name = ""
+	require.NoError(t, s.SetWanted(only(tor, func(i int) bool { return i == 0 })))
+	require.NoError(t, s.Close())
+}

@@ -272,7 +272,9 @@ func (f *discovery) networkChanged(first bool) {
 	}
 	f.mu.Unlock()
 	if first {
-		f.trackers.Moved()
+		for a := range f.announcers {
+			a.Moved()
+		}
 	} else {
 		f.announce()
 	}

@@ -319,14 +319,9 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 }
 
-// storeVerified tells a storage that has the method PieceVerified that a piece is verified. The caller does not hold
-// d.mu.
+// storeVerified tells storage that a piece is verified. The caller does not hold d.mu.
 func (d *Download) storeVerified(piece int) error {
-	s, ok := d.store.(interface{ PieceVerified(int) error })
-	if !ok {
-		return nil
-	}
-	if err := s.PieceVerified(piece); err != nil {
+	if err := d.store.PieceVerified(piece); err != nil {
 		return fmt.Errorf("tell storage of piece %d: %w", piece, err)
 	}
 	return nil

@@ -333,10 +333,6 @@ func (s patientStore) Bytes(i int) (b []byte, release func() error, err error) {
 	return b, release, err
 }
 
-// PieceVerified passes a verified piece on to a storage that has that method.
 func (s patientStore) PieceVerified(piece int) error {
-	if st, ok := s.Store.(interface{ PieceVerified(int) error }); ok {
-		return st.PieceVerified(piece)
-	}
-	return nil
+	return s.d.patient(func() error { return s.Store.PieceVerified(piece) })
 }

@@ -52,8 +52,10 @@ type fileStore struct {
 	unlock func(remove bool) error // nil while the lock is not held
 	locked atomic.Bool
 
-	slotMu sync.Mutex
-	slots  map[int]int // piece to the number of its slot in the edges
+	slotMu    sync.Mutex
+	slots     map[int]int  // piece to the number of its slot in the edges
+	drafts    map[int]bool // whether a piece is a draft, once a block of it was written
+	numDrafts atomic.Int32 // those that are
 
 	dirtyMu    sync.Mutex
 	dirtyFiles []int               // written since the last Sync
@@ -80,6 +82,8 @@ type fileState struct {
 	// ready is set once a write to the file changes no other file. It is set by own, or by makeNew, which holds mu, and
 	// fileStore.mu for reading.
 	ready atomic.Bool
+	// ours is set once the file cannot belong to another program: it was made by this store, or a piece of it was verified.
+	ours atomic.Bool
 
 	// mu is held while the file is written, so that a change of its stamp meanwhile is known to be this store's own.
 	mu      sync.Mutex
@@ -118,6 +122,7 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 		mapsAreMany: mapsAreMany,
 		files:       make([]fileState, c.NumFiles()+1),
 		slots:       make(map[int]int),
+		drafts:      make(map[int]bool),
 		dirtyDirs:   make(map[string]struct{}),
 		scratch:     sync.Pool{New: func() any { return new([][]byte) }},
 	}
@@ -228,12 +233,24 @@ func (s *fileStore) ReadAt(p []byte, off int64) (n int, err error) {
 	if err := checkRead(&s.content, s.closed, off); err != nil {
 		return 0, err
 	}
-	for i := s.content.FileAt(off); n < len(p) && i < s.content.NumFiles(); i++ {
+	drafts := s.numDrafts.Load() > 0
+	for i := s.content.FileAt(off); n < len(p) && off < s.content.Size(); {
 		f := s.content.File(i)
+		if off == f.End() {
+			i++
+			continue
+		}
 		part := p[n : n+int(min(int64(len(p)-n), f.End()-off))]
+		draft := false
+		if drafts {
+			piece := s.content.PieceAt(off)
+			part, draft = part[:min(int64(len(part)), s.content.PieceEnd(piece)-off)], s.isDraft(piece)
+		}
 		switch {
 		case f.Pad:
 			clear(part)
+		case draft:
+			err = s.readEdges(part, off)
 		case s.files[i].here:
 			err = s.readFile(i, part, off-f.Offset)
 		default:
@@ -271,16 +288,29 @@ func (s *fileStore) readFile(i int, p []byte, off int64) error {
 	return nil
 }
 
-func (s *fileStore) WriteAt(p []byte, off int64) (int, error) {
-	one := s.scratch.Get().(*[][]byte)
-	defer s.scratch.Put(one)
-	*one = append((*one)[:0], p)
-	err := s.WriteBlocks(*one, off)
-	clear(*one)
-	if err != nil {
+func (s *fileStore) WriteAt(p []byte, off int64) (n int, err error) {
+	if err := checkWrite(&s.content, false, off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	return len(p), nil
+	one := s.scratch.Get().(*[][]byte)
+	defer s.scratch.Put(one)
+	for n < len(p) {
+		piece := s.content.PieceAt(off)
+		part := p[n : n+int(min(int64(len(p)-n), s.content.PieceEnd(piece)-off))]
+		ours, err := s.mayWrite(piece)
+		if err == nil && ours {
+			*one = append((*one)[:0], part)
+			err = s.writeBlocks(*one, off)
+			clear(*one)
+		} else if err == nil {
+			err = s.writeDraft(piece, part, off)
+		}
+		if err != nil {
+			return n, err
+		}
+		n, off = n+len(part), off+int64(len(part))
+	}
+	return n, nil
 }
 
 // maxStep is how many bytes are written or copied before the next check whether to stop.
@@ -289,6 +319,15 @@ const maxStep = 128 << 10
 func (s *fileStore) Stop() { s.stopped.Store(true) }
 
 func (s *fileStore) WriteBlocks(blocks [][]byte, off int64) error {
+	if err := s.writeBlocks(blocks, off); err != nil {
+		return err
+	}
+	s.isVerified(s.content.PieceAt(off))
+	return nil
+}
+
+// writeBlocks writes blocks to the files, or to the edges if they are of files that are not wanted.
+func (s *fileStore) writeBlocks(blocks [][]byte, off int64) error {
 	total := int64(0)
 	for _, b := range blocks {
 		total += int64(len(b))

@@ -205,6 +205,8 @@ func (m *memory) Move(context.Context, string, func() (bits.Set, map[int]bits.Se
 	return errNoDirectory
 }
 
+func (m *memory) PieceVerified(int) error { return nil }
+
 func (m *memory) Release() error { return nil }
 
 func (m *memory) Rest() error { return nil }

@@ -207,6 +207,9 @@ func (s *fileStore) readResume() {
 		f.written = f.known && length > 0 && !r.have.Full()
 	}
 	s.confirm(r)
+	for piece := range r.partial {
+		s.areOurs(piece) // blocks of it are there
+	}
 	if s.content.Hashes != nil {
 		s.content.Hashes.Recall(r.hashes)
 	}
@@ -311,7 +314,7 @@ func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 
 // encodeResume returns a sidecar that claims have and partial for the files as they were left.
 func (s *fileStore) encodeResume(have bits.Set, partial map[int]bits.Set) []byte {
-	r := &resume{files: make([]resumeStamp, len(s.files)), have: have, partial: partial, hashes: s.content.learned()}
+	r := &resume{files: make([]resumeStamp, len(s.files)), have: have, partial: s.withoutDrafts(partial), hashes: s.content.learned()}
 	for i := range s.files {
 		r.files[i] = s.resumeStampOf(i)
 	}

@@ -92,6 +92,9 @@ func (s *fileStore) Settle(ctx context.Context, have bits.Set) error {
 func (s *fileStore) settle(i int, have bits.Set) error {
 	f := &s.files[i]
 	s.mu.RLock()
+	if !f.ours.Load() && s.holdsAny(i, have) {
+		f.ours.Store(true)
+	}
 	empty := s.isWanted(i) && s.content.File(i).Length == 0 && !s.content.File(i).Pad && f.left == (Stamp{})
 	due := empty || f.alias
 	s.mu.RUnlock()

@@ -70,8 +70,13 @@ type User interface {
 type Store interface {
 	User
 
-	// WriteBlocks writes the buffers, one after the other, starting at off. They may span files.
+	// WriteBlocks writes the buffers, which are a verified piece, one after the other, starting at off. They may span files.
+	// WriteAt is for blocks that are not verified yet: they do not get into a file that may belong to another program.
 	WriteBlocks(blocks [][]byte, off int64) error
+
+	// PieceVerified is called for each verified piece once it is written, and for pieces that were found, before they are
+	// counted.
+	PieceVerified(piece int) error
 
 	// SetWanted sets which files are wanted, by index in the layout. It is called before the first write, and whenever the
 	// choice changes. Bytes of a wanted file that were kept in the edges are copied into it. Files that are no longer wanted

@@ -1,0 +1,125 @@
+package storage
+
+import (
+	"maps"
+
+	"github.com/shoal-go/torrent/internal/bits"
+)
+
+// A draft is a piece whose unverified blocks go to its slot in the edges, and not to its files, because one of these may belong to
+// another program: it exists, and no piece of it was verified. Once the piece is verified it is copied to its files.
+
+// isDraft reports whether piece is a draft.
+func (s *fileStore) isDraft(piece int) bool {
+	if s.numDrafts.Load() == 0 {
+		return false
+	}
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	return s.drafts[piece]
+}
+
+// setDraft records whether piece is a draft.
+func (s *fileStore) setDraft(piece int, draft bool) {
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	if draft && !s.drafts[piece] {
+		s.numDrafts.Add(1)
+	}
+	s.drafts[piece] = draft
+}
+
+// mayWrite reports whether unverified blocks of piece may go to its files. If so, these are ours from then on.
+func (s *fileStore) mayWrite(piece int) (bool, error) {
+	s.slotMu.Lock()
+	draft, decided := s.drafts[piece]
+	s.slotMu.Unlock()
+	if decided {
+		return !draft, nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return false, ErrClosed
+	}
+	for i := range s.content.FilesOf(piece) {
+		f := &s.files[i]
+		if s.content.File(i).Length == 0 || !f.here || f.ours.Load() {
+			continue
+		}
+		info, err := s.disk.Stat(f.name)
+		if err != nil && !missing(err) {
+			return false, err
+		}
+		if err == nil && info.Size > 0 {
+			s.setDraft(piece, true)
+			return false, nil
+		}
+	}
+	s.areOurs(piece)
+	s.setDraft(piece, false)
+	return true, nil
+}
+
+// areOurs records that the files of piece are ours.
+func (s *fileStore) areOurs(piece int) {
+	for i := range s.content.FilesOf(piece) {
+		if f := &s.files[i]; !f.ours.Load() {
+			f.ours.Store(true)
+		}
+	}
+}
+
+// writeDraft writes p, which is part of piece, to the slot of the piece.
+func (s *fileStore) writeDraft(piece int, p []byte, off int64) error {
+	if err := s.lock(); err != nil {
+		return err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed || s.stopped.Load() {
+		return ErrClosed
+	}
+	return s.writeEdges([][]byte{p}, off, int64(len(p)))
+}
+
+// PieceVerified copies a draft to its files.
+func (s *fileStore) PieceVerified(piece int) error {
+	if s.isDraft(piece) {
+		off, end := s.content.PieceOffset(piece), s.content.PieceEnd(piece)
+		b := make([]byte, min(maxStep, end-off))
+		for off < end {
+			b = b[:min(int64(len(b)), end-off)]
+			if _, err := s.ReadAt(b, off); err != nil {
+				return err
+			}
+			if err := s.writeBlocks([][]byte{b}, off); err != nil {
+				return err
+			}
+			off += int64(len(b))
+		}
+	}
+	s.isVerified(piece)
+	return nil
+}
+
+// isVerified records that piece, whose bytes are in its files, is verified.
+func (s *fileStore) isVerified(piece int) {
+	s.areOurs(piece)
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	if s.drafts[piece] {
+		s.numDrafts.Add(-1)
+	}
+	delete(s.drafts, piece)
+}
+
+// withoutDrafts returns partial without the drafts, which the next run does not find in the files.
+func (s *fileStore) withoutDrafts(partial map[int]bits.Set) map[int]bits.Set {
+	if s.numDrafts.Load() == 0 {
+		return partial
+	}
+	partial = maps.Clone(partial)
+	maps.DeleteFunc(partial, func(piece int, _ bits.Set) bool { return s.isDraft(piece) })
+	return partial
+}

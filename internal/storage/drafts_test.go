@@ -1,0 +1,87 @@
+package storage_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// Unverified blocks do not get into a file that may be another program's. They are found again where they are, and get there with
+// the first piece that is verified.
+func TestUnverifiedBlocksStayOutOfForeignFiles(t *testing.T) {
+	tor, content := testContent(50, 120, 30)
+	dir := t.TempDir()
+	foreign := bytes.Repeat([]byte{'x'}, 120)
+	path := filepath.Join(dir, "d", "0")
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+	require.NoError(t, os.WriteFile(path, foreign, 0o666))
+	open := func() storage.Store {
+		s := openDirectory(t, tor, dir)
+		require.NoError(t, s.SetWanted(all(tor)))
+		s.LoadResume()
+		require.NoError(t, s.Settle(t.Context(), bits.New(3)))
+		return s
+	}
+	holds := func(want []byte) {
+		t.Helper()
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, want, b)
+	}
+	s := open()
+	for off := 0; off < 150; off += 25 {
+		_, err := s.WriteAt(content[off:off+25], int64(off))
+		require.NoError(t, err)
+	}
+	holds(foreign)
+	got := make([]byte, 150)
+	require.NoError(t, readFull(s, got, 0))
+	require.Equal(t, content, got)
+	half := bits.New(50)
+	half.Add(0)
+	require.NoError(t, s.SaveResume(bits.New(3), map[int]bits.Set{0: half}))
+	require.NoError(t, s.Close())
+	holds(foreign)
+
+	s = open()
+	_, partial := s.LoadResume()
+	require.Empty(t, partial)
+	_, err := s.WriteAt(content[50:100], 50)
+	require.NoError(t, err)
+	_, err = s.WriteAt(make([]byte, 25), 0)
+	require.NoError(t, err)
+	require.NoError(t, s.PieceVerified(1))
+	holds(append(append(bytes.Clone(foreign[:50]), content[50:100]...), foreign[100:]...))
+	require.NoError(t, readFull(s, got[:100], 0))
+	require.Equal(t, make([]byte, 25), got[:25], "of a piece that is not verified")
+	writePiece(t, tor, s, content, 0)
+	writePiece(t, tor, s, content, 2)
+	require.NoError(t, readFull(s, got, 0))
+	require.Equal(t, content, got)
+	holds(content[:120])
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+	require.Equal(t, []string{"d/0", "d/1"}, listing(t, dir))
+}
+
+// A file of which a piece was found, or that an earlier run began, takes unverified blocks.
+func TestUnverifiedBlocksGetIntoOwnFiles(t *testing.T) {
+	tor, content := testContent(50, 150)
+	dir := t.TempDir()
+	fill(t, tor, dir, append(bytes.Clone(content[:50]), make([]byte, 100)...))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	s.LoadResume()
+	require.NoError(t, s.Settle(t.Context(), set(3, 0)))
+	_, err := s.WriteAt(content[50:100], 50)
+	require.NoError(t, err)
+	b, err := os.ReadFile(filepath.Join(dir, "d", "0"))
+	require.NoError(t, err)
+	require.Equal(t, content[:100], b[:100])
+}

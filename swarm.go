@@ -238,6 +238,7 @@ func (d *Download) chokeRound(now time.Time) {
 		states[k] = d.chokeState(p, now)
 	}
 	d.crowds(states)
+	choker.Indulge(states)
 	chosen := d.uploading.choker.Decide(now, d.sharing(), d.traffic.up.Rate(now), states)
 	for _, p := range d.swarm.peers {
 		switch may := slices.Contains(chosen, p.number); {

@@ -65,6 +65,27 @@ func (p *Peer) owes(now time.Time) bool {
 	return p.Withheld && p.Down == 0 && float64(p.Sent) > credit
 }
 
+const (
+	// leastUse is the upload rate, in bytes a second, from which a peer uses its slot, and leastUsed how many have to, and pass on
+	// what they get, for hoarders to come last.
+	leastUse  = 4 << 10
+	leastUsed = minUploadSlots / 2
+)
+
+// Indulge lets no peer count as hoarding if those that do not hoard leave our upload idle. Otherwise peers that ask for little or
+// nothing would have all slots, and the one that passes on nothing because no other wants it would wait for the lot.
+func Indulge(peers []Peer) {
+	used := 0
+	for _, p := range peers {
+		if p.Unchoked && !p.Hoarding && p.Up >= leastUse {
+			used++
+		}
+	}
+	for i := range peers {
+		peers[i].Hoarding = peers[i].Hoarding && used >= leastUsed
+	}
+}
+
 // A Choker decides whom to upload to. While we leech, slots go to the peers that give most in return
 // (tit for tat); if too few give, to all in turn, except free riders. While we seed, slots go in turn to
 // the peers that pass on what they get, and the remaining slots to the others. One more peer is drawn by

@@ -22,7 +22,7 @@ import (
 type hashing struct {
 	fetch   *hashfetch.Fetcher
 	waiting bool                // no block is requested before the hashes of its piece are known and applied to data that is here
-	seen    map[int]merkle.Hash // roots of pieces that were there at the start and whose hashes are not known yet
+	seen    map[int]merkle.Hash // roots of pieces that were there at the start (in a hybrid also right) and whose hashes are not known yet
 	came    map[int]*pieceRoots // by file: of a hybrid, roots of pieces that came while only their SHA-1 sums are known
 
 	recognising int                  // tasks that take pieces which were there at the start and have turned out right

@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/ratelimit"
@@ -129,6 +130,9 @@ func (d *Download) examine() bool {
 	defer d.selection.choosing.Unlock()
 	d.mu.Lock()
 	verified := d.picker.Verified().Clone()
+	if d.t.version == Hybrid { // whose SHA-1 sums have shown what is wrong
+		maps.DeleteFunc(d.hashing.seen, func(i int, _ merkle.Hash) bool { return !verified.Has(i) })
+	}
 	d.mu.Unlock()
 	if err := d.store.Settle(d.life.ctx, verified); err != nil {
 		d.endByStorage(err)

@@ -3,6 +3,7 @@ package torrent
 import (
 	"bytes"
 	"crypto/sha1"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -466,4 +467,27 @@ func TestFoundManyOfOneAddress(t *testing.T) {
 			})
 		})
 	}
+}
+
+// staleStorage is a simStorage that holds zeros where nothing was written.
+type staleStorage struct{ *simStorage }
+
+func (s staleStorage) ReadAt(p []byte, off int64) (int, error) {
+	n, err := s.simStorage.ReadAt(p, off)
+	if errors.Is(err, fs.ErrNotExist) {
+		clear(p)
+		return len(p), nil
+	}
+	return n, err
+}
+
+// A hybrid that lacks its layers finds wrong pieces at the start, fetches them, and then learns a layer. The wrong pieces were taken
+// for the ones that it had verified, so that the download ended with the error that the torrent is inconsistent.
+func TestFoundHybridOverOtherContent(t *testing.T) {
+	found(t, newSimVersion(Hybrid, true, 1, 64<<10, 512<<10), func(t *testing.T, m *simMeeting) {
+		m.options.Storage = func(*Torrent) (Storage, error) { return staleStorage{newSimStorage(m.content)}, nil }
+		m.meet(t, 100e3, simpeer.Script{OnlyV1: true})
+		later(m.meet(t, 100e3, simpeer.Script{Fast: true}), 2*time.Second)
+		m.run(t, time.Minute)
+	})
 }

@@ -59,20 +59,39 @@ func (p *Pace) wait(ctx context.Context, addr netip.Addr) error {
 		return nil
 	default:
 	}
-	turn := a.turns.Reserve()
-	if turn.Delay() == 0 {
+	turn, took := p.reserve(ctx, a)
+	if took && turn.Delay() == 0 {
 		return nil
 	}
-	timer := time.NewTimer(turn.Delay())
-	defer timer.Stop()
+	var due <-chan time.Time
+	if took {
+		timer := time.NewTimer(turn.Delay())
+		defer timer.Stop()
+		due = timer.C
+	}
 	select {
-	case <-timer.C:
+	case <-due:
 	case <-a.answered:
 	case <-ctx.Done():
-		turn.Cancel()
+		if took {
+			turn.Cancel()
+		}
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// reserve takes the next turn at an address, unless that comes after the deadline of ctx. A turn that is given back later is lost:
+// torrents that try a dead tracker again and again would take all turns for a long time.
+func (p *Pace) reserve(ctx context.Context, a *pacedAddr) (turn *rate.Reservation, took bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	turn = a.turns.Reserve()
+	if end, ends := ctx.Deadline(); ends && turn.Delay() > time.Until(end) {
+		turn.Cancel() // whole, because no later turn is taken
+		return nil, false
+	}
+	return turn, true
 }
 
 // heard records that an announce to an address was answered as by a tracker.

@@ -94,3 +94,28 @@ func TestManyTorrentsWithOneHost(t *testing.T) {
 		})
 	}
 }
+
+// Announces whose time ends before their turns take none from later ones: once a dead tracker is there again, it is soon asked.
+func TestAnnouncesInVainTakeNoTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, addr := NewPace(), netip.MustParseAddr("10.0.1.1")
+		wait := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), connectTimeout)
+			defer cancel()
+			return p.wait(ctx, addr)
+		}
+		const announces = 1000
+		asked := make(chan bool, announces)
+		for range announces {
+			go func() { asked <- wait() == nil }()
+		}
+		n := 0
+		for range announces {
+			if <-asked {
+				n++
+			}
+		}
+		require.InDelta(t, paceBurst+int(connectTimeout/paceEvery), n, 1)
+		require.NoError(t, wait())
+	})
+}

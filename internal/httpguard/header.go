@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/account"
@@ -24,13 +25,15 @@ const (
 // when it has the header, or the request has failed.
 func CountHeaders(ctx context.Context, a *account.Account, giveWay func()) (_ context.Context, whole func()) {
 	h := a.Join(giveWay)
+	var over atomic.Bool // whole was called, so that the account has no place for h any more
 	timer := time.AfterFunc(math.MaxInt64, func() {
-		if !h.Set(account.Incoming, headerMemory) {
+		if !h.Set(account.Incoming, headerMemory) && !over.Load() {
 			giveWay()
 		}
 	})
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { timer.Reset(headerPatience) }})
 	return ctx, func() {
+		over.Store(true)
 		timer.Stop()
 		h.Leave()
 	}

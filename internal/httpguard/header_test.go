@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"testing"
 	"testing/synctest"
@@ -92,5 +93,17 @@ func TestHeadersOfRedirectsAreForgotten(t *testing.T) {
 		for r := resp.Request.Response; r != nil; r = r.Request.Response {
 			require.Empty(t, r.Header)
 		}
+	})
+}
+
+// A request whose header has come does not give way for it, however close that was.
+func TestAWholeHeaderDoesNotGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, whole := CountHeaders(t.Context(), account.New(0), func() { t.Error("gave way") })
+		firstByte := httptrace.ContextClientTrace(ctx).GotFirstResponseByte
+		firstByte()
+		whole()
+		firstByte() // as if the timer had just fired
+		time.Sleep(2 * headerPatience)
 	})
 }

@@ -98,6 +98,7 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 			MaxIdleConnsPerHost:    2,                // for web seeds
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart
 			MaxResponseHeaderBytes: httpguard.MaxHeader,
+			ReadBufferSize:         512, // what a server sends unasked net/http logs, four times as long, as far as it is in the buffer
 			HTTP2: &http.HTTP2Config{
 				MaxReceiveBufferPerStream: http2Held,
 				WriteByteTimeout:          http2Written,

@@ -72,6 +72,38 @@ func TestHTTP2FramesThatMeanNothing(t *testing.T) {
 	require.Empty(t, logged.String()[:min(logged.Len(), 200)])
 }
 
+// Of what a server sends unasked after an answer, net/http writes to the standard logger whatever is in its buffer.
+func TestLittleIsLoggedOfWhatIsSentUnasked(t *testing.T) {
+	var logged bytes.Buffer
+	before := log.Writer()
+	log.SetOutput(&logged)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	client := NewHTTPClient(HTTPConfig{NoProxy: true})
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		conn.Read(make([]byte, 1<<10))
+		conn.Write(append([]byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), make([]byte, 4<<10)...))
+		io.Copy(io.Discard, conn) // until net/http closes it
+	}()
+	resp, err := client.Get("http://" + listener.Addr().String())
+	require.NoError(t, err)
+	_, err = io.Copy(io.Discard, resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	<-gone
+	log.SetOutput(before)
+	require.Contains(t, logged.String(), "Unsolicited response")
+	require.Less(t, logged.Len(), 3<<10)
+}
+
 // Requests to an HTTP/2 server by TLS share a connection.
 func TestHTTP2OverTLS(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

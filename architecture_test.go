@@ -160,6 +160,7 @@ func TestSocketsAreOpenedInOnePlace(t *testing.T) {
 		"internal/tracker/http.go net.Dialer",              // without an HTTPConfig.Dial
 		"internal/tracker/http.go http.Transport",          // by HTTPConfig.Dial
 		"internal/tracker/guard.go http.Transport",         // only looked at
+		"internal/tracker/http2.go http.Transport",         // that http.go makes
 		"internal/portmap/upnp.go http.Transport",          // by Config.Dial
 	}
 	for _, dir := range append(internalPackages(t), ".") {

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
@@ -84,4 +85,31 @@ func TestUnverifiedBlocksGetIntoOwnFiles(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(dir, "d", "0"))
 	require.NoError(t, err)
 	require.Equal(t, content[:100], b[:100])
+}
+
+// A sidecar that a move writes does not claim blocks that are not in their file.
+func TestAMoveClaimsNoUnverifiedBlocksOfForeignFiles(t *testing.T) {
+	const blockLen = layout.BlockSize
+	tor, content := testContent(2*blockLen, 4*blockLen)
+	dir, to := t.TempDir(), t.TempDir()
+	path := filepath.Join("d", "0")
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d"), 0o777))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, path), bytes.Repeat([]byte{'x'}, 4*blockLen), 0o666))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	_, err := s.WriteAt(content[:blockLen], 0)
+	require.NoError(t, err)
+	half := bits.New(2)
+	half.Add(0)
+	claims := func() (bits.Set, map[int]bits.Set) { return bits.New(2), map[int]bits.Set{0: half} }
+	require.NoError(t, s.Move(t.Context(), to, claims, func(int64, int64) {}))
+	got := make([]byte, blockLen)
+	require.NoError(t, readFull(s, got, 0))
+	require.Equal(t, content[:blockLen], got)
+	require.NoError(t, s.Close())
+
+	s = openDirectory(t, tor, to)
+	_, partial := s.LoadResume()
+	require.Empty(t, partial)
+	require.NoError(t, s.Close())
 }

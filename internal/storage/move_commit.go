@@ -178,7 +178,7 @@ func (m *move) syncNames() error {
 // saveSidecar writes a sidecar to the new directory that claims have and partial for the files there. The caller holds m.s.mu.
 func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 	s := m.s
-	r := &resume{files: make([]resumeStamp, len(s.files)), have: have, partial: partial, hashes: s.content.learned()}
+	r := &resume{files: make([]resumeStamp, len(s.files)), have: have, partial: s.withoutDrafts(partial), hashes: s.content.learned()}
 	for i := range s.files {
 		r.files[i] = resumeStamp{size: noFile}
 		if info, ok := m.after[i]; ok {

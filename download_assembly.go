@@ -289,6 +289,8 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 	d.client.hashing <- scratch
 	mayStay := !ok && err == nil // pieceSpoiled decides
+	// If another program wrote to the files, no peer is to blame.
+	changed := mayStay && a.direct && errors.Is(d.store.Changed(int(piece)), storage.ErrChanged)
 	if !mayStay {
 		d.dropBlocks(a)
 	}
@@ -296,7 +298,7 @@ func (d *Download) check(piece int32, a *assembly) {
 	d.mu.Lock()
 	defer d.unlock(time.Now())
 	delete(d.assembling.hashing, piece)
-	doubted := a.doubted
+	doubted := a.doubted || changed
 	if doubted && mayStay {
 		d.dropBlocks(a)
 	}

@@ -52,10 +52,12 @@ func TestAFileChangesWhileAPieceIsWritten(t *testing.T) {
 		name        string
 		pieceLength int64
 		reads       bool
+		unnoticed   bool // until the piece fails its hash
 	}{
-		{"after it is written", 2 * blockSize, false},
-		{"after a block is written", maxHeldPiece + blockSize, false},
-		{"after it is read", maxHeldPiece + blockSize, true},
+		{"after it is written", 2 * blockSize, false, false},
+		{"after a block is written", maxHeldPiece + blockSize, false, false},
+		{"after a block is written, and is not noticed", maxHeldPiece + blockSize, false, true},
+		{"after it is read", maxHeldPiece + blockSize, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
@@ -70,7 +72,9 @@ func TestAFileChangesWhileAPieceIsWritten(t *testing.T) {
 				s := &meddledStore{end: c.pieceLength, reads: c.reads}
 				s.meddle = func() {
 					require.NoError(t, os.WriteFile(path, make([]byte, c.pieceLength), 0o666))
-					d.doubt(0) // finds all pieces of the file in doubt
+					if !c.unnoticed {
+						d.doubt(0) // finds all pieces of the file in doubt
+					}
 				}
 				client := simClient(t, n.NewHost("80.0.0.2", 0, 0, 0), nil)
 				client.hooks.openFiles = func(c storage.Content, dir string, log *slog.Logger) (storage.Store, error) {

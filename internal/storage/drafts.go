@@ -19,14 +19,18 @@ func (s *fileStore) isDraft(piece int) bool {
 	return s.drafts[piece]
 }
 
-// setDraft records whether piece is a draft.
-func (s *fileStore) setDraft(piece int, draft bool) {
+// decide records whether piece is a draft, unless a write of another block has decided that meanwhile, and returns whether it is one.
+func (s *fileStore) decide(piece int, draft bool) bool {
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
-	if draft && !s.drafts[piece] {
+	if draft, decided := s.drafts[piece]; decided {
+		return draft
+	}
+	if draft {
 		s.numDrafts.Add(1)
 	}
 	s.drafts[piece] = draft
+	return draft
 }
 
 // mayWrite reports whether unverified blocks of piece may go to its files. If so, these are ours from then on.
@@ -52,12 +56,13 @@ func (s *fileStore) mayWrite(piece int) (bool, error) {
 			return false, err
 		}
 		if err == nil && info.Size > 0 {
-			s.setDraft(piece, true)
-			return false, nil
+			return !s.decide(piece, true), nil
 		}
 	}
+	if s.decide(piece, false) {
+		return false, nil
+	}
 	s.areOurs(piece)
-	s.setDraft(piece, false)
 	return true, nil
 }
 

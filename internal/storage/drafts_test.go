@@ -2,6 +2,7 @@ package storage_test
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
 // Unverified blocks do not get into a file that may be another program's. They are found again where they are, and get there with
@@ -111,5 +113,35 @@ func TestAMoveClaimsNoUnverifiedBlocksOfForeignFiles(t *testing.T) {
 	s = openDirectory(t, tor, to)
 	_, partial := s.LoadResume()
 	require.Empty(t, partial)
+	require.NoError(t, s.Close())
+}
+
+// Blocks of one piece that are written at once go to the same place, even if the file of another program disappears meanwhile.
+func TestBlocksOfAPieceStayTogether(t *testing.T) {
+	tor, content := testContent(50, 100)
+	d := disktest.New()
+	require.NoError(t, d.MkdirAll("d"))
+	name := filepath.FromSlash("d/0")
+	f, err := d.Open(name, os.O_RDWR|os.O_CREATE)
+	require.NoError(t, err)
+	_, err = f.WriteAt(bytes.Repeat([]byte{'x'}, 100), 0)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	d.Fail = func(call, of string) error {
+		if call != "stat" || of != name {
+			return nil
+		}
+		d.Fail = nil
+		_, err := s.WriteAt(content[:25], 0)
+		require.NoError(t, err)
+		return fs.ErrNotExist
+	}
+	_, err = s.WriteAt(content[25:50], 25)
+	require.NoError(t, err)
+	got := make([]byte, 50)
+	require.NoError(t, readFull(s, got, 0))
+	require.Equal(t, content[:50], got)
 	require.NoError(t, s.Close())
 }

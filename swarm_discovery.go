@@ -237,8 +237,8 @@ func (f *discovery) keep(node *dht.Node) {
 	f.keeping.node, f.keeping.kept = node, nil
 	if node != nil {
 		for _, h := range f.hashes.all() {
-			f.keeping.kept = append(f.keeping.kept, node.Keep(dht.Torrent{Hash: dht.ID(h), Port: f.client.publicPort(), Seed: seed}, func(peers []netip.AddrPort) {
-				f.foundIn(h, peerlist.FromDHT, "", peers...)
+			f.keeping.kept = append(f.keeping.kept, node.Keep(dht.Torrent{Hash: dht.ID(h), Port: f.client.publicPort(), Seed: seed}, func(by netip.Addr, peers []netip.AddrPort) {
+				f.foundIn(h, peerlist.FromDHT, peerlist.Network(by), peers...)
 			}))
 		}
 	}
@@ -355,17 +355,17 @@ func (f *discovery) wakeSources() {
 }
 
 // found is like foundIn, for sources that do not say which swarm of the torrent a peer is in.
-func (f *discovery) found(from peerlist.Source, tracker string, addrs ...netip.AddrPort) (news bool) {
-	return f.foundIn(Hash{}, from, tracker, addrs...)
+func (f *discovery) found(from peerlist.Source, by string, addrs ...netip.AddrPort) (news bool) {
+	return f.foundIn(Hash{}, from, by, addrs...)
 }
 
-// foundIn takes addresses that a source names in the swarm of an info hash, and reports whether one of them is new. tracker is
-// the URL if the source is a tracker.
-func (f *discovery) foundIn(h Hash, from peerlist.Source, tracker string, addrs ...netip.AddrPort) (news bool) {
+// foundIn takes addresses that a source names in the swarm of an info hash, and reports whether one of them is new. by is
+// as in List.Add.
+func (f *discovery) foundIn(h Hash, from peerlist.Source, by string, addrs ...netip.AddrPort) (news bool) {
 	now := time.Now()
 	f.mu.Lock()
 	for _, a := range addrs {
-		if f.add(a, from, tracker, now) {
+		if f.add(a, from, by, now) {
 			news = true
 			if from == peerlist.FromDHT {
 				f.fromDHT++

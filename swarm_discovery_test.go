@@ -297,8 +297,9 @@ func TestNamersTakeTurns(t *testing.T) {
 		liarBy, honestBy string
 	}{
 		{peerlist.FromTracker, peerlist.FromTracker, "http://dead", "http://live"},
-		{peerlist.FromTracker, peerlist.FromDHT, "http://dead", ""},
-		{peerlist.FromDHT, peerlist.FromPEX, "", "82.0.0.0/16"},
+		{peerlist.FromTracker, peerlist.FromDHT, "http://dead", "82.0.0.0/16"},
+		{peerlist.FromDHT, peerlist.FromDHT, "81.0.0.0/16", "82.0.0.0/16"}, // nodes of these networks
+		{peerlist.FromDHT, peerlist.FromPEX, "81.0.0.0/16", "82.0.0.0/16"},
 		{peerlist.FromPEX, peerlist.FromPEX, "81.0.0.0/16", "82.0.0.0/16"},
 	} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {

@@ -53,7 +53,7 @@ func full(t testing.TB) *bench {
 		require.Nil(t, b.items.put(b.now, b.fams[ipv4].table.self, item, nil, host(i)))
 	}
 	for range 1000 {
-		b.keep(b.now, Torrent{Hash: krpc.RandomID(b.rng), Port: 1}, func([]netip.AddrPort) {})
+		b.keep(b.now, Torrent{Hash: krpc.RandomID(b.rng), Port: 1}, func(netip.Addr, []netip.AddrPort) {})
 	}
 	for range 20 {
 		b.start(b.now, &search{target: krpc.RandomID(b.rng), method: krpc.GetPeers}, b.fams[:]...)

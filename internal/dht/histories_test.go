@@ -105,7 +105,7 @@ func searchHistory(t *testing.T, rng *rand.Rand) {
 		step()
 		switch rng.IntN(40) {
 		case 0:
-			k := b.keep(b.now, Torrent{Hash: krpc.RandomID(rng), Port: 7}, func([]netip.AddrPort) {})
+			k := b.keep(b.now, Torrent{Hash: krpc.RandomID(rng), Port: 7}, func(netip.Addr, []netip.AddrPort) {})
 			torrents = append(torrents, k)
 		case 1:
 			if len(torrents) > 0 {
@@ -114,7 +114,7 @@ func searchHistory(t *testing.T, rng *rand.Rand) {
 		case 2, 3, 4:
 			s := &search{target: krpc.RandomID(rng), method: [...]string{krpc.GetPeers, krpc.Get, krpc.FindNode}[rng.IntN(3)], low: rng.IntN(2) == 0, both: rng.IntN(2) == 0}
 			if s.method == krpc.GetPeers {
-				s.store, s.found = announceTo(Torrent{Hash: s.target, Port: 7}), func([]netip.AddrPort) {}
+				s.store, s.found = announceTo(Torrent{Hash: s.target, Port: 7}), func(netip.Addr, []netip.AddrPort) {}
 			}
 			if s.method == krpc.Get {
 				s.store = func(m *krpc.Message, at *candidate) { m.Value, m.Token = []byte("i1e"), at.token }

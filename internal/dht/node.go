@@ -136,7 +136,7 @@ func (n *Node) run() {
 			}
 			n.mu.Unlock()
 			for _, f := range batch {
-				f.kept.found(f.peers)
+				f.kept.found(f.by, f.peers)
 			}
 		}
 	}
@@ -287,9 +287,9 @@ type Kept struct {
 }
 
 // Keep looks a torrent's peers up and announces it: now, and every 15 minutes or so until the Kept is
-// closed, as evenly as queries allow. found sees peers as they are found. It is called by a goroutine of
+// closed, as evenly as queries allow. found sees peers as they are found, and the node that named them. It is called by a goroutine of
 // the node's, one call at a time, and must not block; it may be called once more while Close is.
-func (n *Node) Keep(t Torrent, found func(peers []netip.AddrPort)) *Kept {
+func (n *Node) Keep(t Torrent, found func(by netip.Addr, peers []netip.AddrPort)) *Kept {
 	n.mu.Lock()
 	now := time.Now()
 	k := &Kept{n, n.core.keep(now, t, found)}

@@ -203,7 +203,7 @@ func TestKeep(t *testing.T) {
 		var mu sync.Mutex
 		var found []netip.AddrPort
 		keep := func(i int) *dht.Kept {
-			return nodes[i].Keep(dht.Torrent{Hash: hash, Port: uint16(1000 + i)}, func(peers []netip.AddrPort) {
+			return nodes[i].Keep(dht.Torrent{Hash: hash, Port: uint16(1000 + i)}, func(_ netip.Addr, peers []netip.AddrPort) {
 				mu.Lock()
 				defer mu.Unlock()
 				found = append(found, peers...)

@@ -25,7 +25,7 @@ func (n *Node) Peers(ctx context.Context, hash ID) iter.Seq2[netip.AddrPort, err
 		var peers []netip.AddrPort // found and not yielded yet; guarded by n.mu
 		more := make(chan struct{}, 1)
 		s := &search{target: hash, method: krpc.GetPeers}
-		s.found = func(found []netip.AddrPort) {
+		s.found = func(_ netip.Addr, found []netip.AddrPort) {
 			peers = append(peers, found...)
 			select {
 			case more <- struct{}{}:

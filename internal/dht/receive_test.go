@@ -101,7 +101,7 @@ func FuzzReceive(f *testing.F) {
 		b := newBench(t, Config{IPv4: true, IPv6: true, Nodes: []string{host(1).String(), host(2).String()}})
 		b.fill(ipv4, 20)
 		b.fill(ipv6, 20)
-		s := &search{target: ID{5}, method: krpc.GetPeers, found: func([]netip.AddrPort) {}, store: announceTo(Torrent{Hash: ID{5}, Port: 1})}
+		s := &search{target: ID{5}, method: krpc.GetPeers, found: func(netip.Addr, []netip.AddrPort) {}, store: announceTo(Torrent{Hash: ID{5}, Port: 1})}
 		b.start(b.now, s, b.fams[:]...)
 		b.tick(b.now)
 		messages, to := b.sent()

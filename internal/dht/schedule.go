@@ -28,7 +28,7 @@ type Torrent struct {
 // kept is a torrent in the schedule.
 type kept struct {
 	Torrent
-	found   func(peers []netip.AddrPort)
+	found   func(by netip.Addr, peers []netip.AddrPort)
 	due     time.Time
 	last    time.Time     // when it was last looked up
 	gap     time.Duration // what is to lie between that and a hurried lookup
@@ -55,7 +55,7 @@ func newSchedule() schedule {
 }
 
 // keep takes a torrent, which is due at once.
-func (c *core) keep(now time.Time, t Torrent, found func([]netip.AddrPort)) *kept {
+func (c *core) keep(now time.Time, t Torrent, found func(by netip.Addr, peers []netip.AddrPort)) *kept {
 	k := &kept{Torrent: t, found: found, due: now, gap: hurryAfter}
 	c.kept.Push(k)
 	return k
@@ -111,8 +111,8 @@ func (c *core) startKept(now time.Time) {
 		}
 		k.last, k.hurried = now, false
 		k.search = &search{target: k.Hash, method: krpc.GetPeers, low: true, noSeed: k.Seed}
-		k.search.found = func(peers []netip.AddrPort) {
-			c.found = append(c.found, found{k, peers})
+		k.search.found = func(by netip.Addr, peers []netip.AddrPort) {
+			c.found = append(c.found, found{k, by, peers})
 		}
 		k.search.store = announceTo(k.Torrent)
 		k.search.ended = func(now time.Time) {
@@ -154,6 +154,7 @@ func (c *core) nextKept(now time.Time) time.Time {
 // found are peers that are to be handed to a torrent.
 type found struct {
 	kept  *kept
+	by    netip.Addr
 	peers []netip.AddrPort
 }
 

@@ -30,7 +30,7 @@ func TestManyTorrents(t *testing.T) {
 	hashes := make([]ID, torrents)
 	for i := range hashes {
 		hashes[i] = krpc.RandomID(net.rng)
-		node.core.keep(net.now, Torrent{Hash: hashes[i], Port: 1000}, func([]netip.AddrPort) {})
+		node.core.keep(net.now, Torrent{Hash: hashes[i], Port: 1000}, func(netip.Addr, []netip.AddrPort) {})
 	}
 	net.touch(node)
 	at := make(map[ID][]time.Time) // when each was announced
@@ -103,7 +103,7 @@ func TestSchedule(t *testing.T) {
 	b.fill(ipv4, 20)
 	var all []*kept
 	for i := range 30 {
-		all = append(all, b.keep(b.now, Torrent{Hash: ID{byte(i)}, Port: 1}, func([]netip.AddrPort) {}))
+		all = append(all, b.keep(b.now, Torrent{Hash: ID{byte(i)}, Port: 1}, func(netip.Addr, []netip.AddrPort) {}))
 	}
 	b.tick(b.now)
 	require.Equal(t, maxKept, b.kept.running, "some at a time")
@@ -136,7 +136,7 @@ func TestSchedule(t *testing.T) {
 func TestKeptGoesOnAfterAnAnswerWithoutAnID(t *testing.T) {
 	b := newBench(t, Config{})
 	b.local(40)
-	b.keep(b.now, Torrent{Hash: ID{1}, Port: 7}, func([]netip.AddrPort) {})
+	b.keep(b.now, Torrent{Hash: ID{1}, Port: 7}, func(netip.Addr, []netip.AddrPort) {})
 	liars, announces := 0, 0
 	for began := b.now; b.now.Sub(began) < 2*time.Hour; b.now = b.now.Add(15 * time.Second) {
 		b.tick(b.now)

@@ -27,9 +27,9 @@ type search struct {
 	noSeed bool   // BEP 33
 	scrape bool   // BEP 33
 
-	store func(m *krpc.Message, at *candidate) // fills in the query to store at a node; nil if nothing is to be stored
-	take  func(m *krpc.Message) (enough bool)  // sees each answer
-	found func(peers []netip.AddrPort)         // sees the peers of an answer that are new
+	store func(m *krpc.Message, at *candidate)        // fills in the query to store at a node; nil if nothing is to be stored
+	take  func(m *krpc.Message) (enough bool)         // sees each answer
+	found func(by netip.Addr, peers []netip.AddrPort) // sees the peers of an answer that are new, and the node that named them
 	ended func(now time.Time)
 
 	walks     [families]*walk
@@ -292,7 +292,7 @@ func (c *core) findPeers(s *search, h *half, from netip.AddrPort, peers []netip.
 		n++
 	}
 	if n > 0 {
-		s.found(slices.Clone(peers[:n]))
+		s.found(from.Addr(), slices.Clone(peers[:n]))
 	}
 }
 

@@ -58,7 +58,11 @@ func TestFoundPeers(t *testing.T) {
 	b := newBench(t, Config{})
 	b.fill(ipv4, 20)
 	var found []netip.AddrPort
-	s := b.search(&search{target: ID{1}, method: krpc.GetPeers, found: func(p []netip.AddrPort) { found = append(found, p...) }})
+	by := make(map[netip.Addr]netip.AddrPort) // the nodes that named peers of their own
+	s := b.search(&search{target: ID{1}, method: krpc.GetPeers, found: func(node netip.Addr, p []netip.AddrPort) {
+		found = append(found, p...)
+		require.Contains(t, p, by[node])
+	}})
 	n := 0
 	b.serve(func(m, r *krpc.Message, at netip.AddrPort) bool {
 		n++
@@ -66,6 +70,7 @@ func TestFoundPeers(t *testing.T) {
 			r.Values = append(r.Values, netip.MustParseAddrPort(a))
 		}
 		r.Values = append(r.Values, host(100+n))
+		by[at.Addr()] = host(100 + n)
 		return true
 	})
 	require.True(t, s.over)
@@ -77,7 +82,7 @@ func TestFoundPeers(t *testing.T) {
 	b = newBench(t, Config{})
 	b.local(100)
 	found = nil
-	b.search(&search{target: ID{1}, method: krpc.GetPeers, found: func(p []netip.AddrPort) { found = append(found, p...) }})
+	b.search(&search{target: ID{1}, method: krpc.GetPeers, found: func(_ netip.Addr, p []netip.AddrPort) { found = append(found, p...) }})
 	n = 0
 	answers := 0
 	b.serve(func(m, r *krpc.Message, at netip.AddrPort) bool {

@@ -168,7 +168,7 @@ func (n *simNet) settle(node *simNode) {
 	}
 	node.core.out.reset()
 	for _, f := range node.core.found {
-		f.kept.found(f.peers)
+		f.kept.found(f.by, f.peers)
 	}
 	node.core.found = node.core.found[:0]
 	if next := node.core.next(n.now); !next.Equal(node.tick) {

@@ -148,7 +148,7 @@ func simulate(seed uint64, nodes int, share float64, kinds []int, logf func(stri
 	var all []announced
 	for range 100 {
 		a := announced{krpc.RandomID(net.rng), honest()}
-		a.node.core.keep(net.now, Torrent{Hash: a.hash, Port: a.node.addr.Port()}, func([]netip.AddrPort) {})
+		a.node.core.keep(net.now, Torrent{Hash: a.hash, Port: a.node.addr.Port()}, func(netip.Addr, []netip.AddrPort) {})
 		net.touch(a.node)
 		all = append(all, a)
 	}
@@ -192,7 +192,7 @@ func (f *simFigures) lookUp(net *simNet, victim *simSink, node *simNode, hash ID
 	s := &search{target: hash, method: krpc.GetPeers}
 	inner := node.got
 	node.got = func(from netip.AddrPort, b []byte) { lastFrom = from; inner(from, b) }
-	s.found = func(peers []netip.AddrPort) {
+	s.found = func(_ netip.Addr, peers []netip.AddrPort) {
 		if !found && slices.Contains(peers, want) {
 			found = true
 			f.first = append(f.first, net.now.Sub(began))

@@ -42,7 +42,7 @@ const (
 type candidate struct {
 	addr     netip.AddrPort
 	from     Source
-	by       string           // the last tracker, or network of a peer, that named it
+	by       string           // the last tracker, or network of a peer or node, that named it
 	namer    *namer           // in whose turn it is dialled
 	failures int              // dials that failed and connections that were useless, in a row
 	useful   bool             // a connection to it was useful once
@@ -104,8 +104,8 @@ func New(rng *rand.Rand, private bool) *List {
 	}
 }
 
-// Add adds a candidate. by is the URL of the tracker that named it, or the Network of the peer, or empty. It reports
-// whether the address is new: not known before, or given up.
+// Add adds a candidate. by is the URL of the tracker that named it, or the Network of the peer or node, or empty. It
+// reports whether the address is new: not known before, or given up.
 func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) bool {
 	addr = netaddr.Unmap(addr)
 	if from == FromUser {

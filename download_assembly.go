@@ -289,16 +289,18 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 	d.client.hashing <- scratch
 	mayStay := !ok && err == nil // pieceSpoiled decides
-	// If another program wrote to the files, no peer is to blame.
-	changed := mayStay && a.direct && errors.Is(d.store.Changed(int(piece)), storage.ErrChanged)
 	if !mayStay {
 		d.dropBlocks(a)
 	}
 	d.assembling.share.EndFlush()
+	if mayStay && a.direct && errors.Is(d.store.Changed(int(piece)), storage.ErrChanged) {
+		// Another program wrote to the files, so no peer is to blame. The store accepts them as they are, or no liar would be found later.
+		d.doubt(int(piece))
+	}
 	d.mu.Lock()
 	defer d.unlock(time.Now())
 	delete(d.assembling.hashing, piece)
-	doubted := a.doubted || changed
+	doubted := a.doubted
 	if doubted && mayStay {
 		d.dropBlocks(a)
 	}

@@ -21,6 +21,13 @@ type meddledStore struct {
 	reads  bool
 	meddle func()
 	once   sync.Once
+	told   sync.Once
+	unseen error // a change that the store had not accepted when the first piece was verified
+}
+
+func (s *meddledStore) PieceVerified(piece int) error {
+	s.told.Do(func() { s.unseen = s.Store.Changed(piece) })
+	return s.Store.PieceVerified(piece)
 }
 
 func (s *meddledStore) WriteBlocks(blocks [][]byte, off int64) error {
@@ -87,6 +94,7 @@ func TestAFileChangesWhileAPieceIsWritten(t *testing.T) {
 				t.Cleanup(func() { d.Close() })
 				_, err = d.Wait()
 				require.NoError(t, err)
+				require.NoError(t, s.unseen, "else no liar would be found later")
 				b, err := os.ReadFile(path)
 				require.NoError(t, err)
 				require.True(t, content.truth.Equal(0, b), "the content is as the torrent says")

@@ -203,7 +203,10 @@ func TestMedia(t *testing.T) {
 	b := visit(t, t.TempDir(), seed)
 	b.upload(tor)
 	var files []fileView
-	b.await(tor.InfoHash(), func(_ []summary, d detail) bool { files = d.Files; return len(files) == 3 })
+	b.await(tor.InfoHash(), func(list []summary, d detail) bool {
+		files = d.Files
+		return len(files) == 3 && list[0].State != "starting"
+	})
 	byName := make(map[string]fileView)
 	for _, f := range files {
 		byName[f.Path] = f

@@ -75,7 +75,8 @@ type List struct {
 	nReady  int                    // candidates that may be dialled
 	nDials  int                    // candidates that are dialling
 	given   int                    // candidates that Next returned so far
-	turns   int                    // that namers had so far
+	turns   int                    // that namers had so far, and how many namers there were
+	turnOf  [len(sourceNames)]int  // when namers of each source had the last
 	crowds  map[netip.Prefix]int   // candidates by the narrowest prefix that places are dealt by
 
 	bans     map[netip.AddrPort]struct{} // port 0 is every port but those that the user named

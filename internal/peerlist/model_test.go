@@ -1,6 +1,7 @@
 package peerlist
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -23,12 +24,13 @@ type slowCandidates struct {
 	self   []netip.AddrPort
 	us     netip.AddrPort
 	turns  map[namedBy]int // when each had its last
+	turnOf map[Source]int  // likewise, if it had one
 	turn   int
 	given  int
 }
 
 func newSlowCandidates(us netip.AddrPort) *slowCandidates {
-	return &slowCandidates{us: us, all: make(map[netip.AddrPort]*slowCandidate), named: make(map[netip.AddrPort]bool), turns: make(map[namedBy]int)}
+	return &slowCandidates{us: us, all: make(map[netip.AddrPort]*slowCandidate), named: make(map[netip.AddrPort]bool), turns: make(map[namedBy]int), turnOf: make(map[Source]int)}
 }
 
 type slowCandidate struct {
@@ -62,7 +64,7 @@ func (m *slowCandidates) size(n namedBy) (size int) {
 
 func (m *slowCandidates) hadTurn(n namedBy) {
 	m.turn++
-	m.turns[n] = m.turn
+	m.turns[n], m.turnOf[n.from] = m.turn, m.turn
 }
 
 // forget has namers without candidates begin with another turn.
@@ -97,7 +99,8 @@ func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bo
 	}
 	by := namedBy{from: from}
 	if m.turns[by] == 0 {
-		m.hadTurn(by)
+		m.turn++
+		m.turns[by] = m.turn
 	}
 	if k, ok := m.all[addr]; ok {
 		if k.namer != by && m.size(by)+1 < m.size(k.namer) {
@@ -168,8 +171,8 @@ func (k *slowCandidate) hold(now time.Time) {
 
 func (m *slowCandidates) next(now time.Time) (best *slowCandidate) {
 	better := func(k *slowCandidate) bool {
-		if turn, first := m.turns[k.namer], m.turns[best.namer]; m.given%4 == 3 && turn != first {
-			return turn < first
+		if m.given%4 == 3 && k.namer != best.namer {
+			return cmp.Or(cmp.Compare(m.turnOf[k.namer.from], m.turnOf[best.namer.from]), cmp.Compare(m.turns[k.namer], m.turns[best.namer])) < 0
 		}
 		return m.worse(best, k)
 	}

@@ -7,7 +7,8 @@ import (
 	"github.com/shoal-go/torrent/internal/heaps"
 )
 
-// fairEvery is how often the next candidate is not the most promising of all, but that of the namer whose turn it is.
+// fairEvery is how often the next candidate is not the most promising of all, but that of the namer whose turn it is: first the
+// sources of a kind take turns, such as all nodes of the DHT, of which an attacker may have hundreds, and then the namers among them.
 const fairEvery = 4
 
 // namedBy identifies the source that named a candidate.
@@ -42,7 +43,8 @@ func (c *List) nameBy(k *candidate, by namedBy) {
 	if n == nil {
 		n = &namer{namedBy: by, ready: newQueue((*candidate).better)}
 		c.namers[by] = n
-		c.hadTurn(n) // it comes after those that wait
+		c.turns++
+		n.turn = c.turns // it comes after those that wait
 	}
 	if k.namer == nil {
 		k.namer = n
@@ -78,10 +80,18 @@ func (c *List) unless(n *namer) {
 	}
 }
 
-// hadTurn records that a namer had its turn.
+// hadTurn records that a namer had its turn, and all of its kind.
 func (c *List) hadTurn(n *namer) {
 	c.turns++
-	n.turn = c.turns
+	n.turn, c.turnOf[n.from] = c.turns, c.turns
+}
+
+// before reports whether the turn of n comes before that of another namer.
+func (c *List) before(n, other *namer) bool {
+	if a, b := c.turnOf[n.from], c.turnOf[other.from]; a != b {
+		return a < b
+	}
+	return n.turn < other.turn
 }
 
 // best returns the candidate to dial next. There must be one.
@@ -92,7 +102,7 @@ func (c *List) best() (best *candidate) {
 			continue
 		}
 		k := n.ready.First()
-		if best == nil || fair && n.turn < best.namer.turn || !fair && k.better(best) {
+		if best == nil || fair && c.before(n, best.namer) || !fair && k.better(best) {
 			best = k
 		}
 	}

@@ -39,6 +39,34 @@ func TestNamersOfOneNetwork(t *testing.T) {
 	}
 }
 
+// A hundred networks of nodes of the DHT name thousands of candidates that look more promising than those of a peer, which come
+// as soon as if the nodes were one.
+func TestSourcesTakeTurns(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
+	name := func(network int) {
+		for i := range byte(5) {
+			l.Add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{20 + i, byte(network >> 8), byte(network), 1}), 1), peerlist.FromDHT, fmt.Sprint(network), now)
+		}
+	}
+	for k := range 100 {
+		name(k)
+	}
+	for i := range byte(5) {
+		l.Add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{90, 0, i, 2}), 1), peerlist.FromPEX, "82.0.0.0/16", now)
+	}
+	for left, k := 5, 1; left > 0; k++ {
+		name(100 + k) // a network that is new does not put off the turn of its source, nor that of others
+		got, from, ok := l.Next(now)
+		require.True(t, ok)
+		l.Dialled(got, false, now)
+		if from == peerlist.FromPEX {
+			left--
+		}
+		require.LessOrEqual(t, k, 40)
+	}
+}
+
 // BenchmarkManyNamers is what a candidate costs when there are too many, of one namer and of thousands.
 func BenchmarkManyNamers(b *testing.B) {
 	for _, namers := range []int{1, 3000} {

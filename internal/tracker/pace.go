@@ -19,8 +19,11 @@ const (
 	maxPaced  = 4096                   // addresses that are remembered
 )
 
-// A Pace spreads the announces to addresses that may not be those of trackers. It is shared by all downloads of a client.
+// A Pace spreads the announces to addresses that may not be those of trackers, and those to one host. It is shared by all
+// downloads of a client.
 type Pace struct {
+	places places
+
 	mu    sync.Mutex
 	addrs map[netip.Addr]*pacedAddr
 }
@@ -31,7 +34,9 @@ type pacedAddr struct {
 }
 
 // NewPace returns a Pace for a client.
-func NewPace() *Pace { return &Pace{addrs: make(map[netip.Addr]*pacedAddr)} }
+func NewPace() *Pace {
+	return &Pace{places: places{at: make(map[placesKey]*placesAt)}, addrs: make(map[netip.Addr]*pacedAddr)}
+}
 
 // at returns what is known of an address.
 func (p *Pace) at(addr netip.Addr) *pacedAddr {

@@ -204,8 +204,11 @@ func (s *fileStore) readSlot(slot int, p []byte, within int64) (int, error) {
 	return n, err
 }
 
-// edgesNeeded reports whether the edges hold bytes of a file that is not here. The caller holds s.mu.
+// edgesNeeded reports whether the edges hold a draft, or bytes of a file that is not here. The caller holds s.mu.
 func (s *fileStore) edgesNeeded() bool {
+	if s.numDrafts.Load() > 0 {
+		return true // the rest of its blocks may still come: the choice of files may change again
+	}
 	for piece := range s.slots {
 		if s.usesEdges(piece) {
 			return true

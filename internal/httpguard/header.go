@@ -31,7 +31,10 @@ func CountHeaders(ctx context.Context, a *account.Account, giveWay func()) (_ co
 			giveWay()
 		}
 	})
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { timer.Reset(headerPatience) }})
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn:              func(string) { timer.Stop() }, // after a redirect, whose header has come
+		GotFirstResponseByte: func() { timer.Reset(headerPatience) },
+	})
 	return ctx, func() {
 		over.Store(true)
 		timer.Stop()

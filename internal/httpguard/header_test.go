@@ -107,3 +107,16 @@ func TestAWholeHeaderDoesNotGiveWay(t *testing.T) {
 		time.Sleep(2 * headerPatience)
 	})
 }
+
+// The header of a redirect has come when the next request begins: what that waits for is no slow header.
+func TestWaitAfterARedirectIsNoSlowHeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, whole := CountHeaders(t.Context(), account.New(1), func() { t.Error("gave way") })
+		defer whole()
+		trace := httptrace.ContextClientTrace(ctx)
+		trace.GetConn("10.0.0.1:80")
+		trace.GotFirstResponseByte()
+		trace.GetConn("10.0.0.2:80")
+		time.Sleep(2 * headerPatience)
+	})
+}

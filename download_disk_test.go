@@ -3,6 +3,7 @@
 package torrent
 
 import (
+	"context"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/proctest"
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 )
 
 // shareFiles has a client share what a directory holds, on loopback, and dial these peers.
@@ -127,4 +130,37 @@ func TestDownloadLosesPermission(t *testing.T) {
 	require.ErrorIs(t, whole.Stats().StorageError, fs.ErrPermission)
 	require.Zero(t, d.Stats().Wasted)
 	require.NoError(t, d.Close())
+}
+
+// slowStorage takes 100 ms for each write.
+type slowStorage struct{ *simStorage }
+
+func (s slowStorage) WriteAt(p []byte, off int64) (int, error) {
+	time.Sleep(100 * time.Millisecond)
+	return s.simStorage.WriteAt(p, off)
+}
+
+// A context ends a download within a second, whatever waits for a slow disk.
+func TestContextEndsASlowDisk(t *testing.T) {
+	for _, pieceLength := range []int64{blockSize, 1 << 20, 16 << 20} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, pieceLength, 64<<20)
+			seed := simpeer.New("seed", n.NewHost("90.0.0.1", 100e6, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+			require.NoError(t, seed.Arrive())
+			defer seed.Stop()
+			c := simClient(t, n.NewHost("80.0.0.1", 0, 0, time.Millisecond), nil)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			began := time.Now()
+			d, err := content.Start(ctx, &Options{Client: c, Peers: []netip.AddrPort{seed.Addr()}, Storage: func(*Torrent) (Storage, error) {
+				return slowStorage{newSimStorage(content)}, nil
+			}})
+			require.NoError(t, err)
+			_, err = d.Wait()
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.NoError(t, d.Close())
+			t.Logf("pieces of %d bytes: Wait and Close came back after %v", pieceLength, time.Since(began))
+			require.Less(t, time.Since(began), 4*time.Second)
+		})
+	}
 }

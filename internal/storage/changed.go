@@ -125,6 +125,7 @@ func (s *fileStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {
 			if err := s.look(i); err != nil {
 				return doubt, err
 			}
+			s.dropDrafts(i)
 		}
 	}
 	edges := s.edgesFile()

@@ -119,6 +119,24 @@ func (s *fileStore) isVerified(piece int) {
 	delete(s.drafts, piece)
 }
 
+// dropDrafts has the pieces of file i read from there again, because the file is not what it was when they became drafts. Their
+// blocks were dropped when the pieces came into doubt.
+func (s *fileStore) dropDrafts(i int) {
+	if s.numDrafts.Load() == 0 {
+		return
+	}
+	first, end := s.content.PiecesOf(i)
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	maps.DeleteFunc(s.drafts, func(piece int, draft bool) bool {
+		drop := draft && first <= piece && piece < end
+		if drop {
+			s.numDrafts.Add(-1)
+		}
+		return drop
+	})
+}
+
 // withoutDrafts returns partial without the drafts, which the next run does not find in the files.
 func (s *fileStore) withoutDrafts(partial map[int]bits.Set) map[int]bits.Set {
 	if s.numDrafts.Load() == 0 {

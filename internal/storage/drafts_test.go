@@ -178,3 +178,24 @@ func TestADraftOutlivesTheEndOfAChoice(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, entries, 1, "nothing is left beside the content")
 }
+
+// Once the user has put the right file in the place of another one, its pieces are read from there, and not from the edges.
+func TestAFileThatIsAcceptedIsRead(t *testing.T) {
+	tor, content := testContent(50, 100)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "0")
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte{'x'}, 99), 0o666))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	_, err := s.WriteAt(make([]byte, 25), 0)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, content, 0o666))
+	which, err := s.Refresh(0, set(2, 0, 1))
+	require.NoError(t, err)
+	require.Equal(t, 2, which.Count())
+	got := make([]byte, 100)
+	require.NoError(t, readFull(s, got, 0))
+	require.Equal(t, content, got)
+	require.NoError(t, s.Close())
+}

@@ -1,7 +1,9 @@
 package torrent
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -82,22 +84,11 @@ func BenchmarkCrowd(b *testing.B) {
 	for _, peers := range []int{20, 80, 500} {
 		b.Run(fmt.Sprint(peers), func(b *testing.B) {
 			content := newSimRepeating(1, 256<<10, size)
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(b, err)
-			defer l.Close()
-			go func() {
-				for {
-					conn, err := l.Accept()
-					if err != nil {
-						return
-					}
-					go serveContent(conn, content)
-				}
-			}()
+			addr := listens(b, func(conn net.Conn) { serveContent(conn, content) })
 			b.SetBytes(size)
 			wasted := int64(0)
 			for b.Loop() {
-				wasted += crowdDownload(b, content, l.Addr().String(), peers)
+				wasted += crowdDownload(b, content, addr, peers)
 			}
 			b.ReportMetric(100*float64(wasted)/float64(size*b.N), "%wasted")
 		})
@@ -108,25 +99,93 @@ func BenchmarkCrowd(b *testing.B) {
 func crowdDownload(b *testing.B, content *simContent, addr string, peers int) (wasted int64) {
 	c := &Client{NoDHT: true, NoUTP: true, NoListen: true, Encryption: DisableEncryption}
 	defer c.Close()
+	d := startBare(b, c, content, peers)
+	for k := range peers {
+		meetAt(b, d, addr, netip.AddrFrom4([4]byte{80, byte(k >> 8), byte(k), 1}))
+	}
+	_, err := d.Wait()
+	require.NoError(b, err)
+	return d.Stats().Wasted
+}
+
+// startBare starts a download without peers, and returns once it takes connections.
+func startBare(b *testing.B, c *Client, content *simContent, peers int) *Download {
 	d, err := content.Start(b.Context(), &Options{Client: c, MaxPeers: peers, Storage: newSimStorage(content).open})
 	require.NoError(b, err)
 	for d.Stats().State == Checking {
 		time.Sleep(time.Millisecond)
 	}
-	for k := range peers {
-		conn, err := net.Dial("tcp", addr)
-		require.NoError(b, err)
-		hello := wire.Handshake{}
-		hello.SetFast()
-		hello.PeerID[0], hello.PeerID[1] = byte(k), byte(k>>8)
-		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, byte(k >> 8), byte(k), 1}), 6881)
-		if !d.addPeer(&connection{Conn: conn, addr: at, theirs: hello}, peerlist.FromUser) {
-			conn.Close()
-		}
-	}
-	_, err = d.Wait()
+	return d
+}
+
+// meetAt connects a download to what listens at addr, as if that had the address ip.
+func meetAt(b *testing.B, d *Download, addr string, ip netip.Addr) {
+	conn, err := net.Dial("tcp", addr)
 	require.NoError(b, err)
-	return d.Stats().Wasted
+	hello := wire.Handshake{}
+	hello.SetFast()
+	copy(hello.PeerID[:], ip.AsSlice())
+	if !d.addPeer(&connection{Conn: conn, addr: netip.AddrPortFrom(ip, 6881), theirs: hello}, peerlist.FromUser) {
+		conn.Close()
+	}
+}
+
+// BenchmarkFlood is a download of small pieces from one seed over loopback, beside twenty peers that each send a megabit of
+// messages a second that give nothing.
+func BenchmarkFlood(b *testing.B) {
+	const pieces, size, flooders = 16_000, 16_000 * blockSize, 20
+	one := wire.AppendBitfield(nil, append([]byte{0x80}, make([]byte, pieces/8-1)...))
+	for _, flood := range []struct {
+		kind        string
+		once, again []byte
+	}{
+		{"none", wire.AppendSimple(nil, wire.HaveNone), nil},
+		{"interested", wire.AppendSimple(nil, wire.HaveNone), wire.AppendSimple(nil, wire.Interested)},
+		{"interested and not", wire.AppendSimple(nil, wire.HaveNone), wire.AppendSimple(wire.AppendSimple(nil, wire.Interested), wire.NotInterested)},
+		{"have-all", one, wire.AppendSimple(nil, wire.HaveAll)},
+		{"choke and unchoke", one, wire.AppendSimple(wire.AppendSimple(nil, wire.Unchoke), wire.Choke)},
+	} {
+		b.Run(flood.kind, func(b *testing.B) {
+			content := newSimRepeating(1, blockSize, size)
+			seed := listens(b, func(conn net.Conn) { serveContent(conn, content) })
+			flooder := listens(b, func(conn net.Conn) {
+				go io.Copy(io.Discard, conn)
+				_, err := conn.Write(flood.once)
+				for tick := time.NewTicker(20 * time.Millisecond); err == nil && flood.again != nil; <-tick.C {
+					_, err = conn.Write(bytes.Repeat(flood.again, 2500/len(flood.again)))
+				}
+			})
+			b.SetBytes(size)
+			for b.Loop() {
+				c := &Client{NoDHT: true, NoUTP: true, NoListen: true, Encryption: DisableEncryption}
+				d := startBare(b, c, content, flooders+1)
+				for k := range flooders {
+					meetAt(b, d, flooder, netip.AddrFrom4([4]byte{80, byte(k), 0, 1}))
+				}
+				meetAt(b, d, seed, netip.AddrFrom4([4]byte{90, 0, 0, 1}))
+				_, err := d.Wait()
+				require.NoError(b, err)
+				c.Close()
+			}
+		})
+	}
+}
+
+// listens has serve answer the connections to an address of this machine, until the benchmark ends.
+func listens(b *testing.B, serve func(net.Conn)) (addr string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	b.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(conn)
+		}
+	}()
+	return l.Addr().String()
 }
 
 // serveContent answers all requests on a connection.

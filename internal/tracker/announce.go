@@ -105,11 +105,19 @@ func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc
 		return err
 	}
 	errs := make([]error, len(routes))
-	var under sync.WaitGroup
+	var under, queued sync.WaitGroup
+	queued.Add(len(routes))
 	for i, r := range routes {
 		under.Go(func() {
+			leave, err := t.c.Pace.places.take(ctx, tr.u, r.family, false)
+			queued.Done()
+			if err != nil {
+				errs[i] = err
+				return
+			}
 			req := t.request(tr, r.family)
 			a, err := t.exchange(ctx, tr, r, req)
+			leave()
 			if err == nil {
 				a.dropInward()
 				t.answered(tr, r.family, req.event, a)
@@ -119,6 +127,7 @@ func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc
 			errs[i] = err
 			if len(routes) > 1 {
 				// The other family may be a black hole. Do not delay the error of this one until that times out.
+				queued.Wait()
 				timer := time.AfterFunc(tierPatience, func() { t.giveUp(tr, cancel) })
 				context.AfterFunc(ctx, func() { timer.Stop() })
 			}
@@ -234,6 +243,11 @@ func (t *Announcer) Stop(ctx context.Context) {
 
 // stop announces `stopped` to one tracker, after `completed` if that is due.
 func (t *Announcer) stop(ctx context.Context, tr *tracker, r route) {
+	leave, err := t.c.Pace.places.take(ctx, tr.u, r.family, true)
+	if err != nil {
+		return
+	}
+	defer leave()
 	req := t.request(tr, r.family)
 	req.numWant = 0
 	say := func(e event) {

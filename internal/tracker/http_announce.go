@@ -21,13 +21,9 @@ import (
 
 var answerLimits = bencode.Limits{Bytes: httpAnswer, Depth: 32, Values: 1 << 16}
 
+// announceHTTP announces over HTTP. The caller has a place at the host.
 func (t *Announcer) announceHTTP(ctx context.Context, u *url.URL, f netaddr.Family, byUser bool, r request) (answer, error) {
-	leave, err := t.c.Pace.places.take(ctx, u, f, r.numWant == 0)
-	if err != nil {
-		return answer{}, err
-	}
 	reply, err := t.getHTTP(ctx, announceURL(u, r), f, byUser)
-	leave()
 	if err != nil {
 		return answer{}, err
 	}

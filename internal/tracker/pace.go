@@ -11,8 +11,8 @@ import (
 
 // The torrents of a client may all list one host that need not be a tracker, as may names and redirects that lead to it. So
 // announces of all torrents are paced by address, until an announce to that was answered. A tracker that is new to a client of a
-// thousand torrents is asked by the first paceBurst of them, and, once it has answered one, by the others at once. Dead trackers
-// delay no others: each announce waits for itself. Trackers that the user named are not paced.
+// thousand torrents is asked by the first paceBurst of them, and, once it has answered one, by the others as places allow. Dead
+// trackers delay no others: each announce waits for itself. Trackers that the user named are not paced.
 const (
 	paceBurst = 50                     // announces to an address at once
 	paceEvery = 100 * time.Millisecond // between further ones

@@ -35,6 +35,9 @@ type placesAt struct {
 
 // take waits for a place at the host of u, or returns why ctx ended before. The caller calls leave when its announce has ended.
 func (p *places) take(ctx context.Context, u *url.URL, f netaddr.Family, parting bool) (leave func(), err error) {
+	if u.Scheme == "udp" {
+		return func() {}, nil
+	}
 	k, n := placesKey{u.Host, f, parting}, placesAtHost
 	if parting {
 		n = partingAtHost

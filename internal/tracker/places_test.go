@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -45,6 +47,33 @@ func TestAnnouncesUnderWayAtAHost(t *testing.T) {
 		r.config.Pace.places.mu.Lock()
 		defer r.config.Pace.places.mu.Unlock()
 		require.Empty(t, r.config.Pace.places.at)
+	})
+}
+
+// The wait for a place is no silence of the tracker, if it has addresses of one family only.
+func TestWaitForAPlaceIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const torrents = 4 * placesAtHost
+		r := newTrackerRig(t)
+		r.names["one.example"] = []netip.Addr{netip.MustParseAddr("10.0.1.1")}
+		var failed atomic.Int32
+		r.config.Heard = func(s Status) {
+			if s.Err != nil {
+				failed.Add(1)
+			}
+		}
+		var asked said
+		r.serve("10.0.1.1", func(w http.ResponseWriter, req *http.Request) {
+			time.Sleep(6 * time.Second)
+			honest(&asked, onePeer)(w, req)
+		})
+		r.config.UserTiers = [][]string{{"http://one.example/announce"}}
+		for range torrents {
+			r.start()
+		}
+		simnet.Sleep(28 * time.Second)
+		require.Zero(t, failed.Load())
+		require.Len(t, strings.Fields(asked.take()), torrents)
 	})
 }
 

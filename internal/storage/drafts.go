@@ -33,7 +33,7 @@ func (s *fileStore) decide(piece int, draft bool) bool {
 	return draft
 }
 
-// mayWrite reports whether unverified blocks of piece may go to its files. If so, these are ours from then on.
+// mayWrite reports whether unverified blocks of piece may go to its files. Files that do not exist are ours once they are made.
 func (s *fileStore) mayWrite(piece int) (bool, error) {
 	s.slotMu.Lock()
 	draft, decided := s.drafts[piece]
@@ -58,12 +58,11 @@ func (s *fileStore) mayWrite(piece int) (bool, error) {
 		if err == nil && info.Size > 0 {
 			return !s.decide(piece, true), nil
 		}
+		if err == nil {
+			f.ours.Store(true) // there is nothing in it
+		}
 	}
-	if s.decide(piece, false) {
-		return false, nil
-	}
-	s.areOurs(piece)
-	return true, nil
+	return !s.decide(piece, false), nil
 }
 
 // areOurs records that the files of piece are ours.

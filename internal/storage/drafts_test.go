@@ -199,3 +199,22 @@ func TestAFileThatIsAcceptedIsRead(t *testing.T) {
 	require.Equal(t, content, got)
 	require.NoError(t, s.Close())
 }
+
+// A file that was not made yet, though blocks of a piece of it were written, may still become the user's.
+func TestAFileIsOursOnceItIsMade(t *testing.T) {
+	tor, content := testContent(50, 30, 100)
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	_, err := s.WriteAt(content[:25], 0)
+	require.NoError(t, err)
+	foreign := bytes.Repeat([]byte{'x'}, 100)
+	path := filepath.Join(dir, "d", "1")
+	require.NoError(t, os.WriteFile(path, foreign, 0o666))
+	_, err = s.WriteAt(content[50:75], 50)
+	require.NoError(t, err)
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, foreign, b)
+	require.NoError(t, s.Close())
+}

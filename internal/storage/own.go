@@ -132,6 +132,7 @@ func (s *fileStore) makeNew(off, n int64) {
 			if err == nil && info.Links <= 1 {
 				f.left, f.id, f.links = info.Stamp, info.ID, info.Links
 				s.markDirty(i)
+				f.ours.Store(true)
 				f.ready.Store(true)
 			}
 		}
@@ -275,6 +276,7 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 			f.meddled.Store(true) // another program removed it
 		}
 		f.left = info.Stamp
+		f.ours.Store(true)
 		s.markDirty(i)
 		return info, true, nil
 	}

@@ -218,3 +218,28 @@ func TestAFileIsOursOnceItIsMade(t *testing.T) {
 	require.Equal(t, foreign, b)
 	require.NoError(t, s.Close())
 }
+
+// Unverified blocks are not copied to a file that is chosen, which may have become another program's.
+func TestAChoiceCopiesNoDraft(t *testing.T) {
+	tor, content := testContent(100, 50, 100)
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d"), 0o777))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "0"), []byte("mine"), 0o666))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted([]bool{true, false}))
+	_, err := s.WriteAt(content[:75], 0)
+	require.NoError(t, err)
+	path := filepath.Join(dir, "d", "1")
+	require.NoError(t, os.WriteFile(path, []byte("mine, too"), 0o666))
+	require.NoError(t, s.SetWanted(all(tor)))
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "mine, too", string(b))
+	_, err = s.WriteAt(content[75:100], 75)
+	require.NoError(t, err)
+	require.NoError(t, s.PieceVerified(0))
+	got := make([]byte, 100)
+	require.NoError(t, readFull(s, got, 0))
+	require.Equal(t, content[:100], got)
+	require.NoError(t, s.Close())
+}

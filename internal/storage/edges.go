@@ -155,7 +155,7 @@ func (s *fileStore) copyEdges(i int) error {
 	var buf []byte // allocated only if there is a slot: most files have none
 	for _, piece := range [...]int{first, end - 1} {
 		slot, ok := s.slots[piece]
-		if !ok {
+		if !ok || s.isDraft(piece) { // a draft is copied once it is verified
 			continue
 		}
 		start := s.content.PieceOffset(piece)

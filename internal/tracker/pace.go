@@ -16,6 +16,7 @@ import (
 const (
 	paceBurst = 50                     // announces to an address at once
 	paceEvery = 100 * time.Millisecond // between further ones
+	paceAhead = 10 * time.Second       // how long before its turn an announce takes it: turns that are given back are lost
 	maxPaced  = 4096                   // addresses that are remembered
 )
 
@@ -64,35 +65,45 @@ func (p *Pace) wait(ctx context.Context, addr netip.Addr) error {
 		return nil
 	default:
 	}
-	turn, took := p.reserve(ctx, a)
-	if took && turn.Delay() == 0 {
-		return nil
-	}
-	var due <-chan time.Time
-	if took {
-		timer := time.NewTimer(turn.Delay())
-		defer timer.Stop()
-		due = timer.C
-	}
-	select {
-	case <-due:
-	case <-a.answered:
-	case <-ctx.Done():
+	for {
+		turn, took := p.reserve(ctx, a)
+		pause := paceAhead
 		if took {
-			turn.Cancel()
+			if pause = turn.Delay(); pause == 0 {
+				return nil
+			}
 		}
-		return context.Cause(ctx)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+			if took {
+				return nil
+			}
+		case <-a.answered:
+			timer.Stop()
+			return nil
+		case <-ctx.Done():
+			timer.Stop()
+			if took {
+				turn.Cancel()
+			}
+			return context.Cause(ctx)
+		}
 	}
-	return nil
 }
 
-// reserve takes the next turn at an address, unless that comes after the deadline of ctx. A turn that is given back later is lost:
-// torrents that try a dead tracker again and again would take all turns for a long time.
+// reserve takes the next turn at an address, unless that comes later than paceAhead or after the deadline of ctx. A turn that is
+// given back later is lost: torrents that try a dead tracker again and again would take all turns for a long time, and so would
+// announces that are cancelled when the network has changed.
 func (p *Pace) reserve(ctx context.Context, a *pacedAddr) (turn *rate.Reservation, took bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	turn = a.turns.Reserve()
-	if end, ends := ctx.Deadline(); ends && turn.Delay() > time.Until(end) {
+	wait := paceAhead
+	if end, ends := ctx.Deadline(); ends {
+		wait = min(wait, time.Until(end))
+	}
+	if turn.Delay() > wait {
 		turn.Cancel() // whole, because no later turn is taken
 		return nil, false
 	}

@@ -119,3 +119,32 @@ func TestAnnouncesInVainTakeNoTurns(t *testing.T) {
 		require.NoError(t, wait())
 	})
 }
+
+// Announces over UDP have no deadline. If many are cancelled, as when the network has changed, those that follow are not late.
+func TestCancelledAnnouncesTakeFewTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, addr := NewPace(), netip.MustParseAddr("10.0.1.1")
+		ctx, cancel := context.WithCancel(t.Context())
+		const announces = 1000
+		done := make(chan error, announces)
+		for range announces {
+			go func() { done <- p.wait(ctx, addr) }()
+		}
+		time.Sleep(time.Second)
+		cancel()
+		for range announces {
+			<-done
+		}
+		began := time.Now()
+		require.NoError(t, p.wait(t.Context(), addr))
+		require.LessOrEqual(t, time.Since(began), paceAhead+paceEvery)
+
+		for range announces { // all have a turn in the end
+			go func() { done <- p.wait(t.Context(), addr) }()
+		}
+		for range announces {
+			require.NoError(t, <-done)
+		}
+		require.Less(t, time.Since(began), announces*paceEvery+3*paceAhead)
+	})
+}

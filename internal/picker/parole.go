@@ -337,7 +337,7 @@ func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 	}
 	pk.work += int64(len(pk.spoiled))
 	most := pk.mostGiven()
-	tried := pk.tried(s, most)
+	tried := !s.Runs && pk.tried(s, most) // as in outranked, or two would take a piece from each other without end
 	for i, u := range pk.spoiled {
 		p := pk.started[i]
 		if p == nil || p.sole == nil || p.sole == s || p.left < p.lacks() || first != nil && first.piece < i {

@@ -133,6 +133,21 @@ func TestRunOfParole(t *testing.T) {
 	require.Equal(t, w, sc.s.Started(2).Sole)
 }
 
+// A web seed and a peer used to take a piece on parole from each other again and again before either could send a block of it: the
+// web seed because it had sent true blocks, the peer because the web seed had lapsed.
+func TestRunOfParoleTakenOnce(t *testing.T) {
+	sc := newScene(t, 1)
+	w := sc.serves("w")
+	sc.join("a").Ready = true
+	sc.fetch("aaaa")
+	sc.failed()
+	sc.s.senders.given[sc.s.senderOf(w)] = 1
+	sc.s.spoiled[0].records["w"] = record{lapses: 1}
+	require.Equal(t, "0.0 to 0.3, 4", sc.runs("w", 4))
+	require.Equal(t, "0.0 0.1 0.2 0.3 -w:0.0 -w:0.1 -w:0.2 -w:0.3", sc.asks("a", 4))
+	require.Equal(t, "none", sc.runs("w", 4))
+}
+
 // Suppliers that send runs (web seeds) do not count in the availability.
 func TestAvailabilityWithoutRuns(t *testing.T) {
 	sc := newScene(t, 4)

@@ -15,6 +15,9 @@ func (s *fileStore) Changed(piece int) error {
 	if s.closed {
 		return ErrClosed
 	}
+	if s.isDraft(piece) { // whose bytes are not in its files
+		return s.compare(s.edgesFile())
+	}
 	edges := false
 	for i := range s.content.FilesOf(piece) {
 		if !s.files[i].here {

@@ -243,3 +243,22 @@ func TestAChoiceCopiesNoDraft(t *testing.T) {
 	require.Equal(t, content[:100], got)
 	require.NoError(t, s.Close())
 }
+
+// Another program that goes on writing to its file does not spoil a draft, so that whoever sent a false one can be found.
+func TestADraftIsNotChangedThroughItsFile(t *testing.T) {
+	tor, content := testContent(50, 100)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "0")
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+	require.NoError(t, os.WriteFile(path, []byte("mine"), 0o666))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	_, err := s.WriteAt(content[:50], 0)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, []byte("mine as well"), 0o666))
+	require.NoError(t, s.Changed(0))
+	require.ErrorIs(t, s.Changed(1), storage.ErrChanged)
+	require.NoError(t, os.Truncate(filepath.Join(dir, ".0102030000000000000000000000000000000000.edges.resume"), 3))
+	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+	require.NoError(t, s.Close())
+}

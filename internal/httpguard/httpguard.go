@@ -50,9 +50,10 @@ type Guard struct {
 	direct     atomic.Bool             // by no proxy: the address of the connection is that of u
 	conns      atomic.Int32            // tried for u
 
-	turn func(ctx context.Context, addr netip.Addr) error // of Pace, or nil
-	took atomic.Bool                                      // the turn of the next connection
-	addr atomic.Pointer[netip.Addr]                       // of the last connection
+	turn    func(ctx context.Context, addr netip.Addr) error // of Pace, or nil
+	request context.Context                                  // of Watch
+	took    atomic.Bool                                      // the turn of the next connection
+	addr    atomic.Pointer[netip.Addr]                       // of the last connection
 }
 
 // A Rule says why a URL inside our network is not asked for, or nil. here is whether it is on this machine.
@@ -119,6 +120,10 @@ func (g *Guard) takeTurn(ctx context.Context, host string) error {
 		return nil
 	}
 	g.took.Store(true)
+	// The context of a dial does not end with that of the request.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(g.request, func() { cancel(context.Cause(g.request)) })()
 	return g.turn(ctx, addr.Unmap())
 }
 
@@ -156,6 +161,7 @@ func (g *Guard) check(host string, direct bool) error {
 // Watch has the guard check each connection of a request that is made with the context it returns. cancel
 // ends the request.
 func (g *Guard) Watch(ctx context.Context, cancel context.CancelCauseFunc) context.Context {
+	g.request = ctx
 	ctx = context.WithValue(ctx, guardKey{}, g)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) {

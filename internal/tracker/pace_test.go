@@ -3,10 +3,12 @@ package tracker
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,5 +148,39 @@ func TestCancelledAnnouncesTakeFewTurns(t *testing.T) {
 			require.NoError(t, <-done)
 		}
 		require.Less(t, time.Since(began), announces*paceEvery+3*paceAhead)
+	})
+}
+
+// An announce that is cancelled while it waits for its turn connects to nothing later, though net/http goes on with its dials.
+func TestCancelledAnnouncesDialNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t)
+		var dialled, waiting atomic.Int32
+		r.config.HTTP = NewHTTPClient(HTTPConfig{NoProxy: true, Single: true, Dial: func(_ context.Context, _, _ string, check func(string) error) (net.Conn, error) {
+			waiting.Add(1)
+			defer waiting.Add(-1)
+			if err := check("10.0.1.1"); err != nil {
+				return nil, err
+			}
+			dialled.Add(1)
+			return nil, io.ErrUnexpectedEOF
+		}})
+		addr := netip.MustParseAddr("10.0.1.1")
+		for range paceBurst {
+			require.NoError(t, r.config.Pace.wait(t.Context(), addr))
+		}
+		for range 10 { // a second is full
+			go r.config.Pace.wait(t.Context(), addr)
+		}
+		synctest.Wait()
+		r.config.Tiers = [][]string{{"http://10.0.1.1/announce"}}
+		_, end := r.start()
+		synctest.Wait()
+		require.EqualValues(t, 1, waiting.Load())
+		end()
+		synctest.Wait()
+		require.Zero(t, waiting.Load())
+		time.Sleep(2 * time.Second)
+		require.Zero(t, dialled.Load())
 	})
 }

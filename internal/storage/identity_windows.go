@@ -12,5 +12,9 @@ func identityOf(f *os.File) FileID {
 	if err := windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &info); err != nil {
 		return FileID{}
 	}
-	return FileID{Dev: uint64(info.VolumeSerialNumber), Inode: uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow)}
+	index := uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow)
+	if index == 0 { // some network shares number no files
+		return FileID{}
+	}
+	return FileID{Dev: uint64(info.VolumeSerialNumber), Inode: index}
 }

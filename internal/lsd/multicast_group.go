@@ -31,23 +31,23 @@ func groupOnly(conn *net.UDPConn, six bool) net.PacketConn {
 		if p.SetControlMessage(ipv6.FlagDst, true) != nil {
 			return conn
 		}
-		return groupConn{conn, func(b []byte) (int, net.IP, net.Addr, error) {
-			n, m, from, err := p.ReadFrom(b)
-			if m == nil {
-				return n, nil, from, err
-			}
-			return n, m.Dst, from, err
-		}}
+		return groupConn{conn, reading(p.ReadFrom, func(m *ipv6.ControlMessage) net.IP { return m.Dst })}
 	}
 	p := ipv4.NewPacketConn(conn)
 	if p.SetControlMessage(ipv4.FlagDst, true) != nil {
 		return conn
 	}
-	return groupConn{conn, func(b []byte) (int, net.IP, net.Addr, error) {
-		n, m, from, err := p.ReadFrom(b)
-		if m == nil {
-			return n, nil, from, err
+	return groupConn{conn, reading(p.ReadFrom, func(m *ipv4.ControlMessage) net.IP { return m.Dst })}
+}
+
+// reading returns the read of a groupConn, given that of a socket of one address family, and where its control messages have the
+// destination.
+func reading[Message any](read func([]byte) (int, *Message, net.Addr, error), dst func(*Message) net.IP) func([]byte) (int, net.IP, net.Addr, error) {
+	return func(b []byte) (n int, to net.IP, from net.Addr, err error) {
+		n, m, from, err := read(b)
+		if m != nil {
+			to = dst(m)
 		}
-		return n, m.Dst, from, err
-	}}
+		return n, to, from, err
+	}
 }

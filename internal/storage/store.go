@@ -95,7 +95,8 @@ type Store interface {
 
 	// LoadResume returns the claims of the last run that still hold, judged by the size and modification time of the files: the
 	// pieces that were verified, and the blocks of other pieces that were written. A Store that does not keep padding adds the
-	// pieces that are padding alone and match. Pieces in Present() that are not in have are worth hashing; partial counts only for those that do not match.
+	// pieces that are padding alone and match. Pieces in Present() that are not in have are worth hashing; partial counts only
+	// for those that do not match.
 	LoadResume() (have bits.Set, partial map[int]bits.Set)
 
 	// Present returns the pieces that are worth hashing, because all of their bytes may exist.

@@ -128,7 +128,7 @@ func (h *history) event() {
 		priority := uint8(h.rng.IntN(3))
 		h.went = fmt.Sprint("priority ", priority, " for ", i)
 		h.sameCancels(h.m.prioritise(i, priority), h.s.Prioritise(i, priority))
-	case op < 44:
+	case op < 44 && r.real.Ready:
 		n := 1 + h.rng.IntN(8)
 		h.went = fmt.Sprint(r.real.Origin, " asks for ", n)
 		want, cancel := h.m.Next(r, n, h.now)
@@ -231,7 +231,7 @@ func (h *history) rush(p *modelPiece) {
 		switch {
 		case int(e.Block.Piece) != p.index || !p.wanted() || b.sender != nil || slices.Contains(b.owners, r):
 			h.fail("%v is asked for %v", r.real.Origin, e.Block)
-		case !r.may(p) || r.snubbed:
+		case !r.real.Ready || !r.may(p) || r.snubbed:
 			h.fail("%v cannot be asked for %v", r.real.Origin, e.Block)
 		case p.parole && (len(b.owners) > 0 || p.sole != nil && p.sole != r):
 			h.fail("%v is asked for %v, which is on parole", r.real.Origin, e.Block)
@@ -259,7 +259,7 @@ func (h *history) rush(p *modelPiece) {
 		for _, id := range r.queue {
 			stays += one(h.m.pieces[id.Piece].priority >= p.priority && !slices.ContainsFunc(plan, func(e Request) bool { return e.Supplier == r.real && e.Block == id }))
 		}
-		if r.may(p) && !r.snubbed && room[r.real] > stays && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }) {
+		if r.real.Ready && r.may(p) && !r.snubbed && room[r.real] > stays && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }) {
 			h.fail("%v could be asked for a free block", r.real.Origin)
 		}
 	}
@@ -291,7 +291,7 @@ func (h *history) rushCancels(p *modelPiece, cancel []Request, plan []Request, c
 
 // character changes a random property of a supplier.
 func (h *history) character(r *modelSupplier, i int) {
-	switch h.rng.IntN(5) {
+	switch h.rng.IntN(6) {
 	case 0:
 		r.choking = !r.choking
 		h.went = fmt.Sprint(r.real.Origin, " chokes: ", r.choking)
@@ -306,6 +306,9 @@ func (h *history) character(r *modelSupplier, i int) {
 	case 3:
 		r.snubbed = len(r.queue) > 0
 		h.went = fmt.Sprint(r.real.Origin, " snubbed: ", r.snubbed)
+	case 4:
+		r.real.Ready = h.rng.IntN(3) > 0
+		h.went = fmt.Sprint(r.real.Origin, " ready: ", r.real.Ready)
 	default:
 		r.rate = []float64{0, 1e4, 1e5, 1e7}[h.rng.IntN(4)]
 		r.rtt = time.Duration(h.rng.IntN(200)) * time.Millisecond
@@ -365,6 +368,9 @@ func TestPickerComesToRest(t *testing.T) {
 			for moved := true; moved; {
 				moved = false
 				for _, r := range h.m.suppliers {
+					if !r.real.Ready {
+						continue
+					}
 					got, _ := h.s.Next(r.real, 6-len(r.real.queue), h.now, nil)
 					want, _ := h.m.Next(r, 6-len(r.queue), h.now)
 					if !slices.Equal(got, want) {

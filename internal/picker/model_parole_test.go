@@ -24,7 +24,7 @@ func (p *modelPiece) dropTurn() {
 func (m *modelPicker) barred(r *modelSupplier, p *modelPiece) bool {
 	return p.started > 0 && p.kept() > 0 && p.sole == nil && slices.Contains(p.accused, r) &&
 		slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool {
-			return !o.snubbed && o.may(p) && !slices.Contains(p.accused, o)
+			return o.real.Ready && !o.snubbed && o.may(p) && !slices.Contains(p.accused, o)
 		})
 }
 
@@ -104,7 +104,7 @@ func (m *modelPicker) tried(r *modelSupplier) bool {
 // outranked reports whether r must not become the sole supplier, because it is not tried and another can do that which is.
 func (m *modelPicker) outranked(r *modelSupplier, p *modelPiece) bool {
 	return p.started > 0 && p.parole && !m.tried(r) && slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool {
-		return m.tried(o) && !o.snubbed && o.may(p) && p.lapses[o.real.Host] < maxLapses && !m.barred(o, p)
+		return m.tried(o) && o.real.Ready && !o.snubbed && o.may(p) && p.lapses[o.real.Host] < maxLapses && !m.barred(o, p)
 	})
 }
 

@@ -189,6 +189,11 @@ func (r *modelSupplier) stuck(p *modelPiece) bool {
 	return r.snubbed || r.choking && !r.allowed[p.index]
 }
 
+// isAsked reports whether a request for a block of p is outstanding.
+func (r *modelSupplier) isAsked(p *modelPiece) bool {
+	return slices.ContainsFunc(r.queue, func(id Block) bool { return int(id.Piece) == p.index })
+}
+
 func (r *modelSupplier) may(p *modelPiece) bool {
 	return r.has[p.index] && (!r.choking || r.allowed[p.index])
 }
@@ -198,8 +203,10 @@ func (r *modelSupplier) may(p *modelPiece) bool {
 func (m *modelPicker) choose(r *modelSupplier, now time.Time) *modelPiece {
 	could := func(p *modelPiece) bool {
 		held := p.sole != nil && p.sole != r && p.sole.has[p.index] && !m.neglects(p, r, now)
-		if held && p.sole.stuck(p) { // two snubbed suppliers do not take turns
-			held = r.snubbed && slices.ContainsFunc(p.sole.queue, func(id Block) bool { return int(id.Piece) == p.index })
+		if held && !p.sole.real.Ready && !p.sole.isAsked(p) {
+			held = false
+		} else if held && p.sole.stuck(p) { // two snubbed suppliers do not take turns
+			held = r.snubbed && p.sole.isAsked(p)
 		}
 		return p.wanted() && r.may(p) && !m.barred(r, p) && (p.sole == r || !m.outranked(r, p)) && (p.started == 0 ||
 			!held && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }))
@@ -260,8 +267,7 @@ func (m *modelPicker) outdoes(p *modelPiece, r, o *modelSupplier, n int, now tim
 // neglects reports whether no request for a piece is outstanding to its sole supplier, and r outdoes that.
 func (m *modelPicker) neglects(p *modelPiece, r *modelSupplier, now time.Time) bool {
 	o := p.sole
-	asked := slices.ContainsFunc(o.queue, func(id Block) bool { return int(id.Piece) == p.index })
-	return !asked && m.outdoes(p, r, o, len(o.queue), now)
+	return !o.isAsked(p) && m.outdoes(p, r, o, len(o.queue), now)
 }
 
 // expected returns the time until the k-th request to r, counting from 0, is answered: very long if it may never be.

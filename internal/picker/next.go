@@ -233,6 +233,8 @@ func (pk *Picker) may(s *Supplier, p *startedPiece, now time.Time) bool {
 	switch o := p.sole; {
 	case o == nil, o == s, !o.Has(int(p.piece)):
 		return true
+	case !o.Ready && !o.IsAsked(int(p.piece)):
+		return true // nor will it be asked
 	case o.stuck(p.piece):
 		return !s.snubbed || !o.IsAsked(int(p.piece)) // else two snubbed suppliers would take turns
 	default:

@@ -116,7 +116,8 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 	t.Run("the sole supplier is busy with another piece", func(t *testing.T) {
 		sc := newScene(t, 2)
 		sc.s.Prioritise(1, 0)
-		sc.join("a").pace.rate = 1 << 12
+		a := sc.join("a")
+		a.Ready, a.pace.rate = true, 1<<12
 		sc.join("b", 0).pace.rate = 1 << 10
 		sc.join("c", 0)
 		sc.fetch("abab")

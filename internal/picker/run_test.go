@@ -148,6 +148,21 @@ func TestRunOfParoleTakenOnce(t *testing.T) {
 	require.Equal(t, "none", sc.runs("w", 4))
 }
 
+// A web seed that sent a block of a piece on parole, failed and rests used to keep the piece for as long, however often it failed.
+func TestRunOfParoleBreaksOff(t *testing.T) {
+	sc := newScene(t, 1)
+	w := sc.serves("w")
+	sc.join("a").Ready = true
+	sc.fetch("aaaa")
+	sc.failed()
+	require.Equal(t, "0.0 to 0.3, 4", sc.runs("w", 4))
+	sc.sends("w", 0, 0, Accepted)
+	w.Ready = false
+	require.Empty(t, sc.asks("a", 4), "it may send what it was asked for")
+	sc.s.Release(w, everything)
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+}
+
 // Suppliers that send runs (web seeds) do not count in the availability.
 func TestAvailabilityWithoutRuns(t *testing.T) {
 	sc := newScene(t, 4)

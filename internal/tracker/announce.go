@@ -70,6 +70,9 @@ func (t *Announcer) ask(ctx context.Context, tr *tracker, now time.Time) {
 	done := make(chan struct{})
 	announce, cancel := context.WithCancelCause(ctx)
 	tr.asking, tr.askedAt, tr.done, tr.cancel = true, now, done, cancel
+	for f := range tr.joined {
+		tr.joined[f].tried = t.completed && tr.joined[f].started
+	}
 	alone := !t.c.Private || t.usable() == 1
 	t.asking.Go(func() {
 		defer close(done)
@@ -236,7 +239,7 @@ func (t *Announcer) Stop(ctx context.Context) {
 	for tr := range t.all() {
 		tr.next = time.Time{}
 		for f := range tr.joined {
-			tr.joined[f].started = false
+			tr.joined[f].started, tr.joined[f].tried = false, false
 		}
 	}
 }

@@ -79,6 +79,37 @@ func TestNoStopToTrackerThatNeverAnswered(t *testing.T) {
 	})
 }
 
+// A tracker that answers `completed` over one address family is not asked again at once because it is slower over the other, or
+// silent.
+func TestCompletedOverBothFamilies(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newTrackerRig(t)
+			r.config.UserTiers = [][]string{{"udp://t.example:80"}}
+			r.names["t.example"] = []netip.Addr{netip.MustParseAddr("10.0.1.1"), netip.MustParseAddr("fd00::1:1")}
+			var fast, slow said
+			var completed atomic.Bool
+			r.serveUDP("10.0.1.1", honestUDP(&fast, compactPeer))
+			r.serveUDP("fd00::1:1", func(p []byte, reply func([]byte)) {
+				honestUDP(&slow, nil)(p, func(p []byte) {
+					if !completed.Load() || !silent {
+						time.AfterFunc(50*time.Millisecond, func() { reply(p) })
+					}
+				})
+			})
+			trackers, _ := r.start()
+			simnet.Sleep(30 * time.Second)
+			require.Equal(t, "connect started", fast.take())
+			require.Equal(t, "connect started", slow.take())
+			completed.Store(true)
+			trackers.Complete()
+			simnet.Sleep(14 * time.Second)
+			require.Equal(t, "completed", fast.take())
+			require.Equal(t, "completed", slow.take())
+		})
+	}
+}
+
 // A tracker that answers only after the download has completed is sent `started`, then `completed`.
 func TestTrackerThatAnswersAfterCompletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

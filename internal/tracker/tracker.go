@@ -123,6 +123,7 @@ type tracker struct {
 type registration struct {
 	started   bool
 	completed bool
+	tried     bool           // an announce of `completed` has begun; if it fails, the next one that is due repeats it
 	id        string         // the tracker's `tracker id`, to be sent with the next announce
 	addr      netip.AddrPort // UDP: where the answer came from
 }
@@ -130,10 +131,11 @@ type registration struct {
 // working reports whether the last announce was answered.
 func (tr *tracker) working() bool { return tr.err == nil && tr.answered }
 
-// hasNews reports whether `completed` is due to a tracker that works.
+// hasNews reports whether `completed` is due to a tracker that works. It is not due again while one address family has answered it
+// and another has not: that may be slow, and asking again would cancel its announce.
 func (tr *tracker) hasNews(completed bool) bool {
 	return completed && tr.working() && slices.ContainsFunc(tr.joined[:], func(r registration) bool {
-		return r.started && !r.completed
+		return r.started && !r.completed && !r.tried
 	})
 }
 

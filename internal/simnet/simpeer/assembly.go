@@ -22,9 +22,10 @@ type assembly struct {
 
 // copied is a block as it came.
 type copied struct {
-	from netip.AddrPort
-	lie  bool
-	at   time.Duration
+	from  netip.AddrPort
+	lie   bool
+	at    time.Duration
+	doubt bool // the client may have dropped it, with others of its sender
 }
 
 // askedAgain records that a block is asked for. It is a fault if the block is here.
@@ -47,17 +48,20 @@ func (p *assembly) askedAgain(w *watch, q request) {
 	case p.whole:
 		l.fault("asked %v for %v, of a piece that is whole", w.peer, q)
 		return
-	case here && !p.failed && !p.unsure && !l.lied(b.from):
+	case here && !b.doubt && !p.failed && !p.unsure && !l.lied(b.from):
 		l.fault("asked %v for %v, which is here", w.peer, q)
 		return
 	case !here:
 		return
 	}
-	// Of a piece that failed, or of a liar, the client drops all that one peer sent.
+	delete(p.blocks, q.begin)
+	l.account.Dropped += int64(q.length)
+	// Of a piece that failed, or of a liar, the client drops all that one peer sent. What was sent from other ports of its
+	// address it may keep, and the piece may be whole without being asked for that again.
 	for begin, c := range p.blocks {
 		if c.from == b.from || l.lied(b.from) && c.from.Addr() == b.from.Addr() {
-			delete(p.blocks, begin)
-			l.account.Dropped += int64(q.length)
+			c.doubt = true
+			p.blocks[begin] = c
 		}
 	}
 }
@@ -75,7 +79,7 @@ func (l *Ledger) lied(peer netip.AddrPort) bool {
 	return false
 }
 
-// assemble judges a piece once all of its blocks are here.
+// assemble judges a piece once all of its blocks may be here.
 func (p *assembly) assemble(l *Ledger, piece int) {
 	if int64(len(p.blocks)) < (l.content.PieceSize(piece)+layout.BlockSize-1)/layout.BlockSize {
 		return
@@ -83,18 +87,30 @@ func (p *assembly) assemble(l *Ledger, piece int) {
 	var liars []netip.AddrPort // of which one may be unknown
 	first := p.blocks[0].from
 	alone := first.IsValid()
+	doubt := false   // whether it is whole
 	dropped := false // perhaps: what a known liar sent is, even if it is true
 	for _, b := range p.blocks {
+		doubt = doubt || b.doubt
 		dropped = dropped || l.lied(b.from)
 		alone = alone && b.from == first
 		if b.lie && !slices.Contains(liars, b.from) {
 			liars = append(liars, b.from)
 		}
 	}
-	if alone || len(liars) == 0 {
+	p.unsure = p.unsure || doubt
+	switch {
+	case len(liars) > 0 && !alone:
+	case dropped && len(liars) == 0:
+		// Of these the client may lack some, and be whole with false ones.
+		for begin, b := range p.blocks {
+			b.doubt = l.lied(b.from)
+			p.blocks[begin] = b
+		}
+	default:
 		p.blocks = nil // or the client keeps some
 	}
 	switch {
+	case len(liars) == 0 && doubt:
 	case len(liars) == 0:
 		p.whole, p.at = !p.unsure && !dropped, l.host.Network().Now()
 		for _, a := range p.suspect {

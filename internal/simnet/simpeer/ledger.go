@@ -61,9 +61,12 @@ func Watch(h *simnet.Host, c *Content) *Ledger {
 }
 
 // Tap is called by the network.
-func (l *Ledger) Tap(conn *simnet.Conn) simnet.Tap {
+func (l *Ledger) Tap(conn *simnet.Conn) simnet.Tap { return l.watch(conn.Remote()) }
+
+// watch listens in on a connection to a peer.
+func (l *Ledger) watch(peer netip.AddrPort) *watch {
 	w := &watch{
-		ledger: l, peer: conn.Remote(), Terms: Terms{theirs: bits.New(l.content.NumPieces()), refused: map[uint32]bool{}}, allowed: map[uint32]bool{},
+		ledger: l, peer: peer, Terms: Terms{theirs: bits.New(l.content.NumPieces()), refused: map[uint32]bool{}}, allowed: map[uint32]bool{},
 		asked: map[request]bool{}, once: map[request]bool{}, crossed: map[request]bool{},
 	}
 	w.in.hear, w.in.data, w.in.bits, w.in.end = w.incoming, w.payload, w.bitfield, w.arrived

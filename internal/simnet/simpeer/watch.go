@@ -201,7 +201,8 @@ func (w *watch) arrived() {
 		return
 	}
 	p := &l.pieces[q.index]
-	_, here := p.blocks[q.begin]
+	b, here := p.blocks[q.begin]
+	here = here && !b.doubt
 	switch {
 	case !asked:
 		// A client may keep a late block that it asked for once; that cannot be seen from outside.
@@ -213,14 +214,14 @@ func (w *watch) arrived() {
 	case !w.lie:
 		l.account.First += int64(q.length)
 	}
-	if p.failed {
-		p.unsure = true // from now on it comes from one peer at a time
+	if p.failed || b.doubt {
+		p.unsure = true // from now on it comes from one peer at a time, or which copy the client keeps is not known
 	}
 	if p.blocks == nil {
 		p.blocks = map[uint32]copied{}
 	}
 	now := l.host.Network().Now()
-	p.blocks[q.begin] = copied{w.peer, w.lie, now}
+	p.blocks[q.begin] = copied{from: w.peer, lie: w.lie, at: now}
 	if w.cameAt != now {
 		w.came, w.cameAt = w.came[:0], now
 	}

@@ -95,7 +95,7 @@ func (s *session) hear(m wire.Message, block []byte) {
 	case wire.Piece:
 		s.take(m, block[:m.Length])
 	case wire.AskHashes, wire.Hashes, wire.HashReject:
-		if !s.v2 {
+		if !s.v2 && (m.ID != wire.HashReject || len(p.Noise) == 0) { // some noise is a hash request
 			p.blameLocked("%v without version 2", m.ID)
 			return
 		}

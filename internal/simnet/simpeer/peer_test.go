@@ -167,3 +167,21 @@ func TestHashes(t *testing.T) {
 		})
 	}
 }
+
+// In the swarm of version 1 a peer may reject a hash request that was noise, and no other peer may speak of hashes.
+func TestHashesInVersion1(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := NewContent(1, 64<<10, 1_000_000)
+		h := n.NewHost("80.0.0.1", 0, 0, 0)
+		for _, noise := range [][]Noise{nil, Noises()} {
+			for _, id := range []wire.ID{wire.AskHashes, wire.Hashes, wire.HashReject} {
+				p := New("peer", h, 6881, content, Script{Noise: noise})
+				s := &session{peer: p}
+				p.mu.Lock()
+				s.hear(wire.Message{ID: id, Payload: make([]byte, 48)}, nil)
+				p.mu.Unlock()
+				require.Equal(t, noise == nil || id != wire.HashReject, len(p.Faults()) > 0, "%v, noise: %t", id, noise != nil)
+			}
+		}
+	})
+}

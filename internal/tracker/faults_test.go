@@ -290,6 +290,25 @@ func TestPrivateTrackerSwitch(t *testing.T) {
 	})
 }
 
+// Trackers of a private torrent that are silent keep it from the next one for the patience of each, once: retries wait.
+func TestPrivateTrackerBehindSilentOnes(t *testing.T) {
+	for _, scheme := range []string{"udp", "http"} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newTrackerRig(t)
+			r.config.Private, r.hungry = true, true
+			for i := range 4 {
+				r.config.Tiers = append(r.config.Tiers, []string{fmt.Sprintf("%s://10.0.7.%d:80/announce", scheme, i)})
+			}
+			r.config.Tiers = append(r.config.Tiers, []string{"http://10.0.1.1/announce"})
+			var s said
+			r.serve("10.0.1.1", honest(&s, onePeer))
+			r.start()
+			simnet.Sleep(4*privatePatience + time.Second)
+			require.Equal(t, "started", s.take())
+		})
+	}
+}
+
 // Of a thousand silent trackers, only askedAtOnce are asked at a time, and maxTrackers at all.
 func TestTrackersAskedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -62,7 +62,7 @@ func (tr *tracker) heard(a answer, now time.Time) {
 	if tr.asking {
 		tr.asking, tr.peers, tr.swarm = false, 0, Scrape{}
 	}
-	tr.answered, tr.err, tr.failures, tr.warning = true, nil, 0, a.warning
+	tr.answered, tr.err, tr.failures, tr.slow, tr.warning = true, nil, 0, false, a.warning
 	tr.peers += len(a.peers)
 	tr.swarm = Scrape{
 		Seeds:     max(tr.swarm.Seeds, a.swarm.Seeds),
@@ -145,6 +145,7 @@ func (t *Announcer) failed(run context.Context, tr *tracker, err error) {
 	r, refused := errors.AsType[*refusal](err)
 	wait := retryAfter(tr.failures, hungry && !refused)
 	tr.failures++
+	tr.slow = time.Since(tr.askedAt) > hungryPatience
 	if refused {
 		tr.final = r.final
 		if r.retry > 0 {

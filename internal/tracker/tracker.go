@@ -105,6 +105,7 @@ type tracker struct {
 	soonest  time.Time // when `min interval` allows the next announce; due then if the download is hungry or Announce is called
 	sooner   bool      // Announce was called while an announce was under way, which may have sent outdated numbers
 	failures int       // since the last answer
+	slow     bool      // the last announce failed after a long wait
 	final    bool      // the tracker is never asked again
 
 	// Last announce
@@ -264,13 +265,23 @@ func (t *Announcer) all() iter.Seq[*tracker] {
 }
 
 // oneByOne returns every tracker in the order in which a private torrent tries them. The current one comes first while it
-// works, whatever its tier. The caller holds t.mu.
+// works, whatever its tier. Those that failed slowly come last, so that retries of these do not keep others from being tried.
+// The caller holds t.mu.
 func (t *Announcer) oneByOne() []*tracker {
 	order := slices.Concat(t.tiers...)
+	slices.SortStableFunc(order, func(a, b *tracker) int { return a.slowSince().Compare(b.slowSince()) })
 	if i := slices.Index(order, t.current); i > 0 && t.current.working() {
 		order = slices.Insert(slices.Delete(order, i, i+1), 0, t.current)
 	}
 	return order
+}
+
+// slowSince returns when an announce began that failed after a long wait, or zero if the last one did not.
+func (tr *tracker) slowSince() (at time.Time) {
+	if tr.slow {
+		at = tr.askedAt
+	}
+	return at
 }
 
 // Complete announces `completed`, once, to each tracker that has answered `started`. Call it only if the download completed in

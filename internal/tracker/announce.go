@@ -128,8 +128,9 @@ func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc
 				return
 			}
 			errs[i] = err
-			if len(routes) > 1 {
-				// The other family may be a black hole. Do not delay the error of this one until that times out.
+			if len(routes) > 1 && (tr.u.Scheme == "udp" || !isUnreachable(err)) {
+				// The other family may be a black hole. Do not delay the error of this one until that times out. Over HTTP
+				// that is soon, so if there is no such family here or there, the other one may take its time.
 				queued.Wait()
 				timer := time.AfterFunc(tierPatience, func() { t.giveUp(tr, cancel) })
 				context.AfterFunc(ctx, func() { timer.Stop() })

@@ -195,7 +195,7 @@ func TestHTTPAnnouncesOverBothFamilies(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		addrs      []string
-		v4, v6     string // answer; "silent" for none
+		v4, v6     string // answer; "silent" for none, "slow" for onePeer late
 		found      int
 		reason     string
 		withinSecs int
@@ -203,6 +203,7 @@ func TestHTTPAnnouncesOverBothFamilies(t *testing.T) {
 		{"both", []string{"10.0.1.1", "fd00::1:1"}, onePeer, onePeer, 2, "", 1},
 		{"IPv6 is a black hole", []string{"10.0.1.1", "fd00::1:1"}, onePeer, "silent", 1, "", 1},
 		{"IPv4 only", []string{"10.0.1.1"}, onePeer, "", 1, "", 1},
+		{"IPv4 only, slow", []string{"10.0.1.1"}, "slow", "", 1, "", 26},
 		{"IPv6 only", []string{"fd00::1:1"}, "", onePeer, 1, "", 1},
 		{"refused over one, silent over the other", []string{"10.0.1.1", "fd00::1:1"}, "d14:failure reason2:noe", "silent", 0, "no", 16},
 		{"no such name", nil, "", "", 0, "no such host", 1},
@@ -219,9 +220,13 @@ func TestHTTPAnnouncesOverBothFamilies(t *testing.T) {
 						answer = c.v4
 					}
 					r.serve(a, func(w http.ResponseWriter, req *http.Request) {
-						if answer == "silent" {
+						switch answer {
+						case "silent":
 							<-req.Context().Done()
 							return
+						case "slow":
+							time.Sleep(25 * time.Second)
+							answer = onePeer
 						}
 						fmt.Fprint(w, answer)
 					})

@@ -170,10 +170,10 @@ func (s *fileStore) copyEdges(i int) error {
 				return err
 			}
 			if n > 0 {
-				err = s.own(i)
-			}
-			if n > 0 && err == nil {
-				err = s.writeFile(i, [][]byte{b[:n]}, from-f.Offset)
+				err = untilOwned(
+					func() error { return s.own(i) },
+					func() error { return s.writeFile(i, [][]byte{b[:n]}, from-f.Offset) },
+				)
 			}
 			if err != nil {
 				return err

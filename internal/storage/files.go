@@ -332,9 +332,14 @@ func (s *fileStore) writeBlocks(blocks [][]byte, off int64) error {
 	for _, b := range blocks {
 		total += int64(len(b))
 	}
-	if err := s.makeReady(off, total); err != nil {
-		return err
-	}
+	return untilOwned(
+		func() error { return s.makeReady(off, total) },
+		func() error { return s.writeReady(blocks, off, total) },
+	)
+}
+
+// writeReady is writeBlocks once makeReady has returned. It returns errShared if a file needs makeReady again.
+func (s *fileStore) writeReady(blocks [][]byte, off, total int64) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if err := checkWrite(&s.content, s.closed, off, total); err != nil {
@@ -392,7 +397,8 @@ func (r *run) take(part [][]byte, n int64) [][]byte {
 	return part
 }
 
-// writeFile writes bufs to file i, which it makes if it does not exist. The caller holds s.mu.
+// writeFile writes bufs to file i, which it makes if it does not exist. It writes nothing and returns errShared if another program
+// replaced the file since own, or gave it another name. The caller holds s.mu.
 func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	f := &s.files[i]
 	f.mu.Lock()
@@ -408,9 +414,14 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	if err != nil {
 		return err
 	}
+	changed := before.Gone || before.Stamp != f.left && (f.left != Stamp{} || before.Size > 0)
+	known := !changed || f.meddled.Swap(true)
+	if i < s.edgesFile() && (before.Gone || !known || before.Links > max(1, f.links)) {
+		f.ready.Store(false)
+		return fmt.Errorf("%s: %w", s.path(i), errShared)
+	}
 	if before.Gone {
-		// Another program removed or replaced the file. Writes to the old one would be lost.
-		f.meddled.Store(true)
+		// Another program removed or replaced the edges. Writes to the old ones would be lost.
 		s.handles.drop(i)
 		again, err := s.handles.get(i, true, true)
 		if err != nil {
@@ -418,8 +429,6 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 		}
 		s.handles.put(h)
 		h = again
-	} else if before.Stamp != f.left && (f.left != Stamp{} || before.Size > 0) {
-		f.meddled.Store(true)
 	}
 	s.markDirty(i)
 	f.written = true

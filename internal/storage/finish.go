@@ -171,7 +171,8 @@ func (s *fileStore) cut(i int, length int64) error {
 		s.log.Warn("file is too long", "file", s.path(i), "err", err)
 		return nil
 	}
-	// An earlier run may have written the file, and it may have been given other names since.
+	// It may have been given other names since it was written.
+	s.files[i].ready.Store(false)
 	if err := s.own(i); Exhausted(err) || errors.Is(err, ErrClosed) {
 		return err
 	} else if err != nil {

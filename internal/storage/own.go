@@ -218,6 +218,22 @@ func (s *fileStore) own(i int) error {
 	return nil
 }
 
+// errShared means that a file may not be this store's alone any more, so that own has to be called again before a write.
+var errShared = errors.New("replaced, or given another name, by another program")
+
+// untilOwned calls own and then write, and both again if write returns errShared. It gives up when that has happened often.
+func untilOwned(own, write func() error) (err error) {
+	for range 8 {
+		if err = own(); err != nil {
+			return err
+		}
+		if err = write(); !errors.Is(err, errShared) {
+			return err
+		}
+	}
+	return err
+}
+
 // isLink reports whether name is a symbolic link. The store does not write through one, because it may lead to a file that is not
 // part of the content. isLink returns an error only if the system is out of handles.
 func (s *fileStore) isLink(name string) (bool, error) {

@@ -1,0 +1,67 @@
+package storage_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// While a file is downloaded, another program gives it a second name, as a backup by hard links does, or puts a link to a file of
+// the user in its place. The download goes on in a file of its own.
+func TestAFileIsSharedMeanwhile(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		share func(file, users string) error
+	}{
+		{"a backup", func(file, users string) error { return os.Link(file, users) }},
+		{"a hard link in its place", func(file, users string) error { return replace(file, users, os.Link) }},
+		{"a symbolic link in its place", func(file, users string) error {
+			return replace(file, users, func(users, file string) error { return os.Symlink(filepath.Base(users), file) })
+		}},
+	} {
+		for _, closed := range []bool{false, true} {
+			t.Run(c.name, func(t *testing.T) {
+				needSymlinks(t)
+				dir := t.TempDir()
+				tor, content := named(1, "x")
+				s := openDirectory(t, tor, dir)
+				require.NoError(t, s.SetWanted(all(tor)))
+				writePiece(t, tor, s, content, 0)
+				if closed {
+					storage.DropHandle(s, 0)
+				}
+				file, users := filepath.Join(dir, "x"), filepath.Join(dir, "users")
+				require.NoError(t, c.share(file, users))
+				before, err := os.ReadFile(users)
+				require.NoError(t, err)
+				writePiece(t, tor, s, content, 1)
+				now, err := os.ReadFile(users)
+				require.NoError(t, err)
+				require.Equal(t, before, now)
+				if s.Changed(0) != nil {
+					_, err := s.Refresh(0, set(2, 0, 1))
+					require.NoError(t, err)
+				}
+				download(t, tor, s, content)
+				now, err = os.ReadFile(users)
+				require.NoError(t, err)
+				require.Equal(t, before, now)
+				require.NoError(t, s.Finish())
+			})
+		}
+	}
+}
+
+func replace(file, users string, link func(string, string) error) error {
+	if err := os.WriteFile(users, []byte("the user's"), 0o666); err != nil {
+		return err
+	}
+	if err := os.Remove(file); err != nil {
+		return err
+	}
+	return link(users, file)
+}

@@ -238,7 +238,7 @@ func (t *Announcer) Stop(ctx context.Context) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for tr := range t.all() {
-		tr.next = time.Time{}
+		tr.next, tr.soonest = time.Time{}, time.Time{}
 		for f := range tr.joined {
 			tr.joined[f].started, tr.joined[f].tried = false, false
 		}

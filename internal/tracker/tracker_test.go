@@ -96,6 +96,26 @@ func TestAddTrackers(t *testing.T) {
 	})
 }
 
+// A download that is resumed announces `started` at once, whatever `min interval` is left of before: it said `stopped`.
+func TestAnnouncesAtOnceWhenResumed(t *testing.T) {
+	for _, hungry := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newTrackerRig(t, []string{"http://10.0.1.1/announce"})
+			r.config.Hungry = func() bool { return hungry }
+			var s said
+			r.serve("10.0.1.1", honest(&s, "d8:intervali1800e12:min intervali1200e5:peers0:e"))
+			trackers, end := r.start()
+			simnet.Sleep(time.Minute)
+			end()
+			trackers.Stop(t.Context())
+			require.Equal(t, "started stopped", s.take())
+			r.run(trackers)
+			simnet.Sleep(time.Second)
+			require.Equal(t, "started", s.take(), "hungry: %v", hungry)
+		})
+	}
+}
+
 // However many trackers a torrent has, there is room for those of the user.
 func TestUserTrackersAmongMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

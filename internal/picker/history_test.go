@@ -152,6 +152,9 @@ func (h *history) event() {
 		if v != got.Verdict || v == Accepted && !h.s.Arrived(int(id.Piece)).Has(int(id.Index)) {
 			h.fail("%+v, want Verdict %v", got, v)
 		}
+		if v == Accepted {
+			r.best = h.s.senders.best[r.real.sender]
+		}
 		for _, o := range h.m.suppliers {
 			if slices.Contains(got.Cancel[:], o.real) != slices.Contains(cancel, o.real) {
 				h.fail("cancels %v, want %v", got.Cancel, cancel)

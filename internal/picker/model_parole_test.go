@@ -96,9 +96,10 @@ func (m *modelPicker) disown(r *modelSupplier) (dropped []Block) {
 	return dropped
 }
 
-// tried reports whether r sent a block in pieces that passed, and no other supplier more than fairPart times as many.
+// tried reports whether r sent a block in pieces that passed, no other supplier more than fairPart times as many, and its rate was
+// never more than fairPart times as high.
 func (m *modelPicker) tried(r *modelSupplier) bool {
-	return r.given > 0 && !slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool { return o.given > fairPart*r.given })
+	return r.given > 0 && r.best <= fairPart*r.rate && !slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool { return o.given > fairPart*r.given })
 }
 
 // outranked reports whether r must not become the sole supplier, because it is not tried and another can do that which is.

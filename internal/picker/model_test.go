@@ -62,7 +62,8 @@ type modelSupplier struct {
 	rtt      time.Duration
 	heard    time.Time
 	liar     bool
-	given    int // blocks in pieces that passed
+	given    int     // blocks in pieces that passed
+	best     float64 // its highest rate, as the Picker measured it
 }
 
 func one(b bool) int {

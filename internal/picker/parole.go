@@ -271,7 +271,8 @@ func (pk *Picker) restart(p *startedPiece) {
 
 // Strangers who come to spoil pieces could also keep them: each new one would have a turn at a piece on parole, and stall. So the
 // first turns are those of suppliers that are tried: that sent blocks in pieces that passed, and at least one for each fairPart of those
-// that the best peer sent. A tried supplier loses this precedence at a piece after maxLapses.
+// that the best peer sent. A tried supplier loses this precedence at a piece after maxLapses, and at all of them while its rate is
+// less than a fairPart of its best: it could keep them as well by sending a block now and then.
 const (
 	fairPart  = 16
 	maxLapses = 3
@@ -302,7 +303,7 @@ func (pk *Picker) mostGiven() (most int) {
 // tried reports whether s is tried. most is mostGiven.
 func (pk *Picker) tried(s *Supplier, most int) bool {
 	n := pk.givenBy(s)
-	return n > 0 && fairPart*n >= most
+	return n > 0 && fairPart*n >= most && fairPart*s.pace.rate >= pk.senders.best[s.sender]
 }
 
 // outranked reports whether s must leave p, a piece on parole, to another supplier, because s is not tried and the other is.

@@ -243,6 +243,26 @@ func TestStrangersComeLast(t *testing.T) {
 	require.True(t, sc.s.tried(stranger, sc.s.mostGiven()))
 }
 
+// A peer that sent most of the content, and then sends a block now and then, used to keep all pieces on parole from the others,
+// which had sent little.
+func TestTriedSupplierThatSlowsDown(t *testing.T) {
+	sc := newScene(t, 1)
+	a := sc.join("a")
+	a.Ready = true
+	sc.join("b").Ready = true
+	sc.fetch("abab")
+	sc.failed()
+	sc.s.senders.given[a.sender], sc.s.senders.best[a.sender] = 1000, a.pace.rate
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+	sc.sends("a", 0, 0, Accepted)
+	a.pace.rate /= fairPart
+	sc.now = sc.now.Add(9 * time.Second)
+	require.Empty(t, sc.asks("b", 4), "it is not so slow yet")
+	a.pace.rate /= 2
+	require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4))
+	require.Empty(t, sc.asks("a", 4))
+}
+
 // Peers that must leave all pieces on parole to others used to look through all peers for each of these pieces.
 func TestManyPiecesOnParoleCostLittle(t *testing.T) {
 	const pieces, peers = 500, 80

@@ -9,10 +9,11 @@ const leastSenders = 128
 // no block names that may still prove false, and their numbers are used again.
 type senders struct {
 	origins []any
-	liars   []bool  // which of origins are known liars
-	given   []int   // blocks of each of origins in pieces that passed
-	unused  []int32 // numbers that name no origin
-	enough  int     // how many numbers there may be before the next search; 0 is leastSenders
+	liars   []bool    // which of origins are known liars
+	given   []int     // blocks of each of origins in pieces that passed
+	best    []float64 // highest rate of each of origins, in bytes a second
+	unused  []int32   // numbers that name no origin
+	enough  int       // how many numbers there may be before the next search; 0 is leastSenders
 }
 
 // senderOf returns the number of the origin of s, and gives it one if it has none.
@@ -33,7 +34,8 @@ func (pk *Picker) senderOf(s *Supplier) int32 {
 		return s.sender
 	}
 	s.sender = int32(len(x.origins))
-	x.origins, x.liars, x.given = append(x.origins, s.Origin), append(x.liars, false), append(x.given, 0)
+	x.origins, x.liars = append(x.origins, s.Origin), append(x.liars, false)
+	x.given, x.best = append(x.given, 0), append(x.best, 0)
 	return s.sender
 }
 
@@ -67,7 +69,7 @@ func (pk *Picker) forgetSenders() {
 	}
 	for n, is := range used {
 		if !is {
-			x.origins[n], x.liars[n], x.given[n] = nil, false, 0
+			x.origins[n], x.liars[n], x.given[n], x.best[n] = nil, false, 0, 0
 			x.unused = append(x.unused, int32(n))
 		}
 	}

@@ -61,6 +61,7 @@ type modelSupplier struct {
 	asked    bool // a block was requested from it at least once
 	rtt      time.Duration
 	heard    time.Time
+	robbed   time.Duration // longest silence when a request was taken over, since it sent a block
 	liar     bool
 	given    int     // blocks in pieces that passed
 	best     float64 // its highest rate, as the Picker measured it
@@ -242,7 +243,7 @@ func (r *modelSupplier) eta(n int, now time.Time) time.Duration {
 	if r.shown != (time.Time{}) { // assumed twice as fast after ten seconds, seven times after a minute
 		doubt += min(now.Sub(r.shown).Seconds(), 60) / 10
 	}
-	eta := time.Duration(float64(sending+r.rtt) / doubt)
+	eta := max(time.Duration(float64(sending+r.rtt)/doubt), r.robbed)
 	if len(r.queue) > 0 {
 		eta = max(eta, now.Sub(r.heard))
 	}
@@ -381,6 +382,7 @@ func (m *modelPicker) Next(r *modelSupplier, n int, now time.Time) (asked []Bloc
 			eta := victim.eta(slices.Index(victim.queue, id)+1, now)
 			m.loot += one(!m.largeGain(victim, eta-r.eta(len(r.queue)+1, now), now))
 		}
+		victim.robbed = max(victim.robbed, now.Sub(victim.heard))
 		if b := m.block(id); len(b.owners) == 2 {
 			cancel = append(cancel, fmt.Sprint(victim.real.Origin, id))
 			m.withdraw(victim, id)
@@ -403,7 +405,7 @@ func (m *modelPicker) Received(r *modelSupplier, id Block, now time.Time) (v Ver
 	default:
 		return Unrequested, nil
 	}
-	r.heard, r.snubbed = now, false
+	r.heard, r.snubbed, r.robbed = now, false, 0
 	p := m.pieces[id.Piece]
 	if p.waiting() {
 		m.start(p)

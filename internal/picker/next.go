@@ -131,6 +131,7 @@ func (t *turn) steal() {
 				pk.loot++
 			}
 		}
+		victim.rob(t.now)
 		full := b.copies() == len(b.owner)
 		if full {
 			pk.withdraw(victim, id) // s replaces victim

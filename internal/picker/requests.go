@@ -29,7 +29,7 @@ func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 		r.Verdict = Unrequested
 		return r
 	}
-	s.heard, s.snubbed = now, false
+	s.heard, s.snubbed, s.robbed = now, false, 0
 	pk.intake.add(now)
 	r.Verdict = Wasted
 	p := pk.started[id.Piece]

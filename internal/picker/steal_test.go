@@ -304,3 +304,24 @@ func TestSearchInQueueIsWork(t *testing.T) {
 	require.Empty(t, blocks)
 	require.Less(t, pk.Work()-before, int64(1000))
 }
+
+// A supplier that was silent when its requests were taken over does not take them back from a slow one until that is silent for
+// longer. It used to, because its silence counted from its next request.
+func TestSilenceIsRememberedByThieves(t *testing.T) {
+	sc := newScene(t, 1)
+	sc.join("slow").pace.rate = 4 << 10 // four seconds a block
+	sc.join("silent")
+	run := func(name string) int {
+		sc.peers[name].Runs = true
+		blocks, _ := sc.s.NextRun(sc.peers[name], 4, sc.now, nil)
+		return len(blocks)
+	}
+	require.Equal(t, 4, run("silent"))
+	sc.now = sc.now.Add(40 * time.Second)
+	require.Equal(t, 4, run("slow"))
+	require.Zero(t, run("silent"))
+	sc.now = sc.now.Add(time.Minute)
+	require.Zero(t, run("silent"))
+	sc.now = sc.now.Add(time.Minute)
+	require.Equal(t, 4, run("silent"), "the other may have stopped as well")
+}

@@ -38,9 +38,10 @@ type Supplier struct {
 	refused   int32              // the piece of the last rejected request, or -1
 	snubbed   bool               // has not answered for too long, and has sent nothing since
 
-	looksFrom time.Time // when victim may search all outstanding requests for it again
-	heard     time.Time // when the last block arrived, or the first request after a pause was sent
-	blockTime deviation // times between blocks while requests are outstanding
+	looksFrom time.Time     // when victim may search all outstanding requests for it again
+	heard     time.Time     // when the last block arrived, or the first request after a pause was sent
+	robbed    time.Duration // how long it was silent when a request to it was taken over, at most; 0 once it has sent a block
+	blockTime deviation     // times between blocks while requests are outstanding
 	pace      pace
 	pipe      pipeline
 }
@@ -134,9 +135,10 @@ func (s *Supplier) stuck(piece int32) bool {
 }
 
 // eta returns the time until the block of the k-th outstanding request is expected, counting from 0. It grows while the supplier
-// is silent, so that a supplier that has stopped is noticed before it is snubbed.
+// is silent, so that a supplier that has stopped is noticed before it is snubbed. The silence still counts once its requests were
+// taken over: otherwise it would take them back at once, and so on without end.
 func (s *Supplier) eta(k int, now time.Time) time.Duration {
-	d := s.pace.estimate(float64(k+1)*layout.BlockSize, s.pipe.rtt, now)
+	d := max(s.pace.estimate(float64(k+1)*layout.BlockSize, s.pipe.rtt, now), s.robbed)
 	if len(s.queue) > 0 {
 		d = max(d, now.Sub(s.heard))
 	}
@@ -147,6 +149,9 @@ func (s *Supplier) eta(k int, now time.Time) time.Duration {
 func (s *Supplier) overdue(now time.Time) bool {
 	return len(s.queue) > 0 && now.Sub(s.heard) > s.blockTime.patience()
 }
+
+// rob records that a request is taken over from the supplier.
+func (s *Supplier) rob(now time.Time) { s.robbed = max(s.robbed, now.Sub(s.heard)) }
 
 // Held records that nothing was read from the supplier until now, so that the delay does not count as silence.
 func (s *Supplier) Held(now time.Time) { s.heard = now }

@@ -153,7 +153,8 @@ func (s *fileStore) copyEdges(i int) error {
 	f := s.content.File(i)
 	first, end := s.content.PiecesOf(i)
 	var buf []byte // allocated only if there is a slot: most files have none
-	for _, piece := range [...]int{first, end - 1} {
+	// What was a draft may be any piece of the file.
+	for piece := first; piece < end; piece++ {
 		slot, ok := s.slots[piece]
 		if !ok || s.isDraft(piece) { // a draft is copied once it is verified
 			continue
@@ -182,9 +183,6 @@ func (s *fileStore) copyEdges(i int) error {
 				break // the rest was never written
 			}
 			from += int64(n)
-		}
-		if first == end-1 {
-			break
 		}
 	}
 	return nil

@@ -148,3 +148,31 @@ func TestAnUnwantedFileOnDiskIsUsed(t *testing.T) {
 	require.NoError(t, s.Finish())
 	require.Equal(t, []string{"d/0", "d/1"}, listing(t, dir))
 }
+
+// The edges may hold a piece from the middle of a file: it was a draft. If it is found there because the file is gone, it is copied
+// to the file when that is chosen, like those that the file shares with others.
+func TestAPieceInTheMiddleIsCopiedFromTheEdges(t *testing.T) {
+	tor, content := testContent(50, 50, 150)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "1")
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+	require.NoError(t, os.WriteFile(path, make([]byte, 150), 0o666))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	_, err := s.WriteAt(content[100:150], 100)
+	require.NoError(t, err)
+	require.NoError(t, s.PieceVerified(2))
+	require.NoError(t, s.Close())
+	require.NoError(t, os.Remove(path))
+
+	s = openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted([]bool{true, false}))
+	require.Equal(t, []int{2}, pieces(verified(t, tor, s)))
+	require.NoError(t, s.Settle(t.Context(), set(4, 2)))
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 3)
+	got := make([]byte, 50)
+	require.NoError(t, readFull(s, got, 100))
+	require.Equal(t, content[100:150], got)
+	require.NoError(t, s.Close())
+}

@@ -129,13 +129,24 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 }
 
 // adopt copies the bytes that the edges hold of file i into the file, which has none yet. If it makes the file and then fails, it
-// removes the file, which would otherwise count as having all of these bytes. The caller holds s.mu for writing.
+// removes the file, which would otherwise count as having all of these bytes. If another program has changed the edges, the file is in
+// doubt. The caller holds s.mu for writing.
 func (s *fileStore) adopt(i int) error {
 	f := &s.files[i]
+	changed := false
+	if s.hasSlot(i) {
+		err := s.compare(s.edgesFile())
+		if changed = errors.Is(err, ErrChanged); err != nil && !changed {
+			return err
+		}
+	}
 	made := f.left == (Stamp{})
 	err := s.copyEdges(i)
 	if err == nil {
 		f.here = true
+		if changed {
+			f.meddled.Store(true) // and what was copied has to be hashed
+		}
 	} else if made && f.left != (Stamp{}) {
 		s.handles.drop(i)
 		err = errors.Join(err, s.disk.Remove(f.name))
@@ -146,6 +157,16 @@ func (s *fileStore) adopt(i int) error {
 		f.left = Stamp{}
 	}
 	return err
+}
+
+// hasSlot reports whether the edges may hold bytes of file i. The caller holds s.mu for writing.
+func (s *fileStore) hasSlot(i int) bool {
+	for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
+		if _, ok := s.slots[piece]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // copyEdges copies the bytes that the edges hold of file i into the file. The caller holds s.mu for writing.
@@ -191,6 +212,9 @@ func (s *fileStore) copyEdges(i int) error {
 // readSlot reads from a slot into p. It returns fewer than len(p) bytes, without an error, if the edges end before that.
 func (s *fileStore) readSlot(slot int, p []byte, within int64) (int, error) {
 	h, err := s.handles.get(s.edgesFile(), false, false)
+	if absent(err) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}

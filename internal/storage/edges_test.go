@@ -176,3 +176,27 @@ func TestAPieceInTheMiddleIsCopiedFromTheEdges(t *testing.T) {
 	require.Equal(t, content[100:150], got)
 	require.NoError(t, s.Close())
 }
+
+// What is copied from edges that another program has changed or removed is in doubt.
+func TestEdgesThatChangedAreCopiedInDoubt(t *testing.T) {
+	for name, change := range map[string]func(path string) error{
+		"cut":     func(path string) error { return os.Truncate(path, 20) },
+		"removed": os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			tor, content := testContent(50, 40, 60)
+			dir := t.TempDir()
+			s := openDirectory(t, tor, dir)
+			require.NoError(t, s.SetWanted([]bool{true, false}))
+			writePiece(t, tor, s, content, 0)
+			require.NoError(t, change(filepath.Join(dir, sidecar(tor, ".edges.resume"))))
+			storage.DropHandle(s, tor.NumFiles())
+			require.NoError(t, s.SetWanted(all(tor)))
+			require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+			piece, err := s.AnyChanged(set(2, 0))
+			require.Zero(t, piece)
+			require.ErrorIs(t, err, storage.ErrChanged)
+			require.NoError(t, s.Close())
+		})
+	}
+}

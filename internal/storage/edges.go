@@ -129,10 +129,20 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 }
 
 // adopt copies the bytes that the edges hold of file i into the file, which has none yet. If it makes the file and then fails, it
-// removes the file, which would otherwise count as having all of these bytes. If another program has changed the edges, the file is in
-// doubt. The caller holds s.mu for writing.
+// removes the file, which would otherwise count as having all of these bytes. If another program has made the file meanwhile,
+// and no piece of it was verified, its bytes stay, and its pieces are in doubt. The caller holds s.mu for writing.
 func (s *fileStore) adopt(i int) error {
 	f := &s.files[i]
+	if !f.ours.Load() && s.hasSlot(i) {
+		info, err := s.disk.Stat(f.name)
+		if err == nil && info.Size > 0 && info.Stamp != f.left { // another program's, to be hashed and not to be overwritten
+			f.found(info)
+			f.meddled.Store(true)
+			return nil
+		} else if err != nil && !missing(err) {
+			return err
+		}
+	}
 	changed := false
 	if s.hasSlot(i) {
 		err := s.compare(s.edgesFile())

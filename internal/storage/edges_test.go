@@ -200,3 +200,30 @@ func TestEdgesThatChangedAreCopiedInDoubt(t *testing.T) {
 		})
 	}
 }
+
+// A file that another program makes at the path of one that is not wanted is not overwritten from the edges when that is chosen,
+// unless a piece of it is verified.
+func TestAChoiceSparesAFileThatCameMeanwhile(t *testing.T) {
+	tor, content := testContent(50, 40, 60)
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted([]bool{true, false}))
+	_, err := s.WriteAt(content[:50], 0)
+	require.NoError(t, err)
+	path := filepath.Join(dir, "d", "1")
+	foreign := []byte("of another program")
+	require.NoError(t, os.WriteFile(path, foreign, 0o666))
+	require.NoError(t, s.SetWanted(all(tor)))
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, foreign, b)
+	require.ErrorIs(t, s.Changed(0), storage.ErrChanged, "it is to be hashed")
+	_, err = s.Refresh(0, set(2, 0, 1))
+	require.NoError(t, err)
+	require.NoError(t, s.Changed(0))
+	writePiece(t, tor, s, content, 0)
+	writePiece(t, tor, s, content, 1)
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+	require.Equal(t, []string{"d/0", "d/1"}, listing(t, dir))
+}

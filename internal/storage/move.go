@@ -275,7 +275,7 @@ func (s *fileStore) moves(i int, have bits.Set) bool {
 	switch {
 	case f.name == "" || !f.here || f.left == Stamp{}:
 		return false
-	case i == s.edgesFile() || f.written || f.known || f.ready.Load():
+	case i == s.edgesFile() || f.written || f.known || f.ready.Load() || f.ours.Load():
 		return true
 	case s.content.File(i).Length == 0:
 		return f.left.Size == 0 && s.isWanted(i)

@@ -145,3 +145,17 @@ func TestMoveClaimsNothingOfWhatIsAccepted(t *testing.T) {
 	claimed, _ := openDirectory(t, tor, dir).LoadResume()
 	require.Equal(t, []int{0, 1}, pieces(claimed))
 }
+
+// A file that was found and is in doubt while the content is moved goes along, and is found to be right again.
+func TestMoveTakesWhatIsInDoubtAlong(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	old, dir := t.TempDir(), t.TempDir()
+	fill(t, tor, old, content)
+	s := openDirectory(t, tor, old)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.Settle(t.Context(), bits.Full(tor.NumPieces())))
+	require.NoError(t, s.Move(t.Context(), dir, claim(set(6, 4, 5)), func(int64, int64) {}))
+	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+	require.NoError(t, s.Close())
+	require.Empty(t, listing(t, old))
+}

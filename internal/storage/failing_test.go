@@ -199,3 +199,27 @@ func TestNoAddressesForAMap(t *testing.T) {
 	require.NoError(t, release())
 	require.NoError(t, s.Close())
 }
+
+// What a save could not sync, because a call before that failed, the next one syncs.
+func TestASaveAfterAFailedSave(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0)
+	d.Fail = func(call, name string) error {
+		if call == "stat" && name == "." {
+			return syscall.EIO
+		}
+		return nil
+	}
+	require.ErrorIs(t, s.SaveResume(set(6, 0), nil), syscall.EIO)
+	synced := false
+	d.Fail = func(call, name string) error {
+		synced = synced || call == "sync" && name == filepath.FromSlash("d/0")
+		return nil
+	}
+	require.NoError(t, s.SaveResume(set(6, 0), nil))
+	require.True(t, synced)
+	require.NoError(t, s.Close())
+}

@@ -56,15 +56,15 @@ func (s *fileStore) takeDirty() (files []int, dirs map[string]struct{}, together
 	if s.closed {
 		return nil, nil, false, ErrClosed
 	}
+	root, err := s.disk.Stat(".") // first: what is taken has to be synced
+	if err != nil {
+		return nil, nil, false, err
+	}
 	s.dirtyMu.Lock()
 	files, dirs, err = s.dirtyFiles, s.dirtyDirs, s.syncFailed
 	s.dirtyFiles, s.dirtyDirs = nil, make(map[string]struct{})
 	s.dirtyMu.Unlock()
 	if err != nil || len(files) == 0 && len(dirs) == 0 {
-		return nil, nil, false, err
-	}
-	root, err := s.disk.Stat(".")
-	if err != nil {
 		return nil, nil, false, err
 	}
 	together = true

@@ -223,3 +223,29 @@ func TestASaveAfterAFailedSave(t *testing.T) {
 	require.True(t, synced)
 	require.NoError(t, s.Close())
 }
+
+// A file that cannot be examined after a write does not count as one that does not exist.
+func TestAFileThatCannotBeExaminedAfterAWrite(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0)
+	calls := 0
+	d.Fail = func(call, name string) error {
+		if calls++; call == "fstat" && calls > 2 {
+			return syscall.EIO
+		}
+		return nil
+	}
+	require.ErrorIs(t, s.WriteBlocks([][]byte{content[50:100]}, 50), syscall.EIO)
+	d.Fail = nil
+	require.NoError(t, d.Remove(filepath.FromSlash("d/0")))
+	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+	require.NoError(t, s.SaveResume(set(6, 0), nil))
+	require.NoError(t, s.Close())
+	s = openForgetful(t, tor, d)
+	have, _ := s.LoadResume()
+	require.Empty(t, pieces(have))
+	require.NoError(t, s.Close())
+}

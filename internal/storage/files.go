@@ -438,7 +438,11 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	}
 	// A write that failed may have changed the file as well.
 	after, statErr := h.f.Stat()
-	f.left = after.Stamp
+	if statErr != nil {
+		f.meddled.Store(true) // as far as is known
+	} else {
+		f.left = after.Stamp
+	}
 	return cmp.Or(err, statErr)
 }
 

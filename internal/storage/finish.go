@@ -190,8 +190,12 @@ func (s *fileStore) cut(i int, length int64) error {
 	if err := h.f.Truncate(length); err != nil {
 		return fmt.Errorf("%s: %w", s.path(i), err)
 	}
-	info, err := h.f.Stat()
-	f.left = info.Stamp
 	s.markDirty(i)
-	return err
+	info, err := h.f.Stat()
+	if err != nil {
+		f.meddled.Store(true) // as far as is known
+		return err
+	}
+	f.left = info.Stamp
+	return nil
 }

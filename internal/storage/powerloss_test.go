@@ -229,3 +229,28 @@ func TestKeepInAReadOnlyDirectory(t *testing.T) {
 	require.NotContains(t, d.Names(), sidecarName)
 	require.NoError(t, s.Close())
 }
+
+// What a run that was killed wrote is synced before the sidecar of the next one claims it: names of files and edges as well.
+func TestLossOfPowerAfterAKill(t *testing.T) {
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		tor, content := testContent(100, 150, 150)
+		d := disktest.New()
+		s := openForgetful(t, tor, d)
+		require.NoError(t, s.SetWanted([]bool{true, false}))
+		writePiece(t, tor, s, content, 0)
+		writePiece(t, tor, s, content, 1)
+
+		s = openForgetful(t, tor, d) // of another process
+		require.NoError(t, s.SetWanted([]bool{true, false}))
+		require.Equal(t, []int{0, 1}, pieces(verified(t, tor, s)))
+		writePiece(t, tor, s, content, 2)
+		require.NoError(t, s.SaveResume(set(3, 0, 1), nil))
+		require.NoError(t, s.Close())
+
+		s = openForgetful(t, tor, d.Crash(rng))
+		require.NoError(t, s.SetWanted([]bool{true, false}))
+		have := verified(t, tor, s)
+		require.True(t, have.Has(0) && have.Has(1), "seed %d: %v", seed, pieces(have))
+	}
+}

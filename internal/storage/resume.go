@@ -321,16 +321,19 @@ func (s *fileStore) encodeResume(have bits.Set, partial map[int]bits.Set) []byte
 	return r.append(nil, &s.content)
 }
 
-// syncClaimed is Sync, but also syncs files that were found and hold pieces of have: the program that wrote them may not have
-// synced them. The caller holds s.resumeMu.
+// syncClaimed is Sync, but also syncs files that were found and hold pieces of have, and their names: the program that wrote them may
+// not have synced them. The caller holds s.resumeMu.
 func (s *fileStore) syncClaimed(have bits.Set) error {
 	s.mu.RLock()
-	for i := range s.content.NumFiles() {
+	for i := range s.files {
 		f := &s.files[i]
 		f.mu.Lock()
-		if f.here && !f.durable && f.left != (Stamp{}) && s.holdsAny(i, have) {
+		if f.here && !f.durable && f.left != (Stamp{}) && (i == s.edgesFile() || s.holdsAny(i, have)) {
 			f.durable = true
 			s.markDirty(i)
+			for name := f.name; name != "."; name = filepath.Dir(name) {
+				s.madeName(name)
+			}
 		}
 		f.mu.Unlock()
 	}

@@ -86,8 +86,14 @@ func (s *fileStore) compare(i int) error {
 		if err != nil && !missing(err) {
 			return err
 		}
-		if err == nil && info.Stamp == f.left || err != nil && f.left == (Stamp{}) {
+		if err == nil && info.Stamp == f.left {
 			return nil
+		}
+		if err != nil && f.left == (Stamp{}) {
+			if !s.handles.drop(i) {
+				return nil
+			}
+			f.meddled.Store(true) // another program made it and removed it again, and it was read in between
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w: it no longer exists", s.path(i), ErrChanged)

@@ -150,3 +150,29 @@ func TestARemovedDirectoryIsAnError(t *testing.T) {
 	require.ErrorContains(t, err, dir)
 	require.NoError(t, s.Close())
 }
+
+// A file that another program removes, makes again and removes again is not read any more, although it was opened in between.
+func TestAFileThatIsRemovedTwice(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("an open file cannot be removed here")
+	}
+	tor, content := testContent(50, 100)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "0")
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0)
+	writePiece(t, tor, s, content, 1)
+	require.NoError(t, os.Remove(path))
+	_, err := s.Refresh(0, set(2, 0, 1))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, content, 0o666))
+	require.Equal(t, 2, verified(t, tor, s).Count())
+	require.NoError(t, os.Remove(path))
+	_, err = s.AnyChanged(set(2, 0, 1))
+	require.ErrorIs(t, err, storage.ErrChanged)
+	_, err = s.Refresh(0, set(2, 0, 1))
+	require.NoError(t, err)
+	require.Zero(t, verified(t, tor, s).Count())
+	require.NoError(t, s.Close())
+}

@@ -98,11 +98,13 @@ func (p *handles) put(h *handle) {
 	p.shrink()
 }
 
-// drop forgets the handle of file, so that the next get opens it by its name.
-func (p *handles) drop(file int) {
+// drop forgets the handle of file, so that the next get opens it by its name, and reports whether there was one.
+func (p *handles) drop(file int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	_, had := p.files[file]
 	p.retire(file)
+	return had
 }
 
 // retire forgets the handle of file and closes it once it is not in use. The caller holds p.mu.

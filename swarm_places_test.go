@@ -73,6 +73,31 @@ func TestPeersSilentAboutHashes(t *testing.T) {
 	})
 }
 
+// Peers that come back at once hold all connections of a client for one download. A seed that dials the client for another one gets
+// a place that these gave back.
+func TestPlacesGivenBackAreForOthers(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		const places = 4
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		c.MaxPeers = places
+		crowded, content := newSimContent(1, blockSize, 64*blockSize), newSimContent(2, blockSize, 64*blockSize)
+		simLeech(t, c, crowded)
+		d := simLeech(t, c, content)
+		for k := range places {
+			p := simpeer.New("crowd", n.NewHost(fmt.Sprintf("%d.1.0.1", 100+k), 1e6, 0, time.Millisecond), 6881, crowded.truth, keepsPlace)
+			require.NoError(t, p.Arrive())
+			defer p.Stop()
+			p.Call(1, netaddr.Of(c.Addr()), 100*time.Millisecond)
+		}
+		simnet.Sleep(10 * time.Second)
+		seed := honestSeed(t, n, content)
+		defer seed.Stop()
+		seed.Call(1, netaddr.Of(c.Addr()), 7*time.Second)
+		simnet.Sleep(time.Minute)
+		require.True(t, d.Stats().Complete)
+	})
+}
+
 // A client has more downloads than connections. A crowd of one network, which sends nothing, has one connection of each of the
 // first downloads. The others still get their turn.
 func TestMoreDownloadsThanConnections(t *testing.T) {

@@ -32,14 +32,18 @@ func (c Claim) share() int { return max(1, c.Most/max(1, c.Sharing)) }
 // InUse returns how many connections there are, and how many are being made.
 func (b *Budget) InUse() (connected, dialling int) { return b.connected, b.dials.halfOpen }
 
-// room reports whether a download may have another connection if the budget has left more. The last tenth of the budget is for
-// downloads below their share.
+// reserve returns how many connections are kept for downloads below their share: a tenth of the budget, but at least one. Otherwise
+// peers that come back at once would take again what a download gave back for another.
+func (c Claim) reserve() int { return max(1, c.Most/10) }
+
+// room reports whether a download may have another connection if the budget has left more. The reserve is for downloads below
+// their share.
 func (b *Budget) room(c Claim, left int, now time.Time) bool {
 	if c.Most <= 0 {
 		return true
 	}
 	if c.Has >= c.share() {
-		return left > c.Most/10
+		return left > c.reserve()
 	}
 	if left <= 0 {
 		b.refused = now
@@ -61,7 +65,7 @@ func (b *Budget) bound(c Claim) {
 // AllTaken reports whether a download has its share of the connections, so that it gets another only in the place of one of
 // these.
 func (b *Budget) AllTaken(c Claim) bool {
-	return c.Most > 0 && b.left(c) <= c.Most/10 && c.Has >= c.share()
+	return c.Most > 0 && b.left(c) <= c.reserve() && c.Has >= c.share()
 }
 
 // Excess returns how many of its connections a download has to give up now, in favour of another.

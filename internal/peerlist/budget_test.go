@@ -52,6 +52,17 @@ func TestBudgetIsDealtFairly(t *testing.T) {
 	require.Zero(t, b.Excess(Claim{Has: 45, Sharing: 2, Most: 50}, epoch.Add(2*time.Second)), "while others ask for it")
 }
 
+// Of few connections, one is kept for downloads below their share.
+func TestBudgetOfFew(t *testing.T) {
+	var b Budget
+	for has := range 3 {
+		require.True(t, b.Accept(Claim{Has: has, Sharing: 2, Most: 4}, epoch))
+	}
+	require.False(t, b.Accept(Claim{Has: 3, Sharing: 2, Most: 4}, epoch))
+	require.True(t, b.AllTaken(Claim{Has: 3, Sharing: 2, Most: 4}))
+	require.True(t, b.Accept(Claim{Sharing: 2, Most: 4}, epoch))
+}
+
 func TestBudgetAllTaken(t *testing.T) {
 	var b Budget
 	for has := range 10 {

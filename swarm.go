@@ -403,7 +403,11 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 // turnOver makes room for other peers if all places are taken: at once if one network has too many of them or hardly
 // any peer earns its place, otherwise from time to time. The caller holds d.mu.
 func (d *Download) turnOver(now time.Time) {
-	if addr, _, waiting := d.discovery.candidates.First(now); waiting && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
+	most := d.maxPeers()
+	if d.client.allTaken(d.swarm.live) {
+		most = min(most, d.swarm.live)
+	}
+	if addr, _, waiting := d.discovery.candidates.First(now); waiting && d.swarm.live >= most {
 		if out, ok := peerlist.MakesRoom(now, d.worths(now), addr.Addr(), !d.sharing()); ok {
 			d.drop(errTurnover, out)
 		}
@@ -412,7 +416,7 @@ func (d *Download) turnOver(now time.Time) {
 		return
 	}
 	d.swarm.nextTurnover = now.Add(peerlist.TurnoverEvery)
-	n := peerlist.Turnover(d.swarm.live, d.maxPeers())
+	n := peerlist.Turnover(d.swarm.live, most)
 	if _, waiting := d.discovery.candidates.Due(); n > 0 && waiting {
 		d.drop(errTurnover, peerlist.Worst(now, d.worths(now), n)...)
 	}

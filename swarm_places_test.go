@@ -207,6 +207,48 @@ func TestNetworkThatEarnsItsPlaces(t *testing.T) {
 	}
 }
 
+// Crowds of fewer networks than there are places hold all of these, and give just enough to keep them. A seed gets in, whether it
+// calls or is called, and whoever sets the bound.
+func TestFewNetworksThatEarnAllPlaces(t *testing.T) {
+	for _, tc := range []struct {
+		places           int
+		ofClient, called bool
+		again            time.Duration
+		addr             func(k int) string
+	}{
+		{5, true, true, 5 * time.Second, func(k int) string { return fmt.Sprintf("%d.0.%d.1", 66+k/2, k%2) }},
+	} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+			c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+			o := Options{Client: c, MaxPeers: tc.places, Storage: newSimStorage(content).open}
+			if tc.ofClient {
+				c.MaxPeers, o.MaxPeers = tc.places, 0
+			}
+			d, err := content.Start(t.Context(), &o)
+			require.NoError(t, err)
+			simnet.Sleep(time.Second)
+			for k := range tc.places {
+				p := simpeer.New("crowd", n.NewHost(tc.addr(k), 800, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+				require.NoError(t, p.Arrive())
+				defer p.Stop()
+				p.Call(1, netaddr.Of(c.Addr()), tc.again)
+			}
+			simnet.Sleep(4 * time.Minute)
+			require.Equal(t, []int{tc.places}, connected(d))
+			seed := honestSeed(t, n, content)
+			defer seed.Stop()
+			if tc.called {
+				d.discovery.found(peerlist.FromTracker, "", seed.Addr())
+			} else {
+				seed.Call(1, netaddr.Of(c.Addr()), 5*time.Second)
+			}
+			simnet.Sleep(90 * time.Second)
+			require.True(t, d.Stats().DownloadRate > 1e5 && connectedTo(d, seed.Addr()), "%+v", tc)
+		})
+	}
+}
+
 // A peer that the user named keeps its place however the connection to it came about: it may have dialled us itself from that
 // address, or have been introduced, or been named only later. To say that it listens there is not enough.
 func TestNamedPeerKeepsItsPlace(t *testing.T) {

@@ -26,6 +26,7 @@ type swarm struct {
 	numbered     int // connections so far
 	nextTurnover time.Time
 	idlers       peerlist.Idlers
+	trials       peerlist.Trials
 	work         ratelimit.Accounts[netip.Prefix] // of peers that left, by address or /64
 }
 
@@ -359,7 +360,7 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	if !(full && peerlist.Crowded(newcomer, all)) && d.takePlace(k, now) {
 		return true
 	}
-	out, ok := peerlist.Displaced(now, d.worths(now), k.addr.Addr())
+	out, ok := d.swarm.trials.Displaced(now, d.worths(now), k.addr.Addr())
 	if ok {
 		d.drop(errTurnover, out)
 	}

@@ -217,6 +217,9 @@ func TestFewNetworksThatEarnAllPlaces(t *testing.T) {
 		addr             func(k int) string
 	}{
 		{5, true, true, 5 * time.Second, func(k int) string { return fmt.Sprintf("%d.0.%d.1", 66+k/2, k%2) }},
+		{5, true, false, 100 * time.Millisecond, func(k int) string { return fmt.Sprintf("%d.0.%d.1", 66+k/2, k%2) }},
+		{5, false, false, 5 * time.Second, func(k int) string { return fmt.Sprintf("2001:db%d:%x::1", k/2, k%2) }},
+		{80, false, false, 5 * time.Second, func(k int) string { return fmt.Sprintf("%d.0.%d.%d", 66+k%2, k/2%4, 1+k/8) }},
 	} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			content := newSimRepeating(1, 4*blockSize, 8192*blockSize)

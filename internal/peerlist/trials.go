@@ -1,0 +1,58 @@
+package peerlist
+
+import (
+	"net/netip"
+	"time"
+)
+
+const (
+	// trialEvery is how often a newcomer of each network may displace a peer that earns its place.
+	trialEvery = 10 * time.Minute
+	maxTrials  = 4096
+)
+
+// Trials let newcomers show that they give more than the peers that have all places. Otherwise crowds of a few networks could keep
+// all others out for little: each with its share, and giving just enough to earn it. The zero value is ready. The download's mutex
+// guards it.
+type Trials struct{ began map[string]time.Time } // by Network
+
+// Displaced returns the id of the peer that makes room for a newcomer, as the function of that name does. If there is none, it is the
+// most useless peer of a network that has more places than that of the newcomer would have. That is allowed once in a
+// while to each network, so that newcomers that give nothing displace few.
+func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
+	if id, ok = Displaced(now, peers, newcomer); ok {
+		return id, true
+	}
+	network := Network(newcomer)
+	if began, tried := t.began[network]; tried && now.Sub(began) < trialEvery || !t.hasRoom(now) {
+		return 0, false
+	}
+	c := crowdsOf(peers)
+	var fuller []Worth // peers of fuller networks
+	for _, p := range peers {
+		if _, ours := c.with(newcomer, p.Addr); ours < c.inNetwork(p.Addr) {
+			fuller = append(fuller, p)
+		}
+	}
+	ids := Worst(now, fuller, 1)
+	if len(ids) == 0 {
+		return 0, false
+	}
+	if t.began == nil {
+		t.began = make(map[string]time.Time)
+	}
+	t.began[network] = now
+	return ids[0], true
+}
+
+// hasRoom reports whether another network can be remembered, and forgets those that may try again if there are many.
+func (t *Trials) hasRoom(now time.Time) bool {
+	if len(t.began) >= maxTrials {
+		for network, began := range t.began {
+			if now.Sub(began) >= trialEvery {
+				delete(t.began, network)
+			}
+		}
+	}
+	return len(t.began) < maxTrials
+}

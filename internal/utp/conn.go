@@ -127,6 +127,9 @@ func (c *conn) update(now time.Duration) {
 		c.writable.Broadcast()
 	}
 	if e.state == closed {
+		if !c.handed {
+			e.in.dropReady() // it came along with the reset, and no caller will read it
+		}
 		c.s.mu.Lock()
 		c.s.forget(c)
 		c.s.clock.cancel(c)

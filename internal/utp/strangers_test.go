@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/utp"
 )
 
@@ -144,6 +145,41 @@ func TestForgedPackets(t *testing.T) {
 		}()
 		exchange(t, p.c1, p.c2, 1_000_000)
 		time.Sleep(10 * time.Second)
+	})
+}
+
+// A connection that is confirmed, sends data and is reset before it could be accepted leaves nothing behind.
+func TestResetAlongWithTheFirstData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.held = account.New(0)
+		s := n.socket(t, there, 0)
+		l, err := s.Listen()
+		require.NoError(t, err)
+		from := netip.MustParseAddrPort(here)
+		var theirs []byte // their number, as the answer to the SYN has it
+		n.tap = func(p []byte, _, _ netip.AddrPort) { theirs = append(theirs, p[16:18]...) }
+		s.Receive(synPacket(100, 7), 20, from)
+		s.Flush()
+		require.Len(t, theirs, 2)
+		ack := binary.BigEndian.Uint16(theirs) - 1
+		packet := func(kind byte, seq uint16, size int) []byte {
+			b := append(synPacket(101, seq), make([]byte, size)...)
+			b[0] = kind<<4 | 1
+			binary.BigEndian.PutUint16(b[18:], ack)
+			return b
+		}
+		for k := range uint16(100) {
+			s.Receive(packet(0, 8+k, 1000), 1020, from)
+		}
+		s.Receive(packet(3, 108, 0), 20, from)
+		s.Flush()
+		time.AfterFunc(time.Second, func() { l.Close() })
+		_, err = l.Accept()
+		require.ErrorIs(t, err, net.ErrClosed)
+		require.Zero(t, utp.Connections(s))
+		held, _ := n.held.Held()
+		require.Zero(t, held)
 	})
 }
 

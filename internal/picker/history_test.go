@@ -337,7 +337,7 @@ func (h *history) finish(p *modelPiece) {
 		h.went = fmt.Sprint(p.index, " is verified")
 		p.passed()
 		cancel, digests := h.m.withdrawAll(p), make([]uint64, len(p.blocks))
-		p.had, p.doubted, p.spoiled, p.turns, p.lapses, p.started, p.sole, p.failures, p.accused = true, false, false, nil, nil, 0, nil, 0, nil
+		p.had, p.doubted, p.spoiled, p.turns, p.lapses, p.stuck, p.started, p.sole, p.failures, p.accused = true, false, false, nil, nil, nil, 0, nil, 0, nil
 		got, _ := h.s.Passed(p.index, digests)
 		h.sameCancels(cancel, got)
 	}

@@ -31,10 +31,11 @@ func (m *modelPicker) barred(r *modelSupplier, p *modelPiece) bool {
 // failed drops the blocks under suspicion of a piece that failed its hash.
 func (p *modelPiece) failed() {
 	if p.lapses == nil {
-		p.turns, p.lapses = map[any]int{}, map[any]int{}
+		p.turns, p.lapses, p.stuck = map[any]int{}, map[any]int{}, map[any]int{}
 	}
 	if p.sole != nil {
 		p.lapses[p.sole.real.Host]++
+		p.stuck[p.sole.real.Host] += one(p.sole.stuck(p) && !p.sole.snubbed)
 	}
 	p.spoiled, p.parole, p.sole = true, true, nil
 	share := map[*modelSupplier]int{}
@@ -96,16 +97,23 @@ func (m *modelPicker) disown(r *modelSupplier) (dropped []Block) {
 	return dropped
 }
 
-// tried reports whether r sent a block in pieces that passed, no other supplier more than fairPart times as many, and its rate was
-// never more than fairPart times as high.
-func (m *modelPicker) tried(r *modelSupplier) bool {
-	return r.given > 0 && r.best <= fairPart*r.rate && !slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool { return o.given > fairPart*r.given })
+// credit returns how many blocks r sent in pieces that passed, or 0 while it is fairPart times slower than it was.
+func (r *modelSupplier) credit() int {
+	if r.best > fairPart*r.rate {
+		return 0
+	}
+	return r.given
 }
 
-// outranked reports whether r must not become the sole supplier, because it is not tried and another can do that which is.
+// outranks reports whether r has its turn before o, because it has sent so much more.
+func (r *modelSupplier) outranks(o *modelSupplier, p *modelPiece) bool {
+	return r.credit() > fairPart*o.credit() && p.stuck[r.real.Host] < maxStuck
+}
+
+// outranked reports whether r must not become the sole supplier, because another can do that which outranks it.
 func (m *modelPicker) outranked(r *modelSupplier, p *modelPiece) bool {
-	return p.started > 0 && p.parole && !m.tried(r) && slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool {
-		return m.tried(o) && o.real.Ready && !o.snubbed && o.may(p) && p.lapses[o.real.Host] < maxLapses && !m.barred(o, p)
+	return p.started > 0 && p.parole && slices.ContainsFunc(m.suppliers, func(o *modelSupplier) bool {
+		return o.outranks(r, p) && o.real.Ready && !o.snubbed && o.may(p) && !m.barred(o, p)
 	})
 }
 

@@ -31,6 +31,7 @@ type modelPiece struct {
 	parole   bool
 	turns    map[any]int // see record, by host
 	lapses   map[any]int // see record, by host
+	stuck    map[any]int // see record, by host
 	sole     *modelSupplier
 	blocks   []modelBlock
 	failures int              // failed attempts without blocks of a known liar
@@ -146,6 +147,7 @@ func (p *modelPiece) assign(r *modelSupplier) {
 func (p *modelPiece) endTurn() {
 	if o := p.sole; o != nil && (o.stuck(p) || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil && !b.kept })) {
 		p.lapses[o.real.Host]++
+		p.stuck[o.real.Host] += one(o.stuck(p) && !o.snubbed)
 	}
 	p.sole = nil
 }
@@ -163,15 +165,14 @@ func (m *modelPicker) reassign(p *modelPiece) (cancel []string) {
 }
 
 // due returns the first piece that r takes over at once, because its sole supplier has sent nothing yet, and has more lapses or is
-// not tried as r is.
+// outranked by r.
 func (m *modelPicker) due(r *modelSupplier) *modelPiece {
 	for _, p := range m.pieces {
 		if p.started == 0 || p.sole == nil || p.sole == r || !r.may(p) {
 			continue
 		}
 		mine := p.lapses[r.real.Host]
-		precedes := m.tried(r) && !m.tried(p.sole) && mine < maxLapses
-		if (precedes || p.lapses[p.sole.real.Host] > mine && !m.outranked(r, p)) &&
+		if (r.outranks(p.sole, p) || p.lapses[p.sole.real.Host] > mine && !m.outranked(r, p)) &&
 			!slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil && !b.kept }) {
 			return p
 		}

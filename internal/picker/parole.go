@@ -36,6 +36,7 @@ const maxAttempts = 8
 type record struct {
 	turns  int // how often a supplier of the host was made the sole supplier
 	lapses int // how often its turn ended with requests that may never be answered, or without a block sent
+	stuck  int // how often it had a turn and was snubbed, or its turn ended while it was choking or not ready
 }
 
 // Failed records that piece i is complete and does not match its hash. digests has a digest of each block. If one supplier sent
@@ -238,9 +239,25 @@ func (pk *Picker) endTurn(p *startedPiece) {
 		records := pk.spoiled[p.piece].records
 		r := records[o.Host]
 		r.lapses++
+		if o.stuck(p.piece) && !o.snubbed {
+			r.stuck++
+		}
 		records[o.Host] = r
 	}
 	p.sole = nil
+}
+
+// stuckAtTurns records that s was snubbed, for all pieces of which it is the sole supplier. It keeps those that no other supplier
+// takes over, and may send a block soon.
+func (pk *Picker) stuckAtTurns(s *Supplier) {
+	pk.work += int64(len(pk.spoiled))
+	for i, u := range pk.spoiled {
+		if p := pk.started[i]; p != nil && p.sole == s {
+			r := u.records[s.Host]
+			r.stuck++
+			u.records[s.Host] = r
+		}
+	}
 }
 
 // endTurns takes all pieces on parole from s. They start again, because blocks of s together with those of another supplier prove
@@ -269,55 +286,57 @@ func (pk *Picker) restart(p *startedPiece) {
 	pk.retire(p)
 }
 
-// Strangers who come to spoil pieces could also keep them: each new one would have a turn at a piece on parole, and stall. So the
-// first turns are those of suppliers that are tried: that sent blocks in pieces that passed, and at least one for each fairPart of those
-// that the best peer sent. A tried supplier loses this precedence at a piece after maxLapses, and at all of them while its rate is
-// less than a fairPart of its best: it could keep them as well by sending a block now and then.
+// Strangers who come to spoil pieces could also keep them: each new one would have a turn at a piece on parole, and stall. So a
+// supplier has its turn before others if its credit, the blocks that it sent in pieces that passed, is more than fairPart times
+// theirs. It loses this precedence at a piece once it was stuck maxStuck times. It has no credit while its rate is less than a fairPart of its best, or
+// it could keep all pieces on parole by sending a block now and then.
 const (
-	fairPart  = 16
-	maxLapses = 3
+	fairPart = 16
+	maxStuck = 3
 )
 
 // A ranking is what one choice of blocks has found out about who comes first at pieces on parole, of which there may be thousands.
 type ranking struct {
 	known bool      // most is
-	most  int       // see mostGiven
+	most  int       // see mostCredit
 	first *Supplier // the last one found that outranks another; nil if there is none
 }
 
-// mostGiven returns how many blocks the peer that sent the most in pieces that passed has sent.
-func (pk *Picker) mostGiven() (most int) {
+// creditOf returns the credit of s.
+func (pk *Picker) creditOf(s *Supplier) int {
+	if s.sender == noSender || fairPart*s.pace.rate < pk.senders.best[s.sender] {
+		return 0
+	}
+	return pk.senders.given[s.sender]
+}
+
+// mostCredit returns the highest credit of a peer.
+func (pk *Picker) mostCredit() (most int) {
 	if pk.ranking.known {
 		return pk.ranking.most
 	}
 	pk.work += int64(len(pk.suppliers)) / suppliersPerStep
 	for _, s := range pk.suppliers {
 		if !s.Runs {
-			most = max(most, pk.givenBy(s))
+			most = max(most, pk.creditOf(s))
 		}
 	}
 	pk.ranking.known, pk.ranking.most = true, most
 	return most
 }
 
-// tried reports whether s is tried. most is mostGiven.
-func (pk *Picker) tried(s *Supplier, most int) bool {
-	n := pk.givenBy(s)
-	return n > 0 && fairPart*n >= most && fairPart*s.pace.rate >= pk.senders.best[s.sender]
-}
-
-// outranked reports whether s must leave p, a piece on parole, to another supplier, because s is not tried and the other is.
+// outranked reports whether s must leave p, a piece on parole, to another supplier that can send it.
 func (pk *Picker) outranked(s *Supplier, p *startedPiece) bool {
 	if !p.parole {
 		return false
 	}
-	most := pk.mostGiven()
-	if most == 0 || pk.tried(s, most) {
+	fair := fairPart * pk.creditOf(s)
+	if pk.mostCredit() <= fair {
 		return false
 	}
 	outranks := func(o *Supplier) bool {
-		return pk.tried(o, most) && o.Ready && !o.snubbed && !o.Runs && o.may(p.piece) &&
-			pk.spoiled[p.piece].records[o.Host].lapses < maxLapses && !pk.barred(o, p)
+		return pk.creditOf(o) > fair && o.Ready && !o.snubbed && !o.Runs && o.may(p.piece) &&
+			pk.spoiled[p.piece].records[o.Host].stuck < maxStuck && !pk.barred(o, p)
 	}
 	if o := pk.ranking.first; o != nil && outranks(o) {
 		return true
@@ -331,22 +350,24 @@ func (pk *Picker) outranked(s *Supplier, p *startedPiece) bool {
 }
 
 // due returns the first piece on parole that s should take over at once, or nil. The sole supplier of such a piece has sent
-// nothing of it yet, and its host has more lapses than that of s, or s is tried and the sole supplier is not.
+// nothing of it yet, and its host has more lapses than that of s, or s outranks it.
 func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 	if s.snubbed || len(pk.spoiled) == 0 {
 		return nil
 	}
 	pk.work += int64(len(pk.spoiled))
-	most := pk.mostGiven()
-	tried := !s.Runs && pk.tried(s, most) // as in outranked, or two would take a piece from each other without end
+	credit := 0
+	if !s.Runs { // as in outranked, or two would take a piece from each other without end
+		credit = pk.creditOf(s)
+	}
 	for i, u := range pk.spoiled {
 		p := pk.started[i]
 		if p == nil || p.sole == nil || p.sole == s || p.left < p.lacks() || first != nil && first.piece < i {
 			continue
 		}
-		lapses := u.records[s.Host].lapses
-		precedes := tried && lapses < maxLapses && !pk.tried(p.sole, most)
-		if s.may(i) && (precedes || u.records[p.sole.Host].lapses > lapses && !pk.outranked(s, p)) {
+		r := u.records[s.Host]
+		outranks := r.stuck < maxStuck && credit > fairPart*pk.creditOf(p.sole)
+		if s.may(i) && (outranks || u.records[p.sole.Host].lapses > r.lapses && !pk.outranked(s, p)) {
 			first = p
 		}
 	}

@@ -200,69 +200,6 @@ func TestWhoSpoiledThePiece(t *testing.T) {
 	})
 }
 
-// A stranger has no turn at a piece on parole while a supplier is there that has sent true blocks.
-func TestStrangersComeLast(t *testing.T) {
-	sc := newScene(t, 2)
-	a := sc.join("a", 0)
-	a.Ready = true
-	sc.join("l", 0).Ready = true
-	sc.fetch("alal")
-	sc.failed()
-	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("l", 4), "neither has sent a true block")
-	require.Empty(t, sc.asks("a", 4))
-	sc.s.senders.given[a.sender] = fairPart + 1
-	require.Equal(t, "0.0 0.1 0.2 0.3 -l:0.0 -l:0.1 -l:0.2 -l:0.3", sc.asks("a", 4), "a has, and l sent nothing yet")
-
-	fast := sc.join("s", 0)
-	fast.Ready, fast.pace.rate = true, 1<<30
-	sc.now = sc.now.Add(2 * time.Second)
-	require.Empty(t, sc.asks("s", 4), "however fast it seems")
-	a.Choking = true
-	sc.s.Release(a, everything)
-	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("s", 4), "but if a cannot send it")
-	sc.sends("s", 0, 0, Accepted)
-	a.Choking = false
-	require.Empty(t, sc.asks("a", 4), "a piece is not taken from a peer that sends")
-	fast.snubbed = true
-	sc.s.Release(fast, everything)
-	sc.join("t", 0).Ready = true
-	require.Empty(t, sc.asks("t", 4))
-	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
-
-	sc.s.spoiled[0].records[a.Host] = record{lapses: maxLapses - 1}
-	a.snubbed = true
-	sc.s.Release(a, everything)
-	a.snubbed = false
-	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("t", 4), "after some lapses, a comes no sooner than others")
-
-	stranger := sc.peers["t"]
-	stranger.sender = sc.s.senderOf(stranger)
-	sc.s.senders.given[stranger.sender] = 1
-	require.False(t, sc.s.tried(stranger, sc.s.mostGiven()), "one block is little beside what a sent")
-	sc.s.senders.given[stranger.sender] = 2
-	require.True(t, sc.s.tried(stranger, sc.s.mostGiven()))
-}
-
-// A peer that sent most of the content, and then sends a block now and then, used to keep all pieces on parole from the others,
-// which had sent little.
-func TestTriedSupplierThatSlowsDown(t *testing.T) {
-	sc := newScene(t, 1)
-	a := sc.join("a")
-	a.Ready = true
-	sc.join("b").Ready = true
-	sc.fetch("abab")
-	sc.failed()
-	sc.s.senders.given[a.sender], sc.s.senders.best[a.sender] = 1000, a.pace.rate
-	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
-	sc.sends("a", 0, 0, Accepted)
-	a.pace.rate /= fairPart
-	sc.now = sc.now.Add(9 * time.Second)
-	require.Empty(t, sc.asks("b", 4), "it is not so slow yet")
-	a.pace.rate /= 2
-	require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4))
-	require.Empty(t, sc.asks("a", 4))
-}
-
 // Peers that must leave all pieces on parole to others used to look through all peers for each of these pieces.
 func TestManyPiecesOnParoleCostLittle(t *testing.T) {
 	const pieces, peers = 500, 80
@@ -298,10 +235,10 @@ func TestGivenBlocks(t *testing.T) {
 	sc := newScene(t, 1)
 	a, b := sc.join("a"), sc.join("b")
 	sc.fetch("aaab")
-	require.Zero(t, sc.s.givenBy(a))
+	require.Zero(t, sc.s.creditOf(a))
 	sc.s.Passed(0, make([]uint64, 4))
-	require.Equal(t, []int{3, 1}, []int{sc.s.givenBy(a), sc.s.givenBy(b)})
-	require.Zero(t, sc.s.givenBy(sc.join("c")))
+	require.Equal(t, []int{3, 1}, []int{sc.s.creditOf(a), sc.s.creditOf(b)})
+	require.Zero(t, sc.s.creditOf(sc.join("c")))
 }
 
 // A piece that failed is not fetched again as a whole at once.

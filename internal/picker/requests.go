@@ -98,6 +98,7 @@ func (pk *Picker) Snub(s *Supplier, now time.Time) (cancel []Request) {
 		return nil
 	}
 	s.snubbed = true
+	pk.stuckAtTurns(s)
 	return pk.takeBack(s, func(Block) bool { return true })
 }
 

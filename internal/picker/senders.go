@@ -84,11 +84,3 @@ func (x *senders) credit(p *startedPiece) {
 		}
 	}
 }
-
-// givenBy returns how many blocks s sent in pieces that passed.
-func (pk *Picker) givenBy(s *Supplier) int {
-	if s.sender == noSender {
-		return 0
-	}
-	return pk.senders.given[s.sender]
-}

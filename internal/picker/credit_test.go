@@ -1,0 +1,134 @@
+package picker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A stranger has no turn at a piece on parole while a supplier is there that has sent true blocks.
+func TestStrangersComeLast(t *testing.T) {
+	sc := newScene(t, 2)
+	a := sc.join("a", 0)
+	a.Ready = true
+	sc.join("l", 0).Ready = true
+	sc.fetch("alal")
+	sc.failed()
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("l", 4), "neither has sent a true block")
+	require.Empty(t, sc.asks("a", 4))
+	sc.s.senders.given[a.sender] = fairPart + 1
+	require.Equal(t, "0.0 0.1 0.2 0.3 -l:0.0 -l:0.1 -l:0.2 -l:0.3", sc.asks("a", 4), "a has, and l sent nothing yet")
+
+	fast := sc.join("s", 0)
+	fast.Ready, fast.pace.rate = true, 1<<30
+	sc.now = sc.now.Add(2 * time.Second)
+	require.Empty(t, sc.asks("s", 4), "however fast it seems")
+	a.Choking = true
+	sc.s.Release(a, everything)
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("s", 4), "but if a cannot send it")
+	sc.sends("s", 0, 0, Accepted)
+	a.Choking = false
+	require.Empty(t, sc.asks("a", 4), "a piece is not taken from a peer that sends")
+	fast.snubbed = true
+	sc.s.Release(fast, everything)
+	sc.join("t", 0).Ready = true
+	require.Empty(t, sc.asks("t", 4))
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+
+	sc.s.spoiled[0].records[a.Host] = record{stuck: maxStuck - 1}
+	a.snubbed = true
+	sc.s.Release(a, everything)
+	a.snubbed = false
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("t", 4), "after some lapses, a comes no sooner than others")
+
+	stranger := sc.peers["t"]
+	stranger.sender = sc.s.senderOf(stranger)
+	sc.s.senders.given[stranger.sender] = 1
+	require.Greater(t, sc.s.creditOf(a), fairPart*sc.s.creditOf(stranger), "one block is little beside what a sent")
+	sc.s.senders.given[stranger.sender] = 2
+	require.LessOrEqual(t, sc.s.creditOf(a), fairPart*sc.s.creditOf(stranger))
+}
+
+// A peer that sent most of the content, and then sends a block now and then, used to keep all pieces on parole from the others,
+// which had sent little.
+func TestTriedSupplierThatSlowsDown(t *testing.T) {
+	sc := newScene(t, 1)
+	a := sc.join("a")
+	a.Ready = true
+	sc.join("b").Ready = true
+	sc.fetch("abab")
+	sc.failed()
+	sc.s.senders.given[a.sender], sc.s.senders.best[a.sender] = 1000, a.pace.rate
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+	sc.sends("a", 0, 0, Accepted)
+	a.pace.rate /= fairPart
+	sc.now = sc.now.Add(9 * time.Second)
+	require.Empty(t, sc.asks("b", 4), "it is not so slow yet")
+	a.pace.rate /= 2
+	require.Equal(t, "0.0 0.1 0.2 0.3 -a:0.1 -a:0.2 -a:0.3", sc.asks("b", 4))
+	require.Empty(t, sc.asks("a", 4))
+}
+
+// A peer that sent most of the content and cannot send a piece on parole used to take precedence there from those that sent less,
+// so that each stranger had a turn before them.
+func TestCreditOfOneThatCannotSend(t *testing.T) {
+	sc := newScene(t, 2)
+	sc.s.Prioritise(1, 0)
+	a := sc.join("a")
+	a.Ready = true
+	sc.join("b").Ready = true
+	sc.fetch("abab")
+	sc.failed()
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4))
+	most := sc.join("d", 1)
+	most.Ready = true
+	sc.s.senders.given[a.sender] = 50
+	sc.s.senders.given[sc.s.senderOf(most)] = 1000
+	require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4))
+}
+
+// A peer with credit used to lose its precedence if others took the piece over again and again before its first block.
+func TestTakeoversCostNoPrecedence(t *testing.T) {
+	sc := newScene(t, 1)
+	a, b := sc.join("a"), sc.join("b")
+	a.Ready, b.Ready = true, true
+	sc.fetch("abab")
+	sc.failed()
+	sc.s.senders.given[a.sender], sc.s.senders.given[b.sender] = 100, 100
+	for range maxStuck {
+		b.snubbed = true
+		require.Contains(t, sc.asks("a", 4), "0.0 0.1 0.2 0.3")
+		b.snubbed, b.pace.rate = false, 1<<30
+		a.pace.rate = 1 << 12
+		require.Contains(t, sc.asks("b", 4), "0.0 0.1 0.2 0.3")
+	}
+	require.Equal(t, record{turns: maxStuck, lapses: maxStuck}, sc.s.spoiled[0].records["a"])
+	b.snubbed = true
+	sc.s.Release(b, everything)
+	sc.join("s").Ready = true
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("s", 4))
+	require.Equal(t, "0.0 0.1 0.2 0.3 -s:0.0 -s:0.1 -s:0.2 -s:0.3", sc.asks("a", 4))
+}
+
+// A peer with credit that is snubbed again and again used to keep precedence at the pieces that no other peer took over meanwhile.
+func TestSnubEndsPrecedence(t *testing.T) {
+	sc := newScene(t, 1)
+	a := sc.join("a")
+	a.Ready = true
+	sc.join("l")
+	sc.fetch("aala")
+	sc.s.Failed(0, []uint64{10, 11, 99, 13})
+	sc.s.senders.given[a.sender] = 100
+	stranger := sc.join("s")
+	for range maxStuck {
+		require.True(t, sc.s.outranked(stranger, sc.s.started[0]))
+		require.Equal(t, "0.2", sc.asks("a", 4))
+		sc.now = sc.now.Add(time.Minute)
+		require.Len(t, sc.s.Snub(a, sc.now), 1)
+		require.Equal(t, a, sc.s.Started(0).Sole)
+		a.snubbed = false
+		sc.s.ranking = ranking{}
+	}
+	require.False(t, sc.s.outranked(stranger, sc.s.started[0]))
+}

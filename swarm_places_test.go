@@ -3,6 +3,7 @@ package torrent
 import (
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -341,4 +342,38 @@ func TestPeersThatLeaveAndComeBack(t *testing.T) {
 			require.True(t, d.Stats().Complete, "places of the client: %t", ofClient)
 		})
 	}
+}
+
+// Crowds of fewer networks than there are places hold all of these. Each peer leaves before it has to make room, and another comes
+// from an address of the same network that was not seen before. A seed that dials the client still gets in.
+func TestFreshAddressesOfFewNetworks(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		const places = 5
+		content := newSimContent(1, blockSize, 64*blockSize)
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: places, Storage: newSimStorage(content).open})
+		require.NoError(t, err)
+		simnet.Sleep(time.Second)
+		script := keepsPlace
+		script.LeaveAfter = 55 * time.Second
+		var crowd sync.WaitGroup
+		defer crowd.Wait()
+		for k := range places {
+			crowd.Go(func() {
+				for i := range 6 {
+					p := simpeer.New("crowd", n.NewHost(fmt.Sprintf("%d.1.%d.%d", 100+k/2, k, i+1), 0, 0, time.Millisecond), 6881, content.truth, script)
+					p.Dial(netaddr.Of(c.Addr()))
+					p.Stop()
+				}
+			})
+			simnet.Sleep(8 * time.Second)
+		}
+		simnet.Sleep(time.Minute)
+		require.Equal(t, []int{places}, connected(d))
+		seed := honestSeed(t, n, content)
+		defer seed.Stop()
+		seed.Call(1, netaddr.Of(c.Addr()), 7*time.Second)
+		simnet.Sleep(2 * time.Minute)
+		require.True(t, d.Stats().Complete)
+	})
 }

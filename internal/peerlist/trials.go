@@ -12,8 +12,8 @@ const (
 )
 
 // Trials let newcomers show that they give more than the peers that have all places. Otherwise crowds of a few networks could keep
-// all others out for little: each with its share, and giving just enough to earn it. The zero value is ready. The download's mutex
-// guards it.
+// all others out for little: each has its share, and its peers give just enough to earn it, or are new because they leave in time and
+// others come. The zero value is ready. The download's mutex guards it.
 type Trials struct{ began map[string]time.Time } // by Network
 
 // Displaced returns the id of the peer that makes room for a newcomer, as the function of that name does. If there is none, it is the
@@ -30,11 +30,11 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (i
 	c := crowdsOf(peers)
 	var fuller []Worth // peers of fuller networks
 	for _, p := range peers {
-		if _, ours := c.with(newcomer, p.Addr); ours < c.inNetwork(p.Addr) {
+		if _, ours := c.with(newcomer, p.Addr); !p.Keep && ours < c.inNetwork(p.Addr) {
 			fuller = append(fuller, p)
 		}
 	}
-	ids := Worst(now, fuller, 1)
+	ids := WorstOfAll(now, fuller, 1)
 	if len(ids) == 0 {
 		return 0, false
 	}

@@ -29,8 +29,10 @@ func TestTrials(t *testing.T) {
 	require.Equal(t, 5, displaced("3.0.1.1"), "the most useless one of a fuller network than that of the newcomer will be")
 	require.Equal(t, 5, displaced("4.0.0.1"))
 	require.Zero(t, displaced("4.0.1.1"), "each network may try once")
-	peers[4].Keep, peers[3].Joined = true, now
-	require.Equal(t, 3, displaced("5.0.0.1"), "neither one that the user named nor one that is new")
+	peers[4].Keep = true
+	require.Equal(t, 4, displaced("5.0.0.1"), "but the user's own")
+	peers[2].Earned, peers[2].Joined = time.Time{}, now
+	require.Equal(t, 3, displaced("6.0.0.1"), "first one that has given nothing, though it is new")
 	now = now.Add(trialEvery - 1)
 	for k := range peers {
 		peers[k].Earned = now
@@ -41,7 +43,7 @@ func TestTrials(t *testing.T) {
 	for k := range peers {
 		peers[k].Addr = netip.MustParseAddr(fmt.Sprintf("%d.9.0.1", k+1))
 	}
-	require.Zero(t, displaced("6.0.0.1"), "no network has more than one place")
+	require.Zero(t, displaced("7.0.0.1"), "no network has more than one place")
 }
 
 // Only so many networks are remembered, and while there are as many no other may try.

@@ -1,6 +1,7 @@
 package portmap_test
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/http"
@@ -239,10 +240,9 @@ func (r *router) speakUPnP(version int) {
 	r.lan.answer("239.255.255.250:1900", search)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /desc.xml", func(w http.ResponseWriter, _ *http.Request) {
-		control := "/ctl/IPConn"
-		if r.control != "" {
-			control = r.control
-		}
+		r.mu.Lock()
+		control := cmp.Or(r.control, "/ctl/IPConn")
+		r.mu.Unlock()
 		fmt.Fprintf(w, `<?xml version="1.0"?>
 <root xmlns="urn:schemas-upnp-org:device-1-0"><device><deviceType>urn:schemas-upnp-org:device:InternetGatewayDevice:%d</deviceType>
 <friendlyName>A router</friendlyName><deviceList><device><deviceList><device><serviceList>

@@ -288,6 +288,9 @@ func (d *Download) check(piece int32, a *assembly) {
 		digests, err = d.digest(piece, a, &scratch)
 	}
 	d.client.hashing <- scratch
+	if a.direct && storage.Unwritten(err) && errors.Is(d.store.Changed(int(piece)), storage.ErrChanged) {
+		ok, err = false, nil // another program cut the files off
+	}
 	mayStay := !ok && err == nil // pieceSpoiled decides
 	if !mayStay {
 		d.dropBlocks(a)

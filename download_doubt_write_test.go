@@ -19,6 +19,7 @@ type meddledStore struct {
 	storage.Store
 	end    int64 // of the first piece
 	reads  bool
+	cut    bool // before any is read
 	meddle func()
 	once   sync.Once
 	told   sync.Once
@@ -38,13 +39,16 @@ func (s *meddledStore) WriteBlocks(blocks [][]byte, off int64) error {
 
 func (s *meddledStore) WriteAt(p []byte, off int64) (int, error) {
 	n, err := s.Store.WriteAt(p, off)
-	if !s.reads {
+	if !s.reads && !s.cut {
 		s.once.Do(s.meddle)
 	}
 	return n, err
 }
 
 func (s *meddledStore) ReadAt(p []byte, off int64) (int, error) {
+	if s.cut {
+		s.once.Do(s.meddle)
+	}
 	n, err := s.Store.ReadAt(p, off)
 	if s.reads && (off+int64(n))%s.end == 0 {
 		s.once.Do(s.meddle)
@@ -60,11 +64,13 @@ func TestAFileChangesWhileAPieceIsWritten(t *testing.T) {
 		pieceLength int64
 		reads       bool
 		unnoticed   bool // until the piece fails its hash
+		cut         bool // and cannot be read
 	}{
-		{"after it is written", 2 * blockSize, false, false},
-		{"after a block is written", maxHeldPiece + blockSize, false, false},
-		{"after a block is written, and is not noticed", maxHeldPiece + blockSize, false, true},
-		{"after it is read", maxHeldPiece + blockSize, true, false},
+		{"after it is written", 2 * blockSize, false, false, false},
+		{"after a block is written", maxHeldPiece + blockSize, false, false, false},
+		{"after a block is written, and is not noticed", maxHeldPiece + blockSize, false, true, false},
+		{"after all blocks are written, and is cut", maxHeldPiece + blockSize, false, true, true},
+		{"after it is read", maxHeldPiece + blockSize, true, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
@@ -76,8 +82,12 @@ func TestAFileChangesWhileAPieceIsWritten(t *testing.T) {
 				var d *Download
 				dir := t.TempDir()
 				path := filepath.Join(dir, filepath.FromSlash(content.file(0).Path))
-				s := &meddledStore{end: c.pieceLength, reads: c.reads}
+				s := &meddledStore{end: c.pieceLength, reads: c.reads, cut: c.cut}
 				s.meddle = func() {
+					if c.cut {
+						require.NoError(t, os.Truncate(path, 100))
+						return
+					}
 					require.NoError(t, os.WriteFile(path, make([]byte, c.pieceLength), 0o666))
 					if !c.unnoticed {
 						d.doubt(0) // finds all pieces of the file in doubt

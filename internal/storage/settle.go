@@ -147,7 +147,7 @@ func (s *fileStore) judge(i int, have bits.Set) error {
 	if _, err := s.disk.Stat(own); !absent(err) {
 		return err // another program made it meanwhile
 	}
-	if err := s.disk.Rename(f.name, own); err != nil {
+	if err := s.disk.Rename(f.name, own); err != nil && !absent(err) { // what another program removed is found to have changed
 		return err
 	}
 	f.name = own

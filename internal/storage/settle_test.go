@@ -140,3 +140,24 @@ func TestEmptyFileOf1970(t *testing.T) {
 	require.Equal(t, []string{"d/0", "d/1"}, visible(listing(t, to)))
 	require.Empty(t, visible(listing(t, dir)))
 }
+
+// A file under another name that another program removes before it is given its own is found to have changed, and made again.
+func TestAPartFileThatIsRemoved(t *testing.T) {
+	tor, content := testContent(50, 100)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "0.part")
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+	require.NoError(t, os.WriteFile(path, content, 0o666))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, s.Settle(t.Context(), set(2, 0, 1)))
+	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+	_, err := s.Refresh(0, set(2, 0, 1))
+	require.NoError(t, err)
+	writePiece(t, tor, s, content, 0)
+	writePiece(t, tor, s, content, 1)
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+	require.Equal(t, []string{"d/0"}, listing(t, dir))
+}

@@ -177,6 +177,32 @@ func TestAPieceInTheMiddleIsCopiedFromTheEdges(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// The same holds for blocks of an earlier run.
+func TestAChoiceSparesAFileThatCameAfterARestart(t *testing.T) {
+	tor, content := testContent(2*layout.BlockSize, layout.BlockSize, 3*layout.BlockSize)
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted([]bool{false, true}))
+	_, err := s.WriteAt(content[:layout.BlockSize], 0)
+	require.NoError(t, err)
+	require.NoError(t, s.SaveResume(bits.New(2), map[int]bits.Set{0: set(2, 0)}))
+	require.NoError(t, s.Close())
+
+	s = openDirectory(t, tor, dir)
+	_, partial := s.LoadResume()
+	require.Len(t, partial, 1)
+	require.NoError(t, s.SetWanted([]bool{false, true}))
+	require.NoError(t, s.Settle(t.Context(), bits.New(2)))
+	path := filepath.Join(dir, "d", "0")
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+	require.NoError(t, os.WriteFile(path, []byte("of another program"), 0o666))
+	require.NoError(t, s.SetWanted(all(tor)))
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "of another program", string(b))
+	require.NoError(t, s.Close())
+}
+
 // What is copied from edges that another program has changed or removed is in doubt.
 func TestEdgesThatChangedAreCopiedInDoubt(t *testing.T) {
 	for name, change := range map[string]func(path string) error{

@@ -208,7 +208,11 @@ func (s *fileStore) readResume() {
 	}
 	s.confirm(r)
 	for piece := range r.partial {
-		s.areOurs(piece) // blocks of it are there
+		for i := range s.content.FilesOf(piece) {
+			if f := &s.files[i]; f.here { // blocks of it are there
+				f.ours.Store(true)
+			}
+		}
 	}
 	if s.content.Hashes != nil {
 		s.content.Hashes.Recall(r.hashes)

@@ -118,11 +118,12 @@ func (s *fileStore) settle(i int, have bits.Set) error {
 // isWanted reports whether file i is wanted. The caller holds s.mu.
 func (s *fileStore) isWanted(i int) bool { return len(s.wanted) > 0 && s.wanted[i] }
 
-// judge decides whether what was found for file i under another name is that file: it is if a piece in it is verified.
+// judge decides whether what was found for file i under another name is that file: it is if a piece in it is verified, or blocks in it
+// are claimed.
 // The caller holds s.mu for writing.
 func (s *fileStore) judge(i int, have bits.Set) error {
 	f := &s.files[i]
-	ours := s.holdsAny(i, have)
+	ours := f.ours.Load() || s.holdsAny(i, have)
 	if ours && !s.isWanted(i) {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
@@ -160,4 +162,33 @@ func TestAPartFileThatIsRemoved(t *testing.T) {
 	require.NoError(t, s.Finish())
 	require.NoError(t, s.Close())
 	require.Equal(t, []string{"d/0"}, listing(t, dir))
+}
+
+// A file under another name stays the torrent's in the next run, though only blocks of it are claimed then.
+func TestAPartFileWithBlocksStays(t *testing.T) {
+	const pieceLength = 2 * layout.BlockSize
+	tor, content := testContent(pieceLength, pieceLength, 2*pieceLength)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "1.part")
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+	require.NoError(t, os.WriteFile(path, append(bytes.Clone(content[pieceLength:2*pieceLength]), make([]byte, pieceLength)...), 0o666))
+	open := func(have bits.Set) storage.Store {
+		s := openDirectory(t, tor, dir)
+		require.NoError(t, s.SetWanted([]bool{true, false}))
+		_, partial := s.LoadResume()
+		require.NoError(t, s.Settle(t.Context(), have))
+		require.Equal(t, have.Count() == 0, len(partial) == 1)
+		return s
+	}
+	s := open(set(3, 1))
+	block := content[2*pieceLength:][:layout.BlockSize]
+	_, err := s.WriteAt(block, 2*pieceLength)
+	require.NoError(t, err)
+	require.NoError(t, s.SaveResume(bits.New(3), map[int]bits.Set{2: set(2, 0)}))
+	require.NoError(t, s.Close())
+	s = open(bits.New(3))
+	got := make([]byte, layout.BlockSize)
+	require.NoError(t, readFull(s, got, 2*pieceLength))
+	require.Equal(t, block, got)
+	require.NoError(t, s.Close())
 }

@@ -125,6 +125,9 @@ func (d *Disk) Crash(rng *rand.Rand) *Disk {
 		if !ok {
 			continue
 		}
+		if _, reached := after.names[filepath.Dir(name)]; !reached && filepath.Dir(name) != "." {
+			continue // lost with its directory, which comes before it
+		}
 		if old == nil {
 			after.names[name] = nil
 			continue

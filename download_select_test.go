@@ -1,10 +1,12 @@
 package torrent
 
 import (
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -200,4 +202,60 @@ func TestCompletedEndsAfterClose(t *testing.T) {
 		err = e
 	}
 	require.ErrorIs(t, err, ErrClosed)
+}
+
+// heldStorage has reads wait until they are let go, once hold is set.
+type heldStorage struct {
+	*simStorage
+	hold         atomic.Bool
+	begun, letGo chan struct{}
+}
+
+func (s *heldStorage) ReadAt(p []byte, off int64) (int, error) {
+	if s.hold.Load() {
+		s.begun <- struct{}{}
+		<-s.letGo
+	}
+	return s.simStorage.ReadAt(p, off)
+}
+
+// A download becomes complete, and can be asked how far it is, while one of its files is read from a disk that does not answer. If
+// the read waited for a handle, both waited for each other for ever.
+func TestCompletionWaitsForNoReader(t *testing.T) {
+	content := newSimContent(1, blockSize, blockSize, blockSize)
+	st := &heldStorage{simStorage: newSimStorage(content), begun: make(chan struct{}, 9), letGo: make(chan struct{})}
+	st.written.Add(0)
+	d, err := content.Start(t.Context(), &Options{
+		Client:  &Client{NoDHT: true, NoUTP: true, NoListen: true},
+		Storage: func(*Torrent) (Storage, error) { return st, nil },
+	})
+	require.NoError(t, err)
+	defer d.client.Close()
+	read := make(chan error, 1)
+	for f, err := range d.Completed() {
+		require.NoError(t, err)
+		r, err := f.Open()
+		require.NoError(t, err)
+		st.hold.Store(true)
+		go func() {
+			_, err := io.ReadAll(r)
+			read <- err
+		}()
+		break
+	}
+	<-st.begun
+	d.Select(Glob("file-0"))
+	complete := make(chan struct{})
+	go func() {
+		defer close(complete)
+		<-d.Done()
+		d.Stats()
+	}()
+	select {
+	case <-complete:
+	case <-time.After(10 * time.Second):
+		t.Error("it hangs")
+	}
+	close(st.letGo)
+	require.NoError(t, <-read)
 }

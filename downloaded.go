@@ -41,11 +41,14 @@ type Downloaded struct {
 
 	mu     sync.RWMutex // held for reading by every read, for writing by Close
 	closed bool
-	chosen []int // by index in the layout, in torrent order
 
 	mapsMu sync.Mutex
-	maps   map[int]mapped  // by index in the layout
-	tree   *contentfs.Tree // made when it is first needed
+	maps   map[int]mapped // by index in the layout
+
+	// Not held while storage is read: choose is called with the download's mutex held, for which a read may wait.
+	chosenMu sync.Mutex
+	chosen   []int           // by index in the layout, in torrent order
+	tree     *contentfs.Tree // made when it is first needed
 }
 
 // mapped is what store.Bytes returned for one file.
@@ -61,8 +64,8 @@ func newDownloaded(t *Torrent, s storage.Store, stop func() error) *Downloaded {
 
 // choose sets the files of d, by index in the layout.
 func (d *Downloaded) choose(files []int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.chosenMu.Lock()
+	defer d.chosenMu.Unlock()
 	d.chosen = slices.Sorted(slices.Values(files))
 	d.chosen = slices.DeleteFunc(d.chosen, func(i int) bool { return d.t.layout.File(i).Pad })
 	d.tree = nil
@@ -74,9 +77,9 @@ func (d *Downloaded) file(i int) *DownloadedFile { return &DownloadedFile{d: d, 
 // Files yields the files in torrent order, padding files left out.
 func (d *Downloaded) Files() iter.Seq[*DownloadedFile] {
 	return func(yield func(*DownloadedFile) bool) {
-		d.mu.RLock()
+		d.chosenMu.Lock()
 		chosen := d.chosen
-		d.mu.RUnlock()
+		d.chosenMu.Unlock()
 		for _, i := range chosen {
 			if !yield(d.file(i)) {
 				return
@@ -160,8 +163,8 @@ func (d *Downloaded) fileSystem(op, name string) (*contentfs.Tree, error) {
 	if d.closed {
 		return nil, &fs.PathError{Op: op, Path: name, Err: ErrClosed}
 	}
-	d.mapsMu.Lock()
-	defer d.mapsMu.Unlock()
+	d.chosenMu.Lock()
+	defer d.chosenMu.Unlock()
 	if d.tree == nil {
 		d.tree = d.content().Tree(d.chosen)
 	}

@@ -36,8 +36,8 @@ func (s *Socket) handOver(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.confirm(c)
-	if s.listener == nil {
-		return false
+	if s.listener == nil || s.conns[connKey{c.remote, c.e.recvID}] != c {
+		return false // nothing accepts, or it had to make room: packets no longer reach it
 	}
 	select {
 	case s.listener.queue <- c:

@@ -148,6 +148,40 @@ func TestForgedPackets(t *testing.T) {
 	})
 }
 
+// nextPacket is a packet behind synPacket(100, 7), whose answer had the number theirs.
+func nextPacket(kind byte, seq uint16, theirs []byte, size int) []byte {
+	b := append(synPacket(101, seq), make([]byte, size)...)
+	b[0] = kind<<4 | 1
+	binary.BigEndian.PutUint16(b[18:], binary.BigEndian.Uint16(theirs)-1)
+	return b
+}
+
+// A connection that makes room for another just after it was confirmed is not accepted, as no packet would reach it.
+func TestConfirmedAndForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		s := n.socket(t, there, 1)
+		l, err := s.Listen()
+		require.NoError(t, err)
+		from := netip.MustParseAddrPort(here)
+		var theirs []byte
+		n.tap = func(p []byte, _, to netip.AddrPort) {
+			if to == from {
+				theirs = append(theirs, p[16:18]...)
+			}
+		}
+		s.Receive(synPacket(100, 7), 20, from)
+		s.Flush()
+		require.Len(t, theirs, 2)
+		s.Receive(nextPacket(0, 8, theirs, 10), 30, from)
+		s.Receive(synPacket(200, 7), 20, netip.MustParseAddrPort("10.0.0.3:6881"))
+		s.Flush()
+		time.AfterFunc(time.Second, func() { l.Close() })
+		_, err = l.Accept()
+		require.ErrorIs(t, err, net.ErrClosed)
+	})
+}
+
 // A connection that is confirmed, sends data and is reset before it could be accepted leaves nothing behind.
 func TestResetAlongWithTheFirstData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -162,17 +196,10 @@ func TestResetAlongWithTheFirstData(t *testing.T) {
 		s.Receive(synPacket(100, 7), 20, from)
 		s.Flush()
 		require.Len(t, theirs, 2)
-		ack := binary.BigEndian.Uint16(theirs) - 1
-		packet := func(kind byte, seq uint16, size int) []byte {
-			b := append(synPacket(101, seq), make([]byte, size)...)
-			b[0] = kind<<4 | 1
-			binary.BigEndian.PutUint16(b[18:], ack)
-			return b
-		}
 		for k := range uint16(100) {
-			s.Receive(packet(0, 8+k, 1000), 1020, from)
+			s.Receive(nextPacket(0, 8+k, theirs, 1000), 1020, from)
 		}
-		s.Receive(packet(3, 108, 0), 20, from)
+		s.Receive(nextPacket(3, 108, theirs, 0), 20, from)
 		s.Flush()
 		time.AfterFunc(time.Second, func() { l.Close() })
 		_, err = l.Accept()

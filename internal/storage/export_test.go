@@ -2,8 +2,11 @@ package storage
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
@@ -71,4 +74,36 @@ func LinksOf(c Content) map[string]string {
 		links[k.path] = filepath.ToSlash(target)
 	}
 	return links
+}
+
+// Claimed returns what is claimed, and by whom.
+func (r *Claims) Claimed() (all []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, e := range r.dirs {
+		for _, n := range e.names {
+			all = append(all, fmt.Sprintf("%v %q by %x", id, n.name, n.by.owner[:1]))
+		}
+		for file, by := range e.files {
+			all = append(all, fmt.Sprintf("%v %v by %x", id, file, by.owner[:1]))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Abandon ends a Store as the end of its process would: nothing is saved, and the lock file stays.
+func Abandon(store Store) error {
+	s := store.(*fileStore)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	err := s.handles.closeAll()
+	if s.unlock != nil {
+		err = errors.Join(err, s.unlock(false))
+	}
+	return errors.Join(err, s.disk.Close())
 }

@@ -133,18 +133,23 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 // and no piece of it was verified, its bytes stay, and its pieces are in doubt. The caller holds s.mu for writing.
 func (s *fileStore) adopt(i int) error {
 	f := &s.files[i]
-	if !f.ours.Load() && s.hasSlot(i) {
+	slotted := s.hasSlot(i)
+	if !f.ours.Load() && slotted {
 		info, err := s.disk.Stat(f.name)
-		if err == nil && info.Size > 0 && info.Stamp != f.left { // another program's, to be hashed and not to be overwritten
+		if err == nil && info.Regular && info.Size > 0 && info.Stamp != f.left && s.sameFile(i, info.ID) < 0 {
 			f.found(info)
-			f.meddled.Store(true)
-			return nil
+			f.meddled.Store(true) // it has to be hashed
+			found, err := s.claimFor(i)
+			if err == nil {
+				_, err = s.claimOn(s.disk, []Claim{found})
+			}
+			return err
 		} else if err != nil && !missing(err) {
 			return err
 		}
 	}
 	changed := false
-	if s.hasSlot(i) {
+	if slotted {
 		err := s.compare(s.edgesFile())
 		if changed = errors.Is(err, ErrChanged); err != nil && !changed {
 			return err
@@ -171,7 +176,7 @@ func (s *fileStore) adopt(i int) error {
 
 // hasSlot reports whether the edges may hold bytes of file i. The caller holds s.mu for writing.
 func (s *fileStore) hasSlot(i int) bool {
-	for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
+	for piece, end := s.content.PiecesOf(i); piece < end && len(s.slots) > 0; piece++ {
 		if _, ok := s.slots[piece]; ok {
 			return true
 		}
@@ -185,7 +190,7 @@ func (s *fileStore) copyEdges(i int) error {
 	first, end := s.content.PiecesOf(i)
 	var buf []byte // allocated only if there is a slot: most files have none
 	// What was a draft may be any piece of the file.
-	for piece := first; piece < end; piece++ {
+	for piece := first; piece < end && len(s.slots) > 0; piece++ {
 		slot, ok := s.slots[piece]
 		if !ok || s.isDraft(piece) { // a draft is copied once it is verified
 			continue

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
 func TestSelectionCreatesNoOtherFiles(t *testing.T) {
@@ -200,6 +202,25 @@ func TestAChoiceSparesAFileThatCameAfterARestart(t *testing.T) {
 	b, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, "of another program", string(b))
+	require.NoError(t, s.Close())
+}
+
+// A file of the torrent that the file system takes for another one is not taken for another program's.
+func TestAChoiceOfNamesThatAreOne(t *testing.T) {
+	l := layout.New(50, layout.File{Path: "d/A", Length: 70}, layout.File{Path: "d/a", Length: 80})
+	_, content := testContent(50, 150)
+	tor := contentOf(l, content)
+	d := foldingDisk{disktest.New(), strings.ToLower}
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted([]bool{true, false}))
+	_, err := s.WriteAt(content[50:100], 50)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+	require.NoError(t, s.Finish())
 	require.NoError(t, s.Close())
 }
 

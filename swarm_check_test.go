@@ -106,13 +106,15 @@ func (h *simHistory) bound(spoiled int64) time.Duration {
 	if h.silence {
 		bound += snubTimeout + 5*time.Second
 	}
-	if h.silence && spoiled > 0 { // then a piece that is asked of one peer alone may wait for two such peers
+	spoils := spoiled > 0 || h.webLies // the ledger does not see what web seeds send
+
+	if h.silence && spoils { // then a piece that is asked of one peer alone may wait for two such peers
 		bound += 2 * (snubTimeout + 5*time.Second)
 	}
-	if len(h.web) > 0 { // what they spoil is asked of one peer alone, and the ledger does not see it
+	if len(h.web) > 0 { // what they spoil is asked of one peer alone
 		bound += 2 * piece
 	}
-	if h.version != V1 && spoiled > 0 { // a piece waits for the hashes of its blocks
+	if h.version != V1 && spoils { // a piece waits for the hashes of its blocks
 		bound += 3 * blocksPatience
 	}
 	return bound

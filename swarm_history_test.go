@@ -37,6 +37,7 @@ type simHistory struct {
 	anchors  []*simpeer.Peer            // honest ones that between them have everything that is available
 	peers    []*simpeer.Peer            // all scripted peers
 	web      []*simweb.Server           // web seeds
+	webLies  bool                       // some of them lie
 	liars    map[netip.Addr]bool
 	clients  []*simDownload
 	options  []simSetup

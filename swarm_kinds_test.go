@@ -237,7 +237,9 @@ func (h *simHistory) drawWeb(t *testing.T) {
 		if first == "" {
 			first = fmt.Sprintf("http://%v/", host.IP())
 		}
-		s, err := simweb.Serve(host, h.content.truth, h.content.layout, kind.draw(rng, first))
+		script := kind.draw(rng, first)
+		h.webLies = h.webLies || script.Corrupt > 0
+		s, err := simweb.Serve(host, h.content.truth, h.content.layout, script)
 		require.NoError(t, err)
 		h.web = append(h.web, s)
 		h.kinds["web seed "+kind.name]++

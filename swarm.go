@@ -419,7 +419,7 @@ func (d *Download) turnOver(now time.Time) {
 	d.swarm.nextTurnover = now.Add(peerlist.TurnoverEvery)
 	n := peerlist.Turnover(d.swarm.live, most)
 	if _, waiting := d.discovery.candidates.Due(); n > 0 && waiting {
-		d.drop(errTurnover, peerlist.Worst(now, d.worths(now), n)...)
+		d.drop(errTurnover, peerlist.TurnedOver(now, d.worths(now), n)...)
 	}
 }
 

@@ -38,6 +38,16 @@ func Worst(now time.Time, peers []Worth, n int) (ids []int) {
 	}), n)
 }
 
+// TurnedOver returns the ids of the n peers that make room for others, where Turnover says so: the worst, or if all are new, new ones.
+// Otherwise peers that come without end, each from a fresh address, and displace one another as soon as they may, would keep out all
+// that have to be dialled.
+func TurnedOver(now time.Time, peers []Worth, n int) (ids []int) {
+	if ids = Worst(now, peers, n); len(ids) > 0 {
+		return ids
+	}
+	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Keep }), n)
+}
+
 // WorstOfAll is like Worst, but no peer is exempt.
 func WorstOfAll(now time.Time, peers []Worth, n int) (ids []int) {
 	peers = slices.SortedFunc(slices.Values(peers), func(p, q Worth) int {

@@ -34,6 +34,17 @@ func TestWorst(t *testing.T) {
 	require.Equal(t, 1, peers[0].ID, "the argument is left as it is")
 }
 
+// All peers are new, because they come without end and displace one another. Those that have to be dialled still get their turn.
+func TestTurnedOver(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	peers := []Worth{{ID: 1, Joined: now, Rate: 1}, {ID: 2, Joined: now}, {ID: 3, Joined: now, Keep: true}}
+	require.Equal(t, []int{2}, TurnedOver(now, peers, 1))
+	require.Equal(t, []int{2, 1}, TurnedOver(now, peers, 5), "never the user's own")
+	require.Empty(t, TurnedOver(now, peers, 0))
+	peers[0].Joined = epoch
+	require.Equal(t, []int{1}, TurnedOver(now, peers, 2), "nor new ones beside others")
+}
+
 func TestIdlest(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	old := epoch

@@ -28,8 +28,10 @@ type http2Carrier struct{ *tls.Conn }
 
 func (c http2Carrier) UnencryptedNetConn() net.Conn { return &http2Conn{Conn: c.Conn} }
 
-// An http2Conn leaves out frames of kinds that a client has to ignore (RFC 9113, 5.5), and PRIORITY. What follows Conn belongs to
-// the goroutine that reads.
+// An http2Conn leaves out frames of kinds that a client has to ignore (RFC 9113, 5.5), and PRIORITY. It also leaves out
+// WINDOW_UPDATE, which says how much of the bodies of requests we may send: ours have none, and one that exceeds what a stream's
+// window may be has net/http lock a mutex that it holds, so that neither the request nor a later one would ever end. What follows
+// Conn belongs to the goroutine that reads.
 type http2Conn struct {
 	*tls.Conn
 	header [9]byte // of the present frame
@@ -44,8 +46,8 @@ func (c *http2Conn) Read(p []byte) (n int, err error) {
 		}
 		h := &c.header
 		length := int(h[0])<<16 | int(h[1])<<8 | int(h[2])
-		const priority, continuation = 2, 9
-		if kind := h[3]; kind == priority || kind > continuation {
+		const priority, windowUpdate, continuation = 2, 8, 9
+		if kind := h[3]; kind == priority || kind == windowUpdate || kind > continuation {
 			if _, err := io.CopyN(io.Discard, c.Conn, int64(length)); err != nil {
 				return 0, err
 			}

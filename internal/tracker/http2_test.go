@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -30,17 +31,13 @@ func newTLSClient(t *testing.T, addr string, certificate *x509.Certificate) *htt
 	return client
 }
 
-// A server that sends frames of HTTP/2 that mean nothing has nothing written to the log of the program.
-func TestHTTP2FramesThatMeanNothing(t *testing.T) {
-	var logged bytes.Buffer
-	defer log.SetOutput(log.Writer())
-	log.SetOutput(&logged)
+// answerHTTP2 returns a client of a server that takes one connection by HTTP/2, reads a request, and answers it by answer.
+func answerHTTP2(t *testing.T, answer func(conn net.Conn)) *http.Client {
 	model := httptest.NewTLSServer(nil)
-	defer model.Close()
+	t.Cleanup(model.Close)
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: model.TLS.Certificates, NextProtos: []string{"h2"}})
 	require.NoError(t, err)
-	defer listener.Close()
-	client := newTLSClient(t, listener.Addr().String(), model.Certificate())
+	t.Cleanup(func() { listener.Close() })
 	go func() {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -54,14 +51,25 @@ func TestHTTP2FramesThatMeanNothing(t *testing.T) {
 				return
 			}
 		}
+		answer(conn)
+		io.Copy(io.Discard, conn)
+	}()
+	return newTLSClient(t, listener.Addr().String(), model.Certificate())
+}
+
+// A server that sends frames of HTTP/2 that mean nothing has nothing written to the log of the program.
+func TestHTTP2FramesThatMeanNothing(t *testing.T) {
+	var logged bytes.Buffer
+	defer log.SetOutput(log.Writer())
+	log.SetOutput(&logged)
+	client := answerHTTP2(t, func(conn net.Conn) {
 		unknown := append([]byte{0, 0, 5, 99, 0, 0, 0, 0, 0}, "hello"...)
 		conn.Write(bytes.Repeat(unknown, 1000))
 		conn.Write([]byte{0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88}) // status 200
 		priority := []byte{0, 0, 5, 2, 0, 0, 0, 0, 3, 0, 0, 0, 0, 1}
 		conn.Write(bytes.Repeat(priority, 1000))
 		conn.Write(append([]byte{0, 0, 5, 0, 1, 0, 0, 0, 1}, "whole"...))
-		io.Copy(io.Discard, conn)
-	}()
+	})
 	resp, err := client.Get("https://example.com/f")
 	require.NoError(t, err)
 	defer resp.Body.Close()
@@ -70,6 +78,30 @@ func TestHTTP2FramesThatMeanNothing(t *testing.T) {
 	require.Equal(t, "whole", string(body))
 	require.Equal(t, 2, resp.ProtoMajor)
 	require.Empty(t, logged.String()[:min(logged.Len(), 200)])
+}
+
+// A server that says that we may send more than a window can hold keeps no request from ending. net/http waited for itself,
+// whatever became of the context.
+func TestHTTP2WindowThatOverflows(t *testing.T) {
+	client := answerHTTP2(t, func(conn net.Conn) {
+		conn.Write([]byte{0, 0, 4, 8, 0, 0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff}) // window of the stream
+		conn.Write([]byte{0, 0, 4, 8, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff}) // and of the connection
+		conn.Write([]byte{0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88})                   // status 200, and no more
+	})
+	ended := make(chan error, 1)
+	go func() {
+		resp, err := client.Get("https://example.com/f")
+		if err == nil {
+			resp.Body.Close()
+		}
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		require.NoError(t, err)
+	case <-time.After(20 * time.Second):
+		panic("the request does not end") // nor would the test: closing the connection waits, too
+	}
 }
 
 // Of what a server sends unasked after an answer, net/http writes to the standard logger whatever is in its buffer.

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -67,6 +68,33 @@ func above(p string) string {
 
 // itself is the function within for the directory that the paths of files are below.
 func itself(p string) (string, bool) { return p, true }
+
+// makeRoot makes the directory dir for a download of an owner, unless another owner has claimed a file at its path, or at that of a
+// directory above it: the directory would keep that file from being made.
+func (r *Claims) makeRoot(owner [20]byte, dir string) error {
+	up, within := filepath.Clean(dir), "."
+	for {
+		if _, err := os.Stat(up); !absent(err) || up == filepath.Dir(up) {
+			break
+		}
+		up, within = filepath.Dir(up), path.Join(filepath.Base(up), within)
+	}
+	if within == "." {
+		return nil // openRoot finds out what is there
+	}
+	if disk, err := r.openRoot(up); err == nil { // or it may be traversed but not read
+		defer disk.Close()
+		name := fmt.Sprintf("%s/%s%x", within, anyCase, owner) // that of nothing else
+		_, err := disk.Claim(owner, []Claim{{Path: name, AnyCase: true}})
+		var taken *Claimed
+		if errors.As(err, &taken) {
+			return &Claimed{Path: dir, Owner: taken.Owner}
+		} else if err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(dir, 0o777)
+}
 
 // A nestedDir is a directory above or below that of a Disk.
 type nestedDir struct {

@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -214,6 +215,47 @@ func testAPathUnderTwoDirectories(t *testing.T, openDirectory opener) {
 				require.NoError(t, second.SetWanted(all(inner)))
 			})
 		}
+	}
+}
+
+// A download is refused before its directory is made where another one is about to make a file.
+func TestADirectoryInThePlaceOfAFile(t *testing.T) {
+	for _, shared := range []bool{true, false} {
+		if !shared {
+			linuxOnly(t)
+		}
+		above := t.TempDir()
+		mine, content := named(1, "d/a")
+		theirs, _ := named(2, "b")
+		claims := new(storage.Claims)
+		first, err := claims.OpenFiles(mine, above, nil)
+		require.NoError(t, err)
+		require.NoError(t, first.SetWanted(all(mine)))
+		if !shared {
+			claims = new(storage.Claims)
+		}
+		for _, dir := range []string{"d/a", "d/a/c"} {
+			_, err := claims.OpenFiles(theirs, filepath.Join(above, dir), nil)
+			require.ErrorIs(t, err, storage.ErrInUse)
+			require.ErrorContains(t, err, filepath.Join(above, dir))
+			require.NoDirExists(t, above+"/d")
+		}
+		errs := make(chan error)
+		for k := range byte(8) { // a directory that all use
+			tor, _ := named(10+k, fmt.Sprint(k))
+			go func() {
+				s, err := claims.OpenFiles(tor, filepath.Join(above, "d"), nil)
+				if err == nil {
+					err = errors.Join(s.SetWanted(all(tor)), s.Close())
+				}
+				errs <- err
+			}()
+		}
+		for range 8 {
+			require.NoError(t, <-errs)
+		}
+		download(t, mine, first, content)
+		require.NoError(t, first.Close())
 	}
 }
 

@@ -218,7 +218,7 @@ func (p *peer) choked() {
 	unsent := make(map[picker.Block]bool)
 	p.out.Withdraw(func(r outbox.Request) bool {
 		stays := p.supply.AllowedFast(int(r.Piece))
-		if !stays {
+		if !stays && p.fast {
 			unsent[picker.Block{Piece: int32(r.Piece), Index: int32(r.Begin / blockSize)}] = true
 		}
 		return !stays

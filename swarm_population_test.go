@@ -123,6 +123,9 @@ func (p *population) drawCrowd(torrent, most int) (networks int) {
 		c.names = p.rng.IntN(50)
 	}
 	c.script = simpeer.Script{Fast: p.chance(2), Never: []simpeer.Absence{0, 0, 0, simpeer.Unchokes, simpeer.Answers, simpeer.Reads, simpeer.ShakesHands}[p.rng.IntN(7)]}
+	if c.fresh {
+		c.script.Never &^= simpeer.Reads // such a peer stays when its crowd is stopped
+	}
 	if c.rate = 800; p.chance(3) {
 		c.rate = p.between(250, 3000)
 	}

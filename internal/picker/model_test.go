@@ -382,8 +382,8 @@ func (m *modelPicker) Next(r *modelSupplier, n int, now time.Time) (asked []Bloc
 		if p := m.pieces[id.Piece]; !victim.stuck(p) {
 			eta := victim.eta(slices.Index(victim.queue, id)+1, now)
 			m.loot += one(!m.largeGain(victim, eta-r.eta(len(r.queue)+1, now), now))
+			victim.robbed = max(victim.robbed, now.Sub(victim.heard))
 		}
-		victim.robbed = max(victim.robbed, now.Sub(victim.heard))
 		if b := m.block(id); len(b.owners) == 2 {
 			cancel = append(cancel, fmt.Sprint(victim.real.Origin, id))
 			m.withdraw(victim, id)

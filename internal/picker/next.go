@@ -125,13 +125,13 @@ func (t *turn) steal() {
 			continue
 		}
 		b := pk.block(p, id.Index)
-		if !s.Runs && !victim.stuck(id.Piece) {
+		if !victim.stuck(id.Piece) {
 			gain := victim.eta(at, t.now) - s.eta(len(s.queue), t.now)
-			if !pk.outlook(t.now).large(s, victim, gain) {
+			if !s.Runs && !pk.outlook(t.now).large(s, victim, gain) {
 				pk.loot++
 			}
+			victim.rob(t.now)
 		}
-		victim.rob(t.now)
 		full := b.copies() == len(b.owner)
 		if full {
 			pk.withdraw(victim, id) // s replaces victim

@@ -325,3 +325,20 @@ func TestSilenceIsRememberedByThieves(t *testing.T) {
 	sc.now = sc.now.Add(time.Minute)
 	require.Equal(t, 4, run("silent"), "the other may have stopped as well")
 }
+
+// A supplier whose requests were taken over because it choked takes over again from slow ones as soon as it unchokes. Its silence was
+// the choke.
+func TestChokeIsNoSilence(t *testing.T) {
+	sc := newScene(t, 1)
+	slow, fast := sc.join("slow"), sc.join("fast")
+	slow.pace.rate = 4 << 10 // four seconds a block
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("fast", 4))
+	fast.Choking = true
+	sc.now = sc.now.Add(9 * time.Second)
+	require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("slow", 4))
+	for k := range int32(4) {
+		sc.s.Rejected(fast, Block{0, k}) // BEP 6
+	}
+	fast.Choking = false
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("fast", 4))
+}

@@ -122,8 +122,16 @@ func linkAt(from *os.File, name string, to *os.File, as string) error {
 	return unix.Linkat(int(from.Fd()), name, int(to.Fd()), as, 0)
 }
 
+// SyncDir follows symbolic links out of the directory, because what was found may lie behind one. A directory that may not be read
+// cannot be synced.
 func (d *rootDisk) SyncDir(name string) error {
-	f, err := d.root.OpenFile(name, os.O_RDONLY|noWait, 0)
+	f, err := d.openDir(name)
+	if errors.Is(err, unix.ENAMETOOLONG) {
+		f, err = d.root.OpenFile(name, os.O_RDONLY|noWait, 0) // walks the path element by element
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
 	if err != nil {
 		return d.named(name, err)
 	}

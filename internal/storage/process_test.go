@@ -110,6 +110,19 @@ func TestPermissions(t *testing.T) {
 	require.ErrorContains(t, err, dir)
 	require.NoError(t, s.Close())
 
+	// A directory may be closed to all who do not know what is in it.
+	require.NoError(t, os.Chmod(dir, 0o755))
+	require.NoError(t, os.Chmod(dir+"/d", 0o111))
+	s = openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.Keep(verified(t, tor, s), nil))
+	require.FileExists(t, filepath.Join(dir, sidecarName))
+	require.NoError(t, s.Sync())
+	require.NoError(t, s.Close())
+	require.NoError(t, os.Remove(filepath.Join(dir, sidecarName)))
+	require.NoError(t, os.Chmod(dir+"/d", 0o755))
+	require.NoError(t, os.Chmod(dir, 0o555))
+
 	require.NoError(t, os.Remove(dir+"/d/0"))
 	s = openDirectory(t, tor, dir)
 	require.ErrorIs(t, s.SetWanted(all(tor)), fs.ErrPermission, "at once, and not only with the first piece")

@@ -240,3 +240,23 @@ func TestAFoundFileIsClaimedByTheNextRun(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, long, b)
 }
+
+// The user may have linked a directory of the content to another place.
+func TestFilesInALinkedDirectoryAreClaimed(t *testing.T) {
+	needSymlinks(t)
+	tor, content := testContent(50, 40, 60, 50)
+	dir, outside := t.TempDir(), t.TempDir()
+	fill(t, tor, outside, content)
+	require.NoError(t, os.Symlink(outside+"/d", dir+"/d"))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	have := verified(t, tor, s)
+	require.NoError(t, s.Settle(t.Context(), have))
+	require.NoError(t, s.Keep(have, nil))
+	require.NoError(t, s.Sync())
+	require.NoError(t, s.Close())
+	s = openDirectory(t, tor, dir)
+	have, _ = s.LoadResume()
+	require.True(t, have.Full())
+	require.NoError(t, s.Close())
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -174,7 +175,8 @@ func (d *Download) doubtChanged() (hashed <-chan struct{}) {
 	if piece, _ := d.store.AnyChanged(d.Verified().pieces); piece >= 0 { // bytes of files that are not chosen
 		pieces = append(pieces, piece)
 	}
-	return d.doubt(pieces...)
+	// Many changed files may begin in the same piece. Each Refresh of it looks at all of them.
+	return d.doubt(slices.Compact(pieces)...)
 }
 
 // untouched reports whether a piece is not verified, and storage holds nothing of it that peers sent.

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -49,7 +51,12 @@ func (s *watchedStore) Changed(piece int) error {
 
 // shareWatched shares two files of two pieces each, which another program has then changed.
 func shareWatched(t *testing.T) (*Download, *watchedStore) {
-	tor, content := testContent(blockSize, 2*blockSize, 2*blockSize)
+	return shareChanged(t, 2*blockSize, 2*blockSize)
+}
+
+// shareChanged shares files of these lengths, which another program has then changed.
+func shareChanged(t *testing.T, lengths ...int64) (*Download, *watchedStore) {
+	tor, content := testContent(blockSize, lengths...)
 	dir := t.TempDir()
 	fill(t, tor, dir, content)
 	s := new(watchedStore)
@@ -64,8 +71,8 @@ func shareWatched(t *testing.T) (*Download, *watchedStore) {
 	t.Cleanup(func() { d.Close(); c.Close() })
 	_, err = d.Wait()
 	require.NoError(t, err)
-	for _, name := range []string{"0", "1"} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "d", name), make([]byte, 3*blockSize), 0o666))
+	for i := range lengths {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "d", strconv.Itoa(i)), make([]byte, 3*blockSize), 0o666))
 	}
 	return d, s
 }
@@ -178,4 +185,13 @@ func TestNoSidecarIsWrittenWhileAFileIsAccepted(t *testing.T) {
 	}
 	d.doubt(0)
 	require.Positive(t, refreshed)
+}
+
+// Each Refresh of a piece looks at all its files, so that one for each file would take minutes for a few thousand small ones.
+func TestManyChangedFilesInAPieceCostLittle(t *testing.T) {
+	d, s := shareChanged(t, slices.Repeat([]int64{1}, 100)...)
+	refreshed := 0
+	s.refresh = func(int) { refreshed++ }
+	require.NoError(t, d.Recheck(t.Context()))
+	require.LessOrEqual(t, refreshed, 2)
 }

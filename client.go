@@ -169,6 +169,7 @@ type Client struct {
 	cancel    context.CancelFunc
 
 	peers     atomic.Int64   // connections that budget counts, to read without the mutex
+	swarms    atomic.Int64   // downloads and magnet links in registry, likewise
 	hashReads hashReads      // has its own mutex
 	answers   answers        // has its own mutex
 	dhtMember dhtMember      // has its own mutex

@@ -107,6 +107,7 @@ func (c *Client) add(d *Download) error {
 		return fmt.Errorf("%w: %s by this client", ErrInUse, d.t.name)
 	}
 	c.registry.downloads[d.t.infoHash] = nil
+	c.swarms.Add(1)
 	if second := d.t.infoHashes().second; second != (Hash{}) {
 		c.registry.hybrids[second] = d.t.infoHash
 	}
@@ -157,6 +158,7 @@ func (c *Client) remove(d *Download) {
 		return
 	}
 	d.added = false
+	c.swarms.Add(-1)
 	delete(c.registry.downloads, d.t.infoHash)
 	c.registry.unserve(d)
 	for _, h := range d.t.infoHashes().all() {
@@ -171,6 +173,7 @@ func (c *Client) showResolver(r *resolver) (hide func()) {
 	g := &c.registry
 	hashes := r.discovery.hashes.all()
 	g.resolving[r] = struct{}{}
+	c.swarms.Add(1)
 	for _, h := range hashes {
 		g.links[h] = append(g.links[h], r)
 		g.useStream(h)
@@ -179,6 +182,7 @@ func (c *Client) showResolver(r *resolver) (hide func()) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(g.resolving, r)
+		c.swarms.Add(-1)
 		for _, h := range hashes {
 			g.links[h] = slices.DeleteFunc(g.links[h], func(other *resolver) bool { return other == r })
 			if len(g.links[h]) == 0 {

@@ -386,12 +386,17 @@ func (f *discovery) foundIn(h Hash, from peerlist.Source, by string, addrs ...ne
 
 // add takes an address that a source names. The caller holds f.mu.
 func (f *discovery) add(a netip.AddrPort, from peerlist.Source, by string, now time.Time) (news bool) {
+	f.bound()
 	return f.client.sockets.Reaches(a.Addr()) && f.client.allows(a.Addr().Unmap()) && f.candidates.Add(a, from, by, now)
 }
+
+// bound keeps no more candidates than the downloads and magnet links of the client may. The caller holds f.mu.
+func (f *discovery) bound() { f.candidates.Bound(peerlist.Share(int(f.client.swarms.Load()))) }
 
 // dialDue dials the candidates that are due, within the bounds of the client and those of the owner, which has live
 // connections and may have most. The caller holds f.mu.
 func (f *discovery) dialDue(live, most int, now time.Time) {
+	f.bound()
 	for live+f.candidates.Dialling() < most {
 		// The client is asked last, because it counts a dial that it allows.
 		addr, from, ok := f.candidates.First(now)

@@ -16,13 +16,12 @@ import (
 )
 
 const (
-	maxCandidates = 3000
-	redialAfter   = 60 * time.Second // times the failures
-	redialAtMost  = 10 * time.Minute
-	redialUser    = 2 * time.Second // a peer that the user named, doubling to redialAfter: it may just be starting
-	redialUseful  = 5 * time.Second // after a connection that was useful
-	maxFailures   = 3               // then only when named again
-	claimHold     = 2 * time.Minute // that another source's candidate is not dialled because a peer says that it is there
+	redialAfter  = 60 * time.Second // times the failures
+	redialAtMost = 10 * time.Minute
+	redialUser   = 2 * time.Second // a peer that the user named, doubling to redialAfter: it may just be starting
+	redialUseful = 5 * time.Second // after a connection that was useful
+	maxFailures  = 3               // then only when named again
+	claimHold    = 2 * time.Minute // that another source's candidate is not dialled because a peer says that it is there
 )
 
 // standing is the state of a candidate.
@@ -70,6 +69,8 @@ type List struct {
 	private bool
 
 	all     map[netip.AddrPort]*candidate
+	most    int // that all may have
+	peak    int // that it had since its map was made
 	namers  map[namedBy]*namer
 	delayed heaps.Heap[*candidate] // soonest first
 	nReady  int                    // candidates that may be dialled
@@ -94,6 +95,7 @@ func New(rng *rand.Rand, private bool) *List {
 		rng:     rng,
 		private: private,
 		all:     make(map[netip.AddrPort]*candidate),
+		most:    maxCandidates,
 		crowds:  make(map[netip.Prefix]int),
 		namers:  make(map[namedBy]*namer),
 		delayed: newQueue((*candidate).sooner),
@@ -128,7 +130,8 @@ func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) b
 			c.crowds[prefix]++
 		}
 		c.queue(k, now)
-		if len(c.all) > maxCandidates {
+		c.peak = max(c.peak, len(c.all))
+		if len(c.all) > c.most {
 			c.trim()
 		}
 		return c.all[addr] == k

@@ -134,7 +134,7 @@ func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bo
 				idle[k.namer]++
 			}
 		}
-		for range maxCandidates / 16 {
+		for range maxCandidates/16 + 1 {
 			most := slices.Max(slices.Collect(maps.Values(idle)))
 			var worst *slowCandidate
 			for _, k := range m.all {

@@ -1,0 +1,39 @@
+package torrent
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/simnet"
+)
+
+// A tracker or peer names thousands of addresses for each of many torrents. An address takes six bytes to name and hundreds to keep,
+// so all downloads and magnet links of a client together keep a bounded number.
+func TestCandidatesOfManyTorrents(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		name := func(f *discovery, from int) {
+			for k := range 1000 {
+				k += from
+				f.found(peerlist.FromPEX, "66.0.0.0/16", netip.AddrPortFrom(netip.AddrFrom4([4]byte{66, byte(k >> 8), byte(k), 1}), 1))
+			}
+		}
+		d := simLeech(t, c, newSimContent(1, blockSize, blockSize))
+		name(d.discovery, 0)
+		require.Equal(t, 1000, d.discovery.candidates.Known())
+		for k := range 99 {
+			simLeech(t, c, newSimContent(uint64(2+k), blockSize, blockSize))
+		}
+		simnet.Sleep(2 * time.Second)
+		most := peerlist.Share(100)
+		require.Less(t, most, 900)
+		require.LessOrEqual(t, d.discovery.candidates.Known(), most)
+		name(d.discovery, 1000)
+		require.LessOrEqual(t, d.discovery.candidates.Known(), most)
+		require.Greater(t, d.discovery.candidates.Known(), most/2)
+	})
+}

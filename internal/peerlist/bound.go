@@ -1,0 +1,35 @@
+package peerlist
+
+import "maps"
+
+const (
+	maxCandidates = 3000 // of a list
+	// maxInAll is how many candidates the lists of a client have if that is no less than minCandidates for each. A source names one in 6
+	// bytes, and we keep some 500 of it.
+	maxInAll      = 50_000
+	minCandidates = 150
+)
+
+// Share returns how many candidates each of the lists of a client may have.
+func Share(lists int) int {
+	return max(minCandidates, min(maxCandidates, maxInAll/max(1, lists)))
+}
+
+// Bound sets how many candidates the list may have. It drops the least promising of those above that, except those in use and
+// those that the user named.
+func (c *List) Bound(most int) {
+	if most == c.most {
+		return
+	}
+	c.most = most
+	for len(c.all) > most {
+		before := len(c.all)
+		if c.trim(); len(c.all) == before {
+			break
+		}
+	}
+	if len(c.all) <= c.peak/2 { // a map keeps the memory of all that it ever held
+		c.all, c.crowds, c.namers = maps.Clone(c.all), maps.Clone(c.crowds), maps.Clone(c.namers)
+		c.peak = len(c.all)
+	}
+}

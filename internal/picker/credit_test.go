@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -131,4 +132,28 @@ func TestSnubEndsPrecedence(t *testing.T) {
 		sc.s.ranking = ranking{}
 	}
 	require.False(t, sc.s.outranked(stranger, sc.s.started[0]))
+}
+
+// A peer whose rate fell for good, maybe because ours was limited, used to lose its credit for the rest of the download.
+func TestCreditOfOneThatStaysSlower(t *testing.T) {
+	sc := newScene(t, 200)
+	a := sc.join("a")
+	a.Ready = true
+	sends := func(n int, pause time.Duration) {
+		for range n {
+			require.Len(t, strings.Fields(sc.asks("a", 1)), 1)
+			sc.now = sc.now.Add(pause)
+			id := a.queue[0].Block
+			require.Equal(t, Accepted, sc.s.Received(a, id, sc.now).Verdict)
+			if i := int(id.Piece); sc.s.Started(i).Left == 0 {
+				sc.s.Passed(i, make([]uint64, 4))
+			}
+		}
+	}
+	sends(200, 10*time.Millisecond)
+	require.NotZero(t, sc.s.creditOf(a))
+	sends(50, 500*time.Millisecond)
+	require.Zero(t, sc.s.creditOf(a))
+	sends(400, 500*time.Millisecond)
+	require.NotZero(t, sc.s.creditOf(a))
 }

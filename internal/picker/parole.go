@@ -288,8 +288,8 @@ func (pk *Picker) restart(p *startedPiece) {
 
 // Strangers who come to spoil pieces could also keep them: each new one would have a turn at a piece on parole, and stall. So a
 // supplier has its turn before others if its credit, the blocks that it sent in pieces that passed, is more than fairPart times
-// theirs. It loses this precedence at a piece once it was stuck maxStuck times. It has no credit while its rate is less than a fairPart of its best, or
-// it could keep all pieces on parole by sending a block now and then.
+// theirs. It loses this precedence at a piece once it was stuck maxStuck times. It has no credit while its rate is less than a
+// fairPart of its best, or it could keep all pieces on parole by sending a block now and then.
 const (
 	fairPart = 16
 	maxStuck = 3

@@ -11,7 +11,7 @@ type senders struct {
 	origins []any
 	liars   []bool    // which of origins are known liars
 	given   []int     // blocks of each of origins in pieces that passed
-	best    []float64 // highest rate of each of origins, in bytes a second
+	best    []float64 // highest rate of each of origins lately, in bytes a second; see clock
 	unused  []int32   // numbers that name no origin
 	enough  int       // how many numbers there may be before the next search; 0 is leastSenders
 }
@@ -83,4 +83,13 @@ func (x *senders) credit(p *startedPiece) {
 			x.given[b.sender]++
 		}
 	}
+}
+
+// fadeOver is over how many blocks about the best rate of a sender is forgotten.
+const fadeOver = 256
+
+// clock records at which rate a sender has just sent a block. Its best rate fades with each block, or one that is slower for good,
+// maybe because our own rate is limited now, would always seem to have slowed down.
+func (x *senders) clock(sender int32, rate float64) {
+	x.best[sender] = max(x.best[sender]*(1-1./fadeOver), rate)
 }

@@ -304,6 +304,9 @@ func (d *Download) check(piece int32, a *assembly) {
 	defer d.unlock(time.Now())
 	delete(d.assembling.hashing, piece)
 	doubted := a.doubted
+	if doubted && a.direct && storage.Unwritten(err) {
+		err = nil // they were cut off, and the store has accepted the files as they are
+	}
 	if doubted && mayStay {
 		d.dropBlocks(a)
 	}

@@ -70,6 +70,7 @@ func TestAFileChangesWhileAPieceIsWritten(t *testing.T) {
 		{"after a block is written", maxHeldPiece + blockSize, false, false, false},
 		{"after a block is written, and is not noticed", maxHeldPiece + blockSize, false, true, false},
 		{"after all blocks are written, and is cut", maxHeldPiece + blockSize, false, true, true},
+		{"after all blocks are written, and is cut, which is noticed", maxHeldPiece + blockSize, false, false, true},
 		{"after it is read", maxHeldPiece + blockSize, true, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -86,9 +87,9 @@ func TestAFileChangesWhileAPieceIsWritten(t *testing.T) {
 				s.meddle = func() {
 					if c.cut {
 						require.NoError(t, os.Truncate(path, 100))
-						return
+					} else {
+						require.NoError(t, os.WriteFile(path, make([]byte, c.pieceLength), 0o666))
 					}
-					require.NoError(t, os.WriteFile(path, make([]byte, c.pieceLength), 0o666))
 					if !c.unnoticed {
 						d.doubt(0) // finds all pieces of the file in doubt
 					}

@@ -409,7 +409,7 @@ func (d *Download) turnOver(now time.Time) {
 		most = min(most, d.swarm.live)
 	}
 	if addr, _, waiting := d.discovery.candidates.First(now); waiting && d.swarm.live >= most {
-		if out, ok := peerlist.MakesRoom(now, d.worths(now), addr.Addr(), !d.sharing()); ok {
+		if out, ok := peerlist.MakesRoom(now, d.contenders(now), addr.Addr(), !d.sharing()); ok {
 			d.drop(errTurnover, out)
 		}
 	}
@@ -419,7 +419,7 @@ func (d *Download) turnOver(now time.Time) {
 	d.swarm.nextTurnover = now.Add(peerlist.TurnoverEvery)
 	n := peerlist.Turnover(d.swarm.live, most)
 	if _, waiting := d.discovery.candidates.Due(); n > 0 && waiting {
-		d.drop(errTurnover, peerlist.TurnedOver(now, d.worths(now), n)...)
+		d.drop(errTurnover, peerlist.TurnedOver(now, d.contenders(now), n)...)
 	}
 }
 
@@ -433,6 +433,15 @@ func (d *Download) shareOut(now time.Time) {
 			d.drop(errTurnover, out)
 		}
 	}
+}
+
+// contenders is worths, where candidates wait for a place. The caller holds d.mu.
+func (d *Download) contenders(now time.Time) []peerlist.Worth {
+	worths := d.worths(now)
+	if d.discovery.candidates.NamedWaits() {
+		peerlist.Contend(now, worths)
+	}
+	return worths
 }
 
 // worths returns the worth of each peer. The caller holds d.mu.

@@ -377,3 +377,29 @@ func TestFreshAddressesOfFewNetworks(t *testing.T) {
 		require.True(t, d.Stats().Complete)
 	})
 }
+
+// The user named a peer that has the only place and chokes before any request can reach it. Another one that the user names still gets
+// its turn, also if others are found.
+func TestPeersThatTheUserNamesTakeTurns(t *testing.T) {
+	for _, others := range []int{0, 5} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, blockSize, 64*blockSize)
+			c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+			c.MaxPeers = 1
+			idle := simpeer.New("idle", n.NewHost("66.0.0.1", 1e6, 0, 100*time.Millisecond), 6881, content.truth, simpeer.Script{Flap: 131 * time.Millisecond})
+			require.NoError(t, idle.Arrive())
+			defer idle.Stop()
+			d := simLeech(t, c, content, idle.Addr())
+			simnet.Sleep(10 * time.Second)
+			require.Equal(t, []int{1}, connected(d))
+			for k := range others {
+				d.discovery.found(peerlist.FromPEX, "", netip.AddrPortFrom(netip.AddrFrom4([4]byte{66, byte(k), 9, 1}), 1))
+			}
+			seed := honestSeed(t, n, content)
+			defer seed.Stop()
+			d.AddPeers(seed.Addr())
+			simnet.Sleep(3 * time.Minute)
+			require.True(t, d.Stats().Complete, "beside %d others: %+v", others, d.Stats())
+		})
+	}
+}

@@ -215,6 +215,16 @@ func (c *List) First(now time.Time) (addr netip.AddrPort, from Source, ok bool) 
 	return k.addr, k.from, true
 }
 
+// NamedWaits reports whether a candidate that the user named may be dialled, when First was last called.
+func (c *List) NamedWaits() bool {
+	for addr := range c.named {
+		if k := c.all[addr]; k != nil && k.standing == isReady {
+			return true
+		}
+	}
+	return false
+}
+
 // Postpone makes a candidate that First returned wait until a time.
 func (c *List) Postpone(addr netip.AddrPort, until time.Time) {
 	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isReady {

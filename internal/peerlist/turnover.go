@@ -14,7 +14,7 @@ const TurnoverEvery = 300 * time.Second
 type Worth struct {
 	ID       int
 	Addr     netip.Addr
-	Keep     bool // the user asked for this peer
+	Keep     bool // the user asked for this peer; see Contend
 	Joined   time.Time
 	Earned   time.Time // when it last had given, or passed on, another EarnedBytes; zero if never
 	Mutual   bool      // one of the two is interested in the other
@@ -46,6 +46,14 @@ func TurnedOver(now time.Time, peers []Worth, n int) (ids []int) {
 		return ids
 	}
 	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Keep }), n)
+}
+
+// Contend ends the exemption of those that the user named and that do not earn their places, because another that the user named waits
+// for one.
+func Contend(now time.Time, peers []Worth) {
+	for k, p := range peers {
+		peers[k].Keep = p.Keep && (p.earns(now) || now.Sub(p.Joined) < joinedGrace)
+	}
 }
 
 // WorstOfAll is like Worst, but no peer is exempt.

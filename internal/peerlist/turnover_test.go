@@ -1,6 +1,7 @@
 package peerlist
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -53,4 +54,28 @@ func TestIdlest(t *testing.T) {
 	id, ok := Idlest(now, []Worth{{ID: 1, Joined: old, Rate: 2}, {ID: 2, Joined: old, Rate: 1}, {ID: 3, Joined: now}})
 	require.True(t, ok)
 	require.Equal(t, 2, id)
+}
+
+// The user's own keep their places from others, but from one another only by earning them.
+func TestContend(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	own := func(id int, joined, earned time.Time) Worth {
+		return Worth{ID: id, Addr: netip.MustParseAddr("1.0.0.1"), Keep: true, Joined: joined, Earned: earned}
+	}
+	for name, tc := range map[string]struct {
+		peer Worth
+		out  bool
+	}{
+		"gave nothing":  {own(1, epoch, time.Time{}), true},
+		"gave once":     {own(1, epoch, now.Add(-earnedGrace)), true},
+		"gives":         {own(1, epoch, now.Add(-time.Minute)), false},
+		"has just come": {own(1, now.Add(-joinedGrace/2), time.Time{}), false},
+	} {
+		peers := []Worth{tc.peer}
+		_, ok := Displaced(now, peers, netip.MustParseAddr("9.0.0.1"))
+		require.False(t, ok, name)
+		Contend(now, peers)
+		_, ok = Displaced(now, peers, netip.MustParseAddr("9.0.0.1"))
+		require.Equal(t, tc.out, ok, name)
+	}
 }

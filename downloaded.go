@@ -234,8 +234,9 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 
 // Bytes returns the content without a copy. It must not be written to. It is a slice of the memory that holds the content,
 // or a memory map of the file that is made at the first call. The map stays until the Downloaded is closed; closing the
-// Download does not end it, and if the download fails the map stays until the program ends. The content of a user's Storage
-// is read into memory, and so is a file of at most 16 KiB. For an empty file the slice is empty.
+// Download does not end it, and if the download fails the map stays until the program ends. As long as there are maps, no
+// other download may have the files. The content of a user's Storage is read into memory, and so is a file of at most 16 KiB.
+// For an empty file the slice is empty.
 //
 // Bytes returns an error if the size or modification time of the file has changed since it was verified, or if the
 // file is longer than a slice can be. It returns ErrTooLarge instead of a map when the program has more than half of the

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -40,10 +41,38 @@ func (c *mapCount) add(many func() bool) bool {
 	return true
 }
 
-func (c *mapCount) remove() {
+// remove counts a map less, and reports whether it was the last one.
+func (c *mapCount) remove() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all--
+	return c.all == 0
+}
+
+func (c *mapCount) any() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all > 0
+}
+
+// closeDisk closes the disk or, if there are maps, has the release of the last one close it. Until then no other download may
+// have the files: if it truncated one, reading the map would crash the program. The caller holds s.mu for writing.
+func (s *fileStore) closeDisk() error {
+	if s.maps.any() {
+		s.kept = s.disk
+		return nil
+	}
+	return s.disk.Close()
+}
+
+// closeKept closes the disk that closeDisk kept, if any. The caller holds s.mu for writing.
+func (s *fileStore) closeKept() error {
+	if s.kept == nil {
+		return nil
+	}
+	err := s.kept.Close()
+	s.kept = nil
+	return err
 }
 
 // Bytes maps file i, or copies it if it has at most maxCopied bytes. Another program may still truncate the file under the map.
@@ -90,7 +119,12 @@ func (s *fileStore) Bytes(i int) ([]byte, func() error, error) {
 		return nil, nil, err
 	}
 	return b, func() error {
-		s.maps.remove()
-		return unmap()
+		err := unmap()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.maps.remove() {
+			err = errors.Join(err, s.closeKept())
+		}
+		return err
 	}, nil
 }

@@ -9,6 +9,41 @@ import (
 	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
+// As long as a file is mapped no other download has it, also if its own has ended: if the other truncated it, the map would crash
+// the program.
+func TestMapsKeepTheirFiles(t *testing.T) {
+	forClients(t, func(t *testing.T, open opener) {
+		tor, content := testContent(16<<10, 40<<10)
+		rival := tor
+		rival.InfoHash[0]++
+		dir := t.TempDir()
+		s := open(t, tor, dir)
+		require.NoError(t, s.SetWanted(all(tor)))
+		require.NoError(t, s.WriteBlocks([][]byte{content}, 0))
+		require.NoError(t, s.Finish())
+		claim := func() error {
+			r := open(t, rival, dir)
+			defer r.Close()
+			return r.SetWanted(all(rival))
+		}
+
+		b, release, err := s.Bytes(0)
+		require.NoError(t, err)
+		require.NoError(t, s.Rest())
+		require.ErrorIs(t, claim(), storage.ErrInUse)
+		require.NoError(t, s.Wake())
+		require.ErrorIs(t, claim(), storage.ErrInUse)
+		require.NoError(t, s.Close())
+		require.ErrorIs(t, claim(), storage.ErrInUse)
+		again := open(t, tor, dir) // the same download may have it
+		require.NoError(t, again.SetWanted(all(tor)))
+		require.NoError(t, again.Close())
+		require.Equal(t, content, b)
+		require.NoError(t, release())
+		require.NoError(t, claim())
+	})
+}
+
 // Many stores in one process, which do not know of each other, leave maps for the rest of the program.
 func TestMapsOfManyStores(t *testing.T) {
 	const stores, files, most = 60, 40, 1200

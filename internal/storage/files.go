@@ -42,6 +42,7 @@ type fileStore struct {
 	stopped atomic.Bool
 
 	maps        mapCount
+	kept        Disk // a closed store's Disk, whose claims keep the files as its maps show them; guarded by mu
 	mapsAreMany func() bool
 
 	resumeMu sync.Mutex                      // one SaveResume, Sync or end of a Move at a time; taken before mu
@@ -471,7 +472,7 @@ func (s *fileStore) Close() error {
 		return ErrClosed
 	}
 	s.closed = true
-	return errors.Join(s.handles.closeAll(), s.release(), s.disk.Close())
+	return errors.Join(s.handles.closeAll(), s.release(), s.closeDisk())
 }
 
 func (s *fileStore) Rest() error { return s.Close() }
@@ -497,5 +498,5 @@ func (s *fileStore) Wake() error {
 		return errors.Join(err, disk.Close())
 	}
 	s.closed = false
-	return nil
+	return s.closeKept()
 }

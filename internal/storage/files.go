@@ -447,16 +447,6 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 	return cmp.Or(err, statErr)
 }
 
-// markDirty has the next Sync sync file i. The caller holds s.files[i].mu.
-func (s *fileStore) markDirty(i int) {
-	if f := &s.files[i]; !f.dirty {
-		f.dirty = true
-		s.dirtyMu.Lock()
-		s.dirtyFiles = append(s.dirtyFiles, i)
-		s.dirtyMu.Unlock()
-	}
-}
-
 // leftAs returns the stamp with which file i was left.
 func (s *fileStore) leftAs(i int) Stamp {
 	f := &s.files[i]

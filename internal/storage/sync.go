@@ -36,6 +36,16 @@ func (s *fileStore) syncDirty() error {
 	return err
 }
 
+// markDirty has the next Sync sync file i. The caller holds s.files[i].mu.
+func (s *fileStore) markDirty(i int) {
+	if f := &s.files[i]; !f.dirty {
+		f.dirty = true
+		s.dirtyMu.Lock()
+		s.dirtyFiles = append(s.dirtyFiles, i)
+		s.dirtyMu.Unlock()
+	}
+}
+
 // remainDirty has the next Sync sync these files and directories again.
 func (s *fileStore) remainDirty(files []int, dirs map[string]struct{}) {
 	for _, i := range files {

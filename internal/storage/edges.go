@@ -137,8 +137,10 @@ func (s *fileStore) adopt(i int) error {
 	if !f.ours.Load() && slotted {
 		info, err := s.disk.Stat(f.name)
 		if err == nil && info.Regular && info.Size > 0 && info.Stamp != f.left && s.sameFile(i, info.ID) < 0 {
+			f.meddled.Store(true) // it has to be hashed; set first, or a sidecar saved now claims the file as it is
+			f.mu.Lock()
 			f.found(info)
-			f.meddled.Store(true) // it has to be hashed
+			f.mu.Unlock()
 			found, err := s.claimFor(i)
 			if err == nil {
 				_, err = s.claimOn(s.disk, []Claim{found})
@@ -155,13 +157,13 @@ func (s *fileStore) adopt(i int) error {
 			return err
 		}
 	}
+	if changed {
+		f.meddled.Store(true) // what is copied has to be hashed
+	}
 	made := f.left == (Stamp{})
 	err := s.copyEdges(i)
 	if err == nil {
 		f.here = true
-		if changed {
-			f.meddled.Store(true) // and what was copied has to be hashed
-		}
 	} else if made && f.left != (Stamp{}) {
 		s.handles.drop(i)
 		err = errors.Join(err, s.disk.Remove(f.name))

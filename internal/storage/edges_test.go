@@ -274,3 +274,31 @@ func TestAChoiceSparesAFileThatCameMeanwhile(t *testing.T) {
 	require.NoError(t, s.Close())
 	require.Equal(t, []string{"d/0", "d/1"}, listing(t, dir))
 }
+
+// While edges that changed are copied, a sidecar that is saved does not claim the file as it is.
+func TestEdgesThatChangedAreNotClaimedWhileTheyAreCopied(t *testing.T) {
+	tor, content := testContent(50, 40, 120, 40)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted([]bool{true, false, true}))
+	writePiece(t, tor, s, content, 0)
+	writePiece(t, tor, s, content, 3)
+	edges := sidecar(tor, ".edges.resume")
+	f, err := d.Open(edges, os.O_RDWR)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte("of another program"), 50)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	claimed := 0
+	d.Fail = func(call, name string) error {
+		if call == "read" && name == edges && storage.WouldBeClaimed(s, 1) {
+			claimed++
+		}
+		return nil
+	}
+	require.NoError(t, s.SetWanted(all(tor)))
+	d.Fail = nil
+	require.Zero(t, claimed)
+	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+	require.NoError(t, s.Close())
+}

@@ -29,6 +29,9 @@ func OpenHandles(s Store) int {
 // DropHandle forgets the open handle of file i, so that it is opened by its name again.
 func DropHandle(s Store, i int) { s.(*fileStore).handles.drop(i) }
 
+// WouldBeClaimed reports whether a sidecar that is saved now claims pieces of file i, which exists.
+func WouldBeClaimed(s Store, i int) bool { return s.(*fileStore).resumeStampOf(i).size > 0 }
+
 // MapsAreMany is the function that SetMapsAreMany replaces for one store, from its next map on.
 var MapsAreMany = mapsAreMany
 

@@ -37,3 +37,19 @@ func TestCandidatesOfManyTorrents(t *testing.T) {
 		require.Greater(t, d.discovery.candidates.Known(), most/2)
 	})
 }
+
+// A caller may keep downloads that have ended, or their files. They hold nothing of what sources named.
+func TestEndedDownloadsForgetCandidates(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		d := simLeech(t, c, newSimContent(1, blockSize, blockSize))
+		for k := range 1000 {
+			d.discovery.found(peerlist.FromPEX, "66.0.0.0/16", netip.AddrPortFrom(netip.AddrFrom4([4]byte{66, byte(k >> 8), byte(k), 1}), 1))
+		}
+		simnet.Sleep(2 * time.Second)
+		require.Equal(t, 1000, d.discovery.candidates.Known())
+		d.Close()
+		simnet.Sleep(10 * time.Second)
+		require.Zero(t, d.discovery.candidates.Known())
+	})
+}

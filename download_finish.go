@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
@@ -74,12 +77,21 @@ func (d *Download) finish() {
 		d.dropAssembly(i)
 	}
 	d.traffic.gate.Release(time.Now())
+	d.forgetStrangers()
 	d.mu.Unlock()
 	d.emitState()
 	d.client.retire(d)
 	if d.ownClient() {
 		d.client.Close()
 	}
+}
+
+// forgetStrangers forgets what is known of peers, because the caller may keep a download that has ended, or its files. The caller
+// holds d.mu.
+func (d *Download) forgetStrangers() {
+	d.discovery.candidates.Bound(0)
+	d.swarm.idlers, d.swarm.trials, d.swarm.work = peerlist.Idlers{}, peerlist.Trials{}, ratelimit.Accounts[netip.Prefix]{}
+	d.uploading.debts, d.uploading.fastSets = nil, nil
 }
 
 // hurry runs when the caller's context has ended. A moment later it interrupts storage, and sets the result even if

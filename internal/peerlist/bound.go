@@ -22,11 +22,8 @@ func (c *List) Bound(most int) {
 		return
 	}
 	c.most = most
-	for len(c.all) > most {
-		before := len(c.all)
-		if c.trim(); len(c.all) == before {
-			break
-		}
+	if n := len(c.all) - most; n > 0 {
+		c.trim(n)
 	}
 	if len(c.all) <= c.peak/2 { // a map keeps the memory of all that it ever held
 		c.all, c.crowds, c.namers = maps.Clone(c.all), maps.Clone(c.crowds), maps.Clone(c.namers)

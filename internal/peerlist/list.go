@@ -132,7 +132,7 @@ func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) b
 		c.queue(k, now)
 		c.peak = max(c.peak, len(c.all))
 		if len(c.all) > c.most {
-			c.trim()
+			c.trim(c.most/16 + 1) // to leave room for new ones
 		}
 		return c.all[addr] == k
 	}

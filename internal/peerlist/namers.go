@@ -109,9 +109,8 @@ func (c *List) best() (best *candidate) {
 	return best
 }
 
-// trim drops a sixteenth of the candidates that the list may have, to leave room for new ones. It always takes the least promising
-// candidate of the namer that has the most.
-func (c *List) trim() {
+// trim drops n candidates. It always takes the least promising candidate of the namer that has the most.
+func (c *List) trim(n int) {
 	idle := make(map[*namer][]*candidate)
 	for _, k := range c.all {
 		if k.from != FromUser && k.standing != isDialling && k.standing != isConnected {
@@ -128,7 +127,7 @@ func (c *List) trim() {
 		slices.SortFunc(list, func(a, b *candidate) int { return b.promise(a) })
 		lists.Push(list)
 	}
-	for range c.most/16 + 1 {
+	for range n {
 		if lists.Len() == 0 {
 			return
 		}

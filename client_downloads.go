@@ -260,6 +260,14 @@ func (c *Client) excess(has int, now time.Time) int {
 	return c.budget.Excess(c.claim(has), now)
 }
 
+// surplus returns the peer of those of a download that makes room for others of the client, because its network has more than its
+// share of all connections.
+func (c *Client) surplus(peers []peerlist.Worth, now time.Time) (id int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.budget.Surplus(c.claim(len(peers)), peers, now)
+}
+
 // starves reports whether a download waits in vain for its first connection, because there are more downloads than connections.
 func (c *Client) starves(now time.Time) bool {
 	c.mu.Lock()
@@ -291,7 +299,7 @@ func (c *Client) mayDial(by *discovery, has int, addr netip.Addr, now time.Time)
 func (c *Client) targetAt(addr netip.Addr, from peerlist.Source, now time.Time) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.budget.TargetAt(addr, from, now)
+	return c.budget.TargetAt(c.claim(0), addr, from, now)
 }
 
 // redial waits until a dial that is under way may connect again.
@@ -329,34 +337,38 @@ func (c *Client) dialAt(by *discovery, has int, now time.Time) (at time.Time, ok
 }
 
 // mayJoin reports whether a download with so many connections may take one that a peer made, and counts it if so.
-func (c *Client) mayJoin(has int, now time.Time) bool {
+func (c *Client) mayJoin(has int, peer netip.Addr, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.countPeers()
-	return c.budget.Accept(c.claim(has), now)
+	claim := c.claim(has)
+	claim.Addr = peer
+	return c.budget.Accept(claim, now)
 }
 
 // joinedPeer reports whether a download with so many connections may take one that it dialled, and counts it if so; leftPeer
 // ends any.
-func (c *Client) joinedPeer(has int, now time.Time) bool {
+func (c *Client) joinedPeer(has int, peer netip.Addr, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.countPeers()
-	return c.budget.Join(c.claim(has), now)
+	claim := c.claim(has)
+	claim.Addr = peer
+	return c.budget.Join(claim, now)
 }
 
 // replacedPeer counts a connection that takes the place of another one to the same peer; leftPeer for that one is called next.
-func (c *Client) replacedPeer() {
+func (c *Client) replacedPeer(peer netip.Addr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.budget.Replace()
+	c.budget.Replace(peer)
 }
 
-func (c *Client) leftPeer() {
+func (c *Client) leftPeer(peer netip.Addr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.countPeers()
-	c.budget.Left()
+	c.budget.Left(peer)
 }
 
 // countPeers follows a change of the connections in the budget. The caller holds c.mu.

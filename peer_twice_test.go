@@ -73,6 +73,6 @@ func TestReplacedWhereThereIsNoPlace(t *testing.T) {
 		dials := &connection{addr: netip.MustParseAddrPort("90.0.0.1:7000"), incoming: true}
 		require.True(t, d.admitConnection(dials, now), "its id is lower")
 		require.Equal(t, errTwice, d.swarm.peers[0].closing)
-		d.client.leftPeer()
+		d.client.leftPeer(netip.Addr{})
 	})
 }

@@ -218,6 +218,10 @@ func (r *resolver) makeRoom(now time.Time) {
 		}
 		return
 	}
+	if out, ok := r.client.surplus(worths, now); ok {
+		r.end(out, errTurnover)
+		return
+	}
 	addr, _, waiting := r.discovery.candidates.First(now)
 	if !waiting || live < r.o.maxPeers() && !r.client.allTaken(live) {
 		return

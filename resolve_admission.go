@@ -12,7 +12,7 @@ func (r *resolver) take(k *connection, _ peerlist.Source) bool {
 	defer r.mu.Unlock()
 	now := time.Now()
 	twice, ok := r.admit(k, now)
-	if !ok || !r.replace(twice) && !r.client.joinedPeer(len(r.peers), now) {
+	if !ok || !r.replace(twice, k) && !r.client.joinedPeer(len(r.peers), k.addr.Addr(), now) {
 		r.discovery.candidates.Left(k.addr, ok, now)
 		return false
 	}
@@ -43,7 +43,7 @@ func (r *resolver) accept(k *connection, _ peerlist.Source) bool {
 		return false
 	}
 	twice, ok := r.admit(k, now)
-	if !ok || !r.replace(twice) && !r.findPlace(k, now) {
+	if !ok || !r.replace(twice, k) && !r.findPlace(k, now) {
 		return false
 	}
 	r.accepted++
@@ -69,11 +69,11 @@ func (r *resolver) admit(k *connection, now time.Time) (twice int, ok bool) {
 
 // replace counts a connection that takes the place of another one to the same peer, which it ends. It reports false if that is 0,
 // none. The caller holds r.mu.
-func (r *resolver) replace(twice int) bool {
+func (r *resolver) replace(twice int, k *connection) bool {
 	if twice == 0 {
 		return false
 	}
-	r.client.replacedPeer()
+	r.client.replacedPeer(k.addr.Addr())
 	r.end(twice, errTwice)
 	return true
 }
@@ -92,7 +92,7 @@ func (r *resolver) findPlace(k *connection, now time.Time) bool {
 			dialled = append(dialled, r.worth(p))
 		}
 	}
-	if r.accepted < r.mostAccepted() && r.client.mayJoin(live, now) {
+	if r.accepted < r.mostAccepted() && r.client.mayJoin(live, k.addr.Addr(), now) {
 		return true
 	}
 	if r.idlers.Has(k.addr.Addr(), now) {
@@ -103,7 +103,7 @@ func (r *resolver) findPlace(k *connection, now time.Time) bool {
 		return false
 	}
 	r.end(out, errTurnover)
-	return r.client.mayJoin(live-1, now)
+	return r.client.mayJoin(live-1, k.addr.Addr(), now)
 }
 
 // mostAccepted is how many incoming connections there may be.

@@ -119,7 +119,7 @@ func (p *metadataConn) end(why error) {
 		if p.conn.incoming {
 			p.r.accepted--
 		}
-		p.r.client.leftPeer()
+		p.r.client.leftPeer(p.conn.addr.Addr())
 	}
 }
 

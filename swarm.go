@@ -349,7 +349,7 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 		return false
 	}
 	if twice != 0 {
-		d.client.replacedPeer()
+		d.client.replacedPeer(k.addr.Addr())
 		d.drop(errTwice, twice)
 		return true
 	}
@@ -396,9 +396,9 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 		return false
 	}
 	if k.incoming {
-		return d.client.mayJoin(d.swarm.live, now)
+		return d.client.mayJoin(d.swarm.live, k.addr.Addr(), now)
 	}
-	return d.client.joinedPeer(d.swarm.live, now)
+	return d.client.joinedPeer(d.swarm.live, k.addr.Addr(), now)
 }
 
 // turnOver makes room for other peers if all places are taken: at once if one network has too many of them or hardly
@@ -424,12 +424,17 @@ func (d *Download) turnOver(now time.Time) {
 }
 
 // shareOut gives up connections in favour of other downloads of the client that are below their share. If there are fewer
-// connections than downloads, it drops an idle peer in favour of a download that has none. The caller holds d.mu.
+// connections than downloads, it drops an idle peer in favour of a download that has none. It also drops peers of networks that have
+// too many of all connections, if others want them. The caller holds d.mu.
 func (d *Download) shareOut(now time.Time) {
 	if n := d.client.excess(d.swarm.live, now); n > 0 {
 		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)
 	} else if d.swarm.live > 0 && d.client.starves(now) {
 		if out, ok := peerlist.Idlest(now, d.worths(now)); ok {
+			d.drop(errTurnover, out)
+		}
+	} else if d.client.MaxPeers > 0 {
+		if out, ok := d.client.surplus(d.worths(now), now); ok {
 			d.drop(errTurnover, out)
 		}
 	}

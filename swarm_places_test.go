@@ -99,6 +99,60 @@ func TestPlacesGivenBackAreForOthers(t *testing.T) {
 	})
 }
 
+// A crowd of one network wants nothing but places. It has two peers for each torrent that a client shares, so that it is no crowd in
+// any of them, but has almost all connections. The only torrent that is being downloaded still gets most of them.
+func TestCrowdOfManyDownloads(t *testing.T) {
+	for _, tc := range []struct {
+		addr          string
+		later, called bool
+	}{
+		{"66.0.0.%d", true, false},
+		{"66.0.0.%d", false, false},
+		{"66.0.0.%d", false, true},
+		{"2001:db8:0:%x::1", false, false},
+	} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			const shared = 9
+			c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+			c.MaxPeers = 2 * (shared + 1)
+			content := newSimRepeating(100, 4*blockSize, 1024*blockSize)
+			d := simLeech(t, c, content)
+			seeds := slowSeeds(t, n, 1, c.MaxPeers, content)
+			if tc.later {
+				d.discovery.found(peerlist.FromTracker, "", seeds...)
+				simnet.Sleep(time.Minute)
+			}
+			for k := range shared {
+				content := newSimContent(uint64(k+1), blockSize, 64*blockSize)
+				to := simSeed(t, c, content)
+				for i := range 2 {
+					p := simpeer.New("crowd", n.NewHost(fmt.Sprintf(tc.addr, 2*k+i+1), 1e6, 0, time.Millisecond), 6881, content.truth, wantsNothing)
+					require.NoError(t, p.Arrive())
+					defer p.Stop()
+					if tc.called {
+						to.discovery.found(peerlist.FromPEX, "", p.Addr())
+					} else {
+						p.Call(1, netaddr.Of(c.Addr()), time.Second)
+					}
+				}
+			}
+			simnet.Sleep(time.Minute)
+			d.discovery.found(peerlist.FromTracker, "", seeds...)
+			simnet.Sleep(time.Minute)
+			require.GreaterOrEqual(t, connected(d)[0], 10, "%+v", tc)
+		})
+	}
+}
+
+// wantsNothing is how those behave that have nothing, and are interested in everything, but request nothing.
+var wantsNothing = simpeer.Script{
+	Never: simpeer.Unchokes,
+	Opening: func(c *simpeer.Content) []byte {
+		return wire.AppendSimple(wire.AppendBitfield(nil, make([]byte, c.NumPieces()/8)), wire.Interested)
+	},
+	Noise: []simpeer.Noise{simpeer.Noises()[13]}, NoiseEvery: 100 * time.Second,
+}
+
 // A client has more downloads than connections. A crowd of one network, which sends nothing, has one connection of each of the
 // first downloads. The others still get their turn.
 func TestMoreDownloadsThanConnections(t *testing.T) {

@@ -16,6 +16,7 @@ type Budget struct {
 	targets   targets
 	connected int       // of all downloads
 	refused   time.Time // when a download below its share was last refused a connection
+	networks  networks
 }
 
 // A Claim is the claim of one download to connections of a shared budget.
@@ -24,6 +25,8 @@ type Claim struct {
 	Has     int // its connections
 	Sharing int // how many downloads share the budget
 	Most    int // bound on the connections of all of them together; 0 is no bound
+
+	Addr netip.Addr // of the peer, for Accept and Join
 }
 
 // share returns how many connections each of the downloads may have.
@@ -82,13 +85,22 @@ func (b *Budget) Starves(c Claim, now time.Time) bool {
 	return c.Most > 0 && c.Sharing > c.Most && b.connected >= c.Most && now.Sub(b.refused) <= budgetRound
 }
 
-// TargetAt returns when an address that a source named may be dialled, now or later, with regard to other dials of the same host.
-// An address that the user named may always be dialled.
-func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time {
+// TargetAt returns when an address that a source named may be dialled, now or later, with regard to other dials of the same host,
+// and to the connections of its network. An address that the user named may always be dialled.
+func (b *Budget) TargetAt(c Claim, addr netip.Addr, from Source, now time.Time) time.Time {
 	if from == FromUser {
 		return now
 	}
+	if b.excludes(c, addr.Unmap(), b.left(c), now) {
+		return now.Add(wantedFor)
+	}
 	return b.targets.dialAt(addr.Unmap(), now)
+}
+
+// excludes reports whether there is no room for a peer because its network has more than its share of the connections, of which
+// few are left, or more are wanted.
+func (b *Budget) excludes(c Claim, addr netip.Addr, left int, now time.Time) bool {
+	return b.networks.crowding(c, addr, 1) && (left <= c.reserve() || b.networks.areWanted(now))
 }
 
 // Dial reports whether a download may dial an address now, and counts the dial if so. The caller must then call EndDial.
@@ -97,6 +109,7 @@ func (b *Budget) TargetAt(addr netip.Addr, from Source, now time.Time) time.Time
 func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
 	b.bound(c)
 	if !b.room(c, b.left(c), now) && (c.Has >= c.share() || b.connected >= c.Most) {
+		b.networks.want(c, addr.Unmap(), now)
 		b.dials.served(c.By)
 		return false
 	}
@@ -152,10 +165,15 @@ func (b *Budget) DialAt(c Claim, due, now time.Time) time.Time {
 // Accept reports whether a download may take an incoming connection, and counts it if so. Dials under way do not count, because
 // most candidates may not exist.
 func (b *Budget) Accept(c Claim, now time.Time) bool {
-	if !b.room(c, c.Most-b.connected, now) {
+	left := c.Most - b.connected
+	if b.excludes(c, c.Addr, left, now) {
 		return false
 	}
-	b.connected++
+	if !b.room(c, left, now) {
+		b.networks.want(c, c.Addr, now)
+		return false
+	}
+	b.join(c.Addr)
 	return true
 }
 
@@ -168,12 +186,20 @@ func (b *Budget) Join(c Claim, now time.Time) bool {
 		}
 		return false
 	}
-	b.connected++
+	b.join(c.Addr)
 	return true
 }
 
 // Replace counts a connection to a peer that is connected twice. The other one's end is counted at once.
-func (b *Budget) Replace() { b.connected++ }
+func (b *Budget) Replace(addr netip.Addr) { b.join(addr) }
 
-// Left counts a connection that has ended.
-func (b *Budget) Left() { b.connected-- }
+func (b *Budget) join(addr netip.Addr) {
+	b.connected++
+	b.networks.count(addr, 1)
+}
+
+// Left counts a connection to a peer that has ended.
+func (b *Budget) Left(addr netip.Addr) {
+	b.connected--
+	b.networks.count(addr, -1)
+}

@@ -23,14 +23,14 @@ func TestBudgetOfOne(t *testing.T) {
 		return true
 	}
 	require.True(t, join(Claim{Has: 1000, Sharing: 7}), "without a bound")
-	b.Left()
+	b.Left(host)
 	for has := range 50 {
 		require.True(t, join(Claim{Has: has, Sharing: 1, Most: 50}), "one alone may have everything")
 	}
 	require.False(t, b.Accept(Claim{Has: 50, Sharing: 1, Most: 50}, now))
 	connected, dialling := b.InUse()
 	require.Equal(t, []int{50, 0}, []int{connected, dialling})
-	b.Left()
+	b.Left(host)
 	require.True(t, b.Accept(Claim{Has: 49, Sharing: 1, Most: 50}, now), "a place that was left is free")
 }
 

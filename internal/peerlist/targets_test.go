@@ -34,8 +34,8 @@ func TestTargets(t *testing.T) {
 		for k := range 1000 {
 			now := epoch.Add(time.Duration(k) * 600 * time.Millisecond)
 			addr := tc.addr(uint32(k))
-			require.Equal(t, now, b.TargetAt(addr, FromUser, now), "the user may name any")
-			if at := b.TargetAt(addr, FromPEX, now); at.After(now) {
+			require.Equal(t, now, b.TargetAt(Claim{}, addr, FromUser, now), "the user may name any")
+			if at := b.TargetAt(Claim{}, addr, FromPEX, now); at.After(now) {
 				require.LessOrEqual(t, at.Sub(now), targetWindow)
 				continue
 			}

@@ -21,8 +21,8 @@ func (h *history) compare() {
 			want += one(r.has[i] && p.wanted())
 			fresh += one(r.has[i] && p.waiting())
 		}
-		seeds += one(r.all)
-		if real.all != r.all {
+		seeds += one(r.all || r.near)
+		if real.all != r.all || real.near != r.near {
 			h.fail("supplier %v has all: %v", real.Origin, real.all)
 		}
 		if !r.all && (real.want != want || real.fresh != fresh) {
@@ -97,7 +97,11 @@ func (h *history) compareFirst() {
 		if r.real.all {
 			continue // it starts the top of the heap
 		}
-		if got := h.s.heap.first(&r.real.has); (first == nil) != (got < 0) || first != nil && got != first.index {
+		find := h.s.heap.first
+		if r.near {
+			find = h.s.heap.firstUncounted
+		}
+		if got := find(&r.real.has); (first == nil) != (got < 0) || first != nil && got != first.index {
 			h.fail("supplier %v would start %d, want %+v", r.real.Origin, got, first)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // Bitfield records that s has the pieces in has and no others. Ownership of has passes to the Picker.
 func (pk *Picker) Bitfield(s *Supplier, has bits.Set) {
 	pk.uncount(s)
-	s.all, s.has = false, has
+	s.all, s.near, s.has = false, false, has
 	pk.count(s)
 }
 
@@ -93,9 +93,9 @@ func (pk *Picker) Lose(s *Supplier, first, end int) {
 func (pk *Picker) lose(s *Supplier, i int) {
 	if s.all {
 		pk.work += int64(pk.layout.NumPieces() / piecesPerStep)
-		has := bits.Full(pk.layout.NumPieces())
-		has.Remove(i)
-		pk.Bitfield(s, has)
+		s.all, s.near, s.has = false, true, bits.Full(pk.layout.NumPieces())
+		s.has.Remove(i)
+		pk.countNeeded(s)
 		return
 	}
 	if !s.has.Remove(i) {
@@ -136,6 +136,11 @@ func (pk *Picker) count(s *Supplier) {
 	if !s.Runs {
 		pk.heap.count(&s.has, 1)
 	}
+	pk.countNeeded(s)
+}
+
+// countNeeded computes the counters of s.
+func (pk *Picker) countNeeded(s *Supplier) {
 	s.want = s.has.CountAnd(&pk.need)
 	s.fresh, s.open = s.want, 0
 	if s.has.Count() > 0 {
@@ -156,7 +161,7 @@ func (pk *Picker) count(s *Supplier) {
 
 func (pk *Picker) uncount(s *Supplier) {
 	switch {
-	case s.all:
+	case s.all, s.near:
 		pk.seeds--
 	case !s.Runs:
 		pk.heap.count(&s.has, -1)
@@ -164,9 +169,10 @@ func (pk *Picker) uncount(s *Supplier) {
 }
 
 // countOne adds delta to the availability of piece i, which s has or had. A supplier that sends runs is not counted: it is one
-// of several for a web seed, which is not a peer and should start the pieces that no peer has.
+// of several for a web seed, which is not a peer and should start the pieces that no peer has. Neither is one that had every piece
+// and lost some: to count all others would take a pass over the pieces, for a message of a few bytes and again when it leaves.
 func (pk *Picker) countOne(s *Supplier, i, delta int) {
-	if !s.Runs {
+	if !s.Runs && !s.near {
 		pk.heap.countOne(i, delta)
 	}
 }

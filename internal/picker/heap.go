@@ -19,7 +19,7 @@ type pieceHeap struct {
 
 	work int64 // steps, as in Picker.Work
 
-	frontier []int32 // scratch space of first: a heap of the indices in seen still to be visited
+	frontier []int32 // scratch space of first: a heap of the indices in seen or unseen still to be visited
 }
 
 func newPieceHeap(n int, seed uint64) *pieceHeap {
@@ -192,8 +192,21 @@ const (
 
 // first returns the first piece in order that is in has, or -1. It walks the heap best-first without changing it. If the walk
 // gets long, because has contains few pieces, it makes one pass over has instead. The pieces in has must have been counted.
-func (h *pieceHeap) first(has *bits.Set) int {
-	if len(h.seen) == 0 {
+func (h *pieceHeap) first(has *bits.Set) int { return h.firstIn(h.seen, has) }
+
+// firstUncounted is first for pieces that were not counted.
+func (h *pieceHeap) firstUncounted(has *bits.Set) int {
+	a, b := h.firstIn(h.unseen, has), h.firstIn(h.seen, has)
+	if a < 0 || b >= 0 && h.key(int32(b)) < h.key(int32(a)) {
+		return b
+	}
+	return a
+}
+
+// firstIn returns the first piece in order that is in q, one of the heaps, and in has, or -1. A pass over has finds that of either
+// heap.
+func (h *pieceHeap) firstIn(q []int32, has *bits.Set) int {
+	if len(q) == 0 {
 		return -1
 	}
 	f := append(h.frontier[:0], 0)
@@ -204,15 +217,15 @@ func (h *pieceHeap) first(has *bits.Set) int {
 			return -1
 		}
 		at := f[0]
-		if i := int(h.seen[at]); has.Has(i) {
+		if i := int(q[at]); has.Has(i) {
 			return i
 		}
 		f[0] = f[len(f)-1]
 		f = f[:len(f)-1]
-		h.sink(f)
-		for child := 2*at + 1; child <= 2*at+2 && int(child) < len(h.seen); child++ {
+		h.sink(q, f)
+		for child := 2*at + 1; child <= 2*at+2 && int(child) < len(q); child++ {
 			f = append(f, child)
-			h.float(f)
+			h.float(q, f)
 		}
 	}
 	h.work += int64(has.Len()/piecesPerStep + has.Count())
@@ -228,10 +241,10 @@ func (h *pieceHeap) first(has *bits.Set) int {
 }
 
 // float moves the last entry of the frontier up to its position.
-func (h *pieceHeap) float(f []int32) {
+func (h *pieceHeap) float(q, f []int32) {
 	for at := len(f) - 1; at > 0; {
 		parent := (at - 1) / 2
-		if h.key(h.seen[f[at]]) >= h.key(h.seen[f[parent]]) {
+		if h.key(q[f[at]]) >= h.key(q[f[parent]]) {
 			return
 		}
 		f[at], f[parent] = f[parent], f[at]
@@ -240,11 +253,11 @@ func (h *pieceHeap) float(f []int32) {
 }
 
 // sink moves the first entry of the frontier down to its position.
-func (h *pieceHeap) sink(f []int32) {
+func (h *pieceHeap) sink(q, f []int32) {
 	for at := 0; ; {
 		least := at
 		for child := 2*at + 1; child <= 2*at+2 && child < len(f); child++ {
-			if h.key(h.seen[f[child]]) < h.key(h.seen[f[least]]) {
+			if h.key(q[f[child]]) < h.key(q[f[least]]) {
 				least = child
 			}
 		}

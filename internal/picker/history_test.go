@@ -109,7 +109,7 @@ func (h *history) event() {
 		h.went = fmt.Sprint(r.real.Origin, " does not have ", i)
 		h.s.DontHave(r.real, i)
 		h.m.release(r, func(id Block) bool { return int(id.Piece) == i })
-		r.has[i], r.all = false, false
+		r.has[i], r.all, r.near = false, false, r.all || r.near
 	case op == 14 && h.rng.IntN(4) == 0:
 		h.went = fmt.Sprint(r.real.Origin, " has everything")
 		if got := h.s.HaveAll(r.real); got != slices.Contains(r.has, false) {
@@ -118,12 +118,12 @@ func (h *history) event() {
 		for i := range r.has {
 			r.has[i] = true
 		}
-		r.all = r.real.all
+		r.all, r.near = r.real.all, r.real.near
 	case op < 15 && len(r.queue) == 0:
 		h.went = fmt.Sprint(r.real.Origin, " sends a bitfield")
 		has, bits := h.someHave()
 		h.s.Bitfield(r.real, bits)
-		r.has, r.all = has, !slices.Contains(has, false)
+		r.has, r.all, r.near = has, !slices.Contains(has, false), false
 	case op < 24:
 		priority := uint8(h.rng.IntN(3))
 		h.went = fmt.Sprint("priority ", priority, " for ", i)

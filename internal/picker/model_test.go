@@ -50,6 +50,7 @@ var storedEarlier = &modelSupplier{}
 type modelSupplier struct {
 	real     *Supplier
 	all      bool // had every piece after a Bitfield or Haves, and has lost none since
+	near     bool // had every piece, and has lost some since
 	has      []bool
 	queue    []Block
 	late     map[Block]int
@@ -82,7 +83,7 @@ func (b *modelBlock) free() bool { return len(b.owners) == 0 && b.sender == nil 
 
 func (m *modelPicker) avail(p *modelPiece) (n int) {
 	for _, r := range m.suppliers {
-		if r.has[p.index] && !r.all {
+		if r.has[p.index] && !r.all && !r.near {
 			n++
 		}
 	}

@@ -196,6 +196,8 @@ func (pk *Picker) first(s *Supplier) int {
 				top = int(i)
 			}
 		}
+	case s.near:
+		top = pk.heap.firstUncounted(&s.has)
 	case !s.all:
 		top = pk.heap.first(&s.has)
 	}

@@ -22,6 +22,7 @@ type Supplier struct {
 	sender int32    // number in Picker.senders, or noSender while it has sent nothing
 	pieces int      // number of pieces of the torrent
 	all    bool     // has every piece; the field has is not used
+	near   bool     // had every piece and lost some since, so that its pieces are not counted either
 	has    bits.Set // the pieces that it has
 	want   int      // how many of its pieces are needed; not maintained if all
 	fresh  int      // how many of its pieces are in the heap; not maintained if all

@@ -176,3 +176,31 @@ func TestAPIMoveErrors(t *testing.T) {
 
 	require.ErrorIs(t, s.start(t, torrent.Options{}).Move(t.Context(), dir), errors.ErrUnsupported)
 }
+
+// A download has ended, and a later one serves the files that it left. To move the first one takes them from the other only when that
+// has ended, too.
+func TestAPIMoveOfWhatAnotherServes(t *testing.T) {
+	t.Parallel()
+	s := makeShare(t, torrent.CreateOptions{}, mixed...)
+	c := local()
+	defer c.Close()
+	first := s.start(t, torrent.Options{Dir: s.dir, Client: c})
+	files := complete(t, first)
+	until(t, "it has ended", func() bool { _, runs := c.Download(s.InfoHash()); return !runs })
+	second := s.start(t, torrent.Options{Dir: s.dir, Client: c, Seed: true})
+	complete(t, second)
+	to := filepath.Join(t.TempDir(), "new")
+	require.ErrorIs(t, first.Move(t.Context(), to), torrent.ErrInUse)
+	_, err := os.Stat(to)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	s.onDisk(t, s.dir)
+
+	other := filepath.Join(t.TempDir(), "other")
+	require.NoError(t, second.Move(t.Context(), other))
+	third := filepath.Join(t.TempDir(), "third")
+	require.NoError(t, second.Move(t.Context(), s.dir))
+	require.NoError(t, second.Close())
+	require.NoError(t, first.Move(t.Context(), third))
+	s.same(t, files)
+	s.onDisk(t, third)
+}

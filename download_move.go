@@ -1,8 +1,10 @@
 package torrent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"sync/atomic"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -10,7 +12,8 @@ import (
 
 // moving is the Move that is under way.
 type moving struct {
-	stop        context.CancelCauseFunc // nil if there is none; guarded by the download's mutex
+	stop        context.CancelCauseFunc // nil if there is none; guarded by the download's mutex, like dir
+	dir         string                  // where the last Move led to, or empty
 	done, total atomic.Int64            // bytes to copy
 }
 
@@ -23,8 +26,9 @@ type moving struct {
 // the old directory or in dir, where Start finds it. Move overwrites no file in dir: the error matches fs.ErrExist if another file
 // is in the way, and ErrInUse if another download is. Files of other programs in the old directory stay there, and so do files that
 // another program changes while they are copied. Move waits for the check at the start, for Recheck and for another Move. It returns
-// early with an error if ctx or the download ends. A download that has ended but was not closed can be moved, too. Content in memory,
-// or in a Storage of the caller's own, cannot be moved: the error matches errors.ErrUnsupported.
+// early with an error if ctx or the download ends. A download that has ended but was not closed can be moved, too, unless a later
+// download of its client goes on with its files: the error matches ErrInUse. Content in memory, or in a Storage of the caller's own,
+// cannot be moved: the error matches errors.ErrUnsupported.
 func (d *Download) Move(ctx context.Context, dir string) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -66,6 +70,9 @@ func (d *Download) move(ctx context.Context, cancel context.CancelCauseFunc, dir
 			return context.Cause(ctx)
 		}
 	}
+	if !runs && d.isContinued() {
+		return ErrInUse
+	}
 	d.mu.Lock()
 	d.moving.stop = cancel
 	if d.life.resting || d.life.closing {
@@ -78,10 +85,34 @@ func (d *Download) move(ctx context.Context, cancel context.CancelCauseFunc, dir
 	})
 	d.mu.Lock()
 	d.moving.stop = nil
+	if err == nil {
+		d.moving.dir = dir
+	}
 	d.mu.Unlock()
 	d.moving.done.Store(0)
 	d.moving.total.Store(0)
 	return err
+}
+
+// isContinued reports whether a running download of the client has the same content in the same directory, which it may only read.
+func (d *Download) isContinued() bool {
+	other, ok := d.client.Download(d.t.infoHash)
+	if !ok || other == d || other.dir() == "" {
+		return false
+	}
+	here, err := os.Stat(d.dir())
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(other.dir())
+	return err == nil && os.SameFile(here, there)
+}
+
+// dir returns the directory that the files are in; empty if there is none.
+func (d *Download) dir() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return cmp.Or(d.moving.dir, d.o.Dir)
 }
 
 // stopMoving ends a running Move and refuses later ones, because the download is being closed.

@@ -17,7 +17,7 @@ func earners(now time.Time, addrs ...string) (peers []Worth) {
 	return peers
 }
 
-func TestTrials(t *testing.T) {
+func TestTrialsOfNewcomers(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := earners(now, "1.0.0.1", "1.0.1.1", "2.0.0.1", "2.0.1.1", "2.0.2.1", "3.0.0.1")
 	var trials Trials

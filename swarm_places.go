@@ -1,0 +1,181 @@
+package torrent
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/torrent/internal/peerlist"
+)
+
+// admitConnection reports whether there is a place for the connection, and no other to the same peer, and counts
+// it if so. The caller holds d.mu.
+func (d *Download) admitConnection(k *connection, now time.Time) bool {
+	var all []peerlist.Connection
+	for _, p := range d.swarm.peers {
+		if p.closing == nil {
+			c := p.conn.identify(p.number)
+			c.Age, c.Idle = now.Sub(p.joined), !p.gave()
+			all = append(all, c)
+		}
+	}
+	newcomer := k.identify(0)
+	newcomer.Named = !k.incoming && d.discovery.candidates.Named(k.addr)
+	twice, ok := peerlist.Admit(d.identity.id, newcomer, all)
+	if !ok {
+		return false
+	}
+	if twice != 0 {
+		d.client.replacedPeer(k.addr.Addr())
+		d.drop(errTwice, twice)
+		return true
+	}
+	if k.incoming && d.swarm.idlers.Has(k.addr.Addr(), now) && !d.hasPlacesLeft(now) {
+		return false // it lost its place lately because it gave nothing
+	}
+	full := d.swarm.live+d.discovery.candidates.Dialling() >= d.maxPeers()
+	if !(full && peerlist.Crowded(newcomer, all)) && d.takePlace(k, now) {
+		return true
+	}
+	out, ok := d.swarm.trials.Displaced(now, d.worths(now), k.addr.Addr())
+	if ok {
+		d.drop(errTurnover, out)
+	}
+	return ok && d.takePlace(k, now)
+}
+
+// hasPlacesLeft reports whether there are free places and no candidate is due to be dialled for them. The caller
+// holds d.mu.
+func (d *Download) hasPlacesLeft(now time.Time) bool {
+	_, _, waiting := d.discovery.candidates.First(now)
+	return !waiting && d.swarm.live+d.discovery.candidates.Dialling() < d.maxPeers() && !d.client.allTaken(d.swarm.live) && !d.client.starves(now)
+}
+
+// quits records that a peer ends its connection. If all places were taken and it had not earned its own, it has had the grace of a
+// newcomer. Otherwise peers that leave before it is over, and come back at once, would keep all places. The caller holds d.mu.
+func (d *Download) quits(p *peer) {
+	if p.closing == nil && p.earnedAt.IsZero() && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
+		d.swarm.idlers.Add(p.conn.addr.Addr(), time.Now())
+	}
+}
+
+// identify returns the properties of a connection that admission looks at. number identifies it.
+func (k *connection) identify(number int) peerlist.Connection {
+	return peerlist.Connection{ID: number, Addr: k.addr.Addr(), PeerID: k.theirs.PeerID, Incoming: k.incoming}
+}
+
+// gave reports whether the connection was useful. The caller holds p.d.mu.
+func (p *peer) gave() bool { return p.useful || p.up.Total() > 0 }
+
+// takePlace counts a connection, if there is a place for it here and in the client's budget. The caller holds d.mu.
+func (d *Download) takePlace(k *connection, now time.Time) bool {
+	if d.swarm.live >= d.maxPeers() {
+		return false
+	}
+	if k.incoming {
+		return d.client.mayJoin(d.swarm.live, k.addr.Addr(), now)
+	}
+	return d.client.joinedPeer(d.swarm.live, k.addr.Addr(), now)
+}
+
+// turnOver makes room for other peers if all places are taken: at once if one network has too many of them or hardly
+// any peer earns its place, otherwise from time to time. The caller holds d.mu.
+func (d *Download) turnOver(now time.Time) {
+	most := d.maxPeers()
+	if d.client.allTaken(d.swarm.live) {
+		most = min(most, d.swarm.live)
+	}
+	if addr, _, waiting := d.discovery.candidates.First(now); waiting && d.swarm.live >= most {
+		if out, ok := peerlist.MakesRoom(now, d.contenders(now), addr.Addr(), !d.sharing()); ok {
+			d.drop(errTurnover, out)
+		}
+	}
+	if now.Before(d.swarm.nextTurnover) {
+		return
+	}
+	d.swarm.nextTurnover = now.Add(peerlist.TurnoverEvery)
+	n := peerlist.Turnover(d.swarm.live, most)
+	if _, waiting := d.discovery.candidates.Due(); n > 0 && waiting {
+		d.drop(errTurnover, peerlist.TurnedOver(now, d.contenders(now), n)...)
+	}
+}
+
+// shareOut gives up connections in favour of other downloads of the client that are below their share. If there are fewer
+// connections than downloads, it drops an idle peer in favour of a download that has none. It also drops peers of networks that have
+// too many of all connections, if others want them. The caller holds d.mu.
+func (d *Download) shareOut(now time.Time) {
+	if n := d.client.excess(d.swarm.live, now); n > 0 {
+		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)
+	} else if d.swarm.live > 0 && d.client.starves(now) {
+		if out, ok := peerlist.Idlest(now, d.worths(now)); ok {
+			d.drop(errTurnover, out)
+		}
+	} else if d.client.MaxPeers > 0 {
+		if out, ok := d.client.surplus(d.worths(now), now); ok {
+			d.drop(errTurnover, out)
+		}
+	}
+}
+
+// contenders is worths, where candidates wait for a place. The caller holds d.mu.
+func (d *Download) contenders(now time.Time) []peerlist.Worth {
+	worths := d.worths(now)
+	if d.discovery.candidates.NamedWaits() {
+		peerlist.Contend(now, worths)
+	}
+	return worths
+}
+
+// worths returns the worth of each peer. The caller holds d.mu.
+func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
+	for _, p := range d.swarm.peers {
+		if p.closing == nil {
+			joined := p.joined
+			if p.idler {
+				joined = time.Time{}
+			}
+			worths = append(worths, peerlist.Worth{
+				ID:       p.number,
+				Addr:     p.conn.addr.Addr(),
+				Keep:     d.discovery.candidates.Named(p.conn.addr),
+				Joined:   joined,
+				Earned:   p.earnedAt,
+				Mutual:   p.amInterested || p.peerInterested,
+				Rate:     p.down.Rate(now) + p.up.Rate(now),
+				Priority: d.discovery.candidates.Priority(p.conn.addr),
+			})
+		}
+	}
+	return worths
+}
+
+// earn records whether a peer has earned its place again: by the bytes that it gave us, and by those that it
+// received, unless it does not pass them on. The caller holds d.mu.
+func (d *Download) earn(p *peer, now time.Time) {
+	given := p.down.Total()
+	if !d.uploading.spread.Hoards(p.number, d.t.layout.PieceLength()) {
+		given += p.up.Total()
+	}
+	if given-p.earned >= peerlist.EarnedBytes {
+		p.earned, p.earnedAt = given, now
+	}
+}
+
+// drop ends the connections with the given numbers. The caller holds d.mu.
+func (d *Download) drop(why error, numbers ...int) {
+	for _, p := range d.swarm.peers {
+		if slices.Contains(numbers, p.number) {
+			if why == errTurnover && p.earnedAt.IsZero() {
+				d.swarm.idlers.Add(p.conn.addr.Addr(), time.Now())
+			}
+			p.stopLocked(why)
+		}
+	}
+}
+
+var (
+	errTwice    = errors.New("connected twice")
+	errUseless  = errors.New("neither side is interested")
+	errTurnover = errors.New("makes room for another")
+	errShared   = errors.New("makes room for another download")
+)

@@ -11,24 +11,24 @@ const (
 	// idlerStays is how long a peer that lost its place, or left it, and had given nothing cannot displace another.
 	idlerStays = 10 * time.Minute
 	maxIdlers  = 4096
+	sweepOver  = 64 // idlers, before those that may displace again are looked for
 )
 
 // Idlers are the addresses, or /64s, of peers that lately lost their places, or left them, and had given nothing. Each address has
 // the grace of a newcomer only once. Otherwise many addresses that reconnect at once, one after the other, would leave no
 // place for other peers. The zero value is ready. The download's mutex guards it.
-type Idlers struct{ lost map[netip.Prefix]time.Time }
+type Idlers struct {
+	lost    map[netip.Prefix]time.Time
+	sweepAt int // how many there are when it is time to forget some
+}
 
 // Add records a peer that lost its place, or left it.
 func (l *Idlers) Add(a netip.Addr, now time.Time) {
 	if netaddr.IsLocal(a) { // any number of peers may stand behind it
 		return
 	}
-	if len(l.lost) >= maxIdlers {
-		for host, at := range l.lost {
-			if now.Sub(at) >= idlerStays {
-				delete(l.lost, host)
-			}
-		}
+	if len(l.lost) >= max(sweepOver, min(l.sweepAt, maxIdlers)) {
+		l.sweep(now)
 	}
 	if l.lost == nil {
 		l.lost = make(map[netip.Prefix]time.Time)
@@ -36,6 +36,17 @@ func (l *Idlers) Add(a netip.Addr, now time.Time) {
 	if host, _ := targetOf(a); len(l.lost) < maxIdlers {
 		l.lost[host] = now
 	}
+}
+
+// sweep forgets those that may displace others again. It makes a new map, because one keeps the memory of all that it ever held.
+func (l *Idlers) sweep(now time.Time) {
+	left := make(map[netip.Prefix]time.Time)
+	for host, at := range l.lost {
+		if now.Sub(at) < idlerStays {
+			left[host] = at
+		}
+	}
+	l.lost, l.sweepAt = left, 2*len(left)
 }
 
 // Has reports whether an address is one of them.

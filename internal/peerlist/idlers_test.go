@@ -2,6 +2,7 @@ package peerlist_test
 
 import (
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -32,4 +33,26 @@ func TestIdlers(t *testing.T) {
 	require.False(t, l.Has(at("90.39.15.1"), now.Add(time.Minute)))
 	l.Add(at("90.39.15.1"), now.Add(time.Hour))
 	require.True(t, l.Has(at("90.39.15.1"), now.Add(time.Hour)))
+}
+
+// Those that came over months are forgotten, and their memory with them.
+func TestIdlersAreForgotten(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	all := make([]peerlist.Idlers, 50)
+	for i := range all {
+		for k := range 4000 {
+			now = now.Add(time.Minute)
+			all[i].Add(netip.AddrFrom4([4]byte{90, byte(k >> 8), byte(k), 1}), now)
+		}
+	}
+	require.Less(t, (heap()-before)/int64(len(all)), int64(20<<10))
+	runtime.KeepAlive(all)
 }

@@ -1,9 +1,6 @@
 package ratelimit
 
-import (
-	"maps"
-	"time"
-)
+import "time"
 
 // An Account bounds the work that one peer has us do. Whoever works for it charges the account and waits for as long as
 // it is overdrawn. It fills at a steady rate, and by what the peer earns.
@@ -44,12 +41,19 @@ func (a *Account) leftAt(now time.Time) float64 {
 	return min(a.most, a.left+a.rate*now.Sub(a.at).Seconds())
 }
 
-// maxClosed is how many accounts that were closed are remembered.
-const maxClosed = 1024
+// maxClosed is how many accounts that were closed are remembered, and sweepOver how many at least before those that are full
+// again are looked for.
+const (
+	maxClosed = 1024
+	sweepOver = 32
+)
 
 // Accounts remember what was left in accounts that were closed, so that it is no use to close one and open another. The zero
 // value is ready.
-type Accounts[K comparable] struct{ closed map[K]Account }
+type Accounts[K comparable] struct {
+	closed  map[K]Account
+	sweepAt int // how many there are when it is time to forget the full ones
+}
 
 // Open returns an account with what was left in the last one, or fresh.
 func (all *Accounts[K]) Open(who K, fresh Account) Account {
@@ -64,8 +68,8 @@ func (all *Accounts[K]) Close(who K, a Account, now time.Time) {
 	if other, known := all.closed[who]; known && other.leftAt(now) < a.leftAt(now) {
 		return
 	}
-	if len(all.closed) >= maxClosed {
-		maps.DeleteFunc(all.closed, func(_ K, a Account) bool { return a.leftAt(now) >= a.most })
+	if len(all.closed) >= max(sweepOver, min(all.sweepAt, maxClosed)) {
+		all.sweep(now)
 	}
 	if all.closed == nil || len(all.closed) >= maxClosed {
 		all.closed = make(map[K]Account)
@@ -73,4 +77,15 @@ func (all *Accounts[K]) Close(who K, a Account, now time.Time) {
 	if a.leftAt(now) < a.most {
 		all.closed[who] = a
 	}
+}
+
+// sweep forgets the accounts that are full again. It makes a new map, because one keeps the memory of all that it ever held.
+func (all *Accounts[K]) sweep(now time.Time) {
+	left := make(map[K]Account)
+	for who, a := range all.closed {
+		if a.leftAt(now) < a.most {
+			left[who] = a
+		}
+	}
+	all.closed, all.sweepAt = left, 2*len(left)
 }

@@ -1,6 +1,7 @@
 package ratelimit_test
 
 import (
+	"runtime"
 	"testing"
 	"time"
 
@@ -65,4 +66,38 @@ func TestAccounts(t *testing.T) {
 	d := all.Open(99_999, fresh())
 	require.Zero(t, d.Charge(1000, now))
 	require.NotZero(t, d.Charge(1, now))
+}
+
+// The accounts of the peers that come and go over months are forgotten, and their memory with them.
+func TestAccountsAreForgotten(t *testing.T) {
+	now := time.Unix(1, 0)
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	all := make([]ratelimit.Accounts[int], 100)
+	for i := range all {
+		for k := range 5000 {
+			now = now.Add(50 * time.Millisecond)
+			a := ratelimit.NewAccount(100, 1000, now)
+			a.Charge(900, now)
+			all[i].Close(k, a, now)
+		}
+	}
+	require.Less(t, (heap()-before)/int64(len(all)), int64(100<<10), "those of the last 9 seconds")
+	now = now.Add(time.Minute)
+	for i := range all {
+		for k := range 1000 {
+			now = now.Add(time.Second)
+			a := ratelimit.NewAccount(100, 1000, now)
+			a.Charge(1, now)
+			all[i].Close(k, a, now)
+		}
+	}
+	require.Less(t, (heap()-before)/int64(len(all)), int64(10<<10))
+	runtime.KeepAlive(all)
 }

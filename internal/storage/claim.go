@@ -159,7 +159,12 @@ func (s *fileStore) forget(i int) {
 	if f.alias {
 		f.name, f.alias = s.ownName(i), false
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.here, f.left, f.id, f.links = false, Stamp{}, FileID{}, 0
+	f.written, f.known = false, false
+	f.ready.Store(false)
+	f.ours.Store(false)
 }
 
 // claimFor returns the claim on file i. A file with several names, or a symbolic link, is claimed only by its path, because

@@ -302,3 +302,37 @@ func TestEdgesThatChangedAreNotClaimedWhileTheyAreCopied(t *testing.T) {
 	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
 	require.NoError(t, s.Close())
 }
+
+// A file that another download claimed belongs to that, whatever an earlier run wrote to it.
+func TestAChoiceSparesAFileOfAnEarlierDownload(t *testing.T) {
+	tor, content := testContent(2*layout.BlockSize, 3*layout.BlockSize, layout.BlockSize)
+	dir := t.TempDir()
+	var claims storage.Claims
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	_, err := s.WriteAt(content[3*layout.BlockSize:], 3*layout.BlockSize)
+	require.NoError(t, err)
+	require.NoError(t, s.SaveResume(bits.New(2), map[int]bits.Set{1: set(2, 1)}))
+	require.NoError(t, s.Close())
+
+	other := contentOf(layout.New(50, layout.File{Path: "d/1", Length: 50}), make([]byte, 50))
+	other.InfoHash[0]++
+	theirs, err := claims.OpenFiles(other, dir, nil)
+	require.NoError(t, err)
+	require.NoError(t, theirs.SetWanted(all(other)))
+	s, err = claims.OpenFiles(tor, dir, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted([]bool{true, false}))
+	_, err = s.WriteAt(content[3*layout.BlockSize:], 3*layout.BlockSize)
+	require.NoError(t, err)
+	require.NoError(t, theirs.WriteBlocks([][]byte{make([]byte, 50)}, 0))
+	require.NoError(t, theirs.Close())
+	path := filepath.Join(dir, "d", "1")
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+	require.NoError(t, s.Close())
+}

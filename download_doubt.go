@@ -57,7 +57,7 @@ func (d *Download) doubt(pieces ...int) (hashed <-chan struct{}) {
 	d.disk.sidecar.Lock()
 	defer d.disk.sidecar.Unlock()
 	for _, piece := range pieces {
-		for {
+		for !d.ended() { // Close does not wait for thousands of files
 			changed, err := d.store.Refresh(piece, which)
 			if err != nil {
 				break

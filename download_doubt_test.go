@@ -195,3 +195,14 @@ func TestManyChangedFilesInAPieceCostLittle(t *testing.T) {
 	require.NoError(t, d.Recheck(t.Context()))
 	require.LessOrEqual(t, refreshed, 2)
 }
+
+func TestDoubtEndsWithTheDownload(t *testing.T) {
+	d, s := shareWatched(t)
+	refreshed := 0
+	s.refresh = func(int) {
+		refreshed++
+		d.life.stop(ErrClosed)
+	}
+	d.doubt(0, 2)
+	require.Equal(t, 1, refreshed)
+}

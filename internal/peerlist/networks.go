@@ -44,6 +44,11 @@ func (w *networks) crowding(c Claim, a netip.Addr, n int) bool {
 			return true
 		}
 	}
+	return w.most(c, a, n)
+}
+
+// most reports whether the network of a public address would have most of all connections with n more.
+func (w *networks) most(c Claim, a netip.Addr, n int) bool {
 	return w.crowds.inNetwork(a)+n > max(MaxPerAddress, c.Most/networkShare)
 }
 
@@ -57,15 +62,15 @@ func (w *networks) want(c Claim, a netip.Addr, now time.Time) {
 // areWanted reports whether a download has recently wanted more than its share.
 func (w *networks) areWanted(now time.Time) bool { return now.Sub(w.wanted) < wantedFor }
 
-// Surplus returns the id of a peer that makes room for those of other downloads: the worst of the networks that have more than their
-// share of all connections, if it does not earn its place, and connections are wanted.
+// Surplus returns the id of a peer that makes room for those of other downloads, if connections are wanted: the worst of the networks
+// that have more than their share of all connections. Peers that earn their places may have more, but not most.
 func (b *Budget) Surplus(c Claim, peers []Worth, now time.Time) (id int, ok bool) {
 	if !b.networks.areWanted(now) {
 		return 0, false
 	}
 	var surplus []Worth
 	for _, p := range peers {
-		if !p.Keep && !p.earns(now) && b.networks.crowding(c, p.Addr, 0) {
+		if !p.Keep && b.networks.crowding(c, p.Addr, 0) && (!p.earns(now) || b.networks.most(c, p.Addr, 0)) {
 			surplus = append(surplus, p)
 		}
 	}

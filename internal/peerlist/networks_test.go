@@ -37,15 +37,16 @@ func TestNetworksOfAllDownloads(t *testing.T) {
 		require.False(t, ok, "none are wanted")
 
 		require.False(t, b.Dial(claim(1, netip.Addr{}), host, epoch))
-		crowd, gone := 0, netip.Addr{}
+		crowd, left, gone := 0, len(peers), netip.Addr{}
 		for _, p := range peers {
 			if _, ok := b.Surplus(claim(1, netip.Addr{}), []Worth{p}, epoch); ok {
 				earns := p
 				earns.Earned = epoch
 				_, ok := b.Surplus(claim(1, netip.Addr{}), []Worth{earns}, epoch)
-				require.False(t, ok)
+				require.Equal(t, left > 20, ok, "peers that earn their places may have half of all")
 				b.Left(p.Addr)
 				gone = p.Addr
+				left--
 			} else {
 				crowd++
 			}

@@ -346,6 +346,15 @@ func (c *Client) mayJoin(has int, peer netip.Addr, now time.Time) bool {
 	return c.budget.Accept(claim, now)
 }
 
+// refusesPeer reports whether mayJoin would be false also if another connection made room.
+func (c *Client) refusesPeer(has int, peer netip.Addr, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	claim := c.claim(has)
+	claim.Addr = peer
+	return c.budget.Refuses(claim, now)
+}
+
 // joinedPeer reports whether a download with so many connections may take one that it dialled, and counts it if so; leftPeer
 // ends any.
 func (c *Client) joinedPeer(has int, peer netip.Addr, now time.Time) bool {

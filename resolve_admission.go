@@ -98,6 +98,9 @@ func (r *resolver) findPlace(k *connection, now time.Time) bool {
 	if r.idlers.Has(k.addr.Addr(), now) {
 		return false // it recently lost its place because it sent nothing
 	}
+	if r.client.refusesPeer(live, k.addr.Addr(), now) {
+		return false
+	}
 	out, ok := peerlist.Displaced(now, dialled, k.addr.Addr())
 	if !ok {
 		return false

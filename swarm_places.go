@@ -37,6 +37,9 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	if !(full && peerlist.Crowded(newcomer, all)) && d.takePlace(k, now) {
 		return true
 	}
+	if k.incoming && d.client.refusesPeer(d.swarm.live, k.addr.Addr(), now) {
+		return false
+	}
 	out, ok := d.swarm.trials.Displaced(now, d.worths(now), k.addr.Addr())
 	if ok {
 		d.drop(errTurnover, out)

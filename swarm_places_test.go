@@ -152,6 +152,32 @@ func TestCrowdOfManyDownloads(t *testing.T) {
 	}
 }
 
+// A peer of a network that has too many of the connections of a client gets no place, so none makes room for it. Each such peer used to
+// end a connection and was refused then.
+func TestNoPeerMakesRoomInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := crowded(t, plainTorrent(10), 0)
+		idle := newRepeating()
+		defer idle.leave()
+		require.True(t, d.addPeer(&connection{Conn: idle, addr: netip.MustParseAddrPort("90.0.0.1:6881")}, peerlist.FromTracker))
+		simnet.Sleep(2 * time.Minute)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		c, now := d.client, time.Now()
+		c.MaxPeers = 8
+		link := new(resolver)
+		c.registry.resolving[link] = struct{}{}
+		defer delete(c.registry.resolving, link)
+		for k := range byte(7) {
+			crowd := netip.AddrFrom4([4]byte{66, 0, 0, k})
+			require.True(t, c.joinedPeer(0, crowd, now))
+			defer c.leftPeer(crowd)
+		}
+		require.False(t, d.admitConnection(&connection{addr: netip.MustParseAddrPort("66.0.0.9:6881"), incoming: true}, now))
+		require.NoError(t, d.swarm.peers[0].closing)
+	})
+}
+
 // wantsNothing is how those behave that have nothing, and are interested in everything, but request nothing.
 var wantsNothing = simpeer.Script{
 	Never: simpeer.Unchokes,

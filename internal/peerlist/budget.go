@@ -177,6 +177,11 @@ func (b *Budget) Accept(c Claim, now time.Time) bool {
 	return true
 }
 
+// Refuses reports whether Accept would refuse an incoming connection also in the place of another one, because of its network.
+func (b *Budget) Refuses(c Claim, now time.Time) bool {
+	return b.excludes(c, c.Addr, c.Most-b.connected+1, now)
+}
+
 // Join reports whether a download may take a connection that it dialled, and counts it if so. Incoming connections may have taken
 // the last place since Dial.
 func (b *Budget) Join(c Claim, now time.Time) bool {

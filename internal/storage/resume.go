@@ -328,6 +328,7 @@ func (s *fileStore) encodeResume(have bits.Set, partial map[int]bits.Set) []byte
 // syncClaimed is Sync, but also syncs files that were found and hold pieces of have, and their names: the program that wrote them may
 // not have synced them. The caller holds s.resumeMu.
 func (s *fileStore) syncClaimed(have bits.Set) error {
+	named := make(map[string]bool) // directories whose names are to be synced
 	s.mu.RLock()
 	for i := range s.files {
 		f := &s.files[i]
@@ -335,8 +336,9 @@ func (s *fileStore) syncClaimed(have bits.Set) error {
 		if f.here && !f.durable && f.left != (Stamp{}) && (i == s.edgesFile() || s.holdsAny(i, have)) {
 			f.durable = true
 			s.markDirty(i)
-			for name := f.name; name != "."; name = filepath.Dir(name) {
+			for name := f.name; name != "." && !named[name]; name = filepath.Dir(name) {
 				s.madeName(name)
+				named[name] = name != f.name
 			}
 		}
 		f.mu.Unlock()

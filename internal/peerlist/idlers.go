@@ -1,6 +1,7 @@
 package peerlist
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 
@@ -38,15 +39,15 @@ func (l *Idlers) Add(a netip.Addr, now time.Time) {
 	}
 }
 
-// sweep forgets those that may displace others again. It makes a new map, because one keeps the memory of all that it ever held.
+// sweep forgets those that may displace others again. If these are most, it makes a new map, because one keeps the memory of all that
+// it ever held.
 func (l *Idlers) sweep(now time.Time) {
-	left := make(map[netip.Prefix]time.Time)
-	for host, at := range l.lost {
-		if now.Sub(at) < idlerStays {
-			left[host] = at
-		}
+	before := len(l.lost)
+	maps.DeleteFunc(l.lost, func(_ netip.Prefix, at time.Time) bool { return now.Sub(at) >= idlerStays })
+	if len(l.lost) <= before/2 {
+		l.lost = maps.Clone(l.lost)
 	}
-	l.lost, l.sweepAt = left, 2*len(left)
+	l.sweepAt = 2 * len(l.lost)
 }
 
 // Has reports whether an address is one of them.

@@ -56,3 +56,17 @@ func TestIdlersAreForgotten(t *testing.T) {
 	require.Less(t, (heap()-before)/int64(len(all)), int64(20<<10))
 	runtime.KeepAlive(all)
 }
+
+// While there are as many as are remembered, each one more used to have all of them copied.
+func TestManyIdlersAreNotCopied(t *testing.T) {
+	var l peerlist.Idlers
+	k, now := 0, time.Unix(1e9, 0)
+	add := func() {
+		k++
+		l.Add(netip.AddrFrom4([4]byte{90, byte(k >> 8), byte(k), 1}), now)
+	}
+	for range 5000 {
+		add()
+	}
+	require.Zero(t, testing.AllocsPerRun(10, add))
+}

@@ -238,7 +238,7 @@ func (s *moody) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Write(make([]byte, []int{0, 10}[a%2]))
 	case webRedirect:
 		to := []string{r.URL.Path, s.all[b%len(s.all)] + r.URL.Path[1:], "http://127.0.0.1/", "ftp://x/", "http://99.0.0.1/x", "/x"}[a%6]
-		http.Redirect(w, r, to, 302)
+		http.Redirect(w, r, to, http.StatusFound)
 	case webEncoded:
 		w.Header().Set("Content-Encoding", []string{"gzip", "", "identity", "x"}[a%4])
 		whole()

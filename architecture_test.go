@@ -110,7 +110,7 @@ func TestInternalPackagesDoNotImportTheRoot(t *testing.T) {
 // Some packages are for tests alone.
 func TestOnlyTestsImportWhatIsForTests(t *testing.T) {
 	forTests := func(path string) bool {
-		return strings.HasPrefix(path, "internal/simnet") || path == "internal/storage/disktest" || path == "internal/proctest"
+		return strings.HasPrefix(path, "internal/simnet") || path == "internal/storage/disktest" || path == "internal/proctest" || path == "internal/memtest"
 	}
 	for _, dir := range append(internalPackages(t), ".") {
 		if forTests(dir) {

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bencode"
+	"github.com/shoal-go/torrent/internal/memtest"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simtracker"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -190,7 +191,7 @@ func TestDraftsOfManyLinks(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, 0), nil)
 		require.NoError(t, c.Open())
-		before := heapInUse()
+		before := memtest.Heap()
 		var resolved atomic.Int32
 		for link := range 3 {
 			content := newSimResolvable(t, 100+link, false)
@@ -216,7 +217,7 @@ func TestDraftsOfManyLinks(t *testing.T) {
 			}()
 		}
 		simnet.Sleep(20 * time.Second)
-		require.Less(t, heapInUse()-before, int64(56<<20), "of 90 MiB that were sent")
+		require.Less(t, memtest.Heap()-before, int64(56<<20), "of 90 MiB that were sent")
 		held, limit := c.account.Held()
 		require.LessOrEqual(t, held, limit)
 		require.Greater(t, held, limit/2)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/memtest"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
@@ -203,15 +203,6 @@ func TestClaimOfAnothersPort(t *testing.T) {
 	}
 }
 
-// heapInUse is the memory that is reachable.
-func heapInUse() int64 {
-	runtime.GC()
-	runtime.GC() // what is in pools survives one
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
 // Eighty peers send all but the last byte of a megabyte, in messages of any kind, and nothing more. It held 172 MiB.
 func TestHalfSentMessages(t *testing.T) {
 	head := func(kind wire.ID, size uint32, next ...byte) []byte {
@@ -231,12 +222,12 @@ func TestHalfSentMessages(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := crowded(t, plainTorrent(1000), 0)
-				before := heapInUse()
+				before := memtest.Heap()
 				for k := range 80 {
 					defer join(t, d, k, half).leave()
 				}
 				synctest.Wait()
-				require.Less(t, heapInUse()-before, int64(12<<20))
+				require.Less(t, memtest.Heap()-before, int64(12<<20))
 			})
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/krpc"
+	"github.com/shoal-go/torrent/internal/memtest"
 )
 
 // full has a core hold as much as it ever does: tables and stores of both families at their bounds, a
@@ -71,17 +72,9 @@ func TestMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector takes memory of its own")
 	}
-	heap := func() uint64 {
-		for range 3 {
-			runtime.GC()
-		}
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
-	before := heap()
+	before := memtest.Heap()
 	b := full(t)
-	taken := int64(heap()) - int64(before)
+	taken := memtest.Heap() - before
 	t.Logf("%d KiB: %+v", taken>>10, b.statsNow())
 	require.Less(t, taken, int64(4<<20))
 	runtime.KeepAlive(b)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/memtest"
 	"github.com/shoal-go/torrent/internal/peerlist"
 )
 
@@ -38,14 +39,7 @@ func TestIdlers(t *testing.T) {
 // Those that came over months are forgotten, and their memory with them.
 func TestIdlersAreForgotten(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	heap := func() int64 {
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	before := heap()
+	before := memtest.Heap()
 	all := make([]peerlist.Idlers, 50)
 	for i := range all {
 		for k := range 4000 {
@@ -53,7 +47,7 @@ func TestIdlersAreForgotten(t *testing.T) {
 			all[i].Add(netip.AddrFrom4([4]byte{90, byte(k >> 8), byte(k), 1}), now)
 		}
 	}
-	require.Less(t, (heap()-before)/int64(len(all)), int64(20<<10))
+	require.Less(t, (memtest.Heap()-before)/int64(len(all)), int64(20<<10))
 	runtime.KeepAlive(all)
 }
 

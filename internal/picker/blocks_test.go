@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/memtest"
 )
 
 // only adds a supplier that has a single piece.
@@ -40,23 +41,16 @@ func opened(t *testing.T, pieces int, pieceLength int64) *Picker {
 	return pk
 }
 
-func heap() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
 // The state of started pieces takes less memory than the blocks that arrived, however long the pieces are. Here one block each of
 // 403 pieces of 512 MiB has arrived.
 func TestStartedPiecesHoldLittle(t *testing.T) {
 	const pieces = 403
-	before := heap()
+	before := memtest.Heap()
 	pk := opened(t, pieces, 512<<20)
-	held := heap() - before
-	require.Less(t, held, uint64(pieces*layout.BlockSize/2))
-	require.Greater(t, uint64(pk.Memory()), held/2, "Memory counts it")
-	require.Less(t, uint64(pk.Memory()), 2*held)
+	held := memtest.Heap() - before
+	require.Less(t, held, int64(pieces*layout.BlockSize/2))
+	require.Greater(t, int64(pk.Memory()), held/2, "Memory counts it")
+	require.Less(t, int64(pk.Memory()), 2*held)
 	runtime.KeepAlive(pk)
 }
 

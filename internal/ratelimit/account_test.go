@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/memtest"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/stretchr/testify/require"
 )
@@ -71,14 +72,7 @@ func TestAccounts(t *testing.T) {
 // The accounts of the peers that come and go over months are forgotten, and their memory with them.
 func TestAccountsAreForgotten(t *testing.T) {
 	now := time.Unix(1, 0)
-	heap := func() int64 {
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	before := heap()
+	before := memtest.Heap()
 	all := make([]ratelimit.Accounts[int], 100)
 	for i := range all {
 		for k := range 5000 {
@@ -88,7 +82,7 @@ func TestAccountsAreForgotten(t *testing.T) {
 			all[i].Close(k, a, now)
 		}
 	}
-	require.Less(t, (heap()-before)/int64(len(all)), int64(100<<10), "those of the last 9 seconds")
+	require.Less(t, (memtest.Heap()-before)/int64(len(all)), int64(100<<10), "those of the last 9 seconds")
 	now = now.Add(time.Minute)
 	for i := range all {
 		for k := range 1000 {
@@ -98,6 +92,6 @@ func TestAccountsAreForgotten(t *testing.T) {
 			all[i].Close(k, a, now)
 		}
 	}
-	require.Less(t, (heap()-before)/int64(len(all)), int64(10<<10))
+	require.Less(t, (memtest.Heap()-before)/int64(len(all)), int64(10<<10))
 	runtime.KeepAlive(all)
 }

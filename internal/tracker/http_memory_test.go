@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"fmt"
 	"net/http"
-	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -14,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/httpguard"
+	"github.com/shoal-go/torrent/internal/memtest"
 	"github.com/shoal-go/torrent/internal/simnet"
 )
 
@@ -53,23 +53,16 @@ func TestStalledAnswersHoldLittle(t *testing.T) {
 						conn.Read(make([]byte, 1))
 					})
 				}
-				before := heap()
+				before := memtest.Heap()
 				trackers, _ := r.start()
 				simnet.Sleep(hungryPatience*maxTrackers/askedAtOnce + 2*time.Second)
-				held := heap() - before
+				held := memtest.Heap() - before
 				t.Logf("%d MiB", held>>20)
 				require.Less(t, held, int64(56<<20))
 				require.True(t, slices.ContainsFunc(trackers.Status(), func(s Status) bool { return s.Peers == 0 && s.Swarm.Seeds == 7 }), "the answer of an honest tracker is read")
 			})
 		})
 	}
-}
-
-func heap() int64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 // Of the text in an answer only the part that is shown is kept, even if the answer is long: a megabyte of it takes a kilobyte
@@ -91,10 +84,10 @@ func TestLongTextsInAnswersAreNotKept(t *testing.T) {
 				}
 				r := newTrackerRig(t, tiers...)
 				r.serve("10.0.1.1", func(w http.ResponseWriter, _ *http.Request) { w.Write(body.Bytes()) })
-				before := heap()
+				before := memtest.Heap()
 				a, _ := r.start()
 				simnet.Sleep(5 * time.Minute)
-				held := heap() - before
+				held := memtest.Heap() - before
 				t.Logf("%d KiB", held>>10)
 				require.Less(t, held, int64(8<<20))
 				require.False(t, slices.ContainsFunc(a.Status(), func(s Status) bool { return s.Warning == "" && s.Err == nil }), "all are asked")

@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/memtest"
 	"github.com/shoal-go/torrent/internal/utp"
 )
 
@@ -330,18 +331,11 @@ func TestIdleConnections(t *testing.T) {
 	const count = 1000
 	n := newNetwork()
 	n.delay = 0
-	heap := func() uint64 {
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
 	synctest.Test(t, func(t *testing.T) {
 		s1, s2 := n.socket(t, here, 0), n.socket(t, there, 0)
 		l, err := s2.Listen()
 		require.NoError(t, err)
-		before, goroutines := heap(), runtime.NumGoroutine()
+		before, goroutines := memtest.Heap(), runtime.NumGoroutine()
 		conns := make([]net.Conn, 0, 2*count)
 		b := make([]byte, 1000)
 		for range count {
@@ -356,7 +350,7 @@ func TestIdleConnections(t *testing.T) {
 			conns = append(conns, c1, c2)
 		}
 		time.Sleep(10 * time.Minute)
-		each := int(heap()-before) / len(conns)
+		each := int(memtest.Heap()-before) / len(conns)
 		fmt.Printf("%d idle connections: %d bytes each, %d goroutines in all\n", len(conns), each, runtime.NumGoroutine()-goroutines)
 		if !utp.RaceEnabled {
 			require.Less(t, each, 3000)

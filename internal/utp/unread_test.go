@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"io"
 	"net/netip"
-	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/account"
+	"github.com/shoal-go/torrent/internal/memtest"
 )
 
 const heldAtMost = 1 << 20
@@ -122,10 +122,7 @@ func TestTinyPacketsOutOfOrder(t *testing.T) {
 			time.Sleep(time.Second)
 			p.n.set(func() { connections = append(connections, last[:21:21]) })
 		}
-		var before, after runtime.MemStats
-		runtime.GC()
-		runtime.GC() // what is in pools survives one
-		runtime.ReadMemStats(&before)
+		before := memtest.Heap()
 		for _, b := range connections {
 			seq := binary.BigEndian.Uint16(b[16:])
 			for k := range uint16(1000) {
@@ -135,12 +132,9 @@ func TestTinyPacketsOutOfOrder(t *testing.T) {
 		}
 		p.s2.Flush()
 		time.Sleep(time.Second)
-		runtime.GC() // which leaves blocks that were given back to be lent again
-		runtime.GC()
-		runtime.GC()
-		runtime.ReadMemStats(&after)
+		after := memtest.Heap() // its collections leave blocks that were given back to be lent again
 		requireBounded(t, p.n)
-		require.Less(t, int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(heldAtMost+31*2*account.Free), "of 62 MB")
+		require.Less(t, after-before, int64(heldAtMost+31*2*account.Free), "of 62 MB")
 		_, err := p.c1.Write(make([]byte, 10_000))
 		require.NoError(t, err)
 		_, err = io.ReadFull(p.c2, make([]byte, 10_000))

@@ -3,6 +3,8 @@ package peerlist
 import (
 	"net/netip"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/expiring"
 )
 
 const (
@@ -14,7 +16,9 @@ const (
 // Trials let newcomers show that they give more than the peers that have all places. Otherwise crowds of a few networks could keep
 // all others out for little: each has its share, and its peers give just enough to earn it, or are new because they leave in time and
 // others come. The zero value is ready. The download's mutex guards it.
-type Trials struct{ began map[string]time.Time } // by Network
+type Trials struct {
+	began expiring.Map[string, time.Time] // by Network
+}
 
 // Displaced returns the id of the peer that makes room for a newcomer, as the function of that name does. If there is none, it is the
 // most useless peer of a network that has more places than that of the newcomer would have. That is allowed once in a
@@ -24,7 +28,8 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (i
 		return id, true
 	}
 	network := Network(newcomer)
-	if began, tried := t.began[network]; tried && now.Sub(began) < trialEvery || !t.hasRoom(now) {
+	over := func(began time.Time) bool { return now.Sub(began) >= trialEvery }
+	if began, tried := t.began.Get(network); tried && !over(began) {
 		return 0, false
 	}
 	c := crowdsOf(peers)
@@ -35,24 +40,8 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (i
 		}
 	}
 	ids := WorstOfAll(now, fuller, 1)
-	if len(ids) == 0 {
+	if len(ids) == 0 || !t.began.Put(network, now, maxTrials, over) {
 		return 0, false
 	}
-	if t.began == nil {
-		t.began = make(map[string]time.Time)
-	}
-	t.began[network] = now
 	return ids[0], true
-}
-
-// hasRoom reports whether another network can be remembered, and forgets those that may try again if there are many.
-func (t *Trials) hasRoom(now time.Time) bool {
-	if len(t.began) >= maxTrials {
-		for network, began := range t.began {
-			if now.Sub(began) >= trialEvery {
-				delete(t.began, network)
-			}
-		}
-	}
-	return len(t.began) < maxTrials
 }

@@ -60,5 +60,5 @@ func TestTrialsAreForgotten(t *testing.T) {
 	}
 	now = now.Add(trialEvery)
 	require.True(t, tries(maxTrials))
-	require.Len(t, trials.began, 1)
+	require.Equal(t, 1, trials.began.Len())
 }

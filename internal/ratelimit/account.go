@@ -1,6 +1,10 @@
 package ratelimit
 
-import "time"
+import (
+	"time"
+
+	"github.com/shoal-go/torrent/internal/expiring"
+)
 
 // An Account bounds the work that one peer has us do. Whoever works for it charges the account and waits for as long as
 // it is overdrawn. It fills at a steady rate, and by what the peer earns.
@@ -41,23 +45,18 @@ func (a *Account) leftAt(now time.Time) float64 {
 	return min(a.most, a.left+a.rate*now.Sub(a.at).Seconds())
 }
 
-// maxClosed is how many accounts that were closed are remembered, and sweepOver how many at least before those that are full
-// again are looked for.
-const (
-	maxClosed = 1024
-	sweepOver = 32
-)
+// maxClosed is how many accounts that were closed are remembered.
+const maxClosed = 1024
 
 // Accounts remember what was left in accounts that were closed, so that it is no use to close one and open another. The zero
 // value is ready.
 type Accounts[K comparable] struct {
-	closed  map[K]Account
-	sweepAt int // how many there are when it is time to forget the full ones
+	closed expiring.Map[K, Account]
 }
 
 // Open returns an account with what was left in the last one, or fresh.
 func (all *Accounts[K]) Open(who K, fresh Account) Account {
-	if left, known := all.closed[who]; known {
+	if left, known := all.closed.Get(who); known {
 		return left
 	}
 	return fresh
@@ -65,27 +64,12 @@ func (all *Accounts[K]) Open(who K, fresh Account) Account {
 
 // Close records what is left. Of several accounts the one with the least counts.
 func (all *Accounts[K]) Close(who K, a Account, now time.Time) {
-	if other, known := all.closed[who]; known && other.leftAt(now) < a.leftAt(now) {
+	full := func(a Account) bool { return a.leftAt(now) >= a.most }
+	if other, known := all.closed.Get(who); full(a) || known && other.leftAt(now) < a.leftAt(now) {
 		return
 	}
-	if len(all.closed) >= max(sweepOver, min(all.sweepAt, maxClosed)) {
-		all.sweep(now)
+	if !all.closed.Put(who, a, maxClosed, full) {
+		*all = Accounts[K]{}
+		all.closed.Put(who, a, maxClosed, full)
 	}
-	if all.closed == nil || len(all.closed) >= maxClosed {
-		all.closed = make(map[K]Account)
-	}
-	if a.leftAt(now) < a.most {
-		all.closed[who] = a
-	}
-}
-
-// sweep forgets the accounts that are full again. It makes a new map, because one keeps the memory of all that it ever held.
-func (all *Accounts[K]) sweep(now time.Time) {
-	left := make(map[K]Account)
-	for who, a := range all.closed {
-		if a.leftAt(now) < a.most {
-			left[who] = a
-		}
-	}
-	all.closed, all.sweepAt = left, 2*len(left)
 }

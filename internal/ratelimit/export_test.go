@@ -6,4 +6,4 @@ const (
 )
 
 // Closed is how many accounts are remembered.
-func Closed[K comparable](all *Accounts[K]) int { return len(all.closed) }
+func Closed[K comparable](all *Accounts[K]) int { return all.closed.Len() }

@@ -1,6 +1,6 @@
 package peerlist
 
-import "maps"
+import "github.com/shoal-go/torrent/internal/expiring"
 
 const (
 	maxCandidates = 3000 // of a list
@@ -25,8 +25,8 @@ func (c *List) Bound(most int) {
 	if n := len(c.all) - most; n > 0 {
 		c.trim(n)
 	}
-	if len(c.all) <= c.peak/2 { // a map keeps the memory of all that it ever held
-		c.all, c.crowds, c.namers = maps.Clone(c.all), maps.Clone(c.crowds), maps.Clone(c.namers)
+	if len(c.all) <= c.peak/2 {
+		c.all, c.crowds, c.namers = expiring.Compact(c.all), expiring.Compact(c.crowds), expiring.Compact(c.namers)
 		c.peak = len(c.all)
 	}
 }

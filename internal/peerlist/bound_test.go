@@ -3,11 +3,13 @@ package peerlist_test
 import (
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/memtest"
 	"github.com/shoal-go/torrent/internal/peerlist"
 )
 
@@ -46,4 +48,21 @@ func TestBound(t *testing.T) {
 	}
 	l.Bound(peerlist.Share(1))
 	require.True(t, l.Add(addr(6000), peerlist.FromPEX, "66.0.0.0/16", now), "there is room again")
+}
+
+// A list that was long keeps no memory of that.
+func TestBoundFreesMemory(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	before := memtest.Heap()
+	lists := make([]*peerlist.List, 20)
+	for i := range lists {
+		lists[i] = peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
+		for k := range 3000 {
+			a := netip.AddrFrom4([4]byte{66 + byte(k>>14), byte(k >> 6), byte(k << 2), 1})
+			lists[i].Add(netip.AddrPortFrom(a, 1), peerlist.FromPEX, a.String(), now)
+		}
+		lists[i].Bound(0)
+	}
+	require.Less(t, (memtest.Heap()-before)/int64(len(lists)), int64(60<<10))
+	runtime.KeepAlive(lists)
 }

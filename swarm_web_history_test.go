@@ -249,7 +249,7 @@ func (s *moody) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		whole()
 	case webSlowGood:
-		wait(time.Duration(a % int(19*time.Second)))
+		wait(time.Duration(a) % (19 * time.Second))
 		whole()
 	case webRangeless:
 		r.Header.Del("Range")

@@ -18,13 +18,13 @@ type Handshake struct {
 // from other prefixes have time for their handshake, however many come from a few prefixes.
 func Shed(handshakes []Handshake, newcomer netip.Addr) (i int) {
 	c := make(crowds)
-	c.add(newcomer)
+	c.add(newcomer, 1)
 	for _, h := range handshakes {
-		c.add(h.Addr)
+		c.add(h.Addr, 1)
 	}
 	size := 0
 	for k, h := range handshakes {
-		if n := c.size(h.Addr); n > size || n == size && handshakes[i].Spoke && !h.Spoke {
+		if n := c.size(h.Addr, 0); n > size || n == size && handshakes[i].Spoke && !h.Spoke {
 			i, size = k, n
 		}
 	}

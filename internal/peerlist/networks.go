@@ -26,11 +26,7 @@ func (w *networks) count(a netip.Addr, n int) {
 	if w.crowds == nil {
 		w.crowds = make(crowds)
 	}
-	for _, l := range levelsOf(a) {
-		if w.crowds[l.prefix(a)] += n; w.crowds[l.prefix(a)] <= 0 {
-			delete(w.crowds, l.prefix(a))
-		}
-	}
+	w.crowds.add(a, n)
 }
 
 // crowding reports whether the network of an address would have more than its share of all connections with n more. A download
@@ -39,12 +35,7 @@ func (w *networks) crowding(c Claim, a netip.Addr, n int) bool {
 	if c.Most <= 0 || c.Sharing < 2 || !a.IsValid() || netaddr.IsLocal(a) {
 		return false
 	}
-	for _, l := range levelsOf(a) {
-		if (w.crowds[l.prefix(a)]+n)/l.fair > max(MaxPerAddress, c.Most/crowdShare) {
-			return true
-		}
-	}
-	return w.most(c, a, n)
+	return w.crowds.size(a, n) > max(MaxPerAddress, c.Most/crowdShare) || w.most(c, a, n)
 }
 
 // most reports whether the network of a public address would have most of all connections with n more.
@@ -74,9 +65,5 @@ func (b *Budget) Surplus(c Claim, peers []Worth, now time.Time) (id int, ok bool
 			surplus = append(surplus, p)
 		}
 	}
-	ids := WorstOfAll(now, surplus, 1)
-	if len(ids) == 0 {
-		return 0, false
-	}
-	return ids[0], true
+	return worst(now, surplus)
 }

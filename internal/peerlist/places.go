@@ -61,21 +61,25 @@ type crowds map[netip.Prefix]int
 func crowdsOf(peers []Worth) crowds {
 	c := make(crowds)
 	for _, p := range peers {
-		c.add(p.Addr)
+		c.add(p.Addr, 1)
 	}
 	return c
 }
 
-func (c crowds) add(a netip.Addr) {
+// add adds n peers at an address.
+func (c crowds) add(a netip.Addr, n int) {
 	for _, l := range levelsOf(a) {
-		c[l.prefix(a)]++
+		prefix := l.prefix(a)
+		if c[prefix] += n; c[prefix] <= 0 {
+			delete(c, prefix)
+		}
 	}
 }
 
-// size returns how large the largest crowd is that an address is in.
-func (c crowds) size(a netip.Addr) (n int) {
+// size returns how large the largest crowd is that an address is in, with more peers there.
+func (c crowds) size(a netip.Addr, more int) (n int) {
 	for _, l := range levelsOf(a) {
-		n = max(n, c[l.prefix(a)]/l.fair)
+		n = max(n, (c[l.prefix(a)]+more)/l.fair)
 	}
 	return max(1, n)
 }
@@ -85,12 +89,12 @@ func (c crowds) size(a netip.Addr) (n int) {
 func Crowds(addrs []netip.Addr) (sizes []int) {
 	c := make(crowds)
 	for _, a := range addrs {
-		c.add(a)
+		c.add(a, 1)
 	}
 	for _, a := range addrs {
 		size := 1
 		if !netaddr.IsLocal(a) {
-			size = c.size(a)
+			size = c.size(a, 0)
 		}
 		sizes = append(sizes, size)
 	}
@@ -170,7 +174,7 @@ func displaced(now time.Time, peers []Worth, newcomer netip.Addr, idle bool) (id
 	var worst Worth
 	size := 0 // of the crowd of the worst
 	for _, p := range peers {
-		theirs := c.size(p.Addr)
+		theirs := c.size(p.Addr, 0)
 		ours, inNetwork := c.with(newcomer, p.Addr)
 		var out bool
 		switch {

@@ -39,9 +39,8 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (i
 			fuller = append(fuller, p)
 		}
 	}
-	ids := WorstOfAll(now, fuller, 1)
-	if len(ids) == 0 || !t.began.Put(network, now, maxTrials, over) {
+	if id, ok = worst(now, fuller); !ok || !t.began.Put(network, now, maxTrials, over) {
 		return 0, false
 	}
-	return ids[0], true
+	return id, true
 }

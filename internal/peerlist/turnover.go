@@ -33,10 +33,11 @@ func Turnover(connected, maxPeers int) int {
 // Worst returns the ids of the n least useful peers, worst first; fewer if the others are new or were named by the
 // user.
 func Worst(now time.Time, peers []Worth, n int) (ids []int) {
-	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool {
-		return p.Keep || now.Sub(p.Joined) < joinedGrace
-	}), n)
+	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.isExempt(now) }), n)
 }
+
+// isExempt reports whether a peer is new or was named by the user.
+func (p Worth) isExempt(now time.Time) bool { return p.Keep || now.Sub(p.Joined) < joinedGrace }
 
 // TurnedOver returns the ids of the n peers that make room for others, where Turnover says so: the worst, or if all are new, new ones.
 // Otherwise peers that come without end, each from a fresh address, and displace one another as soon as they may, would keep out all
@@ -67,14 +68,19 @@ func WorstOfAll(now time.Time, peers []Worth, n int) (ids []int) {
 	return ids
 }
 
-// Idlest returns the id of the least useful peer that does not earn its place. Peers that are new or that the user named are
-// exempt.
-func Idlest(now time.Time, peers []Worth) (id int, ok bool) {
-	ids := Worst(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.earns(now) }), 1)
+// worst returns the id of the least useful of the peers; ok is false if there are none.
+func worst(now time.Time, peers []Worth) (id int, ok bool) {
+	ids := WorstOfAll(now, peers, 1)
 	if len(ids) == 0 {
 		return 0, false
 	}
 	return ids[0], true
+}
+
+// Idlest returns the id of the least useful peer that does not earn its place. Peers that are new or that the user named are
+// exempt.
+func Idlest(now time.Time, peers []Worth) (id int, ok bool) {
+	return worst(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.earns(now) || p.isExempt(now) }))
 }
 
 // compare compares two peers of which both earn their places or neither does. It is negative if p is less useful.

@@ -341,18 +341,14 @@ func (c *Client) mayJoin(has int, peer netip.Addr, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.countPeers()
-	claim := c.claim(has)
-	claim.Addr = peer
-	return c.budget.Accept(claim, now)
+	return c.budget.Accept(c.claim(has), peer, now)
 }
 
 // refusesPeer reports whether mayJoin would be false also if another connection made room.
 func (c *Client) refusesPeer(has int, peer netip.Addr, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	claim := c.claim(has)
-	claim.Addr = peer
-	return c.budget.Refuses(claim, now)
+	return c.budget.Refuses(c.claim(has), peer, now)
 }
 
 // joinedPeer reports whether a download with so many connections may take one that it dialled, and counts it if so; leftPeer
@@ -361,9 +357,7 @@ func (c *Client) joinedPeer(has int, peer netip.Addr, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.countPeers()
-	claim := c.claim(has)
-	claim.Addr = peer
-	return c.budget.Join(claim, now)
+	return c.budget.Join(c.claim(has), peer, now)
 }
 
 // replacedPeer counts a connection that takes the place of another one to the same peer; leftPeer for that one is called next.

@@ -25,8 +25,6 @@ type Claim struct {
 	Has     int // its connections
 	Sharing int // how many downloads share the budget
 	Most    int // bound on the connections of all of them together; 0 is no bound
-
-	Addr netip.Addr // of the peer, for Accept and Join
 }
 
 // share returns how many connections each of the downloads may have.
@@ -162,36 +160,36 @@ func (b *Budget) DialAt(c Claim, due, now time.Time) time.Time {
 	return due
 }
 
-// Accept reports whether a download may take an incoming connection, and counts it if so. Dials under way do not count, because
-// most candidates may not exist.
-func (b *Budget) Accept(c Claim, now time.Time) bool {
+// Accept reports whether a download may take an incoming connection of a peer, and counts it if so. Dials under way do not count,
+// because most candidates may not exist.
+func (b *Budget) Accept(c Claim, peer netip.Addr, now time.Time) bool {
 	left := c.Most - b.connected
-	if b.excludes(c, c.Addr, left, now) {
+	if b.excludes(c, peer, left, now) {
 		return false
 	}
 	if !b.room(c, left, now) {
-		b.networks.want(c, c.Addr, now)
+		b.networks.want(c, peer, now)
 		return false
 	}
-	b.join(c.Addr)
+	b.join(peer)
 	return true
 }
 
 // Refuses reports whether Accept would refuse an incoming connection also in the place of another one, because of its network.
-func (b *Budget) Refuses(c Claim, now time.Time) bool {
-	return b.excludes(c, c.Addr, c.Most-b.connected+1, now)
+func (b *Budget) Refuses(c Claim, peer netip.Addr, now time.Time) bool {
+	return b.excludes(c, peer, c.Most-b.connected+1, now)
 }
 
 // Join reports whether a download may take a connection that it dialled, and counts it if so. Incoming connections may have taken
 // the last place since Dial.
-func (b *Budget) Join(c Claim, now time.Time) bool {
+func (b *Budget) Join(c Claim, peer netip.Addr, now time.Time) bool {
 	if c.Most > 0 && b.connected >= c.Most {
 		if c.Has < c.share() {
 			b.refused = now
 		}
 		return false
 	}
-	b.join(c.Addr)
+	b.join(peer)
 	return true
 }
 

@@ -17,7 +17,7 @@ func TestBudgetOfOne(t *testing.T) {
 		if !b.Dial(c, host, now) {
 			return false
 		}
-		require.True(t, b.Join(c, now))
+		require.True(t, b.Join(c, netip.Addr{}, now))
 		b.EndDial()
 		now = now.Add(time.Second)
 		return true
@@ -27,17 +27,17 @@ func TestBudgetOfOne(t *testing.T) {
 	for has := range 50 {
 		require.True(t, join(Claim{Has: has, Sharing: 1, Most: 50}), "one alone may have everything")
 	}
-	require.False(t, b.Accept(Claim{Has: 50, Sharing: 1, Most: 50}, now))
+	require.False(t, b.Accept(Claim{Has: 50, Sharing: 1, Most: 50}, netip.Addr{}, now))
 	connected, dialling := b.InUse()
 	require.Equal(t, []int{50, 0}, []int{connected, dialling})
 	b.Left(host)
-	require.True(t, b.Accept(Claim{Has: 49, Sharing: 1, Most: 50}, now), "a place that was left is free")
+	require.True(t, b.Accept(Claim{Has: 49, Sharing: 1, Most: 50}, netip.Addr{}, now), "a place that was left is free")
 }
 
 func TestBudgetIsDealtFairly(t *testing.T) {
 	var b Budget
 	take := func(has, sharing, n int) (got int) {
-		for got < n && b.Accept(Claim{Has: has + got, Sharing: sharing, Most: 50}, epoch) {
+		for got < n && b.Accept(Claim{Has: has + got, Sharing: sharing, Most: 50}, netip.Addr{}, epoch) {
 			got++
 		}
 		return got
@@ -56,11 +56,11 @@ func TestBudgetIsDealtFairly(t *testing.T) {
 func TestBudgetOfFew(t *testing.T) {
 	var b Budget
 	for has := range 3 {
-		require.True(t, b.Accept(Claim{Has: has, Sharing: 2, Most: 4}, epoch))
+		require.True(t, b.Accept(Claim{Has: has, Sharing: 2, Most: 4}, netip.Addr{}, epoch))
 	}
-	require.False(t, b.Accept(Claim{Has: 3, Sharing: 2, Most: 4}, epoch))
+	require.False(t, b.Accept(Claim{Has: 3, Sharing: 2, Most: 4}, netip.Addr{}, epoch))
 	require.True(t, b.AllTaken(Claim{Has: 3, Sharing: 2, Most: 4}))
-	require.True(t, b.Accept(Claim{Sharing: 2, Most: 4}, epoch))
+	require.True(t, b.Accept(Claim{Sharing: 2, Most: 4}, netip.Addr{}, epoch))
 }
 
 func TestBudgetAllTaken(t *testing.T) {
@@ -68,7 +68,7 @@ func TestBudgetAllTaken(t *testing.T) {
 	for has := range 10 {
 		require.False(t, b.AllTaken(Claim{Has: has, Sharing: 1, Most: 10}))
 		require.Equal(t, has == 9, b.AllTaken(Claim{Has: 5, Sharing: 2, Most: 10}), "the rest is for those below their share")
-		require.True(t, b.Accept(Claim{Has: has, Sharing: 1, Most: 10}, epoch))
+		require.True(t, b.Accept(Claim{Has: has, Sharing: 1, Most: 10}, netip.Addr{}, epoch))
 	}
 	require.True(t, b.AllTaken(Claim{Has: 10, Sharing: 1, Most: 10}))
 	require.False(t, b.AllTaken(Claim{Has: 4, Sharing: 2, Most: 10}), "it has a claim to the other's")
@@ -88,7 +88,7 @@ func TestBudgetPacesDials(t *testing.T) {
 	require.False(t, b.Dial(c, host, epoch), "too many are half open")
 	require.Equal(t, epoch.Add(time.Second), b.DialAt(c, time.Time{}, epoch))
 	for range 10 {
-		require.True(t, b.Join(c, epoch))
+		require.True(t, b.Join(c, netip.Addr{}, epoch))
 		b.EndDial()
 	}
 	for range 10 {
@@ -112,14 +112,14 @@ func TestBudgetOfPeersThatDial(t *testing.T) {
 		require.True(t, b.Dial(c, host, epoch))
 	}
 	require.False(t, b.Dial(c, host, epoch))
-	require.True(t, b.Join(c, epoch))
+	require.True(t, b.Join(c, netip.Addr{}, epoch))
 	for has := 1; has < 3; has++ {
-		require.True(t, b.Accept(Claim{Has: has, Sharing: 1, Most: 3}, epoch))
+		require.True(t, b.Accept(Claim{Has: has, Sharing: 1, Most: 3}, netip.Addr{}, epoch))
 	}
-	require.False(t, b.Accept(Claim{Has: 3, Sharing: 1, Most: 3}, epoch))
-	require.False(t, b.Join(Claim{Has: 3, Sharing: 1, Most: 3}, epoch))
+	require.False(t, b.Accept(Claim{Has: 3, Sharing: 1, Most: 3}, netip.Addr{}, epoch))
+	require.False(t, b.Join(Claim{Has: 3, Sharing: 1, Most: 3}, netip.Addr{}, epoch))
 	later := epoch.Add(time.Minute)
 	require.Zero(t, b.Excess(Claim{Has: 3, Sharing: 2, Most: 3}, later))
-	require.False(t, b.Join(Claim{Has: 0, Sharing: 2, Most: 3}, later))
+	require.False(t, b.Join(Claim{Has: 0, Sharing: 2, Most: 3}, netip.Addr{}, later))
 	require.Equal(t, 1, b.Excess(Claim{Has: 3, Sharing: 2, Most: 3}, later), "in favour of one below its share")
 }

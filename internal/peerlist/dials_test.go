@@ -1,6 +1,7 @@
 package peerlist
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -89,7 +90,7 @@ func TestDialsTakeTurnsAtTheLastConnections(t *testing.T) {
 	var b Budget
 	now := epoch
 	dial := func(by string, has int) bool { return b.Dial(Claim{By: by, Has: has, Sharing: 2, Most: 4}, host, now) }
-	require.True(t, b.Accept(Claim{By: "b", Sharing: 2, Most: 4}, now))
+	require.True(t, b.Accept(Claim{By: "b", Sharing: 2, Most: 4}, netip.Addr{}, now))
 	for range 3 {
 		require.True(t, dial("a", 0))
 	}

@@ -25,24 +25,24 @@ func TestNetworksOfAllDownloads(t *testing.T) {
 	} {
 		var b Budget
 		var peers []Worth
-		claim := func(has int, addr netip.Addr) Claim { return Claim{Has: has, Sharing: 39, Most: 40, Addr: addr} }
+		claim := func(has int) Claim { return Claim{Has: has, Sharing: 39, Most: 40} }
 		for k := range 38 {
 			addr := netip.MustParseAddr(fmt.Sprintf(tc.addr, k+1))
-			if b.Accept(claim(0, addr), epoch) {
+			if b.Accept(claim(0), addr, epoch) {
 				peers = append(peers, Worth{ID: k + 1, Addr: addr})
 			}
 		}
 		require.GreaterOrEqual(t, len(peers), 36, "connections that are left over are for all")
-		_, ok := b.Surplus(claim(1, netip.Addr{}), peers[:1], epoch)
+		_, ok := b.Surplus(claim(1), peers[:1], epoch)
 		require.False(t, ok, "none are wanted")
 
-		require.False(t, b.Dial(claim(1, netip.Addr{}), host, epoch))
+		require.False(t, b.Dial(claim(1), host, epoch))
 		crowd, left, gone := 0, len(peers), netip.Addr{}
 		for _, p := range peers {
-			if _, ok := b.Surplus(claim(1, netip.Addr{}), []Worth{p}, epoch); ok {
+			if _, ok := b.Surplus(claim(1), []Worth{p}, epoch); ok {
 				earns := p
 				earns.Earned = epoch
-				_, ok := b.Surplus(claim(1, netip.Addr{}), []Worth{earns}, epoch)
+				_, ok := b.Surplus(claim(1), []Worth{earns}, epoch)
 				require.Equal(t, left > 20, ok, "peers that earn their places may have half of all")
 				b.Left(p.Addr)
 				gone = p.Addr
@@ -55,10 +55,10 @@ func TestNetworksOfAllDownloads(t *testing.T) {
 		if !gone.IsValid() {
 			continue
 		}
-		require.False(t, b.Accept(claim(0, gone), epoch), tc.addr)
-		require.True(t, b.TargetAt(claim(0, netip.Addr{}), gone, FromPEX, epoch).After(epoch))
-		require.Equal(t, epoch, b.TargetAt(claim(0, netip.Addr{}), gone, FromUser, epoch))
-		require.True(t, b.Dial(claim(1, netip.Addr{}), host, epoch), "there is room for another download")
-		require.True(t, b.Accept(claim(0, gone), epoch.Add(wantedFor+time.Second)), "none were wanted for a while")
+		require.False(t, b.Accept(claim(0), gone, epoch), tc.addr)
+		require.True(t, b.TargetAt(claim(0), gone, FromPEX, epoch).After(epoch))
+		require.Equal(t, epoch, b.TargetAt(claim(0), gone, FromUser, epoch))
+		require.True(t, b.Dial(claim(1), host, epoch), "there is room for another download")
+		require.True(t, b.Accept(claim(0), gone, epoch.Add(wantedFor+time.Second)), "none were wanted for a while")
 	}
 }

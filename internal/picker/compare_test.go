@@ -124,7 +124,7 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 		switch {
 		case b.sender == nil && !rb.here():
 		case b.sender == storedEarlier && rb.sender == fromStorage:
-		case b.sender != nil && b.sender != storedEarlier && rb.sender >= 0 && h.s.senders.origins[rb.sender] == b.sender.real.Origin:
+		case b.sender != nil && b.sender != storedEarlier && rb.sender >= 0 && h.s.senders.all[rb.sender].origin == b.sender.real.Origin:
 		default:
 			h.fail("block %v: sender %d", id, rb.sender)
 		}

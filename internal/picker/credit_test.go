@@ -18,7 +18,7 @@ func TestStrangersComeLast(t *testing.T) {
 	sc.failed()
 	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("l", 4), "neither has sent a true block")
 	require.Empty(t, sc.asks("a", 4))
-	sc.s.senders.given[a.sender] = fairPart + 1
+	sc.s.senders.all[a.sender].given = fairPart + 1
 	require.Equal(t, "0.0 0.1 0.2 0.3 -l:0.0 -l:0.1 -l:0.2 -l:0.3", sc.asks("a", 4), "a has, and l sent nothing yet")
 
 	fast := sc.join("s", 0)
@@ -45,9 +45,9 @@ func TestStrangersComeLast(t *testing.T) {
 
 	stranger := sc.peers["t"]
 	stranger.sender = sc.s.senderOf(stranger)
-	sc.s.senders.given[stranger.sender] = 1
+	sc.s.senders.all[stranger.sender].given = 1
 	require.Greater(t, sc.s.creditOf(a), fairPart*sc.s.creditOf(stranger), "one block is little beside what a sent")
-	sc.s.senders.given[stranger.sender] = 2
+	sc.s.senders.all[stranger.sender].given = 2
 	require.LessOrEqual(t, sc.s.creditOf(a), fairPart*sc.s.creditOf(stranger))
 }
 
@@ -60,7 +60,7 @@ func TestTriedSupplierThatSlowsDown(t *testing.T) {
 	sc.join("b").Ready = true
 	sc.fetch("abab")
 	sc.failed()
-	sc.s.senders.given[a.sender], sc.s.senders.best[a.sender] = 1000, a.pace.rate
+	sc.s.senders.all[a.sender].given, sc.s.senders.all[a.sender].best = 1000, a.pace.rate
 	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
 	sc.sends("a", 0, 0, Accepted)
 	a.pace.rate /= fairPart
@@ -84,8 +84,8 @@ func TestCreditOfOneThatCannotSend(t *testing.T) {
 	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("b", 4))
 	most := sc.join("d", 1)
 	most.Ready = true
-	sc.s.senders.given[a.sender] = 50
-	sc.s.senders.given[sc.s.senderOf(most)] = 1000
+	sc.s.senders.all[a.sender].given = 50
+	sc.s.senders.all[sc.s.senderOf(most)].given = 1000
 	require.Equal(t, "0.0 0.1 0.2 0.3 -b:0.0 -b:0.1 -b:0.2 -b:0.3", sc.asks("a", 4))
 }
 
@@ -96,7 +96,7 @@ func TestTakeoversCostNoPrecedence(t *testing.T) {
 	a.Ready, b.Ready = true, true
 	sc.fetch("abab")
 	sc.failed()
-	sc.s.senders.given[a.sender], sc.s.senders.given[b.sender] = 100, 100
+	sc.s.senders.all[a.sender].given, sc.s.senders.all[b.sender].given = 100, 100
 	for range maxStuck {
 		b.snubbed = true
 		require.Contains(t, sc.asks("a", 4), "0.0 0.1 0.2 0.3")
@@ -120,7 +120,7 @@ func TestSnubEndsPrecedence(t *testing.T) {
 	sc.join("l")
 	sc.fetch("aala")
 	sc.s.Failed(0, []uint64{10, 11, 99, 13})
-	sc.s.senders.given[a.sender] = 100
+	sc.s.senders.all[a.sender].given = 100
 	stranger := sc.join("s")
 	for range maxStuck {
 		require.True(t, sc.s.outranked(stranger, sc.s.started[0]))

@@ -153,7 +153,7 @@ func (h *history) event() {
 			h.fail("%+v, want Verdict %v", got, v)
 		}
 		if v == Accepted {
-			r.best = h.s.senders.best[r.real.sender]
+			r.best = h.s.senders.all[r.real.sender].best
 		}
 		for _, o := range h.m.suppliers {
 			if slices.Contains(got.Cancel[:], o.real) != slices.Contains(cancel, o.real) {
@@ -181,7 +181,7 @@ func (h *history) event() {
 		if !slices.Equal(want, got) {
 			h.fail("dropped %v, want %v", got, want)
 		}
-		r.liar = slices.Contains(h.s.senders.origins, r.real.Origin) // the picker does not record suppliers that sent nothing
+		r.liar = h.s.senders.find(r.real.Origin) >= 0 // the picker does not record suppliers that sent nothing
 	case op < 92 && p.waiting() && !p.spoiled:
 		h.went = fmt.Sprint("storage holds some of ", i)
 		h.m.start(p)

@@ -55,7 +55,7 @@ func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	}
 	shares := sharesOf(a.senders)
 	if len(shares) == 1 && shares[0].sender >= 0 {
-		liars = []any{pk.senders.origins[shares[0].sender]}
+		liars = []any{pk.senders.all[shares[0].sender].origin}
 		u.accused = nil
 		pk.reset(p)
 		pk.retire(p)
@@ -89,8 +89,8 @@ func (pk *Picker) Exposed(i int, lie func(block int) bool) (liars []any) {
 		if !lie(k) {
 			continue
 		}
-		if n := b.sender; n >= 0 && !slices.Contains(liars, pk.senders.origins[n]) {
-			liars = append(liars, pk.senders.origins[n])
+		if n := b.sender; n >= 0 && !slices.Contains(liars, pk.senders.all[n].origin) {
+			liars = append(liars, pk.senders.all[n].origin)
 		}
 		p.drop(k, b)
 	}
@@ -128,7 +128,7 @@ func sharesOf(senders []int32) (shares []share) {
 // suppliers with each failure. See suspicion.
 func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []int32) {
 	for _, sh := range shares {
-		if sh.sender >= 0 && pk.senders.liars[sh.sender] {
+		if sh.sender >= 0 && pk.senders.all[sh.sender].liar {
 			accused = append(accused, sh.sender)
 		}
 	}
@@ -157,8 +157,9 @@ func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []in
 // Distrust records known liars: liar reports whether an origin is one. When a piece fails later, the blocks of these liars are
 // fetched again first.
 func (pk *Picker) Distrust(liar func(origin any) bool) {
-	for n, origin := range pk.senders.origins {
-		pk.senders.liars[n] = pk.senders.liars[n] || liar(origin)
+	for n := range pk.senders.all {
+		x := &pk.senders.all[n]
+		x.liar = x.liar || liar(x.origin)
 	}
 }
 
@@ -171,7 +172,7 @@ func (pk *Picker) Disown(liar func(origin any) bool) (dropped []Block) {
 		}
 		before := len(dropped)
 		for k, b := range p.blocks.known {
-			if n := b.sender; n >= 0 && pk.senders.liars[n] {
+			if n := b.sender; n >= 0 && pk.senders.all[n].liar {
 				p.drop(k, b)
 				dropped = append(dropped, Block{p.piece, int32(k)})
 			}
@@ -214,8 +215,8 @@ func (pk *Picker) clear(i int, digests []uint64) (liars []any) {
 	}
 	for _, a := range u.attempts {
 		for k, sender := range a.senders {
-			if sender >= 0 && a.digests[k] != digests[k] && !slices.Contains(liars, pk.senders.origins[sender]) {
-				liars = append(liars, pk.senders.origins[sender])
+			if sender >= 0 && a.digests[k] != digests[k] && !slices.Contains(liars, pk.senders.all[sender].origin) {
+				liars = append(liars, pk.senders.all[sender].origin)
 			}
 		}
 	}
@@ -304,10 +305,10 @@ type ranking struct {
 
 // creditOf returns the credit of s.
 func (pk *Picker) creditOf(s *Supplier) int {
-	if s.sender == noSender || fairPart*s.pace.rate < pk.senders.best[s.sender] {
+	if s.sender == noSender || fairPart*s.pace.rate < pk.senders.all[s.sender].best {
 		return 0
 	}
-	return pk.senders.given[s.sender]
+	return pk.senders.all[s.sender].given
 }
 
 // mostCredit returns the highest credit of a peer.

@@ -220,7 +220,7 @@ func TestManyPiecesOnParoleCostLittle(t *testing.T) {
 	for k := range peers {
 		o := sc.join(string(rune('A' + k)))
 		o.Ready, o.Choking = true, k < peers-1
-		sc.s.senders.given[sc.s.senderOf(o)] = 1
+		sc.s.senders.all[sc.s.senderOf(o)].given = 1
 	}
 	sc.join("s").Ready = true
 	before := sc.s.Work()

@@ -52,7 +52,7 @@ func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 		p.free--
 	}
 	b.sender = pk.senderOf(s)
-	pk.senders.clock(b.sender, s.pace.rate)
+	pk.senders.all[b.sender].clock(s.pace.rate)
 	p.left--
 	b.removeOwner(s)
 	r.Cancel = b.owner

@@ -141,7 +141,7 @@ func TestRunOfParoleTakenOnce(t *testing.T) {
 	sc.join("a").Ready = true
 	sc.fetch("aaaa")
 	sc.failed()
-	sc.s.senders.given[sc.s.senderOf(w)] = 1
+	sc.s.senders.all[sc.s.senderOf(w)].given = 1
 	sc.s.spoiled[0].records["w"] = record{lapses: 1}
 	require.Equal(t, "0.0 to 0.3, 4", sc.runs("w", 4))
 	require.Equal(t, "0.0 0.1 0.2 0.3 -w:0.0 -w:0.1 -w:0.2 -w:0.3", sc.asks("a", 4))

@@ -8,12 +8,21 @@ const leastSenders = 128
 // senders holds the origins of the suppliers that sent a block, so that blocks can name them by number. Those are forgotten whom
 // no block names that may still prove false, and their numbers are used again.
 type senders struct {
-	origins []any
-	liars   []bool    // which of origins are known liars
-	given   []int     // blocks of each of origins in pieces that passed
-	best    []float64 // highest rate of each of origins lately, in bytes a second; see clock
-	unused  []int32   // numbers that name no origin
-	enough  int       // how many numbers there may be before the next search; 0 is leastSenders
+	all    []sender
+	unused []int32 // numbers that name no origin
+	enough int     // how many numbers there may be before the next search; 0 is leastSenders
+}
+
+type sender struct {
+	origin any     // nil if the number is unused
+	liar   bool    // is a known liar
+	given  int     // blocks in pieces that passed
+	best   float64 // highest rate lately, in bytes a second; see clock
+}
+
+// find returns the number of an origin, or -1.
+func (x *senders) find(origin any) int32 {
+	return int32(slices.IndexFunc(x.all, func(s sender) bool { return s.origin == origin }))
 }
 
 // senderOf returns the number of the origin of s, and gives it one if it has none.
@@ -21,21 +30,20 @@ func (pk *Picker) senderOf(s *Supplier) int32 {
 	if s.sender != noSender {
 		return s.sender
 	}
-	if s.sender = int32(slices.Index(pk.senders.origins, s.Origin)); s.sender >= 0 {
+	if s.sender = pk.senders.find(s.Origin); s.sender >= 0 {
 		return s.sender
 	}
 	x := &pk.senders
-	if len(x.unused) == 0 && len(x.origins) >= max(x.enough, leastSenders) {
+	if len(x.unused) == 0 && len(x.all) >= max(x.enough, leastSenders) {
 		pk.forgetSenders()
 	}
 	if last := len(x.unused) - 1; last >= 0 {
 		s.sender, x.unused = x.unused[last], x.unused[:last]
-		x.origins[s.sender] = s.Origin
+		x.all[s.sender].origin = s.Origin
 		return s.sender
 	}
-	s.sender = int32(len(x.origins))
-	x.origins, x.liars = append(x.origins, s.Origin), append(x.liars, false)
-	x.given, x.best = append(x.given, 0), append(x.best, 0)
+	s.sender = int32(len(x.all))
+	x.all = append(x.all, sender{origin: s.Origin})
 	return s.sender
 }
 
@@ -43,7 +51,7 @@ func (pk *Picker) senderOf(s *Supplier) int32 {
 // twice as many as are left, so that it costs little for each.
 func (pk *Picker) forgetSenders() {
 	x := &pk.senders
-	used := make([]bool, len(x.origins))
+	used := make([]bool, len(x.all))
 	use := func(n int32) {
 		if n >= 0 {
 			used[n] = true
@@ -69,7 +77,7 @@ func (pk *Picker) forgetSenders() {
 	}
 	for n, is := range used {
 		if !is {
-			x.origins[n], x.liars[n], x.given[n], x.best[n] = nil, false, 0, 0
+			x.all[n] = sender{}
 			x.unused = append(x.unused, int32(n))
 		}
 	}
@@ -80,7 +88,7 @@ func (pk *Picker) forgetSenders() {
 func (x *senders) credit(p *startedPiece) {
 	for _, b := range p.blocks.known {
 		if b.sender >= 0 {
-			x.given[b.sender]++
+			x.all[b.sender].given++
 		}
 	}
 }
@@ -88,8 +96,6 @@ func (x *senders) credit(p *startedPiece) {
 // fadeOver is over how many blocks about the best rate of a sender is forgotten.
 const fadeOver = 256
 
-// clock records at which rate a sender has just sent a block. Its best rate fades with each block, or one that is slower for good,
+// clock records at which rate the sender has just sent a block. Its best rate fades with each block, or one that is slower for good,
 // maybe because our own rate is limited now, would always seem to have slowed down.
-func (x *senders) clock(sender int32, rate float64) {
-	x.best[sender] = max(x.best[sender]*(1-1./fadeOver), rate)
-}
+func (x *sender) clock(rate float64) { x.best = max(x.best*(1-1./fadeOver), rate) }

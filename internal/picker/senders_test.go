@@ -38,7 +38,7 @@ func TestSendersAreForgotten(t *testing.T) {
 		sc.s.Leave(sc.peers[gone])
 	}
 	come(1000, crowd)
-	require.Less(t, len(sc.s.senders.origins), 500)
+	require.Less(t, len(sc.s.senders.all), 500)
 
 	liar := func(origin any) bool { return origin == "c" }
 	require.Equal(t, "1.0", ids(sc.s.Disown(liar)), "the block of a peer that left long ago")

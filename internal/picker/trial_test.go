@@ -203,7 +203,7 @@ func (t *trial) check(i int) {
 	}
 	for k, b := range t.pk.started[int32(i)].blocks.known {
 		if digests[k] != 0 {
-			t.lied[i][t.pk.senders.origins[b.sender].(string)] = true
+			t.lied[i][t.pk.senders.all[b.sender].origin.(string)] = true
 		}
 	}
 	liars := t.pk.Failed(i, digests)

@@ -107,7 +107,7 @@ func (c *Client) add(d *Download) error {
 		return fmt.Errorf("%w: %s by this client", ErrInUse, d.t.name)
 	}
 	c.registry.downloads[d.t.infoHash] = nil
-	c.swarms.Add(1)
+	c.countSwarms()
 	if second := d.t.infoHashes().second; second != (Hash{}) {
 		c.registry.hybrids[second] = d.t.infoHash
 	}
@@ -158,8 +158,8 @@ func (c *Client) remove(d *Download) {
 		return
 	}
 	d.added = false
-	c.swarms.Add(-1)
 	delete(c.registry.downloads, d.t.infoHash)
+	c.countSwarms()
 	c.registry.unserve(d)
 	for _, h := range d.t.infoHashes().all() {
 		delete(c.registry.hybrids, h)
@@ -173,7 +173,7 @@ func (c *Client) showResolver(r *resolver) (hide func()) {
 	g := &c.registry
 	hashes := r.discovery.hashes.all()
 	g.resolving[r] = struct{}{}
-	c.swarms.Add(1)
+	c.countSwarms()
 	for _, h := range hashes {
 		g.links[h] = append(g.links[h], r)
 		g.useStream(h)
@@ -182,7 +182,7 @@ func (c *Client) showResolver(r *resolver) (hide func()) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(g.resolving, r)
-		c.swarms.Add(-1)
+		c.countSwarms()
 		for _, h := range hashes {
 			g.links[h] = slices.DeleteFunc(g.links[h], func(other *resolver) bool { return other == r })
 			if len(g.links[h]) == 0 {
@@ -378,6 +378,11 @@ func (c *Client) leftPeer(peer netip.Addr) {
 func (c *Client) countPeers() {
 	connected, _ := c.budget.InUse()
 	c.peers.Store(int64(connected))
+}
+
+// countSwarms follows a change of the downloads and magnet links in the registry. The caller holds c.mu.
+func (c *Client) countSwarms() {
+	c.swarms.Store(int64(len(c.registry.downloads) + len(c.registry.resolving)))
 }
 
 // workRate returns how many steps of work a second each peer of the client may cause.

@@ -151,7 +151,8 @@ func (s *Supplier) overdue(now time.Time) bool {
 	return len(s.queue) > 0 && now.Sub(s.heard) > s.blockTime.patience()
 }
 
-// rob records that a request is taken over from the supplier. If that chokes, its silence says nothing of its speed.
+// rob records that a request is taken over from the supplier. It is not called for one that is stuck, whose silence may be a choke and
+// says nothing of its speed.
 func (s *Supplier) rob(now time.Time) { s.robbed = max(s.robbed, now.Sub(s.heard)) }
 
 // Held records that nothing was read from the supplier until now, so that the delay does not count as silence.

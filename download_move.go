@@ -71,7 +71,7 @@ func (d *Download) move(ctx context.Context, cancel context.CancelCauseFunc, dir
 		}
 	}
 	if !runs && d.isContinued() {
-		return ErrInUse
+		return fmt.Errorf("%w: a later download of the client goes on with its files", ErrInUse)
 	}
 	d.mu.Lock()
 	d.moving.stop = cancel

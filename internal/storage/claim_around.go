@@ -72,20 +72,19 @@ func itself(p string) (string, bool) { return p, true }
 // makeRoot makes the directory dir for a download of an owner, unless another owner has claimed a file at its path, or at that of a
 // directory above it: the directory would keep that file from being made.
 func (r *Claims) makeRoot(owner [20]byte, dir string) error {
-	up, within := filepath.Clean(dir), "."
-	for {
-		if _, err := os.Stat(up); !absent(err) || up == filepath.Dir(up) {
-			break
-		}
-		up, within = filepath.Dir(up), path.Join(filepath.Base(up), within)
-	}
-	if within == "." {
+	unmade := unmadeDirs(dir)
+	if len(unmade) == 0 {
 		return nil // openRoot finds out what is there
 	}
+	up := filepath.Dir(unmade[len(unmade)-1])
 	if disk, err := r.openRoot(up); err == nil { // or it may be traversed but not read
 		defer disk.Close()
-		name := fmt.Sprintf("%s/%s%x", within, anyCase, owner) // that of nothing else
-		_, err := disk.Claim(owner, []Claim{{Path: name, AnyCase: true}})
+		within, err := filepath.Rel(up, unmade[0])
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("%s/%s%x", filepath.ToSlash(within), anyCase, owner) // that of nothing else
+		_, err = disk.Claim(owner, []Claim{{Path: name, AnyCase: true}})
 		var taken *Claimed
 		if errors.As(err, &taken) {
 			return &Claimed{Path: dir, Owner: taken.Owner}

@@ -150,15 +150,12 @@ func (s *fileStore) adopt(i int) error {
 			return err
 		}
 	}
-	changed := false
 	if slotted {
-		err := s.compare(s.edgesFile())
-		if changed = errors.Is(err, ErrChanged); err != nil && !changed {
+		if err := s.compare(s.edgesFile()); errors.Is(err, ErrChanged) {
+			f.meddled.Store(true) // what is copied has to be hashed
+		} else if err != nil {
 			return err
 		}
-	}
-	if changed {
-		f.meddled.Store(true) // what is copied has to be hashed
 	}
 	made := f.left == (Stamp{})
 	err := s.copyEdges(i)

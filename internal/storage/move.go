@@ -87,17 +87,20 @@ func (s *fileStore) Move(ctx context.Context, dir string, claims func() (bits.Se
 	return err
 }
 
+// unmadeDirs returns those of dir and its parents that do not exist, the inner before the outer.
+func unmadeDirs(dir string) (dirs []string) {
+	for d := filepath.Clean(dir); d != filepath.Dir(d); d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !absent(err) {
+			break
+		}
+		dirs = append(dirs, d)
+	}
+	return dirs
+}
+
 // mkdirAll makes dir and its parents, and returns the directories that it made, the inner before the outer. It syncs their names.
 func mkdirAll(dir string) (made []string, err error) {
-	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
-		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		made = append(made, d)
-		if d == filepath.Dir(d) {
-			break
-		}
-	}
+	made = unmadeDirs(dir)
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}

@@ -26,6 +26,16 @@ func (d *Download) refill(s *picker.Supplier, now time.Time) {
 	}
 }
 
+// refillInRound is refill, because of something else than a message of the supplier. A peer that refuses or loses what it is asked for
+// has other blocks chosen for it as often: the work to find them is charged to it, with its next message. The caller holds d.mu.
+func (d *Download) refillInRound(s *picker.Supplier, now time.Time) {
+	work, asked := d.picker.Work(), s.Outstanding()
+	d.refill(s, now)
+	if p, ok := s.Owner.(*peer); ok && s.Outstanding() > asked {
+		p.credit.Add(work - d.picker.Work())
+	}
+}
+
 // ask asks a supplier for up to room more blocks, as far as limits admit them. The caller holds d.mu.
 func (d *Download) ask(s *picker.Supplier, room int, now time.Time) {
 	if d.hashing.waiting {

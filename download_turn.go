@@ -231,7 +231,7 @@ func (d *Download) followUp(now time.Time) {
 		for k := range suppliers {
 			if s := suppliers[(first+k)%len(suppliers)]; all || s.Roomy {
 				s.Roomy = false
-				d.refill(s, now)
+				d.refillInRound(s, now)
 			}
 		}
 	}

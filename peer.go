@@ -73,9 +73,9 @@ type peer struct {
 	hashesServed  int64           // bytes of hashes that it was sent
 	hashesReading atomic.Int32    // its hash requests that wait for a piece to be read; needs no mutex
 
-	work ratelimit.Account // bounds the work that its messages may cause; like rest, used by the reading goroutine only
-	rest time.Duration     // pause before another message is read
-	paid atomic.Int64      // work that blocks sent to it have earned, and that is not in its account yet; needs no mutex
+	work   ratelimit.Account // bounds the work that its messages may cause; like rest, used by the reading goroutine only
+	rest   time.Duration     // pause before another message is read
+	credit atomic.Int64      // not in its account yet: what blocks sent to it have earned, less work done in rounds; needs no mutex
 
 	closing error         // why it ends; nil until it does
 	ended   chan struct{} // closed when it is to end
@@ -161,7 +161,7 @@ const (
 // the reading goroutine.
 func (p *peer) charge(work int64, now time.Time) {
 	p.work.Pace(p.d.client.workRate(), now)
-	p.work.Earn(p.paid.Swap(0))
+	p.work.Earn(p.credit.Swap(0))
 	p.rest = p.work.Charge(work, now)
 }
 

@@ -322,7 +322,7 @@ func (p *peer) answer(uploads []outbox.Request, buf []byte) (_ []byte, sent int,
 	if _, err := p.conn.Write(buf); err != nil {
 		return buf, 0, err
 	}
-	p.paid.Add(earned)
+	p.credit.Add(earned)
 	now := time.Now()
 	d.mu.Lock()
 	p.up.Add(int64(sent), now)

@@ -168,6 +168,7 @@ func (d *Download) removePeer(p *peer) {
 	p.out.Close()
 	p.holder.Leave()
 	if host, ok := hostOf(p.conn.addr.Addr()); ok {
+		p.work.Earn(p.credit.Swap(0))
 		d.swarm.work.Close(host, p.work, now)
 	}
 	d.uploading.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)

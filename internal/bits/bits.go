@@ -97,6 +97,24 @@ func (b Set) All() iter.Seq[int] {
 	}
 }
 
+// AllAnd yields the indices that are set in both, which must have the same length, in ascending order from the multiple of 64
+// at or below start, and then those before it.
+func (b *Set) AllAnd(c *Set, start int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		first := start / 64
+		for n := range b.words {
+			k := (first + n) % len(b.words)
+			for w := b.words[k] & c.words[k]; w != 0; {
+				z := bits.LeadingZeros64(w)
+				w &^= 1 << (63 - z)
+				if !yield(k<<6 + z) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Add sets i, which must be in range, and reports whether that changed anything.
 func (b *Set) Add(i int) bool {
 	if m := uint64(1) << (63 - i&63); b.words[i>>6]&m == 0 {

@@ -64,6 +64,30 @@ func TestSetMatchesAPlainModel(t *testing.T) {
 	}
 }
 
+func TestAllAndBeginsAnywhere(t *testing.T) {
+	b, c := bits.New(200), bits.New(200)
+	for i := range 200 {
+		if i%2 == 0 {
+			b.Add(i)
+		}
+		if i%31 == 0 {
+			c.Add(i)
+		}
+	}
+	for start, want := range map[int][]int{
+		0:   {0, 62, 124, 186},
+		63:  {0, 62, 124, 186},
+		64:  {124, 186, 0, 62},
+		127: {124, 186, 0, 62},
+		130: {186, 0, 62, 124},
+		199: {0, 62, 124, 186},
+	} {
+		require.Equal(t, want, slices.Collect(b.AllAnd(&c, start)), start)
+	}
+	none := bits.New(0)
+	require.Empty(t, slices.Collect(none.AllAnd(&none, 0)))
+}
+
 func TestFullHasEveryIndexAndNoOther(t *testing.T) {
 	for n := range 200 {
 		b := bits.Full(n)

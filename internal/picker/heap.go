@@ -13,6 +13,7 @@ type pieceHeap struct {
 	priority []uint8  // 0 means not wanted
 	avail    []uint16 // number of peers that have the piece, without those that have everything
 	pos      []int32  // index in its heap, or -1
+	held     bits.Set // the pieces in the heaps
 
 	unseen []int32 // heap of the pieces with avail 0
 	seen   []int32 // heap of the other pieces
@@ -20,6 +21,7 @@ type pieceHeap struct {
 	work int64 // steps, as in Picker.Work
 
 	frontier []int32 // scratch space of first: a heap of the indices in seen or unseen still to be visited
+	sampled  int     // the last piece of the latest sample
 }
 
 func newPieceHeap(n int, seed uint64) *pieceHeap {
@@ -28,9 +30,7 @@ func newPieceHeap(n int, seed uint64) *pieceHeap {
 		priority: make([]uint8, n),
 		avail:    make([]uint16, n),
 		pos:      make([]int32, n),
-	}
-	for i := range h.pos {
-		h.pos[i] = -1
+		held:     bits.New(n),
 	}
 	return h
 }
@@ -44,7 +44,7 @@ func (h *pieceHeap) key(i int32) uint64 {
 }
 
 func (h *pieceHeap) len() int         { return len(h.unseen) + len(h.seen) }
-func (h *pieceHeap) holds(i int) bool { return h.pos[i] >= 0 }
+func (h *pieceHeap) holds(i int) bool { return h.held.Has(i) }
 
 // home returns the heap that piece i belongs to, given its availability.
 func (h *pieceHeap) home(i int) *[]int32 {
@@ -91,6 +91,7 @@ func (h *pieceHeap) fix(q []int32, at int) {
 
 func (h *pieceHeap) push(i int) {
 	q := h.home(i)
+	h.held.Add(i)
 	h.pos[i] = int32(len(*q))
 	*q = append(*q, int32(i))
 	h.up(*q, len(*q)-1)
@@ -101,7 +102,7 @@ func (h *pieceHeap) remove(i int) {
 	at, last := int(h.pos[i]), len(*q)-1
 	h.swap(*q, at, last)
 	*q = (*q)[:last]
-	h.pos[i] = -1
+	h.held.Remove(i)
 	if at < last {
 		h.fix(*q, at)
 	}
@@ -183,15 +184,18 @@ func (h *pieceHeap) topPriority() uint8 {
 	return 0
 }
 
-// maxWalk is how many entries of the heap first visits at most. An entry costs walkCost steps. Once the walk has cost as much as
-// a pass over the bitfield, first makes that pass.
+// A search by first visits at most maxWalk entries of the heap, each of which costs walkCost steps. Once they have cost as much as
+// a sample of maxSample pieces, it takes the sample.
 const (
-	maxWalk  = 1024
-	walkCost = 8
+	maxWalk   = 256
+	walkCost  = 8
+	maxSample = 1024
 )
 
-// first returns the first piece in order that is in has, or -1. It walks the heap best-first without changing it. If the walk
-// gets long, because has contains few pieces, it makes one pass over has instead. The pieces in has must have been counted.
+// first returns the first piece in order that is in has, or -1. It walks the heap best-first without changing it. If the walk gets
+// long, because has contains few of the first pieces, it takes a sample of has instead, and may not return the first if has contains
+// over maxSample pieces of the heap. A pass over all of them would be much work for a peer that loses (BEP 54) whatever it is asked
+// for. The pieces in has must have been counted.
 func (h *pieceHeap) first(has *bits.Set) int { return h.firstIn(h.seen, has) }
 
 // firstUncounted is first for pieces that were not counted.
@@ -203,15 +207,14 @@ func (h *pieceHeap) firstUncounted(has *bits.Set) int {
 	return a
 }
 
-// firstIn returns the first piece in order that is in q, one of the heaps, and in has, or -1. A pass over has finds that of either
-// heap.
+// firstIn returns the first piece in order that is in q, one of the heaps, and in has, or -1. A sample may be of either heap.
 func (h *pieceHeap) firstIn(q []int32, has *bits.Set) int {
 	if len(q) == 0 {
 		return -1
 	}
 	f := append(h.frontier[:0], 0)
 	defer func() { h.frontier = f }()
-	for range min(maxWalk, 1+(has.Len()/piecesPerStep+has.Count())/walkCost) {
+	for range min(maxWalk, 1+(has.Len()/piecesPerStep+min(has.Count(), maxSample))/walkCost) {
 		h.work += walkCost
 		if len(f) == 0 {
 			return -1
@@ -228,15 +231,24 @@ func (h *pieceHeap) firstIn(q []int32, has *bits.Set) int {
 			h.float(q, f)
 		}
 	}
-	h.work += int64(has.Len()/piecesPerStep + has.Count())
-	best, least := -1, ^uint64(0)
-	for i := range has.All() {
-		if h.holds(i) {
-			if k := h.key(int32(i)); k < least {
-				best, least = i, k
-			}
+	return h.sample(has)
+}
+
+// sample returns the first in order of at most maxSample pieces that are in the heaps and in has, or -1. The next sample begins
+// where this one ends.
+func (h *pieceHeap) sample(has *bits.Set) int {
+	h.work += int64(has.Len() / piecesPerStep)
+	best, least, n := -1, ^uint64(0), 0
+	for i := range has.AllAnd(&h.held, h.sampled) {
+		if k := h.key(int32(i)); k < least {
+			best, least = i, k
+		}
+		if n++; n == maxSample {
+			h.sampled = i
+			break
 		}
 	}
+	h.work += int64(n)
 	return best
 }
 

@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -75,4 +76,43 @@ func TestCountOfFewPieces(t *testing.T) {
 	h.count(&few, -1)
 	require.Empty(t, h.seen)
 	require.Len(t, h.unseen, n)
+}
+
+// A peer loses each piece that it is asked for (BEP 54). In the end it has none of the many that would be asked for first, and still
+// little work is needed to find another one, which is among the first of what it has.
+func TestPeerThatLosesPieces(t *testing.T) {
+	for _, n := range []int{16_000, 1_000_000} {
+		h := newPieceHeap(n, 7)
+		all := bits.Full(n)
+		for i := range n {
+			h.prioritise(i, 1)
+			h.push(i)
+		}
+		h.count(&all, 1)
+		order := make([]int32, n)
+		for i := range order {
+			order[i] = int32(i)
+		}
+		slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(h.key(a), h.key(b)) })
+		for _, i := range order[:n/2] {
+			all.Remove(int(i))
+		}
+		rank := make([]int, n)
+		for r, i := range order[n/2:] {
+			rank[i] = r
+		}
+		var most int64
+		var ranks []int
+		for range 200 {
+			before := h.work
+			i := h.first(&all)
+			most = max(most, h.work-before)
+			require.True(t, all.Remove(i))
+			ranks = append(ranks, rank[i])
+		}
+		slices.Sort(ranks)
+		t.Logf("%d pieces: %d steps at most, median rank %d", n, most, ranks[100])
+		require.LessOrEqual(t, most, int64(maxWalk*walkCost+n/piecesPerStep+maxSample))
+		require.LessOrEqual(t, ranks[100], 100+n/500)
+	}
 }

@@ -337,6 +337,9 @@ func TestEclipse(t *testing.T) {
 		{"160 addresses that come back at once", func(k int) string { return fmt.Sprintf("%d.%d.3.4", 130+k%20, k%250) }, 160},
 	} {
 		for _, called := range []bool{false, true} {
+			if raceEnabled() && called != (crowd.hosts > 100) {
+				continue // it finds no more
+			}
 			name := crowd.name + ", seeds call"
 			if called {
 				name = crowd.name + ", seeds are called"

@@ -29,14 +29,22 @@ import (
 var (
 	swarmSeed  = flag.Int64("seed", -1, "of the one history that TestSwarm is to replay, with all that is said in it if -v is given")
 	swarmFirst = flag.Int64("first", 0, "seed of the first history that TestSwarm draws")
-	swarmSeeds = flag.Int("seeds", 200, "how many histories TestSwarm draws")
+	swarmSeeds = flag.Int("seeds", 0, "how many histories TestSwarm draws; 0 means 200, or 80 with the race detector")
 )
 
 // TestSwarm runs downloads in swarms that are drawn from a seed number, under the virtual clock. What a
 // history must show is in simHistory.check. One that fails names its seed, and -seed replays it. They are no
 // subtests: thousands would be listed behind the figures.
 func TestSwarm(t *testing.T) {
-	first, end := *swarmFirst, *swarmFirst+int64(*swarmSeeds)
+	seeds := *swarmSeeds
+	switch {
+	case seeds > 0:
+	case raceEnabled():
+		seeds = 80
+	default:
+		seeds = 200
+	}
+	first, end := *swarmFirst, *swarmFirst+int64(seeds)
 	if *swarmSeed >= 0 {
 		first, end = *swarmSeed, *swarmSeed+1
 	}

@@ -28,7 +28,7 @@ func openForgetful(t *testing.T, tor storage.Content, d storage.Disk) storage.St
 // After any loss of power the sidecar claims no piece whose bytes were lost, and the content is complete in the end.
 func TestLossOfPower(t *testing.T) {
 	claimed, crashes := 0, 0
-	for seed := range uint64(100) {
+	for seed := range uint64(40) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		tor, content := testContent(3*layout.BlockSize/2, 10_000, 70_000, 0, 100, 100_000, -5000, 60_000)
 		wanted := only(tor, func(int) bool { return rng.IntN(3) > 0 })

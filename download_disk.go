@@ -20,6 +20,7 @@ type diskState struct {
 	errors     int
 	lastError  error
 	unreadable map[int]struct{} // pieces that storage could not read back once
+	warned     time.Time        // when the log said last that a file cannot be examined
 	rechecks   int              // under way; nothing becomes complete meanwhile
 	doubts     doubts
 	unsure     bits.Set // pieces that came into doubt since Recheck began to hash; empty if none runs
@@ -167,12 +168,12 @@ func (d *Download) hashAll(ctx context.Context) error {
 func (d *Download) doubtChanged() (hashed <-chan struct{}) {
 	var pieces []int
 	for i, f := range d.t.layout.Files() {
-		if !f.Pad && f.Length > 0 && d.store.ChangedFile(i) != nil {
+		if !f.Pad && f.Length > 0 && errors.Is(d.store.ChangedFile(i), storage.ErrChanged) {
 			first, _ := d.t.layout.PiecesOf(i)
 			pieces = append(pieces, first)
 		}
 	}
-	if piece, _ := d.store.AnyChanged(d.Verified().pieces); piece >= 0 { // bytes of files that are not chosen
+	if piece, err := d.store.AnyChanged(d.Verified().pieces); errors.Is(err, storage.ErrChanged) { // bytes of files that are not chosen
 		pieces = append(pieces, piece)
 	}
 	// Many changed files may begin in the same piece. Each Refresh of it looks at all of them.
@@ -325,6 +326,18 @@ func (s patientStore) Refresh(piece int, doubted bits.Set) (which bits.Set, err 
 		return err
 	})
 	return which, err
+}
+
+func (s patientStore) Changed(piece int) error {
+	return s.d.patient(func() error { return s.Store.Changed(piece) })
+}
+
+func (s patientStore) AnyChanged(have bits.Set) (piece int, err error) {
+	err = s.d.patient(func() (err error) {
+		piece, err = s.Store.AnyChanged(have)
+		return err
+	})
+	return piece, err
 }
 
 func (s patientStore) Bytes(i int) (b []byte, release func() error, err error) {

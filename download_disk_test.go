@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 
 	"github.com/shoal-go/torrent/internal/proctest"
 	"github.com/shoal-go/torrent/internal/simnet"
@@ -130,6 +131,47 @@ func TestDownloadLosesPermission(t *testing.T) {
 	require.ErrorIs(t, whole.Stats().StorageError, fs.ErrPermission)
 	require.Zero(t, d.Stats().Wasted)
 	require.NoError(t, d.Close())
+}
+
+// If files can no longer be examined, nothing is hashed for that, however often it is found: a download ends with that error once
+// it would become complete, and what reads from a seed gets the error.
+func TestFilesThatCannotBeExamined(t *testing.T) {
+	tor, content := testContent(16<<10, 200_000)
+	root, ok := proctest.InChild()
+	if !ok {
+		root = t.TempDir()
+		for _, name := range []string{"leech", "whole"} {
+			require.NoError(t, os.Mkdir(filepath.Join(root, name), 0o755))
+		}
+		fill(t, tor, filepath.Join(root, "whole"), content)
+		t.Cleanup(func() {
+			os.Chmod(filepath.Join(root, "leech", "d"), 0o755)
+			os.Chmod(filepath.Join(root, "whole", "d"), 0o755)
+		})
+		proctest.Alone(t, root, 1000, 0) // as an ordinary user, who owns the files
+		return
+	}
+	dir := filepath.Join(root, "leech")
+	whole, addr := shareFiles(t, tor, filepath.Join(root, "whole"))
+	limit := rate.NewLimiter(1, 64<<10)
+	d, err := tor.Start(t.Context(), &Options{Dir: dir, Peers: []netip.AddrPort{addr}, DownloadLimit: limit})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return d.Stats().PiecesVerified == 4 }, 2*time.Minute, time.Millisecond)
+	require.NoError(t, os.Chmod(filepath.Join(dir, "d"), 0))
+	limit.SetLimit(rate.Inf)
+	require.ErrorIs(t, outcome(t, d), fs.ErrPermission)
+	require.Equal(t, 1, d.Stats().StorageErrors)
+	require.NoError(t, d.Close())
+
+	require.NoError(t, os.Chmod(filepath.Join(root, "whole", "d"), 0))
+	r, err := whole.Open(t.Context(), "d/0")
+	require.NoError(t, err)
+	_, err = r.Read(make([]byte, 1))
+	require.ErrorIs(t, err, fs.ErrPermission)
+	require.NoError(t, r.Close())
+	require.Equal(t, tor.NumPieces(), whole.Verified().Count(), "nothing is in doubt")
+	require.NoError(t, whole.Recheck(t.Context()))
+	require.Equal(t, Seeding, whole.Stats().State)
 }
 
 // slowStorage takes 100 ms for each write.

@@ -16,27 +16,42 @@ type doubts struct {
 	running bool          // the goroutine runs
 }
 
+// warnEvery is how often the log says that files cannot be examined: each block that a peer requests may show it.
+const warnEvery = time.Minute
+
 // recheck puts a piece in doubt, because storage failed or a file has changed, until it is hashed again. If files of the piece
-// have changed, their other pieces are hashed again as well.
-func (d *Download) recheck(piece int, why error) {
-	d.log.Warn("storage", "piece", piece, "err", why)
+// have changed, their other pieces are hashed again as well. recheck returns false if no hashing follows: the download has ended, or
+// a file could not be examined. To hash what can be read would say nothing about that, and to do so at each look would never end.
+func (d *Download) recheck(piece int, why error) (follows bool) {
+	now := time.Now()
+	unexamined := errors.Is(why, storage.ErrUnexamined)
 	d.mu.Lock()
 	if d.ended() { // what ended it stays the last error
 		d.mu.Unlock()
-		return
+		return false
 	}
 	d.storageFailed(why)
+	quiet := unexamined && now.Sub(d.disk.warned) < warnEvery
+	if unexamined && !quiet {
+		d.disk.warned = now
+	}
 	had := d.picker.Verified().Has(piece)
 	_, again := d.disk.unreadable[piece]
 	d.mu.Unlock()
+	if !quiet {
+		d.log.Warn("storage", "piece", piece, "err", why)
+	}
 	switch {
+	case unexamined:
+		return false
 	case !had:
-		return // it is being rechecked already
+		return true // it is being rechecked already
 	case again && !errors.Is(why, storage.ErrChanged):
 		d.fail(fmt.Errorf("read piece %d, which was fetched and written again: %w", piece, why))
-		return
+		return false
 	}
 	d.doubt(piece)
+	return true
 }
 
 // doubt puts pieces in doubt and has them hashed again, with all pieces of those of their files that have changed. Until then the

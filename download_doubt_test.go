@@ -206,3 +206,28 @@ func TestDoubtEndsWithTheDownload(t *testing.T) {
 	d.doubt(0, 2)
 	require.Equal(t, 1, refreshed)
 }
+
+// A file that is found to have changed once the download has ended is not looked at without end while something of it still runs,
+// such as a Move.
+func TestAFileThatChangedAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, _ := shareWatched(t)
+		r, err := d.Open(t.Context(), "d/0")
+		require.NoError(t, err)
+		defer r.Close()
+		d.life.tasks.Add(1)
+		d.life.stop(ErrClosed)
+		_, err = r.Read(make([]byte, blockSize))
+		require.ErrorIs(t, err, storage.ErrChanged)
+		yielded := make(chan error)
+		go func() {
+			for f, err := range d.Completed() {
+				require.Nil(t, f)
+				yielded <- err
+			}
+		}()
+		synctest.Wait()
+		d.life.tasks.Done()
+		require.ErrorIs(t, <-yielded, storage.ErrChanged)
+	})
+}

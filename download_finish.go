@@ -10,6 +10,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/ratelimit"
+	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
@@ -280,7 +281,10 @@ func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok 
 	}
 	have, partial = d.picker.Verified().Clone(), d.partial()
 	d.mu.Unlock()
-	if piece, err := d.store.AnyChanged(have); piece >= 0 {
+	if piece, err := d.store.AnyChanged(have); errors.Is(err, storage.ErrUnexamined) {
+		d.endByStorage(fmt.Errorf("look for changes: %w", err))
+		return have, nil, false
+	} else if piece >= 0 {
 		d.disk.sidecar.Unlock()
 		defer d.disk.sidecar.Lock()
 		d.recheck(piece, err) // another program wrote to the files: what it changed is fetched again

@@ -170,10 +170,10 @@ func (r *reader) read(p []byte, off int64) (int, error) {
 				continue // the piece was put in doubt meanwhile, which Changed does not report
 			}
 		}
-		if d.isGone() {
+		if !d.recheck(piece, err) {
 			return 0, fmt.Errorf("read %s: %w", r.f.Path, err)
 		}
-		d.recheck(piece, err) // then the piece is fetched again, and await waits for it
+		// If the piece is wrong it is fetched again, and await waits for it.
 	}
 }
 

@@ -162,13 +162,14 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 			changes, done, result := d.reading.changed, d.isDone(), d.life.result
 			d.mu.Unlock()
 			doubted := false
+			var again <-chan time.Time
 			for _, i := range fresh {
 				if err := d.store.ChangedFile(i); err != nil {
 					changed, next = err, 0
 					if d.t.layout.File(i).Length > 0 && !gone {
 						first, _ := d.t.layout.PiecesOf(i)
-						d.recheck(first, err) // then it is fetched again
-						doubted = true
+						doubted = d.recheck(first, err) || doubted // then it is fetched again
+						again = time.After(lookAgain)              // or it could not be examined
 					}
 					continue
 				}
@@ -194,6 +195,7 @@ func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
 			default:
 				select {
 				case <-changes:
+				case <-again:
 				case <-d.life.gone:
 				}
 			}

@@ -72,37 +72,39 @@ func (s *fileStore) AnyChanged(have bits.Set) (int, error) {
 	return -1, nil
 }
 
-// compare returns ErrChanged if file i is not as it was left. The caller holds s.mu.
+// compare returns ErrChanged if file i is not as it was left, and ErrUnexamined if it cannot tell. The caller holds s.mu.
 func (s *fileStore) compare(i int) error {
 	f := &s.files[i]
-	if !f.meddled.Load() {
-		if f.writing.Load() {
-			// This store is writing to the file, and compared it first.
-			return nil
+	switch {
+	case f.meddled.Load():
+		// If it cannot be examined, Refresh cannot accept it either.
+		if _, err := s.disk.Stat(f.name); err != nil && !missing(err) {
+			return fmt.Errorf("%w: %w", ErrUnexamined, err)
 		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		info, err := s.disk.Stat(f.name)
-		if err != nil && !missing(err) {
-			return err
-		}
-		if err == nil && info.Stamp == f.left {
-			return nil
-		}
-		if err != nil && f.left == (Stamp{}) {
-			if !s.handles.drop(i) {
-				return nil
-			}
-			f.meddled.Store(true) // another program made it and removed it again, and it was read in between
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w: it no longer exists", s.path(i), ErrChanged)
-		}
-		if info.Size != f.left.Size {
-			return fmt.Errorf("%s: %w: it has %d bytes and had %d", s.path(i), ErrChanged, info.Size, f.left.Size)
-		}
+		return fmt.Errorf("%s: %w", s.path(i), ErrChanged)
+	case f.writing.Load():
+		// This store is writing to the file, and compared it first.
+		return nil
 	}
-	return fmt.Errorf("%s: %w", s.path(i), ErrChanged)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := s.disk.Stat(f.name)
+	switch {
+	case err != nil && !missing(err):
+		return fmt.Errorf("%w: %w", ErrUnexamined, err)
+	case err == nil && info.Stamp == f.left:
+		return nil
+	case err == nil && info.Size != f.left.Size:
+		return fmt.Errorf("%s: %w: it has %d bytes and had %d", s.path(i), ErrChanged, info.Size, f.left.Size)
+	case err == nil:
+		return fmt.Errorf("%s: %w", s.path(i), ErrChanged)
+	case f.left == Stamp{}:
+		if !s.handles.drop(i) {
+			return nil
+		}
+		f.meddled.Store(true) // another program made it and removed it again, and it was read in between
+	}
+	return fmt.Errorf("%s: %w: it no longer exists", s.path(i), ErrChanged)
 }
 
 func (s *fileStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {

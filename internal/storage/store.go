@@ -26,6 +26,8 @@ var (
 	ErrInUse = errors.New("torrent: already in use by another download")
 	// ErrChanged is returned by Changed if a file is not as it was left. It is not returned if the file could not be examined.
 	ErrChanged = errors.New("changed by another program")
+	// ErrUnexamined is returned by Changed if a file could not be examined, so that it may be as it was left.
+	ErrUnexamined = errors.New("cannot be examined")
 )
 
 // Content is what a Store needs to know of a torrent.
@@ -115,8 +117,8 @@ type Store interface {
 	// directory is read-only, it leaves everything as it is.
 	Keep(have bits.Set, partial map[int]bits.Set) error
 
-	// Changed returns ErrChanged if a file that holds a part of piece is not as it was left. It is called before a piece is
-	// served. ChangedFile is the same for one file, by index.
+	// Changed returns ErrChanged if a file that holds a part of piece is not as it was left, and ErrUnexamined if it cannot tell.
+	// It is called before a piece is served. ChangedFile is the same for one file, by index.
 	Changed(piece int) error
 	ChangedFile(file int) error
 

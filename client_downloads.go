@@ -158,6 +158,7 @@ func (c *Client) remove(d *Download) {
 		return
 	}
 	d.added = false
+	c.budget.Forget(d.discovery)
 	delete(c.registry.downloads, d.t.infoHash)
 	c.countSwarms()
 	c.registry.unserve(d)
@@ -181,6 +182,7 @@ func (c *Client) showResolver(r *resolver) (hide func()) {
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		c.budget.Forget(r.discovery)
 		delete(g.resolving, r)
 		c.countSwarms()
 		for _, h := range hashes {
@@ -295,11 +297,11 @@ func (c *Client) mayDial(by *discovery, has int, addr netip.Addr, now time.Time)
 	return ok
 }
 
-// targetAt returns when an address may be dialled, as far as other dials of the same host decide it.
-func (c *Client) targetAt(addr netip.Addr, from peerlist.Source, now time.Time) time.Time {
+// targetAt returns when a discovery may dial an address, as far as other dials of the same host decide it.
+func (c *Client) targetAt(by *discovery, addr netip.Addr, from peerlist.Source, now time.Time) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.budget.TargetAt(c.claim(0), addr, from, now)
+	return c.budget.TargetAt(c.dialClaim(by, 0), addr, from, now)
 }
 
 // redial waits until a dial that is under way may connect again.

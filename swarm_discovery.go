@@ -403,7 +403,7 @@ func (f *discovery) dialDue(live, most int, now time.Time) {
 		if !ok {
 			return
 		}
-		if at := f.client.targetAt(addr.Addr(), from, now); at.After(now) {
+		if at := f.client.targetAt(f, addr.Addr(), from, now); at.After(now) {
 			f.candidates.Postpone(addr, at)
 			continue
 		}

@@ -21,7 +21,7 @@ type Budget struct {
 
 // A Claim is the claim of one download to connections of a shared budget.
 type Claim struct {
-	By      any // identifies the download among those that wait for their turn to dial
+	By      any // identifies the download among those that wait for their turn to dial, at all or a certain host
 	Has     int // its connections
 	Sharing int // how many downloads share the budget
 	Most    int // bound on the connections of all of them together; 0 is no bound
@@ -84,7 +84,8 @@ func (b *Budget) Starves(c Claim, now time.Time) bool {
 }
 
 // TargetAt returns when an address that a source named may be dialled, now or later, with regard to other dials of the same host,
-// and to the connections of its network. An address that the user named may always be dialled.
+// and to the connections of its network. Downloads that have to wait for the same host take turns, with one dial each. An address that
+// the user named may always be dialled.
 func (b *Budget) TargetAt(c Claim, addr netip.Addr, from Source, now time.Time) time.Time {
 	if from == FromUser {
 		return now
@@ -92,7 +93,7 @@ func (b *Budget) TargetAt(c Claim, addr netip.Addr, from Source, now time.Time) 
 	if b.excludes(c, addr.Unmap(), b.left(c), now) {
 		return now.Add(wantedFor)
 	}
-	return b.targets.dialAt(addr.Unmap(), now)
+	return b.targets.dialAt(c.By, addr.Unmap(), now)
 }
 
 // excludes reports whether there is no room for a peer because its network has more than its share of the connections, of which
@@ -108,14 +109,15 @@ func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
 	b.bound(c)
 	if !b.room(c, b.left(c), now) && (c.Has >= c.share() || b.connected >= c.Most) {
 		b.networks.want(c, addr.Unmap(), now)
-		b.dials.served(c.By)
+		b.dials.waiting.served(c.By)
 		return false
 	}
 	if n, _ := b.dials.left(c.By, now); n == 0 {
-		b.dials.wait(c.By, now)
+		b.dials.waiting.wait(c.By, now.Add(waitsFor))
 		return false
 	}
-	b.dials.served(c.By)
+	b.dials.waiting.served(c.By)
+	b.targets.served(c.By, addr.Unmap())
 	b.begin(addr, now)
 	b.dials.halfOpen++
 	return true
@@ -136,6 +138,14 @@ func (b *Budget) begin(addr netip.Addr, now time.Time) {
 	}
 	b.targets.begin(addr.Unmap(), now)
 	b.dials.begin(now)
+}
+
+// Forget forgets a download that has ended.
+func (b *Budget) Forget(by any) {
+	b.dials.waiting.served(by)
+	for _, h := range b.targets {
+		h.waiting.served(by)
+	}
 }
 
 // Turn yields the downloads whose turn it is to dial now.

@@ -2,7 +2,6 @@ package peerlist
 
 import (
 	"iter"
-	"slices"
 	"time"
 )
 
@@ -22,13 +21,7 @@ type dials struct {
 	less     int                          // of maxHalfOpen, because connections leave no room for more
 	began    [maxDialsPerSecond]time.Time // the last dials, from oldest on around
 	oldest   int
-	waiting  []waiter // downloads that were refused a dial, in turn
-}
-
-// waiter is a download that waits for a dial.
-type waiter struct {
-	by    any
-	asked time.Time // when it last asked
+	waiting  turns // downloads that were refused a dial
 }
 
 // allowance returns how many dials may begin now. If only the rate forbids one, wait is how long it does.
@@ -50,42 +43,15 @@ func (b *dials) allowance(now time.Time) (n int, wait time.Duration) {
 // left is the allowance of one download: what the downloads before it in turn leave.
 func (b *dials) left(by any, now time.Time) (n int, wait time.Duration) {
 	n, wait = b.allowance(now)
-	for k, w := range b.current(now) {
-		if w.by == by {
-			return max(0, n-k), wait
-		}
-	}
-	return max(0, n-len(b.waiting)), wait
-}
-
-// current returns the waiting downloads, without those that have not asked for a while.
-func (b *dials) current(now time.Time) []waiter {
-	b.waiting = slices.DeleteFunc(b.waiting, func(w waiter) bool { return now.Sub(w.asked) > waitsFor })
-	return b.waiting
-}
-
-// wait adds a download that was refused a dial behind those that wait already.
-func (b *dials) wait(by any, now time.Time) {
-	for k := range b.waiting {
-		if b.waiting[k].by == by {
-			b.waiting[k].asked = now
-			return
-		}
-	}
-	b.waiting = append(b.waiting, waiter{by, now})
-}
-
-// served removes a download from those that wait, because it has begun a dial or may not dial for another reason.
-func (b *dials) served(by any) {
-	b.waiting = slices.DeleteFunc(b.waiting, func(w waiter) bool { return w.by == by })
+	return max(0, n-b.waiting.ahead(by, n, now)), wait
 }
 
 // turn yields the waiting downloads that may begin a dial now.
 func (b *dials) turn(now time.Time) iter.Seq[any] {
 	return func(yield func(any) bool) {
 		n, _ := b.allowance(now)
-		for _, w := range b.current(now) {
-			if n--; n < 0 || !yield(w.by) {
+		for by := range b.waiting.all(now) {
+			if n--; n < 0 || !yield(by) {
 				return
 			}
 		}

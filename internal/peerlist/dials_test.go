@@ -1,6 +1,7 @@
 package peerlist
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -104,4 +105,26 @@ func TestDialsTakeTurnsAtTheLastConnections(t *testing.T) {
 	require.False(t, dial("a", 0), "it is the turn of the other")
 	require.True(t, dial("b", 1))
 	require.False(t, dial("b", 2), "it has its share")
+}
+
+// BenchmarkDialsOfManyDownloads is what it costs that one of many downloads which wait for a dial asks for it, as each does once a
+// second, and is told when to ask again.
+func BenchmarkDialsOfManyDownloads(b *testing.B) {
+	for _, downloads := range []int{100, 1_000, 10_000} {
+		b.Run(fmt.Sprint(downloads), func(b *testing.B) {
+			var budget Budget
+			now := epoch
+			for range maxHalfOpen {
+				require.True(b, budget.Dial(Claim{By: -1}, host, now))
+			}
+			for k := range b.N {
+				now = now.Add(time.Second / time.Duration(downloads))
+				c := Claim{By: k % downloads}
+				if budget.Dial(c, host, now) {
+					budget.EndDial()
+				}
+				budget.DialAt(c, now, now)
+			}
+		})
+	}
 }

@@ -16,9 +16,13 @@ const (
 	sweepTargetsOver       = 2048
 )
 
-// targets are the hosts that were dialled lately, by address, or by /64: each with the times at which its last dials
-// began, oldest first.
-type targets map[netip.Prefix][]time.Time
+// targets are the hosts that were dialled lately, by address, or by /64.
+type targets map[netip.Prefix]*target
+
+type target struct {
+	began   []time.Time // when its last dials began, oldest first
+	waiting turns       // downloads that have to wait for it: one with many ports of it keeps no other from its only one
+}
 
 // targetOf returns the host that an unmapped address belongs to, and how many dials it may get; 0 is any number:
 // only this machine has its loopback dialled.
@@ -34,17 +38,32 @@ func targetOf(a netip.Addr) (host netip.Prefix, most int) {
 	return level{64, 1}.prefix(a), maxDialsPerTarget
 }
 
-// dialAt returns when a host may be dialled again: now or later.
-func (t targets) dialAt(a netip.Addr, now time.Time) time.Time {
+// dialAt returns when a host may be dialled by a download: now or later.
+func (t targets) dialAt(by any, a netip.Addr, now time.Time) (at time.Time) {
 	host, most := targetOf(a)
-	began := t[host]
-	if most == 0 || len(began) < most {
+	h := t[host]
+	if most == 0 || h == nil {
 		return now
 	}
-	if at := began[len(began)-most].Add(targetWindow); at.After(now) {
-		return at
+	at = now.Add(targetWindow)
+	if ahead := h.waiting.ahead(by, most, now); ahead < most {
+		at = now
+		if k := ahead - (most - len(h.began)); k >= 0 && h.began[k].Add(targetWindow).After(now) {
+			at = h.began[k].Add(targetWindow)
+		}
 	}
-	return now
+	if at.After(now) || h.waiting.has(by) {
+		h.waiting.wait(by, at.Add(waitsFor))
+	}
+	return at
+}
+
+// served records that a download begins a dial of a host.
+func (t targets) served(by any, a netip.Addr) {
+	host, _ := targetOf(a)
+	if h := t[host]; h != nil {
+		h.waiting.served(by)
+	}
 }
 
 // begin counts a dial that begins.
@@ -54,12 +73,17 @@ func (t targets) begin(a netip.Addr, now time.Time) {
 		return
 	}
 	if len(t) > sweepTargetsOver { // no more than what dials begin in a window are recent
-		for host, began := range t {
-			if now.Sub(began[len(began)-1]) >= targetWindow {
+		for host, h := range t {
+			if now.Sub(h.began[len(h.began)-1]) >= targetWindow {
 				delete(t, host)
 			}
 		}
 	}
-	began := append(t[host], now)
-	t[host] = began[max(0, len(began)-most):]
+	h := t[host]
+	if h == nil {
+		h = &target{}
+		t[host] = h
+	}
+	h.began = append(h.began, now)
+	h.began = h.began[max(0, len(h.began)-most):]
 }

@@ -70,3 +70,73 @@ func TestRedial(t *testing.T) {
 	require.Equal(t, 20, dialling)
 	require.Zero(t, b.Redial(host, epoch.Add(time.Second)))
 }
+
+// Downloads to which endless ports of a host are named leave one that knows a single port of it its turn, however many they are.
+func TestTargetsAreDealtInTurns(t *testing.T) {
+	for _, hostile := range []int{1, 10, 50} {
+		var b Budget
+		dial := func(by any, now time.Time) (at time.Time) {
+			c := Claim{By: by}
+			if at = b.TargetAt(c, host, FromPEX, now); !at.After(now) {
+				require.True(t, b.Dial(c, host, now))
+				b.EndDial()
+			}
+			return at
+		}
+		arrives := epoch.Add(30 * time.Second)
+		asks := arrives
+		for now := epoch; ; now = now.Add(time.Second / 10) {
+			for k := range hostile {
+				dial(k, now)
+			}
+			if now.Before(asks) {
+				continue
+			}
+			if asks = dial("honest", now); asks.Equal(now) {
+				took := now.Sub(arrives)
+				t.Logf("%d: after %v", hostile, took)
+				require.LessOrEqual(t, took, targetWindow*time.Duration(2+hostile/maxDialsPerTarget))
+				break
+			}
+			require.Less(t, now.Sub(arrives), 2*time.Hour)
+		}
+	}
+}
+
+// A download that waits for a host and does not ask again keeps no other from it.
+func TestTurnsAtATargetEnd(t *testing.T) {
+	var b Budget
+	at := func(by string, now time.Time) time.Duration {
+		return b.TargetAt(Claim{By: by}, host, FromPEX, now).Sub(now)
+	}
+	dial := func(by string, now time.Time) {
+		require.True(t, b.Dial(Claim{By: by}, host, now))
+		b.EndDial()
+	}
+	for k := range maxDialsPerTarget {
+		dial("first", epoch.Add(time.Duration(k)*time.Second))
+	}
+	now := epoch.Add(10 * time.Second)
+	require.Equal(t, 50*time.Second, at("second", now))
+	require.Equal(t, 51*time.Second, at("third", now))
+	require.Equal(t, 50*time.Second, at("second", now), "it has its turn already")
+	now = epoch.Add(targetWindow)
+	require.Equal(t, time.Second, at("third", now), "it is the turn of the second")
+	require.Zero(t, at("second", now))
+	dial("second", now)
+	require.Equal(t, time.Second, at("third", now))
+	now = epoch.Add(targetWindow + 2*time.Second)
+	require.Zero(t, at("third", now))
+	require.Zero(t, at("second", now), "there is a dial for each")
+	now = now.Add(time.Hour)
+	require.Zero(t, at("second", now))
+	waiting := b.targets[netip.PrefixFrom(host, 32)].waiting.place
+	require.NotContains(t, waiting, "third", "it asks no more")
+	for range maxDialsPerTarget {
+		dial("second", now)
+	}
+	require.Equal(t, targetWindow, at("fourth", now))
+	require.Contains(t, waiting, "fourth")
+	b.Forget("fourth")
+	require.Empty(t, waiting)
+}

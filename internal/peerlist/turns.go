@@ -1,0 +1,69 @@
+package peerlist
+
+import (
+	"container/list"
+	"iter"
+	"time"
+)
+
+// turns is the order in which those that wait for something get it: as they came, while they go on to ask. It costs the same however
+// many wait. The zero value is ready.
+type turns struct {
+	order list.List // of waiter, the next one first
+	place map[any]*list.Element
+}
+
+// waiter is who waits, such as a download for a dial.
+type waiter struct {
+	by    any
+	until time.Time // when it loses its turn, unless it asks again
+}
+
+// wait adds one behind those that wait already, or has it wait longer.
+func (t *turns) wait(by any, until time.Time) {
+	if e := t.place[by]; e != nil {
+		e.Value = waiter{by, until}
+		return
+	}
+	if t.place == nil {
+		t.place = make(map[any]*list.Element)
+	}
+	t.place[by] = t.order.PushBack(waiter{by, until})
+}
+
+// has reports whether one waits.
+func (t *turns) has(by any) bool { return t.place[by] != nil }
+
+// served removes one that waits no longer.
+func (t *turns) served(by any) {
+	if e := t.place[by]; e != nil {
+		t.order.Remove(e)
+		delete(t.place, by)
+	}
+}
+
+// ahead returns how many wait that come before one, which need not wait itself. It counts to most.
+func (t *turns) ahead(by any, most int, now time.Time) (n int) {
+	for other := range t.all(now) {
+		if n >= most || other == by {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// all yields those that wait, and forgets those on the way that have not asked for too long.
+func (t *turns) all(now time.Time) iter.Seq[any] {
+	return func(yield func(any) bool) {
+		for e := t.order.Front(); e != nil; {
+			w, next := e.Value.(waiter), e.Next()
+			if now.After(w.until) {
+				t.served(w.by)
+			} else if !yield(w.by) {
+				return
+			}
+			e = next
+		}
+	}
+}

@@ -175,6 +175,11 @@ func (d *Download) write(r batch) {
 		}
 	}
 	<-turn
+	if errors.Is(err, storage.ErrChanged) { // a file of the piece is another program's now, and what it held of the piece is lost
+		d.log.Warn("storage", "piece", r.piece, "err", err)
+		d.doubt(int(r.piece))
+		err = nil
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, h := range blocks {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -23,11 +24,17 @@ type meddledStore struct {
 	meddle func()
 	once   sync.Once
 	told   sync.Once
-	unseen error // a change that the store had not accepted when the first piece was verified
+	unseen error  // a change that the store had not accepted when the first piece was verified
+	before func() // called before the first piece is verified
 }
 
 func (s *meddledStore) PieceVerified(piece int) error {
-	s.told.Do(func() { s.unseen = s.Store.Changed(piece) })
+	s.told.Do(func() {
+		s.unseen = s.Store.Changed(piece)
+		if s.before != nil {
+			s.before()
+		}
+	})
 	return s.Store.PieceVerified(piece)
 }
 
@@ -112,6 +119,50 @@ func TestAFileChangesWhileAPieceIsWritten(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Another program puts a file in the place of one of which a piece is written block by block. No block is written to it before a
+// piece of it is verified, and the download becomes complete.
+func TestAFileIsReplacedWhileAPieceIsWritten(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("an open file cannot be replaced here")
+	}
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		const pieceLength = maxHeldPiece + blockSize
+		content := newSimContent(1, pieceLength, 2*pieceLength)
+		from := n.NewHost("80.0.0.1", 0, 0, 0)
+		_, err := content.Start(t.Context(), &Options{Client: simClient(t, from, nil), Seed: true, Storage: newSimStorage(content).fill().open})
+		require.NoError(t, err)
+
+		dir := t.TempDir()
+		path := filepath.Join(dir, filepath.FromSlash(content.file(0).Path))
+		foreign := []byte("another program's")
+		replaced := false
+		s := &meddledStore{end: pieceLength}
+		s.meddle = func() {
+			replaced = true
+			require.NoError(t, os.WriteFile(path+".new", foreign, 0o666))
+			require.NoError(t, os.Rename(path+".new", path))
+		}
+		var kept []byte
+		s.before = func() { kept, _ = os.ReadFile(path) }
+		client := simClient(t, n.NewHost("80.0.0.2", 0, 0, 0), nil)
+		client.hooks.openFiles = func(c storage.Content, dir string, log *slog.Logger) (storage.Store, error) {
+			var err error
+			s.Store, err = new(storage.Claims).OpenFiles(c, dir, log)
+			return s, err
+		}
+		d, err := content.Start(t.Context(), &Options{Dir: dir, Client: client, Peers: []netip.AddrPort{from.Addr(6881)}})
+		require.NoError(t, err)
+		t.Cleanup(func() { d.Close() })
+		_, err = d.Wait()
+		require.NoError(t, err)
+		require.True(t, replaced)
+		require.Equal(t, foreign, kept)
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.True(t, content.truth.Equal(0, b), "the content is as the torrent says")
+	})
 }
 
 // Recheck does not take a piece that another program wrote for verified if its file changed again while the piece was hashed.

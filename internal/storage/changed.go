@@ -173,8 +173,12 @@ func (s *fileStore) look(i int) error {
 	if s.move != nil {
 		s.move.accepted(i)
 	}
+	if info.ID != f.id {
+		f.written, f.known = false, false
+	}
 	f.left, f.id, f.links = info.Stamp, info.ID, info.Links
 	f.ready.Store(false)
+	f.ours.Store(false)
 	f.meddled.Store(false)
 	return nil
 }

@@ -9,6 +9,31 @@ import (
 // A draft is a piece whose unverified blocks go to its slot in the edges, and not to its files, because one of these may belong to
 // another program: it exists, and no piece of it was verified. Once the piece is verified it is copied to its files.
 
+func (s *fileStore) WriteAt(p []byte, off int64) (n int, err error) {
+	if err := checkWrite(&s.content, false, off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	one := s.scratch.Get().(*[][]byte)
+	defer s.scratch.Put(one)
+	for n < len(p) {
+		piece := s.content.PieceAt(off)
+		part := p[n : n+int(min(int64(len(p)-n), s.content.PieceEnd(piece)-off))]
+		ours, err := s.mayWrite(piece)
+		if err == nil && ours {
+			*one = append((*one)[:0], part)
+			err = s.writeBlocks(*one, off, false)
+			clear(*one)
+		} else if err == nil {
+			err = s.writeDraft(piece, part, off)
+		}
+		if err != nil {
+			return n, err
+		}
+		n, off = n+len(part), off+int64(len(part))
+	}
+	return n, nil
+}
+
 // isDraft reports whether piece is a draft.
 func (s *fileStore) isDraft(piece int) bool {
 	if s.numDrafts.Load() == 0 {
@@ -58,19 +83,14 @@ func (s *fileStore) mayWrite(piece int) (bool, error) {
 		if err == nil && info.Size > 0 {
 			return !s.decide(piece, true), nil
 		}
-		if err == nil {
-			f.ours.Store(true) // there is nothing in it
-		}
 	}
 	return !s.decide(piece, false), nil
 }
 
-// areOurs records that the files of piece are ours.
-func (s *fileStore) areOurs(piece int) {
-	for i := range s.content.FilesOf(piece) {
-		if f := &s.files[i]; !f.ours.Load() {
-			f.ours.Store(true)
-		}
+// isOurs records that a piece of file i is verified. That says nothing of a file that does not exist. The caller holds s.mu.
+func (s *fileStore) isOurs(i int) {
+	if f := &s.files[i]; f.here && !f.ours.Load() && s.leftAs(i) != (Stamp{}) {
+		f.ours.Store(true)
 	}
 }
 
@@ -97,7 +117,7 @@ func (s *fileStore) PieceVerified(piece int) error {
 			if _, err := s.ReadAt(b, off); err != nil {
 				return err
 			}
-			if err := s.writeBlocks([][]byte{b}, off); err != nil {
+			if err := s.writeBlocks([][]byte{b}, off, true); err != nil {
 				return err
 			}
 			off += int64(len(b))
@@ -109,7 +129,11 @@ func (s *fileStore) PieceVerified(piece int) error {
 
 // isVerified records that piece, whose bytes are in its files, is verified.
 func (s *fileStore) isVerified(piece int) {
-	s.areOurs(piece)
+	s.mu.RLock()
+	for i := range s.content.FilesOf(piece) {
+		s.isOurs(i)
+	}
+	s.mu.RUnlock()
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
 	if s.drafts[piece] {
@@ -118,18 +142,15 @@ func (s *fileStore) isVerified(piece int) {
 	delete(s.drafts, piece)
 }
 
-// dropDrafts has the pieces of file i read from there again, because the file is not what it was when they became drafts. Their
-// blocks were dropped when the pieces came into doubt.
+// dropDrafts has the pieces of file i read from there again, because the file is not what it was when it was decided which of them
+// are drafts. Their blocks were dropped when the pieces came into doubt.
 func (s *fileStore) dropDrafts(i int) {
-	if s.numDrafts.Load() == 0 {
-		return
-	}
 	first, end := s.content.PiecesOf(i)
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
 	maps.DeleteFunc(s.drafts, func(piece int, draft bool) bool {
-		drop := draft && first <= piece && piece < end
-		if drop {
+		drop := first <= piece && piece < end
+		if drop && draft {
 			s.numDrafts.Add(-1)
 		}
 		return drop

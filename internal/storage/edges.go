@@ -72,7 +72,7 @@ func (s *fileStore) slot(piece int, create bool) (int, error) {
 	}
 	slot = len(s.slots)
 	header := s.appendEdgeHeader(nil, piece)
-	if err := s.writeFile(s.edgesFile(), [][]byte{header}, s.slotAt(slot)-edgeHeader); err != nil {
+	if err := s.writeFile(s.edgesFile(), [][]byte{header}, s.slotAt(slot)-edgeHeader, true); err != nil {
 		return 0, err
 	}
 	s.slots[piece] = slot
@@ -120,7 +120,7 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 		if err != nil {
 			return err
 		}
-		if err := s.writeFile(s.edgesFile(), r.take(nil, k), s.slotAt(slot)+within); err != nil {
+		if err := s.writeFile(s.edgesFile(), r.take(nil, k), s.slotAt(slot)+within, true); err != nil {
 			return err
 		}
 		off, n = off+k, n-k
@@ -133,24 +133,7 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 // and no piece of it was verified, its bytes stay, and its pieces are in doubt. The caller holds s.mu for writing.
 func (s *fileStore) adopt(i int) error {
 	f := &s.files[i]
-	slotted := s.hasSlot(i)
-	if !f.ours.Load() && slotted {
-		info, err := s.disk.Stat(f.name)
-		if err == nil && info.Regular && info.Size > 0 && info.Stamp != f.left && s.sameFile(i, info.ID) < 0 {
-			f.meddled.Store(true) // it has to be hashed; set first, or a sidecar saved now claims the file as it is
-			f.mu.Lock()
-			f.found(info)
-			f.mu.Unlock()
-			found, err := s.claimFor(i)
-			if err == nil {
-				_, err = s.claimOn(s.disk, []Claim{found})
-			}
-			return err
-		} else if err != nil && !missing(err) {
-			return err
-		}
-	}
-	if slotted {
+	if s.hasSlot(i) {
 		if err := s.compare(s.edgesFile()); errors.Is(err, ErrChanged) {
 			f.meddled.Store(true) // what is copied has to be hashed
 		} else if err != nil {
@@ -159,6 +142,9 @@ func (s *fileStore) adopt(i int) error {
 	}
 	made := f.left == (Stamp{})
 	err := s.copyEdges(i)
+	if errors.Is(err, ErrChanged) {
+		err, made = nil, false // it has to be hashed
+	}
 	if err == nil {
 		f.here = true
 	} else if made && f.left != (Stamp{}) {
@@ -207,8 +193,8 @@ func (s *fileStore) copyEdges(i int) error {
 			}
 			if n > 0 {
 				err = untilOwned(
-					func() error { return s.own(i) },
-					func() error { return s.writeFile(i, [][]byte{b[:n]}, from-f.Offset) },
+					func() error { return s.own(i, false) },
+					func() error { return s.writeFile(i, [][]byte{b[:n]}, from-f.Offset, false) },
 				)
 			}
 			if err != nil {

@@ -83,7 +83,8 @@ type fileState struct {
 	// ready is set once a write to the file changes no other file. It is set by own, or by makeNew, which holds mu, and
 	// fileStore.mu for reading.
 	ready atomic.Bool
-	// ours is set once the file cannot belong to another program: it was made by this store, or a piece of it was verified.
+	// ours is set while the file, as it was left, cannot belong to another program: it was made by this store, was empty, or a
+	// piece of it was verified. It ends when the file is found not to be as it was left.
 	ours atomic.Bool
 
 	// mu is held while the file is written, so that a change of its stamp meanwhile is known to be this store's own.
@@ -289,58 +290,34 @@ func (s *fileStore) readFile(i int, p []byte, off int64) error {
 	return nil
 }
 
-func (s *fileStore) WriteAt(p []byte, off int64) (n int, err error) {
-	if err := checkWrite(&s.content, false, off, int64(len(p))); err != nil {
-		return 0, err
-	}
-	one := s.scratch.Get().(*[][]byte)
-	defer s.scratch.Put(one)
-	for n < len(p) {
-		piece := s.content.PieceAt(off)
-		part := p[n : n+int(min(int64(len(p)-n), s.content.PieceEnd(piece)-off))]
-		ours, err := s.mayWrite(piece)
-		if err == nil && ours {
-			*one = append((*one)[:0], part)
-			err = s.writeBlocks(*one, off)
-			clear(*one)
-		} else if err == nil {
-			err = s.writeDraft(piece, part, off)
-		}
-		if err != nil {
-			return n, err
-		}
-		n, off = n+len(part), off+int64(len(part))
-	}
-	return n, nil
-}
-
 // maxStep is how many bytes are written or copied before the next check whether to stop.
 const maxStep = 128 << 10
 
 func (s *fileStore) Stop() { s.stopped.Store(true) }
 
 func (s *fileStore) WriteBlocks(blocks [][]byte, off int64) error {
-	if err := s.writeBlocks(blocks, off); err != nil {
+	if err := s.writeBlocks(blocks, off, true); err != nil {
 		return err
 	}
 	s.isVerified(s.content.PieceAt(off))
 	return nil
 }
 
-// writeBlocks writes blocks to the files, or to the edges if they are of files that are not wanted.
-func (s *fileStore) writeBlocks(blocks [][]byte, off int64) error {
+// writeBlocks writes blocks to the files, or to the edges if they are of files that are not wanted. Unless they are verified, it
+// returns ErrChanged at a file that is not ours.
+func (s *fileStore) writeBlocks(blocks [][]byte, off int64, verified bool) error {
 	total := int64(0)
 	for _, b := range blocks {
 		total += int64(len(b))
 	}
 	return untilOwned(
-		func() error { return s.makeReady(off, total) },
-		func() error { return s.writeReady(blocks, off, total) },
+		func() error { return s.makeReady(off, total, verified) },
+		func() error { return s.writeReady(blocks, off, total, verified) },
 	)
 }
 
 // writeReady is writeBlocks once makeReady has returned. It returns errShared if a file needs makeReady again.
-func (s *fileStore) writeReady(blocks [][]byte, off, total int64) error {
+func (s *fileStore) writeReady(blocks [][]byte, off, total int64, verified bool) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if err := checkWrite(&s.content, s.closed, off, total); err != nil {
@@ -364,7 +341,7 @@ func (s *fileStore) writeReady(blocks [][]byte, off, total int64) error {
 		switch {
 		case f.Pad:
 		case s.files[i].here:
-			err = s.writeFile(i, *part, off-f.Offset)
+			err = s.writeFile(i, *part, off-f.Offset, verified)
 		default:
 			err = s.writeEdges(*part, off, n)
 		}
@@ -399,8 +376,9 @@ func (r *run) take(part [][]byte, n int64) [][]byte {
 }
 
 // writeFile writes bufs to file i, which it makes if it does not exist. It writes nothing and returns errShared if another program
-// replaced the file since own, or gave it another name. The caller holds s.mu.
-func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
+// replaced the file since own, or gave it another name, and ErrChanged if the file is not ours and bufs are not verified. The caller
+// holds s.mu.
+func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) error {
 	f := &s.files[i]
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -416,10 +394,16 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64) error {
 		return err
 	}
 	changed := before.Gone || before.Stamp != f.left && (f.left != Stamp{} || before.Size > 0)
+	if changed {
+		f.ours.Store(false)
+	}
 	known := !changed || f.meddled.Swap(true)
 	if i < s.edgesFile() && (before.Gone || !known || before.Links > max(1, f.links)) {
 		f.ready.Store(false)
 		return fmt.Errorf("%s: %w", s.path(i), errShared)
+	}
+	if !verified && !f.ours.Load() {
+		return s.refuse(i)
 	}
 	if before.Gone {
 		// Another program removed or replaced the edges. Writes to the old ones would be lost.

@@ -173,7 +173,7 @@ func (s *fileStore) cut(i int, length int64) error {
 	}
 	// It may have been given other names since it was written.
 	s.files[i].ready.Store(false)
-	if err := s.own(i); Exhausted(err) || errors.Is(err, ErrClosed) {
+	if err := s.own(i, true); Exhausted(err) || errors.Is(err, ErrClosed) {
 		return err
 	} else if err != nil {
 		s.log.Warn("file is too long", "file", s.path(i), "err", err)
@@ -187,6 +187,11 @@ func (s *fileStore) cut(i int, length int64) error {
 		return err
 	}
 	defer s.handles.put(h)
+	if info, err := h.f.Stat(); err != nil {
+		return err
+	} else if info.Stamp != f.left {
+		return nil // another program wrote to it, or put it here
+	}
 	if err := h.f.Truncate(length); err != nil {
 		return fmt.Errorf("%s: %w", s.path(i), err)
 	}

@@ -271,19 +271,29 @@ func (m *move) claim() (files []Claim) {
 	return files
 }
 
-// moves reports whether a Move moves file i: it does unless what was found at its name may belong to another program. The caller
-// holds s.mu.
+// moves reports whether a Move moves file i: it does unless what is at its name may belong to another program. The caller holds
+// s.mu.
 func (s *fileStore) moves(i int, have bits.Set) bool {
 	f := &s.files[i]
 	switch {
 	case f.name == "" || !f.here || f.left == Stamp{}:
 		return false
-	case i == s.edgesFile() || f.written || f.known || f.ready.Load() || f.ours.Load():
+	case i == s.edgesFile():
+		return true
+	case s.isReplaced(i):
+		return false
+	case f.written || f.known || f.ours.Load():
 		return true
 	case s.content.File(i).Length == 0:
 		return f.left.Size == 0 && s.isWanted(i)
 	}
 	return s.holdsAny(i, have)
+}
+
+// isReplaced reports whether another program put a file in the place of file i. The caller holds s.mu.
+func (s *fileStore) isReplaced(i int) bool {
+	info, err := s.disk.Stat(s.files[i].name)
+	return err == nil && info.Stamp != s.leftAs(i) && info.ID != s.files[i].id
 }
 
 // stage returns the name of the hidden directory, in the new one, for copies that are not whole.
@@ -370,7 +380,7 @@ func (m *move) leftover(i int, info FileInfo) (bool, error) {
 		return false, err
 	case info.ID == now.ID && info.Links <= 1:
 		return false, nil // not another hard link: two paths lead to the only name
-	case info.ID != now.ID && (info.Stamp != now.Stamp || m.s.isOurs(info.ID)):
+	case info.ID != now.ID && (info.Stamp != now.Stamp || m.s.isKnown(info.ID)):
 		return false, nil
 	}
 	if same, err := m.sameDirs(filepath.Dir(m.s.nameOf(i))); err != nil || same {
@@ -382,8 +392,8 @@ func (m *move) leftover(i int, info FileInfo) (bool, error) {
 	return m.sameBytes(i, info.Size)
 }
 
-// isOurs reports whether id is the identity of a file of the content.
-func (s *fileStore) isOurs(id FileID) bool {
+// isKnown reports whether id is the identity of a file of the content.
+func (s *fileStore) isKnown(id FileID) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for i := range s.files {

@@ -180,12 +180,15 @@ func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 	s := m.s
 	r := &resume{files: make([]resumeStamp, len(s.files)), have: have, partial: s.withoutDrafts(partial), hashes: s.content.learned()}
 	for i := range s.files {
-		r.files[i] = resumeStamp{size: noFile}
-		if info, ok := m.after[i]; ok {
+		f := &s.files[i]
+		info, moved := m.after[i]
+		switch {
+		case m.doubted[i], f.meddled.Load(), f.left != Stamp{} && s.compare(i) != nil:
+			r.files[i] = resumeStamp{} // changed by another program
+		case moved:
 			r.files[i] = resumeStamp{info.Size, info.Mtime}
-			if s.compare(i) != nil || m.doubted[i] {
-				r.files[i] = resumeStamp{} // changed by another program
-			}
+		default:
+			r.files[i] = resumeStamp{size: noFile}
 		}
 	}
 	name := s.sidecar(".resume")

@@ -79,7 +79,7 @@ func (s *fileStore) touched(off, n int64) iter.Seq[int] {
 }
 
 // makeReady makes every file that a write of n bytes at off touches ready to be written, with makeNew or own.
-func (s *fileStore) makeReady(off, n int64) error {
+func (s *fileStore) makeReady(off, n int64, verified bool) error {
 	if s.areReady(off, n) {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (s *fileStore) makeReady(off, n int64) error {
 		if s.stopped.Load() {
 			return ErrClosed
 		}
-		if err := s.own(i); err != nil {
+		if err := s.own(i, verified); err != nil {
 			return err
 		}
 	}
@@ -172,7 +172,9 @@ func (s *fileStore) areReady(off, n int64) bool {
 // own makes sure that writes to file i change no other file: neither one of the content or of another program that is the same
 // file on the file system, nor one that another download has claimed. It makes the file if it does not exist. The caller has
 // called lock, and holds s.mu for writing.
-func (s *fileStore) own(i int) error {
+//
+// Unless what is to be written is verified, own changes nothing and returns ErrChanged if the file may belong to another program.
+func (s *fileStore) own(i int, verified bool) error {
 	f := &s.files[i]
 	if f.ready.Load() {
 		return nil
@@ -188,9 +190,15 @@ func (s *fileStore) own(i int) error {
 				return err
 			}
 			if twin < i {
-				return s.own(i)
+				return s.own(i, verified)
 			}
 		}
+	}
+	if !made {
+		f.ours.Store(info.Size == 0 || f.ours.Load() && info.Stamp == f.left)
+	}
+	if !verified && !f.ours.Load() {
+		return s.refuse(i)
 	}
 	link := false
 	if !made {
@@ -220,6 +228,13 @@ func (s *fileStore) own(i int) error {
 
 // errShared means that a file may not be this store's alone any more, so that own has to be called again before a write.
 var errShared = errors.New("replaced, or given another name, by another program")
+
+// refuse returns the error for unverified blocks of file i, which may belong to another program. Its pieces stay in doubt until
+// Refresh.
+func (s *fileStore) refuse(i int) error {
+	s.files[i].meddled.Store(true)
+	return fmt.Errorf("%s: %w before a piece of it was verified", s.path(i), ErrChanged)
+}
 
 // untilOwned calls own and then write, and both again if write returns errShared. It gives up when that has happened often.
 func untilOwned(own, write func() error) (err error) {

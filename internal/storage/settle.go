@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"math"
 	"path/filepath"
 	"strings"
@@ -92,8 +93,8 @@ func (s *fileStore) Settle(ctx context.Context, have bits.Set) error {
 func (s *fileStore) settle(i int, have bits.Set) error {
 	f := &s.files[i]
 	s.mu.RLock()
-	if !f.ours.Load() && s.holdsAny(i, have) {
-		f.ours.Store(true)
+	if s.holdsAny(i, have) {
+		s.isOurs(i)
 	}
 	empty := s.isWanted(i) && s.content.File(i).Length == 0 && !s.content.File(i).Pad && f.left == (Stamp{})
 	due := empty || f.alias
@@ -112,7 +113,7 @@ func (s *fileStore) settle(i int, have bits.Set) error {
 	if err := s.lock(); err != nil {
 		return err
 	}
-	return s.own(i)
+	return s.own(i, true)
 }
 
 // isWanted reports whether file i is wanted. The caller holds s.mu.
@@ -123,12 +124,19 @@ func (s *fileStore) isWanted(i int) bool { return len(s.wanted) > 0 && s.wanted[
 // The caller holds s.mu for writing.
 func (s *fileStore) judge(i int, have bits.Set) error {
 	f := &s.files[i]
-	ours := f.ours.Load() || s.holdsAny(i, have)
+	changed := s.compare(i)
+	if changed != nil && !errors.Is(changed, ErrChanged) {
+		return changed
+	}
+	ours := changed == nil && (f.ours.Load() || s.holdsAny(i, have))
 	if ours && !s.isWanted(i) {
 		return nil
 	}
 	if !ours {
 		s.log.Debug("file is not of this torrent", "file", s.path(i))
+		if changed != nil {
+			f.meddled.Store(true)
+		}
 		s.forget(i)
 		if s.isWanted(i) {
 			return s.adopt(i)
@@ -148,7 +156,7 @@ func (s *fileStore) judge(i int, have bits.Set) error {
 	if _, err := s.disk.Stat(own); !absent(err) {
 		return err // another program made it meanwhile
 	}
-	if err := s.disk.Rename(f.name, own); err != nil && !absent(err) { // what another program removed is found to have changed
+	if err := s.disk.Rename(f.name, own); err != nil {
 		return err
 	}
 	f.name = own

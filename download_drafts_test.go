@@ -59,3 +59,48 @@ func TestUnverifiedBlocksSpareTheUsersFile(t *testing.T) {
 		})
 	}
 }
+
+// What another program has at the path of a file that is not chosen is not written to, although the piece at its edge is fetched, nor
+// is that fetched again by the next run. Once the file is chosen, it is the torrent's.
+func TestFilesThatAreNotChosenAreSpared(t *testing.T) {
+	for _, size := range []int{300, 20_000, 50_000} {
+		t.Run(fmt.Sprintf("%d bytes", size), func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimContent(1, blockSize, 20_000, 20_000)
+				dir := t.TempDir()
+				path := filepath.Join(dir, filepath.FromSlash(content.file(1).Path))
+				mine := bytes.Repeat([]byte("my own letter. "), size/15+1)[:size]
+				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+				require.NoError(t, os.WriteFile(path, mine, 0o666))
+				run := func(ip string, sel func(File) Priority) *Download {
+					p := simpeer.New("peer", n.NewHost("80.0.0."+ip, 0, 0, 0), 6881, content.truth, simpeer.Script{Fast: true})
+					require.NoError(t, p.Arrive())
+					t.Cleanup(p.Stop)
+					d, err := content.Start(t.Context(), &Options{Dir: dir, Select: sel, Client: simClient(t, n.NewHost("81.0.0."+ip, 0, 0, 0), nil), Peers: []netip.AddrPort{p.Addr()}})
+					require.NoError(t, err)
+					_, err = d.Wait()
+					require.NoError(t, err)
+					require.NoError(t, d.Close())
+					return d
+				}
+				first := func(f File) Priority {
+					if f.Index > 0 {
+						return Skip
+					}
+					return Normal
+				}
+				for _, fetched := range []int{2 * blockSize, 0} {
+					d := run(fmt.Sprint(1+fetched/blockSize), first)
+					require.EqualValues(t, fetched, d.Stats().Downloaded)
+					b, err := os.ReadFile(path)
+					require.NoError(t, err)
+					require.True(t, bytes.Equal(mine, b), "the file is not the user's any more")
+				}
+				run("9", nil)
+				b, err := os.ReadFile(path)
+				require.NoError(t, err)
+				require.True(t, content.truth.Equal(20_000, b[:20_000]))
+			})
+		})
+	}
+}

@@ -133,7 +133,13 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 // and no piece of it was verified, its bytes stay, and its pieces are in doubt. The caller holds s.mu for writing.
 func (s *fileStore) adopt(i int) error {
 	f := &s.files[i]
-	if s.hasSlot(i) {
+	slotted := s.hasSlot(i)
+	if f.leftAlone {
+		if found, err := s.findAgain(i, slotted); found || err != nil {
+			return err
+		}
+	}
+	if slotted {
 		if err := s.compare(s.edgesFile()); errors.Is(err, ErrChanged) {
 			f.meddled.Store(true) // what is copied has to be hashed
 		} else if err != nil {

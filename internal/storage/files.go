@@ -80,6 +80,8 @@ type fileState struct {
 	twin  bool // another file of the content is the same file on the file system
 	alias bool // read under a name that is not its own, until Settle finds out whether it is this file
 
+	leftAlone bool // it exists and may be of another program, and was not wanted; guarded by fileStore.mu
+
 	// ready is set once a write to the file changes no other file. It is set by own, or by makeNew, which holds mu, and
 	// fileStore.mu for reading.
 	ready atomic.Bool

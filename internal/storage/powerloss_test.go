@@ -35,6 +35,10 @@ func TestLossOfPower(t *testing.T) {
 		d := disktest.New()
 		for life := range 4 {
 			s := openForgetful(t, tor, d)
+			if life == 2 {
+				wanted = all(tor)
+			}
+			require.NoError(t, s.SetWanted(wanted))
 			have, partial := s.LoadResume()
 			check := bits.New(tor.NumPieces())
 			require.NoError(t, storage.Verify(t.Context(), tor, s, have, func(piece int, ok bool) {
@@ -51,10 +55,6 @@ func TestLossOfPower(t *testing.T) {
 					claimed++
 				}
 			}
-			if life == 2 {
-				wanted = all(tor)
-			}
-			require.NoError(t, s.SetWanted(wanted))
 			have = verified(t, tor, s)
 			partial = make(map[int]bits.Set)
 			for _, piece := range rng.Perm(tor.NumPieces()) {

@@ -194,6 +194,12 @@ func (s *fileStore) readResume() {
 		}
 		return
 	}
+	for i := range s.content.NumFiles() {
+		// What was not there, and was kept in the edges, did not get there since.
+		if f := &s.files[i]; f.here && r.files[i].size == noFile && s.hasSlot(i) {
+			s.leaveAlone(i)
+		}
+	}
 	some := r.have.Clone()
 	for piece := range r.partial {
 		some.Add(piece)

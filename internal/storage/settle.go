@@ -96,24 +96,76 @@ func (s *fileStore) settle(i int, have bits.Set) error {
 	if s.holdsAny(i, have) {
 		s.isOurs(i)
 	}
-	empty := s.isWanted(i) && s.content.File(i).Length == 0 && !s.content.File(i).Pad && f.left == (Stamp{})
-	due := empty || f.alias
+	due := f.alias || s.isForeign(i) || s.lacksEmpty(i)
 	s.mu.RUnlock()
 	if !due {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	switch {
+	case s.closed:
 		return ErrClosed
-	}
-	if f.alias {
+	case f.alias:
 		return s.judge(i, have)
+	case s.isForeign(i):
+		s.leaveAlone(i)
+		return nil
+	case !s.lacksEmpty(i):
+		return nil
 	}
 	if err := s.lock(); err != nil {
 		return err
 	}
 	return s.own(i, true)
+}
+
+// lacksEmpty reports whether file i is wanted, empty, and does not exist. The caller holds s.mu.
+func (s *fileStore) lacksEmpty(i int) bool {
+	f := s.content.File(i)
+	return s.isWanted(i) && f.Length == 0 && !f.Pad && s.files[i].left == (Stamp{})
+}
+
+// isForeign reports whether what exists at the path of file i, which is not wanted, may belong to another program. The caller holds
+// s.mu.
+func (s *fileStore) isForeign(i int) bool {
+	f := &s.files[i]
+	return i < s.edgesFile() && f.here && !f.ours.Load() && f.left != (Stamp{}) && s.content.File(i).Length > 0 && !s.isWanted(i)
+}
+
+// leaveAlone has the bytes of file i kept in the edges until it is wanted, whatever exists at its path. The caller holds s.mu for
+// writing.
+func (s *fileStore) leaveAlone(i int) {
+	s.log.Debug("file is not wanted, and may be of another program", "file", s.path(i))
+	s.forget(i)
+	s.files[i].leftAlone = true
+}
+
+// findAgain finds what was left alone at the path of file i, now that the file is wanted. It is hashed before anything of it counts as
+// verified. slotted is whether the edges may hold bytes of it. The caller holds s.mu for writing.
+func (s *fileStore) findAgain(i int, slotted bool) (found bool, err error) {
+	f := &s.files[i]
+	f.leftAlone = false
+	info, err := s.disk.Stat(f.name)
+	if missing(err) || err == nil && (!info.Regular || info.Size == 0 || s.sameFile(i, info.ID) >= 0) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if slotted && s.resumed == nil {
+		f.meddled.Store(true) // set first, or a sidecar saved now claims the file as it is
+	}
+	f.mu.Lock()
+	f.found(info)
+	f.mu.Unlock()
+	if s.resumed != nil { // nothing counts as verified yet
+		s.confirm(s.resumed)
+	}
+	mine, err := s.claimFor(i)
+	if err == nil {
+		_, err = s.claimOn(s.disk, []Claim{mine})
+	}
+	return true, err
 }
 
 // isWanted reports whether file i is wanted. The caller holds s.mu.

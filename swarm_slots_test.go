@@ -11,35 +11,55 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
+// besideCrowd returns how long a peer takes to download content from a seed that uploads rate bytes a second. A crowd of ten
+// networks is connected to the seed since a minute, and interested, and does something each so often.
+func besideCrowd(t *testing.T, length int64, rate float64, crowd int, every time.Duration, do func(*speaker)) (took time.Duration) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimRepeating(1, 256<<10, length)
+		us := n.NewHost("80.0.0.1", rate, 0, 10*time.Millisecond)
+		simSeed(t, simClient(t, us, nil), content)
+		simnet.Sleep(time.Second)
+		for k := range crowd {
+			s := speak(t, n.NewHost(fmt.Sprintf("%d.0.%d.1", 100+k%10, k), 0, 0, 10*time.Millisecond), content, us.Addr(6881), speech{fast: true})
+			s.sayID(wire.HaveNone)
+			s.sayID(wire.Interested)
+			go func() {
+				for s.pause(every) {
+					do(s)
+				}
+			}()
+		}
+		simnet.Sleep(time.Minute)
+		began := time.Now()
+		d := simLeech(t, simClient(t, n.NewHost("90.0.0.1", rate, 2*rate, 10*time.Millisecond), nil), content, us.Addr(6881))
+		_, err := d.Wait()
+		require.NoError(t, err)
+		took = time.Since(began)
+	})
+	return took
+}
+
 // Peers of many networks are interested in what a seed has, and ask for nothing. The only peer that does, and that passes nothing
 // on because none asks it to, is not served last.
 func TestSilentPeersLeaveTheirSlots(t *testing.T) {
-	took := func(crowd int) (took time.Duration) {
-		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-			content := newSimRepeating(1, 256<<10, 64<<20)
-			us := n.NewHost("80.0.0.1", 200e3, 0, 10*time.Millisecond)
-			simSeed(t, simClient(t, us, nil), content)
-			simnet.Sleep(time.Second)
-			for k := range crowd {
-				s := speak(t, n.NewHost(fmt.Sprintf("%d.0.0.1", 100+k), 0, 0, 10*time.Millisecond), content, us.Addr(6881), speech{fast: true})
-				s.sayID(wire.HaveNone)
-				s.sayID(wire.Interested)
-				go func() {
-					for s.pause(time.Minute) {
-						s.sayID(wire.Interested)
-					}
-				}()
-			}
-			simnet.Sleep(time.Minute)
-			began := time.Now()
-			d := simLeech(t, simClient(t, n.NewHost("90.0.0.1", 200e3, 400e3, 10*time.Millisecond), nil), content, us.Addr(6881))
-			_, err := d.Wait()
-			require.NoError(t, err)
-			took = time.Since(began)
-		})
-		return took
+	took := func(crowd int) time.Duration {
+		return besideCrowd(t, 64<<20, 200e3, crowd, time.Minute, func(s *speaker) { s.sayID(wire.Interested) })
 	}
 	alone, crowded := took(0), took(20)
 	t.Logf("took %v alone, %v beside a crowd", alone, crowded)
 	require.Less(t, crowded, 3*alone)
+}
+
+// Peers of many networks ask a seed for a little, again and again. The only peer that takes all that it is sent does not wait for a turn
+// after theirs while the seed's upload is idle, whether it passes on anything or not.
+func TestPeersThatAskForLittleLeaveTheirSlots(t *testing.T) {
+	took := func(crowd int, every time.Duration) time.Duration {
+		return besideCrowd(t, 128<<20, 1e6, crowd, every, func(s *speaker) { s.ask(0) })
+	}
+	alone := took(0, 0)
+	for _, every := range []time.Duration{2 * time.Second, 8 * time.Second} {
+		crowded := took(40, every)
+		t.Logf("took %v alone, %v beside a crowd that asks for a block in %v", alone, crowded, every)
+		require.Less(t, crowded, alone+40*10*time.Second, "it waits for a first turn at most")
+	}
 }

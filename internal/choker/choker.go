@@ -70,14 +70,23 @@ const (
 	// what they get, for hoarders to come last.
 	leastUse  = 4 << 10
 	leastUsed = minUploadSlots / 2
+	// farLess is the factor from which one of two peers takes far less than the other. Slots are dealt by the powers of it.
+	farLess = 4
 )
 
-// Indulge lets no peer count as hoarding if those that do not hoard leave our upload idle. Otherwise peers that ask for little or
-// nothing would have all slots, and the one that passes on nothing because no other wants it would wait for the lot.
+// Indulge lets no peer count as hoarding if those that do not hoard leave our upload idle, because they take nothing or far less than
+// one that does. Otherwise peers that ask for little would have all slots, and the one that passes on nothing because no other wants it
+// would wait for the lot.
 func Indulge(peers []Peer) {
+	enough := float64(leastUse)
+	for _, p := range peers {
+		if p.Unchoked && p.Hoarding {
+			enough = max(enough, p.Up/farLess)
+		}
+	}
 	used := 0
 	for _, p := range peers {
-		if p.Unchoked && !p.Hoarding && p.Up >= leastUse {
+		if p.Unchoked && !p.Hoarding && p.Up >= enough {
 			used++
 		}
 	}
@@ -88,8 +97,9 @@ func Indulge(peers []Peer) {
 
 // A Choker decides whom to upload to. While we leech, slots go to the peers that give most in return
 // (tit for tat); if too few give, to all in turn, except free riders. While we seed, slots go in turn to
-// the peers that pass on what they get, and the remaining slots to the others. One more peer is drawn by
-// lot (optimistic unchoke), so that a newcomer can show what it gives.
+// the peers that pass on what they get, and the remaining slots to the others; a peer that takes far more
+// than those beside it keeps its slot. One more peer is drawn by lot (optimistic unchoke), so that a
+// newcomer can show what it gives.
 type Choker struct {
 	rng        *rand.Rand
 	roundAt    time.Time // when every peer is judged again
@@ -161,6 +171,9 @@ type contender struct {
 	worth float64 // among equal claims, higher is better
 }
 
+// use returns how much of our upload a peer takes, as a power of farLess.
+func (p *Peer) use() int { return math.Ilogb(max(1, p.Up)) / math.Ilogb(farLess) }
+
 // The claims of a contender to a slot, best first.
 const (
 	claimHolding  = iota // it has the slot, and no round is due
@@ -198,19 +211,32 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 		}
 		ranked = append(ranked, k)
 	}
-	// Peers whose turn is over make room. While seeding, only the quarter that was served longest does, so that the
-	// others continue undisturbed.
-	yield := len(ranked)
+	// Peers whose turn is over make room. While seeding, only a quarter of the slots changes hands in a round, so that the others
+	// continue undisturbed, and those that take far less than another make room first. Otherwise peers that ask for little would have as
+	// long a turn as one that takes all that we can send, and leave our upload idle in theirs.
+	yield, most := len(ranked), 0
 	if seeding {
 		yield = max(1, c.slots/4)
-	}
-	slices.SortStableFunc(ranked, func(a, b contender) int { return a.UnchokedAt.Compare(b.UnchokedAt) })
-	for i := 0; i < len(ranked) && yield > 0; i++ {
-		if k := &ranked[i]; k.claim == claimInTurn && now.Sub(k.UnchokedAt) >= chokeTurn {
-			k.claim = claimTurnOver
-			yield--
+		for _, k := range ranked {
+			if k.claim == claimTurnOver || k.Unchoked && now.Sub(k.UnchokedAt) < roundEvery {
+				yield-- // its slot changes hands, or did since the last round
+			}
+			if k.Unchoked {
+				most = max(most, k.use())
+			}
 		}
 	}
+	slices.SortStableFunc(ranked, func(a, b contender) int { return a.UnchokedAt.Compare(b.UnchokedAt) })
+	makeRoom := func(light bool, turn time.Duration) {
+		for i := range ranked {
+			if k := &ranked[i]; yield > 0 && k.claim == claimInTurn && (k.use() < most) == light && now.Sub(k.UnchokedAt) >= turn {
+				k.claim = claimTurnOver
+				yield--
+			}
+		}
+	}
+	makeRoom(true, roundEvery)
+	makeRoom(false, chokeTurn)
 	for i := range ranked {
 		if k := &ranked[i]; seeding && k.Hoarding && k.claim != claimHolding {
 			k.claim += claimHoarding

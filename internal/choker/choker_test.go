@@ -264,6 +264,62 @@ func TestSeedIsFair(t *testing.T) {
 	require.Len(t, served, 20)
 }
 
+// A peer that takes far more than the others keeps its slot, whenever these come and go. Of those that take as much, each has its turn.
+func TestSeedServesThoseThatTakeMost(t *testing.T) {
+	for name, every := range map[string]time.Duration{"stay": 0, "come and go": 19 * time.Second, "at once": 9 * time.Second} {
+		s := newChokeScene(1, "abcdefghijklmnopqrst")
+		s.seeding = true
+		served := make(map[int]int)
+		last := s.now
+		for range 720 { // seconds
+			if leave := every > 0 && s.now.Sub(last) >= every; leave || !s.now.Before(s.choker.Next()) {
+				for i := range s.peers {
+					if p := &s.peers[i]; leave && p.ID != 't' && p.Unchoked { // another takes its place
+						*p = Peer{ID: p.ID + 1000, Interested: true, Joined: s.now}
+						last = s.now
+					}
+				}
+				s.decide()
+			}
+			for i := range s.peers {
+				p := &s.peers[i]
+				if p.Up = 0; p.Unchoked {
+					served[p.ID]++
+					p.Up = 20e3
+					if p.ID == 't' {
+						p.Up = 100e3
+					}
+				}
+			}
+			s.now = s.now.Add(time.Second)
+		}
+		t.Logf("%s: %d s", name, served['t'])
+		require.Greater(t, served['t'], 480, name)
+	}
+}
+
+// Peers that keep what they get come last if others take about as much.
+func TestIndulge(t *testing.T) {
+	for _, c := range []struct {
+		hoarder float64
+		others  []float64
+		hoards  bool
+	}{
+		{0, []float64{5e3, 5e3}, true},
+		{0, []float64{5e3, 3e3}, false}, // they leave our upload idle
+		{19e3, []float64{5e3, 5e3}, true},
+		{100e3, []float64{5e3, 5e3, 5e3, 5e3}, false},
+		{100e3, []float64{5e3, 5e3, 30e3, 50e3}, true},
+	} {
+		peers := []Peer{{Hoarding: true, Unchoked: true, Up: c.hoarder}}
+		for _, up := range c.others {
+			peers = append(peers, Peer{Unchoked: true, Up: up})
+		}
+		Indulge(peers)
+		require.Equal(t, c.hoards, peers[0].Hoarding, c)
+	}
+}
+
 // After any history the choice obeys the rules, stated here the plain way.
 func TestChokerRules(t *testing.T) {
 	for seed := range uint64(100) {

@@ -99,14 +99,29 @@ func (m *modelChoker) decide(
 		}
 	}
 
-	// Peers whose turn was long enough step back; while we seed only a quarter of the slots at a time, longest
-	// served first. Among equals the lot decides. If it can have fallen on those that lost their slots, and
-	// would have kept them otherwise, then it has.
-	for yield := max(1, m.slots/4); yield > 0 || !seeding; yield-- {
+	// Peers whose turn was long enough step back; while we seed only a quarter of the slots at a time, less those that come free
+	// or came free since the last round. Then those that take far less than another step back first, and sooner; else the longest
+	// served. Among equals the lot decides. If it can have fallen on those that lost their slots, and would have kept them
+	// otherwise, then it has.
+	yield := max(1, m.slots/4) - len(over)
+	heavy := -1.
+	for _, p := range inTurn {
+		heavy = max(heavy, powerOf4(p.Up))
+		if now.Sub(p.UnchokedAt) < roundEvery {
+			yield--
+		}
+	}
+	light := func(p *queuer) bool { return seeding && powerOf4(p.Up) < heavy }
+	for ; yield > 0 || !seeding; yield-- {
 		var first *queuer
 		for i := range inTurn {
 			p := &inTurn[i]
-			if now.Sub(p.UnchokedAt) >= chokeTurn && (first == nil || cmp.Or(
+			turn := chokeTurn
+			if light(p) {
+				turn = roundEvery
+			}
+			if now.Sub(p.UnchokedAt) >= turn && (first == nil || cmp.Or(
+				one(light(first))-one(light(p)),
 				p.UnchokedAt.Compare(first.UnchokedAt),
 				one(slices.Contains(chosen, p.ID))-one(slices.Contains(chosen, first.ID)),
 				one(p.Hoarding)-one(first.Hoarding),
@@ -146,6 +161,15 @@ func (m *modelChoker) decide(
 		lots = slices.DeleteFunc(lots, func(p Peer) bool { return p.ID == last })
 	}
 	return own, lots
+}
+
+// powerOf4 returns the largest power of 4 that is no more than a rate, or 1.
+func powerOf4(rate float64) float64 {
+	power := 1.
+	for power*4 <= rate {
+		power *= 4
+	}
+	return power
 }
 
 // admit lets those of a queue in that have more, while there are slots. Among equals those that were chosen.
@@ -234,7 +258,7 @@ func (h *chokeHistory) happen() {
 			p.Down = float64(max(0, h.rng.IntN(8)-3))
 		}
 		if chance(4) {
-			p.Up = float64(h.rng.IntN(4))
+			p.Up = []float64{0, 1, 3, 4, 17, 64}[h.rng.IntN(6)]
 		}
 		if chance(15) {
 			p.Snubbing = chance(3)

@@ -69,30 +69,35 @@ func above(p string) string {
 // itself is the function within for the directory that the paths of files are below.
 func itself(p string) (string, bool) { return p, true }
 
-// makeRoot makes the directory dir for a download of an owner, unless another owner has claimed a file at its path, or at that of a
-// directory above it: the directory would keep that file from being made.
-func (r *Claims) makeRoot(owner [20]byte, dir string) error {
-	unmade := unmadeDirs(dir)
-	if len(unmade) == 0 {
-		return nil // openRoot finds out what is there
+// makeRoot makes the directory dir and its parents for a download of an owner, unless another owner has claimed a file at the path of
+// one: the directory would keep that file from being made. It returns those that it made, the inner before the outer.
+func (r *Claims) makeRoot(owner [20]byte, dir string) (made []string, err error) {
+	for d := filepath.Clean(dir); d != filepath.Dir(d); d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !absent(err) {
+			break
+		}
+		made = append(made, d)
 	}
-	up := filepath.Dir(unmade[len(unmade)-1])
+	if len(made) == 0 {
+		return nil, nil // openRoot finds out what is there
+	}
+	up := filepath.Dir(made[len(made)-1])
 	if disk, err := r.openRoot(up); err == nil { // or it may be traversed but not read
 		defer disk.Close()
-		within, err := filepath.Rel(up, unmade[0])
+		within, err := filepath.Rel(up, made[0])
 		if err != nil {
-			return err
+			return nil, err
 		}
 		name := fmt.Sprintf("%s/%s%x", filepath.ToSlash(within), anyCase, owner) // that of nothing else
 		_, err = disk.Claim(owner, []Claim{{Path: name, AnyCase: true}})
 		var taken *Claimed
 		if errors.As(err, &taken) {
-			return &Claimed{Path: dir, Owner: taken.Owner}
+			return nil, &Claimed{Path: dir, Owner: taken.Owner}
 		} else if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return os.MkdirAll(dir, 0o777)
+	return made, os.MkdirAll(dir, 0o777)
 }
 
 // A nestedDir is a directory above or below that of a Disk.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -240,6 +241,20 @@ func TestADirectoryInThePlaceOfAFile(t *testing.T) {
 			require.ErrorContains(t, err, filepath.Join(above, dir))
 			require.NoDirExists(t, above+"/d")
 		}
+		moved, err := claims.OpenFiles(theirs, t.TempDir(), nil)
+		require.NoError(t, err)
+		require.NoError(t, moved.SetWanted(all(theirs)))
+		for _, dir := range []string{"d/a", "d/a/c"} {
+			past := time.Unix(1e9, 0)
+			require.NoError(t, os.Chtimes(above, past, past))
+			err := moved.Move(t.Context(), filepath.Join(above, dir), claim(bits.New(theirs.NumPieces())), func(int64, int64) {})
+			require.ErrorIs(t, err, storage.ErrInUse)
+			require.ErrorContains(t, err, filepath.Join(above, dir))
+			info, err := os.Stat(above)
+			require.NoError(t, err)
+			require.True(t, past.Equal(info.ModTime()), "not even for a moment is a directory made there")
+		}
+		require.NoError(t, moved.Close())
 		errs := make(chan error)
 		for k := range byte(8) { // a directory that all use
 			tor, _ := named(10+k, fmt.Sprint(k))

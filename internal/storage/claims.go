@@ -56,7 +56,7 @@ type claimant struct {
 // OpenFiles locks nothing yet, so any number of Stores may serve the same complete content. If another Store is writing the
 // content to dir, in this process or another, OpenFiles returns ErrInUse.
 func (r *Claims) OpenFiles(c Content, dir string, log *slog.Logger) (Store, error) {
-	if err := r.makeRoot(c.InfoHash, dir); err != nil {
+	if _, err := r.makeRoot(c.InfoHash, dir); err != nil {
 		return nil, err
 	}
 	disk, err := r.openRoot(dir)
@@ -67,7 +67,7 @@ func (r *Claims) OpenFiles(c Content, dir string, log *slog.Logger) (Store, erro
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
-	s.(*fileStore).openRoot = r.openRoot
+	s.(*fileStore).claims = r
 	return s, nil
 }
 

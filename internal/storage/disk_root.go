@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -29,7 +30,7 @@ func (r *Claims) openRoot(dir string) (Disk, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return nil, err
 	} else if !info.IsDir() { // opening a pipe would block
-		return nil, &fs.PathError{Op: "open", Path: dir, Err: errors.New("not a directory")}
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: syscall.ENOTDIR}
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {

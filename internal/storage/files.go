@@ -21,11 +21,11 @@ import (
 // The resume sidecar lies beside the content while it is not complete, and the lock file while the store writes. The edges, the
 // sidecar and the lock file are named for the info hash.
 type fileStore struct {
-	content  Content
-	dir      string
-	disk     Disk
-	log      *slog.Logger
-	openRoot func(dir string) (Disk, error) // opens a directory whose files are claimed with those of this one
+	content Content
+	dir     string
+	disk    Disk
+	claims  *Claims // in which the files of other directories are claimed, too
+	log     *slog.Logger
 
 	// mu is held for writing to change which file holds a byte, and for reading by every read and write of bytes.
 	mu     sync.RWMutex
@@ -122,7 +122,7 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 	}
 	s := &fileStore{
 		content: c, dir: dir, disk: disk, log: log,
-		openRoot:    new(Claims).openRoot,
+		claims:      new(Claims),
 		mapsAreMany: mapsAreMany,
 		files:       make([]fileState, c.NumFiles()+1),
 		slots:       make(map[int]int),
@@ -461,7 +461,7 @@ func (s *fileStore) Wake() error {
 	if !s.closed {
 		return nil
 	}
-	disk, err := s.openRoot(s.dir)
+	disk, err := s.claims.openRoot(s.dir)
 	if err != nil {
 		return err
 	}

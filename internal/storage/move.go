@@ -68,11 +68,14 @@ type move struct {
 type span struct{ from, to int64 }
 
 func (s *fileStore) Move(ctx context.Context, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) error {
-	made, err := mkdirAll(dir)
-	if err != nil {
-		return err
+	made, err := s.claims.makeRoot(s.content.InfoHash, dir)
+	if err == nil {
+		err = syncNames(made)
 	}
-	disk, err := s.openRoot(dir)
+	var disk Disk
+	if err == nil {
+		disk, err = s.claims.openRoot(dir)
+	}
 	if err == nil {
 		if err = s.moveTo(ctx, disk, dir, claims, progress); err == nil {
 			return nil
@@ -87,33 +90,18 @@ func (s *fileStore) Move(ctx context.Context, dir string, claims func() (bits.Se
 	return err
 }
 
-// unmadeDirs returns those of dir and its parents that do not exist, the inner before the outer.
-func unmadeDirs(dir string) (dirs []string) {
-	for d := filepath.Clean(dir); d != filepath.Dir(d); d = filepath.Dir(d) {
-		if _, err := os.Stat(d); !absent(err) {
-			break
-		}
-		dirs = append(dirs, d)
-	}
-	return dirs
-}
-
-// mkdirAll makes dir and its parents, and returns the directories that it made, the inner before the outer. It syncs their names.
-func mkdirAll(dir string) (made []string, err error) {
-	made = unmadeDirs(dir)
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, err
-	}
-	for _, d := range made {
+// syncNames syncs the names of directories.
+func syncNames(dirs []string) error {
+	for _, d := range dirs {
 		up, err := new(Claims).openRoot(filepath.Dir(d))
 		if err != nil {
 			continue // a directory that the process may not read
 		}
 		if err := errors.Join(up.SyncDir("."), up.Close()); err != nil {
-			return made, err
+			return err
 		}
 	}
-	return made, nil
+	return nil
 }
 
 // errSameDir is returned by moveTo if there is nothing to move.

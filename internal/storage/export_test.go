@@ -29,6 +29,16 @@ func OpenHandles(s Store) int {
 // DropHandle forgets the open handle of file i, so that it is opened by its name again.
 func DropHandle(s Store, i int) { s.(*fileStore).handles.drop(i) }
 
+// ReadsWait reports whether reads of s wait.
+func ReadsWait(s Store) bool {
+	mu := &s.(*fileStore).mu
+	if !mu.TryRLock() {
+		return true
+	}
+	mu.RUnlock()
+	return false
+}
+
 // WouldBeClaimed reports whether a sidecar that is saved now claims pieces of file i, which exists.
 func WouldBeClaimed(s Store, i int) bool { return s.(*fileStore).resumeStampOf(i).size > 0 }
 

@@ -126,7 +126,7 @@ func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func
 	}()
 	err = m.prepare()
 	if err == nil {
-		err = m.copyAll()
+		err = m.copyAll(have)
 	}
 	if err == nil {
 		err = m.commit(claims)
@@ -232,13 +232,19 @@ func (m *move) prepare() error {
 	if err := m.to.MkdirAll(m.stage()); err != nil {
 		return err
 	}
-	for _, i := range m.files {
+	m.chooseStaged(m.files)
+	return nil
+}
+
+// chooseStaged decides which of these files are copied, and reports whether any is.
+func (m *move) chooseStaged(files []int) (some bool) {
+	for _, i := range files {
 		if !m.canLink(i) {
-			m.staged[i] = true
+			m.staged[i], some = true, true
 			m.total += m.s.leftAs(i).Size
 		}
 	}
-	return nil
+	return some
 }
 
 // claim returns the claims on the files and links that are, or will be, in the new directory. The caller holds m.s.mu for

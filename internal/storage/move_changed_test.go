@@ -12,17 +12,72 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// stagingDisk calls a function before the copy of file 1 is made.
+// stagingDisk calls a function before the copy of file 1 is made, and another one for file 2.
 type stagingDisk struct {
 	storage.Disk
-	before func()
+	before, last func()
 }
 
 func (d stagingDisk) Open(name string, flag int) (storage.DiskFile, error) {
-	if filepath.Base(name) == "1" {
+	switch {
+	case filepath.Base(name) == "1":
 		d.before()
+	case filepath.Base(name) == "2" && d.last != nil && flag&os.O_EXCL != 0:
+		d.last()
 	}
 	return d.Disk.Open(name, flag)
+}
+
+// Reads and writes do not wait while a file is copied that was made while others were.
+func TestMoveCopiesWhatIsMadeMeanwhile(t *testing.T) {
+	tor, content := testContent(50, 200, 100, 100)
+	old, dir := t.TempDir(), t.TempDir()
+	disks := onDisks(t, true, func() {}, old, dir)
+	s, err := storage.OpenDisk(tor, disks[0], old, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	have := bits.New(tor.NumPieces())
+	write := func(from, to int) {
+		for piece := from; piece < to; piece++ {
+			writePiece(t, tor, s, content, piece)
+			have.Add(piece)
+		}
+	}
+	write(0, 6)
+	copied := false
+	disks[1].Disk = stagingDisk{disks[1].Disk, sync.OnceFunc(func() { write(6, 8) }), func() {
+		copied = true
+		require.False(t, storage.ReadsWait(s))
+	}}
+	require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, func() (bits.Set, map[int]bits.Set) { return have.Clone(), nil }))
+	require.True(t, copied)
+	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+	require.NoError(t, s.Close())
+	require.Empty(t, listing(t, old))
+}
+
+// Content that becomes complete while its edges are copied, which removes them, is moved.
+func TestMoveOfEdgesThatAreRemoved(t *testing.T) {
+	tor, content := testContent(50, 40, 60)
+	old, dir := t.TempDir(), t.TempDir()
+	disks := onDisks(t, true, func() {}, old, dir)
+	s, err := storage.OpenDisk(tor, disks[0], old, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted([]bool{true, false}))
+	writePiece(t, tor, s, content, 0)
+	done := false
+	disks[1].Disk = stagingDisk{Disk: disks[1].Disk, before: func() {}, last: func() {
+		done = true
+		require.NoError(t, s.SetWanted(all(tor)))
+		writePiece(t, tor, s, content, 1)
+		require.NoError(t, s.Finish())
+	}}
+	require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, claim(bits.Full(2))))
+	require.True(t, done)
+	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+	require.NoError(t, s.Close())
+	require.Empty(t, listing(t, old))
+	require.Equal(t, []string{"d/0", "d/1"}, listing(t, dir))
 }
 
 // A file that another program changes while it is copied, and that Refresh then accepts, is copied again.
@@ -34,7 +89,7 @@ func TestMoveCopiesAgainWhatIsAccepted(t *testing.T) {
 	disks := onDisks(t, true, func() {}, old, dir)
 	var s storage.Store
 	have := bits.Full(tor.NumPieces())
-	disks[1].Disk = stagingDisk{disks[1].Disk, sync.OnceFunc(func() {
+	disks[1].Disk = stagingDisk{Disk: disks[1].Disk, before: sync.OnceFunc(func() {
 		require.NoError(t, os.WriteFile(old+"/d/0", content[:200], 0o666)) // another program completes it
 		_, err := s.Refresh(0, have)
 		require.NoError(t, err)
@@ -82,7 +137,7 @@ func TestMoveKeepsWhatIsWrittenTo(t *testing.T) {
 	fill(t, tor, old, content)
 	disks := onDisks(t, true, func() {}, old, dir)
 	var s storage.Store
-	disks[1].Disk = stagingDisk{disks[1].Disk, sync.OnceFunc(func() {
+	disks[1].Disk = stagingDisk{Disk: disks[1].Disk, before: sync.OnceFunc(func() {
 		require.NoError(t, os.WriteFile(old+"/d/0", append([]byte("edited"), content[6:200]...), 0o666))
 		writePiece(t, tor, s, content, 3)
 	})}

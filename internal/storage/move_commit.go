@@ -91,9 +91,6 @@ func (m *move) place(i int) error {
 			return err
 		}
 		m.staged[i] = true
-		if err := m.copyFile(i, m.step); err != nil {
-			return err
-		}
 	}
 	if err := m.catchUp(i, m.step); err != nil {
 		return err

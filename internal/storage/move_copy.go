@@ -8,7 +8,8 @@ import (
 	"io"
 	"math"
 	"os"
-	"slices"
+
+	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // maxLate is how many bytes may be left to copy while reads and writes wait.
@@ -44,17 +45,11 @@ func (m *move) accepted(i int) {
 	}
 }
 
-// copyAll takes step 2, except for the sync of files that are linked, which commit does first.
-func (m *move) copyAll() error {
+// copyAll takes step 2, except for the sync of files that are linked, which commit does first. Files that are made meanwhile are
+// copied as well: in commit all reads and writes would wait for that.
+func (m *move) copyAll(have bits.Set) error {
 	m.tell(0)
-	for _, i := range slices.Clone(m.files) {
-		if m.staged[i] {
-			if err := m.copyFile(i, m.lockedStep); err != nil {
-				return err
-			}
-		}
-	}
-	for range 8 { // little is left soon, unless data arrives faster than the disks copy it
+	for round := range 9 { // little is left soon, unless data arrives faster than the disks copy it
 		late := m.late()
 		for _, i := range m.files {
 			if m.staged[i] {
@@ -63,7 +58,11 @@ func (m *move) copyAll() error {
 				}
 			}
 		}
-		if late < maxLate {
+		known := len(m.files)
+		m.s.mu.RLock()
+		m.renew(have)
+		m.s.mu.RUnlock()
+		if some := m.chooseStaged(m.files[known:]); !some && round > 0 && late < maxLate {
 			break
 		}
 	}
@@ -110,6 +109,9 @@ func (m *move) step(i int, to DiskFile, buf []byte, off, end int64) (int64, erro
 	f := &s.files[i]
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.left == (Stamp{}) {
+		return end, io.EOF // the edges were removed; place leaves them out
+	}
 	h, err := s.handles.get(i, false, false)
 	if err != nil {
 		return 0, err
@@ -194,13 +196,16 @@ func (m *move) copyFile(i int, step step) error {
 // sizeOf returns the size in bytes with which file i was left.
 func (s *fileStore) sizeOf(i int) int64 { return s.leftAs(i).Size }
 
-// catchUp copies what was written to the old file i since it was copied.
+// catchUp copies what was written to the old file i since it was copied, or all of it if it was not.
 func (m *move) catchUp(i int, step step) error {
 	m.mu.Lock()
-	spans, void := m.written[i], m.void[i]
+	spans, begun := m.written[i]
+	void := m.void[i]
 	m.written[i] = nil
 	m.mu.Unlock()
 	switch {
+	case !begun:
+		return m.copyFile(i, step)
 	case void:
 		if err := m.removeStaged(i); err != nil {
 			return err

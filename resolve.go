@@ -203,7 +203,8 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 }
 
 // makeRoom ends connections in favour of candidates that wait while all places are taken, and of downloads that are below their
-// share, as a download does. The caller holds r.mu.
+// share, as a download does. But a peer that has sent nothing in its first minute is worth less than any candidate. The caller holds
+// r.mu.
 func (r *resolver) makeRoom(now time.Time) {
 	var worths []peerlist.Worth
 	for p := range r.peers {
@@ -226,7 +227,7 @@ func (r *resolver) makeRoom(now time.Time) {
 	if !waiting || live < r.o.maxPeers() && !r.client.allTaken(live) {
 		return
 	}
-	if out, ok := peerlist.MakesRoom(now, worths, addr.Addr(), true); ok {
+	if out, ok := peerlist.Displaced(now, worths, addr.Addr()); ok {
 		r.end(out, errTurnover)
 	}
 }

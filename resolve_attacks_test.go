@@ -15,38 +15,41 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// A crowd of one network holds all connections of a magnet link. Each peer claims another length of the metadata. For most of
-// these there is no memory, so that nothing is ever requested from the peer. An honest peer that is named later still gets in.
+// A crowd of one network, or of many, holds all connections of a magnet link. Each peer claims another length of the metadata. For
+// most of these there is no memory, so that nothing is ever requested from the peer. An honest peer that is named later still gets in.
 func TestResolveEclipse(t *testing.T) {
-	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-		defer simnet.Sleep(2 * time.Minute) // until the liars have noticed the end
-		content := newSimResolvable(t, 1000, false)
-		var crowd []*metadataSpeaker
-		for k := range 80 {
-			script := metadataScript{stays: true, delay: 14 * time.Second, answer: func(int, []byte) []byte { return make([]byte, wire.MetadataBlock) }}
-			script.size = func(int64) int64 { return 30<<20 + int64(k) }
-			crowd = append(crowd, speakMetadata(t, n.NewHost(fmt.Sprintf("66.0.0.%d", k+1), 0, 0, time.Millisecond), content, script))
-		}
-		honest := speakMetadata(t, n.NewHost("90.0.0.1", 0, 0, time.Millisecond), content, metadataScript{})
-		find := func(ctx context.Context, _ Hash) iter.Seq[netip.AddrPort] {
-			return func(yield func(netip.AddrPort) bool) {
-				for _, s := range crowd {
-					yield(s.addr())
-				}
-				select {
-				case <-time.After(5 * time.Minute):
-					yield(honest.addr())
-				case <-ctx.Done():
+	for _, networks := range []int{1, 20} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			defer simnet.Sleep(2 * time.Minute) // until the liars have noticed the end
+			content := newSimResolvable(t, 1000, false)
+			var crowd []*metadataSpeaker
+			for k := range 80 {
+				script := metadataScript{stays: true, delay: 14 * time.Second, answer: func(int, []byte) []byte { return make([]byte, wire.MetadataBlock) }}
+				script.size = func(int64) int64 { return 30<<20 + int64(k) }
+				ip := fmt.Sprintf("%d.0.%d.1", 100+k%networks, k)
+				crowd = append(crowd, speakMetadata(t, n.NewHost(ip, 0, 0, time.Millisecond), content, script))
+			}
+			honest := speakMetadata(t, n.NewHost("90.0.0.1", 0, 0, time.Millisecond), content, metadataScript{})
+			find := func(ctx context.Context, _ Hash) iter.Seq[netip.AddrPort] {
+				return func(yield func(netip.AddrPort) bool) {
+					for _, s := range crowd {
+						yield(s.addr())
+					}
+					select {
+					case <-time.After(5 * time.Minute):
+						yield(honest.addr())
+					case <-ctx.Done():
+					}
 				}
 			}
-		}
-		m := &Magnet{InfoHash: content.infoHash}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		_, err := m.Resolve(ctx, &Options{Client: simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil), FindPeers: find})
-		require.NoError(t, err)
-		require.Less(t, n.Now(), 6*time.Minute)
-	})
+			m := &Magnet{InfoHash: content.infoHash}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			_, err := m.Resolve(ctx, &Options{Client: simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil), FindPeers: find})
+			require.NoError(t, err)
+			require.Less(t, n.Now(), 6*time.Minute)
+		})
+	}
 }
 
 // Liars hold as many connections of a magnet link as the client may have. A download that starts later has its share of them.

@@ -16,8 +16,9 @@ import (
 //
 // No system call is made under mu, so that a network share that does not answer stops no claims elsewhere.
 type Claims struct {
-	mu   sync.Mutex
-	dirs map[dirID]*claimDir
+	mu     sync.Mutex
+	dirs   map[dirID]*claimDir
+	shared map[sharedID]*sharedDir // directories that are open
 }
 
 // dirID identifies a directory as long as it is open.
@@ -90,6 +91,20 @@ func (r *Claims) use(f *os.File, path string) *claimDir {
 	r.mu.Unlock()
 	if known {
 		f.Close()
+	}
+	return e
+}
+
+// useKnown is use for a directory that is open and has claims, or returns nil: then it opens nothing.
+func (r *Claims) useKnown(id FileID) *claimDir {
+	if id == (FileID{}) {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.dirs[dirID{FileID: id}]
+	if e != nil {
+		e.users++
 	}
 	return e
 }
@@ -268,11 +283,19 @@ func (d *rootDisk) join(owner [20]byte) (*claimant, error) {
 	d.joining.Lock()
 	defer d.joining.Unlock()
 	if d.claimant == nil {
-		f, err := d.root.Open(".")
+		root, err := d.writable()
 		if err != nil {
 			return nil, err
 		}
-		d.claimant = d.claims.join(d.claims.use(f, d.path()), owner)
+		dir := d.claims.useKnown(d.FileID)
+		if dir == nil {
+			f, err := root.Open(".")
+			if err != nil {
+				return nil, err
+			}
+			dir = d.claims.use(f, d.path())
+		}
+		d.claimant = d.claims.join(dir, owner)
 	}
 	return d.claimant, nil
 }

@@ -9,16 +9,14 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 )
 
 // rootDisk is the directory of a real file system.
 type rootDisk struct {
-	root *os.Root
-	self *os.File // the directory itself
-
-	whole string // the absolute path of the directory, without symbolic links; empty if unknown
+	*sharedDir
+	closed atomic.Bool // nothing is changed any more: the directory may stay open for others
 
 	claims   *Claims
 	joining  sync.Mutex // guards claimant
@@ -27,27 +25,19 @@ type rootDisk struct {
 
 // openRoot opens a directory whose files are claimed in r.
 func (r *Claims) openRoot(dir string) (Disk, error) {
-	if info, err := os.Stat(dir); err != nil {
-		return nil, err
-	} else if !info.IsDir() { // opening a pipe would block
-		return nil, &fs.PathError{Op: "open", Path: dir, Err: syscall.ENOTDIR}
-	}
-	root, err := os.OpenRoot(dir)
+	d, err := r.openShared(dir)
 	if err != nil {
 		return nil, err
 	}
-	self, err := root.Open(".")
-	if err != nil {
-		return nil, errors.Join(err, root.Close())
+	return &rootDisk{sharedDir: d, claims: r}, nil
+}
+
+// writable returns the root, in which files may be changed until Close.
+func (d *rootDisk) writable() (*os.Root, error) {
+	if d.closed.Load() {
+		return nil, fs.ErrClosed
 	}
-	whole, err := filepath.Abs(dir)
-	if err == nil {
-		whole, err = filepath.EvalSymlinks(whole)
-	}
-	if err != nil {
-		whole = ""
-	}
-	return &rootDisk{root: root, self: self, whole: whole, claims: r}, nil
+	return d.root, nil
 }
 
 func (d *rootDisk) Open(name string, flag int) (DiskFile, error) {
@@ -64,7 +54,11 @@ func (d *rootDisk) Open(name string, flag int) (DiskFile, error) {
 
 // openIn opens a regular file that is within the directory.
 func (d *rootDisk) openIn(name string, flag int) (*os.File, error) {
-	f, err := d.root.OpenFile(name, flag|noWait, 0o666)
+	root, err := d.writable()
+	if err != nil {
+		return nil, err
+	}
+	f, err := root.OpenFile(name, flag|noWait, 0o666)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +80,11 @@ func regular(f *os.File) (*os.File, error) {
 }
 
 func (d *rootDisk) MkdirAll(name string) error {
-	return d.named(name, d.root.MkdirAll(name, 0o777))
+	root, err := d.writable()
+	if err != nil {
+		return err
+	}
+	return d.named(name, root.MkdirAll(name, 0o777))
 }
 
 func (d *rootDisk) Listed(name string) (bool, error) {
@@ -110,13 +108,23 @@ func (d *rootDisk) Listed(name string) (bool, error) {
 }
 
 func (d *rootDisk) Rename(from, to string) error {
-	if err := d.root.Rename(from, to); err != nil {
+	root, err := d.writable()
+	if err == nil {
+		err = root.Rename(from, to)
+	}
+	if err != nil {
 		return fmt.Errorf("in %s: %w", d.root.Name(), err)
 	}
 	return nil
 }
 
-func (d *rootDisk) Remove(name string) error { return d.named(name, d.root.Remove(name)) }
+func (d *rootDisk) Remove(name string) error {
+	root, err := d.writable()
+	if err != nil {
+		return err
+	}
+	return d.named(name, root.Remove(name))
+}
 
 func (d *rootDisk) Link(name string, to Disk, as string) error {
 	other, ok := to.(*rootDisk)
@@ -128,7 +136,11 @@ func (d *rootDisk) Link(name string, to Disk, as string) error {
 		return err
 	}
 	defer from.Close()
-	dir, err := other.root.OpenFile(filepath.Dir(as), os.O_RDONLY|noWait, 0)
+	root, err := other.writable()
+	if err != nil {
+		return err
+	}
+	dir, err := root.OpenFile(filepath.Dir(as), os.O_RDONLY|noWait, 0)
 	if err != nil {
 		return err
 	}
@@ -140,20 +152,31 @@ func (d *rootDisk) Link(name string, to Disk, as string) error {
 }
 
 func (d *rootDisk) Symlink(target, name string) error {
-	if err := d.root.Symlink(target, name); err != nil {
+	root, err := d.writable()
+	if err == nil {
+		err = root.Symlink(target, name)
+	}
+	if err != nil {
 		return fmt.Errorf("in %s: %w", d.root.Name(), err)
 	}
 	return nil
 }
 
 func (d *rootDisk) SetMtime(name string, mtime int64) error {
+	root, err := d.writable()
+	if err != nil {
+		return err
+	}
 	at := time.Unix(0, mtime)
-	return d.named(name, d.root.Chtimes(name, at, at))
+	return d.named(name, root.Chtimes(name, at, at))
 }
 
 func (d *rootDisk) Close() error {
+	if d.closed.Swap(true) {
+		return fs.ErrClosed
+	}
 	d.leave()
-	return errors.Join(d.self.Close(), d.root.Close())
+	return d.claims.closeShared(d.sharedDir)
 }
 
 // named puts the whole path into an error: an os.Root reports only the part below it.

@@ -58,6 +58,15 @@ func identityOf(f *os.File) FileID {
 	return infoOf(&st).ID
 }
 
+// identityAt returns the identity of the directory at a path, or zero if it has none.
+func identityAt(dir string) FileID {
+	var st unix.Stat_t
+	if err := ignoringEINTR(func() error { return unix.Stat(dir, &st) }); err != nil {
+		return FileID{}
+	}
+	return infoOf(&st).ID
+}
+
 // noWait is the open flag that keeps an open from waiting for the other end of a pipe.
 const noWait = unix.O_NONBLOCK
 

@@ -120,3 +120,10 @@ func Abandon(store Store) error {
 	}
 	return errors.Join(err, s.disk.Close())
 }
+
+// OpenDirectories returns how many directories are open.
+func (r *Claims) OpenDirectories() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.shared)
+}

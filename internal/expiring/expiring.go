@@ -1,7 +1,10 @@
 // Package expiring has maps of what is to be remembered for a while. They keep little memory of what they have forgotten.
 package expiring
 
-import "maps"
+import (
+	"iter"
+	"maps"
+)
 
 // sweepOver is how many values a map has at least before those that are over are looked for.
 const sweepOver = 32
@@ -17,6 +20,9 @@ func (m *Map[K, V]) Get(key K) (value V, ok bool) {
 	value, ok = m.all[key]
 	return value, ok
 }
+
+// All yields the keys and values, in no order. Some values may be over.
+func (m *Map[K, V]) All() iter.Seq2[K, V] { return maps.All(m.all) }
 
 // Len returns how many values there are.
 func (m *Map[K, V]) Len() int { return len(m.all) }

@@ -133,9 +133,6 @@ func (b *Budget) Redial(addr netip.Addr, now time.Time) (wait time.Duration) {
 }
 
 func (b *Budget) begin(addr netip.Addr, now time.Time) {
-	if b.targets == nil {
-		b.targets = make(targets)
-	}
 	b.targets.begin(addr.Unmap(), now)
 	b.dials.begin(now)
 }
@@ -143,9 +140,7 @@ func (b *Budget) begin(addr netip.Addr, now time.Time) {
 // Forget forgets a download that has ended.
 func (b *Budget) Forget(by any) {
 	b.dials.waiting.served(by)
-	for _, h := range b.targets {
-		h.waiting.served(by)
-	}
+	b.targets.forget(by)
 }
 
 // Turn yields the downloads whose turn it is to dial now.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/expiring"
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
@@ -13,15 +14,22 @@ const (
 	// source cannot aim many clients at it. More peers may share a local address.
 	maxDialsPerTarget      = 6
 	maxDialsPerLocalTarget = 30
-	sweepTargetsOver       = 2048
+	maxTargets             = 2048 // more than are dialled in a targetWindow and waitsFor, so that none is refused
 )
 
-// targets are the hosts that were dialled lately, by address, or by /64.
-type targets map[netip.Prefix]*target
+// targets are the hosts that were dialled lately, by address, or by /64. The zero value is ready.
+type targets struct {
+	hosts expiring.Map[netip.Prefix, *target]
+}
 
 type target struct {
 	began   []time.Time // when its last dials began, oldest first
 	waiting turns       // downloads that have to wait for it: one with many ports of it keeps no other from its only one
+}
+
+// over reports whether the last dial of a host matters no more, neither to the bound nor to those that wait for it to pass.
+func (h *target) over(now time.Time) bool {
+	return now.Sub(h.began[len(h.began)-1]) >= targetWindow+waitsFor
 }
 
 // targetOf returns the host that an unmapped address belongs to, and how many dials it may get; 0 is any number:
@@ -39,9 +47,9 @@ func targetOf(a netip.Addr) (host netip.Prefix, most int) {
 }
 
 // dialAt returns when a host may be dialled by a download: now or later.
-func (t targets) dialAt(by any, a netip.Addr, now time.Time) (at time.Time) {
+func (t *targets) dialAt(by any, a netip.Addr, now time.Time) (at time.Time) {
 	host, most := targetOf(a)
-	h := t[host]
+	h, _ := t.hosts.Get(host)
 	if most == 0 || h == nil {
 		return now
 	}
@@ -59,31 +67,33 @@ func (t targets) dialAt(by any, a netip.Addr, now time.Time) (at time.Time) {
 }
 
 // served records that a download begins a dial of a host.
-func (t targets) served(by any, a netip.Addr) {
+func (t *targets) served(by any, a netip.Addr) {
 	host, _ := targetOf(a)
-	if h := t[host]; h != nil {
+	if h, ok := t.hosts.Get(host); ok {
+		h.waiting.served(by)
+	}
+}
+
+// forget forgets a download that has ended.
+func (t *targets) forget(by any) {
+	for _, h := range t.hosts.All() {
 		h.waiting.served(by)
 	}
 }
 
 // begin counts a dial that begins.
-func (t targets) begin(a netip.Addr, now time.Time) {
+func (t *targets) begin(a netip.Addr, now time.Time) {
 	host, most := targetOf(a)
 	if most == 0 {
 		return
 	}
-	if len(t) > sweepTargetsOver { // no more than what dials begin in a window are recent
-		for host, h := range t {
-			if now.Sub(h.began[len(h.began)-1]) >= targetWindow {
-				delete(t, host)
-			}
-		}
-	}
-	h := t[host]
-	if h == nil {
+	h, ok := t.hosts.Get(host)
+	if !ok {
 		h = &target{}
-		t[host] = h
 	}
 	h.began = append(h.began, now)
 	h.began = h.began[max(0, len(h.began)-most):]
+	if !ok {
+		t.hosts.Put(host, h, maxTargets, func(h *target) bool { return h.over(now) })
+	}
 }

@@ -47,11 +47,45 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// Hosts, and the downloads that wait for them, are kept no longer than they matter, and none is forgotten before.
 func TestTargetsAreForgotten(t *testing.T) {
-	b := make(targets)
-	for k := range uint32(10 * sweepTargetsOver) { // at the greatest rate of dials
-		b.begin(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 8<<24+k))), epoch.Add(time.Duration(k)*time.Second/maxDialsPerSecond))
-		require.LessOrEqual(t, len(b), sweepTargetsOver+2)
+	for _, every := range []time.Duration{time.Second / maxDialsPerSecond, time.Second} { // the greatest rate of dials, and a lower one
+		var b targets
+		matter := int((targetWindow + waitsFor) / every)
+		most, refused := 0, 0
+		for k := range uint32(20_000) {
+			a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 8<<24+k)))
+			b.begin(a, epoch.Add(time.Duration(k)*every))
+			most = max(most, b.hosts.Len())
+			if _, ok := b.hosts.Get(netip.PrefixFrom(a, 32)); !ok {
+				refused++
+			}
+		}
+		require.Zero(t, refused)
+		require.LessOrEqual(t, most, min(maxTargets, 2*matter+1))
+	}
+}
+
+// Downloads keep their turns at a host when dials of others have hosts be forgotten just as its time has come.
+func TestTurnsOutliveOtherHosts(t *testing.T) {
+	var b Budget
+	at := func(by any, now time.Time) time.Duration {
+		return b.TargetAt(Claim{By: by}, host, FromPEX, now).Sub(now)
+	}
+	for range maxDialsPerTarget {
+		require.True(t, b.Dial(Claim{By: "first"}, host, epoch))
+		b.EndDial()
+	}
+	for k := range maxDialsPerTarget {
+		require.Equal(t, targetWindow-time.Second, at(k, epoch.Add(time.Second)))
+	}
+	now := epoch.Add(targetWindow)
+	for k := range uint32(3000) {
+		b.begin(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 8<<24+k))), now)
+	}
+	require.Positive(t, at("first", now), "others wait already")
+	for k := range maxDialsPerTarget {
+		require.Zero(t, at(k, now))
 	}
 }
 
@@ -130,7 +164,8 @@ func TestTurnsAtATargetEnd(t *testing.T) {
 	require.Zero(t, at("second", now), "there is a dial for each")
 	now = now.Add(time.Hour)
 	require.Zero(t, at("second", now))
-	waiting := b.targets[netip.PrefixFrom(host, 32)].waiting.place
+	h, _ := b.targets.hosts.Get(netip.PrefixFrom(host, 32))
+	waiting := h.waiting.place
 	require.NotContains(t, waiting, "third", "it asks no more")
 	for range maxDialsPerTarget {
 		dial("second", now)

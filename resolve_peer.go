@@ -91,6 +91,9 @@ func (p *metadataConn) speak() error {
 		if p.source.Useful() {
 			r.served = append(r.served, k.addr)
 		}
+		if err == errTurnover {
+			r.discovery.candidates.MadeRoom(k.addr)
+		}
 		r.discovery.candidates.Left(k.addr, p.source.Useful() && p.source.Overdue(now) == nil, now)
 	}
 	for q := range r.peers {

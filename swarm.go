@@ -180,6 +180,9 @@ func (d *Download) removePeer(p *peer) {
 				d.discovery.candidates.Recall(now) // we want something again by now
 			}
 		} else {
+			if p.closing == errTurnover {
+				d.discovery.candidates.MadeRoom(p.ext.listens)
+			}
 			d.discovery.candidates.Left(p.ext.listens, p.gave() || p.ext.metadataServed > 0 || d.paused, now)
 		}
 	}

@@ -49,6 +49,7 @@ type candidate struct {
 	held     bool             // its dial was put off for such a claim, which happens once
 	sated    bool             // the last connection ended because both sides have everything they want
 	nth      int              // how many candidates of its prefix came before it
+	yielded  int              // how often it made room for another
 	priority uint32           // BEP 40; higher is better
 	way      uint8            // by which it was last connected to; 0 is none
 	relays   []netip.AddrPort // connected peers that may introduce us to it (BEP 55), at most maxRelays, last named first

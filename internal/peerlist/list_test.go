@@ -49,6 +49,7 @@ func TestList(t *testing.T) {
 	}
 	claimed := func(addr string) event { return func(s *scene) { s.Claimed(addrPort(addr), s.now) } }
 	disowned := func(addr string) event { return func(s *scene) { s.Disown(addrPort(addr)) } }
+	yields := func(addr string) event { return func(s *scene) { s.MadeRoom(addrPort(addr)) } }
 	leaves := func(addr string, useful bool) event {
 		return func(s *scene) { s.Left(addrPort(addr), useful, s.now) }
 	}
@@ -157,6 +158,14 @@ func TestList(t *testing.T) {
 			{61, []event{named(b, FromUser)}, a, "one that was useful comes before one that the user named"},
 			{61, nil, b, "and both before one that failed"},
 			{61, nil, v, ""},
+		}},
+		{"one that made room", []step{
+			{0, []event{named(a, FromTracker), comes(a), yields(a), leaves(a, true)}, "", ""},
+			{9, []event{named(v, FromPEX)}, v, "comes after one that was never tried"},
+			{9, []event{failed(v)}, a, ""},
+			{9, []event{made(a), yields(a), leaves(a, true)}, "", ""},
+			{70, nil, v, "and after one that failed"},
+			{70, nil, a, ""},
 		}},
 		{"an incoming connection", []step{
 			{0, []event{named(a, FromTracker), comes(a)}, "", "need not be dialled"},

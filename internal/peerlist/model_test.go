@@ -38,6 +38,7 @@ type slowCandidate struct {
 	from     Source
 	namer    namedBy
 	nth      int
+	yielded  int
 	claimed  bool
 	held     bool
 	failures int
@@ -77,6 +78,8 @@ func (m *slowCandidates) worse(k, l *slowCandidate) bool {
 	switch {
 	case (k.doing == "given up") != (l.doing == "given up"):
 		return k.doing == "given up"
+	case k.yielded != l.yielded:
+		return k.yielded > l.yielded
 	case k.failures != l.failures:
 		return k.failures > l.failures
 	case k.useful != l.useful:
@@ -260,6 +263,12 @@ func TestCandidatesAgreeWithModel(t *testing.T) {
 				m.claim(addr, now)
 			case op < 19:
 				useful := rng.IntN(2) == 0
+				if rng.IntN(4) == 0 {
+					c.MadeRoom(addr)
+					if k != nil && k.doing == "connected" && !k.from.isTheUsers() {
+						k.yielded++
+					}
+				}
 				c.Left(addr, useful, now)
 				if k != nil && k.doing == "connected" {
 					if k.claimed = false; !useful {

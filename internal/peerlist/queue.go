@@ -10,6 +10,7 @@ import (
 func (k *candidate) promise(l *candidate) int {
 	return cmp.Or(
 		compareBool(k.standing != isGivenUp, l.standing != isGivenUp),
+		cmp.Compare(l.yielded, k.yielded), // or it would take the next place before those that were never tried
 		cmp.Compare(l.failures, k.failures),
 		compareBool(k.useful, l.useful),
 		cmp.Compare(l.from, k.from),

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // TurnoverEvery is how often, where places are scarce, the worst peers make room for others.
@@ -47,6 +49,13 @@ func TurnedOver(now time.Time, peers []Worth, n int) (ids []int) {
 		return ids
 	}
 	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Keep }), n)
+}
+
+// MadeRoom records that the connection to addr ends because another peer is to have its place. Left follows.
+func (c *List) MadeRoom(addr netip.AddrPort) {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isConnected && !k.from.isTheUsers() {
+		k.yielded++
+	}
 }
 
 // Contend ends the exemption of those that the user named and that do not earn their places, because another that the user named waits

@@ -1,0 +1,38 @@
+package torrent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+)
+
+// Peers of many networks, a few more than there are places, give just enough to keep these, and can be dialled. Those that make room for
+// others do not take the next places again before a seed that was named meanwhile.
+func TestThoseThatMadeRoomComeLast(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 20, Storage: newSimStorage(content).open})
+		require.NoError(t, err)
+		simnet.Sleep(time.Second)
+		for k := range 23 {
+			p := simpeer.New("crowd", n.NewHost(fmt.Sprintf("%d.0.%d.1", 100+k%10, k), 700, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true, Eager: true})
+			require.NoError(t, p.Arrive())
+			defer p.Stop()
+			d.discovery.found(peerlist.FromTracker, "", p.Addr())
+		}
+		simnet.Sleep(20 * time.Minute)
+		require.Len(t, d.Stats().Peers, 20)
+		seed := honestSeed(t, n, content)
+		defer seed.Stop()
+		d.discovery.found(peerlist.FromTracker, "", seed.Addr())
+		simnet.Sleep(peerlist.TurnoverEvery + time.Minute)
+		require.True(t, d.Stats().DownloadRate > 1e5 && connectedTo(d, seed.Addr()), "%+v", d.Stats())
+	})
+}

@@ -277,9 +277,3 @@ func (m *move) placeLinks() error {
 	}
 	return nil
 }
-
-// removeDirs removes dir and its parents below the old directory, the innermost first, up to one that is not empty.
-func (m *move) removeDirs(dir string) {
-	for ; dir != "." && m.old.Remove(dir) == nil; dir = filepath.Dir(dir) {
-	}
-}

@@ -50,6 +50,7 @@ type move struct {
 	placed   []string         // names made in the new directory, in order
 	links    []string         // symbolic links of the torrent in the old directory
 	madeDirs []string         // directories made in the new one, the outer before the inner
+	emptied  map[string]bool  // directories in the old one from which names were removed
 	release  bool             // release the lock at the end of the Move
 	unlock   func(bool) error // unlocks the new directory until step 6, and the old one from then on
 	names    map[int]string   // names of the files in placed
@@ -111,7 +112,7 @@ var errSameDir = errors.New("the same directory")
 func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) (err error) {
 	m := &move{
 		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
-		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string),
+		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string), emptied: make(map[string]bool),
 		written: make(map[int][]span), void: make(map[int]bool), doubted: make(map[int]bool),
 	}
 	have, _ := claims()

@@ -1,11 +1,14 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
@@ -135,24 +138,23 @@ func (m *move) look(i int) error {
 	return err
 }
 
-// makeDir makes a directory and its parents in the new directory, and records those that it made. The caller holds m.s.mu.
+// makeDir makes a directory and its parents in the new directory, and records those that it makes. The caller holds m.s.mu.
 func (m *move) makeDir(name string) error {
-	if name == "." {
+	var missing []string
+	for dir := name; dir != "."; dir = filepath.Dir(dir) {
+		if _, err := m.to.Stat(dir); err == nil {
+			break
+		} else if !absent(err) {
+			return err
+		}
+		missing = append(missing, dir)
+	}
+	if len(missing) == 0 {
 		return nil
 	}
-	if _, err := m.to.Stat(name); err == nil {
-		return nil
-	} else if !absent(err) {
-		return err
-	}
-	if err := m.makeDir(filepath.Dir(name)); err != nil {
-		return err
-	}
-	if err := m.to.MkdirAll(name); err != nil {
-		return err
-	}
-	m.madeDirs = append(m.madeDirs, name)
-	return nil
+	slices.Reverse(missing)
+	m.madeDirs = append(m.madeDirs, missing...)
+	return m.to.MkdirAll(name) // once: each call goes through all levels
 }
 
 // syncNames syncs the names that were made in the new directory. The caller holds m.s.mu.
@@ -164,12 +166,37 @@ func (m *move) syncNames() error {
 	for _, name := range m.madeDirs {
 		dirs[filepath.Dir(name)] = true
 	}
+	if len(dirs) > manyFiles && m.together() {
+		if done, err := m.to.SyncAll(); done || err != nil {
+			return err
+		}
+	}
 	for dir := range dirs {
+		if m.s.stopped.Load() {
+			return ErrClosed
+		}
+		if err := context.Cause(m.ctx); err != nil {
+			return err
+		}
 		if err := m.to.SyncDir(dir); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// together reports whether all that was placed lies in the file system of the new directory.
+func (m *move) together() bool {
+	root, err := m.to.Stat(".")
+	if err != nil {
+		return false
+	}
+	for _, info := range m.after {
+		if info.ID.Dev != root.ID.Dev {
+			return false
+		}
+	}
+	return true
 }
 
 // saveSidecar writes a sidecar to the new directory that claims have and partial for the files there. The caller holds m.s.mu.
@@ -244,12 +271,13 @@ func (m *move) adopt() {
 // removeOld takes step 7.
 func (m *move) removeOld() error {
 	err := m.removeFromOld(func(i int) bool { return m.staged[i] })
+	m.removeDirs()
 	err = errors.Join(err, m.unlock(true))
 	return errors.Join(err, m.old.Close())
 }
 
-// removeFromOld removes the sidecar, the symbolic links, the moved files for which the function which returns true, and the
-// directories that are empty then, from the old directory.
+// removeFromOld removes the sidecar, the symbolic links, and the moved files for which the function which returns true, from the old
+// directory.
 func (m *move) removeFromOld(which func(i int) bool) error {
 	var errs []error
 	for _, suffix := range [...]string{".resume", ".resume.tmp"} {
@@ -262,7 +290,7 @@ func (m *move) removeFromOld(which func(i int) bool) error {
 			errs = append(errs, err)
 			continue
 		}
-		m.removeDirs(filepath.Dir(name))
+		m.emptied[filepath.Dir(name)] = true
 	}
 	m.links = nil
 	for _, i := range m.files {
@@ -278,9 +306,32 @@ func (m *move) removeFromOld(which func(i int) bool) error {
 			errs = append(errs, err)
 			continue
 		}
-		m.removeDirs(filepath.Dir(name))
+		m.emptied[filepath.Dir(name)] = true
 	}
 	return errors.Join(errs...)
+}
+
+// removeDirs removes those directories below the old one that are empty now. There may be very many: the end of the Move's context ends
+// it, too, and those that are left stay.
+func (m *move) removeDirs() {
+	all := make(map[string]bool)
+	for dir := range m.emptied {
+		for ; dir != "." && !all[dir]; dir = filepath.Dir(dir) {
+			all[dir] = true
+		}
+	}
+	inner := func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) } // before the outer
+	for _, dir := range slices.SortedFunc(maps.Keys(all), inner) {
+		if m.ctx.Err() != nil || m.s.stopped.Load() {
+			m.s.log.Warn("moved, but empty directories stay")
+			return
+		}
+		if all[dir] && m.old.Remove(dir) != nil {
+			for ; all[dir]; dir = filepath.Dir(dir) {
+				all[dir] = false // what holds it is not empty either
+			}
+		}
+	}
 }
 
 // undo removes what was made in the new directory.

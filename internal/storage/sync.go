@@ -5,7 +5,7 @@ import (
 	"maps"
 )
 
-// manyFiles is the number of files above which one sync of the whole file system is less work.
+// manyFiles is the number of files and directories above which one sync of the whole file system is less work.
 const manyFiles = 64
 
 // Sync syncs the files that were written since the last Sync, and the directories in which names were made. Close does not wait
@@ -90,7 +90,7 @@ func (s *fileStore) takeDirty() (files []int, dirs map[string]struct{}, together
 }
 
 func (s *fileStore) sync(files []int, dirs map[string]struct{}, together bool) error {
-	if len(files) > manyFiles && together {
+	if len(files)+len(dirs) > manyFiles && together {
 		if done, err := s.disk.SyncAll(); done || err != nil {
 			return err
 		}

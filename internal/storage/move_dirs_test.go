@@ -1,0 +1,92 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// dirsDisk counts what is done with directories.
+type dirsDisk struct {
+	storage.Disk
+	made, synced int
+	remove       func(name string)
+}
+
+func (d *dirsDisk) MkdirAll(name string) error { d.made++; return d.Disk.MkdirAll(name) }
+func (d *dirsDisk) SyncDir(name string) error  { d.synced++; return d.Disk.SyncDir(name) }
+func (d *dirsDisk) SyncAll() (bool, error)     { return true, nil }
+
+func (d *dirsDisk) Link(name string, to storage.Disk, as string) error {
+	return d.Disk.Link(name, to.(*dirsDisk).Disk, as)
+}
+
+func (d *dirsDisk) Remove(name string) error {
+	if d.remove != nil {
+		d.remove(name)
+	}
+	return d.Disk.Remove(name)
+}
+
+// A Move of files in very many directories does not sync these one by one, nor make each by itself, nor remove them while reads and
+// writes wait; and its context ends it.
+func TestMoveOfManyDirectories(t *testing.T) {
+	const n, depth = 60, 8
+	var files []layout.File
+	for i := range n {
+		files = append(files, layout.File{Path: "d/" + strings.Repeat(strconv.Itoa(i)+"/", depth) + "f", Length: 1})
+	}
+	content := make([]byte, n)
+	tor := contentOf(layout.New(50, files...), content)
+	for _, cut := range []bool{false, true} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		old, dir := t.TempDir(), t.TempDir()
+		var disks []*dirsDisk
+		for _, dir := range []string{old, dir} {
+			d, err := storage.OpenRoot(dir)
+			require.NoError(t, err)
+			disks = append(disks, &dirsDisk{Disk: d})
+		}
+		s, err := storage.OpenDisk(tor, disks[0], old, nil)
+		require.NoError(t, err)
+		require.NoError(t, s.SetWanted(all(tor)))
+		for piece := range tor.NumPieces() {
+			writePiece(t, tor, s, content, piece)
+		}
+		removed := 0
+		disks[0].remove = func(name string) {
+			if info, err := os.Stat(filepath.Join(old, name)); err == nil && info.IsDir() {
+				removed++
+				require.False(t, storage.ReadsWait(s))
+				if cut && removed == 10 {
+					cancel(errors.New("enough"))
+				}
+			}
+		}
+		require.NoError(t, storage.MoveTo(ctx, s, disks[1], dir, claim(bits.Full(tor.NumPieces()))))
+		require.LessOrEqual(t, disks[1].made, n+1)
+		require.Less(t, disks[0].synced+disks[1].synced, 10)
+		require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+		entries, err := os.ReadDir(old)
+		require.NoError(t, err)
+		if cut {
+			require.Equal(t, 10, removed)
+			require.NotEmpty(t, entries)
+		} else {
+			require.Equal(t, n*depth+1, removed)
+			require.Empty(t, entries)
+		}
+		require.NoError(t, s.Close())
+		cancel(nil)
+	}
+}

@@ -29,10 +29,15 @@ func spellings(letters int) (paths []string) {
 	return paths
 }
 
-// countingDisk counts the calls of Stat and Listed.
+// countingDisk counts the calls of Stat, Listed and Readlink.
 type countingDisk struct {
 	storage.Disk
-	stats, listings int
+	stats, listings, readlinks int
+}
+
+func (d *countingDisk) Readlink(name string) (string, error) {
+	d.readlinks++
+	return d.Disk.Readlink(name)
 }
 
 func (d *countingDisk) Stat(name string) (storage.FileInfo, error) {
@@ -199,4 +204,25 @@ func testFilesAreClaimedInAnyCaseWithinAnotherDirectory(t *testing.T, openRoot f
 	download(t, outer, s, content)
 	dir := above + "/SUB"
 	require.ErrorIs(t, openInvented(t, inner, openRoot(dir), dir, strings.ToUpper, inodes).SetWanted(all(inner)), storage.ErrInUse)
+}
+
+// A torrent may have very many files, of which one after the other is chosen: each is looked at once.
+func TestAnotherChoiceCostsLittle(t *testing.T) {
+	const files = 200
+	tor, content := named(1, numberedPaths("d/%d", files)...)
+	dir := t.TempDir()
+	fill(t, tor, dir, content)
+	root, err := storage.OpenRoot(dir)
+	require.NoError(t, err)
+	disk := &countingDisk{Disk: root}
+	s, err := storage.OpenDisk(tor, disk, dir, nil)
+	require.NoError(t, err)
+	wanted := make([]bool, files)
+	for i := range 10 {
+		wanted[i] = true
+		require.NoError(t, s.SetWanted(wanted))
+		require.NoError(t, s.Settle(t.Context(), bits.Full(tor.NumPieces())))
+	}
+	require.LessOrEqual(t, disk.readlinks, files)
+	require.NoError(t, s.Close())
 }

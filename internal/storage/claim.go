@@ -168,18 +168,22 @@ func (s *fileStore) forget(i int) {
 }
 
 // claimFor returns the claim on file i. A file with several names, or a symbolic link, is claimed only by its path, because
-// what it leads to is not written to: see own. claimFor returns an error only if the system is out of handles. The caller holds s.mu.
+// what it leads to is not written to: see own. claimFor returns an error only if the system is out of handles. The caller holds s.mu
+// for writing.
 func (s *fileStore) claimFor(i int) (Claim, error) {
 	f := &s.files[i]
 	c := Claim{Path: filepath.ToSlash(f.name), AnyCase: s.folding > 0}
 	if f.links != 1 {
 		return c, nil
 	}
-	link, err := s.isLink(f.name)
-	if !link {
-		c.ID = f.id
+	if f.plain != f.id { // asked once: there may be 100,000 files, and the choice changes whenever one is opened
+		if link, err := s.isLink(f.name); link || err != nil {
+			return c, err
+		}
+		f.plain = f.id
 	}
-	return c, err
+	c.ID = f.id
+	return c, nil
 }
 
 // bounded returns files or, if they and their parent directories are more than most, directories that hold them. Only directly in

@@ -76,6 +76,7 @@ type fileState struct {
 
 	// As of when the file was found or made. Guarded by fileStore.mu, as is name.
 	id    FileID
+	plain FileID // id when the name was last found to be no symbolic link
 	links int
 	twin  bool // another file of the content is the same file on the file system
 	alias bool // read under a name that is not its own, until Settle finds out whether it is this file

@@ -94,7 +94,7 @@ type resolver struct {
 	idlers       peerlist.Idlers
 	work         ratelimit.Accounts[netip.Prefix] // of hosts that left
 	named        []netip.AddrPort                 // by the link
-	served       []netip.AddrPort                 // connections that were of use and are over
+	served       []netip.AddrPort                 // peers of connections that were of use and are over, the last ones
 	info         []byte                           // the metadata; nil until its hash matches
 	lastProgress time.Time
 }

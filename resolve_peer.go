@@ -3,6 +3,8 @@ package torrent
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/account"
@@ -89,7 +91,7 @@ func (p *metadataConn) speak() error {
 	}
 	if !k.incoming { // the port of an incoming connection is not one that the peer listens at
 		if p.source.Useful() {
-			r.served = append(r.served, k.addr)
+			r.servedBy(k.addr)
 		}
 		if err == errTurnover {
 			r.discovery.candidates.MadeRoom(k.addr)
@@ -103,6 +105,18 @@ func (p *metadataConn) speak() error {
 		r.discovery.wakeSources()
 	}
 	return err
+}
+
+// maxServed is how many peers that were of use the torrent is told of.
+const maxServed = 200
+
+// servedBy records that a connection that was of use is over. The last maxServed peers are remembered. The caller holds r.mu.
+func (r *resolver) servedBy(peer netip.AddrPort) {
+	r.served = slices.DeleteFunc(r.served, func(other netip.AddrPort) bool { return other == peer })
+	if len(r.served) == maxServed {
+		r.served = slices.Delete(r.served, 0, 1)
+	}
+	r.served = append(r.served, peer)
 }
 
 // stop ends the connection. The first reason is kept.

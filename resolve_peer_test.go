@@ -208,3 +208,19 @@ func TestLinksAreFoundByInfoHash(t *testing.T) {
 	}
 	require.Equal(t, before, cost())
 }
+
+// Peers that send a little and leave, and come back, are not remembered again and again.
+func TestServedIsBounded(t *testing.T) {
+	r := new(resolver)
+	addr := func(k int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, 0, byte(k >> 8), byte(k)}), 1)
+	}
+	for k := range 1000 {
+		r.servedBy(addr(k))
+		r.servedBy(addr(k / 2))
+	}
+	require.Len(t, r.served, maxServed)
+	require.Contains(t, r.served, addr(999))
+	require.Contains(t, r.served, addr(499))
+	require.NotContains(t, r.served, addr(0))
+}

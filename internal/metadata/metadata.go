@@ -31,6 +31,7 @@ const (
 	maxRejectPauses = 3               // in a row
 	maxUnasked      = 16              // answers of a peer to no request that are tolerated
 	maxSilent       = 4096            // hosts of silent peers that are remembered
+	maxLeft         = 64              // drafts that are kept though all that wrote in them have left
 )
 
 // An Assembler puts the info dictionary of a torrent together from what peers send of it.
@@ -412,7 +413,7 @@ func (m *Assembler) GiveWay() (authors []*Peer) {
 }
 
 // ration decides which drafts have memory. Drafts that a peer writes in come before others, then those with a peer of a smaller
-// crowd, and then the shorter ones.
+// crowd, and then the shorter ones. Of those that no peer writes in any more, few are kept: those of which the most is here.
 func (m *Assembler) ration() {
 	crowd := make(map[*Draft]int, len(m.peers)) // the smallest of the peers of those that are live
 	addrs := make([]netip.Addr, 0, len(m.peers))
@@ -430,15 +431,20 @@ func (m *Assembler) ration() {
 	type claim struct {
 		*Draft
 		crowd int // 0 if no peer writes in it
+		kept  int // what is here of it, if no peer writes in it
 	}
 	order := make([]claim, 0, len(m.drafts))
 	for _, d := range m.drafts {
-		order = append(order, claim{d, crowd[d]})
+		c := claim{d, crowd[d], 0}
+		if c.crowd == 0 {
+			c.kept = d.held
+		}
+		order = append(order, c)
 	}
 	slices.SortFunc(order, func(a, b claim) int {
-		return cmp.Or(-cmp.Compare(min(a.crowd, 1), min(b.crowd, 1)), cmp.Compare(a.crowd, b.crowd), cmp.Compare(a.size, b.size), a.only.Compare(b.only))
+		return cmp.Or(-cmp.Compare(min(a.crowd, 1), min(b.crowd, 1)), cmp.Compare(a.crowd, b.crowd), cmp.Compare(b.kept, a.kept), cmp.Compare(a.size, b.size), a.only.Compare(b.only))
 	})
-	sum := int64(0)
+	sum, left := int64(0), 0
 	for _, d := range order {
 		sum += d.size
 		switch fits, live := sum <= m.most, d.crowd > 0; {
@@ -446,8 +452,10 @@ func (m *Assembler) ration() {
 			d.begin()
 		case live && !fits && d.pieces != nil:
 			m.drafts[d.draftKey] = &Draft{draftKey: d.draftKey} // the old one may be being hashed
-		case !live && (!fits || d.pieces == nil || d.missing == len(d.pieces)):
+		case !live && (!fits || d.pieces == nil || d.missing == len(d.pieces) || left == maxLeft):
 			delete(m.drafts, d.draftKey)
+		case !live:
+			left++
 		}
 	}
 }

@@ -413,6 +413,31 @@ func randomBytes(seed uint64, n int) []byte {
 	return b
 }
 
+// Peers come, send a byte of metadata of a length of their own, and leave. Few of their drafts are kept, so that the next peers
+// cost little, and the one that has the most of the truth is among them.
+func TestMetadataOfPeersThatLeave(t *testing.T) {
+	m := New()
+	visit := func(k int, size int64, piece int) {
+		p := m.Join(netip.AddrPortFrom(netip.AddrFrom4([4]byte{80 + byte(k>>16), byte(k >> 8), byte(k), 1}), 1), epoch)
+		require.NoError(t, m.Offer(p, size))
+		require.Contains(t, m.Next(p, epoch), piece)
+		x := wire.MetadataMessage{Type: wire.MetadataData, Piece: piece, TotalSize: size}
+		x.Data = make([]byte, min(wire.MetadataBlock, size-int64(piece)*wire.MetadataBlock))
+		_, err := m.Received(p, x, epoch)
+		require.NoError(t, err)
+		m.Leave(p)
+	}
+	const size = 40 * wire.MetadataBlock
+	visit(0, size, 0)
+	visit(1, size, 1)
+	for k := range 1000 {
+		visit(2+k, wire.MetadataBlock+1+int64(k), 1)
+	}
+	require.LessOrEqual(t, len(m.drafts), maxLeft)
+	have, of := m.Progress()
+	require.Equal(t, []int64{2 * wire.MetadataBlock, size}, []int64{have, of})
+}
+
 // The draft that takes the most gives way, with those that write in it.
 func TestGiveWay(t *testing.T) {
 	m := New()

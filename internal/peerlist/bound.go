@@ -8,6 +8,9 @@ const (
 	// bytes, and we keep some 500 of it.
 	maxInAll      = 50_000
 	minCandidates = 150
+
+	maxBans = 10_000 // addresses of liars that a list remembers
+	maxSelf = 1000   // addresses that it remembers as our own: any peer may send us our own peer id
 )
 
 // Share returns how many candidates each of the lists of a client may have.
@@ -29,4 +32,15 @@ func (c *List) Bound(most int) {
 		c.all, c.crowds, c.namers = expiring.Compact(c.all), expiring.Compact(c.crowds), expiring.Compact(c.namers)
 		c.peak = len(c.all)
 	}
+}
+
+// remember adds a key to a set. If there are most already, one of the others is forgotten, by lot.
+func remember[K comparable](set map[K]struct{}, key K, most int) {
+	if _, known := set[key]; !known && len(set) >= most {
+		for other := range set {
+			delete(set, other)
+			break
+		}
+	}
+	set[key] = struct{}{}
 }

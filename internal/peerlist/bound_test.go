@@ -66,3 +66,37 @@ func TestBoundFreesMemory(t *testing.T) {
 	require.Less(t, (memtest.Heap()-before)/int64(len(lists)), int64(60<<10))
 	runtime.KeepAlive(lists)
 }
+
+// Peers that lie, or that send us our own peer id, come from ever new addresses. They are remembered, but not without end, beside
+// those that the user bans.
+func TestBansAreBounded(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	addr := func(k int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{66 + byte(k>>16), byte(k >> 8), byte(k), 1}), 1)
+	}
+	byUser := netip.MustParseAddr("99.0.0.1")
+	l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
+	before := memtest.Heap()
+	l.BanHost(byUser)
+	banned, self := 0, 0
+	const n = 40_000
+	for k := range n {
+		l.Ban(addr(k))
+		require.True(t, l.Banned(addr(k)))
+		l.ExcludeSelf(addr(n + k))
+		require.False(t, l.Add(addr(n+k), peerlist.FromPEX, "66.0.0.0/16", now))
+	}
+	for k := range n {
+		if l.Banned(addr(k)) {
+			banned++
+		}
+		if l.IsSelf(addr(n + k)) {
+			self++
+		}
+	}
+	require.Equal(t, 10_000, banned)
+	require.Equal(t, 1000, self)
+	require.True(t, l.Banned(netip.AddrPortFrom(byUser, 1)))
+	require.Less(t, memtest.Heap()-before, int64(4<<20))
+	runtime.KeepAlive(l)
+}

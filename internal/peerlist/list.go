@@ -354,12 +354,12 @@ func (c *List) Revive(now time.Time) {
 	}
 }
 
-// Ban refuses an address for good: every port of a public one, only the one port of a local one, which many peers may
-// share. Addresses that the user named at another port are not affected.
+// Ban refuses an address for good, unless very many are banned: every port of a public one, only the one port of a local one,
+// which many peers may share. Addresses that the user named at another port are not affected.
 func (c *List) Ban(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
-	c.bans[banKey(addr)] = struct{}{}
-	c.liars[addr] = struct{}{}
+	remember(c.bans, banKey(addr), maxBans)
+	remember(c.liars, addr, maxBans)
 	c.dropBanned(addr.Addr())
 }
 
@@ -406,7 +406,7 @@ func banKey(addr netip.AddrPort) netip.AddrPort {
 // ExcludeSelf records that addr is our own, as the peer id showed.
 func (c *List) ExcludeSelf(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
-	c.self[addr] = struct{}{}
+	remember(c.self, addr, maxSelf)
 	if k := c.all[addr]; k != nil {
 		c.drop(k)
 	}

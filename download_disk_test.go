@@ -5,11 +5,13 @@ package torrent
 import (
 	"context"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -18,6 +20,8 @@ import (
 	"github.com/shoal-go/torrent/internal/proctest"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
 // shareFiles has a client share what a directory holds, on loopback, and dial these peers.
@@ -205,4 +209,32 @@ func TestContextEndsASlowDisk(t *testing.T) {
 			require.Less(t, time.Since(began), 4*time.Second)
 		})
 	}
+}
+
+// A context ends a Start that waits for a disk, and the same torrent may be started again.
+func TestContextEndsTheOpeningOfASlowDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := disktest.New()
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+		defer c.Close()
+		slow := true
+		c.hooks.openFiles = func(content storage.Content, dir string, log *slog.Logger) (storage.Store, error) {
+			if slow {
+				time.Sleep(time.Minute)
+			}
+			return disk.OpenFiles(content, dir, log)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := plainTorrent(10).Start(ctx, &Options{Client: c, Dir: "here"})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(began))
+		time.Sleep(2 * time.Minute)
+		require.Empty(t, disk.Held(), "what was opened too late is closed")
+		slow = false
+		d, err := plainTorrent(10).Start(t.Context(), &Options{Client: c, Dir: "here"})
+		require.NoError(t, err)
+		require.NoError(t, d.Close())
+	})
 }

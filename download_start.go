@@ -47,7 +47,7 @@ func (d *Download) open() (err error) {
 			d.client.remove(d)
 		}
 	}()
-	if d.store, err = d.openStore(); err != nil {
+	if d.store, err = d.openInTime(d.life.parent); err != nil {
 		return err
 	}
 	d.store = patientStore{d.store, d}
@@ -89,6 +89,31 @@ func (d *Download) open() (err error) {
 		d.store.Close()
 	}
 	return err
+}
+
+// openInTime is openStore, but returns once ctx has ended: a disk may be slow, and files many. A store that is opened later is closed.
+func (d *Download) openInTime(ctx context.Context) (storage.Store, error) {
+	type opened struct {
+		storage.Store
+		err error
+	}
+	done := make(chan opened)
+	go func() {
+		st, err := d.openStore()
+		select {
+		case done <- opened{st, err}:
+		case <-ctx.Done():
+			if err == nil {
+				st.Close()
+			}
+		}
+	}()
+	select {
+	case o := <-done:
+		return o.Store, o.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("open storage: %w", context.Cause(ctx))
+	}
 }
 
 func (d *Download) openStore() (storage.Store, error) {

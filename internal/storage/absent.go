@@ -6,24 +6,48 @@ import (
 	"path/filepath"
 )
 
-// absentDirs maps a directory in which a file was missing to the error of the directory's own Stat, or to nil if the directory
-// exists. A directory may hold thousands of files: if it does not exist, only the first of them costs a system call.
+// absentDirs maps a directory in which a file was missing, or one above it, to the error of the directory's own Stat, or to nil if the
+// directory exists. A directory may hold thousands of files and directories: if it does not exist, only the first of them costs a
+// system call.
 type absentDirs map[string]error
 
 // stat is disk.Stat, except that it makes no system call for a name in a directory known to be absent.
 func (d absentDirs) stat(disk Disk, name string) (FileInfo, error) {
 	dir := filepath.Dir(name)
-	err, known := d[dir]
-	if err != nil {
+	if err := d.known(dir); err != nil {
 		return FileInfo{}, err
 	}
 	info, err := disk.Stat(name)
-	if absent(err) && !known {
-		if _, d[dir] = disk.Stat(dir); !absent(d[dir]) {
-			d[dir] = nil
-		}
+	if absent(err) {
+		d.look(disk, dir)
 	}
 	return info, err
+}
+
+// known returns the error for a directory that is known to be absent, because it or one above it was looked for.
+func (d absentDirs) known(dir string) error {
+	for {
+		err, ok := d[dir]
+		above := filepath.Dir(dir)
+		if ok || above == dir {
+			return err
+		}
+		dir = above
+	}
+}
+
+// look finds out whether a directory exists, unless it or one above it is known not to.
+func (d absentDirs) look(disk Disk, dir string) {
+	above := filepath.Dir(dir)
+	if _, ok := d[dir]; ok || above == dir {
+		return
+	}
+	if d.look(disk, above); d.known(above) != nil {
+		return
+	}
+	if _, d[dir] = disk.Stat(dir); !absent(d[dir]) {
+		d[dir] = nil
+	}
 }
 
 // absent reports whether err means that a file does not exist. A file in the place of one of its parent directories means the

@@ -23,7 +23,7 @@ func (s *fileStore) findAlias(i int, none absentDirs) (found bool, err error) {
 		return false, nil
 	}
 	look := func(name string, most int64) bool { // true ends the search, with the file or with an error
-		info, failed := s.disk.Stat(name)
+		info, failed := none.stat(s.disk, name)
 		if Exhausted(failed) {
 			err = failed
 			return true
@@ -36,7 +36,7 @@ func (s *fileStore) findAlias(i int, none absentDirs) (found bool, err error) {
 		return true
 	}
 	own := f.name
-	if none[filepath.Dir(own)] == nil && look(own+partSuffix, length) {
+	if look(own+partSuffix, length) {
 		return err == nil, err
 	}
 	for _, other := range safename.Variants(s.content.File(i).Path) {

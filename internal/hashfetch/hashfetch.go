@@ -119,7 +119,8 @@ func New() *Fetcher {
 func (f *Fetcher) Wanting() bool { return len(f.jobs) > 0 }
 
 // Want adds n hashes of a level, beginning with first, of the tree with a root and a height. Layers that are wanted first are
-// requested first. n and first are those of a whole piece layer, or of the blocks of a piece.
+// requested first. n and first are those of a whole piece layer, or of the blocks of a piece. While any of the hashes are wanted for
+// another file with the same root, nothing is added: it most likely has the same content, and else one of them is a lie.
 func (f *Fetcher) Want(t Target, root merkle.Hash, height, level, first, n int) {
 	if f.wants[t] != nil {
 		return
@@ -132,15 +133,16 @@ func (f *Fetcher) Want(t Target, root merkle.Hash, height, level, first, n int) 
 			Base: level, Index: first + at, Length: length, Proofs: height - 1 - level,
 		}}}
 		if f.jobs[j.Request] != nil {
-			continue // of another file with the same content
+			return
 		}
 		w.jobs = append(w.jobs, j)
+	}
+	w.left = len(w.jobs)
+	f.wants[t] = w
+	for _, j := range w.jobs {
 		f.jobs[j.Request] = j
-		f.fresh = append(f.fresh, j)
 	}
-	if w.left = len(w.jobs); w.left > 0 {
-		f.wants[t] = w
-	}
+	f.fresh = append(f.fresh, w.jobs...)
 }
 
 // Next returns the requests to send to a peer now, and counts them as sent. There may be thousands of jobs, and it is called for

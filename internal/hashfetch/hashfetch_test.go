@@ -263,3 +263,30 @@ func TestSameContentIsFetchedOnce(t *testing.T) {
 	require.False(t, f.Wants(other))
 	require.Len(t, f.Next(hashfetch.NewPeer(), start), 1)
 }
+
+// Two files may have the same root and claim different lengths, or the blocks of a piece may be wanted for the second when some of
+// those for the first are here. Then their requests are partly the same, and the layer of the first is fetched alone.
+func TestRequestsThatAreOnlyPartlyTheSame(t *testing.T) {
+	tr, layer, root, height := tree(2000)
+	other := hashfetch.Target{File: 4, Piece: -1}
+	for name, n := range map[string]int{"another length": 1100, "the same length": 2000} {
+		f, p := hashfetch.New(), hashfetch.NewPeer()
+		f.Want(whole, root, height, level, 0, n)
+		var found []hashfetch.Found
+		for answered := 0; f.Wanting(); answered++ {
+			requests := f.Next(p, start)
+			require.NotEmpty(t, requests, name)
+			for k, r := range requests {
+				if answered == 0 && k == 1 {
+					f.Want(other, root, height, level, 0, 2000)
+				}
+				got, ok, err := f.Received(p, r, tr.Append(nil, r.Request))
+				require.NoError(t, err, name)
+				if ok {
+					found = append(found, got)
+				}
+			}
+		}
+		require.Equal(t, []hashfetch.Found{{Target: whole, Layer: layer[:n*merkle.Size]}}, found, name)
+	}
+}

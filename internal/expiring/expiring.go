@@ -59,3 +59,14 @@ func Compact[K comparable, V any](m map[K]V) map[K]V {
 	maps.Copy(left, m)
 	return left
 }
+
+// Remember adds a key to a set. If there are most already, one of the others is forgotten, by lot.
+func Remember[K comparable](set map[K]struct{}, key K, most int) {
+	if _, known := set[key]; !known && len(set) >= most {
+		for other := range set {
+			delete(set, other)
+			break
+		}
+	}
+	set[key] = struct{}{}
+}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/expiring"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -31,6 +32,7 @@ const (
 	maxRejectPauses = 3               // in a row
 	maxUnasked      = 16              // answers of a peer to no request that are tolerated
 	maxSilent       = 4096            // hosts of silent peers that are remembered
+	maxSuspects     = 4096            // peers that wrote in a false draft that are remembered
 	maxLeft         = 64              // drafts that are kept though all that wrote in them have left
 )
 
@@ -293,7 +295,7 @@ func (m *Assembler) Refute(d *Draft) (liar netip.AddrPort, ok bool) {
 		liar, ok = author, true
 	} else {
 		for i, w := range d.pieces {
-			m.suspects[w.author] = struct{}{}
+			expiring.Remember(m.suspects, w.author, maxSuspects)
 			own := m.draft(draftKey{d.size, w.author})
 			if own.pieces == nil {
 				own.begin()

@@ -466,3 +466,25 @@ func TestGiveWay(t *testing.T) {
 	require.Len(t, m.Next(short, epoch), askedAtOnce)
 	require.Equal(t, []*Peer{short}, m.GiveWay())
 }
+
+// Peers that write a false draft together and leave are remembered within bounds.
+func TestSuspectsAreForgotten(t *testing.T) {
+	const size = wire.MetadataBlock + 1
+	m, now := New(), epoch
+	for k := range 2 * maxSuspects {
+		for i, part := range [][]byte{make([]byte, wire.MetadataBlock), {0}} {
+			a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{80 + byte(i), byte(k >> 8), byte(k), 1}), 1)
+			p := m.Join(a, now)
+			require.NoError(t, m.Offer(p, size))
+			now = now.Add(20 * time.Second)
+			require.Contains(t, m.Next(p, now), i)
+			d, err := m.Received(p, wire.MetadataMessage{Type: wire.MetadataData, Piece: i, TotalSize: size, Data: part}, now)
+			require.NoError(t, err)
+			if d != nil {
+				m.Refute(d)
+			}
+			m.Leave(p)
+		}
+	}
+	require.Len(t, m.suspects, maxSuspects)
+}

@@ -33,14 +33,3 @@ func (c *List) Bound(most int) {
 		c.peak = len(c.all)
 	}
 }
-
-// remember adds a key to a set. If there are most already, one of the others is forgotten, by lot.
-func remember[K comparable](set map[K]struct{}, key K, most int) {
-	if _, known := set[key]; !known && len(set) >= most {
-		for other := range set {
-			delete(set, other)
-			break
-		}
-	}
-	set[key] = struct{}{}
-}

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/expiring"
 	"github.com/shoal-go/torrent/internal/heaps"
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
@@ -358,8 +359,8 @@ func (c *List) Revive(now time.Time) {
 // which many peers may share. Addresses that the user named at another port are not affected.
 func (c *List) Ban(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
-	remember(c.bans, banKey(addr), maxBans)
-	remember(c.liars, addr, maxBans)
+	expiring.Remember(c.bans, banKey(addr), maxBans)
+	expiring.Remember(c.liars, addr, maxBans)
 	c.dropBanned(addr.Addr())
 }
 
@@ -406,7 +407,7 @@ func banKey(addr netip.AddrPort) netip.AddrPort {
 // ExcludeSelf records that addr is our own, as the peer id showed.
 func (c *List) ExcludeSelf(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
-	remember(c.self, addr, maxSelf)
+	expiring.Remember(c.self, addr, maxSelf)
 	if k := c.all[addr]; k != nil {
 		c.drop(k)
 	}

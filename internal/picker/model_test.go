@@ -300,10 +300,10 @@ func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupp
 				theirs := m.expected(other, slices.Index(other.queue, id), now)
 				worth = worth && theirs > 2*r.eta(len(r.queue)+1, now) && (theirs <= eta || len(owners) == 1)
 			}
-			if p := m.pieces[id.Piece]; !o.stuck(p) { // r is running out of work, and gains much or has a ration
+			if p := m.pieces[id.Piece]; !o.stuck(p) { // r is running out of work and has a ration, or gains much
 				mine := r.eta(len(r.queue)+1, now)
-				worth = worth && (len(r.queue) == 0 || mine <= stealAhead+2*r.rtt) &&
-					(m.loot < firstLoot+m.received/lootRatio || m.largeGain(o, eta-mine, now))
+				busy := len(r.queue) > 0 && mine > stealAhead+2*r.rtt
+				worth = worth && (!busy && m.loot < firstLoot+m.received/lootRatio || m.largeGain(o, eta-mine, now))
 			}
 			if p := m.pieces[id.Piece]; p.parole && !o.stuck(p) {
 				worth = worth && m.outdoes(p, r, o, k+1, now) // the whole piece starts again
@@ -317,8 +317,8 @@ func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupp
 	return victim, at
 }
 
-// largeGain reports whether a theft from o with the given gain is not rationed: o was silent for a second, and all suppliers
-// together answer all requests in less than half the gain.
+// largeGain reports whether a theft from o with the given gain is not held back: o was measured or silent for a second, and all
+// suppliers together answer all requests in less than half the gain, or the gain is ten seconds.
 func (m *modelPicker) largeGain(o *modelSupplier, gain time.Duration, now time.Time) bool {
 	blocks, rate := 0, 0.
 	for _, s := range m.suppliers {
@@ -334,7 +334,7 @@ func (m *modelPicker) largeGain(o *modelSupplier, gain time.Duration, now time.T
 	if o.rate <= 0 && now.Sub(o.heard) >= time.Second {
 		return true
 	}
-	return gain >= time.Second && gain >= 2*together && now.Sub(o.heard) >= time.Second
+	return gain >= time.Second && gain >= min(2*together, muchTime) && (o.real.pace.seconds >= 1 || now.Sub(o.heard) >= time.Second)
 }
 
 func (m *modelPicker) Next(r *modelSupplier, n int, now time.Time) (asked []Block, cancel []string) {

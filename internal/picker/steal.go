@@ -15,7 +15,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 	}
 	mine := s.eta(len(s.queue), now)
 	busy := !s.Runs && len(s.queue) > 0 && mine > stealAhead+2*s.pipe.rtt
-	rationed := !pk.hasRation()
+	rationed := busy || !pk.hasRation()
 	if s.Runs {
 		rationed = pk.full(now)
 	}
@@ -34,7 +34,7 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		for k := len(o.queue) - 1; k >= 0; k-- {
 			pk.work++
 			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].Piece)
-			worth := stuck || !busy && eta > max(latest, 2*mine) && (!rationed || s.Runs && o.Runs || view.large(s, o, eta-mine))
+			worth := stuck || eta > max(latest, 2*mine) && (!rationed || s.Runs && o.Runs || view.large(s, o, eta-mine))
 			if worth && pk.maySteal(s, o, k, now) && pk.mayReassign(s, o, k, now) {
 				victim, at, latest = o, k, eta
 				if stuck {
@@ -64,8 +64,9 @@ const (
 )
 
 // If all suppliers are fast and together fill our own link, each of them has many of the remaining requests, and will answer them
-// soon, whatever its measured rate is. Every theft is waste then. So a supplier does not steal before it runs out of work, and
-// thefts that gain little are rationed. Neither applies to a supplier that sends runs, because each of its runs is a single HTTP
+// soon, whatever its measured rate is. Every theft is waste then. So thefts that gain little are rationed, and not made before the
+// supplier runs out of work. One that gains much is: had it to wait, a distant supplier would be asked for one block in a round trip,
+// which looks like a low rate and keeps it so. Neither applies to a supplier that sends runs, because each of its runs is a single HTTP
 // request; but while the intake is full, it steals from peers only if it gains much. The streams of a web seed may always steal
 // from each other: a few have long runs, and when one is done, it shares those of the others.
 const (

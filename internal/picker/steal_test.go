@@ -123,6 +123,18 @@ func TestTheftsAreRationed(t *testing.T) {
 	require.NotEmpty(t, sc.asks("b", 1), "a theft that gains seconds is not rationed")
 }
 
+// Slow suppliers have all blocks. One that is fast but far away, and of which a single block was requested in a round trip so far, takes
+// over many at once, whatever rate that looks like.
+func TestDistantSupplierTakesOverMany(t *testing.T) {
+	sc := newScene(t, 20)
+	sc.join("a").pace.rate = 2 << 10
+	sc.asks("a", 80)
+	sc.now = sc.now.Add(2 * time.Second)
+	b := sc.join("b")
+	b.pace.rate, b.pipe.rtt = 55<<10, 280*time.Millisecond
+	require.Len(t, strings.Fields(sc.asks("b", startDepth)), startDepth)
+}
+
 // While the intake is full, a supplier may seem slow because its blocks wait for us. So no more is stolen from it than the ration
 // allows, unless it is far slower or silent for long.
 func TestTheftsWhileIntakeIsFull(t *testing.T) {

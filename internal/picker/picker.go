@@ -35,6 +35,7 @@ type Picker struct {
 	received  int64                // accepted blocks
 	intake    intake
 	loot      int64 // thefts that gained little
+	runsFrom  int   // the piece with which runStart begins
 	work      int64 // see Work
 }
 

@@ -110,32 +110,54 @@ func (t *turn) following(i int32, long bool, rarity uint16) *startedPiece {
 	return pk.start(int(i))
 }
 
-// runStart returns the piece in the heap at which a run of n blocks of s should begin, or -1.
+// maxLooks is how many pieces runStart looks at beside peers. To look at a million for each run would take milliseconds.
+const maxLooks = 1 << 16
+
+// runStart returns the piece in the heap at which a run of n blocks of s should begin, or -1. Beside peers it looks at maxLooks pieces,
+// the next time at those after them. Unless one of them is as good, it returns the first in the order of the heap.
 func (pk *Picker) runStart(s *Supplier, n int) (best int) {
 	top := pk.heap.top()
 	if top < 0 {
 		return -1
 	}
 	inOrder := !slices.ContainsFunc(pk.suppliers, func(o *Supplier) bool { return !o.Runs })
+	held, has, start := &pk.heap.held, &s.has, pk.runsFrom
+	if s.all {
+		has = held
+	}
+	if inOrder {
+		start = 0
+	}
 	class := func(i int) uint64 { return pk.heap.key(int32(i)) >> 32 } // priority, then availability
-	best, most, end := -1, 0, 0
-	for i := range pk.need.All() {
-		if !pk.heap.holds(i) || !s.may(int32(i)) {
+	best, most, looks := -1, 0, 0
+	from, end := 0, 0 // the pieces that were counted last: a run that begins later in these is shorter
+	for i := range held.AllAnd(has, start) {
+		pk.work++
+		if looks++; looks > maxLooks && !inOrder {
+			pk.runsFrom = i
+			if !s.all {
+				top = pk.heap.firstUncounted(&s.has)
+			}
+			if top >= 0 && (best < 0 || class(top) < class(best)) {
+				best = top
+			}
+			break
+		}
+		if !s.may(int32(i)) {
 			continue
 		}
-		if best >= 0 && (class(i) > class(best) || class(i) == class(best) && (inOrder || i < end || pk.spoiled[int32(i)] != nil)) {
+		if best >= 0 && (class(i) > class(best) ||
+			class(i) == class(best) && (inOrder || most >= n || from <= i && i < end || pk.spoiled[int32(i)] != nil)) {
 			continue
 		}
 		blocks, next := 0, i
-		for ; blocks < n && pk.heap.holds(next) && s.may(int32(next)); next++ {
+		for ; blocks < n && next < pk.layout.NumPieces() && pk.heap.holds(next) && s.may(int32(next)); next++ {
 			blocks += pk.layout.NumBlocks(next)
-			if next+1 == pk.layout.NumPieces() {
-				next++
-				break
-			}
+			pk.work++
 		}
+		from, end = i, next
 		if best < 0 || class(i) < class(best) || blocks > most {
-			best, most, end = i, blocks, next
+			best, most = i, blocks
 		}
 		if class(best) == class(top) && (inOrder || most >= n) {
 			break

@@ -283,3 +283,54 @@ func TestRunHistories(t *testing.T) {
 		}
 	}
 }
+
+// runScene returns a picker that wants n pieces of a block each, has each every-th, and has two suppliers: a peer that has all but the
+// piece rare, and one that sends runs and has all but lacks.
+func runScene(n, every, rare, lacks int) (*Picker, *Supplier) {
+	pk := New(layout.New(layout.BlockSize, layout.File{Path: "x", Length: int64(n) * layout.BlockSize}), 1)
+	for i := range n {
+		pk.Prioritise(i, 1)
+		if every > 0 && i%every == 0 {
+			pk.Passed(i, nil)
+		}
+	}
+	without := func(i int) bits.Set {
+		has := bits.Full(n)
+		has.Remove(i)
+		return has
+	}
+	peer, w := &Supplier{}, &Supplier{Ready: true, Runs: true}
+	pk.Join(peer)
+	pk.Bitfield(peer, without(rare))
+	pk.Join(w)
+	pk.Bitfield(w, without(lacks))
+	return pk, w
+}
+
+// A run is found in a bounded number of steps, also if the web seed lacks the rarest piece, so that none is as good as that one, or if
+// no run is as long as it may be. It once took two seconds, in which no peer was served.
+func TestRunsOfManyPieces(t *testing.T) {
+	const n = 300_000
+	for _, every := range []int{0, 10, 100} {
+		for _, lacks := range []int{0, n - 1} {
+			pk, w := runScene(n, every, n-1, lacks)
+			for range 20 {
+				before := pk.Work()
+				blocks, _ := pk.NextRun(w, MaxRun, time.Time{}, nil)
+				require.NotEmpty(t, blocks)
+				require.Less(t, pk.Work()-before, int64(4*maxLooks), "every %d, lacks %d", every, lacks)
+			}
+		}
+	}
+}
+
+// Of more pieces than are looked at for a run, one of a higher priority, or a rarer one, is still found.
+func TestRunOfThePieceThatMattersAmongMany(t *testing.T) {
+	const n = 300_000
+	pk, w := runScene(n, 0, 250_000, n-1)
+	blocks, _ := pk.NextRun(w, 100, time.Time{}, nil)
+	require.Equal(t, Block{Piece: 250_000}, blocks[0], "the rarest one")
+	pk.Prioritise(200_000, 2)
+	blocks, _ = pk.NextRun(w, 100, time.Time{}, nil)
+	require.Equal(t, Block{Piece: 200_000}, blocks[0], "the one of higher priority")
+}

@@ -272,10 +272,11 @@ func TestDownloadLosesPower(t *testing.T) {
 	t.Logf("%d losses of power, %d of them after a clean stop; %d downloads that the disk failed; %d claims, all true", losses, stops, failures, claims)
 }
 
-// claimedOn is the pieces that the sidecar on a disk claims. It requires that they are there.
+// claimedOn is the pieces that the sidecar on a disk claims if all files are chosen. It requires that they are there.
 func claimedOn(t *testing.T, content *simContent, disk *disktest.Disk) bits.Set {
 	s, err := disk.OpenFiles(content.content(), "", nil)
 	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(slices.Repeat([]bool{true}, content.layout.NumFiles())))
 	have, partial := s.LoadResume()
 	for i := range have.All() {
 		require.Truef(t, holdsPiece(t, disk, content, i), "piece %d is claimed", i)

@@ -270,25 +270,26 @@ func (m *move) claim() (files []Claim) {
 // s.mu.
 func (s *fileStore) moves(i int, have bits.Set) bool {
 	f := &s.files[i]
-	switch {
-	case f.name == "" || !f.here || f.left == Stamp{}:
+	f.mu.Lock() // it may be written meanwhile
+	left, id, used := f.left, f.id, f.written || f.known || f.ours.Load()
+	f.mu.Unlock()
+	if f.name == "" || !f.here || left == (Stamp{}) {
 		return false
-	case i == s.edgesFile():
+	}
+	if i == s.edgesFile() {
 		return true
-	case s.isReplaced(i):
+	}
+	info, err := s.disk.Stat(f.name)
+	replaced := err == nil && info.Stamp != s.leftAs(i) && info.ID != id
+	switch {
+	case replaced: // by another program
 		return false
-	case f.written || f.known || f.ours.Load():
+	case used:
 		return true
 	case s.content.File(i).Length == 0:
-		return f.left.Size == 0 && s.isWanted(i)
+		return left.Size == 0 && s.isWanted(i)
 	}
 	return s.holdsAny(i, have)
-}
-
-// isReplaced reports whether another program put a file in the place of file i. The caller holds s.mu.
-func (s *fileStore) isReplaced(i int) bool {
-	info, err := s.disk.Stat(s.files[i].name)
-	return err == nil && info.Stamp != s.leftAs(i) && info.ID != s.files[i].id
 }
 
 // stage returns the name of the hidden directory, in the new one, for copies that are not whole.

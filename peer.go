@@ -60,6 +60,7 @@ type peer struct {
 	peerInterested bool
 	amChoking      bool
 	unchokedAt     time.Time
+	upBefore       int64            // bytes that it was sent before that
 	before         choker.Debt      // from earlier connections
 	withheld       bool             // it had what we want, and choked us
 	allowed        map[uint32]int64 // bytes of each allowed-fast piece that its /24 may still ask for (BEP 6)
@@ -350,7 +351,7 @@ func (p *peer) choke() {
 func (p *peer) unchoke(now time.Time) {
 	p.amChoking = false
 	p.denied = 0
-	p.unchokedAt = now
+	p.unchokedAt, p.upBefore = now, p.up.Total()
 	p.d.suggest(p, now) // before the peer can ask
 	p.sendSimple(wire.Unchoke)
 }

@@ -226,12 +226,20 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 		Hoarding:   d.uploading.spread.Hoards(p.number, d.t.layout.PieceLength()),
 		Snubbing:   p.supply.Snubbed(),
 		Down:       p.down.Rate(now),
-		Up:         p.up.Rate(now),
+		Up:         p.takes(now),
 		Received:   p.before.Received + p.down.Total(),
 		Sent:       p.before.Sent + p.up.Total(),
 		Joined:     p.joined,
 		UnchokedAt: p.unchokedAt,
 	}
+}
+
+// takes returns how many bytes a second the choker counts a peer to take of our upload: what it takes at present, but no more than on
+// average of its turn. Otherwise one that takes little, all of it just before each round, would seem faster than those that never stop.
+// The caller holds p.d.mu.
+func (p *peer) takes(now time.Time) float64 {
+	turn := max(now.Sub(p.unchokedAt), choker.RoundEvery)
+	return min(p.up.Rate(now), float64(p.up.Total()-p.upBefore)/turn.Seconds())
 }
 
 // chokeRound asks the choker which peers to unchoke, and tells those for which that changes. The caller holds d.mu.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -62,4 +63,53 @@ func TestPeersThatAskForLittleLeaveTheirSlots(t *testing.T) {
 		t.Logf("took %v alone, %v beside a crowd that asks for a block in %v", alone, crowded, every)
 		require.Less(t, crowded, alone+40*10*time.Second, "it waits for a first turn at most")
 	}
+}
+
+// Peers that take all that they take of a seed just before it chooses whom to serve do not seem faster than one that takes more all the
+// time. Otherwise they would keep their slots, and that one would wait for a turn after many that ask for little.
+func TestPeersThatTakeBurstsLeaveTheirSlots(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimRepeating(1, 256<<10, 64<<20)
+		us := n.NewHost("80.0.0.1", 1e6, 0, 10*time.Millisecond)
+		seed := simSeed(t, simClient(t, us, nil), content)
+		simnet.Sleep(time.Second)
+		for k := range 40 {
+			s := speak(t, n.NewHost(fmt.Sprintf("%d.0.%d.1", 100+k%10, k), 0, 0, 10*time.Millisecond), content, us.Addr(6881), speech{fast: true})
+			s.sayID(wire.HaveNone)
+			s.sayID(wire.Interested)
+			wait, blocks := func() time.Duration { return 8 * time.Second }, 1
+			if k < 4 {
+				wait, blocks = func() time.Duration { return beforeRound(seed) }, 17
+			}
+			go func() {
+				for s.pause(wait()) {
+					for i := range blocks {
+						s.ask(uint32(i))
+					}
+				}
+			}()
+		}
+		simnet.Sleep(5 * time.Minute)
+		began := time.Now()
+		d := simLeech(t, simClient(t, n.NewHost("90.0.0.1", 0, 200e3, 10*time.Millisecond), nil), content, us.Addr(6881))
+		select {
+		case <-d.Done():
+		case <-time.After(time.Hour):
+		}
+		s := d.Stats()
+		t.Logf("took %v: %d of %d", time.Since(began), s.Verified, s.Length)
+		require.Equal(t, s.Length, s.Verified)
+		require.Less(t, time.Since(began), 336*time.Second+40*choker.RoundEvery, "it waits for a first turn at most")
+	})
+}
+
+// beforeRound returns how long it is until almost a second before the next round of a choker.
+func beforeRound(d *Download) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	wait := time.Until(d.uploading.choker.Next()) - 900*time.Millisecond
+	if wait <= 0 {
+		wait += choker.RoundEvery
+	}
+	return wait
 }

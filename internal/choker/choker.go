@@ -13,8 +13,10 @@ import (
 	"time"
 )
 
+// RoundEvery is how often every peer is judged again.
+const RoundEvery = 10 * time.Second
+
 const (
-	roundEvery      = 10 * time.Second
 	optimisticEvery = 30 * time.Second
 	// chokeTurn is how long a peer that gives nothing in return keeps a slot that others wait for:
 	// long enough for it to notice, and to upload to us as well.
@@ -121,7 +123,7 @@ func (c *Choker) Next() time.Time { return c.roundAt }
 func (c *Choker) Decide(now time.Time, seeding bool, uploadRate float64, peers []Peer) (unchoke []int) {
 	round := !now.Before(c.roundAt)
 	if round {
-		c.roundAt = now.Add(roundEvery)
+		c.roundAt = now.Add(RoundEvery)
 		c.slots = uploadSlots(uploadRate)
 	}
 	var wanting []Peer
@@ -204,7 +206,7 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 				since = p.UnchokedAt
 			}
 			k.claim, k.worth = claimWaiting, now.Sub(since).Seconds()/float64(p.crowd())
-		case p.Up == 0 && now.Sub(p.UnchokedAt) >= roundEvery:
+		case p.Up == 0 && now.Sub(p.UnchokedAt) >= RoundEvery:
 			k.claim = claimTurnOver // it requests nothing
 		default:
 			k.claim, k.worth = claimInTurn, p.Up
@@ -218,7 +220,7 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 	if seeding {
 		yield = max(1, c.slots/4)
 		for _, k := range ranked {
-			if k.claim == claimTurnOver || k.Unchoked && now.Sub(k.UnchokedAt) < roundEvery {
+			if k.claim == claimTurnOver || k.Unchoked && now.Sub(k.UnchokedAt) < RoundEvery {
 				yield-- // its slot changes hands, or did since the last round
 			}
 			if k.Unchoked {
@@ -235,7 +237,7 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 			}
 		}
 	}
-	makeRoom(true, roundEvery)
+	makeRoom(true, RoundEvery)
 	makeRoom(false, chokeTurn)
 	for i := range ranked {
 		if k := &ranked[i]; seeding && k.Hoarding && k.claim != claimHolding {

@@ -188,10 +188,10 @@ func TestChokerRounds(t *testing.T) {
 	s := newChokeScene(1, "abc")
 	require.False(t, s.choker.Next().After(epoch), "the first round is due at once")
 	s.decide()
-	require.Equal(t, epoch.Add(roundEvery), s.choker.Next())
+	require.Equal(t, epoch.Add(RoundEvery), s.choker.Next())
 	s.now = epoch.Add(3 * time.Second)
 	s.decide()
-	require.Equal(t, epoch.Add(roundEvery), s.choker.Next(), "changes between rounds do not move them")
+	require.Equal(t, epoch.Add(RoundEvery), s.choker.Next(), "changes between rounds do not move them")
 }
 
 func TestUploadSlots(t *testing.T) {
@@ -232,7 +232,7 @@ func TestCrowdHasOneTurn(t *testing.T) {
 		turns := 0 // of the six others
 		for range 3000 {
 			s.decide()
-			s.now = s.now.Add(roundEvery)
+			s.now = s.now.Add(RoundEvery)
 			for i := range s.peers {
 				if p := &s.peers[i]; p.Unchoked && p.ID >= 'u' {
 					turns++
@@ -256,7 +256,7 @@ func TestSeedIsFair(t *testing.T) {
 				p.Up = float64(p.ID)
 			}
 		}
-		s.now = s.now.Add(roundEvery)
+		s.now = s.now.Add(RoundEvery)
 	}
 	for id, n := range served {
 		require.InDelta(t, 180*5/20, n, 20, "peer %c", id)

@@ -57,7 +57,7 @@ func (m *modelChoker) decide(
 ) (own []int, lots []Peer) {
 	round := !now.Before(m.roundAt)
 	if round {
-		m.roundAt = now.Add(roundEvery)
+		m.roundAt = now.Add(RoundEvery)
 		m.slots = minUploadSlots
 		for more := 1; minUploadSlots+more <= maxUploadSlots && float64(more*more*uploadSlotRate) <= rate; more++ {
 			m.slots++
@@ -92,7 +92,7 @@ func (m *modelChoker) decide(
 			giving = append(giving, queuer{p, p.Down})
 		case !p.Unchoked:
 			waiting = append(waiting, queuer{p, float64(waits)})
-		case p.Up == 0 && served >= roundEvery:
+		case p.Up == 0 && served >= RoundEvery:
 			over = append(over, queuer{p, 0})
 		default:
 			inTurn = append(inTurn, queuer{p, p.Up})
@@ -107,7 +107,7 @@ func (m *modelChoker) decide(
 	heavy := -1.
 	for _, p := range inTurn {
 		heavy = max(heavy, powerOf4(p.Up))
-		if now.Sub(p.UnchokedAt) < roundEvery {
+		if now.Sub(p.UnchokedAt) < RoundEvery {
 			yield--
 		}
 	}
@@ -118,7 +118,7 @@ func (m *modelChoker) decide(
 			p := &inTurn[i]
 			turn := chokeTurn
 			if light(p) {
-				turn = roundEvery
+				turn = RoundEvery
 			}
 			if now.Sub(p.UnchokedAt) >= turn && (first == nil || cmp.Or(
 				one(light(first))-one(light(p)),

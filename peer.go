@@ -61,6 +61,7 @@ type peer struct {
 	amChoking      bool
 	unchokedAt     time.Time
 	upBefore       int64            // bytes that it was sent before that
+	took           float64          // bytes a second of its last turn
 	before         choker.Debt      // from earlier connections
 	withheld       bool             // it had what we want, and choked us
 	allowed        map[uint32]int64 // bytes of each allowed-fast piece that its /24 may still ask for (BEP 6)
@@ -336,8 +337,8 @@ func (p *peer) greet() {
 }
 
 // choke tells the peer that its requests are not answered any more. The caller holds p.d.mu.
-func (p *peer) choke() {
-	p.amChoking = true
+func (p *peer) choke(now time.Time) {
+	p.amChoking, p.took = true, p.turn(now)
 	p.d.uploading.suggester.GiveUp(p.suggested)
 	p.suggested = p.suggested[:0]
 	p.sendSimple(wire.Choke)

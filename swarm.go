@@ -227,6 +227,7 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 		Snubbing:   p.supply.Snubbed(),
 		Down:       p.down.Rate(now),
 		Up:         p.takes(now),
+		Took:       p.took,
 		Received:   p.before.Received + p.down.Total(),
 		Sent:       p.before.Sent + p.up.Total(),
 		Joined:     p.joined,
@@ -238,8 +239,12 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 // average of its turn. Otherwise one that takes little, all of it just before each round, would seem faster than those that never stop.
 // The caller holds p.d.mu.
 func (p *peer) takes(now time.Time) float64 {
-	turn := max(now.Sub(p.unchokedAt), choker.RoundEvery)
-	return min(p.up.Rate(now), float64(p.up.Total()-p.upBefore)/turn.Seconds())
+	return min(p.up.Rate(now), p.turn(now))
+}
+
+// turn returns how many bytes a second a peer that is unchoked takes on average of its turn. The caller holds p.d.mu.
+func (p *peer) turn(now time.Time) float64 {
+	return float64(p.up.Total()-p.upBefore) / max(now.Sub(p.unchokedAt), choker.RoundEvery).Seconds()
 }
 
 // chokeRound asks the choker which peers to unchoke, and tells those for which that changes. The caller holds d.mu.
@@ -258,7 +263,7 @@ func (d *Download) chokeRound(now time.Time) {
 		case may && p.amChoking:
 			p.unchoke(now)
 		case !may && !p.amChoking:
-			p.choke()
+			p.choke(now)
 		}
 	}
 }

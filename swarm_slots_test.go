@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,6 +64,26 @@ func TestPeersThatAskForLittleLeaveTheirSlots(t *testing.T) {
 		t.Logf("took %v alone, %v beside a crowd that asks for a block in %v", alone, crowded, every)
 		require.Less(t, crowded, alone+40*10*time.Second, "it waits for a first turn at most")
 	}
+}
+
+// Two peers take a part of what a seed can send, and many a little. Although the only one that takes the rest passes nothing on, it does
+// not come last.
+func TestPeersThatTakeAPartLeaveTheRest(t *testing.T) {
+	took := func(crowd int) time.Duration {
+		var heavy atomic.Int32
+		return besideCrowd(t, 32<<20, 240e3, crowd, 0, func(s *speaker) {
+			every := 8 * time.Second
+			if heavy.Add(1) <= 2 {
+				every = 320 * time.Millisecond
+			}
+			for s.pause(every) {
+				s.ask(0)
+			}
+		})
+	}
+	alone, crowded := took(0), took(40)
+	t.Logf("took %v alone, %v beside a crowd", alone, crowded)
+	require.Less(t, crowded, 2*alone+40*choker.RoundEvery, "it waits for a first turn at most")
 }
 
 // Peers that take all that they take of a seed just before it chooses whom to serve do not seem faster than one that takes more all the

@@ -48,6 +48,7 @@ type Peer struct {
 	Snubbing       bool      // it unchoked us, and does not answer
 	Hoarding       bool      // it keeps to itself what it was given
 	Down, Up       float64   // bytes a second of payload, from it and to it
+	Took           float64   // what Up was on average while it last had a slot
 	Received, Sent int64     // payload bytes since it connected, from it and to it
 	Joined         time.Time // when it connected
 	UnchokedAt     time.Time // when it was last unchoked; zero if never
@@ -76,24 +77,27 @@ const (
 	farLess = 4
 )
 
-// Indulge lets no peer count as hoarding if those that do not hoard leave our upload idle, because they take nothing or far less than
-// one that does. Otherwise peers that ask for little would have all slots, and the one that passes on nothing because no other wants it
-// would wait for the lot.
+// Indulge lets no peer count as hoarding if those that do not hoard leave our upload idle, because together they take less than one that
+// does, or did when it had a slot. Otherwise peers that ask for little would have all slots, and the one that passes on nothing because no
+// other wants it would wait for the lot.
 func Indulge(peers []Peer) {
-	enough := float64(leastUse)
+	used, taken, most := 0, 0., 0.
 	for _, p := range peers {
-		if p.Unchoked && p.Hoarding {
-			enough = max(enough, p.Up/farLess)
-		}
-	}
-	used := 0
-	for _, p := range peers {
-		if p.Unchoked && !p.Hoarding && p.Up >= enough {
-			used++
+		switch {
+		case p.Hoarding:
+			most = max(most, p.Took)
+			if p.Unchoked {
+				most = max(most, p.Up)
+			}
+		case p.Unchoked:
+			taken += p.Up
+			if p.Up >= leastUse {
+				used++
+			}
 		}
 	}
 	for i := range peers {
-		peers[i].Hoarding = peers[i].Hoarding && used >= leastUsed
+		peers[i].Hoarding = peers[i].Hoarding && used >= leastUsed && taken >= most
 	}
 }
 

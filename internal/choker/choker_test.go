@@ -298,20 +298,23 @@ func TestSeedServesThoseThatTakeMost(t *testing.T) {
 	}
 }
 
-// Peers that keep what they get come last if others take about as much.
+// Peers that keep what they get come last if the others together take as much as one of them would.
 func TestIndulge(t *testing.T) {
 	for _, c := range []struct {
-		hoarder float64
-		others  []float64
-		hoards  bool
+		hoarder, took float64
+		others        []float64
+		hoards        bool
 	}{
-		{0, []float64{5e3, 5e3}, true},
-		{0, []float64{5e3, 3e3}, false}, // they leave our upload idle
-		{19e3, []float64{5e3, 5e3}, true},
-		{100e3, []float64{5e3, 5e3, 5e3, 5e3}, false},
-		{100e3, []float64{5e3, 5e3, 30e3, 50e3}, true},
+		{0, 0, []float64{5e3, 5e3}, true},
+		{0, 0, []float64{5e3, 3e3}, false}, // they leave our upload idle
+		{9e3, 0, []float64{5e3, 5e3}, true},
+		{19e3, 0, []float64{5e3, 5e3}, false},
+		{0, 19e3, []float64{5e3, 5e3}, false},
+		{0, 19e3, []float64{15e3, 5e3}, true},
+		{100e3, 0, []float64{5e3, 5e3, 5e3, 5e3}, false},
+		{100e3, 0, []float64{5e3, 5e3, 40e3, 50e3}, true},
 	} {
-		peers := []Peer{{Hoarding: true, Unchoked: true, Up: c.hoarder}}
+		peers := []Peer{{Hoarding: true, Unchoked: c.hoarder > 0, Up: c.hoarder, Took: c.took}}
 		for _, up := range c.others {
 			peers = append(peers, Peer{Unchoked: true, Up: up})
 		}

@@ -22,6 +22,7 @@ import (
 type hashing struct {
 	fetch   *hashfetch.Fetcher
 	waiting bool                // no block is requested before the hashes of its piece are known and applied to data that is here
+	lacking int                 // no file before this one is chosen and lacks its layer
 	seen    map[int]merkle.Hash // roots of pieces that were there at the start (in a hybrid also right) and whose hashes are not known yet
 	came    map[int]*pieceRoots // by file: of a hybrid, roots of pieces that came while only their SHA-1 sums are known
 
@@ -84,7 +85,14 @@ func (d *Download) hashesCanBeAsked() bool {
 
 // exposes reports whether false blocks of a failed piece can be found by their own hashes. The caller holds d.mu.
 func (d *Download) exposes() bool {
-	return d.t.version == V2 || d.hashesCanBeAsked() && !d.t.hashes.AnyMissing(func(int) bool { return true })
+	if d.t.version == V2 {
+		return true
+	}
+	if !d.hashesCanBeAsked() {
+		return false
+	}
+	_, missing := d.t.hashes.FirstMissing(0, func(int) bool { return true })
+	return !missing
 }
 
 // exposeBlocks compares the blocks of a piece that failed its hash with their own hashes. Only false blocks are fetched again,
@@ -150,15 +158,17 @@ func (d *Download) wantLayers() {
 }
 
 // awaitLayers decides whether block requests have to wait for hashes: they do while a wanted file of version 2 alone lacks
-// its layer. Pieces of hybrids have a SHA-1 sum. The caller holds d.mu.
+// its layer. Pieces of hybrids have a SHA-1 sum. Files that need not be waited for may be many, and are looked at once a choice.
+// The caller holds d.mu.
 func (d *Download) awaitLayers() {
-	d.hashing.waiting = d.hashing.recognising > 0
+	h := &d.hashing
+	h.waiting = h.recognising > 0
 	if d.t.version != V2 {
 		return
 	}
-	if d.t.hashes.AnyMissing(func(i int) bool { return d.selection.choice.priority[i] != Skip }) {
-		d.hashing.waiting = true
-	}
+	var lacks bool
+	h.lacking, lacks = d.t.hashes.FirstMissing(h.lacking, func(i int) bool { return d.selection.choice.priority[i] != Skip })
+	h.waiting = h.waiting || lacks
 }
 
 // askHashes asks a peer for hashes that are missing. The caller holds d.mu.

@@ -88,6 +88,7 @@ func (d *Download) reprioritise(now time.Time) {
 	for i, priority := range d.selection.base {
 		d.prioritise(i, priority)
 	}
+	d.hashing.lacking = 0
 	d.awaitLayers()
 	d.followReaders(now)
 	for _, p := range d.swarm.peers {

@@ -407,6 +407,31 @@ func TestHashesWork(t *testing.T) {
 	}
 }
 
+// Of a layer that comes, the many files that are not chosen and lack theirs, too, are not looked at again.
+func TestLayersOfFilesThatAreNotChosen(t *testing.T) {
+	const files = 300_000
+	d := &Download{t: &Torrent{version: V2}}
+	d.selection.choice.priority = make([]Priority, files) // Normal
+	list := make([]layout.File, files)
+	for i := range list {
+		list[i] = layout.File{Path: "f", Length: 2 * blockSize}
+		d.selection.choice.priority[i] = Skip
+	}
+	l := layout.NewAligned(blockSize, list...)
+	d.t.layout, d.t.hashes = l, piecehash.New(l, make([]merkle.Hash, files), make([][]byte, files))
+	const chosen = files - 2
+	d.selection.choice.priority[chosen] = Normal
+	for range 2 {
+		d.awaitLayers()
+		require.True(t, d.hashing.waiting)
+		require.Equal(t, chosen, d.hashing.lacking, "where the next look begins")
+	}
+	d.selection.choice.priority[chosen] = Skip // which only another choice may do
+	d.awaitLayers()
+	require.False(t, d.hashing.waiting)
+	require.Equal(t, files, d.hashing.lacking)
+}
+
 // A peer that sends false hashes is banned, and the layer comes from another.
 func TestFalseHashesAreOfALiar(t *testing.T) {
 	tor, addr := shareV2(t, CreateOptions{Version: V2}, Options{})

@@ -114,23 +114,29 @@ func (p *Pieces) Known(file int) bool {
 
 // Missing returns the files whose layer is unknown.
 func (p *Pieces) Missing() (files []int) {
-	p.AnyMissing(func(i int) bool {
+	p.FirstMissing(0, func(i int) bool {
 		files = append(files, i)
 		return false
 	})
 	return files
 }
 
-// AnyMissing reports whether which holds for a file whose layer is unknown. It is called until it does, with each of these files in
-// order, under the lock.
-func (p *Pieces) AnyMissing(which func(file int) bool) bool {
+// FirstMissing returns the first file whose layer is unknown and for which which holds, and whether there is one. It looks from the
+// file from on, and calls which under the lock. If there is none, file is the number of files.
+func (p *Pieces) FirstMissing(from int, which func(file int) bool) (file int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := func(i int) bool { return p.layers[i] != nil }
 	for len(p.missing) > 0 && known(p.missing[0]) {
 		p.missing = p.missing[1:] // layers come in order, more or less, and there may be thousands
 	}
-	return slices.ContainsFunc(p.missing, func(i int) bool { return !known(i) && which(i) })
+	k, _ := slices.BinarySearch(p.missing, from)
+	for _, i := range p.missing[k:] {
+		if !known(i) && which(i) {
+			return i, true
+		}
+	}
+	return len(p.roots), false
 }
 
 // Learn takes the piece layer of a file, which it keeps, for all files with the same root, and returns these. It returns none if the

@@ -136,9 +136,17 @@ func TestMissingLayers(t *testing.T) {
 		missing := p.Missing()
 		require.Len(t, missing, files-learned)
 		require.True(t, slices.IsSorted(missing))
-		require.True(t, p.AnyMissing(func(i int) bool { return i%kinds == kind }))
+		of := func(i int) bool { return i%kinds == kind }
+		first, ok := p.FirstMissing(0, of)
+		require.True(t, ok)
+		require.Equal(t, kind, first)
+		first, ok = p.FirstMissing(kind+1, of)
+		require.True(t, ok)
+		require.Equal(t, kinds+kind, first)
 		require.Equal(t, []int{kind, kinds + kind, 2*kinds + kind}, p.Learn(kinds+kind, layers[kind]))
-		require.False(t, p.AnyMissing(func(i int) bool { return i%kinds == kind }))
+		first, ok = p.FirstMissing(0, of)
+		require.False(t, ok)
+		require.Equal(t, files, first)
 		learned += 3
 	}
 	require.Empty(t, p.Missing())

@@ -163,6 +163,7 @@ type Client struct {
 	utp       *utp.Socket      // nil if there is none
 	local     *lsd.Discovery   // nil if it is not wanted, or not available
 	account   *account.Account // of all that strangers have us hold
+	uploads   *ratelimit.Queue // of UploadLimit
 	blockPool *blockpool.Pool
 	hashing   chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
 	ctx       context.Context // ended by Close
@@ -375,6 +376,7 @@ func (c *Client) prepare() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.uploads = ratelimit.NewQueue(c.UploadLimit)
 	c.blockPool = blockpool.New(blockSize, c.hooks.blockMemory)
 	c.registry.init()
 }

@@ -37,6 +37,7 @@ type Download struct {
 	identity     identity
 	log          *slog.Logger
 	uploadLimits ratelimit.Limits
+	uploadQueues []*ratelimit.Queue // of these
 	digestSeed   maphash.Seed
 	unattended   bool // by DownloadAll: no peers are named later
 	store        storage.Store

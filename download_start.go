@@ -39,6 +39,13 @@ func (d *Download) open() (err error) {
 	}
 	d.traffic.gate = ratelimit.NewGate(ratelimit.Join(d.o.DownloadLimit, d.client.DownloadLimit), int(min(blockSize, d.t.layout.PieceLength())))
 	d.uploadLimits = ratelimit.Join(d.o.UploadLimit, d.client.UploadLimit)
+	for _, l := range d.uploadLimits {
+		q := d.client.uploads
+		if l != d.client.UploadLimit {
+			q = ratelimit.NewQueue(l)
+		}
+		d.uploadQueues = append(d.uploadQueues, q)
+	}
 	if err := d.client.add(d); err != nil {
 		return err
 	}

@@ -317,7 +317,7 @@ func TestSuggest(t *testing.T) {
 func TestChokeRejects(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		r := newFastRig(t, n)
-		r.seed.uploadLimits = ratelimit.Limits{drained(1, blockSize)} // what is asked for waits
+		r.seed.uploadQueues = []*ratelimit.Queue{ratelimit.NewQueue(drained(1, blockSize))} // what is asked for waits
 		s := speak(t, r.them, r.content, r.us, speech{fast: true})
 		s.say(wire.AppendSimple(wire.AppendSimple(nil, wire.HaveNone), wire.Interested))
 		simnet.Sleep(time.Second)

@@ -160,8 +160,8 @@ func (p *peer) reject(r outbox.Request) error {
 // block is read from storage only when it is about to be sent. While a limit delays it, messages still pass. Long messages that
 // the limit counts as well are sent between blocks.
 func (p *peer) write() error {
-	w := writer{p: p, turn: ratelimit.NewTurn(p.d.uploadLimits), lastSent: time.Now()}
-	defer func() { w.turn.Leave(time.Now()) }()
+	w := writer{p: p, turn: ratelimit.NewTurn(p.out.Signal, p.d.uploadQueues...), lastSent: time.Now()}
+	defer w.turn.Leave()
 	timer := time.NewTimer(keepAliveAfter)
 	defer timer.Stop()
 	for {
@@ -185,7 +185,7 @@ func (p *peer) write() error {
 // A writer is the state of write.
 type writer struct {
 	p        *peer
-	turn     ratelimit.Turn   // at the upload limits
+	turn     *ratelimit.Turn  // at the upload limits
 	messages []byte           // taken from the outbox
 	uploads  []outbox.Request // to be answered next
 	payload  []byte           // scratch
@@ -216,12 +216,12 @@ func (w *writer) send() (wait time.Duration, err error) {
 	if wait, err = w.sendAnswer(); err != nil {
 		return 0, err
 	}
-	now = time.Now()
-	if len(w.uploads) > 0 {
-		blocks, err := w.sendBlocks(now)
-		return min(wait, blocks), err
+	if len(w.uploads) == 0 {
+		w.turn.Leave() // it may have been for requests that were cancelled
+	} else if sent, err := w.sendBlocks(); sent || err != nil {
+		return 0, err
 	}
-	w.turn.Leave(now) // it may have been for requests that were cancelled
+	now = time.Now()
 	quiet, unused := now.Sub(w.lastSent), now.Sub(w.lastAnswered)
 	if unused >= payloadKept {
 		w.payload = nil
@@ -253,23 +253,24 @@ func (w *writer) sendAnswer() (wait time.Duration, err error) {
 	return 0, nil
 }
 
-// sendBlocks answers requests, as soon as limits allow. A limit lets through one block at a time.
-func (w *writer) sendBlocks(now time.Time) (wait time.Duration, err error) {
-	if len(w.p.d.uploadLimits) > 0 {
+// sendBlocks answers requests, and reports whether it did. Limits let through one block at a time; if they let through none now, they
+// wake the writer.
+func (w *writer) sendBlocks() (sent bool, err error) {
+	if len(w.p.d.uploadQueues) > 0 {
 		w.uploads = w.uploads[:1]
 	}
 	w.uploads = atOnce(w.uploads)
-	if wait = w.turn.Delay(now, int(w.uploads[0].Length)); wait > 0 {
-		return wait, nil
+	if !w.turn.Ready(int(w.uploads[0].Length)) {
+		return false, nil
 	}
-	var sent int
-	if w.payload, sent, err = w.p.answer(w.uploads, w.payload); err != nil {
-		return 0, err
+	var n int
+	if w.payload, n, err = w.p.answer(w.uploads, w.payload); err != nil {
+		return false, err
 	}
 	w.lastSent = time.Now()
 	w.lastAnswered = w.lastSent
-	w.turn.Sent(w.lastSent, sent)
-	return 0, nil
+	w.turn.Sent(n)
+	return true, nil
 }
 
 // atOnce are those of some requests that are answered at once: the first, and as many others as their bytes have room for.

@@ -48,10 +48,11 @@ type Request struct {
 // New returns an empty outbox. Messages that wait in it are charged to h.
 func New(h *account.Holder) Outbox { return Outbox{holder: h, wake: make(chan struct{}, 1)} }
 
-// Wake returns a channel that has a token if something was added since the writer last took one.
+// Wake returns a channel that has a token if something was added, or Signal called, since the writer last took one.
 func (o *Outbox) Wake() <-chan struct{} { return o.wake }
 
-func (o *Outbox) signal() {
+// Signal wakes the writer.
+func (o *Outbox) Signal() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -61,7 +62,7 @@ func (o *Outbox) signal() {
 // Add appends messages with encode, and wakes the writer. It returns false once too much is waiting.
 func (o *Outbox) Add(encode func([]byte) []byte) bool {
 	ok := o.AddLazily(encode)
-	o.signal()
+	o.Signal()
 	return ok
 }
 
@@ -100,7 +101,7 @@ func (o *Outbox) AddAnswer(message []byte) bool {
 	defer o.mu.Unlock()
 	o.answers = append(o.answers, message)
 	o.answering += len(message)
-	o.signal()
+	o.Signal()
 	return o.fits()
 }
 
@@ -132,7 +133,7 @@ func (o *Outbox) Request(requests []Request) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ours = append(o.ours, requests...)
-	o.signal()
+	o.Signal()
 	return o.fits()
 }
 
@@ -165,7 +166,7 @@ func (o *Outbox) Enqueue(r Request) Queueing {
 		return QueueFull
 	}
 	o.theirs = append(o.theirs, r)
-	o.signal()
+	o.Signal()
 	return Queued
 }
 
@@ -221,7 +222,7 @@ func (o *Outbox) Refuse(reject bool, stay func(Request) bool) {
 	}
 	o.theirs = kept
 	o.makeRoom()
-	o.signal()
+	o.Signal()
 }
 
 // Take returns the messages that are waiting, in exchange for an empty buffer, and at most n requests to answer next.

@@ -1,10 +1,10 @@
 // Package ratelimit paces traffic by limits that others may share and change while they are in use: a
-// Gate holds back requests, so that what comes in answer stays within them, and a Turn holds back blocks that are
+// Gate holds back requests, so that what comes in answer stays within them, and Queues hold back blocks that are
 // sent, as Answers do other messages. A Meter measures the rate that comes of it.
 //
 // The limiters of golang.org/x/time/rate have locks of their own and may be used by any number of
-// downloads. A Gate, a Turn, Answers and a Meter have none: each belongs to one owner, whose lock guards it.
-// None of them waits or looks at a clock; the time is an argument.
+// downloads, and so may a Queue, which also has a timer. A Gate, a Turn, Answers and a Meter have none: each belongs to one owner,
+// whose lock guards it. None of these waits or looks at a clock; the time is an argument.
 package ratelimit
 
 import (

@@ -1,39 +1,172 @@
 package ratelimit
 
-import "time"
+import (
+	"container/list"
+	"sync"
+	"time"
 
-// A Turn is one sender's place in the queues of its limits.
-type Turn struct {
-	limits Limits
-	n      int         // bytes that the limits have taken into account; 0 is no place
-	place  reservation // of these bytes
+	"golang.org/x/time/rate"
+)
+
+// turnBytes is how much a sender may send in one turn.
+const turnBytes = 16 << 10
+
+// A Queue is where senders wait whose bytes count against one limit. Each has a turn in order, so that none sends more than another for
+// asking for more at once, and one that leaves keeps nobody waiting.
+type Queue struct {
+	limit Limits // one limiter
+
+	mu      sync.Mutex
+	waiting list.List   // of *Turn, in order
+	paying  bool        // whether the first has a reservation
+	first   reservation // that is paid off before the first may pass
+	timer   *time.Timer // of the next deal; nil before it is needed
 }
 
-// NewTurn returns a turn that is not in the queue yet.
-func NewTurn(l Limits) Turn { return Turn{limits: l} }
+// NewQueue returns the queue of a limiter.
+func NewQueue(l *rate.Limiter) *Queue { return &Queue{limit: Limits{l}} }
 
-// Delay returns how long to wait before asking again whether n bytes may be sent; 0 if they may be sent
-// now. It takes a place in the queue for them, unless the last call did so already. now must be fresh.
-func (t *Turn) Delay(now time.Time, n int) time.Duration {
-	if t.n != n {
-		t.Leave(now)
-		place, ok := t.limits.reserve(now, n)
-		if !ok {
-			return recheck
+// deal lets those pass whose turn it is, and wakes them, except the caller, if it is one of them. The caller holds q.mu.
+func (q *Queue) deal(caller *Turn) {
+	now := time.Now()
+	for front := q.waiting.Front(); front != nil; front = q.waiting.Front() {
+		t := front.Value.(*Turn)
+		wait := recheck
+		if !q.paying {
+			q.first, q.paying = q.limit.reserve(now, t.slice())
 		}
-		t.place, t.n = place, n
+		if q.paying {
+			wait = q.first.delay(now)
+		}
+		if wait > slack {
+			q.dealAfter(min(wait-slack/2, recheck))
+			return
+		}
+		q.waiting.Remove(front)
+		q.paying = false
+		t.place, t.passed = nil, true
+		if t != caller {
+			t.wake()
+		}
 	}
-	if delay := t.place.delay(now); delay > slack {
-		return min(delay-slack/2, recheck)
-	}
-	return 0
 }
 
-// Sent ends the turn after n bytes went out. What was reserved beyond them is refunded.
-func (t *Turn) Sent(now time.Time, n int) {
-	t.place.refund(now, t.n-n)
-	t.place, t.n = reservation{}, 0
+// dealAfter sets the timer. The caller holds q.mu.
+func (q *Queue) dealAfter(wait time.Duration) {
+	if q.timer != nil {
+		q.timer.Reset(wait)
+		return
+	}
+	q.timer = time.AfterFunc(wait, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.deal(nil)
+	})
+}
+
+// pass reports whether t may pass for its next slice. If not, it has a place in the queue.
+func (q *Queue) pass(t *Turn) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.place == nil && !t.passed {
+		t.place = q.waiting.PushBack(t)
+		if q.waiting.Len() == 1 {
+			q.deal(t)
+		}
+	}
+	passed := t.passed
+	t.passed = false
+	return passed
+}
+
+// leave takes t out of the queue, if it waits there, and returns n bytes for which it passed before.
+func (q *Queue) leave(t *Turn, n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.place != nil {
+		if q.paying && t.place == q.waiting.Front() {
+			q.paying, t.passed = false, true
+		}
+		q.waiting.Remove(t.place)
+	}
+	if t.passed {
+		n += t.slice()
+	}
+	t.place, t.passed = nil, false
+	q.putBack(n)
+}
+
+// refund returns n bytes.
+func (q *Queue) refund(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.putBack(n)
+}
+
+// putBack returns n bytes, and lets those pass whose turn it is with them. The caller holds q.mu.
+func (q *Queue) putBack(n int) {
+	if n > 0 {
+		putBack(q.limit[0], time.Now(), n)
+		q.deal(nil)
+	}
+}
+
+// A Turn is one sender's way through the queues of its limits. It belongs to one goroutine.
+type Turn struct {
+	queues []*Queue
+	wake   func()
+
+	n    int // bytes that are to be sent; 0 is none
+	paid int // of these, those that all queues let pass
+	at   int // the queue in which the next slice waits; it has passed those before
+
+	// Guarded by the mutex of that queue.
+	place  *list.Element
+	passed bool
+}
+
+// NewTurn returns a turn that is in no queue yet. wake is called, perhaps from another goroutine and under a lock, when it is time to
+// call Ready again.
+func NewTurn(wake func(), queues ...*Queue) *Turn { return &Turn{queues: queues, wake: wake} }
+
+// slice is how many bytes the turn is about.
+func (t *Turn) slice() int { return min(t.n-t.paid, turnBytes) }
+
+// Ready reports whether n bytes may be sent now. If not, it takes a place in the queue for them, unless the last call did so already.
+func (t *Turn) Ready(n int) bool {
+	if t.n != n {
+		t.Leave()
+		t.n = n
+	}
+	for t.paid < n {
+		for ; t.at < len(t.queues); t.at++ {
+			if !t.queues[t.at].pass(t) {
+				return false
+			}
+		}
+		t.paid += t.slice()
+		t.at = 0
+	}
+	return true
+}
+
+// Sent ends the turn after n bytes went out. What was taken from the limits beyond them is refunded.
+func (t *Turn) Sent(n int) {
+	if t.n == 0 {
+		return
+	}
+	for i, q := range t.queues {
+		switch {
+		case i < t.at:
+			q.refund(t.paid + t.slice() - n)
+		case i == t.at:
+			q.leave(t, t.paid-n)
+		default:
+			q.refund(t.paid - n)
+		}
+	}
+	t.n, t.paid, t.at = 0, 0, 0
 }
 
 // Leave ends the turn with nothing sent.
-func (t *Turn) Leave(now time.Time) { t.Sent(now, 0) }
+func (t *Turn) Leave() { t.Sent(0) }

@@ -24,23 +24,29 @@ func drained(limit rate.Limit, burst int) *rate.Limiter {
 	return lim
 }
 
-// wait returns when n bytes may be sent, or the error of ctx. It does so as the writer of a connection
-// does.
-func wait(ctx context.Context, l ratelimit.Limits, n int) error {
-	turn := ratelimit.NewTurn(l)
-	defer func() { turn.Leave(time.Now()) }()
-	for {
-		delay := turn.Delay(time.Now(), n)
-		if delay == 0 {
-			turn.Sent(time.Now(), n)
-			return ctx.Err()
-		}
+// wait returns when n bytes may be sent, or the error of ctx. It does so as the writer of a connection does.
+func wait(ctx context.Context, q *ratelimit.Queue, n int) error {
+	wake := make(chan struct{}, 1)
+	turn := newTurn(wake, q)
+	defer turn.Leave()
+	for !turn.Ready(n) {
 		select {
-		case <-time.After(delay):
+		case <-wake:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+	turn.Sent(n)
+	return ctx.Err()
+}
+
+func newTurn(wake chan<- struct{}, queues ...*ratelimit.Queue) *ratelimit.Turn {
+	return ratelimit.NewTurn(func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}, queues...)
 }
 
 // measured is how long a limit is measured: ten seconds or a hundred blocks, whichever is longer.
@@ -64,14 +70,14 @@ func eachLimit(t *testing.T, test func(t *testing.T, limit rate.Limit, burst, us
 
 func TestWaitKeepsToTheLimit(t *testing.T) {
 	eachLimit(t, func(t *testing.T, limit rate.Limit, burst, users int) {
-		l := ratelimit.Limits{drained(limit, burst)}
+		q := ratelimit.NewQueue(drained(limit, burst))
 		ctx, cancel := context.WithTimeout(t.Context(), measured(limit))
 		defer cancel()
 		var passed atomic.Int64
 		var group sync.WaitGroup
 		for user := range users {
 			group.Go(func() {
-				for i := 1; wait(ctx, l, blockSize) == nil; i++ {
+				for i := 1; wait(ctx, q, blockSize) == nil; i++ {
 					passed.Add(blockSize)
 					if (i+user)%64 == 0 {
 						time.Sleep(8 * time.Millisecond) // a busy machine
@@ -103,7 +109,7 @@ func TestWaitFollowsTheLimit(t *testing.T) {
 				lim := drained(tc.from, tc.burst)
 				start := time.Now()
 				time.AfterFunc(time.Second, func() { lim.SetLimit(tc.to) })
-				require.NoError(t, wait(t.Context(), ratelimit.Limits{lim}, n))
+				require.NoError(t, wait(t.Context(), ratelimit.NewQueue(lim), n))
 				require.InDelta(t, time.Second+tc.want, time.Since(start), float64(ratelimit.Recheck+100*time.Millisecond))
 			})
 		})
@@ -113,21 +119,22 @@ func TestWaitFollowsTheLimit(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			lim := rate.NewLimiter(1000, 0)
 			start := time.Now()
-			require.NoError(t, wait(t.Context(), ratelimit.Limits{lim}, 1000))
+			require.NoError(t, wait(t.Context(), ratelimit.NewQueue(lim), 1000))
 			require.InDelta(t, time.Second, time.Since(start), float64(ratelimit.Recheck))
 		})
 	})
 
 	t.Run("forty wait in line", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			l := ratelimit.Limits{drained(1000, 1000)}
+			lim := drained(1000, 1000)
+			q := ratelimit.NewQueue(lim)
 			start := time.Now()
 			var group sync.WaitGroup
 			for range 40 {
-				group.Go(func() { require.NoError(t, wait(t.Context(), l, blockSize)) })
+				group.Go(func() { require.NoError(t, wait(t.Context(), q, blockSize)) })
 			}
 			time.Sleep(time.Second)
-			l[0].SetLimit(1e6)
+			lim.SetLimit(1e6)
 			group.Wait()
 			require.Less(t, time.Since(start), 2500*time.Millisecond, "640 KiB at 1 MB/s, and the time to notice")
 		})
@@ -135,18 +142,18 @@ func TestWaitFollowsTheLimit(t *testing.T) {
 }
 
 func TestWaitEndsWithItsContext(t *testing.T) {
-	for name, l := range map[string]ratelimit.Limits{
-		"a low limit":       ratelimit.Limits{rate.NewLimiter(1, 1)},
-		"a limit of zero":   ratelimit.Limits{rate.NewLimiter(0, 0)},
-		"no limit":          nil,
-		"a limit far above": ratelimit.Limits{rate.NewLimiter(1e9, 1e9)},
+	for name, lim := range map[string]*rate.Limiter{
+		"a low limit":       rate.NewLimiter(1, 1),
+		"a limit of zero":   rate.NewLimiter(0, 0),
+		"no limit":          rate.NewLimiter(rate.Inf, 0),
+		"a limit far above": rate.NewLimiter(1e9, 1e9),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				start := time.Now()
 				time.AfterFunc(100*time.Millisecond, cancel)
-				for wait(ctx, l, blockSize) == nil {
+				for q := ratelimit.NewQueue(lim); wait(ctx, q, blockSize) == nil; {
 					time.Sleep(time.Millisecond)
 				}
 				require.ErrorIs(t, ctx.Err(), context.Canceled)
@@ -157,17 +164,101 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 }
 
 func TestTurn(t *testing.T) {
-	lim := rate.NewLimiter(1000, 1000)
-	turn := ratelimit.NewTurn(ratelimit.Join(lim, nil))
-	require.Zero(t, turn.Delay(epoch, 800))
-	turn.Sent(epoch, 500)
-	require.InDelta(t, 500, lim.TokensAt(epoch), 1e-6, "bytes that were not sent are refunded")
-	require.Equal(t, ratelimit.Recheck, turn.Delay(epoch, 1500))
-	require.Equal(t, ratelimit.Recheck, turn.Delay(epoch, 1500), "bytes are reserved once")
-	require.InDelta(t, -1000, lim.TokensAt(epoch), 1e-6)
-	require.InDelta(t, 90*time.Millisecond, turn.Delay(epoch, 600), float64(time.Millisecond), "for other bytes there is another place")
-	turn.Leave(epoch)
-	require.InDelta(t, 500, lim.TokensAt(epoch), 1e-6)
-	turn.Leave(epoch)
-	require.InDelta(t, 500, lim.TokensAt(epoch), 1e-6, "once")
+	synctest.Test(t, func(t *testing.T) {
+		lim := rate.NewLimiter(1000, 1000)
+		wake := make(chan struct{}, 1)
+		turn := newTurn(wake, ratelimit.NewQueue(lim))
+		tokens := func(want float64, why string) {
+			t.Helper()
+			require.InDelta(t, want, lim.TokensAt(time.Now()), 1e-6, why)
+		}
+		require.True(t, turn.Ready(800))
+		require.True(t, turn.Ready(800))
+		turn.Sent(500)
+		tokens(500, "bytes that were not sent are refunded")
+		require.False(t, turn.Ready(1500))
+		require.False(t, turn.Ready(1500))
+		tokens(-1000, "bytes are reserved once")
+		require.False(t, turn.Ready(600))
+		tokens(-100, "for other bytes there is another place")
+		turn.Leave()
+		tokens(500, "")
+		turn.Leave()
+		tokens(500, "once")
+
+		require.False(t, turn.Ready(600))
+		<-wake // in a tenth of a second, in which 100 bytes are earned
+		turn.Leave()
+		require.Greater(t, lim.TokensAt(time.Now()), 575., "what passed and was not sent is refunded")
+	})
+}
+
+// Those that wait for the same limit send the same, however much they ask for at once, and through how many limits.
+func TestTurnsAreOfEqualLength(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := ratelimit.NewQueue(drained(1e6, 64<<10))
+		own := ratelimit.NewQueue(drained(1e6, 64<<10))
+		var sent [4]int
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+		defer cancel()
+		var group sync.WaitGroup
+		for k, n := range []int{1 << 10, 16 << 10, 48 << 10, 128 << 10} {
+			group.Go(func() {
+				wake := make(chan struct{}, 1)
+				turn := newTurn(wake, all)
+				if k%2 == 0 {
+					turn = newTurn(wake, own, all)
+				}
+				defer turn.Leave()
+				for {
+					for !turn.Ready(n) {
+						select {
+						case <-wake:
+						case <-ctx.Done():
+							return
+						}
+					}
+					turn.Sent(n)
+					sent[k] += n
+				}
+			})
+		}
+		group.Wait()
+		require.InEpsilon(t, 100e6/3, sent[1], 0.05)
+		require.InEpsilon(t, sent[1], sent[2], 0.05)
+		require.InEpsilon(t, sent[1], sent[3], 0.05)
+		require.InEpsilon(t, sent[1]/16, sent[0], 0.3, "one that asks for little has as many turns")
+	})
+}
+
+// Those that leave just before they may pass keep nobody waiting, nor those that may pass and do not come.
+func TestTurnsThatAreNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := ratelimit.NewQueue(drained(100e3, 16<<10))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+		defer cancel()
+		var group sync.WaitGroup
+		for range 8 {
+			group.Go(func() {
+				turn := newTurn(nil, q)
+				defer turn.Leave()
+				for ctx.Err() == nil {
+					turn.Ready(128 << 10)
+					time.Sleep(150 * time.Millisecond)
+					turn.Leave()
+				}
+			})
+		}
+		for range 2 {
+			turn := newTurn(nil, q)
+			defer turn.Leave()
+			turn.Ready(128 << 10)
+		}
+		sent := 0
+		for wait(ctx, q, 16<<10) == nil {
+			sent += 16 << 10
+		}
+		group.Wait()
+		require.Greater(t, sent, 8_000_000, "of ten million that the limit lets through")
+	})
 }

@@ -38,7 +38,8 @@ type peer struct {
 	number int             // of the connection within the download
 	from   peerlist.Source
 	joined time.Time
-	idler  bool // it made the connection, and had the grace of a newcomer before; fixed
+	idler  bool   // it made the connection, and had the grace of a newcomer before; fixed
+	lot    uint32 // drawn for it; fixed
 
 	earned   int64     // bytes exchanged by earnedAt, by which it had earned its place
 	earnedAt time.Time // when its place was last earned; zero if never

@@ -129,13 +129,18 @@ func (d *Download) contenders(now time.Time) []peerlist.Worth {
 	return worths
 }
 
-// worths returns the worth of each peer. The caller holds d.mu.
+// worths returns the worth of each peer. Those that wait for a first slot of a seed have done nothing wrong: of these, a lot decides,
+// because peers can choose addresses of a high priority. The caller holds d.mu.
 func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {
-			joined := p.joined
+			joined, priority := p.joined, d.discovery.candidates.Priority(p.conn.addr)
 			if p.idler {
 				joined = time.Time{}
+			}
+			waits := d.sharing() && p.peerInterested && p.unchokedAt.IsZero()
+			if waits {
+				priority = p.lot
 			}
 			worths = append(worths, peerlist.Worth{
 				ID:       p.number,
@@ -144,8 +149,9 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 				Joined:   joined,
 				Earned:   p.earnedAt,
 				Mutual:   p.amInterested || p.peerInterested,
+				Waits:    waits,
 				Rate:     p.down.Rate(now) + p.up.Rate(now),
-				Priority: d.discovery.candidates.Priority(p.conn.addr),
+				Priority: priority,
 			})
 		}
 	}

@@ -20,8 +20,9 @@ type Worth struct {
 	Joined   time.Time
 	Earned   time.Time // when it last had given, or passed on, another EarnedBytes; zero if never
 	Mutual   bool      // one of the two is interested in the other
+	Waits    bool      // it wants something from us and had no turn yet: others that have had theirs make room first
 	Rate     float64   // bytes a second of payload, both ways
-	Priority uint32    // BEP 40
+	Priority uint32    // BEP 40, or a lot
 }
 
 // Turnover returns how many of the connected peers make room for others, every TurnoverEvery.
@@ -97,6 +98,7 @@ func Idlest(now time.Time, peers []Worth) (id int, ok bool) {
 func (p Worth) compare(q Worth) int {
 	return cmp.Or(
 		compareBool(p.Mutual, q.Mutual),
+		compareBool(p.Waits, q.Waits),
 		cmp.Compare(p.Rate, q.Rate),
 		cmp.Compare(p.Priority, q.Priority),
 	)

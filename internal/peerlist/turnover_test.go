@@ -33,6 +33,8 @@ func TestWorst(t *testing.T) {
 	peers[3].Earned = now.Add(-time.Minute)
 	require.Equal(t, []int{3, 2, 1, 4}, Worst(now, peers, 10), "what a peer gave counts more than what it says")
 	require.Equal(t, 1, peers[0].ID, "the argument is left as it is")
+	peers[2].Waits = true
+	require.Equal(t, []int{2, 1, 3, 4}, Worst(now, peers, 10), "of those that give nothing, one that had no turn comes last")
 }
 
 // All peers are new, because they come without end and displace one another. Those that have to be dialled still get their turn.

@@ -52,11 +52,18 @@ func (t *turn) takeDue() {
 // takeOpen takes free blocks of started pieces, and starts pieces with a higher priority than these.
 func (t *turn) takeOpen() {
 	pk, s := t.pk, t.s
-	if s.Choking && !pk.allowsOpen(s) {
+	if s.Choking && !pk.allowsOpen(s) || t.now.Before(s.walksFrom) {
 		return
 	}
-	top := unknown // the piece that s would start next
-	seen := 0      // how many of pk.open[:k] s has; thousands may be open that only one stranger has
+	before, had := pk.work, len(t.out)
+	defer func() {
+		if len(t.out) == had {
+			s.restFromWalk(pk.work-before, t.now)
+		}
+	}()
+	top := unknown    // the piece that s would start next
+	seen := 0         // how many of pk.open[:k] s has; thousands may be open that only one stranger has
+	sought := unknown // the priority of which s suggests no piece that it can be asked for
 	for k := 0; k < len(pk.open) && !t.full() && (s.all || seen < s.open); {
 		p := pk.open[k]
 		pk.work++
@@ -68,9 +75,13 @@ func (t *turn) takeOpen() {
 			top, k, seen = unknown, 0, 0
 			continue
 		}
-		q := pk.suggested(s, p.priority, t.now)
-		if q != nil {
-			p, top, k, seen = q, unknown, 0, 0
+		var q *startedPiece
+		if int(p.priority) != sought {
+			if q = pk.suggested(s, p.priority, t.now); q == nil {
+				sought = int(p.priority)
+			} else {
+				p, top, k, seen = q, unknown, 0, 0
+			}
 		}
 		if q != nil || pk.may(s, p, t.now) {
 			if p.sole != nil && p.sole != s {
@@ -179,7 +190,7 @@ func (t *turn) reassign(p *startedPiece) *startedPiece {
 	return p
 }
 
-// unknown means that first has not been called yet.
+// unknown means that first or suggested has not been called yet.
 const unknown = -2
 
 // first returns the first piece in heap order that s can start, or -1. It may make a pass over the bitfield of s.
@@ -214,6 +225,7 @@ func (pk *Picker) first(s *Supplier) int {
 
 // suggested returns a piece of the given priority that s suggests and can be asked for, or nil. It starts the piece if necessary.
 func (pk *Picker) suggested(s *Supplier, priority uint8, now time.Time) *startedPiece {
+	pk.work += int64(len(s.suggested))
 	for _, i := range s.suggested {
 		if s.Choking || pk.heap.priority[i] != priority || !s.Has(int(i)) {
 			continue
@@ -236,10 +248,10 @@ func (pk *Picker) may(s *Supplier, p *startedPiece, now time.Time) bool {
 	switch o := p.sole; {
 	case o == nil, o == s, !o.Has(int(p.piece)):
 		return true
-	case !o.Ready && !o.IsAsked(int(p.piece)):
+	case !o.Ready && !p.isAsked():
 		return true // nor will it be asked
 	case o.stuck(p.piece):
-		return !s.snubbed || !o.IsAsked(int(p.piece)) // else two snubbed suppliers would take turns
+		return !s.snubbed || !p.isAsked() // else two snubbed suppliers would take turns
 	default:
 		return pk.neglects(o, s, p, now)
 	}

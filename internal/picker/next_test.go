@@ -5,8 +5,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 func TestRarestFirst(t *testing.T) {
@@ -106,4 +109,41 @@ func TestSnubbedPeerIsAskedForOne(t *testing.T) {
 	require.Len(t, strings.Fields(sc.asks("a", 9)), 1, "one block, to see whether it is back")
 	sc.sends("a", a.queue[0].Piece, a.queue[0].Index, Accepted)
 	require.Len(t, strings.Fields(sc.asks("a", 5)), 5, "it is back")
+}
+
+// A supplier may suggest one piece again and again that it cannot be asked for, and have only the last of thousands of open pieces. To
+// look for what it can be asked for costs little, however many requests wait for the piece's sole supplier, and is not repeated at once.
+func TestSuggestionsOfOpenPiecesCostLittle(t *testing.T) {
+	const pieces, rounds = 15_000, 20
+	pk := opened(t, pieces, 2*layout.BlockSize)
+	now, last := time.Unix(2, 0), pieces-1
+	pk.Abandon(last)
+	pk.spoiled[int32(last)] = &suspicion{records: make(map[any]record)}
+	sole := only(pk, last)
+	blocks, _ := pk.Next(sole, 1, now, nil)
+	require.Equal(t, []Block{{int32(last), 0}}, blocks)
+	sole.pace = pace{rate: 1 << 30}
+	s := only(pk, last)
+	s.pace = pace{rate: 1}
+	for range 2 * maxSuggested {
+		s.Suggest(last)
+	}
+	require.Equal(t, []int32{int32(last)}, s.suggested)
+	for i := range maxSuggested - 1 {
+		s.Suggest(i)
+	}
+	before := pk.Work()
+	for range rounds {
+		blocks, cancel := pk.Next(s, 10, now, nil)
+		require.Empty(t, blocks)
+		require.Empty(t, cancel)
+		now = now.Add(10 * time.Millisecond)
+	}
+	steps := pk.Work() - before
+	t.Logf("%d steps", steps)
+	require.Less(t, steps, int64(3*pieces))
+	pk.Have(s, 7)
+	now = now.Add(time.Second)
+	blocks, _ = pk.Next(s, 1, now, nil)
+	require.Equal(t, []Block{{7, 1}}, blocks)
 }

@@ -378,7 +378,7 @@ func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 // neglects reports whether no request for p is outstanding to o, its sole supplier, and s would have p so much sooner that it
 // should take over.
 func (pk *Picker) neglects(o, s *Supplier, p *startedPiece, now time.Time) bool {
-	return !o.IsAsked(int(p.piece)) && pk.outdoes(s, o, p, len(o.queue)-1, now)
+	return !p.isAsked() && pk.outdoes(s, o, p, len(o.queue)-1, now)
 }
 
 // outdoes reports whether s would have sent all of p sooner, by a margin, than o would have sent its first k+1 outstanding blocks

@@ -33,13 +33,11 @@ func (pk *Picker) NextRun(s *Supplier, n int, now time.Time, out []Block) (block
 		t.take(t.reassign(p))
 		return t.out, t.cancel
 	}
-	p, first := (*startedPiece)(nil), pk.runStart(s, n)
-	for _, q := range pk.open {
-		if (first < 0 || q.priority >= pk.heap.priority[first]) && pk.may(s, q, now) {
-			p = q
-			break
-		}
+	first, least := pk.runStart(s, n), uint8(0)
+	if first >= 0 {
+		least = pk.heap.priority[first]
 	}
+	p := pk.openWith(least, s, now)
 	switch {
 	case p != nil && p.sole != nil && p.sole != s:
 		p = t.reassign(p)
@@ -59,6 +57,24 @@ func (pk *Picker) NextRun(s *Supplier, n int, now time.Time, out []Block) (block
 		t.run(p)
 	}
 	return t.out, t.cancel
+}
+
+// openWith returns the first open piece with at least the given priority that s can be asked for, or nil.
+func (pk *Picker) openWith(priority uint8, s *Supplier, now time.Time) *startedPiece {
+	if now.Before(s.walksFrom) {
+		return nil
+	}
+	before := pk.work
+	for _, p := range pk.open {
+		if pk.work++; p.priority < priority {
+			break
+		}
+		if pk.may(s, p, now) {
+			return p
+		}
+	}
+	s.restFromWalk(pk.work-before, now)
+	return nil
 }
 
 func compareBlocks(a, b Block) int {

@@ -145,6 +145,9 @@ func (p *startedPiece) drop(k int, b *block) {
 	}
 }
 
+// isAsked reports whether a block of p is requested. If p is on parole, that is from its sole supplier, whose queue may be long.
+func (p *startedPiece) isAsked() bool { return p.left > p.free }
+
 // lacks returns how many blocks the sole supplier has to send in all.
 func (p *startedPiece) lacks() int { return p.blocks.len() - p.kept }
 

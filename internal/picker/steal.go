@@ -47,8 +47,8 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 			}
 		}
 	}
-	if looks := pk.work - before; victim == nil && looks > fewLooks {
-		s.looksFrom = now.Add(min(time.Duration(looks), lookPause) * time.Duration(looks))
+	if pause := pauseAfter(pk.work - before); victim == nil && pause > 0 {
+		s.looksFrom = now.Add(pause)
 	}
 	return victim, at
 }
@@ -62,6 +62,18 @@ const (
 	lookPause       = 50 * time.Microsecond
 	requestsPerStep = 16 // requests of a queue that one step of a search covers
 )
+
+// pauseAfter returns how long a supplier for which so many steps were searched in vain is not searched for again.
+func pauseAfter(steps int64) time.Duration {
+	if steps <= fewLooks {
+		return 0
+	}
+	return min(time.Duration(steps), lookPause) * time.Duration(steps)
+}
+
+// restFromWalk records that so many steps were taken in vain to find an open piece that s can be asked for. There may be thousands of
+// them that only strangers have, or that are on parole with others.
+func (s *Supplier) restFromWalk(steps int64, now time.Time) { s.walksFrom = now.Add(pauseAfter(steps)) }
 
 // If all suppliers are fast and together fill our own link, each of them has many of the remaining requests, and will answer them
 // soon, whatever its measured rate is. Every theft is waste then. So thefts that gain little are rationed, and not made before the

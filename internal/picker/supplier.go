@@ -39,6 +39,7 @@ type Supplier struct {
 	refused   int32              // the piece of the last rejected request, or -1
 	snubbed   bool               // has not answered for too long, and has sent nothing since
 
+	walksFrom time.Time     // when Next may look for open pieces for it again
 	looksFrom time.Time     // when victim may search all outstanding requests for it again
 	heard     time.Time     // when the last block arrived, or the first request after a pause was sent
 	robbed    time.Duration // how long it was silent when a request to it was taken over, at most; 0 once it has sent a block
@@ -119,6 +120,7 @@ const maxSuggested = 8
 
 // Suggest records that the supplier prefers to send a piece (BEP 6).
 func (s *Supplier) Suggest(piece int) {
+	s.suggested = slices.DeleteFunc(s.suggested, func(i int32) bool { return int(i) == piece })
 	if len(s.suggested) == maxSuggested {
 		s.suggested = s.suggested[1:]
 	}

@@ -171,7 +171,8 @@ type Client struct {
 
 	peers     atomic.Int64   // connections that budget counts, to read without the mutex
 	swarms    atomic.Int64   // downloads and magnet links in registry, likewise
-	hashReads hashReads      // has its own mutex
+	hashReads ration         // of blocks that are read for their hashes
+	looks     ration         // of files that are looked at before uploads
 	answers   answers        // has its own mutex
 	dhtMember dhtMember      // has its own mutex
 	transport transport      // has its own mutex
@@ -362,6 +363,7 @@ func (c *Client) prepare() {
 	c.account = account.New(c.hooks.heldMemory)
 	c.webSeeds = webseed.NewClient(c.http, func(u *url.URL) bool { return tracker.Direct(c.http, u) }, c.account)
 	c.hashReads.account = ratelimit.NewAccount(hashReadRate, hashReadsAtOnce, time.Now())
+	c.looks.account = ratelimit.NewAccount(lookRate, lookRate, time.Now())
 	c.preparePackets()
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {

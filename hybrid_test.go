@@ -446,7 +446,7 @@ func TestChooseAnEmptyFileAlone(t *testing.T) {
 
 // Reads for the hashes of blocks are bounded for all peers together, and for peers that reconnect again and again.
 func TestBlockHashesAreRationed(t *testing.T) {
-	r := hashReads{account: ratelimit.NewAccount(hashReadRate, hashReadsAtOnce, time.Unix(0, 0))}
+	r := ration{account: ratelimit.NewAccount(hashReadRate, hashReadsAtOnce, time.Unix(0, 0))}
 	blocks := 0
 	const each, seconds = 1000, 100
 	for k := range seconds * 100 {

@@ -20,26 +20,26 @@ const (
 	// hashWork is the work of hashing two hashes into one.
 	hashWork = 10
 	// hashReadRate is how many blocks a second all strangers may have a client read for their hashes, and hashReadsAtOnce how many
-	// at once: the longest piece. Each peer is charged with it, too, but there may be any number of them.
+	// at once: the longest piece. Each peer is charged with it, too, but there may be any number of them. Peers that know only of
+	// false pieces ask for these hashes, so it is seldom that an honest one is refused, and then it finds the liar without them.
 	hashReadRate    = 512
 	hashReadsAtOnce = maxBlocksHashed
 )
 
-// hashReads bounds how much a client reads for the hashes of blocks. Peers that know only of false pieces ask for these, so
-// it is seldom that an honest one is refused, and then it finds the liar without them.
-type hashReads struct {
+// A ration bounds what all strangers together have a client do.
+type ration struct {
 	mu      sync.Mutex
 	account ratelimit.Account
 }
 
-// may reports whether so many blocks may be read, and counts them.
-func (r *hashReads) may(blocks int, now time.Time) bool {
+// may reports whether so much may be done, and counts it.
+func (r *ration) may(n int, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.account.Owed(now) > 0 {
 		return false
 	}
-	r.account.Charge(int64(blocks), now)
+	r.account.Charge(int64(n), now)
 	return true
 }
 

@@ -12,9 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/storage"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
@@ -437,5 +439,57 @@ func TestPayloadIsNotKept(t *testing.T) {
 		_, err = w.send()
 		require.NoError(t, err)
 		require.True(t, w.payload == nil, "messages do not keep it")
+	})
+}
+
+// A countingStore counts the looks at the files of pieces.
+type countingStore struct {
+	storage.Store
+	looks *int
+}
+
+func (s countingStore) Changed(int) error {
+	*s.looks++
+	return nil
+}
+
+// A piece may have a million files. A peer that requests a byte of it each second has them looked at only now and then, and one that
+// requests blocks of many files is charged for that.
+func TestFilesOfPiecesAreWork(t *testing.T) {
+	const files, seconds = 2 * blockSize, 100
+	synctest.Test(t, func(t *testing.T) {
+		tor := plainTorrent(2)
+		all := make([]layout.File, files)
+		for i := range all {
+			all[i] = layout.File{Path: fmt.Sprint("large/", i), Length: 1}
+		}
+		tor.layout = layout.New(blockSize, all...)
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+		defer c.Close()
+		d, err := tor.Start(t.Context(), &Options{Client: c, Seed: true, Storage: func(*Torrent) (Storage, error) {
+			return wholeStorage{pieces: 2}, nil
+		}})
+		require.NoError(t, err)
+		<-d.Done()
+		looks := 0
+		d.store = countingStore{d.store, &looks}
+		leech := messageKind{once: wire.AppendSimple(wire.AppendSimple(nil, wire.HaveNone), wire.Interested), unchoked: true}
+		conn, p := leech.ready(t, d, synctest.Wait)
+		for range seconds {
+			conn.say(wire.AppendRequest(wire.AppendRequest(nil, 0, 0, 1), 1, 1, 1), 1)
+			simnet.Sleep(time.Second)
+		}
+		require.EqualValues(t, 2*seconds, d.Stats().Uploaded)
+		require.LessOrEqual(t, looks*blockSize, lookRate*(seconds+1)+2*blockSize)
+		require.Greater(t, looks, seconds/2)
+
+		p.work = ratelimit.NewAccount(workRate, workAtOnce, time.Now())
+		p.work.Charge(workAtOnce, time.Now())
+		began := time.Now()
+		conn.say(wire.AppendRequest(nil, 0, 0, blockSize), 1)
+		synctest.Wait()
+		require.Greater(t, time.Since(began), 5*time.Second)
+		conn.leave()
+		synctest.Wait()
 	})
 }

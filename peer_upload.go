@@ -58,6 +58,10 @@ func (a *answers) delay(l ratelimit.Limits, n int) time.Duration {
 // files, so that looking for each block would cost far more than the block.
 const lookAgain = time.Second
 
+// lookRate is how many files a second all strangers may have a client look at. While it is exceeded, uploads go on without a look:
+// whoever gets bytes that another program has changed since finds them false.
+const lookRate = 20_000
+
 // lookDue reports whether it is time to look for changes of the files of a piece, and if so records that this is
 // done.
 func (u *uploading) lookDue(piece uint32, now time.Time) bool {
@@ -88,6 +92,7 @@ func (p *peer) requested(r outbox.Request, now time.Time) error {
 		}
 		switch p.out.Enqueue(r) {
 		case outbox.Queued:
+			p.charge(p.d.filesWork(r), now)
 			return nil
 		case outbox.QueuedBefore:
 			return p.countDenied()
@@ -101,6 +106,15 @@ func (p *peer) requested(r outbox.Request, now time.Time) error {
 			return p.closing
 		}
 	}
+}
+
+// fileWork is the work of opening another file to read a block.
+const fileWork = 100
+
+// filesWork returns the work of reading a block of which each KiB lies in more than one file.
+func (d *Download) filesWork(r outbox.Request) int64 {
+	n := d.t.layout.Span(d.t.layout.PieceOffset(int(r.Piece))+int64(r.Begin), int64(r.Length))
+	return fileWork * int64(max(0, n-1-int(r.Length>>10)))
 }
 
 // mayAsk reports whether the peer may request r now. It returns an error if no peer may ever request it.
@@ -343,6 +357,7 @@ func (d *Download) readForUpload(r outbox.Request, b []byte) bool {
 	have := d.picker.Verified().Has(int(r.Piece))
 	look := have && d.uploading.lookDue(r.Piece, now)
 	d.mu.Unlock()
+	look = look && d.client.looks.may(d.t.layout.Span(d.t.layout.PieceOffset(int(r.Piece)), d.t.layout.PieceSize(int(r.Piece))), now)
 	if !have {
 		return false
 	}

@@ -113,6 +113,12 @@ func (l Layout) FileAt(off int64) int {
 	return sort.Search(len(l.files), func(i int) bool { return l.files[i].End() > off })
 }
 
+// Span is how many files there are from the one that holds the byte at off to the one that holds the last of n bytes, empty ones
+// and padding between them included.
+func (l Layout) Span(off, n int64) int {
+	return min(l.FileAt(off+n-1)+1, len(l.files)) - l.FileAt(off)
+}
+
 // FilesOf yields the indices of the files that have bytes in a piece, padding left out.
 func (l Layout) FilesOf(piece int) iter.Seq[int] {
 	return func(yield func(int) bool) {

@@ -46,6 +46,9 @@ func TestFilesAndPieces(t *testing.T) {
 	for i, want := range [][]int{{0}, {2}, {2, 4}, {4}} {
 		require.Equal(t, want, slices.Collect(l.FilesOf(i)), "piece %d", i)
 	}
+	for _, want := range [][3]int64{{0, 60, 1}, {0, 61, 2}, {59, 1, 1}, {59, 2, 2}, {60, 104, 2}, {163, 2, 3}, {0, 194, 5}, {0, 200, 5}, {200, 1, 0}} {
+		require.EqualValues(t, want[2], l.Span(want[0], want[1]), want)
+	}
 	require.EqualValues(t, 36, l.Overlap(2, 2))
 	require.EqualValues(t, 28, l.Overlap(4, 2))
 	require.EqualValues(t, 2, l.Overlap(4, 3))

@@ -203,9 +203,13 @@ func fromWireHashes(r wire.HashRequest) hashfetch.Request {
 	return hashfetch.Request{Root: r.Root, Request: merkle.Request{Base: int(r.Base), Index: int(r.Index), Length: int(r.Length), Proofs: int(r.Proofs)}}
 }
 
+// hashesSteps is the work, in steps of the picker, of a step to choose which hashes to request.
+const hashesSteps = 4
+
 // receiveHashes takes hashes that a peer sent, or its refusal to send them. The caller holds d.mu.
 func (p *peer) receiveHashes(m wire.Message, now time.Time) error {
 	d := p.d
+	defer func(before int64) { p.charge(hashesSteps*(d.hashing.fetch.Work()-before), now) }(d.hashing.fetch.Work())
 	r, hashes := wire.ParseHashRequest(m.Payload)
 	if m.ID == wire.HashReject {
 		err := d.hashing.fetch.Rejected(p.hashesAsked, fromWireHashes(r), now)

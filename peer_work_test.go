@@ -15,9 +15,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/hashfetch"
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/merkle"
 	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -252,5 +255,31 @@ func TestPeerThatLosesWhatItIsAskedFor(t *testing.T) {
 		ours.Close()
 		peer.Wait()
 		synctest.Wait()
+	})
+}
+
+// What a refusal of hashes has looked through for all peers is charged to the one that refuses.
+func TestHashRejectsAreWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := crowded(t, crowdTorrent(1000), 1)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		p, f, now := d.swarm.peers[0], d.hashing.fetch, time.Now()
+		p.conn.v2 = true
+		for i := range 100 {
+			f.Want(hashfetch.Target{File: i, Piece: -1}, merkle.Hash{byte(i)}, 2, 1, 0, 2)
+		}
+		asked := f.Next(p.hashesAsked, now)
+		require.NotEmpty(t, asked)
+		for _, r := range asked {
+			p.work = ratelimit.NewAccount(workRate, workAtOnce, now)
+			before := f.Work()
+			payload := wire.AppendHashReject(nil, onWireHashes(r))[5:]
+			require.NoError(t, p.receiveHashes(wire.Message{ID: wire.HashReject, Payload: payload}, now))
+			steps := f.Work() - before
+			require.Positive(t, steps)
+			p.work.Charge(workAtOnce, now)
+			require.Equal(t, hashesSteps*steps, p.work.Owed(now))
+		}
 	})
 }

@@ -212,6 +212,11 @@ func TestManyFilesAreRefused(t *testing.T) {
 	}
 	require.InDelta(t, 500, answered, 50)
 	require.True(t, f.Wanting())
+
+	// Then it rests from many, and whatever has it considered again has to be charged with more.
+	before := f.Work()
+	f.Next(p, start)
+	require.GreaterOrEqual(t, f.Work()-before, int64(1000-answered))
 }
 
 // False hashes are of a liar, whatever they are like.

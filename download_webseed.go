@@ -139,12 +139,17 @@ func (w *webSeed) addStream() (added bool) {
 	return true
 }
 
-// offerAll records which pieces a stream has. The caller holds mu.
+// offerAll records which pieces a stream has. A server may have streams leave and come again and again, so the cost is proportional to
+// those that it lacks. The caller holds mu.
 func (w *webSeed) offerAll(s *webStream) {
 	has := bits.Full(w.d.t.NumPieces())
-	for i := 0; w.health.AnyRests() && i < has.Len(); i++ {
-		if !w.has(i) {
-			has.Remove(i)
+	for first, piece := range w.health.Resting {
+		end := first + 1
+		if !piece {
+			first, end = w.d.t.layout.PiecesOf(first)
+		}
+		for ; first < end; first++ {
+			has.Remove(first)
 		}
 	}
 	w.d.picker.Bitfield(&s.supply, has)

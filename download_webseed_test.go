@@ -12,6 +12,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/picker"
+	"github.com/shoal-go/torrent/internal/webseed"
 )
 
 // trickle is a body that comes at 100 bytes a second.
@@ -69,4 +73,29 @@ func TestWebSeedThatTrickles(t *testing.T) {
 		require.Positive(t, a.Stats().Downloaded)
 		require.Less(t, asked.Load(), int32(10), "it goes on")
 	})
+}
+
+// A stream that is added lacks the pieces of the files that the server lacks, and those that were false.
+func TestStreamAddedWhileFilesRest(t *testing.T) {
+	tor := plainTorrent(6)
+	tor.layout = layout.New(blockSize, layout.File{Length: blockSize / 2}, layout.File{Length: 2 * blockSize}, layout.File{}, layout.File{Length: 7 * blockSize / 2})
+	d := &Download{t: tor, picker: picker.New(tor.layout, 1)}
+	w := &webSeed{d: d}
+	offered := func() (pieces []int) {
+		s := &webStream{w: w, supply: picker.Supplier{Runs: true}}
+		d.picker.Join(&s.supply)
+		w.offerAll(s)
+		for i := range 6 {
+			require.Equal(t, w.has(i), s.supply.Has(i))
+			if s.supply.Has(i) {
+				pieces = append(pieces, i)
+			}
+		}
+		return pieces
+	}
+	require.Len(t, offered(), 6)
+	require.True(t, w.health.Failed(1, &webseed.Error{Fate: webseed.Missing}, time.Now()))
+	require.True(t, w.health.Failed(2, &webseed.Error{Fate: webseed.Missing}, time.Now()))
+	w.health.Lied(4, time.Now())
+	require.Equal(t, []int{3, 5}, offered())
 }

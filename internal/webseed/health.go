@@ -147,8 +147,14 @@ func (h *Health) Rested(now time.Time) (files, pieces []int) {
 func (h *Health) FileRests(file int) bool   { return !h.files[file].IsZero() }
 func (h *Health) PieceRests(piece int) bool { return !h.pieces[piece].IsZero() }
 
-// AnyRests reports whether any file or piece rests.
-func (h *Health) AnyRests() bool { return len(h.files)+len(h.pieces) > 0 }
+// Resting yields the files and pieces that rest, by index, and which of the two each is.
+func (h *Health) Resting(yield func(index int, piece bool) bool) {
+	for _, r := range h.order {
+		if !yield(r.index, r.piece) {
+			return
+		}
+	}
+}
 
 // NextRested returns when the first rest of a file or piece ends; zero if none rests.
 func (h *Health) NextRested() (next time.Time) {

@@ -216,13 +216,20 @@ func TestHealth(t *testing.T) {
 	h.Worked()
 	require.False(t, h.Failed(3, busy, now))
 	require.Equal(t, 30*time.Second, h.Rests().Sub(now))
-	require.False(t, h.AnyRests())
+	for range h.Resting {
+		t.Fatal("it rests as a whole")
+	}
 
 	require.True(t, h.Failed(7, &Error{Fate: Missing}, now))
 	require.True(t, h.FileRests(7))
 	require.False(t, h.FileRests(8))
 	require.False(t, h.Lied(5, now.Add(time.Minute)))
 	require.True(t, h.PieceRests(5))
+	rests := make(map[int]bool)
+	for i, piece := range h.Resting {
+		rests[i] = piece
+	}
+	require.Equal(t, map[int]bool{7: false, 5: true}, rests)
 	require.Equal(t, now.Add(time.Hour), h.NextRested())
 	require.True(t, h.Failed(7, &Error{Fate: Missing}, now.Add(time.Second)), "again, as it was asked twice")
 	files, pieces := h.Rested(now.Add(time.Hour - 1))

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
@@ -420,4 +421,41 @@ func TestLimitCountsHashes(t *testing.T) {
 	before := lim.Tokens()
 	require.Nil(t, p.ask(t, wire.HashRequest{Root: rootV2(longV2), Base: 2, Length: 2}))
 	require.InDelta(t, before, lim.Tokens(), 1, "a reject is nothing")
+}
+
+// Peers that let us request, answer nothing, and choke together before they are snubbed, have a download limit used up by none of the
+// requests to them.
+func TestLimitBesideSilentPeers(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		const limit, size = 200e3, 32 << 20
+		content := newSimRepeating(1, 256<<10, size)
+		us := n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond)
+		c := simClient(t, us, nil)
+		c.DownloadLimit = drained(limit, 64<<10)
+		d, err := content.Start(t.Context(), &Options{Client: c, Storage: newSimStorage(content).open})
+		require.NoError(t, err)
+		simnet.Sleep(time.Second)
+		began := time.Now()
+		all := bits.Full(content.NumPieces())
+		for k := range 60 {
+			s := speak(t, n.NewHost(fmt.Sprintf("%d.0.0.1", 100+k), 0, 0, 10*time.Millisecond), content, us.Addr(6881), speech{})
+			s.say(wire.AppendBitfield(nil, all.AppendTo(nil)))
+			s.sayID(wire.Unchoke)
+			go func() {
+				const every = 19 * time.Second
+				for s.pause(every - time.Since(began)%every) {
+					s.sayID(wire.Choke)
+					s.pause(2 * time.Millisecond)
+					s.sayID(wire.Unchoke)
+				}
+			}()
+		}
+		simnet.Sleep(time.Second)
+		seed := honestSeed(t, n, content)
+		defer seed.Stop()
+		d.AddPeers(seed.Addr())
+		_, err = d.Wait()
+		require.NoError(t, err)
+		require.InEpsilon(t, size/limit, time.Since(began).Seconds(), 0.2)
+	})
 }

@@ -8,6 +8,7 @@ import (
 
 const (
 	startDepth   = 32
+	carefulDepth = 2 // of a Careful supplier, in place of startDepth
 	maxDepth     = 2000
 	defaultReqQ  = 250 // limit of a peer that sends no reqq (BEP 10)
 	pipelineTime = time.Second
@@ -16,6 +17,7 @@ const (
 // A pipeline decides how many requests may be outstanding to a supplier: as many as it answers in a round-trip time and
 // pipelineTime. At first the depth doubles as long as the rate grows with it.
 type pipeline struct {
+	least    int           // the depth is no less
 	depth    int           // requests that may be outstanding
 	limit    int           // greatest depth, as the supplier allows
 	rtt      time.Duration // shortest time from a request to its block so far
@@ -26,9 +28,16 @@ type pipeline struct {
 	last  float64   // rate of the previous round
 }
 
-func newPipeline() pipeline {
-	return pipeline{depth: startDepth, limit: defaultReqQ, doubling: true}
+func newPipeline(careful bool) pipeline {
+	least := startDepth
+	if careful {
+		least = carefulDepth
+	}
+	return pipeline{least: least, depth: least, limit: defaultReqQ, doubling: true}
 }
+
+// again starts as with a new supplier.
+func (p *pipeline) again() { p.depth, p.doubling, p.last = min(p.least, p.limit), true, 0 }
 
 // setLimit sets how many outstanding requests the supplier allows.
 func (p *pipeline) setLimit(n int) {
@@ -65,7 +74,7 @@ func (p *pipeline) received(n int, asked, now time.Time, rate float64) {
 		return
 	}
 	want := int(max(rate, measured) * (p.rtt + pipelineTime).Seconds() / layout.BlockSize)
-	p.depth = min(max(want, startDepth), p.limit)
+	p.depth = min(max(want, p.least), p.limit)
 }
 
 // room returns how many requests to send now, while queued are outstanding. It returns 0 until a quarter of the depth is free, so

@@ -48,7 +48,7 @@ func TestPipelineDepth(t *testing.T) {
 		{"one that takes few requests", 1e6, 100 * time.Millisecond, 5, 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newPipeline()
+			p := newPipeline(false)
 			p.setLimit(c.limit)
 			now := pipe(&p, c.rate, c.rtt, 5*time.Second, epoch)
 			require.InDelta(t, (c.rtt + time.Duration(layout.BlockSize/c.rate*1e9)).Seconds(), p.rtt.Seconds(), 1e-3)
@@ -64,14 +64,14 @@ func TestPipelineDepth(t *testing.T) {
 
 // While the rate grows with it, the depth doubles in each round, so that a fast peer has enough requests after a few round trips.
 func TestPipelineOpensFast(t *testing.T) {
-	p := newPipeline()
+	p := newPipeline(false)
 	p.setLimit(maxDepth)
 	pipe(&p, 100e6, 50*time.Millisecond, 600*time.Millisecond, epoch)
 	require.GreaterOrEqual(t, p.depth, 8*startDepth)
 }
 
 func TestPipelineLimit(t *testing.T) {
-	p := newPipeline()
+	p := newPipeline(false)
 	require.Equal(t, startDepth, p.room(0))
 	p.setLimit(0)
 	require.Equal(t, 1, p.room(0), "at least one request")
@@ -84,10 +84,22 @@ func TestPipelineLimit(t *testing.T) {
 
 // Time without an outstanding request does not lower the measured rate.
 func TestPipelineIdle(t *testing.T) {
-	p := newPipeline()
+	p := newPipeline(false)
 	p.setLimit(maxDepth)
 	now := pipe(&p, 20e6, 20*time.Millisecond, 5*time.Second, epoch)
 	depth := p.depth
 	pipe(&p, 20e6, 20*time.Millisecond, 100*time.Millisecond, now.Add(time.Hour))
 	require.GreaterOrEqual(t, p.depth, depth*8/10)
+}
+
+// Where requests are dear, a supplier gets few until it answers, and again after it let some go.
+func TestPipelineOfCarefulSupplier(t *testing.T) {
+	p := newPipeline(true)
+	require.Equal(t, carefulDepth, p.room(0))
+	now := pipe(&p, 20e6, time.Millisecond, time.Second, epoch)
+	require.GreaterOrEqual(t, p.depth, defaultReqQ*9/10)
+	p.again()
+	require.Equal(t, carefulDepth, p.room(0))
+	pipe(&p, 20e6, time.Millisecond, time.Second, now)
+	require.GreaterOrEqual(t, p.depth, defaultReqQ*9/10)
 }

@@ -115,6 +115,9 @@ func (pk *Picker) Release(s *Supplier, which func(Block) bool) (n int) {
 		n++
 		return true
 	})
+	if n > 0 && s.Careful && (s.Choking || s.snubbed) {
+		s.pipe.again()
+	}
 	return n
 }
 

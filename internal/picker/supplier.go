@@ -19,6 +19,10 @@ type Supplier struct {
 	Roomy   bool // requests to it were cancelled, so it can be asked for others; not used by the Picker
 	Runs    bool // sends one run of consecutive blocks at a time: NextRun is called, not Next. Set before Join
 
+	// Careful is set where a request costs a share of a limit, also if it is not answered: few are sent to a supplier before it has
+	// answered some, and after it was snubbed, or has choked. Set before Join.
+	Careful bool
+
 	sender int32    // number in Picker.senders, or noSender while it has sent nothing
 	pieces int      // number of pieces of the torrent
 	all    bool     // has every piece; the field has is not used
@@ -214,7 +218,7 @@ func (pk *Picker) Join(s *Supplier) {
 func (pk *Picker) join(s *Supplier) {
 	s.pieces, s.sender, s.refused = pk.layout.NumPieces(), noSender, -1
 	if s.pipe.depth == 0 {
-		s.pipe = newPipeline()
+		s.pipe = newPipeline(s.Careful)
 	}
 	pk.suppliers = append(pk.suppliers, s)
 	pk.count(s)

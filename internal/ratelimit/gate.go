@@ -2,8 +2,8 @@ package ratelimit
 
 import "time"
 
-// maxUnused bounds the burst that requests refunded to a gate may cause.
-const maxUnused = 64
+// maxUnused bounds the burst that requests refunded to a gate may cause. It is more than peers that have answered nothing get.
+const maxUnused = 256
 
 // A Gate paces the requests of one download, so that what peers send in answer stays within its
 // limits. It holds back requests, not reads, so that TCP never stalls.
@@ -19,6 +19,9 @@ type Gate struct {
 
 // NewGate returns a gate for requests of block bytes each.
 func NewGate(l Limits, block int) Gate { return Gate{limits: l, block: block} }
+
+// Limited reports whether there is a limit.
+func (g *Gate) Limited() bool { return len(g.limits) > 0 }
 
 // Admit returns how many requests may be sent now, at most most.
 func (g *Gate) Admit(now time.Time, most int) (n int) {

@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -33,6 +34,22 @@ const http2Held = 1 << 20 / 5
 // and reading or closing a body waits for them, which no context ends. We write little, so normally it fits in the buffer of the
 // socket.
 const http2Written = time.Second
+
+// maxChain is how many bytes of certificates a server may show. Parsed, they take up to fourteen times as much, for as long as the
+// connection lasts, and crypto/tls takes 256 KiB of them. Those of real servers are a few KiB.
+const maxChain = 32 << 10
+
+// checkChain refuses a server that shows more certificates than maxChain.
+func checkChain(s tls.ConnectionState) error {
+	n := 0
+	for _, c := range s.PeerCertificates {
+		n += len(c.Raw)
+	}
+	if n > maxChain {
+		return fmt.Errorf("certificates of %d bytes, over %d", n, maxChain)
+	}
+	return nil
+}
 
 // familyKey is the context key of the netaddr.Family that a request is made over.
 type familyKey struct{}
@@ -94,6 +111,7 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 			},
 			ForceAttemptHTTP2:      true,
 			TLSHandshakeTimeout:    10 * time.Second,
+			TLSClientConfig:        &tls.Config{VerifyConnection: checkChain},
 			MaxIdleConns:           idleConns,
 			MaxIdleConnsPerHost:    2,                // for web seeds
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart

@@ -335,3 +335,26 @@ func TestAllowInTheDHT(t *testing.T) {
 		}
 	})
 }
+
+// A download that ends while a router gives the client another port is not announced to the DHT any more.
+func TestDHTForgetsWhatEndsWhileThePortChanges(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		router := dhtNetwork(t, n, 3)
+		c := dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), router)
+		d := simSeed(t, c, newSimResolvable(t, 8, false))
+		simnet.Sleep(time.Minute)
+		require.Equal(t, 1, c.Stats().DHT.Torrents)
+		f := d.discovery
+		seeds := f.seeds
+		f.seeds = func() bool {
+			f.seeds = seeds
+			f.keep(nil) // as at the end of the download
+			return true
+		}
+		f.portChanged()
+		require.Zero(t, c.Stats().DHT.Torrents)
+		f.keep(c.dhtMember.member())
+		f.portChanged()
+		require.Equal(t, 1, c.Stats().DHT.Torrents)
+	})
+}

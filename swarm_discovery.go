@@ -229,11 +229,15 @@ func (k *keeping) get() []*dht.Kept {
 	return k.kept
 }
 
-// keep makes a node repeat the announces of the torrent. If node is nil, none does.
-func (f *discovery) keep(node *dht.Node) {
-	seed := node != nil && f.seeds()
+// keep makes a node repeat the announces of the torrent. If node is nil, none does any more.
+func (f *discovery) keep(node *dht.Node) { f.keepBy(func() *dht.Node { return node }) }
+
+// keepBy replaces the announces that the DHT repeats by those of the node that choose returns, which is called with the mutex of
+// keeping held.
+func (f *discovery) keepBy(choose func() *dht.Node) {
+	seed := f.seeds()
 	f.keeping.mu.Lock()
-	old := f.keeping.kept
+	node, old := choose(), f.keeping.kept
 	f.keeping.node, f.keeping.kept = node, nil
 	if node != nil {
 		for _, h := range f.hashes.all() {
@@ -248,17 +252,13 @@ func (f *discovery) keep(node *dht.Node) {
 	}
 }
 
-// portChanged announces a torrent again because peers reach us at another port now.
+// portChanged announces a torrent again because peers reach us at another port now. If the announces to the DHT have ended, they
+// stay so.
 func (f *discovery) portChanged() {
 	for a := range f.announcers {
 		a.Announce()
 	}
-	f.keeping.mu.Lock()
-	node := f.keeping.node
-	f.keeping.mu.Unlock()
-	if node != nil {
-		f.keep(node)
-	}
+	f.keepBy(func() *dht.Node { return f.keeping.node })
 }
 
 // networkChanged asks sources again and dials candidates again, because our address has changed or the network is

@@ -262,3 +262,37 @@ func TestADraftIsNotChangedThroughItsFile(t *testing.T) {
 	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
 	require.NoError(t, s.Close())
 }
+
+// While blocks of a piece are kept out of another program's file, what lies across the padding of a torrent of version 2, which is of
+// no piece, is read as always.
+func TestReadsAcrossPaddingBesideUnverifiedBlocks(t *testing.T) {
+	tor, _ := testContent(50, 30)
+	tor.Layout = layout.NewAligned(50,
+		layout.File{Path: "d/0", Length: 30},
+		layout.File{Path: "d/.pad/20", Length: 20, Pad: true},
+		layout.File{Path: "d/1", Length: 60},
+		layout.File{Path: "d/.pad/40", Length: 40, Pad: true},
+		layout.File{Path: "d/2", Length: 10})
+	content := bytes.Repeat([]byte("abcdefghij"), 16)
+	clear(content[30:50])
+	clear(content[110:150])
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "0")
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte{'x'}, 30), 0o666))
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.NoError(t, s.WriteBlocks([][]byte{content[50:100]}, 50))
+	require.NoError(t, s.WriteBlocks([][]byte{content[100:110]}, 100))
+	require.NoError(t, s.WriteBlocks([][]byte{content[150:]}, 150))
+	_, err := s.WriteAt(content[:30], 0)
+	require.NoError(t, err)
+	for from := range content {
+		got := make([]byte, len(content)-from)
+		require.NoError(t, readFull(s, got, int64(from)))
+		require.Equal(t, content[from:], got)
+	}
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, bytes.Repeat([]byte{'x'}, 30), b)
+}

@@ -247,7 +247,7 @@ func (s *fileStore) ReadAt(p []byte, off int64) (n int, err error) {
 		}
 		part := p[n : n+int(min(int64(len(p)-n), f.End()-off))]
 		draft := false
-		if drafts {
+		if drafts && !f.Pad { // padding may be of no piece
 			piece := s.content.PieceAt(off)
 			part, draft = part[:min(int64(len(part)), s.content.PieceEnd(piece)-off)], s.isDraft(piece)
 		}

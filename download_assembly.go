@@ -293,6 +293,11 @@ func (d *Download) check(piece int32, a *assembly) {
 		digests, err = d.digest(piece, a, &scratch)
 	}
 	d.client.hashing <- scratch
+	if errors.Is(err, storage.ErrChanged) { // a file that is not chosen is another program's now; the piece is fetched again
+		d.log.Warn("storage", "piece", piece, "err", err)
+		d.doubt(int(piece))
+		err = nil
+	}
 	if a.direct && storage.Unwritten(err) && errors.Is(d.store.Changed(int(piece)), storage.ErrChanged) {
 		ok, err = false, nil // another program cut the files off
 	}

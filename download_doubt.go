@@ -184,15 +184,29 @@ func (d *Download) hashDoubted() {
 func (d *Download) hashAgain(which bits.Set) {
 	err := storage.Verify(d.life.ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, func(i int, ok bool) {
 		now := time.Now()
+		again := func() bool { // the piece was put in doubt again meanwhile
+			q := &d.disk.doubts
+			return q.hashed != nil && q.waiting.Has(i)
+		}
+		d.mu.Lock()
+		tell := ok && d.o.Storage == nil && !again() // the store has accepted its files as they are
+		d.mu.Unlock()
+		var err error
+		if tell {
+			err = d.storeVerified(i)
+		}
 		d.mu.Lock()
 		defer d.unlock(now)
-		if q := &d.disk.doubts; q.hashed != nil && q.waiting.Has(i) {
-			return // the piece was put in doubt again meanwhile
+		if again() {
+			return
 		}
 		d.countChecked(i)
-		if ok {
+		switch {
+		case err != nil:
+			d.failStorage(err)
+		case ok:
 			d.foundOnDisk(i)
-		} else {
+		default:
 			d.lost(i, now)
 		}
 	})

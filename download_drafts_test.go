@@ -104,3 +104,71 @@ func TestFilesThatAreNotChosenAreSpared(t *testing.T) {
 		})
 	}
 }
+
+// startSharing starts to share what a peer has of content, beside which another program may write to dir.
+func startSharing(t *testing.T, n *simnet.Network, content *simContent, dir string, sel func(File) Priority) *Download {
+	p := simpeer.New("peer", n.NewHost("80.0.0.1", 0, 0, 0), 6881, content.truth, simpeer.Script{Fast: true})
+	require.NoError(t, p.Arrive())
+	t.Cleanup(p.Stop)
+	d, err := content.Start(t.Context(), &Options{Dir: dir, Seed: true, Select: sel, Client: simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil), Peers: []netip.AddrPort{p.Addr()}})
+	require.NoError(t, err)
+	t.Cleanup(func() { d.Close() })
+	_, err = d.Wait()
+	require.NoError(t, err)
+	return d
+}
+
+// butFile chooses all files but one.
+func butFile(i int) func(File) Priority {
+	return func(f File) Priority {
+		if f.Index == i {
+			return Skip
+		}
+		return Normal
+	}
+}
+
+// A file that is no longer chosen and that another program replaces is not written to when the piece at its edge is fetched again.
+func TestAFileThatIsNoLongerChosenIsSpared(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 20_000, 20_000)
+		dir := t.TempDir()
+		d := startSharing(t, n, content, dir, nil)
+		d.Select(butFile(1))
+		path := filepath.Join(dir, filepath.FromSlash(content.file(1).Path))
+		mine := bytes.Repeat([]byte("my own letter. "), 1000)
+		require.NoError(t, os.WriteFile(path, mine, 0o666))
+		fetched := d.Stats().Downloaded
+		require.NoError(t, d.Recheck(t.Context()))
+		_, err := d.Wait()
+		require.NoError(t, err)
+		require.Equal(t, fetched+blockSize, d.Stats().Downloaded)
+		require.True(t, d.Verified().Has(1))
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(mine, b), "the file is not the user's any more")
+	})
+}
+
+// If a file is chosen of which all bytes are in the edges, the download does not become complete with what another program has at its
+// path.
+func TestAForeignFileIsChosenThatSeemsToBeWhole(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 20_000, 300, 20_000)
+		dir := t.TempDir()
+		path := filepath.Join(dir, filepath.FromSlash(content.file(1).Path))
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+		require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("mine "), 60), 0o666))
+		d := startSharing(t, n, content, dir, butFile(1))
+		require.EqualValues(t, content.Length(), d.Stats().Downloaded)
+		d.Select(nil)
+		files, err := d.Wait()
+		require.NoError(t, err)
+		b, err := files.ReadFile(content.file(1).Path)
+		require.NoError(t, err)
+		require.True(t, content.truth.Equal(20_000, b))
+		b, err = os.ReadFile(path)
+		require.NoError(t, err)
+		require.True(t, content.truth.Equal(20_000, b))
+	})
+}

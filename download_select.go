@@ -1,12 +1,14 @@
 package torrent
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 // selection holds which files are wanted.
@@ -44,6 +46,7 @@ func (d *Download) choose(priority []Priority) error {
 	if err := d.store.SetWanted(wanted); err != nil {
 		return fmt.Errorf("choose files: %w", err)
 	}
+	doubted := false
 	d.mu.Lock()
 	settle, have := !d.progress.checking, d.picker.Verified().Clone()
 	d.mu.Unlock()
@@ -51,6 +54,7 @@ func (d *Download) choose(priority []Priority) error {
 		if err := d.store.Settle(d.life.ctx, have); err != nil {
 			return fmt.Errorf("choose files: %w", err)
 		}
+		doubted = d.doubtChosen(priority)
 	}
 	now := time.Now()
 	d.mu.Lock()
@@ -60,8 +64,37 @@ func (d *Download) choose(priority []Priority) error {
 		d.files.choose(d.selection.choice.whole()) // the others are added once all are there
 	}
 	d.reprioritise(now)
+	if doubted && d.progress.complete { // until they are hashed
+		d.goOn(now)
+	}
 	d.broadcast()
 	return nil
+}
+
+// doubtChosen doubts the files that are chosen now, were not before and seem to be whole, if they are not as they were left, and reports
+// whether any is: another program may have put a file in the place of one whose bytes were in the edges. Of files that are not whole
+// this is found once they are.
+func (d *Download) doubtChosen(priority []Priority) (doubted bool) {
+	var files []int
+	d.mu.Lock()
+	c := &d.selection.choice
+	for i, p := range priority {
+		if f := d.t.layout.File(i); p.chosen() && !c.priority[i].chosen() && c.missing[i] == 0 && !f.Pad && f.Length > 0 {
+			files = append(files, i)
+		}
+	}
+	d.mu.Unlock()
+	var pieces []int
+	for _, i := range files {
+		if errors.Is(d.store.ChangedFile(i), storage.ErrChanged) {
+			first, _ := d.t.layout.PiecesOf(i)
+			pieces = append(pieces, first)
+		}
+	}
+	if len(pieces) > 0 {
+		d.doubt(slices.Compact(pieces)...)
+	}
+	return len(pieces) > 0
 }
 
 // openOnDemand makes a place in storage for a file that is OnDemand. Such a file has none before it is opened.
@@ -131,9 +164,13 @@ func (d *Download) stir(now time.Time) {
 
 // becomeIncomplete resumes a complete download if a chosen file has missing pieces. The caller holds d.mu.
 func (d *Download) becomeIncomplete(now time.Time) {
-	if !d.progress.complete || !d.lacking() {
-		return
+	if d.progress.complete && d.lacking() {
+		d.goOn(now)
 	}
+}
+
+// goOn resumes a complete download. The caller holds d.mu.
+func (d *Download) goOn(now time.Time) {
 	d.progress.complete = false
 	if d.isSettled() && !d.ended() {
 		d.life.settled = make(chan struct{})

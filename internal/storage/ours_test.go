@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -222,5 +223,73 @@ func TestWhatReplacesOursIsLeftAlone(t *testing.T) {
 		require.Equal(t, 4, verified(t, tor, s).Count())
 		require.NoError(t, s.Close())
 		holds(t, path)
+	})
+}
+
+// A file that is not chosen any more, and that another program has replaced, is not written to when the piece at its edge is fetched
+// again, but that is here. Before that its pieces come into doubt. If another one of them is still right, the file is ours.
+func TestFilesThatAreNotChosenAnyMoreAreSpared(t *testing.T) {
+	tor, content := testContent(50, 70, 130)
+	foreign := bytes.Repeat([]byte{'x'}, 130)
+	begin := func(t *testing.T) (s storage.Store, path string, holds func([]byte)) {
+		dir := t.TempDir()
+		path = filepath.Join(dir, "d", "1")
+		s = openDirectory(t, tor, dir)
+		require.NoError(t, s.SetWanted(all(tor)))
+		require.NoError(t, s.Settle(t.Context(), bits.New(4)))
+		download(t, tor, s, content)
+		require.NoError(t, s.SetWanted([]bool{true, false}))
+		require.NoError(t, s.Settle(t.Context(), bits.Full(4)))
+		return s, path, func(want []byte) {
+			t.Helper()
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, want, b)
+		}
+	}
+	rest := content[70:]
+	write := func(s storage.Store) error { return s.WriteBlocks([][]byte{content[50:100]}, 50) }
+	t.Run("another file", func(t *testing.T) {
+		s, path, holds := begin(t)
+		require.NoError(t, os.WriteFile(path, foreign, 0o666))
+		require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(1e9, 0)))
+		require.ErrorIs(t, write(s), storage.ErrChanged)
+		holds(foreign)
+		require.ErrorIs(t, s.Changed(3), storage.ErrChanged, "which was verified there")
+		_, err := s.Refresh(1, bits.Full(4))
+		require.NoError(t, err)
+		require.NoError(t, write(s))
+		holds(foreign)
+		got := make([]byte, 50)
+		require.NoError(t, s.Changed(1))
+		require.NoError(t, readFull(s, got, 50))
+		require.Equal(t, content[50:100], got)
+		require.True(t, storage.Unwritten(readFull(s, got, 150)))
+
+		require.NoError(t, s.SetWanted(all(tor)))
+		require.ErrorIs(t, s.ChangedFile(1), storage.ErrChanged)
+		require.NoError(t, s.Close())
+	})
+	t.Run("a part of it", func(t *testing.T) {
+		s, path, holds := begin(t)
+		spoiled := append(bytes.Clone(foreign[:30]), rest[30:]...)
+		require.NoError(t, os.WriteFile(path, spoiled, 0o666))
+		require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(1e9, 0)))
+		_, err := s.Refresh(1, bits.Full(4))
+		require.NoError(t, err)
+		require.NoError(t, s.PieceVerified(3))
+		require.NoError(t, write(s))
+		holds(rest)
+		require.NoError(t, s.Close())
+	})
+	t.Run("none", func(t *testing.T) {
+		s, path, holds := begin(t)
+		require.NoError(t, os.Remove(path))
+		_, err := s.Refresh(1, bits.Full(4))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path, foreign, 0o666))
+		require.NoError(t, write(s))
+		holds(foreign)
+		require.NoError(t, s.Close())
 	})
 }

@@ -173,7 +173,9 @@ func (s *fileStore) areReady(off, n int64) bool {
 // file on the file system, nor one that another download has claimed. It makes the file if it does not exist. The caller has
 // called lock, and holds s.mu for writing.
 //
-// Unless what is to be written is verified, own changes nothing and returns ErrChanged if the file may belong to another program.
+// Unless what is to be written is verified, own changes nothing and returns ErrChanged if the file may belong to another program. What
+// is verified goes to the edges then, if the file is not wanted; but as long as pieces of it may count as verified, which its change
+// has not put in doubt yet, own returns ErrChanged, too.
 func (s *fileStore) own(i int, verified bool) error {
 	f := &s.files[i]
 	if f.ready.Load() {
@@ -197,8 +199,12 @@ func (s *fileStore) own(i int, verified bool) error {
 	if !made {
 		f.ours.Store(info.Size == 0 || f.ours.Load() && info.Stamp == f.left)
 	}
-	if !verified && !f.ours.Load() {
-		return s.refuse(i)
+	if !f.ours.Load() && (!verified || i < s.edgesFile() && !s.isWanted(i)) {
+		if !verified || f.meddled.Load() || f.left != (Stamp{}) && info.Stamp != f.left {
+			return s.refuse(i)
+		}
+		s.leaveAlone(i)
+		return nil
 	}
 	link := false
 	if !made {
@@ -229,8 +235,7 @@ func (s *fileStore) own(i int, verified bool) error {
 // errShared means that a file may not be this store's alone any more, so that own has to be called again before a write.
 var errShared = errors.New("replaced, or given another name, by another program")
 
-// refuse returns the error for unverified blocks of file i, which may belong to another program. Its pieces stay in doubt until
-// Refresh.
+// refuse returns the error for blocks of file i, which may belong to another program. Its pieces stay in doubt until Refresh.
 func (s *fileStore) refuse(i int) error {
 	s.files[i].meddled.Store(true)
 	return fmt.Errorf("%s: %w before a piece of it was verified", s.path(i), ErrChanged)

@@ -75,6 +75,7 @@ type Store interface {
 	// WriteBlocks writes the buffers, which are a verified piece, one after the other, starting at off. They may span files.
 	// WriteAt is for blocks that are not verified yet: they do not get into a file that may belong to another program. It returns
 	// ErrChanged if a file became such a one while the piece was under way. The piece is lost then, and Refresh has to be called.
+	// So do WriteBlocks and PieceVerified, if such a file is not wanted.
 	WriteBlocks(blocks [][]byte, off int64) error
 
 	// PieceVerified is called for each verified piece once it is written, and for pieces that were found, before they are

@@ -200,6 +200,9 @@ func (d *Download) hashedAgain(i int, ok bool) {
 	if fresh {
 		err = d.storeVerified(i)
 	}
+	if errors.Is(err, storage.ErrChanged) {
+		fresh, err = false, nil
+	}
 	d.mu.Lock()
 	defer d.unlock(now)
 	d.countChecked(i)

@@ -202,12 +202,12 @@ func (d *Download) hashAgain(which bits.Set) {
 		}
 		d.countChecked(i)
 		switch {
+		case !ok || errors.Is(err, storage.ErrChanged):
+			d.lost(i, now)
 		case err != nil:
 			d.failStorage(err)
-		case ok:
-			d.foundOnDisk(i)
 		default:
-			d.lost(i, now)
+			d.foundOnDisk(i)
 		}
 	})
 	if err != nil {

@@ -306,20 +306,35 @@ func (r *pieceRoots) add(index int, root merkle.Hash) {
 	r.here.Add(index)
 }
 
-// recognise marks pieces as verified that were there at the start and whose roots are right.
+// recognise marks pieces as verified that were there at the start and whose roots were right. They are hashed again: since then their
+// files may have been changed, forgotten as another program's, or moved away from.
 func (d *Download) recognise(pieces []int) {
+	which := bits.New(d.t.NumPieces())
+	d.mu.Lock()
 	for _, i := range pieces {
-		if d.store.Changed(i) != nil {
-			continue // it is fetched, as if it had not been there
+		if d.untouched(i) {
+			which.Add(i)
+		}
+	}
+	d.mu.Unlock()
+	err := storage.Verify(d.life.ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, func(i int, ok bool) {
+		if !ok || d.store.Changed(i) != nil {
+			return // it is fetched, as if it had not been there
 		}
 		err := d.storeVerified(i)
+		now := time.Now()
 		d.mu.Lock()
-		if err != nil {
+		defer d.unlock(now)
+		switch {
+		case errors.Is(err, storage.ErrChanged):
+		case err != nil:
 			d.failStorage(err)
-		} else if d.untouched(i) {
+		case d.untouched(i):
 			d.foundOnDisk(i)
 		}
-		d.unlock(time.Now())
+	})
+	if err != nil {
+		d.endByStorage(fmt.Errorf("check what is there: %w", err))
 	}
 	d.mu.Lock()
 	d.hashing.recognising--

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"fmt"
 	"maps"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -123,15 +124,17 @@ func (s *fileStore) PieceVerified(piece int) error {
 			off += int64(len(b))
 		}
 	}
-	s.isVerified(piece)
-	return nil
+	return s.isVerified(piece)
 }
 
-// isVerified records that piece, whose bytes are in its files, is verified.
-func (s *fileStore) isVerified(piece int) {
+// isVerified records that piece is verified. It returns ErrChanged if its bytes are no longer here, because a file that held some was
+// left alone.
+func (s *fileStore) isVerified(piece int) error {
+	edges := false
 	s.mu.RLock()
 	for i := range s.content.FilesOf(piece) {
 		s.isOurs(i)
+		edges = edges || !s.files[i].here
 	}
 	s.mu.RUnlock()
 	s.slotMu.Lock()
@@ -140,6 +143,10 @@ func (s *fileStore) isVerified(piece int) {
 		s.numDrafts.Add(-1)
 	}
 	delete(s.drafts, piece)
+	if _, ok := s.slots[piece]; edges && !ok {
+		return fmt.Errorf("piece %d: %w", piece, ErrChanged)
+	}
+	return nil
 }
 
 // dropDrafts has the pieces of file i read from there again, because the file is not what it was when it was decided which of them

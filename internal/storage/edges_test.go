@@ -138,13 +138,13 @@ func TestEdgesAreComparedWhileTheyAreWritten(t *testing.T) {
 }
 
 func TestAnUnwantedFileOnDiskIsUsed(t *testing.T) {
-	tor, content := testContent(50, 40, 60)
+	tor, content := testContent(50, 60, 40)
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(dir+"/d", 0o777))
-	require.NoError(t, os.WriteFile(dir+"/d/0", content[:40], 0o666))
+	require.NoError(t, os.WriteFile(dir+"/d/0", content[:60], 0o666))
 	s := openDirectory(t, tor, dir)
 	require.NoError(t, s.SetWanted([]bool{false, true}))
-	writePiece(t, tor, s, content, 0)
+	require.NoError(t, s.Settle(t.Context(), set(2, 0)))
 	writePiece(t, tor, s, content, 1)
 	require.Equal(t, []int{0, 1}, pieces(verified(t, tor, s)))
 	require.NoError(t, s.Finish())

@@ -302,8 +302,7 @@ func (s *fileStore) WriteBlocks(blocks [][]byte, off int64) error {
 	if err := s.writeBlocks(blocks, off, true); err != nil {
 		return err
 	}
-	s.isVerified(s.content.PieceAt(off))
-	return nil
+	return s.isVerified(s.content.PieceAt(off))
 }
 
 // writeBlocks writes blocks to the files, or to the edges if they are of files that are not wanted. Unless they are verified, it

@@ -1,0 +1,57 @@
+package torrent
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+)
+
+// Of a file of version 2 whose hashes are not known yet, pieces are found at the start by their roots. If the file is not chosen then,
+// and changes or goes away before it is, they do not count as verified once their hashes come.
+func TestPiecesFoundByRootsAreHashedAgain(t *testing.T) {
+	for name, meddle := range map[string]func(path string, rest []byte) error{
+		"changed":   func(path string, rest []byte) error { return os.WriteFile(path, make([]byte, len(rest)), 0o666) },
+		"removed":   func(path string, rest []byte) error { return os.Remove(path) },
+		"as it was": func(path string, rest []byte) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimVersion(V2, true, 1, blockSize, 100, 5*blockSize)
+				at := 0 // the index of the long file
+				for content.file(at).Length != 5*blockSize {
+					at++
+				}
+				f := content.layout.File(at)
+				dir := t.TempDir()
+				path := filepath.Join(dir, filepath.FromSlash(f.Path))
+				there := append(make([]byte, blockSize), content.truth.Run(f.Offset+blockSize, 4*blockSize)...)
+				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+				require.NoError(t, os.WriteFile(path, there, 0o666))
+				p := simpeer.New("peer", n.NewHost("80.0.0.1", 0, 0, 0), 6881, content.truth, simpeer.Script{Fast: true})
+				require.NoError(t, p.Arrive())
+				t.Cleanup(p.Stop)
+				d, err := content.own().Start(t.Context(), &Options{Dir: dir, Seed: true, Select: butFile(at), Client: simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil), Peers: []netip.AddrPort{p.Addr()}})
+				require.NoError(t, err)
+				t.Cleanup(func() { d.Close() })
+				_, err = d.Wait()
+				require.NoError(t, err)
+				require.NoError(t, meddle(path, there))
+				d.Select(nil)
+				files, err := d.Wait()
+				require.NoError(t, err)
+				b, err := files.ReadFile(f.Path)
+				require.NoError(t, err)
+				require.True(t, content.truth.Equal(f.Offset, b))
+				b, err = os.ReadFile(path)
+				require.NoError(t, err)
+				require.True(t, content.truth.Equal(f.Offset, b))
+			})
+		})
+	}
+}

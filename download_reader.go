@@ -256,6 +256,7 @@ func (d *Download) followReaders(now time.Time) {
 			continue
 		}
 		first, last := d.t.layout.PieceAt(begin), d.t.layout.PieceAt(end-1)
+		last = min(last, first+max(int(window/blockSize), pieceNow-pieceUrgent)) // pieces may have a byte each
 		for k := first; k <= last; k++ {
 			urgent[k] = max(urgent[k], uint8(max(pieceNow-(k-first), pieceUrgent)))
 		}

@@ -157,6 +157,7 @@ type Client struct {
 	ownHTTP   bool
 	webSeeds  *webseed.Client
 	udp       *tracker.UDP
+	moves     *rate.Limiter // of announces because our addresses have changed
 	pace      *tracker.Pace
 	mux       *udpmux.Mux      // of the UDP sockets
 	mapper    *portmap.Mapper  // nil without MapPorts
@@ -364,6 +365,7 @@ func (c *Client) prepare() {
 	c.webSeeds = webseed.NewClient(c.http, func(u *url.URL) bool { return tracker.Direct(c.http, u) }, c.account)
 	c.hashReads.account = ratelimit.NewAccount(hashReadRate, hashReadsAtOnce, time.Now())
 	c.looks.account = ratelimit.NewAccount(lookRate, lookRate, time.Now())
+	c.moves = rate.NewLimiter(rate.Every(movesEvery), movesAtOnce)
 	c.preparePackets()
 	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(c.hashing) {

@@ -24,6 +24,10 @@ const (
 	// forgottenAfter is how long other ends keep a silent connection. After a sleep longer than that, every connection is
 	// lost.
 	forgottenAfter = 2 * time.Minute
+	// movesAtOnce is how many changes of the network in a row have trackers asked before they allow that, and movesEvery how
+	// often further ones do. Addresses that have nothing to do with us, such as those of containers, may come and go all the time.
+	movesAtOnce = 5
+	movesEvery  = 10 * time.Minute
 )
 
 var errNetworkChanged = errors.New("the machine's network has changed, or it slept")
@@ -115,6 +119,7 @@ func (c *Client) networkSettled(first bool, addrs []netip.Addr) {
 			c.local.Rejoin()
 		}
 	}
+	first = first && c.moves.Allow()
 	for _, f := range c.discoveries() {
 		f.networkChanged(first)
 	}

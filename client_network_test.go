@@ -368,6 +368,35 @@ func TestMachineChanges(t *testing.T) {
 	}
 }
 
+// While addresses of the machine come and go all the time, such as those of containers, trackers are asked little more often than
+// they allow, and hear of a change soon after it has ended.
+func TestAddressesThatComeAndGo(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		w := newWorld(t, n)
+		s := newSpy(n.NewHost("85.0.0.1", 0, 0, 10*time.Millisecond))
+		c := w.bound(t, s)
+		_, stop := w.linger(t, c)
+		defer stop()
+		simnet.Sleep(time.Minute)
+		byHTTP, byUDP := w.asked()
+		for range 180 {
+			s.setAddrs(s.host.IP(), netip.MustParseAddr("172.18.0.1"))
+			simnet.Sleep(10 * time.Second)
+			s.setAddrs(s.host.IP())
+			simnet.Sleep(10 * time.Second)
+		}
+		nowHTTP, nowUDP := w.asked()
+		require.Less(t, nowHTTP-byHTTP, 40, "in an hour")
+		require.Less(t, nowUDP-byUDP, 40)
+		s.setAddrs(netip.MustParseAddr("85.0.0.9"))
+		byHTTP, byUDP = w.asked()
+		simnet.Sleep(6 * time.Minute)
+		nowHTTP, nowUDP = w.asked()
+		require.Greater(t, nowHTTP, byHTTP)
+		require.Greater(t, nowUDP, byUDP)
+	})
+}
+
 // An address that Allow or Ban refuses is refused whatever its source, by TCP and uTP, in both directions.
 func TestAllowAndBanOfEveryKind(t *testing.T) {
 	sources := []peerlist.Source{peerlist.FromUser, peerlist.FromTracker, peerlist.FromDHT, peerlist.FromPEX, peerlist.FromLSD, peerlist.FromFinder}

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/shoal-go/torrent/internal/choker"
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/outbox"
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -174,7 +176,7 @@ func (p *peer) reject(r outbox.Request) error {
 // block is read from storage only when it is about to be sent. While a limit delays it, messages still pass. Long messages that
 // the limit counts as well are sent between blocks.
 func (p *peer) write() error {
-	w := writer{p: p, turn: ratelimit.NewTurn(p.out.Signal, p.d.uploadQueues...), lastSent: time.Now()}
+	w := writer{p: p, turn: ratelimit.NewTurn(p.conn.network(), p.out.Signal, p.d.uploadQueues...), lastSent: time.Now()}
 	defer w.turn.Leave()
 	timer := time.NewTimer(keepAliveAfter)
 	defer timer.Stop()
@@ -194,6 +196,15 @@ func (p *peer) write() error {
 			return nil
 		}
 	}
+}
+
+// network is the name of the network whose peers share their turns at the upload limits. It is empty for a local address, which any number
+// of peers may stand behind.
+func (k *connection) network() string {
+	if netaddr.IsLocal(k.addr.Addr()) {
+		return ""
+	}
+	return peerlist.Network(k.addr.Addr())
 }
 
 // A writer is the state of write.

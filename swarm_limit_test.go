@@ -459,3 +459,40 @@ func TestLimitBesideSilentPeers(t *testing.T) {
 		require.InEpsilon(t, size/limit, time.Since(began).Seconds(), 0.2)
 	})
 }
+
+// One host that takes from each of many torrents under one upload limit leaves as much of it to a peer of another as it gets.
+func TestLimitBesideAHostOfManyTorrents(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		const limit, torrents = 100e3, 20
+		us := n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond)
+		c := simClient(t, us, nil)
+		c.UploadLimit = drained(limit, 16<<10)
+		var all []*simContent
+		for k := range torrents {
+			all = append(all, newSimRepeating(uint64(k+1), 256<<10, 16<<20))
+			simSeed(t, c, all[k])
+		}
+		simnet.Sleep(time.Second)
+		h := n.NewHost("100.0.0.1", 0, 0, 10*time.Millisecond)
+		for _, content := range all[1:] {
+			s := speak(t, h, content, us.Addr(6881), speech{fast: true})
+			s.sayID(wire.HaveNone)
+			s.sayID(wire.Interested)
+			go func() {
+				for asked := 0; s.pause(100 * time.Millisecond); {
+					for _, w := range s.take() {
+						if strings.HasPrefix(w, "piece") || strings.HasPrefix(w, "unchoke") {
+							asked++
+							s.ask(uint32(asked % 64))
+						}
+					}
+				}
+			}()
+		}
+		simnet.Sleep(time.Minute)
+		d := simLeech(t, simClient(t, n.NewHost("90.0.0.1", 0, 0, 10*time.Millisecond), nil), all[0], us.Addr(6881))
+		simnet.Sleep(20 * time.Second)
+		_, each := rates(d)
+		require.Greater(t, each[0], 0.4*limit)
+	})
+}

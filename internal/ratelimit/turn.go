@@ -12,15 +12,17 @@ import (
 const turnBytes = 16 << 10
 
 // A Queue is where senders wait whose bytes count against one limit. Each has a turn in order, so that none sends more than another for
-// asking for more at once, and one that leaves keeps nobody waiting.
+// asking for more at once, and one that leaves keeps nobody waiting. Those that send to one network have one turn together, in however
+// many downloads they are.
 type Queue struct {
 	limit Limits // one limiter
 
 	mu      sync.Mutex
-	waiting list.List   // of *Turn, in order
-	paying  bool        // whether the first has a reservation
-	first   reservation // that is paid off before the first may pass
-	timer   *time.Timer // of the next deal; nil before it is needed
+	waiting list.List             // of *Turn, in order
+	behind  map[string]*list.List // those that wait behind another of their network that is in waiting, by its name
+	paying  bool                  // whether the first has a reservation
+	first   reservation           // that is paid off before the first may pass
+	timer   *time.Timer           // of the next deal; nil before it is needed
 }
 
 // NewQueue returns the queue of a limiter.
@@ -42,9 +44,9 @@ func (q *Queue) deal(caller *Turn) {
 			q.dealAfter(min(wait-slack/2, recheck))
 			return
 		}
-		q.waiting.Remove(front)
 		q.paying = false
-		t.place, t.passed = nil, true
+		q.remove(t)
+		t.passed = true
 		if t != caller {
 			t.wake()
 		}
@@ -64,13 +66,46 @@ func (q *Queue) dealAfter(wait time.Duration) {
 	})
 }
 
+// add puts t behind those that wait. The caller holds q.mu.
+func (q *Queue) add(t *Turn) {
+	l, ofNetwork := q.behind[t.network]
+	if t.behind = ofNetwork && t.network != ""; t.behind {
+		t.place = l.PushBack(t)
+		return
+	}
+	t.place = q.waiting.PushBack(t)
+	if t.network != "" {
+		if q.behind == nil {
+			q.behind = make(map[string]*list.List)
+		}
+		q.behind[t.network] = new(list.List)
+	}
+}
+
+// remove removes t. If it is the one of its network that has a place among the others, the next one of that network has a place behind
+// them. The caller holds q.mu.
+func (q *Queue) remove(t *Turn) {
+	l := q.behind[t.network]
+	if t.behind {
+		l.Remove(t.place)
+	} else {
+		q.waiting.Remove(t.place)
+		if t.network != "" && l.Len() == 0 {
+			delete(q.behind, t.network)
+		} else if t.network != "" {
+			next := l.Remove(l.Front()).(*Turn)
+			next.place, next.behind = q.waiting.PushBack(next), false
+		}
+	}
+	t.place, t.behind = nil, false
+}
+
 // pass reports whether t may pass for its next slice. If not, it has a place in the queue.
 func (q *Queue) pass(t *Turn) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if t.place == nil && !t.passed {
-		t.place = q.waiting.PushBack(t)
-		if q.waiting.Len() == 1 {
+		if q.add(t); t.place == q.waiting.Front() {
 			q.deal(t)
 		}
 	}
@@ -87,12 +122,12 @@ func (q *Queue) leave(t *Turn, n int) {
 		if q.paying && t.place == q.waiting.Front() {
 			q.paying, t.passed = false, true
 		}
-		q.waiting.Remove(t.place)
+		q.remove(t)
 	}
 	if t.passed {
 		n += t.slice()
 	}
-	t.place, t.passed = nil, false
+	t.passed = false
 	q.putBack(n)
 }
 
@@ -113,8 +148,9 @@ func (q *Queue) putBack(n int) {
 
 // A Turn is one sender's way through the queues of its limits. It belongs to one goroutine.
 type Turn struct {
-	queues []*Queue
-	wake   func()
+	queues  []*Queue
+	network string // that it sends to; empty if it shares its turns with no other
+	wake    func()
 
 	n    int // bytes that are to be sent; 0 is none
 	paid int // of these, those that all queues let pass
@@ -122,12 +158,16 @@ type Turn struct {
 
 	// Guarded by the mutex of that queue.
 	place  *list.Element
+	behind bool // whether that is behind another of its network
 	passed bool
 }
 
-// NewTurn returns a turn that is in no queue yet. wake is called, perhaps from another goroutine and under a lock, when it is time to
+// NewTurn returns a turn that is in no queue yet. network is the name of the network that it sends to, or empty if it does not share its
+// turns. wake is called, perhaps from another goroutine and under a lock, when it is time to
 // call Ready again.
-func NewTurn(wake func(), queues ...*Queue) *Turn { return &Turn{queues: queues, wake: wake} }
+func NewTurn(network string, wake func(), queues ...*Queue) *Turn {
+	return &Turn{queues: queues, network: network, wake: wake}
+}
 
 // slice is how many bytes the turn is about.
 func (t *Turn) slice() int { return min(t.n-t.paid, turnBytes) }

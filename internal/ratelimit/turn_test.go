@@ -41,7 +41,11 @@ func wait(ctx context.Context, q *ratelimit.Queue, n int) error {
 }
 
 func newTurn(wake chan<- struct{}, queues ...*ratelimit.Queue) *ratelimit.Turn {
-	return ratelimit.NewTurn(func() {
+	return newTurnOf("", wake, queues...)
+}
+
+func newTurnOf(network string, wake chan<- struct{}, queues ...*ratelimit.Queue) *ratelimit.Turn {
+	return ratelimit.NewTurn(network, func() {
 		select {
 		case wake <- struct{}{}:
 		default:
@@ -260,5 +264,47 @@ func TestTurnsThatAreNotUsed(t *testing.T) {
 		}
 		group.Wait()
 		require.Greater(t, sent, 8_000_000, "of ten million that the limit lets through")
+	})
+}
+
+// Those that send to one network have as many turns together as one that sends to another.
+func TestTurnsAreOfNetworks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := ratelimit.NewQueue(drained(1e6, 64<<10))
+		sent := make(map[string]int)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+		defer cancel()
+		var group sync.WaitGroup
+		for k := range 30 {
+			network := "crowd"
+			if k >= 20 {
+				network = []string{"one", ""}[k%2]
+			}
+			leaves := k == 7 || k == 24
+			group.Go(func() {
+				wake := make(chan struct{}, 1)
+				turn := newTurnOf(network, wake, q)
+				defer turn.Leave()
+				for {
+					for !turn.Ready(blockSize) {
+						select {
+						case <-wake:
+						case <-time.After(30 * time.Millisecond):
+							if leaves {
+								turn.Leave()
+							}
+						case <-ctx.Done():
+							return
+						}
+					}
+					turn.Sent(blockSize)
+					sent[network] += blockSize
+				}
+			})
+		}
+		group.Wait()
+		require.InEpsilon(t, 100e6/7, sent["crowd"], 0.1)
+		require.InEpsilon(t, 100e6/7, sent["one"], 0.1)
+		require.InEpsilon(t, 100e6/7*5, sent[""], 0.1)
 	})
 }

@@ -335,6 +335,10 @@ func (s patientStore) Changed(piece int) error {
 	return s.d.patient(func() error { return s.Store.Changed(piece) })
 }
 
+func (s patientStore) ChangedAt(off, n int64) error {
+	return s.d.patient(func() error { return s.Store.ChangedAt(off, n) })
+}
+
 func (s patientStore) AnyChanged(have bits.Set) (piece int, err error) {
 	err = s.d.patient(func() (err error) {
 		piece, err = s.Store.AnyChanged(have)

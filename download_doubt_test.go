@@ -42,11 +42,11 @@ func (s *watchedStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {
 	return s.Store.Refresh(piece, doubted)
 }
 
-func (s *watchedStore) Changed(piece int) error {
+func (s *watchedStore) ChangedAt(off, n int64) error {
 	if s.changed != nil {
 		s.once.Do(s.changed)
 	}
-	return s.Store.Changed(piece)
+	return s.Store.ChangedAt(off, n)
 }
 
 // shareWatched shares two files of two pieces each, which another program has then changed.

@@ -160,7 +160,7 @@ func (r *reader) read(p []byte, off int64) (int, error) {
 		if err := r.await(piece, off); err != nil {
 			return 0, fmt.Errorf("read %s: %w", r.f.Path, err)
 		}
-		err := d.store.Changed(piece)
+		err := d.store.ChangedAt(begin, left)
 		if err == nil {
 			var n int
 			if n, err = d.store.ReadAt(p, begin); n == len(p) {

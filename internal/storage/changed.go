@@ -7,20 +7,27 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// Changed compares the size and the modification time of every file that holds a part of piece. That takes one system call for
-// each file and opens none.
+// Changed is ChangedAt for all of a piece.
 func (s *fileStore) Changed(piece int) error {
+	return s.ChangedAt(s.content.PieceOffset(piece), s.content.PieceSize(piece))
+}
+
+// ChangedAt compares the size and the modification time of every file that holds some of the n bytes at off, which are within a piece.
+// That takes one system call for each file and opens none.
+func (s *fileStore) ChangedAt(off, n int64) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
 		return ErrClosed
 	}
-	if s.isDraft(piece) { // whose bytes are not in its files
+	if s.isDraft(s.content.PieceAt(off)) { // whose bytes are not in its files
 		return s.compare(s.edgesFile())
 	}
 	edges := false
-	for i := range s.content.FilesOf(piece) {
-		if !s.files[i].here {
+	for i := s.content.FileAt(off); i < s.content.NumFiles() && s.content.File(i).Offset < off+n; i++ {
+		if f := s.content.File(i); f.Pad || f.Length == 0 {
+			continue
+		} else if !s.files[i].here {
 			edges = true
 		} else if err := s.compare(i); err != nil {
 			return err

@@ -176,3 +176,17 @@ func TestAFileThatIsRemovedTwice(t *testing.T) {
 	require.Zero(t, verified(t, tor, s).Count())
 	require.NoError(t, s.Close())
 }
+
+// What is read of one file of a piece has no other file of it looked at: there may be a million.
+func TestOnlyFilesThatAreReadAreLookedAt(t *testing.T) {
+	tor, content := testContent(50, 20, 20, 60)
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	download(t, tor, s, content)
+	require.NoError(t, os.Chtimes(filepath.Join(dir, "d", "0"), time.Time{}, time.Unix(1e9, 0)))
+	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+	require.ErrorIs(t, s.ChangedAt(19, 31), storage.ErrChanged)
+	require.NoError(t, s.ChangedAt(20, 30))
+	require.NoError(t, s.Changed(1))
+}

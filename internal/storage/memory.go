@@ -229,6 +229,8 @@ func (m *memory) Keep(bits.Set, map[int]bits.Set) error { return nil }
 
 func (m *memory) Changed(int) error { return nil }
 
+func (m *memory) ChangedAt(int64, int64) error { return nil }
+
 func (m *memory) ChangedFile(int) error { return nil }
 
 func (m *memory) AnyChanged(bits.Set) (int, error) { return -1, nil }

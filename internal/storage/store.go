@@ -120,8 +120,10 @@ type Store interface {
 	Keep(have bits.Set, partial map[int]bits.Set) error
 
 	// Changed returns ErrChanged if a file that holds a part of piece is not as it was left, and ErrUnexamined if it cannot tell.
-	// It is called before a piece is served. ChangedFile is the same for one file, by index.
+	// ChangedAt is the same for n bytes of a piece: a piece may have a million files. It is called before they are served. ChangedFile
+	// is the same for one file, by index.
 	Changed(piece int) error
+	ChangedAt(off, n int64) error
 	ChangedFile(file int) error
 
 	// AnyChanged returns a piece of have for which Changed returns an error, and that error; or -1 and nil. It examines each file

@@ -142,6 +142,8 @@ func (s *userStore) Release() error { return nil }
 
 func (s *userStore) Changed(int) error { return nil }
 
+func (s *userStore) ChangedAt(int64, int64) error { return nil }
+
 func (s *userStore) ChangedFile(int) error { return nil }
 
 func (s *userStore) AnyChanged(bits.Set) (int, error) { return -1, nil }

@@ -141,7 +141,7 @@ type Client struct {
 	Bind netip.Addr
 	// Logger receives log records; nil discards them. Records about a download have the attributes torrent (its name) and
 	// infohash; records about a magnet link that is being resolved have magnet and infohash. Further attributes are peer (an
-	// address), tracker (a URL), piece (an index) and err (an error). These names are stable.
+	// address), tracker (a URL), piece (an index) and err (an error). These names are stable. A handler may call Stats.
 	Logger *slog.Logger
 
 	hooks hooks
@@ -326,7 +326,9 @@ func (c *Client) Open() error {
 			return fmt.Errorf("listen for peers: %w", err)
 		}
 	}
+	c.mu.Lock()
 	c.opened, c.hooks, c.sockets = true, h, ways
+	c.mu.Unlock()
 	c.prepare()
 	if l != nil {
 		c.acceptFrom(l)

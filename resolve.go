@@ -93,6 +93,7 @@ type resolver struct {
 	accepted     int  // incoming connections that are not ending
 	idlers       peerlist.Idlers
 	work         ratelimit.Accounts[netip.Prefix] // of hosts that left
+	banned       []netip.AddrPort                 // since the mutex was taken, for the log
 	named        []netip.AddrPort                 // by the link
 	served       []netip.AddrPort                 // peers of connections that were of use and are over, the last ones
 	info         []byte                           // the metadata; nil until its hash matches
@@ -336,9 +337,19 @@ func (r *resolver) giveWay() {
 	r.charge()
 }
 
-// ban bans a liar and ends its connections. The caller holds r.mu.
+// unlock releases the mutex. Then it writes to the log who was banned: a log handler may be slow, or call Stats. The caller holds r.mu.
+func (r *resolver) unlock() {
+	banned := r.banned
+	r.banned = nil
+	r.mu.Unlock()
+	for _, addr := range banned {
+		r.log.Warn("banned", "peer", addr)
+	}
+}
+
+// ban bans a liar and ends its connections. The caller holds r.mu, and releases it by unlock.
 func (r *resolver) ban(addr netip.AddrPort) {
-	r.log.Warn("banned", "peer", addr)
+	r.banned = append(r.banned, addr)
 	r.discovery.candidates.Ban(addr)
 	for p := range r.peers {
 		if r.discovery.candidates.Banned(p.conn.addr) {
@@ -352,7 +363,7 @@ func (r *resolver) judge(d *metadata.Draft) {
 	text := d.Text() // no goroutine writes to it any more
 	ok := r.m.names(text)
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	if ok {
 		r.info = text
 		r.stop(errDone)

@@ -79,7 +79,7 @@ func (p *metadataConn) speak() error {
 
 	now := time.Now()
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	delete(r.peers, p)
 	r.metadata.Leave(p.source)
 	r.charge()

@@ -281,10 +281,8 @@ func (c *Client) Stats() ClientStats {
 	} else if c.NoDHT {
 		s.DHT.Err = asText(errNoDHT)
 	}
-	if c.isOpen() {
-		s.UDPErr, s.ProxyErr = asText(unsupported(c.sockets.UDPErr())), asText(c.sockets.ProxyErr())
-	}
 	c.mu.Lock()
+	ways := c.sockets // nil before Open, which is not waited for
 	counted := slices.Collect(maps.Keys(c.registry.counted))
 	sum := c.registry.ended
 	for _, d := range c.registry.downloads {
@@ -298,6 +296,9 @@ func (c *Client) Stats() ClientStats {
 	s.PortMappings, s.PortMapErr = c.mapped.stats(), asText(c.mapped.err)
 	blocks := c.blockPool
 	c.mu.Unlock()
+	if ways != nil {
+		s.UDPErr, s.ProxyErr = asText(unsupported(ways.UDPErr())), asText(ways.ProxyErr())
+	}
 	for _, d := range counted {
 		sum.add(d.totals())
 	}

@@ -116,8 +116,8 @@ type Client struct {
 	// Dial connects to peers by TCP; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6", and another when one has failed; nil is a
-	// net.ListenConfig. With Dial set and ListenPacket nil no UDP is sent at all, so that nothing leaves by a way that was
-	// not given.
+	// net.ListenConfig. It may take its time, until its context ends, as it does at Close. With Dial set and ListenPacket nil no UDP
+	// is sent at all, so that nothing leaves by a way that was not given.
 	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
 	// HTTPClient speaks to trackers and web seeds; nil is one of the client's own, closed with it. With Proxy or Bind, one whose
 	// Transport is nil or an *http.Transport connects as they say. A Transport of another type is used as it is: the caller has
@@ -169,6 +169,8 @@ type Client struct {
 	hashing   chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
 	ctx       context.Context // ended by Close
 	cancel    context.CancelFunc
+	opens     context.Context // of the opening of sockets: ended as soon as Close is called, which may wait for it
+	stopOpens context.CancelFunc
 
 	peers     atomic.Int64   // connections that budget counts, to read without the mutex
 	swarms    atomic.Int64   // downloads and magnet links in registry, likewise
@@ -177,6 +179,7 @@ type Client struct {
 	answers   answers        // has its own mutex
 	dhtMember dhtMember      // has its own mutex
 	transport transport      // has its own mutex
+	packets   packetSockets  // has its own mutex
 	tasks     sync.WaitGroup // all goroutines of the client
 
 	mu         sync.Mutex
@@ -206,6 +209,9 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	first := !c.closed
 	c.closed = true
+	if c.stopOpens != nil {
+		c.stopOpens()
+	}
 	c.mu.Unlock()
 	if !c.isOpen() {
 		return nil
@@ -355,6 +361,18 @@ func (c *Client) Open() error {
 	return nil
 }
 
+// openInTime is Open, but returns once ctx has ended: functions of the user's own may take their time.
+func (c *Client) openInTime(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- c.Open() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("open client: %w", contextError(ctx))
+	}
+}
+
 // prepare sets the fields that Open fixes.
 func (c *Client) prepare() {
 	c.drawSecret()
@@ -383,6 +401,9 @@ func (c *Client) prepare() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.uploads = ratelimit.NewQueue(c.UploadLimit)
+	if c.opens, c.stopOpens = context.WithCancel(c.ctx); c.closed {
+		c.stopOpens()
+	}
 	c.blockPool = blockpool.New(blockSize, c.hooks.blockMemory)
 	c.registry.init()
 }

@@ -207,7 +207,7 @@ func (c *Client) gateways() ([]portmap.Gateway, error) {
 func (c *Client) lookUpFor(k sockets.Kind) func(ctx context.Context, host string, port uint16) ([]netip.Addr, error) {
 	lookUp := c.sockets.LookUpFor(k)
 	return func(ctx context.Context, host string, port uint16) ([]netip.Addr, error) {
-		if err := c.openPackets(); err != nil {
+		if err := c.openPackets(ctx); err != nil {
 			return nil, err
 		}
 		return lookUp(ctx, host, port)

@@ -294,7 +294,7 @@ func (c *Client) preparePackets() {
 	c.utp = utp.NewSocket(o)
 	c.mux.HandleRuns(udpmux.UTP, c.utp.Receive, c.utp.Flush)
 	c.transport.dialUTP = func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-		err := c.openPackets()
+		err := c.openPackets(ctx)
 		if err == nil {
 			err = c.sockets.UDPErr()
 		}
@@ -322,7 +322,7 @@ func (c *Client) bindPackets() netip.Addr {
 
 // listenUTP accepts peers by uTP.
 func (c *Client) listenUTP() error {
-	if err := c.openPackets(); err != nil {
+	if err := c.openPackets(c.opens); err != nil {
 		return err
 	}
 	l, err := c.utp.Listen()
@@ -332,11 +332,63 @@ func (c *Client) listenUTP() error {
 	return err
 }
 
-// openPackets opens the UDP sockets, on the number of the TCP port if it is free.
-func (c *Client) openPackets() error {
+// packetSockets holds whether the UDP sockets are open.
+type packetSockets struct {
+	mu      sync.Mutex // taken before the client's
+	open    bool
+	attempt *attempt // under way; nil if there is none
+}
+
+// An attempt is one to open the UDP sockets.
+type attempt struct {
+	over chan struct{} // closed at its end
+	err  error         // why it failed; fixed then
+}
+
+// openPackets opens the UDP sockets if they are not open. A goroutine of its own does that, because the user's function may take its
+// time: openPackets waits until ctx ends.
+func (c *Client) openPackets(ctx context.Context) error {
 	if err := c.sockets.NoUDP(); err != nil {
 		return unsupported(err)
 	}
+	a, err := c.packets.begin(c)
+	if a == nil {
+		return err
+	}
+	select {
+	case <-a.over:
+		return a.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// begin returns the attempt that is under way, or begins one. If the sockets are open, or c is closed, it returns nil.
+func (p *packetSockets) begin(c *Client) (*attempt, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open || p.attempt != nil {
+		return p.attempt, nil
+	}
+	release, err := c.borrow()
+	if err != nil {
+		return nil, err
+	}
+	a := &attempt{over: make(chan struct{})}
+	p.attempt = a
+	go func() {
+		defer release()
+		a.err = c.listenPackets()
+		p.mu.Lock()
+		p.open, p.attempt = a.err == nil, nil
+		p.mu.Unlock()
+		close(a.over)
+	}()
+	return a, nil
+}
+
+// listenPackets opens the UDP sockets, on the number of the TCP port if it is free.
+func (c *Client) listenPackets() error {
 	port := c.port()
 	if c.NoTCP {
 		if _, said, err := net.SplitHostPort(c.Listen); err == nil {
@@ -344,16 +396,16 @@ func (c *Client) openPackets() error {
 			port = uint16(number)
 		}
 	}
-	err := c.mux.Open(c.ctx, port)
+	err := c.mux.Open(c.opens, port)
 	if errors.Is(err, syscall.EADDRINUSE) && !c.NoTCP {
-		err = c.mux.Open(c.ctx, 0)
+		err = c.mux.Open(c.opens, 0)
 	}
 	return err
 }
 
 // sendPacket sends one packet. If the system has no room for it, it is lost, as on any link.
 func (c *Client) sendPacket(p []byte, to netip.AddrPort) error {
-	if err := c.openPackets(); err != nil {
+	if err := c.openPackets(c.opens); err != nil {
 		return err
 	}
 	_, err := c.mux.Send(p, 0, to)

@@ -31,7 +31,7 @@ func (c *Client) DHT() *DHT {
 	if err := c.Open(); err != nil {
 		return &DHT{err: err}
 	}
-	node, err := c.joinDHT()
+	node, err := c.joinDHT(c.opens)
 	c.locate(node)
 	return &DHT{node, err}
 }
@@ -198,10 +198,16 @@ type dhtMember struct {
 	over bool // the client is closed
 }
 
-// joinDHT returns the client's node, and has it join the DHT the first time.
-func (c *Client) joinDHT() (*dht.Node, error) {
+// joinDHT returns the client's node, and has it join the DHT the first time. Until ctx ends, it waits for UDP sockets.
+func (c *Client) joinDHT(ctx context.Context) (*dht.Node, error) {
 	if c.NoDHT {
 		return nil, errNoDHT
+	}
+	if node := c.dhtMember.member(); node != nil && !node.Closed() {
+		return node, nil
+	}
+	if err := c.openPackets(ctx); err != nil {
+		return nil, err
 	}
 	m := &c.dhtMember
 	m.mu.Lock()
@@ -211,9 +217,6 @@ func (c *Client) joinDHT() (*dht.Node, error) {
 	}
 	if m.node != nil {
 		return m.node, nil
-	}
-	if err := c.openPackets(); err != nil {
-		return nil, err
 	}
 	cfg := dht.Config{
 		Send:     c.sendPacket,

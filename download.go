@@ -173,7 +173,10 @@ func (t *Torrent) start(ctx context.Context, o *Options, unattended bool) (*Down
 	if d.client == nil {
 		d.client = new(Client)
 	}
-	if err := d.client.Open(); err != nil {
+	if err := d.client.openInTime(ctx); err != nil {
+		if d.ownClient() {
+			d.client.Close()
+		}
 		return nil, err
 	}
 	if err := d.open(); err != nil {

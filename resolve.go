@@ -53,7 +53,7 @@ func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 		r.client = &Client{NoListen: true}
 		defer r.client.Close()
 	}
-	if err := r.client.Open(); err != nil {
+	if err := r.client.openInTime(ctx); err != nil {
 		return nil, err
 	}
 	release, err := r.client.borrow()

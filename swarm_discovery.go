@@ -175,7 +175,9 @@ func (f *discovery) run(ctx context.Context) {
 		}
 	}
 	if !f.private {
-		defer f.joinDHT()()
+		joining := make(chan func(), 1)
+		go func() { joining <- f.joinDHT(ctx) }() // which other sources do not wait for
+		defer func() { (<-joining)() }()
 	}
 	if f.find != nil {
 		asking.Go(func() { f.runFind(ctx) })
@@ -198,9 +200,9 @@ func (f *discovery) register() (stop func()) {
 	}
 }
 
-// joinDHT looks for peers in the DHT, and announces us there, until stop is called.
-func (f *discovery) joinDHT() (stop func()) {
-	node, err := f.client.joinDHT()
+// joinDHT looks for peers in the DHT, and announces us there, until stop is called. It ends with ctx.
+func (f *discovery) joinDHT(ctx context.Context) (stop func()) {
+	node, err := f.client.joinDHT(ctx)
 	if err != nil {
 		if !errors.Is(err, errNoDHT) {
 			f.log.Info("no DHT", "err", err)

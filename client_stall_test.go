@@ -1,0 +1,85 @@
+package torrent
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simtracker"
+)
+
+// A user's function may wait for a network that is not there before it opens a UDP socket. Nothing else waits for it longer than
+// for a context or Close.
+func TestListenPacketThatStalls(t *testing.T) {
+	content := newSimContent(1, blockSize, 4*blockSize)
+	stalls := func(ctx context.Context, _, _ string) (net.PacketConn, error) {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	client := func(t *testing.T, n *simnet.Network, tracker *simtracker.Tracker) *Client {
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), tracker)
+		c.NoDHT, c.NoUTP, c.NoListen, c.ListenPacket = false, false, true, stalls
+		return c
+	}
+	run := func(name string, do func(*testing.T, *simnet.Network)) {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				do(t, n)
+				require.LessOrEqual(t, n.Now(), 10*time.Second)
+			})
+		})
+	}
+	for name, end := range map[string]func(*Client, *Download, context.CancelFunc){
+		"Download.Close": func(_ *Client, d *Download, _ context.CancelFunc) { d.Close() },
+		"Client.Close":   func(c *Client, _ *Download, _ context.CancelFunc) { c.Close() },
+		"context": func(_ *Client, d *Download, cancel context.CancelFunc) {
+			cancel()
+			d.Close()
+		},
+	} {
+		run(name, func(t *testing.T, n *simnet.Network) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			c := client(t, n, nil)
+			d, err := content.own().Start(ctx, &Options{Client: c})
+			require.NoError(t, err)
+			simnet.Sleep(5 * time.Second)
+			c.Stats()
+			end(c, d, cancel)
+			require.True(t, d.isGone())
+		})
+	}
+	run("DHT", func(t *testing.T, n *simnet.Network) {
+		c := client(t, n, nil)
+		time.AfterFunc(5*time.Second, func() { c.Close() })
+		require.Error(t, c.DHT().Stats().Err)
+	})
+	run("Start", func(t *testing.T, n *simnet.Network) { // which listens, and waits for that
+		c := client(t, n, nil)
+		c.NoListen = false
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := content.own().Start(ctx, &Options{Client: c})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		_, err = (&Magnet{InfoHash: content.infoHash}).Resolve(ctx, &Options{Client: c})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		c.Stats()
+		c.Close()
+	})
+	run("other sources", func(t *testing.T, n *simnet.Network) {
+		seed := n.NewHost("80.0.0.1", 0, 0, 0)
+		simSeed(t, simClient(t, seed, nil), content)
+		tracker := simtracker.New(1)
+		tracker.Add(seed.Addr(6881))
+		tor := content.own()
+		tor.trackers = [][]string{{"http://10.0.9.9/announce"}}
+		d, err := tor.Start(t.Context(), &Options{Client: client(t, n, tracker)})
+		require.NoError(t, err)
+		_, err = d.Wait()
+		require.NoError(t, err)
+	})
+}

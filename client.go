@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -166,7 +165,6 @@ type Client struct {
 	account   *account.Account // of all that strangers have us hold
 	uploads   *ratelimit.Queue // of UploadLimit
 	blockPool *blockpool.Pool
-	hashing   chan []byte     // scratch buffers, nil until needed: one for each goroutine that may hash pieces
 	ctx       context.Context // ended by Close
 	cancel    context.CancelFunc
 	opens     context.Context // of the opening of sockets: ended as soon as Close is called, which may wait for it
@@ -174,6 +172,7 @@ type Client struct {
 
 	peers     atomic.Int64   // connections that budget counts, to read without the mutex
 	swarms    atomic.Int64   // downloads and magnet links in registry, likewise
+	readBack  readBack       // has its own mutex
 	hashReads ration         // of blocks that are read for their hashes
 	looks     ration         // of files that are looked at before uploads
 	answers   answers        // has its own mutex
@@ -387,10 +386,6 @@ func (c *Client) prepare() {
 	c.looks.account = ratelimit.NewAccount(lookRate, lookRate, time.Now())
 	c.moves = rate.NewLimiter(rate.Every(movesEvery), movesAtOnce)
 	c.preparePackets()
-	c.hashing = make(chan []byte, runtime.GOMAXPROCS(0))
-	for range cap(c.hashing) {
-		c.hashing <- nil
-	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if !c.NoTCP {
 		c.transport.dialTCP = c.sockets.Dial

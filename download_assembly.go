@@ -32,7 +32,7 @@ type assembling struct {
 	// Not guarded by the download's mutex.
 	share   *blockpool.Share   // of the client's pool
 	writing [16]chan struct{}  // held while a piece is written, by piece: two writes of one never overlap
-	checks  chan storage.Check // nil until needed: one for each goroutine that may hash pieces
+	checks  chan storage.Check // nil until needed: one for each goroutine that may hash and store pieces
 }
 
 // An assembly is the data of a started piece. Its blocks stay in memory until the piece is complete. If the piece is
@@ -256,9 +256,6 @@ func (d *Download) sweep(now time.Time) (out []batch) {
 	return out
 }
 
-// hashRun is how much of a piece is read back at a time.
-const hashRun = 256 << 10
-
 // finishPiece starts to hash a piece if all of its blocks are here. The caller holds d.mu.
 func (d *Download) finishPiece(piece int32) {
 	a, p := d.assembly(piece)
@@ -275,8 +272,11 @@ func (d *Download) finishPiece(piece int32) {
 // check hashes a complete piece, stores it if it has its hash, and tells the picker.
 func (d *Download) check(piece int32, a *assembly) {
 	defer d.life.tasks.Done()
-	scratch := <-d.client.hashing
-	ok, err := d.hash(piece, a, &scratch)
+	c := <-d.assembling.checks // of this download, so that a disk that is slow makes no other wait
+	if c == nil {
+		c = d.t.newCheck()
+	}
+	ok, err := d.hash(piece, a, c)
 	if ok && err == nil && !a.direct {
 		turn := d.assembling.writing[int(piece)%len(d.assembling.writing)]
 		turn <- struct{}{}
@@ -290,9 +290,9 @@ func (d *Download) check(piece int32, a *assembly) {
 	}
 	var digests []uint64
 	if err == nil && (!ok || d.suspect(piece)) {
-		digests, err = d.digest(piece, a, &scratch)
+		digests, err = d.digest(piece, a)
 	}
-	d.client.hashing <- scratch
+	d.assembling.checks <- c
 	if errors.Is(err, storage.ErrChanged) { // a file that is not chosen is another program's now; the piece is fetched again
 		d.log.Warn("storage", "piece", piece, "err", err)
 		d.doubt(int(piece))
@@ -348,13 +348,9 @@ func (d *Download) storeVerified(piece int) error {
 }
 
 // hash reports whether a piece has the hash that the torrent says.
-func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error) {
-	c := <-d.assembling.checks
-	if c == nil {
-		c = d.t.newCheck()
-	}
+func (d *Download) hash(piece int32, a *assembly, c storage.Check) (bool, error) {
 	c.Reset()
-	err := d.eachRun(piece, a, scratch, func(b []byte) { c.Write(b) })
+	err := d.eachRun(piece, a, func(b []byte) { c.Write(b) })
 	ok := c.Matches(int(piece))
 	if c, both := c.(*pieceCheck); both && err == nil {
 		switch {
@@ -364,14 +360,13 @@ func (d *Download) hash(piece int32, a *assembly, scratch *[]byte) (bool, error)
 			err = d.sawRoot(int(piece), c.root)
 		}
 	}
-	d.assembling.checks <- c
 	return ok, err
 }
 
 // digest returns a digest of each block, to be compared with those of other attempts.
-func (d *Download) digest(piece int32, a *assembly, scratch *[]byte) ([]uint64, error) {
+func (d *Download) digest(piece int32, a *assembly) ([]uint64, error) {
 	var digests []uint64
-	err := d.eachRun(piece, a, scratch, func(b []byte) {
+	err := d.eachRun(piece, a, func(b []byte) {
 		for len(b) > 0 {
 			n := min(blockSize, len(b))
 			if d.t.version == V1 {
@@ -386,8 +381,8 @@ func (d *Download) digest(piece int32, a *assembly, scratch *[]byte) ([]uint64, 
 }
 
 // eachRun calls yield with the bytes of a complete piece in order, from memory or storage, in runs that start at a
-// block boundary. scratch is a buffer of hashRun bytes, made when it is needed.
-func (d *Download) eachRun(piece int32, a *assembly, scratch *[]byte, yield func([]byte)) error {
+// block boundary.
+func (d *Download) eachRun(piece int32, a *assembly, yield func([]byte)) error {
 	if !a.direct {
 		for _, b := range a.blocks {
 			yield(b)
@@ -395,11 +390,10 @@ func (d *Download) eachRun(piece int32, a *assembly, scratch *[]byte, yield func
 		return nil
 	}
 	left, off := d.t.layout.PieceSize(int(piece)), d.t.layout.PieceOffset(int(piece))
-	if *scratch == nil {
-		*scratch = make([]byte, hashRun)
-	}
+	scratch := d.client.readBack.get()
+	defer d.client.readBack.put(scratch)
 	for left > 0 {
-		b := (*scratch)[:min(hashRun, left)]
+		b := (*scratch)[:min(int64(len(*scratch)), left)]
 		if _, err := d.store.ReadAt(b, off); err != nil {
 			return fmt.Errorf("read piece %d back: %w", piece, err)
 		}

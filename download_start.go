@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"time"
 
@@ -33,7 +34,7 @@ func (d *Download) open() (err error) {
 	for k := range d.assembling.writing {
 		d.assembling.writing[k] = make(chan struct{}, 1)
 	}
-	d.assembling.checks = make(chan storage.Check, cap(d.client.hashing))
+	d.assembling.checks = make(chan storage.Check, runtime.GOMAXPROCS(0))
 	for range cap(d.assembling.checks) {
 		d.assembling.checks <- nil
 	}

@@ -250,7 +250,7 @@ func (w *webSeed) keepTo(s *webStream) bool {
 }
 
 // takeTurns ends the request of ctx once it had a long turn and a download with fewer turns at the host waits for one. An answer from a
-// server that sends only whole files goes on, because it would begin again.
+// server that sends only whole files goes on, because it would begin again, unless it waits for the disk of the download.
 func (s *webStream) takeTurns(ctx context.Context) *time.Timer {
 	d := s.w.d
 	var timer *time.Timer
@@ -261,8 +261,9 @@ func (s *webStream) takeTurns(ctx context.Context) *time.Timer {
 		if ctx.Err() != nil {
 			return
 		}
-		if s.reading && s.w.only != s && s.w.seed.Starves() {
+		if s.reading && (s.w.only != s || s.stalled) && s.w.seed.Starves() {
 			s.release(allBlocks)
+			s.stop(errWithdrawn)
 			return
 		}
 		timer.Reset(turnHeld)

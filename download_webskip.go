@@ -20,12 +20,12 @@ func (s *webStream) skip(ctx context.Context, to int64) error {
 		off := base + s.body.Offset
 		id := d.blockOver(off)
 		n := min(d.endOf(id), base+to) - off
-		d.assembling.share.Await()
+		s.awaitRoom(ctx)
 		b := d.client.blockPool.Get()[:n]
 		k, err := io.ReadFull(s.body, b)
 		if err == nil && int(n) == d.t.layout.BlockLen(int(id.Piece), int(id.Index)) && s.wants(id) {
 			s.came += int64(k)
-			s.handIn(id, b)
+			s.handIn(ctx, id, b)
 			continue
 		}
 		d.client.blockPool.Put(b)

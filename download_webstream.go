@@ -32,6 +32,7 @@ type webStream struct {
 	todo    []picker.Block  // blocks that it was asked for and has not read
 	left    bool            // it is no longer a supplier
 	reading bool            // a request is under way
+	stalled bool            // it waits for the disk
 	current picker.Block    // being read, or to be read next
 	until   int64           // offset in the content at which the present body ends
 	stop    context.CancelCauseFunc
@@ -43,7 +44,8 @@ type webStream struct {
 	came    int64     // bytes of body that are kept
 	partial []byte    // the bytes that came of the block that broke off
 	broken  picker.Block
-	skipped int64 // bytes read in vain and not counted yet
+	skipped int64         // bytes read in vain and not counted yet
+	behind  chan struct{} // closed once the last block that was not kept in memory is written; nil if there was none
 }
 
 // request asks for blocks. It is part of supplier.
@@ -117,6 +119,7 @@ func (s *webStream) run(ctx context.Context) {
 		}
 		worked := false
 		if ready {
+			s.awaitDisk(ctx) // without a turn at the host
 			release, err := s.w.seed.Acquire(ctx)
 			if err != nil {
 				return
@@ -222,7 +225,7 @@ func (s *webStream) fetch(parent context.Context) bool {
 			s.broke(ctx, err)
 			return true
 		}
-		id, more = s.handIn(id, b)
+		id, more = s.handIn(ctx, id, b)
 	}
 	return true
 }
@@ -257,7 +260,7 @@ func (s *webStream) read(ctx context.Context, id picker.Block, end int64) ([]byt
 	if err := s.admit(ctx); err != nil {
 		return nil, err
 	}
-	d.assembling.share.Await()
+	s.awaitRoom(ctx)
 	if s.broken != id {
 		s.dropPartial()
 	}
@@ -369,7 +372,7 @@ func (s *webStream) admit(ctx context.Context) error {
 }
 
 // handIn takes a block that was read, and returns the one to be read next if there is another in the same answer.
-func (s *webStream) handIn(id picker.Block, b []byte) (next picker.Block, more bool) {
+func (s *webStream) handIn(ctx context.Context, id picker.Block, b []byte) (next picker.Block, more bool) {
 	d, w := s.w.d, s.w
 	n := int64(len(b))
 	lie := d.isFalse(id, b)
@@ -392,7 +395,7 @@ func (s *webStream) handIn(id picker.Block, b []byte) (next picker.Block, more b
 	}
 	d.unlock(now)
 	if out.a != nil {
-		d.write(out)
+		s.write(ctx, out)
 	}
 	return next, more
 }

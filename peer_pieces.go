@@ -102,7 +102,7 @@ func (p *peer) receiveBlock(m wire.Message) error {
 		}
 		return p.rd.SkipBlock()
 	}
-	d.assembling.share.Await()
+	d.assembling.share.Await(d.life.ctx)
 	b := d.client.blockPool.Get()[:m.Length]
 	if err := p.rd.ReadBlock(b); err != nil {
 		d.client.blockPool.Put(b)

@@ -49,10 +49,10 @@ func TestSlowDiskHoldsUpItsOwn(t *testing.T) {
 		for slow.Hold() {
 		}
 		slow.BeginFlush()
-		other.Await()
+		other.Await(t.Context())
 		waited := false
 		go func() {
-			slow.Await()
+			slow.Await(t.Context())
 			waited = true
 		}()
 		synctest.Wait()
@@ -62,7 +62,7 @@ func TestSlowDiskHoldsUpItsOwn(t *testing.T) {
 		require.True(t, waited, "there is room")
 		require.True(t, slow.Hold())
 		slow.EndFlush()
-		slow.Await()
+		slow.Await(t.Context())
 	})
 }
 

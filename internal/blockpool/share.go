@@ -1,5 +1,7 @@
 package blockpool
 
+import "context"
+
 // A Share is one download's part of a pool. The pool's lock guards it.
 type Share struct {
 	pool     *Pool
@@ -73,13 +75,32 @@ func (s *Share) flush(n int) {
 	s.pool.room.Broadcast()
 }
 
-// Await returns once there is room for a block, or no piece of this share on its way to storage that
-// would make some. A disk that is slower than the peers thereby slows them down, instead of being given
-// more to do.
-func (s *Share) Await() {
+// Waits reports whether Await would wait now.
+func (s *Share) Waits() bool {
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
-	for !s.fits() && s.flushing > 0 {
-		s.pool.room.Wait()
+	return s.waits()
+}
+
+// The caller holds s.pool.mu.
+func (s *Share) waits() bool { return s.flushing > 0 && !s.fits() }
+
+// Await returns once there is room for a block, or no piece of this share on its way to storage that
+// would make some. A disk that is slower than the peers thereby slows them down, instead of being given
+// more to do. It also returns when ctx ends.
+func (s *Share) Await(ctx context.Context) {
+	p := s.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !s.waits() {
+		return
+	}
+	defer context.AfterFunc(ctx, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.room.Broadcast()
+	})()
+	for s.waits() && ctx.Err() == nil {
+		p.room.Wait()
 	}
 }

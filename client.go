@@ -170,16 +170,17 @@ type Client struct {
 	opens     context.Context // of the opening of sockets: ended as soon as Close is called, which may wait for it
 	stopOpens context.CancelFunc
 
-	peers     atomic.Int64   // connections that budget counts, to read without the mutex
-	swarms    atomic.Int64   // downloads and magnet links in registry, likewise
-	readBack  readBack       // has its own mutex
-	hashReads ration         // of blocks that are read for their hashes
-	looks     ration         // of files that are looked at before uploads
-	answers   answers        // has its own mutex
-	dhtMember dhtMember      // has its own mutex
-	transport transport      // has its own mutex
-	packets   packetSockets  // has its own mutex
-	tasks     sync.WaitGroup // all goroutines of the client
+	peers     atomic.Int64    // connections that budget counts, to read without the mutex
+	swarms    atomic.Int64    // downloads and magnet links in registry, likewise
+	readBack  readBack        // has its own mutex
+	verifiers storage.Workers // likewise
+	hashReads ration          // of blocks that are read for their hashes
+	looks     ration          // of files that are looked at before uploads
+	answers   answers         // has its own mutex
+	dhtMember dhtMember       // has its own mutex
+	transport transport       // has its own mutex
+	packets   packetSockets   // has its own mutex
+	tasks     sync.WaitGroup  // all goroutines of the client
 
 	mu         sync.Mutex
 	closed     bool

@@ -155,7 +155,7 @@ func (d *Download) hashAll(ctx context.Context) error {
 		}
 	}
 	d.mu.Unlock()
-	err := storage.Verify(ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, d.hashedAgain)
+	err := d.client.verifiers.Verify(ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, d.hashedAgain)
 	select {
 	case <-doubted:
 	case <-ctx.Done():

@@ -317,7 +317,7 @@ func (d *Download) recognise(pieces []int) {
 		}
 	}
 	d.mu.Unlock()
-	err := storage.Verify(d.life.ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, func(i int, ok bool) {
+	err := d.client.verifiers.Verify(d.life.ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, func(i int, ok bool) {
 		if !ok || d.store.Changed(i) != nil {
 			return // it is fetched, as if it had not been there
 		}
@@ -362,7 +362,7 @@ func (d *Download) recogniseFiles(content storage.Content, todo func(piece int) 
 			seen[piece] = root
 		}}
 	}
-	if err := storage.Verify(d.life.ctx, content, d.store, which, func(int, bool) {}); err != nil {
+	if err := d.client.verifiers.Verify(d.life.ctx, content, d.store, which, func(int, bool) {}); err != nil {
 		return err
 	}
 	for _, i := range d.t.hashes.Missing() {

@@ -203,7 +203,7 @@ func (d *Download) takeResumed(have bits.Set) (todo bits.Set) {
 
 // verifyPresent hashes the pieces for which storage holds bytes, and adds those that match to the verified ones.
 func (d *Download) verifyPresent(todo bits.Set) error {
-	return storage.Verify(d.life.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
+	return d.client.verifiers.Verify(d.life.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
 		var err error
 		if ok {
 			err = d.storeVerified(i)

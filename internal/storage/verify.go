@@ -36,23 +36,32 @@ func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 	return have, err
 }
 
-// Verify hashes the pieces in which, on all cores, and calls result for each, from one goroutine at a time and in no particular
-// order. A piece whose bytes do not exist is not ok. Any other error of r ends Verify, as does the end of ctx, between reads of
-// at most 256 KiB. All calls of result have returned when Verify returns.
-func Verify(ctx context.Context, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
+// Verify hashes the pieces in which, on as many cores as workers are free, and calls result for each, from one goroutine at a time
+// and in no particular order. A piece whose bytes do not exist is not ok. Any other error of r ends Verify, as does the end of ctx,
+// between reads of at most 256 KiB. All calls of result have returned when Verify returns.
+func (w *Workers) Verify(ctx context.Context, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
 	v := &verification{content: c, r: r, which: which, result: result, run: int(max(1, verifyBuffer/c.PieceLength()))}
 	outer := ctx
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
-	var cores sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), which.Count()) {
-		cores.Go(func() {
+	if which.Count() > 0 && w.first(ctx) {
+		var cores sync.WaitGroup
+		work := func() {
+			defer w.done()
 			if err := v.work(ctx); err != nil {
 				cancel(err)
 			}
-		})
+		}
+		v.widen = func() {
+			for v.workers < min(runtime.GOMAXPROCS(0), which.Count()) && w.another() {
+				v.workers++
+				cores.Go(work)
+			}
+		}
+		v.workers = 1
+		cores.Go(work)
+		cores.Wait()
 	}
-	cores.Wait()
 	if err := outer.Err(); err != nil {
 		if cause := context.Cause(outer); !errors.Is(cause, err) {
 			return fmt.Errorf("%w: %w", err, cause)
@@ -60,6 +69,11 @@ func Verify(ctx context.Context, c Content, r io.ReaderAt, which bits.Set, resul
 		return context.Cause(outer)
 	}
 	return context.Cause(ctx)
+}
+
+// Verify is Workers.Verify for one that shares its bound with no other.
+func Verify(ctx context.Context, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
+	return new(Workers).Verify(ctx, c, r, which, result)
 }
 
 // verification is the state of one Verify, shared by all cores.
@@ -70,8 +84,10 @@ type verification struct {
 	run     int // pieces that a core takes at once: several if they are small, so that one read fetches all of them
 	result  func(piece int, ok bool)
 
-	mu   sync.Mutex // also serialises result
-	next int        // the first piece that no core has taken
+	mu      sync.Mutex // also serialises result
+	next    int        // the first piece that no core has taken
+	workers int        // so far
+	widen   func()     // starts more of them, if there may be more; called with mu held
 }
 
 // take returns the next consecutive pieces to hash, from first up to but not including end. If none is left, first is end.
@@ -84,6 +100,9 @@ func (v *verification) take() (first, end int) {
 	first = v.next
 	for v.next < first+v.run && v.which.Has(v.next) {
 		v.next++
+	}
+	if v.next < v.which.Len() {
+		v.widen()
 	}
 	return first, v.next
 }

@@ -184,6 +184,7 @@ func (d *Download) seedUntil() {
 type pending struct {
 	freed    bool             // blocks are free that idle suppliers may be asked for
 	released bool             // blocks became free because of what a peer said, or left: that is followed up in the next round
+	disown   bool             // then the blocks of liars are dropped, all at once: thousands of pieces may be started, and liars without end
 	roomy    bool             // some supplier is Roomy
 	rechoke  bool             // a choke round is due
 	roundAt  time.Time        // when what peers say is next followed up
@@ -207,10 +208,13 @@ func (d *Download) followUp(now time.Time) {
 			}
 		} else {
 			d.pending.freed = d.pending.freed || d.pending.released
+			if d.pending.disown {
+				d.disown()
+			}
 			if d.pending.rechoke {
 				d.chokeRound(now)
 			}
-			d.pending.released, d.pending.rechoke = false, false
+			d.pending.released, d.pending.disown, d.pending.rechoke = false, false, false
 			d.pending.roundAt = now.Add(roundEvery)
 		}
 	}

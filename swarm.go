@@ -301,12 +301,12 @@ func (d *Download) ban(piece int, liars []any) {
 			}
 		}
 	}
-	switch {
-	case len(liars) == 0:
-	case d.exposes(): // blocks can be checked by their own hashes, so the right blocks of a liar are kept
-		d.picker.Distrust(d.isBanned)
-	default:
-		d.disown()
+	if len(liars) == 0 {
+		return
+	}
+	d.picker.Distrust(d.isBanned)
+	if !d.exposes() { // else blocks can be checked by their own hashes, so the right blocks of a liar are kept
+		d.pending.disown, d.pending.released = true, true
 	}
 }
 
@@ -321,7 +321,6 @@ func (d *Download) disown() {
 	for _, id := range d.picker.Disown(d.isBanned) {
 		d.dropBlock(id)
 	}
-	d.pending.freed = true
 }
 
 // Ban ends the connections to an address. As long as the download runs, no connection to or from any of its ports is

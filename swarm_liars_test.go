@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -79,5 +80,35 @@ func TestLiarBesidePeersWithoutHashes(t *testing.T) {
 		t.Logf("%d bytes wasted, the liar sent %d", wasted, sent)
 		require.True(t, m.client.banned(liar.Addr()))
 		require.Less(t, wasted, sent*3/2)
+	})
+}
+
+// Thousands of pieces may be started, and all are looked through for the blocks of liars: once a round, however many of them there are.
+func TestLiarsAreDisownedInRounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+		defer c.Close()
+		d, err := plainTorrent(2).Start(t.Context(), &Options{Client: c, Storage: func(*Torrent) (Storage, error) { return emptyStorage{}, nil }})
+		require.NoError(t, err)
+		simnet.Sleep(time.Second)
+		liar := 0
+		ban := func() (left bool) {
+			now := time.Now()
+			d.mu.Lock()
+			liar++
+			d.ban(0, []any{netip.AddrPortFrom(netip.AddrFrom4([4]byte{80, 0, 0, byte(liar)}), 6881)})
+			d.followUp(now)
+			left = d.pending.disown
+			d.unlock(now)
+			return left
+		}
+		require.False(t, ban(), "at once")
+		for range 10 {
+			require.True(t, ban(), "in the next round")
+		}
+		simnet.Sleep(roundEvery)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		require.False(t, d.pending.disown)
 	})
 }

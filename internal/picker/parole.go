@@ -2,7 +2,6 @@ package picker
 
 import (
 	"cmp"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -166,28 +165,31 @@ func (pk *Picker) Distrust(liar func(origin any) bool) {
 // Disown distrusts known liars, drops the blocks that they sent, in all pieces that are not complete, and returns these.
 func (pk *Picker) Disown(liar func(origin any) bool) (dropped []Block) {
 	pk.Distrust(liar)
-	for _, p := range pk.startedInOrder() {
+	lies := func(b *block) bool { return b.sender >= 0 && pk.senders.all[b.sender].liar }
+	var spoiled []*startedPiece // few of thousands that may be started
+	for _, p := range pk.started {
 		if p.left == 0 {
 			continue // the piece is being hashed, which shows whether its blocks are false
 		}
-		before := len(dropped)
+		for _, b := range p.blocks.known {
+			if lies(b) {
+				spoiled = append(spoiled, p)
+				break
+			}
+		}
+	}
+	slices.SortFunc(spoiled, func(a, b *startedPiece) int { return cmp.Compare(a.attempt, b.attempt) })
+	for _, p := range spoiled {
 		for k, b := range p.blocks.known {
-			if n := b.sender; n >= 0 && pk.senders.all[n].liar {
+			if lies(b) {
 				p.drop(k, b)
 				dropped = append(dropped, Block{p.piece, int32(k)})
 			}
 		}
-		if len(dropped) > before {
-			pk.reopen(p)
-			pk.retire(p)
-		}
+		pk.reopen(p)
+		pk.retire(p)
 	}
 	return dropped
-}
-
-// startedInOrder returns the started pieces in the order in which they were started.
-func (pk *Picker) startedInOrder() []*startedPiece {
-	return slices.SortedFunc(maps.Values(pk.started), func(a, b *startedPiece) int { return cmp.Compare(a.attempt, b.attempt) })
 }
 
 // barred reports whether s must not become the sole supplier of p, because the missing blocks of p replace blocks that s sent. s

@@ -3,8 +3,10 @@ package storage_test
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -213,4 +215,24 @@ func TestMoveTakesWhatIsInDoubtAlong(t *testing.T) {
 	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
 	require.NoError(t, s.Close())
 	require.Empty(t, listing(t, old))
+}
+
+// A file of which it is known that another program took it away is still known to have changed after a Move.
+func TestMoveForgetsNoChange(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("an open file cannot be renamed here")
+	}
+	tor, content := testContent(50, 100, 100)
+	dir, to := t.TempDir(), t.TempDir()
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	download(t, tor, s, content)
+	require.NoError(t, os.Rename(filepath.Join(dir, "d", "1"), filepath.Join(dir, "d", "0")))
+	require.NoError(t, os.Chtimes(filepath.Join(dir, "d", "0"), time.Time{}, time.Unix(1e9, 0)))
+	_, err := s.WriteAt(content[:25], 0)
+	require.ErrorIs(t, err, storage.ErrChanged)
+	require.ErrorIs(t, s.Changed(2), storage.ErrChanged)
+	claims := func() (bits.Set, map[int]bits.Set) { return bits.Full(4), nil }
+	require.NoError(t, s.Move(t.Context(), to, claims, func(int64, int64) {}))
+	require.ErrorIs(t, s.Changed(2), storage.ErrChanged)
 }

@@ -234,7 +234,7 @@ func (m *move) adopt() {
 	}
 	for i := range s.files {
 		f := &s.files[i]
-		changed := f.left != (Stamp{}) && s.compare(i) != nil
+		changed := (f.left != (Stamp{}) || f.meddled.Load()) && s.compare(i) != nil
 		info, moved := m.after[i]
 		f.mu.Lock()
 		switch {

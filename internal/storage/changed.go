@@ -20,21 +20,33 @@ func (s *fileStore) ChangedAt(off, n int64) error {
 	if s.closed {
 		return ErrClosed
 	}
-	if s.isDraft(s.content.PieceAt(off)) { // whose bytes are not in its files
+	piece := s.content.PieceAt(off)
+	if s.isDraft(piece) { // whose bytes are not in its files
 		return s.compare(s.edgesFile())
 	}
 	edges := false
 	for i := s.content.FileAt(off); i < s.content.NumFiles() && s.content.File(i).Offset < off+n; i++ {
 		if f := s.content.File(i); f.Pad || f.Length == 0 {
 			continue
-		} else if !s.files[i].here {
-			edges = true
-		} else if err := s.compare(i); err != nil {
+		} else if err := s.comparePart(i, piece); err != nil {
 			return err
 		}
+		edges = edges || !s.files[i].here
 	}
 	if edges {
 		return s.compare(s.edgesFile())
+	}
+	return nil
+}
+
+// comparePart is compare for a file that holds a part of piece or, if that should be in the edges, returns ErrChanged if it is not. The
+// caller holds s.mu.
+func (s *fileStore) comparePart(i, piece int) error {
+	if s.files[i].here || s.files[i].meddled.Load() {
+		return s.compare(i)
+	}
+	if _, err := s.slot(piece, false); err != nil {
+		return fmt.Errorf("%w: %w", ErrChanged, err)
 	}
 	return nil
 }
@@ -45,7 +57,7 @@ func (s *fileStore) ChangedFile(i int) error {
 	if s.closed {
 		return ErrClosed
 	}
-	if s.content.File(i).Length == 0 || !s.files[i].here {
+	if s.content.File(i).Length == 0 || !s.files[i].here && !s.files[i].meddled.Load() {
 		return nil
 	}
 	return s.compare(i)
@@ -59,14 +71,17 @@ func (s *fileStore) AnyChanged(have bits.Set) (int, error) {
 	}
 	for i := range s.content.NumFiles() {
 		f := s.content.File(i)
-		if f.Pad || f.Length == 0 || !s.files[i].here {
+		if f.Pad || f.Length == 0 {
 			continue
 		}
 		for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
-			if have.Has(piece) {
-				if err := s.compare(i); err != nil {
-					return piece, err
-				}
+			if !have.Has(piece) {
+				continue
+			}
+			if err := s.comparePart(i, piece); err != nil {
+				return piece, err
+			}
+			if s.files[i].here {
 				break
 			}
 		}
@@ -128,7 +143,7 @@ func (s *fileStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {
 		accept = accept && doubted.Has(piece)
 	}
 	for i := range s.content.FilesOf(piece) {
-		if !s.files[i].here {
+		if !s.files[i].here && !s.files[i].meddled.Load() {
 			continue
 		} else if err := s.compare(i); err == nil {
 			continue
@@ -170,6 +185,10 @@ func (s *fileStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {
 // look accepts file i as it is now: later changes are found relative to that. The caller holds s.mu for writing.
 func (s *fileStore) look(i int) error {
 	f := &s.files[i]
+	if !f.here { // what it is now matters once it is wanted
+		f.meddled.Store(false)
+		return nil
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.handles.drop(i)

@@ -156,6 +156,9 @@ func (s *fileStore) claimEach(files []Claim) (taken []int, undo func(), err erro
 func (s *fileStore) forget(i int) {
 	f := &s.files[i]
 	s.handles.drop(i)
+	if s.move != nil {
+		s.move.accepted(i)
+	}
 	if f.alias {
 		f.name, f.alias = s.ownName(i), false
 	}

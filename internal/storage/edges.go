@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
@@ -133,7 +134,7 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 // and no piece of it was verified, its bytes stay, and its pieces are in doubt. The caller holds s.mu for writing.
 func (s *fileStore) adopt(i int) error {
 	f := &s.files[i]
-	slotted := s.hasSlot(i)
+	slotted := s.hasSlot(i, math.MaxInt64)
 	if f.leftAlone {
 		if found, err := s.findAgain(i, slotted); found || err != nil {
 			return err
@@ -165,10 +166,10 @@ func (s *fileStore) adopt(i int) error {
 	return err
 }
 
-// hasSlot reports whether the edges may hold bytes of file i. The caller holds s.mu for writing.
-func (s *fileStore) hasSlot(i int) bool {
+// hasSlot reports whether the first size bytes of the edges may hold bytes of file i. The caller holds s.mu for writing.
+func (s *fileStore) hasSlot(i int, size int64) bool {
 	for piece, end := s.content.PiecesOf(i); piece < end && len(s.slots) > 0; piece++ {
-		if _, ok := s.slots[piece]; ok {
+		if slot, ok := s.slots[piece]; ok && s.slotAt(slot) <= size {
 			return true
 		}
 	}

@@ -81,7 +81,7 @@ type fileState struct {
 	twin  bool // another file of the content is the same file on the file system
 	alias bool // read under a name that is not its own, until Settle finds out whether it is this file
 
-	leftAlone bool // it exists and may be of another program, and was not wanted; guarded by fileStore.mu
+	leftAlone bool // it existed and might be of another program when a write to it was due, and was not wanted; guarded by fileStore.mu
 
 	// ready is set once a write to the file changes no other file. It is set by own, or by makeNew, which holds mu, and
 	// fileStore.mu for reading.
@@ -397,10 +397,10 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) er
 	}
 	changed := before.Gone || before.Stamp != f.left && (f.left != Stamp{} || before.Size > 0)
 	if changed {
-		f.ours.Store(false)
+		f.ours.Store(before.Size == 0)
 	}
 	known := !changed || f.meddled.Swap(true)
-	if i < s.edgesFile() && (before.Gone || !known || before.Links > max(1, f.links)) {
+	if i < s.edgesFile() && (before.Gone || !known || before.Links > max(1, f.links) || verified && !f.ours.Load() && !s.isWanted(i)) {
 		f.ready.Store(false)
 		return fmt.Errorf("%s: %w", s.path(i), errShared)
 	}

@@ -29,7 +29,7 @@ func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
 	}
 	m.renew(have)
 	for _, i := range m.files {
-		if err := m.place(i); err != nil {
+		if err := m.place(i, have); err != nil {
 			return err
 		}
 	}
@@ -69,11 +69,11 @@ func (m *move) renew(have bits.Set) {
 }
 
 // place gives file i its name in the new directory. The caller holds m.s.mu.
-func (m *move) place(i int) error {
+func (m *move) place(i int, have bits.Set) error {
 	s := m.s
 	f := &s.files[i]
-	if f.left == (Stamp{}) {
-		return m.removeStaged(i) // the file was removed meanwhile
+	if !s.moves(i, have) {
+		return m.removeStaged(i) // the file was removed or replaced meanwhile
 	}
 	if s.stopped.Load() {
 		return ErrClosed
@@ -207,12 +207,12 @@ func (m *move) saveSidecar(have bits.Set, partial map[int]bits.Set) error {
 		f := &s.files[i]
 		info, moved := m.after[i]
 		switch {
-		case m.doubted[i], f.meddled.Load(), f.left != Stamp{} && s.compare(i) != nil:
+		case m.doubted[i], f.meddled.Load(), f.here && s.compare(i) != nil:
 			r.files[i] = resumeStamp{} // changed by another program
 		case moved:
 			r.files[i] = resumeStamp{info.Size, info.Mtime}
 		default:
-			r.files[i] = resumeStamp{size: noFile}
+			r.files[i] = s.resumeStampOfNone(i)
 		}
 	}
 	name := s.sidecar(".resume")
@@ -234,13 +234,15 @@ func (m *move) adopt() {
 	}
 	for i := range s.files {
 		f := &s.files[i]
-		changed := (f.left != (Stamp{}) || f.meddled.Load()) && s.compare(i) != nil
+		changed := f.meddled.Load() || f.here && s.compare(i) != nil
 		info, moved := m.after[i]
 		f.mu.Lock()
 		switch {
 		case !moved && f.left != (Stamp{}): // it may belong to another program, and stays in the old directory
 			f.left, f.id, f.links, f.alias = Stamp{}, FileID{}, 0, false
+			f.written, f.known = false, false
 			f.ready.Store(false)
+			f.ours.Store(false)
 			f.here = i == s.edgesFile() || s.isWanted(i)
 		case moved:
 			if !changed {
@@ -251,6 +253,9 @@ func (m *move) adopt() {
 				f.links = max(1, f.links-1)
 			}
 			f.durable = f.durable || m.staged[i]
+			if changed {
+				f.ours.Store(false)
+			}
 		}
 		f.meddled.Store(changed)
 		f.mu.Unlock()

@@ -162,11 +162,17 @@ func (s *fileStore) areReady(off, n int64) bool {
 		return false
 	}
 	for i := range s.touched(off, n) {
-		if !s.files[i].ready.Load() {
+		if !s.isReady(i) {
 			return false
 		}
 	}
 	return true
+}
+
+// isReady reports whether file i need not be examined before a write. The caller holds s.mu.
+func (s *fileStore) isReady(i int) bool {
+	f := &s.files[i]
+	return f.ready.Load() && (f.ours.Load() || s.isWanted(i))
 }
 
 // own makes sure that writes to file i change no other file: neither one of the content or of another program that is the same
@@ -178,7 +184,7 @@ func (s *fileStore) areReady(off, n int64) bool {
 // has not put in doubt yet, own returns ErrChanged, too.
 func (s *fileStore) own(i int, verified bool) error {
 	f := &s.files[i]
-	if f.ready.Load() {
+	if s.isReady(i) {
 		return nil
 	}
 	info, made, err := s.openOwn(i)

@@ -19,8 +19,8 @@ import (
 // and modification times of the files at that moment, and the hashes of pieces that were fetched.
 //
 // Its encoding, with all integers big-endian, is: the magic; the version (2 bytes); the info hash (20); the piece length (8); the
-// length of the content (8); the number of files, the edges included (4); for each file its size (8, all ones if it did not
-// exist) and modification time (8, Unix time in nanoseconds); the verified pieces as a bitfield; the number of partial pieces
+// length of the content (8); the number of files, the edges included (4); for each file its size (8, -1 if it did not exist, -2 if its
+// bytes were kept in the edges) and modification time (8, Unix time in nanoseconds); the verified pieces as a bitfield; the number of partial pieces
 // (4); for each of these its index (4) and its blocks as a bitfield; in version 2 the length in bytes of the fetched hashes (4)
 // and the hashes; and the SHA-1 of all of this. Version 1 is written if there are no such hashes.
 type resume struct {
@@ -38,6 +38,7 @@ const (
 	resumeVersion    = 1
 	resumeWithHashes = 2  // the version that has hashes
 	noFile           = -1 // the size of a file that did not exist
+	inEdges          = -2 // the size of a file that was not wanted, and did not exist or might be of another program
 
 	// maxKeptHashes bounds the hashes in a sidecar, in bytes: enough for 128 Ki pieces. The sidecar is written every half minute.
 	maxKeptHashes = 4 << 20
@@ -194,15 +195,14 @@ func (s *fileStore) readResume() {
 		}
 		return
 	}
-	for i := range s.content.NumFiles() {
-		// What was not there, and was kept in the edges, did not get there since.
-		if f := &s.files[i]; f.here && r.files[i].size == noFile && s.hasSlot(i) {
-			s.leaveAlone(i)
-		}
-	}
 	some := r.have.Clone()
 	for piece := range r.partial {
 		some.Add(piece)
+	}
+	for i := range s.content.NumFiles() {
+		if s.files[i].here && r.files[i].size == inEdges && s.hasSlot(i, r.files[s.edgesFile()].size) {
+			s.leaveAlone(i)
+		}
 	}
 	for i := range s.content.NumFiles() {
 		f, length := &s.files[i], s.content.File(i).Length
@@ -254,7 +254,8 @@ func (s *fileStore) readSidecar(name string) ([]byte, error) {
 func (s *fileStore) confirm(r *resume) {
 	held := make([]bool, len(s.files))
 	for i := range s.files {
-		held[i] = s.resumeStampOf(i) == r.files[i]
+		now := s.resumeStampOf(i)
+		held[i] = now == r.files[i] || now.size < 0 && r.files[i].size < 0
 		s.files[i].durable = held[i]
 		if !held[i] {
 			s.log.Debug("file is not as the resume sidecar says, will be hashed", "file", s.path(i))
@@ -285,9 +286,17 @@ func (s *fileStore) resumeStampOf(i int) resumeStamp {
 	case s.files[i].meddled.Load():
 		return resumeStamp{} // no file matches this
 	case left == Stamp{}:
-		return resumeStamp{size: noFile}
+		return s.resumeStampOfNone(i)
 	}
 	return resumeStamp{left.Size, left.Mtime}
+}
+
+// resumeStampOfNone returns the stamp for file i, which does not exist.
+func (s *fileStore) resumeStampOfNone(i int) resumeStamp {
+	if s.files[i].here {
+		return resumeStamp{size: noFile}
+	}
+	return resumeStamp{size: inEdges}
 }
 
 func (s *fileStore) LoadResume() (bits.Set, map[int]bits.Set) {
@@ -299,6 +308,11 @@ func (s *fileStore) LoadResume() (bits.Set, map[int]bits.Set) {
 		return have, nil
 	}
 	s.resumed = nil
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	for piece := range r.partial {
+		s.drafts[piece] = false // blocks of it are in its files
+	}
 	have.AddAll(&r.have)
 	return have, r.partial
 }
@@ -325,9 +339,11 @@ func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 // encodeResume returns a sidecar that claims have and partial for the files as they were left.
 func (s *fileStore) encodeResume(have bits.Set, partial map[int]bits.Set) []byte {
 	r := &resume{files: make([]resumeStamp, len(s.files)), have: have, partial: s.withoutDrafts(partial), hashes: s.content.learned()}
+	s.mu.RLock()
 	for i := range s.files {
 		r.files[i] = s.resumeStampOf(i)
 	}
+	s.mu.RUnlock()
 	return r.append(nil, &s.content)
 }
 

@@ -93,10 +93,10 @@ func (s *fileStore) Settle(ctx context.Context, have bits.Set) error {
 func (s *fileStore) settle(i int, have bits.Set) error {
 	f := &s.files[i]
 	s.mu.RLock()
-	if s.holdsAny(i, have) {
+	if !f.meddled.Load() && s.holdsAny(i, have) {
 		s.isOurs(i)
 	}
-	due := f.alias || s.isForeign(i) || s.lacksEmpty(i)
+	due := f.alias || s.lacksEmpty(i)
 	s.mu.RUnlock()
 	if !due {
 		return nil
@@ -108,9 +108,6 @@ func (s *fileStore) settle(i int, have bits.Set) error {
 		return ErrClosed
 	case f.alias:
 		return s.judge(i, have)
-	case s.isForeign(i):
-		s.leaveAlone(i)
-		return nil
 	case !s.lacksEmpty(i):
 		return nil
 	}
@@ -126,15 +123,8 @@ func (s *fileStore) lacksEmpty(i int) bool {
 	return s.isWanted(i) && f.Length == 0 && !f.Pad && s.files[i].left == (Stamp{})
 }
 
-// isForeign reports whether what exists at the path of file i, which is not wanted, may belong to another program. The caller holds
-// s.mu.
-func (s *fileStore) isForeign(i int) bool {
-	f := &s.files[i]
-	return i < s.edgesFile() && f.here && !f.ours.Load() && f.left != (Stamp{}) && s.content.File(i).Length > 0 && !s.isWanted(i)
-}
-
-// leaveAlone has the bytes of file i kept in the edges until it is wanted, whatever exists at its path. The caller holds s.mu for
-// writing.
+// leaveAlone has the bytes of file i, which is not wanted, kept in the edges until it is, whatever exists at its path. The caller holds
+// s.mu for writing.
 func (s *fileStore) leaveAlone(i int) {
 	s.log.Debug("file is not wanted, and may be of another program", "file", s.path(i))
 	s.forget(i)

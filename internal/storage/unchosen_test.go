@@ -1,0 +1,89 @@
+package storage_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
+)
+
+// A verified piece is not written to a file that is not chosen any more and that another program has replaced or overwritten. The pieces
+// that the file held are in doubt.
+func TestAnUnchosenFileIsSparedOnceItIsReplaced(t *testing.T) {
+	for name, suffix := range map[string]string{"replaced": ".new", "overwritten": ""} {
+		t.Run(name, func(t *testing.T) {
+			if runtime.GOOS == "windows" {
+				t.Skip("an open file cannot be replaced here")
+			}
+			tor, content := testContent(50, 30, 100)
+			dir := t.TempDir()
+			path := filepath.Join(dir, "d", "1")
+			s := openDirectory(t, tor, dir)
+			require.NoError(t, s.SetWanted(all(tor)))
+			writePiece(t, tor, s, content, 2)
+			require.NoError(t, s.SetWanted([]bool{true, false}))
+			require.NoError(t, s.Settle(t.Context(), set(3, 2)))
+			foreign := bytes.Repeat([]byte{'x'}, 90)
+			require.NoError(t, os.WriteFile(path+suffix, foreign, 0o666))
+			require.NoError(t, os.Rename(path+suffix, path))
+
+			require.ErrorIs(t, s.WriteBlocks([][]byte{content[:50]}, 0), storage.ErrChanged)
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, foreign, b)
+			require.ErrorIs(t, s.Changed(2), storage.ErrChanged)
+			_, err = s.Refresh(2, bits.Full(3))
+			require.NoError(t, err)
+			writePiece(t, tor, s, content, 0)
+			require.Equal(t, []int{0}, pieces(verified(t, tor, s)))
+			require.NoError(t, s.Changed(0))
+			require.ErrorIs(t, s.Changed(2), storage.ErrChanged, "its bytes are not there")
+			b, err = os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, foreign, b)
+			require.NoError(t, s.Close())
+		})
+	}
+}
+
+// A file that is touched, and not chosen any more while its pieces wait to be hashed, loses none of them.
+func TestATouchedFileThatIsNotChosenAnyMoreIsKept(t *testing.T) {
+	tor, content := testContent(50, 30, 100)
+	dir := t.TempDir()
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range 3 {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, os.Chtimes(filepath.Join(dir, "d", "1"), time.Time{}, time.Now().Add(-time.Hour)))
+	_, err := s.Refresh(0, bits.Full(3))
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted([]bool{true, false}))
+	require.NoError(t, s.Settle(t.Context(), bits.New(3)))
+	require.Equal(t, 3, verified(t, tor, s).Count())
+	require.NoError(t, s.Close())
+}
+
+// A verified piece whose file another program has made is in doubt after a Move as before it, although the file stays behind.
+func TestDoubtOutlastsAMove(t *testing.T) {
+	tor, content := testContent(50, 30, 100)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "1")
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted([]bool{true, false}))
+	writePiece(t, tor, s, content, 0)
+	require.NoError(t, os.WriteFile(path, make([]byte, 100), 0o666))
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+	require.NoError(t, s.Move(t.Context(), t.TempDir(), claim(set(3, 0)), func(int64, int64) {}))
+	require.FileExists(t, path)
+	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+	require.NoError(t, s.Close())
+}

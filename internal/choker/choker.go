@@ -73,7 +73,7 @@ const (
 	// what they get, for hoarders to come last.
 	leastUse  = 4 << 10
 	leastUsed = minUploadSlots / 2
-	// farLess is the factor from which one of two peers takes far less than the other. Slots are dealt by the powers of it.
+	// farLess is how many times more than a peer another must take for the first to take far less.
 	farLess = 4
 )
 
@@ -177,9 +177,6 @@ type contender struct {
 	worth float64 // among equal claims, higher is better
 }
 
-// use returns how much of our upload a peer takes, as a power of farLess.
-func (p *Peer) use() int { return math.Ilogb(max(1, p.Up)) / math.Ilogb(farLess) }
-
 // The claims of a contender to a slot, best first.
 const (
 	claimHolding  = iota // it has the slot, and no round is due
@@ -220,7 +217,7 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 	// Peers whose turn is over make room. While seeding, only a quarter of the slots changes hands in a round, so that the others
 	// continue undisturbed, and those that take far less than another make room first. Otherwise peers that ask for little would have as
 	// long a turn as one that takes all that we can send, and leave our upload idle in theirs.
-	yield, most := len(ranked), 0
+	yield, most := len(ranked), 0.
 	if seeding {
 		yield = max(1, c.slots/4)
 		for _, k := range ranked {
@@ -228,14 +225,14 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 				yield-- // its slot changes hands, or did since the last round
 			}
 			if k.Unchoked {
-				most = max(most, k.use())
+				most = max(most, k.Up)
 			}
 		}
 	}
 	slices.SortStableFunc(ranked, func(a, b contender) int { return a.UnchokedAt.Compare(b.UnchokedAt) })
 	makeRoom := func(light bool, turn time.Duration) {
 		for i := range ranked {
-			if k := &ranked[i]; yield > 0 && k.claim == claimInTurn && (k.use() < most) == light && now.Sub(k.UnchokedAt) >= turn {
+			if k := &ranked[i]; yield > 0 && k.claim == claimInTurn && (farLess*k.Up < most) == light && now.Sub(k.UnchokedAt) >= turn {
 				k.claim = claimTurnOver
 				yield--
 			}

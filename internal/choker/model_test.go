@@ -106,12 +106,12 @@ func (m *modelChoker) decide(
 	yield := max(1, m.slots/4) - len(over)
 	heavy := -1.
 	for _, p := range inTurn {
-		heavy = max(heavy, powerOf4(p.Up))
+		heavy = max(heavy, p.Up)
 		if now.Sub(p.UnchokedAt) < RoundEvery {
 			yield--
 		}
 	}
-	light := func(p *queuer) bool { return seeding && powerOf4(p.Up) < heavy }
+	light := func(p *queuer) bool { return seeding && p.Up < heavy/4 }
 	for ; yield > 0 || !seeding; yield-- {
 		var first *queuer
 		for i := range inTurn {
@@ -161,15 +161,6 @@ func (m *modelChoker) decide(
 		lots = slices.DeleteFunc(lots, func(p Peer) bool { return p.ID == last })
 	}
 	return own, lots
-}
-
-// powerOf4 returns the largest power of 4 that is no more than a rate, or 1.
-func powerOf4(rate float64) float64 {
-	power := 1.
-	for power*4 <= rate {
-		power *= 4
-	}
-	return power
 }
 
 // admit lets those of a queue in that have more, while there are slots. Among equals those that were chosen.

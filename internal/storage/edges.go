@@ -200,7 +200,13 @@ func (s *fileStore) copyEdges(i int) error {
 			}
 			if n > 0 {
 				err = untilOwned(
-					func() error { return s.own(i, false) },
+					func() error {
+						err := s.own(i, false)
+						if errors.As(err, new(*sharedFile)) {
+							return s.refuse(i)
+						}
+						return err
+					},
 					func() error { return s.writeFile(i, [][]byte{b[:n]}, from-f.Offset, false) },
 				)
 			}

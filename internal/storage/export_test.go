@@ -127,3 +127,6 @@ func (r *Claims) OpenDirectories() int {
 	defer r.mu.Unlock()
 	return len(r.shared)
 }
+
+// IsClosing reports whether Close waits for the copy of a file.
+func IsClosing(s Store) bool { return s.(*fileStore).closing.Load() }

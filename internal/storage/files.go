@@ -41,6 +41,9 @@ type fileStore struct {
 	handles *handles
 	stopped atomic.Bool
 
+	copyMu  sync.Mutex  // held while a file is replaced with a copy, or the directory changes; taken before mu
+	closing atomic.Bool // Close waits for copyMu
+
 	maps        mapCount
 	kept        Disk // a closed store's Disk, whose claims keep the files as its maps show them; guarded by mu
 	mapsAreMany func() bool
@@ -400,7 +403,7 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) er
 		f.ours.Store(before.Size == 0)
 	}
 	known := !changed || f.meddled.Swap(true)
-	if i < s.edgesFile() && (before.Gone || !known || before.Links > max(1, f.links) || verified && !f.ours.Load() && !s.isWanted(i)) {
+	if i < s.edgesFile() && (!f.ready.Load() || before.Gone || !known || before.Links > max(1, f.links) || verified && !f.ours.Load() && !s.isWanted(i)) {
 		f.ready.Store(false)
 		return fmt.Errorf("%s: %w", s.path(i), errShared)
 	}
@@ -442,6 +445,10 @@ func (s *fileStore) leftAs(i int) Stamp {
 }
 
 func (s *fileStore) Close() error {
+	s.closing.Store(true)
+	s.copyMu.Lock()
+	defer s.copyMu.Unlock()
+	s.closing.Store(false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

@@ -12,13 +12,13 @@ import (
 // releases the lock, unless the edges hold bytes that are needed if more files become wanted. It does not sync: without a sidecar
 // it makes no claim that a loss of power could make wrong.
 func (s *fileStore) Finish() error {
+	if err := s.cutAll(func(int) bool { return true }); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return ErrClosed
-	}
-	if err := s.cutAll(func(int) bool { return true }); err != nil {
-		return err
 	}
 	if err := s.makeLinks(); err != nil {
 		return err
@@ -47,11 +47,6 @@ func (s *fileStore) Keep(have bits.Set, partial map[int]bits.Set) error {
 // tidy does the part of Finish that concerns neither the sidecar nor the lock, as far as the pieces in have are all of their
 // files.
 func (s *fileStore) tidy(have bits.Set) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return ErrClosed
-	}
 	whole := func(i int) bool {
 		for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
 			if !have.Has(piece) {
@@ -62,6 +57,11 @@ func (s *fileStore) tidy(have bits.Set) error {
 	}
 	if err := s.cutAll(whole); err != nil {
 		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
 	}
 	if have.Full() || s.allWanted(whole) {
 		if err := s.makeLinks(); err != nil {
@@ -110,18 +110,49 @@ func (s *fileStore) allWanted(whole func(i int) bool) bool {
 	return true
 }
 
-// cutAll truncates the files that are wanted, too long, written to by this download, and whole. The caller holds s.mu for
-// writing.
+// cutAll truncates the files that are wanted, too long, written to by this download, and whole. It leaves those as they are to which
+// it cannot write.
 func (s *fileStore) cutAll(whole func(i int) bool) error {
 	for i := range s.content.NumFiles() {
-		f, length := &s.files[i], s.content.File(i).Length
-		if len(s.wanted) > 0 && s.wanted[i] && f.written && f.left.Size > length && whole(i) {
-			if err := s.cut(i, length); err != nil {
-				return err
-			}
+		if !s.isTooLong(i) || !whole(i) {
+			continue
+		}
+		err := s.copyShared(func() error { return s.ownAgain(i) })
+		if err == nil {
+			err = s.cut(i)
+		} else if !Exhausted(err) && !errors.Is(err, ErrClosed) {
+			s.log.Warn("file is too long", "file", s.content.File(i).Path, "err", err)
+			continue
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// isTooLong reports whether file i is wanted, too long, and was written to by this download.
+func (s *fileStore) isTooLong(i int) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	f := &s.files[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return s.isWanted(i) && f.written && f.left.Size > s.content.File(i).Length
+}
+
+// ownAgain is own for a file that may have been given other names since it was written.
+func (s *fileStore) ownAgain(i int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	if err := s.lock(); err != nil {
+		return err
+	}
+	s.files[i].ready.Store(false)
+	return s.own(i, true)
 }
 
 // removeKept removes the files with these suffixes beside the content, and releases the lock, which removes the lock file. The
@@ -165,25 +196,20 @@ func (s *fileStore) removeSidecars(suffixes ...string) error {
 	return nil
 }
 
-// cut truncates file i to length bytes. If it cannot write to the file, it leaves it as it is. The caller holds s.mu for writing.
-func (s *fileStore) cut(i int, length int64) error {
-	if err := s.lock(); err != nil {
-		s.log.Warn("file is too long", "file", s.path(i), "err", err)
-		return nil
-	}
-	// It may have been given other names since it was written.
-	s.files[i].ready.Store(false)
-	if err := s.own(i, true); Exhausted(err) || errors.Is(err, ErrClosed) {
-		return err
-	} else if err != nil {
-		s.log.Warn("file is too long", "file", s.path(i), "err", err)
-		return nil
+// cut truncates file i to its length in the torrent.
+func (s *fileStore) cut(i int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
 	}
 	f := &s.files[i]
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h, err := s.handles.get(i, true, false)
-	if err != nil {
+	if absent(err) {
+		return nil // another program removed it
+	} else if err != nil {
 		return err
 	}
 	defer s.handles.put(h)
@@ -192,7 +218,7 @@ func (s *fileStore) cut(i int, length int64) error {
 	} else if info.Stamp != f.left {
 		return nil // another program wrote to it, or put it here
 	}
-	if err := h.f.Truncate(length); err != nil {
+	if err := h.f.Truncate(s.content.File(i).Length); err != nil {
 		return fmt.Errorf("%s: %w", s.path(i), err)
 	}
 	s.markDirty(i)

@@ -22,6 +22,8 @@ func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
 	if err := s.syncClaimed(have); err != nil {
 		return err
 	}
+	s.copyMu.Lock()
+	defer s.copyMu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

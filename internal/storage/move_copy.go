@@ -2,7 +2,6 @@ package storage
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -117,26 +116,11 @@ func (m *move) step(i int, to DiskFile, buf []byte, off, end int64) (int64, erro
 		return 0, err
 	}
 	defer s.handles.put(h)
-	start, stop, err := h.f.NextData(off, end)
-	if err != nil {
-		return 0, err
+	next, n, err := copyPart(h.f, to, buf, off, end)
+	if err == nil {
+		m.tell(int64(n))
 	}
-	if start >= end {
-		return end, io.EOF
-	}
-	b := buf[:min(int64(len(buf)), min(stop, end)-start)]
-	n, err := h.f.ReadAt(b, start)
-	if n < len(b) && !errors.Is(err, io.EOF) {
-		return 0, cmp.Or(err, io.ErrUnexpectedEOF)
-	}
-	if n == 0 {
-		return end, io.EOF // another program has truncated the file
-	}
-	if _, err := to.WriteAt(b[:n], start); err != nil {
-		return 0, err
-	}
-	m.tell(int64(n))
-	return start + int64(n), nil
+	return next, err
 }
 
 // tell reports the progress after another n bytes.

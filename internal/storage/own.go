@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -86,23 +85,25 @@ func (s *fileStore) makeReady(off, n int64, verified bool) error {
 	if s.makeNew(off, n); s.areReady(off, n) {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := checkWrite(&s.content, s.closed, off, n); err != nil {
-		return err
-	}
-	if err := s.lock(); err != nil {
-		return err
-	}
-	for i := range s.touched(off, n) {
-		if s.stopped.Load() {
-			return ErrClosed
-		}
-		if err := s.own(i, verified); err != nil {
+	return s.copyShared(func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if err := checkWrite(&s.content, s.closed, off, n); err != nil {
 			return err
 		}
-	}
-	return nil
+		if err := s.lock(); err != nil {
+			return err
+		}
+		for i := range s.touched(off, n) {
+			if s.stopped.Load() {
+				return ErrClosed
+			}
+			if err := s.own(i, verified); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // makeNew makes the files that a write of n bytes at off touches and that do not exist. Most writes to a large torrent need
@@ -177,7 +178,8 @@ func (s *fileStore) isReady(i int) bool {
 
 // own makes sure that writes to file i change no other file: neither one of the content or of another program that is the same
 // file on the file system, nor one that another download has claimed. It makes the file if it does not exist. The caller has
-// called lock, and holds s.mu for writing.
+// called lock, and holds s.mu for writing. If own returns a *sharedFile, the file has to be replaced with a copy first: see
+// copyShared.
 //
 // Unless what is to be written is verified, own changes nothing and returns ErrChanged if the file may belong to another program. What
 // is verified goes to the edges then, if the file is not wanted; but as long as pieces of it may count as verified, which its change
@@ -218,17 +220,18 @@ func (s *fileStore) own(i int, verified bool) error {
 			return err
 		}
 	}
-	apart := link || info.Links > 1
-	if apart {
-		if err := s.copyOwn(i, info); err != nil {
-			return fmt.Errorf("%s: replace it with a copy: %w", s.path(i), err)
-		}
-		if info, err = s.disk.Stat(f.name); err != nil {
-			return err
-		}
+	if link || info.Links > 1 {
+		return &sharedFile{i, info}
 	}
-	if made || apart || info.ID != f.id {
-		mine := Claim{Path: filepath.ToSlash(f.name), ID: info.ID, New: made || apart, AnyCase: s.foldsCase(f.name)}
+	return s.owned(i, info, made)
+}
+
+// owned claims file i, as info describes it, and records that it is ready. made is set if the file was just made. The caller holds
+// s.mu for writing.
+func (s *fileStore) owned(i int, info FileInfo, made bool) error {
+	f := &s.files[i]
+	if made || info.ID != f.id {
+		mine := Claim{Path: filepath.ToSlash(f.name), ID: info.ID, New: made, AnyCase: s.foldsCase(f.name)}
 		if _, err := s.claimOn(s.disk, []Claim{mine}); err != nil {
 			return err
 		}
@@ -247,13 +250,13 @@ func (s *fileStore) refuse(i int) error {
 	return fmt.Errorf("%s: %w before a piece of it was verified", s.path(i), ErrChanged)
 }
 
-// untilOwned calls own and then write, and both again if write returns errShared. It gives up when that has happened often.
+// untilOwned calls own and then write, and both again if one returns errShared. It gives up when that has happened often.
 func untilOwned(own, write func() error) (err error) {
 	for range 8 {
-		if err = own(); err != nil {
-			return err
+		if err = own(); err == nil {
+			err = write()
 		}
-		if err = write(); !errors.Is(err, errShared) {
+		if !errors.Is(err, errShared) {
 			return err
 		}
 	}
@@ -375,67 +378,4 @@ func (s *fileStore) rename(i int) error {
 			return cmp.Or(err, fmt.Errorf("%s: %w", s.path(i), fs.ErrExist))
 		}
 	}
-}
-
-// copyOwn replaces file i, which is a symbolic link or has other hard links, with a copy. The caller holds s.mu for writing.
-func (s *fileStore) copyOwn(i int, info FileInfo) (err error) {
-	f := &s.files[i]
-	tmp := filepath.Join(filepath.Dir(f.name), s.sidecar(".copy"))
-	to, err := s.openRoomy(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	if err = s.copyTo(to, i, info.Size); err == nil {
-		err = to.Sync()
-	}
-	if err = errors.Join(err, to.Close()); err == nil {
-		err = s.disk.Rename(tmp, f.name)
-	}
-	if err != nil {
-		return errors.Join(err, s.disk.Remove(tmp))
-	}
-	s.handles.drop(i)
-	s.madeName(f.name)
-	now, err := s.disk.Stat(f.name)
-	if err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.left != info.Stamp {
-		f.meddled.Store(true)
-	}
-	f.left, f.id, f.links, f.twin = now.Stamp, now.ID, now.Links, false
-	return nil
-}
-
-// copyTo copies the first size bytes of file i to another file, and keeps its holes. The caller holds s.mu.
-func (s *fileStore) copyTo(to DiskFile, i int, size int64) error {
-	h, err := s.handles.get(i, true, false)
-	if err != nil {
-		return err
-	}
-	defer s.handles.put(h)
-	buf := make([]byte, maxStep)
-	for off := int64(0); off < size; {
-		start, end, err := h.f.NextData(off, size)
-		if err != nil {
-			return err
-		}
-		for off = start; off < min(end, size); {
-			if s.stopped.Load() {
-				return ErrClosed
-			}
-			b := buf[:min(int64(len(buf)), min(end, size)-off)]
-			if n, err := h.f.ReadAt(b, off); n < len(b) {
-				return cmp.Or(err, io.ErrUnexpectedEOF)
-			}
-			if _, err := to.WriteAt(b, off); err != nil {
-				return err
-			}
-			off += int64(len(b))
-		}
-		off = max(off, end)
-	}
-	return to.Truncate(size)
 }

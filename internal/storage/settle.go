@@ -101,6 +101,12 @@ func (s *fileStore) settle(i int, have bits.Set) error {
 	if !due {
 		return nil
 	}
+	return s.copyShared(func() error { return s.settleDue(i, have) })
+}
+
+// settleDue is settle for a file that may need something.
+func (s *fileStore) settleDue(i int, have bits.Set) error {
+	f := &s.files[i]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

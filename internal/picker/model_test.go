@@ -304,6 +304,7 @@ func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupp
 				mine := r.eta(len(r.queue)+1, now)
 				busy := len(r.queue) > 0 && mine > stealAhead+2*r.rtt
 				worth = worth && (!busy && m.loot < firstLoot+m.received/lootRatio || m.largeGain(o, eta-mine, now))
+				worth = worth && (!busy || r.rate >= muchSlower*o.rate)
 			}
 			if p := m.pieces[id.Piece]; p.parole && !o.stuck(p) {
 				worth = worth && m.outdoes(p, r, o, k+1, now) // the whole piece starts again

@@ -34,7 +34,8 @@ func (pk *Picker) victim(s *Supplier, now time.Time) (victim *Supplier, at int) 
 		for k := len(o.queue) - 1; k >= 0; k-- {
 			pk.work++
 			eta, stuck := o.eta(k, now), o.stuck(o.queue[k].Piece)
-			worth := stuck || eta > max(latest, 2*mine) && (!rationed || s.Runs && o.Runs || view.large(s, o, eta-mine))
+			worth := stuck || eta > max(latest, 2*mine) && (!rationed || s.Runs && o.Runs || view.large(s, o, eta-mine)) &&
+				(!busy || s.pace.rate >= muchSlower*o.pace.rate)
 			if worth && pk.maySteal(s, o, k, now) && pk.mayReassign(s, o, k, now) {
 				victim, at, latest = o, k, eta
 				if stuck {
@@ -77,15 +78,16 @@ func (s *Supplier) restFromWalk(steps int64, now time.Time) { s.walksFrom = now.
 
 // If all suppliers are fast and together fill our own link, each of them has many of the remaining requests, and will answer them
 // soon, whatever its measured rate is. Every theft is waste then. So thefts that gain little are rationed, and not made before the
-// supplier runs out of work. One that gains much is: had it to wait, a distant supplier would be asked for one block in a round trip,
-// which looks like a low rate and keeps it so. Neither applies to a supplier that sends runs, because each of its runs is a single HTTP
-// request; but while the intake is full, it steals from peers only if it gains much. The streams of a web seed may always steal
-// from each other: a few have long runs, and when one is done, it shares those of the others.
+// supplier runs out of work. One that gains much is, if it is from a far slower supplier: had it to wait, a distant supplier would be
+// asked for one block in a round trip, which looks like a low rate and keeps it so. Neither applies to a supplier that sends runs,
+// because each of its runs is a single HTTP request; but while the intake is full, it steals from peers only if it gains much. The
+// streams of a web seed may always steal from each other: a few have long runs, and when one is done, it shares those of the others.
 const (
 	stealAhead = 200 * time.Millisecond // a supplier with more work than this and two round trips does not steal
 	firstLoot  = 16                     // thefts of little gain that the ration begins with
 	muchTime   = 10 * time.Second       // a gain of this is large, however slow all suppliers are together
 	lootRatio  = 100                    // received blocks that add one theft to the ration, or half of one while thefts are wasteful
+	muchSlower = 3                      // how many times slower than a thief that has more work a supplier must be
 	farSlower  = 8                      // how many times slower than the thief a supplier must be while the intake is full
 	crowd      = 64                     // with more suppliers than this, farSlower grows, because some seem slower by chance
 )

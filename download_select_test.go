@@ -213,7 +213,10 @@ type heldStorage struct {
 
 func (s *heldStorage) ReadAt(p []byte, off int64) (int, error) {
 	if s.hold.Load() {
-		s.begun <- struct{}{}
+		select {
+		case s.begun <- struct{}{}:
+		default:
+		}
 		<-s.letGo
 	}
 	return s.simStorage.ReadAt(p, off)
@@ -223,7 +226,7 @@ func (s *heldStorage) ReadAt(p []byte, off int64) (int, error) {
 // the read waited for a handle, both waited for each other for ever.
 func TestCompletionWaitsForNoReader(t *testing.T) {
 	content := newSimContent(1, blockSize, blockSize, blockSize)
-	st := &heldStorage{simStorage: newSimStorage(content), begun: make(chan struct{}, 9), letGo: make(chan struct{})}
+	st := &heldStorage{simStorage: newSimStorage(content), begun: make(chan struct{}, 1), letGo: make(chan struct{})}
 	st.written.Add(0)
 	d, err := content.Start(t.Context(), &Options{
 		Client:  &Client{NoDHT: true, NoUTP: true, NoListen: true},

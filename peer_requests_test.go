@@ -420,7 +420,7 @@ func TestPayloadIsNotKept(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		d := crowded(t, plainTorrent(1000), 1)
-		w := writer{p: d.swarm.peers[0], payload: make([]byte, maxUploadBytes), lastSent: time.Now(), lastAnswered: time.Now()}
+		w := writer{p: d.swarm.peers[0], turn: ratelimit.NewTurn("", nil), payload: make([]byte, maxUploadBytes), lastSent: time.Now(), lastAnswered: time.Now()}
 		wait, err := w.send()
 		require.NoError(t, err)
 		require.NotNil(t, w.payload)

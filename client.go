@@ -172,8 +172,8 @@ type Client struct {
 
 	peers     atomic.Int64    // connections that budget counts, to read without the mutex
 	swarms    atomic.Int64    // downloads and magnet links in registry, likewise
-	readBack  readBack        // has its own mutex
-	verifiers storage.Workers // likewise
+	readBack  readBack        // may be used without the mutex
+	verifiers storage.Workers // has its own mutex
 	hashReads ration          // of blocks that are read for their hashes
 	looks     ration          // of files that are looked at before uploads
 	answers   answers         // has its own mutex

@@ -45,6 +45,12 @@ func (d *Download) failedToRead(off int64, err error) {
 	d.disk.unreadable[d.t.layout.PieceAt(off)] = struct{}{}
 }
 
+// verifyAgain hashes pieces that storage has, and calls each with each of them and whether it has its hash. A piece that cannot be read
+// has not.
+func (d *Download) verifyAgain(ctx context.Context, which bits.Set, each func(piece int, ok bool)) error {
+	return d.client.verifiers.Verify(ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, each)
+}
+
 // recheckReader reports read errors to failed, and treats the bytes as missing.
 type recheckReader struct {
 	io.ReaderAt
@@ -155,7 +161,7 @@ func (d *Download) hashAll(ctx context.Context) error {
 		}
 	}
 	d.mu.Unlock()
-	err := d.client.verifiers.Verify(ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, d.hashedAgain)
+	err := d.verifyAgain(ctx, which, d.hashedAgain)
 	select {
 	case <-doubted:
 	case <-ctx.Done():

@@ -182,7 +182,7 @@ func (d *Download) hashDoubted() {
 // hashAgain hashes pieces that are in doubt. A piece that cannot be read is fetched and written again, which repairs a bad sector
 // or ends the download with an error.
 func (d *Download) hashAgain(which bits.Set) {
-	err := d.client.verifiers.Verify(d.life.ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, func(i int, ok bool) {
+	err := d.verifyAgain(d.life.ctx, which, func(i int, ok bool) {
 		now := time.Now()
 		again := func() bool { // the piece was put in doubt again meanwhile
 			q := &d.disk.doubts

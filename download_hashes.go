@@ -317,7 +317,7 @@ func (d *Download) recognise(pieces []int) {
 		}
 	}
 	d.mu.Unlock()
-	err := d.client.verifiers.Verify(d.life.ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, func(i int, ok bool) {
+	err := d.verifyAgain(d.life.ctx, which, func(i int, ok bool) {
 		if !ok || d.store.Changed(i) != nil {
 			return // it is fetched, as if it had not been there
 		}

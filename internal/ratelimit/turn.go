@@ -11,9 +11,9 @@ import (
 // turnBytes is how much a sender may send in one turn.
 const turnBytes = 16 << 10
 
-// A Queue is where senders wait whose bytes count against one limit. Each has a turn in order, so that none sends more than another for
-// asking for more at once, and one that leaves keeps nobody waiting. Those that send to one network have one turn together, in however
-// many downloads they are.
+// A Queue lets senders whose bytes count against the same limit take turns. A sender that asks for more at once gets no larger share for
+// that, and one that leaves the queue does not delay those behind it. All senders to one network share their turns, even if they belong
+// to different downloads.
 type Queue struct {
 	limit Limits // one limiter
 
@@ -68,8 +68,8 @@ func (q *Queue) dealAfter(wait time.Duration) {
 
 // add puts t behind those that wait. The caller holds q.mu.
 func (q *Queue) add(t *Turn) {
-	l, ofNetwork := q.behind[t.network]
-	if t.behind = ofNetwork && t.network != ""; t.behind {
+	l := q.behind[t.network]
+	if t.behind = l != nil; t.behind {
 		t.place = l.PushBack(t)
 		return
 	}
@@ -90,9 +90,11 @@ func (q *Queue) remove(t *Turn) {
 		l.Remove(t.place)
 	} else {
 		q.waiting.Remove(t.place)
-		if t.network != "" && l.Len() == 0 {
+		switch {
+		case l == nil:
+		case l.Len() == 0:
 			delete(q.behind, t.network)
-		} else if t.network != "" {
+		default:
 			next := l.Remove(l.Front()).(*Turn)
 			next.place, next.behind = q.waiting.PushBack(next), false
 		}
@@ -163,8 +165,7 @@ type Turn struct {
 }
 
 // NewTurn returns a turn that is in no queue yet. network is the name of the network that it sends to, or empty if it does not share its
-// turns. wake is called, perhaps from another goroutine and under a lock, when it is time to
-// call Ready again.
+// turns. wake is called, perhaps from another goroutine and under a lock, when it is time to call Ready again.
 func NewTurn(network string, wake func(), queues ...*Queue) *Turn {
 	return &Turn{queues: queues, network: network, wake: wake}
 }

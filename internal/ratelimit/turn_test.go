@@ -235,7 +235,7 @@ func TestTurnsAreOfEqualLength(t *testing.T) {
 	})
 }
 
-// Those that leave just before they may pass keep nobody waiting, nor those that may pass and do not come.
+// Senders that leave just before their turn do not delay the others, and neither do those that do not use theirs.
 func TestTurnsThatAreNotUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := ratelimit.NewQueue(drained(100e3, 16<<10))

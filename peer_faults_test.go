@@ -366,6 +366,9 @@ func FuzzConnection(f *testing.F) {
 	f.Add(script(simple(wire.HaveAll), wire.AppendAllowedFast(nil, 1)[4:], wire.AppendSuggest(nil, 1)[4:], wire.AppendDontHave(nil, extDontHave, 1)[4:], simple(wire.HaveAll)))
 	f.Add(script(wire.AppendExtended(nil, 0, []byte("d1:md6:ut_pexi1e11:ut_metadatai2ee1:pi6881e4:reqqi1ee"))[4:], wire.AppendExtended(nil, extPEX, []byte("d5:added6:aaaabbe"))[4:], wire.AppendExtended(nil, extMetadata, []byte("d8:msg_typei0e5:piecei0ee"))[4:]))
 	f.Add(append([]byte{255}, 0, 16, 0, 0, 20))
+	f.Add(script(wire.AppendHave(nil, 1)[4:], simple(wire.HaveNone)))
+	f.Add(script(wire.AppendHave(nil, 1)[4:], wire.AppendBitfield(nil, []byte{0, 0})[4:]))
+	f.Add(script(wire.AppendHave(nil, 1)[4:], wire.AppendDontHave(nil, extDontHave, 1)[4:]))
 	for k := range 3 { // one for each version
 		r := wire.HashRequest{Root: newSimVersion(V2, true, 1, 64<<10, 1<<20).truth.Root(0), Base: 2, Length: 16, Proofs: 3}
 		blocks := wire.HashRequest{Root: r.Root, Length: 4, Proofs: 5}

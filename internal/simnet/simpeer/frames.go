@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"regexp"
 	"strings"
 
@@ -13,8 +14,12 @@ import (
 // head is the head of a message.
 type head struct {
 	id                   wire.ID
-	index, begin, length uint32 // as far as the message has them; length of a piece is its payload's
+	index, begin, length uint32 // as far as the message has them; length of a piece is its payload's, index of a don't-have is its piece
 }
+
+// donthaveSize is the size of a message that takes a have back (BEP 54): its id, the extension's, and the piece. No other
+// extension that is spoken here has messages that short.
+const donthaveSize = 6
 
 func (m head) String() string {
 	switch m.id {
@@ -149,8 +154,13 @@ func (f *frames) heard(have int) {
 		return binary.BigEndian.Uint32(f.head[at:])
 	}
 	m.index, m.begin, m.length = number(5), number(9), number(13)
-	if m.id == wire.Piece {
+	switch {
+	case m.id == wire.Piece:
 		m.length = uint32(max(0, size-9))
+	case m.id == wire.Extended && size == donthaveSize:
+		m.index = number(6)
+	case m.id == wire.Extended:
+		m.index = math.MaxUint32
 	}
 	f.skip, f.size = size+4-have, size-1
 	if f.this == wire.Bitfield && f.bits != nil {

@@ -160,7 +160,8 @@ type Terms struct {
 	Unchoked bool            // they let us ask
 	Wanting  bool            // we said that we are interested
 	theirs   bits.Set        // what they say they have
-	refused  map[uint32]bool // pieces of which they rejected a block: they may not have them any more
+	said     bool            // they sent a bitfield, have all or have none
+	refused  map[uint32]bool // pieces of which they rejected a block, or that they said they lost
 }
 
 // Offers reports whether they say that they have a piece, and whether that is in doubt.

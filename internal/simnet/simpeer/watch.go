@@ -133,7 +133,11 @@ func (w *watch) incoming(m head) {
 			w.theirs.Add(int(m.index))
 		}
 	case wire.HaveAll:
-		w.theirs = bits.Full(w.theirs.Len())
+		w.theirs, w.said = bits.Full(w.theirs.Len()), true
+	case wire.HaveNone:
+		w.replace()
+	case wire.Extended:
+		w.refused[m.index] = true
 	case wire.AllowedFast:
 		w.allowed[m.index] = true
 	case wire.Choke:
@@ -150,8 +154,16 @@ func (w *watch) incoming(m head) {
 	}
 }
 
+// replace forgets the pieces that they said they have, before the first message that lists them all.
+func (w *watch) replace() {
+	if !w.said {
+		w.theirs, w.said = bits.New(w.theirs.Len()), true
+	}
+}
+
 // bitfield records a part of a bitfield, from byte at on.
 func (w *watch) bitfield(at int, b []byte) {
+	w.replace()
 	for k, v := range b {
 		for bit := range 8 {
 			if i := 8*(at+k) + bit; v&(0x80>>bit) != 0 && i < w.theirs.Len() {

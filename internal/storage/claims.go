@@ -19,6 +19,7 @@ type Claims struct {
 	mu     sync.Mutex
 	dirs   map[dirID]*claimDir
 	shared map[sharedID]*sharedDir // directories that are open
+	open   map[dirID]int           // likewise, those that are not shared, too: how many times
 }
 
 // dirID identifies a directory as long as it is open.

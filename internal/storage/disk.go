@@ -17,8 +17,10 @@ type Disk interface {
 	// Listed reports whether the directory that holds name lists it in exactly that spelling.
 	Listed(name string) (bool, error)
 	Rename(from, to string) error
-	// Remove removes a file or an empty directory.
 	Remove(name string) error
+	// RemoveDir removes an empty directory. It fails if that is itself open as a Disk of the same Claims, whose files would have no
+	// place any more.
+	RemoveDir(name string) error
 	// Link makes a hard link to a regular file, on the same Disk or another one. It fails where there are no hard links,
 	// between file systems, and where the new name exists.
 	Link(name string, to Disk, as string) error

@@ -126,6 +126,17 @@ func (d *rootDisk) Remove(name string) error {
 	return d.named(name, root.Remove(name))
 }
 
+func (d *rootDisk) RemoveDir(name string) error {
+	info, err := d.Stat(name)
+	if err != nil {
+		return err
+	}
+	if d.claims.isOpen(sharedID{FileID: info.ID, whole: filepath.Join(d.path(), name)}) {
+		return &fs.PathError{Op: "remove", Path: filepath.Join(d.root.Name(), name), Err: ErrInUse}
+	}
+	return d.Remove(name)
+}
+
 func (d *rootDisk) Link(name string, to Disk, as string) error {
 	other, ok := to.(*rootDisk)
 	if !ok {

@@ -24,13 +24,23 @@ type sharedID struct {
 	whole  string // the absolute path, without symbolic links; empty if unknown
 }
 
-// openShared opens a directory, or returns one that is open. The caller passes it to closeShared.
-func (r *Claims) openShared(dir string) (*sharedDir, error) {
-	if info, err := os.Stat(dir); err != nil {
-		return nil, err
-	} else if !info.IsDir() { // opening a pipe would block
-		return nil, &fs.PathError{Op: "open", Path: dir, Err: syscall.ENOTDIR}
+// place identifies the directory among those that are open, whatever path led to it.
+func (id sharedID) place() dirID {
+	if id.FileID == (FileID{}) {
+		return dirID{path: id.whole}
 	}
+	return dirID{FileID: id.FileID}
+}
+
+// isOpen reports whether a directory is open as that of a Disk.
+func (r *Claims) isOpen(id sharedID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.open[id.place()] > 0
+}
+
+// wayTo returns the identity of a directory and the ways to it.
+func wayTo(dir string) sharedID {
 	whole, err := filepath.Abs(dir)
 	if err == nil {
 		whole, err = filepath.EvalSymlinks(whole)
@@ -38,7 +48,17 @@ func (r *Claims) openShared(dir string) (*sharedDir, error) {
 	if err != nil {
 		whole = ""
 	}
-	id := sharedID{identityAt(dir), dir, whole}
+	return sharedID{identityAt(dir), dir, whole}
+}
+
+// openShared opens a directory, or returns one that is open. The caller passes it to closeShared.
+func (r *Claims) openShared(dir string) (*sharedDir, error) {
+	if info, err := os.Stat(dir); err != nil {
+		return nil, err
+	} else if !info.IsDir() { // opening a pipe would block
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: syscall.ENOTDIR}
+	}
+	id := wayTo(dir)
 	if d := r.useShared(id); d != nil {
 		return d, nil
 	}
@@ -51,12 +71,14 @@ func (r *Claims) openShared(dir string) (*sharedDir, error) {
 		return nil, errors.Join(err, root.Close())
 	}
 	d := &sharedDir{sharedID: id, root: root, self: self, users: 1}
-	if id.FileID != (FileID{}) && identityOf(self) == id.FileID {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.shared == nil {
-			r.shared = make(map[sharedID]*sharedDir)
-		}
+	shares := id.FileID != (FileID{}) && identityOf(self) == id.FileID
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.shared == nil {
+		r.shared, r.open = make(map[sharedID]*sharedDir), make(map[dirID]int)
+	}
+	r.open[id.place()]++
+	if shares {
 		r.shared[id] = d
 	}
 	return d, nil
@@ -84,6 +106,13 @@ func (r *Claims) closeShared(d *sharedDir) error {
 	last := d.users == 0
 	if last && r.shared[d.sharedID] == d { // two may have opened it at once
 		delete(r.shared, d.sharedID)
+	}
+	if last {
+		if p := d.place(); r.open[p] > 1 {
+			r.open[p]--
+		} else {
+			delete(r.open, p)
+		}
 	}
 	r.mu.Unlock()
 	if !last {

@@ -125,7 +125,7 @@ func Abandon(store Store) error {
 func (r *Claims) OpenDirectories() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.shared)
+	return len(r.open)
 }
 
 // IsClosing reports whether Close waits for the copy of a file.

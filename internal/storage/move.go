@@ -86,7 +86,9 @@ func (s *fileStore) Move(ctx context.Context, dir string, claims func() (bits.Se
 		}
 	}
 	for _, dir := range made {
-		os.Remove(dir) // fails if another program has put something there
+		if !s.claims.isOpen(wayTo(dir)) {
+			os.Remove(dir) // fails if another program has put something there
+		}
 	}
 	return err
 }

@@ -318,7 +318,7 @@ func (m *move) removeFromOld(which func(i int) bool) error {
 	return errors.Join(errs...)
 }
 
-// removeDirs removes those directories below the old one that are empty now. There may be very many: the end of the Move's context ends
+// removeDirs removes those directories below the old one that are empty now and are not those of other downloads. There may be very many: the end of the Move's context ends
 // it, too, and those that are left stay.
 func (m *move) removeDirs() {
 	all := make(map[string]bool)
@@ -333,9 +333,9 @@ func (m *move) removeDirs() {
 			m.s.log.Warn("moved, but empty directories stay")
 			return
 		}
-		if all[dir] && m.old.Remove(dir) != nil {
+		if all[dir] && m.old.RemoveDir(dir) != nil {
 			for ; all[dir]; dir = filepath.Dir(dir) {
-				all[dir] = false // what holds it is not empty either
+				all[dir] = false // what holds it stays, too
 			}
 		}
 	}
@@ -357,7 +357,7 @@ func (m *move) undo() error {
 	}
 	remove(m.stage())
 	for k := len(m.madeDirs) - 1; k >= 0; k-- {
-		m.to.Remove(m.madeDirs[k]) // fails if another program has put something there
+		m.to.RemoveDir(m.madeDirs[k]) // fails if another program has put something there
 	}
 	return errors.Join(append(errs, m.unlock(true))...)
 }

@@ -31,11 +31,11 @@ func (d *dirsDisk) Link(name string, to storage.Disk, as string) error {
 	return d.Disk.Link(name, to.(*dirsDisk).Disk, as)
 }
 
-func (d *dirsDisk) Remove(name string) error {
+func (d *dirsDisk) RemoveDir(name string) error {
 	if d.remove != nil {
 		d.remove(name)
 	}
-	return d.Disk.Remove(name)
+	return d.Disk.RemoveDir(name)
 }
 
 // A Move of files in very many directories does not sync these one by one, nor make each by itself, nor remove them while reads and
@@ -88,5 +88,46 @@ func TestMoveOfManyDirectories(t *testing.T) {
 		}
 		require.NoError(t, s.Close())
 		cancel(nil)
+	}
+}
+
+// A directory that a Move empties may be that of another download, which has made nothing there yet; so may one that a Move made
+// which then fails.
+func TestMoveSparesTheDirectoriesOfOthers(t *testing.T) {
+	mine, content := named(1, "d/a/x", "d/b/x")
+	theirs, other := named(2, "d/a/x")
+	for _, fails := range []bool{false, true} {
+		var r storage.Claims
+		old, dir := t.TempDir(), filepath.Join(t.TempDir(), "made", "here")
+		first, err := r.OpenFiles(mine, old, nil)
+		require.NoError(t, err)
+		require.NoError(t, first.SetWanted(all(mine)))
+		download(t, mine, first, content)
+		var second storage.Store
+		open := func(dir string) {
+			second, err = r.OpenFiles(theirs, dir, nil)
+			require.NoError(t, err)
+		}
+		if fails {
+			ctx, cancel := context.WithCancel(t.Context())
+			calls := 0
+			err := first.Move(ctx, dir, func() (bits.Set, map[int]bits.Set) {
+				if calls++; calls == 2 { // the last step
+					open(dir)
+					cancel()
+				}
+				return bits.Full(mine.NumPieces()), nil
+			}, func(int64, int64) {})
+			require.ErrorIs(t, err, context.Canceled)
+		} else {
+			open(old + "/d/a")
+			require.NoError(t, first.Move(t.Context(), dir, claim(bits.Full(mine.NumPieces())), func(int64, int64) {}))
+			require.NoDirExists(t, old+"/d/b")
+		}
+		require.NoError(t, second.SetWanted(all(theirs)))
+		download(t, theirs, second, other)
+		require.NoError(t, first.Close())
+		require.NoError(t, second.Close())
+		require.Zero(t, r.OpenDirectories())
 	}
 }

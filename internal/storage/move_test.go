@@ -49,6 +49,7 @@ func (d *watchedDisk) Link(name string, to storage.Disk, as string) error {
 func (d *watchedDisk) MkdirAll(name string) error       { d.before(); return d.Disk.MkdirAll(name) }
 func (d *watchedDisk) Rename(from, to string) error     { d.before(); return d.Disk.Rename(from, to) }
 func (d *watchedDisk) Remove(name string) error         { d.before(); return d.Disk.Remove(name) }
+func (d *watchedDisk) RemoveDir(name string) error      { d.before(); return d.Disk.RemoveDir(name) }
 func (d *watchedDisk) SyncDir(name string) error        { d.before(); return d.Disk.SyncDir(name) }
 func (d *watchedDisk) SetMtime(n string, t int64) error { d.before(); return d.Disk.SetMtime(n, t) }
 

@@ -47,6 +47,7 @@ func (s *directory) Lock(name string, exclusive bool) (func(bool) error, error) 
 func (s *directory) MkdirAll(name string) error        { return s.disk.MkdirAll(s.path(name)) }
 func (s *directory) Rename(from, to string) error      { return s.disk.Rename(s.path(from), s.path(to)) }
 func (s *directory) Remove(name string) error          { return s.disk.Remove(s.path(name)) }
+func (s *directory) RemoveDir(name string) error       { return s.disk.Remove(s.path(name)) }
 func (s *directory) Symlink(target, name string) error { return s.disk.Symlink(target, s.path(name)) }
 func (s *directory) Readlink(name string) (string, error) {
 	return s.disk.Readlink(s.path(name))

@@ -259,6 +259,8 @@ func (d *Disk) Remove(name string) error {
 	return nil
 }
 
+func (d *Disk) RemoveDir(name string) error { return d.Remove(name) }
+
 func (d *Disk) Link(name string, to storage.Disk, as string) error {
 	if err := d.fail("link", name); err != nil {
 		return err

@@ -170,17 +170,19 @@ type Client struct {
 	opens     context.Context // of the opening of sockets: ended as soon as Close is called, which may wait for it
 	stopOpens context.CancelFunc
 
-	peers     atomic.Int64    // connections that budget counts, to read without the mutex
-	swarms    atomic.Int64    // downloads and magnet links in registry, likewise
-	readBack  readBack        // may be used without the mutex
-	verifiers storage.Workers // has its own mutex
-	hashReads ration          // of blocks that are read for their hashes
-	looks     ration          // of files that are looked at before uploads
-	answers   answers         // has its own mutex
-	dhtMember dhtMember       // has its own mutex
-	transport transport       // has its own mutex
-	packets   packetSockets   // has its own mutex
-	tasks     sync.WaitGroup  // all goroutines of the client
+	peers     atomic.Int64 // connections that budget counts, to read without the mutex
+	swarms    atomic.Int64 // downloads and magnet links in registry, likewise
+	readBack  readBack     // may be used without the mutex
+	verifiers *storage.Workers
+	calls     *storage.Quota // calls of storage, which may wait for a disk
+	openings  *storage.Quota // of storage, likewise
+	hashReads ration         // of blocks that are read for their hashes
+	looks     ration         // of files that are looked at before uploads
+	answers   answers        // has its own mutex
+	dhtMember dhtMember      // has its own mutex
+	transport transport      // has its own mutex
+	packets   packetSockets  // has its own mutex
+	tasks     sync.WaitGroup // all goroutines of the client
 
 	mu         sync.Mutex
 	closed     bool
@@ -401,6 +403,7 @@ func (c *Client) prepare() {
 		c.stopOpens()
 	}
 	c.blockPool = blockpool.New(blockSize, c.hooks.blockMemory)
+	c.verifiers, c.calls, c.openings = storage.NewWorkers(), storage.NewQuota(storage.MaxCalls), storage.NewQuota(storage.MaxOpening)
 	c.registry.init()
 }
 

@@ -41,6 +41,7 @@ type Download struct {
 	digestSeed   maphash.Seed
 	unattended   bool // by DownloadAll: no peers are named later
 	store        storage.Store
+	calls        *storage.Taker // of store
 	files        *Downloaded
 
 	added bool // is among the client's downloads; guarded by its mutex

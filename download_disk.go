@@ -48,7 +48,7 @@ func (d *Download) failedToRead(off int64, err error) {
 // verifyAgain hashes pieces that storage has, and calls each with each of them and whether it has its hash. A piece that cannot be read
 // has not.
 func (d *Download) verifyAgain(ctx context.Context, which bits.Set, each func(piece int, ok bool)) error {
-	return d.client.verifiers.Verify(ctx, d.t.content(), recheckReader{d.store, d.failedToRead}, which, each)
+	return d.client.verifiers.Verify(ctx, d.store.Place(), d.t.content(), recheckReader{d.store, d.failedToRead}, which, each)
 }
 
 // recheckReader reports read errors to failed, and treats the bytes as missing.
@@ -267,10 +267,13 @@ func (d *Download) maxPeers() int {
 	return d.scarcity.most
 }
 
-// patient repeats do until there is a file handle for it, or the download ends. Connections make room meanwhile.
+// patient repeats do, a call of storage, until there is a file handle for it, or the download ends. Connections make room meanwhile.
+// Each time it first waits until that takes no threads from downloads whose storage is elsewhere, which may answer when this does not.
 func (d *Download) patient(do func() error) error {
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		turn, _ := d.calls.Take(nil)
 		err := do()
+		turn.Give()
 		if !storage.Exhausted(err) || d.life.ctx == nil || d.ended() {
 			return err
 		}
@@ -285,7 +288,8 @@ func (d *Download) patient(do func() error) error {
 	}
 }
 
-// patientStore is a store that waits for handles instead of failing without one, while the download runs.
+// patientStore is a store that waits for handles instead of failing without one, while the download runs, and for threads. Stop, Place
+// and Move take none.
 type patientStore struct {
 	storage.Store
 	d *Download
@@ -364,3 +368,33 @@ func (s patientStore) Bytes(i int) (b []byte, release func() error, err error) {
 func (s patientStore) PieceVerified(piece int) error {
 	return s.d.patient(func() error { return s.Store.PieceVerified(piece) })
 }
+
+func (s patientStore) LoadResume() (have bits.Set, partial map[int]bits.Set) {
+	s.d.patient(func() error {
+		have, partial = s.Store.LoadResume()
+		return nil
+	})
+	return have, partial
+}
+
+func (s patientStore) Present() (which bits.Set) {
+	s.d.patient(func() error {
+		which = s.Store.Present()
+		return nil
+	})
+	return which
+}
+
+func (s patientStore) ChangedFile(file int) error {
+	return s.d.patient(func() error { return s.Store.ChangedFile(file) })
+}
+
+func (s patientStore) Release() error { return s.d.patient(s.Store.Release) }
+
+func (s patientStore) Rest() error { return s.d.patient(s.Store.Rest) }
+
+func (s patientStore) Wake() error { return s.d.patient(s.Store.Wake) }
+
+func (s patientStore) Close() error { return s.d.patient(s.Store.Close) }
+
+func (s patientStore) Sync() error { return s.d.patient(s.Store.Sync) }

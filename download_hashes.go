@@ -362,7 +362,7 @@ func (d *Download) recogniseFiles(content storage.Content, todo func(piece int) 
 			seen[piece] = root
 		}}
 	}
-	if err := d.client.verifiers.Verify(d.life.ctx, content, d.store, which, func(int, bool) {}); err != nil {
+	if err := d.client.verifiers.Verify(d.life.ctx, d.store.Place(), content, d.store, which, func(int, bool) {}); err != nil {
 		return err
 	}
 	for _, i := range d.t.hashes.Missing() {

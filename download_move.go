@@ -83,6 +83,7 @@ func (d *Download) move(ctx context.Context, cancel context.CancelCauseFunc, dir
 		d.moving.done.Store(done)
 		d.moving.total.Store(total)
 	})
+	d.calls.Moved(d.store.Place())
 	d.mu.Lock()
 	d.moving.stop = nil
 	if err == nil {

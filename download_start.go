@@ -58,6 +58,7 @@ func (d *Download) open() (err error) {
 	if d.store, err = d.openInTime(d.life.parent); err != nil {
 		return err
 	}
+	d.calls = d.client.calls.NewTaker(d.store.Place())
 	d.store = patientStore{d.store, d}
 	d.files = newDownloaded(d.t, d.store, d.endSharing)
 	d.files.verified = d.hasAll
@@ -107,6 +108,15 @@ func (d *Download) openInTime(ctx context.Context) (storage.Store, error) {
 	}
 	done := make(chan opened)
 	go func() {
+		at := storage.Place("user")
+		if d.o.Storage == nil {
+			at = storage.Place("directory " + d.o.Dir)
+		}
+		turn, ok := d.client.openings.NewTaker(at).Take(ctx.Done())
+		if !ok {
+			return
+		}
+		defer turn.Give()
 		st, err := d.openStore()
 		select {
 		case done <- opened{st, err}:
@@ -203,7 +213,7 @@ func (d *Download) takeResumed(have bits.Set) (todo bits.Set) {
 
 // verifyPresent hashes the pieces for which storage holds bytes, and adds those that match to the verified ones.
 func (d *Download) verifyPresent(todo bits.Set) error {
-	return d.client.verifiers.Verify(d.life.ctx, d.t.content(), d.store, todo, func(i int, ok bool) {
+	return d.client.verifiers.Verify(d.life.ctx, d.store.Place(), d.t.content(), d.store, todo, func(i int, ok bool) {
 		var err error
 		if ok {
 			err = d.storeVerified(i)

@@ -130,3 +130,31 @@ func (r *Claims) OpenDirectories() int {
 
 // IsClosing reports whether Close waits for the copy of a file.
 func IsClosing(s Store) bool { return s.(*fileStore).closing.Load() }
+
+// Used returns how many are used.
+func (q *Quota) Used() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.used
+}
+
+// Places returns how many Places are known.
+func (q *Quota) Places() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.places)
+}
+
+// Idle reports whether a Taker waits that may take.
+func (q *Quota) Idle() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, p := range q.places {
+		for _, t := range p.queue {
+			if t.may(p) {
+				return true
+			}
+		}
+	}
+	return false
+}

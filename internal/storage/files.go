@@ -23,6 +23,7 @@ import (
 type fileStore struct {
 	content Content
 	dir     string
+	place   atomic.Value // a Place
 	disk    Disk
 	claims  *Claims // in which the files of other directories are claimed, too
 	log     *slog.Logger
@@ -136,6 +137,8 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 	}
 	s.handles = newHandles(maxHandles, s.open)
 	s.ownNames = sync.OnceValue(s.listOwnNames)
+	root, _ := disk.Stat(".")
+	s.place.Store(placeOf(dir, root))
 	none := make(absentDirs)
 	for i := range s.files {
 		f := &s.files[i]
@@ -234,6 +237,8 @@ func (s *fileStore) madeName(name string) {
 	defer s.dirtyMu.Unlock()
 	s.dirtyDirs[filepath.Dir(name)] = struct{}{}
 }
+
+func (s *fileStore) Place() Place { return s.place.Load().(Place) }
 
 func (s *fileStore) ReadAt(p []byte, off int64) (n int, err error) {
 	s.mu.RLock()

@@ -42,6 +42,8 @@ func (m *memory) edges(i int) (head, tail int64) {
 	return m.content.Overlap(i, first), m.content.Overlap(i, end-1)
 }
 
+func (m *memory) Place() Place { return "memory" }
+
 func (m *memory) SetWanted(wanted []bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -42,6 +42,7 @@ type move struct {
 	to       Disk
 	old      Disk   // the Disk that the content is moved from
 	dir      string // the new directory
+	at       Place  // likewise
 	progress func(done, total int64)
 
 	files    []int            // the files to move, by index in fileStore.files
@@ -166,6 +167,7 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	m.at = placeOf(m.dir, there)
 	if here.ID == there.ID && here.ID != (FileID{}) || filepath.Clean(s.dir) == filepath.Clean(m.dir) {
 		return false, errSameDir
 	}

@@ -270,6 +270,7 @@ func (m *move) adopt() {
 	s.dirtyMu.Unlock()
 	s.disk, s.dir, s.handles, s.folding = m.to, m.dir, newHandles(maxHandles, s.open), 0
 	s.move = nil
+	s.place.Store(m.at)
 	if err := m.removeFromOld(func(i int) bool { return !m.staged[i] }); err != nil {
 		s.log.Warn("moved, but an old file stays", "err", err)
 	}

@@ -72,6 +72,9 @@ type User interface {
 type Store interface {
 	User
 
+	// Place returns where the content is. It waits for no disk.
+	Place() Place
+
 	// WriteBlocks writes the buffers, which are a verified piece, one after the other, starting at off. They may span files.
 	// WriteAt is for blocks that are not verified yet: they do not get into a file that may belong to another program. It returns
 	// ErrChanged if a file became such a one while the piece was under way. The piece is lost then, and Refresh has to be called.

@@ -38,28 +38,39 @@ func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 
 // Verify hashes the pieces in which, on as many cores as workers are free, and calls result for each, from one goroutine at a time
 // and in no particular order. A piece whose bytes do not exist is not ok. Any other error of r ends Verify, as does the end of ctx,
-// between reads of at most 256 KiB. All calls of result have returned when Verify returns.
-func (w *Workers) Verify(ctx context.Context, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
+// between reads of at most 256 KiB. All calls of result have returned when Verify returns. at is where r reads.
+func (w *Workers) Verify(ctx context.Context, at Place, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
 	v := &verification{content: c, r: r, which: which, result: result, run: int(max(1, verifyBuffer/c.PieceLength()))}
 	outer := ctx
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
-	if which.Count() > 0 && w.first(ctx) {
+	taker := w.quota.NewTaker(at)
+	var first Taken
+	var granted bool
+	if which.Count() > 0 {
+		first, granted = taker.Take(ctx.Done())
+	}
+	if granted {
 		var cores sync.WaitGroup
-		work := func() {
-			defer w.done()
-			if err := v.work(ctx); err != nil {
-				cancel(err)
-			}
+		work := func(taken Taken) {
+			v.workers++
+			cores.Go(func() {
+				defer taken.Give()
+				if err := v.work(ctx); err != nil {
+					cancel(err)
+				}
+			})
 		}
 		v.widen = func() {
-			for v.workers < min(runtime.GOMAXPROCS(0), which.Count()) && w.another() {
-				v.workers++
-				cores.Go(work)
+			for v.workers < min(runtime.GOMAXPROCS(0), which.Count()) {
+				taken, ok := w.another(taker)
+				if !ok {
+					return
+				}
+				work(taken)
 			}
 		}
-		v.workers = 1
-		cores.Go(work)
+		work(first)
 		cores.Wait()
 	}
 	if err := outer.Err(); err != nil {
@@ -73,7 +84,7 @@ func (w *Workers) Verify(ctx context.Context, c Content, r io.ReaderAt, which bi
 
 // Verify is Workers.Verify for one that shares its bound with no other.
 func Verify(ctx context.Context, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
-	return new(Workers).Verify(ctx, c, r, which, result)
+	return NewWorkers().Verify(ctx, "", c, r, which, result)
 }
 
 // verification is the state of one Verify, shared by all cores.

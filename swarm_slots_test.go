@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/netaddr"
@@ -129,6 +131,54 @@ func TestPeersThatTakeBurstsLeaveTheirSlots(t *testing.T) {
 		t.Logf("took %v: %d of %d", time.Since(began), s.Verified, s.Length)
 		require.Equal(t, s.Length, s.Verified)
 		require.Less(t, time.Since(began), 336*time.Second+firstTurn(40), "it waits for a first turn at most")
+	})
+}
+
+// Peers that take what a seed with an upload limit gives them, and never say that they have anything of it. The one that downloads among
+// them seems to keep what it gets to itself, as nobody tells of what it could pass on. It has its share nevertheless.
+func TestPeersThatTellNothingLeaveAShare(t *testing.T) {
+	const crowd = 8
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimRepeating(1, 256<<10, 32<<20)
+		us := n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond)
+		c := simClient(t, us, nil)
+		c.UploadLimit = rate.NewLimiter(100e3, 64<<10)
+		simSeed(t, c, content)
+		simnet.Sleep(time.Second)
+		for k := range crowd {
+			s := speak(t, n.NewHost(fmt.Sprintf("%d.0.%d.1", 100+k, k), 0, 0, 10*time.Millisecond), content, us.Addr(6881), speech{fast: true})
+			s.sayID(wire.HaveNone)
+			s.sayID(wire.Interested)
+			go func() {
+				const most = 128 << 10
+				asked, served := 0, 0
+				for i := uint32(0); s.pause(100 * time.Millisecond); {
+					for _, w := range s.take() {
+						switch {
+						case strings.HasPrefix(w, "piece"):
+							served++
+						case strings.HasPrefix(w, "unchoke"):
+							asked, served = 0, 0
+						}
+					}
+					for ; asked < served+2; i++ {
+						asked++
+						s.say(wire.AppendRequest(nil, i%32, 0, most))
+					}
+				}
+			}()
+		}
+		simnet.Sleep(time.Minute)
+		began := time.Now()
+		d := simLeech(t, simClient(t, n.NewHost("90.0.0.1", 0, 0, 10*time.Millisecond), nil), content, us.Addr(6881))
+		select {
+		case <-d.Done():
+		case <-time.After(3 * time.Hour):
+		}
+		s := d.Stats()
+		t.Logf("took %v: %d of %d", time.Since(began), s.Verified, s.Length)
+		require.Equal(t, s.Length, s.Verified)
+		require.Less(t, time.Since(began).Seconds(), 1.3*(crowd+1)*32*(1<<20)/100e3)
 	})
 }
 

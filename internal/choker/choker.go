@@ -70,7 +70,7 @@ func (p *Peer) owes(now time.Time) bool {
 
 const (
 	// leastUse is the upload rate, in bytes a second, from which a peer uses its slot, and leastUsed how many have to, and pass on
-	// what they get, for hoarders to come last.
+	// what they get, for hoarders to have shorter turns.
 	leastUse  = 4 << 10
 	leastUsed = minUploadSlots / 2
 	// farLess is how many times more than a peer another must take for the first to take far less.
@@ -102,10 +102,9 @@ func Indulge(peers []Peer) {
 }
 
 // A Choker decides whom to upload to. While we leech, slots go to the peers that give most in return
-// (tit for tat); if too few give, to all in turn, except free riders. While we seed, slots go in turn to
-// the peers that pass on what they get, and the remaining slots to the others; a peer that takes far more
-// than those beside it keeps its slot. One more peer is drawn by lot (optimistic unchoke), so that a
-// newcomer can show what it gives.
+// (tit for tat); if too few give, to all in turn, except free riders. While we seed, slots go to all in
+// turn; a peer that takes far more than those beside it keeps its slot, and one that passes on nothing has a
+// shorter turn. One more peer is drawn by lot (optimistic unchoke), so that a newcomer can show what it gives.
 type Choker struct {
 	rng        *rand.Rand
 	roundAt    time.Time // when every peer is judged again
@@ -184,7 +183,6 @@ const (
 	claimInTurn          // it has the slot, and its turn is not over
 	claimWaiting         // it waits for its turn
 	claimTurnOver        // it has the slot, and its turn is over
-	claimHoarding        // added to any of the above if we seed and it keeps what it gets
 )
 
 // rank orders the peers that may have a slot, best first. The optimistic peer is among them only if it
@@ -240,9 +238,11 @@ func (c *Choker) rank(now time.Time, round, seeding bool, wanting []Peer) []cont
 	}
 	makeRoom(true, RoundEvery)
 	makeRoom(false, chokeTurn)
+	// A peer that passes on nothing makes room when its turn is over, however many others do. It waits no longer than they do:
+	// what a peer passes on is what others say, and those may have agreed to say nothing.
 	for i := range ranked {
-		if k := &ranked[i]; seeding && k.Hoarding && k.claim != claimHolding {
-			k.claim += claimHoarding
+		if k := &ranked[i]; seeding && k.claim == claimInTurn && k.Hoarding && now.Sub(k.UnchokedAt) >= chokeTurn {
+			k.claim = claimTurnOver
 		}
 	}
 	slices.SortStableFunc(ranked, func(a, b contender) int {

@@ -143,12 +143,10 @@ func TestChoker(t *testing.T) {
 			{1, []scene{wants("f", true)}, "abcd+e", ""},
 			{10, []scene{takes("b", 0)}, "acdf+e", "b asked for nothing in ten seconds, and f is waiting"},
 		}},
-		{"while seeding, peers that pass on what they get come first", "abcdefg", []step{
-			{0, []scene{seeds, takes("abcdefg", 9), hoards("abc", true), wants("g", false)}, "?def+?", "a hoarder has only what the others leave"},
-			{9, []scene{wants("g", true)}, "?def+?", "though not before the round"},
-			{10, nil, "defg+?", "and the lot"},
-			{20, []scene{hoards("abc", false), hoards("def", true)}, "???g+?", "until it passes something on"},
-			{30, []scene{hoards("abcg", true)}, "????+?", "if all hoard, they are served as if none did"},
+		{"while seeding, peers that pass on nothing have shorter turns", "abcdefg", []step{
+			{0, []scene{seeds, takes("abcdefg", 9), hoards("abc", true), wants("fg", false), on("e", func(p *Peer) { p.Joined = epoch })}, "abcd+e", "a hoarder waits no longer than others"},
+			{9, []scene{wants("fg", true), on("abcd", func(p *Peer) { p.UnchokedAt = epoch.Add(-31 * time.Second) })}, "abcd+e", "and keeps its slot between rounds"},
+			{10, nil, "?dfg+e", "but then makes room, however many others do"},
 		}},
 		{"peers that give nothing take turns while leeching", "abcdef", []step{
 			{0, []scene{gives("abc", 5), takes("abcd", 5), on("e", func(p *Peer) { p.Joined = epoch }), wants("f", false)}, "abcd+e", ""},
@@ -413,9 +411,11 @@ func checkChoice(t *testing.T, s *chokeScene, before []Peer, round bool) {
 		return
 	}
 	if s.seeding {
-		if slices.ContainsFunc(left, func(p Peer) bool { return !p.Hoarding }) {
-			require.False(t, slices.ContainsFunc(regular, func(p Peer) bool { return p.Hoarding }), "a hoarder gets a slot that others leave")
-		}
+		waits := slices.ContainsFunc(left, func(p Peer) bool {
+			return !slices.ContainsFunc(before, func(q Peer) bool { return q.ID == p.ID && q.Unchoked })
+		})
+		late := slices.ContainsFunc(regular, func(p Peer) bool { return p.Hoarding && s.now.Sub(p.UnchokedAt) >= chokeTurn })
+		require.False(t, waits && late, "a hoarder whose turn is over makes room for one that waits")
 		return
 	}
 	for _, p := range left {

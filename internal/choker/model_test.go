@@ -137,13 +137,18 @@ func (m *modelChoker) decide(
 		inTurn = slices.DeleteFunc(inTurn, func(p queuer) bool { return p.ID == stepsBack.ID })
 	}
 
-	own = m.admit(own, holding, chosen)
-	hoards := func(p queuer) bool { return seeding && p.Hoarding }
-	for _, hoarders := range []bool{false, true} {
-		for _, queue := range [][]queuer{giving, inTurn, waiting, over} {
-			queue = slices.DeleteFunc(slices.Clone(queue), func(p queuer) bool { return hoards(p) != hoarders })
-			own = m.admit(own, queue, chosen)
+	// One that hoards has no more than a turn.
+	late := func(p queuer) bool { return seeding && p.Hoarding && now.Sub(p.UnchokedAt) >= chokeTurn }
+	for _, p := range inTurn {
+		if late(p) {
+			over = append(over, p)
 		}
+	}
+	inTurn = slices.DeleteFunc(inTurn, late)
+
+	own = m.admit(own, holding, chosen)
+	for _, queue := range [][]queuer{giving, inTurn, waiting, over} {
+		own = m.admit(own, queue, chosen)
 	}
 	if slices.Contains(own, m.lucky) {
 		m.lucky = 0 // it has earned a slot

@@ -391,3 +391,8 @@ func (c *Client) countSwarms() {
 func (c *Client) workRate() float64 {
 	return min(workRate, float64(workOfAll)/float64(max(1, c.peers.Load())))
 }
+
+// roundEvery returns how often messages of peers may cause work for all other peers of a download.
+func (c *Client) roundEvery() time.Duration {
+	return max(roundEvery, time.Duration(c.peers.Load())*roundEach)
+}

@@ -215,7 +215,7 @@ func (d *Download) followUp(now time.Time) {
 				d.chokeRound(now)
 			}
 			d.pending.released, d.pending.disown, d.pending.rechoke = false, false, false
-			d.pending.roundAt = now.Add(roundEvery)
+			d.pending.roundAt = now.Add(d.client.roundEvery())
 		}
 	}
 	for rounds := 0; (d.pending.freed || d.pending.roomy) && rounds < 4; rounds++ {
@@ -241,8 +241,13 @@ func (d *Download) followUp(now time.Time) {
 	}
 }
 
-// roundEvery is how often messages of peers may cause work for all other peers.
-const roundEvery = 50 * time.Millisecond
+// roundEvery is how often messages of peers may cause work for all other peers of a download. If the client has many peers, it is
+// less often, at intervals of roundEach for each of them: rounds of all its downloads together then look at one peer in that time,
+// which takes a fraction of it, however many downloads there are.
+const (
+	roundEvery = 50 * time.Millisecond
+	roundEach  = 100 * time.Microsecond
+)
 
 // unlock releases the mutex, after followUp. Then it writes to the log. The caller holds d.mu.
 func (d *Download) unlock(now time.Time) {

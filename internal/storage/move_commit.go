@@ -254,6 +254,9 @@ func (m *move) adopt() {
 			if !m.staged[i] {
 				f.links = max(1, f.links-1)
 			}
+			if f.links > 1 { // another program has linked it: it is copied before the next write
+				f.ready.Store(false)
+			}
 			f.durable = f.durable || m.staged[i]
 			if changed {
 				f.ours.Store(false)

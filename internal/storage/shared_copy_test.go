@@ -226,3 +226,13 @@ func TestMoveWhileASharedFileIsCopied(t *testing.T) {
 	h.isWhole(t)
 	require.Equal(t, []string{"d/0", "d/1"}, listing(t, to))
 }
+
+// A Move takes a shared file with it, which is not written to in its new place either.
+func TestASharedFileIsMoved(t *testing.T) {
+	h := shareAFile(t)
+	to := t.TempDir()
+	require.NoError(t, h.Move(t.Context(), to, claim(set(8, 0, 1, 2)), func(int64, int64) {}))
+	require.Empty(t, listing(t, h.dir))
+	h.isWhole(t)
+	require.Equal(t, []string{"d/0", "d/1"}, listing(t, to))
+}

@@ -200,7 +200,7 @@ func (s *fileStore) look(i int) error {
 		s.move.accepted(i)
 	}
 	if info.ID != f.id {
-		f.written, f.known = false, false
+		f.written, f.known, f.long = false, false, false
 	}
 	f.left, f.id, f.links = info.Stamp, info.ID, info.Links
 	f.ready.Store(false)

@@ -165,7 +165,7 @@ func (s *fileStore) forget(i int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.here, f.left, f.id, f.links = false, Stamp{}, FileID{}, 0
-	f.written, f.known = false, false
+	f.written, f.known, f.long = false, false, false
 	f.ready.Store(false)
 	f.ours.Store(false)
 }

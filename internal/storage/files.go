@@ -101,6 +101,7 @@ type fileState struct {
 	durable bool  // what was found is known to be on disk, or the file has been among dirtyFiles since
 	written bool  // by this store, or by an earlier run that did not complete the content
 	known   bool  // an earlier run recorded it with bytes of the content, and no longer than the torrent says
+	long    bool  // too long when this store wrote to it, or an earlier run had a part of it: it is to be cut
 	writing atomic.Bool
 	// meddled is set when a write finds that the file is not as it was left. Until Refresh, left then means nothing.
 	meddled atomic.Bool
@@ -427,6 +428,7 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) er
 	}
 	s.markDirty(i)
 	f.written = true
+	f.long = f.long || i < s.edgesFile() && before.Size > s.content.File(i).Length
 	err = h.f.Writev(bufs, off)
 	if s.move != nil {
 		s.move.wrote(i, bufs, off)

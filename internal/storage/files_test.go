@@ -212,7 +212,7 @@ func TestTooLongIsCutUnderItsOwnNameAlone(t *testing.T) {
 	require.NoError(t, s.SetWanted(all(tor)))
 	writePiece(t, tor, s, content, 0)
 	writePiece(t, tor, s, content, 1)
-	require.NoError(t, s.SaveResume(set(3, 0, 1), nil))
+	require.NoError(t, s.SaveResume(set(3, 0), nil))
 	require.NoError(t, s.Close())
 	require.NoError(t, os.Link(dir+"/d/0", elsewhere))
 	long := append(content[:100:100], "more"...)

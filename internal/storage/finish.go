@@ -8,7 +8,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
-// Finish truncates wanted files that are too long and that this download wrote to. It removes what was kept for the next run and
+// Finish truncates wanted files that were too long when this download wrote to them. It removes what was kept for the next run and
 // releases the lock, unless the edges hold bytes that are needed if more files become wanted. It does not sync: without a sidecar
 // it makes no claim that a loss of power could make wrong.
 func (s *fileStore) Finish() error {
@@ -47,14 +47,7 @@ func (s *fileStore) Keep(have bits.Set, partial map[int]bits.Set) error {
 // tidy does the part of Finish that concerns neither the sidecar nor the lock, as far as the pieces in have are all of their
 // files.
 func (s *fileStore) tidy(have bits.Set) error {
-	whole := func(i int) bool {
-		for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
-			if !have.Has(piece) {
-				return false
-			}
-		}
-		return true
-	}
+	whole := func(i int) bool { return s.holdsAll(i, have) }
 	if err := s.cutAll(whole); err != nil {
 		return err
 	}
@@ -110,7 +103,7 @@ func (s *fileStore) allWanted(whole func(i int) bool) bool {
 	return true
 }
 
-// cutAll truncates the files that are wanted, too long, written to by this download, and whole. It leaves those as they are to which
+// cutAll truncates the files that are wanted, too long since before this download wrote to them, and whole. It leaves those as they are to which
 // it cannot write.
 func (s *fileStore) cutAll(whole func(i int) bool) error {
 	for i := range s.content.NumFiles() {
@@ -131,14 +124,15 @@ func (s *fileStore) cutAll(whole func(i int) bool) error {
 	return nil
 }
 
-// isTooLong reports whether file i is wanted, too long, and was written to by this download.
+// isTooLong reports whether file i is wanted, is too long, and was so when this download wrote to it. What another program has appended
+// since then stays.
 func (s *fileStore) isTooLong(i int) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	f := &s.files[i]
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return s.isWanted(i) && f.written && f.left.Size > s.content.File(i).Length
+	return s.isWanted(i) && f.long && f.left.Size > s.content.File(i).Length
 }
 
 // ownAgain is own for a file that may have been given other names since it was written.
@@ -221,6 +215,7 @@ func (s *fileStore) cut(i int) error {
 	if err := h.f.Truncate(s.content.File(i).Length); err != nil {
 		return fmt.Errorf("%s: %w", s.path(i), err)
 	}
+	f.long = false
 	s.markDirty(i)
 	info, err := h.f.Stat()
 	if err != nil {

@@ -242,7 +242,7 @@ func (m *move) adopt() {
 		switch {
 		case !moved && f.left != (Stamp{}): // it may belong to another program, and stays in the old directory
 			f.left, f.id, f.links, f.alias = Stamp{}, FileID{}, 0, false
-			f.written, f.known = false, false
+			f.written, f.known, f.long = false, false, false
 			f.ready.Store(false)
 			f.ours.Store(false)
 			f.here = i == s.edgesFile() || s.isWanted(i)

@@ -293,3 +293,47 @@ func TestFilesThatAreNotChosenAnyMoreAreSpared(t *testing.T) {
 		require.NoError(t, s.Close())
 	})
 }
+
+// Bytes that another program appends to a file after all of it was there are kept, whether the rest of the content is there or not, and
+// in the same run as in the next.
+func TestWhatIsAppendedToAWholeFileIsKept(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		tor, content := testContent(50, 100, 100)
+		dir := t.TempDir()
+		s := openDirectory(t, tor, dir)
+		require.NoError(t, s.SetWanted(all(tor)))
+		writePiece(t, tor, s, content, 0)
+		writePiece(t, tor, s, content, 1)
+		writePiece(t, tor, s, content, 2)
+		if again {
+			require.NoError(t, s.SaveResume(set(4, 0, 1, 2), nil))
+			require.NoError(t, s.Close())
+		}
+		long := append(content[:100:100], "more"...)
+		for range 2 {
+			require.NoError(t, os.WriteFile(dir+"/d/0", long, 0o666))
+			if again {
+				s = openDirectory(t, tor, dir)
+				require.NoError(t, s.SetWanted(all(tor)))
+				require.Contains(t, pieces(verified(t, tor, s)), 1)
+			} else {
+				_, err := s.Refresh(0, set(4, 0, 1))
+				require.NoError(t, err)
+			}
+			writePiece(t, tor, s, content, 3)
+			require.NoError(t, s.Settle(t.Context(), bits.Full(4)))
+			require.NoError(t, s.Finish())
+			require.NoError(t, s.Keep(bits.Full(4), nil))
+			b, err := os.ReadFile(dir + "/d/0")
+			require.NoError(t, err)
+			require.Equal(t, string(long), string(b))
+			if again {
+				require.NoError(t, s.Close())
+			}
+			long = append(long, "!"...)
+		}
+		if !again {
+			require.NoError(t, s.Close())
+		}
+	}
+}

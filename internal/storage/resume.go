@@ -208,9 +208,10 @@ func (s *fileStore) readResume() {
 		f, length := &s.files[i], s.content.File(i).Length
 		// If the sidecar claims no piece or block of a file, it records only how the file was found: that may be any file.
 		f.known = r.files[i].size >= 0 && r.files[i].size <= length && (length == 0 || s.holdsAny(i, some))
-		// Bytes past the length in the torrent were added since. They are cut off if the download was not complete; if it was,
-		// the user may have added them.
 		f.written = f.known && length > 0 && !r.have.Full()
+		// Bytes past the length in the torrent were added since. They are cut off if the file was not whole; if it was, the user
+		// may have added them.
+		f.long = f.known && length > 0 && !s.holdsAll(i, r.have)
 	}
 	s.confirm(r)
 	for piece := range r.partial {
@@ -377,6 +378,16 @@ func (s *fileStore) holdsAny(i int, have bits.Set) bool {
 		}
 	}
 	return false
+}
+
+// holdsAll reports whether all pieces with bytes in file i are in have.
+func (s *fileStore) holdsAll(i int, have bits.Set) bool {
+	for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
+		if !have.Has(piece) {
+			return false
+		}
+	}
+	return true
 }
 
 // replaceSidecar writes b as the sidecar.

@@ -113,8 +113,8 @@ type Store interface {
 	// the call. It does nothing if have is full or nothing was ever written.
 	SaveResume(have bits.Set, partial map[int]bits.Set) error
 
-	// Finish is called when everything that is wanted is verified. Wanted files that are too long are truncated if this download
-	// wrote to them. What was kept only for the next run is removed, unless it holds bytes of files that are not wanted yet.
+	// Finish is called when everything that is wanted is verified. Wanted files are truncated that were too long when this
+	// download wrote to them. What was kept only for the next run is removed, unless it holds bytes of files that are not wanted yet.
 	Finish() error
 
 	// Keep is Finish, except that it leaves a sidecar with have and partial, so that the next run need not hash anything. It may

@@ -206,7 +206,8 @@ func (c *Client) port() uint16 {
 	return 0
 }
 
-// Close stops every download. It returns once no goroutine of the client is left.
+// Close stops every download. It returns once no goroutine of the client is left, except for those of downloads whose context has
+// ended and whose disk hangs: for these it waits a few seconds.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	first := !c.closed

@@ -21,6 +21,7 @@ const (
 	resumeEvery     = 30 * time.Second
 	stopAnnounce    = 5 * time.Second        // for the last announces after Close
 	stopAtOnce      = 700 * time.Millisecond // for everything, once the context has ended
+	unanswered      = 5 * time.Second        // for storage that may hang, once a context has ended
 	maxTrackersSaid = 5                      // trackers whose last errors the error of a download holds
 )
 
@@ -78,6 +79,7 @@ type lifetime struct {
 	stop     context.CancelCauseFunc
 	tasks    sync.WaitGroup // peers, dials, hashing, writing
 	farewell sync.WaitGroup // the last announces, made while the rest is taken down
+	leaving  sync.Once      // the client
 	done     chan struct{}  // closed once complete for the first time, or failed for good
 	gone     chan struct{}  // closed once nothing of it runs any more
 
@@ -123,7 +125,7 @@ type traffic struct {
 }
 
 // DownloadAll downloads what o chooses, all by default, and returns it once it is complete: Start, then
-// Wait. It ends early with ctx, whose error and cause the error matches.
+// Wait. It ends early with ctx, whose error and cause the error matches, a few seconds later if the disk hangs.
 //
 // If something must be fetched and there is no source of peers, DownloadAll fails at once with an error that matches
 // ErrUnsupported. This happens if the torrent names neither trackers nor web seeds, o names no peers and no source of peers, and
@@ -194,7 +196,7 @@ func (t *Torrent) start(ctx context.Context, o *Options, unattended bool) (*Down
 func (d *Download) run() {
 	defer close(d.life.gone)
 	if !d.ownClient() {
-		defer d.client.tasks.Done()
+		defer d.leaveClient()
 	}
 	defer context.AfterFunc(d.life.parent, d.hurry)()
 	if d.examine() {
@@ -366,7 +368,12 @@ func (d *Download) outcome() (files *Downloaded, err error, ok bool) {
 // Close stops the download, or the sharing that follows it, and returns once none of its goroutines is left. The files
 // in Dir stay, and a later Start continues from them. Slices that Bytes returned stay valid until the Downloaded is
 // closed.
-func (d *Download) Close() error {
+//
+// A disk may hang. If the context of Start has ended, Close waits for it no longer than a few seconds, and returns an error that
+// matches that of the context. What is left ends once the disk answers.
+func (d *Download) Close() error { return inTime(d.life.parent, d.close) }
+
+func (d *Download) close() error {
 	d.stopMoving()
 	d.life.stop(ErrClosed)
 	<-d.life.gone

@@ -98,12 +98,12 @@ func (d *Download) countChecked(i int) {
 // are shared until they prove wrong, and State is Checking, or Paused. Pieces that are wrong are fetched again, and pieces that
 // another program has written since are used. Wrong pieces are not an error. One Recheck runs at a time, after the check that
 // Start makes; other calls wait for it. When ctx ends, Recheck returns its error; when the download ends, Recheck returns
-// ErrClosed.
+// ErrClosed; both a few seconds later if the disk hangs.
 func (d *Download) Recheck(ctx context.Context) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(d.life.ctx, func() { cancel(ErrClosed) })()
-	err := d.recheckAll(inner)
+	err := inTime(inner, func() error { return d.recheckAll(inner) })
 	switch {
 	case err == nil:
 		return nil

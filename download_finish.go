@@ -83,7 +83,7 @@ func (d *Download) finish() {
 	d.emitState()
 	d.client.retire(d)
 	if d.ownClient() {
-		d.client.Close()
+		d.leaveClient()
 	}
 }
 
@@ -105,6 +105,48 @@ func (d *Download) hurry() {
 		d.store.Stop()
 		d.setResult(d.failure())
 	case <-d.life.gone:
+		return
+	}
+	timer.Reset(unanswered)
+	select {
+	case <-timer.C:
+		d.leaveClient()
+	case <-d.life.gone:
+	}
+}
+
+// leaveClient ends the use of the client, which is closed if it is the download's own, once nothing of the download runs but what
+// waits for storage that does not answer.
+func (d *Download) leaveClient() {
+	d.life.leaving.Do(func() {
+		if d.ownClient() {
+			d.client.Close()
+		} else {
+			d.client.tasks.Done()
+		}
+	})
+}
+
+// inTime calls do, which may wait for storage that hangs, and returns its error. If ctx has ended and do does not return a few seconds
+// later, inTime returns an error of ctx, and do goes on.
+func inTime(ctx context.Context, do func() error) error {
+	if ctx.Done() == nil {
+		return do()
+	}
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(unanswered)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("not ended yet, storage may hang: %w", contextError(ctx))
 	}
 }
 
@@ -226,11 +268,21 @@ func (d *Download) partial() map[int]bits.Set {
 	return partial
 }
 
-// becomeComplete completes the download if all wanted pieces are verified and it is not complete yet.
+// becomeComplete completes the download if all wanted pieces are verified and it is not complete yet. If the download ends meanwhile, and
+// storage hangs, a task of the download goes on with that.
 func (d *Download) becomeComplete() {
 	if !d.mayComplete() {
 		return
 	}
+	d.life.tasks.Add(1)
+	inTime(d.life.ctx, func() error {
+		defer d.life.tasks.Done()
+		d.complete()
+		return nil
+	})
+}
+
+func (d *Download) complete() {
 	// A Select happens before all of this, and more may be wanted, or after all of it, and is too late without Seed.
 	d.selection.choosing.Lock()
 	defer d.selection.choosing.Unlock()

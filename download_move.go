@@ -26,15 +26,21 @@ type moving struct {
 // the old directory or in dir, where Start finds it. Move overwrites no file in dir: the error matches fs.ErrExist if another file
 // is in the way, and ErrInUse if another download is. Files of other programs in the old directory stay there, and so do files that
 // another program changes while they are copied. Move waits for the check at the start, for Recheck and for another Move. It returns
-// early with an error if ctx or the download ends. A download that has ended but was not closed can be moved, too, unless a later
+// early with an error if ctx or the download ends; if a disk hangs, a few seconds later, and everything is as it was, or moved, only once
+// the disk answers. A download that has ended but was not closed can be moved, too, unless a later
 // download of its client goes on with its files: the error matches ErrInUse. Content in memory, or in a Storage of the caller's own,
 // cannot be moved: the error matches errors.ErrUnsupported.
 func (d *Download) Move(ctx context.Context, dir string) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	err := d.move(inner, cancel, dir)
+	err := inTime(inner, func() error {
+		err := d.move(inner, cancel, dir)
+		if err == nil {
+			d.log.Info("moved", "dir", dir)
+		}
+		return err
+	})
 	if err == nil {
-		d.log.Info("moved", "dir", dir)
 		return nil
 	}
 	if ctx.Err() != nil {

@@ -26,6 +26,13 @@ type selection struct {
 // waits for another choice. A download that is complete and has ended cannot choose more. Nil is Normal for all files.
 func (d *Download) Select(sel func(File) Priority) {
 	priority := choosePriorities(d.t, sel)
+	inTime(d.life.parent, func() error {
+		d.chooseNow(priority)
+		return nil
+	})
+}
+
+func (d *Download) chooseNow(priority []Priority) {
 	d.selection.choosing.Lock() // one Select at a time: storage is told without the mutex
 	defer d.selection.choosing.Unlock()
 	if d.ended() {

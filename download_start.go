@@ -61,9 +61,10 @@ func (d *Download) open() (err error) {
 	d.calls = d.client.calls.NewTaker(d.store.Place())
 	d.store = patientStore{d.store, d}
 	d.files = newDownloaded(d.t, d.store, d.endSharing)
-	d.files.verified = d.hasAll
-	if err = d.choose(choosePriorities(d.t, d.o.Select)); err != nil {
-		d.store.Close()
+	d.files.verified, d.files.ctx = d.hasAll, d.life.parent
+	priority := choosePriorities(d.t, d.o.Select)
+	if err = inTime(d.life.parent, func() error { return d.choose(priority) }); err != nil {
+		inTime(d.life.parent, d.store.Close)
 		return err
 	}
 	d.life.ctx, d.life.stop = context.WithCancelCause(d.life.parent)

@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +27,8 @@ var (
 type Downloaded struct {
 	t     *Torrent
 	store storage.Store
-	stop  func() error // ends sharing
+	stop  func() error    // ends sharing
+	ctx   context.Context // of the download; nil if there is none
 
 	// verified reports whether the pieces from first up to but not including end are verified. It locks the download's mutex, so
 	// the caller must not hold mu. If it is nil, all pieces are verified.
@@ -91,7 +93,17 @@ func (d *Downloaded) Files() iter.Seq[*DownloadedFile] {
 // Close ends sharing, if the download still shares, and releases all maps and memory. Byte slices
 // that Bytes returned must not be used after it: maps are unmapped, and reading them crashes the
 // program. All other methods return ErrClosed from then on. Files in a directory stay.
+//
+// A disk may hang. If the context of the download has ended, Close waits for it no longer than a few seconds, and returns an error that
+// matches that of the context.
 func (d *Downloaded) Close() error {
+	if d.ctx == nil {
+		return d.close()
+	}
+	return inTime(d.ctx, d.close)
+}
+
+func (d *Downloaded) close() error {
 	d.closing.Do(func() {
 		if d.stop != nil {
 			d.failed = d.stop()

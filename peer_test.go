@@ -370,5 +370,6 @@ func TestSlowClose(t *testing.T) {
 		require.NoError(t, leaving.Close())
 		<-d.Done()
 		require.Less(t, time.Since(began), 10*time.Second)
+		require.NoError(t, c.Close()) // before the context ends, beyond which it is not waited for
 	})
 }

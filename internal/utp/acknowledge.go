@@ -21,6 +21,13 @@ func (e *endpoint) acknowledge(h *packet, now time.Duration) {
 			e.arrivedEarly(h.ack+2+uint16(bit), mask, &a)
 		}
 	}
+	if a.lie {
+		e.abort(errNotSent)
+		return
+	}
+	if e.withheld.end != 0 && before(e.withheld.seq, e.loss.furthest) {
+		e.release()
+	}
 	// An older packet may have been overtaken; its window is past.
 	if !before(h.ack, o.una-1) && (a.packets > 0 || int32(h.stamp-e.windowSeen) >= 0) {
 		e.window, e.windowSeen = int(min(h.window, 1<<30)), h.stamp
@@ -68,6 +75,7 @@ type arrivals struct {
 	newestSent     time.Duration // when that was
 	sampled        bool          // it was sent only once, so it is known what was acknowledged
 	late           bool          // a packet that counted as lost has arrived after all
+	lie            bool          // it cannot have got one of them
 }
 
 // arrivedEarly records what a mask says of the packets from seq on.
@@ -85,7 +93,11 @@ func (e *endpoint) arrivedEarly(seq uint16, mask []byte, a *arrivals) {
 // arrived records that a packet was acknowledged.
 func (e *endpoint) arrived(seq uint16, a *arrivals) {
 	p := e.out.at(seq)
-	if p.status != underway && p.status != missing {
+	switch {
+	case p.status == arrived:
+		return
+	case p.sends == 0:
+		a.lie = true
 		return
 	}
 	if before(e.loss.furthest, seq) {

@@ -63,6 +63,8 @@ type endpoint struct {
 	finished  bool // the caller writes no more
 	settled   bool // the connection waits only for late packets of the other end
 
+	withheld withholding
+
 	acks   ackState
 	timers timers
 }
@@ -139,6 +141,9 @@ func (e *endpoint) receive(h *packet, now time.Duration) {
 	}
 	e.note(&h.header, now)
 	e.acknowledge(h, now)
+	if e.state == closed {
+		return
+	}
 	e.settle(now)
 	if h.kind == typeState {
 		if e.takes > 0 {

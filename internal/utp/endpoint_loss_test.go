@@ -131,3 +131,51 @@ func TestReorderingIsNoLoss(t *testing.T) {
 	r.in("STATE 1 ack 4 and 6,7,8")
 	r.wants() // another time it is given time
 }
+
+// withholding11 is an end that has withheld its eleventh packet.
+func withholding11(t *testing.T) *rig {
+	r := dialed(t)
+	r.e.withheld = withholding{lot: 1, due: r.e.out.order + 10}
+	r.write(40 * 1232)
+	r.later(roundTripTime)
+	r.sent = nil
+	r.in("STATE 1 ack 2")
+	r.wants("DATA 12 ack 0 1232 bytes", "DATA 13 ack 0 1232 bytes", "DATA 14 ack 0 1232 bytes", "DATA 15 ack 0 1232 bytes")
+	return r
+}
+
+// A packet that was withheld is sent before all others once a later one has arrived, or somewhat later than that could be if the other
+// end does not tell of packets out of order. To acknowledge it before, alone or with others, is a lie.
+func TestWithheldPacket(t *testing.T) {
+	const packet = "DATA 11 ack 0 1232 bytes"
+	r := withholding11(t)
+	r.later(roundTripTime)
+	r.in("STATE 1 ack 10")
+	require.NotContains(t, r.sent, packet)
+	r.later(time.Millisecond)
+	require.NotContains(t, r.sent, packet)
+	r.sent = nil
+	window := r.e.cong.window
+	r.in("STATE 1 ack 10 and 12")
+	r.later(5 * time.Millisecond)
+	require.Equal(t, packet, r.sent[0])
+	require.GreaterOrEqual(t, r.e.cong.window, window, "nothing was lost")
+	r.in("STATE 1 ack 15")
+	require.Equal(t, connected, r.e.state)
+
+	r = withholding11(t)
+	r.later(roundTripTime * 3 / 2)
+	require.NotContains(t, r.sent, packet)
+	r.later(roundTripTime)
+	require.Contains(t, r.sent, packet)
+	r.in("STATE 1 ack 15")
+	require.Equal(t, connected, r.e.state)
+
+	for _, lie := range []string{"STATE 1 ack 11", "STATE 1 ack 15", "STATE 1 ack 9 and 11", "DATA 1 ack 12 100 bytes"} {
+		r = withholding11(t)
+		r.in(lie)
+		r.wants("RESET 41 ack 0")
+		require.Equal(t, errNotSent, r.e.err)
+		require.Zero(t, r.memory.lent)
+	}
+}

@@ -245,7 +245,8 @@ func (in *incoming) take(p []byte) (n int) {
 	return n
 }
 
-// widen makes room for the data that the reader reads in two round trips.
+// widen makes room for the data that the reader reads in three round trips: while a packet that was lost is sent again, that of one
+// waits here.
 func (in *incoming) widen(roundTrip, now time.Duration) {
 	if roundTrip == 0 {
 		roundTrip = 100 * time.Millisecond
@@ -254,7 +255,7 @@ func (in *incoming) widen(roundTrip, now time.Duration) {
 	if passed < roundTrip {
 		return
 	}
-	if need := int(2 * float64(in.read) * float64(roundTrip) / float64(passed)); need > in.capacity {
+	if need := int(3 * float64(in.read) * float64(roundTrip) / float64(passed)); need > in.capacity {
 		in.capacity = min(need, max(largestReceive, in.capacity))
 	}
 	in.measured, in.read = now, 0

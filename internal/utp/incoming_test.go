@@ -109,7 +109,7 @@ func TestReceiveBufferGrowsWithTheReader(t *testing.T) {
 	for range 100 {
 		step(250_000)
 	}
-	require.InDelta(t, 2*2_500_000, in.capacity, 600_000)
+	require.InDelta(t, 3*2_500_000, in.capacity, 600_000)
 	for range 100 {
 		step(10_000_000)
 	}

@@ -77,6 +77,7 @@ func (e *endpoint) retransmitTimeout(now time.Duration) {
 	l.probed = false
 	l.force = true
 	large := false
+	e.release()
 	for seq := e.out.una; seq != e.out.nxt; seq++ {
 		p := e.out.at(seq)
 		if p.status != underway {

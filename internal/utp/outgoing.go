@@ -13,6 +13,7 @@ const (
 	underway               // sent, and neither acknowledged nor lost
 	missing                // lost, and to be sent again
 	arrived                // acknowledged
+	withheld               // counted as sent, but not sent yet
 )
 
 // outPacket is a packet of data or the end of it. It keeps its sequence number and its bytes once it was sent.
@@ -192,6 +193,23 @@ func (o *outgoing) sent(p *outPacket, now time.Duration) {
 	o.order++
 }
 
+// withhold passes over the next packet to be sent for the first time.
+func (o *outgoing) withhold(p *outPacket) {
+	p.status = withheld
+	o.nxt++
+	o.widest = max(o.widest, o.nxt-o.una)
+	o.waiting -= p.payload()
+}
+
+// release has a packet that was withheld sent before all that are not lost.
+func (o *outgoing) release(seq uint16) {
+	o.at(seq).status = missing
+	if o.missing == 0 || before(seq, o.resend) {
+		o.resend = seq
+	}
+	o.missing++
+}
+
 // lose marks a packet that is under way as lost.
 func (o *outgoing) lose(seq uint16) {
 	p := o.at(seq)
@@ -206,7 +224,7 @@ func (o *outgoing) lose(seq uint16) {
 // revive marks lost packets that were not sent again as under way.
 func (o *outgoing) revive() {
 	for seq := o.una; seq != o.nxt; seq++ {
-		if p := o.at(seq); p.status == missing {
+		if p := o.at(seq); p.status == missing && p.sends > 0 {
 			p.status = underway
 			o.underway += p.payload()
 			o.missing--

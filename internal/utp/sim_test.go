@@ -14,6 +14,7 @@ type simulation struct {
 	events heaps.Heap[event]
 	seq    int
 	rand   *rand.Rand
+	lots   uint64 // of endpoints so far
 }
 
 func newSimulation(seed uint64) *simulation {
@@ -180,6 +181,8 @@ func (n *node) carry(p []byte, df bool) {
 func (n *node) begin() {
 	n.e = new(endpoint)
 	n.e.init(&n.memory, n.ipv6, n.now())
+	n.s.lots += 0x9e3779b97f4a7c15 // odd, so that the multiples are far apart
+	n.e.withheld.begin(n.s.lots, n.e.out.order)
 	if n.local {
 		n.e.takes = largestLocal
 	}

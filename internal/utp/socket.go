@@ -249,6 +249,7 @@ func common(a, b netip.Addr) (n int) {
 func (s *Socket) newConn(remote netip.AddrPort) *conn {
 	c := &conn{s: s, remote: remote, place: confirmed}
 	c.e.init(&s.blocks, remote.Addr().Is6(), s.now())
+	c.e.withheld.begin(s.random.Uint64()|1, c.e.out.order)
 	if netaddr.IsLocal(remote.Addr()) {
 		c.e.takes = largestLocal // no path of the Internet carries more than Ethernet does
 	}

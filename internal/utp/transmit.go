@@ -188,6 +188,9 @@ func (e *endpoint) sendPackets(now time.Duration, s sender) {
 			e.timers.pace = e.pace.ready(rate, now)
 			return
 		}
+		if !again && !e.loss.force && e.withhold(now) {
+			continue
+		}
 		n := o.run(seq, min(room, theirs, max(int(e.pace.bytes), 2*int(e.mtu.size))))
 		if !again && n > 1 && e.waitsForCompany(seq+uint16(n)-1) {
 			n--

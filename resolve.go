@@ -204,7 +204,7 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 }
 
 // makeRoom ends connections in favour of candidates that wait while all places are taken, and of downloads that are below their
-// share, as a download does. But a peer that has sent nothing in its first minute is worth less than any candidate. The caller holds
+// share or have none, as a download does. But a peer that has sent nothing in its first minute is worth less than any candidate. The caller holds
 // r.mu.
 func (r *resolver) makeRoom(now time.Time) {
 	var worths []peerlist.Worth
@@ -217,6 +217,12 @@ func (r *resolver) makeRoom(now time.Time) {
 	if n := r.client.excess(live, now); n > 0 {
 		for _, id := range peerlist.WorstOfAll(now, worths, n) {
 			r.end(id, errShared)
+		}
+		return
+	}
+	if live > 0 && r.client.starves(now) {
+		if out, ok := peerlist.Idlest(now, worths); ok {
+			r.end(out, errTurnover)
 		}
 		return
 	}

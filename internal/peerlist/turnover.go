@@ -87,10 +87,12 @@ func worst(now time.Time, peers []Worth) (id int, ok bool) {
 	return ids[0], true
 }
 
-// Idlest returns the id of the least useful peer that does not earn its place. Peers that are new or that the user named are
-// exempt.
+// Idlest returns the id of the least useful peer that does not earn its place, or has had it for TurnoverEvery: to earn one costs
+// little. Peers that are new or that the user named are exempt.
 func Idlest(now time.Time, peers []Worth) (id int, ok bool) {
-	return worst(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.earns(now) || p.isExempt(now) }))
+	return worst(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool {
+		return p.isExempt(now) || p.earns(now) && now.Sub(p.Joined) < TurnoverEvery
+	}))
 }
 
 // compare compares two peers of which both earn their places or neither does. It is negative if p is less useful.

@@ -52,6 +52,8 @@ func TestIdlest(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	old := epoch
 	_, ok := Idlest(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: now}, {ID: 3, Joined: old, Keep: true}})
+	require.True(t, ok, "to earn a place costs little")
+	_, ok = Idlest(now, []Worth{{ID: 1, Joined: now.Add(1 - TurnoverEvery), Earned: now}, {ID: 2, Joined: now}, {ID: 3, Joined: old, Keep: true}})
 	require.False(t, ok)
 	id, ok := Idlest(now, []Worth{{ID: 1, Joined: old, Rate: 2}, {ID: 2, Joined: old, Rate: 1}, {ID: 3, Joined: now}})
 	require.True(t, ok)

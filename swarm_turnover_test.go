@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
@@ -35,4 +36,40 @@ func TestThoseThatMadeRoomComeLast(t *testing.T) {
 		simnet.Sleep(peerlist.TurnoverEvery + time.Minute)
 		require.True(t, d.Stats().DownloadRate > 1e5 && connectedTo(d, seed.Addr()), "%+v", d.Stats())
 	})
+}
+
+// Peers of as many networks as there are places give just enough to keep these, and come back at once when they are dropped. A seed
+// still gets in, whoever dials.
+func TestNetworksOfOnePeerEach(t *testing.T) {
+	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+				d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 10, Storage: newSimStorage(content).open})
+				require.NoError(t, err)
+				simnet.Sleep(time.Second)
+				for k := range 10 {
+					p := simpeer.New("crowd", n.NewHost(fmt.Sprintf("%d.0.0.1", 100+k), 700, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true, Eager: true})
+					require.NoError(t, p.Arrive())
+					defer p.Stop()
+					p.Call(1, netaddr.Of(c.Addr()), 100*time.Millisecond)
+				}
+				simnet.Sleep(4 * time.Minute)
+				require.Len(t, d.Stats().Peers, 10)
+				seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Second), 6881, content.truth, simpeer.Script{Fast: true})
+				require.NoError(t, seed.Arrive())
+				defer seed.Stop()
+				if dials {
+					seed.Call(1, netaddr.Of(c.Addr()), time.Minute)
+				} else {
+					d.discovery.found(peerlist.FromTracker, "", seed.Addr())
+				}
+				for k := 0; k < 15 && d.Stats().DownloadRate < 1e5; k++ {
+					simnet.Sleep(time.Minute)
+				}
+				require.Greater(t, d.Stats().DownloadRate, 1e5, "%d peers", len(d.Stats().Peers))
+			})
+		})
+	}
 }

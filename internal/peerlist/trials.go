@@ -21,8 +21,8 @@ type Trials struct {
 }
 
 // Displaced returns the id of the peer that makes room for a newcomer, as the function of that name does. If there is none, it is the
-// most useless peer of a network that has more places than that of the newcomer would have. That is allowed once in a
-// while to each network, so that newcomers that give nothing displace few.
+// most useless peer of a network that has more places than that of the newcomer would have, or else of one that has as many and has had
+// them for a while. That is allowed once in a while to each network, so that newcomers that give nothing displace few.
 func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
 	if id, ok = Displaced(now, peers, newcomer); ok {
 		return id, true
@@ -33,13 +33,21 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (i
 		return 0, false
 	}
 	c := crowdsOf(peers)
-	var fuller []Worth // peers of fuller networks
+	var fuller, equal []Worth // peers of networks that have more places, and as many
 	for _, p := range peers {
-		if _, ours := c.with(newcomer, p.Addr); !p.Keep && ours < c.inNetwork(p.Addr) {
+		_, ours := c.with(newcomer, p.Addr)
+		switch theirs := c.inNetwork(p.Addr); {
+		case p.Keep:
+		case ours < theirs:
 			fuller = append(fuller, p)
+		case ours == theirs && now.Sub(p.Joined) >= TurnoverEvery:
+			equal = append(equal, p)
 		}
 	}
-	if id, ok = worst(now, fuller); !ok || !t.began.Put(network, now, maxTrials, over) {
+	if id, ok = worst(now, fuller); !ok {
+		id, ok = worst(now, equal)
+	}
+	if !ok || !t.began.Put(network, now, maxTrials, over) {
 		return 0, false
 	}
 	return id, true

@@ -20,12 +20,15 @@ func earners(now time.Time, addrs ...string) (peers []Worth) {
 func TestTrialsOfNewcomers(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := earners(now, "1.0.0.1", "1.0.1.1", "2.0.0.1", "2.0.1.1", "2.0.2.1", "3.0.0.1")
+	for k := range peers {
+		peers[k].Joined = now.Add(1 - TurnoverEvery)
+	}
 	var trials Trials
 	displaced := func(newcomer string) int {
 		id, _ := trials.Displaced(now, peers, netip.MustParseAddr(newcomer))
 		return id
 	}
-	require.Zero(t, displaced("2.0.9.1"), "the network of the newcomer has as many places")
+	require.Zero(t, displaced("2.0.9.1"), "the network of the newcomer has as many places, and they are new")
 	require.Equal(t, 5, displaced("3.0.1.1"), "the most useless one of a fuller network than that of the newcomer will be")
 	require.Equal(t, 5, displaced("4.0.0.1"))
 	require.Zero(t, displaced("4.0.1.1"), "each network may try once")
@@ -41,9 +44,12 @@ func TestTrialsOfNewcomers(t *testing.T) {
 	now = now.Add(1)
 	require.Equal(t, 4, displaced("4.0.0.1"), "and again after a while")
 	for k := range peers {
-		peers[k].Addr = netip.MustParseAddr(fmt.Sprintf("%d.9.0.1", k+1))
+		peers[k].Addr, peers[k].Joined = netip.MustParseAddr(fmt.Sprintf("%d.9.0.1", k+1)), now.Add(1-TurnoverEvery)
 	}
 	require.Zero(t, displaced("7.0.0.1"), "no network has more than one place")
+	peers[1].Joined = now.Add(-TurnoverEvery)
+	require.Equal(t, 2, displaced("7.0.0.1"), "one that has had its place for a while")
+	require.Zero(t, displaced("7.0.0.1"), "each network may try once")
 }
 
 // Only so many networks are remembered, and while there are as many no other may try.

@@ -16,6 +16,8 @@ import (
 //
 // No system call is made under mu, so that a network share that does not answer stops no claims elsewhere.
 type Claims struct {
+	idle idleHandles // of the Stores of OpenFiles; has its own mutex
+
 	mu     sync.Mutex
 	dirs   map[dirID]*claimDir
 	shared map[sharedID]*sharedDir // directories that are open
@@ -65,11 +67,10 @@ func (r *Claims) OpenFiles(c Content, dir string, log *slog.Logger) (Store, erro
 	if err != nil {
 		return nil, err
 	}
-	s, err := OpenDisk(c, disk, dir, log)
+	s, err := openDisk(r, c, disk, dir, log)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
-	s.(*fileStore).claims = r
 	return s, nil
 }
 

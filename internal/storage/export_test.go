@@ -15,6 +15,7 @@ import (
 
 const (
 	MaxHandles  = maxHandles
+	MaxIdle     = maxIdle
 	ResumeMagic = resumeMagic
 )
 
@@ -47,6 +48,11 @@ var MapsAreMany = mapsAreMany
 
 func SetMapsAreMany(s Store, are func() bool) {
 	s.(*fileStore).mapsAreMany = are
+}
+
+// OpenDisk is OpenDisk for a Store that shares its Claims with others.
+func (r *Claims) OpenDisk(c Content, disk Disk, dir string, log *slog.Logger) (Store, error) {
+	return openDisk(r, c, disk, dir, log)
 }
 
 // OpenRoot opens a directory of the real file system.

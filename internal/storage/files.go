@@ -110,7 +110,11 @@ type fileState struct {
 // OpenDisk is Claims.OpenFiles for a directory that is open already. The Store closes the disk. If OpenDisk fails, the
 // disk stays open.
 func OpenDisk(c Content, disk Disk, dir string, log *slog.Logger) (Store, error) {
-	s, err := openOn(c, disk, dir, log)
+	return openDisk(new(Claims), c, disk, dir, log)
+}
+
+func openDisk(r *Claims, c Content, disk Disk, dir string, log *slog.Logger) (Store, error) {
+	s, err := openOn(r, c, disk, dir, log)
 	if err != nil {
 		return nil, err
 	}
@@ -122,13 +126,13 @@ func OpenDisk(c Content, disk Disk, dir string, log *slog.Logger) (Store, error)
 }
 
 // openOn finds the files that exist, and changes nothing.
-func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, error) {
+func openOn(r *Claims, c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &fileStore{
 		content: c, dir: dir, disk: disk, log: log,
-		claims:      new(Claims),
+		claims:      r,
 		mapsAreMany: mapsAreMany,
 		files:       make([]fileState, c.NumFiles()+1),
 		slots:       make(map[int]int),
@@ -136,7 +140,7 @@ func openOn(c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, err
 		dirtyDirs:   make(map[string]struct{}),
 		scratch:     sync.Pool{New: func() any { return new([][]byte) }},
 	}
-	s.handles = newHandles(maxHandles, s.open)
+	s.handles = newHandles(&s.claims.idle, s.open)
 	s.ownNames = sync.OnceValue(s.listOwnNames)
 	root, _ := disk.Stat(".")
 	s.place.Store(placeOf(dir, root))
@@ -479,7 +483,7 @@ func (s *fileStore) Wake() error {
 	if err != nil {
 		return err
 	}
-	s.disk, s.handles = disk, newHandles(maxHandles, s.open)
+	s.disk, s.handles = disk, newHandles(&s.claims.idle, s.open)
 	_, err = s.claim(s.wanted)
 	if err == nil {
 		_, err = s.claimLinks()

@@ -6,13 +6,79 @@ import (
 	"sync"
 )
 
-// maxHandles is how many files one store keeps open, unless more are in use at once.
-const maxHandles = 64
+const (
+	// maxHandles is how many files one store keeps open, unless more are in use at once.
+	maxHandles = 64
+	// maxIdle is how many files that are not in use all stores of a client keep open. A client may share thousands of torrents, and
+	// a program may be allowed a thousand handles, also for its connections.
+	maxIdle = 256
+)
+
+// idleHandles are the open files of all stores of a client that are not in use, in a list. The zero idleHandles is ready for use.
+type idleHandles struct {
+	mu          sync.Mutex // taken after that of a handles
+	first, last *handle    // the least and the most recently used one
+	n           int
+}
+
+// add adds h. If there are too many, it takes out another one, for its owner to close.
+func (l *idleHandles) add(h *handle) (out *handle) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h.idle, h.before, h.after = true, l.last, nil
+	if l.last == nil {
+		l.first = h
+	} else {
+		l.last.after = h
+	}
+	l.last = h
+	if l.n++; l.n > maxIdle {
+		out = l.first
+		l.takeOut(out)
+	}
+	return out
+}
+
+// takeOut removes h if it is in the list. The caller holds l.mu.
+func (l *idleHandles) takeOut(h *handle) {
+	if !h.idle {
+		return
+	}
+	if h.before == nil {
+		l.first = h.after
+	} else {
+		h.before.after = h.after
+	}
+	if h.after == nil {
+		l.last = h.before
+	} else {
+		h.after.before = h.before
+	}
+	h.idle, h.before, h.after = false, nil, nil
+	l.n--
+}
+
+func (l *idleHandles) remove(h *handle) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.takeOut(h)
+}
+
+// closeOldest closes the least recently used one, whichever store it belongs to, in a goroutine.
+func (l *idleHandles) closeOldest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h := l.first; h != nil {
+		l.takeOut(h)
+		go h.owner.closeIdle(h)
+	}
+}
 
 // handles are the open files of one store. Their number is bounded; the least recently used one is closed first.
 type handles struct {
 	open func(file int, flag int) (DiskFile, error)
 	max  int
+	idle *idleHandles // those of these that are not in use, and other stores'
 
 	mu     sync.Mutex
 	files  map[int]*handle
@@ -21,18 +87,23 @@ type handles struct {
 	failed error // the first error of closing a file open for writing, until takeError
 }
 
-// handle is an open file. Its owner is handles, whose mutex guards all but f.
+// handle is an open file. The mutex of its owner guards users, used and old.
 type handle struct {
 	f        DiskFile
+	owner    *handles
 	file     int
 	writable bool
 	users    int
 	used     uint64 // the value of uses at the last get
 	old      bool   // removed from files while in use: its last user closes it
+
+	// Guarded by the mutex of the owner's idle.
+	idle          bool
+	before, after *handle // in that list
 }
 
-func newHandles(max int, open func(file int, flag int) (DiskFile, error)) *handles {
-	return &handles{open: open, max: max, files: make(map[int]*handle)}
+func newHandles(idle *idleHandles, open func(file int, flag int) (DiskFile, error)) *handles {
+	return &handles{open: open, max: maxHandles, idle: idle, files: make(map[int]*handle)}
 }
 
 // get returns a handle of file, open for reading or, if write is set, for reading and writing. The caller must call put. If the
@@ -63,7 +134,7 @@ func (p *handles) add(file int, f DiskFile, write bool) (*handle, error) {
 		return nil, errors.Join(ErrClosed, f.Close())
 	}
 	p.uses++
-	h := &handle{f: f, file: file, writable: write, users: 1, used: p.uses}
+	h := &handle{f: f, owner: p, file: file, writable: write, users: 1, used: p.uses}
 	// Another goroutine may have opened the same file at the same time. Both handles work; the later one is kept.
 	p.retire(file)
 	p.files[file] = h
@@ -81,6 +152,7 @@ func (p *handles) lookup(file int, write bool) *handle {
 	}
 	p.uses++
 	h.users, h.used = h.users+1, p.uses
+	p.idle.remove(h)
 	return h
 }
 
@@ -96,6 +168,25 @@ func (p *handles) put(h *handle) {
 		return
 	}
 	p.shrink()
+	if p.files[h.file] != h {
+		return
+	}
+	if out := p.idle.add(h); out == nil {
+		return
+	} else if out.owner == p {
+		p.retire(out.file)
+	} else {
+		go out.owner.closeIdle(out) // whose disk may hang
+	}
+}
+
+// closeIdle closes h, unless it is in use again.
+func (p *handles) closeIdle(h *handle) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h.users == 0 && p.files[h.file] == h {
+		p.retire(h.file)
+	}
 }
 
 // drop forgets the handle of file, so that the next get opens it by its name, and reports whether there was one.
@@ -118,6 +209,7 @@ func (p *handles) retire(file int) {
 		h.old = true
 		return
 	}
+	p.idle.remove(h)
 	p.close(h)
 }
 
@@ -129,11 +221,14 @@ func (p *handles) shrink() {
 }
 
 // makeRoom calls do. As long as that fails because the system has run out of handles, makeRoom closes a file that is not in use
-// and calls do again.
+// and calls do again. If there is none, it has a file of another store closed, for when it is called again.
 func (p *handles) makeRoom(do func() error) error {
 	err := do()
 	for Exhausted(err) && p.closeOldest() {
 		err = do()
+	}
+	if Exhausted(err) {
+		p.idle.closeOldest()
 	}
 	return err
 }

@@ -271,7 +271,7 @@ func (m *move) adopt() {
 	s.dirtyMu.Lock()
 	clear(s.dirtyDirs)
 	s.dirtyMu.Unlock()
-	s.disk, s.dir, s.handles, s.folding = m.to, m.dir, newHandles(maxHandles, s.open), 0
+	s.disk, s.dir, s.handles, s.folding = m.to, m.dir, newHandles(&s.claims.idle, s.open), 0
 	s.move = nil
 	s.place.Store(m.at)
 	if err := m.removeFromOld(func(i int) bool { return !m.staged[i] }); err != nil {

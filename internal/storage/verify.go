@@ -22,7 +22,7 @@ func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 	if err != nil {
 		return bits.Set{}, err
 	}
-	s, err := openOn(c, disk, dir, nil)
+	s, err := openOn(new(Claims), c, disk, dir, nil)
 	if err != nil {
 		return bits.Set{}, errors.Join(err, disk.Close())
 	}

@@ -59,6 +59,7 @@ type transport struct {
 
 	mu        sync.Mutex
 	listeners []net.Listener
+	closed    bool
 }
 
 // dial connects to a peer by one way.
@@ -133,10 +134,14 @@ func race(ctx context.Context, ways []way, tasks *sync.WaitGroup, connect func(c
 	return nil, errs[0]
 }
 
-// add records a listener, which close closes.
+// add records a listener, which close closes. If close was called before, as by another goroutine than Serve, add closes it.
 func (t *transport) add(l net.Listener) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		l.Close()
+		return
+	}
 	t.listeners = append(t.listeners, l)
 }
 
@@ -154,6 +159,7 @@ func (t *transport) addr() net.Addr {
 func (t *transport) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.closed = true
 	for _, l := range t.listeners {
 		l.Close()
 	}

@@ -172,6 +172,7 @@ func (t *Torrent) start(ctx context.Context, o *Options, unattended bool) (*Down
 	if err := context.Cause(ctx); err != nil {
 		return nil, contextError(ctx)
 	}
+	priority := choosePriorities(t, d.o.Select) // before anything is begun: it may panic
 	d.client = d.o.Client
 	if d.client == nil {
 		d.client = new(Client)
@@ -182,7 +183,7 @@ func (t *Torrent) start(ctx context.Context, o *Options, unattended bool) (*Down
 		}
 		return nil, err
 	}
-	if err := d.open(); err != nil {
+	if err := d.open(priority); err != nil {
 		if d.ownClient() {
 			d.client.Close()
 		}

@@ -21,8 +21,8 @@ import (
 // ownClient reports whether the client belongs to this download alone, and is closed with it.
 func (d *Download) ownClient() bool { return d.o.Client == nil }
 
-// open does everything that can make Start fail.
-func (d *Download) open() (err error) {
+// open does everything that can make Start fail. priority is the choice of files.
+func (d *Download) open(priority []Priority) (err error) {
 	d.log = d.client.log.With("torrent", d.t.name, "infohash", d.t.infoHash)
 	d.identity = d.client.identity(d.t.infoHash)
 	d.rng = d.client.newRand()
@@ -62,7 +62,6 @@ func (d *Download) open() (err error) {
 	d.store = patientStore{d.store, d}
 	d.files = newDownloaded(d.t, d.store, d.endSharing)
 	d.files.verified, d.files.ctx = d.hasAll, d.life.parent
-	priority := choosePriorities(d.t, d.o.Select)
 	if err = inTime(d.life.parent, func() error { return d.choose(priority) }); err != nil {
 		inTime(d.life.parent, d.store.Close)
 		return err

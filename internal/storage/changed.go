@@ -129,6 +129,14 @@ func (s *fileStore) compare(i int) error {
 	return fmt.Errorf("%s: %w: it no longer exists", s.path(i), ErrChanged)
 }
 
+// isElsewhere reports whether the name of file i does not lead to the open file that info describes any more: another program has given
+// that another name. An identity that differs does not show it alone, since some file systems invent one at each look. The caller holds
+// s.mu.
+func (s *fileStore) isElsewhere(i int, info FileInfo) bool {
+	now, err := s.disk.Stat(s.files[i].name)
+	return missing(err) || err == nil && now.ID != info.ID && now.Stamp != info.Stamp
+}
+
 func (s *fileStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// While a file is downloaded, another program gives it a second name, as a backup by hard links does, or puts a link to a file of
-// the user in its place. The download goes on in a file of its own.
+// While a file is downloaded, another program gives it a second name, as a backup by hard links does, or another one, or puts a link
+// to a file of the user in its place. The download goes on in a file of its own.
 func TestAFileIsSharedMeanwhile(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -21,6 +21,13 @@ func TestAFileIsSharedMeanwhile(t *testing.T) {
 		{"a hard link in its place", func(file, users string) error { return replace(file, users, os.Link) }},
 		{"a symbolic link in its place", func(file, users string) error {
 			return replace(file, users, func(users, file string) error { return os.Symlink(filepath.Base(users), file) })
+		}},
+		{"another name", os.Rename},
+		{"another name, and a file in its place", func(file, users string) error {
+			if err := os.Rename(file, users); err != nil {
+				return err
+			}
+			return os.WriteFile(file, []byte("another"), 0o666)
 		}},
 	} {
 		for _, closed := range []bool{false, true} {

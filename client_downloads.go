@@ -297,11 +297,12 @@ func (c *Client) mayDial(by *discovery, has int, addr netip.Addr, now time.Time)
 	return ok
 }
 
-// targetAt returns when a discovery may dial an address, as far as other dials of the same host decide it.
-func (c *Client) targetAt(by *discovery, addr netip.Addr, from peerlist.Source, now time.Time) time.Time {
+// targetAt returns when a discovery whose owner has so many connections may dial an address, as far as other dials of the same host,
+// and connections to its network, decide it.
+func (c *Client) targetAt(by *discovery, has int, addr netip.Addr, from peerlist.Source, now time.Time) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.budget.TargetAt(c.dialClaim(by, 0), addr, from, now)
+	return c.budget.TargetAt(c.dialClaim(by, has), addr, from, now)
 }
 
 // redial waits until a dial that is under way may connect again.

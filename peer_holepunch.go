@@ -187,7 +187,7 @@ func (d *Download) punch(addr netip.AddrPort, now time.Time) {
 	if d.ended() || d.paused || d.progress.checking || !d.punches() || d.swarm.live+f.candidates.Dialling() >= d.maxPeers() {
 		return
 	}
-	if f.client.targetAt(f, addr.Addr(), peerlist.FromPEX, now).After(now) {
+	if f.client.targetAt(f, d.swarm.live, addr.Addr(), peerlist.FromPEX, now).After(now) {
 		return
 	}
 	for _, q := range d.swarm.peers {

@@ -405,7 +405,7 @@ func (f *discovery) dialDue(live, most int, now time.Time) {
 		if !ok {
 			return
 		}
-		if at := f.client.targetAt(f, addr.Addr(), from, now); at.After(now) {
+		if at := f.client.targetAt(f, live, addr.Addr(), from, now); at.After(now) {
 			f.candidates.Postpone(addr, at)
 			continue
 		}

@@ -46,6 +46,39 @@ func TestConnectionsGoAroundAllDownloads(t *testing.T) {
 	})
 }
 
+// A client has all connections that it may have, three of them to slow peers of one network. A download whose only seed is of that
+// network, too, is not kept from it.
+func TestNeighboursOfASeed(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		c.MaxPeers = 20
+		for k := range c.MaxPeers {
+			content := newSimRepeating(uint64(k/2+1), 4*blockSize, 1024*blockSize)
+			if k%2 == 0 {
+				simSeed(t, c, content)
+			}
+			ip := fmt.Sprintf("%d.0.0.1", 100+k)
+			if k < 3 {
+				ip = fmt.Sprintf("90.0.0.%d", 10+k)
+			}
+			p := simpeer.New("slow", n.NewHost(ip, 0, 1000, time.Millisecond), 6881, content.truth, simpeer.Script{Takes: true})
+			p.Have = bits.New(content.NumPieces())
+			require.NoError(t, p.Arrive())
+			defer p.Stop()
+			p.Call(1, netaddr.Of(c.Addr()), time.Second)
+		}
+		simnet.Sleep(2 * time.Minute)
+		content := newSimContent(99, blockSize, 64*blockSize)
+		seed := honestSeed(t, n, content)
+		defer seed.Stop()
+		require.True(t, netip.MustParsePrefix("90.0.0.0/24").Contains(seed.Addr().Addr()))
+		d := simLeech(t, c, content)
+		d.discovery.found(peerlist.FromTracker, "", seed.Addr())
+		simnet.Sleep(2 * peerlist.TurnoverEvery)
+		require.True(t, d.Stats().Complete)
+	})
+}
+
 // Magnet links have all connections that a client may have, to peers that send false metadata slowly. A download has its turn.
 func TestMagnetLinksMakeRoomForADownload(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

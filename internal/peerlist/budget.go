@@ -85,12 +85,13 @@ func (b *Budget) Starves(c Claim, now time.Time) bool {
 
 // TargetAt returns when an address that a source named may be dialled, now or later, with regard to other dials of the same host,
 // and to the connections of its network. Downloads that have to wait for the same host take turns, with one dial each. An address that
-// the user named may always be dialled.
+// the user named may always be dialled. A download without a connection may know no peer of another network, so that it waits for the
+// host alone.
 func (b *Budget) TargetAt(c Claim, addr netip.Addr, from Source, now time.Time) time.Time {
 	if from == FromUser {
 		return now
 	}
-	if b.excludes(c, addr.Unmap(), b.left(c), now) {
+	if c.Has > 0 && b.excludes(c, addr.Unmap(), b.left(c), now) {
 		return now.Add(wantedFor)
 	}
 	return b.targets.dialAt(c.By, addr.Unmap(), now)

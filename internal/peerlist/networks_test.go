@@ -56,7 +56,8 @@ func TestNetworksOfAllDownloads(t *testing.T) {
 			continue
 		}
 		require.False(t, b.Accept(claim(0), gone, epoch), tc.addr)
-		require.True(t, b.TargetAt(claim(0), gone, FromPEX, epoch).After(epoch))
+		require.True(t, b.TargetAt(claim(1), gone, FromPEX, epoch).After(epoch))
+		require.Equal(t, epoch, b.TargetAt(claim(0), gone, FromPEX, epoch), "it may be the only one that a download knows")
 		require.Equal(t, epoch, b.TargetAt(claim(0), gone, FromUser, epoch))
 		require.True(t, b.Dial(claim(1), host, epoch), "there is room for another download")
 		require.True(t, b.Accept(claim(0), gone, epoch.Add(wantedFor+time.Second)), "none were wanted for a while")

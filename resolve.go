@@ -86,7 +86,7 @@ type resolver struct {
 
 	mu           sync.Mutex
 	metadata     *metadata.Assembler
-	holder       *account.Holder // of its drafts
+	holder       *account.Holder // of its drafts; nil once it has ended
 	peers        map[*metadataConn]struct{}
 	numbered     int  // connections so far
 	accepting    bool // incoming connections are accepted
@@ -107,7 +107,7 @@ func (r *resolver) run() (*Torrent, error) {
 	r.log = r.client.log.With("magnet", r.m.id(), "infohash", r.m.infoHashes().first)
 	r.metadata = metadata.New()
 	r.join()
-	defer func() { r.holder.Leave() }()
+	defer r.leave()
 	var tiers [][]string
 	for _, url := range r.m.Trackers {
 		tiers = append(tiers, []string{url})
@@ -309,16 +309,25 @@ func (r *resolver) note(err error) {
 // join adds the drafts to the client's account. The caller holds r.mu, or no other goroutine has r yet.
 func (r *resolver) join() {
 	var h *account.Holder
-	h = r.client.account.Join(func() {
-		go func() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			if r.holder == h {
-				r.giveWay()
-			}
-		}()
-	})
+	h = r.client.account.Join(func() { go r.giveWayFor(h) })
 	r.holder = h
+}
+
+// leave takes the drafts out of the client's account, for good.
+func (r *resolver) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.holder.Leave()
+	r.holder = nil
+}
+
+// giveWayFor gives way, unless the resolver has done so since it had the holder, or has ended.
+func (r *resolver) giveWayFor(h *account.Holder) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.holder == h {
+		r.giveWay()
+	}
 }
 
 // charge reports to the account how much the drafts hold, and makes room if that is too much. Data that was requested counts

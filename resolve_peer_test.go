@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/account"
+	"github.com/shoal-go/torrent/internal/metadata"
 	"github.com/shoal-go/torrent/internal/mse"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
@@ -223,4 +225,17 @@ func TestServedIsBounded(t *testing.T) {
 	require.Contains(t, r.served, addr(999))
 	require.Contains(t, r.served, addr(499))
 	require.NotContains(t, r.served, addr(0))
+}
+
+// A resolver ends while the account asks it to give way. It does not come back into the account, where it would stay for good.
+func TestDraftsAreLeftForGood(t *testing.T) {
+	r := &resolver{client: &Client{account: account.New(0)}, metadata: metadata.New()}
+	r.join()
+	h := r.holder
+	r.giveWayFor(h)
+	require.NotSame(t, h, r.holder, "it has given way, and begins again")
+	h = r.holder
+	r.leave()
+	r.giveWayFor(h)
+	require.Nil(t, r.holder)
 }

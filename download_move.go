@@ -27,9 +27,9 @@ type moving struct {
 // is in the way, and ErrInUse if another download is. Files of other programs in the old directory stay there, and so do files that
 // another program changes while they are copied. Move waits for the check at the start, for Recheck and for another Move. It returns
 // early with an error if ctx or the download ends; if a disk hangs, a few seconds later, and everything is as it was, or moved, only once
-// the disk answers. A download that has ended but was not closed can be moved, too, unless a later
-// download of its client goes on with its files: the error matches ErrInUse. Content in memory, or in a Storage of the caller's own,
-// cannot be moved: the error matches errors.ErrUnsupported.
+// the disk answers. A download that has ended but was not closed can be moved, too, unless a later download of its client goes on with
+// its files: the error matches ErrInUse. Content in memory, or in a Storage of the caller's own, cannot be moved: the error matches
+// errors.ErrUnsupported.
 func (d *Download) Move(ctx context.Context, dir string) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -134,8 +134,8 @@ func TestPeersThatTakeBurstsLeaveTheirSlots(t *testing.T) {
 	})
 }
 
-// Peers that take what a seed with an upload limit gives them, and never say that they have anything of it. The one that downloads among
-// them seems to keep what it gets to itself, as nobody tells of what it could pass on. It has its share nevertheless.
+// Eight peers take what a seed with an upload limit gives them, and never announce a piece. To the seed, an honest peer among them seems
+// to pass nothing on, because no other peer announces what it got from the seed. It still gets its share of the upload.
 func TestPeersThatTellNothingLeaveAShare(t *testing.T) {
 	const crowd = 8
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {

@@ -103,8 +103,8 @@ func (s *fileStore) allWanted(whole func(i int) bool) bool {
 	return true
 }
 
-// cutAll truncates the files that are wanted, too long since before this download wrote to them, and whole. It leaves those as they are to which
-// it cannot write.
+// cutAll truncates the files that are wanted, too long since before this download wrote to them, and whole. It leaves those as they
+// are to which it cannot write.
 func (s *fileStore) cutAll(whole func(i int) bool) error {
 	for i := range s.content.NumFiles() {
 		if !s.isTooLong(i) || !whole(i) {

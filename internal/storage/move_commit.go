@@ -322,8 +322,8 @@ func (m *move) removeFromOld(which func(i int) bool) error {
 	return errors.Join(errs...)
 }
 
-// removeDirs removes those directories below the old one that are empty now and are not those of other downloads. There may be very many: the end of the Move's context ends
-// it, too, and those that are left stay.
+// removeDirs removes those directories below the old one that are empty now and are not those of other downloads. There may be very
+// many: the end of the Move's context ends it, too, and those that are left stay.
 func (m *move) removeDirs() {
 	all := make(map[string]bool)
 	for dir := range m.emptied {

@@ -108,7 +108,7 @@ func (d *Download) openInTime(ctx context.Context) (storage.Store, error) {
 	}
 	done := make(chan opened)
 	go func() {
-		at := storage.Place("user")
+		at := storage.UserPlace
 		if d.o.Storage == nil {
 			at = storage.Place("directory " + d.o.Dir)
 		}

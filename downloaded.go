@@ -28,7 +28,7 @@ type Downloaded struct {
 	t     *Torrent
 	store storage.Store
 	stop  func() error    // ends sharing
-	ctx   context.Context // of the download; nil if there is none
+	ctx   context.Context // of the download
 
 	// verified reports whether the pieces from first up to but not including end are verified. It locks the download's mutex, so
 	// the caller must not hold mu. If it is nil, all pieces are verified.
@@ -61,7 +61,7 @@ type mapped struct {
 
 // newDownloaded returns a Downloaded without files. Its Close calls stop, if that is not nil, before it closes s.
 func newDownloaded(t *Torrent, s storage.Store, stop func() error) *Downloaded {
-	return &Downloaded{t: t, store: s, stop: stop, closeStore: sync.OnceValue(s.Close), maps: make(map[int]mapped)}
+	return &Downloaded{t: t, store: s, stop: stop, ctx: context.Background(), closeStore: sync.OnceValue(s.Close), maps: make(map[int]mapped)}
 }
 
 // choose sets the files of d, by index in the layout.
@@ -97,9 +97,6 @@ func (d *Downloaded) Files() iter.Seq[*DownloadedFile] {
 // A disk may hang. If the context of the download has ended, Close waits for it no longer than a few seconds, and returns an error that
 // matches that of the context.
 func (d *Downloaded) Close() error {
-	if d.ctx == nil {
-		return d.close()
-	}
 	return inTime(d.ctx, d.close)
 }
 

@@ -77,7 +77,6 @@ func (l *idleHandles) closeOldest() {
 // handles are the open files of one store. Their number is bounded; the least recently used one is closed first.
 type handles struct {
 	open func(file int, flag int) (DiskFile, error)
-	max  int
 	idle *idleHandles // those of these that are not in use, and other stores'
 
 	mu     sync.Mutex
@@ -104,7 +103,7 @@ type handle struct {
 }
 
 func newHandles(idle *idleHandles, open func(file int, flag int) (DiskFile, error)) *handles {
-	return &handles{open: open, max: maxHandles, idle: idle, files: make(map[int]*handle)}
+	return &handles{open: open, idle: idle, files: make(map[int]*handle)}
 }
 
 // get returns a handle of file, open for reading or, if write is set, for reading and writing. The caller must call put. If the
@@ -217,7 +216,7 @@ func (p *handles) retire(file int) {
 // shrink closes files that are not in use until no more than max are open. To look through all of them costs little beside
 // opening one. The caller holds p.mu.
 func (p *handles) shrink() {
-	for len(p.files) > p.max && p.retireOldest() {
+	for len(p.files) > maxHandles && p.retireOldest() {
 	}
 }
 

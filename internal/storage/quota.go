@@ -16,8 +16,11 @@ const (
 )
 
 // A Place is where a Store keeps its content. Stores with the same Place may hang together: a disk may be dead, or the server of a
-// network share not answer. The storages of the user are one Place.
+// network share not answer.
 type Place string
+
+// UserPlace is that of the storages of the user, all of which are one.
+const UserPlace Place = "user"
 
 // placeOf returns the Place of a directory, which may be as info says: its device, or its volume where there is none.
 func placeOf(dir string, info FileInfo) Place {
@@ -65,11 +68,11 @@ func NewQuota(most int) *Quota { return &Quota{most: most, places: make(map[Plac
 // NewTaker returns a Taker for a store.
 func (q *Quota) NewTaker(at Place) *Taker { return &Taker{quota: q, place: at} }
 
-// Take takes one, for which it waits if needed. give gives it back. ok is false if done is closed before; a nil done never is.
+// Take takes one, for which it waits if needed. Give gives it back. ok is false if done is closed before; a nil done never is.
 func (t *Taker) Take(done <-chan struct{}) (take Taken, ok bool) {
 	q := t.quota
 	q.mu.Lock()
-	if take, ok := t.tryLocked(); ok {
+	if take, ok := t.try(q.most); ok {
 		q.mu.Unlock()
 		return take, true
 	}
@@ -97,16 +100,16 @@ func (t *Taker) Take(done <-chan struct{}) (take Taken, ok bool) {
 	return Taken{}, false
 }
 
-// Try is Take without waiting.
-func (t *Taker) Try() (take Taken, ok bool) {
+// Try is Take without waiting, and takes only if fewer than most are in use.
+func (t *Taker) Try(most int) (take Taken, ok bool) {
 	t.quota.mu.Lock()
 	defer t.quota.mu.Unlock()
-	return t.tryLocked()
+	return t.try(most)
 }
 
-func (t *Taker) tryLocked() (take Taken, ok bool) {
+func (t *Taker) try(most int) (take Taken, ok bool) {
 	p := t.quota.at(t.place)
-	if !t.may(p) {
+	if t.quota.used >= most || !t.may(p) {
 		t.quota.forget(p)
 		return Taken{}, false
 	}

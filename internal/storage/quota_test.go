@@ -2,6 +2,7 @@ package storage_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -15,7 +16,7 @@ import (
 func TestQuota(t *testing.T) {
 	all := func(k *storage.Taker) (n int) {
 		for ; ; n++ {
-			if _, ok := k.Try(); !ok {
+			if _, ok := k.Try(math.MaxInt); !ok {
 				return n
 			}
 		}
@@ -32,7 +33,7 @@ func TestQuota(t *testing.T) {
 			all(q.NewTaker(storage.Place(fmt.Sprint(k))))
 		}
 	}
-	_, ok := q.NewTaker("c").Try()
+	_, ok := q.NewTaker("c").Try(math.MaxInt)
 	require.True(t, ok)
 }
 
@@ -80,7 +81,7 @@ func TestQuotaIsWaitedForInTurn(t *testing.T) {
 	})
 }
 
-// Whatever is taken, waited for, moved and given back, the quota holds, and nobody waits who may take.
+// After any sequence of takes, waits, moves and returns, the quota is not exceeded, and no store waits that may take.
 func TestQuotaHistories(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {

@@ -33,7 +33,7 @@ func Wrap(c Content, st User, whole bits.Set, tell func(piece int) error) Store 
 	return &userStore{content: c, st: st, whole: whole, tell: tell}
 }
 
-func (s *userStore) Place() Place { return "user" }
+func (s *userStore) Place() Place { return UserPlace }
 
 // PieceVerified calls the function tell given to Wrap, if there is one, to report that a piece is whole.
 func (s *userStore) PieceVerified(piece int) error {

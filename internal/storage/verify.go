@@ -63,7 +63,7 @@ func (w *Workers) Verify(ctx context.Context, at Place, c Content, r io.ReaderAt
 		}
 		v.widen = func() {
 			for v.workers < min(runtime.GOMAXPROCS(0), which.Count()) {
-				taken, ok := w.another(taker)
+				taken, ok := taker.Try(maxFurther)
 				if !ok {
 					return
 				}

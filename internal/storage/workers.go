@@ -13,13 +13,3 @@ type Workers struct{ quota *Quota }
 
 // NewWorkers returns Workers, of which none is in use.
 func NewWorkers() *Workers { return &Workers{NewQuota(maxWorkers)} }
-
-// another takes another goroutine for a store that has one, if it may have more.
-func (w *Workers) another(t *Taker) (Taken, bool) {
-	w.quota.mu.Lock()
-	defer w.quota.mu.Unlock()
-	if w.quota.used >= maxFurther {
-		return Taken{}, false
-	}
-	return t.tryLocked()
-}

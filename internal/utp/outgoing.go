@@ -201,8 +201,8 @@ func (o *outgoing) withhold(p *outPacket) {
 	o.waiting -= p.payload()
 }
 
-// release has a packet that was withheld sent before all that are not lost.
-func (o *outgoing) release(seq uint16) {
+// miss has a packet sent before all that are not missing.
+func (o *outgoing) miss(seq uint16) {
 	o.at(seq).status = missing
 	if o.missing == 0 || before(seq, o.resend) {
 		o.resend = seq
@@ -212,13 +212,8 @@ func (o *outgoing) release(seq uint16) {
 
 // lose marks a packet that is under way as lost.
 func (o *outgoing) lose(seq uint16) {
-	p := o.at(seq)
-	p.status = missing
-	o.underway -= p.payload()
-	if o.missing == 0 || before(seq, o.resend) {
-		o.resend = seq
-	}
-	o.missing++
+	o.underway -= o.at(seq).payload()
+	o.miss(seq)
 }
 
 // revive marks lost packets that were not sent again as under way.

@@ -74,6 +74,6 @@ func (e *endpoint) withhold(now time.Duration) bool {
 func (e *endpoint) release() {
 	if e.withheld.end != 0 {
 		e.withheld.end, e.loss.force = 0, true
-		e.out.release(e.withheld.seq)
+		e.out.miss(e.withheld.seq)
 	}
 }

@@ -37,7 +37,9 @@ type endpoint struct {
 	err   error // why it is closed; nil for an orderly end
 
 	recvID, sendID uint16
-	synSeq         uint16 // of the SYN that made the connection
+	synSeq         uint16   // of the SYN that made the connection
+	epoch          uint32   // what stamps count from, so that only those who have seen one know it
+	guesses        *guesses // of strangers, at the confirmations of connections
 
 	out  outgoing
 	in   incoming
@@ -70,7 +72,8 @@ type endpoint struct {
 }
 
 // init makes an endpoint of a zero one, which then has to dial or to answer.
-func (e *endpoint) init(memory allocator, ipv6 bool, now time.Duration) {
+func (e *endpoint) init(memory allocator, strangers *guesses, ipv6 bool, now time.Duration) {
+	e.guesses = strangers
 	e.mtu = newMTUSearch(ipv6)
 	e.cong = newCongestion(int(e.mtu.size))
 	e.out = outgoing{memory: memory, order: 1}
@@ -126,13 +129,10 @@ func (e *endpoint) receive(h *packet, now time.Duration) {
 		e.receiveAnswer(h, now)
 		return
 	}
-	if !e.out.plausible(h.ack) {
+	if e.state == answering && !e.confirmedBy(h, now) || !e.out.plausible(h.ack) {
 		return
 	}
 	if e.state == answering {
-		if h.ack != e.out.una-1 {
-			return // sent before the other end saw our answer
-		}
 		e.state = connected
 		e.timers.handshake = 0
 		if e.timers.sends == 1 {
@@ -238,7 +238,7 @@ func (e *endpoint) note(h *header, now time.Duration) {
 		e.timers.retransmit, e.loss.timeouts = soon, 1 // the path works again, at least one way
 	}
 	e.timers.confirms = 0
-	e.diff = stamp(now) - h.stamp
+	e.diff = e.stamp(now) - h.stamp
 	e.wait.heard(e.diff, now)
 	e.wait.told(h.diff, now)
 	if e.diff == 0 {
@@ -256,6 +256,9 @@ func (e *endpoint) plausibleReset(h *packet) bool {
 
 // stamp is the time as packets have it.
 func stamp(now time.Duration) uint32 { return uint32(now / time.Microsecond) }
+
+// stamp is the time as the packets of the connection have it.
+func (e *endpoint) stamp(now time.Duration) uint32 { return e.epoch + stamp(now) }
 
 // write takes as much of p as there is room for.
 func (e *endpoint) write(p []byte, now time.Duration) (n int) {

@@ -28,7 +28,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t, e: new(endpoint), now: time.Hour, theirs: 65533, room: 1 << 20, probes: errors.ErrUnsupported}
-	r.e.init(&r.memory, false, r.now)
+	r.e.init(&r.memory, new(guesses), false, r.now)
 	return r
 }
 

@@ -180,7 +180,7 @@ func (n *node) carry(p []byte, df bool) {
 // begin makes the endpoint.
 func (n *node) begin() {
 	n.e = new(endpoint)
-	n.e.init(&n.memory, n.ipv6, n.now())
+	n.e.init(&n.memory, new(guesses), n.ipv6, n.now())
 	n.s.lots += 0x9e3779b97f4a7c15 // odd, so that the multiples are far apart
 	n.e.withheld.begin(n.s.lots, n.e.out.order)
 	if n.local {

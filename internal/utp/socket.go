@@ -64,6 +64,7 @@ type Socket struct {
 	clock   clock
 
 	unacknowledged unacknowledged
+	guesses        guesses
 
 	mu          sync.Mutex
 	random      *rand.Rand
@@ -248,8 +249,9 @@ func common(a, b netip.Addr) (n int) {
 // newConn makes a connection that no packet can reach yet. The caller holds s.mu.
 func (s *Socket) newConn(remote netip.AddrPort) *conn {
 	c := &conn{s: s, remote: remote, place: confirmed}
-	c.e.init(&s.blocks, remote.Addr().Is6(), s.now())
+	c.e.init(&s.blocks, &s.guesses, remote.Addr().Is6(), s.now())
 	c.e.withheld.begin(s.random.Uint64()|1, c.e.out.order)
+	c.e.epoch = uint32(s.random.Uint64())
 	if netaddr.IsLocal(remote.Addr()) {
 		c.e.takes = largestLocal // no path of the Internet carries more than Ethernet does
 	}

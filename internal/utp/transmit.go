@@ -65,7 +65,7 @@ func (e *endpoint) sendSyn(now time.Duration, s sender) {
 // header returns the header of all packets that are sent now, except for their type and number.
 func (e *endpoint) header(now time.Duration) header {
 	e.in.told = e.in.window()
-	h := header{id: e.sendID, stamp: stamp(now), diff: e.diff, window: uint32(e.in.told), seq: e.out.nxt, ack: e.in.ack}
+	h := header{id: e.sendID, stamp: e.stamp(now), diff: e.diff, window: uint32(e.in.told), seq: e.out.nxt, ack: e.in.ack}
 	e.timers.keepAlive = now + keepAlive
 	if e.timers.confirms > 0 {
 		e.timers.confirms--

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/shoal-go/torrent"
@@ -289,24 +288,6 @@ func TestAPICloseAtAnyTime(t *testing.T) {
 		}
 	}
 	settled(t, before)
-}
-
-// A client whose port is taken opens once the port is free.
-func TestClientOpensAgain(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	c := &torrent.Client{NoDHT: true, NoUTP: true, Listen: taken.Addr().String()}
-	require.ErrorIs(t, c.Open(), syscall.EADDRINUSE)
-	require.Nil(t, c.Addr())
-	require.NoError(t, taken.Close())
-
-	require.NoError(t, c.Open())
-	require.Equal(t, c.Listen, c.Addr().String(), "before any Start")
-	require.NoError(t, c.Open(), "a second time does nothing")
-	require.NoError(t, c.Close())
-	require.ErrorIs(t, c.Open(), torrent.ErrClosed)
-	_, err = net.Dial("tcp", c.Listen)
-	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
 // A client also accepts peers from a listener of the caller's, and closes it with itself.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,13 +149,14 @@ func TestPacketsShareThePort(t *testing.T) {
 
 // Another program may have the number of the TCP port for UDP.
 func TestPacketsWherePortIsTaken(t *testing.T) {
-	taken, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer taken.Close()
-	c := &Client{NoDHT: true, NoUTP: true, Listen: taken.LocalAddr().String()}
+	c := &Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0"}
 	defer c.Close()
 	require.NoError(t, c.Open())
-	require.NoError(t, c.sendPacket([]byte("packet"), netip.MustParseAddrPort(taken.LocalAddr().String())))
+	taken, err := net.ListenPacket("udp4", c.Addr().String())
+	if err == nil {
+		defer taken.Close()
+	} // otherwise another program does have it
+	require.NoError(t, c.sendPacket([]byte("packet"), netip.MustParseAddrPort(c.Addr().String())))
 	require.NotZero(t, c.mux.Addrs()[0].Port())
 }
 
@@ -396,14 +398,37 @@ func TestNoTCP(t *testing.T) {
 }
 
 func TestNoTCPWherePortIsTaken(t *testing.T) {
-	taken, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	c := &Client{NoDHT: true, NoTCP: true, Listen: taken.LocalAddr().String()}
-	defer c.Close()
-	require.Error(t, c.Open())
-	require.NoError(t, taken.Close())
-	require.NoError(t, c.Open())
-	require.Equal(t, c.Listen, c.Addr().String())
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		taken, err := us.ListenPacket("udp4", ":6881")
+		require.NoError(t, err)
+		c := utpClient(t, us, false)
+		require.ErrorIs(t, c.Open(), syscall.EADDRINUSE)
+		require.NoError(t, taken.Close())
+		require.NoError(t, c.Open())
+		require.Equal(t, us.Addr(6881).String(), c.Addr().String())
+	})
+}
+
+// A client whose port is taken opens once the port is free.
+func TestClientOpensAgain(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		us, them := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
+		taken, err := us.Listen("tcp", ":6881")
+		require.NoError(t, err)
+		c := simClient(t, us, nil)
+		require.ErrorIs(t, c.Open(), syscall.EADDRINUSE)
+		require.Nil(t, c.Addr())
+		require.NoError(t, taken.Close())
+
+		require.NoError(t, c.Open())
+		require.Equal(t, us.Addr(6881).String(), c.Addr().String(), "before any Start")
+		require.NoError(t, c.Open(), "a second time does nothing")
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, c.Open(), ErrClosed)
+		_, err = them.Dial(t.Context(), "tcp", us.Addr(6881).String())
+		require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	})
 }
 
 // The first way has a head start, the next is tried once it fails, and what comes second is closed.

@@ -263,6 +263,7 @@ func TestAPIKeepResume(t *testing.T) {
 		d := s.unhashed(t, torrent.Options{Dir: dir, KeepResume: true, Seed: true, Client: c, Uploaded: 1 << 40, Downloaded: 1 << 41}, s.NumPieces())
 		complete(t, d)
 		s.same(t, complete(t, s.start(t, torrent.Options{Peers: []netip.AddrPort{addrOf(c)}})))
+		until(t, "the last block is counted, too", func() bool { return d.Stats().Uploaded >= 1<<40+s.Length() })
 		require.EqualValues(t, 1<<40+s.Length(), d.Stats().Uploaded)
 		require.Equal(t, int64(1<<41), d.Stats().Downloaded)
 		require.NoError(t, d.Close())

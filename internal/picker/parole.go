@@ -2,9 +2,12 @@ package picker
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/expiring"
 )
 
 // A suspicion is the record of a piece that failed its hash. It is kept until the piece passes. Meanwhile the piece is on parole:
@@ -36,6 +39,48 @@ type record struct {
 	turns  int // how often a supplier of the host was made the sole supplier
 	lapses int // how often its turn ended with requests that may never be answered, or without a block sent
 	stuck  int // how often it had a turn and was snubbed, or its turn ended while it was choking or not ready
+}
+
+// maxRecords is how many records there may be for all pieces. Pieces that nobody has right stay on parole, and strangers may come for
+// them from ever new addresses.
+const maxRecords = 1 << 15
+
+// note changes the record of a host for a piece that failed its hash.
+func (pk *Picker) note(piece int32, host any, change func(*record)) {
+	r, known := pk.spoiled[piece].records[host]
+	if change(&r); !known {
+		if pk.records >= maxRecords {
+			pk.forgetRecords()
+		}
+		pk.records++
+	}
+	pk.spoiled[piece].records[host] = r
+}
+
+// forgetRecords forgets the records of hosts that are gone, or all if these are not half of them.
+func (pk *Picker) forgetRecords() {
+	here := make(map[any]struct{})
+	for _, s := range pk.suppliers {
+		here[s.Host] = struct{}{}
+	}
+	left := 0
+	for _, u := range pk.spoiled {
+		maps.DeleteFunc(u.records, func(host any, _ record) bool {
+			_, is := here[host]
+			return !is
+		})
+		left += len(u.records)
+	}
+	all := left > maxRecords/2
+	for _, u := range pk.spoiled {
+		if all {
+			clear(u.records)
+		}
+		u.records = expiring.Compact(u.records)
+	}
+	if pk.records = left; all {
+		pk.records = 0
+	}
 }
 
 // Failed records that piece i is complete and does not match its hash. digests has a digest of each block. If one supplier sent
@@ -211,8 +256,12 @@ func (pk *Picker) barred(s *Supplier, p *startedPiece) bool {
 // not known. It returns the origins of the suppliers that sent other blocks.
 func (pk *Picker) clear(i int, digests []uint64) (liars []any) {
 	u := pk.spoiled[int32(i)]
+	if u == nil {
+		return nil
+	}
 	delete(pk.spoiled, int32(i))
-	if u == nil || digests == nil {
+	pk.records -= len(u.records)
+	if digests == nil {
 		return nil
 	}
 	for _, a := range u.attempts {
@@ -229,23 +278,19 @@ func (pk *Picker) clear(i int, digests []uint64) (liars []any) {
 func (pk *Picker) assign(p *startedPiece, s *Supplier) {
 	if p.sole != s {
 		p.sole = s
-		records := pk.spoiled[p.piece].records
-		r := records[s.Host]
-		r.turns++
-		records[s.Host] = r
+		pk.note(p.piece, s.Host, func(r *record) { r.turns++ })
 	}
 }
 
 // endTurn removes the sole supplier of p. If requests to it may never be answered, or it has sent nothing, a lapse is recorded.
 func (pk *Picker) endTurn(p *startedPiece) {
 	if o := p.sole; o != nil && (o.stuck(p.piece) || p.left == p.lacks()) {
-		records := pk.spoiled[p.piece].records
-		r := records[o.Host]
-		r.lapses++
-		if o.stuck(p.piece) && !o.snubbed {
-			r.stuck++
-		}
-		records[o.Host] = r
+		pk.note(p.piece, o.Host, func(r *record) {
+			r.lapses++
+			if o.stuck(p.piece) && !o.snubbed {
+				r.stuck++
+			}
+		})
 	}
 	p.sole = nil
 }
@@ -254,11 +299,9 @@ func (pk *Picker) endTurn(p *startedPiece) {
 // takes over, and may send a block soon.
 func (pk *Picker) stuckAtTurns(s *Supplier) {
 	pk.work += int64(len(pk.spoiled))
-	for i, u := range pk.spoiled {
+	for i := range pk.spoiled {
 		if p := pk.started[i]; p != nil && p.sole == s {
-			r := u.records[s.Host]
-			r.stuck++
-			u.records[s.Host] = r
+			pk.note(i, s.Host, func(r *record) { r.stuck++ })
 		}
 	}
 }

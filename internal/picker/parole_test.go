@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/memtest"
 )
 
 // fetch makes the peer names[k] send block k of piece 0.
@@ -355,4 +356,53 @@ func TestExposedBlocksEndParole(t *testing.T) {
 	}
 	require.Equal(t, "a", origins(sc.s.Exposed(0, func(k int) bool { return k == 1 })))
 	require.Equal(t, "0.1", sc.asks("b", 4))
+}
+
+// While nobody has pieces on parole right, strangers come for them from ever new addresses. Each takes all of them and leaves. Their
+// records used to be kept for ever: two million, of 200 MB, for 32 pieces and the addresses of a /48.
+func TestRecordsAreForgotten(t *testing.T) {
+	const pieces, hosts = 32, 5_000
+	sc := newScene(t, pieces)
+	for i := range int32(pieces) {
+		a, b := sc.join("a", int(i)), sc.join("b", int(i))
+		sc.asks("a", 3)
+		sc.asks("b", 1)
+		for k := range int32(3) {
+			sc.sends("a", i, k, Accepted)
+		}
+		sc.sends("b", i, 3, Accepted)
+		require.Empty(t, sc.s.Failed(int(i), []uint64{1, 2, 3, 4}))
+		sc.s.Leave(a)
+		sc.s.Leave(b)
+	}
+	come := func(host int) *Supplier {
+		s := &Supplier{Ready: true, Origin: host, Host: host}
+		sc.s.Join(s)
+		sc.s.HaveAll(s)
+		return s
+	}
+	sc.s.Next(come(-1), 1, sc.now, nil)
+	before := memtest.Heap()
+	for host := range hosts {
+		s := come(host)
+		taken, _ := sc.s.Next(s, pieces, sc.now, nil)
+		require.GreaterOrEqual(t, len(taken), pieces-1)
+		sc.s.Leave(s)
+		require.LessOrEqual(t, sc.s.records, maxRecords)
+	}
+	require.Less(t, memtest.Heap()-before, int64(8<<20))
+	counted := 0
+	for _, u := range sc.s.spoiled {
+		counted += len(u.records)
+	}
+	require.Equal(t, counted, sc.s.records)
+	require.Equal(t, record{turns: 1}, sc.s.spoiled[0].records[-1], "it is here")
+
+	for host := range 2 * maxRecords / pieces { // those that are here may be too many
+		come(host)
+		for i := range int32(pieces) {
+			sc.s.note(i, host, func(r *record) { r.turns++ })
+			require.LessOrEqual(t, sc.s.records, maxRecords)
+		}
+	}
 }

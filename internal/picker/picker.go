@@ -27,6 +27,7 @@ type Picker struct {
 	seeds     int                  // suppliers that have everything
 	attempts  uint64               // number of times that a piece was started
 	spoiled   map[int32]*suspicion // pieces that failed their hash
+	records   int                  // of these, in all
 	ranking   ranking              // of the present call of Next, NextRun or Rush
 	senders   senders              // origins of the suppliers that sent a block, by Supplier.sender
 	spare     []*startedPiece      // for reuse

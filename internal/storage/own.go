@@ -208,7 +208,7 @@ func (s *fileStore) own(i int, verified bool) error {
 		f.ours.Store(info.Size == 0 || f.ours.Load() && info.Stamp == f.left)
 	}
 	if !f.ours.Load() && (!verified || i < s.edgesFile() && !s.isWanted(i)) {
-		if !verified || f.meddled.Load() || f.left != (Stamp{}) && info.Stamp != f.left {
+		if !verified || f.meddled.Load() || info.Stamp != f.left {
 			return s.refuse(i)
 		}
 		s.leaveAlone(i)

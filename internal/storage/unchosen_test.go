@@ -2,6 +2,7 @@ package storage_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -85,5 +86,54 @@ func TestDoubtOutlastsAMove(t *testing.T) {
 	require.NoError(t, s.Move(t.Context(), t.TempDir(), claim(set(3, 0)), func(int64, int64) {}))
 	require.FileExists(t, path)
 	require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
+	require.NoError(t, s.Close())
+}
+
+// A file that is not chosen any more, and that another program removed and put back, counts as changed before it is left alone: pieces
+// may have been found in it. If it is gone once it is chosen again, none of them counts as verified.
+func TestAnUnchosenFileIsPutBack(t *testing.T) {
+	tor, content := testContent(50, 30, 200, 50)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "1")
+	s := openDirectory(t, tor, dir)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, s.SetWanted([]bool{true, false, true}))
+	require.NoError(t, s.Settle(t.Context(), bits.Full(6)))
+	require.NoError(t, os.Rename(path, path+".away"))
+	_, err := s.Refresh(1, bits.Full(6))
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(path+".away", path))
+	var have bits.Set
+	hash := func() {
+		have = bits.New(6)
+		require.NoError(t, storage.Verify(t.Context(), tor, s, bits.Full(6), func(i int, ok bool) {
+			if ok {
+				require.NoError(t, s.PieceVerified(i))
+				have.Add(i)
+			}
+		}))
+	}
+	hash()
+	require.Equal(t, bits.Full(6), have)
+
+	for _, i := range []int{0, 4} { // at the edges of the file
+		err := s.WriteBlocks([][]byte{pieceOf(tor, content, i)}, tor.PieceOffset(i))
+		if errors.Is(err, storage.ErrChanged) {
+			_, err = s.Refresh(i, bits.Full(6))
+			hash()
+		}
+		require.NoError(t, err)
+	}
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range have.All() {
+		b := make([]byte, tor.PieceSize(i))
+		if s.Changed(i) == nil && readFull(s, b, tor.PieceOffset(i)) == nil {
+			require.Equal(t, pieceOf(tor, content, i), b, "piece %d, which was verified", i)
+		}
+	}
 	require.NoError(t, s.Close())
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -191,6 +192,18 @@ func TestAPIVerify(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// overwrite writes to a file at off, as another program may do.
+func overwrite(t *testing.T, path string, off int64) {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte("something else"), off)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	// The clock of a file system may stand still for some milliseconds.
+	later := time.Now().Add(time.Second)
+	require.NoError(t, os.Chtimes(path, later, later))
+}
+
 // meddlings are what another program may do to a file while we use it.
 var meddlings = []struct {
 	name string
@@ -198,16 +211,7 @@ var meddlings = []struct {
 }{
 	{"truncated", func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 40_000)) }},
 	{"emptied", func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 0)) }},
-	{"overwritten", func(t *testing.T, path string) {
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		require.NoError(t, err)
-		_, err = f.WriteAt([]byte("something else"), 50_000)
-		require.NoError(t, err)
-		require.NoError(t, f.Close())
-		// The clock of a file system may stand still for some milliseconds.
-		later := time.Now().Add(time.Second)
-		require.NoError(t, os.Chtimes(path, later, later))
-	}},
+	{"overwritten", func(t *testing.T, path string) { overwrite(t, path, 50_000) }},
 	{"longer", func(t *testing.T, path string) {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 		require.NoError(t, err)
@@ -310,6 +314,56 @@ func TestMeddlingWhileSeeding(t *testing.T) {
 			s.onDisk(t, dir)
 			require.LessOrEqual(t, peer.sent.Load()-before, int64(len(s.piecesOf("share/a/a.bin")))*s.PieceLength(), "only what was spoiled came again")
 		})
+	}
+}
+
+// Bytes returns what is verified of a file that is mended, also if it was called while the file was wrong, and if another program has the
+// file of an earlier map.
+func TestBytesOfAMendedFile(t *testing.T) {
+	write := func(t *testing.T, path string) { overwrite(t, path, 5_000) }
+	for name, meddle := range map[string]func(t *testing.T, path string){
+		"overwritten": write,
+		"linked, and overwritten by the other name": func(t *testing.T, path string) {
+			require.NoError(t, os.Link(path, path+".mine"))
+			write(t, path+".mine")
+		},
+		"overwritten, and then replaced": func(t *testing.T, path string) {
+			write(t, path)
+			require.NoError(t, os.WriteFile(path+".new", make([]byte, 10_000), 0o644))
+			require.NoError(t, os.Rename(path+".new", path))
+		},
+	} {
+		for path, length := range map[string]int{"short": 10_000, "long": 100_000} {
+			t.Run(name+", "+path, func(t *testing.T) {
+				if runtime.GOOS == "windows" && name != "overwritten" {
+					t.Skip("a file that has a map cannot be replaced here")
+				}
+				s := makeShare(t, torrent.CreateOptions{}, part{path, length})
+				peer := s.gated(t)
+				peer.give()
+				dir := t.TempDir()
+				d := s.start(t, torrent.Options{Dir: dir, Peers: []netip.AddrPort{peer.addr}, Seed: true})
+				files := complete(t, d)
+				early := name != "overwritten"
+				for f := range files.Files() {
+					if early {
+						_, err := f.Bytes()
+						require.NoError(t, err)
+					}
+					d.Pause()
+					meddle(t, filepath.Join(dir, filepath.FromSlash(f.Path())))
+					require.NoError(t, d.Recheck(t.Context()))
+					_, err := f.Bytes()
+					require.Error(t, err)
+					d.Resume()
+					until(t, "it is mended", func() bool { return d.Stats().Complete })
+					b, err := f.Bytes()
+					require.NoError(t, err)
+					require.True(t, bytes.Equal(s.want[f.Path()], b))
+				}
+				s.onDisk(t, dir)
+			})
+		}
 	}
 }
 

@@ -159,6 +159,13 @@ func (d *Download) hasAll(first, end int) bool {
 	return true
 }
 
+// changesOf returns how often a piece of a file became verified, or no longer was.
+func (d *Download) changesOf(file int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return int(d.selection.choice.changes[file])
+}
+
 // hashDoubted hashes the waiting pieces until none wait.
 func (d *Download) hashDoubted() {
 	for {

@@ -219,6 +219,7 @@ type choice struct {
 	t        *Torrent
 	priority []Priority // by file
 	missing  []int32    // by file: its pieces that are not verified
+	changes  []int32    // by file: how often a piece of it became verified, or no longer was
 	done     []int      // chosen files that are whole, in the order in which they were completed; -1 was one
 	isDone   []bool     // by file: is in done
 	doneAt   []int32    // by file that is in done: where
@@ -234,6 +235,7 @@ func newChoice(t *Torrent) choice {
 	c := choice{
 		t:       t,
 		missing: make([]int32, t.layout.NumFiles()),
+		changes: make([]int32, t.layout.NumFiles()),
 		isDone:  make([]bool, t.layout.NumFiles()),
 		doneAt:  make([]int32, t.layout.NumFiles()),
 	}
@@ -369,6 +371,7 @@ func (c *choice) piece(i int, verified bool) {
 			n = 0
 		}
 		before := c.missing[f]
+		c.changes[f]++
 		if verified {
 			c.verified += n
 			c.missing[f]--

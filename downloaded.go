@@ -34,6 +34,10 @@ type Downloaded struct {
 	// the caller must not hold mu. If it is nil, all pieces are verified.
 	verified func(first, end int) bool
 
+	// changes returns a number that changes whenever a piece of a file becomes verified, or no longer is. It locks the download's mutex,
+	// too. If it is nil, nothing changes.
+	changes func(file int) int
+
 	// closeStore closes the store, once. A download that fails calls it before Close does. Slices of files
 	// that Completed yielded stay valid until Close.
 	closeStore func() error
@@ -46,6 +50,7 @@ type Downloaded struct {
 
 	mapsMu sync.Mutex
 	maps   map[int]mapped // by index in the layout
+	former []func() error // of slices that were replaced, which stay valid until Close
 
 	// Not held while storage is read: choose is called with the download's mutex held, for which a read may wait.
 	chosenMu sync.Mutex
@@ -57,6 +62,7 @@ type Downloaded struct {
 type mapped struct {
 	bytes   []byte
 	release func() error
+	changes int // those of the file before
 }
 
 // newDownloaded returns a Downloaded without files. Its Close calls stop, if that is not nil, before it closes s.
@@ -112,7 +118,10 @@ func (d *Downloaded) close() error {
 		for m := range maps.Values(d.maps) {
 			errs = append(errs, m.release())
 		}
-		d.maps = nil
+		for _, release := range d.former {
+			errs = append(errs, release())
+		}
+		d.maps, d.former = nil, nil
 		d.failed = errors.Join(append(errs, d.closeStore())...)
 	})
 	return d.failed
@@ -241,10 +250,10 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 	return d.content().OpenFile(f.index), nil
 }
 
-// Bytes returns the content without a copy. It must not be written to. It is a slice of the memory that holds the content,
-// or a memory map of the file that is made at the first call. The map stays until the Downloaded is closed; closing the
-// Download does not end it, and if the download fails the map stays until the program ends. As long as there are maps, no
-// other download may have the files. The content of a user's Storage is read into memory, and so is a file of at most 16 KiB.
+// Bytes returns the content without a copy. It must not be written to. It is a slice of the memory that holds the content, or a memory
+// map of the file that is made at the first call, and anew once the file was changed and mended. The map stays until the Downloaded is
+// closed; closing the Download does not end it, and if the download fails the map stays until the program ends. As long as there are
+// maps, no other download may have the files. The content of a user's Storage is read into memory, and so is a file of at most 16 KiB.
 // For an empty file the slice is empty.
 //
 // Bytes returns an error if the size or modification time of the file has changed since it was verified, or if the
@@ -255,15 +264,24 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 // reading what is missing crashes the program (SIGBUS), which Go cannot recover from. If other programs may write to the
 // files, use Open or ReadFile on the Downloaded: they return an error then.
 func (f *DownloadedFile) Bytes() ([]byte, error) {
-	b, err := f.d.slice(f.index)
-	if err == nil && f.d.verified != nil && !f.d.verified(f.d.t.layout.PiecesOf(f.index)) {
+	changes := f.d.changesOf(f.index)
+	b, err := f.d.slice(f.index, changes)
+	if err == nil && f.d.verified != nil && (!f.d.verified(f.d.t.layout.PiecesOf(f.index)) || f.d.changesOf(f.index) != changes) {
 		return nil, f.d.inDoubt(f.index)
 	}
 	return b, err
 }
 
-// slice is Bytes, but finds only changes that the store reports: pieces in doubt are returned as well.
-func (d *Downloaded) slice(i int) ([]byte, error) {
+func (d *Downloaded) changesOf(i int) int {
+	if d.changes == nil {
+		return 0
+	}
+	return d.changes(i)
+}
+
+// slice is Bytes, but finds only changes that the store reports: pieces in doubt are returned as well. A slice that was made before a piece
+// of the file was in doubt is not returned again: it may be a copy of what was wrong, or a map of a file that is another program's now.
+func (d *Downloaded) slice(i, changes int) ([]byte, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if d.closed {
@@ -271,16 +289,20 @@ func (d *Downloaded) slice(i int) ([]byte, error) {
 	}
 	d.mapsMu.Lock()
 	defer d.mapsMu.Unlock()
-	if m, ok := d.maps[i]; ok {
+	former, again := d.maps[i]
+	if again && former.changes == changes {
 		if err := d.store.ChangedFile(i); err != nil {
 			return nil, err
 		}
-		return m.bytes, nil
+		return former.bytes, nil
 	}
 	b, release, err := d.store.Bytes(i)
 	if err != nil {
 		return nil, err
 	}
-	d.maps[i] = mapped{b, release}
+	d.maps[i] = mapped{b, release, changes}
+	if again {
+		d.former = append(d.former, former.release)
+	}
 	return b, nil
 }

@@ -151,10 +151,8 @@ func TestAPIStartRefuses(t *testing.T) {
 
 // The end of a context ends the download, and the error says all that is known.
 func TestAPICancelled(t *testing.T) {
-	refusing, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	dead := "http://" + refusing.Addr().String() + "/announce"
-	refusing.Close()
+	dead := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer dead.Close()
 	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer silent.Close()
 	html := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -166,7 +164,7 @@ func TestAPICancelled(t *testing.T) {
 		w.Write([]byte("d14:failure reason17:unregistered hashe"))
 	}))
 	defer failing.Close()
-	urls := []string{dead, html.URL + "/announce", failing.URL + "/announce"}
+	urls := []string{dead.URL + "/announce", html.URL + "/announce", failing.URL + "/announce"}
 	s := makeShare(t, torrent.CreateOptions{Trackers: [][]string{{urls[0]}, {urls[1]}, {urls[2]}, {silent.URL + "/announce"}}}, mixed...)
 
 	because := errors.New("because")

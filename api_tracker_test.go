@@ -15,9 +15,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/torrent"
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/stretchr/testify/require"
 )
 
@@ -118,17 +120,21 @@ func TestAPIStoppedWhenCancelled(t *testing.T) {
 // A tracker that never heard of a download does not hear that it stopped.
 func TestAPINoStoppedWithoutStarted(t *testing.T) {
 	t.Parallel()
-	var asked atomic.Int32
-	client := &http.Client{Transport: roundTrips(func(r *http.Request) (*http.Response, error) {
-		asked.Add(1)
-		return nil, io.ErrUnexpectedEOF
-	})}
 	s := makeShare(t, torrent.CreateOptions{Trackers: [][]string{{"http://tracker.invalid/announce"}}}, mixed...)
-	d := s.start(t, torrent.Options{Client: &torrent.Client{NoDHT: true, NoUTP: true, NoListen: true, HTTPClient: client}})
-	until(t, "it fails", func() bool { return d.Stats().Trackers[0].Err != nil })
-	require.ErrorIs(t, d.Stats().Trackers[0].Err, io.ErrUnexpectedEOF)
-	require.NoError(t, d.Close())
-	require.EqualValues(t, 1, asked.Load())
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32
+		client := &http.Client{Transport: roundTrips(func(r *http.Request) (*http.Response, error) {
+			asked.Add(1)
+			return nil, io.ErrUnexpectedEOF
+		})}
+		c := &torrent.Client{NoDHT: true, NoUTP: true, NoListen: true, HTTPClient: client}
+		defer c.Close()
+		d := s.start(t, torrent.Options{Client: c})
+		sleep(time.Millisecond)
+		require.ErrorIs(t, d.Stats().Trackers[0].Err, io.ErrUnexpectedEOF)
+		require.NoError(t, d.Close())
+		require.EqualValues(t, 1, asked.Load())
+	})
 }
 
 type roundTrips func(*http.Request) (*http.Response, error)
@@ -174,43 +180,37 @@ func TestAPIClientHooks(t *testing.T) {
 
 func TestAPIMaxPeers(t *testing.T) {
 	t.Parallel()
-	for name, make := range map[string]func() torrent.Options{
-		"download": func() torrent.Options { return torrent.Options{MaxPeers: 2} },
-		"client": func() torrent.Options {
-			return torrent.Options{Client: &torrent.Client{NoDHT: true, NoUTP: true, Listen: "127.0.0.1:0", MaxPeers: 2}}
-		},
-	} {
+	for name, c := range map[string]struct{ ofDownload, ofClient int }{"download": {2, 0}, "client": {0, 2}} {
 		t.Run(name, func(t *testing.T) {
 			s := makeShare(t, torrent.CreateOptions{PieceLength: 16 << 10}, mixed...)
-			o := make()
-			if o.Client == nil {
-				o.Client = local()
-			}
-			defer o.Client.Close()
-			var open, most atomic.Int32
-			for range 6 {
-				seed := s.script(t, func(l *line) {
-					n := open.Add(1)
-					defer open.Add(-1)
-					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-					}
-					l.offer()
-					for range 4 { // then it is another peer's turn
-						piece, begin, length, err := l.request()
-						if err != nil || l.answer(piece, begin, length) != nil {
-							return
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				client := clientAt(t, n.NewHost("90.0.0.1", 0, 0, time.Millisecond), &torrent.Client{MaxPeers: c.ofClient})
+				o := torrent.Options{Client: client, MaxPeers: c.ofDownload}
+				var open, most atomic.Int32
+				for k := range 6 {
+					seed := s.at(n.NewHost(fmt.Sprintf("80.%d.0.1", k), 0, 0, time.Millisecond)).script(t, func(l *line) {
+						n := open.Add(1)
+						defer open.Add(-1)
+						for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 						}
-					}
+						l.offer()
+						for range 4 { // then it is another peer's turn
+							piece, begin, length, err := l.request()
+							if err != nil || l.answer(piece, begin, length) != nil {
+								return
+							}
+						}
+					})
+					o.Peers = append(o.Peers, seed.addr)
+				}
+				d := s.start(t, o)
+				until(t, "all of it is there", func() bool {
+					require.LessOrEqual(t, len(d.Stats().Peers), 2)
+					return d.Stats().Complete
 				})
-				o.Peers = append(o.Peers, seed.addr)
-			}
-			d := s.start(t, o)
-			until(t, "all of it is there", func() bool {
-				require.LessOrEqual(t, len(d.Stats().Peers), 2)
-				return d.Stats().Complete
+				s.same(t, complete(t, d))
+				require.LessOrEqual(t, most.Load(), int32(3)) // one may be closed there and still closing here
 			})
-			s.same(t, complete(t, d))
-			require.LessOrEqual(t, most.Load(), int32(3)) // one may be closed there and still closing here
 		})
 	}
 }

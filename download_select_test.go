@@ -123,11 +123,14 @@ func TestManyFilesAreLost(t *testing.T) {
 	for i := range files {
 		c.piece(i, true)
 	}
-	began := time.Now()
+	steps := 0
 	for i := range files {
-		c.piece(i, false)
+		before := len(c.done)
+		if c.piece(i, false); c.gone == 0 { // they were gone through
+			steps += before
+		}
 	}
-	require.Less(t, time.Since(began), 5*time.Second, "it took over a minute")
+	require.LessOrEqual(t, steps, 2*len(files))
 	for i := range files {
 		c.piece(i, true)
 	}
@@ -256,7 +259,7 @@ func TestCompletionWaitsForNoReader(t *testing.T) {
 	}()
 	select {
 	case <-complete:
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Error("it hangs")
 	}
 	close(st.letGo)

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 func command(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(programs, name), args...)
-	cmd.WaitDelay = 10 * time.Second
+	cmd.WaitDelay = 2 * time.Minute
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), "TMP="+t.TempDir())
 	return cmd
 }
@@ -96,7 +96,7 @@ func TestDownloadFromAWebSeed(t *testing.T) {
 	t.Cleanup(server.Close)
 	file, dir := write(t, torrenttest.Make(t, tide)), t.TempDir()
 	out := output(t, "download", "-dir", dir, "-dht", "off", "-webseed", server.URL+"/", file)
-	require.Regexp(t, `7[89]\d KiB from `+server.URL+"/\n", out, "a block may come twice")
+	require.Regexp(t, `[78]\d\d KiB from `+server.URL+"/\n", out, "some blocks may come twice")
 }
 
 func TestDownloadOnly(t *testing.T) {
@@ -135,7 +135,7 @@ func TestDownloadResolvesSideBySide(t *testing.T) {
 	require.Eventually(t, func() bool {
 		got, err := os.ReadFile(filepath.Join(dir, "tide", "ebb.txt"))
 		return err == nil && string(got) == tide["tide/ebb.txt"]
-	}, time.Minute, 20*time.Millisecond)
+	}, 2*time.Minute, 20*time.Millisecond)
 	if runtime.GOOS == "windows" {
 		cmd.Process.Kill()
 		cmd.Wait()

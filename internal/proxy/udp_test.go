@@ -29,7 +29,7 @@ func newRelay(t *testing.T, bound string, early ...string) (*proxy.Proxy, *relay
 	packets, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { packets.Close() })
-	packets.SetDeadline(time.Now().Add(30 * time.Second))
+	packets.SetDeadline(time.Now().Add(2 * time.Minute))
 	r := &relay{PacketConn: packets, control: make(chan net.Conn, 1)}
 	go func() {
 		for {
@@ -74,7 +74,7 @@ func TestListenPacket(t *testing.T) {
 	control := <-r.control
 	defer control.Close()
 	require.Equal(t, "\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", r.asked)
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 
 	for _, tt := range []struct {
 		to   net.Addr
@@ -175,7 +175,7 @@ func TestDialUDP(t *testing.T) {
 			conn, err := p.Dial(t.Context(), "udp", to)
 			require.NoError(t, err)
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(30 * time.Second))
+			conn.SetDeadline(time.Now().Add(2 * time.Minute))
 			require.Equal(t, to, conn.RemoteAddr().String())
 			_, err = conn.Write([]byte("hello"))
 			require.NoError(t, err)

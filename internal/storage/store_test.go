@@ -209,7 +209,7 @@ func (d *meetingDisk) Open(name string, flag int) (storage.DiskFile, error) {
 		select {
 		case d.meet <- struct{}{}:
 		case <-d.meet:
-		case <-time.After(10 * time.Second):
+		case <-time.After(2 * time.Minute):
 			d.alone.Store(true)
 		}
 	}

@@ -174,9 +174,7 @@ func TestAnErrorOfOneDestinationEndsNothing(t *testing.T) {
 	eachWay(t, func(t *testing.T, c udpmux.Config) {
 		a, b := open(t, c), open(t, c)
 		got := collect(b, udpmux.KRPC)
-		closed, err := net.ListenPacket("udp4", "127.0.0.1:0")
-		require.NoError(t, err)
-		closed.Close()
+		closed := netip.MustParseAddrPort("127.0.0.1:1") // a port that no test is given
 		for range 200 {
 			for _, err := range []error{
 				sendError(a, make([]byte, 70_000), loopback(t, b)[0]), // too long
@@ -186,7 +184,7 @@ func TestAnErrorOfOneDestinationEndsNothing(t *testing.T) {
 				_, ok := errors.AsType[*net.OpError](err)
 				require.True(t, ok, "%v", err)
 			}
-			a.Send([]byte("d1:y1:q1:q4:ping"), 0, closed.LocalAddr().(*net.UDPAddr).AddrPort())
+			a.Send([]byte("d1:y1:q1:q4:ping"), 0, closed)
 		}
 		sendAll(t, a, []byte("d1:y1:q1:q4:ping"), 0, loopback(t, b)[0])
 		require.Equal(t, "d1:y1:q1:q4:ping", (<-got).p)
@@ -227,7 +225,7 @@ func TestReopen(t *testing.T) {
 		got := collect(b, udpmux.KRPC)
 		before := a.Addrs()
 		a.Reopen()
-		require.Eventually(t, func() bool { return len(a.Addrs()) == len(before) }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(a.Addrs()) == len(before) }, 2*time.Minute, time.Millisecond)
 		require.Equal(t, before, a.Addrs())
 		sendAll(t, a, []byte("d1:y1:q1:q4:ping"), 0, loopback(t, b)[0])
 		require.Equal(t, before[0].Port(), (<-got).from.Port())

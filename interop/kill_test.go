@@ -3,6 +3,7 @@
 package interop
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -16,6 +17,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,7 +43,7 @@ const (
 )
 
 // leech is what the process that is killed does: it downloads a torrent from one peer into a directory. It
-// prints "complete" once it is complete, and stops in good order on SIGTERM.
+// prints the number of each piece that it verified, and "complete" once it is complete, and stops in good order on SIGTERM.
 func leech() error {
 	what := strings.Split(os.Getenv(leechEnv), "\n")
 	t, err := torrent.Read(what[0])
@@ -57,14 +59,33 @@ func leech() error {
 	if err != nil {
 		return err
 	}
+	var saying sync.WaitGroup
+	events := d.Events(context.Background())
+	for i := range t.NumPieces() { // verified before there were events
+		if d.Verified().Has(i) {
+			fmt.Println(i)
+		}
+	}
+	saying.Go(func() {
+		for e := range events {
+			if e.Kind == torrent.PieceVerified {
+				fmt.Println(e.Piece)
+			}
+		}
+	})
+	complete := false
 	select {
 	case <-ctx.Done():
 	case <-d.Done():
-		if _, err = d.Wait(); err == nil {
-			fmt.Println("complete")
-		}
+		_, err = d.Wait()
+		complete = err == nil
 	}
-	return errors.Join(err, d.Close(), c.Close())
+	err = errors.Join(err, d.Close(), c.Close())
+	saying.Wait()
+	if complete {
+		fmt.Println("complete")
+	}
+	return err
 }
 
 // killRun is one content that is downloaded to its end, however often the download is killed.
@@ -76,8 +97,8 @@ type killRun struct {
 	relay   *relay
 	seed    killSeeder
 
-	kills, stops int
-	asked        int64 // bytes that were under request when it was killed
+	kills, stops, steady int
+	asked, lost          int64 // as in killFigures
 }
 
 // killSeeder is a peer that reports how much it uploaded, once it was stopped.
@@ -88,8 +109,9 @@ type killSeeder interface {
 }
 
 // A download that is killed again and again continues each time from all that it had verified and written. The
-// seed sends at most a twentieth more than the content and what was under request at the kills. -v prints the
-// figures.
+// seed sends no more than what reached it and what was under request at the kills. At most a twentieth of the content is lost
+// by the kills when the relay is steady, that is, when it does not fill the socket and the memory of a leecher that a busy
+// machine or disk keeps from verifying. -v prints the figures.
 func TestKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -97,20 +119,23 @@ func TestKill(t *testing.T) {
 	rng := rand.New(rand.NewPCG(*killSeed, 1))
 	var all killFigures
 	for all.kills < *kills {
-		all.add(killOften(t, rng, min(*kills-all.kills, killsARun), int64(256<<10)<<rng.IntN(2)))
+		all.add(killOften(t, rng, min(*kills-all.kills, killsARun), int64(128<<10)<<rng.IntN(2)))
 	}
 	t.Log(all)
 	require.Zero(t, all.again, "bytes of verified pieces were asked for again")
-	require.LessOrEqual(t, float64(all.sent), 1.05*float64(all.content)+float64(all.asked))
+	require.LessOrEqual(t, float64(all.twice-all.lost), 0.05*float64(all.steady*bytesAKill))
+	require.LessOrEqual(t, all.sent, all.content+all.twice+all.asked)
 }
 
 // killFigures are the figures of a run, in bytes but for the first line.
 type killFigures struct {
 	kills, stops, runs int
+	steady             int // kills and stops when the relay was steady
 	content            int64
 	sent               int64 // by the seed, as it counts
 	asked              int64 // under request at the kills
 	twice              int64 // that passed the relay beyond the content
+	lost               int64 // of these, by the other kills and stops
 	again              int64 // of verified pieces that were asked for
 	seed               string
 }
@@ -124,15 +149,18 @@ func (f *killFigures) add(g killFigures) {
 	f.twice += g.twice
 	f.asked += g.asked
 	f.again += g.again
+	f.steady += g.steady
+	f.lost += g.lost
 	f.seed = g.seed
 }
 
 func (f killFigures) String() string {
 	return fmt.Sprintf("%d kills, %d stops, %d resumes; %d contents, %d bytes in all, each equal in the end\n"+
-		"%s sent %d bytes, %.4f of the content; %d bytes came twice, %d had been asked for at the kills\n"+
+		"%s sent %d bytes, %.4f of the content; %d had been asked for at the kills\n"+
+		"%d bytes came twice, of which %d for %d of the kills and stops, when the relay was not steady\n"+
 		"%d bytes of verified pieces were asked for again",
 		f.kills, f.stops, f.kills+f.stops, f.runs, f.content,
-		f.seed, f.sent, float64(f.sent)/float64(f.content), f.twice, f.asked, f.again)
+		f.seed, f.sent, float64(f.sent)/float64(f.content), f.asked, f.twice, f.lost, f.kills+f.stops-f.steady, f.again)
 }
 
 // killOften downloads one content, killing the download so often on the way.
@@ -149,15 +177,15 @@ func killOften(t *testing.T, rng *rand.Rand, kills int, pieceLength int64) killF
 	} else {
 		r.seed, name = startKillLibrary(t, r.path, r.content), "this library"
 	}
-	r.relay = startRelay(t, host, r.seed.addrPort())
+	r.relay = startRelay(t, host, r.seed.addrPort(), r.t)
 
 	for !r.live(t, rng, r.kills < kills, length) {
 	}
 	requireSame(t, r.content, r.dir)
 	r.seed.stop()
 	f := killFigures{
-		kills: r.kills, stops: r.stops, runs: 1, content: length,
-		sent: r.seed.uploaded(t), asked: r.asked, twice: r.relay.payload - length, again: r.relay.again, seed: name,
+		kills: r.kills, stops: r.stops, steady: r.steady, runs: 1, content: length,
+		sent: r.seed.uploaded(t), asked: r.asked, lost: r.lost, twice: r.relay.payload - length, again: r.relay.again, seed: name,
 	}
 	t.Logf("pieces of %d: %v", pieceLength, f)
 	return f
@@ -188,12 +216,15 @@ func (r *killRun) makeContent(t *testing.T, rng *rand.Rand, length, pieceLength 
 // sometimes asked to stop. It reports whether the download was complete before that.
 func (r *killRun) live(t *testing.T, rng *rand.Rand, kill bool, length int64) (complete bool) {
 	t.Helper()
+	steady := kill && (r.kills+r.stops)%2 == 0
+	r.relay.setSteady(steady)
 	before, _ := r.relay.passed()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), leechEnv+"="+strings.Join([]string{r.path, r.dir, r.relay.addr.String()}, "\n"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var out logBuffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	said := leecherSays{relay: r.relay}
+	cmd.Stdout, cmd.Stderr = &said, &out
 	require.NoError(t, cmd.Start())
 	ended := make(chan struct{})
 	go func() { cmd.Wait(); close(ended) }()
@@ -228,7 +259,7 @@ func (r *killRun) live(t *testing.T, rng *rand.Rand, kill bool, length int64) (c
 	}
 	<-ended
 	switch status := cmd.ProcessState.Sys().(syscall.WaitStatus); {
-	case out.String() == "complete\n":
+	case said.complete && cmd.ProcessState.Success():
 		return true
 	case status.Signaled() && status.Signal() == syscall.SIGKILL:
 		r.kills++
@@ -239,8 +270,41 @@ func (r *killRun) live(t *testing.T, rng *rand.Rand, kill bool, length int64) (c
 	}
 	have, err := r.t.Verify(t.Context(), r.dir)
 	require.NoError(t, err)
-	r.asked += r.relay.killed(have)
+	for _, i := range said.verified {
+		require.Truef(t, have.Has(i), "piece %d was verified before the end, and is not there after it", i)
+	}
+	asked, lost := r.relay.killed(have)
+	r.asked += asked
+	if steady {
+		r.steady++
+	} else {
+		r.lost += lost
+	}
 	return false
+}
+
+// leecherSays takes what a leecher prints. It may be read once that has ended.
+type leecherSays struct {
+	relay    *relay
+	line     []byte
+	verified []int // pieces
+	complete bool
+}
+
+func (l *leecherSays) Write(b []byte) (int, error) {
+	l.line = append(l.line, b...)
+	for {
+		line, rest, whole := bytes.Cut(l.line, []byte("\n"))
+		if !whole {
+			return len(b), nil
+		}
+		if piece, err := strconv.Atoi(string(line)); err == nil {
+			l.verified = append(l.verified, piece)
+			l.relay.settle(uint32(piece))
+		}
+		l.complete = l.complete || string(line) == "complete"
+		l.line = rest
+	}
 }
 
 func hasLibtorrent() bool {

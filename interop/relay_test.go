@@ -5,6 +5,7 @@ package interop
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -16,27 +17,37 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
+// mostWhole is how many pieces may have passed a steady relay whole that the leecher has not verified. Then it waits.
+const mostWhole = 2
+
 // relay stands between one leecher and its seed and keeps account of what passes. The leecher is to
-// speak plain BitTorrent to it, one connection at a time.
+// speak plain BitTorrent to it.
 type relay struct {
 	addr netip.AddrPort
 
-	mu        sync.Mutex
-	requested map[blockAt]int64 // bytes asked for, and neither sent nor taken back
-	payload   int64             // bytes of blocks that passed, in all
-	verified  torrent.Bitfield  // pieces that the leecher has: not to be asked for
-	again     int64             // bytes of these that it asked for all the same
-	more      chan struct{}     // closed, and replaced, when payload grows
+	mu          sync.Mutex
+	requested   map[blockAt]int64 // bytes asked for, and neither sent nor taken back
+	payload     int64             // bytes of blocks that passed, in all
+	verified    torrent.Bitfield  // pieces that the leecher has: not to be asked for
+	again       int64             // bytes of these that it asked for all the same
+	more        chan struct{}     // closed, and replaced, when payload grows
+	pieces      *torrent.Torrent
+	came        map[blockAt]int64 // bytes of the blocks that passed in this life, of pieces not said to be verified
+	steady      bool              // it waits for the leecher to verify pieces
+	connections int               // that are open
+	changed     sync.Cond         // any of the last three
 }
 
 type blockAt struct{ piece, begin uint32 }
 
 // startRelay listens on addr, and connects every caller with the seed.
-func startRelay(t *testing.T, addr netip.Addr, seed netip.AddrPort) *relay {
+func startRelay(t *testing.T, addr netip.Addr, seed netip.AddrPort, pieces *torrent.Torrent) *relay {
 	t.Helper()
 	l, err := net.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
 	require.NoError(t, err)
-	r := &relay{addr: netip.MustParseAddrPort(l.Addr().String()), requested: map[blockAt]int64{}, more: make(chan struct{})}
+	r := &relay{addr: netip.MustParseAddrPort(l.Addr().String()), requested: map[blockAt]int64{}, more: make(chan struct{}),
+		pieces: pieces, came: map[blockAt]int64{}}
+	r.changed.L = &r.mu
 	var calls sync.WaitGroup
 	calls.Go(func() {
 		for {
@@ -44,10 +55,11 @@ func startRelay(t *testing.T, addr netip.Addr, seed netip.AddrPort) *relay {
 			if err != nil {
 				return
 			}
-			calls.Go(func() { r.connect(from, seed) })
+			r.count(1)
+			calls.Go(func() { r.connect(from, seed); r.count(-1) })
 		}
 	})
-	t.Cleanup(func() { l.Close(); calls.Wait() })
+	t.Cleanup(func() { l.Close(); r.setSteady(false); calls.Wait() })
 	return r
 }
 
@@ -90,6 +102,8 @@ func (r *relay) hear(m wire.Message) {
 	switch m.ID {
 	case wire.Request:
 		r.requested[blockAt{m.Index, m.Begin}] = int64(m.Length)
+		delete(r.came, blockAt{m.Index, m.Begin})
+		r.changed.Broadcast()
 		if r.verified.Has(int(m.Index)) {
 			r.again += int64(m.Length)
 		}
@@ -98,7 +112,7 @@ func (r *relay) hear(m wire.Message) {
 	}
 }
 
-// see records what the seed sends.
+// see records what the seed sends. If it is steady, it waits until the leecher has verified most of that.
 func (r *relay) see(m wire.Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,6 +122,10 @@ func (r *relay) see(m wire.Message) {
 		r.payload += int64(m.Length)
 		close(r.more)
 		r.more = make(chan struct{})
+		r.came[blockAt{m.Index, m.Begin}] = int64(m.Length)
+		for r.steady && r.whole() >= mostWhole {
+			r.changed.Wait()
+		}
 	case wire.Reject:
 		delete(r.requested, blockAt{m.Index, m.Begin})
 	}
@@ -120,17 +138,65 @@ func (r *relay) passed() (int64, <-chan struct{}) {
 	return r.payload, r.more
 }
 
-// killed begins a new life of the leecher, which has verified these pieces. It returns what the last
-// life had asked for and not been sent.
-func (r *relay) killed(verified torrent.Bitfield) (asked int64) {
+// whole is how many pieces came whole that the leecher has not verified. The caller holds r.mu.
+func (r *relay) whole() (pieces int) {
+	came := map[uint32]int64{}
+	for at, n := range r.came {
+		came[at.piece] += n
+	}
+	for piece, n := range came {
+		if n == min(r.pieces.PieceLength(), r.pieces.Size()-int64(piece)*r.pieces.PieceLength()) {
+			pieces++
+		}
+	}
+	return pieces
+}
+
+// settle records that the leecher has verified a piece.
+func (r *relay) settle(piece uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	maps.DeleteFunc(r.came, func(at blockAt, _ int64) bool { return at.piece == piece })
+	r.changed.Broadcast()
+}
+
+// setSteady has it wait for the leecher, or no longer.
+func (r *relay) setSteady(steady bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.steady = steady
+	r.changed.Broadcast()
+}
+
+// count adds to the open connections.
+func (r *relay) count(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.connections += n
+	r.changed.Broadcast()
+}
+
+// killed begins a new life of the leecher, which has verified these pieces. It returns what the last
+// life had asked for and not been sent, and what it had been sent of pieces that are not verified.
+func (r *relay) killed(verified torrent.Bitfield) (asked, lost int64) {
+	r.setSteady(false)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.connections > 0 {
+		r.changed.Wait()
+	}
 	for _, n := range r.requested {
 		asked += n
 	}
+	for at, n := range r.came {
+		if !verified.Has(int(at.piece)) {
+			lost += n
+		}
+	}
 	clear(r.requested)
+	clear(r.came)
 	r.verified = verified
-	return asked
+	return asked, lost
 }
 
 func (r *relay) String() string {

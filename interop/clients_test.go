@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -119,15 +118,28 @@ func overUTP(c client) client {
 // versionIn is the first thing in s that looks like a version.
 func versionIn(s string) string { return regexp.MustCompile(`\d+(\.\d+)+`).FindString(s) }
 
-// lastHost counts the addresses given out; 10.77.0.1 is the trackers'.
-var lastHost atomic.Int32
-
 var trackerAddr = netip.MustParseAddr("10.77.0.1")
 
-// newAddr is an address that no other peer of this run has.
-func newAddr() netip.Addr {
-	n := (lastHost.Add(1)-1)%(hosts-1) + 2
-	return netip.AddrFrom4([4]byte{10, 77, 0, byte(n)})
+// freeHosts are the addresses that no peer has, as the last byte. 10.77.0.1 is the trackers'.
+var freeHosts = make(chan byte, hosts)
+
+func init() {
+	for i := 2; i <= hosts; i++ {
+		freeHosts <- byte(i)
+	}
+}
+
+// newAddr is an address that no other peer has until the test has ended.
+func newAddr(t *testing.T) netip.Addr {
+	t.Helper()
+	select {
+	case n := <-freeHosts:
+		t.Cleanup(func() { freeHosts <- n })
+		return netip.AddrFrom4([4]byte{10, 77, 0, n})
+	default:
+		t.Fatal("all addresses are taken")
+		panic("not reached")
+	}
 }
 
 // programPeer is a peer that is a program.
@@ -145,7 +157,7 @@ func (p programPeer) String() string             { return p.name }
 // startLibtorrent starts a libtorrent peer. extra are more arguments for the script.
 func startLibtorrent(t *testing.T, r role, extra ...string) programPeer {
 	t.Helper()
-	host := newAddr()
+	host := newAddr(t)
 	args := []string{scratch(t, "peer.py", libtorrentScript), r.what, r.dir, host.String()}
 	if r.setting != "" {
 		args = append(args, "--enc", r.setting)
@@ -164,7 +176,7 @@ func startLibtorrent(t *testing.T, r role, extra ...string) programPeer {
 
 func startAria2(t *testing.T, r role) peer {
 	t.Helper()
-	host := newAddr()
+	host := newAddr(t)
 	args := []string{
 		"--no-conf", fmt.Sprintf("--enable-dht=%t", len(r.nodes) > 0), "--enable-dht6=false", "--bt-enable-lpd=false", "--disable-ipv6",
 		"--interface=" + host.String(), fmt.Sprintf("--listen-port=%d", peerPort),
@@ -194,7 +206,7 @@ func finishedHook(t *testing.T) string {
 
 func startTransmission(t *testing.T, r role) peer {
 	t.Helper()
-	host := newAddr()
+	host := newAddr(t)
 	settings, err := json.Marshal(map[string]any{
 		"bind-address-ipv4": host.String(), "peer-port": peerPort, "port-forwarding-enabled": false,
 		"dht-enabled": len(r.nodes) > 0, "lpd-enabled": false, "utp-enabled": r.utp, "pex-enabled": true,
@@ -230,7 +242,7 @@ func startTransmission(t *testing.T, r role) peer {
 
 func startRtorrent(t *testing.T, r role) peer {
 	t.Helper()
-	host := newAddr()
+	host := newAddr(t)
 	encryption := map[string]string{
 		"":             "allow_incoming,try_outgoing,enable_retry",
 		"allowed":      "allow_incoming,try_outgoing,enable_retry",

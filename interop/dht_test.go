@@ -166,7 +166,7 @@ func meetInDHT(t *testing.T, nodes []netip.AddrPort, from, to client) {
 // nothing else.
 func awaitInDHT(t *testing.T, nodes []netip.AddrPort, h torrent.Hash, want netip.AddrPort, ended <-chan struct{}) {
 	t.Helper()
-	d := newMember(t, newAddr(), nodes).DHT()
+	d := newMember(t, newAddr(t), nodes).DHT()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	again := time.NewTicker(2 * time.Second) // nodes are silent to those that ask all the time
@@ -232,7 +232,7 @@ var (
 func (n dhtNode) ask(t *testing.T, nodes []netip.AddrPort, what ...string) string {
 	t.Helper()
 	name, args := n.command(t)
-	args = append(args, newAddr().String(), strings.Join(addrs(nodes), ","))
+	args = append(args, newAddr(t).String(), strings.Join(addrs(nodes), ","))
 	return strings.TrimSpace(output(t, name, append(args, what...)...))
 }
 
@@ -245,13 +245,13 @@ func TestDHTPeers(t *testing.T) {
 	overNetworks(t, r,
 		func(t *testing.T, nodes []netip.AddrPort) {
 			name, args := npmNode.command(t)
-			host := newAddr()
+			host := newAddr(t)
 			out := output(t, name, append(args, host.String(), strings.Join(addrs(nodes), ","), "announce", h.String(), "4711")...)
 			require.Positive(t, number(t, out))
 			awaitInDHT(t, nodes, h, netip.AddrPortFrom(host, 4711), nil)
 		},
 		func(t *testing.T, nodes []netip.AddrPort) {
-			host := newAddr()
+			host := newAddr(t)
 			require.NoError(t, newMember(t, host, nodes).DHT().Announce(t.Context(), h, 4711))
 			require.Contains(t, npmNode.ask(t, nodes, "peers", h.String()), netip.AddrPortFrom(host, 4711).String())
 		})
@@ -284,13 +284,13 @@ var itemValue = []byte("20:" + itemText)
 func getUnsigned(t *testing.T, n dhtNode, nodes []netip.AddrPort) {
 	target, err := torrent.ParseHash(n.ask(t, nodes, "put", itemText))
 	require.NoError(t, err)
-	value, err := newMember(t, newAddr(), nodes).DHT().Get(t.Context(), target)
+	value, err := newMember(t, newAddr(t), nodes).DHT().Get(t.Context(), target)
 	require.NoError(t, err)
 	require.Equal(t, string(itemValue), string(value))
 }
 
 func putUnsigned(t *testing.T, n dhtNode, nodes []netip.AddrPort) {
-	target, err := newMember(t, newAddr(), nodes).DHT().Put(t.Context(), itemValue)
+	target, err := newMember(t, newAddr(t), nodes).DHT().Put(t.Context(), itemValue)
 	require.NoError(t, err)
 	require.Equal(t, itemText, n.ask(t, nodes, "get", target.String()))
 }
@@ -305,7 +305,7 @@ func itemKey(t *testing.T, n dhtNode) (key ed25519.PrivateKey, secret, public st
 // getSigned gets an item, and then what replaces it, with a salt and without.
 func getSigned(t *testing.T, n dhtNode, nodes []netip.AddrPort) {
 	key, secret, public := itemKey(t, n)
-	d := newMember(t, newAddr(), nodes).DHT()
+	d := newMember(t, newAddr(t), nodes).DHT()
 	for _, salt := range []string{"", "salt"} {
 		for i, text := range []string{"first", "second"} {
 			seq := i + 1
@@ -322,7 +322,7 @@ func getSigned(t *testing.T, n dhtNode, nodes []netip.AddrPort) {
 // does not replace it.
 func putSigned(t *testing.T, n dhtNode, nodes []netip.AddrPort) {
 	key, _, public := itemKey(t, n)
-	d := newMember(t, newAddr(), nodes).DHT()
+	d := newMember(t, newAddr(t), nodes).DHT()
 	for _, salt := range []string{"", "salt"} {
 		for i, text := range []string{"first", "second"} {
 			seq := i + 1

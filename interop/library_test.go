@@ -92,7 +92,7 @@ func (b *logBuffer) String() string {
 // startLibrary starts a download, which seeds once it is complete. A magnet link is resolved first.
 func startLibrary(t *testing.T, r role, peers ...netip.AddrPort) *libraryPeer {
 	t.Helper()
-	p := &libraryPeer{host: newAddr()}
+	p := &libraryPeer{host: newAddr(t)}
 	c := newClient(t, p.host, r.setting)
 	c.NoUTP, c.NoTCP = !r.utp, r.utp
 	if len(r.nodes) > 0 {

@@ -9,7 +9,7 @@ import (
 // TestLocalDiscovery has peers meet by multicast alone (BEP 14).
 func TestLocalDiscovery(t *testing.T) {
 	ours := func(t *testing.T, tor, dir string, _ bool) peer {
-		p := &libraryPeer{host: newAddr()}
+		p := &libraryPeer{host: newAddr(t)}
 		c := newClient(t, p.host, "")
 		c.Listen, c.LocalDiscovery = "", true // whoever hears us calls the address that multicast comes from
 		p.start(t, c, role{what: tor, dir: dir})

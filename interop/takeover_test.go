@@ -40,7 +40,7 @@ func takeOver(t *testing.T, c client, partial bool) {
 	s := newSwarm(t, mktorrent)
 	tor, err := torrent.Read(s.torrent)
 	require.NoError(t, err)
-	host := newAddr()
+	host := newAddr(t)
 	seeder := newClient(t, host, "")
 	seeder.UploadLimit = rate.NewLimiter(rate.Inf, 64<<10)
 	if partial {

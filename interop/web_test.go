@@ -92,7 +92,7 @@ func TestWebSeeds(t *testing.T) {
 			row := tb.row(w.name)
 			dir := t.TempDir()
 			makeContent(t, dir)
-			addr := netip.AddrPortFrom(newAddr(), webPort)
+			addr := netip.AddrPortFrom(newAddr(t), webPort)
 			w.start(t, dir, addr)
 			url := fmt.Sprintf("http://%v/", addr)
 			require.Eventually(t, func() bool {

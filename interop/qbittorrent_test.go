@@ -21,6 +21,7 @@ import (
 
 // qbittorrent is the client that most people use, without its window. It is a libtorrent of its own settings, so it has a
 // row where the settings matter, and no more. It knows no nodes of the DHT but the well-known ones, and those that a torrent names.
+// It looks for the peers of a torrent once when that is added, and then not for minutes, so it has to know the nodes before.
 var qbittorrent = client{
 	name:     "qBittorrent",
 	programs: []string{"qbittorrent-nox"},
@@ -31,17 +32,21 @@ var qbittorrent = client{
 
 func startQbittorrent(t *testing.T, r role) peer {
 	t.Helper()
-	host := newAddr()
+	host := newAddr(t)
 	profile, done := qbittorrentProfile(t, r, host)
 	// It starts the hook on its own, so that its output is not the program's.
 	program(t, "qbittorrent-nox")
 	args := []string{"-c", `: >"$1"; tail -f "$1" & shift; exec "$@"`, "sh", done,
 		"qbittorrent-nox", "--profile=" + profile, "--save-path=" + r.dir, "--skip-dialog=true", "--add-paused=false"}
-	if r.seed {
-		args = append(args, "--skip-hash-check")
-	}
 	if len(r.nodes) > 0 {
 		args = append(args, scratch(t, "nodes.torrent", torrentOfNodes(r.nodes)))
+		s := newQbittorrentService(t, programPeer{run(t, "sh", args...), host, "finished"})
+		s.awaitNodes(t, len(r.nodes))
+		s.add(t, r.what, r.dir, r.seed)
+		return s.programPeer
+	}
+	if r.seed {
+		args = append(args, "--skip-hash-check")
 	}
 	return programPeer{run(t, "sh", append(args, r.what)...), host, "finished"}
 }
@@ -98,14 +103,37 @@ type qbittorrentService struct {
 
 func startQbittorrentService(t *testing.T) *qbittorrentService {
 	t.Helper()
-	host := newAddr()
+	host := newAddr(t)
 	profile, _ := qbittorrentProfile(t, role{}, host)
-	s := &qbittorrentService{
-		programPeer{run(t, "qbittorrent-nox", "--profile="+profile), host, ""},
-		fmt.Sprintf("http://%s:%d/api/v2/torrents/", host, pagePort),
+	return newQbittorrentService(t, programPeer{run(t, "qbittorrent-nox", "--profile="+profile), host, ""})
+}
+
+// newQbittorrentService waits until the web interface of one that was started can be used.
+func newQbittorrentService(t *testing.T, p programPeer) *qbittorrentService {
+	t.Helper()
+	at := netip.AddrPortFrom(p.host, pagePort)
+	awaitPort(t, p.process, at)
+	return &qbittorrentService{p, fmt.Sprintf("http://%s/api/v2/", at)}
+}
+
+// get reads what the web interface says to a path, as JSON. It reports whether it could.
+func (s *qbittorrentService) get(path string, into any) bool {
+	answer, err := http.Get(s.api + path)
+	if err != nil {
+		return false
 	}
-	awaitPort(t, s.process, netip.AddrPortFrom(host, pagePort))
-	return s
+	defer answer.Body.Close()
+	return json.NewDecoder(answer.Body).Decode(into) == nil
+}
+
+// awaitNodes waits until it knows so many nodes of the DHT.
+func (s *qbittorrentService) awaitNodes(t *testing.T, nodes int) {
+	t.Helper()
+	var info struct {
+		Nodes int `json:"dht_nodes"`
+	}
+	require.Eventuallyf(t, func() bool { return s.get("transfer/info", &info) && info.Nodes >= nodes }, patience, 100*time.Millisecond,
+		"it does not join the DHT: %v", &info)
 }
 
 // add has it download or seed what, a .torrent file or a magnet link.
@@ -127,7 +155,7 @@ func (s *qbittorrentService) add(t *testing.T, what, dir string, seed bool) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, form.Close())
-	answer, err := http.Post(s.api+"add", form.FormDataContentType(), &body)
+	answer, err := http.Post(s.api+"torrents/add", form.FormDataContentType(), &body)
 	require.NoError(t, err)
 	defer answer.Body.Close()
 	b, err := io.ReadAll(answer.Body)
@@ -139,15 +167,10 @@ func (s *qbittorrentService) add(t *testing.T, what, dir string, seed bool) {
 func (s *qbittorrentService) awaitAll(t *testing.T, dir string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		answer, err := http.Get(s.api + "info?filter=completed")
-		if err != nil {
-			return false
-		}
-		defer answer.Body.Close()
 		var torrents []struct {
 			SavePath string `json:"save_path"`
 		}
-		if json.NewDecoder(answer.Body).Decode(&torrents) != nil {
+		if !s.get("torrents/info?filter=completed", &torrents) {
 			return false
 		}
 		for _, tor := range torrents {

@@ -132,6 +132,7 @@ func mapPort(t *testing.T, h *host, gateways func() ([]portmap.Gateway, error)) 
 		},
 		Dial:     func(_ context.Context, network, addr string) (net.Conn, error) { return h.dial(network, addr) },
 		Gateways: gateways,
+		Farewell: patience,
 		Report: func(held []portmap.Mapping, err error) {
 			got.mu.Lock()
 			defer got.mu.Unlock()

@@ -15,8 +15,7 @@ import (
 )
 
 const (
-	otherPorts = 4               // that are asked for if the wanted one is not free for all transports
-	farewell   = 2 * time.Second // for deleting what is held
+	otherPorts = 4 // that are asked for if the wanted one is not free for all transports
 )
 
 // A path keeps the port mapped at one gateway. Everything but state is for the goroutine of run.
@@ -336,7 +335,7 @@ func (p *path) remove(ctx context.Context) {
 
 // release deletes what is held when ctx has ended.
 func (p *path) release(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.Farewell)
 	defer cancel()
 	p.remove(ctx)
 	p.setState(Mapping{}, nil)

@@ -61,6 +61,8 @@ type Config struct {
 	// are no others. All calls come from the goroutine of Run. Nil is no report.
 	Report func(held []Mapping, err error)
 
+	Farewell time.Duration // how long deleting what is held may take once Run is to end; 0 is 2 s
+
 	Rand io.Reader    // for nonces and ports; nil is that of crypto/rand
 	Log  *slog.Logger // nil logs nothing
 }
@@ -91,6 +93,9 @@ type Mapper struct {
 func New(c Config) *Mapper {
 	if c.Gateways == nil {
 		c.Gateways = Gateways
+	}
+	if c.Farewell == 0 {
+		c.Farewell = 2 * time.Second
 	}
 	if c.Rand == nil {
 		c.Rand = rand.Reader

@@ -108,11 +108,12 @@ func TestInstall(t *testing.T) {
 	require.NoError(t, err)
 	cached := filepath.Join(strings.TrimSpace(string(cache)), "cache", "download")
 	bin := t.TempDir()
+	// With -trimpath the directories are of no account, and what is compiled can be used again in the next run.
 	for _, name := range []string{"download", "webui"} {
 		cmd := exec.CommandContext(t.Context(), "go", "install", module+"/examples/"+name+"@latest")
 		cmd.Dir = t.TempDir()
 		cmd.Env = append(os.Environ(), "GOPROXY=file://"+filepath.ToSlash(proxy)+",file://"+filepath.ToSlash(cached), "GOSUMDB=off", "GOWORK=off",
-			"GOFLAGS=-modcacherw", "GOMODCACHE="+filepath.Join(bin, "modules"), "GOBIN="+bin)
+			"GOFLAGS=-modcacherw -trimpath", "GOMODCACHE="+filepath.Join(bin, "modules"), "GOBIN="+bin)
 		out, err := cmd.CombinedOutput()
 		require.NoErrorf(t, err, "%s", out)
 		require.FileExists(t, filepath.Join(bin, name))

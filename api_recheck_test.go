@@ -2,6 +2,7 @@ package torrent_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/netip"
 	"os"
@@ -191,6 +192,26 @@ func TestAPIRecheckElsewhere(t *testing.T) {
 		require.NoError(t, d.Recheck(t.Context()))
 		s.same(t, complete(t, d))
 		require.Equal(t, s.PieceLength(), d.Stats().Downloaded-before)
+	})
+	t.Run("what is in doubt is not read", func(t *testing.T) {
+		m := new(mapStorage)
+		open := func(*torrent.Torrent) (torrent.Storage, error) { return m, nil }
+		d := s.start(t, torrent.Options{Seed: true, Storage: open, Peers: []netip.AddrPort{peer.addr}})
+		files := complete(t, d)
+		d.Pause()
+		m.mu.Lock()
+		clear(m.b)
+		m.mu.Unlock()
+		require.NoError(t, d.Recheck(t.Context()))
+		m.mu.Lock()
+		m.failRead = errors.New("read")
+		m.mu.Unlock()
+		for f := range files.Files() {
+			if f.Length() > 0 {
+				_, err := f.Bytes()
+				require.ErrorContains(t, err, "not verified again yet")
+			}
+		}
 	})
 	t.Run("ends early", func(t *testing.T) {
 		block := make(chan struct{})

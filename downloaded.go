@@ -265,11 +265,18 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 // files, use Open or ReadFile on the Downloaded: they return an error then.
 func (f *DownloadedFile) Bytes() ([]byte, error) {
 	changes := f.d.changesOf(f.index)
+	if !f.d.isVerified(f.index) {
+		return nil, f.d.inDoubt(f.index) // rather than one slice more for each piece that is verified again
+	}
 	b, err := f.d.slice(f.index, changes)
-	if err == nil && f.d.verified != nil && (!f.d.verified(f.d.t.layout.PiecesOf(f.index)) || f.d.changesOf(f.index) != changes) {
+	if err == nil && (!f.d.isVerified(f.index) || f.d.changesOf(f.index) != changes) {
 		return nil, f.d.inDoubt(f.index)
 	}
 	return b, err
+}
+
+func (d *Downloaded) isVerified(i int) bool {
+	return d.verified == nil || d.verified(d.t.layout.PiecesOf(i))
 }
 
 func (d *Downloaded) changesOf(i int) int {

@@ -35,22 +35,6 @@ const http2Held = 1 << 20 / 5
 // socket.
 const http2Written = time.Second
 
-// maxChain is how many bytes of certificates a server may show. Parsed, they take up to fourteen times as much, for as long as the
-// connection lasts, and crypto/tls takes 256 KiB of them. Those of real servers are a few KiB.
-const maxChain = 32 << 10
-
-// checkChain refuses a server that shows more certificates than maxChain.
-func checkChain(s tls.ConnectionState) error {
-	n := 0
-	for _, c := range s.PeerCertificates {
-		n += len(c.Raw)
-	}
-	if n > maxChain {
-		return fmt.Errorf("certificates of %d bytes, over %d", n, maxChain)
-	}
-	return nil
-}
-
 // familyKey is the context key of the netaddr.Family that a request is made over.
 type familyKey struct{}
 
@@ -96,22 +80,30 @@ func NewHTTPClient(c HTTPConfig) *http.Client {
 	}
 	d := &dualTransport{single: c.Single}
 	for f := range netaddr.Families {
+		dial := func(ctx context.Context, _, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+			defer cancel()
+			conn, err := c.Dial(ctx, f.Network("tcp"), addr, func(host string) error {
+				return httpguard.Check(ctx, host)
+			})
+			if err == nil && d.made.Add(1)%idleConns == 0 {
+				d.CloseIdleConnections()
+			}
+			return conn, err
+		}
 		d.by[f] = &http.Transport{
-			Proxy: proxy,
-			DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-				ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-				defer cancel()
-				conn, err := c.Dial(ctx, f.Network("tcp"), addr, func(host string) error {
-					return httpguard.Check(ctx, host)
-				})
-				if err == nil && d.made.Add(1)%idleConns == 0 {
-					d.CloseIdleConnections()
+			Proxy:       proxy,
+			DialContext: dial,
+			DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				conn, err := dial(ctx, network, addr)
+				if err != nil {
+					return nil, err
 				}
-				return conn, err
+				return handshake(ctx, conn, addr, d.by[f].TLSClientConfig)
 			},
 			ForceAttemptHTTP2:      true,
-			TLSHandshakeTimeout:    10 * time.Second,
-			TLSClientConfig:        &tls.Config{VerifyConnection: checkChain},
+			TLSHandshakeTimeout:    handshakeTimeout,                          // with a proxy
+			TLSClientConfig:        &tls.Config{VerifyConnection: checkChain}, // likewise
 			MaxIdleConns:           idleConns,
 			MaxIdleConnsPerHost:    2,                // for web seeds
 			IdleConnTimeout:        10 * time.Second, // announces are minutes apart

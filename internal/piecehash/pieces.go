@@ -140,10 +140,10 @@ func (p *Pieces) FirstMissing(from int, which func(file int) bool) (file int, ok
 }
 
 // Learn takes the piece layer of a file, which it keeps, for all files with the same root, and returns these. It returns none if the
-// layer does not prove the root.
+// layer is known already, or does not prove the root.
 func (p *Pieces) Learn(file int, layer []byte) (files []int) {
 	last, ok := p.files[p.roots[file]]
-	if !ok || !p.fits(file, layer) {
+	if !ok || p.Known(file) || !p.fits(file, layer) { // known is that of all files with its root, too, of which there may be many
 		return nil
 	}
 	p.mu.Lock()

@@ -195,3 +195,21 @@ func FuzzRecall(f *testing.F) {
 		}
 	})
 }
+
+// Of many files with one root, each may turn out to be whole. That learns nothing new after the first, and must not take a pass over all
+// of them for each: it would take minutes.
+func TestManyFilesWithOneRoot(t *testing.T) {
+	const files = 300_000
+	root, layer := hashes(make([]byte, 4*merkle.BlockSize))
+	list, roots := make([]layout.File, files), make([]merkle.Hash, files)
+	for i := range files {
+		list[i], roots[i] = layout.File{Path: "a", Length: 4 * merkle.BlockSize}, root
+	}
+	p := piecehash.New(layout.NewAligned(2*merkle.BlockSize, list...), roots, make([][]byte, files))
+	missing := p.Missing()
+	require.Len(t, missing, files)
+	for k, i := range missing {
+		require.Equal(t, k == 0, p.Learn(i, layer) != nil)
+	}
+	require.Empty(t, p.Missing())
+}

@@ -25,9 +25,6 @@ func (e *endpoint) acknowledge(h *packet, now time.Duration) {
 		e.abort(errNotSent)
 		return
 	}
-	if e.withheld.end != 0 && before(e.withheld.seq, e.loss.furthest) {
-		e.release()
-	}
 	// An older packet may have been overtaken; its window is past.
 	if !before(h.ack, o.una-1) && (a.packets > 0 || int32(h.stamp-e.windowSeen) >= 0) {
 		e.window, e.windowSeen = int(min(h.window, 1<<30)), h.stamp
@@ -40,7 +37,7 @@ func (e *endpoint) acknowledge(h *packet, now time.Duration) {
 		return
 	}
 	if a.late && e.loss.timeouts > 0 {
-		o.revive()
+		o.revive(now)
 	}
 	e.loss.timeouts = 0
 	e.loss.probed = false
@@ -106,11 +103,16 @@ func (e *endpoint) arrived(seq uint16, a *arrivals) {
 	again := p.sends > 1
 	if p.status == missing || again && a.now-p.sent < e.rtt.base()*3/4 {
 		// It was not sent again, or so soon before that this answers the first time: it was late, not lost.
-		if e.loss.timeouts == 0 {
-			e.loss.patient = true
+		// Otherwise than after a time-out, that is believed a few times, and each makes us wait longer another time: one who lies could
+		// say so whenever losses were counted.
+		switch {
+		case e.loss.timeouts > 0:
+			e.cong.mistaken()
+		case !a.late && e.loss.patience < mostPatience:
+			e.loss.patience++
+			e.cong.mistaken()
 		}
 		a.late = true
-		e.cong.mistaken()
 	} else {
 		if p.status == underway {
 			e.loss.arrived(p.order)

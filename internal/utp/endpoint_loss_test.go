@@ -1,6 +1,7 @@
 package utp
 
 import (
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
@@ -127,7 +128,7 @@ func TestReorderingIsNoLoss(t *testing.T) {
 	r.sent = nil
 	r.later(2 * time.Millisecond)
 	r.in("STATE 1 ack 4") // sooner than anything sent again could
-	require.True(t, r.e.loss.patient)
+	require.Positive(t, r.e.loss.patience)
 	r.in("STATE 1 ack 4 and 6,7,8")
 	r.wants() // another time it is given time
 }
@@ -135,7 +136,7 @@ func TestReorderingIsNoLoss(t *testing.T) {
 // withholding11 is an end that has withheld its eleventh packet.
 func withholding11(t *testing.T) *rig {
 	r := dialed(t)
-	r.e.withheld = withholding{lot: 1, due: r.e.out.order + 10}
+	r.e.withheld = withholding{lot: 1 << 40, due: r.e.out.order + 10}
 	r.write(40 * 1232)
 	r.later(roundTripTime)
 	r.sent = nil
@@ -144,19 +145,20 @@ func withholding11(t *testing.T) *rig {
 	return r
 }
 
-// A packet that was withheld is sent before all others once a later one has arrived, or somewhat later than that could be if the other
-// end does not tell of packets out of order. To acknowledge it before, alone or with others, is a lie.
+// A packet that was withheld is sent before all others once it counts as lost, or after a time-out if the other end does not tell of
+// packets out of order. To acknowledge it before, alone or with others, is a lie.
 func TestWithheldPacket(t *testing.T) {
 	const packet = "DATA 11 ack 0 1232 bytes"
 	r := withholding11(t)
 	r.later(roundTripTime)
 	r.in("STATE 1 ack 10")
-	require.NotContains(t, r.sent, packet)
+	r.in("STATE 1 ack 10 and 12")
+	r.in("STATE 1 ack 10 and 12,13")
+	require.NotContains(t, r.sent, packet, "nobody can know yet that it will come")
 	r.later(time.Millisecond)
-	require.NotContains(t, r.sent, packet)
 	r.sent = nil
 	window := r.e.cong.window
-	r.in("STATE 1 ack 10 and 12")
+	r.in("STATE 1 ack 10 and 12,13,14")
 	r.later(5 * time.Millisecond)
 	require.Equal(t, packet, r.sent[0])
 	require.GreaterOrEqual(t, r.e.cong.window, window, "nothing was lost")
@@ -164,18 +166,63 @@ func TestWithheldPacket(t *testing.T) {
 	require.Equal(t, connected, r.e.state)
 
 	r = withholding11(t)
-	r.later(roundTripTime * 3 / 2)
-	require.NotContains(t, r.sent, packet)
 	r.later(roundTripTime)
+	r.in("STATE 1 ack 10 and 12")
+	r.later(roundTripTime / 2)
+	require.Contains(t, r.sent, packet, "it is late")
+
+	r = withholding11(t)
+	r.later(roundTripTime)
+	r.in("STATE 1 ack 10")
+	window = r.e.cong.window
+	r.later(2 * roundTripTime)
+	require.NotContains(t, r.sent, packet)
+	r.later(minTimeout)
 	require.Contains(t, r.sent, packet)
+	require.Equal(t, window, r.e.cong.window)
 	r.in("STATE 1 ack 15")
 	require.Equal(t, connected, r.e.state)
 
 	for _, lie := range []string{"STATE 1 ack 11", "STATE 1 ack 15", "STATE 1 ack 9 and 11", "DATA 1 ack 12 100 bytes"} {
-		r = withholding11(t)
-		r.in(lie)
-		r.wants("RESET 41 ack 0")
-		require.Equal(t, errNotSent, r.e.err)
-		require.Zero(t, r.memory.lent)
+		for _, before := range []func(*rig){
+			func(r *rig) {},
+			func(r *rig) { r.in("STATE 1 ack 2 and 12"); r.later(10 * time.Millisecond) },
+			func(r *rig) { r.later(firstTimeout); r.in("STATE 1 ack 2 and 15"); r.later(10 * time.Millisecond) },
+			func(r *rig) { r.room = 0; r.in("STATE 1 ack 2"); r.later(2 * firstTimeout); r.room = 1 << 20 },
+		} {
+			r = withholding11(t)
+			before(r)
+			require.NotContains(t, r.sent, packet)
+			r.sent = nil
+			r.in(lie)
+			r.wants("RESET 41 ack 0")
+			require.Equal(t, errNotSent, r.e.err)
+			require.Zero(t, r.memory.lent)
+		}
+	}
+}
+
+// That packets came late takes back what their loss had led to, but only a few times: one who lies could always say so. Instead we wait
+// longer before packets count as lost.
+func TestLateArrivalsAreBelievedAFewTimes(t *testing.T) {
+	r := dialed(t)
+	for round := range 3 * mostPatience {
+		r.e.write(zeros[:40*1232], r.now)
+		r.step()
+		first, last := int(r.e.out.una-ours), int(r.e.out.nxt-ours)-1
+		r.e.cong.undo = 0
+		r.later(roundTripTime / 2)
+		r.in(fmt.Sprintf("STATE 1 ack %d and %d,%d,%d", first-1, last-2, last-1, last))
+		for r.e.cong.undo == 0 { // losses have not counted yet
+			r.later(time.Millisecond)
+		}
+		before := r.e.cong.undo
+		r.in(fmt.Sprintf("STATE 1 ack %d", last))
+		require.Equal(t, round < mostPatience, r.e.cong.window >= before, round)
+		require.Equal(t, min(round+1, mostPatience), r.e.loss.patience)
+		for r.e.out.una != r.e.out.end { // the rest
+			r.later(roundTripTime)
+			r.in(fmt.Sprintf("STATE 1 ack %d", int(r.e.out.nxt-ours)-1))
+		}
 	}
 }

@@ -2,14 +2,17 @@ package utp
 
 import "time"
 
+// mostPatience is after how many quarters of a round trip a packet is lost at the latest, if one that was sent later has arrived.
+const mostPatience = 4
+
 // lossDetection infers a loss from packets that were sent later and have arrived: three later packets, or one that
-// was sent a quarter of a round trip later (RFC 8985). Transmissions are numbered over all packets, so the loss of a
-// retransmission can be detected, too.
+// was sent a quarter of a round trip later, or more quarters if the path changes the order (RFC 8985). Transmissions are
+// numbered over all packets, so the loss of a retransmission can be detected, too.
 type lossDetection struct {
 	furthest uint16    // of the packets that arrived
 	latest   [3]uint32 // the last three of the transmissions that arrived
 
-	patient  bool          // the path was seen to change the order: three later packets prove nothing
+	patience int           // how often the path was seen to change the order; if it was, three later packets prove nothing
 	lastSent time.Duration // any packet with data
 	probed   bool          // the tail was probed since the last acknowledgement
 	tail     bool          // the last packet is to be sent again
@@ -35,27 +38,31 @@ func (l *lossDetection) arrived(order uint32) {
 func (e *endpoint) detectLosses(m measure) {
 	l := &e.loss
 	e.timers.reorder = 0
-	if e.out.underway == 0 && e.out.una == e.out.nxt {
+	if e.out.una == e.out.nxt {
 		return
 	}
 	packets, last, found := 0, uint32(0), false
 	wait := e.rtt.smoothed
-	wait += max(wait/4, time.Millisecond)
+	wait += max(wait*time.Duration(max(l.patience, 1))/4, time.Millisecond)
 	// The other end may not report all packets that it has: nothing is known about packets beyond the last one that
 	// it reported.
 	for seq := e.out.una; before(seq, l.furthest); seq++ {
 		p := e.out.at(seq)
-		if p.status != underway || int32(l.latest[0]-p.order) <= 0 {
+		if p.status != underway && p.status != withheld || int32(l.latest[0]-p.order) <= 0 {
 			continue
 		}
 		// Time counts from the packet that arrived: of two sent at once, one may be ahead by luck alone.
-		if at := p.sent + wait; (l.patient || int32(l.latest[2]-p.order) <= 0) && m.now < at {
+		if at := p.sent + wait; (l.patience > 0 || int32(l.latest[2]-p.order) <= 0) && m.now < at {
 			if e.timers.reorder == 0 || at < e.timers.reorder {
 				e.timers.reorder = at
 			}
 			continue
 		}
 		e.out.lose(seq)
+		if p.sends == 0 {
+			l.force = true // those that follow it may fill the windows
+			continue
+		}
 		if p.probe {
 			p.probe = false
 			e.mtu.lost(int(p.size), m.now)
@@ -76,8 +83,13 @@ func (e *endpoint) retransmitTimeout(now time.Duration) {
 	l := &e.loss
 	l.probed = false
 	l.force = true
-	large := false
-	e.release()
+	if e.out.una != e.out.nxt && e.out.at(e.out.una).status == withheld {
+		// All before it arrived. The other end does not tell of those that come out of order.
+		e.out.lose(e.out.una)
+		e.timers.retransmit = now + e.rtt.timeout(l.timeouts)
+		return
+	}
+	large, lost := false, false
 	for seq := e.out.una; seq != e.out.nxt; seq++ {
 		p := e.out.at(seq)
 		if p.status != underway {
@@ -89,12 +101,16 @@ func (e *endpoint) retransmitTimeout(now time.Duration) {
 			e.mtu.lost(int(p.size), now)
 		}
 		e.out.lose(seq)
+		lost = true
 	}
 	e.timers.retransmit = 0
 	if e.window == 0 && e.heard >= l.lastSent {
 		// The other end answers, but has no room. It may stay so for any length of time.
 		e.timers.retransmit = now + min(e.rtt.timeout(l.persists), longestPersist)
 		l.persists++
+		if lost {
+			e.cong.idled(1) // it may be what was sent that was too much
+		}
 		l.progress = now
 		return
 	}

@@ -13,7 +13,7 @@ const (
 	underway               // sent, and neither acknowledged nor lost
 	missing                // lost, and to be sent again
 	arrived                // acknowledged
-	withheld               // counted as sent, but not sent yet
+	withheld               // passed over, and not sent yet
 )
 
 // outPacket is a packet of data or the end of it. It keeps its sequence number and its bytes once it was sent.
@@ -194,35 +194,47 @@ func (o *outgoing) sent(p *outPacket, now time.Duration) {
 }
 
 // withhold passes over the next packet to be sent for the first time.
-func (o *outgoing) withhold(p *outPacket) {
-	p.status = withheld
+func (o *outgoing) withhold(p *outPacket, now time.Duration) {
 	o.nxt++
 	o.widest = max(o.widest, o.nxt-o.una)
 	o.waiting -= p.payload()
+	o.pretend(p, now)
 }
 
-// miss has a packet sent before all that are not missing.
-func (o *outgoing) miss(seq uint16) {
-	o.at(seq).status = missing
+// pretend withholds a packet as if it had been sent just now.
+func (o *outgoing) pretend(p *outPacket, now time.Duration) {
+	p.status = withheld
+	p.order, p.sent = o.order, now
+	o.order++
+}
+
+// lose marks a packet that is under way, or withheld, as lost.
+func (o *outgoing) lose(seq uint16) {
+	p := o.at(seq)
+	if p.status == underway {
+		o.underway -= p.payload()
+	}
+	p.status = missing
 	if o.missing == 0 || before(seq, o.resend) {
 		o.resend = seq
 	}
 	o.missing++
 }
 
-// lose marks a packet that is under way as lost.
-func (o *outgoing) lose(seq uint16) {
-	o.underway -= o.at(seq).payload()
-	o.miss(seq)
-}
-
-// revive marks lost packets that were not sent again as under way.
-func (o *outgoing) revive() {
+// revive marks lost packets that were not sent again as under way. One that never was is withheld for longer.
+func (o *outgoing) revive(now time.Duration) {
 	for seq := o.una; seq != o.nxt; seq++ {
-		if p := o.at(seq); p.status == missing && p.sends > 0 {
+		p := o.at(seq)
+		switch {
+		case p.status == missing && p.sends > 0:
 			p.status = underway
 			o.underway += p.payload()
 			o.missing--
+		case p.status == missing:
+			o.missing--
+			o.pretend(p, now)
+		case p.status == withheld:
+			o.pretend(p, now)
 		}
 	}
 }

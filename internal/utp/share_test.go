@@ -52,6 +52,17 @@ func (s *shared) rates(d time.Duration, flows ...*int) (percent []float64) {
 	return percent
 }
 
+// A path that changes the order of packets is not taken for one that loses them, again and again.
+func TestFillsALinkThatChangesTheOrder(t *testing.T) {
+	for _, by := range []time.Duration{10 * time.Millisecond, 40 * time.Millisecond} {
+		s := newShared(t, 12.5e6, 50*time.Millisecond, 1250e3)
+		s.there.reorder, s.there.reorderBy = 0.1, by
+		f := s.flow(0)
+		s.run(20 * time.Second)
+		require.Greater(t, s.rates(30*time.Second, &f.read)[0], 90.0, by)
+	}
+}
+
 func TestFillsALink(t *testing.T) {
 	for _, c := range []struct {
 		rate      float64

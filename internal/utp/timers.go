@@ -40,7 +40,7 @@ func (e *endpoint) due() time.Duration {
 	}
 	t := &e.timers
 	at := t.keepAlive
-	for _, d := range [...]time.Duration{t.handshake, t.retransmit, e.probeAt(), t.reorder, t.pace, t.linger, e.acks.at, e.withheld.end} {
+	for _, d := range [...]time.Duration{t.handshake, t.retransmit, e.probeAt(), t.reorder, t.pace, t.linger, e.acks.at} {
 		if d != 0 && d < at {
 			at = d
 		}
@@ -110,9 +110,6 @@ func (e *endpoint) tick(now time.Duration) {
 	}
 	if past(t.reorder) {
 		e.detectLosses(e.measure(now))
-	}
-	if past(e.withheld.end) {
-		e.release()
 	}
 	if past(e.probeAt()) {
 		e.loss.probed, e.loss.tail = true, true

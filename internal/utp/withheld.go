@@ -7,9 +7,9 @@ import (
 
 const (
 	firstWithheld = 32 // packets of data, or up to twice as many, until the first is withheld
-	// withheldWindows is how many windows of packets lie between two that are withheld. Each makes acknowledgements dearer, by the
-	// number of packets under way, until it has arrived.
-	withheldWindows = 64
+	// withheldWindows is how many windows of packets lie between two that are withheld, on average: what one that lies gets for each
+	// time that it has been found honest. Each makes acknowledgements dearer, by the number of packets under way, until it has arrived.
+	withheldWindows = 16
 	withheldGrowth  = 4 // by how much the window may grow meanwhile
 	withheldFlight  = 8 // packets under way, below which none is withheld
 )
@@ -19,15 +19,16 @@ var errNotSent = errors.New("acknowledges a packet that was not sent")
 
 // withholding finds other ends that acknowledge packets which they have not received. To one of them no loss and no delay would
 // set a limit: we would fill our line with packets that are dropped on the way, so that nothing else could be sent, and might
-// do that to an address which is not that of the sender. So now and then the number of a packet is passed over.
-// The packet is sent as soon as a later one was acknowledged, or after somewhat more than a round trip. Who acknowledges it before
-// has not looked at what came. To one that does look, it seems to be lost, and to arrive a round trip later.
+// do that to an address which is not that of the sender. So now and then the number of a packet is passed over. Who acknowledges
+// that has not looked at what came. To one that does look, it seems to be lost, and to arrive later.
+//
+// The packet is sent once it counts as lost, as one that was lost on the way would, but not before: an end that waits until it
+// must have been sent has had all that it did not receive counted as lost, too. (There is no other limit to what it may say of
+// the time that packets take, so waiting for any time would not do.)
 type withholding struct {
-	lot  uint64        // state of a sequence of random numbers; 0 withholds nothing
-	due  uint32        // the transmission from which on a packet is withheld
-	most uint32        // packets under way, above which it is to be soon; 0 if it is to be soon already
-	seq  uint16        // of the packet that is withheld
-	end  time.Duration // when it is sent at the latest; 0 if none is withheld
+	lot  uint64 // state of a sequence of random numbers; 0 withholds nothing
+	due  uint32 // the transmission from which on a packet is withheld
+	most uint32 // packets under way, above which it is to be soon; 0 if it is to be soon already
 }
 
 // draw returns a random number below n.
@@ -50,7 +51,7 @@ func (w *withholding) begin(lot uint64, order uint32) {
 func (e *endpoint) withhold(now time.Duration) bool {
 	w, o := &e.withheld, &e.out
 	flight := uint32(o.unacknowledged())
-	if w.lot == 0 || w.end != 0 || flight < withheldFlight {
+	if w.lot == 0 || flight < withheldFlight {
 		return false
 	}
 	if flight > w.most && w.most != 0 {
@@ -63,17 +64,7 @@ func (e *endpoint) withhold(now time.Duration) bool {
 	if int32(o.order-w.due) < 0 || o.end-o.nxt < withheldFlight || p.probe || p.fin || e.rtt.smoothed == 0 {
 		return false
 	}
-	windows := withheldWindows * (flight + withheldFlight)
-	w.due, w.most = o.order+windows+w.draw(windows), withheldGrowth*flight
-	w.seq, w.end = o.nxt, now+e.rtt.smoothed*3/2+ackDelay
-	o.withhold(p)
+	w.due, w.most = o.order+1+w.draw(2*withheldWindows*(flight+withheldFlight)), withheldGrowth*flight
+	o.withhold(p, now)
 	return true
-}
-
-// release has the packet that is withheld sent, whatever the windows say: those that follow it may fill them.
-func (e *endpoint) release() {
-	if e.withheld.end != 0 {
-		e.withheld.end, e.loss.force = 0, true
-		e.out.miss(e.withheld.seq)
-	}
 }

@@ -2,10 +2,12 @@ package torrent
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -14,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/memtest"
 	"github.com/shoal-go/torrent/internal/picker"
 	"github.com/shoal-go/torrent/internal/webseed"
 )
@@ -98,4 +101,32 @@ func TestStreamAddedWhileFilesRest(t *testing.T) {
 	require.True(t, w.health.Failed(2, &webseed.Error{Fate: webseed.Missing}, time.Now()))
 	w.health.Lied(4, time.Now())
 	require.Equal(t, []int{3, 5}, offered())
+}
+
+// Web seeds that are dead hold little for each download, however long they are asked. They used to hold a buffer for each request that
+// may be under way, and which blocks each request had been for: 7 MB after some hours.
+func TestDeadWebSeedsHoldLittle(t *testing.T) {
+	const torrents, pieces = 4, 4096
+	synctest.Test(t, func(t *testing.T) {
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true, HTTPClient: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+			time.Sleep(10 * time.Millisecond)
+			return nil, syscall.ECONNREFUSED
+		})}}
+		defer c.Close()
+		var o Options
+		o.Client, o.Dir = c, t.TempDir()
+		for k := range maxWebSeeds {
+			o.WebSeeds = append(o.WebSeeds, fmt.Sprintf("http://82.0.0.%d/", k+1))
+		}
+		before := memtest.Heap()
+		for k := range torrents {
+			tor := plainTorrent(pieces)
+			tor.name, tor.infoHash[0], tor.length = fmt.Sprint(k), byte(k), pieces<<20
+			tor.layout = layout.New(1<<20, layout.File{Path: tor.name, Length: tor.length})
+			_, err := tor.Start(t.Context(), &o)
+			require.NoError(t, err)
+		}
+		time.Sleep(8 * time.Hour)
+		require.Less(t, memtest.Heap()-before, int64(torrents<<20))
+	})
 }

@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -108,7 +109,6 @@ func (s *webStream) run(ctx context.Context) {
 		d.mu.Lock()
 		defer d.unlock(now)
 		s.leave()
-		s.dropPartial()
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -216,6 +216,7 @@ func (s *webStream) fetch(parent context.Context) bool {
 		now := time.Now()
 		d.mu.Lock()
 		s.reading = false
+		s.supply.Forget()
 		s.countSkipped(now)
 		d.mu.Unlock()
 	}()
@@ -242,7 +243,7 @@ func (s *webStream) broke(ctx context.Context, err error) {
 	if s.came < enough && !s.left {
 		s.w.failed(s, s.file, err, now)
 		if s.w.health.FileRests(s.file) {
-			s.dropPartial() // a later answer may be of another version of the file
+			s.partial = nil // a later answer may be of another version of the file
 		}
 	}
 }
@@ -261,13 +262,11 @@ func (s *webStream) read(ctx context.Context, id picker.Block, end int64) ([]byt
 		return nil, err
 	}
 	s.awaitRoom(ctx)
-	if s.broken != id {
-		s.dropPartial()
+	b := d.client.blockPool.Get()[:0]
+	if s.broken == id {
+		b = append(b, s.partial...)
 	}
-	b := s.partial
-	if s.partial = nil; b == nil {
-		b = d.client.blockPool.Get()[:0]
-	}
+	s.partial = nil
 	size := d.t.layout.BlockLen(int(id.Piece), int(id.Index))
 	for off := d.offsetOf(id); len(b) < size; {
 		part := webseed.PartAt(d.t.layout, off+int64(len(b)), max(end, off+int64(size)))
@@ -290,7 +289,8 @@ func (s *webStream) read(ctx context.Context, id picker.Block, end int64) ([]byt
 			}
 		}
 		if err != nil {
-			s.partial, s.broken = b, id // the next request continues after it
+			s.partial, s.broken = bytes.Clone(b), id // the next request continues after it
+			d.client.blockPool.Put(b)
 			d.mu.Lock()
 			d.traffic.gate.Refund(1)
 			d.mu.Unlock()
@@ -298,14 +298,6 @@ func (s *webStream) read(ctx context.Context, id picker.Block, end int64) ([]byt
 		}
 	}
 	return b, nil
-}
-
-// dropPartial forgets the block that broke off.
-func (s *webStream) dropPartial() {
-	if s.partial != nil {
-		s.w.d.client.blockPool.Put(s.partial)
-		s.partial = nil
-	}
 }
 
 // seek makes body one whose next byte is the first of a part.

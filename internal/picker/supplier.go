@@ -84,6 +84,9 @@ func (s *Supplier) Memory() int {
 	return perForgiven*(len(s.forgiven.latest)+len(s.forgiven.older)) + perRequest*(cap(s.queue)+cap(s.backing))
 }
 
+// Forget forgets the released requests, because the supplier will answer none of them.
+func (s *Supplier) Forget() { s.forgiven = forgiven{} }
+
 // IsAsked reports whether a request for a block of a piece is outstanding.
 func (s *Supplier) IsAsked(piece int) bool {
 	return slices.ContainsFunc(s.queue, func(q outstanding) bool { return int(q.Piece) == piece })

@@ -44,7 +44,7 @@ func (m *Magnet) Resolve(ctx context.Context, o *Options) (*Torrent, error) {
 	if ctx.Err() != nil {
 		return nil, contextError(ctx)
 	}
-	r := &resolver{m: m, parent: ctx, began: time.Now(), waker: newWaker(), peers: make(map[*metadataConn]struct{})}
+	r := &resolver{m: m, parent: ctx, began: time.Now(), turnedOver: time.Now(), waker: newWaker(), peers: make(map[*metadataConn]struct{})}
 	if o != nil {
 		r.o = *o
 	}
@@ -92,6 +92,8 @@ type resolver struct {
 	accepting    bool // incoming connections are accepted
 	accepted     int  // incoming connections that are not ending
 	idlers       peerlist.Idlers
+	trials       peerlist.Trials
+	turnedOver   time.Time                        // when the worst peers last made room
 	work         ratelimit.Accounts[netip.Prefix] // of hosts that left
 	banned       []netip.AddrPort                 // since the mutex was taken, for the log
 	named        []netip.AddrPort                 // by the link
@@ -207,13 +209,8 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 // share or have none, as a download does. But a peer that has sent nothing in its first minute is worth less than any candidate. The caller holds
 // r.mu.
 func (r *resolver) makeRoom(now time.Time) {
-	var worths []peerlist.Worth
-	for p := range r.peers {
-		if p.closing == nil {
-			worths = append(worths, r.worth(p))
-		}
-	}
-	live := len(worths)
+	worths := r.worths()
+	live, most := len(worths), r.o.maxPeers()
 	if n := r.client.excess(live, now); n > 0 {
 		for _, id := range peerlist.WorstOfAll(now, worths, n) {
 			r.end(id, errShared)
@@ -230,13 +227,31 @@ func (r *resolver) makeRoom(now time.Time) {
 		r.end(out, errTurnover)
 		return
 	}
+	if r.client.allTaken(live) {
+		most = min(most, live)
+	}
 	addr, _, waiting := r.discovery.candidates.First(now)
-	if !waiting || live < r.o.maxPeers() && !r.client.allTaken(live) {
+	if !waiting || live < most {
 		return
 	}
 	if out, ok := peerlist.Displaced(now, worths, addr.Addr()); ok {
 		r.end(out, errTurnover)
+	} else if now.Sub(r.turnedOver) >= peerlist.TurnoverEvery {
+		r.turnedOver = now
+		for _, id := range peerlist.TurnedOver(now, worths, peerlist.Turnover(live, most)) {
+			r.end(id, errTurnover)
+		}
 	}
+}
+
+// worths returns the worth of each peer. The caller holds r.mu.
+func (r *resolver) worths() (worths []peerlist.Worth) {
+	for p := range r.peers {
+		if p.closing == nil {
+			worths = append(worths, r.worth(p))
+		}
+	}
+	return worths
 }
 
 // worth returns the worth of a peer, which decides whether it keeps its place. The caller holds r.mu.

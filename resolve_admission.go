@@ -11,8 +11,8 @@ func (r *resolver) take(k *connection, _ peerlist.Source) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	twice, ok := r.admit(k, now)
-	if !ok || !r.replace(twice, k) && !r.client.joinedPeer(len(r.peers), k.addr.Addr(), now) {
+	twice, crowded, ok := r.admit(k, now)
+	if !ok || !r.replace(twice, k) && (crowded && !r.neighbourLeaves(k, now) || !r.client.joinedPeer(len(r.peers), k.addr.Addr(), now)) {
 		r.discovery.candidates.Left(k.addr, ok, now)
 		return false
 	}
@@ -42,8 +42,8 @@ func (r *resolver) accept(k *connection, _ peerlist.Source) bool {
 	if !r.accepting || r.discovery.candidates.Banned(k.addr) {
 		return false
 	}
-	twice, ok := r.admit(k, now)
-	if !ok || !r.replace(twice, k) && !r.findPlace(k, now) {
+	twice, crowded, ok := r.admit(k, now)
+	if !ok || !r.replace(twice, k) && !r.findPlace(k, crowded, now) {
 		return false
 	}
 	r.accepted++
@@ -51,9 +51,9 @@ func (r *resolver) accept(k *connection, _ peerlist.Source) bool {
 	return true
 }
 
-// admit reports whether a connection is wanted beside the others, and which of them it replaces, as in a download. The caller
-// holds r.mu.
-func (r *resolver) admit(k *connection, now time.Time) (twice int, ok bool) {
+// admit reports whether a connection is wanted beside the others, which of them it replaces, and whether another one to its address has to
+// make room, as in a download. The caller holds r.mu.
+func (r *resolver) admit(k *connection, now time.Time) (twice int, crowded, ok bool) {
 	var all []peerlist.Connection
 	for p := range r.peers {
 		if p.closing == nil {
@@ -64,7 +64,17 @@ func (r *resolver) admit(k *connection, now time.Time) (twice int, ok bool) {
 	}
 	newcomer := k.identify(0)
 	newcomer.Named = !k.incoming && r.discovery.candidates.Named(k.addr)
-	return peerlist.Admit(r.client.identity(r.discovery.hashes.first).id, newcomer, all)
+	twice, ok = peerlist.Admit(r.client.identity(r.discovery.hashes.first).id, newcomer, all)
+	return twice, peerlist.IsFull(newcomer, all), ok
+}
+
+// neighbourLeaves ends a connection to the address of another one, in favour of this. The caller holds r.mu.
+func (r *resolver) neighbourLeaves(k *connection, now time.Time) bool {
+	out, ok := r.trials.Neighbour(now, r.worths(), k.identify(0))
+	if ok {
+		r.end(out, errTurnover)
+	}
+	return ok
 }
 
 // replace counts a connection that takes the place of another one to the same peer, which it ends. It reports false if that is 0,
@@ -79,8 +89,8 @@ func (r *resolver) replace(twice int, k *connection) bool {
 }
 
 // findPlace counts an incoming connection if there is a place for it. Half of the places are for peers that the resolver dials. If
-// all others are taken, one of the incoming connections makes room, as in a download. The caller holds r.mu.
-func (r *resolver) findPlace(k *connection, now time.Time) bool {
+// all others are taken, or its address is crowded, one of the incoming connections makes room, as in a download. The caller holds r.mu.
+func (r *resolver) findPlace(k *connection, crowded bool, now time.Time) bool {
 	live := 0
 	var dialled []peerlist.Worth // peers of incoming connections
 	for p := range r.peers {
@@ -92,7 +102,7 @@ func (r *resolver) findPlace(k *connection, now time.Time) bool {
 			dialled = append(dialled, r.worth(p))
 		}
 	}
-	if r.accepted < r.mostAccepted() && r.client.mayJoin(live, k.addr.Addr(), now) {
+	if !crowded && r.accepted < r.mostAccepted() && r.client.mayJoin(live, k.addr.Addr(), now) {
 		return true
 	}
 	if r.idlers.Has(k.addr.Addr(), now) {
@@ -101,7 +111,12 @@ func (r *resolver) findPlace(k *connection, now time.Time) bool {
 	if r.client.refusesPeer(live, k.addr.Addr(), now) {
 		return false
 	}
-	out, ok := peerlist.Displaced(now, dialled, k.addr.Addr())
+	out, ok := 0, false
+	if crowded {
+		out, ok = r.trials.Neighbour(now, dialled, k.identify(0))
+	} else {
+		out, ok = r.trials.Displaced(now, dialled, k.addr.Addr())
+	}
 	if !ok {
 		return false
 	}

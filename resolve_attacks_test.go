@@ -11,22 +11,24 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
-// A crowd of one network, or of many, holds all connections of a magnet link. Each peer claims another length of the metadata. For
-// most of these there is no memory, so that nothing is ever requested from the peer. An honest peer that is named later still gets in.
+// A crowd of one network, or of many, holds all connections of a magnet link. If each peer claims another length of the metadata, there is no
+// memory for most of these, so that nothing is ever requested from the peer. If all claim the same, they send false pieces, slowly. An honest
+// peer that is named later still gets in.
 func TestResolveEclipse(t *testing.T) {
-	for _, networks := range []int{1, 20} {
+	for _, c := range []struct{ peers, networks, lengths int }{{80, 1, 80}, {80, 20, 80}, {20, 20, 1}} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			defer simnet.Sleep(2 * time.Minute) // until the liars have noticed the end
 			content := newSimResolvable(t, 1000, false)
 			var crowd []*metadataSpeaker
-			for k := range 80 {
+			for k := range c.peers {
 				script := metadataScript{stays: true, delay: 14 * time.Second, answer: func(int, []byte) []byte { return make([]byte, wire.MetadataBlock) }}
-				script.size = func(int64) int64 { return 30<<20 + int64(k) }
-				ip := fmt.Sprintf("%d.0.%d.1", 100+k%networks, k)
+				script.size = func(int64) int64 { return 30<<20 + int64(k%c.lengths) }
+				ip := fmt.Sprintf("%d.0.%d.1", 100+k%c.networks, k)
 				crowd = append(crowd, speakMetadata(t, n.NewHost(ip, 0, 0, time.Millisecond), content, script))
 			}
 			honest := speakMetadata(t, n.NewHost("90.0.0.1", 0, 0, time.Millisecond), content, metadataScript{})
@@ -45,7 +47,7 @@ func TestResolveEclipse(t *testing.T) {
 			m := &Magnet{InfoHash: content.infoHash}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
-			_, err := m.Resolve(ctx, &Options{Client: simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil), FindPeers: find})
+			_, err := m.Resolve(ctx, &Options{Client: simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil), MaxPeers: c.peers, FindPeers: find})
 			require.NoError(t, err)
 			require.Less(t, n.Now(), 6*time.Minute)
 		})
@@ -126,6 +128,37 @@ func TestResolveEclipseByPeersThatDial(t *testing.T) {
 		default:
 			require.Fail(t, "not resolved", "%+v", c.Stats().Resolving)
 		}
+	})
+}
+
+// Peers that share the address of one with the metadata have as many connections as may be to an address.
+func TestResolveFullAddress(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		defer simnet.Sleep(2 * time.Minute) // until the liars have noticed the end
+		content := newSimResolvable(t, 1000, false)
+		me, router := n.NewHost("81.0.0.1", 0, 0, 0), n.NewHost("66.0.0.1", 0, 0, time.Millisecond)
+		c := simClient(t, me, nil)
+		require.NoError(t, c.Open())
+		resolved := make(chan error, 1)
+		go func() {
+			nowhere := netip.MustParseAddrPort("89.0.0.1:1")
+			_, err := content.Magnet().Resolve(t.Context(), &Options{Client: c, Peers: []netip.AddrPort{nowhere}})
+			resolved <- err
+		}()
+		simnet.Sleep(time.Second)
+		dial := func(script metadataScript) {
+			conn, err := router.Dial(t.Context(), "tcp", me.Addr(6881).String())
+			require.NoError(t, err)
+			go (&metadataSpeaker{metadataScript: script, content: content, host: router}).speak(conn)
+		}
+		for range peerlist.MaxPerAddress {
+			dial(metadataScript{stays: true, size: func(int64) int64 { return 30 << 20 }, delay: 14 * time.Second, answer: func(int, []byte) []byte { return make([]byte, wire.MetadataBlock) }})
+		}
+		simnet.Sleep(peerlist.TurnoverEvery)
+		dial(metadataScript{})
+		simnet.Sleep(time.Minute)
+		require.Len(t, resolved, 1, "%+v", c.Stats().Resolving)
+		require.NoError(t, <-resolved)
 	})
 }
 

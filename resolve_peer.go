@@ -131,6 +131,7 @@ func (p *metadataConn) end(why error) {
 	if p.closing == nil {
 		p.closing = why
 		p.r.quits(p, why)
+		p.r.trials.Left(p.conn.addr.Addr(), time.Now())
 		close(p.ended)
 		p.conn.Close()
 		if p.conn.incoming {

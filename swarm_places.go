@@ -33,14 +33,20 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	if k.incoming && d.swarm.idlers.Has(k.addr.Addr(), now) && !d.hasPlacesLeft(now) {
 		return false // it lost its place lately because it gave nothing
 	}
+	crowded := peerlist.IsFull(newcomer, all)
 	full := d.swarm.live+d.discovery.candidates.Dialling() >= d.maxPeers()
-	if !(full && peerlist.Crowded(newcomer, all)) && d.takePlace(k, now) {
+	if !crowded && !(full && peerlist.Crowded(newcomer, all)) && d.takePlace(k, now) {
 		return true
 	}
 	if k.incoming && d.client.refusesPeer(d.swarm.live, k.addr.Addr(), now) {
 		return false
 	}
-	out, ok := d.swarm.trials.Displaced(now, d.worths(now), k.addr.Addr())
+	var out int
+	if crowded {
+		out, ok = d.swarm.trials.Neighbour(now, d.worths(now), newcomer)
+	} else {
+		out, ok = d.swarm.trials.Displaced(now, d.worths(now), k.addr.Addr())
+	}
 	if ok {
 		d.drop(errTurnover, out)
 	}

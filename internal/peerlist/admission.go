@@ -54,12 +54,10 @@ const AtOnce = 20 * time.Second
 // A peer id is only a claim, and a peer that shares an address with another may have learned its id. So later on no
 // connection replaces another. A peer that the user named is admitted beside one that was useless.
 func Admit(own [20]byte, k Connection, all []Connection) (twice int, ok bool) {
-	same := 0
 	for _, p := range all {
 		if p.Addr != k.Addr {
 			continue
 		}
-		same++
 		if p.PeerID != k.PeerID || p.Incoming == k.Incoming || p.Age > AtOnce && k.Named && p.Idle {
 			continue
 		}
@@ -70,21 +68,27 @@ func Admit(own [20]byte, k Connection, all []Connection) (twice int, ok bool) {
 			twice = p.ID
 		}
 	}
-	if twice != 0 {
-		return twice, true
+	return twice, true
+}
+
+// IsFull reports whether the address of k has as many connections as it may, so that one of these has to make room (Trials.Neighbour).
+func IsFull(k Connection, all []Connection) bool {
+	return connections(k.Addr, all) >= MaxPerAddress && !k.Named && !netaddr.IsLocal(k.Addr)
+}
+
+// connections returns how many connections there are to an address.
+func connections(a netip.Addr, all []Connection) (n int) {
+	for _, p := range all {
+		if p.Addr == a {
+			n++
+		}
 	}
-	return 0, same < MaxPerAddress || k.Named || netaddr.IsLocal(k.Addr)
+	return n
 }
 
 // Crowded reports whether k is one of many that peers made from one local address. Any number of peers may share it, such as all
 // that a router or a container forwards to us. But they take no free place that others are being dialled for: if there are no
 // more, one has to make room (Displaced).
 func Crowded(k Connection, all []Connection) bool {
-	same := 0
-	for _, p := range all {
-		if p.Addr == k.Addr {
-			same++
-		}
-	}
-	return k.Incoming && netaddr.IsLocal(k.Addr) && same >= MaxPerAddress
+	return k.Incoming && netaddr.IsLocal(k.Addr) && connections(k.Addr, all) >= MaxPerAddress
 }

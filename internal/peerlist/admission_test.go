@@ -27,7 +27,6 @@ func TestAdmit(t *testing.T) {
 		"the first":                     {Connection{Addr: public}, nil, 0, true},
 		"others are elsewhere":          {Connection{Addr: public}, times(9, Connection{Addr: private}), 0, true},
 		"a third of a public address":   {Connection{Addr: public}, times(2, Connection{Addr: public}), 0, true},
-		"a fourth of a public address":  {Connection{Addr: public}, times(3, Connection{Addr: public}), 0, false},
 		"a fourth of a private address": {Connection{Addr: private, PeerID: low, Incoming: true}, times(3, Connection{Addr: private}), 0, true},
 		"a fourth that we dialled":      {Connection{Addr: private}, times(3, Connection{Addr: private}), 0, true},
 		"the other dialled too, and its id is lower": {
@@ -60,7 +59,6 @@ func TestAdmit(t *testing.T) {
 		"the user's own, where something did": {
 			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Age: time.Minute}}, 0, false,
 		},
-		"the user's own, behind a crowd": {Connection{Addr: public, PeerID: low, Named: true}, times(3, Connection{Addr: public, Incoming: true}), 0, true},
 		"one that replaces another, where there is no room": {
 			Connection{Addr: public, PeerID: low, Incoming: true}, append(times(3, Connection{Addr: public}), Connection{ID: 7, Addr: public, PeerID: low}), 7, true,
 		},
@@ -72,6 +70,17 @@ func TestAdmit(t *testing.T) {
 		require.Equal(t, tc.ok, ok, name)
 		require.Equal(t, tc.twice, twice, name)
 	}
+}
+
+func TestIsFull(t *testing.T) {
+	public, private := netip.MustParseAddr("80.0.0.1"), netip.MustParseAddr("10.0.0.1")
+	there := []Connection{{Addr: private}, {Addr: public}, {Addr: private}, {Addr: public}, {Addr: private}}
+	require.False(t, IsFull(Connection{Addr: public}, there), "there are two")
+	there = append(there, Connection{Addr: public})
+	require.True(t, IsFull(Connection{Addr: public}, there))
+	require.True(t, IsFull(Connection{Addr: public, Incoming: true}, there))
+	require.False(t, IsFull(Connection{Addr: public, Named: true}, there))
+	require.False(t, IsFull(Connection{Addr: private}, there), "any number may stand behind it")
 }
 
 func TestCrowded(t *testing.T) {

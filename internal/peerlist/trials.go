@@ -1,7 +1,9 @@
 package peerlist
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/expiring"
@@ -17,19 +19,43 @@ const (
 // all others out for little: each has its share, and its peers give just enough to earn it, or are new because they leave in time and
 // others come. The zero value is ready. The download's mutex guards it.
 type Trials struct {
-	began expiring.Map[string, time.Time] // by Network
+	began expiring.Map[string, time.Time] // by Network, or by address and the end that dials
+	left  expiring.Map[string, time.Time] // when a peer of each Network last left
+}
+
+// Left records that a peer has left, or lost its place.
+func (t *Trials) Left(a netip.Addr, now time.Time) {
+	t.left.Put(Network(a), now, maxTrials, func(left time.Time) bool { return now.Sub(left) >= trialEvery })
+}
+
+// isNew reports whether a peer has had its place for a short time only, and no other of its network had one lately. Otherwise those that
+// leave in time, and come back at once, would always be new.
+func (t *Trials) isNew(p Worth, now time.Time) bool {
+	left, ok := t.left.Get(Network(p.Addr))
+	return now.Sub(p.Joined) < TurnoverEvery && (!ok || now.Sub(left) >= trialEvery)
 }
 
 // Displaced returns the id of the peer that makes room for a newcomer, as the function of that name does. If there is none, it is the
 // most useless peer of a network that has more places than that of the newcomer would have, or else of one that has as many and has had
 // them for a while. That is allowed once in a while to each network, so that newcomers that give nothing displace few.
 func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
+	return t.displaced(now, peers, newcomer, Network(newcomer))
+}
+
+// Neighbour is like Displaced where the address of the newcomer is full: only peers of that address make room. Each end that dials may try
+// once in a while, so that those that dial us use up no trial of one that we dial.
+func (t *Trials) Neighbour(now time.Time, peers []Worth, newcomer Connection) (id int, ok bool) {
+	peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Addr != newcomer.Addr })
+	return t.displaced(now, peers, newcomer.Addr, fmt.Sprint(newcomer.Addr, newcomer.Incoming))
+}
+
+// displaced is Displaced, where trials are counted for by.
+func (t *Trials) displaced(now time.Time, peers []Worth, newcomer netip.Addr, by string) (id int, ok bool) {
 	if id, ok = Displaced(now, peers, newcomer); ok {
 		return id, true
 	}
-	network := Network(newcomer)
 	over := func(began time.Time) bool { return now.Sub(began) >= trialEvery }
-	if began, tried := t.began.Get(network); tried && !over(began) {
+	if began, tried := t.began.Get(by); tried && !over(began) {
 		return 0, false
 	}
 	c := crowdsOf(peers)
@@ -40,14 +66,14 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (i
 		case p.Keep:
 		case ours < theirs:
 			fuller = append(fuller, p)
-		case ours == theirs && now.Sub(p.Joined) >= TurnoverEvery:
+		case ours == theirs && !t.isNew(p, now):
 			equal = append(equal, p)
 		}
 	}
 	if id, ok = worst(now, fuller); !ok {
 		id, ok = worst(now, equal)
 	}
-	if !ok || !t.began.Put(network, now, maxTrials, over) {
+	if !ok || !t.began.Put(by, now, maxTrials, over) {
 		return 0, false
 	}
 	return id, true

@@ -52,6 +52,41 @@ func TestTrialsOfNewcomers(t *testing.T) {
 	require.Zero(t, displaced("7.0.0.1"), "each network may try once")
 }
 
+// Peers that leave, and are back at once, are not new.
+func TestTrialsAgainstThoseThatComeBack(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	peers := earners(now, "1.0.0.1", "2.0.0.1", "3.0.0.1")
+	for k := range peers {
+		peers[k].Joined = now
+	}
+	var trials Trials
+	trials.Left(netip.MustParseAddr("2.0.9.1"), now.Add(-trialEvery))
+	_, ok := trials.Displaced(now, peers, netip.MustParseAddr("4.0.0.1"))
+	require.False(t, ok, "all are new")
+	trials.Left(netip.MustParseAddr("2.0.9.1"), now.Add(1-trialEvery))
+	id, _ := trials.Displaced(now, peers, netip.MustParseAddr("4.0.0.1"))
+	require.Equal(t, 2, id)
+}
+
+// At an address that is full, each end that dials has its trial.
+func TestTrialsOfNeighbours(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	peers := earners(now, "1.0.0.1", "2.0.0.1", "2.0.0.1", "2.0.0.1", "2.0.0.2")
+	var trials Trials
+	displaced := func(incoming bool) int {
+		id, _ := trials.Neighbour(now, peers, Connection{Addr: netip.MustParseAddr("2.0.0.1"), Incoming: incoming})
+		return id
+	}
+	require.Equal(t, 4, displaced(true), "the most useless one of the address")
+	require.Zero(t, displaced(true))
+	require.Equal(t, 4, displaced(false))
+	require.Zero(t, displaced(false))
+	peers[1].Earned = time.Time{}
+	require.Equal(t, 2, displaced(true), "one that does not earn its place needs no trial")
+	peers[1].Joined = now.Add(1 - joinedGrace)
+	require.Zero(t, displaced(true), "unless it is new")
+}
+
 // Only so many networks are remembered, and while there are as many no other may try.
 func TestTrialsAreForgotten(t *testing.T) {
 	now := epoch.Add(time.Hour)

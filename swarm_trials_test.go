@@ -1,0 +1,143 @@
+package torrent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/netaddr"
+	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// A giver dials a client again and again, and stays so long each time. It gives just enough to earn its place all the while.
+type giver struct {
+	host    *simnet.Host
+	content *simContent
+	stays   time.Duration
+}
+
+// call dials until ctx ends.
+func (g *giver) call(ctx context.Context, to netip.AddrPort) {
+	for ctx.Err() == nil {
+		if conn, err := g.host.Dial(ctx, "tcp", to.String()); err == nil {
+			g.speak(ctx, conn)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (g *giver) speak(ctx context.Context, conn net.Conn) {
+	ctx, cancel := context.WithTimeout(ctx, g.stays)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer conn.Close()
+	hello := wire.Handshake{InfoHash: g.content.infoHash, PeerID: [20]byte(fmt.Appendf(nil, "%20v", g.host))}
+	hello.SetFast()
+	conn.Write(hello.Append(nil))
+	if _, err := io.ReadFull(conn, make([]byte, wire.HandshakeSize)); err != nil {
+		return
+	}
+	conn.Write(wire.AppendSimple(wire.AppendSimple(nil, wire.HaveAll), wire.Unchoke))
+	began, gave := time.Now(), int64(0)
+	for r := wire.NewReader(conn, 1<<10); ; {
+		m, err := r.Next()
+		if err != nil {
+			return
+		}
+		if m.ID != wire.Request {
+			continue
+		}
+		if earned := began.Add(time.Duration(gave/peerlist.EarnedBytes) * 110 * time.Second); time.Now().Before(earned) {
+			select {
+			case <-time.After(time.Until(earned)):
+			case <-ctx.Done():
+				return
+			}
+		}
+		gave += int64(m.Length)
+		conn.Write(append(wire.AppendPieceHeader(nil, m.Index, m.Begin, m.Length), g.content.truth.Block(m.Index, m.Begin, m.Length)...))
+	}
+}
+
+// Peers of as many networks as there are places earn these, leave before they have had them for long, and are back at once. A seed still gets
+// in, whoever dials.
+func TestGiversThatComeBackAtOnce(t *testing.T) {
+	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+				d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 10, Storage: newSimStorage(content).open})
+				require.NoError(t, err)
+				simnet.Sleep(time.Second)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer simnet.Sleep(time.Minute)
+				defer cancel()
+				for k := range 10 {
+					go (&giver{n.NewHost(fmt.Sprintf("%d.0.0.1", 100+k), 0, 0, time.Millisecond), content, 200 * time.Second}).call(ctx, netaddr.Of(c.Addr()))
+					simnet.Sleep(20 * time.Second)
+				}
+				simnet.Sleep(2 * time.Minute)
+				require.Len(t, d.Stats().Peers, 10)
+				seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+				require.NoError(t, seed.Arrive())
+				defer seed.Stop()
+				if dials {
+					seed.Call(1, netaddr.Of(c.Addr()), time.Minute)
+				} else {
+					d.discovery.found(peerlist.FromTracker, "", seed.Addr())
+				}
+				for k := 0; k < 15 && !connectedTo(d, seed.Addr()); k++ {
+					simnet.Sleep(time.Minute)
+				}
+				require.True(t, connectedTo(d, seed.Addr()))
+			})
+		})
+	}
+}
+
+// Peers that share the address of the only seed, behind a router or by the same VPN, have as many connections as may be to an address, and give
+// just enough to keep them. The seed still gets in, whoever dials.
+func TestAddressThatIsFull(t *testing.T) {
+	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimRepeating(1, 4*blockSize, 1024*blockSize)
+				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+				d := simLeech(t, c, content)
+				simnet.Sleep(time.Second)
+				router := n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer simnet.Sleep(time.Minute)
+				defer cancel()
+				for range peerlist.MaxPerAddress {
+					go (&giver{router, content, time.Hour}).call(ctx, netaddr.Of(c.Addr()))
+					simnet.Sleep(time.Second)
+				}
+				simnet.Sleep(2 * time.Minute)
+				require.Len(t, d.Stats().Peers, peerlist.MaxPerAddress)
+				seed := simpeer.New("seed", router, 6881, content.truth, simpeer.Script{Fast: true})
+				require.NoError(t, seed.Arrive())
+				defer seed.Stop()
+				if dials {
+					seed.Call(1, netaddr.Of(c.Addr()), time.Minute)
+				} else {
+					d.discovery.found(peerlist.FromTracker, "", seed.Addr())
+				}
+				for k := 0; k < 15 && !d.Stats().Complete; k++ {
+					simnet.Sleep(time.Minute)
+				}
+				require.True(t, d.Stats().Complete)
+			})
+		})
+	}
+}

@@ -149,6 +149,11 @@ func (d *Download) hashSoon(which bits.Set) (hashed <-chan struct{}) {
 func (d *Download) hasAll(first, end int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.haveAll(first, end)
+}
+
+// haveAll is hasAll for a caller that holds d.mu.
+func (d *Download) haveAll(first, end int) bool {
 	have := d.picker.Verified()
 	for !have.Full() && first < end {
 		if !have.Has(first) {
@@ -159,11 +164,12 @@ func (d *Download) hasAll(first, end int) bool {
 	return true
 }
 
-// changesOf returns how often a piece of a file became verified, or no longer was.
-func (d *Download) changesOf(file int) int {
+// lookAt returns how often a piece of a file became verified, or no longer was, and whether all pieces from first up to but not including
+// end are.
+func (d *Download) lookAt(file, first, end int) (changes int, verified bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return int(d.selection.choice.changes[file])
+	return int(d.selection.choice.changes[file]), d.haveAll(first, end)
 }
 
 // hashDoubted hashes the waiting pieces until none wait.

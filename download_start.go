@@ -61,7 +61,7 @@ func (d *Download) open(priority []Priority) (err error) {
 	d.calls = d.client.calls.NewTaker(d.store.Place())
 	d.store = patientStore{d.store, d}
 	d.files = newDownloaded(d.t, d.store, d.endSharing)
-	d.files.verified, d.files.changes, d.files.ctx = d.hasAll, d.changesOf, d.life.parent
+	d.files.look, d.files.ctx = d.lookAt, d.life.parent
 	if err = inTime(d.life.parent, func() error { return d.choose(priority) }); err != nil {
 		inTime(d.life.parent, d.store.Close)
 		return err

@@ -30,13 +30,10 @@ type Downloaded struct {
 	stop  func() error    // ends sharing
 	ctx   context.Context // of the download
 
-	// verified reports whether the pieces from first up to but not including end are verified. It locks the download's mutex, so
-	// the caller must not hold mu. If it is nil, all pieces are verified.
-	verified func(first, end int) bool
-
-	// changes returns a number that changes whenever a piece of a file becomes verified, or no longer is. It locks the download's mutex,
-	// too. If it is nil, nothing changes.
-	changes func(file int) int
+	// look returns whether the pieces from first up to but not including end are verified, and a number that changes whenever a piece of
+	// the file becomes verified, or no longer is. It locks the download's mutex, so the caller must not hold mu. If it is nil, all pieces
+	// are verified.
+	look func(file, first, end int) (changes int, verified bool)
 
 	// closeStore closes the store, once. A download that fails calls it before Close does. Slices of files
 	// that Completed yielded stay valid until Close.
@@ -127,14 +124,33 @@ func (d *Downloaded) close() error {
 	return d.failed
 }
 
-// readAt reads from file i, and never past its end.
-func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
-	n, err := d.readStored(i, p, off)
-	if begin := d.t.layout.File(i).Offset + off; n > 0 && d.verified != nil &&
-		!d.verified(d.t.layout.PieceAt(begin), d.t.layout.PieceAt(begin+int64(n)-1)+1) {
-		return 0, d.inDoubt(i)
+// readAt reads from file i, and never past its end. A long read may take so long that a piece which is wrong is mended meanwhile.
+func (d *Downloaded) readAt(i int, p []byte, off int64) (n int, err error) {
+	f := d.t.layout.File(i)
+	first, end := d.t.layout.PiecesOf(i)
+	if n := min(int64(len(p)), f.Length-off); n > 0 {
+		first, end = d.t.layout.PieceAt(f.Offset+off), d.t.layout.PieceAt(f.Offset+off+n-1)+1
 	}
-	return n, err
+	for range 8 { // other pieces of the file may change, too
+		before, verified := d.lookAt(i, first, end)
+		n, err := d.readStored(i, p, off)
+		after, _ := d.lookAt(i, first, end)
+		if n == 0 || verified && after == before {
+			return n, err
+		}
+		if !verified {
+			break
+		}
+	}
+	return 0, d.inDoubt(i)
+}
+
+// lookAt is look, which may be nil.
+func (d *Downloaded) lookAt(file, first, end int) (changes int, verified bool) {
+	if d.look == nil {
+		return 0, true
+	}
+	return d.look(file, first, end)
 }
 
 // inDoubt returns the error for a file of which a piece is in doubt.
@@ -264,26 +280,16 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 // reading what is missing crashes the program (SIGBUS), which Go cannot recover from. If other programs may write to the
 // files, use Open or ReadFile on the Downloaded: they return an error then.
 func (f *DownloadedFile) Bytes() ([]byte, error) {
-	changes := f.d.changesOf(f.index)
-	if !f.d.isVerified(f.index) {
+	first, end := f.d.t.layout.PiecesOf(f.index)
+	before, verified := f.d.lookAt(f.index, first, end)
+	if !verified {
 		return nil, f.d.inDoubt(f.index) // rather than one slice more for each piece that is verified again
 	}
-	b, err := f.d.slice(f.index, changes)
-	if err == nil && (!f.d.isVerified(f.index) || f.d.changesOf(f.index) != changes) {
+	b, err := f.d.slice(f.index, before)
+	if after, _ := f.d.lookAt(f.index, first, end); err == nil && after != before {
 		return nil, f.d.inDoubt(f.index)
 	}
 	return b, err
-}
-
-func (d *Downloaded) isVerified(i int) bool {
-	return d.verified == nil || d.verified(d.t.layout.PiecesOf(i))
-}
-
-func (d *Downloaded) changesOf(i int) int {
-	if d.changes == nil {
-		return 0
-	}
-	return d.changes(i)
 }
 
 // slice is Bytes, but finds only changes that the store reports: pieces in doubt are returned as well. A slice that was made before a piece

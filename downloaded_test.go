@@ -68,6 +68,41 @@ func TestDownloadedIsAFileSystem(t *testing.T) {
 	}
 }
 
+// slowStore does something in the middle of each read.
+type slowStore struct {
+	storage.Store
+	meanwhile func(p []byte)
+}
+
+func (s slowStore) ReadAt(p []byte, off int64) (int, error) {
+	n, err := s.Store.ReadAt(p, off)
+	s.meanwhile(p)
+	return n, err
+}
+
+// What a read returns was verified all the time that it took: a long one may have begun before a wrong piece was mended.
+func TestAPieceIsMendedDuringARead(t *testing.T) {
+	tor, content := testContent(50, 200)
+	changes, verified, reads := 0, false, 0
+	s := slowStore{storage.NewMemory(tor.content(), defaultMaxMemory), func(p []byte) {
+		if reads++; reads == 1 {
+			clear(p)
+			changes, verified = changes+1, true
+		}
+	}}
+	d := downloaded(t, tor, s, content)
+	defer d.Close()
+	d.look = func(int, int, int) (int, bool) { return changes, verified }
+	_, err := d.ReadFile("d/0")
+	require.ErrorIs(t, err, storage.ErrChanged, "the piece was wrong at first")
+
+	reads = 0
+	b, err := d.ReadFile("d/0")
+	require.NoError(t, err)
+	require.Equal(t, content, b)
+	require.Equal(t, 2, reads, "the piece was in doubt meanwhile, and mended")
+}
+
 func TestDownloadedOfOneFile(t *testing.T) {
 	tor, content := testContent(50, 100)
 	tor.layout.File(0).Path = "alone"

@@ -22,7 +22,7 @@ import (
 //     Move left there. It is an error if a file of another program or download has one of the names.
 //  2. Copy the files that cannot be linked to a hidden directory in the new one, in parts, and sync the copies. Record what is
 //     written to the old files meanwhile, and copy that afterwards. Sync the other files.
-//  3. Make reads and writes wait. Copy what was written last, and give the copies the modification times of the old files.
+//  3. Make reads and writes wait. Copy what was written last, and give those copies the modification times of the old files.
 //  4. Give all files their names in the new directory, by hard links or by renames from the hidden directory. None of the names
 //     exists before, so nothing is overwritten. Then make the symbolic links of the torrent.
 //  5. Sync those names, and then write the sidecar.
@@ -48,6 +48,7 @@ type move struct {
 	files    []int            // the files to move, by index in fileStore.files
 	linkable map[uint64]bool  // by device: files on it can be linked into the new directory
 	staged   map[int]bool     // files that are copied; the others are linked
+	finished map[int]Stamp    // copies with the size and modification time of the old file, as that was left
 	placed   []string         // names made in the new directory, in order
 	links    []string         // symbolic links of the torrent in the old directory
 	madeDirs []string         // directories made in the new one, the outer before the inner
@@ -115,7 +116,7 @@ var errSameDir = errors.New("the same directory")
 func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) (err error) {
 	m := &move{
 		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
-		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string), emptied: make(map[string]bool),
+		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string), emptied: make(map[string]bool), finished: make(map[int]Stamp),
 		written: make(map[int][]span), void: make(map[int]bool), doubted: make(map[int]bool),
 	}
 	have, _ := claims()

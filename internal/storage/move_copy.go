@@ -51,10 +51,14 @@ func (m *move) copyAll(have bits.Set) error {
 	for round := range 9 { // little is left soon, unless data arrives faster than the disks copy it
 		late := m.late()
 		for _, i := range m.files {
-			if m.staged[i] {
-				if err := m.catchUp(i, m.lockedStep); err != nil {
-					return err
-				}
+			if !m.staged[i] {
+				continue
+			}
+			if err := m.catchUp(i, m.lockedStep); err != nil {
+				return err
+			}
+			if err := m.finishCopy(i); err != nil {
+				return err
 			}
 		}
 		known := len(m.files)
@@ -203,6 +207,7 @@ func (m *move) catchUp(i int, step step) error {
 
 // copySpans copies these spans of the old file i to its copy, which it opens with flag, and syncs the copy.
 func (m *move) copySpans(i int, step step, flag int, spans ...span) (err error) {
+	delete(m.finished, i)
 	to, err := m.to.Open(m.stagedName(i), flag)
 	if err != nil {
 		return err
@@ -224,18 +229,25 @@ func (m *move) copySpans(i int, step step, flag int, spans ...span) (err error) 
 	return to.Sync()
 }
 
-// finishCopy gives the copy of file i the size and modification time of the old file. The caller holds m.s.mu for writing.
+// finishCopy gives the copy of file i the size and modification time of the old file, unless it has them. It is called before reads and
+// writes wait, too: there may be very many files, and each is synced.
 func (m *move) finishCopy(i int) error {
+	left := m.s.leftAs(i)
+	if left == (Stamp{}) || m.finished[i] == left {
+		return nil
+	}
 	to, err := m.to.Open(m.stagedName(i), os.O_RDWR)
 	if err != nil {
 		return err
 	}
-	left := m.s.leftAs(i)
 	if err = to.Truncate(left.Size); err == nil {
 		err = m.to.SetMtime(m.stagedName(i), left.Mtime)
 	}
 	if err == nil {
 		err = to.Sync()
 	}
-	return errors.Join(err, to.Close())
+	if err = errors.Join(err, to.Close()); err == nil {
+		m.finished[i] = left
+	}
+	return err
 }

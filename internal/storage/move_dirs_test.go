@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -130,4 +131,33 @@ func TestMoveSparesTheDirectoriesOfOthers(t *testing.T) {
 		require.NoError(t, second.Close())
 		require.Zero(t, r.OpenDirectories())
 	}
+}
+
+// While reads and writes wait, a file that was copied gets only its name: to sync it may take as long as a disk turns.
+func TestMoveOfManyFilesByCopy(t *testing.T) {
+	const n = 40
+	tor, content := testContent(50, slices.Repeat([]int64{30}, n)...)
+	old, dir := t.TempDir(), t.TempDir()
+	var s storage.Store
+	calls := 0
+	disks := onDisks(t, true, func() {
+		if s != nil && storage.ReadsWait(s) {
+			calls++
+		}
+	}, old, dir)
+	opened, err := storage.OpenDisk(tor, disks[0], old, nil)
+	require.NoError(t, err)
+	require.NoError(t, opened.SetWanted(all(tor)))
+	for piece := range tor.NumPieces() {
+		writePiece(t, tor, opened, content, piece)
+	}
+	s = opened
+	have := bits.Full(tor.NumPieces())
+	require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, claim(have)))
+	require.LessOrEqual(t, calls, 3*n)
+	require.Equal(t, have, verified(t, tor, s))
+	piece, err := s.AnyChanged(have)
+	require.NoError(t, err)
+	require.Equal(t, -1, piece)
+	require.NoError(t, s.Close())
 }

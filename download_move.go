@@ -34,6 +34,9 @@ func (d *Download) Move(ctx context.Context, dir string) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	err := inTime(inner, func() error {
+		if inner.Err() != nil {
+			return context.Cause(inner) // before anything is made in dir
+		}
 		err := d.move(inner, cancel, dir)
 		if err == nil {
 			d.log.Info("moved", "dir", dir)

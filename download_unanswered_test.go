@@ -119,6 +119,11 @@ func TestAHungDiskOutlastsNoContext(t *testing.T) {
 			require.NoError(t, err)
 			complete(t, d)
 			hang("move")
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			began := time.Now()
+			require.ErrorIs(t, d.Move(ended, t.TempDir()), context.Canceled)
+			require.Zero(t, time.Since(began), "nothing is asked of the disk")
 			require.ErrorIs(t, d.Move(ctx, t.TempDir()), context.DeadlineExceeded)
 		},
 		"files": func(t *testing.T, content *simContent, o *Options, hang func(string), ctx context.Context) {

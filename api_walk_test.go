@@ -27,7 +27,7 @@ import (
 var walkFor = flag.Duration("walk", 3*time.Second, "how long TestWalk walks")
 
 // maxStep bounds what one call may take, so that a deadlock is found. It is far more than any needs.
-const maxStep = time.Minute
+const maxStep = 5 * time.Minute
 
 // A walk is downloads that goroutines do at random with what they may.
 type walk struct {

@@ -53,3 +53,27 @@ func TestEndedDownloadsForgetCandidates(t *testing.T) {
 		require.Zero(t, d.discovery.candidates.Known())
 	})
 }
+
+// Peers that a user names, all of them dead, leave room for a seed that a tracker names, also if the client has many torrents. There
+// used to be none.
+func TestDeadPeersOfTheUserLeaveRoom(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 10*blockSize)
+		seed := n.NewHost("82.0.0.1", 0, 0, time.Millisecond)
+		simSeed(t, simClient(t, seed, nil), content)
+		var dead []netip.AddrPort
+		for k := range 2 * peerlist.Share(1000) {
+			dead = append(dead, netip.AddrPortFrom(netip.AddrFrom4([4]byte{66, byte(k >> 8), byte(k), 1}), 1))
+		}
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		d := simLeech(t, c, content, dead...)
+		c.swarms.Store(1000)
+		simnet.Sleep(time.Minute)
+		d.discovery.found(peerlist.FromTracker, "http://t.example", seed.Addr(6881))
+		select {
+		case <-d.Done():
+		case <-time.After(10 * time.Minute):
+			require.Fail(t, "not complete", "%+v", d.Stats())
+		}
+	})
+}

@@ -3,7 +3,7 @@ package peerlist
 import "github.com/shoal-go/torrent/internal/expiring"
 
 const (
-	maxCandidates = 3000 // of a list
+	maxCandidates = 3000 // of a list, beside those that the user named
 	// maxInAll is how many candidates the lists of a client have if that is no less than minCandidates for each. A source names one in 6
 	// bytes, and we keep some 500 of it.
 	maxInAll      = 50_000
@@ -18,14 +18,14 @@ func Share(lists int) int {
 	return max(minCandidates, min(maxCandidates, maxInAll/max(1, lists)))
 }
 
-// Bound sets how many candidates the list may have. It drops the least promising of those above that, except those in use and
-// those that the user named.
+// Bound sets how many candidates the list may have beside those that the user named, which may be many and dead. It drops the least
+// promising of the others above that, except those in use.
 func (c *List) Bound(most int) {
 	if most == c.most {
 		return
 	}
 	c.most = most
-	if n := len(c.all) - most; n > 0 {
+	if n := len(c.all) - c.users - most; n > 0 {
 		c.trim(n)
 	}
 	if len(c.all) <= c.peak/2 {

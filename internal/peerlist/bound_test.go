@@ -35,9 +35,9 @@ func TestBound(t *testing.T) {
 	for _, lists := range []int{1, 50, 100, 1000, 1e6} {
 		most := peerlist.Share(lists)
 		l.Bound(most)
-		require.Equal(t, min(last, most), l.Known())
+		require.Equal(t, min(last, most+30), l.Known())
 		l.Add(addr(5000+lists), peerlist.FromPEX, "66.0.0.0/16", now)
-		require.LessOrEqual(t, l.Known(), most)
+		require.LessOrEqual(t, l.Known(), most+30)
 		last = l.Known()
 	}
 	l.Bound(0)
@@ -48,6 +48,30 @@ func TestBound(t *testing.T) {
 	}
 	l.Bound(peerlist.Share(1))
 	require.True(t, l.Add(addr(6000), peerlist.FromPEX, "66.0.0.0/16", now), "there is room again")
+}
+
+// However many peers the user names, there is room for those that others name. There used to be none, and to name 24,000 took a minute.
+func TestPeersOfTheUserLeaveRoom(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	addr := func(from byte, k int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{from, byte(k >> 8), byte(k), 1}), 1)
+	}
+	l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
+	const users = 50_000
+	for k := range users {
+		l.Add(addr(66, k), peerlist.FromPEX, "66.0.0.0/16", now)
+		l.Add(addr(66, k), peerlist.FromUser, "", now)
+	}
+	for k := range 1000 {
+		require.True(t, l.Add(addr(67, k), peerlist.FromTracker, "http://t.example", now))
+	}
+	require.Equal(t, users+1000, l.Known())
+	l.Bound(peerlist.Share(1000))
+	require.Equal(t, users+peerlist.Share(1000), l.Known())
+	require.True(t, l.Add(addr(68, 0), peerlist.FromTracker, "http://other.example", now))
+	l.BanHost(addr(66, 0).Addr())
+	l.Bound(0)
+	require.Equal(t, users-1, l.Known())
 }
 
 // A list that was long keeps no memory of that.

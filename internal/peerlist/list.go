@@ -71,7 +71,8 @@ type List struct {
 	private bool
 
 	all     map[netip.AddrPort]*candidate
-	most    int // that all may have
+	users   int // of these, candidates that the user named
+	most    int // that all may have beside them
 	peak    int // that it had since its map was made
 	namers  map[namedBy]*namer
 	delayed heaps.Heap[*candidate] // soonest first
@@ -126,6 +127,9 @@ func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) b
 	if k == nil {
 		k = &candidate{addr: addr, from: from, by: by, priority: c.Priority(addr), due: now}
 		c.all[addr] = k
+		if from == FromUser {
+			c.users++
+		}
 		c.nameBy(k, namedBy{from, by})
 		if prefix, public := publicPrefix(addr.Addr()); public {
 			k.nth = c.crowds[prefix]
@@ -133,7 +137,7 @@ func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) b
 		}
 		c.queue(k, now)
 		c.peak = max(c.peak, len(c.all))
-		if len(c.all) > c.most {
+		if len(c.all)-c.users > c.most {
 			c.trim(c.most/16 + 1) // to leave room for new ones
 		}
 		return c.all[addr] == k
@@ -142,7 +146,9 @@ func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) b
 		k.by = by
 	}
 	if from != FromIncoming && (from < k.from || k.from == FromIncoming) {
-		k.from = from
+		if k.from = from; from == FromUser {
+			c.users++
+		}
 		if k.standing == isReady {
 			k.namer.ready.Fix(k.place)
 		}
@@ -448,6 +454,9 @@ func (c *List) queue(k *candidate, now time.Time) {
 func (c *List) drop(k *candidate) {
 	c.move(k, isGone)
 	delete(c.all, k.addr)
+	if k.from == FromUser {
+		c.users--
+	}
 	c.leave(k)
 	if prefix, public := publicPrefix(k.addr.Addr()); public {
 		if c.crowds[prefix]--; c.crowds[prefix] == 0 {

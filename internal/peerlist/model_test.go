@@ -130,7 +130,13 @@ func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bo
 		}
 	}
 	m.all[addr] = &slowCandidate{addr: addr, from: from, namer: by, nth: nth, doing: "waits", due: now}
-	if len(m.all) > maxCandidates {
+	users := 0
+	for _, k := range m.all {
+		if k.from == FromUser {
+			users++
+		}
+	}
+	if len(m.all)-users > maxCandidates {
 		idle := make(map[namedBy]int)
 		for _, k := range m.all {
 			if k.from != FromUser && (k.doing == "waits" || k.doing == "given up") {

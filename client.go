@@ -115,8 +115,9 @@ type Client struct {
 	// Dial connects to peers by TCP; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6", and another when one has failed; nil is a
-	// net.ListenConfig. It may take its time, until its context ends, as it does at Close. With Dial set and ListenPacket nil no UDP
-	// is sent at all, so that nothing leaves by a way that was not given.
+	// net.ListenConfig. It may take its time, until its context ends, as it does at Close. A socket that takes seconds to write
+	// a packet is closed, and has failed. With Dial set and ListenPacket nil no UDP is sent at all, so that nothing leaves by a way
+	// that was not given.
 	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
 	// HTTPClient speaks to trackers and web seeds; nil is one of the client's own, closed with it. With Proxy or Bind, one whose
 	// Transport is nil or an *http.Transport connects as they say. A Transport of another type is used as it is: the caller has

@@ -155,6 +155,36 @@ func TestBrokenSocketIsReplaced(t *testing.T) {
 	})
 }
 
+// A socket that hangs in a write is closed, which ends the write, and replaced. Senders hold locks, for which Close of a client waits.
+func TestWriteThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(fakeNetwork)
+		m := udpmux.New(udpmux.Config{Listen: n.listen})
+		defer m.Close()
+		require.NoError(t, m.Open(t.Context(), 0))
+		send := func() error { return sendError(m, []byte("d1:y1:q1:q4:ping"), netip.MustParseAddrPort("10.0.0.1:1")) }
+		hanging := n.last()
+		hanging.write = func() error {
+			<-hanging.closed
+			return net.ErrClosed
+		}
+		began := time.Now()
+		require.ErrorIs(t, send(), net.ErrClosed)
+		require.Equal(t, 3*time.Second, time.Since(began))
+		time.Sleep(time.Second)
+		require.NotSame(t, hanging, n.last())
+		require.NoError(t, send())
+
+		slow := n.last()
+		slow.write = func() error {
+			time.Sleep(2 * time.Second)
+			return nil
+		}
+		_, err := m.Send(make([]byte, 10), 1, netip.MustParseAddrPort("10.0.0.1:1"))
+		require.NoError(t, err, "each packet may take its time")
+	})
+}
+
 // A family that this machine lacks is no fault, but one whose port is taken is.
 func TestOpenNeedsOneFamily(t *testing.T) {
 	inUse := &net.OpError{Op: "listen", Net: "udp6", Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}

@@ -4,11 +4,15 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
+	"time"
 )
 
 const (
 	maxPacket    = 1 << 16
 	kernelBuffer = 4 << 20 // asked of the kernel, which gives what it allows
+
+	longestWrite = 3 * time.Second // of a packet; those that send hold locks meanwhile
 )
 
 // newSocket is the fastest way to use conn.
@@ -24,10 +28,11 @@ func newSocket(conn net.PacketConn, noOffload bool) socket {
 	return newSystemSocket(udp, noOffload)
 }
 
-// plainSocket is any net.PacketConn. A write may wait in it, as long as the connection likes.
+// plainSocket is any net.PacketConn. A write may wait in it. If it waits for too long the connection is closed, which ends the write.
 type plainSocket struct {
-	conn net.PacketConn
-	buf  []byte
+	conn    net.PacketConn
+	buf     []byte
+	closing sync.Once
 }
 
 func (s *plainSocket) read(deliver func([]byte, int, netip.AddrPort)) error {
@@ -40,7 +45,10 @@ func (s *plainSocket) read(deliver func([]byte, int, netip.AddrPort)) error {
 
 func (s *plainSocket) send(p []byte, segment int, to netip.AddrPort) (int, error) {
 	addr := net.UDPAddrFromAddrPort(to)
+	late := time.AfterFunc(longestWrite, func() { s.close() })
+	defer late.Stop()
 	return eachSegment(p, segment, func(p []byte) error {
+		late.Reset(longestWrite)
 		_, err := s.conn.WriteTo(p, addr)
 		return err
 	})
@@ -48,7 +56,11 @@ func (s *plainSocket) send(p []byte, segment int, to netip.AddrPort) (int, error
 
 func (s *plainSocket) probe([]byte, netip.AddrPort) error { return errors.ErrUnsupported }
 func (s *plainSocket) localAddr() net.Addr                { return s.conn.LocalAddr() }
-func (s *plainSocket) close() error                       { return s.conn.Close() }
+
+func (s *plainSocket) close() (err error) {
+	s.closing.Do(func() { err = s.conn.Close() })
+	return err
+}
 
 // udpSocket is a UDP socket of the system's, used through what the standard library offers everywhere.
 type udpSocket struct {

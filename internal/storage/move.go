@@ -319,6 +319,7 @@ func (m *move) clear() error {
 	if err := m.to.Remove(m.stage()); err != nil && !absent(err) {
 		return err
 	}
+	var leftovers []string // removed only if nothing is in the way: they may also be links or copies that the user made
 	for _, i := range m.files {
 		name := s.nameOf(i)
 		info, err := m.to.Stat(name)
@@ -332,15 +333,18 @@ func (m *move) clear() error {
 		if err == nil && !ours {
 			err = &fs.PathError{Op: "move to", Path: filepath.Join(m.dir, name), Err: fs.ErrExist}
 		}
-		if err == nil {
-			err = m.to.Remove(name)
-		}
 		if err != nil {
 			return err
 		}
+		leftovers = append(leftovers, name)
 	}
 	if err := m.findInTheWay(); err != nil {
 		return err
+	}
+	for _, name := range leftovers {
+		if err := m.to.Remove(name); err != nil && !absent(err) {
+			return err
+		}
 	}
 	name := s.sidecar(".resume")
 	if err := m.to.Remove(name); err != nil && !absent(err) {

@@ -187,6 +187,29 @@ func TestMoveWhileWriting(t *testing.T) {
 	}
 }
 
+// A Move that is refused because a file is in the way removes no hard link or copy either, which the user may have made there.
+func TestARefusedMoveRemovesNothing(t *testing.T) {
+	tor, content := testContent(50, 200, 100, 30)
+	old, dir := t.TempDir(), t.TempDir()
+	fill(t, tor, old, content)
+	require.NoError(t, os.MkdirAll(dir+"/d", 0o777))
+	require.NoError(t, os.Link(old+"/d/0", dir+"/d/0"))
+	require.NoError(t, os.WriteFile(dir+"/d/1", content[200:300], 0o666))
+	info, err := os.Stat(old + "/d/1")
+	require.NoError(t, err)
+	require.NoError(t, os.Chtimes(dir+"/d/1", info.ModTime(), info.ModTime()))
+	require.NoError(t, os.WriteFile(dir+"/d/2", []byte("the user's"), 0o666))
+	s := openDirectory(t, tor, old)
+	require.NoError(t, s.SetWanted(all(tor)))
+	move := func() error { return s.Move(t.Context(), dir, claim(bits.Full(7)), func(int64, int64) {}) }
+	require.ErrorIs(t, move(), fs.ErrExist)
+	require.Equal(t, []string{"d/0", "d/1", "d/2"}, listing(t, dir))
+	require.NoError(t, os.Remove(dir+"/d/2"))
+	require.NoError(t, move())
+	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+	require.NoError(t, s.Close())
+}
+
 // A Move that fails leaves everything as it was.
 func TestMoveFails(t *testing.T) {
 	tor, content := testContent(50, 200, 100)

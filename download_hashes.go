@@ -26,7 +26,8 @@ type hashing struct {
 	seen    map[int]merkle.Hash // roots of pieces that were there at the start (in a hybrid also right) and whose hashes are not known yet
 	came    map[int]*pieceRoots // by file: of a hybrid, roots of pieces that came while only their SHA-1 sums are known
 
-	recognising int                  // tasks that take pieces which were there at the start and have turned out right
+	recognising bool                 // a task takes pieces that were there at the start and have turned out right
+	right       bits.Set             // such pieces that wait for it; empty if none do
 	suspects    map[int]suspectPiece // that failed their hash and wait for the hashes of their blocks
 
 	reading chan struct{} // held while a piece is read to serve the hashes of its blocks
@@ -162,7 +163,7 @@ func (d *Download) wantLayers() {
 // The caller holds d.mu.
 func (d *Download) awaitLayers() {
 	h := &d.hashing
-	h.waiting = h.recognising > 0
+	h.waiting = h.recognising
 	if d.t.version != V2 {
 		return
 	}
@@ -237,7 +238,7 @@ func (d *Download) learned(found hashfetch.Found, now time.Time) {
 		d.exposeBlocks(found.Piece, found.Layer)
 		return
 	}
-	var right []int // pieces that were there at the start
+	right := &d.hashing.right
 	for _, i := range d.t.hashes.Learn(found.File, found.Layer) {
 		first, end := d.t.layout.PiecesOf(i)
 		came := d.hashing.came[i]
@@ -252,14 +253,17 @@ func (d *Download) learned(found hashfetch.Found, now time.Time) {
 				d.fail(fmt.Errorf("piece %d: %w", piece, errInconsistent))
 				return
 			case seen && sum == want:
-				right = append(right, piece)
+				if right.Len() == 0 {
+					*right = bits.New(d.t.NumPieces())
+				}
+				right.Add(piece)
 			}
 		}
 	}
 	d.disk.resumable = true
-	if len(right) > 0 {
-		d.hashing.recognising++
-		d.life.tasks.Go(func() { d.recognise(right) })
+	if right.Len() > 0 && !d.hashing.recognising {
+		d.hashing.recognising = true
+		d.life.tasks.Go(d.recogniseRight)
 	}
 	d.awaitLayers()
 	d.pending.freed = true
@@ -306,17 +310,34 @@ func (r *pieceRoots) add(index int, root merkle.Hash) {
 	r.here.Add(index)
 }
 
+// recogniseRight recognises the pieces that wait for it, each time all of them, until none do. Files may be very many, and to hash a few
+// pieces takes a pass over all.
+func (d *Download) recogniseRight() {
+	for {
+		d.mu.Lock()
+		which := d.hashing.right
+		if which.Len() == 0 {
+			d.hashing.recognising = false
+			d.awaitLayers()
+			d.pending.freed = true
+			d.unlock(time.Now())
+			d.signal()
+			return
+		}
+		d.hashing.right = bits.Set{}
+		for i := range which.All() {
+			if !d.untouched(i) {
+				which.Remove(i)
+			}
+		}
+		d.mu.Unlock()
+		d.recognise(which)
+	}
+}
+
 // recognise marks pieces as verified that were there at the start and whose roots were right. They are hashed again: since then their
 // files may have been changed, forgotten as another program's, or moved away from.
-func (d *Download) recognise(pieces []int) {
-	which := bits.New(d.t.NumPieces())
-	d.mu.Lock()
-	for _, i := range pieces {
-		if d.untouched(i) {
-			which.Add(i)
-		}
-	}
-	d.mu.Unlock()
+func (d *Download) recognise(which bits.Set) {
 	err := d.verifyAgain(d.life.ctx, which, func(i int, ok bool) {
 		if !ok || d.store.Changed(i) != nil {
 			return // it is fetched, as if it had not been there
@@ -336,12 +357,6 @@ func (d *Download) recognise(pieces []int) {
 	if err != nil {
 		d.endByStorage(fmt.Errorf("check what is there: %w", err))
 	}
-	d.mu.Lock()
-	d.hashing.recognising--
-	d.awaitLayers()
-	d.pending.freed = true
-	d.unlock(time.Now())
-	d.signal()
 }
 
 // recogniseFiles hashes what storage has of files of version 2 whose layers are missing. A file that is whole proves its layer by

@@ -4,10 +4,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/hashfetch"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 )
@@ -54,4 +58,44 @@ func TestPiecesFoundByRootsAreHashedAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The hashes of very many files may come faster than their pieces are hashed again, as while the disk is busy with another download. One
+// task takes all pieces that wait then: for each file, another one would hold memory for all pieces.
+func TestPiecesFoundByRootsAreTakenTogether(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		const files = 100
+		lengths := make([]int64, files)
+		for i := range lengths {
+			lengths[i] = 2 * blockSize
+		}
+		content := newSimVersion(V2, true, 1, blockSize, lengths...)
+		dir := t.TempDir()
+		for _, f := range content.layout.Files() {
+			path := filepath.Join(dir, filepath.FromSlash(f.Path))
+			require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o777))
+			half := append(content.truth.Run(f.Offset, blockSize), make([]byte, blockSize)...)
+			require.NoError(t, os.WriteFile(path, half, 0o666))
+		}
+		d, err := content.own().Start(t.Context(), &Options{Dir: dir, Client: simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil)})
+		require.NoError(t, err)
+		t.Cleanup(func() { d.Close() })
+		synctest.Wait()
+		require.Equal(t, Downloading, d.Stats().State)
+		d.mu.Lock()
+		before, now := runtime.NumGoroutine(), time.Now()
+		for i := range files {
+			d.learned(hashfetch.Found{Target: hashfetch.Target{File: i, Piece: -1}, Layer: content.truth.PieceLayer(i)}, now)
+		}
+		tasks, waiting := runtime.NumGoroutine()-before, d.hashing.waiting
+		d.unlock(now)
+		require.Less(t, tasks, files/2)
+		require.True(t, waiting)
+		synctest.Wait()
+		require.Equal(t, files, d.Stats().PiecesVerified)
+		d.mu.Lock()
+		waiting = d.hashing.waiting
+		d.mu.Unlock()
+		require.False(t, waiting)
+	})
 }

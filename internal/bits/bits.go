@@ -115,6 +115,22 @@ func (b *Set) AllAnd(c *Set, start int) iter.Seq[int] {
 	}
 }
 
+// Next returns the first index from i on that is set, or Len() if there is none. i must not be negative.
+func (b *Set) Next(i int) int {
+	if i >= b.n {
+		return b.n
+	}
+	w := b.words[i>>6] & (^uint64(0) >> (i & 63))
+	for k := i >> 6; ; w = b.words[k] {
+		if w != 0 {
+			return k<<6 + bits.LeadingZeros64(w)
+		}
+		if k++; k == len(b.words) {
+			return b.n
+		}
+	}
+}
+
 // Add sets i, which must be in range, and reports whether that changed anything.
 func (b *Set) Add(i int) bool {
 	if m := uint64(1) << (63 - i&63); b.words[i>>6]&m == 0 {

@@ -165,3 +165,22 @@ func FuzzParse(f *testing.F) {
 		require.Equal(t, string(p), string(b.AppendTo(nil)))
 	})
 }
+
+func TestNext(t *testing.T) {
+	for _, n := range []int{0, 1, 63, 64, 65, 200} {
+		b := bits.New(n)
+		require.Equal(t, n, b.Next(0))
+		for _, i := range []int{0, 5, 62, 63, 64, 127, 128, 199} {
+			if i < n {
+				b.Add(i)
+			}
+		}
+		for i := range n + 3 {
+			want := min(i, n)
+			for want < n && !b.Has(want) {
+				want++
+			}
+			require.Equal(t, min(want, n), b.Next(i), "%d of %d", i, n)
+		}
+	}
+}

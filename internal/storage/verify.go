@@ -105,9 +105,7 @@ type verification struct {
 func (v *verification) take() (first, end int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for v.next < v.which.Len() && !v.which.Has(v.next) {
-		v.next++
-	}
+	v.next = v.which.Next(v.next)
 	first = v.next
 	for v.next < first+v.run && v.which.Has(v.next) {
 		v.next++

@@ -28,25 +28,30 @@ import (
 
 var (
 	swarmSeed  = flag.Int64("seed", -1, "of the one history that TestSwarm is to replay, with all that is said in it if -v is given")
-	swarmFirst = flag.Int64("first", 0, "seed of the first history that TestSwarm draws")
-	swarmSeeds = flag.Int("seeds", 0, "how many histories TestSwarm draws; 0 means 200, or 80 with the race detector")
+	swarmFirst = flag.Int64("first", 0, "seed of the first history that TestSwarm draws, if -seeds is given")
+	swarmSeeds = flag.Int("seeds", 0, "how many histories TestSwarm draws; 0 means those from 80 to 159, or the first 80 with the race detector")
+)
+
+// The histories are shared out, so that each is drawn in a run without the race detector and one with it: the first to TestSwarm
+// with the detector, then some to TestSwarm without it, then some to TestHistoryRepeats, which draws them twice.
+const (
+	racedHistories = 80
+	drawnHistories = 160
+	allHistories   = 200
 )
 
 // TestSwarm runs downloads in swarms that are drawn from a seed number, under the virtual clock. What a
 // history must show is in simHistory.check. One that fails names its seed, and -seed replays it. They are no
 // subtests: thousands would be listed behind the figures.
 func TestSwarm(t *testing.T) {
-	seeds := *swarmSeeds
+	first, end := int64(racedHistories), int64(drawnHistories)
 	switch {
-	case seeds > 0:
-	case raceEnabled():
-		seeds = 80
-	default:
-		seeds = 200
-	}
-	first, end := *swarmFirst, *swarmFirst+int64(seeds)
-	if *swarmSeed >= 0 {
+	case *swarmSeed >= 0:
 		first, end = *swarmSeed, *swarmSeed+1
+	case *swarmSeeds > 0:
+		first, end = *swarmFirst, *swarmFirst+int64(*swarmSeeds)
+	case raceEnabled():
+		first, end = 0, racedHistories
 	}
 	draw := func(t *testing.T, first, end int64) {
 		sum := newSimFigures()
@@ -77,9 +82,9 @@ func TestHistoryRepeats(t *testing.T) {
 		t.Skip("the race detector draws the order of goroutines by lot")
 	}
 	oneCourse(t)
-	const seeds = 40
+	const seeds = allHistories - drawnHistories
 	same := 0
-	for seed := range uint64(seeds) {
+	for seed := uint64(drawnHistories); seed < allHistories; seed++ {
 		one, other := newSimFigures(), newSimFigures()
 		runSeed(t, seed, one)
 		runSeed(t, seed, other)

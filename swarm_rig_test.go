@@ -351,3 +351,11 @@ func raceEnabled() bool {
 	info, ok := debug.ReadBuildInfo()
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
+
+// skipUnderRace skips one of several figures, whose goroutines do nothing that those of the others do not do.
+func skipUnderRace(t *testing.T, skip bool) {
+	t.Helper()
+	if skip && raceEnabled() {
+		t.Skip("takes long under the race detector, and finds no more")
+	}
+}

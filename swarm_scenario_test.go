@@ -45,6 +45,7 @@ func TestOneHonestAmongSeven(t *testing.T) {
 	} {
 		for _, pieceLength := range []int64{64 << 10, 256 << 10, 1 << 20, 8 << 20} {
 			t.Run(fmt.Sprintf("%s, pieces of %d KiB", name, pieceLength>>10), func(t *testing.T) {
+				skipUnderRace(t, pieceLength != 256<<10)
 				t.Parallel()
 				found(t, newSimContent(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
 					m.meet(t, rate, simpeer.Script{})
@@ -78,6 +79,7 @@ func TestIdealTime(t *testing.T) {
 	} {
 		for _, pieceLength := range []int64{256 << 10, 1 << 20, 4 << 20, 16 << 20} {
 			t.Run(fmt.Sprintf("%s, pieces of %d KiB", name, pieceLength>>10), func(t *testing.T) {
+				skipUnderRace(t, pieceLength != 4<<20)
 				t.Parallel()
 				found(t, newSimRepeating(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
 					sum := 0.0
@@ -111,6 +113,7 @@ func TestStartedMemory(t *testing.T) {
 	const size, peers, rate = 400e6, 70, 200e3
 	for _, pieceLength := range []int64{1 << 20, 4 << 20, 16 << 20} {
 		t.Run(fmt.Sprintf("pieces of %d KiB", pieceLength>>10), func(t *testing.T) {
+			skipUnderRace(t, pieceLength != 4<<20)
 			t.Parallel()
 			found(t, newSimRepeating(1, pieceLength, size), func(t *testing.T, m *simMeeting) {
 				for range peers {

@@ -277,6 +277,13 @@ func (c *Client) starves(now time.Time) bool {
 	return c.budget.Starves(c.claim(0), now)
 }
 
+// idlest returns the peer of those of a download that makes room for a download that starves.
+func (c *Client) idlest(peers []peerlist.Worth, now time.Time) (id int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.budget.Idlest(now, peers)
+}
+
 // allTaken reports whether a download with so many connections, which are its share, gets another only in the place
 // of one of them.
 func (c *Client) allTaken(has int) bool {

@@ -218,7 +218,7 @@ func (r *resolver) makeRoom(now time.Time) {
 		return
 	}
 	if live > 0 && r.client.starves(now) {
-		if out, ok := peerlist.Idlest(now, worths); ok {
+		if out, ok := r.client.idlest(worths, now); ok {
 			r.end(out, errTurnover)
 		}
 		return

@@ -116,7 +116,7 @@ func (d *Download) shareOut(now time.Time) {
 	if n := d.client.excess(d.swarm.live, now); n > 0 {
 		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)
 	} else if d.swarm.live > 0 && d.client.starves(now) {
-		if out, ok := peerlist.Idlest(now, d.worths(now)); ok {
+		if out, ok := d.client.idlest(d.worths(now), now); ok {
 			d.drop(errTurnover, out)
 		}
 	} else if d.client.MaxPeers > 0 {

@@ -3,6 +3,7 @@ package torrent
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"testing"
 	"time"
@@ -43,6 +44,53 @@ func TestConnectionsGoAroundAllDownloads(t *testing.T) {
 		d.discovery.found(peerlist.FromPEX, "", seed.Addr())
 		simnet.Sleep(2 * peerlist.TurnoverEvery)
 		require.True(t, d.Stats().Complete, "%d connections", connected(all...))
+	})
+}
+
+// A client has more downloads than connections. Peers dial downloads without a connection many times a second, each from a fresh address.
+// A download that starts later has its turn to dial.
+func TestStarvingDownloadBesidePeersThatDial(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		me := n.NewHost("81.0.0.1", 0, 0, time.Millisecond)
+		c := simClient(t, me, nil)
+		c.MaxPeers = 3
+		var hellos [][]byte
+		for k := range 6 {
+			content := newSimRepeating(uint64(k+1), blockSize, 4*blockSize)
+			simSeed(t, c, content)
+			hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte{1}}
+			hellos = append(hellos, hello.Append(nil))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer simnet.Sleep(time.Minute)
+		defer cancel()
+		go func() {
+			for k := 0; ctx.Err() == nil; k++ {
+				from := n.NewHost(fmt.Sprintf("%d.%d.%d.1", 101+k%100, k/100%200, k/20_000), 0, 0, time.Millisecond)
+				go func() {
+					conn, err := from.Dial(ctx, "tcp", me.Addr(6881).String())
+					if err != nil {
+						return
+					}
+					defer conn.Close()
+					defer context.AfterFunc(ctx, func() { conn.Close() })()
+					conn.Write(hellos[k%len(hellos)])
+					io.Copy(io.Discard, conn)
+				}()
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+		simnet.Sleep(2 * time.Minute)
+		content := newSimContent(9, blockSize, 64*blockSize)
+		seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+		require.NoError(t, seed.Arrive())
+		defer seed.Stop()
+		d := simLeech(t, c, content)
+		d.discovery.found(peerlist.FromTracker, "", seed.Addr())
+		for k := 0; k < 5 && !d.Stats().Complete; k++ {
+			simnet.Sleep(time.Minute)
+		}
+		require.True(t, d.Stats().Complete)
 	})
 }
 

@@ -3,11 +3,15 @@ package peerlist
 import (
 	"iter"
 	"net/netip"
+	"slices"
 	"time"
 )
 
 // budgetRound is how often a download looks at the budget, to dial more or to give connections back.
 const budgetRound = time.Second
+
+// keptFor is how long a connection that was given up for a download is kept for the dials of downloads that have none.
+const keptFor = 10 * time.Second
 
 // A Budget divides the connections of a client among its downloads: each may have an equal share, and what the others leave of
 // theirs. A download above its share gives connections back when one below its share asks. The zero value is ready to use.
@@ -16,6 +20,10 @@ type Budget struct {
 	targets   targets
 	connected int       // of all downloads
 	refused   time.Time // when a download below its share was last refused a connection
+	starved   time.Time // when a download without a connection was last refused a dial
+	since     time.Time // since when that has happened again and again
+	gaveUp    time.Time // when a peer last made room for a download that starves
+	keptUntil time.Time // peers that dial us leave one connection for dials until then
 	networks  networks
 }
 
@@ -83,6 +91,25 @@ func (b *Budget) Starves(c Claim, now time.Time) bool {
 	return c.Most > 0 && c.Sharing > c.Most && b.connected >= c.Most && now.Sub(b.refused) <= budgetRound
 }
 
+// Idlest returns the id of the peer of those of a download that makes room for a download that starves, as the function of that name does. If
+// one is refused dials, and for a while no peer has made room, a new peer may: peers that come without end would all be new.
+//
+// While a download is refused dials, peers that dial us leave it a connection for a while. Otherwise those that dial other downloads without
+// a connection, of which there may be many, would always be first.
+func (b *Budget) Idlest(now time.Time, peers []Worth) (id int, ok bool) {
+	dials := now.Sub(b.starved) <= waitsFor
+	if id, ok = Idlest(now, peers); !ok && dials && now.Sub(b.since) >= keptFor && now.Sub(b.gaveUp) >= keptFor {
+		id, ok = worst(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Keep || p.earns(now) }))
+	}
+	if ok {
+		b.gaveUp = now
+	}
+	if ok && dials {
+		b.keptUntil = now.Add(keptFor)
+	}
+	return id, ok
+}
+
 // TargetAt returns when an address that a source named may be dialled, now or later, with regard to other dials of the same host,
 // and to the connections of its network. Downloads that have to wait for the same host take turns, with one dial each. An address that
 // the user named may always be dialled. A download without a connection may know no peer of another network, so that it waits for the
@@ -110,6 +137,12 @@ func (b *Budget) Dial(c Claim, addr netip.Addr, now time.Time) bool {
 	b.bound(c)
 	if !b.room(c, b.left(c), now) && (c.Has >= c.share() || b.connected >= c.Most) {
 		b.networks.want(c, addr.Unmap(), now)
+		if c.Has == 0 {
+			if now.Sub(b.starved) > waitsFor {
+				b.since = now
+			}
+			b.starved = now
+		}
 		b.dials.waiting.served(c.By)
 		return false
 	}
@@ -173,6 +206,9 @@ func (b *Budget) Accept(c Claim, peer netip.Addr, now time.Time) bool {
 	if b.excludes(c, peer, left, now) {
 		return false
 	}
+	if now.Before(b.keptUntil) {
+		left--
+	}
 	if !b.room(c, left, now) {
 		b.networks.want(c, peer, now)
 		return false
@@ -195,6 +231,7 @@ func (b *Budget) Join(c Claim, peer netip.Addr, now time.Time) bool {
 		}
 		return false
 	}
+	b.keptUntil = time.Time{}
 	b.join(peer)
 	return true
 }

@@ -123,3 +123,53 @@ func TestBudgetOfPeersThatDial(t *testing.T) {
 	require.False(t, b.Join(Claim{Has: 0, Sharing: 2, Most: 3}, netip.Addr{}, later))
 	require.Equal(t, 1, b.Excess(Claim{Has: 3, Sharing: 2, Most: 3}, later), "in favour of one below its share")
 }
+
+// There are more downloads than connections. What is given up for the dial of one is not for peers that dial others.
+func TestConnectionKeptForADial(t *testing.T) {
+	var b Budget
+	c := Claim{Sharing: 9, Most: 3}
+	for range 3 {
+		require.True(t, b.Accept(c, netip.Addr{}, epoch))
+	}
+	givesUp := func(now time.Time) {
+		_, ok := b.Idlest(now, []Worth{{ID: 1, Joined: now.Add(-joinedGrace)}})
+		require.True(t, ok)
+		b.Left(netip.Addr{})
+	}
+	givesUp(epoch)
+	require.True(t, b.Accept(c, netip.Addr{}, epoch), "no download was refused a dial")
+	require.False(t, b.Dial(c, host, epoch))
+	require.True(t, b.Starves(c, epoch))
+	givesUp(epoch)
+	now := epoch.Add(budgetRound)
+	require.False(t, b.Accept(c, netip.Addr{}, now))
+	require.True(t, b.Dial(c, host, now))
+	require.False(t, b.Accept(c, netip.Addr{}, now))
+	require.True(t, b.Join(c, netip.Addr{}, now))
+	b.EndDial()
+	b.Left(netip.Addr{})
+	require.True(t, b.Accept(c, netip.Addr{}, now), "it was used")
+	require.False(t, b.Dial(c, host, now))
+	givesUp(now)
+	require.True(t, b.Accept(c, netip.Addr{}, now.Add(keptFor)), "or not in time")
+}
+
+// All peers are new, because others come all the time. One in a while makes room for a download that has none and dials.
+func TestNewPeersMakeRoomForADial(t *testing.T) {
+	var b Budget
+	c := Claim{Sharing: 9, Most: 1}
+	require.True(t, b.Accept(c, netip.Addr{}, epoch))
+	gaveUp := 0
+	for k := range 35 {
+		now := epoch.Add(time.Duration(k) * budgetRound)
+		require.False(t, b.Dial(c, host, now))
+		peers := []Worth{{ID: 1, Joined: now}, {ID: 2, Joined: now, Earned: now}, {ID: 3, Joined: now, Keep: true}}
+		if id, ok := b.Idlest(now, peers); ok {
+			require.Equal(t, 1, id)
+			gaveUp++
+		}
+	}
+	require.Equal(t, 3, gaveUp)
+	_, ok := b.Idlest(epoch.Add(time.Minute), []Worth{{ID: 1, Joined: epoch.Add(time.Minute)}})
+	require.False(t, ok, "no download dials any more")
+}

@@ -98,23 +98,31 @@ func TestAPIAnnounces(t *testing.T) {
 // delay the end.
 func TestAPIStoppedWhenCancelled(t *testing.T) {
 	t.Parallel()
-	tr := tracker(t)
-	s := makeShare(t, torrent.CreateOptions{Trackers: [][]string{{tr.url}}}, mixed...)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	d, err := s.Start(ctx, &torrent.Options{Client: local()})
-	require.NoError(t, err)
-	until(t, "started", func() bool {
-		return len(d.Stats().Trackers) == 1 && d.Stats().Trackers[0].Peers == 0 && !d.Stats().Trackers[0].NextAnnounce.IsZero() && len(tr.events()) == 1
+	s := makeShare(t, torrent.CreateOptions{Trackers: [][]string{{"http://tracker.invalid/announce"}}}, mixed...)
+	synctest.Test(t, func(t *testing.T) {
+		var tr announces
+		client := &http.Client{Transport: roundTrips(func(r *http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			tr.ServeHTTP(w, r)
+			return w.Result(), nil
+		})}
+		c := &torrent.Client{NoDHT: true, NoUTP: true, NoListen: true, HTTPClient: client}
+		defer c.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		d, err := s.Start(ctx, &torrent.Options{Client: c})
+		require.NoError(t, err)
+		sleep(time.Second)
+		require.Equal(t, []string{"started"}, tr.events())
+		require.False(t, d.Stats().Trackers[0].Announcing, "the answer is here")
+		cancel()
+		_, err = d.Wait()
+		require.ErrorIs(t, err, context.Canceled)
+		require.NoError(t, d.Close())
+		require.Equal(t, []string{"started", "stopped"}, tr.events())
+		require.Equal(t, strconv.FormatInt(s.Length(), 10), tr.heard(1).Get("left"))
+		require.Equal(t, "0", tr.heard(1).Get("numwant"))
 	})
-	until(t, "the answer is here", func() bool { return !d.Stats().Trackers[0].Announcing })
-	cancel()
-	_, err = wait(t, d)
-	require.ErrorIs(t, err, context.Canceled)
-	require.NoError(t, d.Close())
-	require.Equal(t, []string{"started", "stopped"}, tr.events())
-	require.Equal(t, strconv.FormatInt(s.Length(), 10), tr.heard(1).Get("left"))
-	require.Equal(t, "0", tr.heard(1).Get("numwant"))
 }
 
 // A tracker that never heard of a download does not hear that it stopped.

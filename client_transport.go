@@ -293,7 +293,7 @@ func (c *Client) preparePackets() {
 	if c.NoUTP || c.sockets.NoUDP() != nil {
 		return
 	}
-	o := utp.Config{Network: c.mux, Unconfirmed: c.MaxPeers, Account: c.account}
+	o := utp.Config{Network: c.mux, Account: c.account}
 	if c.hooks.seed != 0 { // otherwise its numbers cannot be foreseen
 		o.Random = mathrand.NewPCG(c.rng.Uint64(), c.rng.Uint64())
 	}

@@ -40,7 +40,7 @@ type Network interface {
 type Config struct {
 	Network Network
 	// Unconfirmed bounds the incoming connections whose other end has not proved that it receives packets at its
-	// address. 0 is 80.
+	// address. 0 is 1000.
 	Unconfirmed int
 	// Random is the source of the numbers that make connections hard to guess; nil is an unpredictable one.
 	Random rand.Source
@@ -50,9 +50,9 @@ type Config struct {
 }
 
 const (
-	defaultUnconfirmed = 80
-	backlog            = 64 // connections that wait to be accepted
-	resetsPerSecond    = 20 // answers to packets that belong to no connection
+	defaultUnconfirmed = 1000 // about 2 KiB each; in a flood from everywhere, one lasts until about as many SYNs have come
+	backlog            = 64   // connections that wait to be accepted
+	resetsPerSecond    = 20   // answers to packets that belong to no connection
 )
 
 // Socket is one end of many connections.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/account"
@@ -52,6 +54,57 @@ func TestSynFlood(t *testing.T) {
 		exchange(t, c, accepted, 1000)
 		time.Sleep(time.Minute)
 		require.Equal(t, 1, utp.Connections(s2), "the others are forgotten")
+	})
+}
+
+// A flood of SYNs from addresses of all networks, as many as a line of 1 Mbit/s carries, keeps few from connecting whose packets take
+// long.
+func TestSynFloodFromEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.delay = 50 * time.Millisecond
+		s1, s2 := n.socket(t, here, 0), n.socket(t, there, 0)
+		l, err := s2.Listen()
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			random := rand.New(rand.NewPCG(1, 2))
+			for i := uint16(0); ctx.Err() == nil; i++ {
+				v := random.Uint32()
+				from := netip.AddrFrom4([4]byte{11 + byte(v>>24)%200, byte(v >> 16), byte(v >> 8), byte(v)})
+				s2.Receive(synPacket(i, i), 20, netip.AddrPortFrom(from, 1))
+				s2.Flush()
+				time.Sleep(time.Second / 2600)
+			}
+		}()
+		time.Sleep(2 * time.Second)
+		const dials = 50
+		connected := 0
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go io.Copy(c, c)
+			}
+		}()
+		for range dials {
+			c, err := s1.Dial(ctx, thereAddr)
+			if err != nil {
+				continue
+			}
+			c.Write([]byte("hello"))
+			c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			if _, err := io.ReadFull(c, make([]byte, 5)); err == nil {
+				connected++
+			}
+			c.Close()
+		}
+		cancel()
+		assert.Greater(t, connected, dials/2)
+		l.Close()
+		time.Sleep(time.Minute)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -201,7 +202,7 @@ func (s *slowStorage) ReadAt(p []byte, off int64) (int, error) {
 // A check of a slow storage ends within a second of the context.
 func TestAPICancelledWhileReading(t *testing.T) {
 	t.Parallel()
-	s := makeShare(t, torrent.CreateOptions{}, part{"", 8 << 20})
+	s := makeShare(t, torrent.CreateOptions{}, part{"", runtime.GOMAXPROCS(0) << 20}) // each core reads it for 400 ms
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		store := &slowStorage{takes: 100 * time.Millisecond}
 		store.b = s.raw
@@ -211,7 +212,7 @@ func TestAPICancelledWhileReading(t *testing.T) {
 		client := clientAt(t, n.NewHost("80.0.0.1", 0, 0, 0), new(torrent.Client))
 		d, err := s.Start(ctx, &torrent.Options{Client: client, Storage: func(*torrent.Torrent) (torrent.Storage, error) { return store, nil }})
 		require.NoError(t, err)
-		simnet.Sleep(time.Second)
+		simnet.Sleep(150 * time.Millisecond)
 		st := d.Stats()
 		require.True(t, st.Checking, fmt.Sprintf("%+v", st))
 		began := time.Now()

@@ -53,9 +53,11 @@ func (r limitRow) drain() time.Duration {
 	return 3*time.Second + time.Duration(float64(r.burst)/float64(r.limit)*float64(time.Second))
 }
 
-// window is the time over which the average is taken: ten seconds, or a hundred blocks if those take longer.
+// window is the time over which the average is taken: ten seconds, or a hundred blocks if those take longer, or 20,000 blocks
+// if those take less.
 func (r limitRow) window() time.Duration {
-	return max(10*time.Second, time.Duration(100*blockSize/float64(r.limit)*float64(time.Second)))
+	block := time.Duration(blockSize / float64(r.limit) * float64(time.Second))
+	return min(max(10*time.Second, 100*block), 20_000*block)
 }
 
 // content is enough for both, in one file for each peer.

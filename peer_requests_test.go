@@ -13,7 +13,6 @@ import (
 
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/layout"
-	"github.com/shoal-go/torrent/internal/outbox"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/storage"
@@ -410,40 +409,6 @@ func TestLooksAtManyPiecesCostLittle(t *testing.T) {
 	now = now.Add(lookAgain)
 	require.True(t, u.lookDue(0, now))
 	require.Less(t, len(u.looked), pieces)
-}
-
-// Little is read ahead for a peer, however long its requests are, and nothing is kept once it requests nothing.
-func TestPayloadIsNotKept(t *testing.T) {
-	var long, short []outbox.Request
-	for range maxUploadRun {
-		long, short = append(long, outbox.Request{Length: wire.MaxBlock}), append(short, outbox.Request{Length: blockSize})
-	}
-	require.Equal(t, long[:1], atOnce(long))
-	require.Equal(t, short, atOnce(short))
-	require.Len(t, atOnce(append(short[:3:3], long...)), 3)
-
-	synctest.Test(t, func(t *testing.T) {
-		d := crowded(t, plainTorrent(1000), 1)
-		w := writer{p: d.swarm.peers[0], turn: ratelimit.NewTurn("", nil), payload: make([]byte, maxUploadBytes), lastSent: time.Now(), lastAnswered: time.Now()}
-		wait, err := w.send()
-		require.NoError(t, err)
-		require.NotNil(t, w.payload)
-		time.Sleep(wait)
-		wait, err = w.send()
-		require.NoError(t, err)
-		require.Nil(t, w.payload)
-		require.Greater(t, wait, time.Minute)
-
-		w.payload, w.lastAnswered = make([]byte, maxUploadBytes), time.Now()
-		for until := time.Now().Add(payloadKept); time.Now().Before(until); time.Sleep(payloadKept / 2) {
-			w.p.out.AddLazily(func(b []byte) []byte { return wire.AppendHave(b, 1) })
-			_, err = w.send()
-			require.NoError(t, err)
-		}
-		_, err = w.send()
-		require.NoError(t, err)
-		require.True(t, w.payload == nil, "messages do not keep it")
-	})
 }
 
 // A countingStore counts the looks at the files of pieces.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/choker"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/outbox"
@@ -250,6 +251,7 @@ func (w *writer) send() (wait time.Duration, err error) {
 	quiet, unused := now.Sub(w.lastSent), now.Sub(w.lastAnswered)
 	if unused >= payloadKept {
 		w.payload = nil
+		p.holder.Set(account.Payload, 0)
 	}
 	switch {
 	case quiet >= keepAliveAfter:
@@ -341,6 +343,9 @@ func (p *peer) answer(uploads []outbox.Request, buf []byte) (_ []byte, sent int,
 		}
 		sent += int(r.Length)
 		earned += p.earns(r)
+	}
+	if !p.holder.Set(account.Payload, cap(buf)) {
+		return buf, 0, errHoldsMost
 	}
 	if len(buf) == 0 {
 		return buf, 0, nil

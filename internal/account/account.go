@@ -26,6 +26,7 @@ type Kind uint8
 
 const (
 	Outgoing Kind = iota // messages that wait for the peer to read them
+	Payload              // blocks that wait for the same
 	Incoming             // data that has come and is incomplete or unread
 	Requests             // records of requests
 	Drafts               // metadata that is not known to be true

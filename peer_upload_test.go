@@ -1,0 +1,54 @@
+package torrent
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/outbox"
+	"github.com/shoal-go/torrent/internal/ratelimit"
+	"github.com/shoal-go/torrent/internal/wire"
+)
+
+// Little is read ahead for a peer, however long its requests are, and nothing is kept once it requests nothing.
+func TestPayloadIsNotKept(t *testing.T) {
+	var long, short []outbox.Request
+	for range maxUploadRun {
+		long, short = append(long, outbox.Request{Length: wire.MaxBlock}), append(short, outbox.Request{Length: blockSize})
+	}
+	require.Equal(t, long[:1], atOnce(long))
+	require.Equal(t, short, atOnce(short))
+	require.Len(t, atOnce(append(short[:3:3], long...)), 3)
+
+	synctest.Test(t, func(t *testing.T) {
+		d := crowded(t, plainTorrent(1000), 1)
+		w := writer{p: d.swarm.peers[0], turn: ratelimit.NewTurn("", nil), payload: make([]byte, maxUploadBytes), lastSent: time.Now(), lastAnswered: time.Now()}
+		wait, err := w.send()
+		require.NoError(t, err)
+		require.NotNil(t, w.payload)
+		time.Sleep(wait)
+		wait, err = w.send()
+		require.NoError(t, err)
+		require.Nil(t, w.payload)
+		require.Greater(t, wait, time.Minute)
+
+		held := w.p.holder.Held()
+		require.Equal(t, outbox.Queued, w.p.out.Enqueue(long[0]))
+		w.payload, _, err = w.p.answer(long[:1], nil)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, w.p.holder.Held(), held+int64(cap(w.payload)))
+		require.Greater(t, cap(w.payload), wire.MaxBlock)
+
+		w.payload, w.lastAnswered = make([]byte, maxUploadBytes), time.Now()
+		for until := time.Now().Add(payloadKept); time.Now().Before(until); time.Sleep(payloadKept / 2) {
+			w.p.out.AddLazily(func(b []byte) []byte { return wire.AppendHave(b, 1) })
+			_, err = w.send()
+			require.NoError(t, err)
+		}
+		_, err = w.send()
+		require.NoError(t, err)
+		require.True(t, w.payload == nil && w.p.holder.Held() <= held, "messages do not keep it")
+	})
+}

@@ -226,3 +226,18 @@ func TestLateArrivalsAreBelievedAFewTimes(t *testing.T) {
 		}
 	}
 }
+
+// Some take no packet for which they have no room, not even the one that those after it wait for. So what is withheld keeps its room.
+func TestWithheldPacketKeepsItsRoom(t *testing.T) {
+	r := withholding11(t)
+	r.write(20 * 1232)
+	r.sent = nil
+	r.later(roundTripTime)
+	r.room = 5 * 1232 // for 11 to 15
+	r.in("STATE 1 ack 10")
+	r.wants()
+	r.room = 1232
+	r.in("STATE 1 ack 10 and 12,13,14,15")
+	r.later(5 * time.Millisecond)
+	r.wants("DATA 11 ack 0 1232 bytes")
+}

@@ -54,6 +54,7 @@ type outgoing struct {
 	tailPayload   int       // that the last packet was meant for
 
 	underway int // bytes of payload
+	kept     int // likewise, of packets that are withheld
 	waiting  int
 	missing  int // packets
 	resend   uint16
@@ -203,6 +204,9 @@ func (o *outgoing) withhold(p *outPacket, now time.Duration) {
 
 // pretend withholds a packet as if it had been sent just now.
 func (o *outgoing) pretend(p *outPacket, now time.Duration) {
+	if p.status != withheld {
+		o.kept += p.payload()
+	}
 	p.status = withheld
 	p.order, p.sent = o.order, now
 	o.order++
@@ -211,8 +215,11 @@ func (o *outgoing) pretend(p *outPacket, now time.Duration) {
 // lose marks a packet that is under way, or withheld, as lost.
 func (o *outgoing) lose(seq uint16) {
 	p := o.at(seq)
-	if p.status == underway {
+	switch p.status {
+	case underway:
 		o.underway -= p.payload()
+	case withheld:
+		o.kept -= p.payload()
 	}
 	p.status = missing
 	if o.missing == 0 || before(seq, o.resend) {

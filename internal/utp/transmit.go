@@ -164,7 +164,8 @@ func (e *endpoint) sendPackets(now time.Duration, s sender) {
 		}
 		p := o.at(seq)
 		room, need := e.cong.allowed()-o.underway, p.payload()
-		theirs := e.window - o.underway
+		// What is withheld keeps its room: an end that has filled all of it with later packets may take no earlier one any more.
+		theirs := e.window - o.underway - o.kept
 		switch {
 		case e.loss.force:
 			room, theirs = need, need // a time-out has one packet sent, whatever the windows say

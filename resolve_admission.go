@@ -70,7 +70,7 @@ func (r *resolver) admit(k *connection, now time.Time) (twice int, crowded, ok b
 
 // neighbourLeaves ends a connection to the address of another one, in favour of this. The caller holds r.mu.
 func (r *resolver) neighbourLeaves(k *connection, now time.Time) bool {
-	out, ok := r.trials.Neighbour(now, r.worths(), k.identify(0))
+	out, ok := r.trials.Displaced(now, r.worths(), k.identify(0), true)
 	if ok {
 		r.end(out, errTurnover)
 	}
@@ -111,12 +111,7 @@ func (r *resolver) findPlace(k *connection, crowded bool, now time.Time) bool {
 	if r.client.refusesPeer(live, k.addr.Addr(), now) {
 		return false
 	}
-	out, ok := 0, false
-	if crowded {
-		out, ok = r.trials.Neighbour(now, dialled, k.identify(0))
-	} else {
-		out, ok = r.trials.Displaced(now, dialled, k.addr.Addr())
-	}
+	out, ok := r.trials.Displaced(now, dialled, k.identify(0), crowded)
 	if !ok {
 		return false
 	}

@@ -41,12 +41,7 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	if k.incoming && d.client.refusesPeer(d.swarm.live, k.addr.Addr(), now) {
 		return false
 	}
-	var out int
-	if crowded {
-		out, ok = d.swarm.trials.Neighbour(now, d.worths(now), newcomer)
-	} else {
-		out, ok = d.swarm.trials.Displaced(now, d.worths(now), k.addr.Addr())
-	}
+	out, ok := d.swarm.trials.Displaced(now, d.worths(now), newcomer, crowded)
 	if ok {
 		d.drop(errTurnover, out)
 	}

@@ -71,7 +71,7 @@ func Admit(own [20]byte, k Connection, all []Connection) (twice int, ok bool) {
 	return twice, true
 }
 
-// IsFull reports whether the address of k has as many connections as it may, so that one of these has to make room (Trials.Neighbour).
+// IsFull reports whether the address of k has as many connections as it may, so that one of these has to make room (Trials.Displaced).
 func IsFull(k Connection, all []Connection) bool {
 	return connections(k.Addr, all) >= MaxPerAddress && !k.Named && !netaddr.IsLocal(k.Addr)
 }

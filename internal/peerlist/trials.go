@@ -38,20 +38,16 @@ func (t *Trials) isNew(p Worth, now time.Time) bool {
 // Displaced returns the id of the peer that makes room for a newcomer, as the function of that name does. If there is none, it is the
 // most useless peer of a network that has more places than that of the newcomer would have, or else of one that has as many and has had
 // them for a while. That is allowed once in a while to each network, so that newcomers that give nothing displace few.
-func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
-	return t.displaced(now, peers, newcomer, Network(newcomer))
-}
-
-// Neighbour is like Displaced where the address of the newcomer is full: only peers of that address make room. Each end that dials may try
-// once in a while, so that those that dial us use up no trial of one that we dial.
-func (t *Trials) Neighbour(now time.Time, peers []Worth, newcomer Connection) (id int, ok bool) {
-	peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Addr != newcomer.Addr })
-	return t.displaced(now, peers, newcomer.Addr, fmt.Sprint(newcomer.Addr, newcomer.Incoming))
-}
-
-// displaced is Displaced, where trials are counted for by.
-func (t *Trials) displaced(now time.Time, peers []Worth, newcomer netip.Addr, by string) (id int, ok bool) {
-	if id, ok = Displaced(now, peers, newcomer); ok {
+//
+// If the address of the newcomer is full, only peers of that address make room. Then it is allowed once in a while to those that dial us
+// and to those that we dial, so that neither use up the trials of the others.
+func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, full bool) (id int, ok bool) {
+	by := Network(newcomer.Addr)
+	if full {
+		by = fmt.Sprint(newcomer.Addr, newcomer.Incoming)
+		peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Addr != newcomer.Addr })
+	}
+	if id, ok = Displaced(now, peers, newcomer.Addr); ok {
 		return id, true
 	}
 	over := func(began time.Time) bool { return now.Sub(began) >= trialEvery }
@@ -61,7 +57,7 @@ func (t *Trials) displaced(now time.Time, peers []Worth, newcomer netip.Addr, by
 	c := crowdsOf(peers)
 	var fuller, equal []Worth // peers of networks that have more places, and as many
 	for _, p := range peers {
-		_, ours := c.with(newcomer, p.Addr)
+		_, ours := c.with(newcomer.Addr, p.Addr)
 		switch theirs := c.inNetwork(p.Addr); {
 		case p.Keep:
 		case ours < theirs:

@@ -25,7 +25,7 @@ func TestTrialsOfNewcomers(t *testing.T) {
 	}
 	var trials Trials
 	displaced := func(newcomer string) int {
-		id, _ := trials.Displaced(now, peers, netip.MustParseAddr(newcomer))
+		id, _ := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(newcomer)}, false)
 		return id
 	}
 	require.Zero(t, displaced("2.0.9.1"), "the network of the newcomer has as many places, and they are new")
@@ -61,10 +61,10 @@ func TestTrialsAgainstThoseThatComeBack(t *testing.T) {
 	}
 	var trials Trials
 	trials.Left(netip.MustParseAddr("2.0.9.1"), now.Add(-trialEvery))
-	_, ok := trials.Displaced(now, peers, netip.MustParseAddr("4.0.0.1"))
+	_, ok := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("4.0.0.1")}, false)
 	require.False(t, ok, "all are new")
 	trials.Left(netip.MustParseAddr("2.0.9.1"), now.Add(1-trialEvery))
-	id, _ := trials.Displaced(now, peers, netip.MustParseAddr("4.0.0.1"))
+	id, _ := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("4.0.0.1")}, false)
 	require.Equal(t, 2, id)
 }
 
@@ -74,7 +74,7 @@ func TestTrialsOfNeighbours(t *testing.T) {
 	peers := earners(now, "1.0.0.1", "2.0.0.1", "2.0.0.1", "2.0.0.1", "2.0.0.2")
 	var trials Trials
 	displaced := func(incoming bool) int {
-		id, _ := trials.Neighbour(now, peers, Connection{Addr: netip.MustParseAddr("2.0.0.1"), Incoming: incoming})
+		id, _ := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("2.0.0.1"), Incoming: incoming}, true)
 		return id
 	}
 	require.Equal(t, 4, displaced(true), "the most useless one of the address")
@@ -93,7 +93,7 @@ func TestTrialsAreForgotten(t *testing.T) {
 	var trials Trials
 	tries := func(k int) bool {
 		peers := earners(now, "1.0.0.1", "1.0.1.1", "2.0.0.1", "2.0.1.1")
-		_, ok := trials.Displaced(now, peers, netip.AddrFrom4([4]byte{byte(20 + k>>8), byte(k), 0, 1}))
+		_, ok := trials.Displaced(now, peers, Connection{Addr: netip.AddrFrom4([4]byte{byte(20 + k>>8), byte(k), 0, 1})}, false)
 		return ok
 	}
 	for k := range maxTrials + 1 {

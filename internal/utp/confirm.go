@@ -13,21 +13,19 @@ const (
 
 // guesses counts how many packets lately confirmed a connection wrongly. The number that one has to acknowledge has only 16 bits:
 // who does not see our answers can try them all, and would have connections from addresses that are not its own. After some wrong
-// ones, a confirmation must also tell the time at which we sent what it confirms. Every packet does, but a client that does not, or is
-// wrong, is believed as long as nobody guesses.
+// ones, a confirmation must also tell the time at which we sent what it confirms. Every packet tells that,
+// but one that tells it wrongly still counts as long as wrong confirmations are few.
 type guesses struct {
 	mu    sync.Mutex
-	wrong float64
-	at    time.Duration // when that was so
+	wrong tally
 }
 
 // count adds some wrong ones, and reports whether there are too many.
 func (g *guesses) count(wrong float64, now time.Duration) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.wrong = max(g.wrong-(now-g.at).Seconds()*guessesPerSecond, 0)
-	g.wrong, g.at = min(g.wrong+wrong, 2*guessesForgiven), now
-	return g.wrong >= guessesForgiven
+	g.wrong.n = min(g.wrong.lately(guessesPerSecond, now)+wrong, 2*guessesForgiven)
+	return g.wrong.n >= guessesForgiven
 }
 
 // confirmedBy reports whether a packet proves that the other end has seen our answer to its SYN.

@@ -73,8 +73,7 @@ type Socket struct {
 	most        int     // unconfirmed
 	listener    *listener
 	closed      bool
-	resets      float64       // that may be sent
-	resetsAt    time.Duration // when that was so
+	resets      tally // that were sent
 
 	touchedMu sync.Mutex
 	touched   []*conn // that have received something since the last Flush
@@ -289,11 +288,9 @@ func (s *Socket) stray(h *header, to netip.AddrPort, now time.Duration) {
 		return
 	}
 	s.mu.Lock()
-	s.resets = min(s.resets+(now-s.resetsAt).Seconds()*resetsPerSecond, resetsPerSecond)
-	s.resetsAt = now
-	may := s.resets >= 1 && !s.closed
+	may := s.resets.lately(resetsPerSecond, now) <= resetsPerSecond-1 && !s.closed
 	if may {
-		s.resets--
+		s.resets.n++
 	}
 	seq := uint16(s.random.Uint32())
 	s.mu.Unlock()

@@ -16,6 +16,18 @@ import (
 	"github.com/shoal-go/torrent/internal/wire"
 )
 
+// resolveUnreachable begins to resolve a magnet link of which no peer can be dialled: others have to dial.
+func resolveUnreachable(t *testing.T, m *Magnet, o Options) <-chan error {
+	o.Peers = []netip.AddrPort{netip.MustParseAddrPort("89.0.0.1:1")} // where nobody is
+	resolved := make(chan error, 1)
+	go func() {
+		_, err := m.Resolve(t.Context(), &o)
+		resolved <- err
+	}()
+	simnet.Sleep(time.Second)
+	return resolved
+}
+
 // A crowd of one network, or of many, holds all connections of a magnet link. If each peer claims another length of the metadata, there is no
 // memory for most of these, so that nothing is ever requested from the peer. If all claim the same, they send false pieces, slowly. An honest
 // peer that is named later still gets in.
@@ -97,14 +109,7 @@ func TestResolveEclipseByPeersThatDial(t *testing.T) {
 		me := n.NewHost("81.0.0.1", 0, 0, 0)
 		c := simClient(t, me, nil)
 		require.NoError(t, c.Open())
-		m := &Magnet{InfoHash: content.infoHash}
-		resolved := make(chan error, 1)
-		go func() {
-			nowhere := netip.MustParseAddrPort("89.0.0.1:1")
-			_, err := m.Resolve(t.Context(), &Options{Client: c, Peers: []netip.AddrPort{nowhere}})
-			resolved <- err
-		}()
-		simnet.Sleep(time.Second)
+		resolved := resolveUnreachable(t, &Magnet{InfoHash: content.infoHash}, Options{Client: c})
 		dial := func(ip string, script metadataScript) {
 			host := n.NewHost(ip, 0, 0, time.Millisecond)
 			conn, err := host.Dial(t.Context(), "tcp", me.Addr(6881).String())
@@ -139,13 +144,7 @@ func TestResolveFullAddress(t *testing.T) {
 		me, router := n.NewHost("81.0.0.1", 0, 0, 0), n.NewHost("66.0.0.1", 0, 0, time.Millisecond)
 		c := simClient(t, me, nil)
 		require.NoError(t, c.Open())
-		resolved := make(chan error, 1)
-		go func() {
-			nowhere := netip.MustParseAddrPort("89.0.0.1:1")
-			_, err := content.Magnet().Resolve(t.Context(), &Options{Client: c, Peers: []netip.AddrPort{nowhere}})
-			resolved <- err
-		}()
-		simnet.Sleep(time.Second)
+		resolved := resolveUnreachable(t, content.Magnet(), Options{Client: c})
 		dial := func(script metadataScript) {
 			conn, err := router.Dial(t.Context(), "tcp", me.Addr(6881).String())
 			require.NoError(t, err)
@@ -171,13 +170,7 @@ func TestResolveCrowdThatReconnects(t *testing.T) {
 		c := simClient(t, me, nil)
 		c.MaxPeers = 20
 		require.NoError(t, c.Open())
-		resolved := make(chan error, 1)
-		go func() {
-			nowhere := netip.MustParseAddrPort("89.0.0.1:1")
-			_, err := content.Magnet().Resolve(t.Context(), &Options{Client: c, Peers: []netip.AddrPort{nowhere}})
-			resolved <- err
-		}()
-		simnet.Sleep(time.Second)
+		resolved := resolveUnreachable(t, content.Magnet(), Options{Client: c})
 		var over atomic.Bool
 		call := func(ip string, script metadataScript, again time.Duration) {
 			host := n.NewHost(ip, 0, 0, time.Millisecond)
@@ -246,13 +239,7 @@ func TestResolvePeersThatComeBackAtOnce(t *testing.T) {
 		me := n.NewHost("80.0.0.1", 0, 0, 0)
 		c := simClient(t, me, nil)
 		require.NoError(t, c.Open())
-		resolved := make(chan error, 1)
-		go func() {
-			nowhere := netip.MustParseAddrPort("89.0.0.1:1")
-			_, err := content.Magnet().Resolve(t.Context(), &Options{Client: c, MaxPeers: 10, Peers: []netip.AddrPort{nowhere}})
-			resolved <- err
-		}()
-		simnet.Sleep(time.Second)
+		resolved := resolveUnreachable(t, content.Magnet(), Options{Client: c, MaxPeers: 10})
 		var over atomic.Bool
 		defer simnet.Sleep(2 * time.Minute) // until the crowd has noticed the end
 		defer over.Store(true)

@@ -65,14 +65,7 @@ func TestResolveByPeersThatDial(t *testing.T) {
 			c := simClient(t, me, nil)
 			c.Encryption = policy
 			require.NoError(t, c.Open())
-			m := content.Magnet()
-			resolved := make(chan error, 1)
-			go func() {
-				nowhere := netip.MustParseAddrPort("89.0.0.1:1")
-				_, err := m.Resolve(t.Context(), &Options{Client: c, Peers: []netip.AddrPort{nowhere}, MaxPeers: 6})
-				resolved <- err
-			}()
-			simnet.Sleep(time.Second)
+			resolved := resolveUnreachable(t, content.Magnet(), Options{Client: c, MaxPeers: 6})
 			dial := func(ip string, script metadataScript) {
 				host := n.NewHost(ip, 0, 0, time.Millisecond)
 				conn, err := host.Dial(t.Context(), "tcp", me.Addr(6881).String())

@@ -68,6 +68,18 @@ func (g *giver) speak(ctx context.Context, conn net.Conn) {
 	}
 }
 
+// lateSeed has a seed come that dials a download once a minute, or that a tracker names to it.
+func lateSeed(t *testing.T, host *simnet.Host, content *simContent, d *Download, dials bool) *simpeer.Peer {
+	seed := simpeer.New("seed", host, 6881, content.truth, simpeer.Script{Fast: true})
+	require.NoError(t, seed.Arrive())
+	if dials {
+		seed.Call(1, netaddr.Of(d.client.Addr()), time.Minute)
+	} else {
+		d.discovery.found(peerlist.FromTracker, "", seed.Addr())
+	}
+	return seed
+}
+
 // Peers of as many networks as there are places earn these, leave before they have had them for long, and are back at once. A seed still gets
 // in, whoever dials.
 func TestGiversThatComeBackAtOnce(t *testing.T) {
@@ -88,14 +100,8 @@ func TestGiversThatComeBackAtOnce(t *testing.T) {
 				}
 				simnet.Sleep(2 * time.Minute)
 				require.Len(t, d.Stats().Peers, 10)
-				seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
-				require.NoError(t, seed.Arrive())
+				seed := lateSeed(t, n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), content, d, dials)
 				defer seed.Stop()
-				if dials {
-					seed.Call(1, netaddr.Of(c.Addr()), time.Minute)
-				} else {
-					d.discovery.found(peerlist.FromTracker, "", seed.Addr())
-				}
 				for k := 0; k < 15 && !connectedTo(d, seed.Addr()); k++ {
 					simnet.Sleep(time.Minute)
 				}
@@ -125,14 +131,8 @@ func TestAddressThatIsFull(t *testing.T) {
 				}
 				simnet.Sleep(2 * time.Minute)
 				require.Len(t, d.Stats().Peers, peerlist.MaxPerAddress)
-				seed := simpeer.New("seed", router, 6881, content.truth, simpeer.Script{Fast: true})
-				require.NoError(t, seed.Arrive())
+				seed := lateSeed(t, router, content, d, dials)
 				defer seed.Stop()
-				if dials {
-					seed.Call(1, netaddr.Of(c.Addr()), time.Minute)
-				} else {
-					d.discovery.found(peerlist.FromTracker, "", seed.Addr())
-				}
 				for k := 0; k < 15 && !d.Stats().Complete; k++ {
 					simnet.Sleep(time.Minute)
 				}

@@ -57,14 +57,8 @@ func TestNetworksOfOnePeerEach(t *testing.T) {
 				}
 				simnet.Sleep(4 * time.Minute)
 				require.Len(t, d.Stats().Peers, 10)
-				seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1e6, 0, time.Second), 6881, content.truth, simpeer.Script{Fast: true})
-				require.NoError(t, seed.Arrive())
+				seed := lateSeed(t, n.NewHost("90.0.0.1", 1e6, 0, time.Second), content, d, dials)
 				defer seed.Stop()
-				if dials {
-					seed.Call(1, netaddr.Of(c.Addr()), time.Minute)
-				} else {
-					d.discovery.found(peerlist.FromTracker, "", seed.Addr())
-				}
 				for k := 0; k < 15 && d.Stats().DownloadRate < 1e5; k++ {
 					simnet.Sleep(time.Minute)
 				}

@@ -30,8 +30,8 @@ type Downloaded struct {
 	stop  func() error    // ends sharing
 	ctx   context.Context // of the download
 
-	// look returns whether the pieces from first up to but not including end are verified, and a number that changes whenever a piece of
-	// the file becomes verified, or no longer is. It locks the download's mutex, so the caller must not hold mu. If it is nil, all pieces
+	// look returns a number that changes whenever a piece of the file becomes verified, or no longer is, and whether the pieces from first
+	// up to but not including end are verified. It locks the download's mutex, so the caller must not hold mu. If it is nil, all pieces
 	// are verified.
 	look func(file, first, end int) (changes int, verified bool)
 
@@ -125,12 +125,13 @@ func (d *Downloaded) close() error {
 }
 
 // readAt reads from file i, and never past its end. A long read may take so long that a piece which is wrong is mended meanwhile.
-func (d *Downloaded) readAt(i int, p []byte, off int64) (n int, err error) {
+func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
 	f := d.t.layout.File(i)
-	first, end := d.t.layout.PiecesOf(i)
-	if n := min(int64(len(p)), f.Length-off); n > 0 {
-		first, end = d.t.layout.PieceAt(f.Offset+off), d.t.layout.PieceAt(f.Offset+off+n-1)+1
+	length := min(int64(len(p)), f.Length-off)
+	if length <= 0 {
+		return d.readStored(i, p, off)
 	}
+	first, end := d.t.layout.PieceAt(f.Offset+off), d.t.layout.PieceAt(f.Offset+off+length-1)+1
 	for range 8 { // other pieces of the file may change, too
 		before, verified := d.lookAt(i, first, end)
 		n, err := d.readStored(i, p, off)
@@ -267,7 +268,7 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 }
 
 // Bytes returns the content without a copy. It must not be written to. It is a slice of the memory that holds the content, or a memory
-// map of the file that is made at the first call, and anew once the file was changed and mended. The map stays until the Downloaded is
+// map of the file that is made at the first call, and again after the file was changed and mended. The map stays until the Downloaded is
 // closed; closing the Download does not end it, and if the download fails the map stays until the program ends. As long as there are
 // maps, no other download may have the files. The content of a user's Storage is read into memory, and so is a file of at most 16 KiB.
 // For an empty file the slice is empty.

@@ -41,8 +41,8 @@ type record struct {
 	stuck  int // how often it had a turn and was snubbed, or its turn ended while it was choking or not ready
 }
 
-// maxRecords is how many records there may be for all pieces. Pieces that nobody has right stay on parole, and strangers may come for
-// them from ever new addresses.
+// maxRecords is how many records there may be for all pieces. A piece stays on parole until a peer sends it right, and meanwhile strangers
+// may come for it from more and more addresses.
 const maxRecords = 1 << 15
 
 // note changes the record of a host for a piece that failed its hash.

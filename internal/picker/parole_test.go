@@ -358,7 +358,7 @@ func TestExposedBlocksEndParole(t *testing.T) {
 	require.Equal(t, "0.1", sc.asks("b", 4))
 }
 
-// While nobody has pieces on parole right, strangers come for them from ever new addresses. Each takes all of them and leaves. Their
+// Strangers come from more and more addresses for pieces on parole, which no peer has right. Each takes all of them and leaves. Their
 // records used to be kept for ever: two million, of 200 MB, for 32 pieces and the addresses of a /48.
 func TestRecordsAreForgotten(t *testing.T) {
 	const pieces, hosts = 32, 5_000

@@ -14,9 +14,7 @@ import (
 	"time"
 )
 
-const (
-	otherPorts = 4 // that are asked for if the wanted one is not free for all transports
-)
+const otherPorts = 4 // that are asked for if the wanted one is not free for all transports
 
 // A path keeps the port mapped at one gateway. Everything but state is for the goroutine of run.
 type path struct {

@@ -154,7 +154,7 @@ func TestWithheldPacket(t *testing.T) {
 	r.in("STATE 1 ack 10")
 	r.in("STATE 1 ack 10 and 12")
 	r.in("STATE 1 ack 10 and 12,13")
-	require.NotContains(t, r.sent, packet, "nobody can know yet that it will come")
+	require.NotContains(t, r.sent, packet, "it does not count as lost yet")
 	r.later(time.Millisecond)
 	r.sent = nil
 	window := r.e.cong.window

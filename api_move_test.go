@@ -204,3 +204,23 @@ func TestAPIMoveOfWhatAnotherServes(t *testing.T) {
 	s.same(t, files)
 	s.onDisk(t, third)
 }
+
+// After a move to another disk, Bytes returns the file as it is there, and not a map of the old one, to which another program may have
+// given another name.
+func TestBytesOfAMovedFile(t *testing.T) {
+	dir := elsewhere(t)
+	s := makeShare(t, torrent.CreateOptions{}, part{"short", 10_000}, part{"long", 100_000})
+	d := s.start(t, torrent.Options{Dir: s.dir, Seed: true})
+	files := complete(t, d)
+	s.same(t, files)
+	theirs := t.TempDir()
+	for f := range files.Files() {
+		name := filepath.FromSlash(f.Path())
+		require.NoError(t, os.Link(filepath.Join(s.dir, name), filepath.Join(theirs, filepath.Base(name))))
+	}
+	require.NoError(t, d.Move(t.Context(), dir))
+	for f := range files.Files() {
+		overwrite(t, filepath.Join(theirs, filepath.Base(f.Path())), 5_000)
+	}
+	s.same(t, files)
+}

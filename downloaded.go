@@ -60,6 +60,7 @@ type mapped struct {
 	bytes   []byte
 	release func() error
 	changes int // those of the file before
+	copies  int // those that the store had put in the place of the file before
 }
 
 // newDownloaded returns a Downloaded without files. Its Close calls stop, if that is not nil, before it closes s.
@@ -268,10 +269,10 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 }
 
 // Bytes returns the content without a copy. It must not be written to. It is a slice of the memory that holds the content, or a memory
-// map of the file that is made at the first call, and again after the file was changed and mended. The map stays until the Downloaded is
-// closed; closing the Download does not end it, and if the download fails the map stays until the program ends. As long as there are
-// maps, no other download may have the files. The content of a user's Storage is read into memory, and so is a file of at most 16 KiB.
-// For an empty file the slice is empty.
+// map of the file that is made at the first call, and again after the file was changed and mended, or moved to another disk. The map
+// stays until the Downloaded is closed; closing the Download does not end it, and if the download fails the map stays until the program
+// ends. As long as there are maps, no other download may have the files. The content of a user's Storage is read into memory, and so is
+// a file of at most 16 KiB. For an empty file the slice is empty.
 //
 // Bytes returns an error if the size or modification time of the file has changed since it was verified, or if the
 // file is longer than a slice can be. It returns ErrTooLarge instead of a map when the program has more than half of the
@@ -294,7 +295,8 @@ func (f *DownloadedFile) Bytes() ([]byte, error) {
 }
 
 // slice is Bytes, but finds only changes that the store reports: pieces in doubt are returned as well. A slice that was made before a piece
-// of the file was in doubt is not returned again: it may be a copy of what was wrong, or a map of a file that is another program's now.
+// of the file was in doubt is not returned again: it may be a copy of what was wrong, or a map of a file that is another program's now. So
+// may be one that was made before the file was moved to another disk.
 func (d *Downloaded) slice(i, changes int) ([]byte, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -304,7 +306,8 @@ func (d *Downloaded) slice(i, changes int) ([]byte, error) {
 	d.mapsMu.Lock()
 	defer d.mapsMu.Unlock()
 	former, again := d.maps[i]
-	if again && former.changes == changes {
+	copies := d.store.Copies(i)
+	if again && former.changes == changes && former.copies == copies {
 		if err := d.store.ChangedFile(i); err != nil {
 			return nil, err
 		}
@@ -314,7 +317,7 @@ func (d *Downloaded) slice(i, changes int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.maps[i] = mapped{b, release, changes}
+	d.maps[i] = mapped{b, release, changes, copies}
 	if again {
 		d.former = append(d.former, former.release)
 	}

@@ -75,6 +75,8 @@ func (s *fileStore) closeKept() error {
 	return err
 }
 
+func (s *fileStore) Copies(i int) int { return int(s.files[i].copies.Load()) }
+
 // Bytes maps file i, or copies it if it has at most maxCopied bytes. Another program may still truncate the file under the map.
 func (s *fileStore) Bytes(i int) ([]byte, func() error, error) {
 	length := s.content.File(i).Length

@@ -103,6 +103,7 @@ type fileState struct {
 	known   bool  // an earlier run recorded it with bytes of the content, and no longer than the torrent says
 	long    bool  // too long when this store wrote to it, or an earlier run had a part of it: it is to be cut
 	writing atomic.Bool
+	copies  atomic.Int32 // how often it was replaced with a copy
 	// meddled is set when a write finds that the file is not as it was left. Until Refresh, left then means nothing.
 	meddled atomic.Bool
 }

@@ -241,6 +241,8 @@ func (m *memory) Refresh(int, bits.Set) (bits.Set, error) {
 	return bits.New(m.content.NumPieces()), nil
 }
 
+func (m *memory) Copies(int) int { return 0 }
+
 func (m *memory) Bytes(i int) ([]byte, func() error, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

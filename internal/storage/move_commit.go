@@ -251,7 +251,9 @@ func (m *move) adopt() {
 				m.left[i] = f.left
 			}
 			f.left, f.id, f.links = info.Stamp, info.ID, info.Links
-			if !m.staged[i] {
+			if m.staged[i] {
+				f.copies.Add(1)
+			} else {
 				f.links = max(1, f.links-1)
 			}
 			if f.links > 1 { // another program has linked it: it is copied before the next write

@@ -113,6 +113,7 @@ func (s *fileStore) replaceWith(tmp, name string, shared *sharedFile) error {
 	if err := s.disk.Rename(tmp, name); err != nil {
 		return err
 	}
+	f.copies.Add(1)
 	s.madeName(name)
 	info, err := s.disk.Stat(name)
 	if err != nil {

@@ -94,6 +94,8 @@ func (h *sharing) isWhole(t *testing.T) {
 	now, err := os.ReadFile(h.users)
 	require.NoError(t, err)
 	require.Equal(t, h.before, now)
+	require.NotZero(t, h.Copies(0), "a slice of before may be of the user's file")
+	require.Zero(t, h.Copies(1))
 }
 
 // While a shared file is copied, it is read, and other files are written to, made and moved.

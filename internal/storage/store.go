@@ -156,6 +156,10 @@ type Store interface {
 	// Bytes returns the whole of file i, which must be as it was left, as the store's own memory, a read-only map or a copy. The
 	// slice is valid until release is called.
 	Bytes(i int) (b []byte, release func() error, err error)
+
+	// Copies returns how often the store has put a copy in the place of file i. A slice that Bytes returned before that may be of a file
+	// that is another program's now. Copies waits for no disk.
+	Copies(i int) int
 }
 
 // Unwritten reports whether a read failed only because the bytes do not exist.

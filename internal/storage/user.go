@@ -156,6 +156,8 @@ func (s *userStore) Refresh(piece int, _ bits.Set) (bits.Set, error) {
 	return doubt, nil
 }
 
+func (s *userStore) Copies(int) int { return 0 }
+
 func (s *userStore) Bytes(i int) ([]byte, func() error, error) {
 	f := s.content.File(i)
 	if f.Length > math.MaxInt {

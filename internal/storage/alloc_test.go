@@ -16,16 +16,17 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// This test does not run with the race detector, under which a sync.Pool drops values at random.
-func TestWriteAllocatesNothing(t *testing.T) {
+// A write of 128 KiB allocates a copy of the name of its file, to look whether that still leads there. This test does not run with the race
+// detector, under which a sync.Pool drops values at random.
+func TestWriteAllocatesLittle(t *testing.T) {
 	tor, content := testContent(1<<20, 3<<19, 3<<19)
 	c := openDirectory(t, tor, t.TempDir())
 	require.NoError(t, c.SetWanted(all(tor)))
 	blocks := slices.Collect(slices.Chunk(pieceOf(tor, content, 1), layout.BlockSize))
 	write := func() { require.NoError(t, c.WriteBlocks(blocks, 1<<20)) }
 	write()
-	require.Zero(t, testing.AllocsPerRun(20, write))
-	require.Zero(t, testing.AllocsPerRun(20, func() { c.WriteAt(content[:layout.BlockSize], 0) }))
+	require.LessOrEqual(t, testing.AllocsPerRun(20, write), 8.0)
+	require.LessOrEqual(t, testing.AllocsPerRun(20, func() { c.WriteAt(content[:layout.BlockSize], 0) }), 1.0)
 
 	got := make([]byte, 1<<20)
 	read := func() { require.NoError(t, readFull(c, got, 1<<20)) }

@@ -91,7 +91,6 @@ type FileInfo struct {
 	ID      FileID
 	Links   int // number of hard links, at most 1<<16; zero where the system does not report it
 	Regular bool
-	Gone    bool  // no name leads to it any more
-	Dense   bool  // certain to have no holes
-	Ctime   int64 // when the file, its attributes or its names last changed; zero where the system does not report it
+	Gone    bool // no name leads to it any more
+	Dense   bool // certain to have no holes
 }

@@ -46,7 +46,6 @@ func infoOf(st *unix.Stat_t) FileInfo {
 		Regular: st.Mode&unix.S_IFMT == unix.S_IFREG,
 		Gone:    st.Nlink == 0,
 		Dense:   int64(st.Blocks)*512 >= st.Size,
-		Ctime:   unix.TimespecToNsec(st.Ctim),
 	}
 }
 

@@ -409,7 +409,7 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) er
 	if err != nil {
 		return err
 	}
-	before.Gone = before.Gone || before.Ctime != h.ctime && s.isElsewhere(i, before)
+	before.Gone = before.Gone || s.isElsewhere(i, before)
 	changed := before.Gone || before.Stamp != f.left && (f.left != Stamp{} || before.Size > 0)
 	if changed {
 		f.ours.Store(before.Size == 0)
@@ -444,7 +444,7 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) er
 	if statErr != nil {
 		f.meddled.Store(true) // as far as is known
 	} else {
-		f.left, h.ctime = after.Stamp, after.Ctime
+		f.left = after.Stamp
 	}
 	return cmp.Or(err, statErr)
 }

@@ -95,7 +95,6 @@ type handle struct {
 	users    int
 	used     uint64 // the value of uses at the last get
 	old      bool   // removed from files while in use: its last user closes it
-	ctime    int64  // that of the file after the last write; guarded by the mutex of the file
 
 	// Guarded by the mutex of the owner's idle.
 	idle          bool

@@ -3,6 +3,7 @@ package storage_test
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,7 +21,7 @@ func TestAFileIsSharedMeanwhile(t *testing.T) {
 		{"a backup", func(file, users string) error { return os.Link(file, users) }},
 		{"a hard link in its place", func(file, users string) error { return replace(file, users, os.Link) }},
 		{"a symbolic link in its place", func(file, users string) error {
-			return replace(file, users, func(users, file string) error { return os.Symlink(filepath.Base(users), file) })
+			return replace(file, users, func(_, file string) error { return os.Symlink(filepath.Join("..", "users", "x"), file) })
 		}},
 		{"another name", os.Rename},
 		{"another name, and a file in its place", func(file, users string) error {
@@ -29,19 +30,29 @@ func TestAFileIsSharedMeanwhile(t *testing.T) {
 			}
 			return os.WriteFile(file, []byte("another"), 0o666)
 		}},
+		{"another name of its directory", func(file, users string) error {
+			if err := os.Remove(filepath.Dir(users)); err != nil {
+				return err
+			}
+			return os.Rename(filepath.Dir(file), filepath.Dir(users))
+		}},
 	} {
 		for _, closed := range []bool{false, true} {
 			t.Run(c.name, func(t *testing.T) {
 				needSymlinks(t)
+				if runtime.GOOS == "windows" && c.name == "another name of its directory" {
+					t.Skip("a directory with open files cannot be renamed here")
+				}
 				dir := t.TempDir()
-				tor, content := named(1, "x")
+				tor, content := named(1, "d/x")
 				s := openDirectory(t, tor, dir)
 				require.NoError(t, s.SetWanted(all(tor)))
 				writePiece(t, tor, s, content, 0)
 				if closed {
 					storage.DropHandle(s, 0)
 				}
-				file, users := filepath.Join(dir, "x"), filepath.Join(dir, "users")
+				file, users := filepath.Join(dir, "d", "x"), filepath.Join(dir, "users", "x")
+				require.NoError(t, os.Mkdir(filepath.Dir(users), 0o777))
 				require.NoError(t, c.share(file, users))
 				before, err := os.ReadFile(users)
 				require.NoError(t, err)

@@ -124,6 +124,42 @@ func (s *fileStore) linkTo(k *link) (name, target string, err error) {
 	return name, target, err
 }
 
+// A realDirs is the directories of a Disk that are known to be no symbolic links.
+type realDirs map[string]bool
+
+// check returns an error if one of the directories from which a link goes up to its target is itself a symbolic link, made by the user or
+// for another torrent: then the link would lead to something else. It looks from the outer to the inner, and at no directory that does
+// not exist.
+func (d realDirs) check(disk Disk, name, target string) error {
+	var dirs []string
+	for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
+		element, rest, more := strings.Cut(target, string(filepath.Separator))
+		if element != ".." {
+			break
+		}
+		if dirs = append(dirs, dir); !more {
+			break
+		}
+		target = rest
+	}
+	for _, dir := range slices.Backward(dirs) {
+		if d[dir] {
+			continue
+		}
+		_, err := disk.Readlink(dir)
+		switch {
+		case err == nil:
+			return fmt.Errorf("%s: below a symbolic link, %s", name, dir)
+		case Exhausted(err):
+			return err
+		case absent(err):
+			return nil
+		}
+		d[dir] = true
+	}
+	return nil
+}
+
 // linked returns the links that may be made.
 func (s *fileStore) linked() []link {
 	s.linksOnce.Do(func() { s.links = linksOf(s.content.Layout) })
@@ -160,7 +196,7 @@ func (s *fileStore) makeLinks() error {
 		return err
 	}
 	var failed error
-	left := 0
+	left, real := 0, make(realDirs)
 	for i, k := range due {
 		if s.stopped.Load() {
 			return ErrClosed
@@ -169,7 +205,7 @@ func (s *fileStore) makeLinks() error {
 		if _, isTaken := slices.BinarySearch(taken, i); isTaken {
 			err = ErrInUse
 		} else if err == nil {
-			err = s.handles.makeRoom(func() error { return s.makeLink(k) })
+			err = s.handles.makeRoom(func() error { return s.makeLink(k, real) })
 		}
 		if Exhausted(err) {
 			return err
@@ -222,8 +258,11 @@ func (s *fileStore) isMade(k *link) bool {
 }
 
 // makeLink makes a link. It fails if its name exists. The caller holds s.mu for writing.
-func (s *fileStore) makeLink(k *link) error {
+func (s *fileStore) makeLink(k *link, real realDirs) error {
 	name, target, err := s.linkTo(k)
+	if err == nil {
+		err = real.check(s.disk, name, target)
+	}
 	if err != nil {
 		return err
 	}
@@ -249,7 +288,7 @@ func (s *fileStore) makeLink(k *link) error {
 // placeLinks makes in the new directory those links that exist in the old one. The caller holds m.s.mu.
 func (m *move) placeLinks() error {
 	s := m.s
-	links := s.linked()
+	links, real := s.linked(), make(realDirs)
 	for i := range links {
 		if !s.isMade(&links[i]) {
 			continue // absent, or made by another program with another target
@@ -262,17 +301,19 @@ func (m *move) placeLinks() error {
 		if is, err := m.to.Readlink(name); err == nil && is == target {
 			continue
 		}
-		if err := m.makeDir(filepath.Dir(name)); err != nil {
-			return err
+		if err = real.check(m.to, name, target); err == nil {
+			if err := m.makeDir(filepath.Dir(name)); err != nil {
+				return err
+			}
+			err = m.to.Symlink(target, name)
 		}
-		err = m.to.Symlink(target, name)
 		switch {
 		case err == nil:
 			m.placed = append(m.placed, name)
 		case errors.Is(err, fs.ErrExist):
 			return &fs.PathError{Op: "move to", Path: filepath.Join(m.dir, name), Err: fs.ErrExist}
 		default:
-			s.log.Warn("a symbolic link is not moved", "err", err) // the file system has no symbolic links
+			s.log.Warn("a symbolic link is not moved", "err", err) // as where the file system has no symbolic links
 		}
 	}
 	return nil

@@ -402,3 +402,35 @@ func FuzzLinks(f *testing.F) {
 		}
 	})
 }
+
+// A link below a symbolic link that leads to a directory less deep would lead out of the torrent, and perhaps out of the directory.
+func TestLinksBelowALinkAreNotMade(t *testing.T) {
+	needSymlinks(t)
+	everything := func(int) bool { return true }
+	dir := t.TempDir()
+	deep := "d/1/2/3/4/5/6/7/8/9"
+	first, content := linkedContent("d/t/f", deep+"/s > d/t")
+	s := openDirectory(t, first, dir)
+	fetch(t, first, s, content, everything)
+	require.NoError(t, s.Finish())
+	require.NoError(t, s.Close())
+	made := []string{deep + "/s > ../../../../../../../../../t"}
+	require.Equal(t, made, linksIn(t, dir))
+
+	second, content := linkedContent("d/etc/passwd", deep+"/s/l > d/etc/passwd", deep+"/s/below/m > d/etc/passwd", deep+"/n > d/etc/passwd")
+	second.InfoHash[0]++
+	want := append([]string{deep + "/n > ../../../../../../../../../etc/passwd"}, made...)
+	s = openDirectory(t, second, dir)
+	fetch(t, second, s, content, everything)
+	require.NoError(t, s.Finish())
+	require.Equal(t, want, linksIn(t, dir))
+	require.NoError(t, s.Close())
+
+	s = openDirectory(t, second, t.TempDir())
+	have := fetch(t, second, s, content, everything)
+	require.NoError(t, s.Finish())
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "d", "etc")))
+	require.NoError(t, os.Remove(filepath.Join(dir, deep, "n")))
+	require.NoError(t, s.Move(t.Context(), dir, claim(have), func(int64, int64) {}))
+	require.Equal(t, want, linksIn(t, dir), "moved")
+}

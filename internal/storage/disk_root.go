@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -133,6 +134,9 @@ func (d *rootDisk) RemoveDir(name string) error {
 	}
 	if d.claims.isOpen(sharedID{FileID: info.ID, whole: filepath.Join(d.path(), name)}) {
 		return &fs.PathError{Op: "remove", Path: filepath.Join(d.root.Name(), name), Err: ErrInUse}
+	}
+	if _, err := d.Readlink(name); err == nil || info.Regular { // which Remove would remove, too
+		return &fs.PathError{Op: "remove", Path: filepath.Join(d.root.Name(), name), Err: syscall.ENOTDIR}
 	}
 	return d.Remove(name)
 }

@@ -133,6 +133,25 @@ func TestMoveSparesTheDirectoriesOfOthers(t *testing.T) {
 	}
 }
 
+// The user may have put a symbolic link in the place of a directory, to where other files are as well.
+func TestMoveSparesLinkedDirectories(t *testing.T) {
+	needSymlinks(t)
+	old, dir := t.TempDir(), t.TempDir()
+	theirs := filepath.Join(old, "theirs", "d")
+	require.NoError(t, os.MkdirAll(theirs, 0o777))
+	require.NoError(t, os.WriteFile(filepath.Join(theirs, "y"), nil, 0o666))
+	require.NoError(t, os.Symlink(filepath.Join("theirs", "d"), filepath.Join(old, "d")))
+	tor, content := named(1, "d/a/x")
+	s := openDirectory(t, tor, old)
+	require.NoError(t, s.SetWanted(all(tor)))
+	download(t, tor, s, content)
+	require.NoError(t, s.Move(t.Context(), dir, claim(bits.Full(tor.NumPieces())), func(int64, int64) {}))
+	require.NoError(t, s.Close())
+	require.Equal(t, []string{"d > theirs/d"}, linksIn(t, old))
+	require.Equal(t, []string{"d", "theirs/d/y"}, listing(t, old))
+	require.Equal(t, []string{"d/a/x"}, listing(t, dir))
+}
+
 // While reads and writes wait, a file that was copied gets only its name: to sync it may take as long as a disk turns.
 func TestMoveOfManyFilesByCopy(t *testing.T) {
 	const n = 40

@@ -393,25 +393,31 @@ func TestClaimsEndWithTheirDownloads(t *testing.T) {
 	}
 }
 
-// sameDisk is a file system that gives all files one identity, as one after the other may have it when files are removed.
-type sameDisk struct{ storage.Disk }
+// sameDisk is a file system that gives all files one identity at a time, as one after the other may have it when files are removed.
+type sameDisk struct {
+	storage.Disk
+	inode *uint64
+}
 
 func (d sameDisk) Open(name string, flag int) (storage.DiskFile, error) {
 	f, err := d.Disk.Open(name, flag)
-	return sameFile{f}, err
+	return sameFile{f, d.inode}, err
 }
 
 func (d sameDisk) Stat(name string) (storage.FileInfo, error) {
 	info, err := d.Disk.Stat(name)
-	info.ID = storage.FileID{Dev: 1, Inode: 1}
+	info.ID = storage.FileID{Dev: 1, Inode: *d.inode}
 	return info, err
 }
 
-type sameFile struct{ storage.DiskFile }
+type sameFile struct {
+	storage.DiskFile
+	inode *uint64
+}
 
 func (f sameFile) Stat() (storage.FileInfo, error) {
 	info, err := f.DiskFile.Stat()
-	info.ID = storage.FileID{Dev: 1, Inode: 1}
+	info.ID = storage.FileID{Dev: 1, Inode: *f.inode}
 	return info, err
 }
 
@@ -427,7 +433,7 @@ func TestAnIdentityThatIsUsedAgain(t *testing.T) {
 			}
 			disk, err := claims.OpenRoot(dir)
 			require.NoError(t, err)
-			s, err := storage.OpenDisk(tor, sameDisk{disk}, dir, nil)
+			s, err := storage.OpenDisk(tor, sameDisk{disk, new(uint64(1))}, dir, nil)
 			require.NoError(t, err)
 			t.Cleanup(func() { s.Close() })
 			require.NoError(t, s.SetWanted(all(tor)))

@@ -391,8 +391,8 @@ func (r *run) take(part [][]byte, n int64) [][]byte {
 	return part
 }
 
-// writeFile writes bufs to file i, which it makes if it does not exist. It writes nothing and returns errShared if another program
-// replaced the file since own, or gave it another name, and ErrChanged if the file is not ours and bufs are not verified. The caller
+// writeFile writes bufs to file i. It writes nothing and returns errShared if another program removed or replaced the file since own, or
+// gave it another name, and ErrChanged if the file is not ours and bufs are not verified. The caller
 // holds s.mu.
 func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) error {
 	f := &s.files[i]
@@ -400,8 +400,10 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) er
 	defer f.mu.Unlock()
 	f.writing.Store(true)
 	defer f.writing.Store(false)
-	h, err := s.handles.get(i, true, true)
-	if err != nil {
+	h, err := s.handles.get(i, true, i == s.edgesFile())
+	if absent(err) {
+		return s.shared(i)
+	} else if err != nil {
 		return err
 	}
 	defer func() { s.handles.put(h) }()
@@ -416,8 +418,7 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) er
 	}
 	known := !changed || f.meddled.Swap(true)
 	if i < s.edgesFile() && (!f.ready.Load() || before.Gone || !known || before.Links > max(1, f.links) || verified && !f.ours.Load() && !s.isWanted(i)) {
-		f.ready.Store(false)
-		return fmt.Errorf("%s: %w", s.path(i), errShared)
+		return s.shared(i)
 	}
 	if !verified && !f.ours.Load() {
 		return s.refuse(i)

@@ -244,6 +244,12 @@ func (s *fileStore) owned(i int, info FileInfo, made bool) error {
 // errShared means that a file may not be this store's alone any more, so that own has to be called again before a write.
 var errShared = errors.New("replaced, or given another name, by another program")
 
+// shared has own called again for file i, and returns the error for that.
+func (s *fileStore) shared(i int) error {
+	s.files[i].ready.Store(false)
+	return fmt.Errorf("%s: %w", s.path(i), errShared)
+}
+
 // refuse returns the error for blocks of file i, which may belong to another program. Its pieces stay in doubt until Refresh.
 func (s *fileStore) refuse(i int) error {
 	s.files[i].meddled.Store(true)
@@ -342,7 +348,12 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 func (s *fileStore) sameFile(i int, id FileID) int {
 	key := s.identity(i, id)
 	for j := range s.content.NumFiles() {
-		if f := &s.files[j]; j != i && f.name != "" && (f.left != Stamp{}) && f.id == id && s.identity(j, f.id) == key {
+		f := &s.files[j]
+		if j == i || f.name == "" || f.left == (Stamp{}) || f.id != id || s.identity(j, f.id) != key {
+			continue
+		}
+		// Another program may have removed that one, and file i got its identity.
+		if now, err := s.disk.Stat(f.name); err == nil && now.ID == id || err != nil && !missing(err) {
 			return j
 		}
 	}

@@ -3,6 +3,7 @@ package torrent
 import (
 	"context"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,5 +82,33 @@ func TestListenPacketThatStalls(t *testing.T) {
 		require.NoError(t, err)
 		_, err = d.Wait()
 		require.NoError(t, err)
+	})
+}
+
+// A UDP socket that cannot be opened at first costs a download the DHT, and the client the peers that come by uTP, only until it can.
+func TestSocketThatIsOpenedLater(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 4*blockSize)
+		router := dhtNetwork(t, n, 5)
+		simSeed(t, dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), router), content)
+		simnet.Sleep(time.Minute)
+
+		us := n.NewHost("85.0.0.1", 0, 0, 10*time.Millisecond)
+		c := dhtClient(t, us, router)
+		c.NoUTP = false
+		later := time.Now().Add(30 * time.Second)
+		c.ListenPacket = func(_ context.Context, network, addr string) (net.PacketConn, error) {
+			if time.Now().Before(later) {
+				return nil, syscall.EMFILE
+			}
+			return us.ListenPacket(network, addr)
+		}
+		d := simLeech(t, c, content)
+		simnet.Sleep(2 * time.Minute)
+		require.True(t, d.Stats().Complete)
+
+		d = simLeech(t, utpClient(t, n.NewHost("86.0.0.1", 0, 0, 10*time.Millisecond), false), content, us.Addr(6881))
+		simnet.Sleep(time.Minute)
+		require.True(t, d.Stats().Complete)
 	})
 }

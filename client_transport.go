@@ -326,16 +326,18 @@ func (c *Client) bindPackets() netip.Addr {
 	return addr.Addr().Unmap()
 }
 
-// listenUTP accepts peers by uTP.
+// listenUTP accepts peers by uTP. If the UDP sockets cannot be opened now, the error says why. Unless there is no TCP either, peers
+// are accepted once they are open.
 func (c *Client) listenUTP() error {
-	if err := c.openPackets(c.opens); err != nil {
+	err := c.openPackets(c.opens)
+	if err != nil && c.NoTCP {
 		return err
 	}
-	l, err := c.utp.Listen()
-	if err == nil {
+	l, failed := c.utp.Listen()
+	if failed == nil {
 		c.acceptFrom(l)
 	}
-	return err
+	return errors.Join(err, failed)
 }
 
 // packetSockets holds whether the UDP sockets are open.

@@ -74,6 +74,9 @@ const (
 	// address of Bind was gone.
 	cutOffPause = 5 * time.Second
 
+	// joinAgain is how soon a torrent tries to join the DHT again, if no UDP socket can be opened; it doubles up to a minute.
+	joinAgain = time.Second
+
 	// maxTorrentNodes is how many nodes that a torrent names the DHT is told of, so that there is room for those of others.
 	maxTorrentNodes = 16
 
@@ -203,11 +206,14 @@ func (f *discovery) register() (stop func()) {
 // joinDHT looks for peers in the DHT, and announces us there, until stop is called. It ends with ctx.
 func (f *discovery) joinDHT(ctx context.Context) (stop func()) {
 	node, err := f.client.joinDHT(ctx)
-	if err != nil {
-		if !errors.Is(err, errNoDHT) {
-			f.log.Info("no DHT", "err", err)
+	if err != nil && !errors.Is(err, errNoDHT) {
+		f.log.Info("no DHT", "err", err)
+	}
+	for wait := joinAgain; err != nil; wait = min(2*wait, time.Minute) { // a socket may be opened later
+		if errors.Is(err, ErrUnsupported) || errors.Is(err, ErrClosed) || !pause(wait, ctx.Done()) {
+			return func() {}
 		}
-		return func() {}
+		node, err = f.client.joinDHT(ctx)
 	}
 	f.client.locate(node)
 	for _, n := range f.nodes[:min(len(f.nodes), maxTorrentNodes)] {

@@ -11,7 +11,7 @@ import (
 const (
 	maxSeeds = 16   // nodes of our own table that a lookup begins with
 	maxToken = 64   // bytes of a token of others
-	maxFound = 2000 // peers that a lookup hands on
+	maxFound = 2000 // peers of a family that a lookup hands on
 	maxLate  = 20   // of them from one answer, once there is half of that
 	minNodes = 3    // fewer, and we are not there yet
 	maxBlind = 64   // addresses that a lookup begins with, of nodes whose id is not known
@@ -34,11 +34,10 @@ type search struct {
 
 	walks     [families]*walk
 	over      bool
-	seen      map[netip.AddrPort]struct{} // peers found, at most maxFound
-	answers   int                         // nodes that answered
-	stores    int                         // nodes that stored
-	refusal   *Refusal                    // of a node that did not, a conflict if there was one
-	conflicts int                         // nodes that did not because they have another version
+	answers   int      // nodes that answered
+	stores    int      // nodes that stored
+	refusal   *Refusal // of a node that did not, a conflict if there was one
+	conflicts int      // nodes that did not because they have another version
 }
 
 // walk is the part of a search in one family.
@@ -47,8 +46,9 @@ type walk struct {
 	family   family
 	state    walkState
 	lookup   lookup
-	underWay int // queries of the lookup
-	quick    int // of them, those that are not slow yet
+	underWay int                         // queries of the lookup
+	quick    int                         // of them, those that are not slow yet
+	seen     map[netip.AddrPort]struct{} // peers found, at most maxFound
 
 	targets []candidate // that are still to be asked to store
 	storing int         // queries to store that may be answered soon
@@ -260,7 +260,7 @@ func (c *core) walkAnswered(now time.Time, h *half, q *query, m *krpc.Message) {
 		}
 	}
 	if s.found != nil {
-		c.findPeers(s, h, q.to, m.Values)
+		c.findPeers(w, q.to, m.Values)
 	}
 	if s.take != nil && s.take(m) {
 		for _, w := range s.walks {
@@ -271,28 +271,28 @@ func (c *core) walkAnswered(now time.Time, h *half, q *query, m *krpc.Message) {
 	}
 }
 
-// findPeers delivers the peers that were not found before. A node that invents many peers leaves room for those of
-// the nearest nodes, which come last.
-func (c *core) findPeers(s *search, h *half, from netip.AddrPort, peers []netip.AddrPort) {
+// findPeers delivers the peers of a walk that were not found before. A node that invents many peers leaves room for those of
+// the nearest nodes, which come last. Nodes of one family, where addresses cost less, leave those of the other all of theirs.
+func (c *core) findPeers(w *walk, from netip.AddrPort, peers []netip.AddrPort) {
 	most := maxPeers4
-	if len(s.seen) >= maxFound/2 {
+	if len(w.seen) >= maxFound/2 {
 		most = maxLate
 	}
 	n := 0
 	for _, p := range peers[:min(len(peers), most)] {
 		f, ok := familyOf(p)
-		if _, again := s.seen[p]; !ok || f != h.family || !mayName(from, p) || again || len(s.seen) >= maxFound {
+		if _, again := w.seen[p]; !ok || f != w.family || !mayName(from, p) || again || len(w.seen) >= maxFound {
 			continue
 		}
-		if s.seen == nil {
-			s.seen = make(map[netip.AddrPort]struct{})
+		if w.seen == nil {
+			w.seen = make(map[netip.AddrPort]struct{})
 		}
-		s.seen[p] = struct{}{}
+		w.seen[p] = struct{}{}
 		peers[n] = p
 		n++
 	}
 	if n > 0 {
-		s.found(from.Addr(), slices.Clone(peers[:n]))
+		w.search.found(from.Addr(), slices.Clone(peers[:n]))
 	}
 }
 

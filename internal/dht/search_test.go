@@ -101,6 +101,26 @@ func TestFoundPeers(t *testing.T) {
 	require.LessOrEqual(t, len(found), answers*maxPeers4)
 }
 
+// Nodes of one family that name more peers than are handed on leave room for those of the other.
+func TestPeersOfEitherFamily(t *testing.T) {
+	b := newBench(t, Config{IPv4: true, IPv6: true})
+	var found []netip.AddrPort
+	s := &search{found: func(_ netip.Addr, p []netip.AddrPort) { found = append(found, p...) }}
+	four, six := &walk{search: s, family: ipv4}, &walk{search: s, family: ipv6}
+	for n := range 200 {
+		node := netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, byte(n), 15: 1}), 6881)
+		var peers []netip.AddrPort
+		for i := range maxPeers4 {
+			peers = append(peers, netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x26, byte(n), byte(i), 15: 1}), 6881))
+		}
+		b.findPeers(six, node, peers)
+	}
+	require.Len(t, found, maxFound)
+	b.findPeers(four, host(1), []netip.AddrPort{host(2), host(3)})
+	require.Contains(t, found, host(2))
+	require.Contains(t, found, host(3))
+}
+
 func TestStoring(t *testing.T) {
 	for _, tc := range []struct {
 		name    string

@@ -207,6 +207,9 @@ func (s *Sockets) refuse(addr string) error {
 	return s.present()
 }
 
+// obeyTimeout is how long an HTTP client of the user may take to connect to a host. The end of a request does not end its dial.
+const obeyTimeout = 30 * time.Second
+
 // Obey returns a copy of an HTTP client of the user that connects through the proxy or from the bound address. It returns
 // c itself if there is neither, or if its Transport is not an *http.Transport, which cannot be changed.
 func (s *Sockets) Obey(c *http.Client) *http.Client {
@@ -228,6 +231,8 @@ func (s *Sockets) Obey(c *http.Client) *http.Client {
 	//lint:ignore SA1019 the transport of a user may set it
 	t.DialTLS, t.DialTLSContext = nil, nil
 	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, obeyTimeout)
+		defer cancel()
 		return s.DialHost(ctx, network, addr, func(host string) error { return httpguard.Check(ctx, host) })
 	}
 	obeying := *c

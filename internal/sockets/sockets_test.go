@@ -307,6 +307,28 @@ func TestObey(t *testing.T) {
 	require.Same(t, other, s.Obey(other))
 }
 
+// net/http does not end a dial when the request for which it began ends, so a proxy that says nothing must.
+func TestObeyEndsDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dialled := make(chan net.Conn, 1)
+		s := open(t, sockets.Config{
+			Proxy: parse(t, "http://proxy.example"),
+			System: sockets.System{Dial: func(context.Context, netip.Addr, string, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				dialled <- theirs
+				return ours, nil
+			}},
+		})
+		obeying := s.Obey(&http.Client{Timeout: time.Second})
+		_, err := obeying.Get("http://tracker.example/announce")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		began := time.Now()
+		_, err = io.Copy(io.Discard, <-dialled) // until the other end is closed
+		require.NoError(t, err)
+		require.Less(t, time.Since(began), time.Minute)
+	})
+}
+
 // Obey replaces every dial function of the user's Transport, and does not use a default transport that the program has set.
 func TestObeyReplacesDialFunctions(t *testing.T) {
 	beside := func(string, string) (net.Conn, error) {

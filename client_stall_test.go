@@ -2,7 +2,9 @@ package torrent
 
 import (
 	"context"
+	"errors"
 	"net"
+	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -110,5 +112,27 @@ func TestSocketThatIsOpenedLater(t *testing.T) {
 		d = simLeech(t, utpClient(t, n.NewHost("86.0.0.1", 0, 0, 10*time.Millisecond), false), content, us.Addr(6881))
 		simnet.Sleep(time.Minute)
 		require.True(t, d.Stats().Complete)
+	})
+}
+
+// The name of a peer that a link has is looked up again until it has addresses.
+func TestResolveLooksUpAgain(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimResolvable(t, 4, false)
+		seed := n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond)
+		simSeed(t, simClient(t, seed, nil), content)
+		c := simClient(t, n.NewHost("85.0.0.1", 0, 0, 10*time.Millisecond), nil)
+		later, looked := time.Now().Add(time.Hour), 0
+		c.hooks.lookup = func(context.Context, string) ([]netip.Addr, error) {
+			if looked++; time.Now().Before(later) {
+				return nil, errors.New("no network yet")
+			}
+			return []netip.Addr{seed.IP()}, nil
+		}
+		m := &Magnet{InfoHash: content.infoHash, Peers: []string{"peer.sim:6881"}}
+		_, err := m.Resolve(t.Context(), &Options{Client: c})
+		require.NoError(t, err)
+		require.LessOrEqual(t, time.Since(later), 10*time.Minute)
+		require.Less(t, looked, 20)
 	})
 }

@@ -19,8 +19,12 @@ import (
 	"github.com/shoal-go/torrent/internal/tracker"
 )
 
-// lookupTimeout bounds the search for the addresses of a peer that a link names.
-const lookupTimeout = 30 * time.Second
+const (
+	// lookupTimeout bounds the search for the addresses of a peer that a link names.
+	lookupTimeout = 30 * time.Second
+	// lookupAgain is the longest interval between searches that fail.
+	lookupAgain = 10 * time.Minute
+)
 
 // Resolve fetches the metadata of the torrent from the swarm (BEP 9), and checks it against the info hash. Peers come from the
 // link and its trackers, from the DHT, from o.Peers and o.FindPeers, from other peers, and from the local network if the
@@ -294,11 +298,12 @@ func (r *resolver) lookUp(peer string) {
 	}
 	ip, err := netip.ParseAddr(host)
 	ips := []netip.Addr{ip}
-	if err != nil {
-		ctx, cancel := context.WithTimeout(r.ctx, lookupTimeout)
-		defer cancel()
-		if ips, err = r.client.sockets.LookUp(ctx, host); err != nil {
-			r.note(fmt.Errorf("peer %s: %w", peer, err))
+	for wait := time.Second; err != nil; wait = min(2*wait, lookupAgain) { // there may be no network yet
+		if ips, err = r.addrsOf(host); err == nil {
+			break
+		}
+		r.note(fmt.Errorf("peer %s: %w", peer, err))
+		if errors.Is(err, errors.ErrUnsupported) || !pause(wait, r.ctx.Done()) {
 			return
 		}
 	}
@@ -309,6 +314,13 @@ func (r *resolver) lookUp(peer string) {
 		r.mu.Unlock()
 		r.discovery.found(peerlist.FromMagnet, "", addr)
 	}
+}
+
+// addrsOf looks up a host.
+func (r *resolver) addrsOf(host string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(r.ctx, lookupTimeout)
+	defer cancel()
+	return r.client.sockets.LookUp(ctx, host)
 }
 
 // note records why a peer was of no use, for the error of Resolve.

@@ -249,14 +249,32 @@ func (f *discovery) keepBy(choose func() *dht.Node) {
 	f.keeping.node, f.keeping.kept = node, nil
 	if node != nil {
 		for _, h := range f.hashes.all() {
-			f.keeping.kept = append(f.keeping.kept, node.Keep(dht.Torrent{Hash: dht.ID(h), Port: f.client.publicPort(), Seed: seed}, func(by netip.Addr, peers []netip.AddrPort) {
-				f.foundIn(h, peerlist.FromDHT, peerlist.Network(by), peers...)
-			}))
+			t := dht.Torrent{Hash: dht.ID(h), Port: f.client.publicPort(), Seed: seed}
+			f.keeping.kept = append(f.keeping.kept, node.Keep(t, func(by netip.Addr, peers []netip.AddrPort) { f.foundByDHT(h, by, peers) }))
 		}
 	}
 	f.keeping.mu.Unlock()
 	for _, kept := range old {
 		kept.Close()
+	}
+}
+
+// foundByDHT takes peers that a node names. There are none when a lookup has ended: if no peer is connected by then, the next one
+// comes sooner.
+func (f *discovery) foundByDHT(h Hash, by netip.Addr, peers []netip.AddrPort) {
+	if len(peers) > 0 {
+		f.foundIn(h, peerlist.FromDHT, peerlist.Network(by), peers...)
+		return
+	}
+	if f.hungry() {
+		f.hurryDHT()
+	}
+}
+
+// hurryDHT has the DHT looked in sooner. It never waits.
+func (f *discovery) hurryDHT() {
+	for _, kept := range f.keeping.get() {
+		kept.Hurry()
 	}
 }
 
@@ -314,9 +332,7 @@ func (f *discovery) announce() {
 	for a := range f.announcers {
 		a.Announce()
 	}
-	for _, kept := range f.keeping.get() {
-		kept.Hurry()
-	}
+	f.hurryDHT()
 }
 
 // runFind asks the user's own function until ctx ends.
@@ -357,9 +373,7 @@ func (f *discovery) wakeSources() {
 		a.Wake()
 	}
 	f.hunger.signal()
-	for _, kept := range f.keeping.get() {
-		kept.Hurry()
-	}
+	f.hurryDHT()
 }
 
 // found is like foundIn, for sources that do not say which swarm of the torrent a peer is in.

@@ -328,3 +328,22 @@ func TestNamersTakeTurns(t *testing.T) {
 		})
 	}
 }
+
+// A download that no peer can reach, and that has no other source, looks in the DHT again soon while it has no peer.
+func TestHungryDownloadLooksInTheDHTAgain(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 4*blockSize)
+		router := dhtNetwork(t, n, 20)
+		us := n.NewHost("85.0.0.1", 0, 0, 10*time.Millisecond)
+		us.Firewall()
+		d := simLeech(t, dhtClient(t, us, router), content)
+		simnet.Sleep(90 * time.Second)
+		simSeed(t, dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), router), content)
+		simnet.Sleep(3 * time.Minute)
+		require.True(t, d.Stats().Complete)
+
+		before := d.client.Stats().DHT.Lookups
+		simnet.Sleep(5 * time.Minute)
+		require.Less(t, d.client.Stats().DHT.Lookups-before, int64(5), "with a peer there is no hurry")
+	})
+}

@@ -118,6 +118,7 @@ func (c *core) startKept(now time.Time) {
 		k.search.ended = func(now time.Time) {
 			c.kept.running--
 			c.keepAgain(k)
+			c.found = append(c.found, found{kept: k})
 		}
 		c.kept.running++
 		c.start(now, k.search, c.fams[:]...)
@@ -151,7 +152,7 @@ func (c *core) nextKept(now time.Time) time.Time {
 	return c.budget.when(now, 1+queryMargin)
 }
 
-// found are peers that are to be handed to a torrent.
+// found are peers that are to be handed to a torrent; none at the end of a lookup.
 type found struct {
 	kept  *kept
 	by    netip.Addr

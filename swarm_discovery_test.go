@@ -347,3 +347,30 @@ func TestHungryDownloadLooksInTheDHTAgain(t *testing.T) {
 		require.Less(t, d.client.Stats().DHT.Lookups-before, int64(5), "with a peer there is no hurry")
 	})
 }
+
+// A network that is lost behind the router for hours, which this machine does not see, is used again within minutes once it is back,
+// also by a download that only a tracker finds peers for.
+func TestNetworkLostBehindTheRouter(t *testing.T) {
+	for _, url := range []string{httpTrackerURL, udpTrackerURL} {
+		for _, lost := range []time.Duration{5 * time.Minute, 70 * time.Minute, 210 * time.Minute} {
+			t.Run(fmt.Sprint(url, " ", lost), func(t *testing.T) {
+				simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+					w := newWorld(t, n)
+					us := n.NewHost("85.0.0.1", 0, 5e3, 10*time.Millisecond)
+					c := w.bound(t, newSpy(us))
+					c.NoDHT = true
+					d, err := w.content.Start(t.Context(), &Options{Client: c, Storage: newSimStorage(w.content).open, Trackers: [][]string{{url}}})
+					require.NoError(t, err)
+					simnet.Sleep(20 * time.Second)
+					require.NotZero(t, d.Stats().Verified)
+					us.Unplug()
+					simnet.Sleep(lost)
+					require.False(t, d.Stats().Complete)
+					us.Plug()
+					simnet.Sleep(12 * time.Minute)
+					require.True(t, d.Stats().Complete)
+				})
+			})
+		}
+	}
+}

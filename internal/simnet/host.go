@@ -23,7 +23,7 @@ type Host struct {
 	up, down *link
 	port     uint16 // the ephemeral port that was given out last
 	guarded  bool   // see Firewall
-	cut      bool   // nothing reaches it or leaves it any more, and no other host is told
+	cut      bool   // nothing reaches it or leaves it, and no other host is told
 }
 
 // NewHost adds a machine. Rates are in bytes a second, 0 for no limit; delay is one way.
@@ -53,12 +53,19 @@ func (h *Host) Firewall() {
 	h.guarded = true
 }
 
-// Unplug takes the host off the network. Other hosts are not told: what they send is lost, and nothing
+// Unplug takes the host off the network, until Plug. Other hosts are not told: what they send is lost, and nothing
 // comes any more.
 func (h *Host) Unplug() {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	h.cut = true
+}
+
+// Plug brings an unplugged host back. What was sent meanwhile stays lost.
+func (h *Host) Plug() {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	h.cut = false
 }
 
 // Open is how many connection ends and how many listeners, UDP sockets included, the host has open.

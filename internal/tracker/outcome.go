@@ -17,8 +17,9 @@ const (
 	// hungryInterval is the default of `min interval`, unless the tracker's interval is shorter.
 	hungryInterval = 5 * time.Minute
 
-	firstRetry = 15 * time.Second
-	lastRetry  = 30 * time.Minute
+	firstRetry  = 15 * time.Second
+	lastRetry   = 30 * time.Minute
+	hungryRetry = 10 * time.Minute // likewise, while no peer is connected: if there was no network, peers were given up, too
 )
 
 // hungryRetries are the first delays while no peer is connected. A tracker that is just being started may answer soon.
@@ -27,13 +28,15 @@ var hungryRetries = [...]time.Duration{time.Second, 3 * time.Second, 7 * time.Se
 // retryAfter returns the delay after a failed announce before the next one. failures is the number of failures in a row
 // before this one.
 func retryAfter(failures int, hungry bool) time.Duration {
+	last := lastRetry
 	if hungry {
 		if failures < len(hungryRetries) {
 			return hungryRetries[failures]
 		}
 		failures -= len(hungryRetries)
+		last = hungryRetry
 	}
-	return min(firstRetry<<min(failures, 16), lastRetry)
+	return min(firstRetry<<min(failures, 16), last)
 }
 
 // answered records the answer of tr to an announce over one address family, and passes it on to the callbacks.

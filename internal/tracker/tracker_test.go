@@ -40,9 +40,10 @@ func TestHungryRetries(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	for k, want := range []time.Duration{15, 30, 60, 120, 240, 480, 960, 1800, 1800} {
 		require.Equal(t, want*time.Second, retryAfter(k, false), k)
-		require.Equal(t, want*time.Second, retryAfter(k+3, true), k)
+		require.Equal(t, min(want*time.Second, hungryRetry), retryAfter(k+3, true), k)
 	}
-	require.Equal(t, lastRetry, retryAfter(1<<30, true))
+	require.Equal(t, lastRetry, retryAfter(1<<30, false))
+	require.Equal(t, hungryRetry, retryAfter(1<<30, true))
 }
 
 // Announce moves the next announce to the end of `min interval`, not before it.

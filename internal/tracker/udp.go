@@ -17,9 +17,12 @@ import (
 )
 
 const (
-	udpSilence      = 15 * time.Second // before the first retransmission; doubled each time (BEP 15)
-	udpRepeats      = 8                // retransmissions
-	udpConnectionID = time.Minute      // lifetime of a connection id
+	udpSilence = 15 * time.Second // before the first retransmission; doubled each time (BEP 15)
+	// udpRepeats is how many retransmissions there are before an announce fails and is repeated as one over HTTP is. BEP 15 has
+	// eight, the last after an hour, so that a tracker that came back would not be asked for an hour, and announces of many torrents to
+	// silent trackers would hold much memory meanwhile.
+	udpRepeats      = 2
+	udpConnectionID = time.Minute // lifetime of a connection id
 	lookupTimeout   = 30 * time.Second
 	maxHostAddrs    = 8 // of each family, of a tracker's host: a stranger may have named thousands, all other people's
 )

@@ -42,16 +42,15 @@ func TestUDPAnnounceRequest(t *testing.T) {
 	}
 }
 
-// A silent tracker is sent the datagrams of the examples in BEP 15, at the same times. want is "second:action" for each.
+// A silent tracker is sent the first datagrams of the examples in BEP 15, at the same times. want is "second:action" for each.
 func TestUDPSilence(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		connects bool
 		want     string
 	}{
-		{"connect times out", false, "0:connect 15:connect 45:connect 105:connect 225:connect 465:connect 945:connect 1905:connect 3825:connect"},
-		{"announce times out", true, "0:connect 0:announce 15:announce 45:announce 105:connect 105:announce 225:connect 225:announce 465:connect 465:announce " +
-			"945:connect 945:announce 1905:connect 1905:announce 3825:connect 3825:announce"},
+		{"connect times out", false, "0:connect 15:connect 45:connect"},
+		{"announce times out", true, "0:connect 0:announce 15:announce 45:announce"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -71,7 +70,7 @@ func TestUDPSilence(t *testing.T) {
 				simnet.Sleep(2 * time.Second)
 				require.ErrorContains(t, trackers.Status()[0].Err, "no answer yet")
 				require.True(t, trackers.Status()[0].Announcing)
-				simnet.Sleep(7664 * time.Second)
+				simnet.Sleep(103500 * time.Millisecond)
 				require.Equal(t, c.want, strings.Join(got, " "))
 				require.LessOrEqual(t, len(transactions), 2, "retransmissions have the same transaction id")
 				require.ErrorContains(t, trackers.Status()[0].Err, "no answer")

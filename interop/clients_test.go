@@ -23,6 +23,27 @@ type role struct {
 	setting string           // of encryption, one of the client's; "" is its default
 	nodes   []netip.AddrPort // of the DHT, at which it joins; without any it stays out
 	utp     bool             // peers are connected to by uTP, and by TCP only where the client cannot do without it
+	site    *site            // where it is; if nil, at an address of its own of the tests' network
+}
+
+// addr is the address that the peer is to have.
+func (r role) addr(t *testing.T) netip.Addr {
+	t.Helper()
+	if r.site != nil {
+		return r.site.addr
+	}
+	return newAddr(t)
+}
+
+// run starts the peer's program where it is to be.
+func (r role) run(t *testing.T, name string, args ...string) *process {
+	t.Helper()
+	if r.site == nil {
+		return run(t, name, args...)
+	}
+	p := r.site.run(t, name, args...)
+	p.name, p.line = name, r.site.line
+	return p
 }
 
 // peer is a client at work.
@@ -157,7 +178,7 @@ func (p programPeer) String() string             { return p.name }
 // startLibtorrent starts a libtorrent peer. extra are more arguments for the script.
 func startLibtorrent(t *testing.T, r role, extra ...string) programPeer {
 	t.Helper()
-	host := newAddr(t)
+	host := r.addr(t)
 	args := []string{scratch(t, "peer.py", libtorrentScript), r.what, r.dir, host.String()}
 	if r.setting != "" {
 		args = append(args, "--enc", r.setting)
@@ -171,12 +192,12 @@ func startLibtorrent(t *testing.T, r role, extra ...string) programPeer {
 	for _, node := range r.nodes {
 		args = append(args, "--node", node.String())
 	}
-	return programPeer{run(t, pythonLibtorrent, append(args, extra...)...), host, "seeding"}
+	return programPeer{r.run(t, pythonLibtorrent, append(args, extra...)...), host, "seeding"}
 }
 
 func startAria2(t *testing.T, r role) peer {
 	t.Helper()
-	host := newAddr(t)
+	host := r.addr(t)
 	args := []string{
 		"--no-conf", fmt.Sprintf("--enable-dht=%t", len(r.nodes) > 0), "--enable-dht6=false", "--bt-enable-lpd=false", "--disable-ipv6",
 		"--interface=" + host.String(), fmt.Sprintf("--listen-port=%d", peerPort),
@@ -192,7 +213,7 @@ func startAria2(t *testing.T, r role) peer {
 	case "required-arc4":
 		args = append(args, "--bt-force-encryption=true")
 	}
-	return programPeer{run(t, "aria2c", append(args, r.what)...), host, "finished"}
+	return programPeer{r.run(t, "aria2c", append(args, r.what)...), host, "finished"}
 }
 
 // finishedHook is a script for a program that starts one when a download is complete, but does not say
@@ -206,7 +227,7 @@ func finishedHook(t *testing.T) string {
 
 func startTransmission(t *testing.T, r role) peer {
 	t.Helper()
-	host := newAddr(t)
+	host := r.addr(t)
 	settings, err := json.Marshal(map[string]any{
 		"bind-address-ipv4": host.String(), "peer-port": peerPort, "port-forwarding-enabled": false,
 		"dht-enabled": len(r.nodes) > 0, "lpd-enabled": false, "utp-enabled": r.utp, "pex-enabled": true,
@@ -233,7 +254,7 @@ func startTransmission(t *testing.T, r role) peer {
 	// same: only once it says that it seeds will it stay.
 	program(t, "transmission-cli")
 	args = append([]string{"-c", `while stdbuf -o0 "$@"; do :; done`, "sh", "transmission-cli"}, append(args, r.what)...)
-	p := run(t, "sh", args...)
+	p := r.run(t, "sh", args...)
 	if r.seed {
 		p.awaitText(t, "Seeding")
 	}
@@ -242,7 +263,7 @@ func startTransmission(t *testing.T, r role) peer {
 
 func startRtorrent(t *testing.T, r role) peer {
 	t.Helper()
-	host := newAddr(t)
+	host := r.addr(t)
 	encryption := map[string]string{
 		"":             "allow_incoming,try_outgoing,enable_retry",
 		"allowed":      "allow_incoming,try_outgoing,enable_retry",
@@ -271,5 +292,5 @@ protocol.encryption.set = %s
 method.set_key = event.download.finished, said, "execute.nothrow=%s"
 load.start = "%s"
 `, host, peerPort, r.dir, t.TempDir(), dht, encryption, finishedHook(t), r.what))
-	return programPeer{run(t, "rtorrent", "-n", "-o", "import="+config), host, "finished"}
+	return programPeer{r.run(t, "rtorrent", "-n", "-o", "import="+config), host, "finished"}
 }

@@ -39,6 +39,7 @@ type libraryPeer struct {
 	*torrent.Download
 	client *torrent.Client
 	host   netip.Addr
+	line   *line // that it is on, or nil
 	failed chan struct{}
 }
 
@@ -92,9 +93,13 @@ func (b *logBuffer) String() string {
 // startLibrary starts a download, which seeds once it is complete. A magnet link is resolved first.
 func startLibrary(t *testing.T, r role, peers ...netip.AddrPort) *libraryPeer {
 	t.Helper()
-	p := &libraryPeer{host: newAddr(t)}
+	p := &libraryPeer{host: r.addr(t)}
 	c := newClient(t, p.host, r.setting)
 	c.NoUTP, c.NoTCP = !r.utp, r.utp
+	if r.site != nil {
+		p.line = r.site.line
+		r.site.house(t, c)
+	}
 	if len(r.nodes) > 0 {
 		c.NoDHT, c.DHTNodes = false, addrs(r.nodes)
 	}
@@ -139,10 +144,15 @@ func (p *libraryPeer) stop()                  { p.Close() }
 // awaitComplete waits for the end of the download, and ranges over what was downloaded.
 func (p *libraryPeer) awaitComplete(t *testing.T) {
 	t.Helper()
-	select {
-	case <-p.Done():
-	case <-time.After(patience):
-		t.Fatalf("not complete within %v: %+v", patience, p.Stats())
+	for done := false; !done; {
+		select {
+		case <-p.Done():
+			done = true
+		case <-time.After(patience):
+			if p.line == nil || !p.line.carries() {
+				t.Fatalf("not complete within %v: %+v", patience, p.Stats())
+			}
+		}
 	}
 	got, err := p.Wait()
 	require.NoError(t, err)

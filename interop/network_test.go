@@ -77,8 +77,7 @@ func here() *host { return &host{"here", strconv.Itoa(os.Getpid())} }
 // run starts a program on the host.
 func (h *host) run(t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	program(t, name)
-	return run(t, "nsenter", append([]string{"--target", h.pid, "--net", name}, args...)...)
+	return run(t, "nsenter", append([]string{"--target", h.pid, "--net", program(t, name)}, args...)...)
 }
 
 // output runs a program on the host to its end.

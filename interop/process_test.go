@@ -49,6 +49,7 @@ type process struct {
 	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
+	line *line         // that it is on, or nil
 
 	mu      sync.Mutex
 	log     bytes.Buffer
@@ -113,6 +114,10 @@ func (p *process) awaitText(t *testing.T, s string) {
 			}
 			t.Fatalf("%s ended before it printed %q", p.name, s)
 		case <-deadline:
+			if p.line != nil && p.line.carries() {
+				deadline = time.After(patience)
+				continue
+			}
 			t.Fatalf("%s did not print %q within %v", p.name, s, patience)
 		}
 	}

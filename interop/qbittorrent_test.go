@@ -32,7 +32,7 @@ var qbittorrent = client{
 
 func startQbittorrent(t *testing.T, r role) peer {
 	t.Helper()
-	host := newAddr(t)
+	host := r.addr(t)
 	profile, done := qbittorrentProfile(t, r, host)
 	// It starts the hook on its own, so that its output is not the program's.
 	program(t, "qbittorrent-nox")
@@ -40,7 +40,7 @@ func startQbittorrent(t *testing.T, r role) peer {
 		"qbittorrent-nox", "--profile=" + profile, "--save-path=" + r.dir, "--skip-dialog=true", "--add-paused=false"}
 	if len(r.nodes) > 0 {
 		args = append(args, scratch(t, "nodes.torrent", torrentOfNodes(r.nodes)))
-		s := newQbittorrentService(t, programPeer{run(t, "sh", args...), host, "finished"})
+		s := newQbittorrentService(t, programPeer{r.run(t, "sh", args...), host, "finished"})
 		s.awaitNodes(t, len(r.nodes))
 		s.add(t, r.what, r.dir, r.seed)
 		return s.programPeer
@@ -48,7 +48,7 @@ func startQbittorrent(t *testing.T, r role) peer {
 	if r.seed {
 		args = append(args, "--skip-hash-check")
 	}
-	return programPeer{run(t, "sh", append(args, r.what)...), host, "finished"}
+	return programPeer{r.run(t, "sh", append(args, r.what)...), host, "finished"}
 }
 
 // qbittorrentProfile makes a directory with its settings. It writes to the file done when a download is complete.

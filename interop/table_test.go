@@ -36,7 +36,7 @@ func (tb *table) row(name string) *row {
 	return r
 }
 
-// record notes how the test that is about to end went.
+// record notes how the test that is about to end went, unless it has said so itself.
 func (r *row) record(t *testing.T, column string) {
 	result := "yes"
 	switch {
@@ -45,6 +45,15 @@ func (r *row) record(t *testing.T, column string) {
 	case t.Skipped():
 		result = "not run"
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if said := r.cells[column]; said == "" || t.Failed() {
+		r.cells[column] = result
+	}
+}
+
+// set notes how the test of a column went, in its own words.
+func (r *row) set(column, result string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cells[column] = result

@@ -40,6 +40,12 @@ func startTracker(t *testing.T, addr netip.Addr) *tracker {
 	t.Helper()
 	l, err := net.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
 	require.NoError(t, err)
+	return serveTracker(t, l)
+}
+
+// serveTracker is startTracker for a listener.
+func serveTracker(t *testing.T, l net.Listener) *tracker {
+	t.Helper()
 	tr := &tracker{
 		url:     "http://" + l.Addr().String() + "/announce",
 		peers:   map[string]map[netip.AddrPort]bool{},

@@ -240,7 +240,8 @@ func (d *Download) reuse(a *assembly) {
 	}
 }
 
-// sweep discards assemblies of earlier attempts, and spills those that have waited long. The caller holds d.mu.
+// sweep discards assemblies of earlier attempts, gives up pieces that are worth less than what is kept for them, and spills those that
+// have waited long. The caller holds d.mu.
 func (d *Download) sweep(now time.Time) (out []batch) {
 	for i, a := range d.assembling.pieces {
 		current, p := d.assembly(i)
@@ -249,6 +250,8 @@ func (d *Download) sweep(now time.Time) (out []batch) {
 			if a.writing == 0 {
 				d.dropAssembly(i)
 			}
+		case a.writing == 0 && d.isSlight(int(i), p):
+			d.abandon(i, d.t.layout.PieceSize(int(i))%blockSize)
 		case p.Left > 0 && len(a.blocks) > 0 && now.Sub(a.touched) > idleAssembly:
 			out = append(out, d.spill(i, a))
 		}

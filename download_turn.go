@@ -157,11 +157,30 @@ func (d *Download) abandonIdle(most int, now time.Time) {
 		if k%64 == 0 && d.picker.Memory() <= most {
 			return
 		}
-		d.cancelAll(d.picker.Abandon(int(i)))
-		d.dropAssembly(i)
-		d.traffic.wasted += int64(here[i]) * blockSize
-		d.pending.freed = true
+		d.abandon(i, int64(here[i])*blockSize)
 	}
+}
+
+// abandon drops a started piece of which so many bytes are here. The caller holds d.mu.
+func (d *Download) abandon(i int32, bytes int64) {
+	d.cancelAll(d.picker.Abandon(int(i)))
+	d.dropAssembly(i)
+	d.traffic.wasted += bytes
+	d.pending.freed = true
+}
+
+// slight is how many bytes of a piece are worth less than what is kept for it.
+const slight = 2 << 10
+
+// isSlight reports whether nothing of a started piece is here but a short block at its end, and nothing of it is requested. Otherwise a
+// stranger that sends only these blocks, for some bytes each, would have thousands of pieces kept. The caller holds d.mu.
+func (d *Download) isSlight(i int, p picker.Started) bool {
+	last := d.t.layout.NumBlocks(i) - 1
+	if p.Parole || last == 0 || p.Left != last || p.Free != last || d.t.layout.BlockLen(i, last) > slight {
+		return false
+	}
+	arrived := d.picker.Arrived(i)
+	return arrived.Has(last)
 }
 
 // errNoTorrent is the error of the zero Torrent.

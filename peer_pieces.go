@@ -154,7 +154,11 @@ func (p *peer) handIn(id picker.Block, b []byte, now time.Time) (out batch, err 
 	}
 	p.work.Earn(blockWork)
 	p.down.Add(int64(n), now)
+	before := d.picker.Work()
 	d.refill(&p.supply, now)
+	if p.supply.HasLost() { // the work to find others than those that it lost is charged to it, as in refillInRound
+		p.chargeSince(before, now)
+	}
 	return out, nil
 }
 

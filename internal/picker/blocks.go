@@ -13,8 +13,9 @@ type blockTable struct {
 
 // blockRuns holds runs of blocks for reuse, and counts those in use.
 type blockRuns struct {
-	spare []*[runLength]block
-	inUse int
+	spare   []*[runLength]block
+	inUse   int
+	entries int // of all tables, nil or not
 }
 
 // maxSpareRuns is the greatest number of runs kept for reuse.
@@ -75,10 +76,12 @@ func (t *blockTable) reset(n int, from *blockRuns) {
 		}
 	}
 	from.inUse -= t.made
+	from.entries -= len(t.runs)
 	clear(t.runs)
 	runs := (n + runLength - 1) / runLength
 	if cap(t.runs) < runs {
 		t.runs = make([]*[runLength]block, runs)
 	}
 	t.n, t.runs, t.made = n, t.runs[:runs], 0
+	from.entries += runs
 }

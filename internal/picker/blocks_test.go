@@ -110,9 +110,11 @@ func TestBlockTable(t *testing.T) {
 			require.True(t, b.free(), "blocks that known does not yield are free")
 		}
 		require.LessOrEqual(t, runs.inUse, 50)
+		require.Equal(t, len(table.runs), runs.entries)
 	}
 	table.reset(0, &runs)
 	require.Zero(t, runs.inUse)
+	require.Zero(t, runs.entries)
 	require.Less(t, len(runs.spare), maxSpareRuns)
 }
 

@@ -81,11 +81,7 @@ func (pk *Picker) NumStarted() int { return len(pk.started) }
 
 // Memory returns the approximate memory of the state of started pieces, in bytes.
 func (pk *Picker) Memory() int {
-	n := pk.runs.inUse * runLength * blockMemory
-	for _, p := range pk.started {
-		n += startedMemory + len(p.blocks.runs)*8
-	}
-	return n
+	return len(pk.started)*startedMemory + pk.runs.entries*8 + pk.runs.inUse*runLength*blockMemory
 }
 
 // The memory of the state of a started piece, in bytes.

@@ -64,6 +64,9 @@ func (s *Supplier) Has(piece int) bool { return s.all || s.has.Has(piece) }
 // HasAll reports whether the supplier has every piece.
 func (s *Supplier) HasAll() bool { return s.all || s.has.Full() }
 
+// HasLost reports whether the supplier lost pieces (DontHave) that it may not have again.
+func (s *Supplier) HasLost() bool { return len(s.lost) > 0 }
+
 // Count returns the number of pieces that the supplier has.
 func (s *Supplier) Count() int {
 	if s.all {

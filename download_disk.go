@@ -19,9 +19,9 @@ import (
 type diskState struct {
 	errors     int
 	lastError  error
-	unreadable map[int]struct{} // pieces that storage could not read back once
-	warned     time.Time        // when the log said last that a file cannot be examined
-	rechecks   int              // under way; nothing becomes complete meanwhile
+	unreadable map[int]time.Time // when storage could not read a piece back
+	warned     time.Time         // when the log said last that a file cannot be examined
+	rechecks   int               // under way; nothing becomes complete meanwhile
 	doubts     doubts
 	unsure     bits.Set // pieces that came into doubt since Recheck began to hash; empty if none runs
 	checking   bool     // in one that the user asked for
@@ -34,15 +34,18 @@ type diskState struct {
 	sidecar sync.Mutex
 }
 
+// unreadableFor is how long after a failure to read a piece that was fetched again, another one means that writing it anew did not help.
+const unreadableFor = time.Hour
+
 // failedToRead records that storage could not read a byte back.
 func (d *Download) failedToRead(off int64, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.storageFailed(err)
 	if d.disk.unreadable == nil {
-		d.disk.unreadable = make(map[int]struct{})
+		d.disk.unreadable = make(map[int]time.Time)
 	}
-	d.disk.unreadable[d.t.layout.PieceAt(off)] = struct{}{}
+	d.disk.unreadable[d.t.layout.PieceAt(off)] = time.Now()
 }
 
 // verifyAgain hashes pieces that storage has, and calls each with each of them and whether it has its hash. A piece that cannot be read

@@ -4,11 +4,13 @@ package torrent
 
 import (
 	"context"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -237,4 +239,54 @@ func TestContextEndsTheOpeningOfASlowDisk(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, d.Close())
 	})
+}
+
+// unreadableStorage fails to read that many times.
+type unreadableStorage struct {
+	*simStorage
+	fails *atomic.Int32
+}
+
+func (s unreadableStorage) ReadAt(p []byte, off int64) (int, error) {
+	if s.fails.Add(-1) >= 0 {
+		return 0, syscall.EIO
+	}
+	return s.simStorage.ReadAt(p, off)
+}
+
+// A piece that cannot be read is fetched and written again, and if that does not help, the download ends. A disk that fails for a moment
+// now and then ends none.
+func TestDiskThatFailsNowAndThen(t *testing.T) {
+	for _, fails := range []int32{2, 1000} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, blockSize, blockSize)
+			seed := simpeer.New("seed", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+			require.NoError(t, seed.Arrive())
+			defer seed.Stop()
+			c := simClient(t, n.NewHost("80.0.0.1", 0, 0, time.Millisecond), nil)
+			s := unreadableStorage{newSimStorage(content), new(atomic.Int32)}
+			o := &Options{Client: c, Seed: true, Peers: []netip.AddrPort{seed.Addr()}, Storage: func(*Torrent) (Storage, error) { return s, nil }}
+			d, err := content.Start(t.Context(), o)
+			require.NoError(t, err)
+			defer d.Close()
+			_, err = d.Wait()
+			require.NoError(t, err)
+			for range 3 {
+				r, err := d.Open(t.Context(), content.Name())
+				require.NoError(t, err)
+				s.fails.Store(fails)
+				_, err = io.ReadFull(r, make([]byte, blockSize))
+				require.NoError(t, r.Close())
+				if fails > 2 {
+					require.ErrorIs(t, err, syscall.EIO)
+					require.Equal(t, Stopped, d.Stats().State)
+					return
+				}
+				require.NoError(t, err)
+				time.Sleep(24 * time.Hour)
+			}
+			require.Equal(t, Seeding, d.Stats().State)
+			require.Equal(t, 6, d.Stats().StorageErrors)
+		})
+	}
 }

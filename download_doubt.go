@@ -36,7 +36,8 @@ func (d *Download) recheck(piece int, why error) (follows bool) {
 		d.disk.warned = now
 	}
 	had := d.picker.Verified().Has(piece)
-	_, again := d.disk.unreadable[piece]
+	before, again := d.disk.unreadable[piece]
+	again = again && now.Sub(before) < unreadableFor
 	d.mu.Unlock()
 	if !quiet {
 		d.log.Warn("storage", "piece", piece, "err", why)

@@ -111,7 +111,11 @@ func (t *Announcer) announce(ctx context.Context, cancel context.CancelCauseFunc
 	var under, queued sync.WaitGroup
 	queued.Add(len(routes))
 	for i, r := range routes {
-		under.Go(func() {
+		run := under.Go
+		if i == len(routes)-1 {
+			run = func(f func()) { f() } // there may be thousands of announces, and each goroutine takes memory
+		}
+		run(func() {
 			leave, err := t.c.Pace.places.take(ctx, tr.u, r.family, false)
 			queued.Done()
 			if err != nil {

@@ -123,13 +123,17 @@ func TestResolveLooksUpAgain(t *testing.T) {
 		simSeed(t, simClient(t, seed, nil), content)
 		c := simClient(t, n.NewHost("85.0.0.1", 0, 0, 10*time.Millisecond), nil)
 		later, looked := time.Now().Add(time.Hour), 0
-		c.hooks.lookup = func(context.Context, string) ([]netip.Addr, error) {
+		c.hooks.lookup = func(_ context.Context, name string) ([]netip.Addr, error) {
+			if name == "none.sim" {
+				require.Equal(t, later, time.Now().Add(time.Hour), "a name that is not there is looked up once")
+				return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+			}
 			if looked++; time.Now().Before(later) {
 				return nil, errors.New("no network yet")
 			}
 			return []netip.Addr{seed.IP()}, nil
 		}
-		m := &Magnet{InfoHash: content.infoHash, Peers: []string{"peer.sim:6881"}}
+		m := &Magnet{InfoHash: content.infoHash, Peers: []string{"none.sim:6881", "peer.sim:6881"}}
 		_, err := m.Resolve(t.Context(), &Options{Client: c})
 		require.NoError(t, err)
 		require.LessOrEqual(t, time.Since(later), 10*time.Minute)

@@ -303,7 +303,8 @@ func (r *resolver) lookUp(peer string) {
 			break
 		}
 		r.note(fmt.Errorf("peer %s: %w", peer, err))
-		if errors.Is(err, errors.ErrUnsupported) || !pause(wait, r.ctx.Done()) {
+		dns, _ := errors.AsType[*net.DNSError](err)
+		if dns != nil && dns.IsNotFound || errors.Is(err, errors.ErrUnsupported) || !pause(wait, r.ctx.Done()) {
 			return
 		}
 	}

@@ -33,6 +33,8 @@ const (
 	maxPacket     = 1400            // bytes of an announce that are read
 	maxHeard      = 50              // announces a second that are parsed, and as many more in a burst
 	errorPause    = time.Second     // after a socket failed to read
+	joinLeast     = time.Minute     // until groups are joined again of which none could be joined; it doubles with each failure
+	joinMost      = time.Hour
 )
 
 // group is where clients of one address family announce.
@@ -162,8 +164,16 @@ func (l *Discovery) Run(ctx context.Context) {
 		}
 	}
 	listen()
+	joinAgain := func() {
+		l.leave()
+		l.join()
+		listen()
+		l.dueNow()
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	again, wait := time.NewTimer(joinLeast), joinLeast
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -171,10 +181,13 @@ func (l *Discovery) Run(ctx context.Context) {
 		case <-timer.C:
 		case <-l.woken:
 		case <-l.moved:
-			l.leave()
-			l.join()
-			listen()
-			l.dueNow()
+			joinAgain()
+		case <-again.C:
+			if !l.Joined() {
+				joinAgain()
+			}
+			wait = min(2*wait, joinMost)
+			again.Reset(wait)
 		}
 		now := time.Now()
 		hashes, next := l.due(now)

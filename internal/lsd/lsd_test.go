@@ -288,6 +288,33 @@ func TestRejoin(t *testing.T) {
 	})
 }
 
+// Groups of which none can be joined at first are joined later.
+func TestGroupsAreJoinedLater(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		lan, us := new(simnet.LAN), n.NewHost("192.168.0.1", 0, 0, 0)
+		tried, later := 0, time.Now().Add(time.Hour)
+		l := New(Config{
+			Listen: func(network string, group netip.AddrPort) (net.PacketConn, error) {
+				if tried++; time.Now().Before(later) {
+					return nil, errors.New("no multicast yet")
+				}
+				return lan.Listener(us)(network, group)
+			},
+			Port: func() uint16 { return 6881 }, Cookie: 1, Log: slog.New(slog.DiscardHandler),
+		})
+		var running sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		running.Go(func() { l.Run(ctx) })
+		defer func() { cancel(); running.Wait() }()
+		l.Join([20]byte{1}, func(netip.AddrPort) bool { return true })
+		simnet.Sleep(time.Hour)
+		require.Empty(t, lan.Take())
+		require.Less(t, tried, 15)
+		simnet.Sleep(65 * time.Minute)
+		require.NotEmpty(t, lan.Take())
+	})
+}
+
 // A look at the schedule sorts nothing while nothing can be announced. With 10,000 torrents, fifty packets a second of a host that
 // announced one of them from ever other ports cost a core, and so did each Join.
 func TestLooksCostLittle(t *testing.T) {

@@ -8,9 +8,9 @@ const (
 	unconfirmedFor = 21 * time.Second
 	keepAlive      = 29 * time.Second
 	blackHole      = 2                // time-outs in a row, after which packets of this size may vanish
-	giveUp         = 2 * time.Minute  // after the last acknowledgement
+	giveUp         = 30 * time.Second // after the last acknowledgement, by when libtorrent and libutp have given up, too
 	leastTimeouts  = 5                // in a row, before that
-	lingerFor      = time.Minute      // without any of it being taken
+	lingerFor      = 30 * time.Second // without any of it being taken
 	longestLinger  = 10 * time.Minute // in all
 	longestPersist = 5 * time.Second  // between packets to a receiver without room
 	stallPause     = time.Millisecond

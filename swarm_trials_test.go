@@ -26,12 +26,14 @@ type giver struct {
 }
 
 // call dials until ctx ends.
-func (g *giver) call(ctx context.Context, to netip.AddrPort) {
+func (g *giver) call(ctx context.Context, to netip.AddrPort) { g.callEvery(ctx, to, time.Millisecond) }
+
+func (g *giver) callEvery(ctx context.Context, to netip.AddrPort, pause time.Duration) {
 	for ctx.Err() == nil {
 		if conn, err := g.host.Dial(ctx, "tcp", to.String()); err == nil {
 			g.speak(ctx, conn)
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 
@@ -134,6 +136,42 @@ func TestAddressThatIsFull(t *testing.T) {
 				seed := lateSeed(t, router, content, d, dials)
 				defer seed.Stop()
 				for k := 0; k < 15 && !d.Stats().Complete; k++ {
+					simnet.Sleep(time.Minute)
+				}
+				require.True(t, d.Stats().Complete)
+			})
+		})
+	}
+}
+
+// Peers of two networks earn all places. Others, of the network of the only seed, dial again and again, and are always there when a newcomer
+// of it may try for a place. The seed gets in nevertheless, whoever dials.
+func TestSeedBesideNeighboursThatTry(t *testing.T) {
+	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+				d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 10, Storage: newSimStorage(content).open})
+				require.NoError(t, err)
+				simnet.Sleep(time.Second)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer simnet.Sleep(time.Minute)
+				defer cancel()
+				for k := range 10 {
+					go (&giver{n.NewHost(fmt.Sprintf("%d.0.%d.1", 100+k%2, k/2), 0, 0, time.Millisecond), content, 24 * time.Hour}).call(ctx, netaddr.Of(c.Addr()))
+					simnet.Sleep(time.Second)
+				}
+				simnet.Sleep(2 * time.Minute)
+				require.Len(t, d.Stats().Peers, 10)
+				for k := range 3 {
+					stays := time.Duration(7+k) * time.Minute
+					go (&giver{n.NewHost(fmt.Sprintf("90.0.%d.1", 1+k), 0, 0, time.Millisecond), content, stays}).callEvery(ctx, netaddr.Of(c.Addr()), 100*time.Millisecond)
+				}
+				simnet.Sleep(83 * time.Second)
+				seed := lateSeed(t, n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), content, d, dials)
+				defer seed.Stop()
+				for k := 0; k < 10 && !d.Stats().Complete; k++ {
 					simnet.Sleep(time.Minute)
 				}
 				require.True(t, d.Stats().Complete)

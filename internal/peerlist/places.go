@@ -55,6 +55,12 @@ func publicPrefix(a netip.Addr) (p netip.Prefix, public bool) {
 	return levelsOf(a)[0].prefix(a), !netaddr.IsLocal(a)
 }
 
+// neighbours returns the widest prefix below the network of an address that counts for it.
+func neighbours(a netip.Addr) netip.Prefix {
+	levels := levelsOf(a)
+	return levels[max(0, len(levels)-2)].prefix(a)
+}
+
 // crowds is how many places the peers of each prefix have.
 type crowds map[netip.Prefix]int
 

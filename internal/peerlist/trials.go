@@ -1,7 +1,6 @@
 package peerlist
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -10,18 +9,36 @@ import (
 )
 
 const (
-	// trialEvery is how often a newcomer of each network may displace a peer that earns its place.
-	trialEvery = 10 * time.Minute
-	maxTrials  = 4096
+	// trialEvery is how often a newcomer of each /24 or /48 may displace a peer that earns its place, and trialsOfNetwork how many
+	// of a network may within that time.
+	trialEvery      = 10 * time.Minute
+	trialsOfNetwork = 4
+	maxTrials       = 4096
 )
 
 // Trials let newcomers show that they give more than the peers that have all places. Otherwise crowds of a few networks could keep
 // all others out for little: each has its share, and its peers give just enough to earn it, or are new because they leave in time and
 // others come. The zero value is ready. The download's mutex guards it.
 type Trials struct {
-	began expiring.Map[string, time.Time] // by Network, or by address and the end that dials
-	left  expiring.Map[string, time.Time] // when a peer of each Network last left
+	ofNetworks  expiring.Map[triers, []trial]
+	ofAddresses expiring.Map[triers, []trial]   // that are full
+	left        expiring.Map[string, time.Time] // when a peer of each Network last left
 }
+
+// triers are the newcomers of a Network, or of a full address, that dial us, or that we dial: neither use up the trials of the others.
+type triers struct {
+	of       string
+	incoming bool
+}
+
+// A trial is a newcomer's attempt.
+type trial struct {
+	by    netip.Prefix // its /24 or /48, so that one network's many addresses there have one trial
+	began time.Time
+}
+
+// over reports whether a trial matters no more.
+func (t trial) over(now time.Time) bool { return now.Sub(t.began) >= trialEvery }
 
 // Left records that a peer has left, or lost its place.
 func (t *Trials) Left(a netip.Addr, now time.Time) {
@@ -37,21 +54,21 @@ func (t *Trials) isNew(p Worth, now time.Time) bool {
 
 // Displaced returns the id of the peer that makes room for a newcomer, as the function of that name does. If there is none, it is the
 // most useless peer of a network that has more places than that of the newcomer would have, or else of one that has as many and has had
-// them for a while. That is allowed once in a while to each network, so that newcomers that give nothing displace few.
-//
-// If the address of the newcomer is full, only peers of that address make room. Then it is allowed once in a while to those that dial us
-// and to those that we dial, so that neither use up the trials of the others.
+// them for a while. That is allowed once in a while to each /24 or /48, and to few of a network, so that newcomers that give nothing
+// displace few. If the address of the newcomer is full, only peers of that address make room, and it is allowed once to all there.
 func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, full bool) (id int, ok bool) {
-	by := Network(newcomer.Addr)
+	trials, by, most := &t.ofNetworks, triers{Network(newcomer.Addr), newcomer.Incoming}, trialsOfNetwork
 	if full {
-		by = fmt.Sprint(newcomer.Addr, newcomer.Incoming)
+		trials, by.of, most = &t.ofAddresses, newcomer.Addr.String(), 1
 		peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Addr != newcomer.Addr })
 	}
 	if id, ok = Displaced(now, peers, newcomer.Addr); ok {
 		return id, true
 	}
-	over := func(began time.Time) bool { return now.Sub(began) >= trialEvery }
-	if began, tried := t.began.Get(by); tried && !over(began) {
+	tried, _ := trials.Get(by)
+	tried = slices.DeleteFunc(slices.Clone(tried), func(last trial) bool { return last.over(now) })
+	next := trial{neighbours(newcomer.Addr), now}
+	if len(tried) >= most || slices.ContainsFunc(tried, func(last trial) bool { return last.by == next.by }) {
 		return 0, false
 	}
 	c := crowdsOf(peers)
@@ -69,7 +86,8 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, fu
 	if id, ok = worst(now, fuller); !ok {
 		id, ok = worst(now, equal)
 	}
-	if !ok || !t.began.Put(by, now, maxTrials, over) {
+	over := func(all []trial) bool { return all[len(all)-1].over(now) }
+	if !ok || !trials.Put(by, append(tried, next), maxTrials, over) {
 		return 0, false
 	}
 	return id, true

@@ -31,7 +31,11 @@ func TestTrialsOfNewcomers(t *testing.T) {
 	require.Zero(t, displaced("2.0.9.1"), "the network of the newcomer has as many places, and they are new")
 	require.Equal(t, 5, displaced("3.0.1.1"), "the most useless one of a fuller network than that of the newcomer will be")
 	require.Equal(t, 5, displaced("4.0.0.1"))
-	require.Zero(t, displaced("4.0.1.1"), "each network may try once")
+	require.Zero(t, displaced("4.0.0.9"), "each /24 may try once")
+	for k := range trialsOfNetwork - 1 {
+		require.Equal(t, 5, displaced(fmt.Sprintf("4.0.%d.1", 1+k)))
+	}
+	require.Zero(t, displaced("4.0.9.1"), "and each network a few times")
 	peers[4].Keep = true
 	require.Equal(t, 4, displaced("5.0.0.1"), "but the user's own")
 	peers[2].Earned, peers[2].Joined = time.Time{}, now
@@ -49,7 +53,41 @@ func TestTrialsOfNewcomers(t *testing.T) {
 	require.Zero(t, displaced("7.0.0.1"), "no network has more than one place")
 	peers[1].Joined = now.Add(-TurnoverEvery)
 	require.Equal(t, 2, displaced("7.0.0.1"), "one that has had its place for a while")
-	require.Zero(t, displaced("7.0.0.1"), "each network may try once")
+	require.Zero(t, displaced("7.0.0.1"), "each /24 may try once")
+}
+
+// Newcomers that dial use up no trials of their neighbours in other /24s or /48s, unless they are of a few of these, nor those of any
+// that we dial.
+func TestTrialsOfNetworks(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	for _, narrow := range []string{"4.0.%d.%d", "2001:db8:%d::%d"} {
+		var trials Trials
+		tries := func(k, host int, incoming bool) bool {
+			addr := netip.MustParseAddr(fmt.Sprintf(narrow, k, host))
+			_, ok := trials.Displaced(now, earners(now, "1.0.0.1", "1.0.1.1", "2.0.0.1", "2.0.1.1"), Connection{Addr: addr, Incoming: incoming}, false)
+			return ok
+		}
+		for k := range trialsOfNetwork {
+			require.True(t, tries(k, 1, true))
+			require.False(t, tries(k, 2, true))
+		}
+		require.False(t, tries(trialsOfNetwork, 1, true))
+		require.True(t, tries(0, 2, false))
+	}
+}
+
+// However many addresses were full, networks may try.
+func TestTrialsOfManyAddresses(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	var trials Trials
+	for k := range maxTrials + 1 {
+		addr := netip.AddrFrom16([16]byte{0: 0x20, 14: byte(k >> 8), 15: byte(k)})
+		a := addr.String()
+		_, ok := trials.Displaced(now, earners(now, a, a, a), Connection{Addr: addr}, true)
+		require.Equal(t, k < maxTrials, ok)
+	}
+	_, ok := trials.Displaced(now, earners(now, "1.0.0.1", "1.0.1.1"), Connection{Addr: netip.MustParseAddr("2.0.0.1")}, false)
+	require.True(t, ok)
 }
 
 // Peers that leave, and are back at once, are not new.
@@ -101,5 +139,5 @@ func TestTrialsAreForgotten(t *testing.T) {
 	}
 	now = now.Add(trialEvery)
 	require.True(t, tries(maxTrials))
-	require.Equal(t, 1, trials.began.Len())
+	require.Equal(t, 1, trials.ofNetworks.Len())
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 
@@ -229,7 +230,7 @@ func (m *move) copySpans(i int, step step, flag int, spans ...span) (err error) 
 	return to.Sync()
 }
 
-// finishCopy gives the copy of file i the size and modification time of the old file, unless it has them. It is called before reads and
+// finishCopy gives the copy of file i the size and, if it may, the modification time of the old file, unless it has them. It is called before reads and
 // writes wait, too: there may be very many files, and each is synced.
 func (m *move) finishCopy(i int) error {
 	left := m.s.leftAs(i)
@@ -242,6 +243,9 @@ func (m *move) finishCopy(i int) error {
 	}
 	if err = to.Truncate(left.Size); err == nil {
 		err = m.to.SetMtime(m.stagedName(i), left.Mtime)
+		if errors.Is(err, fs.ErrPermission) {
+			err = nil // files there belong to another user, as where that user has mounted the disk: the copy keeps its own time
+		}
 	}
 	if err == nil {
 		err = to.Sync()

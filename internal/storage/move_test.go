@@ -325,3 +325,31 @@ func TestLossOfPowerInAMove(t *testing.T) {
 		})
 	}
 }
+
+// ownedDisk is a directory in which all files belong to another user, who lets everybody write to them.
+type ownedDisk struct{ storage.Disk }
+
+func (d ownedDisk) SetMtime(name string, _ int64) error {
+	return &fs.PathError{Op: "chtimes", Path: name, Err: fs.ErrPermission}
+}
+
+// Where all files belong to another user, only their modification times cannot be moved.
+func TestMoveToADiskOfAnotherUser(t *testing.T) {
+	tor, content := testContent(50, 30, 200, 50)
+	old, dir := t.TempDir(), t.TempDir()
+	disks := onDisks(t, true, func() {}, old, dir)
+	disks[1].Disk = ownedDisk{disks[1].Disk}
+	s, err := storage.OpenDisk(tor, disks[0], old, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	for _, i := range []int{0, 2, 4} {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, claim(set(6, 0, 2, 4))))
+	require.Empty(t, listing(t, old))
+	piece, err := s.AnyChanged(set(6, 0, 2, 4))
+	require.NoError(t, err)
+	require.Equal(t, -1, piece)
+	download(t, tor, s, content)
+	require.NoError(t, s.Close())
+}

@@ -205,11 +205,11 @@ func (s *fileStore) path(i int) string { return filepath.Join(s.dir, s.files[i].
 func (s *fileStore) open(i, flag int) (DiskFile, error) {
 	name := s.files[i].name
 	f, err := s.openRoomy(name, flag)
-	if err != nil && flag&os.O_CREATE != 0 && errors.Is(err, fs.ErrNotExist) {
-		if err := s.mkdirAll(filepath.Dir(name)); err != nil {
-			return nil, notMade(err)
+	// A Move, or another program, may remove a directory that is still empty.
+	for n := 0; n < 4 && flag&os.O_CREATE != 0 && errors.Is(err, fs.ErrNotExist); n++ {
+		if err = s.mkdirAll(filepath.Dir(name)); err == nil {
+			f, err = s.openRoomy(name, flag)
 		}
-		f, err = s.openRoomy(name, flag)
 		err = notMade(err)
 	}
 	if err == nil && flag&os.O_CREATE != 0 {

@@ -322,3 +322,33 @@ func TestSidecarsAreNotFoundUnderOtherNames(t *testing.T) {
 		}
 	}
 }
+
+// emptiedDisk removes the directories of a file, which are empty, before it makes the file.
+type emptiedDisk struct {
+	storage.Disk
+	times int
+}
+
+func (d *emptiedDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	if dir := filepath.Dir(name); flag&os.O_CREATE != 0 && dir != "." && d.times > 0 {
+		if d.RemoveDir(dir) == nil {
+			d.times--
+			d.RemoveDir(filepath.Dir(dir))
+		}
+	}
+	return d.Disk.Open(name, flag)
+}
+
+// A directory that was made for a file may be removed again before the file is made: a Move and other programs remove empty ones.
+func TestADirectoryIsRemovedBeforeItsFileIsMade(t *testing.T) {
+	tor, content := named(1, "d/e/a")
+	dir := t.TempDir()
+	disk, err := storage.OpenRoot(dir)
+	require.NoError(t, err)
+	s, err := storage.OpenDisk(tor, &emptiedDisk{disk, 2}, dir, nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0)
+	require.NoError(t, s.Close())
+	require.Equal(t, []string{"d/e/a"}, listing(t, dir))
+}

@@ -83,3 +83,16 @@ func TestClaimsInDeepDirectoriesCostLittle(t *testing.T) {
 		writePiece(t, tor, s, content, piece)
 	}), 50_000.0)
 }
+
+// To look for changes of a file costs little however long its path is: not a step for each of its elements.
+func TestLooksAtLongPathsCostLittle(t *testing.T) {
+	linuxOnly(t)
+	tor, content := named(1, "d/"+strings.Repeat(strings.Repeat("e", 240)+"/", 126)+"x")
+	s := openDirectory(t, tor, t.TempDir())
+	require.NoError(t, s.SetWanted(all(tor)))
+	blocks := [][]byte{content[:50]}
+	write := func() { require.NoError(t, s.WriteBlocks(blocks, 0)) }
+	write()
+	require.Less(t, testing.AllocsPerRun(20, write), 30.0)
+	require.Less(t, testing.AllocsPerRun(20, func() { require.NoError(t, s.Changed(0)) }), 30.0)
+}

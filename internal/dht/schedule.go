@@ -32,14 +32,15 @@ type kept struct {
 	due     time.Time
 	last    time.Time     // when it was last looked up
 	gap     time.Duration // what is to lie between that and a hurried lookup
-	hurried bool          // the next one is
+	hurried bool          // hurry was called since then
 	spread  bool          // it has its place among the others by lot
 	search  *search       // under way, or nil
 	index   int           // in the schedule, or -1
 	gone    bool
 }
 
-// schedule is the torrents by when they are due. Of those that come together as many are looked up at a time as
+// schedule is the torrents by when they are due, those first that were never looked up: with very many there may not be enough
+// queries, and they would wait behind all that are overdue. Of those that come together as many are looked up at a time as
 // there are queries for. Each comes again at a time drawn from the next quarter of an hour, so that they spread over it,
 // and from then on a quarter of an hour after it was.
 type schedule struct {
@@ -49,7 +50,12 @@ type schedule struct {
 
 func newSchedule() schedule {
 	return schedule{Heap: heaps.New(
-		func(a, b *kept) bool { return a.due.Before(b.due) },
+		func(a, b *kept) bool {
+			if never := a.last.IsZero(); never != b.last.IsZero() {
+				return never
+			}
+			return a.due.Before(b.due)
+		},
 		func(k *kept, at int) { k.index = at },
 	)}
 }
@@ -75,16 +81,17 @@ func (c *core) forget(k *kept) {
 }
 
 // hurry has a torrent looked up soon, since its peers are few: a minute after the last time, and each time
-// in a row twice as long after it.
+// in a row twice as long after it, up to announceEvery.
 func (c *core) hurry(now time.Time, k *kept) {
 	if k.index < 0 {
 		return
 	}
+	k.hurried = true
 	due := k.last.Add(k.gap)
 	if k.last.IsZero() || !due.Before(k.due) {
 		return
 	}
-	k.due, k.hurried = due, true
+	k.due = due
 	k.gap = min(2*k.gap, announceEvery)
 	c.kept.Fix(k.index)
 }

@@ -132,6 +132,61 @@ func TestSchedule(t *testing.T) {
 	require.Zero(t, b.kept.Len())
 }
 
+// A torrent that has no peers for hours is looked up sooner at first, and then as often as others are.
+func TestTorrentThatStaysWithoutPeers(t *testing.T) {
+	b := newBench(t, Config{})
+	b.local(40)
+	lookups, soon := 0, 0
+	var k *kept
+	k = b.keep(b.now, Torrent{Hash: ID{1}}, func(_ netip.Addr, peers []netip.AddrPort) {
+		if len(peers) == 0 {
+			lookups++
+			b.hurry(b.now, k)
+		}
+	})
+	const hours = 5
+	for began := b.now; b.now.Sub(began) < hours*time.Hour; b.now = b.now.Add(15 * time.Second) {
+		b.tick(b.now)
+		b.serve(func(*krpc.Message, *krpc.Message, netip.AddrPort) bool { return true })
+		for _, f := range b.found {
+			f.kept.found(f.by, f.peers)
+		}
+		b.found = nil
+		if b.now.Sub(began) < 10*time.Minute {
+			soon = lookups
+		}
+	}
+	require.GreaterOrEqual(t, soon, 3)
+	require.GreaterOrEqual(t, lookups, 4*hours)
+	require.LessOrEqual(t, lookups, 5+5*hours)
+}
+
+// A new torrent does not wait for the many that are overdue.
+func TestNewTorrentComesFirst(t *testing.T) {
+	b := newBench(t, Config{})
+	b.local(40)
+	keep := func(i int) *kept {
+		return b.keep(b.now, Torrent{Hash: ID{byte(i)}}, func(netip.Addr, []netip.AddrPort) {})
+	}
+	for i := range 3 * maxKept {
+		keep(i)
+	}
+	for range 8 {
+		b.tick(b.now)
+		b.serve(func(*krpc.Message, *krpc.Message, netip.AddrPort) bool { return true })
+		b.now = b.now.Add(5 * time.Second)
+	}
+	require.Zero(t, b.kept.running)
+	for k := range b.kept.All() {
+		require.False(t, k.last.IsZero())
+	}
+	b.now = b.now.Add(time.Hour)
+	last := keep(200)
+	b.tick(b.now)
+	require.Equal(t, maxKept, b.kept.running)
+	require.NotNil(t, last.search)
+}
+
 // A node that answers an announce without saying who it is does not keep the torrent from being looked up again.
 func TestKeptGoesOnAfterAnAnswerWithoutAnID(t *testing.T) {
 	b := newBench(t, Config{})

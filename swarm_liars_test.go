@@ -11,6 +11,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/simnet/simweb"
 )
 
 // Liars come all the time, each from another address. They send some blocks, half of them false, and then nothing,
@@ -41,6 +42,26 @@ func TestLiarsThatStall(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A web seed is the only honest source beside liars that come all the time, each from another address, send a few blocks and then nothing. Each
+// of them had a turn at every piece that others had spoiled, and the web seed, idle at last, hardly any: 60 of 64 pieces in half an hour,
+// where all of them take 67 seconds without the liars.
+func TestLiarsBesideAWebSeed(t *testing.T) {
+	foundWeb(t, newSimRepeating(1, 1<<20, 64<<20), func(t *testing.T, m *simWebMeeting) {
+		m.serve(t, 1e6, simweb.Script{})
+		m.start(t)
+		for k := 1; !m.client.done() && time.Since(m.client.began) < 5*time.Minute; k++ {
+			liar := simpeer.New("liar", m.net.NewHost(fmt.Sprintf("2001:db8:9:%x::1", k), 20e3, 0, 10*time.Millisecond), 6881, m.content.truth,
+				simpeer.Script{Fast: true, Eager: true, Corrupt: 2, StallAfter: 4})
+			liar.Go(func() { liar.Dial(netip.MustParseAddrPort("81.0.0.1:6881")) })
+			m.peers = append(m.peers, liar)
+			simnet.Sleep(500 * time.Millisecond)
+		}
+		require.True(t, m.client.done(), "%s", m.client.describe())
+		require.Less(t, m.client.took, 100*time.Second)
+		require.NoError(t, m.client.compare(nil))
+	})
 }
 
 // Peers that are silent about hashes are there before an honest seed, and others come all the time. Each of them used to be asked

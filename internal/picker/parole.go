@@ -395,25 +395,26 @@ func (pk *Picker) outranked(s *Supplier, p *startedPiece) bool {
 	return at >= 0
 }
 
+// precedes reports whether s has its turn at p, a piece on parole, before o, whose credit is so much less.
+func (pk *Picker) precedes(s, o *Supplier, p *startedPiece) bool {
+	return pk.creditOf(s) > fairPart*pk.creditOf(o) && pk.spoiled[p.piece].records[s.Host].stuck < maxStuck
+}
+
 // due returns the first piece on parole that s should take over at once, or nil. The sole supplier of such a piece has sent
-// nothing of it yet, and its host has more lapses than that of s, or s outranks it.
+// nothing of it yet, and s precedes it, or its host has more lapses than that of s, and neither it nor another precedes s. So a web
+// seed, which no peer has to wait for, takes over what strangers have.
 func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 	if s.snubbed || len(pk.spoiled) == 0 {
 		return nil
 	}
 	pk.work += int64(len(pk.spoiled))
-	credit := 0
-	if !s.Runs { // as in outranked, or two would take a piece from each other without end
-		credit = pk.creditOf(s)
-	}
 	for i, u := range pk.spoiled {
 		p := pk.started[i]
-		if p == nil || p.sole == nil || p.sole == s || p.left < p.lacks() || first != nil && first.piece < i {
+		if p == nil || p.sole == nil || p.sole == s || p.left < p.lacks() || first != nil && first.piece < i || !s.may(i) {
 			continue
 		}
-		r := u.records[s.Host]
-		outranks := r.stuck < maxStuck && credit > fairPart*pk.creditOf(p.sole)
-		if s.may(i) && (outranks || u.records[p.sole.Host].lapses > r.lapses && !pk.outranked(s, p)) {
+		lapsed := u.records[p.sole.Host].lapses > u.records[s.Host].lapses
+		if pk.precedes(s, p.sole, p) || lapsed && !pk.precedes(p.sole, s, p) && !pk.outranked(s, p) {
 			first = p
 		}
 	}

@@ -21,6 +21,7 @@ import (
 const (
 	silenceTimeout = 180 * time.Second // without a message the connection is dropped
 	keepAliveAfter = 90 * time.Second
+	nudgeAfter     = time.Second       // likewise, of the first keep-alive of a connection by uTP
 	writeTimeout   = 120 * time.Second // for the other end to make room
 	uselessTimeout = 600 * time.Second // neither side is interested
 )

@@ -177,7 +177,7 @@ func (p *peer) reject(r outbox.Request) error {
 // block is read from storage only when it is about to be sent. While a limit delays it, messages still pass. Long messages that
 // the limit counts as well are sent between blocks.
 func (p *peer) write() error {
-	w := writer{p: p, turn: ratelimit.NewTurn(p.conn.network(), p.out.Signal, p.d.uploadQueues...), lastSent: time.Now()}
+	w := writer{p: p, turn: ratelimit.NewTurn(p.conn.network(), p.out.Signal, p.d.uploadQueues...), lastSent: time.Now(), nudge: p.conn.way == byUTP}
 	defer w.turn.Leave()
 	timer := time.NewTimer(keepAliveAfter)
 	defer timer.Stop()
@@ -217,6 +217,9 @@ type writer struct {
 	payload  []byte           // scratch
 	deadline time.Time        // of the connection
 	lastSent time.Time
+	// nudge is set until the first keep-alive. Transmission 3.00 reads what comes in one packet of uTP with the handshake only when
+	// another packet comes. Until then it does not know what we have.
+	nudge bool
 	// lastAnswered is when a request was last answered. In a busy swarm it is much earlier than lastSent, because have messages
 	// are sent all the time.
 	lastAnswered time.Time
@@ -253,14 +256,19 @@ func (w *writer) send() (wait time.Duration, err error) {
 		w.payload = nil
 		p.holder.Set(account.Payload, 0)
 	}
+	after := keepAliveAfter
+	if w.nudge {
+		after = nudgeAfter
+	}
 	switch {
-	case quiet >= keepAliveAfter:
+	case quiet >= after:
+		w.nudge = false
 		p.out.Add(wire.AppendKeepAlive)
 		return 0, nil
 	case w.payload != nil:
 		return min(wait, payloadKept-unused), nil
 	}
-	return min(wait, keepAliveAfter-quiet), nil
+	return min(wait, after-quiet), nil
 }
 
 // sendAnswer sends a message that counts as an upload, as soon as limits allow.

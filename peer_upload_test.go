@@ -1,6 +1,9 @@
 package torrent
 
 import (
+	"net"
+	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/outbox"
+	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/ratelimit"
 	"github.com/shoal-go/torrent/internal/wire"
 )
@@ -51,4 +55,35 @@ func TestPayloadIsNotKept(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, w.payload == nil && w.p.holder.Held() <= held, "messages do not keep it")
 	})
+}
+
+// Transmission 3.00 does not read what came in one packet of uTP with the handshake until another one comes. So it is sent one soon.
+func TestFirstKeepAlive(t *testing.T) {
+	for way, want := range map[way][]time.Duration{byTCP: {keepAliveAfter, 2 * keepAliveAfter}, byUTP: {nudgeAfter, nudgeAfter + keepAliveAfter}} {
+		synctest.Test(t, func(t *testing.T) {
+			d := crowded(t, plainTorrent(1), 0)
+			ours, theirs := net.Pipe()
+			began := time.Now()
+			var came []time.Duration
+			var reading sync.WaitGroup
+			reading.Go(func() {
+				for r := wire.NewReader(theirs, 1); len(came) < len(want); {
+					m, err := r.Next()
+					if err != nil {
+						return
+					}
+					if m.ID == wire.KeepAlive {
+						came = append(came, time.Since(began))
+						theirs.Write(wire.AppendKeepAlive(nil))
+					}
+				}
+			})
+			addr := netip.MustParseAddrPort("80.1.0.1:6881")
+			require.True(t, d.addPeer(&connection{Conn: ours, addr: addr, incoming: true, way: way}, peerlist.FromIncoming))
+			reading.Wait()
+			require.Equal(t, want, came, way)
+			ours.Close()
+			synctest.Wait()
+		})
+	}
 }

@@ -36,7 +36,7 @@ var lineTests = []struct {
 	{"far losses", conditions{rate: 10e6, delay: 100 * time.Millisecond, queue: 500e3, loss: 0.01}, 4e6, []string{"libtorrent to us"}},
 	{"overtaken", conditions{rate: 10e6, delay: 25 * time.Millisecond, queue: 500e3, overtake: 0.05}, 8e6, []string{"us to libtorrent"}},
 	{"delay jumps", conditions{rate: 3e6, delay: 50 * time.Millisecond, queue: 500e3,
-		trouble: trouble{after: 2e6, lasts: 4 * time.Second, delay: 500 * time.Millisecond}}, 8e6, []string{"us to libtorrent"}},
+		trouble: trouble{after: 2e6, lasts: 4 * time.Second, delay: 500 * time.Millisecond}}, 8e6, []string{"us to libtorrent", "us to Transmission"}},
 	{"outage", conditions{rate: 3e6, delay: 25 * time.Millisecond, queue: 500e3,
 		trouble: trouble{after: 2e6, lasts: 10 * time.Second}}, 8e6, []string{"us to libtorrent", "Transmission to us"}},
 }

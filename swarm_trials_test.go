@@ -70,6 +70,21 @@ func (g *giver) speak(ctx context.Context, conn net.Conn) {
 	}
 }
 
+// takenByGivers starts a download whose ten places givers take, one after another.
+func takenByGivers(ctx context.Context, t *testing.T, n *simnet.Network, content *simContent, stay, pause time.Duration, addr func(k int) string) *Download {
+	c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+	d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 10, Storage: newSimStorage(content).open})
+	require.NoError(t, err)
+	simnet.Sleep(time.Second)
+	for k := range 10 {
+		go (&giver{n.NewHost(addr(k), 0, 0, time.Millisecond), content, stay}).call(ctx, netaddr.Of(c.Addr()))
+		simnet.Sleep(pause)
+	}
+	simnet.Sleep(2 * time.Minute)
+	require.Len(t, d.Stats().Peers, 10)
+	return d
+}
+
 // lateSeed has a seed come that dials a download once a minute, or that a tracker names to it.
 func lateSeed(t *testing.T, host *simnet.Host, content *simContent, d *Download, dials bool) *simpeer.Peer {
 	seed := simpeer.New("seed", host, 6881, content.truth, simpeer.Script{Fast: true})
@@ -88,20 +103,11 @@ func TestGiversThatComeBackAtOnce(t *testing.T) {
 	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
 		t.Run(name, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-				content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
-				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
-				d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 10, Storage: newSimStorage(content).open})
-				require.NoError(t, err)
-				simnet.Sleep(time.Second)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer simnet.Sleep(time.Minute)
 				defer cancel()
-				for k := range 10 {
-					go (&giver{n.NewHost(fmt.Sprintf("%d.0.0.1", 100+k), 0, 0, time.Millisecond), content, 200 * time.Second}).call(ctx, netaddr.Of(c.Addr()))
-					simnet.Sleep(20 * time.Second)
-				}
-				simnet.Sleep(2 * time.Minute)
-				require.Len(t, d.Stats().Peers, 10)
+				content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+				d := takenByGivers(ctx, t, n, content, 200*time.Second, 20*time.Second, func(k int) string { return fmt.Sprintf("%d.0.0.1", 100+k) })
 				seed := lateSeed(t, n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), content, d, dials)
 				defer seed.Stop()
 				for k := 0; k < 15 && !connectedTo(d, seed.Addr()); k++ {
@@ -150,23 +156,14 @@ func TestSeedBesideNeighboursThatTry(t *testing.T) {
 	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
 		t.Run(name, func(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-				content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
-				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
-				d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 10, Storage: newSimStorage(content).open})
-				require.NoError(t, err)
-				simnet.Sleep(time.Second)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer simnet.Sleep(time.Minute)
 				defer cancel()
-				for k := range 10 {
-					go (&giver{n.NewHost(fmt.Sprintf("%d.0.%d.1", 100+k%2, k/2), 0, 0, time.Millisecond), content, 24 * time.Hour}).call(ctx, netaddr.Of(c.Addr()))
-					simnet.Sleep(time.Second)
-				}
-				simnet.Sleep(2 * time.Minute)
-				require.Len(t, d.Stats().Peers, 10)
+				content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+				d := takenByGivers(ctx, t, n, content, 24*time.Hour, time.Second, func(k int) string { return fmt.Sprintf("%d.0.%d.1", 100+k%2, k/2) })
 				for k := range 3 {
 					stays := time.Duration(7+k) * time.Minute
-					go (&giver{n.NewHost(fmt.Sprintf("90.0.%d.1", 1+k), 0, 0, time.Millisecond), content, stays}).callEvery(ctx, netaddr.Of(c.Addr()), 100*time.Millisecond)
+					go (&giver{n.NewHost(fmt.Sprintf("90.0.%d.1", 1+k), 0, 0, time.Millisecond), content, stays}).callEvery(ctx, netaddr.Of(d.client.Addr()), 100*time.Millisecond)
 				}
 				simnet.Sleep(83 * time.Second)
 				seed := lateSeed(t, n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), content, d, dials)

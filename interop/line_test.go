@@ -53,6 +53,7 @@ type line struct {
 	udp     atomic.Int64 // of these
 	dropped atomic.Int64 // packets that did not fit in a queue
 	lost    atomic.Int64 // packets
+	redials atomic.Int64 // by uTP, once much has passed
 
 	mu          sync.Mutex
 	first, last time.Time // of packets with much in them
@@ -209,6 +210,10 @@ func (l *line) enter(from *site, arriving chan<- packet, random *rand.Rand) {
 		l.passed.Add(int64(n))
 		if b[protocol] == unix.IPPROTO_UDP {
 			l.udp.Add(int64(n))
+			const header, syn = 20 + 8, 0x41
+			if n > header && b[header] == syn && l.passed.Load() > 1e6 {
+				l.redials.Add(1)
+			}
 		}
 		if random.Float64() < l.overtake {
 			time.AfterFunc(p.at.Sub(now)+overtaken, func() { to.device.Write(p.b) })

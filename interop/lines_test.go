@@ -29,8 +29,9 @@ var lineTests = []struct {
 }{
 	{"near", conditions{rate: 10e6, queue: 500e3}, 16e6, nil},
 	{"middle", conditions{rate: 25e6, delay: 25 * time.Millisecond, queue: 2e6}, 32e6, nil},
-	// So much that the other end has no more room, for as many windows of packets as are between two that are withheld.
-	{"far", conditions{rate: 40e6, delay: 100 * time.Millisecond, queue: 4e6}, 48e6, []string{"us to libtorrent", "us to qBittorrent"}},
+	// So much that the other end has no more room, for as many windows of packets as are between two that are withheld. On a busy machine
+	// not every connection gets as far as that.
+	{"far", conditions{rate: 40e6, delay: 100 * time.Millisecond, queue: 4e6}, 48e6, []string{"us to libtorrent", "us to libtorrent", "us to libtorrent", "us to qBittorrent"}},
 	{"short queue", conditions{rate: 3e6, delay: 25 * time.Millisecond, queue: 32e3}, 8e6, []string{"us to libtorrent", "libtorrent to us"}},
 	{"losses", conditions{rate: 10e6, delay: 25 * time.Millisecond, queue: 500e3, loss: 0.01}, 8e6, []string{"us to libtorrent", "us to us"}},
 	{"far losses", conditions{rate: 10e6, delay: 100 * time.Millisecond, queue: 500e3, loss: 0.01}, 4e6, []string{"libtorrent to us"}},
@@ -41,7 +42,7 @@ var lineTests = []struct {
 		trouble: trouble{after: 2e6, lasts: 10 * time.Second}}, 8e6, []string{"us to libtorrent", "Transmission to us"}},
 }
 
-// TestLines moves a torrent by uTP between this library and other clients over lines as there are between far peers: it arrives,
+// TestLines moves a torrent by uTP between this library and other clients over lines as there are between far peers: it arrives by one connection,
 // and little of it is sent twice. How long it takes is not judged, as long as something passes.
 func TestLines(t *testing.T) {
 	t.Parallel()
@@ -72,10 +73,12 @@ func TestLines(t *testing.T) {
 		row := tb.row(fmt.Sprintf("%s: %v", l.name, l.conditions))
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
-			for _, p := range pairs {
-				if !*allLines && !slices.Contains(l.usual, p.name) {
-					continue
-				}
+			names := l.usual
+			if *allLines {
+				names = columns
+			}
+			for _, name := range names {
+				p := pairs[slices.Index(columns, name)]
 				t.Run(p.name, func(t *testing.T) {
 					need(t, append(p.from.programs, p.to.programs...)...)
 					t.Parallel()
@@ -84,6 +87,9 @@ func TestLines(t *testing.T) {
 					moveOver(t, between, l.size, p.from, p.to)
 					t.Logf("%s, %s: %v", l.name, p.name, between)
 					require.Less(t, between.passed.Load(), int64(l.size)*3/2)
+					if l.trouble.after == 0 {
+						require.Zero(t, between.redials.Load(), "it stood still, or broke, and was made again")
+					}
 					if *allLines {
 						row.set(p.name, fmt.Sprintf("%.1f s", between.took().Seconds()))
 					}

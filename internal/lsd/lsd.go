@@ -33,7 +33,7 @@ const (
 	maxPacket     = 1400            // bytes of an announce that are read
 	maxHeard      = 50              // announces a second that are parsed, and as many more in a burst
 	errorPause    = time.Second     // after a socket failed to read
-	joinLeast     = time.Minute     // until groups are joined again of which none could be joined; it doubles with each failure
+	joinLeast     = time.Minute     // until groups are tried again if none could be joined; it doubles with each failure
 	joinMost      = time.Hour
 )
 
@@ -164,16 +164,26 @@ func (l *Discovery) Run(ctx context.Context) {
 		}
 	}
 	listen()
+	again, wait := time.NewTimer(joinLeast), joinLeast // runs while no group is joined
+	defer again.Stop()
+	tryLater := func() {
+		if l.Joined() {
+			again.Stop()
+			return
+		}
+		again.Reset(wait)
+		wait = min(2*wait, joinMost)
+	}
 	joinAgain := func() {
 		l.leave()
 		l.join()
 		listen()
 		l.dueNow()
+		tryLater()
 	}
+	tryLater()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	again, wait := time.NewTimer(joinLeast), joinLeast
-	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -181,13 +191,10 @@ func (l *Discovery) Run(ctx context.Context) {
 		case <-timer.C:
 		case <-l.woken:
 		case <-l.moved:
+			wait = joinLeast
 			joinAgain()
 		case <-again.C:
-			if !l.Joined() {
-				joinAgain()
-			}
-			wait = min(2*wait, joinMost)
-			again.Reset(wait)
+			joinAgain()
 		}
 		now := time.Now()
 		hashes, next := l.due(now)

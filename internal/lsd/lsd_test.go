@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,16 +30,25 @@ const cookie = 0xc00c1e // of the first host; each has its own
 
 // run has a host look for peers at a port, which is 0 if it accepts none, until the test ends.
 func run(t *testing.T, lan *simnet.LAN, h *simnet.Host, port uint16) *rig {
-	r := &rig{found: map[netip.AddrPort]bool{}}
-	r.Discovery = New(Config{
-		Listen: lan.Listener(h), Port: func() uint16 { return port }, Cookie: cookie - 1 + uint64(h.IP().As4()[3]), Log: slog.New(slog.DiscardHandler),
-	})
-	require.NotNil(t, r.Discovery)
+	c := Config{Listen: lan.Listener(h), Port: func() uint16 { return port }, Cookie: cookie - 1 + uint64(h.IP().As4()[3])}
+	return &rig{Discovery: start(t, c), found: map[netip.AddrPort]bool{}}
+}
+
+// listens has a host look for peers by sockets of its own, until the test ends.
+func listens(t *testing.T, listen func(network string, group netip.AddrPort) (net.PacketConn, error)) *Discovery {
+	return start(t, Config{Listen: listen, Port: func() uint16 { return 6881 }, Cookie: 1})
+}
+
+// start runs a Discovery, which writes to no log, until the test ends.
+func start(t *testing.T, c Config) *Discovery {
+	c.Log = slog.New(slog.DiscardHandler)
+	l := New(c)
+	require.NotNil(t, l)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { r.Run(ctx) })
+	running.Go(func() { l.Run(ctx) })
 	t.Cleanup(func() { cancel(); running.Wait() })
-	return r
+	return l
 }
 
 // take is what Join is given: it reports whether an address is new.
@@ -224,17 +234,10 @@ func TestSocketThatFails(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		lan := new(simnet.LAN)
 		us := run(t, lan, n.NewHost("192.168.0.1", 0, 0, 0), 6881)
-		l := New(Config{
-			Listen: func(network string, group netip.AddrPort) (net.PacketConn, error) {
-				c, err := lan.Listener(n.NewHost("192.168.0.2", 0, 0, 0))(network, group)
-				return &brokenConn{c, 3}, err
-			},
-			Port: func() uint16 { return 6881 }, Cookie: 1, Log: slog.New(slog.DiscardHandler),
+		l := listens(t, func(network string, group netip.AddrPort) (net.PacketConn, error) {
+			c, err := lan.Listener(n.NewHost("192.168.0.2", 0, 0, 0))(network, group)
+			return &brokenConn{c, 3}, err
 		})
-		var running sync.WaitGroup
-		ctx, cancel := context.WithCancel(t.Context())
-		running.Go(func() { l.Run(ctx) })
-		defer func() { cancel(); running.Wait() }()
 		heard := 0
 		l.Join([20]byte{1}, func(netip.AddrPort) bool { heard++; return true })
 		simnet.Sleep(4 * time.Second)
@@ -264,17 +267,10 @@ func TestRejoin(t *testing.T) {
 		lan, other := new(simnet.LAN), new(simnet.LAN)
 		at, us := lan, n.NewHost("192.168.0.1", 0, 0, 0)
 		opened := 0
-		l := New(Config{
-			Listen: func(network string, group netip.AddrPort) (net.PacketConn, error) {
-				opened++
-				return at.Listener(us)(network, group)
-			},
-			Port: func() uint16 { return 6881 }, Cookie: 1, Log: slog.New(slog.DiscardHandler),
+		l := listens(t, func(network string, group netip.AddrPort) (net.PacketConn, error) {
+			opened++
+			return at.Listener(us)(network, group)
 		})
-		var running sync.WaitGroup
-		ctx, cancel := context.WithCancel(t.Context())
-		running.Go(func() { l.Run(ctx) })
-		defer func() { cancel(); running.Wait() }()
 		l.Join([20]byte{1}, func(netip.AddrPort) bool { return true })
 		simnet.Sleep(2 * time.Minute)
 		require.NotEmpty(t, lan.Take())
@@ -288,30 +284,33 @@ func TestRejoin(t *testing.T) {
 	})
 }
 
-// Groups of which none can be joined at first are joined later.
+// Groups of which none can be joined, at first or after a change of networks, are joined later.
 func TestGroupsAreJoinedLater(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		lan, us := new(simnet.LAN), n.NewHost("192.168.0.1", 0, 0, 0)
-		tried, later := 0, time.Now().Add(time.Hour)
-		l := New(Config{
-			Listen: func(network string, group netip.AddrPort) (net.PacketConn, error) {
-				if tried++; time.Now().Before(later) {
-					return nil, errors.New("no multicast yet")
-				}
-				return lan.Listener(us)(network, group)
-			},
-			Port: func() uint16 { return 6881 }, Cookie: 1, Log: slog.New(slog.DiscardHandler),
+		var tried atomic.Int32
+		began := time.Now()
+		l := listens(t, func(network string, group netip.AddrPort) (net.PacketConn, error) {
+			tried.Add(1)
+			if at := time.Since(began); at < time.Hour || at > 124*time.Minute && at < 127*time.Minute {
+				return nil, errors.New("no multicast yet")
+			}
+			return lan.Listener(us)(network, group)
 		})
-		var running sync.WaitGroup
-		ctx, cancel := context.WithCancel(t.Context())
-		running.Go(func() { l.Run(ctx) })
-		defer func() { cancel(); running.Wait() }()
 		l.Join([20]byte{1}, func(netip.AddrPort) bool { return true })
 		simnet.Sleep(time.Hour)
 		require.Empty(t, lan.Take())
-		require.Less(t, tried, 15)
+		require.Less(t, tried.Load(), int32(15))
 		simnet.Sleep(65 * time.Minute)
 		require.NotEmpty(t, lan.Take())
+
+		tried.Store(0)
+		l.Rejoin()
+		simnet.Sleep(2*time.Minute - time.Second)
+		require.Empty(t, lan.Take())
+		simnet.Sleep(10 * time.Minute)
+		require.NotEmpty(t, lan.Take())
+		require.Less(t, tried.Load(), int32(10))
 	})
 }
 

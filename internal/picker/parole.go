@@ -376,13 +376,11 @@ func (pk *Picker) outranked(s *Supplier, p *startedPiece) bool {
 	if !p.parole {
 		return false
 	}
-	fair := fairPart * pk.creditOf(s)
-	if pk.mostCredit() <= fair {
+	if pk.mostCredit() <= fairPart*pk.creditOf(s) {
 		return false
 	}
 	outranks := func(o *Supplier) bool {
-		return pk.creditOf(o) > fair && o.Ready && !o.snubbed && !o.Runs && o.may(p.piece) &&
-			pk.spoiled[p.piece].records[o.Host].stuck < maxStuck && !pk.barred(o, p)
+		return pk.precedes(o, s, p) && o.Ready && !o.snubbed && !o.Runs && o.may(p.piece) && !pk.barred(o, p)
 	}
 	if o := pk.ranking.first; o != nil && outranks(o) {
 		return true

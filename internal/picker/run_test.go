@@ -133,15 +133,20 @@ func TestRunOfParole(t *testing.T) {
 	require.Equal(t, w, sc.s.Started(2).Sole)
 }
 
-// A web seed and a peer used to take a piece on parole from each other again and again before either could send a block of it: the
-// web seed because it had sent true blocks, the peer because the web seed had lapsed. The one that has sent far more true blocks keeps it.
-func TestRunOfParoleTakenOnce(t *testing.T) {
-	sc := newScene(t, 1)
-	w := sc.serves("w")
-	a := sc.join("a")
+// spoiledScene has a web seed, w, and a peer, a, that spoiled the only piece.
+func spoiledScene(t *testing.T) (sc *scene, w, a *Supplier) {
+	sc = newScene(t, 1)
+	w, a = sc.serves("w"), sc.join("a")
 	a.Ready = true
 	sc.fetch("aaaa")
 	sc.failed()
+	return sc, w, a
+}
+
+// A web seed and a peer used to take a piece on parole from each other again and again before either could send a block of it: the
+// web seed because it had sent true blocks, the peer because the web seed had lapsed. The one that has sent far more true blocks keeps it.
+func TestRunOfParoleTakenOnce(t *testing.T) {
+	sc, w, a := spoiledScene(t)
 	sc.s.senders.all[sc.s.senderOf(w)].given = 1
 	sc.s.spoiled[0].records["w"] = record{lapses: 1}
 	require.Equal(t, "0.0 to 0.3, 4", sc.runs("w", 4))
@@ -151,14 +156,10 @@ func TestRunOfParoleTakenOnce(t *testing.T) {
 	require.Equal(t, "none", sc.runs("w", 4))
 }
 
-// A web seed that has sent true blocks takes a piece on parole from a stranger that has sent nothing of it. It keeps none from others while it
-// does not ask for it, since nobody knows when its host has room for a request.
+// A web seed that has sent true blocks takes a piece on parole from a stranger that has sent nothing of it. Others may have the piece
+// until the web seed asks for it: when that will be is not known, because the requests to its host are limited.
 func TestRunOfParoleOfAStranger(t *testing.T) {
-	sc := newScene(t, 1)
-	w := sc.serves("w")
-	sc.join("a").Ready = true
-	sc.fetch("aaaa")
-	sc.failed()
+	sc, w, _ := spoiledScene(t)
 	sc.s.senders.all[sc.s.senderOf(w)].given = 1
 	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
 	require.Equal(t, "0.0 to 0.3, 4 -a:0.0 -a:0.1 -a:0.2 -a:0.3", sc.runs("w", 4))
@@ -167,11 +168,7 @@ func TestRunOfParoleOfAStranger(t *testing.T) {
 
 // A web seed that sent a block of a piece on parole, failed and rests used to keep the piece for as long, however often it failed.
 func TestRunOfParoleBreaksOff(t *testing.T) {
-	sc := newScene(t, 1)
-	w := sc.serves("w")
-	sc.join("a").Ready = true
-	sc.fetch("aaaa")
-	sc.failed()
+	sc, w, _ := spoiledScene(t)
 	require.Equal(t, "0.0 to 0.3, 4", sc.runs("w", 4))
 	sc.sends("w", 0, 0, Accepted)
 	w.Ready = false

@@ -18,8 +18,8 @@ type Disk interface {
 	Listed(name string) (bool, error)
 	Rename(from, to string) error
 	Remove(name string) error
-	// RemoveDir removes an empty directory. It fails for a symbolic link to one, and if the directory is itself open as a Disk of the same Claims, whose files would have no
-	// place any more.
+	// RemoveDir removes an empty directory. It fails for a symbolic link to one, and if the directory is itself open as a Disk of the
+	// same Claims, whose files would have no place any more.
 	RemoveDir(name string) error
 	// Link makes a hard link to a regular file, on the same Disk or another one. It fails where there are no hard links,
 	// between file systems, and where the new name exists.

@@ -392,8 +392,7 @@ func (r *run) take(part [][]byte, n int64) [][]byte {
 }
 
 // writeFile writes bufs to file i. It writes nothing and returns errShared if another program removed or replaced the file since own, or
-// gave it another name, and ErrChanged if the file is not ours and bufs are not verified. The caller
-// holds s.mu.
+// gave it another name, and ErrChanged if the file is not ours and bufs are not verified. The caller holds s.mu.
 func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) error {
 	f := &s.files[i]
 	f.mu.Lock()
@@ -403,7 +402,8 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) er
 	h, err := s.handles.get(i, true, i == s.edgesFile())
 	if absent(err) {
 		return s.shared(i)
-	} else if err != nil {
+	}
+	if err != nil {
 		return err
 	}
 	defer func() { s.handles.put(h) }()

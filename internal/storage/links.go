@@ -132,15 +132,13 @@ type realDirs map[string]bool
 // not exist.
 func (d realDirs) check(disk Disk, name, target string) error {
 	var dirs []string
-	for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
-		element, rest, more := strings.Cut(target, string(filepath.Separator))
+	dir := filepath.Dir(name)
+	for element := range strings.SplitSeq(target, string(filepath.Separator)) {
 		if element != ".." {
 			break
 		}
-		if dirs = append(dirs, dir); !more {
-			break
-		}
-		target = rest
+		dirs = append(dirs, dir)
+		dir = filepath.Dir(dir)
 	}
 	for _, dir := range slices.Backward(dirs) {
 		if d[dir] {

@@ -230,8 +230,8 @@ func (m *move) copySpans(i int, step step, flag int, spans ...span) (err error) 
 	return to.Sync()
 }
 
-// finishCopy gives the copy of file i the size and, if it may, the modification time of the old file, unless it has them. It is called before reads and
-// writes wait, too: there may be very many files, and each is synced.
+// finishCopy gives the copy of file i the size and, if it may, the modification time of the old file, unless it has them. It is called
+// before reads and writes wait, too: there may be very many files, and each is synced.
 func (m *move) finishCopy(i int) error {
 	left := m.s.leftAs(i)
 	if left == (Stamp{}) || m.finished[i] == left {

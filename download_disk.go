@@ -34,7 +34,8 @@ type diskState struct {
 	sidecar sync.Mutex
 }
 
-// unreadableFor is how long after a failure to read a piece that was fetched again, another one means that writing it anew did not help.
+// unreadableFor is how long a failure to read a piece counts. The piece is fetched and written again; if it cannot be read after that
+// within this time, writing it again did not help.
 const unreadableFor = time.Hour
 
 // failedToRead records that storage could not read a byte back.

@@ -283,7 +283,7 @@ func TestDiskThatFailsNowAndThen(t *testing.T) {
 					return
 				}
 				require.NoError(t, err)
-				time.Sleep(24 * time.Hour)
+				simnet.Sleep(24 * time.Hour)
 			}
 			require.Equal(t, Seeding, d.Stats().State)
 			require.Equal(t, 6, d.Stats().StorageErrors)

@@ -14,6 +14,24 @@ import (
 	"github.com/shoal-go/torrent/internal/simnet/simweb"
 )
 
+// call has a peer come that dials the client from an address.
+func (m *simMeeting) call(address string, rate float64, script simpeer.Script) {
+	p := simpeer.New("peer "+address, m.net.NewHost(address, rate, 0, 10*time.Millisecond), 6881, m.content.truth, script)
+	p.Go(func() { p.Dial(netip.MustParseAddrPort("81.0.0.1:6881")) })
+	m.peers = append(m.peers, p)
+}
+
+// besiege has liars come one after another, each from an address of its own, and requires that the download is complete in time.
+func (m *simMeeting) besiege(t *testing.T, address string, rate float64, stallAfter int, within time.Duration) {
+	for k := 1; !m.client.done() && time.Since(m.client.began) < 5*time.Minute; k++ {
+		m.call(fmt.Sprintf(address, k), rate, simpeer.Script{Fast: true, Eager: true, Corrupt: 2, StallAfter: stallAfter})
+		simnet.Sleep(500 * time.Millisecond)
+	}
+	require.True(t, m.client.done(), "%s", m.client.describe())
+	require.Less(t, m.client.took, within)
+	require.NoError(t, m.client.compare(nil))
+}
+
 // Liars come all the time, each from another address. They send some blocks, half of them false, and then nothing,
 // so that the pieces that they spoiled wait for them. The download used to stand still, beside honest seeds that were idle: 20 of
 // 32 pieces in ten minutes, where all of them take 40 seconds without the liars.
@@ -29,16 +47,7 @@ func TestLiarsThatStall(t *testing.T) {
 				}
 				m.host = m.net.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond)
 				m.client = simStart(t.Context(), t, m.host, m.content, nil, &m.options, nil)
-				for k := 1; !m.client.done() && time.Since(m.client.began) < 5*time.Minute; k++ {
-					liar := simpeer.New("liar", m.net.NewHost(fmt.Sprintf(address, k), 2e6, 0, 10*time.Millisecond), 6881, m.content.truth,
-						simpeer.Script{Fast: true, Eager: true, Corrupt: 2, StallAfter: 20})
-					liar.Go(func() { liar.Dial(netip.MustParseAddrPort("81.0.0.1:6881")) })
-					m.peers = append(m.peers, liar)
-					simnet.Sleep(500 * time.Millisecond)
-				}
-				require.True(t, m.client.done(), "%s", m.client.describe())
-				require.Less(t, m.client.took, 90*time.Second)
-				require.NoError(t, m.client.compare(nil))
+				m.besiege(t, address, 2e6, 20, 90*time.Second)
 			})
 		})
 	}
@@ -51,16 +60,7 @@ func TestLiarsBesideAWebSeed(t *testing.T) {
 	foundWeb(t, newSimRepeating(1, 1<<20, 64<<20), func(t *testing.T, m *simWebMeeting) {
 		m.serve(t, 1e6, simweb.Script{})
 		m.start(t)
-		for k := 1; !m.client.done() && time.Since(m.client.began) < 5*time.Minute; k++ {
-			liar := simpeer.New("liar", m.net.NewHost(fmt.Sprintf("2001:db8:9:%x::1", k), 20e3, 0, 10*time.Millisecond), 6881, m.content.truth,
-				simpeer.Script{Fast: true, Eager: true, Corrupt: 2, StallAfter: 4})
-			liar.Go(func() { liar.Dial(netip.MustParseAddrPort("81.0.0.1:6881")) })
-			m.peers = append(m.peers, liar)
-			simnet.Sleep(500 * time.Millisecond)
-		}
-		require.True(t, m.client.done(), "%s", m.client.describe())
-		require.Less(t, m.client.took, 100*time.Second)
-		require.NoError(t, m.client.compare(nil))
+		m.besiege(t, "2001:db8:9:%x::1", 20e3, 4, 100*time.Second)
 	})
 }
 
@@ -71,10 +71,7 @@ func TestManyPeersSilentAboutHashes(t *testing.T) {
 		m.host = m.net.NewHost("81.0.0.1", 0, 0, 10*time.Millisecond)
 		m.client = simStart(t.Context(), t, m.host, m.content, nil, &m.options, nil)
 		come := func(every time.Duration) {
-			silent := simpeer.New("silent", m.net.NewHost(fmt.Sprintf("2001:db8:9:%x::1", len(m.peers)+1), 2e6, 0, 10*time.Millisecond), 6881, m.content.truth,
-				simpeer.Script{Fast: true, Never: simpeer.AnswersHashes})
-			silent.Go(func() { silent.Dial(netip.MustParseAddrPort("81.0.0.1:6881")) })
-			m.peers = append(m.peers, silent)
+			m.call(fmt.Sprintf("2001:db8:9:%x::1", len(m.peers)+1), 2e6, simpeer.Script{Fast: true, Never: simpeer.AnswersHashes})
 			simnet.Sleep(every)
 		}
 		for range 30 {

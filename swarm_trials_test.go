@@ -85,6 +85,21 @@ func takenByGivers(ctx context.Context, t *testing.T, n *simnet.Network, content
 	return d
 }
 
+// besieged runs a test of a download beside givers, which end with the context: once with a late seed that is dialled, and once with one
+// that dials.
+func besieged(t *testing.T, f func(ctx context.Context, t *testing.T, n *simnet.Network, dials bool)) {
+	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer simnet.Sleep(time.Minute)
+				defer cancel()
+				f(ctx, t, n, dials)
+			})
+		})
+	}
+}
+
 // lateSeed has a seed come that dials a download once a minute, or that a tracker names to it.
 func lateSeed(t *testing.T, host *simnet.Host, content *simContent, d *Download, dials bool) *simpeer.Peer {
 	seed := simpeer.New("seed", host, 6881, content.truth, simpeer.Script{Fast: true})
@@ -100,79 +115,58 @@ func lateSeed(t *testing.T, host *simnet.Host, content *simContent, d *Download,
 // Peers of as many networks as there are places earn these, leave before they have had them for long, and are back at once. A seed still gets
 // in, whoever dials.
 func TestGiversThatComeBackAtOnce(t *testing.T) {
-	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
-		t.Run(name, func(t *testing.T) {
-			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-				ctx, cancel := context.WithCancel(t.Context())
-				defer simnet.Sleep(time.Minute)
-				defer cancel()
-				content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
-				d := takenByGivers(ctx, t, n, content, 200*time.Second, 20*time.Second, func(k int) string { return fmt.Sprintf("%d.0.0.1", 100+k) })
-				seed := lateSeed(t, n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), content, d, dials)
-				defer seed.Stop()
-				for k := 0; k < 15 && !connectedTo(d, seed.Addr()); k++ {
-					simnet.Sleep(time.Minute)
-				}
-				require.True(t, connectedTo(d, seed.Addr()))
-			})
-		})
-	}
+	besieged(t, func(ctx context.Context, t *testing.T, n *simnet.Network, dials bool) {
+		content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+		d := takenByGivers(ctx, t, n, content, 200*time.Second, 20*time.Second, func(k int) string { return fmt.Sprintf("%d.0.0.1", 100+k) })
+		seed := lateSeed(t, n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), content, d, dials)
+		defer seed.Stop()
+		for k := 0; k < 15 && !connectedTo(d, seed.Addr()); k++ {
+			simnet.Sleep(time.Minute)
+		}
+		require.True(t, connectedTo(d, seed.Addr()))
+	})
 }
 
 // Peers that share the address of the only seed, behind a router or by the same VPN, have as many connections as may be to an address, and give
 // just enough to keep them. The seed still gets in, whoever dials.
 func TestAddressThatIsFull(t *testing.T) {
-	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
-		t.Run(name, func(t *testing.T) {
-			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-				content := newSimRepeating(1, 4*blockSize, 1024*blockSize)
-				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
-				d := simLeech(t, c, content)
-				simnet.Sleep(time.Second)
-				router := n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond)
-				ctx, cancel := context.WithCancel(t.Context())
-				defer simnet.Sleep(time.Minute)
-				defer cancel()
-				for range peerlist.MaxPerAddress {
-					go (&giver{router, content, time.Hour}).call(ctx, netaddr.Of(c.Addr()))
-					simnet.Sleep(time.Second)
-				}
-				simnet.Sleep(2 * time.Minute)
-				require.Len(t, d.Stats().Peers, peerlist.MaxPerAddress)
-				seed := lateSeed(t, router, content, d, dials)
-				defer seed.Stop()
-				for k := 0; k < 15 && !d.Stats().Complete; k++ {
-					simnet.Sleep(time.Minute)
-				}
-				require.True(t, d.Stats().Complete)
-			})
-		})
-	}
+	besieged(t, func(ctx context.Context, t *testing.T, n *simnet.Network, dials bool) {
+		content := newSimRepeating(1, 4*blockSize, 1024*blockSize)
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		d := simLeech(t, c, content)
+		simnet.Sleep(time.Second)
+		router := n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond)
+		for range peerlist.MaxPerAddress {
+			go (&giver{router, content, time.Hour}).call(ctx, netaddr.Of(c.Addr()))
+			simnet.Sleep(time.Second)
+		}
+		simnet.Sleep(2 * time.Minute)
+		require.Len(t, d.Stats().Peers, peerlist.MaxPerAddress)
+		seed := lateSeed(t, router, content, d, dials)
+		defer seed.Stop()
+		for k := 0; k < 15 && !d.Stats().Complete; k++ {
+			simnet.Sleep(time.Minute)
+		}
+		require.True(t, d.Stats().Complete)
+	})
 }
 
 // Peers of two networks earn all places. Others, of the network of the only seed, dial again and again, and are always there when a newcomer
 // of it may try for a place. The seed gets in nevertheless, whoever dials.
 func TestSeedBesideNeighboursThatTry(t *testing.T) {
-	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
-		t.Run(name, func(t *testing.T) {
-			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-				ctx, cancel := context.WithCancel(t.Context())
-				defer simnet.Sleep(time.Minute)
-				defer cancel()
-				content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
-				d := takenByGivers(ctx, t, n, content, 24*time.Hour, time.Second, func(k int) string { return fmt.Sprintf("%d.0.%d.1", 100+k%2, k/2) })
-				for k := range 3 {
-					stays := time.Duration(7+k) * time.Minute
-					go (&giver{n.NewHost(fmt.Sprintf("90.0.%d.1", 1+k), 0, 0, time.Millisecond), content, stays}).callEvery(ctx, netaddr.Of(d.client.Addr()), 100*time.Millisecond)
-				}
-				simnet.Sleep(83 * time.Second)
-				seed := lateSeed(t, n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), content, d, dials)
-				defer seed.Stop()
-				for k := 0; k < 10 && !d.Stats().Complete; k++ {
-					simnet.Sleep(time.Minute)
-				}
-				require.True(t, d.Stats().Complete)
-			})
-		})
-	}
+	besieged(t, func(ctx context.Context, t *testing.T, n *simnet.Network, dials bool) {
+		content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+		d := takenByGivers(ctx, t, n, content, 24*time.Hour, time.Second, func(k int) string { return fmt.Sprintf("%d.0.%d.1", 100+k%2, k/2) })
+		for k := range 3 {
+			stays := time.Duration(7+k) * time.Minute
+			go (&giver{n.NewHost(fmt.Sprintf("90.0.%d.1", 1+k), 0, 0, time.Millisecond), content, stays}).callEvery(ctx, netaddr.Of(d.client.Addr()), 100*time.Millisecond)
+		}
+		simnet.Sleep(83 * time.Second)
+		seed := lateSeed(t, n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), content, d, dials)
+		defer seed.Stop()
+		for k := 0; k < 10 && !d.Stats().Complete; k++ {
+			simnet.Sleep(time.Minute)
+		}
+		require.True(t, d.Stats().Complete)
+	})
 }

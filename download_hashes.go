@@ -232,17 +232,20 @@ func (p *peer) receiveHashes(m wire.Message, now time.Time) error {
 	return nil
 }
 
-// learned takes a layer that is known now. The caller holds d.mu.
+// learned takes a layer that is known now and proven. It may have millions of hashes. The caller holds d.mu.
 func (d *Download) learned(found hashfetch.Found, now time.Time) {
 	if found.Piece >= 0 {
 		d.exposeBlocks(found.Piece, found.Layer)
 		return
 	}
 	right := &d.hashing.right
-	for _, i := range d.t.hashes.Learn(found.File, found.Layer) {
+	for _, i := range d.t.hashes.LearnProven(found.File, found.Layer) {
 		first, end := d.t.layout.PiecesOf(i)
 		came := d.hashing.came[i]
 		delete(d.hashing.came, i)
+		if came == nil && len(d.hashing.seen) == 0 {
+			continue
+		}
 		for piece := first; piece < end; piece++ {
 			sum, seen := d.hashing.seen[piece]
 			delete(d.hashing.seen, piece)
@@ -298,7 +301,10 @@ func (d *Download) sawRoot(piece int, root merkle.Hash) error {
 		return nil
 	}
 	delete(d.hashing.came, file)
-	if d.t.hashes.Learn(file, r.layer) == nil && !d.t.hashes.Known(file) {
+	d.mu.Unlock() // it hashes the whole layer
+	right := d.t.hashes.Learn(file, r.layer) != nil || d.t.hashes.Known(file)
+	d.mu.Lock()
+	if !right {
 		return errInconsistent
 	}
 	d.disk.resumable = true

@@ -70,7 +70,7 @@ type Request struct {
 	merkle.Request
 }
 
-// A Found is a layer that is now known and proven.
+// A Found is a layer that is now known, and whose hashes and the padding behind them prove the root.
 type Found struct {
 	Target
 	Layer []byte // without padding
@@ -90,15 +90,16 @@ type job struct {
 	last   time.Time // when peers were asked last
 	copies int       // how many peers are asked at once
 	more   int       // of these, how many are still to be asked
-	hashes []byte    // once they are proven, and it is done
+	done   bool      // its hashes are proven
 }
 
 // A want is a layer, or a part of one, that is fetched.
 type want struct {
 	Target
-	n    int // hashes in it
-	jobs []*job
-	left int // jobs that are not done
+	first, n int    // its first hash, and how many it has
+	layer    []byte // those that are proven, in their places; nil before the first are
+	left     int    // jobs that are not done
+	odd      bool   // hashes follow that are no padding, so that it does not prove the root alone
 }
 
 // A Fetcher holds the hashes that are wanted from all peers.
@@ -129,7 +130,8 @@ func (f *Fetcher) Want(t Target, root merkle.Hash, height, level, first, n int) 
 	if f.wants[t] != nil {
 		return
 	}
-	w := &want{Target: t, n: n}
+	w := &want{Target: t, first: first, n: n}
+	var jobs []*job
 	width := 1 << merkle.Height(int64(n))
 	length := min(max(width, 2), maxLength)
 	for at := 0; at < n; at += length {
@@ -139,14 +141,14 @@ func (f *Fetcher) Want(t Target, root merkle.Hash, height, level, first, n int) 
 		if f.jobs[j.Request] != nil {
 			return
 		}
-		w.jobs = append(w.jobs, j)
+		jobs = append(jobs, j)
 	}
-	w.left = len(w.jobs)
+	w.left = len(jobs)
 	f.wants[t] = w
-	for _, j := range w.jobs {
+	for _, j := range jobs {
 		f.jobs[j.Request] = j
 	}
-	f.fresh = append(f.fresh, w.jobs...)
+	f.fresh = append(f.fresh, jobs...)
 }
 
 // Next returns the requests to send to a peer now, and counts them as sent. There may be thousands of jobs, and it is called for
@@ -166,7 +168,7 @@ func (f *Fetcher) Next(p *Peer, now time.Time) (requests []Request) {
 		requests = append(requests, j.Request)
 	}
 	if f.done > len(f.asked)/2 {
-		f.asked = slices.DeleteFunc(f.asked, func(j *job) bool { return j.hashes != nil })
+		f.asked = slices.DeleteFunc(f.asked, func(j *job) bool { return j.done })
 		f.done = 0
 	}
 	for _, j := range f.asked {
@@ -174,7 +176,7 @@ func (f *Fetcher) Next(p *Peer, now time.Time) (requests []Request) {
 		if len(p.asked) >= atOnce {
 			return requests
 		}
-		if again := now.Sub(j.last) >= AskAgain; !again && j.more == 0 || j.hashes != nil {
+		if again := now.Sub(j.last) >= AskAgain; !again && j.more == 0 || j.done {
 			continue
 		} else if _, waits := p.asked[j]; waits || !p.rests[j].IsZero() {
 			continue
@@ -210,21 +212,30 @@ func (f *Fetcher) Received(p *Peer, r Request, hashes []byte) (Found, bool, erro
 		j.last = time.Time{} // another peer is asked at once
 		return Found{}, false, ErrLied
 	}
-	j.hashes = slices.Clone(hashes[:r.Length*merkle.Size])
+	w := j.want
+	if w.layer == nil {
+		w.layer = make([]byte, w.n*merkle.Size)
+	}
+	hashes = hashes[:r.Length*merkle.Size]
+	copy(w.layer[(r.Index-w.first)*merkle.Size:], hashes)
+	w.odd = w.odd || !j.padded(hashes)
+	j.done = true
 	delete(f.jobs, r)
 	f.done++
 	p.answered++
-	w := j.want
 	if w.left--; w.left > 0 {
 		return Found{}, false, nil
 	}
 	delete(f.wants, w.Target)
-	found := Found{Target: w.Target}
-	for _, j := range w.jobs {
-		found.Layer = append(found.Layer, j.hashes...)
-	}
-	found.Layer = found.Layer[:w.n*merkle.Size]
-	return found, true, nil
+	return Found{Target: w.Target, Layer: w.layer}, !w.odd, nil
+}
+
+// padded reports whether those of the hashes that lie behind the end of the file are padding. They are not if the author gave it the
+// root of a longer one.
+func (j *job) padded(hashes []byte) bool {
+	n := min(j.Length, j.want.first+j.want.n-j.Index)
+	top := j.Base + merkle.Height(int64(j.Length))
+	return n == j.Length || merkle.Root(hashes[:n*merkle.Size], j.Base, top) == merkle.Root(hashes, j.Base, top)
 }
 
 // Rejected records that a peer does not answer a request.

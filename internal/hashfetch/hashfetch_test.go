@@ -270,7 +270,8 @@ func TestSameContentIsFetchedOnce(t *testing.T) {
 }
 
 // Two files may have the same root and claim different lengths, or the blocks of a piece may be wanted for the second when some of
-// those for the first are here. Then their requests are partly the same, and the layer of the first is fetched alone.
+// those for the first are here. Then their requests are partly the same, and the layer of the first is fetched alone. It is not found if
+// it is the beginning of another, whose hashes prove the root.
 func TestRequestsThatAreOnlyPartlyTheSame(t *testing.T) {
 	tr, layer, root, height := tree(2000)
 	other := hashfetch.Target{File: 4, Piece: -1}
@@ -292,6 +293,10 @@ func TestRequestsThatAreOnlyPartlyTheSame(t *testing.T) {
 				}
 			}
 		}
-		require.Equal(t, []hashfetch.Found{{Target: whole, Layer: layer[:n*merkle.Size]}}, found, name)
+		if n < 2000 {
+			require.Empty(t, found, name)
+		} else {
+			require.Equal(t, []hashfetch.Found{{Target: whole, Layer: layer}}, found, name)
+		}
 	}
 }

@@ -27,8 +27,10 @@ type Pieces struct {
 	missing []int          // all files whose layer is unknown, and some others behind the first of them
 	layers  [][]byte       // of level, by file; nil is unknown, or of a file that has but one piece
 	learned []int          // files whose layers were learned, one for each root
-	trees   []*merkle.Tree // of layers, once needed
 	blocks  map[int][]byte // the hashes of the blocks of pieces of which they are known
+
+	growing sync.Mutex     // held while a tree is made, which takes long; whoever holds it may take mu
+	trees   []*merkle.Tree // of layers, once needed
 }
 
 // New returns the pieces of the files of an aligned layout. roots are by file, those of padding unused; layers, too, are by
@@ -142,8 +144,16 @@ func (p *Pieces) FirstMissing(from int, which func(file int) bool) (file int, ok
 // Learn takes the piece layer of a file, which it keeps, for all files with the same root, and returns these. It returns none if the
 // layer is known already, or does not prove the root.
 func (p *Pieces) Learn(file int, layer []byte) (files []int) {
+	if p.Known(file) || !p.fits(file, layer) {
+		return nil
+	}
+	return p.LearnProven(file, layer)
+}
+
+// LearnProven is like Learn for a layer that is known to prove the root of the file.
+func (p *Pieces) LearnProven(file int, layer []byte) (files []int) {
 	last, ok := p.files[p.roots[file]]
-	if !ok || p.Known(file) || !p.fits(file, layer) { // known is that of all files with its root, too, of which there may be many
+	if !ok || p.Known(file) { // known is that of all files with its root, too, of which there may be many
 		return nil
 	}
 	p.mu.Lock()
@@ -209,12 +219,14 @@ func (p *Pieces) fits(file int, layer []byte) bool {
 	return len(layer) == merkle.Size*(end-first) && merkle.Root(layer, p.level, p.Height(file)) == p.roots[file]
 }
 
-// Tree returns the tree over the piece layer of a file that is longer than a piece, or nil if the layer is unknown.
+// Tree returns the tree over the piece layer of a file that is longer than a piece, or nil if the layer is unknown. The first call
+// for a file hashes its whole layer, while which only other calls of Tree wait.
 func (p *Pieces) Tree(file int) *merkle.Tree {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.trees[file] == nil && p.layers[file] != nil {
-		p.trees[file] = merkle.NewTree(p.layers[file], p.level, p.Height(file))
+	layer := p.Layer(file)
+	p.growing.Lock()
+	defer p.growing.Unlock()
+	if p.trees[file] == nil && layer != nil {
+		p.trees[file] = merkle.NewTree(layer, p.level, p.Height(file))
 	}
 	return p.trees[file]
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -212,4 +213,31 @@ func TestManyFilesWithOneRoot(t *testing.T) {
 		require.Equal(t, k == 0, p.Learn(i, layer) != nil)
 	}
 	require.Empty(t, p.Missing())
+}
+
+// The tree of a file of millions of pieces takes long to make. Meanwhile, the hashes of its pieces are read under locks that every
+// peer waits for.
+func TestTreeKeepsNoReaderWaiting(t *testing.T) {
+	p, _, _ := pieces(t, true)
+	made := make(chan *merkle.Tree)
+	p.WhileRead(func() {
+		go func() { made <- p.Tree(0) }()
+		select {
+		case tree := <-made:
+			require.NotNil(t, tree)
+		case <-time.After(time.Minute):
+			t.Fatal("the tree waits until no hash is read")
+		}
+	})
+}
+
+// A layer whose parts were proven one by one is not hashed again as a whole.
+func TestLearnProven(t *testing.T) {
+	p, layer, _ := pieces(t, false)
+	require.Equal(t, []int{0, 2}, p.LearnProven(0, layer))
+	require.Nil(t, p.LearnProven(0, layer), "it is known")
+	require.Empty(t, p.Missing())
+	h, known := p.Hash(4)
+	require.True(t, known)
+	require.Equal(t, merkle.Hash(layer[merkle.Size:]), h)
 }

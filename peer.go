@@ -88,9 +88,10 @@ type peer struct {
 // run serves the connection until it ends.
 func (p *peer) run() {
 	done := make(chan struct{})
+	greeting := p.out.Backlog() // before the peer can request anything
 	go func() {
 		defer close(done)
-		p.stop(p.write())
+		p.stop(p.write(greeting))
 	}()
 	p.stop(p.read())
 	p.conn.Close()

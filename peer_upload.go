@@ -41,7 +41,7 @@ type uploading struct {
 	forgot    time.Time                         // when entries older than lookAgain were last removed
 }
 
-// answers paces those messages other than blocks that count as uploads: pieces of metadata (BEP 9) and hashes (BEP 52).
+// answers paces those messages other than blocks that count as uploads: pieces of metadata (BEP 9), hashes (BEP 52) and long bitfields.
 type answers struct {
 	mu   sync.Mutex
 	pace ratelimit.Answers
@@ -173,12 +173,15 @@ func (p *peer) reject(r outbox.Request) error {
 	return nil
 }
 
-// write sends the contents of the outbox until the connection ends, and returns why it ended. Messages go first. A
-// block is read from storage only when it is about to be sent. While a limit delays it, messages still pass. Long messages that
-// the limit counts as well are sent between blocks.
-func (p *peer) write() error {
+// write sends the contents of the outbox until the connection ends, and returns why it ended. The first messages have greeting bytes.
+// Messages go first. A block is read from storage only when it is about to be sent. While a limit delays it, messages still pass. Long
+// messages that the limit counts as well are sent between blocks.
+func (p *peer) write(greeting int) error {
 	w := writer{p: p, turn: ratelimit.NewTurn(p.conn.network(), p.out.Signal, p.d.uploadQueues...), lastSent: time.Now(), nudge: p.conn.way == byUTP}
 	defer w.turn.Leave()
+	if !p.awaitGreeting(greeting) {
+		return nil
+	}
 	timer := time.NewTimer(keepAliveAfter)
 	defer timer.Stop()
 	for {
@@ -197,6 +200,25 @@ func (p *peer) write() error {
 			return nil
 		}
 	}
+}
+
+// longGreeting is how many bytes the first messages of a connection have that count as uploads.
+const longGreeting = 1 << 10
+
+// awaitGreeting waits until the upload limits allow the first messages of the connection, n bytes, if these are long. Our bitfield must
+// come before everything else (BEP 3). It reports whether the connection goes on. A limit that lets nothing pass is for blocks: it
+// keeps us from no peer.
+func (p *peer) awaitGreeting(n int) bool {
+	for n > longGreeting && !p.d.uploadLimits.Closed() {
+		wait := p.d.client.answers.delay(p.d.uploadLimits, n)
+		if wait == 0 {
+			return true
+		}
+		if !pause(max(wait, leastRest), p.ended) {
+			return false
+		}
+	}
+	return true
 }
 
 // network is the name of the network whose peers share their turns at the upload limits. It is empty for a local address, which any number

@@ -9,6 +9,7 @@ package ratelimit
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -41,6 +42,11 @@ func Join(download, client *rate.Limiter) (l Limits) {
 	return l
 }
 
+// Closed reports whether one of the limits lets nothing pass.
+func (l Limits) Closed() bool {
+	return slices.ContainsFunc(l, func(lim *rate.Limiter) bool { return lim.Limit() <= 0 })
+}
+
 // reservation is a place in the queue of each limiter: bytes that will pass once all of them agree.
 // The zero value may pass at once.
 type reservation [2]claim
@@ -57,12 +63,11 @@ type claim struct {
 // lets nothing pass (a limit of 0); the caller tries again after recheck. now must be
 // fresh: a limiter that is given an earlier time than before earns the time between twice.
 func (l Limits) reserve(now time.Time, n int) (r reservation, ok bool) {
+	if l.Closed() {
+		return r, false
+	}
 	for _, lim := range l {
-		switch limit := lim.Limit(); {
-		case limit == rate.Inf:
-		case limit <= 0:
-			return r, false
-		case lim.Burst() <= 0:
+		if lim.Limit() != rate.Inf && lim.Burst() <= 0 {
 			lim.SetBurstAt(now, leastBurst)
 		}
 	}

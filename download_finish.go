@@ -344,7 +344,7 @@ func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok 
 		d.signal()
 		return have, nil, false
 	}
-	if have.Full() || d.o.KeepResume { // then it is saved, too
+	if d.o.KeepResume { // then it is saved, too
 		return have, partial, true
 	}
 	if err := d.store.SaveResume(have, partial); err != nil {

@@ -239,6 +239,15 @@ func (s *fileStore) readSlot(slot int, p []byte, within int64) (int, error) {
 	return n, err
 }
 
+// needsEdges is edgesNeeded for a caller that does not hold s.mu.
+func (s *fileStore) needsEdges() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	return s.edgesNeeded()
+}
+
 // edgesNeeded reports whether the edges hold a draft, or bytes of a file that is not here. The caller holds s.mu.
 func (s *fileStore) edgesNeeded() bool {
 	if s.numDrafts.Load() > 0 {

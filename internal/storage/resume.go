@@ -323,7 +323,7 @@ func (s *fileStore) LoadResume() (bits.Set, map[int]bits.Set) {
 func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 	s.resumeMu.Lock()
 	defer s.resumeMu.Unlock()
-	if have.Full() || !s.locked.Load() && s.saved.Load() == nil {
+	if !s.locked.Load() && s.saved.Load() == nil || have.Full() && !s.needsEdges() {
 		return nil
 	}
 	if err := s.lock(); err != nil {

@@ -110,7 +110,7 @@ type Store interface {
 	Present() bits.Set
 
 	// SaveResume syncs, and then records have and partial for the next run. Both must have been taken before
-	// the call. It does nothing if have is full or nothing was ever written.
+	// the call. It does nothing if nothing was ever written, or if have is full and all of it in its files.
 	SaveResume(have bits.Set, partial map[int]bits.Set) error
 
 	// Finish is called when everything that is wanted is verified. Wanted files are truncated that were too long when this

@@ -137,3 +137,32 @@ func TestAnUnchosenFileIsPutBack(t *testing.T) {
 	}
 	require.NoError(t, s.Close())
 }
+
+// All of the content may be verified while a file of another program lies in the place of one that is not chosen. The next run then finds
+// the bytes of that one in the edges.
+func TestBytesOfAnUnchosenFileOfWholeContentAreKept(t *testing.T) {
+	tor, content := testContent(50, 80, 20, 50)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "d", "1")
+	foreign := bytes.Repeat([]byte{'x'}, 30)
+	for run := range 2 {
+		s := openDirectory(t, tor, dir)
+		require.NoError(t, s.SetWanted([]bool{true, false, true}))
+		if run == 1 {
+			require.Equal(t, 3, verified(t, tor, s).Count())
+			require.NoError(t, s.Close())
+			break
+		}
+		writePiece(t, tor, s, content, 0)
+		require.NoError(t, os.WriteFile(path, foreign, 0o666))
+		require.NoError(t, s.SaveResume(set(3, 0), nil))
+		writePiece(t, tor, s, content, 1)
+		writePiece(t, tor, s, content, 2)
+		require.NoError(t, s.SaveResume(bits.Full(3), nil))
+		require.NoError(t, s.Finish())
+		require.NoError(t, s.Close())
+	}
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, foreign, b)
+}

@@ -190,6 +190,14 @@ func (s *fileStore) Refresh(piece int, doubted bits.Set) (bits.Set, error) {
 	return doubt, s.findSlots()
 }
 
+// leftAs returns the stamp with which file i was left.
+func (s *fileStore) leftAs(i int) Stamp {
+	f := &s.files[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.left
+}
+
 // look accepts file i as it is now: later changes are found relative to that. The caller holds s.mu for writing.
 func (s *fileStore) look(i int) error {
 	f := &s.files[i]

@@ -119,10 +119,13 @@ func openDisk(r *Claims, c Content, disk Disk, dir string, log *slog.Logger) (St
 	if err != nil {
 		return nil, err
 	}
-	if err := s.probe(); err != nil {
+	err = s.probe()
+	if err == nil {
+		err = s.readResume()
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.handles.closeAll())
 	}
-	s.readResume()
 	return s, nil
 }
 
@@ -448,14 +451,6 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) er
 		f.left = after.Stamp
 	}
 	return cmp.Or(err, statErr)
-}
-
-// leftAs returns the stamp with which file i was left.
-func (s *fileStore) leftAs(i int) Stamp {
-	f := &s.files[i]
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.left
 }
 
 func (s *fileStore) Close() error {

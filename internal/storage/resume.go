@@ -177,12 +177,22 @@ func (f *fields) int64() int64 { return int64(binary.BigEndian.Uint64(f.take(8))
 func (f *fields) int() int { return int(min(binary.BigEndian.Uint32(f.take(4)), 1<<31-1)) }
 
 // readResume reads the sidecar, if there is one, and keeps those of its claims that still hold. A sidecar that cannot be used is
-// renamed and not overwritten, because another program may have written it.
-func (s *fileStore) readResume() {
+// renamed and not overwritten, because another program may have written it. readResume returns an error only if the system is out of
+// handles.
+func (s *fileStore) readResume() error {
 	name := s.sidecar(".resume")
+	if _, err := s.disk.Stat(name); absent(err) {
+		return nil // for which it takes no handle
+	}
 	p, err := s.readSidecar(name)
+	if err != nil && !absent(err) {
+		p, err = s.readSidecar(name) // a disk may fail once, and only the sidecar says which bytes are in the edges
+	}
 	if absent(err) {
-		return
+		return nil
+	}
+	if Exhausted(err) {
+		return err
 	}
 	var r *resume
 	if err == nil {
@@ -193,7 +203,7 @@ func (s *fileStore) readResume() {
 		if err := s.disk.Rename(name, name+".bad"); err != nil {
 			s.log.Debug("resume sidecar is not renamed", "file", name, "err", err)
 		}
-		return
+		return nil
 	}
 	some := r.have.Clone()
 	for piece := range r.partial {
@@ -226,6 +236,7 @@ func (s *fileStore) readResume() {
 	}
 	s.resumed = r
 	s.saved.Store(checksum(p))
+	return nil
 }
 
 // checksum returns the SHA-1 at the end of a sidecar.
@@ -235,7 +246,7 @@ func checksum(p []byte) *[sha1.Size]byte {
 }
 
 func (s *fileStore) readSidecar(name string) ([]byte, error) {
-	f, err := s.disk.Open(name, os.O_RDONLY)
+	f, err := s.openRoomy(name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}

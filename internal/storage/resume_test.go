@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
 // set is a set of n pieces with some of them in it.
@@ -258,5 +260,47 @@ func TestFilesInALinkedDirectoryAreClaimed(t *testing.T) {
 	s = openDirectory(t, tor, dir)
 	have, _ = s.LoadResume()
 	require.True(t, have.Full())
+	require.NoError(t, s.Close())
+}
+
+// A sidecar that cannot be read at once is read again. If the system is out of handles, the store does not open: later, it can be read.
+func TestSidecarThatCannotBeReadAtOnce(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 3)
+	require.NoError(t, s.SaveResume(set(6, 3), nil))
+	require.NoError(t, s.Close())
+	for _, call := range []string{"open", "fstat", "read"} {
+		failed := false
+		d.Fail = func(at, name string) error {
+			if at != call || name != sidecarName || failed {
+				return nil
+			}
+			failed = true
+			return syscall.EIO
+		}
+		s := openForgetful(t, tor, d)
+		require.True(t, failed)
+		have, _ := s.LoadResume()
+		require.Equal(t, []int{3}, pieces(have), call)
+		require.NoError(t, s.Close())
+	}
+	if !storage.Exhausted(syscall.EMFILE) {
+		return
+	}
+	d.Fail = func(call, name string) error {
+		if call == "open" && name == sidecarName {
+			return syscall.EMFILE
+		}
+		return nil
+	}
+	_, err := storage.OpenDisk(tor, d, "disk", nil)
+	require.ErrorIs(t, err, syscall.EMFILE)
+	d.Fail = nil
+	s = openForgetful(t, tor, d)
+	have, _ := s.LoadResume()
+	require.Equal(t, []int{3}, pieces(have))
 	require.NoError(t, s.Close())
 }

@@ -48,6 +48,8 @@ type move struct {
 	files    []int            // the files to move, by index in fileStore.files
 	linkable map[uint64]bool  // by device: files on it can be linked into the new directory
 	staged   map[int]bool     // files that are copied; the others are linked
+	inPlace  map[int]FileInfo // what an earlier Move left in the new directory, by file
+	aside    []aside          // what had names in the new directory that this Move has given to others
 	finished map[int]Stamp    // copies with the size and modification time of the old file, as that was left
 	placed   []string         // names made in the new directory, in order
 	links    []string         // symbolic links of the torrent in the old directory
@@ -66,6 +68,9 @@ type move struct {
 	void    map[int]bool   // files that must be copied again as a whole
 	doubted map[int]bool   // files that another program changed, for which nothing is claimed
 }
+
+// An aside is a file that got another name in the new directory. It gets its own name back if the Move fails, and is removed if not.
+type aside struct{ name, as string }
 
 // span is a range of bytes of a file, from before to.
 type span struct{ from, to int64 }
@@ -116,7 +121,7 @@ var errSameDir = errors.New("the same directory")
 func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) (err error) {
 	m := &move{
 		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
-		linkable: make(map[uint64]bool), staged: make(map[int]bool), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string), emptied: make(map[string]bool), finished: make(map[int]Stamp),
+		linkable: make(map[uint64]bool), staged: make(map[int]bool), inPlace: make(map[int]FileInfo), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string), emptied: make(map[string]bool), finished: make(map[int]Stamp),
 		written: make(map[int][]span), void: make(map[int]bool), doubted: make(map[int]bool),
 	}
 	have, _ := claims()
@@ -303,12 +308,16 @@ func (m *move) stage() string { return m.s.sidecar(".move") }
 // stagedName returns the name of the copy of file i in the hidden directory.
 func (m *move) stagedName(i int) string { return filepath.Join(m.stage(), strconv.Itoa(i)) }
 
-// clear removes what an earlier Move left in the new directory. It is an error if another file has the name of one to move.
+// asideName returns the name, in the hidden directory, of what had the name of file i.
+func (m *move) asideName(i int) string { return m.stagedName(i) + ".old" }
+
+// clear removes what an earlier Move left in the hidden directory. It is an error if the new directory has a file with the name of one to
+// move, unless that is another link to it or an equal copy, as an earlier Move leaves them.
 func (m *move) clear() error {
 	s := m.s
 	if _, err := m.to.Stat(m.stage()); !absent(err) {
 		for i := range s.files {
-			if err := m.removeStaged(i); err != nil {
+			if err := errors.Join(m.removeStaged(i), m.removeIn(m.asideName(i))); err != nil {
 				return err
 			}
 		}
@@ -319,7 +328,6 @@ func (m *move) clear() error {
 	if err := m.to.Remove(m.stage()); err != nil && !absent(err) {
 		return err
 	}
-	var leftovers []string // removed only if nothing is in the way: they may also be links or copies that the user made
 	for _, i := range m.files {
 		name := s.nameOf(i)
 		info, err := m.to.Stat(name)
@@ -336,21 +344,9 @@ func (m *move) clear() error {
 		if err != nil {
 			return err
 		}
-		leftovers = append(leftovers, name)
+		m.inPlace[i] = info
 	}
-	if err := m.findInTheWay(); err != nil {
-		return err
-	}
-	for _, name := range leftovers {
-		if err := m.to.Remove(name); err != nil && !absent(err) {
-			return err
-		}
-	}
-	name := s.sidecar(".resume")
-	if err := m.to.Remove(name); err != nil && !absent(err) {
-		return err
-	}
-	return nil
+	return m.findInTheWay()
 }
 
 // findInTheWay returns an error if a file exists in the new directory where a wanted file will be made later, which would

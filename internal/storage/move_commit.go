@@ -38,8 +38,13 @@ func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
 	if err := m.placeLinks(); err != nil {
 		return err
 	}
-	if err := m.to.Remove(m.stage()); err != nil {
+	if err := m.setAside(s.sidecar(".resume"), len(s.files)); err != nil {
 		return err
+	}
+	if len(m.aside) == 0 {
+		if err := m.to.Remove(m.stage()); err != nil {
+			return err
+		}
 	}
 	if err := m.syncNames(); err != nil {
 		return err
@@ -86,6 +91,13 @@ func (m *move) place(i int, have bits.Set) error {
 	if err := m.makeDir(filepath.Dir(f.name)); err != nil {
 		return err
 	}
+	if left, ok := m.inPlace[i]; ok {
+		if now, err := m.to.Stat(f.name); err == nil && now.ID == left.ID && now.Stamp == left.Stamp {
+			if err := m.setAside(f.name, i); err != nil {
+				return err
+			}
+		}
+	}
 	if !m.staged[i] {
 		err := s.disk.Link(f.name, m.to, f.name)
 		switch {
@@ -110,11 +122,27 @@ func (m *move) place(i int, have bits.Set) error {
 	return m.look(i)
 }
 
-func (m *move) removeStaged(i int) error {
-	if err := m.to.Remove(m.stagedName(i)); err != nil && !absent(err) {
+func (m *move) removeStaged(i int) error { return m.removeIn(m.stagedName(i)) }
+
+// removeIn removes a file in the new directory, if it exists.
+func (m *move) removeIn(name string) error {
+	if err := m.to.Remove(name); err != nil && !absent(err) {
 		return err
 	}
 	return nil
+}
+
+// setAside gives a file in the new directory, in the place of which file i comes, another name until it is clear whether the Move succeeds:
+// it may be the user's as well as what an earlier Move left.
+func (m *move) setAside(name string, i int) error {
+	err := m.rename(name, m.asideName(i))
+	if err == nil || !absent(err) { // a failed rename may have made the other name
+		m.aside = append(m.aside, aside{name, m.asideName(i)})
+	}
+	if absent(err) {
+		return nil
+	}
+	return err
 }
 
 // rename renames a file within the new directory. It fails if the name to exists.
@@ -254,7 +282,11 @@ func (m *move) adopt() {
 			if m.staged[i] {
 				f.copies.Add(1)
 			} else {
-				f.links = max(1, f.links-1)
+				f.links--
+				if left, ok := m.inPlace[i]; ok && left.ID == info.ID {
+					f.links--
+				}
+				f.links = max(1, f.links)
 			}
 			if f.links > 1 { // another program has linked it: it is copied before the next write
 				f.ready.Store(false)
@@ -284,6 +316,12 @@ func (m *move) adopt() {
 // removeOld takes step 7.
 func (m *move) removeOld() error {
 	err := m.removeFromOld(func(i int) bool { return m.staged[i] })
+	if len(m.aside) > 0 {
+		for _, a := range m.aside {
+			err = errors.Join(err, m.removeIn(a.as))
+		}
+		err = errors.Join(err, m.to.Remove(m.stage()))
+	}
 	m.removeDirs()
 	err = errors.Join(err, m.unlock(true))
 	return errors.Join(err, m.old.Close())
@@ -347,11 +385,11 @@ func (m *move) removeDirs() {
 	}
 }
 
-// undo removes what was made in the new directory.
+// undo removes what was made in the new directory, and puts back what was set aside.
 func (m *move) undo() error {
 	var errs []error
 	remove := func(name string) {
-		if err := m.to.Remove(name); err != nil && !absent(err) {
+		if err := m.removeIn(name); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -361,9 +399,28 @@ func (m *move) undo() error {
 	for i := range m.staged {
 		remove(m.stagedName(i))
 	}
+	for _, a := range m.aside {
+		errs = append(errs, m.putBack(a))
+	}
 	remove(m.stage())
 	for k := len(m.madeDirs) - 1; k >= 0; k-- {
 		m.to.RemoveDir(m.madeDirs[k]) // fails if another program has put something there
 	}
 	return errors.Join(append(errs, m.unlock(true))...)
+}
+
+// putBack gives what was set aside its own name again.
+func (m *move) putBack(a aside) error {
+	err := m.rename(a.as, a.name)
+	if absent(err) {
+		return nil
+	}
+	if errors.Is(err, fs.ErrExist) { // it has both names, or another program has made a file
+		if own, err := m.to.Stat(a.name); err == nil {
+			if other, err := m.to.Stat(a.as); err == nil && own.ID == other.ID {
+				return m.removeIn(a.as)
+			}
+		}
+	}
+	return err
 }

@@ -2,10 +2,13 @@ package storage_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -208,6 +211,81 @@ func TestARefusedMoveRemovesNothing(t *testing.T) {
 	require.NoError(t, move())
 	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
 	require.NoError(t, s.Close())
+}
+
+// Whichever call fails, a Move that fails for it leaves what was in the new directory, also equal copies and links.
+func TestAMoveThatFailsLateRemovesNothing(t *testing.T) {
+	tor, content := testContent(50, 200, 100, 30)
+	failed := errors.New("failed")
+	for n, moved := 1, false; !moved; n++ {
+		d := disktest.New()
+		s := openForgetful(t, tor, d.Sub("old"))
+		require.NoError(t, s.SetWanted(all(tor)))
+		for i := range tor.NumPieces() {
+			writePiece(t, tor, s, content, i)
+		}
+		require.NoError(t, s.SaveResume(set(7, 0, 1, 2, 3, 4, 5), nil))
+		storage.DropHandle(s, 0)
+		put(t, d, "new/d/0", content[:200])
+		info, err := d.Stat("old/d/0")
+		require.NoError(t, err)
+		require.NoError(t, d.SetMtime("new/d/0", info.Mtime))
+		require.NoError(t, d.Link("old/d/1", d, "new/d/1"))
+		put(t, d, "new/"+sidecarName, []byte("of an earlier run"))
+		before := contents(t, d, "new")
+
+		calls := 0
+		d.Fail = func(string, string) error {
+			if calls++; calls == n {
+				return failed
+			}
+			return nil
+		}
+		err = storage.MoveTo(t.Context(), s, d.Sub("new"), "new", claim(set(7, 0, 1, 2, 3, 4, 5)))
+		d.Fail = nil
+		moved = err == nil && calls < n
+		if err != nil {
+			require.Subset(t, contents(t, d, "new"), before, "call %d: %v", n, err)
+		}
+		require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count(), "call %d: %v", n, err)
+		require.NoError(t, s.Close())
+		if moved {
+			require.NotContains(t, strings.Join(d.Names(), " "), "move")
+			require.NotContains(t, d.Names(), "old/d/0")
+		}
+	}
+}
+
+// put makes a file and the directories above it.
+func put(t *testing.T, d *disktest.Disk, name string, b []byte) {
+	require.NoError(t, d.MkdirAll(filepath.Dir(name)))
+	f, err := d.Open(name, os.O_RDWR|os.O_CREATE)
+	require.NoError(t, err)
+	_, err = f.WriteAt(b, 0)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+}
+
+// contents returns the files below a directory, with their identities.
+func contents(t *testing.T, d *disktest.Disk, dir string) map[string]string {
+	files := make(map[string]string)
+	for _, name := range d.Names() {
+		info, err := d.Stat(name)
+		require.NoError(t, err)
+		if !info.Regular || !strings.HasPrefix(name, dir+"/") {
+			continue
+		}
+		f, err := d.Open(name, os.O_RDONLY)
+		require.NoError(t, err)
+		b := make([]byte, info.Size)
+		if len(b) > 0 {
+			_, err = f.ReadAt(b, 0)
+			require.NoError(t, err)
+		}
+		require.NoError(t, f.Close())
+		files[name] = fmt.Sprintf("%v %s", info.ID, b)
+	}
+	return files
 }
 
 // A Move that fails leaves everything as it was.

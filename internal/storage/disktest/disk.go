@@ -274,7 +274,10 @@ func (d *Disk) Link(name string, to storage.Disk, as string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f := d.names[name]
-	if _, taken := d.names[as]; taken || f == nil {
+	if f == nil {
+		return &os.LinkError{Op: "link", Old: name, New: as, Err: fs.ErrNotExist}
+	}
+	if _, taken := d.names[as]; taken {
 		return &os.LinkError{Op: "link", Old: name, New: as, Err: fs.ErrExist}
 	}
 	f.links++

@@ -11,6 +11,7 @@ import (
 
 // meddle is what the other program does to a file.
 func (h *contentHistory) meddle() {
+	defer h.faults.rest()()
 	file := h.rng.IntN(h.tor.NumFiles())
 	path, f := h.path(file), h.tor.File(file)
 	h.disturb(file)
@@ -60,6 +61,11 @@ func (h *contentHistory) meddle() {
 	}
 	if delete(h.foreign, path); h.exists(path) {
 		h.setForeign(path)
+		for other := range h.foreign {
+			if h.sameFile(path, other) { // a loss of power may undo half of a Move
+				h.setForeign(other)
+			}
+		}
 	}
 	h.NoError(h.disk.SyncDir(filepath.Dir(path)))
 	h.NoError(h.disk.SyncDir(h.dir))
@@ -82,6 +88,7 @@ func (h *contentHistory) check() {
 }
 
 func (h *contentHistory) read(path string) []byte {
+	defer h.faults.rest()()
 	f, err := h.disk.Open(path, os.O_RDONLY)
 	h.NoError(err)
 	info, err := f.Stat()
@@ -99,11 +106,19 @@ func (h *contentHistory) setForeign(path string) {
 	}
 }
 
+func (h *contentHistory) sameFile(a, b string) bool {
+	one, err := h.disk.Stat(a)
+	h.NoError(err)
+	other, err := h.disk.Stat(b)
+	return err == nil && one.ID == other.ID
+}
+
 func (h *contentHistory) path(file int) string {
 	return filepath.Join(h.dir, filepath.FromSlash(h.tor.File(file).Path))
 }
 
 func (h *contentHistory) exists(path string) bool {
+	defer h.faults.rest()()
 	_, err := h.disk.Stat(path)
 	return err == nil
 }

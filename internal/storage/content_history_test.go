@@ -31,13 +31,7 @@ var (
 // program of which no piece was verified stay as they are.
 func TestContentHistories(t *testing.T) {
 	for seed := *contentFirst; seed < *contentFirst+*contentSeeds; seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			h := newContentHistory(t, seed)
-			for range 60 {
-				h.step()
-				h.check()
-			}
-		})
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { newContentHistory(t, seed).run() })
 	}
 }
 
@@ -51,6 +45,7 @@ type contentHistory struct {
 	disk    *disktest.Disk
 	dir     string
 	s       storage.Store
+	settled bool // s knows what was found
 	log     []string
 
 	wanted  []bool
@@ -59,7 +54,10 @@ type contentHistory struct {
 	blocks  map[int]bits.Set  // that were written, of pieces that are not verified
 	safe    bits.Set          // verified, and the other program did nothing to its files since
 	chosen  map[int]bool      // files, since the sidecar was written
+	apart   map[int]bool      // files whose bytes were in the edges when the sidecar was written
 	foreign map[string][]byte // files of the other program of which no piece was verified
+
+	faults diskFaults
 }
 
 func newContentHistory(t *testing.T, seed uint64) *contentHistory {
@@ -77,6 +75,15 @@ func newContentHistory(t *testing.T, seed uint64) *contentHistory {
 	h.draw()
 	h.begin()
 	return h
+}
+
+func (h *contentHistory) run() {
+	for range 60 {
+		h.faults.draw()
+		h.orEnd(h.step)
+		h.faults.end()
+		h.check()
+	}
 }
 
 func (h *contentHistory) logf(format string, args ...any) {
@@ -112,8 +119,8 @@ func (h *contentHistory) step() {
 func (h *contentHistory) choose() {
 	h.draw()
 	h.logf("choose %v", h.wanted)
-	h.NoError(h.s.SetWanted(h.wanted))
-	h.NoError(h.s.Settle(h.t.Context(), h.have))
+	h.must(h.s.SetWanted(h.wanted))
+	h.must(h.s.Settle(h.t.Context(), h.have))
 }
 
 // draw draws which files are wanted. A file that exists and may be of the other program is used from then on, whatever the edges hold.
@@ -152,6 +159,7 @@ func (h *contentHistory) disturb(file int) {
 
 // secure records that the other program had a hand in the pieces that are in doubt.
 func (h *contentHistory) secure() {
+	defer h.faults.rest()()
 	h.safe.RemoveAll(&h.doubted)
 	for i := range h.safe.Clone().All() {
 		if h.s.Changed(i) != nil {
@@ -182,7 +190,7 @@ func (h *contentHistory) fetch() {
 		h.logf("write piece %d", i)
 		h.proved(i, false)
 		if err := h.s.WriteBlocks([][]byte{pieceOf(h.tor, h.content, i)}, h.tor.PieceOffset(i)); err != nil {
-			h.ErrorIs(err, storage.ErrChanged)
+			h.isChange(err)
 			h.doubt(i)
 			return
 		}
@@ -197,7 +205,7 @@ func (h *contentHistory) fetch() {
 	h.logf("write block %d of piece %d", k, i)
 	b, off := h.block(i, k)
 	if _, err := h.s.WriteAt(b, off); err != nil {
-		h.ErrorIs(err, storage.ErrChanged)
+		h.isChange(err)
 		h.doubt(i)
 		return
 	}
@@ -216,8 +224,10 @@ func (h *contentHistory) finish(i int) {
 		h.verified(i, false)
 		return
 	}
-	h.True(err == nil || storage.Unwritten(err), err)
-	h.ErrorIs(h.s.Changed(i), storage.ErrChanged, "else the peers that sent piece %d are to blame", i)
+	if err != nil && !storage.Unwritten(err) {
+		h.must(err)
+	}
+	h.isChange(h.s.Changed(i)) // else the peers that sent it are to blame
 	h.doubt(i)
 }
 
@@ -226,7 +236,7 @@ func (h *contentHistory) verified(i int, found bool) {
 	h.logf("verified %d", i)
 	h.proved(i, found)
 	if err := h.s.PieceVerified(i); err != nil {
-		h.ErrorIs(err, storage.ErrChanged)
+		h.isChange(err)
 		h.lost(i)
 		h.doubt(i)
 		return
@@ -272,7 +282,7 @@ func (h *contentHistory) doubt(list ...int) {
 	for _, i := range list {
 		for {
 			changed, err := h.s.Refresh(i, which)
-			h.NoError(err)
+			h.must(err)
 			if changed.RemoveAll(&which); changed.Count() == 0 {
 				break
 			}
@@ -284,12 +294,18 @@ func (h *contentHistory) doubt(list ...int) {
 	h.logf("doubt %v", pieces(which))
 }
 
-func (h *contentHistory) save() {
+func (h *contentHistory) save() { h.must(h.trySave()) }
+
+func (h *contentHistory) trySave() error {
 	h.logf("save %v", pieces(h.have))
-	h.NoError(h.s.SaveResume(h.have, h.partial()))
-	if !h.have.Full() { // else no sidecar was written
-		clear(h.chosen)
+	if err := h.s.SaveResume(h.have, h.partial()); err != nil {
+		return err
 	}
+	if apart := h.inEdges(); !h.have.Full() || len(apart) > 0 { // else no sidecar was written
+		clear(h.chosen)
+		h.apart = apart
+	}
+	return nil
 }
 
 // hash hashes the pieces in doubt.
@@ -297,7 +313,7 @@ func (h *contentHistory) hash() { h.hashThese(h.doubted.Clone()) }
 
 func (h *contentHistory) hashThese(which bits.Set) {
 	ok := bits.New(h.tor.NumPieces())
-	h.NoError(storage.Verify(h.t.Context(), h.tor, h.s, which, func(i int, right bool) {
+	h.must(storage.Verify(h.t.Context(), h.tor, h.s, which, func(i int, right bool) {
 		if right {
 			ok.Add(i)
 		}
@@ -318,7 +334,7 @@ func (h *contentHistory) serve(i int) {
 	}
 	if err := h.s.Changed(i); err != nil {
 		h.logf("changed %d: %v", i, err)
-		h.ErrorIs(err, storage.ErrChanged)
+		h.isChange(err)
 		h.doubt(i)
 	}
 }
@@ -332,7 +348,7 @@ func (h *contentHistory) recheck() {
 		}
 	}
 	if i, err := h.s.AnyChanged(h.have); err != nil {
-		h.ErrorIs(err, storage.ErrChanged)
+		h.isChange(err)
 		changed = append(changed, i)
 	}
 	h.doubt(changed...)
@@ -355,7 +371,7 @@ func (h *contentHistory) complete() {
 		}
 	}
 	if i, err := h.s.AnyChanged(h.have); err != nil {
-		h.ErrorIs(err, storage.ErrChanged)
+		h.isChange(err)
 		h.doubt(i)
 		return
 	}
@@ -363,7 +379,7 @@ func (h *contentHistory) complete() {
 	if !h.have.Full() {
 		h.save()
 	}
-	h.NoError(h.s.Finish())
+	h.must(h.s.Finish())
 }
 
 // move moves the content to another directory. Half-way, other things happen.
@@ -371,6 +387,7 @@ func (h *contentHistory) move() {
 	to, called := map[string]string{"a": "b", "b": "a"}[h.dir], false
 	h.logf("move to %s", to)
 	claims := func() (bits.Set, map[int]bits.Set) {
+		defer h.faults.rest()()
 		for called && h.rng.IntN(3) > 0 {
 			[]func(){h.choose, h.fetch, h.meddle, h.hash, func() { h.serve(h.rng.IntN(h.tor.NumPieces())) }}[h.rng.IntN(5)]()
 		}
@@ -380,7 +397,7 @@ func (h *contentHistory) move() {
 	}
 	if err := storage.MoveTo(h.t.Context(), h.s, h.disk.Sub(to), to, claims); err != nil {
 		h.logf("not moved: %v", err)
-		h.True(errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist), err) // a file is in the way, or was removed
+		h.True(errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) || h.faults.caused(err), err) // a file is in the way, or was removed
 		return
 	}
 	for path, b := range maps.Clone(h.foreign) {
@@ -396,27 +413,37 @@ func (h *contentHistory) move() {
 // beginAgain ends the run and begins another.
 func (h *contentHistory) beginAgain() {
 	h.secure()
-	killed := h.have.Full() // then no sidecar is written
 	switch h.rng.IntN(4) {
 	case 0:
 		h.logf("kill")
-		h.NoError(storage.Abandon(h.s))
-		killed = true
+		h.unsaved()
+		err := storage.Abandon(h.s)
+		h.True(err == nil || h.faults.caused(err), err)
 	case 1:
 		h.logf("loss of power")
 		h.disk = h.disk.Crash(h.rng)
 		h.safe = bits.New(h.tor.NumPieces())
-		clear(h.foreign)
+		for path := range maps.Clone(h.foreign) {
+			if delete(h.foreign, path); h.exists(path) {
+				h.setForeign(path)
+			}
+		}
 	default:
 		h.save()
 		h.logf("close")
-		h.NoError(h.s.Close())
+		err := h.s.Close()
+		h.True(err == nil || h.faults.caused(err), err)
 		if h.rng.IntN(2) == 0 {
 			h.draw()
 		}
 	}
+	h.beginNext()
+}
+
+// beginNext begins another run after one has ended.
+func (h *contentHistory) beginNext() {
 	for file := range h.tor.NumFiles() {
-		if h.chosen[file] || killed && h.foreign[h.path(file)] != nil { // the next run cannot know whether it or the edges have its bytes
+		if h.chosen[file] { // the next run cannot know whether it or the edges have its bytes
 			h.disturb(file)
 		}
 	}
@@ -427,21 +454,29 @@ func (h *contentHistory) beginAgain() {
 }
 
 func (h *contentHistory) begin() {
-	h.s = openForgetful(h.t, h.tor, h.disk.Sub(h.dir))
-	h.logf("begin with %v", h.wanted)
 	n := h.tor.NumPieces()
 	h.have, h.doubted, h.blocks = bits.New(n), bits.New(n), make(map[int]bits.Set)
-	h.NoError(h.s.SetWanted(h.wanted))
+	h.disk.Fail = h.faults.fail
+	h.s, h.settled = nil, false
+	s, err := storage.OpenDisk(h.tor, h.disk.Sub(h.dir), "disk", nil)
+	h.must(err)
+	h.s = s
+	h.logf("begin with %v", h.wanted)
+	for file := range h.apart {
+		h.chosen[file] = h.chosen[file] || h.wanted[file]
+	}
+	h.must(h.s.SetWanted(h.wanted))
 	safe := h.safe.Clone()
 	have, partial := h.s.LoadResume()
-	h.NoError(storage.Verify(h.t.Context(), h.tor, h.s, have, func(i int, ok bool) {
+	h.must(storage.Verify(h.t.Context(), h.tor, h.s, have, func(i int, ok bool) {
 		h.True(ok, "piece %d is claimed", i)
 		h.have.Add(i)
 	}))
 	todo := h.s.Present()
 	todo.RemoveAll(&have)
 	h.hashThese(todo)
-	h.NoError(h.s.Settle(h.t.Context(), h.have))
+	h.must(h.s.Settle(h.t.Context(), h.have))
+	h.settled = true
 	for i := range safe.All() {
 		h.True(h.have.Has(i), "piece %d is lost", i)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"slices"
 
@@ -25,6 +26,12 @@ func OpenHandles(s Store) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.files)
+}
+
+// InEdges reports whether the edges hold bytes of file i.
+func InEdges(s Store, i int) bool {
+	f := s.(*fileStore)
+	return !f.files[i].here && f.hasSlot(i, math.MaxInt64)
 }
 
 // DropHandle forgets the open handle of file i, so that it is opened by its name again.

@@ -113,6 +113,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 			p.stopLocked(errUseless)
 		}
 	}
+	d.picker.Tidy()
 	d.askHashes(now)
 	d.chargeStarted(now)
 	d.giveUpBlocks(now)

@@ -37,18 +37,28 @@ func (pk *Picker) Haves(s *Supplier, has bits.Set) (news bool) {
 		return false
 	}
 	has.RemoveAll(&s.has)
-	if has.Count() > has.Len()/8 {
-		has.AddAll(&s.has)
-		pk.work += int64(has.Count())
-		pk.Bitfield(s, has)
-		return true
-	}
-	for i := range has.All() {
-		pk.Have(s, i)
-	}
 	pk.work += int64(has.Count())
-	return has.Count() > 0
+	if has.Count() <= min(has.Len()/8, maxRanked) {
+		for i := range has.All() {
+			pk.Have(s, i)
+		}
+		return has.Count() > 0
+	}
+	if !s.Runs && !s.near {
+		pk.heap.count(&has, 1)
+	}
+	s.has.AddAll(&has)
+	if s.has.Full() {
+		pk.Bitfield(s, s.has)
+	} else {
+		pk.countNeeded(s)
+	}
+	return true
 }
+
+// Tidy does a bounded part of what long bitfields have left to be done. It is called each second, and takes some milliseconds at most.
+// Until all of it is done, pieces may be started in an order that is by an older availability.
+func (pk *Picker) Tidy() { pk.heap.tidy() }
 
 // maxLost is the greatest length of Supplier.lost.
 const maxLost = 64

@@ -12,11 +12,15 @@ type pieceHeap struct {
 	seed     uint64
 	priority []uint8  // 0 means not wanted
 	avail    []uint16 // number of peers that have the piece, without those that have everything
+	ranked   []uint16 // for a piece in the heaps, the avail by which it has its place there; see tidy
 	pos      []int32  // index in its heap, or -1
 	held     bits.Set // the pieces in the heaps
 
-	unseen []int32 // heap of the pieces with avail 0
+	unseen []int32 // heap of the pieces with ranked 0
 	seen   []int32 // heap of the other pieces
+
+	untidy int // how many pieces, from next on and then from 0, may be in the heaps with another avail than ranked
+	next   int
 
 	work int64 // steps, as in Picker.Work
 
@@ -29,6 +33,7 @@ func newPieceHeap(n int, seed uint64) *pieceHeap {
 		seed:     seed,
 		priority: make([]uint8, n),
 		avail:    make([]uint16, n),
+		ranked:   make([]uint16, n),
 		pos:      make([]int32, n),
 		held:     bits.New(n),
 	}
@@ -40,15 +45,15 @@ func (h *pieceHeap) key(i int32) uint64 {
 	x := (uint64(i) + h.seed) * 0x9e3779b97f4a7c15
 	x ^= x >> 29
 	x *= 0xbf58476d1ce4e5b9
-	return uint64(^h.priority[i])<<48 | uint64(h.avail[i])<<32 | x>>32
+	return uint64(^h.priority[i])<<48 | uint64(h.ranked[i])<<32 | x>>32
 }
 
 func (h *pieceHeap) len() int         { return len(h.unseen) + len(h.seen) }
 func (h *pieceHeap) holds(i int) bool { return h.held.Has(i) }
 
-// home returns the heap that piece i belongs to, given its availability.
+// home returns the heap that piece i belongs to.
 func (h *pieceHeap) home(i int) *[]int32 {
-	if h.avail[i] == 0 {
+	if h.ranked[i] == 0 {
 		return &h.unseen
 	}
 	return &h.seen
@@ -90,6 +95,7 @@ func (h *pieceHeap) fix(q []int32, at int) {
 }
 
 func (h *pieceHeap) push(i int) {
+	h.ranked[i] = h.avail[i]
 	q := h.home(i)
 	h.held.Add(i)
 	h.pos[i] = int32(len(*q))
@@ -122,37 +128,56 @@ func (h *pieceHeap) prioritise(i int, priority uint8) bool {
 
 // countOne adds delta, 1 or -1, to the availability of piece i.
 func (h *pieceHeap) countOne(i, delta int) {
-	held := h.holds(i)
-	moves := h.avail[i] == 0 || int(h.avail[i])+delta == 0
-	if held && moves {
-		h.remove(i)
-	}
 	h.avail[i] += uint16(delta)
+	h.rank(i)
+}
+
+// rank moves piece i to the place that it has by its availability.
+func (h *pieceHeap) rank(i int) {
 	switch {
-	case held && moves:
+	case !h.holds(i) || h.ranked[i] == h.avail[i]:
+	case h.ranked[i] == 0 || h.avail[i] == 0:
+		h.remove(i)
 		h.push(i)
-	case held:
+	default:
+		h.ranked[i] = h.avail[i]
 		h.fix(h.seen, int(h.pos[i]))
 	}
 }
 
-// count adds delta to the availability of each piece in has. It takes O(log n) for each piece, or rebuilds both heaps if that is
-// less work.
+// maxRanked is how many pieces are ranked at once. In heaps of millions each takes about a microsecond, because most of what is looked
+// at is not in the processor's caches.
+const maxRanked = 4096
+
+// maxLooked is how many pieces tidy looks at, one after the other, which takes some nanoseconds each.
+const maxLooked = 64 * maxRanked
+
+// count adds delta to the availability of each piece in has. If they are few, each is ranked, which takes O(log n). If they are many,
+// both heaps are rebuilt, unless that takes too long: then the pieces are ranked later, by tidy, once for all that count them until then.
 func (h *pieceHeap) count(has *bits.Set, delta int) {
 	h.work += int64(has.Len()/piecesPerStep + has.Count())
-	if has.Count() <= h.len()/16 {
-		for i := range has.All() {
-			h.countOne(i, delta)
-		}
-		return
-	}
-	work := h.work + int64(h.len()) // counts a rebuild as len steps, not each swap
 	for i := range has.All() {
 		h.avail[i] += uint16(delta)
 	}
+	switch {
+	case has.Count() <= min(h.len()/16, maxRanked):
+		for i := range has.All() {
+			h.rank(i)
+		}
+	case h.len() <= 16*maxRanked:
+		h.rebuild()
+	default:
+		h.untidy = has.Len()
+	}
+}
+
+// rebuild ranks all pieces. It counts as one step for each.
+func (h *pieceHeap) rebuild() {
+	work := h.work + int64(h.len())
 	all := append(append(make([]int32, 0, h.len()), h.unseen...), h.seen...)
 	h.unseen, h.seen = h.unseen[:0], h.seen[:0]
 	for _, i := range all {
+		h.ranked[i] = h.avail[i]
 		q := h.home(int(i))
 		h.pos[i] = int32(len(*q))
 		*q = append(*q, i)
@@ -162,7 +187,21 @@ func (h *pieceHeap) count(has *bits.Set, delta int) {
 			h.down(q, at)
 		}
 	}
-	h.work = work
+	h.work, h.untidy = work, 0
+}
+
+// tidy ranks some of the pieces that count left: at most 2*maxRanked, after a look at at most maxLooked.
+func (h *pieceHeap) tidy() {
+	work, ranked := h.work, 0
+	for looked := 0; h.untidy > 0 && ranked < 2*maxRanked && looked < maxLooked; looked++ {
+		if i := h.next; h.holds(i) && h.ranked[i] != h.avail[i] {
+			h.rank(i)
+			ranked++
+		}
+		h.untidy--
+		h.next = (h.next + 1) % len(h.avail)
+	}
+	h.work = work // those that caused it have been charged, or have left
 }
 
 // top returns the first piece in order, or -1. This is the choice for a peer that has everything.
@@ -196,7 +235,12 @@ const (
 // long, because has contains few of the first pieces, it takes a sample of has instead, and may not return the first if has contains
 // over maxSample pieces of the heap. A pass over all of them would be much work for a peer that loses (BEP 54) whatever it is asked
 // for. The pieces in has must have been counted.
-func (h *pieceHeap) first(has *bits.Set) int { return h.firstIn(h.seen, has) }
+func (h *pieceHeap) first(has *bits.Set) int {
+	if h.untidy > 0 {
+		return h.firstUncounted(has)
+	}
+	return h.firstIn(h.seen, has)
+}
 
 // firstUncounted is first for pieces that were not counted.
 func (h *pieceHeap) firstUncounted(has *bits.Set) int {

@@ -78,6 +78,112 @@ func TestCountOfFewPieces(t *testing.T) {
 	require.Len(t, h.unseen, n)
 }
 
+// check checks that both heaps are in order.
+func (h *pieceHeap) check(t *testing.T) {
+	t.Helper()
+	for _, q := range [][]int32{h.unseen, h.seen} {
+		for at, i := range q {
+			if h.pos[i] != int32(at) || !h.holds(int(i)) || h.home(int(i)) == &h.unseen != (&q[0] == &h.unseen[0]) {
+				t.Fatalf("piece %d is misplaced", i)
+			}
+			if at > 0 && h.key(i) < h.key(q[(at-1)/2]) {
+				t.Fatalf("piece %d is out of order", i)
+			}
+			if h.untidy == 0 && h.ranked[i] != h.avail[i] {
+				t.Fatalf("piece %d has its place by another availability", i)
+			}
+		}
+	}
+	require.Equal(t, h.held.Count(), h.len())
+}
+
+// stale returns how many pieces have their place by another availability.
+func (h *pieceHeap) stale() (n int) {
+	for i := range h.held.All() {
+		if h.ranked[i] != h.avail[i] {
+			n++
+		}
+	}
+	return n
+}
+
+// A long bitfield of a torrent of very many pieces is counted in a step for each of them, none of which looks at the heap, and so is one
+// that leaves. The pieces come to their places little by little.
+func TestLongBitfieldsAreRankedLater(t *testing.T) {
+	const n = 300_000
+	for _, every := range []int{2, 15, 17, 60} {
+		h := newPieceHeap(n, 7)
+		for i := range n {
+			h.prioritise(i, 1)
+			h.push(i)
+		}
+		part := bits.New(n)
+		for i := 0; i < n; i += every {
+			part.Add(i)
+		}
+		before := h.work
+		h.count(&part, 1)
+		require.LessOrEqual(t, h.work-before, int64(part.Count()+n/piecesPerStep))
+		require.Equal(t, part.Count(), h.stale())
+		require.True(t, part.Has(h.first(&part)))
+		rounds := 0
+		for ; h.untidy > 0; rounds++ {
+			left := h.stale()
+			h.tidy()
+			require.LessOrEqual(t, left-h.stale(), 2*maxRanked)
+			require.True(t, part.Has(h.first(&part)))
+		}
+		require.LessOrEqual(t, rounds, 2+part.Count()/(2*maxRanked)+n/maxLooked)
+		require.Len(t, h.seen, part.Count())
+		h.check(t)
+		before = h.work
+		h.count(&part, -1)
+		require.LessOrEqual(t, h.work-before, int64(part.Count()+n/piecesPerStep))
+	}
+}
+
+// The heaps stay in order whatever happens while some pieces wait to be ranked.
+func TestChangesWhilePiecesWaitToBeRanked(t *testing.T) {
+	const n = 17 * maxRanked
+	h := newPieceHeap(n, 7)
+	rng := rand.New(rand.NewPCG(7, 7))
+	for i := range n {
+		h.prioritise(i, 1)
+		h.push(i)
+	}
+	var counted []bits.Set
+	for range 60 {
+		if part := bits.New(n); len(counted) < 5 {
+			for i := range n {
+				if rng.IntN(len(counted)+2) == 0 {
+					part.Add(i)
+				}
+			}
+			h.count(&part, 1)
+			counted = append(counted, part)
+		} else {
+			h.count(&counted[0], -1)
+			counted = counted[1:]
+		}
+		for range 200 {
+			switch i := rng.IntN(n); {
+			case !h.holds(i):
+				h.push(i)
+			case rng.IntN(3) == 0:
+				h.remove(i)
+			case rng.IntN(2) == 0:
+				h.prioritise(i, uint8(1+rng.IntN(3)))
+			case h.avail[i] < 10:
+				h.countOne(i, 1)
+			}
+		}
+		for range rng.IntN(12) {
+			h.tidy()
+		}
+		h.check(t)
+	}
+}
+
 // A peer loses each piece that it is asked for (BEP 54). In the end it has none of the many that would be asked for first, and still
 // little work is needed to find another one, which is among the first of what it has.
 func TestPeerThatLosesPieces(t *testing.T) {

@@ -342,6 +342,9 @@ func TestRunsOfManyPieces(t *testing.T) {
 func TestRunOfThePieceThatMattersAmongMany(t *testing.T) {
 	const n = 300_000
 	pk, w := runScene(n, 0, 250_000, n-1)
+	for pk.heap.untidy > 0 {
+		pk.Tidy()
+	}
 	blocks, _ := pk.NextRun(w, 100, time.Time{}, nil)
 	require.Equal(t, Block{Piece: 250_000}, blocks[0], "the rarest one")
 	pk.Prioritise(200_000, 2)

@@ -46,6 +46,10 @@ type kept struct {
 type schedule struct {
 	heaps.Heap[*kept]
 	running int
+
+	// Of changes of our address or of the network, after which all torrents are looked up:
+	allAt  time.Time     // when they were last due for one, or will be
+	allGap time.Duration // what is to lie between that and the next time
 }
 
 func newSchedule() schedule {
@@ -177,10 +181,26 @@ func announceTo(t Torrent) func(*krpc.Message, *candidate) {
 	}
 }
 
-// announceAll looks all torrents up and announces them again, because our address has changed.
+// announceAll looks all torrents up and announces them again, because our address has changed: at once, but after several changes in a row
+// not before a minute since the last time, and each time twice as long after it, up to announceEvery.
 func (c *core) announceAll(now time.Time) {
-	for k := range c.kept.All() {
-		k.due = now
+	s := &c.kept
+	if now.Before(s.allAt) {
+		return // they will be looked up then
 	}
-	c.kept.FixAll()
+	if now.Sub(s.allAt) >= announceEvery {
+		s.allGap = hurryAfter
+		s.allAt = now
+	} else {
+		if s.allAt = s.allAt.Add(s.allGap); s.allAt.Before(now) {
+			s.allAt = now
+		}
+		s.allGap = min(2*s.allGap, announceEvery)
+	}
+	for k := range s.All() {
+		if s.allAt.Before(k.due) {
+			k.due = s.allAt
+		}
+	}
+	s.FixAll()
 }

@@ -232,3 +232,40 @@ func TestPackets(t *testing.T) {
 	p.reset()
 	require.Empty(t, p.list)
 }
+
+// A network that comes and goes, as a proxy may do each half a minute, has torrents looked up again soon at first, and then as often as
+// others are. A change after a quiet time has them looked up at once.
+func TestNetworkThatComesAndGoes(t *testing.T) {
+	b := newBench(t, Config{})
+	b.local(40)
+	lookups := 0
+	b.keep(b.now, Torrent{Hash: ID{1}}, func(_ netip.Addr, peers []netip.AddrPort) {
+		if len(peers) == 0 {
+			lookups++
+		}
+	})
+	pass := func(d time.Duration, flaps bool) (n int) {
+		before := lookups
+		for i := range int(d / (15 * time.Second)) {
+			if flaps && i%2 == 0 {
+				b.networkChanged(b.now, true, true)
+			}
+			b.tick(b.now)
+			b.serve(func(*krpc.Message, *krpc.Message, netip.AddrPort) bool { return true })
+			for _, f := range b.found {
+				f.kept.found(f.by, f.peers)
+			}
+			b.found = nil
+			b.now = b.now.Add(15 * time.Second)
+		}
+		return lookups - before
+	}
+	soon := pass(5*time.Minute, true)
+	require.GreaterOrEqual(t, soon, 2)
+	require.LessOrEqual(t, soon, 5)
+	require.LessOrEqual(t, pass(5*time.Hour, true), 5*5+5)
+	quiet := pass(5*time.Hour, false)
+	require.LessOrEqual(t, quiet, 5*5)
+	b.networkChanged(b.now, true, true)
+	require.Equal(t, 1, pass(time.Minute, false), "at once")
+}

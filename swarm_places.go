@@ -83,14 +83,22 @@ func (d *Download) takePlace(k *connection, now time.Time) bool {
 }
 
 // turnOver makes room for other peers if all places are taken: at once if one network has too many of them or hardly
-// any peer earns its place, otherwise from time to time. The caller holds d.mu.
+// any peer earns its place, soon for candidates that had no place yet if some peers give little, otherwise from time to time. The
+// caller holds d.mu.
 func (d *Download) turnOver(now time.Time) {
 	most := d.maxPeers()
 	if d.client.allTaken(d.swarm.live) {
 		most = min(most, d.swarm.live)
 	}
 	if addr, _, waiting := d.discovery.candidates.First(now); waiting && d.swarm.live >= most {
-		if out, ok := peerlist.MakesRoom(now, d.contenders(now), addr.Addr(), !d.sharing()); ok {
+		worths := d.contenders(now)
+		out, ok := peerlist.MakesRoom(now, worths, addr.Addr(), !d.sharing())
+		if !ok && !d.sharing() && !now.Before(d.swarm.nextTry) && !d.discovery.candidates.Yielded(addr) {
+			if out, ok = peerlist.GivesLittle(now, worths, d.traffic.gate.Limited()); ok {
+				d.swarm.nextTry = now.Add(peerlist.TryEvery)
+			}
+		}
+		if ok {
 			d.drop(errTurnover, out)
 		}
 	}
@@ -136,6 +144,7 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {
 			joined, priority := p.joined, d.discovery.candidates.Priority(p.conn.addr)
+			given := float64(p.down.Total() + p.up.Total())
 			if p.idler {
 				joined = time.Time{}
 			}
@@ -152,6 +161,7 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 				Mutual:   p.amInterested || p.peerInterested,
 				Waits:    waits,
 				Rate:     p.down.Rate(now) + p.up.Rate(now),
+				Mean:     given / max(time.Second, now.Sub(p.joined)).Seconds(),
 				Priority: priority,
 			})
 		}

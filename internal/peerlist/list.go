@@ -49,7 +49,7 @@ type candidate struct {
 	claimed  bool             // it counts as connected only because a connected peer says that it listens there
 	held     bool             // its dial was put off for such a claim, which happens once
 	sated    bool             // the last connection ended because both sides have everything they want
-	nth      int              // how many candidates of its prefix came before it
+	crowd    int              // how many candidates counted as its network when it was named
 	yielded  int              // how often it made room for another
 	priority uint32           // BEP 40; higher is better
 	way      uint8            // by which it was last connected to; 0 is none
@@ -81,7 +81,7 @@ type List struct {
 	given   int                    // candidates that Next returned so far
 	turns   int                    // that namers had so far, and how many namers there were
 	turnOf  [len(sourceNames)]int  // when namers of each source had the last
-	crowds  map[netip.Prefix]int   // candidates by the narrowest prefix that places are dealt by
+	crowds  crowds                 // of the candidates at public addresses
 
 	bans     map[netip.AddrPort]struct{} // port 0 is every port but those that the user named
 	liars    map[netip.AddrPort]struct{} // the addresses for which Ban was called
@@ -99,7 +99,7 @@ func New(rng *rand.Rand, private bool) *List {
 		private: private,
 		all:     make(map[netip.AddrPort]*candidate),
 		most:    maxCandidates,
-		crowds:  make(map[netip.Prefix]int),
+		crowds:  make(crowds),
 		namers:  make(map[namedBy]*namer),
 		delayed: newQueue((*candidate).sooner),
 		bans:    make(map[netip.AddrPort]struct{}),
@@ -125,15 +125,15 @@ func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) b
 	}
 	k := c.all[addr]
 	if k == nil {
-		k = &candidate{addr: addr, from: from, by: by, priority: c.Priority(addr), due: now}
+		k = &candidate{addr: addr, from: from, by: by, priority: c.Priority(addr), due: now, crowd: 1}
 		c.all[addr] = k
 		if from == FromUser {
 			c.users++
 		}
 		c.nameBy(k, namedBy{from, by})
-		if prefix, public := publicPrefix(addr.Addr()); public {
-			k.nth = c.crowds[prefix]
-			c.crowds[prefix]++
+		if !netaddr.IsLocal(addr.Addr()) {
+			c.crowds.add(addr.Addr(), 1)
+			k.crowd = c.crowds.size(addr.Addr(), 0)
 		}
 		c.queue(k, now)
 		c.peak = max(c.peak, len(c.all))
@@ -458,10 +458,8 @@ func (c *List) drop(k *candidate) {
 		c.users--
 	}
 	c.leave(k)
-	if prefix, public := publicPrefix(k.addr.Addr()); public {
-		if c.crowds[prefix]--; c.crowds[prefix] == 0 {
-			delete(c.crowds, prefix)
-		}
+	if !netaddr.IsLocal(k.addr.Addr()) {
+		c.crowds.add(k.addr.Addr(), -1)
 	}
 }
 

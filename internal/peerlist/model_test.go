@@ -37,7 +37,7 @@ type slowCandidate struct {
 	addr     netip.AddrPort
 	from     Source
 	namer    namedBy
-	nth      int
+	crowd    int
 	yielded  int
 	claimed  bool
 	held     bool
@@ -86,8 +86,8 @@ func (m *slowCandidates) worse(k, l *slowCandidate) bool {
 		return l.useful
 	case k.from != l.from:
 		return k.from > l.from
-	case k.nth != l.nth:
-		return k.nth > l.nth
+	case k.crowd != l.crowd:
+		return k.crowd > l.crowd
 	}
 	p, q := netaddr.Priority(m.us, k.addr), netaddr.Priority(m.us, l.addr)
 	return p < q || p == q && k.addr.Compare(l.addr) < 0
@@ -123,13 +123,16 @@ func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bo
 		k.doing = "waits"
 		return true
 	}
-	nth := 0
+	near, far := 1, 1 // candidates of its /24, and of its /16, with this one
 	for other := range m.all {
-		if a, b := other.Addr().As4(), addr.Addr().As4(); [3]byte(a[:3]) == [3]byte(b[:3]) && !addr.Addr().IsPrivate() {
-			nth++
+		if a, b := other.Addr().As4(), addr.Addr().As4(); [2]byte(a[:2]) == [2]byte(b[:2]) && !addr.Addr().IsPrivate() {
+			far++
+			if a[2] == b[2] {
+				near++
+			}
 		}
 	}
-	m.all[addr] = &slowCandidate{addr: addr, from: from, namer: by, nth: nth, doing: "waits", due: now}
+	m.all[addr] = &slowCandidate{addr: addr, from: from, namer: by, crowd: max(near, far/4), doing: "waits", due: now}
 	users := 0
 	for _, k := range m.all {
 		if k.from == FromUser {

@@ -14,7 +14,7 @@ func (k *candidate) promise(l *candidate) int {
 		cmp.Compare(l.failures, k.failures),
 		compareBool(k.useful, l.useful),
 		cmp.Compare(l.from, k.from),
-		cmp.Compare(l.nth, k.nth), // each prefix in turn
+		cmp.Compare(l.crowd, k.crowd), // each network in turn
 		cmp.Compare(k.priority, l.priority),
 		k.addr.Compare(l.addr),
 	)

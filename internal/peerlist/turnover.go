@@ -9,8 +9,14 @@ import (
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// TurnoverEvery is how often, where places are scarce, the worst peers make room for others.
-const TurnoverEvery = 300 * time.Second
+const (
+	// TurnoverEvery is how often, where places are scarce, the worst peers make room for others.
+	TurnoverEvery = 300 * time.Second
+	// TryEvery is how often a peer that gives little makes room for a candidate that had no place yet.
+	TryEvery = 10 * time.Second
+	// littleRate is how many bytes a second of payload are little. A crowd that gives as much for each of many places does no harm.
+	littleRate = 4 << 10
+)
 
 // Worth holds the properties that decide whether a connection is kept when others are waiting.
 type Worth struct {
@@ -22,6 +28,7 @@ type Worth struct {
 	Mutual   bool      // one of the two is interested in the other
 	Waits    bool      // it wants something from us and had no turn yet: others that have had theirs make room first
 	Rate     float64   // bytes a second of payload, both ways
+	Mean     float64   // likewise, since it joined
 	Priority uint32    // BEP 40, or a lot
 }
 
@@ -50,6 +57,29 @@ func TurnedOver(now time.Time, peers []Worth, n int) (ids []int) {
 		return ids
 	}
 	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Keep }), n)
+}
+
+// GivesLittle returns the id of the peer that makes room for a candidate that had no place yet, every TryEvery: of those that have had
+// theirs for TurnoverEvery, the one that gives least, or of several the first to join, since others may have their turn to give yet to come.
+// Otherwise a crowd of more networks than there are places, of which a few peers give just enough that the others are not worth less than
+// candidates, would keep out for hours all that have to be dialled. Under a limit all peers give little, so only those that do not earn their
+// places make room.
+func GivesLittle(now time.Time, peers []Worth, limited bool) (id int, ok bool) {
+	peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool {
+		return p.Keep || now.Sub(p.Joined) < TurnoverEvery || p.earns(now) && (limited || p.Mean >= littleRate)
+	})
+	if len(peers) == 0 {
+		return 0, false
+	}
+	return slices.MinFunc(peers, func(p, q Worth) int {
+		return cmp.Or(compareBool(p.earns(now), q.earns(now)), cmp.Compare(p.Mean, q.Mean), p.Joined.Compare(q.Joined))
+	}).ID, true
+}
+
+// Yielded reports whether a candidate has made room for another.
+func (c *List) Yielded(addr netip.AddrPort) bool {
+	k := c.all[netaddr.Unmap(addr)]
+	return k != nil && k.yielded > 0
 }
 
 // MadeRoom records that the connection to addr ends because another peer is to have its place. Left follows.

@@ -48,6 +48,32 @@ func TestTurnedOver(t *testing.T) {
 	require.Equal(t, []int{1}, TurnedOver(now, peers, 2), "nor new ones beside others")
 }
 
+// Those that have had their places for a while and give little make room: the one that gives least, or else the oldest.
+func TestGivesLittle(t *testing.T) {
+	now, old := epoch.Add(time.Hour), epoch
+	fast := Worth{ID: 1, Joined: old, Earned: now, Mean: littleRate}
+	for _, tc := range []struct {
+		name    string
+		peer    Worth
+		limited bool
+		out     bool
+	}{
+		{"gives little", Worth{Joined: old, Earned: now, Mean: littleRate - 1}, false, true},
+		{"but cannot give more under a limit", Worth{Joined: old, Earned: now, Mean: littleRate - 1}, true, false},
+		{"gives nothing any more", Worth{Joined: old, Earned: old, Mean: 2 * littleRate}, true, true},
+		{"is new", Worth{Joined: now.Add(time.Second - TurnoverEvery)}, false, false},
+		{"was named by the user", Worth{Joined: old, Keep: true}, false, false},
+	} {
+		tc.peer.ID = 2
+		id, ok := GivesLittle(now, []Worth{fast, tc.peer}, tc.limited)
+		require.Equal(t, tc.out, ok, tc.name)
+		require.Equal(t, tc.out, id == 2, tc.name)
+	}
+	id, ok := GivesLittle(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: old, Mean: 9}, {ID: 3, Joined: old.Add(1)}, {ID: 4, Joined: old.Add(2)}}, false)
+	require.True(t, ok)
+	require.Equal(t, 3, id)
+}
+
 func TestIdlest(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	old := epoch

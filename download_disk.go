@@ -20,6 +20,7 @@ type diskState struct {
 	errors     int
 	lastError  error
 	unreadable map[int]time.Time // when storage could not read a piece back
+	unread     unread            // those of these that no peer has sent since
 	warned     time.Time         // when the log said last that a file cannot be examined
 	rechecks   int               // under way; nothing becomes complete meanwhile
 	doubts     doubts
@@ -46,7 +47,10 @@ func (d *Download) failedToRead(off int64, err error) {
 	if d.disk.unreadable == nil {
 		d.disk.unreadable = make(map[int]time.Time)
 	}
-	d.disk.unreadable[d.t.layout.PieceAt(off)] = time.Now()
+	now := time.Now()
+	d.disk.unreadable[d.t.layout.PieceAt(off)] = now
+	d.disk.unread.add(now)
+	d.signal()
 }
 
 // verifyAgain hashes pieces that storage has, and calls each with each of them and whether it has its hash. A piece that cannot be read
@@ -200,7 +204,7 @@ func (d *Download) untouched(i int) bool {
 	return (a == nil || !a.direct) && (p == picker.Started{} || p.Left > 0)
 }
 
-// hashedAgain records whether Recheck found piece i right.
+// hashedAgain records whether Recheck or readAgain found piece i right.
 func (d *Download) hashedAgain(i int, ok bool) {
 	now := time.Now()
 	d.mu.Lock()
@@ -220,6 +224,7 @@ func (d *Download) hashedAgain(i int, ok bool) {
 	case err != nil:
 		d.failStorage(err)
 	case fresh && d.untouched(i) && !d.disk.unsure.Has(i):
+		delete(d.disk.unreadable, i) // it was not written again
 		d.foundOnDisk(i)
 		if !d.lacking() {
 			d.signal()

@@ -40,6 +40,9 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 			d.life.tasks.Go(d.save)
 		}
 	}
+	if !d.ended() {
+		d.readAgain(now)
+	}
 	d.pending.woken = true
 	d.followUp(now)
 	d.pending.woken = d.pending.released || d.pending.rechoke // due says when
@@ -73,6 +76,9 @@ func (d *Download) due(now time.Time) (next time.Time) {
 	}
 	if d.disk.resumable {
 		sooner(d.disk.nextSave)
+	}
+	if at := d.disk.unread.due; !at.IsZero() {
+		sooner(at)
 	}
 	if t, ok := d.discovery.dialAt(d.swarm.live, d.maxPeers(), now); ok && !d.paused {
 		sooner(t)

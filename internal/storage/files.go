@@ -302,12 +302,12 @@ func (s *fileStore) readFile(i int, p []byte, off int64) error {
 		return err
 	}
 	defer s.handles.put(h)
-	if err := readFull(h.f, p, off); errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%s: %w", s.path(i), err)
+	if err = readFull(h.f, p, off); errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%s: %w", s.path(i), err)
 	} else if err != nil {
-		return err
+		s.handles.drop(i) // a network share that is back may not know it any more
 	}
-	return nil
+	return err
 }
 
 // maxStep is how many bytes are written or copied before the next check whether to stop.

@@ -1,0 +1,75 @@
+package torrent
+
+import (
+	"io"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
+)
+
+// A seed whose disk cannot be read for a while, as a network share, has everything again once it can, whatever peers asked for meanwhile.
+// Handles of the time before are of no use then.
+func TestDiskThatIsBack(t *testing.T) {
+	for _, away := range []time.Duration{time.Second, 5 * time.Minute, 24 * time.Hour} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, 8*blockSize, 64*blockSize, 64*blockSize)
+			first := simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+			require.NoError(t, first.Arrive())
+			defer first.Stop()
+			disk := disktest.New()
+			var isAway, reopened atomic.Bool
+			reopened.Store(true)
+			var failed atomic.Int32
+			disk.Fail = func(call, _ string) error {
+				if call == "open" && !isAway.Load() {
+					reopened.Store(true)
+				}
+				if (call == "open" || call == "read") && (isAway.Load() || !reopened.Load()) {
+					failed.Add(1)
+					return syscall.EIO
+				}
+				return nil
+			}
+			c := simClient(t, n.NewHost("80.0.0.1", 1<<20, 1<<20, time.Millisecond), nil)
+			c.hooks.openFiles = disk.OpenFiles
+			d, err := content.own().Start(t.Context(), &Options{Client: c, Seed: true, Dir: "here", Peers: []netip.AddrPort{first.Addr()}})
+			require.NoError(t, err)
+			_, err = d.Wait()
+			require.NoError(t, err)
+			first.Stop()
+			for k, ip := range []string{"70.0.0.1", "70.0.0.2"} { // it may be away again soon after
+				leech := simLeech(t, simClient(t, n.NewHost(ip, 0, 0, time.Millisecond), nil), content, netip.MustParseAddrPort("80.0.0.1:6881"))
+				simnet.Sleep(500 * time.Millisecond)
+				isAway.Store(true)
+				reopened.Store(false)
+				r, err := d.Open(t.Context(), content.file(1).Path)
+				require.NoError(t, err)
+				read := make(chan error, 1)
+				go func() {
+					_, err := io.ReadFull(r, make([]byte, 64*blockSize))
+					read <- err
+				}()
+				simnet.Sleep(away)
+				require.Less(t, d.Verified().Count(), content.NumPieces())
+				require.Less(t, leech.Verified().Count(), content.NumPieces())
+				require.Less(t, failed.Load(), int32(3000), "calls in vain")
+				isAway.Store(false)
+				simnet.Sleep(min(2*away, lastReread) + 15*time.Second)
+				require.Equal(t, content.NumPieces(), d.Verified().Count(), k)
+				require.Equal(t, Seeding, d.Stats().State)
+				require.NoError(t, <-read)
+				require.NoError(t, r.Close())
+				require.Equal(t, content.NumPieces(), leech.Verified().Count(), k)
+				require.NoError(t, leech.Close())
+			}
+		})
+	}
+}

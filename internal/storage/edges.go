@@ -135,11 +135,6 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 func (s *fileStore) adopt(i int) error {
 	f := &s.files[i]
 	slotted := s.hasSlot(i, math.MaxInt64)
-	if f.leftAlone {
-		if found, err := s.findAgain(i, slotted); found || err != nil {
-			return err
-		}
-	}
 	if slotted {
 		if err := s.compare(s.edgesFile()); errors.Is(err, ErrChanged) {
 			f.meddled.Store(true) // what is copied has to be hashed

@@ -346,8 +346,16 @@ func (s *fileStore) openOwn(i int) (info FileInfo, made bool, err error) {
 // sameFile returns another file of the content that is the same file on the file system as file i, whose identity is id; or -1.
 // The caller holds s.mu for writing.
 func (s *fileStore) sameFile(i int, id FileID) int {
+	return s.sameAmong(func(yield func(int) bool) {
+		for j := 0; j < s.content.NumFiles() && yield(j); j++ {
+		}
+	}, i, id)
+}
+
+// sameAmong is sameFile for one of candidates, or a file whose name equals that of file i but for case.
+func (s *fileStore) sameAmong(candidates iter.Seq[int], i int, id FileID) int {
 	key := s.identity(i, id)
-	for j := range s.content.NumFiles() {
+	for j := range candidates {
 		f := &s.files[j]
 		if j == i || f.name == "" || f.left == (Stamp{}) || f.id != id || s.identity(j, f.id) != key {
 			continue
@@ -358,6 +366,18 @@ func (s *fileStore) sameFile(i int, id FileID) int {
 		}
 	}
 	return s.sameInCase(i)
+}
+
+// byIdentity returns the files of the content that exist, by their identities. The caller holds s.mu for writing.
+func (s *fileStore) byIdentity() map[any][]int {
+	files := make(map[any][]int)
+	for i := range s.content.NumFiles() {
+		if f := &s.files[i]; f.name != "" && f.left != (Stamp{}) {
+			key := s.identity(i, f.id)
+			files[key] = append(files[key], i)
+		}
+	}
+	return files
 }
 
 // identity returns a key that no other file on the file system shares with file i. That is id or, where the system has no

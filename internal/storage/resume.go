@@ -291,6 +291,14 @@ func (s *fileStore) confirm(r *resume) {
 	maps.DeleteFunc(r.partial, func(piece int, _ bits.Set) bool { return r.have.Has(piece) || !holds(piece, false) })
 }
 
+// disclaim removes the claims of r on the pieces from first up to but not including end.
+func (r *resume) disclaim(first, end int) {
+	for piece := first; piece < end; piece++ {
+		r.have.Remove(piece)
+		delete(r.partial, piece)
+	}
+}
+
 // resumeStampOf returns the stamp with which file i was left, or one that matches no file if another program changed it.
 func (s *fileStore) resumeStampOf(i int) resumeStamp {
 	left := s.leftAs(i)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -137,31 +138,49 @@ func (s *fileStore) leaveAlone(i int) {
 	s.files[i].leftAlone = true
 }
 
-// findAgain finds what was left alone at the path of file i, now that the file is wanted. It is hashed before anything of it counts as
-// verified. slotted is whether the edges may hold bytes of it. The caller holds s.mu for writing.
-func (s *fileStore) findAgain(i int, slotted bool) (found bool, err error) {
-	f := &s.files[i]
-	f.leftAlone = false
-	info, err := s.disk.Stat(f.name)
-	if missing(err) || err == nil && (!info.Regular || info.Size == 0 || s.sameFile(i, info.ID) >= 0) {
-		return false, nil
-	} else if err != nil {
-		return false, err
+// findAgain finds what was left alone at the paths of those of the files that are wanted now. It is hashed before anything of it counts as
+// verified. The caller holds s.mu for writing.
+func (s *fileStore) findAgain(files []int) error {
+	var known map[any][]int
+	var mine []Claim
+	for _, i := range files {
+		f := &s.files[i]
+		if !f.leftAlone {
+			continue
+		}
+		if known == nil {
+			known = s.byIdentity()
+		}
+		f.leftAlone = false
+		info, err := s.disk.Stat(f.name)
+		key := s.identity(i, info.ID)
+		if missing(err) || err == nil && (!info.Regular || info.Size == 0 || s.sameAmong(slices.Values(known[key]), i, info.ID) >= 0) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		if s.resumed == nil && s.hasSlot(i, math.MaxInt64) {
+			f.meddled.Store(true) // set first, or a sidecar saved now claims the file as it is
+		}
+		f.mu.Lock()
+		f.found(info)
+		f.durable = false
+		f.mu.Unlock()
+		known[key] = append(known[key], i)
+		if s.resumed != nil { // nothing counts as verified yet
+			s.resumed.disclaim(s.content.PiecesOf(i))
+		}
+		c, err := s.claimFor(i)
+		if err != nil {
+			return err
+		}
+		mine = append(mine, c)
 	}
-	if slotted && s.resumed == nil {
-		f.meddled.Store(true) // set first, or a sidecar saved now claims the file as it is
+	if len(mine) == 0 {
+		return nil
 	}
-	f.mu.Lock()
-	f.found(info)
-	f.mu.Unlock()
-	if s.resumed != nil { // nothing counts as verified yet
-		s.confirm(s.resumed)
-	}
-	mine, err := s.claimFor(i)
-	if err == nil {
-		_, err = s.claimOn(s.disk, []Claim{mine})
-	}
-	return true, err
+	_, err := s.claimOn(s.disk, mine)
+	return err
 }
 
 // isWanted reports whether file i is wanted. The caller holds s.mu.

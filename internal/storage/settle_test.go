@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
 	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
 // Only Settle makes empty files, of which there may be very many, and its context ends it in between.
@@ -191,4 +194,65 @@ func TestAPartFileWithBlocksStays(t *testing.T) {
 	require.NoError(t, readFull(s, got, 2*pieceLength))
 	require.Equal(t, block, got)
 	require.NoError(t, s.Close())
+}
+
+// Many files of another program that were left alone are found again together when they are chosen.
+func TestManyFilesFoundAgainCostLittle(t *testing.T) {
+	const n = 400
+	sizes := make([]int64, n)
+	for i := range sizes {
+		sizes[i] = 10
+	}
+	tor, content := testContent(20, sizes...)
+	d := &claimCounter{Disk: disktest.New()}
+	require.NoError(t, d.MkdirAll("d"))
+	for i := 1; i < n; i += 2 {
+		f, err := d.Open(filepath.Join("d", fmt.Sprint(i)), os.O_RDWR|os.O_CREATE)
+		require.NoError(t, err)
+		_, err = f.WriteAt([]byte("foreign"), 0)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	}
+	s, err := storage.OpenDisk(tor, d, "disk", nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SetWanted(only(tor, func(i int) bool { return i%2 == 0 })))
+	have := bits.New(n / 2)
+	for i := range n / 2 {
+		writePiece(t, tor, s, content, i)
+		if i > 0 { // of all, no sidecar would be needed
+			have.Add(i)
+		}
+	}
+	require.NoError(t, s.SaveResume(have, nil))
+	require.NoError(t, s.Close())
+
+	log := new(lineCounter)
+	s, err = storage.OpenDisk(tor, d, "disk", slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	require.NoError(t, err)
+	d.claims, log.lines = 0, 0
+	require.NoError(t, s.SetWanted(all(tor)))
+	require.Less(t, log.lines, 2*n, "files are compared with the sidecar")
+	require.Less(t, d.claims, 10)
+	found, _ := s.LoadResume()
+	require.Zero(t, found.Count(), "the files are to be hashed")
+	require.NoError(t, s.Close())
+}
+
+// claimCounter counts the calls of Claim.
+type claimCounter struct {
+	storage.Disk
+	claims int
+}
+
+func (d *claimCounter) Claim(owner [20]byte, files []storage.Claim) (func(), error) {
+	d.claims++
+	return d.Disk.Claim(owner, files)
+}
+
+// lineCounter counts the writes of a log.
+type lineCounter struct{ lines int }
+
+func (c *lineCounter) Write(p []byte) (int, error) {
+	c.lines++
+	return len(p), nil
 }

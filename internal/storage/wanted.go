@@ -50,7 +50,13 @@ func (s *fileStore) SetWanted(wanted []bool) error {
 		s.wanted = before
 		return err
 	}
+	if err := s.findAgain(missing); err != nil {
+		return err
+	}
 	for _, i := range missing {
+		if s.files[i].left.Size > 0 {
+			continue // it was found again
+		}
 		// A file that is here but does not exist was wanted before, and is not written yet: nothing is to be copied. One that
 		// exists with size 0 may have been made by a run that ended before it copied anything.
 		if f := &s.files[i]; !f.here || f.left != (Stamp{}) && s.content.File(i).Length > 0 {

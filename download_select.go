@@ -224,7 +224,7 @@ type choice struct {
 	isDone   []bool     // by file: is in done
 	doneAt   []int32    // by file that is in done: where
 	gone     int        // how many of done are -1
-	lost     int        // how many files were done and then no longer
+	moved    int        // how often files in done got other places
 	chosen   int        // number of chosen files
 	demand   int        // number of files that are OnDemand and not whole
 	wanted   int64      // bytes of the chosen files
@@ -322,11 +322,11 @@ func (c *choice) undo(i int) {
 		return
 	}
 	c.isDone[i] = false
-	c.lost++
 	c.done[c.doneAt[i]] = -1
 	if c.gone++; 2*c.gone < len(c.done) {
 		return
 	}
+	c.moved++
 	c.done, c.gone = slices.DeleteFunc(c.done, func(k int) bool { return k < 0 }), 0
 	for at, k := range c.done {
 		c.doneAt[k] = int32(at)

@@ -3,7 +3,6 @@ package torrent
 import (
 	"bytes"
 	"cmp"
-	"iter"
 	"maps"
 	"math"
 	"net"
@@ -129,85 +128,6 @@ func (p *peer) stats(now time.Time) PeerStats {
 		PeerChoking: p.supply.Choking, PeerInterested: p.peerInterested,
 		Snubbed: p.supply.Snubbed(), Pieces: p.supply.Count(), Requests: p.supply.Outstanding(), Queued: p.out.Waiting(),
 	}
-}
-
-// Completed yields each chosen file once it is complete and verified, those already complete first, and returns once the
-// download is complete. If the download fails, or another program changed a file after the download had ended, the last
-// pair holds the error. Breaking out of the loop leaves the download running.
-func (d *Download) Completed() iter.Seq2[*DownloadedFile, error] {
-	return func(yield func(*DownloadedFile, error) bool) {
-		d.watch(1)
-		defer d.watch(-1)
-		given := make(map[int]bool)
-		next, lost := 0, 0 // what was looked at of the files that are done, and how many were lost until then
-		var changed error
-		for {
-			gone := d.isGone()
-			d.mu.Lock()
-			c := &d.selection.choice
-			if lost != c.lost {
-				next, lost = 0, c.lost
-			}
-			var fresh, chosen []int
-			for _, i := range c.done[next:] {
-				if i >= 0 && !given[i] {
-					fresh = append(fresh, i)
-				}
-			}
-			next = len(c.done)
-			settled := d.isSettled() && !d.progress.checking
-			if settled {
-				chosen = c.files()
-			}
-			changes, done, result := d.reading.changed, d.isDone(), d.life.result
-			d.mu.Unlock()
-			doubted := false
-			var again <-chan time.Time
-			for _, i := range fresh {
-				if err := d.store.ChangedFile(i); err != nil {
-					changed, next = err, 0
-					if d.t.layout.File(i).Length > 0 && !gone {
-						first, _ := d.t.layout.PiecesOf(i)
-						doubted = d.recheck(first, err) || doubted // then it is fetched again
-						again = time.After(lookAgain)              // or it could not be examined
-					}
-					continue
-				}
-				if !d.hasAll(d.t.layout.PiecesOf(i)) {
-					doubted = true // a piece was put in doubt meanwhile, which ChangedFile does not report
-					continue
-				}
-				given[i] = true
-				if !yield(d.files.file(i), nil) {
-					return
-				}
-			}
-			switch {
-			case done && result != nil:
-				yield(nil, result)
-				return
-			case doubted:
-			case settled && !slices.ContainsFunc(chosen, func(i int) bool { return !given[i] }):
-				return
-			case gone:
-				yield(nil, cmp.Or(changed, ErrClosed))
-				return
-			default:
-				select {
-				case <-changes:
-				case <-again:
-				case <-d.life.gone:
-				}
-			}
-		}
-	}
-}
-
-// watch adds n to the number of goroutines that may wait for changes.
-func (d *Download) watch(n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.reading.watchers += n
 }
 
 // ClientStats is a snapshot of what a client's downloads do together.

@@ -62,11 +62,20 @@ func TurnedOver(now time.Time, peers []Worth, n int) (ids []int) {
 // GivesLittle returns the id of the peer that makes room for a candidate that had no place yet, every TryEvery: of those that have had
 // theirs for TurnoverEvery, the one that gives least, or of several the first to join, since others may have their turn to give yet to come.
 // Otherwise a crowd of more networks than there are places, of which a few peers give just enough that the others are not worth less than
-// candidates, would keep out for hours all that have to be dialled. Under a limit all peers give little, so only those that do not earn their
-// places make room.
+// candidates, would keep out for hours all that have to be dialled.
+//
+// One that earns its place makes room only if few do not, or candidates without end that give nothing would take the places of all that are
+// slow. Under a limit all are slow, so none does.
 func GivesLittle(now time.Time, peers []Worth, limited bool) (id int, ok bool) {
+	idle := 0
+	for _, p := range peers {
+		if !p.earns(now) {
+			idle++
+		}
+	}
+	slow := !limited && idle*crowdShare < len(peers)
 	peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool {
-		return p.Keep || now.Sub(p.Joined) < TurnoverEvery || p.earns(now) && (limited || p.Mean >= littleRate)
+		return p.Keep || now.Sub(p.Joined) < TurnoverEvery || p.earns(now) && !(slow && p.Mean < littleRate)
 	})
 	if len(peers) == 0 {
 		return 0, false

@@ -69,6 +69,14 @@ func TestGivesLittle(t *testing.T) {
 		require.Equal(t, tc.out, ok, tc.name)
 		require.Equal(t, tc.out, id == 2, tc.name)
 	}
+	many := []Worth{{ID: 1, Joined: now}}
+	for k := range 7 {
+		many = append(many, Worth{ID: 2 + k, Joined: old, Earned: now})
+	}
+	_, ok := GivesLittle(now, many, false)
+	require.False(t, ok, "beside too many that give nothing")
+	_, ok = GivesLittle(now, append(many, many[1]), false)
+	require.True(t, ok)
 	id, ok := GivesLittle(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: old, Mean: 9}, {ID: 3, Joined: old.Add(1)}, {ID: 4, Joined: old.Add(2)}}, false)
 	require.True(t, ok)
 	require.Equal(t, 3, id)

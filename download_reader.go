@@ -19,12 +19,18 @@ const (
 	readAheadTime = 5 * time.Second
 	minReadAhead  = 2 << 20
 	maxReadAhead  = 64 << 20
+	// A pass over what is ahead of all readers is made at once when one of fewReaders moves. If there are more, passes are followEach
+	// apart for each of the others: each reader causes passes, and each pass is longer the more readers there are.
+	fewReaders = 16
+	followEach = time.Millisecond
 )
 
 // reading records which pieces readers wait for, and which are fetched first for them.
 type reading struct {
 	readers  map[*reader]struct{}
 	urgent   map[int]uint8 // priorities of the pieces ahead of readers
+	followed time.Time     // when these were last computed
+	moved    bool          // they are to be computed again when followAt says
 	awaited  map[int]int   // how many reads wait for each piece that is waited for
 	changed  chan struct{} // closed and replaced when a piece or a file is finished
 	watchers int           // how many goroutines may wait for changed
@@ -65,7 +71,7 @@ func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, er
 	}
 	d.reading.readers[r] = struct{}{}
 	d.reading.watchers++
-	d.followReaders(now)
+	d.readerMoved(now)
 	return r, nil
 }
 
@@ -82,7 +88,7 @@ func (r *reader) Close() error {
 	}
 	r.closed = true
 	delete(d.reading.readers, r)
-	d.followReaders(now)
+	d.readerMoved(now)
 	d.broadcast() // also wakes the reader's own Read, which may be the only one that waits
 	d.reading.watchers--
 	return nil
@@ -209,7 +215,7 @@ func (r *reader) await(piece int, off int64) error {
 		if !closed {
 			moved := r.at/d.t.layout.PieceLength() != off/d.t.layout.PieceLength()
 			if r.at = off; moved {
-				d.followReaders(now)
+				d.readerMoved(now)
 			}
 			if !have && chosen && !waits {
 				waits = true
@@ -244,6 +250,21 @@ func (r *reader) await(piece int, off int64) error {
 	}
 }
 
+// readerMoved has followReaders called, now or in a later turn. The caller holds d.mu.
+func (d *Download) readerMoved(now time.Time) {
+	if !now.Before(d.followAt()) {
+		d.followReaders(now)
+	} else if !d.reading.moved {
+		d.reading.moved = true
+		d.signal()
+	}
+}
+
+// followAt is when readers may be followed again. The caller holds d.mu.
+func (d *Download) followAt() time.Time {
+	return d.reading.followed.Add(followEach * time.Duration(max(0, len(d.reading.readers)-fewReaders)))
+}
+
 // followReaders raises the priority of the pieces just ahead of each reader, the nearest most. The caller holds d.mu.
 func (d *Download) followReaders(now time.Time) {
 	ahead := int64(d.traffic.down.Rate(now) * readAheadTime.Seconds())
@@ -270,7 +291,7 @@ func (d *Download) followReaders(now time.Time) {
 	for k, priority := range urgent {
 		d.prioritise(k, max(priority, d.selection.base[k]))
 	}
-	d.reading.urgent = urgent
+	d.reading.urgent, d.reading.followed, d.reading.moved = urgent, now, false
 	if idle || d.selection.choice.demand > 0 {
 		for _, p := range d.swarm.peers {
 			d.updateInterest(p)

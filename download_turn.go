@@ -24,6 +24,9 @@ func (d *Download) turn(now time.Time) (next time.Time) {
 		d.nextTick = now.Add(tick)
 		spilled = d.everySecond(now)
 	}
+	if d.reading.moved && !now.Before(d.followAt()) {
+		d.followReaders(now)
+	}
 	if len(d.swarm.peers) > 0 && !now.Before(d.uploading.choker.Next()) {
 		d.pending.rechoke, d.pending.roundAt = true, time.Time{}
 	}
@@ -70,6 +73,9 @@ func (d *Download) due(now time.Time) (next time.Time) {
 	}
 	if d.pending.woken {
 		sooner(d.pending.roundAt)
+	}
+	if d.reading.moved {
+		sooner(d.followAt())
 	}
 	if d.traffic.throttled {
 		sooner(now.Add(d.traffic.gate.Pause()))

@@ -74,8 +74,13 @@ func (t *Announcer) ask(ctx context.Context, tr *tracker, now time.Time) {
 		tr.joined[f].tried = t.completed && tr.joined[f].started
 	}
 	alone := !t.c.Private || t.usable() == 1
+	leave := func() {}
+	if tr.u.Scheme == "udp" {
+		leave = t.c.Pace.underWay.enter(now, cancel)
+	}
 	t.asking.Go(func() {
 		defer close(done)
+		defer leave()
 		defer cancel(nil)
 		if previous != nil {
 			<-previous

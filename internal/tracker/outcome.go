@@ -42,6 +42,7 @@ func retryAfter(failures int, hungry bool) time.Duration {
 // answered records the answer of tr to an announce over one address family, and passes it on to the callbacks.
 func (t *Announcer) answered(tr *tracker, f netaddr.Family, e event, a answer) {
 	t.c.Log.Debug("announced", "tracker", tr.url, "event", e, "peers", len(a.peers), "interval", a.interval)
+	t.c.Pace.underWay.ended(tr.u.Host, true)
 	t.mu.Lock()
 	tr.heard(a, time.Now())
 	tr.joined[f].acknowledge(e, a)
@@ -146,6 +147,7 @@ func (t *Announcer) failed(run context.Context, tr *tracker, err error) {
 		return
 	}
 	r, refused := errors.AsType[*refusal](err)
+	t.c.Pace.underWay.ended(tr.u.Host, refused)
 	wait := retryAfter(tr.failures, hungry && !refused)
 	tr.failures++
 	tr.slow = time.Since(tr.askedAt) > hungryPatience

@@ -23,7 +23,8 @@ const (
 // A Pace spreads the announces to addresses that may not be those of trackers, and those to one host. It is shared by all
 // downloads of a client.
 type Pace struct {
-	places places
+	places   places
+	underWay underWay
 
 	mu    sync.Mutex
 	addrs map[netip.Addr]*pacedAddr

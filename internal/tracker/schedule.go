@@ -47,7 +47,7 @@ func (t *Announcer) Run(ctx context.Context) {
 // due returns the trackers to announce to now, and the time to call it again. A zero time means not before Wake is called. The
 // caller holds t.mu.
 func (t *Announcer) due(now time.Time, hungry bool) (ask []*tracker, again time.Time) {
-	r := round{now: now, hungry: hungry, private: t.c.Private, patience: tierPatience, hosts: t.hosts}
+	r := round{now: now, hungry: hungry, private: t.c.Private, patience: tierPatience, hosts: t.hosts, underWay: &t.c.Pace.underWay}
 	if hungry {
 		r.patience = hungryPatience
 	}
@@ -70,6 +70,7 @@ type round struct {
 	hungry, private bool
 	patience        time.Duration
 	hosts           hosts
+	underWay        *underWay
 
 	ask       []*tracker // the trackers to announce to now
 	waitedFor int        // how many are in ask, or were asked less than patience ago and have not answered
@@ -93,9 +94,14 @@ func (r *round) takeNews(tr *tracker, completed bool) {
 	}
 }
 
-// allows reports whether tr may be asked: its host was not asked too often lately.
+// allows reports whether tr may be asked: its host was not asked too often lately, and there are not too many announces under way.
 func (r *round) allows(tr *tracker) bool {
 	at := r.hosts.next(tr)
+	if tr.u.Scheme == "udp" {
+		if room := r.underWay.next(tr, len(r.ask)); room.After(at) {
+			at = room
+		}
+	}
 	if r.now.Before(at) {
 		r.lookAt(at)
 		return false

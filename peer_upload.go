@@ -207,9 +207,9 @@ const longGreeting = 1 << 10
 
 // awaitGreeting waits until the upload limits allow the first messages of the connection, n bytes, if these are long. Our bitfield must
 // come before everything else (BEP 3). It reports whether the connection goes on. A limit that lets nothing pass is for blocks: it
-// keeps us from no peer.
+// keeps us from no peer. Nor do those that connect keep us from peers that we dial, which are few.
 func (p *peer) awaitGreeting(n int) bool {
-	for n > longGreeting && !p.d.uploadLimits.Closed() {
+	for n > longGreeting && p.conn.incoming && !p.d.uploadLimits.Closed() {
 		wait := p.d.client.answers.delay(p.d.uploadLimits, n)
 		if wait == 0 {
 			return true

@@ -58,3 +58,34 @@ func TestLimitCountsBitfields(t *testing.T) {
 		}
 	})
 }
+
+// Under a low upload limit, many hosts that connect wait for the bitfield of a leech. The peers that it dials hear at once what it has.
+func TestDialledPeersAreGreetedAtOnce(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		const pieces = 100_000
+		content := newSimContent(1, 1, pieces)
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		c := simClient(t, us, nil)
+		c.UploadLimit = drained(2<<10, 1<<10)
+		half := newSimStorage(content)
+		for block := range half.written.Len() / 2 {
+			half.written.Add(block)
+		}
+		d, err := content.Start(t.Context(), &Options{Client: c, Storage: half.open})
+		require.NoError(t, err)
+		simnet.Sleep(time.Minute) // it hashes what is there
+		require.EqualValues(t, pieces/2, d.Stats().Verified)
+		for k := range 40 {
+			speak(t, n.NewHost(fmt.Sprintf("80.%d.1.1", 1+k), 0, 0, 0), content, us.Addr(6881), speech{})
+		}
+
+		host := n.NewHost("81.0.0.1", 0, 0, 0)
+		honest := simClient(t, host, nil)
+		honest.UploadLimit = drained(1, 1<<10)
+		seed := simSeed(t, honest, content)
+		d.AddPeers(host.Addr(6881))
+		simnet.Sleep(5 * time.Second)
+		require.Len(t, seed.Stats().Peers, 1)
+		require.Positive(t, seed.Stats().Peers[0].Pieces)
+	})
+}

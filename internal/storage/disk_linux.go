@@ -74,16 +74,41 @@ func (f *rootFile) pwritev(iov []unix.Iovec, off int64) (total int64, errno sysc
 	return total, 0
 }
 
-// SyncAll syncs the whole file system, which is far less work than to sync thousands of files one by one.
+// SyncAll syncs the whole file system, which is far less work than to sync thousands of files one by one. It does that only where
+// syncfs is known to reach the disk.
 func (d *rootDisk) SyncAll() (bool, error) {
 	conn, err := d.self.SyscallConn()
 	if err != nil {
 		return true, err
 	}
 	// Within Control the descriptor stays valid, even if the directory is closed at the same time.
-	closed := conn.Control(func(fd uintptr) { err = unix.Syncfs(int(fd)) })
+	done := false
+	closed := conn.Control(func(fd uintptr) {
+		var st unix.Statfs_t
+		if failed := ignoringEINTR(func() error { return unix.Fstatfs(int(fd), &st) }); failed == nil && reachesDisk(int64(st.Type)) {
+			done, err = true, unix.Syncfs(int(fd))
+		}
+	})
 	if err != nil {
 		err = &fs.PathError{Op: "sync", Path: d.root.Name(), Err: err}
 	}
-	return true, cmp.Or(closed, err)
+	return done, cmp.Or(closed, err)
 }
+
+// reachesDisk reports whether syncfs has a file system of this type put everything on its disk. With others it may do less: a FUSE
+// server is not even told of it, CIFS does not have its server flush what was written, and eCryptfs leaves that in the cache of the file
+// system below.
+func reachesDisk(fsType int64) bool {
+	switch uint32(fsType) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC,
+		unix.TMPFS_MAGIC, zfsMagic, bcachefsMagic:
+		return true
+	}
+	return false
+}
+
+// The types of file systems for which the package unix has no constants.
+const (
+	zfsMagic      = 0x2fc12fc1
+	bcachefsMagic = 0xca451a4e
+)

@@ -46,7 +46,6 @@ type move struct {
 	progress func(done, total int64)
 
 	files    []int            // the files to move, by index in fileStore.files
-	linkable map[uint64]bool  // by device: files on it can be linked into the new directory
 	staged   map[int]bool     // files that are copied; the others are linked
 	inPlace  map[int]FileInfo // what an earlier Move left in the new directory, by file
 	aside    []aside          // what had names in the new directory that this Move has given to others
@@ -121,7 +120,7 @@ var errSameDir = errors.New("the same directory")
 func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) (err error) {
 	m := &move{
 		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
-		linkable: make(map[uint64]bool), staged: make(map[int]bool), inPlace: make(map[int]FileInfo), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string), emptied: make(map[string]bool), finished: make(map[int]Stamp),
+		staged: make(map[int]bool), inPlace: make(map[int]FileInfo), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string), emptied: make(map[string]bool), finished: make(map[int]Stamp),
 		written: make(map[int][]span), void: make(map[int]bool), doubted: make(map[int]bool),
 	}
 	have, _ := claims()
@@ -250,6 +249,9 @@ func (m *move) prepare() error {
 // chooseStaged decides which of these files are copied, and reports whether any is.
 func (m *move) chooseStaged(files []int) (some bool) {
 	for _, i := range files {
+		if m.ctx.Err() != nil || m.s.stopped.Load() {
+			return some // and place ends the Move
+		}
 		if !m.canLink(i) {
 			m.staged[i], some = true, true
 			m.total += m.s.leftAs(i).Size
@@ -423,22 +425,14 @@ func (s *fileStore) stat(i int) (FileInfo, error) {
 // probeName is the name, in the hidden directory, of the link that canLink makes.
 const probeName = "probe"
 
-// canLink reports whether file i can be linked into the new directory.
+// canLink reports whether file i can be linked into the new directory. It tries that with each file, because the answer may differ for
+// files of one device: they may lie on several branches of a union, behind other mounts, or belong to another user.
 func (m *move) canLink(i int) bool {
 	m.s.mu.RLock() // keeps own, which would copy a file that has two names, from running meanwhile
 	defer m.s.mu.RUnlock()
 	if m.s.closed {
 		return false
 	}
-	f := &m.s.files[i]
-	can, known := m.linkable[f.id.Dev]
-	if !known {
-		probe := filepath.Join(m.stage(), probeName)
-		can = m.s.disk.Link(f.name, m.to, probe) == nil
-		if can {
-			can = m.to.Remove(probe) == nil
-		}
-		m.linkable[f.id.Dev] = can
-	}
-	return can
+	probe := filepath.Join(m.stage(), probeName)
+	return m.s.disk.Link(m.s.files[i].name, m.to, probe) == nil && m.to.Remove(probe) == nil
 }

@@ -109,7 +109,7 @@ func (m *move) place(i int, have bits.Set) error {
 		}
 		m.staged[i] = true
 	}
-	if err := m.catchUp(i, m.step); err != nil {
+	if err := m.catchUp(i, source{m.step, s.syncHeld}); err != nil {
 		return err
 	}
 	if err := m.finishCopy(i); err != nil {

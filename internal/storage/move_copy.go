@@ -55,7 +55,7 @@ func (m *move) copyAll(have bits.Set) error {
 			if !m.staged[i] {
 				continue
 			}
-			if err := m.catchUp(i, m.lockedStep); err != nil {
+			if err := m.catchUp(i, source{m.lockedStep, m.s.syncFile}); err != nil {
 				return err
 			}
 			if err := m.finishCopy(i); err != nil {
@@ -89,20 +89,25 @@ func (m *move) late() (n int64) {
 	return n
 }
 
-// A step copies a part of the old file i, at or after off and before end, and returns the offset of the next part. If no data is
-// left before end, it returns io.EOF.
-type step func(i int, to DiskFile, buf []byte, off, end int64) (next int64, err error)
-
-// lockedStep is step for a caller that does not hold m.s.mu.
-func (m *move) lockedStep(i int, to DiskFile, buf []byte, off, end int64) (int64, error) {
-	m.s.mu.RLock()
-	defer m.s.mu.RUnlock()
-	return m.step(i, to, buf, off, end)
+// A source reads old files, for a caller that holds m.s.mu or for one that does not.
+type source struct {
+	// step copies a part of the old file i, at or after off and before end, and returns the offset of the next part. If no data is
+	// left before end, it returns io.EOF. With holes, it leaves out the holes of the file.
+	step func(i int, to DiskFile, buf []byte, off, end int64, holes bool) (next int64, err error)
+	// sync syncs the old file i.
+	sync func(i int) error
 }
 
-// step implements the type step. It holds the mutex of the file, so that no write to the old file comes between its read and the
-// write of the copy. The caller holds m.s.mu.
-func (m *move) step(i int, to DiskFile, buf []byte, off, end int64) (int64, error) {
+// lockedStep is the step of a source for a caller that does not hold m.s.mu.
+func (m *move) lockedStep(i int, to DiskFile, buf []byte, off, end int64, holes bool) (int64, error) {
+	m.s.mu.RLock()
+	defer m.s.mu.RUnlock()
+	return m.step(i, to, buf, off, end, holes)
+}
+
+// step is the step of a source. It holds the mutex of the file, so that no write to the old file comes between its read and the write
+// of the copy. The caller holds m.s.mu.
+func (m *move) step(i int, to DiskFile, buf []byte, off, end int64, holes bool) (int64, error) {
 	s := m.s
 	if s.closed || s.stopped.Load() {
 		return 0, ErrClosed
@@ -121,7 +126,7 @@ func (m *move) step(i int, to DiskFile, buf []byte, off, end int64) (int64, erro
 		return 0, err
 	}
 	defer s.handles.put(h)
-	next, n, err := copyPart(h.f, to, buf, off, end)
+	next, n, err := copyPart(h.f, to, buf, off, end, holes)
 	if err == nil {
 		m.tell(int64(n))
 	}
@@ -172,21 +177,26 @@ func (s *fileStore) openToRead(name string) (DiskFile, error) {
 	return s.disk.Open(name, os.O_RDONLY)
 }
 
-// copyFile copies the old file i to the hidden directory, and keeps its holes.
-func (m *move) copyFile(i int, step step) error {
+// copyFile copies the old file i to the hidden directory, and keeps its holes. What is in the system's cache alone may seem to be one, as
+// where FUSE keeps what was written and the server does not know of it yet, so copyFile syncs the file first. What is written later is
+// recorded, and copied without a look for holes.
+func (m *move) copyFile(i int, from source) error {
 	m.mu.Lock()
 	m.written[i] = nil // from here on
 	delete(m.void, i)
 	m.mu.Unlock()
+	if err := from.sync(i); err != nil && !absent(err) && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
 	size := m.s.sizeOf(i)
-	return m.copySpans(i, step, os.O_RDWR|os.O_CREATE|os.O_EXCL, span{0, size})
+	return m.copySpans(i, from, os.O_RDWR|os.O_CREATE|os.O_EXCL, span{0, size})
 }
 
 // sizeOf returns the size in bytes with which file i was left.
 func (s *fileStore) sizeOf(i int) int64 { return s.leftAs(i).Size }
 
 // catchUp copies what was written to the old file i since it was copied, or all of it if it was not.
-func (m *move) catchUp(i int, step step) error {
+func (m *move) catchUp(i int, from source) error {
 	m.mu.Lock()
 	spans, begun := m.written[i]
 	void := m.void[i]
@@ -194,20 +204,21 @@ func (m *move) catchUp(i int, step step) error {
 	m.mu.Unlock()
 	switch {
 	case !begun:
-		return m.copyFile(i, step)
+		return m.copyFile(i, from)
 	case void:
 		if err := m.removeStaged(i); err != nil {
 			return err
 		}
-		return m.copyFile(i, step)
+		return m.copyFile(i, from)
 	case len(spans) == 0:
 		return nil
 	}
-	return m.copySpans(i, step, os.O_RDWR|os.O_CREATE, spans...)
+	return m.copySpans(i, from, os.O_RDWR|os.O_CREATE, spans...)
 }
 
-// copySpans copies these spans of the old file i to its copy, which it opens with flag, and syncs the copy.
-func (m *move) copySpans(i int, step step, flag int, spans ...span) (err error) {
+// copySpans copies these spans of the old file i to its copy, which it opens with flag, and syncs the copy. If it makes the copy, it
+// leaves out holes.
+func (m *move) copySpans(i int, from source, flag int, spans ...span) (err error) {
 	delete(m.finished, i)
 	to, err := m.to.Open(m.stagedName(i), flag)
 	if err != nil {
@@ -217,7 +228,7 @@ func (m *move) copySpans(i int, step step, flag int, spans ...span) (err error) 
 	buf := make([]byte, maxStep)
 	for _, s := range spans {
 		for off := s.from; off < s.to; {
-			next, err := step(i, to, buf, off, s.to)
+			next, err := from.step(i, to, buf, off, s.to, flag&os.O_EXCL != 0)
 			if err == io.EOF {
 				break
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -54,8 +55,14 @@ func (s *fileStore) copyOwn(shared *sharedFile) (err error) {
 			err = fmt.Errorf("%s: replace it with a copy: %w", filepath.Join(s.dir, name), err)
 		}
 	}()
+	// What is in the system's cache alone may seem to be a hole.
+	if err := s.syncFile(shared.file); err != nil && !absent(err) && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
 	from, err := s.openRoomy(name, os.O_RDONLY)
-	if err != nil {
+	if absent(err) {
+		return errShared
+	} else if err != nil {
 		return err
 	}
 	defer from.Close()
@@ -66,7 +73,9 @@ func (s *fileStore) copyOwn(shared *sharedFile) (err error) {
 	}
 	tmp := filepath.Join(filepath.Dir(name), s.sidecar(".copy"))
 	to, err := s.openRoomy(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
+	if absent(err) { // its directory was removed
+		return errShared
+	} else if err != nil {
 		return err
 	}
 	buf := make([]byte, maxStep)
@@ -75,7 +84,7 @@ func (s *fileStore) copyOwn(shared *sharedFile) (err error) {
 			err = ErrClosed
 			break
 		}
-		off, _, err = copyPart(from, to, buf, off, size)
+		off, _, err = copyPart(from, to, buf, off, size, true)
 	}
 	if err == nil || err == io.EOF {
 		err = to.Truncate(size)
@@ -128,12 +137,14 @@ func (s *fileStore) replaceWith(tmp, name string, shared *sharedFile) error {
 	return s.owned(shared.file, info, true)
 }
 
-// copyPart copies the next part of a file, at or after off and before end, that is no hole. It returns the offset of the part after that
-// and how many bytes it copied. If no data is left before end, it returns io.EOF.
-func copyPart(from, to DiskFile, buf []byte, off, end int64) (next int64, n int, err error) {
-	start, stop, err := from.NextData(off, end)
-	if err != nil {
-		return 0, 0, err
+// copyPart copies the next part of a file, at or after off and before end. It returns the offset of the part after that and how many
+// bytes it copied. If no data is left before end, it returns io.EOF. With holes, it leaves out the holes of the file.
+func copyPart(from, to DiskFile, buf []byte, off, end int64, holes bool) (next int64, n int, err error) {
+	start, stop := off, end
+	if holes {
+		if start, stop, err = from.NextData(off, end); err != nil {
+			return 0, 0, err
+		}
 	}
 	if start >= end {
 		return end, 0, io.EOF

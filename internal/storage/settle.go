@@ -102,7 +102,10 @@ func (s *fileStore) settle(i int, have bits.Set) error {
 	if !due {
 		return nil
 	}
-	return s.copyShared(func() error { return s.settleDue(i, have) })
+	return untilOwned(
+		func() error { return s.copyShared(func() error { return s.settleDue(i, have) }) },
+		func() error { return nil },
+	)
 }
 
 // settleDue is settle for a file that may need something.

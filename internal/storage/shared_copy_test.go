@@ -14,14 +14,19 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
-// copyingDisk calls the function during before each step of a copy that takes the place of a shared file.
+// copyingDisk calls the function during before each step of a copy that takes the place of a shared file, and the function opening, if
+// there is one, before it opens a file for reading.
 type copyingDisk struct {
 	storage.Disk
-	during func(step int)
-	steps  int
+	during  func(step int)
+	opening func(name string)
+	steps   int
 }
 
 func (d *copyingDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	if d.opening != nil && flag == os.O_RDONLY {
+		d.opening(name)
+	}
 	f, err := d.Disk.Open(name, flag)
 	if err != nil || !strings.HasSuffix(name, ".copy") {
 		return f, err

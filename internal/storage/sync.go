@@ -116,14 +116,30 @@ func (s *fileStore) sync(files []int, dirs map[string]struct{}, together bool) e
 
 func (s *fileStore) syncFile(i int) error {
 	s.mu.RLock() // guards the name of the file
-	h, err := s.handles.get(i, true, false)
-	if err != nil && !absent(err) && !Exhausted(err) {
-		h, err = s.handles.get(i, false, false) // a file that was found and cannot be opened for writing
-	}
+	h, err := s.openToSync(i)
 	s.mu.RUnlock()
 	if err != nil {
 		return err
 	}
 	defer s.handles.put(h)
 	return h.f.Sync()
+}
+
+// syncHeld is syncFile for a caller that holds s.mu.
+func (s *fileStore) syncHeld(i int) error {
+	h, err := s.openToSync(i)
+	if err != nil {
+		return err
+	}
+	defer s.handles.put(h)
+	return h.f.Sync()
+}
+
+// openToSync returns a handle of file i. The caller holds s.mu.
+func (s *fileStore) openToSync(i int) (*handle, error) {
+	h, err := s.handles.get(i, true, false)
+	if err != nil && !absent(err) && !Exhausted(err) {
+		h, err = s.handles.get(i, false, false) // a file that was found and cannot be opened for writing
+	}
+	return h, err
 }

@@ -290,3 +290,29 @@ func TestDiskThatFailsNowAndThen(t *testing.T) {
 		})
 	}
 }
+
+// Where writes go to a cache at first, as on a network file system, only close tells that the disk is full. A download that finds it out
+// is not complete.
+func TestDiskThatIsFoundFullAtClose(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, blockSize, 2*blockSize)
+		seed := simpeer.New("seed", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+		require.NoError(t, seed.Arrive())
+		defer seed.Stop()
+		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, time.Millisecond), nil)
+		disk := disktest.New()
+		disk.Fail = func(call, name string) error {
+			if call == "close" && name == filepath.FromSlash(content.layout.File(0).Path) {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		c.hooks.openFiles = disk.OpenFiles
+		d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Dir: "here", Peers: []netip.AddrPort{seed.Addr()}})
+		require.NoError(t, err)
+		_, err = d.Wait()
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		require.False(t, d.Stats().Complete)
+		d.Close()
+	})
+}

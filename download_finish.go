@@ -336,6 +336,9 @@ func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok 
 	if piece, err := d.store.AnyChanged(have); errors.Is(err, storage.ErrUnexamined) {
 		d.endByStorage(fmt.Errorf("look for changes: %w", err))
 		return have, nil, false
+	} else if err != nil && piece < 0 {
+		d.endByStorage(fmt.Errorf("store what was downloaded: %w", err))
+		return have, nil, false
 	} else if piece >= 0 {
 		d.disk.sidecar.Unlock()
 		defer d.disk.sidecar.Lock()

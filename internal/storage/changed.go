@@ -65,6 +65,13 @@ func (s *fileStore) ChangedFile(i int) error {
 
 func (s *fileStore) AnyChanged(have bits.Set) (int, error) {
 	s.mu.RLock()
+	handles := s.handles
+	s.mu.RUnlock()
+	// Where writes go to a cache at first, as with network file systems, only close tells of a full disk.
+	if err := handles.closeWritten(); err != nil {
+		return -1, fmt.Errorf("close what was written: %w", err)
+	}
+	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
 		return -1, ErrClosed

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"sync"
@@ -258,6 +259,29 @@ func (p *handles) close(h *handle) {
 	if err := h.f.Close(); err != nil && h.writable && p.failed == nil {
 		p.failed = err
 	}
+}
+
+// closeWritten closes the files that are open for writing and not in use, and returns the first error of closing such files, until
+// takeError. It does not hold p.mu while it closes them, since that may take as long as it takes to send what was written.
+func (p *handles) closeWritten() error {
+	var idle []*handle
+	p.mu.Lock()
+	for file, h := range p.files {
+		if h.writable && h.users == 0 {
+			delete(p.files, file)
+			p.idle.remove(h)
+			idle = append(idle, h)
+		}
+	}
+	p.mu.Unlock()
+	var failed error
+	for _, h := range idle {
+		failed = cmp.Or(failed, h.f.Close())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failed = cmp.Or(p.failed, failed)
+	return p.failed
 }
 
 // takeError returns the first error of closing files open for writing since the last call.

@@ -130,7 +130,8 @@ type Store interface {
 	ChangedFile(file int) error
 
 	// AnyChanged returns a piece of have for which Changed returns an error, and that error; or -1 and nil. It examines each file
-	// once. It is called before the content is reported complete.
+	// once. It is called before the content is reported complete. If what was written is not on the disk, because that was full for
+	// example, and only close tells of it, AnyChanged returns -1 and that error.
 	AnyChanged(have bits.Set) (piece int, err error)
 
 	// Refresh returns the pieces that must be hashed again: piece, and all pieces of those of its files that are not as they were

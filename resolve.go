@@ -97,6 +97,7 @@ type resolver struct {
 	accepted     int  // incoming connections that are not ending
 	idlers       peerlist.Idlers
 	trials       peerlist.Trials
+	tries        peerlist.Tries
 	turnedOver   time.Time                        // when the worst peers last made room
 	work         ratelimit.Accounts[netip.Prefix] // of hosts that left
 	banned       []netip.AddrPort                 // since the mutex was taken, for the log
@@ -238,7 +239,11 @@ func (r *resolver) makeRoom(now time.Time) {
 	if !waiting || live < most {
 		return
 	}
-	if out, ok := peerlist.Displaced(now, worths, addr.Addr()); ok {
+	out, ok := peerlist.Displaced(now, worths, addr.Addr())
+	if !ok && !r.discovery.candidates.Yielded(addr) {
+		out, ok = r.tries.GivesLittle(now, worths, false)
+	}
+	if ok {
 		r.end(out, errTurnover)
 	} else if now.Sub(r.turnedOver) >= peerlist.TurnoverEvery {
 		r.turnedOver = now

@@ -272,3 +272,38 @@ func TestResolvePeersThatComeBackAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// Three times as many liars as there are places can be dialled, each of a network of its own, and send false pieces, slowly. A peer that the
+// same source names later waits behind many of them, and gets in soon all the same.
+func TestResolveBehindCandidatesThatGiveLittle(t *testing.T) {
+	for chance := range uint64(2) {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			defer simnet.Sleep(2 * time.Minute) // until the liars have noticed the end
+			content := newSimResolvable(t, 1000, false)
+			var named []netip.AddrPort
+			for k := range 60 {
+				script := metadataScript{stays: true, delay: 14 * time.Second, answer: func(int, []byte) []byte { return make([]byte, wire.MetadataBlock) }}
+				script.size = func(int64) int64 { return 30 << 20 }
+				named = append(named, speakMetadata(t, n.NewHost(fmt.Sprintf("%d.0.0.1", 100+k), 0, 0, time.Millisecond), content, script).addr())
+			}
+			c := simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil)
+			c.hooks.seed += chance
+			find := func(context.Context, Hash) iter.Seq[netip.AddrPort] {
+				return func(yield func(netip.AddrPort) bool) {
+					for _, a := range named {
+						yield(a)
+					}
+					if n.Now() < time.Minute {
+						simnet.Sleep(6 * time.Minute)
+						yield(speakMetadata(t, n.NewHost("90.0.0.1", 0, 0, time.Millisecond), content, metadataScript{}).addr())
+					}
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Hour)
+			defer cancel()
+			_, err := content.Magnet().Resolve(ctx, &Options{Client: c, MaxPeers: 20, FindPeers: find})
+			require.NoError(t, err)
+			require.Less(t, n.Now(), 20*time.Minute)
+		})
+	}
+}

@@ -25,7 +25,7 @@ type swarm struct {
 	live         int // of these, how many are not closing
 	numbered     int // connections so far
 	nextTurnover time.Time
-	nextTry      time.Time // when a peer may next make room for a candidate that had no place yet
+	tries        peerlist.Tries
 	idlers       peerlist.Idlers
 	trials       peerlist.Trials
 	work         ratelimit.Accounts[netip.Prefix] // of peers that left, by address or /64

@@ -93,10 +93,8 @@ func (d *Download) turnOver(now time.Time) {
 	if addr, _, waiting := d.discovery.candidates.First(now); waiting && d.swarm.live >= most {
 		worths := d.contenders(now)
 		out, ok := peerlist.MakesRoom(now, worths, addr.Addr(), !d.sharing())
-		if !ok && !d.sharing() && !now.Before(d.swarm.nextTry) && !d.discovery.candidates.Yielded(addr) {
-			if out, ok = peerlist.GivesLittle(now, worths, d.traffic.gate.Limited()); ok {
-				d.swarm.nextTry = now.Add(peerlist.TryEvery)
-			}
+		if !ok && !d.sharing() && !d.discovery.candidates.Yielded(addr) {
+			out, ok = d.swarm.tries.GivesLittle(now, worths, d.traffic.gate.Limited())
 		}
 		if ok {
 			d.drop(errTurnover, out)

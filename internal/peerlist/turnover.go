@@ -12,8 +12,8 @@ import (
 const (
 	// TurnoverEvery is how often, where places are scarce, the worst peers make room for others.
 	TurnoverEvery = 300 * time.Second
-	// TryEvery is how often a peer that gives little makes room for a candidate that had no place yet.
-	TryEvery = 10 * time.Second
+	// tryEvery is how often a peer that gives little makes room for a candidate that had no place yet.
+	tryEvery = 10 * time.Second
 	// littleRate is how many bytes a second of payload are little. A crowd that gives as much for each of many places does no harm.
 	littleRate = 4 << 10
 )
@@ -59,14 +59,20 @@ func TurnedOver(now time.Time, peers []Worth, n int) (ids []int) {
 	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Keep }), n)
 }
 
-// GivesLittle returns the id of the peer that makes room for a candidate that had no place yet, every TryEvery: of those that have had
+// Tries gives candidates that had no place yet the places of peers that give little. The zero value is ready. The owner's mutex guards it.
+type Tries struct{ next time.Time }
+
+// GivesLittle returns the id of the peer that makes room for a candidate that had no place yet, once in tryEvery: of those that have had
 // theirs for TurnoverEvery, the one that gives least, or of several the first to join, since others may have their turn to give yet to come.
 // Otherwise a crowd of more networks than there are places, of which a few peers give just enough that the others are not worth less than
 // candidates, would keep out for hours all that have to be dialled.
 //
 // One that earns its place makes room only if few do not, or candidates without end that give nothing would take the places of all that are
 // slow. Under a limit all are slow, so none does.
-func GivesLittle(now time.Time, peers []Worth, limited bool) (id int, ok bool) {
+func (t *Tries) GivesLittle(now time.Time, peers []Worth, limited bool) (id int, ok bool) {
+	if now.Before(t.next) {
+		return 0, false
+	}
 	idle := 0
 	for _, p := range peers {
 		if !p.earns(now) {
@@ -80,6 +86,7 @@ func GivesLittle(now time.Time, peers []Worth, limited bool) (id int, ok bool) {
 	if len(peers) == 0 {
 		return 0, false
 	}
+	t.next = now.Add(tryEvery)
 	return slices.MinFunc(peers, func(p, q Worth) int {
 		return cmp.Or(compareBool(p.earns(now), q.earns(now)), cmp.Compare(p.Mean, q.Mean), p.Joined.Compare(q.Joined))
 	}).ID, true

@@ -65,7 +65,7 @@ func TestGivesLittle(t *testing.T) {
 		{"was named by the user", Worth{Joined: old, Keep: true}, false, false},
 	} {
 		tc.peer.ID = 2
-		id, ok := GivesLittle(now, []Worth{fast, tc.peer}, tc.limited)
+		id, ok := new(Tries).GivesLittle(now, []Worth{fast, tc.peer}, tc.limited)
 		require.Equal(t, tc.out, ok, tc.name)
 		require.Equal(t, tc.out, id == 2, tc.name)
 	}
@@ -73,13 +73,23 @@ func TestGivesLittle(t *testing.T) {
 	for k := range 7 {
 		many = append(many, Worth{ID: 2 + k, Joined: old, Earned: now})
 	}
-	_, ok := GivesLittle(now, many, false)
+	_, ok := new(Tries).GivesLittle(now, many, false)
 	require.False(t, ok, "beside too many that give nothing")
-	_, ok = GivesLittle(now, append(many, many[1]), false)
+	_, ok = new(Tries).GivesLittle(now, append(many, many[1]), false)
 	require.True(t, ok)
-	id, ok := GivesLittle(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: old, Mean: 9}, {ID: 3, Joined: old.Add(1)}, {ID: 4, Joined: old.Add(2)}}, false)
+	id, ok := new(Tries).GivesLittle(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: old, Mean: 9}, {ID: 3, Joined: old.Add(1)}, {ID: 4, Joined: old.Add(2)}}, false)
 	require.True(t, ok)
 	require.Equal(t, 3, id)
+
+	var tries Tries
+	_, ok = tries.GivesLittle(now, []Worth{fast}, false)
+	require.False(t, ok)
+	for _, at := range []time.Duration{0, tryEvery} {
+		_, ok = tries.GivesLittle(now.Add(at), []Worth{{ID: 1, Joined: old}}, false)
+		require.True(t, ok)
+		_, ok = tries.GivesLittle(now.Add(at+tryEvery-1), []Worth{{ID: 1, Joined: old}}, false)
+		require.False(t, ok)
+	}
 }
 
 func TestIdlest(t *testing.T) {

@@ -18,21 +18,29 @@ import (
 // A seed whose disk cannot be read for a while, as a network share, has everything again once it can, whatever peers asked for meanwhile.
 // Handles of the time before are of no use then.
 func TestDiskThatIsBack(t *testing.T) {
-	for _, away := range []time.Duration{time.Second, 5 * time.Minute, 24 * time.Hour} {
+	for k, away := range []time.Duration{time.Second, 5 * time.Minute, 24 * time.Hour} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			content := newSimContent(1, 8*blockSize, 64*blockSize, 64*blockSize)
 			first := simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
 			require.NoError(t, first.Arrive())
 			defer first.Stop()
 			disk := disktest.New()
-			var isAway, reopened atomic.Bool
+			var isAway, reopened, readOnly atomic.Bool
 			reopened.Store(true)
 			var failed atomic.Int32
 			disk.Fail = func(call, _ string) error {
-				if call == "open" && !isAway.Load() {
-					reopened.Store(true)
+				switch call {
+				case "stat", "fstat", "close", "unlock": // which need no disk
+					return nil
+				case "open":
+					reopened.Store(reopened.Load() || !isAway.Load())
+				case "read", "sync":
+				default:
+					if readOnly.Load() {
+						return syscall.EROFS
+					}
 				}
-				if (call == "open" || call == "read") && (isAway.Load() || !reopened.Load()) {
+				if isAway.Load() || call == "read" && !reopened.Load() {
 					failed.Add(1)
 					return syscall.EIO
 				}
@@ -40,12 +48,13 @@ func TestDiskThatIsBack(t *testing.T) {
 			}
 			c := simClient(t, n.NewHost("80.0.0.1", 1<<20, 1<<20, time.Millisecond), nil)
 			c.hooks.openFiles = disk.OpenFiles
-			d, err := content.own().Start(t.Context(), &Options{Client: c, Seed: true, Dir: "here", Peers: []netip.AddrPort{first.Addr()}})
+			d, err := content.own().Start(t.Context(), &Options{Client: c, Seed: true, Dir: "here", KeepResume: k == 1, Peers: []netip.AddrPort{first.Addr()}})
 			require.NoError(t, err)
 			_, err = d.Wait()
 			require.NoError(t, err)
 			first.Stop()
-			for k, ip := range []string{"70.0.0.1", "70.0.0.2"} { // it may be away again soon after
+			readOnly.Store(true)                                  // as the system may make it after errors
+			for _, ip := range []string{"70.0.0.1", "70.0.0.2"} { // it may be away again soon after
 				leech := simLeech(t, simClient(t, n.NewHost(ip, 0, 0, time.Millisecond), nil), content, netip.MustParseAddrPort("80.0.0.1:6881"))
 				simnet.Sleep(500 * time.Millisecond)
 				isAway.Store(true)
@@ -63,11 +72,11 @@ func TestDiskThatIsBack(t *testing.T) {
 				require.Less(t, failed.Load(), int32(3000), "calls in vain")
 				isAway.Store(false)
 				simnet.Sleep(min(2*away, lastReread) + 15*time.Second)
-				require.Equal(t, content.NumPieces(), d.Verified().Count(), k)
+				require.Equal(t, content.NumPieces(), d.Verified().Count(), away)
 				require.Equal(t, Seeding, d.Stats().State)
 				require.NoError(t, <-read)
 				require.NoError(t, r.Close())
-				require.Equal(t, content.NumPieces(), leech.Verified().Count(), k)
+				require.Equal(t, content.NumPieces(), leech.Verified().Count(), away)
 				require.NoError(t, leech.Close())
 			}
 		})

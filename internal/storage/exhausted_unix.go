@@ -4,6 +4,7 @@ package storage
 
 import (
 	"errors"
+	"math"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,4 +18,13 @@ func Exhausted(err error) bool {
 		}
 	}
 	return false
+}
+
+// maxOpen is how many handles the process may have.
+func maxOpen() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return math.MaxInt
+	}
+	return int(min(uint64(limit.Cur), math.MaxInt))
 }

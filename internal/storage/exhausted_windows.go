@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"math"
 
 	"golang.org/x/sys/windows"
 )
@@ -16,3 +17,6 @@ func Exhausted(err error) bool {
 	}
 	return false
 }
+
+// maxOpen is how many handles the process may have. On this system that is not known.
+func maxOpen() int { return math.MaxInt }

@@ -10,8 +10,8 @@ import (
 const (
 	// maxHandles is how many files one store keeps open, unless more are in use at once.
 	maxHandles = 64
-	// maxIdle is how many files that are not in use all stores of a client keep open. A client may share thousands of torrents, and
-	// a program may be allowed a thousand handles, also for its connections.
+	// maxIdle is how many files that are not in use all stores of a client keep open: a quarter of all handles that the program may
+	// have, if that is less. A client may share thousands of torrents, and the program needs handles for its connections.
 	maxIdle = 256
 )
 
@@ -20,6 +20,7 @@ type idleHandles struct {
 	mu          sync.Mutex // taken after that of a handles
 	first, last *handle    // the least and the most recently used one
 	n           int
+	most        int // 0 before the first one
 }
 
 // add adds h. If there are too many, it takes out another one, for its owner to close.
@@ -33,7 +34,10 @@ func (l *idleHandles) add(h *handle) (out *handle) {
 		l.last.after = h
 	}
 	l.last = h
-	if l.n++; l.n > maxIdle {
+	if l.most == 0 {
+		l.most = max(1, min(maxIdle, maxOpen()/4))
+	}
+	if l.n++; l.n > l.most {
 		out = l.first
 		l.takeOut(out)
 	}

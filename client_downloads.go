@@ -354,6 +354,13 @@ func (c *Client) mayJoin(has int, peer netip.Addr, now time.Time) bool {
 	return c.budget.Accept(c.claim(has), peer, now)
 }
 
+// freePlaces returns how many more connections a download with so many may have, as far as the client bounds them.
+func (c *Client) freePlaces(has int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.budget.Free(c.claim(has))
+}
+
 // refusesPeer reports whether mayJoin would be false also if another connection made room.
 func (c *Client) refusesPeer(has int, peer netip.Addr, now time.Time) bool {
 	c.mu.Lock()

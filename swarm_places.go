@@ -35,17 +35,23 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	}
 	crowded := peerlist.IsFull(newcomer, all)
 	full := d.swarm.live+d.discovery.candidates.Dialling() >= d.maxPeers()
-	if !crowded && !(full && peerlist.Crowded(newcomer, all)) && d.takePlace(k, now) {
+	mayFill, free := !crowded && !(full && peerlist.Crowded(newcomer, all)), d.freePlaces()
+	if mayFill && d.swarm.trials.MayFill(now, newcomer, free) && d.takePlace(k, now) {
 		return true
 	}
 	if k.incoming && d.client.refusesPeer(d.swarm.live, k.addr.Addr(), now) {
 		return false
 	}
 	out, ok := d.swarm.trials.Displaced(now, d.worths(now), newcomer, crowded)
-	if ok {
+	if ok && !(mayFill && free > 0) {
 		d.drop(errTurnover, out)
 	}
 	return ok && d.takePlace(k, now)
+}
+
+// freePlaces returns how many places an incoming connection could take without displacing another. The caller holds d.mu.
+func (d *Download) freePlaces() int {
+	return min(d.maxPeers()-d.swarm.live, d.client.freePlaces(d.swarm.live))
 }
 
 // hasPlacesLeft reports whether there are free places and no candidate is due to be dialled for them. The caller
@@ -156,6 +162,7 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 				Keep:     d.discovery.candidates.Named(p.conn.addr),
 				Joined:   joined,
 				Earned:   p.earnedAt,
+				Given:    p.earned,
 				Mutual:   p.amInterested || p.peerInterested,
 				Waits:    waits,
 				Rate:     p.down.Rate(now) + p.up.Rate(now),

@@ -170,3 +170,32 @@ func TestSeedBesideNeighboursThatTry(t *testing.T) {
 		require.True(t, d.Stats().Complete)
 	})
 }
+
+// Peers of eight times as many networks as there are places give just enough to keep these, and dial each second: some stay, some leave before
+// they have had a place for long. A seed that dials once a minute has its turn.
+func TestNetworksThatWaitTakeTurns(t *testing.T) {
+	for name, stays := range map[string]time.Duration{"stay": 24 * time.Hour, "leave": 50 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer simnet.Sleep(time.Minute)
+				defer cancel()
+				content := newSimRepeating(1, 4*blockSize, 4096*blockSize)
+				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+				d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 2, Storage: newSimStorage(content).open})
+				require.NoError(t, err)
+				simnet.Sleep(time.Second)
+				for k := range 16 {
+					go (&giver{n.NewHost(fmt.Sprintf("%d.0.0.1", 120+k), 0, 0, time.Millisecond), content, stays}).callEvery(ctx, netaddr.Of(c.Addr()), time.Second)
+				}
+				simnet.Sleep(83*time.Second + 500*time.Millisecond)
+				seed := lateSeed(t, n.NewHost("90.0.0.1", 1e6, 0, 30*time.Millisecond), content, d, true)
+				defer seed.Stop()
+				for k := 0; k < 12 && !d.Stats().Complete; k++ {
+					simnet.Sleep(time.Minute)
+				}
+				require.True(t, d.Stats().Complete)
+			})
+		})
+	}
+}

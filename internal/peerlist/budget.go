@@ -2,6 +2,7 @@ package peerlist
 
 import (
 	"iter"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -215,6 +216,18 @@ func (b *Budget) Accept(c Claim, peer netip.Addr, now time.Time) bool {
 	}
 	b.join(peer)
 	return true
+}
+
+// Free returns how many incoming connections a download may take: those that its share lacks, or what the others leave of theirs.
+func (b *Budget) Free(c Claim) int {
+	left := c.Most - b.connected
+	switch lacks := c.share() - c.Has; {
+	case c.Most <= 0:
+		return math.MaxInt
+	case lacks > 0:
+		return min(lacks, left)
+	}
+	return left - c.reserve()
 }
 
 // Refuses reports whether Accept would refuse an incoming connection also in the place of another one, because of its network.

@@ -173,3 +173,16 @@ func TestNewPeersMakeRoomForADial(t *testing.T) {
 	_, ok := b.Idlest(epoch.Add(time.Minute), []Worth{{ID: 1, Joined: epoch.Add(time.Minute)}})
 	require.False(t, ok, "no download dials any more")
 }
+
+// A download may fill what its share lacks, and beyond that what the others leave, but for the reserve.
+func TestFreePlaces(t *testing.T) {
+	var b Budget
+	for range 5 {
+		b.Replace(netip.MustParseAddr("1.0.0.1"))
+	}
+	require.Equal(t, 2, b.Free(Claim{Has: 1, Sharing: 10, Most: 30}))
+	require.Equal(t, 1, b.Free(Claim{Has: 1, Sharing: 2, Most: 6}))
+	require.Equal(t, 22, b.Free(Claim{Has: 3, Sharing: 10, Most: 30}))
+	require.LessOrEqual(t, b.Free(Claim{Has: 3, Sharing: 2, Most: 5}), 0)
+	require.Greater(t, b.Free(Claim{Has: 3}), 1000)
+}

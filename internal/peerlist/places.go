@@ -139,7 +139,8 @@ func (p Worth) earns(now time.Time) bool {
 //
 // It is the most useless of these. ok is false if there is none.
 func Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
-	return displaced(now, peers, newcomer, true)
+	id, out, _ := displaced(now, peers, newcomer, true)
+	return id, len(out) > 0
 }
 
 // MakesRoom returns the id of the peer that makes room for a candidate, which may not exist at all, when all places are taken. If more
@@ -154,7 +155,8 @@ func MakesRoom(now time.Time, peers []Worth, candidate netip.Addr, wanted bool) 
 
 // crowding is like Displaced, but only peers of crowds make room, because the candidate may not exist at all.
 func crowding(now time.Time, peers []Worth, candidate netip.Addr) (id int, ok bool) {
-	return displaced(now, peers, candidate, false)
+	id, out, _ := displaced(now, peers, candidate, false)
+	return id, len(out) > 0
 }
 
 // scarce reports whether so few peers earn their places that the others are worth less than candidates that were
@@ -169,7 +171,9 @@ func scarce(now time.Time, peers []Worth) bool {
 	return earning*scarcity < len(peers)
 }
 
-func displaced(now time.Time, peers []Worth, newcomer netip.Addr, idle bool) (id int, ok bool) {
+// displaced returns the id of the peer that makes room for a newcomer, the ids of all that would, and whether others will once they are no
+// longer new, unless they earn their places until then. If idle is false, only peers of crowds make room.
+func displaced(now time.Time, peers []Worth, newcomer netip.Addr, idle bool) (id int, all map[int]bool, later bool) {
 	c := crowdsOf(peers)
 	over := func(a netip.Addr, size, inNetwork int) bool {
 		if netaddr.IsLocal(a) {
@@ -177,6 +181,7 @@ func displaced(now time.Time, peers []Worth, newcomer netip.Addr, idle bool) (id
 		}
 		return size > max(MaxPerAddress, len(peers)/crowdShare) || inNetwork > max(1, len(peers)/networkShare)
 	}
+	all = make(map[int]bool)
 	var worst Worth
 	size := 0 // of the crowd of the worst
 	for _, p := range peers {
@@ -188,15 +193,21 @@ func displaced(now time.Time, peers []Worth, newcomer netip.Addr, idle bool) (id
 		case over(p.Addr, theirs, c.inNetwork(p.Addr)) && !over(newcomer, ours, inNetwork):
 			out = true
 		case !p.earns(now):
-			out = ours < theirs || idle && ours == theirs && now.Sub(p.Joined) >= joinedGrace
+			isNew := now.Sub(p.Joined) < joinedGrace
+			out = ours < theirs || idle && ours == theirs && !isNew
+			later = later || ours == theirs && isNew
 		}
-		if out && (!ok || cmp.Or(
+		if !out {
+			continue
+		}
+		if len(all) == 0 || cmp.Or(
 			compareBool(p.earns(now), worst.earns(now)),
 			cmp.Compare(size, theirs),
 			p.compare(worst),
-		) < 0) {
-			worst, size, ok = p, theirs, true
+		) < 0 {
+			worst, size = p, theirs
 		}
+		all[p.ID] = true
 	}
-	return worst.ID, ok
+	return worst.ID, all, later
 }

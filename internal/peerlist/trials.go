@@ -14,6 +14,15 @@ const (
 	trialEvery      = 10 * time.Minute
 	trialsOfNetwork = 4
 	maxTrials       = 4096
+
+	// little is how many bytes a second a newcomer has to give on average, so that it keeps its place for TurnoverEvery rather than for
+	// joinedGrace while others wait.
+	little = 4 << 10
+	// waitsForPlace is how long a network waits for a place after it last dialled us, and keepsTurn how long it keeps its turn: a peer that
+	// was refused a few times may not dial before a source names us again. A place is left to those that have waited longest for keptForTurn.
+	waitsForPlace = 200 * time.Second
+	keepsTurn     = 40 * time.Minute
+	keptForTurn   = 75 * time.Second
 )
 
 // Trials let newcomers show that they give more than the peers that have all places. Otherwise crowds of a few networks could keep
@@ -23,6 +32,8 @@ type Trials struct {
 	ofNetworks  expiring.Map[triers, []trial]
 	ofAddresses expiring.Map[triers, []trial]   // that are full
 	left        expiring.Map[string, time.Time] // when a peer of each Network last left
+	waiting     turns                           // each Network of which a peer dialled us and found no place
+	passed      time.Time                       // since when a place is kept for those that have waited longest; zero if none is
 }
 
 // triers are the newcomers of a Network, or of a full address, that dial us, or that we dial: neither use up the trials of the others.
@@ -45,43 +56,86 @@ func (t *Trials) Left(a netip.Addr, now time.Time) {
 	t.left.Put(Network(a), now, maxTrials, func(left time.Time) bool { return now.Sub(left) >= trialEvery })
 }
 
-// isNew reports whether a peer has had its place for a short time only, and no other of its network had one lately. Otherwise those that
-// leave in time, and come back at once, would always be new.
-func (t *Trials) isNew(p Worth, now time.Time) bool {
+// isNew reports whether a peer has had its place for a short time only, which is shorter if it gives little. Newcomers that we dial
+// cannot wait until others give up their places: for these, no peer is new if another of its network had a place lately. Otherwise
+// those that leave in time, and come back at once, would always be new.
+func (t *Trials) isNew(p Worth, newcomer Connection, now time.Time) bool {
+	age := now.Sub(p.Joined)
+	if age >= TurnoverEvery || age >= joinedGrace && float64(p.Given) < little*age.Seconds() {
+		return false
+	}
 	left, ok := t.left.Get(Network(p.Addr))
-	return now.Sub(p.Joined) < TurnoverEvery && (!ok || now.Sub(left) >= trialEvery)
+	return newcomer.Incoming || !ok || now.Sub(left) >= trialEvery
+}
+
+// MayFill reports whether a newcomer may take one of so many free places. One that dials us leaves them to those that have waited longer.
+func (t *Trials) MayFill(now time.Time, newcomer Connection, places int) bool {
+	return !newcomer.Incoming || places <= 0 || t.hasTurn(Network(newcomer.Addr), places, now)
+}
+
+// hasTurn reports whether a network may take one of so many places, or has to wait.
+func (t *Trials) hasTurn(network string, places int, now time.Time) bool {
+	if !t.passed.IsZero() {
+		places *= 1 + int(now.Sub(t.passed)/keptForTurn)
+	}
+	if t.waiting.ahead(network, places, now) < places {
+		t.waiting.served(network)
+		t.passed = time.Time{}
+		return true
+	}
+	if t.passed.IsZero() && places > 0 {
+		t.passed = now
+	}
+	t.wait(network, now)
+	return false
+}
+
+// wait has a network wait for its turn, unless very many do.
+func (t *Trials) wait(network string, now time.Time) {
+	t.waiting.keeps = keepsTurn
+	if t.waiting.order.Len() >= maxTrials {
+		t.waiting.keeps = 0
+		for range t.waiting.all(now) { // those that no longer wait are forgotten
+		}
+		if !t.waiting.has(network) && t.waiting.order.Len() >= maxTrials {
+			return
+		}
+	}
+	t.waiting.wait(network, now.Add(waitsForPlace))
 }
 
 // Displaced returns the id of the peer that makes room for a newcomer, as the function of that name does. If there is none, it is the
-// most useless peer of a network that has more places than that of the newcomer would have, or else of one that has as many and has had
-// them for a while. That is allowed once in a while to each /24 or /48, and to few of a network, so that newcomers that give nothing
-// displace few. If the address of the newcomer is full, only peers of that address make room, and it is allowed once to all there.
+// most useless peer of a network that has more places than that of the newcomer would have, or else of one that has as many, and has had
+// them for a while, unless it gives far more than most. That is allowed once in a while to each /24 or /48, and to few of a network, so
+// that newcomers that give nothing displace few. If the address of the newcomer is full, only peers of that address make room, and it is
+// allowed once to all there.
+//
+// A newcomer that dials us waits while there are as many networks that have waited longer as peers that would make room for it.
 func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, full bool) (id int, ok bool) {
 	trials, by, most := &t.ofNetworks, triers{Network(newcomer.Addr), newcomer.Incoming}, trialsOfNetwork
 	if full {
 		trials, by.of, most = &t.ofAddresses, newcomer.Addr.String(), 1
 		peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Addr != newcomer.Addr })
 	}
-	if id, ok = Displaced(now, peers, newcomer.Addr); ok {
-		return id, true
-	}
+	id, out, later := displaced(now, peers, newcomer.Addr, true)
 	tried, _ := trials.Get(by)
 	tried = slices.DeleteFunc(slices.Clone(tried), func(last trial) bool { return last.over(now) })
 	next := trial{neighbours(newcomer.Addr), now}
-	if len(tried) >= most || slices.ContainsFunc(tried, func(last trial) bool { return last.by == next.by }) {
+	var fuller, equal []Worth
+	if len(tried) < most && !slices.ContainsFunc(tried, func(last trial) bool { return last.by == next.by }) {
+		var soon bool
+		fuller, equal, soon = t.rivals(now, peers, newcomer, out)
+		later = later || soon
+	}
+	switch room := len(out) + len(fuller) + len(equal); {
+	case full || !newcomer.Incoming:
+	case room == 0 && !later:
+		t.waiting.served(by.of) // it would keep places from others that it cannot take itself
+	case !t.hasTurn(by.of, room, now):
 		return 0, false
 	}
-	c := crowdsOf(peers)
-	var fuller, equal []Worth // peers of networks that have more places, and as many
-	for _, p := range peers {
-		_, ours := c.with(newcomer.Addr, p.Addr)
-		switch theirs := c.inNetwork(p.Addr); {
-		case p.Keep:
-		case ours < theirs:
-			fuller = append(fuller, p)
-		case ours == theirs && !t.isNew(p, now):
-			equal = append(equal, p)
-		}
+	if len(out) > 0 {
+		return id, true
 	}
 	if id, ok = worst(now, fuller); !ok {
 		id, ok = worst(now, equal)
@@ -91,4 +145,37 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, fu
 		return 0, false
 	}
 	return id, true
+}
+
+// rivals returns the peers that make room for a newcomer's trial, beside those that do so anyway: of networks that have more places, and as
+// many. It reports whether others will once they are no longer new.
+func (t *Trials) rivals(now time.Time, peers []Worth, newcomer Connection, out map[int]bool) (fuller, equal []Worth, later bool) {
+	c, median := crowdsOf(peers), medianRate(peers)
+	for _, p := range peers {
+		_, ours := c.with(newcomer.Addr, p.Addr)
+		switch theirs := c.inNetwork(p.Addr); {
+		case p.Keep || out[p.ID]:
+		case ours < theirs:
+			fuller = append(fuller, p)
+		case ours > theirs || p.Rate > 2*median:
+		case t.isNew(p, newcomer, now):
+			later = true
+		default:
+			equal = append(equal, p)
+		}
+	}
+	return fuller, equal, later
+}
+
+// medianRate returns a rate that at least half of the peers do not exceed.
+func medianRate(peers []Worth) float64 {
+	if len(peers) == 0 {
+		return 0
+	}
+	rates := make([]float64, len(peers))
+	for k, p := range peers {
+		rates[k] = p.Rate
+	}
+	slices.Sort(rates)
+	return rates[(len(rates)-1)/2]
 }

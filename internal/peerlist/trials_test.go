@@ -12,7 +12,7 @@ import (
 // earners are peers that earn their places, the most useful first.
 func earners(now time.Time, addrs ...string) (peers []Worth) {
 	for k, addr := range addrs {
-		peers = append(peers, Worth{ID: k + 1, Addr: netip.MustParseAddr(addr), Earned: now, Mutual: true, Rate: float64(len(addrs) - k)})
+		peers = append(peers, Worth{ID: k + 1, Addr: netip.MustParseAddr(addr), Earned: now, Given: 1 << 40, Mutual: true, Rate: float64(len(addrs) - k)})
 	}
 	return peers
 }
@@ -51,9 +51,117 @@ func TestTrialsOfNewcomers(t *testing.T) {
 		peers[k].Addr, peers[k].Joined = netip.MustParseAddr(fmt.Sprintf("%d.9.0.1", k+1)), now.Add(1-TurnoverEvery)
 	}
 	require.Zero(t, displaced("7.0.0.1"), "no network has more than one place")
-	peers[1].Joined = now.Add(-TurnoverEvery)
-	require.Equal(t, 2, displaced("7.0.0.1"), "one that has had its place for a while")
+	for k := range peers[:5] {
+		peers[k].Joined = now.Add(-TurnoverEvery)
+	}
+	peers[4].Keep, peers[3].Rate = false, 1
+	require.Equal(t, 4, displaced("7.0.0.1"), "the most useless one that has had its place for a while")
 	require.Zero(t, displaced("7.0.0.1"), "each /24 may try once")
+	for k := range peers {
+		peers[k].Joined = now
+	}
+	peers[0].Joined, peers[0].Rate = now.Add(-TurnoverEvery), 10
+	require.Zero(t, displaced("8.0.0.1"), "one that gives far more than most stays, though all others are new")
+	peers[2].Joined, peers[2].Given = now.Add(-joinedGrace), little*60-1
+	require.Equal(t, 3, displaced("8.0.0.1"), "one that gives little is not new for long")
+}
+
+// tenGivers are peers of as many networks, which give just enough to earn their places.
+func tenGivers(now time.Time) (peers []Worth) {
+	for k := range 10 {
+		peers = append(peers, Worth{ID: k + 1, Addr: netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", 20+k)), Joined: now, Earned: now, Rate: 600})
+	}
+	return peers
+}
+
+// Networks that find no place have their turns in the order in which they first dialled, however often they do.
+func TestTurnsOfNetworks(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	peers := tenGivers(now)
+	for k := range peers[:8] {
+		peers[k].Given = 1 << 40
+	}
+	var trials Trials
+	dials := func(network int) bool {
+		id, ok := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", network)), Incoming: true}, false)
+		if ok {
+			peers[id-1] = Worth{ID: id, Addr: netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", network)), Joined: now, Earned: now, Given: 1 << 40}
+		}
+		return ok
+	}
+	for k := range 3 {
+		require.False(t, dials(90+k), "all are new")
+	}
+	now = now.Add(joinedGrace)
+	for k := range peers {
+		peers[k].Earned = now
+	}
+	require.False(t, dials(92), "two make room, for which two have waited longer")
+	require.False(t, dials(93))
+	require.True(t, dials(91))
+	require.False(t, dials(92), "one makes room, for which one has waited longer")
+	now = now.Add(keptForTurn - 1)
+	require.False(t, dials(92))
+	now = now.Add(1)
+	require.True(t, dials(92), "it is kept for a while only")
+	require.False(t, dials(90), "none makes room")
+	peers[0].Given, peers[0].Joined, peers[0].Earned = 0, now.Add(-joinedGrace), now
+	require.False(t, dials(93))
+	now = now.Add(waitsForPlace + 1)
+	for k := range peers {
+		peers[k].Earned = now
+		peers[k].Joined = now.Add(1 - TurnoverEvery)
+	}
+	require.True(t, dials(93), "the one before it has not dialled for long")
+	require.False(t, dials(94))
+	require.False(t, dials(90))
+	peers[1].Given, peers[1].Joined, peers[1].Earned = 0, now.Add(-joinedGrace), now
+	require.False(t, dials(94))
+	require.True(t, dials(90), "it has its turn when it dials again")
+	for k := range maxTrials {
+		trials.MayFill(now, Connection{Addr: netip.AddrFrom4([4]byte{byte(100 + k>>8), byte(k), 0, 1}), Incoming: true}, 1)
+	}
+	require.LessOrEqual(t, trials.waiting.order.Len(), maxTrials)
+}
+
+// Free places are left to those that have waited longer, unless we dial.
+func TestTurnsAtFreePlaces(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	peers := tenGivers(now)
+	var trials Trials
+	newcomer := func(addr string, incoming bool) Connection {
+		return Connection{Addr: netip.MustParseAddr(addr), Incoming: incoming}
+	}
+	require.True(t, trials.MayFill(now, newcomer("90.0.0.1", true), 1), "none waits")
+	for _, addr := range []string{"91.0.0.1", "92.0.0.1"} {
+		_, ok := trials.Displaced(now, peers, newcomer(addr, true), false)
+		require.False(t, ok)
+	}
+	require.False(t, trials.MayFill(now, newcomer("90.0.0.1", true), 2))
+	require.True(t, trials.MayFill(now, newcomer("90.0.0.1", false), 2))
+	require.True(t, trials.MayFill(now, newcomer("92.0.0.1", true), 2))
+	require.False(t, trials.MayFill(now, newcomer("90.0.0.1", true), 1))
+	require.True(t, trials.MayFill(now, newcomer("91.0.9.1", true), 1), "another of its network may, too")
+	require.True(t, trials.MayFill(now, newcomer("90.0.0.1", true), 1))
+}
+
+// A network whose newcomers can take no place keeps none from others: the only peer that would make room is of its own, and gives far more
+// than most.
+func TestTurnsOfThoseThatHaveNone(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	peers := tenGivers(now.Add(-TurnoverEvery))
+	for k := range peers {
+		peers[k].Earned = now
+	}
+	peers[9].Rate = 1e6
+	var trials Trials
+	tries := func(addr string) bool {
+		_, ok := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(addr), Incoming: true}, false)
+		return ok
+	}
+	require.False(t, tries("29.0.1.1"))
+	require.Zero(t, trials.waiting.order.Len())
+	require.True(t, tries("90.0.0.1"))
 }
 
 // Newcomers that dial use up no trials of their neighbours in other /24s or /48s, unless they are of a few of these, nor those of any

@@ -25,6 +25,7 @@ type Worth struct {
 	Keep     bool // the user asked for this peer; see Contend
 	Joined   time.Time
 	Earned   time.Time // when it last had given, or passed on, another EarnedBytes; zero if never
+	Given    int64     // what it had given or passed on by then
 	Mutual   bool      // one of the two is interested in the other
 	Waits    bool      // it wants something from us and had no turn yet: others that have had theirs make room first
 	Rate     float64   // bytes a second of payload, both ways

@@ -9,14 +9,15 @@ import (
 // turns is the order in which those that wait for something get it: as they came, while they go on to ask. It costs the same however
 // many wait. The zero value is ready.
 type turns struct {
-	order list.List // of waiter, the next one first
+	keeps time.Duration // how long those that no longer wait keep their turn in case that they ask again
+	order list.List     // of waiter, the next one first
 	place map[any]*list.Element
 }
 
 // waiter is who waits, such as a download for a dial.
 type waiter struct {
 	by    any
-	until time.Time // when it loses its turn, unless it asks again
+	until time.Time // when it no longer waits, unless it asks again
 }
 
 // wait adds one behind those that wait already, or has it wait longer.
@@ -58,9 +59,11 @@ func (t *turns) all(now time.Time) iter.Seq[any] {
 	return func(yield func(any) bool) {
 		for e := t.order.Front(); e != nil; {
 			w, next := e.Value.(waiter), e.Next()
-			if now.After(w.until) {
+			switch {
+			case now.After(w.until.Add(t.keeps)):
 				t.served(w.by)
-			} else if !yield(w.by) {
+			case now.After(w.until): // it is passed over
+			case !yield(w.by):
 				return
 			}
 			e = next

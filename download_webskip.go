@@ -33,6 +33,9 @@ func (s *webStream) skip(ctx context.Context, to int64) error {
 		if err != nil {
 			return err
 		}
+		d.mu.Lock()
+		s.supply.Begins(time.Now())
+		d.mu.Unlock()
 	}
 	return nil
 }

@@ -321,8 +321,10 @@ func (s *webStream) seek(ctx context.Context, part webseed.Part) (err error) {
 // reports whether to read the body.
 func (s *webStream) opened() bool {
 	w := s.w
+	now := time.Now()
 	w.d.mu.Lock()
-	defer w.d.unlock(time.Now())
+	defer w.d.unlock(now)
+	s.supply.Begins(now)
 	if s.body.Rangeless {
 		s.until = max(s.until, w.d.t.layout.File(s.file).End())
 		return w.keepTo(s)
@@ -372,6 +374,9 @@ func (s *webStream) handIn(ctx context.Context, id picker.Block, b []byte) (next
 	d.mu.Lock()
 	if lie {
 		return s.sentFalseBlock(id, b, now)
+	}
+	if !slices.Contains(s.todo, id) {
+		s.offer(id, now) // taken over meanwhile
 	}
 	if k := slices.Index(s.todo, id); k >= 0 {
 		s.todo = slices.Delete(s.todo, k, k+1)

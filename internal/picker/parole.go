@@ -398,6 +398,11 @@ func (pk *Picker) precedes(s, o *Supplier, p *startedPiece) bool {
 	return pk.creditOf(s) > fairPart*pk.creditOf(o) && pk.spoiled[p.piece].records[s.Host].stuck < maxStuck
 }
 
+// deposes reports whether s, which is about to send p in any case, takes it from its sole supplier, because it precedes that one.
+func (pk *Picker) deposes(s *Supplier, p *startedPiece) bool {
+	return p.sole != nil && p.sole != s && p.left > 0 && pk.precedes(s, p.sole, p)
+}
+
 // due returns the first piece on parole that s should take over at once, or nil. The sole supplier of such a piece has sent
 // nothing of it yet, and s precedes it, or its host has more lapses than that of s, and neither it nor another precedes s. So a web
 // seed, which no peer has to wait for, takes over what strangers have.

@@ -184,7 +184,7 @@ func (pk *Picker) runStart(s *Supplier, n int) (best int) {
 
 // Offer records a request to s for a block that s is about to send in any case. If the block is not wanted, it records none and
 // reports false. Of two others that the block was requested from, the request to one is to be cancelled: two slow suppliers must
-// not keep from s what s may send only once.
+// not keep from s what s may send only once. Nor must a stranger keep from it a piece on parole.
 func (pk *Picker) Offer(s *Supplier, id Block, now time.Time) (cancel []Request, wanted bool) {
 	i := int(id.Piece)
 	if !pk.need.Has(i) || !s.may(id.Piece) {
@@ -197,9 +197,14 @@ func (pk *Picker) Offer(s *Supplier, id Block, now time.Time) (cancel []Request,
 		}
 		p = pk.start(i)
 	}
+	if pk.deposes(s, p) {
+		t := turn{pk: pk}
+		p = t.reassign(p)
+		cancel = t.cancel
+	}
 	b := p.blocks.at(int(id.Index))
 	if b.here() || b.owner[0] == s || b.owner[1] == s || p.parole && p.sole != nil && p.sole != s {
-		return nil, false
+		return cancel, false
 	}
 	if last := len(b.owner) - 1; b.copies() > last {
 		cancel = append(cancel, Request{b.owner[last], id})

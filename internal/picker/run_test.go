@@ -351,3 +351,40 @@ func TestRunOfThePieceThatMattersAmongMany(t *testing.T) {
 	blocks, _ = pk.NextRun(w, 100, time.Time{}, nil)
 	require.Equal(t, Block{Piece: 200_000}, blocks[0], "the one of higher priority")
 }
+
+// The time that a server takes to answer used to count as slowness, so that it seemed slower the less it was asked for at a time, and
+// so did the time in which a server without ranges sends what is not wanted.
+func TestRateOfOneThatTakesLongToAnswer(t *testing.T) {
+	sc := newScene(t, 64)
+	w := sc.serves("w")
+	w.pace = pace{}
+	for range 20 {
+		require.NotEqual(t, "none", sc.runs("w", 4))
+		sc.now = sc.now.Add(5 * time.Second)
+		w.Begins(sc.now)
+		for len(w.queue) > 0 {
+			sc.now = sc.now.Add(100 * time.Millisecond)
+			id := w.queue[0].Block
+			require.Equal(t, Accepted, sc.s.Received(w, id, sc.now).Verdict)
+		}
+	}
+	require.InDelta(t, 10*layout.BlockSize, w.pace.rate, layout.BlockSize)
+	require.Less(t, w.eta(0, sc.now), 6*time.Second)
+	require.Greater(t, w.eta(0, sc.now), 5*time.Second)
+}
+
+// What a server without ranges sends of a piece on parole used to be in vain while any stranger had its turn there.
+func TestOfferOfAPieceOnParole(t *testing.T) {
+	sc, w, a := spoiledScene(t)
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+	sc.sends("a", 0, 0, Accepted)
+	_, wanted := sc.s.Offer(w, Block{0, 0}, sc.now)
+	require.False(t, wanted, "it has sent no true block either")
+	sc.s.senders.all[sc.s.senderOf(w)].given = 1
+	cancel, wanted := sc.s.Offer(w, Block{0, 0}, sc.now)
+	require.True(t, wanted)
+	require.Equal(t, []Request{{a, Block{0, 1}}, {a, Block{0, 2}}, {a, Block{0, 3}}}, cancel)
+	require.Equal(t, w, sc.s.Started(0).Sole)
+	sc.sends("w", 0, 0, Accepted)
+	require.Equal(t, 3, sc.s.Started(0).Free)
+}

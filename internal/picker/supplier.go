@@ -46,6 +46,7 @@ type Supplier struct {
 	walksFrom time.Time     // when Next may look for open pieces for it again
 	looksFrom time.Time     // when victim may search all outstanding requests for it again
 	heard     time.Time     // when the last block arrived, or the first request after a pause was sent
+	began     time.Time     // when it began to send what it is sending, if that is known
 	robbed    time.Duration // how long it was silent when a request to it was taken over, at most; 0 once it has sent a block
 	blockTime deviation     // times between blocks while requests are outstanding
 	pace      pace
@@ -170,6 +171,10 @@ func (s *Supplier) rob(now time.Time) { s.robbed = max(s.robbed, now.Sub(s.heard
 // Held records that nothing was read from the supplier until now, so that the delay does not count as silence.
 func (s *Supplier) Held(now time.Time) { s.heard = now }
 
+// Begins records that the supplier begins to send a block, so that what came before does not count as slowness: a server may take
+// seconds for each answer, and send much that is not wanted.
+func (s *Supplier) Begins(now time.Time) { s.began = now }
+
 // expect starts to measure the time until the next block, if no request is outstanding.
 func (s *Supplier) expect(now time.Time) {
 	if len(s.queue) == 0 {
@@ -205,7 +210,7 @@ func (s *Supplier) answer(b Block, n int, now time.Time) bool {
 		if q := s.queue[k]; q.Block == b {
 			s.dequeue(k)
 			silence := now.Sub(s.heard)
-			s.pace.add(n, silence, now)
+			s.pace.add(n, min(silence, now.Sub(s.began)), now)
 			s.pipe.received(n, q.at, now, s.pace.rate)
 			s.blockTime.add(silence)
 			return true

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// maxGap is how many unwanted bytes are read to reach wanted ones, in place of a new request.
-	maxGap = 64 << 10
+	// leastGap is how many unwanted bytes are read at least to reach wanted ones, in place of a new request.
+	leastGap = 64 << 10
 	// enough is how many new bytes an answer that broke off must have brought to count as progress. Then the rest is
 	// requested at once.
 	enough = 1 << 10
@@ -45,6 +45,7 @@ type webStream struct {
 	came    int64     // bytes of body that are kept
 	partial []byte    // the bytes that came of the block that broke off
 	broken  picker.Block
+	gap     int64         // how many unwanted bytes are read to reach wanted ones
 	skipped int64         // bytes read in vain and not counted yet
 	behind  chan struct{} // closed once the last block that was not kept in memory is written; nil if there was none
 }
@@ -188,12 +189,16 @@ func (s *webStream) next() (first picker.Block, end int64, ok bool) {
 	for first.Index > 0 && asked[picker.Block{Piece: first.Piece, Index: first.Index - 1}] {
 		first.Index--
 	}
-	last := first
-	for next, more := d.after(first); more && asked[next]; next, more = d.after(next) {
-		last = next
+	gap, most := int64(s.supply.Gap()), d.offsetOf(first)+picker.MaxRun*blockSize
+	end = d.endOf(first)
+	for next, more := d.after(first); more && d.offsetOf(next) <= end+gap && d.endOf(next) <= most; next, more = d.after(next) {
+		if asked[next] {
+			end = d.endOf(next)
+		}
 	}
+	s.gap = max(gap, leastGap)
 	s.current = first
-	return first, d.endOf(last), true
+	return first, end, true
 }
 
 // fetch asks for one run of blocks and takes them. It reports whether there was a run to ask for.
@@ -303,7 +308,7 @@ func (s *webStream) read(ctx context.Context, id picker.Block, end int64) ([]byt
 // seek makes body one whose next byte is the first of a part.
 func (s *webStream) seek(ctx context.Context, part webseed.Part) (err error) {
 	b := s.body
-	if b != nil && s.file == part.File && b.Offset <= part.Offset && part.Offset < b.End && (b.Rangeless || part.Offset-b.Offset <= maxGap) {
+	if b != nil && s.file == part.File && b.Offset <= part.Offset && part.Offset < b.End && (b.Rangeless || part.Offset-b.Offset <= s.gap) {
 		return s.skip(ctx, part.Offset)
 	}
 	s.closeBody()
@@ -433,13 +438,14 @@ func (s *webStream) following(id picker.Block, now time.Time) (next picker.Block
 	}
 	end := d.endOf(id)
 	if s.w.only != s {
-		most := min(s.until, end+maxGap)
+		limit := min(s.until, end+s.gap+1)
+		most := limit
 		for _, id := range s.todo {
 			if off := d.offsetOf(id); off >= end && off < most {
 				next, most = id, off
 			}
 		}
-		return next, most < min(s.until, end+maxGap)
+		return next, most < limit
 	}
 	// The server sends the rest of the file in any case, and would send all of it again.
 	for ; more && d.offsetOf(next) < s.until; next, more = d.after(next) {

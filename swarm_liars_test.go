@@ -58,7 +58,8 @@ func TestLiarsThatStall(t *testing.T) {
 // where all of them take 67 seconds without the liars.
 //
 // Worse, a server that sends whole files only could send nothing of the pieces that a liar had its turn at, however often it sent all:
-// 34 of 64 pieces in twenty minutes.
+// 34 of 64 pieces in twenty minutes. As many came from a server that takes five seconds to answer, which seemed slow and was asked for a
+// few blocks at a time.
 func TestLiarsBesideAWebSeed(t *testing.T) {
 	for name, c := range map[string]struct {
 		script simweb.Script
@@ -66,6 +67,7 @@ func TestLiarsBesideAWebSeed(t *testing.T) {
 	}{
 		"with ranges":    {simweb.Script{}, 100 * time.Second},
 		"without ranges": {simweb.Script{Rangeless: true}, 5 * time.Minute},
+		"slow to answer": {simweb.Script{Pause: 5 * time.Second}, 8 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

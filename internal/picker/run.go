@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // MaxRun is the greatest length of a run in blocks, 16 MiB.
@@ -12,8 +14,19 @@ const MaxRun = 1024
 // minRun is the length in blocks up to which a run continues even if the next piece is less rare than its first one.
 const minRun = 256
 
-// RunLength returns the length of the next run of s in blocks: what s sends in a few seconds.
-func (s *Supplier) RunLength() int { return min(4*s.pipe.depth, MaxRun) }
+// RunLength returns the length of the next run of s in blocks: a few times what it sends in a second and the time that an answer
+// takes.
+func (s *Supplier) RunLength() int {
+	sends := s.pace.rate * (s.pipe.rtt + pipelineTime).Seconds() / layout.BlockSize
+	return min(4*max(int(sends), startDepth), MaxRun)
+}
+
+// promptTime is the time in which servers answer that do not wait before.
+const promptTime = time.Second
+
+// Gap returns how many bytes s may send that are not wanted, rather than answer another request: what it sends in a quarter of the
+// time that this takes beyond promptTime. It is 0 for a server that answers promptly.
+func (s *Supplier) Gap() int { return int(max(0, s.pace.rate*(s.pipe.rtt-promptTime).Seconds()/4)) }
 
 // NextRun is Next for a supplier with Runs set. It appends up to n consecutive blocks to out, or blocks taken over from others,
 // which may not be consecutive.
@@ -30,7 +43,7 @@ func (pk *Picker) NextRun(s *Supplier, n int, now time.Time, out []Block) (block
 	t := turn{pk: pk, s: s, now: now, out: out, end: len(out) + n}
 	if p := pk.due(s); p != nil {
 		p.sole = nil // to give way does not count as a lapse
-		t.take(t.reassign(p))
+		t.run(t.reassign(p))
 		return t.out, t.cancel
 	}
 	first, least := pk.runStart(s, n), uint8(0)
@@ -51,11 +64,7 @@ func (pk *Picker) NextRun(s *Supplier, n int, now time.Time, out []Block) (block
 		slices.SortStableFunc(s.queue[min(mark, len(s.queue)):], func(a, b outstanding) int { return compareBlocks(a.Block, b.Block) })
 		return t.out, t.cancel
 	}
-	if p.parole {
-		t.take(p)
-	} else {
-		t.run(p)
-	}
+	t.run(p)
 	return t.out, t.cancel
 }
 
@@ -81,24 +90,31 @@ func compareBlocks(a, b Block) int {
 	return cmp.Or(cmp.Compare(a.Piece, b.Piece), cmp.Compare(a.Index, b.Index))
 }
 
-// run takes the first consecutive free blocks of p, and those of the pieces after it.
+// run takes the first free blocks of p, and those of the pieces after it, as far as they are no more than Gap apart.
 func (t *turn) run(p *startedPiece) {
-	pk, begun, rarity := t.pk, len(t.out), t.pk.heap.avail[p.piece]
-	for k := p.cursor; !t.full(); k++ {
+	pk, s, begun, rarity := t.pk, t.s, len(t.out), t.pk.heap.avail[p.piece]
+	gap, most, passed := 0, s.Gap()/layout.BlockSize, 0
+	for k := p.cursor; !t.full() && passed < MaxRun; k++ {
 		if k == p.blocks.len() {
-			p, k = t.following(p.piece+1, len(t.out)-begun >= minRun, rarity), 0
+			p, k = t.following(p, len(t.out)-begun >= minRun, rarity), 0
 			if p == nil {
 				return
 			}
 		}
+		if len(t.out) > begun {
+			passed++
+		}
 		if !p.isFree(k) {
-			if len(t.out) > begun {
+			if gap++; gap > most && passed > 0 && !p.parole {
 				return
 			}
 			continue
 		}
+		if gap = 0; p.parole {
+			pk.assign(p, s)
+		}
 		id := Block{p.piece, int32(k)}
-		pk.claim(pk.block(p, id.Index), t.s, id, t.now)
+		pk.claim(pk.block(p, id.Index), s, id, t.now)
 		if p.free--; p.free == 0 {
 			pk.close(p)
 		}
@@ -106,11 +122,15 @@ func (t *turn) run(p *startedPiece) {
 	}
 }
 
-// following returns piece i, and starts it if necessary, if a run may continue with it, else nil. If long is set, the run does
-// not continue with a piece that is less rare than rarity, the availability of its first one.
-func (t *turn) following(i int32, long bool, rarity uint16) *startedPiece {
-	pk := t.pk
-	if int(i) >= pk.layout.NumPieces() || !pk.need.Has(int(i)) || !t.s.may(i) || pk.spoiled[i] != nil {
+// following returns the piece after another one, and starts it if necessary, if a run may continue with it, else nil. If long is
+// set, the run does not continue with a piece that is less rare than rarity, the availability of its first one. A piece on parole is a
+// run of its own, unless answers take so long that there would be too few of them.
+func (t *turn) following(last *startedPiece, long bool, rarity uint16) *startedPiece {
+	pk, s, i := t.pk, t.s, last.piece+1
+	if int(i) >= pk.layout.NumPieces() || !pk.need.Has(int(i)) || !s.may(i) {
+		return nil
+	}
+	if (last.parole || pk.spoiled[i] != nil) && s.Gap() == 0 {
 		return nil
 	}
 	priority := pk.heap.priority[i]
@@ -120,10 +140,24 @@ func (t *turn) following(i int32, long bool, rarity uint16) *startedPiece {
 	if long && pk.heap.avail[i] > rarity {
 		return nil
 	}
-	if p := pk.started[i]; p != nil {
+	p := pk.started[i]
+	if p == nil {
+		p = pk.start(int(i))
+	}
+	if !p.parole {
 		return p
 	}
-	return pk.start(int(i))
+	deposes := pk.deposes(s, p)
+	switch {
+	case p.free == 0 && !deposes:
+		return p // for what comes after it
+	case !deposes && !pk.may(s, p, t.now):
+		pk.retire(p)
+		return nil
+	case p.sole != nil && p.sole != s:
+		return t.reassign(p)
+	}
+	return p
 }
 
 // maxLooks is how many pieces runStart looks at beside peers. To look at a million for each run would take milliseconds.

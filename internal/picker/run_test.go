@@ -58,10 +58,12 @@ func TestRunsInOrder(t *testing.T) {
 func TestRunLength(t *testing.T) {
 	sc := newScene(t, 1)
 	w := sc.serves("w")
+	require.Equal(t, 4*64, w.RunLength(), "what it sends in four seconds")
+	w.pipe.rtt = 3 * time.Second
+	require.Equal(t, 4*4*64, w.RunLength(), "fewer requests to one that takes long to answer")
+	w.pace.rate = 1 << 10
 	require.Equal(t, 4*startDepth, w.RunLength())
-	w.pipe.depth = 2
-	require.Equal(t, 8, w.RunLength())
-	w.pipe.depth = maxDepth
+	w.pace.rate = 1 << 30
 	require.Equal(t, MaxRun, w.RunLength())
 	require.Equal(t, "none", sc.runs("w", 0), "no block is asked for")
 }
@@ -371,6 +373,30 @@ func TestRateOfOneThatTakesLongToAnswer(t *testing.T) {
 	require.InDelta(t, 10*layout.BlockSize, w.pace.rate, layout.BlockSize)
 	require.Less(t, w.eta(0, sc.now), 6*time.Second)
 	require.Greater(t, w.eta(0, sc.now), 5*time.Second)
+	require.Equal(t, 10*layout.BlockSize, (w.Gap()+1000)/layout.BlockSize*layout.BlockSize, "in a quarter of four seconds")
+}
+
+// A server that takes long to answer used to be asked for each few blocks that peers had left over, and for each piece that they had
+// spoiled, by a request of its own.
+func TestRunWithGaps(t *testing.T) {
+	sc := newScene(t, 4)
+	w, a := sc.serves("w"), sc.join("a")
+	a.Ready = true
+	sc.s.spoiled[2] = &suspicion{records: make(map[any]record)}
+	sc.s.Prioritise(2, high)
+	require.Equal(t, "2.0 2.1 2.2 2.3", sc.asks("a", 4))
+	sc.sends("a", 2, 0, Accepted)
+	sc.s.Prioritise(2, normal)
+	sc.s.Prioritise(1, high)
+	require.Equal(t, "1.0 1.1", sc.asks("a", 2))
+	sc.s.Prioritise(1, normal)
+	sc.s.Release(a, func(id Block) bool { return id == Block{1, 0} })
+	sc.s.senders.all[sc.s.senderOf(w)].given = 1
+	require.Equal(t, "1.0 to 1.0, 1", sc.runs("w", 100), "it answers promptly")
+	sc.s.Release(w, everything)
+	w.pipe.rtt = 5 * time.Second
+	require.Equal(t, "1.0 to 3.3, 11 -a:2.1 -a:2.2 -a:2.3", sc.runs("w", 100))
+	require.Equal(t, w, sc.s.Started(2).Sole)
 }
 
 // What a server without ranges sends of a piece on parole used to be in vain while any stranger had its turn there.
@@ -387,4 +413,16 @@ func TestOfferOfAPieceOnParole(t *testing.T) {
 	require.Equal(t, w, sc.s.Started(0).Sole)
 	sc.sends("w", 0, 0, Accepted)
 	require.Equal(t, 3, sc.s.Started(0).Free)
+}
+
+// A stranger used to take over a piece on parole from a web seed that takes some seconds for each answer, before it could send a block.
+func TestPieceOnParoleOfOneThatTakesLongToAnswer(t *testing.T) {
+	sc, w, a := spoiledScene(t)
+	require.Equal(t, "0.0 to 0.3, 4", sc.runs("w", 4))
+	sc.now = sc.now.Add(snubTimeout / 2)
+	sc.s.senders.all[sc.s.senderOf(w)].given = 1
+	require.Empty(t, sc.asks("a", 4))
+	sc.now = sc.now.Add(snubTimeout / 2)
+	require.NotEmpty(t, sc.asks("a", 4), "it takes too long")
+	require.Equal(t, a, sc.s.Started(0).Sole)
 }

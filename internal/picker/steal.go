@@ -195,8 +195,13 @@ func (pk *Picker) maySteal(s, o *Supplier, k int, now time.Time) bool {
 }
 
 // mayReassign reports whether s may take over the piece of the k-th request to o, if that is on parole. The whole piece starts
-// again then, so s must outdo o. It reports true for a piece that is not on parole.
+// again then, so s must outdo o, and must not be a stranger that o precedes: a server may take seconds for each answer. It reports
+// true for a piece that is not on parole.
 func (pk *Picker) mayReassign(s, o *Supplier, k int, now time.Time) bool {
 	p := pk.started[o.queue[k].Piece]
-	return !p.parole || (o.stuck(p.piece) || pk.outdoes(s, o, p, k, now)) && !pk.outranked(s, p)
+	if !p.parole {
+		return true
+	}
+	keeps := o.Runs && pk.precedes(o, s, p) && now.Sub(o.heard) < snubTimeout
+	return (o.stuck(p.piece) || !keeps && pk.outdoes(s, o, p, k, now)) && !pk.outranked(s, p)
 }

@@ -156,7 +156,7 @@ func (d *Download) recheckAll(ctx context.Context) error {
 // hashAll hashes the verified pieces, and other pieces for which storage holds bytes that peers did not send.
 func (d *Download) hashAll(ctx context.Context) error {
 	doubted := d.doubtChanged()
-	which := d.store.Present()
+	which := d.store.Present(d.life.ctx)
 	d.mu.Lock()
 	d.disk.unsure = bits.New(d.t.NumPieces())
 	for i := range d.t.NumPieces() {
@@ -182,12 +182,15 @@ func (d *Download) hashAll(ctx context.Context) error {
 func (d *Download) doubtChanged() (hashed <-chan struct{}) {
 	var pieces []int
 	for i, f := range d.t.layout.Files() {
+		if d.ended() {
+			break // Close waits for this
+		}
 		if !f.Pad && f.Length > 0 && errors.Is(d.store.ChangedFile(i), storage.ErrChanged) {
 			first, _ := d.t.layout.PiecesOf(i)
 			pieces = append(pieces, first)
 		}
 	}
-	if piece, err := d.store.AnyChanged(d.Verified().pieces); errors.Is(err, storage.ErrChanged) { // bytes of files that are not chosen
+	if piece, err := d.store.AnyChanged(d.life.ctx, d.Verified().pieces); errors.Is(err, storage.ErrChanged) { // bytes of files that are not chosen
 		pieces = append(pieces, piece)
 	}
 	// Many changed files may begin in the same piece. Each Refresh of it looks at all of them.
@@ -358,9 +361,9 @@ func (s patientStore) ChangedAt(off, n int64) error {
 	return s.d.patient(func() error { return s.Store.ChangedAt(off, n) })
 }
 
-func (s patientStore) AnyChanged(have bits.Set) (piece int, err error) {
+func (s patientStore) AnyChanged(ctx context.Context, have bits.Set) (piece int, err error) {
 	err = s.d.patient(func() (err error) {
-		piece, err = s.Store.AnyChanged(have)
+		piece, err = s.Store.AnyChanged(ctx, have)
 		return err
 	})
 	return piece, err
@@ -386,9 +389,9 @@ func (s patientStore) LoadResume() (have bits.Set, partial map[int]bits.Set) {
 	return have, partial
 }
 
-func (s patientStore) Present() (which bits.Set) {
+func (s patientStore) Present(ctx context.Context) (which bits.Set) {
 	s.d.patient(func() error {
-		which = s.Store.Present()
+		which = s.Store.Present(ctx)
 		return nil
 	})
 	return which

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -314,5 +315,38 @@ func TestDiskThatIsFoundFullAtClose(t *testing.T) {
 		require.ErrorIs(t, err, syscall.ENOSPC)
 		require.False(t, d.Stats().Complete)
 		d.Close()
+	})
+}
+
+// Close does not wait until very many files have been looked at for changes.
+func TestCloseWaitsForFewLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tor, content := testContent(blockSize, slices.Repeat([]int64{1}, 2000)...)
+		disk := disktest.New()
+		var looks atomic.Int32
+		var closing atomic.Pointer[Download]
+		disk.Fail = func(call, _ string) error {
+			if d := closing.Load(); call == "stat" && d != nil && looks.Add(1) == 10 {
+				<-d.life.ctx.Done()
+			}
+			return nil
+		}
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+		defer c.Close()
+		c.hooks.openFiles = disk.OpenFiles
+		s, err := disk.OpenFiles(tor.content(), "here", nil)
+		require.NoError(t, err)
+		require.NoError(t, s.SetWanted(slices.Repeat([]bool{true}, 2000)))
+		require.NoError(t, s.WriteBlocks([][]byte{content}, 0))
+		require.NoError(t, s.Close())
+		d, err := tor.Start(t.Context(), &Options{Client: c, Dir: "here", Seed: true})
+		require.NoError(t, err)
+		_, err = d.Wait()
+		require.NoError(t, err)
+		closing.Store(d)
+		go d.Recheck(t.Context())
+		synctest.Wait()
+		require.NoError(t, d.Close())
+		require.Less(t, looks.Load(), int32(100))
 	})
 }

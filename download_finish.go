@@ -333,7 +333,7 @@ func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok 
 	}
 	have, partial = d.picker.Verified().Clone(), d.partial()
 	d.mu.Unlock()
-	if piece, err := d.store.AnyChanged(have); errors.Is(err, storage.ErrUnexamined) {
+	if piece, err := d.store.AnyChanged(d.life.ctx, have); errors.Is(err, storage.ErrUnexamined) {
 		d.endByStorage(fmt.Errorf("look for changes: %w", err))
 		return have, nil, false
 	} else if err != nil && piece < 0 {

@@ -368,7 +368,7 @@ func (d *Download) recognise(which bits.Set) {
 // recogniseFiles hashes what storage has of files of version 2 whose layers are missing. A file that is whole proves its layer by
 // its root. The roots found in other files are compared once their layers are known.
 func (d *Download) recogniseFiles(content storage.Content, todo func(piece int) bool) error {
-	which := d.store.Present()
+	which := d.store.Present(d.life.ctx)
 	for i := range which.All() {
 		if file, _ := d.t.hashes.FileOf(i); d.t.hashes.Known(file) || !todo(i) {
 			which.Remove(i)

@@ -93,6 +93,9 @@ func (d *Download) doubtChosen(priority []Priority) (doubted bool) {
 	d.mu.Unlock()
 	var pieces []int
 	for _, i := range files {
+		if d.ended() {
+			break // Close waits for this
+		}
 		if errors.Is(d.store.ChangedFile(i), storage.ErrChanged) {
 			first, _ := d.t.layout.PiecesOf(i)
 			pieces = append(pieces, first)

@@ -200,7 +200,7 @@ func (d *Download) examine() bool {
 func (d *Download) takeResumed(have bits.Set) (todo bits.Set) {
 	todo = bits.New(d.t.NumPieces())
 	if !have.Full() {
-		todo = d.store.Present()
+		todo = d.store.Present(d.life.ctx)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -63,7 +64,7 @@ func (s *fileStore) ChangedFile(i int) error {
 	return s.compare(i)
 }
 
-func (s *fileStore) AnyChanged(have bits.Set) (int, error) {
+func (s *fileStore) AnyChanged(ctx context.Context, have bits.Set) (int, error) {
 	s.mu.RLock()
 	handles := s.handles
 	s.mu.RUnlock()
@@ -80,6 +81,9 @@ func (s *fileStore) AnyChanged(have bits.Set) (int, error) {
 		f := s.content.File(i)
 		if f.Pad || f.Length == 0 {
 			continue
+		}
+		if ctx.Err() != nil {
+			return -1, context.Cause(ctx)
 		}
 		for piece, end := s.content.PiecesOf(i); piece < end; piece++ {
 			if !have.Has(piece) {

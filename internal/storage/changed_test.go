@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"context"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
 func TestChangesByOtherProgramsAreFound(t *testing.T) {
@@ -60,7 +62,7 @@ func TestChangesByOtherProgramsAreFound(t *testing.T) {
 				require.ErrorIs(t, s.Changed(i), storage.ErrChanged)
 			}
 			require.ErrorIs(t, s.ChangedFile(1), storage.ErrChanged)
-			piece, err := s.AnyChanged(set(5, 2, 4))
+			piece, err := s.AnyChanged(t.Context(), set(5, 2, 4))
 			require.Equal(t, 2, piece)
 			require.ErrorIs(t, err, storage.ErrChanged)
 			_, _, err = s.Bytes(1)
@@ -86,7 +88,7 @@ func TestChangesByOtherProgramsAreFound(t *testing.T) {
 				}
 			}
 			require.Equal(t, 5, verified(t, tor, s).Count())
-			piece, err = s.AnyChanged(bits.Full(5))
+			piece, err = s.AnyChanged(t.Context(), bits.Full(5))
 			require.Equal(t, -1, piece)
 			require.NoError(t, err)
 			again, err := storage.VerifyDir(t.Context(), tor, dir)
@@ -169,7 +171,7 @@ func TestAFileThatIsRemovedTwice(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, content, 0o666))
 	require.Equal(t, 2, verified(t, tor, s).Count())
 	require.NoError(t, os.Remove(path))
-	_, err = s.AnyChanged(set(2, 0, 1))
+	_, err = s.AnyChanged(t.Context(), set(2, 0, 1))
 	require.ErrorIs(t, err, storage.ErrChanged)
 	_, err = s.Refresh(0, set(2, 0, 1))
 	require.NoError(t, err)
@@ -189,4 +191,45 @@ func TestOnlyFilesThatAreReadAreLookedAt(t *testing.T) {
 	require.ErrorIs(t, s.ChangedAt(19, 31), storage.ErrChanged)
 	require.NoError(t, s.ChangedAt(20, 30))
 	require.NoError(t, s.Changed(1))
+}
+
+// A context ends the looks at very many files in between, and their hashing.
+func TestContextEndsLooksAtManyFiles(t *testing.T) {
+	const n = 5000
+	tor, content := testContent(n, slices.Repeat([]int64{1}, n)...)
+	d := disktest.New()
+	s := openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+	writePiece(t, tor, s, content, 0)
+	require.NoError(t, s.PieceVerified(0))
+	require.NoError(t, s.Close())
+	s = openForgetful(t, tor, d)
+	require.NoError(t, s.SetWanted(all(tor)))
+
+	calls := 0
+	until := func(call string) context.Context {
+		ctx, cancel := context.WithCancel(t.Context())
+		calls = 0
+		d.Fail = func(at, _ string) error {
+			if at == call {
+				if calls++; calls == 10 {
+					cancel()
+				}
+			}
+			return nil
+		}
+		return ctx
+	}
+	piece, err := s.AnyChanged(until("stat"), set(1, 0))
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, -1, piece)
+	require.Equal(t, 10, calls)
+	require.Zero(t, s.Present(until("stat")).Count())
+	require.Equal(t, 10, calls)
+	err = storage.Verify(until("open"), tor, s, set(1, 0), func(int, bool) {})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Less(t, calls, 2000)
+	d.Fail = nil
+	require.Equal(t, 1, verified(t, tor, s).Count())
+	require.NoError(t, s.Close())
 }

@@ -131,7 +131,7 @@ func TestAnAliasIsNotOverlookedWithoutAHandle(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EMFILE)
 	d.Fail = nil
 	s := openForgetful(t, tor, d)
-	require.Equal(t, bits.Full(2), s.Present())
+	require.Equal(t, bits.Full(2), s.Present(t.Context()))
 	require.NoError(t, s.Close())
 }
 

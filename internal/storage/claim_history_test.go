@@ -281,7 +281,7 @@ func (h *history) hash(o *claimOwner) {
 			require.NoError(h.t, err)
 		}
 	}
-	for i := range o.s.Present().All() {
+	for i := range o.s.Present(h.t.Context()).All() {
 		b := make([]byte, o.tor.PieceSize(i))
 		if _, err := o.s.ReadAt(b, o.tor.PieceOffset(i)); err == nil && bytes.Equal(b, pieceOf(o.tor, o.content, i)) {
 			require.NoError(h.t, o.s.PieceVerified(i))

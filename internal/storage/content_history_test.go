@@ -347,13 +347,13 @@ func (h *contentHistory) recheck() {
 			changed = append(changed, first)
 		}
 	}
-	if i, err := h.s.AnyChanged(h.have); err != nil {
+	if i, err := h.s.AnyChanged(h.t.Context(), h.have); err != nil {
 		h.isChange(err)
 		changed = append(changed, i)
 	}
 	h.doubt(changed...)
 	h.hash()
-	which := h.s.Present()
+	which := h.s.Present(h.t.Context())
 	which.AddAll(&h.have)
 	for i := range h.blocks {
 		which.Remove(i)
@@ -370,7 +370,7 @@ func (h *contentHistory) complete() {
 			}
 		}
 	}
-	if i, err := h.s.AnyChanged(h.have); err != nil {
+	if i, err := h.s.AnyChanged(h.t.Context(), h.have); err != nil {
 		h.isChange(err)
 		h.doubt(i)
 		return
@@ -472,7 +472,7 @@ func (h *contentHistory) begin() {
 		h.True(ok, "piece %d is claimed", i)
 		h.have.Add(i)
 	}))
-	todo := h.s.Present()
+	todo := h.s.Present(h.t.Context())
 	todo.RemoveAll(&have)
 	h.hashThese(todo)
 	h.must(h.s.Settle(h.t.Context(), h.have))

@@ -129,7 +129,7 @@ func TestEdgesAreComparedWhileTheyAreWritten(t *testing.T) {
 		}
 	})
 	for range 100 {
-		piece, err := s.AnyChanged(set(tor.NumPieces(), 0))
+		piece, err := s.AnyChanged(t.Context(), set(tor.NumPieces(), 0))
 		require.NoError(t, err)
 		require.Equal(t, -1, piece)
 	}
@@ -240,7 +240,7 @@ func TestEdgesThatChangedAreCopiedInDoubt(t *testing.T) {
 			storage.DropHandle(s, tor.NumFiles())
 			require.NoError(t, s.SetWanted(all(tor)))
 			require.ErrorIs(t, s.Changed(0), storage.ErrChanged)
-			piece, err := s.AnyChanged(set(2, 0))
+			piece, err := s.AnyChanged(t.Context(), set(2, 0))
 			require.Zero(t, piece)
 			require.ErrorIs(t, err, storage.ErrChanged)
 			require.NoError(t, s.Close())

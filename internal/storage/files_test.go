@@ -55,7 +55,7 @@ func TestFilesAreSparse(t *testing.T) {
 		t.Skip("holes are not known on this system")
 	}
 	writePiece(t, tor, s, content, 40)
-	require.Equal(t, []int{40}, slices.Collect(s.Present().All()),
+	require.Equal(t, []int{40}, slices.Collect(s.Present(t.Context()).All()),
 		"what comes before is a hole, what comes after is not there")
 }
 
@@ -94,7 +94,7 @@ func TestPresent(t *testing.T) {
 			c.make(t, dir)
 			s := openDirectory(t, tor, dir)
 			require.NoError(t, s.SetWanted(all(tor)))
-			require.Equal(t, c.want, slices.Collect(s.Present().All()))
+			require.Equal(t, c.want, slices.Collect(s.Present(t.Context()).All()))
 		})
 	}
 }
@@ -128,7 +128,7 @@ func TestPartFilesAreTakenOver(t *testing.T) {
 	require.NoError(t, os.Rename(dir+"/d/0", dir+"/d/0.part"))
 	require.NoError(t, os.WriteFile(dir+"/d/0.part", make([]byte, 201), 0o644))
 	s = openDirectory(t, tor, dir)
-	require.NotContains(t, pieces(s.Present()), 0, "too long to be a part")
+	require.NotContains(t, pieces(s.Present(t.Context())), 0, "too long to be a part")
 }
 
 // A file that is longer than the torrent says keeps the bytes past its length, unless a piece is written into it.
@@ -381,7 +381,7 @@ func TestAFileWhereADirectoryShouldBe(t *testing.T) {
 	require.NoError(t, os.WriteFile(dir+"/d", []byte("in the way"), 0o666))
 	s := openDirectory(t, tor, dir)
 	require.NoError(t, s.SetWanted(all(tor)))
-	require.Zero(t, s.Present().Count())
+	require.Zero(t, s.Present(t.Context()).Count())
 	require.ErrorContains(t, s.WriteBlocks([][]byte{content[:50]}, 0), filepath.Join(dir, "d"))
 }
 

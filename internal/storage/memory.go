@@ -219,9 +219,11 @@ func (m *memory) Settle(context.Context, bits.Set) error { return nil }
 
 func (m *memory) Stop() {}
 
-func (m *memory) LoadResume() (bits.Set, map[int]bits.Set) { return m.Present(), nil }
+func (m *memory) LoadResume() (bits.Set, map[int]bits.Set) {
+	return m.Present(context.Background()), nil
+}
 
-func (m *memory) Present() bits.Set { return bits.New(m.content.NumPieces()) }
+func (m *memory) Present(context.Context) bits.Set { return bits.New(m.content.NumPieces()) }
 
 func (m *memory) SaveResume(bits.Set, map[int]bits.Set) error { return nil }
 
@@ -235,7 +237,7 @@ func (m *memory) ChangedAt(int64, int64) error { return nil }
 
 func (m *memory) ChangedFile(int) error { return nil }
 
-func (m *memory) AnyChanged(bits.Set) (int, error) { return -1, nil }
+func (m *memory) AnyChanged(context.Context, bits.Set) (int, error) { return -1, nil }
 
 func (m *memory) Refresh(int, bits.Set) (bits.Set, error) {
 	return bits.New(m.content.NumPieces()), nil

@@ -101,7 +101,7 @@ func TestMoveCopiesAgainWhatIsAccepted(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.SetWanted(all(tor)))
 	require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, claim(have)))
-	piece, err := s.AnyChanged(have)
+	piece, err := s.AnyChanged(t.Context(), have)
 	require.Equal(t, -1, piece, err)
 	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count(), "what counts as verified is there")
 	require.NoError(t, s.Close())

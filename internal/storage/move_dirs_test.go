@@ -175,7 +175,7 @@ func TestMoveOfManyFilesByCopy(t *testing.T) {
 	require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, claim(have)))
 	require.LessOrEqual(t, calls, 3*n)
 	require.Equal(t, have, verified(t, tor, s))
-	piece, err := s.AnyChanged(have)
+	piece, err := s.AnyChanged(t.Context(), have)
 	require.NoError(t, err)
 	require.Equal(t, -1, piece)
 	require.NoError(t, s.Close())

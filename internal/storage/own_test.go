@@ -47,7 +47,7 @@ func download(t *testing.T, tor storage.Content, s storage.Store, content []byte
 		require.Less(t, round, 4, "it does not end")
 		have := verified(t, tor, s)
 		if have.Full() {
-			if piece, _ := s.AnyChanged(have); piece < 0 {
+			if piece, _ := s.AnyChanged(t.Context(), have); piece < 0 {
 				return
 			}
 		}
@@ -56,7 +56,7 @@ func download(t *testing.T, tor storage.Content, s storage.Store, content []byte
 				writePiece(t, tor, s, content, i)
 			}
 		}
-		for piece, err := s.AnyChanged(have); piece >= 0; piece, err = s.AnyChanged(have) {
+		for piece, err := s.AnyChanged(t.Context(), have); piece >= 0; piece, err = s.AnyChanged(t.Context(), have) {
 			require.ErrorIs(t, err, storage.ErrChanged)
 			_, err = s.Refresh(piece, bits.Full(tor.NumPieces()))
 			require.NoError(t, err)

@@ -1,13 +1,15 @@
 package storage
 
 import (
+	"context"
+
 	"github.com/shoal-go/torrent/internal/bits"
 )
 
 // Present leaves out the pieces that cannot match: those with bytes in a missing file or past the end of a short one, and those
 // that consist only of holes, unless the piece should be all zeros. It keeps a last piece of holes if that is shorter than
 // the others. It also leaves out the pieces of zeroPadding.
-func (s *fileStore) Present() bits.Set {
+func (s *fileStore) Present(ctx context.Context) bits.Set {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	c := &s.content
@@ -27,6 +29,9 @@ func (s *fileStore) Present() bits.Set {
 		f, state := c.File(i), &s.files[i]
 		if f.Pad || f.Length == 0 {
 			continue
+		}
+		if ctx.Err() != nil {
+			return bits.New(c.NumPieces())
 		}
 		if !state.here {
 			s.presentEdges(i, &lacking, &data)

@@ -50,7 +50,7 @@ func TestPaddingIsHashedOnce(t *testing.T) {
 	require.NoError(t, s.SetWanted(all(tor)))
 	have, _ := s.LoadResume()
 	require.Equal(t, want, have)
-	present := s.Present()
+	present := s.Present(t.Context())
 	require.Zero(t, present.Count())
 	have, err := storage.VerifyDir(t.Context(), tor, dir)
 	require.NoError(t, err)

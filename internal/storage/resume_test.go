@@ -58,7 +58,7 @@ func TestResumeSidecar(t *testing.T) {
 		require.Equal(t, []int{0, 2, 3}, pieces(have))
 		require.Equal(t, map[int]bits.Set{4: set(4, 1)}, partial)
 		require.NoError(t, s.SetWanted(all(tor)))
-		require.Subset(t, pieces(s.Present()), []int{0, 2, 3})
+		require.Subset(t, pieces(s.Present(t.Context())), []int{0, 2, 3})
 	})
 	t.Run("file by file", func(t *testing.T) {
 		other := t.TempDir()
@@ -80,7 +80,7 @@ func TestResumeSidecar(t *testing.T) {
 		require.Equal(t, []int{0, 2}, pieces(have))
 		require.Empty(t, partial)
 		require.NoError(t, s.SetWanted(all(tor)))
-		require.Contains(t, pieces(s.Present()), 3, "what is not believed is worth hashing")
+		require.Contains(t, pieces(s.Present(t.Context())), 3, "what is not believed is worth hashing")
 		require.NoError(t, s.Close())
 
 		require.NoError(t, os.Truncate(other+"/d/0", 10))

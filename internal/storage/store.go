@@ -106,8 +106,8 @@ type Store interface {
 	// for those that do not match.
 	LoadResume() (have bits.Set, partial map[int]bits.Set)
 
-	// Present returns the pieces that are worth hashing, because all of their bytes may exist.
-	Present() bits.Set
+	// Present returns the pieces that are worth hashing, because all of their bytes may exist. The end of ctx ends it with fewer.
+	Present(ctx context.Context) bits.Set
 
 	// SaveResume syncs, and then records have and partial for the next run. Both must have been taken before
 	// the call. It does nothing if nothing was ever written, or if have is full and all of it in its files.
@@ -131,8 +131,8 @@ type Store interface {
 
 	// AnyChanged returns a piece of have for which Changed returns an error, and that error; or -1 and nil. It examines each file
 	// once. It is called before the content is reported complete. If what was written is not on the disk, because that was full for
-	// example, and only close tells of it, AnyChanged returns -1 and that error.
-	AnyChanged(have bits.Set) (piece int, err error)
+	// example, and only close tells of it, AnyChanged returns -1 and that error. So it does at the end of ctx.
+	AnyChanged(ctx context.Context, have bits.Set) (piece int, err error)
 
 	// Refresh returns the pieces that must be hashed again: piece, and all pieces of those of its files that are not as they were
 	// left. Until then no claim about them holds. If all pieces of such a file are in doubted, Refresh accepts the file as it is

@@ -92,7 +92,7 @@ func openDirectory(t *testing.T, tor storage.Content, dir string) storage.Store 
 func verified(t *testing.T, tor storage.Content, c storage.Store) bits.Set {
 	t.Helper()
 	have := bits.New(tor.NumPieces())
-	which := c.Present()
+	which := c.Present(t.Context())
 	if which.Count() == 0 {
 		which = bits.Full(tor.NumPieces()) // Present reports pieces of an earlier run, of which memory has none
 	}

@@ -128,7 +128,7 @@ func (s *userStore) LoadResume() (bits.Set, map[int]bits.Set) {
 	return have, nil
 }
 
-func (s *userStore) Present() bits.Set { return bits.Full(s.content.NumPieces()) }
+func (s *userStore) Present(context.Context) bits.Set { return bits.Full(s.content.NumPieces()) }
 
 func (s *userStore) SaveResume(bits.Set, map[int]bits.Set) error { return s.Sync() }
 
@@ -148,7 +148,7 @@ func (s *userStore) ChangedAt(int64, int64) error { return nil }
 
 func (s *userStore) ChangedFile(int) error { return nil }
 
-func (s *userStore) AnyChanged(bits.Set) (int, error) { return -1, nil }
+func (s *userStore) AnyChanged(context.Context, bits.Set) (int, error) { return -1, nil }
 
 func (s *userStore) Refresh(piece int, _ bits.Set) (bits.Set, error) {
 	doubt := bits.New(s.content.NumPieces())

@@ -28,7 +28,7 @@ func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 	}
 	defer s.Close()
 	have := zeroPadding(&c)
-	err = Verify(ctx, c, s, s.Present(), func(piece int, ok bool) {
+	err = Verify(ctx, c, s, s.Present(ctx), func(piece int, ok bool) {
 		if ok {
 			have.Add(piece)
 		}
@@ -38,7 +38,7 @@ func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 
 // Verify hashes the pieces in which, on as many cores as workers are free, and calls result for each, from one goroutine at a time
 // and in no particular order. A piece whose bytes do not exist is not ok. Any other error of r ends Verify, as does the end of ctx,
-// between reads of at most 256 KiB. All calls of result have returned when Verify returns. at is where r reads.
+// between reads of at most 256 KiB in about a thousand files. All calls of result have returned when Verify returns. at is where r reads.
 func (w *Workers) Verify(ctx context.Context, at Place, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
 	v := &verification{content: c, r: r, which: which, result: result, run: int(max(1, verifyBuffer/c.PieceLength()))}
 	outer := ctx
@@ -116,6 +116,17 @@ func (v *verification) take() (first, end int) {
 	return first, v.next
 }
 
+// inFewFiles returns how many of the n bytes at off are to be read at once: each file is opened for that, and a core looks at its context
+// only between reads.
+func (v *verification) inFewFiles(off, n int64) int64 {
+	if next := v.content.FileAt(off) + 1024; next < v.content.NumFiles() {
+		if few := v.content.File(next).Offset - off; few > 0 { // else most of them are empty
+			return min(n, few)
+		}
+	}
+	return n
+}
+
 func (v *verification) tell(piece int, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -149,7 +160,7 @@ func (v *verification) work(ctx context.Context) error {
 func (v *verification) together(first, end int, buf []byte, h Check) bool {
 	off := v.content.PieceOffset(first)
 	b := buf[:v.content.PieceEnd(end-1)-off]
-	if readFull(v.r, b, off) != nil {
+	if v.inFewFiles(off, int64(len(b))) < int64(len(b)) || readFull(v.r, b, off) != nil {
 		return false
 	}
 	for piece := first; piece < end; piece++ {
@@ -169,7 +180,7 @@ func (v *verification) alone(ctx context.Context, piece int, buf []byte, h Check
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
-		b := buf[:min(int64(len(buf)), left)]
+		b := buf[:v.inFewFiles(off, min(int64(len(buf)), left))]
 		if err := readFull(v.r, b, off); Unwritten(err) {
 			return false, nil
 		} else if err != nil {

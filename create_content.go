@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"github.com/shoal-go/torrent/internal/merkle"
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 const (
@@ -316,7 +317,7 @@ func (systemFiles) rel(root, path string) (string, error) {
 }
 
 func (systemFiles) lstat(path string) (fs.FileInfo, error) { return os.Lstat(path) }
-func (systemFiles) open(path string) (fs.File, error)      { return os.Open(path) }
+func (systemFiles) open(path string) (fs.File, error)      { return storage.OpenAtOnce(path) }
 
 // fsFiles are the files of an fs.FS.
 type fsFiles struct{ fsys fs.FS }

@@ -3,9 +3,11 @@
 package torrent_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,5 +76,33 @@ func TestPipesAreNotWaitedFor(t *testing.T) {
 				require.FailNow(t, "it hangs")
 			}
 		})
+	}
+}
+
+// A pipe that takes the place of a file while a torrent is made of it is not waited for.
+func TestCreateWaitsForNoPipe(t *testing.T) {
+	dir := t.TempDir()
+	name := func(i int) string { return filepath.Join(dir, fmt.Sprint(i)) }
+	for i := range 64 {
+		require.NoError(t, os.WriteFile(name(i), make([]byte, 64<<10), 0o666))
+	}
+	done := make(chan error)
+	var once sync.Once
+	go func() {
+		_, err := torrent.Create(dir, &torrent.CreateOptions{PieceLength: 16 << 10, Progress: func(int64, int64) {
+			once.Do(func() {
+				for i := range 64 {
+					os.Remove(name(i))
+					unix.Mkfifo(name(i), 0o666)
+				}
+			})
+		}})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		require.ErrorContains(t, err, "changed while it was read")
+	case <-time.After(patience):
+		require.FailNow(t, "it hangs")
 	}
 }

@@ -68,6 +68,9 @@ func (d *rootDisk) openIn(name string, flag int) (*os.File, error) {
 
 var errNotRegular = errors.New("not a regular file")
 
+// OpenAtOnce opens a file for reading. It does not wait for the other end of a pipe.
+func OpenAtOnce(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDONLY|noWait, 0) }
+
 // regular returns f, or closes it and returns an error if it is not a regular file.
 func regular(f *os.File) (*os.File, error) {
 	info, err := f.Stat()

@@ -32,7 +32,8 @@ type Trials struct {
 	ofNetworks  expiring.Map[triers, []trial]
 	ofAddresses expiring.Map[triers, []trial]   // that are full
 	left        expiring.Map[string, time.Time] // when a peer of each Network last left
-	waiting     turns                           // each Network of which a peer dialled us and found no place
+	fresh       turns                           // each Network that had no place lately, and of which a peer dialled us and found none
+	waiting     turns                           // the same of those that had one
 	passed      time.Time                       // since when a place is kept for those that have waited longest; zero if none is
 }
 
@@ -64,21 +65,35 @@ func (t *Trials) isNew(p Worth, newcomer Connection, now time.Time) bool {
 	if age >= TurnoverEvery || age >= joinedGrace && float64(p.Given) < little*age.Seconds() {
 		return false
 	}
-	left, ok := t.left.Get(Network(p.Addr))
-	return newcomer.Incoming || !ok || now.Sub(left) >= trialEvery
+	return newcomer.Incoming && t.leftLately(newcomer.Addr, now) || !t.leftLately(p.Addr, now)
+}
+
+// leftLately reports whether a peer of the network of an address had a place lately.
+func (t *Trials) leftLately(a netip.Addr, now time.Time) bool {
+	left, ok := t.left.Get(Network(a))
+	return ok && now.Sub(left) < trialEvery
 }
 
 // MayFill reports whether a newcomer may take one of so many free places. One that dials us leaves them to those that have waited longer.
 func (t *Trials) MayFill(now time.Time, newcomer Connection, places int) bool {
-	return !newcomer.Incoming || places <= 0 || t.hasTurn(Network(newcomer.Addr), places, now)
+	return !newcomer.Incoming || places <= 0 || t.hasTurn(newcomer.Addr, places, now)
 }
 
-// hasTurn reports whether a network may take one of so many places, or has to wait.
-func (t *Trials) hasTurn(network string, places int, now time.Time) bool {
+// hasTurn reports whether a newcomer that dials us may take one of so many places, or has to wait. Networks that had no place lately come
+// before those that had.
+func (t *Trials) hasTurn(newcomer netip.Addr, places int, now time.Time) bool {
+	network := Network(newcomer)
 	if !t.passed.IsZero() {
 		places *= 1 + int(now.Sub(t.passed)/keptForTurn)
 	}
-	if t.waiting.ahead(network, places, now) < places {
+	line, ahead := &t.waiting, t.fresh.ahead(network, places, now)
+	if !t.leftLately(newcomer, now) {
+		line = &t.fresh
+	} else {
+		ahead += t.waiting.ahead(network, places, now)
+	}
+	if ahead < places {
+		t.fresh.served(network)
 		t.waiting.served(network)
 		t.passed = time.Time{}
 		return true
@@ -86,22 +101,22 @@ func (t *Trials) hasTurn(network string, places int, now time.Time) bool {
 	if t.passed.IsZero() && places > 0 {
 		t.passed = now
 	}
-	t.wait(network, now)
+	wait(line, network, now)
 	return false
 }
 
-// wait has a network wait for its turn, unless very many do.
-func (t *Trials) wait(network string, now time.Time) {
-	t.waiting.keeps = keepsTurn
-	if t.waiting.order.Len() >= maxTrials {
-		t.waiting.keeps = 0
-		for range t.waiting.all(now) { // those that no longer wait are forgotten
+// wait has a network wait in a line for its turn, unless very many do.
+func wait(line *turns, network string, now time.Time) {
+	line.keeps = keepsTurn
+	if line.order.Len() >= maxTrials {
+		line.keeps = 0
+		for range line.all(now) { // those that no longer wait are forgotten
 		}
-		if !t.waiting.has(network) && t.waiting.order.Len() >= maxTrials {
+		if !line.has(network) && line.order.Len() >= maxTrials {
 			return
 		}
 	}
-	t.waiting.wait(network, now.Add(waitsForPlace))
+	line.wait(network, now.Add(waitsForPlace))
 }
 
 // Displaced returns the id of the peer that makes room for a newcomer, as the function of that name does. If there is none, it is the
@@ -130,8 +145,9 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, fu
 	switch room := len(out) + len(fuller) + len(equal); {
 	case full || !newcomer.Incoming:
 	case room == 0 && !later:
+		t.fresh.served(by.of)
 		t.waiting.served(by.of) // it would keep places from others that it cannot take itself
-	case !t.hasTurn(by.of, room, now):
+	case !t.hasTurn(newcomer.Addr, room, now):
 		return 0, false
 	}
 	if len(out) > 0 {

@@ -145,6 +145,24 @@ func TestTurnsAtFreePlaces(t *testing.T) {
 	require.True(t, trials.MayFill(now, newcomer("90.0.0.1", true), 1))
 }
 
+// A network that had no place lately comes before those that had, and need not wait until their peers are no longer new.
+func TestTurnsOfThoseThatHadNone(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	peers := tenGivers(now)
+	var trials Trials
+	for k := range 20 {
+		trials.Left(netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", 20+k)), now)
+	}
+	tries := func(addr string) bool {
+		_, ok := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(addr), Incoming: true}, false)
+		return ok
+	}
+	for k := range 10 {
+		require.False(t, tries(fmt.Sprintf("%d.0.0.1", 30+k)))
+	}
+	require.True(t, tries("90.0.0.1"))
+}
+
 // A network whose newcomers can take no place keeps none from others: the only peer that would make room is of its own, and gives far more
 // than most.
 func TestTurnsOfThoseThatHaveNone(t *testing.T) {

@@ -57,13 +57,12 @@ type CreateOptions struct {
 // Create makes the torrent of a file, or of all files in a directory and the directories in it. It
 // reads the content once, on all cores.
 //
-// Files are sorted by the bytes of their paths, hidden and empty ones included, so that the same content
-// and options make the same torrent, with the same info hash as mktorrent. In versions other than V1 they are sorted name by
-// name, and the info hashes are those of libtorrent without attributes. Path itself may be a symbolic
-// link. A link, a device or another special file in a directory is an error that matches ErrUnsupported,
-// unless Include leaves it out. So is a name that Read would change, because the content would not be
-// found under it, and one that Read would take for that of padding, unless the version is V2. It is also an error if a file changes while Create reads it, or if there are no bytes
-// of content.
+// Files are sorted by the bytes of their paths, hidden and empty ones included, so that the same content and options make the
+// same torrent, with the same info hash as mktorrent. In versions other than V1 they are sorted name by name, and the info hashes
+// are those of libtorrent without attributes. Path itself may be a symbolic link. A link, a device or another special file in a
+// directory is an error that matches ErrUnsupported, unless Include leaves it out. So is a name that Read would change, because
+// the content would not be found under it, and one that Read would take for that of padding, unless the version is V2. It is also
+// an error if a file changes while Create reads it, or if there are no bytes of content.
 func Create(path string, o *CreateOptions) (*Torrent, error) {
 	return CreateContext(context.Background(), path, o)
 }

@@ -339,7 +339,8 @@ func (s *webStream) opened() bool {
 	return true
 }
 
-// admit waits until the limits let another block pass, or other downloads are to have their turn at the host, unless the body would begin again.
+// admit waits until the limits let another block pass, or other downloads are to have their turn at the host, unless the body
+// would begin again.
 func (s *webStream) admit(ctx context.Context) error {
 	d := s.w.d
 	for held := false; ; held = true {
@@ -402,7 +403,8 @@ func (s *webStream) handIn(ctx context.Context, id picker.Block, b []byte) (next
 	return next, more
 }
 
-// sentFalseBlock drops a block that is known to be false, and what else the web seed was asked for of its piece. The caller holds mu, which it releases.
+// sentFalseBlock drops a block that is known to be false, and what else the web seed was asked for of its piece. The caller holds
+// mu, which it releases.
 func (s *webStream) sentFalseBlock(id picker.Block, b []byte, now time.Time) (next picker.Block, more bool) {
 	d, w := s.w.d, s.w
 	d.client.blockPool.Put(b)

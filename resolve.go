@@ -211,8 +211,8 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 }
 
 // makeRoom ends connections in favour of candidates that wait while all places are taken, and of downloads that are below their
-// share or have none, as a download does. But a peer that has sent nothing in its first minute is worth less than any candidate. The caller holds
-// r.mu.
+// share or have none, as a download does. But a peer that has sent nothing in its first minute is worth less than any candidate.
+// The caller holds r.mu.
 func (r *resolver) makeRoom(now time.Time) {
 	worths := r.worths()
 	live, most := len(worths), r.o.maxPeers()

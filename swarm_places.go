@@ -117,8 +117,8 @@ func (d *Download) turnOver(now time.Time) {
 }
 
 // shareOut gives up connections in favour of other downloads of the client that are below their share. If there are fewer
-// connections than downloads, it drops a peer that is idle or has had its place for a while in favour of a download that has none. It also drops peers of networks that have
-// too many of all connections, if others want them. The caller holds d.mu.
+// connections than downloads, it drops a peer that is idle or has had its place for a while in favour of a download that has
+// none. It also drops peers of networks that have too many of all connections, if others want them. The caller holds d.mu.
 func (d *Download) shareOut(now time.Time) {
 	if n := d.client.excess(d.swarm.live, now); n > 0 {
 		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)

@@ -42,8 +42,8 @@ var lineTests = []struct {
 		trouble: trouble{after: 2e6, lasts: 10 * time.Second}}, 8e6, []string{"us to libtorrent", "Transmission to us"}},
 }
 
-// TestLines moves a torrent by uTP between this library and other clients over lines as there are between far peers: it arrives by one connection,
-// and little of it is sent twice. How long it takes is not judged, as long as something passes.
+// TestLines moves a torrent by uTP between this library and other clients over lines as there are between far peers: it arrives
+// by one connection, and little of it is sent twice. How long it takes is not judged, as long as something passes.
 func TestLines(t *testing.T) {
 	t.Parallel()
 	need(t, "nsenter")

@@ -143,9 +143,9 @@ func (n *Node) GetSigned(ctx context.Context, key ed25519.PublicKey, salt []byte
 	return best, nil
 }
 
-// Put stores an item at the nodes nearest to its target, and returns how many took it. An error means that
-// none did, or that more of them have another version of it; a *Refusal says why. Items are forgotten after two hours, unless they are put again. If cas is not
-// nil, a mutable item only replaces the one with that sequence number.
+// Put stores an item at the nodes nearest to its target, and returns how many took it. An error means that none did, or that more
+// of them have another version of it; a *Refusal says why. Items are forgotten after two hours, unless they are put again. If cas
+// is not nil, a mutable item only replaces the one with that sequence number.
 func (n *Node) Put(ctx context.Context, item *Item, cas *int64) (nodes int, err error) {
 	target := item.Target()
 	if err := item.Check(); err != nil {

@@ -19,10 +19,10 @@ import (
 // and modification times of the files at that moment, and the hashes of pieces that were fetched.
 //
 // Its encoding, with all integers big-endian, is: the magic; the version (2 bytes); the info hash (20); the piece length (8); the
-// length of the content (8); the number of files, the edges included (4); for each file its size (8, -1 if it did not exist, -2 if its
-// bytes were kept in the edges) and modification time (8, Unix time in nanoseconds); the verified pieces as a bitfield; the number of partial pieces
-// (4); for each of these its index (4) and its blocks as a bitfield; in version 2 the length in bytes of the fetched hashes (4)
-// and the hashes; and the SHA-1 of all of this. Version 1 is written if there are no such hashes.
+// length of the content (8); the number of files, the edges included (4); for each file its size (8, -1 if it did not exist, -2
+// if its bytes were kept in the edges) and modification time (8, Unix time in nanoseconds); the verified pieces as a bitfield;
+// the number of partial pieces (4); for each of these its index (4) and its blocks as a bitfield; in version 2 the length in
+// bytes of the fetched hashes (4) and the hashes; and the SHA-1 of all of this. Version 1 is written if there are no such hashes.
 type resume struct {
 	files   []resumeStamp // by index in the layout, and one more for the edges
 	have    bits.Set

@@ -80,6 +80,25 @@ func TestLiarsBesideAWebSeed(t *testing.T) {
 	}
 }
 
+// The only honest peer chokes for half of the time, and liars come forty at once, each from a network of its own. When it had been choking a
+// few times while it had a piece that they had spoiled, they alone had turns at it: the download took over ten minutes, where it takes
+// 100 seconds without the liars.
+func TestLiarsBesideAPeerThatChokes(t *testing.T) {
+	foundWeb(t, newSimRepeating(1, 512<<10, 24<<20), func(t *testing.T, m *simWebMeeting) {
+		m.meet(t, 500e3, simpeer.Script{Fast: true, Flap: 5 * time.Second})
+		m.start(t)
+		within := 7 * time.Minute
+		for k := 1; !m.client.done() && time.Since(m.client.began) < within; k++ {
+			m.call(fmt.Sprintf("2001:%x:1::1", k), 5e3, simpeer.Script{Fast: true, Eager: true, Corrupt: 2})
+			if k%40 == 0 {
+				simnet.Sleep(20 * time.Second)
+			}
+		}
+		require.True(t, m.client.done(), "%s", m.client.describe())
+		require.NoError(t, m.client.compare(nil))
+	})
+}
+
 // Peers that are silent about hashes are there before an honest seed, and others come all the time. Each of them used to be asked
 // alone for three seconds, and those that had just come before all others.
 func TestManyPeersSilentAboutHashes(t *testing.T) {

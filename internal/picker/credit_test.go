@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,33 @@ func TestSnubEndsPrecedence(t *testing.T) {
 		sc.s.ranking = ranking{}
 	}
 	require.False(t, sc.s.outranked(stranger, sc.s.started[0]))
+}
+
+// A peer that chokes now and then used to lose its precedence for good, so that strangers without end had all turns at a piece.
+func TestPrecedenceComesBack(t *testing.T) {
+	sc := newScene(t, 1)
+	a := sc.join("a")
+	a.Ready = true
+	sc.join("l")
+	sc.fetch("aala")
+	sc.s.Failed(0, []uint64{10, 11, 99, 13})
+	sc.s.senders.all[a.sender].given = 100
+	precedes := func() bool { return sc.s.precedes(a, sc.join("s"), sc.s.started[0]) }
+	for range maxStuck {
+		require.True(t, precedes())
+		sc.s.note(0, "a", func(r *record) { r.turns, r.stuck = r.turns+1, r.stuck+1 })
+		sc.s.spoiled[0].turns++
+	}
+	for k := range otherTurns {
+		require.False(t, precedes(), k)
+		s := sc.join(fmt.Sprint("s", k))
+		sc.s.assign(sc.s.started[0], s)
+		sc.s.endTurn(sc.s.started[0])
+	}
+	require.True(t, precedes())
+	sc.s.note(0, "a", func(r *record) { r.turns, r.stuck = r.turns+1, r.stuck+1 })
+	sc.s.spoiled[0].turns++
+	require.False(t, precedes(), "once for so many turns of others")
 }
 
 // A peer whose rate fell for good, maybe because ours was limited, used to lose its credit for the rest of the download.

@@ -22,6 +22,7 @@ type suspicion struct {
 	attempts []attempt
 	failures int            // failed attempts without blocks of a known liar
 	accused  []int32        // suppliers whose blocks were dropped at the last failure, by Supplier.sender
+	turns    int            // how often a sole supplier was chosen
 	records  map[any]record // of sole suppliers, by Supplier.Host
 }
 
@@ -278,6 +279,7 @@ func (pk *Picker) clear(i int, digests []uint64) (liars []any) {
 func (pk *Picker) assign(p *startedPiece, s *Supplier) {
 	if p.sole != s {
 		p.sole = s
+		pk.spoiled[p.piece].turns++
 		pk.note(p.piece, s.Host, func(r *record) { r.turns++ })
 	}
 }
@@ -334,11 +336,13 @@ func (pk *Picker) restart(p *startedPiece) {
 
 // Strangers who come to spoil pieces could also keep them: each new one would have a turn at a piece on parole, and stall. So a
 // supplier has its turn before others if its credit, the blocks that it sent in pieces that passed, is more than fairPart times
-// theirs. It loses this precedence at a piece once it was stuck maxStuck times. It has no credit while its rate is less than a
-// fairPart of its best, or it could keep all pieces on parole by sending a block now and then.
+// theirs. It loses this precedence at a piece once it was stuck maxStuck times, until others have had otherTurns in vain, and so on: it may
+// choke for half of the time, and they may be strangers without end. It has no credit while its rate is less than a fairPart of its best,
+// or it could keep all pieces on parole by sending a block now and then.
 const (
-	fairPart = 16
-	maxStuck = 3
+	fairPart   = 16
+	maxStuck   = 3
+	otherTurns = 8
 )
 
 // A ranking is what one choice of blocks has found out about who comes first at pieces on parole, of which there may be thousands.
@@ -395,7 +399,9 @@ func (pk *Picker) outranked(s *Supplier, p *startedPiece) bool {
 
 // precedes reports whether s has its turn at p, a piece on parole, before o, whose credit is so much less.
 func (pk *Picker) precedes(s, o *Supplier, p *startedPiece) bool {
-	return pk.creditOf(s) > fairPart*pk.creditOf(o) && pk.spoiled[p.piece].records[s.Host].stuck < maxStuck
+	u := pk.spoiled[p.piece]
+	r := u.records[s.Host]
+	return pk.creditOf(s) > fairPart*pk.creditOf(o) && r.stuck < maxStuck+(u.turns-r.turns)/otherTurns
 }
 
 // deposes reports whether s, which is about to send p in any case, takes it from its sole supplier, because it precedes that one.

@@ -54,6 +54,14 @@ func (d absentDirs) look(disk Disk, dir string) {
 // same, until something is to be written.
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || notDirectory(err) }
 
+// removeIfPresent removes a file. It is no error if there is none.
+func removeIfPresent(disk Disk, name string) error {
+	if err := disk.Remove(name); err != nil && !absent(err) {
+		return err
+	}
+	return nil
+}
+
 // refusedName wraps fs.ErrNotExist from creating a file or directory whose parent exists. Some file systems, such as exFAT over
 // FUSE, return that error for a name that they do not allow.
 type refusedName struct{ error }

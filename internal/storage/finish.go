@@ -174,7 +174,7 @@ func (s *fileStore) removeSidecars(suffixes ...string) error {
 		if suffix == ".lock" {
 			continue
 		}
-		if err := s.disk.Remove(name); err != nil && !absent(err) {
+		if err := removeIfPresent(s.disk, name); err != nil {
 			return err
 		}
 		switch suffix {

@@ -319,15 +319,15 @@ func (m *move) clear() error {
 	s := m.s
 	if _, err := m.to.Stat(m.stage()); !absent(err) {
 		for i := range s.files {
-			if err := errors.Join(m.removeStaged(i), m.removeIn(m.asideName(i))); err != nil {
+			if err := errors.Join(m.removeStaged(i), removeIfPresent(m.to, m.asideName(i))); err != nil {
 				return err
 			}
 		}
 	}
-	if err := m.to.Remove(filepath.Join(m.stage(), probeName)); err != nil && !absent(err) {
+	if err := removeIfPresent(m.to, filepath.Join(m.stage(), probeName)); err != nil {
 		return err
 	}
-	if err := m.to.Remove(m.stage()); err != nil && !absent(err) {
+	if err := removeIfPresent(m.to, m.stage()); err != nil {
 		return err
 	}
 	for _, i := range m.files {

@@ -122,15 +122,7 @@ func (m *move) place(i int, have bits.Set) error {
 	return m.look(i)
 }
 
-func (m *move) removeStaged(i int) error { return m.removeIn(m.stagedName(i)) }
-
-// removeIn removes a file in the new directory, if it exists.
-func (m *move) removeIn(name string) error {
-	if err := m.to.Remove(name); err != nil && !absent(err) {
-		return err
-	}
-	return nil
-}
+func (m *move) removeStaged(i int) error { return removeIfPresent(m.to, m.stagedName(i)) }
 
 // setAside gives a file in the new directory, in the place of which file i comes, another name until it is clear whether the Move succeeds:
 // it may be the user's as well as what an earlier Move left.
@@ -318,7 +310,7 @@ func (m *move) removeOld() error {
 	err := m.removeFromOld(func(i int) bool { return m.staged[i] })
 	if len(m.aside) > 0 {
 		for _, a := range m.aside {
-			err = errors.Join(err, m.removeIn(a.as))
+			err = errors.Join(err, removeIfPresent(m.to, a.as))
 		}
 		err = errors.Join(err, m.to.Remove(m.stage()))
 	}
@@ -332,12 +324,10 @@ func (m *move) removeOld() error {
 func (m *move) removeFromOld(which func(i int) bool) error {
 	var errs []error
 	for _, suffix := range [...]string{".resume", ".resume.tmp"} {
-		if err := m.old.Remove(m.s.sidecar(suffix)); err != nil && !absent(err) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, removeIfPresent(m.old, m.s.sidecar(suffix)))
 	}
 	for _, name := range m.links {
-		if err := m.old.Remove(name); err != nil && !absent(err) {
+		if err := removeIfPresent(m.old, name); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -353,7 +343,7 @@ func (m *move) removeFromOld(which func(i int) bool) error {
 			errs = append(errs, fmt.Errorf("%s: %w while it was moved", name, ErrChanged))
 			continue
 		}
-		if err := m.old.Remove(name); err != nil && !absent(err) {
+		if err := removeIfPresent(m.old, name); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -388,11 +378,7 @@ func (m *move) removeDirs() {
 // undo removes what was made in the new directory, and puts back what was set aside.
 func (m *move) undo() error {
 	var errs []error
-	remove := func(name string) {
-		if err := m.removeIn(name); err != nil {
-			errs = append(errs, err)
-		}
-	}
+	remove := func(name string) { errs = append(errs, removeIfPresent(m.to, name)) }
 	for _, name := range m.placed {
 		remove(name)
 	}
@@ -418,7 +404,7 @@ func (m *move) putBack(a aside) error {
 	if errors.Is(err, fs.ErrExist) { // it has both names, or another program has made a file
 		if own, err := m.to.Stat(a.name); err == nil {
 			if other, err := m.to.Stat(a.as); err == nil && own.ID == other.ID {
-				return m.removeIn(a.as)
+				return removeIfPresent(m.to, a.as)
 			}
 		}
 	}

@@ -185,7 +185,7 @@ func (m *move) copyFile(i int, from source) error {
 	m.written[i] = nil // from here on
 	delete(m.void, i)
 	m.mu.Unlock()
-	if err := from.sync(i); err != nil && !absent(err) && !errors.Is(err, fs.ErrPermission) {
+	if err := flushed(from.sync(i)); err != nil {
 		return err
 	}
 	size := m.s.sizeOf(i)

@@ -55,8 +55,7 @@ func (s *fileStore) copyOwn(shared *sharedFile) (err error) {
 			err = fmt.Errorf("%s: replace it with a copy: %w", filepath.Join(s.dir, name), err)
 		}
 	}()
-	// What is in the system's cache alone may seem to be a hole.
-	if err := s.syncFile(shared.file); err != nil && !absent(err) && !errors.Is(err, fs.ErrPermission) {
+	if err := flushed(s.syncFile(shared.file)); err != nil {
 		return err
 	}
 	from, err := s.openRoomy(name, os.O_RDONLY)
@@ -98,10 +97,7 @@ func (s *fileStore) copyOwn(shared *sharedFile) (err error) {
 	if err == nil {
 		return nil
 	}
-	if removed := s.disk.Remove(tmp); !absent(removed) {
-		err = errors.Join(err, removed)
-	}
-	return err
+	return errors.Join(err, removeIfPresent(s.disk, tmp))
 }
 
 // replaceWith replaces a file, of which tmp is a copy, if it is still the same one and not ready.
@@ -135,6 +131,15 @@ func (s *fileStore) replaceWith(tmp, name string, shared *sharedFile) error {
 	f.left, f.twin = info.Stamp, false
 	f.mu.Unlock()
 	return s.owned(shared.file, info, true)
+}
+
+// flushed returns the error of syncing a file that is about to be copied, since what is in the system's cache alone may seem to be a
+// hole. A file that is gone, or cannot be opened for that, is no error.
+func flushed(err error) error {
+	if absent(err) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return err
 }
 
 // copyPart copies the next part of a file, at or after off and before end. It returns the offset of the part after that and how many

@@ -118,16 +118,14 @@ func (s *fileStore) syncFile(i int) error {
 	s.mu.RLock() // guards the name of the file
 	h, err := s.openToSync(i)
 	s.mu.RUnlock()
-	if err != nil {
-		return err
-	}
-	defer s.handles.put(h)
-	return h.f.Sync()
+	return s.syncOpened(h, err)
 }
 
 // syncHeld is syncFile for a caller that holds s.mu.
-func (s *fileStore) syncHeld(i int) error {
-	h, err := s.openToSync(i)
+func (s *fileStore) syncHeld(i int) error { return s.syncOpened(s.openToSync(i)) }
+
+// syncOpened syncs a file by a handle, which it puts back, unless err says that there is none.
+func (s *fileStore) syncOpened(h *handle, err error) error {
 	if err != nil {
 		return err
 	}

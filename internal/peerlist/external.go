@@ -46,8 +46,7 @@ func (c *List) Told(by netip.Addr, addr netip.AddrPort, now time.Time) {
 		return
 	}
 	e := &c.external
-	network, _ := publicPrefix(by)
-	e.votes[f].Cast(netip.AddrPortFrom(network.Addr(), 0), addr.Addr(), false)
+	e.votes[f].Cast(netip.AddrPortFrom(narrowest(by).Addr(), 0), addr.Addr(), false)
 	winner := e.votes[f].Winner()
 	if winner.IsValid() && winner != e.addrs[f].Addr() && (e.moved.IsZero() || now.Sub(e.moved) >= moveEvery) {
 		e.moved = now

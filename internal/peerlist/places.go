@@ -50,10 +50,8 @@ func (l level) prefix(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// publicPrefix returns the narrowest prefix that counts for a public address.
-func publicPrefix(a netip.Addr) (p netip.Prefix, public bool) {
-	return levelsOf(a)[0].prefix(a), !netaddr.IsLocal(a)
-}
+// narrowest returns the narrowest prefix that counts for an address.
+func narrowest(a netip.Addr) netip.Prefix { return levelsOf(a)[0].prefix(a) }
 
 // neighbours returns the widest prefix below the network of an address that counts for it.
 func neighbours(a netip.Addr) netip.Prefix {
@@ -162,13 +160,17 @@ func crowding(now time.Time, peers []Worth, candidate netip.Addr) (id int, ok bo
 // scarce reports whether so few peers earn their places that the others are worth less than candidates that were
 // never tried.
 func scarce(now time.Time, peers []Worth) bool {
-	earning := 0
+	return earning(now, peers)*scarcity < len(peers)
+}
+
+// earning returns how many of the peers earn their places.
+func earning(now time.Time, peers []Worth) (n int) {
 	for _, p := range peers {
 		if p.earns(now) {
-			earning++
+			n++
 		}
 	}
-	return earning*scarcity < len(peers)
+	return n
 }
 
 // displaced returns the id of the peer that makes room for a newcomer, the ids of all that would, and whether others will once they are no

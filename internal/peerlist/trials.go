@@ -15,9 +15,6 @@ const (
 	trialsOfNetwork = 4
 	maxTrials       = 4096
 
-	// little is how many bytes a second a newcomer has to give on average, so that it keeps its place for TurnoverEvery rather than for
-	// joinedGrace while others wait.
-	little = 4 << 10
 	// waitsForPlace is how long a network waits for a place after it last dialled us, and keepsTurn how long it keeps its turn: a peer that
 	// was refused a few times may not dial before a source names us again. A place is left to those that have waited longest for keptForTurn.
 	waitsForPlace = 200 * time.Second
@@ -62,7 +59,7 @@ func (t *Trials) Left(a netip.Addr, now time.Time) {
 // those that leave in time, and come back at once, would always be new.
 func (t *Trials) isNew(p Worth, newcomer Connection, now time.Time) bool {
 	age := now.Sub(p.Joined)
-	if age >= TurnoverEvery || age >= joinedGrace && float64(p.Given) < little*age.Seconds() {
+	if age >= TurnoverEvery || age >= joinedGrace && float64(p.Given) < littleRate*age.Seconds() {
 		return false
 	}
 	return newcomer.Incoming && t.leftLately(newcomer.Addr, now) || !t.leftLately(p.Addr, now)
@@ -93,8 +90,7 @@ func (t *Trials) hasTurn(newcomer netip.Addr, places int, now time.Time) bool {
 		ahead += t.waiting.ahead(network, places, now)
 	}
 	if ahead < places {
-		t.fresh.served(network)
-		t.waiting.served(network)
+		t.served(network)
 		t.passed = time.Time{}
 		return true
 	}
@@ -103,6 +99,12 @@ func (t *Trials) hasTurn(newcomer netip.Addr, places int, now time.Time) bool {
 	}
 	wait(line, network, now)
 	return false
+}
+
+// served has a network wait no longer.
+func (t *Trials) served(network string) {
+	t.fresh.served(network)
+	t.waiting.served(network)
 }
 
 // wait has a network wait in a line for its turn, unless very many do.
@@ -145,8 +147,7 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, fu
 	switch room := len(out) + len(fuller) + len(equal); {
 	case full || !newcomer.Incoming:
 	case room == 0 && !later:
-		t.fresh.served(by.of)
-		t.waiting.served(by.of) // it would keep places from others that it cannot take itself
+		t.served(by.of) // it would keep places from others that it cannot take itself
 	case !t.hasTurn(newcomer.Addr, room, now):
 		return 0, false
 	}

@@ -62,7 +62,7 @@ func TestTrialsOfNewcomers(t *testing.T) {
 	}
 	peers[0].Joined, peers[0].Rate = now.Add(-TurnoverEvery), 10
 	require.Zero(t, displaced("8.0.0.1"), "one that gives far more than most stays, though all others are new")
-	peers[2].Joined, peers[2].Given = now.Add(-joinedGrace), little*60-1
+	peers[2].Joined, peers[2].Given = now.Add(-joinedGrace), littleRate*60-1
 	require.Equal(t, 3, displaced("8.0.0.1"), "one that gives little is not new for long")
 }
 

@@ -14,7 +14,8 @@ const (
 	TurnoverEvery = 300 * time.Second
 	// tryEvery is how often a peer that gives little makes room for a candidate that had no place yet.
 	tryEvery = 10 * time.Second
-	// littleRate is how many bytes a second of payload are little. A crowd that gives as much for each of many places does no harm.
+	// littleRate is how many bytes a second of payload are little, so that a peer loses its place sooner to those that wait. A crowd that
+	// gives as much for each of many places does no harm.
 	littleRate = 4 << 10
 )
 
@@ -74,12 +75,7 @@ func (t *Tries) GivesLittle(now time.Time, peers []Worth, limited bool) (id int,
 	if now.Before(t.next) {
 		return 0, false
 	}
-	idle := 0
-	for _, p := range peers {
-		if !p.earns(now) {
-			idle++
-		}
-	}
+	idle := len(peers) - earning(now, peers)
 	slow := !limited && idle*crowdShare < len(peers)
 	peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool {
 		return p.Keep || now.Sub(p.Joined) < TurnoverEvery || p.earns(now) && !(slow && p.Mean < littleRate)

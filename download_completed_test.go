@@ -66,12 +66,8 @@ func TestCompletedAgreesWithModel(t *testing.T) {
 			switch i := rng.IntN(n); {
 			case rng.IntN(8) == 0:
 				c.set(choosePriorities(c.t, func(File) Priority { return Priority(-2 + rng.IntN(4)) }), &have)
-			case have.Has(i):
-				have.Remove(i)
-				c.piece(i, false)
 			default:
-				have.Add(i)
-				c.piece(i, true)
+				c.toggle(&have, i)
 			}
 			if rng.IntN(2) == 0 {
 				continue

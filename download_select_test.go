@@ -18,6 +18,17 @@ import (
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
+// toggle adds piece i to have, or removes it.
+func (c *choice) toggle(have *bits.Set, i int) {
+	has := !have.Has(i)
+	if has {
+		have.Add(i)
+	} else {
+		have.Remove(i)
+	}
+	c.piece(i, has)
+}
+
 // TestChoiceAgreesWithModel chooses files, verifies pieces and takes that back in any order. After each step it
 // compares with what the files and pieces say.
 func TestChoiceAgreesWithModel(t *testing.T) {
@@ -43,12 +54,8 @@ func TestChoiceAgreesWithModel(t *testing.T) {
 			case rng.IntN(10) == 0:
 				priority = choosePriorities(tor, sel)
 				c.set(priority, &have)
-			case have.Has(i):
-				have.Remove(i)
-				c.piece(i, false)
 			default:
-				have.Add(i)
-				c.piece(i, true)
+				c.toggle(&have, i)
 			}
 
 			var files, whole []int

@@ -439,9 +439,7 @@ func TestFreshAddressesOfFewNetworks(t *testing.T) {
 		const places = 5
 		content := newSimContent(1, blockSize, 64*blockSize)
 		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
-		d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: places, Storage: newSimStorage(content).open})
-		require.NoError(t, err)
-		simnet.Sleep(time.Second)
+		d := simFewPlaces(t, c, content, places)
 		script := keepsPlace
 		script.LeaveAfter = 55 * time.Second
 		var crowd sync.WaitGroup

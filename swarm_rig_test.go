@@ -68,6 +68,14 @@ func simLeech(t *testing.T, c *Client, content *simContent, peers ...netip.AddrP
 	return d
 }
 
+// simFewPlaces has a client download content by so many connections, and returns when it has begun.
+func simFewPlaces(t *testing.T, c *Client, content *simContent, places int) *Download {
+	d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: places, Storage: newSimStorage(content).open})
+	require.NoError(t, err)
+	simnet.Sleep(time.Second)
+	return d
+}
+
 // simPackets opens the UDP sockets of a client on a simulated host.
 func simPackets(h *simnet.Host) func(ctx context.Context, network, addr string) (net.PacketConn, error) {
 	return func(_ context.Context, network, addr string) (net.PacketConn, error) {

@@ -18,9 +18,7 @@ func TestCrowdBehindARouter(t *testing.T) {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			content := newSimContent(1, blockSize, 64*blockSize)
 			c := simClient(t, n.NewHost("172.17.0.2", 0, 0, time.Millisecond), nil)
-			d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: places, Storage: newSimStorage(content).open})
-			require.NoError(t, err)
-			simnet.Sleep(time.Second)
+			d := simFewPlaces(t, c, content, places)
 			router := n.NewHost("172.17.0.1", 0, 0, time.Millisecond)
 			for k := range places {
 				p := simpeer.New("crowd", router, uint16(7000+k), content.truth, keepsPlace)

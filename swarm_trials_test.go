@@ -73,9 +73,7 @@ func (g *giver) speak(ctx context.Context, conn net.Conn) {
 // takenByGivers starts a download whose ten places givers take, one after another.
 func takenByGivers(ctx context.Context, t *testing.T, n *simnet.Network, content *simContent, stay, pause time.Duration, addr func(k int) string) *Download {
 	c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
-	d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 10, Storage: newSimStorage(content).open})
-	require.NoError(t, err)
-	simnet.Sleep(time.Second)
+	d := simFewPlaces(t, c, content, 10)
 	for k := range 10 {
 		go (&giver{n.NewHost(addr(k), 0, 0, time.Millisecond), content, stay}).call(ctx, netaddr.Of(c.Addr()))
 		simnet.Sleep(pause)
@@ -85,17 +83,22 @@ func takenByGivers(ctx context.Context, t *testing.T, n *simnet.Network, content
 	return d
 }
 
+// amongGivers runs a test with givers, which end with the context.
+func amongGivers(t *testing.T, f func(ctx context.Context, t *testing.T, n *simnet.Network)) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer simnet.Sleep(time.Minute)
+		defer cancel()
+		f(ctx, t, n)
+	})
+}
+
 // besieged runs a test of a download beside givers, which end with the context: once with a late seed that is dialled, and once with one
 // that dials.
 func besieged(t *testing.T, f func(ctx context.Context, t *testing.T, n *simnet.Network, dials bool)) {
 	for name, dials := range map[string]bool{"dialled": false, "dials": true} {
 		t.Run(name, func(t *testing.T) {
-			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-				ctx, cancel := context.WithCancel(t.Context())
-				defer simnet.Sleep(time.Minute)
-				defer cancel()
-				f(ctx, t, n, dials)
-			})
+			amongGivers(t, func(ctx context.Context, t *testing.T, n *simnet.Network) { f(ctx, t, n, dials) })
 		})
 	}
 }
@@ -176,15 +179,10 @@ func TestSeedBesideNeighboursThatTry(t *testing.T) {
 func TestNetworksThatWaitTakeTurns(t *testing.T) {
 	for name, stays := range map[string]time.Duration{"stay": 24 * time.Hour, "leave": 50 * time.Second} {
 		t.Run(name, func(t *testing.T) {
-			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-				ctx, cancel := context.WithCancel(t.Context())
-				defer simnet.Sleep(time.Minute)
-				defer cancel()
+			amongGivers(t, func(ctx context.Context, t *testing.T, n *simnet.Network) {
 				content := newSimRepeating(1, 4*blockSize, 4096*blockSize)
 				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
-				d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 2, Storage: newSimStorage(content).open})
-				require.NoError(t, err)
-				simnet.Sleep(time.Second)
+				d := simFewPlaces(t, c, content, 2)
 				for k := range 16 {
 					go (&giver{n.NewHost(fmt.Sprintf("%d.0.0.1", 120+k), 0, 0, time.Millisecond), content, stays}).callEvery(ctx, netaddr.Of(c.Addr()), time.Second)
 				}

@@ -19,9 +19,7 @@ func TestThoseThatMadeRoomComeLast(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
 		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
-		d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 20, Storage: newSimStorage(content).open})
-		require.NoError(t, err)
-		simnet.Sleep(time.Second)
+		d := simFewPlaces(t, c, content, 20)
 		for k := range 23 {
 			p := simpeer.New("crowd", n.NewHost(fmt.Sprintf("%d.0.%d.1", 100+k%10, k), 700, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true, Eager: true})
 			require.NoError(t, p.Arrive())
@@ -47,9 +45,7 @@ func TestNetworksOfOnePeerEach(t *testing.T) {
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
 				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
-				d, err := content.Start(t.Context(), &Options{Client: c, MaxPeers: 10, Storage: newSimStorage(content).open})
-				require.NoError(t, err)
-				simnet.Sleep(time.Second)
+				d := simFewPlaces(t, c, content, 10)
 				for k := range 10 {
 					p := simpeer.New("crowd", n.NewHost(fmt.Sprintf("%d.0.0.1", 100+k), 700, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true, Eager: true})
 					require.NoError(t, p.Arrive())

@@ -113,8 +113,8 @@ func TestTakeoversCostNoPrecedence(t *testing.T) {
 	require.Equal(t, "0.0 0.1 0.2 0.3 -s:0.0 -s:0.1 -s:0.2 -s:0.3", sc.asks("a", 4))
 }
 
-// A peer with credit that is snubbed again and again used to keep precedence at the pieces that no other peer took over meanwhile.
-func TestSnubEndsPrecedence(t *testing.T) {
+// onParole returns a scene with one piece on parole, and a peer with credit.
+func onParole(t *testing.T) (*scene, *Supplier) {
 	sc := newScene(t, 1)
 	a := sc.join("a")
 	a.Ready = true
@@ -122,6 +122,12 @@ func TestSnubEndsPrecedence(t *testing.T) {
 	sc.fetch("aala")
 	sc.s.Failed(0, []uint64{10, 11, 99, 13})
 	sc.s.senders.all[a.sender].given = 100
+	return sc, a
+}
+
+// A peer with credit that is snubbed again and again used to keep precedence at the pieces that no other peer took over meanwhile.
+func TestSnubEndsPrecedence(t *testing.T) {
+	sc, a := onParole(t)
 	stranger := sc.join("s")
 	for range maxStuck {
 		require.True(t, sc.s.outranked(stranger, sc.s.started[0]))
@@ -137,18 +143,15 @@ func TestSnubEndsPrecedence(t *testing.T) {
 
 // A peer that chokes now and then used to lose its precedence for good, so that strangers without end had all turns at a piece.
 func TestPrecedenceComesBack(t *testing.T) {
-	sc := newScene(t, 1)
-	a := sc.join("a")
-	a.Ready = true
-	sc.join("l")
-	sc.fetch("aala")
-	sc.s.Failed(0, []uint64{10, 11, 99, 13})
-	sc.s.senders.all[a.sender].given = 100
+	sc, a := onParole(t)
 	precedes := func() bool { return sc.s.precedes(a, sc.join("s"), sc.s.started[0]) }
-	for range maxStuck {
-		require.True(t, precedes())
+	stuck := func() {
 		sc.s.note(0, "a", func(r *record) { r.turns, r.stuck = r.turns+1, r.stuck+1 })
 		sc.s.spoiled[0].turns++
+	}
+	for range maxStuck {
+		require.True(t, precedes())
+		stuck()
 	}
 	for k := range otherTurns {
 		require.False(t, precedes(), k)
@@ -157,8 +160,7 @@ func TestPrecedenceComesBack(t *testing.T) {
 		sc.s.endTurn(sc.s.started[0])
 	}
 	require.True(t, precedes())
-	sc.s.note(0, "a", func(r *record) { r.turns, r.stuck = r.turns+1, r.stuck+1 })
-	sc.s.spoiled[0].turns++
+	stuck()
 	require.False(t, precedes(), "once for so many turns of others")
 }
 

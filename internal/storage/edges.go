@@ -7,7 +7,6 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
-	"math"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
@@ -134,7 +133,7 @@ func (s *fileStore) writeEdges(bufs [][]byte, off, n int64) error {
 // and no piece of it was verified, its bytes stay, and its pieces are in doubt. The caller holds s.mu for writing.
 func (s *fileStore) adopt(i int) error {
 	f := &s.files[i]
-	slotted := s.hasSlot(i, math.MaxInt64)
+	slotted := s.hasSlot(i)
 	if slotted {
 		if err := s.compare(s.edgesFile()); errors.Is(err, ErrChanged) {
 			f.meddled.Store(true) // what is copied has to be hashed
@@ -161,10 +160,12 @@ func (s *fileStore) adopt(i int) error {
 	return err
 }
 
-// hasSlot reports whether the first size bytes of the edges may hold bytes of file i. The caller holds s.mu for writing.
-func (s *fileStore) hasSlot(i int, size int64) bool {
+// hasSlot reports whether the edges may hold bytes of file i. The caller holds s.mu.
+func (s *fileStore) hasSlot(i int) bool {
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
 	for piece, end := s.content.PiecesOf(i); piece < end && len(s.slots) > 0; piece++ {
-		if slot, ok := s.slots[piece]; ok && s.slotAt(slot) <= size {
+		if _, ok := s.slots[piece]; ok {
 			return true
 		}
 	}

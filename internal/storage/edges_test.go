@@ -336,3 +336,37 @@ func TestAChoiceSparesAFileOfAnEarlierDownload(t *testing.T) {
 	require.Equal(t, before, after)
 	require.NoError(t, s.Close())
 }
+
+// A sidecar does not say that a file has bytes in the edges because of what was kept there later, in the place of what a loss of power
+// has left behind the slots.
+func TestSlotsMadeAfterTheSidecar(t *testing.T) {
+	tor, content := testContent(50, 80, 40, 80)
+	dir := t.TempDir()
+	begin := func(wanted ...bool) storage.Store {
+		s := openDirectory(t, tor, dir)
+		require.NoError(t, s.SetWanted(wanted))
+		return s
+	}
+	s := begin(false, false, true)
+	writePiece(t, tor, s, content, 2)
+	require.NoError(t, s.Close())
+	edges := filepath.Join(dir, sidecar(tor, ".edges.resume"))
+	info, err := os.Stat(edges)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(edges, 3*info.Size()))
+	s = begin(false, false, true)
+	require.NoError(t, s.SaveResume(set(4, 2), nil))
+	require.NoError(t, s.Close())
+
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "0"), content[:80], 0o666))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "1"), []byte("foreign"), 0o666))
+	s = begin(false, true, true)
+	require.Contains(t, pieces(verified(t, tor, s)), 0)
+	_, err = s.WriteAt(content[50:100], 50)
+	require.NoError(t, err)
+	require.NoError(t, storage.Abandon(s))
+
+	s = begin(false, false, true)
+	require.Contains(t, pieces(verified(t, tor, s)), 0)
+	require.NoError(t, s.Close())
+}

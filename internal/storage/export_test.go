@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"path/filepath"
 	"slices"
 
@@ -31,7 +30,7 @@ func OpenHandles(s Store) int {
 // InEdges reports whether the edges hold bytes of file i.
 func InEdges(s Store, i int) bool {
 	f := s.(*fileStore)
-	return !f.files[i].here && f.hasSlot(i, math.MaxInt64)
+	return !f.files[i].here && f.hasSlot(i)
 }
 
 // DropHandle forgets the open handle of file i, so that it is opened by its name again.

@@ -19,8 +19,8 @@ import (
 // and modification times of the files at that moment, and the hashes of pieces that were fetched.
 //
 // Its encoding, with all integers big-endian, is: the magic; the version (2 bytes); the info hash (20); the piece length (8); the
-// length of the content (8); the number of files, the edges included (4); for each file its size (8, -1 if it did not exist, -2
-// if its bytes were kept in the edges) and modification time (8, Unix time in nanoseconds); the verified pieces as a bitfield;
+// length of the content (8); the number of files, the edges included (4); for each file its size (8, -1 if nothing of it was kept, -2
+// if bytes of it were kept in the edges) and modification time (8, Unix time in nanoseconds); the verified pieces as a bitfield;
 // the number of partial pieces (4); for each of these its index (4) and its blocks as a bitfield; in version 2 the length in
 // bytes of the fetched hashes (4) and the hashes; and the SHA-1 of all of this. Version 1 is written if there are no such hashes.
 type resume struct {
@@ -37,8 +37,8 @@ const (
 	resumeMagic      = "\x89resume\n"
 	resumeVersion    = 1
 	resumeWithHashes = 2  // the version that has hashes
-	noFile           = -1 // the size of a file that did not exist
-	inEdges          = -2 // the size of a file that was not wanted, and did not exist or might be of another program
+	noFile           = -1 // the size of a file of which nothing was kept
+	inEdges          = -2 // the size of a file of which bytes were kept in the edges, whatever existed at its path
 
 	// maxKeptHashes bounds the hashes in a sidecar, in bytes: enough for 128 Ki pieces. The sidecar is written every half minute.
 	maxKeptHashes = 4 << 20
@@ -210,7 +210,7 @@ func (s *fileStore) readResume() error {
 		some.Add(piece)
 	}
 	for i := range s.content.NumFiles() {
-		if s.files[i].here && r.files[i].size == inEdges && s.hasSlot(i, r.files[s.edgesFile()].size) {
+		if s.files[i].here && r.files[i].size == inEdges && s.hasSlot(i) {
 			s.leaveAlone(i)
 		}
 	}
@@ -299,7 +299,8 @@ func (r *resume) disclaim(first, end int) {
 	}
 }
 
-// resumeStampOf returns the stamp with which file i was left, or one that matches no file if another program changed it.
+// resumeStampOf returns the stamp with which file i was left, or one that matches no file if another program changed it. The
+// caller holds s.mu.
 func (s *fileStore) resumeStampOf(i int) resumeStamp {
 	left := s.leftAs(i)
 	switch {
@@ -311,9 +312,9 @@ func (s *fileStore) resumeStampOf(i int) resumeStamp {
 	return resumeStamp{left.Size, left.Mtime}
 }
 
-// resumeStampOfNone returns the stamp for file i, which does not exist.
+// resumeStampOfNone returns the stamp for file i, which does not exist. The caller holds s.mu.
 func (s *fileStore) resumeStampOfNone(i int) resumeStamp {
-	if s.files[i].here {
+	if s.files[i].here || !s.hasSlot(i) {
 		return resumeStamp{size: noFile}
 	}
 	return resumeStamp{size: inEdges}

@@ -162,7 +162,7 @@ func (s *fileStore) findAgain(files []int) error {
 		} else if err != nil {
 			return err
 		}
-		if s.resumed == nil && s.hasSlot(i, math.MaxInt64) {
+		if s.resumed == nil && s.hasSlot(i) {
 			f.meddled.Store(true) // set first, or a sidecar saved now claims the file as it is
 		}
 		f.mu.Lock()

@@ -313,13 +313,13 @@ func (m *move) stagedName(i int) string { return filepath.Join(m.stage(), strcon
 // asideName returns the name, in the hidden directory, of what had the name of file i.
 func (m *move) asideName(i int) string { return m.stagedName(i) + ".old" }
 
-// clear removes what an earlier Move left in the hidden directory. It is an error if the new directory has a file with the name of one to
-// move, unless that is another link to it or an equal copy, as an earlier Move leaves them.
+// clear removes what an earlier Move left in the hidden directory, and puts back what that set aside. It is an error if the new directory
+// has a file with the name of one to move, unless that is another link to it or an equal copy, as an earlier Move leaves them.
 func (m *move) clear() error {
 	s := m.s
 	if _, err := m.to.Stat(m.stage()); !absent(err) {
-		for i := range s.files {
-			if err := errors.Join(m.removeStaged(i), removeIfPresent(m.to, m.asideName(i))); err != nil {
+		for i := range len(s.files) + 1 {
+			if err := errors.Join(m.removeStaged(i), m.restore(i)); err != nil {
 				return err
 			}
 		}

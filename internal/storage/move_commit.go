@@ -137,6 +137,30 @@ func (m *move) setAside(name string, i int) error {
 	return err
 }
 
+// restore puts back what a Move that was killed has set aside for file i, or for the sidecar if i is the number of files, and removes what it
+// put in its place.
+func (m *move) restore(i int) error {
+	a := aside{m.s.sidecar(".resume"), m.asideName(i)}
+	if _, err := m.to.Stat(a.as); absent(err) {
+		return nil
+	}
+	ours := i == len(m.s.files)
+	if !ours {
+		a.name = m.s.nameOf(i)
+	}
+	info, err := m.to.Stat(a.name)
+	if err == nil && !ours {
+		ours, err = m.leftover(i, info)
+	}
+	if err == nil && ours {
+		err = m.to.Remove(a.name)
+	}
+	if err != nil && !absent(err) {
+		return err
+	}
+	return m.putBack(a)
+}
+
 // rename renames a file within the new directory. It fails if the name to exists.
 func (m *move) rename(from, to string) error {
 	err := m.to.Link(from, m.to, to)

@@ -218,22 +218,8 @@ func TestAMoveThatFailsLateRemovesNothing(t *testing.T) {
 	tor, content := testContent(50, 200, 100, 30)
 	failed := errors.New("failed")
 	for n, moved := 1, false; !moved; n++ {
-		d := disktest.New()
-		s := openForgetful(t, tor, d.Sub("old"))
-		require.NoError(t, s.SetWanted(all(tor)))
-		for i := range tor.NumPieces() {
-			writePiece(t, tor, s, content, i)
-		}
-		require.NoError(t, s.SaveResume(set(7, 0, 1, 2, 3, 4, 5), nil))
-		storage.DropHandle(s, 0)
-		put(t, d, "new/d/0", content[:200])
-		info, err := d.Stat("old/d/0")
-		require.NoError(t, err)
-		require.NoError(t, d.SetMtime("new/d/0", info.Mtime))
-		require.NoError(t, d.Link("old/d/1", d, "new/d/1"))
-		put(t, d, "new/"+sidecarName, []byte("of an earlier run"))
+		d, s := besideEqualFiles(t, tor, content)
 		before := contents(t, d, "new")
-
 		calls := 0
 		d.Fail = func(string, string) error {
 			if calls++; calls == n {
@@ -241,7 +227,7 @@ func TestAMoveThatFailsLateRemovesNothing(t *testing.T) {
 			}
 			return nil
 		}
-		err = storage.MoveTo(t.Context(), s, d.Sub("new"), "new", claim(set(7, 0, 1, 2, 3, 4, 5)))
+		err := storage.MoveTo(t.Context(), s, d.Sub("new"), "new", claim(set(7, 0, 1, 2, 3, 4, 5)))
 		d.Fail = nil
 		moved = err == nil && calls < n
 		if err != nil {
@@ -254,6 +240,62 @@ func TestAMoveThatFailsLateRemovesNothing(t *testing.T) {
 			require.NotContains(t, d.Names(), "old/d/0")
 		}
 	}
+}
+
+// Nor does a Move that is killed, and then another one that fails.
+func TestAMoveAfterAKilledOneRemovesNothing(t *testing.T) {
+	tor, content := testContent(50, 200, 100, 30)
+	for n, killed := 1, true; killed; n++ {
+		d, s := besideEqualFiles(t, tor, content)
+		before := contents(t, d, "new")
+		calls := 0
+		d.Fail = func(string, string) error {
+			if calls++; calls >= n {
+				return errors.New("killed")
+			}
+			return nil
+		}
+		err := storage.MoveTo(t.Context(), s, d.Sub("new"), "new", claim(set(7, 0, 1, 2, 3, 4, 5)))
+		killed = calls >= n
+		storage.Abandon(s)
+		d.Fail = nil
+		if err == nil {
+			continue // the content is in its place
+		}
+		s = openForgetful(t, tor, d.Sub("old"))
+		require.NoError(t, s.SetWanted(all(tor)))
+		require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count(), "call %d", n)
+		d.Remove("new/d/2")
+		put(t, d, "new/d/2", []byte("foreign"))
+		move := func() error { return storage.MoveTo(t.Context(), s, d.Sub("new"), "new", claim(bits.Full(7))) }
+		require.ErrorIs(t, move(), fs.ErrExist, "call %d", n)
+		require.Subset(t, contents(t, d, "new"), before, "call %d", n)
+		require.NoError(t, d.Remove("new/d/2"))
+		require.NoError(t, move(), "call %d", n)
+		require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count(), "call %d", n)
+		require.NoError(t, s.Close())
+		require.NotContains(t, d.Names(), "new/"+sidecar(tor, ".move"))
+	}
+}
+
+// besideEqualFiles returns the content in the directory "old" of a disk, of which "new" has a copy of one file, a link to another, and a
+// sidecar.
+func besideEqualFiles(t *testing.T, tor storage.Content, content []byte) (*disktest.Disk, storage.Store) {
+	d := disktest.New()
+	s := openForgetful(t, tor, d.Sub("old"))
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, s.SaveResume(set(7, 0, 1, 2, 3, 4, 5), nil))
+	storage.DropHandle(s, 0)
+	put(t, d, "new/d/0", content[:200])
+	info, err := d.Stat("old/d/0")
+	require.NoError(t, err)
+	require.NoError(t, d.SetMtime("new/d/0", info.Mtime))
+	require.NoError(t, d.Link("old/d/1", d, "new/d/1"))
+	put(t, d, "new/"+sidecarName, []byte("of an earlier run"))
+	return d, s
 }
 
 // put makes a file and the directories above it.

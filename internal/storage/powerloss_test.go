@@ -241,9 +241,16 @@ func TestLossOfPowerAfterAKill(t *testing.T) {
 		writePiece(t, tor, s, content, 0)
 		writePiece(t, tor, s, content, 1)
 
+		if seed%2 == 0 { // a sidecar that claims nothing of what it has seen says nothing about that
+			s = openForgetful(t, tor, d)
+			require.NoError(t, s.SetWanted([]bool{true, false}))
+			writePiece(t, tor, s, content, 2)
+			require.NoError(t, s.SaveResume(bits.New(3), nil))
+			require.NoError(t, s.Close())
+		}
 		s = openForgetful(t, tor, d) // of another process
 		require.NoError(t, s.SetWanted([]bool{true, false}))
-		require.Equal(t, []int{0, 1}, pieces(verified(t, tor, s)))
+		require.Subset(t, pieces(verified(t, tor, s)), []int{0, 1})
 		writePiece(t, tor, s, content, 2)
 		require.NoError(t, s.SaveResume(set(3, 0, 1), nil))
 		require.NoError(t, s.Close())

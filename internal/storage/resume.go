@@ -268,7 +268,7 @@ func (s *fileStore) confirm(r *resume) {
 	for i := range s.files {
 		now := s.resumeStampOf(i)
 		held[i] = now == r.files[i] || now.size < 0 && r.files[i].size < 0
-		s.files[i].durable = held[i]
+		s.files[i].durable = held[i] && s.isSynced(i, r.have)
 		if !held[i] {
 			s.log.Debug("file is not as the resume sidecar says, will be hashed", "file", s.path(i))
 		}
@@ -376,7 +376,7 @@ func (s *fileStore) syncClaimed(have bits.Set) error {
 	for i := range s.files {
 		f := &s.files[i]
 		f.mu.Lock()
-		if f.here && !f.durable && f.left != (Stamp{}) && (i == s.edgesFile() || s.holdsAny(i, have)) {
+		if f.here && !f.durable && f.left != (Stamp{}) && s.isSynced(i, have) {
 			f.durable = true
 			s.markDirty(i)
 			for name := f.name; name != "." && !named[name]; name = filepath.Dir(name) {
@@ -388,6 +388,11 @@ func (s *fileStore) syncClaimed(have bits.Set) error {
 	}
 	s.mu.RUnlock()
 	return s.syncDirty()
+}
+
+// isSynced reports whether a sidecar that claims have is written only once file i, as it says, is on disk.
+func (s *fileStore) isSynced(i int, have bits.Set) bool {
+	return i == s.edgesFile() || s.holdsAny(i, have)
 }
 
 // holdsAny reports whether one of the pieces in have has bytes in file i.

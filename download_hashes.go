@@ -226,14 +226,14 @@ func (p *peer) receiveHashes(m wire.Message, now time.Time) error {
 	}
 	d.progress.last = now
 	if whole {
-		d.learned(found, now)
+		d.learned(found)
 	}
 	p.askHashes(now)
 	return nil
 }
 
 // learned takes a layer that is known now and proven. It may have millions of hashes. The caller holds d.mu.
-func (d *Download) learned(found hashfetch.Found, now time.Time) {
+func (d *Download) learned(found hashfetch.Found) {
 	if found.Piece >= 0 {
 		d.exposeBlocks(found.Piece, found.Layer)
 		return

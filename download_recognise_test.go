@@ -85,7 +85,7 @@ func TestPiecesFoundByRootsAreTakenTogether(t *testing.T) {
 		d.mu.Lock()
 		before, now := runtime.NumGoroutine(), time.Now()
 		for i := range files {
-			d.learned(hashfetch.Found{Target: hashfetch.Target{File: i, Piece: -1}, Layer: content.truth.PieceLayer(i)}, now)
+			d.learned(hashfetch.Found{Target: hashfetch.Target{File: i, Piece: -1}, Layer: content.truth.PieceLayer(i)})
 		}
 		tasks, waiting := runtime.NumGoroutine()-before, d.hashing.waiting
 		d.unlock(now)

@@ -377,8 +377,8 @@ func (f *discovery) wakeSources() {
 }
 
 // found is like foundIn, for sources that do not say which swarm of the torrent a peer is in.
-func (f *discovery) found(from peerlist.Source, by string, addrs ...netip.AddrPort) (news bool) {
-	return f.foundIn(Hash{}, from, by, addrs...)
+func (f *discovery) found(from peerlist.Source, by string, addrs ...netip.AddrPort) {
+	f.foundIn(Hash{}, from, by, addrs...)
 }
 
 // foundIn takes addresses that a source names in the swarm of an info hash, and reports whether one of them is new. by is

@@ -57,7 +57,7 @@ func full(t testing.TB) *bench {
 		b.keep(b.now, Torrent{Hash: krpc.RandomID(b.rng), Port: 1}, func(netip.Addr, []netip.AddrPort) {})
 	}
 	for range 20 {
-		b.start(b.now, &search{target: krpc.RandomID(b.rng), method: krpc.GetPeers}, b.fams[:]...)
+		b.start(&search{target: krpc.RandomID(b.rng), method: krpc.GetPeers}, b.fams[:]...)
 	}
 	for range 30 {
 		b.tick(b.now)

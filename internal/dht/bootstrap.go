@@ -139,9 +139,9 @@ func (c *core) bootstrap(now time.Time, h *half) {
 	s := &search{target: h.table.self, method: krpc.FindNode, both: true}
 	s.ended = func(now time.Time) { c.bootstrapped(now, h) }
 	b.search, b.again, b.had = s, false, h.table.size
-	c.start(now, s, h)
+	c.start(s, h)
 	w := s.walks[h.family]
-	c.seed(now, h, w)
+	c.seed(h, w)
 	w.lookup.blind = blind[:min(len(blind), maxBlind)]
 }
 

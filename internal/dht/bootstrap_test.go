@@ -108,7 +108,7 @@ func TestBootstrapWithNobody(t *testing.T) {
 	require.Empty(t, asked)
 	ended := false
 	s := &search{target: ID{1}, method: krpc.GetPeers, ended: func(time.Time) { ended = true }}
-	b.start(b.now, s, b.fams[:]...)
+	b.start(s, b.fams[:]...)
 	b.tick(b.now)
 	require.True(t, ended, "it is known that there are none")
 	require.Zero(t, s.answers)

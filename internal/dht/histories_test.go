@@ -109,7 +109,7 @@ func searchHistory(t *testing.T, rng *rand.Rand) {
 			torrents = append(torrents, k)
 		case 1:
 			if len(torrents) > 0 {
-				b.hurry(b.now, torrents[rng.IntN(len(torrents))])
+				b.hurry(torrents[rng.IntN(len(torrents))])
 			}
 		case 2, 3, 4:
 			s := &search{target: krpc.RandomID(rng), method: [...]string{krpc.GetPeers, krpc.Get, krpc.FindNode}[rng.IntN(3)], low: rng.IntN(2) == 0, both: rng.IntN(2) == 0}

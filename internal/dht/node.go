@@ -303,7 +303,7 @@ func (n *Node) Keep(t Torrent, found func(by netip.Addr, peers []netip.AddrPort)
 func (k *Kept) Hurry() {
 	k.node.mu.Lock()
 	now := time.Now()
-	k.node.core.hurry(now, k.kept)
+	k.node.core.hurry(k.kept)
 	k.node.core.tick(now)
 	k.node.unlock(now)
 }

@@ -187,7 +187,7 @@ func (n *Node) begin(s *search) (ended <-chan struct{}) {
 	s.ended = func(time.Time) { close(over) }
 	n.mu.Lock()
 	now := time.Now()
-	n.core.start(now, s, n.core.fams[:]...)
+	n.core.start(s, n.core.fams[:]...)
 	n.core.tick(now)
 	n.unlock(now)
 	return over

@@ -102,7 +102,7 @@ func FuzzReceive(f *testing.F) {
 		b.fill(ipv4, 20)
 		b.fill(ipv6, 20)
 		s := &search{target: ID{5}, method: krpc.GetPeers, found: func(netip.Addr, []netip.AddrPort) {}, store: announceTo(Torrent{Hash: ID{5}, Port: 1})}
-		b.start(b.now, s, b.fams[:]...)
+		b.start(s, b.fams[:]...)
 		b.tick(b.now)
 		messages, to := b.sent()
 		if len(messages) == 0 {

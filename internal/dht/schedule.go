@@ -86,7 +86,7 @@ func (c *core) forget(k *kept) {
 
 // hurry has a torrent looked up soon, since its peers are few: a minute after the last time, and each time
 // in a row twice as long after it, up to announceEvery.
-func (c *core) hurry(now time.Time, k *kept) {
+func (c *core) hurry(k *kept) {
 	if k.index < 0 {
 		return
 	}
@@ -132,7 +132,7 @@ func (c *core) startKept(now time.Time) {
 			c.found = append(c.found, found{kept: k})
 		}
 		c.kept.running++
-		c.start(now, k.search, c.fams[:]...)
+		c.start(k.search, c.fams[:]...)
 	}
 }
 

@@ -56,7 +56,7 @@ func TestManyTorrents(t *testing.T) {
 		began := net.now
 		s := &search{target: krpc.RandomID(net.rng), method: krpc.GetPeers}
 		s.ended = func(now time.Time) { asked = append(asked, now.Sub(began)) }
-		node.core.start(net.now, s, node.core.fams[:]...)
+		node.core.start(s, node.core.fams[:]...)
 		net.touch(node)
 	}
 	net.run(30 * time.Second)
@@ -126,7 +126,7 @@ func TestSchedule(t *testing.T) {
 		}
 	}
 	require.Zero(t, b.statsNow().Torrents)
-	b.hurry(b.now, all[1])
+	b.hurry(all[1])
 	b.pass(time.Hour)
 	require.Zero(t, b.kept.running)
 	require.Zero(t, b.kept.Len())
@@ -141,7 +141,7 @@ func TestTorrentThatStaysWithoutPeers(t *testing.T) {
 	k = b.keep(b.now, Torrent{Hash: ID{1}}, func(_ netip.Addr, peers []netip.AddrPort) {
 		if len(peers) == 0 {
 			lookups++
-			b.hurry(b.now, k)
+			b.hurry(k)
 		}
 	})
 	const hours = 5

@@ -64,7 +64,7 @@ const (
 )
 
 // start begins a search in the families given.
-func (c *core) start(now time.Time, s *search, in ...*half) {
+func (c *core) start(s *search, in ...*half) {
 	for _, h := range in {
 		if h != nil {
 			s.walks[h.family] = &walk{search: s, family: h.family}
@@ -127,7 +127,7 @@ func (c *core) step(now time.Time, w *walk) bool {
 		if !h.ready() {
 			return false
 		}
-		c.seed(now, h, w)
+		c.seed(h, w)
 		fallthrough
 	case walkLooks:
 		if w.lookup.done(w.underWay) {
@@ -195,7 +195,7 @@ func (h *half) ready() bool {
 }
 
 // seed begins a lookup with the nodes of our own table.
-func (c *core) seed(now time.Time, h *half, w *walk) {
+func (c *core) seed(h *half, w *walk) {
 	w.state = walkLooks
 	w.lookup.target, w.lookup.self = w.search.target, h.table.self
 	near := h.table.closest(w.search.target, c.near[:0], func(e *entry) bool { return e.fails == 0 && c.allowed(e.Addr) })

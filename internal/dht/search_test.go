@@ -49,7 +49,7 @@ func (b *bench) serve(say func(m *krpc.Message, r *krpc.Message, at netip.AddrPo
 }
 
 func (b *bench) search(s *search) *search {
-	b.start(b.now, s, b.fams[:]...)
+	b.start(s, b.fams[:]...)
 	b.pump(b.now)
 	return s
 }

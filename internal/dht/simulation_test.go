@@ -211,7 +211,7 @@ func (f *simFigures) lookUp(net *simNet, victim *simSink, node *simNode, hash ID
 		f.victimMost = max(f.victimMost, got)
 		node.got = nil
 	}
-	node.core.start(net.now, s, node.core.fams[:]...)
+	node.core.start(s, node.core.fams[:]...)
 	net.touch(node)
 }
 

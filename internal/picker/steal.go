@@ -103,7 +103,7 @@ type outlook struct {
 
 func (pk *Picker) outlook(now time.Time) outlook {
 	slower := farSlower * max(1, float64(len(pk.suppliers))/crowd)
-	return outlook{now, pk.together(now), pk.full(now), slower, pk.wasteful()}
+	return outlook{now, pk.together(), pk.full(now), slower, pk.wasteful()}
 }
 
 // large reports whether a theft by s from o gains so much that it is not rationed. That is so if it gains at least a second, and
@@ -139,7 +139,7 @@ func (pk *Picker) wasteful() bool {
 }
 
 // together returns the time in which all suppliers together answer all outstanding requests, or 0 if no rate is known.
-func (pk *Picker) together(now time.Time) time.Duration {
+func (pk *Picker) together() time.Duration {
 	blocks, rate := 0, 0.0
 	for _, o := range pk.suppliers {
 		blocks += len(o.queue)

@@ -48,7 +48,7 @@ func (e *endpoint) acknowledge(h *packet, now time.Duration) {
 	if a.sampled {
 		e.rtt.sample(now-a.newestSent, now)
 	}
-	e.wait.sample(h.diff, now)
+	e.wait.sample(h.diff)
 	m := e.measure(now)
 	m.bytes, m.packets, m.newest, m.flight, m.limited = a.bytes, a.packets, a.newest, flight, e.limited
 	e.limited = false

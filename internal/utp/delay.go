@@ -114,7 +114,7 @@ func (d *delays) base() time.Duration {
 }
 
 // sample records the delay that the other end measured of a packet that it has just acknowledged.
-func (d *delays) sample(diff uint32, now time.Duration) {
+func (d *delays) sample(diff uint32) {
 	if diff == 0 || diff == noDelay {
 		return
 	}

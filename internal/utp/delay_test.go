@@ -55,7 +55,7 @@ func delaysAfter(lasts time.Duration, ahead float64, queue time.Duration) time.D
 		d.heard(stamp(now)-stamp(theirs-20*time.Millisecond-noise()), now)
 		diff := stamp(theirs+20*time.Millisecond+wait) - stamp(now)
 		d.told(diff, now)
-		d.sample(diff, now)
+		d.sample(diff)
 	}
 	return d.queueing()
 }
@@ -75,7 +75,7 @@ func TestNoDelayIsNone(t *testing.T) {
 	var d delays
 	for _, diff := range []uint32{0, noDelay, 1000, 0, noDelay} {
 		d.told(diff, time.Second)
-		d.sample(diff, time.Second)
+		d.sample(diff)
 	}
 	require.EqualValues(t, 1000, d.ours.value())
 	require.EqualValues(t, 1, d.count)

@@ -147,7 +147,7 @@ func (e *endpoint) receive(h *packet, now time.Duration) {
 	e.settle(now)
 	if h.kind == typeState {
 		if e.takes > 0 {
-			e.feltBy(h, now)
+			e.feltBy(h)
 		}
 		return
 	}
@@ -221,7 +221,7 @@ func (e *endpoint) heardLargest(h *packet) {
 }
 
 // feltBy takes a feeler, or the other end's answer to ours.
-func (e *endpoint) feltBy(h *packet, now time.Duration) {
+func (e *endpoint) feltBy(h *packet) {
 	if len(h.payload) > 0 {
 		e.felt = uint16(min(headerSize+len(h.payload), int(e.takes)))
 	}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/shoal-go/torrent/internal/simnet"
@@ -107,7 +106,7 @@ func (p *Proxy) serve(c net.Conn) {
 		return
 	}
 	command := b[1]
-	to, _, ok := p.target(c)
+	to, ok := p.target(c)
 	switch {
 	case command == 3 && p.NoUDP:
 		c.Write([]byte{5, 7, 0, 1, 0, 0, 0, 0, 0, 0})
@@ -121,34 +120,31 @@ func (p *Proxy) serve(c net.Conn) {
 }
 
 // target reads an address, and looks its name up.
-func (p *Proxy) target(r io.Reader) (to netip.AddrPort, name string, ok bool) {
+func (p *Proxy) target(r io.Reader) (to netip.AddrPort, ok bool) {
 	b := make([]byte, 256)
 	if _, err := io.ReadFull(r, b[:1]); err != nil {
-		return to, "", false
+		return to, false
 	}
 	var ip netip.Addr
 	switch kind := b[0]; kind {
 	case 1, 4:
 		n := int(kind) * 4
 		if _, err := io.ReadFull(r, b[:n]); err != nil {
-			return to, "", false
+			return to, false
 		}
 		ip, _ = netip.AddrFromSlice(b[:n])
-		name = ip.String()
 	case 3:
 		io.ReadFull(r, b[:1])
 		n := int(b[0])
 		if _, err := io.ReadFull(r, b[:n]); err != nil {
-			return to, "", false
+			return to, false
 		}
-		name = string(b[:n])
-		ip = p.Names[name]
+		ip = p.Names[string(b[:n])]
 	}
 	if _, err := io.ReadFull(r, b[:2]); err != nil {
-		return to, "", false
+		return to, false
 	}
-	to = netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b))
-	return to, net.JoinHostPort(name, strconv.Itoa(int(to.Port()))), ip.IsValid()
+	return netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b)), ip.IsValid()
 }
 
 func (p *Proxy) connect(c net.Conn, to netip.AddrPort) {
@@ -198,7 +194,7 @@ func (p *Proxy) associate(c net.Conn) {
 			client = from
 			mu.Unlock()
 			r := &reader{b[3:n]}
-			to, _, ok := p.target(r)
+			to, ok := p.target(r)
 			if ok {
 				p.note("udp " + to.String())
 				outside.WriteTo(r.b, net.UDPAddrFromAddrPort(to))

@@ -36,7 +36,6 @@ type kept struct {
 	spread  bool          // it has its place among the others by lot
 	search  *search       // under way, or nil
 	index   int           // in the schedule, or -1
-	gone    bool
 }
 
 // schedule is the torrents by when they are due, those first that were never looked up: with very many there may not be enough
@@ -73,7 +72,6 @@ func (c *core) keep(now time.Time, t Torrent, found func(by netip.Addr, peers []
 
 // forget drops a torrent.
 func (c *core) forget(k *kept) {
-	k.gone = true
 	if k.index >= 0 {
 		c.kept.Remove(k.index)
 	}

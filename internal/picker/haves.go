@@ -140,7 +140,6 @@ func (pk *Picker) count(s *Supplier) {
 		s.all, s.has = true, bits.Set{}
 	}
 	if s.all {
-		pk.seeds++
 		return
 	}
 	if !s.Runs {
@@ -170,10 +169,7 @@ func (pk *Picker) countNeeded(s *Supplier) {
 }
 
 func (pk *Picker) uncount(s *Supplier) {
-	switch {
-	case s.all, s.near:
-		pk.seeds--
-	case !s.Runs:
+	if !s.all && !s.near && !s.Runs {
 		pk.heap.count(&s.has, -1)
 	}
 }

@@ -24,7 +24,6 @@ type Picker struct {
 	started   map[int32]*startedPiece
 	open      []*startedPiece      // started and wanted, with a free block; by priority, then oldest first
 	suppliers []*Supplier          // in the order in which they joined
-	seeds     int                  // suppliers that have everything
 	attempts  uint64               // number of times that a piece was started
 	spoiled   map[int32]*suspicion // pieces that failed their hash
 	records   int                  // of these, in all

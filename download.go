@@ -375,9 +375,7 @@ func (d *Download) outcome() (files *Downloaded, err error, ok bool) {
 func (d *Download) Close() error { return inTime(d.life.parent, d.close) }
 
 func (d *Download) close() error {
-	d.stopMoving()
-	d.life.stop(ErrClosed)
-	<-d.life.gone
+	d.endSharing()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.life.handedOut || d.life.resting {
@@ -390,10 +388,9 @@ func (d *Download) close() error {
 	return d.store.Rest()
 }
 
-// endSharing ends the sharing of a complete download, because its files are being closed.
-func (d *Download) endSharing() error {
+// endSharing ends the download, or the sharing that follows it, and waits until nothing of it runs any more.
+func (d *Download) endSharing() {
 	d.stopMoving()
 	d.life.stop(ErrClosed)
 	<-d.life.gone
-	return nil
 }

@@ -60,8 +60,7 @@ func (d *Download) open(priority []Priority) (err error) {
 	}
 	d.calls = d.client.calls.NewTaker(d.store.Place())
 	d.store = patientStore{d.store, d}
-	d.files = newDownloaded(d.t, d.store, d.endSharing)
-	d.files.look, d.files.ctx = d.lookAt, d.life.parent
+	d.files = newDownloaded(d.life.parent, d.t, d.store, d.endSharing, d.lookAt)
 	if err = inTime(d.life.parent, func() error { return d.choose(priority) }); err != nil {
 		inTime(d.life.parent, d.store.Close)
 		return err

@@ -25,14 +25,13 @@ var (
 // fs.ReadFileFS, fs.StatFS, fs.ReadDirFS) of them under their paths, and may be used from any
 // goroutine. Close it when done.
 type Downloaded struct {
+	ctx   context.Context // of the download
 	t     *Torrent
 	store storage.Store
-	stop  func() error    // ends sharing
-	ctx   context.Context // of the download
+	stop  func() // ends sharing
 
 	// look returns a number that changes whenever a piece of the file becomes verified, or no longer is, and whether the pieces from first
-	// up to but not including end are verified. It locks the download's mutex, so the caller must not hold mu. If it is nil, all pieces
-	// are verified.
+	// up to but not including end are verified. It locks the download's mutex, so the caller must not hold mu.
 	look func(file, first, end int) (changes int, verified bool)
 
 	// closeStore closes the store, once. A download that fails calls it before Close does. Slices of files
@@ -63,9 +62,9 @@ type mapped struct {
 	copies  int // those that the store had put in the place of the file before
 }
 
-// newDownloaded returns a Downloaded without files. Its Close calls stop, if that is not nil, before it closes s.
-func newDownloaded(t *Torrent, s storage.Store, stop func() error) *Downloaded {
-	return &Downloaded{t: t, store: s, stop: stop, ctx: context.Background(), closeStore: sync.OnceValue(s.Close), maps: make(map[int]mapped)}
+// newDownloaded returns a Downloaded without files. Its Close calls stop before it closes s.
+func newDownloaded(ctx context.Context, t *Torrent, s storage.Store, stop func(), look func(file, first, end int) (int, bool)) *Downloaded {
+	return &Downloaded{ctx: ctx, t: t, store: s, stop: stop, look: look, closeStore: sync.OnceValue(s.Close), maps: make(map[int]mapped)}
 }
 
 // choose sets the files of d, by index in the layout.
@@ -106,13 +105,11 @@ func (d *Downloaded) Close() error {
 
 func (d *Downloaded) close() error {
 	d.closing.Do(func() {
-		if d.stop != nil {
-			d.failed = d.stop()
-		}
+		d.stop()
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.closed = true
-		errs := []error{d.failed}
+		var errs []error
 		for m := range maps.Values(d.maps) {
 			errs = append(errs, m.release())
 		}
@@ -134,9 +131,9 @@ func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
 	}
 	first, end := d.t.layout.PieceAt(f.Offset+off), d.t.layout.PieceAt(f.Offset+off+length-1)+1
 	for range 8 { // other pieces of the file may change, too
-		before, verified := d.lookAt(i, first, end)
+		before, verified := d.look(i, first, end)
 		n, err := d.readStored(i, p, off)
-		after, _ := d.lookAt(i, first, end)
+		after, _ := d.look(i, first, end)
 		if n == 0 || verified && after == before {
 			return n, err
 		}
@@ -145,14 +142,6 @@ func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
 		}
 	}
 	return 0, d.inDoubt(i)
-}
-
-// lookAt is look, which may be nil.
-func (d *Downloaded) lookAt(file, first, end int) (changes int, verified bool) {
-	if d.look == nil {
-		return 0, true
-	}
-	return d.look(file, first, end)
 }
 
 // inDoubt returns the error for a file of which a piece is in doubt.
@@ -283,12 +272,12 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 // files, use Open or ReadFile on the Downloaded: they return an error then.
 func (f *DownloadedFile) Bytes() ([]byte, error) {
 	first, end := f.d.t.layout.PiecesOf(f.index)
-	before, verified := f.d.lookAt(f.index, first, end)
+	before, verified := f.d.look(f.index, first, end)
 	if !verified {
 		return nil, f.d.inDoubt(f.index) // rather than one slice more for each piece that is verified again
 	}
 	b, err := f.d.slice(f.index, before)
-	if after, _ := f.d.lookAt(f.index, first, end); err == nil && after != before {
+	if after, _ := f.d.look(f.index, first, end); err == nil && after != before {
 		return nil, f.d.inDoubt(f.index)
 	}
 	return b, err

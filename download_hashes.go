@@ -142,7 +142,7 @@ func (d *Download) isFalse(id picker.Block, b []byte) bool {
 	return known && merkle.HashBlock(b) != want
 }
 
-// wantLayers has peers asked for the piece layers that are missing. The caller holds d.mu, or is open.
+// wantLayers has peers asked for the piece layers that are missing. The caller holds d.mu.
 func (d *Download) wantLayers() {
 	d.hashing.fetch = hashfetch.New()
 	d.hashing.reading = make(chan struct{}, 1)
@@ -172,7 +172,7 @@ func (d *Download) awaitLayers() {
 	h.waiting = h.waiting || lacks
 }
 
-// askHashes asks a peer for hashes that are missing. The caller holds d.mu.
+// askHashes asks a peer for hashes that are missing. The caller holds p.d.mu.
 func (p *peer) askHashes(now time.Time) {
 	if !p.conn.v2 || p.closing != nil || !p.d.hashing.fetch.Wanting() {
 		return
@@ -207,7 +207,7 @@ func fromWireHashes(r wire.HashRequest) hashfetch.Request {
 // hashesSteps is the work, in steps of the picker, of a step to choose which hashes to request.
 const hashesSteps = 4
 
-// receiveHashes takes hashes that a peer sent, or its refusal to send them. The caller holds d.mu.
+// receiveHashes takes hashes that a peer sent, or its refusal to send them. The caller holds p.d.mu.
 func (p *peer) receiveHashes(m wire.Message, now time.Time) error {
 	d := p.d
 	defer func(before int64) { p.charge(hashesSteps*(d.hashing.fetch.Work()-before), now) }(d.hashing.fetch.Work())

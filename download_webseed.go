@@ -109,7 +109,7 @@ func (d *Download) joinWebSeeds() (leave func()) {
 }
 
 // startWebSeeds adds streams to web seeds without any, if something is wanted. Streams end when nothing is. The caller
-// holds mu.
+// holds d.mu.
 func (d *Download) startWebSeeds() {
 	if d.sated() {
 		return
@@ -124,7 +124,7 @@ func (d *Download) startWebSeeds() {
 	}
 }
 
-// addStream adds a stream, unless the web seed may no longer be asked. The caller holds mu.
+// addStream adds a stream, unless the web seed may no longer be asked. The caller holds w.d.mu.
 func (w *webSeed) addStream() (added bool) {
 	if w.seed == nil || w.health.Banned() || w.ctx.Err() != nil {
 		return false
@@ -140,7 +140,7 @@ func (w *webSeed) addStream() (added bool) {
 }
 
 // offerAll records which pieces a stream has. A server may have streams leave and come again and again, so the cost is proportional to
-// those that it lacks. The caller holds mu.
+// those that it lacks. The caller holds w.d.mu.
 func (w *webSeed) offerAll(s *webStream) {
 	has := bits.Full(w.d.t.NumPieces())
 	for first, piece := range w.health.Resting {
@@ -169,7 +169,7 @@ func (w *webSeed) has(piece int) bool {
 }
 
 // lose withdraws the pieces from first up to before end from every stream: the web seed cannot send them for now. The cost is
-// proportional to these pieces alone, because a web seed may lack many files. The caller holds mu.
+// proportional to these pieces alone, because a web seed may lack many files. The caller holds w.d.mu.
 func (w *webSeed) lose(first, end int) {
 	for _, s := range w.streams {
 		w.d.picker.Lose(&s.supply, first, end)
@@ -177,7 +177,7 @@ func (w *webSeed) lose(first, end int) {
 	}
 }
 
-// rested lets streams ask again for files and pieces whose rest is over. The caller holds mu.
+// rested lets streams ask again for files and pieces whose rest is over. The caller holds w.d.mu.
 func (w *webSeed) rested(now time.Time) {
 	files, pieces := w.health.Rested(now)
 	for _, piece := range pieces {
@@ -189,7 +189,7 @@ func (w *webSeed) rested(now time.Time) {
 }
 
 // regain gives every stream the pieces from first up to before end, except those that the web seed still cannot send. The caller
-// holds mu.
+// holds w.d.mu.
 func (w *webSeed) regain(first, end int) {
 	for i := first; i < end; i++ {
 		for _, s := range w.streams {
@@ -201,7 +201,7 @@ func (w *webSeed) regain(first, end int) {
 	w.d.pending.freed = true
 }
 
-// failed records that a request for a file failed. The caller holds mu.
+// failed records that a request for a file failed. The caller holds w.d.mu.
 func (w *webSeed) failed(s *webStream, file int, err error, now time.Time) {
 	if webseed.Refused(err) && slices.ContainsFunc(w.streams, func(o *webStream) bool { return o != s && o.reading }) {
 		w.crowded = true // the others go on
@@ -223,7 +223,7 @@ func (w *webSeed) failed(s *webStream, file int, err error, now time.Time) {
 	w.d.logLater(func() { w.d.log.Info("web seed failed", "err", err) })
 }
 
-// sentFalsePiece records that a piece was false that came from the web seed alone. The caller holds mu.
+// sentFalsePiece records that a piece was false that came from the web seed alone. The caller holds w.d.mu.
 func (w *webSeed) sentFalsePiece(piece int, now time.Time) {
 	if !w.health.Lied(piece, now) {
 		w.lose(piece, piece+1)
@@ -236,7 +236,7 @@ func (w *webSeed) sentFalsePiece(piece int, now time.Time) {
 }
 
 // keepTo restricts requests to one stream, because the server sends whole files only and should send each of them once. It
-// reports whether s is that stream. The caller holds mu.
+// reports whether s is that stream. The caller holds w.d.mu.
 func (w *webSeed) keepTo(s *webStream) bool {
 	if w.only == nil && !s.left {
 		w.only = s
@@ -305,7 +305,7 @@ type WebSeedStats struct {
 	Err        error     // why a request last failed, or nil
 }
 
-// stats returns a snapshot. The caller holds mu.
+// stats returns a snapshot. The caller holds w.d.mu.
 func (w *webSeed) stats(now time.Time) WebSeedStats {
 	s := WebSeedStats{URL: w.url, Rate: w.down.Rate(now), Downloaded: w.down.Total(), Err: asText(w.health.Err())}
 	for _, o := range w.streams {

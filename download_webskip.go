@@ -49,7 +49,8 @@ func (s *webStream) wants(id picker.Block) bool {
 	return slices.Contains(s.todo, id) || s.offer(id, now)
 }
 
-// offer asks the stream for a block that comes in any case, and reports whether it is wanted. The caller holds mu.
+// offer asks the stream for a block that comes in any case, and reports whether it is wanted. The caller holds
+// s.w.d.mu.
 func (s *webStream) offer(id picker.Block, now time.Time) bool {
 	if s.left {
 		return false

@@ -71,7 +71,7 @@ func (s *webStream) ahead(id picker.Block) bool {
 }
 
 // release makes the blocks that which selects available to other suppliers, and ends the answer if nothing more in it
-// is wanted. The caller holds mu.
+// is wanted. The caller holds s.w.d.mu.
 func (s *webStream) release(which func(picker.Block) bool) {
 	d := s.w.d
 	d.picker.Release(&s.supply, which)
@@ -81,7 +81,7 @@ func (s *webStream) release(which func(picker.Block) bool) {
 }
 
 // stopUnwanted ends the answer if nothing more in it is wanted. An answer from a server that sends only
-// whole files goes on while any of it is.
+// whole files goes on while any of it is. The caller holds s.w.d.mu.
 func (s *webStream) stopUnwanted() {
 	switch {
 	case !s.reading || slices.ContainsFunc(s.todo, s.ahead):
@@ -90,7 +90,7 @@ func (s *webStream) stopUnwanted() {
 	}
 }
 
-// leave ends the stream. The caller holds mu.
+// leave ends the stream. The caller holds s.w.d.mu.
 func (s *webStream) leave() {
 	if s.left {
 		return
@@ -404,7 +404,7 @@ func (s *webStream) handIn(ctx context.Context, id picker.Block, b []byte) (next
 }
 
 // sentFalseBlock drops a block that is known to be false, and what else the web seed was asked for of its piece. The caller holds
-// mu, which it releases.
+// s.w.d.mu, which it releases.
 func (s *webStream) sentFalseBlock(id picker.Block, b []byte, now time.Time) (next picker.Block, more bool) {
 	d, w := s.w.d, s.w
 	d.client.blockPool.Put(b)
@@ -422,7 +422,7 @@ func (s *webStream) sentFalseBlock(id picker.Block, b []byte, now time.Time) (ne
 	return next, more
 }
 
-// countSkipped adds the bytes that were skipped to the wasted ones. The caller holds mu.
+// countSkipped adds the bytes that were skipped to the wasted ones. The caller holds s.w.d.mu.
 func (s *webStream) countSkipped(now time.Time) {
 	d, n := s.w.d, s.skipped
 	s.skipped = 0
@@ -432,7 +432,7 @@ func (s *webStream) countSkipped(now time.Time) {
 	s.w.down.Add(n, now)
 }
 
-// following is the block to be read after another. The caller holds mu.
+// following is the block to be read after another. The caller holds s.w.d.mu.
 func (s *webStream) following(id picker.Block, now time.Time) (next picker.Block, more bool) {
 	d := s.w.d
 	if next, more = d.after(id); more && slices.Contains(s.todo, next) {

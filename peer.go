@@ -187,7 +187,7 @@ func (p *peer) earns(r outbox.Request) int64 {
 	return cost
 }
 
-// chargeSince charges the peer with what the picker has worked since its Work was before. The caller holds d.mu.
+// chargeSince charges the peer with what the picker has worked since its Work was before. The caller holds p.d.mu.
 func (p *peer) chargeSince(before int64, now time.Time) { p.charge(p.d.picker.Work()-before, now) }
 
 // pause waits until a peer may cause more work, if that is worth a wait. It reports whether the connection goes on.
@@ -342,7 +342,7 @@ func (p *peer) greet() {
 
 // choke tells the peer that its requests are not answered any more. The caller holds p.d.mu.
 func (p *peer) choke(now time.Time) {
-	p.amChoking, p.took = true, p.turn(now)
+	p.amChoking, p.took = true, p.turnRate(now)
 	p.d.uploading.suggester.GiveUp(p.suggested)
 	p.suggested = p.suggested[:0]
 	p.sendSimple(wire.Choke)

@@ -73,7 +73,7 @@ func (p *peer) hashesRequested(m wire.Message, now time.Time) error {
 		first, end := d.t.layout.PiecesOf(file)
 		piece := first + q.Index>>d.t.hashes.Level()
 		proven := !d.t.hashes.Layered(file) || d.t.hashes.Known(file)
-		if piece < end && proven && q.Length <= 1<<d.t.hashes.HeightOf(piece) && d.t.layout.NumBlocks(piece) <= maxBlocksHashed && d.has(piece) {
+		if piece < end && proven && q.Length <= 1<<d.t.hashes.HeightOf(piece) && d.t.layout.NumBlocks(piece) <= maxBlocksHashed && d.hasAll(piece, piece+1) {
 			if p.hashesReading.Add(1) <= maxHashesReading {
 				p.chargeBlockHashes(piece, now)
 				d.life.tasks.Go(func() { p.serveBlockHashes(r, file, piece, q) })
@@ -146,12 +146,6 @@ func (p *peer) mayServeHashes(file int, q merkle.Request, now time.Time) bool {
 	}
 	p.hashesServed += n
 	return true
-}
-
-func (d *Download) has(piece int) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.picker.Verified().Has(piece)
 }
 
 func (p *peer) sendHashes(r wire.HashRequest, hashes []byte) error {

@@ -177,7 +177,7 @@ func (p *peer) unrequested(n int) error {
 	return nil
 }
 
-// sentFalseBlock bans the peer for a block of n bytes that is known to be false. The caller holds d.mu.
+// sentFalseBlock bans the peer for a block of n bytes that is known to be false. The caller holds p.d.mu.
 func (p *peer) sentFalseBlock(id picker.Block, n int) error {
 	p.d.traffic.wasted += int64(n)
 	p.d.traffic.downloaded += int64(n)

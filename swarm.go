@@ -227,7 +227,7 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 		Hoarding:   d.uploading.spread.Hoards(p.number, d.t.layout.PieceLength()),
 		Snubbing:   p.supply.Snubbed(),
 		Down:       p.down.Rate(now),
-		Up:         p.takes(now),
+		Up:         p.takeRate(now),
 		Took:       p.took,
 		Received:   p.before.Received + p.down.Total(),
 		Sent:       p.before.Sent + p.up.Total(),
@@ -236,15 +236,15 @@ func (d *Download) chokeState(p *peer, now time.Time) choker.Peer {
 	}
 }
 
-// takes returns how many bytes a second the choker counts a peer to take of our upload: what it takes at present, but no more than on
+// takeRate returns how many bytes a second the choker counts a peer to take of our upload: what it takes at present, but no more than on
 // average of its turn. Otherwise one that takes little, all of it just before each round, would seem faster than those that never stop.
 // The caller holds p.d.mu.
-func (p *peer) takes(now time.Time) float64 {
-	return min(p.up.Rate(now), p.turn(now))
+func (p *peer) takeRate(now time.Time) float64 {
+	return min(p.up.Rate(now), p.turnRate(now))
 }
 
-// turn returns how many bytes a second a peer that is unchoked takes on average of its turn. The caller holds p.d.mu.
-func (p *peer) turn(now time.Time) float64 {
+// turnRate returns how many bytes a second a peer that is unchoked takes on average of its turn. The caller holds p.d.mu.
+func (p *peer) turnRate(now time.Time) float64 {
 	return float64(p.up.Total()-p.upBefore) / max(now.Sub(p.unchokedAt), choker.RoundEvery).Seconds()
 }
 

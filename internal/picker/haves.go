@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/shoal-go/torrent/internal/bits"
@@ -186,32 +187,14 @@ func (pk *Picker) countOne(s *Supplier, i, delta int) {
 // suppliersPerStep is the number of suppliers that one step (see Picker.Work) checks for a piece.
 const suppliersPerStep = 4
 
-// countWant adds delta to want of each supplier that has piece i.
-func (pk *Picker) countWant(i, delta int) {
-	pk.work += int64(len(pk.suppliers)) / suppliersPerStep
-	for _, s := range pk.suppliers {
-		if !s.all && s.has.Has(i) {
-			s.want += delta
-		}
-	}
-}
-
-// countOpen adds delta to open of each supplier that has piece i.
-func (pk *Picker) countOpen(i, delta int) {
-	pk.work += int64(len(pk.suppliers)) / suppliersPerStep
-	for _, s := range pk.suppliers {
-		if !s.all && s.has.Has(i) {
-			s.open += delta
-		}
-	}
-}
-
-// countFresh adds delta to fresh of each supplier that has piece i.
-func (pk *Picker) countFresh(i, delta int) {
-	pk.work += int64(len(pk.suppliers)) / suppliersPerStep
-	for _, s := range pk.suppliers {
-		if !s.all && s.has.Has(i) {
-			s.fresh += delta
+// counting yields the suppliers that count what they have, and have piece i.
+func (pk *Picker) counting(i int) iter.Seq[*Supplier] {
+	return func(yield func(*Supplier) bool) {
+		pk.work += int64(len(pk.suppliers)) / suppliersPerStep
+		for _, s := range pk.suppliers {
+			if !s.all && s.has.Has(i) && !yield(s) {
+				return
+			}
 		}
 	}
 }

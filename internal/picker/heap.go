@@ -13,7 +13,7 @@ type pieceHeap struct {
 	priority []uint8  // 0 means not wanted
 	avail    []uint16 // number of peers that have the piece, without those that have everything
 	ranked   []uint16 // for a piece in the heaps, the avail by which it has its place there; see tidy
-	pos      []int32  // index in its heap, or -1
+	pos      []int32  // of a piece in the heaps, its index there
 	held     bits.Set // the pieces in the heaps
 
 	unseen []int32 // heap of the pieces with ranked 0
@@ -29,7 +29,7 @@ type pieceHeap struct {
 }
 
 func newPieceHeap(n int, seed uint64) *pieceHeap {
-	h := &pieceHeap{
+	return &pieceHeap{
 		seed:     seed,
 		priority: make([]uint8, n),
 		avail:    make([]uint16, n),
@@ -37,7 +37,6 @@ func newPieceHeap(n int, seed uint64) *pieceHeap {
 		pos:      make([]int32, n),
 		held:     bits.New(n),
 	}
-	return h
 }
 
 // key returns the sort key of piece i. The piece with the smallest key is started first.

@@ -118,13 +118,17 @@ func (pk *Picker) discard(p *startedPiece) (cancel []Request) {
 // shelve adds piece i to the heap.
 func (pk *Picker) shelve(i int) {
 	pk.heap.push(i)
-	pk.countFresh(i, 1)
+	for s := range pk.counting(i) {
+		s.fresh++
+	}
 }
 
 // unshelve removes piece i from the heap.
 func (pk *Picker) unshelve(i int) {
 	pk.heap.remove(i)
-	pk.countFresh(i, -1)
+	for s := range pk.counting(i) {
+		s.fresh--
+	}
 }
 
 // setNeed adds piece i to need or removes it.
@@ -133,9 +137,13 @@ func (pk *Picker) setNeed(i int, need bool) {
 	case need == pk.need.Has(i):
 	case need:
 		pk.need.Add(i)
-		pk.countWant(i, 1)
+		for s := range pk.counting(i) {
+			s.want++
+		}
 	default:
 		pk.need.Remove(i)
-		pk.countWant(i, -1)
+		for s := range pk.counting(i) {
+			s.want--
+		}
 	}
 }

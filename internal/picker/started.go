@@ -181,7 +181,9 @@ func (pk *Picker) reopen(p *startedPiece) {
 	}
 	pk.open = slices.Insert(pk.open, pk.placeOf(p), p)
 	p.open = true
-	pk.countOpen(int(p.piece), 1)
+	for s := range pk.counting(int(p.piece)) {
+		s.open++
+	}
 }
 
 // placeOf returns the index of p in pk.open, or where to insert it.
@@ -198,6 +200,8 @@ func (pk *Picker) close(p *startedPiece) {
 		at := pk.placeOf(p)
 		pk.open = slices.Delete(pk.open, at, at+1)
 		p.open = false
-		pk.countOpen(int(p.piece), -1)
+		for s := range pk.counting(int(p.piece)) {
+			s.open--
+		}
 	}
 }

@@ -317,14 +317,14 @@ func TestMeddlingWhileSeeding(t *testing.T) {
 			require.NotContains(t, log.String(), "failed its hash", "not a wrong byte was served")
 			require.NotZero(t, d.Stats().StorageErrors)
 			require.ErrorContains(t, d.Stats().StorageError, "a.bin")
-			until(t, "it is mended", func() bool { return d.Stats().Complete })
+			until(t, "it is right again", func() bool { return d.Stats().Complete })
 			s.onDisk(t, dir)
 			require.LessOrEqual(t, peer.sent.Load()-before, int64(len(s.piecesOf("share/a/a.bin")))*s.PieceLength(), "only what was spoiled came again")
 		})
 	}
 }
 
-// Bytes returns what is verified of a file that is mended, also if it was called while the file was wrong, and if another program has the
+// Bytes returns what is verified of a file that is repaired, also if it was called while the file was wrong, and if another program has the
 // file of an earlier map.
 func TestBytesOfAMendedFile(t *testing.T) {
 	write := func(t *testing.T, path string) { overwrite(t, path, 5_000) }
@@ -363,7 +363,7 @@ func TestBytesOfAMendedFile(t *testing.T) {
 					_, err := f.Bytes()
 					require.Error(t, err)
 					d.Resume()
-					until(t, "it is mended", func() bool { return d.Stats().Complete })
+					until(t, "it is right again", func() bool { return d.Stats().Complete })
 					b, err := f.Bytes()
 					require.NoError(t, err)
 					require.True(t, bytes.Equal(s.want[f.Path()], b))

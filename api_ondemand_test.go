@@ -92,7 +92,7 @@ func TestOnDemand(t *testing.T) {
 			sleep(time.Hour)
 			require.Equal(t, fetched, d.Stats().Downloaded)
 
-			// Once more, from what is here, and then the rest.
+			// Again, from what is here, and then the rest.
 			r, err = d.Open(t.Context(), "films/long.mkv")
 			require.NoError(t, err)
 			all, err := io.ReadAll(r)

@@ -105,7 +105,7 @@ func TestStorageThatFailsToRemember(t *testing.T) {
 	peers := []netip.AddrPort{s.seed(t, torrent.Options{})}
 	broken := errors.New("broken")
 	_, err := s.Start(within(t), &torrent.Options{Storage: func(*torrent.Torrent) (torrent.Storage, error) { return nil, nil }})
-	require.ErrorContains(t, err, "open storage: there is none")
+	require.ErrorContains(t, err, "open storage: Options.Storage returned nil")
 	_, err = s.DownloadAll(within(t), &torrent.Options{Storage: (&noted{fails: map[string]error{"ask": broken}}).open, Peers: peers})
 	require.ErrorIs(t, err, broken)
 	require.ErrorContains(t, err, "ask storage what it has verified")

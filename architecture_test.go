@@ -70,7 +70,7 @@ func TestPolicyHasNoGoroutineClockOrIO(t *testing.T) {
 	}
 }
 
-// requirePlain fails the test where f starts a goroutine, uses a channel or a clock, or draws by lot from
+// requirePlain fails the test where f starts a goroutine, uses a channel or a clock, or draws at random from
 // anything but a source that it was given.
 func requirePlain(t *testing.T, name string, f *ast.File) {
 	ast.Inspect(f, func(n ast.Node) bool {

@@ -79,7 +79,7 @@ func (p EncryptionPolicy) methods() mse.Options {
 type Client struct {
 	// Listen is the TCP address to accept peers on. Empty is any free port on all addresses.
 	Listen string
-	// NoListen accepts no peers.
+	// NoListen accepts no peers, except from the listeners that Serve is given.
 	NoListen bool
 	// MaxPeers bounds the connections of all downloads together; 0 is no bound beside each download's own.
 	MaxPeers int
@@ -115,9 +115,9 @@ type Client struct {
 	// Dial connects to peers by TCP; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6", and another when one has failed; nil is a
-	// net.ListenConfig. It may take its time, until its context ends, as it does at Close. A socket that takes seconds to write
-	// a packet is closed, and has failed. With Dial set and ListenPacket nil no UDP is sent at all, so that nothing leaves by a way
-	// that was not given.
+	// net.ListenConfig. It may take its time until its context ends, as it does at Close. A socket that takes over three seconds
+	// to write a packet has failed, and is closed. With Dial set and ListenPacket nil no UDP is sent at all, so that nothing
+	// bypasses Dial.
 	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
 	// HTTPClient speaks to trackers and web seeds; nil is one of the client's own, closed with it. With Proxy or Bind, one whose
 	// Transport is nil or an *http.Transport connects as they say. A Transport of another type is used as it is: the caller has
@@ -163,7 +163,7 @@ type Client struct {
 	mapper    *portmap.Mapper  // nil without MapPorts
 	utp       *utp.Socket      // nil if there is none
 	local     *lsd.Discovery   // nil if it is not wanted, or not available
-	account   *account.Account // of all that strangers have us hold
+	account   *account.Account // of the memory that strangers make us hold
 	uploads   *ratelimit.Queue // of UploadLimit
 	blockPool *blockpool.Pool
 	ctx       context.Context // ended by Close
@@ -275,7 +275,7 @@ type hooks struct {
 	gateways        func() ([]portmap.Gateway, error)
 	seed            uint64 // seeds everything random except keys; 0 is no fixed seed
 	blockMemory     int64  // bytes of blocks of started pieces; 0 is blockpool.Limit
-	heldMemory      int64  // bytes of what else strangers have us hold; 0 is account.Limit
+	heldMemory      int64  // bytes of what else strangers make us hold; 0 is account.Limit
 }
 
 // orSystem returns the hooks with the system in place of those that are not set.

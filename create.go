@@ -29,9 +29,8 @@ type CreateOptions struct {
 	// Version is by which rules the torrent is made: V1, which every client reads, Hybrid, or V2. Version 2 alone does not
 	// distinguish a directory that holds a single file from that file, so V2 makes the torrent of the file.
 	Version Version
-	// PieceLength is in bytes, 1 to 512 MiB; other clients expect a power of two of at least 16 KiB, which versions other than V1
-	// must have.
-	// 0 is the smallest such number that makes at most 2000 pieces, and at most 16 MiB.
+	// PieceLength is in bytes, 1 to 512 MiB. Other clients expect a power of two of at least 16 KiB, and versions other than V1
+	// require one. 0 is the smallest such number that makes at most 2000 pieces, and at most 16 MiB.
 	PieceLength int64
 	// Private asks clients to take peers only from the trackers (BEP 27). It changes the info hash.
 	Private bool
@@ -168,12 +167,12 @@ func newPlan(ctx context.Context, src source, root, name string, o *CreateOption
 func checkURLs(o *CreateOptions) error {
 	for _, tracker := range slices.Concat(o.Trackers...) {
 		if !metainfo.IsTracker(tracker) {
-			return fmt.Errorf("tracker %q: not a http, https or udp URL", tracker)
+			return fmt.Errorf("tracker %q: not an http, https or udp URL", tracker)
 		}
 	}
 	for _, seed := range o.WebSeeds {
 		if !metainfo.IsWebSeed(seed) {
-			return fmt.Errorf("web seed %q: not a http or https URL", seed)
+			return fmt.Errorf("web seed %q: not an http or https URL", seed)
 		}
 	}
 	return nil
@@ -192,7 +191,7 @@ func (p *plan) cut() (err error) {
 	case p.o.Version > V2:
 		return fmt.Errorf("%v: %w", p.o.Version, ErrUnsupported)
 	case v2 && (p.pieceLength < metainfo.MinPieceLengthV2 || bits.OnesCount64(uint64(p.pieceLength)) != 1):
-		return fmt.Errorf("piece length %d is no power of two of at least %d, as version 2 needs it", p.pieceLength, metainfo.MinPieceLengthV2)
+		return fmt.Errorf("piece length %d is not a power of two of at least %d, as version 2 requires", p.pieceLength, metainfo.MinPieceLengthV2)
 	case p.o.Version == Hybrid && len(p.files) > 1:
 		p.files = padAll(p.files, p.pieceLength)
 	case (p.o.Pad || v2) && p.multi:

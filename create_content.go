@@ -118,9 +118,8 @@ func (h *pieceSummer) sum(i int) {
 	}
 }
 
-// sumPieces fills in the hashes of a plan. Each core reads its own pieces once, through a
-// buffer of its own, with at most one file open, so memory and open files do not grow with the number of pieces
-// or files. report is called with the number of bytes that were read since the last call.
+// sumPieces fills in the hashes of a plan. Each core reads its own pieces once, through a buffer of its own, with at most one
+// file open, so memory and open files do not grow with the number of pieces or files. report is called with the number of bytes that were read since the last call.
 func sumPieces(ctx context.Context, src source, s *sums, p *plan, report func(n int)) error {
 	pieces, files := p.layout.NumPieces(), p.files
 	run := int(max(1, sumRun/p.pieceLength))
@@ -292,7 +291,7 @@ func createFS(ctx context.Context, fsys fs.FS, o *CreateOptions) (*Torrent, erro
 		return nil, err
 	}
 	if len(entries) != 1 {
-		return nil, fmt.Errorf("its root holds %d entries and not one, so that a Name is needed", len(entries))
+		return nil, fmt.Errorf("its root holds %d entries, not one: CreateOptions.Name is needed", len(entries))
 	}
 	name := entries[0].Name()
 	return create(ctx, fsFiles{fsys}, name, name, o)

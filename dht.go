@@ -125,7 +125,7 @@ func (d *DHT) PutSigned(ctx context.Context, key ed25519.PrivateKey, salt, value
 	return dhtError(err)
 }
 
-// Nodes returns nodes that answered lately, as host:port for Client.DHTNodes of a later run; nil if there are none. It may be
+// Nodes returns nodes that answered recently, as host:port for Client.DHTNodes of a later run; nil if there are none. It may be
 // called after the client is closed.
 func (d *DHT) Nodes() (nodes []string) {
 	if d.err != nil {

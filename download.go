@@ -125,7 +125,7 @@ type traffic struct {
 }
 
 // DownloadAll downloads what o chooses, all by default, and returns it once it is complete: Start, then
-// Wait. It ends early with ctx, whose error and cause the error matches, a few seconds later if the disk hangs.
+// Wait. If ctx ends before, it returns an error that matches ctx.Err() and the cause, a few seconds later if the disk hangs.
 //
 // If something must be fetched and there is no source of peers, DownloadAll fails at once with an error that matches
 // ErrUnsupported. This happens if the torrent names neither trackers nor web seeds, o names no peers and no source of peers, and

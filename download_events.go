@@ -17,7 +17,7 @@ const (
 	Downloading              // something that is chosen is not verified yet, or nothing is chosen
 	Seeding                  // all that is chosen is verified, and shared
 	Paused                   // by Pause or Options.Paused, until Resume; Stats.Checking says whether it hashes
-	Stopped                  // nothing of it runs any more, or is about to
+	Stopped                  // it is ending, or has ended
 )
 
 var stateNames = [...]string{"checking", "downloading", "seeding", "paused", "stopped"}
@@ -100,17 +100,17 @@ func (d *Download) Files() iter.Seq2[File, int64] {
 type EventKind uint8
 
 const (
-	PieceVerified   EventKind = iota // Piece
-	PieceFailed                      // Piece: it came whole, and did not have its hash
-	FileVerified                     // File: a chosen file is whole
+	PieceVerified   EventKind = iota // Piece is verified and on storage
+	PieceFailed                      // Piece came whole, and did not have its hash
+	FileVerified                     // File, a chosen one, is whole
 	PeerConnected                    // Peer
-	PeerGone                         // Peer, Err: why
-	PeerBanned                       // Peer, Err: why
-	TrackerAnswered                  // Tracker, Peers, Message: a warning, if it gave one
-	TrackerFailed                    // Tracker, Err: a *TrackerError
-	StateChanged                     // State
-	StorageFailed                    // Err
-	EventsDropped                    // Dropped: so many events are left out here, because the caller was too slow
+	PeerGone                         // Peer, and Err says why
+	PeerBanned                       // Peer, and Err says why; its port is 0 if Download.Ban banned the address
+	TrackerAnswered                  // Tracker named Peers; Message is its warning, if it gave one
+	TrackerFailed                    // Tracker, and Err is a *TrackerError
+	StateChanged                     // State is the new one
+	StorageFailed                    // Err, of the storage; Stats.StorageErrors counts these
+	EventsDropped                    // Dropped events are left out here, because the caller was too slow
 )
 
 var eventNames = [...]string{
@@ -138,11 +138,11 @@ type Event struct {
 	File    File           // as in the torrent
 	Peer    netip.AddrPort // its address
 	Tracker string         // its URL
-	Peers   int            // addresses in its answer
-	Message string
-	State   State
-	Err     error
-	Dropped int
+	Peers   int            // how many addresses were in the tracker's answer
+	Message string         // free text of the tracker
+	State   State          // of the download
+	Err     error          // what went wrong
+	Dropped int            // how many events
 }
 
 // maxEvents is how many events wait for one reader of them.

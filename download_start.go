@@ -138,7 +138,7 @@ func (d *Download) openStore() (storage.Store, error) {
 	case d.o.Storage != nil:
 		st, err := d.o.Storage(d.t)
 		if err == nil && st == nil {
-			err = errors.New("there is none")
+			err = errors.New("Options.Storage returned nil")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("open storage: %w", err)

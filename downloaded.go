@@ -122,7 +122,7 @@ func (d *Downloaded) close() error {
 	return d.failed
 }
 
-// readAt reads from file i, and never past its end. A long read may take so long that a piece which is wrong is mended meanwhile.
+// readAt reads from file i, and never past its end. A long read may take so long that a piece which is wrong is repaired meanwhile.
 func (d *Downloaded) readAt(i int, p []byte, off int64) (int, error) {
 	f := d.t.layout.File(i)
 	length := min(int64(len(p)), f.Length-off)
@@ -258,18 +258,19 @@ func (f *DownloadedFile) Open() (fs.File, error) {
 }
 
 // Bytes returns the content without a copy. It must not be written to. It is a slice of the memory that holds the content, or a memory
-// map of the file that is made at the first call, and again after the file was changed and mended, or moved to another disk. The map
+// map of the file that is made at the first call, and again after the file was changed and repaired, or moved to another disk. The map
 // stays until the Downloaded is closed; closing the Download does not end it, and if the download fails the map stays until the program
 // ends. As long as there are maps, no other download may have the files. The content of a user's Storage is read into memory, and so is
 // a file of at most 16 KiB. For an empty file the slice is empty.
 //
 // Bytes returns an error if the size or modification time of the file has changed since it was verified, or if the
-// file is longer than a slice can be. It returns ErrTooLarge instead of a map when the program has more than half of the
-// maps that the system allows it, or three quarters at the latest: without any left the program could not go on. That
-// holds for all downloads of the program together. A map always shows the present content of the
-// file: if another program writes to it later, the slice changes, and if the file is made shorter, or the disk fails,
-// reading what is missing crashes the program (SIGBUS), which Go cannot recover from. If other programs may write to the
-// files, use Open or ReadFile on the Downloaded: they return an error then.
+// file is longer than a slice can be. Once the program has between half and three quarters of the memory maps that the
+// system allows it, whether for one download or many, Bytes returns ErrTooLarge rather than another map: without any
+// left the program could not go on.
+//
+// A map always shows the present content of the file. If another program writes to it later, the slice changes. If the
+// file is made shorter, or the disk fails, reading what is missing crashes the program (SIGBUS), which Go cannot recover
+// from. If other programs may write to the files, use Open or ReadFile on the Downloaded: they return an error then.
 func (f *DownloadedFile) Bytes() ([]byte, error) {
 	first, end := f.d.t.layout.PiecesOf(f.index)
 	before, verified := f.d.look(f.index, first, end)

@@ -79,7 +79,7 @@ func (s slowStore) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// What a read returns was verified all the time that it took: a long one may have begun before a wrong piece was mended.
+// What a read returns was verified all the time that it took: a long one may have begun before a wrong piece was repaired.
 func TestAPieceIsMendedDuringARead(t *testing.T) {
 	tor, content := testContent(50, 200)
 	changes, verified, reads := 0, false, 0
@@ -99,7 +99,7 @@ func TestAPieceIsMendedDuringARead(t *testing.T) {
 	b, err := d.ReadFile("d/0")
 	require.NoError(t, err)
 	require.Equal(t, content, b)
-	require.Equal(t, 2, reads, "the piece was in doubt meanwhile, and mended")
+	require.Equal(t, 2, reads, "the piece was in doubt meanwhile, and repaired")
 }
 
 func TestDownloadedOfOneFile(t *testing.T) {

@@ -129,7 +129,7 @@ func ExampleParseHash() {
 	// e098eff25acbf5b8e32f828975c30953622dbe6f <nil>
 }
 
-// Files by pattern. A function of one's own may go by anything else.
+// Files by pattern. A function of your own may choose by anything else.
 func ExampleGlob() {
 	t := torrenttest.Make(nil, map[string]string{"tide/ebb.txt": "out", "tide/flood.srt": "in", "tide/moon/full.txt": "spring"})
 	chosen := torrent.Glob("*.srt", "tide/moon/*")
@@ -238,7 +238,7 @@ func ExampleDHT_GetSigned() {
 	// version 1: tides.txt
 }
 
-// blocks is a storage of one's own: a slice here, and elsewhere a database or a bucket. Package storagetest tries one out.
+// blocks is a Storage: a slice here, elsewhere perhaps a database or a bucket. Package storagetest tests one.
 type blocks struct {
 	mu sync.RWMutex
 	b  []byte

@@ -25,7 +25,7 @@ func ParseHash(s string) (h Hash, err error) {
 		return h, fmt.Errorf("an info hash of %d characters, not 40 (hex) or 32 (base32)", len(s))
 	}
 	if err != nil || len(p) != len(h) {
-		return h, fmt.Errorf("%q is no info hash: neither hex nor base32", s)
+		return h, fmt.Errorf("%q is not an info hash: neither hex nor base32", s)
 	}
 	return Hash(p), nil
 }
@@ -58,7 +58,7 @@ func parseHashV2(s string) (h HashV2, err error) {
 		return h, fmt.Errorf("an info hash of version 2 of %d characters, not %d (hex)", len(s), 2*len(h))
 	}
 	if _, err := hex.Decode(h[:], []byte(digits)); err != nil {
-		return HashV2{}, fmt.Errorf("%q is no info hash of version 2: not hex", s)
+		return HashV2{}, fmt.Errorf("%q is not an info hash of version 2: not hex", s)
 	}
 	return h, nil
 }

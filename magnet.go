@@ -135,9 +135,9 @@ func (p *magnetParser) read(parameter string) (err error) {
 	case "dn":
 		m.Name = cmp.Or(m.Name, safename.Cut(strings.ToValidUTF8(value, "\ufffd"), maxMagnetName))
 	case "tr":
-		m.Trackers = appendHint(m.Trackers, mendURL(value), metainfo.IsTracker)
+		m.Trackers = appendHint(m.Trackers, repairURL(value), metainfo.IsTracker)
 	case "ws":
-		m.WebSeeds = appendHint(m.WebSeeds, mendURL(value), metainfo.IsWebSeed)
+		m.WebSeeds = appendHint(m.WebSeeds, repairURL(value), metainfo.IsWebSeed)
 	case "x.pe":
 		m.Peers = appendHint(m.Peers, value, isPeer)
 	case "so":
@@ -252,9 +252,9 @@ func escaped(s string) (c byte, ok bool) {
 	return byte(n), err == nil
 }
 
-// mendURL returns s as a URL that can be parsed: without a plus in front, which was a space, and, if it
+// repairURL returns s as a URL that can be parsed: without a plus in front, which was a space, and, if it
 // cannot be parsed otherwise, with the percent signs escaped that should have been.
-func mendURL(s string) string {
+func repairURL(s string) string {
 	s = strings.TrimLeft(s, "+ ")
 	if _, err := url.Parse(s); err == nil {
 		return s

@@ -344,7 +344,7 @@ func TestConnectionsFromOneAddress(t *testing.T) {
 }
 
 // FuzzConnection has a stranger send any messages to a download, in any order, beside an honest seed. The download
-// completes in the time that the seed takes, the seed is not banned, and what the stranger has us hold and do is bounded.
+// completes in the time that the seed takes, the seed is not banned, and what the stranger makes us hold and do is bounded.
 //
 // The input is messages: an id, the length of a payload, and the payload. An id of 255 sends what follows as it is.
 func FuzzConnection(f *testing.F) {

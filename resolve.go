@@ -331,7 +331,7 @@ func (r *resolver) addrsOf(host string) ([]netip.Addr, error) {
 
 // note records why a peer was of no use, for the error of Resolve.
 func (r *resolver) note(err error) {
-	r.log.Debug("in vain", "err", err)
+	r.log.Debug("peer was of no use", "err", err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ctx.Err() == nil {

@@ -18,7 +18,7 @@ import (
 
 // resolveUnreachable begins to resolve a magnet link of which no peer can be dialled: others have to dial.
 func resolveUnreachable(t *testing.T, m *Magnet, o Options) <-chan error {
-	o.Peers = []netip.AddrPort{netip.MustParseAddrPort("89.0.0.1:1")} // where nobody is
+	o.Peers = []netip.AddrPort{netip.MustParseAddrPort("89.0.0.1:1")} // where no peer is
 	resolved := make(chan error, 1)
 	go func() {
 		_, err := m.Resolve(t.Context(), &o)

@@ -54,7 +54,7 @@ func (t *Torrent) wrapStorage(st Storage) (storage.Store, error) {
 	if s, ok := st.(interface{ Verified() (Bitfield, error) }); ok {
 		said, err := s.Verified()
 		if err == nil && said.Len() != t.NumPieces() {
-			err = fmt.Errorf("it speaks of %d pieces, not %d", said.Len(), t.NumPieces())
+			err = fmt.Errorf("the bitfield has %d pieces, not %d", said.Len(), t.NumPieces())
 		}
 		if err != nil {
 			st.Close()

@@ -306,7 +306,7 @@ func (d *Download) ban(piece int, liars []any) {
 		return
 	}
 	d.picker.Distrust(d.isBanned)
-	if !d.exposes() { // else blocks can be checked by their own hashes, so the right blocks of a liar are kept
+	if !d.exposes() { // otherwise blocks can be checked by their own hashes, so the right blocks of a liar are kept
 		d.pending.disown, d.pending.released = true, true
 	}
 }
@@ -344,6 +344,6 @@ func (d *Download) Ban(addr netip.Addr) {
 
 var errBannedByUser = errors.New("banned by the user")
 
-var errHoldsMost = errors.New("has us hold more than any other peer, and gave the least")
+var errHoldsMost = errors.New("makes us hold more memory than any other peer, beyond what it gave")
 
 var errBanned = errors.New("sent a false block")

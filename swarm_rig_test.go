@@ -231,7 +231,7 @@ func (s *simDownload) sample() {
 	}
 	starved := map[*picker.Supplier]string{}
 	if held, limit := d.client.account.Held(); held > limit {
-		s.fault("strangers have us hold %d bytes, of %d at most", held, limit)
+		s.fault("strangers make us hold %d bytes, of %d at most", held, limit)
 	}
 	for _, p := range d.swarm.peers {
 		s.checkBudget(p)
@@ -285,7 +285,7 @@ func (s *simDownload) checkBudget(p *peer) {
 		s.fault("%v owes %d steps of work, of %d at most", p.conn.addr, owed, most)
 	}
 	if held > budgetHeld {
-		s.fault("%v has us hold %d bytes, of %d at most", p.conn.addr, held, budgetHeld)
+		s.fault("%v makes us hold %d bytes, of %d at most", p.conn.addr, held, budgetHeld)
 	}
 }
 

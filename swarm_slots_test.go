@@ -48,7 +48,7 @@ func besideCrowd(t *testing.T, length int64, rate float64, crowd int, every time
 }
 
 // firstTurn is how long a peer waits for a slot of a seed at most after so many others that take little. In two or three of four rounds one
-// slot changes hands; in the others it goes to the peer that was drawn by lot before.
+// slot changes hands; in the others it goes to the peer that was drawn at random before.
 func firstTurn(crowd int) time.Duration { return time.Duration(crowd) * choker.RoundEvery * 3 / 2 }
 
 // Peers of many networks are interested in what a seed has, and ask for nothing. The only peer that does, and that passes nothing

@@ -65,7 +65,7 @@ func TestSwarm(t *testing.T) {
 		draw(t, first, end)
 		return
 	}
-	// The race detector draws the order of goroutines by lot in any case, so these histories may run beside others.
+	// The race detector draws the order of goroutines at random in any case, so these histories may run beside others.
 	t.Parallel()
 	for ; first < end; first += 20 {
 		from, to := first, min(first+20, end)
@@ -79,7 +79,7 @@ func TestSwarm(t *testing.T) {
 // A history takes the same course whenever it is drawn.
 func TestHistoryRepeats(t *testing.T) {
 	if raceEnabled() {
-		t.Skip("the race detector draws the order of goroutines by lot")
+		t.Skip("the race detector draws the order of goroutines at random")
 	}
 	oneCourse(t)
 	const seeds = allHistories - drawnHistories
@@ -93,7 +93,7 @@ func TestHistoryRepeats(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d", same, seeds)
-	require.Greater(t, same, seeds*3/4, "the runtime draws a little by lot, too")
+	require.Greater(t, same, seeds*3/4, "the runtime draws a little at random, too")
 }
 
 // oneCourse has histories take the same course each time: one processor runs them, no garbage is collected

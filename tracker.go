@@ -19,7 +19,7 @@ type TrackerStats struct {
 	LastAnnounce time.Time // when it was last asked; zero if never
 	NextAnnounce time.Time // when it is asked again at the latest, if it is still its turn then; zero if it will not be asked
 
-	Err       error  // a *TrackerError if the last announce failed or is waiting in vain, or nil
+	Err       error  // a *TrackerError if the last announce failed or has waited over a second for its answer, or nil
 	Warning   string // the warning in its last answer
 	Peers     int    // addresses in its last answer
 	Seeds     int    // seeds in the swarm as it last said; 0 if unsaid

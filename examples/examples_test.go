@@ -182,7 +182,7 @@ func TestSeedWithoutItsDirectory(t *testing.T) {
 	gone := filepath.Join(t.TempDir(), "gone")
 	require.Contains(t, failure(t, "seed", "-dir", gone, "-dht", "off", file), gone)
 	require.NoDirExists(t, gone)
-	require.Contains(t, failure(t, "seed", "-dir", file, "-dht", "off", file), "is no directory")
+	require.Contains(t, failure(t, "seed", "-dir", file, "-dht", "off", file), "is not a directory")
 }
 
 func TestCreateLooksAtItsOutputFirst(t *testing.T) {

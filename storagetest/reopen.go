@@ -6,9 +6,9 @@ import (
 	"github.com/shoal-go/torrent"
 )
 
-// Reopen tests a storage that keeps what it holds when it is closed, as Run does what any storage must do. open returns
-// the storage of a torrent, empty the first time, and later with what it held when it was closed. If the storage has PieceVerified
-// and Verified, what it says to be whole must be what it was told, and be there.
+// Reopen tests a storage that keeps what it holds when it is closed. Call Run for the rules of every storage. open returns
+// the storage of a torrent, empty the first time, and later with what it held when it was closed. If the storage has the methods
+// PieceVerified and Verified, the pieces that Verified returns must be those that PieceVerified was called for, and be there.
 func Reopen(t *testing.T, open func(*torrent.Torrent) (torrent.Storage, error)) {
 	t.Helper()
 	s := &subject{open: open}

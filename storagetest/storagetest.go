@@ -20,9 +20,9 @@ import (
 const pieceLength = 32 << 10
 
 // Run tests every rule of torrent.Storage that can be tested from outside. open returns an empty storage for
-// the torrent. It is called several times, for different torrents, while earlier storages may still be
-// open, and again for one whose storage was closed. The race detector finds more. A storage that keeps what it holds is
-// tested by Reopen, too.
+// the torrent. It is called several times: for different torrents, while earlier storages may still be
+// open, and again for one whose storage was closed. With -race it finds more. Reopen tests what a storage keeps when it
+// is closed.
 func Run(t *testing.T, open func(*torrent.Torrent) (torrent.Storage, error)) {
 	for _, c := range []struct {
 		name string

@@ -28,7 +28,7 @@ import (
 // Make makes the torrent of files, given by path.
 //
 // The paths are those of torrent.File, if they have their first element in common, or if the only one has no slash.
-// Else they lie below a directory named files. The same files make the same torrent.
+// Otherwise they lie below a directory named files. The same files make the same torrent.
 func Make(tb testing.TB, files map[string]string) *torrent.Torrent {
 	if tb != nil {
 		tb.Helper()

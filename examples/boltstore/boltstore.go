@@ -1,5 +1,5 @@
-// Package boltstore keeps the content of torrents in a bbolt database, as an example of a torrent.Storage on a store of
-// one's own. It is a module by itself, so that the library does not depend on bbolt.
+// Package boltstore keeps the content of torrents in a bbolt database, as an example of a torrent.Storage. It is a module by
+// itself, so that the library does not depend on bbolt.
 //
 //	db, err := bbolt.Open("content.db", 0o666, nil)
 //	…

@@ -99,7 +99,7 @@ func free(output, path, name string) error {
 	if dir, err := os.Stat(filepath.Dir(output)); err != nil {
 		return err
 	} else if !dir.IsDir() {
-		return fmt.Errorf("%s is no directory", filepath.Dir(output))
+		return fmt.Errorf("%s is not a directory", filepath.Dir(output))
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func run(ctx context.Context, dht *torrent.DHT, command, what string) error {
 		}
 		return err
 	}
-	return fmt.Errorf("%s is no command: say peers, get or put", command)
+	return fmt.Errorf("unknown command %s: want peers, get or put", command)
 }
 
 // text is the text of a bencoded string, and another value as it is.

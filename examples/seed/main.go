@@ -45,7 +45,7 @@ func run(path, dir string, client *torrent.Client) error {
 	if info, err := os.Stat(dir); err != nil {
 		return fmt.Errorf("-dir: %w", err) // what is not there cannot be shared; download would make it
 	} else if !info.IsDir() {
-		return fmt.Errorf("-dir: %s is no directory, but may lie in the one to name", dir)
+		return fmt.Errorf("-dir: %s is not a directory: name the one that holds it", dir)
 	}
 	defer client.Close()
 	d, err := t.Start(ctx, &torrent.Options{Dir: dir, Seed: true, Client: client})

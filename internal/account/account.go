@@ -34,7 +34,7 @@ const (
 	numKinds
 )
 
-// An Account is what all holders of a client hold together. If that is too much, who holds the most beyond what it gave
+// An Account is what all holders of a client hold together. If that is too much, the holder that holds the most beyond what it gave
 // gives way.
 type Account struct {
 	limit int64
@@ -95,7 +95,7 @@ func (h *Holder) Set(k Kind, n int) bool {
 	return !h.over.Load()
 }
 
-// Grow is Set for one that can do with less. If there is no room for n bytes, and who is to give way is the holder itself, or
+// Grow is Set for one that can do with less. If there is no room for n bytes, and the one to give way is the holder itself, or
 // gave as much as it holds, it reports false, and what was said before stays.
 func (h *Holder) Grow(k Kind, n int) bool { return h.set(k, n, true) }
 
@@ -146,7 +146,7 @@ func (a *Account) settle(h *Holder, charge int64, yields bool) (victims []*Holde
 	return victims, true
 }
 
-// pardon is the part of what a holder holds, one in so many, that weighs whatever it gave. Else those that gave much could fill
+// pardon is the part of what a holder holds, one in so many, that weighs whatever it gave. Otherwise those that gave much could fill
 // the account, and drive out all that have given nothing yet, though these hold little or nothing.
 const pardon = 16
 

@@ -38,7 +38,7 @@ func TestFree(t *testing.T) {
 	require.Zero(t, held(a))
 }
 
-// Of those that hold something, who holds the most gives way, but for what it gave.
+// Of those that hold something, the one that holds the most gives way, but for what it gave.
 func TestWhoGivesWay(t *testing.T) {
 	a := account.New(limit)
 	gone := ""
@@ -101,7 +101,7 @@ func TestGrow(t *testing.T) {
 	require.EqualValues(t, 301, held(a))
 }
 
-// Those that gave more than they hold do not drive out others that hold nothing, or little: of them, who holds the most gives way.
+// Those that gave more than they hold do not drive out others that hold nothing, or little: of them, the one that holds the most gives way.
 func TestWhatWasGivenBuysNoRoom(t *testing.T) {
 	a := account.New(limit)
 	gone := ""

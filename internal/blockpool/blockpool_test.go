@@ -86,7 +86,7 @@ func TestBuffersAreLentAgain(t *testing.T) {
 	require.Len(t, p.free, 1)
 }
 
-// Spare buffers go back to the system little by little, and never those that were needed of late.
+// Spare buffers go back to the system little by little, and never those that were needed recently.
 func TestTrim(t *testing.T) {
 	p := New(blockSize, 0)
 	var lent [][]byte

@@ -104,17 +104,17 @@ func Indulge(peers []Peer) {
 // A Choker decides whom to upload to. While we leech, slots go to the peers that give most in return
 // (tit for tat); if too few give, to all in turn, except free riders. While we seed, slots go to all in
 // turn; a peer that takes far more than those beside it keeps its slot, and one that passes on nothing has a
-// shorter turn. One more peer is drawn by lot (optimistic unchoke), so that a newcomer can show what it gives.
+// shorter turn. One more peer is drawn at random (optimistic unchoke), so that a newcomer can show what it gives.
 type Choker struct {
 	rng        *rand.Rand
 	roundAt    time.Time // when every peer is judged again
 	slots      int       // as of the last round, the optimistic one not counted
-	optimistic int       // the id of the peer drawn by lot, if drawn
+	optimistic int       // the id of the peer drawn at random, if drawn
 	drawn      bool
 	drawAt     time.Time // when another is drawn
 }
 
-// New returns a choker whose first round is due at once. It draws by lot from rng.
+// New returns a choker whose first round is due at once. It draws at random from rng.
 func New(rng *rand.Rand) *Choker { return &Choker{rng: rng, slots: minUploadSlots} }
 
 // Next is when the next round is due.

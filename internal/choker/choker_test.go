@@ -124,7 +124,7 @@ func TestChoker(t *testing.T) {
 		{"a snubbing peer", "abcde", []step{
 			{0, []scene{gives("abcd", 5)}, "abcd+e", ""},
 			{1, []scene{snubs("a")}, "bcd+e", "loses its slot, even if no other needs it"},
-			{30, []scene{gives("e", 1)}, "bcde+a", "but may be drawn by lot"},
+			{30, []scene{gives("e", 1)}, "bcde+a", "but may be drawn at random"},
 			{40, []scene{seeds}, "bcde+a", "a seed asks for nothing, so snubbing does not matter"},
 		}},
 		{"more slots on a faster link", "abcdefg", []step{
@@ -405,7 +405,7 @@ func checkChoice(t *testing.T, s *chokeScene, before []Peer, round bool) {
 	require.LessOrEqual(t, len(regular), c.slots)
 	if len(left) > 0 {
 		require.Len(t, regular, c.slots, "no slot is free while a peer could use it")
-		require.True(t, c.drawn, "and one is drawn by lot")
+		require.True(t, c.drawn, "and one is drawn at random")
 	}
 	if !round {
 		return

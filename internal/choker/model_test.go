@@ -13,12 +13,12 @@ import (
 )
 
 // modelChoker is a plain, slow model of the Choker: one queue after another is let in until all slots are
-// taken. It does not predict what the Choker draws by lot: it is given the choice, and accepts it where the
+// taken. It does not predict what the Choker draws at random: it is given the choice, and accepts it where the
 // rules leave it open.
 type modelChoker struct {
 	roundAt time.Time
 	slots   int
-	lucky   int // the id of the peer drawn by lot; 0 is none
+	lucky   int // the id of the peer drawn at random; 0 is none
 	until   time.Time
 	ties    fairness // of places in the list, where equals wait for fewer slots than they are
 }

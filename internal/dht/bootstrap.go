@@ -172,7 +172,7 @@ func (b *bootstrap) backOff(now time.Time, rng *rand.Rand) {
 }
 
 // hostAddrs appends the addresses of named nodes, or of routers, to blind, and has names looked up that
-// were not lately. It reports whether any is being looked up, and not for long.
+// were not recently. It reports whether any is being looked up, and not for long.
 func (c *core) hostAddrs(now time.Time, h *half, routers bool, blind *[]netip.AddrPort) (pending bool) {
 	for _, host := range c.hosts {
 		if host.router != routers {

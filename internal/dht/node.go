@@ -288,7 +288,7 @@ type Kept struct {
 
 // Keep looks a torrent's peers up and announces it: now, and every 15 minutes or so until the Kept is
 // closed, as evenly as queries allow. found sees peers as they are found, and the node that named them, and no peers at the end of each
-// lookup. It is called by a goroutine of the node's, one call at a time, and must not block; it may be called once more while Close is.
+// lookup. It is called by a goroutine of the node's, one call at a time, and must not block; it may be called one last time while Close runs.
 func (n *Node) Keep(t Torrent, found func(by netip.Addr, peers []netip.AddrPort)) *Kept {
 	n.mu.Lock()
 	now := time.Now()

@@ -33,7 +33,7 @@ type kept struct {
 	last    time.Time     // when it was last looked up
 	gap     time.Duration // what is to lie between that and a hurried lookup
 	hurried bool          // hurry was called since then
-	spread  bool          // it has its place among the others by lot
+	spread  bool          // its place among the others was drawn at random
 	search  *search       // under way, or nil
 	index   int           // in the schedule, or -1
 }

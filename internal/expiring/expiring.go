@@ -60,7 +60,7 @@ func Compact[K comparable, V any](m map[K]V) map[K]V {
 	return left
 }
 
-// Remember adds a key to a set. If there are most already, one of the others is forgotten, by lot.
+// Remember adds a key to a set. If there are most already, a random one of the others is forgotten.
 func Remember[K comparable](set map[K]struct{}, key K, most int) {
 	if _, known := set[key]; !known && len(set) >= most {
 		for other := range set {

@@ -76,7 +76,7 @@ type Discovery struct {
 	mu     sync.Mutex
 	swarms map[[20]byte]*swarm
 	second time.Time          // when of was halved last
-	of     map[netip.Addr]int // announces parsed lately, by sender: the count is halved each second
+	of     map[netip.Addr]int // announces parsed recently, by sender: the count is halved each second
 }
 
 type socket struct {
@@ -309,7 +309,7 @@ func (l *Discovery) listen(ctx context.Context, s socket) {
 }
 
 // mayHear reports whether an announce may be parsed, and counts it if so. A sender leaves as many in a burst to others as it had
-// itself lately, so that one that announces seldom is heard beside many that flood.
+// itself recently, so that one that announces seldom is heard beside many that flood.
 func (l *Discovery) mayHear(from netip.Addr, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

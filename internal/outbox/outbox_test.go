@@ -35,7 +35,7 @@ func TestBounds(t *testing.T) {
 	require.False(t, o.Request(make([]Request, 2)))
 }
 
-// All outboxes of a client share a bound, with all else that peers have us hold. What is taken counts until it was written.
+// All outboxes of a client share a bound, with all else that peers make us hold. What is taken counts until it was written.
 func TestAccountOfAll(t *testing.T) {
 	a := account.New(0)
 	held := func() int64 {

@@ -92,7 +92,7 @@ func TestPipelineIdle(t *testing.T) {
 	require.GreaterOrEqual(t, p.depth, depth*8/10)
 }
 
-// Where requests are dear, a supplier gets few until it answers, and again after it let some go.
+// Where requests cost much, a supplier gets few until it answers, and again after it let some go.
 func TestPipelineOfCarefulSupplier(t *testing.T) {
 	p := newPipeline(true)
 	require.Equal(t, carefulDepth, p.room(0))

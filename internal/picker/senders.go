@@ -17,7 +17,7 @@ type sender struct {
 	origin any     // nil if the number is unused
 	liar   bool    // is a known liar
 	given  int     // blocks in pieces that passed
-	best   float64 // highest rate lately, in bytes a second; see clock
+	best   float64 // highest recent rate, in bytes a second; see clock
 }
 
 // find returns the number of an origin, or -1.

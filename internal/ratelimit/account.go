@@ -6,7 +6,7 @@ import (
 	"github.com/shoal-go/torrent/internal/expiring"
 )
 
-// An Account bounds the work that one peer has us do. Whoever works for it charges the account and waits for as long as
+// An Account bounds the work that one peer may cause. Whoever works for it charges the account and waits for as long as
 // it is overdrawn. It fills at a steady rate, and by what the peer earns.
 type Account struct {
 	rate, most float64 // a second, and at once

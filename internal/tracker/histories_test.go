@@ -134,7 +134,7 @@ func (h *history) run() time.Duration {
 	return late
 }
 
-// stop ends Run and says farewell.
+// stop ends Run and announces that it stops.
 func (h *history) stop() {
 	began := time.Now()
 	h.end()

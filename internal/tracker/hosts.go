@@ -16,7 +16,7 @@ const (
 	hostWindow = 10 * time.Second
 )
 
-// hosts holds when each host of a torrent's trackers was asked lately; "" is all that are given by name.
+// hosts holds when each host of a torrent's trackers was asked recently; "" is all that are given by name.
 type hosts map[string][]time.Time
 
 // next returns when tr may be asked.

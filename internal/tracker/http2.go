@@ -65,5 +65,5 @@ func (c *http2Conn) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Close does not say farewell by TLS, which waits for a server that does not read.
+// Close sends no close-notify of TLS, which would wait for a server that does not read.
 func (c *http2Conn) Close() error { return c.NetConn().Close() }

@@ -10,7 +10,7 @@ import (
 
 // A client of a thousand torrents of one tracker would open a thousand connections to it at once, and use up its own file
 // descriptors. So of all announces over HTTP to a host, over an address family, few are under way at a time. The others wait in the
-// order in which they came. Those that say farewell wait only for each other, because they have little time.
+// order in which they came. Announces that a torrent stops wait only for each other, because they have little time.
 const (
 	placesAtHost  = 50
 	partingAtHost = 200

@@ -94,7 +94,7 @@ func (r *round) takeNews(tr *tracker, completed bool) {
 	}
 }
 
-// allows reports whether tr may be asked: its host was not asked too often lately, and there are not too many announces under way.
+// allows reports whether tr may be asked: its host was not asked too often recently, and there are not too many announces under way.
 func (r *round) allows(tr *tracker) bool {
 	at := r.hosts.next(tr)
 	if tr.u.Scheme == "udp" {

@@ -84,7 +84,7 @@ type Announcer struct {
 	byUser    int                 // how many of them were added for the user
 	current   *tracker            // private: the tracker that we are at; nil until one has answered
 	completed bool                // Complete was called
-	hosts     hosts               // those asked lately
+	hosts     hosts               // those asked recently
 
 	lookups      int       // lookups of peers with host names since lookupsSince
 	lookupsSince time.Time // start of the minute for which lookups are counted

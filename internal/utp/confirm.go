@@ -11,7 +11,7 @@ const (
 	echoTolerance    = 100 * time.Millisecond // by which the clocks of a confirmation may be off
 )
 
-// guesses counts how many packets lately confirmed a connection wrongly. The number that one has to acknowledge has only 16 bits:
+// guesses counts how many packets recently confirmed a connection wrongly. The number that one has to acknowledge has only 16 bits:
 // who does not see our answers can try them all, and would have connections from addresses that are not its own. After some wrong
 // ones, a confirmation must also tell the time at which we sent what it confirms. Every packet tells that,
 // but one that tells it wrongly still counts as long as wrong confirmations are few.

@@ -28,7 +28,7 @@ const (
 //   - A loss is congestion if packets wait in a queue, or if more than 2% of them are lost. Then the window
 //     halves, at most once a round trip. Any other loss is noise on the line: it is repaired, and no more.
 //   - While the queue is empty no other flow makes use of the path, and the window grows faster: most of all
-//     up to what the path was seen to carry of late.
+//     up to what the path was seen to carry recently.
 //   - Beside a flow that relies on losses, in a queue too short for a target, the window hardly grows: see rivals.
 //   - See slowStart for the first growth, and slowdown for how the delay of an empty queue is found.
 type congestion struct {

@@ -68,7 +68,7 @@ const (
 )
 
 // delays measures how long our packets wait in queues on their way. The two clocks need not agree: what
-// counts is how much longer a packet took than the fastest one of late.
+// counts is how much longer a packet took than the fastest recent one.
 type delays struct {
 	ours    lowest        // of our packets, as measured by the other end
 	theirs  lowest        // of theirs, as measured here

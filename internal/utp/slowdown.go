@@ -30,7 +30,7 @@ func (s *slowdown) first(m measure) {
 	}
 }
 
-// consider begins a slowdown if one is due and useful. If the queue was empty lately, its delay is known and none is
+// consider begins a slowdown if one is due and useful. If the queue was empty recently, its delay is known and none is
 // needed.
 func (s *slowdown) consider(c *congestion, m measure) {
 	if s.next == 0 || m.now < s.next {

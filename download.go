@@ -108,7 +108,7 @@ func (l *lifetime) giveBack() { l.turn <- struct{}{} }
 // progress records how far a download is.
 type progress struct {
 	checking bool
-	checked  int64     // bytes hashed of what storage held at the start
+	checked  int64     // bytes hashed of what storage held, at the start or in the last Recheck
 	complete bool      // all that is wanted is verified
 	fetched  bool      // at least one piece came from a peer
 	last     time.Time // when a block or a piece last came

@@ -304,6 +304,9 @@ func (d *Download) check(piece int32, a *assembly) {
 	if a.direct && storage.Unwritten(err) && errors.Is(d.store.Changed(int(piece)), storage.ErrChanged) {
 		ok, err = false, nil // another program cut the files off
 	}
+	if errors.Is(err, errReadBack) && d.isLost(int(piece), a, err) {
+		ok, err = false, nil
+	}
 	mayStay := !ok && err == nil // pieceSpoiled decides
 	if !mayStay {
 		d.dropBlocks(a)
@@ -383,6 +386,8 @@ func (d *Download) digest(piece int32, a *assembly) ([]uint64, error) {
 	return digests, err
 }
 
+var errReadBack = errors.New("read back piece")
+
 // eachRun calls yield with the bytes of a complete piece in order, from memory or storage, in runs that start at a
 // block boundary.
 func (d *Download) eachRun(piece int32, a *assembly, yield func([]byte)) error {
@@ -398,7 +403,7 @@ func (d *Download) eachRun(piece int32, a *assembly, yield func([]byte)) error {
 	for left > 0 {
 		b := (*scratch)[:min(int64(len(*scratch)), left)]
 		if _, err := d.store.ReadAt(b, off); err != nil {
-			return fmt.Errorf("read piece %d back: %w", piece, err)
+			return fmt.Errorf("%w %d: %w", errReadBack, piece, err)
 		}
 		yield(b)
 		left -= int64(len(b))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -21,7 +20,7 @@ type diskState struct {
 	lastError  error
 	unreadable map[int]time.Time // when storage could not read a piece back
 	unread     unread            // those of these that no peer has sent since
-	warned     time.Time         // when the log said last that a file cannot be examined
+	warned     time.Time         // when the log said last that a file cannot be examined, or a piece not be read
 	rechecks   int               // under way; nothing becomes complete meanwhile
 	doubts     doubts
 	unsure     bits.Set // pieces that came into doubt since Recheck began to hash; empty if none runs
@@ -39,39 +38,48 @@ type diskState struct {
 // within this time, writing it again did not help.
 const unreadableFor = time.Hour
 
-// failedToRead records that storage could not read a byte back.
-func (d *Download) failedToRead(off int64, err error) {
+// failedToRead records that storage could not read a piece back.
+func (d *Download) failedToRead(piece int, err error) {
+	now := time.Now()
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	defer d.unlock(now)
 	d.storageFailed(err)
 	if d.disk.unreadable == nil {
 		d.disk.unreadable = make(map[int]time.Time)
 	}
-	now := time.Now()
-	d.disk.unreadable[d.t.layout.PieceAt(off)] = now
+	d.disk.unreadable[piece] = now
 	d.disk.unread.add(now)
+	if now.Sub(d.disk.warned) >= warnEvery {
+		d.disk.warned = now
+		d.logLater(func() { d.log.Warn("cannot be read", "piece", piece, "err", err) })
+	}
 	d.signal()
 }
 
-// verifyAgain hashes pieces that storage has, and calls each with each of them and whether it has its hash. A piece that cannot be read
-// has not.
-func (d *Download) verifyAgain(ctx context.Context, which bits.Set, each func(piece int, ok bool)) error {
-	return d.client.verifiers.Verify(ctx, d.store.Place(), d.t.content(), recheckReader{d.store, d.failedToRead}, which, each)
+// unreadLately reports whether storage failed to read a piece not long ago. The caller holds d.mu.
+func (d *Download) unreadLately(piece int) bool {
+	before, ok := d.disk.unreadable[piece]
+	return ok && time.Since(before) < unreadableFor
 }
 
-// recheckReader reports read errors to failed, and treats the bytes as missing.
-type recheckReader struct {
-	io.ReaderAt
-	failed func(off int64, err error)
-}
-
-func (r recheckReader) ReadAt(p []byte, off int64) (int, error) {
-	n, err := r.ReaderAt.ReadAt(p, off)
-	if err == nil || n == len(p) || storage.Unwritten(err) || errors.Is(err, ErrClosed) {
-		return n, err
+// isLost reports whether a piece that could not be read back to be hashed is to be fetched and written again, which repairs a bad sector.
+func (d *Download) isLost(piece int, a *assembly, err error) bool {
+	if storage.Unwritten(err) || errors.Is(err, ErrClosed) {
+		return false
 	}
-	r.failed(off+int64(n), err)
-	return n, io.ErrUnexpectedEOF
+	d.mu.Lock()
+	again := d.unreadLately(piece)
+	a.doubted = a.doubted || !again
+	d.mu.Unlock()
+	if !again {
+		d.failedToRead(piece, err)
+	}
+	return !again
+}
+
+// verify hashes pieces that storage has, and calls each with each of them and whether it has its hash. A piece that cannot be read has not.
+func (d *Download) verify(ctx context.Context, content storage.Content, which bits.Set, each func(piece int, ok bool)) error {
+	return d.client.verifiers.Verify(ctx, d.store.Place(), content, d.store, which, each, d.failedToRead)
 }
 
 // foundOnDisk records that a piece was hashed and is right. The caller holds d.mu.
@@ -169,7 +177,7 @@ func (d *Download) hashAll(ctx context.Context) error {
 		}
 	}
 	d.mu.Unlock()
-	err := d.verifyAgain(ctx, which, d.hashedAgain)
+	err := d.verify(ctx, d.t.content(), which, d.hashedAgain)
 	select {
 	case <-doubted:
 	case <-ctx.Done():

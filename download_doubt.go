@@ -36,8 +36,7 @@ func (d *Download) recheck(piece int, why error) (follows bool) {
 		d.disk.warned = now
 	}
 	had := d.picker.Verified().Has(piece)
-	before, again := d.disk.unreadable[piece]
-	again = again && now.Sub(before) < unreadableFor
+	again := d.unreadLately(piece)
 	d.mu.Unlock()
 	if !quiet {
 		d.log.Warn("storage", "piece", piece, "err", why)
@@ -196,7 +195,7 @@ func (d *Download) hashDoubted() {
 // hashAgain hashes pieces that are in doubt. A piece that cannot be read is fetched and written again, which repairs a bad sector
 // or ends the download with an error.
 func (d *Download) hashAgain(which bits.Set) {
-	err := d.verifyAgain(d.life.ctx, which, func(i int, ok bool) {
+	err := d.verify(d.life.ctx, d.t.content(), which, func(i int, ok bool) {
 		now := time.Now()
 		again := func() bool { // the piece was put in doubt again meanwhile
 			q := &d.disk.doubts

@@ -212,7 +212,7 @@ func (d *Download) takeResumed(have bits.Set) (todo bits.Set) {
 
 // verifyPresent hashes the pieces for which storage holds bytes, and adds those that match to the verified ones.
 func (d *Download) verifyPresent(todo bits.Set) error {
-	return d.client.verifiers.Verify(d.life.ctx, d.store.Place(), d.t.content(), d.store, todo, func(i int, ok bool) {
+	return d.verify(d.life.ctx, d.t.content(), todo, func(i int, ok bool) {
 		var err error
 		if ok {
 			err = d.storeVerified(i)
@@ -230,10 +230,11 @@ func (d *Download) verifyPresent(todo bits.Set) error {
 	})
 }
 
-// restorePartial takes the blocks of pieces that were incomplete when the sidecar was written. The caller holds d.mu.
+// restorePartial takes the blocks of pieces that were incomplete when the sidecar was written, unless these cannot be read. The caller
+// holds d.mu.
 func (d *Download) restorePartial(partial map[int]bits.Set, now time.Time) {
 	for _, i := range slices.Sorted(maps.Keys(partial)) {
-		if blocks := partial[i]; !d.picker.Verified().Has(i) && blocks.Count() > 0 {
+		if blocks := partial[i]; !d.picker.Verified().Has(i) && !d.unreadLately(i) && blocks.Count() > 0 {
 			d.picker.Restore(i, &blocks)
 			d.assembling.pieces[int32(i)] = &assembly{attempt: d.picker.Started(i).Attempt, direct: true, touched: now}
 			d.finishPiece(int32(i))

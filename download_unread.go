@@ -83,7 +83,7 @@ func (d *Download) hashUnread(ctx context.Context, most int) (found int) {
 	which := d.unreadPieces(most)
 	d.disk.unsure = bits.New(d.t.NumPieces())
 	d.mu.Unlock()
-	d.verifyAgain(ctx, which, func(i int, ok bool) {
+	d.verify(ctx, d.t.content(), which, func(i int, ok bool) {
 		if ok { // if not, it stays as it is: a peer may be sending it
 			found++
 			d.hashedAgain(i, true)

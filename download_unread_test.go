@@ -1,7 +1,9 @@
 package torrent
 
 import (
+	"bytes"
 	"io"
+	"log/slog"
 	"net/netip"
 	"sync/atomic"
 	"syscall"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 	"github.com/shoal-go/torrent/internal/storage/disktest"
@@ -79,6 +82,71 @@ func TestDiskThatIsBack(t *testing.T) {
 				require.Equal(t, content.NumPieces(), leech.Verified().Count(), away)
 				require.NoError(t, leech.Close())
 			}
+		})
+	}
+}
+
+// A part of a file that cannot be read at the start is fetched again. What can be read is used, and the log and Stats say what happened.
+func TestBadSectorAtTheStart(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, 16*blockSize, 64*blockSize)
+		seed := simpeer.New("seed", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+		require.NoError(t, seed.Arrive())
+		defer seed.Stop()
+		store := &badStorage{simStorage: newSimStorage(content).fill(), piece: 3, fails: -1}
+		var log bytes.Buffer
+		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, time.Millisecond), nil)
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		d, err := content.Start(t.Context(), &Options{Client: c, Storage: store.open, Peers: []netip.AddrPort{seed.Addr()}})
+		require.NoError(t, err)
+		_, err = d.Wait()
+		require.NoError(t, err)
+		st := d.Stats()
+		require.NoError(t, d.Close())
+		require.EqualValues(t, 16*blockSize, st.Downloaded)
+		require.ErrorIs(t, st.StorageError, syscall.EIO)
+		require.Contains(t, log.String(), "input/output error")
+	})
+}
+
+// So is a piece of which an earlier run has written a part that cannot be read, also if that shows only once the rest is there.
+func TestBadSectorOfAPartOfAPiece(t *testing.T) {
+	for missing, fetched := range map[int]int64{3: 32 * blockSize, 15: 33 * blockSize} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, 16*blockSize, 32*blockSize)
+			disk := disktest.New()
+			s, err := disk.OpenFiles(content.content(), "here", nil)
+			require.NoError(t, err)
+			require.NoError(t, s.SetWanted([]bool{true}))
+			part := bits.Full(16)
+			part.Remove(missing)
+			for k := range part.All() {
+				_, err = s.WriteAt(content.truth.Run(int64(k)*blockSize, blockSize), int64(k)*blockSize)
+				require.NoError(t, err)
+			}
+			require.NoError(t, s.SaveResume(bits.New(2), map[int]bits.Set{0: part}))
+			require.NoError(t, s.Close())
+			var writes atomic.Int32
+			disk.Fail = func(call, name string) error {
+				if call == "write" && name == content.Name() {
+					writes.Add(1)
+				} else if call == "read" && name == content.Name() && writes.Load() < 2 {
+					return syscall.EIO
+				}
+				return nil
+			}
+
+			seed := simpeer.New("seed", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+			require.NoError(t, seed.Arrive())
+			defer seed.Stop()
+			c := simClient(t, n.NewHost("80.0.0.1", 0, 0, time.Millisecond), nil)
+			c.hooks.openFiles = disk.OpenFiles
+			d, err := content.Start(t.Context(), &Options{Client: c, Dir: "here", Peers: []netip.AddrPort{seed.Addr()}})
+			require.NoError(t, err)
+			_, err = d.Wait()
+			require.NoError(t, err)
+			require.Equal(t, fetched, d.Stats().Downloaded)
+			require.NoError(t, d.Close())
 		})
 	}
 }

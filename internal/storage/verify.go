@@ -37,10 +37,11 @@ func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 }
 
 // Verify hashes the pieces in which, on as many cores as workers are free, and calls result for each, from one goroutine at a time
-// and in no particular order. A piece whose bytes do not exist is not ok. Any other error of r ends Verify, as does the end of ctx,
-// between reads of at most 256 KiB in about a thousand files. All calls of result have returned when Verify returns. at is where r reads.
-func (w *Workers) Verify(ctx context.Context, at Place, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
-	v := &verification{content: c, r: r, which: which, result: result, run: int(max(1, verifyBuffer/c.PieceLength()))}
+// and in no particular order. A piece whose bytes do not exist is not ok. Nor is one that cannot be read for another reason, with which
+// unread is called first; if unread is nil, that error ends Verify. So does ErrClosed, and the end of ctx, between reads of at most 256 KiB
+// in about a thousand files. All calls of result have returned when Verify returns. at is where r reads.
+func (w *Workers) Verify(ctx context.Context, at Place, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool), unread func(piece int, err error)) error {
+	v := &verification{content: c, r: r, which: which, result: result, unread: unread, run: int(max(1, verifyBuffer/c.PieceLength()))}
 	outer := ctx
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
@@ -82,9 +83,9 @@ func (w *Workers) Verify(ctx context.Context, at Place, c Content, r io.ReaderAt
 	return context.Cause(ctx)
 }
 
-// Verify is Workers.Verify for one that shares its bound with no other.
+// Verify is Workers.Verify for one that shares its bound with no other, and ends at an error.
 func Verify(ctx context.Context, c Content, r io.ReaderAt, which bits.Set, result func(piece int, ok bool)) error {
-	return NewWorkers().Verify(ctx, "", c, r, which, result)
+	return NewWorkers().Verify(ctx, "", c, r, which, result, nil)
 }
 
 // verification is the state of one Verify, shared by all cores.
@@ -94,6 +95,7 @@ type verification struct {
 	which   bits.Set
 	run     int // pieces that a core takes at once: several if they are small, so that one read fetches all of them
 	result  func(piece int, ok bool)
+	unread  func(piece int, err error)
 
 	mu      sync.Mutex // also serialises result
 	next    int        // the first piece that no core has taken
@@ -146,8 +148,11 @@ func (v *verification) work(ctx context.Context) error {
 		}
 		for piece := first; piece < end; piece++ {
 			ok, err := v.alone(ctx, piece, buf, h)
-			if err != nil {
+			if err != nil && (v.unread == nil || ctx.Err() != nil || errors.Is(err, ErrClosed)) {
 				return err
+			}
+			if err != nil {
+				v.unread(piece, err)
 			}
 			v.tell(piece, ok)
 		}

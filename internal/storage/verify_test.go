@@ -54,6 +54,12 @@ func TestVerifyReadErrors(t *testing.T) {
 	require.Equal(t, []int{0, 1, 2, 4, 5, 6, 7, 8, 9}, slices.Collect(got.All()))
 	fail = bad
 	require.ErrorIs(t, storage.Verify(t.Context(), tor, r, bits.Full(10), count), bad)
+	got = bits.New(10)
+	require.NoError(t, storage.NewWorkers().Verify(t.Context(), "", tor, r, bits.Full(10), count, func(piece int, err error) {
+		require.Equal(t, 3, piece)
+		require.ErrorIs(t, err, bad)
+	}))
+	require.Equal(t, []int{0, 1, 2, 4, 5, 6, 7, 8, 9}, slices.Collect(got.All()))
 }
 
 type readerAt func(p []byte, off int64) (int, error)

@@ -35,7 +35,7 @@ func TestWorkersAreBounded(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		verify := func(ctx context.Context, at storage.Place) {
 			running.Go(func() {
-				if w.Verify(ctx, at, tor, hung, bits.Full(tor.NumPieces()), func(int, bool) {}) == nil {
+				if w.Verify(ctx, at, tor, hung, bits.Full(tor.NumPieces()), func(int, bool) {}, nil) == nil {
 					done.Add(1)
 				}
 			})
@@ -54,7 +54,7 @@ func TestWorkersAreBounded(t *testing.T) {
 			require.EqualValues(t, after.reads, reads.Load())
 			require.NoError(t, w.Verify(t.Context(), "elsewhere", tor, readerAt(func(p []byte, off int64) (int, error) {
 				return copy(p, content[off:]), nil
-			}), bits.Full(tor.NumPieces()), func(int, bool) {}))
+			}), bits.Full(tor.NumPieces()), func(int, bool) {}, nil))
 		}
 		cancel() // those that wait end at once
 		synctest.Wait()

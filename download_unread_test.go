@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -149,4 +150,47 @@ func TestBadSectorOfAPartOfAPiece(t *testing.T) {
 			require.NoError(t, d.Close())
 		})
 	}
+}
+
+// A seed that has lost a piece to a bad sector, and cannot write its sidecar because the disk is full, goes on with what it has.
+func TestBadSectorOnAFullDisk(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, 16*blockSize, 24*blockSize, 24*blockSize)
+		first := simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+		require.NoError(t, first.Arrive())
+		defer first.Stop()
+		disk := disktest.New()
+		var bad atomic.Bool
+		disk.Fail = func(call, name string) error {
+			switch {
+			case !bad.Load():
+			case call == "read" && strings.HasSuffix(name, ".edges.resume"):
+				return syscall.EIO
+			case call == "open" && strings.HasSuffix(name, ".tmp"):
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		us := n.NewHost("80.0.0.1", 0, 0, time.Millisecond)
+		c := simClient(t, us, nil)
+		c.hooks.openFiles = disk.OpenFiles
+		one := func(f File) Priority {
+			if f.Index == 0 {
+				return Normal
+			}
+			return Skip
+		}
+		d, err := content.Start(t.Context(), &Options{Client: c, Seed: true, Dir: "here", Select: one, Peers: []netip.AddrPort{first.Addr()}})
+		require.NoError(t, err)
+		_, err = d.Wait()
+		require.NoError(t, err)
+		first.Stop()
+		bad.Store(true)
+		leech := simLeech(t, simClient(t, n.NewHost("70.0.0.1", 0, 0, time.Millisecond), nil), content, us.Addr(6881))
+		simnet.Sleep(2 * time.Minute)
+		require.Equal(t, 1, leech.Verified().Count())
+		require.Equal(t, 1, d.Verified().Count())
+		require.False(t, d.ended())
+		require.NoError(t, d.Close())
+	})
 }

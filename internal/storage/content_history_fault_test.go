@@ -123,7 +123,9 @@ func (h *contentHistory) end() {
 	}
 	h.faults.end()
 	h.secure()
-	if !h.settled || h.trySave() != nil {
+	if h.settled {
+		h.trySave()
+	} else {
 		h.unsaved()
 	}
 	h.logf("close: %v", h.s.Close())

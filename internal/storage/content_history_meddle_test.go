@@ -101,6 +101,7 @@ func (h *contentHistory) read(path string) []byte {
 
 // setForeign records that a file may be of the other program, unless it is empty, which is as good as none.
 func (h *contentHistory) setForeign(path string) {
+	delete(h.foreign, path)
 	if b := h.read(path); len(b) > 0 {
 		h.foreign[path] = b
 	}

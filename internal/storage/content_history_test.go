@@ -298,14 +298,15 @@ func (h *contentHistory) save() { h.must(h.trySave()) }
 
 func (h *contentHistory) trySave() error {
 	h.logf("save %v", pieces(h.have))
-	if err := h.s.SaveResume(h.have, h.partial()); err != nil {
-		return err
-	}
-	if apart := h.inEdges(); !h.have.Full() || len(apart) > 0 { // else no sidecar was written
+	before := storage.Saved(h.s)
+	err := h.s.SaveResume(h.have, h.partial())
+	if storage.Saved(h.s) == before {
+		h.unsaved()
+	} else {
 		clear(h.chosen)
-		h.apart = apart
+		h.apart = h.inEdges()
 	}
-	return nil
+	return err
 }
 
 // hash hashes the pieces in doubt.

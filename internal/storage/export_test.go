@@ -33,6 +33,9 @@ func InEdges(s Store, i int) bool {
 	return !f.files[i].here && f.hasSlot(i)
 }
 
+// Saved returns what changes whenever a sidecar is written.
+func Saved(s Store) any { return s.(*fileStore).saved.Load() }
+
 // DropHandle forgets the open handle of file i, so that it is opened by its name again.
 func DropHandle(s Store, i int) { s.(*fileStore).handles.drop(i) }
 

@@ -3,7 +3,6 @@ package storage
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
@@ -75,22 +74,11 @@ func (s *fileStore) keepSidecar(have bits.Set, partial map[int]bits.Set) error {
 	if saved := s.saved.Load(); saved != nil && *saved == *checksum(b) || have.Count() == 0 && len(partial) == 0 {
 		return nil
 	}
-	err := s.lock()
-	if err == nil {
-		if err = s.syncClaimed(have); err != nil && !errors.Is(err, fs.ErrPermission) {
-			return err
-		}
-	}
-	if err == nil {
-		err = s.replaceSidecar(b)
-	}
-	if errors.Is(err, ErrClosed) {
-		return err
-	}
-	if err != nil { // the content is complete without the sidecar; the next run hashes it
+	if err := s.lock(); err != nil {
 		s.log.Warn("no resume sidecar is kept", "err", err)
+		return nil
 	}
-	return nil
+	return s.writeSidecar(b, have)
 }
 
 // allWanted reports whether all wanted files are whole. The caller holds s.mu.

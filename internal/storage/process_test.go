@@ -72,7 +72,7 @@ func TestAFullFileSystem(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.ErrorContains(t, err, filepath.Join(dir, "d", "1"))
 	require.Greater(t, have.Count(), 16)
-	require.ErrorIs(t, s.SaveResume(have, nil), syscall.ENOSPC)
+	require.NoError(t, s.SaveResume(have, nil), "the next run hashes it")
 	require.NoError(t, s.Close())
 
 	require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=4m"))

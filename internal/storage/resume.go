@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -350,11 +351,26 @@ func (s *fileStore) SaveResume(have bits.Set, partial map[int]bits.Set) error {
 		s.log.Debug("sidecar stays as it is", "err", err)
 		return nil
 	}
-	b := s.encodeResume(have, partial)
-	if err := s.syncClaimed(have); err != nil {
+	return s.writeSidecar(s.encodeResume(have, partial), have)
+}
+
+// writeSidecar writes b, which claims have, as the sidecar. If the disk is full, or cannot be written to any more, the sidecar stays as it
+// is: the next run hashes what it does not claim. The caller holds s.resumeMu and the lock.
+func (s *fileStore) writeSidecar(b []byte, have bits.Set) error {
+	err := s.syncClaimed(have)
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return s.replaceSidecar(b)
+	if err == nil {
+		err = s.replaceSidecar(b)
+	}
+	if errors.Is(err, ErrClosed) {
+		return err
+	}
+	if err != nil {
+		s.log.Warn("resume sidecar is not written", "err", err)
+	}
+	return nil
 }
 
 // encodeResume returns a sidecar that claims have and partial for the files as they were left.

@@ -110,7 +110,8 @@ type Store interface {
 	Present(ctx context.Context) bits.Set
 
 	// SaveResume syncs, and then records have and partial for the next run. Both must have been taken before
-	// the call. It does nothing if nothing was ever written, or if have is full and all of it in its files.
+	// the call. It does nothing if nothing was ever written, or if have is full and all of it in its files. If the disk is full, or
+	// read-only by now, what was recorded before stays, and that is no error: the next run hashes the rest.
 	SaveResume(have bits.Set, partial map[int]bits.Set) error
 
 	// Finish is called when everything that is wanted is verified. Wanted files are truncated that were too long when this

@@ -51,8 +51,8 @@
 // If a context ended a call or a download, the error matches both the context's Err and its Cause. The error of a
 // download that did not finish also holds the last error of each of the first few trackers, as *[TrackerError], and
 // says how many peers were tried. The error for a torrent that is malformed, or exceeds the bounds of this package, is
-// a *[MetainfoError] that names the field. The sentinels are [ErrClosed], [ErrTooLarge], [ErrUnsupported], [ErrStalled]
-// and [ErrInUse].
+// a *[MetainfoError] that names the field. The sentinels are [ErrClosed], [ErrTooLarge], [ErrUnsupported], [ErrStalled],
+// [ErrInUse] and, of the DHT, [ErrNotFound].
 //
 // A download has no deadline of its own: without peers it waits for some, until the context ends, or for [Options.StallTimeout].
 // Only DownloadAll ends at once if there is no source of peers. If storage fails, for example because the disk is full, the

@@ -213,7 +213,7 @@ func (d *Download) share() {
 	}
 	d.becomeComplete()
 	if d.inVain() {
-		why := fmt.Errorf("no peer to ask: the torrent names neither trackers nor web seeds: %w", ErrUnsupported)
+		why := fmt.Errorf("no peer to ask: the torrent names neither trackers nor web seeds, and the DHT may not be used: %w", ErrUnsupported)
 		if d.unattended {
 			d.fail(fmt.Errorf("download %s: %w", d.t.name, why))
 		} else {

@@ -14,7 +14,8 @@ import (
 var (
 	// ErrClosed is returned by calls after Close.
 	ErrClosed = storage.ErrClosed
-	// ErrTooLarge is returned for content that does not fit within Options.MaxMemory.
+	// ErrTooLarge is returned for content in memory that exceeds Options.MaxMemory; a download with a Dir is not bounded.
+	// DownloadedFile.Bytes returns it for a file that is longer than a slice can be, or if the program has too many memory maps.
 	ErrTooLarge = storage.ErrTooLarge
 	// ErrUnsupported is returned for input that is well formed but of a kind that this package does not
 	// handle, such as a torrent of a version after 2.

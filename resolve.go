@@ -139,7 +139,7 @@ func (r *resolver) run() (*Torrent, error) {
 	r.discovery.candidates.Lone = true
 	defer r.client.showResolver(r)()
 	if len(r.m.Peers)+len(r.o.Peers) == 0 && !r.discovery.sources() {
-		return nil, fmt.Errorf("no peer to ask: the link names neither trackers nor peers: %w", ErrUnsupported)
+		return nil, fmt.Errorf("no peer to ask: the link names neither trackers nor peers, and the DHT may not be used: %w", ErrUnsupported)
 	}
 	r.discovery.found(peerlist.FromUser, "", r.o.Peers...)
 	for _, peer := range r.m.Peers[:min(len(r.m.Peers), maxMagnetURLs)] {

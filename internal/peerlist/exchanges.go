@@ -21,7 +21,7 @@ type Exchanges struct {
 	of    map[string]int // by Network
 }
 
-// Answer reports whether one from an address is to be answered now, and counts it if so. Else it may ask again after a wait.
+// Answer reports whether a key exchange from an address may be answered now, and counts it if so. Otherwise the caller asks again after wait.
 // Any number of peers may stand behind a local address.
 func (e *Exchanges) Answer(a netip.Addr, now time.Time) (wait time.Duration, ok bool) {
 	if age := now.Sub(e.began); age >= time.Second || age < 0 {

@@ -14,7 +14,7 @@ const (
 	maxIdlers  = 4096
 )
 
-// Idlers are the addresses, or /64s, of peers that lately lost their places, or left them, and had given nothing. Each address has
+// Idlers are the addresses, or /64s, of peers that recently lost their places, or left them, and had given nothing. Each address has
 // the grace of a newcomer only once. Otherwise many addresses that reconnect at once, one after the other, would leave no
 // place for other peers. The zero value is ready. The download's mutex guards it.
 type Idlers struct {

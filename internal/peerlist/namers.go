@@ -52,7 +52,7 @@ func (c *List) nameBy(k *candidate, by namedBy) {
 		return
 	}
 	if n.size+1 >= k.namer.size {
-		c.unless(n)
+		c.forgetEmpty(n)
 		return
 	}
 	waits := k.standing
@@ -70,11 +70,11 @@ func (c *List) nameBy(k *candidate, by namedBy) {
 // leave takes a candidate from its namer.
 func (c *List) leave(k *candidate) {
 	k.namer.size--
-	c.unless(k.namer)
+	c.forgetEmpty(k.namer)
 }
 
-// unless forgets a namer if it has no candidates.
-func (c *List) unless(n *namer) {
+// forgetEmpty forgets a namer that has no candidates any more.
+func (c *List) forgetEmpty(n *namer) {
 	if n.size == 0 {
 		delete(c.namers, n.namedBy)
 	}

@@ -17,7 +17,7 @@ const (
 	maxTargets             = 2048 // more than are dialled in a targetWindow and waitsFor, so that none is refused
 )
 
-// targets are the hosts that were dialled lately, by address, or by /64. The zero value is ready.
+// targets are the hosts that were dialled recently, by address, or by /64. The zero value is ready.
 type targets struct {
 	hosts expiring.Map[netip.Prefix, *target]
 }
@@ -40,10 +40,8 @@ func targetOf(a netip.Addr) (host netip.Prefix, most int) {
 		return level{a.BitLen(), 1}.prefix(a), 0
 	case netaddr.IsLocal(a):
 		return level{a.BitLen(), 1}.prefix(a), maxDialsPerLocalTarget
-	case a.Is4():
-		return level{32, 1}.prefix(a), maxDialsPerTarget
 	}
-	return level{64, 1}.prefix(a), maxDialsPerTarget
+	return netaddr.Host(a), maxDialsPerTarget
 }
 
 // dialAt returns when a host may be dialled by a download: now or later.

@@ -249,7 +249,7 @@ func (c *Client) awaitHandshake(h *pendingHandshake, addr netip.AddrPort) (*conn
 	begin, err := c.readBeginning(h.conn)
 	if err != nil {
 		h.conn.Close()
-		return nil, acceptor{}, fmt.Errorf("handshake: %w", err)
+		return nil, acceptor{}, err
 	}
 	c.mu.Lock()
 	h.Spoke = true
@@ -277,7 +277,7 @@ func (c *Client) finishHandshake(h *pendingHandshake, addr netip.AddrPort) {
 	}
 	c.mu.Unlock()
 	if err != nil {
-		c.log.Debug("incoming", "peer", addr, "err", err)
+		c.log.Debug("incoming", "peer", addr, "err", fmt.Errorf("handshake: %w", err))
 		return
 	}
 	if !to.take(k, peerlist.FromIncoming) {

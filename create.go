@@ -416,20 +416,24 @@ func (p *plan) fileTree(s *sums) map[string]any {
 func (p *plan) checkNames(t *Torrent) error {
 	if p.multi && !t.multi {
 		if only := p.files[0].name; t.name != only {
-			return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", only, t.name, ErrUnsupported)
+			return unsafeName(only, t.name)
 		}
 		return nil
 	}
 	if t.name != p.name {
-		return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", p.name, t.name, ErrUnsupported)
+		return unsafeName(p.name, t.name)
 	}
 	for i, f := range t.layout.Files() {
 		if p.files[i].path != "" && f.Pad {
 			return fmt.Errorf("%s has the name of padding, and would be read as zeros: %w", p.files[i].path, ErrUnsupported)
 		}
 		if p.files[i].path != "" && t.multi && f.Path != p.name+"/"+p.files[i].name {
-			return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", p.files[i].name, f.Path, ErrUnsupported)
+			return unsafeName(p.files[i].name, f.Path)
 		}
 	}
 	return nil
+}
+
+func unsafeName(name, as string) error {
+	return fmt.Errorf("name %q is not safe everywhere and would be read as %q: %w", name, as, ErrUnsupported)
 }

@@ -258,10 +258,7 @@ func (m *dhtMember) leave() {
 
 // dhtPort is the UDP port that peers are told of (BEP 5), or 0 if we are not in the DHT.
 func (c *Client) dhtPort() uint16 {
-	if c.dhtMember.member() == nil {
-		return 0
-	}
-	if c.Proxy != nil {
+	if c.dhtMember.member() == nil || c.Proxy != nil {
 		return 0
 	}
 	for _, a := range c.mux.Addrs() {

@@ -164,37 +164,37 @@ func (c *Client) answerHandshake(ctx context.Context, conn net.Conn, addr netip.
 	first := p[:mse.PlainSize]
 	if copy(first, begin); !mse.IsPlain(first) {
 		if err := c.awaitExchange(ctx, addr.Addr()); err != nil {
-			return nil, to, fmt.Errorf("handshake: %w", err)
+			return nil, to, err
 		}
 		k.Conn, _, err = mse.Accept(ctx, conn, begin, c.stream, c.Encryption.methods())
 		if err != nil {
-			return nil, to, fmt.Errorf("handshake: %w", err)
+			return nil, to, err
 		}
 		k.encrypted = true
 		if _, err := io.ReadFull(k, first); err != nil {
-			return nil, to, fmt.Errorf("handshake: %w", err)
+			return nil, to, err
 		}
 	}
 	// A peer may wait for the answer before it sends its peer id. A tracker that tests whether the client can be reached never
 	// sends one.
 	head, id := p[:wire.HandshakeHead], p[wire.HandshakeHead:]
 	if _, err := io.ReadFull(k, head[len(first):]); err != nil {
-		return nil, to, fmt.Errorf("handshake: %w", err)
+		return nil, to, err
 	}
 	if k.theirs, err = wire.ParseHandshake(head); err != nil {
-		return nil, to, fmt.Errorf("handshake: %w", err)
+		return nil, to, err
 	}
 	to, ok := c.acceptorFor(k.theirs.InfoHash)
 	if !ok {
-		return nil, to, fmt.Errorf("handshake: no download of info hash %s", Hash(k.theirs.InfoHash))
+		return nil, to, fmt.Errorf("no download of info hash %s", Hash(k.theirs.InfoHash))
 	}
 	ours := c.handshake(to.hashes, to.hashes.answer(&k.theirs))
 	k.v2 = to.hashes.v2 && ours.InfoHash == to.hashes.ofV2()
 	if _, err := k.Write(ours.Append(nil)); err != nil {
-		return nil, to, fmt.Errorf("handshake: %w", err)
+		return nil, to, err
 	}
 	if _, err := io.ReadFull(k, id); err != nil {
-		return nil, to, fmt.Errorf("handshake: %w", err)
+		return nil, to, err
 	}
 	k.theirs.PeerID = [20]byte(id)
 	if k.theirs.PeerID == ours.PeerID {

@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"errors"
@@ -68,17 +69,19 @@ func Create(path string, o *CreateOptions) (*Torrent, error) {
 
 // CreateContext is Create, but ends early when ctx ends, with its error.
 func CreateContext(ctx context.Context, path string, o *CreateOptions) (*Torrent, error) {
-	if o == nil {
-		o = &CreateOptions{}
+	t, err := createPath(ctx, path, cmp.Or(o, &CreateOptions{}))
+	return created(ctx, t, err, path)
+}
+
+// created returns the result of making a torrent of what is named. If ctx has ended, the error is that of ctx.
+func created(ctx context.Context, t *Torrent, err error, of string) (*Torrent, error) {
+	switch {
+	case err == nil:
+		return t, nil
+	case ctx.Err() != nil:
+		err = contextError(ctx)
 	}
-	t, err := createPath(ctx, path, o)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = contextError(ctx)
-		}
-		return nil, fmt.Errorf("create torrent of %s: %w", path, err)
-	}
-	return t, nil
+	return nil, fmt.Errorf("create torrent of %s: %w", of, err)
 }
 
 func createPath(ctx context.Context, path string, o *CreateOptions) (*Torrent, error) {

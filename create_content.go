@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"errors"
@@ -269,17 +270,8 @@ func progressOf(total int64, progress func(done, total int64)) func(n int) {
 // A file that is neither an io.ReaderAt nor an io.Seeker is read from its beginning by each core, up to the end of
 // the core's pieces.
 func CreateFS(ctx context.Context, fsys fs.FS, o *CreateOptions) (*Torrent, error) {
-	if o == nil {
-		o = &CreateOptions{}
-	}
-	t, err := createFS(ctx, fsys, o)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = contextError(ctx)
-		}
-		return nil, fmt.Errorf("create torrent of a file system: %w", err)
-	}
-	return t, nil
+	t, err := createFS(ctx, fsys, cmp.Or(o, &CreateOptions{}))
+	return created(ctx, t, err, "a file system")
 }
 
 func createFS(ctx context.Context, fsys fs.FS, o *CreateOptions) (*Torrent, error) {

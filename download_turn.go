@@ -2,7 +2,6 @@ package torrent
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -195,9 +194,6 @@ func (d *Download) isSlight(i int, p picker.Started) bool {
 	arrived := d.picker.Arrived(i)
 	return arrived.Has(last)
 }
-
-// errNoTorrent is the error of the zero Torrent.
-var errNoTorrent = errors.New("torrent: not read from anything: use Read, Parse, Create or Magnet.Resolve")
 
 // seedUntil ends sharing if the user's function returns true. It is called once a second.
 func (d *Download) seedUntil() {

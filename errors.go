@@ -88,3 +88,6 @@ func asText(err error) error {
 	}
 	return textError{err}
 }
+
+// errNoTorrent is the error of the zero Torrent.
+var errNoTorrent = errors.New("torrent: not read from anything: use Read, Parse, Create or Magnet.Resolve")

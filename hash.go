@@ -4,7 +4,6 @@ import (
 	"encoding/base32"
 	"encoding/hex"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/shoal-go/torrent/internal/wire"
@@ -84,35 +83,6 @@ func (h *HashV2) UnmarshalText(text []byte) error {
 // truncated returns the form of the hash that the protocol uses where it has room for 20 bytes only.
 func (h HashV2) truncated() Hash { return Hash(h[:20]) }
 
-// Version says by which rules a torrent was made.
-type Version uint8
-
-const (
-	V1     Version = iota // BEP 3
-	Hybrid                // both: a program that knows only one of them downloads the same files
-	V2                    // BEP 52
-)
-
-var versionNames = [...]string{"1", "hybrid", "2"}
-
-// String is 1, hybrid or 2.
-func (v Version) String() string {
-	if int(v) < len(versionNames) {
-		return versionNames[v]
-	}
-	return "version " + strconv.Itoa(int(v))
-}
-
-// MarshalText is String as encoding.TextMarshaler has it.
-func (v Version) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
-
-// Version returns the version of the torrent.
-func (t *Torrent) Version() Version { return t.version }
-
-// InfoHashV2 returns the info hash of a torrent of version 2 or a hybrid: SHA-256 over the info dictionary as it was
-// written. It returns false for a torrent of version 1 alone.
-func (t *Torrent) InfoHashV2() (HashV2, bool) { return t.infoHashV2, t.version != V1 }
-
 // infoHashes are the info hashes of the swarms of one torrent. A hybrid has two, and so two swarms (BEP 52).
 type infoHashes struct {
 	first  Hash // identifies the torrent within the client: of version 1, unless the torrent is of version 2 alone
@@ -158,24 +128,4 @@ func (h infoHashes) answer(theirs *wire.Handshake) Hash {
 		return h.second
 	}
 	return theirs.InfoHash
-}
-
-// leftInFirst reports whether a peer that we dialled kept the connection in the first swarm of a hybrid, although it supports
-// version 2.
-func (h infoHashes) leftInFirst(k *connection) bool {
-	return h.second != (Hash{}) && !k.v2 && k.theirs.V2()
-}
-
-// handshake returns our handshake in the swarm of one of the info hashes. Our peer id is the same in both.
-func (c *Client) handshake(h infoHashes, in Hash) wire.Handshake {
-	ours := wire.Handshake{InfoHash: in, PeerID: c.identity(h.first).id}
-	ours.SetFast()
-	ours.SetExtended()
-	if h.v2 {
-		ours.SetV2()
-	}
-	if c.dhtMember.member() != nil {
-		ours.SetDHT()
-	}
-	return ours
 }

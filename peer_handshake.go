@@ -64,6 +64,12 @@ func (c *Client) connect(ctx context.Context, addr netip.AddrPort, h infoHashes,
 	return k, nil
 }
 
+// leftInFirst reports whether a peer that we dialled kept the connection in the first swarm of a hybrid, although it supports
+// version 2.
+func (h infoHashes) leftInFirst(k *connection) bool {
+	return h.second != (Hash{}) && !k.v2 && k.theirs.V2()
+}
+
 // reconnect replaces a connection in the first swarm of a hybrid by one in the second. It is called if the peer supports version
 // 2 but answered with the info hash of version 1, as libtorrent does if the connection is encrypted. In the first swarm most of
 // version 2, such as the hashes of blocks, is not available.
@@ -237,6 +243,20 @@ func (c *Client) readHandshake(k *connection, h infoHashes, ours *wire.Handshake
 	}
 	k.theirs, k.v2 = theirs, h.v2 && theirs.InfoHash == h.ofV2()
 	return nil
+}
+
+// handshake returns our handshake in the swarm of one of the info hashes. Our peer id is the same in both.
+func (c *Client) handshake(h infoHashes, in Hash) wire.Handshake {
+	ours := wire.Handshake{InfoHash: in, PeerID: c.identity(h.first).id}
+	ours.SetFast()
+	ours.SetExtended()
+	if h.v2 {
+		ours.SetV2()
+	}
+	if c.dhtMember.member() != nil {
+		ours.SetDHT()
+	}
+	return ours
 }
 
 // interrupt makes reads and writes of conn fail once ctx ends. The function that it returns undoes that, and adds the

@@ -50,6 +50,31 @@ type Torrent struct {
 	multi bool // has a files list, so name is a directory
 }
 
+// Version says by which rules a torrent was made.
+type Version uint8
+
+const (
+	V1     Version = iota // BEP 3
+	Hybrid                // both: a program that knows only one of them downloads the same files
+	V2                    // BEP 52
+)
+
+var versionNames = [...]string{"1", "hybrid", "2"}
+
+// String is 1, hybrid or 2.
+func (v Version) String() string {
+	if int(v) < len(versionNames) {
+		return versionNames[v]
+	}
+	return "version " + strconv.Itoa(int(v))
+}
+
+// MarshalText is String as encoding.TextMarshaler has it.
+func (v Version) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// Version returns the version of the torrent.
+func (t *Torrent) Version() Version { return t.version }
+
 // File is one file of a torrent.
 type File struct {
 	// Path is slash-separated and safe to join to a directory: "name", or "name/sub/file". It is the path of the
@@ -77,6 +102,10 @@ func (t *Torrent) Name() string { return t.name }
 // InfoHash identifies the torrent where 20 bytes are used: SHA-1 over the info dictionary as it was written, or for version 2
 // alone the first 20 bytes of InfoHashV2.
 func (t *Torrent) InfoHash() Hash { return t.infoHash }
+
+// InfoHashV2 returns the info hash of a torrent of version 2 or a hybrid: SHA-256 over the info dictionary as it was
+// written. It returns false for a torrent of version 1 alone.
+func (t *Torrent) InfoHashV2() (HashV2, bool) { return t.infoHashV2, t.version != V1 }
 
 // Length is the content's size in bytes, padding files left out.
 func (t *Torrent) Length() int64 { return t.length }

@@ -72,7 +72,7 @@ type Download struct {
 	nextTick   time.Time
 }
 
-// A lifetime holds how a download begins and ends. All but the last six fields may be used without the mutex.
+// A lifetime holds how a download begins and ends. All but the last four fields may be used without the mutex.
 type lifetime struct {
 	parent   context.Context // the caller's
 	ctx      context.Context // ended by the caller, a failure, Close, or completion without Seed
@@ -85,11 +85,14 @@ type lifetime struct {
 
 	turn chan struct{} // holds a token while neither the start nor a Recheck or Move looks at all files
 
+	// handing is held while Close has storage rest, and while Wait wakes it: storage may hang, so the mutex is not. It is taken before mu.
+	handing   sync.Mutex
+	handedOut bool // Wait returned the files: their Close is the caller's; guarded by handing
+	resting   bool // Close was called before that, and has storage rest; guarded by handing
+
 	settled    chan struct{} // closed while what is chosen is complete, and once it cannot become so any more
 	result     error         // why it failed; fixed when done is closed
 	unfinished error         // why what was chosen after done was closed did not become complete
-	handedOut  bool          // Wait returned the files: their Close is the caller's
-	resting    bool          // Close was called before that, and has storage rest
 	closing    bool          // Close was called, of the download or its files
 }
 
@@ -338,25 +341,25 @@ func (d *Download) Done() <-chan struct{} {
 func (d *Download) Wait() (*Downloaded, error) {
 	for {
 		<-d.Done()
-		d.mu.Lock()
-		files, err, ok := d.outcome()
-		d.mu.Unlock()
-		if ok {
+		if files, err, ok := d.outcome(); ok {
 			return files, err
 		}
 	}
 }
 
-// outcome returns the results of Wait. ok is false if Wait has to go on waiting. The caller holds d.mu.
+// outcome returns the results of Wait. ok is false if Wait has to go on waiting.
 func (d *Download) outcome() (files *Downloaded, err error, ok bool) {
-	select {
-	case <-d.life.settled:
-	default:
+	d.mu.Lock()
+	settled, err := d.isSettled(), cmp.Or(d.life.result, d.life.unfinished)
+	d.mu.Unlock()
+	if !settled {
 		return nil, nil, false // more was chosen meanwhile
 	}
-	if err := cmp.Or(d.life.result, d.life.unfinished); err != nil {
+	if err != nil {
 		return nil, err, true
 	}
+	d.life.handing.Lock()
+	defer d.life.handing.Unlock()
 	if d.life.resting && !d.life.handedOut {
 		if err := d.store.Wake(); err != nil {
 			return nil, err, true
@@ -376,13 +379,13 @@ func (d *Download) Close() error { return inTime(d.life.parent, d.close) }
 
 func (d *Download) close() error {
 	d.endSharing()
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.life.handing.Lock()
+	defer d.life.handing.Unlock()
 	if d.life.handedOut || d.life.resting {
 		return nil
 	}
 	d.life.resting = true
-	if d.life.result != nil {
+	if d.hasFailed() {
 		return d.files.closeStore() // again, for its error
 	}
 	return d.store.Rest()

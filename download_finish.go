@@ -65,7 +65,9 @@ func (d *Download) finish() {
 		if due {
 			d.save()
 		}
-		if err := d.store.Release(); err != nil {
+		if d.hasFailed() { // storage was too slow to be waited for
+			d.files.closeStore()
+		} else if err := d.store.Release(); err != nil {
 			d.log.Warn("the directory stays locked", "err", err)
 		}
 		if !settled {
@@ -158,6 +160,13 @@ func (d *Download) isDone() bool {
 	default:
 		return false
 	}
+}
+
+// hasFailed reports whether the download failed before it was complete for the first time.
+func (d *Download) hasFailed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.life.result != nil
 }
 
 // saveAtEnd writes the blocks of unfinished pieces in memory to storage, and the sidecar. If the context was cancelled it

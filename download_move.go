@@ -84,7 +84,7 @@ func (d *Download) move(ctx context.Context, cancel context.CancelCauseFunc, dir
 	}
 	d.mu.Lock()
 	d.moving.stop = cancel
-	if d.life.resting || d.life.closing {
+	if d.life.closing {
 		cancel(ErrClosed)
 	}
 	d.mu.Unlock()

@@ -53,13 +53,13 @@ type reader struct {
 
 // Open opens a file that is chosen or OnDemand for reading while the download runs. Reads wait for the bytes they need, and the
 // pieces just ahead of the reader are fetched before others. The result is also an io.ReaderAt, and works with http.ServeContent.
-// When ctx ends, reads no longer wait. Once the Downloaded is closed, reads fail with ErrClosed.
+// When ctx ends, reads no longer wait, nor does Open, a few seconds later if the disk hangs. Once the Downloaded is closed, reads fail with ErrClosed.
 func (d *Download) Open(ctx context.Context, path string) (io.ReadSeekCloser, error) {
 	i := slices.IndexFunc(d.t.layout.Files(), func(f layout.File) bool { return f.Path == path && !f.Pad })
 	if i < 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
-	if err := d.openOnDemand(i); err != nil {
+	if err := inTime(ctx, func() error { return d.openOnDemand(i) }); err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	r := &reader{d: d, ctx: ctx, file: i, f: d.t.layout.File(i)}

@@ -65,6 +65,21 @@ func (s hangingStore) Close() error {
 	return s.Store.Close()
 }
 
+func (s hangingStore) Rest() error {
+	s.call("rest")
+	return s.Store.Rest()
+}
+
+// hangingClient is a client whose stores are hangingStores.
+func hangingClient(t *testing.T, h *simnet.Host, hangs *atomic.Pointer[string], answers <-chan struct{}) *Client {
+	c := simClient(t, h, nil)
+	c.hooks.openFiles = func(content storage.Content, dir string, log *slog.Logger) (storage.Store, error) {
+		s, err := new(storage.Claims).OpenFiles(content, dir, log)
+		return hangingStore{s, hangs, answers}, err
+	}
+	return c
+}
+
 // Nothing waits for a disk that hangs much longer than for the end of the context.
 func TestAHungDiskOutlastsNoContext(t *testing.T) {
 	complete := func(t *testing.T, d *Download) *Downloaded {
@@ -107,6 +122,23 @@ func TestAHungDiskOutlastsNoContext(t *testing.T) {
 			d.Select(nil)
 			require.Error(t, ctx.Err())
 		},
+		"open on demand": func(t *testing.T, content *simContent, o *Options, hang func(string), ctx context.Context) {
+			o.Select = func(File) Priority { return OnDemand }
+			d, err := content.own().Start(ctx, o)
+			require.NoError(t, err)
+			simnet.Sleep(time.Second)
+			hang("choose")
+			_, err = d.Open(ctx, content.layout.File(0).Path)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		},
+		"rest": func(t *testing.T, content *simContent, o *Options, hang func(string), ctx context.Context) {
+			d, err := content.own().Start(ctx, o)
+			require.NoError(t, err)
+			<-d.Done()
+			hang("rest")
+			require.ErrorIs(t, d.Close(), context.DeadlineExceeded)
+			require.True(t, d.Stats().Complete, "Stats waits for no disk")
+		},
 		"recheck": func(t *testing.T, content *simContent, o *Options, hang func(string), ctx context.Context) {
 			d, err := content.own().Start(t.Context(), o)
 			require.NoError(t, err)
@@ -142,11 +174,7 @@ func TestAHungDiskOutlastsNoContext(t *testing.T) {
 				simSeed(t, simClient(t, host, nil), content)
 				answers := make(chan struct{})
 				var hangs atomic.Pointer[string]
-				leech := simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil)
-				leech.hooks.openFiles = func(c storage.Content, dir string, log *slog.Logger) (storage.Store, error) {
-					s, err := new(storage.Claims).OpenFiles(c, dir, log)
-					return hangingStore{s, &hangs, answers}, err
-				}
+				leech := hangingClient(t, n.NewHost("81.0.0.1", 0, 0, 0), &hangs, answers)
 				answer := sync.OnceFunc(func() { close(answers) })
 				defer answer()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -164,4 +192,28 @@ func TestAHungDiskOutlastsNoContext(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A store is closed also if storage is too slow to be waited for when the context of its download ends.
+func TestStoreOfACancelledDownloadIsClosed(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		host := n.NewHost("80.0.0.1", 0, 0, 0)
+		content := newSimContent(1, 64<<10, 1<<20)
+		simSeed(t, simClient(t, host, nil), content)
+		answers := make(chan struct{})
+		var hangs atomic.Pointer[string]
+		leech := hangingClient(t, n.NewHost("81.0.0.1", 0, 0, 0), &hangs, answers)
+		ctx, cancel := context.WithCancel(t.Context())
+		d, err := content.own().Start(ctx, &Options{Client: leech, Dir: t.TempDir(), Peers: []netip.AddrPort{host.Addr(6881)}})
+		require.NoError(t, err)
+		call := "write"
+		hangs.Store(&call)
+		simnet.Sleep(10 * time.Second)
+		cancel()
+		_, err = d.Wait()
+		require.ErrorIs(t, err, context.Canceled)
+		close(answers)
+		simnet.Sleep(10 * time.Second)
+		require.ErrorIs(t, d.store.Close(), ErrClosed, "it was closed before")
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -301,6 +302,10 @@ func (t foreign) others(base, step, from, to int64) (owner [20]byte, ok bool) {
 // openBelow opens a directory within this one. An os.Root goes there step by step, and so to all that lead to a deep one in the
 // square of their number.
 func (d *rootDisk) openBelow(p string) (*os.File, error) {
+	if !d.hold() {
+		return nil, fs.ErrClosed
+	}
+	defer d.give()
 	var fd int
 	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH}
 	err := ignoringEINTR(func() (err error) {

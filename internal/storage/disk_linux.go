@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"cmp"
 	"io/fs"
 	"syscall"
 	"unsafe"
@@ -77,22 +76,18 @@ func (f *rootFile) pwritev(iov []unix.Iovec, off int64) (total int64, errno sysc
 // SyncAll syncs the whole file system, which is far less work than to sync thousands of files one by one. It does that only where
 // syncfs is known to reach the disk.
 func (d *rootDisk) SyncAll() (bool, error) {
-	conn, err := d.self.SyscallConn()
-	if err != nil {
-		return true, err
+	if !d.hold() {
+		return true, fs.ErrClosed
 	}
-	// Within Control the descriptor stays valid, even if the directory is closed at the same time.
-	done := false
-	closed := conn.Control(func(fd uintptr) {
-		var st unix.Statfs_t
-		if failed := ignoringEINTR(func() error { return unix.Fstatfs(int(fd), &st) }); failed == nil && reachesDisk(int64(st.Type)) {
-			done, err = true, unix.Syncfs(int(fd))
-		}
-	})
-	if err != nil {
-		err = &fs.PathError{Op: "sync", Path: d.root.Name(), Err: err}
+	defer d.give()
+	var st unix.Statfs_t
+	if err := ignoringEINTR(func() error { return unix.Fstatfs(int(d.self.Fd()), &st) }); err != nil || !reachesDisk(int64(st.Type)) {
+		return false, nil
 	}
-	return done, cmp.Or(closed, err)
+	if err := unix.Syncfs(int(d.self.Fd())); err != nil {
+		return true, &fs.PathError{Op: "sync", Path: d.root.Name(), Err: err}
+	}
+	return true, nil
 }
 
 // reachesDisk reports whether syncfs has a file system of this type put everything on its disk. With others it may do less: a FUSE

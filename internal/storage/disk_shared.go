@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -13,8 +14,30 @@ import (
 type sharedDir struct {
 	sharedID
 	root  *os.Root
-	self  *os.File // the directory itself
-	users int      // guarded by Claims.mu
+	self  *os.File     // the directory itself
+	users int          // guarded by Claims.mu
+	held  atomic.Int64 // by calls, and by all users together: whoever gives it back last closes the directory
+}
+
+// hold has the directory stay open until give, unless it is closed already. A Sync, for one, may go on after its Disk was closed, and
+// something else may have the number of the descriptor then.
+func (d *sharedDir) hold() bool {
+	for {
+		n := d.held.Load()
+		if n == 0 {
+			return false
+		}
+		if d.held.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (d *sharedDir) give() error {
+	if d.held.Add(-1) > 0 {
+		return nil
+	}
+	return errors.Join(d.self.Close(), d.root.Close())
 }
 
 // sharedID is the identity of a directory and the ways to it.
@@ -71,6 +94,7 @@ func (r *Claims) openShared(dir string) (*sharedDir, error) {
 		return nil, errors.Join(err, root.Close())
 	}
 	d := &sharedDir{sharedID: id, root: root, self: self, users: 1}
+	d.held.Store(1)
 	shares := id.FileID != (FileID{}) && identityOf(self) == id.FileID
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,5 +142,5 @@ func (r *Claims) closeShared(d *sharedDir) error {
 	if !last {
 		return nil
 	}
-	return errors.Join(d.self.Close(), d.root.Close())
+	return d.give()
 }

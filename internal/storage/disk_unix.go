@@ -15,6 +15,10 @@ import (
 // Stat makes one system call and opens nothing, because it is called for each block that is served. Only for a path that is too long for
 // one call it opens a few directories on the way: to open all of them, as an os.Root does, takes up to a millisecond.
 func (d *rootDisk) Stat(name string) (FileInfo, error) {
+	if !d.hold() {
+		return FileInfo{}, fs.ErrClosed
+	}
+	defer d.give()
 	var st unix.Stat_t
 	err := ignoringEINTR(func() error { return unix.Fstatat(int(d.self.Fd()), name, &st, 0) })
 	if err == unix.ENAMETOOLONG {
@@ -89,6 +93,10 @@ const noWait = unix.O_NONBLOCK
 
 // openAnywhere opens a regular file for reading. It follows symbolic links out of the directory.
 func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
+	if !d.hold() {
+		return nil, fs.ErrClosed
+	}
+	defer d.give()
 	var fd int
 	err := ignoringEINTR(func() (err error) {
 		fd, err = unix.Openat(int(d.self.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC|noWait, 0)
@@ -105,6 +113,10 @@ func (d *rootDisk) openAnywhere(name string) (*os.File, error) {
 
 // Readlink makes one system call, because a torrent may have thousands of links in very deep directories.
 func (d *rootDisk) Readlink(name string) (string, error) {
+	if !d.hold() {
+		return "", fs.ErrClosed
+	}
+	defer d.give()
 	for b := make([]byte, 128); ; b = make([]byte, 2*len(b)) {
 		n := 0
 		err := ignoringEINTR(func() (err error) {
@@ -125,6 +137,10 @@ func (d *rootDisk) Readlink(name string) (string, error) {
 
 // openDir opens a directory for listing. It follows symbolic links out of the Disk's directory.
 func (d *rootDisk) openDir(name string) (*os.File, error) {
+	if !d.hold() {
+		return nil, fs.ErrClosed
+	}
+	defer d.give()
 	var fd int
 	err := ignoringEINTR(func() (err error) {
 		fd, err = unix.Openat(int(d.self.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

@@ -364,8 +364,8 @@ func (s *fileStore) writeSidecar(b []byte, have bits.Set) error {
 	if err == nil {
 		err = s.replaceSidecar(b)
 	}
-	if errors.Is(err, ErrClosed) {
-		return err
+	if errors.Is(err, ErrClosed) || errors.Is(err, fs.ErrClosed) {
+		return ErrClosed
 	}
 	if err != nil {
 		s.log.Warn("resume sidecar is not written", "err", err)

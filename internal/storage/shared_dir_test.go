@@ -7,6 +7,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/shoal-go/torrent/internal/storage"
@@ -52,5 +53,37 @@ func TestDownloadsShareAnOpenDirectory(t *testing.T) {
 	require.DirExists(t, above+"/old/c")
 	require.NoError(t, second.Close())
 	require.NoError(t, fourth.Close())
+	require.Zero(t, claims.OpenDirectories())
+}
+
+// A call that comes at the same time as Close, as that of a Sync that Close does not wait for, is of the directory or fails: what is opened
+// next may have the number of its descriptor.
+func TestADirectoryIsClosedMeanwhile(t *testing.T) {
+	claims := new(storage.Claims)
+	dir, other := t.TempDir(), t.TempDir()
+	for range 100 {
+		disk, err := claims.OpenRoot(dir)
+		require.NoError(t, err)
+		want, err := disk.Stat(".")
+		require.NoError(t, err)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				info, err := disk.Stat(".")
+				if err != nil {
+					assert.ErrorIs(t, err, fs.ErrClosed)
+					assert.ErrorIs(t, disk.SyncDir("."), fs.ErrClosed)
+					return
+				}
+				assert.Equal(t, want.ID, info.ID)
+			}
+		}()
+		require.NoError(t, disk.Close())
+		another, err := claims.OpenRoot(other)
+		require.NoError(t, err)
+		<-done
+		require.NoError(t, another.Close())
+	}
 	require.Zero(t, claims.OpenDirectories())
 }

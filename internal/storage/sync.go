@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"io/fs"
 	"maps"
 )
 
@@ -23,6 +24,9 @@ func (s *fileStore) syncDirty() error {
 		return err
 	}
 	err, lost := s.sync(files, dirs, together), s.handles.takeError()
+	if errors.Is(err, fs.ErrClosed) {
+		err = ErrClosed // Close does not wait for this
+	}
 	if lost == nil && Exhausted(err) { // some files were not opened, but no write is lost
 		s.remainDirty(files, dirs)
 		return err

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,18 +50,10 @@ const (
 	DisableEncryption
 )
 
+var encryptionNames = [...]string{"prefer", "require", "disable"}
+
 // String is prefer, require, disable, or the number of another policy.
-func (p EncryptionPolicy) String() string {
-	switch p {
-	case PreferEncryption:
-		return "prefer"
-	case RequireEncryption:
-		return "require"
-	case DisableEncryption:
-		return "disable"
-	}
-	return strconv.Itoa(int(p))
-}
+func (p EncryptionPolicy) String() string { return nameOf(p, encryptionNames[:]) }
 
 // methods are the methods that may follow an encrypted handshake, the preferred one first. PreferEncryption only
 // hides the protocol, for which plain text after the handshake is enough and costs nothing.

@@ -23,11 +23,14 @@ const (
 var stateNames = [...]string{"checking", "downloading", "seeding", "paused", "stopped"}
 
 // String is the name in lower case.
-func (s State) String() string {
-	if int(s) < len(stateNames) {
-		return stateNames[s]
+func (s State) String() string { return nameOf(s, stateNames[:]) }
+
+// nameOf returns the name of a value, or its number if it has none.
+func nameOf[T ~uint8](v T, names []string) string {
+	if int(v) < len(names) {
+		return names[v]
 	}
-	return strconv.Itoa(int(s))
+	return strconv.Itoa(int(v))
 }
 
 // MarshalText is String as encoding.TextMarshaler has it.
@@ -119,12 +122,7 @@ var eventNames = [...]string{
 }
 
 // String is the name in words.
-func (k EventKind) String() string {
-	if int(k) < len(eventNames) {
-		return eventNames[k]
-	}
-	return strconv.Itoa(int(k))
-}
+func (k EventKind) String() string { return nameOf(k, eventNames[:]) }
 
 // MarshalText is String as encoding.TextMarshaler has it.
 func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -284,12 +283,7 @@ const (
 var webSeedStateNames = [...]string{"idle", "downloading", "resting", "banned"}
 
 // String is the name in lower case.
-func (s WebSeedState) String() string {
-	if int(s) < len(webSeedStateNames) {
-		return webSeedStateNames[s]
-	}
-	return strconv.Itoa(int(s))
-}
+func (s WebSeedState) String() string { return nameOf(s, webSeedStateNames[:]) }
 
 // MarshalText is String as encoding.TextMarshaler has it.
 func (s WebSeedState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"maps"
 	"slices"
 	"sync"
 
@@ -38,8 +37,7 @@ type Downloaded struct {
 	// that Completed yielded stay valid until Close.
 	closeStore func() error
 
-	closing sync.Once
-	failed  error // of closing
+	closeOnce func() error // close, once
 
 	mu     sync.RWMutex // held for reading by every read, for writing by Close
 	closed bool
@@ -64,7 +62,9 @@ type mapped struct {
 
 // newDownloaded returns a Downloaded without files. Its Close calls stop before it closes s.
 func newDownloaded(ctx context.Context, t *Torrent, s storage.Store, stop func(), look func(file, first, end int) (int, bool)) *Downloaded {
-	return &Downloaded{ctx: ctx, t: t, store: s, stop: stop, look: look, closeStore: sync.OnceValue(s.Close), maps: make(map[int]mapped)}
+	d := &Downloaded{ctx: ctx, t: t, store: s, stop: stop, look: look, closeStore: sync.OnceValue(s.Close), maps: make(map[int]mapped)}
+	d.closeOnce = sync.OnceValue(d.close)
+	return d
 }
 
 // choose sets the files of d, by index in the layout.
@@ -100,26 +100,23 @@ func (d *Downloaded) Files() iter.Seq[*DownloadedFile] {
 // A disk may hang. If the context of the download has ended, Close waits for it no longer than a few seconds, and returns an error that
 // matches that of the context.
 func (d *Downloaded) Close() error {
-	return inTime(d.ctx, d.close)
+	return inTime(d.ctx, d.closeOnce)
 }
 
 func (d *Downloaded) close() error {
-	d.closing.Do(func() {
-		d.stop()
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.closed = true
-		var errs []error
-		for m := range maps.Values(d.maps) {
-			errs = append(errs, m.release())
-		}
-		for _, release := range d.former {
-			errs = append(errs, release())
-		}
-		d.maps, d.former = nil, nil
-		d.failed = errors.Join(append(errs, d.closeStore())...)
-	})
-	return d.failed
+	d.stop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	var errs []error
+	for _, m := range d.maps {
+		errs = append(errs, m.release())
+	}
+	for _, release := range d.former {
+		errs = append(errs, release())
+	}
+	d.maps, d.former = nil, nil
+	return errors.Join(append(errs, d.closeStore())...)
 }
 
 // readAt reads from file i, and never past its end. A long read may take so long that a piece which is wrong is repaired meanwhile.

@@ -384,6 +384,7 @@ func TestSeekIsServedFirst(t *testing.T) {
 		{name: "many slow peers", rates: slices.Repeat([]float64{100e3}, 30), delay: 50 * time.Millisecond, pieceLength: 2 << 20},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			skipUnderRace(t, len(tt.rates) != 4)
 			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 				content := newSimRepeating(1, tt.pieceLength, 2e9)
 				m := &simMeeting{net: n, content: content}

@@ -70,6 +70,7 @@ func TestLiarsBesideAWebSeed(t *testing.T) {
 		"slow to answer": {simweb.Script{Pause: 5 * time.Second}, 8 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
+			skipUnderRace(t, !c.script.Rangeless)
 			t.Parallel()
 			foundWeb(t, newSimRepeating(1, 1<<20, 64<<20), func(t *testing.T, m *simWebMeeting) {
 				m.serve(t, 1e6, c.script)

@@ -488,7 +488,7 @@ func TestHashesAreNotServedWithoutTheirProof(t *testing.T) {
 	d, err := bare.Start(t.Context(), &Options{Client: c, Dir: dir})
 	require.NoError(t, err)
 	defer d.Close()
-	require.Eventually(t, func() bool { return d.Stats().State == Downloading }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { _, accepts := c.acceptorFor(bare.infoHash); return accepts }, time.Minute, time.Millisecond)
 	require.True(t, d.Verified().Has(0))
 	p := dialV2(t, bare, netip.MustParseAddrPort(c.Addr().String()))
 	require.Nil(t, p.ask(t, wire.HashRequest{Root: rootV2(longV2), Length: 2, Proofs: 2}))

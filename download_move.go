@@ -24,7 +24,8 @@ type moving struct {
 //
 // All of the content is moved, or none: after an error everything is as it was, and after a kill or a loss of power all of it is in
 // the old directory or in dir, where Start finds it. Move overwrites no file in dir: the error matches fs.ErrExist if another file
-// is in the way, and ErrInUse if another download is. Files of other programs in the old directory stay there, and so do files that
+// is in the way, and ErrInUse if another download is. If dir is where the files are, by whatever path or view, Move does nothing; if only
+// some of them are there, as where dir is one branch of a union of directories that holds the files, it fails. Files of other programs in the old directory stay there, and so do files that
 // another program changes while they are copied. Move waits for the check at the start, for Recheck and for another Move. It returns
 // early with an error if ctx or the download ends; if a disk hangs, a few seconds later, and everything is as it was, or moved, only once
 // the disk answers. A download that has ended but was not closed can be moved, too, unless a later download of its client goes on with

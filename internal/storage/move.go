@@ -180,7 +180,7 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 	if same, err := m.sameDirs("."); err != nil {
 		return false, fmt.Errorf("write to %s: %w", m.dir, err)
 	} else if same {
-		return false, errSameDir
+		return false, m.sameFiles(have)
 	}
 	wasLocked = s.locked.Load()
 	if err := s.lock(); err != nil {
@@ -232,6 +232,24 @@ func (m *move) sameDirs(dir string) (same bool, err error) {
 		err = nil
 	}
 	return same, errors.Join(err, m.to.Remove(name))
+}
+
+// sameFiles returns errSameDir if the old directory is a view of the new one and all files to move are there, so that nothing is to be done.
+// If one is not, as where the old directory is a union of the new one and others, it returns another error. The caller holds s.mu.
+func (m *move) sameFiles(have bits.Set) error {
+	for i := range m.s.files {
+		if !m.s.moves(i, have) {
+			continue
+		}
+		name := m.s.files[i].name
+		info, err := m.to.Stat(name)
+		if absent(err) || err == nil && info.Size != m.s.leftAs(i).Size {
+			return fmt.Errorf("%s shows what is in %s, but %s is elsewhere", m.s.dir, m.dir, name)
+		} else if err != nil {
+			return err
+		}
+	}
+	return errSameDir
 }
 
 // prepare clears the new directory, makes the hidden one, and finds out which files must be copied.

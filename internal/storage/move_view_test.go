@@ -92,6 +92,42 @@ func TestMoveToTheSameFilesByAnotherPath(t *testing.T) {
 	}
 }
 
+// partDisk is one branch of a union, which has files on another one.
+type partDisk struct {
+	viewDisk
+	elsewhere string
+}
+
+func (d partDisk) Stat(name string) (storage.FileInfo, error) {
+	if filepath.ToSlash(name) == d.elsewhere {
+		return storage.FileInfo{}, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
+	}
+	return d.viewDisk.Stat(name)
+}
+
+// A Move from a union of directories to one of these that has some of the files fails: it used to do nothing, as if all of them were there.
+func TestMoveToABranchOfAUnion(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	dir := t.TempDir()
+	fill(t, tor, dir, content)
+	before := listing(t, dir)
+	for name, elsewhere := range map[string]string{filepath.FromSlash("d/1") + " is elsewhere": "d/1", "the same directory": ""} {
+		from, err := storage.OpenRoot(dir)
+		require.NoError(t, err)
+		to, err := storage.OpenRoot(dir)
+		require.NoError(t, err)
+		s, err := storage.OpenDisk(tor, viewDisk{from, 0}, "union", nil)
+		require.NoError(t, err)
+		require.NoError(t, s.SetWanted(all(tor)))
+		err = storage.MoveTo(t.Context(), s, partDisk{viewDisk{to, 1}, elsewhere}, "branch", claim(bits.Full(tor.NumPieces())))
+		require.ErrorContains(t, err, name)
+		require.Equal(t, before, listing(t, dir))
+		require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+		require.NoError(t, s.Close())
+		require.NoError(t, to.Close())
+	}
+}
+
 // If the new directory is the parent of the old one, a file of the content may exist at the new path of another. It is not
 // mistaken for a copy.
 func TestMoveToWhereAnotherFileIs(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 // admitConnection reports whether there is a place for the connection, and no other to the same peer, and counts
 // it if so. The caller holds d.mu.
 func (d *Download) admitConnection(k *connection, now time.Time) bool {
-	var all []peerlist.Connection
+	all := make([]peerlist.Connection, 0, len(d.swarm.peers))
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {
 			c := p.conn.identify(p.number)
@@ -145,6 +145,7 @@ func (d *Download) contenders(now time.Time) []peerlist.Worth {
 // worths returns the worth of each peer. Those that wait for a first slot of a seed have done nothing wrong: of these, a lot decides,
 // because peers can choose addresses of a high priority. The caller holds d.mu.
 func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
+	worths = make([]peerlist.Worth, 0, len(d.swarm.peers))
 	for _, p := range d.swarm.peers {
 		if p.closing == nil {
 			joined, priority := p.joined, d.discovery.candidates.Priority(p.conn.addr)

@@ -28,9 +28,12 @@ type namer struct {
 
 // Network returns the name of a peer's network, which identifies the peer as a namer. It is the widest prefix by which places are
 // counted.
-func Network(a netip.Addr) string {
+func Network(a netip.Addr) string { return network(a).String() }
+
+// network is Network as a prefix.
+func network(a netip.Addr) netip.Prefix {
 	levels := levelsOf(a)
-	return levels[len(levels)-1].prefix(a).String()
+	return levels[len(levels)-1].prefix(a)
 }
 
 // nameBy records that a namer names a candidate. Of several namers, the candidate belongs to the one that has the

@@ -32,16 +32,25 @@ const (
 // and more honest peers share it, so fair of them count as one.
 type level struct{ bits, fair int }
 
-// levelsOf returns the levels that count for an address. Of a local one, which any number of peers may stand
-// behind, only the address itself does.
+var (
+	levelsOf4      = []level{{24, 1}, {16, 4}}
+	levelsOf6      = []level{{64, 1}, {48, 2}, {32, 8}}
+	levelsOfLocal4 = []level{{32, 1}}
+	levelsOfLocal6 = []level{{128, 1}}
+)
+
+// levelsOf returns the levels that count for an address, which the caller must not change. Of a local one, which any number of peers
+// may stand behind, only the address itself does.
 func levelsOf(a netip.Addr) []level {
-	switch {
-	case netaddr.IsLocal(a):
-		return []level{{a.BitLen(), 1}}
+	switch local := netaddr.IsLocal(a); {
+	case local && a.Is4():
+		return levelsOfLocal4
+	case local:
+		return levelsOfLocal6
 	case a.Is4():
-		return []level{{24, 1}, {16, 4}}
+		return levelsOf4
 	}
-	return []level{{64, 1}, {48, 2}, {32, 8}}
+	return levelsOf6
 }
 
 // prefix returns the prefix of an address, whatever its zone.
@@ -63,7 +72,7 @@ func neighbours(a netip.Addr) netip.Prefix {
 type crowds map[netip.Prefix]int
 
 func crowdsOf(peers []Worth) crowds {
-	c := make(crowds)
+	c := make(crowds, 2*len(peers))
 	for _, p := range peers {
 		c.add(p.Addr, 1)
 	}
@@ -111,15 +120,45 @@ func (c crowds) inNetwork(a netip.Addr) int {
 	return c[levels[len(levels)-1].prefix(a)]
 }
 
-// with returns the size of the crowd of a newcomer, and the number of peers in its network, if it takes the place of another.
-func (c crowds) with(newcomer, other netip.Addr) (size, inNetwork int) {
-	for _, l := range levelsOf(newcomer) { // the widest prefix comes last
-		prefix := l.prefix(newcomer)
-		inNetwork = c[prefix] + 1
-		if prefix.Contains(other.WithZone("")) && netaddr.IsLocal(other) == netaddr.IsLocal(newcomer) {
+// of returns the size of the largest crowd that an address is in, and how many peers are in its network.
+func (c crowds) of(a netip.Addr) (size, inNetwork int) {
+	for _, l := range levelsOf(a) { // the widest prefix comes last
+		inNetwork = c[l.prefix(a)]
+		size = max(size, inNetwork/l.fair)
+	}
+	return max(1, size), inNetwork
+}
+
+// An entrant is a newcomer that may take the place of any peer.
+type entrant struct {
+	local  bool
+	beside []beside // the widest prefix comes last
+}
+
+// beside is how many peers share a prefix with an entrant.
+type beside struct {
+	prefix  netip.Prefix
+	n, fair int
+}
+
+func (c crowds) entrant(a netip.Addr) entrant {
+	e := entrant{local: netaddr.IsLocal(a)}
+	for _, l := range levelsOf(a) {
+		e.beside = append(e.beside, beside{l.prefix(a), c[l.prefix(a)], l.fair})
+	}
+	return e
+}
+
+// inPlaceOf returns the size of the crowd of an entrant, and the number of peers in its network, if it takes the place of another.
+func (e *entrant) inPlaceOf(other netip.Addr) (size, inNetwork int) {
+	local := netaddr.IsLocal(other)
+	other = other.WithZone("")
+	for _, b := range e.beside {
+		inNetwork = b.n + 1
+		if local == e.local && b.prefix.Contains(other) {
 			inNetwork--
 		}
-		size = max(size, inNetwork/l.fair)
+		size = max(size, inNetwork/b.fair)
 	}
 	return max(1, size), inNetwork
 }
@@ -137,7 +176,7 @@ func (p Worth) earns(now time.Time) bool {
 //
 // It is the most useless of these. ok is false if there is none.
 func Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
-	id, out, _ := displaced(now, peers, newcomer, true)
+	id, out, _ := displaced(now, peers, crowdsOf(peers), newcomer, true)
 	return id, len(out) > 0
 }
 
@@ -153,7 +192,7 @@ func MakesRoom(now time.Time, peers []Worth, candidate netip.Addr, wanted bool) 
 
 // crowding is like Displaced, but only peers of crowds make room, because the candidate may not exist at all.
 func crowding(now time.Time, peers []Worth, candidate netip.Addr) (id int, ok bool) {
-	id, out, _ := displaced(now, peers, candidate, false)
+	id, out, _ := displaced(now, peers, crowdsOf(peers), candidate, false)
 	return id, len(out) > 0
 }
 
@@ -175,24 +214,24 @@ func earning(now time.Time, peers []Worth) (n int) {
 
 // displaced returns the id of the peer that makes room for a newcomer, the ids of all that would, and whether others will once they are no
 // longer new, unless they earn their places until then. If idle is false, only peers of crowds make room.
-func displaced(now time.Time, peers []Worth, newcomer netip.Addr, idle bool) (id int, all map[int]bool, later bool) {
-	c := crowdsOf(peers)
+func displaced(now time.Time, peers []Worth, c crowds, newcomer netip.Addr, idle bool) (id int, all map[int]bool, later bool) {
 	over := func(a netip.Addr, size, inNetwork int) bool {
 		if netaddr.IsLocal(a) {
 			return size > MaxPerAddress
 		}
 		return size > max(MaxPerAddress, len(peers)/crowdShare) || inNetwork > max(1, len(peers)/networkShare)
 	}
+	e := c.entrant(newcomer)
 	all = make(map[int]bool)
 	var worst Worth
 	size := 0 // of the crowd of the worst
 	for _, p := range peers {
-		theirs := c.size(p.Addr, 0)
-		ours, inNetwork := c.with(newcomer, p.Addr)
+		theirs, theirNetwork := c.of(p.Addr)
+		ours, inNetwork := e.inPlaceOf(p.Addr)
 		var out bool
 		switch {
 		case p.Keep:
-		case over(p.Addr, theirs, c.inNetwork(p.Addr)) && !over(newcomer, ours, inNetwork):
+		case over(p.Addr, theirs, theirNetwork) && !over(newcomer, ours, inNetwork):
 			out = true
 		case !p.earns(now):
 			isNew := now.Sub(p.Joined) < joinedGrace

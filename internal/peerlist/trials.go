@@ -27,11 +27,11 @@ const (
 // others come. The zero value is ready. The download's mutex guards it.
 type Trials struct {
 	ofNetworks  expiring.Map[triers, []trial]
-	ofAddresses expiring.Map[triers, []trial]   // that are full
-	left        expiring.Map[string, time.Time] // when a peer of each Network last left
-	fresh       turns                           // each Network that had no place lately, and of which a peer dialled us and found none
-	waiting     turns                           // the same of those that had one
-	passed      time.Time                       // since when a place is kept for those that have waited longest; zero if none is
+	ofAddresses expiring.Map[triers, []trial]         // that are full
+	left        expiring.Map[netip.Prefix, time.Time] // when a peer of each network last left
+	fresh       turns                                 // each Network that had no place lately, and of which a peer dialled us and found none
+	waiting     turns                                 // the same of those that had one
+	passed      time.Time                             // since when a place is kept for those that have waited longest; zero if none is
 }
 
 // triers are the newcomers of a Network, or of a full address, that dial us, or that we dial: neither use up the trials of the others.
@@ -51,7 +51,7 @@ func (t trial) over(now time.Time) bool { return now.Sub(t.began) >= trialEvery 
 
 // Left records that a peer has left, or lost its place.
 func (t *Trials) Left(a netip.Addr, now time.Time) {
-	t.left.Put(Network(a), now, maxTrials, func(left time.Time) bool { return now.Sub(left) >= trialEvery })
+	t.left.Put(network(a), now, maxTrials, func(left time.Time) bool { return now.Sub(left) >= trialEvery })
 }
 
 // isNew reports whether a peer has had its place for a short time only, which is shorter if it gives little. Newcomers that we dial
@@ -67,7 +67,7 @@ func (t *Trials) isNew(p Worth, newcomer Connection, now time.Time) bool {
 
 // leftLately reports whether a peer of the network of an address had a place lately.
 func (t *Trials) leftLately(a netip.Addr, now time.Time) bool {
-	left, ok := t.left.Get(Network(a))
+	left, ok := t.left.Get(network(a))
 	return ok && now.Sub(left) < trialEvery
 }
 
@@ -134,14 +134,15 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, fu
 		trials, by.of, most = &t.ofAddresses, newcomer.Addr.String(), 1
 		peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Addr != newcomer.Addr })
 	}
-	id, out, later := displaced(now, peers, newcomer.Addr, true)
+	c := crowdsOf(peers)
+	id, out, later := displaced(now, peers, c, newcomer.Addr, true)
 	tried, _ := trials.Get(by)
 	tried = slices.DeleteFunc(slices.Clone(tried), func(last trial) bool { return last.over(now) })
 	next := trial{neighbours(newcomer.Addr), now}
 	var fuller, equal []Worth
 	if len(tried) < most && !slices.ContainsFunc(tried, func(last trial) bool { return last.by == next.by }) {
 		var soon bool
-		fuller, equal, soon = t.rivals(now, peers, newcomer, out)
+		fuller, equal, soon = t.rivals(now, peers, c, newcomer, out)
 		later = later || soon
 	}
 	switch room := len(out) + len(fuller) + len(equal); {
@@ -166,10 +167,10 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, fu
 
 // rivals returns the peers that make room for a newcomer's trial, beside those that do so anyway: of networks that have more places, and as
 // many. It reports whether others will once they are no longer new.
-func (t *Trials) rivals(now time.Time, peers []Worth, newcomer Connection, out map[int]bool) (fuller, equal []Worth, later bool) {
-	c, median := crowdsOf(peers), medianRate(peers)
+func (t *Trials) rivals(now time.Time, peers []Worth, c crowds, newcomer Connection, out map[int]bool) (fuller, equal []Worth, later bool) {
+	e, median := c.entrant(newcomer.Addr), medianRate(peers)
 	for _, p := range peers {
-		_, ours := c.with(newcomer.Addr, p.Addr)
+		_, ours := e.inPlaceOf(p.Addr)
 		switch theirs := c.inNetwork(p.Addr); {
 		case p.Keep || out[p.ID]:
 		case ours < theirs:

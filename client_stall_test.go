@@ -140,3 +140,33 @@ func TestResolveLooksUpAgain(t *testing.T) {
 		require.Less(t, looked, 20)
 	})
 }
+
+// A connection that a peer made to a listener of the user's, and that is slow to close, does not hold up the client.
+func TestSlowCloseOfHandshakes(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		us, stranger := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("81.0.0.1", 0, 0, 0)
+		c := simClient(t, us, nil)
+		c.NoListen = true
+		l, err := us.Listen("tcp", ":7000")
+		require.NoError(t, err)
+		require.NoError(t, c.Serve(slowListener{l}))
+		for range maxHandshakesPerAddress + 1 {
+			conn, err := stranger.Dial(t.Context(), "tcp", "80.0.0.1:7000")
+			require.NoError(t, err)
+			defer conn.Close()
+		}
+		simnet.Sleep(time.Second)
+		require.Equal(t, maxHandshakesPerAddress, c.Stats().Greeting)
+	})
+}
+
+// slowListener is a listener whose connections are slow to close.
+type slowListener struct{ net.Listener }
+
+func (l slowListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return slowToClose{conn}, nil
+}

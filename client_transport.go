@@ -198,34 +198,40 @@ func (c *Client) accept(l net.Listener) {
 	}
 }
 
-// startHandshake makes the handshake with a peer that connected. If too many connect at once, one of the network that has
-// the most makes room.
+// startHandshake makes the handshake with a peer that connected.
 func (c *Client) startHandshake(conn net.Conn) {
 	addr := netaddr.Of(conn.RemoteAddr())
-	h := &pendingHandshake{Handshake: peerlist.Handshake{Addr: addr.Addr()}, conn: conn}
-	if !addr.IsValid() || !c.allows(addr.Addr()) {
-		conn.Close()
-		return
+	out := conn
+	if addr.IsValid() && c.allows(addr.Addr()) {
+		out = c.beginHandshake(&pendingHandshake{Handshake: peerlist.Handshake{Addr: addr.Addr()}, conn: conn}, addr)
 	}
+	if out != nil {
+		out.Close() // without the mutex: a connection of the user's own may take its time
+	}
+}
+
+// beginHandshake begins a handshake, unless too many connect at once: then it returns the connection that is to be closed, that of h or
+// one of the network that has the most, which makes room.
+func (c *Client) beginHandshake(h *pendingHandshake, addr netip.AddrPort) (out net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || !netaddr.IsLocal(h.Addr) && c.handshakesFrom(h.Addr) >= maxHandshakesPerAddress {
-		conn.Close()
-		return
+		return h.conn
 	}
 	if len(c.handshakes) >= maxHandshakes {
 		all := make([]peerlist.Handshake, 0, maxHandshakes)
 		for _, h := range c.handshakes {
 			all = append(all, h.Handshake)
 		}
-		out := peerlist.Shed(all, h.Addr)
-		c.handshakes[out].conn.Close()
-		c.handshakes[out].cancel() // it may be waiting, and not in a read
-		c.handshakes = slices.Delete(c.handshakes, out, out+1)
+		k := peerlist.Shed(all, h.Addr)
+		out = c.handshakes[k].conn
+		c.handshakes[k].cancel() // it may be waiting, and not in a read
+		c.handshakes = slices.Delete(c.handshakes, k, k+1)
 	}
 	h.ctx, h.cancel = context.WithTimeout(c.ctx, handshakeTimeout)
 	c.handshakes = append(c.handshakes, h)
 	c.tasks.Go(func() { c.finishHandshake(h, addr) })
+	return out
 }
 
 // allows reports whether the user allows dealings with an unmapped address.
@@ -263,7 +269,7 @@ func (c *Client) closeHandshakes() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, h := range c.handshakes {
-		h.conn.Close()
+		go h.conn.Close()
 	}
 }
 

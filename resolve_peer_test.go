@@ -55,6 +55,35 @@ func TestResolverIsFlooded(t *testing.T) {
 	}
 }
 
+// A user's connection that is slow to close does not hold up a magnet link.
+func TestResolveSlowClose(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimResolvable(t, 100, false)
+		useless := speakMetadata(t, n.NewHost("81.0.0.1", 0, 0, 0), content, metadataScript{none: true})
+		honest := speakMetadata(t, n.NewHost("81.0.1.1", 0, 0, 0), content, metadataScript{sizeAfter: 12 * time.Second})
+		us := n.NewHost("80.0.0.1", 0, 0, 0)
+		c := simClient(t, us, nil)
+		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := us.Dial(ctx, network, addr)
+			if err != nil || addr != useless.addr().String() {
+				return conn, err
+			}
+			return slowToClose{conn}, nil
+		}
+		m, resolved := content.Magnet(), make(chan error, 1)
+		go func() {
+			_, err := m.Resolve(t.Context(), &Options{Client: c, Peers: []netip.AddrPort{useless.addr(), honest.addr()}})
+			resolved <- err
+		}()
+		simnet.Sleep(20 * time.Second)
+		s := c.Stats().Resolving
+		require.Len(t, s, 1, "it waits for the connection")
+		require.NotZero(t, s[0].Metadata)
+		require.Equal(t, s[0].Length, s[0].Metadata)
+		require.NoError(t, <-resolved)
+	})
+}
+
 // Peers that cannot be dialled and have the metadata dial the resolver, encrypted or not. Peers that are of no use make room for
 // them.
 func TestResolveByPeersThatDial(t *testing.T) {

@@ -42,6 +42,8 @@ type peer struct {
 	idler  bool   // it made the connection, and had the grace of a newcomer before; fixed
 	lot    uint32 // drawn for it; fixed
 
+	networkLot uint64 // drawn for its network; fixed
+
 	earned   int64     // bytes exchanged by earnedAt, by which it had earned its place
 	earnedAt time.Time // when its place was last earned; zero if never
 

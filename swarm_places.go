@@ -169,8 +169,13 @@ func (d *Download) worths(now time.Time) (worths []peerlist.Worth) {
 				Rate:     p.down.Rate(now) + p.up.Rate(now),
 				Mean:     given / max(time.Second, now.Sub(p.joined)).Seconds(),
 				Priority: priority,
+				Awaited:  p.amInterested && !p.supply.Snubbed(),
+				Lot:      p.networkLot,
 			})
 		}
+	}
+	if !d.sharing() {
+		peerlist.Spare(now, worths)
 	}
 	return worths
 }

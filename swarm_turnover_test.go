@@ -1,7 +1,11 @@
 package torrent
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -11,6 +15,7 @@ import (
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/simnet/simpeer"
+	"github.com/shoal-go/torrent/internal/wire"
 )
 
 // Peers of many networks, a few more than there are places, give just enough to keep these, and can be dialled. Those that make room for
@@ -63,4 +68,98 @@ func TestNetworksOfOnePeerEach(t *testing.T) {
 			})
 		})
 	}
+}
+
+// patientSeed listens as a seed with many peers, which unchokes a newcomer for half a minute after others had their turns.
+func patientSeed(ctx context.Context, t *testing.T, h *simnet.Host, content *simContent, wait time.Duration) netip.AddrPort {
+	l, err := h.Listen("tcp", ":6881")
+	require.NoError(t, err)
+	context.AfterFunc(ctx, func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serveInTurn(ctx, conn, content, wait)
+		}
+	}()
+	return h.Addr(6881)
+}
+
+func serveInTurn(ctx context.Context, conn net.Conn, content *simContent, wait time.Duration) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	hello := wire.Handshake{InfoHash: content.infoHash, PeerID: [20]byte{1}}
+	hello.SetFast()
+	conn.Write(wire.AppendSimple(hello.Append(nil), wire.HaveAll))
+	if _, err := io.ReadFull(conn, make([]byte, wire.HandshakeSize)); err != nil {
+		return
+	}
+	requests := make(chan wire.Message)
+	go func() {
+		defer cancel()
+		for r := wire.NewReader(conn, 1<<10); ; {
+			m, err := r.Next()
+			if err != nil {
+				return
+			}
+			if m.ID == wire.Request {
+				select {
+				case requests <- m:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	alive, turn := time.NewTicker(time.Minute), time.NewTimer(wait)
+	defer alive.Stop()
+	for open := false; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-alive.C:
+			conn.Write(wire.AppendKeepAlive(nil))
+		case <-turn.C:
+			if open = !open; open {
+				conn.Write(wire.AppendSimple(nil, wire.Unchoke))
+				turn.Reset(30 * time.Second)
+			} else {
+				conn.Write(wire.AppendSimple(nil, wire.Choke))
+				turn.Reset(wait)
+			}
+		case m := <-requests:
+			if open {
+				conn.Write(append(wire.AppendPieceHeader(nil, m.Index, m.Begin, m.Length), content.truth.Block(m.Index, m.Begin, m.Length)...))
+			} else {
+				conn.Write(wire.AppendReject(nil, m.Index, m.Begin, m.Length))
+			}
+		}
+	}
+}
+
+// A seed has so many peers that it is our turn only after seven minutes. It keeps its place until then, although all others earn theirs with
+// little, more of them wait for a place, and a peer names addresses without end where nobody is.
+func TestSeedThatLetsUsWait(t *testing.T) {
+	amongGivers(t, func(ctx context.Context, t *testing.T, n *simnet.Network) {
+		content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+		d := simFewPlaces(t, c, content, 20)
+		for k := range 30 {
+			g := &giver{n.NewHost(fmt.Sprintf("%d.0.%d.1", 100+k%10, k), 0, 0, 10*time.Millisecond), content, 24 * time.Hour}
+			d.discovery.found(peerlist.FromTracker, "tracker", g.listen(ctx, t))
+			go g.callEvery(ctx, netaddr.Of(c.Addr()), 30*time.Second)
+		}
+		simnet.Sleep(30 * time.Second)
+		d.discovery.found(peerlist.FromTracker, "tracker", patientSeed(ctx, t, n.NewHost("30.7.0.1", 1e6, 0, 20*time.Millisecond), content, 7*time.Minute))
+		for k := 0; k < 2*60 && d.Stats().Downloaded < 32<<20; k++ {
+			for i := range 100 {
+				d.discovery.found(peerlist.FromPEX, "100.0.0.0/16", netip.AddrPortFrom(netip.AddrFrom4([4]byte{140, byte(k), byte(i), 1}), 6881))
+			}
+			simnet.Sleep(10 * time.Second)
+		}
+		require.Greater(t, d.Stats().Downloaded, int64(32<<20))
+	})
 }

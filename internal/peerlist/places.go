@@ -171,7 +171,7 @@ func (p Worth) earns(now time.Time) bool {
 // Displaced returns the id of the peer that makes room for a newcomer when all places are taken:
 //
 //   - one that does not earn its place, and is of a larger crowd than the newcomer;
-//   - one that has not earned its place for a while, and is of no smaller crowd;
+//   - one that has not earned its place for a while, is of no smaller crowd, and is not patient;
 //   - one of a crowd or a network that has more than its share, whatever it gives, if the newcomer is of none.
 //
 // It is the most useless of these. ok is false if there is none.
@@ -235,7 +235,7 @@ func displaced(now time.Time, peers []Worth, c crowds, newcomer netip.Addr, idle
 			out = true
 		case !p.earns(now):
 			isNew := now.Sub(p.Joined) < joinedGrace
-			out = ours < theirs || idle && ours == theirs && !isNew
+			out = ours < theirs || idle && ours == theirs && !isNew && !p.Patient
 			later = later || ours == theirs && isNew
 		}
 		if !out {

@@ -175,7 +175,7 @@ func (t *Trials) rivals(now time.Time, peers []Worth, c crowds, newcomer Connect
 		case p.Keep || out[p.ID]:
 		case ours < theirs:
 			fuller = append(fuller, p)
-		case ours > theirs || p.Rate > 2*median:
+		case ours > theirs || p.Patient || p.Rate > 2*median:
 		case t.isNew(p, newcomer, now):
 			later = true
 		default:

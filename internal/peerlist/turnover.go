@@ -2,6 +2,8 @@ package peerlist
 
 import (
 	"cmp"
+	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,6 +19,11 @@ const (
 	// littleRate is how many bytes a second of payload are little, so that a peer loses its place sooner to those that wait. A crowd that
 	// gives as much for each of many places does no harm.
 	littleRate = 4 << 10
+	// patience is how long a peer that lets us wait keeps its place for that, since it last earned it: a seed of few slots that has some
+	// hundred peers may need so long until it is our turn.
+	patience = 40 * time.Minute
+	// patientShare is the part of all places that such peers have.
+	patientShare = 8
 )
 
 // Worth holds the properties that decide whether a connection is kept when others are waiting.
@@ -32,6 +39,40 @@ type Worth struct {
 	Rate     float64   // bytes a second of payload, both ways
 	Mean     float64   // likewise, since it joined
 	Priority uint32    // BEP 40, or a lot
+	Awaited  bool      // it has what we want, and does not leave our requests unanswered
+	Lot      uint64    // see NetworkLot
+	Patient  bool      // it keeps its place while it lets us wait; see Spare
+}
+
+// Spare marks some of the peers that let us wait as patient, one of a network and an eighth of all: they make room only for those of smaller
+// crowds. A seed lets a newcomer wait until all have had their turn that came before, which may take longer than the seed would keep its
+// place here beside peers that earn theirs, and if we come back we are a newcomer again. Which peers are marked is decided by the lots of
+// their networks, so that to come again gains a peer nothing.
+func Spare(now time.Time, peers []Worth) {
+	var awaited []int
+	for k, p := range peers {
+		since := p.Joined
+		if p.Earned.After(since) {
+			since = p.Earned
+		}
+		if p.Awaited && !p.earns(now) && now.Sub(since) < patience {
+			awaited = append(awaited, k)
+		}
+	}
+	slices.SortFunc(awaited, func(a, b int) int {
+		return cmp.Or(cmp.Compare(peers[a].Lot, peers[b].Lot), peers[a].Joined.Compare(peers[b].Joined))
+	})
+	awaited = slices.CompactFunc(awaited, func(a, b int) bool { return peers[a].Lot == peers[b].Lot })
+	for _, k := range awaited[:min(len(awaited), len(peers)/patientShare)] {
+		peers[k].Patient = true
+	}
+}
+
+// NetworkLot returns the lot of the network of an address, drawn with a key that its peers do not know.
+func NetworkLot(key uint32, a netip.Addr) uint64 {
+	h := fnv.New64a()
+	fmt.Fprint(h, key, Network(a))
+	return h.Sum64()
 }
 
 // Turnover returns how many of the connected peers make room for others, every TurnoverEvery.
@@ -42,10 +83,10 @@ func Turnover(connected, maxPeers int) int {
 	return max(1, connected*4/100)
 }
 
-// Worst returns the ids of the n least useful peers, worst first; fewer if the others are new or were named by the
+// Worst returns the ids of the n least useful peers, worst first; fewer if the others are new, patient, or were named by the
 // user.
 func Worst(now time.Time, peers []Worth, n int) (ids []int) {
-	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.isExempt(now) }), n)
+	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.isExempt(now) || p.Patient }), n)
 }
 
 // isExempt reports whether a peer is new or was named by the user.
@@ -58,7 +99,7 @@ func TurnedOver(now time.Time, peers []Worth, n int) (ids []int) {
 	if ids = Worst(now, peers, n); len(ids) > 0 {
 		return ids
 	}
-	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Keep }), n)
+	return WorstOfAll(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Keep || p.Patient }), n)
 }
 
 // Tries gives candidates that had no place yet the places of peers that give little. The zero value is ready. The owner's mutex guards it.
@@ -78,7 +119,7 @@ func (t *Tries) GivesLittle(now time.Time, peers []Worth, limited bool) (id int,
 	idle := len(peers) - earning(now, peers)
 	slow := !limited && idle*crowdShare < len(peers)
 	peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool {
-		return p.Keep || now.Sub(p.Joined) < TurnoverEvery || p.earns(now) && !(slow && p.Mean < littleRate)
+		return p.Keep || p.Patient || now.Sub(p.Joined) < TurnoverEvery || p.earns(now) && !(slow && p.Mean < littleRate)
 	})
 	if len(peers) == 0 {
 		return 0, false

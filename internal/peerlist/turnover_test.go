@@ -2,6 +2,7 @@ package peerlist
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -126,4 +127,71 @@ func TestContend(t *testing.T) {
 		_, ok = Displaced(now, peers, netip.MustParseAddr("9.0.0.1"))
 		require.Equal(t, tc.out, ok, name)
 	}
+}
+
+// Some of the peers that let us wait make room for none of as large a crowd, for a while. Of which networks these are does not change when
+// they come again.
+func TestSpare(t *testing.T) {
+	now, old := epoch.Add(time.Hour), epoch.Add(30*time.Minute)
+	var peers []Worth
+	for k := range 16 {
+		a := netip.AddrFrom4([4]byte{byte(20 + k), 0, 0, 1})
+		peers = append(peers, Worth{ID: k + 1, Addr: a, Joined: old, Awaited: k < 4, Lot: NetworkLot(7, a)})
+	}
+	spared := func() (ids []int) {
+		all := slices.Clone(peers)
+		Spare(now, all)
+		for _, p := range all {
+			if p.Patient {
+				ids = append(ids, p.ID)
+			}
+		}
+		return ids
+	}
+	first := spared()
+	require.Len(t, first, 2)
+	for k := range peers {
+		peers[k].Joined = now.Add(-2 * time.Minute)
+		peers[k].ID += 100
+	}
+	require.Equal(t, []int{first[0] + 100, first[1] + 100}, spared())
+	for k := range peers {
+		peers[k].Joined = epoch
+	}
+	require.Empty(t, spared(), "they let us wait for too long")
+	peers[0].Earned = old
+	require.Equal(t, []int{101}, spared(), "but this one gave something meanwhile")
+
+	for k := range peers {
+		peers[k].Awaited, peers[k].Joined, peers[k].Earned = k == 5, old, now
+	}
+	peers[5].Earned = time.Time{}
+	newcomer := netip.MustParseAddr("90.0.0.1")
+	makesRoom := func() (n int) {
+		if _, ok := Displaced(now, peers, newcomer); ok {
+			n++
+		}
+		if slices.Equal(Worst(now, peers, 1), []int{106}) {
+			n++
+		}
+		if id, ok := new(Tries).GivesLittle(now, peers, true); ok && id == 106 {
+			n++
+		}
+		if id, ok := new(Trials).Displaced(now, peers, Connection{Addr: newcomer}, false); ok && id == 106 {
+			n++
+		}
+		return n
+	}
+	require.Equal(t, 4, makesRoom())
+	Spare(now, peers)
+	require.Zero(t, makesRoom())
+	for k := range 4 {
+		peers[k].Awaited, peers[k].Earned, peers[k].Patient, peers[k].Lot = true, time.Time{}, false, 1
+	}
+	peers[5].Patient, peers[5].Lot = false, 2
+	require.Equal(t, []int{101, 106}, spared(), "one of each network")
+	Spare(now, peers)
+	peers[4].Addr = netip.MustParseAddr("25.0.0.2") // of its /24
+	_, ok := Displaced(now, peers, newcomer)
+	require.True(t, ok, "of a crowd")
 }

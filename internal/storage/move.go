@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
@@ -183,8 +184,8 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 		return false, m.sameFiles(have)
 	}
 	wasLocked = s.locked.Load()
-	if err := s.lock(); err != nil {
-		return wasLocked, err
+	if err := s.lock(); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return wasLocked, err // on a disk that has no room for the file of a lock, no other Store takes it either
 	}
 	defer func() {
 		if err != nil {

@@ -339,7 +339,9 @@ func (m *move) removeOld() error {
 		err = errors.Join(err, m.to.Remove(m.stage()))
 	}
 	m.removeDirs()
-	err = errors.Join(err, m.unlock(true))
+	if m.unlock != nil {
+		err = errors.Join(err, m.unlock(true))
+	}
 	return errors.Join(err, m.old.Close())
 }
 

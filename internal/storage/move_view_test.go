@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
 // viewDisk is a view of a directory, like a FUSE or network file system: it has identities of its own, and no links, locks or
@@ -200,4 +203,27 @@ func TestMoveToWhereAFileWillBeMade(t *testing.T) {
 	require.NoError(t, os.Remove(dir+"/d/1"))
 	require.NoError(t, move())
 	require.Equal(t, []int{0}, pieces(verified(t, tor, s)))
+}
+
+// Content can be moved away from a disk that has no room even for the file of a lock.
+func TestMoveFromAFullDisk(t *testing.T) {
+	tor, content := testContent(50, 200, 100)
+	d := disktest.New()
+	s := openForgetful(t, tor, d.Sub("old"))
+	require.NoError(t, s.SetWanted(all(tor)))
+	for i := range tor.NumPieces() {
+		writePiece(t, tor, s, content, i)
+	}
+	require.NoError(t, s.Finish())
+	d.Fail = func(call, name string) error {
+		if call == "lock" && strings.HasPrefix(name, "old") {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	require.NoError(t, storage.MoveTo(t.Context(), s, d.Sub("new"), "new", claim(bits.Full(tor.NumPieces()))))
+	require.NotContains(t, strings.Join(d.Names(), " "), "old/")
+	require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+	require.NoError(t, s.Close())
+	require.NotContains(t, strings.Join(d.Held(), " "), "lock")
 }

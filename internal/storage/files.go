@@ -39,8 +39,9 @@ type fileStore struct {
 	linksOnce sync.Once
 	links     []link // the result of linked
 
-	handles *handles
-	stopped atomic.Bool
+	handles  *handles
+	stopped  atomic.Bool
+	reopened atomic.Int32 // how often the directory was opened again
 
 	copyMu  sync.Mutex  // held while a file is replaced with a copy, or the directory changes; taken before mu
 	closing atomic.Bool // Close waits for copyMu
@@ -249,7 +250,8 @@ func (s *fileStore) madeName(name string) {
 
 func (s *fileStore) Place() Place { return s.place.Load().(Place) }
 
-func (s *fileStore) ReadAt(p []byte, off int64) (n int, err error) {
+// readAt is ReadAt, but does not open the directory again.
+func (s *fileStore) readAt(p []byte, off int64) (n int, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if err := checkRead(&s.content, s.closed, off); err != nil {

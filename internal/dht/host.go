@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
@@ -30,6 +31,19 @@ func networkOf(a netip.AddrPort) netip.AddrPort {
 	p := ip.As16()
 	clear(p[8:])
 	return netip.AddrPortFrom(netip.AddrFrom16(p), 0)
+}
+
+// A site is a /32 of IPv6, which a provider has, and anybody may have much of. It is 0 for other addresses: of IPv4 nobody has
+// enough to choose what the ids that follow from addresses are near to.
+type site uint32
+
+func siteOf(a netip.AddrPort) site {
+	ip := a.Addr()
+	if ip.Is4() || netaddr.IsLocal(ip) {
+		return 0
+	}
+	p := ip.As16()
+	return site(binary.BigEndian.Uint32(p[:]))
 }
 
 // sameNetwork reports whether two addresses are of one network. It is quick for those that are not.

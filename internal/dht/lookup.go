@@ -16,6 +16,8 @@ const (
 	lookupDepth   = 12  // nearest nodes that are to answer: a third of 12 may lie, and 8 are left
 	maxOthers     = 24  // nodes that are asked though their ids do not follow from their addresses, if enough do
 	maxSiblings   = 3   // candidates of one network
+	maxOfSite     = 8   // verified candidates of one site, without those that failed
+	siteDepth     = 4   // nodes of one site that count as of the nearest
 	maxSiblingTry = 2   // of which so many are asked, while none answers
 	initialCredit = 2   // nodes named by one answering node that are asked while none of them answers
 	maxCredit     = 16
@@ -28,6 +30,8 @@ const (
 //   - It is done when the 12 nearest have answered, counting only ids that follow from their addresses (BEP 42);
 //     and beside them up to 8 nearer ones whose ids do not, since many honest nodes have no such id.
 //     So a node that chooses its id at will may join the nearest, but not displace them.
+//   - Of these 12, four at most are of one site. Who holds a large network of IPv6 has addresses in it from which
+//     any id follows, as near to a target as that one likes.
 type lookup struct {
 	target ID
 	self   ID
@@ -42,6 +46,7 @@ type lookup struct {
 type candidate struct {
 	krpc.Contact
 	network  netip.AddrPort
+	site     site
 	state    candidateState
 	verified bool    // its id follows from its address
 	namers   []uint8 // numbers of the nodes that named it; none if our own table did
@@ -101,7 +106,7 @@ func (l *lookup) offer(c krpc.Contact, namer int) {
 			worst = i
 		}
 	}
-	n := candidate{Contact: c, network: network, verified: verifiedID(c.ID, c.Addr.Addr())}
+	n := newCandidate(c)
 	if siblings >= maxSiblings {
 		// Naming other nodes of a node's network does not keep out a node that has the better id, or is nearer.
 		if worst < 0 || l.nodes[worst].verified && !n.verified ||
@@ -110,12 +115,70 @@ func (l *lookup) offer(c krpc.Contact, namer int) {
 		}
 		l.nodes = slices.Delete(l.nodes, worst, worst+1)
 	}
+	if !l.makeRoomAt(&n) {
+		return
+	}
 	if namer >= 0 {
 		n.namers = []uint8{uint8(namer)}
 	}
 	if len(l.nodes) < maxCandidates || l.drop(&n) {
 		l.insert(n)
 	}
+}
+
+func newCandidate(c krpc.Contact) candidate {
+	return candidate{Contact: c, network: networkOf(c.Addr), site: siteOf(c.Addr), verified: verifiedID(c.ID, c.Addr.Addr())}
+}
+
+// makeRoomAt reports whether the site of a verified candidate has room for it, perhaps at the cost of one that those that named it have
+// no credit for, or else of the farthest one. So one node that names many of a site does not keep out those that others name.
+func (l *lookup) makeRoomAt(n *candidate) bool {
+	if n.site == 0 || !n.verified {
+		return true
+	}
+	var used [1 << 8]uint8 // of the credit of each namer
+	here, worst, doubted := 0, -1, false
+	for i := range l.nodes {
+		other := &l.nodes[i]
+		if other.site != n.site || !other.verified || other.state == candidateFailed {
+			continue
+		}
+		if here++; other.state != candidateFresh {
+			continue
+		}
+		by := slices.IndexFunc(other.namers, func(namer uint8) bool { return used[namer] < l.credit[namer] })
+		if by >= 0 {
+			used[other.namers[by]]++
+		}
+		if d := by < 0 && len(other.namers) > 0; d || !doubted {
+			worst, doubted = i, d
+		}
+	}
+	if here < maxOfSite {
+		return true
+	}
+	if worst < 0 || !doubted && !krpc.Nearer(l.target, n.ID, l.nodes[worst].ID) {
+		return false
+	}
+	l.nodes = slices.Delete(l.nodes, worst, worst+1)
+	return true
+}
+
+// sites are those of the nearest nodes, nearest first.
+type sites []site
+
+// full reports whether as many nodes of a verified candidate's site are nearer as count.
+func (s sites) full(n *candidate) bool {
+	if n.site == 0 || !n.verified {
+		return false
+	}
+	count := 0
+	for _, other := range s {
+		if other == n.site {
+			count++
+		}
+	}
+	return count >= siteDepth
 }
 
 // drop makes room for a candidate: at the cost of one that would not be asked, else of the farthest one. It
@@ -202,10 +265,12 @@ func (l *lookup) next() (c krpc.Contact, known, ok bool) {
 
 // frontier walks the candidates as far as they matter. It returns the one that is to be asked next, or -1, and
 // how many are under way before the end: the nearest, but verified ones and others by turns. If none is
-// left but such as are not believed in, and too few have answered, it is one of those.
+// left but such as are not believed in, or of whose sites enough are nearer, and too few have answered, it is one of those.
 func (l *lookup) frontier() (next, waiting int) {
 	var answered, under [2]int // others, verified
 	fresh, doubted := [2]int{-1, -1}, -1
+	var space [maxCandidates]site
+	near := sites(space[:0])
 	for i := range l.nodes {
 		n, kind := &l.nodes[i], 0
 		if n.verified {
@@ -217,13 +282,21 @@ func (l *lookup) frontier() (next, waiting int) {
 		if answered[0] >= bucketSize && kind == 0 {
 			continue
 		}
+		full := near.full(n)
 		switch n.state {
-		case candidateAnswered:
-			answered[kind]++
-		case candidateAsked, candidateSlow:
-			under[kind]++
+		case candidateAnswered, candidateAsked, candidateSlow:
+			if kind == 1 {
+				near = append(near, n.site)
+			}
+			switch {
+			case full:
+			case n.state == candidateAnswered:
+				answered[kind]++
+			default:
+				under[kind]++
+			}
 		case candidateFresh:
-			believed := l.believed(n)
+			believed := l.believed(n) && !full
 			switch {
 			case fresh[kind] >= 0 || !believed && doubted >= 0 || !l.free(n):
 			case believed:
@@ -324,7 +397,7 @@ func (l *lookup) answered(c krpc.Contact, known bool) (n *candidate, number int)
 		if n != nil {
 			return nil, 0
 		}
-		n = l.insert(candidate{Contact: c, network: networkOf(c.Addr), verified: verifiedID(c.ID, c.Addr.Addr())})
+		n = l.insert(newCandidate(c))
 	case n == nil:
 		return nil, 0
 	case n.ID != c.ID:
@@ -335,7 +408,7 @@ func (l *lookup) answered(c krpc.Contact, known bool) (n *candidate, number int)
 			return nil, 0
 		}
 		l.nodes = slices.DeleteFunc(l.nodes, func(o candidate) bool { return o.Addr == c.Addr && o.state == candidateFailed })
-		n = l.insert(candidate{Contact: c, network: networkOf(c.Addr), verified: true})
+		n = l.insert(newCandidate(c))
 	default:
 		for _, namer := range n.namers {
 			l.credit[namer] = min(l.credit[namer]+2, maxCredit)
@@ -354,18 +427,21 @@ func (l *lookup) mark(addr netip.AddrPort, state candidateState) {
 }
 
 // nearest are the nodes to store at: of those that gave a token, the 12 nearest whose ids follow from their
-// addresses, and the 8 nearest whatever their ids, since other clients look there. The nearest comes first.
+// addresses, at most four of them of one site, and the 8 nearest whatever their ids, since other clients look there. The nearest comes first.
 func (l *lookup) nearest() (nodes []*candidate) {
 	all, verified := 0, 0
+	var near sites
 	for i := range l.nodes {
 		n := &l.nodes[i]
 		if n.state != candidateAnswered || n.token == nil {
 			continue
 		}
-		if all++; n.verified {
+		counts := n.verified && !near.full(n)
+		if counts {
 			verified++
+			near = append(near, n.site)
 		}
-		if all <= bucketSize || n.verified && verified <= lookupDepth {
+		if all++; all <= bucketSize || counts && verified <= lookupDepth {
 			nodes = append(nodes, n)
 		}
 	}

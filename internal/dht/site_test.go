@@ -1,0 +1,125 @@
+package dht
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/krpc"
+)
+
+// at is a node of a /32 of IPv6 whose id follows from its address, and shares n bits with the target at least.
+func (l *looked) at(site uint32, bits int) krpc.Contact {
+	for {
+		var ip [16]byte
+		binary.BigEndian.PutUint32(ip[:], site)
+		binary.BigEndian.PutUint32(ip[4:], l.rng.Uint32())
+		a := netip.AddrFrom16(ip)
+		if id := secureID(a, l.rng); krpc.Common(id, l.target) >= bits {
+			return krpc.Contact{ID: id, Addr: netip.AddrPortFrom(a, 6881)}
+		}
+	}
+}
+
+// isIn reports whether a node is of a site.
+func isIn(c krpc.Contact, s uint32) bool { return siteOf(c.Addr) == site(s) }
+
+// answerAll has all nodes answer that are asked until the lookup is done. Those of a site name what sybils says.
+func (l *looked) answerAll(s uint32, sybils func() []krpc.Contact, honest []krpc.Contact) {
+	l.t.Helper()
+	for !l.done(0) {
+		c := l.ask()
+		if isIn(c, s) {
+			l.answer(c, sybils()...)
+		} else {
+			l.answer(c, append(sybils()[:2], honest...)...)
+		}
+	}
+}
+
+const (
+	largeSite  = 0x2a0f1234
+	honestSite = 0x2a000000 // the first of them, of which each node has its own
+)
+
+// Of a large network of IPv6 any number of nodes may be as near to a target as they like, with ids that follow from their
+// addresses. They name each other, and ever nearer ones, but are never all that a look-up asks, or stores at.
+func TestLookupBesideALargeNetwork(t *testing.T) {
+	for _, nearer := range []bool{false, true} {
+		l := newLooked(t)
+		bits := 9
+		sybils := func() (nodes []krpc.Contact) {
+			for range 8 {
+				nodes = append(nodes, l.at(largeSite, bits))
+			}
+			if nearer {
+				bits = min(bits+1, 13)
+			}
+			return nodes
+		}
+		var honest []krpc.Contact
+		for i := range uint32(20) {
+			honest = append(honest, l.at(honestSite+i, 3))
+		}
+		for _, c := range honest[:3] {
+			l.add(c)
+		}
+		for i := 3; i < len(honest); i += 5 {
+			l.answerAll(largeSite, sybils, honest[i:min(i+5, len(honest))])
+		}
+		require.LessOrEqual(t, l.asked, maxAsked)
+		count := 0
+		for _, n := range l.nearest() {
+			if !isIn(n.Contact, largeSite) {
+				count++
+			}
+		}
+		require.GreaterOrEqual(t, count, bucketSize)
+	}
+}
+
+// Nodes that are invented of a site do not keep out those that are there.
+func TestInventedNodesOfASite(t *testing.T) {
+	l := newLooked(t)
+	liar, teller := l.at(honestSite, 0), l.at(honestSite+1, 0)
+	l.add(liar)
+	l.add(teller)
+	var invented []krpc.Contact
+	for range 8 {
+		invented = append(invented, l.at(largeSite, 9))
+	}
+	there := l.at(largeSite, 6)
+	l.ask()
+	l.ask()
+	l.answer(liar, invented...)
+	l.answer(teller, there)
+	for range 100 {
+		c, _, ok := l.next()
+		if !ok {
+			break
+		}
+		if c == there {
+			return
+		}
+		l.mark(c.Addr, candidateFailed)
+	}
+	t.Fatal("not asked")
+}
+
+// Where all nodes are of one large network, a look-up hears as many as it is to find.
+func TestLookupInALargeNetwork(t *testing.T) {
+	l := newLooked(t)
+	var nodes []krpc.Contact
+	for range 3 {
+		l.add(l.at(largeSite, 2))
+	}
+	for range 20 {
+		nodes = append(nodes, l.at(largeSite, 5))
+	}
+	for !l.done(0) {
+		l.answer(l.ask(), nodes...)
+	}
+	require.GreaterOrEqual(t, len(l.nearest()), bucketSize)
+}

@@ -197,3 +197,36 @@ func TestNetworksThatWaitTakeTurns(t *testing.T) {
 		})
 	}
 }
+
+// Neighbours of the only seed, more than there are places, dial each second, and give just enough to keep these. The seed dials once a minute
+// and gets in soon, whether they are of its own prefix or of a few others of its network.
+func TestSeedBesideNeighboursThatDial(t *testing.T) {
+	for name, addr := range map[string]func(k int) string{
+		"of its /24":           func(k int) string { return fmt.Sprintf("90.0.0.%d", 2+k) },
+		"of four /24s":         func(k int) string { return fmt.Sprintf("90.0.%d.%d", 1+k%4, 1+k) },
+		"of another /64":       func(k int) string { return fmt.Sprintf("2001:db8:0:%x::1", 2+k) },
+		"of four /48s of IPv6": func(k int) string { return fmt.Sprintf("2001:db8:%x:%x::1", 1+k%4, k) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			amongGivers(t, func(ctx context.Context, t *testing.T, n *simnet.Network) {
+				content := newSimRepeating(1, 4*blockSize, 4096*blockSize)
+				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+				d := simFewPlaces(t, c, content, 10)
+				for k := range 30 {
+					go (&giver{n.NewHost(addr(k), 0, 0, 10*time.Millisecond), content, 24 * time.Hour}).callEvery(ctx, netaddr.Of(c.Addr()), time.Second)
+				}
+				simnet.Sleep(6 * time.Minute)
+				ip := "90.0.0.1"
+				if netip.MustParseAddr(addr(0)).Is6() {
+					ip = "2001:db8::1"
+				}
+				seed := lateSeed(t, n.NewHost(ip, 1e6, 0, 30*time.Millisecond), content, d, true)
+				defer seed.Stop()
+				for k := 0; k < 6 && !d.Stats().Complete; k++ {
+					simnet.Sleep(time.Minute)
+				}
+				require.True(t, d.Stats().Complete)
+			})
+		})
+	}
+}

@@ -62,12 +62,6 @@ func (l level) prefix(a netip.Addr) netip.Prefix {
 // narrowest returns the narrowest prefix that counts for an address.
 func narrowest(a netip.Addr) netip.Prefix { return levelsOf(a)[0].prefix(a) }
 
-// neighbours returns the widest prefix below the network of an address that counts for it.
-func neighbours(a netip.Addr) netip.Prefix {
-	levels := levelsOf(a)
-	return levels[max(0, len(levels)-2)].prefix(a)
-}
-
 // crowds is how many places the peers of each prefix have.
 type crowds map[netip.Prefix]int
 

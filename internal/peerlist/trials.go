@@ -9,45 +9,32 @@ import (
 )
 
 const (
-	// trialEvery is how often a newcomer of each /24 or /48 may displace a peer that earns its place, and trialsOfNetwork how many
+	// trialEvery is how often a newcomer of each prefix may displace a peer outside it that earns its place, and trialsOfNetwork how many
 	// of a network may within that time.
 	trialEvery      = 10 * time.Minute
 	trialsOfNetwork = 4
 	maxTrials       = 4096
 
-	// waitsForPlace is how long a network waits for a place after it last dialled us, and keepsTurn how long it keeps its turn: a peer that
-	// was refused a few times may not dial before a source names us again. A place is left to those that have waited longest for keptForTurn.
-	waitsForPlace = 200 * time.Second
-	keepsTurn     = 40 * time.Minute
-	keptForTurn   = 75 * time.Second
+	// keptForTurn is how long a place is left to those that have waited longest.
+	keptForTurn = 75 * time.Second
 )
 
 // Trials let newcomers show that they give more than the peers that have all places. Otherwise crowds of a few networks could keep
 // all others out for little: each has its share, and its peers give just enough to earn it, or are new because they leave in time and
 // others come. The zero value is ready. The download's mutex guards it.
 type Trials struct {
-	ofNetworks  expiring.Map[triers, []trial]
-	ofAddresses expiring.Map[triers, []trial]         // that are full
-	left        expiring.Map[netip.Prefix, time.Time] // when a peer of each network last left
-	fresh       turns                                 // each Network that had no place lately, and of which a peer dialled us and found none
-	waiting     turns                                 // the same of those that had one
-	passed      time.Time                             // since when a place is kept for those that have waited longest; zero if none is
+	began   [4]expiring.Map[triers, []time.Time]  // lately, by the length of the prefix: as many as those of a lineage
+	left    expiring.Map[netip.Prefix, time.Time] // when a peer of each network last left
+	fresh   line                                  // the addresses that dialled us and found no place, of networks that had none lately
+	waiting line                                  // the same of others
+	passed  time.Time                             // since when a place is kept for those that have waited longest; zero if none is
 }
 
-// triers are the newcomers of a Network, or of a full address, that dial us, or that we dial: neither use up the trials of the others.
+// triers are the newcomers of a prefix that dial us, or that we dial: neither use up the trials of the others.
 type triers struct {
-	of       string
+	of       netip.Prefix
 	incoming bool
 }
-
-// A trial is a newcomer's attempt.
-type trial struct {
-	by    netip.Prefix // its /24 or /48, so that one network's many addresses there have one trial
-	began time.Time
-}
-
-// over reports whether a trial matters no more.
-func (t trial) over(now time.Time) bool { return now.Sub(t.began) >= trialEvery }
 
 // Left records that a peer has left, or lost its place.
 func (t *Trials) Left(a netip.Addr, now time.Time) {
@@ -76,103 +63,109 @@ func (t *Trials) MayFill(now time.Time, newcomer Connection, places int) bool {
 	return !newcomer.Incoming || places <= 0 || t.hasTurn(newcomer.Addr, places, now)
 }
 
-// hasTurn reports whether a newcomer that dials us may take one of so many places, or has to wait. Networks that had no place lately come
-// before those that had.
+// hasTurn reports whether a newcomer that dials us may take one of so many places, or has to wait in line. Networks that had no place lately
+// come before those that had.
 func (t *Trials) hasTurn(newcomer netip.Addr, places int, now time.Time) bool {
-	network := Network(newcomer)
+	path := lineage(newcomer)
 	if !t.passed.IsZero() {
 		places *= 1 + int(now.Sub(t.passed)/keptForTurn)
 	}
-	line, ahead := &t.waiting, t.fresh.ahead(network, places, now)
-	if !t.leftLately(newcomer, now) {
-		line = &t.fresh
-	} else {
-		ahead += t.waiting.ahead(network, places, now)
+	mine, other, ahead := &t.fresh, &t.waiting, 0
+	if t.leftLately(newcomer, now) {
+		mine, other = other, mine
+		ahead = t.fresh.turns.ahead(nil, places, now)
 	}
-	if ahead < places {
-		t.served(network)
+	if w := other.waiter(path[0]); w != nil {
+		other.served(w.by)
+		if mine.order.Len() < maxNetworks {
+			mine.push(w)
+		}
+	}
+	if ahead += mine.ahead(path, places-ahead, now); ahead < places {
+		mine.servedAlong(path, true)
 		t.passed = time.Time{}
 		return true
 	}
 	if t.passed.IsZero() && places > 0 {
 		t.passed = now
 	}
-	wait(line, network, now)
+	mine.wait(path, now)
 	return false
-}
-
-// served has a network wait no longer.
-func (t *Trials) served(network string) {
-	t.fresh.served(network)
-	t.waiting.served(network)
-}
-
-// wait has a network wait in a line for its turn, unless very many do.
-func wait(line *turns, network string, now time.Time) {
-	line.keeps = keepsTurn
-	if line.order.Len() >= maxTrials {
-		line.keeps = 0
-		for range line.all(now) { // those that no longer wait are forgotten
-		}
-		if !line.has(network) && line.order.Len() >= maxTrials {
-			return
-		}
-	}
-	line.wait(network, now.Add(waitsForPlace))
 }
 
 // Displaced returns the id of the peer that makes room for a newcomer, as the function of that name does. If there is none, it is the
 // most useless peer of a network that has more places than that of the newcomer would have, or else of one that has as many, and has had
-// them for a while, unless it gives far more than most. That is allowed once in a while to each /24 or /48, and to few of a network, so
-// that newcomers that give nothing displace few. If the address of the newcomer is full, only peers of that address make room, and it is
-// allowed once to all there.
+// them for a while, unless it gives far more than most. That is allowed once in a while to each address and each of its prefixes, and a few
+// times to its network, so that newcomers that give nothing displace few. It counts only for those that the other is not of: neighbours that
+// share the places of a prefix use up none of its trials. If the address of the newcomer is full, only peers of that address make room.
 //
-// A newcomer that dials us waits while there are as many networks that have waited longer as peers that would make room for it.
+// A newcomer that dials us waits while there are as many that wait before it as peers that would make room for it.
 func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, full bool) (id int, ok bool) {
-	trials, by, most := &t.ofNetworks, triers{Network(newcomer.Addr), newcomer.Incoming}, trialsOfNetwork
 	if full {
-		trials, by.of, most = &t.ofAddresses, newcomer.Addr.String(), 1
 		peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Addr != newcomer.Addr })
 	}
 	c := crowdsOf(peers)
 	id, out, later := displaced(now, peers, c, newcomer.Addr, true)
-	tried, _ := trials.Get(by)
-	tried = slices.DeleteFunc(slices.Clone(tried), func(last trial) bool { return last.over(now) })
-	next := trial{neighbours(newcomer.Addr), now}
-	var fuller, equal []Worth
-	if len(tried) < most && !slices.ContainsFunc(tried, func(last trial) bool { return last.by == next.by }) {
-		var soon bool
-		fuller, equal, soon = t.rivals(now, peers, c, newcomer, out)
-		later = later || soon
-	}
+	fuller, equal, soon := t.rivals(now, peers, c, newcomer, out)
 	switch room := len(out) + len(fuller) + len(equal); {
 	case full || !newcomer.Incoming:
-	case room == 0 && !later:
-		t.served(by.of) // it would keep places from others that it cannot take itself
+	case room == 0 && !later && !soon:
+		t.fresh.servedAlong(lineage(newcomer.Addr), false) // it would keep places from others that it cannot take itself
+		t.waiting.servedAlong(lineage(newcomer.Addr), false)
 	case !t.hasTurn(newcomer.Addr, room, now):
 		return 0, false
 	}
 	if len(out) > 0 {
 		return id, true
 	}
-	if id, ok = worst(now, fuller); !ok {
-		id, ok = worst(now, equal)
+	if len(fuller) == 0 {
+		fuller = equal
 	}
-	over := func(all []trial) bool { return all[len(all)-1].over(now) }
-	if !ok || !trials.Put(by, append(tried, next), maxTrials, over) {
+	if id, ok = worst(now, fuller); !ok {
 		return 0, false
 	}
-	return id, true
+	over := func(all []time.Time) bool { return now.Sub(all[len(all)-1]) >= trialEvery }
+	other := fuller[slices.IndexFunc(fuller, func(p Worth) bool { return p.ID == id })].Addr
+	for k, prefix := range lineage(newcomer.Addr) {
+		if counts(prefix, other) {
+			by := triers{prefix, newcomer.Incoming}
+			ok = ok && t.began[k].Put(by, append(t.lately(k, by, now), now), maxTrials, over)
+		}
+	}
+	return id, ok
+}
+
+// counts reports whether a trial that displaces another counts for a prefix of the newcomer: if the other is not in it, or shares the address.
+func counts(prefix netip.Prefix, other netip.Addr) bool {
+	return prefix.IsSingleIP() || !prefix.Contains(other.WithZone(""))
+}
+
+// lately returns when the trials of a prefix began that still matter.
+func (t *Trials) lately(k int, by triers, now time.Time) []time.Time {
+	began, _ := t.began[k].Get(by)
+	return slices.DeleteFunc(slices.Clone(began), func(began time.Time) bool { return now.Sub(began) >= trialEvery })
 }
 
 // rivals returns the peers that make room for a newcomer's trial, beside those that do so anyway: of networks that have more places, and as
 // many. It reports whether others will once they are no longer new.
 func (t *Trials) rivals(now time.Time, peers []Worth, c crowds, newcomer Connection, out map[int]bool) (fuller, equal []Worth, later bool) {
+	var tried []netip.Prefix // that may not try now
+	for k, prefix := range lineage(newcomer.Addr) {
+		most := 1
+		if k == 0 && !prefix.IsSingleIP() {
+			most = trialsOfNetwork
+		}
+		if len(t.lately(k, triers{prefix, newcomer.Incoming}, now)) >= most {
+			if tried = append(tried, prefix); prefix.IsSingleIP() {
+				return nil, nil, false
+			}
+		}
+	}
 	e, median := c.entrant(newcomer.Addr), medianRate(peers)
 	for _, p := range peers {
 		_, ours := e.inPlaceOf(p.Addr)
 		switch theirs := c.inNetwork(p.Addr); {
-		case p.Keep || out[p.ID]:
+		case p.Keep || out[p.ID] || slices.ContainsFunc(tried, func(prefix netip.Prefix) bool { return counts(prefix, p.Addr) }):
 		case ours < theirs:
 			fuller = append(fuller, p)
 		case ours > theirs || p.Patient || p.Rate > 2*median:

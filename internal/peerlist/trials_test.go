@@ -141,8 +141,49 @@ func TestTurnsAtFreePlaces(t *testing.T) {
 	require.True(t, trials.MayFill(now, newcomer("90.0.0.1", false), 2))
 	require.True(t, trials.MayFill(now, newcomer("92.0.0.1", true), 2))
 	require.False(t, trials.MayFill(now, newcomer("90.0.0.1", true), 1))
-	require.True(t, trials.MayFill(now, newcomer("91.0.9.1", true), 1), "another of its network may, too")
+	require.False(t, trials.MayFill(now, newcomer("91.0.9.1", true), 1), "another of its network has waited longer")
+	require.True(t, trials.MayFill(now, newcomer("91.0.0.1", true), 1))
 	require.True(t, trials.MayFill(now, newcomer("90.0.0.1", true), 1))
+	require.True(t, trials.MayFill(now, newcomer("91.0.9.1", true), 1))
+}
+
+// Neighbours, by address or prefix, have their turns at the places of their network in the order in which they first dialled, however many
+// they are, and however often they do. None has another soon.
+func TestTurnsOfNeighbours(t *testing.T) {
+	for _, format := range []string{"90.0.0.%d", "90.0.%d.1", "2001:db8:1:%d::1", "2001:db8:%d::1"} {
+		now := epoch.Add(time.Hour)
+		var trials Trials
+		neighbour := func(k int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(format, k)) }
+		peers := tenGivers(now)
+		peers[9].Addr = neighbour(100)
+		for k := range peers[:9] {
+			peers[k].Given = 1 << 40
+		}
+		dials := func(k int) bool {
+			id, ok := trials.Displaced(now, peers, Connection{Addr: neighbour(k), Incoming: true}, false)
+			if ok {
+				require.Equal(t, 10, id)
+				peers[9] = Worth{ID: 10, Addr: neighbour(k), Joined: now, Earned: now, Rate: 600}
+			}
+			return ok
+		}
+		const n = 8
+		for k := range n {
+			require.False(t, dials(k), "all are new")
+		}
+		for turn := range n {
+			now = now.Add(joinedGrace)
+			for k := range peers {
+				peers[k].Earned = now
+				if k < 9 {
+					peers[k].Joined = now
+				}
+			}
+			for k := n - 1; k >= 0; k-- {
+				require.Equal(t, k == turn, dials(k), "%s in turn %d", neighbour(k), turn)
+			}
+		}
+	}
 }
 
 // A network that had no place lately comes before those that had, and need not wait until their peers are no longer new.
@@ -265,5 +306,5 @@ func TestTrialsAreForgotten(t *testing.T) {
 	}
 	now = now.Add(trialEvery)
 	require.True(t, tries(maxTrials))
-	require.Equal(t, 1, trials.ofNetworks.Len())
+	require.Equal(t, 1, trials.began[0].Len())
 }

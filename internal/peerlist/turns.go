@@ -10,26 +10,39 @@ import (
 // many wait. The zero value is ready.
 type turns struct {
 	keeps time.Duration // how long those that no longer wait keep their turn in case that they ask again
-	order list.List     // of waiter, the next one first
+	order list.List     // of *waiter, the next one first
 	place map[any]*list.Element
 }
 
 // waiter is who waits, such as a download for a dial.
 type waiter struct {
-	by    any
-	until time.Time // when it no longer waits, unless it asks again
+	by     any
+	until  time.Time // when it no longer waits, unless it asks again
+	within turns     // the order of those that share its turns, if it is a prefix
 }
 
 // wait adds one behind those that wait already, or has it wait longer.
 func (t *turns) wait(by any, until time.Time) {
 	if e := t.place[by]; e != nil {
-		e.Value = waiter{by, until}
+		e.Value.(*waiter).until = until
 		return
 	}
+	t.push(&waiter{by: by, until: until})
+}
+
+func (t *turns) push(w *waiter) {
 	if t.place == nil {
 		t.place = make(map[any]*list.Element)
 	}
-	t.place[by] = t.order.PushBack(waiter{by, until})
+	t.place[w.by] = t.order.PushBack(w)
+}
+
+// waiter returns one that waits; nil if it does not.
+func (t *turns) waiter(by any) *waiter {
+	if e := t.place[by]; e != nil {
+		return e.Value.(*waiter)
+	}
+	return nil
 }
 
 // has reports whether one waits.
@@ -58,7 +71,7 @@ func (t *turns) ahead(by any, most int, now time.Time) (n int) {
 func (t *turns) all(now time.Time) iter.Seq[any] {
 	return func(yield func(any) bool) {
 		for e := t.order.Front(); e != nil; {
-			w, next := e.Value.(waiter), e.Next()
+			w, next := e.Value.(*waiter), e.Next()
 			switch {
 			case now.After(w.until.Add(t.keeps)):
 				t.served(w.by)

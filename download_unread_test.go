@@ -112,9 +112,9 @@ func TestBadSectorAtTheStart(t *testing.T) {
 
 // So is a piece of which an earlier run has written a part that cannot be read, also if that shows only once the rest is there.
 func TestBadSectorOfAPartOfAPiece(t *testing.T) {
-	for missing, fetched := range map[int]int64{3: 32 * blockSize, 15: 33 * blockSize} {
+	for missing, fetched := range map[int]int64{3: 16 * blockSize, 15: 17 * blockSize} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-			content := newSimContent(1, 16*blockSize, 32*blockSize)
+			content := newSimContent(1, 16*blockSize, 16*blockSize)
 			disk := disktest.New()
 			s, err := disk.OpenFiles(content.content(), "here", nil)
 			require.NoError(t, err)
@@ -125,7 +125,7 @@ func TestBadSectorOfAPartOfAPiece(t *testing.T) {
 				_, err = s.WriteAt(content.truth.Run(int64(k)*blockSize, blockSize), int64(k)*blockSize)
 				require.NoError(t, err)
 			}
-			require.NoError(t, s.SaveResume(bits.New(2), map[int]bits.Set{0: part}))
+			require.NoError(t, s.SaveResume(bits.New(1), map[int]bits.Set{0: part}))
 			require.NoError(t, s.Close())
 			var writes atomic.Int32
 			disk.Fail = func(call, name string) error {

@@ -64,7 +64,7 @@ func (d *Download) unreadLately(piece int) bool {
 
 // isLost reports whether a piece that could not be read back to be hashed is to be fetched and written again, which repairs a bad sector.
 func (d *Download) isLost(piece int, a *assembly, err error) bool {
-	if storage.Unwritten(err) || errors.Is(err, ErrClosed) {
+	if d.o.Storage != nil || storage.Unwritten(err) || errors.Is(err, ErrClosed) {
 		return false
 	}
 	d.mu.Lock()

@@ -210,9 +210,14 @@ func (d *Download) takeResumed(have bits.Set) (todo bits.Set) {
 	return todo
 }
 
-// verifyPresent hashes the pieces for which storage holds bytes, and adds those that match to the verified ones.
+// verifyPresent hashes the pieces for which storage holds bytes, and adds those that match to the verified ones. A storage of the user's own
+// has no bad sectors: an error of it ends the download.
 func (d *Download) verifyPresent(todo bits.Set) error {
-	return d.verify(d.life.ctx, d.t.content(), todo, func(i int, ok bool) {
+	unread := d.failedToRead
+	if d.o.Storage != nil {
+		unread = nil
+	}
+	return d.client.verifiers.Verify(d.life.ctx, d.store.Place(), d.t.content(), d.store, todo, func(i int, ok bool) {
 		var err error
 		if ok {
 			err = d.storeVerified(i)
@@ -227,7 +232,7 @@ func (d *Download) verifyPresent(todo bits.Set) error {
 			d.gotPiece(i, nil)
 			d.disk.resumable = true
 		}
-	})
+	}, unread)
 }
 
 // restorePartial takes the blocks of pieces that were incomplete when the sidecar was written, unless these cannot be read. The caller

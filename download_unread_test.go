@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -90,15 +91,31 @@ func TestDiskThatIsBack(t *testing.T) {
 // A part of a file that cannot be read at the start is fetched again. What can be read is used, and the log and Stats say what happened.
 func TestBadSectorAtTheStart(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-		content := newSimContent(1, 16*blockSize, 64*blockSize)
+		content := newSimContent(1, 16*blockSize, slices.Repeat([]int64{16 * blockSize}, 4)...)
 		seed := simpeer.New("seed", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
 		require.NoError(t, seed.Arrive())
 		defer seed.Stop()
-		store := &badStorage{simStorage: newSimStorage(content).fill(), piece: 3, fails: -1}
+		disk := disktest.New()
+		s, err := disk.OpenFiles(content.content(), "here", nil)
+		require.NoError(t, err)
+		require.NoError(t, s.SetWanted(slices.Repeat([]bool{true}, 4)))
+		_, err = s.WriteAt(content.truth.Run(0, content.Size()), 0)
+		require.NoError(t, err)
+		require.NoError(t, s.SaveResume(bits.New(4), nil))
+		require.NoError(t, s.Close())
+		var written atomic.Bool
+		disk.Fail = func(call, name string) error {
+			if name == content.file(3).Path && call == "write" {
+				written.Store(true)
+			} else if name == content.file(3).Path && call == "read" && !written.Load() {
+				return syscall.EIO
+			}
+			return nil
+		}
 		var log bytes.Buffer
 		c := simClient(t, n.NewHost("80.0.0.1", 0, 0, time.Millisecond), nil)
-		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
-		d, err := content.Start(t.Context(), &Options{Client: c, Storage: store.open, Peers: []netip.AddrPort{seed.Addr()}})
+		c.Logger, c.hooks.openFiles = slog.New(slog.NewTextHandler(&log, nil)), disk.OpenFiles
+		d, err := content.Start(t.Context(), &Options{Client: c, Dir: "here", Peers: []netip.AddrPort{seed.Addr()}})
 		require.NoError(t, err)
 		_, err = d.Wait()
 		require.NoError(t, err)

@@ -173,14 +173,3 @@ func (q *Quota) Idle() bool {
 	}
 	return false
 }
-
-// LoseDirectory makes all handles of s and its directory useless, as if that was mounted anew.
-func LoseDirectory(s Store) {
-	f := s.(*fileStore)
-	d := f.disk.(*rootDisk)
-	d.self.Close()
-	d.root.Close()
-	for i := range f.files {
-		f.handles.drop(i)
-	}
-}

@@ -39,9 +39,8 @@ type fileStore struct {
 	linksOnce sync.Once
 	links     []link // the result of linked
 
-	handles  *handles
-	stopped  atomic.Bool
-	reopened atomic.Int32 // how often the directory was opened again
+	handles *handles
+	stopped atomic.Bool
 
 	copyMu  sync.Mutex  // held while a file is replaced with a copy, or the directory changes; taken before mu
 	closing atomic.Bool // Close waits for copyMu
@@ -250,8 +249,7 @@ func (s *fileStore) madeName(name string) {
 
 func (s *fileStore) Place() Place { return s.place.Load().(Place) }
 
-// readAt is ReadAt, but does not open the directory again.
-func (s *fileStore) readAt(p []byte, off int64) (n int, err error) {
+func (s *fileStore) ReadAt(p []byte, off int64) (n int, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if err := checkRead(&s.content, s.closed, off); err != nil {

@@ -269,7 +269,7 @@ func (c *Client) closeHandshakes() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, h := range c.handshakes {
-		go h.conn.Close()
+		c.tasks.Go(func() { h.conn.Close() })
 	}
 }
 

@@ -185,7 +185,7 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 	}
 	wasLocked = s.locked.Load()
 	if err := s.lock(); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
-		return wasLocked, err // on a disk that has no room for the file of a lock, no other Store takes it either
+		return wasLocked, err // on a disk that has no room for the file of a lock, hardly any other Store can take it
 	}
 	defer func() {
 		if err != nil {

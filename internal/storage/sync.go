@@ -27,7 +27,7 @@ func (s *fileStore) syncDirty() error {
 	if errors.Is(err, fs.ErrClosed) {
 		err = ErrClosed // Close does not wait for this
 	}
-	if lost == nil && Exhausted(err) { // some files were not opened, but no write is lost
+	if lost == nil && (Exhausted(err) || errors.Is(err, ErrClosed)) { // some files were not opened, but no write is lost
 		s.remainDirty(files, dirs)
 		return err
 	}

@@ -354,6 +354,7 @@ func TestNetworkLostBehindTheRouter(t *testing.T) {
 	for _, url := range []string{httpTrackerURL, udpTrackerURL} {
 		for _, lost := range []time.Duration{5 * time.Minute, 70 * time.Minute, 210 * time.Minute} {
 			t.Run(fmt.Sprint(url, " ", lost), func(t *testing.T) {
+				skipUnderRace(t, lost != 70*time.Minute)
 				simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 					w := newWorld(t, n)
 					us := n.NewHost("85.0.0.1", 0, 5e3, 10*time.Millisecond)

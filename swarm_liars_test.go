@@ -85,6 +85,7 @@ func TestLiarsBesideAWebSeed(t *testing.T) {
 // few times while it had a piece that they had spoiled, they alone had turns at it: the download took over ten minutes, where it takes
 // 100 seconds without the liars.
 func TestLiarsBesideAPeerThatChokes(t *testing.T) {
+	skipUnderRace(t, true)
 	foundWeb(t, newSimRepeating(1, 512<<10, 24<<20), func(t *testing.T, m *simWebMeeting) {
 		m.meet(t, 500e3, simpeer.Script{Fast: true, Flap: 5 * time.Second})
 		m.start(t)

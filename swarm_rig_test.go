@@ -360,7 +360,7 @@ func raceEnabled() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// skipUnderRace skips one of several figures, whose goroutines do nothing that those of the others do not do.
+// skipUnderRace skips one of several figures, or a long test of a policy, whose goroutines do nothing that those of others do not do.
 func skipUnderRace(t *testing.T, skip bool) {
 	t.Helper()
 	if skip && raceEnabled() {

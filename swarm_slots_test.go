@@ -65,6 +65,7 @@ func TestSilentPeersLeaveTheirSlots(t *testing.T) {
 // Peers of many networks ask a seed for a little, again and again. The only peer that takes all that it is sent does not wait for a turn
 // after theirs while the seed's upload is idle, whether it passes on anything or not.
 func TestPeersThatAskForLittleLeaveTheirSlots(t *testing.T) {
+	skipUnderRace(t, true)
 	took := func(crowd int, every time.Duration) time.Duration {
 		return besideCrowd(t, 128<<20, 1e6, crowd, every, func(s *speaker) { s.ask(0) })
 	}
@@ -137,6 +138,7 @@ func TestPeersThatTakeBurstsLeaveTheirSlots(t *testing.T) {
 // Eight peers take what a seed with an upload limit gives them, and never announce a piece. To the seed, an honest peer among them seems
 // to pass nothing on, because no other peer announces what it got from the seed. It still gets its share of the upload.
 func TestPeersThatTellNothingLeaveAShare(t *testing.T) {
+	skipUnderRace(t, true)
 	const crowd = 8
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimRepeating(1, 256<<10, 32<<20)

@@ -208,6 +208,7 @@ func TestSeedBesideNeighboursThatDial(t *testing.T) {
 		"of four /48s of IPv6": func(k int) string { return fmt.Sprintf("2001:db8:%x:%x::1", 1+k%4, k) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			skipUnderRace(t, name != "of its /24")
 			amongGivers(t, func(ctx context.Context, t *testing.T, n *simnet.Network) {
 				content := newSimRepeating(1, 4*blockSize, 4096*blockSize)
 				c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)

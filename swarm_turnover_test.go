@@ -143,6 +143,7 @@ func serveInTurn(ctx context.Context, conn net.Conn, content *simContent, wait t
 // A seed has so many peers that it is our turn only after seven minutes. It keeps its place until then, although all others earn theirs with
 // little, more of them wait for a place, and a peer names addresses without end where nobody is.
 func TestSeedThatLetsUsWait(t *testing.T) {
+	skipUnderRace(t, true)
 	amongGivers(t, func(ctx context.Context, t *testing.T, n *simnet.Network) {
 		content := newSimRepeating(1, 4*blockSize, 8192*blockSize)
 		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)

@@ -107,6 +107,7 @@ func TestAHungDiskTakesFewThreads(t *testing.T) {
 		require.True(t, d.Stats().Complete)
 		release()
 		readers.Wait()
+		synctest.Wait() // for what else reads there
 		require.Zero(t, waiting.Load())
 	})
 }

@@ -285,6 +285,7 @@ func (h hooks) orSystem() hooks {
 type identity struct {
 	id  [20]byte
 	key uint32 // that trackers know us by (BEP 7)
+	lot uint64 // by which lots are drawn among networks; never sent
 }
 
 // identity returns the client's identity in the swarm of h. It stays the same as long as the client is open, because
@@ -293,6 +294,7 @@ func (c *Client) identity(h Hash) (who identity) {
 	drawn := sha256.Sum256(append(c.secret[:], h[:]...))
 	copy(who.id[copy(who.id[:], peerIDPrefix):], drawn[:])
 	who.key = binary.BigEndian.Uint32(drawn[len(who.id):])
+	who.lot = binary.BigEndian.Uint64(drawn[len(who.id)+4:])
 	return who
 }
 

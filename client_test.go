@@ -92,7 +92,7 @@ func TestOwnAddressIsCalledOnce(t *testing.T) {
 }
 
 // A client cannot be identified in one swarm by its identity in another, and it does not answer for torrents that it
-// does not have.
+// does not have. Nor can lots be computed from what it sends.
 func TestIdentityIsOfOneTorrent(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		us, other := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.0.2", 0, 0, 0)
@@ -100,6 +100,9 @@ func TestIdentityIsOfOneTorrent(t *testing.T) {
 		c := simClient(t, us, nil)
 		first := simSeed(t, c, one)
 		simSeed(t, c, two)
+		who := c.identity(one.infoHash)
+		require.NotEqual(t, uint64(who.key), who.lot)
+		require.NotContains(t, string(who.id[:]), string(binary.BigEndian.AppendUint64(nil, who.lot)[:4]))
 
 		// answer returns what the client sends back to a handshake for an info hash.
 		answer := func(h Hash, id [20]byte) []byte {

@@ -100,7 +100,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	d.swarm.numbered++
 	p := &peer{
 		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now, idler: k.incoming && d.swarm.idlers.Has(k.addr.Addr(), now), lot: d.rng.Uint32(),
-		networkLot:  peerlist.NetworkLot(d.identity.key, k.addr.Addr()),
+		networkLot:  peerlist.NetworkLot(d.identity.lot, k.addr.Addr()),
 		rd:          wire.NewReader(k, (d.t.NumPieces()+7)/8),
 		fast:        k.theirs.Fast(),
 		extended:    k.theirs.Extended(),

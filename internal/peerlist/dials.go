@@ -43,15 +43,15 @@ func (b *dials) allowance(now time.Time) (n int, wait time.Duration) {
 // left is the allowance of one download: what the downloads before it in turn leave.
 func (b *dials) left(by any, now time.Time) (n int, wait time.Duration) {
 	n, wait = b.allowance(now)
-	return max(0, n-b.waiting.ahead(by, n, now)), wait
+	return max(0, n-b.waiting.ahead(by, false, n, now)), wait
 }
 
 // turn yields the waiting downloads that may begin a dial now.
 func (b *dials) turn(now time.Time) iter.Seq[any] {
 	return func(yield func(any) bool) {
 		n, _ := b.allowance(now)
-		for by := range b.waiting.all(now) {
-			if n--; n < 0 || !yield(by) {
+		for w := range b.waiting.all(now) {
+			if n--; n < 0 || !yield(w.by) {
 				return
 			}
 		}

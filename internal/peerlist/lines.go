@@ -7,26 +7,24 @@ import (
 )
 
 const (
-	// waitsForPlace is how long an address waits for a place after it last dialled us, and keepsTurn how long it keeps its turn: a peer that
-	// was refused a few times may not dial before a source names us again.
+	// waitsForPlace is how long an address waits for a place after it last dialled us, and keepsTurn how long it keeps its turn after that: a
+	// peer that was refused a few times may not dial before a source names us again.
 	waitsForPlace = 200 * time.Second
 	keepsTurn     = 40 * time.Minute
 
-	// maxNetworks is how many networks may wait, maxNeighbours how many prefixes of one, or addresses of a prefix, and maxWithin how many of
-	// these in all networks. Those that come when as many wait are not remembered, and have no turn before these: of several such ones,
-	// the first to dial comes next.
-	maxNetworks   = 4096
-	maxNeighbours = 256
-	maxWithin     = 4096
-	forgetEvery   = 10 * time.Second // as long as so many wait, those that wait no longer are looked for
+	// maxNetworks is how many networks may wait. Those that come when as many do are not remembered, and have no turn before these: of several
+	// such ones, the first to dial comes next. maxWithin is how many prefixes of networks, and addresses, are remembered in all. If there
+	// are as many, a network that has its part of these gets no more, and for one that has less the one that has most loses its order.
+	maxNetworks = 4096
+	maxWithin   = 4096
 )
 
 // A line is the order in which addresses get places: the next one is of the network that has waited longest, in it of the prefix that has
-// waited longest, and so on. Otherwise those of one /24 that always dial could take all turns of their network. The zero value is ready.
+// waited longest, and so on. Otherwise those of one /24 that always dial could take all turns of their network. Networks that are late
+// come after the others. The zero value is ready.
 type line struct {
-	turns
-	within int       // how many waited within networks when forget was last called, and all that came since
-	forgot time.Time // when forget was last called
+	turns      // of networks
+	within int // how many waited within networks when they were last counted, and all that came since
 }
 
 // lineage returns the prefixes of an address that take turns, the widest first and the address itself last.
@@ -43,11 +41,11 @@ func lineage(a netip.Addr) (path []netip.Prefix) {
 
 // ahead returns how many wait before an address: networks before its own, and those of each of its prefixes before the next one. It counts
 // to most.
-func (l *line) ahead(path []netip.Prefix, most int, now time.Time) (n int) {
-	for t := &l.turns; len(path) > 0; path = path[1:] {
-		n += t.ahead(path[0], most-n, now)
+func (l *line) ahead(path []netip.Prefix, late bool, most int, now time.Time) (n int) {
+	for t := &l.turns; len(path) > 0; path, late = path[1:], false {
+		n += t.ahead(path[0], late, most-n, now)
 		w := t.waiter(path[0])
-		if w == nil || n >= most {
+		if w == nil {
 			break
 		}
 		t = &w.within
@@ -56,35 +54,72 @@ func (l *line) ahead(path []netip.Prefix, most int, now time.Time) (n int) {
 }
 
 // wait has an address wait behind those that wait already, or longer.
-func (l *line) wait(path []netip.Prefix, now time.Time) {
-	t, isFull := &l.turns, func() bool { return l.order.Len() >= maxNetworks }
-	for k, prefix := range path {
-		if !t.has(prefix) {
-			if isFull() && now.Sub(l.forgot) >= forgetEvery {
-				l.forget(now)
-				l.within, l.forgot = l.size()-l.order.Len(), now
-			}
-			if isFull() {
-				return
-			}
-			l.within += min(k, 1)
+func (l *line) wait(path []netip.Prefix, late bool, now time.Time) {
+	if l.order.Len() >= maxNetworks && !l.has(path[0]) {
+		for range l.all(now.Add(keepsTurn)) { // forgets those of which none waits
 		}
-		t.keeps = keepsTurn
-		t.wait(prefix, now.Add(waitsForPlace))
-		t = &t.waiter(prefix).within
-		isFull = func() bool { return t.order.Len() >= maxNeighbours || l.within >= maxWithin }
+		if l.order.Len() >= maxNetworks {
+			return
+		}
+	}
+	network := l.join(path[0])
+	network.late = late
+	l.waitWithin(network, network, path[1:], now)
+}
+
+// waitWithin has an address wait within one of its prefixes. That waits as long as the next address of it does: if others renewed that, those
+// that dial one after another would keep it the first in line, and never take its turn.
+func (l *line) waitWithin(network, w *waiter, path []netip.Prefix, now time.Time) {
+	w.kept = now.Add(waitsForPlace + keepsTurn)
+	isNext := true
+	if len(path) > 0 {
+		if t := &w.within; t.has(path[0]) || l.hasRoom(network) {
+			if !t.has(path[0]) {
+				l.within++
+			}
+			l.waitWithin(network, t.join(path[0]), path[1:], now)
+		}
+		isNext = w.within.ahead(path[0], false, 1, now) == 0
+	}
+	if isNext {
+		w.until = now.Add(waitsForPlace)
 	}
 }
 
-// servedAlong has an address wait no longer. If it got a place, those of its prefixes that others wait in go to the end of their lines.
-func (t *turns) servedAlong(path []netip.Prefix, place bool) {
+// hasRoom reports whether one more may wait within a network, and makes room for it.
+func (l *line) hasRoom(network *waiter) bool {
+	if l.within < maxWithin {
+		return true
+	}
+	if network.within.size()*l.order.Len() >= maxWithin {
+		return false
+	}
+	var fullest *waiter
+	most := 0
+	l.within = 0
+	for e := l.order.Front(); e != nil; e = e.Next() {
+		w := e.Value.(*waiter)
+		n := w.within.size()
+		if l.within += n; n > most {
+			fullest, most = w, n
+		}
+	}
+	if l.within >= maxWithin {
+		fullest.within = turns{}
+		l.within -= most
+	}
+	return true
+}
+
+// leave has an address wait no longer. If it got a place, those of its prefixes that others wait in go to the end of their lines.
+func (t *turns) leave(path []netip.Prefix, place bool) {
 	e := t.place[path[0]]
 	if e == nil {
 		return
 	}
 	if len(path) > 1 {
 		within := &e.Value.(*waiter).within
-		if within.servedAlong(path[1:], place); within.order.Len() > 0 {
+		if within.leave(path[1:], place); within.order.Len() > 0 {
 			if place {
 				t.order.MoveToBack(e)
 			}
@@ -94,21 +129,10 @@ func (t *turns) servedAlong(path []netip.Prefix, place bool) {
 	t.served(path[0])
 }
 
-// size returns how many wait, and within these.
+// size returns how many wait or keep their turns, and within these.
 func (t *turns) size() (n int) {
 	for e := t.order.Front(); e != nil; e = e.Next() {
 		n += 1 + e.Value.(*waiter).within.size()
 	}
 	return n
-}
-
-// forget forgets those that no longer wait.
-func (t *turns) forget(now time.Time) {
-	for e := t.order.Front(); e != nil; {
-		w, next := e.Value.(*waiter), e.Next()
-		if w.within.forget(now); now.After(w.until) {
-			t.served(w.by)
-		}
-		e = next
-	}
 }

@@ -15,14 +15,14 @@ func TestLineOfPrefixes(t *testing.T) {
 	var l line
 	waiting := map[string]bool{}
 	for _, addr := range []string{"1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.2.1", "2.1.1.1", "1.1.1.4", "2.1.1.2", "3.1.1.1"} {
-		l.wait(lineage(netip.MustParseAddr(addr)), now)
+		l.wait(lineage(netip.MustParseAddr(addr)), false, now)
 		waiting[addr] = true
 	}
 	var order []string
 	for len(waiting) > 0 {
 		for addr := range waiting {
-			if path := lineage(netip.MustParseAddr(addr)); l.ahead(path, 100, now) == 0 {
-				l.servedAlong(path, true)
+			if path := lineage(netip.MustParseAddr(addr)); l.ahead(path, false, 100, now) == 0 {
+				l.leave(path, true)
 				order = append(order, addr)
 				delete(waiting, addr)
 				break
@@ -38,30 +38,81 @@ func TestLineIsLeft(t *testing.T) {
 	var l line
 	path := func(addr string) []netip.Prefix { return lineage(netip.MustParseAddr(addr)) }
 	for _, addr := range []string{"1.1.1.1", "1.1.1.2", "2.1.1.1", "3.1.1.1"} {
-		l.wait(path(addr), epoch)
+		l.wait(path(addr), false, epoch)
 	}
-	require.Equal(t, 3, l.ahead(path("3.1.1.9"), 9, epoch), "two networks, and one address")
-	l.servedAlong(path("1.1.1.1"), false)
-	require.Zero(t, l.ahead(path("1.1.1.2"), 9, epoch))
-	l.servedAlong(path("1.1.1.2"), false)
-	require.Zero(t, l.ahead(path("2.1.1.1"), 9, epoch))
+	require.Equal(t, 3, l.ahead(path("3.1.1.9"), false, 9, epoch), "two networks, and one address")
+	l.leave(path("1.1.1.1"), false)
+	require.Zero(t, l.ahead(path("1.1.1.2"), false, 9, epoch))
+	l.leave(path("1.1.1.2"), false)
+	require.Zero(t, l.ahead(path("2.1.1.1"), false, 9, epoch))
 	require.Equal(t, 6, l.size())
 }
 
-// However many addresses of a few networks wait, they take bounded memory, and other networks wait beside them. They are forgotten.
+// However many addresses of a few networks wait, they take bounded memory, and other networks wait beside them in order, and so do their
+// addresses. Networks of which none waits any more make room.
 func TestLineIsBounded(t *testing.T) {
 	var l line
 	for net := range 40 {
 		for k := range 1000 {
-			l.wait(lineage(netip.MustParseAddr(fmt.Sprintf("2001:%x:1:%x::1", net, k))), epoch)
+			l.wait(lineage(netip.MustParseAddr(fmt.Sprintf("2001:%x:1:%x::1", net, k))), false, epoch)
 		}
 	}
 	require.LessOrEqual(t, l.size(), maxWithin+40)
+	for k := range 3 {
+		l.wait(lineage(netip.MustParseAddr(fmt.Sprintf("90.0.0.%d", k))), false, epoch)
+	}
+	require.Equal(t, 40+2, l.ahead(lineage(netip.MustParseAddr("90.0.0.2")), false, 100, epoch))
+	require.LessOrEqual(t, l.size(), maxWithin+41)
 	for k := range 2 * maxNetworks {
-		l.wait(lineage(netip.AddrFrom4([4]byte{byte(20 + k>>8), byte(k), 0, 1})), epoch)
+		l.wait(lineage(netip.AddrFrom4([4]byte{byte(20 + k>>8), byte(k), 0, 1})), false, epoch)
 	}
 	require.Equal(t, maxNetworks, l.order.Len())
 	require.LessOrEqual(t, l.size(), maxWithin+maxNetworks)
-	l.wait(lineage(netip.MustParseAddr("90.0.0.1")), epoch.Add(waitsForPlace+time.Second))
+	l.wait(lineage(netip.MustParseAddr("90.1.0.1")), false, epoch.Add(waitsForPlace+time.Second))
 	require.Equal(t, 3, l.size())
+}
+
+// Networks do not take more memory because they become late and have had no place lately in turn.
+func TestLateNetworksAreBounded(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	var trials Trials
+	for net := range 100 {
+		addr := func(k int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:%x:1:%x::1", net, k)) }
+		for k := range 200 {
+			trials.hasTurn(addr(k), 0, now)
+		}
+		trials.Left(addr(0), now)
+		trials.hasTurn(addr(0), 0, now)
+		now = now.Add(waitsForPlace / 10)
+	}
+	require.LessOrEqual(t, trials.waiting(), maxWithin+maxNetworks)
+}
+
+// waiting returns how many wait or keep their turns.
+func (t *Trials) waiting() int { return t.line.size() }
+
+// Neighbours that dial one after another, each once, do not keep their network first in the line for others.
+func TestLineOfThoseThatDialOnce(t *testing.T) {
+	var l line
+	now := epoch
+	seed := lineage(netip.MustParseAddr("2.0.0.1"))
+	for k := range 10 {
+		l.wait(lineage(netip.AddrFrom4([4]byte{1, 1, byte(k), byte(k)})), false, now)
+		l.wait(seed, false, now.Add(time.Second))
+		now = now.Add(waitsForPlace / 2)
+	}
+	require.Zero(t, l.ahead(seed, false, 9, now))
+}
+
+// One that dials again after a while has its turn at once.
+func TestLineKeepsTurns(t *testing.T) {
+	var l line
+	for _, addr := range []string{"1.0.0.1", "2.0.0.1", "1.0.0.2", "1.0.1.1"} {
+		l.wait(lineage(netip.MustParseAddr(addr)), false, epoch)
+	}
+	now := epoch.Add(waitsForPlace + time.Second)
+	for _, addr := range []string{"2.0.0.1", "1.0.0.2", "1.0.1.1"} {
+		l.wait(lineage(netip.MustParseAddr(addr)), false, now)
+	}
+	require.Zero(t, l.ahead(lineage(netip.MustParseAddr("1.0.0.1")), false, 9, now))
 }

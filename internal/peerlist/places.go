@@ -230,7 +230,7 @@ func displaced(now time.Time, peers []Worth, c crowds, newcomer netip.Addr, idle
 		case !p.earns(now):
 			isNew := now.Sub(p.Joined) < joinedGrace
 			out = ours < theirs || idle && ours == theirs && !isNew && !p.Patient
-			later = later || ours == theirs && isNew
+			later = later || ours == theirs && isNew && !p.Patient
 		}
 		if !out {
 			continue

@@ -52,7 +52,7 @@ func (t *targets) dialAt(by any, a netip.Addr, now time.Time) (at time.Time) {
 		return now
 	}
 	at = now.Add(targetWindow)
-	if ahead := h.waiting.ahead(by, most, now); ahead < most {
+	if ahead := h.waiting.ahead(by, false, most, now); ahead < most {
 		at = now
 		if k := ahead - (most - len(h.began)); k >= 0 && h.began[k].Add(targetWindow).After(now) {
 			at = h.began[k].Add(targetWindow)

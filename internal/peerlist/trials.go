@@ -23,11 +23,10 @@ const (
 // all others out for little: each has its share, and its peers give just enough to earn it, or are new because they leave in time and
 // others come. The zero value is ready. The download's mutex guards it.
 type Trials struct {
-	began   [4]expiring.Map[triers, []time.Time]  // lately, by the length of the prefix: as many as those of a lineage
-	left    expiring.Map[netip.Prefix, time.Time] // when a peer of each network last left
-	fresh   line                                  // the addresses that dialled us and found no place, of networks that had none lately
-	waiting line                                  // the same of others
-	passed  time.Time                             // since when a place is kept for those that have waited longest; zero if none is
+	began  [4]expiring.Map[triers, []time.Time]  // lately, by the length of the prefix: as many as those of a lineage
+	left   expiring.Map[netip.Prefix, time.Time] // when a peer of each network last left
+	line   line                                  // the addresses that dialled us and found no place; networks that had one lately are late
+	passed time.Time                             // since when a place is kept for those that have waited longest; zero if none is
 }
 
 // triers are the newcomers of a prefix that dial us, or that we dial: neither use up the trials of the others.
@@ -66,30 +65,19 @@ func (t *Trials) MayFill(now time.Time, newcomer Connection, places int) bool {
 // hasTurn reports whether a newcomer that dials us may take one of so many places, or has to wait in line. Networks that had no place lately
 // come before those that had.
 func (t *Trials) hasTurn(newcomer netip.Addr, places int, now time.Time) bool {
-	path := lineage(newcomer)
+	path, late := lineage(newcomer), t.leftLately(newcomer, now)
 	if !t.passed.IsZero() {
 		places *= 1 + int(now.Sub(t.passed)/keptForTurn)
 	}
-	mine, other, ahead := &t.fresh, &t.waiting, 0
-	if t.leftLately(newcomer, now) {
-		mine, other = other, mine
-		ahead = t.fresh.turns.ahead(nil, places, now)
-	}
-	if w := other.waiter(path[0]); w != nil {
-		other.served(w.by)
-		if mine.order.Len() < maxNetworks {
-			mine.push(w)
-		}
-	}
-	if ahead += mine.ahead(path, places-ahead, now); ahead < places {
-		mine.servedAlong(path, true)
+	if t.line.ahead(path, late, places, now) < places {
+		t.line.leave(path, true)
 		t.passed = time.Time{}
 		return true
 	}
 	if t.passed.IsZero() && places > 0 {
 		t.passed = now
 	}
-	mine.wait(path, now)
+	t.line.wait(path, late, now)
 	return false
 }
 
@@ -110,8 +98,7 @@ func (t *Trials) Displaced(now time.Time, peers []Worth, newcomer Connection, fu
 	switch room := len(out) + len(fuller) + len(equal); {
 	case full || !newcomer.Incoming:
 	case room == 0 && !later && !soon:
-		t.fresh.servedAlong(lineage(newcomer.Addr), false) // it would keep places from others that it cannot take itself
-		t.waiting.servedAlong(lineage(newcomer.Addr), false)
+		t.line.leave(lineage(newcomer.Addr), false) // it would keep places from others that it cannot take itself
 	case !t.hasTurn(newcomer.Addr, room, now):
 		return 0, false
 	}

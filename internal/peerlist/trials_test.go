@@ -121,7 +121,7 @@ func TestTurnsOfNetworks(t *testing.T) {
 	for k := range maxTrials {
 		trials.MayFill(now, Connection{Addr: netip.AddrFrom4([4]byte{byte(100 + k>>8), byte(k), 0, 1}), Incoming: true}, 1)
 	}
-	require.LessOrEqual(t, trials.waiting.order.Len(), maxTrials)
+	require.LessOrEqual(t, trials.line.order.Len(), maxTrials)
 }
 
 // Free places are left to those that have waited longer, unless we dial.
@@ -219,8 +219,21 @@ func TestTurnsOfThoseThatHaveNone(t *testing.T) {
 		return ok
 	}
 	require.False(t, tries("29.0.1.1"))
-	require.Zero(t, trials.waiting.order.Len())
+	require.Zero(t, trials.line.order.Len())
 	require.True(t, tries("90.0.0.1"))
+}
+
+// New peers that are patient will make no room, so that a network which waits for them keeps no place from others.
+func TestTurnsBesidePatientPeers(t *testing.T) {
+	now := epoch.Add(time.Hour)
+	peers := tenGivers(now)
+	for k := range peers {
+		peers[k].Earned, peers[k].Patient = time.Time{}, true
+	}
+	var trials Trials
+	_, ok := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("90.0.0.1"), Incoming: true}, false)
+	require.False(t, ok)
+	require.Zero(t, trials.line.order.Len())
 }
 
 // Newcomers that dial use up no trials of their neighbours in other /24s or /48s, unless they are of a few of these, nor those of any

@@ -68,8 +68,8 @@ func Spare(now time.Time, peers []Worth) {
 	}
 }
 
-// NetworkLot returns the lot of the network of an address, drawn with a key that its peers do not know.
-func NetworkLot(key uint32, a netip.Addr) uint64 {
+// NetworkLot returns the lot of the network of an address, drawn with a key that no other knows.
+func NetworkLot(key uint64, a netip.Addr) uint64 {
 	h := fnv.New64a()
 	fmt.Fprint(h, key, Network(a))
 	return h.Sum64()

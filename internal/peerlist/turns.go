@@ -9,8 +9,7 @@ import (
 // turns is the order in which those that wait for something get it: as they came, while they go on to ask. It costs the same however
 // many wait. The zero value is ready.
 type turns struct {
-	keeps time.Duration // how long those that no longer wait keep their turn in case that they ask again
-	order list.List     // of *waiter, the next one first
+	order list.List // of *waiter, the next one first
 	place map[any]*list.Element
 }
 
@@ -18,26 +17,31 @@ type turns struct {
 type waiter struct {
 	by     any
 	until  time.Time // when it no longer waits, unless it asks again
+	kept   time.Time // until when it keeps its turn in case that it asks again
+	late   bool      // those that are not come before it
 	within turns     // the order of those that share its turns, if it is a prefix
 }
 
-// wait adds one behind those that wait already, or has it wait longer.
+// wait adds one behind those that wait already, or has it wait longer. It keeps no turn once it does not wait.
 func (t *turns) wait(by any, until time.Time) {
-	if e := t.place[by]; e != nil {
-		e.Value.(*waiter).until = until
-		return
-	}
-	t.push(&waiter{by: by, until: until})
+	w := t.join(by)
+	w.until, w.kept = until, until
 }
 
-func (t *turns) push(w *waiter) {
+// join returns a waiter, which comes last if it is new.
+func (t *turns) join(by any) *waiter {
+	if w := t.waiter(by); w != nil {
+		return w
+	}
 	if t.place == nil {
 		t.place = make(map[any]*list.Element)
 	}
-	t.place[w.by] = t.order.PushBack(w)
+	w := &waiter{by: by}
+	t.place[by] = t.order.PushBack(w)
+	return w
 }
 
-// waiter returns one that waits; nil if it does not.
+// waiter returns one that waits, or keeps its turn; nil if it does not.
 func (t *turns) waiter(by any) *waiter {
 	if e := t.place[by]; e != nil {
 		return e.Value.(*waiter)
@@ -45,7 +49,7 @@ func (t *turns) waiter(by any) *waiter {
 	return nil
 }
 
-// has reports whether one waits.
+// has reports whether one waits, or keeps its turn.
 func (t *turns) has(by any) bool { return t.place[by] != nil }
 
 // served removes one that waits no longer.
@@ -56,27 +60,31 @@ func (t *turns) served(by any) {
 	}
 }
 
-// ahead returns how many wait that come before one, which need not wait itself. It counts to most.
-func (t *turns) ahead(by any, most int, now time.Time) (n int) {
-	for other := range t.all(now) {
-		if n >= most || other == by {
-			break
+// ahead returns how many wait that come before one, which need not wait itself and may be late. It counts to most.
+func (t *turns) ahead(by any, late bool, most int, now time.Time) (n int) {
+	passed := false // this one
+	for w := range t.all(now) {
+		switch {
+		case n >= most || passed && !late:
+			return n
+		case w.by == by:
+			passed = true
+		case now.After(w.until): // it keeps its turn, but does not wait
+		case late && !w.late || late == w.late && !passed:
+			n++
 		}
-		n++
 	}
 	return n
 }
 
-// all yields those that wait, and forgets those on the way that have not asked for too long.
-func (t *turns) all(now time.Time) iter.Seq[any] {
-	return func(yield func(any) bool) {
+// all yields those that wait or keep their turns, and forgets the others on the way.
+func (t *turns) all(now time.Time) iter.Seq[*waiter] {
+	return func(yield func(*waiter) bool) {
 		for e := t.order.Front(); e != nil; {
 			w, next := e.Value.(*waiter), e.Next()
-			switch {
-			case now.After(w.until.Add(t.keeps)):
+			if now.After(w.kept) {
 				t.served(w.by)
-			case now.After(w.until): // it is passed over
-			case !yield(w.by):
+			} else if !yield(w) {
 				return
 			}
 			e = next

@@ -204,8 +204,10 @@ func (c *List) Disown(addr netip.AddrPort) {
 func (c *List) Next(now time.Time) (addr netip.AddrPort, from Source, ok bool) {
 	if addr, from, ok = c.First(now); ok {
 		k := c.all[addr]
+		if c.isFair() {
+			c.hadTurn(k.namer)
+		}
 		c.given++
-		c.hadTurn(k.namer)
 		c.move(k, isDialling)
 	}
 	return addr, from, ok

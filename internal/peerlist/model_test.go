@@ -195,8 +195,10 @@ func (m *slowCandidates) next(now time.Time) (best *slowCandidate) {
 	}
 	if best != nil {
 		best.doing = "dialling"
+		if m.given%4 == 3 {
+			m.hadTurn(best.namer)
+		}
 		m.given++
-		m.hadTurn(best.namer)
 	}
 	return best
 }

@@ -83,7 +83,8 @@ func (c *List) forgetEmpty(n *namer) {
 	}
 }
 
-// hadTurn records that a namer had its turn, and all of its kind.
+// hadTurn records that a namer had its turn, and all of its kind. Candidates that are dialled because they are the most promising take no
+// turn: otherwise peers that name those without end, beside others whose turn it then always is, would have all of their kind wait.
 func (c *List) hadTurn(n *namer) {
 	c.turns++
 	n.turn, c.turnOf[n.from] = c.turns, c.turns
@@ -97,9 +98,12 @@ func (c *List) before(n, other *namer) bool {
 	return n.turn < other.turn
 }
 
+// isFair reports whether the next candidate is that of the namer whose turn it is.
+func (c *List) isFair() bool { return c.given%fairEvery == fairEvery-1 }
+
 // best returns the candidate to dial next. There must be one.
 func (c *List) best() (best *candidate) {
-	fair := c.given%fairEvery == fairEvery-1
+	fair := c.isFair()
 	for _, n := range c.namers {
 		if n.ready.Len() == 0 {
 			continue

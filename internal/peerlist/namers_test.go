@@ -67,6 +67,34 @@ func TestSourcesTakeTurns(t *testing.T) {
 	}
 }
 
+// Peers that a tracker names give a little and make room again and again, and one of them names candidates without end, which look more
+// promising. That the most promising ones are dialled takes no turn from the peer that names a seed.
+func TestSeedThatAPeerNames(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
+	for k := range byte(20) {
+		l.Add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{66, 0, k, 1}), 1), peerlist.FromTracker, "tracker", now)
+	}
+	for k := 0; ; k++ {
+		now = now.Add(10 * time.Second)
+		for i := range byte(5) {
+			l.Add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{20 + i, byte(k), byte(k >> 8), 1}), 1), peerlist.FromPEX, "66.0.0.0/16", now)
+		}
+		if k == 100 {
+			l.Add(netip.MustParseAddrPort("90.0.0.1:1"), peerlist.FromPEX, "82.0.0.0/16", now)
+		}
+		got, from, ok := l.Next(now)
+		require.True(t, ok)
+		l.Dialled(got, from == peerlist.FromTracker, now)
+		l.MadeRoom(got)
+		l.Left(got, true, now)
+		if got.Addr() == netip.MustParseAddr("90.0.0.1") {
+			return
+		}
+		require.Less(t, k, 100+20)
+	}
+}
+
 // BenchmarkManyNamers is what a candidate costs when there are too many, of one namer and of thousands.
 func BenchmarkManyNamers(b *testing.B) {
 	for _, namers := range []int{1, 3000} {

@@ -263,8 +263,8 @@ func (c *Client) excess(has int, now time.Time) int {
 }
 
 // surplus returns the peer of those of a download that makes room for others of the client, because its network has more than its
-// share of all connections.
-func (c *Client) surplus(peers []peerlist.Worth, now time.Time) (id int, ok bool) {
+// share of all connections; 0 if none does.
+func (c *Client) surplus(peers []peerlist.Worth, now time.Time) (id int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.budget.Surplus(c.claim(len(peers)), peers, now)
@@ -277,8 +277,8 @@ func (c *Client) starves(now time.Time) bool {
 	return c.budget.Starves(c.claim(0), now)
 }
 
-// idlest returns the peer of those of a download that makes room for a download that starves.
-func (c *Client) idlest(peers []peerlist.Worth, now time.Time) (id int, ok bool) {
+// idlest returns the peer of those of a download that makes room for a download that starves; 0 if none does.
+func (c *Client) idlest(peers []peerlist.Worth, now time.Time) (id int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.budget.Idlest(now, peers)

@@ -93,7 +93,7 @@ func (d *Download) finish() {
 // holds d.mu.
 func (d *Download) forgetStrangers() {
 	d.discovery.candidates.Bound(0)
-	d.swarm.idlers, d.swarm.trials, d.swarm.work = peerlist.Idlers{}, peerlist.Trials{}, ratelimit.Accounts[netip.Prefix]{}
+	d.swarm.places, d.swarm.work = peerlist.Places{}, ratelimit.Accounts[netip.Prefix]{}
 	d.uploading.debts, d.uploading.fastSets = nil, nil
 }
 

@@ -117,7 +117,7 @@ func (p *peer) stopLocked(why error) {
 		close(p.ended)
 		go p.conn.Close() // a connection of the user's own may take its time
 		p.d.swarm.live--
-		p.d.swarm.trials.Left(p.conn.addr.Addr(), time.Now())
+		p.d.swarm.places.Left(p.conn.addr.Addr(), time.Now())
 		p.d.client.leftPeer(p.conn.addr.Addr())
 	}
 }

@@ -66,7 +66,7 @@ func TestReplacedWhereThereIsNoPlace(t *testing.T) {
 		require.True(t, d.addPeer(&connection{Conn: dialled, addr: netip.MustParseAddrPort("90.0.0.1:6881")}, peerlist.FromTracker))
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.swarm.idlers.Add(netip.MustParseAddr("90.0.0.1"), now)
+		d.swarm.places.LeftIdle(netip.MustParseAddr("90.0.0.1"), now)
 		waiting := netip.MustParseAddrPort("91.0.0.1:6881")
 		d.discovery.candidates.Add(waiting, peerlist.FromTracker, "", now)
 		defer d.discovery.candidates.Ban(waiting) // before it is dialled

@@ -95,9 +95,7 @@ type resolver struct {
 	numbered     int  // connections so far
 	accepting    bool // incoming connections are accepted
 	accepted     int  // incoming connections that are not ending
-	idlers       peerlist.Idlers
-	trials       peerlist.Trials
-	tries        peerlist.Tries
+	places       peerlist.Places
 	turnedOver   time.Time                        // when the worst peers last made room
 	work         ratelimit.Accounts[netip.Prefix] // of hosts that left
 	banned       []netip.AddrPort                 // since the mutex was taken, for the log
@@ -223,12 +221,10 @@ func (r *resolver) makeRoom(now time.Time) {
 		return
 	}
 	if live > 0 && r.client.starves(now) {
-		if out, ok := r.client.idlest(worths, now); ok {
-			r.end(out, errTurnover)
-		}
+		r.end(r.client.idlest(worths, now), errTurnover)
 		return
 	}
-	if out, ok := r.client.surplus(worths, now); ok {
+	if out := r.client.surplus(worths, now); out != 0 {
 		r.end(out, errTurnover)
 		return
 	}
@@ -239,15 +235,15 @@ func (r *resolver) makeRoom(now time.Time) {
 	if !waiting || live < most {
 		return
 	}
-	out, ok := peerlist.Displaced(now, worths, addr.Addr())
-	if !ok && !r.discovery.candidates.Yielded(addr) {
-		out, ok = r.tries.GivesLittle(now, worths, false)
+	out := r.places.MakesRoom(now, worths, addr.Addr(), true)
+	if out == 0 && !r.discovery.candidates.Yielded(addr) {
+		out = r.places.GivesLittle(now, worths, false)
 	}
-	if ok {
+	if out != 0 {
 		r.end(out, errTurnover)
 	} else if now.Sub(r.turnedOver) >= peerlist.TurnoverEvery {
 		r.turnedOver = now
-		for _, id := range peerlist.TurnedOver(now, worths, peerlist.Turnover(live, most)) {
+		for _, id := range peerlist.TurnedOver(now, worths, most) {
 			r.end(id, errTurnover)
 		}
 	}
@@ -275,12 +271,12 @@ func (r *resolver) worth(p *metadataConn) peerlist.Worth {
 	}
 }
 
-// end ends a connection. The caller holds r.mu.
+// end ends a connection, if the id is not 0. The caller holds r.mu.
 func (r *resolver) end(id int, why error) {
 	for p := range r.peers {
 		if p.id == id {
 			if why == errTurnover && p.earned.IsZero() {
-				r.idlers.Add(p.conn.addr.Addr(), time.Now())
+				r.places.LeftIdle(p.conn.addr.Addr(), time.Now())
 			}
 			p.end(why)
 		}

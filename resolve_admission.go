@@ -70,11 +70,9 @@ func (r *resolver) admit(k *connection, now time.Time) (twice int, crowded, ok b
 
 // neighbourLeaves ends a connection to the address of another one, in favour of this. The caller holds r.mu.
 func (r *resolver) neighbourLeaves(k *connection, now time.Time) bool {
-	out, ok := r.trials.Displaced(now, r.worths(), k.identify(0), true)
-	if ok {
-		r.end(out, errTurnover)
-	}
-	return ok
+	out := r.places.Displaced(now, r.worths(), k.identify(0), true)
+	r.end(out, errTurnover)
+	return out != 0
 }
 
 // replace counts a connection that takes the place of another one to the same peer, which it ends. It reports false if that is 0,
@@ -105,14 +103,14 @@ func (r *resolver) findPlace(k *connection, crowded bool, now time.Time) bool {
 	if !crowded && r.accepted < r.mostAccepted() && r.client.mayJoin(live, k.addr.Addr(), now) {
 		return true
 	}
-	if r.idlers.Has(k.addr.Addr(), now) {
+	if r.places.HasLeftIdle(k.addr.Addr(), now) {
 		return false // it recently lost its place because it sent nothing
 	}
 	if r.client.refusesPeer(live, k.addr.Addr(), now) {
 		return false
 	}
-	out, ok := r.trials.Displaced(now, dialled, k.identify(0), crowded)
-	if !ok {
+	out := r.places.Displaced(now, dialled, k.identify(0), crowded)
+	if out == 0 {
 		return false
 	}
 	r.end(out, errTurnover)
@@ -126,6 +124,6 @@ func (r *resolver) mostAccepted() int { return max(r.o.maxPeers()/2, 1) }
 func (r *resolver) quits(p *metadataConn, why error) {
 	ours := why == errTwice || why == errShared
 	if !ours && p.conn.incoming && p.earned.IsZero() && (r.accepted >= r.mostAccepted() || r.client.allTaken(len(r.peers))) {
-		r.idlers.Add(p.conn.addr.Addr(), time.Now())
+		r.places.LeftIdle(p.conn.addr.Addr(), time.Now())
 	}
 }

@@ -49,7 +49,7 @@ func (r *resolver) begin(k *connection, now time.Time) {
 	if host, public := hostOf(k.addr.Addr()); public {
 		p.work = r.work.Open(host, p.work)
 	}
-	p.idler = k.incoming && r.idlers.Has(k.addr.Addr(), now)
+	p.idler = k.incoming && r.places.HasLeftIdle(k.addr.Addr(), now)
 	r.peers[p] = struct{}{}
 	if !k.theirs.Extended() {
 		p.end(errors.New("does not support extensions"))
@@ -131,7 +131,7 @@ func (p *metadataConn) end(why error) {
 	if p.closing == nil {
 		p.closing = why
 		p.r.quits(p, why)
-		p.r.trials.Left(p.conn.addr.Addr(), time.Now())
+		p.r.places.Left(p.conn.addr.Addr(), time.Now())
 		close(p.ended)
 		go p.conn.Close() // a connection of the user's own may take its time
 		if p.conn.incoming {

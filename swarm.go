@@ -24,9 +24,7 @@ type swarm struct {
 	live         int // of these, how many are not closing
 	numbered     int // connections so far
 	nextTurnover time.Time
-	tries        peerlist.Tries
-	idlers       peerlist.Idlers
-	trials       peerlist.Trials
+	places       peerlist.Places
 	work         ratelimit.Accounts[netip.Prefix] // of peers that left, by address or /64
 }
 
@@ -99,7 +97,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	}
 	d.swarm.numbered++
 	p := &peer{
-		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now, idler: k.incoming && d.swarm.idlers.Has(k.addr.Addr(), now), lot: d.rng.Uint32(),
+		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now, idler: k.incoming && d.swarm.places.HasLeftIdle(k.addr.Addr(), now), lot: d.rng.Uint32(),
 		networkLot:  peerlist.NetworkLot(d.identity.lot, k.addr.Addr()),
 		rd:          wire.NewReader(k, (d.t.NumPieces()+7)/8),
 		fast:        k.theirs.Fast(),

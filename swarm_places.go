@@ -30,23 +30,23 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 		d.drop(errTwice, twice)
 		return true
 	}
-	if k.incoming && d.swarm.idlers.Has(k.addr.Addr(), now) && !d.hasPlacesLeft(now) {
+	if k.incoming && d.swarm.places.HasLeftIdle(k.addr.Addr(), now) && !d.hasPlacesLeft(now) {
 		return false // it lost its place lately because it gave nothing
 	}
 	crowded := peerlist.IsFull(newcomer, all)
 	full := d.swarm.live+d.discovery.candidates.Dialling() >= d.maxPeers()
 	mayFill, free := !crowded && !(full && peerlist.Crowded(newcomer, all)), d.freePlaces()
-	if mayFill && d.swarm.trials.MayFill(now, newcomer, free) && d.takePlace(k, now) {
+	if mayFill && d.swarm.places.MayFill(now, newcomer, free) && d.takePlace(k, now) {
 		return true
 	}
 	if k.incoming && d.client.refusesPeer(d.swarm.live, k.addr.Addr(), now) {
 		return false
 	}
-	out, ok := d.swarm.trials.Displaced(now, d.worths(now), newcomer, crowded)
-	if ok && !(mayFill && free > 0) {
+	out := d.swarm.places.Displaced(now, d.worths(now), newcomer, crowded)
+	if !(mayFill && free > 0) {
 		d.drop(errTurnover, out)
 	}
-	return ok && d.takePlace(k, now)
+	return out != 0 && d.takePlace(k, now)
 }
 
 // freePlaces returns how many places an incoming connection could take without displacing another. The caller holds d.mu.
@@ -65,7 +65,7 @@ func (d *Download) hasPlacesLeft(now time.Time) bool {
 // newcomer. Otherwise peers that leave before it is over, and come back at once, would keep all places. The caller holds d.mu.
 func (d *Download) quits(p *peer) {
 	if p.closing == nil && p.earnedAt.IsZero() && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
-		d.swarm.idlers.Add(p.conn.addr.Addr(), time.Now())
+		d.swarm.places.LeftIdle(p.conn.addr.Addr(), time.Now())
 	}
 }
 
@@ -98,21 +98,18 @@ func (d *Download) turnOver(now time.Time) {
 	}
 	if addr, _, waiting := d.discovery.candidates.First(now); waiting && d.swarm.live >= most {
 		worths := d.contenders(now)
-		out, ok := peerlist.MakesRoom(now, worths, addr.Addr(), !d.sharing())
-		if !ok && !d.sharing() && !d.discovery.candidates.Yielded(addr) {
-			out, ok = d.swarm.tries.GivesLittle(now, worths, d.traffic.gate.Limited())
+		out := d.swarm.places.MakesRoom(now, worths, addr.Addr(), !d.sharing() && peerlist.Scarce(now, worths))
+		if out == 0 && !d.sharing() && !d.discovery.candidates.Yielded(addr) {
+			out = d.swarm.places.GivesLittle(now, worths, d.traffic.gate.Limited())
 		}
-		if ok {
-			d.drop(errTurnover, out)
-		}
+		d.drop(errTurnover, out)
 	}
 	if now.Before(d.swarm.nextTurnover) {
 		return
 	}
 	d.swarm.nextTurnover = now.Add(peerlist.TurnoverEvery)
-	n := peerlist.Turnover(d.swarm.live, most)
-	if _, waiting := d.discovery.candidates.Due(); n > 0 && waiting {
-		d.drop(errTurnover, peerlist.TurnedOver(now, d.contenders(now), n)...)
+	if _, waiting := d.discovery.candidates.Due(); waiting {
+		d.drop(errTurnover, peerlist.TurnedOver(now, d.contenders(now), most)...)
 	}
 }
 
@@ -123,13 +120,9 @@ func (d *Download) shareOut(now time.Time) {
 	if n := d.client.excess(d.swarm.live, now); n > 0 {
 		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)
 	} else if d.swarm.live > 0 && d.client.starves(now) {
-		if out, ok := d.client.idlest(d.worths(now), now); ok {
-			d.drop(errTurnover, out)
-		}
+		d.drop(errTurnover, d.client.idlest(d.worths(now), now))
 	} else if d.client.MaxPeers > 0 {
-		if out, ok := d.client.surplus(d.worths(now), now); ok {
-			d.drop(errTurnover, out)
-		}
+		d.drop(errTurnover, d.client.surplus(d.worths(now), now))
 	}
 }
 
@@ -192,12 +185,12 @@ func (d *Download) earn(p *peer, now time.Time) {
 	}
 }
 
-// drop ends the connections with the given numbers. The caller holds d.mu.
+// drop ends the connections with the given numbers; no peer has 0. The caller holds d.mu.
 func (d *Download) drop(why error, numbers ...int) {
 	for _, p := range d.swarm.peers {
 		if slices.Contains(numbers, p.number) {
 			if why == errTurnover && p.earnedAt.IsZero() {
-				d.swarm.idlers.Add(p.conn.addr.Addr(), time.Now())
+				d.swarm.places.LeftIdle(p.conn.addr.Addr(), time.Now())
 			}
 			p.stopLocked(why)
 		}

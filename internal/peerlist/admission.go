@@ -24,7 +24,7 @@ func Shed(handshakes []Handshake, newcomer netip.Addr) (i int) {
 	}
 	size := 0
 	for k, h := range handshakes {
-		if n := c.size(h.Addr, 0); n > size || n == size && handshakes[i].Spoke && !h.Spoke {
+		if n := c.size(h.Addr); n > size || n == size && handshakes[i].Spoke && !h.Spoke {
 			i, size = k, n
 		}
 	}
@@ -71,7 +71,7 @@ func Admit(own [20]byte, k Connection, all []Connection) (twice int, ok bool) {
 	return twice, true
 }
 
-// IsFull reports whether the address of k has as many connections as it may, so that one of these has to make room (Trials.Displaced).
+// IsFull reports whether the address of k has as many connections as it may, so that one of these has to make room (Places.Displaced).
 func IsFull(k Connection, all []Connection) bool {
 	return connections(k.Addr, all) >= MaxPerAddress && !k.Named && !netaddr.IsLocal(k.Addr)
 }

@@ -4,7 +4,6 @@ import (
 	"iter"
 	"math"
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -92,23 +91,28 @@ func (b *Budget) Starves(c Claim, now time.Time) bool {
 	return c.Most > 0 && c.Sharing > c.Most && b.connected >= c.Most && now.Sub(b.refused) <= budgetRound
 }
 
-// Idlest returns the id of the peer of those of a download that makes room for a download that starves, as the function of that name does. If
-// one is refused dials, and for a while no peer has made room, a new peer may: peers that come without end would all be new.
+// Idlest returns the id of the peer of those of a download that makes room for a download that starves, or 0: the least useful one that
+// does not earn its place, or has had it for TurnoverEvery, since to earn one costs little. If one is refused dials, and for a while no peer
+// has made room, a new peer may: peers that come without end would all be new.
 //
 // While a download is refused dials, peers that dial us leave it a connection for a while. Otherwise those that dial other downloads without
 // a connection, of which there may be many, would always be first.
-func (b *Budget) Idlest(now time.Time, peers []Worth) (id int, ok bool) {
+func (b *Budget) Idlest(now time.Time, peers []Worth) (id int) {
 	dials := now.Sub(b.starved) <= waitsFor
-	if id, ok = Idlest(now, peers); !ok && dials && now.Sub(b.since) >= keptFor && now.Sub(b.gaveUp) >= keptFor {
-		id, ok = worst(now, slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Keep || p.earns(now) }))
+	anyNew := dials && now.Sub(b.since) >= keptFor && now.Sub(b.gaveUp) >= keptFor
+	id = first(worst(now, peers, 1, func(p Worth) bool {
+		return !p.Keep && !p.isNew(now) && (!p.earns(now) || now.Sub(p.Joined) >= TurnoverEvery)
+	}))
+	if id == 0 && anyNew {
+		id = first(worst(now, peers, 1, func(p Worth) bool { return !p.Keep && !p.earns(now) }))
 	}
-	if ok {
+	if id != 0 {
 		b.gaveUp = now
+		if dials {
+			b.keptUntil = now.Add(keptFor)
+		}
 	}
-	if ok && dials {
-		b.keptUntil = now.Add(keptFor)
-	}
-	return id, ok
+	return id
 }
 
 // TargetAt returns when an address that a source named may be dialled, now or later, with regard to other dials of the same host,

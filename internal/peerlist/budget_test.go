@@ -132,7 +132,7 @@ func TestConnectionKeptForADial(t *testing.T) {
 		require.True(t, b.Accept(c, netip.Addr{}, epoch))
 	}
 	givesUp := func(now time.Time) {
-		_, ok := b.Idlest(now, []Worth{{ID: 1, Joined: now.Add(-joinedGrace)}})
+		_, ok := found(b.Idlest(now, []Worth{{ID: 1, Joined: now.Add(-joinedGrace)}}))
 		require.True(t, ok)
 		b.Left(netip.Addr{})
 	}
@@ -164,13 +164,13 @@ func TestNewPeersMakeRoomForADial(t *testing.T) {
 		now := epoch.Add(time.Duration(k) * budgetRound)
 		require.False(t, b.Dial(c, host, now))
 		peers := []Worth{{ID: 1, Joined: now}, {ID: 2, Joined: now, Earned: now}, {ID: 3, Joined: now, Keep: true}}
-		if id, ok := b.Idlest(now, peers); ok {
+		if id, ok := found(b.Idlest(now, peers)); ok {
 			require.Equal(t, 1, id)
 			gaveUp++
 		}
 	}
 	require.Equal(t, 3, gaveUp)
-	_, ok := b.Idlest(epoch.Add(time.Minute), []Worth{{ID: 1, Joined: epoch.Add(time.Minute)}})
+	_, ok := found(b.Idlest(epoch.Add(time.Minute), []Worth{{ID: 1, Joined: epoch.Add(time.Minute)}}))
 	require.False(t, ok, "no download dials any more")
 }
 

@@ -75,7 +75,7 @@ func TestLineIsBounded(t *testing.T) {
 // Networks do not take more memory because they become late and have had no place lately in turn.
 func TestLateNetworksAreBounded(t *testing.T) {
 	now := epoch.Add(time.Hour)
-	var trials Trials
+	var trials Places
 	for net := range 100 {
 		addr := func(k int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:%x:1:%x::1", net, k)) }
 		for k := range 200 {
@@ -89,7 +89,7 @@ func TestLateNetworksAreBounded(t *testing.T) {
 }
 
 // waiting returns how many wait or keep their turns.
-func (t *Trials) waiting() int { return t.line.size() }
+func (t *Places) waiting() int { return t.line.size() }
 
 // Neighbours that dial one after another, each once, do not keep their network first in the line for others.
 func TestLineOfThoseThatDialOnce(t *testing.T) {

@@ -133,7 +133,7 @@ func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) b
 		c.nameBy(k, namedBy{from, by})
 		if !netaddr.IsLocal(addr.Addr()) {
 			c.crowds.add(addr.Addr(), 1)
-			k.crowd = c.crowds.size(addr.Addr(), 0)
+			k.crowd = c.crowds.size(addr.Addr())
 		}
 		c.queue(k, now)
 		c.peak = max(c.peak, len(c.all))
@@ -418,6 +418,19 @@ func (c *List) ExcludeSelf(addr netip.AddrPort) {
 	expiring.Remember(c.self, addr, maxSelf)
 	if k := c.all[addr]; k != nil {
 		c.drop(k)
+	}
+}
+
+// Yielded reports whether a candidate has made room for another.
+func (c *List) Yielded(addr netip.AddrPort) bool {
+	k := c.all[netaddr.Unmap(addr)]
+	return k != nil && k.yielded > 0
+}
+
+// MadeRoom records that the connection to addr ends because another peer is to have its place. Left follows.
+func (c *List) MadeRoom(addr netip.AddrPort) {
+	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isConnected && !k.from.isTheUsers() {
+		k.yielded++
 	}
 }
 

@@ -1,7 +1,6 @@
 package peerlist
 
 import (
-	"net/netip"
 	"slices"
 
 	"github.com/shoal-go/torrent/internal/heaps"
@@ -24,16 +23,6 @@ type namer struct {
 	size  int                    // number of its candidates
 	ready heaps.Heap[*candidate] // those that may be dialled, best first
 	turn  int                    // when it had its last
-}
-
-// Network returns the name of a peer's network, which identifies the peer as a namer. It is the widest prefix by which places are
-// counted.
-func Network(a netip.Addr) string { return network(a).String() }
-
-// network is Network as a prefix.
-func network(a netip.Addr) netip.Prefix {
-	levels := levelsOf(a)
-	return levels[len(levels)-1].prefix(a)
 }
 
 // nameBy records that a namer names a candidate. Of several namers, the candidate belongs to the one that has the

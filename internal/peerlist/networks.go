@@ -35,12 +35,14 @@ func (w *networks) crowding(c Claim, a netip.Addr, n int) bool {
 	if c.Most <= 0 || c.Sharing < 2 || !a.IsValid() || netaddr.IsLocal(a) {
 		return false
 	}
-	return w.crowds.size(a, n) > max(MaxPerAddress, c.Most/crowdShare) || w.most(c, a, n)
+	size, _ := w.crowds.of(a, n)
+	return size > max(MaxPerAddress, c.Most/crowdShare) || w.most(c, a, n)
 }
 
 // most reports whether the network of a public address would have most of all connections with n more.
 func (w *networks) most(c Claim, a netip.Addr, n int) bool {
-	return w.crowds.inNetwork(a)+n > max(MaxPerAddress, c.Most/networkShare)
+	_, inNetwork := w.crowds.of(a, n)
+	return inNetwork > max(MaxPerAddress, c.Most/networkShare)
 }
 
 // want records that a download was refused a connection beyond its share, to a.
@@ -53,17 +55,13 @@ func (w *networks) want(c Claim, a netip.Addr, now time.Time) {
 // areWanted reports whether a download has recently wanted more than its share.
 func (w *networks) areWanted(now time.Time) bool { return now.Sub(w.wanted) < wantedFor }
 
-// Surplus returns the id of a peer that makes room for those of other downloads, if connections are wanted: the worst of the networks
+// Surplus returns the id of a peer that makes room for those of other downloads, if connections are wanted, or 0: the worst of the networks
 // that have more than their share of all connections. Peers that earn their places may have more, but not most.
-func (b *Budget) Surplus(c Claim, peers []Worth, now time.Time) (id int, ok bool) {
+func (b *Budget) Surplus(c Claim, peers []Worth, now time.Time) (id int) {
 	if !b.networks.areWanted(now) {
-		return 0, false
+		return 0
 	}
-	var surplus []Worth
-	for _, p := range peers {
-		if !p.Keep && b.networks.crowding(c, p.Addr, 0) && (!p.earns(now) || b.networks.most(c, p.Addr, 0)) {
-			surplus = append(surplus, p)
-		}
-	}
-	return worst(now, surplus)
+	return first(worst(now, peers, 1, func(p Worth) bool {
+		return !p.Keep && b.networks.crowding(c, p.Addr, 0) && (!p.earns(now) || b.networks.most(c, p.Addr, 0))
+	}))
 }

@@ -33,16 +33,16 @@ func TestNetworksOfAllDownloads(t *testing.T) {
 			}
 		}
 		require.GreaterOrEqual(t, len(peers), 36, "connections that are left over are for all")
-		_, ok := b.Surplus(claim(1), peers[:1], epoch)
+		_, ok := found(b.Surplus(claim(1), peers[:1], epoch))
 		require.False(t, ok, "none are wanted")
 
 		require.False(t, b.Dial(claim(1), host, epoch))
 		crowd, left, gone := 0, len(peers), netip.Addr{}
 		for _, p := range peers {
-			if _, ok := b.Surplus(claim(1), []Worth{p}, epoch); ok {
+			if _, ok := found(b.Surplus(claim(1), []Worth{p}, epoch)); ok {
 				earns := p
 				earns.Earned = epoch
-				_, ok := b.Surplus(claim(1), []Worth{earns}, epoch)
+				_, ok := found(b.Surplus(claim(1), []Worth{earns}, epoch))
 				require.Equal(t, left > 20, ok, "peers that earn their places may have half of all")
 				b.Left(p.Addr)
 				gone = p.Addr

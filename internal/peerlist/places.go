@@ -3,246 +3,291 @@ package peerlist
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/shoal-go/torrent/internal/expiring"
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
+// Who keeps a place, when all are taken:
+//
+// A place is earned by giving, or passing on, EarnedBytes each two minutes. Some peers keep theirs whatever they give: those that the user
+// named, until another that he named waits, and for 40 minutes some of those that let us wait (Spare). All others make room for a
+// newcomer if one of these is true (Places.room):
+//
+//  1. They are of a crowd, or a network, that has more than its share of the places, and the newcomer is of none.
+//  2. They do not earn their place, and are of a larger crowd than the newcomer would be, or of as large a one and not new.
+//  3. They earn it, but their network has more places than that of the newcomer would have, or as many and they have had theirs for a
+//     while and give no more than most. The newcomer takes that place on trial: a network may have few trials in ten minutes.
+//
+// The least useful one of these goes, by the first rule that applies to any. Newcomers that dial us take turns at the places that are free or
+// that others make room at: networks in the order in which they came, those that had a place lately last, and so within these (line). A
+// host that left without having earned its place comes back as one that is not new, and only to places that no candidate waits for.
+//
+// A candidate that waits to be dialled may not exist. So peers make room for it by the first rule, or if they are of a larger crowd by the
+// second, or if few earn their places by all of that (MakesRoom); and if it was never tried, each ten seconds one of those that give
+// little (GivesLittle). For those that were, the worst peers make room each five minutes (TurnedOver).
+
 const (
-	// MaxPerAddress is how many connections of one download may be to one public address. A local one may
-	// have more as long as they take no place from others.
-	MaxPerAddress = 3
-
-	// EarnedBytes is how much a peer has to give, or pass on, to have earned its place for earnedGrace. It is far
-	// less than an honest peer gives, and enough that a crowd which earns all places does no harm.
-	EarnedBytes = 64 << 10
-	earnedGrace = 2 * time.Minute
-	// joinedGrace is how long a new peer keeps its place without earning it, unless it is one of a crowd.
-	joinedGrace = time.Minute
-
-	// crowdShare is the part of all places that peers of one prefix keep by earning them, as far as their network keeps
-	// no more than networkShare.
-	crowdShare   = 8
-	networkShare = 2
+	// TurnoverEvery is how often, where places are scarce, the worst peers make room for others. One that has had its place for as long is
+	// not new any more for a trial.
+	TurnoverEvery = 300 * time.Second
+	// tryEvery is how often a peer that gives little makes room for a candidate that had no place yet.
+	tryEvery = 10 * time.Second
+	// littleRate is how many bytes a second of payload are little, so that a peer loses its place sooner to those that wait. A crowd that
+	// gives as much for each of many places does no harm.
+	littleRate = 4 << 10
 	// scarcity is the part of all peers that earn their places below which these are scarce.
 	scarcity = 16
+
+	// trialEvery is how often a newcomer of each prefix may displace a peer outside it that earns its place, and trialsOfNetwork how many
+	// of a network may within that time.
+	trialEvery      = 10 * time.Minute
+	trialsOfNetwork = 4
+	maxTrials       = 4096
+
+	// keptForTurn is how long a place is left to those that have waited longest.
+	keptForTurn = 75 * time.Second
+
+	// idlerStays is how long a host that lost its place, or left it, and had given nothing is no newcomer.
+	idlerStays = 10 * time.Minute
+	maxIdlers  = 4096
 )
 
-// A level is a length of prefixes that places are counted by. Addresses of a wide one are harder to get many of,
-// and more honest peers share it, so fair of them count as one.
-type level struct{ bits, fair int }
+// Places decide who has the places of a download, or of a magnet link. The zero value is ready. The owner's mutex guards it.
+type Places struct {
+	line    line                                  // those that dialled us and found no place; networks that had one lately are late
+	passed  time.Time                             // since when a place is kept for those that have waited longest; zero if none is
+	began   [4]expiring.Map[triers, []time.Time]  // lately, by the length of the prefix: as many trials as those of a lineage
+	left    expiring.Map[netip.Prefix, time.Time] // when a peer of each network last left
+	idlers  expiring.Map[netip.Prefix, time.Time] // when each host last left, or lost its place, that had given nothing
+	nextTry time.Time                             // when GivesLittle may return another
+}
 
-var (
-	levelsOf4      = []level{{24, 1}, {16, 4}}
-	levelsOf6      = []level{{64, 1}, {48, 2}, {32, 8}}
-	levelsOfLocal4 = []level{{32, 1}}
-	levelsOfLocal6 = []level{{128, 1}}
-)
+// triers are the newcomers of a prefix that dial us, or that we dial: neither use up the trials of the others.
+type triers struct {
+	of       netip.Prefix
+	incoming bool
+}
 
-// levelsOf returns the levels that count for an address, which the caller must not change. Of a local one, which any number of peers
-// may stand behind, only the address itself does.
-func levelsOf(a netip.Addr) []level {
-	switch local := netaddr.IsLocal(a); {
-	case local && a.Is4():
-		return levelsOfLocal4
-	case local:
-		return levelsOfLocal6
-	case a.Is4():
-		return levelsOf4
+// Left records that a peer has left, or lost its place.
+func (t *Places) Left(a netip.Addr, now time.Time) {
+	t.left.Put(network(a), now, maxTrials, func(left time.Time) bool { return now.Sub(left) >= trialEvery })
+}
+
+// leftLately reports whether a peer of the network of an address had a place lately.
+func (t *Places) leftLately(a netip.Addr, now time.Time) bool {
+	left, ok := t.left.Get(network(a))
+	return ok && now.Sub(left) < trialEvery
+}
+
+// LeftIdle records that a host left, or lost its place, and had given nothing. It has the grace of a newcomer only once. Otherwise many
+// addresses that reconnect at once, one after the other, would leave no place for other peers.
+func (t *Places) LeftIdle(a netip.Addr, now time.Time) {
+	if !netaddr.IsLocal(a) { // any number of peers may stand behind a local one
+		t.idlers.Put(netaddr.Host(a), now, maxIdlers, func(at time.Time) bool { return now.Sub(at) >= idlerStays })
 	}
-	return levelsOf6
 }
 
-// prefix returns the prefix of an address, whatever its zone.
-func (l level) prefix(a netip.Addr) netip.Prefix {
-	p, _ := a.Prefix(l.bits) // bits are always in range
-	return p
+// HasLeftIdle reports whether a host did so lately.
+func (t *Places) HasLeftIdle(a netip.Addr, now time.Time) bool {
+	at, ok := t.idlers.Get(netaddr.Host(a))
+	return ok && now.Sub(at) < idlerStays
 }
 
-// narrowest returns the narrowest prefix that counts for an address.
-func narrowest(a netip.Addr) netip.Prefix { return levelsOf(a)[0].prefix(a) }
+// MayFill reports whether a newcomer may take one of so many free places. One that dials us leaves them to those that have waited longer.
+func (t *Places) MayFill(now time.Time, newcomer Connection, places int) bool {
+	return !newcomer.Incoming || places <= 0 || t.hasTurn(newcomer.Addr, places, now)
+}
 
-// crowds is how many places the peers of each prefix have.
-type crowds map[netip.Prefix]int
+// hasTurn reports whether a newcomer that dials us may take one of so many places, or has to wait in line.
+func (t *Places) hasTurn(newcomer netip.Addr, places int, now time.Time) bool {
+	path, late := lineage(newcomer), t.leftLately(newcomer, now)
+	if !t.passed.IsZero() {
+		places *= 1 + int(now.Sub(t.passed)/keptForTurn)
+	}
+	if t.line.ahead(path, late, places, now) < places {
+		t.line.leave(path, true)
+		t.passed = time.Time{}
+		return true
+	}
+	if t.passed.IsZero() && places > 0 {
+		t.passed = now
+	}
+	t.line.wait(path, late, now)
+	return false
+}
 
-func crowdsOf(peers []Worth) crowds {
-	c := make(crowds, 2*len(peers))
+// Displaced returns the id of the peer that makes room for a newcomer, or 0 if none does. If the address of the newcomer is full, only
+// peers of that address do. A newcomer that dials us waits while there are as many that wait before it as peers that would make room.
+func (t *Places) Displaced(now time.Time, peers []Worth, newcomer Connection, full bool) (id int) {
+	if full {
+		peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return p.Addr != newcomer.Addr })
+	}
+	r := t.room(now, peers, newcomer, true, true)
+	switch n := r.n + len(r.fuller) + len(r.equal); {
+	case full || !newcomer.Incoming:
+	case n == 0 && !r.later:
+		t.line.leave(lineage(newcomer.Addr), false) // it would keep places from others that it cannot take itself
+	case !t.hasTurn(newcomer.Addr, n, now):
+		return 0
+	}
+	if r.n > 0 {
+		return r.worst.ID
+	}
+	if len(r.fuller) == 0 {
+		r.fuller = r.equal
+	}
+	if id = first(WorstOfAll(now, r.fuller, 1)); id == 0 || !t.try(newcomer, r.fuller[slices.IndexFunc(r.fuller, func(p Worth) bool { return p.ID == id })].Addr, now) {
+		return 0
+	}
+	return id
+}
+
+// try records that a newcomer's trial begins. It counts for the prefixes that the one which it displaces is not of: neighbours that share the
+// places of a prefix use up none of its trials. It reports false if there are too many to be remembered.
+func (t *Places) try(newcomer Connection, other netip.Addr, now time.Time) bool {
+	over := func(all []time.Time) bool { return now.Sub(all[len(all)-1]) >= trialEvery }
+	for k, prefix := range lineage(newcomer.Addr) {
+		if by := (triers{prefix, newcomer.Incoming}); counts(prefix, other) && !t.began[k].Put(by, append(t.lately(k, by, now), now), maxTrials, over) {
+			return false
+		}
+	}
+	return true
+}
+
+// counts reports whether a trial that displaces another counts for a prefix of the newcomer: if the other is not in it, or shares the address.
+func counts(prefix netip.Prefix, other netip.Addr) bool {
+	return prefix.IsSingleIP() || !prefix.Contains(other.WithZone(""))
+}
+
+// lately returns when the trials of a prefix began that still matter.
+func (t *Places) lately(k int, by triers, now time.Time) []time.Time {
+	began, _ := t.began[k].Get(by)
+	return slices.DeleteFunc(slices.Clone(began), func(began time.Time) bool { return now.Sub(began) >= trialEvery })
+}
+
+// tried returns the prefixes of a newcomer that may not try now.
+func (t *Places) tried(newcomer Connection, now time.Time) (tried []netip.Prefix) {
+	for k, prefix := range lineage(newcomer.Addr) {
+		most := 1
+		if k == 0 && !prefix.IsSingleIP() {
+			most = trialsOfNetwork
+		}
+		if len(t.lately(k, triers{prefix, newcomer.Incoming}, now)) >= most {
+			tried = append(tried, prefix)
+		}
+	}
+	return tried
+}
+
+// room is which peers make room for a newcomer.
+type room struct {
+	n             int // how many do by the first two rules
+	worst         Worth
+	size          int     // of the crowd of the worst
+	fuller, equal []Worth // those that do for a trial, of networks that have more places, and as many
+	later         bool    // others will once they are no longer new, unless they earn their places until then
+}
+
+// room returns which peers make room for a newcomer. If all is false, only peers of crowds do, and if trials is false, none for a trial.
+func (t *Places) room(now time.Time, peers []Worth, newcomer Connection, all, trials bool) (r room) {
+	c := crowdsOf(peers)
+	e := c.entrant(newcomer.Addr)
+	var tried []netip.Prefix
+	var median float64
+	if trials {
+		tried, median = t.tried(newcomer, now), medianRate(peers)
+	}
 	for _, p := range peers {
-		c.add(p.Addr, 1)
-	}
-	return c
-}
-
-// add adds n peers at an address.
-func (c crowds) add(a netip.Addr, n int) {
-	for _, l := range levelsOf(a) {
-		prefix := l.prefix(a)
-		if c[prefix] += n; c[prefix] <= 0 {
-			delete(c, prefix)
+		theirs, theirNetwork := c.of(p.Addr, 0)
+		ours, ourNetwork := e.inPlaceOf(p.Addr)
+		idle := !p.earns(now)
+		may := all && idle && ours == theirs && !p.Patient // once it is not new
+		switch {
+		case p.Keep:
+			continue
+		case hasTooMany(p.Addr, theirs, theirNetwork, len(peers)) && !hasTooMany(newcomer.Addr, ours, ourNetwork, len(peers)),
+			idle && ours < theirs, may && !p.isNew(now):
+			if r.n++; r.n == 1 || cmp.Or(compareBool(!idle, r.worst.earns(now)), cmp.Compare(r.size, theirs), p.compare(r.worst, now)) < 0 {
+				r.worst, r.size = p, theirs
+			}
+			continue
+		}
+		r.later = r.later || may
+		switch {
+		case !trials || slices.ContainsFunc(tried, func(prefix netip.Prefix) bool { return counts(prefix, p.Addr) }):
+		case ourNetwork < theirNetwork:
+			r.fuller = append(r.fuller, p)
+		case ourNetwork > theirNetwork || p.Patient || p.Rate > 2*median:
+		case t.isOnTrial(p, newcomer, now):
+			r.later = true
+		default:
+			r.equal = append(r.equal, p)
 		}
 	}
+	return r
 }
 
-// size returns how large the largest crowd is that an address is in, with more peers there.
-func (c crowds) size(a netip.Addr, more int) (n int) {
-	for _, l := range levelsOf(a) {
-		n = max(n, (c[l.prefix(a)]+more)/l.fair)
+// isOnTrial reports whether a peer has had its place for a short time only, which is shorter if it gives little. Newcomers that we dial
+// cannot wait until others give up their places: for these, no peer is new if another of its network had a place lately. Otherwise
+// those that leave in time, and come back at once, would always be new.
+func (t *Places) isOnTrial(p Worth, newcomer Connection, now time.Time) bool {
+	age := now.Sub(p.Joined)
+	if age >= TurnoverEvery || !p.isNew(now) && float64(p.Given) < littleRate*age.Seconds() {
+		return false
 	}
-	return max(1, n)
+	return newcomer.Incoming && t.leftLately(newcomer.Addr, now) || !t.leftLately(p.Addr, now)
 }
 
-// Crowds returns how many of the addresses count as the network of each. A local one, which any number of peers may stand
-// behind, is no crowd.
-func Crowds(addrs []netip.Addr) (sizes []int) {
-	c := make(crowds)
-	for _, a := range addrs {
-		c.add(a, 1)
-	}
-	for _, a := range addrs {
-		size := 1
-		if !netaddr.IsLocal(a) {
-			size = c.size(a, 0)
-		}
-		sizes = append(sizes, size)
-	}
-	return sizes
+// MakesRoom returns the id of the peer that makes room for a candidate, which may not exist at all, or 0 if none does. Unless peers are
+// scarce, that is one of a crowd.
+func (t *Places) MakesRoom(now time.Time, peers []Worth, candidate netip.Addr, scarce bool) (id int) {
+	return t.room(now, peers, Connection{Addr: candidate}, scarce, false).worst.ID
 }
 
-// inNetwork returns how many peers are of the widest prefix that counts for an address.
-func (c crowds) inNetwork(a netip.Addr) int {
-	levels := levelsOf(a)
-	return c[levels[len(levels)-1].prefix(a)]
-}
-
-// of returns the size of the largest crowd that an address is in, and how many peers are in its network.
-func (c crowds) of(a netip.Addr) (size, inNetwork int) {
-	for _, l := range levelsOf(a) { // the widest prefix comes last
-		inNetwork = c[l.prefix(a)]
-		size = max(size, inNetwork/l.fair)
-	}
-	return max(1, size), inNetwork
-}
-
-// An entrant is a newcomer that may take the place of any peer.
-type entrant struct {
-	local  bool
-	beside []beside // the widest prefix comes last
-}
-
-// beside is how many peers share a prefix with an entrant.
-type beside struct {
-	prefix  netip.Prefix
-	n, fair int
-}
-
-func (c crowds) entrant(a netip.Addr) entrant {
-	e := entrant{local: netaddr.IsLocal(a)}
-	for _, l := range levelsOf(a) {
-		e.beside = append(e.beside, beside{l.prefix(a), c[l.prefix(a)], l.fair})
-	}
-	return e
-}
-
-// inPlaceOf returns the size of the crowd of an entrant, and the number of peers in its network, if it takes the place of another.
-func (e *entrant) inPlaceOf(other netip.Addr) (size, inNetwork int) {
-	local := netaddr.IsLocal(other)
-	other = other.WithZone("")
-	for _, b := range e.beside {
-		inNetwork = b.n + 1
-		if local == e.local && b.prefix.Contains(other) {
-			inNetwork--
-		}
-		size = max(size, inNetwork/b.fair)
-	}
-	return max(1, size), inNetwork
-}
-
-// earns reports whether a peer has lately given what a place is worth.
-func (p Worth) earns(now time.Time) bool {
-	return !p.Earned.IsZero() && now.Sub(p.Earned) < earnedGrace
-}
-
-// Displaced returns the id of the peer that makes room for a newcomer when all places are taken:
-//
-//   - one that does not earn its place, and is of a larger crowd than the newcomer;
-//   - one that has not earned its place for a while, is of no smaller crowd, and is not patient;
-//   - one of a crowd or a network that has more than its share, whatever it gives, if the newcomer is of none.
-//
-// It is the most useless of these. ok is false if there is none.
-func Displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
-	id, out, _ := displaced(now, peers, crowdsOf(peers), newcomer, true)
-	return id, len(out) > 0
-}
-
-// MakesRoom returns the id of the peer that makes room for a candidate, which may not exist at all, when all places are taken. If more
-// peers are wanted and few earn their places, that is the peer that a newcomer displaces; otherwise it is one of a crowd. ok is false
-// if there is none.
-func MakesRoom(now time.Time, peers []Worth, candidate netip.Addr, wanted bool) (id int, ok bool) {
-	if wanted && scarce(now, peers) {
-		return Displaced(now, peers, candidate)
-	}
-	return crowding(now, peers, candidate)
-}
-
-// crowding is like Displaced, but only peers of crowds make room, because the candidate may not exist at all.
-func crowding(now time.Time, peers []Worth, candidate netip.Addr) (id int, ok bool) {
-	id, out, _ := displaced(now, peers, crowdsOf(peers), candidate, false)
-	return id, len(out) > 0
-}
-
-// scarce reports whether so few peers earn their places that the others are worth less than candidates that were
+// Scarce reports whether so few peers earn their places that the others are worth less than candidates that were
 // never tried.
-func scarce(now time.Time, peers []Worth) bool {
+func Scarce(now time.Time, peers []Worth) bool {
 	return earning(now, peers)*scarcity < len(peers)
 }
 
-// earning returns how many of the peers earn their places.
-func earning(now time.Time, peers []Worth) (n int) {
-	for _, p := range peers {
-		if p.earns(now) {
-			n++
-		}
+// GivesLittle returns the id of the peer that makes room for a candidate that had no place yet, once in tryEvery, or 0: of those that have had
+// theirs for TurnoverEvery, the one that gives least, or of several the first to join, since others may have their turn to give yet to come.
+// Otherwise a crowd of more networks than there are places, of which a few peers give just enough that the others are not worth less than
+// candidates, would keep out for hours all that have to be dialled.
+//
+// One that earns its place makes room only if few do not, or candidates without end that give nothing would take the places of all that are
+// slow. Under a limit all are slow, so none does.
+func (t *Places) GivesLittle(now time.Time, peers []Worth, limited bool) (id int) {
+	if now.Before(t.nextTry) {
+		return 0
 	}
-	return n
+	idle := len(peers) - earning(now, peers)
+	slow := !limited && idle*crowdShare < len(peers)
+	peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool {
+		return p.Keep || p.Patient || now.Sub(p.Joined) < TurnoverEvery || p.earns(now) && !(slow && p.Mean < littleRate)
+	})
+	if len(peers) == 0 {
+		return 0
+	}
+	t.nextTry = now.Add(tryEvery)
+	return slices.MinFunc(peers, func(p, q Worth) int {
+		return cmp.Or(compareBool(p.earns(now), q.earns(now)), cmp.Compare(p.Mean, q.Mean), p.Joined.Compare(q.Joined))
+	}).ID
 }
 
-// displaced returns the id of the peer that makes room for a newcomer, the ids of all that would, and whether others will once they are no
-// longer new, unless they earn their places until then. If idle is false, only peers of crowds make room.
-func displaced(now time.Time, peers []Worth, c crowds, newcomer netip.Addr, idle bool) (id int, all map[int]bool, later bool) {
-	over := func(a netip.Addr, size, inNetwork int) bool {
-		if netaddr.IsLocal(a) {
-			return size > MaxPerAddress
-		}
-		return size > max(MaxPerAddress, len(peers)/crowdShare) || inNetwork > max(1, len(peers)/networkShare)
+// TurnedOver returns the ids of the peers that make room for others every TurnoverEvery, worst first: a few of the worst, if most places
+// are taken. If all are new, new ones do. Otherwise peers that come without end, each from a fresh address, and displace one another as
+// soon as they may, would keep out all that have to be dialled.
+func TurnedOver(now time.Time, peers []Worth, places int) (ids []int) {
+	if len(peers)*10 < places*9 {
+		return nil
 	}
-	e := c.entrant(newcomer)
-	all = make(map[int]bool)
-	var worst Worth
-	size := 0 // of the crowd of the worst
-	for _, p := range peers {
-		theirs, theirNetwork := c.of(p.Addr)
-		ours, inNetwork := e.inPlaceOf(p.Addr)
-		var out bool
-		switch {
-		case p.Keep:
-		case over(p.Addr, theirs, theirNetwork) && !over(newcomer, ours, inNetwork):
-			out = true
-		case !p.earns(now):
-			isNew := now.Sub(p.Joined) < joinedGrace
-			out = ours < theirs || idle && ours == theirs && !isNew && !p.Patient
-			later = later || ours == theirs && isNew && !p.Patient
-		}
-		if !out {
-			continue
-		}
-		if len(all) == 0 || cmp.Or(
-			compareBool(p.earns(now), worst.earns(now)),
-			cmp.Compare(size, theirs),
-			p.compare(worst),
-		) < 0 {
-			worst, size = p, theirs
-		}
-		all[p.ID] = true
+	n := max(1, len(peers)*4/100)
+	if ids = worst(now, peers, n, func(p Worth) bool { return !p.Keep && !p.Patient && !p.isNew(now) }); len(ids) > 0 {
+		return ids
 	}
-	return worst.ID, all, later
+	return worst(now, peers, n, func(p Worth) bool { return !p.Keep && !p.Patient })
 }

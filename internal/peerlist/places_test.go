@@ -10,6 +10,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// found reports whether there is an id.
+func found(id int) (int, bool) { return id, id != 0 }
+
+// displaced returns the id of the peer that makes room for a newcomer without a trial.
+func displaced(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
+	return found(new(Places).MakesRoom(now, peers, newcomer, true))
+}
+
+// crowding is like displaced, but only peers of crowds make room.
+func crowding(now time.Time, peers []Worth, newcomer netip.Addr) (id int, ok bool) {
+	return found(new(Places).MakesRoom(now, peers, newcomer, false))
+}
+
 // The cases show which peer makes room for which newcomer. Peers are numbered from 1 in the order in which they are
 // listed.
 func TestDisplaced(t *testing.T) {
@@ -96,7 +109,7 @@ func TestDisplaced(t *testing.T) {
 		for k := range peers {
 			peers[k].ID = k + 1
 		}
-		id, ok := Displaced(now, peers, netip.MustParseAddr(tc.newcomer))
+		id, ok := displaced(now, peers, netip.MustParseAddr(tc.newcomer))
 		require.Equal(t, tc.want, id, tc.name)
 		require.Equal(t, tc.want != 0, ok, tc.name)
 		id, ok = crowding(now, peers, netip.MustParseAddr(tc.newcomer))
@@ -108,14 +121,14 @@ func TestDisplaced(t *testing.T) {
 func TestScarce(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := make([]Worth, 80)
-	require.True(t, scarce(now, peers))
+	require.True(t, Scarce(now, peers))
 	for k := range 4 {
 		peers[k].Earned = now
 	}
-	require.True(t, scarce(now, peers))
+	require.True(t, Scarce(now, peers))
 	peers[4].Earned = now
-	require.False(t, scarce(now, peers))
-	require.False(t, scarce(now, nil))
+	require.False(t, Scarce(now, peers))
+	require.False(t, Scarce(now, nil))
 }
 
 // A source that names hundreds of addresses of one network, in however many smaller ones, gets no more of the first dials for these than

@@ -21,10 +21,10 @@ func crowdOf(n int, now time.Time) (peers []Worth, newcomer Connection) {
 func TestRefusedNewcomersCostLittle(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	allocs := func(n int) float64 {
-		var trials Trials
+		var trials Places
 		peers, newcomer := crowdOf(n, now)
 		return testing.AllocsPerRun(10, func() {
-			_, ok := trials.Displaced(now, peers, newcomer, false)
+			_, ok := found(trials.Displaced(now, peers, newcomer, false))
 			require.False(t, ok)
 		})
 	}
@@ -34,7 +34,7 @@ func TestRefusedNewcomersCostLittle(t *testing.T) {
 
 func BenchmarkDisplaced(b *testing.B) {
 	now := epoch.Add(time.Hour)
-	var trials Trials
+	var trials Places
 	peers, newcomer := crowdOf(400, now)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -23,10 +23,9 @@ func TestTrialsOfNewcomers(t *testing.T) {
 	for k := range peers {
 		peers[k].Joined = now.Add(1 - TurnoverEvery)
 	}
-	var trials Trials
+	var trials Places
 	displaced := func(newcomer string) int {
-		id, _ := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(newcomer)}, false)
-		return id
+		return trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(newcomer)}, false)
 	}
 	require.Zero(t, displaced("2.0.9.1"), "the network of the newcomer has as many places, and they are new")
 	require.Equal(t, 5, displaced("3.0.1.1"), "the most useless one of a fuller network than that of the newcomer will be")
@@ -81,9 +80,9 @@ func TestTurnsOfNetworks(t *testing.T) {
 	for k := range peers[:8] {
 		peers[k].Given = 1 << 40
 	}
-	var trials Trials
+	var trials Places
 	dials := func(network int) bool {
-		id, ok := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", network)), Incoming: true}, false)
+		id, ok := found(trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", network)), Incoming: true}, false))
 		if ok {
 			peers[id-1] = Worth{ID: id, Addr: netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", network)), Joined: now, Earned: now, Given: 1 << 40}
 		}
@@ -128,13 +127,13 @@ func TestTurnsOfNetworks(t *testing.T) {
 func TestTurnsAtFreePlaces(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := tenGivers(now)
-	var trials Trials
+	var trials Places
 	newcomer := func(addr string, incoming bool) Connection {
 		return Connection{Addr: netip.MustParseAddr(addr), Incoming: incoming}
 	}
 	require.True(t, trials.MayFill(now, newcomer("90.0.0.1", true), 1), "none waits")
 	for _, addr := range []string{"91.0.0.1", "92.0.0.1"} {
-		_, ok := trials.Displaced(now, peers, newcomer(addr, true), false)
+		_, ok := found(trials.Displaced(now, peers, newcomer(addr, true), false))
 		require.False(t, ok)
 	}
 	require.False(t, trials.MayFill(now, newcomer("90.0.0.1", true), 2))
@@ -152,7 +151,7 @@ func TestTurnsAtFreePlaces(t *testing.T) {
 func TestTurnsOfNeighbours(t *testing.T) {
 	for _, format := range []string{"90.0.0.%d", "90.0.%d.1", "2001:db8:1:%d::1", "2001:db8:%d::1"} {
 		now := epoch.Add(time.Hour)
-		var trials Trials
+		var trials Places
 		neighbour := func(k int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(format, k)) }
 		peers := tenGivers(now)
 		peers[9].Addr = neighbour(100)
@@ -160,7 +159,7 @@ func TestTurnsOfNeighbours(t *testing.T) {
 			peers[k].Given = 1 << 40
 		}
 		dials := func(k int) bool {
-			id, ok := trials.Displaced(now, peers, Connection{Addr: neighbour(k), Incoming: true}, false)
+			id, ok := found(trials.Displaced(now, peers, Connection{Addr: neighbour(k), Incoming: true}, false))
 			if ok {
 				require.Equal(t, 10, id)
 				peers[9] = Worth{ID: 10, Addr: neighbour(k), Joined: now, Earned: now, Rate: 600}
@@ -190,13 +189,12 @@ func TestTurnsOfNeighbours(t *testing.T) {
 func TestTurnsOfThoseThatHadNone(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := tenGivers(now)
-	var trials Trials
+	var trials Places
 	for k := range 20 {
 		trials.Left(netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", 20+k)), now)
 	}
 	tries := func(addr string) bool {
-		_, ok := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(addr), Incoming: true}, false)
-		return ok
+		return trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(addr), Incoming: true}, false) != 0
 	}
 	for k := range 10 {
 		require.False(t, tries(fmt.Sprintf("%d.0.0.1", 30+k)))
@@ -213,10 +211,9 @@ func TestTurnsOfThoseThatHaveNone(t *testing.T) {
 		peers[k].Earned = now
 	}
 	peers[9].Rate = 1e6
-	var trials Trials
+	var trials Places
 	tries := func(addr string) bool {
-		_, ok := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(addr), Incoming: true}, false)
-		return ok
+		return trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(addr), Incoming: true}, false) != 0
 	}
 	require.False(t, tries("29.0.1.1"))
 	require.Zero(t, trials.line.order.Len())
@@ -230,8 +227,8 @@ func TestTurnsBesidePatientPeers(t *testing.T) {
 	for k := range peers {
 		peers[k].Earned, peers[k].Patient = time.Time{}, true
 	}
-	var trials Trials
-	_, ok := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("90.0.0.1"), Incoming: true}, false)
+	var trials Places
+	_, ok := found(trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("90.0.0.1"), Incoming: true}, false))
 	require.False(t, ok)
 	require.Zero(t, trials.line.order.Len())
 }
@@ -241,11 +238,10 @@ func TestTurnsBesidePatientPeers(t *testing.T) {
 func TestTrialsOfNetworks(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	for _, narrow := range []string{"4.0.%d.%d", "2001:db8:%d::%d"} {
-		var trials Trials
+		var trials Places
 		tries := func(k, host int, incoming bool) bool {
 			addr := netip.MustParseAddr(fmt.Sprintf(narrow, k, host))
-			_, ok := trials.Displaced(now, earners(now, "1.0.0.1", "1.0.1.1", "2.0.0.1", "2.0.1.1"), Connection{Addr: addr, Incoming: incoming}, false)
-			return ok
+			return trials.Displaced(now, earners(now, "1.0.0.1", "1.0.1.1", "2.0.0.1", "2.0.1.1"), Connection{Addr: addr, Incoming: incoming}, false) != 0
 		}
 		for k := range trialsOfNetwork {
 			require.True(t, tries(k, 1, true))
@@ -259,14 +255,14 @@ func TestTrialsOfNetworks(t *testing.T) {
 // However many addresses were full, networks may try.
 func TestTrialsOfManyAddresses(t *testing.T) {
 	now := epoch.Add(time.Hour)
-	var trials Trials
+	var trials Places
 	for k := range maxTrials + 1 {
 		addr := netip.AddrFrom16([16]byte{0: 0x20, 14: byte(k >> 8), 15: byte(k)})
 		a := addr.String()
-		_, ok := trials.Displaced(now, earners(now, a, a, a), Connection{Addr: addr}, true)
+		_, ok := found(trials.Displaced(now, earners(now, a, a, a), Connection{Addr: addr}, true))
 		require.Equal(t, k < maxTrials, ok)
 	}
-	_, ok := trials.Displaced(now, earners(now, "1.0.0.1", "1.0.1.1"), Connection{Addr: netip.MustParseAddr("2.0.0.1")}, false)
+	_, ok := found(trials.Displaced(now, earners(now, "1.0.0.1", "1.0.1.1"), Connection{Addr: netip.MustParseAddr("2.0.0.1")}, false))
 	require.True(t, ok)
 }
 
@@ -277,23 +273,21 @@ func TestTrialsAgainstThoseThatComeBack(t *testing.T) {
 	for k := range peers {
 		peers[k].Joined = now
 	}
-	var trials Trials
+	var trials Places
 	trials.Left(netip.MustParseAddr("2.0.9.1"), now.Add(-trialEvery))
-	_, ok := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("4.0.0.1")}, false)
+	_, ok := found(trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("4.0.0.1")}, false))
 	require.False(t, ok, "all are new")
 	trials.Left(netip.MustParseAddr("2.0.9.1"), now.Add(1-trialEvery))
-	id, _ := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("4.0.0.1")}, false)
-	require.Equal(t, 2, id)
+	require.Equal(t, 2, trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("4.0.0.1")}, false))
 }
 
 // At an address that is full, each end that dials has its trial.
 func TestTrialsOfNeighbours(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := earners(now, "1.0.0.1", "2.0.0.1", "2.0.0.1", "2.0.0.1", "2.0.0.2")
-	var trials Trials
+	var trials Places
 	displaced := func(incoming bool) int {
-		id, _ := trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("2.0.0.1"), Incoming: incoming}, true)
-		return id
+		return trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("2.0.0.1"), Incoming: incoming}, true)
 	}
 	require.Equal(t, 4, displaced(true), "the most useless one of the address")
 	require.Zero(t, displaced(true))
@@ -308,11 +302,10 @@ func TestTrialsOfNeighbours(t *testing.T) {
 // Only so many networks are remembered, and while there are as many no other may try.
 func TestTrialsAreForgotten(t *testing.T) {
 	now := epoch.Add(time.Hour)
-	var trials Trials
+	var trials Places
 	tries := func(k int) bool {
 		peers := earners(now, "1.0.0.1", "1.0.1.1", "2.0.0.1", "2.0.1.1")
-		_, ok := trials.Displaced(now, peers, Connection{Addr: netip.AddrFrom4([4]byte{byte(20 + k>>8), byte(k), 0, 1})}, false)
-		return ok
+		return trials.Displaced(now, peers, Connection{Addr: netip.AddrFrom4([4]byte{byte(20 + k>>8), byte(k), 0, 1})}, false) != 0
 	}
 	for k := range maxTrials + 1 {
 		require.Equal(t, k < maxTrials, tries(k))

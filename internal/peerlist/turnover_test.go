@@ -13,7 +13,7 @@ func TestTurnover(t *testing.T) {
 	for _, tc := range []struct{ connected, most, want int }{
 		{0, 80, 0}, {71, 80, 0}, {72, 80, 2}, {80, 80, 3}, {500, 500, 20}, {9, 10, 1}, {1, 1, 1},
 	} {
-		require.Equal(t, tc.want, Turnover(tc.connected, tc.most), "%d of %d", tc.connected, tc.most)
+		require.Len(t, TurnedOver(epoch.Add(time.Hour), make([]Worth, tc.connected), tc.most), tc.want, "%d of %d", tc.connected, tc.most)
 	}
 }
 
@@ -27,26 +27,27 @@ func TestWorst(t *testing.T) {
 		{ID: 5, Joined: old, Keep: true},
 		{ID: 6, Joined: now.Add(-joinedGrace / 2)},
 	}
-	require.Empty(t, Worst(now, peers, 0))
-	require.Equal(t, []int{4}, Worst(now, peers, 1), "neither side wants anything")
-	require.Equal(t, []int{4, 3, 2}, Worst(now, peers, 3), "then the slow ones, of these the one of lower priority first")
-	require.Equal(t, []int{4, 3, 2, 1}, Worst(now, peers, 10), "never the user's own, nor one that just came")
+	may := func(p Worth) bool { return !p.Keep && !p.isNew(now) }
+	require.Empty(t, worst(now, peers, 0, may))
+	require.Equal(t, []int{4}, worst(now, peers, 1, may), "neither side wants anything")
+	require.Equal(t, []int{4, 3, 2}, worst(now, peers, 3, may), "then the slow ones, of these the one of lower priority first")
+	require.Equal(t, []int{4, 3, 2, 1}, worst(now, peers, 10, may), "never the user's own, nor one that just came")
 	peers[3].Earned = now.Add(-time.Minute)
-	require.Equal(t, []int{3, 2, 1, 4}, Worst(now, peers, 10), "what a peer gave counts more than what it says")
+	require.Equal(t, []int{3, 2, 1, 4}, worst(now, peers, 10, may), "what a peer gave counts more than what it says")
 	require.Equal(t, 1, peers[0].ID, "the argument is left as it is")
 	peers[2].Waits = true
-	require.Equal(t, []int{2, 1, 3, 4}, Worst(now, peers, 10), "of those that give nothing, one that had no turn comes last")
+	require.Equal(t, []int{2, 1, 3, 4}, worst(now, peers, 10, may), "of those that give nothing, one that had no turn comes last")
 }
 
 // All peers are new, because they come without end and displace one another. Those that have to be dialled still get their turn.
 func TestTurnedOver(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := []Worth{{ID: 1, Joined: now, Rate: 1}, {ID: 2, Joined: now}, {ID: 3, Joined: now, Keep: true}}
-	require.Equal(t, []int{2}, TurnedOver(now, peers, 1))
-	require.Equal(t, []int{2, 1}, TurnedOver(now, peers, 5), "never the user's own")
-	require.Empty(t, TurnedOver(now, peers, 0))
+	require.Equal(t, []int{2}, TurnedOver(now, peers, 3))
+	require.Empty(t, TurnedOver(now, peers, 4), "there are places left")
+	require.Empty(t, TurnedOver(now, peers[2:], 1), "never the user's own")
 	peers[0].Joined = epoch
-	require.Equal(t, []int{1}, TurnedOver(now, peers, 2), "nor new ones beside others")
+	require.Equal(t, []int{1}, TurnedOver(now, peers, 3), "nor new ones beside others")
 }
 
 // Those that have had their places for a while and give little make room: the one that gives least, or else the oldest.
@@ -66,7 +67,7 @@ func TestGivesLittle(t *testing.T) {
 		{"was named by the user", Worth{Joined: old, Keep: true}, false, false},
 	} {
 		tc.peer.ID = 2
-		id, ok := new(Tries).GivesLittle(now, []Worth{fast, tc.peer}, tc.limited)
+		id, ok := found(new(Places).GivesLittle(now, []Worth{fast, tc.peer}, tc.limited))
 		require.Equal(t, tc.out, ok, tc.name)
 		require.Equal(t, tc.out, id == 2, tc.name)
 	}
@@ -74,21 +75,21 @@ func TestGivesLittle(t *testing.T) {
 	for k := range 7 {
 		many = append(many, Worth{ID: 2 + k, Joined: old, Earned: now})
 	}
-	_, ok := new(Tries).GivesLittle(now, many, false)
+	_, ok := found(new(Places).GivesLittle(now, many, false))
 	require.False(t, ok, "beside too many that give nothing")
-	_, ok = new(Tries).GivesLittle(now, append(many, many[1]), false)
+	_, ok = found(new(Places).GivesLittle(now, append(many, many[1]), false))
 	require.True(t, ok)
-	id, ok := new(Tries).GivesLittle(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: old, Mean: 9}, {ID: 3, Joined: old.Add(1)}, {ID: 4, Joined: old.Add(2)}}, false)
+	id, ok := found(new(Places).GivesLittle(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: old, Mean: 9}, {ID: 3, Joined: old.Add(1)}, {ID: 4, Joined: old.Add(2)}}, false))
 	require.True(t, ok)
 	require.Equal(t, 3, id)
 
-	var tries Tries
-	_, ok = tries.GivesLittle(now, []Worth{fast}, false)
+	var tries Places
+	_, ok = found(tries.GivesLittle(now, []Worth{fast}, false))
 	require.False(t, ok)
 	for _, at := range []time.Duration{0, tryEvery} {
-		_, ok = tries.GivesLittle(now.Add(at), []Worth{{ID: 1, Joined: old}}, false)
+		_, ok = found(tries.GivesLittle(now.Add(at), []Worth{{ID: 1, Joined: old}}, false))
 		require.True(t, ok)
-		_, ok = tries.GivesLittle(now.Add(at+tryEvery-1), []Worth{{ID: 1, Joined: old}}, false)
+		_, ok = found(tries.GivesLittle(now.Add(at+tryEvery-1), []Worth{{ID: 1, Joined: old}}, false))
 		require.False(t, ok)
 	}
 }
@@ -96,11 +97,11 @@ func TestGivesLittle(t *testing.T) {
 func TestIdlest(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	old := epoch
-	_, ok := Idlest(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: now}, {ID: 3, Joined: old, Keep: true}})
+	_, ok := found(new(Budget).Idlest(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: now}, {ID: 3, Joined: old, Keep: true}}))
 	require.True(t, ok, "to earn a place costs little")
-	_, ok = Idlest(now, []Worth{{ID: 1, Joined: now.Add(1 - TurnoverEvery), Earned: now}, {ID: 2, Joined: now}, {ID: 3, Joined: old, Keep: true}})
+	_, ok = found(new(Budget).Idlest(now, []Worth{{ID: 1, Joined: now.Add(1 - TurnoverEvery), Earned: now}, {ID: 2, Joined: now}, {ID: 3, Joined: old, Keep: true}}))
 	require.False(t, ok)
-	id, ok := Idlest(now, []Worth{{ID: 1, Joined: old, Rate: 2}, {ID: 2, Joined: old, Rate: 1}, {ID: 3, Joined: now}})
+	id, ok := found(new(Budget).Idlest(now, []Worth{{ID: 1, Joined: old, Rate: 2}, {ID: 2, Joined: old, Rate: 1}, {ID: 3, Joined: now}}))
 	require.True(t, ok)
 	require.Equal(t, 2, id)
 }
@@ -121,10 +122,10 @@ func TestContend(t *testing.T) {
 		"has just come": {own(1, now.Add(-joinedGrace/2), time.Time{}), false},
 	} {
 		peers := []Worth{tc.peer}
-		_, ok := Displaced(now, peers, netip.MustParseAddr("9.0.0.1"))
+		_, ok := displaced(now, peers, netip.MustParseAddr("9.0.0.1"))
 		require.False(t, ok, name)
 		Contend(now, peers)
-		_, ok = Displaced(now, peers, netip.MustParseAddr("9.0.0.1"))
+		_, ok = displaced(now, peers, netip.MustParseAddr("9.0.0.1"))
 		require.Equal(t, tc.out, ok, name)
 	}
 }
@@ -168,16 +169,16 @@ func TestSpare(t *testing.T) {
 	peers[5].Earned = time.Time{}
 	newcomer := netip.MustParseAddr("90.0.0.1")
 	makesRoom := func() (n int) {
-		if _, ok := Displaced(now, peers, newcomer); ok {
+		if _, ok := displaced(now, peers, newcomer); ok {
 			n++
 		}
-		if slices.Equal(Worst(now, peers, 1), []int{106}) {
+		if slices.Equal(TurnedOver(now, peers, len(peers)), []int{106}) {
 			n++
 		}
-		if id, ok := new(Tries).GivesLittle(now, peers, true); ok && id == 106 {
+		if id, ok := found(new(Places).GivesLittle(now, peers, true)); ok && id == 106 {
 			n++
 		}
-		if id, ok := new(Trials).Displaced(now, peers, Connection{Addr: newcomer}, false); ok && id == 106 {
+		if id, ok := found(new(Places).Displaced(now, peers, Connection{Addr: newcomer}, false)); ok && id == 106 {
 			n++
 		}
 		return n
@@ -192,6 +193,6 @@ func TestSpare(t *testing.T) {
 	require.Equal(t, []int{101, 106}, spared(), "one of each network")
 	Spare(now, peers)
 	peers[4].Addr = netip.MustParseAddr("25.0.0.2") // of its /24
-	_, ok := Displaced(now, peers, newcomer)
+	_, ok := displaced(now, peers, newcomer)
 	require.True(t, ok, "of a crowd")
 }

@@ -474,9 +474,9 @@ func (f *discovery) dial(addr netip.AddrPort, from peerlist.Source, ways ...way)
 		f.candidates.SetWay(addr, noted^inSecondSwarm) // it may know the other info hash alone
 	}
 	if storage.Exhausted(err) {
-		f.candidates.NotDialled(addr, time.Now().Add(tick)) // it is not the candidate's fault
+		f.candidates.Postpone(addr, time.Now().Add(tick)) // it is not the candidate's fault
 	} else if errors.Is(err, sockets.ErrCutOff) {
-		f.candidates.NotDialled(addr, time.Now().Add(cutOffPause)) // nor is this
+		f.candidates.Postpone(addr, time.Now().Add(cutOffPause)) // nor is this
 	}
 	wanted := f.candidates.Dialled(addr, err == nil, time.Now())
 	if errors.Is(err, errSelf) {

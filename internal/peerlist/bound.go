@@ -9,8 +9,7 @@ const (
 	maxInAll      = 50_000
 	minCandidates = 150
 
-	maxBans = 10_000 // addresses of liars that a list remembers
-	maxSelf = 1000   // addresses that it remembers as our own: any peer may send us our own peer id
+	maxSelf = 1000 // addresses that a list remembers as our own: any peer may send us our own peer id
 )
 
 // Share returns how many candidates each of the lists of a client may have.

@@ -110,6 +110,12 @@ func New(rng *rand.Rand, private bool) *List {
 	}
 }
 
+// get returns the candidate at an address; nil if there is none.
+func (c *List) get(addr netip.AddrPort) *candidate { return c.all[netaddr.Unmap(addr)] }
+
+// is reports whether there is a candidate, of that standing.
+func (k *candidate) is(s standing) bool { return k != nil && k.standing == s }
+
 // Add adds a candidate. by is the URL of the tracker that named it, or the Network of the peer or node, or empty. It
 // reports whether the address is new: not known before, or given up.
 func (c *List) Add(addr netip.AddrPort, from Source, by string, now time.Time) bool {
@@ -195,7 +201,7 @@ func (c *List) hold(k *candidate, now time.Time) {
 
 // Disown forgets the address at which a liar said that it listens, if no other source named it.
 func (c *List) Disown(addr netip.AddrPort) {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.from == FromIncoming {
+	if k := c.get(addr); k != nil && k.from == FromIncoming {
 		c.drop(k)
 	}
 }
@@ -228,24 +234,16 @@ func (c *List) First(now time.Time) (addr netip.AddrPort, from Source, ok bool) 
 // NamedWaits reports whether a candidate that the user named may be dialled, when First was last called.
 func (c *List) NamedWaits() bool {
 	for addr := range c.named {
-		if k := c.all[addr]; k != nil && k.standing == isReady {
+		if c.all[addr].is(isReady) {
 			return true
 		}
 	}
 	return false
 }
 
-// Postpone makes a candidate that First returned wait until a time.
+// Postpone makes a candidate that First or Next returned wait until a time, because it is not dialled for a reason of our own.
 func (c *List) Postpone(addr netip.AddrPort, until time.Time) {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isReady {
-		k.due = until
-		c.move(k, isDelayed)
-	}
-}
-
-// NotDialled puts back a candidate that Next returned and that could not be dialled for a reason of our own.
-func (c *List) NotDialled(addr netip.AddrPort, until time.Time) {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isDialling {
+	if k := c.get(addr); k.is(isReady) || k.is(isDialling) {
 		k.due = until
 		c.move(k, isDelayed)
 	}
@@ -265,8 +263,8 @@ func (c *List) Due() (at time.Time, ok bool) {
 // Dialled records how dialling went; ok means up to and with the handshake. It reports whether the
 // candidate is still wanted: meanwhile it may have been banned, forgotten, or found to be ourselves.
 func (c *List) Dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
-	k := c.all[netaddr.Unmap(addr)]
-	if k == nil || k.standing != isDialling {
+	k := c.get(addr)
+	if !k.is(isDialling) {
 		return k != nil
 	}
 	switch {
@@ -282,14 +280,14 @@ func (c *List) Dialled(addr netip.AddrPort, ok bool, now time.Time) bool {
 
 // SetWay records the way by which addr was connected to: a number of the owner's, which the list does not interpret.
 func (c *List) SetWay(addr netip.AddrPort, way uint8) {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil {
+	if k := c.get(addr); k != nil {
 		k.way = way
 	}
 }
 
 // Way is the last that was set for addr, or 0.
 func (c *List) Way(addr netip.AddrPort) uint8 {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil {
+	if k := c.get(addr); k != nil {
 		return k.way
 	}
 	return 0
@@ -297,8 +295,8 @@ func (c *List) Way(addr netip.AddrPort) uint8 {
 
 // Left records that the connection to addr ended, and whether it was useful.
 func (c *List) Left(addr netip.AddrPort, useful bool, now time.Time) {
-	k := c.all[netaddr.Unmap(addr)]
-	if k == nil || k.standing != isConnected {
+	k := c.get(addr)
+	if !k.is(isConnected) {
 		return
 	}
 	if !useful {
@@ -312,7 +310,7 @@ func (c *List) Left(addr netip.AddrPort, useful bool, now time.Time) {
 // Sated records that the connection to addr ended because both sides have everything they want. Until Recall this
 // counts as a failure.
 func (c *List) Sated(addr netip.AddrPort, now time.Time) {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isConnected {
+	if k := c.get(addr); k.is(isConnected) {
 		k.sated = true
 		c.failed(k, now)
 	}
@@ -363,55 +361,6 @@ func (c *List) Revive(now time.Time) {
 	}
 }
 
-// Ban refuses an address for good, unless very many are banned: every port of a public one, only the one port of a local one,
-// which many peers may share. Addresses that the user named at another port are not affected.
-func (c *List) Ban(addr netip.AddrPort) {
-	addr = netaddr.Unmap(addr)
-	expiring.Remember(c.bans, banKey(addr), maxBans)
-	expiring.Remember(c.liars, addr, maxBans)
-	c.dropBanned(addr.Addr())
-}
-
-// BanHost refuses every port of an address for good, whatever the source.
-func (c *List) BanHost(addr netip.Addr) {
-	c.hosts[addr.Unmap()] = struct{}{}
-	c.dropBanned(addr.Unmap())
-}
-
-// dropBanned drops those candidates at an address that are now banned.
-func (c *List) dropBanned(at netip.Addr) {
-	for a, k := range c.all {
-		if a.Addr() == at && c.Banned(a) {
-			c.drop(k)
-		}
-	}
-}
-
-// Banned reports whether addr may neither be dialled nor accepted.
-func (c *List) Banned(addr netip.AddrPort) bool {
-	addr = netaddr.Unmap(addr)
-	_, banned := c.bans[banKey(addr)]
-	_, itself := c.liars[addr]
-	_, host := c.hosts[addr.Addr()]
-	return host || banned && (itself || !c.Named(addr))
-}
-
-// Named reports whether the user named addr, so that the peer whose connection comes from there or leads there keeps its place,
-// whichever end made it. That a peer says that it listens at addr is not enough: any other behind the same router could say so.
-// One that has the router send from the very port of addr gains a place at most.
-func (c *List) Named(addr netip.AddrPort) bool {
-	_, named := c.named[netaddr.Unmap(addr)]
-	return named
-}
-
-// banKey returns the key under which a ban of an unmapped address is recorded.
-func banKey(addr netip.AddrPort) netip.AddrPort {
-	if netaddr.IsLocal(addr.Addr()) {
-		return addr
-	}
-	return netip.AddrPortFrom(addr.Addr(), 0)
-}
-
 // ExcludeSelf records that addr is our own, as the peer id showed.
 func (c *List) ExcludeSelf(addr netip.AddrPort) {
 	addr = netaddr.Unmap(addr)
@@ -423,13 +372,13 @@ func (c *List) ExcludeSelf(addr netip.AddrPort) {
 
 // Yielded reports whether a candidate has made room for another.
 func (c *List) Yielded(addr netip.AddrPort) bool {
-	k := c.all[netaddr.Unmap(addr)]
+	k := c.get(addr)
 	return k != nil && k.yielded > 0
 }
 
 // MadeRoom records that the connection to addr ends because another peer is to have its place. Left follows.
 func (c *List) MadeRoom(addr netip.AddrPort) {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil && k.standing == isConnected && !k.from.isTheUsers() {
+	if k := c.get(addr); k.is(isConnected) && !k.from.isTheUsers() {
 		k.yielded++
 	}
 }
@@ -445,16 +394,13 @@ func (c *List) Forget(tracker string) {
 }
 
 // Has reports whether addr is a candidate.
-func (c *List) Has(addr netip.AddrPort) bool { return c.all[netaddr.Unmap(addr)] != nil }
+func (c *List) Has(addr netip.AddrPort) bool { return c.get(addr) != nil }
 
 // Known returns how many candidates there are, whatever they are doing.
 func (c *List) Known() int { return len(c.all) }
 
 // Dialling returns how many candidates Next returned that Dialled was not yet called for.
 func (c *List) Dialling() int { return c.nDials }
-
-// Bans returns how many addresses are banned.
-func (c *List) Bans() int { return len(c.bans) + len(c.hosts) }
 
 // queue puts k in the queue that it is dialled from.
 func (c *List) queue(k *candidate, now time.Time) {

@@ -349,9 +349,7 @@ func TestPostponed(t *testing.T) {
 	c := newTestCandidates(false)
 	a, later := addrPort("1.0.0.1:1"), epoch.Add(time.Minute)
 	c.Postpone(a, later) // which is not known
-	c.NotDialled(a, later)
 	require.True(t, c.Add(a, FromTracker, "", epoch))
-	c.NotDialled(a, later) // which was not given out
 	_, _, ok := c.First(epoch)
 	require.True(t, ok)
 	c.Postpone(a, later)
@@ -364,7 +362,7 @@ func TestPostponed(t *testing.T) {
 	got, _, ok := c.Next(later)
 	require.True(t, ok)
 	require.Equal(t, a, got)
-	c.NotDialled(a, later.Add(time.Minute))
+	c.Postpone(a, later.Add(time.Minute))
 	_, _, ok = c.First(later)
 	require.False(t, ok)
 	_, _, ok = c.First(later.Add(time.Minute))

@@ -3,8 +3,6 @@ package peerlist
 import (
 	"net/netip"
 	"slices"
-
-	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
 // maxRelays is how many peers are remembered that may introduce us to a candidate.
@@ -12,7 +10,7 @@ const maxRelays = 4
 
 // AddRelay records that the peer at relay, which named addr, may introduce us to it (BEP 55).
 func (c *List) AddRelay(addr, relay netip.AddrPort) {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil {
+	if k := c.get(addr); k != nil {
 		k.relays = slices.DeleteFunc(k.relays, func(r netip.AddrPort) bool { return r == relay })
 		k.relays = slices.Insert(k.relays, 0, relay)
 		k.relays = k.relays[:min(len(k.relays), maxRelays)]
@@ -21,7 +19,7 @@ func (c *List) AddRelay(addr, relay netip.AddrPort) {
 
 // DropRelay records that the peer at relay does not introduce us to addr. It reports whether it might have.
 func (c *List) DropRelay(addr, relay netip.AddrPort) bool {
-	k := c.all[netaddr.Unmap(addr)]
+	k := c.get(addr)
 	if k == nil || !slices.Contains(k.relays, relay) {
 		return false
 	}
@@ -31,7 +29,7 @@ func (c *List) DropRelay(addr, relay netip.AddrPort) bool {
 
 // Relays are the peers that may introduce us to addr; the one that named it last comes first.
 func (c *List) Relays(addr netip.AddrPort) []netip.AddrPort {
-	if k := c.all[netaddr.Unmap(addr)]; k != nil {
+	if k := c.get(addr); k != nil {
 		return slices.Clone(k.relays)
 	}
 	return nil
@@ -42,8 +40,8 @@ func (c *List) Relays(addr netip.AddrPort) []netip.AddrPort {
 //
 // Any peer may have caused that dial. So if the dial fails, the candidate gets its former standing back, unless news is set.
 func (c *List) Take(addr netip.AddrPort, news bool) bool {
-	k := c.all[netaddr.Unmap(addr)]
-	if k == nil || k.standing == isDialling || k.standing == isConnected {
+	k := c.get(addr)
+	if k == nil || k.is(isDialling) || k.is(isConnected) {
 		return false
 	}
 	was := k.standing

@@ -126,7 +126,8 @@ func (c *Client) networkSettled(first bool, addrs []netip.Addr) {
 	c.reviveWebSeeds()
 }
 
-// packetFamilies reports over which address families packets may be sent.
+// packetFamilies reports over which address families packets may be sent: those of the sockets, and those of this machine's addresses,
+// of which there may be a socket later.
 func (c *Client) packetFamilies(addrs []netip.Addr) (v4, v6 bool) {
 	if c.Proxy != nil {
 		return true, false
@@ -134,8 +135,9 @@ func (c *Client) packetFamilies(addrs []netip.Addr) (v4, v6 bool) {
 	for _, a := range c.mux.Addrs() {
 		v4, v6 = v4 || a.Addr().Is4(), v6 || a.Addr().Is6()
 	}
+	bind := c.bindPackets()
 	for _, a := range addrs {
-		if c.sockets.Reaches(a) && !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+		if (!bind.IsValid() || a.Is4() == bind.Is4()) && !a.IsLoopback() && !a.IsLinkLocalUnicast() {
 			v4, v6 = v4 || a.Is4(), v6 || a.Is6()
 		}
 	}

@@ -87,33 +87,57 @@ func TestListenPacketThatStalls(t *testing.T) {
 	})
 }
 
-// A UDP socket that cannot be opened at first costs a download the DHT, and the client the peers that come by uTP, only until it can.
+// A UDP socket that cannot be opened or read at first costs a download the DHT, and the client the peers that come by uTP, only until
+// it can.
 func TestSocketThatIsOpenedLater(t *testing.T) {
-	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-		content := newSimContent(1, blockSize, 4*blockSize)
-		router := dhtNetwork(t, n, 5)
-		simSeed(t, dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), router), content)
-		simnet.Sleep(time.Minute)
-
-		us := n.NewHost("85.0.0.1", 0, 0, 10*time.Millisecond)
-		c := dhtClient(t, us, router)
-		c.NoUTP = false
-		later := time.Now().Add(30 * time.Second)
-		c.ListenPacket = func(_ context.Context, network, addr string) (net.PacketConn, error) {
-			if time.Now().Before(later) {
+	for name, early := range map[string]func(network string) (net.PacketConn, error){
+		"no socket": func(string) (net.PacketConn, error) { return nil, syscall.EMFILE },
+		"no socket of one family": func(network string) (net.PacketConn, error) {
+			if network == "udp4" {
 				return nil, syscall.EMFILE
 			}
-			return us.ListenPacket(network, addr)
-		}
-		d := simLeech(t, c, content)
-		simnet.Sleep(2 * time.Minute)
-		require.True(t, d.Stats().Complete)
+			return new(unreadable), nil
+		},
+		"sockets that cannot be read": func(string) (net.PacketConn, error) { return new(unreadable), nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+				content := newSimContent(1, blockSize, 4*blockSize)
+				router := dhtNetwork(t, n, 5)
+				simSeed(t, dhtClient(t, n.NewHost("80.0.0.1", 0, 0, 10*time.Millisecond), router), content)
+				simnet.Sleep(time.Minute)
 
-		d = simLeech(t, utpClient(t, n.NewHost("86.0.0.1", 0, 0, 10*time.Millisecond), false), content, us.Addr(6881))
-		simnet.Sleep(time.Minute)
-		require.True(t, d.Stats().Complete)
-	})
+				us := n.NewHost("85.0.0.1", 0, 0, 10*time.Millisecond)
+				c := dhtClient(t, us, router)
+				c.NoUTP = false
+				later := time.Now().Add(30 * time.Second)
+				c.ListenPacket = func(_ context.Context, network, addr string) (net.PacketConn, error) {
+					if time.Now().Before(later) {
+						return early(network)
+					}
+					return us.ListenPacket(network, addr)
+				}
+				require.NoError(t, c.Open())
+				simnet.Sleep(time.Second) // the sockets that could be opened have failed
+				d := simLeech(t, c, content)
+				simnet.Sleep(3 * time.Minute)
+				require.True(t, d.Stats().Complete)
+
+				d = simLeech(t, utpClient(t, n.NewHost("86.0.0.1", 0, 0, 10*time.Millisecond), false), content, us.Addr(6881))
+				simnet.Sleep(time.Minute)
+				require.True(t, d.Stats().Complete)
+			})
+		})
+	}
 }
+
+// An unreadable connection is one of which all reads fail.
+type unreadable struct{ net.PacketConn }
+
+func (*unreadable) ReadFrom([]byte) (int, net.Addr, error)    { return 0, nil, syscall.EIO }
+func (*unreadable) WriteTo(b []byte, _ net.Addr) (int, error) { return len(b), nil }
+func (*unreadable) LocalAddr() net.Addr                       { return &net.UDPAddr{Port: 6881} }
+func (*unreadable) Close() error                              { return nil }
 
 // The name of a peer that a link has is looked up again until it has addresses.
 func TestResolveLooksUpAgain(t *testing.T) {

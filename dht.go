@@ -230,10 +230,11 @@ func (c *Client) joinDHT(ctx context.Context) (*dht.Node, error) {
 	if c.DHTNodes == nil {
 		cfg.Routers = dht.Routers()
 	}
-	for _, a := range c.mux.Addrs() {
-		cfg.IPv4 = cfg.IPv4 || a.Addr().Unmap().Is4()
-		cfg.IPv6 = cfg.IPv6 || a.Addr().Is6()
+	addrs, err := c.sockets.Addrs()
+	if err != nil {
+		c.log.Debug("look at the network", "err", err)
 	}
+	cfg.IPv4, cfg.IPv6 = c.packetFamilies(addrs)
 	m.node = dht.New(cfg)
 	c.mux.Handle(udpmux.KRPC, m.node.Receive, nil)
 	return m.node, nil

@@ -12,8 +12,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/simnet"
+	"github.com/shoal-go/torrent/internal/simnet/simpeer"
 )
 
 // Two clients dial each other at about the same time, for a download or a magnet link. Both keep the same one of the two
@@ -50,6 +52,43 @@ func TestBothDialAtOnce(t *testing.T) {
 					}
 					simnet.Sleep(2300 * time.Millisecond)
 					require.Equal(t, []int{1, 1}, []int{live[0](), live[1]()})
+				})
+			})
+		}
+	}
+}
+
+// A neighbour at the address of the only seed dials us first, and says that it has the seed's peer id. It keeps the seed out for some minutes
+// at most, whether it gives nothing, gives a little, or comes again and again, and whichever id is lower.
+func TestSeedWhoseIDANeighbourTakes(t *testing.T) {
+	for name, script := range map[string]simpeer.Script{
+		"gives nothing":  {Never: simpeer.Unchokes},
+		"gives a little": {Drip: 10 * time.Millisecond},
+		"comes and goes": {Never: simpeer.Unchokes, LeaveAfter: 15 * time.Second},
+	} {
+		for _, id := range []byte{1, 0xff} {
+			t.Run(fmt.Sprint(name, id), func(t *testing.T) {
+				simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+					content := newSimContent(1, blockSize, 64*blockSize)
+					c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), nil)
+					d := simLeech(t, c, content)
+					simnet.Sleep(time.Second)
+					router := n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond)
+					says := func(hello []byte) []byte {
+						hello[len(hello)-20] = id
+						return hello
+					}
+					script.Handshake = says
+					neighbour := simpeer.New("neighbour", router, 6881, content.truth, script)
+					defer neighbour.Stop()
+					neighbour.Call(1, netaddr.Of(c.Addr()), 100*time.Millisecond)
+					simnet.Sleep(30 * time.Second)
+					seed := simpeer.New("seed", router, 6881, content.truth, simpeer.Script{Handshake: says})
+					require.NoError(t, seed.Arrive())
+					defer seed.Stop()
+					d.discovery.found(peerlist.FromTracker, "tracker", seed.Addr())
+					simnet.Sleep(5 * time.Minute)
+					require.True(t, d.Stats().Complete)
 				})
 			})
 		}

@@ -64,6 +64,7 @@ func (r *resolver) admit(k *connection, now time.Time) (twice int, crowded, ok b
 	}
 	newcomer := k.identify(0)
 	newcomer.Named = !k.incoming && r.discovery.candidates.Named(k.addr)
+	newcomer.Again = !k.incoming && r.discovery.candidates.InVain(k.addr)
 	twice, ok = peerlist.Admit(r.client.identity(r.discovery.hashes.first).id, newcomer, all)
 	return twice, peerlist.IsFull(newcomer, all), ok
 }

@@ -132,17 +132,14 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 }
 
 // refused records that a connection that we made is not wanted. If the peer is connected to us already, we have learned
-// where it listens. Its peer id alone does not prove that it is the same peer, so an address that the user named is
-// tried again unless the other connection was useful. The caller holds d.mu.
+// where it listens. Its peer id alone does not prove that it is the same peer, so the address is tried again. The caller holds d.mu.
 func (d *Download) refused(k *connection, now time.Time) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil && p.conn.incoming && p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.addr.Addr() == k.addr.Addr() {
 			if !p.ext.listens.IsValid() {
 				p.ext.listens = k.addr
 			}
-			if p.ext.listens != k.addr || d.discovery.candidates.Named(k.addr) && !p.gave() {
-				d.discovery.candidates.Left(k.addr, false, now)
-			}
+			d.discovery.candidates.Left(k.addr, false, now)
 			return
 		}
 	}

@@ -21,6 +21,7 @@ func (d *Download) admitConnection(k *connection, now time.Time) bool {
 	}
 	newcomer := k.identify(0)
 	newcomer.Named = !k.incoming && d.discovery.candidates.Named(k.addr)
+	newcomer.Again = !k.incoming && d.discovery.candidates.InVain(k.addr)
 	twice, ok := peerlist.Admit(d.identity.id, newcomer, all)
 	if !ok {
 		return false

@@ -39,6 +39,7 @@ type Connection struct {
 	Incoming bool // the peer made it
 
 	Named bool // the user named the address, which we dialled
+	Again bool // we have dialled it in vain for about a minute, see InVain
 	Age   time.Duration
 	Idle  bool // it has not been useful yet
 }
@@ -52,13 +53,14 @@ const AtOnce = 20 * time.Second
 // the other. own is our peer id.
 //
 // A peer id is only a claim, and a peer that shares an address with another may have learned its id. So later on no
-// connection replaces another. A peer that the user named is admitted beside one that was useless.
+// connection replaces another, and none keeps another out for long: we admit one that we dial again, and any beside one that has been
+// useless for some minutes, or one that the user named beside one that is useless. If it is the same peer after all, that closes it.
 func Admit(own [20]byte, k Connection, all []Connection) (twice int, ok bool) {
 	for _, p := range all {
 		if p.Addr != k.Addr {
 			continue
 		}
-		if p.PeerID != k.PeerID || p.Incoming == k.Incoming || p.Age > AtOnce && k.Named && p.Idle {
+		if p.PeerID != k.PeerID || p.Incoming == k.Incoming || k.Again || p.Idle && (p.Age > TurnoverEvery || k.Named && p.Age > AtOnce) {
 			continue
 		}
 		if oursIsLower := string(own[:]) < string(k.PeerID[:]); p.Age > AtOnce || k.Incoming == oursIsLower {

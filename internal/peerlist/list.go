@@ -370,6 +370,19 @@ func (c *List) ExcludeSelf(addr netip.AddrPort) {
 	}
 }
 
+// InVain reports whether dials of addr have failed, or led to connections that were useless or not wanted, for about redialAfter.
+func (c *List) InVain(addr netip.AddrPort) bool {
+	k := c.get(addr)
+	if k == nil {
+		return false
+	}
+	most := 0
+	if k.from.isTheUsers() || c.Lone { // it is dialled again after redialUser, which doubles
+		most = 4
+	}
+	return k.failures > most
+}
+
 // Yielded reports whether a candidate has made room for another.
 func (c *List) Yielded(addr netip.AddrPort) bool {
 	k := c.get(addr)

@@ -33,8 +33,8 @@ func networkOf(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(p), 0)
 }
 
-// A site is a /32 of IPv6, which a provider has, and anybody may have much of. It is 0 for other addresses: of IPv4 nobody has
-// enough to choose what the ids that follow from addresses are near to.
+// A site is a /29 of IPv6, the most that a registry gives a provider that does not say what for. It is 0 for other addresses: of
+// IPv4 nobody has enough to choose what the ids that follow from addresses are near to.
 type site uint32
 
 func siteOf(a netip.AddrPort) site {
@@ -43,7 +43,7 @@ func siteOf(a netip.AddrPort) site {
 		return 0
 	}
 	p := ip.As16()
-	return site(binary.BigEndian.Uint32(p[:]))
+	return site(binary.BigEndian.Uint32(p[:]) >> 3)
 }
 
 // sameNetwork reports whether two addresses are of one network. It is quick for those that are not.

@@ -16,8 +16,8 @@ const (
 	lookupDepth   = 12  // nearest nodes that are to answer: a third of 12 may lie, and 8 are left
 	maxOthers     = 24  // nodes that are asked though their ids do not follow from their addresses, if enough do
 	maxSiblings   = 3   // candidates of one network
-	maxOfSite     = 8   // verified candidates of one site, without those that failed
-	siteDepth     = 4   // nodes of one site that count as of the nearest
+	maxOfSite     = 8   // nodes of one site that are asked, without those that do not answer
+	siteDepth     = 2   // of which so many count as of the nearest
 	maxSiblingTry = 2   // of which so many are asked, while none answers
 	initialCredit = 2   // nodes named by one answering node that are asked while none of them answers
 	maxCredit     = 16
@@ -30,8 +30,8 @@ const (
 //   - It is done when the 12 nearest have answered, counting only ids that follow from their addresses (BEP 42);
 //     and beside them up to 8 nearer ones whose ids do not, since many honest nodes have no such id.
 //     So a node that chooses its id at will may join the nearest, but not displace them.
-//   - Of these 12, four at most are of one site. Who holds a large network of IPv6 has addresses in it from which
-//     any id follows, as near to a target as that one likes.
+//   - Of these 12, two at most are of one site, unless too few nodes of other sites are known. The holder of a network of
+//     IPv6 has addresses in it from which any id follows, as near to a target as it likes.
 type lookup struct {
 	target ID
 	self   ID
@@ -88,131 +88,120 @@ func (l *lookup) offer(c krpc.Contact, namer int) {
 	if c.ID == l.self {
 		return
 	}
-	network := networkOf(c.Addr)
-	siblings, worst := 0, -1 // of those that are fresh
+	n := newCandidate(c)
+	siblings := 0
 	for i := range l.nodes {
-		n := &l.nodes[i]
-		if n.network != network {
+		other := &l.nodes[i]
+		if other.network != n.network {
 			continue
 		}
-		if n.Contact == c {
-			if namer >= 0 && len(n.namers) > 0 && len(n.namers) < maxNamed && !slices.Contains(n.namers, uint8(namer)) {
-				n.namers = append(n.namers, uint8(namer))
+		if other.Contact == c {
+			if namer >= 0 && len(other.namers) > 0 && len(other.namers) < maxNamed && !slices.Contains(other.namers, uint8(namer)) {
+				other.namers = append(other.namers, uint8(namer))
 			}
 			return
 		}
 		siblings++
-		if n.state == candidateFresh && (worst < 0 || !n.verified && l.nodes[worst].verified || n.verified == l.nodes[worst].verified) {
-			worst = i
-		}
-	}
-	n := newCandidate(c)
-	if siblings >= maxSiblings {
-		// Naming other nodes of a node's network does not keep out a node that has the better id, or is nearer.
-		if worst < 0 || l.nodes[worst].verified && !n.verified ||
-			l.nodes[worst].verified == n.verified && !krpc.Nearer(l.target, c.ID, l.nodes[worst].ID) {
-			return
-		}
-		l.nodes = slices.Delete(l.nodes, worst, worst+1)
-	}
-	if !l.makeRoomAt(&n) {
-		return
 	}
 	if namer >= 0 {
 		n.namers = []uint8{uint8(namer)}
 	}
-	if len(l.nodes) < maxCandidates || l.drop(&n) {
-		l.insert(n)
+	at := l.insert(n)
+	switch {
+	case siblings >= maxSiblings:
+		at = l.worstSibling(n.network)
+	case len(l.nodes) > maxCandidates:
+		at = l.worst(at)
+	default:
+		return
 	}
+	l.nodes = slices.Delete(l.nodes, at, at+1)
 }
 
 func newCandidate(c krpc.Contact) candidate {
 	return candidate{Contact: c, network: networkOf(c.Addr), site: siteOf(c.Addr), verified: verifiedID(c.ID, c.Addr.Addr())}
 }
 
-// makeRoomAt reports whether the site of a verified candidate has room for it, perhaps at the cost of one that those that named it have
-// no credit for, or else of the farthest one. So one node that names many of a site does not keep out those that others name.
-func (l *lookup) makeRoomAt(n *candidate) bool {
-	if n.site == 0 || !n.verified {
-		return true
-	}
-	var used [1 << 8]uint8 // of the credit of each namer
-	here, worst, doubted := 0, -1, false
+// worstSibling returns the fresh candidate of a network to be dropped: one whose id does not follow from its address if there is
+// one, and of these the farthest. So naming other nodes of a node's network does not keep that one out.
+func (l *lookup) worstSibling(network netip.AddrPort) int {
+	worst := -1
 	for i := range l.nodes {
-		other := &l.nodes[i]
-		if other.site != n.site || !other.verified || other.state == candidateFailed {
-			continue
-		}
-		if here++; other.state != candidateFresh {
-			continue
-		}
-		by := slices.IndexFunc(other.namers, func(namer uint8) bool { return used[namer] < l.credit[namer] })
-		if by >= 0 {
-			used[other.namers[by]]++
-		}
-		if d := by < 0 && len(other.namers) > 0; d || !doubted {
-			worst, doubted = i, d
+		n := &l.nodes[i]
+		if n.network == network && n.state == candidateFresh && (worst < 0 || !n.verified || l.nodes[worst].verified) {
+			worst = i
 		}
 	}
-	if here < maxOfSite {
-		return true
-	}
-	if worst < 0 || !doubted && !krpc.Nearer(l.target, n.ID, l.nodes[worst].ID) {
-		return false
-	}
-	l.nodes = slices.Delete(l.nodes, worst, worst+1)
-	return true
+	return worst
 }
 
-// sites are those of the nearest nodes, nearest first.
-type sites []site
-
-// full reports whether as many nodes of a verified candidate's site are nearer as count.
-func (s sites) full(n *candidate) bool {
-	if n.site == 0 || !n.verified {
-		return false
-	}
-	count := 0
-	for _, other := range s {
-		if other == n.site {
-			count++
-		}
-	}
-	return count >= siteDepth
-}
-
-// drop makes room for a candidate: at the cost of one that would not be asked, else of the farthest one. It
-// is of the kind that has more than half of the places, so that neither verified ones nor others push
-// all of the other kind out.
-func (l *lookup) drop(n *candidate) bool {
+// worst returns the fresh candidate to be dropped if there are too many: one that would not be asked, else the farthest. It
+// is of the kind that has more than half of the places, so that neither verified ones nor others push all of the other
+// kind out. If none of that kind is fresh, it is the newest candidate.
+func (l *lookup) worst(newest int) int {
 	verified := 0
 	for i := range l.nodes {
 		if l.nodes[i].verified {
 			verified++
 		}
 	}
-	kind := 2*verified > len(l.nodes)
+	most := 2*verified > len(l.nodes)
 	last := -1
 	for i := len(l.nodes) - 1; i >= 0; i-- {
-		if l.nodes[i].state != candidateFresh || l.nodes[i].verified != kind {
+		n := &l.nodes[i]
+		if n.state != candidateFresh || n.verified != most {
 			continue
 		}
-		if !l.believed(&l.nodes[i]) {
-			last = i
-			break
+		if !l.believed(n) || l.kind(i) == crowdedKind {
+			return i
 		}
 		if last < 0 {
 			last = i
 		}
 	}
-	if last < 0 || n.verified == kind && l.believed(&l.nodes[last]) && !krpc.Nearer(l.target, n.ID, l.nodes[last].ID) {
-		return false
+	if last < 0 {
+		return newest
 	}
-	l.nodes = slices.Delete(l.nodes, last, last+1)
-	return true
+	return last
 }
 
-func (l *lookup) insert(n candidate) *candidate {
+// Kinds of candidates.
+const (
+	otherKind    = iota // their ids do not follow from their addresses
+	verifiedKind        // their ids do
+	crowdedKind         // their ids do, but enough nodes of their site are nearer or were asked
+	kinds
+)
+
+func (l *lookup) kind(i int) int {
+	n := &l.nodes[i]
+	if !n.verified {
+		return otherKind
+	}
+	if n.site == 0 {
+		return verifiedKind
+	}
+	asked, nearer := 0, 0
+	for j := range l.nodes {
+		if other := &l.nodes[j]; other.site == n.site && other.verified && other.counts() {
+			if asked++; j < i {
+				nearer++
+			}
+		}
+	}
+	if nearer >= siteDepth || n.state == candidateFresh && asked >= maxOfSite {
+		return crowdedKind
+	}
+	return verifiedKind
+}
+
+// counts reports whether a candidate answered, or may do so soon.
+func (n *candidate) counts() bool {
+	return n.state == candidateAsked || n.state == candidateSlow || n.state == candidateAnswered
+}
+
+// insert returns the index of a candidate that it inserts.
+func (l *lookup) insert(n candidate) int {
 	at, _ := slices.BinarySearchFunc(l.nodes, n.ID, func(c candidate, id ID) int {
 		if krpc.Nearer(l.target, c.ID, id) {
 			return -1
@@ -220,7 +209,7 @@ func (l *lookup) insert(n candidate) *candidate {
 		return 1
 	})
 	l.nodes = slices.Insert(l.nodes, at, n)
-	return &l.nodes[at]
+	return at
 }
 
 // believed reports whether any of the nodes that named a candidate has credit left.
@@ -264,39 +253,26 @@ func (l *lookup) next() (c krpc.Contact, known, ok bool) {
 }
 
 // frontier walks the candidates as far as they matter. It returns the one that is to be asked next, or -1, and
-// how many are under way before the end: the nearest, but verified ones and others by turns. If none is
-// left but such as are not believed in, or of whose sites enough are nearer, and too few have answered, it is one of those.
+// how many are under way before the end: the nearest, but verified ones and others by turns. If none is left but such as
+// are of crowded sites, and too few have answered, it is one of those; and then, if still fewer have, one that is not believed in.
 func (l *lookup) frontier() (next, waiting int) {
-	var answered, under [2]int // others, verified
-	fresh, doubted := [2]int{-1, -1}, -1
-	var space [maxCandidates]site
-	near := sites(space[:0])
+	var answered, under [kinds]int
+	fresh, doubted := [kinds]int{-1, -1, -1}, -1
 	for i := range l.nodes {
-		n, kind := &l.nodes[i], 0
-		if n.verified {
-			kind = 1
-		}
-		if answered[1] >= lookupDepth {
+		if answered[verifiedKind] >= lookupDepth {
 			break
 		}
-		if answered[0] >= bucketSize && kind == 0 {
+		n, kind := &l.nodes[i], l.kind(i)
+		if answered[otherKind] >= bucketSize && kind == otherKind {
 			continue
 		}
-		full := near.full(n)
 		switch n.state {
-		case candidateAnswered, candidateAsked, candidateSlow:
-			if kind == 1 {
-				near = append(near, n.site)
-			}
-			switch {
-			case full:
-			case n.state == candidateAnswered:
-				answered[kind]++
-			default:
-				under[kind]++
-			}
+		case candidateAnswered:
+			answered[kind]++
+		case candidateAsked, candidateSlow:
+			under[kind]++
 		case candidateFresh:
-			believed := l.believed(n) && !full
+			believed := l.believed(n)
 			switch {
 			case fresh[kind] >= 0 || !believed && doubted >= 0 || !l.free(n):
 			case believed:
@@ -306,16 +282,22 @@ func (l *lookup) frontier() (next, waiting int) {
 			}
 		}
 	}
-	waiting = under[0] + under[1]
-	if l.askedOthers >= maxOthers && answered[1] >= bucketSize {
-		fresh[0] = -1
+	found := answered[verifiedKind] + answered[crowdedKind]
+	waiting = under[otherKind] + under[verifiedKind]
+	if found < lookupDepth {
+		waiting += under[crowdedKind]
+	}
+	if l.askedOthers >= maxOthers && answered[verifiedKind] >= bucketSize {
+		fresh[otherKind] = -1
 	}
 	switch {
-	case fresh[1] >= 0 && (fresh[0] < 0 || under[1] <= under[0]):
-		return fresh[1], waiting
-	case fresh[0] >= 0:
-		return fresh[0], waiting
-	case waiting == 0 && answered[0]+answered[1] < bucketSize:
+	case fresh[verifiedKind] >= 0 && (fresh[otherKind] < 0 || under[verifiedKind] <= under[otherKind]):
+		return fresh[verifiedKind], waiting
+	case fresh[otherKind] >= 0:
+		return fresh[otherKind], waiting
+	case fresh[crowdedKind] >= 0 && under[verifiedKind] == 0 && found+under[crowdedKind] < lookupDepth:
+		return fresh[crowdedKind], waiting
+	case waiting == 0 && answered[otherKind]+found < bucketSize:
 		return doubted, waiting
 	}
 	return -1, waiting
@@ -397,7 +379,7 @@ func (l *lookup) answered(c krpc.Contact, known bool) (n *candidate, number int)
 		if n != nil {
 			return nil, 0
 		}
-		n = l.insert(newCandidate(c))
+		n = &l.nodes[l.insert(newCandidate(c))]
 	case n == nil:
 		return nil, 0
 	case n.ID != c.ID:
@@ -408,7 +390,7 @@ func (l *lookup) answered(c krpc.Contact, known bool) (n *candidate, number int)
 			return nil, 0
 		}
 		l.nodes = slices.DeleteFunc(l.nodes, func(o candidate) bool { return o.Addr == c.Addr && o.state == candidateFailed })
-		n = l.insert(newCandidate(c))
+		n = &l.nodes[l.insert(newCandidate(c))]
 	default:
 		for _, namer := range n.namers {
 			l.credit[namer] = min(l.credit[namer]+2, maxCredit)
@@ -427,23 +409,29 @@ func (l *lookup) mark(addr netip.AddrPort, state candidateState) {
 }
 
 // nearest are the nodes to store at: of those that gave a token, the 12 nearest whose ids follow from their
-// addresses, at most four of them of one site, and the 8 nearest whatever their ids, since other clients look there. The nearest comes first.
+// addresses, those of crowded sites only if others are too few, and the 8 nearest whatever their ids, since other clients look there.
+// The nearest comes first.
 func (l *lookup) nearest() (nodes []*candidate) {
-	all, verified := 0, 0
-	var near sites
+	room := [kinds]int{verifiedKind: lookupDepth, crowdedKind: lookupDepth}
+	for i := range l.nodes {
+		if l.nodes[i].permits() && l.kind(i) == verifiedKind {
+			room[crowdedKind]--
+		}
+	}
+	all := 0
 	for i := range l.nodes {
 		n := &l.nodes[i]
-		if n.state != candidateAnswered || n.token == nil {
+		if !n.permits() {
 			continue
 		}
-		counts := n.verified && !near.full(n)
-		if counts {
-			verified++
-			near = append(near, n.site)
-		}
-		if all++; all <= bucketSize || counts && verified <= lookupDepth {
+		kind := l.kind(i)
+		if all++; all <= bucketSize || room[kind] > 0 {
 			nodes = append(nodes, n)
 		}
+		room[kind]--
 	}
 	return nodes
 }
+
+// permits reports whether a node permits to store there.
+func (n *candidate) permits() bool { return n.state == candidateAnswered && n.token != nil }

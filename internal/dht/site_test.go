@@ -3,6 +3,7 @@ package dht
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,7 +11,7 @@ import (
 	"github.com/shoal-go/torrent/internal/krpc"
 )
 
-// at is a node of a /32 of IPv6 whose id follows from its address, and shares n bits with the target at least.
+// at is a node of a /32 of IPv6 whose id follows from its address, and shares as many bits with the target at least.
 func (l *looked) at(site uint32, bits int) krpc.Contact {
 	for {
 		var ip [16]byte
@@ -23,8 +24,8 @@ func (l *looked) at(site uint32, bits int) krpc.Contact {
 	}
 }
 
-// isIn reports whether a node is of a site.
-func isIn(c krpc.Contact, s uint32) bool { return siteOf(c.Addr) == site(s) }
+// isIn reports whether a node is of the site of a /32.
+func isIn(c krpc.Contact, s uint32) bool { return siteOf(c.Addr) == site(s>>3) }
 
 // answerAll has all nodes answer that are asked until the lookup is done. Those of a site name what sybils says.
 func (l *looked) answerAll(s uint32, sybils func() []krpc.Contact, honest []krpc.Contact) {
@@ -42,6 +43,7 @@ func (l *looked) answerAll(s uint32, sybils func() []krpc.Contact, honest []krpc
 const (
 	largeSite  = 0x2a0f1234
 	honestSite = 0x2a000000 // the first of them, of which each node has its own
+	nextSite   = 1 << 3
 )
 
 // Of a large network of IPv6 any number of nodes may be as near to a target as they like, with ids that follow from their
@@ -61,7 +63,7 @@ func TestLookupBesideALargeNetwork(t *testing.T) {
 		}
 		var honest []krpc.Contact
 		for i := range uint32(20) {
-			honest = append(honest, l.at(honestSite+i, 3))
+			honest = append(honest, l.at(honestSite+i*nextSite, 3))
 		}
 		for _, c := range honest[:3] {
 			l.add(c)
@@ -83,7 +85,7 @@ func TestLookupBesideALargeNetwork(t *testing.T) {
 // Nodes that are invented of a site do not keep out those that are there.
 func TestInventedNodesOfASite(t *testing.T) {
 	l := newLooked(t)
-	liar, teller := l.at(honestSite, 0), l.at(honestSite+1, 0)
+	liar, teller := l.at(honestSite, 0), l.at(honestSite+nextSite, 0)
 	l.add(liar)
 	l.add(teller)
 	var invented []krpc.Contact
@@ -108,18 +110,94 @@ func TestInventedNodesOfASite(t *testing.T) {
 	t.Fatal("not asked")
 }
 
-// Where all nodes are of one large network, a look-up hears as many as it is to find.
+// Where all nodes are of one large network, a look-up finds the nearest of them.
 func TestLookupInALargeNetwork(t *testing.T) {
 	l := newLooked(t)
-	var nodes []krpc.Contact
 	for range 3 {
 		l.add(l.at(largeSite, 2))
 	}
-	for range 20 {
-		nodes = append(nodes, l.at(largeSite, 5))
+	var nodes []krpc.Contact
+	for bits := range 10 {
+		nodes = append(nodes, l.at(largeSite, bits+3), l.at(largeSite, bits+3))
 	}
 	for !l.done(0) {
-		l.answer(l.ask(), nodes...)
+		c := l.ask()
+		l.answer(c, nodes...)
 	}
-	require.GreaterOrEqual(t, len(l.nearest()), bucketSize)
+	want := slices.SortedFunc(slices.Values(nodes), func(a, b krpc.Contact) int {
+		if krpc.Nearer(l.target, a.ID, b.ID) {
+			return -1
+		}
+		return 1
+	})
+	var got []krpc.Contact
+	for _, n := range l.nearest() {
+		got = append(got, n.Contact)
+	}
+	require.Equal(t, want[:bucketSize], got[:bucketSize])
+	require.GreaterOrEqual(t, len(got), bucketSize+3)
+	require.Less(t, l.asked, 25)
+}
+
+// Who has several large networks is not all that a look-up finds either.
+func TestLookupBesideSeveralLargeNetworks(t *testing.T) {
+	l := newLooked(t)
+	sybils := func(n int) (nodes []krpc.Contact) {
+		for i := range n {
+			nodes = append(nodes, l.at(largeSite+uint32(i%3)*nextSite, 10))
+		}
+		return nodes
+	}
+	var honest []krpc.Contact
+	for i := range uint32(20) {
+		honest = append(honest, l.at(honestSite+i*nextSite, 3))
+	}
+	for _, c := range honest[:8] {
+		l.add(c)
+	}
+	for !l.done(0) {
+		if c := l.ask(); slices.Contains(honest, c) {
+			l.answer(c, append(sybils(3), honest[l.rng.IntN(10):][:5]...)...)
+		} else {
+			l.answer(c, sybils(8)...)
+		}
+	}
+	count := 0
+	for _, n := range l.nearest() {
+		if slices.Contains(honest, n.Contact) {
+			count++
+		}
+	}
+	require.GreaterOrEqual(t, count, lookupDepth/2)
+	require.LessOrEqual(t, l.asked, maxAsked)
+}
+
+// A candidate drops none that is nearer and named by the same node, and none if it is not taken in itself.
+func TestCandidatesThatAreNotTakenIn(t *testing.T) {
+	l := newLooked(t)
+	liar := l.at(honestSite, 0)
+	l.add(liar)
+	l.ask()
+	var near []krpc.Contact
+	for range 8 {
+		near = append(near, l.at(largeSite, 6))
+	}
+	l.answer(liar, near...)
+	all := slices.Clone(l.nodes)
+	l.named(0, liar.Addr, []krpc.Contact{l.at(largeSite, 0)})
+	require.Subset(t, l.nodes, all)
+
+	network := l.at(largeSite, 0)
+	for i := range byte(maxSiblings) {
+		ip := network.Addr.Addr().As16()
+		ip[15] = i + 1
+		l.add(krpc.Contact{ID: krpc.WithCommon(l.rng, l.target, 20), Addr: netip.AddrPortFrom(netip.AddrFrom16(ip), 6881)})
+	}
+	for range 8 {
+		l.add(l.at(largeSite, 6))
+	}
+	all = slices.Clone(l.nodes)
+	l.add(network)
+	require.True(t, len(l.nodes) == len(all))
+	require.True(t, slices.ContainsFunc(l.nodes, func(n candidate) bool { return n.Contact == network }))
 }

@@ -164,6 +164,91 @@ func TestPrecedenceComesBack(t *testing.T) {
 	require.False(t, precedes(), "once for so many turns of others")
 }
 
+// A peer with credit used to take over one piece on parole after another before it was asked for the rest of those that it had begun.
+// When it choked, it lost what it had sent of all of them.
+func TestPieceOnParoleIsCompletedFirst(t *testing.T) {
+	sc := newScene(t, 2)
+	a := sc.join("a")
+	a.Ready = true
+	sc.s.senderOf(a)
+	sc.s.senderOf(sc.join("l"))
+	for i := range 2 {
+		sc.s.spoiled[int32(i)] = &suspicion{failures: 2, records: make(map[any]record)}
+		sc.spoil(i)
+		name := fmt.Sprint("s", i)
+		sc.join(name, i)
+		require.Len(t, strings.Fields(sc.asks(name, 4)), 4)
+	}
+	sc.s.senders.all[a.sender].given = 100
+	require.Equal(t, "0.0 0.1 -s0:0.0 -s0:0.1 -s0:0.2 -s0:0.3", sc.asks("a", 2))
+	require.Equal(t, "0.2 0.3", sc.asks("a", 2), "the rest, and not what is due of the other piece")
+	require.Equal(t, "1.0 1.1 -s1:1.0 -s1:1.1 -s1:1.2 -s1:1.3", sc.asks("a", 2))
+}
+
+// What a peer with credit had sent of a piece on parole used to be dropped when it choked and a stranger took over. The piece never came
+// if the peer always choked before it had sent all of it.
+func TestBlocksOfOneThatChokesAreKept(t *testing.T) {
+	truth := []uint64{10, 11, 12, 13}
+	sc := newScene(t, 1)
+	a, l := sc.join("a"), sc.join("l")
+	a.Ready, l.Ready = true, true
+	sc.fetch("alal")
+	sc.s.spoiled[0] = &suspicion{failures: 2, records: make(map[any]record)}
+	sc.s.Failed(0, []uint64{10, 99, 12, 13})
+	sc.s.senders.all[a.sender].given = 100
+	chokes := func(choking bool) {
+		a.Choking = choking
+		sc.s.Release(a, everything)
+	}
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+	sc.sends("a", 0, 0, Accepted)
+	sc.sends("a", 0, 1, Accepted)
+	chokes(true)
+	require.Equal(t, "0.2 0.3", sc.asks("l", 4), "the others of a are kept")
+	sc.sends("l", 0, 2, Accepted)
+	sc.sends("l", 0, 3, Accepted)
+	require.Empty(t, sc.s.Failed(0, []uint64{10, 11, 99, 13}), "a is believed, but nothing is proven")
+	require.Equal(t, 2, sc.s.Started(0).Kept)
+	chokes(false)
+	require.Equal(t, "0.2 0.3", sc.asks("a", 4))
+	sc.sends("a", 0, 2, Accepted)
+	sc.sends("a", 0, 3, Accepted)
+	require.Equal(t, "l", sc.passed(truth))
+}
+
+// A peer with credit that spoils a piece itself is not believed for ever.
+func TestCreditIsNotBelievedForEver(t *testing.T) {
+	sc := newScene(t, 1)
+	a := sc.join("a")
+	sc.join("b")
+	sc.fetch("aaab")
+	sc.s.senders.all[a.sender].given = 100
+	sc.s.spoiled[0] = &suspicion{failures: maxBelieved - 1, records: make(map[any]record)}
+	require.Empty(t, sc.s.Failed(0, make([]uint64, 4)))
+	require.Equal(t, 3, sc.s.Started(0).Kept)
+	require.Equal(t, "0.3", sc.asks("b", 4))
+	sc.sends("b", 0, 3, Accepted)
+	require.Empty(t, sc.s.Failed(0, make([]uint64, 4)))
+	require.Zero(t, sc.s.Started(0), "all blocks are dropped")
+}
+
+// A peer with credit that had several turns at a piece used to leave it to a stranger that took a hundred times as long.
+func TestSlowStrangerGivesWay(t *testing.T) {
+	sc := newScene(t, 1)
+	a, s := sc.join("a"), sc.join("s")
+	a.Ready, s.Ready = true, true
+	sc.fetch("asas")
+	sc.failed()
+	sc.s.spoiled[0].records[a.Host] = record{turns: 6, stuck: maxStuck - 1}
+	a.Choking = true
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("s", 4))
+	sc.sends("s", 0, 0, Accepted)
+	a.Choking, s.pace.rate = false, a.pace.rate/100
+	require.Empty(t, sc.asks("a", 4), "it has no credit")
+	sc.s.senders.all[a.sender].given = 100
+	require.Equal(t, "0.0 0.1 0.2 0.3 -s:0.1 -s:0.2 -s:0.3", sc.asks("a", 4))
+}
+
 // A peer whose rate fell for good, maybe because ours was limited, used to lose its credit for the rest of the download.
 func TestCreditOfOneThatStaysSlower(t *testing.T) {
 	sc := newScene(t, 200)

@@ -66,17 +66,39 @@ func (p *modelPiece) failed() {
 		}
 		p.accused = senders[:max(1, map[int]int{1: few, 2: len(senders) - 1}[p.failures])]
 		if p.failures > 2 {
-			p.accused = senders
+			p.accused = p.suspects(senders)
 		}
 	}
 	for k := range p.blocks {
 		if b := &p.blocks[k]; len(senders) == 1 || slices.Contains(p.accused, b.sender) {
 			*b = modelBlock{}
-		} else {
-			b.kept = true
 		}
 	}
+	p.keep()
 	p.retire()
+}
+
+// keep keeps the blocks that have arrived, and reports whether there are more of them than before.
+func (p *modelPiece) keep() bool {
+	before := p.kept()
+	for k := range p.blocks {
+		p.blocks[k].kept = p.blocks[k].sender != nil
+	}
+	return p.kept() > before
+}
+
+// suspects returns the senders without the one that has far more credit than the others, if there is one and it was not believed too often.
+func (p *modelPiece) suspects(senders []*modelSupplier) (out []*modelSupplier) {
+	for _, r := range senders {
+		dominates := r.given > 0 && p.failures <= maxBelieved
+		for _, o := range senders {
+			dominates = dominates && (o == r || r.given > fairPart*o.given)
+		}
+		if !dominates {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // disown drops the blocks that a liar sent.
@@ -121,7 +143,7 @@ func (m *modelPicker) outranked(r *modelSupplier, p *modelPiece) bool {
 func (p *modelPiece) passed() {
 	if p.complete() {
 		for _, b := range p.blocks {
-			b.sender.given++
+			b.sender.given += one(b.sender != storedEarlier)
 		}
 	}
 }

@@ -153,8 +153,11 @@ func (p *modelPiece) endTurn() {
 	p.sole = nil
 }
 
-// reassign starts a piece again for another sole supplier.
-func (m *modelPicker) reassign(p *modelPiece) (cancel []string) {
+// reassign starts a piece again for r as its sole supplier. Blocks of one that chokes are kept if it has far more credit.
+func (m *modelPicker) reassign(p *modelPiece, r *modelSupplier) (cancel []string) {
+	if o := p.sole; o != nil && !o.snubbed && o.stuck(p) && o.credit() > fairPart*r.credit() && p.keep() {
+		p.sole, p.accused = nil, slices.DeleteFunc(slices.Clone(p.accused), func(x *modelSupplier) bool { return x == o })
+	}
 	p.endTurn()
 	cancel = m.withdrawAll(p)
 	if p.kept() > 0 {
@@ -168,6 +171,11 @@ func (m *modelPicker) reassign(p *modelPiece) (cancel []string) {
 // due returns the first piece that r takes over at once, because its sole supplier has sent nothing yet, and has more lapses or is
 // outranked by r.
 func (m *modelPicker) due(r *modelSupplier) *modelPiece {
+	for _, p := range m.pieces {
+		if p.sole == r && p.wanted() && r.may(p) && slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.free() }) {
+			return nil // it sends the rest of that first
+		}
+	}
 	for _, p := range m.pieces {
 		if p.started == 0 || p.sole == nil || p.sole == r || !r.may(p) {
 			continue
@@ -253,14 +261,16 @@ func (r *modelSupplier) eta(n int, now time.Time) time.Duration {
 }
 
 // outdoes reports whether r would send all of a piece on parole in under half the time in which o sends n blocks and the free
-// ones of the piece. The margin grows with each turn of r's host, and if the rate of r is unknown.
+// ones of the piece. The margin grows with each turn of r's host unless r comes before o, and if the rate of r is unknown.
 func (m *modelPicker) outdoes(p *modelPiece, r, o *modelSupplier, n int, now time.Time) bool {
 	for _, b := range p.blocks {
 		n += one(b.free())
 	}
 	margin := 2.
 	for range p.turns[r.real.Host] {
-		margin *= 2
+		if !r.outranks(o, p) {
+			margin *= 2
+		}
 	}
 	if r.rate == 0 {
 		margin *= 4
@@ -358,7 +368,7 @@ func (m *modelPicker) Next(r *modelSupplier, n int, now time.Time) (asked []Bloc
 	}
 	for p := m.due(r); p != nil && !r.snubbed && len(asked) < n; p = m.due(r) {
 		p.sole = nil
-		cancel = append(cancel, m.reassign(p)...)
+		cancel = append(cancel, m.reassign(p, r)...)
 		take(p)
 	}
 	for len(asked) < n {
@@ -367,7 +377,7 @@ func (m *modelPicker) Next(r *modelSupplier, n int, now time.Time) (asked []Bloc
 			case p.started == 0:
 				m.start(p)
 			case p.sole != nil && p.sole != r:
-				cancel = append(cancel, m.reassign(p)...)
+				cancel = append(cancel, m.reassign(p, r)...)
 			}
 			take(p)
 			continue
@@ -377,7 +387,7 @@ func (m *modelPicker) Next(r *modelSupplier, n int, now time.Time) (asked []Bloc
 			break
 		}
 		if p := m.pieces[id.Piece]; p.parole {
-			cancel = append(cancel, m.reassign(p)...)
+			cancel = append(cancel, m.reassign(p, r)...)
 			take(p)
 			continue
 		}

@@ -1,6 +1,9 @@
 package picker
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Next appends to out up to n blocks to request from s now, and records the requests. cancel are requests to other suppliers that
 // are pointless now; the caller cancels them.
@@ -178,9 +181,15 @@ func (t *turn) take(p *startedPiece) {
 	}
 }
 
-// reassign takes a piece on parole from its sole supplier and starts it again for s.
+// reassign takes a piece on parole from its sole supplier and starts it again for s. If that one chokes and has sent so much more than s,
+// its blocks are kept: it may choke again and again before it has sent all of a piece.
 func (t *turn) reassign(p *startedPiece) *startedPiece {
-	i := p.piece
+	i, o := p.piece, p.sole
+	if o != nil && !o.snubbed && o.stuck(i) && t.pk.trusts(o, t.s) && p.keep() > 0 {
+		p.sole = nil
+		u := t.pk.spoiled[i]
+		u.accused = slices.DeleteFunc(u.accused, func(n int32) bool { return n == o.sender })
+	}
 	t.pk.endTurn(p)
 	t.cancel = append(t.cancel, t.pk.withdrawAll(p)...)
 	t.pk.restart(p)

@@ -17,7 +17,7 @@ import (
 //
 // When a piece fails, not all its blocks are fetched again, or each false block would cost a whole piece. After the first failure
 // it is the blocks of the suppliers that sent the fewest, after the second all but those of the supplier that sent the most, and
-// then all.
+// then all, or up to maxBelieved failures all but those of a supplier with far more credit than the others.
 type suspicion struct {
 	attempts []attempt
 	failures int            // failed attempts without blocks of a known liar
@@ -114,11 +114,9 @@ func (pk *Picker) Failed(i int, digests []uint64) (liars []any) {
 	for k, b := range p.blocks.known { // all blocks, because the piece is complete
 		if slices.Contains(u.accused, b.sender) {
 			p.drop(k, b)
-		} else if !b.kept {
-			b.kept = true
-			p.kept++
 		}
 	}
+	p.keep()
 	pk.endTurn(p)
 	p.parole = true
 	pk.reopen(p)
@@ -193,10 +191,39 @@ func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []in
 	default:
 		n = len(shares)
 	}
+	believed := int32(noSender)
+	if n == len(shares) && u.failures <= maxBelieved {
+		believed = pk.believed(shares)
+	}
 	for _, sh := range shares[:n] {
-		accused = append(accused, sh.sender)
+		if sh.sender != believed {
+			accused = append(accused, sh.sender)
+		}
 	}
 	return accused
+}
+
+// maxBelieved is how often a piece fails before the blocks of a supplier with far more credit than the others are also fetched again.
+const maxBelieved = 10
+
+// believed returns the sender whose credit is so much more than that of the others that sent blocks of a piece that it is not accused with
+// them, or noSender.
+func (pk *Picker) believed(shares []share) (sender int32) {
+	sender, most, others := noSender, 0, 0
+	for _, sh := range shares {
+		if sh.sender < 0 {
+			continue
+		}
+		given := pk.senders.all[sh.sender].given
+		if given > most {
+			sender, given, most = sh.sender, most, given
+		}
+		others = max(others, given)
+	}
+	if most <= fairPart*others {
+		return noSender
+	}
+	return sender
 }
 
 // Distrust records known liars: liar reports whether an origin is one. When a piece fails later, the blocks of these liars are
@@ -397,11 +424,14 @@ func (pk *Picker) outranked(s *Supplier, p *startedPiece) bool {
 	return at >= 0
 }
 
+// trusts reports whether s has so much more credit than o that its blocks are believed rather than those of o.
+func (pk *Picker) trusts(s, o *Supplier) bool { return pk.creditOf(s) > fairPart*pk.creditOf(o) }
+
 // precedes reports whether s has its turn at p, a piece on parole, before o, whose credit is so much less.
 func (pk *Picker) precedes(s, o *Supplier, p *startedPiece) bool {
 	u := pk.spoiled[p.piece]
 	r := u.records[s.Host]
-	return pk.creditOf(s) > fairPart*pk.creditOf(o) && r.stuck < maxStuck+(u.turns-r.turns)/otherTurns
+	return pk.trusts(s, o) && r.stuck < maxStuck+(u.turns-r.turns)/otherTurns
 }
 
 // deposes reports whether s, which is about to send p in any case, takes it from its sole supplier, because it precedes that one.
@@ -411,7 +441,8 @@ func (pk *Picker) deposes(s *Supplier, p *startedPiece) bool {
 
 // due returns the first piece on parole that s should take over at once, or nil. The sole supplier of such a piece has sent
 // nothing of it yet, and s precedes it, or its host has more lapses than that of s, and neither it nor another precedes s. So a web
-// seed, which no peer has to wait for, takes over what strangers have.
+// seed, which no peer has to wait for, takes over what strangers have. There is none while s is the sole supplier of a piece with free
+// blocks: if it chokes, it may lose what it sent of pieces that are not complete.
 func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 	if s.snubbed || len(pk.spoiled) == 0 {
 		return nil
@@ -419,7 +450,13 @@ func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 	pk.work += int64(len(pk.spoiled))
 	for i, u := range pk.spoiled {
 		p := pk.started[i]
-		if p == nil || p.sole == nil || p.sole == s || p.left < p.lacks() || first != nil && first.piece < i || !s.may(i) {
+		if p == nil || p.sole == nil || !s.may(i) {
+			continue
+		}
+		if p.sole == s && p.open {
+			return nil
+		}
+		if p.sole == s || p.left < p.lacks() || first != nil && first.piece < i {
 			continue
 		}
 		lapsed := u.records[p.sole.Host].lapses > u.records[s.Host].lapses
@@ -439,10 +476,13 @@ func (pk *Picker) neglects(o, s *Supplier, p *startedPiece, now time.Time) bool 
 // outdoes reports whether s would have sent all of p sooner, by a margin, than o would have sent its first k+1 outstanding blocks
 // and the free blocks of p.
 //
-// The margin doubles with each turn that the host of s has had: a fast supplier that chokes again and again must not keep a slow
+// The margin doubles with each turn that the host of s has had, unless s precedes o: a fast supplier that chokes again and again must not keep a slow
 // one from completing p. The margin is larger if the rate of s is unknown, or many such suppliers would pass p around.
 func (pk *Picker) outdoes(s, o *Supplier, p *startedPiece, k int, now time.Time) bool {
-	margin := 2 * math.Exp2(float64(pk.spoiled[p.piece].records[s.Host].turns))
+	margin := 2.
+	if !pk.precedes(s, o, p) {
+		margin = math.Ldexp(margin, pk.spoiled[p.piece].records[s.Host].turns)
+	}
 	if s.pace.rate <= 0 {
 		margin *= 4
 	}

@@ -46,6 +46,18 @@ func (sc *scene) failed() {
 	sc.s.Failed(0, make([]uint64, 4))
 }
 
+// spoil makes piece i fail its hash, with blocks of the first two senders.
+func (sc *scene) spoil(i int) {
+	p := sc.s.start(i)
+	for k := range int32(4) {
+		sc.s.block(p, k).sender = k % 2
+		p.free--
+		p.left--
+	}
+	sc.s.close(p)
+	sc.s.Failed(i, make([]uint64, 4))
+}
+
 func TestWhoSpoiledThePiece(t *testing.T) {
 	truth := []uint64{10, 11, 12, 13}
 
@@ -209,14 +221,7 @@ func TestManyPiecesOnParoleCostLittle(t *testing.T) {
 		sc.s.senderOf(sc.join(name))
 	}
 	for i := range pieces {
-		p := sc.s.start(i)
-		for k := range int32(4) {
-			sc.s.block(p, k).sender = k % 2
-			p.free--
-			p.left--
-		}
-		sc.s.close(p)
-		sc.s.Failed(i, make([]uint64, 4))
+		sc.spoil(i)
 	}
 	for k := range peers {
 		o := sc.join(string(rune('A' + k)))

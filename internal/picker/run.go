@@ -232,7 +232,7 @@ func (pk *Picker) Offer(s *Supplier, id Block, now time.Time) (cancel []Request,
 		p = pk.start(i)
 	}
 	if pk.deposes(s, p) {
-		t := turn{pk: pk}
+		t := turn{pk: pk, s: s}
 		p = t.reassign(p)
 		cancel = t.cancel
 	}

@@ -145,6 +145,18 @@ func (p *startedPiece) drop(k int, b *block) {
 	}
 }
 
+// keep keeps the blocks of p that have arrived if another supplier sends the rest, and returns how many more these are.
+func (p *startedPiece) keep() (n int) {
+	for _, b := range p.blocks.known {
+		if b.here() && !b.kept {
+			b.kept = true
+			n++
+		}
+	}
+	p.kept += n
+	return n
+}
+
 // isAsked reports whether a block of p is requested. If p is on parole, that is from its sole supplier, whose queue may be long.
 func (p *startedPiece) isAsked() bool { return p.left > p.free }
 

@@ -12,9 +12,6 @@ import (
 	"github.com/shoal-go/torrent/internal/account"
 )
 
-// confirmed is the place of a connection that is not among the unconfirmed ones.
-const confirmed = -1
-
 // conn is a connection, as a net.Conn.
 type conn struct {
 	s      *Socket
@@ -22,7 +19,7 @@ type conn struct {
 	holder *account.Holder // of what has arrived; nil without an account
 
 	// Guarded by s.mu.
-	place int // among the unconfirmed
+	unconfirmed bool // among those of the Socket
 
 	writing sync.Mutex // held by a Write, so that two do not mix
 

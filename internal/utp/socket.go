@@ -15,6 +15,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -69,7 +71,7 @@ type Socket struct {
 	mu          sync.Mutex
 	random      *rand.Rand
 	conns       map[connKey]*conn
-	unconfirmed []*conn // in no order; each knows its place
+	unconfirmed []*conn // in the order of their addresses
 	most        int     // unconfirmed
 	listener    *listener
 	closed      bool
@@ -200,8 +202,8 @@ func (s *Socket) answer(from netip.AddrPort, h *packet) (c, victim *conn) {
 	}
 	c = s.newConn(from)
 	c.e.answer(h, uint16(s.random.Uint32()), s.now())
-	c.place = len(s.unconfirmed)
-	s.unconfirmed = append(s.unconfirmed, c)
+	c.unconfirmed = true
+	s.unconfirmed = slices.Insert(s.unconfirmed, s.firstAt(from.Addr()), c)
 	s.conns[connKey{from, c.e.recvID}] = c
 	return c, victim
 }
@@ -210,15 +212,20 @@ func (s *Socket) answer(from netip.AddrPort, h *packet) (c, victim *conn) {
 // network, so that no network takes the place of others. Otherwise it is a random one: in a flood from everywhere none can be
 // distinguished, and most honest connections get through. The caller holds s.mu.
 func (s *Socket) victim(newcomer netip.Addr) *conn {
-	first, near := s.random.IntN(len(s.unconfirmed)), 0
-	victim := s.unconfirmed[first]
-	for k := range s.unconfirmed {
-		c := s.unconfirmed[(first+k)%len(s.unconfirmed)]
-		if n := common(c.remote.Addr(), newcomer); n > near {
-			victim, near = c, n
-		}
+	all, at, near := s.unconfirmed, s.firstAt(newcomer), 0
+	for _, c := range all[max(at-1, 0):min(at+1, len(all))] {
+		near = max(near, common(c.remote.Addr(), newcomer))
 	}
-	return victim
+	isNear := func(c *conn) bool { return common(c.remote.Addr(), newcomer) >= near }
+	from := sort.Search(at, func(i int) bool { return isNear(all[i]) })
+	end := at + sort.Search(len(all)-at, func(i int) bool { return !isNear(all[at+i]) })
+	return all[from+s.random.IntN(end-from)]
+}
+
+// firstAt returns the place of the first unconfirmed connection whose address is not before a. The caller holds s.mu.
+func (s *Socket) firstAt(a netip.Addr) int {
+	at, _ := slices.BinarySearchFunc(s.unconfirmed, a, func(c *conn, a netip.Addr) int { return c.remote.Addr().Compare(a) })
+	return at
 }
 
 // common returns the length of the common prefix of two addresses, if one owner may hold all of a network of that
@@ -247,7 +254,7 @@ func common(a, b netip.Addr) (n int) {
 
 // newConn makes a connection that no packet can reach yet. The caller holds s.mu.
 func (s *Socket) newConn(remote netip.AddrPort) *conn {
-	c := &conn{s: s, remote: remote, place: confirmed}
+	c := &conn{s: s, remote: remote}
 	c.e.init(&s.blocks, &s.guesses, remote.Addr().Is6(), s.now())
 	c.e.withheld.begin(s.random.Uint64()|1, c.e.out.order)
 	c.e.epoch = uint32(s.random.Uint64())
@@ -263,14 +270,13 @@ func (s *Socket) newConn(remote netip.AddrPort) *conn {
 
 // confirm removes a connection from the unconfirmed ones. The caller holds s.mu.
 func (s *Socket) confirm(c *conn) {
-	if c.place == confirmed {
+	if !c.unconfirmed {
 		return
 	}
-	last := s.unconfirmed[len(s.unconfirmed)-1]
-	s.unconfirmed[c.place], last.place = last, c.place
-	s.unconfirmed[len(s.unconfirmed)-1] = nil
-	s.unconfirmed = s.unconfirmed[:len(s.unconfirmed)-1]
-	c.place = confirmed
+	c.unconfirmed = false
+	i := s.firstAt(c.remote.Addr())
+	i += slices.Index(s.unconfirmed[i:], c)
+	s.unconfirmed = slices.Delete(s.unconfirmed, i, i+1)
 }
 
 // forget removes a connection, so that no packet reaches it any more. The caller holds s.mu.

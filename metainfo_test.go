@@ -150,6 +150,7 @@ func TestParseOptionalFields(t *testing.T) {
 		[]any{strings.Repeat("h", 256), 1},
 	}).nodes[:1])
 	require.Empty(t, parse("nodes", "h:1").nodes)
+	require.Empty(t, parse("nodes", []any{[]any{"[", 1}, []any{"h]", 1}, []any{"[::1]", 1}}).nodes)
 
 	date := func(v any) time.Time { return parse("creation date", v).CreationDate() }
 	require.Equal(t, time.Date(2023, 11, 14, 22, 13, 20, 0, time.UTC), date(1700000000))

@@ -179,7 +179,7 @@ func parseNodes(list []byte) []string {
 				port = n
 			}
 		}
-		odd := func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }
+		odd := func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '[' || r == ']' }
 		if host != "" && !strings.ContainsFunc(host, odd) && 0 < port && port < 1<<16 {
 			nodes = append(nodes, net.JoinHostPort(host, strconv.FormatInt(port, 10)))
 		}

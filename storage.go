@@ -92,12 +92,16 @@ func (fsStorage) Sync() error { return nil }
 
 // Verify hashes the content that is in dir and returns the pieces that are right. It writes nothing, and uses no
 // resume sidecar. It is an error if dir does not exist, but not if files are missing or short. When ctx ends, Verify
-// returns after at most one more read of 256 KiB.
+// returns after at most one more read of 256 KiB, or a few seconds later if the disk hangs.
 func (t *Torrent) Verify(ctx context.Context, dir string) (Bitfield, error) {
 	if t.NumPieces() == 0 {
 		return Bitfield{}, errNoTorrent
 	}
-	have, err := storage.VerifyDir(ctx, t.content(), dir)
+	var have bits.Set
+	err := inTime(ctx, func() (err error) {
+		have, err = storage.VerifyDir(ctx, t.content(), dir)
+		return err
+	})
 	if err != nil {
 		return Bitfield{}, err
 	}

@@ -173,3 +173,6 @@ func (q *Quota) Idle() bool {
 	}
 	return false
 }
+
+// VerifyDisk is VerifyDir for a directory that is open already, which it closes.
+var VerifyDisk = verifyDisk

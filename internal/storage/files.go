@@ -2,6 +2,7 @@ package storage
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
@@ -115,7 +116,7 @@ func OpenDisk(c Content, disk Disk, dir string, log *slog.Logger) (Store, error)
 }
 
 func openDisk(r *Claims, c Content, disk Disk, dir string, log *slog.Logger) (Store, error) {
-	s, err := openOn(r, c, disk, dir, log)
+	s, err := openOn(context.Background(), r, c, disk, dir, log)
 	if err != nil {
 		return nil, err
 	}
@@ -129,8 +130,8 @@ func openDisk(r *Claims, c Content, disk Disk, dir string, log *slog.Logger) (St
 	return s, nil
 }
 
-// openOn finds the files that exist, and changes nothing.
-func openOn(r *Claims, c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, error) {
+// openOn finds the files that exist, and changes nothing. It looks at no further file once ctx has ended.
+func openOn(ctx context.Context, r *Claims, c Content, disk Disk, dir string, log *slog.Logger) (*fileStore, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -150,6 +151,9 @@ func openOn(r *Claims, c Content, disk Disk, dir string, log *slog.Logger) (*fil
 	s.place.Store(placeOf(dir, root))
 	none := make(absentDirs)
 	for i := range s.files {
+		if err := ended(ctx); err != nil {
+			return nil, err
+		}
 		f := &s.files[i]
 		if i == s.edgesFile() {
 			f.name = s.sidecar(".edges.resume")

@@ -22,7 +22,11 @@ func VerifyDir(ctx context.Context, c Content, dir string) (bits.Set, error) {
 	if err != nil {
 		return bits.Set{}, err
 	}
-	s, err := openOn(new(Claims), c, disk, dir, nil)
+	return verifyDisk(ctx, c, disk, dir)
+}
+
+func verifyDisk(ctx context.Context, c Content, disk Disk, dir string) (bits.Set, error) {
+	s, err := openOn(ctx, new(Claims), c, disk, dir, nil)
 	if err != nil {
 		return bits.Set{}, errors.Join(err, disk.Close())
 	}
@@ -74,13 +78,19 @@ func (w *Workers) Verify(ctx context.Context, at Place, c Content, r io.ReaderAt
 		work(first)
 		cores.Wait()
 	}
-	if err := outer.Err(); err != nil {
-		if cause := context.Cause(outer); !errors.Is(cause, err) {
-			return fmt.Errorf("%w: %w", err, cause)
-		}
-		return context.Cause(outer)
+	if err := ended(outer); err != nil {
+		return err
 	}
 	return context.Cause(ctx)
+}
+
+// ended returns the error of a context that has ended, and its cause if that is another error.
+func ended(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if err := ctx.Err(); !errors.Is(cause, err) {
+		return fmt.Errorf("%w: %w", err, cause)
+	}
+	return cause
 }
 
 // Verify is Workers.Verify for one that shares its bound with no other, and ends at an error.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -11,6 +13,7 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/storage"
+	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
 func TestVerifyEndsWithItsContext(t *testing.T) {
@@ -32,6 +35,33 @@ func TestVerifyEndsWithItsContext(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 		require.Equal(t, i+1, reads)
 	}
+}
+
+// The files are looked at before anything is read, and a torrent may have very many of them.
+func TestVerifyEndsWhileItLooksAtFiles(t *testing.T) {
+	tor, _ := testContent(100, slices.Repeat([]int64{10}, 1000)...)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	looks := 0
+	disk := disktest.New()
+	for i := range tor.NumFiles() {
+		require.NoError(t, disk.MkdirAll(filepath.Dir(tor.File(i).Path)))
+		f, err := disk.Open(tor.File(i).Path, os.O_RDWR|os.O_CREATE)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	}
+	disk.Fail = func(call, _ string) error {
+		if call == "stat" {
+			if looks++; looks == 10 {
+				cancel(cause)
+			}
+		}
+		return nil
+	}
+	_, err := storage.VerifyDisk(ctx, tor, disk, "dir")
+	require.ErrorIs(t, err, cause)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Less(t, looks, 20)
 }
 
 func TestVerifyReadErrors(t *testing.T) {

@@ -118,7 +118,7 @@ func syncNames(dirs []string) error {
 var errSameDir = errors.New("the same directory")
 
 // moveTo is Move to a directory that is open. If it fails, the disk stays open.
-func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) (err error) {
+func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) error {
 	m := &move{
 		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
 		staged: make(map[int]bool), inPlace: make(map[int]FileInfo), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string), emptied: make(map[string]bool), finished: make(map[int]Stamp),
@@ -131,7 +131,9 @@ func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func
 	}
 	defer func() {
 		if !wasLocked || m.release {
-			err = errors.Join(err, s.Release())
+			if err := s.Release(); err != nil { // the content is where the result of the Move says
+				s.log.Warn("the directory stays locked", "err", err)
+			}
 		}
 	}()
 	err = m.prepare()

@@ -213,12 +213,19 @@ func TestARefusedMoveRemovesNothing(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// Whichever call fails, a Move that fails for it leaves what was in the new directory, also equal copies and links.
+// Whichever call fails, a Move that fails for it leaves what was in the new directory, also equal copies and links, and all of the content
+// in the old one. A Move of a store that holds no lock gives back the lock that it takes.
 func TestAMoveThatFailsLateRemovesNothing(t *testing.T) {
 	tor, content := testContent(50, 200, 100, 30)
 	failed := errors.New("failed")
-	for n, moved := 1, false; !moved; n++ {
+	for n, moved, locked := 1, false, true; !moved || locked; n++ {
+		if moved {
+			n, locked = 1, false
+		}
 		d, s := besideEqualFiles(t, tor, content)
+		if !locked {
+			require.NoError(t, s.Release())
+		}
 		before := contents(t, d, "new")
 		calls := 0
 		d.Fail = func(string, string) error {
@@ -232,6 +239,7 @@ func TestAMoveThatFailsLateRemovesNothing(t *testing.T) {
 		moved = err == nil && calls < n
 		if err != nil {
 			require.Subset(t, contents(t, d, "new"), before, "call %d: %v", n, err)
+			require.Subset(t, d.Names(), []string{"old/d/0", "old/d/1", "old/d/2"}, "call %d: %v", n, err)
 		}
 		require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count(), "call %d: %v", n, err)
 		require.NoError(t, s.Close())

@@ -67,17 +67,21 @@ func Create(path string, o *CreateOptions) (*Torrent, error) {
 	return CreateContext(context.Background(), path, o)
 }
 
-// CreateContext is Create, but ends early when ctx ends, with its error.
+// CreateContext is Create, but ends early when ctx ends, with its error. If the disk hangs, it ends a few seconds later.
 func CreateContext(ctx context.Context, path string, o *CreateOptions) (*Torrent, error) {
-	t, err := createPath(ctx, path, cmp.Or(o, &CreateOptions{}))
-	return created(ctx, t, err, path)
+	return createInTime(ctx, path, func() (*Torrent, error) { return createPath(ctx, path, cmp.Or(o, &CreateOptions{})) })
 }
 
-// created returns the result of making a torrent of what is named. If ctx has ended, the error is that of ctx.
-func created(ctx context.Context, t *Torrent, err error, of string) (*Torrent, error) {
+// createInTime returns the result of create, which makes a torrent of what is named. If ctx has ended, the error is that of ctx.
+func createInTime(ctx context.Context, of string, create func() (*Torrent, error)) (*Torrent, error) {
+	var made *Torrent
+	err := inTime(ctx, func() (err error) {
+		made, err = create()
+		return err
+	})
 	switch {
 	case err == nil:
-		return t, nil
+		return made, nil
 	case ctx.Err() != nil:
 		err = contextError(ctx)
 	}

@@ -270,8 +270,7 @@ func progressOf(total int64, progress func(done, total int64)) func(n int) {
 // A file that is neither an io.ReaderAt nor an io.Seeker is read from its beginning by each core, up to the end of
 // the core's pieces.
 func CreateFS(ctx context.Context, fsys fs.FS, o *CreateOptions) (*Torrent, error) {
-	t, err := createFS(ctx, fsys, cmp.Or(o, &CreateOptions{}))
-	return created(ctx, t, err, "a file system")
+	return createInTime(ctx, "a file system", func() (*Torrent, error) { return createFS(ctx, fsys, cmp.Or(o, &CreateOptions{})) })
 }
 
 func createFS(ctx context.Context, fsys fs.FS, o *CreateOptions) (*Torrent, error) {

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -390,4 +392,28 @@ func BenchmarkCreate(b *testing.B) {
 			}
 		})
 	}
+}
+
+// hungFS is a file system that does not answer before release is closed.
+type hungFS struct {
+	fs.FS
+	release chan struct{}
+}
+
+func (h hungFS) Open(name string) (fs.File, error) {
+	<-h.release
+	return h.FS.Open(name)
+}
+
+func TestAHungDiskDoesNotOutlastTheContextOfCreate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content := hungFS{fstest.MapFS{"a": {Data: []byte("a")}}, make(chan struct{})}
+		defer close(content.release)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := CreateFS(ctx, content, nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second+unanswered, time.Since(began))
+	})
 }

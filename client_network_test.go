@@ -371,6 +371,7 @@ func TestMachineChanges(t *testing.T) {
 // While addresses of the machine come and go all the time, such as those of containers, trackers are asked little more often than
 // they allow, and hear of a change soon after it has ended.
 func TestAddressesThatComeAndGo(t *testing.T) {
+	skipUnderRace(t, true)
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		w := newWorld(t, n)
 		s := newSpy(n.NewHost("85.0.0.1", 0, 0, 10*time.Millisecond))

@@ -435,11 +435,7 @@ func TestSeekIsServedFirst(t *testing.T) {
 func TestSeekDelay(t *testing.T) {
 	t.Parallel()
 	const rtt = 100 * time.Millisecond
-	pieceLengths := []int64{256 << 10, 64 << 10, 1 << 20, 4 << 20}
-	if raceEnabled() {
-		pieceLengths = pieceLengths[:1] // the others take no other course, and most of a minute
-	}
-	for _, pieceLength := range pieceLengths {
+	for _, pieceLength := range []int64{256 << 10, 64 << 10, 1 << 20, 4 << 20} {
 		for name, rates := range map[string][]float64{
 			"one peer":             {5e6},
 			"four peers":           {2e6, 2e6, 2e6, 2e6},
@@ -447,6 +443,7 @@ func TestSeekDelay(t *testing.T) {
 			"slow peers":           {100e3, 100e3, 100e3, 100e3},
 		} {
 			t.Run(fmt.Sprintf("pieces of %d KiB, %s", pieceLength>>10, name), func(t *testing.T) {
+				skipUnderRace(t, pieceLength != 256<<10 || name == "four peers" || name == "slow peers")
 				found(t, newSimRepeating(1, pieceLength, 2<<30), func(t *testing.T, m *simMeeting) {
 					sum := 0.0
 					o := &Options{Storage: newSimStorage(m.content).open}

@@ -106,6 +106,7 @@ func TestStreamAddedWhileFilesRest(t *testing.T) {
 // Web seeds that are dead hold little for each download, however long they are asked. They used to hold a buffer for each request that
 // may be under way, and which blocks each request had been for: 7 MB after some hours.
 func TestDeadWebSeedsHoldLittle(t *testing.T) {
+	skipUnderRace(t, true)
 	const torrents, pieces = 4, 4096
 	synctest.Test(t, func(t *testing.T) {
 		c := &Client{NoDHT: true, NoUTP: true, NoListen: true, HTTPClient: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {

@@ -251,6 +251,7 @@ func joinSeed(t *testing.T, d *Download, answer func(wire.Message) []byte) (leav
 // messages may cause, and goes on for as long as it does. It once took a third of a processor for 1.2 KB/s, in a torrent of a million
 // pieces.
 func TestPeerThatLosesWhatItIsAskedFor(t *testing.T) {
+	skipUnderRace(t, true)
 	const pieces, seconds = 1_000_000, 60
 	synctest.Test(t, func(t *testing.T) {
 		d := crowded(t, plainTorrent(pieces), 0)

@@ -50,6 +50,7 @@ func TestConnectionsGoAroundAllDownloads(t *testing.T) {
 // A client has more downloads than connections. Peers dial downloads without a connection many times a second, each from a fresh address.
 // A download that starts later has its turn to dial.
 func TestStarvingDownloadBesidePeersThatDial(t *testing.T) {
+	skipUnderRace(t, true)
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		me := n.NewHost("81.0.0.1", 0, 0, time.Millisecond)
 		c := simClient(t, me, nil)

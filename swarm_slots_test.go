@@ -54,6 +54,7 @@ func firstTurn(crowd int) time.Duration { return time.Duration(crowd) * choker.R
 // Peers of many networks are interested in what a seed has, and ask for nothing. The only peer that does, and that passes nothing
 // on because none asks it to, is not served last.
 func TestSilentPeersLeaveTheirSlots(t *testing.T) {
+	skipUnderRace(t, true)
 	took := func(crowd int) time.Duration {
 		return besideCrowd(t, 64<<20, 200e3, crowd, time.Minute, func(s *speaker) { s.sayID(wire.Interested) })
 	}
@@ -80,6 +81,7 @@ func TestPeersThatAskForLittleLeaveTheirSlots(t *testing.T) {
 // Two peers take a part of what a seed can send, and many a little. Although the only one that takes the rest passes nothing on, it does
 // not come last.
 func TestPeersThatTakeAPartLeaveTheRest(t *testing.T) {
+	skipUnderRace(t, true)
 	took := func(crowd int) time.Duration {
 		var heavy atomic.Int32
 		return besideCrowd(t, 32<<20, 240e3, crowd, 0, func(s *speaker) {
@@ -100,6 +102,7 @@ func TestPeersThatTakeAPartLeaveTheRest(t *testing.T) {
 // Peers that take all that they take of a seed just before it chooses whom to serve do not seem faster than one that takes more all the
 // time. Otherwise they would keep their slots, and that one would wait for a turn after many that ask for little.
 func TestPeersThatTakeBurstsLeaveTheirSlots(t *testing.T) {
+	skipUnderRace(t, true)
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		content := newSimRepeating(1, 256<<10, 64<<20)
 		us := n.NewHost("80.0.0.1", 1e6, 0, 10*time.Millisecond)
@@ -198,6 +201,7 @@ func beforeRound(d *Download) time.Duration {
 // A seed whose places are full of peers that ask for little, at addresses of the highest priority, gives another its turn although more
 // of them come while it waits. They do not have it make room before those that have had their turn.
 func TestPeersThatWaitForASlotKeepTheirPlaces(t *testing.T) {
+	skipUnderRace(t, true)
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 		const places = 40
 		content := newSimRepeating(1, 256<<10, 64<<20)

@@ -141,6 +141,7 @@ func TestWebSeedsMisbehave(t *testing.T) {
 		"rangeless": {Rangeless: true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			skipUnderRace(t, script.Corrupt != 3 && !script.Hangs && !script.Rangeless)
 			t.Parallel()
 			foundWeb(t, newSimContent(1, 256<<10, 10e6, 20e6, 100, 10e6), func(t *testing.T, m *simWebMeeting) {
 				m.serve(t, rate, simweb.Script{})

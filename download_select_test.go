@@ -15,6 +15,8 @@ import (
 
 	"github.com/shoal-go/torrent/internal/bits"
 	"github.com/shoal-go/torrent/internal/layout"
+	"github.com/shoal-go/torrent/internal/peerlist"
+	"github.com/shoal-go/torrent/internal/simnet"
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
@@ -271,4 +273,22 @@ func TestCompletionWaitsForNoReader(t *testing.T) {
 	}
 	close(st.letGo)
 	require.NoError(t, <-read)
+}
+
+// Nothing is chosen for a while, so that the only seed, which is named once, has nothing to give, and ends each connection. It is dialled
+// again once something is chosen.
+func TestSeedIsDialledOnceSomethingIsChosen(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 64*blockSize)
+		us, other := n.NewHost("81.0.0.1", 0, 0, time.Millisecond), n.NewHost("90.0.0.1", 1e6, 0, time.Millisecond)
+		simSeed(t, simClient(t, other, nil), content)
+		none := func(File) Priority { return Skip }
+		d, err := content.Start(t.Context(), &Options{Client: simClient(t, us, nil), Select: none, Storage: newSimStorage(content).open})
+		require.NoError(t, err)
+		d.discovery.found(peerlist.FromTracker, "", other.Addr(6881))
+		simnet.Sleep(time.Hour)
+		d.Select(nil)
+		simnet.Sleep(10 * time.Second)
+		require.True(t, d.Stats().Complete)
+	})
 }

@@ -170,7 +170,8 @@ func (d *Download) removePeer(p *peer) {
 	d.uploading.debts.Left(p.conn.addr.Addr(), d.chokeState(p, now), now)
 	d.swarm.peers = slices.DeleteFunc(d.swarm.peers, func(q *peer) bool { return q == p })
 	if p.ext.listens.IsValid() && !d.listensAt(p.ext.listens) {
-		if p.closing == errBothSeeds {
+		gave := p.gave() || p.ext.metadataServed > 0 || d.paused
+		if p.closing == errBothSeeds || !gave && d.sated() && !d.picker.Verified().Full() {
 			d.discovery.candidates.Sated(p.ext.listens, now)
 			if !d.sated() {
 				d.discovery.candidates.Recall(now) // we want something again by now
@@ -179,7 +180,7 @@ func (d *Download) removePeer(p *peer) {
 			if p.closing == errTurnover {
 				d.discovery.candidates.MadeRoom(p.ext.listens)
 			}
-			d.discovery.candidates.Left(p.ext.listens, p.gave() || p.ext.metadataServed > 0 || d.paused, now)
+			d.discovery.candidates.Left(p.ext.listens, gave, now)
 		}
 	}
 	d.pending.released, d.pending.rechoke = true, true

@@ -31,7 +31,7 @@ const (
 	rejectPause     = 5 * time.Second // before the next request to a peer that rejected one
 	maxRejectPauses = 3               // in a row
 	maxUnasked      = 16              // answers of a peer to no request that are tolerated
-	maxSilent       = 4096            // hosts of silent peers that are remembered
+	maxSilent       = 512             // hosts of silent peers that are remembered
 	maxSuspects     = 4096            // peers that wrote in a false draft that are remembered
 	maxLeft         = 64              // drafts that are kept though all that wrote in them have left
 )
@@ -117,8 +117,8 @@ func (m *Assembler) Join(addr netip.AddrPort, now time.Time) *Peer {
 
 func (m *Assembler) Leave(p *Peer) {
 	local := netaddr.IsLocal(p.addr.Addr()) // any number of peers may stand behind it
-	if len(p.asked) > 0 && !p.useful && !local && len(m.silent) < maxSilent {
-		m.silent[netaddr.Host(p.addr.Addr())] = struct{}{}
+	if len(p.asked) > 0 && !p.useful && !local {
+		expiring.Remember(m.silent, netaddr.Host(p.addr.Addr()), maxSilent)
 	}
 	delete(m.peers, p)
 	if p.size != 0 {

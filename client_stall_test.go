@@ -181,6 +181,11 @@ func TestSlowCloseOfHandshakes(t *testing.T) {
 		}
 		simnet.Sleep(time.Second)
 		require.Equal(t, maxHandshakesPerAddress, c.Stats().Greeting)
+		conn, err := n.NewHost("82.0.0.1", 0, 0, 0).Dial(t.Context(), "tcp", "80.0.0.1:7000")
+		require.NoError(t, err)
+		defer conn.Close()
+		simnet.Sleep(time.Second)
+		require.Equal(t, maxHandshakesPerAddress+1, c.Stats().Greeting, "the one that is refused does not hold up others")
 	})
 }
 

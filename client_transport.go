@@ -206,7 +206,7 @@ func (c *Client) startHandshake(conn net.Conn) {
 		out = c.beginHandshake(&pendingHandshake{Handshake: peerlist.Handshake{Addr: addr.Addr()}, conn: conn}, addr)
 	}
 	if out != nil {
-		out.Close() // without the mutex: a connection of the user's own may take its time
+		c.tasks.Go(func() { out.Close() }) // a connection of the user's own may take its time
 	}
 }
 

@@ -115,7 +115,7 @@ func (p *peer) stopLocked(why error) {
 		p.closing = why
 		p.supply.Ready = false
 		close(p.ended)
-		go p.conn.Close() // a connection of the user's own may take its time
+		p.d.life.tasks.Go(func() { p.conn.Close() }) // a connection of the user's own may take its time
 		p.d.swarm.live--
 		p.d.swarm.places.Left(p.conn.addr.Addr(), time.Now())
 		p.d.client.leftPeer(p.conn.addr.Addr())

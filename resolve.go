@@ -464,14 +464,10 @@ func (r *resolver) torrent(tiers [][]string) (*Torrent, error) {
 // disconnect ends the resolver's connections that are lost.
 func (r *resolver) disconnect(lost func(*connection) bool) {
 	r.mu.Lock()
-	var ended []net.Conn
+	defer r.mu.Unlock()
 	for p := range r.peers {
 		if lost(p.conn) {
-			ended = append(ended, p.conn)
+			p.end(errNetworkChanged)
 		}
-	}
-	r.mu.Unlock()
-	for _, conn := range ended {
-		conn.Close()
 	}
 }

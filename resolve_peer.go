@@ -133,7 +133,7 @@ func (p *metadataConn) end(why error) {
 		p.r.quits(p, why)
 		p.r.places.Left(p.conn.addr.Addr(), time.Now())
 		close(p.ended)
-		go p.conn.Close() // a connection of the user's own may take its time
+		p.r.tasks.Go(func() { p.conn.Close() }) // a connection of the user's own may take its time
 		if p.conn.incoming {
 			p.r.accepted--
 		}

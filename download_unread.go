@@ -2,9 +2,11 @@ package torrent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
+	"github.com/shoal-go/torrent/internal/storage"
 )
 
 // A disk may fail to read for a while, because a network share is gone or a cable loose. What it holds is still there afterwards. So
@@ -81,6 +83,14 @@ func (d *Download) hashUnread(ctx context.Context, most int) (found int) {
 	defer d.life.giveBack()
 	d.mu.Lock()
 	which := d.unreadPieces(most)
+	d.mu.Unlock()
+	for i := range which.All() {
+		// Where the directory was mounted again, the store has to accept what may have been lost.
+		if ctx.Err() == nil && errors.Is(d.store.Changed(i), storage.ErrChanged) {
+			d.doubt(i)
+		}
+	}
+	d.mu.Lock()
 	d.disk.unsure = bits.New(d.t.NumPieces())
 	d.mu.Unlock()
 	d.verify(ctx, d.t.content(), which, func(i int, ok bool) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -84,6 +85,44 @@ func TestDiskThatIsBack(t *testing.T) {
 				require.Equal(t, content.NumPieces(), leech.Verified().Count(), away)
 				require.NoError(t, leech.Close())
 			}
+		})
+	}
+}
+
+// So has a seed whose disk is mounted again. What it had not synced is hashed again before any of it is handed out.
+func TestSeedWhoseDiskIsMountedAgain(t *testing.T) {
+	for k, away := range []time.Duration{time.Second, 5 * time.Minute, 24 * time.Hour} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, 8*blockSize, 64*blockSize, 64*blockSize)
+			first := simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+			require.NoError(t, first.Arrive())
+			defer first.Stop()
+			disk := disktest.New()
+			c := simClient(t, n.NewHost("80.0.0.1", 1<<20, 1<<20, time.Millisecond), nil)
+			c.hooks.openFiles = disk.OpenFiles
+			d, err := content.own().Start(t.Context(), &Options{Client: c, Seed: true, Dir: "here", KeepResume: k == 1, Peers: []netip.AddrPort{first.Addr()}})
+			require.NoError(t, err)
+			files, err := d.Wait()
+			require.NoError(t, err)
+			first.Stop()
+			leech := simLeech(t, simClient(t, n.NewHost("70.0.0.1", 0, 0, time.Millisecond), nil), content, netip.MustParseAddrPort("80.0.0.1:6881"))
+			simnet.Sleep(500 * time.Millisecond)
+			disk.Unmount()
+			simnet.Sleep(away)
+			require.Less(t, leech.Verified().Count(), content.NumPieces())
+			disk.Mount(nil)
+			simnet.Sleep(min(2*away, lastReread) + 15*time.Second)
+			require.Equal(t, content.NumPieces(), d.Verified().Count(), away)
+			require.Equal(t, Seeding, d.Stats().State)
+			require.Equal(t, content.NumPieces(), leech.Verified().Count(), away)
+			require.Zero(t, leech.Stats().Wasted)
+			for f := range files.Files() {
+				_, err := files.ReadFile(f.Path())
+				require.NoError(t, err)
+			}
+			require.NoError(t, leech.Close())
+			require.NoError(t, d.Close())
+			require.NoError(t, files.Close())
 		})
 	}
 }

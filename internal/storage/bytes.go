@@ -93,6 +93,9 @@ func (s *fileStore) Bytes(i int) ([]byte, func() error, error) {
 	case length == 0:
 		return []byte{}, func() error { return nil }, nil
 	}
+	if err := s.trusted(i); err != nil {
+		return nil, nil, err
+	}
 	h, err := s.handles.get(i, false, false)
 	if err != nil {
 		return nil, nil, err

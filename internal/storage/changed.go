@@ -16,6 +16,15 @@ func (s *fileStore) Changed(piece int) error {
 // ChangedAt compares the size and the modification time of every file that holds some of the n bytes at off, which are within a piece.
 // That takes one system call for each file and opens none.
 func (s *fileStore) ChangedAt(off, n int64) error {
+	mount := s.mount.Load()
+	err := s.changedAt(off, n)
+	if errors.Is(err, ErrUnexamined) && s.reopen(mount, false) {
+		err = s.changedAt(off, n)
+	}
+	return err
+}
+
+func (s *fileStore) changedAt(off, n int64) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
@@ -53,6 +62,15 @@ func (s *fileStore) comparePart(i, piece int) error {
 }
 
 func (s *fileStore) ChangedFile(i int) error {
+	mount := s.mount.Load()
+	err := s.changedFile(i)
+	if errors.Is(err, ErrUnexamined) && s.reopen(mount, false) {
+		err = s.changedFile(i)
+	}
+	return err
+}
+
+func (s *fileStore) changedFile(i int) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
@@ -214,6 +232,7 @@ func (s *fileStore) look(i int) error {
 	f := &s.files[i]
 	if !f.here { // what it is now matters once it is wanted
 		f.meddled.Store(false)
+		f.distrusted.Store(false)
 		return nil
 	}
 	f.mu.Lock()
@@ -232,6 +251,8 @@ func (s *fileStore) look(i int) error {
 	f.left, f.id, f.links = info.Stamp, info.ID, info.Links
 	f.ready.Store(false)
 	f.ours.Store(false)
+	f.durable = false
 	f.meddled.Store(false)
+	f.distrusted.Store(false)
 	return nil
 }

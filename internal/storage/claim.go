@@ -168,6 +168,7 @@ func (s *fileStore) forget(i int) {
 	f.written, f.known, f.long = false, false, false
 	f.ready.Store(false)
 	f.ours.Store(false)
+	f.distrusted.Store(false)
 }
 
 // claimFor returns the claim on file i. A file with several names, or a symbolic link, is claimed only by its path, because

@@ -46,6 +46,9 @@ type Disk interface {
 	// nothing in the directory. Disks of the same Claims see each other's claims, and on Linux also those of others, in any process:
 	// if one call claims many files, these see directories that hold them instead. Claim may be called concurrently.
 	Claim(owner [20]byte, files []Claim) (undo func(), err error)
+	// Reopen opens the directory at the path of this Disk, if that is another one, or the handle of this one is of no use any more.
+	// Otherwise it returns nil.
+	Reopen() (Disk, error)
 	Close() error
 }
 

@@ -189,6 +189,17 @@ func (d *rootDisk) SetMtime(name string, mtime int64) error {
 	return d.named(name, root.Chtimes(name, at, at))
 }
 
+func (d *rootDisk) Reopen() (Disk, error) {
+	again, err := d.claims.openShared(d.root.Name())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.Stat("."); err == nil && again.FileID == d.FileID {
+		return nil, d.claims.closeShared(again)
+	}
+	return &rootDisk{sharedDir: again, claims: d.claims}, nil
+}
+
 func (d *rootDisk) Close() error {
 	if d.closed.Swap(true) {
 		return fs.ErrClosed

@@ -176,3 +176,14 @@ func (q *Quota) Idle() bool {
 
 // VerifyDisk is VerifyDir for a directory that is open already, which it closes.
 var VerifyDisk = verifyDisk
+
+// LoseDirectory makes the handles of s and of its directory useless, as if that was mounted again.
+func LoseDirectory(s Store) {
+	f := s.(*fileStore)
+	d := f.disk.(*rootDisk)
+	d.self.Close()
+	d.root.Close()
+	for i := range f.files {
+		f.handles.drop(i)
+	}
+}

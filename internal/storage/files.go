@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // fileStore keeps the content in files under one directory, as other clients do: each file at its path, and sparse until it is
@@ -43,8 +44,11 @@ type fileStore struct {
 	handles *handles
 	stopped atomic.Bool
 
-	copyMu  sync.Mutex  // held while a file is replaced with a copy, or the directory changes; taken before mu
-	closing atomic.Bool // Close waits for copyMu
+	copyMu   sync.Mutex   // held while a file is replaced with a copy, or the directory changes; taken before mu
+	closing  atomic.Bool  // Close waits for copyMu
+	mount    atomic.Int32 // how often the directory was opened again
+	reopenMu sync.Mutex   // held while that is tried; taken before resumeMu and copyMu
+	reopenAt time.Time    // not tried before then; guarded by reopenMu
 
 	maps        mapCount
 	kept        Disk // a closed store's Disk, whose claims keep the files as its maps show them; guarded by mu
@@ -106,7 +110,8 @@ type fileState struct {
 	writing atomic.Bool
 	copies  atomic.Int32 // how often it was replaced with a copy
 	// meddled is set when a write finds that the file is not as it was left. Until Refresh, left then means nothing.
-	meddled atomic.Bool
+	meddled    atomic.Bool
+	distrusted atomic.Bool // meddled since the directory was opened again, and not read until Refresh
 }
 
 // OpenDisk is Claims.OpenFiles for a directory that is open already. The Store closes the disk. If OpenDisk fails, the
@@ -253,7 +258,8 @@ func (s *fileStore) madeName(name string) {
 
 func (s *fileStore) Place() Place { return s.place.Load().(Place) }
 
-func (s *fileStore) ReadAt(p []byte, off int64) (n int, err error) {
+// readAt is ReadAt, but does not open the directory again.
+func (s *fileStore) readAt(p []byte, off int64) (n int, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if err := checkRead(&s.content, s.closed, off); err != nil {
@@ -298,6 +304,9 @@ func (s *fileStore) readFile(i int, p []byte, off int64) error {
 	if len(p) == 0 {
 		return nil
 	}
+	if err := s.trusted(i); err != nil {
+		return err
+	}
 	h, err := s.handles.get(i, false, false)
 	if refused(err) {
 		return fmt.Errorf("%s: %w", s.path(i), fs.ErrNotExist)
@@ -333,10 +342,18 @@ func (s *fileStore) writeBlocks(blocks [][]byte, off int64, verified bool) error
 	for _, b := range blocks {
 		total += int64(len(b))
 	}
-	return untilOwned(
-		func() error { return s.makeReady(off, total, verified) },
-		func() error { return s.writeReady(blocks, off, total, verified) },
-	)
+	write := func() error {
+		return untilOwned(
+			func() error { return s.makeReady(off, total, verified) },
+			func() error { return s.writeReady(blocks, off, total, verified) },
+		)
+	}
+	mount := s.mount.Load()
+	err := write()
+	if err != nil && !errors.Is(err, ErrChanged) && !s.stopped.Load() && s.reopen(mount, true) {
+		err = write()
+	}
+	return err
 }
 
 // writeReady is writeBlocks once makeReady has returned. It returns errShared if a file needs makeReady again.
@@ -469,30 +486,4 @@ func (s *fileStore) Close() error {
 	}
 	s.closed = true
 	return errors.Join(s.handles.closeAll(), s.release(), s.closeDisk())
-}
-
-func (s *fileStore) Rest() error { return s.Close() }
-
-// Wake opens the directory and claims the files again. It fails with ErrInUse if another download has claimed wanted ones
-// meanwhile. The stamps of the files are kept, so that Changed finds what other programs changed during the rest.
-func (s *fileStore) Wake() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		return nil
-	}
-	disk, err := s.claims.openRoot(s.dir)
-	if err != nil {
-		return err
-	}
-	s.disk, s.handles = disk, newHandles(&s.claims.idle, s.open)
-	_, err = s.claim(s.wanted)
-	if err == nil {
-		_, err = s.claimLinks()
-	}
-	if err != nil {
-		return errors.Join(err, disk.Close())
-	}
-	s.closed = false
-	return s.closeKept()
 }

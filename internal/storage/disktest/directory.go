@@ -58,4 +58,5 @@ func (s *directory) SetMtime(name string, mtime int64) error {
 func (s *directory) SyncDir(name string) error                       { return s.disk.SyncDir(s.path(name)) }
 func (s *directory) SyncAll() (bool, error)                          { return s.disk.SyncAll() }
 func (s *directory) Claim([20]byte, []storage.Claim) (func(), error) { return func() {}, nil }
+func (s *directory) Reopen() (storage.Disk, error)                   { return nil, nil }
 func (s *directory) Close() error                                    { return nil }

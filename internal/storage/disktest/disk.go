@@ -27,11 +27,20 @@ type Disk struct {
 	// closed. It is set before the first call; nil is none.
 	Fail func(call, name string) error
 
+	*state
+	mount int   // that in which the directory was opened
+	first *Disk // whose Fail counts
+}
+
+// state is what all Disks share that are the same directory in different mounts.
+type state struct {
 	mu      sync.Mutex
 	clock   int64
 	names   map[string]*inode // as programs see it; a nil inode is a directory
 	durable map[string]*inode // as the disk has it for certain
 	held    map[string]int    // open files, maps and locks, and the disk itself, by what they are
+	away    bool              // not mounted
+	mounts  int               // how often it was mounted again
 
 	syncError  error // of every sync, which then loses what it should have kept
 	writeError error // of every write
@@ -39,7 +48,9 @@ type Disk struct {
 
 // New returns a disk with nothing on it.
 func New() *Disk {
-	return &Disk{names: make(map[string]*inode), durable: make(map[string]*inode), held: make(map[string]int)}
+	d := &Disk{state: &state{names: make(map[string]*inode), durable: make(map[string]*inode), held: make(map[string]int)}}
+	d.first = d
+	return d
 }
 
 // OpenFiles is storage.OpenFiles of a directory on the disk.
@@ -69,18 +80,55 @@ func (d *Disk) Held() (held []string) {
 }
 
 // hold counts n more of what is held.
-func (d *Disk) hold(what string, n int) {
+func (d *state) hold(what string, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.held[what] += n
 }
 
+// Unmount has each call fail from now on, as after the end of a FUSE server.
+func (d *Disk) Unmount() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.away = true
+}
+
+// Mount mounts the disk again after Unmount and, if rng is not nil, a loss of power. What is open of it stays useless.
+func (d *Disk) Mount(rng *rand.Rand) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.away = false
+	d.mounts++
+	if rng != nil {
+		d.leave(d.state, rng)
+	}
+}
+
+func (d *Disk) Reopen() (storage.Disk, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.away {
+		return nil, syscall.ENOTCONN
+	}
+	if d.mount == d.mounts {
+		return nil, nil
+	}
+	d.held["disk"]++
+	return &Disk{state: d.state, mount: d.mounts, first: d.first}, nil
+}
+
 // fail is the error with which a call fails, or nil.
 func (d *Disk) fail(call, name string) error {
-	if d.Fail == nil {
+	d.mu.Lock()
+	dead := d.away || d.mount != d.mounts
+	d.mu.Unlock()
+	if dead {
+		return &fs.PathError{Op: call, Path: name, Err: syscall.ENOTCONN}
+	}
+	if d.first.Fail == nil {
 		return nil
 	}
-	if err := d.Fail(call, name); err != nil {
+	if err := d.first.Fail(call, name); err != nil {
 		return &fs.PathError{Op: call, Path: name, Err: err}
 	}
 	return nil
@@ -112,6 +160,13 @@ func (d *Disk) Crash(rng *rand.Rand) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	after := New()
+	d.leave(after.state, rng)
+	return after
+}
+
+// leave puts in a state, which may be d itself, what is left of d after a loss of power. The caller holds the mutexes of both.
+func (d *state) leave(after *state, rng *rand.Rand) {
+	names := make(map[string]*inode)
 	after.clock = d.clock + 1000
 	kept := make(map[*inode]*inode)
 	all := maps.Clone(d.names)
@@ -125,11 +180,11 @@ func (d *Disk) Crash(rng *rand.Rand) *Disk {
 		if !ok {
 			continue
 		}
-		if _, reached := after.names[filepath.Dir(name)]; !reached && filepath.Dir(name) != "." {
+		if _, reached := names[filepath.Dir(name)]; !reached && filepath.Dir(name) != "." {
 			continue // lost with its directory, which comes before it
 		}
 		if old == nil {
-			after.names[name] = nil
+			names[name] = nil
 			continue
 		}
 		if kept[old] == nil {
@@ -137,10 +192,9 @@ func (d *Disk) Crash(rng *rand.Rand) *Disk {
 			kept[old].durable = version{bytes.Clone(kept[old].seen.data), kept[old].seen.mtime}
 		}
 		kept[old].links++
-		after.names[name] = kept[old]
+		names[name] = kept[old]
 	}
-	after.durable = maps.Clone(after.names)
-	return after
+	after.names, after.durable = names, maps.Clone(names)
 }
 
 func (d *Disk) Open(name string, flag int) (storage.DiskFile, error) {
@@ -162,7 +216,7 @@ func (d *Disk) Open(name string, flag int) (storage.DiskFile, error) {
 			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 		}
 		d.clock++
-		f = &inode{disk: d, number: uint64(d.clock), links: 1, seen: version{mtime: d.clock}}
+		f = &inode{disk: d.state, number: uint64(d.clock), links: 1, seen: version{mtime: d.clock}}
 		f.durable.mtime = d.clock
 		d.names[name] = f
 	}
@@ -171,7 +225,7 @@ func (d *Disk) Open(name string, flag int) (storage.DiskFile, error) {
 		f.seen = version{mtime: d.clock}
 	}
 	d.held[name]++
-	return &file{inode: f, name: name}, nil
+	return &file{inode: f, disk: d, name: name}, nil
 }
 
 func (d *Disk) MkdirAll(name string) error {
@@ -268,7 +322,7 @@ func (d *Disk) Link(name string, to storage.Disk, as string) error {
 	if sub, ok := to.(*directory); ok {
 		to, as = sub.disk, sub.path(as)
 	}
-	if to != storage.Disk(d) {
+	if other, ok := to.(*Disk); !ok || other.state != d.state {
 		return &os.LinkError{Op: "link", Old: name, New: as, Err: syscall.EXDEV}
 	}
 	d.mu.Lock()

@@ -2,14 +2,16 @@ package disktest
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
+	"syscall"
 
 	"github.com/shoal-go/torrent/internal/storage"
 )
 
 // inode is a file, as programs see it and as the disk has it for certain.
 type inode struct {
-	disk    *Disk
+	disk    *state
 	number  uint64
 	links   int
 	seen    version
@@ -96,18 +98,21 @@ func (f *inode) Sync() error {
 // file is an open file.
 type file struct {
 	*inode
+	disk *Disk
 	name string
 }
 
+func (f *file) fail(call string) error { return f.disk.fail(call, f.name) }
+
 func (f *file) Stat() (storage.FileInfo, error) {
-	if err := f.disk.fail("fstat", f.name); err != nil {
+	if err := f.fail("fstat"); err != nil {
 		return storage.FileInfo{}, err
 	}
 	return f.inode.Stat()
 }
 
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
-	if err := f.disk.fail("read", f.name); err != nil {
+	if err := f.fail("read"); err != nil {
 		n, _ := f.inode.ReadAt(p[:len(p)/2], off)
 		return n, err
 	}
@@ -115,7 +120,9 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
-	if err := f.disk.fail("write", f.name); err != nil {
+	if err := f.fail("write"); errors.Is(err, syscall.ENOTCONN) {
+		return 0, err
+	} else if err != nil {
 		n, _ := f.inode.WriteAt(p[:len(p)/2], off)
 		return n, err
 	}
@@ -134,11 +141,11 @@ func (f *file) Writev(bufs [][]byte, off int64) error {
 }
 
 func (f *file) NextData(off, size int64) (start, end int64, err error) {
-	return off, size, f.disk.fail("look for data in", f.name)
+	return off, size, f.fail("look for data in")
 }
 
 func (f *file) Mmap(n int) ([]byte, func() error, error) {
-	if err := f.disk.fail("map", f.name); err != nil {
+	if err := f.fail("map"); err != nil {
 		return nil, nil, err
 	}
 	b := make([]byte, n)
@@ -148,19 +155,19 @@ func (f *file) Mmap(n int) ([]byte, func() error, error) {
 	f.disk.hold("map of "+f.name, 1)
 	return b, func() error {
 		f.disk.hold("map of "+f.name, -1)
-		return f.disk.fail("unmap", f.name)
+		return f.fail("unmap")
 	}, nil
 }
 
 func (f *file) Truncate(size int64) error {
-	if err := f.disk.fail("truncate", f.name); err != nil {
+	if err := f.fail("truncate"); err != nil {
 		return err
 	}
 	return f.inode.Truncate(size)
 }
 
 func (f *file) Sync() error {
-	if err := f.disk.fail("sync", f.name); err != nil {
+	if err := f.fail("sync"); err != nil {
 		return err
 	}
 	return f.inode.Sync()
@@ -168,5 +175,5 @@ func (f *file) Sync() error {
 
 func (f *file) Close() error {
 	f.disk.hold(f.name, -1)
-	return f.disk.fail("close", f.name)
+	return f.fail("close")
 }

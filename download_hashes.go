@@ -344,7 +344,7 @@ func (d *Download) recogniseRight() {
 // recognise marks pieces as verified that were there at the start and whose roots were right. They are hashed again: since then their
 // files may have been changed, forgotten as another program's, or moved away from.
 func (d *Download) recognise(which bits.Set) {
-	err := d.verify(d.life.ctx, d.t.content(), which, func(i int, ok bool) {
+	err := d.verifyAtStart(d.t.content(), which, func(i int, ok bool) {
 		if !ok || d.store.Changed(i) != nil {
 			return // it is fetched, as if it had not been there
 		}
@@ -383,7 +383,7 @@ func (d *Download) recogniseFiles(content storage.Content, todo func(piece int) 
 			seen[piece] = root
 		}}
 	}
-	if err := d.verify(d.life.ctx, content, which, func(int, bool) {}); err != nil {
+	if err := d.verifyAtStart(content, which, func(int, bool) {}); err != nil {
 		return err
 	}
 	for _, i := range d.t.hashes.Missing() {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,4 +100,39 @@ func TestPiecesFoundByRootsAreTakenTogether(t *testing.T) {
 		d.mu.Unlock()
 		require.False(t, waiting)
 	})
+}
+
+// A user's own storage that cannot be read at the start ends the download also where hashes are missing, which the files may show.
+func TestStorageFailsWhileHashesAreMissing(t *testing.T) {
+	for _, later := range []bool{false, true} { // once the hashes have come
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimVersion(V2, true, 1, blockSize, 4*blockSize)
+			store := unreadableStorage{newSimStorage(content).fill(), new(atomic.Int32)}
+			if !later {
+				store.fails.Store(1000)
+			} else {
+				store.written.Remove(0) // so that the file does not prove its layer
+			}
+			d, err := content.own().Start(t.Context(), &Options{
+				Storage: func(*Torrent) (Storage, error) { return store, nil },
+				Client:  simClient(t, n.NewHost("81.0.0.1", 0, 0, 0), nil),
+			})
+			require.NoError(t, err)
+			t.Cleanup(func() { d.Close() })
+			synctest.Wait()
+			if later {
+				require.Equal(t, Downloading, d.Stats().State)
+				store.fails.Store(1000)
+				now := time.Now()
+				d.mu.Lock()
+				d.learned(hashfetch.Found{Target: hashfetch.Target{File: 0, Piece: -1}, Layer: content.truth.PieceLayer(0)})
+				d.unlock(now)
+				synctest.Wait()
+			}
+			require.Equal(t, Stopped, d.Stats().State, "later: %v", later)
+			_, err = d.Wait()
+			require.ErrorIs(t, err, syscall.EIO)
+			require.ErrorIs(t, d.Stats().StorageError, syscall.EIO)
+		})
+	}
 }

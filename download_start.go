@@ -160,7 +160,7 @@ func (d *Download) examine() bool {
 	todo := d.takeResumed(have)
 	if d.t.version != V1 && len(d.t.hashes.Missing()) > 0 {
 		if err := d.recogniseFiles(d.t.content(), todo.Has); err != nil {
-			d.fail(err)
+			d.endByStorage(fmt.Errorf("check what is there: %w", err))
 			return false
 		}
 	}
@@ -210,14 +210,19 @@ func (d *Download) takeResumed(have bits.Set) (todo bits.Set) {
 	return todo
 }
 
-// verifyPresent hashes the pieces for which storage holds bytes, and adds those that match to the verified ones. A storage of the user's own
-// has no bad sectors: an error of it ends the download.
-func (d *Download) verifyPresent(todo bits.Set) error {
+// verifyAtStart is verify for pieces that were there at the start. A storage of the user's own has no bad sectors: an error of it ends the
+// download.
+func (d *Download) verifyAtStart(content storage.Content, which bits.Set, each func(piece int, ok bool)) error {
 	unread := d.failedToRead
 	if d.o.Storage != nil {
 		unread = nil
 	}
-	return d.client.verifiers.Verify(d.life.ctx, d.store.Place(), d.t.content(), d.store, todo, func(i int, ok bool) {
+	return d.client.verifiers.Verify(d.life.ctx, d.store.Place(), content, d.store, which, each, unread)
+}
+
+// verifyPresent hashes the pieces for which storage holds bytes, and adds those that match to the verified ones.
+func (d *Download) verifyPresent(todo bits.Set) error {
+	return d.verifyAtStart(d.t.content(), todo, func(i int, ok bool) {
 		var err error
 		if ok {
 			err = d.storeVerified(i)
@@ -232,7 +237,7 @@ func (d *Download) verifyPresent(todo bits.Set) error {
 			d.gotPiece(i, nil)
 			d.disk.resumable = true
 		}
-	}, unread)
+	})
 }
 
 // restorePartial takes the blocks of pieces that were incomplete when the sidecar was written, unless these cannot be read. The caller

@@ -79,13 +79,14 @@ func (f *family) current() socket {
 
 func (f *family) close() { f.drop(f.current()) }
 
-// drop closes s, which run then replaces, if it is still the socket.
+// drop closes s, which run then replaces, if it is still the socket. It does not wait for that: a socket of the user's own may take its
+// time.
 func (f *family) drop(s socket) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s != nil && f.socket == s {
-		s.close()
 		f.socket = nil
+		f.mux.running.Go(func() { s.close() })
 	}
 }
 
@@ -110,6 +111,7 @@ func (f *family) run() {
 			if time.Since(began) >= longestPause {
 				pause = 0
 			}
+			s.close() // waits until it is closed, as the next one has the same port
 		}
 		if !f.rest(pause) {
 			return

@@ -24,6 +24,7 @@ type fakeConn struct {
 	closed chan struct{}
 	addr   *net.UDPAddr
 	write  func() error
+	slow   time.Duration // that Close takes
 }
 
 func newFakeConn(port int) *fakeConn {
@@ -46,8 +47,13 @@ func (c *fakeConn) ReadFrom(b []byte) (int, net.Addr, error) {
 }
 
 func (c *fakeConn) WriteTo(b []byte, _ net.Addr) (int, error) { return len(b), c.write() }
-func (c *fakeConn) Close() error                              { close(c.closed); return nil }
 func (c *fakeConn) LocalAddr() net.Addr                       { return c.addr }
+
+func (c *fakeConn) Close() error {
+	time.Sleep(c.slow)
+	close(c.closed)
+	return nil
+}
 
 var noIPv6 = &net.OpError{Op: "listen", Net: "udp6", Err: os.NewSyscallError("socket", syscall.EAFNOSUPPORT)}
 
@@ -182,6 +188,29 @@ func TestWriteThatHangs(t *testing.T) {
 		}
 		_, err := m.Send(make([]byte, 10), 1, netip.MustParseAddrPort("10.0.0.1:1"))
 		require.NoError(t, err, "each packet may take its time")
+	})
+}
+
+// A socket that is slow to close holds up nothing that sends packets, and is replaced once it is closed.
+func TestCloseThatIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(fakeNetwork)
+		m := udpmux.New(udpmux.Config{Listen: n.listen})
+		defer m.Close()
+		require.NoError(t, m.Open(t.Context(), 0))
+		send := func() error { return sendError(m, []byte("d1:y1:q1:q4:ping"), netip.MustParseAddrPort("10.0.0.1:1")) }
+		broken := n.last()
+		broken.slow = time.Hour
+		broken.write = func() error { return os.NewSyscallError("sendto", syscall.EPIPE) }
+		began := time.Now()
+		require.ErrorIs(t, send(), syscall.EPIPE)
+		require.ErrorContains(t, send(), "no socket for this family")
+		require.Zero(t, time.Since(began))
+		time.Sleep(time.Hour - time.Second)
+		require.Same(t, broken, n.last())
+		time.Sleep(2 * time.Second)
+		require.NotSame(t, broken, n.last())
+		require.NoError(t, send())
 	})
 }
 

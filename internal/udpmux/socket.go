@@ -57,6 +57,7 @@ func (s *plainSocket) send(p []byte, segment int, to netip.AddrPort) (int, error
 func (s *plainSocket) probe([]byte, netip.AddrPort) error { return errors.ErrUnsupported }
 func (s *plainSocket) localAddr() net.Addr                { return s.conn.LocalAddr() }
 
+// close closes the connection once. If another goroutine does so already, it waits for that.
 func (s *plainSocket) close() (err error) {
 	s.closing.Do(func() { err = s.conn.Close() })
 	return err

@@ -81,6 +81,23 @@ func TestLiarsBesideAWebSeed(t *testing.T) {
 	}
 }
 
+// Liars that come all the time send the first block of each piece, a false one, and reject the others. Each of them took the last blocks from
+// a server that takes five seconds to answer, which did not end in 40 minutes: 22 of 24 pieces, where all take 282 seconds without the liars.
+func TestLiarsThatRejectBesideAWebSeed(t *testing.T) {
+	skipUnderRace(t, true)
+	foundWeb(t, newSimRepeating(1, 1<<20, 8<<20), func(t *testing.T, m *simWebMeeting) {
+		m.serve(t, 100e3, simweb.Script{Pause: 5 * time.Second})
+		m.start(t)
+		for k := 1; !m.client.done() && time.Since(m.client.began) < 6*time.Minute; k++ {
+			m.call(fmt.Sprintf("2001:db8:9:%x::1", k), 20e3, simpeer.Script{Fast: true, Eager: true, Corrupt: 1, Scatters: true})
+			simnet.Sleep(3 * time.Second)
+		}
+		t.Logf("took %.0f s, %d MiB sent", m.client.took.Seconds(), m.client.Stats().WebSeeds[0].Downloaded>>20)
+		require.True(t, m.client.done(), "%s", m.client.describe())
+		require.NoError(t, m.client.compare(nil))
+	})
+}
+
 // The only honest peer chokes for half of the time, and liars come forty at once, each from a network of its own. When it had been choking a
 // few times while it had a piece that they had spoiled, they alone had turns at it: the download took over ten minutes, where it takes
 // 100 seconds without the liars. Later it took 4 to 13 minutes, as each choke cost it what it had sent of several such pieces. A peer that sends

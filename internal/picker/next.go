@@ -151,10 +151,11 @@ func (t *turn) steal() {
 			pk.withdraw(victim, id) // s replaces victim
 		}
 		pk.claim(b, s, id, t.now)
-		if victim.Runs && !full {
+		ends := victim.Runs && !full && !pk.goesOn(victim, s)
+		if ends {
 			pk.withdraw(victim, id) // victim sends its run in order, and would send this block too
 		}
-		if victim.Runs || full {
+		if ends || full {
 			t.cancel = append(t.cancel, Request{victim, id})
 		}
 		pk.steals++

@@ -426,3 +426,25 @@ func TestPieceOnParoleOfOneThatTakesLongToAnswer(t *testing.T) {
 	require.NotEmpty(t, sc.asks("a", 4), "it takes too long")
 	require.Equal(t, a, sc.s.Started(0).Sole)
 }
+
+// Strangers who came one after another and rejected what they were asked for used to take the last block again and again from a server that
+// takes seconds for each answer, which had to begin again each time.
+func TestStrangersEndNoRun(t *testing.T) {
+	sc := newScene(t, 1)
+	w := sc.serves("w")
+	w.sender = sc.s.senderOf(w)
+	require.Equal(t, "0.0 to 0.3, 4", sc.runs("w", 4))
+	sc.now = sc.now.Add(5 * time.Second)
+	sc.join("s")
+	require.Equal(t, "0.3 0.2 -w:0.3 -w:0.2", sc.asks("s", 2), "neither has credit")
+	sc.s.Leave(sc.peers["s"])
+	require.Equal(t, "0.2 to 0.3, 2", sc.runs("w", 4))
+	sc.s.senders.all[w.sender].given = 100
+	sc.now = sc.now.Add(5 * time.Second)
+	for _, name := range []string{"t", "u", "v"} {
+		sc.join(name).pace.rate *= 4
+		require.NotContains(t, sc.asks(name, 4), "-w")
+	}
+	require.Len(t, w.queue, 4)
+	require.NotEmpty(t, sc.peers["t"].queue, "both are asked")
+}

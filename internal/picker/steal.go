@@ -166,9 +166,9 @@ func (pk *Picker) hasRation() bool {
 // maySteal reports whether s may be asked for the block of the k-th request to o.
 //
 // If the block is requested from another supplier too, s replaces the slower of the two, and must send the block in under half
-// their time: two slow suppliers must not keep a block from a fast one that is idle. If the rates of s and o are unknown, s may
-// not steal, or such suppliers would take the block from each other before any of them can send it. A supplier that was never
-// asked for anything is exempt.
+// their time: two slow suppliers must not keep a block from a fast one that is idle. It does not replace one that goes on with its
+// run. If the rates of s and o are unknown, s may not steal, or such suppliers would take the block from each other before any of
+// them can send it. A supplier that was never asked for anything is exempt.
 func (pk *Picker) maySteal(s, o *Supplier, k int, now time.Time) bool {
 	id := o.queue[k].Block
 	b := pk.block(pk.started[id.Piece], id.Index)
@@ -182,6 +182,9 @@ func (pk *Picker) maySteal(s, o *Supplier, k int, now time.Time) bool {
 	if other == nil {
 		return true
 	}
+	if pk.goesOn(o, s) {
+		return false
+	}
 	if s.pace.rate <= 0 && o.pace.rate <= 0 && !o.stuck(id.Piece) && s.asked {
 		return false
 	}
@@ -193,6 +196,10 @@ func (pk *Picker) maySteal(s, o *Supplier, k int, now time.Time) bool {
 	}
 	return o.stuck(id.Piece) || !other.stuck(id.Piece) && eta <= o.eta(k, now)
 }
+
+// goesOn reports whether o goes on with its run if s takes over a block of it, because s has so much less credit and may never send
+// it. Others like s could come without end, and a server that takes seconds for each answer would have to begin again each time.
+func (pk *Picker) goesOn(o, s *Supplier) bool { return o.Runs && !s.Runs && pk.trusts(o, s) }
 
 // mayReassign reports whether s may take over the piece of the k-th request to o, if that is on parole. The whole piece starts
 // again then, so s must outdo o, and must not be a stranger that o precedes: a server may take seconds for each answer. It reports

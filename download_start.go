@@ -61,8 +61,16 @@ func (d *Download) open(priority []Priority) (err error) {
 	d.calls = d.client.calls.NewTaker(d.store.Place())
 	d.store = patientStore{d.store, d}
 	d.files = newDownloaded(d.life.parent, d.t, d.store, d.endSharing, d.lookAt)
-	if err = inTime(d.life.parent, func() error { return d.choose(priority) }); err != nil {
-		inTime(d.life.parent, d.store.Close)
+	if err = inTime(d.life.parent, func() error {
+		err := d.choose(priority)
+		if err != nil {
+			d.store.Close()
+		}
+		return err
+	}); err != nil {
+		if d.life.parent.Err() != nil {
+			go d.store.Close() // it may be open yet: the disk may hang
+		}
 		return err
 	}
 	d.life.ctx, d.life.stop = context.WithCancelCause(d.life.parent)

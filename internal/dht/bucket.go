@@ -25,11 +25,16 @@ type bucket struct {
 // entry is a node of the routing table.
 type entry struct {
 	krpc.Contact
+	site     site
 	rtt      time.Duration // of its answers, about; 0 until there is one
 	asked    time.Time     // when it was chosen by upkeep, or came
 	heard    time.Time     // when it last answered, or asked us
 	fails    uint8         // queries in a row that it did not answer
 	verified bool          // its id follows from its address (BEP 42)
+}
+
+func newEntry(c krpc.Contact) entry {
+	return entry{Contact: c, site: siteOf(c.Addr), verified: verifiedID(c.ID, c.Addr.Addr())}
 }
 
 func (e *entry) answered(now time.Time, rtt time.Duration) {
@@ -96,22 +101,68 @@ func (b *bucket) rival(e *entry) *entry {
 	return nil
 }
 
-// worst is the first to be evicted of a bucket that is not empty.
-func (b *bucket) worst() *entry {
-	worst := &b.live[0]
-	for i := range b.live {
-		if b.live[i].order(worst) > 0 {
-			worst = &b.live[i]
+// worst is the first to be evicted of some nodes.
+func worst(nodes []entry) *entry {
+	worst := &nodes[0]
+	for i := range nodes {
+		if nodes[i].order(worst) > 0 {
+			worst = &nodes[i]
 		}
 	}
 	return worst
 }
 
-// replacement is the best of the nodes that wait and have answered, or nil.
+// ofSite is how many of some nodes are of a site.
+func ofSite(nodes []entry, s site) (n int) {
+	for i := range nodes {
+		if nodes[i].site == s {
+			n++
+		}
+	}
+	return n
+}
+
+// displaced is the one of some nodes, which have all places, that makes room for another, or nil. The nodes of one site keep a
+// quarter of the places if nodes of other sites want the rest: they may be as many, as quick and as lasting as their owner likes.
+func displaced(nodes []entry, e *entry) *entry {
+	last, share := worst(nodes), len(nodes)/4
+	full := e.site != 0 && ofSite(nodes, e.site) >= share
+	if last.yields(e) && (!full || last.fails > 0) {
+		return last
+	}
+	if e.site == 0 {
+		return nil
+	}
+	var out *entry // the worst of those of its own site if that is full, else of sites that have more than they keep
+	for i := range nodes {
+		o := &nodes[i]
+		if out != nil && o.order(out) <= 0 || o.site == 0 || full != (o.site == e.site) {
+			continue
+		}
+		if full || ofSite(nodes, o.site) > share {
+			out = o
+		}
+	}
+	if out != nil && (out.yields(e) || !full && (e.verified || !out.verified)) {
+		return out
+	}
+	return nil
+}
+
+// replacement is the best of the nodes that wait and have answered, or nil. Those of sites that have many nodes here come last.
 func (b *bucket) replacement() (best *entry) {
+	crowd := 0
 	for i := range b.waiting {
-		if e := &b.waiting[i]; e.rtt > 0 && (best == nil || e.order(best) < 0) {
-			best = e
+		e := &b.waiting[i]
+		if e.rtt == 0 {
+			continue
+		}
+		n := 0
+		if e.site != 0 && ofSite(b.live, e.site) > len(b.live)/4 {
+			n = 1
+		}
+		if best == nil || n < crowd || n == crowd && e.order(best) < 0 {
+			best, crowd = e, n
 		}
 	}
 	return best

@@ -2,9 +2,11 @@ package dht
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -200,4 +202,49 @@ func TestCandidatesThatAreNotTakenIn(t *testing.T) {
 	l.add(network)
 	require.True(t, len(l.nodes) == len(all))
 	require.True(t, slices.ContainsFunc(l.nodes, func(n candidate) bool { return n.Contact == network }))
+}
+
+// The nodes of one site answer sooner and last longer than others, and are first in a bucket. They keep a quarter of it, also
+// over weeks in which all others come and go. They have all of it while there are no others.
+func TestBucketsOfALargeNetwork(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 5))
+	table, now := newTable(ID{}), time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	draw := func(site uint32) krpc.Contact {
+		var ip [16]byte
+		binary.BigEndian.PutUint32(ip[:], site)
+		binary.BigEndian.PutUint32(ip[4:], rng.Uint32())
+		a := netip.AddrFrom16(ip)
+		return krpc.Contact{ID: secureID(a, rng), Addr: netip.AddrPortFrom(a, 6881)}
+	}
+	count := func() (sybils int) {
+		for _, b := range table.buckets {
+			for _, e := range b.live {
+				if isIn(e.Contact, largeSite) {
+					sybils++
+				}
+			}
+		}
+		return sybils
+	}
+	for range 2000 {
+		table.answered(now, draw(largeSite), 10*time.Millisecond, false)
+	}
+	require.Equal(t, table.size, count())
+	all := table.size
+	var honest []krpc.Contact
+	for k := range 20_000 {
+		now = now.Add(time.Minute)
+		c := draw(honestSite + uint32(rng.IntN(1<<12))*nextSite)
+		honest = append(honest, c)
+		table.answered(now, c, 100*time.Millisecond, false)
+		table.answered(now, draw(largeSite), 10*time.Millisecond, false)
+		if k >= 400 {
+			for range maxFails {
+				table.failed(honest[k-400].Addr)
+			}
+		}
+	}
+	table.check(t)
+	require.Greater(t, table.size, all*9/10)
+	require.Less(t, count(), table.size/2)
 }

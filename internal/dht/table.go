@@ -68,7 +68,8 @@ func (t *table) answered(now time.Time, c krpc.Contact, rtt time.Duration, asAno
 	if asAnother {
 		return
 	}
-	e := entry{Contact: c, verified: verifiedID(c.ID, c.Addr.Addr()), asked: now}
+	e := newEntry(c)
+	e.asked = now
 	e.answered(now, rtt)
 	t.insert(e)
 }
@@ -94,9 +95,9 @@ func (t *table) insert(e entry) {
 		t.insert(e)
 		return
 	}
-	if worst := b.worst(); worst.yields(&e) {
-		old := *worst
-		*worst = e
+	if out := displaced(b.live, &e); out != nil {
+		old := *out
+		*out = e
 		t.hosts[hostOf(e.Addr)] = uint8(i)
 		delete(t.hosts, hostOf(old.Addr))
 		if old.fails > 0 {
@@ -175,13 +176,11 @@ func (t *table) wait(i int, e entry) {
 		if e.rtt == 0 {
 			return
 		}
-		last := &b.waiting[0]
-		for j := range b.waiting {
-			if w := &b.waiting[j]; w.rtt == 0 || last.rtt != 0 && w.order(last) > 0 {
-				last = w
-			}
+		last := displaced(b.waiting, &e)
+		if at := slices.IndexFunc(b.waiting, func(w entry) bool { return w.rtt == 0 }); at >= 0 {
+			last = &b.waiting[at]
 		}
-		if last.rtt != 0 && !last.yields(&e) {
+		if last == nil {
 			return
 		}
 		delete(t.hosts, hostOf(last.Addr))
@@ -196,7 +195,7 @@ func (t *table) heard(now time.Time, c krpc.Contact, asked bool) {
 	if c.ID == t.self {
 		return
 	}
-	e := entry{Contact: c, verified: verifiedID(c.ID, c.Addr.Addr())}
+	e := newEntry(c)
 	if asked {
 		e.heard = now
 	}
@@ -278,7 +277,7 @@ func (t *table) upkeep(now time.Time) (c krpc.Contact, i int, full, ok bool) {
 func (t *table) untried(now time.Time) (c krpc.Contact, ok bool) {
 	for i := len(t.buckets) - 1; i >= 0; i-- {
 		b := &t.buckets[i]
-		if len(b.waiting) == 0 || len(b.live) == capacity(i) && b.worst().fails == 0 {
+		if len(b.waiting) == 0 || len(b.live) == capacity(i) && worst(b.live).fails == 0 {
 			continue
 		}
 		for j := range b.waiting {

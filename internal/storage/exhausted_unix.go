@@ -20,6 +20,9 @@ func Exhausted(err error) bool {
 	return false
 }
 
+// isFull reports whether err means that a disk has no room, or a quota is used up.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
 // maxOpen is how many handles the process may have.
 func maxOpen() int {
 	var limit unix.Rlimit

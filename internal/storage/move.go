@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
@@ -186,8 +185,8 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 		return false, m.sameFiles(have)
 	}
 	wasLocked = s.locked.Load()
-	if err := s.lock(); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
-		return wasLocked, err // on a disk that has no room for the file of a lock, hardly any other Store can take it
+	if err := m.lockOld(); err != nil {
+		return wasLocked, err
 	}
 	defer func() {
 		if err != nil {
@@ -212,6 +211,15 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 	}
 	s.move = m
 	return wasLocked, nil
+}
+
+// lockOld takes the lock of the old directory, unless its disk has no room for the file of a lock: then hardly any other Store can take it.
+// The caller holds m.s.mu for writing.
+func (m *move) lockOld() error {
+	if err := m.s.lock(); !isFull(err) {
+		return err
+	}
+	return nil
 }
 
 // sameDirs reports whether the directory dir below the new one is the directory dir below the old one. One may be a view of the

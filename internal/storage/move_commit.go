@@ -29,6 +29,9 @@ func (m *move) commit(claims func() (bits.Set, map[int]bits.Set)) error {
 	if s.closed {
 		return ErrClosed
 	}
+	if err := m.lockOld(); err != nil { // the disk may have room by now, and another Store the lock
+		return err
+	}
 	m.renew(have)
 	for _, i := range m.files {
 		if err := m.place(i, have); err != nil {

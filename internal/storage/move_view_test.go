@@ -227,3 +227,33 @@ func TestMoveFromAFullDisk(t *testing.T) {
 	require.NoError(t, s.Close())
 	require.NotContains(t, strings.Join(d.Held(), " "), "lock")
 }
+
+// By the time a Move commits, the disk may have room for the lock. Then the Move takes it, and fails if another Store has it.
+func TestMoveFromADiskThatWasFull(t *testing.T) {
+	for _, later := range []error{nil, storage.ErrInUse} {
+		tor, content := testContent(50, 200, 100)
+		d := disktest.New()
+		s := openForgetful(t, tor, d.Sub("old"))
+		require.NoError(t, s.SetWanted(all(tor)))
+		for i := range tor.NumPieces() {
+			writePiece(t, tor, s, content, i)
+		}
+		require.NoError(t, s.Finish())
+		full := true
+		d.Fail = func(call, name string) error {
+			if call == "lock" && strings.HasPrefix(name, "old") {
+				if full {
+					full = false
+					return syscall.ENOSPC
+				}
+				return later
+			}
+			return nil
+		}
+		require.ErrorIs(t, storage.MoveTo(t.Context(), s, d.Sub("new"), "new", claim(bits.Full(tor.NumPieces()))), later)
+		require.Equal(t, later != nil, strings.Contains(strings.Join(d.Names(), " "), "old/d/0"))
+		require.Equal(t, tor.NumPieces(), verified(t, tor, s).Count())
+		require.NoError(t, s.Close())
+		require.NotContains(t, strings.Join(d.Held(), " "), "lock")
+	}
+}

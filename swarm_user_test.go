@@ -158,6 +158,7 @@ func (w *userWalk) step(rng *rand.Rand) {
 func allowedOfUser(err error) bool {
 	return err == nil || slices.ContainsFunc([]error{
 		ErrClosed, ErrInUse, errors.ErrUnsupported, context.Canceled, context.DeadlineExceeded, fs.ErrClosed, errNotChosen,
+		fs.ErrExist,        // what another download left in a directory is in the way of a Move
 		storage.ErrChanged, // another download may go on with the files of one that has ended, and move them
 	}, func(e error) bool { return errors.Is(err, e) })
 }

@@ -346,6 +346,7 @@ func (c *Client) Open() error {
 				ways.Close()
 				return fmt.Errorf("listen for peers: %w", err)
 			}
+			c.tasks.Go(c.openPacketsLater)
 		}
 	}
 	if c.MapPorts {

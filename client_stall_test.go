@@ -131,6 +131,27 @@ func TestSocketThatIsOpenedLater(t *testing.T) {
 	}
 }
 
+// A client that sends no packets by itself opens its UDP sockets again, too, so that peers can connect by uTP.
+func TestSocketThatIsOpenedForPeersAlone(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, blockSize, 4*blockSize)
+		us := n.NewHost("85.0.0.1", 0, 0, 10*time.Millisecond)
+		c := utpClient(t, us, true)
+		later := time.Now().Add(time.Hour)
+		c.ListenPacket = func(_ context.Context, network, addr string) (net.PacketConn, error) {
+			if time.Now().Before(later) {
+				return nil, syscall.EMFILE
+			}
+			return us.ListenPacket(network, addr)
+		}
+		simSeed(t, c, content)
+		simnet.Sleep(time.Hour + time.Minute)
+		d := simLeech(t, utpClient(t, n.NewHost("86.0.0.1", 0, 0, 10*time.Millisecond), false), content, us.Addr(6881))
+		simnet.Sleep(time.Minute)
+		require.True(t, d.Stats().Complete)
+	})
+}
+
 // An unreadable connection is one of which all reads fail.
 type unreadable struct{ net.PacketConn }
 

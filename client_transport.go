@@ -346,6 +346,13 @@ func (c *Client) listenUTP() error {
 	return errors.Join(err, failed)
 }
 
+// openPacketsLater tries to open the UDP sockets until they are open, so that peers can connect by uTP although nothing is sent.
+func (c *Client) openPacketsLater() {
+	for wait := joinAgain; pause(wait, c.opens.Done()) && c.openPackets(c.opens) != nil; {
+		wait = min(2*wait, time.Minute)
+	}
+}
+
 // packetSockets holds whether the UDP sockets are open.
 type packetSockets struct {
 	mu      sync.Mutex // taken before the client's

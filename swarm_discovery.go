@@ -74,7 +74,8 @@ const (
 	// address of Bind was gone.
 	cutOffPause = 5 * time.Second
 
-	// joinAgain is how soon a torrent tries to join the DHT again, if no UDP socket can be opened; it doubles up to a minute.
+	// joinAgain is how soon a torrent tries to join the DHT again, and a client to open its UDP sockets, if none can be opened; it
+	// doubles up to a minute.
 	joinAgain = time.Second
 
 	// maxTorrentNodes is how many nodes that a torrent names the DHT is told of, so that there is room for those of others.

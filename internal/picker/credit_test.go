@@ -249,6 +249,23 @@ func TestSlowStrangerGivesWay(t *testing.T) {
 	require.Equal(t, "0.0 0.1 0.2 0.3 -s:0.1 -s:0.2 -s:0.3", sc.asks("a", 4))
 }
 
+// A peer with credit that connected again used to have none until a block of it came, and strangers that were slow kept all pieces on
+// parole until then.
+func TestCreditOfOneThatConnectsAgain(t *testing.T) {
+	sc := newScene(t, 1)
+	a := sc.join("a")
+	sc.join("s").pace.rate = 1 << 10
+	sc.fetch("asas")
+	sc.failed()
+	sc.s.senders.all[a.sender].given, sc.s.senders.all[a.sender].best = 100, 1<<20
+	sc.s.spoiled[0].records["a"] = record{turns: 12}
+	sc.s.Leave(a)
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("s", 4))
+	sc.sends("s", 0, 0, Accepted)
+	sc.join("a")
+	require.Equal(t, "0.0 0.1 0.2 0.3 -s:0.1 -s:0.2 -s:0.3", sc.asks("a", 4))
+}
+
 // A peer whose rate fell for good, maybe because ours was limited, used to lose its credit for the rest of the download.
 func TestCreditOfOneThatStaysSlower(t *testing.T) {
 	sc := newScene(t, 200)

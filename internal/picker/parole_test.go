@@ -228,9 +228,9 @@ func TestManyPiecesOnParoleCostLittle(t *testing.T) {
 		o.Ready, o.Choking = true, k < peers-1
 		sc.s.senders.all[sc.s.senderOf(o)].given = 1
 	}
-	sc.join("s").Ready = true
+	sc.join("last").Ready = true
 	before := sc.s.Work()
-	require.Empty(t, sc.asks("s", 1))
+	require.Empty(t, sc.asks("last", 1))
 	steps := sc.s.Work() - before
 	t.Logf("%d steps", steps)
 	require.Less(t, steps, int64(3*pieces))

@@ -20,7 +20,7 @@ type sender struct {
 	best   float64 // highest recent rate, in bytes a second; see clock
 }
 
-// find returns the number of an origin, or -1.
+// find returns the number of an origin, or noSender.
 func (x *senders) find(origin any) int32 {
 	return int32(slices.IndexFunc(x.all, func(s sender) bool { return s.origin == origin }))
 }

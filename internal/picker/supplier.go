@@ -228,6 +228,9 @@ func (pk *Picker) Join(s *Supplier) {
 // join adds a supplier with the pieces in its fields all and has.
 func (pk *Picker) join(s *Supplier) {
 	s.pieces, s.sender, s.refused = pk.layout.NumPieces(), noSender, -1
+	if n := pk.senders.find(s.Origin); n != noSender && !s.Runs {
+		s.sender, s.pace.rate = n, pk.senders.all[n].best // it keeps its credit if it connects again
+	}
 	if s.pipe.depth == 0 {
 		s.pipe = newPipeline(s.Careful)
 	}

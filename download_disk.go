@@ -20,6 +20,7 @@ type diskState struct {
 	lastError  error
 	unreadable map[int]time.Time // when storage could not read a piece back
 	unread     unread            // those of these that no peer has sent since
+	wasWhole   bool              // all was here when a piece could not be read
 	warned     time.Time         // when the log said last that a file cannot be examined, or a piece not be read
 	rechecks   int               // under way; nothing becomes complete meanwhile
 	doubts     doubts
@@ -48,6 +49,7 @@ func (d *Download) failedToRead(piece int, err error) {
 		d.disk.unreadable = make(map[int]time.Time)
 	}
 	d.disk.unreadable[piece] = now
+	d.disk.wasWhole = d.disk.wasWhole || d.progress.complete
 	d.disk.unread.add(now)
 	if now.Sub(d.disk.warned) >= warnEvery {
 		d.disk.warned = now
@@ -324,7 +326,7 @@ func (s patientStore) ReadAt(p []byte, off int64) (n int, err error) {
 }
 
 func (s patientStore) WriteAt(p []byte, off int64) (n int, err error) {
-	err = s.d.patient(func() (err error) {
+	err = s.d.insist(func() (err error) {
 		n, err = s.Store.WriteAt(p, off)
 		return err
 	})
@@ -332,7 +334,7 @@ func (s patientStore) WriteAt(p []byte, off int64) (n int, err error) {
 }
 
 func (s patientStore) WriteBlocks(blocks [][]byte, off int64) error {
-	return s.d.patient(func() error { return s.Store.WriteBlocks(blocks, off) })
+	return s.d.insist(func() error { return s.Store.WriteBlocks(blocks, off) })
 }
 
 func (s patientStore) SetWanted(wanted []bool) error {
@@ -386,7 +388,7 @@ func (s patientStore) Bytes(i int) (b []byte, release func() error, err error) {
 }
 
 func (s patientStore) PieceVerified(piece int) error {
-	return s.d.patient(func() error { return s.Store.PieceVerified(piece) })
+	return s.d.insist(func() error { return s.Store.PieceVerified(piece) })
 }
 
 func (s patientStore) LoadResume() (have bits.Set, partial map[int]bits.Set) {

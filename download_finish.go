@@ -370,7 +370,7 @@ func (d *Download) secureContent() (have bits.Set, partial map[int]bits.Set, ok 
 func (d *Download) wantNothing() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.progress.complete = true
+	d.progress.complete, d.disk.wasWhole = true, false
 	d.traffic.gate.Release(time.Now())
 	d.files.choose(d.selection.choice.files())
 	for _, w := range d.webSeeds {

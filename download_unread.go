@@ -104,3 +104,35 @@ func (d *Download) hashUnread(ctx context.Context, most int) (found int) {
 	d.disk.unsure = bits.Set{}
 	return found
 }
+
+// insist is patient, and repeats a write of a piece that could once be read, until the disk takes it: one that is away for a while ends no
+// seed. Few pieces can wait for that, since their blocks stay in memory.
+func (d *Download) insist(write func() error) error {
+	for pause := firstReread; ; pause = min(2*pause, lastReread) {
+		err := d.patient(write)
+		if err == nil || !d.isAway(err) {
+			return err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-d.life.ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+}
+
+// isAway reports whether the disk of a seed can, as it seems, be neither read nor written for a while.
+func (d *Download) isAway(err error) bool {
+	if d.o.Storage != nil || errors.Is(err, storage.ErrChanged) || errors.Is(err, ErrClosed) || storage.Unwritten(err) {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.disk.wasWhole || d.ended() {
+		return false
+	}
+	d.storageFailed(err)
+	return true
+}

@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -249,4 +250,36 @@ func TestBadSectorOnAFullDisk(t *testing.T) {
 		require.False(t, d.ended())
 		require.NoError(t, d.Close())
 	})
+}
+
+// A seed whose disk is away fetches what it cannot read from another. That it cannot write it either is not its end.
+func TestSeedThatCanNeitherReadNorWrite(t *testing.T) {
+	for _, away := range []time.Duration{time.Second, 5 * time.Minute, 24 * time.Hour} {
+		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+			content := newSimContent(1, 8*blockSize, 64*blockSize, 64*blockSize)
+			first := simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+			require.NoError(t, first.Arrive())
+			defer first.Stop()
+			disk := disktest.New()
+			c := simClient(t, n.NewHost("80.0.0.1", 0, 0, time.Millisecond), nil)
+			c.hooks.openFiles = disk.OpenFiles
+			d, err := content.own().Start(t.Context(), &Options{Client: c, Seed: true, Dir: "here", Peers: []netip.AddrPort{first.Addr()}})
+			require.NoError(t, err)
+			_, err = d.Wait()
+			require.NoError(t, err)
+			leech := simLeech(t, simClient(t, n.NewHost("70.0.0.1", 0, 1<<20, time.Millisecond), nil), content, netip.MustParseAddrPort("80.0.0.1:6881"))
+			simnet.Sleep(500 * time.Millisecond)
+			disk.Unmount()
+			simnet.Sleep(away)
+			require.NoError(t, context.Cause(d.life.ctx))
+			require.NotZero(t, d.Stats().StorageErrors)
+			disk.Mount(nil)
+			simnet.Sleep(min(2*away, lastReread) + 15*time.Second)
+			require.Equal(t, content.NumPieces(), d.Verified().Count(), away)
+			require.Equal(t, Seeding, d.Stats().State)
+			require.LessOrEqual(t, d.Stats().Downloaded, 2*content.Size())
+			require.NoError(t, leech.Close())
+			require.NoError(t, d.Close())
+		})
+	}
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/shoal-go/torrent/internal/layout"
 )
 
 // A stranger has no turn at a piece on parole while a supplier is there that has sent true blocks.
@@ -288,4 +290,50 @@ func TestCreditOfOneThatStaysSlower(t *testing.T) {
 	require.Zero(t, sc.s.creditOf(a))
 	sends(400, 500*time.Millisecond)
 	require.NotZero(t, sc.s.creditOf(a))
+}
+
+// A liar with credit sent one block each time it was unchoked, then choked until a slower honest peer had sent half of the rest, which was
+// dropped when the liar came back. So it had a turn for each block of the piece.
+func TestOneBlockATurnHoldsNoPiece(t *testing.T) {
+	const n = 1024
+	length := int64(n * layout.BlockSize)
+	sc := &scene{t: t, s: New(layout.New(length, layout.File{Length: length}), 1), now: epoch, peers: make(map[string]*Supplier)}
+	sc.s.Prioritise(0, normal)
+	liar, honest := sc.join("liar"), sc.join("honest")
+	liar.Ready, honest.Ready = true, true
+	sc.s.senderOf(liar)
+	sc.s.senderOf(honest)
+	p := sc.s.start(0)
+	for k := range int32(n) {
+		sc.s.block(p, k).sender = k % 2
+		p.free--
+		p.left--
+	}
+	sc.s.close(p)
+	sc.s.spoiled[0] = &suspicion{failures: 2, records: make(map[any]record)}
+	sc.s.Failed(0, make([]uint64, n))
+	const liarRate, honestRate = 1 << 20, 1 << 18
+	sc.s.senders.all[liar.sender].given = 100
+	turns := 0
+	for sc.s.started[0] == nil || sc.s.started[0].left > 0 {
+		liar.Choking = true
+		sc.s.Release(liar, everything)
+		sc.asks("honest", n)
+		for sent := 0; len(honest.queue) > 0 && len(liar.queue) == 0; sent++ {
+			sc.now = sc.now.Add(layout.BlockSize * time.Second / honestRate)
+			sc.s.Received(honest, honest.queue[0].Block, sc.now)
+			liar.pace.rate, honest.pace.rate = liarRate, honestRate
+			if p := sc.s.started[0]; 2*sent > p.lacks()-6 && p.left > 0 { // it would still send all in half of the time
+				liar.Choking, liar.heard = false, sc.now
+				sc.s.Next(liar, 2, sc.now, nil)
+				liar.Choking = len(liar.queue) == 0
+			}
+		}
+		if len(liar.queue) > 0 {
+			turns++
+			sc.s.Received(liar, liar.queue[0].Block, sc.now.Add(layout.BlockSize*time.Second/liarRate))
+		}
+		require.Less(t, turns, 10)
+	}
+	t.Logf("%d turns of the liar", turns)
 }

@@ -10,6 +10,18 @@ func (p *modelPiece) kept() (n int) {
 	return n
 }
 
+// lacks returns how many blocks are not kept.
+func (p *modelPiece) lacks() int { return len(p.blocks) - p.kept() }
+
+// endTurn removes the sole supplier, and counts a lapse if it was stuck or sent nothing.
+func (p *modelPiece) endTurn() {
+	if o := p.sole; o != nil && (o.stuck(p) || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil && !b.kept })) {
+		p.lapses[o.real.Host]++
+		p.stuck[o.real.Host] += one(o.stuck(p) && !o.snubbed)
+	}
+	p.sole = nil
+}
+
 // dropTurn drops the blocks that the sole supplier sent.
 func (p *modelPiece) dropTurn() {
 	for k := range p.blocks {
@@ -90,9 +102,9 @@ func (p *modelPiece) keep() bool {
 // suspects returns the senders without the one that has far more credit than the others, if there is one and it was not believed too often.
 func (p *modelPiece) suspects(senders []*modelSupplier) (out []*modelSupplier) {
 	for _, r := range senders {
-		dominates := r.given > 0 && p.failures <= maxBelieved
+		dominates := r.given > fairPart && p.failures <= maxBelieved
 		for _, o := range senders {
-			dominates = dominates && (o == r || r.given > fairPart*o.given)
+			dominates = dominates && (o == r || r.given > fairPart*max(1, o.given))
 		}
 		if !dominates {
 			out = append(out, r)

@@ -144,19 +144,14 @@ func (p *modelPiece) assign(r *modelSupplier) {
 	}
 }
 
-// endTurn removes the sole supplier, and counts a lapse if it was stuck or sent nothing.
-func (p *modelPiece) endTurn() {
-	if o := p.sole; o != nil && (o.stuck(p) || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil && !b.kept })) {
-		p.lapses[o.real.Host]++
-		p.stuck[o.real.Host] += one(o.stuck(p) && !o.snubbed)
-	}
-	p.sole = nil
-}
-
 // reassign starts a piece again for r as its sole supplier. Blocks of one that chokes are kept if it has far more credit.
 func (m *modelPicker) reassign(p *modelPiece, r *modelSupplier) (cancel []string) {
+	lacked := p.lacks()
 	if o := p.sole; o != nil && !o.snubbed && o.stuck(p) && o.credit() > fairPart*r.credit() && p.keep() {
-		p.sole, p.accused = nil, slices.DeleteFunc(slices.Clone(p.accused), func(x *modelSupplier) bool { return x == o })
+		if fairTurn*(lacked-p.lacks()) >= lacked {
+			p.sole = nil
+		}
+		p.accused = slices.DeleteFunc(slices.Clone(p.accused), func(x *modelSupplier) bool { return x == o })
 	}
 	p.endTurn()
 	cancel = m.withdrawAll(p)

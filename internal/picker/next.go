@@ -183,11 +183,14 @@ func (t *turn) take(p *startedPiece) {
 }
 
 // reassign takes a piece on parole from its sole supplier and starts it again for s. If that one chokes and has sent so much more than s,
-// its blocks are kept: it may choke again and again before it has sent all of a piece.
+// its blocks are kept: it may choke again and again before it has sent all of a piece. That does not count against it if it has sent a
+// fair part of what was lacking. One that sends a block each time would otherwise have what others send dropped again and again.
 func (t *turn) reassign(p *startedPiece) *startedPiece {
 	i, o := p.piece, p.sole
-	if o != nil && !o.snubbed && o.stuck(i) && t.pk.trusts(o, t.s) && p.keep() > 0 {
-		p.sole = nil
+	if lacked := p.lacks(); o != nil && !o.snubbed && o.stuck(i) && t.pk.trusts(o, t.s) && p.keep() > 0 {
+		if fairTurn*(lacked-p.lacks()) >= lacked {
+			p.sole = nil
+		}
 		u := t.pk.spoiled[i]
 		u.accused = slices.DeleteFunc(u.accused, func(n int32) bool { return n == o.sender })
 	}

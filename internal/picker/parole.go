@@ -204,7 +204,7 @@ func (pk *Picker) accuse(u *suspicion, shares []share, blocks int) (accused []in
 }
 
 // maxBelieved is how often a piece fails before the blocks of a supplier with far more credit than the others are also fetched again.
-const maxBelieved = 10
+const maxBelieved = maxAttempts - 1
 
 // believed returns the sender whose credit is so much more than that of the others that sent blocks of a piece that it is not accused with
 // them, or noSender.
@@ -220,7 +220,7 @@ func (pk *Picker) believed(shares []share) (sender int32) {
 		}
 		others = max(others, given)
 	}
-	if most <= fairPart*others {
+	if most <= fairPart*max(1, others) {
 		return noSender
 	}
 	return sender
@@ -368,6 +368,7 @@ func (pk *Picker) restart(p *startedPiece) {
 // or it could keep all pieces on parole by sending a block now and then.
 const (
 	fairPart   = 16
+	fairTurn   = 4 // the part of what is lacking of a piece that makes a turn a fair one
 	maxStuck   = 3
 	otherTurns = 8
 )

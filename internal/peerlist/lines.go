@@ -91,9 +91,6 @@ func (l *line) hasRoom(network *waiter) bool {
 	if l.within < maxWithin {
 		return true
 	}
-	if network.within.size()*l.order.Len() >= maxWithin {
-		return false
-	}
 	var fullest *waiter
 	most := 0
 	l.within = 0
@@ -104,10 +101,14 @@ func (l *line) hasRoom(network *waiter) bool {
 			fullest, most = w, n
 		}
 	}
-	if l.within >= maxWithin {
-		fullest.within = turns{}
-		l.within -= most
+	switch {
+	case l.within < maxWithin:
+		return true
+	case network.within.size()*l.order.Len() >= maxWithin:
+		return false
 	}
+	fullest.within = turns{}
+	l.within -= most
 	return true
 }
 

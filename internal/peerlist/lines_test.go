@@ -72,6 +72,26 @@ func TestLineIsBounded(t *testing.T) {
 	require.Equal(t, 3, l.size())
 }
 
+// A network that has its part gets more once others have left.
+func TestLineIsCountedAgain(t *testing.T) {
+	var l line
+	path := func(net, k int) []netip.Prefix {
+		return lineage(netip.MustParseAddr(fmt.Sprintf("2001:%x:1:%x::1", net, k)))
+	}
+	for k := range maxWithin / 4 { // each takes its /64 and its address
+		l.wait(path(0, k), false, epoch)
+	}
+	for k := range maxWithin/4 - 1 {
+		l.wait(path(1, k), false, epoch)
+	}
+	for k := range maxWithin/4 - 2 {
+		l.leave(path(1, k), false)
+	}
+	full := l.size()
+	l.wait(path(0, maxWithin), false, epoch)
+	require.Greater(t, l.size(), full)
+}
+
 // Networks do not take more memory because they become late and have had no place lately in turn.
 func TestLateNetworksAreBounded(t *testing.T) {
 	now := epoch.Add(time.Hour)

@@ -117,7 +117,7 @@ func (p *peer) stopLocked(why error) {
 		close(p.ended)
 		p.d.life.tasks.Go(func() { p.conn.Close() }) // a connection of the user's own may take its time
 		p.d.swarm.live--
-		p.d.swarm.places.Left(p.conn.addr.Addr(), time.Now())
+		p.d.swarm.places.PeerLeft(p.conn.addr.Addr(), time.Now())
 		p.d.client.leftPeer(p.conn.addr.Addr())
 	}
 }

@@ -58,8 +58,8 @@ func TestBothDialAtOnce(t *testing.T) {
 	}
 }
 
-// A neighbour at the address of the only seed dials us first, and says that it has the seed's peer id. It keeps the seed out for some minutes
-// at most, whether it gives nothing, gives a little, or comes again and again, and whichever id is lower.
+// A neighbour at the address of the only seed dials us first, and says that it has the seed's peer id. It keeps the seed out for
+// some minutes at most, whether it gives nothing, gives a little, or comes again and again, and whichever id is lower.
 func TestSeedWhoseIDANeighbourTakes(t *testing.T) {
 	for name, script := range map[string]simpeer.Script{
 		"gives nothing":  {Never: simpeer.Unchokes},
@@ -105,7 +105,7 @@ func TestReplacedWhereThereIsNoPlace(t *testing.T) {
 		require.True(t, d.addPeer(&connection{Conn: dialled, addr: netip.MustParseAddrPort("90.0.0.1:6881")}, peerlist.FromTracker))
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.swarm.places.LeftIdle(netip.MustParseAddr("90.0.0.1"), now)
+		d.swarm.places.PeerLeftIdle(netip.MustParseAddr("90.0.0.1"), now)
 		waiting := netip.MustParseAddrPort("91.0.0.1:6881")
 		d.discovery.candidates.Add(waiting, peerlist.FromTracker, "", now)
 		defer d.discovery.candidates.Ban(waiting) // before it is dialled

@@ -276,7 +276,7 @@ func (r *resolver) end(id int, why error) {
 	for p := range r.peers {
 		if p.id == id {
 			if why == errTurnover && p.earned.IsZero() {
-				r.places.LeftIdle(p.conn.addr.Addr(), time.Now())
+				r.places.PeerLeftIdle(p.conn.addr.Addr(), time.Now())
 			}
 			p.end(why)
 		}

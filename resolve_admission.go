@@ -125,6 +125,6 @@ func (r *resolver) mostAccepted() int { return max(r.o.maxPeers()/2, 1) }
 func (r *resolver) quits(p *metadataConn, why error) {
 	ours := why == errTwice || why == errShared
 	if !ours && p.conn.incoming && p.earned.IsZero() && (r.accepted >= r.mostAccepted() || r.client.allTaken(len(r.peers))) {
-		r.places.LeftIdle(p.conn.addr.Addr(), time.Now())
+		r.places.PeerLeftIdle(p.conn.addr.Addr(), time.Now())
 	}
 }

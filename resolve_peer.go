@@ -131,7 +131,7 @@ func (p *metadataConn) end(why error) {
 	if p.closing == nil {
 		p.closing = why
 		p.r.quits(p, why)
-		p.r.places.Left(p.conn.addr.Addr(), time.Now())
+		p.r.places.PeerLeft(p.conn.addr.Addr(), time.Now())
 		close(p.ended)
 		p.r.tasks.Go(func() { p.conn.Close() }) // a connection of the user's own may take its time
 		if p.conn.incoming {

@@ -97,7 +97,8 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	}
 	d.swarm.numbered++
 	p := &peer{
-		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now, idler: k.incoming && d.swarm.places.HasLeftIdle(k.addr.Addr(), now), lot: d.rng.Uint32(),
+		d: d, conn: k, number: d.swarm.numbered, from: from, joined: now, lot: d.rng.Uint32(),
+		idler:       k.incoming && d.swarm.places.HasLeftIdle(k.addr.Addr(), now),
 		networkLot:  peerlist.NetworkLot(d.identity.lot, k.addr.Addr()),
 		rd:          wire.NewReader(k, (d.t.NumPieces()+7)/8),
 		fast:        k.theirs.Fast(),
@@ -131,8 +132,8 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	return true
 }
 
-// refused records that a connection that we made is not wanted. If the peer is connected to us already, we have learned
-// where it listens. Its peer id alone does not prove that it is the same peer, so the address is tried again. The caller holds d.mu.
+// refused records that a connection that we made is not wanted. If the peer is connected to us already, we have learned where it
+// listens. Its peer id alone does not prove that it is the same peer, so the address is tried again. The caller holds d.mu.
 func (d *Download) refused(k *connection, now time.Time) {
 	for _, p := range d.swarm.peers {
 		if p.closing == nil && p.conn.incoming && p.conn.theirs.PeerID == k.theirs.PeerID && p.conn.addr.Addr() == k.addr.Addr() {

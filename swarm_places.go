@@ -66,7 +66,7 @@ func (d *Download) hasPlacesLeft(now time.Time) bool {
 // newcomer. Otherwise peers that leave before it is over, and come back at once, would keep all places. The caller holds d.mu.
 func (d *Download) quits(p *peer) {
 	if p.closing == nil && p.earnedAt.IsZero() && (d.swarm.live >= d.maxPeers() || d.client.allTaken(d.swarm.live)) {
-		d.swarm.places.LeftIdle(p.conn.addr.Addr(), time.Now())
+		d.swarm.places.PeerLeftIdle(p.conn.addr.Addr(), time.Now())
 	}
 }
 
@@ -191,7 +191,7 @@ func (d *Download) drop(why error, numbers ...int) {
 	for _, p := range d.swarm.peers {
 		if slices.Contains(numbers, p.number) {
 			if why == errTurnover && p.earnedAt.IsZero() {
-				d.swarm.places.LeftIdle(p.conn.addr.Addr(), time.Now())
+				d.swarm.places.PeerLeftIdle(p.conn.addr.Addr(), time.Now())
 			}
 			p.stopLocked(why)
 		}

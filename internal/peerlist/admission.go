@@ -52,9 +52,10 @@ const AtOnce = 20 * time.Second
 // is to be admitted whatever else holds, or 0. Otherwise the peer, which decides likewise, may have closed the one while we close
 // the other. own is our peer id.
 //
-// A peer id is only a claim, and a peer that shares an address with another may have learned its id. So later on no
-// connection replaces another, and none keeps another out for long: we admit one that we dial again, and any beside one that has been
-// useless for some minutes, or one that the user named beside one that is useless. If it is the same peer after all, that closes it.
+// A peer id is only a claim, and a peer that shares an address with another may have learned its id. So later on no connection
+// replaces another, and none keeps another out for long: we admit one that we dial again, and any beside one that has been
+// useless for some minutes, or one that the user named beside one that is useless. If it is the same peer after all, that closes
+// it, unless it has found the first one useless for as long.
 func Admit(own [20]byte, k Connection, all []Connection) (twice int, ok bool) {
 	for _, p := range all {
 		if p.Addr != k.Addr {
@@ -73,7 +74,8 @@ func Admit(own [20]byte, k Connection, all []Connection) (twice int, ok bool) {
 	return twice, true
 }
 
-// IsFull reports whether the address of k has as many connections as it may, so that one of these has to make room (Places.Displaced).
+// IsFull reports whether the address of k has as many connections as it may, so that one of these has to make room
+// (Places.Displaced).
 func IsFull(k Connection, all []Connection) bool {
 	return connections(k.Addr, all) >= MaxPerAddress && !k.Named && !netaddr.IsLocal(k.Addr)
 }

@@ -60,13 +60,16 @@ func TestAdmit(t *testing.T) {
 			Connection{Addr: public, PeerID: low, Named: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Age: time.Minute}}, 0, false,
 		},
 		"one that we dial again, even if something did": {
-			Connection{Addr: public, PeerID: low, Again: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Age: time.Second}}, 0, true,
+			Connection{Addr: public, PeerID: low, Again: true},
+			[]Connection{{ID: 7, Addr: public, PeerID: low, Incoming: true, Age: time.Second}}, 0, true,
 		},
 		"one dialled where nothing came of the other for long": {
-			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Age: TurnoverEvery + time.Second, Idle: true}}, 0, true,
+			Connection{Addr: public, PeerID: low, Incoming: true},
+			[]Connection{{ID: 7, Addr: public, PeerID: low, Age: TurnoverEvery + time.Second, Idle: true}}, 0, true,
 		},
 		"but not where something did": {
-			Connection{Addr: public, PeerID: low, Incoming: true}, []Connection{{ID: 7, Addr: public, PeerID: low, Age: TurnoverEvery + time.Second}}, 0, false,
+			Connection{Addr: public, PeerID: low, Incoming: true},
+			[]Connection{{ID: 7, Addr: public, PeerID: low, Age: TurnoverEvery + time.Second}}, 0, false,
 		},
 		"one that replaces another, where there is no room": {
 			Connection{Addr: public, PeerID: low, Incoming: true}, append(times(3, Connection{Addr: public}), Connection{ID: 7, Addr: public, PeerID: low}), 7, true,

@@ -91,9 +91,9 @@ func (b *Budget) Starves(c Claim, now time.Time) bool {
 	return c.Most > 0 && c.Sharing > c.Most && b.connected >= c.Most && now.Sub(b.refused) <= budgetRound
 }
 
-// Idlest returns the id of the peer of those of a download that makes room for a download that starves, or 0: the least useful one that
-// does not earn its place, or has had it for TurnoverEvery, since to earn one costs little. If one is refused dials, and for a while no peer
-// has made room, a new peer may: peers that come without end would all be new.
+// Idlest returns the id of the peer of those of a download that makes room for a download that starves, or 0: the least useful
+// one that does not earn its place, or has had it for TurnoverEvery, since to earn one costs little. If one is refused dials, and
+// for a while no peer has made room, a new peer may: peers that come without end would all be new.
 //
 // While a download is refused dials, peers that dial us leave it a connection for a while. Otherwise those that dial other downloads without
 // a connection, of which there may be many, would always be first.
@@ -102,9 +102,9 @@ func (b *Budget) Idlest(now time.Time, peers []Worth) (id int) {
 	anyNew := dials && now.Sub(b.since) >= keptFor && now.Sub(b.gaveUp) >= keptFor
 	id = first(worst(now, peers, 1, func(p Worth) bool {
 		return !p.Keep && !p.isNew(now) && (!p.earns(now) || now.Sub(p.Joined) >= TurnoverEvery)
-	}))
+	})).ID
 	if id == 0 && anyNew {
-		id = first(worst(now, peers, 1, func(p Worth) bool { return !p.Keep && !p.earns(now) }))
+		id = first(worst(now, peers, 1, func(p Worth) bool { return !p.Keep && !p.earns(now) })).ID
 	}
 	if id != 0 {
 		b.gaveUp = now

@@ -28,8 +28,8 @@ var (
 	levelsOfLocal6 = []level{{128, 1}}
 )
 
-// levelsOf returns the levels that count for an address, which the caller must not change. Of a local one, which any number of peers
-// may stand behind, only the address itself does.
+// levelsOf returns the levels that count for an address, which the caller must not change. Of a local one, which any number of
+// peers may stand behind, only the address itself does.
 func levelsOf(a netip.Addr) []level {
 	switch local := netaddr.IsLocal(a); {
 	case local && a.Is4():
@@ -142,7 +142,8 @@ func (c crowds) entrant(a netip.Addr) entrant {
 	return e
 }
 
-// inPlaceOf returns the size of the crowd of an entrant, and the number of peers in its network, if it takes the place of another.
+// inPlaceOf returns the size of the crowd of an entrant, and the number of peers in its network, if it takes the place of
+// another.
 func (e *entrant) inPlaceOf(other netip.Addr) (size, inNetwork int) {
 	local := netaddr.IsLocal(other)
 	other = other.WithZone("")

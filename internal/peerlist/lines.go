@@ -7,21 +7,22 @@ import (
 )
 
 const (
-	// waitsForPlace is how long an address waits for a place after it last dialled us, and keepsTurn how long it keeps its turn after that: a
-	// peer that was refused a few times may not dial before a source names us again.
+	// waitsForPlace is how long an address waits for a place after it last dialled us, and keepsTurn how long it keeps its turn
+	// after that: a peer that was refused a few times may not dial before a source names us again.
 	waitsForPlace = 200 * time.Second
 	keepsTurn     = 40 * time.Minute
 
-	// maxNetworks is how many networks may wait. Those that come when as many do are not remembered, and have no turn before these: of several
-	// such ones, the first to dial comes next. maxWithin is how many prefixes of networks, and addresses, are remembered in all. If there
-	// are as many, a network that has its part of these gets no more, and for one that has less the one that has most loses its order.
+	// maxNetworks is how many networks may wait. Those that come when as many do are not remembered, and have no turn before
+	// these: of several such ones, the first to dial comes next. maxWithin is how many prefixes of networks, and addresses, are
+	// remembered in all. If there are as many, a network that has its part of these gets no more, and for one that has less the
+	// one that has most loses its order.
 	maxNetworks = 4096
 	maxWithin   = 4096
 )
 
-// A line is the order in which addresses get places: the next one is of the network that has waited longest, in it of the prefix that has
-// waited longest, and so on. Otherwise those of one /24 that always dial could take all turns of their network. Networks that are late
-// come after the others. The zero value is ready.
+// A line is the order in which addresses get places: the next one is of the network that has waited longest, in it of the prefix
+// that has waited longest, and so on. Otherwise those of one /24 that always dial could take all turns of their network. Networks
+// that are late come after the others. The zero value is ready.
 type line struct {
 	turns      // of networks
 	within int // how many waited within networks when they were last counted, and all that came since
@@ -67,8 +68,8 @@ func (l *line) wait(path []netip.Prefix, late bool, now time.Time) {
 	l.waitWithin(network, network, path[1:], now)
 }
 
-// waitWithin has an address wait within one of its prefixes. That waits as long as the next address of it does: if others renewed that, those
-// that dial one after another would keep it the first in line, and never take its turn.
+// waitWithin has an address wait within one of its prefixes. A prefix waits only as long as the address in it that is next. If
+// others could renew it, those that dial one after another would keep it first in line and never take its turn.
 func (l *line) waitWithin(network, w *waiter, path []netip.Prefix, now time.Time) {
 	w.kept = now.Add(waitsForPlace + keepsTurn)
 	isNext := true

@@ -48,8 +48,8 @@ func TestLineIsLeft(t *testing.T) {
 	require.Equal(t, 6, l.size())
 }
 
-// However many addresses of a few networks wait, they take bounded memory, and other networks wait beside them in order, and so do their
-// addresses. Networks of which none waits any more make room.
+// However many addresses of a few networks wait, they take bounded memory, and other networks wait beside them in order, and so
+// do their addresses. Networks of which none waits any more make room.
 func TestLineIsBounded(t *testing.T) {
 	var l line
 	for net := range 40 {
@@ -95,17 +95,17 @@ func TestLineIsCountedAgain(t *testing.T) {
 // Networks do not take more memory because they become late and have had no place lately in turn.
 func TestLateNetworksAreBounded(t *testing.T) {
 	now := epoch.Add(time.Hour)
-	var trials Places
+	var places Places
 	for net := range 100 {
 		addr := func(k int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("2001:%x:1:%x::1", net, k)) }
 		for k := range 200 {
-			trials.hasTurn(addr(k), 0, now)
+			places.hasTurn(addr(k), 0, now)
 		}
-		trials.Left(addr(0), now)
-		trials.hasTurn(addr(0), 0, now)
+		places.PeerLeft(addr(0), now)
+		places.hasTurn(addr(0), 0, now)
 		now = now.Add(waitsForPlace / 10)
 	}
-	require.LessOrEqual(t, trials.waiting(), maxWithin+maxNetworks)
+	require.LessOrEqual(t, places.waiting(), maxWithin+maxNetworks)
 }
 
 // waiting returns how many wait or keep their turns.

@@ -20,6 +20,7 @@ const (
 	redialAfter  = 60 * time.Second // times the failures
 	redialAtMost = 10 * time.Minute
 	redialUser   = 2 * time.Second // a peer that the user named, doubling to redialAfter: it may just be starting
+	vainUser     = 5               // failures of such a peer that take about redialAfter with the wait for its next dial: 2+4+8+16+32 s
 	redialUseful = 5 * time.Second // after a connection that was useful
 	maxFailures  = 3               // then only when named again
 	claimHold    = 2 * time.Minute // that another source's candidate is not dialled because a peer says that it is there
@@ -370,17 +371,18 @@ func (c *List) ExcludeSelf(addr netip.AddrPort) {
 	}
 }
 
-// InVain reports whether dials of addr have failed, or led to connections that were useless or not wanted, for about redialAfter.
+// InVain reports whether dials of addr have failed, or led to connections that were useless or not wanted, so often that the next
+// one comes about redialAfter after the first.
 func (c *List) InVain(addr netip.AddrPort) bool {
 	k := c.get(addr)
 	if k == nil {
 		return false
 	}
-	most := 0
-	if k.from.isTheUsers() || c.Lone { // it is dialled again after redialUser, which doubles
-		most = 4
+	enough := 1
+	if k.from.isTheUsers() || c.Lone {
+		enough = vainUser
 	}
-	return k.failures > most
+	return k.failures >= enough
 }
 
 // Yielded reports whether a candidate has made room for another.

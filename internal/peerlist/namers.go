@@ -72,8 +72,9 @@ func (c *List) forgetEmpty(n *namer) {
 	}
 }
 
-// hadTurn records that a namer had its turn, and all of its kind. Candidates that are dialled because they are the most promising take no
-// turn: otherwise peers that name those without end, beside others whose turn it then always is, would have all of their kind wait.
+// hadTurn records that a namer had its turn, and all of its kind. Candidates that are dialled because they are the most promising
+// take no turn: otherwise peers that name those without end, beside others whose turn it then always is, would have all of their
+// kind wait.
 func (c *List) hadTurn(n *namer) {
 	c.turns++
 	n.turn, c.turnOf[n.from] = c.turns, c.turns

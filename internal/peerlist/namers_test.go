@@ -67,8 +67,8 @@ func TestSourcesTakeTurns(t *testing.T) {
 	}
 }
 
-// Peers that a tracker names give a little and make room again and again, and one of them names candidates without end, which look more
-// promising. That the most promising ones are dialled takes no turn from the peer that names a seed.
+// Peers that a tracker names give a little and make room again and again, and one of them names candidates without end, which
+// look more promising. That the most promising ones are dialled takes no turn from the peer that names a seed.
 func TestSeedThatAPeerNames(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)

@@ -55,13 +55,13 @@ func (w *networks) want(c Claim, a netip.Addr, now time.Time) {
 // areWanted reports whether a download has recently wanted more than its share.
 func (w *networks) areWanted(now time.Time) bool { return now.Sub(w.wanted) < wantedFor }
 
-// Surplus returns the id of a peer that makes room for those of other downloads, if connections are wanted, or 0: the worst of the networks
-// that have more than their share of all connections. Peers that earn their places may have more, but not most.
+// Surplus returns the id of a peer that makes room for those of other downloads, if connections are wanted, or 0: the worst of
+// the networks that have more than their share of all connections. Peers that earn their places may have more, but not most.
 func (b *Budget) Surplus(c Claim, peers []Worth, now time.Time) (id int) {
 	if !b.networks.areWanted(now) {
 		return 0
 	}
 	return first(worst(now, peers, 1, func(p Worth) bool {
 		return !p.Keep && b.networks.crowding(c, p.Addr, 0) && (!p.earns(now) || b.networks.most(c, p.Addr, 0))
-	}))
+	})).ID
 }

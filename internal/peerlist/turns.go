@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// turns is the order in which those that wait for something get it: as they came, while they go on to ask. It costs the same however
-// many wait. The zero value is ready.
+// turns is the order in which those that wait for something get it: as they came, while they go on to ask. To join and to
+// leave cost the same however many wait. The zero value is ready.
 type turns struct {
 	order list.List // of *waiter, the next one first
 	place map[any]*list.Element

@@ -17,8 +17,8 @@ const (
 	// joinedGrace is how long a new peer keeps its place without earning it, unless it is one of a crowd.
 	joinedGrace = time.Minute
 
-	// patience is how long a peer that lets us wait keeps its place for that, since it last earned it: a seed of few slots that has some
-	// hundred peers may need so long until it is our turn.
+	// patience is how long a peer that lets us wait keeps its place for that, since it last earned it: a seed of few slots that
+	// has some hundred peers may need so long until it is our turn.
 	patience = 40 * time.Minute
 	// patientShare is the part of all places that such peers have.
 	patientShare = 8
@@ -42,10 +42,10 @@ type Worth struct {
 	Patient  bool      // it keeps its place while it lets us wait; see Spare
 }
 
-// Spare marks some of the peers that let us wait as patient, one of a network and an eighth of all: they make room only for those of smaller
-// crowds. A seed lets a newcomer wait until all have had their turn that came before, which may take longer than the seed would keep its
-// place here beside peers that earn theirs, and if we come back we are a newcomer again. Which peers are marked is decided by the lots of
-// their networks, so that to come again gains a peer nothing.
+// Spare marks some of the peers that let us wait as patient, one of a network and an eighth of all: they make room only for those
+// of smaller crowds. A seed lets a newcomer wait until all have had their turn that came before, which may take longer than the
+// seed would keep its place here beside peers that earn theirs, and if we come back we are a newcomer again. Which peers are
+// marked is decided by the lots of their networks, so that to come again gains a peer nothing.
 func Spare(now time.Time, peers []Worth) {
 	var awaited []int
 	for k, p := range peers {
@@ -91,8 +91,8 @@ func earning(now time.Time, peers []Worth) (n int) {
 	return n
 }
 
-// Contend ends the exemption of those that the user named and that do not earn their places, because another that the user named waits
-// for one.
+// Contend ends the exemption of those that the user named and that do not earn their places, because another that the user named
+// waits for one.
 func Contend(now time.Time, peers []Worth) {
 	for k, p := range peers {
 		peers[k].Keep = p.Keep && (p.earns(now) || p.isNew(now))
@@ -100,30 +100,35 @@ func Contend(now time.Time, peers []Worth) {
 }
 
 // WorstOfAll returns the ids of the n least useful peers, worst first.
-func WorstOfAll(now time.Time, peers []Worth, n int) (ids []int) {
-	return worst(now, peers, n, func(Worth) bool { return true })
+func WorstOfAll(now time.Time, peers []Worth, n int) []int {
+	return idsOf(worst(now, peers, n, func(Worth) bool { return true }))
 }
 
-// worst returns the ids of the n least useful of those peers that may make room, worst first.
-func worst(now time.Time, peers []Worth, n int, may func(Worth) bool) (ids []int) {
+// worst returns the n least useful of those peers that may make room, worst first.
+func worst(now time.Time, peers []Worth, n int, may func(Worth) bool) []Worth {
 	peers = slices.DeleteFunc(slices.Clone(peers), func(p Worth) bool { return !may(p) })
 	slices.SortFunc(peers, func(p, q Worth) int { return p.compare(q, now) })
-	for _, p := range peers[:min(n, len(peers))] {
+	return peers[:min(n, len(peers))]
+}
+
+// first returns the first of some peers, or one without an id if there is none.
+func first(peers []Worth) (p Worth) {
+	if len(peers) > 0 {
+		p = peers[0]
+	}
+	return p
+}
+
+// idsOf returns the ids of some peers.
+func idsOf(peers []Worth) (ids []int) {
+	for _, p := range peers {
 		ids = append(ids, p.ID)
 	}
 	return ids
 }
 
-// first returns the first of some ids, or 0 if there is none.
-func first(ids []int) int {
-	if len(ids) == 0 {
-		return 0
-	}
-	return ids[0]
-}
-
-// compare is negative if a peer is less useful than another. Being interested costs a peer nothing, so it decides only between peers that
-// are otherwise equal.
+// compare is negative if a peer is less useful than another. Being interested costs a peer nothing, so it decides only between
+// peers that are otherwise equal.
 func (p Worth) compare(q Worth, now time.Time) int {
 	return cmp.Or(
 		compareBool(p.earns(now), q.earns(now)),

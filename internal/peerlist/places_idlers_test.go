@@ -17,9 +17,9 @@ func TestIdlers(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	at := netip.MustParseAddr
 	require.False(t, l.HasLeftIdle(at("80.0.0.1"), now))
-	l.LeftIdle(at("80.0.0.1"), now)
-	l.LeftIdle(at("2001:db8::1"), now)
-	l.LeftIdle(at("10.0.0.1"), now)
+	l.PeerLeftIdle(at("80.0.0.1"), now)
+	l.PeerLeftIdle(at("2001:db8::1"), now)
+	l.PeerLeftIdle(at("10.0.0.1"), now)
 	require.True(t, l.HasLeftIdle(at("80.0.0.1"), now.Add(9*time.Minute)))
 	require.False(t, l.HasLeftIdle(at("80.0.0.1"), now.Add(10*time.Minute)))
 	require.False(t, l.HasLeftIdle(at("80.0.0.2"), now))
@@ -29,10 +29,10 @@ func TestIdlers(t *testing.T) {
 
 	// They are bounded, and forgotten.
 	for k := range 10_000 {
-		l.LeftIdle(netip.AddrFrom4([4]byte{90, byte(k >> 8), byte(k), 1}), now.Add(time.Minute))
+		l.PeerLeftIdle(netip.AddrFrom4([4]byte{90, byte(k >> 8), byte(k), 1}), now.Add(time.Minute))
 	}
 	require.False(t, l.HasLeftIdle(at("90.39.15.1"), now.Add(time.Minute)))
-	l.LeftIdle(at("90.39.15.1"), now.Add(time.Hour))
+	l.PeerLeftIdle(at("90.39.15.1"), now.Add(time.Hour))
 	require.True(t, l.HasLeftIdle(at("90.39.15.1"), now.Add(time.Hour)))
 }
 
@@ -44,7 +44,7 @@ func TestIdlersAreForgotten(t *testing.T) {
 	for i := range all {
 		for k := range 4000 {
 			now = now.Add(time.Minute)
-			all[i].LeftIdle(netip.AddrFrom4([4]byte{90, byte(k >> 8), byte(k), 1}), now)
+			all[i].PeerLeftIdle(netip.AddrFrom4([4]byte{90, byte(k >> 8), byte(k), 1}), now)
 		}
 	}
 	require.Less(t, (memtest.Heap()-before)/int64(len(all)), int64(20<<10))
@@ -57,7 +57,7 @@ func TestManyIdlersAreNotCopied(t *testing.T) {
 	k, now := 0, time.Unix(1e9, 0)
 	add := func() {
 		k++
-		l.LeftIdle(netip.AddrFrom4([4]byte{90, byte(k >> 8), byte(k), 1}), now)
+		l.PeerLeftIdle(netip.AddrFrom4([4]byte{90, byte(k >> 8), byte(k), 1}), now)
 	}
 	for range 5000 {
 		add()

@@ -21,10 +21,10 @@ func crowdOf(n int, now time.Time) (peers []Worth, newcomer Connection) {
 func TestRefusedNewcomersCostLittle(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	allocs := func(n int) float64 {
-		var trials Places
+		var places Places
 		peers, newcomer := crowdOf(n, now)
 		return testing.AllocsPerRun(10, func() {
-			_, ok := found(trials.Displaced(now, peers, newcomer, false))
+			_, ok := found(places.Displaced(now, peers, newcomer, false))
 			require.False(t, ok)
 		})
 	}
@@ -34,10 +34,10 @@ func TestRefusedNewcomersCostLittle(t *testing.T) {
 
 func BenchmarkDisplaced(b *testing.B) {
 	now := epoch.Add(time.Hour)
-	var trials Places
+	var places Places
 	peers, newcomer := crowdOf(400, now)
 	b.ReportAllocs()
 	for b.Loop() {
-		trials.Displaced(now, peers, newcomer, false)
+		places.Displaced(now, peers, newcomer, false)
 	}
 }

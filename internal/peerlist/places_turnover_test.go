@@ -28,15 +28,15 @@ func TestWorst(t *testing.T) {
 		{ID: 6, Joined: now.Add(-joinedGrace / 2)},
 	}
 	may := func(p Worth) bool { return !p.Keep && !p.isNew(now) }
-	require.Empty(t, worst(now, peers, 0, may))
-	require.Equal(t, []int{4}, worst(now, peers, 1, may), "neither side wants anything")
-	require.Equal(t, []int{4, 3, 2}, worst(now, peers, 3, may), "then the slow ones, of these the one of lower priority first")
-	require.Equal(t, []int{4, 3, 2, 1}, worst(now, peers, 10, may), "never the user's own, nor one that just came")
+	require.Empty(t, idsOf(worst(now, peers, 0, may)))
+	require.Equal(t, []int{4}, idsOf(worst(now, peers, 1, may)), "neither side wants anything")
+	require.Equal(t, []int{4, 3, 2}, idsOf(worst(now, peers, 3, may)), "then the slow ones, of these the one of lower priority first")
+	require.Equal(t, []int{4, 3, 2, 1}, idsOf(worst(now, peers, 10, may)), "never the user's own, nor one that just came")
 	peers[3].Earned = now.Add(-time.Minute)
-	require.Equal(t, []int{3, 2, 1, 4}, worst(now, peers, 10, may), "what a peer gave counts more than what it says")
+	require.Equal(t, []int{3, 2, 1, 4}, idsOf(worst(now, peers, 10, may)), "what a peer gave counts more than what it says")
 	require.Equal(t, 1, peers[0].ID, "the argument is left as it is")
 	peers[2].Waits = true
-	require.Equal(t, []int{2, 1, 3, 4}, worst(now, peers, 10, may), "of those that give nothing, one that had no turn comes last")
+	require.Equal(t, []int{2, 1, 3, 4}, idsOf(worst(now, peers, 10, may)), "of those that give nothing, one that had no turn comes last")
 }
 
 // All peers are new, because they come without end and displace one another. Those that have to be dialled still get their turn.
@@ -79,17 +79,19 @@ func TestGivesLittle(t *testing.T) {
 	require.False(t, ok, "beside too many that give nothing")
 	_, ok = found(new(Places).GivesLittle(now, append(many, many[1]), false))
 	require.True(t, ok)
-	id, ok := found(new(Places).GivesLittle(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: old, Mean: 9}, {ID: 3, Joined: old.Add(1)}, {ID: 4, Joined: old.Add(2)}}, false))
+	id, ok := found(new(Places).GivesLittle(now, []Worth{
+		{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: old, Mean: 9}, {ID: 3, Joined: old.Add(1)}, {ID: 4, Joined: old.Add(2)},
+	}, false))
 	require.True(t, ok)
 	require.Equal(t, 3, id)
 
-	var tries Places
-	_, ok = found(tries.GivesLittle(now, []Worth{fast}, false))
+	var places Places
+	_, ok = found(places.GivesLittle(now, []Worth{fast}, false))
 	require.False(t, ok)
 	for _, at := range []time.Duration{0, tryEvery} {
-		_, ok = found(tries.GivesLittle(now.Add(at), []Worth{{ID: 1, Joined: old}}, false))
+		_, ok = found(places.GivesLittle(now.Add(at), []Worth{{ID: 1, Joined: old}}, false))
 		require.True(t, ok)
-		_, ok = found(tries.GivesLittle(now.Add(at+tryEvery-1), []Worth{{ID: 1, Joined: old}}, false))
+		_, ok = found(places.GivesLittle(now.Add(at+tryEvery-1), []Worth{{ID: 1, Joined: old}}, false))
 		require.False(t, ok)
 	}
 }
@@ -99,7 +101,9 @@ func TestIdlest(t *testing.T) {
 	old := epoch
 	_, ok := found(new(Budget).Idlest(now, []Worth{{ID: 1, Joined: old, Earned: now}, {ID: 2, Joined: now}, {ID: 3, Joined: old, Keep: true}}))
 	require.True(t, ok, "to earn a place costs little")
-	_, ok = found(new(Budget).Idlest(now, []Worth{{ID: 1, Joined: now.Add(1 - TurnoverEvery), Earned: now}, {ID: 2, Joined: now}, {ID: 3, Joined: old, Keep: true}}))
+	_, ok = found(new(Budget).Idlest(now, []Worth{
+		{ID: 1, Joined: now.Add(1 - TurnoverEvery), Earned: now}, {ID: 2, Joined: now}, {ID: 3, Joined: old, Keep: true},
+	}))
 	require.False(t, ok)
 	id, ok := found(new(Budget).Idlest(now, []Worth{{ID: 1, Joined: old, Rate: 2}, {ID: 2, Joined: old, Rate: 1}, {ID: 3, Joined: now}}))
 	require.True(t, ok)
@@ -130,8 +134,8 @@ func TestContend(t *testing.T) {
 	}
 }
 
-// Some of the peers that let us wait make room for none of as large a crowd, for a while. Of which networks these are does not change when
-// they come again.
+// Some of the peers that let us wait make room for none of as large a crowd, for a while. Of which networks these are does not
+// change when they come again.
 func TestSpare(t *testing.T) {
 	now, old := epoch.Add(time.Hour), epoch.Add(30*time.Minute)
 	var peers []Worth

@@ -23,9 +23,9 @@ func TestTrialsOfNewcomers(t *testing.T) {
 	for k := range peers {
 		peers[k].Joined = now.Add(1 - TurnoverEvery)
 	}
-	var trials Places
+	var places Places
 	displaced := func(newcomer string) int {
-		return trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(newcomer)}, false)
+		return places.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(newcomer)}, false)
 	}
 	require.Zero(t, displaced("2.0.9.1"), "the network of the newcomer has as many places, and they are new")
 	require.Equal(t, 5, displaced("3.0.1.1"), "the most useless one of a fuller network than that of the newcomer will be")
@@ -80,9 +80,10 @@ func TestTurnsOfNetworks(t *testing.T) {
 	for k := range peers[:8] {
 		peers[k].Given = 1 << 40
 	}
-	var trials Places
+	var places Places
 	dials := func(network int) bool {
-		id, ok := found(trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", network)), Incoming: true}, false))
+		addr := netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", network))
+		id, ok := found(places.Displaced(now, peers, Connection{Addr: addr, Incoming: true}, false))
 		if ok {
 			peers[id-1] = Worth{ID: id, Addr: netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", network)), Joined: now, Earned: now, Given: 1 << 40}
 		}
@@ -117,41 +118,41 @@ func TestTurnsOfNetworks(t *testing.T) {
 	peers[1].Given, peers[1].Joined, peers[1].Earned = 0, now.Add(-joinedGrace), now
 	require.False(t, dials(94))
 	require.True(t, dials(90), "it has its turn when it dials again")
-	for k := range maxTrials {
-		trials.MayFill(now, Connection{Addr: netip.AddrFrom4([4]byte{byte(100 + k>>8), byte(k), 0, 1}), Incoming: true}, 1)
+	for k := range maxRemembered {
+		places.MayFill(now, Connection{Addr: netip.AddrFrom4([4]byte{byte(100 + k>>8), byte(k), 0, 1}), Incoming: true}, 1)
 	}
-	require.LessOrEqual(t, trials.line.order.Len(), maxTrials)
+	require.LessOrEqual(t, places.line.order.Len(), maxRemembered)
 }
 
 // Free places are left to those that have waited longer, unless we dial.
 func TestTurnsAtFreePlaces(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := tenGivers(now)
-	var trials Places
+	var places Places
 	newcomer := func(addr string, incoming bool) Connection {
 		return Connection{Addr: netip.MustParseAddr(addr), Incoming: incoming}
 	}
-	require.True(t, trials.MayFill(now, newcomer("90.0.0.1", true), 1), "none waits")
+	require.True(t, places.MayFill(now, newcomer("90.0.0.1", true), 1), "none waits")
 	for _, addr := range []string{"91.0.0.1", "92.0.0.1"} {
-		_, ok := found(trials.Displaced(now, peers, newcomer(addr, true), false))
+		_, ok := found(places.Displaced(now, peers, newcomer(addr, true), false))
 		require.False(t, ok)
 	}
-	require.False(t, trials.MayFill(now, newcomer("90.0.0.1", true), 2))
-	require.True(t, trials.MayFill(now, newcomer("90.0.0.1", false), 2))
-	require.True(t, trials.MayFill(now, newcomer("92.0.0.1", true), 2))
-	require.False(t, trials.MayFill(now, newcomer("90.0.0.1", true), 1))
-	require.False(t, trials.MayFill(now, newcomer("91.0.9.1", true), 1), "another of its network has waited longer")
-	require.True(t, trials.MayFill(now, newcomer("91.0.0.1", true), 1))
-	require.True(t, trials.MayFill(now, newcomer("90.0.0.1", true), 1))
-	require.True(t, trials.MayFill(now, newcomer("91.0.9.1", true), 1))
+	require.False(t, places.MayFill(now, newcomer("90.0.0.1", true), 2))
+	require.True(t, places.MayFill(now, newcomer("90.0.0.1", false), 2))
+	require.True(t, places.MayFill(now, newcomer("92.0.0.1", true), 2))
+	require.False(t, places.MayFill(now, newcomer("90.0.0.1", true), 1))
+	require.False(t, places.MayFill(now, newcomer("91.0.9.1", true), 1), "another of its network has waited longer")
+	require.True(t, places.MayFill(now, newcomer("91.0.0.1", true), 1))
+	require.True(t, places.MayFill(now, newcomer("90.0.0.1", true), 1))
+	require.True(t, places.MayFill(now, newcomer("91.0.9.1", true), 1))
 }
 
-// Neighbours, by address or prefix, have their turns at the places of their network in the order in which they first dialled, however many
-// they are, and however often they do. None has another soon.
+// Neighbours, by address or prefix, have their turns at the places of their network in the order in which they first dialled,
+// however many they are, and however often they do. None has another soon.
 func TestTurnsOfNeighbours(t *testing.T) {
 	for _, format := range []string{"90.0.0.%d", "90.0.%d.1", "2001:db8:1:%d::1", "2001:db8:%d::1"} {
 		now := epoch.Add(time.Hour)
-		var trials Places
+		var places Places
 		neighbour := func(k int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(format, k)) }
 		peers := tenGivers(now)
 		peers[9].Addr = neighbour(100)
@@ -159,7 +160,7 @@ func TestTurnsOfNeighbours(t *testing.T) {
 			peers[k].Given = 1 << 40
 		}
 		dials := func(k int) bool {
-			id, ok := found(trials.Displaced(now, peers, Connection{Addr: neighbour(k), Incoming: true}, false))
+			id, ok := found(places.Displaced(now, peers, Connection{Addr: neighbour(k), Incoming: true}, false))
 			if ok {
 				require.Equal(t, 10, id)
 				peers[9] = Worth{ID: 10, Addr: neighbour(k), Joined: now, Earned: now, Rate: 600}
@@ -189,12 +190,12 @@ func TestTurnsOfNeighbours(t *testing.T) {
 func TestTurnsOfThoseThatHadNone(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := tenGivers(now)
-	var trials Places
+	var places Places
 	for k := range 20 {
-		trials.Left(netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", 20+k)), now)
+		places.PeerLeft(netip.MustParseAddr(fmt.Sprintf("%d.0.0.1", 20+k)), now)
 	}
 	tries := func(addr string) bool {
-		return trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(addr), Incoming: true}, false) != 0
+		return places.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(addr), Incoming: true}, false) != 0
 	}
 	for k := range 10 {
 		require.False(t, tries(fmt.Sprintf("%d.0.0.1", 30+k)))
@@ -202,8 +203,8 @@ func TestTurnsOfThoseThatHadNone(t *testing.T) {
 	require.True(t, tries("90.0.0.1"))
 }
 
-// A network whose newcomers can take no place keeps none from others: the only peer that would make room is of its own, and gives far more
-// than most.
+// A network whose newcomers can take no place keeps none from others: the only peer that would make room is of its own, and gives
+// far more than most.
 func TestTurnsOfThoseThatHaveNone(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := tenGivers(now.Add(-TurnoverEvery))
@@ -211,12 +212,12 @@ func TestTurnsOfThoseThatHaveNone(t *testing.T) {
 		peers[k].Earned = now
 	}
 	peers[9].Rate = 1e6
-	var trials Places
+	var places Places
 	tries := func(addr string) bool {
-		return trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(addr), Incoming: true}, false) != 0
+		return places.Displaced(now, peers, Connection{Addr: netip.MustParseAddr(addr), Incoming: true}, false) != 0
 	}
 	require.False(t, tries("29.0.1.1"))
-	require.Zero(t, trials.line.order.Len())
+	require.Zero(t, places.line.order.Len())
 	require.True(t, tries("90.0.0.1"))
 }
 
@@ -227,21 +228,22 @@ func TestTurnsBesidePatientPeers(t *testing.T) {
 	for k := range peers {
 		peers[k].Earned, peers[k].Patient = time.Time{}, true
 	}
-	var trials Places
-	_, ok := found(trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("90.0.0.1"), Incoming: true}, false))
+	var places Places
+	_, ok := found(places.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("90.0.0.1"), Incoming: true}, false))
 	require.False(t, ok)
-	require.Zero(t, trials.line.order.Len())
+	require.Zero(t, places.line.order.Len())
 }
 
-// Newcomers that dial use up no trials of their neighbours in other /24s or /48s, unless they are of a few of these, nor those of any
-// that we dial.
+// Newcomers that dial use up no trials of their neighbours in other /24s or /48s, unless they are of a few of these, nor those of
+// any that we dial.
 func TestTrialsOfNetworks(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	for _, narrow := range []string{"4.0.%d.%d", "2001:db8:%d::%d"} {
-		var trials Places
+		var places Places
 		tries := func(k, host int, incoming bool) bool {
 			addr := netip.MustParseAddr(fmt.Sprintf(narrow, k, host))
-			return trials.Displaced(now, earners(now, "1.0.0.1", "1.0.1.1", "2.0.0.1", "2.0.1.1"), Connection{Addr: addr, Incoming: incoming}, false) != 0
+			peers := earners(now, "1.0.0.1", "1.0.1.1", "2.0.0.1", "2.0.1.1")
+			return places.Displaced(now, peers, Connection{Addr: addr, Incoming: incoming}, false) != 0
 		}
 		for k := range trialsOfNetwork {
 			require.True(t, tries(k, 1, true))
@@ -255,14 +257,14 @@ func TestTrialsOfNetworks(t *testing.T) {
 // However many addresses were full, networks may try.
 func TestTrialsOfManyAddresses(t *testing.T) {
 	now := epoch.Add(time.Hour)
-	var trials Places
-	for k := range maxTrials + 1 {
+	var places Places
+	for k := range maxRemembered + 1 {
 		addr := netip.AddrFrom16([16]byte{0: 0x20, 14: byte(k >> 8), 15: byte(k)})
 		a := addr.String()
-		_, ok := found(trials.Displaced(now, earners(now, a, a, a), Connection{Addr: addr}, true))
-		require.Equal(t, k < maxTrials, ok)
+		_, ok := found(places.Displaced(now, earners(now, a, a, a), Connection{Addr: addr}, true))
+		require.Equal(t, k < maxRemembered, ok)
 	}
-	_, ok := found(trials.Displaced(now, earners(now, "1.0.0.1", "1.0.1.1"), Connection{Addr: netip.MustParseAddr("2.0.0.1")}, false))
+	_, ok := found(places.Displaced(now, earners(now, "1.0.0.1", "1.0.1.1"), Connection{Addr: netip.MustParseAddr("2.0.0.1")}, false))
 	require.True(t, ok)
 }
 
@@ -273,21 +275,21 @@ func TestTrialsAgainstThoseThatComeBack(t *testing.T) {
 	for k := range peers {
 		peers[k].Joined = now
 	}
-	var trials Places
-	trials.Left(netip.MustParseAddr("2.0.9.1"), now.Add(-trialEvery))
-	_, ok := found(trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("4.0.0.1")}, false))
+	var places Places
+	places.PeerLeft(netip.MustParseAddr("2.0.9.1"), now.Add(-trialEvery))
+	_, ok := found(places.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("4.0.0.1")}, false))
 	require.False(t, ok, "all are new")
-	trials.Left(netip.MustParseAddr("2.0.9.1"), now.Add(1-trialEvery))
-	require.Equal(t, 2, trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("4.0.0.1")}, false))
+	places.PeerLeft(netip.MustParseAddr("2.0.9.1"), now.Add(1-trialEvery))
+	require.Equal(t, 2, places.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("4.0.0.1")}, false))
 }
 
 // At an address that is full, each end that dials has its trial.
 func TestTrialsOfNeighbours(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	peers := earners(now, "1.0.0.1", "2.0.0.1", "2.0.0.1", "2.0.0.1", "2.0.0.2")
-	var trials Places
+	var places Places
 	displaced := func(incoming bool) int {
-		return trials.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("2.0.0.1"), Incoming: incoming}, true)
+		return places.Displaced(now, peers, Connection{Addr: netip.MustParseAddr("2.0.0.1"), Incoming: incoming}, true)
 	}
 	require.Equal(t, 4, displaced(true), "the most useless one of the address")
 	require.Zero(t, displaced(true))
@@ -302,15 +304,15 @@ func TestTrialsOfNeighbours(t *testing.T) {
 // Only so many networks are remembered, and while there are as many no other may try.
 func TestTrialsAreForgotten(t *testing.T) {
 	now := epoch.Add(time.Hour)
-	var trials Places
+	var places Places
 	tries := func(k int) bool {
 		peers := earners(now, "1.0.0.1", "1.0.1.1", "2.0.0.1", "2.0.1.1")
-		return trials.Displaced(now, peers, Connection{Addr: netip.AddrFrom4([4]byte{byte(20 + k>>8), byte(k), 0, 1})}, false) != 0
+		return places.Displaced(now, peers, Connection{Addr: netip.AddrFrom4([4]byte{byte(20 + k>>8), byte(k), 0, 1})}, false) != 0
 	}
-	for k := range maxTrials + 1 {
-		require.Equal(t, k < maxTrials, tries(k))
+	for k := range maxRemembered + 1 {
+		require.Equal(t, k < maxRemembered, tries(k))
 	}
 	now = now.Add(trialEvery)
-	require.True(t, tries(maxTrials))
-	require.Equal(t, 1, trials.began[0].Len())
+	require.True(t, tries(maxRemembered))
+	require.Equal(t, 1, places.began[0].Len())
 }

@@ -126,8 +126,8 @@ func (c *Client) networkSettled(first bool, addrs []netip.Addr) {
 	c.reviveWebSeeds()
 }
 
-// packetFamilies reports over which address families packets may be sent: those of the sockets, and those of this machine's addresses,
-// of which there may be a socket later.
+// packetFamilies reports over which address families packets may be sent: those of the sockets, and those of this machine's
+// addresses, of which there may be a socket later.
 func (c *Client) packetFamilies(addrs []netip.Addr) (v4, v6 bool) {
 	if c.Proxy != nil {
 		return true, false

@@ -87,8 +87,8 @@ func TestListenPacketThatStalls(t *testing.T) {
 	})
 }
 
-// A UDP socket that cannot be opened or read at first costs a download the DHT, and the client the peers that come by uTP, only until
-// it can.
+// A UDP socket that cannot be opened or read at first costs a download the DHT, and the client the peers that come by uTP, only
+// until it can.
 func TestSocketThatIsOpenedLater(t *testing.T) {
 	for name, early := range map[string]func(network string) (net.PacketConn, error){
 		"no socket": func(string) (net.PacketConn, error) { return nil, syscall.EMFILE },

@@ -25,7 +25,7 @@ const (
 
 // lookup finds the nodes nearest to a target, of one family. It trusts no node's word:
 //
-//   - It sorts candidates itself, and asks the nearest. Of a network it hears one node.
+//   - It sorts candidates itself, and asks the nearest. It accepts one node of each network.
 //   - A node that names others that do not answer is soon not followed further, unless others name the same.
 //   - It is done when the 12 nearest have answered, counting only ids that follow from their addresses (BEP 42);
 //     and beside them up to 8 nearer ones whose ids do not, since many honest nodes have no such id.
@@ -252,9 +252,9 @@ func (l *lookup) next() (c krpc.Contact, known, ok bool) {
 	return n.Contact, true, true
 }
 
-// frontier walks the candidates as far as they matter. It returns the one that is to be asked next, or -1, and
-// how many are under way before the end: the nearest, but verified ones and others by turns. If none is left but such as
-// are of crowded sites, and too few have answered, it is one of those; and then, if still fewer have, one that is not believed in.
+// frontier walks the candidates as far as they matter. It returns the one that is to be asked next, or -1, and how many are under
+// way before the end: the nearest, but verified ones and others by turns. If none is left but such as are of crowded sites, and
+// too few have answered, it is one of those; and then, if still fewer have, one whose namers have no credit left.
 func (l *lookup) frontier() (next, waiting int) {
 	var answered, under [kinds]int
 	fresh, doubted := [kinds]int{-1, -1, -1}, -1
@@ -408,9 +408,9 @@ func (l *lookup) mark(addr netip.AddrPort, state candidateState) {
 	}
 }
 
-// nearest are the nodes to store at: of those that gave a token, the 12 nearest whose ids follow from their
-// addresses, those of crowded sites only if others are too few, and the 8 nearest whatever their ids, since other clients look there.
-// The nearest comes first.
+// nearest are the nodes to store at: of those that gave a token, the 12 nearest whose ids follow from their addresses, those of
+// crowded sites only if others are too few, and the 8 nearest whatever their ids, since other clients look there. The nearest
+// comes first.
 func (l *lookup) nearest() (nodes []*candidate) {
 	room := [kinds]int{verifiedKind: lookupDepth, crowdedKind: lookupDepth}
 	for i := range l.nodes {

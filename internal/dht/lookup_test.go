@@ -247,7 +247,7 @@ func TestLookupCredit(t *testing.T) {
 	require.True(t, l.done(0))
 }
 
-// Of a network one node is heard. Naming others in it keeps no node out.
+// One node of each network is accepted. Naming others in it keeps no node out.
 func TestLookupHearsOneOfANetwork(t *testing.T) {
 	ip := func(last byte) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{44, 4, 4, last}), 6881)

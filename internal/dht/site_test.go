@@ -13,11 +13,12 @@ import (
 	"github.com/shoal-go/torrent/internal/krpc"
 )
 
-// at is a node of a /32 of IPv6 whose id follows from its address, and shares as many bits with the target at least.
-func (l *looked) at(site uint32, bits int) krpc.Contact {
+// at returns a node of the site of the addresses that begin with 32 given bits. Its id follows from its address, and shares as many bits
+// with the target at least.
+func (l *looked) at(begin uint32, bits int) krpc.Contact {
 	for {
 		var ip [16]byte
-		binary.BigEndian.PutUint32(ip[:], site)
+		binary.BigEndian.PutUint32(ip[:], begin)
 		binary.BigEndian.PutUint32(ip[4:], l.rng.Uint32())
 		a := netip.AddrFrom16(ip)
 		if id := secureID(a, l.rng); krpc.Common(id, l.target) >= bits {
@@ -26,7 +27,7 @@ func (l *looked) at(site uint32, bits int) krpc.Contact {
 	}
 }
 
-// isIn reports whether a node is of the site of a /32.
+// isIn reports whether a node is of the site of the addresses that begin with 32 given bits.
 func isIn(c krpc.Contact, s uint32) bool { return siteOf(c.Addr) == site(s>>3) }
 
 // answerAll has all nodes answer that are asked until the lookup is done. Those of a site name what sybils says.
@@ -45,7 +46,7 @@ func (l *looked) answerAll(s uint32, sybils func() []krpc.Contact, honest []krpc
 const (
 	largeSite  = 0x2a0f1234
 	honestSite = 0x2a000000 // the first of them, of which each node has its own
-	nextSite   = 1 << 3
+	nextSite   = 1 << 3     // the next /29
 )
 
 // Of a large network of IPv6 any number of nodes may be as near to a target as they like, with ids that follow from their
@@ -209,9 +210,9 @@ func TestCandidatesThatAreNotTakenIn(t *testing.T) {
 func TestBucketsOfALargeNetwork(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	table, now := newTable(ID{}), time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	draw := func(site uint32) krpc.Contact {
+	draw := func(begin uint32) krpc.Contact {
 		var ip [16]byte
-		binary.BigEndian.PutUint32(ip[:], site)
+		binary.BigEndian.PutUint32(ip[:], begin)
 		binary.BigEndian.PutUint32(ip[4:], rng.Uint32())
 		a := netip.AddrFrom16(ip)
 		return krpc.Contact{ID: secureID(a, rng), Addr: netip.AddrPortFrom(a, 6881)}

@@ -117,7 +117,9 @@ func syncNames(dirs []string) error {
 var errSameDir = errors.New("the same directory")
 
 // moveTo is Move to a directory that is open. If it fails, the disk stays open.
-func (s *fileStore) moveTo(ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64)) error {
+func (s *fileStore) moveTo(
+	ctx context.Context, to Disk, dir string, claims func() (bits.Set, map[int]bits.Set), progress func(done, total int64),
+) error {
 	m := &move{
 		s: s, ctx: ctx, to: to, dir: dir, progress: progress,
 		staged: make(map[int]bool), inPlace: make(map[int]FileInfo), after: make(map[int]FileInfo), left: make(map[int]Stamp), names: make(map[int]string), emptied: make(map[string]bool), finished: make(map[int]Stamp),
@@ -213,8 +215,8 @@ func (m *move) begin(have bits.Set) (wasLocked bool, err error) {
 	return wasLocked, nil
 }
 
-// lockOld takes the lock of the old directory, unless its disk has no room for the file of a lock: then hardly any other Store can take it.
-// The caller holds m.s.mu for writing.
+// lockOld takes the lock of the old directory, unless its disk has no room for the file of a lock: then hardly any other Store
+// can take it. The caller holds m.s.mu for writing.
 func (m *move) lockOld() error {
 	if err := m.s.lock(); !isFull(err) {
 		return err

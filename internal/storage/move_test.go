@@ -213,8 +213,8 @@ func TestARefusedMoveRemovesNothing(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// Whichever call fails, a Move that fails for it leaves what was in the new directory, also equal copies and links, and all of the content
-// in the old one. A Move of a store that holds no lock gives back the lock that it takes.
+// Whichever call fails, a Move that fails for it leaves what was in the new directory, also equal copies and links, and all of
+// the content in the old one. A Move of a store that holds no lock gives back the lock that it takes.
 func TestAMoveThatFailsLateRemovesNothing(t *testing.T) {
 	tor, content := testContent(50, 200, 100, 30)
 	failed := errors.New("failed")

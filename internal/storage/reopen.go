@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A network share or FUSE whose server was started again, and a disk that was plugged in again, get a new mount, and no handle of the time
-// before is of use any more. So a directory that fails is opened by its path again. Then at its path may also be what the disk was mounted
-// on, which is another directory: nothing is read or written there.
+// A network share or FUSE whose server was started again, and a disk that was plugged in again, get a new mount, and no handle of
+// the time before is of use any more. So a directory that fails is opened by its path again. Then at its path may also be what
+// the disk was mounted on, which is another directory: nothing is read or written there.
 
 const (
 	reopenEvery  = time.Second // between two attempts to open the directory again
@@ -25,10 +25,10 @@ func (s *fileStore) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-// reopen opens the directory again if it was mounted again, and reports whether that was done since the given mount. The directory is the
-// right one if a file of the content is there as it was left. Of files that are not, and of those that may not have been synced before,
-// nothing is read until Refresh accepts them. If wait is set, reopen waits for a sync and for the copy of a file, and tries at each call,
-// since an error of a write ends the download. The caller does not hold s.mu.
+// reopen opens the directory again if it was mounted again, and reports whether that was done since the given mount. The
+// directory is the right one if a file of the content is there as it was left. Of files that are not, and of those that may not
+// have been synced before, nothing is read until Refresh accepts them. If wait is set, reopen waits for a sync and for the copy
+// of a file, and tries at each call, since an error of a write ends the download. The caller does not hold s.mu.
 func (s *fileStore) reopen(mount int32, wait bool) bool {
 	for _, mu := range []*sync.Mutex{&s.reopenMu, &s.resumeMu, &s.copyMu} {
 		if wait {
@@ -91,8 +91,8 @@ func (s *fileStore) findLeft(disk Disk) map[int]FileInfo {
 	return found
 }
 
-// use has the store use disk, on which it found files as they were left. If these cannot be claimed and locked there, everything stays as
-// it was.
+// use has the store use disk, on which it found files as they were left. If these cannot be claimed and locked there, everything
+// stays as it was.
 func (s *fileStore) use(disk Disk, found map[int]FileInfo) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

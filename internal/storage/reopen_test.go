@@ -30,8 +30,8 @@ func acceptChanged(t *testing.T, tor storage.Content, s storage.Store, piece int
 	}
 }
 
-// A disk that was mounted again is read again. What had not been synced may be lost: nothing of a file that was written since is read before
-// the store accepted the file, also if it looks as it did.
+// A disk that was mounted again is read again. What had not been synced may be lost: nothing of a file that was written since is
+// read before the store accepted the file, also if it looks as it did.
 func TestDiskThatIsMountedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		read, inDoubt, other := 0, 0, 0

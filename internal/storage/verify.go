@@ -84,10 +84,14 @@ func (w *Workers) Verify(ctx context.Context, at Place, c Content, r io.ReaderAt
 	return context.Cause(ctx)
 }
 
-// ended returns the error of a context that has ended, and its cause if that is another error.
+// ended returns the error of a context if it has ended, and its cause if that is another error.
 func ended(ctx context.Context) error {
+	err := ctx.Err()
+	if err == nil {
+		return nil
+	}
 	cause := context.Cause(ctx)
-	if err := ctx.Err(); !errors.Is(cause, err) {
+	if !errors.Is(cause, err) {
 		return fmt.Errorf("%w: %w", err, cause)
 	}
 	return cause

@@ -61,12 +61,15 @@ func (f *family) listen(ctx context.Context) error {
 	}
 	s := newSocket(conn, f.mux.config.NoOffload)
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.mux.ctx.Err() != nil {
+	ended := f.mux.ctx.Err() != nil
+	if !ended {
+		f.socket = s
+	}
+	f.mu.Unlock()
+	if ended {
 		s.close()
 		return net.ErrClosed
 	}
-	f.socket = s
 	return nil
 }
 
@@ -79,8 +82,8 @@ func (f *family) current() socket {
 
 func (f *family) close() { f.drop(f.current()) }
 
-// drop closes s, which run then replaces, if it is still the socket. It does not wait for that: a socket of the user's own may take its
-// time.
+// drop closes s, which run then replaces, if it is still the socket. It does not wait for that: a socket of the user's own may
+// take its time.
 func (f *family) drop(s socket) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

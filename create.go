@@ -67,7 +67,8 @@ func Create(path string, o *CreateOptions) (*Torrent, error) {
 	return CreateContext(context.Background(), path, o)
 }
 
-// CreateContext is Create, but ends early when ctx ends, with its error. If the disk hangs, it ends a few seconds later.
+// CreateContext is Create, but ends early when ctx ends, with its error. If the disk hangs, it ends a few seconds later, and a call
+// of a function of o that is under way goes on.
 func CreateContext(ctx context.Context, path string, o *CreateOptions) (*Torrent, error) {
 	return createInTime(ctx, path, func() (*Torrent, error) { return createPath(ctx, path, cmp.Or(o, &CreateOptions{})) })
 }
@@ -129,7 +130,7 @@ func create(ctx context.Context, src source, root, name string, o *CreateOptions
 	if err := p.checkNames(t); err != nil {
 		return nil, err
 	}
-	if err := sumPieces(ctx, src, sums, p, progressOf(p.length, o.Progress)); err != nil {
+	if err := sumPieces(ctx, src, sums, p); err != nil {
 		return nil, err
 	}
 	return p.torrent(sums)

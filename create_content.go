@@ -120,14 +120,15 @@ func (h *pieceSummer) sum(i int) {
 }
 
 // sumPieces fills in the hashes of a plan. Each core reads its own pieces once, through a buffer of its own, with at most one
-// file open, so memory and open files do not grow with the number of pieces or files. report is called with the number of bytes that were read since the last call.
-func sumPieces(ctx context.Context, src source, s *sums, p *plan, report func(n int)) error {
+// file open, so memory and open files do not grow with the number of pieces or files.
+func sumPieces(ctx context.Context, src source, s *sums, p *plan) error {
 	pieces, files := p.layout.NumPieces(), p.files
 	run := int(max(1, sumRun/p.pieceLength))
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var next atomic.Int64 // the first piece that no core has taken
+	report := progressOf(ctx, p.length, p.o.Progress)
+	var next, hashed atomic.Int64 // the first piece that no core has taken, and how many are hashed
 	var cores sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), (pieces-1)/run+1) {
 		cores.Go(func() {
@@ -142,6 +143,7 @@ func sumPieces(ctx context.Context, src source, s *sums, p *plan, report func(n 
 						return
 					}
 					h.sum(i)
+					hashed.Add(1)
 				}
 				if end >= pieces {
 					return
@@ -153,9 +155,15 @@ func sumPieces(ctx context.Context, src source, s *sums, p *plan, report func(n 
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	if hashed.Load() < int64(pieces) {
+		return errors.New("a function of the caller's ended its goroutine") // by runtime.Goexit, as t.FailNow does
+	}
 	s.finish(p)
 	// A file that changed after it was read, or in a way that reading did not show, has another time now.
 	for i := range files {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
 		if f := &files[i]; f.path != "" {
 			info, err := src.lstat(f.path)
 			if err != nil {
@@ -247,8 +255,9 @@ func (f *contentFile) check(info fs.FileInfo) error {
 
 func (f *contentFile) changed() error { return fmt.Errorf("%s changed while it was read", f.path) }
 
-// progressOf turns progress into a function that takes each step by itself, from any goroutine.
-func progressOf(total int64, progress func(done, total int64)) func(n int) {
+// progressOf turns progress into a function that takes each step, as a number of bytes, from any goroutine. Once ctx has ended it does
+// nothing: Create may have returned.
+func progressOf(ctx context.Context, total int64, progress func(done, total int64)) func(n int) {
 	if progress == nil {
 		return func(int) {}
 	}
@@ -258,11 +267,14 @@ func progressOf(total int64, progress func(done, total int64)) func(n int) {
 		mu.Lock()
 		defer mu.Unlock()
 		done += int64(n)
-		progress(done, total)
+		if ctx.Err() == nil {
+			progress(done, total)
+		}
 	}
 }
 
-// CreateFS is CreateContext for the content of a file system, such as an embed.FS or an archive.
+// CreateFS is CreateContext for the content of a file system, such as an embed.FS or an archive. A call of a method of fsys that is
+// under way may go on, too.
 //
 // With a Name, all of fsys is the directory of that name. Without one the root of fsys must hold a single entry, a file
 // or a directory, which is the content and gives it its name. FSStorage shares either from the same fsys.

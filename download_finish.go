@@ -129,29 +129,6 @@ func (d *Download) leaveClient() {
 	})
 }
 
-// inTime calls do, which may wait for storage that hangs, and returns its error. If ctx has ended and do does not return a few seconds
-// later, inTime returns an error of ctx, and do goes on.
-func inTime(ctx context.Context, do func() error) error {
-	if ctx.Done() == nil {
-		return do()
-	}
-	done := make(chan error, 1)
-	go func() { done <- do() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	timer := time.NewTimer(unanswered)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-timer.C:
-		return fmt.Errorf("not ended yet, storage may hang: %w", contextError(ctx))
-	}
-}
-
 // isDone reports whether the download was complete once, or has failed.
 func (d *Download) isDone() bool {
 	select {

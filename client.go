@@ -174,6 +174,7 @@ type Client struct {
 	dhtMember dhtMember      // has its own mutex
 	transport transport      // has its own mutex
 	packets   packetSockets  // has its own mutex
+	refusals  atomic.Int32   // refused connections that are being closed
 	tasks     sync.WaitGroup // all goroutines of the client
 
 	mu         sync.Mutex

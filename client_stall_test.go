@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -208,6 +209,43 @@ func TestSlowCloseOfHandshakes(t *testing.T) {
 		simnet.Sleep(time.Second)
 		require.Equal(t, maxHandshakesPerAddress+1, c.Stats().Greeting, "the one that is refused does not hold up others")
 	})
+}
+
+// However many connections a listener of the user's accepts that are refused and slow to close, few of them are closed at once.
+func TestFewConnectionsCloseAtOnce(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		us, stranger := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("81.0.0.1", 0, 0, 0)
+		c := simClient(t, us, nil)
+		c.NoListen = true
+		l, err := us.Listen("tcp", ":7000")
+		require.NoError(t, err)
+		var closing atomic.Int32
+		require.NoError(t, c.Serve(onceSlowListener{l, &closing}))
+		for range 2 * maxRefusals {
+			conn, err := stranger.Dial(t.Context(), "tcp", "80.0.0.1:7000")
+			require.NoError(t, err)
+			defer conn.Close()
+		}
+		simnet.Sleep(time.Second)
+		require.EqualValues(t, maxRefusals+1, closing.Load(), "the last of them holds up the listener")
+		simnet.Sleep(5 * time.Minute)
+		require.Zero(t, closing.Load())
+		require.Zero(t, c.Stats().Greeting)
+	})
+}
+
+// onceSlowListener is a listener whose connections are onceSlow.
+type onceSlowListener struct {
+	net.Listener
+	closing *atomic.Int32
+}
+
+func (l onceSlowListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return onceSlow{conn, new(atomic.Bool), l.closing}, nil
 }
 
 // slowListener is a listener whose connections are slow to close.

@@ -168,6 +168,7 @@ func (t *transport) close() {
 const (
 	maxHandshakes           = 100 // incoming connections in their handshake
 	maxHandshakesPerAddress = 3
+	maxRefusals             = 64 // refused connections that are closed while others are accepted
 )
 
 // A pendingHandshake is an incoming connection in its handshake.
@@ -205,8 +206,18 @@ func (c *Client) startHandshake(conn net.Conn) {
 	if addr.IsValid() && c.allows(addr.Addr()) {
 		out = c.beginHandshake(&pendingHandshake{Handshake: peerlist.Handshake{Addr: addr.Addr()}, conn: conn}, addr)
 	}
-	if out != nil {
-		c.tasks.Go(func() { out.Close() }) // a connection of the user's own may take its time
+	if out == nil {
+		return
+	}
+	// A connection of the user's own may take its time to close. Few do so while others are accepted.
+	refuse := func() {
+		out.Close()
+		c.refusals.Add(-1)
+	}
+	if c.refusals.Add(1) <= maxRefusals {
+		c.tasks.Go(refuse)
+	} else {
+		refuse()
 	}
 }
 

@@ -43,7 +43,7 @@ type Options struct {
 	WebSeeds []string
 	// FindPeers is another source of peers. It is called at the start, every 15 minutes, and after a minute while no
 	// peer is connected. Its peers are used as they come, and its sequence must end when ctx does. It is called for
-	// private torrents, too, and for a hybrid with each of its info hashes in turn.
+	// private torrents, too, and for a hybrid with each of its info hashes in turn. A nil sequence has no peers.
 	FindPeers func(ctx context.Context, h Hash) iter.Seq[netip.AddrPort]
 	// MaxPeers bounds the connections of this download; 0 is 80.
 	MaxPeers int

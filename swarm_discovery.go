@@ -66,10 +66,6 @@ type discoveryConfig struct {
 }
 
 const (
-	// findEvery is how often the user's own function is asked again, and findHungry how often while no peer is
-	// connected.
-	findEvery  = 15 * time.Minute
-	findHungry = time.Minute
 	// cutOffPause is how long a candidate waits that could not be dialled because the proxy was out of reach or the
 	// address of Bind was gone.
 	cutOffPause = 5 * time.Second
@@ -334,38 +330,6 @@ func (f *discovery) announce() {
 		a.Announce()
 	}
 	f.hurryDHT()
-}
-
-// runFind asks the user's own function until ctx ends.
-func (f *discovery) runFind(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for asked := (time.Time{}); ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		case <-f.hunger.wake:
-		}
-		due := asked.Add(findEvery)
-		if f.hungry() {
-			due = asked.Add(findHungry)
-		}
-		if wait := time.Until(due); !asked.IsZero() && wait > 0 {
-			timer.Reset(wait)
-			continue
-		}
-		asked = time.Now()
-		for _, h := range f.hashes.all() {
-			for a := range f.find(ctx, h) {
-				f.foundIn(h, peerlist.FromFinder, "", a)
-				if ctx.Err() != nil {
-					return
-				}
-			}
-		}
-		f.hunger.signal() // to compute when it is asked again
-	}
 }
 
 // wakeSources makes sources look again at when to ask, because the result of hungry has changed. It never waits.

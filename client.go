@@ -103,7 +103,7 @@ type Client struct {
 	// matter where the address came from; nil allows all. Existing connections are not affected. Allow is called often, from
 	// any goroutine, and must neither block nor call the client or a download.
 	Allow func(netip.Addr) bool
-	// Dial connects to peers by TCP; nil is a net.Dialer.
+	// Dial connects to peers by TCP; nil is a net.Dialer. Download.Close and Resolve wait until its connections are closed.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// ListenPacket opens the UDP sockets, one on "udp4" and one on "udp6", and another when one has failed; nil is a
 	// net.ListenConfig. It may take its time until its context ends, as it does at Close. A socket that takes over three seconds
@@ -200,7 +200,8 @@ func (c *Client) port() uint16 {
 }
 
 // Close stops every download. It returns once no goroutine of the client is left, except for those of downloads whose context has
-// ended and whose disk hangs: for these it waits a few seconds.
+// ended and whose disk hangs: for these it waits a few seconds. It must not be called by a function in Options or
+// Client, or by a log handler: it waits for these.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	first := !c.closed
@@ -418,7 +419,7 @@ func (c *Client) acceptFrom(l net.Listener) {
 
 // Serve accepts peers from l, in addition to the address of Listen, and returns at once. The client closes l when it
 // is closed, or at once if Serve returns an error. With NoListen, trackers are told the port of the first such
-// listener.
+// listener. Download.Close and Resolve wait until connections from l are closed.
 func (c *Client) Serve(l net.Listener) error {
 	if l == nil {
 		return errors.New("serve: no listener")

@@ -371,7 +371,7 @@ func (d *Download) outcome() (files *Downloaded, err error, ok bool) {
 
 // Close stops the download, or the sharing that follows it, and returns once none of its goroutines is left. The files
 // in Dir stay, and a later Start continues from them. Slices that Bytes returned stay valid until the Downloaded is
-// closed.
+// closed. It must not be called by a function in Options or Client, or by a log handler: it waits for these.
 //
 // A disk may hang. If the context of Start has ended, Close waits for it no longer than a few seconds, and returns an error that
 // matches that of the context. What is left ends once the disk answers.

@@ -33,8 +33,8 @@ func networkOf(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(p), 0)
 }
 
-// A site is a /29 of IPv6, the largest block that a registry allocates without a justification. It is 0 for other addresses: no one
-// owner has enough of IPv4 to choose ids near a target.
+// A site is a /29 of IPv6, the largest block that a registry allocates without a justification. It is 0 for other addresses: no
+// one owner has enough of IPv4 to choose ids near a target.
 type site uint32
 
 func siteOf(a netip.AddrPort) site {

@@ -13,8 +13,8 @@ import (
 	"github.com/shoal-go/torrent/internal/krpc"
 )
 
-// at returns a node of the site of the addresses that begin with 32 given bits. Its id follows from its address, and shares as many bits
-// with the target at least.
+// at returns a node of the site of the addresses that begin with 32 given bits. Its id follows from its address, and shares as
+// many bits with the target at least.
 func (l *looked) at(begin uint32, bits int) krpc.Contact {
 	for {
 		var ip [16]byte

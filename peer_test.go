@@ -257,12 +257,17 @@ func TestPeerNamedWhileItIsConnected(t *testing.T) {
 				l, err := them.Listen("tcp", ":6881")
 				require.NoError(t, err)
 				go func() {
-					for {
+					for first := true; ; first = false {
 						conn, err := l.Accept()
 						if err != nil {
 							return
 						}
-						time.AfterFunc(time.Second, func() { talk(conn) }) // meanwhile the connection that the peer makes arrives
+						time.AfterFunc(time.Second, func() { // meanwhile the connection that the peer makes arrives
+							if !first { // the peer, too, finds that it is connected
+								time.AfterFunc(time.Second, func() { conn.Close() })
+							}
+							talk(conn)
+						})
 					}
 				}()
 				d.discovery.found(peerlist.FromTracker, "http://tracker.sim/", them.Addr(6881))

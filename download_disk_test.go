@@ -242,19 +242,6 @@ func TestContextEndsTheOpeningOfASlowDisk(t *testing.T) {
 	})
 }
 
-// unreadableStorage fails to read that many times.
-type unreadableStorage struct {
-	*simStorage
-	fails *atomic.Int32
-}
-
-func (s unreadableStorage) ReadAt(p []byte, off int64) (int, error) {
-	if s.fails.Add(-1) >= 0 {
-		return 0, syscall.EIO
-	}
-	return s.simStorage.ReadAt(p, off)
-}
-
 // A piece that cannot be read is fetched and written again, and if that does not help, the download ends. A disk that fails for a moment
 // now and then ends none.
 func TestDiskThatFailsNowAndThen(t *testing.T) {

@@ -136,3 +136,16 @@ func TestStorageFailsWhileHashesAreMissing(t *testing.T) {
 		})
 	}
 }
+
+// unreadableStorage fails to read that many times.
+type unreadableStorage struct {
+	*simStorage
+	fails *atomic.Int32
+}
+
+func (s unreadableStorage) ReadAt(p []byte, off int64) (int, error) {
+	if s.fails.Add(-1) >= 0 {
+		return 0, syscall.EIO
+	}
+	return s.simStorage.ReadAt(p, off)
+}

@@ -22,15 +22,27 @@ import (
 	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
+// seedOnDisk downloads content from the first seed to a disk, as another seed at 80.0.0.1 that sends 1 MiB/s. The first one is still there.
+func seedOnDisk(t *testing.T, n *simnet.Network, disk *disktest.Disk, keepResume bool) (content *simContent, first *simpeer.Peer, d *Download, files *Downloaded) {
+	content = newSimContent(1, 8*blockSize, 64*blockSize, 64*blockSize)
+	first = simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+	require.NoError(t, first.Arrive())
+	t.Cleanup(first.Stop)
+	c := simClient(t, n.NewHost("80.0.0.1", 1<<20, 1<<20, time.Millisecond), nil)
+	c.hooks.openFiles = disk.OpenFiles
+	o := &Options{Client: c, Seed: true, Dir: "here", KeepResume: keepResume, Peers: []netip.AddrPort{first.Addr()}}
+	d, err := content.own().Start(t.Context(), o)
+	require.NoError(t, err)
+	files, err = d.Wait()
+	require.NoError(t, err)
+	return content, first, d, files
+}
+
 // A seed whose disk cannot be read for a while, as a network share, has everything again once it can, whatever peers asked for meanwhile.
 // Handles of the time before are of no use then.
 func TestDiskThatIsBack(t *testing.T) {
 	for k, away := range []time.Duration{time.Second, 5 * time.Minute, 24 * time.Hour} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-			content := newSimContent(1, 8*blockSize, 64*blockSize, 64*blockSize)
-			first := simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
-			require.NoError(t, first.Arrive())
-			defer first.Stop()
 			disk := disktest.New()
 			var isAway, reopened, readOnly atomic.Bool
 			reopened.Store(true)
@@ -53,12 +65,7 @@ func TestDiskThatIsBack(t *testing.T) {
 				}
 				return nil
 			}
-			c := simClient(t, n.NewHost("80.0.0.1", 1<<20, 1<<20, time.Millisecond), nil)
-			c.hooks.openFiles = disk.OpenFiles
-			d, err := content.own().Start(t.Context(), &Options{Client: c, Seed: true, Dir: "here", KeepResume: k == 1, Peers: []netip.AddrPort{first.Addr()}})
-			require.NoError(t, err)
-			_, err = d.Wait()
-			require.NoError(t, err)
+			content, first, d, _ := seedOnDisk(t, n, disk, k == 1)
 			first.Stop()
 			readOnly.Store(true)                                  // as the system may make it after errors
 			for _, ip := range []string{"70.0.0.1", "70.0.0.2"} { // it may be away again soon after
@@ -94,17 +101,8 @@ func TestDiskThatIsBack(t *testing.T) {
 func TestSeedWhoseDiskIsMountedAgain(t *testing.T) {
 	for k, away := range []time.Duration{time.Second, 5 * time.Minute, 24 * time.Hour} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-			content := newSimContent(1, 8*blockSize, 64*blockSize, 64*blockSize)
-			first := simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
-			require.NoError(t, first.Arrive())
-			defer first.Stop()
 			disk := disktest.New()
-			c := simClient(t, n.NewHost("80.0.0.1", 1<<20, 1<<20, time.Millisecond), nil)
-			c.hooks.openFiles = disk.OpenFiles
-			d, err := content.own().Start(t.Context(), &Options{Client: c, Seed: true, Dir: "here", KeepResume: k == 1, Peers: []netip.AddrPort{first.Addr()}})
-			require.NoError(t, err)
-			files, err := d.Wait()
-			require.NoError(t, err)
+			content, first, d, files := seedOnDisk(t, n, disk, k == 1)
 			first.Stop()
 			leech := simLeech(t, simClient(t, n.NewHost("70.0.0.1", 0, 0, time.Millisecond), nil), content, netip.MustParseAddrPort("80.0.0.1:6881"))
 			simnet.Sleep(500 * time.Millisecond)
@@ -256,17 +254,8 @@ func TestBadSectorOnAFullDisk(t *testing.T) {
 func TestSeedThatCanNeitherReadNorWrite(t *testing.T) {
 	for _, away := range []time.Duration{time.Second, 5 * time.Minute, 24 * time.Hour} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-			content := newSimContent(1, 8*blockSize, 64*blockSize, 64*blockSize)
-			first := simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
-			require.NoError(t, first.Arrive())
-			defer first.Stop()
 			disk := disktest.New()
-			c := simClient(t, n.NewHost("80.0.0.1", 0, 0, time.Millisecond), nil)
-			c.hooks.openFiles = disk.OpenFiles
-			d, err := content.own().Start(t.Context(), &Options{Client: c, Seed: true, Dir: "here", Peers: []netip.AddrPort{first.Addr()}})
-			require.NoError(t, err)
-			_, err = d.Wait()
-			require.NoError(t, err)
+			content, _, d, _ := seedOnDisk(t, n, disk, false)
 			leech := simLeech(t, simClient(t, n.NewHost("70.0.0.1", 0, 1<<20, time.Millisecond), nil), content, netip.MustParseAddrPort("80.0.0.1:6881"))
 			simnet.Sleep(500 * time.Millisecond)
 			disk.Unmount()

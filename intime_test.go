@@ -3,7 +3,6 @@ package torrent
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -59,21 +58,10 @@ func TestCreateProgressEndsItsGoroutine(t *testing.T) {
 	require.ErrorContains(t, err, "ended its goroutine")
 }
 
-// slowToOpen is a file system that does not open a file before release is closed.
-type slowToOpen struct {
-	fstest.MapFS
-	release chan struct{}
-}
-
-func (s slowToOpen) Open(name string) (fs.File, error) {
-	<-s.release
-	return s.MapFS.Open(name)
-}
-
 // When CreateFS has returned, no call of Progress begins, although the disk answers later.
 func TestNoProgressAfterCreate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		content := slowToOpen{fstest.MapFS{"a": {Data: []byte("content")}}, make(chan struct{})}
+		content := hungFS{fstest.MapFS{"a": {Data: []byte("content")}}, make(chan struct{})}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		var calls atomic.Int32

@@ -22,10 +22,10 @@ import (
 	"github.com/shoal-go/torrent/internal/storage/disktest"
 )
 
-// seedOnDisk downloads content from the first seed to a disk, as another seed at 80.0.0.1 that sends 1 MiB/s. The first one is still there.
-func seedOnDisk(t *testing.T, n *simnet.Network, disk *disktest.Disk, keepResume bool) (content *simContent, first *simpeer.Peer, d *Download, files *Downloaded) {
-	content = newSimContent(1, 8*blockSize, 64*blockSize, 64*blockSize)
-	first = simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+// seedOnDisk downloads content from a first seed to a disk, as another seed, at 80.0.0.1, that sends 1 MiB/s. The first one stays.
+func seedOnDisk(t *testing.T, n *simnet.Network, disk *disktest.Disk, keepResume bool) (*simContent, *simpeer.Peer, *Download, *Downloaded) {
+	content := newSimContent(1, 8*blockSize, 64*blockSize, 64*blockSize)
+	first := simpeer.New("first", n.NewHost("90.0.0.1", 0, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
 	require.NoError(t, first.Arrive())
 	t.Cleanup(first.Stop)
 	c := simClient(t, n.NewHost("80.0.0.1", 1<<20, 1<<20, time.Millisecond), nil)
@@ -33,7 +33,7 @@ func seedOnDisk(t *testing.T, n *simnet.Network, disk *disktest.Disk, keepResume
 	o := &Options{Client: c, Seed: true, Dir: "here", KeepResume: keepResume, Peers: []netip.AddrPort{first.Addr()}}
 	d, err := content.own().Start(t.Context(), o)
 	require.NoError(t, err)
-	files, err = d.Wait()
+	files, err := d.Wait()
 	require.NoError(t, err)
 	return content, first, d, files
 }

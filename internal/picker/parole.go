@@ -425,7 +425,7 @@ func (pk *Picker) outranked(s *Supplier, p *startedPiece) bool {
 	return at >= 0
 }
 
-// trusts reports whether s has so much more credit than o that its blocks are believed rather than those of o.
+// trusts reports whether s has so much more credit than o that it is trusted over o.
 func (pk *Picker) trusts(s, o *Supplier) bool { return pk.creditOf(s) > fairPart*pk.creditOf(o) }
 
 // precedes reports whether s has its turn at p, a piece on parole, before o, whose credit is so much less.
@@ -442,8 +442,8 @@ func (pk *Picker) deposes(s *Supplier, p *startedPiece) bool {
 
 // due returns the first piece on parole that s should take over at once, or nil. The sole supplier of such a piece has sent
 // nothing of it yet, and s precedes it, or its host has more lapses than that of s, and neither it nor another precedes s. So a web
-// seed, which no peer has to wait for, takes over what strangers have. There is none while s is the sole supplier of a piece with free
-// blocks: if it chokes, it may lose what it sent of pieces that are not complete.
+// seed, which no peer has to wait for, takes over what strangers have. While s still has free blocks of such a piece it gets no other: a
+// choke could cost it all of them.
 func (pk *Picker) due(s *Supplier) (first *startedPiece) {
 	if s.snubbed || len(pk.spoiled) == 0 {
 		return nil
@@ -477,8 +477,8 @@ func (pk *Picker) neglects(o, s *Supplier, p *startedPiece, now time.Time) bool 
 // outdoes reports whether s would have sent all of p sooner, by a margin, than o would have sent its first k+1 outstanding blocks
 // and the free blocks of p.
 //
-// The margin doubles with each turn that the host of s has had, unless s precedes o: a fast supplier that chokes again and again must not keep a slow
-// one from completing p. The margin is larger if the rate of s is unknown, or many such suppliers would pass p around.
+// The margin doubles with each turn that the host of s has had, unless s precedes o: a fast supplier that chokes again and again must not
+// keep a slow one from completing p. The margin is larger if the rate of s is unknown, or many such suppliers would pass p around.
 func (pk *Picker) outdoes(s, o *Supplier, p *startedPiece, k int, now time.Time) bool {
 	margin := 2.
 	if !pk.precedes(s, o, p) {

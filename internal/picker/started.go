@@ -145,7 +145,8 @@ func (p *startedPiece) drop(k int, b *block) {
 	}
 }
 
-// keep keeps the blocks of p that have arrived if another supplier sends the rest, and returns how many more these are.
+// keep marks the blocks of p that have arrived as kept, so that they stay when another supplier sends the rest, and returns how many it
+// marked.
 func (p *startedPiece) keep() (n int) {
 	for _, b := range p.blocks.known {
 		if b.here() && !b.kept {

@@ -96,7 +96,7 @@ func TestDownloadFromAWebSeed(t *testing.T) {
 	t.Cleanup(server.Close)
 	file, dir := write(t, torrenttest.Make(t, tide)), t.TempDir()
 	out := output(t, "download", "-dir", dir, "-dht", "off", "-webseed", server.URL+"/", file)
-	require.Regexp(t, `7[89]\d KiB from `+server.URL+"/\n", out, "a block may come twice")
+	require.Regexp(t, `[78]\d\d KiB from `+server.URL+"/(; .* came in vain)?\n", out, "some blocks may come twice")
 }
 
 func TestDownloadOnly(t *testing.T) {

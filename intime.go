@@ -10,8 +10,8 @@ import (
 // inTime calls do, which may wait for storage that hangs, and returns its error. If ctx has ended and do does not return a few
 // seconds later, inTime returns an error of ctx, and do goes on.
 //
-// A function of the user's may panic, or end its goroutine as t.FailNow does. Its caller expects that to happen to the goroutine
-// that called inTime, where he may recover.
+// A function of the user's may panic, or end its goroutine as t.FailNow does. That then happens to the goroutine that called inTime,
+// where the user may recover from it.
 func inTime(ctx context.Context, do func() error) error {
 	if ctx.Done() == nil {
 		return do()

@@ -300,11 +300,7 @@ func (d *Download) patient(do func() error) error {
 			return err
 		}
 		d.giveWay(err)
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-d.life.ctx.Done():
-			timer.Stop()
+		if !pause(wait, d.life.ctx.Done()) {
 			return err
 		}
 	}

@@ -108,16 +108,9 @@ func (d *Download) hashUnread(ctx context.Context, most int) (found int) {
 // insist is patient, and repeats a write of a piece that could once be read, until the disk takes it: one that is away for a while ends no
 // seed. Few pieces can wait for that, since their blocks stay in memory.
 func (d *Download) insist(write func() error) error {
-	for pause := firstReread; ; pause = min(2*pause, lastReread) {
+	for wait := firstReread; ; wait = min(2*wait, lastReread) {
 		err := d.patient(write)
-		if err == nil || !d.isAway(err) {
-			return err
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-d.life.ctx.Done():
-			timer.Stop()
+		if err == nil || !d.isAway(err) || !pause(wait, d.life.ctx.Done()) {
 			return err
 		}
 	}

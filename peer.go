@@ -192,7 +192,8 @@ func (p *peer) earns(r outbox.Request) int64 {
 // chargeSince charges the peer with what the picker has worked since its Work was before. The caller holds p.d.mu.
 func (p *peer) chargeSince(before int64, now time.Time) { p.charge(p.d.picker.Work()-before, now) }
 
-// pause waits until a peer may cause more work, if that is worth a wait. It reports whether the connection goes on.
+// pause waits, unless the time is too short to be worth it, as it may be until a peer may cause more work. It reports false if ended is
+// closed meanwhile.
 func pause(rest time.Duration, ended <-chan struct{}) bool {
 	if rest < leastRest {
 		return true

@@ -16,10 +16,15 @@ func (s *fileStore) Changed(piece int) error {
 // ChangedAt compares the size and the modification time of every file that holds some of the n bytes at off, which are within a piece.
 // That takes one system call for each file and opens none.
 func (s *fileStore) ChangedAt(off, n int64) error {
+	return s.examine(func() error { return s.changedAt(off, n) })
+}
+
+// examine calls do, which looks at files, and once more if these could not be examined and the directory was mounted again.
+func (s *fileStore) examine(do func() error) error {
 	mount := s.mount.Load()
-	err := s.changedAt(off, n)
+	err := do()
 	if errors.Is(err, ErrUnexamined) && s.reopen(mount, false) {
-		err = s.changedAt(off, n)
+		err = do()
 	}
 	return err
 }
@@ -62,12 +67,7 @@ func (s *fileStore) comparePart(i, piece int) error {
 }
 
 func (s *fileStore) ChangedFile(i int) error {
-	mount := s.mount.Load()
-	err := s.changedFile(i)
-	if errors.Is(err, ErrUnexamined) && s.reopen(mount, false) {
-		err = s.changedFile(i)
-	}
-	return err
+	return s.examine(func() error { return s.changedFile(i) })
 }
 
 func (s *fileStore) changedFile(i int) error {

@@ -205,16 +205,22 @@ func TestMoveToWhereAFileWillBeMade(t *testing.T) {
 	require.Equal(t, []int{0}, pieces(verified(t, tor, s)))
 }
 
-// Content can be moved away from a disk that has no room even for the file of a lock.
-func TestMoveFromAFullDisk(t *testing.T) {
+// completeStore opens a Store on a disk and completes its content.
+func completeStore(t *testing.T, d storage.Disk) (tor storage.Content, s storage.Store) {
 	tor, content := testContent(50, 200, 100)
-	d := disktest.New()
-	s := openForgetful(t, tor, d.Sub("old"))
+	s = openForgetful(t, tor, d)
 	require.NoError(t, s.SetWanted(all(tor)))
 	for i := range tor.NumPieces() {
 		writePiece(t, tor, s, content, i)
 	}
 	require.NoError(t, s.Finish())
+	return tor, s
+}
+
+// Content can be moved away from a disk that has no room even for the file of a lock.
+func TestMoveFromAFullDisk(t *testing.T) {
+	d := disktest.New()
+	tor, s := completeStore(t, d.Sub("old"))
 	d.Fail = func(call, name string) error {
 		if call == "lock" && strings.HasPrefix(name, "old") {
 			return syscall.ENOSPC
@@ -231,14 +237,8 @@ func TestMoveFromAFullDisk(t *testing.T) {
 // By the time a Move commits, the disk may have room for the lock. Then the Move takes it, and fails if another Store has it.
 func TestMoveFromADiskThatWasFull(t *testing.T) {
 	for _, later := range []error{nil, storage.ErrInUse} {
-		tor, content := testContent(50, 200, 100)
 		d := disktest.New()
-		s := openForgetful(t, tor, d.Sub("old"))
-		require.NoError(t, s.SetWanted(all(tor)))
-		for i := range tor.NumPieces() {
-			writePiece(t, tor, s, content, i)
-		}
-		require.NoError(t, s.Finish())
+		tor, s := completeStore(t, d.Sub("old"))
 		full := true
 		d.Fail = func(call, name string) error {
 			if call == "lock" && strings.HasPrefix(name, "old") {

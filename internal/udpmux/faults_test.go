@@ -115,17 +115,13 @@ func (n *fakeNetwork) fail(reads int) {
 // when it is known that the network changed.
 func TestBrokenSocketIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := new(fakeNetwork)
-		m := udpmux.New(udpmux.Config{Listen: n.listen})
-		defer m.Close()
-		require.NoError(t, m.Open(t.Context(), 0))
+		n, m, send := openMux(t)
 		got := collect(m, udpmux.KRPC)
 		works := func() {
 			t.Helper()
 			n.last().reads <- "d1:y1:q1:q4:ping"
 			require.Equal(t, "d1:y1:q1:q4:ping", (<-got).p)
 		}
-		send := func() error { return sendError(m, []byte("d1:y1:q1:q4:ping"), netip.MustParseAddrPort("10.0.0.1:1")) }
 		works()
 		for range 50 {
 			n.fail(99)
@@ -161,14 +157,19 @@ func TestBrokenSocketIsReplaced(t *testing.T) {
 	})
 }
 
+// openMux opens a Mux that closes with the test. send sends a packet by it.
+func openMux(t *testing.T) (n *fakeNetwork, m *udpmux.Mux, send func() error) {
+	n = new(fakeNetwork)
+	m = udpmux.New(udpmux.Config{Listen: n.listen})
+	t.Cleanup(func() { m.Close() })
+	require.NoError(t, m.Open(t.Context(), 0))
+	return n, m, func() error { return sendError(m, []byte("d1:y1:q1:q4:ping"), netip.MustParseAddrPort("10.0.0.1:1")) }
+}
+
 // A socket that hangs in a write is closed, which ends the write, and replaced. Senders hold locks, for which Close of a client waits.
 func TestWriteThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := new(fakeNetwork)
-		m := udpmux.New(udpmux.Config{Listen: n.listen})
-		defer m.Close()
-		require.NoError(t, m.Open(t.Context(), 0))
-		send := func() error { return sendError(m, []byte("d1:y1:q1:q4:ping"), netip.MustParseAddrPort("10.0.0.1:1")) }
+		n, m, send := openMux(t)
 		hanging := n.last()
 		hanging.write = func() error {
 			<-hanging.closed
@@ -194,11 +195,7 @@ func TestWriteThatHangs(t *testing.T) {
 // A socket that is slow to close holds up nothing that sends packets, and is replaced once it is closed.
 func TestCloseThatIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := new(fakeNetwork)
-		m := udpmux.New(udpmux.Config{Listen: n.listen})
-		defer m.Close()
-		require.NoError(t, m.Open(t.Context(), 0))
-		send := func() error { return sendError(m, []byte("d1:y1:q1:q4:ping"), netip.MustParseAddrPort("10.0.0.1:1")) }
+		n, _, send := openMux(t)
 		broken := n.last()
 		broken.slow = time.Hour
 		broken.write = func() error { return os.NewSyscallError("sendto", syscall.EPIPE) }

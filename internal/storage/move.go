@@ -323,9 +323,9 @@ func (s *fileStore) moves(i int, have bits.Set) bool {
 		return true
 	}
 	info, err := s.disk.Stat(f.name)
-	replaced := err == nil && info.Stamp != s.leftAs(i) && info.ID != id
+	gone := absent(err) || err == nil && info.Stamp != s.leftAs(i) && info.ID != id
 	switch {
-	case replaced: // by another program
+	case gone: // removed or replaced by another program
 		return false
 	case used:
 		return true

@@ -132,6 +132,35 @@ func TestMoveKeepsWhatReplacesALinkedFile(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// A file that another program removed is left out, and is known to have changed.
+func TestMoveOfARemovedFile(t *testing.T) {
+	for name, apart := range map[string]bool{"by name": false, "by copy": true, "while it is copied": true} {
+		t.Run(name, func(t *testing.T) {
+			tor, content := testContent(50, 200, 100)
+			old, dir := t.TempDir(), t.TempDir()
+			fill(t, tor, old, content)
+			disks := onDisks(t, apart, func() {}, old, dir)
+			s, err := storage.OpenDisk(tor, disks[0], old, nil)
+			require.NoError(t, err)
+			require.NoError(t, s.SetWanted(all(tor)))
+			require.NoError(t, s.Settle(t.Context(), bits.Full(tor.NumPieces())))
+			remove := func() { require.NoError(t, os.Remove(old+"/d/1")) }
+			if name == "while it is copied" {
+				disks[1].Disk = stagingDisk{Disk: disks[1].Disk, before: sync.OnceFunc(remove)}
+			} else {
+				remove()
+			}
+			require.NoError(t, storage.MoveTo(t.Context(), s, disks[1], dir, claim(bits.Full(tor.NumPieces()))))
+			require.NoError(t, s.ChangedFile(0))
+			require.ErrorIs(t, s.ChangedFile(1), storage.ErrChanged)
+			require.Equal(t, 4, verified(t, tor, s).Count())
+			require.NoError(t, s.Close())
+			require.Empty(t, listing(t, old))
+			require.NotContains(t, listing(t, dir), "d/1")
+		})
+	}
+}
+
 // A file that another program wrote to while it was copied stays in the old directory, even if the store wrote to it afterwards.
 func TestMoveKeepsWhatIsWrittenTo(t *testing.T) {
 	tor, content := testContent(50, 200, 100)

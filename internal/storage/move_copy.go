@@ -55,10 +55,11 @@ func (m *move) copyAll(have bits.Set) error {
 			if !m.staged[i] {
 				continue
 			}
-			if err := m.catchUp(i, source{m.lockedStep, m.s.syncFile}); err != nil {
-				return err
+			err := m.catchUp(i, source{m.lockedStep, m.s.syncFile})
+			if err == nil {
+				err = m.finishCopy(i)
 			}
-			if err := m.finishCopy(i); err != nil {
+			if err != nil && !absent(err) { // place leaves out what another program removed
 				return err
 			}
 		}

@@ -115,6 +115,9 @@ type progress struct {
 	complete bool      // all that is wanted is verified
 	fetched  bool      // at least one piece came from a peer
 	last     time.Time // when a block or a piece last came
+	fed      time.Time // when it was last not hungry, though it has peers
+	counted  int64     // bytes that had come by then
+	hungry   bool
 }
 
 // traffic counts the payload of all peers together, and limits requests.

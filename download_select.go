@@ -165,9 +165,9 @@ func (d *Download) stir(now time.Time) {
 	if d.progress.checking || d.picker.Needed().Count() == 0 {
 		return
 	}
-	d.progress.last = now // there was nothing to wait for
+	d.progress.last, d.progress.fed = now, now // there was nothing to wait for
 	d.discovery.candidates.Recall(now)
-	d.discovery.wakeSources()
+	d.discovery.wakeSources(true)
 	d.startWebSeeds()
 	d.signal()
 }

@@ -131,6 +131,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	d.easeScarcity(now)
 	d.turnOver(now)
 	d.shareOut(now)
+	d.feelHunger(now)
 	if len(d.reading.readers) > 0 {
 		d.followReaders(now) // by the rate of now
 	}

@@ -103,7 +103,11 @@ type resolver struct {
 	served       []netip.AddrPort                 // peers of connections that were of use and are over, the last ones
 	info         []byte                           // the metadata; nil until its hash matches
 	lastProgress time.Time
+	late         bool // it takes longer than resolvesWithin
 }
+
+// resolvesWithin is how long a resolver that has peers waits for these before it looks for others, as if it had none.
+const resolvesWithin = 30 * time.Second
 
 func (r *resolver) run() (*Torrent, error) {
 	r.ctx, r.stop = context.WithCancelCause(r.parent)
@@ -188,6 +192,10 @@ func (r *resolver) turn(now time.Time) (next time.Time) {
 	}
 	if len(r.peers) > 0 {
 		next = now.Add(tick)
+		if !r.late && now.Sub(r.began) >= resolvesWithin {
+			r.late = true
+			r.discovery.wakeSources(true)
+		}
 	}
 	if patience := r.o.StallTimeout; patience > 0 {
 		until := r.lastProgress.Add(patience)
@@ -286,7 +294,7 @@ func (r *resolver) end(id int, why error) {
 func (r *resolver) hungry() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.peers) == 0
+	return len(r.peers) == 0 || r.late
 }
 
 // lookUp adds the addresses of host:port, a peer of the link. They stay candidates however often they fail: the user named them.

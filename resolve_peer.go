@@ -102,7 +102,7 @@ func (p *metadataConn) speak() error {
 		q.signal() // the pieces that were requested from p may be requested from q
 	}
 	if len(r.peers) == 0 {
-		r.discovery.wakeSources()
+		r.discovery.wakeSources(true)
 	}
 	return err
 }

@@ -44,13 +44,6 @@ func (d *Download) AddTrackers(urls ...string) { d.discovery.addTrackers(urls) }
 // Announce asks all sources of peers now, as far as they allow: a tracker no sooner than its `min interval`.
 func (d *Download) Announce() { d.discovery.announce() }
 
-// hungry reports whether the download wants peers and has none.
-func (d *Download) hungry() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.swarm.peers) == 0 && !d.sated()
-}
-
 // droppedTracker ends the connections of a private torrent that has moved to another tracker, except to peers that
 // the user named (BEP 27). Peers that connected to us had our address from the old tracker, too.
 func (d *Download) droppedTracker(url string) {
@@ -122,6 +115,9 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 	d.picker.Join(&p.supply)
 	d.swarm.peers = append(d.swarm.peers, p)
 	d.swarm.live++
+	if len(d.swarm.peers) == 1 {
+		d.discovery.wakeSources(d.progress.hungry)
+	}
 	p.greet()
 	d.life.tasks.Go(p.run)
 	d.emit(Event{Kind: PeerConnected, Peer: k.addr})
@@ -186,7 +182,7 @@ func (d *Download) removePeer(p *peer) {
 	}
 	d.pending.released, d.pending.rechoke = true, true
 	if len(d.swarm.peers) == 0 {
-		d.discovery.wakeSources()
+		d.discovery.wakeSources(true)
 	}
 	d.emit(Event{Kind: PeerGone, Peer: p.conn.addr, Err: p.closing})
 	d.logLater(func() { d.log.Debug("disconnected", "peer", p.conn.addr, "why", p.closing) })

@@ -54,7 +54,7 @@ type discoveryConfig struct {
 
 	progress func() tracker.Progress
 	seeds    func() bool                             // all of the content is here
-	hungry   func() bool                             // no peer is connected, though some are wanted
+	hungry   func() bool                             // peers are wanted, and none is connected that sends much
 	dropped  func(tracker string)                    // another tracker of a private torrent took over (BEP 27)
 	take     func(*connection, peerlist.Source) bool // a connection was made; false has it closed
 	changed  func()                                  // there may be more to dial; called with any mutex held
@@ -256,8 +256,8 @@ func (f *discovery) keepBy(choose func() *dht.Node) {
 	}
 }
 
-// foundByDHT takes peers that a node names. There are none when a lookup has ended: if no peer is connected by then, the next one
-// comes sooner.
+// foundByDHT takes peers that a node names. There are none when a lookup has ended: if the owner is hungry by then, the next
+// one comes sooner.
 func (f *discovery) foundByDHT(h Hash, by netip.Addr, peers []netip.AddrPort) {
 	if len(peers) > 0 {
 		f.foundIn(h, peerlist.FromDHT, peerlist.Network(by), peers...)
@@ -333,12 +333,14 @@ func (f *discovery) announce() {
 }
 
 // wakeSources makes sources look again at when to ask, because the result of hungry has changed. It never waits.
-func (f *discovery) wakeSources() {
+func (f *discovery) wakeSources(hungry bool) {
 	for a := range f.announcers {
 		a.Wake()
 	}
 	f.hunger.signal()
-	f.hurryDHT()
+	if hungry {
+		f.hurryDHT()
+	}
 }
 
 // found is like foundIn, for sources that do not say which swarm of the torrent a peer is in.

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// findEvery is how often the user's own function is asked again, and findHungry how often while no peer is
-	// connected.
+	// findEvery is how often the user's own function is asked again, and findHungry how often while the owner is
+	// hungry.
 	findEvery  = 15 * time.Minute
 	findHungry = time.Minute
 )

@@ -126,7 +126,7 @@ func (t *Announcer) moveTo(tr *tracker) (left *tracker) {
 	if !t.c.Private || t.current == tr {
 		return nil
 	}
-	left, t.current = t.current, tr
+	left, t.current, t.hungry = t.current, tr, time.Time{}
 	return left
 }
 

@@ -13,6 +13,10 @@ const (
 	// tierPatience is the same for a download with peers. It is the time before the first retransmission in BEP 15.
 	tierPatience = 15 * time.Second
 
+	// hungryStay is how long a private torrent stays at a tracker that works while the download is hungry. It may have come there
+	// because the tracker that knows its swarm failed for a minute.
+	hungryStay = 10 * time.Minute
+
 	askedAtOnce = 10 // trackers that may be waited for at the same time
 )
 
@@ -55,7 +59,18 @@ func (t *Announcer) due(now time.Time, hungry bool) (ask []*tracker, again time.
 		r.takeNews(tr, t.completed)
 	}
 	if t.c.Private {
-		r.walk(t.oneByOne())
+		switch leaves := t.hungry.Add(hungryStay); {
+		case !hungry:
+			t.hungry = time.Time{}
+		case t.hungry.IsZero():
+			t.hungry = now
+			r.lookAt(now.Add(hungryStay))
+		case now.Before(leaves):
+			r.lookAt(leaves)
+		default:
+			r.leaves = t.current
+		}
+		r.walk(t.oneByOne(r.leaves != nil))
 	} else {
 		for _, tier := range t.tiers {
 			r.walk(tier)
@@ -71,6 +86,7 @@ type round struct {
 	patience        time.Duration
 	hosts           hosts
 	underWay        *underWay
+	leaves          *tracker // a private torrent leaves it for another that answers; may be nil
 
 	ask       []*tracker // the trackers to announce to now
 	waitedFor int        // how many are in ask, or were asked less than patience ago and have not answered
@@ -149,7 +165,7 @@ func (r *round) suffices(tr *tracker) bool {
 	case !tr.working():
 		return false
 	case !r.hungry || r.private:
-		return true
+		return r.leaves == nil || tr == r.leaves
 	}
 	return tr.peers > 0 && r.waitsFor(tr)
 }

@@ -332,3 +332,34 @@ func distinct(s []string) map[string]bool {
 	}
 	return m
 }
+
+// A private torrent leaves a tracker for another only if the download is hungry there for ten minutes at a stretch.
+func TestPrivateTorrentStaysAtItsTracker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrackerRig(t, []string{"http://10.0.1.1/announce"}, []string{"http://10.0.1.2/announce"})
+		r.config.Private = true
+		var first, second said
+		r.serve("10.0.1.1", honest(&first, "de"))
+		r.serve("10.0.1.2", honest(&second, "de"))
+		trackers, _ := r.start()
+		for range 3 {
+			for _, hungry := range []bool{true, false} {
+				r.mu.Lock()
+				r.hungry = hungry
+				r.mu.Unlock()
+				trackers.Wake()
+				simnet.Sleep(hungryStay - time.Minute)
+			}
+		}
+		require.Empty(t, second.take())
+		r.mu.Lock()
+		r.hungry = true
+		r.mu.Unlock()
+		trackers.Wake()
+		simnet.Sleep(hungryStay - time.Second)
+		require.Empty(t, second.take())
+		simnet.Sleep(2 * time.Second)
+		require.Equal(t, "started", second.take())
+		require.Equal(t, []string{"http://10.0.1.1/announce"}, r.dropped)
+	})
+}

@@ -60,7 +60,7 @@ func (t *Announcer) scrapeOrder() []*tracker {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var working, others []*tracker
-	for _, tr := range t.oneByOne() {
+	for _, tr := range t.oneByOne(false) {
 		switch {
 		case tr.final:
 		case tr.working():

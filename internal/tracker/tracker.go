@@ -54,7 +54,7 @@ type Config struct {
 	Progress func() Progress                          // returns the progress to announce
 	Found    func(url string, peers []netip.AddrPort) // called with the peers of an answer; each of them can be dialled
 	Heard    func(Status)                             // called after an announce was answered or failed; may be nil
-	Hungry   func() bool                              // reports whether the download wants peers and has none connected
+	Hungry   func() bool                              // reports whether the download wants peers, and none is connected that sends much
 	Dropped  func(oldURL string)                      // private: another tracker took over; the peers of the old one are to be dropped
 	Rand     *rand.Rand
 	Log      *slog.Logger // never nil
@@ -71,8 +71,8 @@ type Progress struct {
 //
 // It announces to every tier, in each to the first tracker that answers. In real lists, the tiers are unrelated trackers, each
 // of which knows another part of the swarm, so using only the first tier would miss peers. If the download is hungry and a
-// tracker is silent or returns no peers, the next tracker of the tier is asked too, a second later. A private torrent is at one
-// tracker at a time (BEP 27).
+// tracker is silent, or returns no peers or none that sends much, the next tracker of the tier is asked too, a second later. A
+// private torrent is at one tracker at a time (BEP 27). If it is hungry there for long, it goes to another one that answers.
 type Announcer struct {
 	c      Config
 	woken  chan struct{}  // of capacity 1; full when Run has to look at the schedule again
@@ -83,6 +83,7 @@ type Announcer struct {
 	known     map[string]*tracker // all trackers by URL
 	byUser    int                 // how many of them were added for the user
 	current   *tracker            // private: the tracker that we are at; nil until one has answered
+	hungry    time.Time           // private: since when the download is hungry there; zero if it is not
 	completed bool                // Complete was called
 	hosts     hosts               // those asked recently
 
@@ -266,9 +267,13 @@ func (t *Announcer) all() iter.Seq[*tracker] {
 
 // oneByOne returns every tracker in the order in which a private torrent tries them. The current one comes first while it
 // works, whatever its tier. Those that failed slowly come last, so that retries of these do not keep others from being tried.
-// The caller holds t.mu.
-func (t *Announcer) oneByOne() []*tracker {
+// If the current one is to be left, those asked the longest ago come first. The caller holds t.mu.
+func (t *Announcer) oneByOne(leaves bool) []*tracker {
 	order := slices.Concat(t.tiers...)
+	if leaves {
+		slices.SortStableFunc(order, func(a, b *tracker) int { return a.askedAt.Compare(b.askedAt) })
+		return order
+	}
 	slices.SortStableFunc(order, func(a, b *tracker) int { return a.slowSince().Compare(b.slowSince()) })
 	if i := slices.Index(order, t.current); i > 0 && t.current.working() {
 		order = slices.Insert(slices.Delete(order, i, i+1), 0, t.current)

@@ -149,7 +149,7 @@ func (c *conn) countUnacknowledged() {
 		c.s.unacknowledged.lingering.Add(int64(holds - c.lingers))
 		c.lingers = holds
 	}
-	c.e.out.full = c.s.unacknowledged.full(holds)
+	c.e.out.bound = c.s.unacknowledged.bound()
 }
 
 // tick is called by the clock.

@@ -22,5 +22,3 @@ func Unacknowledged(s *Socket) int64 { return s.unacknowledged.held.Load() }
 
 // LimitUnacknowledged sets the bound on it.
 func LimitUnacknowledged(s *Socket, n int64) { s.unacknowledged.limit = n }
-
-const UnacknowledgedFree = unacknowledgedFree

@@ -44,7 +44,7 @@ type outBlock struct {
 type outgoing struct {
 	memory allocator
 	lent   int         // bytes of the blocks that are held
-	full   bool        // no more may be held than there is
+	bound  int         // of what may be held; 0 is none
 	ring   []outPacket // of a power of two
 	// Sequence numbers: the oldest that is not acknowledged, the next to be sent for the first time, the
 	// next to be cut.
@@ -83,7 +83,9 @@ func (o *outgoing) held() int {
 }
 
 // room reports whether another packet may be cut.
-func (o *outgoing) room() bool { return !o.finished && !o.full && int(o.end-o.una) < maxUnderway }
+func (o *outgoing) room() bool {
+	return !o.finished && (o.bound == 0 || o.held() < o.bound) && int(o.end-o.una) < maxUnderway
+}
 
 // write cuts p into packets of up to size bytes, headers included, as far as the limit of waiting bytes allows, and
 // returns how much it took. A packet that is not full yet is filled up first.
@@ -139,6 +141,7 @@ func (o *outgoing) cut(size, more int) *outPacket {
 	if o.tail == nil || len(o.tail.b)-o.tail.used < need {
 		capacity := smallBlock
 		switch {
+		case 0 < o.bound && o.bound < 2*largeBlock && need <= smallBlock: // it is to hold little
 		case o.underway > hugeBlock: // runs of packets that cross no border are worth it
 			capacity = hugeBlock
 		case more > size || o.nxt != o.end || need > smallBlock:

@@ -6,8 +6,8 @@ const (
 	// unacknowledgedLimit bounds the unsent and unacknowledged bytes of all connections of a Socket. A connection
 	// holds more than its share only while there is room.
 	unacknowledgedLimit = 32 << 20
-	// unacknowledgedFree is how many bytes each connection may hold regardless of the others.
-	unacknowledgedFree = 128 << 10
+	// unacknowledgedFree is how many bytes each connection may hold regardless of the others: enough for a block, and some packets.
+	unacknowledgedFree = 24 << 10
 	// lingeringPart is the part of the bound, one in so many, up to which connections that their callers closed are waited for.
 	lingeringPart = 4
 )
@@ -35,9 +35,12 @@ func (u *unacknowledged) change(was, is int) {
 	}
 }
 
-// full reports whether a connection that holds so many bytes may hold no more until some of them are acknowledged.
-func (u *unacknowledged) full(holds int) bool {
-	return holds >= unacknowledgedFree && u.held.Load() >= u.limit && int64(holds) >= u.limit/max(u.holders.Load(), 1)
+// bound returns how many bytes a connection may hold; 0 is no bound.
+func (u *unacknowledged) bound() int {
+	if u.held.Load() < u.limit {
+		return 0
+	}
+	return int(max(unacknowledgedFree, u.limit/max(u.holders.Load(), 1)))
 }
 
 // crowded reports whether connections that their callers closed hold so much that no more of them are waited for.

@@ -214,7 +214,9 @@ func (c *List) Next(now time.Time) (addr netip.AddrPort, from Source, ok bool) {
 		if c.isFair() {
 			c.hadTurn(k.namer)
 		}
-		c.given++
+		if c.given++; c.given%reclaimEvery == 0 {
+			c.reclaim()
+		}
 		c.move(k, isDialling)
 	}
 	return addr, from, ok

@@ -27,10 +27,11 @@ type slowCandidates struct {
 	turnOf map[Source]int  // likewise, if it had one
 	turn   int
 	given  int
+	shared map[namedBy][]*slowCandidate // that each named, and that belong to others
 }
 
 func newSlowCandidates(us netip.AddrPort) *slowCandidates {
-	return &slowCandidates{us: us, all: make(map[netip.AddrPort]*slowCandidate), named: make(map[netip.AddrPort]bool), turns: make(map[namedBy]int), turnOf: make(map[Source]int)}
+	return &slowCandidates{us: us, all: make(map[netip.AddrPort]*slowCandidate), named: make(map[netip.AddrPort]bool), turns: make(map[namedBy]int), turnOf: make(map[Source]int), shared: make(map[namedBy][]*slowCandidate)}
 }
 
 type slowCandidate struct {
@@ -70,7 +71,32 @@ func (m *slowCandidates) hadTurn(n namedBy) {
 
 // forget has namers without candidates begin with another turn.
 func (m *slowCandidates) forget() {
-	maps.DeleteFunc(m.turns, func(n namedBy, _ int) bool { return m.size(n) == 0 })
+	maps.DeleteFunc(m.turns, func(n namedBy, _ int) bool { return m.size(n)+len(m.shared[n]) == 0 })
+}
+
+// name has a candidate belong to the one of two of its namers that has fewer.
+func (m *slowCandidates) name(k *slowCandidate, by namedBy) {
+	if m.size(by)+1 < m.size(k.namer) {
+		k.namer, by = by, k.namer
+	}
+	if !slices.Contains(m.shared[by], k) {
+		m.shared[by] = append(m.shared[by], k)
+	}
+}
+
+// reclaim does so for all that belong to others.
+func (m *slowCandidates) reclaim() {
+	byTurn := func(a, b namedBy) int { return cmp.Compare(m.turns[a], m.turns[b]) }
+	gone := func(k *slowCandidate) bool { return m.all[k.addr] != k }
+	for _, n := range slices.SortedFunc(maps.Keys(m.turns), byTurn) {
+		for _, k := range m.shared[n] {
+			if !gone(k) && k.namer != n {
+				m.name(k, n)
+			}
+		}
+		m.shared[n] = slices.DeleteFunc(m.shared[n], func(k *slowCandidate) bool { return gone(k) || k.namer == n })
+	}
+	m.forget()
 }
 
 // worse reports whether k is less promising than l.
@@ -106,8 +132,8 @@ func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bo
 		m.turns[by] = m.turn
 	}
 	if k, ok := m.all[addr]; ok {
-		if k.namer != by && m.size(by)+1 < m.size(k.namer) {
-			k.namer = by
+		if k.namer != by {
+			m.name(k, by)
 		}
 		m.forget()
 		if from != FromIncoming && (from < k.from || k.from == FromIncoming) {
@@ -140,6 +166,7 @@ func (m *slowCandidates) add(addr netip.AddrPort, from Source, now time.Time) bo
 		}
 	}
 	if len(m.all)-users > maxCandidates {
+		m.reclaim()
 		idle := make(map[namedBy]int)
 		for _, k := range m.all {
 			if k.from != FromUser && (k.doing == "waits" || k.doing == "given up") {
@@ -198,7 +225,9 @@ func (m *slowCandidates) next(now time.Time) (best *slowCandidate) {
 		if m.given%4 == 3 {
 			m.hadTurn(best.namer)
 		}
-		m.given++
+		if m.given++; m.given%reclaimEvery == 0 {
+			m.reclaim()
+		}
 	}
 	return best
 }

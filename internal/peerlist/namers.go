@@ -1,6 +1,8 @@
 package peerlist
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/shoal-go/torrent/internal/heaps"
@@ -9,6 +11,13 @@ import (
 // fairEvery is how often the next candidate is not the most promising of all, but that of the namer whose turn it is: first the
 // sources of a kind take turns, such as all nodes of the DHT, of which an attacker may have hundreds, and then the namers among them.
 const fairEvery = 4
+
+const (
+	// reclaimEvery is after how many dials namers reclaim candidates, and maxShared how many of a namer are remembered for that: a
+	// tracker names as many in an answer.
+	reclaimEvery = 16
+	maxShared    = 200
+)
 
 // namedBy identifies the source that named a candidate.
 type namedBy struct {
@@ -23,10 +32,12 @@ type namer struct {
 	size  int                    // number of its candidates
 	ready heaps.Heap[*candidate] // those that may be dialled, best first
 	turn  int                    // when it had its last
+
+	shared []*candidate // that it named, and that belong to others
 }
 
 // nameBy records that a namer names a candidate. Of several namers, the candidate belongs to the one that has the
-// fewest.
+// fewest, or did when that was last looked at (reclaim).
 func (c *List) nameBy(k *candidate, by namedBy) {
 	if k.namer != nil && k.namer.namedBy == by {
 		return
@@ -44,9 +55,36 @@ func (c *List) nameBy(k *candidate, by namedBy) {
 		return
 	}
 	if n.size+1 >= k.namer.size {
-		c.forgetEmpty(n)
+		n.share(k)
 		return
 	}
+	c.give(k, n)
+}
+
+// share records that a candidate which the namer named belongs to another.
+func (n *namer) share(k *candidate) {
+	if len(n.shared) < maxShared && !slices.Contains(n.shared, k) {
+		n.shared = append(n.shared, k)
+	}
+}
+
+// reclaim gives candidates to those of their namers that have fewer by now. Otherwise one that names a candidate before it names
+// many others would keep us from that.
+func (c *List) reclaim() {
+	for _, n := range slices.SortedFunc(maps.Values(c.namers), func(a, b *namer) int { return cmp.Compare(a.turn, b.turn) }) {
+		for _, k := range n.shared {
+			if k.standing != isGone && n.size+1 < k.namer.size {
+				c.give(k, n)
+			}
+		}
+		n.shared = slices.DeleteFunc(n.shared, func(k *candidate) bool { return k.standing == isGone || k.namer == n })
+		c.forgetEmpty(n)
+	}
+}
+
+// give gives a candidate to another of its namers.
+func (c *List) give(k *candidate, n *namer) {
+	k.namer.share(k)
 	waits := k.standing
 	if waits == isReady {
 		c.move(k, isNew)
@@ -67,7 +105,7 @@ func (c *List) leave(k *candidate) {
 
 // forgetEmpty forgets a namer that has no candidates any more.
 func (c *List) forgetEmpty(n *namer) {
-	if n.size == 0 {
+	if n.size+len(n.shared) == 0 {
 		delete(c.namers, n.namedBy)
 	}
 }
@@ -108,6 +146,7 @@ func (c *List) best() (best *candidate) {
 
 // trim drops n candidates. It always takes the least promising candidate of the namer that has the most.
 func (c *List) trim(n int) {
+	c.reclaim()
 	idle := make(map[*namer][]*candidate)
 	for _, k := range c.all {
 		if k.from != FromUser && k.standing != isDialling && k.standing != isConnected {

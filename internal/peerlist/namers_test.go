@@ -118,3 +118,35 @@ func BenchmarkBan(b *testing.B) {
 		l.Ban(netip.AddrPortFrom(netip.AddrFrom4([4]byte{30, byte(i >> 16), byte(i >> 8), byte(i)}), 6881))
 	}
 }
+
+// A peer names a seed that another names too, before or after it, and then others without end that look more promising. The seed is
+// dialled about as soon as the other's turn comes for it, and is not forgotten.
+func TestNamerOfManyKeepsNoneFromOthers(t *testing.T) {
+	const honest, endless = "50.0.0.0/16", "66.0.0.0/16"
+	for _, by := range [][2]string{{honest, endless}, {endless, honest}} {
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
+		for k := range byte(20) {
+			l.Add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{50, k, 1, 1}), 1), peerlist.FromPEX, honest, now)
+		}
+		seed := netip.MustParseAddrPort("50.1.1.2:1") // the second of its /24 looks less promising
+		l.Add(seed, peerlist.FromPEX, by[0], now)
+		l.Add(seed, peerlist.FromPEX, by[1], now)
+		dialled := 0
+		for k := range 10_000 {
+			for i := 3 * k; i < 3*k+3; i++ {
+				l.Add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(100 + i%100), byte(i / 100), 1, 1}), 1), peerlist.FromPEX, endless, now)
+			}
+			got, _, ok := l.Next(now)
+			require.True(t, ok)
+			now = now.Add(time.Second)
+			if l.Dialled(got, false, now); got == seed {
+				dialled = k
+				break
+			}
+			require.True(t, l.Has(seed), "forgotten after %d dials, first named by %s", k, by[0])
+		}
+		require.NotZero(t, dialled)
+		require.Less(t, dialled, 250)
+	}
+}

@@ -114,6 +114,9 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 		if !p.holder.Set(account.Requests, p.supply.Memory()) {
 			p.stopLocked(errHoldsMost)
 		}
+		if d.picker.Regain(&p.supply, now) {
+			d.gained(p, true, now)
+		}
 		p.sendPEX(now)
 		d.earn(p, now)
 		if p.amInterested || p.peerInterested {

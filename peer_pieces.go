@@ -200,7 +200,9 @@ func (p *peer) request(blocks []picker.Block) {
 // withdraw takes a request back, by a cancel if it was sent already. It is part of supplier.
 func (p *peer) withdraw(id picker.Block) {
 	r := p.d.onWire(id)
-	if !p.out.Withdraw(func(q outbox.Request) bool { return q == r }) {
+	if p.out.Withdraw(func(q outbox.Request) bool { return q == r }) {
+		p.supply.Unsent(id)
+	} else {
 		p.send(func(b []byte) []byte { return wire.AppendCancel(b, r.Piece, r.Begin, r.Length) })
 	}
 }
@@ -228,6 +230,9 @@ func (p *peer) choked() {
 		return !stays
 	})
 	freed := p.d.picker.Release(&p.supply, func(id picker.Block) bool { return !p.fast || unsent[id] })
+	for id := range unsent {
+		p.supply.Unsent(id)
+	}
 	p.d.traffic.gate.Refund(freed)
 	p.d.pending.released = p.d.pending.released || freed > 0
 }
@@ -238,7 +243,7 @@ func (p *peer) rejected(m wire.Message, now time.Time) error {
 	if !ok {
 		return errRejectUnrequested
 	}
-	asked, freed := p.d.picker.Rejected(&p.supply, id)
+	asked, freed := p.d.picker.Rejected(&p.supply, id, now)
 	if !asked {
 		return errRejectUnrequested
 	}

@@ -289,16 +289,22 @@ func TestTakenBackRequestsAreCharged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const pieces = 10_000
 		d := crowded(t, plainTorrent(pieces), 0)
-		var again []byte
-		for i := range uint32(pieces) {
-			again = wire.AppendDontHave(wire.AppendHave(again, i), extDontHave, i)
-		}
 		once := wire.AppendSimple(wire.AppendSimple(nil, wire.HaveNone), wire.Unchoke)
-		const liars = 10
+		const liars, atOnce = 10, 25 // pieces, each of which is requested before it is lost
 		for k := range liars {
 			conn := join(t, d, k, once)
-			conn.say(again, 1)
 			defer conn.leave()
+			for first := range pieces / atOnce {
+				var have, lost []byte
+				for i := range uint32(atOnce) {
+					have = wire.AppendHave(have, uint32(first*atOnce)+i)
+					lost = wire.AppendDontHave(lost, extDontHave, uint32(first*atOnce)+i)
+				}
+				conn.say(have, 1)
+				synctest.Wait()
+				conn.say(lost, 1)
+				synctest.Wait()
+			}
 		}
 		time.Sleep(2 * time.Second)
 		held, _ := d.client.account.Held()

@@ -3,6 +3,7 @@ package picker
 import (
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/shoal-go/torrent/internal/bits"
 )
@@ -10,7 +11,7 @@ import (
 // Bitfield records that s has the pieces in has and no others. Ownership of has passes to the Picker.
 func (pk *Picker) Bitfield(s *Supplier, has bits.Set) {
 	pk.uncount(s)
-	s.all, s.near, s.has = false, false, has
+	s.all, s.near, s.has, s.denied = false, false, has, nil
 	pk.count(s)
 }
 
@@ -88,8 +89,40 @@ func (pk *Picker) DontHave(s *Supplier, i int) (cancel []Request) {
 	if s.Has(i) && len(s.lost) < maxLost && !slices.Contains(s.lost, int32(i)) {
 		s.lost = append(s.lost, int32(i))
 	}
+	s.denied = slices.DeleteFunc(s.denied, func(k int32) bool { return int(k) == i })
 	pk.lose(s, i)
 	return pk.takeBack(s, func(b Block) bool { return int(b.Piece) == i })
+}
+
+// deniedTime is how long a supplier is assumed to lack a piece because it rejects requests for it. There may have been another reason.
+const deniedTime = 5 * time.Second
+
+// refuse records that s rejects requests for piece i.
+func (pk *Picker) refuse(s *Supplier, i int32, now time.Time) {
+	if len(s.denied) == 0 {
+		s.regainAt = now.Add(deniedTime)
+	}
+	if s.Has(int(i)) && len(s.denied) < maxLost {
+		s.denied = append(s.denied, i)
+	}
+	pk.lose(s, int(i))
+}
+
+// Regain assumes again that s has the pieces for which it rejected requests some time ago, and reports whether there are any. If it has no
+// credit, these are only the pieces that no other supplier has: strangers could come to keep what others send.
+func (pk *Picker) Regain(s *Supplier, now time.Time) (news bool) {
+	if len(s.denied) == 0 || now.Before(s.regainAt) {
+		return false
+	}
+	s.denied = slices.DeleteFunc(s.denied, func(i int32) bool {
+		others := pk.creditOf(s) == 0 && slices.ContainsFunc(pk.suppliers, func(o *Supplier) bool { return o.Has(int(i)) })
+		if !others {
+			news = pk.Have(s, int(i)) || news
+		}
+		return !others
+	})
+	s.refused, s.regainAt = -1, now.Add(deniedTime)
+	return news
 }
 
 // Lose records that s no longer has the pieces first to end-1. The caller releases the requests to s for them.

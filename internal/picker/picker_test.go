@@ -112,16 +112,16 @@ func TestDownloadFromOne(t *testing.T) {
 func TestRejected(t *testing.T) {
 	pk := newPicker(2)
 	s := join(pk, "a", set(2, 0))
-	asked, freed := pk.Rejected(s, picker.Block{Piece: 0, Index: 1})
+	asked, freed := pk.Rejected(s, picker.Block{Piece: 0, Index: 1}, start)
 	require.False(t, asked, "the block was never requested")
 	require.False(t, freed)
 
 	reject := func(b picker.Block) {
-		asked, freed := pk.Rejected(s, b)
+		asked, freed := pk.Rejected(s, b, start)
 		require.True(t, asked)
 		require.True(t, freed)
 		require.Zero(t, s.Outstanding())
-		asked, _ = pk.Rejected(s, b)
+		asked, _ = pk.Rejected(s, b, start)
 		require.False(t, asked, "a reject answers one request")
 	}
 	s.AllowFast(0)
@@ -143,7 +143,7 @@ func TestRejected(t *testing.T) {
 	require.True(t, pk.Have(s, 1))
 	b := askOne(t, pk, s)
 	require.Equal(t, 1, pk.Release(s, all))
-	asked, freed = pk.Rejected(s, b)
+	asked, freed = pk.Rejected(s, b, start)
 	require.True(t, asked)
 	require.False(t, freed, "the request was released before")
 	require.Equal(t, picker.Unrequested, pk.Received(s, b, start).Verdict, "a rejected block is not expected any more")

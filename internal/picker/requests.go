@@ -30,6 +30,9 @@ func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 		return r
 	}
 	s.heard, s.snubbed, s.robbed = now, false, 0
+	if s.refused == id.Piece {
+		s.refused = -1 // it has the piece
+	}
 	pk.intake.add(now)
 	r.Verdict = Wasted
 	p := pk.started[id.Piece]
@@ -69,23 +72,27 @@ func (pk *Picker) Received(s *Supplier, id Block, now time.Time) (r Receipt) {
 
 // Rejected records that s rejected a request (BEP 6). asked is whether the block was requested from s. freed is whether the
 // request was still outstanding, so that the block can be requested from others now.
-func (pk *Picker) Rejected(s *Supplier, id Block) (asked, freed bool) {
+func (pk *Picker) Rejected(s *Supplier, id Block, now time.Time) (asked, freed bool) {
 	if s.forgiven.take(id) {
 		return true, false
 	}
-	if pk.Release(s, func(b Block) bool { return b == id }) == 0 {
+	k := slices.IndexFunc(s.queue, func(q outstanding) bool { return q.Block == id })
+	if k < 0 {
 		return false, false
 	}
+	at := s.queue[k].at
+	pk.Release(s, func(b Block) bool { return b == id })
 	s.forgiven.take(id) // the block will not arrive
 	delete(s.allowed, id.Piece)
 	if !s.Choking {
-		// Too many requests were outstanding to s, or s no longer has the piece. After a second reject in a row for the piece,
-		// the latter is assumed.
+		// Too many requests were outstanding to s, or s no longer has the piece. If it rejects another request for the piece, and has
+		// sent no block of it meanwhile, the latter is assumed. If it has credit, that request must have been made after the reject.
 		s.pipe.setLimit(max(startDepth, len(s.queue)))
-		if s.refused == id.Piece {
-			pk.lose(s, int(id.Piece))
+		if s.refused != id.Piece {
+			s.refused, s.refusedAt = id.Piece, now
+		} else if !at.Before(s.refusedAt) || pk.creditOf(s) == 0 {
+			pk.refuse(s, id.Piece, now)
 		}
-		s.refused = id.Piece
 	}
 	return true, true
 }

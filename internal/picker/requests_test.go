@@ -2,6 +2,7 @@ package picker
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -83,4 +84,67 @@ func TestCancelsAreWork(t *testing.T) {
 		require.Len(t, pk.DontHave(s, 0), blocks)
 		require.GreaterOrEqual(t, pk.Work()-before, int64(blocks*blocks/16))
 	}
+}
+
+// Requests may be rejected because there are too many of them. A supplier with credit is assumed to lack a piece only if it rejects a request
+// for it that was made after that, and has sent no block of it meanwhile, and only for a while.
+func TestRejectsOfASupplierThatHasThePiece(t *testing.T) {
+	sc := newScene(t, 1)
+	a := sc.join("a")
+	reject := func(index int32) {
+		asked, freed := sc.s.Rejected(a, Block{0, index}, sc.now)
+		require.True(t, asked && freed)
+	}
+	require.Equal(t, "0.0 0.1 0.2", sc.asks("a", 3))
+	sc.now = sc.now.Add(time.Second)
+	sc.s.senders.all[sc.s.senderOf(a)].given = 1
+	reject(1)
+	reject(2)
+	require.True(t, a.Has(0), "both were requested before the first was rejected")
+	require.Equal(t, "0.1 0.2", sc.asks("a", 2))
+	sc.sends("a", 0, 0, Accepted)
+	reject(1)
+	require.True(t, a.Has(0), "it has sent a block")
+	sc.now = sc.now.Add(time.Second)
+	require.Equal(t, "0.1", sc.asks("a", 1))
+	reject(1)
+	require.False(t, a.Has(0))
+	require.False(t, sc.s.Interesting(a))
+	require.False(t, sc.s.Regain(a, sc.now.Add(deniedTime-1)))
+	sc.now = sc.now.Add(deniedTime)
+	require.True(t, sc.s.Regain(a, sc.now))
+	require.True(t, sc.s.Interesting(a))
+	require.Equal(t, "0.1 0.3", sc.asks("a", 2))
+
+	sc.s.DontHave(a, 0)
+	require.False(t, sc.s.Regain(a, sc.now.Add(time.Hour)), "it said so")
+}
+
+// A stranger that rejects requests for a piece that another supplier has is not asked for it again.
+func TestRejectsOfAStranger(t *testing.T) {
+	sc := newScene(t, 1)
+	a, b := sc.join("a"), sc.join("b")
+	require.Equal(t, "0.0 0.1", sc.asks("a", 2))
+	sc.s.Rejected(a, Block{0, 0}, sc.now)
+	require.True(t, a.Has(0))
+	sc.s.Rejected(a, Block{0, 1}, sc.now)
+	require.False(t, a.Has(0))
+	sc.now = sc.now.Add(deniedTime)
+	require.False(t, sc.s.Regain(a, sc.now))
+	sc.s.Leave(b)
+	sc.now = sc.now.Add(deniedTime)
+	require.True(t, sc.s.Regain(a, sc.now))
+}
+
+// A request that was released before it was sent has no answer: a reject is that of the next one.
+func TestUnsentRequestHasNoAnswer(t *testing.T) {
+	sc := newScene(t, 1)
+	a := sc.join("a")
+	require.Equal(t, "0.0", sc.asks("a", 1))
+	sc.s.Release(a, everything)
+	a.Unsent(Block{0, 0})
+	require.Equal(t, "0.0", sc.asks("a", 1))
+	_, freed := sc.s.Rejected(a, Block{0, 0}, sc.now)
+	require.True(t, freed)
+	require.Zero(t, a.Outstanding())
 }

@@ -349,7 +349,7 @@ func TestChokeIsNoSilence(t *testing.T) {
 	sc.now = sc.now.Add(9 * time.Second)
 	require.Equal(t, "0.3 0.2 0.1 0.0", sc.asks("slow", 4))
 	for k := range int32(4) {
-		sc.s.Rejected(fast, Block{0, k}) // BEP 6
+		sc.s.Rejected(fast, Block{0, k}, sc.now) // BEP 6
 	}
 	fast.Choking = false
 	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("fast", 4))

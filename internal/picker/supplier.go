@@ -40,8 +40,11 @@ type Supplier struct {
 
 	allowed   map[int32]struct{} // allowed-fast pieces (BEP 6)
 	suggested []int32            // pieces that it prefers to send (BEP 6), latest last
-	refused   int32              // the piece of the last rejected request, or -1
-	snubbed   bool               // has not answered for too long, and has sent nothing since
+	refused   int32              // a piece of which it has rejected a request, and sent no block since; or -1
+	refusedAt time.Time          // when it rejected the first of these requests
+	denied    []int32            // pieces that it is assumed to lack until regainAt, because it rejects requests for them
+	regainAt  time.Time
+	snubbed   bool // has not answered for too long, and has sent nothing since
 
 	walksFrom time.Time     // when Next may look for open pieces for it again
 	looksFrom time.Time     // when victim may search all outstanding requests for it again
@@ -90,6 +93,9 @@ func (s *Supplier) Memory() int {
 
 // Forget forgets the released requests, because the supplier will answer none of them.
 func (s *Supplier) Forget() { s.forgiven = forgiven{} }
+
+// Unsent records that the latest released request for a block was never sent, so that it has no answer.
+func (s *Supplier) Unsent(b Block) { s.forgiven.take(b) }
 
 // IsAsked reports whether a request for a block of a piece is outstanding.
 func (s *Supplier) IsAsked(piece int) bool {

@@ -268,7 +268,7 @@ func (d *Download) followAt() time.Time {
 // followReaders raises the priority of the pieces just ahead of each reader, the nearest most. The caller holds d.mu.
 func (d *Download) followReaders(now time.Time) {
 	ahead := int64(d.traffic.down.Rate(now) * readAheadTime.Seconds())
-	window := min(max(ahead, minReadAhead), maxReadAhead)
+	window := max(min(max(ahead, minReadAhead), maxReadAhead), d.t.layout.PieceLength()) // so that a piece is fetched while another is read
 	urgent := make(map[int]uint8)
 	for r := range d.reading.readers {
 		begin := r.f.Offset + r.at

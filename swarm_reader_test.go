@@ -74,3 +74,16 @@ func TestReaderBesidePeersThatReject(t *testing.T) {
 		})
 	}
 }
+
+// A reader plays a file with pieces of 16 MiB, each of which takes half as long to fetch as to play. The next piece used to be fetched
+// only once the reader was within 2 MiB of it, because what is fetched ahead depends on a rate, which is zero while nothing is wanted.
+func TestReaderOfLargePieces(t *testing.T) {
+	foundWeb(t, newSimRepeating(1, 16<<20, 64<<20), func(t *testing.T, m *simWebMeeting) {
+		for range 5 {
+			m.meet(t, 400e3, simpeer.Script{Fast: true})
+		}
+		s := play(t, m.open(t), 0, 64<<20, 1e6)
+		require.Less(t, s.first, 10*time.Second)
+		require.Zero(t, s.stalled)
+	})
+}

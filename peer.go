@@ -122,6 +122,11 @@ func (p *peer) stopLocked(why error) {
 	}
 }
 
+// charge charges a holder with the memory of a Reader. A buffer that has no room in the account stays small.
+func charge(rd *wire.Reader, h *account.Holder) {
+	rd.Charge(func(n int) bool { return h.Set(account.Incoming, n) }, func(n int) bool { return h.Grow(account.Incoming, n) })
+}
+
 // read acts on messages until the connection ends, and returns why it ended.
 func (p *peer) read() error {
 	var deadline time.Time

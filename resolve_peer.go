@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/metadata"
 	"github.com/shoal-go/torrent/internal/peerlist"
 	"github.com/shoal-go/torrent/internal/pex"
@@ -203,7 +202,7 @@ func (p *metadataConn) read() error {
 	holder := p.r.client.account.Join(func() { go p.stop(errHoldsMost) })
 	defer holder.Leave()
 	rd := wire.NewReader(p.conn, wire.SkipBitfields)
-	rd.Charge(func(n int) bool { return holder.Set(account.Incoming, n) })
+	charge(rd, holder)
 	for {
 		p.conn.SetReadDeadline(time.Now().Add(silenceTimeout))
 		m, err := rd.Next()

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/shoal-go/torrent/internal/account"
 	"github.com/shoal-go/torrent/internal/hashfetch"
 	"github.com/shoal-go/torrent/internal/netaddr"
 	"github.com/shoal-go/torrent/internal/outbox"
@@ -102,7 +101,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 		work:        ratelimit.NewAccount(workRate, workAtOnce, now),
 	}
 	p.holder = d.client.account.Join(func() { go p.stop(errHoldsMost) })
-	p.rd.Charge(func(n int) bool { return p.holder.Set(account.Incoming, n) })
+	charge(p.rd, p.holder)
 	p.out = outbox.New(p.holder)
 	if host, ok := hostOf(k.addr.Addr()); ok {
 		p.work = d.swarm.work.Open(host, p.work)

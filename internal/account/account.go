@@ -17,8 +17,11 @@ const (
 	// Limit bounds what all holders hold beyond what is free, in bytes.
 	Limit = 32 << 20
 	// Free is how many bytes each holder may hold regardless of the others: more than a peer needs that reads and sends
-	// whole messages.
-	Free = 64 << 10
+	// whole messages. If there are so many holders that this would be more than freeOfAll for all of them, it is less, down to
+	// leastFree: a block, and some messages.
+	Free      = 64 << 10
+	freeOfAll = 64 << 20
+	leastFree = 24 << 10
 )
 
 // A Kind is a kind of memory that is held. One goroutine at a time reports how much of it there is.
@@ -38,6 +41,7 @@ const (
 // gives way.
 type Account struct {
 	limit int64
+	free  atomic.Int64 // what each holder may hold regardless of the others
 
 	mu      sync.Mutex
 	held    int64     // the charges of all holders, never more than limit
@@ -45,7 +49,16 @@ type Account struct {
 }
 
 // New returns an empty account of limit bytes; 0 is Limit.
-func New(limit int64) *Account { return &Account{limit: cmp.Or(limit, Limit)} }
+func New(limit int64) *Account {
+	a := &Account{limit: cmp.Or(limit, Limit)}
+	a.free.Store(Free)
+	return a
+}
+
+// shareFree follows a change of the holders. The caller holds a.mu.
+func (a *Account) shareFree() {
+	a.free.Store(min(Free, max(leastFree, freeOfAll/int64(max(1, len(a.holders))))))
+}
 
 // Held returns how many bytes the holders hold beyond what is free, and the bound on them.
 func (a *Account) Held() (held, limit int64) {
@@ -75,6 +88,7 @@ func (a *Account) Join(giveWay func()) *Holder {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.holders = append(a.holders, h)
+	a.shareFree()
 	return h
 }
 
@@ -103,7 +117,7 @@ func (h *Holder) set(k Kind, n int, yields bool) bool {
 	h.mu.Lock()
 	sum, ok := h.sum+int64(n)-h.kinds[k], true
 	var victims []*Holder
-	if charge := max(0, sum-Free); charge != h.settled {
+	if charge := max(0, sum-h.account.free.Load()); charge != h.settled {
 		if victims, ok = h.account.settle(h, charge, yields); ok {
 			h.settled = charge
 		}
@@ -159,6 +173,7 @@ func (a *Account) end(h *Holder) {
 	h.charge = 0
 	h.over.Store(true)
 	a.holders = slices.DeleteFunc(a.holders, func(o *Holder) bool { return o == h })
+	a.shareFree()
 }
 
 // Leave takes the holder out of the account, once it holds nothing any more.

@@ -38,6 +38,28 @@ func TestFree(t *testing.T) {
 	require.Zero(t, held(a))
 }
 
+// The more holders there are, the less of each is free, down to a block and some messages.
+func TestFreeOfMany(t *testing.T) {
+	for _, c := range []struct{ holders, free int }{{1024, account.Free}, {2048, 32 << 10}, {10_000, 24 << 10}} {
+		a := account.New(0)
+		all := make([]*account.Holder, c.holders)
+		for k := range all {
+			all[k] = a.Join(never(t))
+		}
+		for _, h := range all {
+			require.True(t, h.Set(account.Outgoing, c.free))
+		}
+		require.Zero(t, held(a))
+		require.True(t, all[0].Set(account.Outgoing, c.free+10))
+		require.EqualValues(t, 10, held(a))
+		for _, h := range all[1:] {
+			h.Leave()
+		}
+		require.True(t, all[0].Set(account.Outgoing, account.Free))
+		require.Zero(t, held(a))
+	}
+}
+
 // Of those that hold something, the one that holds the most gives way, but for what it gave.
 func TestWhoGivesWay(t *testing.T) {
 	a := account.New(limit)

@@ -125,8 +125,8 @@ func (o *Outbox) Answered() {
 	o.count()
 }
 
-// spare is the largest buffer that is kept for reuse.
-const spare = 64 << 10
+// spare is the largest buffer that is kept for reuse. Each outbox has two, which are in no account while they are empty.
+const spare = 8 << 10
 
 // Request adds requests of ours, and wakes the writer. It returns false once too much is waiting.
 func (o *Outbox) Request(requests []Request) bool {

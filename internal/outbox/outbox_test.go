@@ -63,6 +63,19 @@ func TestAccountOfAll(t *testing.T) {
 	require.Zero(t, held())
 }
 
+// Buffers that were filled once, by a peer that did not read for a while, are not kept.
+func TestLongBuffersAreNotKept(t *testing.T) {
+	o := New(join(account.New(0)))
+	var buffer []byte
+	for range 3 {
+		require.True(t, o.Add(func(b []byte) []byte { return append(b, make([]byte, 60<<10)...) }))
+		buffer, _ = o.Take(buffer, 1, nil)
+		require.Len(t, buffer, 60<<10)
+	}
+	o.Take(buffer, 1, nil)
+	require.LessOrEqual(t, cap(o.messages), 8<<10)
+}
+
 // Messages that count as uploads wait apart from the others, and are bounded and charged as these are until they are written.
 func TestAnswers(t *testing.T) {
 	a := account.New(0)

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"slices"
 )
 
 // The size of a Reader's buffer, in bytes. There may be hundreds of peers. Most of them are slow, so a small buffer is enough. If
@@ -32,6 +31,7 @@ type Reader struct {
 	left       uint32           // bytes of the block of the current piece message that are not read yet
 	bitfield   int              // the greatest length of a bitfield in bytes, or SkipBitfields
 	holds      func(n int) bool // see Charge
+	grows      func(n int) bool // likewise
 	held       int              // the last argument of holds
 	refused    bool             // holds has returned false
 }
@@ -39,12 +39,14 @@ type Reader struct {
 // NewReader returns a Reader of the messages after the handshake on r. bitfield is the greatest length that a bitfield may have,
 // in bytes, or SkipBitfields.
 func NewReader(r io.Reader, bitfield int) *Reader {
-	return &Reader{src: r, buf: make([]byte, minBuffer), bitfield: bitfield, holds: func(int) bool { return true }}
+	free := func(int) bool { return true }
+	return &Reader{src: r, buf: make([]byte, minBuffer), bitfield: bitfield, holds: free, grows: free}
 }
 
 // Charge makes the Reader call holds whenever its memory changes. n is the memory in bytes beyond that of the smallest buffer.
-// Once holds returns false, Next returns ErrNoRoom and reads nothing more.
-func (r *Reader) Charge(holds func(n int) bool) { r.holds = holds }
+// Once holds returns false, Next returns ErrNoRoom and reads nothing more. It calls grows before the buffer gets larger, which that
+// does not if grows returns false.
+func (r *Reader) Charge(holds, grows func(n int) bool) { r.holds, r.grows = holds, grows }
 
 // ErrNoRoom is the error of Next after the function passed to Charge returned false.
 var ErrNoRoom = errors.New("no memory for the rest of a message")
@@ -249,7 +251,7 @@ func (r *Reader) hold(n int) bool {
 
 // rebuffer changes the size of the buffer. size must be at least r.buffered().
 func (r *Reader) rebuffer(size int) {
-	if !r.hold(size - minBuffer) {
+	if size > len(r.buf) && !r.grows(size-minBuffer) || !r.hold(size-minBuffer) {
 		return
 	}
 	buf := make([]byte, size)
@@ -269,10 +271,11 @@ func (r *Reader) payload(n int) ([]byte, error) {
 		return p, nil
 	}
 	buffer := len(r.buf) - minBuffer
-	if !r.hold(buffer + min(n, 8*minBuffer)) {
+	first := min(n, max(2*minBuffer, r.buffered()))
+	if !r.hold(buffer + first) {
 		return nil, ErrNoRoom
 	}
-	p := make([]byte, 0, min(n, 8*minBuffer))
+	p := make([]byte, 0, first)
 	p = append(p, r.buf[r.start:r.end]...)
 	r.start = r.end
 	for {
@@ -288,7 +291,7 @@ func (r *Reader) payload(n int) ([]byte, error) {
 		if !r.hold(buffer + len(p) + more) {
 			return nil, ErrNoRoom
 		}
-		p = slices.Grow(p, more)
+		p = append(make([]byte, 0, len(p)+more), p...)
 	}
 }
 

@@ -381,23 +381,27 @@ func TestBlockHashesAreCharged(t *testing.T) {
 	}
 }
 
-// An answer is charged with a run of each tree of which it proves a part, however long the tree is.
+// An answer is charged with a run of each tree of which it proves a part, however long the tree is. A run costs less than a request
+// of a block.
 func TestHashesWork(t *testing.T) {
 	const pieces, blocks = 1_000_000, 4096
 	l := layout.NewAligned(blocks*blockSize, layout.File{Path: "long", Length: pieces * blocks * blockSize},
 		layout.File{Path: "short", Length: 3 * blocks * blockSize}, layout.File{Path: "a piece", Length: 2 * blockSize})
 	d := &Download{t: &Torrent{layout: l, hashes: piecehash.New(l, make([]merkle.Hash, 3), make([][]byte, 3))}}
 	const level, run = 12, merkle.Run * hashWork
+	require.Less(t, run, requestWork)
 	for _, c := range []struct {
 		file int
 		q    merkle.Request
 		work int64
 	}{
 		{0, merkle.Request{Base: level, Length: 2}, 2 + run},
-		{0, merkle.Request{Base: level, Length: 256}, 256 + run},
+		{0, merkle.Request{Base: level, Length: 16}, 16 + run},
+		{0, merkle.Request{Base: level, Length: 32}, 32},
 		{0, merkle.Request{Base: level, Length: 512}, 512},
 		{0, merkle.Request{Base: level, Length: 8192}, 8192},
-		{0, merkle.Request{Length: 256}, 256 + 2*run},
+		{0, merkle.Request{Length: 16}, 16 + 2*run},
+		{0, merkle.Request{Length: 32}, 32 + run},
 		{0, merkle.Request{Length: blocks}, blocks + run},
 		{1, merkle.Request{Base: level, Length: 2}, 2 + 3*hashWork},
 		{1, merkle.Request{Base: level, Length: 4}, 4},

@@ -163,10 +163,10 @@ func TestAnswersTakeOneRun(t *testing.T) {
 	tree := merkle.NewTree(layer, base, height)
 	kept := 0
 	for k, above := range tree.Above() {
-		require.Equal(t, root, merkle.Root(above, base+9+k, height))
+		require.Equal(t, root, merkle.Root(above, base+merkle.Height(merkle.Run)+k, height))
 		kept += len(above)
 	}
-	require.Less(t, kept, len(layer)/200)
+	require.Less(t, kept, len(layer)/14)
 	for _, index := range []int{0, 7*merkle.Run + 6, hashes - 1} {
 		index &^= 1
 		r := merkle.Request{Base: base, Index: index, Length: 2, Proofs: height}

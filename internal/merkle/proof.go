@@ -33,8 +33,8 @@ func (r Request) uncles(height int) int {
 // Hashes returns how many hashes answer r in a tree of the given height.
 func (r Request) Hashes(height int) int { return r.Length + r.uncles(height) }
 
-// A Tree answers requests for the hashes of one file, from a layer of it. It keeps the layers from the roots of runs up, a 256th of
-// that layer in all, so that no answer costs more hashes than one run has.
+// A Tree answers requests for the hashes of one file, from a layer of it. It keeps the layers from the roots of runs up, a
+// sixteenth of that layer in all, so that no answer costs more hashes than one run has.
 type Tree struct {
 	layer  []byte
 	base   int
@@ -42,8 +42,9 @@ type Tree struct {
 	above  [][]byte // the layers of level base+runLevels and up, to the root
 }
 
-// runLevels is how many levels lie between the layer and the roots of runs: 512 hashes, as many as one request asks for.
-const runLevels = 9
+// runLevels is how many levels lie between the layer and the roots of runs. A request for two hashes and their proof takes a few
+// dozen bytes, so that a run of 512 hashes would cost far more than to send the answer.
+const runLevels = 5
 
 // Run is how many hashes of its layer a Tree joins at most to answer for fewer of them.
 const Run = 1 << runLevels

@@ -95,9 +95,7 @@ func (p *peer) receiveHolePunch(payload []byte, now time.Time) error {
 			d.punch(m.Addr, now)
 		}
 	case wire.HolePunchError:
-		if d.discovery.candidates.DropRelay(m.Addr, p.conn.addr) { // so that a stranger has others asked for nothing
-			d.rendezvous(m.Addr, now)
-		}
+		d.discovery.candidates.DropRelay(m.Addr, p.conn.addr)
 	}
 	return nil
 }
@@ -155,7 +153,7 @@ func (p *peer) reachedAt() netip.AddrPort {
 	return p.ext.listens
 }
 
-// unreached asks a peer to introduce us to a candidate that could not be reached.
+// unreached asks peers to introduce us to a candidate that could not be reached.
 func (d *Download) unreached(addr netip.AddrPort) {
 	now := time.Now()
 	d.mu.Lock()
@@ -165,16 +163,21 @@ func (d *Download) unreached(addr netip.AddrPort) {
 	}
 }
 
-// rendezvous asks a peer that named a candidate to introduce us to it. The caller holds d.mu.
+// relaysAtOnce is how many peers are asked to introduce us to a candidate when a dial of it fails.
+const relaysAtOnce = 4
+
+// rendezvous asks some peers that named a candidate to introduce us to it. The caller holds d.mu.
 func (d *Download) rendezvous(to netip.AddrPort, now time.Time) {
 	if !d.punches() {
 		return
 	}
+	asked := 0
 	for _, relay := range d.discovery.candidates.Relays(to) {
 		for _, p := range d.swarm.peers {
-			if p.conn.addr == relay && p.closing == nil && p.ext.number[extHolePunch] != 0 && again(&p.ext.punching.sent, now) {
+			if asked < relaysAtOnce && p.conn.addr == relay && p.closing == nil && p.ext.number[extHolePunch] != 0 && again(&p.ext.punching.sent, now) {
 				p.sendHolePunch(wire.HolePunch{Type: wire.HolePunchRendezvous, Addr: to})
-				return
+				d.discovery.candidates.AskedRelay(to, relay)
+				asked++
 			}
 		}
 	}

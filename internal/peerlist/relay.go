@@ -6,14 +6,28 @@ import (
 )
 
 // maxRelays is how many peers are remembered that may introduce us to a candidate.
-const maxRelays = 4
+const maxRelays = 16
 
-// AddRelay records that the peer at relay, which named addr, may introduce us to it (BEP 55).
+// AddRelay records that the peer at relay, which named addr, may introduce us to it (BEP 55). Of a network only the last is remembered:
+// peers that name a candidate and do not introduce us to it would leave no room for others.
 func (c *List) AddRelay(addr, relay netip.AddrPort) {
-	if k := c.get(addr); k != nil {
-		k.relays = slices.DeleteFunc(k.relays, func(r netip.AddrPort) bool { return r == relay })
-		k.relays = slices.Insert(k.relays, 0, relay)
-		k.relays = k.relays[:min(len(k.relays), maxRelays)]
+	k := c.get(addr)
+	if k == nil {
+		return
+	}
+	i := slices.IndexFunc(k.relays, func(r netip.AddrPort) bool { return network(r.Addr()) == network(relay.Addr()) })
+	if i >= 0 {
+		k.relays[i] = relay
+	} else if len(k.relays) < maxRelays {
+		k.relays = append(k.relays, relay)
+	}
+}
+
+// AskedRelay records that the peer at relay was asked to introduce us to addr. It is asked again after all others.
+func (c *List) AskedRelay(addr, relay netip.AddrPort) {
+	if c.DropRelay(addr, relay) {
+		k := c.get(addr)
+		k.relays = append(k.relays, relay)
 	}
 }
 
@@ -27,7 +41,7 @@ func (c *List) DropRelay(addr, relay netip.AddrPort) bool {
 	return true
 }
 
-// Relays are the peers that may introduce us to addr; the one that named it last comes first.
+// Relays are the peers that may introduce us to addr; the one that was asked last comes last.
 func (c *List) Relays(addr netip.AddrPort) []netip.AddrPort {
 	if k := c.get(addr); k != nil {
 		return slices.Clone(k.relays)

@@ -15,19 +15,25 @@ func TestRelays(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	l := peerlist.New(rand.New(rand.NewPCG(1, 1)), false)
 	a := netip.MustParseAddrPort("80.0.0.1:1")
-	relay := func(n uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("81.0.0.1"), n) }
+	relay := func(n byte) netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{81, n, 0, 1}), 1) }
 	l.AddRelay(a, relay(1))
 	require.Empty(t, l.Relays(a), "of what is no candidate")
 	require.False(t, l.Take(a, false))
 	l.Add(a, peerlist.FromPEX, "", now)
-	for n := range uint16(6) {
+	for n := range byte(20) {
 		l.AddRelay(a, relay(n))
 	}
-	l.AddRelay(a, relay(3))
-	require.Equal(t, []netip.AddrPort{relay(3), relay(5), relay(4), relay(2)}, l.Relays(a))
-	require.True(t, l.DropRelay(a, relay(5)))
+	require.Len(t, l.Relays(a), 16)
+	for n := byte(15); n > 3; n-- {
+		require.True(t, l.DropRelay(a, relay(n)))
+	}
 	require.False(t, l.DropRelay(a, relay(5)))
-	require.Equal(t, []netip.AddrPort{relay(3), relay(4), relay(2)}, l.Relays(a))
+	l.AskedRelay(a, relay(1))
+	l.AskedRelay(a, relay(7))
+	require.Equal(t, []netip.AddrPort{relay(0), relay(2), relay(3), relay(1)}, l.Relays(a))
+	neighbour := netip.MustParseAddrPort("81.2.9.9:1")
+	l.AddRelay(a, neighbour)
+	require.Equal(t, []netip.AddrPort{relay(0), neighbour, relay(3), relay(1)}, l.Relays(a), "the last of its network")
 
 	require.True(t, l.Take(a, false))
 	require.Equal(t, 1, l.Dialling())

@@ -183,6 +183,9 @@ type pendingHandshake struct {
 func (c *Client) accept(l net.Listener) {
 	for {
 		conn, err := l.Accept()
+		if err == nil && conn == nil {
+			err = errors.New("a listener returned neither a connection nor an error")
+		}
 		if err == nil {
 			c.startHandshake(conn)
 			continue

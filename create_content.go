@@ -130,8 +130,15 @@ func sumPieces(ctx context.Context, src source, s *sums, p *plan) error {
 	report := progressOf(ctx, p.length, p.o.Progress)
 	var next, hashed atomic.Int64 // the first piece that no core has taken, and how many are hashed
 	var cores sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), (pieces-1)/run+1) {
+	panics := make(chan any, runtime.GOMAXPROCS(0)) // of functions of the caller's
+	for range min(cap(panics), (pieces-1)/run+1) {
 		cores.Go(func() {
+			defer func() {
+				if v := recover(); v != nil {
+					panics <- v
+					cancel(nil)
+				}
+			}()
 			r := contentReader{src: src, files: files, buf: make([]byte, min(sumBuffer, p.total)), report: report}
 			defer r.close()
 			h := newPieceSummer(p, s)
@@ -152,6 +159,9 @@ func sumPieces(ctx context.Context, src source, s *sums, p *plan) error {
 		})
 	}
 	cores.Wait()
+	if len(panics) > 0 {
+		panic(<-panics)
+	}
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}

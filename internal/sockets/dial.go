@@ -114,17 +114,19 @@ func (s *Sockets) DialNear(ctx context.Context, network, addr string) (net.Conn,
 	return s.dial(ctx, network, addr, nil)
 }
 
+var errNoConn = errors.New("a function of the user's returned neither a connection nor an error")
+
 // dialUser connects with Config.Dial. It closes a connection that does not come from the bound address.
 func (s *Sockets) dialUser(ctx context.Context, network, addr string) (net.Conn, error) {
-	if !s.config.Bind.IsValid() {
-		return s.config.Dial(ctx, network, addr)
-	}
 	if err := s.refuse(addr); err != nil {
 		return nil, err
 	}
 	conn, err := s.config.Dial(ctx, network, addr)
-	if err != nil {
-		return nil, err
+	if err == nil && conn == nil {
+		err = fmt.Errorf("dial %s: %w", addr, errNoConn)
+	}
+	if err != nil || !s.config.Bind.IsValid() {
+		return conn, err
 	}
 	if from := netaddr.Of(conn.LocalAddr()).Addr(); from != s.config.Bind {
 		conn.Close()

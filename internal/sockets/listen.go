@@ -224,7 +224,11 @@ func (s *Sockets) listenPacket(ctx context.Context, network, addr string) (net.P
 	}
 	switch {
 	case s.config.ListenPacket != nil:
-		return s.config.ListenPacket(ctx, network, addr)
+		conn, err := s.config.ListenPacket(ctx, network, addr)
+		if err == nil && conn == nil {
+			err = fmt.Errorf("listen on %s: %w", addr, errNoConn)
+		}
+		return conn, err
 	case s.config.System.ListenPacket != nil:
 		return s.config.System.ListenPacket(ctx, network, addr)
 	}
